@@ -1,0 +1,8 @@
+//! Umbra: an MQTT broker that keeps the shadow of every device under optimistic concurrency.
+//!
+//! Dependencies between the modules point one way: `mqtt` and `cli` use `service`, `service` uses `store`, `store`
+//! uses `shadow`. `shadow` is pure: no I/O, no clock, no async, no lock. redb is named only in `store`.
+
+#![warn(missing_docs)]
+
+pub mod mqtt;

@@ -1,0 +1,9 @@
+//! The door: everything between a socket and a typed shadow command.
+//!
+//! `packet` and `topic` hold the typed vocabulary; `codec` turns bytes into packets and back; `session` is the MQTT
+//! state machine without I/O; `router` finds the subscribers of a topic and `outbox` is the bounded queue of one of
+//! them; `message` is an application message on its way out.
+
+pub mod message;
+pub mod packet;
+pub mod topic;

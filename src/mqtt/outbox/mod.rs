@@ -17,6 +17,8 @@
 mod counters;
 mod lag;
 mod queue;
+#[cfg(test)]
+mod race;
 mod routed;
 #[cfg(test)]
 mod tests;

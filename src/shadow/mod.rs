@@ -22,6 +22,8 @@ pub mod name;
 pub mod pointer;
 mod precondition;
 pub mod rejection;
+#[cfg(test)]
+pub(crate) mod tests;
 mod tombstone;
 pub mod tree;
 

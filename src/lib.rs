@@ -5,5 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod config;
+pub mod limits;
 pub mod mqtt;
 pub mod shadow;

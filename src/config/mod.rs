@@ -26,6 +26,7 @@ use std::{
 use tracing_subscriber::filter::Targets;
 
 pub use error::{ConfigError, Place, Problem};
+pub(crate) use units::parse_duration;
 
 use crate::shadow::DocumentLimits;
 

@@ -3,7 +3,10 @@
 //! The `config` crate would take the text `"8"` for a number and `1` for true. These types take what they are called
 //! and say what they want otherwise. Ranges are checked later, in [`super::check`].
 
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
 use config::{Value, ValueKind};
 use serde::Deserialize;
@@ -129,6 +132,11 @@ impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         show(f, self.0, "", &PERIODS)
     }
+}
+
+/// Reads a duration as it is written in the configuration, `"1h 30m"`.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    amount(text, &PERIODS).map(Duration::from_millis)
 }
 
 fn whole(kind: &ValueKind) -> Option<u64> {

@@ -5,5 +5,8 @@
 //! them; `message` is an application message on its way out.
 
 pub mod message;
+pub mod outbox;
 pub mod packet;
+pub mod router;
+
 pub mod topic;

@@ -5,5 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod auth;
 pub mod mqtt;
 pub mod shadow;
+pub mod wire;

@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -13,3 +14,4 @@ pub mod logging;
 pub mod mqtt;
 pub mod server;
 pub mod shadow;
+pub mod wire;

@@ -27,7 +27,7 @@ use crate::{
         shadow_topic::Event,
         topic::{TopicFilter, TopicName},
     },
-    shadow::{Document, ShadowKey, Timestamp},
+    shadow::{Document, ShadowKey, Update},
     store::{Entry, Seq},
     wire,
 };
@@ -190,13 +190,13 @@ impl Step {
                 if read.document.version != entry.version {
                     return None; // a newer entry follows
                 }
-                let payload = missed_payload(event, &entry, &read.document, broker.service.now())?;
+                let payload = missed_payload(event, &entry, &read.document)?;
                 Some(selection.deliver(message(event, &event.topic(&entry.key), payload)))
             }
             Self::Present(key, event) => {
                 let selection = broker.router.selection(outbox, &event.topic(&key))?;
                 let document = broker.service.read(&key).await.ok()?.document;
-                let payload = present_payload(event, &document, broker.service.now())?;
+                let payload = present_payload(event, &document)?;
                 Some(selection.deliver(message(event, &event.topic(&key), payload)))
             }
             Self::Document(key, wanted) => {
@@ -210,7 +210,7 @@ impl Step {
                 if !read.document.exists() {
                     return None;
                 }
-                let message = message(Event::Document, &topic, document_payload(&read.document, broker.service.now()));
+                let message = message(Event::Document, &topic, document_payload(&read.document));
                 outbox.document_sent(&message.topic, read.seq.0, broker.events.routed());
                 Some(wanted.deliver(message))
             }
@@ -250,26 +250,26 @@ impl Documents {
     }
 }
 
-fn missed_payload(event: Event, entry: &Entry, document: &Document, now: Timestamp) -> Option<Bytes> {
+fn missed_payload(event: Event, entry: &Entry, document: &Document) -> Option<Bytes> {
     match event {
         Event::Documents => {
             let before = document.undone(&entry.changes);
-            Some(wire::update_documents(&before, document, now, Projection::ALL, None))
+            Some(wire::update_documents(&before, document, Projection::ALL, None))
         }
         Event::UpdateAccepted => {
             let update = Update::of_changes(&entry.changes);
-            Some(wire::update_accepted(&update, true, document, now, Projection::ALL, None))
+            Some(wire::update_accepted(&update, true, document, Projection::ALL, None))
         }
-        Event::DeleteAccepted => Some(wire::delete_accepted(document, now, None)),
-        Event::Document => Some(document_payload(document, now)),
-        event => present_payload(event, document, now),
+        Event::DeleteAccepted => Some(wire::delete_accepted(document, None)),
+        Event::Document => Some(document_payload(document)),
+        event => present_payload(event, document),
     }
 }
 
-fn present_payload(event: Event, document: &Document, now: Timestamp) -> Option<Bytes> {
+fn present_payload(event: Event, document: &Document) -> Option<Bytes> {
     match event {
-        Event::Delta if document.exists() => wire::update_delta(document, now, Projection::ALL, None),
-        Event::Document if document.exists() => Some(document_payload(document, now)),
+        Event::Delta if document.exists() => wire::update_delta(document, Projection::ALL, None),
+        Event::Document if document.exists() => Some(document_payload(document)),
         _ => None,
     }
 }

@@ -1,7 +1,7 @@
-//! A shadow request that came as a PUBLISH: from its payload to the packets that answer it.
+//! A shadow request that came as a PUBLISH: what is needed to answer it, whatever becomes of it.
 //!
-//! However a request ends, its answers leave through the requester's outbox in this order: the `accepted` or
-//! `rejected` event, the same on the response topic if one was named, then the PUBACK or PUBREC with the verdict.
+//! Its answers leave in this order: the `accepted` or `rejected` event, the same on the response topic if one was
+//! named, then the PUBACK or PUBREC with the verdict, through the requester's outbox like the events before it.
 
 use std::{sync::Arc, time::Instant};
 
@@ -9,35 +9,45 @@ use bytes::Bytes;
 
 use crate::{
     mqtt::{
-        events::Events,
+        events::{self, Events},
         message::Message,
-        outbox::{Outbox, Verdict},
+        outbox::{Outbox, SessionId, Verdict},
         packet::{PacketId, Properties, QoS, Reason},
-        reason,
         shadow_topic::{Event, Operation},
         topic::TopicName,
     },
+    quota::Admitted,
     service::{Outcome, Requester},
-    shadow::{Command, Document, Rejection, ShadowKey, Timestamp},
+    shadow::{Document, Rejection, ShadowKey, Timestamp},
     wire::{self, ClientToken},
 };
 
-/// What is needed to answer a request, whatever becomes of it.
+/// A request on its way.
 pub struct Request {
     /// Where its events go.
     pub events: Arc<Events>,
     /// Who asked; `None`: a will, which nobody waits for.
-    pub from: Option<Arc<Outbox>>,
+    pub from: Option<From>,
     /// The shadow.
     pub key: ShadowKey,
     /// What was asked.
     pub operation: Operation,
-    /// The packet identifier, for QoS 1 and 2.
-    pub id: Option<PacketId>,
     /// Correlates replies.
     pub client_token: Option<ClientToken>,
     /// Where the reply goes as well.
     pub response: Option<ResponseTopic>,
+    /// Counts the request until it is decided.
+    pub admitted: Option<Admitted>,
+}
+
+/// The session that asked.
+pub struct From {
+    /// Its queue.
+    pub outbox: Arc<Outbox>,
+    /// Which of its connections took the request.
+    pub connection: u32,
+    /// The packet identifier, for QoS 1 and 2.
+    pub id: Option<PacketId>,
 }
 
 /// Where a requester wants its reply besides the shadow's own topics.
@@ -52,35 +62,95 @@ pub struct ResponseTopic {
 impl Request {
     /// Refuses the request.
     pub fn reject(self, rejection: &Rejection, now: Timestamp) {
-        let payload = wire::rejected(rejection, now, self.client_token.as_ref());
-        self.events.reply(&self.key, self.operation.rejected(), &payload, self.from.as_deref());
-        self.answer(payload, reason::verdict(rejection));
+        let payload = wire::rejected(rejection, &self.key, now, self.client_token.as_ref());
+        self.events.reply(&self.key, self.operation.rejected(), &payload, self.session_id());
+        let verdict = verdict(rejection, &self.key);
+        self.answer(payload, verdict);
     }
 
     /// Answers a get with `document`.
     pub fn got(self, document: &Document, now: Timestamp) {
-        match wire::get_accepted(document, now, crate::auth::Projection::ALL, self.client_token.as_ref()) {
-            Some(payload) => {
-                self.events.reply(&self.key, Event::GetAccepted, &payload, self.from.as_deref());
-                self.answer(payload, Verdict::SUCCESS);
-            }
-            None => {
-                let rejection = Rejection::NotFound(self.key.clone());
-                self.reject(&rejection, now);
-            }
+        if !document.exists() {
+            return self.reject(&Rejection::NotFound, now);
         }
+        let payload = events::got_payload(document, self.client_token.as_ref());
+        self.events.reply(&self.key, Event::GetAccepted, &payload, self.session_id());
+        self.answer(payload, SUCCESS);
+    }
+
+    fn session_id(&self) -> Option<SessionId> {
+        self.from.as_ref().map(|from| from.outbox.id())
     }
 
     /// Sends `payload` to the response topic and the verdict to the requester.
     fn answer(self, payload: Bytes, verdict: Verdict) {
+        let to = self.session_id();
         if let Some(ResponseTopic { topic, correlation_data }) = self.response {
             let properties = correlation_data
                 .map(|data| Box::new(Properties { correlation_data: Some(data), ..Properties::default() }));
             let reply = Message::new(topic, payload, QoS::AtLeastOnce, false, properties, Instant::now());
-            self.events.respond(reply, self.from.as_deref());
+            self.events.respond(reply, to);
         }
-        if let (Some(from), Some(id)) = (self.from, self.id) {
-            from.push_ack(id, verdict);
+        if let Some(From { outbox, connection, id: Some(id) }) = self.from {
+            outbox.push_ack(id, connection, verdict);
         }
     }
 }
+
+impl Requester for Request {
+    fn session(&self) -> Option<u64> {
+        self.session_id().map(|id| id.0)
+    }
+
+    fn client_token(&self) -> Option<&ClientToken> {
+        self.client_token.as_ref()
+    }
+
+    fn decided(self: Box<Self>, outcome: &Outcome, now: Timestamp) {
+        match &outcome.result {
+            Err(rejection) => self.reject(rejection, now),
+            Ok(applied) => {
+                let payload = match &self.response {
+                    Some(_) => events::accepted_payload(&outcome.command, applied, self.client_token.as_ref()),
+                    None => Bytes::new(),
+                };
+                self.answer(payload, SUCCESS);
+            }
+        }
+    }
+}
+
+/// The verdict of a PUBACK on a refused request. PROTOCOL section 2.
+fn verdict(rejection: &Rejection, key: &ShadowKey) -> Verdict {
+    let reason = match rejection {
+        Rejection::Forbidden { .. } | Rejection::Unauthorized => Reason::NOT_AUTHORIZED,
+        Rejection::TooManyRequests { .. } => Reason::QUOTA_EXCEEDED,
+        Rejection::InvalidJson { .. }
+        | Rejection::NotUtf8
+        | Rejection::MissingState
+        | Rejection::InvalidSection(_)
+        | Rejection::InvalidNode { .. }
+        | Rejection::InvalidVersion
+        | Rejection::InvalidClientToken
+        | Rejection::InvalidField { .. }
+        | Rejection::TooDeep { .. } => Reason::PAYLOAD_FORMAT_INVALID,
+        Rejection::NotFound
+        | Rejection::VersionConflict { .. }
+        | Rejection::ExpectationFailed { .. }
+        | Rejection::TooLarge { .. }
+        | Rejection::TooManyLeaves { .. }
+        | Rejection::IdempotencyKeyReused
+        | Rejection::Internal
+        | Rejection::OutcomeUnknown
+        | Rejection::Unavailable(_) => Reason::IMPLEMENTATION_SPECIFIC,
+    };
+    let mut text = rejection.message(key);
+    if let Rejection::VersionConflict { expected: Some(expected), version, .. } = rejection {
+        text = format!("version conflict: expected {}, current {}", expected.0, version.0);
+    } else if let Some(detail) = rejection.detail() {
+        text = format!("{text}: {detail}");
+    }
+    Verdict { reason, reason_string: Some(text.into()) }
+}
+
+const SUCCESS: Verdict = Verdict { reason: Reason::SUCCESS, reason_string: None };

@@ -7,3 +7,4 @@
 
 pub mod mqtt;
 pub mod shadow;
+pub mod store;

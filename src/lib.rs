@@ -14,4 +14,5 @@ pub mod logging;
 pub mod mqtt;
 pub mod server;
 pub mod shadow;
+pub mod store;
 pub mod wire;

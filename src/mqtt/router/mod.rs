@@ -246,7 +246,7 @@ impl Route<'_> {
     }
 
     fn deliver_to_one(&self, group: &shared::Group) -> usize {
-        let member = group.pick(self.message.qos, |outbox| self.concerns(outbox.id()) && self.may_receive(outbox));
+        let member = group.pick(self.message, |outbox| self.concerns(outbox.id()) && self.may_receive(outbox));
         member.map_or(0, |member| self.deliver(&[member]))
     }
 

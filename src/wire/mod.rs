@@ -12,6 +12,8 @@ pub mod envelope;
 mod fields;
 mod request;
 mod strict;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use client_token::ClientToken;

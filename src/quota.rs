@@ -104,12 +104,7 @@ impl RequestQuota {
     /// # Errors
     ///
     /// [`Rejection::TooManyRequests`] that says which quota and when to come again; nothing was counted.
-    pub fn admit(
-        self: &Arc<Self>,
-        principal: &Arc<str>,
-        key: &ShadowKey,
-        now: Instant,
-    ) -> Result<Admitted, Rejection> {
+    pub fn admit(self: &Arc<Self>, principal: &Arc<str>, key: &ShadowKey, now: Instant) -> Result<Admitted, Rejection> {
         let key = (principal.clone(), key.clone());
         let mut shard = self.shard(&key).lock();
         shard.sweep(now);

@@ -16,8 +16,8 @@ use crate::{
     auth::Principal,
     clock::Clock,
     quota::{Admitted, Rate, RequestQuota},
-    shadow::{Command, Rejection, ShadowKey, Timestamp},
-    store::{self, Applied, Health, Job, Listed, Page, Read, Seq, Store, StoreError, StoreOptions},
+    shadow::{Command, Rejection, ShadowKey, Timestamp, Version},
+    store::{self, Applied, Health, Held, History, Job, Listed, Page, Seq, Store, StoreError, StoreOptions},
     wire::ClientToken,
 };
 
@@ -140,7 +140,7 @@ impl Service {
     /// # Errors
     ///
     /// [`Rejection::Internal`] if it cannot be read; the log says why.
-    pub async fn read(&self, key: &ShadowKey) -> Result<Read, Rejection> {
+    pub async fn read(&self, key: &ShadowKey) -> Result<Held, Rejection> {
         if let Some(read) = self.store.cached(key) {
             return Ok(read);
         }
@@ -164,6 +164,16 @@ impl Service {
     /// As [`Service::read`].
     pub async fn journal(&self, after: Seq, limit: usize) -> Result<Page, Rejection> {
         self.blocking(move |store| store.journal(after, limit)).await
+    }
+
+    /// The changes of `key` that made versions below `before`, newest first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn history(&self, key: &ShadowKey, before: Version, limit: usize) -> Result<History, Rejection> {
+        let key = key.clone();
+        self.blocking(move |store| store.history(&key, Some(before), limit)).await
     }
 
     /// The newest change in the journal.
@@ -213,15 +223,23 @@ impl Decided {
     }
 }
 
+impl Submission {
+    /// Answers the requester with `rejection`.
+    pub fn refuse(self, rejection: Rejection, now: Timestamp) {
+        let outcome = Outcome { key: self.key, command: self.command, result: Err(rejection) };
+        self.requester.decided(&outcome, now);
+    }
+}
+
 impl Permit {
     /// Sends `submission` to be decided after all that were sent before.
     pub fn submit(self, submission: Submission) {
         let Submission { key, command, principal, client, requester } = submission;
-        let job = Job { key, command, by: principal.name().clone(), client, context: requester };
-        if let Err(job) = self.0.send(job) {
-            let Job { key, command, context: requester, .. } = job;
-            let outcome = Outcome { key, command, result: Err(unavailable()) };
-            requester.decided(&outcome, Timestamp::default());
+        let by = principal.name().clone();
+        let job = Job { key, command, by, client, context: requester };
+        if let Err(Job { key, command, client, context: requester, .. }) = self.0.send(job) {
+            let submission = Submission { key, command, principal, client, requester };
+            submission.refuse(unavailable(), Clock::system().now());
         }
     }
 }

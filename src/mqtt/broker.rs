@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
-    auth::{Access, Principal},
+    auth::Access,
     config::Limits,
     metrics::Counters,
     mqtt::{
@@ -30,8 +30,7 @@ use crate::{
     },
     quota::Rate,
     service::{Service, Submission},
-    shadow::{DocumentLimits, Rejection},
-    wire,
+    shadow::DocumentLimits,
 };
 
 /// The broker.
@@ -103,7 +102,7 @@ impl Broker {
     #[must_use]
     pub fn new_session(&self, access: &Access) -> ClientSession {
         let id = SessionId(self.sessions_made.fetch_add(1, Ordering::Relaxed));
-        let outbox = Outbox::new(id, self.limits.queue, self.drops.clone(), Arc::new(access.clone()));
+        let outbox = Outbox::new(id, self.limits.queue, self.drops.clone(), access.clone());
         ClientSession { session: Session::new(self.limits.session), outbox: Arc::new(outbox), filters: Vec::new() }
     }
 

@@ -11,15 +11,16 @@ use crate::{
     mqtt::{
         events::{self, Events},
         message::Message,
-        outbox::{Outbox, SessionId, Verdict},
-        packet::{PacketId, Properties, QoS, Reason},
+        outbox::{Outbox, SessionId},
+        packet::{Properties, QoS, Reason},
+        session::{Ticket, Verdict},
         shadow_topic::{Event, Operation},
         topic::TopicName,
     },
     quota::Admitted,
     service::{Outcome, Requester},
-    shadow::{Document, Rejection, ShadowKey, Timestamp},
-    wire::{self, ClientToken},
+    shadow::{Command, Document, DocumentLimits, Rejection, ShadowKey, Timestamp},
+    wire::{self, ClientToken, Dialect, Parsed, Refused},
 };
 
 /// A request on its way.
@@ -44,10 +45,8 @@ pub struct Request {
 pub struct From {
     /// Its queue.
     pub outbox: Arc<Outbox>,
-    /// Which of its connections took the request.
-    pub connection: u32,
-    /// The packet identifier, for QoS 1 and 2.
-    pub id: Option<PacketId>,
+    /// What its acknowledgement completes, for QoS 1 and 2.
+    pub ticket: Option<Ticket>,
 }
 
 /// Where a requester wants its reply besides the shadow's own topics.
@@ -60,6 +59,41 @@ pub struct ResponseTopic {
 }
 
 impl Request {
+    /// A request that nobody waits for, its payload not yet read.
+    pub fn new(events: Arc<Events>, key: ShadowKey, operation: Operation) -> Self {
+        Self { events, from: None, key, operation, client_token: None, response: None, admitted: None }
+    }
+
+    /// Reads the payload. `None`: a get, which is no command.
+    ///
+    /// # Errors
+    ///
+    /// The rejection of a payload that cannot be understood.
+    pub fn parse(&mut self, payload: &[u8], limits: &DocumentLimits) -> Result<Option<Command>, Rejection> {
+        match self.operation {
+            Operation::Update => {
+                self.take(wire::parse_update(payload, Dialect::Native, limits)).map(|body| Some(Command::Update(body)))
+            }
+            Operation::Get => self.take(wire::parse_get(payload, Dialect::Native)).map(|()| None),
+            Operation::Delete => {
+                self.take(wire::parse_delete(payload, Dialect::Native)).map(|body| Some(Command::Delete(body)))
+            }
+        }
+    }
+
+    fn take<T>(&mut self, parsed: Result<Parsed<T>, Refused>) -> Result<T, Rejection> {
+        match parsed {
+            Ok(Parsed { body, client_token }) => {
+                self.client_token = client_token;
+                Ok(body)
+            }
+            Err(Refused { rejection, client_token }) => {
+                self.client_token = client_token;
+                Err(rejection)
+            }
+        }
+    }
+
     /// Refuses the request.
     pub fn reject(self, rejection: &Rejection, now: Timestamp) {
         let payload = wire::rejected(rejection, &self.key, now, self.client_token.as_ref());
@@ -75,7 +109,7 @@ impl Request {
         }
         let payload = events::got_payload(document, self.client_token.as_ref());
         self.events.reply(&self.key, Event::GetAccepted, &payload, self.session_id());
-        self.answer(payload, SUCCESS);
+        self.answer(payload, Verdict::SUCCESS);
     }
 
     fn session_id(&self) -> Option<SessionId> {
@@ -91,8 +125,8 @@ impl Request {
             let reply = Message::new(topic, payload, QoS::AtLeastOnce, false, properties, Instant::now());
             self.events.respond(reply, to);
         }
-        if let Some(From { outbox, connection, id: Some(id) }) = self.from {
-            outbox.push_ack(id, connection, verdict);
+        if let Some(From { outbox, ticket: Some(ticket) }) = self.from {
+            outbox.push_ack(ticket, verdict);
         }
     }
 }
@@ -114,7 +148,7 @@ impl Requester for Request {
                     Some(_) => events::accepted_payload(&outcome.command, applied, self.client_token.as_ref()),
                     None => Bytes::new(),
                 };
-                self.answer(payload, SUCCESS);
+                self.answer(payload, Verdict::SUCCESS);
             }
         }
     }
@@ -152,5 +186,3 @@ fn verdict(rejection: &Rejection, key: &ShadowKey) -> Verdict {
     }
     Verdict { reason, reason_string: Some(text.into()) }
 }
-
-const SUCCESS: Verdict = Verdict { reason: Reason::SUCCESS, reason_string: None };

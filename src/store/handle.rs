@@ -25,7 +25,7 @@ use crate::{
         names::NameCounts,
         options::{COMMAND_OVERHEAD_BYTES, StoreOptions},
         reader::{History, Listed, Page, Shared},
-        record::RecordEncoder,
+        record::{Held, RecordEncoder},
         recovery,
         retention::Retention,
         writer::{Message, Writer},
@@ -148,8 +148,8 @@ impl<C: Send + 'static> Store<C> {
 
     /// The newest committed document of `key` if it is in memory. Never reads the disk.
     #[must_use]
-    pub fn cached(&self, key: &ShadowKey) -> Option<Arc<Document>> {
-        self.inner.shared.cache.get(key).ok().map(|held| held.document)
+    pub fn cached(&self, key: &ShadowKey) -> Option<Held> {
+        self.inner.shared.cache.get(key).ok()
     }
 
     /// The newest committed document of `key`; [`Document::absent`] if there never was one. May read the disk, so not
@@ -159,8 +159,8 @@ impl<C: Send + 'static> Store<C> {
     ///
     /// [`StoreError::Record`] if it is damaged; [`StoreError::Io`], [`StoreError::Corrupt`], [`StoreError::Latched`]
     /// if the file cannot be read.
-    pub fn read(&self, key: &ShadowKey) -> Result<Arc<Document>, StoreError> {
-        self.inner.shared.held(key).map(|held| held.document)
+    pub fn read(&self, key: &ShadowKey) -> Result<Held, StoreError> {
+        self.inner.shared.held(key)
     }
 
     /// The shadows after `after` in the order of their keys, deleted ones among them; at most `limit`, at most 1,000.

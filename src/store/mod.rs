@@ -41,3 +41,4 @@ pub use handle::{Permit, Store, open};
 pub use health::{Health, State};
 pub use options::{COMMAND_OVERHEAD_BYTES, StoreOptions};
 pub use reader::{History, HistoryEnd, Listed, Page};
+pub use record::Held;

@@ -33,10 +33,11 @@ const DEPTH_MAX: usize = 128;
 
 /// A document and the journal entry that made it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Held {
-    pub(super) document: Arc<Document>,
-    /// 0: there never was one.
-    pub(super) last_entry: Seq,
+pub struct Held {
+    /// The document; [`Document::absent`] if there never was one.
+    pub document: Arc<Document>,
+    /// The entry; 0 if there never was one.
+    pub last_entry: Seq,
 }
 
 /// Writes records, reusing its buffers.

@@ -8,7 +8,7 @@
 
 mod client_token;
 mod dialect;
-pub mod envelope;
+mod envelope;
 mod fields;
 mod request;
 mod strict;
@@ -18,4 +18,5 @@ mod write;
 
 pub use client_token::ClientToken;
 pub use dialect::Dialect;
+pub use envelope::{delete_accepted, get_accepted, rejected, update_accepted, update_delta, update_documents};
 pub use request::{Parsed, Refused, parse_delete, parse_get, parse_update};

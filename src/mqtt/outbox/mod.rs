@@ -32,31 +32,19 @@ use self::{
     lag::Lag,
     queue::{Entry, Kind, Queue},
 };
-use crate::mqtt::{
-    message::{Delivery, Message},
-    packet::{PacketId, QoS, Reason},
-    topic::TopicName,
+use crate::{
+    auth::Access,
+    mqtt::{
+        message::{Delivery, Message},
+        packet::{QoS, Reason},
+        session::{Ticket, Verdict},
+        topic::TopicName,
+    },
 };
 
 /// Names a session while the process lives; never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
-
-/// What a session's principal may receive.
-pub trait Access: Send + Sync {
-    /// Whether a message on `topic` may be delivered to it.
-    fn may_read(&self, topic: &TopicName) -> bool;
-}
-
-/// The access of a principal that may receive everything.
-#[derive(Clone, Copy, Debug)]
-pub struct Unrestricted;
-
-impl Access for Unrestricted {
-    fn may_read(&self, _topic: &TopicName) -> bool {
-        true
-    }
-}
 
 /// How much may be queued towards one session.
 #[derive(Clone, Copy, Debug)]
@@ -64,17 +52,8 @@ pub struct QueueLimits {
     /// Bytes, each delivery counted with its topic, payload, properties and a fixed overhead. Replies may occupy as
     /// much again.
     pub bytes: usize,
-    /// Deliveries kept for a session that is not connected.
-    pub offline_messages: usize,
-}
-
-/// The decision on a request, for its PUBACK or PUBREC.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// The MQTT 5 reason code.
-    pub reason: Reason,
-    /// Explains a failure.
-    pub reason_string: Option<Box<str>>,
+    /// Bytes kept for a session that is not connected, counted in the same way.
+    pub offline_bytes: usize,
 }
 
 /// What a connection has to send next.
@@ -82,11 +61,8 @@ pub struct Verdict {
 pub enum Item {
     /// The acknowledgement of a request.
     Ack {
-        /// The request's packet identifier.
-        id: PacketId,
-        /// The connection of the session that took the request, as [`Outbox::attach`] numbered it. On a later one the
-        /// identifier of a QoS 1 request may stand for another message.
-        connection: u32,
+        /// Which request.
+        ticket: Ticket,
         /// What was decided.
         verdict: Verdict,
     },
@@ -115,7 +91,7 @@ pub struct Outbox {
     id: SessionId,
     limits: QueueLimits,
     counters: Arc<DropCounters>,
-    access: Arc<dyn Access>,
+    access: Access,
     inner: Mutex<Inner>,
     wake: Notify,
 }
@@ -127,7 +103,6 @@ struct Inner {
     replies_in: u64,
     replies_out: u64,
     lag: Lag,
-    connection: u32,
     connected: bool,
     closed: Option<Reason>,
     idle: Idle,
@@ -144,24 +119,22 @@ enum Idle {
 }
 
 struct QueuedAck {
-    id: PacketId,
-    connection: u32,
+    ticket: Ticket,
     verdict: Verdict,
     /// Goes once so many replies are out.
     after: u64,
 }
 
 impl Outbox {
-    /// An empty queue of a session on its first connection, number 1.
+    /// An empty queue of a session that is connected.
     #[must_use]
-    pub fn new(id: SessionId, limits: QueueLimits, counters: Arc<DropCounters>, access: Arc<dyn Access>) -> Self {
+    pub fn new(id: SessionId, limits: QueueLimits, counters: Arc<DropCounters>, access: Access) -> Self {
         let inner = Inner {
             queue: Queue::default(),
             acks: VecDeque::new(),
             replies_in: 0,
             replies_out: 0,
             lag: Lag::default(),
-            connection: 1,
             connected: true,
             closed: None,
             idle: Idle::Busy,
@@ -177,8 +150,8 @@ impl Outbox {
 
     /// What its session may receive.
     #[must_use]
-    pub fn access(&self) -> &dyn Access {
-        &*self.access
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// Queues the reply to a request of this session.
@@ -251,16 +224,11 @@ impl Outbox {
         });
     }
 
-    /// Queues the acknowledgement of a request that `connection` of this session took.
-    ///
-    /// Their number is bounded by the requests a session may have in flight. Without a connection a later one of the
-    /// same identifier takes the place of the earlier.
-    pub fn push_ack(&self, id: PacketId, connection: u32, verdict: Verdict) {
+    /// Queues the acknowledgement of a request of this session. Their number is bounded by the requests a session may
+    /// have in flight.
+    pub fn push_ack(&self, ticket: Ticket, verdict: Verdict) {
         self.change(|inner| {
-            if !inner.connected {
-                inner.acks.retain(|ack| ack.id != id);
-            }
-            inner.acks.push_back(QueuedAck { id, connection, verdict, after: inner.replies_in });
+            inner.acks.push_back(QueuedAck { ticket, verdict, after: inner.replies_in });
             inner.wake_always()
         });
     }
@@ -275,7 +243,7 @@ impl Outbox {
             return None;
         }
         if let Some(ack) = inner.pop_ack() {
-            return Some(Item::Ack { id: ack.id, connection: ack.connection, verdict: ack.verdict });
+            return Some(Item::Ack { ticket: ack.ticket, verdict: ack.verdict });
         }
         loop {
             let Some(head) = inner.queue.front() else {
@@ -323,14 +291,12 @@ impl Outbox {
         self.inner.lock().lag.end(caught_up, routed)
     }
 
-    /// The session has a connection again. Returns its number, counted from 1 for the session's first.
-    pub fn attach(&self) -> u32 {
+    /// The session has a connection again.
+    pub fn attach(&self) {
         let inner = &mut *self.inner.lock();
         inner.connected = true;
         inner.closed = None;
         inner.idle = Idle::Busy;
-        inner.connection = inner.connection.wrapping_add(1);
-        inner.connection
     }
 
     /// The connection ended and the session lives on: QoS 0 goes, events are left to the journal.
@@ -359,9 +325,7 @@ impl Outbox {
     }
 
     fn keeps_offline(&self, inner: &Inner, entry: &Entry) -> bool {
-        entry.delivery.qos != QoS::AtMostOnce
-            && inner.queue.len() < self.limits.offline_messages
-            && inner.queue.fits(entry.cost(), self.limits.bytes)
+        entry.delivery.qos != QoS::AtMostOnce && inner.queue.fits(entry.cost(), self.limits.offline_bytes)
     }
 
     /// Brings a queue beyond its limit to three quarters of it by dropping superseded events, or begins lag. The

@@ -6,8 +6,10 @@
 //! it is told.
 
 pub mod codec;
+mod inflight;
 pub mod message;
 pub mod packet;
 pub mod reason;
+pub mod session;
 pub mod topic;
 pub mod violation;

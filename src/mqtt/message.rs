@@ -94,10 +94,13 @@ impl Message {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// Bytes of topic and payload, by which queues are measured.
+    /// Bytes of topic, payload and user properties, by which queues are measured.
     #[must_use]
     pub fn weight(&self) -> usize {
-        self.topic.as_str().len() + self.payload.len()
+        let user = self.properties.as_ref().map_or(&[][..], |properties| &properties.user);
+        // The strings themselves count too: a property of no bytes is not for nothing.
+        let user: usize = user.iter().map(|pair| size_of_val(pair) + pair.0.len() + pair.1.len()).sum();
+        self.topic.as_str().len() + self.payload.len() + user
     }
 
     fn cached_head(&self, protocol: Protocol, with_id: bool) -> &Head {

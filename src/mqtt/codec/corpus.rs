@@ -50,7 +50,8 @@ fn parse(file: &Path) -> Vec<Sample> {
     field("protocol").split(' ').map(|number| sample(protocol(number))).collect()
 }
 
-fn bytes(text: &str) -> Vec<u8> {
+/// Bytes as the files write them: hex digits, and text in quotes.
+pub(crate) fn bytes(text: &str) -> Vec<u8> {
     let unquoted = |part: &str| part.split_whitespace().map(|hex| u8::from_str_radix(hex, 16).unwrap()).collect();
     // Every second part stands in quotes.
     text.split('"')

@@ -169,7 +169,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// The connection has to end; the session is as it was.
+    /// The connection has to end: tell it why, then [`Session::detach`].
     pub fn receive(
         &mut self,
         packet: ClientPacket,
@@ -367,3 +367,8 @@ impl Link {
 fn found(held: bool) -> Reason {
     if held { Reason::SUCCESS } else { Reason::PACKET_IDENTIFIER_NOT_FOUND }
 }
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

@@ -455,6 +455,26 @@ fn the_corpus_is_answered_as_it_says() {
     }
 }
 
+#[test]
+fn no_mutilation_of_a_packet_upsets_a_session() {
+    for sample in samples("good").into_iter().filter(|sample| !sample.first) {
+        for connect in [V4, V5] {
+            let mut peer = Peer::new(connect);
+            corpus::mutilate(&sample.bytes, |bytes| {
+                let Decoded::Packet(packet) = corpus::run(peer.protocol, false, bytes) else { return };
+                let mut out = Vec::new();
+                match peer.session.receive(packet, peer.now, &mut out) {
+                    Ok(Some(action)) => drop(accept(&mut peer.session, action, &mut out)),
+                    Ok(None) => {}
+                    Err(Violation::TooManyUnreleased | Violation::ReceiveMaximumExceeded) => peer = Peer::new(connect),
+                    Err(_) => peer.reconnect(),
+                }
+                assert_eq!(peer.session.inbound_pending(), 0);
+            });
+        }
+    }
+}
+
 /// Accepts what is asked, and says "close" if that is what was asked for.
 fn accept(session: &mut Session, action: Action, out: &mut Vec<u8>) -> Option<&'static str> {
     match action {

@@ -5,5 +5,11 @@
 
 #![warn(missing_docs)]
 
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod limits;
+pub mod logging;
 pub mod mqtt;
+pub mod server;
 pub mod shadow;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::shadow::{document::Version, etag::Etag};
+use crate::shadow::{document::Version, etag::Etag, pointer::SectionName};
 
 /// A request that may change a shadow.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +28,18 @@ pub struct Update {
     pub preconditions: Preconditions,
     /// Replace each named section whole instead of merging.
     pub replace: bool,
+}
+
+impl Update {
+    /// What it does to one section.
+    #[must_use]
+    pub fn section(&self, name: SectionName) -> &SectionPatch {
+        match name {
+            SectionName::Desired => &self.desired,
+            SectionName::Reported => &self.reported,
+            SectionName::Tags => &self.tags,
+        }
+    }
 }
 
 /// A deletion.

@@ -1,9 +1,9 @@
-//! A shadow as the engine holds it, and how changes make the next one.
+//! A shadow as the engine holds it. How changes make the next one is in `apply`, what is asked of one in
+//! `changed_after` and `delta`.
 
 use std::sync::Arc;
 
 use crate::shadow::{
-    change::Change,
     etag::Etag,
     pointer::{Pointer, SectionName},
     tree::Members,
@@ -26,6 +26,20 @@ pub struct Stamp {
     pub timestamp: Timestamp,
     /// The principal.
     pub by: Arc<str>,
+}
+
+impl Stamp {
+    /// Of a leaf of a former version, of which only `version` is still known: at time 0, by nobody.
+    #[must_use]
+    pub fn forgotten(version: Version) -> Self {
+        Self { version, timestamp: Timestamp(0), by: "".into() }
+    }
+
+    /// Whether nothing but the version is known.
+    #[must_use]
+    pub fn is_forgotten(&self) -> bool {
+        self.by.is_empty() && self.timestamp == Timestamp(0)
+    }
 }
 
 /// A shadow at one version. Cheap to clone: sections are shared until one changes.
@@ -56,7 +70,7 @@ pub struct Document {
 pub struct Section {
     /// Empty: the section is absent from the document.
     pub members: Members,
-    /// Bytes of its RFC 8785 form.
+    /// Bytes of its RFC 8785 form; 0 if it is absent.
     pub canonical_bytes: usize,
     /// Its leaves, array elements counted.
     pub leaves: usize,
@@ -102,7 +116,18 @@ impl Document {
     /// The shadow before its first write: version 0, nothing in it.
     #[must_use]
     pub fn absent() -> Self {
-        unimplemented!()
+        let empty = Arc::new(Section::default());
+        Self {
+            version: Version(0),
+            timestamp: Timestamp(0),
+            deleted: false,
+            etag: Etag::of(Version(0), &empty.members, &empty.members),
+            floor: Version(0),
+            desired: empty.clone(),
+            reported: empty.clone(),
+            tags: empty,
+            tombstones: Arc::default(),
+        }
     }
 
     /// Whether there is a shadow to get: written and not deleted.
@@ -121,13 +146,15 @@ impl Document {
         }
     }
 
-    /// The document that `changes` make of this one: the only way to a next version, live and in recovery.
-    ///
-    /// `changes` must be what [`crate::shadow::decide`] returned for this document; applying the same changes to
-    /// an equal document gives an equal document. `deleted` makes the result a tombstone.
+    /// Canonical bytes of `desired` and `reported` together.
     #[must_use]
-    pub fn apply(&self, changes: &[Change], stamp: &Arc<Stamp>, deleted: bool, tombstones_max: usize) -> Self {
-        let _ = (changes, stamp, deleted, tombstones_max);
-        unimplemented!()
+    pub fn state_bytes(&self) -> usize {
+        self.desired.canonical_bytes + self.reported.canonical_bytes
+    }
+
+    /// Leaves of all sections, array elements counted.
+    #[must_use]
+    pub fn leaves(&self) -> usize {
+        self.desired.leaves + self.reported.leaves + self.tags.leaves
     }
 }

@@ -6,16 +6,28 @@
 //!
 //! JSON envelopes are `wire`'s; storing and ordering are `store`'s.
 
+mod apply;
+mod canonical;
 pub mod change;
+mod changed_after;
 pub mod command;
 pub mod decide;
+pub mod delta;
 pub mod document;
+mod equality;
 pub mod etag;
+mod limits;
+mod merge;
 pub mod name;
 pub mod pointer;
+mod precondition;
 pub mod rejection;
+#[cfg(test)]
+pub(crate) mod tests;
+mod tombstone;
 pub mod tree;
 
+pub use apply::Former;
 pub use change::{Change, Effect};
 pub use command::{Command, Delete, Preconditions, SectionPatch, Update};
 pub use decide::{Decision, decide};

@@ -37,6 +37,27 @@ impl SectionName {
     }
 }
 
+impl Pointer {
+    /// The whole of one section.
+    #[must_use]
+    pub fn section(section: SectionName) -> Self {
+        Self { section, keys: Vec::new() }
+    }
+
+    /// The member `key` of what is here.
+    #[must_use]
+    pub fn member(&self, key: &str) -> Self {
+        let keys = self.keys.iter().map(|key| &**key).chain([key]).map(Into::into).collect();
+        Self { section: self.section, keys }
+    }
+
+    /// Whether this path is `other` or lies below it.
+    #[must_use]
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.section == other.section && self.keys.starts_with(&other.keys)
+    }
+}
+
 /// RFC 6901: `~` is `~0` and `/` is `~1` inside a key.
 impl fmt::Display for Pointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -37,6 +37,13 @@ pub struct RequestQuota {
     shards: Vec<Mutex<Shard>>,
 }
 
+/// A counted request; dropping it says that the request is decided.
+#[derive(Debug)]
+pub struct Admitted {
+    quota: Arc<RequestQuota>,
+    key: Key,
+}
+
 type Key = (Arc<str>, ShadowKey);
 
 #[derive(Debug, Default)]
@@ -97,34 +104,35 @@ impl RequestQuota {
     /// # Errors
     ///
     /// [`Rejection::TooManyRequests`] that says which quota and when to come again; nothing was counted.
-    pub fn admit(&self, principal: &Arc<str>, key: &ShadowKey, now: Instant) -> Result<(), Rejection> {
+    pub fn admit(self: &Arc<Self>, principal: &Arc<str>, key: &ShadowKey, now: Instant) -> Result<Admitted, Rejection> {
         let key = (principal.clone(), key.clone());
         let mut shard = self.shard(&key).lock();
         shard.sweep(now);
-        let entry = shard.entries.entry(key).or_insert_with(|| Entry { meter: Meter::new(now), in_flight: 0 });
+        let entry = shard.entries.entry(key.clone()).or_insert_with(|| Entry { meter: Meter::new(now), in_flight: 0 });
         if entry.in_flight >= self.in_flight_max {
             let quota = format!("more than {} requests in flight to one shadow", self.in_flight_max);
-            return Err(Rejection::TooManyRequests { quota, retry_after_ms: Some(millis(self.rate.interval)) });
+            return Err(Rejection::TooManyRequests { quota, retry_after_ms: millis(self.rate.interval) });
         }
         entry.meter.take(self.rate, now).map_err(|wait| Rejection::TooManyRequests {
             quota: "more requests per second to one shadow than its quota".to_owned(),
-            retry_after_ms: Some(millis(wait)),
+            retry_after_ms: millis(wait),
         })?;
         entry.in_flight += 1;
-        Ok(())
-    }
-
-    /// Counts one admitted request out: it is decided.
-    pub fn release(&self, principal: &Arc<str>, key: &ShadowKey) {
-        let key = (principal.clone(), key.clone());
-        if let Some(entry) = self.shard(&key).lock().entries.get_mut(&key) {
-            entry.in_flight = entry.in_flight.saturating_sub(1);
-        }
+        drop(shard);
+        Ok(Admitted { quota: self.clone(), key })
     }
 
     fn shard(&self, key: &Key) -> &Mutex<Shard> {
         let index = usize::try_from(self.hasher.hash_one(key) % SHARDS).unwrap_or(0);
         self.shards.get(index).expect("the index is taken modulo the number of shards")
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if let Some(entry) = self.quota.shard(&self.key).lock().entries.get_mut(&self.key) {
+            entry.in_flight = entry.in_flight.saturating_sub(1);
+        }
     }
 }
 
@@ -167,22 +175,24 @@ mod tests {
 
     #[test]
     fn requests_in_flight_are_bounded_per_shadow() {
-        let (quota, now, by) = (RequestQuota::new(Rate::new(1000, 1000), 2), Instant::now(), Arc::from("p"));
-        assert!(quota.admit(&by, &key("a"), now).is_ok());
-        assert!(quota.admit(&by, &key("a"), now).is_ok());
-        assert!(matches!(quota.admit(&by, &key("a"), now), Err(Rejection::TooManyRequests { .. })));
-        assert!(quota.admit(&by, &key("b"), now).is_ok(), "another shadow has its own");
-        quota.release(&by, &key("a"));
-        assert!(quota.admit(&by, &key("a"), now).is_ok());
+        let (rate, now, by) = (Rate::new(1000, 1000), Instant::now(), Arc::from("p"));
+        let quota = Arc::new(RequestQuota::new(rate, 2));
+        let admit = |id: &str| quota.admit(&by, &key(id), now);
+        let (first, second) = (admit("a"), admit("a"));
+        assert!(first.is_ok() && second.is_ok());
+        assert!(matches!(admit("a"), Err(Rejection::TooManyRequests { .. })));
+        assert!(admit("b").is_ok(), "another shadow has its own");
+        drop(first);
+        assert!(admit("a").is_ok());
     }
 
     #[test]
     fn idle_entries_are_swept() {
-        let (quota, start, by) = (RequestQuota::new(Rate::new(20, 40), 64), Instant::now(), Arc::from("p"));
+        let (start, by) = (Instant::now(), Arc::from("p"));
+        let quota = Arc::new(RequestQuota::new(Rate::new(20, 40), 64));
         for n in 0..100_000_u32 {
             let (key, now) = (key(&format!("d{n}")), start + Duration::from_millis(n.into()));
             assert!(quota.admit(&by, &key, now).is_ok());
-            quota.release(&by, &key);
         }
         let held: usize = quota.shards.iter().map(|shard| shard.lock().entries.len()).sum();
         assert!(held <= 2 * SWEEP_MIN * 16, "{held} entries held");

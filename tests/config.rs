@@ -131,6 +131,7 @@ fn mistakes_in_a_file_are_told_with_their_line() {
         ("\n[limit]\ndepth_max = 1", ":2: 'limit' is not a known key; did you mean 'limits'?"),
         ("[[listener]]\n[[listener]]\nadress = 1", ":3: 'listener[1].adress' is not a known key"),
         ("[a]\n\"b.c\" = 1", ":1: 'a' is not a known key"),
+        ("[limits]\ndepth = 1", ":2: 'limits.depth' is not a known key; did you mean 'limits.depth_max'?"),
         // types
         ("[limits]\ndepth_max = \"8\"", ":2: 'limits.depth_max' must be a whole number, not \"8\""),
         ("[limits]\ndepth_max = 8.0", ":2: 'limits.depth_max' must be a whole number, not 8"),

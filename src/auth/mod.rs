@@ -19,6 +19,7 @@ pub struct Principal(Arc<str>);
 #[derive(Clone, Debug)]
 pub struct Access {
     principal: Principal,
+    receives: fn(&str) -> bool,
 }
 
 impl Principal {
@@ -39,13 +40,25 @@ impl Access {
     /// Everything, for `principal`: the role `admin`.
     #[must_use]
     pub fn admin(principal: Principal) -> Self {
-        Self { principal }
+        Self { principal, receives: |_| true }
     }
 
     /// Whose access this is.
     #[must_use]
     pub fn principal(&self) -> &Principal {
         &self.principal
+    }
+
+    /// Whether a message on `topic` may be delivered.
+    #[must_use]
+    pub fn may_receive(&self, topic: &str) -> bool {
+        (self.receives)(topic)
+    }
+
+    /// Access that may receive the topics that `receives` tells.
+    #[cfg(test)]
+    pub(crate) fn receiving(receives: fn(&str) -> bool) -> Self {
+        Self { principal: Principal::anonymous("test"), receives }
     }
 
     /// The part of `key`'s shadow that may be read; `None`: nothing.

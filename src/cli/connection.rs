@@ -7,11 +7,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use rumqttc::v5::{
-    AsyncClient, ClientError, ConnectionError, Event, EventLoop, MqttOptions,
-    mqttbytes::{
-        QoS,
-        v5::{Filter, Packet, PubAck, PubAckReason, Publish, PublishProperties, SubscribeReasonCode},
+use rumqttc::{
+    Outgoing,
+    v5::{
+        AsyncClient, ClientError, ConnectionError, Event, EventLoop, MqttOptions,
+        mqttbytes::{
+            QoS,
+            v5::{Filter, Packet, PubAck, PubAckReason, Publish, PublishProperties, SubscribeReasonCode},
+        },
     },
 };
 use tokio::time::{Instant, timeout_at};
@@ -128,7 +131,8 @@ impl Connection {
     pub(super) async fn close(mut self) {
         if self.client.disconnect().await.is_ok() {
             let until = Instant::now() + FAREWELL;
-            while matches!(timeout_at(until, self.events.poll()).await, Ok(Ok(_))) {}
+            let goes_on = |polled| matches!(polled, Ok(Ok(event)) if event != Event::Outgoing(Outgoing::Disconnect));
+            while goes_on(timeout_at(until, self.events.poll()).await) {}
         }
     }
 

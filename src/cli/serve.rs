@@ -60,7 +60,8 @@ impl Serve {
             Err(error) => {
                 tracing::error!(%error, "the server ended");
                 match error {
-                    ServeError::Store(_) => Exit::Store,
+                    ServeError::Store { .. } => Exit::Store,
+                    ServeError::Bind { .. } | ServeError::Thread(_) => Exit::Failed,
                 }
             }
         }

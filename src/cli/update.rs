@@ -14,6 +14,8 @@ use super::{
 
 /// Change the shadow of a device: objects merge, null removes, arrays are replaced whole.
 #[derive(Debug, Args)]
+#[command(override_usage = "umbrad update [OPTIONS] <DEVICE> <STATE|@FILE|->
+       umbrad update [OPTIONS] <DEVICE> [--desired <JSON>] [--reported <JSON>] [--tags <JSON>]")]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
 pub(super) struct Update {
     #[command(flatten)]

@@ -48,11 +48,18 @@ impl Known {
             Entry::Section(keys) | Entry::List(keys) => keys.keys().map(|key| (Some(name.as_str()), key)).collect(),
         });
         let others = outside.chain(inside).filter(|(place, name)| (*place, name.as_str()) != (section, key));
-        let ranked =
-            others.map(|(place, name)| (strsim::damerau_levenshtein(key, name), place != section, place, name));
+        let ranked = others.map(|(place, name)| (edits(key, name), place != section, place, name));
         let (edits, _, place, name) = ranked.min()?;
         let near = edits <= EDITS_MAX.min(key.len() / 3);
         near.then(|| place.map_or_else(|| name.clone(), |place| format!("{place}.{name}")))
+    }
+}
+
+/// How far `given` is from `known`; a name that was not finished, `depth` for `depth_max`, counts as one edit.
+fn edits(given: &str, known: &str) -> usize {
+    match known.strip_prefix(given) {
+        Some(rest) if rest.starts_with('_') => 1,
+        _ => strsim::damerau_levenshtein(given, known),
     }
 }
 

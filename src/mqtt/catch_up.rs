@@ -23,12 +23,13 @@ use crate::{
         message::{Delivery, Message},
         outbox::Outbox,
         packet::{RetainHandling, Subscription},
-        router::{Cursor, Subscribed},
+        router::{Cursor, Subscribed, may_receive},
+        sessions::SessionKey,
         shadow_topic::Event,
         topic::{TopicFilter, TopicName},
     },
-    shadow::{Document, ShadowKey, Timestamp},
-    store::{Entry, Seq},
+    shadow::{Document, Former, ShadowKey, Update, Version},
+    store::{Entry, Listed, Seq},
     wire,
 };
 
@@ -102,10 +103,10 @@ impl CatchUp {
     }
 
     /// The next message to send; `None`: there is nothing to catch up with.
-    pub async fn next(&mut self, broker: &Broker, outbox: &Outbox) -> Option<Delivery> {
+    pub async fn next(&mut self, broker: &Broker, own: &SessionKey, outbox: &Outbox) -> Option<Delivery> {
         loop {
             if let Some(step) = self.steps.pop_front() {
-                if let Some(delivery) = step.deliver(broker, outbox).await {
+                if let Some(delivery) = step.deliver(broker, own, outbox).await {
                     return Some(delivery);
                 }
             } else if let Some(lag) = outbox.lag() {
@@ -146,9 +147,10 @@ impl CatchUp {
 
     async fn resend(&mut self, broker: &Broker, after: Option<ShadowKey>) -> Option<()> {
         let page = broker.service.list(after, PAGE).await.ok()?;
-        self.resent = page.last().map(|last| Some(last.clone()));
+        self.resent = page.last().map(|last| Some(last.key.clone()));
+        let page = page.into_iter().filter(|listed| !listed.deleted).map(|listed| listed.key);
         let events = |key: ShadowKey| [Step::Present(key.clone(), Event::Delta), Step::Present(key, Event::Document)];
-        self.steps.extend(page.into_iter().flat_map(events));
+        self.steps.extend(page.flat_map(events));
         Some(())
     }
 
@@ -163,17 +165,17 @@ impl CatchUp {
                 wanted.stage = page.next.map_or(Stage::Documents(None), Stage::Messages);
             }
             Stage::Documents(after) => {
-                let documents = Documents::of(filter);
-                let page = match documents {
+                let page = match Documents::of(filter) {
                     Documents::None => Vec::new(),
-                    Documents::One(key) => vec![key],
+                    Documents::One(key) => vec![Listed { key, deleted: false }],
                     Documents::Any => broker.service.list(after.take(), PAGE).await.ok()?,
                 };
                 match page.last() {
-                    Some(last) if page.len() == PAGE => *after = Some(last.clone()),
+                    Some(last) if page.len() == PAGE => *after = Some(last.key.clone()),
                     _ => drop(self.wanted.pop_front()),
                 }
-                self.steps.extend(page.into_iter().map(|key| Step::Document(key, selection.clone())));
+                let existing = page.into_iter().filter(|listed| !listed.deleted);
+                self.steps.extend(existing.map(|listed| Step::Document(listed.key, selection.clone())));
             }
         }
         Some(())
@@ -182,36 +184,37 @@ impl CatchUp {
 
 impl Step {
     /// The message of this step, as things are now; `None` if it has become void.
-    async fn deliver(self, broker: &Broker, outbox: &Outbox) -> Option<Delivery> {
+    async fn deliver(self, broker: &Broker, own: &SessionKey, outbox: &Outbox) -> Option<Delivery> {
         match self {
             Self::Missed(entry, event) => {
-                let selection = broker.router.selection(outbox, &event.topic(&entry.key))?;
-                let read = broker.service.read(&entry.key).await.ok()?;
-                if read.document.version != entry.version {
+                let topic = event.topic(&entry.key);
+                let selection = broker.router.selection(outbox, &topic)?;
+                let document = broker.service.read(&entry.key).await.ok()?.document;
+                if document.version != entry.version {
                     return None; // a newer entry follows
                 }
-                let payload = missed_payload(event, &entry, &read.document, broker.service.now())?;
-                Some(selection.deliver(message(event, &event.topic(&entry.key), payload)))
+                let payload = missed_payload(broker, own, event, &entry, &document).await?;
+                Some(selection.deliver(message(event, &topic, payload)))
             }
             Self::Present(key, event) => {
-                let selection = broker.router.selection(outbox, &event.topic(&key))?;
+                let topic = event.topic(&key);
+                let selection = broker.router.selection(outbox, &topic)?;
                 let document = broker.service.read(&key).await.ok()?.document;
-                let payload = present_payload(event, &document, broker.service.now())?;
-                Some(selection.deliver(message(event, &event.topic(&key), payload)))
+                let payload = present_payload(event, &document)?;
+                Some(selection.deliver(message(event, &topic, payload)))
             }
             Self::Document(key, wanted) => {
                 let topic = Event::Document.topic(&key);
                 let filter = &wanted.subscription.filter;
-                let selected = TopicName::new(&topic).is_ok_and(|topic| filter.matches(&topic) && may_receive(outbox, &topic));
-                if !selected {
+                if !TopicName::new(&topic).is_ok_and(|topic| filter.matches(&topic) && may_receive(outbox, &topic)) {
                     return None;
                 }
                 let read = broker.service.read(&key).await.ok()?;
                 if !read.document.exists() {
                     return None;
                 }
-                let message = message(Event::Document, &topic, document_payload(&read.document, broker.service.now()));
-                outbox.document_sent(&message.topic, read.seq.0, broker.events.routed());
+                let message = message(Event::Document, &topic, document_payload(&read.document));
+                outbox.document_sent(&message.topic, read.last_entry.0, broker.events.routed());
                 Some(wanted.deliver(message))
             }
             Self::Retained(message, wanted) => broker.router.is_retained(&message).then(|| wanted.deliver(message)),
@@ -250,26 +253,46 @@ impl Documents {
     }
 }
 
-fn missed_payload(event: Event, entry: &Entry, document: &Document, now: Timestamp) -> Option<Bytes> {
+/// What the change of `entry`, which made `document`, tells in hindsight: `state` of `accepted` is what it changed, and
+/// there is no client token.
+async fn missed_payload(
+    broker: &Broker,
+    own: &SessionKey,
+    event: Event,
+    entry: &Entry,
+    document: &Document,
+) -> Option<Bytes> {
+    let is_own = entry.client == own.client_id && entry.principal == *own.principal.name();
     match event {
         Event::Documents => {
-            let before = document.undone(&entry.changes);
-            Some(wire::update_documents(&before, document, now, Projection::ALL, None))
+            let before = document.undo(&entry.changes, former(broker, entry).await?);
+            Some(wire::update_documents(&before, document, Projection::ALL, None))
         }
+        // Replies to requests of the session itself are never dropped, so they were not missed.
+        Event::UpdateAccepted | Event::DeleteAccepted if is_own => None,
         Event::UpdateAccepted => {
             let update = Update::of_changes(&entry.changes);
-            Some(wire::update_accepted(&update, true, document, now, Projection::ALL, None))
+            Some(wire::update_accepted(&update, true, document, Projection::ALL, None))
         }
-        Event::DeleteAccepted => Some(wire::delete_accepted(document, now, None)),
-        Event::Document => Some(document_payload(document, now)),
-        event => present_payload(event, document, now),
+        Event::DeleteAccepted => Some(wire::delete_accepted(document, None)),
+        Event::Document => Some(document_payload(document)),
+        event => present_payload(event, document),
     }
 }
 
-fn present_payload(event: Event, document: &Document, now: Timestamp) -> Option<Bytes> {
+/// The version before that of `entry`, as far as the journal still tells.
+async fn former(broker: &Broker, entry: &Entry) -> Option<Former> {
+    let history = broker.service.history(&entry.key, entry.version, 1).await.ok()?;
+    Some(match history.entries.first() {
+        Some(former) => Former { version: former.version, timestamp: former.timestamp, deleted: former.deleted },
+        None => Former { version: Version(entry.version.0 - 1), timestamp: entry.timestamp, deleted: false },
+    })
+}
+
+fn present_payload(event: Event, document: &Document) -> Option<Bytes> {
     match event {
-        Event::Delta if document.exists() => wire::update_delta(document, now, Projection::ALL, None),
-        Event::Document if document.exists() => Some(document_payload(document, now)),
+        Event::Delta if document.exists() => wire::update_delta(document, Projection::ALL, None),
+        Event::Document if document.exists() => Some(document_payload(document)),
         _ => None,
     }
 }

@@ -23,13 +23,14 @@ use tokio::{
 use crate::{
     auth::Access,
     mqtt::{
-        backlog::Backlog,
         broker::Broker,
+        catch_up::CatchUp,
         codec,
         dispatch::Stalled,
+        message::Delivery,
         outbox::Item,
         packet::{Protocol, Reason, ServerPacket, Will},
-        session::{Action, Violation},
+        session::{Action, Delivered, Violation},
         sessions::{ClientSession, SessionKey},
         transport::{Transport, Turn},
     },
@@ -52,7 +53,7 @@ pub struct Connection<S> {
     pub(super) silence_max: Option<Duration>,
     pub(super) kicked: oneshot::Receiver<Reason>,
     /// Retained messages and missed changes still to be sent.
-    pub(super) backlog: Backlog,
+    pub(super) catch_up: CatchUp,
     /// A request that waits for room in the engine.
     pub(super) stalled: Option<Stalled>,
     pub(super) publishes: Meter,
@@ -108,6 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.process_input().await?;
             self.fill_output().await?;
             let may_read = self.may_read();
+            let stalled_bytes = self.stalled.as_ref().map_or(0, Stalled::bytes);
             let wants_more = self.transport.unsent() < OUTPUT_LOW_BYTES;
             tokio::select! {
                 biased;
@@ -117,14 +119,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Turn::Flushed => {}
                     Turn::End => return Err(End::Lost(None)),
                 },
-                () = outbox.notified(), if wants_more => {}
-                permit = broker.service.reserve(), if self.stalled.is_some() => self.resume_stalled(permit),
+                () = outbox.ready(), if wants_more => {}
+                permit = broker.service.reserve(stalled_bytes), if self.stalled.is_some() => self.resume_stalled(permit),
                 () = &mut sleep => {
                     self.check_deadlines(Instant::now())?;
                     Sleep::reset(sleep.as_mut(), self.next_deadline().into());
                 }
             }
-            if let Some(paused) = self.paused && paused < sleep.deadline().into_std() {
+            if let Some(paused) = self.paused
+                && paused < sleep.deadline().into_std()
+            {
                 Sleep::reset(sleep.as_mut(), paused.into());
             }
         }
@@ -135,12 +139,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while self.may_read() {
             let Some(frame) = codec::split_frame(&mut self.transport.input, self.broker.limits.frame)? else { break };
             let packet = codec::decode(self.protocol, frame)?;
-            let action = self.client.session.receive(packet, self.transport.output())?;
+            let action = self.client.session.receive(packet, Instant::now(), self.transport.output())?;
             if let Some(action) = action {
                 self.act(action).await?;
             }
             // Replies that only this client asked for, and does not read. PROTOCOL section 7.
-            if self.transport.unsent() > self.broker.limits.outbox_bytes_max {
+            if self.transport.unsent() > self.broker.limits.output_bytes_max {
                 return Err(End::Server(Reason::QUOTA_EXCEEDED));
             }
         }
@@ -156,7 +160,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Action::Subscribe(subscribe) => self.subscribe(subscribe),
             Action::Unsubscribe(id, filters) => self.unsubscribe(id, filters),
             Action::Disconnect { with_will, session_expiry } => {
-                self.session_expiry = session_expiry.unwrap_or(self.session_expiry).min(self.broker.limits.session_expiry_max);
+                self.session_expiry =
+                    session_expiry.unwrap_or(self.session_expiry).min(self.broker.limits.session_expiry_max);
                 return Err(End::Disconnect { with_will });
             }
         }
@@ -165,31 +170,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Moves what is queued to the output until enough of it is unsent; the backlog follows when nothing is queued.
     async fn fill_output(&mut self) -> Result<(), End> {
-        let now = Instant::now();
+        let (now, outbox) = (Instant::now(), self.client.outbox.clone());
         while self.transport.unsent() < OUTPUT_LOW_BYTES {
             let window_open = self.client.session.window_open();
-            let delivery = match self.client.outbox.pop(window_open) {
-                Some(Item::Ack { id, verdict }) => {
-                    self.client.session.complete(id, verdict, self.transport.output());
+            let delivery = match outbox.pop(window_open) {
+                Some(Item::Ack { ticket, verdict }) => {
+                    self.client.session.complete(ticket, verdict, self.transport.output());
                     continue;
                 }
-                Some(Item::Delivery(delivery)) => delivery,
+                Some(Item::Delivery { delivery, .. }) => delivery,
                 None if !window_open => break,
-                None => match self.backlog.next(&self.broker, &self.client, &self.access).await {
+                None => match self.catch_up.next(&self.broker, &self.key, &outbox).await {
                     Some(delivery) => delivery,
                     None => break,
                 },
             };
-            self.client.session.deliver(delivery, now, self.transport.output());
+            self.deliver(delivery, now);
         }
-        match self.client.outbox.closed() {
+        match outbox.closed() {
             Some(reason) => Err(End::Server(reason)),
             None => Ok(()),
         }
     }
 
+    fn deliver(&mut self, delivery: Delivery, now: Instant) {
+        match self.client.session.deliver(delivery, now, self.transport.output()) {
+            Delivered::Sent => {}
+            Delivered::Expired => self.broker.counters.deliveries_expired.add(1),
+            Delivered::TooLarge => self.broker.counters.deliveries_too_large.add(1),
+            Delivered::NotNow(_) => {
+                tracing::error!(client = %self.key.client_id, "a message was taken with no room for it")
+            }
+        }
+    }
+
     fn may_read(&self) -> bool {
-        self.stalled.is_none() && self.paused.is_none() && !self.client.session.inbound_full()
+        let window = usize::from(self.broker.limits.session.inbound_window);
+        self.stalled.is_none() && self.paused.is_none() && self.client.session.inbound_pending() < window
     }
 
     fn check_deadlines(&mut self, now: Instant) -> Result<(), End> {

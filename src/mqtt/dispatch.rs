@@ -9,20 +9,29 @@ use crate::{
     mqtt::{
         connection::Connection,
         message::Message,
-        outbox::Verdict,
-        packet::{PacketId, Protocol, Reason, Subscribe, Subscription},
-        request::{Request, ResponseTopic},
-        session::Inbound,
+        packet::{PacketId, Reason, Subscribe, Subscription},
+        request::{From, Request, ResponseTopic},
+        router::Class,
+        session::{Inbound, Ticket, Verdict},
         shadow_topic::{Destination, Operation},
         topic::TopicFilter,
     },
     service::{Permit, Submission},
     shadow::{Command, Rejection, ShadowKey},
-    wire,
 };
 
 /// A request that is admitted and waits for room in the engine.
-pub struct Stalled(Submission);
+pub struct Stalled {
+    submission: Submission,
+    bytes: usize,
+}
+
+impl Stalled {
+    /// What the request takes of the engine's queue.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Carries out a PUBLISH.
@@ -34,53 +43,52 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match Destination::of(&inbound.topic) {
             Destination::Plain => self.publish_plain(inbound, now),
             Destination::Reserved => {
-                self.broker.counters.publishes_refused();
-                self.complete(inbound.id, Verdict::refused(Reason::TOPIC_NAME_INVALID, "only the service publishes there"));
+                self.broker.counters.publishes_refused.add(1);
+                self.complete(inbound.ticket, refused("only the service publishes to this topic"));
             }
             Destination::Request(key, operation) => self.request(inbound, key, operation).await,
         }
     }
 
     fn publish_plain(&mut self, inbound: Inbound, now: Instant) {
-        let id = inbound.id;
+        let ticket = inbound.ticket;
         // The payload is a slice of the read buffer, which must not be kept alive by a retained or queued message.
         let payload = Bytes::copy_from_slice(&inbound.payload);
-        let message =
-            Message::new(inbound.topic, payload, inbound.qos, inbound.retain, inbound.properties, now);
-        let receivers = self.broker.router.publish(Arc::new(message), Some(self.client.outbox.id()));
+        let message = Message::new(inbound.topic, payload, inbound.qos, inbound.retain, inbound.properties, now);
+        let receivers =
+            self.broker.router.publish(&Arc::new(message), Class::Plain { from: Some(self.client.outbox.id()) });
         let reason = if receivers == 0 { Reason::NO_MATCHING_SUBSCRIBERS } else { Reason::SUCCESS };
-        self.complete(id, Verdict { reason, reason_string: None });
+        self.complete(ticket, Verdict { reason, reason_string: None });
     }
 
     async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: Operation) {
         let now = self.broker.service.now();
         let response = match self.response_topic(&inbound) {
             Ok(response) => response,
-            Err(verdict) => return self.complete(inbound.id, verdict),
+            Err(verdict) => return self.complete(inbound.ticket, verdict),
         };
         let mut request = Request {
-            events: self.broker.events.clone(),
-            from: Some(self.client.outbox.clone()),
-            key,
-            operation,
-            id: inbound.id,
-            client_token: None,
+            from: Some(From { outbox: self.client.outbox.clone(), ticket: inbound.ticket }),
             response,
+            ..Request::new(self.broker.events.clone(), key, operation)
         };
-        let parsed = wire::parse(operation, &inbound.payload, &self.broker.limits.document);
-        request.client_token = parsed.client_token;
+        // Read before it is counted, so that a refusal carries the client's token.
+        let parsed = request.parse(&inbound.payload, &self.broker.limits.document);
         let admitted = self.broker.service.admit(self.access.principal(), &request.key);
-        match admitted.and(parsed.body) {
+        match admitted.and_then(|admitted| parsed.map(|command| (admitted, command))) {
             Err(rejection) => request.reject(&rejection, now),
-            Ok(None) => match self.broker.service.read(&request.key).await {
-                Ok(document) => request.got(&document, now),
+            Ok((_admitted, None)) => match self.broker.service.read(&request.key).await {
+                Ok(held) => request.got(&held.document, now),
                 Err(rejection) => request.reject(&rejection, now),
             },
-            Ok(Some(command)) => self.submit(request, command),
+            Ok((admitted, Some(command))) => {
+                request.admitted = Some(admitted);
+                self.submit(request, command, inbound.payload.len());
+            }
         }
     }
 
-    fn submit(&mut self, request: Request, command: Command) {
+    fn submit(&mut self, request: Request, command: Command, bytes: usize) {
         let submission = Submission {
             key: request.key.clone(),
             command,
@@ -88,16 +96,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             client: self.key.client_id.clone(),
             requester: Box::new(request),
         };
-        match self.broker.service.try_reserve() {
+        match self.broker.service.try_reserve(bytes) {
             Some(permit) => permit.submit(submission),
-            None => self.stalled = Some(Stalled(submission)),
+            None => self.stalled = Some(Stalled { submission, bytes }),
         }
     }
 
     /// Goes on with the request that waited.
-    pub(super) fn resume_stalled(&mut self, permit: Permit<'_>) {
-        if let Some(Stalled(submission)) = self.stalled.take() {
-            permit.submit(submission);
+    pub(super) fn resume_stalled(&mut self, permit: Result<Permit, Rejection>) {
+        match (self.stalled.take(), permit) {
+            (None, _) => {}
+            (Some(Stalled { submission, .. }), Ok(permit)) => permit.submit(submission),
+            (Some(Stalled { submission, .. }), Err(rejection)) => {
+                submission.refuse(rejection, self.broker.service.now())
+            }
         }
     }
 
@@ -106,15 +118,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Some(properties) = inbound.properties.as_deref() else { return Ok(None) };
         let Some(topic) = &properties.response_topic else { return Ok(None) };
         if Destination::of(topic) != Destination::Plain {
-            return Err(Verdict::refused(Reason::TOPIC_NAME_INVALID, "the response topic is not an ordinary one"));
+            return Err(refused("the response topic is not an ordinary one"));
         }
         let correlation_data = properties.correlation_data.as_ref().map(|data| Bytes::copy_from_slice(data));
         Ok(Some(ResponseTopic { topic: topic.clone(), correlation_data }))
     }
 
-    fn complete(&mut self, id: Option<PacketId>, verdict: Verdict) {
-        if let Some(id) = id {
-            self.client.session.complete(id, verdict, self.transport.output());
+    fn complete(&mut self, ticket: Option<Ticket>, verdict: Verdict) {
+        if let Some(ticket) = ticket {
+            self.client.session.complete(ticket, verdict, self.transport.output());
         }
     }
 
@@ -132,15 +144,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn subscribe_one(&mut self, subscription: Subscription, subscription_id: Option<u32>) -> Result<Reason, Reason> {
         let filter = &subscription.filter;
         let known = self.client.filters.contains(filter);
-        if !known && self.client.filters.len() >= self.broker.limits.filters_per_session_max {
+        if !known && self.client.filters.len() >= self.broker.limits.filters_max {
             return Err(Reason::QUOTA_EXCEEDED);
         }
-        let existed = self.broker.router.subscribe(&self.client.outbox, &subscription, subscription_id).existed;
+        let subscribed = self.broker.router.subscribe(&self.client.outbox, &subscription, subscription_id)?;
         if !known {
             self.client.filters.push(filter.clone());
         }
         let granted = Reason(subscription.qos as u8);
-        self.backlog.subscribed(subscription, subscription_id, existed);
+        self.catch_up.subscribed(subscription, subscription_id, subscribed);
         Ok(granted)
     }
 
@@ -152,8 +164,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(reason) => reason,
                 Ok(filter) => {
                     self.client.filters.retain(|known| *known != filter);
-                    self.backlog.unsubscribed(&filter);
-                    match self.broker.router.unsubscribe(&self.client.outbox, &filter) {
+                    self.catch_up.unsubscribed(&filter);
+                    match self.broker.router.unsubscribe(self.client.outbox.id(), &filter) {
                         true => Reason::SUCCESS,
                         false => Reason::NO_SUBSCRIPTION_EXISTED,
                     }
@@ -162,4 +174,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .collect();
         self.client.session.unsubscribed(id, reasons, self.transport.output());
     }
+}
+
+fn refused(why: &str) -> Verdict {
+    Verdict { reason: Reason::TOPIC_NAME_INVALID, reason_string: Some(why.into()) }
 }

@@ -12,14 +12,14 @@ use crate::{
     auth::Projection,
     mqtt::{
         message::Message,
-        outbox::{Outbox, Routed, SessionId},
+        outbox::{Routed, SessionId},
         packet::QoS,
         router::{Class, Router},
         shadow_topic::Event,
         topic::TopicName,
     },
     service::{Announcer, Outcome, Requester},
-    shadow::{Command, Document, ShadowKey, Timestamp},
+    shadow::{Command, Document, ShadowKey},
     store::{Applied, Seq},
     wire::{self, ClientToken},
 };
@@ -38,7 +38,6 @@ struct Accepted<'a> {
     applied: &'a Applied,
     requester: Option<SessionId>,
     client_token: Option<&'a ClientToken>,
-    now: Timestamp,
 }
 
 impl Events {
@@ -67,15 +66,15 @@ impl Events {
     }
 
     fn accepted(&self, told: &Accepted<'_>) {
-        let Accepted { key, command, applied, now, client_token, .. } = *told;
+        let Accepted { key, command, applied, client_token, .. } = *told;
         let (before, after) = (&*applied.before, &*applied.after);
         if let Some(Seq(seq)) = applied.seq
             && let Command::Update(_) = command
         {
             let class = Class::Event { seq };
-            let delta = || wire::update_delta(after, now, Projection::ALL, client_token);
+            let delta = || wire::update_delta(after, Projection::ALL, client_token);
             self.publish(key, Event::Delta, class, delta);
-            let documents = || Some(wire::update_documents(before, after, now, Projection::ALL, client_token));
+            let documents = || Some(wire::update_documents(before, after, Projection::ALL, client_token));
             self.publish(key, Event::Documents, class, documents);
         }
         let class = match (told.requester, applied.seq) {
@@ -85,7 +84,7 @@ impl Events {
         };
         self.publish(key, accepted_event(command), class, || Some(told.payload()));
         if let Some(Seq(seq)) = applied.seq {
-            let document = || Some(document_payload(after, now));
+            let document = || Some(document_payload(after));
             self.publish(key, Event::Document, Class::Document { seq }, document);
         }
     }
@@ -103,7 +102,7 @@ impl Events {
 }
 
 impl Announcer for Arc<Events> {
-    fn announce(&mut self, outcome: &Outcome, requester: &dyn Requester, now: Timestamp) {
+    fn announce(&mut self, outcome: &Outcome, requester: &dyn Requester) {
         let Ok(applied) = &outcome.result else { return };
         if let Some(Seq(seq)) = applied.seq {
             self.routed.begin(seq);
@@ -112,9 +111,8 @@ impl Announcer for Arc<Events> {
             key: &outcome.key,
             command: &outcome.command,
             applied,
-            requester: requester.session(),
+            requester: requester.session().map(SessionId),
             client_token: requester.client_token(),
-            now,
         });
         if let Some(Seq(seq)) = applied.seq {
             self.routed.finish(seq);
@@ -124,7 +122,7 @@ impl Announcer for Arc<Events> {
 
 impl Accepted<'_> {
     fn payload(&self) -> Bytes {
-        accepted_payload(self.command, self.applied, self.now, self.client_token)
+        accepted_payload(self.command, self.applied, self.client_token)
     }
 }
 
@@ -136,19 +134,24 @@ pub(super) fn message(event: Event, topic: &str, payload: Bytes) -> Arc<Message>
 }
 
 /// What `accepted` says of a command.
-pub(super) fn accepted_payload(command: &Command, applied: &Applied, now: Timestamp, token: Option<&ClientToken>) -> Bytes {
+pub(super) fn accepted_payload(command: &Command, applied: &Applied, token: Option<&ClientToken>) -> Bytes {
     match command {
         Command::Update(update) => {
-            wire::update_accepted(update, applied.seq.is_some(), &applied.after, now, Projection::ALL, token)
+            wire::update_accepted(update, applied.seq.is_some(), &applied.after, Projection::ALL, token)
         }
-        Command::Delete(_) => wire::delete_accepted(&applied.after, now, token),
+        Command::Delete(_) => wire::delete_accepted(&applied.after, token),
     }
 }
 
+/// What `get/accepted` says.
+pub(super) fn got_payload(document: &Document, token: Option<&ClientToken>) -> Bytes {
+    wire::get_accepted(document, Projection::ALL, token)
+}
+
 /// What `P/document` says: the document, or nothing once it is deleted.
-pub(super) fn document_payload(document: &Document, now: Timestamp) -> Bytes {
+pub(super) fn document_payload(document: &Document) -> Bytes {
     match document.exists() {
-        true => wire::get_accepted(document, now, Projection::ALL, None),
+        true => got_payload(document, None),
         false => Bytes::new(),
     }
 }

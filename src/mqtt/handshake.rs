@@ -11,14 +11,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     auth::{Access, Principal},
     mqtt::{
-        backlog::Backlog,
         broker::Broker,
+        catch_up::CatchUp,
         codec,
         connection::Connection,
-        outbox::Outbox,
-        packet::{ConnAck, ConnAckLimits, Connect, Protocol, Reason, ServerPacket},
-        session::Session,
-        sessions::{ClientSession, Refusal, SessionKey},
+        packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
+        sessions::{Refusal, SessionKey},
         transport::{Transport, Turn},
     },
     quota::Meter,
@@ -51,10 +49,10 @@ where
     loop {
         match codec::split_frame(&mut transport.input, broker.limits.frame) {
             Ok(Some(frame)) => match codec::decode_connect(frame) {
-                Ok(connect) => return Some(connect),
+                Ok(connect) => return Some(Box::new(connect)),
                 Err(refusal) => {
-                    transport.output().extend_from_slice(refusal.answer());
-                    let _ = transport.finish().await;
+                    refusal.answer(transport.output());
+                    let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, transport.finish()).await;
                     return None;
                 }
             },
@@ -86,16 +84,17 @@ where
     let access = Access::admin(Principal::anonymous(client_id));
     let key = SessionKey { principal: access.principal().clone(), client_id: client_id.into() };
 
-    let make = || ClientSession {
-        session: Session::new(broker.limits.session),
-        outbox: Arc::new(Outbox::new(broker.router.next_session_id(), broker.limits.outbox_bytes_max, broker.drops.clone())),
-        filters: Vec::new(),
-    };
-    let attached = broker.sessions.attach(&key, connect.clean_start, make);
+    let attached = broker.sessions.attach(&key, connect.clean_start, || broker.new_session(&access));
     let mut attached = match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
         Ok(Ok(attached)) => attached,
         Ok(Err(Refusal::Full)) => {
-            refuse(&mut transport, connect.protocol, Reason::QUOTA_EXCEEDED, "there are as many sessions as there may be").await;
+            refuse(
+                &mut transport,
+                connect.protocol,
+                Reason::QUOTA_EXCEEDED,
+                "there are as many sessions as there may be",
+            )
+            .await;
             return None;
         }
         Ok(Err(Refusal::Closing)) => {
@@ -103,7 +102,13 @@ where
             return None;
         }
         Err(_) => {
-            refuse(&mut transport, connect.protocol, Reason::SERVER_BUSY, "the session's other connection does not end").await;
+            refuse(
+                &mut transport,
+                connect.protocol,
+                Reason::SERVER_BUSY,
+                "the session's other connection does not end",
+            )
+            .await;
             return None;
         }
     };
@@ -112,31 +117,26 @@ where
     }
     tracing::debug!(%peer, client = client_id, protocol = ?connect.protocol, present = attached.present, "connected");
 
-    let session_expiry = connect.session_expiry.min(broker.limits.session_expiry_max);
     let keep_alive = broker.limits.keep_alive(connect.keep_alive);
     let connack = ConnAck {
         session_present: attached.present,
         reason: Reason::SUCCESS,
         reason_string: None,
         assigned_client_id: assigned,
-        limits: Some(ConnAckLimits {
-            session_expiry: (session_expiry != connect.session_expiry).then_some(session_expiry),
-            server_keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
-            ..broker.limits.connack
-        }),
+        limits: Some(broker.limits.connack(connect.session_expiry, connect.keep_alive)),
     };
     codec::encode(connect.protocol, &ServerPacket::ConnAck(Box::new(connack)), transport.output());
-    attached.client.session.attach(&connect, transport.output());
-    attached.client.outbox.attach();
     let now = Instant::now();
+    attached.client.session.attach(&connect, now, transport.output());
+    attached.client.outbox.attach();
     Some(Connection {
         transport,
         key,
         protocol: connect.protocol,
-        backlog: Backlog::default(),
+        catch_up: CatchUp::default(),
         client: attached.client,
         will: connect.will.take(),
-        session_expiry,
+        session_expiry: connect.session_expiry.min(broker.limits.session_expiry_max),
         silence_max: (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1500)), // [MQTT-3.1.2-22]
         kicked: attached.kicked,
         stalled: None,

@@ -61,7 +61,7 @@ impl Listener {
         let mut closing = broker.closing();
         loop {
             tokio::select! {
-                _ = closing.wait_for(|closing| *closing) => break,
+                _ = closing.changed() => break,
                 accepted = self.socket.accept() => match accepted {
                     Ok((stream, peer)) => self.admit(stream, peer, &broker, &places, &mut connections),
                     Err(error) => {
@@ -86,7 +86,7 @@ impl Listener {
         connections: &mut JoinSet<()>,
     ) {
         let own = places.clone().try_acquire_owned();
-        let shared = broker.connections.clone().try_acquire_owned();
+        let shared = broker.places.clone().try_acquire_owned();
         let (Ok(own), Ok(shared)) = (own, shared) else {
             broker.counters.connections_refused.add(1);
             return;

@@ -36,7 +36,7 @@ pub struct Message {
     pub properties: Option<Box<Properties>>,
     /// When it stops being worth delivering, from its message expiry interval.
     pub expires_at: Option<Instant>,
-    heads: Heads,
+    pub(super) heads: Heads,
 }
 
 /// The identifiers of the subscriptions that selected a message; none for most.
@@ -57,7 +57,7 @@ pub struct Delivery {
 
 /// The encoded heads of a message, each made when it is first asked for.
 #[derive(Debug, Default)]
-struct Heads {
+pub(super) struct Heads {
     v4: OnceLock<Head>,
     v4_with_id: OnceLock<Head>,
     v5: OnceLock<Head>,

@@ -245,7 +245,8 @@ impl Sessions {
         }
         if clean_start {
             // The session ends here, and with it any delay of its will. [MQTT-3.1.2-8]
-            let ended = Ended { key: key.clone(), client: Some(parked.client), will: parked.will.map(|(_, will)| will) };
+            let ended =
+                Ended { key: key.clone(), client: Some(parked.client), will: parked.will.map(|(_, will)| will) };
             return Ok(Ok(Attached { client: make(), present: false, kicked, replaced: Some(ended) }));
         }
         Ok(Ok(Attached { client: parked.client, present: true, kicked, replaced: None }))
@@ -267,7 +268,12 @@ impl Sessions {
 }
 
 impl Table {
-    fn set_timer(&mut self, key: &SessionKey, expires: Option<Instant>, will: Option<Instant>) -> Option<(Instant, u64)> {
+    fn set_timer(
+        &mut self,
+        key: &SessionKey,
+        expires: Option<Instant>,
+        will: Option<Instant>,
+    ) -> Option<(Instant, u64)> {
         let at = [expires, will].into_iter().flatten().min()?;
         self.timers_made += 1;
         self.timers.insert((at, self.timers_made), key.clone());

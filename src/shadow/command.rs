@@ -2,7 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use crate::shadow::{document::Version, etag::Etag, pointer::SectionName};
+use crate::shadow::{
+    change::{Change, Effect},
+    document::Version,
+    etag::Etag,
+    pointer::SectionName,
+};
 
 /// A request that may change a shadow.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +36,21 @@ pub struct Update {
 }
 
 impl Update {
+    /// The update that says what `changes` did, for telling of it in hindsight.
+    #[must_use]
+    pub fn of_changes(changes: &[Change]) -> Self {
+        let mut update = Self::default();
+        for change in changes {
+            let patch = match change.path.section {
+                SectionName::Desired => &mut update.desired,
+                SectionName::Reported => &mut update.reported,
+                SectionName::Tags => &mut update.tags,
+            };
+            patch.say(&change.path.keys, &change.effect);
+        }
+        update
+    }
+
     /// What it does to one section.
     #[must_use]
     pub fn section(&self, name: SectionName) -> &SectionPatch {
@@ -77,4 +97,61 @@ pub enum EtagCondition {
     Tag(Etag),
     /// Not of our form, so equal to no tag.
     Other(String),
+}
+
+impl SectionPatch {
+    fn say(&mut self, keys: &[Box<str>], effect: &Effect) {
+        let value = match effect {
+            Effect::Set(value) => value.clone(),
+            Effect::Remove => Value::Null,
+        };
+        let Some((last, above)) = keys.split_last() else {
+            *self = match value {
+                Value::Object(members) => Self::Merge(members),
+                _ => Self::Clear,
+            };
+            return;
+        };
+        if !matches!(self, Self::Merge(_)) {
+            *self = Self::Merge(Map::new());
+        }
+        let Self::Merge(mut members) = std::mem::take(self) else { return };
+        let mut inner = &mut members;
+        for key in above {
+            let member = inner.entry(&**key).or_insert_with(|| Value::Object(Map::new()));
+            let Value::Object(object) = member else { return };
+            inner = object;
+        }
+        inner.insert((**last).into(), value);
+        *self = Self::Merge(members);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::shadow::Pointer;
+
+    #[test]
+    fn changes_are_told_as_an_update() {
+        let change = |section, keys: &[&str], effect| {
+            let path = Pointer { section, keys: keys.iter().map(|key| (*key).into()).collect() };
+            Change { path, replaced: None, effect }
+        };
+        let changes = [
+            change(SectionName::Desired, &["a", "b"], Effect::Set(json!(1))),
+            change(SectionName::Desired, &["a", "c"], Effect::Remove),
+            change(SectionName::Reported, &[], Effect::Remove),
+            change(SectionName::Tags, &[], Effect::Set(json!({"x": {"y": []}}))),
+        ];
+        let update = Update::of_changes(&changes);
+        let merge = |value: Value| SectionPatch::Merge(value.as_object().unwrap().clone());
+        assert_eq!(update.desired, merge(json!({"a": {"b": 1, "c": null}})));
+        assert_eq!(update.reported, SectionPatch::Clear);
+        assert_eq!(update.tags, merge(json!({"x": {"y": []}})));
+    }
 }

@@ -7,66 +7,44 @@
 //! Order: deliveries leave in the order they came, but for a document, which takes the place of an older one of its
 //! topic. An acknowledgement waits only for the replies queued before it.
 //!
-//! Events can be left out, since the journal has them. Only the announcer pushes events and documents, from one thread,
-//! in ascending order of journal sequence, between [`Routed::begin`] and [`Routed::finish`] of that sequence. Then:
-//!
-//! 1. `lag = Some(n)`: no event or document is queued, pushed ones are ignored (all are above `n`), and the states of all
-//!    changes above `n` that the session selects have yet to be sent.
-//! 2. `live_from = m`: what changed up to `m` has been sent by catching up; events up to `m` are ignored. `m` only rises,
-//!    and `lag` is never below it.
-//! 3. Lag ends only if, under the lock, nothing above `caught_up` has been begun: the push of a higher sequence has not
-//!    taken the lock yet, so it finds `lag` gone and is queued, and one of `caught_up` or lower is covered by
-//!    `live_from`. No change is lost, and none older than what was sent follows.
-//! 4. Lag begins at the last finished sequence or below the lowest one dropped: the announcer may be half through one.
-//! 5. A superseded event is one for whose topic a later one is queued; dropping it needs no lag.
+//! Events can be left out, since the journal has them: superseded ones first (those for whose topic a later one is
+//! queued), then all of them, and the session *lags* until its connection has caught up from the journal. A session
+//! without a connection lags by definition. [`lag`] has the invariants that keep this from losing a change.
 //!
 //! Not here: which subscriptions select what ([`super::router`]), packet identifiers, retransmission and the QoS window
 //! (session), walking the journal to catch up (connection).
 
+mod counters;
+mod lag;
 mod queue;
 mod routed;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use self::queue::{Entry, Kind, Queue};
-pub use self::routed::Routed;
-use crate::mqtt::{
-    message::Delivery,
-    packet::{PacketId, QoS, Reason},
-    topic::TopicName,
+pub use self::{counters::DropCounters, routed::Routed};
+use self::{
+    counters::count,
+    lag::Lag,
+    queue::{Entry, Kind, Queue},
+};
+use crate::{
+    auth::Access,
+    mqtt::{
+        message::{Delivery, Message},
+        packet::{QoS, Reason},
+        session::{Ticket, Verdict},
+        topic::TopicName,
+    },
 };
 
 /// Names a session while the process lives; never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
-
-/// What a session's principal may receive.
-pub trait Access: Send + Sync {
-    /// Whether a message on `topic` may be delivered to it.
-    fn may_read(&self, topic: &TopicName) -> bool;
-}
-
-/// The access of a principal that may receive everything.
-#[derive(Clone, Copy, Debug)]
-pub struct Unrestricted;
-
-impl Access for Unrestricted {
-    fn may_read(&self, _topic: &TopicName) -> bool {
-        true
-    }
-}
 
 /// How much may be queued towards one session.
 #[derive(Clone, Copy, Debug)]
@@ -74,36 +52,8 @@ pub struct QueueLimits {
     /// Bytes, each delivery counted with its topic, payload, properties and a fixed overhead. Replies may occupy as
     /// much again.
     pub bytes: usize,
-    /// Deliveries kept for a session that is not connected.
-    pub offline_messages: usize,
-}
-
-/// What was not delivered, summed over all sessions that share it.
-#[derive(Debug, Default)]
-pub struct DropCounters {
-    /// Events left out because a later one of the same topic was queued.
-    pub superseded: AtomicU64,
-    /// Ordinary QoS 0 messages dropped at a full queue or for want of a connection.
-    pub plain_at_most_once: AtomicU64,
-    /// Ordinary QoS 1 and 2 messages dropped at a full queue.
-    pub plain_guaranteed: AtomicU64,
-    /// Replies dropped because their session had no connection, or was closed for having too many.
-    pub replies: AtomicU64,
-    /// Times a session went over to catching up because its queue was full.
-    pub lagged: AtomicU64,
-    /// Messages whose expiry interval passed in the queue.
-    pub expired: AtomicU64,
-    /// Times the replies alone exceeded the limit.
-    pub closed: AtomicU64,
-}
-
-/// The decision on a request, for its PUBACK or PUBREC.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// The MQTT 5 reason code.
-    pub reason: Reason,
-    /// Explains a failure.
-    pub reason_string: Option<Box<str>>,
+    /// Bytes kept for a session that is not connected, counted in the same way.
+    pub offline_bytes: usize,
 }
 
 /// What a connection has to send next.
@@ -111,11 +61,8 @@ pub struct Verdict {
 pub enum Item {
     /// The acknowledgement of a request.
     Ack {
-        /// The request's packet identifier.
-        id: PacketId,
-        /// The connection of the session that took the request, as [`Outbox::attach`] numbered it. On a later one the
-        /// identifier of a QoS 1 request may stand for another message.
-        connection: u32,
+        /// Which request.
+        ticket: Ticket,
         /// What was decided.
         verdict: Verdict,
     },
@@ -144,7 +91,7 @@ pub struct Outbox {
     id: SessionId,
     limits: QueueLimits,
     counters: Arc<DropCounters>,
-    access: Arc<dyn Access>,
+    access: Access,
     inner: Mutex<Inner>,
     wake: Notify,
 }
@@ -155,11 +102,7 @@ struct Inner {
     /// Replies ever queued, and replies that left the queue: an acknowledgement waits for those queued before it.
     replies_in: u64,
     replies_out: u64,
-    lag: Option<u64>,
-    live_from: u64,
-    /// Documents that were sent past the queue and that the announcer has yet to come to, with their sequence.
-    ahead: Option<Box<HashMap<TopicName, u64>>>,
-    connection: u32,
+    lag: Lag,
     connected: bool,
     closed: Option<Reason>,
     idle: Idle,
@@ -176,26 +119,22 @@ enum Idle {
 }
 
 struct QueuedAck {
-    id: PacketId,
-    connection: u32,
+    ticket: Ticket,
     verdict: Verdict,
     /// Goes once so many replies are out.
     after: u64,
 }
 
 impl Outbox {
-    /// An empty queue of a session on its first connection, number 1.
+    /// An empty queue of a session that is connected.
     #[must_use]
-    pub fn new(id: SessionId, limits: QueueLimits, counters: Arc<DropCounters>, access: Arc<dyn Access>) -> Self {
+    pub fn new(id: SessionId, limits: QueueLimits, counters: Arc<DropCounters>, access: Access) -> Self {
         let inner = Inner {
             queue: Queue::default(),
             acks: VecDeque::new(),
             replies_in: 0,
             replies_out: 0,
-            lag: None,
-            live_from: 0,
-            ahead: None,
-            connection: 1,
+            lag: Lag::default(),
             connected: true,
             closed: None,
             idle: Idle::Busy,
@@ -211,8 +150,8 @@ impl Outbox {
 
     /// What its session may receive.
     #[must_use]
-    pub fn access(&self) -> &dyn Access {
-        &*self.access
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// Queues the reply to a request of this session.
@@ -250,7 +189,7 @@ impl Outbox {
 
     fn push_journalled(&self, entry: Entry) {
         self.change(|inner| {
-            if entry.seq <= inner.live_from || inner.lag.is_some() || inner.was_sent_ahead(&entry) {
+            if inner.lag.ignores(&entry) {
                 return false;
             }
             match entry.kind {
@@ -266,11 +205,7 @@ impl Outbox {
     pub fn document_sent(&self, topic: &TopicName, seq: u64, routed: &Routed) {
         let inner = &mut *self.inner.lock();
         inner.queue.drop_document(topic.as_str(), seq);
-        let finished = routed.finished();
-        inner.forget_ahead(finished);
-        if seq > finished {
-            inner.ahead.get_or_insert_default().insert(topic.clone(), seq);
-        }
+        inner.lag.sent_ahead(topic, seq, routed);
     }
 
     /// Queues an ordinary message if there is room for it; without a connection only QoS 1 and 2.
@@ -279,7 +214,7 @@ impl Outbox {
     pub fn push_plain(&self, delivery: Delivery) {
         let entry = Entry::new(Kind::Plain, delivery, 0);
         self.change(|inner| {
-            let fits = inner.queue.fits(&entry, self.limits.bytes);
+            let fits = inner.queue.fits(entry.cost(), self.limits.bytes);
             if !fits || (!inner.connected && !self.keeps_offline(inner, &entry)) {
                 count(self.counters.plain(entry.delivery.qos), 1);
                 return false;
@@ -289,16 +224,11 @@ impl Outbox {
         });
     }
 
-    /// Queues the acknowledgement of a request that `connection` of this session took.
-    ///
-    /// Their number is bounded by the requests a session may have in flight. Without a connection a later one of the
-    /// same identifier takes the place of the earlier.
-    pub fn push_ack(&self, id: PacketId, connection: u32, verdict: Verdict) {
+    /// Queues the acknowledgement of a request of this session. Their number is bounded by the requests a session may
+    /// have in flight.
+    pub fn push_ack(&self, ticket: Ticket, verdict: Verdict) {
         self.change(|inner| {
-            if !inner.connected {
-                inner.acks.retain(|ack| ack.id != id);
-            }
-            inner.acks.push_back(QueuedAck { id, connection, verdict, after: inner.replies_in });
+            inner.acks.push_back(QueuedAck { ticket, verdict, after: inner.replies_in });
             inner.wake_always()
         });
     }
@@ -313,7 +243,7 @@ impl Outbox {
             return None;
         }
         if let Some(ack) = inner.pop_ack() {
-            return Some(Item::Ack { id: ack.id, connection: ack.connection, verdict: ack.verdict });
+            return Some(Item::Ack { ticket: ack.ticket, verdict: ack.verdict });
         }
         loop {
             let Some(head) = inner.queue.front() else {
@@ -350,7 +280,7 @@ impl Outbox {
     /// The journal sequence above which changes must be caught up from the journal, if there is lag.
     #[must_use]
     pub fn lag(&self) -> Option<u64> {
-        self.inner.lock().lag
+        self.inner.lock().lag.since()
     }
 
     /// Ends lag if the announcer has not gone beyond `caught_up`, else moves it up to there. Returns whether it ended.
@@ -358,21 +288,15 @@ impl Outbox {
     /// The caller has sent the newest state of everything that changed above [`Outbox::lag`] up to `caught_up`, and no
     /// state newer than `caught_up`: while that is not so, it walks on.
     pub fn leave_lag(&self, caught_up: u64, routed: &Routed) -> bool {
-        let inner = &mut *self.inner.lock();
-        let Some(lag) = inner.lag else { return true };
-        inner.live_from = lag.max(caught_up);
-        inner.lag = (routed.begun() > inner.live_from).then_some(inner.live_from);
-        inner.lag.is_none()
+        self.inner.lock().lag.end(caught_up, routed)
     }
 
-    /// The session has a connection again. Returns its number, counted from 1 for the session's first.
-    pub fn attach(&self) -> u32 {
+    /// The session has a connection again.
+    pub fn attach(&self) {
         let inner = &mut *self.inner.lock();
         inner.connected = true;
         inner.closed = None;
         inner.idle = Idle::Busy;
-        inner.connection = inner.connection.wrapping_add(1);
-        inner.connection
     }
 
     /// The connection ended and the session lives on: QoS 0 goes, events are left to the journal.
@@ -380,20 +304,20 @@ impl Outbox {
         let inner = &mut *self.inner.lock();
         inner.connected = false;
         let dropped = inner.queue.drop_journalled().map_or(u64::MAX, |lowest| lowest - 1);
-        inner.enter_lag(dropped.min(routed.finished()));
+        inner.lag.begin(dropped.min(routed.finished()));
         let (replies, plain) = inner.queue.drop_unguaranteed();
         inner.replies_out += replies as u64;
         count(&self.counters.replies, replies);
         count(&self.counters.plain_at_most_once, plain);
     }
 
-    /// What would become of a message of QoS `qos` pushed now.
+    /// What would become of `message` pushed now to be delivered at `qos`.
     #[must_use]
-    pub fn readiness(&self, qos: QoS) -> Readiness {
+    pub fn readiness(&self, message: &Message, qos: QoS) -> Readiness {
         let inner = self.inner.lock();
-        match (inner.queue.bytes() < self.limits.bytes, inner.connected) {
+        match (inner.queue.fits(queue::cost(message), self.limits.bytes), inner.connected) {
             _ if inner.closed.is_some() => Readiness::Never,
-            (true, true) if inner.lag.is_none() => Readiness::Now,
+            (true, true) if inner.lag.since().is_none() => Readiness::Now,
             (true, true) => Readiness::Later,
             (true, false) if qos != QoS::AtMostOnce => Readiness::Later,
             _ => Readiness::Never,
@@ -401,9 +325,7 @@ impl Outbox {
     }
 
     fn keeps_offline(&self, inner: &Inner, entry: &Entry) -> bool {
-        entry.delivery.qos != QoS::AtMostOnce
-            && inner.queue.len() < self.limits.offline_messages
-            && inner.queue.fits(entry, self.limits.bytes)
+        entry.delivery.qos != QoS::AtMostOnce && inner.queue.fits(entry.cost(), self.limits.offline_bytes)
     }
 
     /// Brings a queue beyond its limit to three quarters of it by dropping superseded events, or begins lag. The
@@ -420,7 +342,7 @@ impl Outbox {
             && inner.queue.len() > 1
             && let Some(lowest) = inner.queue.drop_journalled()
         {
-            inner.enter_lag(lowest - 1); // queued, hence above `live_from`
+            inner.lag.begin(lowest - 1); // queued, hence above `live_from`
             count(&self.counters.lagged, 1);
         }
         inner.wake_always()
@@ -452,27 +374,6 @@ impl Inner {
         Some(ack)
     }
 
-    fn was_sent_ahead(&mut self, entry: &Entry) -> bool {
-        let Some(ahead) = &self.ahead else { return false };
-        let sent = ahead.get(&entry.delivery.message.topic).is_some_and(|&seq| entry.seq <= seq);
-        self.forget_ahead(entry.seq - 1);
-        sent
-    }
-
-    /// Forgets what the announcer, having finished `finished`, has left behind.
-    fn forget_ahead(&mut self, finished: u64) {
-        if let Some(ahead) = &mut self.ahead {
-            ahead.retain(|_, seq| *seq > finished);
-            if ahead.is_empty() {
-                self.ahead = None;
-            }
-        }
-    }
-
-    fn enter_lag(&mut self, at: u64) {
-        self.lag = Some(self.lag.map_or(at, |lag| lag.min(at)).max(self.live_from));
-    }
-
     fn wake_for_delivery(&mut self) -> bool {
         self.idle == Idle::Empty && self.wake_always()
     }
@@ -482,20 +383,8 @@ impl Inner {
     }
 }
 
-impl DropCounters {
-    fn plain(&self, qos: QoS) -> &AtomicU64 {
-        if qos == QoS::AtMostOnce { &self.plain_at_most_once } else { &self.plain_guaranteed }
-    }
-}
-
 impl fmt::Debug for Outbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outbox").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-fn count(counter: &AtomicU64, by: usize) {
-    if by > 0 {
-        counter.fetch_add(by as u64, Ordering::Relaxed);
     }
 }

@@ -55,6 +55,10 @@ impl Entry {
         Self { delivery, kind, seq, cost, mark }
     }
 
+    pub(super) fn cost(&self) -> usize {
+        self.cost
+    }
+
     /// Whether the journal has what is needed to make up for losing it.
     fn is_journalled(&self) -> bool {
         matches!(self.kind, Kind::Event | Kind::Document)
@@ -87,9 +91,9 @@ impl Queue {
         self.entries.front()
     }
 
-    /// Whether `entry` can join without the sum going beyond `limit` bytes; the first always can.
-    pub(super) fn fits(&self, entry: &Entry, limit: usize) -> bool {
-        self.entries.is_empty() || self.bytes + entry.cost <= limit
+    /// Whether `more` bytes can join without the sum going beyond `limit`; the first delivery always can.
+    pub(super) fn fits(&self, more: usize, limit: usize) -> bool {
+        self.entries.is_empty() || self.bytes + more <= limit
     }
 
     /// Whether `reply` can join without the replies going beyond `limit` bytes; the first always can.
@@ -176,7 +180,8 @@ impl Queue {
     }
 
     fn drop_where(&mut self, mut goes: impl FnMut(&Entry) -> bool) -> usize {
-        let (mut entries, before) = (std::mem::take(&mut self.entries), self.entries.len());
+        let mut entries = std::mem::take(&mut self.entries);
+        let before = entries.len();
         entries.retain(|entry| {
             let goes = goes(entry);
             if goes {
@@ -219,7 +224,7 @@ pub(super) fn release<T>(queue: &mut VecDeque<T>) {
 }
 
 /// What a message weighs in a queue, in bytes.
-fn cost(message: &Message) -> usize {
+pub(super) fn cost(message: &Message) -> usize {
     ENTRY_OVERHEAD + message.topic.as_str().len() + message.payload.len() + message.properties_bytes()
 }
 

@@ -12,8 +12,8 @@ use std::{
 
 use super::subscribers::Subscriber;
 use crate::mqtt::{
+    message::Message,
     outbox::{Outbox, Readiness, SessionId},
-    packet::QoS,
 };
 
 /// The members of a group on one filter.
@@ -40,15 +40,15 @@ impl Group {
         self.members.is_empty()
     }
 
-    /// The member whose turn it is for a message of QoS `qos`, of those that `may` receive it.
-    pub(super) fn pick(&self, qos: QoS, may: impl Fn(&Outbox) -> bool) -> Option<&Subscriber> {
+    /// The member whose turn it is for `message`, of those that `may` receive it.
+    pub(super) fn pick(&self, message: &Message, may: impl Fn(&Outbox) -> bool) -> Option<&Subscriber> {
         let last = SessionId(self.last.load(Ordering::Relaxed));
         let after = self.members.range((Bound::Excluded(last), Bound::Unbounded));
         let turn = after.chain(self.members.range(..=last)).map(|(_, member)| member);
 
         let mut best: Option<(Readiness, &Subscriber)> = None;
         for member in turn.filter(|member| may(&member.outbox)) {
-            let readiness = member.outbox.readiness(qos.min(member.qos));
+            let readiness = member.outbox.readiness(message, message.qos.min(member.qos));
             if best.is_none_or(|(other, _)| readiness < other) {
                 best = Some((readiness, member));
             }

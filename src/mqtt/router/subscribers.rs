@@ -15,6 +15,7 @@ use crate::mqtt::{
 #[derive(Debug, Default)]
 pub(super) struct Subscribers {
     own: Own,
+    #[expect(clippy::box_collection, reason = "nearly always none, and there is one for each filter")]
     groups: Option<Box<BTreeMap<Box<str>, Group>>>,
 }
 
@@ -30,6 +31,7 @@ pub(super) struct Subscriber {
 }
 
 #[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "rare, and it would make the common variant larger")]
 enum Own {
     #[default]
     None,

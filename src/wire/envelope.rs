@@ -1,0 +1,238 @@
+//! The messages of the service in their native shape.
+//!
+//! Each takes the [`Projection`] of its reader and shows nothing beyond it; a reader who may see nothing of a change
+//! still gets its version, with an empty `state`. `timestamp` is when the version told of was made; in a rejection, when
+//! it was refused. Metadata mirrors the state, with `{"timestamp","version","by"}` in the place of each leaf.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::{
+    auth::Projection,
+    shadow::{
+        Document, Rejection, SectionPatch, ShadowKey, Stamp, Timestamp, Update,
+        tree::{Members, Node},
+    },
+    wire::{client_token::ClientToken, write::Object},
+};
+
+/// `update/accepted`: what was sent, and the metadata of its leaves as they are in `document`, the shadow after it.
+#[must_use]
+pub fn update_accepted(
+    update: &Update,
+    changed: bool,
+    document: &Document,
+    projection: Projection,
+    token: Option<&ClientToken>,
+) -> Bytes {
+    message(|envelope| {
+        if update.state_is_null {
+            envelope.member("state", &Value::Null);
+        } else {
+            let mut state = envelope.object("state");
+            for (name, patch) in projection.patches(update) {
+                match patch {
+                    SectionPatch::Merge(members) => state.member(name.as_str(), members),
+                    SectionPatch::Keep | SectionPatch::Clear => state.member(name.as_str(), &Value::Null),
+                }
+            }
+            state.close();
+        }
+        let mut metadata = envelope.object("metadata");
+        for (name, patch) in projection.patches(update) {
+            let SectionPatch::Merge(patch) = patch else { continue };
+            let members = &document.section(name).members;
+            metadata.member_if(name.as_str(), |out| metadata_of_patch(out, patch, members));
+        }
+        metadata.close();
+        version_and_time(envelope, document);
+        envelope.member("etag", &document.etag.to_string());
+        envelope.member("changed", &changed);
+        echo(envelope, token);
+    })
+}
+
+/// `update/delta`: what `desired` has and `reported` lacks; `None` if there is nothing, or nothing the reader may see.
+#[must_use]
+pub fn update_delta(document: &Document, projection: Projection, token: Option<&ClientToken>) -> Option<Bytes> {
+    let delta = projection.delta(document)?;
+    Some(message(|envelope| {
+        values(envelope.key("state"), &delta);
+        metadata(envelope.key("metadata"), &delta);
+        version_and_time(envelope, document);
+        echo(envelope, token);
+    }))
+}
+
+/// `update/documents`: the shadow before a change and after it.
+///
+/// Where `before` is no longer at hand, [`Document::undo`] makes it of `after`; leaves whose stamp is forgotten then show
+/// their version alone.
+#[must_use]
+pub fn update_documents(
+    before: &Document,
+    after: &Document,
+    projection: Projection,
+    token: Option<&ClientToken>,
+) -> Bytes {
+    message(|envelope| {
+        if before.exists() {
+            side(envelope.object("previous"), before, projection);
+        } else {
+            envelope.member("previous", &Value::Null);
+        }
+        side(envelope.object("current"), after, projection);
+        envelope.member("timestamp", &after.timestamp.0);
+        echo(envelope, token);
+    })
+}
+
+/// `get/accepted`, and the current document on `document`. `document` must exist.
+#[must_use]
+pub fn get_accepted(document: &Document, projection: Projection, token: Option<&ClientToken>) -> Bytes {
+    message(|envelope| {
+        let mut state = envelope.object("state");
+        state_of(&mut state, document, projection);
+        if let Some(delta) = projection.delta(document) {
+            values(state.key("delta"), &delta);
+        }
+        state.close();
+        metadata_of(envelope, document, projection);
+        version_and_time(envelope, document);
+        envelope.member("etag", &document.etag.to_string());
+        echo(envelope, token);
+    })
+}
+
+/// `delete/accepted`; `document` is the tombstone.
+#[must_use]
+pub fn delete_accepted(document: &Document, token: Option<&ClientToken>) -> Bytes {
+    message(|envelope| {
+        version_and_time(envelope, document);
+        echo(envelope, token);
+    })
+}
+
+/// Any `rejected`, of a request to `shadow`.
+#[must_use]
+pub fn rejected(rejection: &Rejection, shadow: &ShadowKey, now: Timestamp, token: Option<&ClientToken>) -> Bytes {
+    message(|envelope| {
+        envelope.member("code", &rejection.code());
+        envelope.member("error", rejection.error());
+        envelope.member("message", &rejection.message(shadow));
+        if let Some(detail) = rejection.detail() {
+            envelope.member("detail", &detail);
+        }
+        envelope.member("timestamp", &now.0);
+        echo(envelope, token);
+        match rejection {
+            Rejection::VersionConflict { expected, version, etag } => {
+                if let Some(expected) = expected {
+                    envelope.member("expected", &expected.0);
+                }
+                envelope.member("version", &version.0);
+                etag.iter().for_each(|etag| envelope.member("etag", &etag.to_string()));
+            }
+            Rejection::ExpectationFailed { version, etag } => {
+                envelope.member("version", &version.0);
+                etag.iter().for_each(|etag| envelope.member("etag", &etag.to_string()));
+            }
+            Rejection::TooManyRequests { retry_after_ms, .. } => envelope.member("retryAfterMs", retry_after_ms),
+            _ => {}
+        }
+    })
+}
+
+fn message(write: impl FnOnce(&mut Object<'_>)) -> Bytes {
+    let mut out = Vec::with_capacity(1024);
+    let mut envelope = Object::open(&mut out);
+    write(&mut envelope);
+    envelope.close();
+    out.into()
+}
+
+fn version_and_time(envelope: &mut Object<'_>, document: &Document) {
+    envelope.member("version", &document.version.0);
+    envelope.member("timestamp", &document.timestamp.0);
+}
+
+fn echo(envelope: &mut Object<'_>, token: Option<&ClientToken>) {
+    if let Some(token) = token {
+        envelope.member("clientToken", token.as_str());
+    }
+}
+
+/// One side of `documents`.
+fn side(mut side: Object<'_>, document: &Document, projection: Projection) {
+    let mut state = side.object("state");
+    state_of(&mut state, document, projection);
+    state.close();
+    metadata_of(&mut side, document, projection);
+    side.member("version", &document.version.0);
+    side.close();
+}
+
+fn state_of(state: &mut Object<'_>, document: &Document, projection: Projection) {
+    for (name, section) in projection.sections(document) {
+        values(state.key(name.as_str()), &section.members);
+    }
+}
+
+fn metadata_of(envelope: &mut Object<'_>, document: &Document, projection: Projection) {
+    let mut all = envelope.object("metadata");
+    for (name, section) in projection.sections(document) {
+        metadata(all.key(name.as_str()), &section.members);
+    }
+    all.close();
+}
+
+fn values(out: &mut Vec<u8>, members: &Members) {
+    let mut object = Object::open(out);
+    for (key, node) in members {
+        match node {
+            Node::Leaf(leaf) => object.member(key, &leaf.value),
+            Node::Object(inner) => values(object.key(key), inner),
+        }
+    }
+    object.close();
+}
+
+fn metadata(out: &mut Vec<u8>, members: &Members) {
+    let mut object = Object::open(out);
+    for (key, node) in members {
+        match node {
+            Node::Leaf(leaf) => stamp(object.key(key), &leaf.changed),
+            Node::Object(inner) => metadata(object.key(key), inner),
+        }
+    }
+    object.close();
+}
+
+/// The metadata of what `patch` sent, as it is in `members` now; what it removed has none. Returns whether there is any.
+fn metadata_of_patch(out: &mut Vec<u8>, patch: &serde_json::Map<String, Value>, members: &Members) -> bool {
+    let mut object = Object::open(out);
+    for (key, value) in patch {
+        object.member_if(key, |out| match (value, members.get(key.as_str())) {
+            (Value::Null, _) | (_, None) => false,
+            (_, Some(Node::Leaf(leaf))) => {
+                stamp(out, &leaf.changed);
+                true
+            }
+            (Value::Object(patch), Some(Node::Object(inner))) => metadata_of_patch(out, patch, inner),
+            (_, Some(Node::Object(_))) => false,
+        });
+    }
+    object.close_unless_empty()
+}
+
+fn stamp(out: &mut Vec<u8>, changed: &Stamp) {
+    let mut object = Object::open(out);
+    if changed.is_forgotten() {
+        object.member("version", &changed.version.0);
+    } else {
+        object.member("timestamp", &changed.timestamp.0);
+        object.member("version", &changed.version.0);
+        object.member("by", &*changed.by);
+    }
+    object.close();
+}

@@ -7,7 +7,7 @@
 //! JSON envelopes are `wire`'s; storing and ordering are `store`'s.
 
 mod apply;
-mod canonical;
+pub(crate) mod canonical;
 pub mod change;
 mod changed_after;
 pub mod command;

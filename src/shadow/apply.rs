@@ -34,7 +34,7 @@ pub struct Former {
 impl Document {
     /// The document that `changes` make of this one: the only way to a next version, live and in recovery.
     ///
-    /// `changes` must be what [`crate::shadow::decide`] returned for this document; applying the same changes to
+    /// `changes` must be what [`crate::shadow::decide()`] returned for this document; applying the same changes to
     /// an equal document gives an equal document. `deleted` makes the result a tombstone.
     #[must_use]
     pub fn apply(&self, changes: &[Change], stamp: &Arc<Stamp>, deleted: bool, tombstones_max: usize) -> Self {

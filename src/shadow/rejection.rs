@@ -193,17 +193,4 @@ impl Rejection {
             _ => None,
         }
     }
-
-    /// One line that says all, for an MQTT 5 reason string.
-    #[must_use]
-    pub fn reason(&self, shadow: &ShadowKey) -> String {
-        match (self, self.detail()) {
-            (Self::VersionConflict { expected: Some(expected), version, .. }, _) => {
-                format!("version conflict: expected {}, current {}", expected.0, version.0)
-            }
-            (Self::VersionConflict { version, .. }, _) => format!("version conflict: current {}", version.0),
-            (_, Some(detail)) => format!("{}: {detail}", self.message(shadow)),
-            (_, None) => self.message(shadow),
-        }
-    }
 }

@@ -180,11 +180,6 @@ fn rejected() {
     ] {
         check(&told(&rejection, None), &format!("{{{expected}}}"));
     }
-    let reason = |rejection: &Rejection| rejection.reason(&key(None));
-    assert_eq!(reason(&conflict(Some(1), None)), "version conflict: expected 1, current 2");
-    assert_eq!(reason(&conflict(None, None)), "version conflict: current 2");
-    assert_eq!(reason(&Rejection::InvalidJson { detail: "x".into() }), "Invalid JSON: x");
-    assert_eq!(reason(&Rejection::NotFound), "No shadow exists with name: 'dev-1'");
     let named: Value = serde_json::from_slice(&told(&Rejection::NotFound, Some("cfg"))).unwrap();
     assert_eq!(named["message"], "No shadow exists with name: 'dev-1~cfg'");
 }

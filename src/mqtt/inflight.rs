@@ -49,9 +49,10 @@ enum Stage {
 }
 
 impl Inflight {
-    /// Whether another message may be sent when `window` may be under way.
+    /// Whether another message may be sent when `window` may be under way. What waits to be sent again counts, so that
+    /// nothing new overtakes it.
     pub(crate) fn is_open(&self, window: u16) -> bool {
-        self.unsent == 0 && self.entries.len() < window.into()
+        self.entries.len() < window.into()
     }
 
     /// Bytes of the messages kept for a resend.

@@ -369,6 +369,8 @@ fn found(held: bool) -> Reason {
 }
 
 #[cfg(test)]
-mod model;
+mod model_inbound;
+#[cfg(test)]
+mod model_outbound;
 #[cfg(test)]
 mod tests;

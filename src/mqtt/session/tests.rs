@@ -306,6 +306,20 @@ fn a_resend_keeps_to_the_receive_maximum_of_the_new_connection() {
 }
 
 #[test]
+fn an_acknowledgement_may_come_before_the_resend() {
+    let mut peer = Peer::new(V4);
+    peer.deliver(QoS::AtLeastOnce, "1").unwrap();
+    peer.deliver(QoS::AtLeastOnce, "2").unwrap();
+    peer.session.detach();
+    peer.session.limits.outbound_window = 1;
+    peer.connect(V4);
+    peer.answers("40 02 00 02", "");
+    peer.answers("40 02 00 01", "");
+    assert!(peer.session.window_open());
+    assert_eq!(peer.deliver(QoS::AtLeastOnce, "3"), Some(bytes(r#"32 06 00 01 "t" 00 03 "3""#)));
+}
+
+#[test]
 fn a_refused_message_is_not_released() {
     let mut peer = Peer::new(V5);
     peer.deliver(QoS::ExactlyOnce, "1").unwrap();

@@ -67,7 +67,7 @@ fn device(writer: usize) -> String {
 }
 
 fn protocol(writer: usize) -> Protocol {
-    if writer % 2 == 0 { V4 } else { V5 }
+    if writer.is_multiple_of(2) { V4 } else { V5 }
 }
 
 /// Writes with all writers until `promises` were made, and kills the server while they go on.

@@ -28,8 +28,10 @@ const ROOMY: Setup = Setup {
     ..UNLIMITED
 };
 
+type Follower = (&'static str, Protocol, &'static [(&'static str, u8)]);
+
 /// Ways to follow the three events of an update: name, protocol, filters with their QoS.
-const FOLLOWERS: [(&str, Protocol, &[(&str, u8)]); 6] = [
+const FOLLOWERS: [Follower; 6] = [
     ("exact-1", V5, &[("shadow/o/update/delta", 1), ("shadow/o/update/documents", 1), ("shadow/o/update/accepted", 1)]),
     ("exact-0", V4, &[("shadow/o/update/accepted", 0), ("shadow/o/update/documents", 0), ("shadow/o/update/delta", 0)]),
     ("mixed", V5, &[("shadow/o/update/delta", 0), ("shadow/+/update/documents", 1), ("shadow/o/+/accepted", 0)]),

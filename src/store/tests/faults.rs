@@ -72,7 +72,7 @@ fn check_latched(stepped: &mut Stepped, told: &Model, random: &mut Random, about
     }
     for (key, document) in &told.documents {
         if let Some(cached) = stepped.store.cached(key) {
-            assert_eq!(&*cached, document, "{about}: {key} as it was before the failed commit");
+            assert_eq!(&*cached.document, document, "{about}: {key} as it was before the failed commit");
         }
     }
 }

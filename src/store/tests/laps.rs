@@ -103,7 +103,7 @@ fn the_journal_forgets_what_is_too_much_or_too_old() {
     // Never above the checkpoint as it was when the commit began; the next one takes the rest.
     stepped.apply([job(&key("f"), count(2), 0)]);
     assert_eq!(stepped.store.health().oldest, Seq(411));
-    assert_eq!(stepped.store.read(&key("d")).unwrap().version, Version(400));
+    assert_eq!(stepped.store.read(&key("d")).unwrap().document.version, Version(400));
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn nothing_after_the_checkpoint_is_forgotten() {
             stepped.apply(copies(&jobs));
             let cut = Stepped::open(&SimDisk::new(disk.durable(), Stop::Never), options.clone()).unwrap();
             for (key, document) in &model.documents {
-                assert_eq!(&*cut.store.read(key).unwrap(), document, "seed {seed}, batch {batch}, {key}");
+                assert_eq!(&*cut.store.read(key).unwrap().document, document, "seed {seed}, batch {batch}, {key}");
             }
         }
         let health = stepped.store.health();
@@ -139,7 +139,7 @@ fn a_full_disk_refuses_until_there_is_room() {
     let told = stepped.apply([job(&key("d"), count(1), 0)]);
     let text = format!("{:?}", told[0].result);
     assert!(text.contains("Unavailable") && text.contains("1000") && text.contains("5000"), "{text}");
-    assert_eq!(stepped.store.read(&key("d")).unwrap().version, Version(0));
+    assert_eq!(stepped.store.read(&key("d")).unwrap().document.version, Version(0));
     free.store(6000, std::sync::atomic::Ordering::SeqCst);
     stepped.writer.disk = crate::store::disk::FreeDisk::with_probe(Box::new(|| Ok(6000)), 5000);
     let told = stepped.apply([job(&key("d"), update(&json!({"desired": {"a": 1}}), Some(0)), 0)]);

@@ -47,7 +47,7 @@ impl Model {
     pub(super) fn check(&self, stepped: &Stepped, about: &str) {
         let store = &stepped.store;
         for (key, expected) in &self.documents {
-            assert_eq!(&*store.read(key).unwrap(), expected, "{about}: {key}");
+            assert_eq!(&*store.read(key).unwrap().document, expected, "{about}: {key}");
         }
         let listed: Vec<_> =
             store.list(None, 1000).unwrap().into_iter().map(|listed| (listed.key, listed.deleted)).collect();

@@ -41,7 +41,7 @@ fn a_batch_is_decided_in_order() {
     assert_eq!(seqs, [some(1), None, Some(None), some(2), some(3), None, some(4)]);
     assert!(told.iter().map(|outcome| outcome.job.context).eq(0..7), "told in order");
     assert_eq!(told[5].result, Err(Rejection::NotFound));
-    let document = stepped.store.read(&key("d")).unwrap();
+    let document = stepped.store.read(&key("d")).unwrap().document;
     assert_eq!((document.version, document.deleted), (Version(4), false));
     assert_eq!(stepped.store.head(), Seq(4));
 }
@@ -171,7 +171,7 @@ fn a_damaged_record_does_not_stop_a_recovery() {
     damage(&disk, "a");
     let stepped = Stepped::open(&disk, quiet).unwrap();
     assert!(stepped.store.read(&key("a")).is_err());
-    assert_eq!(stepped.store.read(&key("b")).unwrap().version, Version(2));
+    assert_eq!(stepped.store.read(&key("b")).unwrap().document.version, Version(2));
 }
 
 /// Flips a bit of the record of `name` through redb, so that only our own checksum can tell.

@@ -25,7 +25,7 @@ fn read_and_watch(store: &Store<u64>, keys: &[ShadowKey], seed: u64, stop: &Atom
     let mut reads = 0;
     while !stop.load(Ordering::Relaxed) {
         let index = random.below(keys.len() as u64) as usize;
-        let version = store.read(&keys[index]).unwrap().version;
+        let version = store.read(&keys[index]).unwrap().document.version;
         assert!(version >= seen[index], "seed {seed}: {} went from {:?} back to {version:?}", keys[index], seen[index]);
         seen[index] = version;
         reads += 1;
@@ -57,7 +57,7 @@ fn versions_only_rise_for_readers_beside_the_writer() {
                 let applied = outcome.result.unwrap();
                 accepted[outcome.job.context as usize] += u64::from(applied.seq.is_some());
                 let read = running.store.read(&outcome.job.key).unwrap();
-                assert!(read.version >= applied.after.version, "who was told reads it");
+                assert!(read.document.version >= applied.after.version, "who was told reads it");
             }
         }
         stop.store(true, Ordering::Relaxed);
@@ -66,7 +66,7 @@ fn versions_only_rise_for_readers_beside_the_writer() {
         }
     });
     for (key, accepted) in keys.iter().zip(&accepted) {
-        assert_eq!(running.store.read(key).unwrap().version, Version(*accepted), "{key}");
+        assert_eq!(running.store.read(key).unwrap().document.version, Version(*accepted), "{key}");
     }
 }
 
@@ -86,7 +86,7 @@ fn memory_stays_within_its_bound() {
         assert!(health.cached_documents <= bytes_max / 512 + 2048 + 2 * 1024, "{health:?}");
     }
     for n in (0..SHADOWS).step_by(97) {
-        assert_eq!(running.store.read(&name(n)).unwrap().version, Version(1));
+        assert_eq!(running.store.read(&name(n)).unwrap().document.version, Version(1));
     }
     running.store.close();
     let health = running.store.health();
@@ -107,13 +107,13 @@ fn closing_finishes_what_was_sent() {
 
     assert!(permit.send(job(&key("late"), count(1), 7)).is_err_and(|job| job.context == 7));
     assert!(running.store.try_reserve(10).is_none());
-    assert_eq!(running.store.read(&key("d0")).unwrap().version, Version(40), "reads go on");
+    assert_eq!(running.store.read(&key("d0")).unwrap().document.version, Version(40), "reads go on");
     running.store.close();
 
     drop(running);
     let again = Running::open(file_options(&directory)).unwrap();
     assert_eq!(again.store.health().recovered_entries, 0);
-    assert_eq!(again.store.read(&key("d49")).unwrap().version, Version(40));
+    assert_eq!(again.store.read(&key("d49")).unwrap().document.version, Version(40));
 }
 
 #[tokio::test]

@@ -99,6 +99,12 @@ impl TopicFilter {
         &self.text
     }
 
+    /// The same as [`Self::as_str`], to be kept without a copy.
+    #[must_use]
+    pub fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
     /// The group of a shared subscription.
     #[must_use]
     pub fn share(&self) -> Option<&str> {

@@ -1,0 +1,81 @@
+//! Which events a session is not sent because the journal makes up for them.
+//!
+//! Only the announcer pushes events and documents, from one thread, in ascending order of journal sequence, between
+//! [`Routed::begin`] and [`Routed::finish`] of that sequence. All below is read and changed under the outbox's lock.
+//!
+//! 1. `since = Some(n)`: no event or document is queued, pushed ones are ignored (all are above `n`), and the states of
+//!    all changes above `n` that the session selects have yet to be sent.
+//! 2. `live_from = m`: what changed up to `m` has been sent by catching up; events up to `m` are ignored. `m` only
+//!    rises, and `since` is never below it.
+//! 3. Lag ends only if nothing above `caught_up` has been begun: the push of a higher sequence has not taken the lock
+//!    yet, so it finds `since` gone and is queued, and one of `caught_up` or lower is covered by `live_from`. No change
+//!    is lost, and none older than what was sent follows.
+//! 4. Lag begins at the last finished sequence, or below the lowest one dropped: the announcer may be half through one.
+//! 5. A document sent past the queue at a sequence the announcer has not finished is remembered until it has, and the
+//!    older ones of its topic are ignored.
+
+use std::collections::HashMap;
+
+use super::{
+    queue::{Entry, Kind},
+    routed::Routed,
+};
+use crate::mqtt::topic::TopicName;
+
+/// The bounds between what is queued live, what has been caught up, and what has to be.
+#[derive(Debug, Default)]
+pub(super) struct Lag {
+    since: Option<u64>,
+    live_from: u64,
+    #[expect(clippy::box_collection, reason = "nearly always none, and there is one for each session")]
+    ahead: Option<Box<HashMap<TopicName, u64>>>,
+}
+
+impl Lag {
+    pub(super) fn since(&self) -> Option<u64> {
+        self.since
+    }
+
+    /// Changes above `at` have to be caught up; the caller leaves no event in the queue.
+    pub(super) fn begin(&mut self, at: u64) {
+        self.since = Some(self.since.map_or(at, |since| since.min(at)).max(self.live_from));
+    }
+
+    /// All up to `caught_up` has been caught up. Returns whether events are live from here.
+    pub(super) fn end(&mut self, caught_up: u64, routed: &Routed) -> bool {
+        let Some(since) = self.since else { return true };
+        self.live_from = since.max(caught_up);
+        self.since = (routed.begun() > self.live_from).then_some(self.live_from);
+        self.since.is_none()
+    }
+
+    /// Whether an event or document that is pushed is not to be queued.
+    pub(super) fn ignores(&mut self, entry: &Entry) -> bool {
+        if entry.seq <= self.live_from || self.since.is_some() {
+            return true;
+        }
+        let Some(ahead) = &self.ahead else { return false };
+        let sent = ahead.get(&entry.delivery.message.topic).is_some_and(|&seq| entry.seq <= seq);
+        self.forget_ahead(entry.seq - 1);
+        sent && entry.kind == Kind::Document
+    }
+
+    /// The document of `topic` was sent as it is at `seq`.
+    pub(super) fn sent_ahead(&mut self, topic: &TopicName, seq: u64, routed: &Routed) {
+        let finished = routed.finished();
+        self.forget_ahead(finished);
+        if seq > finished {
+            self.ahead.get_or_insert_default().insert(topic.clone(), seq);
+        }
+    }
+
+    /// Forgets what the announcer, having finished `finished`, has left behind.
+    fn forget_ahead(&mut self, finished: u64) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.retain(|_, seq| *seq > finished);
+            if ahead.is_empty() {
+                self.ahead = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,376 @@
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::*;
+use crate::mqtt::message::Message;
+
+const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+
+/// Room for about eight of the deliveries below.
+const LIMITS: QueueLimits = QueueLimits { bytes: 2_400, offline_bytes: 900 };
+
+fn outbox() -> (Outbox, Arc<DropCounters>) {
+    let counters = Arc::new(DropCounters::default());
+    (Outbox::new(SessionId(1), LIMITS, Arc::clone(&counters), Access::receiving(|_| true)), counters)
+}
+
+/// A delivery of 128 + 2 + 170 = 300 bytes if the topic has two.
+fn delivery(topic: &str, qos: usize) -> Delivery {
+    let message =
+        Message::new(TopicName::new(topic).unwrap(), vec![b'x'; 170].into(), QOS[qos], false, None, Instant::now());
+    Delivery { message: Arc::new(message), qos: QOS[qos], retain: false, subscription_ids: Box::default() }
+}
+
+fn ack(outbox: &Outbox, request: u32) {
+    outbox.push_ack(Ticket(request), Verdict::SUCCESS);
+}
+
+/// Pushes by a short notation: `r` reply, `e` event, `d` document, `p` plain, each with a topic of two characters and
+/// the QoS; events and documents have their position, from 1, as sequence. `a` is an acknowledgement.
+fn push(outbox: &Outbox, script: &str) {
+    for (at, word) in script.split_whitespace().enumerate() {
+        let (seq, digit) = (at as u64 + 1, word.len() - 1);
+        let number: usize = word[digit..].parse().unwrap();
+        let topic = word.get(1..digit).unwrap_or_default();
+        match &word[..1] {
+            "r" => outbox.push_reply(delivery(topic, number)),
+            "e" => outbox.push_event(delivery(topic, number), seq),
+            "d" => outbox.push_document(delivery(topic, number), seq),
+            "p" => outbox.push_plain(delivery(topic, number)),
+            "a" => ack(outbox, number as u32),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+/// All that comes out: acknowledgements as `a<id>`, deliveries as `<topic>` with `@<seq>` for what is in the journal.
+fn drain(outbox: &Outbox, window_open: bool) -> String {
+    let words = std::iter::from_fn(|| outbox.pop(window_open)).map(|item| match item {
+        Item::Ack { ticket, .. } => format!("a{}", ticket.0),
+        Item::Delivery { delivery, seq: Some(seq) } => format!("{}@{seq}", delivery.message.topic),
+        Item::Delivery { delivery, seq: None } => delivery.message.topic.to_string(),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn what_is_pushed_leaves_in_order_and_within_the_limit() {
+    // name, pushed, popped, lag
+    let table = [
+        ("one order for all kinds", "eaa1 pbb0 rcc1 edd0", "aa@1 bb cc dd@4", None),
+        ("an ack passes events and plain messages", "eaa1 pbb1 a7", "a7 aa@1 bb", None),
+        ("an ack waits for the replies before it only", "eaa1 rbb1 a7 rcc1", "aa@1 bb a7 cc", None),
+        ("a document replaces an older one where it stands", "dxx1 eaa1 dyy1 dxx1", "xx@4 aa@2 yy@3", None),
+        ("an event is not replaced while there is room", "exx1 exx1", "xx@1 xx@2", None),
+        ("eight fit", "eaa1 ebb1 ecc1 edd1 eee1 eff1 egg1 ehh1", "aa@1 bb@2 cc@3 dd@4 ee@5 ff@6 gg@7 hh@8", None),
+        (
+            "superseded events go first, oldest first, down to three quarters",
+            "eaa1 ebb1 eaa1 ebb1 eaa1 ebb1 eaa1 ebb1 eaa1",
+            "bb@4 aa@5 bb@6 aa@7 bb@8 aa@9",
+            None,
+        ),
+        (
+            "the newest of each topic stays",
+            "eaa1 ebb1 ebb1 ebb1 ebb1 ebb1 ebb1 ebb1 ebb1",
+            "aa@1 bb@5 bb@6 bb@7 bb@8 bb@9",
+            None,
+        ),
+        (
+            "with nothing superseded all events go and lag begins",
+            "eaa1 ebb1 ecc1 edd1 eee1 eff1 egg1 ehh1 eii1",
+            "",
+            Some(0),
+        ),
+        ("lag spares the rest", "rxx1 pyy1 ecc1 edd1 eee1 eff1 egg1 ehh1 eii1 ejj1", "xx yy", Some(2)),
+        ("a reply makes events go", "eaa1 ebb1 ecc1 edd1 eee1 eff1 egg1 ehh1 rzz1", "zz", Some(0)),
+        (
+            "a plain message does not",
+            "eaa1 ebb1 ecc1 edd1 eee1 eff1 egg1 ehh1 pzz1",
+            "aa@1 bb@2 cc@3 dd@4 ee@5 ff@6 gg@7 hh@8",
+            None,
+        ),
+    ];
+    for (name, pushed, popped, lag) in table {
+        let (outbox, _) = outbox();
+        push(&outbox, pushed);
+        assert_eq!((drain(&outbox, true).as_str(), outbox.lag()), (popped, lag), "{name}");
+    }
+}
+
+#[test]
+fn a_closed_window_holds_deliveries_and_lets_acks_pass() {
+    // name, pushed, popped with the window closed, popped then with it open
+    let table = [
+        ("QoS 0 passes until the first QoS 1", "eaa0 pbb0 rcc1 pdd0", "aa@1 bb", "cc dd"),
+        ("an ack passes", "eaa1 a3", "a3", "aa@1"),
+        ("an ack does not pass a reply that waits", "raa2 a3", "", "aa a3"),
+    ];
+    for (name, pushed, closed, open) in table {
+        let (outbox, _) = outbox();
+        push(&outbox, pushed);
+        assert_eq!((drain(&outbox, false).as_str(), drain(&outbox, true).as_str()), (closed, open), "{name}");
+    }
+}
+
+#[test]
+fn an_event_larger_than_the_limit_is_delivered() {
+    let (outbox, _) = outbox();
+    let mut large = delivery("aa", 1);
+    large.message = Arc::new(Message { payload: vec![0; 10_000].into(), ..message_of(&large) });
+    outbox.push_event(large.clone(), 1);
+    assert_eq!((drain(&outbox, true).as_str(), outbox.lag()), ("aa@1", None));
+    outbox.push_reply(large);
+    assert_eq!((outbox.closed(), drain(&outbox, true).as_str()), (None, "aa"));
+}
+
+#[test]
+fn replies_beyond_the_limit_close() {
+    let (outbox, counters) = outbox();
+    let eight = "raa1 rbb1 rcc1 rdd1 ree1 rff1 rgg1 rhh1";
+    push(&outbox, &format!("pxx1 {eight} a1"));
+    assert_eq!(outbox.closed(), None);
+    push(&outbox, "rii1");
+    assert_eq!(outbox.closed(), Some(Reason::QUOTA_EXCEEDED));
+    assert_eq!((drain(&outbox, true).as_str(), counters.closed.load(SeqCst)), ("", 1));
+    // The next connection of the session begins afresh with what was not a reply.
+    outbox.detach(&Routed::new(0));
+    outbox.attach();
+    push(&outbox, "rjj1 a2");
+    assert_eq!((outbox.closed(), drain(&outbox, true).as_str()), (None, "xx jj a2"));
+}
+
+#[test]
+fn plain_messages_are_dropped_at_a_full_queue_and_counted() {
+    let (outbox, counters) = outbox();
+    push(&outbox, "paa0 pbb1 pcc2 pdd0 pee0 pff0 pgg0 phh0 pii0 pjj1 pkk2");
+    assert_eq!(drain(&outbox, true), "aa bb cc dd ee ff gg hh");
+    assert_eq!((counters.plain_at_most_once.load(SeqCst), counters.plain_guaranteed.load(SeqCst)), (1, 2));
+}
+
+#[test]
+fn a_session_without_connection_keeps_what_is_guaranteed() {
+    let (outbox, counters) = outbox();
+    push(&outbox, "paa0 pbb1 ecc1 rdd0 a1");
+    outbox.detach(&Routed::new(3));
+    assert_eq!(outbox.lag(), Some(2), "the event at 3 was not sent");
+    push(&outbox, "pee0 pff1 egg1 rhh1 rii0 pjj1 a1");
+    outbox.attach();
+    assert_eq!(drain(&outbox, true), "bb ff hh a1 a1", "three at most");
+    assert_eq!((counters.plain_at_most_once.load(SeqCst), counters.plain_guaranteed.load(SeqCst)), (2, 1));
+    assert_eq!(counters.replies.load(SeqCst), 2);
+}
+
+#[test]
+fn lag_ends_only_when_the_announcer_is_not_ahead() {
+    let (outbox, _) = outbox();
+    let routed = Routed::new(10);
+    outbox.detach(&routed);
+    outbox.attach();
+    assert_eq!(outbox.lag(), Some(10));
+
+    routed.begin(13);
+    outbox.push_event(delivery("aa", 1), 13); // ignored
+    assert!(!outbox.leave_lag(12, &routed), "13 is in nobody's hands otherwise");
+    assert_eq!(outbox.lag(), Some(12));
+
+    assert!(outbox.leave_lag(15, &routed));
+    for seq in 13..=17 {
+        outbox.push_event(delivery("aa", 1), seq);
+    }
+    assert_eq!(drain(&outbox, true), "aa@16 aa@17", "up to 15 it has been caught up");
+
+    // Detached while the announcer is inside 18: what it has yet to push of it is ignored, so 18 is to be caught up.
+    routed.finish(17);
+    routed.begin(18);
+    outbox.push_event(delivery("aa", 1), 18);
+    assert_eq!(drain(&outbox, true), "aa@18");
+    outbox.detach(&routed);
+    assert_eq!(outbox.lag(), Some(17));
+}
+
+#[test]
+fn no_older_document_follows_one_sent_past_the_queue() {
+    let (outbox, _) = outbox();
+    let (routed, topic) = (Routed::new(4), TopicName::new("xx").unwrap());
+    outbox.push_document(delivery("xx", 1), 4);
+    outbox.push_document(delivery("yy", 1), 4);
+    outbox.document_sent(&topic, 7, &routed);
+    for seq in 5..=8 {
+        outbox.push_document(delivery("xx", 1), seq);
+        outbox.push_event(delivery("zz", 1), seq);
+    }
+    assert_eq!(drain(&outbox, true), "yy@4 zz@5 zz@6 zz@7 xx@8 zz@8");
+    assert_eq!(drain(&outbox, true), "");
+}
+
+#[test]
+fn expired_messages_are_not_delivered() {
+    let (outbox, counters) = outbox();
+    let now = Instant::now();
+    for (topic, expires_at) in [("aa", now), ("bb", now + Duration::from_secs(600))] {
+        let mut expiring = delivery(topic, 1);
+        expiring.message = Arc::new(Message { expires_at: Some(expires_at), ..message_of(&expiring) });
+        outbox.push_reply(expiring);
+    }
+    ack(&outbox, 1);
+    assert_eq!((drain(&outbox, true).as_str(), counters.expired.load(SeqCst)), ("bb a1", 1));
+}
+
+#[test]
+fn members_of_a_group_are_ranked() {
+    use Readiness::{Later, Never, Now};
+    let (outbox, _) = outbox();
+    let some = message_of(&delivery("aa", 1));
+    let ranks = |outbox: &Outbox| [QoS::AtMostOnce, QoS::AtLeastOnce].map(|qos| outbox.readiness(&some, qos));
+    assert_eq!(ranks(&outbox), [Now, Now]);
+    outbox.detach(&Routed::new(0));
+    assert_eq!(ranks(&outbox), [Never, Later]);
+    outbox.attach();
+    assert_eq!(ranks(&outbox), [Later, Later], "it has to catch up");
+    assert!(outbox.leave_lag(0, &Routed::new(0)));
+    push(&outbox, "paa1 pbb1 pcc1 pdd1 pee1 pff1 pgg1 phh1");
+    assert_eq!(ranks(&outbox), [Never, Never]);
+}
+
+#[test]
+fn an_empty_outbox_is_small_and_a_drained_one_is_small_again() {
+    assert!(size_of::<Outbox>() < 300, "{} bytes", size_of::<Outbox>());
+    let counters = Arc::new(DropCounters::default());
+    let limits = QueueLimits { bytes: 1 << 20, ..LIMITS };
+    let outbox = Outbox::new(SessionId(1), limits, counters, Access::receiving(|_| true));
+    for seq in 1..=1_000 {
+        outbox.push_event(delivery("aa", 1), seq);
+        ack(&outbox, 1);
+    }
+    assert_eq!(drain(&outbox, true).split(' ').count(), 2_000);
+    let inner = outbox.inner.lock();
+    assert!(inner.queue.capacity() <= 8 && inner.acks.capacity() <= 8);
+    assert_eq!(inner.queue.bytes(), 0);
+}
+
+const SHADOWS: u64 = 6;
+const CHANGES: u64 = 400;
+
+/// One race: a writer commits, the announcer routes an event and a document of each change, a connection reads, loses
+/// its connection now and then and catches up. Sequence `s` of the journal changes the shadow `s % SHADOWS`.
+struct Race {
+    outbox: Outbox,
+    routed: Routed,
+    head: AtomicU64,
+    /// The highest sequence the connection has seen, for the writer not to be done before it has begun; the maximum
+    /// when the connection is done or has failed.
+    seen: AtomicU64,
+    pace: u64,
+}
+
+impl Race {
+    fn write(&self) {
+        for seq in 1..=CHANGES {
+            while seq > self.seen.load(SeqCst).saturating_add(self.pace) {
+                thread::yield_now();
+            }
+            self.head.store(seq, SeqCst);
+        }
+    }
+
+    fn announce(&self) {
+        for seq in 1..=CHANGES {
+            while self.head.load(SeqCst) < seq {
+                thread::yield_now();
+            }
+            self.routed.begin(seq);
+            self.outbox.push_event(delivery(&format!("e{}", seq % SHADOWS), 1), seq);
+            if seq % 3 == 0 {
+                thread::yield_now();
+            }
+            self.outbox.push_document(delivery(&format!("d{}", seq % SHADOWS), 1), seq);
+            self.routed.finish(seq);
+        }
+    }
+
+    /// Reads until the newest of every topic has come. Versions of a topic must rise.
+    fn connect(&self, slowness: u64) {
+        let _over = Over(&self.seen);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let mut newest: HashMap<String, u64> = HashMap::new();
+        let mut saw = |topic: String, seq: u64, again: bool| {
+            let before = newest.insert(topic, seq).unwrap_or(0);
+            assert!(before < seq || (again && before == seq), "{seq} after {before}");
+            self.seen.fetch_max(seq, SeqCst);
+            newest.values().sum::<u64>() == 2 * (0..SHADOWS).map(|back| CHANGES - back).sum::<u64>()
+        };
+        for turn in 1_u64.. {
+            if turn % 37 == 0 {
+                self.outbox.detach(&self.routed);
+                let _ = self.outbox.attach();
+            }
+            if turn % slowness == 0 {
+                thread::yield_now();
+            }
+            match self.outbox.pop(true) {
+                Some(Item::Delivery { delivery, seq }) => {
+                    if saw(delivery.message.topic.to_string(), seq.unwrap(), false) {
+                        break;
+                    }
+                }
+                Some(Item::Ack { .. }) => panic!("nothing was asked"),
+                None => match self.outbox.lag() {
+                    Some(lag) => {
+                        let head = self.head.load(SeqCst);
+                        let changed = (0..SHADOWS).map(|back| head.saturating_sub(back)).filter(|&seq| seq > lag);
+                        let sent = changed.flat_map(|seq| ["e", "d"].map(|kind| (kind, seq)));
+                        // A state that was half routed, or sent, when lag began may come again.
+                        let mut done = false;
+                        for (kind, seq) in sent {
+                            done |= saw(format!("{kind}{}", seq % SHADOWS), seq, true);
+                        }
+                        if done {
+                            break;
+                        }
+                        self.outbox.leave_lag(head, &self.routed);
+                    }
+                    None => {
+                        let ready = async { tokio::time::timeout(Duration::from_secs(10), self.outbox.ready()).await };
+                        assert!(runtime.block_on(ready).is_ok(), "a change or a wake-up was lost: {newest:?}");
+                    }
+                },
+            }
+        }
+    }
+}
+
+struct Over<'a>(&'a AtomicU64);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(u64::MAX, SeqCst);
+    }
+}
+
+#[test]
+fn nothing_is_lost_between_live_events_and_catching_up() {
+    let mut lagged = 0;
+    for round in 0..150 {
+        let (outbox, counters) = outbox();
+        let (head, seen) = (AtomicU64::new(0), AtomicU64::new(0));
+        let race = Race { outbox, routed: Routed::new(0), head, seen, pace: [2, 9, 100][round % 3] };
+        thread::scope(|scope| {
+            scope.spawn(|| race.write());
+            scope.spawn(|| race.announce());
+            race.connect(1 + round as u64 % 5);
+        });
+        lagged += counters.lagged.load(SeqCst);
+    }
+    assert!(lagged > 0, "the queue was never full");
+}
+
+fn message_of(delivery: &Delivery) -> Message {
+    let message = &delivery.message;
+    Message::new(message.topic.clone(), message.payload.clone(), message.qos, false, None, Instant::now())
+}

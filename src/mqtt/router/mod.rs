@@ -1,0 +1,363 @@
+//! Finds the subscribers of a topic and queues the message towards each of them.
+//!
+//! One [`Router`] serves all connections and the announcer. Filters without wildcards, nearly all of a fleet's, are in
+//! one hash table whose keys share their text with the session's own filter; the others are in a trie by level. No
+//! operation looks at all filters or all topics.
+//!
+//! A publisher holds the read lock while it queues, so that events of one shadow reach each queue in the order they
+//! were published; queues never call back. A subscription counts from the moment [`Router::subscribe`] returns, and a
+//! retained message is stored before it is routed: who subscribes and then asks for the retained messages misses none,
+//! and may get one twice.
+//!
+//! A session gets a message once, whatever number of its own filters select it, at the highest QoS they grant and with
+//! all their identifiers; a shared subscription is a delivery of its own.
+//!
+//! Not here: the events of shadows and their documents (announcer, connection), the limit of filters per session
+//! (session), encoding ([`super::message`]).
+
+mod retained;
+mod shared;
+mod subscribers;
+#[cfg(test)]
+mod tests;
+mod trie;
+
+use std::{collections::HashMap, hash::Hash, ops::ControlFlow, sync::Arc, time::Instant};
+
+use parking_lot::{Mutex, RwLock};
+
+pub use self::retained::{Cursor, Page, RetainedLimits};
+use self::{
+    retained::Retained,
+    subscribers::{Subscriber, Subscribers},
+    trie::Trie,
+};
+use crate::mqtt::{
+    message::{Delivery, Message},
+    outbox::{Outbox, SessionId},
+    packet::{QoS, Reason, Subscription},
+    topic::{TopicFilter, TopicName},
+};
+
+/// What a message is, which decides who gets it and what becomes of it at a full queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// An ordinary message, retained if its retain flag says so.
+    Plain {
+        /// The session that published it; none if the service did.
+        from: Option<SessionId>,
+    },
+    /// An event of the change at `seq` in the journal.
+    Event {
+        /// Its journal sequence.
+        seq: u64,
+    },
+    /// A shadow's document as it is at `seq` in the journal.
+    Document {
+        /// Its journal sequence.
+        seq: u64,
+    },
+    /// The reply to a request of `to`: for that session never dropped; for others an event if it tells of a change, else
+    /// an ordinary message.
+    Reply {
+        /// The session that asked.
+        to: SessionId,
+        /// The journal sequence of the change it tells.
+        seq: Option<u64>,
+    },
+    /// A reply that only `to` gets, if it subscribed to the topic.
+    Private {
+        /// The session that asked.
+        to: SessionId,
+    },
+}
+
+/// Whether a subscription is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subscribed {
+    /// The session had no subscription with this filter.
+    New,
+    /// It took the place of the session's earlier one with the same filter.
+    Replaced,
+}
+
+/// The subscriptions of all sessions, and the retained messages.
+#[derive(Debug)]
+pub struct Router {
+    /// Changed by connections as they subscribe; read by everyone who publishes.
+    filters: RwLock<Filters>,
+    retained: Mutex<Retained>,
+}
+
+#[derive(Debug, Default)]
+struct Filters {
+    exact: HashMap<Arc<str>, Subscribers>,
+    wildcard: Trie,
+}
+
+impl Router {
+    /// A router without subscriptions that retains messages within `limits`.
+    #[must_use]
+    pub fn new(limits: RetainedLimits) -> Self {
+        Self { filters: RwLock::default(), retained: Mutex::new(Retained::new(limits)) }
+    }
+
+    /// Adds or replaces the subscription of `subscriber` with this filter.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::QUOTA_EXCEEDED`] if the filter has wildcards and more than 64 levels.
+    pub fn subscribe(
+        &self,
+        subscriber: &Arc<Outbox>,
+        subscription: &Subscription,
+        subscription_id: Option<u32>,
+    ) -> Result<Subscribed, Reason> {
+        let filter = &subscription.filter;
+        if is_wildcard(filter) && filter.as_str().split('/').count() > trie::LEVELS_MAX {
+            return Err(Reason::QUOTA_EXCEEDED);
+        }
+        let subscriber = Subscriber::new(subscriber, subscription, subscription_id);
+        let existed = self.filters.write().entry(filter).insert(filter.share(), subscriber);
+        Ok(if existed { Subscribed::Replaced } else { Subscribed::New })
+    }
+
+    /// Ends a subscription. Returns whether there was one.
+    pub fn unsubscribe(&self, session: SessionId, filter: &TopicFilter) -> bool {
+        self.filters.write().remove(session, filter)
+    }
+
+    /// Ends the subscriptions of a session that ends.
+    pub fn remove<'a>(&self, session: SessionId, filters: impl IntoIterator<Item = &'a TopicFilter>) {
+        for filter in filters {
+            self.unsubscribe(session, filter); // one lock each: publishers get in between
+        }
+    }
+
+    /// Queues `message` towards every session that is to have it. Returns how many those are.
+    pub fn publish(&self, message: &Arc<Message>, class: Class) -> usize {
+        if message.retain && matches!(class, Class::Plain { .. }) {
+            self.retained.lock().store(message, Instant::now());
+        }
+        let filters = self.filters.read();
+        let mut found = Found::default();
+        let _ = filters.visit(message.topic.as_str(), |subscribers| {
+            found.add(subscribers);
+            ControlFlow::Continue(())
+        });
+        let route = Route { message, class };
+        let own = if found.more.is_empty() {
+            found.all().flat_map(Subscribers::own).map(|subscriber| route.deliver(&[subscriber])).sum()
+        } else {
+            route.deliver_once_each(found.all().flat_map(Subscribers::own))
+        };
+        let groups = found.all().flat_map(Subscribers::groups);
+        own + groups.map(|group| route.deliver_to_one(group)).sum::<usize>()
+    }
+
+    /// Whether anybody subscribed to `topic`, so that a message there is worth rendering.
+    #[must_use]
+    pub fn has_subscribers(&self, topic: &str) -> bool {
+        self.filters.read().visit(topic, |_| ControlFlow::Break(())).is_break()
+    }
+
+    /// The retained messages that `filter` selects and `subscriber` may receive, some at a time: from the beginning, or
+    /// from where an earlier page ended. Shared subscriptions get none.
+    #[must_use]
+    pub fn retained(&self, subscriber: &Outbox, filter: &TopicFilter, from: Cursor) -> Page {
+        if filter.share().is_some() {
+            return Page::default();
+        }
+        let mut page = self.retained.lock().page(filter, from, Instant::now());
+        page.messages.retain(|message| may_receive(subscriber, &message.topic));
+        page
+    }
+
+    /// How `session`'s own subscriptions select `topic`, for what is sent to it past the queue; `None`: not at all, or it
+    /// may not be received.
+    #[must_use]
+    pub fn selection(&self, outbox: &Outbox, topic: &str) -> Option<Selection> {
+        let filters = self.filters.read();
+        let mut selection: Option<Selection> = None;
+        let _ = filters.visit(topic, |subscribers| {
+            for subscriber in subscribers.own().filter(|subscriber| subscriber.outbox.id() == outbox.id()) {
+                selection.get_or_insert_default().add(subscriber);
+            }
+            ControlFlow::Continue(())
+        });
+        let may_receive = |_: &_| TopicName::new(topic).is_ok_and(|topic| may_receive(outbox, &topic));
+        selection.filter(may_receive)
+    }
+
+    /// Whether `message` is still the one its topic retains.
+    #[must_use]
+    pub fn is_retained(&self, message: &Arc<Message>) -> bool {
+        self.retained.lock().holds(message)
+    }
+
+    /// How many messages are retained, and how many were not for want of room since the start.
+    #[must_use]
+    pub fn retained_counts(&self) -> (usize, u64) {
+        self.retained.lock().counts()
+    }
+}
+
+impl Filters {
+    fn entry(&mut self, filter: &TopicFilter) -> &mut Subscribers {
+        if is_wildcard(filter) {
+            return self.wildcard.entry(filter);
+        }
+        self.exact.entry(Arc::clone(filter.text())).or_default()
+    }
+
+    fn remove(&mut self, session: SessionId, filter: &TopicFilter) -> bool {
+        let take = |subscribers: &mut Subscribers| subscribers.remove(filter.share(), session);
+        if is_wildcard(filter) {
+            return self.wildcard.remove(filter, take);
+        }
+        let Some(subscribers) = self.exact.get_mut(filter.as_str()) else { return false };
+        let removed = take(subscribers);
+        if subscribers.is_empty() {
+            self.exact.remove(filter.as_str());
+            shrink(&mut self.exact);
+        }
+        removed
+    }
+
+    /// Calls `visit` with the subscribers of each filter that selects `topic`, until it breaks.
+    fn visit<'a>(&'a self, topic: &str, mut visit: impl FnMut(&'a Subscribers) -> ControlFlow<()>) -> ControlFlow<()> {
+        if let Some(subscribers) = self.exact.get(topic) {
+            visit(subscribers)?;
+        }
+        if self.wildcard.is_empty() { ControlFlow::Continue(()) } else { self.wildcard.visit(topic, visit) }
+    }
+}
+
+/// The subscribers of the filters that select a topic: nearly always those of one filter.
+#[derive(Default)]
+struct Found<'a> {
+    first: Option<&'a Subscribers>,
+    more: Vec<&'a Subscribers>,
+}
+
+impl<'a> Found<'a> {
+    fn add(&mut self, subscribers: &'a Subscribers) {
+        match self.first {
+            None => self.first = Some(subscribers),
+            Some(_) => self.more.push(subscribers),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &'a Subscribers> {
+        self.first.into_iter().chain(self.more.iter().copied())
+    }
+}
+
+/// How the subscriptions of one session select a topic.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    qos: QoS,
+    retain_as_published: bool,
+    ids: Vec<u32>,
+}
+
+impl Selection {
+    /// `message` for the session.
+    #[must_use]
+    pub fn deliver(self, message: Arc<Message>) -> Delivery {
+        Delivery {
+            qos: self.qos.min(message.qos),
+            retain: message.retain && self.retain_as_published,
+            message,
+            subscription_ids: self.ids.into(),
+        }
+    }
+
+    fn add(&mut self, subscriber: &Subscriber) {
+        self.qos = self.qos.max(subscriber.qos);
+        self.retain_as_published |= subscriber.retain_as_published;
+        self.ids.extend(subscriber.id.map(u32::from));
+    }
+}
+
+/// One message on its way to those who subscribed to its topic.
+struct Route<'a> {
+    message: &'a Arc<Message>,
+    class: Class,
+}
+
+impl Route<'_> {
+    /// Delivers once to each session among `subscribers`.
+    fn deliver_once_each<'a>(&self, subscribers: impl Iterator<Item = &'a Subscriber>) -> usize {
+        let mut all: Vec<&Subscriber> = subscribers.collect();
+        all.sort_by_key(|subscriber| subscriber.outbox.id());
+        all.chunk_by(|a, b| a.outbox.id() == b.outbox.id()).map(|one| self.deliver(one)).sum()
+    }
+
+    fn deliver_to_one(&self, group: &shared::Group) -> usize {
+        let member = group.pick(self.message, |outbox| self.concerns(outbox.id()) && self.may_receive(outbox));
+        member.map_or(0, |member| self.deliver(&[member]))
+    }
+
+    /// Queues the message towards the one session whose subscriptions these are. Returns how many are to have it.
+    fn deliver(&self, subscriptions: &[&Subscriber]) -> usize {
+        let Some(outbox) = subscriptions.first().map(|first| &*first.outbox) else { return 0 };
+        let own = matches!(self.class, Class::Plain { from } if from == Some(outbox.id()));
+        let selected = || subscriptions.iter().filter(|subscription| !(own && subscription.no_local)); // [MQTT-3.8.3-3]
+        let Some(qos) = selected().map(|subscription| subscription.qos).max() else { return 0 };
+        if !self.concerns(outbox.id()) || !self.may_receive(outbox) {
+            return 0;
+        }
+        let delivery = Delivery {
+            message: Arc::clone(self.message),
+            qos: qos.min(self.message.qos), // [MQTT-3.8.4-8]
+            // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+            retain: self.message.retain && selected().any(|subscription| subscription.retain_as_published),
+            // [MQTT-3.3.4-3], [MQTT-3.3.4-4]
+            subscription_ids: selected().filter_map(|subscription| subscription.id).map(u32::from).collect(),
+        };
+        self.push(outbox, delivery);
+        1
+    }
+
+    fn push(&self, outbox: &Outbox, delivery: Delivery) {
+        match self.class {
+            Class::Private { .. } => outbox.push_reply(delivery),
+            Class::Reply { to, .. } if to == outbox.id() => outbox.push_reply(delivery),
+            Class::Event { seq } | Class::Reply { seq: Some(seq), .. } => outbox.push_event(delivery, seq),
+            Class::Document { seq } => outbox.push_document(delivery, seq),
+            Class::Plain { .. } | Class::Reply { seq: None, .. } => outbox.push_plain(delivery),
+        }
+    }
+
+    /// Whether the message is for `session` at all.
+    fn concerns(&self, session: SessionId) -> bool {
+        match self.class {
+            Class::Private { to } => to == session,
+            _ => true,
+        }
+    }
+
+    fn may_receive(&self, outbox: &Outbox) -> bool {
+        may_receive(outbox, &self.message.topic)
+    }
+}
+
+/// The one place where reading rights decide on a delivery; every delivery passes it.
+pub(super) fn may_receive(outbox: &Outbox, topic: &TopicName) -> bool {
+    outbox.access().may_receive(topic.as_str())
+}
+
+fn is_wildcard(filter: &TopicFilter) -> bool {
+    filter.as_str().contains(['+', '#'])
+}
+
+/// Gives back the memory of a table most of whose entries are gone.
+fn shrink<K: Eq + Hash, V>(table: &mut HashMap<K, V>) {
+    if table.capacity() > TABLE_KEPT && table.len() < table.capacity() / 8 {
+        table.shrink_to(table.len() * 2);
+    }
+}
+
+/// A table up to this many entries is left as it is.
+const TABLE_KEPT: usize = 64;

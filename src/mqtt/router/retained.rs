@@ -1,0 +1,208 @@
+//! Retained ordinary messages: the last one of each topic that was published to be kept.
+//!
+//! Topics are ordered level by level (`/` is replaced by NUL, which no topic holds), so that the topics below a level are
+//! neighbours. A lookup with wildcards walks along and leaps over what cannot match: a level that differs from the
+//! filter's sends it to where that level would be, or past the subtree of the last `+`. It does not see topics outside
+//! the filter's leading levels, and one page of it takes a bounded number of steps.
+//!
+//! When the limit is reached the new message is not kept, and neither is the one it replaces. Giving up old ones
+//! instead would let any publisher wipe out the retained messages of all others; keeping the replaced one would tell
+//! new subscribers a value that its publisher has withdrawn.
+//!
+//! Shadow documents and presence are not here: they are made from the store when asked for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+    time::Instant,
+};
+
+use crate::mqtt::{message::Message, topic::TopicFilter};
+
+/// How much is retained.
+#[derive(Clone, Copy, Debug)]
+pub struct RetainedLimits {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of topics and payloads, with a fixed overhead for each message.
+    pub bytes: usize,
+}
+
+/// Where a lookup goes on; the default is the beginning.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cursor(Option<Key>);
+
+/// Some of the messages a filter selects.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// In the order of their topics; may be none although more follow.
+    pub messages: Vec<Arc<Message>>,
+    /// Where the next page begins, if there may be more.
+    pub next: Option<Cursor>,
+}
+
+/// The retained messages.
+#[derive(Debug)]
+pub(super) struct Retained {
+    limits: RetainedLimits,
+    messages: BTreeMap<Key, Arc<Message>>,
+    /// Those of the messages that expire, soonest first.
+    expiring: BTreeSet<(Instant, Key)>,
+    bytes: usize,
+    refused: u64,
+}
+
+/// A topic with NUL for `/`.
+type Key = Arc<str>;
+
+impl Retained {
+    pub(super) fn new(limits: RetainedLimits) -> Self {
+        Self { limits, messages: BTreeMap::new(), expiring: BTreeSet::new(), bytes: 0, refused: 0 }
+    }
+
+    /// Whether `message` is kept.
+    pub(super) fn holds(&self, message: &Arc<Message>) -> bool {
+        let key = message.topic.as_str().replace('/', SEPARATOR);
+        self.messages.get(key.as_str()).is_some_and(|kept| Arc::ptr_eq(kept, message))
+    }
+
+    /// Keeps `message` in the place of the one its topic has; an empty one removes that. Returns whether there was room.
+    pub(super) fn store(&mut self, message: &Arc<Message>, now: Instant) -> bool {
+        self.expire(now);
+        let key: Key = message.topic.as_str().replace('/', SEPARATOR).into();
+        self.remove(&key);
+        if message.payload.is_empty() {
+            return true; // [MQTT-3.3.1-6], [MQTT-3.3.1-7]
+        }
+        let bytes = self.bytes + cost(message);
+        if self.messages.len() >= self.limits.messages || bytes > self.limits.bytes {
+            self.refused += 1;
+            return false;
+        }
+        self.bytes = bytes;
+        if let Some(at) = message.expires_at {
+            self.expiring.insert((at, Arc::clone(&key)));
+        }
+        self.messages.insert(key, Arc::clone(message));
+        true
+    }
+
+    /// Collects messages that `filter` selects, from `from` on.
+    pub(super) fn page(&mut self, filter: &TopicFilter, from: Cursor, now: Instant) -> Page {
+        self.expire(now);
+        let pattern = filter.as_str().replace('/', SEPARATOR);
+        let mut page = Page::default();
+        let mut next = from.0.map_or(Bound::Unbounded, Bound::Included);
+        for _ in 0..PAGE_STEPS {
+            let rest = (next.as_ref().map(|key| &**key), Bound::Unbounded);
+            let Some((key, message)) = self.messages.range::<str, _>(rest).next() else { return page };
+            if page.messages.len() == PAGE_MESSAGES {
+                page.next = Some(Cursor(Some(Arc::clone(key))));
+                return page;
+            }
+            next = match compare(&pattern, key) {
+                Step::Selected => {
+                    page.messages.push(Arc::clone(message));
+                    Bound::Excluded(Arc::clone(key))
+                }
+                Step::Follow => Bound::Excluded(Arc::clone(key)),
+                Step::Leap(to) => Bound::Included(to.into()),
+                Step::End => return page,
+            };
+        }
+        page.next = match next {
+            Bound::Included(key) => Some(Cursor(Some(key))),
+            // The key that follows immediately.
+            Bound::Excluded(key) => Some(Cursor(Some(format!("{key}{SEPARATOR}").into()))),
+            Bound::Unbounded => None,
+        };
+        page
+    }
+
+    pub(super) fn counts(&self) -> (usize, u64) {
+        (self.messages.len(), self.refused)
+    }
+
+    fn remove(&mut self, key: &Key) {
+        let Some(message) = self.messages.remove(key) else { return };
+        self.bytes -= cost(&message);
+        if let Some(at) = message.expires_at {
+            self.expiring.remove(&(at, Arc::clone(key)));
+        }
+    }
+
+    /// Removes what has expired [MQTT-3.3.2-5].
+    fn expire(&mut self, now: Instant) {
+        while self.expiring.first().is_some_and(|(at, _)| *at <= now) {
+            if let Some((_, key)) = self.expiring.pop_first() {
+                self.remove(&key);
+            }
+        }
+    }
+}
+
+/// What a lookup does at a topic.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Takes it.
+    Selected,
+    /// Goes on with the next topic.
+    Follow,
+    /// Goes on with the first topic that is not before this.
+    Leap(String),
+    /// Is through.
+    End,
+}
+
+/// Compares a filter with a topic, both with NUL between levels.
+fn compare(filter: &str, topic: &str) -> Step {
+    // [MQTT-4.7.2-1]; topics that start with `$` are before all that start with a later character.
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        return Step::Leap(AFTER_DOLLAR.into());
+    }
+    // The end of the subtree under the last `+`, to leap to when nothing more can match inside it.
+    let mut past = None;
+    let mut at = 0;
+    let mut levels = filter.split('\0');
+    for name in topic.split('\0') {
+        let end = at + name.len();
+        let head = |length: usize| topic.get(..length).unwrap_or(topic);
+        match levels.next() {
+            Some("#") => return Step::Selected,
+            Some("+") => past = Some(end),
+            Some(level) if level == name => {}
+            Some(level) if name < level => return Step::Leap(format!("{}{level}", head(at))),
+            // Beyond the filter, in this level or in depth, and so is all that follows inside the subtree.
+            _ => return past.map_or(Step::End, |end| Step::Leap(format!("{}{AFTER_SEPARATOR}", head(end)))),
+        }
+        at = end + SEPARATOR.len();
+    }
+    match levels.next() {
+        None | Some("#") => Step::Selected,
+        Some(_) => Step::Follow,
+    }
+}
+
+/// What a message counts for, in bytes.
+fn cost(message: &Message) -> usize {
+    OVERHEAD + 2 * message.topic.as_str().len() + message.payload.len() + message.properties_bytes()
+}
+
+/// Between levels: below every character of a topic.
+const SEPARATOR: &str = "\0";
+
+/// The string after all that begin with [`SEPARATOR`].
+const AFTER_SEPARATOR: &str = "\u{1}";
+
+/// The string after all that begin with `$`.
+const AFTER_DOLLAR: &str = "%";
+
+/// Bytes each message counts for beside its topic (kept twice), payload and properties.
+const OVERHEAD: usize = 256;
+
+/// Messages in one page.
+const PAGE_MESSAGES: usize = 64;
+
+/// Topics looked at for one page.
+const PAGE_STEPS: usize = 1_000;

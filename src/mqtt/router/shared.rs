@@ -1,0 +1,63 @@
+//! A shared subscription: each message goes to one member of the group.
+//!
+//! Members take turns. One that may not read the topic is passed over always; one that would drop the message or keep
+//! it for later only as long as another would not. A message given to a member stays with it: when the member's
+//! session ends, what was queued for it is not handed to the others.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use super::subscribers::Subscriber;
+use crate::mqtt::{
+    message::Message,
+    outbox::{Outbox, Readiness, SessionId},
+};
+
+/// The members of a group on one filter.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    members: BTreeMap<SessionId, Subscriber>,
+    /// The member that had the last message, changed by publishers under the router's read lock. Two that race may
+    /// give both messages to the same member.
+    last: AtomicU64,
+}
+
+impl Group {
+    /// Returns whether the session was a member already.
+    pub(super) fn insert(&mut self, subscriber: Subscriber) -> bool {
+        self.members.insert(subscriber.outbox.id(), subscriber).is_some()
+    }
+
+    /// Returns whether the session was a member.
+    pub(super) fn remove(&mut self, session: SessionId) -> bool {
+        self.members.remove(&session).is_some()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The member whose turn it is for `message`, of those that `may` receive it.
+    pub(super) fn pick(&self, message: &Message, may: impl Fn(&Outbox) -> bool) -> Option<&Subscriber> {
+        let last = SessionId(self.last.load(Ordering::Relaxed));
+        let after = self.members.range((Bound::Excluded(last), Bound::Unbounded));
+        let turn = after.chain(self.members.range(..=last)).map(|(_, member)| member);
+
+        let mut best: Option<(Readiness, &Subscriber)> = None;
+        for member in turn.filter(|member| may(&member.outbox)) {
+            let readiness = member.outbox.readiness(message, message.qos.min(member.qos));
+            if best.is_none_or(|(other, _)| readiness < other) {
+                best = Some((readiness, member));
+            }
+            if readiness == Readiness::Now {
+                break;
+            }
+        }
+        let (_, member) = best?;
+        self.last.store(member.outbox.id().0, Ordering::Relaxed);
+        Some(member)
+    }
+}

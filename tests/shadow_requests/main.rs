@@ -1,0 +1,15 @@
+//! Shadow requests over MQTT: what is sent, what comes back, and to whom.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod acknowledgement;
+mod deletion;
+mod document_topic;
+mod preconditions;
+mod refusals;
+mod responses;
+mod shapes;
+mod topics;

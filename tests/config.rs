@@ -113,6 +113,10 @@ fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
     let binds = config.listeners.iter().map(|listener| (listener.name.as_str(), listener.bind.port()));
     assert_eq!(binds.collect::<Vec<_>>(), [("a", 1883), ("b", 7)]);
 
+    let arguments = Arguments { store: Some("argument.redb".into()), bind: Vec::new() };
+    let variable = ("UMBRA__STORE__PATH".to_owned(), "variable.redb".to_owned());
+    assert_eq!(Config::load(None, [variable], &arguments).unwrap().store.path.to_str(), Some("argument.redb"));
+
     let config = load(Some(text), &variables, &["127.0.0.1:9", "0.0.0.0:10"]).unwrap();
     let binds = config.listeners.iter().map(|listener| (listener.name.as_str(), listener.bind.port()));
     assert_eq!(binds.collect::<Vec<_>>(), [("127.0.0.1:9", 9), ("0.0.0.0:10", 10)]);
@@ -234,7 +238,7 @@ type Mistake = (&'static [(&'static str, &'static str)], &'static [&'static str]
 #[test]
 fn mistakes_elsewhere_name_the_variable_or_the_argument() {
     // variables, --bind, what is told
-    let table: [Mistake; 11] = [
+    let table: [Mistake; 12] = [
         (
             &[("UMBRA__LIMITS__DEPHT_MAX", "1")],
             &[],
@@ -253,6 +257,11 @@ fn mistakes_elsewhere_name_the_variable_or_the_argument() {
             &[("UMBRA__LISTENER__1__BIND", "127.0.0.1:1")],
             &[],
             "UMBRA__LISTENER__1__BIND: 'listener[1].bind' names none of the 1 sections [[listener]], numbered from 0",
+        ),
+        (
+            &[("UMBRA__LISTENER__00__BIND", "127.0.0.1:1")],
+            &[],
+            "UMBRA__LISTENER__00__BIND: 'listener[00].bind' names none of the 1 sections [[listener]], numbered from 0",
         ),
         (
             &[("UMBRA__LIMITS__DEPTH_MAX", "deep")],

@@ -9,14 +9,14 @@
 use std::{sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use crate::{
-    oracle::Oracle,
+    oracle::{Oracle, Violation},
     report::Witness,
     shadow_client::{Broker, Outcome, Refresh, Scope, ShadowClient},
     thermostat::{OWNED, Thermostat},
@@ -39,6 +39,8 @@ pub(crate) struct Device {
     client: ShadowClient,
     /// The shadow as far as the device knows: `reported` as accepted last, and the version.
     view: Snapshot,
+    /// What it was asked for: `desired` as read on connecting, and every delta since.
+    asked: Map<String, Value>,
     pace: Pace,
     /// Until when physics has been computed.
     lived: Instant,
@@ -63,6 +65,7 @@ impl Device {
             client: ShadowClient::new(id.clone(), scope, broker, witness.clone(), dice.random()),
             view: Snapshot::default(),
             id,
+            asked: Map::new(),
             pace,
             lived: Instant::now(),
             witness,
@@ -95,6 +98,7 @@ impl Device {
     }
 
     async fn take_reading(&mut self) {
+        self.view.version = self.view.version.max(self.client.announced_version());
         let basis = self.view.clone();
         let moment = READING_TAKES.mul_f64(self.dice.random());
         self.client.idle(moment).await;
@@ -112,6 +116,7 @@ impl Device {
             self.witness.counters.deltas.bump();
             self.witness.say(|| format!("{} is asked for {} (version {})", self.id, json!(delta.state), delta.version));
             self.thermostat.apply(&delta.state);
+            self.asked.extend(delta.state);
         }
         self.step();
         self.report(self.view.clone()).await;
@@ -122,6 +127,7 @@ impl Device {
         self.view = self.client.get(&self.id).await?;
         if let Some(desired) = self.view.section("desired") {
             self.thermostat.apply(desired);
+            self.asked = desired.clone();
         }
         Ok(())
     }
@@ -162,19 +168,41 @@ impl Device {
     /// Obeys and reports until nothing it answers for is left to do. Ends by itself: a device that reports what is
     /// asked of it has converged, and one that finds nothing more to report never will.
     async fn settle(&mut self) -> Result<Snapshot, String> {
+        self.wait_to_be_told().await?;
         loop {
             self.read().await?;
             self.thermostat.finish_installing();
-            if Oracle::unconverged_fields(&self.view, &OWNED).is_empty() {
-                return Ok(self.view.clone());
-            }
-            let report = self.thermostat.report();
-            let left = difference(self.view.section("reported"), &report);
-            if left.is_empty() {
+            let left = difference(self.view.section("reported"), &self.thermostat.report());
+            if Oracle::unconverged_fields(&self.view, &OWNED).is_empty() || left.is_empty() {
                 return Ok(self.view.clone());
             }
             self.report(self.view.clone()).await;
         }
+    }
+
+    /// Before the device helps itself by reading: whatever is desired of it, a delta has to have told it.
+    async fn wait_to_be_told(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + DELTA_DEADLINE;
+        self.view = self.client.get(&self.id).await?;
+        while !self.untold().is_empty() {
+            if timeout_at(deadline, self.client.listen()).await.is_err() {
+                for field in self.untold() {
+                    let (device, path) = (self.id.clone(), format!("/desired/{field}"));
+                    self.witness.violated(Violation::NotTold { device, version: self.view.version, path });
+                }
+                break;
+            }
+            self.obey().await?;
+        }
+        Ok(())
+    }
+
+    /// Fields it answers for in which the shadow wants something that the device was never asked for.
+    fn untold(&self) -> Vec<&'static str> {
+        let mut fields = Oracle::unconverged_fields(&self.view, &OWNED);
+        let wanted = self.view.section("desired");
+        fields.retain(|field| wanted.and_then(|wanted| wanted.get(*field)) != self.asked.get(*field));
+        fields
     }
 }
 
@@ -185,3 +213,5 @@ async fn told_to(rest: &mut watch::Receiver<bool>) {
 
 /// The longest a reading takes, of the clock.
 const READING_TAKES: Duration = Duration::from_millis(300);
+/// How late a delta may be after everybody stopped writing.
+const DELTA_DEADLINE: Duration = Duration::from_secs(3);

@@ -56,7 +56,7 @@ pub(crate) enum Scope {
 pub(crate) struct Inbox {
     /// The newest delta of the own shadow.
     pub(crate) delta: Option<Delta>,
-    /// The highest version of the own shadow that was announced.
+    /// See [`ShadowClient::announced_version`].
     pub(crate) version: Version,
     /// The connection was made anew; anything may have been missed.
     pub(crate) resumed: bool,
@@ -152,6 +152,11 @@ impl ShadowClient {
     pub(crate) fn inbox(&mut self) -> Inbox {
         let version = self.inbox.version;
         std::mem::replace(&mut self.inbox, Inbox { version, ..Inbox::default() })
+    }
+
+    /// The highest version of the own shadow that was announced.
+    pub(crate) fn announced_version(&self) -> Version {
+        self.inbox.version
     }
 
     /// Listens until there is something to act on in the inbox. May be dropped at any time.
@@ -256,11 +261,11 @@ impl ShadowClient {
         started: Instant,
         tried: u32,
     ) -> Outcome {
-        if tried > 1 {
-            self.witness
-                .say(|| format!("{} at try {tried}: accepted as {device} version {}", self.name, accepted.version));
-        }
         let Accepted { version, changed, .. } = *accepted;
+        // Every report of every device would be too much to read.
+        if tried > 1 || self.scope == Scope::Fleet {
+            self.witness.say(|| format!("{} wrote {device} at try {tried}: version {version}, {state}", self.name));
+        }
         let update = AcceptedUpdate { writer: self.name.clone(), expected, version, changed, state };
         self.witness.accepted(device, update, sent.elapsed(), started.elapsed());
         Outcome::Accepted(version)

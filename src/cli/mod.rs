@@ -4,7 +4,8 @@
 //! has to say about a failure it has said by then.
 //!
 //! `connection` is one command's MQTT 5 connection, `request` sends a request and waits for its reply, `shadow_args`
-//! are the arguments that name a shadow. The client knows the wire contract only, none of the server's modules.
+//! are the arguments that name a shadow. The client commands know the wire contract and how names are spelled, and
+//! nothing else of the server.
 
 mod connection;
 mod delete;

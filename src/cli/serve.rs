@@ -20,7 +20,7 @@ pub(super) struct Serve {
     source: Source,
     /// The store file; wins over the configuration.
     #[arg(long, value_name = "PATH")]
-    store: Option<PathBuf>,
+    store: Option<String>,
     /// Where to listen, such as 127.0.0.1:1883; may be repeated. Takes the place of the configured listeners.
     #[arg(long, value_name = "ADDR")]
     bind: Vec<String>,

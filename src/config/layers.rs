@@ -54,7 +54,7 @@ impl Layers {
         let mut values = Vec::new();
         if let Some(path) = &arguments.store {
             self.named.insert("store.path".into(), "--store".into());
-            values.push(("store.path".into(), path.to_string_lossy().into_owned().into()));
+            values.push(("store.path".into(), path.as_str().into()));
         }
         if !arguments.bind.is_empty() {
             let section = |bind: &String| Map::from_iter([("name", bind.as_str()), ("bind", bind)].map(owned));
@@ -105,9 +105,9 @@ impl Layers {
         let default = self.known.default(section, key).filter(|_| indexed == list);
         let default =
             default.ok_or_else(|| Fault::new(full.clone(), Problem::Unknown(self.known.nearest(section, key))))?;
-        if let (true, [section, index, _]) = (indexed, parts.as_slice()) {
+        if let [section, index, _] = parts.as_slice() {
             let count = self.tree.get_array(section).map_or(0, |sections| sections.len());
-            if !index.parse::<usize>().is_ok_and(|index| index < count) {
+            if !(0..count).any(|known| known.to_string() == *index) {
                 let problem =
                     Problem::Invalid(format!("names none of the {count} sections [[{section}]], numbered from 0"));
                 return Err(Fault::new(full, problem));

@@ -167,7 +167,7 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Arguments {
     /// `--store`
-    pub store: Option<PathBuf>,
+    pub store: Option<String>,
     /// `--bind`, each in place of a listener.
     pub bind: Vec<String>,
 }

@@ -35,7 +35,7 @@ use crate::{
 
 /// What is still to be sent.
 #[derive(Debug, Default)]
-pub struct CatchUp {
+pub(super) struct CatchUp {
     /// The page in hand.
     steps: VecDeque<Step>,
     /// How far the journal was walked, while there is lag.
@@ -79,7 +79,7 @@ enum Stage {
 
 impl CatchUp {
     /// Notes that what is retained for a subscription is to be sent, as its retain handling asks.
-    pub fn subscribed(&mut self, subscription: Subscription, id: Option<u32>, subscribed: Subscribed) {
+    pub(super) fn subscribed(&mut self, subscription: Subscription, id: Option<u32>, subscribed: Subscribed) {
         self.unsubscribed(&subscription.filter);
         // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
         let send = match subscription.retain_handling {
@@ -94,7 +94,7 @@ impl CatchUp {
     }
 
     /// Forgets what was to be sent for `filter`.
-    pub fn unsubscribed(&mut self, filter: &TopicFilter) {
+    pub(super) fn unsubscribed(&mut self, filter: &TopicFilter) {
         self.wanted.retain(|wanted| wanted.selection.subscription.filter != *filter);
         self.steps.retain(|step| match step {
             Step::Document(_, selection) | Step::Retained(_, selection) => selection.subscription.filter != *filter,
@@ -103,7 +103,7 @@ impl CatchUp {
     }
 
     /// The next message to send; `None`: there is nothing to catch up with.
-    pub async fn next(&mut self, broker: &Broker, own: &SessionKey, outbox: &Outbox) -> Option<Delivery> {
+    pub(super) async fn next(&mut self, broker: &Broker, own: &SessionKey, outbox: &Outbox) -> Option<Delivery> {
         loop {
             if let Some(step) = self.steps.pop_front() {
                 if let Some(delivery) = step.deliver(broker, own, outbox).await {

@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// A connection after its CONNECT was accepted.
-pub struct Connection<S> {
+pub(super) struct Connection<S> {
     pub(super) transport: Transport<S>,
     pub(super) broker: Arc<Broker>,
     pub(super) key: SessionKey,
@@ -92,7 +92,7 @@ impl From<Violation> for End {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Serves the client until the connection ends, then gives the session back.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let end = match self.serve().await {
             Ok(never) => match never {},
             Err(end) => end,

@@ -21,14 +21,14 @@ use crate::{
 };
 
 /// A request that is admitted and waits for room in the engine.
-pub struct Stalled {
+pub(super) struct Stalled {
     submission: Submission,
     bytes: usize,
 }
 
 impl Stalled {
     /// What the request takes of the engine's queue.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 }

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Serves a client on `stream` from its CONNECT to its end. `timeout` bounds the time until its CONNECT is whole.
-pub async fn serve<S>(stream: S, peer: SocketAddr, broker: Arc<Broker>, timeout: Duration)
+pub(super) async fn serve<S>(stream: S, peer: SocketAddr, broker: Arc<Broker>, timeout: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A request on its way.
-pub struct Request {
+pub(super) struct Request {
     /// Where its events go.
     pub events: Arc<Events>,
     /// Who asked; `None`: a will, which nobody waits for.
@@ -42,7 +42,7 @@ pub struct Request {
 }
 
 /// The session that asked.
-pub struct From {
+pub(super) struct From {
     /// Its queue.
     pub outbox: Arc<Outbox>,
     /// What its acknowledgement completes, for QoS 1 and 2.
@@ -51,7 +51,7 @@ pub struct From {
 
 /// Where a requester wants its reply besides the shadow's own topics.
 #[derive(Clone, Debug)]
-pub struct ResponseTopic {
+pub(super) struct ResponseTopic {
     /// An ordinary topic.
     pub topic: TopicName,
     /// Sent back as it came.
@@ -60,7 +60,7 @@ pub struct ResponseTopic {
 
 impl Request {
     /// A request that nobody waits for, its payload not yet read.
-    pub fn new(events: Arc<Events>, key: ShadowKey, operation: Operation) -> Self {
+    pub(super) fn new(events: Arc<Events>, key: ShadowKey, operation: Operation) -> Self {
         Self { events, from: None, key, operation, client_token: None, response: None, admitted: None }
     }
 
@@ -69,7 +69,7 @@ impl Request {
     /// # Errors
     ///
     /// The rejection of a payload that cannot be understood.
-    pub fn parse(&mut self, payload: &[u8], limits: &DocumentLimits) -> Result<Option<Command>, Rejection> {
+    pub(super) fn parse(&mut self, payload: &[u8], limits: &DocumentLimits) -> Result<Option<Command>, Rejection> {
         match self.operation {
             Operation::Update => {
                 self.take(wire::parse_update(payload, Dialect::Native, limits)).map(|body| Some(Command::Update(body)))
@@ -95,7 +95,7 @@ impl Request {
     }
 
     /// Refuses the request.
-    pub fn reject(self, rejection: &Rejection, now: Timestamp) {
+    pub(super) fn reject(self, rejection: &Rejection, now: Timestamp) {
         let payload = wire::rejected(rejection, &self.key, now, self.client_token.as_ref());
         self.events.reply(&self.key, self.operation.rejected(), &payload, self.session_id());
         let verdict = verdict(rejection, &self.key);
@@ -103,7 +103,7 @@ impl Request {
     }
 
     /// Answers a get with `document`.
-    pub fn got(self, document: &Document, now: Timestamp) {
+    pub(super) fn got(self, document: &Document, now: Timestamp) {
         if !document.exists() {
             return self.reject(&Rejection::NotFound, now);
         }

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream with its input not yet processed and its output not yet sent.
 #[derive(Debug)]
-pub struct Transport<S> {
+pub(super) struct Transport<S> {
     stream: S,
     /// Received and not yet split into frames.
     pub input: BytesMut,
@@ -27,7 +27,7 @@ pub struct Transport<S> {
 
 /// What [`Transport::turn`] waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub(super) enum Turn {
     /// There is more input.
     Input,
     /// All output was sent.
@@ -38,18 +38,18 @@ pub enum Turn {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// Takes `stream` with nothing read or written.
-    pub fn new(stream: S) -> Self {
+    pub(super) fn new(stream: S) -> Self {
         Self { stream, input: BytesMut::new(), output: Vec::new(), sent: 0 }
     }
 
     /// Where to append what is to be sent.
-    pub fn output(&mut self) -> &mut Vec<u8> {
+    pub(super) fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output
     }
 
     /// Bytes that wait to be sent.
     #[must_use]
-    pub fn unsent(&self) -> usize {
+    pub(super) fn unsent(&self) -> usize {
         self.output.len() - self.sent
     }
 
@@ -58,7 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// # Errors
     ///
     /// Those of the stream.
-    pub async fn turn(&mut self, may_read: bool) -> io::Result<Turn> {
+    pub(super) async fn turn(&mut self, may_read: bool) -> io::Result<Turn> {
         poll_fn(|context| self.poll_turn(context, may_read)).await
     }
 
@@ -67,7 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// # Errors
     ///
     /// Those of the stream.
-    pub async fn flush(&mut self) -> io::Result<()> {
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|context| self.poll_send(context)).await?;
         poll_fn(|context| Pin::new(&mut self.stream).poll_flush(context)).await
     }
@@ -77,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// # Errors
     ///
     /// Those of the stream.
-    pub async fn finish(&mut self) -> io::Result<()> {
+    pub(super) async fn finish(&mut self) -> io::Result<()> {
         self.flush().await?;
         poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context)).await
     }

@@ -26,7 +26,7 @@ pub enum StoreError {
         /// The highest this program reads.
         supported: u32,
     },
-    /// The file is damaged, or no store at all. Nothing was changed in it.
+    /// The file is damaged, or no store at all. What is in it was left as it is.
     #[error("{}: not a sound store: {detail}; restore a backup or, if it is not needed, move it away", path.display())]
     Corrupt {
         /// The file.

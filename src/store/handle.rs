@@ -62,7 +62,7 @@ pub struct Permit<C> {
 ///
 /// - [`StoreError::Locked`]: the file is open elsewhere.
 /// - [`StoreError::Format`]: the file is of a later program.
-/// - [`StoreError::Corrupt`], [`StoreError::Record`]: the file is no sound store; nothing was changed in it.
+/// - [`StoreError::Corrupt`], [`StoreError::Record`]: the file is no sound store; what is in it was left as it is.
 /// - [`StoreError::Io`]: the file cannot be opened, read or made.
 pub fn open<C: Send + 'static>(
     options: StoreOptions,
@@ -71,17 +71,20 @@ pub fn open<C: Send + 'static>(
 ) -> Result<Store<C>, StoreError> {
     let database = Database::open(&options)?;
     let disk = FreeDisk::of(options.path.clone(), options.free_disk_min);
-    start(database, disk, options, Box::new(clock), Box::new(tell))
+    let path = options.path.clone();
+    let (store, writer) = assemble(database, disk, options, Box::new(clock), Box::new(tell))?;
+    *store.inner.writer.lock() = Some(spawn(writer).map_err(|error| StoreError::Io { path, error })?);
+    Ok(store)
 }
 
-/// Starts a store on an open file.
-pub(super) fn start<C: Send + 'static>(
+/// Recovers what is in `database`, and makes the store and its writer, which does not run yet.
+pub(super) fn assemble<C: Send + 'static>(
     database: Database,
     disk: FreeDisk,
     options: StoreOptions,
     clock: Box<dyn Fn() -> Timestamp + Send>,
     tell: Box<dyn FnMut(Vec<Outcome<C>>) + Send>,
-) -> Result<Store<C>, StoreError> {
+) -> Result<(Store<C>, Writer<C>), StoreError> {
     let progress = database.progress()?;
     let shared = Shared {
         database,
@@ -117,11 +120,9 @@ pub(super) fn start<C: Send + 'static>(
         state: State::Writable,
         options,
     };
-    let path = writer.options.path.clone();
     writer.report();
-    let thread = spawn(writer).map_err(|error| StoreError::Io { path, error })?;
-    let inner = Inner { shared, queue: sender, room, room_max, writer: Mutex::new(Some(thread)) };
-    Ok(Store { inner: Arc::new(inner) })
+    let inner = Inner { shared, queue: sender, room, room_max, writer: Mutex::new(None) };
+    Ok((Store { inner: Arc::new(inner) }, writer))
 }
 
 fn spawn<C: Send + 'static>(mut writer: Writer<C>) -> std::io::Result<JoinHandle<()>> {

@@ -9,6 +9,7 @@
 //! is told so, later ones are refused, and readers keep seeing the last published state.
 
 use std::{
+    collections::HashMap,
     ops::ControlFlow,
     sync::{Arc, atomic::Ordering},
     time::Instant,
@@ -66,14 +67,7 @@ pub(super) struct Writer<C> {
 impl<C> Writer<C> {
     /// Works until the queue is closed and empty, then carries everything.
     pub(super) fn run(&mut self) {
-        let mut messages = Vec::new();
-        while self.take(&mut messages).is_continue() {
-            if messages.is_empty() {
-                self.carry_some();
-            } else {
-                self.work(&mut messages);
-            }
-        }
+        while self.step().is_continue() {}
         while !self.backlog.is_empty() && !self.is_latched() {
             self.carry_some();
         }
@@ -82,7 +76,20 @@ impl<C> Writer<C> {
         }
     }
 
-    /// Takes what has queued, at most one batch. Waits only if there is nothing to carry.
+    /// Makes one commit, if what it finds needs one; waits for commands only if there is nothing to carry. Breaks when
+    /// the queue is closed and empty.
+    pub(super) fn step(&mut self) -> ControlFlow<()> {
+        let mut messages = Vec::new();
+        self.take(&mut messages)?;
+        if messages.is_empty() {
+            self.carry_some();
+        } else {
+            self.work(messages);
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Takes what has queued, at most one batch.
     fn take(&mut self, messages: &mut Vec<Message<C>>) -> ControlFlow<()> {
         let most = self.options.batch_commands_max.max(1);
         if self.backlog.is_empty() || self.is_latched() {
@@ -101,10 +108,10 @@ impl<C> Writer<C> {
         ControlFlow::Continue(())
     }
 
-    fn work(&mut self, messages: &mut Vec<Message<C>>) {
+    fn work(&mut self, messages: Vec<Message<C>>) {
         let mut permits: Option<OwnedSemaphorePermit> = None;
         let mut jobs = Vec::with_capacity(messages.len());
-        for message in messages.drain(..) {
+        for message in messages {
             match message {
                 Message::Close => self.queue.close(),
                 Message::Job(job, permit) => {
@@ -179,11 +186,7 @@ impl<C> Writer<C> {
         }
     }
 
-    fn commit_batch(
-        &mut self,
-        batch: &Batch<C>,
-        works: std::collections::HashMap<ShadowKey, Work>,
-    ) -> Result<(), Rejection> {
+    fn commit_batch(&mut self, batch: &Batch<C>, works: HashMap<ShadowKey, Work>) -> Result<(), Rejection> {
         let mut progress = self.progress;
         progress.head = batch.head;
         for (key, work) in &works {
@@ -242,7 +245,7 @@ impl<C> Writer<C> {
     }
 
     /// Shows readers what was just committed.
-    fn publish(&mut self, works: std::collections::HashMap<ShadowKey, Work>, carried: &[(ShadowKey, Held)]) {
+    fn publish(&mut self, works: HashMap<ShadowKey, Work>, carried: &[(ShadowKey, Held)]) {
         let (changed, loaded): (Vec<_>, Vec<_>) = works.into_iter().partition(|(_, work)| work.changed);
         let is_fresh = |(key, work): &&(ShadowKey, Work)| work.is_new && self.backlog.contains(key);
         let fresh: Vec<_> = changed.iter().filter(is_fresh).map(|(key, _)| key.clone()).collect();

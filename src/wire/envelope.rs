@@ -10,10 +10,10 @@ use serde_json::Value;
 use crate::{
     auth::Projection,
     shadow::{
-        Document, Rejection, SectionPatch, ShadowKey, Stamp, Timestamp, Update,
+        Document, Rejection, SectionPatch, ShadowKey, Timestamp, Update,
         tree::{Members, Node},
     },
-    wire::{client_token::ClientToken, write::Object},
+    wire::{client_token::ClientToken, metadata::Metadata, write::Object},
 };
 
 /// `update/accepted`: what was sent, and the metadata of its leaves as they are in `document`, the shadow after it.
@@ -38,15 +38,15 @@ pub fn update_accepted(
             }
             state.close();
         }
-        let mut metadata = envelope.object("metadata");
+        let (mut all, mut metadata) = (envelope.object("metadata"), Metadata::default());
         for (name, patch) in projection.patches(update) {
             let SectionPatch::Merge(patch) = patch else { continue };
             let members = &document.section(name).members;
-            metadata.member_if(name.as_str(), |out| metadata_of_patch(out, patch, members));
+            all.member_if(name.as_str(), |out| metadata.sent(out, patch, members));
         }
-        metadata.close();
+        all.close();
         version_and_time(envelope, document);
-        envelope.member("etag", &document.etag.to_string());
+        envelope.text("etag", &document.etag.to_string());
         envelope.member("changed", &changed);
         echo(envelope, token);
     })
@@ -58,7 +58,7 @@ pub fn update_delta(document: &Document, projection: Projection, token: Option<&
     let delta = projection.delta(document)?;
     Some(message(|envelope| {
         values(envelope.key("state"), &delta);
-        metadata(envelope.key("metadata"), &delta);
+        Metadata::default().members(envelope.key("metadata"), &delta);
         version_and_time(envelope, document);
         echo(envelope, token);
     }))
@@ -99,7 +99,7 @@ pub fn get_accepted(document: &Document, projection: Projection, token: Option<&
         state.close();
         metadata_of(envelope, document, projection);
         version_and_time(envelope, document);
-        envelope.member("etag", &document.etag.to_string());
+        envelope.text("etag", &document.etag.to_string());
         echo(envelope, token);
     })
 }
@@ -118,10 +118,10 @@ pub fn delete_accepted(document: &Document, token: Option<&ClientToken>) -> Byte
 pub fn rejected(rejection: &Rejection, shadow: &ShadowKey, now: Timestamp, token: Option<&ClientToken>) -> Bytes {
     message(|envelope| {
         envelope.member("code", &rejection.code());
-        envelope.member("error", rejection.error());
-        envelope.member("message", &rejection.message(shadow));
+        envelope.text("error", rejection.error());
+        envelope.text("message", &rejection.message(shadow));
         if let Some(detail) = rejection.detail() {
-            envelope.member("detail", &detail);
+            envelope.text("detail", &detail);
         }
         envelope.member("timestamp", &now.0);
         echo(envelope, token);
@@ -131,11 +131,11 @@ pub fn rejected(rejection: &Rejection, shadow: &ShadowKey, now: Timestamp, token
                     envelope.member("expected", &expected.0);
                 }
                 envelope.member("version", &version.0);
-                etag.iter().for_each(|etag| envelope.member("etag", &etag.to_string()));
+                etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
             }
             Rejection::ExpectationFailed { version, etag } => {
                 envelope.member("version", &version.0);
-                etag.iter().for_each(|etag| envelope.member("etag", &etag.to_string()));
+                etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
             }
             Rejection::TooManyRequests { retry_after_ms, .. } => envelope.member("retryAfterMs", retry_after_ms),
             _ => {}
@@ -158,7 +158,7 @@ fn version_and_time(envelope: &mut Object<'_>, document: &Document) {
 
 fn echo(envelope: &mut Object<'_>, token: Option<&ClientToken>) {
     if let Some(token) = token {
-        envelope.member("clientToken", token.as_str());
+        envelope.text("clientToken", token.as_str());
     }
 }
 
@@ -179,9 +179,9 @@ fn state_of(state: &mut Object<'_>, document: &Document, projection: Projection)
 }
 
 fn metadata_of(envelope: &mut Object<'_>, document: &Document, projection: Projection) {
-    let mut all = envelope.object("metadata");
+    let (mut all, mut metadata) = (envelope.object("metadata"), Metadata::default());
     for (name, section) in projection.sections(document) {
-        metadata(all.key(name.as_str()), &section.members);
+        metadata.members(all.key(name.as_str()), &section.members);
     }
     all.close();
 }
@@ -193,46 +193,6 @@ fn values(out: &mut Vec<u8>, members: &Members) {
             Node::Leaf(leaf) => object.member(key, &leaf.value),
             Node::Object(inner) => values(object.key(key), inner),
         }
-    }
-    object.close();
-}
-
-fn metadata(out: &mut Vec<u8>, members: &Members) {
-    let mut object = Object::open(out);
-    for (key, node) in members {
-        match node {
-            Node::Leaf(leaf) => stamp(object.key(key), &leaf.changed),
-            Node::Object(inner) => metadata(object.key(key), inner),
-        }
-    }
-    object.close();
-}
-
-/// The metadata of what `patch` sent, as it is in `members` now; what it removed has none. Returns whether there is any.
-fn metadata_of_patch(out: &mut Vec<u8>, patch: &serde_json::Map<String, Value>, members: &Members) -> bool {
-    let mut object = Object::open(out);
-    for (key, value) in patch {
-        object.member_if(key, |out| match (value, members.get(key.as_str())) {
-            (Value::Null, _) | (_, None) => false,
-            (_, Some(Node::Leaf(leaf))) => {
-                stamp(out, &leaf.changed);
-                true
-            }
-            (Value::Object(patch), Some(Node::Object(inner))) => metadata_of_patch(out, patch, inner),
-            (_, Some(Node::Object(_))) => false,
-        });
-    }
-    object.close_unless_empty()
-}
-
-fn stamp(out: &mut Vec<u8>, changed: &Stamp) {
-    let mut object = Object::open(out);
-    if changed.is_forgotten() {
-        object.member("version", &changed.version.0);
-    } else {
-        object.member("timestamp", &changed.timestamp.0);
-        object.member("version", &changed.version.0);
-        object.member("by", &*changed.by);
     }
     object.close();
 }

@@ -10,6 +10,7 @@ mod client_token;
 mod dialect;
 mod envelope;
 mod fields;
+mod metadata;
 mod request;
 mod strict;
 #[cfg(test)]

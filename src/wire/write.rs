@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::shadow::canonical;
+
 /// Appends anything serde can write.
 pub(super) fn json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     serde_json::to_writer(out, value).expect("what is written here has text keys, and a Vec takes all");
@@ -27,7 +29,7 @@ impl<'a> Object<'a> {
             self.out.push(b',');
         }
         self.is_empty = false;
-        json(self.out, key);
+        canonical::write_string(self.out, key);
         self.out.push(b':');
         self.out
     }
@@ -35,6 +37,11 @@ impl<'a> Object<'a> {
     /// Writes a whole member.
     pub(super) fn member(&mut self, key: &str, value: &(impl Serialize + ?Sized)) {
         json(self.key(key), value);
+    }
+
+    /// Writes a whole member that is a text.
+    pub(super) fn text(&mut self, key: &str, value: &str) {
+        canonical::write_string(self.key(key), value);
     }
 
     /// Starts a member that is an object.

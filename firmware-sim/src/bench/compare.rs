@@ -163,7 +163,7 @@ impl Bench<'_> {
     }
 
     fn mosquitto(&self, accepted_bytes: usize, number: u32) -> anyhow::Result<Round> {
-        let peer = self.servers.start_mosquitto(accepted_bytes)?;
+        let peer = self.servers.start_mosquitto(accepted_bytes, self.args.shape.event_qos)?;
         let round = self.round(&peer, "mosquitto", self.args.devices, number)?;
         let answered = round.measured.accepted_bytes;
         ensure!(answered == accepted_bytes, "the echo engine answered with {answered} bytes, not {accepted_bytes}");

@@ -2,15 +2,15 @@
 //! shadow and no storage.
 //!
 //! It takes `shadow/+/update`, answers on `shadow/<id>/update/accepted` with the next version and a payload as large
-//! as the service's own, all at QoS 0, which is the cheapest there is: one read and one write for as many updates as
-//! the broker has at hand. What it cannot do cheaper, the peer need not be charged for.
+//! as the service's own: one read and one write for as many updates as the broker has at hand. It takes updates at
+//! QoS 0 and answers at the QoS of the measured subscriptions, so that the broker has nothing to do that is not needed.
 
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 
 use super::{
     frame::{self, Message, Protocol},
@@ -27,19 +27,29 @@ pub(crate) struct Echo {
     payload: Vec<u8>,
     /// Where in `payload` the version begins.
     version_at: usize,
+    /// The packet id of the last answer, if answers are QoS 1.
+    packet_id: Option<u16>,
 }
 
 impl Echo {
-    /// Connects and subscribes; answers will have payloads of `accepted_bytes`.
+    /// Connects and subscribes; answers will have payloads of `accepted_bytes` and go out at `qos` 0 or 1.
     ///
     /// # Errors
     ///
     /// The broker is not there or refuses.
-    pub(crate) fn connect(broker: SocketAddr, accepted_bytes: usize) -> anyhow::Result<Self> {
+    pub(crate) fn connect(broker: SocketAddr, accepted_bytes: usize, qos: u8) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(broker).with_context(|| format!("connecting to {broker}"))?;
         stream.set_nodelay(true)?;
         let (payload, version_at) = answer(accepted_bytes)?;
-        let mut echo = Self { stream, pending: Vec::new(), out: Vec::new(), topic: Vec::new(), payload, version_at };
+        let mut echo = Self {
+            stream,
+            pending: Vec::new(),
+            out: Vec::new(),
+            topic: Vec::new(),
+            payload,
+            version_at,
+            packet_id: (qos > 0).then_some(0),
+        };
         frame::write_connect(&mut echo.out, Protocol::V311, "echo-engine");
         echo.flush()?;
         echo.expect(frame::CONNACK)?;
@@ -71,8 +81,11 @@ impl Echo {
         let pending = std::mem::take(&mut self.pending);
         let mut bytes = &*pending;
         while let Some((frame, rest)) = frame::split(bytes)? {
-            ensure!(frame.kind == frame::PUBLISH, "packet type {} from the broker", frame.kind);
-            self.answer(&Message::parse(frame, Protocol::V311)?);
+            match frame.kind {
+                frame::PUBLISH => self.answer(&Message::parse(frame, Protocol::V311)?),
+                frame::PUBACK => {}
+                kind => bail!("packet type {kind} from the broker"),
+            }
             bytes = rest;
         }
         let done = pending.len() - bytes.len();
@@ -91,7 +104,8 @@ impl Echo {
             let digit = version.checked_div(10_u64.pow(at as u32)).unwrap_or(0);
             *byte = if digit == 0 { b' ' } else { b'0' + (digit % 10) as u8 };
         }
-        frame::write_publish(&mut self.out, Protocol::V311, &self.topic, None, &self.payload);
+        self.packet_id = self.packet_id.map(|id| id % u16::MAX + 1);
+        frame::write_publish(&mut self.out, Protocol::V311, &self.topic, self.packet_id, &self.payload);
     }
 
     fn flush(&mut self) -> anyhow::Result<()> {

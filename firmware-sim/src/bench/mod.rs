@@ -86,6 +86,9 @@ pub(crate) struct EchoArgs {
     /// Bytes of the payload of an answer.
     #[arg(long, default_value_t = 512)]
     accepted_bytes: usize,
+    /// QoS of the answers.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
+    qos: u8,
 }
 
 impl Shape {
@@ -110,7 +113,9 @@ impl Shape {
 pub(crate) fn main(command: BenchCommand) -> anyhow::Result<ExitCode> {
     if let BenchCommand::Echo(args) = &command {
         // Left to the default of the signals: it has nothing to end but itself.
-        echo::Echo::connect(args.broker, args.accepted_bytes)?.run()?;
+        let echo = echo::Echo::connect(args.broker, args.accepted_bytes, args.qos)?;
+        println!("{ECHO_READY}");
+        echo.run()?;
         return Ok(ExitCode::SUCCESS);
     }
     let stop = Arc::new(AtomicBool::new(false));
@@ -151,3 +156,6 @@ fn run(args: &RunArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// What the echo engine prints once updates reach it.
+const ECHO_READY: &str = "echo engine: subscribed";

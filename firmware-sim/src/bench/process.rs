@@ -43,13 +43,26 @@ impl Server {
     ///
     /// It ended, or took too long; the end of its log is in the text.
     pub(crate) fn wait_until_it_listens(&mut self, address: SocketAddr) -> anyhow::Result<()> {
+        self.wait_until("listens", |_| TcpStream::connect(address).is_ok())
+    }
+
+    /// Waits until it has written `text`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::wait_until_it_listens`].
+    pub(crate) fn wait_until_it_says(&mut self, text: &str) -> anyhow::Result<()> {
+        self.wait_until("is ready", |log| fs::read_to_string(log).is_ok_and(|log| log.contains(text)))
+    }
+
+    fn wait_until(&mut self, what: &str, happened: impl Fn(&Path) -> bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_DEADLINE;
-        while TcpStream::connect(address).is_err() {
+        while !happened(&self.log) {
             if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended with {status}:\n{}", self.name, self.log_end());
+                bail!("{} ended with {status} before it {what}:\n{}", self.name, self.log_end());
             }
             if Instant::now() > deadline {
-                bail!("{} does not listen on {address}:\n{}", self.name, self.log_end());
+                bail!("{} has not come so far that it {what}:\n{}", self.name, self.log_end());
             }
             sleep(Duration::from_millis(20));
         }

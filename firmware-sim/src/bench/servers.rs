@@ -14,7 +14,10 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::process::{Scratch, Server, cpu_time, free_address, resident_bytes};
+use super::{
+    ECHO_READY,
+    process::{Scratch, Server, cpu_time, free_address, resident_bytes},
+};
 
 /// Something to measure. Its processes and files go with it.
 #[derive(Debug)]
@@ -106,12 +109,12 @@ impl Servers {
         Ok(Peer { address, servers: vec![server], _scratch: scratch })
     }
 
-    /// A fresh mosquitto with an echo engine that answers with `accepted_bytes`.
+    /// A fresh mosquitto with an echo engine that answers with `accepted_bytes` at `qos`.
     ///
     /// # Errors
     ///
     /// It is not installed, or does not start.
-    pub(crate) fn start_mosquitto(&self, accepted_bytes: usize) -> anyhow::Result<Peer> {
+    pub(crate) fn start_mosquitto(&self, accepted_bytes: usize, qos: u8) -> anyhow::Result<Peer> {
         let (scratch, address) = (Scratch::new(&self.directory, "bench-mosquitto")?, free_address()?);
         let file = scratch.path().join("mosquitto.conf");
         fs::write(&file, format!("listener {} {}\n{MOSQUITTO}", address.port(), address.ip()))?;
@@ -122,8 +125,10 @@ impl Servers {
         broker.wait_until_it_listens(address)?;
         let mut command = Command::new(env::current_exe()?);
         command.args(["bench", "echo", "--broker", &address.to_string()]);
-        command.args(["--accepted-bytes", &accepted_bytes.to_string()]);
-        let echo = Server::start("echo", command, scratch.path())?;
+        command.args(["--accepted-bytes", &accepted_bytes.to_string(), "--qos", &qos.to_string()]);
+        let mut echo = Server::start("echo", command, scratch.path())?;
+        // An update that is published before it has subscribed goes to nobody.
+        echo.wait_until_it_says(ECHO_READY)?;
         Ok(Peer { address, servers: vec![broker, echo], _scratch: scratch })
     }
 }

@@ -7,7 +7,8 @@
 //! - a version told twice ([`Violation::DuplicateVersion`]), one that does not follow the version the writer required
 //!   ([`Violation::StaleAccepted`]), one that went backwards for someone who listened ([`Violation::FellBack`]) or in
 //!   the end ([`Violation::FinalBehind`]);
-//! - a device that did not come to agree with what is wanted of it ([`Violation::Unconverged`]), or could not be read.
+//! - a device that did not come to agree with what is wanted of it ([`Violation::Unconverged`]), was never told of it
+//!   ([`Violation::NotTold`], which the device itself finds), or could not be read.
 //!
 //! Others may write the same shadows: what the fleet did not do itself, and what it does not know the outcome of (a
 //! connection that broke), shows as versions nobody here was told of, and may have superseded anything before it.

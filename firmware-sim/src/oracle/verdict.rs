@@ -64,6 +64,15 @@ pub(crate) enum Violation {
         /// The version in the end.
         version: Version,
     },
+    /// Something else is wanted of a device and no delta told it.
+    NotTold {
+        /// Whose shadow.
+        device: DeviceId,
+        /// The version it was read at.
+        version: Version,
+        /// The field.
+        path: String,
+    },
     /// A field the device answers for still differs from what is wanted.
     Unconverged {
         /// Whose shadow.
@@ -91,6 +100,7 @@ impl Violation {
             | Self::StaleAccepted { version, .. }
             | Self::FellBack { version, .. }
             | Self::FinalBehind { version, .. }
+            | Self::NotTold { version, .. }
             | Self::Unconverged { version, .. } => *version,
             Self::Unread { .. } => Version::default(),
         }
@@ -120,6 +130,9 @@ impl fmt::Display for Violation {
             }
             Self::FinalBehind { device, accepted, version } => {
                 write!(f, "final version too low: {device} version {version}, though {accepted} had been told")
+            }
+            Self::NotTold { device, version, path } => {
+                write!(f, "delta missing: {device} version {version} {path} is wanted and no delta said so")
             }
             Self::Unconverged { device, version, path } => {
                 write!(f, "not converged: {device} version {version} {path} differs from what is reported")

@@ -27,4 +27,6 @@ pub use encode::encode;
 pub use frame::{Frame, FrameLimits, split_frame};
 
 #[cfg(test)]
-mod corpus;
+pub(crate) mod corpus;
+#[cfg(test)]
+mod tests;

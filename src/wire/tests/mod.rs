@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod envelopes;
+mod reference;
 mod requests;
 mod speed;

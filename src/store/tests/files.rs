@@ -142,7 +142,8 @@ fn check_image(image: Vec<u8>, verify_on_open: bool, about: &str) -> bool {
     for device in 0..40 {
         match stepped.store.read(&key(&format!("device-{device}"))) {
             // Without the check of all pages, a broken tree may seem to lack a shadow.
-            Ok(held) if held.document.version == Version(3) || (!verify_on_open && held.document.version == Version(0)) => {}
+            Ok(held)
+                if held.document.version == Version(3) || (!verify_on_open && held.document.version == Version(0)) => {}
             Ok(held) => panic!("{about}: device-{device} is at {:?}", held.document.version),
             Err(_) => sound = false,
         }

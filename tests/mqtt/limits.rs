@@ -147,6 +147,25 @@ fn a_bad_alias_ends_the_connection() {
     }
 }
 
+/// Above its rate a client is read more slowly, but it is read: a server once set the time to go on only after it had
+/// gone to sleep for good.
+#[test]
+fn a_client_above_its_rate_is_slowed_not_stopped() {
+    let limits = "publishes_per_second = 200";
+    let server = Server::with(Setup { limits, ..Setup::default() });
+    for protocol in BOTH {
+        let mut client = Client::connect(&server, protocol, "hasty");
+        client.subscribe(&[("rate/t", 0)]);
+        let frames: Vec<u8> =
+            (0..500).flat_map(|number| Publish::new("rate/t", number.to_string()).encode(protocol, 0, 0)).collect();
+        client.send(frames);
+        for number in 0..500 {
+            assert_eq!(client.message().text(), number.to_string());
+        }
+        client.ping();
+    }
+}
+
 /// More filters than a SUBSCRIBE may hold are refused, those within are granted.
 #[test]
 fn filters_above_the_maximum_are_refused() {

@@ -115,9 +115,10 @@ fn without_token(mut document: Value) -> Value {
     document
 }
 
+/// None of them is waited for: not the one that has not said who it is either, though it would have minutes to do so.
 #[test]
 fn a_stop_with_every_kind_of_client() {
-    let mut server = Server::start();
+    let mut server = Server::with(Setup { listener: "connect_timeout = \"5m\"", ..Setup::default() });
     let mut clients: Vec<Client> = Vec::new();
     for protocol in BOTH {
         let connect = Connect::persistent(protocol, &format!("persistent-{protocol:?}"));

@@ -100,6 +100,17 @@ fn a_message_above_the_clients_maximum_is_left_out() {
     small.ping();
 }
 
+/// [MQTT-3.4.2-2]: a reason string that would make a packet too large for the client is left out; the reason stays.
+#[test]
+fn a_reason_string_above_the_clients_maximum_is_left_out() {
+    let server = Server::start();
+    let small = Connect::new(V5, "small").property(prop::MAXIMUM_PACKET_SIZE, Value::Four(24));
+    let (mut client, _) = Client::connect_as(&server, &small);
+    let ack = client.publish_message(&Publish::new("shadow/small/update", r#"{"state": {}, "version": 7}"#), 1);
+    assert_eq!((ack.code, ack.properties.text(prop::REASON_STRING)), (0x83, None));
+    client.ping();
+}
+
 fn aliased(topic: &str, payload: &str, alias: u16) -> Vec<u8> {
     Publish::new(topic, payload).property(prop::TOPIC_ALIAS, Value::Two(alias)).encode(V5, 0, 0)
 }

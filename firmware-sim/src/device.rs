@@ -16,9 +16,10 @@ use tokio::{
 };
 
 use crate::{
+    link::{Broker, Scope},
     oracle::{Oracle, Violation},
     report::Witness,
-    shadow_client::{Broker, Outcome, Refresh, Scope, ShadowClient},
+    shadow_client::{Outcome, Refresh, ShadowClient},
     thermostat::{OWNED, Thermostat},
     wire::{DeviceId, Snapshot, difference},
 };

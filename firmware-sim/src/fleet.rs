@@ -18,8 +18,8 @@ use tokio::{
 
 use crate::{
     device::{Device, Pace},
+    link::Broker,
     report::Witness,
-    shadow_client::Broker,
     thermostat::OWNED,
     wire::{DeviceId, Snapshot},
     writers::{Kind, Writer},

@@ -14,6 +14,7 @@ mod backoff;
 mod bench;
 mod device;
 mod fleet;
+mod link;
 mod oracle;
 mod report;
 mod shadow_client;

@@ -1,66 +1,25 @@
-//! A client of the shadow service over MQTT 5: read a shadow, write it under the version one knows, try again.
+//! A client of the shadow service: read a shadow, write it under the version one knows, try again.
 //!
-//! One value is one connection, driven by whoever calls it: there is no task behind it, so everything it hears while
-//! nobody calls waits in the socket. Replies are found by `clientToken` among those to all subscribers. At most one
-//! request is in flight. What arrives in between (deltas, others' changes) is kept in the [`Inbox`], newest only.
+//! Replies are found by `clientToken` among those to all subscribers; at most one request is in flight. *A write*
+//! ([`ShadowClient::write`]) is an intent, a function from the state it finds to what it wants changed: a rejection
+//! gives a newer version, or state, the intent is asked again, and the wait in between is [`Backoff`]'s.
 //!
-//! *A write* ([`ShadowClient::write`]) is an intent, a function from the state it finds to what it wants changed: a
-//! rejection gives a newer version, or state, the intent is asked again, and the wait in between is [`Backoff`]'s.
-//!
-//! A connection that breaks is made again without end; a request in flight then counts as unanswered, since it may
-//! or may not have been decided.
+//! A request whose connection breaks, or whose reply does not come, may or may not have been decided: it counts as
+//! unanswered, and what is there now is read before anything else. The connection itself is [`crate::link`]'s.
 
 use std::{sync::Arc, time::Duration};
 
-use rand::{SeedableRng, rngs::SmallRng};
-use rumqttc::{
-    NetworkOptions,
-    v5::{
-        AsyncClient, Event, EventLoop, Incoming, MqttOptions,
-        mqttbytes::{
-            QoS,
-            v5::{Filter, Publish, SubscribeReasonCode},
-        },
-    },
-};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde_json::Value;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     backoff::Backoff,
-    oracle::{AcceptedUpdate, Listener},
+    link::{Broker, Heard, Inbox, Link, Scope},
+    oracle::AcceptedUpdate,
     report::Witness,
-    wire::{Accepted, Delta, DeviceId, Rejected, Snapshot, Update, Version},
+    wire::{Accepted, DeviceId, Rejected, Snapshot, Update, Version},
 };
-
-/// Where the broker is.
-#[derive(Debug, Clone)]
-pub(crate) struct Broker {
-    /// Host name or address.
-    pub(crate) host: String,
-    /// TCP port.
-    pub(crate) port: u16,
-}
-
-/// Which shadows a client listens to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// Its own: it is the device.
-    Device(DeviceId),
-    /// Everybody's, as a dashboard does.
-    Fleet,
-}
-
-/// What a client learnt between its requests.
-#[derive(Debug, Default)]
-pub(crate) struct Inbox {
-    /// The newest delta of the own shadow.
-    pub(crate) delta: Option<Delta>,
-    /// See [`ShadowClient::announced_version`].
-    pub(crate) version: Version,
-    /// The connection was made anew; anything may have been missed.
-    pub(crate) resumed: bool,
-}
 
 /// What a writer takes from a rejection before it asks its intent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,35 +43,13 @@ pub(crate) enum Outcome {
     Refused,
 }
 
-/// One connection to the service.
+/// One client of the service.
 pub(crate) struct ShadowClient {
     name: DeviceId,
-    scope: Scope,
-    mqtt: AsyncClient,
-    network: EventLoop,
-    /// Whether the subscriptions of this connection were granted.
-    up: bool,
-    /// Whether one ever was.
-    arrived: bool,
-    /// Connections that failed since the last one that was up, and when the next may be tried.
-    failures: u32,
-    connect_at: Instant,
+    link: Link,
     tokens: u64,
-    inbox: Inbox,
-    listener: Listener,
     witness: Arc<Witness>,
     dice: SmallRng,
-}
-
-/// One thing that came over the connection.
-enum Heard {
-    /// Nothing that a request waits for.
-    Other,
-    /// The connection is gone.
-    Lost,
-    Accepted(Accepted),
-    Rejected(Rejected),
-    Snapshot(Box<Snapshot>),
 }
 
 /// No reply came: the deadline passed or the connection broke.
@@ -121,55 +58,34 @@ struct Unanswered;
 impl ShadowClient {
     /// A client that connects when it is first used.
     pub(crate) fn new(name: DeviceId, scope: Scope, broker: &Broker, witness: Arc<Witness>, seed: u64) -> Self {
-        let mut options = MqttOptions::new(name.as_str(), &broker.host, broker.port);
-        let mut network_options = NetworkOptions::new();
-        network_options.set_tcp_nodelay(true);
-        network_options.set_connection_timeout(CONNECT_SECONDS);
-        options
-            .set_keep_alive(Duration::from_secs(30))
-            .set_max_packet_size(Some(PACKET_MAX))
-            .set_outgoing_inflight_upper_limit(8)
-            .set_network_options(network_options);
-        let (mqtt, network) = AsyncClient::new(options, 8);
-        Self {
-            listener: Listener::new(name.clone()),
-            name,
-            scope,
-            mqtt,
-            network,
-            up: false,
-            arrived: false,
-            failures: 0,
-            connect_at: Instant::now(),
-            tokens: 0,
-            inbox: Inbox::default(),
-            witness,
-            dice: SmallRng::seed_from_u64(seed),
-        }
+        let mut dice = SmallRng::seed_from_u64(seed);
+        let link = Link::new(name.clone(), scope, broker, witness.clone(), dice.random());
+        Self { name, link, tokens: 0, witness, dice }
     }
 
     /// What was learnt since one last looked; the version stays.
     pub(crate) fn inbox(&mut self) -> Inbox {
-        let version = self.inbox.version;
-        std::mem::replace(&mut self.inbox, Inbox { version, ..Inbox::default() })
+        let inbox = self.link.inbox();
+        let version = inbox.version;
+        std::mem::replace(inbox, Inbox { version, ..Inbox::default() })
     }
 
     /// The highest version of the own shadow that was announced.
-    pub(crate) fn announced_version(&self) -> Version {
-        self.inbox.version
+    pub(crate) fn announced_version(&mut self) -> Version {
+        self.link.inbox().version
     }
 
     /// Listens until there is something to act on in the inbox. May be dropped at any time.
     pub(crate) async fn listen(&mut self) {
-        while self.inbox.delta.is_none() && !self.inbox.resumed {
-            self.hear().await;
+        while self.link.inbox().is_empty() {
+            self.link.hear().await;
         }
     }
 
     /// Listens for a while, whatever comes.
     pub(crate) async fn idle(&mut self, time: Duration) {
         let until = Instant::now() + time;
-        while timeout_at(until, self.hear()).await.is_ok() {}
+        while timeout_at(until, self.link.hear()).await.is_ok() {}
     }
 
     /// The shadow as it is now; one that does not exist is empty, at version 0.
@@ -263,7 +179,7 @@ impl ShadowClient {
     ) -> Outcome {
         let Accepted { version, changed, .. } = *accepted;
         // Every report of every device would be too much to read.
-        if tried > 1 || self.scope == Scope::Fleet {
+        if tried > 1 || *self.link.scope() == Scope::Fleet {
             self.witness.say(|| format!("{} wrote {device} at try {tried}: version {version}, {state}", self.name));
         }
         let update = AcceptedUpdate { writer: self.name.clone(), expected, version, changed, state };
@@ -299,9 +215,9 @@ impl ShadowClient {
     }
 
     /// The version of a shadow as far as one listened to it.
-    fn newer(&self, device: &DeviceId) -> Version {
-        match &self.scope {
-            Scope::Device(own) if own == device => self.inbox.version,
+    fn newer(&mut self, device: &DeviceId) -> Version {
+        match self.link.scope() {
+            Scope::Device(own) if own == device => self.announced_version(),
             _ => Version::default(),
         }
     }
@@ -314,123 +230,19 @@ impl ShadowClient {
     /// Publishes a request and waits for the reply with its token.
     async fn request(&mut self, device: &DeviceId, verb: &str, token: &str, body: String) -> Result<Heard, Unanswered> {
         let deadline = Instant::now() + REPLY_DEADLINE;
-        while !self.up {
-            timeout_at(deadline, self.hear()).await.map_err(|_| Unanswered)?;
+        while !self.link.is_up() {
+            timeout_at(deadline, self.link.hear()).await.map_err(|_| Unanswered)?;
         }
         let topic = format!("shadow/{device}/{verb}");
-        self.mqtt.try_publish(topic, QoS::AtLeastOnce, false, body).map_err(|_| Unanswered)?;
+        if !self.link.publish(topic, body) {
+            return Err(Unanswered);
+        }
         loop {
-            let heard = timeout_at(deadline, self.hear()).await.map_err(|_| Unanswered)?;
-            let answers = match &heard {
-                Heard::Other => None,
+            match timeout_at(deadline, self.link.hear()).await.map_err(|_| Unanswered)? {
                 Heard::Lost => return Err(Unanswered),
-                Heard::Accepted(accepted) => accepted.client_token.as_deref(),
-                Heard::Rejected(rejected) => rejected.client_token.as_deref(),
-                Heard::Snapshot(snapshot) => snapshot.client_token.as_deref(),
-            };
-            if answers == Some(token) {
-                return Ok(heard);
+                heard if heard.client_token() == Some(token) => return Ok(heard),
+                _ => {}
             }
-        }
-    }
-
-    /// Takes the next thing from the connection, making it first if there is none. May be dropped at any time.
-    async fn hear(&mut self) -> Heard {
-        sleep_until(self.connect_at).await;
-        match self.network.poll().await {
-            Ok(Event::Incoming(Incoming::ConnAck(_))) => {
-                // A queue of requests that is full of what an earlier connection left is drained by the next poll.
-                let _ = self.mqtt.try_subscribe_many(self.filters());
-                Heard::Other
-            }
-            Ok(Event::Incoming(Incoming::SubAck(ack))) => {
-                self.subscribed(&ack.return_codes);
-                Heard::Other
-            }
-            Ok(Event::Incoming(Incoming::Publish(publish))) => self.receive(&publish),
-            Ok(_) => Heard::Other,
-            Err(error) => {
-                self.lost(&error.to_string());
-                Heard::Lost
-            }
-        }
-    }
-
-    fn subscribed(&mut self, codes: &[SubscribeReasonCode]) {
-        if codes.iter().any(|code| !matches!(code, SubscribeReasonCode::Success(_))) {
-            self.witness.tell(&format!("{} may not listen to all it needs: {codes:?}", self.name));
-        }
-        self.up = true;
-        self.failures = 0;
-        if self.arrived {
-            self.inbox.resumed = true;
-        } else {
-            self.arrived = true;
-            self.witness.counters.arrived.bump();
-        }
-    }
-
-    fn lost(&mut self, error: &str) {
-        if self.up {
-            self.witness.counters.lost_connections.bump();
-        }
-        self.up = false;
-        self.listener.reset();
-        self.failures += 1;
-        let wait = Backoff::CONNECTS.wait(self.failures, None, &mut self.dice).unwrap_or_default();
-        self.connect_at = Instant::now() + wait;
-        self.witness.say(|| format!("{} lost its connection, again in {wait:.1?}: {error}", self.name));
-    }
-
-    fn filters(&self) -> Vec<Filter> {
-        let id = match &self.scope {
-            Scope::Device(id) => id.as_str(),
-            Scope::Fleet => "+",
-        };
-        let mut events = vec!["update/accepted", "update/rejected", "get/accepted", "get/rejected"];
-        if self.scope != Scope::Fleet {
-            events.push("update/delta");
-        }
-        events.iter().map(|event| Filter::new(format!("shadow/{id}/{event}"), QoS::AtLeastOnce)).collect()
-    }
-
-    fn receive(&mut self, publish: &Publish) -> Heard {
-        let topic = str::from_utf8(&publish.topic).unwrap_or_default();
-        let Some((device, event)) = topic.strip_prefix("shadow/").and_then(|rest| rest.split_once('/')) else {
-            return Heard::Other;
-        };
-        let body = publish.payload.as_ref();
-        let heard = match event {
-            "update/accepted" => parse(body).map(|accepted: Accepted| {
-                self.announced(&DeviceId::new(device), &accepted);
-                Heard::Accepted(accepted)
-            }),
-            "update/rejected" | "get/rejected" => parse(body).map(Heard::Rejected),
-            "get/accepted" => parse(body).map(|snapshot| Heard::Snapshot(Box::new(snapshot))),
-            "update/delta" => parse(body).map(|delta: Delta| {
-                let newest = self.inbox.delta.as_ref().is_none_or(|held| held.version <= delta.version);
-                if newest {
-                    self.inbox.delta = Some(delta);
-                }
-                Heard::Other
-            }),
-            _ => Ok(Heard::Other),
-        };
-        heard.unwrap_or_else(|error| {
-            self.witness.tell(&format!("{}: cannot read what came on {topic}: {error}", self.name));
-            Heard::Other
-        })
-    }
-
-    fn announced(&mut self, device: &DeviceId, accepted: &Accepted) {
-        // A no-op announces the version that was announced before.
-        if accepted.changed
-            && let Some(violation) = self.listener.hear(device, accepted.version)
-        {
-            self.witness.violated(violation);
-        }
-        if self.scope != Scope::Fleet {
-            self.inbox.version = self.inbox.version.max(accepted.version);
         }
     }
 }
@@ -445,12 +257,5 @@ struct Retry {
     unknown: bool,
 }
 
-fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
-    serde_json::from_slice(body)
-}
-
 /// How long a reply may take before it counts as unanswered.
 const REPLY_DEADLINE: Duration = Duration::from_secs(10);
-const CONNECT_SECONDS: u64 = 10;
-/// The largest packet taken: a document of the largest size the service ships with, with its metadata, several times.
-const PACKET_MAX: u32 = 256 * 1024;

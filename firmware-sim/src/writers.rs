@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::{
+    link::{Broker, Scope},
     report::Witness,
-    shadow_client::{Broker, Refresh, Scope, ShadowClient},
+    shadow_client::{Refresh, ShadowClient},
     thermostat::{MODES, TARGETS},
     wire::{DeviceId, Snapshot},
 };

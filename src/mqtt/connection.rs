@@ -71,7 +71,7 @@ pub(super) enum End {
         with_will: bool,
     },
     /// The stream ended or failed.
-    Lost(Option<io::Error>),
+    Lost(#[expect(dead_code, reason = "for the log")] Option<io::Error>),
     /// The client broke the protocol.
     Violation(Violation),
     /// The server ends it.
@@ -108,6 +108,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         loop {
             self.process_input().await?;
             self.fill_output().await?;
+            if let Some(paused) = self.paused.filter(|paused| *paused < sleep.deadline().into_std()) {
+                Sleep::reset(sleep.as_mut(), paused.into());
+            }
             let may_read = self.may_read();
             let stalled_bytes = self.stalled.as_ref().map_or(0, Stalled::bytes);
             let wants_more = self.transport.unsent() < OUTPUT_LOW_BYTES;
@@ -125,11 +128,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.check_deadlines(Instant::now())?;
                     Sleep::reset(sleep.as_mut(), self.next_deadline().into());
                 }
-            }
-            if let Some(paused) = self.paused
-                && paused < sleep.deadline().into_std()
-            {
-                Sleep::reset(sleep.as_mut(), paused.into());
             }
         }
     }

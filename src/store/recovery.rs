@@ -54,9 +54,16 @@ pub(super) fn recover(shared: &Shared, progress: &Progress, tombstones_max: usiz
         replay(shared, transaction, progress, tombstones_max)
     })?;
     let entries = progress.lag().0;
-    if entries > 0 {
-        let (documents, elapsed) = (documents.len(), started.elapsed());
-        tracing::info!(entries, documents, ?elapsed, "applied the end of the journal again");
+    let (elapsed, head) = (started.elapsed(), progress.head.seq.0);
+    match entries {
+        0 => tracing::info!(head, "the store is open: nothing to replay"),
+        _ => tracing::info!(
+            head,
+            entries,
+            documents = documents.len(),
+            ?elapsed,
+            "the store is open: replayed the end of the journal"
+        ),
     }
     let dirty = documents.into_iter().filter_map(|(key, held)| Some((key, held?))).collect();
     Ok(Recovered { dirty, fresh, entries })

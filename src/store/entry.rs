@@ -84,7 +84,7 @@ impl NewEntry<'_> {
         seal::begin(&mut out);
         // Retention reads no further than this.
         put_u64(&mut out, self.timestamp.0);
-        out.push(u8::from(self.deleted) * DELETED | u8::from(self.key.name.is_some()) * NAMED);
+        out.push((u8::from(self.deleted) * DELETED) | (u8::from(self.key.name.is_some()) * NAMED));
         put_str(&mut out, self.key.device.as_str());
         if let Some(name) = &self.key.name {
             put_str(&mut out, name.as_str());
@@ -140,7 +140,7 @@ impl Entry {
 
 fn put_change(out: &mut Vec<u8>, change: &Change) {
     let set = matches!(change.effect, Effect::Set(_));
-    out.push(u8::from(set) * SET | u8::from(change.replaced.is_some()) * REPLACED);
+    out.push((u8::from(set) * SET) | (u8::from(change.replaced.is_some()) * REPLACED));
     put_pointer(out, &change.path);
     if let Effect::Set(value) = &change.effect {
         put_value(out, value);

@@ -5,6 +5,8 @@
 
 #![warn(missing_docs)]
 
+pub mod auth;
 pub mod mqtt;
 pub mod shadow;
 pub mod store;
+pub mod wire;

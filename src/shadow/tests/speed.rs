@@ -36,3 +36,22 @@ fn a_decision() {
         (0..200_000).map(|_| crate::shadow::delta::delta(&document).map_or(0, |delta| delta.len())).sum();
     println!("delta: {} ns ({total})", start.elapsed().as_nanos() / 200_000);
 }
+
+/// Against the crate that is the oracle of the other tests.
+#[test]
+#[ignore = "a measurement"]
+fn a_canonical_form() {
+    let (rounds, state) = (100_000, thermostat());
+    let start = Instant::now();
+    for _ in 0..rounds {
+        let mut out = Vec::with_capacity(1024);
+        crate::shadow::canonical::write_value(&mut out, &state);
+        assert!(out.len() > 500);
+    }
+    println!("canonical form: {} ns", start.elapsed().as_nanos() / rounds);
+    let start = Instant::now();
+    for _ in 0..rounds {
+        assert!(serde_json_canonicalizer::to_vec(&state).unwrap().len() > 500);
+    }
+    println!("by serde_json_canonicalizer: {} ns", start.elapsed().as_nanos() / rounds);
+}

@@ -82,9 +82,9 @@ fn write_until_closed(mut client: Client, number: usize, started: &Meeting, stop
     promised
 }
 
-/// The log tells when a start reads the journal again; the crash tests see to it that it does.
+/// The log of a start tells what it replayed; the crash tests see to it that it does not always say the same.
 fn assert_nothing_to_replay(log: &str) {
-    assert!(!log.contains("the journal again"), "{log}");
+    assert!(log.contains("nothing to replay"), "{log}");
 }
 
 #[test]

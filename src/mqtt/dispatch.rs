@@ -41,6 +41,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.paused = Some(now + wait);
         }
         match Destination::of(&inbound.topic) {
+            _ if inbound.topic.as_str().len() > self.broker.limits.topic_bytes_max => {
+                self.broker.counters.publishes_refused.add(1);
+                self.complete(inbound.ticket, refused("the topic is longer than this server takes"));
+            }
             Destination::Plain => self.publish_plain(inbound, now),
             Destination::Reserved => {
                 self.broker.counters.publishes_refused.add(1);
@@ -58,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let receivers =
             self.broker.router.publish(&Arc::new(message), Class::Plain { from: Some(self.client.outbox.id()) });
         let reason = if receivers == 0 { Reason::NO_MATCHING_SUBSCRIBERS } else { Reason::SUCCESS };
-        self.complete(ticket, Verdict { reason, reason_string: None });
+        self.complete(ticket, Verdict { reason, ..Verdict::SUCCESS });
     }
 
     async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: Operation) {
@@ -143,6 +147,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn subscribe_one(&mut self, subscription: Subscription, subscription_id: Option<u32>) -> Result<Reason, Reason> {
         let filter = &subscription.filter;
+        if filter.as_str().len() > self.broker.limits.topic_bytes_max {
+            return Err(Reason::TOPIC_FILTER_INVALID);
+        }
         let known = self.client.filters.contains(filter);
         if !known && self.client.filters.len() >= self.broker.limits.filters_max {
             return Err(Reason::QUOTA_EXCEEDED);
@@ -177,5 +184,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 fn refused(why: &str) -> Verdict {
-    Verdict { reason: Reason::TOPIC_NAME_INVALID, reason_string: Some(why.into()) }
+    Verdict { reason: Reason::TOPIC_NAME_INVALID, reason_string: Some(why.into()), unknown: false }
 }

@@ -142,6 +142,7 @@ where
         stalled: None,
         publishes: Meter::new(now),
         paused: None,
+        leaving: None,
         heard: now,
         access,
         broker,

@@ -5,4 +5,17 @@
 
 #![warn(missing_docs)]
 
+pub mod auth;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod limits;
+pub mod logging;
+pub mod metrics;
 pub mod mqtt;
+pub mod quota;
+pub mod server;
+pub mod service;
+pub mod shadow;
+pub mod store;
+pub mod wire;

@@ -1,12 +1,33 @@
 //! The door: everything between a socket and a typed shadow command.
 //!
-//! `packet` and `topic` hold the typed vocabulary; `codec` turns bytes into packets and back; `session` is the MQTT
-//! state machine without I/O; `router` finds the subscribers of a topic and `outbox` is the bounded queue of one of
-//! them; `message` is an application message on its way out.
+//! In the order of a packet's way in: `listener` accepts, `handshake` takes the CONNECT and finds the session in
+//! `sessions`, `connection` moves packets between its `transport`, the `codec` and the `session` (the MQTT state
+//! machine, without I/O, over `inflight`), `dispatch` carries out what they ask for, and `request` answers those to a
+//! shadow. On the way out: `events` tells what a decided command changed, `router` finds the subscribers of a topic,
+//! `outbox` is the bounded queue towards one of them, and `catch_up` sends what a subscriber missed. `broker` is what
+//! all connections share.
+//!
+//! `packet`, `topic`, `shadow_topic` and `message` are the vocabulary; `violation` is what a client can do wrong and
+//! `reason` how it is told.
 
+pub mod broker;
+mod catch_up;
+pub mod codec;
+mod connection;
+mod dispatch;
+pub mod events;
+mod handshake;
+pub mod inflight;
+pub mod listener;
 pub mod message;
 pub mod outbox;
 pub mod packet;
+pub mod reason;
+mod request;
 pub mod router;
-
+pub mod session;
+pub mod sessions;
+pub mod shadow_topic;
 pub mod topic;
+mod transport;
+pub mod violation;

@@ -34,31 +34,19 @@ use self::{
     lag::Lag,
     queue::{Entry, Kind, Queue},
 };
-use crate::mqtt::{
-    message::{Delivery, Message},
-    packet::{PacketId, QoS, Reason},
-    topic::TopicName,
+use crate::{
+    auth::Access,
+    mqtt::{
+        message::{Delivery, Message},
+        packet::{QoS, Reason},
+        session::{Ticket, Verdict},
+        topic::TopicName,
+    },
 };
 
 /// Names a session while the process lives; never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
-
-/// What a session's principal may receive.
-pub trait Access: Send + Sync {
-    /// Whether a message on `topic` may be delivered to it.
-    fn may_read(&self, topic: &TopicName) -> bool;
-}
-
-/// The access of a principal that may receive everything.
-#[derive(Clone, Copy, Debug)]
-pub struct Unrestricted;
-
-impl Access for Unrestricted {
-    fn may_read(&self, _topic: &TopicName) -> bool {
-        true
-    }
-}
 
 /// How much may be queued towards one session.
 #[derive(Clone, Copy, Debug)]
@@ -66,17 +54,8 @@ pub struct QueueLimits {
     /// Bytes, each delivery counted with its topic, payload, properties and a fixed overhead. Replies may occupy as
     /// much again.
     pub bytes: usize,
-    /// Deliveries kept for a session that is not connected.
-    pub offline_messages: usize,
-}
-
-/// The decision on a request, for its PUBACK or PUBREC.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// The MQTT 5 reason code.
-    pub reason: Reason,
-    /// Explains a failure.
-    pub reason_string: Option<Box<str>>,
+    /// Bytes kept for a session that is not connected, counted in the same way.
+    pub offline_bytes: usize,
 }
 
 /// What a connection has to send next.
@@ -84,11 +63,8 @@ pub struct Verdict {
 pub enum Item {
     /// The acknowledgement of a request.
     Ack {
-        /// The request's packet identifier.
-        id: PacketId,
-        /// The connection of the session that took the request, as [`Outbox::attach`] numbered it. On a later one the
-        /// identifier of a QoS 1 request may stand for another message.
-        connection: u32,
+        /// Which request.
+        ticket: Ticket,
         /// What was decided.
         verdict: Verdict,
     },
@@ -117,7 +93,7 @@ pub struct Outbox {
     id: SessionId,
     limits: QueueLimits,
     counters: Arc<DropCounters>,
-    access: Arc<dyn Access>,
+    access: Access,
     inner: Mutex<Inner>,
     wake: Notify,
 }
@@ -129,7 +105,6 @@ struct Inner {
     replies_in: u64,
     replies_out: u64,
     lag: Lag,
-    connection: u32,
     connected: bool,
     closed: Option<Reason>,
     idle: Idle,
@@ -146,24 +121,22 @@ enum Idle {
 }
 
 struct QueuedAck {
-    id: PacketId,
-    connection: u32,
+    ticket: Ticket,
     verdict: Verdict,
     /// Goes once so many replies are out.
     after: u64,
 }
 
 impl Outbox {
-    /// An empty queue of a session on its first connection, number 1.
+    /// An empty queue of a session that is connected.
     #[must_use]
-    pub fn new(id: SessionId, limits: QueueLimits, counters: Arc<DropCounters>, access: Arc<dyn Access>) -> Self {
+    pub fn new(id: SessionId, limits: QueueLimits, counters: Arc<DropCounters>, access: Access) -> Self {
         let inner = Inner {
             queue: Queue::default(),
             acks: VecDeque::new(),
             replies_in: 0,
             replies_out: 0,
             lag: Lag::default(),
-            connection: 1,
             connected: true,
             closed: None,
             idle: Idle::Busy,
@@ -179,8 +152,8 @@ impl Outbox {
 
     /// What its session may receive.
     #[must_use]
-    pub fn access(&self) -> &dyn Access {
-        &*self.access
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// Queues the reply to a request of this session.
@@ -237,32 +210,38 @@ impl Outbox {
         inner.lag.sent_ahead(topic, seq, routed);
     }
 
-    /// Queues an ordinary message if there is room for it; without a connection only QoS 1 and 2.
+    /// Queues an ordinary message; without a connection only QoS 1 and 2.
     ///
-    /// What is queued stays and what is new goes, as the older message was promised first.
+    /// At a full queue the oldest ordinary messages go: the newest says most about how things are. If others than
+    /// ordinary messages fill it, the message itself goes.
     pub fn push_plain(&self, delivery: Delivery) {
         let entry = Entry::new(Kind::Plain, delivery, 0);
         self.change(|inner| {
-            let fits = inner.queue.fits(entry.cost(), self.limits.bytes);
-            if !fits || (!inner.connected && !self.keeps_offline(inner, &entry)) {
+            let limit = if inner.connected { self.limits.bytes } else { self.limits.offline_bytes };
+            if !inner.connected && entry.delivery.qos == QoS::AtMostOnce {
                 count(self.counters.plain(entry.delivery.qos), 1);
                 return false;
             }
+            let mut made_room = false;
+            while !inner.queue.fits(entry.cost(), limit) {
+                let dropped = inner.queue.drop_oldest_plain();
+                count(self.counters.plain(dropped.unwrap_or(entry.delivery.qos)), 1);
+                if dropped.is_none() {
+                    return made_room && inner.wake_always();
+                }
+                made_room = true;
+            }
             inner.queue.push(entry);
-            inner.wake_for_delivery()
+            // What stood at the head may be gone.
+            if made_room { inner.wake_always() } else { inner.wake_for_delivery() }
         });
     }
 
-    /// Queues the acknowledgement of a request that `connection` of this session took.
-    ///
-    /// Their number is bounded by the requests a session may have in flight. Without a connection a later one of the
-    /// same identifier takes the place of the earlier.
-    pub fn push_ack(&self, id: PacketId, connection: u32, verdict: Verdict) {
+    /// Queues the acknowledgement of a request of this session. Their number is bounded by the requests a session may
+    /// have in flight.
+    pub fn push_ack(&self, ticket: Ticket, verdict: Verdict) {
         self.change(|inner| {
-            if !inner.connected {
-                inner.acks.retain(|ack| ack.id != id);
-            }
-            inner.acks.push_back(QueuedAck { id, connection, verdict, after: inner.replies_in });
+            inner.acks.push_back(QueuedAck { ticket, verdict, after: inner.replies_in });
             inner.wake_always()
         });
     }
@@ -277,7 +256,7 @@ impl Outbox {
             return None;
         }
         if let Some(ack) = inner.pop_ack() {
-            return Some(Item::Ack { id: ack.id, connection: ack.connection, verdict: ack.verdict });
+            return Some(Item::Ack { ticket: ack.ticket, verdict: ack.verdict });
         }
         loop {
             let Some(head) = inner.queue.front() else {
@@ -325,14 +304,12 @@ impl Outbox {
         self.inner.lock().lag.end(caught_up, routed)
     }
 
-    /// The session has a connection again. Returns its number, counted from 1 for the session's first.
-    pub fn attach(&self) -> u32 {
+    /// The session has a connection again.
+    pub fn attach(&self) {
         let inner = &mut *self.inner.lock();
         inner.connected = true;
         inner.closed = None;
         inner.idle = Idle::Busy;
-        inner.connection = inner.connection.wrapping_add(1);
-        inner.connection
     }
 
     /// The connection ended and the session lives on: QoS 0 goes, events are left to the journal.
@@ -361,9 +338,7 @@ impl Outbox {
     }
 
     fn keeps_offline(&self, inner: &Inner, entry: &Entry) -> bool {
-        entry.delivery.qos != QoS::AtMostOnce
-            && inner.queue.len() < self.limits.offline_messages
-            && inner.queue.fits(entry.cost(), self.limits.bytes)
+        entry.delivery.qos != QoS::AtMostOnce && inner.queue.fits(entry.cost(), self.limits.offline_bytes)
     }
 
     /// Brings a queue beyond its limit to three quarters of it by dropping superseded events, or begins lag. The

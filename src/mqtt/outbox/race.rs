@@ -66,7 +66,7 @@ impl Race {
         for turn in 1_u64.. {
             if turn % 37 == 0 {
                 self.outbox.detach(&self.routed);
-                let _ = self.outbox.attach();
+                self.outbox.attach();
             }
             if turn % slowness == 0 {
                 thread::yield_now();

@@ -35,7 +35,7 @@ use self::{
 use crate::mqtt::{
     message::{Delivery, Message},
     outbox::{Outbox, SessionId},
-    packet::{Reason, Subscription},
+    packet::{QoS, Reason, Subscription},
     topic::{TopicFilter, TopicName},
 };
 
@@ -173,6 +173,28 @@ impl Router {
         page
     }
 
+    /// How `session`'s own subscriptions select `topic`, for what is sent to it past the queue; `None`: not at all, or it
+    /// may not be received.
+    #[must_use]
+    pub fn selection(&self, outbox: &Outbox, topic: &str) -> Option<Selection> {
+        let filters = self.filters.read();
+        let mut selection: Option<Selection> = None;
+        let _ = filters.visit(topic, |subscribers| {
+            for subscriber in subscribers.own().filter(|subscriber| subscriber.outbox.id() == outbox.id()) {
+                selection.get_or_insert_default().add(subscriber);
+            }
+            ControlFlow::Continue(())
+        });
+        let may_receive = |_: &_| TopicName::new(topic).is_ok_and(|topic| may_receive(outbox, &topic));
+        selection.filter(may_receive)
+    }
+
+    /// Whether `message` is still the one its topic retains.
+    #[must_use]
+    pub fn is_retained(&self, message: &Arc<Message>) -> bool {
+        self.retained.lock().holds(message)
+    }
+
     /// How many messages are retained, and how many were not for want of room since the start.
     #[must_use]
     pub fn retained_counts(&self) -> (usize, u64) {
@@ -228,6 +250,33 @@ impl<'a> Found<'a> {
 
     fn all(&self) -> impl Iterator<Item = &'a Subscribers> {
         self.first.into_iter().chain(self.more.iter().copied())
+    }
+}
+
+/// How the subscriptions of one session select a topic.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    qos: QoS,
+    retain_as_published: bool,
+    ids: Vec<u32>,
+}
+
+impl Selection {
+    /// `message` for the session.
+    #[must_use]
+    pub fn deliver(self, message: Arc<Message>) -> Delivery {
+        Delivery {
+            qos: self.qos.min(message.qos),
+            retain: message.retain && self.retain_as_published,
+            message,
+            subscription_ids: self.ids.into(),
+        }
+    }
+
+    fn add(&mut self, subscriber: &Subscriber) {
+        self.qos = self.qos.max(subscriber.qos);
+        self.retain_as_published |= subscriber.retain_as_published;
+        self.ids.extend(subscriber.id.map(u32::from));
     }
 }
 
@@ -295,8 +344,8 @@ impl Route<'_> {
 }
 
 /// The one place where reading rights decide on a delivery; every delivery passes it.
-fn may_receive(outbox: &Outbox, topic: &TopicName) -> bool {
-    outbox.access().may_read(topic)
+pub(super) fn may_receive(outbox: &Outbox, topic: &TopicName) -> bool {
+    outbox.access().may_receive(topic.as_str())
 }
 
 fn is_wildcard(filter: &TopicFilter) -> bool {

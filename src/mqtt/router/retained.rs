@@ -61,6 +61,12 @@ impl Retained {
         Self { limits, messages: BTreeMap::new(), expiring: BTreeSet::new(), bytes: 0, refused: 0 }
     }
 
+    /// Whether `message` is kept.
+    pub(super) fn holds(&self, message: &Arc<Message>) -> bool {
+        let key = message.topic.as_str().replace('/', SEPARATOR);
+        self.messages.get(key.as_str()).is_some_and(|kept| Arc::ptr_eq(kept, message))
+    }
+
     /// Keeps `message` in the place of the one its topic has; an empty one removes that. Returns whether there was room.
     pub(super) fn store(&mut self, message: &Arc<Message>, now: Instant) -> bool {
         self.expire(now);

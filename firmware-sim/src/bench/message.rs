@@ -1,0 +1,207 @@
+//! What a measured device sends, and how it finds in the answer what it needs.
+//!
+//! An update differs from the last one in a few digits only, so it is made by copying bytes and writing digits over
+//! them. Every field has a fixed width: a number is one that needs no padding, the version is padded with spaces.
+
+use anyhow::{Context, ensure};
+
+use super::frame::{Protocol, write_publish};
+
+/// Bytes of a device id, all of the form `bench-00042`.
+pub(crate) const ID_BYTES: usize = 11;
+
+/// The id of a device.
+pub(crate) fn device_id(number: usize) -> String {
+    format!("bench-{number:05}")
+}
+
+/// The first update of every device: the whole document, under no precondition, since an earlier run may have left
+/// one. `desired` and `reported` agree, so no delta follows it.
+pub(crate) fn full_report() -> String {
+    concat!(
+        r#"{"state":{"desired":{"target":21.5,"mode":"heat"},"reported":{"target":21.5,"mode":"heat","#,
+        r#""model":"umbra-thermostat-2","serial":"UT2-000042-93af","firmware":"1.4.2","temperature":10.00,"#,
+        r#""humidity":10.0,"valve":37,"rssi":-10,"uptime":1000000,"battery":{"percent":87.5,"volts":3.2},"#,
+        r#""network":{"ssid":"building-automation","channel":6,"address":"10.20.6.15","gateway":"10.20.0.1"},"#,
+        r#""limits":{"min":5,"max":35},"modes":["heat","eco","off"],"#,
+        r#""features":["window-open","child-lock","frost-guard","valve-exercise","summer-mode","boost"],"#,
+        r#""schedule":["06:30 21.5","08:30 18.0","16:00 21.0","22:30 17.0"],"calibration":[0.12,-0.03,1.0]}}}"#
+    )
+    .to_owned()
+}
+
+/// The updates that follow: four values change, under the version known.
+const STEADY: &str = concat!(
+    r#"{"state":{"reported":{"temperature":00.00,"humidity":00.0,"rssi":-00,"uptime":0000000}},"#,
+    r#""version":          0}"#
+);
+
+/// A PUBLISH of [`STEADY`] to be written over.
+#[derive(Debug)]
+pub(crate) struct Template {
+    packet: Vec<u8>,
+    id: usize,
+    packet_id: usize,
+    temperature: usize,
+    humidity: usize,
+    rssi: usize,
+    uptime: usize,
+    version: usize,
+}
+
+impl Template {
+    /// The template for one version of MQTT.
+    pub(crate) fn new(protocol: Protocol) -> anyhow::Result<Self> {
+        let topic = format!("shadow/{}/update", device_id(0));
+        let mut packet = Vec::new();
+        write_publish(&mut packet, protocol, topic.as_bytes(), Some(1), STEADY.as_bytes());
+        let payload = packet.len() - STEADY.len();
+        let id = find(&packet, b"bench-").context("the template names a device")?;
+        let after = |needle: &str| {
+            let at = STEADY.find(needle).with_context(|| format!("the template has no {needle}"))?;
+            anyhow::Ok(payload + at + needle.len())
+        };
+        Ok(Self {
+            id,
+            packet_id: id + ID_BYTES + "/update".len(),
+            temperature: after("\"temperature\":")?,
+            humidity: after("\"humidity\":")?,
+            rssi: after("\"rssi\":-")?,
+            uptime: after("\"uptime\":")?,
+            version: after("\"version\":")?,
+            packet,
+        })
+    }
+
+    /// Appends the update number `count` of a device, under `version`.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, id: &[u8; ID_BYTES], packet_id: u16, count: u64, version: u64) {
+        let start = out.len();
+        out.extend_from_slice(&self.packet);
+        let Some(packet) = out.get_mut(start..) else { return };
+        overwrite(packet, self.id, id);
+        overwrite(packet, self.packet_id, &packet_id.to_be_bytes());
+        // Each walks through its values in steps that never stand still, with no zero in front, which JSON forbids.
+        digits(packet, self.temperature, 2, 10 + count * 7 % 90);
+        digits(packet, self.temperature + 3, 2, count * 13 % 100);
+        digits(packet, self.humidity, 2, 10 + count * 11 % 90);
+        digits(packet, self.humidity + 3, 1, count * 3 % 10);
+        digits(packet, self.rssi, 2, 10 + count * 17 % 90);
+        digits(packet, self.uptime, 7, 1_000_001 + count % 8_999_999);
+        padded(packet, self.version, VERSION_WIDTH, version);
+    }
+
+    /// Bytes of one such packet.
+    pub(crate) fn len(&self) -> usize {
+        self.packet.len()
+    }
+}
+
+/// Finds the version in an `update/accepted` from the back, where it stands in the shapes of both servers.
+///
+/// The first answer of each connection is parsed in full and compared ([`parse_version`]); a server that orders its
+/// fields so that this finds another one is found out there.
+pub(crate) fn quick_version(payload: &[u8]) -> Option<u64> {
+    let at = payload.windows(VERSION_KEY.len()).rposition(|window| window == VERSION_KEY)?;
+    let digits = payload.get(at + VERSION_KEY.len()..)?.iter().skip_while(|byte| **byte == b' ');
+    let mut digits = digits.take_while(|byte| byte.is_ascii_digit()).peekable();
+    digits.peek()?;
+    digits.try_fold(0_u64, |version, digit| version.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+}
+
+/// The version by a JSON parser; [`quick_version`] must agree.
+pub(crate) fn parse_version(payload: &[u8]) -> anyhow::Result<u64> {
+    let accepted: crate::wire::Accepted = serde_json::from_slice(payload).context("update/accepted cannot be read")?;
+    ensure!(
+        quick_version(payload) == Some(accepted.version.0),
+        "the last \"version\" in update/accepted is not the shadow's: {}",
+        String::from_utf8_lossy(payload)
+    );
+    Ok(accepted.version.0)
+}
+
+fn find(within: &[u8], needle: &[u8]) -> Option<usize> {
+    within.windows(needle.len()).position(|window| window == needle)
+}
+
+fn overwrite(packet: &mut [u8], at: usize, bytes: &[u8]) {
+    if let Some(place) = packet.get_mut(at..at + bytes.len()) {
+        place.copy_from_slice(bytes);
+    }
+}
+
+fn digits(packet: &mut [u8], at: usize, width: usize, mut value: u64) {
+    for byte in packet.iter_mut().skip(at).take(width).rev() {
+        *byte = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+}
+
+fn padded(packet: &mut [u8], at: usize, width: usize, mut value: u64) {
+    for (place, byte) in packet.iter_mut().skip(at).take(width).rev().enumerate() {
+        *byte = if value == 0 && place > 0 { b' ' } else { b'0' + (value % 10) as u8 };
+        value /= 10;
+    }
+}
+
+const VERSION_KEY: &[u8] = b"\"version\":";
+const VERSION_WIDTH: usize = 11;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::bench::frame::{Message, split};
+
+    fn update(protocol: Protocol, count: u64, version: u64) -> Value {
+        let mut out = b"before".to_vec();
+        let template = Template::new(protocol).expect("the template");
+        template.write(&mut out, b"bench-00042", 513, count, version);
+        let (frame, rest) = split(out.get(6..).unwrap_or_default()).expect("well formed").expect("complete");
+        let message = Message::parse(frame, protocol).expect("a PUBLISH");
+        assert_eq!((message.topic, message.packet_id), (&b"shadow/bench-00042/update"[..], Some(513)));
+        assert!(rest.is_empty());
+        serde_json::from_slice(message.payload).expect("JSON")
+    }
+
+    #[test]
+    fn every_update_is_json_names_its_version_and_differs_from_the_last_in_every_field() {
+        for protocol in [Protocol::V311, Protocol::V5] {
+            let mut last = update(protocol, 0, 0);
+            for count in 1..1_000 {
+                let next = update(protocol, count, count * 1_000_003);
+                assert_eq!(next.get("version").and_then(Value::as_u64), Some(count * 1_000_003));
+                for field in ["temperature", "humidity", "rssi", "uptime"] {
+                    let at = format!("/state/reported/{field}");
+                    assert_ne!(next.pointer(&at), last.pointer(&at), "{count} {field}");
+                }
+                last = next;
+            }
+        }
+    }
+
+    #[test]
+    fn the_document_is_about_600_bytes() {
+        let report: Value = serde_json::from_str(&full_report()).expect("JSON");
+        let state = report.get("state").map(Value::to_string).unwrap_or_default();
+        assert!((550..800).contains(&state.len()), "{} bytes", state.len());
+    }
+
+    #[test]
+    fn the_version_is_the_last_one() {
+        let rows = [
+            (r#"{"state":{"version":9},"metadata":{"a":{"version":8}},"version":12,"timestamp":5}"#, Some(12)),
+            (r#"{"pad":"x","version":         7}"#, Some(7)),
+            (r#"{"version":}"#, None),
+            (r#"{"version":99999999999999999999999}"#, None),
+            (r"{}", None),
+        ];
+        for (payload, expected) in rows {
+            assert_eq!(quick_version(payload.as_bytes()), expected, "{payload}");
+        }
+        assert!(
+            parse_version(br#"{"version":3,"metadata":{"a":{"version":2}}}"#).is_err(),
+            "another order is found out"
+        );
+    }
+}

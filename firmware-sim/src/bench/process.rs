@@ -1,0 +1,173 @@
+//! Servers started for a measurement, and what the kernel says of them.
+//!
+//! *Invariant:* a started process is ended and waited for when its [`Server`] goes, however the measurement ends. An
+//! interrupt from a terminal reaches it as well, being in the same process group.
+
+use std::{
+    fs::{self, File},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts `command`, its output to a file in `directory`.
+    ///
+    /// # Errors
+    ///
+    /// It could not be started.
+    pub(crate) fn start(name: &str, mut command: Command, directory: &Path) -> anyhow::Result<Self> {
+        let log = directory.join(format!("{name}.log"));
+        let output = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let child = command.spawn().with_context(|| format!("starting {}", command.get_program().display()))?;
+        Ok(Self { name: name.to_owned(), child, log })
+    }
+
+    /// Waits until it takes connections.
+    ///
+    /// # Errors
+    ///
+    /// It ended, or took too long; the end of its log is in the text.
+    pub(crate) fn wait_until_it_listens(&mut self, address: SocketAddr) -> anyhow::Result<()> {
+        self.wait_until("listens", |_| TcpStream::connect(address).is_ok())
+    }
+
+    /// Waits until it has written `text`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::wait_until_it_listens`].
+    pub(crate) fn wait_until_it_says(&mut self, text: &str) -> anyhow::Result<()> {
+        self.wait_until("is ready", |log| fs::read_to_string(log).is_ok_and(|log| log.contains(text)))
+    }
+
+    fn wait_until(&mut self, what: &str, happened: impl Fn(&Path) -> bool) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_DEADLINE;
+        while !happened(&self.log) {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended with {status} before it {what}:\n{}", self.name, self.log_end());
+            }
+            if Instant::now() > deadline {
+                bail!("{} has not come so far that it {what}:\n{}", self.name, self.log_end());
+            }
+            sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// The process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The last lines it wrote.
+    pub(crate) fn log_end(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().rev().take(10).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    fn ended_within(&mut self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        while Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return true;
+            }
+            sleep(Duration::from_millis(10));
+        }
+        false
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // Not waited for yet, so the id is still this child's.
+            let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+            let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+            if !self.ended_within(STOP_DEADLINE) {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+            }
+        }
+    }
+}
+
+/// A directory that goes with its value.
+#[derive(Debug)]
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Makes one inside `parent`.
+    ///
+    /// # Errors
+    ///
+    /// It could not be made.
+    pub(crate) fn new(parent: &Path, name: &str) -> anyhow::Result<Self> {
+        let path = parent.join(format!("{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// An address on loopback that nobody listens on.
+///
+/// # Errors
+///
+/// There is none left.
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
+}
+
+/// Resident memory of a process, in bytes.
+///
+/// # Errors
+///
+/// There is no such process.
+pub(crate) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kilobytes * 1024)
+}
+
+/// CPU time a process has used, in user and kernel.
+///
+/// # Errors
+///
+/// There is no such process.
+pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The second field is a name in parentheses that may hold anything; utime and stime are 12th and 13th after it.
+    let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
+    let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
+const START_DEADLINE: Duration = Duration::from_secs(20);
+const STOP_DEADLINE: Duration = Duration::from_secs(10);

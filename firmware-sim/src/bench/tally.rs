@@ -1,0 +1,68 @@
+//! What was counted between two moments.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::report::latencies;
+
+/// Counts and latencies of accepted updates.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    updates: u64,
+    /// From publish to accepted, in microseconds.
+    latencies: Histogram<u64>,
+    accepted_bytes: u64,
+}
+
+/// The latencies of a measurement, in milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Latencies {
+    /// Median.
+    pub(crate) p50: f64,
+    /// 99 of 100 are at most this.
+    pub(crate) p99: f64,
+    /// 999 of 1,000 are at most this.
+    pub(crate) p999: f64,
+    /// The longest.
+    pub(crate) max: f64,
+}
+
+impl Tally {
+    /// Nothing yet.
+    pub(crate) fn new() -> Self {
+        Self { updates: 0, latencies: latencies(), accepted_bytes: 0 }
+    }
+
+    /// Begins anew: what was counted until now was warming up.
+    pub(crate) fn reset(&mut self) {
+        self.updates = 0;
+        self.latencies.reset();
+        self.accepted_bytes = 0;
+    }
+
+    /// One update was accepted `latency` after it was published, by a message with a payload of `bytes`.
+    pub(crate) fn accepted(&mut self, latency: Duration, bytes: usize) {
+        self.updates += 1;
+        self.accepted_bytes += bytes as u64;
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.latencies.saturating_record(micros);
+    }
+
+    /// Updates accepted.
+    pub(crate) fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// Mean size of the payload of `accepted`.
+    pub(crate) fn accepted_bytes(&self) -> usize {
+        (self.accepted_bytes / self.updates.max(1)) as usize
+    }
+
+    /// The percentiles.
+    pub(crate) fn latencies(&self) -> Latencies {
+        let at = |quantile: f64| self.latencies.value_at_quantile(quantile) as f64 / 1000.0;
+        Latencies { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: at(1.0) }
+    }
+}

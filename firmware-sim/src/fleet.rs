@@ -1,0 +1,234 @@
+//! `firmware-sim fleet`: builds the fleet, lets it live, brings it to rest, and has it judged.
+//!
+//! Order of the end: first the apps and monitors finish what they began, then the devices obey what is desired until
+//! nothing is left, within a deadline, and each reads its shadow a last time; then the oracle judges. With no
+//! `--duration`, the end begins at the first interrupt; a second one ends the process at once.
+
+use std::{collections::BTreeMap, net::ToSocketAddrs, process::ExitCode, str::FromStr, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
+};
+
+use crate::{
+    device::{Device, Pace},
+    link::Broker,
+    report::Witness,
+    thermostat::OWNED,
+    wire::{DeviceId, Snapshot},
+    writers::{Kind, Writer},
+};
+
+/// Arguments of `fleet`.
+///
+/// The defaults stay well inside the quotas that the service ships with: 20 requests a second for each principal and
+/// shadow, 100 messages a second for each connection.
+#[derive(Debug, Args)]
+pub(crate) struct FleetArgs {
+    /// Thermostats.
+    #[arg(long, short = 'n', default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    devices: u32,
+    /// Address of the broker.
+    #[arg(long, default_value = "127.0.0.1:1883")]
+    broker: String,
+    /// Seconds until the fleet comes to rest; without it, until interrupted.
+    #[arg(long)]
+    duration: Option<f64>,
+    /// Reports a second, of each device.
+    #[arg(long, default_value_t = 0.2, value_parser = rate)]
+    rate: f64,
+    /// Apps that change set points, modes and firmware, racing the devices.
+    #[arg(long, default_value_t = 1)]
+    app_writers: u32,
+    /// Monitors that write tags, racing everybody.
+    #[arg(long, default_value_t = 1)]
+    monitors: u32,
+    /// Edits a second, of each app and monitor.
+    #[arg(long, default_value_t = 1.0, value_parser = rate)]
+    writer_rate: f64,
+    /// Makes devices, chance and physics the same again (the network is not); random without it.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// New connections a second.
+    #[arg(long, default_value_t = 200.0, value_parser = rate)]
+    connect_rate: f64,
+    /// Seconds of physics in a second of the clock.
+    #[arg(long, default_value_t = 60.0, value_parser = rate)]
+    speedup: f64,
+    /// Seconds the devices have at the end to come to agree with what is desired.
+    #[arg(long, default_value_t = 30.0, value_parser = rate)]
+    settle: f64,
+    /// What all names begin with; fleets that run at the same time need different ones.
+    #[arg(long, default_value = "thermostat")]
+    prefix: String,
+    /// Tell each conflict, retry, delta and edit.
+    #[arg(long)]
+    narrate: bool,
+}
+
+/// Runs the fleet to its end.
+///
+/// # Errors
+///
+/// Nothing could be tried: there is no broker, or the runtime could not start.
+pub(crate) fn main(args: FleetArgs) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(run(args))
+}
+
+async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
+    let broker = Broker::from_str(&args.broker)?;
+    wait_for_broker(&args.broker).await?;
+    let seed = args.seed.unwrap_or_else(rand::random);
+    let witness = Arc::new(Witness::new(args.narrate));
+    witness.tell(&format!(
+        "{} thermostats, {} apps, {} monitors on {}, seed {seed}",
+        args.devices, args.app_writers, args.monitors, args.broker
+    ));
+
+    let fleet = Fleet { args, broker, witness: witness.clone(), dice: SmallRng::seed_from_u64(seed) };
+    let progress = tokio::spawn({
+        let witness = witness.clone();
+        async move { witness.show_progress().await }
+    });
+    let finals = fleet.live_and_rest().await;
+    progress.abort();
+    witness.end_progress();
+
+    let violations = witness.with_oracle(|oracle| oracle.judge(&finals, &OWNED));
+    print!("{}", witness.report(&violations));
+    Ok(if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is needed to build and run the clients.
+struct Fleet {
+    args: FleetArgs,
+    broker: Broker,
+    witness: Arc<Witness>,
+    dice: SmallRng,
+}
+
+impl Fleet {
+    /// The last state of every shadow, or why there is none.
+    async fn live_and_rest(mut self) -> BTreeMap<DeviceId, Result<Snapshot, String>> {
+        let (writers_stop, stop) = watch::channel(false);
+        let (devices_rest, rest) = watch::channel(false);
+        let ids: Arc<[DeviceId]> =
+            (1..=self.args.devices).map(|n| DeviceId::new(&format!("{}-{n:04}", self.args.prefix))).collect();
+        let mut devices = self.start_devices(&ids, &rest);
+        let mut writers = self.start_writers(&ids, &stop);
+
+        self.time_to_live().await;
+        self.witness.tell("coming to rest");
+        writers_stop.send_replace(true);
+        while writers.join_next().await.is_some() {}
+        devices_rest.send_replace(true);
+        let deadline = Instant::now() + Duration::from_secs_f64(self.args.settle);
+        let mut finals = BTreeMap::new();
+        while let Ok(Some(ended)) = timeout_at(deadline, devices.join_next()).await {
+            if let Ok((id, last)) = ended {
+                finals.insert(id, last);
+            }
+        }
+        devices.shutdown().await;
+        let late = || Err(format!("not at rest after {} s", self.args.settle));
+        for id in ids.iter() {
+            finals.entry(id.clone()).or_insert_with(late);
+        }
+        finals
+    }
+
+    fn start_devices(
+        &mut self,
+        ids: &[DeviceId],
+        rest: &watch::Receiver<bool>,
+    ) -> JoinSet<(DeviceId, Result<Snapshot, String>)> {
+        let pace = Pace { reading: Duration::from_secs_f64(1.0 / self.args.rate), speedup: self.args.speedup };
+        let begin = Instant::now();
+        let mut devices = JoinSet::new();
+        for (number, id) in (1..).zip(ids) {
+            let (witness, seed) = (self.witness.clone(), self.dice.random());
+            let device = Device::new(id.clone(), number, &self.broker, pace, witness, seed);
+            let start = begin + Duration::from_secs_f64(f64::from(number - 1) / self.args.connect_rate);
+            let (id, rest) = (id.clone(), rest.clone());
+            devices.spawn(async move { (id, device.run(start, rest).await) });
+        }
+        devices
+    }
+
+    fn start_writers(&mut self, ids: &Arc<[DeviceId]>, stop: &watch::Receiver<bool>) -> JoinSet<()> {
+        let pause = Duration::from_secs_f64(1.0 / self.args.writer_rate);
+        let apps = (1..=self.args.app_writers).map(|n| (Kind::App, format!("{}-app-{n}", self.args.prefix)));
+        let monitors = (1..=self.args.monitors).map(|n| (Kind::Monitor, format!("{}-monitor-{n}", self.args.prefix)));
+        let mut writers = JoinSet::new();
+        for (kind, name) in apps.chain(monitors) {
+            let (witness, seed) = (self.witness.clone(), self.dice.random());
+            let name = DeviceId::new(&name);
+            let writer = Writer::new(kind, name, ids.clone(), &self.broker, pause, witness, seed);
+            writers.spawn(writer.run(stop.clone()));
+        }
+        writers
+    }
+
+    /// Until the duration is over or someone interrupts.
+    async fn time_to_live(&self) {
+        let duration = async {
+            match self.args.duration {
+                Some(seconds) => sleep(Duration::from_secs_f64(seconds.max(0.0))).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = duration => {}
+            _ = tokio::signal::ctrl_c() => {
+                tokio::spawn(async {
+                    let _ = tokio::signal::ctrl_c().await;
+                    std::process::exit(1);
+                });
+            }
+        }
+    }
+}
+
+impl FromStr for Broker {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (host, port) = text.rsplit_once(':').with_context(|| format!("{text}: expected HOST:PORT"))?;
+        let port = port.parse().with_context(|| format!("{text}: no such port"))?;
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+/// The service may have been started a moment ago; a fleet that finds nobody says so instead of trying for ever.
+async fn wait_for_broker(address: &str) -> anyhow::Result<()> {
+    let mut addresses = address.to_socket_addrs().with_context(|| format!("looking up {address}"))?;
+    let Some(resolved) = addresses.next() else { bail!("{address} has no address") };
+    let deadline = Instant::now() + BROKER_WAIT;
+    loop {
+        match TcpStream::connect(resolved).await {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(error).with_context(|| format!("no broker answers at {address}; is umbrad running?"));
+            }
+            Err(_) => sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// A positive number.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
+        _ => Err("expected a number above 0".into()),
+    }
+}
+
+/// How long to wait for a broker to answer.
+const BROKER_WAIT: Duration = Duration::from_secs(10);

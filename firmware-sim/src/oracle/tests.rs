@@ -1,0 +1,138 @@
+//! Each kind of violation is found, and what is no violation is not.
+
+use serde_json::json;
+
+use super::*;
+
+/// One accepted update: (writer, required version, version told, changed, state).
+type Row = (&'static str, u64, u64, bool, Value);
+
+fn judged(told: &[Row], version: u64, state: Value, metadata: Value) -> Vec<String> {
+    let device = DeviceId::new("t1");
+    let mut oracle = Oracle::default();
+    for (writer, expected, version, changed, state) in told {
+        oracle.accepted(
+            &device,
+            AcceptedUpdate {
+                writer: DeviceId::new(writer),
+                expected: Version(*expected),
+                version: Version(*version),
+                changed: *changed,
+                state: state.clone(),
+            },
+        );
+    }
+    let found = Snapshot { state, metadata, version: Version(version), client_token: None };
+    let finals = BTreeMap::from([(device, Ok(found))]);
+    oracle.judge(&finals, &["target", "mode"]).iter().map(Violation::to_string).collect()
+}
+
+/// Checks that exactly the violations whose beginnings are given are found.
+fn check(label: &str, told: &[Row], version: u64, state: Value, metadata: Value, expected: &[&str]) {
+    let found = judged(told, version, state, metadata);
+    assert_eq!(found.len(), expected.len(), "{label}: {found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{label}: {found}");
+    }
+}
+
+fn reported(value: Value) -> Value {
+    json!({"reported": value})
+}
+
+#[test]
+fn what_was_kept_is_no_violation() {
+    let one = ("t1", 0, 1, true, reported(json!({"a": 1, "b": 1})));
+    let two = ("t1", 1, 2, true, reported(json!({"a": 2})));
+    let removal = ("t1", 2, 3, true, reported(json!({"b": null})));
+    let end = reported(json!({"a": 2.0}));
+    check("in order", &[one.clone(), two.clone(), removal.clone()], 3, end.clone(), json!({}), &[]);
+    check("told in any order", &[removal, two.clone(), one.clone()], 3, end, json!({}), &[]);
+    let noop = ("t2", 2, 2, false, reported(json!({"a": 2})));
+    check("a no-op keeps the version", &[one, two, noop], 2, reported(json!({"a": 2, "b": 1})), json!({}), &[]);
+}
+
+#[test]
+fn a_lost_update_is_found() {
+    let one = ("t1", 0, 1, true, reported(json!({"a": 1, "b": {"c": 1}})));
+    let two = ("app", 1, 2, true, json!({"desired": {"x": 1}}));
+    let all = [one.clone(), two.clone()];
+    let lost = "lost update: t1 version 1 /reported/b/c: t1";
+    let kept = json!({"reported": {"a": 1, "b": {"c": 1}}, "desired": {"x": 1}});
+    check("kept", &all, 2, kept, json!({}), &[]);
+    let gone = json!({"reported": {"a": 1}, "desired": {"x": 1}});
+    check("gone", &all, 2, gone, json!({}), &[lost]);
+    let other = json!({"reported": {"a": 1, "b": {"c": 7}}, "desired": {"x": 1}});
+    check("another value", &all, 2, other, json!({}), &[lost]);
+    let removed = ("t1", 2, 3, true, reported(json!({"a": null})));
+    let back = json!({"reported": {"a": 1, "b": {"c": 1}}, "desired": {"x": 1}});
+    check("a removal undone", &[one, two, removed], 3, back, json!({}), &["lost update: t1 version 3 /reported/a"]);
+}
+
+#[test]
+fn a_later_write_above_or_below_supersedes() {
+    let below = ("t1", 0, 1, true, reported(json!({"b": {"c": 1}})));
+    let above = ("t1", 1, 2, true, reported(json!({"b": 5})));
+    let end = reported(json!({"b": 5}));
+    check("turned into a scalar", &[below.clone(), above.clone()], 2, end, json!({}), &[]);
+    let into_object = ("t1", 2, 3, true, reported(json!({"b": {"d": 1}})));
+    let end = reported(json!({"b": {"d": 1}}));
+    check("and into an object", &[below.clone(), above, into_object], 3, end, json!({}), &[]);
+    let cleared = ("t1", 1, 2, true, json!({"reported": null}));
+    check("section cleared", &[below, cleared], 2, json!({}), json!({}), &[]);
+}
+
+#[test]
+fn others_may_have_superseded_but_only_where_they_can_have_been() {
+    let one = ("t1", 0, 1, true, reported(json!({"a": 1})));
+    let other = reported(json!({"a": 7}));
+    let lost = "lost update: t1 version 1 /reported/a";
+    let leaf = |version: u64| json!({"reported": {"a": {"version": version, "timestamp": 1}}});
+    check("a version we do not know", std::slice::from_ref(&one), 2, other.clone(), json!({}), &[]);
+    check("the leaf says so", std::slice::from_ref(&one), 2, other.clone(), leaf(2), &[]);
+    check("no later version at all", std::slice::from_ref(&one), 1, other.clone(), json!({}), &[lost]);
+    check("the leaf was not touched since", std::slice::from_ref(&one), 2, other.clone(), leaf(1), &[lost]);
+    let two = ("t1", 1, 2, true, reported(json!({"z": 1})));
+    let other = reported(json!({"a": 7, "z": 1}));
+    check("all versions are ours", &[one.clone(), two.clone()], 2, other.clone(), json!({}), &[lost]);
+    check("the leaf names one of ours", &[one.clone(), two.clone()], 3, other.clone(), leaf(2), &[lost]);
+    check("the leaf names another's", &[one, two], 3, other, leaf(3), &[]);
+}
+
+#[test]
+fn versions_are_told_once_and_follow_what_was_required() {
+    let one = ("t1", 4, 5, true, reported(json!({"a": 1})));
+    let twice = ("app", 4, 5, true, json!({"desired": {"x": 1}}));
+    let end = json!({"reported": {"a": 1}, "desired": {"x": 1}});
+    check("twice", &[one.clone(), twice], 5, end.clone(), json!({}), &["version told twice: t1 version 5"]);
+    let stale = ("app", 3, 6, true, json!({"desired": {"x": 1}}));
+    check("stale", &[one.clone(), stale], 6, end.clone(), json!({}), &["precondition ignored: t1 version 6"]);
+    let moved = ("app", 4, 5, false, json!({"desired": {"x": 1}}));
+    check("a no-op that moved", &[one, moved], 5, end, json!({}), &["precondition ignored: t1 version 5"]);
+}
+
+#[test]
+fn the_final_version_is_not_below_what_was_told() {
+    let one = ("t1", 4, 5, true, reported(json!({"a": 1})));
+    check("behind", &[one], 4, reported(json!({"a": 1})), json!({}), &["final version too low: t1 version 4"]);
+}
+
+#[test]
+fn owned_fields_converge_and_others_need_not() {
+    let end = json!({"desired": {"target": 21, "mode": "eco", "colour": "red"}, "reported": {"target": 21.0}});
+    check("mode", &[], 9, end, json!({}), &["not converged: t1 version 9 /desired/mode"]);
+    let end = json!({"desired": {"target": 21}, "reported": {"target": 20, "mode": "off"}});
+    check("target", &[], 9, end, json!({}), &["not converged: t1 version 9 /desired/target"]);
+}
+
+#[test]
+fn a_shadow_that_was_not_read_is_told() {
+    let mut oracle = Oracle::default();
+    let state = reported(json!({"a": 1}));
+    let writer = DeviceId::new("t1");
+    let update = AcceptedUpdate { writer, expected: Version(0), version: Version(1), changed: true, state };
+    oracle.accepted(&DeviceId::new("t1"), update);
+    let finals = BTreeMap::from([(DeviceId::new("t2"), Err("no connection".to_owned()))]);
+    let found: Vec<_> = oracle.judge(&finals, &[]).iter().map(Violation::to_string).collect();
+    assert_eq!(found, ["not read: t2: no connection", "not read: t1: nobody read it"]);
+}

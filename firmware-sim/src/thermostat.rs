@@ -1,0 +1,249 @@
+//! One thermostat as physics and firmware: a room, a radiator valve, a battery, a radio.
+//!
+//! Pure: time comes in as seconds, chance as a generator, the outside as set points; it knows no broker. What it says
+//! of itself is rounded as a real sensor rounds, so that a room that rests is a document that rests.
+
+use rand::{Rng, RngExt};
+use serde_json::{Map, Value, json};
+
+/// Fields of `desired` that a thermostat acts on and reports back. Any other field is somebody else's affair.
+pub(crate) const OWNED: [&str; 3] = ["target", "mode", "firmware"];
+
+/// Set points a thermostat takes, degrees Celsius.
+pub(crate) const TARGETS: std::ops::RangeInclusive<f64> = 5.0..=35.0;
+
+/// Modes a thermostat knows.
+pub(crate) const MODES: [&str; 3] = ["heat", "eco", "off"];
+
+/// The state of one device. Temperatures in degrees Celsius, times in seconds.
+#[derive(Debug, Clone)]
+pub(crate) struct Thermostat {
+    serial: String,
+    firmware: String,
+    /// A version being installed and the seconds until it runs.
+    installing: Option<(String, f64)>,
+    mode: &'static str,
+    target: f64,
+    room: f64,
+    outside: f64,
+    humidity: f64,
+    /// Opening of the radiator valve, percent.
+    valve: f64,
+    /// Charge left, percent.
+    battery: f64,
+    /// Signal strength, dBm.
+    rssi: f64,
+    channel: u8,
+    uptime: f64,
+}
+
+impl Thermostat {
+    /// A device that has just been switched on in some room.
+    pub(crate) fn new(number: u32, dice: &mut impl Rng) -> Self {
+        Self {
+            serial: format!("UT2-{number:06}-{:04x}", dice.random::<u16>()),
+            firmware: "1.4.2".into(),
+            installing: None,
+            mode: "heat",
+            target: 20.0,
+            room: dice.random_range(14.0..19.0),
+            outside: dice.random_range(-5.0..12.0),
+            humidity: dice.random_range(35.0..60.0),
+            valve: 0.0,
+            battery: dice.random_range(60.0..100.0),
+            rssi: dice.random_range(-80.0..-45.0),
+            channel: dice.random_range(1..=13),
+            uptime: 0.0,
+        }
+    }
+
+    /// Lets `seconds` pass.
+    pub(crate) fn step(&mut self, seconds: f64, dice: &mut impl Rng) {
+        self.uptime += seconds;
+        self.install(seconds);
+        let moved = self.regulate();
+        self.warm(seconds);
+        self.humidity = (self.humidity + dice.random_range(-0.4..0.4)).clamp(20.0, 80.0);
+        self.rssi = (self.rssi + dice.random_range(-1.5..1.5)).clamp(-92.0, -38.0);
+        // A valve motor empties a battery in about a year of use, a sleeping radio in about five.
+        self.battery = (self.battery - moved * 2e-4 - seconds * 6e-7).max(0.0);
+    }
+
+    /// Takes over what is wanted and possible; a set point or mode it does not know is left unanswered.
+    pub(crate) fn apply(&mut self, desired: &Map<String, Value>) {
+        if let Some(target) = desired.get("target").and_then(Value::as_f64).filter(|t| TARGETS.contains(t)) {
+            self.target = target;
+        }
+        if let Some(mode) = desired.get("mode").and_then(Value::as_str) {
+            self.mode = MODES.iter().find(|known| **known == mode).copied().unwrap_or(self.mode);
+        }
+        if let Some(firmware) = desired.get("firmware").and_then(Value::as_str) {
+            let already = self.installing.as_ref().map_or(self.firmware.as_str(), |(coming, _)| coming);
+            if firmware != already && firmware.len() <= 16 {
+                self.installing = Some((firmware.into(), Self::INSTALL_SECONDS));
+            }
+        }
+    }
+
+    /// Ends a running installation at once, for a fleet that is asked to come to rest.
+    pub(crate) fn finish_installing(&mut self) {
+        self.install(f64::INFINITY);
+    }
+
+    /// The whole of `reported`: some 500 bytes.
+    pub(crate) fn report(&self) -> Map<String, Value> {
+        let report = json!({
+            "model": "umbra-thermostat-2",
+            "serial": self.serial,
+            "firmware": self.firmware,
+            "mode": self.mode,
+            "target": self.target,
+            "temperature": tenths(self.room),
+            "humidity": self.humidity.round(),
+            "valve": self.valve.round(),
+            "battery": {"percent": tenths(self.battery), "volts": tenths(2.4 + self.battery / 100.0)},
+            "network": {"ssid": "building-automation", "channel": self.channel, "rssi": (self.rssi / 3.0).round() * 3.0,
+                "address": format!("10.20.{}.{}", self.channel, self.serial.len())},
+            "limits": {"min": TARGETS.start(), "max": TARGETS.end()},
+            "modes": MODES,
+            "features": ["window-open", "child-lock", "frost-guard", "valve-exercise", "summer-mode"],
+            "uptime": self.uptime.floor(),
+        });
+        match report {
+            Value::Object(report) => report,
+            _ => Map::new(),
+        }
+    }
+
+    fn install(&mut self, seconds: f64) {
+        if let Some((firmware, left)) = self.installing.take() {
+            if left > seconds {
+                self.installing = Some((firmware, left - seconds));
+            } else {
+                self.firmware = firmware;
+                self.uptime = 0.0;
+            }
+        }
+    }
+
+    /// Sets the valve for what is wanted; says how many percent it moved.
+    fn regulate(&mut self) -> f64 {
+        let wanted = match self.mode {
+            "heat" => self.target,
+            "eco" => self.target - 3.0,
+            // Off still keeps the pipes from freezing.
+            _ => *TARGETS.start(),
+        };
+        let opening = ((wanted - self.room) * 40.0 + 20.0).clamp(0.0, 100.0);
+        let moved = (opening - self.valve).abs();
+        // A motor that followed every twitch would be worn in a winter.
+        if moved < 3.0 {
+            return 0.0;
+        }
+        self.valve = opening;
+        moved
+    }
+
+    /// The room loses heat to the outside and gains it from the radiator. Solved for the whole step (Newton's law of
+    /// cooling has an exponential for an answer), so that a long step is as stable as many short ones.
+    fn warm(&mut self, seconds: f64) {
+        let rest = self.outside + Self::RADIATOR_LIFT * self.valve / 100.0;
+        self.room = rest + (self.room - rest) * (-seconds / Self::ROOM_SECONDS).exp();
+    }
+
+    /// How far a fully open valve lifts a room above the outside, in the end.
+    const RADIATOR_LIFT: f64 = 40.0;
+    /// Time in which a room goes 63 % of the way to where it is heading.
+    const ROOM_SECONDS: f64 = 3.0 * 3600.0;
+    /// Time an update of the firmware takes.
+    const INSTALL_SECONDS: f64 = 90.0;
+}
+
+fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::SmallRng};
+
+    use super::*;
+
+    fn after(hours: f64, desired: Value) -> Thermostat {
+        let mut dice = SmallRng::seed_from_u64(7);
+        let mut device = Thermostat::new(1, &mut dice);
+        device.apply(desired.as_object().unwrap_or(&Map::new()));
+        for _ in 0..(hours * 60.0) as u32 {
+            device.step(60.0, &mut dice);
+        }
+        device
+    }
+
+    #[test]
+    fn a_room_comes_to_rest_near_what_is_wanted() {
+        for (label, desired, low, high) in [
+            ("heat", json!({"target": 22.0, "mode": "heat"}), 21.0, 23.0),
+            ("eco lowers by three", json!({"target": 22.0, "mode": "eco"}), 18.0, 20.0),
+            ("off falls to the outside or the frost guard", json!({"target": 22.0, "mode": "off"}), -5.0, 12.5),
+        ] {
+            let room = after(48.0, desired).room;
+            assert!((low..=high).contains(&room), "{label}: {room}");
+        }
+    }
+
+    #[test]
+    fn a_long_step_is_as_stable_as_short_ones() {
+        let mut dice = SmallRng::seed_from_u64(7);
+        let mut device = Thermostat::new(1, &mut dice);
+        for _ in 0..100 {
+            device.step(24.0 * 3600.0, &mut dice);
+            assert!((-10.0..60.0).contains(&device.room), "{}", device.room);
+        }
+    }
+
+    #[test]
+    fn what_it_does_not_know_is_left_unanswered() {
+        for (label, desired) in [
+            ("too hot", json!({"target": 99})),
+            ("not a number", json!({"target": "warm"})),
+            ("no such mode", json!({"mode": "sauna"})),
+            ("another's field", json!({"colour": "red"})),
+        ] {
+            let (before, after) = (after(0.0, json!({})).report(), after(0.0, desired).report());
+            assert_eq!(before, after, "{label}");
+        }
+    }
+
+    #[test]
+    fn firmware_takes_its_time_and_starts_anew() {
+        let mut device = after(1.0, json!({}));
+        let desired = json!({"firmware": "1.5.0"});
+        let desired = desired.as_object().cloned().unwrap_or_default();
+        let mut dice = SmallRng::seed_from_u64(7);
+        device.apply(&desired);
+        device.step(60.0, &mut dice);
+        assert_eq!(device.report().get("firmware"), Some(&json!("1.4.2")), "still installing");
+        device.apply(&desired);
+        device.step(60.0, &mut dice);
+        assert_eq!(device.report().get("firmware"), Some(&json!("1.5.0")), "asking twice does not start it over");
+        assert_eq!(device.report().get("uptime"), Some(&json!(0.0)));
+        let downgrade = json!({"firmware": "1.4.2"});
+        device.apply(downgrade.as_object().unwrap_or(&Map::new()));
+        device.finish_installing();
+        assert_eq!(device.report().get("firmware"), Some(&json!("1.4.2")));
+    }
+
+    #[test]
+    fn the_battery_only_falls_and_a_report_is_small() {
+        let mut dice = SmallRng::seed_from_u64(7);
+        let mut device = Thermostat::new(1, &mut dice);
+        let mut before = device.battery;
+        for _ in 0..10_000 {
+            device.step(600.0, &mut dice);
+            assert!(device.battery <= before && device.battery >= 0.0);
+            before = device.battery;
+        }
+        let bytes = serde_json::to_vec(&device.report()).map_or(0, |bytes| bytes.len());
+        assert!((400..700).contains(&bytes), "{bytes} bytes");
+    }
+}

@@ -1,0 +1,25 @@
+# Short names for what the scripts do; none of it needs `just`.
+
+# Lists the recipes.
+default:
+    @just --list
+
+# Starts the service with a simulated fleet: `just demo --devices 100 --duration 30`.
+demo *arguments:
+    ./demo {{arguments}}
+
+# Installs what the tests need and runs them all, or some: `just test --test config`.
+test *arguments:
+    ./test {{arguments}}
+
+# What must pass before a change lands.
+ci:
+    .ci/run
+
+# Formats the code.
+format:
+    cargo fmt --all
+
+# Lints the code.
+lint:
+    cargo clippy --locked --workspace --all-targets -- -D warnings

@@ -1,0 +1,69 @@
+//! Who is asking, and what they may see.
+//!
+//! So far every connection is anonymous and may do everything, as the listener's role `admin` says; the types are
+//! here so that every request carries its principal and every event passes [`Access::projection`] on its way out.
+
+pub mod projection;
+
+use std::sync::Arc;
+
+pub use projection::Projection;
+
+use crate::shadow::ShadowKey;
+
+/// The identity a request is made under, as recorded in metadata and history.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Principal(Arc<str>);
+
+/// What one connection may do.
+#[derive(Clone, Debug)]
+pub struct Access {
+    principal: Principal,
+    receives: fn(&str) -> bool,
+}
+
+impl Principal {
+    /// A client on a listener that asks for no proof: `anonymous/<client id>`.
+    #[must_use]
+    pub fn anonymous(client_id: &str) -> Self {
+        Self(format!("anonymous/{client_id}").into())
+    }
+
+    /// The name, shared.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.0
+    }
+}
+
+impl Access {
+    /// Everything, for `principal`: the role `admin`.
+    #[must_use]
+    pub fn admin(principal: Principal) -> Self {
+        Self { principal, receives: |_| true }
+    }
+
+    /// Whose access this is.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// Whether a message on `topic` may be delivered.
+    #[must_use]
+    pub fn may_receive(&self, topic: &str) -> bool {
+        (self.receives)(topic)
+    }
+
+    /// Access that may receive the topics that `receives` tells.
+    #[cfg(test)]
+    pub(crate) fn receiving(receives: fn(&str) -> bool) -> Self {
+        Self { principal: Principal::anonymous("test"), receives }
+    }
+
+    /// The part of `key`'s shadow that may be read; `None`: nothing.
+    #[must_use]
+    pub fn projection(&self, _key: &ShadowKey) -> Option<Projection> {
+        Some(Projection::ALL)
+    }
+}

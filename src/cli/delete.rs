@@ -1,0 +1,31 @@
+//! `umbrad delete`
+
+use clap::Args;
+use serde_json::json;
+
+use super::{
+    Exit, request,
+    shadow_args::{BrokerArgs, ShadowArgs},
+};
+
+/// Delete the shadow of a device. Its versions go on from where they were if it is written again.
+#[derive(Debug, Args)]
+pub(super) struct Delete {
+    #[command(flatten)]
+    shadow: ShadowArgs,
+    /// Only if this is the current version.
+    #[arg(long, value_name = "VERSION")]
+    version: Option<u64>,
+    #[command(flatten)]
+    broker: BrokerArgs,
+}
+
+impl Delete {
+    pub(super) async fn run(self) -> Exit {
+        request::run(&self.broker, &self.shadow.topic("delete"), self.payload()).await
+    }
+
+    fn payload(&self) -> String {
+        self.version.map(|version| json!({ "version": version }).to_string()).unwrap_or_default()
+    }
+}

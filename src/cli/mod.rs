@@ -1,0 +1,82 @@
+//! The command line: `serve` runs the server, the others are a small MQTT client for people and scripts.
+//!
+//! Results go to standard output as JSON, everything else to standard error. A subcommand ends in an [`Exit`]; what it
+//! has to say about a failure it has said by then.
+//!
+//! `connection` is one command's MQTT 5 connection, `request` sends a request and waits for its reply, `shadow_args`
+//! are the arguments that name a shadow. The client commands know the wire contract and how names are spelled, and
+//! nothing else of the server.
+
+mod connection;
+mod delete;
+mod get;
+mod output;
+mod request;
+mod serve;
+mod shadow_args;
+mod update;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  failed: no connection, no reply in time, or the server ended on an error
+  2  usage: arguments or configuration are wrong
+  3  the service rejected the request; standard error says why
+  4  serve: the store cannot be opened (unknown format, corrupt, or in use)";
+
+/// A self-hosted MQTT broker that keeps the shadow of every device under optimistic concurrency.
+#[derive(Debug, Parser)]
+#[command(name = "umbrad", version, about, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    CheckConfig(serve::CheckConfig),
+    Get(get::Get),
+    Update(update::Update),
+    Delete(delete::Delete),
+    Watch(watch::Watch),
+}
+
+/// How a subcommand ended; the number is the process's exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// No connection, no reply, or an error of the server while it ran.
+    Failed = 1,
+    /// Wrong arguments (clap exits with the same code) or configuration.
+    Usage = 2,
+    /// The service rejected the request.
+    Rejected = 3,
+    /// The store cannot be opened.
+    Store = 4,
+}
+
+impl Cli {
+    /// Runs the subcommand.
+    pub async fn run(self) -> Exit {
+        match self.command {
+            Command::Serve(serve) => serve.run().await,
+            Command::CheckConfig(check) => check.run(),
+            Command::Get(get) => get.run().await,
+            Command::Update(update) => update.run().await,
+            Command::Delete(delete) => delete.run().await,
+            Command::Watch(watch) => watch.run().await,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}

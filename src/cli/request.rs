@@ -1,0 +1,132 @@
+//! A shadow request and its reply.
+//!
+//! The reply is asked for on a topic of this command's own (MQTT 5 Response Topic and Correlation Data), so that no
+//! other client's reply can be taken for it, and a request that the service cannot even parse is answered too.
+
+use std::{fmt, time::Duration};
+
+use bytes::Bytes;
+use rumqttc::v5::mqttbytes::v5::{Packet, PublishProperties};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::{
+    Exit,
+    connection::{Connection, Failure, nonce, refusal},
+    output::{complain, print},
+    shadow_args::BrokerArgs,
+};
+
+/// How long a reply may come after an acknowledgement that refuses the request.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Sends `payload` to `topic`, prints the reply, and says how that ended.
+pub(super) async fn run(broker: &BrokerArgs, topic: &str, payload: String) -> Exit {
+    match exchange(broker, topic, payload).await {
+        Ok(reply) => match Rejection::of(&reply) {
+            None => print(&reply),
+            Some(rejection) => complain(&rejection, Exit::Rejected),
+        },
+        Err(failure) => complain(&failure, Exit::Failed),
+    }
+}
+
+async fn exchange(broker: &BrokerArgs, topic: &str, payload: String) -> Result<Value, Failure> {
+    let mut connection = Connection::open(broker).await?;
+    let id = nonce();
+    let replies = format!("umbrad-reply/{id}");
+    connection.subscribe(vec![replies.clone()]).await?;
+    let properties = PublishProperties {
+        response_topic: Some(replies),
+        correlation_data: Some(Bytes::from(id.clone())),
+        ..PublishProperties::default()
+    };
+    connection.publish(topic, payload, properties).await?;
+    let reply = reply(&mut connection, &id).await;
+    connection.close().await;
+    reply
+}
+
+/// Waits for the reply to the request `id`.
+async fn reply(connection: &mut Connection, id: &str) -> Result<Value, Failure> {
+    let mut deadline = connection.deadline();
+    let mut refused = None;
+    loop {
+        match connection.packet_by(deadline, "reply").await {
+            Ok(Packet::Publish(publish)) => {
+                let correlation = publish.properties.and_then(|properties| properties.correlation_data);
+                if let (true, Ok(reply)) =
+                    (correlation.is_some_and(|data| data == id.as_bytes()), serde_json::from_slice(&publish.payload))
+                {
+                    return Ok(reply);
+                }
+            }
+            Ok(Packet::PubAck(ack)) => {
+                refused = refusal(ack);
+                if refused.is_some() {
+                    deadline = deadline.min(Instant::now() + GRACE);
+                }
+            }
+            Ok(_) => {}
+            Err(failure) => return Err(refused.map_or(failure, Failure::Request)),
+        }
+    }
+}
+
+/// What a rejected request is told.
+pub(super) struct Rejection<'a> {
+    code: u64,
+    reply: &'a Value,
+}
+
+impl<'a> Rejection<'a> {
+    /// `reply` as a rejection, if it is one: only a rejection has a `code`.
+    pub(super) fn of(reply: &'a Value) -> Option<Self> {
+        let code = reply.get("code")?.as_u64()?;
+        Some(Self { code, reply })
+    }
+}
+
+impl fmt::Display for Rejection<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |key| self.reply.get(key).and_then(Value::as_str).unwrap_or("?");
+        write!(f, "rejected: {} {}: {}", self.code, text("error"), text("message"))?;
+        let number = |key| self.reply.get(key).and_then(Value::as_u64);
+        if let Some(expected) = number("expected") {
+            write!(f, "; expected version {expected}")?;
+        }
+        if let Some(version) = number("version") {
+            write!(f, "; current version {version}")?;
+        }
+        number("retryAfterMs").map_or(Ok(()), |wait| write!(f, "; try again in {wait} ms"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rejections_are_told_on_one_line() {
+        for (reply, told) in [
+            (json!({"state": {}, "version": 8}), None),
+            (
+                json!({"code": 409, "error": "version-conflict", "message": "Version conflict", "expected": 7, "version": 9}),
+                Some("rejected: 409 version-conflict: Version conflict; expected version 7; current version 9"),
+            ),
+            (
+                json!({"code": 404, "error": "not-found", "message": "No shadow exists with name: 'a'"}),
+                Some("rejected: 404 not-found: No shadow exists with name: 'a'"),
+            ),
+            (
+                json!({"code": 429, "error": "too-many-requests", "message": "slow", "retryAfterMs": 50}),
+                Some("rejected: 429 too-many-requests: slow; try again in 50 ms"),
+            ),
+            (json!({"code": 500}), Some("rejected: 500 ?: ?")),
+        ] {
+            assert_eq!(Rejection::of(&reply).map(|rejection| rejection.to_string()).as_deref(), told);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! `umbrad serve` and `umbrad check-config`.
+
+use std::{future, path::PathBuf, process};
+
+use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Exit, output::complain};
+use crate::{
+    config::{Arguments, Config, ConfigError},
+    logging,
+    server::{self, ServeError},
+};
+
+/// Run the server until SIGTERM or SIGINT.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    source: Source,
+    /// The store file; wins over the configuration.
+    #[arg(long, value_name = "PATH")]
+    store: Option<String>,
+    /// Where to listen, such as 127.0.0.1:1883; may be repeated. Takes the place of the configured listeners.
+    #[arg(long, value_name = "ADDR")]
+    bind: Vec<String>,
+}
+
+/// Say whether a configuration, with the environment over it, would be accepted.
+#[derive(Debug, Args)]
+pub(super) struct CheckConfig {
+    #[command(flatten)]
+    source: Source,
+}
+
+#[derive(Debug, Args)]
+struct Source {
+    /// The configuration; without it, the defaults. UMBRA__SECTION__KEY in the environment wins over both.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> Exit {
+        let arguments = Arguments { store: self.store, bind: self.bind };
+        let config = match self.source.load(&arguments) {
+            Ok(config) => config,
+            Err(error) => return complain(&error, Exit::Usage),
+        };
+        if let Err(error) = logging::start(&config.log) {
+            return complain(&error, Exit::Failed);
+        }
+        raise_file_limit();
+        let shutdown = match Shutdown::listen() {
+            Ok(shutdown) => shutdown,
+            Err(error) => return complain(&error, Exit::Failed),
+        };
+        match server::run(config, shutdown.asked()).await {
+            Ok(()) => Exit::Done,
+            Err(error) => {
+                tracing::error!(%error, "the server ended");
+                match error {
+                    ServeError::Store { .. } => Exit::Store,
+                    ServeError::Bind { .. } | ServeError::Thread(_) => Exit::Failed,
+                }
+            }
+        }
+    }
+}
+
+impl CheckConfig {
+    pub(super) fn run(self) -> Exit {
+        match self.source.load(&Arguments::default()) {
+            Ok(_) => Exit::Done,
+            Err(error) => complain(&error, Exit::Usage),
+        }
+    }
+}
+
+impl Source {
+    fn load(&self, arguments: &Arguments) -> Result<Config, ConfigError> {
+        // A variable that is not Unicode cannot be one of ours.
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
+        Config::load(self.config.as_deref(), environment, arguments)
+    }
+}
+
+/// The signals that end the server.
+struct Shutdown {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Shutdown {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Resolves at the first signal. A second one ends the process at once: whoever asks twice does not want to wait
+    /// for clients to be told; what was accepted is on disk either way.
+    async fn asked(mut self) {
+        let name = self.next().await;
+        tracing::info!(signal = name, "shutting down; a second signal ends the process at once");
+        tokio::spawn(async move {
+            let name = self.next().await;
+            tracing::warn!(signal = name, "ended without waiting");
+            process::exit(Exit::Failed as i32);
+        });
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            Some(()) = self.terminate.recv() => "SIGTERM",
+            Some(()) = self.interrupt.recv() => "SIGINT",
+            else => future::pending().await,
+        }
+    }
+}
+
+/// Every connection is a file. Raises how many this process may have open to the most it may give itself.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let shown = |files: Option<u64>| files.map_or_else(|| "unlimited".to_owned(), |files| files.to_string());
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => tracing::info!(from = shown(limit.current), to = shown(limit.maximum), "open file limit"),
+        Err(error) => tracing::warn!(at = shown(limit.current), %error, "cannot raise the open file limit"),
+    }
+}

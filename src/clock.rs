@@ -1,0 +1,109 @@
+//! Where wall time enters.
+//!
+//! Everything that writes a timestamp takes it from a [`Clock`] that was handed to it; nothing else asks the system for
+//! the date. What only measures (deadlines, keep-alive, rates) uses `tokio::time` or `std::time::Instant`, which never
+//! go back, and not this.
+//!
+//! Wall time may jump, in both directions: an operator sets it, a machine wakes up without a battery. Then timestamps in
+//! metadata jump with it and may be smaller than earlier ones. Nothing is decided by them: versions and the journal's
+//! sequence carry all order, so these only rise. What is kept for a time (journal entries, idempotency keys) is kept
+//! longer or shorter by the jump.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::shadow::Timestamp;
+
+/// Tells the time since 1970-01-01T00:00:00Z. Clones tell the same time.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug, Default)]
+enum Source {
+    #[default]
+    System,
+    /// Milliseconds, moved by [`ManualClock`] alone.
+    Manual(Arc<AtomicU64>),
+}
+
+/// Moves a [`Clock`] by hand, in tests.
+#[derive(Clone, Debug)]
+pub struct ManualClock(Arc<AtomicU64>);
+
+impl Clock {
+    /// The machine's.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// One that stands at `start` until it is moved.
+    #[must_use]
+    pub fn manual(start: Duration) -> (Self, ManualClock) {
+        let time = Arc::new(AtomicU64::new(milliseconds(start)));
+        (Self(Source::Manual(Arc::clone(&time))), ManualClock(time))
+    }
+
+    /// Whole seconds. 0 while the machine believes to be before 1970.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        Timestamp(self.now_milliseconds() / 1_000)
+    }
+
+    /// Milliseconds. 0 while the machine believes to be before 1970.
+    #[must_use]
+    pub fn now_milliseconds(&self) -> u64 {
+        match &self.0 {
+            Source::System => milliseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
+            Source::Manual(time) => time.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl ManualClock {
+    /// Jumps to `time` since 1970, forwards or backwards.
+    pub fn set(&self, time: Duration) {
+        self.0.store(milliseconds(time), Ordering::Relaxed);
+    }
+
+    /// Goes on by `step`.
+    pub fn advance(&self, step: Duration) {
+        let step = milliseconds(step);
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |time| Some(time.saturating_add(step)));
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_only_by_hand_and_back_too() {
+        let (clock, hand) = Clock::manual(Duration::from_millis(1_500));
+        let other = clock.clone();
+        assert_eq!((clock.now(), clock.now_milliseconds()), (Timestamp(1), 1_500));
+        hand.advance(Duration::from_secs(2));
+        assert_eq!((other.now(), other.now_milliseconds()), (Timestamp(3), 3_500));
+        hand.set(Duration::from_secs(1));
+        assert_eq!(clock.now(), Timestamp(1));
+        hand.advance(Duration::MAX);
+        assert_eq!(clock.now_milliseconds(), u64::MAX);
+    }
+
+    #[test]
+    fn the_system_clock_tells_this_century() {
+        let clock = Clock::system();
+        let seconds = clock.now().0;
+        assert!((1_700_000_000..4_100_000_000).contains(&seconds), "{seconds}");
+        assert!(clock.now_milliseconds() / 1_000 >= seconds);
+    }
+}

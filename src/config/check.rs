@@ -1,0 +1,280 @@
+//! From the configuration as written to the checked one: ranges, and rules between values.
+
+use std::{collections::HashSet, net::SocketAddr, num::NonZeroU16, ops::RangeInclusive, time::Duration};
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+use super::{
+    Config, Limits, ListenerConfig, LogConfig, LogFormat, Role, StoreConfig,
+    error::{Fault, Problem},
+    raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
+    units::{Count, Period, Size, Text},
+};
+use crate::limits::{self as hard, KIB, MIB};
+
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+const DAY: u64 = 24 * 60 * MINUTE;
+
+/// Checks everything; the first fault ends it.
+pub(super) fn check(raw: RawConfig) -> Result<Config, Fault> {
+    let limits = limits(&raw.limits)?;
+    let store = store(&raw.store)?;
+    let listeners = raw.listener.iter().enumerate();
+    let listeners = listeners.map(|(index, raw)| listener(index, raw)).collect::<Result<Vec<_>, _>>()?;
+    check_packet(&limits)?;
+    check_sessions(&limits)?;
+    check_listeners(&listeners, raw.allow_anonymous_anywhere.0)?;
+    Ok(Config { store, listeners, limits, log: log(&raw.log)? })
+}
+
+fn store(raw: &RawStore) -> Result<StoreConfig, Fault> {
+    let at = Section("store".into());
+    Ok(StoreConfig {
+        path: at.filled("path", &raw.path)?.into(),
+        cache_bytes: at.number("cache_bytes", raw.cache_bytes, MIB..=hard::CACHE_BYTES_MAX)?,
+        documents_cached: at.number("documents_cached", raw.documents_cached, 1..=hard::DOCUMENTS_CACHED_MAX)?,
+        document_cache_bytes: at.number(
+            "document_cache_bytes",
+            raw.document_cache_bytes,
+            MIB..=hard::CACHE_BYTES_MAX,
+        )?,
+        quick_repair: raw.quick_repair.0,
+        journal_bytes_max: at.number("journal_bytes_max", raw.journal_bytes_max, 16 * MIB..=hard::JOURNAL_BYTES_MAX)?,
+        journal_age_max: at.duration("journal_age_max", raw.journal_age_max, MINUTE..=hard::DAYS_MAX * DAY)?,
+        lag_entries_max: at.number("lag_entries_max", raw.lag_entries_max, 1..=hard::LAG_ENTRIES_MAX)?,
+        lag_bytes_max: at.number("lag_bytes_max", raw.lag_bytes_max, 64 * KIB..=hard::LAG_BYTES_MAX)?,
+        free_disk_min: at.number("free_disk_min", raw.free_disk_min, 0..=hard::JOURNAL_BYTES_MAX)?,
+    })
+}
+
+fn listener(index: usize, raw: &RawListener) -> Result<ListenerConfig, Fault> {
+    let at = Section(format!("listener[{index}]"));
+    let name = at.filled("name", &raw.name)?;
+    if name.chars().count() > 64 {
+        return Err(at.invalid("name", "is longer than 64 characters".into()));
+    }
+    let bind = raw.bind.0.parse::<SocketAddr>().map_err(|_| {
+        at.invalid("bind", format!("is {:?}, but must be an IP address and a port, such as 127.0.0.1:1883", raw.bind.0))
+    })?;
+    Ok(ListenerConfig {
+        name,
+        bind,
+        anonymous: raw.anonymous.0,
+        anonymous_role: at.choice("anonymous_role", &raw.anonymous_role, &[("admin", Role::Admin)])?,
+        connections_max: at.number("connections_max", raw.connections_max, 1..=hard::CONNECTIONS_MAX)?,
+        connect_timeout: at.duration("connect_timeout", raw.connect_timeout, 100..=5 * MINUTE)?,
+    })
+}
+
+fn limits(raw: &RawLimits) -> Result<Limits, Fault> {
+    let at = Section("limits".into());
+    let document = 64..=hard::DOCUMENT_BYTES_MAX;
+    let rate = 1..=hard::REQUESTS_PER_SECOND_MAX;
+    let receive_maximum = at.number("receive_maximum", raw.receive_maximum, 1..=hard::RECEIVE_MAXIMUM_MAX)?;
+    Ok(Limits {
+        document_bytes_max: at.number("document_bytes_max", raw.document_bytes_max, document.clone())?,
+        tags_bytes_max: at.number("tags_bytes_max", raw.tags_bytes_max, document)?,
+        leaves_max: at.number("leaves_max", raw.leaves_max, 1..=hard::LEAVES_MAX)?,
+        depth_max: at.number("depth_max", raw.depth_max, 1..=hard::DEPTH_MAX)?,
+        path_tombstones_max: at.number(
+            "path_tombstones_max",
+            raw.path_tombstones_max,
+            0..=hard::PATH_TOMBSTONES_MAX,
+        )?,
+        shadow_names_max: at.number("shadow_names_max", raw.shadow_names_max, 1..=hard::SHADOW_NAMES_MAX)?,
+        packet_bytes_max: at.number("packet_bytes_max", raw.packet_bytes_max, KIB..=hard::PACKET_BYTES_MAX)?,
+        topic_bytes_max: at.number(
+            "topic_bytes_max",
+            raw.topic_bytes_max,
+            hard::TOPIC_BYTES_MIN..=hard::TOPIC_BYTES_MAX,
+        )?,
+        filters_per_subscribe_max: at.number(
+            "filters_per_subscribe_max",
+            raw.filters_per_subscribe_max,
+            1..=hard::FILTERS_PER_SUBSCRIBE_MAX,
+        )?,
+        filters_per_session_max: at.number(
+            "filters_per_session_max",
+            raw.filters_per_session_max,
+            1..=hard::FILTERS_PER_SESSION_MAX,
+        )?,
+        requests_in_flight_max: at.number(
+            "requests_in_flight_max",
+            raw.requests_in_flight_max,
+            1..=hard::REQUESTS_IN_FLIGHT_MAX,
+        )?,
+        requests_per_second: at.number("requests_per_second", raw.requests_per_second, rate.clone())?,
+        requests_burst: at.number("requests_burst", raw.requests_burst, rate)?,
+        publishes_per_second: at.number(
+            "publishes_per_second",
+            raw.publishes_per_second,
+            1..=hard::PUBLISHES_PER_SECOND_MAX,
+        )?,
+        outbox_bytes_max: at.number("outbox_bytes_max", raw.outbox_bytes_max, 16 * KIB..=hard::QUEUE_BYTES_MAX)?,
+        session_queue_bytes_max: at.number(
+            "session_queue_bytes_max",
+            raw.session_queue_bytes_max,
+            0..=hard::QUEUE_BYTES_MAX,
+        )?,
+        retained_messages_max: at.number(
+            "retained_messages_max",
+            raw.retained_messages_max,
+            0..=hard::RETAINED_MESSAGES_MAX,
+        )?,
+        retained_bytes_max: at.number("retained_bytes_max", raw.retained_bytes_max, 0..=hard::RETAINED_BYTES_MAX)?,
+        sessions_max: at.number("sessions_max", raw.sessions_max, 1..=hard::SESSIONS_MAX)?,
+        session_expiry_max: at.seconds("session_expiry_max", raw.session_expiry_max, 0..=hard::DAYS_MAX * DAY)?,
+        connections_max: at.number("connections_max", raw.connections_max, 1..=hard::CONNECTIONS_MAX)?,
+        receive_maximum: NonZeroU16::new(receive_maximum).unwrap_or(NonZeroU16::MIN),
+        topic_alias_max: at.number("topic_alias_max", raw.topic_alias_max, 0..=hard::TOPIC_ALIAS_MAX)?,
+        keep_alive_max: at.seconds(
+            "keep_alive_max",
+            raw.keep_alive_max,
+            10 * SECOND..=hard::KEEP_ALIVE_SECONDS_MAX * SECOND,
+        )?,
+    })
+}
+
+fn log(raw: &RawLog) -> Result<LogConfig, Fault> {
+    let at = Section("log".into());
+    // `Targets` would take a misspelt level for the name of a module, and log nothing else.
+    let is_level = |part: &str| part.rsplit('=').next().is_some_and(|level| level.parse::<LevelFilter>().is_ok());
+    let text = &raw.level.0;
+    let filter = text.parse::<Targets>().ok().filter(|_| text.split(',').all(is_level)).ok_or_else(|| {
+        let wanted = "off, error, warn, info, debug or trace, or a list such as \"info,umbrad::store=debug\"";
+        at.invalid("level", format!("is {text:?}, but must be {wanted}"))
+    })?;
+    let formats = [("human", LogFormat::Human), ("json", LogFormat::Json)];
+    Ok(LogConfig { filter, format: at.choice("format", &raw.format, &formats)? })
+}
+
+/// The largest document must fit a packet, or a client could be given a shadow that it cannot send back.
+fn check_packet(limits: &Limits) -> Result<(), Fault> {
+    let least = (limits.document_bytes_max + limits.tags_bytes_max) as u64 + hard::ENVELOPE_BYTES;
+    if limits.packet_bytes_max as u64 >= least {
+        return Ok(());
+    }
+    let (given, least) = (Size(limits.packet_bytes_max as u64), Size(least));
+    let sum = "document_bytes_max, tags_bytes_max and 4 KiB around them";
+    Err(Section("limits".into())
+        .invalid("packet_bytes_max", format!("is {given}, but must be at least {least}: {sum}")))
+}
+
+/// Every connection has a session.
+fn check_sessions(limits: &Limits) -> Result<(), Fault> {
+    if limits.sessions_max >= limits.connections_max {
+        return Ok(());
+    }
+    let told = format!("is {}, but must be at least connections_max, {}", limits.sessions_max, limits.connections_max);
+    Err(Section("limits".into()).invalid("sessions_max", told))
+}
+
+fn check_listeners(listeners: &[ListenerConfig], anonymous_anywhere: bool) -> Result<(), Fault> {
+    if listeners.is_empty() || listeners.len() > hard::LISTENERS_MAX {
+        let told = format!("is there {} times, but must be 1 to {} times", listeners.len(), hard::LISTENERS_MAX);
+        return Err(Fault::new("listener", Problem::Invalid(told)));
+    }
+    let (mut names, mut addresses) = (HashSet::new(), HashSet::new());
+    for (index, listener) in listeners.iter().enumerate() {
+        let (at, bind) = (Section(format!("listener[{index}]")), listener.bind);
+        if !names.insert(&listener.name) {
+            return Err(at.invalid("name", format!("is {:?}, as that of another listener", listener.name)));
+        }
+        if bind.port() != 0 && !addresses.insert(bind) {
+            return Err(at.invalid("bind", format!("is {bind}, as that of another listener")));
+        }
+        if listener.anonymous && !bind.ip().to_canonical().is_loopback() && !anonymous_anywhere {
+            let ways = "bind it to a loopback address, or set allow_anonymous_anywhere = true";
+            return Err(at.invalid("bind", format!("is {bind}, where anybody may connect anonymously; {ways}")));
+        }
+    }
+    Ok(())
+}
+
+/// The section that values are checked in, as it is named in a [`Fault`].
+struct Section(String);
+
+impl Section {
+    fn fault(&self, key: &str, problem: Problem) -> Fault {
+        Fault::new(format!("{}.{key}", self.0), problem)
+    }
+
+    fn invalid(&self, key: &str, told: String) -> Fault {
+        self.fault(key, Problem::Invalid(told))
+    }
+
+    /// A value within `range`, which must lie within `T`.
+    fn number<T: TryFrom<u64>, A: Amount>(&self, key: &str, value: A, range: RangeInclusive<u64>) -> Result<T, Fault> {
+        let admitted = range.contains(&value.amount()).then(|| T::try_from(value.amount()).ok());
+        admitted.flatten().ok_or_else(|| {
+            let [value, least, most] = [value.amount(), *range.start(), *range.end()].map(A::shown);
+            self.fault(key, Problem::Range { value, range: format!("{least} to {most}") })
+        })
+    }
+
+    /// A duration within `range`, in milliseconds.
+    fn duration(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
+        self.number(key, value, range).map(Duration::from_millis)
+    }
+
+    /// A duration of whole seconds, because the protocol has no smaller ones.
+    fn seconds(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
+        match self.duration(key, value, range)? {
+            duration if duration.subsec_millis() == 0 => Ok(duration),
+            _ => Err(self.invalid(key, format!("is {value}, but must be whole seconds"))),
+        }
+    }
+
+    fn filled(&self, key: &str, value: &Text) -> Result<String, Fault> {
+        match value.0.as_str() {
+            "" => Err(self.invalid(key, "is empty".into())),
+            text => Ok(text.to_owned()),
+        }
+    }
+
+    fn choice<T: Copy>(&self, key: &str, value: &Text, choices: &[(&str, T)]) -> Result<T, Fault> {
+        let chosen = choices.iter().find(|(name, _)| *name == value.0).map(|(_, choice)| *choice);
+        chosen.ok_or_else(|| {
+            let names = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(" or ");
+            self.invalid(key, format!("is {:?}, but must be {names}", value.0))
+        })
+    }
+}
+
+/// A scalar with a range.
+trait Amount: Copy {
+    fn amount(self) -> u64;
+    /// How an amount of this kind would be written.
+    fn shown(amount: u64) -> String;
+}
+
+impl Amount for Count {
+    fn amount(self) -> u64 {
+        self.0
+    }
+
+    fn shown(amount: u64) -> String {
+        amount.to_string()
+    }
+}
+
+impl Amount for Size {
+    fn amount(self) -> u64 {
+        self.0
+    }
+
+    fn shown(amount: u64) -> String {
+        Self(amount).to_string()
+    }
+}
+
+impl Amount for Period {
+    fn amount(self) -> u64 {
+        self.0
+    }
+
+    fn shown(amount: u64) -> String {
+        Self(amount).to_string()
+    }
+}

@@ -1,0 +1,119 @@
+//! A configuration file: its text, and the lines its keys stand on, which the `config` crate does not keep.
+
+use std::{
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    error::{ConfigError, Fault, Place, Problem},
+    known::{Entry, Known},
+};
+
+/// A file that was read, is TOML, and holds only known keys.
+pub(super) struct SourceFile {
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+}
+
+/// A problem with the span of the key it is about.
+type Found = (Range<usize>, Fault);
+
+impl SourceFile {
+    pub(super) fn read(path: &Path, known: &Known) -> Result<Self, ConfigError> {
+        let refuse = |problem, line| ConfigError { place: Place::File(path.to_owned(), line), key: None, problem };
+        let text = fs::read_to_string(path).map_err(|error| refuse(Problem::Unreadable(error.to_string()), None))?;
+        let table = DeTable::parse(&text).map_err(|error| {
+            let line = error.span().map(|span| line_of(&text, span.start));
+            refuse(Problem::Syntax(error.message().to_owned()), line)
+        })?;
+        check_file(table.get_ref(), known).map_err(|(span, fault)| {
+            let line = line_of(&text, span.start);
+            fault.at(Place::File(path.to_owned(), Some(line)))
+        })?;
+        Ok(Self { path: path.to_owned(), text })
+    }
+
+    /// The line, from 1, on which the value of `key` stands, if the file has it; if a section of a list leaves it out,
+    /// that section's line. `key` is as in a [`Fault`].
+    pub(super) fn line(&self, key: &str) -> Option<usize> {
+        let table = DeTable::parse(&self.text).ok()?;
+        let mut names = key.split(['.', '[', ']']).filter(|name| !name.is_empty());
+        let mut value = table.get_ref().get(names.next()?)?;
+        let mut listed = false;
+        for name in names {
+            value = match value.get_ref() {
+                DeValue::Table(table) if listed => table.get(name).unwrap_or(value),
+                DeValue::Table(table) => table.get(name)?,
+                DeValue::Array(array) => {
+                    listed = true;
+                    array.get(name.parse::<usize>().ok()?)?
+                }
+                _ => return None,
+            };
+        }
+        Some(line_of(&self.text, value.span().start))
+    }
+}
+
+fn check_file(file: &DeTable<'_>, known: &Known) -> Result<(), Found> {
+    for (name, value) in file {
+        let fault = |problem| (name.span(), Fault::new(name.get_ref().clone(), problem));
+        match (known.entry(name.get_ref()), value.get_ref()) {
+            (None, _) => return Err(fault(Problem::Unknown(known.nearest(None, name.get_ref())))),
+            (Some(Entry::Key), _) => check_number(name.get_ref(), value)?,
+            (Some(Entry::Section(_)), DeValue::Table(section)) => {
+                check_section(section, name.get_ref(), name.get_ref(), known)?;
+            }
+            (Some(Entry::List(_)), DeValue::Array(sections)) => {
+                for (index, section) in sections.iter().enumerate() {
+                    let DeValue::Table(section) = section.get_ref() else {
+                        return Err(fault(Problem::Type(format!("must be sections, each [[{}]]", name.get_ref()))));
+                    };
+                    check_section(section, name.get_ref(), &format!("{}[{index}]", name.get_ref()), known)?;
+                }
+            }
+            (Some(Entry::Section(_)), _) => {
+                return Err(fault(Problem::Type(format!("must be a section, [{}]", name.get_ref()))));
+            }
+            (Some(Entry::List(_)), _) => {
+                return Err(fault(Problem::Type(format!("must be sections, each [[{}]]", name.get_ref()))));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `path` is the section's name with its index, if it is one of a list.
+fn check_section(section: &DeTable<'_>, name: &str, path: &str, known: &Known) -> Result<(), Found> {
+    for (key, value) in section {
+        let full = format!("{path}.{}", key.get_ref());
+        if known.default(Some(name), key.get_ref()).is_none() {
+            let problem = Problem::Unknown(known.nearest(Some(name), key.get_ref()));
+            return Err((key.span(), Fault::new(full, problem)));
+        }
+        check_number(&full, value)?;
+    }
+    Ok(())
+}
+
+/// The `config` crate reads integers as `i64` and would refuse the whole file without a line.
+fn check_number(key: &str, value: &Spanned<DeValue<'_>>) -> Result<(), Found> {
+    match value.get_ref() {
+        DeValue::Integer(number) if i64::from_str_radix(number.as_str(), number.radix()).is_err() => {
+            let problem = Problem::Type(format!("is {number}, which is beyond any range"));
+            Err((value.span(), Fault::new(key, problem)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}

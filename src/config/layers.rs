@@ -1,0 +1,157 @@
+//! Lays the configuration together: the shipped file, the operator's file over it, the environment over that, the
+//! command line over all. Keeps where each value came from, so that a problem found later can say so.
+
+use std::{collections::BTreeMap, path::Path};
+
+use config::{Config as Tree, File, FileFormat, Map, Value, ValueKind};
+
+use super::{
+    Arguments,
+    error::{ConfigError, Fault, Place, Problem},
+    file::SourceFile,
+    known::{Entry, Known, SHIPPED},
+    raw::RawConfig,
+};
+
+/// What the names of environment variables begin with; what follows is the key, its parts separated by `__`.
+const PREFIX: &str = "UMBRA__";
+
+/// The layers, the upper ones by key.
+pub(super) struct Layers {
+    known: Known,
+    file: Option<SourceFile>,
+    /// Key to the variable or argument that sets it.
+    named: BTreeMap<String, String>,
+    tree: Tree,
+}
+
+impl Layers {
+    /// The shipped configuration with `file` over it.
+    pub(super) fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let known = Known::shipped().map_err(ours)?;
+        let file = file.map(|path| SourceFile::read(path, &known)).transpose()?;
+        let mut builder = Tree::builder().add_source(File::from_str(SHIPPED, FileFormat::Toml));
+        if let Some(file) = &file {
+            builder = builder.add_source(File::from_str(&file.text, FileFormat::Toml));
+        }
+        Ok(Self { known, file, named: BTreeMap::new(), tree: builder.build().map_err(ours)? })
+    }
+
+    /// Sets what the variables that begin with [`PREFIX`] say.
+    pub(super) fn environment(&mut self, all: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
+        let mut values = Vec::new();
+        for (name, text) in all {
+            let Some(path) = name.strip_prefix(PREFIX) else { continue };
+            let (key, value) = self.variable(path, text).map_err(|fault| fault.at(Place::Named(name.clone())))?;
+            self.named.insert(key.clone(), name);
+            values.push((key, value));
+        }
+        self.set(values)
+    }
+
+    /// Sets what the command line says.
+    pub(super) fn arguments(&mut self, arguments: &Arguments) -> Result<(), ConfigError> {
+        let mut values = Vec::new();
+        if let Some(path) = &arguments.store {
+            self.named.insert("store.path".into(), "--store".into());
+            values.push(("store.path".into(), path.as_str().into()));
+        }
+        if !arguments.bind.is_empty() {
+            let section = |bind: &String| Map::from_iter([("name", bind.as_str()), ("bind", bind)].map(owned));
+            let listeners = arguments.bind.iter().map(|bind| Value::from(section(bind))).collect::<Vec<_>>();
+            self.named.retain(|key, _| !key.starts_with("listener["));
+            self.named.insert("listener".into(), "--bind".into());
+            values.push(("listener".into(), listeners.into()));
+        }
+        self.set(values)
+    }
+
+    /// All layers as one, types checked, ranges not.
+    pub(super) fn merged(&mut self) -> Result<RawConfig, ConfigError> {
+        self.complete_listeners()?;
+        self.tree.clone().try_deserialize().map_err(|error| match error {
+            config::ConfigError::At { error, key: Some(key), .. } => {
+                // The crate writes `listener[0]bind`.
+                self.blame(Fault::new(key.replace(']', "]."), Problem::Type(error.to_string())))
+            }
+            other => ours(other),
+        })
+    }
+
+    /// Says where the key of `fault` stands.
+    pub(super) fn blame(&self, fault: Fault) -> ConfigError {
+        let section = fault.key.split('[').next().unwrap_or_default();
+        let named = self.named.get(&fault.key).or_else(|| self.named.get(section));
+        let place = match (named, &self.file) {
+            (Some(name), _) => Place::Named(name.clone()),
+            (None, Some(file)) => Place::File(file.path.clone(), file.line(&fault.key)),
+            (None, None) => Place::Default,
+        };
+        fault.at(place)
+    }
+
+    /// The key that a variable names, `LIMITS__DEPTH_MAX` or `LISTENER__0__BIND`, and its value in that key's type.
+    fn variable(&self, path: &str, text: String) -> Result<(String, Value), Fault> {
+        let path = path.to_lowercase();
+        let parts = path.split("__").collect::<Vec<_>>();
+        let (section, key, full) = match parts.as_slice() {
+            [key] => (None, *key, (*key).to_owned()),
+            [section, key] => (Some(*section), *key, format!("{section}.{key}")),
+            [section, index, key] => (Some(*section), *key, format!("{section}[{index}].{key}")),
+            _ => (None, path.as_str(), path.replace("__", ".")),
+        };
+        let indexed = parts.len() == 3;
+        let list = section.is_some_and(|name| matches!(self.known.entry(name), Some(Entry::List(_))));
+        let default = self.known.default(section, key).filter(|_| indexed == list);
+        let default =
+            default.ok_or_else(|| Fault::new(full.clone(), Problem::Unknown(self.known.nearest(section, key))))?;
+        if let [section, index, _] = parts.as_slice() {
+            let count = self.tree.get_array(section).map_or(0, |sections| sections.len());
+            if !(0..count).any(|known| known.to_string() == *index) {
+                let problem =
+                    Problem::Invalid(format!("names none of the {count} sections [[{section}]], numbered from 0"));
+                return Err(Fault::new(full, problem));
+            }
+        }
+        Ok((full, typed(text, &default.kind)))
+    }
+
+    /// Gives each listener the keys it leaves out.
+    fn complete_listeners(&mut self) -> Result<(), ConfigError> {
+        let Some(Entry::List(defaults)) = self.known.entry("listener") else { return Ok(()) };
+        let mut missing = Vec::new();
+        for (index, listener) in self.tree.get_array("listener").unwrap_or_default().into_iter().enumerate() {
+            let ValueKind::Table(given) = listener.kind else { continue };
+            let absent = defaults.iter().filter(|(key, _)| !given.contains_key(*key));
+            missing.extend(absent.map(|(key, default)| (format!("listener[{index}].{key}"), default.clone())));
+        }
+        self.set(missing)
+    }
+
+    fn set(&mut self, values: Vec<(String, Value)>) -> Result<(), ConfigError> {
+        let mut builder = Tree::builder().add_source(self.tree.clone());
+        for (key, value) in values {
+            builder = builder.set_override(key, value).map_err(ours)?;
+        }
+        self.tree = builder.build().map_err(ours)?;
+        Ok(())
+    }
+}
+
+/// `text` in the type of a default; as it is where it is not of that type, which is then refused as in a file.
+fn typed(text: String, like: &ValueKind) -> Value {
+    match like {
+        ValueKind::Boolean(_) => text.parse::<bool>().map(Value::from).unwrap_or_else(|_| text.into()),
+        ValueKind::I64(_) => text.parse::<i64>().map(Value::from).unwrap_or_else(|_| text.into()),
+        _ => text.into(),
+    }
+}
+
+fn owned((key, value): (&str, &str)) -> (String, Value) {
+    (key.to_owned(), value.into())
+}
+
+/// A failure that no operator can cause: the shipped file, or the `config` crate.
+fn ours(error: config::ConfigError) -> ConfigError {
+    ConfigError { place: Place::Default, key: None, problem: Problem::Invalid(error.to_string()) }
+}

@@ -1,0 +1,80 @@
+//! The configuration as it is written: every key of `broker.toml`, in the type it has there, nothing checked yet.
+//!
+//! No key is optional, because the shipped file supplies what an operator leaves out. Units and meaning are told there;
+//! ranges are [`super::check`]'s.
+
+use serde::Deserialize;
+
+use super::units::{Count, Flag, Period, Size, Text};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawConfig {
+    pub(super) allow_anonymous_anywhere: Flag,
+    pub(super) store: RawStore,
+    pub(super) listener: Vec<RawListener>,
+    pub(super) limits: RawLimits,
+    pub(super) log: RawLog,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawStore {
+    pub(super) path: Text,
+    pub(super) cache_bytes: Size,
+    pub(super) documents_cached: Count,
+    pub(super) document_cache_bytes: Size,
+    pub(super) quick_repair: Flag,
+    pub(super) journal_bytes_max: Size,
+    pub(super) journal_age_max: Period,
+    pub(super) lag_entries_max: Count,
+    pub(super) lag_bytes_max: Size,
+    pub(super) free_disk_min: Size,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawListener {
+    pub(super) name: Text,
+    pub(super) bind: Text,
+    pub(super) anonymous: Flag,
+    pub(super) anonymous_role: Text,
+    pub(super) connections_max: Count,
+    pub(super) connect_timeout: Period,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLimits {
+    pub(super) document_bytes_max: Size,
+    pub(super) tags_bytes_max: Size,
+    pub(super) leaves_max: Count,
+    pub(super) depth_max: Count,
+    pub(super) path_tombstones_max: Count,
+    pub(super) shadow_names_max: Count,
+    pub(super) packet_bytes_max: Size,
+    pub(super) topic_bytes_max: Count,
+    pub(super) filters_per_subscribe_max: Count,
+    pub(super) filters_per_session_max: Count,
+    pub(super) requests_in_flight_max: Count,
+    pub(super) requests_per_second: Count,
+    pub(super) requests_burst: Count,
+    pub(super) publishes_per_second: Count,
+    pub(super) outbox_bytes_max: Size,
+    pub(super) session_queue_bytes_max: Size,
+    pub(super) retained_messages_max: Count,
+    pub(super) retained_bytes_max: Size,
+    pub(super) sessions_max: Count,
+    pub(super) session_expiry_max: Period,
+    pub(super) connections_max: Count,
+    pub(super) receive_maximum: Count,
+    pub(super) topic_alias_max: Count,
+    pub(super) keep_alive_max: Period,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLog {
+    pub(super) level: Text,
+    pub(super) format: Text,
+}

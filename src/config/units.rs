@@ -1,0 +1,219 @@
+//! The scalars of the configuration as they are written, each strict about its type.
+//!
+//! The `config` crate would take the text `"8"` for a number and `1` for true. These types take what they are called
+//! and say what they want otherwise. Ranges are checked later, in [`super::check`].
+
+use std::{
+    fmt::{self, Write as _},
+    time::Duration,
+};
+
+use config::{Value, ValueKind};
+use serde::Deserialize;
+
+use crate::limits::{GIB, KIB, MIB, TIB};
+
+/// `true` or `false`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "Value")]
+pub(super) struct Flag(pub(super) bool);
+
+/// Text.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "Value")]
+pub(super) struct Text(pub(super) String);
+
+/// A number of things.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "Value")]
+pub(super) struct Count(pub(super) u64);
+
+/// A number of bytes: `8192`, `"8192"` or `"8 KiB"`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "Value")]
+pub(super) struct Size(pub(super) u64);
+
+/// A duration in whole milliseconds: `"10s"`, `"1h 30m"`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "Value")]
+pub(super) struct Period(pub(super) u64);
+
+/// A value of another type than its key has.
+#[derive(Debug, thiserror::Error)]
+#[error("must be {wanted}, not {given}")]
+pub(super) struct Mismatch {
+    wanted: &'static str,
+    given: String,
+}
+
+/// Units, largest first.
+const SIZES: [(&str, u64); 5] = [("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB), ("B", 1)];
+const PERIODS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+impl TryFrom<Value> for Flag {
+    type Error = Mismatch;
+
+    fn try_from(value: Value) -> Result<Self, Mismatch> {
+        match value.kind {
+            ValueKind::Boolean(flag) => Ok(Self(flag)),
+            other => Err(Mismatch::new("true or false", &other)),
+        }
+    }
+}
+
+impl TryFrom<Value> for Text {
+    type Error = Mismatch;
+
+    fn try_from(value: Value) -> Result<Self, Mismatch> {
+        match value.kind {
+            ValueKind::String(text) => Ok(Self(text)),
+            other => Err(Mismatch::new("text", &other)),
+        }
+    }
+}
+
+impl TryFrom<Value> for Count {
+    type Error = Mismatch;
+
+    fn try_from(value: Value) -> Result<Self, Mismatch> {
+        whole(&value.kind).map(Self).ok_or_else(|| Mismatch::new("a whole number", &value.kind))
+    }
+}
+
+impl TryFrom<Value> for Size {
+    type Error = Mismatch;
+
+    fn try_from(value: Value) -> Result<Self, Mismatch> {
+        let bytes = match &value.kind {
+            ValueKind::String(text) => text.parse().ok().or_else(|| amount(text, &SIZES)),
+            other => whole(other),
+        };
+        bytes.map(Self).ok_or_else(|| Mismatch::new("a size such as \"256 MiB\"", &value.kind))
+    }
+}
+
+impl TryFrom<Value> for Period {
+    type Error = Mismatch;
+
+    fn try_from(value: Value) -> Result<Self, Mismatch> {
+        let milliseconds = match &value.kind {
+            ValueKind::String(text) => amount(text, &PERIODS),
+            _ => None,
+        };
+        milliseconds.map(Self).ok_or_else(|| Mismatch::new("a duration such as \"10s\" or \"7d\"", &value.kind))
+    }
+}
+
+impl Mismatch {
+    fn new(wanted: &'static str, given: &ValueKind) -> Self {
+        let given = match given {
+            ValueKind::String(text) => format!("{text:?}"),
+            ValueKind::Table(_) => "a section".to_owned(),
+            ValueKind::Array(_) => "a list".to_owned(),
+            other => other.to_string(),
+        };
+        Self { wanted, given }
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(f, self.0, " ", &SIZES)
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(f, self.0, "", &PERIODS)
+    }
+}
+
+/// Reads a duration as it is written in the configuration, `"1h 30m"`.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    amount(text, &PERIODS).map(Duration::from_millis)
+}
+
+fn whole(kind: &ValueKind) -> Option<u64> {
+    match kind {
+        ValueKind::I64(number) => u64::try_from(*number).ok(),
+        ValueKind::U64(number) => Some(*number),
+        _ => None,
+    }
+}
+
+/// Adds up `"1h 30m"`: numbers, each with its unit, spaces anywhere. `None` if it is not that, or beyond `u64`.
+fn amount(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let mut rest = text.trim();
+    let mut total: Option<u64> = None;
+    while !rest.is_empty() {
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+        let after = after.trim_start();
+        let (unit, after) = after.split_at(after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len()));
+        let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+        let part = number.parse::<u64>().ok()?.checked_mul(*factor)?;
+        total = Some(total.unwrap_or(0).checked_add(part)?);
+        rest = after.trim_start();
+    }
+    total
+}
+
+/// Writes `amount` in the largest unit it is a multiple of.
+fn show(f: &mut fmt::Formatter<'_>, amount: u64, space: &str, units: &[(&str, u64)]) -> fmt::Result {
+    let whole = units.iter().find(|(_, factor)| amount >= *factor && amount.is_multiple_of(*factor));
+    let Some((unit, factor)) = whole.or(units.last()) else { return f.write_char('0') };
+    write!(f, "{}{space}{unit}", amount / factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_durations_are_read() {
+        // text, as size, as duration in milliseconds
+        let table: [(&str, Option<u64>, Option<u64>); 19] = [
+            ("8192", Some(8192), None),
+            ("8 KiB", Some(8192), None),
+            ("8KiB", Some(8192), None),
+            (" 1 MiB 1 B ", Some(MIB + 1), None),
+            ("16 TiB", Some(16 * TIB), None),
+            ("0B", Some(0), None),
+            ("10s", None, Some(10_000)),
+            ("250ms", None, Some(250)),
+            ("7d", None, Some(604_800_000)),
+            ("1h 30m", None, Some(5_400_000)),
+            ("1h30m", None, Some(5_400_000)),
+            ("", None, None),
+            ("KiB", None, None),
+            ("8 kb", None, None),
+            ("-1s", None, None),
+            ("1.5 MiB", None, None),
+            ("1 s x", None, None),
+            ("18446744073709551616", None, None),
+            ("99999999999999 TiB", None, None),
+        ];
+        for (text, size, period) in table {
+            assert_eq!(Size::try_from(Value::from(text)).ok().map(|size| size.0), size, "size {text:?}");
+            assert_eq!(Period::try_from(Value::from(text)).ok().map(|period| period.0), period, "duration {text:?}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_shown_in_their_largest_unit() {
+        for (amount, size, period) in [
+            (0, "0 B", "0ms"),
+            (1000, "1000 B", "1s"),
+            (8192, "8 KiB", "8192ms"),
+            (86_400_000, "84375 KiB", "1d"),
+            (16 * TIB, "16 TiB", "17592186044416ms"),
+        ] {
+            assert_eq!((Size(amount).to_string(), Period(amount).to_string()), (size.to_owned(), period.to_owned()));
+        }
+    }
+}

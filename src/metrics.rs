@@ -1,0 +1,37 @@
+//! What happened so far, counted: each counter named once, here.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only rises.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Raises it by `count`.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Its value.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters of the broker. Any connection raises them; the server reads them.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Accepts that failed, for want of file descriptors mostly.
+    pub accepts_failed: Counter,
+    /// Connections closed at once because there were too many.
+    pub connections_refused: Counter,
+    /// Connections ended because the client broke the protocol.
+    pub violations: Counter,
+    /// Publications to a topic that only the service publishes to.
+    pub publishes_refused: Counter,
+    /// Messages not sent because they are above the client's Maximum Packet Size.
+    pub deliveries_too_large: Counter,
+    /// Messages not sent because they had expired.
+    pub deliveries_expired: Counter,
+}

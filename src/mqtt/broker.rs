@@ -1,0 +1,236 @@
+//! What all connections share: the router, the sessions, the way to the shadows, the limits.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    num::NonZeroU16,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::{
+    auth::Access,
+    config::Limits,
+    metrics::Counters,
+    mqtt::{
+        codec::FrameLimits,
+        events::Events,
+        message::Message,
+        outbox::{DropCounters, Outbox, QueueLimits, SessionId},
+        packet::{ConnAckLimits, Reason, Will},
+        request::Request,
+        router::{Class, Router},
+        session::{Session, SessionLimits},
+        sessions::{ClientSession, Ended, SessionKey, Sessions},
+        shadow_topic::Destination,
+    },
+    quota::Rate,
+    service::{Service, Submission},
+    shadow::DocumentLimits,
+};
+
+/// The broker.
+pub struct Broker {
+    /// Who subscribed to what.
+    pub router: Arc<Router>,
+    /// How shadow events reach subscribers.
+    pub events: Arc<Events>,
+    /// The way to the shadows.
+    pub service: Arc<Service>,
+    /// Every session.
+    pub sessions: Sessions,
+    /// What a connection may take.
+    pub limits: ConnectionLimits,
+    /// Places for connections, of all listeners together.
+    pub places: Arc<Semaphore>,
+    /// What happened so far.
+    pub counters: Counters,
+    /// What was not delivered so far.
+    pub drops: Arc<DropCounters>,
+    closing: watch::Sender<bool>,
+    sessions_made: AtomicU64,
+    client_ids: (RandomState, AtomicU64),
+}
+
+/// What one connection may take.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// Of its packets.
+    pub frame: FrameLimits,
+    /// Of its session.
+    pub session: SessionLimits,
+    /// Of its queue.
+    pub queue: QueueLimits,
+    /// Bytes of output that wait for a client that does not read.
+    pub output_bytes_max: usize,
+    /// PUBLISH packets.
+    pub publishes: Rate,
+    /// Bytes of a topic name or filter.
+    pub topic_bytes_max: usize,
+    /// Filters of its session.
+    pub filters_max: usize,
+    /// Seconds its session may outlive it.
+    pub session_expiry_max: u32,
+    /// Seconds; at 65,535 a client may also have none.
+    pub keep_alive_max: u16,
+    /// Of a shadow.
+    pub document: DocumentLimits,
+}
+
+impl Broker {
+    /// A broker without connections.
+    #[must_use]
+    pub fn new(service: Arc<Service>, events: Arc<Events>, router: Arc<Router>, limits: &Limits) -> Self {
+        Self {
+            router,
+            events,
+            service,
+            sessions: Sessions::new(limits.sessions_max),
+            limits: ConnectionLimits::of(limits),
+            places: Arc::new(Semaphore::new(limits.connections_max)),
+            counters: Counters::default(),
+            drops: Arc::default(),
+            closing: watch::Sender::new(false),
+            sessions_made: AtomicU64::new(0),
+            client_ids: (RandomState::new(), AtomicU64::new(0)),
+        }
+    }
+
+    /// A new session for a client with `access`.
+    #[must_use]
+    pub fn new_session(&self, access: &Access) -> ClientSession {
+        let id = SessionId(self.sessions_made.fetch_add(1, Ordering::Relaxed));
+        let outbox = Outbox::new(id, self.limits.queue, self.drops.clone(), access.clone());
+        ClientSession { session: Session::new(self.limits.session), outbox: Arc::new(outbox), filters: Vec::new() }
+    }
+
+    /// A client id that no client has and none can guess.
+    #[must_use]
+    pub fn unique_client_id(&self) -> String {
+        let (seed, made) = &self.client_ids;
+        let count = made.fetch_add(1, Ordering::Relaxed);
+        format!("auto-{:016x}{count:x}", seed.hash_one(count))
+    }
+
+    /// Publishes what ended leaves behind, and takes its subscriptions away.
+    pub async fn dispose(&self, ended: Ended) {
+        if let Some(client) = &ended.client {
+            self.router.remove(client.outbox.id(), &client.filters);
+        }
+        if let Some(will) = ended.will {
+            self.publish_will(&ended.key, will).await;
+        }
+    }
+
+    /// Disposes of sessions and wills as they fall due. Runs until dropped.
+    pub async fn watch_sessions(&self) {
+        loop {
+            for ended in self.sessions.due().await {
+                self.dispose(ended).await;
+            }
+        }
+    }
+
+    /// Turns true when the broker closes.
+    #[must_use]
+    pub fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+
+    /// Ends all connections and takes no more.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+        self.sessions.close(Reason::SERVER_SHUTTING_DOWN);
+    }
+
+    /// Publishes the wills of the sessions that have no connection, after all connections ended: the sessions end with
+    /// the process. [MQTT-3.1.2-8]
+    pub async fn finish(&self) {
+        for ended in self.sessions.drain() {
+            self.dispose(ended).await;
+        }
+    }
+
+    /// A will on a shadow's `update` is an update by its owner at this time. PROTOCOL section 2.
+    async fn publish_will(&self, owner: &SessionKey, will: Will) {
+        let Will { topic, payload, qos, retain, properties, .. } = will;
+        match Destination::of(&topic) {
+            Destination::Plain => {
+                let message = Message::new(topic, payload, qos, retain, properties, Instant::now());
+                self.router.publish(&Arc::new(message), Class::Plain { from: None });
+            }
+            Destination::Reserved => self.counters.publishes_refused.add(1),
+            Destination::Request(key, operation) => {
+                let mut request = Request::new(self.events.clone(), key, operation);
+                match request.parse(&payload, &self.limits.document) {
+                    Ok(Some(command)) => {
+                        let submission = Submission {
+                            key: request.key.clone(),
+                            command,
+                            principal: owner.principal.clone(),
+                            client: owner.client_id.clone(),
+                            requester: Box::new(request),
+                        };
+                        match self.service.reserve(payload.len()).await {
+                            Ok(permit) => permit.submit(submission),
+                            Err(rejection) => tracing::warn!(client = %owner.client_id, ?rejection, "a will is lost"),
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(rejection) => request.reject(&rejection, self.service.now()),
+                }
+            }
+        }
+    }
+}
+
+impl ConnectionLimits {
+    fn of(limits: &Limits) -> Self {
+        let seconds = |duration: std::time::Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+        Self {
+            frame: FrameLimits { packet_bytes_max: limits.packet_bytes_max },
+            session: SessionLimits {
+                inbound_window: limits.receive_maximum.get(),
+                outbound_window: limits.receive_maximum.get(),
+                topic_alias_max: limits.topic_alias_max,
+                filters_per_subscribe: limits.filters_per_subscribe_max,
+            },
+            queue: QueueLimits { bytes: limits.outbox_bytes_max, offline_bytes: limits.session_queue_bytes_max },
+            output_bytes_max: limits.outbox_bytes_max,
+            publishes: Rate::new(limits.publishes_per_second, limits.publishes_per_second),
+            topic_bytes_max: limits.topic_bytes_max,
+            filters_max: limits.filters_per_session_max,
+            session_expiry_max: seconds(limits.session_expiry_max),
+            keep_alive_max: u16::try_from(seconds(limits.keep_alive_max)).unwrap_or(u16::MAX),
+            document: limits.document(),
+        }
+    }
+
+    /// The keep-alive for a client that asks for `wanted` seconds, 0 being none.
+    #[must_use]
+    pub fn keep_alive(&self, wanted: u16) -> u16 {
+        match wanted {
+            _ if self.keep_alive_max == u16::MAX => wanted,
+            0 => self.keep_alive_max,
+            wanted => wanted.min(self.keep_alive_max),
+        }
+    }
+
+    /// What CONNACK tells of the limits, where they are not what the client asked for.
+    #[must_use]
+    pub fn connack(&self, session_expiry: u32, keep_alive: u16) -> ConnAckLimits {
+        let expiry = session_expiry.min(self.session_expiry_max);
+        let server_keep_alive = self.keep_alive(keep_alive);
+        ConnAckLimits {
+            receive_maximum: NonZeroU16::new(self.session.inbound_window).unwrap_or(NonZeroU16::MIN),
+            maximum_packet_size: u32::try_from(self.frame.packet_bytes_max).unwrap_or(u32::MAX),
+            topic_alias_maximum: self.session.topic_alias_max,
+            session_expiry: (expiry != session_expiry).then_some(expiry),
+            server_keep_alive: (server_keep_alive != keep_alive).then_some(server_keep_alive),
+        }
+    }
+}

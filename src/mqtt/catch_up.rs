@@ -1,0 +1,306 @@
+//! What a connection sends when its outbox is empty: the changes its session missed, then what is retained for its
+//! new subscriptions.
+//!
+//! A session that was away, or too slow, has a journal sequence above which it was sent nothing ([`Outbox::lag`]). The
+//! journal is walked from there to its head; an entry that is still the newest of its shadow is sent as delta,
+//! documents, accepted and document, any other is passed over, since a later one follows. Where retention has passed
+//! the sequence, the delta and document of every shadow are sent instead.
+//!
+//! Everything is read at the moment it is sent and a page at a time, so that no state older than one already sent
+//! follows, and a long walk holds little memory and goes as fast as the client reads.
+//!
+//! [`Outbox::lag`]: super::outbox::Outbox::lag
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    auth::Projection,
+    mqtt::{
+        broker::Broker,
+        events::{document_payload, message},
+        message::{Delivery, Message},
+        outbox::Outbox,
+        packet::{RetainHandling, Subscription},
+        router::{Cursor, Subscribed, may_receive},
+        sessions::SessionKey,
+        shadow_topic::Event,
+        topic::{TopicFilter, TopicName},
+    },
+    shadow::{Document, Former, ShadowKey, Update, Version},
+    store::{Entry, Listed, Seq},
+    wire,
+};
+
+/// What is still to be sent.
+#[derive(Debug, Default)]
+pub(super) struct CatchUp {
+    /// The page in hand.
+    steps: VecDeque<Step>,
+    /// How far the journal was walked, while there is lag.
+    walked: Option<Seq>,
+    /// The last shadow that was sent, while all shadows are.
+    resent: Option<Option<ShadowKey>>,
+    /// Subscriptions whose retained messages are to be sent, first come first.
+    wanted: VecDeque<Wanted>,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// One event of a missed change, if the shadow is still at that version.
+    Missed(Arc<Entry>, Event),
+    /// One event of a shadow's present state.
+    Present(ShadowKey, Event),
+    /// A retained document.
+    Document(ShadowKey, Arc<Wanting>),
+    /// A retained message, if it is still the one retained.
+    Retained(Arc<Message>, Arc<Wanting>),
+}
+
+/// The subscription something retained is sent for.
+#[derive(Debug)]
+struct Wanting {
+    subscription: Subscription,
+    id: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    selection: Arc<Wanting>,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Messages(Cursor),
+    Documents(Option<ShadowKey>),
+}
+
+impl CatchUp {
+    /// Notes that what is retained for a subscription is to be sent, as its retain handling asks.
+    pub(super) fn subscribed(&mut self, subscription: Subscription, id: Option<u32>, subscribed: Subscribed) {
+        self.unsubscribed(&subscription.filter);
+        // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
+        let send = match subscription.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => subscribed == Subscribed::New,
+            RetainHandling::DoNotSend => false,
+        };
+        if send && subscription.filter.share().is_none() {
+            let selection = Arc::new(Wanting { subscription, id });
+            self.wanted.push_back(Wanted { selection, stage: Stage::Messages(Cursor::default()) });
+        }
+    }
+
+    /// Forgets what was to be sent for `filter`.
+    pub(super) fn unsubscribed(&mut self, filter: &TopicFilter) {
+        self.wanted.retain(|wanted| wanted.selection.subscription.filter != *filter);
+        self.steps.retain(|step| match step {
+            Step::Document(_, selection) | Step::Retained(_, selection) => selection.subscription.filter != *filter,
+            Step::Missed(..) | Step::Present(..) => true,
+        });
+    }
+
+    /// Whether there is nothing to catch up with.
+    pub(super) fn is_idle(&self, outbox: &Outbox) -> bool {
+        self.steps.is_empty() && self.wanted.is_empty() && outbox.lag().is_none()
+    }
+
+    /// The next message to send; `None`: there is nothing to catch up with.
+    pub(super) async fn next(&mut self, broker: &Broker, own: &SessionKey, outbox: &Outbox) -> Option<Delivery> {
+        loop {
+            if let Some(step) = self.steps.pop_front() {
+                if let Some(delivery) = step.deliver(broker, own, outbox).await {
+                    return Some(delivery);
+                }
+            } else if let Some(lag) = outbox.lag() {
+                self.walk(broker, outbox, Seq(lag)).await?;
+            } else {
+                self.take_wanted(broker, outbox).await?;
+            }
+        }
+    }
+
+    /// Takes the next page of missed changes, or ends the lag. `None`: the store cannot be read now.
+    async fn walk(&mut self, broker: &Broker, outbox: &Outbox, lag: Seq) -> Option<()> {
+        if let Some(after) = self.resent.take() {
+            return self.resend(broker, after).await;
+        }
+        let walked = self.walked.map_or(lag, |walked| walked.max(lag));
+        let page = broker.service.journal(walked, PAGE).await.ok()?;
+        if page.gone {
+            // What was missed is no longer known: every shadow is sent, then the journal from the present head on.
+            self.walked = Some(broker.service.head());
+            self.resent = Some(None);
+            return Some(());
+        }
+        match page.entries.last() {
+            Some(last) => self.walked = Some(last.seq),
+            None if outbox.leave_lag(walked.0, broker.events.routed()) => self.walked = None,
+            None => self.walked = Some(walked),
+        }
+        for entry in page.entries.into_iter().map(Arc::new) {
+            let events: &[Event] = match entry.deleted {
+                false => &[Event::Delta, Event::Documents, Event::UpdateAccepted, Event::Document],
+                true => &[Event::DeleteAccepted, Event::Document],
+            };
+            self.steps.extend(events.iter().map(|event| Step::Missed(entry.clone(), *event)));
+        }
+        Some(())
+    }
+
+    async fn resend(&mut self, broker: &Broker, after: Option<ShadowKey>) -> Option<()> {
+        let page = broker.service.list(after, PAGE).await.ok()?;
+        self.resent = page.last().map(|last| Some(last.key.clone()));
+        let page = page.into_iter().filter(|listed| !listed.deleted).map(|listed| listed.key);
+        let events = |key: ShadowKey| [Step::Present(key.clone(), Event::Delta), Step::Present(key, Event::Document)];
+        self.steps.extend(page.flat_map(events));
+        Some(())
+    }
+
+    /// Takes the next page of what is retained. `None`: there is none left.
+    async fn take_wanted(&mut self, broker: &Broker, outbox: &Outbox) -> Option<()> {
+        let wanted = self.wanted.front_mut()?;
+        let (selection, filter) = (wanted.selection.clone(), &wanted.selection.subscription.filter);
+        match &mut wanted.stage {
+            Stage::Messages(cursor) => {
+                let page = broker.router.retained(outbox, filter, std::mem::take(cursor));
+                self.steps.extend(page.messages.into_iter().map(|message| Step::Retained(message, selection.clone())));
+                wanted.stage = page.next.map_or(Stage::Documents(None), Stage::Messages);
+            }
+            Stage::Documents(after) => {
+                let page = match Documents::of(filter) {
+                    Documents::None => Vec::new(),
+                    Documents::One(key) => vec![Listed { key, deleted: false }],
+                    Documents::Any => broker.service.list(after.take(), PAGE).await.ok()?,
+                };
+                match page.last() {
+                    Some(last) if page.len() == PAGE => *after = Some(last.key.clone()),
+                    _ => drop(self.wanted.pop_front()),
+                }
+                let existing = page.into_iter().filter(|listed| !listed.deleted);
+                self.steps.extend(existing.map(|listed| Step::Document(listed.key, selection.clone())));
+            }
+        }
+        Some(())
+    }
+}
+
+impl Step {
+    /// The message of this step, as things are now; `None` if it has become void.
+    async fn deliver(self, broker: &Broker, own: &SessionKey, outbox: &Outbox) -> Option<Delivery> {
+        match self {
+            Self::Missed(entry, event) => {
+                let topic = event.topic(&entry.key);
+                let selection = broker.router.selection(outbox, &topic)?;
+                let document = broker.service.read(&entry.key).await.ok()?.document;
+                if document.version != entry.version {
+                    return None; // a newer entry follows
+                }
+                let payload = missed_payload(broker, own, event, &entry, &document).await?;
+                Some(selection.deliver(message(event, &topic, payload)))
+            }
+            Self::Present(key, event) => {
+                let topic = event.topic(&key);
+                let selection = broker.router.selection(outbox, &topic)?;
+                let document = broker.service.read(&key).await.ok()?.document;
+                let payload = present_payload(event, &document)?;
+                Some(selection.deliver(message(event, &topic, payload)))
+            }
+            Self::Document(key, wanted) => {
+                let topic = Event::Document.topic(&key);
+                let filter = &wanted.subscription.filter;
+                if !TopicName::new(&topic).is_ok_and(|topic| filter.matches(&topic) && may_receive(outbox, &topic)) {
+                    return None;
+                }
+                let read = broker.service.read(&key).await.ok()?;
+                if !read.document.exists() {
+                    return None;
+                }
+                let message = message(Event::Document, &topic, document_payload(&read.document));
+                outbox.document_sent(&message.topic, read.last_entry.0, broker.events.routed());
+                Some(wanted.deliver(message))
+            }
+            Self::Retained(message, wanted) => broker.router.is_retained(&message).then(|| wanted.deliver(message)),
+        }
+    }
+}
+
+impl Wanting {
+    /// A message that goes out because it is retained. [MQTT-3.3.1-8]
+    fn deliver(&self, message: Arc<Message>) -> Delivery {
+        Delivery {
+            qos: self.subscription.qos.min(message.qos),
+            message,
+            retain: true,
+            subscription_ids: self.id.into_iter().collect(),
+        }
+    }
+}
+
+/// Which shadows' documents a filter selects.
+enum Documents {
+    None,
+    One(ShadowKey),
+    /// Each has to be looked at.
+    Any,
+}
+
+impl Documents {
+    fn of(filter: &TopicFilter) -> Self {
+        let text = filter.as_str();
+        if text.contains(['+', '#']) {
+            let first = text.split('/').next();
+            return if matches!(first, Some("shadow" | "+" | "#")) { Self::Any } else { Self::None };
+        }
+        Event::Document.key_of(text).map_or(Self::None, Self::One)
+    }
+}
+
+/// What the change of `entry`, which made `document`, tells in hindsight: `state` of `accepted` is what it changed, and
+/// there is no client token.
+async fn missed_payload(
+    broker: &Broker,
+    own: &SessionKey,
+    event: Event,
+    entry: &Entry,
+    document: &Document,
+) -> Option<Bytes> {
+    let is_own = entry.client == own.client_id && entry.principal == *own.principal.name();
+    match event {
+        Event::Documents => {
+            let before = document.undo(&entry.changes, former(broker, entry).await?);
+            Some(wire::update_documents(&before, document, Projection::ALL, None))
+        }
+        // Replies to requests of the session itself are never dropped, so they were not missed.
+        Event::UpdateAccepted | Event::DeleteAccepted if is_own => None,
+        Event::UpdateAccepted => {
+            let update = Update::of_changes(&entry.changes);
+            Some(wire::update_accepted(&update, true, document, Projection::ALL, None))
+        }
+        Event::DeleteAccepted => Some(wire::delete_accepted(document, None)),
+        Event::Document => Some(document_payload(document)),
+        event => present_payload(event, document),
+    }
+}
+
+/// The version before that of `entry`, as far as the journal still tells.
+async fn former(broker: &Broker, entry: &Entry) -> Option<Former> {
+    let history = broker.service.history(&entry.key, entry.version, 1).await.ok()?;
+    Some(match history.entries.first() {
+        Some(former) => Former { version: former.version, timestamp: former.timestamp, deleted: former.deleted },
+        None => Former { version: Version(entry.version.0 - 1), timestamp: entry.timestamp, deleted: false },
+    })
+}
+
+fn present_payload(event: Event, document: &Document) -> Option<Bytes> {
+    match event {
+        Event::Delta if document.exists() => wire::update_delta(document, Projection::ALL, None),
+        Event::Document if document.exists() => Some(document_payload(document)),
+        _ => None,
+    }
+}
+
+/// Journal entries or shadows read at once.
+const PAGE: usize = 64;

@@ -1,0 +1,210 @@
+//! CONNECT: which version it speaks, whether it is well formed, and what a refused one is answered.
+//!
+//! User name and password are read here and kept from rumqttd, which takes a password for text and an empty user name
+//! for none.
+
+use std::num::NonZeroU16;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use rumqttd::protocol::{self as rumqtt, Protocol as _};
+
+use crate::mqtt::{
+    codec::{
+        decode::{optional, will_properties},
+        encode,
+        frame::{Frame, Kind},
+        guard,
+        property::{self, Section},
+        put,
+        reader::Reader,
+    },
+    packet::{ConnAck, Connect, Protocol, Reason, ServerPacket, Will},
+    topic::TopicName,
+    violation::Violation,
+};
+
+/// The largest client id, in UTF-8 bytes.
+const CLIENT_ID_BYTES_MAX: usize = 256;
+
+/// Why a first packet opened no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectRefusal {
+    /// What is wrong with it.
+    pub violation: Violation,
+    /// The version to answer in; `None` if the peer does not seem to speak MQTT.
+    pub protocol: Option<Protocol>,
+}
+
+impl ConnectRefusal {
+    /// Appends the CONNACK that tells the client, if one can.
+    pub fn answer(&self, out: &mut Vec<u8>) {
+        let Some(protocol) = self.protocol else { return };
+        encode(protocol, &ServerPacket::ConnAck(Box::new(ConnAck::refused(self.violation.reason()))), out);
+    }
+}
+
+impl ConnAck {
+    /// A refusal for `reason`, without explanation.
+    #[must_use]
+    pub fn refused(reason: Reason) -> Self {
+        Self { session_present: false, reason, reason_string: None, assigned_client_id: None, limits: None }
+    }
+}
+
+/// Decodes the first packet of a connection, which has to be a CONNECT.
+///
+/// # Errors
+///
+/// A refusal with the CONNACK to answer; the connection ends in any case.
+pub fn decode_connect(frame: Frame) -> Result<Connect, ConnectRefusal> {
+    let silent = |violation| ConnectRefusal { violation, protocol: None };
+    match frame.kind() {
+        Ok(Kind::Connect) => {}
+        Ok(_) => return Err(silent(Violation::NotConnected)), // [MQTT-3.1.0-1]
+        Err(violation) => return Err(silent(violation)),
+    }
+    let protocol = sniff(&frame)?;
+    let refuse = |violation| ConnectRefusal { violation, protocol: Some(protocol) };
+    let login = check(protocol, &frame).map_err(refuse)?;
+    build(protocol, &frame, login).map_err(refuse)
+}
+
+fn sniff(frame: &Frame) -> Result<Protocol, ConnectRefusal> {
+    let mut reader = Reader::new(frame.body());
+    let refuse = |violation, protocol| Err(ConnectRefusal { violation, protocol });
+    let (name, level) = match reader.binary().and_then(|name| Ok((name, reader.one()?))) {
+        Ok(read) => read,
+        Err(violation) => return refuse(violation, None),
+    };
+    match (name, level) {
+        (b"MQTT", 4) => Ok(Protocol::V4),
+        (b"MQTT", 5) => Ok(Protocol::V5),
+        // Later versions understand the MQTT 5 answer. Level 3, and the 0x8X of a bridge, the 3.1.1 one [MQTT-3.1.2-2].
+        (b"MQTT", 6..0x80) => refuse(Violation::ProtocolVersion, Some(Protocol::V5)),
+        (b"MQTT" | b"MQIsdp", _) => refuse(Violation::ProtocolVersion, Some(Protocol::V4)),
+        _ => refuse(Violation::ProtocolVersion, None), // [MQTT-3.1.2-1]
+    }
+}
+
+/// What the guard reads of a CONNECT that rumqttd shall not.
+struct Login {
+    /// Where in the body user name and password begin.
+    at: usize,
+    username: Option<String>,
+    password: Option<Bytes>,
+}
+
+fn check(protocol: Protocol, frame: &Frame) -> Result<Login, Violation> {
+    if protocol == Protocol::V5 && !frame.length_is_shortest() {
+        return Err(Violation::VariableInteger);
+    }
+    let mut reader = Reader::new(frame.body());
+    reader.take(FLAGS_AT)?;
+    let flags = reader.one()?;
+    check_flags(protocol, flags)?;
+    reader.two()?; // Keep alive.
+    if protocol == Protocol::V5 {
+        property::check(Section::Connect, &mut reader)?;
+    }
+    let client_id = reader.string()?;
+    // [MQTT-3.1.3-8] of 3.1.1: without an id there is nothing to find the session by.
+    let anonymous = protocol == Protocol::V4 && client_id.is_empty() && flags & CLEAN_START == 0;
+    if client_id.len() > CLIENT_ID_BYTES_MAX || anonymous {
+        return Err(Violation::ClientId);
+    }
+    if flags & WILL != 0 {
+        if protocol == Protocol::V5 {
+            property::check(Section::Will, &mut reader)?;
+        }
+        TopicName::new(reader.string()?).map_err(Violation::TopicName)?;
+        reader.binary()?;
+    }
+    let at = frame.body().len() - reader.len();
+    let username = if flags & USERNAME == 0 { None } else { Some(reader.string()?.to_owned()) };
+    let password = if flags & PASSWORD == 0 { None } else { Some(Bytes::copy_from_slice(reader.binary()?)) };
+    reader.end()?;
+    Ok(Login { at, username, password })
+}
+
+fn check_flags(protocol: Protocol, flags: u8) -> Result<(), Violation> {
+    if flags & 1 != 0 {
+        return Err(Violation::ReservedBits("CONNECT flags")); // [MQTT-3.1.2-3]
+    }
+    guard::qos(flags >> 3)?;
+    let no_will = flags & WILL == 0;
+    // [MQTT-3.1.2-11], [MQTT-3.1.2-13]; and [MQTT-3.1.2-22] of 3.1.1 alone.
+    let contradict = (no_will && flags & (WILL_QOS | WILL_RETAIN) != 0)
+        || (protocol == Protocol::V4 && flags & USERNAME == 0 && flags & PASSWORD != 0);
+    if contradict { Err(Violation::ConnectFlags) } else { Ok(()) }
+}
+
+fn build(protocol: Protocol, frame: &Frame, login: Login) -> Result<Connect, Violation> {
+    let mut bytes = without_login(frame, login.at);
+    let packet = match protocol {
+        Protocol::V4 => rumqtt::v4::V4.read_mut(&mut bytes, usize::MAX),
+        Protocol::V5 => rumqtt::v5::V5.read_mut(&mut bytes, usize::MAX),
+    };
+    let Ok(rumqtt::Packet::Connect(connect, properties, will, will_properties, _)) = packet else {
+        return Err(Violation::Malformed);
+    };
+    let properties = properties.as_ref();
+    let session_expiry = match protocol {
+        Protocol::V4 if connect.clean_session => 0,
+        Protocol::V4 => u32::MAX,
+        Protocol::V5 => properties.and_then(|properties| properties.session_expiry_interval).unwrap_or(0),
+    };
+    Ok(Connect {
+        protocol,
+        client_id: connect.client_id,
+        clean_start: connect.clean_session,
+        keep_alive: connect.keep_alive,
+        session_expiry,
+        receive_maximum: properties
+            .and_then(|properties| NonZeroU16::new(properties.receive_maximum?))
+            .unwrap_or(NonZeroU16::MAX),
+        maximum_packet_size: properties.and_then(|properties| properties.max_packet_size),
+        request_problem_information: properties.and_then(|properties| properties.request_problem_info) != Some(0),
+        authentication_method: properties.and_then(|properties| properties.authentication_method.clone()),
+        will: will.map(|will| build_will(will, will_properties)).transpose()?,
+        username: login.username,
+        password: login.password,
+    })
+}
+
+fn build_will(will: rumqtt::LastWill, properties: Option<rumqtt::LastWillProperties>) -> Result<Will, Violation> {
+    let topic = std::str::from_utf8(&will.topic).map_err(|_| Violation::BadString)?;
+    let delay = properties.as_ref().and_then(|properties| properties.delay_interval).unwrap_or(0);
+    Ok(Will {
+        topic: TopicName::new(topic).map_err(Violation::TopicName)?,
+        // A copy, since it outlives the read buffer by the whole connection.
+        payload: Bytes::copy_from_slice(&will.message),
+        qos: guard::qos(will.qos as u8)?,
+        retain: will.retain,
+        delay,
+        properties: properties.map(will_properties).transpose()?.and_then(optional),
+    })
+}
+
+/// The same CONNECT ending before user name and password, their flags taken away.
+fn without_login(frame: &Frame, login_at: usize) -> BytesMut {
+    let body = frame.body().get(..login_at).unwrap_or_default();
+    let mut header = vec![frame.first_byte()];
+    put::varint(body.len(), &mut header);
+    let mut bytes = BytesMut::with_capacity(header.len() + body.len());
+    bytes.put_slice(&header);
+    bytes.put_slice(body);
+    if let Some(flags) = bytes.get_mut(header.len() + FLAGS_AT) {
+        *flags &= !(USERNAME | PASSWORD);
+    }
+    bytes
+}
+
+/// Where in the body the CONNECT flags are: after the protocol name `MQTT` and level.
+const FLAGS_AT: usize = 7;
+
+const CLEAN_START: u8 = 0b0000_0010;
+const WILL: u8 = 0b0000_0100;
+const WILL_QOS: u8 = 0b0001_1000;
+const WILL_RETAIN: u8 = 0b0010_0000;
+const PASSWORD: u8 = 0b0100_0000;
+const USERNAME: u8 = 0b1000_0000;

@@ -1,0 +1,85 @@
+//! Checks MQTT 5 property sections: each property exists, belongs into its packet, is given once, has a value it may
+//! have, and ends where the section says.
+//!
+//! The decoder of rumqttd does none of the last four, and reads on past a section's end.
+
+use crate::mqtt::{
+    codec::reader::Reader,
+    topic::TopicName,
+    violation::Violation::{self, DuplicateProperty, PropertyValue, UnknownProperty},
+};
+
+/// Where a property section stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Section {
+    Connect,
+    Will,
+    Publish,
+    /// PUBACK, PUBREC, PUBREL, PUBCOMP.
+    Ack,
+    Subscribe,
+    Unsubscribe,
+    Disconnect,
+}
+
+/// Reads a property section, its length first, and checks it.
+pub(crate) fn check(section: Section, reader: &mut Reader<'_>) -> Result<(), Violation> {
+    let length = reader.varint()?;
+    let mut properties = Reader::new(reader.take(length)?);
+    let mut seen = 0_u64;
+    while !properties.is_empty() {
+        // Identifiers are variable byte integers, but all that exist are below 0x80.
+        let id = properties.one()?;
+        if !belongs(id, section) {
+            return Err(UnknownProperty(id)); // [MQTT-4.13.1-1], section 2.2.2.2
+        }
+        check_value(id, &mut properties)?;
+        let bit = 1_u64 << id;
+        if id != USER_PROPERTY && seen & bit != 0 {
+            return Err(DuplicateProperty(id));
+        }
+        seen |= bit;
+    }
+    if seen & (1 << AUTHENTICATION_DATA) != 0 && seen & (1 << AUTHENTICATION_METHOD) == 0 {
+        return Err(PropertyValue(AUTHENTICATION_DATA)); // section 3.1.2.11.10
+    }
+    Ok(())
+}
+
+/// OASIS MQTT 5.0 table 2-4, the part a client sends: no subscription identifier in PUBLISH, no server reference.
+fn belongs(id: u8, section: Section) -> bool {
+    match id {
+        0x01 | 0x02 | 0x03 | 0x08 | 0x09 => matches!(section, Section::Publish | Section::Will),
+        0x0B => section == Section::Subscribe,
+        0x11 => matches!(section, Section::Connect | Section::Disconnect),
+        AUTHENTICATION_METHOD | AUTHENTICATION_DATA | 0x17 | 0x19 | 0x21 | 0x22 | 0x27 => section == Section::Connect,
+        0x18 => section == Section::Will,
+        0x1F => matches!(section, Section::Ack | Section::Disconnect),
+        0x23 => section == Section::Publish,
+        USER_PROPERTY => true,
+        _ => false,
+    }
+}
+
+fn check_value(id: u8, reader: &mut Reader<'_>) -> Result<(), Violation> {
+    let possible = match id {
+        0x01 | 0x17 | 0x19 => reader.one()? <= 1,
+        0x02 | 0x11 | 0x18 => reader.four().map(|_| true)?,
+        0x03 | AUTHENTICATION_METHOD | 0x1F => reader.string().map(|_| true)?,
+        RESPONSE_TOPIC => return TopicName::new(reader.string()?).map(drop).map_err(Violation::TopicName), // [MQTT-3.3.2-14]
+        0x09 | AUTHENTICATION_DATA => reader.binary().map(|_| true)?,
+        0x0B => reader.varint()? > 0, // section 3.8.2.1.2
+        0x21 => reader.two()? > 0,    // section 3.1.2.11.3
+        // Their zero has an own meaning or an own reason code: topic alias maximum, topic alias.
+        0x22 | 0x23 => reader.two().map(|_| true)?,
+        USER_PROPERTY => reader.string().and_then(|_| reader.string()).map(|_| true)?,
+        0x27 => reader.four()? > 0, // section 3.1.2.11.4
+        other => return Err(UnknownProperty(other)),
+    };
+    if possible { Ok(()) } else { Err(PropertyValue(id)) }
+}
+
+const RESPONSE_TOPIC: u8 = 0x08;
+const AUTHENTICATION_METHOD: u8 = 0x15;
+const AUTHENTICATION_DATA: u8 = 0x16;
+const USER_PROPERTY: u8 = 0x26;

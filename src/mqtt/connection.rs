@@ -1,0 +1,284 @@
+//! One connection: the task that moves packets between a stream, its session and the broker.
+//!
+//! Each turn of the loop processes the input there is, moves what the outbox holds to the output while little of that
+//! is unsent, and then waits for the first of: input, output sent, something queued, room in the engine, a deadline,
+//! being told to end. Input is not read while a request waits for the engine, while more requests are undecided than
+//! the session's window, or while the client is over its rate; a full outbox never stops it.
+//!
+//! What packets mean is the session's and [`super::dispatch`]'s; CONNECT is [`super::handshake`]'s.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::oneshot,
+    time::Sleep,
+};
+
+use crate::{
+    auth::Access,
+    mqtt::{
+        broker::Broker,
+        catch_up::CatchUp,
+        codec,
+        dispatch::Stalled,
+        message::Delivery,
+        outbox::Item,
+        packet::{Protocol, Reason, ServerPacket, Will},
+        session::{Action, Delivered, Violation},
+        sessions::{ClientSession, SessionKey},
+        transport::{Transport, Turn},
+    },
+    quota::Meter,
+};
+
+/// A connection after its CONNECT was accepted.
+pub(super) struct Connection<S> {
+    pub(super) transport: Transport<S>,
+    pub(super) broker: Arc<Broker>,
+    pub(super) key: SessionKey,
+    pub(super) access: Access,
+    pub(super) protocol: Protocol,
+    pub(super) client: ClientSession,
+    /// Published when the connection ends in any other way than by DISCONNECT.
+    pub(super) will: Option<Will>,
+    /// Seconds the session is kept after the connection.
+    pub(super) session_expiry: u32,
+    /// The longest silence of the client.
+    pub(super) silence_max: Option<Duration>,
+    pub(super) kicked: oneshot::Receiver<Reason>,
+    /// Retained messages and missed changes still to be sent.
+    pub(super) catch_up: CatchUp,
+    /// A request that waits for room in the engine.
+    pub(super) stalled: Option<Stalled>,
+    pub(super) publishes: Meter,
+    /// Reading rests until then: the client is over its rate.
+    pub(super) paused: Option<Instant>,
+    /// The server ends, and until then this connection answers what it has taken; nothing more is read.
+    pub(super) leaving: Option<Instant>,
+    pub(super) heard: Instant,
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client said DISCONNECT.
+    Disconnect {
+        /// Whether it wants its will published.
+        with_will: bool,
+    },
+    /// The stream ended or failed.
+    Lost(#[expect(dead_code, reason = "for the log")] Option<io::Error>),
+    /// The client broke the protocol.
+    Violation(Violation),
+    /// The server ends it.
+    Server(Reason),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(Some(error))
+    }
+}
+
+impl From<Violation> for End {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Serves the client until the connection ends, then gives the session back.
+    pub(super) async fn run(mut self: Box<Self>) {
+        let end = match self.serve().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        // Boxed, as all that is rarely waited for: an idle client pays for the largest of what it may wait for.
+        Box::pin(self.finish(end)).await;
+    }
+
+    async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
+        let broker = self.broker.clone();
+        let outbox = self.client.outbox.clone();
+        let sleep = tokio::time::sleep_until(self.next_deadline().into());
+        tokio::pin!(sleep);
+        loop {
+            self.process_input().await?;
+            self.fill_output().await?;
+            if self.leaving.is_some() && self.is_idle() {
+                return Err(End::Server(Reason::SERVER_SHUTTING_DOWN));
+            }
+            if let Some(paused) = self.paused.filter(|paused| *paused < sleep.deadline().into_std()) {
+                Sleep::reset(sleep.as_mut(), paused.into());
+            }
+            let may_read = self.may_read();
+            let stalled_bytes = self.stalled.as_ref().map_or(0, Stalled::bytes);
+            let wants_more = self.transport.unsent() < OUTPUT_LOW_BYTES;
+            tokio::select! {
+                biased;
+                reason = &mut self.kicked, if self.leaving.is_none() => match reason {
+                    Ok(Reason::SERVER_SHUTTING_DOWN) | Err(_) => {
+                        self.leaving = Some(Instant::now() + LEAVE_TIMEOUT);
+                        Sleep::reset(sleep.as_mut(), self.next_deadline().into());
+                    }
+                    Ok(reason) => return Err(End::Server(reason)),
+                },
+                turn = self.transport.turn(may_read) => match turn? {
+                    Turn::Input => self.heard = Instant::now(),
+                    Turn::Flushed => {}
+                    Turn::End => return Err(End::Lost(None)),
+                },
+                () = outbox.ready(), if wants_more => {}
+                permit = broker.service.reserve(stalled_bytes), if self.stalled.is_some() => self.resume_stalled(permit),
+                () = &mut sleep => {
+                    self.check_deadlines(Instant::now())?;
+                    Sleep::reset(sleep.as_mut(), self.next_deadline().into());
+                }
+            }
+        }
+    }
+
+    /// Decodes and carries out what has been received, as far as it may be.
+    async fn process_input(&mut self) -> Result<(), End> {
+        while self.may_read() {
+            let Some(frame) = codec::split_frame(&mut self.transport.input, self.broker.limits.frame)? else { break };
+            let packet = codec::decode(self.protocol, frame)?;
+            let action = self.client.session.receive(packet, Instant::now(), self.transport.output())?;
+            if let Some(action) = action {
+                self.act(action).await?;
+            }
+            // Replies that only this client asked for, and does not read. PROTOCOL section 7.
+            if self.transport.unsent() > self.broker.limits.output_bytes_max {
+                return Err(End::Server(Reason::QUOTA_EXCEEDED));
+            }
+        }
+        if self.transport.input.is_empty() {
+            self.transport.input = BytesMut::new(); // an idle connection holds no buffer
+        }
+        Ok(())
+    }
+
+    async fn act(&mut self, action: Action) -> Result<(), End> {
+        match action {
+            Action::Publish(inbound) => self.publish(inbound).await,
+            Action::Subscribe(subscribe) => self.subscribe(subscribe),
+            Action::Unsubscribe(id, filters) => self.unsubscribe(id, filters),
+            Action::Disconnect { with_will, session_expiry } => {
+                self.session_expiry =
+                    session_expiry.unwrap_or(self.session_expiry).min(self.broker.limits.session_expiry_max);
+                return Err(End::Disconnect { with_will });
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what is queued to the output until enough of it is unsent; the backlog follows when nothing is queued.
+    async fn fill_output(&mut self) -> Result<(), End> {
+        let (now, outbox) = (Instant::now(), self.client.outbox.clone());
+        while self.transport.unsent() < OUTPUT_LOW_BYTES {
+            let window_open = self.client.session.window_open();
+            let delivery = match outbox.pop(window_open) {
+                Some(Item::Ack { ticket, verdict }) if verdict.unknown && self.protocol == Protocol::V4 => {
+                    // It cannot be told, so it is not acknowledged: its resend asks again. PROTOCOL section 4.
+                    self.client.session.abandon(ticket);
+                    return Err(End::Server(Reason::IMPLEMENTATION_SPECIFIC));
+                }
+                Some(Item::Ack { ticket, verdict }) => {
+                    self.client.session.complete(ticket, verdict, self.transport.output());
+                    continue;
+                }
+                Some(Item::Delivery { delivery, .. }) => delivery,
+                None if !window_open => break,
+                None if self.catch_up.is_idle(&outbox) => break,
+                None => match Box::pin(self.catch_up.next(&self.broker, &self.key, &outbox)).await {
+                    Some(delivery) => delivery,
+                    None => break,
+                },
+            };
+            self.deliver(delivery, now);
+        }
+        match outbox.closed() {
+            Some(reason) => Err(End::Server(reason)),
+            None => Ok(()),
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery, now: Instant) {
+        match self.client.session.deliver(delivery, now, self.transport.output()) {
+            Delivered::Sent => {}
+            Delivered::Expired => self.broker.counters.deliveries_expired.add(1),
+            Delivered::TooLarge => self.broker.counters.deliveries_too_large.add(1),
+            Delivered::NotNow(_) => {
+                tracing::error!(client = %self.key.client_id, "a message was taken with no room for it")
+            }
+        }
+    }
+
+    fn may_read(&self) -> bool {
+        let window = usize::from(self.broker.limits.session.inbound_window);
+        let resting = self.stalled.is_some() || self.paused.is_some() || self.leaving.is_some();
+        !resting && self.client.session.inbound_pending() < window
+    }
+
+    /// Whether everything that was taken has been answered and sent.
+    fn is_idle(&self) -> bool {
+        self.stalled.is_none() && self.client.session.inbound_pending() == 0 && self.transport.unsent() == 0
+    }
+
+    fn check_deadlines(&mut self, now: Instant) -> Result<(), End> {
+        self.paused.take_if(|until| *until <= now);
+        if self.leaving.is_some_and(|until| until <= now) {
+            return Err(End::Server(Reason::SERVER_SHUTTING_DOWN));
+        }
+        if !self.may_read() {
+            self.heard = now; // silence that is not the client's
+        }
+        match self.silence_max {
+            Some(max) if now.duration_since(self.heard) >= max => Err(End::Server(Reason::KEEP_ALIVE_TIMEOUT)), // [MQTT-3.1.2-22]
+            _ => Ok(()),
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let silence = self.silence_max.map(|max| self.heard + max);
+        let far = Instant::now() + FAR;
+        [silence, self.paused, self.leaving].into_iter().flatten().fold(far, Instant::min)
+    }
+
+    /// Says why, if the client can be told, and gives the session back.
+    async fn finish(mut self: Box<Self>, end: End) {
+        let (farewell, with_will) = match &end {
+            End::Disconnect { with_will } => (None, *with_will),
+            End::Lost(_) => (None, true),
+            End::Violation(violation) => (Some((violation.reason(), Some(violation.to_string()))), true),
+            End::Server(reason) => (Some((*reason, None)), true),
+        };
+        tracing::debug!(client = %self.key.client_id, ?end, "connection ends");
+        if let Some((reason, text)) = farewell {
+            codec::encode(self.protocol, &ServerPacket::Disconnect(reason, text), self.transport.output());
+        }
+        if !matches!(end, End::Lost(_)) {
+            // A peer that does not read is not waited for.
+            let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.transport.finish()).await;
+        }
+        self.client.session.detach();
+        self.client.outbox.detach(self.broker.events.routed());
+        let will = self.will.filter(|_| with_will);
+        let ended = self.broker.sessions.release(&self.key, self.client, self.session_expiry, will);
+        self.broker.dispose(ended).await;
+    }
+}
+
+/// Unsent output above which nothing more is taken from the outbox.
+const OUTPUT_LOW_BYTES: usize = 32 * 1024;
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an ending server waits for what a connection has taken to be answered.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A deadline for connections that have none.
+const FAR: Duration = Duration::from_secs(24 * 3600);

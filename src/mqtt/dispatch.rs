@@ -1,0 +1,198 @@
+//! What a connection does with the packets that concern the broker: PUBLISH, SUBSCRIBE, UNSUBSCRIBE.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    mqtt::{
+        broker::Broker,
+        connection::Connection,
+        message::Message,
+        packet::{PacketId, Reason, Subscribe, Subscription},
+        request::{From, Request, ResponseTopic},
+        router::Class,
+        session::{Inbound, Ticket, Verdict},
+        shadow_topic::{Destination, Operation},
+        topic::TopicFilter,
+    },
+    service::{Permit, Submission},
+    shadow::{Command, Rejection, ShadowKey},
+    store::Held,
+};
+
+/// A request that is admitted and waits for room in the engine.
+pub(super) struct Stalled {
+    submission: Submission,
+    bytes: usize,
+}
+
+impl Stalled {
+    /// What the request takes of the engine's queue.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Carries out a PUBLISH.
+    pub(super) async fn publish(&mut self, inbound: Inbound) {
+        let now = Instant::now();
+        if let Err(wait) = self.publishes.take(self.broker.limits.publishes, now) {
+            self.paused = Some(now + wait);
+        }
+        match Destination::of(&inbound.topic) {
+            _ if inbound.topic.as_str().len() > self.broker.limits.topic_bytes_max => {
+                self.broker.counters.publishes_refused.add(1);
+                self.complete(inbound.ticket, refused("the topic is longer than this server takes"));
+            }
+            Destination::Plain => self.publish_plain(inbound, now),
+            Destination::Reserved => {
+                self.broker.counters.publishes_refused.add(1);
+                self.complete(inbound.ticket, refused("only the service publishes to this topic"));
+            }
+            Destination::Request(key, operation) => self.request(inbound, key, operation).await,
+        }
+    }
+
+    fn publish_plain(&mut self, inbound: Inbound, now: Instant) {
+        let ticket = inbound.ticket;
+        // The payload is a slice of the read buffer, which must not be kept alive by a retained or queued message.
+        let payload = Bytes::copy_from_slice(&inbound.payload);
+        let message = Message::new(inbound.topic, payload, inbound.qos, inbound.retain, inbound.properties, now);
+        let receivers =
+            self.broker.router.publish(&Arc::new(message), Class::Plain { from: Some(self.client.outbox.id()) });
+        let reason = if receivers == 0 { Reason::NO_MATCHING_SUBSCRIBERS } else { Reason::SUCCESS };
+        self.complete(ticket, Verdict { reason, ..Verdict::SUCCESS });
+    }
+
+    async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: Operation) {
+        let now = self.broker.service.now();
+        let response = match self.response_topic(&inbound) {
+            Ok(response) => response,
+            Err(verdict) => return self.complete(inbound.ticket, verdict),
+        };
+        let mut request = Request {
+            from: Some(From { outbox: self.client.outbox.clone(), ticket: inbound.ticket }),
+            response,
+            ..Request::new(self.broker.events.clone(), key, operation)
+        };
+        // Read before it is counted, so that a refusal carries the client's token.
+        let parsed = request.parse(&inbound.payload, &self.broker.limits.document);
+        let admitted = self.broker.service.admit(self.access.principal(), &request.key);
+        match admitted.and_then(|admitted| parsed.map(|command| (admitted, command))) {
+            Err(rejection) => request.reject(&rejection, now),
+            Ok((_admitted, None)) => match read(&self.broker, &request.key).await {
+                Ok(held) => request.got(&held.document, now),
+                Err(rejection) => request.reject(&rejection, now),
+            },
+            Ok((admitted, Some(command))) => {
+                request.admitted = Some(admitted);
+                self.submit(request, command, inbound.payload.len());
+            }
+        }
+    }
+
+    fn submit(&mut self, request: Request, command: Command, bytes: usize) {
+        let submission = Submission {
+            key: request.key.clone(),
+            command,
+            principal: self.access.principal().clone(),
+            client: self.key.client_id.clone(),
+            requester: Box::new(request),
+        };
+        match self.broker.service.try_reserve(bytes) {
+            Some(permit) => permit.submit(submission),
+            None => self.stalled = Some(Stalled { submission, bytes }),
+        }
+    }
+
+    /// Goes on with the request that waited.
+    pub(super) fn resume_stalled(&mut self, permit: Result<Permit, Rejection>) {
+        match (self.stalled.take(), permit) {
+            (None, _) => {}
+            (Some(Stalled { submission, .. }), Ok(permit)) => permit.submit(submission),
+            (Some(Stalled { submission, .. }), Err(rejection)) => {
+                submission.refuse(rejection, self.broker.service.now())
+            }
+        }
+    }
+
+    /// The response topic of a request, which must be an ordinary one.
+    fn response_topic(&self, inbound: &Inbound) -> Result<Option<ResponseTopic>, Verdict> {
+        let Some(properties) = inbound.properties.as_deref() else { return Ok(None) };
+        let Some(topic) = &properties.response_topic else { return Ok(None) };
+        if Destination::of(topic) != Destination::Plain {
+            return Err(refused("the response topic is not an ordinary one"));
+        }
+        let correlation_data = properties.correlation_data.as_ref().map(|data| Bytes::copy_from_slice(data));
+        Ok(Some(ResponseTopic { topic: topic.clone(), correlation_data }))
+    }
+
+    fn complete(&mut self, ticket: Option<Ticket>, verdict: Verdict) {
+        if let Some(ticket) = ticket {
+            self.client.session.complete(ticket, verdict, self.transport.output());
+        }
+    }
+
+    /// Carries out a SUBSCRIBE and answers it; what is retained follows the SUBACK.
+    pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
+        let Subscribe { id, subscription_id, filters } = subscribe;
+        let reasons = filters
+            .into_iter()
+            .map(|filter| filter.and_then(|subscription| self.subscribe_one(subscription, subscription_id)))
+            .map(|granted| granted.unwrap_or_else(|reason| reason))
+            .collect();
+        self.client.session.subscribed(id, reasons, self.transport.output());
+    }
+
+    fn subscribe_one(&mut self, subscription: Subscription, subscription_id: Option<u32>) -> Result<Reason, Reason> {
+        let filter = &subscription.filter;
+        if filter.as_str().len() > self.broker.limits.topic_bytes_max {
+            return Err(Reason::TOPIC_FILTER_INVALID);
+        }
+        let known = self.client.filters.contains(filter);
+        if !known && self.client.filters.len() >= self.broker.limits.filters_max {
+            return Err(Reason::QUOTA_EXCEEDED);
+        }
+        let subscribed = self.broker.router.subscribe(&self.client.outbox, &subscription, subscription_id)?;
+        if !known {
+            self.client.filters.push(filter.clone());
+        }
+        let granted = Reason(subscription.qos as u8);
+        self.catch_up.subscribed(subscription, subscription_id, subscribed);
+        Ok(granted)
+    }
+
+    /// Carries out an UNSUBSCRIBE and answers it.
+    pub(super) fn unsubscribe(&mut self, id: PacketId, filters: Vec<Result<TopicFilter, Reason>>) {
+        let reasons = filters
+            .into_iter()
+            .map(|filter| match filter {
+                Err(reason) => reason,
+                Ok(filter) => {
+                    self.client.filters.retain(|known| *known != filter);
+                    self.catch_up.unsubscribed(&filter);
+                    match self.broker.router.unsubscribe(self.client.outbox.id(), &filter) {
+                        true => Reason::SUCCESS,
+                        false => Reason::NO_SUBSCRIPTION_EXISTED,
+                    }
+                }
+            })
+            .collect();
+        self.client.session.unsubscribed(id, reasons, self.transport.output());
+    }
+}
+
+/// The document of `key`; what it takes to wait for the disk is boxed, since it is rare.
+async fn read(broker: &Broker, key: &ShadowKey) -> Result<Held, Rejection> {
+    match broker.service.cached(key) {
+        Some(held) => Ok(held),
+        None => Box::pin(broker.service.read(key)).await,
+    }
+}
+
+fn refused(why: &str) -> Verdict {
+    Verdict { reason: Reason::TOPIC_NAME_INVALID, reason_string: Some(why.into()), unknown: false }
+}

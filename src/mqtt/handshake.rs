@@ -1,0 +1,192 @@
+//! From an accepted socket to a connection: CONNECT, who it is, which session it gets, CONNACK.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    auth::{Access, Principal},
+    mqtt::{
+        broker::Broker,
+        catch_up::CatchUp,
+        codec,
+        connection::Connection,
+        packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
+        sessions::{Refusal, SessionKey},
+        transport::{Transport, Turn},
+    },
+    quota::Meter,
+};
+
+/// Serves a client on `stream` from its CONNECT to its end. `timeout` bounds the time until its CONNECT is whole.
+///
+/// What is needed for the time of the handshake alone is in a box of its own, so that a connected client does not pay
+/// for it.
+pub(super) async fn serve<S>(stream: S, peer: SocketAddr, broker: Arc<Broker>, timeout: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Some(connection) = Box::pin(accept(stream, peer, broker, timeout)).await {
+        connection.run().await;
+    }
+}
+
+/// Takes the CONNECT. `None`: the connection is over.
+async fn accept<S>(stream: S, peer: SocketAddr, broker: Arc<Broker>, timeout: Duration) -> Option<Box<Connection<S>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut transport = Transport::new(stream);
+    let mut closing = broker.closing();
+    let connect = tokio::select! {
+        connect = tokio::time::timeout(timeout, read_connect(&mut transport, &broker)) => connect,
+        _ = closing.wait_for(|closing| *closing) => return None,
+    };
+    match connect {
+        Ok(connect) => establish(transport, peer, *connect?, broker).await,
+        Err(_) => {
+            tracing::debug!(%peer, "no CONNECT in time"); // [MQTT-3.1.4-1]
+            None
+        }
+    }
+}
+
+/// Reads a whole CONNECT; refuses what is none. `None`: the connection is over.
+async fn read_connect<S>(transport: &mut Transport<S>, broker: &Broker) -> Option<Box<Connect>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        match codec::split_frame(&mut transport.input, broker.limits.frame) {
+            Ok(Some(frame)) => match codec::decode_connect(frame) {
+                Ok(connect) => return Some(Box::new(connect)),
+                Err(refusal) => {
+                    refusal.answer(transport.output());
+                    let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, transport.finish()).await;
+                    return None;
+                }
+            },
+            Ok(None) => match transport.turn(true).await {
+                Ok(Turn::Input) => {}
+                Ok(Turn::Flushed | Turn::End) | Err(_) => return None,
+            },
+            Err(_) => return None, // not MQTT, or too large: there is no version to answer in
+        }
+    }
+}
+
+/// Finds or makes the client's session and says CONNACK. `None`: it was refused.
+async fn establish<S>(
+    mut transport: Transport<S>,
+    peer: SocketAddr,
+    mut connect: Connect,
+    broker: Arc<Broker>,
+) -> Option<Box<Connection<S>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Err((reason, text)) = check(&connect) {
+        refuse(&mut transport, connect.protocol, reason, text).await;
+        return None;
+    }
+    let assigned = connect.client_id.is_empty().then(|| broker.unique_client_id());
+    let client_id = assigned.as_deref().unwrap_or(&connect.client_id);
+    let access = Access::admin(Principal::anonymous(client_id));
+    let key = SessionKey { principal: access.principal().clone(), client_id: client_id.into() };
+
+    let attached = broker.sessions.attach(&key, connect.clean_start, || broker.new_session(&access));
+    let mut attached = match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
+        Ok(Ok(attached)) => attached,
+        Ok(Err(Refusal::Full)) => {
+            refuse(
+                &mut transport,
+                connect.protocol,
+                Reason::QUOTA_EXCEEDED,
+                "there are as many sessions as there may be",
+            )
+            .await;
+            return None;
+        }
+        Ok(Err(Refusal::Closing)) => {
+            refuse(&mut transport, connect.protocol, Reason::SERVER_UNAVAILABLE, "the server is ending").await;
+            return None;
+        }
+        Err(_) => {
+            refuse(
+                &mut transport,
+                connect.protocol,
+                Reason::SERVER_BUSY,
+                "the session's other connection does not end",
+            )
+            .await;
+            return None;
+        }
+    };
+    if let Some(replaced) = attached.replaced.take() {
+        broker.dispose(replaced).await;
+    }
+    tracing::debug!(%peer, client = client_id, protocol = ?connect.protocol, present = attached.present, "connected");
+
+    let keep_alive = broker.limits.keep_alive(connect.keep_alive);
+    let connack = ConnAck {
+        session_present: attached.present,
+        reason: Reason::SUCCESS,
+        reason_string: None,
+        assigned_client_id: assigned,
+        limits: Some(broker.limits.connack(connect.session_expiry, connect.keep_alive)),
+    };
+    codec::encode(connect.protocol, &ServerPacket::ConnAck(Box::new(connack)), transport.output());
+    let now = Instant::now();
+    attached.client.session.attach(&connect, now, transport.output());
+    attached.client.outbox.attach();
+    Some(Box::new(Connection {
+        transport,
+        key,
+        protocol: connect.protocol,
+        catch_up: CatchUp::default(),
+        client: attached.client,
+        will: connect.will.take(),
+        session_expiry: connect.session_expiry.min(broker.limits.session_expiry_max),
+        silence_max: (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1500)), // [MQTT-3.1.2-22]
+        kicked: attached.kicked,
+        stalled: None,
+        publishes: Meter::new(now),
+        paused: None,
+        leaving: None,
+        heard: now,
+        access,
+        broker,
+    }))
+}
+
+fn check(connect: &Connect) -> Result<(), (Reason, &'static str)> {
+    if connect.authentication_method.is_some() {
+        return Err((Reason::BAD_AUTHENTICATION_METHOD, "enhanced authentication is not offered")); // [MQTT-4.12.0-1]
+    }
+    if connect.protocol == Protocol::V4 && connect.client_id.is_empty() && !connect.clean_start {
+        return Err((Reason::CLIENT_IDENTIFIER_NOT_VALID, "a session that is to be kept needs a client id")); // [MQTT-3.1.3-8]
+    }
+    Ok(())
+}
+
+async fn refuse<S>(transport: &mut Transport<S>, protocol: Protocol, reason: Reason, text: &str)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let connack = ConnAck {
+        session_present: false,
+        reason,
+        reason_string: Some(text.to_owned()),
+        assigned_client_id: None,
+        limits: None,
+    };
+    codec::encode(protocol, &ServerPacket::ConnAck(Box::new(connack)), transport.output());
+    let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, transport.finish()).await;
+}
+
+/// How long a client waits for the end of the connection whose session it takes over.
+const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(10);

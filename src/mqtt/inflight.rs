@@ -1,0 +1,159 @@
+//! Messages at QoS 1 and 2 on their way to one client: sent, and not acknowledged to the end.
+//!
+//! *Invariants:* entries stay in the order in which they were first sent, so that a resend keeps it [MQTT-4.6.0-1].
+//! Entries sent on the present connection come before those not sent on it yet. A message's bytes are let go with
+//! the acknowledgement that makes a resend needless: PUBACK or PUBREC.
+//!
+//! How many may be under way is told by [`super::session`]; what waits before it is sent at all is in the outbox.
+
+use std::{collections::VecDeque, time::Instant};
+
+use crate::mqtt::{
+    codec,
+    message::Delivery,
+    packet::{PacketId, Protocol, QoS, Reason, ServerPacket},
+};
+
+/// What a PUBREC found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// A message to release: PUBREL is due.
+    Release,
+    /// A message that its client refused; it is forgotten.
+    Refused,
+    /// No message.
+    Unknown,
+}
+
+/// The messages under way to one client.
+#[derive(Debug, Default)]
+pub(crate) struct Inflight {
+    entries: VecDeque<Entry>,
+    /// How many entries, the last ones, wait to be sent on the present connection.
+    unsent: usize,
+    last_id: u16,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: PacketId,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// PUBLISH was sent.
+    Published(Delivery),
+    /// QoS 2: PUBREC came, PUBREL was sent.
+    Released,
+}
+
+impl Inflight {
+    /// Whether another message may be sent when `window` may be under way. What waits to be sent again counts, so that
+    /// nothing new overtakes it.
+    pub(crate) fn is_open(&self, window: u16) -> bool {
+        self.entries.len() < window.into()
+    }
+
+    /// Bytes of the messages kept for a resend.
+    pub(crate) fn bytes(&self) -> usize {
+        self.entries.iter().map(|entry| entry.stage.weight()).sum()
+    }
+
+    /// A packet identifier that no message under way has [MQTT-2.2.1-4].
+    pub(crate) fn free_id(&mut self) -> PacketId {
+        loop {
+            self.last_id = self.last_id.wrapping_add(1);
+            let free = |id: &PacketId| self.entries.iter().all(|entry| entry.id != *id);
+            if let Some(id) = PacketId::new(self.last_id).filter(free) {
+                return id;
+            }
+        }
+    }
+
+    /// Remembers a message as sent.
+    pub(crate) fn push(&mut self, id: PacketId, delivery: Delivery) {
+        self.entries.push_back(Entry { id, stage: Stage::Published(delivery) });
+    }
+
+    /// PUBACK; one that fits no message is let go.
+    pub(crate) fn acknowledge(&mut self, id: PacketId) {
+        self.remove(id, |stage| matches!(stage, Stage::Published(delivery) if delivery.qos == QoS::AtLeastOnce));
+    }
+
+    /// PUBREC.
+    pub(crate) fn receive(&mut self, id: PacketId, reason: Reason) -> Received {
+        let fits = |stage: &Stage| match stage {
+            Stage::Published(delivery) => delivery.qos == QoS::ExactlyOnce,
+            Stage::Released => true,
+        };
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id && fits(&entry.stage)) else {
+            return Received::Unknown;
+        };
+        if reason.is_failure() {
+            self.remove(id, fits);
+            return Received::Refused;
+        }
+        entry.stage = Stage::Released;
+        Received::Release
+    }
+
+    /// PUBCOMP; one that fits no message is let go.
+    pub(crate) fn complete(&mut self, id: PacketId) {
+        self.remove(id, |stage| matches!(stage, Stage::Released));
+    }
+
+    /// The connection is gone: all has to be sent again on the next one.
+    pub(crate) fn detach(&mut self) {
+        self.unsent = self.entries.len();
+    }
+
+    /// Sends again, in the first order, what `window` allows: PUBLISH with DUP, or PUBREL [MQTT-4.4.0-1].
+    ///
+    /// A message larger than the client now takes is dropped as if it had been sent [MQTT-3.1.2-25].
+    pub(crate) fn resend(
+        &mut self,
+        protocol: Protocol,
+        window: u16,
+        bytes_max: usize,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
+        while self.unsent > 0 && self.entries.len() - self.unsent < window.into() {
+            let next = self.entries.len() - self.unsent;
+            self.unsent -= 1;
+            let Some(Entry { id, stage }) = self.entries.get(next) else { return };
+            match stage {
+                Stage::Published(delivery) => {
+                    if !delivery.write(protocol, Some(*id), true, now, bytes_max, out) {
+                        self.entries.remove(next);
+                    }
+                }
+                Stage::Released => codec::encode(protocol, &ServerPacket::PubRel(*id, Reason::SUCCESS), out),
+            }
+        }
+    }
+
+    fn remove(&mut self, id: PacketId, fits: impl Fn(&Stage) -> bool) {
+        let Some(at) = self.entries.iter().position(|entry| entry.id == id && fits(&entry.stage)) else { return };
+        if at >= self.entries.len() - self.unsent {
+            self.unsent -= 1;
+        }
+        self.entries.remove(at);
+        if self.entries.is_empty() && self.entries.capacity() > KEPT_CAPACITY {
+            self.entries = VecDeque::new();
+        }
+    }
+}
+
+impl Stage {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Published(delivery) => delivery.message.weight(),
+            Self::Released => 0,
+        }
+    }
+}
+
+/// Room for this many entries is kept when none is left; a session that had a burst gives the rest back.
+const KEPT_CAPACITY: usize = 8;

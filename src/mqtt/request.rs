@@ -1,0 +1,188 @@
+//! A shadow request that came as a PUBLISH: what is needed to answer it, whatever becomes of it.
+//!
+//! Its answers leave in this order: the `accepted` or `rejected` event, the same on the response topic if one was
+//! named, then the PUBACK or PUBREC with the verdict, through the requester's outbox like the events before it.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+
+use crate::{
+    mqtt::{
+        events::{self, Events},
+        message::Message,
+        outbox::{Outbox, SessionId},
+        packet::{Properties, QoS, Reason},
+        session::{Ticket, Verdict},
+        shadow_topic::{Event, Operation},
+        topic::TopicName,
+    },
+    quota::Admitted,
+    service::{Outcome, Requester},
+    shadow::{Command, Document, DocumentLimits, Rejection, ShadowKey, Timestamp},
+    wire::{self, ClientToken, Dialect, Parsed, Refused},
+};
+
+/// A request on its way.
+pub(super) struct Request {
+    /// Where its events go.
+    pub events: Arc<Events>,
+    /// Who asked; `None`: a will, which nobody waits for.
+    pub from: Option<From>,
+    /// The shadow.
+    pub key: ShadowKey,
+    /// What was asked.
+    pub operation: Operation,
+    /// Correlates replies.
+    pub client_token: Option<ClientToken>,
+    /// Where the reply goes as well.
+    pub response: Option<ResponseTopic>,
+    /// Counts the request until it is decided.
+    pub admitted: Option<Admitted>,
+}
+
+/// The session that asked.
+pub(super) struct From {
+    /// Its queue.
+    pub outbox: Arc<Outbox>,
+    /// What its acknowledgement completes, for QoS 1 and 2.
+    pub ticket: Option<Ticket>,
+}
+
+/// Where a requester wants its reply besides the shadow's own topics.
+#[derive(Clone, Debug)]
+pub(super) struct ResponseTopic {
+    /// An ordinary topic.
+    pub topic: TopicName,
+    /// Sent back as it came.
+    pub correlation_data: Option<Bytes>,
+}
+
+impl Request {
+    /// A request that nobody waits for, its payload not yet read.
+    pub(super) fn new(events: Arc<Events>, key: ShadowKey, operation: Operation) -> Self {
+        Self { events, from: None, key, operation, client_token: None, response: None, admitted: None }
+    }
+
+    /// Reads the payload. `None`: a get, which is no command.
+    ///
+    /// # Errors
+    ///
+    /// The rejection of a payload that cannot be understood.
+    pub(super) fn parse(&mut self, payload: &[u8], limits: &DocumentLimits) -> Result<Option<Command>, Rejection> {
+        match self.operation {
+            Operation::Update => {
+                self.take(wire::parse_update(payload, Dialect::Native, limits)).map(|body| Some(Command::Update(body)))
+            }
+            Operation::Get => self.take(wire::parse_get(payload, Dialect::Native)).map(|()| None),
+            Operation::Delete => {
+                self.take(wire::parse_delete(payload, Dialect::Native)).map(|body| Some(Command::Delete(body)))
+            }
+        }
+    }
+
+    fn take<T>(&mut self, parsed: Result<Parsed<T>, Refused>) -> Result<T, Rejection> {
+        match parsed {
+            Ok(Parsed { body, client_token }) => {
+                self.client_token = client_token;
+                Ok(body)
+            }
+            Err(Refused { rejection, client_token }) => {
+                self.client_token = client_token;
+                Err(rejection)
+            }
+        }
+    }
+
+    /// Refuses the request.
+    pub(super) fn reject(self, rejection: &Rejection, now: Timestamp) {
+        let payload = wire::rejected(rejection, &self.key, now, self.client_token.as_ref());
+        self.events.reply(&self.key, self.operation.rejected(), &payload, self.session_id());
+        let verdict = verdict(rejection, &self.key);
+        self.answer(payload, verdict);
+    }
+
+    /// Answers a get with `document`.
+    pub(super) fn got(self, document: &Document, now: Timestamp) {
+        if !document.exists() {
+            return self.reject(&Rejection::NotFound, now);
+        }
+        let payload = events::got_payload(document, self.client_token.as_ref());
+        self.events.reply(&self.key, Event::GetAccepted, &payload, self.session_id());
+        self.answer(payload, Verdict::SUCCESS);
+    }
+
+    fn session_id(&self) -> Option<SessionId> {
+        self.from.as_ref().map(|from| from.outbox.id())
+    }
+
+    /// Sends `payload` to the response topic and the verdict to the requester.
+    fn answer(self, payload: Bytes, verdict: Verdict) {
+        let to = self.session_id();
+        if let Some(ResponseTopic { topic, correlation_data }) = self.response {
+            let properties = correlation_data
+                .map(|data| Box::new(Properties { correlation_data: Some(data), ..Properties::default() }));
+            let reply = Message::new(topic, payload, QoS::AtLeastOnce, false, properties, Instant::now());
+            self.events.respond(reply, to);
+        }
+        if let Some(From { outbox, ticket: Some(ticket) }) = self.from {
+            outbox.push_ack(ticket, verdict);
+        }
+    }
+}
+
+impl Requester for Request {
+    fn session(&self) -> Option<u64> {
+        self.session_id().map(|id| id.0)
+    }
+
+    fn client_token(&self) -> Option<&ClientToken> {
+        self.client_token.as_ref()
+    }
+
+    fn decided(self: Box<Self>, outcome: &Outcome, now: Timestamp) {
+        match &outcome.result {
+            Err(rejection) => self.reject(rejection, now),
+            Ok(applied) => {
+                let payload = match &self.response {
+                    Some(_) => events::accepted_payload(&outcome.command, applied, self.client_token.as_ref()),
+                    None => Bytes::new(),
+                };
+                self.answer(payload, Verdict::SUCCESS);
+            }
+        }
+    }
+}
+
+/// The verdict of a PUBACK on a refused request. PROTOCOL section 2.
+fn verdict(rejection: &Rejection, key: &ShadowKey) -> Verdict {
+    let reason = match rejection {
+        Rejection::Forbidden { .. } | Rejection::Unauthorized => Reason::NOT_AUTHORIZED,
+        Rejection::TooManyRequests { .. } => Reason::QUOTA_EXCEEDED,
+        Rejection::InvalidJson { .. }
+        | Rejection::NotUtf8
+        | Rejection::MissingState
+        | Rejection::InvalidSection(_)
+        | Rejection::InvalidNode { .. }
+        | Rejection::InvalidVersion
+        | Rejection::InvalidClientToken
+        | Rejection::InvalidField { .. }
+        | Rejection::TooDeep { .. } => Reason::PAYLOAD_FORMAT_INVALID,
+        Rejection::NotFound
+        | Rejection::VersionConflict { .. }
+        | Rejection::ExpectationFailed { .. }
+        | Rejection::TooLarge { .. }
+        | Rejection::TooManyLeaves { .. }
+        | Rejection::IdempotencyKeyReused
+        | Rejection::Internal
+        | Rejection::OutcomeUnknown
+        | Rejection::Unavailable(_) => Reason::IMPLEMENTATION_SPECIFIC,
+    };
+    let mut text = rejection.message(key);
+    if let Rejection::VersionConflict { expected: Some(expected), version, .. } = rejection {
+        text = format!("version conflict: expected {}, current {}", expected.0, version.0);
+    } else if let Some(detail) = rejection.detail() {
+        text = format!("{text}: {detail}");
+    }
+    Verdict { reason, reason_string: Some(text.into()), unknown: *rejection == Rejection::OutcomeUnknown }
+}

@@ -1,0 +1,378 @@
+//! The MQTT session of one client: a state machine that takes packets and gives bytes and actions, without I/O.
+//!
+//! A session outlives its connections. [`Session::attach`] gives it one, [`Session::detach`] takes it away; in between,
+//! packets go through [`Session::receive`], messages through [`Session::deliver`], and everything a client is to be sent
+//! is appended to the caller's buffer, in order.
+//!
+//! *Invariants:* a PUBLISH at QoS 1 or 2 is one [`Action::Publish`] and is acknowledged only by
+//! [`Session::complete`]; acknowledgements leave in the order of the PUBLISHes; a QoS 2 identifier is never asked for
+//! twice. What a client can make a session hold is bounded by [`SessionLimits`].
+//!
+//! Not here: sockets, keep-alive, taking a client id over, wills and session expiry, which are the connection layer's;
+//! who may do what; which messages a client gets.
+
+mod receipts;
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+pub use self::receipts::Ticket;
+use self::receipts::{Receipts, Taken};
+pub use crate::mqtt::violation::Violation;
+use crate::mqtt::{
+    codec,
+    inflight::{Inflight, Received},
+    message::Delivery,
+    packet::{ClientPacket, Connect, PacketId, Properties, Protocol, Publish, QoS, Reason, ServerPacket, Subscribe},
+    topic::{TopicFilter, TopicName},
+};
+
+/// What a session holds at most.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionLimits {
+    /// Unacknowledged QoS 1 and 2 PUBLISHes from the client: the receive maximum of CONNACK. A 3.1.1 client cannot be
+    /// told; its connection stops reading while [`Session::inbound_pending`] has reached it.
+    pub inbound_window: u16,
+    /// Unacknowledged QoS 1 and 2 messages to the client, if its own receive maximum is not lower.
+    pub outbound_window: u16,
+    /// The highest topic alias a client may set: the topic alias maximum of CONNACK.
+    pub topic_alias_max: u16,
+    /// Filters of one SUBSCRIBE that are looked at; the others are refused in the SUBACK.
+    pub filters_per_subscribe: usize,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self { inbound_window: 64, outbound_window: 64, topic_alias_max: 16, filters_per_subscribe: 64 }
+    }
+}
+
+/// What a packet asks for beyond the session.
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    /// Decide and route a message; if it has a ticket, answer with [`Session::complete`].
+    Publish(Inbound),
+    /// Answer with [`Session::subscribed`].
+    Subscribe(Subscribe),
+    /// Answer with [`Session::unsubscribed`].
+    Unsubscribe(PacketId, Vec<Result<TopicFilter, Reason>>),
+    /// End the connection.
+    Disconnect {
+        /// Whether the will is to be published all the same.
+        with_will: bool,
+        /// Seconds the session is to last from now on, if the client changed its mind.
+        session_expiry: Option<u32>,
+    },
+}
+
+/// A message from the client.
+#[derive(Debug, PartialEq)]
+pub struct Inbound {
+    /// Where to, an alias resolved.
+    pub topic: TopicName,
+    /// What it says; shares the memory of the read buffer.
+    pub payload: Bytes,
+    /// QoS.
+    pub qos: QoS,
+    /// Whether to keep it for later subscribers.
+    pub retain: bool,
+    /// What to complete; `Some` exactly for QoS 1 and 2.
+    pub ticket: Option<Ticket>,
+    /// MQTT 5 properties other than the alias.
+    pub properties: Option<Box<Properties>>,
+}
+
+/// How a message from the client was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What PUBACK or PUBREC says to an MQTT 5 client.
+    pub reason: Reason,
+    /// Explains it, to a client that wants explanations.
+    pub reason_string: Option<Box<str>>,
+    /// Nobody knows whether the request took effect: a client that cannot be told so gets no acknowledgement at all.
+    pub unknown: bool,
+}
+
+impl Verdict {
+    /// The message was taken.
+    pub const SUCCESS: Self = Self { reason: Reason::SUCCESS, reason_string: None, unknown: false };
+}
+
+/// What became of a message to the client.
+#[derive(Debug)]
+#[must_use]
+pub enum Delivered {
+    /// It is in the buffer.
+    Sent,
+    /// Its message expiry interval had passed; it is gone.
+    Expired,
+    /// It is larger than the packets the client takes; it is gone.
+    TooLarge,
+    /// There is no connection, or [`Session::window_open`] is false for its QoS: here it is again.
+    NotNow(Delivery),
+}
+
+/// One client's session.
+#[derive(Debug)]
+pub struct Session {
+    limits: SessionLimits,
+    link: Option<Link>,
+    receipts: Receipts,
+    inflight: Inflight,
+}
+
+/// What dies with the connection.
+#[derive(Debug)]
+struct Link {
+    protocol: Protocol,
+    /// The lower of our outbound window and the client's receive maximum.
+    window: u16,
+    /// The largest packet the client takes.
+    bytes_max: usize,
+    /// Whether the client wants reason strings.
+    explain: bool,
+    session_expiry: u32,
+    /// The topics of aliases 1 and up, as far as any was set.
+    aliases: Vec<Option<TopicName>>,
+}
+
+impl Session {
+    /// A session without connection.
+    #[must_use]
+    pub fn new(limits: SessionLimits) -> Self {
+        Self { limits, link: None, receipts: Receipts::default(), inflight: Inflight::default() }
+    }
+
+    /// Gives the session a connection, and appends what its client has to be sent again; call it after CONNACK is in
+    /// `out`.
+    pub fn attach(&mut self, connect: &Connect, now: Instant, out: &mut Vec<u8>) {
+        self.detach();
+        self.link = Some(Link {
+            protocol: connect.protocol,
+            window: self.limits.outbound_window.min(connect.receive_maximum.get()),
+            bytes_max: connect.maximum_packet_size.map_or(usize::MAX, |bytes| bytes as usize),
+            explain: connect.request_problem_information,
+            session_expiry: connect.session_expiry,
+            aliases: Vec::new(),
+        });
+        self.resend(now, out);
+    }
+
+    /// Takes the connection away, and with it all that is not of the session.
+    pub fn detach(&mut self) {
+        if self.link.take().is_some() {
+            self.receipts.detach();
+            self.inflight.detach();
+        }
+    }
+
+    /// Takes a packet from the client. `now` is for what a resend tells of a message's expiry.
+    ///
+    /// # Errors
+    ///
+    /// The connection has to end: tell it why, then [`Session::detach`].
+    pub fn receive(
+        &mut self,
+        packet: ClientPacket,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Action>, Violation> {
+        let Some(link) = &mut self.link else { return Err(Violation::NotConnected) };
+        let protocol = link.protocol;
+        match packet {
+            ClientPacket::Connect(_) => return Err(Violation::SecondConnect), // [MQTT-3.1.0-2]
+            ClientPacket::Publish(publish) => return self.publish(publish, out),
+            ClientPacket::Subscribe(mut subscribe) => {
+                for filter in subscribe.filters.iter_mut().skip(self.limits.filters_per_subscribe) {
+                    *filter = Err(Reason::QUOTA_EXCEEDED);
+                }
+                return Ok(Some(Action::Subscribe(subscribe)));
+            }
+            ClientPacket::Unsubscribe(id, filters) => return Ok(Some(Action::Unsubscribe(id, filters))),
+            ClientPacket::Disconnect(reason, session_expiry) => {
+                if link.session_expiry == 0 && session_expiry.is_some_and(|seconds| seconds != 0) {
+                    return Err(Violation::SessionExpiryRaised); // [MQTT-3.14.2-2]
+                }
+                // [MQTT-3.14.4-3]
+                return Ok(Some(Action::Disconnect { with_will: reason != Reason::SUCCESS, session_expiry }));
+            }
+            ClientPacket::PingReq => codec::encode(protocol, &ServerPacket::PingResp, out), // [MQTT-3.12.4-1]
+            ClientPacket::PubRel(id) => {
+                let held = self.receipts.release(id)?;
+                codec::encode(protocol, &ServerPacket::PubComp(id, found(held)), out);
+            }
+            ClientPacket::PubAck(id, _) => self.inflight.acknowledge(id),
+            ClientPacket::PubRec(id, reason) => match self.inflight.receive(id, reason) {
+                Received::Refused => {}
+                received => {
+                    let reason = found(received == Received::Release);
+                    codec::encode(protocol, &ServerPacket::PubRel(id, reason), out);
+                }
+            },
+            ClientPacket::PubComp(id) => self.inflight.complete(id),
+        }
+        self.resend(now, out);
+        Ok(None)
+    }
+
+    /// Whether a message at QoS 1 or 2 may be delivered now.
+    #[must_use]
+    pub fn window_open(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| self.inflight.is_open(link.window))
+    }
+
+    /// Sends a message.
+    pub fn deliver(&mut self, delivery: Delivery, now: Instant, out: &mut Vec<u8>) -> Delivered {
+        if delivery.message.is_expired(now) {
+            return Delivered::Expired; // [MQTT-3.3.2-5]
+        }
+        let Some(link) = &self.link else { return Delivered::NotNow(delivery) };
+        let id = match delivery.qos {
+            QoS::AtMostOnce => None,
+            _ if !self.inflight.is_open(link.window) => return Delivered::NotNow(delivery), // [MQTT-3.3.4-9]
+            _ => Some(self.inflight.free_id()),
+        };
+        if !delivery.write(link.protocol, id, false, now, link.bytes_max, out) {
+            return Delivered::TooLarge; // [MQTT-3.1.2-24], [MQTT-3.1.2-25]
+        }
+        if let Some(id) = id {
+            self.inflight.push(id, delivery);
+        }
+        Delivered::Sent
+    }
+
+    /// Tells the verdict of a message from the client; PUBACK or PUBREC is written when all before it are.
+    ///
+    /// Without a connection the verdict is kept for the resend. A ticket of a message that is no longer known is let go.
+    pub fn complete(&mut self, ticket: Ticket, verdict: Verdict, out: &mut Vec<u8>) {
+        self.receipts.decide(ticket, verdict);
+        self.acknowledge(out);
+    }
+
+    /// Tells that a message from the client will have no verdict, because its outcome is not known and the connection is
+    /// about to end: a resend is a new request.
+    pub fn abandon(&mut self, ticket: Ticket) {
+        self.receipts.abandon(ticket);
+    }
+
+    /// Answers a SUBSCRIBE with one reason per filter.
+    pub fn subscribed(&mut self, id: PacketId, reasons: Vec<Reason>, out: &mut Vec<u8>) {
+        self.send(&ServerPacket::SubAck(id, reasons), out);
+    }
+
+    /// Answers an UNSUBSCRIBE with one reason per filter.
+    pub fn unsubscribed(&mut self, id: PacketId, reasons: Vec<Reason>, out: &mut Vec<u8>) {
+        self.send(&ServerPacket::UnsubAck(id, reasons), out);
+    }
+
+    /// How many messages from the client on this connection are not acknowledged yet.
+    #[must_use]
+    pub fn inbound_pending(&self) -> usize {
+        self.receipts.waiting()
+    }
+
+    /// Bytes of the messages to the client that are kept for a resend.
+    #[must_use]
+    pub fn inflight_bytes(&self) -> usize {
+        self.inflight.bytes()
+    }
+
+    /// The version of the present connection.
+    #[must_use]
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.link.as_ref().map(|link| link.protocol)
+    }
+
+    fn publish(&mut self, publish: Publish, out: &mut Vec<u8>) -> Result<Option<Action>, Violation> {
+        let Some(link) = &mut self.link else { return Err(Violation::NotConnected) };
+        let Publish { topic, alias, payload, qos, id, dup, retain, properties } = publish;
+        let topic = match alias {
+            None => topic.ok_or(Violation::NoTopic)?,
+            Some(alias) => link.resolve(alias.get(), topic, self.limits.topic_alias_max)?,
+        };
+        let window = (link.protocol == Protocol::V5).then_some(self.limits.inbound_window);
+        let ticket = match id.map(|id| self.receipts.take(id, qos, dup, window)).transpose()? {
+            None => None,
+            Some(Taken::New(ticket)) => Some(ticket),
+            Some(Taken::Waits) => {
+                self.acknowledge(out);
+                return Ok(None);
+            }
+            Some(Taken::Repeat(verdict)) => {
+                if let Some(id) = id {
+                    link.acknowledge(id, qos, verdict, out);
+                }
+                return Ok(None);
+            }
+        };
+        Ok(Some(Action::Publish(Inbound { topic, payload, qos, retain, ticket, properties })))
+    }
+
+    fn acknowledge(&mut self, out: &mut Vec<u8>) {
+        let Some(link) = &self.link else { return };
+        while let Some((id, qos, verdict)) = self.receipts.next(link.protocol) {
+            link.acknowledge(id, qos, verdict, out);
+        }
+    }
+
+    fn resend(&mut self, now: Instant, out: &mut Vec<u8>) {
+        if let Some(link) = &self.link {
+            self.inflight.resend(link.protocol, link.window, link.bytes_max, now, out);
+        }
+    }
+
+    fn send(&self, packet: &ServerPacket, out: &mut Vec<u8>) {
+        if let Some(link) = &self.link {
+            codec::encode(link.protocol, packet, out);
+        }
+    }
+}
+
+impl Link {
+    /// The topic an alias stands for, or is set to stand for by `topic`.
+    fn resolve(&mut self, alias: u16, topic: Option<TopicName>, max: u16) -> Result<TopicName, Violation> {
+        if alias > max {
+            return Err(Violation::TopicAliasRange(alias)); // [MQTT-3.3.2-9]
+        }
+        let at = usize::from(alias).checked_sub(1).ok_or(Violation::TopicAliasRange(alias))?;
+        let Some(topic) = topic else {
+            return self.aliases.get(at).cloned().flatten().ok_or(Violation::TopicAliasUnset(alias));
+        };
+        if self.aliases.len() <= at {
+            self.aliases.resize(at + 1, None);
+        }
+        if let Some(place) = self.aliases.get_mut(at) {
+            *place = Some(topic.clone());
+        }
+        Ok(topic)
+    }
+
+    /// Writes PUBACK or PUBREC, its reason string only if the client wants it and takes a packet so large
+    /// [MQTT-3.1.2-29] [MQTT-3.4.2-2] [MQTT-3.5.2-2].
+    fn acknowledge(&self, id: PacketId, qos: QoS, verdict: Verdict, out: &mut Vec<u8>) {
+        let Verdict { reason, reason_string, .. } = verdict;
+        let packet = |text| match qos {
+            QoS::ExactlyOnce => ServerPacket::PubRec(id, reason, text),
+            _ => ServerPacket::PubAck(id, reason, text),
+        };
+        let start = out.len();
+        codec::encode(self.protocol, &packet(reason_string.filter(|_| self.explain).map(String::from)), out);
+        if out.len() - start > self.bytes_max {
+            out.truncate(start);
+            codec::encode(self.protocol, &packet(None), out);
+        }
+    }
+}
+
+/// The reason of a PUBREL or PUBCOMP.
+fn found(held: bool) -> Reason {
+    if held { Reason::SUCCESS } else { Reason::PACKET_IDENTIFIER_NOT_FOUND }
+}
+
+#[cfg(test)]
+mod model_inbound;
+#[cfg(test)]
+mod model_outbound;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! Tests: messages of a client that loses its connection at any moment, to a session whose verdicts come in any
+//! order.
+//!
+//! What has to hold however the dice fall: a QoS 2 message is asked for exactly once, a QoS 1 message at least once; the
+//! client sees nothing acknowledged that was not decided; PUBACKs, and PUBRECs, come in the order of the PUBLISHes;
+//! and in the end everything is acknowledged.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use proptest::prelude::*;
+
+use super::*;
+
+const WINDOW: usize = 4;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// The client publishes its next message, if it has room.
+    Publish { exactly_once: bool },
+    /// One of the requests that wait is decided.
+    Decide(usize),
+    /// What the session sent reaches the client, which answers.
+    Read,
+    /// The connection ends; what the session sent last is lost.
+    Lose,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    Published,
+    Released,
+}
+
+#[derive(Debug)]
+struct Sent {
+    id: PacketId,
+    qos: QoS,
+    number: usize,
+    stage: Stage,
+}
+
+struct World {
+    session: Session,
+    connect: Connect,
+    now: Instant,
+    /// On its way to the client.
+    wire: Vec<u8>,
+    /// The client's messages that are not acknowledged, oldest first.
+    unfinished: Vec<Sent>,
+    /// Requests to decide: message and ticket.
+    undecided: Vec<(usize, Ticket)>,
+    /// Per message: QoS, how often it was asked for, and whether it was decided.
+    messages: Vec<(QoS, usize, bool)>,
+    /// Identifiers published on this connection, per QoS, that wait for PUBACK or PUBREC.
+    order: [Vec<PacketId>; 2],
+}
+
+impl World {
+    fn new(protocol: Protocol) -> Self {
+        let connect = Connect {
+            protocol,
+            client_id: String::new(),
+            clean_start: false,
+            keep_alive: 0,
+            session_expiry: u32::MAX,
+            receive_maximum: std::num::NonZeroU16::MAX,
+            maximum_packet_size: None,
+            request_problem_information: true,
+            authentication_method: None,
+            will: None,
+            username: None,
+            password: None,
+        };
+        let limits = SessionLimits { inbound_window: WINDOW as u16, ..SessionLimits::default() };
+        let mut world = Self {
+            session: Session::new(limits),
+            connect,
+            now: Instant::now(),
+            wire: Vec::new(),
+            unfinished: Vec::new(),
+            undecided: Vec::new(),
+            messages: Vec::new(),
+            order: Default::default(),
+        };
+        world.session.attach(&world.connect, world.now, &mut world.wire);
+        world
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Publish { exactly_once } if self.unfinished.len() < WINDOW => {
+                let qos = if *exactly_once { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+                let free = |id: &PacketId| self.unfinished.iter().all(|sent| sent.id != *id);
+                let id = (1..).filter_map(PacketId::new).find(free).unwrap();
+                let number = self.messages.len();
+                self.messages.push((qos, 0, false));
+                self.unfinished.push(Sent { id, qos, number, stage: Stage::Published });
+                self.publish(id, qos, number, false);
+            }
+            Step::Publish { .. } => {}
+            Step::Decide(which) => {
+                if !self.undecided.is_empty() {
+                    let (number, ticket) = self.undecided.swap_remove(which % self.undecided.len());
+                    self.messages[number].2 = true;
+                    self.session.complete(ticket, Verdict::SUCCESS, &mut self.wire);
+                }
+            }
+            Step::Read => self.read(),
+            Step::Lose => self.lose(),
+        }
+    }
+
+    fn publish(&mut self, id: PacketId, qos: QoS, number: usize, dup: bool) {
+        self.order[qos as usize - 1].push(id);
+        let packet = ClientPacket::Publish(Publish {
+            topic: TopicName::new("t").ok(),
+            alias: None,
+            payload: number.to_string().into(),
+            qos,
+            id: Some(id),
+            dup,
+            retain: false,
+            properties: None,
+        });
+        if let Some(Action::Publish(inbound)) = self.session.receive(packet, self.now, &mut self.wire).unwrap() {
+            assert_eq!(inbound.payload, number.to_string());
+            self.messages[number].1 += 1;
+            self.undecided.push((number, inbound.ticket.unwrap()));
+        }
+    }
+
+    fn read(&mut self) {
+        let wire = std::mem::take(&mut self.wire);
+        let mut rest = wire.as_slice();
+        while let &[kind, length, high, low, ..] = rest {
+            rest = &rest[2 + usize::from(length)..];
+            let id = PacketId::new(u16::from_be_bytes([high, low])).unwrap();
+            let at = self.unfinished.iter().position(|sent| sent.id == id).unwrap();
+            let number = self.unfinished[at].number;
+            match kind {
+                0x40 | 0x50 => {
+                    let order = &mut self.order[if kind == 0x40 { 0 } else { 1 }];
+                    assert_eq!(order.remove(0), id, "in the order of the PUBLISHes");
+                    assert!(self.messages[number].2, "acknowledged, so decided");
+                }
+                0x70 => assert_eq!(self.unfinished[at].stage, Stage::Released),
+                other => panic!("{other:02x}"),
+            }
+            if kind == 0x50 {
+                self.unfinished[at].stage = Stage::Released;
+                self.release(id);
+            } else {
+                self.unfinished.remove(at);
+            }
+        }
+    }
+
+    fn release(&mut self, id: PacketId) {
+        assert_eq!(self.session.receive(ClientPacket::PubRel(id), self.now, &mut self.wire), Ok(None));
+    }
+
+    fn lose(&mut self) {
+        self.session.detach();
+        self.wire.clear();
+        self.order = Default::default();
+        self.session.attach(&self.connect, self.now, &mut self.wire);
+        for sent in std::mem::take(&mut self.unfinished) {
+            match sent.stage {
+                Stage::Published => self.publish(sent.id, sent.qos, sent.number, true),
+                Stage::Released => self.release(sent.id),
+            }
+            self.unfinished.push(sent);
+        }
+    }
+
+    fn finish(&mut self) {
+        for _ in 0..2 * WINDOW {
+            self.read();
+            while !self.undecided.is_empty() {
+                self.step(&Step::Decide(0));
+            }
+        }
+        self.read();
+        assert!(self.unfinished.is_empty(), "{:?}", self.unfinished);
+        assert_eq!(self.session.inbound_pending(), 0);
+        for (number, (qos, asked, _)) in self.messages.iter().enumerate() {
+            let fits = if *qos == QoS::ExactlyOnce { *asked == 1 } else { *asked >= 1 };
+            assert!(fits, "message {number} at {qos:?} was asked for {asked} times");
+        }
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => any::<bool>().prop_map(|exactly_once| Step::Publish { exactly_once }),
+        4 => any::<usize>().prop_map(Step::Decide),
+        3 => Just(Step::Read),
+        1 => Just(Step::Lose),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+
+    #[test]
+    fn nothing_is_lost_or_asked_for_twice(five in any::<bool>(), steps in prop::collection::vec(step(), 1..80)) {
+        let mut world = World::new(if five { Protocol::V5 } else { Protocol::V4 });
+        steps.iter().for_each(|step| world.step(step));
+        world.finish();
+    }
+}

@@ -1,0 +1,181 @@
+//! Tests: messages to a client that loses its connection at any moment and comes back with another window.
+//!
+//! What has to hold however the dice fall: the client takes a QoS 2 message exactly once and a QoS 1 message at least
+//! once; what it sees for the first time comes in the order of delivery; it never has more than its receive maximum to
+//! acknowledge; and in the end nothing is kept.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    num::NonZeroU16,
+    sync::Arc,
+};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::mqtt::message::Message;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Another message waits for the client.
+    Queue { exactly_once: bool },
+    /// What was sent reaches the client.
+    Read,
+    /// One of the client's answers reaches the session.
+    Answer,
+    /// The connection ends, what is under way is lost, and the next one has this receive maximum.
+    Lose(u16),
+}
+
+struct World {
+    session: Session,
+    now: Instant,
+    window: usize,
+    queue: VecDeque<Delivery>,
+    queued: u16,
+    /// On its way to the client.
+    wire: Vec<u8>,
+    /// On its way to the session.
+    answers: VecDeque<ClientPacket>,
+    /// QoS 2 identifiers the client has taken, until PUBREL.
+    held: BTreeSet<PacketId>,
+    /// Identifiers published on this connection and not acknowledged to the end.
+    open: BTreeSet<PacketId>,
+    /// Messages as the client took them, with their QoS.
+    taken: Vec<(u16, QoS)>,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self {
+            session: Session::new(SessionLimits { outbound_window: 3, ..SessionLimits::default() }),
+            now: Instant::now(),
+            window: 0,
+            queue: VecDeque::new(),
+            queued: 0,
+            wire: Vec::new(),
+            answers: VecDeque::new(),
+            held: BTreeSet::new(),
+            open: BTreeSet::new(),
+            taken: Vec::new(),
+        };
+        world.connect(3);
+        world
+    }
+
+    fn connect(&mut self, receive_maximum: u16) {
+        self.session.detach();
+        self.wire.clear();
+        self.answers.clear();
+        self.open.clear();
+        self.window = usize::from(receive_maximum).min(3);
+        let connect = Connect {
+            protocol: Protocol::V5,
+            client_id: String::new(),
+            clean_start: false,
+            keep_alive: 0,
+            session_expiry: u32::MAX,
+            receive_maximum: NonZeroU16::new(receive_maximum).unwrap(),
+            maximum_packet_size: None,
+            request_problem_information: true,
+            authentication_method: None,
+            will: None,
+            username: None,
+            password: None,
+        };
+        self.session.attach(&connect, self.now, &mut self.wire);
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Queue { exactly_once } => {
+                let qos = if *exactly_once { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+                let payload = Bytes::copy_from_slice(&self.queued.to_be_bytes());
+                let message = Message::new(TopicName::new("t").unwrap(), payload, qos, false, None, self.now);
+                let message = Arc::new(message);
+                self.queue.push_back(Delivery { message, qos, retain: false, subscription_ids: Box::default() });
+                self.queued += 1;
+            }
+            Step::Read => self.read(),
+            Step::Answer => {
+                if let Some(packet) = self.answers.pop_front() {
+                    if let ClientPacket::PubAck(id, _) | ClientPacket::PubComp(id) = packet {
+                        self.open.remove(&id);
+                    }
+                    assert_eq!(self.session.receive(packet, self.now, &mut self.wire), Ok(None));
+                }
+            }
+            Step::Lose(receive_maximum) => self.connect(*receive_maximum),
+        }
+        while self.session.window_open() {
+            let Some(delivery) = self.queue.pop_front() else { break };
+            assert!(matches!(self.session.deliver(delivery, self.now, &mut self.wire), Delivered::Sent));
+        }
+    }
+
+    fn read(&mut self) {
+        let wire = std::mem::take(&mut self.wire);
+        let mut rest = wire.as_slice();
+        while let &[first_byte, length, ..] = rest {
+            let (packet, after) = rest.split_at(2 + usize::from(length));
+            rest = after;
+            let id = |at: usize| PacketId::new(u16::from_be_bytes([packet[at], packet[at + 1]])).unwrap();
+            if first_byte == 0x62 {
+                self.held.remove(&id(2));
+                self.answers.push_back(ClientPacket::PubComp(id(2)));
+                continue;
+            }
+            let (id, number) = (id(5), u16::from_be_bytes([packet[8], packet[9]]));
+            assert!(self.open.insert(id) && self.open.len() <= self.window, "{:?} of {}", self.open, self.window);
+            if first_byte & !8 == 0x32 {
+                self.taken.push((number, QoS::AtLeastOnce));
+                self.answers.push_back(ClientPacket::PubAck(id, Reason::SUCCESS));
+            } else {
+                if self.held.insert(id) {
+                    self.taken.push((number, QoS::ExactlyOnce));
+                }
+                self.answers.push_back(ClientPacket::PubRec(id, Reason::SUCCESS));
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        for _ in 0..10 * self.queued + 10 {
+            self.step(&Step::Read);
+            self.step(&Step::Answer);
+        }
+        assert!(self.queue.is_empty() && self.held.is_empty() && self.open.is_empty());
+        assert_eq!(self.session.inflight_bytes(), 0);
+        let mut seen = Vec::new();
+        for (number, qos) in &self.taken {
+            if !seen.contains(number) {
+                seen.push(*number);
+            } else {
+                assert_eq!(*qos, QoS::AtLeastOnce, "message {number} was taken twice");
+            }
+        }
+        assert_eq!(seen, (0..self.queued).collect::<Vec<_>>());
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => any::<bool>().prop_map(|exactly_once| Step::Queue { exactly_once }),
+        4 => Just(Step::Read),
+        6 => Just(Step::Answer),
+        1 => (1..5_u16).prop_map(Step::Lose),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+
+    #[test]
+    fn every_message_arrives_in_order(steps in prop::collection::vec(step(), 1..80)) {
+        let mut world = World::new();
+        steps.iter().for_each(|step| world.step(step));
+        world.finish();
+    }
+}

@@ -1,0 +1,312 @@
+//! Every session there is: which are connected, which wait for their client, and what falls due while they wait.
+//!
+//! A session belongs to a principal and client id; the same client id of another principal is another session. Its
+//! state is owned by the connection that serves it and parked here in between. A second connection of the same client
+//! takes the session over: it asks the first to end, waits until that has parked the session, and takes it from there,
+//! so no two tasks ever hold one session.
+//!
+//! Delayed wills and session expiry are instants in one ordered set; [`Sessions::due`] hands out what has fallen due.
+
+use std::{
+    collections::{BTreeMap, HashMap, hash_map},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, futures::OwnedNotified, oneshot};
+
+use crate::{
+    auth::Principal,
+    mqtt::{
+        outbox::Outbox,
+        packet::{Reason, Will},
+        session::Session,
+        topic::TopicFilter,
+    },
+};
+
+/// Whose session it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SessionKey {
+    /// The principal.
+    pub principal: Principal,
+    /// The client id, chosen by the client or by the server.
+    pub client_id: Arc<str>,
+}
+
+/// All that one session consists of.
+#[derive(Debug)]
+pub struct ClientSession {
+    /// The protocol state.
+    pub session: Session,
+    /// What waits to be sent.
+    pub outbox: Arc<Outbox>,
+    /// Its filters, as the router has them.
+    pub filters: Vec<TopicFilter>,
+}
+
+/// A session in the hands of a connection.
+#[derive(Debug)]
+pub struct Attached {
+    /// The session.
+    pub client: ClientSession,
+    /// Whether it was there before.
+    pub present: bool,
+    /// Resolves when the connection has to end, with the reason.
+    pub kicked: oneshot::Receiver<Reason>,
+    /// The session this one replaces, if the client asked for a clean start.
+    pub replaced: Option<Ended>,
+}
+
+/// What is left to do for a session that is no more, or for a will whose time has come.
+#[derive(Debug)]
+pub struct Ended {
+    /// Whose it was.
+    pub key: SessionKey,
+    /// The session, if it is over: its subscriptions are to be removed.
+    pub client: Option<ClientSession>,
+    /// The will to publish.
+    pub will: Option<Will>,
+}
+
+/// The table of sessions.
+#[derive(Debug)]
+pub struct Sessions {
+    table: Mutex<Table>,
+    sessions_max: usize,
+    timers_changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: HashMap<SessionKey, Entry>,
+    timers: BTreeMap<(Instant, u64), SessionKey>,
+    timers_made: u64,
+    /// Set once: no connection is taken any more.
+    closing: bool,
+}
+
+#[derive(Debug)]
+enum Entry {
+    /// A connection holds the session. `kick` is taken by the first that wants it to end.
+    Connected { kick: Option<oneshot::Sender<Reason>>, released: Arc<Notify> },
+    /// Nobody does.
+    Parked(Box<Parked>),
+}
+
+#[derive(Debug)]
+struct Parked {
+    client: ClientSession,
+    expires: Option<Instant>,
+    will: Option<(Instant, Will)>,
+    timer: Option<(Instant, u64)>,
+}
+
+/// Why a connection gets no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There are as many sessions as there may be.
+    Full,
+    /// The server is about to end.
+    Closing,
+}
+
+impl Sessions {
+    /// A table of at most `sessions_max` sessions, connected or not.
+    #[must_use]
+    pub fn new(sessions_max: usize) -> Self {
+        Self { table: Mutex::default(), sessions_max, timers_changed: Notify::new() }
+    }
+
+    /// Gives the session of `key` to a new connection, ending the one that holds it; `make` makes a new session.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`]; a connection that held the session is not ended then.
+    pub async fn attach(
+        &self,
+        key: &SessionKey,
+        clean_start: bool,
+        make: impl Fn() -> ClientSession,
+    ) -> Result<Attached, Refusal> {
+        loop {
+            let held = match self.try_attach(key, clean_start, &make)? {
+                Ok(attached) => return Ok(attached),
+                Err(held) => held,
+            };
+            held.await;
+        }
+    }
+
+    /// Takes back the session of a connection that ended, to keep it for `expiry` seconds, and tells what to do now.
+    pub fn release(&self, key: &SessionKey, client: ClientSession, expiry: u32, will: Option<Will>) -> Ended {
+        let now = Instant::now();
+        let mut table = self.table.lock();
+        if let Some(Entry::Connected { released, .. }) = table.entries.remove(key) {
+            released.notify_waiters();
+        }
+        if expiry == 0 || table.closing {
+            return Ended { key: key.clone(), client: Some(client), will };
+        }
+        let expires = (expiry != u32::MAX).then(|| now + Duration::from_secs(expiry.into()));
+        let (will_now, will_later) = match will {
+            Some(will) if will.delay > 0 => (None, Some((now + Duration::from_secs(will.delay.into()), will))),
+            will => (will, None),
+        };
+        let timer = table.set_timer(key, expires, will_later.as_ref().map(|(at, _)| *at));
+        let parked = Parked { client, expires, will: will_later, timer };
+        table.entries.insert(key.clone(), Entry::Parked(Box::new(parked)));
+        drop(table);
+        if timer.is_some() {
+            self.timers_changed.notify_one();
+        }
+        Ended { key: key.clone(), client: None, will: will_now }
+    }
+
+    /// Waits until a will or a session falls due, and hands out what has.
+    pub async fn due(&self) -> Vec<Ended> {
+        loop {
+            let changed = self.timers_changed.notified();
+            let (due, next) = self.take_due(Instant::now());
+            if !due.is_empty() {
+                return due;
+            }
+            match next {
+                None => changed.await,
+                Some(next) => tokio::select! {
+                    () = changed => {}
+                    () = tokio::time::sleep_until(next.into()) => {}
+                },
+            }
+        }
+    }
+
+    /// Ends every connection with `reason` and takes no more of them.
+    pub fn close(&self, reason: Reason) {
+        let mut table = self.table.lock();
+        table.closing = true;
+        for entry in table.entries.values_mut() {
+            if let Entry::Connected { kick, .. } = entry
+                && let Some(kick) = kick.take()
+            {
+                let _ = kick.send(reason);
+            }
+        }
+    }
+
+    /// Hands out every parked session as ended; for the end of the server, after [`Sessions::close`].
+    pub fn drain(&self) -> Vec<Ended> {
+        let mut table = self.table.lock();
+        table.timers.clear();
+        let parked = table.entries.extract_if(|_, entry| matches!(entry, Entry::Parked(_)));
+        parked.filter_map(|(key, entry)| entry.into_ended(key)).collect()
+    }
+
+    /// How many sessions there are, connected or not.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.table.lock().entries.len()
+    }
+
+    fn try_attach(
+        &self,
+        key: &SessionKey,
+        clean_start: bool,
+        make: impl Fn() -> ClientSession,
+    ) -> Result<Result<Attached, OwnedNotified>, Refusal> {
+        let mut table = self.table.lock();
+        let table = &mut *table;
+        if table.closing {
+            return Err(Refusal::Closing);
+        }
+        let known = table.entries.len();
+        let (kick, kicked) = oneshot::channel();
+        let connected = || Entry::Connected { kick: Some(kick), released: Arc::default() };
+        let slot = match table.entries.entry(key.clone()) {
+            hash_map::Entry::Vacant(_) if known >= self.sessions_max => return Err(Refusal::Full),
+            hash_map::Entry::Vacant(slot) => {
+                slot.insert(connected());
+                return Ok(Ok(Attached { client: make(), present: false, kicked, replaced: None }));
+            }
+            hash_map::Entry::Occupied(slot) => slot.into_mut(),
+        };
+        if let Entry::Connected { kick, released } = slot {
+            if let Some(kick) = kick.take() {
+                let _ = kick.send(Reason::SESSION_TAKEN_OVER); // [MQTT-3.1.4-3]
+            }
+            return Ok(Err(released.clone().notified_owned()));
+        }
+        let Entry::Parked(parked) = std::mem::replace(slot, connected()) else {
+            return Err(Refusal::Closing);
+        };
+        if let Some(timer) = parked.timer {
+            table.timers.remove(&timer);
+        }
+        if clean_start {
+            // The session ends here, and with it any delay of its will. [MQTT-3.1.2-8]
+            let ended =
+                Ended { key: key.clone(), client: Some(parked.client), will: parked.will.map(|(_, will)| will) };
+            return Ok(Ok(Attached { client: make(), present: false, kicked, replaced: Some(ended) }));
+        }
+        Ok(Ok(Attached { client: parked.client, present: true, kicked, replaced: None }))
+    }
+
+    fn take_due(&self, now: Instant) -> (Vec<Ended>, Option<Instant>) {
+        let mut table = self.table.lock();
+        let mut due = Vec::new();
+        while let Some(first) = table.timers.first_entry() {
+            if first.key().0 > now || due.len() >= DUE_AT_ONCE {
+                break;
+            }
+            let key = first.remove();
+            due.extend(table.fall_due(key, now));
+        }
+        let next = table.timers.first_key_value().map(|((at, _), _)| *at);
+        (due, next)
+    }
+}
+
+impl Table {
+    fn set_timer(
+        &mut self,
+        key: &SessionKey,
+        expires: Option<Instant>,
+        will: Option<Instant>,
+    ) -> Option<(Instant, u64)> {
+        let at = [expires, will].into_iter().flatten().min()?;
+        self.timers_made += 1;
+        self.timers.insert((at, self.timers_made), key.clone());
+        Some((at, self.timers_made))
+    }
+
+    fn fall_due(&mut self, key: SessionKey, now: Instant) -> Option<Ended> {
+        let Some(Entry::Parked(parked)) = self.entries.get_mut(&key) else {
+            return None;
+        };
+        if parked.expires.is_some_and(|at| at <= now) {
+            return self.entries.remove(&key).and_then(|entry| entry.into_ended(key));
+        }
+        let will = parked.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
+        let expires = parked.expires;
+        let timer = self.set_timer(&key, expires, None);
+        if let Some(Entry::Parked(parked)) = self.entries.get_mut(&key) {
+            parked.timer = timer;
+        }
+        Some(Ended { key, client: None, will })
+    }
+}
+
+impl Entry {
+    fn into_ended(self, key: SessionKey) -> Option<Ended> {
+        match self {
+            Self::Connected { .. } => None,
+            Self::Parked(parked) => {
+                Some(Ended { key, client: Some(parked.client), will: parked.will.map(|(_, will)| will) })
+            }
+        }
+    }
+}
+
+/// How many sessions are handed out at once, so that a mass expiry does not hold the table for long.
+const DUE_AT_ONCE: usize = 256;

@@ -1,0 +1,124 @@
+//! Bytes in and out of one stream, holding no buffer while nothing happens.
+//!
+//! Reading goes through one scratch buffer per thread, so that an idle connection owns no input buffer; output is a
+//! vector that is given back once it was sent. What has been read and not yet split into frames stays in `input`,
+//! which the connection bounds by not reading while it cannot process.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A stream with its input not yet processed and its output not yet sent.
+#[derive(Debug)]
+pub(super) struct Transport<S> {
+    stream: S,
+    /// Received and not yet split into frames.
+    pub input: BytesMut,
+    output: Vec<u8>,
+    sent: usize,
+}
+
+/// What [`Transport::turn`] waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// There is more input.
+    Input,
+    /// All output was sent.
+    Flushed,
+    /// The peer sends no more.
+    End,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
+    /// Takes `stream` with nothing read or written.
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, input: BytesMut::new(), output: Vec::new(), sent: 0 }
+    }
+
+    /// Where to append what is to be sent.
+    pub(super) fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// Bytes that wait to be sent.
+    #[must_use]
+    pub(super) fn unsent(&self) -> usize {
+        self.output.len() - self.sent
+    }
+
+    /// Sends what there is to send and, if `may_read`, reads once. Loses nothing when dropped.
+    ///
+    /// # Errors
+    ///
+    /// Those of the stream.
+    pub(super) async fn turn(&mut self, may_read: bool) -> io::Result<Turn> {
+        poll_fn(|context| self.poll_turn(context, may_read)).await
+    }
+
+    /// Sends all output.
+    ///
+    /// # Errors
+    ///
+    /// Those of the stream.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|context| self.poll_send(context)).await?;
+        poll_fn(|context| Pin::new(&mut self.stream).poll_flush(context)).await
+    }
+
+    /// Sends all output and then the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// Those of the stream.
+    pub(super) async fn finish(&mut self) -> io::Result<()> {
+        self.flush().await?;
+        poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context)).await
+    }
+
+    fn poll_turn(&mut self, context: &mut Context<'_>, may_read: bool) -> Poll<io::Result<Turn>> {
+        if self.unsent() > 0 && self.poll_send(context)?.is_ready() {
+            return Poll::Ready(Ok(Turn::Flushed));
+        }
+        if !may_read {
+            return Poll::Pending;
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(Turn::End));
+            }
+            self.input.extend_from_slice(buffer.filled());
+            Poll::Ready(Ok(Turn::Input))
+        })
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(unsent) = self.output.get(self.sent..).filter(|unsent| !unsent.is_empty()) {
+            match ready!(Pin::new(&mut self.stream).poll_write(context, unsent))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.sent += count,
+            }
+        }
+        self.sent = 0;
+        self.output.clear();
+        if self.output.capacity() > OUTPUT_KEPT_BYTES {
+            self.output = Vec::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
+}
+
+const SCRATCH_BYTES: usize = 64 * 1024;
+const OUTPUT_KEPT_BYTES: usize = 512;

@@ -1,0 +1,270 @@
+//! The one entry for a shadow command, whichever door it came through.
+//!
+//! A command is counted against its quota and queued for the store's writer. Once it is decided and durable, the
+//! announcer thread takes it, in the order of the journal: the [`Announcer`] tells the change to whom it concerns,
+//! then the requester is answered. So the events of one shadow leave in version order, and an acknowledgement never
+//! overtakes the events it acknowledges.
+//!
+//! Reading goes around all of this: a reader sees the newest committed document at once.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::Instant,
+};
+
+use crate::{
+    auth::Principal,
+    clock::Clock,
+    quota::{Admitted, Rate, RequestQuota},
+    shadow::{Command, Rejection, ShadowKey, Timestamp, Version},
+    store::{self, Applied, Health, Held, History, Job, Listed, Page, Seq, Store, StoreError, StoreOptions},
+    wire::ClientToken,
+};
+
+/// Who asked for a command and is told of its outcome.
+pub trait Requester: Send {
+    /// The number of the MQTT session that asked, if one did.
+    fn session(&self) -> Option<u64>;
+
+    /// What the request carried to correlate its replies.
+    fn client_token(&self) -> Option<&ClientToken>;
+
+    /// Called once, after the outcome is durable and has been announced.
+    fn decided(self: Box<Self>, outcome: &Outcome, now: Timestamp);
+}
+
+/// Tells accepted commands to those who listen.
+pub trait Announcer: Send {
+    /// Called for every accepted command, no-ops included, in the order of the journal.
+    fn announce(&mut self, outcome: &Outcome, requester: &dyn Requester);
+}
+
+/// A command on its way to the store.
+pub struct Submission {
+    /// The shadow.
+    pub key: ShadowKey,
+    /// What to do.
+    pub command: Command,
+    /// Under which identity.
+    pub principal: Principal,
+    /// By which client, for the history.
+    pub client: Arc<str>,
+    /// Whom to answer.
+    pub requester: Box<dyn Requester>,
+}
+
+/// The service. Dropping it ends nothing: see [`Service::close`].
+pub struct Service {
+    store: Store<Box<dyn Requester>>,
+    quota: Arc<RequestQuota>,
+    clock: Clock,
+}
+
+/// Decided commands on their way to the announcer.
+pub struct Decided {
+    batches: mpsc::Receiver<Vec<store::Outcome<Box<dyn Requester>>>>,
+    clock: Clock,
+}
+
+/// How often and how much may be asked.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceLimits {
+    /// Requests of one principal to one shadow.
+    pub requests: Rate,
+    /// Undecided requests of one principal to one shadow.
+    pub requests_in_flight_max: u32,
+}
+
+/// A decided command. Accepted, and then durable; or refused, and then nothing was changed.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The shadow.
+    pub key: ShadowKey,
+    /// What was asked.
+    pub command: Command,
+    /// What became of it.
+    pub result: Result<Applied, Rejection>,
+}
+
+/// Room in the queue for one submission.
+pub struct Permit(store::Permit<Box<dyn Requester>>);
+
+impl Service {
+    /// Opens the store. What is decided from now on waits for [`Decided::announce`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`store::open`].
+    pub fn open(options: StoreOptions, limits: ServiceLimits, clock: Clock) -> Result<(Self, Decided), StoreError> {
+        let (sender, batches) = mpsc::sync_channel(BATCHES_AHEAD);
+        let quota = Arc::new(RequestQuota::new(limits.requests, limits.requests_in_flight_max));
+        let time = clock.clone();
+        // The channel ends with the announcer, after which nobody waits for an outcome.
+        let store = store::open(options, move || time.now(), move |batch| drop(sender.send(batch)))?;
+        let decided = Decided { batches, clock: clock.clone() };
+        Ok((Self { store, quota, clock }, decided))
+    }
+
+    /// The time to put into replies.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Counts a request of `principal` to `key` against its quota, until what is returned is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::TooManyRequests`]; the request is not counted then.
+    pub fn admit(&self, principal: &Principal, key: &ShadowKey) -> Result<Admitted, Rejection> {
+        self.quota.admit(principal.name(), key, Instant::now())
+    }
+
+    /// Room for a submission of `bytes` payload if there is some now.
+    #[must_use]
+    pub fn try_reserve(&self, bytes: usize) -> Option<Permit> {
+        self.store.try_reserve(bytes).map(Permit)
+    }
+
+    /// Waits until there is room for a submission of `bytes` payload.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::Unavailable`]: the service is ending.
+    pub async fn reserve(&self, bytes: usize) -> Result<Permit, Rejection> {
+        self.store.reserve(bytes).await.map(Permit).map_err(rejection)
+    }
+
+    /// The newest committed document of `key` if it is in memory.
+    #[must_use]
+    pub fn cached(&self, key: &ShadowKey) -> Option<Held> {
+        self.store.cached(key)
+    }
+
+    /// The newest committed document of `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::Internal`] if it cannot be read; the log says why.
+    pub async fn read(&self, key: &ShadowKey) -> Result<Held, Rejection> {
+        if let Some(held) = self.cached(key) {
+            return Ok(held);
+        }
+        let key = key.clone();
+        self.blocking(move |store| store.read(&key)).await
+    }
+
+    /// The shadows after `after` in the order of their keys, deleted ones among them; none: there are no more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn list(&self, after: Option<ShadowKey>, limit: usize) -> Result<Vec<Listed>, Rejection> {
+        self.blocking(move |store| store.list(after.as_ref(), limit)).await
+    }
+
+    /// The journal after `after`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn journal(&self, after: Seq, limit: usize) -> Result<Page, Rejection> {
+        self.blocking(move |store| store.journal(after, limit)).await
+    }
+
+    /// The changes of `key` that made versions below `before`, newest first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn history(&self, key: &ShadowKey, before: Version, limit: usize) -> Result<History, Rejection> {
+        let key = key.clone();
+        self.blocking(move |store| store.history(&key, Some(before), limit)).await
+    }
+
+    /// The newest change in the journal.
+    #[must_use]
+    pub fn head(&self) -> Seq {
+        self.store.head()
+    }
+
+    /// How the store is doing.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.store.health()
+    }
+
+    /// Decides and commits what was submitted, and ends the writer. Blocks; reading goes on.
+    pub fn close(&self) {
+        self.store.close();
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store<Box<dyn Requester>>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Rejection> {
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || read(&store)).await {
+            Ok(result) => result.map_err(rejection),
+            Err(error) => {
+                tracing::error!(%error, "a read of the store failed");
+                Err(Rejection::Internal)
+            }
+        }
+    }
+}
+
+impl Decided {
+    /// Announces outcomes and answers their requesters until the store is closed. Blocks: for a thread of its own.
+    pub fn announce(self, mut announcer: impl Announcer) {
+        for batch in self.batches {
+            let now = self.clock.now();
+            for store::Outcome { job, result } in batch {
+                let Job { key, command, context: requester, .. } = job;
+                let outcome = Outcome { key, command, result };
+                announcer.announce(&outcome, &*requester);
+                requester.decided(&outcome, now);
+            }
+        }
+    }
+}
+
+impl Submission {
+    /// Answers the requester with `rejection`.
+    pub fn refuse(self, rejection: Rejection, now: Timestamp) {
+        let outcome = Outcome { key: self.key, command: self.command, result: Err(rejection) };
+        self.requester.decided(&outcome, now);
+    }
+}
+
+impl Permit {
+    /// Sends `submission` to be decided after all that were sent before.
+    pub fn submit(self, submission: Submission) {
+        let Submission { key, command, principal, client, requester } = submission;
+        let by = principal.name().clone();
+        let job = Job { key, command, by, client, context: requester };
+        if let Err(job) = self.0.send(job) {
+            let Job { key, command, client, context: requester, .. } = *job;
+            let submission = Submission { key, command, principal, client, requester };
+            submission.refuse(unavailable(), Clock::system().now());
+        }
+    }
+}
+
+/// What a requester is told of our own failure; the log has the rest.
+fn rejection(error: StoreError) -> Rejection {
+    match error {
+        StoreError::Closed => unavailable(),
+        error => {
+            tracing::error!(%error, "the store cannot be read");
+            Rejection::Internal
+        }
+    }
+}
+
+fn unavailable() -> Rejection {
+    Rejection::Unavailable("the service is ending; try again when it is back".to_owned())
+}
+
+/// Decided batches that may wait for the announcer before the writer does.
+const BATCHES_AHEAD: usize = 16;

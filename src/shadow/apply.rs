@@ -1,0 +1,169 @@
+//! How changes make the next document, and how undoing them gives the former one back.
+//!
+//! *Invariant:* applying the same changes to an equal document gives an equal document. Recovery depends on it: it
+//! applies from the journal what was decided before.
+//!
+//! Sections that no change names are shared with the document before. The canonical form of `desired` and `reported`
+//! is written once per change, to count its bytes and to digest it; it is not kept, since writing one
+//! section again costs about a microsecond and keeping it would add a quarter to each cached document.
+
+use std::{mem, sync::Arc};
+
+use serde_json::{Map, Value};
+
+use crate::shadow::{
+    change::{Change, Effect},
+    document::{Document, Section, Stamp, Timestamp, Version},
+    etag::{Etag, StateForm},
+    pointer::SectionName,
+    tombstone,
+    tree::{self, Members, Node},
+};
+
+/// What is known of the version before the one that is undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// Its version.
+    pub version: Version,
+    /// When it was made.
+    pub timestamp: Timestamp,
+    /// Whether it was a deletion.
+    pub deleted: bool,
+}
+
+impl Document {
+    /// The document that `changes` make of this one: the only way to a next version, live and in recovery.
+    ///
+    /// `changes` must be what [`crate::shadow::decide()`] returned for this document; applying the same changes to
+    /// an equal document gives an equal document. `deleted` makes the result a tombstone.
+    #[must_use]
+    pub fn apply(&self, changes: &[Change], stamp: &Arc<Stamp>, deleted: bool, tombstones_max: usize) -> Self {
+        if deleted {
+            return Self {
+                version: stamp.version,
+                timestamp: stamp.timestamp,
+                deleted,
+                etag: Etag { version: stamp.version, ..Self::absent().etag },
+                // Whatever was there ceased to be at this version.
+                floor: stamp.version,
+                ..Self::absent()
+            };
+        }
+        let mut next = Self { version: stamp.version, timestamp: stamp.timestamp, deleted, ..self.clone() };
+        for change in changes {
+            tombstone::note(&mut next.tombstones, change, stamp);
+        }
+        next.floor = next.floor.max(tombstone::evict(&mut next.tombstones, tombstones_max));
+        next.take(|name| edited(self.section(name), name, changes, |change| target(change, stamp)));
+        next
+    }
+
+    /// The document as it was before `changes` made this one of it.
+    ///
+    /// Values are exact. A leaf that comes back is stamped with the version that [`Change::replaced`] tells, by
+    /// [`Stamp::forgotten`]; tombstones are not known any more, so the floor is the version itself.
+    #[must_use]
+    pub fn undo(&self, changes: &[Change], former: Former) -> Self {
+        let mut before = Self {
+            version: former.version,
+            timestamp: former.timestamp,
+            deleted: former.deleted,
+            floor: former.version,
+            tombstones: Arc::default(),
+            ..self.clone()
+        };
+        before.take(|name| edited(self.section(name), name, changes, origin));
+        before
+    }
+
+    /// Puts in the sections that `edit` has new members for, and brings sizes and the etag up to date.
+    fn take(&mut self, edit: impl Fn(SectionName) -> Option<Members>) {
+        if let Some(tags) = edit(SectionName::Tags) {
+            self.tags = Arc::new(Section::new(tags));
+        }
+        let (desired, reported) = (edit(SectionName::Desired), edit(SectionName::Reported));
+        if desired.is_none() && reported.is_none() {
+            self.etag.version = self.version;
+            return;
+        }
+        let mut form = StateForm::with_capacity(self.state_bytes());
+        for (section, members) in [(&mut self.desired, desired), (&mut self.reported, reported)] {
+            match members {
+                None => _ = form.push(&section.members),
+                Some(members) => {
+                    let (canonical_bytes, leaves) = (form.push(&members), tree::leaves(&members));
+                    *section = Arc::new(Section { members, canonical_bytes, leaves });
+                }
+            }
+        }
+        self.etag = form.tag(self.version);
+    }
+}
+
+impl Section {
+    /// The section with these members, measured.
+    #[must_use]
+    pub fn new(members: Members) -> Self {
+        Self { canonical_bytes: StateForm::with_capacity(512).push(&members), leaves: tree::leaves(&members), members }
+    }
+
+    /// Its values without their stamps.
+    #[must_use]
+    pub fn values(&self) -> Map<String, Value> {
+        tree::values(&self.members)
+    }
+}
+
+/// What `change` puts at its path.
+fn target(change: &Change, stamp: &Arc<Stamp>) -> Option<Node> {
+    match &change.effect {
+        Effect::Set(value) => Some(Node::new(value, stamp)),
+        Effect::Remove => None,
+    }
+}
+
+/// What was at the path of `change` before.
+fn origin(change: &Change) -> Option<Node> {
+    change.replaced.as_ref().map(|former| Node::new(&former.value, &Arc::new(Stamp::forgotten(former.version))))
+}
+
+/// The members of `section` with `node` of each change put at its path; `None` if no change is about it.
+fn edited(
+    section: &Section,
+    name: SectionName,
+    changes: &[Change],
+    node: impl Fn(&Change) -> Option<Node>,
+) -> Option<Members> {
+    let mut changes = changes.iter().filter(|change| change.path.section == name).peekable();
+    if changes.peek()?.path.keys.is_empty() {
+        // Told whole: nothing of it need be cloned, and there is no other change of this section.
+        return match changes.next().and_then(node) {
+            Some(Node::Object(members)) => Some(members),
+            Some(Node::Leaf(_)) | None => Some(Members::new()),
+        };
+    }
+    let mut members = section.members.clone();
+    for change in changes {
+        put(&mut members, &change.path.keys, node(change));
+    }
+    Some(members)
+}
+
+/// Puts `node` at `keys`, or takes away what is there. All objects on the way are there: a change that makes or
+/// unmakes one is told at that object.
+fn put(members: &mut Members, keys: &[Box<str>], node: Option<Node>) {
+    match keys {
+        [] => {}
+        [key] => match node {
+            Some(node) => match members.get_mut(key) {
+                Some(there) => _ = mem::replace(there, node),
+                None => _ = members.insert(key.clone(), node),
+            },
+            None => _ = members.remove(key),
+        },
+        [key, rest @ ..] => match members.get_mut(key) {
+            Some(Node::Object(inner)) => put(inner, rest, node),
+            Some(Node::Leaf(_)) | None => debug_assert!(false, "a change below something that is no object"),
+        },
+    }
+}

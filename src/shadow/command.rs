@@ -1,0 +1,157 @@
+//! What a requester asks of a shadow, parsed and typed.
+
+use serde_json::{Map, Value};
+
+use crate::shadow::{
+    change::{Change, Effect},
+    document::Version,
+    etag::Etag,
+    pointer::SectionName,
+};
+
+/// A request that may change a shadow.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Merge or replace sections.
+    Update(Update),
+    /// Delete the shadow.
+    Delete(Delete),
+}
+
+/// An update.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Update {
+    /// What to do to each section.
+    pub desired: SectionPatch,
+    /// What to do to each section.
+    pub reported: SectionPatch,
+    /// What to do to each section.
+    pub tags: SectionPatch,
+    /// Whether the request said `"state": null`; the three patches are `Clear` then.
+    pub state_is_null: bool,
+    /// What must hold.
+    pub preconditions: Preconditions,
+    /// Replace each named section whole instead of merging.
+    pub replace: bool,
+}
+
+impl Update {
+    /// The update that says what `changes` did, for telling of it in hindsight.
+    #[must_use]
+    pub fn of_changes(changes: &[Change]) -> Self {
+        let mut update = Self::default();
+        for change in changes {
+            let patch = match change.path.section {
+                SectionName::Desired => &mut update.desired,
+                SectionName::Reported => &mut update.reported,
+                SectionName::Tags => &mut update.tags,
+            };
+            patch.say(&change.path.keys, &change.effect);
+        }
+        update
+    }
+
+    /// What it does to one section.
+    #[must_use]
+    pub fn section(&self, name: SectionName) -> &SectionPatch {
+        match name {
+            SectionName::Desired => &self.desired,
+            SectionName::Reported => &self.reported,
+            SectionName::Tags => &self.tags,
+        }
+    }
+}
+
+/// A deletion.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Delete {
+    /// What must hold.
+    pub preconditions: Preconditions,
+}
+
+/// What an update does to one section.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum SectionPatch {
+    /// The section is not named.
+    #[default]
+    Keep,
+    /// The section is `null`: clear it.
+    Clear,
+    /// RFC 7396 merge, or with `replace` the new section.
+    Merge(Map<String, Value>),
+}
+
+/// What must hold for a command to be accepted; nothing given: last write wins.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Preconditions {
+    /// The current version must be this one; 0: the shadow must not exist now.
+    pub version: Option<Version>,
+    /// The current etag must be this one. Kept as text: a tag of any form is compared, none but the current one is equal.
+    pub etag: Option<EtagCondition>,
+}
+
+/// An etag a requester sent.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EtagCondition {
+    /// Well formed.
+    Tag(Etag),
+    /// Not of our form, so equal to no tag.
+    Other(String),
+}
+
+impl SectionPatch {
+    fn say(&mut self, keys: &[Box<str>], effect: &Effect) {
+        let value = match effect {
+            Effect::Set(value) => value.clone(),
+            Effect::Remove => Value::Null,
+        };
+        let Some((last, above)) = keys.split_last() else {
+            *self = match value {
+                Value::Object(members) => Self::Merge(members),
+                _ => Self::Clear,
+            };
+            return;
+        };
+        if !matches!(self, Self::Merge(_)) {
+            *self = Self::Merge(Map::new());
+        }
+        let Self::Merge(mut members) = std::mem::take(self) else { return };
+        let mut inner = &mut members;
+        for key in above {
+            let member = inner.entry(&**key).or_insert_with(|| Value::Object(Map::new()));
+            let Value::Object(object) = member else { return };
+            inner = object;
+        }
+        inner.insert((**last).into(), value);
+        *self = Self::Merge(members);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::shadow::Pointer;
+
+    #[test]
+    fn changes_are_told_as_an_update() {
+        let change = |section, keys: &[&str], effect| {
+            let path = Pointer { section, keys: keys.iter().map(|key| (*key).into()).collect() };
+            Change { path, replaced: None, effect }
+        };
+        let changes = [
+            change(SectionName::Desired, &["a", "b"], Effect::Set(json!(1))),
+            change(SectionName::Desired, &["a", "c"], Effect::Remove),
+            change(SectionName::Reported, &[], Effect::Remove),
+            change(SectionName::Tags, &[], Effect::Set(json!({"x": {"y": []}}))),
+        ];
+        let update = Update::of_changes(&changes);
+        let merge = |value: Value| SectionPatch::Merge(value.as_object().unwrap().clone());
+        assert_eq!(update.desired, merge(json!({"a": {"b": 1, "c": null}})));
+        assert_eq!(update.reported, SectionPatch::Clear);
+        assert_eq!(update.tags, merge(json!({"x": {"y": []}})));
+    }
+}

@@ -1,0 +1,96 @@
+//! The one place where a command meets a document.
+//!
+//! In this order, and the first that fails is told: what the request says of the current document (its preconditions),
+//! then what the result may be (limits). That a request is well formed was settled before it became a command.
+
+use std::sync::Arc;
+
+use crate::shadow::{
+    change::Change,
+    command::{Command, Delete, Update},
+    document::{Document, DocumentLimits, Stamp, Timestamp, Version},
+    merge,
+    pointer::SectionName,
+    rejection::Rejection,
+};
+
+/// What a command does to the document it was decided against.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// The shadow is at a new version. `changes` may be empty: an update that leaves an absent shadow empty makes it
+    /// exist, and one over the AWS dialect takes a version even when it changes no value.
+    Changed {
+        /// The next document.
+        document: Document,
+        /// What makes it of the former one.
+        changes: Vec<Change>,
+    },
+    /// Accepted, and nothing changes.
+    Unchanged,
+}
+
+/// Decides `command` of principal `by` at `now` against `current` ([`Document::absent`] if there never was one).
+///
+/// An update of a shadow that does not exist makes it exist, at the next version, even when all its sections stay
+/// empty: who was told "accepted" finds it. On one that exists, an update that changes no value is
+/// [`Decision::Unchanged`].
+///
+/// # Errors
+///
+/// The [`Rejection`]; nothing is applied in part.
+///
+/// - [`Rejection::NotFound`]: there is nothing to delete.
+/// - [`Rejection::VersionConflict`]: a precondition does not hold.
+/// - [`Rejection::TooDeep`], [`Rejection::TooLarge`], [`Rejection::TooManyLeaves`]: the result would be beyond
+///   `limits`, and beyond what is there now.
+pub fn decide(
+    current: &Document,
+    command: &Command,
+    by: &Arc<str>,
+    now: Timestamp,
+    limits: &DocumentLimits,
+) -> Result<Decision, Rejection> {
+    let stamp = || Arc::new(Stamp { version: Version(current.version.0 + 1), timestamp: now, by: by.clone() });
+    match command {
+        Command::Update(update) => decide_update(current, update, stamp, limits),
+        Command::Delete(delete) => decide_delete(current, delete, stamp, limits),
+    }
+}
+
+fn decide_update(
+    current: &Document,
+    update: &Update,
+    stamp: impl FnOnce() -> Arc<Stamp>,
+    limits: &DocumentLimits,
+) -> Result<Decision, Rejection> {
+    update.preconditions.check(current)?;
+    let mut changes = Vec::new();
+    for name in SectionName::ALL {
+        let members = &current.section(name).members;
+        merge::changes_of_section(name, members, update.section(name), update.replace, &mut changes);
+    }
+    if changes.is_empty() && current.exists() {
+        return Ok(Decision::Unchanged);
+    }
+    let document = current.apply(&changes, &stamp(), false, limits.path_tombstones_max);
+    limits.check(current, &document, &changes)?;
+    Ok(Decision::Changed { document, changes })
+}
+
+fn decide_delete(
+    current: &Document,
+    delete: &Delete,
+    stamp: impl FnOnce() -> Arc<Stamp>,
+    limits: &DocumentLimits,
+) -> Result<Decision, Rejection> {
+    if !current.exists() {
+        return Err(Rejection::NotFound);
+    }
+    delete.preconditions.check(current)?;
+    let mut changes = Vec::new();
+    for name in SectionName::ALL {
+        merge::clearing(name, &current.section(name).members, &mut changes);
+    }
+    let document = current.apply(&changes, &stamp(), true, limits.path_tombstones_max);
+    Ok(Decision::Changed { document, changes })
+}

@@ -1,0 +1,38 @@
+//! The pure core: what a shadow is and what a command does to it.
+//!
+//! Nothing here does I/O, reads a clock, takes a lock or is async: `now` comes in as an argument, a decision comes
+//! out as a value. [`decide()`] is the one place where a command is checked against a document; [`Document::apply`] is
+//! the one place where changes become the next document, for a live update and for recovery alike.
+//!
+//! JSON envelopes are `wire`'s; storing and ordering are `store`'s.
+
+mod apply;
+pub(crate) mod canonical;
+pub mod change;
+mod changed_after;
+pub mod command;
+pub mod decide;
+pub mod delta;
+pub mod document;
+mod equality;
+pub mod etag;
+mod limits;
+mod merge;
+pub mod name;
+pub mod pointer;
+mod precondition;
+pub mod rejection;
+#[cfg(test)]
+pub(crate) mod tests;
+mod tombstone;
+pub mod tree;
+
+pub use apply::Former;
+pub use change::{Change, Effect};
+pub use command::{Command, Delete, Preconditions, SectionPatch, Update};
+pub use decide::{Decision, decide};
+pub use document::{Document, DocumentLimits, Section, Stamp, Timestamp, Version};
+pub use etag::Etag;
+pub use name::{DeviceId, ShadowKey, ShadowName};
+pub use pointer::Pointer;
+pub use rejection::Rejection;

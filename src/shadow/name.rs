@@ -1,0 +1,135 @@
+//! Names: of a device, of one of its shadows, of a principal, and the key that names one shadow.
+
+use std::{fmt, sync::Arc};
+
+/// A device id: 1 to 128 bytes of `A-Z a-z 0-9 : _ -`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceId(Arc<str>);
+
+/// The name of a named shadow: 1 to 64 bytes of `A-Z a-z 0-9 : _ - $`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShadowName(Arc<str>);
+
+/// Names one shadow: a device and, for a named shadow, its name. Ordered by device, the classic shadow first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShadowKey {
+    /// The device.
+    pub device: DeviceId,
+    /// `None`: the classic shadow.
+    pub name: Option<ShadowName>,
+}
+
+/// Why a string is no device id or shadow name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Empty or too long.
+    #[error("'{name}' is {length} bytes long, allowed are 1 to {max}")]
+    Length {
+        /// What was given, cut to 64 characters.
+        name: String,
+        /// Its bytes.
+        length: usize,
+        /// The most that are allowed.
+        max: usize,
+    },
+    /// A character outside the set.
+    #[error("'{name}' holds '{character}', allowed are {allowed}")]
+    Character {
+        /// What was given, cut to 64 characters.
+        name: String,
+        /// The first character that is not allowed.
+        character: char,
+        /// The set.
+        allowed: &'static str,
+    },
+}
+
+impl DeviceId {
+    /// Checks `text`.
+    ///
+    /// # Errors
+    ///
+    /// A [`NameError`] that names the offending text.
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        check(text, 128, |c| matches!(c, ':' | '_' | '-'), "A-Z a-z 0-9 : _ -").map(Self)
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl ShadowName {
+    /// Checks `text`.
+    ///
+    /// # Errors
+    ///
+    /// A [`NameError`] that names the offending text.
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        check(text, 64, |c| matches!(c, ':' | '_' | '-' | '$'), "A-Z a-z 0-9 : _ - $").map(Self)
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl ShadowKey {
+    /// The classic shadow of `device`.
+    #[must_use]
+    pub fn classic(device: DeviceId) -> Self {
+        Self { device, name: None }
+    }
+
+    /// The shadow of `device` called `name`.
+    #[must_use]
+    pub fn named(device: DeviceId, name: ShadowName) -> Self {
+        Self { device, name: Some(name) }
+    }
+}
+
+/// As in error messages: `<id>` or `<id>~<name>`.
+impl fmt::Display for ShadowKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.device.as_str())?;
+        self.name.as_ref().map_or(Ok(()), |name| write!(f, "~{}", name.as_str()))
+    }
+}
+
+fn check(text: &str, max: usize, extra: fn(char) -> bool, allowed: &'static str) -> Result<Arc<str>, NameError> {
+    let shown = || text.chars().take(64).collect();
+    if text.is_empty() || text.len() > max {
+        return Err(NameError::Length { name: shown(), length: text.len(), max });
+    }
+    match text.chars().find(|&c| !c.is_ascii_alphanumeric() && !extra(c)) {
+        Some(character) => Err(NameError::Character { name: shown(), character, allowed }),
+        None => Ok(text.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        let (long, longer) = ("a".repeat(128), "a".repeat(129));
+        for (text, device, shadow) in [
+            ("dev-1:a_B", true, true),
+            ("$x", false, true),
+            ("", false, false),
+            ("a/b", false, false),
+            ("é", false, false),
+            ("a+b", false, false),
+            (&long, true, false),
+            (&longer, false, false),
+        ] {
+            assert_eq!(DeviceId::new(text).is_ok(), device, "{text}");
+            assert_eq!(ShadowName::new(text).is_ok(), shadow, "{text}");
+        }
+    }
+}

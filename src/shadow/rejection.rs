@@ -1,0 +1,196 @@
+//! Why a request was refused, with the code, error and message the wire contract gives each reason.
+//!
+//! Messages that AWS has too are AWS's own texts, since its clients compare them. What the text leaves unsaid (which key,
+//! where) is in `detail`, which only the native shape shows.
+
+use crate::shadow::{document::Version, etag::Etag, name::ShadowKey, pointer::SectionName};
+
+/// A refusal: nothing was changed (but see [`Rejection::OutcomeUnknown`]).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Rejection {
+    /// 400: not JSON as the contract reads it: a syntax error, trailing bytes, a duplicate key, a number that is not
+    /// finite or an integer that a double cannot hold.
+    InvalidJson {
+        /// What is wrong and where.
+        detail: String,
+    },
+    /// 400: an update without `state`.
+    MissingState,
+    /// 400: `state`, or one section of it, is neither an object nor null.
+    InvalidSection(Option<SectionName>),
+    /// 400: a key in `state` that is no section, or a null inside an array.
+    InvalidNode {
+        /// The key, for a null the nearest one above it.
+        key: String,
+    },
+    /// 400: `version` is no integer from 0 on.
+    InvalidVersion,
+    /// 400: `clientToken` is no text, or longer than 64 bytes.
+    InvalidClientToken,
+    /// 400: objects or arrays nest deeper than allowed.
+    TooDeep {
+        /// The most levels below a section.
+        max: usize,
+    },
+    /// 400: a field of a native request that is unknown, not supported or of the wrong type.
+    InvalidField {
+        /// Its name.
+        field: String,
+        /// What is wrong with it, in words that follow its name.
+        reason: String,
+    },
+    /// 401: nobody that is known.
+    Unauthorized,
+    /// 403: known, and not allowed.
+    Forbidden {
+        /// The path or topic refused; empty if it may not be told.
+        what: String,
+    },
+    /// 404: there is no such shadow, or it was deleted.
+    NotFound,
+    /// 409: `version` or `etag` is not the current one.
+    VersionConflict {
+        /// The version the requester expected, if it named one.
+        expected: Option<Version>,
+        /// The current version; 0 if there was never a write.
+        version: Version,
+        /// The current etag; `None` if the shadow does not exist now.
+        etag: Option<Etag>,
+    },
+    /// 409: an expectation about a path does not hold.
+    ExpectationFailed {
+        /// The current version.
+        version: Version,
+        /// The current etag; `None` if the shadow does not exist now.
+        etag: Option<Etag>,
+    },
+    /// 413: `desired` and `reported` together, or `tags`, would be too large.
+    TooLarge {
+        /// Canonical bytes it would have.
+        size: usize,
+        /// The most allowed.
+        max: usize,
+    },
+    /// 413: the shadow would have too many leaves.
+    TooManyLeaves {
+        /// How many it would have.
+        count: usize,
+        /// The most allowed.
+        max: usize,
+    },
+    /// 415: the payload is not UTF-8.
+    NotUtf8,
+    /// 422: the idempotency key was used with another request.
+    IdempotencyKeyReused,
+    /// 429: beyond a quota.
+    TooManyRequests {
+        /// Which quota, in words.
+        quota: String,
+        /// When to try again, in milliseconds.
+        retry_after_ms: u64,
+    },
+    /// 500: something of ours failed before anything was tried.
+    Internal,
+    /// 500: the commit failed; applied whole or not at all.
+    OutcomeUnknown,
+    /// 503: nothing was tried; says what to wait for.
+    Unavailable(String),
+}
+
+impl Rejection {
+    /// The `code` of the envelope, which is also the HTTP status on the AWS paths.
+    #[must_use]
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::InvalidJson { .. }
+            | Self::MissingState
+            | Self::InvalidSection(_)
+            | Self::InvalidNode { .. }
+            | Self::InvalidVersion
+            | Self::InvalidClientToken
+            | Self::TooDeep { .. }
+            | Self::InvalidField { .. } => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden { .. } => 403,
+            Self::NotFound => 404,
+            Self::VersionConflict { .. } | Self::ExpectationFailed { .. } => 409,
+            Self::TooLarge { .. } | Self::TooManyLeaves { .. } => 413,
+            Self::NotUtf8 => 415,
+            Self::IdempotencyKeyReused => 422,
+            Self::TooManyRequests { .. } => 429,
+            Self::Internal | Self::OutcomeUnknown => 500,
+            Self::Unavailable(_) => 503,
+        }
+    }
+
+    /// The `error` of the envelope: one word per reason, for programs.
+    #[must_use]
+    pub fn error(&self) -> &'static str {
+        match self {
+            Self::InvalidJson { .. } => "invalid-json",
+            Self::MissingState => "missing-state",
+            Self::InvalidSection(_) => "invalid-section",
+            Self::InvalidNode { .. } => "invalid-node",
+            Self::InvalidVersion => "invalid-version",
+            Self::InvalidClientToken => "invalid-client-token",
+            Self::TooDeep { .. } => "too-deep",
+            Self::InvalidField { .. } => "invalid-field",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden { .. } => "forbidden",
+            Self::NotFound => "not-found",
+            Self::VersionConflict { .. } => "version-conflict",
+            Self::ExpectationFailed { .. } => "expectation-failed",
+            Self::TooLarge { .. } => "too-large",
+            Self::TooManyLeaves { .. } => "too-many-leaves",
+            Self::NotUtf8 => "not-utf8",
+            Self::IdempotencyKeyReused => "idempotency-key-reused",
+            Self::TooManyRequests { .. } => "too-many-requests",
+            Self::Internal => "internal",
+            Self::OutcomeUnknown => "outcome-unknown",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+
+    /// The `message` of the envelope: a sentence for people, about a request to `shadow`.
+    #[must_use]
+    pub fn message(&self, shadow: &ShadowKey) -> String {
+        match self {
+            Self::InvalidJson { .. } => "Invalid JSON".into(),
+            Self::MissingState => "Missing required node: state".into(),
+            Self::InvalidSection(None) => "State node must be an object".into(),
+            Self::InvalidSection(Some(SectionName::Desired)) => "Desired node must be an object".into(),
+            Self::InvalidSection(Some(SectionName::Reported)) => "Reported node must be an object".into(),
+            Self::InvalidSection(Some(SectionName::Tags)) => "Tags node must be an object".into(),
+            Self::InvalidNode { key } => format!("State contains an invalid node: '{key}'"),
+            Self::InvalidVersion => "Invalid version".into(),
+            Self::InvalidClientToken => "Invalid clientToken".into(),
+            Self::TooDeep { max } => format!("JSON contains too many levels of nesting; maximum is {max}"),
+            Self::InvalidField { field, reason } => format!("Invalid field '{field}': {reason}"),
+            Self::Unauthorized => "Unauthorized".into(),
+            Self::Forbidden { what } if what.is_empty() => "Forbidden".into(),
+            Self::Forbidden { what } => format!("Forbidden: {what}"),
+            Self::NotFound => format!("No shadow exists with name: '{shadow}'"),
+            Self::VersionConflict { .. } | Self::ExpectationFailed { .. } => "Version conflict".into(),
+            // Two spaces, as AWS writes it.
+            Self::TooLarge { size, max } | Self::TooManyLeaves { count: size, max } => {
+                format!("Json document too large.  Size is {size}, max allowed: {max}")
+            }
+            Self::NotUtf8 => "Unsupported documented encoding; supported encoding is UTF-8".into(),
+            Self::IdempotencyKeyReused => "Idempotency key was used with another request".into(),
+            Self::TooManyRequests { quota, .. } => format!("Too many requests: {quota}"),
+            Self::Internal => "Internal service failure".into(),
+            Self::OutcomeUnknown => "The outcome is unknown: ask again later".into(),
+            Self::Unavailable(waiting_for) => format!("Unavailable: {waiting_for}"),
+        }
+    }
+
+    /// What the message, being AWS's, leaves unsaid.
+    #[must_use]
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Self::InvalidJson { detail } => Some(detail.clone()),
+            Self::TooManyLeaves { .. } => Some("counted in leaves, array elements included".into()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Commands against documents: one row per rule.
+
+use serde_json::{Value, json};
+
+use super::{after, decided, state, thermostat, update, written};
+use crate::shadow::{
+    Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Preconditions, Rejection, Update, Version,
+    command::EtagCondition,
+};
+
+fn command(state: &Value, replace: bool) -> Command {
+    Command::Update(Update { replace, ..update(state.clone()) })
+}
+
+/// Onto `before` comes `sent`; told are `changes` (a path, and what is there now), and the state is `after` then.
+#[track_caller]
+fn check(before: Value, sent: Value, changes: &[(&str, Option<Value>)], after: Value) {
+    check_with(before, sent, false, changes, after);
+}
+
+#[track_caller]
+fn check_with(before: Value, sent: Value, replace: bool, changes: &[(&str, Option<Value>)], after: Value) {
+    let document = written(&[before]);
+    let (next, told) = match decided(&document, &command(&sent, replace), &DocumentLimits::default()).unwrap() {
+        Decision::Changed { document, changes } => (document, changes),
+        Decision::Unchanged => (document, vec![]),
+    };
+    let told = told.into_iter().map(|change| match change.effect {
+        Effect::Set(value) => (change.path.to_string(), Some(value)),
+        Effect::Remove => (change.path.to_string(), None),
+    });
+    let expected: Vec<_> = changes.iter().map(|(path, value)| ((*path).to_owned(), value.clone())).collect();
+    assert_eq!(told.collect::<Vec<_>>(), expected, "{sent}");
+    // As text: `1` is not to become `1.0`.
+    assert_eq!(state(&next).to_string(), after.to_string(), "{sent}");
+    assert_eq!(next.version, Version(if changes.is_empty() { 1 } else { 2 }));
+}
+
+#[test]
+fn sections_merge() {
+    let before = || json!({"desired": {"a": {"x": 1, "y": [1, 2]}, "b": "t", "e": {}}});
+    let desired = |members: Value| json!({ "desired": members });
+    check(before(), desired(json!({"b": "u"})), &[("/desired/b", Some(json!("u")))], {
+        desired(json!({"a": {"x": 1, "y": [1, 2]}, "b": "u", "e": {}}))
+    });
+    check(before(), desired(json!({"a": {"x": null}})), &[("/desired/a/x", None)], {
+        desired(json!({"a": {"y": [1, 2]}, "b": "t", "e": {}}))
+    });
+    check(before(), desired(json!({"a": {"x": null, "y": null}})), &[("/desired/a", Some(json!({})))], {
+        desired(json!({"a": {}, "b": "t", "e": {}}))
+    });
+    check(before(), desired(json!({"a": {"y": [1]}})), &[("/desired/a/y", Some(json!([1])))], {
+        desired(json!({"a": {"x": 1, "y": [1]}, "b": "t", "e": {}}))
+    });
+    check(before(), desired(json!({"a": 1})), &[("/desired/a", Some(json!(1)))], {
+        desired(json!({"a": 1, "b": "t", "e": {}}))
+    });
+    check(before(), desired(json!({"a": {}})), &[], before());
+    check(before(), desired(json!({"b": {}})), &[("/desired/b", Some(json!({})))], {
+        desired(json!({"a": {"x": 1, "y": [1, 2]}, "b": {}, "e": {}}))
+    });
+    check(before(), desired(json!({"e": {"f": 1, "g": null}})), &[("/desired/e", Some(json!({"f": 1})))], {
+        desired(json!({"a": {"x": 1, "y": [1, 2]}, "b": "t", "e": {"f": 1}}))
+    });
+    check(before(), desired(json!({"e": {"g": null}})), &[], before());
+    check(before(), desired(json!({"n": {"o": {"p": null}}})), &[("/desired/n", Some(json!({"o": {}})))], {
+        desired(json!({"a": {"x": 1, "y": [1, 2]}, "b": "t", "e": {}, "n": {"o": {}}}))
+    });
+    check(before(), desired(json!({"a": null, "b": null, "e": null, "z": null})), &[("/desired", None)], json!({}));
+    check(before(), desired(json!(null)), &[("/desired", None)], json!({}));
+    check(before(), json!(null), &[("/desired", None)], json!({}));
+    check(before(), json!({"reported": {"a": {"n": null}}}), &[("/reported", Some(json!({"a": {}})))], {
+        json!({"desired": {"a": {"x": 1, "y": [1, 2]}, "b": "t", "e": {}}, "reported": {"a": {}}})
+    });
+    check(before(), json!({"reported": {"a": null}, "tags": {}}), &[], before());
+}
+
+#[test]
+fn sections_are_replaced() {
+    let before = || json!({"desired": {"a": {"x": 1, "y": 2}, "b": 1}, "reported": {"r": 1}});
+    check_with(
+        before(),
+        json!({"desired": {"a": {"x": 1.0}}}),
+        true,
+        &[("/desired/b", None), ("/desired/a/y", None)],
+        json!({"desired": {"a": {"x": 1}}, "reported": {"r": 1}}),
+    );
+    check_with(
+        before(),
+        json!({"desired": {"a": {}, "b": null}}),
+        true,
+        &[("/desired/b", None), ("/desired/a", Some(json!({})))],
+        json!({"desired": {"a": {}}, "reported": {"r": 1}}),
+    );
+    check_with(before(), json!({"desired": {}}), true, &[("/desired", None)], json!({"reported": {"r": 1}}));
+    check_with(before(), json!({"desired": null}), true, &[("/desired", None)], json!({"reported": {"r": 1}}));
+    check_with(before(), before(), true, &[], before());
+}
+
+#[test]
+fn equal_values_are_no_change_and_keep_their_spelling() {
+    for (stored, sent) in [
+        (json!(1), json!(1.0)),
+        (json!(1.0), json!(1)),
+        (json!(0), json!(-0.0)),
+        (json!([1, {"a": 2.0}]), json!([1.0, {"a": 2}])),
+        (json!(1u64 << 60), json!(2f64.powi(60))),
+        (json!({"a": {}}), json!({"a": {}})),
+    ] {
+        let stored = json!({"reported": {"v": stored}});
+        check(stored.clone(), json!({"reported": {"v": sent}}), &[], stored);
+    }
+    for (stored, sent) in [
+        (json!(1), json!("1")),
+        (json!(1), json!(true)),
+        (json!([1, 2]), json!([2, 1])),
+        (json!([]), json!({})),
+        (json!(0.1), json!(0.100_000_000_000_000_02)),
+    ] {
+        let (before, after) = (json!({"reported": {"v": stored}}), json!({"reported": {"v": sent}}));
+        check(before, after.clone(), &[("/reported/v", Some(sent))], after);
+    }
+}
+
+#[test]
+fn an_update_that_changes_no_value_leaves_all_as_it_is() {
+    let document = written(&[thermostat()]);
+    for sent in [thermostat(), json!({}), json!({"tags": null}), json!({"desired": {"unknown": null}})] {
+        assert_eq!(decided(&document, &command(&sent, false), &DocumentLimits::default()), Ok(Decision::Unchanged));
+    }
+}
+
+/// Who is told "accepted" finds a shadow, if an empty one; `version` 0 has created it.
+#[test]
+fn an_empty_update_makes_an_absent_shadow_exist() {
+    let deleted = written(&[json!({"desired": {"a": 1}}), json!("delete")]);
+    for (absent, version) in [(Document::absent(), 1), (deleted, 3)] {
+        for sent in [json!({}), json!(null), json!({"desired": {}}), json!({"desired": {"a": null}})] {
+            let next = after(&absent, &command(&sent, false));
+            assert!(next.exists() && next.version == Version(version) && next.leaves() == 0, "{sent}");
+            assert_eq!(decided(&next, &command(&sent, false), &DocumentLimits::default()), Ok(Decision::Unchanged));
+        }
+    }
+}
+
+#[test]
+fn stamps_move_with_values() {
+    let document = written(&[
+        json!({"reported": {"a": 1, "b": {"x": 1, "y": 1}}}),
+        json!({"reported": {"a": 1, "b": {"x": 2}, "c": {"d": {"e": 1}, "f": []}}}),
+    ]);
+    let version = |key: &str| document.reported.members[key].newest().0;
+    assert_eq!((version("a"), version("b"), version("c")), (1, 2, 2));
+    let crate::shadow::tree::Node::Object(b) = &document.reported.members["b"] else { panic!() };
+    assert_eq!((b["x"].newest().0, b["y"].newest().0), (2, 1));
+    let crate::shadow::tree::Node::Leaf(a) = &document.reported.members["a"] else { panic!() };
+    assert_eq!((a.changed.timestamp.0, &*a.changed.by), (1, "tester"));
+}
+
+#[test]
+fn preconditions_are_checked() {
+    let current = written(&[json!({"desired": {"a": 1}}), json!({"desired": {"a": 2}})]);
+    let deleted = after(&current, &Command::Delete(Delete::default()));
+    let tag = |document: &Document| Some(EtagCondition::from(document.etag.to_string().as_str()));
+    let weak = Some(EtagCondition::from(format!("W/{}", current.etag).as_str()));
+    for (label, document, version, etag, holds) in [
+        ("nothing asked", &current, None, None, true),
+        ("its version", &current, Some(2), None, true),
+        ("an older version", &current, Some(1), None, false),
+        ("a later version", &current, Some(3), None, false),
+        ("must not exist, and does", &current, Some(0), None, false),
+        ("its etag", &current, None, tag(&current), true),
+        ("both", &current, Some(2), tag(&current), true),
+        ("its etag, an older version", &current, Some(1), tag(&current), false),
+        ("another etag", &current, Some(2), tag(&deleted), false),
+        ("a weak etag", &current, None, weak, false),
+        ("deleted, nothing asked", &deleted, None, None, true),
+        ("deleted, the tombstone's version", &deleted, Some(3), None, true),
+        ("deleted, the version before", &deleted, Some(2), None, false),
+        ("deleted, must not exist", &deleted, Some(0), None, true),
+        ("deleted, the tombstone's etag", &deleted, None, tag(&deleted), false),
+        ("deleted, the etag before", &deleted, None, tag(&current), false),
+        ("never written, must not exist", &Document::absent(), Some(0), None, true),
+        ("never written, some version", &Document::absent(), Some(1), None, false),
+        ("never written, the etag of nothing", &Document::absent(), None, tag(&Document::absent()), false),
+    ] {
+        let version = version.map(Version);
+        let preconditions = Preconditions { version, etag };
+        let update = Update { preconditions: preconditions.clone(), ..update(json!({"desired": {"a": 3}})) };
+        let decision = decided(document, &Command::Update(update), &DocumentLimits::default());
+        let etag = document.exists().then_some(document.etag);
+        let conflict = Rejection::VersionConflict { expected: version, version: document.version, etag };
+        match decision {
+            Ok(Decision::Changed { document: next, .. }) => {
+                assert!(holds, "{label}");
+                assert_eq!(next.version.0, document.version.0 + 1, "{label}");
+            }
+            Ok(Decision::Unchanged) => panic!("{label}: no change"),
+            Err(rejection) => assert_eq!((rejection, false), (conflict.clone(), holds), "{label}"),
+        }
+        let delete = decided(document, &Command::Delete(Delete { preconditions }), &DocumentLimits::default());
+        match delete {
+            Ok(decision) => assert!(holds && document.exists() && decision != Decision::Unchanged, "{label}"),
+            Err(Rejection::NotFound) => assert!(!document.exists(), "{label}"),
+            Err(rejection) => assert_eq!((rejection, holds), (conflict, false), "{label}"),
+        }
+    }
+}
+
+#[test]
+fn a_stale_update_is_told_so_before_its_size() {
+    let current = written(&[json!({"desired": {"a": 1}}), json!({"desired": {"a": 2}})]);
+    let mut stale = update(json!({"desired": {"a": "x".repeat(9000)}}));
+    assert!(matches!(
+        decided(&current, &Command::Update(stale.clone()), &DocumentLimits::default()),
+        Err(Rejection::TooLarge { .. })
+    ));
+    stale.preconditions.version = Some(Version(1));
+    assert!(matches!(
+        decided(&current, &Command::Update(stale), &DocumentLimits::default()),
+        Err(Rejection::VersionConflict { .. })
+    ));
+}
+
+#[test]
+fn a_deletion_empties_the_shadow_and_keeps_its_version() {
+    let document = written(&[json!({"desired": {"a": 1}, "tags": {"t": 1}}), json!({"desired": {"a": null}})]);
+    let Ok(Decision::Changed { document: deleted, changes }) =
+        decided(&document, &Command::Delete(Delete::default()), &DocumentLimits::default())
+    else {
+        panic!("not deleted")
+    };
+    assert_eq!(changes.iter().map(|change| change.path.to_string()).collect::<Vec<_>>(), ["/tags"]);
+    assert_eq!((deleted.version, deleted.floor, deleted.exists()), (Version(3), Version(3), false));
+    assert_eq!((state(&deleted), deleted.tombstones.len(), deleted.leaves()), (json!({}), 0, 0));
+    assert_eq!(after(&deleted, &command(&json!({"desired": {"a": 1}}), false)).version, Version(4));
+}
+
+#[test]
+fn limits_are_those_of_the_result() {
+    let limits = DocumentLimits {
+        document_bytes_max: 40,
+        tags_bytes_max: 10,
+        leaves_max: 6,
+        depth_max: 2,
+        path_tombstones_max: 4,
+    };
+    let size = |size, max| Err(Rejection::TooLarge { size, max });
+    let leaves = |count| Err(Rejection::TooManyLeaves { count, max: 6 });
+    let deep = Err(Rejection::TooDeep { max: 2 });
+    let small = || json!({"desired": {"a": 1}});
+    for (before, sent, expected) in [
+        // {"s":"…"} is 8 bytes and what is in it; a section that is absent has none.
+        (json!({}), json!({"desired": {"s": "x".repeat(32)}}), Ok(())),
+        (json!({}), json!({"desired": {"s": "x".repeat(33)}}), size(41, 40)),
+        (json!({}), json!({"desired": {"s": "x".repeat(12)}, "reported": {"s": "x".repeat(13)}}), size(41, 40)),
+        (json!({}), json!({"tags": {"t": 1234}}), Ok(())),
+        (json!({}), json!({"tags": {"t": 12345}}), size(11, 10)),
+        (json!({}), json!({"tags": {"t": 12340.0}}), size(11, 10)),
+        // Canonical bytes: 1e3 is 1000.
+        (json!({}), json!({"tags": {"t": 1e3}}), Ok(())),
+        (small(), json!({"desired": {"s": "x".repeat(26), "a": 1}}), Ok(())),
+        (small(), json!({"desired": {"s": "x".repeat(27), "a": 2}}), size(41, 40)),
+        (json!({}), json!({"desired": {"a": [1, [2, 3], []], "b": {}, "c": 1}}), Ok(())),
+        (json!({}), json!({"desired": {"a": [1, [2, 3], []], "b": {}}, "reported": {"c": 1, "d": 1}}), leaves(7)),
+        (json!({}), json!({"desired": {"a": {"b": {"c": 1}}}}), Ok(())),
+        (json!({}), json!({"desired": {"a": {"b": {"c": []}}}}), deep.clone()),
+        (json!({}), json!({"desired": {"a": {"b": {"c": {}}}}}), deep.clone()),
+        (json!({"desired": {"a": {"b": {"c": 1}}}}), json!({"desired": {"a": {"b": {"c": [1]}}}}), deep),
+    ] {
+        let result = decided(&written(&[before]), &command(&sent, false), &limits).map(drop);
+        assert_eq!(result, expected, "{sent}");
+    }
+}
+
+/// A limit that was lowered later stops growth and nothing else.
+#[test]
+fn a_document_above_a_lowered_limit_may_change_but_not_grow() {
+    let document = written(&[json!({"reported": {"list": [1, 2, 3], "deep": {"a": {"b": 1}}, "temperature": 21}})]);
+    let limits = DocumentLimits {
+        document_bytes_max: 8,
+        tags_bytes_max: 8,
+        leaves_max: 2,
+        depth_max: 0,
+        path_tombstones_max: 4,
+    };
+    for (sent, accepted) in [
+        (json!({"temperature": 22}), true),
+        (json!({"temperature": 122}), false),
+        (json!({"temperature": null}), true),
+        (json!({"list": [1, 22]}), true),
+        (json!({"list": [1, 2, 3, 4]}), false),
+        (json!({"list": null, "more": [1]}), false),
+        (json!({"deep": {"a": {"b": 2}}}), true),
+        (json!({"deep": {"a": {"c": 2}}, "list": null}), false),
+        (json!({"deep": {"a": {"b": []}}, "list": null}), false),
+        (json!({"deep": 1}), true),
+    ] {
+        let result = decided(&document, &command(&json!({"reported": sent}), false), &limits);
+        assert_eq!(result.is_ok(), accepted, "{sent}: {result:?}");
+    }
+}
+
+#[test]
+fn etags_are_read_as_they_are_written() {
+    let text = "\"7-00000000000000000123456789abcdef\"";
+    let tag: Etag = text.parse().unwrap();
+    assert_eq!((tag.version, tag.to_string().as_str()), (Version(7), text));
+    for other in [
+        "",
+        "\"",
+        "7-00000000000000000123456789abcdef",
+        "W/\"7-00000000000000000123456789abcdef\"",
+        "\"7-00000000000000000123456789ABCDEF\"",
+        "\"7-0123456789abcdef\"",
+        "\"07-00000000000000000123456789abcdef\"",
+        "\"+7-00000000000000000123456789abcdef\"",
+        "\"7-+0000000000000000123456789abcdef\"",
+        "\"7-000000000000000000123456789abcdef\"",
+        "\"99999999999999999999-00000000000000000123456789abcdef\"",
+    ] {
+        assert!(other.parse::<Etag>().is_err(), "{other}");
+    }
+    // The SHA-256 of {"desired":{},"reported":{}}: a client can compute it.
+    let empty = Etag::of(Version(1), &Default::default(), &Default::default());
+    assert_eq!(empty.to_string(), "\"1-329286cb875134b46e686909ab4219f4\"");
+}
+
+#[test]
+fn the_etag_is_that_of_the_canonical_state() {
+    let sent = json!({"desired": {"b": 1.0, "a": {"z": 1e2, "y": [0.5]}}, "reported": {"\u{1f600}": 1, "\u{fb33}": 2}});
+    let document = written(&[sent]);
+    let other = written(&[
+        json!({"reported": {"\u{fb33}": 2.0, "\u{1f600}": 1}, "desired": {"a": {"y": [5e-1], "z": 100}, "b": 1}}),
+    ]);
+    assert_eq!(document.etag, other.etag);
+    let canonical =
+        "{\"desired\":{\"a\":{\"y\":[0.5],\"z\":100},\"b\":1},\"reported\":{\"\u{1f600}\":1,\"\u{fb33}\":2}}";
+    assert_eq!(document.etag.digest, <sha2::Sha256 as sha2::Digest>::digest(canonical)[..16]);
+    let tagged = after(&document, &command(&json!({"tags": {"x": 1}}), false));
+    assert_eq!((tagged.etag.digest, tagged.etag.version), (document.etag.digest, Version(2)));
+}

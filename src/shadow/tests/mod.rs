@@ -1,0 +1,95 @@
+//! What holds for any documents and updates, and the tables that need more than one part of the core.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod changed_after;
+mod decisions;
+mod naive;
+mod properties;
+mod speed;
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::shadow::{
+    Command, Decision, Delete, Document, DocumentLimits, Pointer, Rejection, SectionPatch, Timestamp, Update, Version,
+    decide, pointer::SectionName,
+};
+
+/// An update from the JSON of its `state`.
+pub(crate) fn update(state: Value) -> Update {
+    let Value::Object(mut state) = state else { return clear_all() };
+    let mut patch = |key| match state.remove(key) {
+        None => SectionPatch::Keep,
+        Some(Value::Null) => SectionPatch::Clear,
+        Some(Value::Object(members)) => SectionPatch::Merge(members),
+        Some(other) => panic!("{key}: {other}"),
+    };
+    Update { desired: patch("desired"), reported: patch("reported"), tags: patch("tags"), ..Update::default() }
+}
+
+fn clear_all() -> Update {
+    let (desired, reported, tags) = (SectionPatch::Clear, SectionPatch::Clear, SectionPatch::Clear);
+    Update { desired, reported, tags, state_is_null: true, ..Update::default() }
+}
+
+/// Decides at a time that is the version.
+pub(crate) fn decided(document: &Document, command: &Command, limits: &DocumentLimits) -> Result<Decision, Rejection> {
+    decide(document, command, &Arc::from("tester"), Timestamp(document.version.0 + 1), limits)
+}
+
+/// The document after `command`, the same one if it changes nothing.
+pub(crate) fn after(document: &Document, command: &Command) -> Document {
+    match decided(document, command, &DocumentLimits::default()).unwrap() {
+        Decision::Changed { document, .. } => document,
+        Decision::Unchanged => document.clone(),
+    }
+}
+
+/// The document after each of these states was sent in turn; the text "delete" deletes.
+pub(crate) fn written(states: &[Value]) -> Document {
+    states.iter().fold(Document::absent(), |document, state| match state {
+        Value::String(_) => after(&document, &Command::Delete(Delete::default())),
+        state => after(&document, &Command::Update(update(state.clone()))),
+    })
+}
+
+/// The state as a reader of everything sees it.
+pub(crate) fn state(document: &Document) -> Value {
+    let present = SectionName::ALL.into_iter().filter(|&name| !document.section(name).members.is_empty());
+    Value::Object(present.map(|name| (name.as_str().into(), document.section(name).values().into())).collect())
+}
+
+/// A pointer from its text, without escapes.
+pub(crate) fn pointer(text: &str) -> Pointer {
+    let mut keys = text.split('/').skip(1);
+    let section = keys.next().unwrap();
+    let section = SectionName::ALL.into_iter().find(|name| name.as_str() == section).unwrap();
+    Pointer { section, keys: keys.map(Into::into).collect() }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    let Value::Object(members) = value else { panic!("no object: {value}") };
+    members
+}
+
+/// A document large and mixed enough to stand for one of a real device: about 600 bytes, 20 leaves.
+pub(crate) fn thermostat() -> Value {
+    json!({
+        "desired": {
+            "target": 21.5, "mode": "heat", "fan": "auto", "schedule": {"enabled": true, "from": "06:30", "to": "22:00"},
+            "firmware": {"version": "2.14.0", "url": "https://updates.example.com/thermostat/2.14.0.bin"}, "interval": 60
+        },
+        "reported": {
+            "target": 21.5, "temperature": 20.875, "humidity": 41, "mode": "heat", "fan": "auto", "battery": 87,
+            "rssi": -61, "uptime": 864000, "firmware": {"version": "2.13.2", "slot": "a"},
+            "schedule": {"enabled": true, "from": "06:30", "to": "22:00"},
+            "network": {"ssid": "warehouse-east", "ip": "10.20.30.40", "mac": "aa:bb:cc:dd:ee:ff"}, "errors": []
+        }
+    })
+}
+
+fn is_version(document: &Document, version: u64) -> bool {
+    document.version == Version(version)
+}

@@ -1,0 +1,284 @@
+//! Decoded documents in memory, and why a read from it or past it is never stale.
+//!
+//! The writer alone changes documents; it *publishes* them here after the commit that made them durable. A slot whose
+//! document is not in the state table yet is *pinned*: it stays until it has been carried. Clean slots go by second
+//! chance when a shard grows beyond its share of the bytes.
+//!
+//! *Invariant:* a shadow without a slot has its newest published document in the state table, and a slot never holds
+//! an older one than was published last. A reader that finds no slot therefore may read the state table, but by the
+//! time it has, the writer may have published, carried and even evicted newer versions, or the commit of one may have
+//! reached the table before its publication. So it hands what it read to [`DocumentCache::settle`], which
+//!
+//! - lets the newer of slot and reading win, so that no two reads that follow one another see a version go back;
+//! - makes a new slot only if nothing was published in the shard since the reader looked ([`Miss`]), so that an old
+//!   reading is not kept past an eviction.
+
+use std::{
+    collections::{HashMap, VecDeque, hash_map::RandomState},
+    hash::BuildHasher,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use parking_lot::RwLock;
+
+use crate::{
+    shadow::{Document, ShadowKey, pointer::SectionName},
+    store::{entry::Seq, record::Held},
+};
+
+/// A power of two well above the threads that read.
+const SHARDS: usize = 64;
+
+/// Slots looked at for each one added: evicting keeps pace with adding, and costs a bounded time under the lock.
+const SWEEP_STEPS: usize = 8;
+
+/// The documents in memory. Readers hold one shard's lock for a look-up, the writer for one publication.
+pub(super) struct DocumentCache {
+    shards: Vec<RwLock<Shard>>,
+    hasher: RandomState,
+    /// Each shard's share.
+    shard_bytes_max: usize,
+    bytes: AtomicUsize,
+    documents: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Shard {
+    slots: HashMap<ShadowKey, Slot>,
+    /// The keys of `slots`, in the order the sweep will meet them.
+    ring: VecDeque<ShadowKey>,
+    bytes: usize,
+    /// Publications so far.
+    published: u64,
+}
+
+struct Slot {
+    held: Held,
+    bytes: usize,
+    pinned: bool,
+    /// Looked up since the sweep last came by.
+    used: AtomicBool,
+}
+
+/// Proof of when a reader found no slot.
+pub(super) struct Miss {
+    shard: usize,
+    published: u64,
+}
+
+impl DocumentCache {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            hasher: RandomState::new(),
+            shard_bytes_max: bytes_max / SHARDS,
+            bytes: AtomicUsize::new(0),
+            documents: AtomicUsize::new(0),
+        }
+    }
+
+    /// Documents and their approximate bytes.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.documents.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// The newest published document of `key`, or the [`Miss`] to read the state table with.
+    pub(super) fn get(&self, key: &ShadowKey) -> Result<Held, Miss> {
+        let shard = self.shard_of(key);
+        let guard = self.shard(shard).read();
+        match guard.slots.get(key) {
+            Some(slot) => {
+                slot.used.store(true, Ordering::Relaxed);
+                Ok(slot.held.clone())
+            }
+            None => Err(Miss { shard, published: guard.published }),
+        }
+    }
+
+    /// Takes what a reader found in the state table after `miss`, and returns what it may answer.
+    pub(super) fn settle(&self, key: &ShadowKey, read: Held, miss: &Miss) -> Held {
+        let mut shard = self.shard(miss.shard).write();
+        match shard.slots.get(key) {
+            Some(slot) if slot.pinned || slot.held.last_entry >= read.last_entry => slot.held.clone(),
+            // That there is no such shadow is not kept: anybody can ask for any name.
+            None if shard.published != miss.published || read.last_entry == Seq(0) => read,
+            _ => {
+                self.put(&mut shard, key, read.clone(), false);
+                read
+            }
+        }
+    }
+
+    /// Makes `held`, just committed, what readers see. Only the writer calls this.
+    pub(super) fn publish(&self, key: &ShadowKey, held: Held, pinned: bool) {
+        let mut shard = self.shard(self.shard_of(key)).write();
+        shard.published += 1;
+        self.put(&mut shard, key, held, pinned);
+    }
+
+    /// The document of `key` has been carried. Only the writer calls this.
+    pub(super) fn unpin(&self, key: &ShadowKey) {
+        let mut shard = self.shard(self.shard_of(key)).write();
+        if let Some(slot) = shard.slots.get_mut(key) {
+            slot.pinned = false;
+        }
+        self.sweep(&mut shard);
+    }
+
+    fn put(&self, shard: &mut Shard, key: &ShadowKey, held: Held, pinned: bool) {
+        let bytes = approximate_bytes(&held.document);
+        let slot = Slot { held, bytes, pinned, used: AtomicBool::new(false) };
+        let former = shard.slots.insert(key.clone(), slot);
+        if former.is_none() {
+            shard.ring.push_back(key.clone());
+            self.documents.fetch_add(1, Ordering::Relaxed);
+        }
+        let former = former.map_or(0, |slot| slot.bytes);
+        shard.bytes = shard.bytes + bytes - former;
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes.fetch_sub(former, Ordering::Relaxed);
+        self.sweep(shard);
+    }
+
+    fn sweep(&self, shard: &mut Shard) {
+        for _ in 0..SWEEP_STEPS {
+            if shard.bytes <= self.shard_bytes_max {
+                return;
+            }
+            let Some(key) = shard.ring.pop_front() else { return };
+            let keep = shard.slots.get_mut(&key).is_some_and(|slot| slot.pinned | std::mem::take(slot.used.get_mut()));
+            if keep {
+                shard.ring.push_back(key);
+            } else if let Some(slot) = shard.slots.remove(&key) {
+                shard.bytes -= slot.bytes;
+                self.bytes.fetch_sub(slot.bytes, Ordering::Relaxed);
+                self.documents.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "any bits of the hash do")]
+    fn shard_of(&self, key: &ShadowKey) -> usize {
+        self.hasher.hash_one(key) as usize % SHARDS
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "only `shard_of` makes an index")]
+    fn shard(&self, index: usize) -> &RwLock<Shard> {
+        &self.shards[index]
+    }
+}
+
+/// About what `document` takes in memory: a leaf is a tree node's share, a key and a value; text counts with its
+/// canonical bytes.
+fn approximate_bytes(document: &Document) -> usize {
+    let sections: usize = SectionName::ALL
+        .iter()
+        .map(|name| document.section(*name))
+        .map(|section| 2 * section.canonical_bytes + 128 * section.leaves)
+        .sum();
+    let tombstones: usize = document.tombstones.iter().map(|tombstone| 96 + 32 * tombstone.path.keys.len()).sum();
+    512 + sections + tombstones
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::shadow::name::DeviceId;
+
+    fn key(name: &str) -> ShadowKey {
+        ShadowKey::classic(DeviceId::new(name).unwrap())
+    }
+
+    /// A document whose last entry is `seq`.
+    fn held(seq: u64) -> Held {
+        Held { document: Arc::new(Document::absent()), last_entry: Seq(seq) }
+    }
+
+    /// What happens between a reader's look into the cache and its return from the disk.
+    #[derive(Debug)]
+    enum Meanwhile {
+        Nothing,
+        Published {
+            seq: u64,
+            pinned: bool,
+        },
+        /// Published, carried and evicted.
+        Gone {
+            seq: u64,
+        },
+        /// Another reader came back first.
+        Settled {
+            seq: u64,
+        },
+    }
+
+    #[test]
+    fn a_reading_from_the_disk_is_settled() {
+        use Meanwhile::{Gone, Nothing, Published, Settled};
+        for (meanwhile, read, answered, kept) in [
+            (Nothing, 5, 5, Some(5)),
+            (Nothing, 0, 0, None),
+            (Published { seq: 6, pinned: true }, 5, 6, Some(6)),
+            (Published { seq: 6, pinned: false }, 5, 6, Some(6)),
+            (Published { seq: 6, pinned: false }, 6, 6, Some(6)),
+            // The commit of 6 reached the disk before its publication.
+            (Settled { seq: 5 }, 6, 6, Some(6)),
+            (Settled { seq: 6 }, 5, 6, Some(6)),
+            // An old reading must not be kept: nothing would ever correct it.
+            (Gone { seq: 6 }, 5, 5, None),
+            (Gone { seq: 6 }, 6, 6, None),
+        ] {
+            let about = format!("{meanwhile:?}, read {read}");
+            let cache = DocumentCache::new(1 << 20);
+            let miss = cache.get(&key("d")).err().unwrap();
+            match meanwhile {
+                Nothing => {}
+                Published { seq, pinned } => cache.publish(&key("d"), held(seq), pinned),
+                Gone { seq } => {
+                    cache.publish(&key("d"), held(seq), false);
+                    cache.shard(miss.shard).write().slots.clear();
+                }
+                Settled { seq } => {
+                    let other = cache.get(&key("d")).err().unwrap();
+                    assert_eq!(cache.settle(&key("d"), held(seq), &other).last_entry, Seq(seq), "{about}");
+                }
+            }
+            assert_eq!(cache.settle(&key("d"), held(read), &miss).last_entry, Seq(answered), "{about}");
+            assert_eq!(cache.get(&key("d")).ok().map(|held| held.last_entry), kept.map(Seq), "{about}");
+        }
+    }
+
+    #[test]
+    fn what_is_pinned_stays_and_the_rest_is_bounded() {
+        let cache = DocumentCache::new(SHARDS * 2000);
+        for n in 0..100 {
+            cache.publish(&key(&format!("pinned-{n}")), held(n + 1), true);
+        }
+        for n in 0..5000 {
+            cache.publish(&key(&format!("clean-{n}")), held(n + 1000), false);
+        }
+        for n in 0..100 {
+            assert_eq!(cache.get(&key(&format!("pinned-{n}"))).ok().map(|held| held.last_entry), Some(Seq(n + 1)));
+        }
+        let (documents, bytes) = cache.size();
+        assert!(bytes <= SHARDS * 2000 + 100 * 512 && documents >= 150, "{documents} documents, {bytes} bytes");
+        (0..100).for_each(|n| cache.unpin(&key(&format!("pinned-{n}"))));
+        (0..2000).for_each(|n| cache.publish(&key(&format!("later-{n}")), held(n + 9000), false));
+        assert!(cache.size().1 <= SHARDS * 2000, "{:?}", cache.size());
+    }
+
+    #[test]
+    fn what_is_looked_up_outlives_what_is_not() {
+        let cache = DocumentCache::new(SHARDS * 10_000);
+        let hot = key("hot");
+        cache.publish(&hot, held(1), false);
+        for n in 0..20_000 {
+            cache.publish(&key(&format!("cold-{n}")), held(n + 2), false);
+            assert!(cache.get(&hot).is_ok(), "after {n}");
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The redb file: opened, made, read and committed to. The one place where redb's errors become ours.
+//!
+//! A file is never begun afresh where one was: only a missing file is made, under another name until it is whole, so
+//! that a crash in between leaves no half store behind.
+//!
+//! redb may panic on a file whose pages were altered behind its back (it checks page checksums only when asked to,
+//! [`verify`](Database::verify)). Every call into it therefore goes through [`guarded`], which turns a panic into
+//! [`StoreError::Corrupt`]; the message still reaches the panic hook, so nothing is hidden.
+
+use std::{
+    fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use redb::{Builder, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
+
+use crate::store::{
+    error::StoreError,
+    options::StoreOptions,
+    schema::{CREATED_KEY, Created, FILE_FORMAT, JOURNAL_TABLE, META, META_TABLE, PROGRESS_KEY, Progress, STATE_TABLE},
+};
+
+/// An open file with all tables in it.
+pub(super) struct Database {
+    redb: redb::Database,
+    path: PathBuf,
+    quick_repair: bool,
+}
+
+/// Why a commit failed.
+pub(super) enum CommitFailure {
+    /// Before redb was told to commit: nothing of it is on disk, nor ever will be.
+    NotTried(StoreError),
+    /// In the commit: it may be on disk whole, or not at all.
+    Unknown(StoreError),
+}
+
+/// An error inside a transaction, before it knows which file it belongs to.
+pub(super) enum Failure {
+    Redb(Box<redb::Error>),
+    Store(StoreError),
+}
+
+impl Database {
+    /// Opens the file of `options`, or makes it if there is none.
+    pub(super) fn open(options: &StoreOptions) -> Result<Self, StoreError> {
+        let path = &options.path;
+        match fs::metadata(path) {
+            Ok(found) if found.len() == 0 => {
+                let detail = "the file is empty".to_owned();
+                Err(StoreError::Corrupt { path: path.clone(), detail })
+            }
+            Ok(_) => Self::open_file(options),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::info!(path = %path.display(), "no store there yet, making a new one");
+                Self::make(options)?;
+                Self::open_file(options)
+            }
+            Err(error) => Err(StoreError::Io { path: path.clone(), error }),
+        }
+    }
+
+    /// Opens or makes a store in `backend`; the path of `options` only names it in messages.
+    #[cfg(test)]
+    pub(super) fn open_backend(options: &StoreOptions, backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
+        let is_new = backend.len().is_ok_and(|length| length == 0);
+        let redb = guarded(&options.path, || Ok(builder(options).create_with_backend(backend)?))?;
+        let database = Self { redb, path: options.path.clone(), quick_repair: options.quick_repair };
+        if is_new {
+            database.initialize()?;
+        }
+        database.check_format()?;
+        Ok(database)
+    }
+
+    fn open_file(options: &StoreOptions) -> Result<Self, StoreError> {
+        let redb = guarded(&options.path, || Ok(builder(options).open(&options.path)?))?;
+        let database = Self { redb, path: options.path.clone(), quick_repair: options.quick_repair };
+        database.check_format()?;
+        Ok(database)
+    }
+
+    /// Makes a whole new store beside the final place, and moves it there unless another process was faster.
+    fn make(options: &StoreOptions) -> Result<(), StoreError> {
+        let mut name = options.path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let new = options.path.with_file_name(name);
+        let of_path = |error| StoreError::Io { path: options.path.clone(), error };
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(of_path(error)),
+            _ => {}
+        }
+        let redb = guarded(&options.path, || Ok(builder(options).create(&new)?))?;
+        Self { redb, path: options.path.clone(), quick_repair: options.quick_repair }.initialize()?;
+        // Unlike a rename, a link never takes the place of a file that has come to be there meanwhile.
+        let linked = match fs::hard_link(&new, &options.path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(of_path(error)),
+            _ => Ok(()),
+        };
+        fs::remove_file(&new).map_err(of_path)?;
+        linked?;
+        sync_directory(&options.path).map_err(of_path)
+    }
+
+    fn initialize(&self) -> Result<(), StoreError> {
+        let created = self.commit(|transaction| {
+            let mut meta = transaction.open_table(META_TABLE)?;
+            meta.insert(CREATED_KEY, Created::now().encode().as_slice())?;
+            meta.insert(PROGRESS_KEY, Progress::default().encode().as_slice())?;
+            transaction.open_table(STATE_TABLE)?;
+            transaction.open_table(JOURNAL_TABLE)?;
+            Ok(())
+        });
+        created.map_err(CommitFailure::into_error)
+    }
+
+    fn check_format(&self) -> Result<(), StoreError> {
+        let created = self.meta(CREATED_KEY, Created::decode)?;
+        match u32::try_from(created.format) {
+            Ok(format) if u64::from(format) == FILE_FORMAT => Ok(()),
+            format => Err(StoreError::Format {
+                path: self.path.clone(),
+                found: format.unwrap_or(u32::MAX),
+                supported: FILE_FORMAT as u32,
+            }),
+        }
+    }
+
+    /// Where journal and state table stand.
+    pub(super) fn progress(&self) -> Result<Progress, StoreError> {
+        self.meta(PROGRESS_KEY, Progress::decode)
+    }
+
+    fn meta<T>(
+        &self,
+        key: &'static str,
+        decode: impl FnOnce(&[u8]) -> Result<T, crate::store::codec::DecodeError>,
+    ) -> Result<T, StoreError> {
+        use crate::store::codec::DecodeError;
+        let corrupt = |detail: String| StoreError::Corrupt { path: self.path.clone(), detail };
+        self.read(|transaction| {
+            let table = match transaction.open_table(META_TABLE) {
+                Err(redb::TableError::TableDoesNotExist(_)) => {
+                    return Err(corrupt("it is a redb file, but not one of this program".to_owned()).into());
+                }
+                table => table?,
+            };
+            let value = table.get(key)?.ok_or_else(|| corrupt(format!("{META}/{key} is missing")))?;
+            Ok(decode(value.value()).map_err(|error| match error {
+                DecodeError::Format { found, supported } => {
+                    StoreError::Format { path: self.path.clone(), found, supported }
+                }
+                error => corrupt(format!("{META}/{key}: {error}")),
+            })?)
+        })
+    }
+
+    /// Reads in one snapshot: the newest commit.
+    pub(super) fn read<T>(&self, body: impl FnOnce(&ReadTransaction) -> Result<T, Failure>) -> Result<T, StoreError> {
+        guarded(&self.path, || body(&self.redb.begin_read()?))
+    }
+
+    /// Commits what `fill` writes; on return it is on the disk.
+    pub(super) fn commit<T>(
+        &self,
+        fill: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
+    ) -> Result<T, CommitFailure> {
+        let filled = guarded(&self.path, || {
+            let mut transaction = self.redb.begin_write()?;
+            transaction.set_durability(Durability::Immediate)?;
+            transaction.set_two_phase_commit(true);
+            transaction.set_quick_repair(self.quick_repair);
+            let value = fill(&transaction)?;
+            Ok((transaction, value))
+        });
+        let (transaction, value) = filled.map_err(CommitFailure::NotTried)?;
+        guarded(&self.path, || Ok(transaction.commit()?)).map_err(CommitFailure::Unknown)?;
+        Ok(value)
+    }
+}
+
+impl CommitFailure {
+    /// The error itself.
+    pub(super) fn into_error(self) -> StoreError {
+        match self {
+            Self::NotTried(error) | Self::Unknown(error) => error,
+        }
+    }
+}
+
+fn builder(options: &StoreOptions) -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(options.page_cache_bytes);
+    builder.set_check_integrity_on_open(options.verify_on_open);
+    let path = options.path.clone();
+    builder.set_repair_callback(move |session| {
+        tracing::warn!(path = %path.display(), done = session.progress(), "repairing a store that was not closed");
+    });
+    builder
+}
+
+/// Makes the new name in the directory durable.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(directory)?.sync_all()
+}
+
+/// Runs `body`, which calls redb, and tells of `path` what went wrong.
+fn guarded<T>(path: &Path, body: impl FnOnce() -> Result<T, Failure>) -> Result<T, StoreError> {
+    // What a panic may leave half done belongs to redb: its transaction, which is dropped, and its caches, which it
+    // marks as failed by poisoned locks.
+    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+        let detail = format!("the storage engine stopped on it: {text}");
+        Err(Failure::Store(StoreError::Corrupt { path: path.to_owned(), detail }))
+    });
+    result.map_err(|failure| failure.into_error(path))
+}
+
+impl Failure {
+    fn into_error(self, path: &Path) -> StoreError {
+        let error = match self {
+            Self::Store(error) => return error,
+            Self::Redb(error) => *error,
+        };
+        let path = path.to_owned();
+        match error {
+            redb::Error::DatabaseAlreadyOpen => StoreError::Locked { path },
+            redb::Error::PreviousIo | redb::Error::DatabaseClosed => StoreError::Latched,
+            // redb's way to say that a file has no redb header, or ends inside a page.
+            redb::Error::Io(error)
+                if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+            {
+                StoreError::Corrupt { path, detail: error.to_string() }
+            }
+            redb::Error::Io(error) => StoreError::Io { path, error },
+            error => StoreError::Corrupt { path, detail: error.to_string() },
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+macro_rules! failure_from_redb {
+    ($($error:ident),*) => {
+        $(impl From<redb::$error> for Failure {
+            fn from(error: redb::$error) -> Self {
+                Self::Redb(Box::new(error.into()))
+            }
+        })*
+    };
+}
+
+failure_from_redb!(CommitError, DatabaseError, SetDurabilityError, StorageError, TableError, TransactionError);

@@ -1,0 +1,166 @@
+//! One accepted change, as the journal keeps it.
+//!
+//! The entries of one shadow form a linked list from the newest back ([`Entry::previous`]); the sequence is the order
+//! in which all changes of all shadows were decided. An entry holds what a change *was* (who, when, which paths, what
+//! they were before), never the whole document: that is `record`'s.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    shadow::{
+        Change, Effect, Etag, ShadowKey, Timestamp, Version,
+        change::Replaced,
+        name::{DeviceId, ShadowName},
+    },
+    store::{
+        codec::{DecodeError, Decoder, put_len, put_pointer, put_str, put_u64, put_value},
+        seal,
+    },
+};
+
+/// The name of the table, part of each checksum.
+pub(super) const JOURNAL: &str = "journal";
+
+const DELETED: u8 = 1;
+const NAMED: u8 = 2;
+const KNOWN_FLAGS: u8 = DELETED | NAMED;
+
+const SET: u8 = 1;
+const REPLACED: u8 = 2;
+
+/// A place in the journal: 1 for the first change of the store, one more for each later one. 0: before all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Seq(pub u64);
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An accepted change of one shadow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Its place in the journal.
+    pub seq: Seq,
+    /// The shadow.
+    pub key: ShadowKey,
+    /// Whether the change deleted the shadow.
+    pub deleted: bool,
+    /// The version it made.
+    pub version: Version,
+    /// The etag of that version.
+    pub etag: Etag,
+    /// When it was decided.
+    pub timestamp: Timestamp,
+    /// The principal who asked for it.
+    pub principal: Arc<str>,
+    /// The client id it came from; empty if none.
+    pub client: Arc<str>,
+    /// What changed. Empty where a version was taken without a change of value.
+    pub changes: Vec<Change>,
+    /// The entry before it of the same shadow; 0: this is its first.
+    pub previous: Seq,
+}
+
+/// An entry about to be written: like [`Entry`], borrowed from the decision.
+pub(super) struct NewEntry<'a> {
+    pub(super) seq: Seq,
+    pub(super) key: &'a ShadowKey,
+    pub(super) deleted: bool,
+    pub(super) version: Version,
+    pub(super) etag: Etag,
+    pub(super) timestamp: Timestamp,
+    pub(super) principal: &'a str,
+    pub(super) client: &'a str,
+    pub(super) changes: &'a [Change],
+    pub(super) previous: Seq,
+}
+
+impl NewEntry<'_> {
+    /// The sealed value.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        seal::begin(&mut out);
+        // Retention reads no further than this.
+        put_u64(&mut out, self.timestamp.0);
+        out.push((u8::from(self.deleted) * DELETED) | (u8::from(self.key.name.is_some()) * NAMED));
+        put_str(&mut out, self.key.device.as_str());
+        if let Some(name) = &self.key.name {
+            put_str(&mut out, name.as_str());
+        }
+        put_u64(&mut out, self.version.0);
+        put_u64(&mut out, self.etag.version.0);
+        out.extend_from_slice(&self.etag.digest);
+        put_str(&mut out, self.principal);
+        put_str(&mut out, self.client);
+        put_u64(&mut out, self.previous.0);
+        put_len(&mut out, self.changes.len());
+        self.changes.iter().for_each(|change| put_change(&mut out, change));
+        seal::finish(&mut out, JOURNAL, &self.seq.0.to_le_bytes());
+        out
+    }
+}
+
+impl Entry {
+    /// Reads the sealed value found at `seq`.
+    pub(super) fn decode(seq: Seq, sealed: &[u8]) -> Result<Self, DecodeError> {
+        let mut payload = seal::open(sealed, JOURNAL, &seq.0.to_le_bytes())?;
+        let timestamp = Timestamp(payload.u64()?);
+        let flags = payload.u8()?;
+        if flags & !KNOWN_FLAGS != 0 {
+            return Err(DecodeError::Invalid("a flag"));
+        }
+        let device = DeviceId::new(payload.str()?).map_err(|_| DecodeError::Invalid("a device id"))?;
+        let name = match flags & NAMED {
+            0 => None,
+            _ => Some(ShadowName::new(payload.str()?).map_err(|_| DecodeError::Invalid("a shadow name"))?),
+        };
+        let entry = Self {
+            seq,
+            key: ShadowKey { device, name },
+            deleted: flags & DELETED != 0,
+            version: Version(payload.u64()?),
+            etag: Etag { version: Version(payload.u64()?), digest: payload.array()? },
+            timestamp,
+            principal: payload.str()?.into(),
+            client: payload.str()?.into(),
+            previous: Seq(payload.u64()?),
+            changes: (0..payload.count()?).map(|_| change(&mut payload)).collect::<Result<_, _>>()?,
+        };
+        seal::no_extensions(payload)?;
+        Ok(entry)
+    }
+
+    /// When the entry with this sealed value was decided.
+    pub(super) fn decode_timestamp(seq: Seq, sealed: &[u8]) -> Result<Timestamp, DecodeError> {
+        seal::open(sealed, JOURNAL, &seq.0.to_le_bytes())?.u64().map(Timestamp)
+    }
+}
+
+fn put_change(out: &mut Vec<u8>, change: &Change) {
+    let set = matches!(change.effect, Effect::Set(_));
+    out.push((u8::from(set) * SET) | (u8::from(change.replaced.is_some()) * REPLACED));
+    put_pointer(out, &change.path);
+    if let Effect::Set(value) = &change.effect {
+        put_value(out, value);
+    }
+    if let Some(replaced) = &change.replaced {
+        put_value(out, &replaced.value);
+        put_u64(out, replaced.version.0);
+    }
+}
+
+fn change(payload: &mut Decoder<'_>) -> Result<Change, DecodeError> {
+    let flags = payload.u8()?;
+    if flags & !(SET | REPLACED) != 0 {
+        return Err(DecodeError::Invalid("a change"));
+    }
+    let path = payload.pointer()?;
+    let effect = if flags & SET == 0 { Effect::Remove } else { Effect::Set(payload.value()?) };
+    let replaced = match flags & REPLACED {
+        0 => None,
+        _ => Some(Replaced { value: payload.value()?, version: Version(payload.u64()?) }),
+    };
+    Ok(Change { path, replaced, effect })
+}

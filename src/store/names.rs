@@ -1,0 +1,59 @@
+//! How many named shadows a device has, deleted ones counted.
+//!
+//! The first new name of a device since the start counts what is in the state table and the backlog; later ones only
+//! add to that number.
+
+use std::collections::HashMap;
+
+use crate::{
+    shadow::{ShadowKey, name::DeviceId},
+    store::{backlog::Backlog, error::StoreError, reader::Shared},
+};
+
+/// Devices whose number is remembered.
+const REMEMBERED_MAX: usize = 4096;
+
+/// The numbers that are known.
+pub(super) struct NameCounts {
+    known: HashMap<DeviceId, usize>,
+    names_max: usize,
+}
+
+impl NameCounts {
+    pub(super) fn new(names_max: usize) -> Self {
+        Self { known: HashMap::new(), names_max }
+    }
+
+    /// Forgets numbers if there are too many. Between batches only: inside one the number is all there is to tell of
+    /// names that are decided and not yet committed.
+    pub(super) fn shrink(&mut self) {
+        if self.known.len() > REMEMBERED_MAX {
+            self.known.clear();
+        }
+    }
+
+    /// Counts one more shadow for the device of `key` if it may have one; `false` if not.
+    pub(super) fn admit(&mut self, key: &ShadowKey, shared: &Shared, backlog: &Backlog) -> Result<bool, StoreError> {
+        if key.name.is_none() {
+            return Ok(true);
+        }
+        let count = match self.known.get_mut(&key.device) {
+            Some(count) => count,
+            None => {
+                let count = self.count(&key.device, shared, backlog)?;
+                self.known.entry(key.device.clone()).or_insert(count)
+            }
+        };
+        let admitted = *count < self.names_max;
+        *count += usize::from(admitted);
+        Ok(admitted)
+    }
+
+    fn count(&self, device: &DeviceId, shared: &Shared, backlog: &Backlog) -> Result<usize, StoreError> {
+        let mut names = shared.stored_names(device, self.names_max)?;
+        let first = ShadowKey::classic(device.clone());
+        let waiting = backlog.keys_from(&first).take_while(|key| key.device == *device);
+        names.extend(waiting.filter_map(|key| key.name.clone()));
+        Ok(names.len())
+    }
+}

@@ -1,0 +1,242 @@
+//! Reading: documents, the list of shadows, the journal, the history of one shadow.
+//!
+//! No read waits for the writer; what is not in memory is read from the disk in a snapshot. Nothing is told before it
+//! is published: a caller who has seen an entry of the journal reads a document at least as new as it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::{Mutex, RwLock};
+use redb::ReadTransaction;
+
+use crate::{
+    shadow::{Document, ShadowKey, ShadowName, Version, name::DeviceId},
+    store::{
+        cache::DocumentCache,
+        database::{Database, Failure},
+        disk::FreeDisk,
+        entry::{Entry, JOURNAL, Seq},
+        error::StoreError,
+        health::Health,
+        record::{self, Held, STATE},
+        schema::{self, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, Progress, STATE_TABLE},
+    },
+};
+
+/// Most entries or shadows in one answer.
+const PAGE_MAX: usize = 1000;
+
+/// Most bytes of entries in one answer; the last one may go beyond.
+const PAGE_BYTES_MAX: usize = 4 << 20;
+
+/// Most entries that a look into the history of a shadow walks back.
+const HISTORY_STEPS_MAX: usize = 10_000;
+
+/// What writer and readers share.
+pub(super) struct Shared {
+    pub(super) database: Database,
+    pub(super) cache: DocumentCache,
+    /// Shadows that are not in the state table at all yet. The writer adds one before it publishes it and removes it
+    /// after the commit that carried it.
+    pub(super) fresh: RwLock<BTreeSet<ShadowKey>>,
+    /// The newest entry whose document is published. The writer moves it, after publishing.
+    pub(super) head: AtomicU64,
+    /// Asked by the writer before each batch, and by whoever asks for the health.
+    pub(super) disk: Mutex<FreeDisk>,
+    /// As of the last commit. The writer sets it.
+    pub(super) health: Mutex<Health>,
+    /// What every shadow is before its first write.
+    pub(super) absent: Arc<Document>,
+}
+
+/// A shadow in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key.
+    pub key: ShadowKey,
+    /// Whether it is deleted now.
+    pub deleted: bool,
+}
+
+/// A part of the journal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    /// Oldest first.
+    pub entries: Vec<Entry>,
+    /// Entries after the place asked for are no longer there, or the place is none that this journal has reached: the
+    /// caller has to start from the documents. `entries` is empty then.
+    pub gone: bool,
+}
+
+/// A part of the history of one shadow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct History {
+    /// Newest first.
+    pub entries: Vec<Entry>,
+    /// What comes after the last of them.
+    pub end: HistoryEnd,
+}
+
+/// Why a history ends where it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistoryEnd {
+    /// There was nothing before.
+    First,
+    /// There is more; ask again.
+    More,
+    /// There was more, but it is no longer kept, or too far back to look for.
+    Gone,
+}
+
+impl Shared {
+    /// The newest committed document of `key` and the entry that made it.
+    pub(super) fn held(&self, key: &ShadowKey) -> Result<Held, StoreError> {
+        match self.cache.get(key) {
+            Ok(held) => Ok(held),
+            Err(miss) => Ok(self.cache.settle(key, self.load(key)?, &miss)),
+        }
+    }
+
+    /// The document of `key` in the state table.
+    pub(super) fn load(&self, key: &ShadowKey) -> Result<Held, StoreError> {
+        let stored = schema::state_key(key);
+        self.database.read(|transaction| {
+            let table = transaction.open_table(STATE_TABLE)?;
+            match table.get(stored.as_slice())? {
+                None => Ok(Held { document: Arc::clone(&self.absent), last_entry: Seq(0) }),
+                Some(value) => {
+                    Ok(record::decode(&stored, value.value())
+                        .map_err(|error| StoreError::record(STATE, key, &error))?)
+                }
+            }
+        })
+    }
+
+    /// The names in the state table of `device`'s shadows, at most `limit`.
+    pub(super) fn stored_names(&self, device: &DeviceId, limit: usize) -> Result<BTreeSet<ShadowName>, StoreError> {
+        let range = schema::named_range(device);
+        self.database.read(|transaction| {
+            let table = transaction.open_table(STATE_TABLE)?;
+            let mut names = BTreeSet::new();
+            for item in table.range(range.start.as_slice()..range.end.as_slice())?.take(limit) {
+                names.extend(stored_key(item?.0.value())?.name);
+            }
+            Ok(names)
+        })
+    }
+
+    pub(super) fn list(&self, after: Option<&ShadowKey>, limit: usize) -> Result<Vec<Listed>, StoreError> {
+        let limit = limit.min(PAGE_MAX);
+        // In this order: what is carried in between is found twice rather than not at all.
+        let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let fresh: Vec<_> = self.fresh.read().range((bound, Bound::Unbounded)).take(limit).cloned().collect();
+        let mut found: BTreeMap<_, _> = fresh.into_iter().map(|key| (key, false)).collect();
+        found.extend(self.stored_list(after, limit)?);
+        let newest = |(key, deleted)| {
+            let deleted = self.cache.get(&key).map_or(deleted, |held| held.document.deleted);
+            Listed { key, deleted }
+        };
+        Ok(found.into_iter().take(limit).map(newest).collect())
+    }
+
+    fn stored_list(&self, after: Option<&ShadowKey>, limit: usize) -> Result<Vec<(ShadowKey, bool)>, StoreError> {
+        let after = after.map(schema::state_key);
+        let bound = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        self.database.read(|transaction| {
+            let table = transaction.open_table(STATE_TABLE)?;
+            table
+                .range::<&[u8]>((bound, Bound::Unbounded))?
+                .take(limit)
+                .map(|item| {
+                    let (stored, value) = item?;
+                    let key = stored_key(stored.value())?;
+                    // A damaged record is listed; reading it tells of the damage.
+                    let deleted = record::decode_deleted(stored.value(), value.value()).unwrap_or(false);
+                    Ok((key, deleted))
+                })
+                .collect()
+        })
+    }
+
+    pub(super) fn journal(&self, after: Seq, limit: usize) -> Result<Page, StoreError> {
+        let head = Seq(self.head.load(Ordering::Acquire));
+        if after >= head {
+            return Ok(Page { entries: Vec::new(), gone: after > head });
+        }
+        self.database.read(|transaction| {
+            if after < progress(transaction)?.removed.seq {
+                return Ok(Page { entries: Vec::new(), gone: true });
+            }
+            let table = transaction.open_table(JOURNAL_TABLE)?;
+            let mut entries = Vec::new();
+            let mut bytes = 0;
+            for item in table.range(after.0 + 1..=head.0)?.take(limit.min(PAGE_MAX)) {
+                let (seq, value) = item?;
+                entries.push(entry(Seq(seq.value()), value.value())?);
+                bytes += value.value().len();
+                if bytes > PAGE_BYTES_MAX {
+                    break;
+                }
+            }
+            Ok(Page { entries, gone: false })
+        })
+    }
+
+    pub(super) fn history(
+        &self,
+        key: &ShadowKey,
+        before: Option<Version>,
+        limit: usize,
+    ) -> Result<History, StoreError> {
+        let mut next = self.held(key)?.last_entry;
+        self.database.read(|transaction| {
+            let removed = progress(transaction)?.removed.seq;
+            let table = transaction.open_table(JOURNAL_TABLE)?;
+            let mut entries = Vec::new();
+            for _ in 0..HISTORY_STEPS_MAX {
+                if next == Seq(0) {
+                    return Ok(History { entries, end: HistoryEnd::First });
+                }
+                if next <= removed {
+                    break;
+                }
+                if entries.len() >= limit.min(PAGE_MAX) {
+                    return Ok(History { entries, end: HistoryEnd::More });
+                }
+                let value = table.get(next.0)?.ok_or_else(|| StoreError::entry(next, "it is missing"))?;
+                let found = entry(next, value.value())?;
+                if found.key != *key || found.previous >= next {
+                    return Err(StoreError::entry(next, "it is not of the shadow that points to it").into());
+                }
+                next = found.previous;
+                if before.is_none_or(|before| found.version < before) {
+                    entries.push(found);
+                }
+            }
+            Ok(History { entries, end: HistoryEnd::Gone })
+        })
+    }
+}
+
+/// Where journal and state table stand in this snapshot.
+fn progress(transaction: &ReadTransaction) -> Result<Progress, Failure> {
+    let table = transaction.open_table(META_TABLE)?;
+    let value = table.get(PROGRESS_KEY)?;
+    let bytes = value.as_ref().map_or(&[][..], |value| value.value());
+    Ok(Progress::decode(bytes).map_err(|error| StoreError::record(schema::META, PROGRESS_KEY, &error))?)
+}
+
+fn stored_key(bytes: &[u8]) -> Result<ShadowKey, StoreError> {
+    schema::shadow_key(bytes).map_err(|error| StoreError::record(STATE, bytes.escape_ascii(), &error))
+}
+
+/// The entry found at `seq`.
+pub(super) fn entry(seq: Seq, sealed: &[u8]) -> Result<Entry, StoreError> {
+    Entry::decode(seq, sealed).map_err(|error| StoreError::record(JOURNAL, seq, &error))
+}

@@ -1,0 +1,224 @@
+//! A whole document, as the state table keeps it.
+//!
+//! Stamps are written once each, in a table that the leaves and tombstones point into, and principals once each in
+//! another: a document of 30 leaves usually has a handful of stamps and two principals. Reading shares them again in
+//! the same way.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    shadow::{
+        Document, Etag, Section, Stamp, Timestamp, Version,
+        document::Tombstone,
+        pointer::SectionName,
+        tree::{Leaf, Members, Node},
+    },
+    store::{
+        codec::{DecodeError, Decoder, put_len, put_pointer, put_str, put_u64, put_value},
+        entry::Seq,
+        seal,
+    },
+};
+
+/// The name of the table, part of each checksum.
+pub(super) const STATE: &str = "state";
+
+const DELETED: u8 = 1;
+
+const LEAF: u8 = 0;
+const OBJECT: u8 = 1;
+
+/// Levels of objects a record may hold; far above what a document may have.
+const DEPTH_MAX: usize = 128;
+
+/// A document and the journal entry that made it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// The document; [`Document::absent`] if there never was one.
+    pub document: Arc<Document>,
+    /// The entry; 0 if there never was one.
+    pub last_entry: Seq,
+}
+
+/// Writes records, reusing its buffers.
+#[derive(Default)]
+pub(super) struct RecordEncoder {
+    stamps: Stamps,
+    /// Sections and tombstones, which are written after the tables they point into.
+    body: Vec<u8>,
+    out: Vec<u8>,
+}
+
+/// The stamps and principals of the record being written, in order of first use.
+#[derive(Default)]
+struct Stamps {
+    by_address: HashMap<usize, u64>,
+    stamps: Vec<Arc<Stamp>>,
+    principals: Vec<Arc<str>>,
+}
+
+impl RecordEncoder {
+    /// The sealed value of `held` under `key`.
+    pub(super) fn encode(&mut self, key: &[u8], held: &Held) -> &[u8] {
+        let document = &held.document;
+        self.stamps.clear();
+        self.body.clear();
+        for name in SectionName::ALL {
+            put_section(&mut self.body, document.section(name), &mut self.stamps);
+        }
+        put_len(&mut self.body, document.tombstones.len());
+        for tombstone in document.tombstones.iter() {
+            put_pointer(&mut self.body, &tombstone.path);
+            put_u64(&mut self.body, self.stamps.index(&tombstone.removed));
+        }
+
+        let out = &mut self.out;
+        seal::begin(out);
+        out.push(u8::from(document.deleted) * DELETED);
+        put_u64(out, held.last_entry.0);
+        put_u64(out, document.version.0);
+        put_u64(out, document.timestamp.0);
+        put_u64(out, document.etag.version.0);
+        out.extend_from_slice(&document.etag.digest);
+        put_u64(out, document.floor.0);
+        self.stamps.put(out);
+        out.extend_from_slice(&self.body);
+        seal::finish(out, STATE, key);
+        out
+    }
+}
+
+impl Stamps {
+    fn clear(&mut self) {
+        self.by_address.clear();
+        self.stamps.clear();
+        self.principals.clear();
+    }
+
+    fn index(&mut self, stamp: &Arc<Stamp>) -> u64 {
+        *self.by_address.entry(Arc::as_ptr(stamp).addr()).or_insert_with(|| {
+            self.stamps.push(Arc::clone(stamp));
+            self.stamps.len() as u64 - 1
+        })
+    }
+
+    fn put(&mut self, out: &mut Vec<u8>) {
+        for stamp in &self.stamps {
+            if !self.principals.contains(&stamp.by) {
+                self.principals.push(Arc::clone(&stamp.by));
+            }
+        }
+        put_len(out, self.principals.len());
+        self.principals.iter().for_each(|principal| put_str(out, principal));
+        put_len(out, self.stamps.len());
+        for stamp in &self.stamps {
+            put_u64(out, stamp.version.0);
+            put_u64(out, stamp.timestamp.0);
+            put_len(out, self.principals.iter().position(|by| *by == stamp.by).unwrap_or_default());
+        }
+    }
+}
+
+fn put_section(out: &mut Vec<u8>, section: &Section, stamps: &mut Stamps) {
+    put_len(out, section.canonical_bytes);
+    put_len(out, section.leaves);
+    put_members(out, &section.members, stamps);
+}
+
+fn put_members(out: &mut Vec<u8>, members: &Members, stamps: &mut Stamps) {
+    put_len(out, members.len());
+    for (key, node) in members {
+        put_str(out, key);
+        match node {
+            Node::Leaf(leaf) => {
+                out.push(LEAF);
+                put_value(out, &leaf.value);
+                put_u64(out, stamps.index(&leaf.changed));
+            }
+            Node::Object(below) => {
+                out.push(OBJECT);
+                put_members(out, below, stamps);
+            }
+        }
+    }
+}
+
+/// Reads the sealed value found under `key`.
+pub(super) fn decode(key: &[u8], sealed: &[u8]) -> Result<Held, DecodeError> {
+    let mut payload = seal::open(sealed, STATE, key)?;
+    let deleted = flags(&mut payload)?;
+    let last_entry = Seq(payload.u64()?);
+    let version = Version(payload.u64()?);
+    let timestamp = Timestamp(payload.u64()?);
+    let etag = Etag { version: Version(payload.u64()?), digest: payload.array()? };
+    let floor = Version(payload.u64()?);
+    let stamps = stamps(&mut payload)?;
+    let document = Document {
+        version,
+        timestamp,
+        deleted,
+        etag,
+        floor,
+        desired: section(&mut payload, &stamps)?,
+        reported: section(&mut payload, &stamps)?,
+        tags: section(&mut payload, &stamps)?,
+        tombstones: Arc::new(tombstones(&mut payload, &stamps)?),
+    };
+    seal::no_extensions(payload)?;
+    Ok(Held { document: Arc::new(document), last_entry })
+}
+
+/// Whether the record under `key` is a deleted shadow's.
+pub(super) fn decode_deleted(key: &[u8], sealed: &[u8]) -> Result<bool, DecodeError> {
+    flags(&mut seal::open(sealed, STATE, key)?)
+}
+
+fn flags(payload: &mut Decoder<'_>) -> Result<bool, DecodeError> {
+    match payload.u8()? {
+        0 => Ok(false),
+        DELETED => Ok(true),
+        _ => Err(DecodeError::Invalid("a flag")),
+    }
+}
+
+fn stamps(payload: &mut Decoder<'_>) -> Result<Vec<Arc<Stamp>>, DecodeError> {
+    let principals: Vec<Arc<str>> =
+        (0..payload.count()?).map(|_| payload.str().map(Arc::from)).collect::<Result<_, _>>()?;
+    (0..payload.count()?)
+        .map(|_| {
+            let (version, timestamp) = (Version(payload.u64()?), Timestamp(payload.u64()?));
+            let by = principals.get(payload.size()?).ok_or(DecodeError::Invalid("a principal"))?;
+            Ok(Arc::new(Stamp { version, timestamp, by: Arc::clone(by) }))
+        })
+        .collect()
+}
+
+fn section(payload: &mut Decoder<'_>, stamps: &[Arc<Stamp>]) -> Result<Arc<Section>, DecodeError> {
+    let (canonical_bytes, leaves) = (payload.size()?, payload.size()?);
+    Ok(Arc::new(Section { members: members(payload, stamps, DEPTH_MAX)?, canonical_bytes, leaves }))
+}
+
+fn members(payload: &mut Decoder<'_>, stamps: &[Arc<Stamp>], depth: usize) -> Result<Members, DecodeError> {
+    let depth = depth.checked_sub(1).ok_or(DecodeError::Invalid("the nesting of a section"))?;
+    (0..payload.count()?)
+        .map(|_| {
+            let key = payload.str()?.into();
+            let node = match payload.u8()? {
+                LEAF => Node::Leaf(Leaf { value: payload.value()?, changed: stamp(payload, stamps)? }),
+                OBJECT => Node::Object(members(payload, stamps, depth)?),
+                _ => return Err(DecodeError::Invalid("the kind of a member")),
+            };
+            Ok((key, node))
+        })
+        .collect()
+}
+
+fn tombstones(payload: &mut Decoder<'_>, stamps: &[Arc<Stamp>]) -> Result<Vec<Tombstone>, DecodeError> {
+    (0..payload.count()?)
+        .map(|_| Ok(Tombstone { path: payload.pointer()?, removed: stamp(payload, stamps)? }))
+        .collect()
+}
+
+fn stamp(payload: &mut Decoder<'_>, stamps: &[Arc<Stamp>]) -> Result<Arc<Stamp>, DecodeError> {
+    stamps.get(payload.size()?).map(Arc::clone).ok_or(DecodeError::Invalid("a stamp"))
+}

@@ -1,0 +1,155 @@
+//! The start: the changes after the checkpoint are applied again to what the state table has.
+//!
+//! A change is applied only to a document older than it, so it does not matter how much of a lap had been carried.
+//! Each result must have the version and etag that were told when the change was accepted; if it has not, or an entry
+//! is missing or damaged, the store does not open: going on would tell someone something wrong. A damaged *record* in
+//! the state table costs that one shadow only: it is reported, it cannot be read or written, the others can.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use redb::{ReadTransaction, ReadableTable};
+
+use crate::{
+    shadow::{Document, ShadowKey, Stamp, Version},
+    store::{
+        database::Failure,
+        entry::{Entry, Seq},
+        error::StoreError,
+        reader::{Shared, entry},
+        record::Held,
+        schema::{JOURNAL_TABLE, Progress},
+    },
+};
+
+/// How often progress is logged.
+const REPORT_EVERY: Duration = Duration::from_secs(2);
+
+/// What a start found.
+pub(super) struct Recovered {
+    /// Documents newer than the state table.
+    pub(super) dirty: BTreeMap<ShadowKey, Held>,
+    /// Those of them that the state table does not have at all.
+    pub(super) fresh: BTreeSet<ShadowKey>,
+    /// Entries that were read for them.
+    pub(super) entries: u64,
+}
+
+/// Documents so far.
+#[derive(Default)]
+struct Replay {
+    /// `None`: its record is damaged.
+    documents: HashMap<ShadowKey, Option<Held>>,
+    fresh: BTreeSet<ShadowKey>,
+}
+
+/// Reads the journal after the checkpoint of `progress`.
+pub(super) fn recover(shared: &Shared, progress: &Progress, tombstones_max: usize) -> Result<Recovered, StoreError> {
+    let started = Instant::now();
+    let Replay { documents, fresh } = shared.database.read(|transaction| {
+        check_head(transaction, progress)?;
+        replay(shared, transaction, progress, tombstones_max)
+    })?;
+    let entries = progress.lag().0;
+    let (elapsed, head) = (started.elapsed(), progress.head.seq.0);
+    match entries {
+        0 => tracing::info!(head, "the store is open: nothing to replay"),
+        _ => tracing::info!(
+            head,
+            entries,
+            documents = documents.len(),
+            ?elapsed,
+            "the store is open: replayed the end of the journal"
+        ),
+    }
+    let dirty = documents.into_iter().filter_map(|(key, held)| Some((key, held?))).collect();
+    Ok(Recovered { dirty, fresh, entries })
+}
+
+/// The journal must end where the last commit says it does.
+fn check_head(transaction: &ReadTransaction, progress: &Progress) -> Result<(), Failure> {
+    let table = transaction.open_table(JOURNAL_TABLE)?;
+    let last = table.last()?.map_or(progress.removed.seq, |(seq, _)| Seq(seq.value()));
+    if last == progress.head.seq {
+        return Ok(());
+    }
+    Err(StoreError::entry(progress.head.seq, format!("the journal should end here and ends at {last}")).into())
+}
+
+fn replay(
+    shared: &Shared,
+    transaction: &ReadTransaction,
+    progress: &Progress,
+    tombstones_max: usize,
+) -> Result<Replay, Failure> {
+    let table = transaction.open_table(JOURNAL_TABLE)?;
+    let (checkpoint, head) = (progress.checkpoint.seq, progress.head.seq);
+    let mut replay = Replay::default();
+    let mut reported = Instant::now();
+    let mut expected = checkpoint.0;
+    for item in table.range(checkpoint.0 + 1..=head.0)? {
+        let (seq, value) = item?;
+        expected += 1;
+        if seq.value() != expected {
+            return Err(StoreError::entry(Seq(expected), "it is missing").into());
+        }
+        replay.apply(shared, &entry(Seq(expected), value.value())?, tombstones_max)?;
+        if reported.elapsed() >= REPORT_EVERY {
+            reported = Instant::now();
+            tracing::info!(done = expected - checkpoint.0, of = head.0 - checkpoint.0, "applying the journal again");
+        }
+    }
+    Ok(replay)
+}
+
+impl Replay {
+    fn apply(&mut self, shared: &Shared, entry: &Entry, tombstones_max: usize) -> Result<(), StoreError> {
+        let held = match self.documents.get_mut(&entry.key) {
+            Some(held) => held,
+            None => {
+                let loaded = load(shared, &entry.key)?;
+                if loaded.as_ref().is_some_and(|held| held.last_entry == Seq(0)) {
+                    self.fresh.insert(entry.key.clone());
+                }
+                self.documents.entry(entry.key.clone()).or_insert(loaded)
+            }
+        };
+        if let Some(held) = held
+            && held.last_entry < entry.seq
+        {
+            *held = Held { document: Arc::new(next(held, entry, tombstones_max)?), last_entry: entry.seq };
+        }
+        Ok(())
+    }
+}
+
+/// The document of `key` in the state table; `None` if it is damaged.
+fn load(shared: &Shared, key: &ShadowKey) -> Result<Option<Held>, StoreError> {
+    match shared.load(key) {
+        Ok(held) => Ok(Some(held)),
+        Err(error @ StoreError::Record { .. }) => {
+            tracing::error!(%error, "a document is damaged and stays out of service");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The document that `entry` makes of `held`.
+fn next(held: &Held, entry: &Entry, tombstones_max: usize) -> Result<Document, StoreError> {
+    let former = held.document.version;
+    if entry.previous != held.last_entry || entry.version != Version(former.0 + 1) {
+        let detail = format!("it makes version {} of {}, which is at {}", entry.version.0, entry.key, former.0);
+        return Err(StoreError::entry(entry.seq, detail));
+    }
+    let stamp = Stamp { version: entry.version, timestamp: entry.timestamp, by: Arc::clone(&entry.principal) };
+    let document = held.document.apply(&entry.changes, &Arc::new(stamp), entry.deleted, tombstones_max);
+    if document.etag != entry.etag {
+        let detail = format!("applied again to {}, it does not make the document it made first", entry.key);
+        return Err(StoreError::entry(entry.seq, detail));
+    }
+    Ok(document)
+}

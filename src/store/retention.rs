@@ -1,0 +1,70 @@
+//! How far back the journal goes.
+//!
+//! The oldest entries are removed while the journal is larger or older than it may be, some with each commit; never
+//! one after the checkpoint, which a start would need. A store that nobody writes to keeps what it has.
+
+use redb::{ReadableTable, Table};
+
+use crate::{
+    shadow::Timestamp,
+    store::{
+        database::Failure,
+        entry::{Entry, Seq},
+        options::StoreOptions,
+        schema::Progress,
+    },
+};
+
+/// Entries removed in one commit beyond twice as many as it adds: a lowered limit is reached in time.
+const EXTRA_STEPS: usize = 64;
+
+/// Removes old entries.
+pub(super) struct Retention {
+    bytes_max: u64,
+    age_max_seconds: u64,
+    /// When the oldest entry was decided, once it is known.
+    oldest: Option<(Seq, Timestamp)>,
+}
+
+impl Retention {
+    pub(super) fn new(options: &StoreOptions) -> Self {
+        Self { bytes_max: options.journal_bytes_max, age_max_seconds: options.journal_age_max.as_secs(), oldest: None }
+    }
+
+    /// Removes what is too old in a commit that adds `added` entries, and moves `progress` past it.
+    pub(super) fn trim(
+        &mut self,
+        journal: &mut Table<'_, u64, &'static [u8]>,
+        progress: &mut Progress,
+        now: Timestamp,
+        added: usize,
+    ) -> Result<(), Failure> {
+        for _ in 0..EXTRA_STEPS + 2 * added {
+            let first = Seq(progress.removed.seq.0 + 1);
+            if first > progress.checkpoint.seq {
+                break;
+            }
+            let too_many = progress.journal_bytes() > self.bytes_max;
+            if !too_many && now.0.saturating_sub(self.timestamp(journal, first)?.0) <= self.age_max_seconds {
+                break;
+            }
+            let bytes = journal.remove(first.0)?.map_or(0, |value| value.value().len());
+            progress.removed = progress.removed.next(bytes);
+        }
+        Ok(())
+    }
+
+    fn timestamp(&mut self, journal: &Table<'_, u64, &'static [u8]>, seq: Seq) -> Result<Timestamp, Failure> {
+        if let Some((known, timestamp)) = self.oldest
+            && known == seq
+        {
+            return Ok(timestamp);
+        }
+        let value = journal.get(seq.0)?;
+        // An entry that cannot be read tells nobody anything: it counts as old.
+        let timestamp =
+            value.and_then(|value| Entry::decode_timestamp(seq, value.value()).ok()).unwrap_or(Timestamp(0));
+        self.oldest = Some((seq, timestamp));
+        Ok(timestamp)
+    }
+}

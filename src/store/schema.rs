@@ -1,0 +1,207 @@
+//! The tables of the file and the keys in them. `docs/format.md` says the same in prose.
+//!
+//! | table | key | value (sealed) |
+//! |---|---|---|
+//! | `meta` | `store` | [`Created`]: the format of the whole file |
+//! | `meta` | `progress` | [`Progress`]: where journal and state table stand |
+//! | `state` | device, NUL, shadow name | a document, `record` |
+//! | `journal` | sequence | a change, `entry` |
+//!
+//! *Invariant:* keys of `state` sort as [`ShadowKey`] does: NUL is below every byte a name may have, so a device's
+//! shadows lie together, the classic one first.
+
+use redb::TableDefinition;
+
+use crate::{
+    shadow::{
+        ShadowKey,
+        name::{DeviceId, ShadowName},
+    },
+    store::{
+        codec::{DecodeError, put_str, put_u64},
+        entry::Seq,
+        seal,
+    },
+};
+
+/// Facts about the file.
+pub(super) const META_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(META);
+/// The documents, up to the checkpoint at least.
+pub(super) const STATE_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(super::record::STATE);
+/// The changes, as far back as retention keeps them.
+pub(super) const JOURNAL_TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new(super::entry::JOURNAL);
+
+/// The name of the table, part of each checksum.
+pub(super) const META: &str = "meta";
+/// The key of [`Created`].
+pub(super) const CREATED_KEY: &str = "store";
+/// The key of [`Progress`].
+pub(super) const PROGRESS_KEY: &str = "progress";
+
+/// The format of the file as a whole: which tables there are and what their keys mean.
+pub(super) const FILE_FORMAT: u64 = 1;
+
+/// Written once, when the file is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Created {
+    /// [`FILE_FORMAT`] of the program that made it.
+    pub(super) format: u64,
+    /// The version of that program.
+    pub(super) by: String,
+}
+
+/// A place in the journal, and how many bytes all entries up to it came to since the store was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) seq: Seq,
+    pub(super) bytes: u64,
+}
+
+/// Where journal and state table stand; written with every commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// The newest entry.
+    pub(super) head: Mark,
+    /// Every entry up to this one is in the state table.
+    pub(super) checkpoint: Mark,
+    /// Every entry up to this one has been removed by retention.
+    pub(super) removed: Mark,
+}
+
+impl Mark {
+    /// The mark after one more entry of `bytes`.
+    pub(super) fn next(self, bytes: usize) -> Self {
+        Self { seq: Seq(self.seq.0 + 1), bytes: self.bytes + bytes as u64 }
+    }
+}
+
+impl Progress {
+    /// Entries and bytes that a start would have to apply again.
+    pub(super) fn lag(&self) -> (u64, u64) {
+        (self.head.seq.0.saturating_sub(self.checkpoint.seq.0), self.head.bytes.saturating_sub(self.checkpoint.bytes))
+    }
+
+    /// Bytes of the entries that are kept.
+    pub(super) fn journal_bytes(&self) -> u64 {
+        self.head.bytes.saturating_sub(self.removed.bytes)
+    }
+
+    /// The sealed value.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        seal::begin(&mut out);
+        for mark in [self.head, self.checkpoint, self.removed] {
+            put_u64(&mut out, mark.seq.0);
+            put_u64(&mut out, mark.bytes);
+        }
+        seal::finish(&mut out, META, PROGRESS_KEY.as_bytes());
+        out
+    }
+
+    /// Reads the sealed value.
+    pub(super) fn decode(sealed: &[u8]) -> Result<Self, DecodeError> {
+        let mut payload = seal::open(sealed, META, PROGRESS_KEY.as_bytes())?;
+        let mut mark = || Ok(Mark { seq: Seq(payload.u64()?), bytes: payload.u64()? });
+        let progress = Self { head: mark()?, checkpoint: mark()?, removed: mark()? };
+        seal::no_extensions(payload)?;
+        if progress.removed.seq <= progress.checkpoint.seq && progress.checkpoint.seq <= progress.head.seq {
+            Ok(progress)
+        } else {
+            Err(DecodeError::Invalid("the order of head, checkpoint and removed"))
+        }
+    }
+}
+
+impl Created {
+    /// What this program writes.
+    pub(super) fn now() -> Self {
+        Self { format: FILE_FORMAT, by: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+
+    /// The sealed value.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        seal::begin(&mut out);
+        put_u64(&mut out, self.format);
+        put_str(&mut out, &self.by);
+        seal::finish(&mut out, META, CREATED_KEY.as_bytes());
+        out
+    }
+
+    /// Reads the sealed value; a later format may go on after what is known.
+    pub(super) fn decode(sealed: &[u8]) -> Result<Self, DecodeError> {
+        let mut payload = seal::open(sealed, META, CREATED_KEY.as_bytes())?;
+        let created = Self { format: payload.u64()?, by: payload.str()?.to_owned() };
+        if created.format == FILE_FORMAT {
+            payload.finish()?;
+        }
+        Ok(created)
+    }
+}
+
+/// The key of a shadow in `state`.
+pub(super) fn state_key(key: &ShadowKey) -> Vec<u8> {
+    let (device, name) = (key.device.as_str(), key.name.as_ref().map_or("", ShadowName::as_str));
+    [device.as_bytes(), &[0], name.as_bytes()].concat()
+}
+
+/// The shadow of a key in `state`.
+pub(super) fn shadow_key(bytes: &[u8]) -> Result<ShadowKey, DecodeError> {
+    let invalid = || DecodeError::Invalid("a shadow's key");
+    let text = std::str::from_utf8(bytes).map_err(|_| invalid())?;
+    let (device, name) = text.split_once('\0').ok_or_else(invalid)?;
+    let device = DeviceId::new(device).map_err(|_| invalid())?;
+    match name {
+        "" => Ok(ShadowKey::classic(device)),
+        name => Ok(ShadowKey::named(device, ShadowName::new(name).map_err(|_| invalid())?)),
+    }
+}
+
+/// Every key of `device`'s named shadows is in this range.
+pub(super) fn named_range(device: &DeviceId) -> std::ops::Range<Vec<u8>> {
+    // A name's first byte is above 0 and below 0xFF, and there is at least one.
+    let prefix = [device.as_str().as_bytes(), &[0]].concat();
+    [prefix.as_slice(), &[1]].concat()..[prefix.as_slice(), &[0xFF]].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn key(device: &str, name: &str) -> ShadowKey {
+        let device = DeviceId::new(device).unwrap();
+        if name.is_empty() {
+            ShadowKey::classic(device)
+        } else {
+            ShadowKey::named(device, ShadowName::new(name).unwrap())
+        }
+    }
+
+    #[test]
+    fn keys_sort_as_shadows_do_and_come_back() {
+        let mut keys: Vec<_> =
+            [("a", ""), ("a", "$x"), ("a", "b"), ("a", "zz"), ("a-", ""), ("a-", "a"), ("a:b", ""), ("b", "")]
+                .map(|(device, name)| key(device, name))
+                .into();
+        keys.sort();
+        let stored: Vec<_> = keys.iter().map(state_key).collect();
+        assert!(stored.is_sorted());
+        let back: Vec<_> = stored.iter().map(|bytes| shadow_key(bytes).unwrap()).collect();
+        assert_eq!(back, keys);
+        let range = named_range(&DeviceId::new("a").unwrap());
+        let named: Vec<_> = keys.iter().filter(|key| range.contains(&state_key(key))).collect();
+        assert_eq!(named, [&key("a", "$x"), &key("a", "b"), &key("a", "zz")]);
+    }
+
+    #[test]
+    fn progress_comes_back_and_must_be_in_order() {
+        let mark = |seq| Mark { seq: Seq(seq), bytes: seq * 100 };
+        let sound = Progress { head: mark(9), checkpoint: mark(7), removed: mark(2) };
+        assert_eq!(Progress::decode(&sound.encode()), Ok(sound));
+        for wrong in [Progress { checkpoint: mark(10), ..sound }, Progress { removed: mark(8), ..sound }] {
+            assert!(Progress::decode(&wrong.encode()).is_err(), "{wrong:?}");
+        }
+    }
+}

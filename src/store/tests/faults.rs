@@ -1,0 +1,162 @@
+//! The disk stops: at every sync, at every write, in each way it can. What was told must then be what is there.
+
+use super::{
+    Random,
+    model::{Model, check_told, copies, random_batch, small_options},
+    sim_disk::{SimDisk, Stop},
+    stepped::Stepped,
+};
+use crate::{
+    shadow::Rejection,
+    store::{Outcome, State},
+};
+
+const BATCHES: usize = 10;
+
+/// What a run leaves behind when its disk stops.
+struct Run {
+    disk: SimDisk,
+    /// All that was told as decided.
+    told: Model,
+    /// The same and the batch whose outcome is unknown.
+    told_and_unknown: Model,
+}
+
+/// Runs the workload of `seed` on a disk that stops; `None` if the store could not even be made.
+fn run(seed: u64, stop: Stop, about: &str) -> Option<Run> {
+    let mut random = Random::new(seed);
+    let disk = SimDisk::new(Vec::new(), stop);
+    let options = small_options();
+    let mut stepped = Stepped::open(&disk, options.clone()).ok()?;
+    let mut told = Model::default();
+    let mut told_and_unknown = Model::default();
+    for batch in 0..BATCHES {
+        let jobs = random_batch(&mut random);
+        let now = *stepped.now.lock();
+        told_and_unknown = told.clone();
+        let expected = told_and_unknown.apply(&jobs, now, &options.document);
+        let outcomes = stepped.apply(copies(&jobs));
+        assert_eq!(outcomes.len(), jobs.len(), "{about}: each is told once");
+        if told_all(&outcomes, &Rejection::OutcomeUnknown) {
+            break;
+        }
+        if told_all(&outcomes, &Rejection::Internal) {
+            told_and_unknown = told.clone();
+            break;
+        }
+        check_told(&outcomes, &expected, about);
+        told = told_and_unknown.clone();
+        if batch % 3 == 2 && stepped.store.health().backlog_documents > 0 {
+            let _ = stepped.writer.step();
+            if matches!(stepped.store.health().state, State::Latched(_)) {
+                break;
+            }
+        }
+        *stepped.now.lock() += 1;
+    }
+    if disk.has_stopped() {
+        check_latched(&mut stepped, &told, &mut random, about);
+    }
+    Some(Run { disk, told, told_and_unknown })
+}
+
+fn told_all(outcomes: &[Outcome<u64>], rejection: &Rejection) -> bool {
+    outcomes.iter().all(|outcome| outcome.result.as_ref() == Err(rejection))
+}
+
+/// A store whose commit failed takes nothing more, and shows what it showed.
+fn check_latched(stepped: &mut Stepped, told: &Model, random: &mut Random, about: &str) {
+    assert!(matches!(stepped.store.health().state, State::Latched(_)), "{about}");
+    let outcomes = stepped.apply(random_batch(random));
+    for outcome in &outcomes {
+        assert!(matches!(&outcome.result, Err(Rejection::Unavailable(text)) if text.contains("restart")), "{about}");
+    }
+    for (key, document) in &told.documents {
+        if let Some(cached) = stepped.store.cached(key) {
+            assert_eq!(&*cached.document, document, "{about}: {key} as it was before the failed commit");
+        }
+    }
+}
+
+/// Opens what a power cut left, and checks that it holds `run`.
+fn check_image(run: &Run, image: Vec<u8>, about: &str) {
+    let options = small_options();
+    let disk = SimDisk::new(image, Stop::Never);
+    let mut stepped = Stepped::open(&disk, options.clone()).unwrap_or_else(|error| panic!("{about}: {error}"));
+    let mut model = if stepped.store.head().0 == run.told.changes.len() as u64 {
+        run.told.clone()
+    } else {
+        run.told_and_unknown.clone()
+    };
+    model.check(&stepped, about);
+
+    // It goes on from there.
+    let jobs = random_batch(&mut Random::new(7));
+    let expected = model.apply(&jobs, *stepped.now.lock(), &options.document);
+    check_told(&stepped.apply(copies(&jobs)), &expected, about);
+    stepped.idle();
+    model.check(&stepped, about);
+    drop(stepped);
+    let stepped = Stepped::open(&disk, options).unwrap();
+    assert_eq!(stepped.store.health().recovered_entries, 0, "{about}: an idle store leaves nothing to apply again");
+    model.check(&stepped, about);
+}
+
+fn check_stop(seed: u64, stop: Stop) {
+    let about = format!("seed {seed}, {stop:?}");
+    let Some(run) = run(seed, stop, &about) else { return };
+    assert!(run.disk.has_stopped(), "{about}");
+    check_image(&run, run.disk.durable(), &format!("{about}, unsynced lost"));
+    for torn in 0..2 {
+        let image = run.disk.torn(&mut Random::new(seed ^ torn));
+        check_image(&run, image, &format!("{about}, unsynced torn {torn}"));
+    }
+}
+
+/// Syncs and writes of making a store, and of the whole workload.
+fn operations(seed: u64) -> ((u64, u64), (u64, u64)) {
+    let disk = SimDisk::new(Vec::new(), Stop::Never);
+    drop(Stepped::open(&disk, small_options()).unwrap());
+    let made = disk.operations();
+    let run = run(seed, Stop::Never, "counting").unwrap();
+    (made, run.disk.operations())
+}
+
+#[test]
+fn accepted_means_on_disk_whichever_sync_is_the_last() {
+    for seed in [1, 2] {
+        let ((made, _), (all, _)) = operations(seed);
+        assert!(all > made + BATCHES as u64, "a commit syncs");
+        for sync in made..all {
+            check_stop(seed, Stop::AtSync(sync));
+            check_stop(seed, Stop::AfterSync(sync));
+        }
+    }
+}
+
+#[test]
+fn accepted_means_on_disk_whichever_write_is_the_last() {
+    let seed = 3;
+    let ((_, made), (_, all)) = operations(seed);
+    for write in made..all {
+        check_stop(seed, Stop::AtWrite(write));
+    }
+}
+
+#[test]
+fn the_disk_is_as_told_after_every_commit() {
+    for seed in 10..14 {
+        let mut random = Random::new(seed);
+        let disk = SimDisk::new(Vec::new(), Stop::Never);
+        let options = small_options();
+        let mut stepped = Stepped::open(&disk, options.clone()).unwrap();
+        let mut told = Model::default();
+        for batch in 0..25 {
+            let jobs = random_batch(&mut random);
+            let expected = told.apply(&jobs, *stepped.now.lock(), &options.document);
+            check_told(&stepped.apply(copies(&jobs)), &expected, &format!("seed {seed}, batch {batch}"));
+            let run = Run { disk: disk.clone(), told: told.clone(), told_and_unknown: told.clone() };
+            check_image(&run, disk.durable(), &format!("seed {seed}, cut after batch {batch}"));
+        }
+    }
+}

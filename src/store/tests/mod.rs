@@ -1,0 +1,134 @@
+//! Tests of the store as a whole. The writer is stepped by hand where the order of commits matters, and runs on its
+//! thread where it does not.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod bench;
+mod faults;
+mod files;
+mod laps;
+mod model;
+mod reading;
+mod sim_disk;
+mod stepped;
+mod threads;
+
+use std::sync::{Arc, mpsc};
+
+use serde_json::{Value, json};
+
+use crate::{
+    shadow::{
+        Command, Delete, Preconditions, SectionPatch, ShadowKey, ShadowName, Timestamp, Update, Version, name::DeviceId,
+    },
+    store::{Job, Outcome, Store, StoreError, StoreOptions},
+};
+
+fn device(name: &str) -> DeviceId {
+    DeviceId::new(name).unwrap()
+}
+
+fn key(name: &str) -> ShadowKey {
+    ShadowKey::classic(device(name))
+}
+
+fn named(of: &str, name: &str) -> ShadowKey {
+    ShadowKey::named(device(of), ShadowName::new(name).unwrap())
+}
+
+/// An update of the sections in `state`, if the version is `expected`.
+fn update(state: &Value, expected: Option<u64>) -> Command {
+    let patch = |section: &str| match state.get(section) {
+        None => SectionPatch::Keep,
+        Some(Value::Object(members)) => SectionPatch::Merge(members.clone()),
+        Some(_) => SectionPatch::Clear,
+    };
+    Command::Update(Update {
+        desired: patch("desired"),
+        reported: patch("reported"),
+        tags: patch("tags"),
+        preconditions: Preconditions { version: expected.map(Version), ..Preconditions::default() },
+        ..Update::default()
+    })
+}
+
+fn delete() -> Command {
+    Command::Delete(Delete::default())
+}
+
+/// Reports that the counter is `n`.
+fn count(n: u64) -> Command {
+    update(&json!({"reported": {"n": n}}), None)
+}
+
+fn job<C>(key: &ShadowKey, command: Command, context: C) -> Job<C> {
+    Job { key: key.clone(), command, by: "app-1".into(), client: "client-1".into(), context }
+}
+
+/// Options for a small store, with no file behind it.
+fn options() -> StoreOptions {
+    StoreOptions {
+        page_cache_bytes: 1 << 20,
+        document_cache_bytes: 1 << 20,
+        free_disk_min: 0,
+        ..StoreOptions::new("store.redb")
+    }
+}
+
+/// A store on its own thread, and what it tells.
+struct Running {
+    store: Store<u64>,
+    told: mpsc::Receiver<Vec<Outcome<u64>>>,
+}
+
+impl Running {
+    fn open(options: StoreOptions) -> Result<Self, StoreError> {
+        let (sender, told) = mpsc::channel();
+        let tell = move |outcomes| drop(sender.send(outcomes));
+        Ok(Self { store: crate::store::open(options, || Timestamp(1_790_000_000), tell)?, told })
+    }
+
+    fn send(&self, job: Job<u64>) {
+        self.store.try_reserve(100).expect("the queue has room").send(job).unwrap();
+    }
+
+    /// Sends `jobs` and waits for that many outcomes.
+    fn apply(&self, jobs: impl IntoIterator<Item = Job<u64>>) -> Vec<Outcome<u64>> {
+        let expected = jobs.into_iter().map(|job| self.send(job)).count();
+        let mut outcomes = Vec::new();
+        while outcomes.len() < expected {
+            outcomes.extend(self.told.recv_timeout(std::time::Duration::from_secs(60)).expect("outcomes are told"));
+        }
+        outcomes
+    }
+}
+
+/// xorshift64*: enough for tests, and the same everywhere.
+#[derive(Clone)]
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// Below `end`.
+    fn below(&mut self, end: u64) -> u64 {
+        (self.next() >> 33) % end
+    }
+
+    fn chance(&mut self, one_in: u64) -> bool {
+        self.below(one_in) == 0
+    }
+}
+
+fn arc(text: &str) -> Arc<str> {
+    text.into()
+}

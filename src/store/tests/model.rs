@@ -1,0 +1,166 @@
+//! What a store has to be, kept naively: every document in a map, every accepted change in a list.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{Random, arc, delete, key, named, stepped::Stepped, update};
+use crate::{
+    shadow::{self, Command, Decision, Document, DocumentLimits, Rejection, ShadowKey, Stamp, Timestamp, Version},
+    store::{Entry, Job, Outcome, Seq, StoreOptions},
+};
+
+/// Documents by key; those that never were are not there.
+pub(super) type Documents = BTreeMap<ShadowKey, Document>;
+
+#[derive(Clone, Default)]
+pub(super) struct Model {
+    pub(super) documents: Documents,
+    /// Key and version of every accepted change.
+    pub(super) changes: Vec<(ShadowKey, Version)>,
+}
+
+impl Model {
+    /// Decides `jobs` and says what each should have been told.
+    pub(super) fn apply(
+        &mut self,
+        jobs: &[Job<u64>],
+        now: u64,
+        limits: &DocumentLimits,
+    ) -> Vec<Result<Document, Rejection>> {
+        jobs.iter().map(|job| self.decide(job, now, limits)).collect()
+    }
+
+    fn decide(&mut self, job: &Job<u64>, now: u64, limits: &DocumentLimits) -> Result<Document, Rejection> {
+        let current = self.documents.get(&job.key).cloned().unwrap_or_else(Document::absent);
+        match shadow::decide(&current, &job.command, &job.by, Timestamp(now), limits)? {
+            Decision::Unchanged => Ok(current),
+            Decision::Changed { document, .. } => {
+                self.documents.insert(job.key.clone(), document.clone());
+                self.changes.push((job.key.clone(), document.version));
+                Ok(document)
+            }
+        }
+    }
+
+    /// Panics unless `store` holds exactly this, in documents, journal, histories and list.
+    pub(super) fn check(&self, stepped: &Stepped, about: &str) {
+        let store = &stepped.store;
+        for (key, expected) in &self.documents {
+            assert_eq!(&*store.read(key).unwrap().document, expected, "{about}: {key}");
+        }
+        let listed: Vec<_> =
+            store.list(None, 1000).unwrap().into_iter().map(|listed| (listed.key, listed.deleted)).collect();
+        let expected: Vec<_> = self.documents.iter().map(|(key, document)| (key.clone(), document.deleted)).collect();
+        assert_eq!(listed, expected, "{about}: the list");
+        self.check_journal(&whole_journal(stepped), about);
+    }
+
+    /// The journal has the accepted changes in order, and applying them one by one makes the documents.
+    fn check_journal(&self, entries: &[Entry], about: &str) {
+        let told: Vec<_> = entries.iter().map(|entry| (entry.key.clone(), entry.version)).collect();
+        assert_eq!(told, self.changes, "{about}: the journal");
+        let mut replayed = Documents::new();
+        for (entry, seq) in entries.iter().zip(1..) {
+            assert_eq!(entry.seq, Seq(seq), "{about}");
+            let stamp = Stamp { version: entry.version, timestamp: entry.timestamp, by: entry.principal.clone() };
+            let former = replayed.remove(&entry.key).unwrap_or_else(Document::absent);
+            assert_eq!(entry.version.0, former.version.0 + 1, "{about}: versions of {} have no gap", entry.key);
+            let max = DocumentLimits::default().path_tombstones_max;
+            let document = former.apply(&entry.changes, &stamp.into(), entry.deleted, max);
+            assert_eq!(document.etag, entry.etag, "{about}");
+            replayed.insert(entry.key.clone(), document);
+        }
+        assert_eq!(replayed, self.documents, "{about}: the journal makes the documents");
+    }
+}
+
+/// Every entry, page by page.
+pub(super) fn whole_journal(stepped: &Stepped) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::new();
+    loop {
+        let after = entries.last().map_or(Seq(0), |entry| entry.seq);
+        let page = stepped.store.journal(after, 7).unwrap();
+        assert!(!page.gone);
+        if page.entries.is_empty() {
+            assert_eq!(after, stepped.store.head());
+            return entries;
+        }
+        entries.extend(page.entries);
+    }
+}
+
+/// A batch of random commands for a dozen shadows.
+pub(super) fn random_batch(random: &mut Random) -> Vec<Job<u64>> {
+    (0..=random.below(5)).map(|number| random_job(random, number)).collect()
+}
+
+fn random_job(random: &mut Random, context: u64) -> Job<u64> {
+    let device = format!("dev-{}", random.below(8));
+    let key = match random.below(3) {
+        0 => named(&device, "config"),
+        _ => key(&device),
+    };
+    let command = if random.chance(9) { delete() } else { random_update(random) };
+    Job { key, command, by: arc(["app-1", "dev", "monitor"][random.below(3) as usize]), client: arc("c"), context }
+}
+
+fn random_update(random: &mut Random) -> Command {
+    let mut state = json!({});
+    for section in ["desired", "reported", "tags"] {
+        if random.chance(2) {
+            state[section] = if random.chance(12) { Value::Null } else { random_object(random, 2) };
+        }
+    }
+    let expected = random.chance(3).then(|| random.below(6));
+    update(&state, expected)
+}
+
+fn random_object(random: &mut Random, depth: u64) -> Value {
+    let mut object = json!({});
+    for _ in 0..random.below(4) {
+        let name = ["a", "b", "é/~", "nested", "z"][random.below(5) as usize];
+        object[name] = match random.below(8) {
+            0 => Value::Null,
+            1 | 2 if depth > 0 => random_object(random, depth - 1),
+            3 => json!([1, 2.5, {"in": "array"}, random.below(3)]),
+            4 => json!(random.below(1000) as f64 / 7.0),
+            5 => json!("text ".repeat(random.below(30) as usize)),
+            _ => json!(random.below(10)),
+        };
+    }
+    object
+}
+
+/// What was told must be what the model says, but for the sequence.
+pub(super) fn check_told(told: &[Outcome<u64>], expected: &[Result<Document, Rejection>], about: &str) {
+    let told: Vec<_> = told
+        .iter()
+        .map(|outcome| outcome.result.as_ref().map(|applied| (*applied.after).clone()).map_err(Clone::clone))
+        .collect();
+    assert_eq!(told, expected, "{about}");
+}
+
+/// Small enough that everything the store does in laps happens in a few batches.
+pub(super) fn small_options() -> StoreOptions {
+    StoreOptions {
+        lag_entries_max: 24,
+        carry_documents_min: 1,
+        carry_documents_idle: 2,
+        document_cache_bytes: 64 * 2000,
+        ..super::options()
+    }
+}
+
+/// A copy of the jobs, which the store will consume.
+pub(super) fn copies(jobs: &[Job<u64>]) -> Vec<Job<u64>> {
+    jobs.iter()
+        .map(|job| Job {
+            key: job.key.clone(),
+            command: job.command.clone(),
+            by: job.by.clone(),
+            client: job.client.clone(),
+            context: job.context,
+        })
+        .collect()
+}

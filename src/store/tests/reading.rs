@@ -1,0 +1,196 @@
+//! What readers are told: documents, lists, histories, and that damage of one shadow stays with it.
+
+use redb::ReadableTable;
+use serde_json::json;
+
+use super::{
+    count, delete, job, key, named, options,
+    sim_disk::{SimDisk, Stop},
+    stepped::Stepped,
+    update,
+};
+use crate::{
+    shadow::{Effect, Rejection, Version},
+    store::{
+        HistoryEnd, Seq, StoreError, StoreOptions,
+        schema::{self, STATE_TABLE},
+    },
+};
+
+fn opened() -> (SimDisk, Stepped) {
+    let disk = SimDisk::new(Vec::new(), Stop::Never);
+    let stepped = Stepped::open(&disk, options()).unwrap();
+    (disk, stepped)
+}
+
+#[test]
+fn a_batch_is_decided_in_order() {
+    let (_, mut stepped) = opened();
+    let set = |n: u64, expected| update(&json!({"reported": {"n": n}}), expected);
+    let told = stepped.apply([
+        job(&key("d"), set(1, Some(0)), 0),
+        job(&key("d"), set(2, Some(0)), 1),
+        job(&key("d"), set(1, None), 2),
+        job(&key("d"), set(3, Some(1)), 3),
+        job(&key("d"), delete(), 4),
+        job(&key("d"), delete(), 5),
+        job(&key("d"), set(4, Some(0)), 6),
+    ]);
+    let seqs: Vec<_> = told.iter().map(|outcome| outcome.result.as_ref().ok().map(|applied| applied.seq)).collect();
+    let some = |seq| Some(Some(Seq(seq)));
+    assert_eq!(seqs, [some(1), None, Some(None), some(2), some(3), None, some(4)]);
+    assert!(told.iter().map(|outcome| outcome.job.context).eq(0..7), "told in order");
+    assert_eq!(told[5].result, Err(Rejection::NotFound));
+    let document = stepped.store.read(&key("d")).unwrap().document;
+    assert_eq!((document.version, document.deleted), (Version(4), false));
+    assert_eq!(stepped.store.head(), Seq(4));
+}
+
+#[test]
+fn the_history_walks_back_through_deletes() {
+    let (_, mut stepped) = opened();
+    for n in 1..=3 {
+        stepped.apply([job(&key("d"), count(n), 0), job(&key("other"), count(n), 0)]);
+    }
+    stepped.apply([job(&key("d"), delete(), 0)]);
+    stepped.apply([job(&key("d"), count(9), 0)]);
+    for idle in [false, true] {
+        if idle {
+            stepped.idle();
+        }
+        let history = |before: Option<u64>, limit| {
+            let page = stepped.store.history(&key("d"), before.map(Version), limit).unwrap();
+            (page.entries.iter().map(|entry| entry.version.0).collect::<Vec<_>>(), page.end)
+        };
+        assert_eq!(history(None, 10), (vec![5, 4, 3, 2, 1], HistoryEnd::First));
+        assert_eq!(history(None, 5), (vec![5, 4, 3, 2, 1], HistoryEnd::First));
+        assert_eq!(history(None, 2), (vec![5, 4], HistoryEnd::More));
+        assert_eq!(history(Some(4), 2), (vec![3, 2], HistoryEnd::More));
+        assert_eq!(history(Some(1), 2), (vec![], HistoryEnd::First));
+    }
+    let entries = stepped.store.history(&key("d"), None, 10).unwrap().entries;
+    assert!(entries[1].deleted && !entries[0].deleted);
+    assert_eq!((&*entries[2].principal, &*entries[2].client), ("app-1", "client-1"));
+    let change = &entries[2].changes[0];
+    assert_eq!((change.path.to_string().as_str(), &change.effect), ("/reported/n", &Effect::Set(json!(3))));
+    let replaced = change.replaced.as_ref().unwrap();
+    assert_eq!((&replaced.value, replaced.version), (&json!(2), Version(2)));
+    assert_eq!(stepped.store.history(&key("never"), None, 10).unwrap().end, HistoryEnd::First);
+}
+
+#[test]
+fn the_list_has_what_is_carried_and_what_is_not() {
+    let disk = SimDisk::new(Vec::new(), Stop::Never);
+    let quiet = StoreOptions { carry_documents_min: 0, ..options() };
+    let mut stepped = Stepped::open(&disk, quiet.clone()).unwrap();
+    let names = ["c", "a", "e"];
+    stepped.apply(names.map(|name| job(&key(name), count(1), 0)));
+    stepped.idle();
+    stepped.apply([
+        job(&named("a", "x"), count(1), 0),
+        job(&key("d"), count(1), 0),
+        job(&key("c"), delete(), 0),
+        job(&key("b"), update(&json!({}), Some(7)), 0),
+    ]);
+    let check = |stepped: &Stepped, about: &str| {
+        let list = |after: Option<&str>, limit| {
+            let page = stepped.store.list(after.map(key).as_ref(), limit).unwrap();
+            page.iter()
+                .map(|listed| format!("{}{}", listed.key, if listed.deleted { "!" } else { "" }))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(list(None, 10), ["a", "a~x", "c!", "d", "e"], "{about}");
+        assert_eq!(list(None, 2), ["a", "a~x"], "{about}");
+        assert_eq!(list(Some("a"), 2), ["a~x", "c!"], "{about}");
+        assert_eq!(list(Some("b"), 9), ["c!", "d", "e"], "{about}");
+    };
+    check(&stepped, "in the journal");
+    assert!(stepped.store.health().backlog_documents > 0);
+    check(&Stepped::open(&SimDisk::new(disk.durable(), Stop::Never), quiet.clone()).unwrap(), "recovered");
+    stepped.idle();
+    check(&stepped, "carried");
+    drop(stepped);
+    check(&Stepped::open(&disk, quiet).unwrap(), "opened again");
+}
+
+#[test]
+fn names_of_a_device_are_counted_for_ever() {
+    let mut disk = SimDisk::new(Vec::new(), Stop::Never);
+    let three = StoreOptions { shadow_names_max: 3, carry_documents_min: 0, ..options() };
+    let mut stepped = Stepped::open(&disk, three.clone()).unwrap();
+    let create = |name: &str| job(&named("d", name), count(1), 0);
+    let told =
+        stepped.apply([job(&key("d"), count(1), 0), job(&named("d-", "x"), count(1), 0), create("a"), create("b")]);
+    assert!(told.iter().all(|outcome| outcome.result.is_ok()));
+    // Counted from the backlog.
+    disk = SimDisk::new(disk.durable(), Stop::Never);
+    stepped = Stepped::open(&disk, three.clone()).unwrap();
+    for round in 0..4 {
+        match round {
+            1 => drop(stepped.apply([job(&named("d", "a"), delete(), 0)])),
+            2 => stepped.idle(),
+            // Counted from the state table.
+            3 => {
+                drop(stepped);
+                stepped = Stepped::open(&disk, three.clone()).unwrap();
+            }
+            _ => {}
+        }
+        let told = stepped.apply([create("c"), create("e"), job(&named("d", "f"), delete(), 0), create("a")]);
+        assert!(told[0].result.is_ok(), "round {round}");
+        assert!(
+            matches!(&told[1].result, Err(Rejection::TooManyRequests { quota, .. }) if quota.contains("'d'")),
+            "round {round}: {:?}",
+            told[1].result
+        );
+        assert_eq!(told[2].result, Err(Rejection::NotFound), "round {round}");
+        assert!(told[3].result.is_ok(), "round {round}: a deleted one may come back");
+    }
+}
+
+#[test]
+fn a_damaged_record_is_one_shadows_loss() {
+    let (disk, mut stepped) = opened();
+    stepped.apply([job(&key("a"), count(1), 0), job(&key("b"), count(1), 0)]);
+    stepped.idle();
+    drop(stepped);
+    damage(&disk, "a");
+    let mut stepped = Stepped::open(&disk, options()).unwrap();
+    let error = stepped.store.read(&key("a")).unwrap_err();
+    assert!(matches!(&error, StoreError::Record { table: "state", key, .. } if key == "a"), "{error}");
+    let told = stepped.apply([job(&key("a"), count(2), 0), job(&key("b"), count(2), 0)]);
+    assert_eq!(told[0].result, Err(Rejection::Internal));
+    assert!(told[1].result.is_ok());
+    assert_eq!(stepped.store.list(None, 10).unwrap().len(), 2);
+    stepped.idle();
+    assert!(stepped.store.read(&key("a")).is_err());
+}
+
+#[test]
+fn a_damaged_record_does_not_stop_a_recovery() {
+    let disk = SimDisk::new(Vec::new(), Stop::Never);
+    let quiet = StoreOptions { carry_documents_min: 0, ..options() };
+    let mut stepped = Stepped::open(&disk, quiet.clone()).unwrap();
+    stepped.apply([job(&key("a"), count(1), 0), job(&key("b"), count(1), 0)]);
+    stepped.idle();
+    stepped.apply([job(&key("a"), count(2), 0), job(&key("b"), count(2), 0)]);
+    drop(stepped);
+    damage(&disk, "a");
+    let stepped = Stepped::open(&disk, quiet).unwrap();
+    assert!(stepped.store.read(&key("a")).is_err());
+    assert_eq!(stepped.store.read(&key("b")).unwrap().document.version, Version(2));
+}
+
+/// Flips a bit of the record of `name` through redb, so that only our own checksum can tell.
+fn damage(disk: &SimDisk, name: &str) {
+    let stored = schema::state_key(&key(name));
+    let database = redb::Builder::new().create_with_backend(disk.clone()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut table = transaction.open_table(STATE_TABLE).unwrap();
+        let mut value = ReadableTable::get(&table, stored.as_slice()).unwrap().unwrap().value().to_vec();
+        value[20] ^= 4;
+        table.insert(stored.as_slice(), value.as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+}

@@ -1,0 +1,184 @@
+//! A disk in memory that can stop at any operation and be cut off from power.
+//!
+//! What was written is *pending* until a sync makes it durable. After a cut the disk holds what was synced and any part
+//! of what was pending: each sector of each write may or may not have got there.
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+
+use super::Random;
+
+const SECTOR: usize = 512;
+
+/// At which operation the disk stops; all later ones fail too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    Never,
+    /// The sync fails, and made nothing durable.
+    AtSync(u64),
+    /// The sync fails, but made everything durable.
+    AfterSync(u64),
+    AtWrite(u64),
+}
+
+#[derive(Clone)]
+pub(super) struct SimDisk {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    platters: Mutex<Platters>,
+    stop: Stop,
+    syncs: AtomicU64,
+    writes: AtomicU64,
+    stopped: AtomicU64,
+}
+
+#[derive(Clone, Default)]
+struct Platters {
+    /// What a read gives.
+    current: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<Pending>,
+}
+
+#[derive(Clone)]
+enum Pending {
+    Write(usize, Vec<u8>),
+    Length(usize),
+}
+
+impl SimDisk {
+    pub(super) fn new(image: Vec<u8>, stop: Stop) -> Self {
+        let platters = Platters { current: image.clone(), durable: image, pending: Vec::new() };
+        Self {
+            shared: Arc::new(Shared {
+                platters: Mutex::new(platters),
+                stop,
+                syncs: AtomicU64::new(0),
+                writes: AtomicU64::new(0),
+                stopped: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// Syncs and writes so far.
+    pub(super) fn operations(&self) -> (u64, u64) {
+        (self.shared.syncs.load(Ordering::SeqCst), self.shared.writes.load(Ordering::SeqCst))
+    }
+
+    pub(super) fn has_stopped(&self) -> bool {
+        self.shared.stopped.load(Ordering::SeqCst) != 0
+    }
+
+    /// What is on the disk after a power cut now that loses everything that was not synced.
+    pub(super) fn durable(&self) -> Vec<u8> {
+        self.shared.platters.lock().durable.clone()
+    }
+
+    /// What is on the disk after a power cut now; some of what was not synced has got there.
+    pub(super) fn torn(&self, random: &mut Random) -> Vec<u8> {
+        let platters = self.shared.platters.lock().clone();
+        let mut image = platters.durable;
+        for pending in &platters.pending {
+            match pending {
+                Pending::Length(length) if random.chance(2) => image.resize(*length, 0),
+                Pending::Length(_) => {}
+                Pending::Write(offset, bytes) => {
+                    for (index, sector) in bytes.chunks(SECTOR).enumerate() {
+                        if random.chance(2) {
+                            put(&mut image, offset + index * SECTOR, sector);
+                        }
+                    }
+                }
+            }
+        }
+        image
+    }
+
+    fn fail(&self) -> io::Error {
+        self.shared.stopped.store(1, Ordering::SeqCst);
+        io::Error::other("the simulated disk has stopped")
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.has_stopped() { Err(self.fail()) } else { Ok(()) }
+    }
+}
+
+fn put(image: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    if image.len() < offset + bytes.len() {
+        image.resize(offset + bytes.len(), 0);
+    }
+    image[offset..offset + bytes.len()].copy_from_slice(bytes);
+}
+
+fn apply(image: &mut Vec<u8>, pending: &Pending) {
+    match pending {
+        Pending::Length(length) => image.resize(*length, 0),
+        Pending::Write(offset, bytes) => put(image, *offset, bytes),
+    }
+}
+
+impl fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SimDisk")
+    }
+}
+
+impl redb::StorageBackend for SimDisk {
+    fn len(&self) -> io::Result<u64> {
+        self.check()?;
+        Ok(self.shared.platters.lock().current.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.check()?;
+        let platters = self.shared.platters.lock();
+        let start = usize::try_from(offset).unwrap();
+        let bytes = platters.current.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.check()?;
+        let mut platters = self.shared.platters.lock();
+        let pending = Pending::Length(usize::try_from(length).unwrap());
+        apply(&mut platters.current, &pending);
+        platters.pending.push(pending);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.check()?;
+        let sync = self.shared.syncs.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.shared.stop == Stop::AtSync(sync) {
+            return Err(self.fail());
+        }
+        let mut platters = self.shared.platters.lock();
+        let Platters { durable, pending, .. } = &mut *platters;
+        pending.drain(..).for_each(|pending| apply(durable, &pending));
+        if self.shared.stop == Stop::AfterSync(sync) { Err(self.fail()) } else { Ok(()) }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check()?;
+        let write = self.shared.writes.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.shared.stop == Stop::AtWrite(write) {
+            return Err(self.fail());
+        }
+        let mut platters = self.shared.platters.lock();
+        let pending = Pending::Write(usize::try_from(offset).unwrap(), data.to_vec());
+        apply(&mut platters.current, &pending);
+        platters.pending.push(pending);
+        Ok(())
+    }
+}

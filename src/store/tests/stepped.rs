@@ -1,0 +1,63 @@
+//! A store whose writer makes a commit when it is told to.
+
+use std::{io, sync::Arc};
+
+use parking_lot::Mutex;
+
+use super::sim_disk::SimDisk;
+use crate::{
+    shadow::Timestamp,
+    store::{
+        Job, Outcome, Store, StoreError, StoreOptions, database::Database, disk::FreeDisk, handle, writer::Writer,
+    },
+};
+
+pub(super) const START: u64 = 1_790_000_000;
+
+pub(super) struct Stepped {
+    pub(super) store: Store<u64>,
+    pub(super) writer: Writer<u64>,
+    pub(super) now: Arc<Mutex<u64>>,
+    told: Arc<Mutex<Vec<Outcome<u64>>>>,
+}
+
+impl Stepped {
+    pub(super) fn open(disk: &SimDisk, options: StoreOptions) -> Result<Self, StoreError> {
+        Self::open_probed(disk, options, || Ok(u64::MAX))
+    }
+
+    pub(super) fn open_probed(
+        disk: &SimDisk,
+        options: StoreOptions,
+        probe: impl FnMut() -> io::Result<u64> + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let now = Arc::new(Mutex::new(START));
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let (clock, teller) = (Arc::clone(&now), Arc::clone(&told));
+        let database = Database::open_backend(&options, disk.clone())?;
+        let (store, writer) = handle::assemble(
+            database,
+            FreeDisk::with_probe(Box::new(probe), options.free_disk_min),
+            options,
+            Box::new(move || Timestamp(*clock.lock())),
+            Box::new(move |outcomes| teller.lock().extend(outcomes)),
+        )?;
+        Ok(Self { store, writer, now, told })
+    }
+
+    /// Decides `jobs` as one batch and returns what was told.
+    pub(super) fn apply(&mut self, jobs: impl IntoIterator<Item = Job<u64>>) -> Vec<Outcome<u64>> {
+        for job in jobs {
+            self.store.try_reserve(100).expect("the queue has room").send(job).expect("the store is open");
+        }
+        let _ = self.writer.step();
+        std::mem::take(&mut self.told.lock())
+    }
+
+    /// Carries everything, as an idle writer does.
+    pub(super) fn idle(&mut self) {
+        while self.store.health().backlog_documents > 0 {
+            let _ = self.writer.step();
+        }
+    }
+}

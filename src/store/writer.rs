@@ -1,0 +1,226 @@
+//! The one thread that changes anything.
+//!
+//! It takes what has queued and decides it as one batch, then in one commit appends the accepted changes to the
+//! journal, carries some documents to the state table and removes old entries; only after that it publishes the new
+//! documents to readers, and only then tells the outcomes, in order. There is no timer: while one commit waits for
+//! the disk, the next batch queues. With nothing queued it carries what is left, then sleeps.
+//!
+//! *Invariant:* after a failed commit nothing is committed any more. What the disk has is then unknown, so that batch
+//! is told so, later ones are refused, and readers keep seeing the last published state.
+
+use std::{ops::ControlFlow, sync::Arc, time::Instant};
+
+use tokio::sync::{
+    OwnedSemaphorePermit, Semaphore,
+    mpsc::{UnboundedReceiver, error::TryRecvError},
+};
+
+use crate::{
+    shadow::{Rejection, Timestamp},
+    store::{
+        backlog::Backlog,
+        batch::{Batch, Bench, Job, Outcome},
+        database::CommitFailure,
+        entry::Seq,
+        health::State,
+        names::NameCounts,
+        options::StoreOptions,
+        reader::Shared,
+        record::RecordEncoder,
+        retention::Retention,
+        schema::Progress,
+    },
+};
+
+/// What comes through the queue.
+pub(super) enum Message<C> {
+    /// A command, and its share of the queue.
+    Job(Box<Job<C>>, OwnedSemaphorePermit),
+    /// Take no more, finish what is there.
+    Close,
+}
+
+/// The writer's own state; see the module.
+pub(super) struct Writer<C> {
+    pub(super) options: StoreOptions,
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: UnboundedReceiver<Message<C>>,
+    /// The queue's room, closed when the writer ends.
+    pub(super) room: Arc<Semaphore>,
+    pub(super) clock: Box<dyn Fn() -> Timestamp + Send>,
+    pub(super) tell: Box<dyn FnMut(Vec<Outcome<C>>) + Send>,
+    pub(super) progress: Progress,
+    pub(super) backlog: Backlog,
+    pub(super) names: NameCounts,
+    pub(super) retention: Retention,
+    pub(super) encoder: RecordEncoder,
+    pub(super) state: State,
+}
+
+impl<C> Writer<C> {
+    /// Works until the queue is closed and empty, then carries everything.
+    pub(super) fn run(&mut self) {
+        while self.step().is_continue() {}
+        while !self.backlog.is_empty() && !self.is_latched() {
+            self.carry_some();
+        }
+        if !self.is_latched() {
+            self.state = State::Closed;
+        }
+    }
+
+    /// Makes one commit, if what it finds needs one; waits for commands only if there is nothing to carry. Breaks when
+    /// the queue is closed and empty.
+    pub(super) fn step(&mut self) -> ControlFlow<()> {
+        let mut messages = Vec::new();
+        self.take(&mut messages)?;
+        if messages.is_empty() {
+            self.carry_some();
+        } else {
+            self.work(messages);
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Takes what has queued, at most one batch.
+    fn take(&mut self, messages: &mut Vec<Message<C>>) -> ControlFlow<()> {
+        let most = self.options.batch_commands_max.max(1);
+        if self.backlog.is_empty() || self.is_latched() {
+            return match self.queue.blocking_recv_many(messages, most) {
+                0 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            };
+        }
+        while messages.len() < most {
+            match self.queue.try_recv() {
+                Ok(message) => messages.push(message),
+                Err(TryRecvError::Disconnected) if messages.is_empty() => return ControlFlow::Break(()),
+                Err(_) => break,
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn work(&mut self, messages: Vec<Message<C>>) {
+        let mut permits: Option<OwnedSemaphorePermit> = None;
+        let mut jobs = Vec::with_capacity(messages.len());
+        for message in messages {
+            match message {
+                Message::Close => self.queue.close(),
+                Message::Job(job, permit) => {
+                    jobs.push(*job);
+                    match &mut permits {
+                        Some(permits) => permits.merge(permit),
+                        None => permits = Some(permit),
+                    }
+                }
+            }
+        }
+        if let Some(refusal) = self.refusal() {
+            return self.refuse(jobs, &refusal);
+        }
+        let batch = self.decide(jobs);
+        drop(permits);
+        self.conclude(batch);
+    }
+
+    /// Why no command may be tried now.
+    fn refusal(&mut self) -> Option<Rejection> {
+        if self.is_latched() {
+            return Some(Rejection::Unavailable(
+                "the store stopped after a failed write; restart the service".to_owned(),
+            ));
+        }
+        let low = self.shared.disk.lock().low(Instant::now());
+        self.state = low.map_or(State::Writable, State::DiskLow);
+        low.map(|low| {
+            let (free, needed) = (low.free, low.needed);
+            Rejection::Unavailable(format!("the disk is nearly full: {free} bytes are free, {needed} are needed"))
+        })
+    }
+
+    fn refuse(&mut self, jobs: Vec<Job<C>>, refusal: &Rejection) {
+        self.report();
+        let outcomes: Vec<_> = jobs.into_iter().map(|job| Outcome { job, result: Err(refusal.clone()) }).collect();
+        if !outcomes.is_empty() {
+            (self.tell)(outcomes);
+        }
+    }
+
+    fn decide(&mut self, jobs: Vec<Job<C>>) -> Batch<C> {
+        self.names.shrink();
+        let mut batch = Batch::new(self.progress.head, jobs.len());
+        let mut bench = Bench {
+            shared: &self.shared,
+            backlog: &self.backlog,
+            names: &mut self.names,
+            limits: &self.options.document,
+            now: (self.clock)(),
+        };
+        jobs.into_iter().for_each(|job| batch.decide(job, &mut bench));
+        batch
+    }
+
+    /// Commits `batch` if it changes anything, publishes it, tells it.
+    fn conclude(&mut self, mut batch: Batch<C>) {
+        if !batch.entries.is_empty() {
+            let works = std::mem::take(&mut batch.works);
+            if let Err(rejection) = self.commit_batch(&batch, works) {
+                for outcome in &mut batch.outcomes {
+                    outcome.result = Err(rejection.clone());
+                }
+            }
+        } else {
+            self.keep_loaded(std::mem::take(&mut batch.works));
+        }
+        self.report();
+        if !batch.outcomes.is_empty() {
+            (self.tell)(batch.outcomes);
+        }
+    }
+
+    fn is_latched(&self) -> bool {
+        matches!(self.state, State::Latched(_))
+    }
+
+    /// Takes no more commits; returns what those who wait for this one are told.
+    pub(super) fn latch(&mut self, failure: CommitFailure) -> Rejection {
+        let rejection = match &failure {
+            CommitFailure::NotTried(_) => Rejection::Internal,
+            CommitFailure::Unknown(_) => Rejection::OutcomeUnknown,
+        };
+        let error = failure.into_error();
+        tracing::error!(%error, "a commit failed: no further command is taken until a restart");
+        self.state = State::Latched(error.to_string());
+        rejection
+    }
+
+    /// Tells how the store is doing.
+    pub(super) fn report(&self) {
+        let (lag_entries, lag_bytes) = self.progress.lag();
+        let (cached_documents, cached_bytes) = self.shared.cache.size();
+        let mut health = self.shared.health.lock();
+        health.state = self.state.clone();
+        health.head = self.progress.head.seq;
+        health.checkpoint = self.progress.checkpoint.seq;
+        health.oldest = Seq(self.progress.removed.seq.0 + 1);
+        health.lag_entries = lag_entries;
+        health.lag_bytes = lag_bytes;
+        health.journal_bytes = self.progress.journal_bytes();
+        health.backlog_documents = self.backlog.len();
+        health.cached_documents = cached_documents;
+        health.cached_bytes = cached_bytes;
+    }
+}
+
+/// However the thread ends, even by a panic, nobody waits for it in vain.
+impl<C> Drop for Writer<C> {
+    fn drop(&mut self) {
+        self.room.close();
+        self.queue.close();
+        if self.state == State::Writable || matches!(self.state, State::DiskLow(_)) {
+            self.state = State::Latched("the writer stopped".to_owned());
+        }
+        self.report();
+    }
+}

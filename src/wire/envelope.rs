@@ -1,0 +1,198 @@
+//! The messages of the service in their native shape.
+//!
+//! Each takes the [`Projection`] of its reader and shows nothing beyond it; a reader who may see nothing of a change
+//! still gets its version, with an empty `state`. `timestamp` is when the version told of was made; in a rejection, when
+//! it was refused. Metadata mirrors the state, with `{"timestamp","version","by"}` in the place of each leaf.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::{
+    auth::Projection,
+    shadow::{
+        Document, Rejection, SectionPatch, ShadowKey, Timestamp, Update,
+        tree::{Members, Node},
+    },
+    wire::{client_token::ClientToken, metadata::Metadata, write::Object},
+};
+
+/// `update/accepted`: what was sent, and the metadata of its leaves as they are in `document`, the shadow after it.
+#[must_use]
+pub fn update_accepted(
+    update: &Update,
+    changed: bool,
+    document: &Document,
+    projection: Projection,
+    token: Option<&ClientToken>,
+) -> Bytes {
+    message(|envelope| {
+        if update.state_is_null {
+            envelope.member("state", &Value::Null);
+        } else {
+            let mut state = envelope.object("state");
+            for (name, patch) in projection.patches(update) {
+                match patch {
+                    SectionPatch::Merge(members) => state.member(name.as_str(), members),
+                    SectionPatch::Keep | SectionPatch::Clear => state.member(name.as_str(), &Value::Null),
+                }
+            }
+            state.close();
+        }
+        let (mut all, mut metadata) = (envelope.object("metadata"), Metadata::default());
+        for (name, patch) in projection.patches(update) {
+            let SectionPatch::Merge(patch) = patch else { continue };
+            let members = &document.section(name).members;
+            all.member_if(name.as_str(), |out| metadata.sent(out, patch, members));
+        }
+        all.close();
+        version_and_time(envelope, document);
+        envelope.text("etag", &document.etag.to_string());
+        envelope.member("changed", &changed);
+        echo(envelope, token);
+    })
+}
+
+/// `update/delta`: what `desired` has and `reported` lacks; `None` if there is nothing, or nothing the reader may see.
+#[must_use]
+pub fn update_delta(document: &Document, projection: Projection, token: Option<&ClientToken>) -> Option<Bytes> {
+    let delta = projection.delta(document)?;
+    Some(message(|envelope| {
+        values(envelope.key("state"), &delta);
+        Metadata::default().members(envelope.key("metadata"), &delta);
+        version_and_time(envelope, document);
+        echo(envelope, token);
+    }))
+}
+
+/// `update/documents`: the shadow before a change and after it.
+///
+/// Where `before` is no longer at hand, [`Document::undo`] makes it of `after`; leaves whose stamp is forgotten then show
+/// their version alone.
+#[must_use]
+pub fn update_documents(
+    before: &Document,
+    after: &Document,
+    projection: Projection,
+    token: Option<&ClientToken>,
+) -> Bytes {
+    message(|envelope| {
+        if before.exists() {
+            side(envelope.object("previous"), before, projection);
+        } else {
+            envelope.member("previous", &Value::Null);
+        }
+        side(envelope.object("current"), after, projection);
+        envelope.member("timestamp", &after.timestamp.0);
+        echo(envelope, token);
+    })
+}
+
+/// `get/accepted`, and the current document on `document`. `document` must exist.
+#[must_use]
+pub fn get_accepted(document: &Document, projection: Projection, token: Option<&ClientToken>) -> Bytes {
+    message(|envelope| {
+        let mut state = envelope.object("state");
+        state_of(&mut state, document, projection);
+        if let Some(delta) = projection.delta(document) {
+            values(state.key("delta"), &delta);
+        }
+        state.close();
+        metadata_of(envelope, document, projection);
+        version_and_time(envelope, document);
+        envelope.text("etag", &document.etag.to_string());
+        echo(envelope, token);
+    })
+}
+
+/// `delete/accepted`; `document` is the tombstone.
+#[must_use]
+pub fn delete_accepted(document: &Document, token: Option<&ClientToken>) -> Bytes {
+    message(|envelope| {
+        version_and_time(envelope, document);
+        echo(envelope, token);
+    })
+}
+
+/// Any `rejected`, of a request to `shadow`.
+#[must_use]
+pub fn rejected(rejection: &Rejection, shadow: &ShadowKey, now: Timestamp, token: Option<&ClientToken>) -> Bytes {
+    message(|envelope| {
+        envelope.member("code", &rejection.code());
+        envelope.text("error", rejection.error());
+        envelope.text("message", &rejection.message(shadow));
+        if let Some(detail) = rejection.detail() {
+            envelope.text("detail", &detail);
+        }
+        envelope.member("timestamp", &now.0);
+        echo(envelope, token);
+        match rejection {
+            Rejection::VersionConflict { expected, version, etag } => {
+                if let Some(expected) = expected {
+                    envelope.member("expected", &expected.0);
+                }
+                envelope.member("version", &version.0);
+                etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
+            }
+            Rejection::ExpectationFailed { version, etag } => {
+                envelope.member("version", &version.0);
+                etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
+            }
+            Rejection::TooManyRequests { retry_after_ms, .. } => envelope.member("retryAfterMs", retry_after_ms),
+            _ => {}
+        }
+    })
+}
+
+fn message(write: impl FnOnce(&mut Object<'_>)) -> Bytes {
+    let mut out = Vec::with_capacity(1024);
+    let mut envelope = Object::open(&mut out);
+    write(&mut envelope);
+    envelope.close();
+    out.into()
+}
+
+fn version_and_time(envelope: &mut Object<'_>, document: &Document) {
+    envelope.member("version", &document.version.0);
+    envelope.member("timestamp", &document.timestamp.0);
+}
+
+fn echo(envelope: &mut Object<'_>, token: Option<&ClientToken>) {
+    if let Some(token) = token {
+        envelope.text("clientToken", token.as_str());
+    }
+}
+
+/// One side of `documents`.
+fn side(mut side: Object<'_>, document: &Document, projection: Projection) {
+    let mut state = side.object("state");
+    state_of(&mut state, document, projection);
+    state.close();
+    metadata_of(&mut side, document, projection);
+    side.member("version", &document.version.0);
+    side.close();
+}
+
+fn state_of(state: &mut Object<'_>, document: &Document, projection: Projection) {
+    for (name, section) in projection.sections(document) {
+        values(state.key(name.as_str()), &section.members);
+    }
+}
+
+fn metadata_of(envelope: &mut Object<'_>, document: &Document, projection: Projection) {
+    let (mut all, mut metadata) = (envelope.object("metadata"), Metadata::default());
+    for (name, section) in projection.sections(document) {
+        metadata.members(all.key(name.as_str()), &section.members);
+    }
+    all.close();
+}
+
+fn values(out: &mut Vec<u8>, members: &Members) {
+    let mut object = Object::open(out);
+    for (key, node) in members {
+        match node {
+            Node::Leaf(leaf) => object.member(key, &leaf.value),
+            Node::Object(inner) => values(object.key(key), inner),
+        }
+    }
+    object.close();
+}

@@ -1,0 +1,23 @@
+//! The JSON that stands in MQTT payloads and HTTP bodies: requests in, envelopes out.
+//!
+//! `request` turns a payload into a typed command, or into the rejection that answers it; `strict` is the JSON reader
+//! under it. `envelope` writes the messages in their native shape; the AWS shapes will stand beside it. What a reader
+//! may see is decided by the [`Projection`](crate::auth::Projection) each envelope takes.
+//!
+//! Not here: topics and headers (`mqtt`, `http`), and what a command does (`shadow`).
+
+mod client_token;
+mod dialect;
+mod envelope;
+mod fields;
+mod metadata;
+mod request;
+mod strict;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use client_token::ClientToken;
+pub use dialect::Dialect;
+pub use envelope::{delete_accepted, get_accepted, rejected, update_accepted, update_delta, update_documents};
+pub use request::{Parsed, Refused, parse_delete, parse_get, parse_update};

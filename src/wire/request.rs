@@ -1,0 +1,139 @@
+//! Requests: from a payload to a typed command, or to the rejection that answers it.
+//!
+//! What is wrong is told in this order: not UTF-8; not JSON; too deep; `clientToken`; a field that is none; the other
+//! fields; `state`, its sections, its nodes. The token goes back with a rejection whenever it could be read.
+
+use serde_json::{Map, Value};
+
+use crate::{
+    shadow::{Delete, DocumentLimits, Rejection, SectionPatch, Update, pointer::SectionName},
+    wire::{
+        client_token::ClientToken,
+        dialect::Dialect,
+        fields::{self, Request},
+        strict::{self, Object, shown},
+    },
+};
+
+/// A request that was understood.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parsed<T> {
+    /// What is asked.
+    pub body: T,
+    /// What to echo in the replies.
+    pub client_token: Option<ClientToken>,
+}
+
+/// A request that was not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// Why.
+    pub rejection: Rejection,
+    /// What to echo, if it could be read.
+    pub client_token: Option<ClientToken>,
+}
+
+/// Reads the payload of an update.
+///
+/// # Errors
+///
+/// A rejection of code 400 or 415. Depth is bounded here; sizes are bounded on the document that would result.
+pub fn parse_update(payload: &[u8], dialect: Dialect, limits: &DocumentLimits) -> Result<Parsed<Update>, Refused> {
+    // `state` and the section in it are two more levels than the contract counts.
+    let object = read(payload, dialect, limits.depth_max + 2);
+    parse(object, limits.depth_max, |mut members, null_in| {
+        Request::Update.check_names(dialect, &members)?;
+        let preconditions = fields::preconditions(&members)?;
+        let replace = fields::replace(&members)?;
+        let state = members.remove("state").ok_or(Rejection::MissingState)?;
+        let update = Update { preconditions, replace, ..patches(state, dialect)? };
+        match null_in {
+            Some(key) => Err(Rejection::InvalidNode { key }),
+            None => Ok(update),
+        }
+    })
+}
+
+/// Reads the payload of a get, which may be empty.
+///
+/// # Errors
+///
+/// A rejection of code 400 or 415.
+pub fn parse_get(payload: &[u8], dialect: Dialect) -> Result<Parsed<()>, Refused> {
+    parse(read_optional(payload, dialect), LEVELS, |members, _| Request::Get.check_names(dialect, &members))
+}
+
+/// Reads the payload of a deletion, which may be empty. Over AWS all but the token is ignored.
+///
+/// # Errors
+///
+/// A rejection of code 400 or 415.
+pub fn parse_delete(payload: &[u8], dialect: Dialect) -> Result<Parsed<Delete>, Refused> {
+    parse(read_optional(payload, dialect), LEVELS, |members, _| {
+        Request::Delete.check_names(dialect, &members)?;
+        match dialect {
+            Dialect::Native => Ok(Delete { preconditions: fields::preconditions(&members)? }),
+            Dialect::Aws => Ok(Delete::default()),
+        }
+    })
+}
+
+/// Levels that the fields of a get or delete may have; none of them needs any.
+const LEVELS: usize = 4;
+
+fn read(payload: &[u8], dialect: Dialect, levels: usize) -> Object {
+    let wanted = match dialect {
+        Dialect::Native => |_: &str| true,
+        Dialect::Aws => Request::aws_reads,
+    };
+    strict::read_object(payload, levels, wanted)
+}
+
+fn read_optional(payload: &[u8], dialect: Dialect) -> Object {
+    if payload.trim_ascii().is_empty() { Object::default() } else { read(payload, dialect, LEVELS) }
+}
+
+fn parse<T>(
+    object: Object,
+    depth_max: usize,
+    body: impl FnOnce(Map<String, Value>, Option<String>) -> Result<T, Rejection>,
+) -> Result<Parsed<T>, Refused> {
+    let Object { members, refusal, null_in } = object;
+    let token = fields::client_token(&members);
+    let client_token = token.as_ref().ok().cloned().flatten();
+    let body = match (refusal, token) {
+        (Some(Rejection::TooDeep { .. }), _) => Err(Rejection::TooDeep { max: depth_max }),
+        (Some(rejection), _) | (None, Err(rejection)) => Err(rejection),
+        (None, Ok(_)) => body(members, null_in),
+    };
+    match body {
+        Ok(body) => Ok(Parsed { body, client_token }),
+        Err(rejection) => Err(Refused { rejection, client_token }),
+    }
+}
+
+/// What `state` asks of the sections.
+fn patches(state: Value, dialect: Dialect) -> Result<Update, Rejection> {
+    let mut state = match state {
+        Value::Null => return Ok(clear_all(dialect)),
+        Value::Object(state) => state,
+        _ => return Err(Rejection::InvalidSection(None)),
+    };
+    let mut take = |name: SectionName| {
+        let patch = fields::section(state.remove(name.as_str()));
+        patch.map_err(|()| Rejection::InvalidSection(Some(name)))
+    };
+    let (desired, reported) = (take(SectionName::Desired)?, take(SectionName::Reported)?);
+    let tags = if dialect == Dialect::Native { take(SectionName::Tags)? } else { SectionPatch::Keep };
+    match state.keys().next() {
+        Some(key) => Err(Rejection::InvalidNode { key: shown(key) }),
+        None => Ok(Update { desired, reported, tags, ..Update::default() }),
+    }
+}
+
+/// `"state": null`. The AWS dialect knows no tags, so it clears none.
+fn clear_all(dialect: Dialect) -> Update {
+    let tags = if dialect == Dialect::Native { SectionPatch::Clear } else { SectionPatch::Keep };
+    let (desired, reported) = (SectionPatch::Clear, SectionPatch::Clear);
+    Update { desired, reported, tags, state_is_null: true, ..Update::default() }
+}

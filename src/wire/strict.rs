@@ -1,0 +1,247 @@
+//! Reads a JSON object more strictly than JSON asks: no duplicate keys, no integers that change when read as a double,
+//! nothing nested deeper than allowed.
+//!
+//! The grammar is serde_json's. Where only our own rules are broken, reading goes on to the end of the payload, so that a
+//! `clientToken` that follows is still found; what is too deep is skipped without recursion. The first rule broken is
+//! what the requester is told.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value, map::Entry};
+
+use crate::shadow::Rejection;
+
+/// What was read of a payload.
+#[derive(Debug, Default)]
+pub(super) struct Object {
+    /// Its members; all up to the error if the JSON is broken.
+    pub(super) members: Map<String, Value>,
+    /// Why the payload is refused, if it is.
+    pub(super) refusal: Option<Rejection>,
+    /// The key nearest above the first null inside an array.
+    pub(super) null_in: Option<String>,
+}
+
+/// Reads `payload`, which must be one object.
+///
+/// Each member may hold `levels` levels of objects and arrays. Members that `wanted` refuses are skipped unread.
+pub(super) fn read_object(payload: &[u8], levels: usize, wanted: fn(&str) -> bool) -> Object {
+    let Ok(text) = str::from_utf8(payload) else {
+        return Object { refusal: Some(Rejection::NotUtf8), ..Object::default() };
+    };
+    let mut members = Map::new();
+    let mut findings = Findings { levels, ..Findings::default() };
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let visitor = Top { members: &mut members, findings: &mut findings, wanted };
+    let broken = reader.deserialize_any(visitor).and_then(|()| reader.end()).err();
+    if findings.refusal.is_none() && findings.beyond_u64 {
+        findings.refusal = inexact_literal(text).map(inexact);
+    }
+    // Text that is no JSON at all is told first: the rest may be an effect of it.
+    let refusal = broken.map(|error| Rejection::InvalidJson { detail: error.to_string() }).or(findings.refusal);
+    Object { members, refusal, null_in: findings.null_in }
+}
+
+/// At most 64 characters of a key: what a requester sends is not to come back to it at full length.
+pub(super) fn shown(key: &str) -> String {
+    key.chars().take(64).collect()
+}
+
+/// What was noticed while reading.
+#[derive(Debug, Default)]
+struct Findings {
+    levels: usize,
+    refusal: Option<Rejection>,
+    null_in: Option<String>,
+    /// An integer, or a float without a fraction, that no 64-bit integer holds: its literal has to be looked at.
+    beyond_u64: bool,
+}
+
+impl Findings {
+    fn refuse(&mut self, rejection: impl FnOnce() -> Rejection) {
+        if self.refusal.is_none() {
+            self.refusal = Some(rejection());
+        }
+    }
+}
+
+fn duplicate(key: &str) -> Rejection {
+    Rejection::InvalidJson { detail: format!("duplicate key '{}'", shown(key)) }
+}
+
+fn inexact(literal: impl fmt::Display) -> Rejection {
+    Rejection::InvalidJson { detail: format!("integer {:.64} is not exact as a double", literal.to_string()) }
+}
+
+/// Reads the outermost object.
+struct Top<'a> {
+    members: &'a mut Map<String, Value>,
+    findings: &'a mut Findings,
+    wanted: fn(&str) -> bool,
+}
+
+impl<'de> Visitor<'de> for Top<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            if !(self.wanted)(&key) {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let levels = self.findings.levels;
+            let seed = Strict { findings: self.findings, levels, key: &key, in_array: false };
+            let value = map.next_value_seed(seed)?;
+            keep(self.members, key, value, self.findings);
+        }
+        Ok(())
+    }
+}
+
+/// Reads one value at any place.
+struct Strict<'a> {
+    findings: &'a mut Findings,
+    /// Levels of objects and arrays that this value may have.
+    levels: usize,
+    /// The nearest key above.
+    key: &'a str,
+    in_array: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        if self.in_array {
+            self.findings.null_in.get_or_insert_with(|| shown(self.key));
+        }
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        if !is_exact(value) {
+            self.findings.refuse(|| inexact(value));
+        }
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        if !is_exact(value.unsigned_abs()) {
+            self.findings.refuse(|| inexact(value));
+        }
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        // 2^63: every integer literal below it comes as an integer.
+        self.findings.beyond_u64 |= value.abs() >= 9_223_372_036_854_775_808.0;
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let Some(levels) = self.levels.checked_sub(1) else {
+            self.findings.refuse(|| Rejection::TooDeep { max: 0 });
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            return Ok(Value::Null);
+        };
+        let mut elements = Vec::new();
+        loop {
+            let seed = Strict { findings: self.findings, levels, key: self.key, in_array: true };
+            match seq.next_element_seed(seed)? {
+                Some(element) => elements.push(element),
+                None => return Ok(Value::Array(elements)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let Some(levels) = self.levels.checked_sub(1) else {
+            self.findings.refuse(|| Rejection::TooDeep { max: 0 });
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return Ok(Value::Null);
+        };
+        let mut members = Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let seed = Strict { findings: self.findings, levels, key: &key, in_array: self.in_array };
+            let value = map.next_value_seed(seed)?;
+            keep(&mut members, key, value, self.findings);
+        }
+        Ok(Value::Object(members))
+    }
+}
+
+fn keep(members: &mut Map<String, Value>, key: String, value: Value, findings: &mut Findings) {
+    match members.entry(key) {
+        Entry::Occupied(first) => findings.refuse(|| duplicate(first.key())),
+        Entry::Vacant(place) => _ = place.insert(value),
+    }
+}
+
+/// Whether a double holds `integer`: it has at most 53 significant bits.
+fn is_exact(integer: u64) -> bool {
+    integer == 0 || 64 - integer.leading_zeros() - integer.trailing_zeros() <= 53
+}
+
+/// The first integer literal that its double does not equal, in text that is valid JSON.
+///
+/// serde_json reads integers beyond 64 bits as doubles, so only their text tells.
+fn inexact_literal(text: &str) -> Option<&str> {
+    let mut rest = text;
+    while let Some(start) = rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) {
+        let (_, token) = rest.split_at(start);
+        if let Some(string) = token.strip_prefix('"') {
+            rest = after_string(string);
+            continue;
+        }
+        let end = token.find(|c: char| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')).unwrap_or(token.len());
+        let (literal, after) = token.split_at(end);
+        let is_integer = !literal.contains(['.', 'e', 'E']);
+        // Rust writes all digits of the integer that a double is.
+        if is_integer && literal.parse::<f64>().is_ok_and(|double| format!("{double:.0}") != literal) {
+            return Some(literal);
+        }
+        rest = after;
+    }
+    None
+}
+
+/// What follows a string whose opening quote is already behind.
+fn after_string(mut text: &str) -> &str {
+    while let Some((_, token)) = text.find(['"', '\\']).map(|at| text.split_at(at)) {
+        match token.strip_prefix('"') {
+            Some(after) => return after,
+            // An escape takes one more character; the four digits of \u are none that matter.
+            None => text = token.get(2..).unwrap_or_default(),
+        }
+    }
+    ""
+}

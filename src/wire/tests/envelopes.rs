@@ -1,0 +1,223 @@
+//! Every envelope, letter by letter.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::{
+    auth::Projection,
+    shadow::{
+        Command, Decision, Delete, DeviceId, Document, DocumentLimits, Former, Rejection, ShadowKey, ShadowName,
+        Timestamp, Version, decide,
+        pointer::SectionName,
+        tests::{update, written},
+    },
+    wire::{ClientToken, envelope},
+};
+
+/// The version is the time; `tester` writes.
+fn shadow() -> Document {
+    written(&[
+        json!({"desired": {"mode": "eco", "fan": {"speed": 2}, "list": [1, {"a": 2.50}]}, "reported": {"mode": "eco"}}),
+        json!({"desired": {"fan": {"speed": 3}, "empty": {}}, "tags": {"site": "é\"/"}}),
+    ])
+}
+
+fn token() -> ClientToken {
+    ClientToken::new("t-1").unwrap()
+}
+
+fn check(bytes: &Bytes, expected: &str) {
+    // What is written in several lines here stands in one.
+    let expected: String = expected.lines().map(str::trim_start).collect();
+    let expected = expected.replace("ETAG2", &serde_json::to_string(&shadow().etag.to_string()).unwrap());
+    assert_eq!(str::from_utf8(bytes).unwrap(), expected);
+    serde_json::from_slice::<Value>(bytes).unwrap();
+}
+
+fn key(name: Option<&str>) -> ShadowKey {
+    let device = DeviceId::new("dev-1").unwrap();
+    name.map_or(ShadowKey::classic(device.clone()), |name| ShadowKey::named(device, ShadowName::new(name).unwrap()))
+}
+
+#[test]
+fn get_accepted() {
+    check(
+        &envelope::get_accepted(&shadow(), Projection::ALL, Some(&token())),
+        r#"{"state":{"desired":{"empty":{},"fan":{"speed":3},"list":[1,{"a":2.5}],"mode":"eco"},"reported":{"mode":"eco"},
+        "tags":{"site":"é\"/"},"delta":{"empty":{},"fan":{"speed":3},"list":[1,{"a":2.5}]}},
+        "metadata":{"desired":{"empty":{"timestamp":2,"version":2,"by":"tester"},
+        "fan":{"speed":{"timestamp":2,"version":2,"by":"tester"}},"list":{"timestamp":1,"version":1,"by":"tester"},
+        "mode":{"timestamp":1,"version":1,"by":"tester"}},"reported":{"mode":{"timestamp":1,"version":1,"by":"tester"}},
+        "tags":{"site":{"timestamp":2,"version":2,"by":"tester"}}},
+        "version":2,"timestamp":2,"etag":ETAG2,"clientToken":"t-1"}"#,
+    );
+}
+
+#[test]
+fn update_accepted() {
+    let sent = update(
+        json!({"desired": {"fan": {"speed": 3, "gone": null}, "mode": null, "none": {"x": null}}, "tags": null}),
+    );
+    let after = written(&[json!({"desired": {"fan": {"speed": 3}, "none": {"y": 1}}})]);
+    let etag = after.etag.to_string();
+    let accepted = envelope::update_accepted(&sent, true, &after, Projection::ALL, None);
+    check(
+        &accepted,
+        &r#"{"state":{"desired":{"fan":{"gone":null,"speed":3},"mode":null,"none":{"x":null}},"tags":null},
+        "metadata":{"desired":{"fan":{"speed":{"timestamp":1,"version":1,"by":"tester"}}}},
+        "version":1,"timestamp":1,"etag":ETAG,"changed":true}"#
+            .replace("ETAG", &serde_json::to_string(&etag).unwrap()),
+    );
+    check(
+        &envelope::update_accepted(&update(json!(null)), false, &shadow(), Projection::ALL, Some(&token())),
+        r#"{"state":null,"metadata":{},"version":2,"timestamp":2,"etag":ETAG2,"changed":false,"clientToken":"t-1"}"#,
+    );
+}
+
+#[test]
+fn update_delta() {
+    check(
+        &envelope::update_delta(&shadow(), Projection::STATE, Some(&token())).unwrap(),
+        r#"{"state":{"empty":{},"fan":{"speed":3},"list":[1,{"a":2.5}]},
+        "metadata":{"empty":{"timestamp":2,"version":2,"by":"tester"},"fan":{"speed":{"timestamp":2,"version":2,"by":"tester"}},
+        "list":{"timestamp":1,"version":1,"by":"tester"}},"version":2,"timestamp":2,"clientToken":"t-1"}"#,
+    );
+    let converged = written(&[json!({"desired": {"a": 1}, "reported": {"a": 1.0, "b": 2}})]);
+    assert_eq!(envelope::update_delta(&converged, Projection::ALL, None), None);
+}
+
+#[test]
+fn update_documents() {
+    let first = written(&[json!({"reported": {"a": 1}})]);
+    let second = written(&[json!({"reported": {"a": 1}}), json!({"desired": {"b": [true]}})]);
+    check(
+        &envelope::update_documents(&Document::absent(), &first, Projection::ALL, None),
+        r#"{"previous":null,"current":{"state":{"reported":{"a":1}},
+        "metadata":{"reported":{"a":{"timestamp":1,"version":1,"by":"tester"}}},"version":1},"timestamp":1}"#,
+    );
+    check(
+        &envelope::update_documents(&first, &second, Projection::ALL, Some(&token())),
+        r#"{"previous":{"state":{"reported":{"a":1}},
+        "metadata":{"reported":{"a":{"timestamp":1,"version":1,"by":"tester"}}},"version":1},
+        "current":{"state":{"desired":{"b":[true]},"reported":{"a":1}},
+        "metadata":{"desired":{"b":{"timestamp":2,"version":2,"by":"tester"}},
+        "reported":{"a":{"timestamp":1,"version":1,"by":"tester"}}},"version":2},"timestamp":2,"clientToken":"t-1"}"#,
+    );
+}
+
+/// What the journal keeps is enough for `documents`; of a leaf that comes back only the version is known.
+#[test]
+fn update_documents_of_an_undone_change() {
+    let command = Command::Update(update(json!({"reported": {"a": 2, "b": null}})));
+    let before = written(&[json!({"reported": {"a": 1, "b": {"c": 1}, "d": 1}})]);
+    let limits = DocumentLimits::default();
+    let decision = decide(&before, &command, &Arc::from("tester"), Timestamp(2), &limits).unwrap();
+    let Decision::Changed { document, changes } = decision else { panic!("no change") };
+    let former = Former { version: Version(1), timestamp: Timestamp(1), deleted: false };
+    check(
+        &envelope::update_documents(&document.undo(&changes, former), &document, Projection::ALL, None),
+        r#"{"previous":{"state":{"reported":{"a":1,"b":{"c":1},"d":1}},
+        "metadata":{"reported":{"a":{"version":1},"b":{"c":{"version":1}},"d":{"timestamp":1,"version":1,"by":"tester"}}},
+        "version":1},"current":{"state":{"reported":{"a":2,"d":1}},
+        "metadata":{"reported":{"a":{"timestamp":2,"version":2,"by":"tester"},"d":{"timestamp":1,"version":1,"by":"tester"}}},
+        "version":2},"timestamp":2}"#,
+    );
+}
+
+#[test]
+fn delete_accepted() {
+    let tombstone = written(&[json!({"desired": {"a": 1}}), json!("delete")]);
+    check(&envelope::delete_accepted(&tombstone, Some(&token())), r#"{"version":2,"timestamp":2,"clientToken":"t-1"}"#);
+}
+
+#[test]
+fn rejected() {
+    let etag = Some(shadow().etag);
+    let conflict = |expected: Option<u64>, etag| Rejection::VersionConflict {
+        expected: expected.map(Version),
+        version: Version(2),
+        etag,
+    };
+    let told = |rejection: &Rejection, name| envelope::rejected(rejection, &key(name), Timestamp(9), None);
+    check(
+        &envelope::rejected(&conflict(Some(1), etag), &key(None), Timestamp(9), Some(&token())),
+        r#"{"code":409,"error":"version-conflict","message":"Version conflict","timestamp":9,"clientToken":"t-1",
+        "expected":1,"version":2,"etag":ETAG2}"#,
+    );
+    for (rejection, expected) in [
+        (
+            conflict(None, None),
+            r#""code":409,"error":"version-conflict","message":"Version conflict","timestamp":9,"version":2"#,
+        ),
+        (
+            Rejection::ExpectationFailed { version: Version(2), etag },
+            r#""code":409,"error":"expectation-failed","message":"Version conflict","timestamp":9,"version":2,"etag":ETAG2"#,
+        ),
+        (
+            Rejection::InvalidJson { detail: "x".into() },
+            r#""code":400,"error":"invalid-json","message":"Invalid JSON","detail":"x","timestamp":9"#,
+        ),
+        (
+            Rejection::NotFound,
+            r#""code":404,"error":"not-found","message":"No shadow exists with name: 'dev-1'","timestamp":9"#,
+        ),
+        (
+            Rejection::TooLarge { size: 9000, max: 8192 },
+            r#""code":413,"error":"too-large","message":"Json document too large.  Size is 9000, max allowed: 8192","timestamp":9"#,
+        ),
+        (
+            Rejection::TooManyRequests { quota: "20 updates a second".into(), retry_after_ms: 40 },
+            r#""code":429,"error":"too-many-requests","message":"Too many requests: 20 updates a second","timestamp":9,"retryAfterMs":40"#,
+        ),
+        (Rejection::Unauthorized, r#""code":401,"error":"unauthorized","message":"Unauthorized","timestamp":9"#),
+        (
+            Rejection::Forbidden { what: "/tags".into() },
+            r#""code":403,"error":"forbidden","message":"Forbidden: /tags","timestamp":9"#,
+        ),
+        (Rejection::Internal, r#""code":500,"error":"internal","message":"Internal service failure","timestamp":9"#),
+    ] {
+        check(&told(&rejection, None), &format!("{{{expected}}}"));
+    }
+    let named: Value = serde_json::from_slice(&told(&Rejection::NotFound, Some("cfg"))).unwrap();
+    assert_eq!(named["message"], "No shadow exists with name: 'dev-1~cfg'");
+}
+
+/// What a reader may not see is nowhere; what it sees nothing of still has a version.
+#[test]
+fn a_reader_sees_its_part_only() {
+    let document = shadow();
+    let sent = update(json!({"desired": {"mode": "eco"}, "tags": {"site": "secret"}}));
+    let reported = Projection::NONE.with(SectionName::Reported);
+    for (projection, tags, desired) in
+        [(Projection::ALL, true, true), (Projection::STATE, false, true), (reported, false, false)]
+    {
+        let messages = [
+            envelope::get_accepted(&document, projection, None),
+            envelope::update_documents(&document, &document, projection, None),
+            envelope::update_accepted(&sent, true, &document, projection, None),
+        ];
+        for message in messages {
+            let text = str::from_utf8(&message).unwrap();
+            assert_eq!((text.contains("tags"), text.contains("site")), (tags, tags), "{text}");
+            assert_eq!(text.contains("desired"), desired, "{text}");
+        }
+        assert_eq!(envelope::update_delta(&document, projection, None).is_some(), desired);
+    }
+    let get: Value = serde_json::from_slice(&envelope::get_accepted(&document, Projection::NONE, None)).unwrap();
+    assert_eq!((&get["state"], &get["metadata"], &get["version"]), (&json!({}), &json!({}), &json!(2)));
+}
+
+/// A deletion is a change like any other: its tombstone is what is left.
+#[test]
+fn a_deleted_shadow_counts_as_absent_before() {
+    let deleted = written(&[json!({"desired": {"a": 1}}), json!("delete")]);
+    let command = Command::Delete(Delete::default());
+    let refused = decide(&deleted, &command, &Arc::from("x"), Timestamp(3), &DocumentLimits::default());
+    assert_eq!(refused, Err(Rejection::NotFound));
+    let again = written(&[json!({"desired": {"a": 1}}), json!("delete"), json!({"desired": {"a": 1}})]);
+    let documents: Value =
+        serde_json::from_slice(&envelope::update_documents(&deleted, &again, Projection::ALL, None)).unwrap();
+    assert_eq!((&documents["previous"], &documents["current"]["version"]), (&Value::Null, &json!(3)));
+}

@@ -1,0 +1,8 @@
+//! Requests as bytes and envelopes as text.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod envelopes;
+mod reference;
+mod requests;
+mod speed;

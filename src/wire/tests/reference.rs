@@ -1,0 +1,64 @@
+//! The examples of `docs/protocol.md`, acted out: what it shows is what is read and written.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::{
+    auth::Projection,
+    shadow::{
+        Command, Decision, Delete, DeviceId, Document, DocumentLimits, Rejection, ShadowKey, Timestamp, Update,
+        Version, decide,
+    },
+    wire::{ClientToken, Dialect, envelope, parse_update},
+};
+
+const REFERENCE: &str = include_str!("../../../docs/protocol.md");
+
+fn decided(current: &Document, command: Command, by: &str, second: u64) -> Result<Document, Rejection> {
+    let now = Timestamp(1_790_000_000 + second);
+    match decide(current, &command, &Arc::from(by), now, &DocumentLimits::default())? {
+        Decision::Changed { document, .. } => Ok(document),
+        Decision::Unchanged => panic!("no change"),
+    }
+}
+
+fn parsed(payload: &str) -> (Update, Option<ClientToken>) {
+    let parsed = parse_update(payload.as_bytes(), Dialect::Native, &DocumentLimits::default()).unwrap();
+    (parsed.body, parsed.client_token)
+}
+
+#[test]
+fn its_examples_are_true() {
+    let examples: Vec<&str> =
+        REFERENCE.split("```json\n").skip(1).map(|part| part.split("```").next().unwrap()).collect();
+    let [boot, accepted, wish, delta, documents, conflict, get, deleted, refused] = examples[..] else {
+        panic!("{} examples", examples.len())
+    };
+    let check = |shown: &str, sent: &[u8]| {
+        let (shown, sent): (Value, Value) =
+            (serde_json::from_str(shown).unwrap(), serde_json::from_slice(sent).unwrap());
+        assert_eq!(shown, sent, "{sent:#}");
+    };
+    let (all, key) = (Projection::ALL, ShadowKey::classic(DeviceId::new("thermostat-1").unwrap()));
+
+    let (update, token) = parsed(boot);
+    let first = decided(&Document::absent(), Command::Update(update.clone()), "anonymous/thermostat-1", 0).unwrap();
+    check(accepted, &envelope::update_accepted(&update, true, &first, all, token.as_ref()));
+
+    let (update, _) = parsed(wish);
+    let second = decided(&first, Command::Update(update.clone()), "anonymous/app", 5).unwrap();
+    check(delta, &envelope::update_delta(&second, all, None).unwrap());
+    check(documents, &envelope::update_documents(&first, &second, all, None));
+    check(get, &envelope::get_accepted(&second, all, None));
+
+    let stale = decided(&second, Command::Update(update), "anonymous/thermostat-1", 9).unwrap_err();
+    check(conflict, &envelope::rejected(&stale, &key, Timestamp(1_790_000_009), ClientToken::new("report-2").as_ref()));
+
+    let third = decided(&second, Command::Delete(Delete::default()), "anonymous/app", 20).unwrap();
+    assert_eq!(third.version, Version(3));
+    check(deleted, &envelope::delete_accepted(&third, None));
+
+    let typo = parse_update(br#"{"state":{},"vresion":1}"#, Dialect::Native, &DocumentLimits::default()).unwrap_err();
+    check(refused, &envelope::rejected(&typo.rejection, &key, Timestamp(1_790_000_030), None));
+}

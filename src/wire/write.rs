@@ -1,0 +1,74 @@
+//! Writes JSON straight into a buffer.
+
+use serde::Serialize;
+
+use crate::shadow::canonical;
+
+/// Appends anything serde can write.
+pub(super) fn json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    serde_json::to_writer(out, value).expect("what is written here has text keys, and a Vec takes all");
+}
+
+/// An object that is being written, member after member.
+pub(super) struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+    is_empty: bool,
+}
+
+impl<'a> Object<'a> {
+    pub(super) fn open(out: &'a mut Vec<u8>) -> Self {
+        let start = out.len();
+        out.push(b'{');
+        Self { out, start, is_empty: true }
+    }
+
+    /// Starts a member; its value is to be written to what this returns.
+    pub(super) fn key(&mut self, key: &str) -> &mut Vec<u8> {
+        if !self.is_empty {
+            self.out.push(b',');
+        }
+        self.is_empty = false;
+        canonical::write_string(self.out, key);
+        self.out.push(b':');
+        self.out
+    }
+
+    /// Writes a whole member.
+    pub(super) fn member(&mut self, key: &str, value: &(impl Serialize + ?Sized)) {
+        json(self.key(key), value);
+    }
+
+    /// Writes a whole member that is a text.
+    pub(super) fn text(&mut self, key: &str, value: &str) {
+        canonical::write_string(self.key(key), value);
+    }
+
+    /// Starts a member that is an object.
+    pub(super) fn object(&mut self, key: &str) -> Object<'_> {
+        Object::open(self.key(key))
+    }
+
+    /// Writes a member with `write`, or nothing at all if that returns false.
+    pub(super) fn member_if(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>) -> bool) {
+        let (length, was_empty) = (self.out.len(), self.is_empty);
+        if !write(self.key(key)) {
+            self.out.truncate(length);
+            self.is_empty = was_empty;
+        }
+    }
+
+    pub(super) fn close(self) {
+        self.out.push(b'}');
+    }
+
+    /// Closes it if it has members, else takes it back; returns whether it has.
+    pub(super) fn close_unless_empty(self) -> bool {
+        if self.is_empty {
+            self.out.truncate(self.start);
+        } else {
+            self.out.push(b'}');
+        }
+        !self.is_empty
+    }
+}

@@ -1,0 +1,305 @@
+//! The configuration as an operator meets it: defaults, layers, and what each mistake is told.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::{fs, time::Duration};
+
+use tempfile::TempDir;
+use umbrad::config::{Arguments, Config, ConfigError, Limits, LogFormat, Place};
+
+/// Loads `text` as `umbra.toml`, or no file at all, under `variables`.
+fn load(text: Option<&str>, variables: &[(&str, &str)], bind: &[&str]) -> Result<Config, ConfigError> {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("umbra.toml");
+    if let Some(text) = text {
+        fs::write(&path, text).unwrap();
+    }
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let arguments = Arguments { store: None, bind: bind.iter().map(|bind| (*bind).to_owned()).collect() };
+    Config::load(text.map(|_| path.as_path()), variables, &arguments)
+}
+
+/// What the operator is told, with the file's folder taken off.
+fn told(result: Result<Config, ConfigError>) -> String {
+    match result {
+        Ok(_) => "accepted".to_owned(),
+        Err(error) => {
+            let folder = match &error.place {
+                Place::File(path, _) => format!("{}/", path.parent().unwrap().display()),
+                Place::Named(_) | Place::Default => String::new(),
+            };
+            error.to_string().replace(&folder, "")
+        }
+    }
+}
+
+#[test]
+fn the_defaults_are_those_of_the_protocol() {
+    let config = load(None, &[], &[]).unwrap();
+    assert_eq!(config, Config::default());
+    let limits = &config.limits;
+    let table = [
+        (limits.document_bytes_max, 8192),
+        (limits.tags_bytes_max, 8192),
+        (limits.leaves_max, 1024),
+        (limits.depth_max, 8),
+        (limits.path_tombstones_max, 256),
+        (limits.shadow_names_max, 100),
+        (limits.packet_bytes_max, 131_072),
+        (limits.topic_bytes_max, 512),
+        (limits.filters_per_subscribe_max, 64),
+        (limits.filters_per_session_max, 256),
+        (limits.requests_in_flight_max, 64),
+        (limits.requests_per_second as usize, 20),
+        (limits.requests_burst as usize, 40),
+        (limits.publishes_per_second as usize, 100),
+        (limits.outbox_bytes_max, 262_144),
+        (usize::from(limits.receive_maximum.get()), 64),
+    ];
+    for (row, (given, expected)) in table.into_iter().enumerate() {
+        assert_eq!(given, expected, "row {row}");
+    }
+    assert_eq!(limits.document(), umbrad::shadow::DocumentLimits::default());
+    assert_eq!(limits.keep_alive_max, Duration::from_secs(65_535), "as long as a client asks");
+    assert_eq!(config.store.journal_bytes_max, 4 << 30);
+    assert_eq!(config.store.journal_age_max, Duration::from_secs(7 * 86_400));
+    assert_eq!(config.store.free_disk_min, 256 << 20);
+    assert!(config.store.quick_repair);
+}
+
+#[test]
+fn the_shipped_listener_is_loopback() {
+    let listeners = Config::default().listeners;
+    assert_eq!(listeners.iter().map(|listener| listener.bind.to_string()).collect::<Vec<_>>(), ["127.0.0.1:1883"]);
+}
+
+#[test]
+fn the_shipped_file_can_be_given_as_it_is() {
+    assert_eq!(load(Some(include_str!("../broker.toml")), &[], &[]).unwrap(), Config::default());
+}
+
+#[test]
+fn a_file_need_only_hold_what_it_changes() {
+    let text = "[limits]\ndepth_max = 12\n[log]\nformat = \"json\"\n[[listener]]\nbind = \"[::1]:0\"\n";
+    let config = load(Some(text), &[], &[]).unwrap();
+    let default = Config::default();
+    assert_eq!(config.limits, Limits { depth_max: 12, ..default.limits });
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.log.filter, default.log.filter);
+    assert_eq!(config.store, default.store);
+    let [listener] = config.listeners.as_slice() else { unreachable!("{:?}", config.listeners) };
+    assert_eq!(listener.bind.to_string(), "[::1]:0");
+    assert_eq!(listener.connect_timeout, Duration::from_secs(10), "left out, so as shipped");
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
+    let text = "[store]\npath = \"file.redb\"\ncache_bytes = 1_048_576\n[[listener]]\nname = \"a\"\n[[listener]]\nname = \"b\"\nbind = \"127.0.0.1:0\"\n";
+    let variables = [
+        ("UMBRA__STORE__PATH", "007"),
+        ("UMBRA__STORE__QUICK_REPAIR", "false"),
+        ("UMBRA__LIMITS__DEPTH_MAX", "9"),
+        ("UMBRA__LIMITS__PACKET_BYTES_MAX", "65536"),
+        ("UMBRA__LISTENER__1__BIND", "127.0.0.1:7"),
+        ("UMBRA__ALLOW_ANONYMOUS_ANYWHERE", "true"),
+        ("UMBRA_TEST_PYTHON", "not a key"),
+        ("PATH", "/bin"),
+    ];
+    let config = load(Some(text), &variables, &[]).unwrap();
+    assert_eq!(config.store.path.to_str(), Some("007"));
+    assert_eq!(config.store.cache_bytes, 1 << 20);
+    assert!(!config.store.quick_repair);
+    assert_eq!((config.limits.depth_max, config.limits.packet_bytes_max), (9, 65_536));
+    let binds = config.listeners.iter().map(|listener| (listener.name.as_str(), listener.bind.port()));
+    assert_eq!(binds.collect::<Vec<_>>(), [("a", 1883), ("b", 7)]);
+
+    let arguments = Arguments { store: Some("argument.redb".into()), bind: Vec::new() };
+    let variable = ("UMBRA__STORE__PATH".to_owned(), "variable.redb".to_owned());
+    assert_eq!(Config::load(None, [variable], &arguments).unwrap().store.path.to_str(), Some("argument.redb"));
+
+    let config = load(Some(text), &variables, &["127.0.0.1:9", "0.0.0.0:10"]).unwrap();
+    let binds = config.listeners.iter().map(|listener| (listener.name.as_str(), listener.bind.port()));
+    assert_eq!(binds.collect::<Vec<_>>(), [("127.0.0.1:9", 9), ("0.0.0.0:10", 10)]);
+}
+
+#[test]
+fn mistakes_in_a_file_are_told_with_their_line() {
+    // the file, what is told after its name
+    let table = [
+        // keys
+        ("depht_max = 1", ":1: 'depht_max' is not a known key; did you mean 'limits.depth_max'?"),
+        ("[limits]\n\ndepht_max = 1", ":3: 'limits.depht_max' is not a known key; did you mean 'limits.depth_max'?"),
+        ("[store]\ndepth_max = 1", ":2: 'store.depth_max' is not a known key; did you mean 'limits.depth_max'?"),
+        ("# c\nstore.pth = \"x\"", ":2: 'store.pth' is not a known key; did you mean 'store.path'?"),
+        ("store = { path = \"x\",\n\n nonsense = 1 }", ":3: 'store.nonsense' is not a known key"),
+        ("\n[limit]\ndepth_max = 1", ":2: 'limit' is not a known key; did you mean 'limits'?"),
+        ("[[listener]]\n[[listener]]\nadress = 1", ":3: 'listener[1].adress' is not a known key"),
+        ("[a]\n\"b.c\" = 1", ":1: 'a' is not a known key"),
+        ("[limits]\ndepth = 1", ":2: 'limits.depth' is not a known key; did you mean 'limits.depth_max'?"),
+        // types
+        ("[limits]\ndepth_max = \"8\"", ":2: 'limits.depth_max' must be a whole number, not \"8\""),
+        ("[limits]\ndepth_max = 8.0", ":2: 'limits.depth_max' must be a whole number, not 8"),
+        ("[limits]\ndepth_max = -1", ":2: 'limits.depth_max' must be a whole number, not -1"),
+        ("[limits]\ndepth_max = [8]", ":2: 'limits.depth_max' must be a whole number, not a list"),
+        ("[store.path]", ":1: 'store.path' must be text, not a section"),
+        ("[store]\npath = 5", ":2: 'store.path' must be text, not 5"),
+        ("[store]\nquick_repair = 1", ":2: 'store.quick_repair' must be true or false, not 1"),
+        (
+            "[store]\nfree_disk_min = \"256 MB\"",
+            ":2: 'store.free_disk_min' must be a size such as \"256 MiB\", not \"256 MB\"",
+        ),
+        (
+            "[store]\n\njournal_age_max = 7",
+            ":3: 'store.journal_age_max' must be a duration such as \"10s\" or \"7d\", not 7",
+        ),
+        ("[[listener]]\n[[listener]]\n\nname = 4", ":4: 'listener[1].name' must be text, not 4"),
+        ("limits = 5", ":1: 'limits' must be a section, [limits]"),
+        ("[listener]\nname = \"x\"", ":1: 'listener' must be sections, each [[listener]]"),
+        ("listener = [1]", ":1: 'listener' must be sections, each [[listener]]"),
+        ("[[limits]]\ndepth_max = 1", ":1: 'limits' must be a section, [limits]"),
+        (
+            "[limits]\ndepth_max = 9_999_999_999_999_999_999",
+            ":2: 'limits.depth_max' is 9999999999999999999, which is beyond any range",
+        ),
+        // ranges
+        ("[limits]\ndepth_max = 65", ":2: 'limits.depth_max' is 65, but must be 1 to 64"),
+        ("[limits]\ndepth_max = 0", ":2: 'limits.depth_max' is 0, but must be 1 to 64"),
+        (
+            "[limits]\ndocument_bytes_max = \"2 MiB\"",
+            ":2: 'limits.document_bytes_max' is 2 MiB, but must be 64 B to 1 MiB",
+        ),
+        ("[limits]\nreceive_maximum = 65536", ":2: 'limits.receive_maximum' is 65536, but must be 1 to 65535"),
+        ("[store]\njournal_age_max = \"10s\"", ":2: 'store.journal_age_max' is 10s, but must be 1m to 3650d"),
+        ("[[listener]]\nconnect_timeout = \"1h\"", ":2: 'listener[0].connect_timeout' is 1h, but must be 100ms to 5m"),
+        ("[limits]\nkeep_alive_max = \"90500ms\"", ":2: 'limits.keep_alive_max' is 90500ms, but must be whole seconds"),
+        // choices and forms
+        ("[log]\nformat = \"xml\"", ":2: 'log.format' is \"xml\", but must be \"human\" or \"json\""),
+        (
+            "[log]\nlevel = \"inof\"",
+            ":2: 'log.level' is \"inof\", but must be off, error, warn, info, debug or trace, or a list such as \
+             \"info,umbrad::store=debug\"",
+        ),
+        (
+            "[[listener]]\nanonymous_role = \"root\"",
+            ":2: 'listener[0].anonymous_role' is \"root\", but must be \"admin\"",
+        ),
+        (
+            "[[listener]]\nbind = \"localhost\"",
+            ":2: 'listener[0].bind' is \"localhost\", but must be an IP address and a port, such as 127.0.0.1:1883",
+        ),
+        ("[store]\npath = \"\"", ":2: 'store.path' is empty"),
+        // rules between values
+        (
+            "[limits]\npacket_bytes_max = \"16 KiB\"",
+            ":2: 'limits.packet_bytes_max' is 16 KiB, but must be at least 20 KiB: document_bytes_max, tags_bytes_max \
+             and 4 KiB around them",
+        ),
+        (
+            "[limits]\ndocument_bytes_max = \"256 KiB\"",
+            ": 'limits.packet_bytes_max' is 128 KiB, but must be at least 268 KiB: document_bytes_max, tags_bytes_max \
+             and 4 KiB around them",
+        ),
+        (
+            "[limits]\nsessions_max = 10",
+            ":2: 'limits.sessions_max' is 10, but must be at least connections_max, 100000",
+        ),
+        ("listener = []", ":1: 'listener' is there 0 times, but must be 1 to 16 times"),
+        (
+            "[[listener]]\nbind = \"127.0.0.1:1\"\n[[listener]]",
+            ":3: 'listener[1].name' is \"local\", as that of another listener",
+        ),
+        (
+            "[[listener]]\n[[listener]]\nname = \"b\"",
+            ":2: 'listener[1].bind' is 127.0.0.1:1883, as that of another listener",
+        ),
+        (
+            "[[listener]]\nname = \"lan\"\nbind = \"0.0.0.0:1883\"",
+            ":3: 'listener[0].bind' is 0.0.0.0:1883, where anybody may connect anonymously; bind it to a loopback \
+             address, or set allow_anonymous_anywhere = true",
+        ),
+        ("allow_anonymous_anywhere = true\n[[listener]]\nbind = \"0.0.0.0:1883\"", "accepted"),
+        ("[[listener]]\nanonymous = false\nbind = \"[::]:1883\"", "accepted"),
+        ("[[listener]]\nbind = \"[::ffff:127.0.0.1]:0\"", "accepted"),
+        // no TOML
+        ("[limits\n", ":1: is not TOML: unclosed table, expected `]`"),
+        ("[limits]\ndepth_max = 1\ndepth_max = 2", ":3: is not TOML: duplicate key"),
+    ];
+    for (text, expected) in table {
+        let expected = match expected {
+            "accepted" => expected.to_owned(),
+            _ => format!("umbra.toml{expected}"),
+        };
+        assert_eq!(told(load(Some(text), &[], &[])), expected, "{text}");
+    }
+}
+
+type Mistake = (&'static [(&'static str, &'static str)], &'static [&'static str], &'static str);
+
+#[test]
+fn mistakes_elsewhere_name_the_variable_or_the_argument() {
+    // variables, --bind, what is told
+    let table: [Mistake; 12] = [
+        (
+            &[("UMBRA__LIMITS__DEPHT_MAX", "1")],
+            &[],
+            "UMBRA__LIMITS__DEPHT_MAX: 'limits.depht_max' is not a known key; did you mean 'limits.depth_max'?",
+        ),
+        (&[("UMBRA__LIMITS", "1")], &[], "UMBRA__LIMITS: 'limits' is not a known key"),
+        (&[("UMBRA__", "1")], &[], "UMBRA__: '' is not a known key"),
+        (&[("UMBRA__A__B__C__D", "1")], &[], "UMBRA__A__B__C__D: 'a.b.c.d' is not a known key"),
+        (&[("UMBRA__LISTENER__BIND", "1")], &[], "UMBRA__LISTENER__BIND: 'listener.bind' is not a known key"),
+        (
+            &[("UMBRA__LIMITS__0__DEPTH_MAX", "1")],
+            &[],
+            "UMBRA__LIMITS__0__DEPTH_MAX: 'limits[0].depth_max' is not a known key",
+        ),
+        (
+            &[("UMBRA__LISTENER__1__BIND", "127.0.0.1:1")],
+            &[],
+            "UMBRA__LISTENER__1__BIND: 'listener[1].bind' names none of the 1 sections [[listener]], numbered from 0",
+        ),
+        (
+            &[("UMBRA__LISTENER__00__BIND", "127.0.0.1:1")],
+            &[],
+            "UMBRA__LISTENER__00__BIND: 'listener[00].bind' names none of the 1 sections [[listener]], numbered from 0",
+        ),
+        (
+            &[("UMBRA__LIMITS__DEPTH_MAX", "deep")],
+            &[],
+            "UMBRA__LIMITS__DEPTH_MAX: 'limits.depth_max' must be a whole number, not \"deep\"",
+        ),
+        (
+            &[("UMBRA__LIMITS__DEPTH_MAX", "65")],
+            &[],
+            "UMBRA__LIMITS__DEPTH_MAX: 'limits.depth_max' is 65, but must be 1 to 64",
+        ),
+        (
+            &[("UMBRA__LISTENER__0__BIND", "127.0.0.1:1")],
+            &["nowhere"],
+            "--bind: 'listener[0].bind' is \"nowhere\", but must be an IP address and a port, such as 127.0.0.1:1883",
+        ),
+        (
+            &[],
+            &["127.0.0.1:1", "192.0.2.1:1883"],
+            "--bind: 'listener[1].bind' is 192.0.2.1:1883, where anybody may connect anonymously; bind it to a \
+             loopback address, or set allow_anonymous_anywhere = true",
+        ),
+    ];
+    for (variables, bind, expected) in table {
+        assert_eq!(told(load(None, variables, bind)), expected, "{variables:?} {bind:?}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let folder = TempDir::new().unwrap();
+    let missing = folder.path().join("absent.toml");
+    let binary = folder.path().join("binary.toml");
+    fs::write(&binary, [0xff, 0xfe]).unwrap();
+    for (path, expected) in [
+        (&missing, "absent.toml: cannot be read: No such file or directory (os error 2)"),
+        (&binary, "binary.toml: cannot be read: stream did not contain valid UTF-8"),
+    ] {
+        assert_eq!(told(Config::load(Some(path), [], &Arguments::default())), expected);
+    }
+}

@@ -1,0 +1,222 @@
+//! The server as a child process, with a store, a port and a log of its own.
+//!
+//! `bind` has port 0; the server prints `listening <name> <address>` to standard output once it accepts connections.
+//! `UMBRA_TEST_BINARY` names another program to test in its place, such as an installed release.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{DEADLINE, eventually};
+
+/// What a test sets besides the address and the store; lines of the sections of `broker.toml`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setup {
+    pub listener: &'static str,
+    pub limits: &'static str,
+    pub store: &'static str,
+}
+
+/// Quotas that no test reaches: races and loads set this and say so.
+pub const UNLIMITED: Setup = Setup {
+    listener: "",
+    limits: "requests_per_second = 1_000_000\nrequests_burst = 1_000_000\nrequests_in_flight_max = 65_536\n\
+             publishes_per_second = 10_000_000",
+    store: "",
+};
+
+/// A running server; dropped, it is killed and its directory removed.
+pub struct Server {
+    pub address: SocketAddr,
+    child: Child,
+    setup: Setup,
+    directory: TempDir,
+}
+
+/// How a server ended, or why it did not start.
+#[derive(Debug)]
+pub struct Exit {
+    pub status: ExitStatus,
+    /// What it wrote to standard output and standard error.
+    pub log: String,
+}
+
+impl Server {
+    /// Starts a server with the defaults.
+    pub fn start() -> Self {
+        Self::with(Setup::default())
+    }
+
+    /// Starts a server with a new store.
+    pub fn with(setup: Setup) -> Self {
+        Self::within(tempfile::tempdir().expect("a temporary directory"), setup)
+            .unwrap_or_else(|(exit, _)| panic!("the server did not start: {exit:?}"))
+    }
+
+    /// Starts a server on the store in `directory`.
+    pub fn within(directory: TempDir, setup: Setup) -> Result<Self, (Exit, TempDir)> {
+        match launch(directory.path(), setup) {
+            Ok((child, address)) => Ok(Self { address, child, setup, directory }),
+            Err(exit) => Err((exit, directory)),
+        }
+    }
+
+    /// Tries to start a second server on the same store; it must end by itself.
+    pub fn second(&self) -> Exit {
+        match launch(self.directory.path(), self.setup) {
+            Ok((mut child, _)) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("two servers run on one store")
+            }
+            Err(exit) => exit,
+        }
+    }
+
+    /// Where the store, the configuration and the logs are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// What the server wrote since it was started last.
+    pub fn log(&self) -> String {
+        read_log(self.directory.path())
+    }
+
+    /// Asks the server to end with SIGTERM: it must, with exit code 0.
+    pub fn stop(&mut self) -> Exit {
+        kill_process(self.pid(), Signal::TERM).expect("the server is running");
+        let status = eventually("the server to end after SIGTERM", || self.child.try_wait().expect("a child"));
+        let exit = Exit { status, log: self.log() };
+        assert_eq!(exit.status.code(), Some(0), "{}", exit.log);
+        assert!(!exit.log.contains("panicked"), "{}", exit.log);
+        exit
+    }
+
+    /// Ends the server with SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the server is running");
+        self.child.wait().expect("a child");
+    }
+
+    /// Starts a server on the store of this one, which has ended.
+    pub fn restart(&mut self) {
+        let launched = launch(self.directory.path(), self.setup);
+        (self.child, self.address) = launched.unwrap_or_else(|exit| panic!("the server did not start again: {exit:?}"));
+    }
+
+    /// Stops the server and gives its directory.
+    pub fn into_directory(mut self) -> TempDir {
+        self.stop();
+        let other = tempfile::tempdir().expect("a temporary directory");
+        std::mem::replace(&mut self.directory, other)
+    }
+
+    /// Fails if the server has ended or has written of a panic.
+    pub fn assert_alive(&mut self) {
+        let ended = self.child.try_wait().expect("a child");
+        let log = self.log();
+        assert!(ended.is_none(), "the server ended with {ended:?}: {log}");
+        assert!(!log.contains("panicked"), "{log}");
+    }
+
+    /// Resident memory of the server, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(path).expect("the server is running");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a running process has VmRSS");
+        let kib: u64 = line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("VmRSS is in kB");
+        kib * 1024
+    }
+
+    /// File descriptors the server has open.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the server is running").count()
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("the server's log:\n{}", self.log());
+        }
+    }
+}
+
+/// The file the server keeps shadows in.
+pub fn store_path(directory: &Path) -> PathBuf {
+    directory.join("umbra.redb")
+}
+
+/// Starts `umbrad serve` on `directory` and waits until it listens.
+fn launch(directory: &Path, setup: Setup) -> Result<(Child, SocketAddr), Exit> {
+    let Setup { listener, limits, store } = setup;
+    let path = store_path(directory);
+    let config = format!(
+        "[[listener]]\nname = \"test\"\nbind = \"127.0.0.1:0\"\n{listener}\n\
+         [store]\npath = {path:?}\n{store}\n[limits]\n{limits}\n"
+    );
+    let file = directory.join("broker.toml");
+    fs::write(&file, config).expect("a writable directory");
+    let log = fs::File::create(directory.join("stderr")).expect("a writable directory");
+    fs::write(directory.join("stdout"), "").expect("a writable directory");
+
+    let binary = std::env::var_os("UMBRA_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_umbrad").into());
+    let mut child = Command::new(binary)
+        .arg("serve")
+        .arg("--config")
+        .arg(&file)
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .expect("the server's binary is built");
+
+    let output = child.stdout.take().expect("standard output is piped");
+    let (listening, heard) = mpsc::channel();
+    let copy = directory.join("stdout");
+    // Reads to the end, so that the server never waits for a full pipe; it ends with the server.
+    thread::spawn(move || {
+        let mut written = String::new();
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if let Some(address) = line.strip_prefix("listening test ") {
+                let _ = listening.send(address.parse().expect("an address and a port"));
+            }
+            written.push_str(&line);
+            written.push('\n');
+            let _ = fs::write(&copy, &written);
+        }
+    });
+    match heard.recv_timeout(*DEADLINE) {
+        Ok(address) => Ok((child, address)),
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            let status = eventually("the server to end", || child.try_wait().expect("a child"));
+            Err(Exit { status, log: read_log(directory) })
+        }
+        Err(mpsc::RecvTimeoutError::Timeout) => {
+            let _ = child.kill();
+            panic!("no `listening test` line: {}", read_log(directory))
+        }
+    }
+}
+
+fn read_log(directory: &Path) -> String {
+    let part = |name| String::from_utf8_lossy(&fs::read(directory.join(name)).unwrap_or_default()).into_owned();
+    part("stdout") + &part("stderr")
+}

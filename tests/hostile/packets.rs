@@ -1,0 +1,208 @@
+//! Packets that have brought brokers down.
+
+use crate::{
+    bystander::Bystander,
+    harness::{
+        client::Client,
+        packet::Packet,
+        server::{Server, Setup},
+        wire::{self, BOTH, Connect, Properties, Publish, V4, V5},
+    },
+};
+
+/// A client id with a slash, connected twice, killed a listener for everybody.
+#[test]
+fn a_client_id_with_a_slash_twice() {
+    let mut server = Server::start();
+    let mut bystander = Bystander::new(&server);
+    for protocol in BOTH {
+        for id in ["a/b", "#", "+/+", "$share/x", "../..", "é", "%s%n", "\u{10FFFF}"] {
+            let mut first = Client::connect(&server, protocol, id);
+            let mut second = Client::connect(&server, protocol, id);
+            assert_eq!(first.closed(), (protocol == V5).then_some(0x8E), "{id}");
+            second.ping();
+        }
+        bystander.check(&mut server);
+    }
+}
+
+/// A topic that begins with a character of two bytes killed a router.
+#[test]
+fn a_topic_that_begins_beyond_ascii() {
+    let mut server = Server::start();
+    let mut bystander = Bystander::new(&server);
+    let topics = ["é", "état/1", "ü/ö", "日本/温度", "\u{10FFFF}/x", "/", "//", "a//b", " ", "$", "$/x", "$é/x"];
+    for protocol in BOTH {
+        let mut watcher = Client::connect(&server, V5, "watcher");
+        let filters: Vec<_> = topics.iter().map(|topic| (*topic, 1)).collect();
+        watcher.subscribe(&filters);
+        let mut client = Client::connect(&server, protocol, "client");
+        for topic in topics.iter().filter(|topic| !topic.starts_with('$')) {
+            client.publish(topic, "x", 1);
+            assert_eq!(watcher.message().topic, *topic);
+        }
+        for topic in ["$", "$/x", "$é/x"] {
+            client.publish(topic, "x", 1);
+        }
+        bystander.check(&mut server);
+    }
+}
+
+/// What only a server sends panicked a codec.
+#[test]
+fn packets_that_only_a_server_sends() {
+    let mut server = Server::start();
+    let mut bystander = Bystander::new(&server);
+    let connack = wire::frame(0x20, &[0, 0, 0]);
+    let unsuback = wire::frame(0xB0, &[0, 1, 0, 0]);
+    for packet in [connack, unsuback, wire::frame(0x20, &[0, 0]), wire::frame(0x90, &[0, 1, 0]), wire::frame(0xD0, &[])]
+    {
+        for protocol in BOTH {
+            let mut client = Client::connect(&server, protocol, "client");
+            client.send(&packet);
+            let reason = client.closed();
+            assert!(matches!(reason, None | Some(0x81 | 0x82)), "{packet:02x?}: {reason:02x?}");
+            assert_eq!(reason.is_some(), protocol == V5, "{packet:02x?}");
+            let mut first = Client::open(&server, protocol);
+            first.send(&packet);
+            first.discard_until_closed();
+        }
+    }
+    bystander.check(&mut server);
+}
+
+/// Property sections that end too early or too late, in every packet that has one.
+#[test]
+fn truncated_properties() {
+    let mut server = Server::start();
+    let mut bystander = Bystander::new(&server);
+    let broken: [&[u8]; 10] = [
+        &[5],
+        &[0x80],
+        &[0xFF, 0xFF, 0xFF, 0xFF, 0x01],
+        &[0xFF, 0xFF, 0xFF, 0x7F],
+        &[1, 0x26],
+        &[2, 0x26, 0],
+        &[3, 0x1F, 0, 9],
+        &[4, 0x11, 0, 0, 0],
+        &[1, 0xFF],
+        &[3, 0x09, 0xFF, 0xFF],
+    ];
+    let around = |properties: &[u8]| {
+        let id = [0, 1];
+        [
+            wire::frame(0x30, &[&wire::string("t"), properties].concat()),
+            wire::frame(0x32, &[&wire::string("t"), &id[..], properties].concat()),
+            wire::frame(0x40, &[&id[..], &[0], properties].concat()),
+            wire::frame(0x62, &[&id[..], &[0], properties].concat()),
+            wire::frame(0x82, &[&id[..], properties].concat()),
+            wire::frame(0xA2, &[&id[..], properties].concat()),
+            wire::frame(0xE0, &[&[0], properties].concat()),
+        ]
+    };
+    let mut tried = 0;
+    for properties in broken {
+        for packet in around(properties) {
+            let mut client = Client::connect(&server, V5, "client");
+            client.send(&packet);
+            let reason = client.closed();
+            assert!(matches!(reason, Some(0x81 | 0x82)), "{packet:02x?}: {reason:02x?}");
+            tried += 1;
+        }
+        let mut client = Client::open(&server, V5);
+        client.send(wire::frame(0x10, &[&wire::string("MQTT"), &[5, 2, 0, 0][..], properties].concat()));
+        client.discard_until_closed();
+    }
+    bystander.check(&mut server);
+    println!("{tried} packets with broken properties");
+}
+
+/// 256 MB are announced: the connection ends at the header, and nothing is set aside for the rest.
+#[test]
+fn a_remaining_length_of_256_mb() {
+    let mut server = Server::start();
+    let mut bystander = Bystander::new(&server);
+    let before = server.resident_bytes();
+    for protocol in BOTH {
+        for first in [0x30, 0x82, 0x40, 0xE0] {
+            let mut clients: Vec<_> =
+                (0..20).map(|number| Client::connect(&server, protocol, &format!("huge-{number}"))).collect();
+            for client in &mut clients {
+                client.send([first, 0xFF, 0xFF, 0xFF, 0x7F]);
+            }
+            for client in &mut clients {
+                let reason = client.closed();
+                assert!(
+                    matches!((protocol, reason), (V4, None) | (V5, Some(0x81 | 0x95))),
+                    "{first:#x}: {reason:02x?}"
+                );
+            }
+        }
+        let mut client = Client::open(&server, protocol);
+        client.send([0x10, 0xFF, 0xFF, 0xFF, 0x7F]);
+        client.discard_until_closed();
+    }
+    let grown = server.resident_bytes().saturating_sub(before);
+    assert!(grown < 64 << 20, "grew by {grown} bytes");
+    bystander.check(&mut server);
+    println!("grew by {} KiB", grown / 1024);
+}
+
+/// Aliases, identifiers and filters, as many as there can be.
+#[test]
+fn as_many_as_there_can_be() {
+    let mut server = Server::with(crate::harness::server::UNLIMITED);
+    let mut bystander = Bystander::new(&server);
+    // Every QoS 2 identifier, never released: the receive maximum ends it.
+    let mut client = Client::connect(&server, V5, "identifiers");
+    for id in 1..=u16::MAX {
+        if client.try_send(Publish::new("held", "x").encode(V5, 2, id)).is_err() {
+            break;
+        }
+    }
+    assert!(matches!(client.closed(), None | Some(0x93)));
+    // 3.1.1 has no maximum to be told; the server may bound it as it likes.
+    let mut client = Client::connect(&server, V4, "identifiers");
+    for id in 1..=2_000 {
+        if client.try_send(Publish::new("held", "x").encode(V4, 2, id)).is_err() {
+            break;
+        }
+    }
+    let _ = client.try_send(wire::DISCONNECT);
+    client.discard_until_closed();
+    // Filters of many levels, and more of them than a session may have.
+    let mut client = Client::connect(&server, V5, "filters");
+    let deep = "+/".repeat(255) + "#";
+    let mut granted = 0;
+    for number in 0..1_000 {
+        let filter = format!("f/{number}");
+        let codes = client.subscribe_with(&[(&filter, 1)], &Properties::none());
+        granted += usize::from(codes[0] < 0x80);
+    }
+    assert!(granted <= 256, "{granted} filters in a session");
+    let mut client = Client::connect(&server, V5, "deep");
+    client.subscribe_with(&[(&deep, 0)], &Properties::none());
+    client.publish(&"a/".repeat(255), "x", 1);
+    client.ping();
+    bystander.check(&mut server);
+    println!("{granted} of 1,000 filters granted");
+}
+
+/// Sessions nobody comes back for, by the thousand.
+#[test]
+fn abandoned_sessions() {
+    let limits = "connections_max = 50\nsessions_max = 50";
+    let mut server = Server::with(Setup { limits, ..Setup::default() });
+    let mut bystander = Bystander::new(&server);
+    let mut refused = 0;
+    for number in 0..200 {
+        let mut client = Client::open(&server, V5);
+        let sent = client.try_send(Connect::persistent(V5, &format!("abandoned-{number}")).encode());
+        let taken = sent.is_ok() && matches!(client.try_recv(), Some(Packet::ConnAck { code: 0, .. }));
+        refused += usize::from(!taken);
+    }
+    assert!(refused >= 200 - 50, "{refused} of 200 were refused");
+    // There is no room for a newcomer either, but those that are there go on.
+    bystander.check_connection(&mut server);
+    println!("{refused} of 200 sessions were refused");
+}

@@ -1,0 +1,226 @@
+//! The limits the two sides tell each other: receive maximum, packet size, topic aliases.
+
+use crate::harness::{
+    client::Client,
+    packet::Packet,
+    server::{Server, Setup},
+    wire::{self, BOTH, Connect, Properties, Protocol, Publish, V5, Value, prop},
+};
+
+const SMALL: Setup = Setup {
+    listener: "",
+    limits: "receive_maximum = 4\ntopic_alias_max = 3\npacket_bytes_max = \"24 KiB\"",
+    store: "",
+};
+
+#[test]
+fn the_server_tells_its_limits() {
+    let server = Server::with(SMALL);
+    let (_, answer) = Client::connect_as(&server, &Connect::new(V5, "asks"));
+    let told = |id| answer.properties.number(id);
+    assert_eq!(told(prop::RECEIVE_MAXIMUM), Some(4));
+    assert_eq!(told(prop::TOPIC_ALIAS_MAXIMUM), Some(3));
+    assert_eq!(told(prop::MAXIMUM_PACKET_SIZE), Some(24 * 1024));
+}
+
+/// What is asked for, beyond what is given: the server says what it gives.
+#[test]
+fn the_server_tells_what_it_gives_less_of() {
+    let server =
+        Server::with(Setup { limits: "session_expiry_max = \"1h\"\nkeep_alive_max = \"30s\"", ..Setup::default() });
+    let ask = |keep_alive: u16, expiry: u32| {
+        let connect =
+            Connect::new(V5, "asks").keep_alive(keep_alive).property(prop::SESSION_EXPIRY, Value::Four(expiry));
+        let (client, answer) = Client::connect_as(&server, &connect);
+        client.disconnect();
+        (answer.properties.number(prop::SERVER_KEEP_ALIVE), answer.properties.number(prop::SESSION_EXPIRY))
+    };
+    assert_eq!(ask(60, 7_200), (Some(30), Some(3_600)));
+    assert_eq!(ask(0, u32::MAX), (Some(30), Some(3_600)));
+    assert_eq!(ask(30, 3_600), (None, None));
+    assert_eq!(ask(1, 0), (None, None));
+}
+
+/// A QoS 2 message is under way until PUBCOMP, so one more than the maximum is one too many.
+#[test]
+fn a_client_may_not_exceed_the_servers_receive_maximum() {
+    let server = Server::with(SMALL);
+    let (mut client, answer) = Client::connect_as(&server, &Connect::new(V5, "greedy"));
+    let maximum = answer.properties.number(prop::RECEIVE_MAXIMUM).unwrap_or(65_535) as u16;
+    for id in 1..=maximum {
+        client.send(Publish::new("in/t", "held").encode(V5, 2, id));
+        assert!(client.pubrec(id).code < 0x80);
+    }
+    client.ping();
+    client.send(Publish::new("in/t", "too many").encode(V5, 2, maximum + 1));
+    assert_eq!(client.closed(), Some(0x93));
+}
+
+#[test]
+fn the_server_keeps_to_the_clients_receive_maximum() {
+    let server = Server::start();
+    let two = Connect::new(V5, "receiver").property(prop::RECEIVE_MAXIMUM, Value::Two(2));
+    let (mut receiver, _) = Client::connect_as(&server, &two);
+    receiver.subscribe(&[("out/#", 2)]);
+    let mut sender = Client::connect(&server, V5, "sender");
+    for number in 1..=6 {
+        sender.publish("out/t", number.to_string(), 1 + number % 2);
+    }
+    let mut held: Vec<_> = (0..2).map(|_| receiver.peek_message()).collect();
+    for expected in 1..=6 {
+        // Nothing more comes while two are under way.
+        receiver.send(wire::PINGREQ);
+        assert_eq!(receiver.recv(), Packet::PingResp);
+        let message = held.remove(0);
+        assert_eq!(message.text(), expected.to_string());
+        receiver.acknowledge(&message);
+        if expected <= 4 {
+            held.push(receiver.peek_message());
+        }
+    }
+    // QoS 0 does not count.
+    sender.publish("out/t", "free", 0);
+    assert_eq!(receiver.message().text(), "free");
+}
+
+#[test]
+fn a_packet_above_the_servers_maximum_ends_the_connection() {
+    let server = Server::with(SMALL);
+    for protocol in BOTH {
+        let mut client = Client::connect(&server, protocol, "large");
+        // Told from the header; the rest need not come.
+        client.send(&Publish::new("large/t", vec![b'x'; 24 * 1024]).encode(protocol, 0, 0)[..64]);
+        assert_eq!(client.closed(), (protocol == V5).then_some(0x95), "{protocol:?}");
+    }
+    let mut client = Client::connect(&server, V5, "fits");
+    client.subscribe(&[("fits", 0)]);
+    client.publish("fits", vec![b'x'; 24 * 1024 - 16], 1);
+    assert_eq!(client.message().payload.len(), 24 * 1024 - 16);
+}
+
+/// [MQTT-3.1.2-25]: what is too large for a subscriber is not sent to it, as if it had been.
+#[test]
+fn a_message_above_the_clients_maximum_is_left_out() {
+    let server = Server::start();
+    let hundred = Connect::new(V5, "small").property(prop::MAXIMUM_PACKET_SIZE, Value::Four(100));
+    let (mut small, _) = Client::connect_as(&server, &hundred);
+    let mut other = Client::connect(&server, V5, "other");
+    for client in [&mut small, &mut other] {
+        client.subscribe(&[("size/#", 1)]);
+    }
+    for qos in [0, 1] {
+        other.publish("size/t", vec![b'x'; 101], qos);
+    }
+    other.publish("size/t", "small", 1);
+    assert_eq!(small.message().text(), "small");
+    assert_eq!(other.message().payload.len(), 101);
+    assert_eq!(other.message().payload.len(), 101);
+    small.ping();
+}
+
+/// [MQTT-3.4.2-2]: a reason string that would make a packet too large for the client is left out; the reason stays.
+#[test]
+fn a_reason_string_above_the_clients_maximum_is_left_out() {
+    let server = Server::start();
+    let small = Connect::new(V5, "small").property(prop::MAXIMUM_PACKET_SIZE, Value::Four(24));
+    let (mut client, _) = Client::connect_as(&server, &small);
+    let ack = client.publish_message(&Publish::new("shadow/small/update", r#"{"state": {}, "version": 7}"#), 1);
+    assert_eq!((ack.code, ack.properties.text(prop::REASON_STRING)), (0x83, None));
+    client.ping();
+}
+
+fn aliased(topic: &str, payload: &str, alias: u16) -> Vec<u8> {
+    Publish::new(topic, payload).property(prop::TOPIC_ALIAS, Value::Two(alias)).encode(V5, 0, 0)
+}
+
+#[test]
+fn an_alias_stands_for_its_topic() {
+    let server = Server::with(SMALL);
+    let mut receiver = Client::connect(&server, V5, "receiver");
+    receiver.subscribe(&[("alias/#", 0)]);
+    let mut sender = Client::connect(&server, V5, "sender");
+    sender.send(aliased("alias/a", "1", 1));
+    sender.send(aliased("alias/b", "2", 3));
+    sender.send(aliased("", "3", 1));
+    sender.send(aliased("", "4", 3));
+    sender.send(aliased("alias/c", "5", 1));
+    sender.send(aliased("", "6", 1));
+    let expected = [("a", "1"), ("b", "2"), ("a", "3"), ("b", "4"), ("c", "5"), ("c", "6")];
+    for (topic, payload) in expected {
+        let message = receiver.message();
+        assert_eq!((message.topic, &*message.payload), (format!("alias/{topic}"), payload.as_bytes()));
+        // [MQTT-3.3.2-10]: this receiver allows none.
+        assert_eq!(message.properties.number(prop::TOPIC_ALIAS), None);
+    }
+}
+
+#[test]
+fn a_bad_alias_ends_the_connection() {
+    let server = Server::with(SMALL);
+    // An alias out of range, one never set, one of an earlier connection, and no topic at all.
+    let rows = [
+        aliased("t", "", 0),
+        aliased("t", "", 4),
+        aliased("", "", 2),
+        aliased("", "", 1),
+        Publish::new("", "").encode(V5, 0, 0),
+    ];
+    let mut earlier = Client::connect(&server, V5, "bad");
+    earlier.send(aliased("t", "", 1));
+    earlier.ping();
+    for bytes in rows {
+        let mut client = Client::connect(&server, V5, "bad");
+        client.send(&bytes);
+        let reason = client.closed();
+        assert!(matches!(reason, Some(0x81 | 0x82 | 0x94)), "{bytes:02x?}: {reason:02x?}");
+    }
+}
+
+/// Above its rate a client is read more slowly, but it is read: a server once set the time to go on only after it had
+/// gone to sleep for good.
+#[test]
+fn a_client_above_its_rate_is_slowed_not_stopped() {
+    let limits = "publishes_per_second = 200";
+    let server = Server::with(Setup { limits, ..Setup::default() });
+    for protocol in BOTH {
+        let mut client = Client::connect(&server, protocol, "hasty");
+        client.subscribe(&[("rate/t", 0)]);
+        let frames: Vec<u8> =
+            (0..500).flat_map(|number| Publish::new("rate/t", number.to_string()).encode(protocol, 0, 0)).collect();
+        client.send(frames);
+        for number in 0..500 {
+            assert_eq!(client.message().text(), number.to_string());
+        }
+        client.ping();
+    }
+}
+
+/// More filters than a SUBSCRIBE may hold are refused, those within are granted.
+#[test]
+fn filters_above_the_maximum_are_refused() {
+    let server = Server::with(Setup {
+        limits: "filters_per_subscribe_max = 5\nfilters_per_session_max = 8",
+        ..Setup::default()
+    });
+    for protocol in BOTH {
+        let mut client = Client::connect(&server, protocol, "many");
+        let subscribe = |client: &mut Client, names: std::ops::Range<u32>| {
+            let filters: Vec<String> = names.map(|name| format!("many/{name}")).collect();
+            let filters: Vec<_> = filters.iter().map(|filter| (&**filter, 0)).collect();
+            client.subscribe_with(&filters, &Properties::none())
+        };
+        let refused = if protocol == V5 { 0x97 } else { 0x80 };
+        assert_eq!(subscribe(&mut client, 0..7), [0, 0, 0, 0, 0, refused, refused], "{protocol:?}");
+        assert_eq!(subscribe(&mut client, 10..15), [0, 0, 0, refused, refused], "{protocol:?}");
+        // Those it has may be renewed.
+        assert_eq!(subscribe(&mut client, 0..3), [0, 0, 0], "{protocol:?}");
+        assert_eq!(refused_before_unsubscribing(&mut client, protocol), 0);
+    }
+}
+
+/// Gives one filter back and takes another in its place; the code for that one.
+fn refused_before_unsubscribing(client: &mut Client, protocol: Protocol) -> u8 {
+    let codes = client.unsubscribe(&["many/0"]);
+    assert_eq!(codes, if protocol == V5 { vec![0] } else { vec![] });
+    client.subscribe_with(&[("many/new", 0)], &Properties::none())[0]
+}

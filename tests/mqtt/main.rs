@@ -1,0 +1,16 @@
+//! The MQTT door as any client sees it, both versions of the protocol, byte by byte.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod connections;
+mod expiry;
+mod limits;
+mod qos;
+mod retained;
+mod sessions;
+mod shared;
+mod subscriptions;
+mod wills;

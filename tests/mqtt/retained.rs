@@ -1,0 +1,180 @@
+//! Retained messages.
+
+use crate::harness::{
+    client::Client,
+    packet::Message,
+    server::{Server, Setup},
+    wire::{BOTH, Connect, Properties, Publish, V4, V5},
+};
+
+/// SUBSCRIBE options of MQTT 5.
+const AS_PUBLISHED: u8 = 0x08;
+const IF_NEW: u8 = 0x10;
+const NEVER: u8 = 0x20;
+
+fn retain(client: &mut Client, topic: &str, payload: &str, qos: u8) {
+    assert!(client.publish_message(&Publish::new(topic, payload).retain(), qos).code < 0x80);
+}
+
+/// What the subscription brings at once: all that comes before a marker on a topic of its own.
+fn brought(client: &mut Client, sender: &mut Client, filter: &str, options: u8) -> Vec<Message> {
+    client.subscribe(&[("marker", 1)]);
+    client.subscribe_with(&[(filter, options)], &Properties::none());
+    sender.publish("marker", "", 1);
+    let mut messages = Vec::new();
+    loop {
+        let message = client.message();
+        if message.topic == "marker" {
+            return messages;
+        }
+        messages.push(message);
+    }
+}
+
+fn payloads(messages: &[Message]) -> Vec<&str> {
+    let mut payloads: Vec<_> = messages.iter().map(Message::text).collect();
+    payloads.sort_unstable();
+    payloads
+}
+
+#[test]
+fn the_last_retained_message_comes_with_the_subscription() {
+    let server = Server::start();
+    for protocol in BOTH {
+        let mut sender = Client::connect(&server, protocol, "sender");
+        for (topic, payload, qos) in [("r/a", "old", 0), ("r/a", "a", 0), ("r/b", "b", 1), ("r/c/d", "d", 2)] {
+            retain(&mut sender, topic, payload, qos);
+        }
+        for (filter, options, expected) in [
+            ("r/a", 2, vec!["a"]),
+            ("r/+", 2, vec!["a", "b"]),
+            ("r/#", 1, vec!["a", "b", "d"]),
+            ("r/c", 1, vec![]),
+            ("+/c/#", 0, vec!["d"]),
+            ("#", 2, vec!["a", "b", "d"]),
+        ] {
+            let mut client = Client::connect(&server, protocol, "late");
+            let messages = brought(&mut client, &mut sender, filter, options);
+            assert_eq!(payloads(&messages), expected, "{filter}");
+            for message in messages {
+                assert!(message.retain, "{message:?}");
+                let published = ["a", "b", "d"].iter().position(|name| *name == message.text()).unwrap();
+                assert_eq!(usize::from(message.qos), published.min(usize::from(options)), "{message:?}");
+            }
+            client.disconnect();
+        }
+        clear(&mut sender, &["r/a", "r/b", "r/c/d"]);
+    }
+}
+
+fn clear(sender: &mut Client, topics: &[&str]) {
+    topics.iter().for_each(|topic| retain(sender, topic, "", 1));
+}
+
+#[test]
+fn an_empty_payload_clears() {
+    let server = Server::start();
+    for protocol in BOTH {
+        let mut sender = Client::connect(&server, protocol, "sender");
+        let mut live = Client::connect(&server, protocol, "live");
+        live.subscribe(&[("clear/t", 1)]);
+        retain(&mut sender, "clear/t", "kept", 1);
+        // Without the flag nothing is kept and nothing cleared.
+        sender.publish("clear/t", "passing", 1);
+        sender.publish("clear/t", "", 1);
+        let mut late = Client::connect(&server, protocol, "late");
+        assert_eq!(payloads(&brought(&mut late, &mut sender, "clear/t", 1)), ["kept"]);
+        clear(&mut sender, &["clear/t"]);
+        let mut later = Client::connect(&server, protocol, "later");
+        assert!(brought(&mut later, &mut sender, "clear/t", 1).is_empty());
+        // The one that was there saw all of it as it happened, without the flag [MQTT-3.3.1-9].
+        let seen: Vec<_> = (0..4).map(|_| live.message()).map(|m| (m.text().to_owned(), m.retain)).collect();
+        assert_eq!(seen, ["kept", "passing", "", ""].map(|payload| (payload.to_owned(), false)));
+    }
+}
+
+#[test]
+fn retain_handling_and_retain_as_published() {
+    let server = Server::start();
+    let mut sender = Client::connect(&server, V5, "sender");
+    retain(&mut sender, "h/t", "kept", 1);
+    let mut client = Client::connect(&server, V5, "client");
+    let rows = [
+        (NEVER, 0, "handling 2 never sends"),
+        (IF_NEW, 0, "handling 1, but the subscription exists"),
+        (0, 1, "handling 0 sends"),
+        (0, 1, "handling 0 sends every time"),
+    ];
+    for (options, count, what) in rows {
+        assert_eq!(brought(&mut client, &mut sender, "h/t", 1 | options).len(), count, "{what}");
+    }
+    client.unsubscribe(&["h/t"]);
+    assert_eq!(brought(&mut client, &mut sender, "h/t", 1 | IF_NEW).len(), 1, "handling 1, new");
+    client.unsubscribe(&["h/t"]);
+
+    for (options, flag) in [(0, false), (AS_PUBLISHED, true)] {
+        client.subscribe_with(&[("h/t", 1 | NEVER | options)], &Properties::none());
+        retain(&mut sender, "h/t", "again", 1);
+        assert_eq!(client.message().retain, flag, "options {options:#04x}");
+        sender.publish("h/t", "plain", 1);
+        assert!(!client.message().retain);
+    }
+}
+
+/// One more than there may be is not kept; it reaches those that are there all the same.
+#[test]
+fn retained_messages_are_bounded() {
+    let limits = "retained_messages_max = 10";
+    let server = Server::with(Setup { limits, ..Setup::default() });
+    let mut sender = Client::connect(&server, V5, "sender");
+    let mut live = Client::connect(&server, V5, "live");
+    live.subscribe(&[("many/#", 1)]);
+    for number in 0..20 {
+        sender.publish_message(&Publish::new(&format!("many/{number}"), "x").retain(), 1);
+        assert_eq!(live.message().topic, format!("many/{number}"));
+    }
+    // Those that are kept may be replaced, and cleared to make room.
+    retain(&mut sender, "many/3", "new", 1);
+    let mut late = Client::connect(&server, V4, "late");
+    let kept = brought(&mut late, &mut sender, "many/#", 1);
+    assert_eq!(kept.len(), 10, "{kept:?}");
+    assert!(kept.iter().any(|message| message.text() == "new"));
+    clear(&mut sender, &["many/3"]);
+    retain(&mut sender, "many/19", "now", 1);
+    let mut later = Client::connect(&server, V4, "later");
+    assert!(brought(&mut later, &mut sender, "many/19", 1).iter().any(|message| message.text() == "now"));
+}
+
+/// A resumed session is no new subscription: its retained messages were sent long ago.
+#[test]
+fn resuming_brings_no_retained_messages() {
+    let server = Server::start();
+    for protocol in BOTH {
+        let mut sender = Client::connect(&server, V4, "sender");
+        retain(&mut sender, "res/t", "kept", 1);
+        let connect = Connect::persistent(protocol, &format!("resumes-{protocol:?}"));
+        let (mut client, _) = Client::connect_as(&server, &connect);
+        client.subscribe(&[("res/#", 1)]);
+        assert_eq!(client.message().text(), "kept");
+        client.disconnect();
+        let (mut client, _) = Client::connect_as(&server, &connect);
+        sender.publish("res/t", "live", 1);
+        assert_eq!(client.message().text(), "live");
+    }
+}
+
+#[test]
+fn wildcards_do_not_select_topics_that_begin_with_a_dollar() {
+    let server = Server::start();
+    let mut sender = Client::connect(&server, V5, "sender");
+    for filter in ["#", "+/t", "+/#"] {
+        let mut client = Client::connect(&server, V5, "wild");
+        client.subscribe(&[(filter, 1)]);
+        sender.publish("$other/t", "hidden", 0);
+        sender.publish_message(&Publish::new("$other/t", "hidden").retain(), 1);
+        sender.publish("plain/t", "seen", 1);
+        let message = client.message();
+        assert_eq!((&*message.topic, message.text()), ("plain/t", "seen"), "{filter}");
+        assert!(brought(&mut client, &mut sender, filter, 1).is_empty(), "{filter}");
+    }
+}

@@ -1,0 +1,101 @@
+//! Shared subscriptions.
+
+use crate::harness::{
+    client::Client,
+    packet::Packet,
+    server::{Server, UNLIMITED},
+    wire::{self, BOTH, Properties, Publish, V4, V5},
+};
+
+#[test]
+fn a_group_gets_each_message_once() {
+    let server = Server::with(UNLIMITED);
+    for qos in [0, 1] {
+        let mut members: Vec<Client> = BOTH
+            .iter()
+            .chain(&[V5])
+            .enumerate()
+            .map(|(n, p)| Client::connect(&server, *p, &format!("member-{n}")))
+            .collect();
+        for member in &mut members {
+            member.subscribe(&[("$share/group/work/#", qos), ("end", 1)]);
+        }
+        let mut alone = Client::connect(&server, V5, "alone");
+        alone.subscribe(&[("work/#", qos)]);
+        let mut sender = Client::connect(&server, V4, "sender");
+        for number in 0..300 {
+            sender.publish("work/t", number.to_string(), qos);
+            assert_eq!(alone.message().text(), number.to_string(), "one outside the group gets all");
+        }
+        sender.publish("end", "", 1);
+        let shares = members.iter_mut().map(until_end).collect::<Vec<_>>();
+        let mut all: Vec<u32> = shares.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..300).collect::<Vec<_>>(), "each message to one member");
+        assert!(shares.iter().all(|share| !share.is_empty()), "every member works: {shares:?}");
+        println!("QoS {qos}: 300 messages as {:?}", shares.iter().map(Vec::len).collect::<Vec<_>>());
+    }
+}
+
+fn until_end(client: &mut Client) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    loop {
+        let message = client.message();
+        if message.topic == "end" {
+            return numbers;
+        }
+        numbers.push(message.text().parse().unwrap());
+    }
+}
+
+#[test]
+fn groups_are_independent_and_a_member_may_leave() {
+    let server = Server::start();
+    let mut first = Client::connect(&server, V5, "first");
+    let mut second = Client::connect(&server, V4, "second");
+    let mut other = Client::connect(&server, V5, "other");
+    first.subscribe(&[("$share/a/g/+", 1)]);
+    second.subscribe(&[("$share/a/g/+", 1), ("end", 1)]);
+    other.subscribe(&[("$share/b/g/+", 1)]);
+    first.disconnect();
+    let mut sender = Client::connect(&server, V5, "sender");
+    for number in 0..10 {
+        sender.publish("g/t", number.to_string(), 1);
+    }
+    sender.publish("end", "", 1);
+    assert_eq!(until_end(&mut second), (0..10).collect::<Vec<_>>(), "the one that is left gets all");
+    assert_eq!(other.messages(10).last().unwrap().1, "9", "another group gets all, too");
+    second.unsubscribe(&["$share/a/g/+"]);
+    sender.publish("g/t", "10", 1);
+    sender.publish("end", "", 1);
+    assert!(until_end(&mut second).is_empty());
+}
+
+#[test]
+fn a_shared_subscription_brings_no_retained_messages() {
+    let server = Server::start();
+    let mut sender = Client::connect(&server, V5, "sender");
+    sender.publish_message(&Publish::new("kept/t", "kept").retain(), 1);
+    let mut member = Client::connect(&server, V5, "member");
+    member.subscribe(&[("$share/g/kept/#", 1)]);
+    sender.publish("kept/t", "live", 1);
+    assert_eq!(member.message().text(), "live");
+}
+
+#[test]
+fn malformed_shared_filters_are_refused() {
+    let server = Server::start();
+    for filter in ["$share/", "$share/g", "$share/g/", "$share//t", "$share/g+/t", "$share/#/t"] {
+        let mut client = Client::connect(&server, V5, "client");
+        client.send(wire::subscribe(V5, 1, &[(filter, 0)], &Properties::none()));
+        match client.try_recv() {
+            Some(Packet::SubAck { codes, .. }) => assert_eq!(codes, [0x8F], "{filter}"),
+            Some(Packet::Disconnect { code, .. }) => assert!(matches!(code, 0x81 | 0x82 | 0x8F), "{filter}: {code:#x}"),
+            other => panic!("{filter}: {other:?}"),
+        }
+    }
+    // [MQTT-3.8.3-4]: no-local and shared do not go together.
+    let mut client = Client::connect(&server, V5, "client");
+    client.send(wire::subscribe(V5, 1, &[("$share/g/t", 0x04)], &Properties::none()));
+    assert_eq!(client.closed(), Some(0x82));
+}

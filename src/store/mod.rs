@@ -14,6 +14,7 @@ mod backlog;
 mod batch;
 mod cache;
 mod codec;
+mod commit;
 mod database;
 mod disk;
 mod entry;

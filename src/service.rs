@@ -142,14 +142,20 @@ impl Service {
         self.store.reserve(bytes).await.map(Permit).map_err(rejection)
     }
 
+    /// The newest committed document of `key` if it is in memory.
+    #[must_use]
+    pub fn cached(&self, key: &ShadowKey) -> Option<Held> {
+        self.store.cached(key)
+    }
+
     /// The newest committed document of `key`.
     ///
     /// # Errors
     ///
     /// [`Rejection::Internal`] if it cannot be read; the log says why.
     pub async fn read(&self, key: &ShadowKey) -> Result<Held, Rejection> {
-        if let Some(read) = self.store.cached(key) {
-            return Ok(read);
+        if let Some(held) = self.cached(key) {
+            return Ok(held);
         }
         let key = key.clone();
         self.blocking(move |store| store.read(&key)).await

@@ -185,5 +185,5 @@ fn verdict(rejection: &Rejection, key: &ShadowKey) -> Verdict {
     } else if let Some(detail) = rejection.detail() {
         text = format!("{text}: {detail}");
     }
-    Verdict { reason, reason_string: Some(text.into()) }
+    Verdict { reason, reason_string: Some(text.into()), unknown: *rejection == Rejection::OutcomeUnknown }
 }

@@ -20,6 +20,7 @@ use crate::{
     store::{
         cache::DocumentCache,
         database::{Database, Failure},
+        disk::FreeDisk,
         entry::{Entry, JOURNAL, Seq},
         error::StoreError,
         health::Health,
@@ -46,6 +47,8 @@ pub(super) struct Shared {
     pub(super) fresh: RwLock<BTreeSet<ShadowKey>>,
     /// The newest entry whose document is published. The writer moves it, after publishing.
     pub(super) head: AtomicU64,
+    /// Asked by the writer before each batch, and by whoever asks for the health.
+    pub(super) disk: Mutex<FreeDisk>,
     /// As of the last commit. The writer sets it.
     pub(super) health: Mutex<Health>,
     /// What every shadow is before its first write.

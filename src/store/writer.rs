@@ -21,7 +21,6 @@ use crate::{
         backlog::Backlog,
         batch::{Batch, Bench, Job, Outcome},
         database::CommitFailure,
-        disk::FreeDisk,
         entry::Seq,
         health::State,
         names::NameCounts,
@@ -50,7 +49,6 @@ pub(super) struct Writer<C> {
     pub(super) room: Arc<Semaphore>,
     pub(super) clock: Box<dyn Fn() -> Timestamp + Send>,
     pub(super) tell: Box<dyn FnMut(Vec<Outcome<C>>) + Send>,
-    pub(super) disk: FreeDisk,
     pub(super) progress: Progress,
     pub(super) backlog: Backlog,
     pub(super) names: NameCounts,
@@ -133,7 +131,7 @@ impl<C> Writer<C> {
                 "the store stopped after a failed write; restart the service".to_owned(),
             ));
         }
-        let low = self.disk.low(Instant::now());
+        let low = self.shared.disk.lock().low(Instant::now());
         self.state = low.map_or(State::Writable, State::DiskLow);
         low.map(|low| {
             let (free, needed) = (low.free, low.needed);

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 
 use crate::{
+    auth::Projection,
     mqtt::{
         events::{self, Events},
         message::Message,
@@ -96,7 +97,7 @@ impl Request {
 
     /// Refuses the request.
     pub(super) fn reject(self, rejection: &Rejection, now: Timestamp) {
-        let payload = wire::rejected(rejection, &self.key, now, self.client_token.as_ref());
+        let payload = wire::rejected(rejection, &self.key, now, Projection::ALL, self.client_token.as_ref());
         self.events.reply(&self.key, self.operation.rejected(), &payload, self.session_id());
         let verdict = verdict(rejection, &self.key);
         self.answer(payload, verdict);

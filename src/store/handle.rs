@@ -25,7 +25,7 @@ use crate::{
         health::{Health, State},
         names::NameCounts,
         options::{COMMAND_OVERHEAD_BYTES, StoreOptions},
-        reader::{History, Listed, Page, Shared},
+        reader::{History, Listed, Page, Past, Shared},
         record::{Held, RecordEncoder},
         recovery,
         retention::Retention,
@@ -192,6 +192,12 @@ impl<C: Send + 'static> Store<C> {
     /// As [`Store::read`].
     pub fn history(&self, key: &ShadowKey, before: Option<Version>, limit: usize) -> Result<History, StoreError> {
         self.inner.shared.history(key, before, limit)
+    }
+
+    /// A way to look back from documents, which does not keep the store open.
+    #[must_use]
+    pub fn past(&self) -> Past {
+        Past(Arc::clone(&self.inner.shared))
     }
 
     /// The newest entry. Documents read from now on are at least as new.

@@ -41,5 +41,5 @@ pub use error::StoreError;
 pub use handle::{Permit, Store, open};
 pub use health::{Health, State};
 pub use options::{COMMAND_OVERHEAD_BYTES, StoreOptions};
-pub use reader::{History, HistoryEnd, Listed, Page};
+pub use reader::{History, HistoryEnd, Listed, Page, Past};
 pub use record::Held;

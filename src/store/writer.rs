@@ -141,7 +141,8 @@ impl<C> Writer<C> {
 
     fn refuse(&mut self, jobs: Vec<Job<C>>, refusal: &Rejection) {
         self.report();
-        let outcomes: Vec<_> = jobs.into_iter().map(|job| Outcome { job, result: Err(refusal.clone()) }).collect();
+        let outcomes: Vec<_> =
+            jobs.into_iter().map(|job| Outcome { job, result: Err(refusal.clone()), against: None }).collect();
         if !outcomes.is_empty() {
             (self.tell)(outcomes);
         }

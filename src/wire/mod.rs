@@ -11,6 +11,7 @@ mod dialect;
 mod envelope;
 mod fields;
 mod metadata;
+mod refusal;
 mod request;
 mod strict;
 #[cfg(test)]

@@ -237,7 +237,8 @@ impl Permit {
         let Submission { key, command, principal, client, requester } = submission;
         let by = principal.name().clone();
         let job = Job { key, command, by, client, context: requester };
-        if let Err(Job { key, command, client, context: requester, .. }) = self.0.send(job) {
+        if let Err(job) = self.0.send(job) {
+            let Job { key, command, client, context: requester, .. } = *job;
             let submission = Submission { key, command, principal, client, requester };
             submission.refuse(unavailable(), Clock::system().now());
         }

@@ -55,7 +55,9 @@ impl Document {
         }
         next.floor = next.floor.max(tombstone::evict(&mut next.tombstones, tombstones_max));
         let touched = Touched::default();
-        next.take(|name| edited(self.section(name), name, changes, |change, there| target(change, there, stamp, &touched)));
+        next.take(|name| {
+            edited(self.section(name), name, changes, |change, there| target(change, there, stamp, &touched))
+        });
         next
     }
 

@@ -16,12 +16,7 @@ use crate::shadow::{
 };
 
 /// Appends what `update` changes in its section `name`, which holds `current`.
-pub(crate) fn changes_of_section(
-    name: SectionName,
-    current: &Members,
-    update: &Update,
-    changes: &mut Vec<Change>,
-) {
+pub(crate) fn changes_of_section(name: SectionName, current: &Members, update: &Update, changes: &mut Vec<Change>) {
     let mut diff = Diff { section: name, keys: Vec::new(), touches: update.touches, changes };
     match update.section(name) {
         SectionPatch::Keep => {}

@@ -254,9 +254,9 @@ impl<C> Permit<C> {
     /// # Errors
     ///
     /// The job itself, untouched, if the store was closed meanwhile.
-    pub fn send(self, job: Job<C>) -> Result<(), Job<C>> {
+    pub fn send(self, job: Job<C>) -> Result<(), Box<Job<C>>> {
         self.queue.send(Message::Job(Box::new(job), self.room)).map_err(|unsent| match unsent.0 {
-            Message::Job(job, _) => *job,
+            Message::Job(job, _) => job,
             Message::Close => unreachable!("a job was sent"),
         })
     }

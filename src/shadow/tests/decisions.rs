@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{after, decided, pointer, state, thermostat, update, written};
 use crate::shadow::{
-    Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Preconditions, Rejection, Stamp, Timestamp, Update,
-    Version, command::EtagCondition, decide, tree::Node,
+    Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Preconditions, Rejection, Stamp, Timestamp,
+    Update, Version, command::EtagCondition, decide, tree::Node,
 };
 
 fn command(state: &Value, replace: bool) -> Command {
@@ -347,7 +347,7 @@ fn the_etag_is_that_of_the_canonical_state() {
 #[test]
 fn what_is_sent_again_may_be_touched() {
     let before = json!({"desired": {"a": 1, "b": {"c": [1], "d": {}, "e": 2}}, "reported": {"a": 1}});
-    let document = written(&[before.clone()]);
+    let document = written(std::slice::from_ref(&before));
     // what is sent, the paths that are told
     for (sent, touched) in [
         (json!({}), &[][..]),

@@ -7,8 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{after, decided, naive, object, state, update};
 use crate::shadow::{
-    Change, Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Former, Pointer, Section, Stamp,
-    Update,
+    Change, Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Former, Pointer, Section, Stamp, Update,
     pointer::SectionName,
 };
 

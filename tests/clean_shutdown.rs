@@ -82,11 +82,9 @@ fn write_until_closed(mut client: Client, number: usize, started: &Meeting, stop
     promised
 }
 
-/// After a clean stop the log tells of a start that had nothing to replay.
+/// The log tells when a start reads the journal again; the crash tests see to it that it does.
 fn assert_nothing_to_replay(log: &str) {
-    let line = log.lines().find(|line| line.to_lowercase().contains("replay"));
-    let line = line.unwrap_or_else(|| panic!("no word about replaying: {log}")).to_lowercase();
-    assert!(line.contains("nothing to replay") || line.contains("0 "), "{line}");
+    assert!(!log.contains("the journal again"), "{log}");
 }
 
 #[test]
@@ -117,9 +115,10 @@ fn without_token(mut document: Value) -> Value {
     document
 }
 
+/// None of them is waited for: not the one that has not said who it is either, though it would have minutes to do so.
 #[test]
 fn a_stop_with_every_kind_of_client() {
-    let mut server = Server::start();
+    let mut server = Server::with(Setup { listener: "connect_timeout = \"5m\"", ..Setup::default() });
     let mut clients: Vec<Client> = Vec::new();
     for protocol in BOTH {
         let connect = Connect::persistent(protocol, &format!("persistent-{protocol:?}"));

@@ -18,7 +18,7 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 
-/// 320 MB of plain messages towards four clients that read nothing, and one that reads all.
+/// 320 MB of plain messages towards four clients that read nothing: the writers finish all the same.
 #[test]
 fn plain_messages_towards_clients_that_never_read() {
     const WRITERS: usize = 4;

@@ -17,22 +17,34 @@ use crate::{
         connection::Connection,
         packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
         sessions::{Refusal, SessionKey},
+        tls::Proof,
         transport::{Transport, Turn},
     },
     quota::Meter,
 };
 
-/// Serves a client on `stream` from its CONNECT to its end. `timeout` bounds the time until its CONNECT is whole.
-pub(super) async fn serve<S>(stream: S, peer: SocketAddr, broker: Arc<Broker>, timeout: Duration)
+/// What is known of a client before it has said anything.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Who its certificate says it is.
+    pub proof: Proof,
+    /// Whether it may come without proof.
+    pub anonymous: bool,
+}
+
+/// Serves a client on `stream` from its CONNECT to its end. Its CONNECT must be whole by `deadline`.
+pub(super) async fn serve<S>(stream: S, peer: Peer, broker: Arc<Broker>, deadline: Instant)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut transport = Transport::new(stream);
-    let connect = match tokio::time::timeout(timeout, read_connect(&mut transport, &broker)).await {
+    let connect = match tokio::time::timeout_at(deadline.into(), read_connect(&mut transport, &broker)).await {
         Ok(Some(connect)) => connect,
         Ok(None) => return,
         Err(_) => {
-            tracing::debug!(%peer, "no CONNECT in time"); // [MQTT-3.1.4-1]
+            tracing::debug!(peer = %peer.address, "no CONNECT in time"); // [MQTT-3.1.4-1]
             return;
         }
     };
@@ -68,7 +80,7 @@ where
 /// Finds or makes the client's session and says CONNACK. `None`: it was refused.
 async fn establish<S>(
     mut transport: Transport<S>,
-    peer: SocketAddr,
+    peer: Peer,
     mut connect: Connect,
     broker: Arc<Broker>,
 ) -> Option<Connection<S>>
@@ -81,7 +93,16 @@ where
     }
     let assigned = connect.client_id.is_empty().then(|| broker.unique_client_id());
     let client_id = assigned.as_deref().unwrap_or(&connect.client_id);
-    let access = Access::admin(Principal::anonymous(client_id));
+    let access = match peer.proof {
+        Proof::Certificate(principal) => Access::admin(principal),
+        Proof::None if peer.anonymous => Access::admin(Principal::anonymous(client_id)),
+        Proof::None | Proof::Unusable => {
+            tracing::debug!(peer = %peer.address, proof = ?peer.proof, "refused: nobody that is known");
+            let text = "this listener takes no clients that it does not know";
+            refuse(&mut transport, connect.protocol, Reason::NOT_AUTHORIZED, text).await;
+            return None;
+        }
+    };
     let key = SessionKey { principal: access.principal().clone(), client_id: client_id.into() };
 
     let attached = broker.sessions.attach(&key, connect.clean_start, || broker.new_session(&access));
@@ -115,7 +136,7 @@ where
     if let Some(replaced) = attached.replaced.take() {
         broker.dispose(replaced).await;
     }
-    tracing::debug!(%peer, client = client_id, protocol = ?connect.protocol, present = attached.present, "connected");
+    tracing::debug!(peer = %peer.address, client = client_id, protocol = ?connect.protocol, present = attached.present, "connected");
 
     let keep_alive = broker.limits.keep_alive(connect.keep_alive);
     let connack = ConnAck {

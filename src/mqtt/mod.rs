@@ -1,6 +1,6 @@
 //! The door: everything between a socket and a typed shadow command.
 //!
-//! In the order of a packet's way in: `listener` accepts, `handshake` takes the CONNECT and finds the session in
+//! In the order of a packet's way in: `listener` accepts, `tls` unlocks, `handshake` takes the CONNECT and finds the session in
 //! `sessions`, `connection` moves packets between its `transport`, the `codec` and the `session` (the MQTT state
 //! machine, without I/O, over `inflight`), `dispatch` carries out what they ask for, and `request` answers those to a
 //! shadow. On the way out: `events` tells what a decided command changed, in the `shapes` of both dialects, `router` finds the subscribers of a topic,
@@ -29,6 +29,7 @@ pub mod session;
 pub mod sessions;
 pub mod shadow_topic;
 mod shapes;
+mod tls;
 pub mod topic;
 mod transport;
 pub mod violation;

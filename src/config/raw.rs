@@ -40,6 +40,9 @@ pub(super) struct RawListener {
     pub(super) anonymous_role: Text,
     pub(super) connections_max: Count,
     pub(super) connect_timeout: Period,
+    pub(super) tls_certificate: Text,
+    pub(super) tls_key: Text,
+    pub(super) tls_client_ca: Text,
 }
 
 #[derive(Debug, Deserialize)]

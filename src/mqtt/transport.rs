@@ -23,6 +23,8 @@ pub(super) struct Transport<S> {
     pub input: BytesMut,
     output: Vec<u8>,
     sent: usize,
+    /// Whether the stream may hold back some of what it took, as TLS does until it is flushed.
+    unflushed: bool,
 }
 
 /// What [`Transport::turn`] waited for.
@@ -39,7 +41,7 @@ pub(super) enum Turn {
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// Takes `stream` with nothing read or written.
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, input: BytesMut::new(), output: Vec::new(), sent: 0 }
+        Self { stream, input: BytesMut::new(), output: Vec::new(), sent: 0, unflushed: false }
     }
 
     /// Where to append what is to be sent.
@@ -68,8 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     ///
     /// Those of the stream.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
-        poll_fn(|context| self.poll_send(context)).await?;
-        poll_fn(|context| Pin::new(&mut self.stream).poll_flush(context)).await
+        poll_fn(|context| self.poll_send(context)).await
     }
 
     /// Sends all output and then the end of the stream.
@@ -83,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     }
 
     fn poll_turn(&mut self, context: &mut Context<'_>, may_read: bool) -> Poll<io::Result<Turn>> {
-        if self.unsent() > 0 && self.poll_send(context)?.is_ready() {
+        if (self.unsent() > 0 || self.unflushed) && self.poll_send(context)?.is_ready() {
             return Poll::Ready(Ok(Turn::Flushed));
         }
         if !may_read {
@@ -104,13 +105,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         while let Some(unsent) = self.output.get(self.sent..).filter(|unsent| !unsent.is_empty()) {
             match ready!(Pin::new(&mut self.stream).poll_write(context, unsent))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.sent += count,
+                count => {
+                    self.sent += count;
+                    self.unflushed = true;
+                }
             }
         }
         self.sent = 0;
         self.output.clear();
         if self.output.capacity() > OUTPUT_KEPT_BYTES {
             self.output = Vec::new();
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+            self.unflushed = false;
         }
         Poll::Ready(Ok(()))
     }

@@ -46,7 +46,9 @@ pub fn parse_update(payload: &[u8], dialect: Dialect, limits: &DocumentLimits) -
         let preconditions = fields::preconditions(&members)?;
         let replace = fields::replace(&members)?;
         let state = members.remove("state").ok_or(Rejection::MissingState)?;
-        let update = Update { preconditions, replace, ..patches(state, dialect)? };
+        // Over AWS every update takes a version. PROTOCOL section 3.
+        let touches = dialect == Dialect::Aws;
+        let update = Update { preconditions, replace, touches, ..patches(state, dialect)? };
         match null_in {
             Some(key) => Err(Rejection::InvalidNode { key }),
             None => Ok(update),

@@ -73,6 +73,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         poll_fn(|context| self.poll_send(context)).await
     }
 
+    /// Sends what the stream takes without waiting.
+    ///
+    /// # Errors
+    ///
+    /// Those of the stream.
+    pub(super) async fn send_some(&mut self) -> io::Result<()> {
+        poll_fn(|context| match self.poll_send(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
+        })
+        .await
+    }
+
     /// Sends all output and then the end of the stream.
     ///
     /// # Errors
@@ -101,9 +114,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         })
     }
 
+    /// Lets go of what was sent, once that is most of what is held: a peer that never takes all there is must not make
+    /// the output grow.
+    fn forget_sent(&mut self) {
+        if self.sent > self.unsent() {
+            self.output.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(unsent) = self.output.get(self.sent..).filter(|unsent| !unsent.is_empty()) {
-            match ready!(Pin::new(&mut self.stream).poll_write(context, unsent))? {
+            let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(context, unsent) else {
+                self.forget_sent();
+                return Poll::Pending;
+            };
+            match written? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => {
                     self.sent += count;
@@ -130,3 +156,28 @@ thread_local! {
 
 const SCRATCH_BYTES: usize = 64 * 1024;
 const OUTPUT_KEPT_BYTES: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    /// A peer that always left something unsent made the output grow by all that was sent to it.
+    #[tokio::test]
+    async fn output_that_was_sent_is_let_go_of() {
+        let (near, mut far) = tokio::io::duplex(1000);
+        let mut transport = Transport::new(near);
+        let mut read = [0; 1000];
+        for _ in 0..1000 {
+            let room = 3000 - transport.unsent();
+            transport.output().extend(std::iter::repeat_n(0, room));
+            tokio::task::yield_now().await; // gives back what the runtime lets one turn of a task do
+            transport.send_some().await.unwrap();
+            far.read_exact(&mut read).await.unwrap();
+            assert!(transport.unsent() > 0 && transport.output.len() < 10_000, "{} held", transport.output.len());
+        }
+    }
+}

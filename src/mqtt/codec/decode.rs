@@ -114,7 +114,8 @@ fn publish_properties(properties: rumqtt::PublishProperties) -> Result<Propertie
         message_expiry: properties.message_expiry_interval,
         content_type: properties.content_type,
         response_topic: response_topic(properties.response_topic)?,
-        correlation_data: properties.correlation_data,
+        // It outlives the read buffer, with a retained message or a reply.
+        correlation_data: properties.correlation_data.map(|data| Bytes::copy_from_slice(&data)),
         user: properties.user_properties,
     })
 }

@@ -78,10 +78,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         println!("listening {} {address}", listener.name());
         listeners.spawn(listener.run(broker.clone()));
     }
-    tokio::select! {
-        () = shutdown => {}
-        () = broker.watch_sessions() => {}
-    }
+    listeners.spawn({
+        let broker = broker.clone();
+        async move { broker.watch_sessions().await }
+    });
+    shutdown.await;
 
     tracing::info!(sessions = broker.sessions.count(), "ending");
     broker.close();

@@ -126,10 +126,15 @@ impl Broker {
         }
     }
 
-    /// Disposes of sessions and wills as they fall due. Runs until dropped.
+    /// Disposes of sessions and wills as they fall due, until the broker closes: not to be dropped before, since what
+    /// has fallen due is in its hands alone.
     pub async fn watch_sessions(&self) {
         loop {
-            for ended in self.sessions.due().await {
+            let due = tokio::select! {
+                due = self.sessions.due() => due,
+                () = self.closed() => return,
+            };
+            for ended in due {
                 self.dispose(ended).await;
             }
         }
@@ -139,6 +144,11 @@ impl Broker {
     #[must_use]
     pub fn closing(&self) -> watch::Receiver<bool> {
         self.closing.subscribe()
+    }
+
+    /// Waits until the broker closes, or returns at once if it has.
+    pub async fn closed(&self) {
+        let _ = self.closing().wait_for(|closing| *closing).await;
     }
 
     /// Ends all connections and takes no more.
@@ -166,8 +176,12 @@ impl Broker {
             Destination::Reserved => self.counters.publishes_refused.add(1),
             Destination::Request(key, operation, dialect) => {
                 let mut request = Request::new(self.events.clone(), key, operation, dialect);
-                match request.parse(&payload, &self.limits.document) {
-                    Ok(Some(command)) => {
+                let parsed = request.parse(&payload, &self.limits.document);
+                // A client that connects and dies again and again has no more updates than one that stays.
+                let admitted = self.service.admit(&owner.principal, &request.key);
+                match admitted.and_then(|admitted| parsed.map(|command| command.map(|command| (admitted, command)))) {
+                    Ok(Some((admitted, command))) => {
+                        request.admitted = Some(admitted);
                         let submission = Submission {
                             key: request.key.clone(),
                             command,

@@ -81,10 +81,9 @@ impl Listener {
     pub async fn run(self, broker: Arc<Broker>) {
         let mut connections = JoinSet::new();
         let places = Arc::new(Semaphore::new(self.config.connections_max));
-        let mut closing = broker.closing();
         loop {
             tokio::select! {
-                _ = closing.changed() => break,
+                () = broker.closed() => break,
                 accepted = self.socket.accept() => match accepted {
                     Ok((stream, peer)) => self.admit(stream, peer, &broker, &places, &mut connections),
                     Err(error) => {

@@ -71,7 +71,7 @@ impl Events {
         if let Some(Seq(seq)) = applied.seq
             && let Command::Update(_) = command
         {
-            let class = Class::Event { seq };
+            let class = told.requester.map_or(Class::Event { seq }, |by| Class::Change { by, seq });
             self.publish(key, Event::Delta, class, |dialect| shapes::delta(dialect, after, client_token));
             let documents = |dialect| Some(shapes::documents(dialect, before, after, client_token));
             self.publish(key, Event::Documents, class, documents);

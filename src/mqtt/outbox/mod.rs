@@ -161,20 +161,32 @@ impl Outbox {
     /// Never dropped while there is a connection: when the replies alone exceed the limit, [`Outbox::closed`] says
     /// [`Reason::QUOTA_EXCEEDED`] from then on. Without a connection it is kept as an ordinary message would be.
     pub fn push_reply(&self, delivery: Delivery) {
-        let entry = Entry::new(Kind::Reply, delivery, 0);
-        self.change(|inner| {
-            if inner.closed.is_some() || (!inner.connected && !self.keeps_offline(inner, &entry)) {
-                count(&self.counters.replies, 1);
-                return false;
-            }
-            if !inner.queue.fits_reply(&entry, self.limits.bytes) {
-                self.close(inner, Reason::QUOTA_EXCEEDED);
-                return inner.wake_always();
-            }
-            inner.queue.push(entry);
-            inner.replies_in += 1;
-            self.make_room(inner) || inner.wake_for_delivery()
+        self.change(|inner| self.queue_reply(inner, delivery));
+    }
+
+    /// Queues an event of a change that this session asked for. During lag it is a reply like the `accepted` that
+    /// follows it: what catching up sends would come after that, and clients drop a delta that does.
+    pub fn push_own_event(&self, delivery: Delivery, seq: u64) {
+        self.change(|inner| match inner.lag.since() {
+            Some(since) if seq > since => self.queue_reply(inner, delivery),
+            _ => self.queue_journalled(inner, Entry::new(Kind::Event, delivery, seq)),
         });
+    }
+
+    fn queue_reply(&self, inner: &mut Inner, delivery: Delivery) -> bool {
+        let entry = Entry::new(Kind::Reply, delivery, 0);
+        if inner.closed.is_some() || (!inner.connected && !self.keeps_offline(inner, &entry)) {
+            count(&self.counters.replies, 1);
+            return false;
+        }
+        if !inner.queue.fits_reply(&entry, self.limits.bytes) {
+            self.close(inner, Reason::QUOTA_EXCEEDED);
+            inner.idle = Idle::Busy;
+            return true; // also a consumer that has not popped for long, since its client does not read
+        }
+        inner.queue.push(entry);
+        inner.replies_in += 1;
+        self.make_room(inner) || inner.wake_for_delivery()
     }
 
     /// Queues an event of the change that the journal has at `seq`; the rules are in the module's header.
@@ -190,16 +202,18 @@ impl Outbox {
     }
 
     fn push_journalled(&self, entry: Entry) {
-        self.change(|inner| {
-            if inner.lag.ignores(&entry) {
-                return false;
-            }
-            match entry.kind {
-                Kind::Document => inner.queue.push_document(entry),
-                _ => inner.queue.push(entry),
-            }
-            self.make_room(inner) || inner.wake_for_delivery()
-        });
+        self.change(|inner| self.queue_journalled(inner, entry));
+    }
+
+    fn queue_journalled(&self, inner: &mut Inner, entry: Entry) -> bool {
+        if inner.lag.ignores(&entry) {
+            return false;
+        }
+        match entry.kind {
+            Kind::Document => inner.queue.push_document(entry),
+            _ => inner.queue.push(entry),
+        }
+        self.make_room(inner) || inner.wake_for_delivery()
     }
 
     /// Tells that the document of `topic` as it is at `seq` has been sent past the queue, on subscribing: a queued or
@@ -276,6 +290,15 @@ impl Outbox {
             }
             count(&self.counters.expired, 1);
         }
+    }
+
+    /// Takes the next acknowledgement although replies may be queued before it.
+    #[must_use]
+    pub fn pop_ack(&self) -> Option<Item> {
+        let mut inner = self.inner.lock();
+        let QueuedAck { ticket, verdict, .. } = inner.acks.pop_front()?;
+        queue::release(&mut inner.acks);
+        Some(Item::Ack { ticket, verdict })
     }
 
     /// Waits until there may be something new: an item, lag, or the close. For the one consumer, after a pop that
@@ -364,7 +387,7 @@ impl Outbox {
     fn close(&self, inner: &mut Inner, reason: Reason) {
         let replies = inner.queue.drop_replies();
         inner.replies_out += replies as u64;
-        inner.acks = VecDeque::new();
+        // The acknowledgements stay: the session may outlive the connection, and a resend waits for its verdict.
         inner.closed = Some(reason);
         count(&self.counters.replies, replies);
         count(&self.counters.closed, 1);

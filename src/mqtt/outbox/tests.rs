@@ -140,7 +140,7 @@ fn replies_beyond_the_limit_close() {
     outbox.detach(&Routed::new(0));
     outbox.attach();
     push(&outbox, "rjj1 a2");
-    assert_eq!((outbox.closed(), drain(&outbox, true).as_str()), (None, "xx jj a2"));
+    assert_eq!((outbox.closed(), drain(&outbox, true).as_str()), (None, "a1 xx jj a2"));
 }
 
 #[test]
@@ -218,6 +218,32 @@ fn expired_messages_are_not_delivered() {
     }
     ack(&outbox, 1);
     assert_eq!((drain(&outbox, true).as_str(), counters.expired.load(SeqCst)), ("bb a1", 1));
+}
+
+/// A client asked for more than it read and was cut off; the verdicts that were queued then were forgotten, and the
+/// resends of its next connection waited for them for ever.
+#[test]
+fn verdicts_outlive_a_connection_that_ends_for_its_replies() {
+    let (outbox, _) = outbox();
+    push(&outbox, "raa1 a1 rbb1 rcc1 rdd1 ree1 rff1 rgg1 rhh1 a2 rii1 a3");
+    assert_eq!((drain(&outbox, true).as_str(), outbox.closed()), ("", Some(Reason::QUOTA_EXCEEDED)));
+    outbox.detach(&Routed::new(0));
+    outbox.attach();
+    assert_eq!(drain(&outbox, true), "a1 a2 a3");
+}
+
+/// A connection whose client reads nothing pops nothing, so that it was never woken to be ended.
+#[test]
+fn the_close_wakes_a_consumer_that_has_stopped_popping() {
+    let (outbox, _) = outbox();
+    push(&outbox, "raa1");
+    assert!(outbox.pop(true).is_some(), "what came before it is no news");
+    while outbox.closed().is_none() {
+        push(&outbox, "rbb1");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let woken = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), outbox.ready()).await });
+    assert_eq!(woken, Ok(()));
 }
 
 #[test]

@@ -52,6 +52,13 @@ pub enum Class {
         /// Its journal sequence.
         seq: u64,
     },
+    /// An event of the change at `seq` in the journal that `by` asked for, which comes before the reply.
+    Change {
+        /// The session that asked.
+        by: SessionId,
+        /// Its journal sequence.
+        seq: u64,
+    },
     /// A shadow's document as it is at `seq` in the journal.
     Document {
         /// Its journal sequence.
@@ -324,7 +331,10 @@ impl Route<'_> {
         match self.class {
             Class::Private { .. } => outbox.push_reply(delivery),
             Class::Reply { to, .. } if to == outbox.id() => outbox.push_reply(delivery),
-            Class::Event { seq } | Class::Reply { seq: Some(seq), .. } => outbox.push_event(delivery, seq),
+            Class::Change { by, seq } if by == outbox.id() => outbox.push_own_event(delivery, seq),
+            Class::Event { seq } | Class::Change { seq, .. } | Class::Reply { seq: Some(seq), .. } => {
+                outbox.push_event(delivery, seq)
+            }
             Class::Document { seq } => outbox.push_document(delivery, seq),
             Class::Plain { .. } | Class::Reply { seq: None, .. } => outbox.push_plain(delivery),
         }

@@ -74,6 +74,13 @@ impl Meter {
         Self { arrival: now }
     }
 
+    /// Counts one that cannot be refused any more, and tells how long to wait before the next.
+    pub fn charge(&mut self, rate: Rate, now: Instant) -> Option<Duration> {
+        self.arrival = self.arrival.max(now) + rate.interval;
+        let ahead = self.arrival.saturating_duration_since(now);
+        ahead.checked_sub(rate.burst).filter(|wait| *wait > Duration::ZERO)
+    }
+
     /// Counts one, or tells how long to wait until it could be.
     ///
     /// # Errors
@@ -171,6 +178,18 @@ mod tests {
         let later = start + Duration::from_millis(500);
         assert_eq!((0..100).filter(|_| meter.take(rate, later).is_ok()).count(), 10);
         assert_eq!(meter.take(rate, later), Err(Duration::from_millis(50)));
+    }
+
+    /// What came while a client was over its rate was handled and not counted, so that it had twice its rate.
+    #[test]
+    fn what_is_charged_keeps_to_the_rate() {
+        let (rate, start) = (Rate::new(100, 100), Instant::now());
+        let (mut meter, mut now, mut count) = (Meter::new(start), start, 0);
+        while now < start + Duration::from_secs(10) {
+            now += meter.charge(rate, now).unwrap_or_default();
+            count += 1;
+        }
+        assert!((1_090..=1_110).contains(&count), "{count} in ten seconds and a burst of 100");
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::{
         shapes::{self, DIALECTS},
         topic::{TopicFilter, TopicName},
     },
-    shadow::{Document, Former, ShadowKey, Version},
+    shadow::{DeviceId, Document, Former, ShadowKey, Version},
     store::{Entry, Listed, Seq},
     wire::Dialect,
 };
@@ -44,6 +44,17 @@ pub(super) struct CatchUp {
     resent: Option<Option<ShadowKey>>,
     /// Subscriptions whose retained messages are to be sent, first come first.
     wanted: VecDeque<Wanted>,
+}
+
+/// What [`CatchUp::next`] found.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// A message to send.
+    Delivery(Box<Delivery>),
+    /// Nothing yet; ask again when nothing else is to be done.
+    Later,
+    /// There is nothing to catch up with, or the store cannot be read now.
+    Nothing,
 }
 
 #[derive(Debug)]
@@ -107,19 +118,23 @@ impl CatchUp {
         self.steps.is_empty() && self.wanted.is_empty() && outbox.lag().is_none()
     }
 
-    /// The next message to send; `None`: there is nothing to catch up with.
-    pub(super) async fn next(&mut self, broker: &Broker, own: &SessionKey, outbox: &Outbox) -> Option<Delivery> {
-        loop {
-            if let Some(step) = self.steps.pop_front() {
+    /// The next message to send. Looks at [`PAGES_AT_ONCE`] at most, however little of them concerns the session.
+    pub(super) async fn next(&mut self, broker: &Broker, own: &SessionKey, outbox: &Outbox) -> Next {
+        for _ in 0..PAGES_AT_ONCE {
+            while let Some(step) = self.steps.pop_front() {
                 if let Some(delivery) = step.deliver(broker, own, outbox).await {
-                    return Some(delivery);
+                    return Next::Delivery(Box::new(delivery));
                 }
-            } else if let Some(lag) = outbox.lag() {
-                self.walk(broker, outbox, Seq(lag)).await?;
-            } else {
-                self.take_wanted(broker, outbox).await?;
+            }
+            let taken = match outbox.lag() {
+                Some(lag) => self.walk(broker, outbox, Seq(lag)).await,
+                None => self.take_wanted(broker, outbox).await,
+            };
+            if taken.is_none() {
+                return Next::Nothing;
             }
         }
+        Next::Later
     }
 
     /// Takes the next page of missed changes, or ends the lag. `None`: the store cannot be read now.
@@ -173,14 +188,10 @@ impl CatchUp {
                 wanted.stage = page.next.map_or(Stage::Documents(None), Stage::Messages);
             }
             Stage::Documents(after) => {
-                let page = match Documents::of(filter) {
-                    Documents::None => Vec::new(),
-                    Documents::One(key) => vec![Listed { key, deleted: false }],
-                    Documents::Any => broker.service.list(after.take(), PAGE).await.ok()?,
-                };
-                match page.last() {
-                    Some(last) if page.len() == PAGE => *after = Some(last.key.clone()),
-                    _ => drop(self.wanted.pop_front()),
+                let (page, next) = Documents::of(filter).page(broker, after.take()).await?;
+                match next {
+                    Some(next) => *after = Some(next),
+                    None => drop(self.wanted.pop_front()),
                 }
                 let existing = page.into_iter().filter(|listed| !listed.deleted);
                 self.steps.extend(existing.map(|listed| Step::Document(listed.key, selection.clone())));
@@ -246,6 +257,8 @@ impl Wanting {
 enum Documents {
     None,
     One(ShadowKey),
+    /// Each of this device has to be looked at.
+    Device(DeviceId),
     /// Each has to be looked at.
     Any,
 }
@@ -253,12 +266,54 @@ enum Documents {
 impl Documents {
     fn of(filter: &TopicFilter) -> Self {
         let text = filter.as_str();
-        if text.contains(['+', '#']) {
-            let first = text.split('/').next();
-            return if matches!(first, Some("shadow" | "+" | "#")) { Self::Any } else { Self::None };
+        if !text.contains(['+', '#']) {
+            return Event::Document.key_of(text).map_or(Self::None, Self::One);
         }
-        Event::Document.key_of(text).map_or(Self::None, Self::One)
+        let shapes = [&["shadow", "+", "document"][..], &["shadow", "+", "name", "+", "document"]];
+        if !shapes.into_iter().any(|shape| selects_any(text, shape)) {
+            return Self::None;
+        }
+        // A fleet's most common filter is `shadow/<id>/#`; it must not make each device look at all others.
+        let mut levels = text.split('/');
+        match (levels.next(), levels.next().map(DeviceId::new)) {
+            (Some("shadow"), Some(Ok(device))) => Self::Device(device),
+            _ => Self::Any,
+        }
     }
+
+    /// Some of the shadows, from the beginning or after `after`, and where to go on. `None`: the store cannot be read now.
+    async fn page(self, broker: &Broker, after: Option<ShadowKey>) -> Option<(Vec<Listed>, Option<ShadowKey>)> {
+        let (mut page, device) = match self {
+            Self::None => return Some((Vec::new(), None)),
+            Self::One(key) => return Some((vec![Listed { key, deleted: false }], None)),
+            Self::Device(device) if after.is_none() => {
+                // The classic shadow is the first of its device, if it is there.
+                let classic = ShadowKey::classic(device);
+                return Some((vec![Listed { key: classic.clone(), deleted: false }], Some(classic)));
+            }
+            Self::Device(device) => (broker.service.list(after, PAGE).await.ok()?, Some(device)),
+            Self::Any => (broker.service.list(after, PAGE).await.ok()?, None),
+        };
+        let full = page.len() == PAGE;
+        if let Some(device) = &device {
+            page.retain(|listed| listed.key.device == *device);
+        }
+        let next = page.last().filter(|_| full && page.len() == PAGE).map(|last| last.key.clone());
+        Some((page, next))
+    }
+}
+
+/// Whether `filter` selects a topic of this shape, in which `+` is any level.
+fn selects_any(filter: &str, shape: &[&str]) -> bool {
+    let mut levels = filter.split('/');
+    for &wanted in shape {
+        match levels.next() {
+            Some("#") => return true,
+            Some(level) if level == wanted || level == "+" || wanted == "+" => {}
+            _ => return false,
+        }
+    }
+    matches!(levels.next(), None | Some("#"))
 }
 
 /// `events` as each dialect has them, in the order they are told.
@@ -310,3 +365,45 @@ fn present_payload((event, dialect): (Event, Dialect), document: &Document) -> O
 
 /// Journal entries or shadows read at once.
 const PAGE: usize = 64;
+
+/// Pages looked at before the connection's other business has its turn.
+const PAGES_AT_ONCE: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// A device that subscribed to `shadow/<id>/#` was looked up among the shadows of all devices.
+    #[test]
+    fn a_filter_looks_at_the_shadows_it_can_select() {
+        for (filter, expected) in [
+            ("shadow/d1/document", "one"),
+            ("shadow/d1/name/n/document", "one"),
+            ("shadow/d1/update/accepted", "none"),
+            ("shadow/d1/#", "device"),
+            ("shadow/d1/+", "device"),
+            ("shadow/d1/document/#", "device"),
+            ("shadow/d1/name/+/document", "device"),
+            ("shadow/d1/update/+", "none"),
+            ("shadow/+/update/accepted", "none"),
+            ("shadow/+/update/#", "none"),
+            ("+/+/+/delta", "none"),
+            ("shadow/+/document", "any"),
+            ("shadow/+/+/+/document", "any"),
+            ("+/d1/document", "any"),
+            ("shadow/#", "any"),
+            ("#", "any"),
+            ("sensors/#", "none"),
+        ] {
+            let found = match Documents::of(&TopicFilter::new(filter).unwrap()) {
+                Documents::None => "none",
+                Documents::One(_) => "one",
+                Documents::Device(_) => "device",
+                Documents::Any => "any",
+            };
+            assert_eq!(found, expected, "{filter}");
+        }
+    }
+}

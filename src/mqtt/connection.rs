@@ -2,8 +2,8 @@
 //!
 //! Each turn of the loop processes the input there is, moves what the outbox holds to the output while little of that
 //! is unsent, and then waits for the first of: input, output sent, something queued, room in the engine, a deadline,
-//! being told to end. Input is not read while a request waits for the engine, while more requests are undecided than
-//! the session's window, or while the client is over its rate; a full outbox never stops it.
+//! being told to end. Input is not read while a request waits for the engine, while a 3.1.1 client has more requests
+//! undecided than the session's window, or while the client is over its rate; a full outbox never stops it.
 //!
 //! What packets mean is the session's and [`super::dispatch`]'s; CONNECT is [`super::handshake`]'s.
 
@@ -24,12 +24,12 @@ use crate::{
     auth::Access,
     mqtt::{
         broker::Broker,
-        catch_up::CatchUp,
+        catch_up::{CatchUp, Next},
         codec,
-        dispatch::Stalled,
+        dispatch::{Stalled, room},
         message::Delivery,
         outbox::Item,
-        packet::{Protocol, Reason, ServerPacket, Will},
+        packet::{ClientPacket, Protocol, Reason, ServerPacket, Will},
         session::{Action, Delivered, Violation},
         sessions::{ClientSession, SessionKey},
         transport::{Transport, Turn},
@@ -59,7 +59,7 @@ pub(super) struct Connection<S> {
     pub(super) publishes: Meter,
     /// Reading rests until then: the client is over its rate.
     pub(super) paused: Option<Instant>,
-    /// The server ends, and until then this connection answers what it has taken; nothing more is read.
+    /// The server ends, and until then this connection answers what it has taken; nothing more is taken.
     pub(super) leaving: Option<Instant>,
     pub(super) heard: Instant,
 }
@@ -104,22 +104,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
-        let broker = self.broker.clone();
         let outbox = self.client.outbox.clone();
         let sleep = tokio::time::sleep_until(self.next_deadline().into());
         tokio::pin!(sleep);
         loop {
             self.process_input().await?;
-            self.fill_output().await?;
+            let more = self.fill_output().await?;
             if self.leaving.is_some() && self.is_idle() {
                 return Err(End::Server(Reason::SERVER_SHUTTING_DOWN));
+            }
+            if self.leaving.is_some_and(|until| until <= Instant::now()) {
+                return Err(End::Server(Reason::SERVER_SHUTTING_DOWN)); // a client that never pauses starves the timer
             }
             if let Some(paused) = self.paused.filter(|paused| *paused < sleep.deadline().into_std()) {
                 Sleep::reset(sleep.as_mut(), paused.into());
             }
             let may_read = self.may_read();
-            let stalled_bytes = self.stalled.as_ref().map_or(0, Stalled::bytes);
-            let wants_more = self.transport.unsent() < OUTPUT_LOW_BYTES;
             tokio::select! {
                 biased;
                 reason = &mut self.kicked, if self.leaving.is_none() => match reason {
@@ -129,17 +129,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                     Ok(reason) => return Err(End::Server(reason)),
                 },
+                permit = room(&mut self.stalled), if self.stalled.is_some() => self.resume_stalled(permit),
                 turn = self.transport.turn(may_read) => match turn? {
                     Turn::Input => self.heard = Instant::now(),
                     Turn::Flushed => {}
                     Turn::End => return Err(End::Lost(None)),
                 },
-                () = outbox.ready(), if wants_more => {}
-                permit = broker.service.reserve(stalled_bytes), if self.stalled.is_some() => self.resume_stalled(permit),
+                () = outbox.ready() => {} // with output unsent, only to be told that the outbox is closed
                 () = &mut sleep => {
                     self.check_deadlines(Instant::now())?;
                     Sleep::reset(sleep.as_mut(), self.next_deadline().into());
                 }
+                () = tokio::task::yield_now(), if more => {}
             }
         }
     }
@@ -149,17 +150,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while self.may_read() {
             let Some(frame) = codec::split_frame(&mut self.transport.input, self.broker.limits.frame)? else { break };
             let packet = codec::decode(self.protocol, frame)?;
+            if self.leaving.is_some() && asks(&packet) {
+                continue; // not taken, so neither answered nor acknowledged
+            }
             let action = self.client.session.receive(packet, Instant::now(), self.transport.output())?;
             if let Some(action) = action {
                 self.act(action).await?;
             }
-            // Replies that only this client asked for, and does not read. PROTOCOL section 7.
-            if self.transport.unsent() > self.broker.limits.output_bytes_max {
+            if !self.transport.input.is_empty() {
+                self.send_between().await?;
+            }
+            // Replies that only this client asked for, and does not read. PROTOCOL section 7. What a resumed session is
+            // sent again, all at once, is none.
+            let unsent = self.transport.unsent();
+            let max = self.broker.limits.output_bytes_max;
+            if unsent > max && unsent > max + self.client.session.inflight_bytes() {
                 return Err(End::Server(Reason::QUOTA_EXCEEDED));
             }
         }
         if self.transport.input.is_empty() {
             self.transport.input = BytesMut::new(); // an idle connection holds no buffer
+        }
+        Ok(())
+    }
+
+    /// Sends what the stream takes at once. Between requests that came together, so that their replies are too many only
+    /// for a client that does not read them.
+    async fn send_between(&mut self) -> Result<(), End> {
+        self.fill_output().await?;
+        if self.transport.unsent() >= OUTPUT_LOW_BYTES {
+            tokio::task::yield_now().await; // or the runtime may let the stream take nothing
+            self.transport.send_some().await?;
         }
         Ok(())
     }
@@ -179,34 +200,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Moves what is queued to the output until enough of it is unsent; the backlog follows when nothing is queued.
-    async fn fill_output(&mut self) -> Result<(), End> {
+    /// Returns whether there is more of the backlog to look at, for which the connection's other business is not to wait.
+    async fn fill_output(&mut self) -> Result<bool, End> {
         let (now, outbox) = (Instant::now(), self.client.outbox.clone());
+        let mut more = false;
         while self.transport.unsent() < OUTPUT_LOW_BYTES {
             let window_open = self.client.session.window_open();
-            let delivery = match outbox.pop(window_open) {
+            let delivery = match outbox.pop(window_open).or_else(|| self.early_ack(window_open)) {
                 Some(Item::Ack { ticket, verdict }) if verdict.unknown && self.protocol == Protocol::V4 => {
                     // It cannot be told, so it is not acknowledged: its resend asks again. PROTOCOL section 4.
-                    self.client.session.abandon(ticket);
-                    return Err(End::Server(Reason::IMPLEMENTATION_SPECIFIC));
+                    if self.client.session.abandon(ticket) {
+                        return Err(End::Server(Reason::IMPLEMENTATION_SPECIFIC));
+                    }
+                    continue;
                 }
                 Some(Item::Ack { ticket, verdict }) => {
                     self.client.session.complete(ticket, verdict, self.transport.output());
                     continue;
                 }
                 Some(Item::Delivery { delivery, .. }) => delivery,
-                None if !window_open => break,
+                None if !window_open || self.leaving.is_some() => break,
                 None if self.catch_up.is_idle(&outbox) => break,
                 None => match Box::pin(self.catch_up.next(&self.broker, &self.key, &outbox)).await {
-                    Some(delivery) => delivery,
-                    None => break,
+                    Next::Delivery(delivery) => *delivery,
+                    next => {
+                        more = matches!(next, Next::Later);
+                        break;
+                    }
                 },
             };
             self.deliver(delivery, now);
         }
         match outbox.closed() {
             Some(reason) => Err(End::Server(reason)),
-            None => Ok(()),
+            None => Ok(more),
         }
+    }
+
+    /// An acknowledgement that does not wait for the replies before it: they wait for the client's acknowledgements, and
+    /// those are not read before ours has left.
+    fn early_ack(&self, window_open: bool) -> Option<Item> {
+        if window_open || !self.window_is_full() { None } else { self.client.outbox.pop_ack() }
     }
 
     fn deliver(&mut self, delivery: Delivery, now: Instant) {
@@ -221,9 +255,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn may_read(&self) -> bool {
+        self.stalled.is_none() && self.paused.is_none() && !self.window_is_full()
+    }
+
+    /// Whether the client has as many requests undecided as it may. An MQTT 5 client was told how many those are; its
+    /// session sees to it, and reading goes on for its acknowledgements.
+    fn window_is_full(&self) -> bool {
         let window = usize::from(self.broker.limits.session.inbound_window);
-        let resting = self.stalled.is_some() || self.paused.is_some() || self.leaving.is_some();
-        !resting && self.client.session.inbound_pending() < window
+        self.protocol == Protocol::V4 && self.client.session.inbound_pending() >= window
     }
 
     /// Whether everything that was taken has been answered and sent.
@@ -265,14 +304,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if !matches!(end, End::Lost(_)) {
             // A peer that does not read is not waited for.
-            let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.transport.finish()).await;
+            let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.transport.flush()).await;
+        }
+        if let Some(ticket) = self.stalled.take().and_then(|stalled| stalled.ticket()) {
+            self.client.session.abandon(ticket); // it was never sent to the engine: a resend is a new request
         }
         self.client.session.detach();
         self.client.outbox.detach(self.broker.events.routed());
         let will = self.will.filter(|_| with_will);
         let ended = self.broker.sessions.release(&self.key, self.client, self.session_expiry, will);
         self.broker.dispose(ended).await;
+        if !matches!(end, End::Lost(_)) {
+            // Last, so that a client that sees the end of the stream finds its session released.
+            let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.transport.finish()).await;
+        }
     }
+}
+
+/// Whether a packet asks for something that would have to be answered.
+fn asks(packet: &ClientPacket) -> bool {
+    matches!(packet, ClientPacket::Publish(_) | ClientPacket::Subscribe(_) | ClientPacket::Unsubscribe(..))
 }
 
 /// Unsent output above which nothing more is taken from the outbox.
@@ -282,3 +333,6 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A deadline for connections that have none.
 const FAR: Duration = Duration::from_secs(24 * 3600);
+
+#[cfg(test)]
+mod tests;

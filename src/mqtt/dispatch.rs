@@ -1,6 +1,6 @@
 //! What a connection does with the packets that concern the broker: PUBLISH, SUBSCRIBE, UNSUBSCRIBE.
 
-use std::{sync::Arc, time::Instant};
+use std::{future, pin::Pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,13 +26,23 @@ use crate::{
 /// A request that is admitted and waits for room in the engine.
 pub(super) struct Stalled {
     submission: Submission,
-    bytes: usize,
+    ticket: Option<Ticket>,
+    /// Its place among those that wait, which other business of the connection must not cost it.
+    room: Pin<Box<dyn Future<Output = Result<Permit, Rejection>> + Send>>,
 }
 
 impl Stalled {
-    /// What the request takes of the engine's queue.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    /// What its acknowledgement completes.
+    pub(super) fn ticket(&self) -> Option<Ticket> {
+        self.ticket
+    }
+}
+
+/// Waits until there is room for `stalled`, if there is such a request.
+pub(super) async fn room(stalled: &mut Option<Stalled>) -> Result<Permit, Rejection> {
+    match stalled {
+        Some(stalled) => stalled.room.as_mut().await,
+        None => future::pending().await,
     }
 }
 
@@ -40,9 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Carries out a PUBLISH.
     pub(super) async fn publish(&mut self, inbound: Inbound) {
         let now = Instant::now();
-        if let Err(wait) = self.publishes.take(self.broker.limits.publishes, now) {
-            self.paused = Some(now + wait);
-        }
+        self.paused = self.publishes.charge(self.broker.limits.publishes, now).map(|wait| now + wait);
         match Destination::of(&inbound.topic) {
             _ if inbound.topic.as_str().len() > self.broker.limits.topic_bytes_max => {
                 self.broker.counters.publishes_refused.add(1);
@@ -96,6 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn submit(&mut self, request: Request, command: Command, bytes: usize) {
+        let ticket = request.from.as_ref().and_then(|from| from.ticket);
         let submission = Submission {
             key: request.key.clone(),
             command,
@@ -105,7 +114,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         match self.broker.service.try_reserve(bytes) {
             Some(permit) => permit.submit(submission),
-            None => self.stalled = Some(Stalled { submission, bytes }),
+            None => {
+                let service = self.broker.service.clone();
+                let room = Box::pin(async move { service.reserve(bytes).await });
+                self.stalled = Some(Stalled { submission, ticket, room });
+            }
         }
     }
 

@@ -122,7 +122,9 @@ impl Request {
     }
 
     /// Sends `payload` to the response topic, if there is one, and the verdict to the requester.
-    fn answer(self, payload: Option<Bytes>, verdict: Verdict) {
+    fn answer(mut self, payload: Option<Bytes>, verdict: Verdict) {
+        // Before its client can know: it may have as many in flight as its window, and the next takes this one's place.
+        self.admitted = None;
         let to = self.session_id();
         let verdict = match self.dialect {
             Dialect::Native => verdict,

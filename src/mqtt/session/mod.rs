@@ -250,10 +250,10 @@ impl Session {
         self.acknowledge(out);
     }
 
-    /// Tells that a message from the client will have no verdict, because its outcome is not known and the connection is
-    /// about to end: a resend is a new request.
-    pub fn abandon(&mut self, ticket: Ticket) {
-        self.receipts.abandon(ticket);
+    /// Tells that a message from the client will have no verdict, because its outcome is not known or it was not tried: a
+    /// resend is a new request. Returns whether the present connection waits for it, which then has to end.
+    pub fn abandon(&mut self, ticket: Ticket) -> bool {
+        self.receipts.abandon(ticket)
     }
 
     /// Answers a SUBSCRIBE with one reason per filter.

@@ -106,10 +106,13 @@ impl Receipts {
         }
     }
 
-    /// Forgets a request that will have no verdict: a resend of it is a new one.
-    pub(crate) fn abandon(&mut self, ticket: Ticket) {
+    /// Forgets a request that will have no verdict: a resend of it is a new one. Returns whether it was sent or resent on
+    /// this connection.
+    pub(crate) fn abandon(&mut self, ticket: Ticket) -> bool {
+        let waiting = self.waiting.len();
         self.waiting.retain(|receipt| receipt.ticket != ticket);
         self.earlier.retain(|receipt| receipt.ticket != ticket);
+        self.waiting.len() < waiting
     }
 
     /// The next acknowledgement to write, if its turn has come.

@@ -6,6 +6,7 @@ use crate::shadow::{
     change::{Change, Effect},
     document::Version,
     etag::Etag,
+    idempotency::Keyed,
     pointer::{Pointer, SectionName},
 };
 
@@ -33,6 +34,10 @@ pub struct Update {
     pub preconditions: Preconditions,
     /// Replace each named section whole instead of merging.
     pub replace: bool,
+    /// Tell what would become of it, and do nothing.
+    pub dry_run: bool,
+    /// Under which key it may be sent again; [`Keyed::update`] and [`Keyed::delete`] make one.
+    pub keyed: Option<Keyed>,
 }
 
 impl Update {
@@ -67,6 +72,8 @@ impl Update {
 pub struct Delete {
     /// What must hold.
     pub preconditions: Preconditions,
+    /// Under which key it may be sent again; [`Keyed::update`] and [`Keyed::delete`] make one.
+    pub keyed: Option<Keyed>,
 }
 
 /// What an update does to one section.

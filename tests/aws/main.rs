@@ -9,8 +9,10 @@
 mod harness;
 
 mod both_dialects;
+mod certificates;
 mod offline;
 mod refusals;
+mod sdk;
 mod shapes;
 mod thing;
 mod topics;

@@ -15,4 +15,5 @@ mod refusals;
 mod sdk;
 mod shapes;
 mod thing;
+mod tls;
 mod topics;

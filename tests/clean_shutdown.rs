@@ -43,13 +43,16 @@ fn what_was_acknowledged_before_sigterm_is_there_after() {
     });
     assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
     server.restart();
+    let mut unanswered = 0;
     for (number, promised) in promised.iter().enumerate() {
         let document = Requester::new(&server, V5, "reader", &format!("shadow/stop-{number}")).get();
         let kept = document["state"]["reported"]["n"].as_u64().unwrap();
         assert!(kept >= *promised, "writer {number} was promised {promised}: {document}");
         assert_eq!(version(&document), kept, "each write was one version");
+        unanswered += kept - promised;
     }
-    println!("promised {promised:?}; all there; the server said: {}", exit.log.lines().last().unwrap_or_default());
+    println!("promised {promised:?}, all there; {unanswered} more were decided and their answer did not arrive");
+    println!("the server said: {}", exit.log.lines().last().unwrap_or_default());
     assert_nothing_to_replay(&server.log());
 }
 
@@ -82,9 +85,9 @@ fn write_until_closed(mut client: Client, number: usize, started: &Meeting, stop
     promised
 }
 
-/// The log tells when a start reads the journal again; the crash tests see to it that it does.
+/// The log of a start tells what it replayed; the crash tests see to it that it does not always say the same.
 fn assert_nothing_to_replay(log: &str) {
-    assert!(!log.contains("the journal again"), "{log}");
+    assert!(log.contains("nothing to replay"), "{log}");
 }
 
 #[test]

@@ -33,7 +33,6 @@ fn store(raw: &RawStore) -> Result<StoreConfig, Fault> {
     Ok(StoreConfig {
         path: at.filled("path", &raw.path)?.into(),
         cache_bytes: at.number("cache_bytes", raw.cache_bytes, MIB..=hard::CACHE_BYTES_MAX)?,
-        documents_cached: at.number("documents_cached", raw.documents_cached, 1..=hard::DOCUMENTS_CACHED_MAX)?,
         document_cache_bytes: at.number(
             "document_cache_bytes",
             raw.document_cache_bytes,

@@ -50,8 +50,6 @@ pub struct StoreConfig {
     pub path: PathBuf,
     /// Memory for pages of the file, in bytes.
     pub cache_bytes: usize,
-    /// Decoded shadows in memory.
-    pub documents_cached: usize,
     /// Memory of decoded shadows, in bytes.
     pub document_cache_bytes: usize,
     /// Whether each commit saves what lets the file open at once after a crash.

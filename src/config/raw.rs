@@ -22,7 +22,6 @@ pub(super) struct RawConfig {
 pub(super) struct RawStore {
     pub(super) path: Text,
     pub(super) cache_bytes: Size,
-    pub(super) documents_cached: Count,
     pub(super) document_cache_bytes: Size,
     pub(super) quick_repair: Flag,
     pub(super) journal_bytes_max: Size,

@@ -94,12 +94,13 @@ impl From<Violation> for End {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Serves the client until the connection ends, then gives the session back.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self: Box<Self>) {
         let end = match self.serve().await {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        self.finish(end).await;
+        // Boxed, as all that is rarely waited for: an idle client pays for the largest of what it may wait for.
+        Box::pin(self.finish(end)).await;
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
@@ -194,7 +195,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Some(Item::Delivery { delivery, .. }) => delivery,
                 None if !window_open => break,
-                None => match self.catch_up.next(&self.broker, &self.key, &outbox).await {
+                None if self.catch_up.is_idle(&outbox) => break,
+                None => match Box::pin(self.catch_up.next(&self.broker, &self.key, &outbox)).await {
                     Some(delivery) => delivery,
                     None => break,
                 },
@@ -250,7 +252,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Says why, if the client can be told, and gives the session back.
-    async fn finish(mut self, end: End) {
+    async fn finish(mut self: Box<Self>, end: End) {
         let (farewell, with_will) = match &end {
             End::Disconnect { with_will } => (None, *with_will),
             End::Lost(_) => (None, true),

@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     mqtt::{
+        broker::Broker,
         connection::Connection,
         message::Message,
         packet::{PacketId, Reason, Subscribe, Subscription},
@@ -18,6 +19,7 @@ use crate::{
     },
     service::{Permit, Submission},
     shadow::{Command, Rejection, ShadowKey},
+    store::Held,
     wire::Dialect,
 };
 
@@ -82,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let admitted = self.broker.service.admit(self.access.principal(), &request.key);
         match admitted.and_then(|admitted| parsed.map(|command| (admitted, command))) {
             Err(rejection) => request.reject(&rejection, now),
-            Ok((_admitted, None)) => match self.broker.service.read(&request.key).await {
+            Ok((_admitted, None)) => match read(&self.broker, &request.key).await {
                 Ok(held) => request.got(&held.document, now),
                 Err(rejection) => request.reject(&rejection, now),
             },
@@ -181,6 +183,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             })
             .collect();
         self.client.session.unsubscribed(id, reasons, self.transport.output());
+    }
+}
+
+/// The document of `key`; what it takes to wait for the disk is boxed, since it is rare.
+async fn read(broker: &Broker, key: &ShadowKey) -> Result<Held, Rejection> {
+    match broker.service.cached(key) {
+        Some(held) => Ok(held),
+        None => Box::pin(broker.service.read(key)).await,
     }
 }
 

@@ -85,7 +85,7 @@ pub(super) fn rejected(
     token: Option<&ClientToken>,
 ) -> Bytes {
     match dialect {
-        Dialect::Native => wire::rejected(rejection, key, now, token),
+        Dialect::Native => wire::rejected(rejection, key, now, Projection::ALL, token),
         Dialect::Aws => aws::rejected(rejection, key, now, token),
     }
 }

@@ -6,7 +6,7 @@ use crate::shadow::{
     change::{Change, Effect},
     document::Version,
     etag::Etag,
-    pointer::SectionName,
+    pointer::{Pointer, SectionName},
 };
 
 /// A request that may change a shadow.
@@ -90,6 +90,40 @@ pub struct Preconditions {
     pub version: Option<Version>,
     /// The current etag must be this one. Kept as text: a tag of any form is compared, none but the current one is equal.
     pub etag: Option<EtagCondition>,
+    /// What becomes of the command if `version` is an earlier one.
+    pub on_conflict: OnConflict,
+    /// What must hold of single paths.
+    pub expect: Vec<Expectation>,
+}
+
+/// What becomes of a command that expects an earlier version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnConflict {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It is accepted if no path that it touches changed since.
+    Rebase,
+}
+
+/// What must hold of one path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expectation {
+    /// Where. Its last keys may be indexes into an array.
+    pub path: Pointer,
+    /// What.
+    pub holds: Expected,
+}
+
+/// What may be expected of a path.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expected {
+    /// It did not change after this version.
+    Version(Version),
+    /// There is this value.
+    Value(Value),
+    /// There is nothing.
+    Absent,
 }
 
 /// An etag a requester sent.

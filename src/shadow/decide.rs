@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::shadow::{
     change::Change,
+    collisions,
     command::{Command, Delete, Update},
     document::{Document, DocumentLimits, Stamp, Timestamp, Version},
     merge,
@@ -63,7 +64,7 @@ fn decide_update(
     stamp: impl FnOnce() -> Arc<Stamp>,
     limits: &DocumentLimits,
 ) -> Result<Decision, Rejection> {
-    update.preconditions.check(current)?;
+    update.preconditions.check(current, |since| collisions::is_clean(update, current, since))?;
     let mut changes = Vec::new();
     for name in SectionName::ALL {
         let members = &current.section(name).members;
@@ -86,7 +87,8 @@ fn decide_delete(
     if !current.exists() {
         return Err(Rejection::NotFound);
     }
-    delete.preconditions.check(current)?;
+    // A deletion touches everything, so it is never rebased.
+    delete.preconditions.check(current, |_| false)?;
     let mut changes = Vec::new();
     for name in SectionName::ALL {
         merge::clearing(name, &current.section(name).members, &mut changes);

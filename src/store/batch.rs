@@ -44,6 +44,10 @@ pub struct Outcome<C> {
     pub job: Job<C>,
     /// Accepted, and then durable; or refused, and then nothing was changed (but see [`Rejection::OutcomeUnknown`]).
     pub result: Result<Applied, Rejection>,
+    /// What a precondition was checked against in vain: what [`Past`] is asked from.
+    ///
+    /// [`Past`]: crate::store::Past
+    pub against: Option<Held>,
 }
 
 /// An accepted command.
@@ -102,7 +106,11 @@ impl<C> Batch<C> {
     /// Decides `job` after all those before it.
     pub(super) fn decide(&mut self, job: Job<C>, bench: &mut Bench<'_>) {
         let result = self.result(&job, bench);
-        self.outcomes.push(Outcome { job, result });
+        let against = match &result {
+            Err(Rejection::VersionConflict { .. }) => self.works.get(&job.key).map(|work| work.held.clone()),
+            _ => None,
+        };
+        self.outcomes.push(Outcome { job, result, against });
     }
 
     fn result(&mut self, job: &Job<C>, bench: &mut Bench<'_>) -> Result<Applied, Rejection> {

@@ -13,7 +13,7 @@ use crate::{
         Document, Rejection, SectionPatch, ShadowKey, Timestamp, Update,
         tree::{Members, Node},
     },
-    wire::{client_token::ClientToken, metadata::Metadata, write::Object},
+    wire::{client_token::ClientToken, metadata::Metadata, refusal, write::Object},
 };
 
 /// `update/accepted`: what was sent, and the metadata of its leaves as they are in `document`, the shadow after it.
@@ -99,7 +99,13 @@ pub fn delete_accepted(document: &Document, token: Option<&ClientToken>) -> Byte
 
 /// Any `rejected`, of a request to `shadow`.
 #[must_use]
-pub fn rejected(rejection: &Rejection, shadow: &ShadowKey, now: Timestamp, token: Option<&ClientToken>) -> Bytes {
+pub fn rejected(
+    rejection: &Rejection,
+    shadow: &ShadowKey,
+    now: Timestamp,
+    projection: Projection,
+    token: Option<&ClientToken>,
+) -> Bytes {
     message(|envelope| {
         envelope.member("code", &rejection.code());
         envelope.text("error", rejection.error());
@@ -110,16 +116,18 @@ pub fn rejected(rejection: &Rejection, shadow: &ShadowKey, now: Timestamp, token
         envelope.member("timestamp", &now.0);
         echo(envelope, token);
         match rejection {
-            Rejection::VersionConflict { expected, version, etag } => {
+            Rejection::VersionConflict { expected, version, etag, collisions } => {
                 if let Some(expected) = expected {
                     envelope.member("expected", &expected.0);
                 }
                 envelope.member("version", &version.0);
                 etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
+                collisions.iter().for_each(|found| refusal::collisions(envelope, found, projection));
             }
-            Rejection::ExpectationFailed { version, etag } => {
+            Rejection::ExpectationFailed { version, etag, failed } => {
                 envelope.member("version", &version.0);
                 etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
+                refusal::failed(envelope, failed, projection);
             }
             Rejection::TooManyRequests { retry_after_ms, .. } => envelope.member("retryAfterMs", retry_after_ms),
             _ => {}

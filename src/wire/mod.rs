@@ -12,6 +12,7 @@ mod dialect;
 mod envelope;
 mod fields;
 mod metadata;
+mod refusal;
 mod request;
 mod strict;
 #[cfg(test)]

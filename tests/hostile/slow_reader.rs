@@ -175,3 +175,22 @@ fn a_session_that_stops_reading_and_leaves() {
     bystander.check(&mut server);
     println!("80 MB towards a session that went; grew by {} MiB", grown / MIB);
 }
+
+/// A connection that does not read cannot keep its client id from the one that comes after it.
+#[test]
+fn a_client_that_never_reads_is_taken_over() {
+    let mut server = Server::with(UNLIMITED);
+    let mut bystander = Bystander::new(&server);
+    let mut writer = Client::connect(&server, V4, "writer");
+    for protocol in BOTH {
+        let mut slow = Client::connect(&server, protocol, "twice");
+        slow.subscribe(&[("flood/#", 1)]);
+        for _ in 0..100 {
+            writer.publish("flood/t", vec![b'x'; 100_000], 1);
+        }
+        let mut second = Client::connect(&server, protocol, "twice");
+        second.ping();
+        slow.discard_until_closed();
+    }
+    bystander.check(&mut server);
+}

@@ -23,6 +23,24 @@ fn the_server_tells_its_limits() {
     assert_eq!(told(prop::MAXIMUM_PACKET_SIZE), Some(24 * 1024));
 }
 
+/// What is asked for, beyond what is given: the server says what it gives.
+#[test]
+fn the_server_tells_what_it_gives_less_of() {
+    let server =
+        Server::with(Setup { limits: "session_expiry_max = \"1h\"\nkeep_alive_max = \"30s\"", ..Setup::default() });
+    let ask = |keep_alive: u16, expiry: u32| {
+        let connect =
+            Connect::new(V5, "asks").keep_alive(keep_alive).property(prop::SESSION_EXPIRY, Value::Four(expiry));
+        let (client, answer) = Client::connect_as(&server, &connect);
+        client.disconnect();
+        (answer.properties.number(prop::SERVER_KEEP_ALIVE), answer.properties.number(prop::SESSION_EXPIRY))
+    };
+    assert_eq!(ask(60, 7_200), (Some(30), Some(3_600)));
+    assert_eq!(ask(0, u32::MAX), (Some(30), Some(3_600)));
+    assert_eq!(ask(30, 3_600), (None, None));
+    assert_eq!(ask(1, 0), (None, None));
+}
+
 /// A QoS 2 message is under way until PUBCOMP, so one more than the maximum is one too many.
 #[test]
 fn a_client_may_not_exceed_the_servers_receive_maximum() {

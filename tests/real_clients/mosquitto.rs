@@ -165,7 +165,7 @@ fn a_request_with_a_response_topic() {
     let ask = |topic: &str| {
         let arguments =
             ["-t", topic, "-e", "answers/rr", "-n", "-F", "%t %p", "-D", "publish", "correlation-data", "7"];
-        let mut lines = tools.start("mosquitto_rr", &arguments).succeed();
+        let lines = tools.start("mosquitto_rr", &arguments).succeed();
         body(lines.last().unwrap())
     };
     let (topic, document) = ask("shadow/rr/get");

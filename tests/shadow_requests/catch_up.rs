@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::harness::{
     client::Client,
-    server::{Server, UNLIMITED},
+    server::{Server, Setup, UNLIMITED},
     shadow::{Requester, documents_version, version},
     wire::{BOTH, Connect, Publish, V5},
 };
@@ -124,4 +124,49 @@ fn a_long_absence() {
     let message = client.message();
     assert_eq!((&*message.topic, version(&message.json())), ("shadow/far-7/document", 3));
     println!("{SHADOWS} shadows changed twice meanwhile: {} documents", seen.len());
+}
+
+/// The journal no longer reaches back to when the session left: the state of every shadow comes.
+#[test]
+fn an_absence_longer_than_the_journal() {
+    const SHADOWS: usize = 20;
+    let server = Server::with(Setup { store: "journal_bytes_max = \"16 MiB\"", ..UNLIMITED });
+    let mut writer = Client::connect(&server, V5, "writer");
+    for number in 0..SHADOWS {
+        set(&mut writer, &format!("old-{number}"), 1);
+    }
+    let connect = Connect::persistent(V5, "away");
+    let (mut client, _) = Client::connect_as(&server, &connect);
+    client.subscribe(&[("shadow/+/document", 1 | 0x20), ("shadow/+/update/delta", 1)]);
+    client.disconnect();
+    for value in 1..=4_000u64 {
+        let body = json!({"state": {"reported": {"n": value, "filler": "x".repeat(7_000)}}}).to_string();
+        let id = (value % 60_000) as u16 + 1;
+        writer.send(Publish::new("shadow/busy/update", body).encode(V5, 1, id));
+        if value > 16 {
+            assert_eq!(writer.puback(id - 16).code, 0);
+        }
+    }
+    writer.ping();
+    (4_000 - 15..=4_000).for_each(|id| assert_eq!(writer.puback(id + 1).code, 0));
+    let (mut client, _) = Client::connect_as(&server, &connect);
+    let mut documents = BTreeMap::new();
+    let mut deltas = 0;
+    while documents.get("shadow/busy/document") != Some(&4_000) {
+        let message = client.message();
+        if message.topic.ends_with("/document") {
+            documents.insert(message.topic.clone(), version(&message.json()));
+        } else {
+            deltas += 1;
+        }
+    }
+    set(&mut writer, "old-3", 2);
+    while documents.get("shadow/old-3/document") != Some(&2) {
+        let message = client.message();
+        if message.topic.ends_with("/document") {
+            let known = documents.insert(message.topic.clone(), version(&message.json()));
+            assert!(known.is_none_or(|known| known < version(&message.json())), "{message:?}");
+        }
+    }
+    println!("{} documents and {deltas} deltas after an absence longer than the journal", documents.len());
 }

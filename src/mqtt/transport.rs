@@ -141,3 +141,59 @@ thread_local! {
 const SCRATCH_BYTES: usize = 64 * 1024;
 const OUTPUT_KEPT_BYTES: usize = 512;
 const LAST_READS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+
+    /// A stream that passes on what it took only when it is flushed, and for that wants to be asked twice.
+    #[derive(Default)]
+    struct Holding {
+        held: Vec<u8>,
+        passed_on: Vec<u8>,
+        asked: bool,
+    }
+
+    impl AsyncWrite for Holding {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.held.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.asked = !self.asked;
+            if self.asked {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let held = std::mem::take(&mut self.held);
+            self.passed_on.extend(held);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.poll_flush(context)
+        }
+    }
+
+    impl AsyncRead for Holding {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(())) // the peer has ended its side
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_stream_holds_back_is_flushed() {
+        let mut transport = Transport::new(Holding::default());
+        for round in 1..=3 {
+            transport.output().extend_from_slice(b"packet");
+            assert_eq!(transport.turn(true).await.unwrap(), Turn::Flushed);
+            assert_eq!((transport.unsent(), transport.stream.passed_on.len()), (0, 6 * round));
+        }
+        transport.output().extend_from_slice(b"last");
+        transport.finish().await.unwrap();
+        assert!(transport.stream.passed_on.ends_with(b"packetlast"));
+    }
+}

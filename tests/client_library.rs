@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::timeout};
 use umbra_client::{
     Attempt, Client, DeviceId, Document, Error, News, Observer, Options, Reason, Scope, Shadow, Topic, Update, Version,
-    Watch, WriteOptions,
+    Watch,
 };
 
 /// Counts what the writes of some clients went through.

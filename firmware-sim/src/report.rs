@@ -14,11 +14,9 @@ use std::{
 
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget};
+use umbra_client::DeviceId;
 
-use crate::{
-    oracle::{AcceptedUpdate, Oracle, Violation},
-    wire::DeviceId,
-};
+use crate::oracle::{AcceptedUpdate, Oracle, Violation};
 
 /// A number that only grows, from any thread.
 #[derive(Debug, Default)]

@@ -68,10 +68,11 @@ impl WriteOptions {
         self
     }
 
-    /// Sends no idempotency keys: after a broken connection the caller decides anew, and may do twice what it did.
+    /// Whether each write carries an idempotency key. Without one, the caller decides anew after a broken connection,
+    /// and may do twice what it did.
     #[must_use]
-    pub fn unkeyed(mut self) -> Self {
-        self.keyed = false;
+    pub fn keyed(mut self, keyed: bool) -> Self {
+        self.keyed = keyed;
         self
     }
 
@@ -114,7 +115,7 @@ impl Update {
             ("version", self.version.map(|version| json!(version))),
             ("onConflict", self.rebase.then(|| json!("rebase"))),
             ("idempotencyKey", self.idempotency_key.as_ref().map(|key| json!(key))),
-            ("replace", self.replace.then(|| json!(true))),
+            ("replace", self.replace.then_some(json!(true))),
         ];
         body.extend(fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         Value::Object(body)

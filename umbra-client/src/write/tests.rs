@@ -50,10 +50,8 @@ impl Scripted {
     fn apply(&self, update: &Update) -> Result<Accepted, Error> {
         let mut document = self.document.borrow_mut();
         let version = document.version;
-        if let Some(key) = &update.idempotency_key {
-            if self.applied_keys.borrow().contains(key) {
-                return Ok(Accepted { version, replayed: true, ..Accepted::default() });
-            }
+        if update.idempotency_key.as_ref().is_some_and(|key| self.applied_keys.borrow().contains(key)) {
+            return Ok(Accepted { version, replayed: true, ..Accepted::default() });
         }
         if update.version != Some(version) {
             return Err(rejected(409, Some(version), None));
@@ -128,8 +126,7 @@ async fn every_failure_that_may_pass_is_tried_again() {
         ("the service failed", vec![Refuses(500, None)], true, 1, 2, 1),
         ("lost, and beaten meanwhile", vec![Loses, Conflicts], true, 2, 3, 2),
     ] {
-        let options = if keyed { WriteOptions::default() } else { WriteOptions::default().unkeyed() };
-        let (shadow, outcome) = counted(&script, options).await;
+        let (shadow, outcome) = counted(&script, WriteOptions::default().keyed(keyed)).await;
         assert!(matches!(outcome, Ok(Some(_))), "{label}: {outcome:?}");
         assert_eq!(shadow.count(), count, "{label}: the count");
         assert_eq!((shadow.puts.borrow().len(), *shadow.gets.borrow()), (puts, gets), "{label}: puts and gets");
@@ -138,7 +135,8 @@ async fn every_failure_that_may_pass_is_tried_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_of_the_same_is_the_same_and_a_new_decision_is_another() {
-    let (shadow, _) = counted(&[Loses, Refuses(429, Some(10)), Conflicts], WriteOptions::default().rebase()).await;
+    let (shadow, _) =
+        counted(&[Loses, Refuses(429, Some(10)), Conflicts], WriteOptions::default().keyed(true).rebase()).await;
     let puts: Vec<_> = shadow.puts.borrow().iter().map(|(update, _)| update.clone()).collect();
     let [first, second, third, fourth] = puts.as_slice() else { unreachable!("four puts: {puts:?}") };
     assert_eq!(first, second, "an unanswered one is sent again as it was");

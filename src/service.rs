@@ -7,17 +7,22 @@
 //!
 //! Reading goes around all of this: a reader sees the newest committed document at once.
 
+mod hindsight;
+
 use std::{
     sync::{Arc, mpsc},
+    thread,
     time::Instant,
 };
+
+use self::hindsight::{Hindsight, Refused};
 
 use crate::{
     auth::Principal,
     clock::Clock,
     quota::{Admitted, Rate, RequestQuota},
     shadow::{Command, Rejection, ShadowKey, Timestamp, Version},
-    store::{self, Applied, Health, Held, History, Job, Listed, Page, Seq, Store, StoreError, StoreOptions},
+    store::{self, Applied, Health, Held, History, Job, Listed, Page, Past, Seq, Store, StoreError, StoreOptions},
     wire::ClientToken,
 };
 
@@ -29,7 +34,8 @@ pub trait Requester: Send {
     /// What the request carried to correlate its replies.
     fn client_token(&self) -> Option<&ClientToken>;
 
-    /// Called once, after the outcome is durable and has been announced.
+    /// Called once, after the outcome is durable and has been announced. A version conflict may be told after later
+    /// outcomes: what it collided with is then looked up.
     fn decided(self: Box<Self>, outcome: &Outcome, now: Timestamp);
 }
 
@@ -64,6 +70,7 @@ pub struct Service {
 pub struct Decided {
     batches: mpsc::Receiver<Vec<store::Outcome<Box<dyn Requester>>>>,
     clock: Clock,
+    past: Past,
 }
 
 /// How often and how much may be asked.
@@ -101,7 +108,7 @@ impl Service {
         let time = clock.clone();
         // The channel ends with the announcer, after which nobody waits for an outcome.
         let store = store::open(options, move || time.now(), move |batch| drop(sender.send(batch)))?;
-        let decided = Decided { batches, clock: clock.clone() };
+        let decided = Decided { batches, clock: clock.clone(), past: store.past() };
         Ok((Self { store, quota, clock }, decided))
     }
 
@@ -135,14 +142,20 @@ impl Service {
         self.store.reserve(bytes).await.map(Permit).map_err(rejection)
     }
 
+    /// The newest committed document of `key` if it is in memory.
+    #[must_use]
+    pub fn cached(&self, key: &ShadowKey) -> Option<Held> {
+        self.store.cached(key)
+    }
+
     /// The newest committed document of `key`.
     ///
     /// # Errors
     ///
     /// [`Rejection::Internal`] if it cannot be read; the log says why.
     pub async fn read(&self, key: &ShadowKey) -> Result<Held, Rejection> {
-        if let Some(read) = self.store.cached(key) {
-            return Ok(read);
+        if let Some(held) = self.cached(key) {
+            return Ok(held);
         }
         let key = key.clone();
         self.blocking(move |store| store.read(&key)).await
@@ -211,15 +224,22 @@ impl Service {
 impl Decided {
     /// Announces outcomes and answers their requesters until the store is closed. Blocks: for a thread of its own.
     pub fn announce(self, mut announcer: impl Announcer) {
-        for batch in self.batches {
-            let now = self.clock.now();
-            for store::Outcome { job, result } in batch {
-                let Job { key, command, context: requester, .. } = job;
-                let outcome = Outcome { key, command, result };
-                announcer.announce(&outcome, &*requester);
-                requester.decided(&outcome, now);
+        let Self { batches, clock, past } = self;
+        thread::scope(|scope| {
+            let hindsight = Hindsight::start(scope, &past, &clock);
+            for batch in batches {
+                let now = clock.now();
+                for store::Outcome { job, result, against } in batch {
+                    let Job { key, command, context: requester, .. } = job;
+                    let outcome = Outcome { key, command, result };
+                    announcer.announce(&outcome, &*requester);
+                    match against {
+                        None => requester.decided(&outcome, now),
+                        Some(against) => hindsight.tell(Refused { outcome, against, requester }, now),
+                    }
+                }
             }
-        }
+        });
     }
 }
 
@@ -237,7 +257,8 @@ impl Permit {
         let Submission { key, command, principal, client, requester } = submission;
         let by = principal.name().clone();
         let job = Job { key, command, by, client, context: requester };
-        if let Err(Job { key, command, client, context: requester, .. }) = self.0.send(job) {
+        if let Err(unsent) = self.0.send(job) {
+            let Job { key, command, client, context: requester, .. } = *unsent;
             let submission = Submission { key, command, principal, client, requester };
             submission.refuse(unavailable(), Clock::system().now());
         }

@@ -43,13 +43,16 @@ fn what_was_acknowledged_before_sigterm_is_there_after() {
     });
     assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
     server.restart();
+    let mut unanswered = 0;
     for (number, promised) in promised.iter().enumerate() {
         let document = Requester::new(&server, V5, "reader", &format!("shadow/stop-{number}")).get();
         let kept = document["state"]["reported"]["n"].as_u64().unwrap();
         assert!(kept >= *promised, "writer {number} was promised {promised}: {document}");
         assert_eq!(version(&document), kept, "each write was one version");
+        unanswered += kept - promised;
     }
-    println!("promised {promised:?}; all there; the server said: {}", exit.log.lines().last().unwrap_or_default());
+    println!("promised {promised:?}, all there; {unanswered} more were decided and their answer did not arrive");
+    println!("the server said: {}", exit.log.lines().last().unwrap_or_default());
     assert_nothing_to_replay(&server.log());
 }
 
@@ -82,11 +85,9 @@ fn write_until_closed(mut client: Client, number: usize, started: &Meeting, stop
     promised
 }
 
-/// After a clean stop the log tells of a start that had nothing to replay.
+/// The log of a start tells what it replayed; the crash tests see to it that it does not always say the same.
 fn assert_nothing_to_replay(log: &str) {
-    let line = log.lines().find(|line| line.to_lowercase().contains("replay"));
-    let line = line.unwrap_or_else(|| panic!("no word about replaying: {log}")).to_lowercase();
-    assert!(line.contains("nothing to replay") || line.contains("0 "), "{line}");
+    assert!(log.contains("nothing to replay"), "{log}");
 }
 
 #[test]
@@ -117,9 +118,10 @@ fn without_token(mut document: Value) -> Value {
     document
 }
 
+/// None of them is waited for: not the one that has not said who it is either, though it would have minutes to do so.
 #[test]
 fn a_stop_with_every_kind_of_client() {
-    let mut server = Server::start();
+    let mut server = Server::with(Setup { listener: "connect_timeout = \"5m\"", ..Setup::default() });
     let mut clients: Vec<Client> = Vec::new();
     for protocol in BOTH {
         let connect = Connect::persistent(protocol, &format!("persistent-{protocol:?}"));

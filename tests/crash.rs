@@ -19,7 +19,7 @@ use harness::{
     client::Client,
     eventually,
     packet::Packet,
-    server::{Server, UNLIMITED},
+    server::{Server, Setup, UNLIMITED},
     shadow::{Requester, version},
     wire::{Protocol, Publish, V4, V5},
 };
@@ -160,4 +160,43 @@ fn check(server: &Server, writers: &mut [Writer], round: u64) {
         assert_eq!(version(&next), version(&document) + 1, "round {round}: {prefix}");
         pair.iter_mut().for_each(|writer| writer.version = version(&next));
     }
+}
+
+const SMALL_CACHES: &str = "cache_bytes = \"1 MiB\"\ndocument_cache_bytes = \"1 MiB\"";
+
+/// Many shadows at once: the table of states lags behind the journal, and a start brings what is missing from there.
+#[test]
+fn what_only_the_journal_has_survives_kill_9() {
+    const SHADOWS: usize = 3_000;
+    // Few documents stay in memory, so that most are read again to be changed.
+    let mut server = Server::with(Setup { store: SMALL_CACHES, ..UNLIMITED });
+    let mut replays = 0;
+    for round in 1..=6 {
+        let mut client = Client::connect(&server, V5, "writer");
+        let body = json!({"state": {"reported": {"round": round}}, "version": round - 1}).to_string();
+        // As many at once as the server takes, so that its batches are large.
+        for first in (0..SHADOWS).step_by(60) {
+            let batch = first..first + 60;
+            let frames: Vec<u8> = batch
+                .clone()
+                .flat_map(|n| Publish::new(&format!("shadow/many-{n}/update"), &body).encode(V5, 1, n as u16 + 1))
+                .collect();
+            client.send(frames);
+            for number in batch {
+                assert_eq!(client.puback(number as u16 + 1).code, 0, "round {round}: shadow {number}");
+            }
+        }
+        server.kill();
+        server.restart();
+        replays += u32::from(!server.log().contains("nothing to replay"));
+    }
+    let mut client = Client::connect(&server, V5, "reader");
+    client.subscribe(&[("shadow/+/get/accepted", 0)]);
+    for number in 0..SHADOWS {
+        client.publish(&format!("shadow/many-{number}/get"), "", 0);
+        let document = client.message().json();
+        assert_eq!((version(&document), &document["state"]["reported"]["round"]), (6, &json!(6)), "{document}");
+    }
+    println!("6 crashes, {SHADOWS} shadows, {replays} starts read the journal again");
+    assert!(replays > 0, "no crash came while the table of states lagged behind");
 }

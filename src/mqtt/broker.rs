@@ -69,6 +69,8 @@ pub struct ConnectionLimits {
     pub output_bytes_max: usize,
     /// PUBLISH packets.
     pub publishes: Rate,
+    /// Bytes of a topic name or filter.
+    pub topic_bytes_max: usize,
     /// Filters of its session.
     pub filters_max: usize,
     /// Seconds its session may outlive it.
@@ -164,7 +166,7 @@ impl Broker {
             Destination::Reserved => self.counters.publishes_refused.add(1),
             Destination::Request(key, operation) => {
                 let mut request = Request::new(self.events.clone(), key, operation);
-                match request.parse(&payload, &self.limits.document) {
+                match request.parse(&payload, properties.as_deref(), &self.limits.document) {
                     Ok(Some(command)) => {
                         let submission = Submission {
                             key: request.key.clone(),
@@ -200,6 +202,7 @@ impl ConnectionLimits {
             queue: QueueLimits { bytes: limits.outbox_bytes_max, offline_bytes: limits.session_queue_bytes_max },
             output_bytes_max: limits.outbox_bytes_max,
             publishes: Rate::new(limits.publishes_per_second, limits.publishes_per_second),
+            topic_bytes_max: limits.topic_bytes_max,
             filters_max: limits.filters_per_session_max,
             session_expiry_max: seconds(limits.session_expiry_max),
             keep_alive_max: u16::try_from(seconds(limits.keep_alive_max)).unwrap_or(u16::MAX),

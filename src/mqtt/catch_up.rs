@@ -102,6 +102,11 @@ impl CatchUp {
         });
     }
 
+    /// Whether there is nothing to catch up with.
+    pub(super) fn is_idle(&self, outbox: &Outbox) -> bool {
+        self.steps.is_empty() && self.wanted.is_empty() && outbox.lag().is_none()
+    }
+
     /// The next message to send; `None`: there is nothing to catch up with.
     pub(super) async fn next(&mut self, broker: &Broker, own: &SessionKey, outbox: &Outbox) -> Option<Delivery> {
         loop {

@@ -59,6 +59,8 @@ pub(super) struct Connection<S> {
     pub(super) publishes: Meter,
     /// Reading rests until then: the client is over its rate.
     pub(super) paused: Option<Instant>,
+    /// The server ends, and until then this connection answers what it has taken; nothing more is read.
+    pub(super) leaving: Option<Instant>,
     pub(super) heard: Instant,
 }
 
@@ -92,12 +94,13 @@ impl From<Violation> for End {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Serves the client until the connection ends, then gives the session back.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self: Box<Self>) {
         let end = match self.serve().await {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        self.finish(end).await;
+        // Boxed, as all that is rarely waited for: an idle client pays for the largest of what it may wait for.
+        Box::pin(self.finish(end)).await;
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
@@ -108,6 +111,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         loop {
             self.process_input().await?;
             self.fill_output().await?;
+            if self.leaving.is_some() && self.is_idle() {
+                return Err(End::Server(Reason::SERVER_SHUTTING_DOWN));
+            }
             if let Some(paused) = self.paused.filter(|paused| *paused < sleep.deadline().into_std()) {
                 Sleep::reset(sleep.as_mut(), paused.into());
             }
@@ -116,7 +122,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let wants_more = self.transport.unsent() < OUTPUT_LOW_BYTES;
             tokio::select! {
                 biased;
-                reason = &mut self.kicked => return Err(End::Server(reason.unwrap_or(Reason::SERVER_SHUTTING_DOWN))),
+                reason = &mut self.kicked, if self.leaving.is_none() => match reason {
+                    Ok(Reason::SERVER_SHUTTING_DOWN) | Err(_) => {
+                        self.leaving = Some(Instant::now() + LEAVE_TIMEOUT);
+                        Sleep::reset(sleep.as_mut(), self.next_deadline().into());
+                    }
+                    Ok(reason) => return Err(End::Server(reason)),
+                },
                 turn = self.transport.turn(may_read) => match turn? {
                     Turn::Input => self.heard = Instant::now(),
                     Turn::Flushed => {}
@@ -172,13 +184,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while self.transport.unsent() < OUTPUT_LOW_BYTES {
             let window_open = self.client.session.window_open();
             let delivery = match outbox.pop(window_open) {
+                Some(Item::Ack { ticket, verdict }) if verdict.unknown && self.protocol == Protocol::V4 => {
+                    // It cannot be told, so it is not acknowledged: its resend asks again. PROTOCOL section 4.
+                    self.client.session.abandon(ticket);
+                    return Err(End::Server(Reason::IMPLEMENTATION_SPECIFIC));
+                }
                 Some(Item::Ack { ticket, verdict }) => {
                     self.client.session.complete(ticket, verdict, self.transport.output());
                     continue;
                 }
                 Some(Item::Delivery { delivery, .. }) => delivery,
                 None if !window_open => break,
-                None => match self.catch_up.next(&self.broker, &self.key, &outbox).await {
+                None if self.catch_up.is_idle(&outbox) => break,
+                None => match Box::pin(self.catch_up.next(&self.broker, &self.key, &outbox)).await {
                     Some(delivery) => delivery,
                     None => break,
                 },
@@ -204,11 +222,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn may_read(&self) -> bool {
         let window = usize::from(self.broker.limits.session.inbound_window);
-        self.stalled.is_none() && self.paused.is_none() && self.client.session.inbound_pending() < window
+        let resting = self.stalled.is_some() || self.paused.is_some() || self.leaving.is_some();
+        !resting && self.client.session.inbound_pending() < window
+    }
+
+    /// Whether everything that was taken has been answered and sent.
+    fn is_idle(&self) -> bool {
+        self.stalled.is_none() && self.client.session.inbound_pending() == 0 && self.transport.unsent() == 0
     }
 
     fn check_deadlines(&mut self, now: Instant) -> Result<(), End> {
         self.paused.take_if(|until| *until <= now);
+        if self.leaving.is_some_and(|until| until <= now) {
+            return Err(End::Server(Reason::SERVER_SHUTTING_DOWN));
+        }
         if !self.may_read() {
             self.heard = now; // silence that is not the client's
         }
@@ -221,11 +248,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn next_deadline(&self) -> Instant {
         let silence = self.silence_max.map(|max| self.heard + max);
         let far = Instant::now() + FAR;
-        [silence, self.paused].into_iter().flatten().fold(far, Instant::min)
+        [silence, self.paused, self.leaving].into_iter().flatten().fold(far, Instant::min)
     }
 
     /// Says why, if the client can be told, and gives the session back.
-    async fn finish(mut self, end: End) {
+    async fn finish(mut self: Box<Self>, end: End) {
         let (farewell, with_will) = match &end {
             End::Disconnect { with_will } => (None, *with_will),
             End::Lost(_) => (None, true),
@@ -251,5 +278,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 /// Unsent output above which nothing more is taken from the outbox.
 const OUTPUT_LOW_BYTES: usize = 32 * 1024;
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an ending server waits for what a connection has taken to be answered.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A deadline for connections that have none.
 const FAR: Duration = Duration::from_secs(24 * 3600);

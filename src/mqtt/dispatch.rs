@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     mqtt::{
+        broker::Broker,
         connection::Connection,
         message::Message,
         packet::{PacketId, Reason, Subscribe, Subscription},
@@ -18,6 +19,7 @@ use crate::{
     },
     service::{Permit, Submission},
     shadow::{Command, Rejection, ShadowKey},
+    store::Held,
 };
 
 /// A request that is admitted and waits for room in the engine.
@@ -41,6 +43,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.paused = Some(now + wait);
         }
         match Destination::of(&inbound.topic) {
+            _ if inbound.topic.as_str().len() > self.broker.limits.topic_bytes_max => {
+                self.broker.counters.publishes_refused.add(1);
+                self.complete(inbound.ticket, refused("the topic is longer than this server takes"));
+            }
             Destination::Plain => self.publish_plain(inbound, now),
             Destination::Reserved => {
                 self.broker.counters.publishes_refused.add(1);
@@ -58,7 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let receivers =
             self.broker.router.publish(&Arc::new(message), Class::Plain { from: Some(self.client.outbox.id()) });
         let reason = if receivers == 0 { Reason::NO_MATCHING_SUBSCRIBERS } else { Reason::SUCCESS };
-        self.complete(ticket, Verdict { reason, reason_string: None });
+        self.complete(ticket, Verdict { reason, ..Verdict::SUCCESS });
     }
 
     async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: Operation) {
@@ -73,11 +79,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             ..Request::new(self.broker.events.clone(), key, operation)
         };
         // Read before it is counted, so that a refusal carries the client's token.
-        let parsed = request.parse(&inbound.payload, &self.broker.limits.document);
+        let parsed = request.parse(&inbound.payload, inbound.properties.as_deref(), &self.broker.limits.document);
         let admitted = self.broker.service.admit(self.access.principal(), &request.key);
         match admitted.and_then(|admitted| parsed.map(|command| (admitted, command))) {
             Err(rejection) => request.reject(&rejection, now),
-            Ok((_admitted, None)) => match self.broker.service.read(&request.key).await {
+            Ok((_admitted, None)) => match read(&self.broker, &request.key).await {
                 Ok(held) => request.got(&held.document, now),
                 Err(rejection) => request.reject(&rejection, now),
             },
@@ -143,6 +149,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn subscribe_one(&mut self, subscription: Subscription, subscription_id: Option<u32>) -> Result<Reason, Reason> {
         let filter = &subscription.filter;
+        if filter.as_str().len() > self.broker.limits.topic_bytes_max {
+            return Err(Reason::TOPIC_FILTER_INVALID);
+        }
         let known = self.client.filters.contains(filter);
         if !known && self.client.filters.len() >= self.broker.limits.filters_max {
             return Err(Reason::QUOTA_EXCEEDED);
@@ -176,6 +185,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
+/// The document of `key`; what it takes to wait for the disk is boxed, since it is rare.
+async fn read(broker: &Broker, key: &ShadowKey) -> Result<Held, Rejection> {
+    match broker.service.cached(key) {
+        Some(held) => Ok(held),
+        None => Box::pin(broker.service.read(key)).await,
+    }
+}
+
 fn refused(why: &str) -> Verdict {
-    Verdict { reason: Reason::TOPIC_NAME_INVALID, reason_string: Some(why.into()) }
+    Verdict { reason: Reason::TOPIC_NAME_INVALID, reason_string: Some(why.into()), unknown: false }
 }

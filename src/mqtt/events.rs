@@ -1,6 +1,7 @@
 //! The events of shadows: which messages a decided command makes, in which order they leave, on which topics.
 //!
-//! For a change: delta if there is one, documents, accepted, then the document; for a no-op: accepted. An event is
+//! For a change: delta if there is one, documents, accepted, then the document; for a no-op: accepted; for a replay or
+//! a dry run: accepted, to who asked alone. An event is
 //! rendered once and only if somebody listens. The order between commands is the announcer thread's, which calls
 //! [`Events::announce`] in the order of the journal; [`Routed`] tells the outboxes how far that has come.
 
@@ -59,6 +60,13 @@ impl Events {
         self.publish(key, event, class, || Some(payload.clone()));
     }
 
+    /// Publishes a reply for who asked alone; nobody else hears of it.
+    pub fn reply_privately(&self, key: &ShadowKey, event: Event, payload: &Bytes, to: Option<SessionId>) {
+        if let Some(to) = to {
+            self.publish(key, event, Class::Private { to }, || Some(payload.clone()));
+        }
+    }
+
     /// Publishes `message` on the ordinary topic where `to` wants a reply.
     pub fn respond(&self, message: Message, to: Option<SessionId>) {
         let class = to.map_or(Class::Plain { from: None }, |to| Class::Reply { to, seq: None });
@@ -78,6 +86,8 @@ impl Events {
             self.publish(key, Event::Documents, class, documents);
         }
         let class = match (told.requester, applied.seq) {
+            (Some(to), _) if applied.is_private() => Class::Private { to },
+            (None, _) if applied.is_private() => return,
             (Some(to), seq) => Class::Reply { to, seq: seq.map(|seq| seq.0) },
             (None, Some(Seq(seq))) => Class::Event { seq },
             (None, None) => Class::Plain { from: None },
@@ -137,9 +147,16 @@ pub(super) fn message(event: Event, topic: &str, payload: Bytes) -> Arc<Message>
 pub(super) fn accepted_payload(command: &Command, applied: &Applied, token: Option<&ClientToken>) -> Bytes {
     match command {
         Command::Update(update) => {
-            wire::update_accepted(update, applied.seq.is_some(), &applied.after, Projection::ALL, token)
+            let accepted = wire::Accepted {
+                update,
+                changed: applied.is_changed(),
+                document: &applied.after,
+                rebased_from: applied.rebased_from,
+                manner: applied.manner,
+            };
+            wire::update_outcome(&accepted, Projection::ALL, token)
         }
-        Command::Delete(_) => wire::delete_accepted(&applied.after, token),
+        Command::Delete(_) => wire::delete_outcome(&applied.after, applied.manner, token),
     }
 }
 

@@ -23,21 +23,35 @@ use crate::{
 };
 
 /// Serves a client on `stream` from its CONNECT to its end. `timeout` bounds the time until its CONNECT is whole.
+///
+/// What is needed for the time of the handshake alone is in a box of its own, so that a connected client does not pay
+/// for it.
 pub(super) async fn serve<S>(stream: S, peer: SocketAddr, broker: Arc<Broker>, timeout: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    if let Some(connection) = Box::pin(accept(stream, peer, broker, timeout)).await {
+        connection.run().await;
+    }
+}
+
+/// Takes the CONNECT. `None`: the connection is over.
+async fn accept<S>(stream: S, peer: SocketAddr, broker: Arc<Broker>, timeout: Duration) -> Option<Box<Connection<S>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut transport = Transport::new(stream);
-    let connect = match tokio::time::timeout(timeout, read_connect(&mut transport, &broker)).await {
-        Ok(Some(connect)) => connect,
-        Ok(None) => return,
+    let mut closing = broker.closing();
+    let connect = tokio::select! {
+        connect = tokio::time::timeout(timeout, read_connect(&mut transport, &broker)) => connect,
+        _ = closing.wait_for(|closing| *closing) => return None,
+    };
+    match connect {
+        Ok(connect) => establish(transport, peer, *connect?, broker).await,
         Err(_) => {
             tracing::debug!(%peer, "no CONNECT in time"); // [MQTT-3.1.4-1]
-            return;
+            None
         }
-    };
-    if let Some(connection) = establish(transport, peer, *connect, broker).await {
-        Box::pin(connection.run()).await;
     }
 }
 
@@ -71,7 +85,7 @@ async fn establish<S>(
     peer: SocketAddr,
     mut connect: Connect,
     broker: Arc<Broker>,
-) -> Option<Connection<S>>
+) -> Option<Box<Connection<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -129,7 +143,7 @@ where
     let now = Instant::now();
     attached.client.session.attach(&connect, now, transport.output());
     attached.client.outbox.attach();
-    Some(Connection {
+    Some(Box::new(Connection {
         transport,
         key,
         protocol: connect.protocol,
@@ -142,10 +156,11 @@ where
         stalled: None,
         publishes: Meter::new(now),
         paused: None,
+        leaving: None,
         heard: now,
         access,
         broker,
-    })
+    }))
 }
 
 fn check(connect: &Connect) -> Result<(), (Reason, &'static str)> {

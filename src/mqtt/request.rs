@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 
 use crate::{
+    auth::Projection,
     mqtt::{
         events::{self, Events},
         message::Message,
@@ -20,7 +21,7 @@ use crate::{
     quota::Admitted,
     service::{Outcome, Requester},
     shadow::{Command, Document, DocumentLimits, Rejection, ShadowKey, Timestamp},
-    wire::{self, ClientToken, Dialect, Parsed, Refused},
+    wire::{self, ClientToken, Dialect, Parsed, Payload, Refused},
 };
 
 /// A request on its way.
@@ -39,6 +40,8 @@ pub(super) struct Request {
     pub response: Option<ResponseTopic>,
     /// Counts the request until it is decided.
     pub admitted: Option<Admitted>,
+    /// Whether nobody else hears of it: a dry run.
+    pub private: bool,
 }
 
 /// The session that asked.
@@ -61,18 +64,26 @@ pub(super) struct ResponseTopic {
 impl Request {
     /// A request that nobody waits for, its payload not yet read.
     pub(super) fn new(events: Arc<Events>, key: ShadowKey, operation: Operation) -> Self {
-        Self { events, from: None, key, operation, client_token: None, response: None, admitted: None }
+        Self { events, from: None, key, operation, client_token: None, response: None, admitted: None, private: false }
     }
 
-    /// Reads the payload. `None`: a get, which is no command.
+    /// Reads the payload, and the fields that came beside it as user properties. `None`: a get, which is no command.
     ///
     /// # Errors
     ///
     /// The rejection of a payload that cannot be understood.
-    pub(super) fn parse(&mut self, payload: &[u8], limits: &DocumentLimits) -> Result<Option<Command>, Rejection> {
+    pub(super) fn parse(
+        &mut self,
+        payload: &[u8],
+        properties: Option<&Properties>,
+        limits: &DocumentLimits,
+    ) -> Result<Option<Command>, Rejection> {
+        let payload = Payload { bytes: payload, user: properties.map_or(&[], |properties| &properties.user) };
         match self.operation {
             Operation::Update => {
-                self.take(wire::parse_update(payload, Dialect::Native, limits)).map(|body| Some(Command::Update(body)))
+                let update = self.take(wire::parse_update(payload, Dialect::Native, limits))?;
+                self.private = update.dry_run;
+                Ok(Some(Command::Update(update)))
             }
             Operation::Get => self.take(wire::parse_get(payload, Dialect::Native)).map(|()| None),
             Operation::Delete => {
@@ -96,8 +107,12 @@ impl Request {
 
     /// Refuses the request.
     pub(super) fn reject(self, rejection: &Rejection, now: Timestamp) {
-        let payload = wire::rejected(rejection, &self.key, now, self.client_token.as_ref());
-        self.events.reply(&self.key, self.operation.rejected(), &payload, self.session_id());
+        let payload = wire::rejected(rejection, &self.key, now, Projection::ALL, self.client_token.as_ref());
+        let (event, to) = (self.operation.rejected(), self.session_id());
+        match self.private {
+            true => self.events.reply_privately(&self.key, event, &payload, to),
+            false => self.events.reply(&self.key, event, &payload, to),
+        }
         let verdict = verdict(rejection, &self.key);
         self.answer(payload, verdict);
     }
@@ -184,5 +199,5 @@ fn verdict(rejection: &Rejection, key: &ShadowKey) -> Verdict {
     } else if let Some(detail) = rejection.detail() {
         text = format!("{text}: {detail}");
     }
-    Verdict { reason, reason_string: Some(text.into()) }
+    Verdict { reason, reason_string: Some(text.into()), unknown: *rejection == Rejection::OutcomeUnknown }
 }

@@ -23,7 +23,7 @@ impl Document {
     }
 
     /// The newest version of the leaves at, below or right above `path`.
-    fn newest_stamp(&self, path: &Pointer) -> Version {
+    pub(crate) fn newest_stamp(&self, path: &Pointer) -> Version {
         newest_at(&self.section(path.section).members, &path.keys)
     }
 }

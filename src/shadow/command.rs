@@ -6,7 +6,8 @@ use crate::shadow::{
     change::{Change, Effect},
     document::Version,
     etag::Etag,
-    pointer::SectionName,
+    idempotency::Keyed,
+    pointer::{Pointer, SectionName},
 };
 
 /// A request that may change a shadow.
@@ -33,6 +34,10 @@ pub struct Update {
     pub preconditions: Preconditions,
     /// Replace each named section whole instead of merging.
     pub replace: bool,
+    /// Tell what would become of it, and do nothing.
+    pub dry_run: bool,
+    /// Under which key it may be sent again; [`Keyed::update`] and [`Keyed::delete`] make one.
+    pub keyed: Option<Keyed>,
 }
 
 impl Update {
@@ -67,6 +72,8 @@ impl Update {
 pub struct Delete {
     /// What must hold.
     pub preconditions: Preconditions,
+    /// Under which key it may be sent again; [`Keyed::update`] and [`Keyed::delete`] make one.
+    pub keyed: Option<Keyed>,
 }
 
 /// What an update does to one section.
@@ -88,6 +95,40 @@ pub struct Preconditions {
     pub version: Option<Version>,
     /// The current etag must be this one. Kept as text: a tag of any form is compared, none but the current one is equal.
     pub etag: Option<EtagCondition>,
+    /// What becomes of the command if `version` is an earlier one.
+    pub on_conflict: OnConflict,
+    /// What must hold of single paths.
+    pub expect: Vec<Expectation>,
+}
+
+/// What becomes of a command that expects an earlier version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnConflict {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It is accepted if no path that it touches changed since.
+    Rebase,
+}
+
+/// What must hold of one path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expectation {
+    /// Where. Its last keys may be indexes into an array.
+    pub path: Pointer,
+    /// What.
+    pub holds: Expected,
+}
+
+/// What may be expected of a path.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expected {
+    /// It did not change after this version.
+    Version(Version),
+    /// There is this value.
+    Value(Value),
+    /// There is nothing.
+    Absent,
 }
 
 /// An etag a requester sent.

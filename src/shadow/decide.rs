@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use crate::shadow::{
     change::Change,
+    collisions,
     command::{Command, Delete, Update},
     document::{Document, DocumentLimits, Stamp, Timestamp, Version},
+    idempotency::FirstOutcome,
     merge,
     pointer::SectionName,
     rejection::Rejection,
@@ -27,6 +29,17 @@ pub enum Decision {
     },
     /// Accepted, and nothing changes.
     Unchanged,
+}
+
+/// How an accepted command came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// It was done.
+    Done,
+    /// It was only asked what would become of it.
+    DryRun,
+    /// It had been done before, and was told this.
+    Again(FirstOutcome),
 }
 
 /// Decides `command` of principal `by` at `now` against `current` ([`Document::absent`] if there never was one).
@@ -63,7 +76,7 @@ fn decide_update(
     stamp: impl FnOnce() -> Arc<Stamp>,
     limits: &DocumentLimits,
 ) -> Result<Decision, Rejection> {
-    update.preconditions.check(current)?;
+    update.preconditions.check(current, |since| collisions::is_clean(update, current, since))?;
     let mut changes = Vec::new();
     for name in SectionName::ALL {
         let members = &current.section(name).members;
@@ -86,7 +99,8 @@ fn decide_delete(
     if !current.exists() {
         return Err(Rejection::NotFound);
     }
-    delete.preconditions.check(current)?;
+    // A deletion touches everything, so it is never rebased.
+    delete.preconditions.check(current, |_| false)?;
     let mut changes = Vec::new();
     for name in SectionName::ALL {
         merge::clearing(name, &current.section(name).members, &mut changes);

@@ -29,7 +29,8 @@ pub(crate) fn holds(node: &Node, value: &Value) -> bool {
     }
 }
 
-fn members_hold(members: &Members, other: &Map<String, Value>) -> bool {
+/// Whether the members of a stored object are those of `other`.
+pub(crate) fn members_hold(members: &Members, other: &Map<String, Value>) -> bool {
     // Both maps are ordered by the bytes of their keys.
     members.len() == other.len()
         && members.iter().zip(other).all(|((key, node), (name, value))| **key == **name && holds(node, value))

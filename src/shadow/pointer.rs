@@ -1,6 +1,6 @@
 //! A path into `state`: the section and the keys below it, written as an RFC 6901 JSON Pointer.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 /// A path into one section of `state`; no keys means the whole section.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,6 +25,12 @@ pub enum SectionName {
 impl SectionName {
     /// The three, in the order documents show them.
     pub const ALL: [Self; 3] = [Self::Desired, Self::Reported, Self::Tags];
+
+    /// The section with this key.
+    #[must_use]
+    pub fn of(key: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|name| name.as_str() == key)
+    }
 
     /// The key in `state`.
     #[must_use]
@@ -58,10 +64,56 @@ impl Pointer {
     }
 }
 
+/// A text that is no JSON Pointer into a section of `state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a JSON Pointer that begins with /desired, /reported or /tags")]
+pub struct NotAPointer;
+
+/// RFC 6901.
+impl FromStr for Pointer {
+    type Err = NotAPointer;
+
+    fn from_str(text: &str) -> Result<Self, NotAPointer> {
+        let mut tokens = text.strip_prefix('/').ok_or(NotAPointer)?.split('/');
+        let section = tokens.next().and_then(SectionName::of).ok_or(NotAPointer)?;
+        Ok(Self { section, keys: tokens.map(unescaped).collect::<Result<_, _>>()? })
+    }
+}
+
+fn unescaped(token: &str) -> Result<Box<str>, NotAPointer> {
+    let mut parts = token.split('~');
+    let mut key = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (escaped, rest) = match part.strip_prefix('0') {
+            Some(rest) => ('~', rest),
+            None => ('/', part.strip_prefix('1').ok_or(NotAPointer)?),
+        };
+        key.push(escaped);
+        key.push_str(rest);
+    }
+    Ok(key.into())
+}
+
 /// RFC 6901: `~` is `~0` and `/` is `~1` inside a key.
 impl fmt::Display for Pointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "/{}", self.section.as_str())?;
         self.keys.iter().try_for_each(|key| write!(f, "/{}", key.replace('~', "~0").replace('/', "~1")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pointers_are_read_as_they_are_written() {
+        for text in ["/desired", "/tags/", "/reported/a/b~1c/~0/~01/é", "/desired//x"] {
+            assert_eq!(text.parse::<Pointer>().map(|pointer| pointer.to_string()).as_deref(), Ok(text));
+        }
+        for text in ["", "/", "desired", "desired/a", "/delta/a", "/Desired", "/desired/~", "/desired/a~2", "#/desired"]
+        {
+            assert_eq!(text.parse::<Pointer>(), Err(NotAPointer), "{text}");
+        }
     }
 }

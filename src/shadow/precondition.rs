@@ -1,10 +1,14 @@
 //! What a requester may demand of the current document before its command is applied.
+//!
+//! `version` and `etag` are checked first, then `expect`. Only a stale `version` can be forgiven
+//! ([`OnConflict::Rebase`]), never version 0, an etag or an expectation; and no version below the floor, where it is
+//! not known what changed.
 
 use crate::shadow::{
-    command::{EtagCondition, Preconditions},
+    command::{EtagCondition, Expectation, Expected, OnConflict, Preconditions},
     document::{Document, Version},
     etag::Etag,
-    rejection::Rejection,
+    rejection::{FailedExpectation, Rejection},
 };
 
 impl From<&str> for EtagCondition {
@@ -14,29 +18,86 @@ impl From<&str> for EtagCondition {
 }
 
 impl Preconditions {
-    /// Checks them against the current document.
+    /// Checks them against the current document; `is_clean` tells whether no path that the command touches changed after
+    /// a version.
     ///
     /// A deleted shadow satisfies its tombstone's `version` (that is how one recreates it and knows that nobody else did)
     /// and `version` 0, and no `etag`. Version 0 of a shadow never written is satisfied by 0 alone.
     ///
     /// # Errors
     ///
-    /// [`Rejection::VersionConflict`] with what is current.
-    pub fn check(&self, current: &Document) -> Result<(), Rejection> {
+    /// - [`Rejection::VersionConflict`] with what is current.
+    /// - [`Rejection::ExpectationFailed`] with what was expected in vain.
+    pub(crate) fn check(&self, current: &Document, is_clean: impl FnOnce(Version) -> bool) -> Result<(), Rejection> {
         let version_holds = match self.version {
             None => true,
             Some(Version(0)) => !current.exists(),
-            Some(expected) => expected == current.version,
+            Some(expected) => expected == current.version || self.forgives(expected, current) && is_clean(expected),
         };
+        if !version_holds {
+            return Err(conflict(current, self.version));
+        }
         let etag_holds = match &self.etag {
             None => true,
             Some(EtagCondition::Tag(tag)) => current.exists() && *tag == current.etag,
             Some(EtagCondition::Other(_)) => false,
         };
-        if version_holds && etag_holds { Ok(()) } else { Err(conflict(current, self.version)) }
+        if !etag_holds {
+            return Err(conflict(current, self.seen()));
+        }
+        self.check_expectations(current)
+    }
+
+    /// The earlier version that a command was accepted under, `before` being what it was decided against.
+    #[must_use]
+    pub fn rebased_from(&self, before: &Document) -> Option<Version> {
+        self.version.filter(|&version| version != before.version && self.forgives(version, before))
+    }
+
+    fn forgives(&self, expected: Version, current: &Document) -> bool {
+        self.on_conflict == OnConflict::Rebase
+            && expected > Version(0)
+            && expected < current.version
+            && expected >= current.floor
+    }
+
+    /// The version of the document that the requester has: the one it names, else the one in its etag.
+    fn seen(&self) -> Option<Version> {
+        match (&self.etag, self.version) {
+            (Some(EtagCondition::Tag(tag)), _) => Some(tag.version),
+            (_, version) => version,
+        }
+    }
+
+    fn check_expectations(&self, current: &Document) -> Result<(), Rejection> {
+        let failed = self.expect.iter().filter(|expectation| !expectation.is_met(current));
+        let failed: Vec<_> = failed.map(|expectation| FailedExpectation::of(expectation, current)).collect();
+        match failed.is_empty() {
+            true => Ok(()),
+            false => Err(Rejection::ExpectationFailed {
+                version: current.version,
+                etag: current.exists().then_some(current.etag),
+                failed,
+            }),
+        }
+    }
+}
+
+impl Expectation {
+    fn is_met(&self, current: &Document) -> bool {
+        match &self.holds {
+            Expected::Version(version) => !current.changed_after(&self.path, *version),
+            Expected::Value(value) => current.find(&self.path).is_some_and(|found| found.is(value)),
+            Expected::Absent => current.find(&self.path).is_none(),
+        }
     }
 }
 
 fn conflict(current: &Document, expected: Option<Version>) -> Rejection {
-    Rejection::VersionConflict { expected, version: current.version, etag: current.exists().then_some(current.etag) }
+    Rejection::VersionConflict {
+        expected,
+        version: current.version,
+        etag: current.exists().then_some(current.etag),
+        collisions: None,
+    }
 }

@@ -3,7 +3,18 @@
 //! Messages that AWS has too are AWS's own texts, since its clients compare them. What the text leaves unsaid (which key,
 //! where) is in `detail`, which only the native shape shows.
 
-use crate::shadow::{document::Version, etag::Etag, name::ShadowKey, pointer::SectionName};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::shadow::{
+    collisions::Collisions,
+    command::{Expectation, Expected},
+    document::{Document, Stamp, Version},
+    etag::Etag,
+    name::ShadowKey,
+    pointer::{Pointer, SectionName},
+};
 
 /// A refusal: nothing was changed (but see [`Rejection::OutcomeUnknown`]).
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +67,8 @@ pub enum Rejection {
         version: Version,
         /// The current etag; `None` if the shadow does not exist now.
         etag: Option<Etag>,
+        /// Which paths collided, once it has been found out: that is left to who tells of the refusal.
+        collisions: Option<Box<Collisions>>,
     },
     /// 409: an expectation about a path does not hold.
     ExpectationFailed {
@@ -63,6 +76,8 @@ pub enum Rejection {
         version: Version,
         /// The current etag; `None` if the shadow does not exist now.
         etag: Option<Etag>,
+        /// Each one that does not hold, in the order of the request.
+        failed: Vec<FailedExpectation>,
     },
     /// 413: `desired` and `reported` together, or `tags`, would be too large.
     TooLarge {
@@ -95,6 +110,32 @@ pub enum Rejection {
     OutcomeUnknown,
     /// 503: nothing was tried; says what to wait for.
     Unavailable(String),
+}
+
+/// An expectation that does not hold, and what is there instead.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailedExpectation {
+    /// Where.
+    pub path: Pointer,
+    /// What kind of expectation it was: the name of its field.
+    pub expected: &'static str,
+    /// What is there; `None`: nothing.
+    pub current: Option<Value>,
+    /// By which change, if that is still known.
+    pub changed: Option<Arc<Stamp>>,
+}
+
+impl FailedExpectation {
+    pub(crate) fn of(expectation: &Expectation, current: &Document) -> Self {
+        let path = expectation.path.clone();
+        let expected = match expectation.holds {
+            Expected::Version(_) => "version",
+            Expected::Value(_) => "value",
+            Expected::Absent => "absent",
+        };
+        let there = current.find(&path).map(|found| found.to_value());
+        Self { expected, current: there, changed: current.newest_change(&path).cloned(), path }
+    }
 }
 
 impl Rejection {
@@ -189,6 +230,7 @@ impl Rejection {
     pub fn detail(&self) -> Option<String> {
         match self {
             Self::InvalidJson { detail } => Some(detail.clone()),
+            Self::ExpectationFailed { .. } => Some("an expectation does not hold".into()),
             Self::TooManyLeaves { .. } => Some("counted in leaves, array elements included".into()),
             _ => None,
         }

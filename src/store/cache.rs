@@ -126,7 +126,7 @@ impl DocumentCache {
     }
 
     fn put(&self, shard: &mut Shard, key: &ShadowKey, held: Held, pinned: bool) {
-        let bytes = approximate_bytes(&held.document);
+        let bytes = approximate_bytes(&held.document) + 160 * held.remembered.keys().len();
         let slot = Slot { held, bytes, pinned, used: AtomicBool::new(false) };
         let former = shard.slots.insert(key.clone(), slot);
         if former.is_none() {
@@ -178,4 +178,107 @@ fn approximate_bytes(document: &Document) -> usize {
         .sum();
     let tombstones: usize = document.tombstones.iter().map(|tombstone| 96 + 32 * tombstone.path.keys.len()).sum();
     512 + sections + tombstones
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::shadow::name::DeviceId;
+
+    fn key(name: &str) -> ShadowKey {
+        ShadowKey::classic(DeviceId::new(name).unwrap())
+    }
+
+    /// A document whose last entry is `seq`.
+    fn held(seq: u64) -> Held {
+        Held { document: Arc::new(Document::absent()), last_entry: Seq(seq), remembered: Default::default() }
+    }
+
+    /// What happens between a reader's look into the cache and its return from the disk.
+    #[derive(Debug)]
+    enum Meanwhile {
+        Nothing,
+        Published {
+            seq: u64,
+            pinned: bool,
+        },
+        /// Published, carried and evicted.
+        Gone {
+            seq: u64,
+        },
+        /// Another reader came back first.
+        Settled {
+            seq: u64,
+        },
+    }
+
+    #[test]
+    fn a_reading_from_the_disk_is_settled() {
+        use Meanwhile::{Gone, Nothing, Published, Settled};
+        for (meanwhile, read, answered, kept) in [
+            (Nothing, 5, 5, Some(5)),
+            (Nothing, 0, 0, None),
+            (Published { seq: 6, pinned: true }, 5, 6, Some(6)),
+            (Published { seq: 6, pinned: false }, 5, 6, Some(6)),
+            (Published { seq: 6, pinned: false }, 6, 6, Some(6)),
+            // The commit of 6 reached the disk before its publication.
+            (Settled { seq: 5 }, 6, 6, Some(6)),
+            (Settled { seq: 6 }, 5, 6, Some(6)),
+            // An old reading must not be kept: nothing would ever correct it.
+            (Gone { seq: 6 }, 5, 5, None),
+            (Gone { seq: 6 }, 6, 6, None),
+        ] {
+            let about = format!("{meanwhile:?}, read {read}");
+            let cache = DocumentCache::new(1 << 20);
+            let miss = cache.get(&key("d")).err().unwrap();
+            match meanwhile {
+                Nothing => {}
+                Published { seq, pinned } => cache.publish(&key("d"), held(seq), pinned),
+                Gone { seq } => {
+                    cache.publish(&key("d"), held(seq), false);
+                    cache.shard(miss.shard).write().slots.clear();
+                }
+                Settled { seq } => {
+                    let other = cache.get(&key("d")).err().unwrap();
+                    assert_eq!(cache.settle(&key("d"), held(seq), &other).last_entry, Seq(seq), "{about}");
+                }
+            }
+            assert_eq!(cache.settle(&key("d"), held(read), &miss).last_entry, Seq(answered), "{about}");
+            assert_eq!(cache.get(&key("d")).ok().map(|held| held.last_entry), kept.map(Seq), "{about}");
+        }
+    }
+
+    #[test]
+    fn what_is_pinned_stays_and_the_rest_is_bounded() {
+        let cache = DocumentCache::new(SHARDS * 2000);
+        for n in 0..100 {
+            cache.publish(&key(&format!("pinned-{n}")), held(n + 1), true);
+        }
+        for n in 0..5000 {
+            cache.publish(&key(&format!("clean-{n}")), held(n + 1000), false);
+        }
+        for n in 0..100 {
+            assert_eq!(cache.get(&key(&format!("pinned-{n}"))).ok().map(|held| held.last_entry), Some(Seq(n + 1)));
+        }
+        let (documents, bytes) = cache.size();
+        assert!(bytes <= SHARDS * 2000 + 100 * 512 && documents >= 150, "{documents} documents, {bytes} bytes");
+        (0..100).for_each(|n| cache.unpin(&key(&format!("pinned-{n}"))));
+        (0..2000).for_each(|n| cache.publish(&key(&format!("later-{n}")), held(n + 9000), false));
+        assert!(cache.size().1 <= SHARDS * 2000, "{:?}", cache.size());
+    }
+
+    #[test]
+    fn what_is_looked_up_outlives_what_is_not() {
+        let cache = DocumentCache::new(SHARDS * 10_000);
+        let hot = key("hot");
+        cache.publish(&hot, held(1), false);
+        for n in 0..20_000 {
+            cache.publish(&key(&format!("cold-{n}")), held(n + 2), false);
+            assert!(cache.get(&hot).is_ok(), "after {n}");
+        }
+    }
 }

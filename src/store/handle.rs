@@ -3,6 +3,7 @@
 use std::{
     sync::{Arc, atomic::AtomicU64, atomic::Ordering},
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use parking_lot::Mutex;
@@ -24,7 +25,7 @@ use crate::{
         health::{Health, State},
         names::NameCounts,
         options::{COMMAND_OVERHEAD_BYTES, StoreOptions},
-        reader::{History, Listed, Page, Shared},
+        reader::{History, Listed, Page, Past, Shared},
         record::{Held, RecordEncoder},
         recovery,
         retention::Retention,
@@ -91,6 +92,7 @@ pub(super) fn assemble<C: Send + 'static>(
         cache: DocumentCache::new(options.document_cache_bytes),
         fresh: Default::default(),
         head: AtomicU64::new(progress.head.seq.0),
+        disk: Mutex::new(disk),
         health: Default::default(),
         absent: Arc::new(Document::absent()),
     };
@@ -111,7 +113,6 @@ pub(super) fn assemble<C: Send + 'static>(
         room: Arc::clone(&room),
         clock,
         tell,
-        disk,
         backlog: Backlog::new(recovered.dirty, &progress, &options),
         progress,
         names: NameCounts::new(options.shadow_names_max),
@@ -193,16 +194,28 @@ impl<C: Send + 'static> Store<C> {
         self.inner.shared.history(key, before, limit)
     }
 
+    /// A way to look back from documents, which does not keep the store open.
+    #[must_use]
+    pub fn past(&self) -> Past {
+        Past(Arc::clone(&self.inner.shared))
+    }
+
     /// The newest entry. Documents read from now on are at least as new.
     #[must_use]
     pub fn head(&self) -> Seq {
         Seq(self.inner.shared.head.load(Ordering::Acquire))
     }
 
-    /// How the store is doing, as of its last commit.
+    /// How the store is doing: whether the disk has room as of the last second, the rest as of the last commit.
     #[must_use]
     pub fn health(&self) -> Health {
-        self.inner.shared.health.lock().clone()
+        let mut health = self.inner.shared.health.lock().clone();
+        // Nobody may be sending commands any more by which the writer would see that there is room again.
+        if let State::Writable | State::DiskLow(_) = health.state {
+            let low = self.inner.shared.disk.lock().low(Instant::now());
+            health.state = low.map_or(State::Writable, State::DiskLow);
+        }
+        health
     }
 
     /// Takes no more commands, decides, commits and tells those that were sent, carries everything, and returns when
@@ -254,9 +267,9 @@ impl<C> Permit<C> {
     /// # Errors
     ///
     /// The job itself, untouched, if the store was closed meanwhile.
-    pub fn send(self, job: Job<C>) -> Result<(), Job<C>> {
+    pub fn send(self, job: Job<C>) -> Result<(), Box<Job<C>>> {
         self.queue.send(Message::Job(Box::new(job), self.room)).map_err(|unsent| match unsent.0 {
-            Message::Job(job, _) => *job,
+            Message::Job(job, _) => job,
             Message::Close => unreachable!("a job was sent"),
         })
     }

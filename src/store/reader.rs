@@ -13,13 +13,14 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use redb::ReadTransaction;
+use redb::{ReadTransaction, ReadableTable};
 
 use crate::{
-    shadow::{Document, ShadowKey, ShadowName, Version, name::DeviceId},
+    shadow::{Document, Remembered, ShadowKey, ShadowName, Version, name::DeviceId},
     store::{
         cache::DocumentCache,
         database::{Database, Failure},
+        disk::FreeDisk,
         entry::{Entry, JOURNAL, Seq},
         error::StoreError,
         health::Health,
@@ -46,6 +47,8 @@ pub(super) struct Shared {
     pub(super) fresh: RwLock<BTreeSet<ShadowKey>>,
     /// The newest entry whose document is published. The writer moves it, after publishing.
     pub(super) head: AtomicU64,
+    /// Asked by the writer before each batch, and by whoever asks for the health.
+    pub(super) disk: Mutex<FreeDisk>,
     /// As of the last commit. The writer sets it.
     pub(super) health: Mutex<Health>,
     /// What every shadow is before its first write.
@@ -91,6 +94,48 @@ pub enum HistoryEnd {
     Gone,
 }
 
+/// Looks back from a document, without keeping the store open.
+#[derive(Clone)]
+pub struct Past(pub(super) Arc<Shared>);
+
+impl Past {
+    /// Calls `each` for the entries that made the versions of `key` above `version`, newest first, from the document
+    /// `held` on. False if they are not kept any more, or are more than `limit`. Reads the disk, one place per entry.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::store::Store::read`].
+    pub fn walk(
+        &self,
+        key: &ShadowKey,
+        held: &Held,
+        version: Version,
+        limit: usize,
+        mut each: impl FnMut(&Entry),
+    ) -> Result<bool, StoreError> {
+        if held.document.version <= version {
+            return Ok(true);
+        }
+        self.0.database.read(|transaction| {
+            let removed = progress(transaction)?.removed.seq;
+            let table = transaction.open_table(JOURNAL_TABLE)?;
+            let mut next = held.last_entry;
+            for _ in 0..limit {
+                if next <= removed {
+                    break;
+                }
+                let found = entry_of(&table, next, key)?;
+                each(&found);
+                if found.version.0 <= version.0 + 1 {
+                    return Ok(true);
+                }
+                next = found.previous;
+            }
+            Ok(false)
+        })
+    }
+}
+
 impl Shared {
     /// The newest committed document of `key` and the entry that made it.
     pub(super) fn held(&self, key: &ShadowKey) -> Result<Held, StoreError> {
@@ -106,7 +151,11 @@ impl Shared {
         self.database.read(|transaction| {
             let table = transaction.open_table(STATE_TABLE)?;
             match table.get(stored.as_slice())? {
-                None => Ok(Held { document: Arc::clone(&self.absent), last_entry: Seq(0) }),
+                None => Ok(Held {
+                    document: Arc::clone(&self.absent),
+                    last_entry: Seq(0),
+                    remembered: Remembered::default(),
+                }),
                 Some(value) => {
                     Ok(record::decode(&stored, value.value())
                         .map_err(|error| StoreError::record(STATE, key, &error))?)
@@ -206,11 +255,7 @@ impl Shared {
                 if entries.len() >= limit.min(PAGE_MAX) {
                     return Ok(History { entries, end: HistoryEnd::More });
                 }
-                let value = table.get(next.0)?.ok_or_else(|| StoreError::entry(next, "it is missing"))?;
-                let found = entry(next, value.value())?;
-                if found.key != *key || found.previous >= next {
-                    return Err(StoreError::entry(next, "it is not of the shadow that points to it").into());
-                }
+                let found = entry_of(&table, next, key)?;
                 next = found.previous;
                 if before.is_none_or(|before| found.version < before) {
                     entries.push(found);
@@ -231,6 +276,16 @@ fn progress(transaction: &ReadTransaction) -> Result<Progress, Failure> {
 
 fn stored_key(bytes: &[u8]) -> Result<ShadowKey, StoreError> {
     schema::shadow_key(bytes).map_err(|error| StoreError::record(STATE, bytes.escape_ascii(), &error))
+}
+
+/// The entry at `seq`, which a document or entry of `key` points to.
+fn entry_of(table: &impl ReadableTable<u64, &'static [u8]>, seq: Seq, key: &ShadowKey) -> Result<Entry, Failure> {
+    let value = table.get(seq.0)?.ok_or_else(|| StoreError::entry(seq, "it is missing"))?;
+    let found = entry(seq, value.value())?;
+    if found.key != *key || found.previous >= seq {
+        return Err(StoreError::entry(seq, "it is not of the shadow that points to it").into());
+    }
+    Ok(found)
 }
 
 /// The entry found at `seq`.

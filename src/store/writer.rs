@@ -8,12 +8,7 @@
 //! *Invariant:* after a failed commit nothing is committed any more. What the disk has is then unknown, so that batch
 //! is told so, later ones are refused, and readers keep seeing the last published state.
 
-use std::{
-    collections::HashMap,
-    ops::ControlFlow,
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::{ops::ControlFlow, sync::Arc, time::Instant};
 
 use tokio::sync::{
     OwnedSemaphorePermit, Semaphore,
@@ -21,20 +16,19 @@ use tokio::sync::{
 };
 
 use crate::{
-    shadow::{Rejection, ShadowKey, Timestamp},
+    shadow::{Rejection, Timestamp},
     store::{
         backlog::Backlog,
-        batch::{Batch, Bench, Job, Outcome, Work},
-        database::{CommitFailure, Failure},
-        disk::FreeDisk,
+        batch::{Batch, Bench, Job, Outcome},
+        database::CommitFailure,
         entry::Seq,
         health::State,
         names::NameCounts,
         options::StoreOptions,
         reader::Shared,
-        record::{Held, RecordEncoder},
+        record::RecordEncoder,
         retention::Retention,
-        schema::{self, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, Progress, STATE_TABLE},
+        schema::Progress,
     },
 };
 
@@ -55,7 +49,6 @@ pub(super) struct Writer<C> {
     pub(super) room: Arc<Semaphore>,
     pub(super) clock: Box<dyn Fn() -> Timestamp + Send>,
     pub(super) tell: Box<dyn FnMut(Vec<Outcome<C>>) + Send>,
-    pub(super) disk: FreeDisk,
     pub(super) progress: Progress,
     pub(super) backlog: Backlog,
     pub(super) names: NameCounts,
@@ -138,7 +131,7 @@ impl<C> Writer<C> {
                 "the store stopped after a failed write; restart the service".to_owned(),
             ));
         }
-        let low = self.disk.low(Instant::now());
+        let low = self.shared.disk.lock().low(Instant::now());
         self.state = low.map_or(State::Writable, State::DiskLow);
         low.map(|low| {
             let (free, needed) = (low.free, low.needed);
@@ -148,7 +141,8 @@ impl<C> Writer<C> {
 
     fn refuse(&mut self, jobs: Vec<Job<C>>, refusal: &Rejection) {
         self.report();
-        let outcomes: Vec<_> = jobs.into_iter().map(|job| Outcome { job, result: Err(refusal.clone()) }).collect();
+        let outcomes: Vec<_> =
+            jobs.into_iter().map(|job| Outcome { job, result: Err(refusal.clone()), against: None }).collect();
         if !outcomes.is_empty() {
             (self.tell)(outcomes);
         }
@@ -170,7 +164,7 @@ impl<C> Writer<C> {
 
     /// Commits `batch` if it changes anything, publishes it, tells it.
     fn conclude(&mut self, mut batch: Batch<C>) {
-        if !batch.entries.is_empty() {
+        if batch.needs_commit() {
             let works = std::mem::take(&mut batch.works);
             if let Err(rejection) = self.commit_batch(&batch, works) {
                 for outcome in &mut batch.outcomes {
@@ -186,110 +180,12 @@ impl<C> Writer<C> {
         }
     }
 
-    fn commit_batch(&mut self, batch: &Batch<C>, works: HashMap<ShadowKey, Work>) -> Result<(), Rejection> {
-        let mut progress = self.progress;
-        progress.head = batch.head;
-        for (key, work) in &works {
-            if work.changed {
-                self.backlog.insert(key.clone(), work.held.clone());
-            }
-        }
-        let bytes = batch.head.bytes - self.progress.head.bytes;
-        let due = self.backlog.due(&progress, batch.entries.len() as u64, bytes);
-        let carried = self.backlog.take(due, &mut progress);
-        self.commit(progress, &batch.entries, &carried)?;
-        self.publish(works, &carried);
-        Ok(())
-    }
-
-    /// Carries a slice of the backlog in a commit of its own.
-    fn carry_some(&mut self) {
-        let mut progress = self.progress;
-        let carried = self.backlog.take(self.options.carry_documents_idle.max(1), &mut progress);
-        if self.commit(progress, &[], &carried).is_ok() {
-            self.release(&carried);
-        }
-        self.report();
-    }
-
-    /// Commits `entries` and `carried`; the journal and state table then stand at `progress` or, by retention, beyond.
-    fn commit(
-        &mut self,
-        mut progress: Progress,
-        entries: &[(Seq, Vec<u8>)],
-        carried: &[(ShadowKey, Held)],
-    ) -> Result<(), Rejection> {
-        let Self { shared, retention, encoder, clock, .. } = self;
-        let filled = shared.database.commit(|transaction| {
-            let mut journal = transaction.open_table(JOURNAL_TABLE)?;
-            for (seq, sealed) in entries {
-                journal.insert(seq.0, sealed.as_slice())?;
-            }
-            retention.trim(&mut journal, &mut progress, clock(), entries.len())?;
-            let mut state = transaction.open_table(STATE_TABLE)?;
-            for (key, held) in carried {
-                let key = schema::state_key(key);
-                state.insert(key.as_slice(), encoder.encode(&key, held))?;
-            }
-            let mut meta = transaction.open_table(META_TABLE)?;
-            meta.insert(PROGRESS_KEY, progress.encode().as_slice())?;
-            Ok::<_, Failure>(progress)
-        });
-        match filled {
-            Ok(progress) => {
-                self.progress = progress;
-                Ok(())
-            }
-            Err(failure) => Err(self.latch(failure)),
-        }
-    }
-
-    /// Shows readers what was just committed.
-    fn publish(&mut self, works: HashMap<ShadowKey, Work>, carried: &[(ShadowKey, Held)]) {
-        let (changed, loaded): (Vec<_>, Vec<_>) = works.into_iter().partition(|(_, work)| work.changed);
-        let is_fresh = |(key, work): &&(ShadowKey, Work)| work.is_new && self.backlog.contains(key);
-        let fresh: Vec<_> = changed.iter().filter(is_fresh).map(|(key, _)| key.clone()).collect();
-        if !fresh.is_empty() {
-            self.shared.fresh.write().extend(fresh);
-        }
-        for (key, work) in changed {
-            let pinned = self.backlog.contains(&key);
-            self.shared.cache.publish(&key, work.held, pinned);
-        }
-        self.keep_loaded(loaded);
-        self.release(carried);
-        self.shared.head.store(self.progress.head.seq.0, Ordering::Release);
-    }
-
-    /// Keeps in memory what was read from the state table to decide against.
-    fn keep_loaded(&self, works: impl IntoIterator<Item = (ShadowKey, Work)>) {
-        for (key, work) in works {
-            if !work.was_cached && !work.is_new {
-                self.shared.cache.publish(&key, work.held, false);
-            }
-        }
-    }
-
-    /// What was carried may leave memory.
-    fn release(&self, carried: &[(ShadowKey, Held)]) {
-        for (key, _) in carried {
-            self.shared.cache.unpin(key);
-        }
-        let mut fresh = self.shared.fresh.upgradable_read();
-        if !fresh.is_empty() {
-            fresh.with_upgraded(|fresh| {
-                for (key, _) in carried {
-                    fresh.remove(key);
-                }
-            });
-        }
-    }
-
     fn is_latched(&self) -> bool {
         matches!(self.state, State::Latched(_))
     }
 
-    fn latch(&mut self, failure: CommitFailure) -> Rejection {
+    /// Takes no more commits; returns what those who wait for this one are told.
+    pub(super) fn latch(&mut self, failure: CommitFailure) -> Rejection {
         let rejection = match &failure {
             CommitFailure::NotTried(_) => Rejection::Internal,
             CommitFailure::Unknown(_) => Rejection::OutcomeUnknown,

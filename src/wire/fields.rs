@@ -3,7 +3,11 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    shadow::{Preconditions, Rejection, SectionPatch, Version, command::EtagCondition},
+    shadow::{
+        IdempotencyKey, OnConflict, Preconditions, Rejection, SectionPatch, Version,
+        command::{EtagCondition, Expectation, Expected},
+        pointer::NotAPointer,
+    },
     wire::{client_token::ClientToken, dialect::Dialect, strict::shown},
 };
 
@@ -15,16 +19,27 @@ pub(super) enum Request {
     Delete,
 }
 
-/// Parts of the contract that are not built yet: refused by name, since ignoring one would turn a conditional write
-/// into a blind one.
-const NOT_SUPPORTED: [&str; 4] = ["onConflict", "expect", "idempotencyKey", "dryRun"];
+/// Most expectations in one request.
+const EXPECTATIONS_MAX: usize = 64;
 
 impl Request {
     fn known(self, dialect: Dialect) -> &'static [&'static str] {
         match (self, dialect) {
-            (Self::Update, Dialect::Native) => &["state", "version", "etag", "replace", "clientToken"],
-            (Self::Update, Dialect::Aws) => &["state", "version", "clientToken"],
-            (Self::Delete, Dialect::Native) => &["version", "etag", "clientToken"],
+            (Self::Update, Dialect::Native) => &[
+                "state",
+                "version",
+                "etag",
+                "onConflict",
+                "expect",
+                "replace",
+                "dryRun",
+                "idempotencyKey",
+                "clientToken",
+            ],
+            (Self::Update, Dialect::Aws) => {
+                &["state", "version", "onConflict", "expect", "idempotencyKey", "clientToken"]
+            }
+            (Self::Delete, Dialect::Native) => &["version", "etag", "idempotencyKey", "clientToken"],
             (Self::Delete, Dialect::Aws) | (Self::Get, _) => &["clientToken"],
         }
     }
@@ -38,10 +53,7 @@ impl Request {
     pub(super) fn check_names(self, dialect: Dialect, members: &Map<String, Value>) -> Result<(), Rejection> {
         let known = self.known(dialect);
         let Some(field) = members.keys().find(|field| !known.contains(&field.as_str())) else { return Ok(()) };
-        let field = field.as_str();
-        let unsupported = self == Self::Update && NOT_SUPPORTED.contains(&field);
         match dialect {
-            _ if unsupported => Err(invalid(field, "not supported by this version of the service")),
             Dialect::Aws => Ok(()),
             Dialect::Native => Err(invalid(field, &unknown(field, known))),
         }
@@ -60,7 +72,7 @@ fn unknown(field: &str, known: &[&str]) -> String {
     }
 }
 
-fn invalid(field: &str, reason: &str) -> Rejection {
+pub(super) fn invalid(field: &str, reason: &str) -> Rejection {
     Rejection::InvalidField { field: shown(field), reason: reason.to_owned() }
 }
 
@@ -70,7 +82,7 @@ pub(super) fn client_token(members: &Map<String, Value>) -> Result<Option<Client
     value.as_str().and_then(ClientToken::new).map(Some).ok_or(Rejection::InvalidClientToken)
 }
 
-/// `version` and `etag`.
+/// `version`, `etag`, `onConflict` and `expect`.
 pub(super) fn preconditions(members: &Map<String, Value>) -> Result<Preconditions, Rejection> {
     let version = members.get("version").map(|value| version(value).ok_or(Rejection::InvalidVersion)).transpose()?;
     let etag = match members.get("etag") {
@@ -78,22 +90,66 @@ pub(super) fn preconditions(members: &Map<String, Value>) -> Result<Precondition
         Some(Value::String(text)) => Some(EtagCondition::from(text.as_str())),
         Some(_) => return Err(invalid("etag", "must be a string")),
     };
-    Ok(Preconditions { version, etag })
+    let on_conflict = match members.get("onConflict").map(Value::as_str) {
+        None | Some(Some("reject")) => OnConflict::Reject,
+        Some(Some("rebase")) => OnConflict::Rebase,
+        Some(_) => return Err(invalid("onConflict", "must be 'reject' or 'rebase'")),
+    };
+    Ok(Preconditions { version, etag, on_conflict, expect: expectations(members)? })
+}
+
+fn expectations(members: &Map<String, Value>) -> Result<Vec<Expectation>, Rejection> {
+    let entries = match members.get("expect") {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(entries)) => entries,
+        Some(_) => return Err(invalid("expect", "must be an array")),
+    };
+    if entries.len() > EXPECTATIONS_MAX {
+        return Err(invalid("expect", &format!("more than {EXPECTATIONS_MAX} entries")));
+    }
+    let read =
+        |(index, entry)| expectation(entry).map_err(|reason| invalid("expect", &format!("entry {index}: {reason}")));
+    entries.iter().enumerate().map(read).collect()
+}
+
+fn expectation(entry: &Value) -> Result<Expectation, String> {
+    let entry = entry.as_object().ok_or("must be an object")?;
+    let path = entry.get("path").and_then(Value::as_str).ok_or("'path' must be a string")?;
+    let path = path.parse().map_err(|error: NotAPointer| format!("'{}' is {error}", shown(path)))?;
+    let mut others = entry.iter().filter(|(field, _)| *field != "path");
+    let (Some((field, value)), None) = (others.next(), others.next()) else {
+        return Err("must have one of 'version', 'value' and 'absent'".to_owned());
+    };
+    let holds = match (field.as_str(), value) {
+        ("version", value) => Expected::Version(version(value).ok_or("'version' must be an integer from 0 on")?),
+        ("value", value) => Expected::Value(value.clone()),
+        ("absent", Value::Bool(true)) => Expected::Absent,
+        ("absent", _) => return Err("'absent' must be true".to_owned()),
+        (field, _) => return Err(format!("'{}' is none of 'version', 'value' and 'absent'", shown(field))),
+    };
+    Ok(Expectation { path, holds })
 }
 
 /// An integer from 0 on; `7.0` is one.
-fn version(value: &Value) -> Option<Version> {
+pub(super) fn version(value: &Value) -> Option<Version> {
     let whole = |double: &f64| (0.0..=9_007_199_254_740_992.0).contains(double) && double.fract() == 0.0;
     value.as_u64().or_else(|| value.as_f64().filter(whole).map(|double| double as u64)).map(Version)
 }
 
-/// `replace`.
-pub(super) fn replace(members: &Map<String, Value>) -> Result<bool, Rejection> {
-    match members.get("replace") {
+/// `replace` or `dryRun`.
+pub(super) fn flag(members: &Map<String, Value>, field: &str) -> Result<bool, Rejection> {
+    match members.get(field) {
         None => Ok(false),
-        Some(Value::Bool(replace)) => Ok(*replace),
-        Some(_) => Err(invalid("replace", "must be true or false")),
+        Some(Value::Bool(flag)) => Ok(*flag),
+        Some(_) => Err(invalid(field, "must be true or false")),
     }
+}
+
+/// `idempotencyKey`.
+pub(super) fn idempotency_key(members: &Map<String, Value>) -> Result<Option<IdempotencyKey>, Rejection> {
+    let Some(value) = members.get("idempotencyKey") else { return Ok(None) };
+    let key = value.as_str().and_then(IdempotencyKey::new).map(Some);
+    key.ok_or_else(|| invalid("idempotencyKey", "must be a string of 1 to 64 bytes"))
 }
 
 /// What `state` says of a section.

@@ -34,6 +34,19 @@ impl<'a> Object<'a> {
         self.out
     }
 
+    /// Writes a member that is an array, each element by `write`.
+    pub(super) fn array<T>(&mut self, key: &str, items: impl Iterator<Item = T>, write: impl Fn(&mut Vec<u8>, T)) {
+        let out = self.key(key);
+        out.push(b'[');
+        for (index, item) in items.enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            write(out, item);
+        }
+        out.push(b']');
+    }
+
     /// Writes a whole member.
     pub(super) fn member(&mut self, key: &str, value: &(impl Serialize + ?Sized)) {
         json(self.key(key), value);

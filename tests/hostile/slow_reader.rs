@@ -18,7 +18,7 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 
-/// 320 MB of plain messages towards four clients that read nothing, and one that reads all.
+/// 320 MB of plain messages towards four clients that read nothing: the writers finish all the same.
 #[test]
 fn plain_messages_towards_clients_that_never_read() {
     const WRITERS: usize = 4;
@@ -174,4 +174,23 @@ fn a_session_that_stops_reading_and_leaves() {
     while client.message().payload != b"last" {}
     bystander.check(&mut server);
     println!("80 MB towards a session that went; grew by {} MiB", grown / MIB);
+}
+
+/// A connection that does not read cannot keep its client id from the one that comes after it.
+#[test]
+fn a_client_that_never_reads_is_taken_over() {
+    let mut server = Server::with(UNLIMITED);
+    let mut bystander = Bystander::new(&server);
+    let mut writer = Client::connect(&server, V4, "writer");
+    for protocol in BOTH {
+        let mut slow = Client::connect(&server, protocol, "twice");
+        slow.subscribe(&[("flood/#", 1)]);
+        for _ in 0..100 {
+            writer.publish("flood/t", vec![b'x'; 100_000], 1);
+        }
+        let mut second = Client::connect(&server, protocol, "twice");
+        second.ping();
+        slow.discard_until_closed();
+    }
+    bystander.check(&mut server);
 }

@@ -23,6 +23,24 @@ fn the_server_tells_its_limits() {
     assert_eq!(told(prop::MAXIMUM_PACKET_SIZE), Some(24 * 1024));
 }
 
+/// What is asked for, beyond what is given: the server says what it gives.
+#[test]
+fn the_server_tells_what_it_gives_less_of() {
+    let server =
+        Server::with(Setup { limits: "session_expiry_max = \"1h\"\nkeep_alive_max = \"30s\"", ..Setup::default() });
+    let ask = |keep_alive: u16, expiry: u32| {
+        let connect =
+            Connect::new(V5, "asks").keep_alive(keep_alive).property(prop::SESSION_EXPIRY, Value::Four(expiry));
+        let (client, answer) = Client::connect_as(&server, &connect);
+        client.disconnect();
+        (answer.properties.number(prop::SERVER_KEEP_ALIVE), answer.properties.number(prop::SESSION_EXPIRY))
+    };
+    assert_eq!(ask(60, 7_200), (Some(30), Some(3_600)));
+    assert_eq!(ask(0, u32::MAX), (Some(30), Some(3_600)));
+    assert_eq!(ask(30, 3_600), (None, None));
+    assert_eq!(ask(1, 0), (None, None));
+}
+
 /// A QoS 2 message is under way until PUBCOMP, so one more than the maximum is one too many.
 #[test]
 fn a_client_may_not_exceed_the_servers_receive_maximum() {
@@ -100,6 +118,17 @@ fn a_message_above_the_clients_maximum_is_left_out() {
     small.ping();
 }
 
+/// [MQTT-3.4.2-2]: a reason string that would make a packet too large for the client is left out; the reason stays.
+#[test]
+fn a_reason_string_above_the_clients_maximum_is_left_out() {
+    let server = Server::start();
+    let small = Connect::new(V5, "small").property(prop::MAXIMUM_PACKET_SIZE, Value::Four(24));
+    let (mut client, _) = Client::connect_as(&server, &small);
+    let ack = client.publish_message(&Publish::new("shadow/small/update", r#"{"state": {}, "version": 7}"#), 1);
+    assert_eq!((ack.code, ack.properties.text(prop::REASON_STRING)), (0x83, None));
+    client.ping();
+}
+
 fn aliased(topic: &str, payload: &str, alias: u16) -> Vec<u8> {
     Publish::new(topic, payload).property(prop::TOPIC_ALIAS, Value::Two(alias)).encode(V5, 0, 0)
 }
@@ -144,6 +173,25 @@ fn a_bad_alias_ends_the_connection() {
         client.send(&bytes);
         let reason = client.closed();
         assert!(matches!(reason, Some(0x81 | 0x82 | 0x94)), "{bytes:02x?}: {reason:02x?}");
+    }
+}
+
+/// Above its rate a client is read more slowly, but it is read: a server once set the time to go on only after it had
+/// gone to sleep for good.
+#[test]
+fn a_client_above_its_rate_is_slowed_not_stopped() {
+    let limits = "publishes_per_second = 200";
+    let server = Server::with(Setup { limits, ..Setup::default() });
+    for protocol in BOTH {
+        let mut client = Client::connect(&server, protocol, "hasty");
+        client.subscribe(&[("rate/t", 0)]);
+        let frames: Vec<u8> =
+            (0..500).flat_map(|number| Publish::new("rate/t", number.to_string()).encode(protocol, 0, 0)).collect();
+        client.send(frames);
+        for number in 0..500 {
+            assert_eq!(client.message().text(), number.to_string());
+        }
+        client.ping();
     }
 }
 

@@ -138,6 +138,25 @@ fn unacknowledged_messages_come_again_after_a_resume() {
     }
 }
 
+/// A subscriber that refuses a QoS 2 message with its PUBREC is done with it: no PUBREL, no resend.
+#[test]
+fn a_refused_message_is_done_with() {
+    let server = Server::start();
+    let connect = Connect::persistent(V5, "refuses");
+    let (mut client, _) = Client::connect_as(&server, &connect);
+    client.subscribe(&[("refuse", 2)]);
+    client.publish("refuse", "unwanted", 2);
+    let message = client.peek_message();
+    let [high, low] = message.id.to_be_bytes();
+    client.send(wire::frame(0x50, &[high, low, 0x80]));
+    client.ping();
+    client.abandon();
+    let (mut client, answer) = Client::connect_as(&server, &connect);
+    assert!(answer.session_present);
+    client.publish("refuse", "next", 1);
+    assert_eq!(client.message().text(), "next");
+}
+
 /// [MQTT-4.3.3]: what the server does not know is completed, and MQTT 5 says so.
 #[test]
 fn an_unknown_pubrel_is_completed() {

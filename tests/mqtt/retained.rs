@@ -3,7 +3,7 @@
 use crate::harness::{
     client::Client,
     packet::Message,
-    server::Server,
+    server::{Server, Setup},
     wire::{BOTH, Connect, Properties, Publish, V4, V5},
 };
 
@@ -119,6 +119,30 @@ fn retain_handling_and_retain_as_published() {
         sender.publish("h/t", "plain", 1);
         assert!(!client.message().retain);
     }
+}
+
+/// One more than there may be is not kept; it reaches those that are there all the same.
+#[test]
+fn retained_messages_are_bounded() {
+    let limits = "retained_messages_max = 10";
+    let server = Server::with(Setup { limits, ..Setup::default() });
+    let mut sender = Client::connect(&server, V5, "sender");
+    let mut live = Client::connect(&server, V5, "live");
+    live.subscribe(&[("many/#", 1)]);
+    for number in 0..20 {
+        sender.publish_message(&Publish::new(&format!("many/{number}"), "x").retain(), 1);
+        assert_eq!(live.message().topic, format!("many/{number}"));
+    }
+    // Those that are kept may be replaced, and cleared to make room.
+    retain(&mut sender, "many/3", "new", 1);
+    let mut late = Client::connect(&server, V4, "late");
+    let kept = brought(&mut late, &mut sender, "many/#", 1);
+    assert_eq!(kept.len(), 10, "{kept:?}");
+    assert!(kept.iter().any(|message| message.text() == "new"));
+    clear(&mut sender, &["many/3"]);
+    retain(&mut sender, "many/19", "now", 1);
+    let mut later = Client::connect(&server, V4, "later");
+    assert!(brought(&mut later, &mut sender, "many/19", 1).iter().any(|message| message.text() == "now"));
 }
 
 /// A resumed session is no new subscription: its retained messages were sent long ago.

@@ -74,7 +74,10 @@ fn a_qos_2_request_is_decided_once() {
 
         client.send(first.encode(protocol, 2, 21));
         client.send(first.clone().dup().encode(protocol, 2, 21));
-        assert_eq!([client.pubrec(21).code, client.pubrec(21).code], [0, 0], "the same verdict twice");
+        // A resend before the decision may be answered by the one PUBREC that follows it.
+        assert_eq!(client.pubrec(21).code, 0);
+        client.send(first.clone().dup().encode(protocol, 2, 21));
+        assert_eq!(client.pubrec(21).code, 0, "the same verdict again");
         client.abandon();
 
         let (mut client, answer) = Client::connect_as(&server, &connect);

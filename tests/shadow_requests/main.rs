@@ -6,8 +6,10 @@
 mod harness;
 
 mod acknowledgement;
+mod catch_up;
 mod deletion;
 mod document_topic;
+mod listening;
 mod preconditions;
 mod refusals;
 mod responses;

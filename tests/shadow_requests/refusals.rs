@@ -180,3 +180,49 @@ fn too_many_requests() {
     assert!(Requester::private(&server, "patient", "shadow/hasty").request("update", body).accepted);
     println!("{refused} of 50 requests at once were refused");
 }
+
+/// A disk with less free space than is to be kept: updates are refused as what to wait for, reads go on.
+#[test]
+fn no_room_on_the_disk() {
+    let mut server = Server::start();
+    Requester::new(&server, V5, "client", "shadow/full").update(json!({"state": {"reported": {"a": 1}}}));
+    server = restarted(server, Setup { store: "free_disk_min = \"16 TiB\"", ..Setup::default() });
+    let mut client = Requester::new(&server, V5, "client", "shadow/full");
+    for (operation, body) in [("update", json!({"state": {"reported": {"a": 2}}})), ("delete", json!({}))] {
+        let refused = client.rejected(operation, body, 503, "unavailable");
+        assert_eq!(refused.ack.code, 0x83);
+        assert!(refused.body["message"].as_str().unwrap().len() > 10, "says what to wait for: {:?}", refused.body);
+    }
+    assert_eq!(client.get()["state"]["reported"]["a"], json!(1));
+    server = restarted(server, Setup::default());
+    Requester::new(&server, V5, "client", "shadow/full").update(json!({"state": {"reported": {"a": 2}}, "version": 1}));
+}
+
+/// The same store under another configuration.
+fn restarted(server: Server, setup: Setup) -> Server {
+    Server::within(server.into_directory(), setup).unwrap_or_else(|(exit, _)| panic!("{exit:?}"))
+}
+
+/// A device has so many shadow names for ever, deleted ones counted; its classic shadow is none of them.
+#[test]
+fn too_many_names() {
+    let mut server = Server::with(Setup { limits: "shadow_names_max = 3", ..Setup::default() });
+    let update = |server: &Server, name: &str| {
+        let mut client = Requester::new(server, V5, "client", &format!("shadow/names{name}"));
+        client.request("update", json!({"state": {"reported": {"a": name}}}))
+    };
+    let refused = |server: &Server, what: &str| {
+        let answer = update(server, "/name/four");
+        assert!(matches!(answer.body["code"].as_u64(), Some(413 | 429)), "{what}: {answer:?}");
+    };
+    for name in ["/name/one", "", "/name/two", "/name/three"] {
+        assert!(update(&server, name).accepted, "{name}");
+    }
+    refused(&server, "one too many");
+    Requester::new(&server, V5, "client", "shadow/names/name/two").accepted("delete", json!({}));
+    refused(&server, "a deleted name counts");
+    server.stop();
+    server.restart();
+    refused(&server, "also after a restart");
+    assert!(update(&server, "/name/two").accepted, "a name that was there may come back");
+}

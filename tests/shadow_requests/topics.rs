@@ -61,7 +61,7 @@ fn other_topics_cannot_be_published_to() {
         watcher.disconnect();
         // Nor was any of it kept.
         let mut late = Client::connect(&server, V5, "late");
-        late.subscribe(&[("shadow/#", 1), ("$aws/#", 1), ("last", 1)]);
+        late.subscribe(&[("shadow/+/#", 1), ("$aws/#", 1), ("last", 1)]);
         client.publish("last", "", 1);
         assert_eq!(late.message().topic, "last");
         late.disconnect();

@@ -208,19 +208,30 @@ impl Outbox {
         inner.lag.sent_ahead(topic, seq, routed);
     }
 
-    /// Queues an ordinary message if there is room for it; without a connection only QoS 1 and 2.
+    /// Queues an ordinary message; without a connection only QoS 1 and 2.
     ///
-    /// What is queued stays and what is new goes, as the older message was promised first.
+    /// At a full queue the oldest ordinary messages go: the newest says most about how things are. If others than
+    /// ordinary messages fill it, the message itself goes.
     pub fn push_plain(&self, delivery: Delivery) {
         let entry = Entry::new(Kind::Plain, delivery, 0);
         self.change(|inner| {
-            let fits = inner.queue.fits(entry.cost(), self.limits.bytes);
-            if !fits || (!inner.connected && !self.keeps_offline(inner, &entry)) {
+            let limit = if inner.connected { self.limits.bytes } else { self.limits.offline_bytes };
+            if !inner.connected && entry.delivery.qos == QoS::AtMostOnce {
                 count(self.counters.plain(entry.delivery.qos), 1);
                 return false;
             }
+            let mut made_room = false;
+            while !inner.queue.fits(entry.cost(), limit) {
+                let dropped = inner.queue.drop_oldest_plain();
+                count(self.counters.plain(dropped.unwrap_or(entry.delivery.qos)), 1);
+                if dropped.is_none() {
+                    return made_room && inner.wake_always();
+                }
+                made_room = true;
+            }
             inner.queue.push(entry);
-            inner.wake_for_delivery()
+            // What stood at the head may be gone.
+            if made_room { inner.wake_always() } else { inner.wake_for_delivery() }
         });
     }
 

@@ -150,6 +150,14 @@ impl Queue {
         })
     }
 
+    /// Takes out the oldest ordinary message. Returns its QoS, if there was one.
+    pub(super) fn drop_oldest_plain(&mut self) -> Option<QoS> {
+        let at = self.entries.iter().position(|entry| entry.kind == Kind::Plain)?;
+        let entry = self.entries.remove(at)?;
+        self.count_out(&entry);
+        Some(entry.delivery.qos)
+    }
+
     /// Takes out all events and documents. Returns the lowest sequence of those, if there was one.
     pub(super) fn drop_journalled(&mut self) -> Option<u64> {
         let mut lowest = None;

@@ -90,11 +90,13 @@ pub struct Verdict {
     pub reason: Reason,
     /// Explains it, to a client that wants explanations.
     pub reason_string: Option<Box<str>>,
+    /// Nobody knows whether the request took effect: a client that cannot be told so gets no acknowledgement at all.
+    pub unknown: bool,
 }
 
 impl Verdict {
     /// The message was taken.
-    pub const SUCCESS: Self = Self { reason: Reason::SUCCESS, reason_string: None };
+    pub const SUCCESS: Self = Self { reason: Reason::SUCCESS, reason_string: None, unknown: false };
 }
 
 /// What became of a message to the client.
@@ -349,7 +351,7 @@ impl Link {
     /// Writes PUBACK or PUBREC, its reason string only if the client wants it and takes a packet so large
     /// [MQTT-3.1.2-29] [MQTT-3.4.2-2] [MQTT-3.5.2-2].
     fn acknowledge(&self, id: PacketId, qos: QoS, verdict: Verdict, out: &mut Vec<u8>) {
-        let Verdict { reason, reason_string } = verdict;
+        let Verdict { reason, reason_string, .. } = verdict;
         let packet = |text| match qos {
             QoS::ExactlyOnce => ServerPacket::PubRec(id, reason, text),
             _ => ServerPacket::PubAck(id, reason, text),

@@ -167,7 +167,7 @@ impl Receipts {
     /// The PUBREC that was sent for a QoS 2 identifier, if this is a resend.
     fn sent_before(&mut self, id: PacketId, dup: bool) -> Option<Verdict> {
         if let Some((_, reason)) = self.unreleased.iter().find(|(held, _)| *held == id) {
-            return Some(Verdict { reason: *reason, reason_string: None });
+            return Some(Verdict { reason: *reason, ..Verdict::SUCCESS });
         }
         let at = self.refused.iter().position(|(refused, _)| *refused == id)?;
         if dup {

@@ -78,7 +78,7 @@ impl Peer {
 
     fn decide(&mut self, ticket: Ticket, reason: Reason) -> Vec<u8> {
         let mut out = Vec::new();
-        self.session.complete(ticket, Verdict { reason, reason_string: None }, &mut out);
+        self.session.complete(ticket, Verdict { reason, ..Verdict::SUCCESS }, &mut out);
         out
     }
 
@@ -406,7 +406,7 @@ fn reason_strings_go_to_those_who_want_them_and_can_take_them() {
         let mut peer = Peer::new(connect);
         let ticket = peer.request(1, false, 1);
         let mut out = Vec::new();
-        let verdict = Verdict { reason: Reason::NOT_AUTHORIZED, reason_string: Some("no".into()) };
+        let verdict = Verdict { reason: Reason::NOT_AUTHORIZED, reason_string: Some("no".into()), unknown: false };
         peer.session.complete(ticket, verdict, &mut out);
         assert_eq!(out, bytes(answer), "{label}");
     }

@@ -185,11 +185,15 @@ fn preconditions_are_checked() {
         ("never written, the etag of nothing", &Document::absent(), None, tag(&Document::absent()), false),
     ] {
         let version = version.map(Version);
-        let preconditions = Preconditions { version, etag };
+        let seen = match &etag {
+            Some(EtagCondition::Tag(tag)) if version.is_none_or(|seen| seen == document.version) => Some(tag.version),
+            _ => version,
+        };
+        let preconditions = Preconditions { version, etag, ..Preconditions::default() };
         let update = Update { preconditions: preconditions.clone(), ..update(json!({"desired": {"a": 3}})) };
         let decision = decided(document, &Command::Update(update), &DocumentLimits::default());
         let etag = document.exists().then_some(document.etag);
-        let conflict = Rejection::VersionConflict { expected: version, version: document.version, etag };
+        let conflict = Rejection::VersionConflict { expected: seen, version: document.version, etag, collisions: None };
         match decision {
             Ok(Decision::Changed { document: next, .. }) => {
                 assert!(holds, "{label}");
@@ -198,7 +202,8 @@ fn preconditions_are_checked() {
             Ok(Decision::Unchanged) => panic!("{label}: no change"),
             Err(rejection) => assert_eq!((rejection, false), (conflict.clone(), holds), "{label}"),
         }
-        let delete = decided(document, &Command::Delete(Delete { preconditions }), &DocumentLimits::default());
+        let delete =
+            decided(document, &Command::Delete(Delete { preconditions, keyed: None }), &DocumentLimits::default());
         match delete {
             Ok(decision) => assert!(holds && document.exists() && decision != Decision::Unchanged, "{label}"),
             Err(Rejection::NotFound) => assert!(!document.exists(), "{label}"),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod changed_after;
+mod conflicts;
 mod decisions;
 mod naive;
 mod properties;

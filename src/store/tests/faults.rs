@@ -54,7 +54,7 @@ fn run(seed: u64, stop: Stop, about: &str) -> Option<Run> {
         }
         *stepped.now.lock() += 1;
     }
-    if disk.has_stopped() && matches!(stepped.store.health().state, State::Latched(_)) {
+    if disk.has_stopped() {
         check_latched(&mut stepped, &told, &mut random, about);
     }
     Some(Run { disk, told, told_and_unknown })
@@ -66,6 +66,7 @@ fn told_all(outcomes: &[Outcome<u64>], rejection: &Rejection) -> bool {
 
 /// A store whose commit failed takes nothing more, and shows what it showed.
 fn check_latched(stepped: &mut Stepped, told: &Model, random: &mut Random, about: &str) {
+    assert!(matches!(stepped.store.health().state, State::Latched(_)), "{about}");
     let outcomes = stepped.apply(random_batch(random));
     for outcome in &outcomes {
         assert!(matches!(&outcome.result, Err(Rejection::Unavailable(text)) if text.contains("restart")), "{about}");

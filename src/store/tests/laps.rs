@@ -1,6 +1,12 @@
 //! The state table follows within the lag that is allowed, and the journal forgets within its limits.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use serde_json::json;
 
@@ -14,7 +20,7 @@ use super::{
 };
 use crate::{
     shadow::Version,
-    store::{HistoryEnd, Seq, StoreOptions},
+    store::{DiskLow, HistoryEnd, Seq, State, StoreOptions, disk::FreeDisk},
 };
 
 #[test]
@@ -130,18 +136,20 @@ fn nothing_after_the_checkpoint_is_forgotten() {
 
 #[test]
 fn a_full_disk_refuses_until_there_is_room() {
-    let free = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1000));
+    let free = Arc::new(AtomicU64::new(1000));
     let probed = free.clone();
     let disk = SimDisk::new(Vec::new(), Stop::Never);
     let options = StoreOptions { free_disk_min: 5000, ..options() };
-    let probe = move || Ok(probed.load(std::sync::atomic::Ordering::SeqCst));
+    let probe = move || Ok(probed.load(Ordering::SeqCst));
     let mut stepped = Stepped::open_probed(&disk, options, probe).unwrap();
     let told = stepped.apply([job(&key("d"), count(1), 0)]);
     let text = format!("{:?}", told[0].result);
     assert!(text.contains("Unavailable") && text.contains("1000") && text.contains("5000"), "{text}");
     assert_eq!(stepped.store.read(&key("d")).unwrap().document.version, Version(0));
-    free.store(6000, std::sync::atomic::Ordering::SeqCst);
-    stepped.writer.disk = crate::store::disk::FreeDisk::with_probe(Box::new(|| Ok(6000)), 5000);
+    assert_eq!(stepped.store.health().state, State::DiskLow(DiskLow { free: 1000, needed: 5000 }));
+    free.store(6000, Ordering::SeqCst);
+    *stepped.writer.shared.disk.lock() = FreeDisk::with_probe(Box::new(move || Ok(free.load(Ordering::SeqCst))), 5000);
+    assert_eq!(stepped.store.health().state, State::Writable, "without a command");
     let told = stepped.apply([job(&key("d"), update(&json!({"desired": {"a": 1}}), Some(0)), 0)]);
     assert!(told[0].result.is_ok());
 }

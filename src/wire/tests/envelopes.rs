@@ -139,10 +139,12 @@ fn rejected() {
         expected: expected.map(Version),
         version: Version(2),
         etag,
+        collisions: None,
     };
-    let told = |rejection: &Rejection, name| envelope::rejected(rejection, &key(name), Timestamp(9), None);
+    let told =
+        |rejection: &Rejection, name| envelope::rejected(rejection, &key(name), Timestamp(9), Projection::ALL, None);
     check(
-        &envelope::rejected(&conflict(Some(1), etag), &key(None), Timestamp(9), Some(&token())),
+        &envelope::rejected(&conflict(Some(1), etag), &key(None), Timestamp(9), Projection::ALL, Some(&token())),
         r#"{"code":409,"error":"version-conflict","message":"Version conflict","timestamp":9,"clientToken":"t-1",
         "expected":1,"version":2,"etag":ETAG2}"#,
     );
@@ -152,8 +154,8 @@ fn rejected() {
             r#""code":409,"error":"version-conflict","message":"Version conflict","timestamp":9,"version":2"#,
         ),
         (
-            Rejection::ExpectationFailed { version: Version(2), etag },
-            r#""code":409,"error":"expectation-failed","message":"Version conflict","timestamp":9,"version":2,"etag":ETAG2"#,
+            Rejection::ExpectationFailed { version: Version(2), etag, failed: Vec::new() },
+            r#""code":409,"error":"expectation-failed","message":"Version conflict","detail":"an expectation does not hold","timestamp":9,"version":2,"etag":ETAG2,"failed":[]"#,
         ),
         (
             Rejection::InvalidJson { detail: "x".into() },

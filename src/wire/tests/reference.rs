@@ -53,12 +53,15 @@ fn its_examples_are_true() {
     check(get, &envelope::get_accepted(&second, all, None));
 
     let stale = decided(&second, Command::Update(update), "anonymous/thermostat-1", 9).unwrap_err();
-    check(conflict, &envelope::rejected(&stale, &key, Timestamp(1_790_000_009), ClientToken::new("report-2").as_ref()));
+    check(
+        conflict,
+        &envelope::rejected(&stale, &key, Timestamp(1_790_000_009), all, ClientToken::new("report-2").as_ref()),
+    );
 
     let third = decided(&second, Command::Delete(Delete::default()), "anonymous/app", 20).unwrap();
     assert_eq!(third.version, Version(3));
     check(deleted, &envelope::delete_accepted(&third, None));
 
     let typo = parse_update(br#"{"state":{},"vresion":1}"#, Dialect::Native, &DocumentLimits::default()).unwrap_err();
-    check(refused, &envelope::rejected(&typo.rejection, &key, Timestamp(1_790_000_030), None));
+    check(refused, &envelope::rejected(&typo.rejection, &key, Timestamp(1_790_000_030), all, None));
 }

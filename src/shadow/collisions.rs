@@ -1,0 +1,228 @@
+//! What a refused command and the changes it did not know of have in common.
+//!
+//! A *touched* path is each leaf and each removal of a patch; a section that is replaced or cleared is touched whole.
+//! Whether a command is clean decides whether it may be rebased, on the writer's thread; which paths collided is only
+//! told, and found out afterwards, from the same document.
+//!
+//! Of a section touched whole those paths are listed that say most: the leaves of what is sent, and of what is there
+//! and would go the leaves, and what was removed meanwhile. If none of them accounts for the change (such as one that
+//! made an empty object), the section itself is listed.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use serde_json::{Map, Value};
+
+use crate::shadow::{
+    command::{Command, SectionPatch, Update},
+    document::{Document, Stamp, Version},
+    pointer::{Pointer, SectionName},
+    tree::{Members, Node},
+};
+
+/// Most conflicts told, and most clean paths.
+pub const LISTED_MAX: usize = 64;
+
+/// The touched paths of a refused command.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Collisions {
+    /// Those that changed after the expected version.
+    pub conflicts: Vec<Conflict>,
+    /// Those that did not.
+    pub clean: Vec<Pointer>,
+    /// There are more of either.
+    pub truncated: bool,
+}
+
+/// A touched path that changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conflict {
+    /// Where.
+    pub path: Pointer,
+    /// What the command would put there; null: nothing.
+    pub yours: Value,
+    /// What was there at the expected version, if it was found; see [`crate::shadow::Rewind`].
+    pub base: Option<Value>,
+    /// What is there; `None`: nothing any more.
+    pub current: Option<Value>,
+    /// By which change, if that is still known.
+    pub changed: Option<Arc<Stamp>>,
+}
+
+/// What a command touches in one section.
+enum Touch<'a> {
+    /// The leaves and removals of this patch.
+    Parts(&'a Map<String, Value>),
+    /// Everything; this is what is sent, if anything.
+    Whole(Option<&'a Map<String, Value>>),
+}
+
+fn touch(update: &Update, name: SectionName) -> Option<Touch<'_>> {
+    match (update.section(name), update.replace) {
+        (SectionPatch::Keep, _) => None,
+        (SectionPatch::Clear, _) => Some(Touch::Whole(None)),
+        (SectionPatch::Merge(patch), true) => Some(Touch::Whole(Some(patch))),
+        (SectionPatch::Merge(patch), false) => Some(Touch::Parts(patch)),
+    }
+}
+
+/// Whether no path that `update` touches changed after `since`.
+pub(crate) fn is_clean(update: &Update, current: &Document, since: Version) -> bool {
+    let changes = Changes::after(current, since);
+    SectionName::ALL.into_iter().all(|name| match touch(update, name) {
+        None => true,
+        Some(Touch::Parts(patch)) => leaves_of(patch, &mut Pointer::section(name), &mut |path, _| !changes.met(path)),
+        Some(Touch::Whole(_)) => !changes.met(&Pointer::section(name)),
+    })
+}
+
+/// Sorts the paths that `command` touches by whether they changed after `since`.
+#[must_use]
+pub fn collisions(command: &Command, current: &Document, since: Version) -> Collisions {
+    let (changes, mut found) = (Changes::after(current, since), Collisions::default());
+    for name in SectionName::ALL {
+        let touch = match command {
+            Command::Update(update) => touch(update, name),
+            Command::Delete(_) if current.section(name).members.is_empty() => None,
+            Command::Delete(_) => Some(Touch::Whole(None)),
+        };
+        let mut sort = |path: &Pointer, yours: &Value| found.sort(path, yours, &changes);
+        match touch {
+            None => {}
+            Some(Touch::Parts(patch)) => _ = leaves_of(patch, &mut Pointer::section(name), &mut sort),
+            Some(Touch::Whole(next)) => {
+                whole_section(name, next.unwrap_or(&Map::new()), &changes, &mut sort);
+                let section = Pointer::section(name);
+                if !found.account_for(&section, changes.met(&section)) {
+                    found.sort(&section, &next.map_or(Value::Null, |next| Value::Object(next.clone())), &changes);
+                }
+            }
+        }
+    }
+    found
+}
+
+impl Collisions {
+    /// Lists `path`; false once both lists are full.
+    fn sort(&mut self, path: &Pointer, yours: &Value, changes: &Changes<'_>) -> bool {
+        if !changes.met(path) {
+            match self.clean.len() < LISTED_MAX {
+                true => self.clean.push(path.clone()),
+                false => self.truncated = true,
+            }
+        } else if self.conflicts.len() < LISTED_MAX {
+            let current = changes.document;
+            self.conflicts.push(Conflict {
+                path: path.clone(),
+                yours: yours.clone(),
+                base: None,
+                current: current.find(path).map(|found| found.to_value()),
+                changed: current.newest_change(path).filter(|stamp| stamp.version > changes.since).cloned(),
+            });
+        } else {
+            self.truncated = true;
+        }
+        !(self.truncated && self.conflicts.len() == LISTED_MAX && self.clean.len() == LISTED_MAX)
+    }
+
+    /// Whether what is listed of `section` tells that it changed, if it did, or that it did not.
+    fn account_for(&self, section: &Pointer, changed: bool) -> bool {
+        let conflicts = self.conflicts.iter().any(|conflict| conflict.path.is_within(section));
+        self.truncated || conflicts || !changed && self.clean.iter().any(|path| path.is_within(section))
+    }
+}
+
+/// What changed after a version, made ready to be asked about many paths.
+struct Changes<'a> {
+    document: &'a Document,
+    since: Version,
+    /// Where something was removed after it.
+    removed: BTreeSet<(SectionName, &'a [Box<str>])>,
+}
+
+impl<'a> Changes<'a> {
+    fn after(document: &'a Document, since: Version) -> Self {
+        let removed = document.tombstones.iter().filter(|tombstone| tombstone.removed.version > since);
+        let removed = removed.map(|tombstone| (tombstone.path.section, tombstone.path.keys.as_slice())).collect();
+        Self { document, since, removed }
+    }
+
+    /// As [`Document::changed_after`].
+    fn met(&self, path: &Pointer) -> bool {
+        self.since < self.document.floor || self.document.newest_stamp(path) > self.since || self.met_removed(path)
+    }
+
+    fn met_removed(&self, path: &Pointer) -> bool {
+        if self.removed.is_empty() {
+            return false;
+        }
+        let keys = path.keys.as_slice();
+        let mut above = (0..keys.len()).filter_map(|length| keys.get(..length));
+        // What is below a path comes right after it in order.
+        let below = self.removed.range((path.section, keys)..).next();
+        below.is_some_and(|(section, found)| *section == path.section && found.starts_with(keys))
+            || above.any(|keys| self.removed.contains(&(path.section, keys)))
+    }
+}
+
+/// Calls `each` for the path and value of each leaf and removal in `patch`, until it returns false; false then.
+fn leaves_of(patch: &Map<String, Value>, at: &mut Pointer, each: &mut dyn FnMut(&Pointer, &Value) -> bool) -> bool {
+    patch.iter().all(|(key, value)| {
+        at.keys.push(key.as_str().into());
+        let goes_on = match value {
+            Value::Object(members) if !members.is_empty() => leaves_of(members, at, each),
+            _ => each(at, value),
+        };
+        at.keys.pop();
+        goes_on
+    })
+}
+
+/// Calls `each` for the paths that tell most of a section that is to be `next`.
+fn whole_section(
+    name: SectionName,
+    next: &Map<String, Value>,
+    changes: &Changes<'_>,
+    each: &mut dyn FnMut(&Pointer, &Value) -> bool,
+) {
+    let mut at = Pointer::section(name);
+    let goes_on = leaves_of(next, &mut at, each)
+        && leaves_that_go(&changes.document.section(name).members, Some(next), &mut at, each);
+    if goes_on {
+        let removed = changes.removed.iter().filter(|(section, _)| *section == name);
+        let removed = removed.map(|(section, keys)| Pointer { section: *section, keys: keys.to_vec() });
+        let unseen = removed.filter(|path| changes.document.find(path).is_none() && !is_in(next, &path.keys));
+        unseen.into_iter().all(|path| each(&path, &Value::Null));
+    }
+}
+
+/// Calls `each` for the leaves of `members` that are neither in `next`, nor below or above something there.
+fn leaves_that_go(
+    members: &Members,
+    next: Option<&Map<String, Value>>,
+    at: &mut Pointer,
+    each: &mut dyn FnMut(&Pointer, &Value) -> bool,
+) -> bool {
+    members.iter().all(|(key, node)| {
+        at.keys.push(key.clone());
+        let goes_on = match (node, next.and_then(|next| next.get(&**key)).filter(|value| !value.is_null())) {
+            (Node::Object(inner), None) => leaves_that_go(inner, None, at, each),
+            (Node::Object(inner), Some(Value::Object(next))) if !next.is_empty() => {
+                leaves_that_go(inner, Some(next), at, each)
+            }
+            (Node::Leaf(_), None) => each(at, &Value::Null),
+            (_, Some(_)) => true,
+        };
+        at.keys.pop();
+        goes_on
+    })
+}
+
+/// Whether a leaf of `next` is at, above or below `keys`.
+fn is_in(next: &Map<String, Value>, keys: &[Box<str>]) -> bool {
+    let [key, rest @ ..] = keys else { return !next.is_empty() };
+    match next.get(&**key) {
+        None => false,
+        Some(Value::Object(inner)) if !inner.is_empty() => is_in(inner, rest),
+        Some(_) => true,
+    }
+}

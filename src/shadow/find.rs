@@ -1,0 +1,96 @@
+//! What is at a path of a document.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::shadow::{
+    document::{Document, Stamp},
+    equality,
+    pointer::Pointer,
+    tree::{self, Leaf, Members, Node},
+};
+
+/// What is at a path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Found<'a> {
+    /// A section or an object with members.
+    Members(&'a Members),
+    /// A leaf.
+    Leaf(&'a Leaf),
+    /// An element of an array, or something in one.
+    Inside(&'a Value),
+}
+
+impl Document {
+    /// What is at `path`. RFC 6901: a key that meets an array is an index into it.
+    pub(crate) fn find(&self, path: &Pointer) -> Option<Found<'_>> {
+        let section = &self.section(path.section).members;
+        if section.is_empty() { None } else { find(Found::Members(section), &path.keys) }
+    }
+
+    /// The newest stamp of what is at, below or right above `path`, and of what was removed there.
+    pub(crate) fn newest_change(&self, path: &Pointer) -> Option<&Arc<Stamp>> {
+        let (mut members, mut keys) = (&self.section(path.section).members, path.keys.as_slice());
+        let there = loop {
+            let [key, rest @ ..] = keys else { break newest_of(members) };
+            match members.get(key) {
+                None => break None,
+                Some(Node::Object(inner)) => (members, keys) = (inner, rest),
+                Some(Node::Leaf(leaf)) => break Some(&leaf.changed),
+            }
+        };
+        let buried = self.tombstones.iter();
+        let buried = buried.filter(|buried| buried.path.is_within(path) || path.is_within(&buried.path));
+        there.into_iter().chain(buried.map(|buried| &buried.removed)).max_by_key(|stamp| stamp.version)
+    }
+}
+
+fn find<'a>(at: Found<'a>, keys: &[Box<str>]) -> Option<Found<'a>> {
+    let [key, rest @ ..] = keys else { return Some(at) };
+    let next = match at {
+        Found::Members(members) => match members.get(key)? {
+            Node::Leaf(leaf) => Found::Leaf(leaf),
+            Node::Object(members) => Found::Members(members),
+        },
+        Found::Leaf(Leaf { value, .. }) | Found::Inside(value) => Found::Inside(match value {
+            Value::Array(elements) => elements.get(index(key)?)?,
+            Value::Object(members) => members.get(&**key)?,
+            _ => return None,
+        }),
+    };
+    find(next, rest)
+}
+
+/// RFC 6901: digits without leading zeros.
+fn index(key: &str) -> Option<usize> {
+    let canonical = key == "0" || !key.starts_with(['0', '+']);
+    key.parse().ok().filter(|_| canonical)
+}
+
+fn newest_of(members: &Members) -> Option<&Arc<Stamp>> {
+    let stamps = members.values().filter_map(|node| match node {
+        Node::Leaf(leaf) => Some(&leaf.changed),
+        Node::Object(inner) => newest_of(inner),
+    });
+    stamps.max_by_key(|stamp| stamp.version)
+}
+
+impl Found<'_> {
+    /// Whether it is the value `value`; numbers compare by value.
+    pub(crate) fn is(self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Members(members), Value::Object(other)) => equality::members_hold(members, other),
+            (Self::Members(_), _) => false,
+            (Self::Leaf(Leaf { value: found, .. }) | Self::Inside(found), value) => equality::same(found, value),
+        }
+    }
+
+    /// A copy of it.
+    pub(crate) fn to_value(self) -> Value {
+        match self {
+            Self::Members(members) => Value::Object(tree::values(members)),
+            Self::Leaf(Leaf { value, .. }) | Self::Inside(value) => value.clone(),
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! What may pass a stale version, what is told of what may not, and what single paths may be expected to be.
+
+use serde_json::{Value, json};
+
+use super::{after, decided, is_version, pointer, update, written};
+use crate::shadow::{
+    Change, Collisions, Command, Decision, Document, DocumentLimits, OnConflict, Preconditions, Rejection, Update,
+    Version, collisions,
+    command::{Expectation, Expected},
+};
+
+fn rebasing(sent: &Value, replace: bool, seen: u64) -> Update {
+    let preconditions =
+        Preconditions { version: Some(Version(seen)), on_conflict: OnConflict::Rebase, ..Preconditions::default() };
+    Update { preconditions, replace, ..update(sent.clone()) }
+}
+
+fn desired(writes: Vec<Value>) -> Vec<Value> {
+    writes.into_iter().map(|write| if write.is_string() { write } else { json!({ "desired": write }) }).collect()
+}
+
+/// After `writes` of `desired` (versions 1, 2, …), each of `rows`: what is sent as `desired`, the version it was made
+/// for, and the paths that collide. None: it is accepted.
+fn check(story: &str, writes: Vec<Value>, rows: Vec<(Value, u64, &[&str])>) {
+    check_whole(story, writes, rows.into_iter().map(|(sent, seen, paths)| (sent, false, seen, paths)).collect());
+}
+
+/// As `check`, each row with `replace`.
+fn check_whole(story: &str, writes: Vec<Value>, rows: Vec<(Value, bool, u64, &[&str])>) {
+    let document = written(&desired(writes));
+    for (sent, replace, seen, expected) in rows {
+        let about = format!("{story}: {sent} for version {seen}");
+        let command = Command::Update(rebasing(&json!({ "desired": sent }), replace, seen));
+        let found = collisions(&command, &document, Version(seen));
+        let paths: Vec<_> = found.conflicts.iter().map(|conflict| conflict.path.to_string()).collect();
+        let expected: Vec<_> = expected.iter().map(|path| format!("/desired{path}")).collect();
+        assert_eq!(paths, expected, "{about}");
+        match decided(&document, &command, &DocumentLimits::default()) {
+            Ok(_) => assert!(expected.is_empty(), "{about}: accepted"),
+            Err(Rejection::VersionConflict { .. }) => assert!(!expected.is_empty(), "{about}: refused"),
+            Err(other) => panic!("{about}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn fields_of_others() {
+    check(
+        "siblings pass, the same field does not",
+        vec![json!({"a": 1, "b": {"x": 1, "y": 1}}), json!({"b": {"x": 2}})],
+        vec![
+            (json!({"a": 2}), 1, &[]),
+            (json!({"b": {"y": 2}}), 1, &[]),
+            (json!({"b": {"z": 2}}), 1, &[]),
+            (json!({"b": {"x": 3}}), 1, &["/b/x"]),
+            (json!({"a": 2, "b": {"x": 3, "y": 4}}), 1, &["/b/x"]),
+            (json!({"b": null}), 1, &["/b"]),
+            (json!({"b": 5}), 1, &["/b"]),
+            (json!({}), 1, &[]),
+            (json!({"b": {"x": 3}}), 2, &[]),
+        ],
+    );
+    check(
+        "both send the same new value: 5 to 6 twice is not 7",
+        vec![json!({"n": 5}), json!({"n": 6})],
+        vec![(json!({"n": 6}), 1, &["/n"])],
+    );
+    check(
+        "an equal value sent again is no change",
+        vec![json!({"n": 5, "m": 1}), json!({"m": 2}), json!({"n": 5.0})],
+        vec![(json!({"n": 6}), 1, &[]), (json!({"m": 3}), 1, &["/m"])],
+    );
+    check(
+        "there and back again is a change",
+        vec![json!({"n": 5}), json!({"n": 6}), json!({"n": 5})],
+        vec![(json!({"n": 7}), 1, &["/n"]), (json!({"n": 7}), 2, &["/n"]), (json!({"n": 7}), 3, &[])],
+    );
+}
+
+#[test]
+fn kinds_that_change() {
+    check(
+        "an object is replaced by a scalar",
+        vec![json!({"a": {"x": 1}, "b": 1}), json!({"a": 5})],
+        vec![
+            (json!({"a": {"x": 2}}), 1, &["/a/x"]),
+            (json!({"a": {"new": 2}}), 1, &["/a/new"]),
+            (json!({"a": null}), 1, &["/a"]),
+            (json!({"b": 2}), 1, &[]),
+        ],
+    );
+    check(
+        "a scalar is replaced by an object",
+        vec![json!({"a": 5}), json!({"a": {"x": 1}})],
+        vec![(json!({"a": 6}), 1, &["/a"]), (json!({"a": {"y": 1}}), 1, &["/a/y"])],
+    );
+    check(
+        "an array is one value",
+        vec![json!({"a": [1, 2], "b": [1]}), json!({"a": [1, 3]})],
+        vec![
+            (json!({"a": [9, 2]}), 1, &["/a"]),
+            (json!({"a": {"0": 9}}), 1, &["/a/0"]),
+            (json!({"b": {"0": 9}}), 1, &[]),
+        ],
+    );
+}
+
+#[test]
+fn things_that_go() {
+    check(
+        "a removal against a write at, below and above it",
+        vec![json!({"a": {"x": {"deep": 1}, "y": 1}}), json!({"a": {"x": null}})],
+        vec![
+            (json!({"a": {"x": {"deep": 2}}}), 1, &["/a/x/deep"]),
+            (json!({"a": {"x": 2}}), 1, &["/a/x"]),
+            (json!({"a": {"x": null}}), 1, &["/a/x"]),
+            (json!({"a": null}), 1, &["/a"]),
+            (json!({"a": {"y": 2}}), 1, &[]),
+        ],
+    );
+    check(
+        "a write against a removal above it",
+        vec![json!({"a": {"x": 1, "y": 1}}), json!({"a": {"x": 2}})],
+        vec![(json!({"a": null}), 1, &["/a"]), (json!({"a": {"y": null}}), 1, &[])],
+    );
+    check(
+        "a section is cleared, and filled again",
+        vec![json!({"a": 1, "b": 1}), Value::Null, json!({"c": 1})],
+        vec![
+            (json!({"a": 2}), 1, &["/a"]),
+            (json!({"new": 2}), 1, &[]),
+            (json!({"c": 2}), 1, &["/c"]),
+            (json!({"a": 2}), 2, &[]),
+        ],
+    );
+    check(
+        "delete and recreate: nothing passes",
+        vec![json!({"a": 1}), json!("delete"), json!({"a": 1})],
+        vec![(json!({"a": 2}), 1, &["/a"]), (json!({"b": 2}), 1, &["/b"]), (json!({"b": 2}), 2, &[])],
+    );
+    check(
+        "delete",
+        vec![json!({"a": 1}), json!("delete")],
+        vec![(json!({"b": 2}), 1, &["/b"]), (json!({"b": 2}), 2, &[])],
+    );
+}
+
+#[test]
+fn sections_touched_whole() {
+    let writes = || vec![json!({"a": 1, "b": {"x": 1, "y": 1}, "e": {}}), json!({"b": {"x": 2}}), json!({"c": 1})];
+    check_whole(
+        "a replacement touches all",
+        writes(),
+        vec![
+            (json!({"a": 2}), true, 1, &["/b/x", "/c"]),
+            (json!({"b": {"x": 9}}), true, 1, &["/b/x", "/c"]),
+            (json!({"b": 9}), true, 1, &["/b", "/c"]),
+            (json!({"a": 2}), true, 2, &["/c"]),
+            (json!({"a": 2}), true, 3, &[]),
+            (Value::Null, false, 1, &["/b/x", "/c"]),
+            (Value::Null, false, 3, &[]),
+        ],
+    );
+    check_whole(
+        "what was removed meanwhile, and is not sent",
+        vec![json!({"a": 1, "b": 1}), json!({"b": null})],
+        vec![
+            (json!({"a": 2}), true, 1, &["/b"]),
+            (json!({"b": 2}), true, 1, &["/b"]),
+            (Value::Null, false, 1, &["/b"]),
+        ],
+    );
+    check_whole(
+        "an empty object that is new accounts for itself only at the section",
+        vec![json!({"a": 1}), json!({"o": {}})],
+        vec![(json!({"o": {"x": 1}}), true, 1, &[""]), (json!({"a": 2}), true, 1, &["/o"])],
+    );
+    check_whole("an empty section, deleted", vec![json!({}), json!("delete")], vec![(Value::Null, false, 1, &[""])]);
+}
+
+#[test]
+fn evicted_tombstones_are_not_trusted() {
+    let limits = DocumentLimits { path_tombstones_max: 2, ..DocumentLimits::default() };
+    let mut document = Document::absent();
+    for sent in [json!({"a": 1, "b": 1, "c": 1, "d": 1}), json!({"a": null}), json!({"b": null}), json!({"c": null})] {
+        let command = Command::Update(update(json!({ "desired": sent })));
+        let Decision::Changed { document: next, .. } = decided(&document, &command, &limits).unwrap() else { panic!() };
+        document = next;
+    }
+    assert_eq!(document.floor, Version(2), "the removal of a, at version 2, was evicted");
+    for (path, seen, accepted) in [("d", 1, false), ("d", 2, true), ("b", 2, false), ("never", 1, false)] {
+        let command = Command::Update(rebasing(&json!({"desired": {path: 2}}), false, seen));
+        assert_eq!(decided(&document, &command, &limits).is_ok(), accepted, "{path} for {seen}");
+    }
+}
+
+/// Only a stale version is forgiven.
+#[test]
+fn what_is_never_rebased() {
+    let document = written(&desired(vec![json!({"a": 1}), json!({"b": 1})]));
+    let accepted = |preconditions: Preconditions| {
+        let command = Command::Update(Update { preconditions, ..update(json!({"desired": {"c": 1}})) });
+        decided(&document, &command, &DocumentLimits::default()).is_ok()
+    };
+    let rebase = |version: Option<u64>| Preconditions {
+        version: version.map(Version),
+        on_conflict: OnConflict::Rebase,
+        ..Preconditions::default()
+    };
+    for (version, expected) in [(Some(0), false), (Some(1), true), (Some(2), true), (Some(3), false), (None, true)] {
+        assert_eq!(accepted(rebase(version)), expected, "version {version:?}");
+    }
+    let stale = written(&desired(vec![json!({"a": 1})])).etag.to_string();
+    assert!(!accepted(Preconditions { etag: Some(stale.as_str().into()), ..rebase(None) }));
+    assert!(!accepted(Preconditions { etag: Some(stale.as_str().into()), ..rebase(Some(1)) }));
+    assert!(accepted(Preconditions { etag: Some(document.etag.to_string().as_str().into()), ..rebase(Some(1)) }));
+    let path = |path, holds| Expectation { path: pointer(path), holds };
+    assert!(!accepted(Preconditions { expect: vec![path("/desired/b", Expected::Absent)], ..rebase(Some(1)) }));
+    assert!(accepted(Preconditions { expect: vec![path("/desired/b", Expected::Value(json!(1)))], ..rebase(Some(1)) }));
+}
+
+#[test]
+fn rebased_from_tells_the_earlier_version() {
+    let document = written(&desired(vec![json!({"a": 1}), json!({"b": 1})]));
+    for (seen, expected) in [(1, Some(Version(1))), (2, None)] {
+        assert_eq!(rebasing(&json!({}), false, seen).preconditions.rebased_from(&document), expected);
+    }
+    let plain = Preconditions { version: Some(Version(2)), ..Preconditions::default() };
+    assert_eq!(plain.rebased_from(&document), None);
+}
+
+/// The collisions of `sent`, made for version `seen`, after `writes`, with the former values.
+fn told(writes: &[Value], sent: &Value, seen: u64) -> Collisions {
+    let command = Command::Update(rebasing(sent, false, seen));
+    let mut history: Vec<Vec<Change>> = Vec::new();
+    let mut document = Document::absent();
+    for state in writes {
+        let command = match state {
+            Value::String(_) => Command::Delete(Default::default()),
+            state => Command::Update(update(state.clone())),
+        };
+        match decided(&document, &command, &DocumentLimits::default()).unwrap() {
+            Decision::Changed { document: next, changes } => {
+                document = next;
+                history.push(changes);
+            }
+            Decision::Unchanged => panic!("{state} changes nothing"),
+        }
+    }
+    let mut found = collisions(&command, &document, Version(seen));
+    let mut rewind = found.rewind();
+    history.iter().skip(seen as usize).rev().for_each(|changes| rewind.undo(changes));
+    rewind.arrive();
+    found
+}
+
+/// Each row: path, yours, base, current, the version of the change.
+#[test]
+fn what_collided_is_told() {
+    type Row = (&'static str, Value, Option<Value>, Option<Value>, Option<u64>);
+    let check = |writes: &[Value], sent: Value, seen: u64, rows: Vec<Row>, clean: &[&str]| {
+        let found = told(writes, &sent, seen);
+        let conflicts = found.conflicts.into_iter().map(|conflict| {
+            let version = conflict.changed.map(|stamp| stamp.version.0);
+            (conflict.path.to_string(), conflict.yours, conflict.base, conflict.current, version)
+        });
+        let rows = rows
+            .into_iter()
+            .map(|(path, yours, base, current, version)| (path.to_owned(), yours, base, current, version));
+        assert_eq!(conflicts.collect::<Vec<_>>(), rows.collect::<Vec<_>>(), "{sent}");
+        assert_eq!(found.clean.iter().map(ToString::to_string).collect::<Vec<_>>(), clean, "{sent}");
+        assert!(!found.truncated);
+    };
+    let first = json!({"desired": {"mode": "heat", "target": 19, "o": {"x": 1, "y": 1}}, "reported": {"t": 1}});
+    check(
+        &[first.clone(), json!({"desired": {"target": 20}}), json!({"desired": {"target": 23}})],
+        json!({"desired": {"target": 21, "mode": "eco"}, "reported": {"t": 2}}),
+        1,
+        vec![("/desired/target", json!(21), Some(json!(19)), Some(json!(23)), Some(3))],
+        &["/desired/mode", "/reported/t"],
+    );
+    check(
+        &[first.clone(), json!({"desired": {"o": {"x": 2}}}), json!({"desired": {"o": null, "new": 1}})],
+        json!({"desired": {"o": {"x": 5, "z": 1}, "new": null, "mode": null}}),
+        1,
+        vec![
+            ("/desired/new", Value::Null, None, Some(json!(1)), Some(3)),
+            ("/desired/o/x", json!(5), Some(json!(1)), None, Some(3)),
+            ("/desired/o/z", json!(1), None, None, Some(3)),
+        ],
+        &["/desired/mode"],
+    );
+    check(
+        &[first.clone(), json!({"desired": {"o": {"x": 2, "z": 3}}}), json!({"desired": {"o": {"y": null}}})],
+        json!({"desired": {"o": 5}}),
+        1,
+        vec![("/desired/o", json!(5), Some(json!({"x": 1, "y": 1})), Some(json!({"x": 2, "z": 3})), Some(3))],
+        &[],
+    );
+    check(
+        &[first.clone(), json!("delete"), json!({"desired": {"target": 1}})],
+        json!({"desired": {"target": 21, "mode": "eco"}}),
+        1,
+        vec![
+            ("/desired/mode", json!("eco"), Some(json!("heat")), None, None),
+            ("/desired/target", json!(21), Some(json!(19)), Some(json!(1)), Some(3)),
+        ],
+        &[],
+    );
+    check(
+        &[first.clone(), json!({"desired": null})],
+        json!({"desired": null}),
+        1,
+        vec![
+            ("/desired/mode", Value::Null, Some(json!("heat")), None, Some(2)),
+            ("/desired/o", Value::Null, Some(json!({"x": 1, "y": 1})), None, Some(2)),
+            ("/desired/target", Value::Null, Some(json!(19)), None, Some(2)),
+        ],
+        &[],
+    );
+}
+
+#[test]
+fn no_more_than_64_are_listed() {
+    let all = |value: u64| {
+        let members: serde_json::Map<_, _> = (0..100).map(|n| (format!("k{n:03}"), json!(value))).collect();
+        json!({ "desired": members })
+    };
+    let found = told(&[all(1), all(2)], &all(3), 1);
+    assert_eq!((found.conflicts.len(), found.clean.len(), found.truncated), (64, 0, true));
+    let found = told(&[all(1), json!({"desired": {"other": 1}})], &all(3), 1);
+    assert_eq!((found.conflicts.len(), found.clean.len(), found.truncated), (0, 64, true));
+}
+
+#[test]
+fn expectations() {
+    let document = written(&[
+        json!({"desired": {"mode": "heat", "o": {"x": 1}, "list": [{"a": 1}, 2]}}),
+        json!({"desired": {"o": {"x": 2}}}),
+        json!({"desired": {"gone": 1}}),
+        json!({"desired": {"gone": null}}),
+    ]);
+    let value = Expected::Value;
+    let version = |version| Expected::Version(Version(version));
+    for (path, expected, holds) in [
+        ("/desired/mode", version(1), true),
+        ("/desired/mode", version(0), false),
+        ("/desired/o/x", version(1), false),
+        ("/desired/o/x", version(2), true),
+        ("/desired/o", version(1), false),
+        ("/desired", version(3), false),
+        ("/desired", version(4), true),
+        ("/desired/gone", version(3), false),
+        ("/desired/never", version(0), true),
+        ("/desired/list/0", version(1), true),
+        ("/desired/mode", value(json!("heat")), true),
+        ("/desired/mode", value(json!("eco")), false),
+        ("/desired/o", value(json!({"x": 2.0})), true),
+        ("/desired/o", value(json!({"x": 2, "y": 1})), false),
+        ("/desired/list", value(json!([{"a": 1}, 2.0])), true),
+        ("/desired/list/0/a", value(json!(1)), true),
+        ("/desired/list/1", value(json!(2)), true),
+        ("/desired/list/01", value(json!(2)), false),
+        ("/desired/list/2", Expected::Absent, true),
+        ("/desired/list/1", Expected::Absent, false),
+        ("/desired/gone", Expected::Absent, true),
+        ("/desired/gone/below", Expected::Absent, true),
+        ("/desired/mode", Expected::Absent, false),
+        ("/reported", Expected::Absent, true),
+        ("/desired", Expected::Absent, false),
+        ("/reported", value(json!({})), false),
+    ] {
+        let about = format!("{path} {expected:?}");
+        let always = Expectation { path: pointer("/desired/mode"), holds: value(json!("heat")) };
+        let expect = vec![always, Expectation { path: pointer(path), holds: expected }];
+        let preconditions = Preconditions { expect, ..Preconditions::default() };
+        let command = Command::Update(Update { preconditions, ..update(json!({"desired": {"w": 1}})) });
+        match decided(&document, &command, &DocumentLimits::default()) {
+            Ok(_) => assert!(holds, "{about}"),
+            Err(Rejection::ExpectationFailed { version, failed, .. }) => {
+                assert!(!holds, "{about}");
+                assert_eq!(version, Version(4));
+                assert_eq!(failed.iter().map(|failed| failed.path.to_string()).collect::<Vec<_>>(), [path], "{about}");
+            }
+            Err(other) => panic!("{about}: {other:?}"),
+        }
+    }
+    assert!(is_version(&after(&document, &Command::Update(update(json!({"desired": {"w": 1}})))), 5));
+}

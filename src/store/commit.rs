@@ -1,0 +1,126 @@
+//! One commit of the writer: what goes to the disk together, and what readers see once it is there.
+//!
+//! In the transaction: the new entries, the documents carried (those whose record must not wait among them), the entries retention removes, the progress record.
+//! After it: new documents into the cache, pinned if they are not carried yet; then the new head, so that whoever sees
+//! an entry finds its document. When to commit, and what is told, is `writer`'s.
+
+use std::{collections::HashMap, sync::atomic::Ordering};
+
+use crate::{
+    shadow::{Rejection, ShadowKey},
+    store::{
+        batch::{Batch, Work},
+        database::Failure,
+        entry::Seq,
+        record::Held,
+        schema::{self, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, Progress, STATE_TABLE},
+        writer::Writer,
+    },
+};
+
+impl<C> Writer<C> {
+    /// Commits the changes of `batch`, some of the backlog, and what retention removes; then publishes.
+    pub(super) fn commit_batch(&mut self, batch: &Batch<C>, works: HashMap<ShadowKey, Work>) -> Result<(), Rejection> {
+        let mut progress = self.progress;
+        progress.head = batch.head;
+        let mut out_of_turn = Vec::new();
+        for (key, work) in &works {
+            if work.carry {
+                self.backlog.remove(key);
+                out_of_turn.push((key.clone(), work.held.clone()));
+            } else if work.changed {
+                self.backlog.insert(key.clone(), work.held.clone());
+            }
+        }
+        let bytes = batch.head.bytes - self.progress.head.bytes;
+        let due = self.backlog.due(&progress, batch.entries.len() as u64, bytes);
+        let mut carried = self.backlog.take(due, &mut progress);
+        carried.append(&mut out_of_turn);
+        self.commit(progress, &batch.entries, &carried)?;
+        self.publish(works, &carried);
+        Ok(())
+    }
+
+    /// Carries a slice of the backlog in a commit of its own.
+    pub(super) fn carry_some(&mut self) {
+        let mut progress = self.progress;
+        let carried = self.backlog.take(self.options.carry_documents_idle.max(1), &mut progress);
+        if self.commit(progress, &[], &carried).is_ok() {
+            self.release(&carried);
+        }
+        self.report();
+    }
+
+    /// Commits `entries` and `carried`; the journal and state table then stand at `progress` or, by retention, beyond.
+    fn commit(
+        &mut self,
+        mut progress: Progress,
+        entries: &[(Seq, Vec<u8>)],
+        carried: &[(ShadowKey, Held)],
+    ) -> Result<(), Rejection> {
+        let Self { shared, retention, encoder, clock, .. } = self;
+        let filled = shared.database.commit(|transaction| {
+            let mut journal = transaction.open_table(JOURNAL_TABLE)?;
+            for (seq, sealed) in entries {
+                journal.insert(seq.0, sealed.as_slice())?;
+            }
+            retention.trim(&mut journal, &mut progress, clock(), entries.len())?;
+            let mut state = transaction.open_table(STATE_TABLE)?;
+            for (key, held) in carried {
+                let key = schema::state_key(key);
+                state.insert(key.as_slice(), encoder.encode(&key, held))?;
+            }
+            let mut meta = transaction.open_table(META_TABLE)?;
+            meta.insert(PROGRESS_KEY, progress.encode().as_slice())?;
+            Ok::<_, Failure>(progress)
+        });
+        match filled {
+            Ok(progress) => {
+                self.progress = progress;
+                Ok(())
+            }
+            Err(failure) => Err(self.latch(failure)),
+        }
+    }
+
+    /// Shows readers what was just committed.
+    fn publish(&mut self, works: HashMap<ShadowKey, Work>, carried: &[(ShadowKey, Held)]) {
+        let (changed, loaded): (Vec<_>, Vec<_>) = works.into_iter().partition(|(_, work)| work.changed);
+        let is_fresh = |(key, work): &&(ShadowKey, Work)| work.is_new && self.backlog.contains(key);
+        let fresh: Vec<_> = changed.iter().filter(is_fresh).map(|(key, _)| key.clone()).collect();
+        if !fresh.is_empty() {
+            self.shared.fresh.write().extend(fresh);
+        }
+        for (key, work) in changed {
+            let pinned = self.backlog.contains(&key);
+            self.shared.cache.publish(&key, work.held, pinned);
+        }
+        self.keep_loaded(loaded);
+        self.release(carried);
+        self.shared.head.store(self.progress.head.seq.0, Ordering::Release);
+    }
+
+    /// Keeps in memory what was read from the state table to decide against.
+    pub(super) fn keep_loaded(&self, works: impl IntoIterator<Item = (ShadowKey, Work)>) {
+        for (key, work) in works {
+            if !work.was_cached && !work.is_new {
+                self.shared.cache.publish(&key, work.held, false);
+            }
+        }
+    }
+
+    /// What was carried may leave memory.
+    fn release(&self, carried: &[(ShadowKey, Held)]) {
+        for (key, _) in carried {
+            self.shared.cache.unpin(key);
+        }
+        let mut fresh = self.shared.fresh.upgradable_read();
+        if !fresh.is_empty() {
+            fresh.with_upgraded(|fresh| {
+                for (key, _) in carried {
+                    fresh.remove(key);
+                }
+            });
+        }
+    }
+}

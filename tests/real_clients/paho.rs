@@ -1,0 +1,32 @@
+//! Python's paho; what it does is in `paho_client.py`.
+
+use std::{env, path::PathBuf, process::Command};
+
+use crate::harness::server::Server;
+
+fn run(version: &str) {
+    let python = env::var("UMBRA_TEST_PYTHON").unwrap_or_else(|_| {
+        panic!("UMBRA_TEST_PYTHON names no interpreter with paho-mqtt: run ./test, which installs it")
+    });
+    let server = Server::start();
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/real_clients/paho_client.py");
+    let port = server.address.port().to_string();
+    let output = Command::new(&python)
+        .arg(script)
+        .args(["127.0.0.1", &port, version])
+        .output()
+        .unwrap_or_else(|error| panic!("{python}: {error}: run ./test, which installs it"));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+}
+
+#[test]
+fn paho_3_1_1() {
+    run("3.1.1");
+}
+
+#[test]
+fn paho_5() {
+    run("5");
+}

@@ -66,3 +66,8 @@ pub use rejection::{Conflict, Reason, Rejection};
 pub use shadow::Shadow;
 pub use watch::{News, Scope, Topic, Watch};
 pub use write::{Update, WriteOptions};
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

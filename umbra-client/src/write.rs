@@ -48,7 +48,7 @@ enum Refresh {
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        Self { known: None, rebase: false, keyed: false, refresh: Refresh::Document, backoff: Backoff::REQUESTS }
+        Self { known: None, rebase: false, keyed: true, refresh: Refresh::Document, backoff: Backoff::REQUESTS }
     }
 }
 

@@ -168,7 +168,7 @@ async fn rebased_writers_of_different_fields_never_conflict_and_of_the_same_fiel
                 let count = |document: &Document| document.pointer(&pointer).and_then(Value::as_u64).unwrap();
                 for _ in 0..EACH {
                     let increment = |document: &Document| Some(json!({"desired": {field: count(document) + 1}}));
-                    shadow.update_with(&WriteOptions::default().rebase(), increment).await.unwrap().unwrap();
+                    shadow.update_with(&WriteOptions::default().rebase(true), increment).await.unwrap().unwrap();
                 }
             });
         }

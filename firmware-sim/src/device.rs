@@ -32,6 +32,8 @@ pub(crate) struct Pace {
     pub(crate) reading: Duration,
     /// Seconds of physics in a second of the clock.
     pub(crate) speedup: f64,
+    /// Leave changes of other fields to the service.
+    pub(crate) rebase: bool,
 }
 
 /// One simulated device.
@@ -131,9 +133,13 @@ impl Device {
             }
             News::Delta(_, delta) => {
                 self.view.version = self.view.version.max(delta.version);
+                // It comes with every change until it is made up for, also with those of our own reports.
+                if delta.state.iter().all(|(field, wanted)| self.asked.get(field) == Some(wanted)) {
+                    return Ok(());
+                }
                 self.witness.counters.deltas.bump();
                 let state = Value::Object(delta.state.clone());
-                self.witness.say(|| format!("{} is asked for {state} (version {})", self.id, delta.version));
+                self.witness.say(|| format!("{} is to make up for {state} (version {})", self.id, delta.version));
                 self.thermostat.apply(&delta.state);
                 self.asked.extend(delta.state);
             }
@@ -164,7 +170,7 @@ impl Device {
             let patch = difference(known.reported(), &report);
             (!patch.is_empty()).then(|| json!({"reported": patch}))
         };
-        let options = WriteOptions::default().from(basis).blind_to_others();
+        let options = WriteOptions::default().from(basis).blind_to_others().rebase(self.pace.rebase);
         // How it failed, the witness has been told.
         let Ok(outcome) = self.shadow.update_with(&options, changes).await else { return };
         if let Some(accepted) = outcome {

@@ -30,6 +30,8 @@ use crate::{
 /// The defaults stay well inside the quotas that the service ships with: 20 requests a second for each principal and
 /// shadow, 100 messages a second for each connection.
 #[derive(Debug, Args)]
+// A script gives its own settings, and hands on those of whoever calls it: the last one holds.
+#[command(args_override_self = true)]
 pub(crate) struct FleetArgs {
     /// Thermostats.
     #[arg(long, short = 'n', default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=20_000))]
@@ -41,18 +43,19 @@ pub(crate) struct FleetArgs {
     #[arg(long)]
     duration: Option<f64>,
     /// Reports a second, of each device.
-    #[arg(long, default_value_t = 0.2, value_parser = rate)]
+    #[arg(long, default_value_t = 1.0, value_parser = rate)]
     rate: f64,
     /// Apps that change set points, modes and firmware, racing the devices.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 2)]
     app_writers: u32,
     /// Monitors that write tags, racing everybody.
     #[arg(long, default_value_t = 1)]
     monitors: u32,
     /// Edits a second, of each app and monitor.
-    #[arg(long, default_value_t = 1.0, value_parser = rate)]
+    #[arg(long, default_value_t = 3.0, value_parser = rate)]
     writer_rate: f64,
-    /// Apps and monitors leave it to the service to carry their updates over changes of other fields.
+    /// Everybody leaves it to the service to carry updates over changes of other fields, and meets others only in the
+    /// same field.
     #[arg(long)]
     rebase: bool,
     /// Makes devices, chance and physics the same again (the network is not); random without it.
@@ -70,8 +73,8 @@ pub(crate) struct FleetArgs {
     /// What all names begin with; fleets that run at the same time need different ones.
     #[arg(long, default_value = "thermostat")]
     prefix: String,
-    /// Tell each conflict, retry, delta and edit.
-    #[arg(long)]
+    /// Tell each conflict, retry, delta and edit; `--narrate false` does not.
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     narrate: bool,
 }
 
@@ -91,7 +94,7 @@ async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
     let seed = args.seed.unwrap_or_else(rand::random);
     let witness = Arc::new(Witness::new(args.narrate));
     witness.tell(&format!(
-        "{} thermostats, {} apps, {} monitors on {}, seed {seed}",
+        "{} thermostats, {} apps and {} monitors write the same shadows on {} (seed {seed})",
         args.devices, args.app_writers, args.monitors, args.broker
     ));
 
@@ -153,7 +156,8 @@ impl Fleet {
         ids: &[DeviceId],
         rest: &watch::Receiver<bool>,
     ) -> JoinSet<(DeviceId, Result<Document, String>)> {
-        let pace = Pace { reading: Duration::from_secs_f64(1.0 / self.args.rate), speedup: self.args.speedup };
+        let (reading, speedup) = (Duration::from_secs_f64(1.0 / self.args.rate), self.args.speedup);
+        let pace = Pace { reading, speedup, rebase: self.args.rebase };
         let begin = Instant::now();
         let mut devices = JoinSet::new();
         for (number, id) in (1..).zip(ids) {

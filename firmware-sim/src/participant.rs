@@ -111,7 +111,9 @@ impl Reporter {
         // Every report of every device would be too much to read.
         if self.tells_all || *number > 1 {
             let at = if *number > 1 { format!(" at try {number}") } else { String::new() };
-            self.witness.say(|| format!("{} wrote {shadow}{at}: version {version}, {state}", self.name));
+            let over =
+                accepted.rebased_from.map_or(String::new(), |from| format!(", carried over from version {from}"));
+            self.witness.say(|| format!("{} wrote {shadow}{at}: version {version}{over}, {state}", self.name));
         }
         let update = AcceptedUpdate {
             writer: self.name.clone(),
@@ -154,9 +156,18 @@ impl Reporter {
     }
 
     fn conflict(&self, attempt: &Attempt<'_>, rejection: &Rejection) -> String {
-        let current = rejection.version.unwrap_or_default();
-        let retry = attempt.retry_in.map_or(String::new(), |wait| format!("; looks again in {wait:.0?}"));
         let (name, shadow, expected) = (&self.name, attempt.shadow, attempt.expected);
-        format!("{name} conflict on {shadow}: knew version {expected}, current is {current}{retry}")
+        let current = rejection.version.unwrap_or_default();
+        let mut text = format!("{name} CONFLICT on {shadow}: decided on version {expected}, but {current} is there");
+        if rejection.conflicts.is_empty() {
+            text.push_str(", with other fields changed");
+        }
+        for conflict in &rejection.conflicts {
+            text.push_str(&format!(", and {conflict}"));
+        }
+        if let Some(wait) = attempt.retry_in {
+            text.push_str(&format!("; tries again in {} ms", wait.as_millis()));
+        }
+        text
     }
 }

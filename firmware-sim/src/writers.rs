@@ -105,8 +105,7 @@ impl Writer {
             Kind::App => Some(wish(found, chance)),
             Kind::Monitor => Some(opinion(found)),
         };
-        let options = WriteOptions::default().from(read);
-        let options = if self.habits.rebase { options.rebase() } else { options };
+        let options = WriteOptions::default().from(read).rebase(self.habits.rebase);
         // However it ended, the witness has been told.
         let _ = shadow.update_with(&options, edit).await;
     }

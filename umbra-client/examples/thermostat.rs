@@ -1,6 +1,6 @@
 //! A thermostat: obeys what is desired, reports what it is.
 //!
-//!     cargo run --example thermostat -p umbra-client -- --device lamp-1 --broker 127.0.0.1:1883
+//!     cargo run --example thermostat -p umbra-client -- --device thermostat-1 --broker 127.0.0.1:1883
 //!
 //! The order that loses nothing: subscribe to deltas, then read, then act on both. After a lost connection the same.
 

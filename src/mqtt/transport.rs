@@ -154,6 +154,7 @@ mod tests {
         held: Vec<u8>,
         passed_on: Vec<u8>,
         asked: bool,
+        ended: bool,
     }
 
     impl AsyncWrite for Holding {
@@ -173,14 +174,16 @@ mod tests {
             Poll::Ready(Ok(()))
         }
 
-        fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.ended = true;
             self.poll_flush(context)
         }
     }
 
     impl AsyncRead for Holding {
         fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(())) // the peer has ended its side
+            // The peer ends its side when this one has.
+            if self.ended { Poll::Ready(Ok(())) } else { Poll::Pending }
         }
     }
 

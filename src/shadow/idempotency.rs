@@ -263,3 +263,83 @@ fn put_preconditions(form: &mut Vec<u8>, preconditions: &Preconditions) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+
+    fn known(by: &str, key: &str, decided: u64) -> RememberedKey {
+        let document = Document::absent();
+        let first = FirstOutcome {
+            digest: RequestDigest::default(),
+            version: Version(1),
+            timestamp: Timestamp(decided),
+            etag: document.etag,
+            changed: true,
+            rebased_from: None,
+        };
+        RememberedKey { by: by.into(), key: IdempotencyKey::new(key).unwrap(), decided: Timestamp(decided), first }
+    }
+
+    /// `each` of these principals sends so many keys, in turn.
+    fn filled(principals: usize, each: usize) -> Remembered {
+        let rounds = (0..each).flat_map(|round| (0..principals).map(move |principal| (round, principal)));
+        rounds.fold(Remembered::default(), |remembered, (round, principal)| {
+            remembered.with(known(&format!("p{principal}"), &format!("k{round}"), 100 + round as u64)).unwrap()
+        })
+    }
+
+    fn count(remembered: &Remembered, by: &str) -> usize {
+        remembered.keys().iter().filter(|known| &*known.by == by).count()
+    }
+
+    #[test]
+    fn each_principal_keeps_its_newest() {
+        let remembered = filled(1, 20);
+        assert_eq!(remembered.keys().len(), PER_PRINCIPAL_MAX);
+        assert_eq!(remembered.keys().first().map(|known| known.key.as_str()), Some("k4"));
+        for principals in 1..=PER_SHADOW_MAX {
+            let remembered = filled(principals, 20);
+            assert!(remembered.keys().len() <= PER_SHADOW_MAX);
+            for principal in 0..principals {
+                let share = (PER_SHADOW_MAX / principals).min(PER_PRINCIPAL_MAX);
+                let by = format!("p{principal}");
+                for newest in 20 - share..20 {
+                    let key = IdempotencyKey::new(&format!("k{newest}")).unwrap();
+                    assert!(remembered.find(&by, &key, Timestamp(200)).is_some(), "{by} of {principals}: {newest}");
+                }
+            }
+        }
+    }
+
+    /// However much one principal sends, it takes no other below the fair share.
+    #[test]
+    fn one_principal_cannot_flush_another() {
+        for principals in 1..PER_SHADOW_MAX {
+            let mut remembered = filled(principals, 16);
+            for n in 0..200 {
+                remembered = remembered.with(known("flood", &format!("f{n}"), 200)).unwrap();
+            }
+            let share = PER_SHADOW_MAX / (principals + 1);
+            for principal in 0..principals {
+                let left = count(&remembered, &format!("p{principal}"));
+                assert!(left >= share.min(16), "{principals} principals and a flood: {left} left, {share} fair");
+            }
+            assert!(count(&remembered, "flood") >= 1);
+        }
+    }
+
+    #[test]
+    fn who_finds_no_room_is_refused_until_there_is_some() {
+        let full = filled(PER_SHADOW_MAX, 1);
+        let refused = full.with(known("late", "k", 150)).unwrap_err();
+        let after = REMEMBERED_SECONDS + 1 - 50;
+        assert!(matches!(refused, Rejection::TooManyRequests { retry_after_ms, .. } if retry_after_ms == after * 1000));
+        let later = full.with(known("late", "k", 150 + after)).unwrap();
+        assert_eq!((later.keys().len(), count(&later, "late")), (1, 1));
+        let own = full.with(known("p7", "other", 150)).unwrap();
+        assert_eq!((own.keys().len(), count(&own, "p7")), (PER_SHADOW_MAX, 1), "its own oldest goes");
+    }
+}

@@ -6,7 +6,7 @@ use crate::harness::{
     client::Client,
     server::{Server, UNLIMITED},
     shadow::{Requester, version},
-    wire::{BOTH, V5},
+    wire::BOTH,
 };
 
 fn keyed(key: &str, body: &Value) -> Value {

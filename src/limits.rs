@@ -65,8 +65,6 @@ pub const LISTENERS_MAX: usize = 16;
 
 /// Memory for pages, and for decoded documents.
 pub const CACHE_BYTES_MAX: u64 = TIB;
-/// Decoded documents in memory.
-pub const DOCUMENTS_CACHED_MAX: u64 = 100_000_000;
 /// Bytes of the journal, and of disk space to leave free.
 pub const JOURNAL_BYTES_MAX: u64 = 16 * TIB;
 /// Journal entries that may not yet be in the state table.

@@ -14,7 +14,7 @@ use crate::{
     mqtt::{
         broker::Broker,
         events::Events,
-        listener::Listener,
+        listener::{ListenError, Listener},
         router::{RetainedLimits, Router},
     },
     quota::Rate,
@@ -33,7 +33,7 @@ pub enum ServeError {
         /// Why.
         error: StoreError,
     },
-    /// An address cannot be listened on.
+    /// An address cannot be listened on, or not with TLS.
     #[error("listener '{name}' cannot listen on {address}: {error}")]
     Bind {
         /// The listener.
@@ -41,7 +41,7 @@ pub enum ServeError {
         /// The address in its configuration.
         address: SocketAddr,
         /// Why.
-        error: io::Error,
+        error: ListenError,
     },
     /// The operating system gives no thread.
     #[error("cannot start a thread: {0}")]
@@ -111,7 +111,7 @@ fn open(config: &Config) -> Result<(Service, crate::service::Decided), ServeErro
 fn bind(config: &crate::config::ListenerConfig) -> Result<(Listener, SocketAddr), ServeError> {
     let failed = |error| ServeError::Bind { name: config.name.clone(), address: config.bind, error };
     let listener = Listener::bind(config.clone()).map_err(failed)?;
-    let address = listener.address().map_err(failed)?;
+    let address = listener.address().map_err(|error| failed(error.into()))?;
     Ok((listener, address))
 }
 

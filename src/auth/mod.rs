@@ -1,8 +1,10 @@
 //! Who is asking, and what they may see.
 //!
-//! So far every connection is anonymous and may do everything, as the listener's role `admin` says; the types are
-//! here so that every request carries its principal and every event passes [`Access::projection`] on its way out.
+//! A client is who its certificate says, or else anonymous; so far either may do everything, as the role `admin` says.
+//! The types are here so that every request carries its principal and every event passes [`Access::projection`] on its
+//! way out.
 
+pub mod certificate;
 pub mod projection;
 
 use std::sync::Arc;
@@ -27,6 +29,12 @@ impl Principal {
     #[must_use]
     pub fn anonymous(client_id: &str) -> Self {
         Self(format!("anonymous/{client_id}").into())
+    }
+
+    /// A client that a certificate names, whose name was checked by [`certificate`].
+    #[must_use]
+    pub(crate) fn certified(name: &str) -> Self {
+        Self(name.into())
     }
 
     /// The name, shared.

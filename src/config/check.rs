@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::SocketAddr, num::NonZeroU16, ops::RangeIncl
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{
-    Config, Limits, ListenerConfig, LogConfig, LogFormat, Role, StoreConfig,
+    Config, Limits, ListenerConfig, LogConfig, LogFormat, Role, StoreConfig, TlsConfig,
     error::{Fault, Problem},
     raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
     units::{Count, Period, Size, Text},
@@ -33,7 +33,6 @@ fn store(raw: &RawStore) -> Result<StoreConfig, Fault> {
     Ok(StoreConfig {
         path: at.filled("path", &raw.path)?.into(),
         cache_bytes: at.number("cache_bytes", raw.cache_bytes, MIB..=hard::CACHE_BYTES_MAX)?,
-        documents_cached: at.number("documents_cached", raw.documents_cached, 1..=hard::DOCUMENTS_CACHED_MAX)?,
         document_cache_bytes: at.number(
             "document_cache_bytes",
             raw.document_cache_bytes,
@@ -64,7 +63,22 @@ fn listener(index: usize, raw: &RawListener) -> Result<ListenerConfig, Fault> {
         anonymous_role: at.choice("anonymous_role", &raw.anonymous_role, &[("admin", Role::Admin)])?,
         connections_max: at.number("connections_max", raw.connections_max, 1..=hard::CONNECTIONS_MAX)?,
         connect_timeout: at.duration("connect_timeout", raw.connect_timeout, 100..=5 * MINUTE)?,
+        tls: tls(&at, raw)?,
     })
+}
+
+fn tls(at: &Section, raw: &RawListener) -> Result<Option<TlsConfig>, Fault> {
+    let path = |text: &Text| (!text.0.is_empty()).then(|| text.0.clone().into());
+    let client_ca = path(&raw.tls_client_ca);
+    match (path(&raw.tls_certificate), path(&raw.tls_key)) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsConfig { certificate, key, client_ca })),
+        (Some(_), None) => Err(at.invalid("tls_key", "is empty, but tls_certificate is not".into())),
+        (None, Some(_)) => Err(at.invalid("tls_certificate", "is empty, but tls_key is not".into())),
+        (None, None) if client_ca.is_some() => {
+            Err(at.invalid("tls_client_ca", "is set, but tls_certificate and tls_key are not".into()))
+        }
+        (None, None) => Ok(None),
+    }
 }
 
 fn limits(raw: &RawLimits) -> Result<Limits, Fault> {

@@ -50,8 +50,6 @@ pub struct StoreConfig {
     pub path: PathBuf,
     /// Memory for pages of the file, in bytes.
     pub cache_bytes: usize,
-    /// Decoded shadows in memory.
-    pub documents_cached: usize,
     /// Memory of decoded shadows, in bytes.
     pub document_cache_bytes: usize,
     /// Whether each commit saves what lets the file open at once after a crash.
@@ -81,8 +79,21 @@ pub struct ListenerConfig {
     pub anonymous_role: Role,
     /// Its connections at once.
     pub connections_max: usize,
-    /// How long a new connection may take to send its CONNECT.
+    /// How long a new connection may take to send its CONNECT, the TLS handshake included.
     pub connect_timeout: Duration,
+    /// `None`: plain TCP.
+    pub tls: Option<TlsConfig>,
+}
+
+/// The `tls_…` keys of a listener: PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The server's certificate, and those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities that client certificates must come from; `None`: clients are not asked for one.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// What a principal may do.

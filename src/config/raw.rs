@@ -22,7 +22,6 @@ pub(super) struct RawConfig {
 pub(super) struct RawStore {
     pub(super) path: Text,
     pub(super) cache_bytes: Size,
-    pub(super) documents_cached: Count,
     pub(super) document_cache_bytes: Size,
     pub(super) quick_repair: Flag,
     pub(super) journal_bytes_max: Size,
@@ -41,6 +40,9 @@ pub(super) struct RawListener {
     pub(super) anonymous_role: Text,
     pub(super) connections_max: Count,
     pub(super) connect_timeout: Period,
+    pub(super) tls_certificate: Text,
+    pub(super) tls_key: Text,
+    pub(super) tls_client_ca: Text,
 }
 
 #[derive(Debug, Deserialize)]

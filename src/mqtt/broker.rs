@@ -164,8 +164,8 @@ impl Broker {
                 self.router.publish(&Arc::new(message), Class::Plain { from: None });
             }
             Destination::Reserved => self.counters.publishes_refused.add(1),
-            Destination::Request(key, operation) => {
-                let mut request = Request::new(self.events.clone(), key, operation);
+            Destination::Request(key, operation, dialect) => {
+                let mut request = Request::new(self.events.clone(), key, operation, dialect);
                 match request.parse(&payload, properties.as_deref(), &self.limits.document) {
                     Ok(Some(command)) => {
                         let submission = Submission {

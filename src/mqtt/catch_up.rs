@@ -16,21 +16,21 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    auth::Projection,
     mqtt::{
         broker::Broker,
-        events::{document_payload, message},
+        events::message,
         message::{Delivery, Message},
         outbox::Outbox,
         packet::{RetainHandling, Subscription},
         router::{Cursor, Subscribed, may_receive},
         sessions::SessionKey,
         shadow_topic::Event,
+        shapes::{self, DIALECTS},
         topic::{TopicFilter, TopicName},
     },
-    shadow::{Document, Former, ShadowKey, Update, Version},
+    shadow::{Document, Former, ShadowKey, Version},
     store::{Entry, Listed, Seq},
-    wire,
+    wire::Dialect,
 };
 
 /// What is still to be sent.
@@ -49,9 +49,9 @@ pub(super) struct CatchUp {
 #[derive(Debug)]
 enum Step {
     /// One event of a missed change, if the shadow is still at that version.
-    Missed(Arc<Entry>, Event),
+    Missed(Arc<Entry>, Event, Dialect),
     /// One event of a shadow's present state.
-    Present(ShadowKey, Event),
+    Present(ShadowKey, Event, Dialect),
     /// A retained document.
     Document(ShadowKey, Arc<Wanting>),
     /// A retained message, if it is still the one retained.
@@ -145,7 +145,7 @@ impl CatchUp {
                 false => &[Event::Delta, Event::Documents, Event::UpdateAccepted, Event::Document],
                 true => &[Event::DeleteAccepted, Event::Document],
             };
-            self.steps.extend(events.iter().map(|event| Step::Missed(entry.clone(), *event)));
+            self.steps.extend(both(events).map(|(event, dialect)| Step::Missed(entry.clone(), event, dialect)));
         }
         Some(())
     }
@@ -154,7 +154,10 @@ impl CatchUp {
         let page = broker.service.list(after, PAGE).await.ok()?;
         self.resent = page.last().map(|last| Some(last.key.clone()));
         let page = page.into_iter().filter(|listed| !listed.deleted).map(|listed| listed.key);
-        let events = |key: ShadowKey| [Step::Present(key.clone(), Event::Delta), Step::Present(key, Event::Document)];
+        let events = |key: ShadowKey| {
+            both(&[Event::Delta, Event::Document])
+                .map(move |(event, dialect)| Step::Present(key.clone(), event, dialect))
+        };
         self.steps.extend(page.flat_map(events));
         Some(())
     }
@@ -191,25 +194,25 @@ impl Step {
     /// The message of this step, as things are now; `None` if it has become void.
     async fn deliver(self, broker: &Broker, own: &SessionKey, outbox: &Outbox) -> Option<Delivery> {
         match self {
-            Self::Missed(entry, event) => {
-                let topic = event.topic(&entry.key);
+            Self::Missed(entry, event, dialect) => {
+                let topic = event.topic(dialect, &entry.key);
                 let selection = broker.router.selection(outbox, &topic)?;
                 let document = broker.service.read(&entry.key).await.ok()?.document;
                 if document.version != entry.version {
                     return None; // a newer entry follows
                 }
-                let payload = missed_payload(broker, own, event, &entry, &document).await?;
+                let payload = missed_payload(broker, own, (event, dialect), &entry, &document).await?;
                 Some(selection.deliver(message(event, &topic, payload)))
             }
-            Self::Present(key, event) => {
-                let topic = event.topic(&key);
+            Self::Present(key, event, dialect) => {
+                let topic = event.topic(dialect, &key);
                 let selection = broker.router.selection(outbox, &topic)?;
                 let document = broker.service.read(&key).await.ok()?.document;
-                let payload = present_payload(event, &document)?;
+                let payload = present_payload((event, dialect), &document)?;
                 Some(selection.deliver(message(event, &topic, payload)))
             }
             Self::Document(key, wanted) => {
-                let topic = Event::Document.topic(&key);
+                let topic = Event::Document.topic(Dialect::Native, &key);
                 let filter = &wanted.subscription.filter;
                 if !TopicName::new(&topic).is_ok_and(|topic| filter.matches(&topic) && may_receive(outbox, &topic)) {
                     return None;
@@ -218,7 +221,7 @@ impl Step {
                 if !read.document.exists() {
                     return None;
                 }
-                let message = message(Event::Document, &topic, document_payload(&read.document));
+                let message = message(Event::Document, &topic, shapes::document(&read.document));
                 outbox.document_sent(&message.topic, read.last_entry.0, broker.events.routed());
                 Some(wanted.deliver(message))
             }
@@ -258,12 +261,18 @@ impl Documents {
     }
 }
 
+/// `events` as each dialect has them, in the order they are told.
+fn both(events: &[Event]) -> impl Iterator<Item = (Event, Dialect)> {
+    let each = |event| DIALECTS.into_iter().map(move |dialect| (event, dialect));
+    events.iter().copied().flat_map(each).filter(|&(event, dialect)| shapes::has(dialect, event))
+}
+
 /// What the change of `entry`, which made `document`, tells in hindsight: `state` of `accepted` is what it changed, and
 /// there is no client token.
 async fn missed_payload(
     broker: &Broker,
     own: &SessionKey,
-    event: Event,
+    (event, dialect): (Event, Dialect),
     entry: &Entry,
     document: &Document,
 ) -> Option<Bytes> {
@@ -271,17 +280,14 @@ async fn missed_payload(
     match event {
         Event::Documents => {
             let before = document.undo(&entry.changes, former(broker, entry).await?);
-            Some(wire::update_documents(&before, document, Projection::ALL, None))
+            Some(shapes::documents(dialect, &before, document, None))
         }
         // Replies to requests of the session itself are never dropped, so they were not missed.
         Event::UpdateAccepted | Event::DeleteAccepted if is_own => None,
-        Event::UpdateAccepted => {
-            let update = Update::of_changes(&entry.changes);
-            Some(wire::update_accepted(&update, true, document, Projection::ALL, None))
+        Event::UpdateAccepted | Event::DeleteAccepted => {
+            Some(shapes::missed_accepted(dialect, &entry.changes, document))
         }
-        Event::DeleteAccepted => Some(wire::delete_accepted(document, None)),
-        Event::Document => Some(document_payload(document)),
-        event => present_payload(event, document),
+        event => present_payload((event, dialect), document),
     }
 }
 
@@ -294,10 +300,10 @@ async fn former(broker: &Broker, entry: &Entry) -> Option<Former> {
     })
 }
 
-fn present_payload(event: Event, document: &Document) -> Option<Bytes> {
+fn present_payload((event, dialect): (Event, Dialect), document: &Document) -> Option<Bytes> {
     match event {
-        Event::Delta if document.exists() => wire::update_delta(document, Projection::ALL, None),
-        Event::Document if document.exists() => Some(document_payload(document)),
+        Event::Delta if document.exists() => shapes::delta(dialect, document, None),
+        Event::Document => Some(shapes::document(document)),
         _ => None,
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     service::{Permit, Submission},
     shadow::{Command, Rejection, ShadowKey},
     store::Held,
+    wire::Dialect,
 };
 
 /// A request that is admitted and waits for room in the engine.
@@ -52,7 +53,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.broker.counters.publishes_refused.add(1);
                 self.complete(inbound.ticket, refused("only the service publishes to this topic"));
             }
-            Destination::Request(key, operation) => self.request(inbound, key, operation).await,
+            Destination::Request(key, operation, dialect) => self.request(inbound, key, operation, dialect).await,
         }
     }
 
@@ -67,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.complete(ticket, Verdict { reason, ..Verdict::SUCCESS });
     }
 
-    async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: Operation) {
+    async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: Operation, dialect: Dialect) {
         let now = self.broker.service.now();
         let response = match self.response_topic(&inbound) {
             Ok(response) => response,
@@ -76,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut request = Request {
             from: Some(From { outbox: self.client.outbox.clone(), ticket: inbound.ticket }),
             response,
-            ..Request::new(self.broker.events.clone(), key, operation)
+            ..Request::new(self.broker.events.clone(), key, operation, dialect)
         };
         // Read before it is counted, so that a refusal carries the client's token.
         let parsed = request.parse(&inbound.payload, inbound.properties.as_deref(), &self.broker.limits.document);

@@ -1,8 +1,8 @@
 //! The events of shadows: which messages a decided command makes, in which order they leave, on which topics.
 //!
 //! For a change: delta if there is one, documents, accepted, then the document; for a no-op: accepted; for a replay or
-//! a dry run: accepted, to who asked alone. An event is
-//! rendered once and only if somebody listens. The order between commands is the announcer thread's, which calls
+//! a dry run: accepted, to who asked alone. An event is told under both prefixes of its shadow, native first, rendered
+//! once for each and only if somebody listens there. The order between commands is the announcer thread's, which calls
 //! [`Events::announce`] in the order of the journal; [`Routed`] tells the outboxes how far that has come.
 
 use std::{sync::Arc, time::Instant};
@@ -10,19 +10,19 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 
 use crate::{
-    auth::Projection,
     mqtt::{
         message::Message,
         outbox::{Routed, SessionId},
         packet::QoS,
         router::{Class, Router},
         shadow_topic::Event,
+        shapes::{self, DIALECTS},
         topic::TopicName,
     },
     service::{Announcer, Outcome, Requester},
-    shadow::{Command, Document, ShadowKey},
+    shadow::{Command, ShadowKey},
     store::{Applied, Seq},
-    wire::{self, ClientToken},
+    wire::{ClientToken, Dialect},
 };
 
 /// The way of shadow events to their subscribers.
@@ -55,15 +55,21 @@ impl Events {
     }
 
     /// Publishes a reply that tells of no change: to all subscribers, and surely to who asked.
-    pub fn reply(&self, key: &ShadowKey, event: Event, payload: &Bytes, to: Option<SessionId>) {
+    pub fn reply(&self, key: &ShadowKey, event: Event, to: Option<SessionId>, payload: impl Fn(Dialect) -> Bytes) {
         let class = to.map_or(Class::Plain { from: None }, |to| Class::Reply { to, seq: None });
-        self.publish(key, event, class, || Some(payload.clone()));
+        self.publish(key, event, class, |dialect| Some(payload(dialect)));
     }
 
     /// Publishes a reply for who asked alone; nobody else hears of it.
-    pub fn reply_privately(&self, key: &ShadowKey, event: Event, payload: &Bytes, to: Option<SessionId>) {
+    pub fn reply_privately(
+        &self,
+        key: &ShadowKey,
+        event: Event,
+        to: Option<SessionId>,
+        payload: impl Fn(Dialect) -> Bytes,
+    ) {
         if let Some(to) = to {
-            self.publish(key, event, Class::Private { to }, || Some(payload.clone()));
+            self.publish(key, event, Class::Private { to }, |dialect| Some(payload(dialect)));
         }
     }
 
@@ -80,9 +86,8 @@ impl Events {
             && let Command::Update(_) = command
         {
             let class = Class::Event { seq };
-            let delta = || wire::update_delta(after, Projection::ALL, client_token);
-            self.publish(key, Event::Delta, class, delta);
-            let documents = || Some(wire::update_documents(before, after, Projection::ALL, client_token));
+            self.publish(key, Event::Delta, class, |dialect| shapes::delta(dialect, after, client_token));
+            let documents = |dialect| Some(shapes::documents(dialect, before, after, client_token));
             self.publish(key, Event::Documents, class, documents);
         }
         let class = match (told.requester, applied.seq) {
@@ -92,21 +97,22 @@ impl Events {
             (None, Some(Seq(seq))) => Class::Event { seq },
             (None, None) => Class::Plain { from: None },
         };
-        self.publish(key, accepted_event(command), class, || Some(told.payload()));
+        let accepted = |dialect| Some(shapes::accepted(dialect, command, applied, client_token));
+        self.publish(key, accepted_event(command), class, accepted);
         if let Some(Seq(seq)) = applied.seq {
-            let document = || Some(document_payload(after));
-            self.publish(key, Event::Document, Class::Document { seq }, document);
+            self.publish(key, Event::Document, Class::Document { seq }, |_| Some(shapes::document(after)));
         }
     }
 
-    /// The one way of an event to its topic; `render` is called if anybody listens.
-    fn publish(&self, key: &ShadowKey, event: Event, class: Class, render: impl FnOnce() -> Option<Bytes>) {
-        let topic = event.topic(key);
-        if !self.router.has_subscribers(&topic) {
-            return;
-        }
-        if let Some(payload) = render() {
-            self.router.publish(&message(event, &topic, payload), class);
+    /// The one way of an event to its topics; `render` is called for those on which anybody listens.
+    fn publish(&self, key: &ShadowKey, event: Event, class: Class, render: impl Fn(Dialect) -> Option<Bytes>) {
+        for dialect in DIALECTS.into_iter().filter(|&dialect| shapes::has(dialect, event)) {
+            let topic = event.topic(dialect, key);
+            if self.router.has_subscribers(&topic)
+                && let Some(payload) = render(dialect)
+            {
+                self.router.publish(&message(event, &topic, payload), class);
+            }
         }
     }
 }
@@ -130,47 +136,11 @@ impl Announcer for Arc<Events> {
     }
 }
 
-impl Accepted<'_> {
-    fn payload(&self) -> Bytes {
-        accepted_payload(self.command, self.applied, self.client_token)
-    }
-}
-
 /// The message that tells `event` on `topic`.
 pub(super) fn message(event: Event, topic: &str, payload: Bytes) -> Arc<Message> {
     let topic = TopicName::new(topic).expect("a shadow's topics are built from checked names and fit the limit");
     // The document is what a subscriber may ask to be told as retained. PROTOCOL section 2.
     Arc::new(Message::new(topic, payload, QoS::AtLeastOnce, event == Event::Document, None, Instant::now()))
-}
-
-/// What `accepted` says of a command.
-pub(super) fn accepted_payload(command: &Command, applied: &Applied, token: Option<&ClientToken>) -> Bytes {
-    match command {
-        Command::Update(update) => {
-            let accepted = wire::Accepted {
-                update,
-                changed: applied.is_changed(),
-                document: &applied.after,
-                rebased_from: applied.rebased_from,
-                manner: applied.manner,
-            };
-            wire::update_outcome(&accepted, Projection::ALL, token)
-        }
-        Command::Delete(_) => wire::delete_outcome(&applied.after, applied.manner, token),
-    }
-}
-
-/// What `get/accepted` says.
-pub(super) fn got_payload(document: &Document, token: Option<&ClientToken>) -> Bytes {
-    wire::get_accepted(document, Projection::ALL, token)
-}
-
-/// What `P/document` says: the document, or nothing once it is deleted.
-pub(super) fn document_payload(document: &Document) -> Bytes {
-    match document.exists() {
-        true => got_payload(document, None),
-        false => Bytes::new(),
-    }
 }
 
 fn accepted_event(command: &Command) -> Event {

@@ -17,39 +17,51 @@ use crate::{
         connection::Connection,
         packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
         sessions::{Refusal, SessionKey},
+        tls::Proof,
         transport::{Transport, Turn},
     },
     quota::Meter,
 };
 
-/// Serves a client on `stream` from its CONNECT to its end. `timeout` bounds the time until its CONNECT is whole.
+/// What is known of a client before it has said anything.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Who its certificate says it is.
+    pub proof: Proof,
+    /// Whether it may come without proof.
+    pub anonymous: bool,
+}
+
+/// Serves a client on `stream` from its CONNECT to its end. Its CONNECT must be whole by `deadline`.
 ///
 /// What is needed for the time of the handshake alone is in a box of its own, so that a connected client does not pay
 /// for it.
-pub(super) async fn serve<S>(stream: S, peer: SocketAddr, broker: Arc<Broker>, timeout: Duration)
+pub(super) async fn serve<S>(stream: S, peer: Peer, broker: Arc<Broker>, deadline: Instant)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    if let Some(connection) = Box::pin(accept(stream, peer, broker, timeout)).await {
+    if let Some(connection) = Box::pin(accept(stream, peer, broker, deadline)).await {
         connection.run().await;
     }
 }
 
 /// Takes the CONNECT. `None`: the connection is over.
-async fn accept<S>(stream: S, peer: SocketAddr, broker: Arc<Broker>, timeout: Duration) -> Option<Box<Connection<S>>>
+async fn accept<S>(stream: S, peer: Peer, broker: Arc<Broker>, deadline: Instant) -> Option<Box<Connection<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut transport = Transport::new(stream);
     let mut closing = broker.closing();
     let connect = tokio::select! {
-        connect = tokio::time::timeout(timeout, read_connect(&mut transport, &broker)) => connect,
+        connect = tokio::time::timeout_at(deadline.into(), read_connect(&mut transport, &broker)) => connect,
         _ = closing.wait_for(|closing| *closing) => return None,
     };
     match connect {
         Ok(connect) => establish(transport, peer, *connect?, broker).await,
         Err(_) => {
-            tracing::debug!(%peer, "no CONNECT in time"); // [MQTT-3.1.4-1]
+            tracing::debug!(peer = %peer.address, "no CONNECT in time"); // [MQTT-3.1.4-1]
             None
         }
     }
@@ -82,7 +94,7 @@ where
 /// Finds or makes the client's session and says CONNACK. `None`: it was refused.
 async fn establish<S>(
     mut transport: Transport<S>,
-    peer: SocketAddr,
+    peer: Peer,
     mut connect: Connect,
     broker: Arc<Broker>,
 ) -> Option<Box<Connection<S>>>
@@ -95,7 +107,16 @@ where
     }
     let assigned = connect.client_id.is_empty().then(|| broker.unique_client_id());
     let client_id = assigned.as_deref().unwrap_or(&connect.client_id);
-    let access = Access::admin(Principal::anonymous(client_id));
+    let access = match peer.proof {
+        Proof::Certificate(principal) => Access::admin(principal),
+        Proof::None if peer.anonymous => Access::admin(Principal::anonymous(client_id)),
+        Proof::None | Proof::Unusable => {
+            tracing::debug!(peer = %peer.address, proof = ?peer.proof, "refused: nobody that is known");
+            let text = "this listener takes no clients that it does not know";
+            refuse(&mut transport, connect.protocol, Reason::NOT_AUTHORIZED, text).await;
+            return None;
+        }
+    };
     let key = SessionKey { principal: access.principal().clone(), client_id: client_id.into() };
 
     let attached = broker.sessions.attach(&key, connect.clean_start, || broker.new_session(&access));
@@ -129,7 +150,7 @@ where
     if let Some(replaced) = attached.replaced.take() {
         broker.dispose(replaced).await;
     }
-    tracing::debug!(%peer, client = client_id, protocol = ?connect.protocol, present = attached.present, "connected");
+    tracing::debug!(peer = %peer.address, client = client_id, protocol = ?connect.protocol, present = attached.present, "connected");
 
     let keep_alive = broker.limits.keep_alive(connect.keep_alive);
     let connack = ConnAck {

@@ -1,9 +1,15 @@
 //! One listening socket: accepts, bounds the number of connections, and owns their tasks.
 //!
 //! A connection above a bound is closed at once and accepting goes on, so that a full server is seen to be full. An
-//! accept that fails for want of file descriptors is tried again after a pause; nothing that is connected suffers.
+//! accept that fails for want of file descriptors is tried again after a pause; nothing that is connected suffers. A TLS
+//! handshake is the connection's own task, so that a slow one keeps nobody waiting.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -13,7 +19,11 @@ use tokio::{
 
 use crate::{
     config::ListenerConfig,
-    mqtt::{broker::Broker, handshake},
+    mqtt::{
+        broker::Broker,
+        handshake::{self, Peer},
+        tls::{Proof, Tls, TlsError},
+    },
 };
 
 /// A bound socket that accepts MQTT over TCP.
@@ -21,22 +31,35 @@ use crate::{
 pub struct Listener {
     config: ListenerConfig,
     socket: TcpListener,
+    tls: Option<Tls>,
+}
+
+/// Why a listener cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The operating system refuses the address: it is in use, is not this machine's, or may not be bound.
+    #[error(transparent)]
+    Bind(#[from] io::Error),
+    /// A file that TLS needs.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 impl Listener {
-    /// Binds the address of `config`.
+    /// Reads the certificates of `config` and binds its address.
     ///
     /// # Errors
     ///
-    /// Those of the operating system: the address is in use, is not this machine's, or may not be bound.
-    pub fn bind(config: ListenerConfig) -> io::Result<Self> {
+    /// A [`ListenError`]; nothing is bound then.
+    pub fn bind(config: ListenerConfig) -> Result<Self, ListenError> {
+        let tls = config.tls.as_ref().map(|tls| Tls::open(tls, config.anonymous)).transpose()?;
         let socket = match config.bind {
             SocketAddr::V4(_) => TcpSocket::new_v4(),
             SocketAddr::V6(_) => TcpSocket::new_v6(),
         }?;
         socket.set_reuseaddr(true)?;
         socket.bind(config.bind)?;
-        Ok(Self { socket: socket.listen(BACKLOG)?, config })
+        Ok(Self { socket: socket.listen(BACKLOG)?, config, tls })
     }
 
     /// The address in use, its port found if the configured one was 0.
@@ -80,7 +103,7 @@ impl Listener {
     fn admit(
         &self,
         stream: TcpStream,
-        peer: SocketAddr,
+        address: SocketAddr,
         broker: &Arc<Broker>,
         places: &Arc<Semaphore>,
         connections: &mut JoinSet<()>,
@@ -92,13 +115,28 @@ impl Listener {
             return;
         };
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
+            tracing::debug!(peer = %address, %error, "cannot set TCP_NODELAY");
         }
-        let (broker, timeout) = (broker.clone(), self.config.connect_timeout);
+        let deadline = Instant::now() + self.config.connect_timeout;
+        let peer = Peer { address, proof: Proof::None, anonymous: self.config.anonymous };
+        let (broker, tls) = (broker.clone(), self.tls.clone());
         connections.spawn(async move {
-            handshake::serve(stream, peer, broker, timeout).await;
+            match tls {
+                None => handshake::serve(stream, peer, broker, deadline).await,
+                // Boxed, or a task of plain TCP would be as large as one of TLS.
+                Some(tls) => Box::pin(serve_tls(tls, stream, peer, broker, deadline)).await,
+            }
             drop((own, shared));
         });
+    }
+}
+
+/// Goes through the TLS handshake, then serves the client.
+async fn serve_tls(tls: Tls, stream: TcpStream, peer: Peer, broker: Arc<Broker>, deadline: Instant) {
+    match tokio::time::timeout_at(deadline.into(), tls.accept(stream)).await {
+        Ok(Ok((stream, proof))) => handshake::serve(stream, Peer { proof, ..peer }, broker, deadline).await,
+        Ok(Err(error)) => tracing::debug!(peer = %peer.address, %error, "no TLS"),
+        Err(_) => tracing::debug!(peer = %peer.address, "no TLS handshake in time"),
     }
 }
 

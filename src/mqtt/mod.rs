@@ -1,9 +1,9 @@
 //! The door: everything between a socket and a typed shadow command.
 //!
-//! In the order of a packet's way in: `listener` accepts, `handshake` takes the CONNECT and finds the session in
+//! In the order of a packet's way in: `listener` accepts, `tls` unlocks, `handshake` takes the CONNECT and finds the session in
 //! `sessions`, `connection` moves packets between its `transport`, the `codec` and the `session` (the MQTT state
 //! machine, without I/O, over `inflight`), `dispatch` carries out what they ask for, and `request` answers those to a
-//! shadow. On the way out: `events` tells what a decided command changed, `router` finds the subscribers of a topic,
+//! shadow. On the way out: `events` tells what a decided command changed, in the `shapes` of both dialects, `router` finds the subscribers of a topic,
 //! `outbox` is the bounded queue towards one of them, and `catch_up` sends what a subscriber missed. `broker` is what
 //! all connections share.
 //!
@@ -28,6 +28,8 @@ pub mod router;
 pub mod session;
 pub mod sessions;
 pub mod shadow_topic;
+mod shapes;
+mod tls;
 pub mod topic;
 mod transport;
 pub mod violation;

@@ -8,14 +8,14 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 
 use crate::{
-    auth::Projection,
     mqtt::{
-        events::{self, Events},
+        events::Events,
         message::Message,
         outbox::{Outbox, SessionId},
         packet::{Properties, QoS, Reason},
         session::{Ticket, Verdict},
         shadow_topic::{Event, Operation},
+        shapes,
         topic::TopicName,
     },
     quota::Admitted,
@@ -34,6 +34,8 @@ pub(super) struct Request {
     pub key: ShadowKey,
     /// What was asked.
     pub operation: Operation,
+    /// Under which contract.
+    pub dialect: Dialect,
     /// Correlates replies.
     pub client_token: Option<ClientToken>,
     /// Where the reply goes as well.
@@ -63,8 +65,18 @@ pub(super) struct ResponseTopic {
 
 impl Request {
     /// A request that nobody waits for, its payload not yet read.
-    pub(super) fn new(events: Arc<Events>, key: ShadowKey, operation: Operation) -> Self {
-        Self { events, from: None, key, operation, client_token: None, response: None, admitted: None, private: false }
+    pub(super) fn new(events: Arc<Events>, key: ShadowKey, operation: Operation, dialect: Dialect) -> Self {
+        Self {
+            events,
+            from: None,
+            key,
+            operation,
+            dialect,
+            client_token: None,
+            response: None,
+            admitted: None,
+            private: false,
+        }
     }
 
     /// Reads the payload, and the fields that came beside it as user properties. `None`: a get, which is no command.
@@ -81,13 +93,13 @@ impl Request {
         let payload = Payload { bytes: payload, user: properties.map_or(&[], |properties| &properties.user) };
         match self.operation {
             Operation::Update => {
-                let update = self.take(wire::parse_update(payload, Dialect::Native, limits))?;
+                let update = self.take(wire::parse_update(payload, self.dialect, limits))?;
                 self.private = update.dry_run;
                 Ok(Some(Command::Update(update)))
             }
-            Operation::Get => self.take(wire::parse_get(payload, Dialect::Native)).map(|()| None),
+            Operation::Get => self.take(wire::parse_get(payload, self.dialect)).map(|()| None),
             Operation::Delete => {
-                self.take(wire::parse_delete(payload, Dialect::Native)).map(|body| Some(Command::Delete(body)))
+                self.take(wire::parse_delete(payload, self.dialect)).map(|body| Some(Command::Delete(body)))
             }
         }
     }
@@ -107,12 +119,13 @@ impl Request {
 
     /// Refuses the request.
     pub(super) fn reject(self, rejection: &Rejection, now: Timestamp) {
-        let payload = wire::rejected(rejection, &self.key, now, Projection::ALL, self.client_token.as_ref());
+        let payload = |dialect| shapes::rejected(dialect, rejection, &self.key, now, self.client_token.as_ref());
         let (event, to) = (self.operation.rejected(), self.session_id());
         match self.private {
-            true => self.events.reply_privately(&self.key, event, &payload, to),
-            false => self.events.reply(&self.key, event, &payload, to),
+            true => self.events.reply_privately(&self.key, event, to, payload),
+            false => self.events.reply(&self.key, event, to, payload),
         }
+        let payload = self.response.as_ref().map(|_| payload(self.dialect));
         let verdict = verdict(rejection, &self.key);
         self.answer(payload, verdict);
     }
@@ -122,8 +135,9 @@ impl Request {
         if !document.exists() {
             return self.reject(&Rejection::NotFound, now);
         }
-        let payload = events::got_payload(document, self.client_token.as_ref());
-        self.events.reply(&self.key, Event::GetAccepted, &payload, self.session_id());
+        let payload = |dialect| shapes::got(dialect, document, now, self.client_token.as_ref());
+        self.events.reply(&self.key, Event::GetAccepted, self.session_id(), payload);
+        let payload = self.response.as_ref().map(|_| payload(self.dialect));
         self.answer(payload, Verdict::SUCCESS);
     }
 
@@ -131,10 +145,15 @@ impl Request {
         self.from.as_ref().map(|from| from.outbox.id())
     }
 
-    /// Sends `payload` to the response topic and the verdict to the requester.
-    fn answer(self, payload: Bytes, verdict: Verdict) {
+    /// Sends `payload` to the response topic, if there is one, and the verdict to the requester.
+    fn answer(self, payload: Option<Bytes>, verdict: Verdict) {
         let to = self.session_id();
-        if let Some(ResponseTopic { topic, correlation_data }) = self.response {
+        let verdict = match self.dialect {
+            Dialect::Native => verdict,
+            // On AWS topics every request is acknowledged alike. PROTOCOL section 2.
+            Dialect::Aws => Verdict { unknown: verdict.unknown, ..Verdict::SUCCESS },
+        };
+        if let (Some(ResponseTopic { topic, correlation_data }), Some(payload)) = (self.response, payload) {
             let properties = correlation_data
                 .map(|data| Box::new(Properties { correlation_data: Some(data), ..Properties::default() }));
             let reply = Message::new(topic, payload, QoS::AtLeastOnce, false, properties, Instant::now());
@@ -159,10 +178,10 @@ impl Requester for Request {
         match &outcome.result {
             Err(rejection) => self.reject(rejection, now),
             Ok(applied) => {
-                let payload = match &self.response {
-                    Some(_) => events::accepted_payload(&outcome.command, applied, self.client_token.as_ref()),
-                    None => Bytes::new(),
-                };
+                let payload = self
+                    .response
+                    .as_ref()
+                    .map(|_| shapes::accepted(self.dialect, &outcome.command, applied, self.client_token.as_ref()));
                 self.answer(payload, Verdict::SUCCESS);
             }
         }

@@ -1,12 +1,14 @@
 //! Which topics are the service's own, and what a publication to one of them asks for.
 //!
-//! `shadow/<id>` and `shadow/<id>/name/<name>` are the prefixes of a shadow's topics. A client may publish to
+//! `shadow/<id>` and `shadow/<id>/name/<name>` are the prefixes of a shadow's topics, `$aws/things/<id>/shadow` and
+//! `$aws/things/<id>/shadow/name/<name>` are those of the same shadow in the AWS dialect. A client may publish to
 //! `…/update`, `…/get` and `…/delete` below a prefix; everything else below `shadow/` and below `$` is the service's
 //! to publish. All other topics are ordinary.
 
 use crate::{
     mqtt::topic::TopicName,
     shadow::{DeviceId, ShadowKey, ShadowName},
+    wire::Dialect,
 };
 
 /// What a publication to a topic means.
@@ -15,7 +17,7 @@ pub enum Destination {
     /// An ordinary message.
     Plain,
     /// A request to a shadow.
-    Request(ShadowKey, Operation),
+    Request(ShadowKey, Operation, Dialect),
     /// Nobody but the service publishes there.
     Reserved,
 }
@@ -71,35 +73,34 @@ impl Destination {
     #[must_use]
     pub fn of(topic: &TopicName) -> Self {
         let topic = topic.as_str();
-        if topic.starts_with('$') {
-            return Self::Reserved;
-        }
-        let Some(rest) = topic.strip_prefix("shadow/") else {
+        let request = if let Some(rest) = topic.strip_prefix(NATIVE) {
+            operation(rest).and_then(|(prefix, operation)| Some((native(prefix)?, operation, Dialect::Native)))
+        } else if topic.starts_with('$') {
+            let rest = topic.strip_prefix(AWS).and_then(operation);
+            rest.and_then(|(prefix, operation)| Some((aws(prefix)?, operation, Dialect::Aws)))
+        } else {
             return Self::Plain;
         };
-        request(rest).map_or(Self::Reserved, |(key, operation)| Self::Request(key, operation))
+        request.map_or(Self::Reserved, |(key, operation, dialect)| Self::Request(key, operation, dialect))
     }
 }
 
 impl Event {
-    /// The topic of this event of `key`'s shadow.
+    /// The topic of this event of `key`'s shadow in `dialect`.
     #[must_use]
-    pub fn topic(self, key: &ShadowKey) -> String {
-        let mut topic = String::with_capacity(32 + key.device.as_str().len());
-        topic.push_str("shadow/");
-        topic.push_str(key.device.as_str());
-        if let Some(name) = &key.name {
-            topic.push_str("/name/");
-            topic.push_str(name.as_str());
-        }
-        topic.push_str(self.suffix());
-        topic
+    pub fn topic(self, dialect: Dialect, key: &ShadowKey) -> String {
+        let (root, shadow) = match dialect {
+            Dialect::Native => (NATIVE, ""),
+            Dialect::Aws => (AWS, AWS_SHADOW),
+        };
+        let (slash, name) = key.name.as_ref().map_or(("", ""), |name| (NAME, name.as_str()));
+        [root, key.device.as_str(), shadow, slash, name, self.suffix()].concat()
     }
 
-    /// The shadow whose event of this kind `topic` is.
+    /// The shadow whose event of this kind the native `topic` is.
     #[must_use]
     pub fn key_of(self, topic: &str) -> Option<ShadowKey> {
-        shadow(topic.strip_prefix("shadow/")?.strip_suffix(self.suffix())?)
+        native(topic.strip_prefix(NATIVE)?.strip_suffix(self.suffix())?)
     }
 
     fn suffix(self) -> &'static str {
@@ -117,7 +118,8 @@ impl Event {
     }
 }
 
-fn request(rest: &str) -> Option<(ShadowKey, Operation)> {
+/// Splits off what is asked.
+fn operation(rest: &str) -> Option<(&str, Operation)> {
     let (prefix, verb) = rest.rsplit_once('/')?;
     let operation = match verb {
         "update" => Operation::Update,
@@ -125,16 +127,38 @@ fn request(rest: &str) -> Option<(ShadowKey, Operation)> {
         "delete" => Operation::Delete,
         _ => return None,
     };
-    Some((shadow(prefix)?, operation))
+    Some((prefix, operation))
 }
 
 /// Reads `<id>` or `<id>/name/<name>`.
-fn shadow(prefix: &str) -> Option<ShadowKey> {
-    match prefix.split_once("/name/") {
-        None => DeviceId::new(prefix).ok().map(ShadowKey::classic),
-        Some((device, name)) => Some(ShadowKey::named(DeviceId::new(device).ok()?, ShadowName::new(name).ok()?)),
+fn native(prefix: &str) -> Option<ShadowKey> {
+    match prefix.split_once(NAME) {
+        None => key(prefix, None),
+        Some((device, name)) => key(device, Some(name)),
     }
 }
+
+/// Reads `<id>/shadow` or `<id>/shadow/name/<name>`.
+fn aws(prefix: &str) -> Option<ShadowKey> {
+    match prefix.split_once('/').map(|(device, rest)| (device, rest.strip_prefix("shadow"))) {
+        Some((device, Some(""))) => key(device, None),
+        Some((device, Some(rest))) => key(device, Some(rest.strip_prefix(NAME)?)),
+        _ => None,
+    }
+}
+
+fn key(device: &str, name: Option<&str>) -> Option<ShadowKey> {
+    let device = DeviceId::new(device).ok()?;
+    Some(match name {
+        None => ShadowKey::classic(device),
+        Some(name) => ShadowKey::named(device, ShadowName::new(name).ok()?),
+    })
+}
+
+const NATIVE: &str = "shadow/";
+const AWS: &str = "$aws/things/";
+const AWS_SHADOW: &str = "/shadow";
+const NAME: &str = "/name/";
 
 #[cfg(test)]
 mod tests {
@@ -143,9 +167,15 @@ mod tests {
     #[test]
     fn an_event_s_topic_names_its_shadow() {
         for key in ["d1", "d1/name/n$"] {
-            let key = shadow(key).expect("valid");
-            assert_eq!(Event::Document.key_of(&Event::Document.topic(&key)), Some(key.clone()));
-            assert_eq!(Event::Document.key_of(&Event::Delta.topic(&key)), None);
+            let key = native(key).expect("valid");
+            assert_eq!(Event::Document.key_of(&Event::Document.topic(Dialect::Native, &key)), Some(key.clone()));
+            assert_eq!(Event::Document.key_of(&Event::Delta.topic(Dialect::Native, &key)), None);
+            for dialect in [Dialect::Native, Dialect::Aws] {
+                let topic = Event::UpdateAccepted.topic(dialect, &key);
+                let request = topic.strip_suffix("/accepted").and_then(|topic| TopicName::new(topic).ok());
+                let expected = Destination::Request(key.clone(), Operation::Update, dialect);
+                assert_eq!(request.map(|topic| Destination::of(&topic)), Some(expected), "{topic}");
+            }
         }
     }
 
@@ -168,7 +198,23 @@ mod tests {
             ("shadow", "plain"),
             ("shadows/d1/update", "plain"),
             ("/shadow/d1/update", "plain"),
-            ("$aws/things/d1/shadow/update", "reserved"),
+            ("$aws/things/d1/shadow/update", "d1 Update over AWS"),
+            ("$aws/things/d1/shadow/get", "d1 Get over AWS"),
+            ("$aws/things/d1/shadow/name/n$1/delete", "d1~n$1 Delete over AWS"),
+            ("$aws/things/shadow/shadow/name/shadow/get", "shadow~shadow Get over AWS"),
+            ("$aws/things/d1/shadow/update/accepted", "reserved"),
+            ("$aws/things/d1/shadow/document", "reserved"),
+            ("$aws/things/d1/shadow/name/update", "reserved"),
+            ("$aws/things/d1/shadow/name//update", "reserved"),
+            ("$aws/things/d1/shadows/update", "reserved"),
+            ("$aws/things/d1/shadow/names/n/update", "reserved"),
+            ("$aws/things/d1/update", "reserved"),
+            ("$aws/things//shadow/update", "reserved"),
+            ("$aws/things/d1/shadow/", "reserved"),
+            ("$aws/things/", "reserved"),
+            ("$aws", "reserved"),
+            ("$aws/rules/r1", "reserved"),
+            ("$share/g/x", "reserved"),
             ("$SYS/broker", "reserved"),
             ("sensors/1", "plain"),
             ("shadow/d1/name/n/name/update", "reserved"),
@@ -177,7 +223,8 @@ mod tests {
             let found = TopicName::new(topic).map(|name| match Destination::of(&name) {
                 Destination::Plain => "plain".to_owned(),
                 Destination::Reserved => "reserved".to_owned(),
-                Destination::Request(key, operation) => format!("{key} {operation:?}"),
+                Destination::Request(key, operation, Dialect::Native) => format!("{key} {operation:?}"),
+                Destination::Request(key, operation, Dialect::Aws) => format!("{key} {operation:?} over AWS"),
             });
             assert_eq!(found, Ok(expected.to_owned()), "{topic}");
         }

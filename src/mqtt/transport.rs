@@ -23,6 +23,8 @@ pub(super) struct Transport<S> {
     pub input: BytesMut,
     output: Vec<u8>,
     sent: usize,
+    /// Whether the stream may hold back some of what it took, as TLS does until it is flushed.
+    unflushed: bool,
 }
 
 /// What [`Transport::turn`] waited for.
@@ -39,7 +41,7 @@ pub(super) enum Turn {
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// Takes `stream` with nothing read or written.
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, input: BytesMut::new(), output: Vec::new(), sent: 0 }
+        Self { stream, input: BytesMut::new(), output: Vec::new(), sent: 0, unflushed: false }
     }
 
     /// Where to append what is to be sent.
@@ -68,22 +70,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     ///
     /// Those of the stream.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
-        poll_fn(|context| self.poll_send(context)).await?;
-        poll_fn(|context| Pin::new(&mut self.stream).poll_flush(context)).await
+        poll_fn(|context| self.poll_send(context)).await
     }
 
-    /// Sends all output and then the end of the stream.
+    /// Sends all output and then the end of the stream, and waits for the peer's end of it.
+    ///
+    /// What the peer still sends is read and dropped: closing a socket with unread input resets the connection, and the
+    /// peer might never see what was sent last.
     ///
     /// # Errors
     ///
     /// Those of the stream.
     pub(super) async fn finish(&mut self) -> io::Result<()> {
         self.flush().await?;
-        poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context)).await
+        poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context)).await?;
+        for _ in 0..LAST_READS_MAX {
+            if self.turn(true).await? == Turn::End {
+                break;
+            }
+            self.input.clear();
+        }
+        Ok(())
     }
 
     fn poll_turn(&mut self, context: &mut Context<'_>, may_read: bool) -> Poll<io::Result<Turn>> {
-        if self.unsent() > 0 && self.poll_send(context)?.is_ready() {
+        if (self.unsent() > 0 || self.unflushed) && self.poll_send(context)?.is_ready() {
             return Poll::Ready(Ok(Turn::Flushed));
         }
         if !may_read {
@@ -104,13 +115,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         while let Some(unsent) = self.output.get(self.sent..).filter(|unsent| !unsent.is_empty()) {
             match ready!(Pin::new(&mut self.stream).poll_write(context, unsent))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.sent += count,
+                count => {
+                    self.sent += count;
+                    self.unflushed = true;
+                }
             }
         }
         self.sent = 0;
         self.output.clear();
         if self.output.capacity() > OUTPUT_KEPT_BYTES {
             self.output = Vec::new();
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+            self.unflushed = false;
         }
         Poll::Ready(Ok(()))
     }
@@ -122,3 +140,63 @@ thread_local! {
 
 const SCRATCH_BYTES: usize = 64 * 1024;
 const OUTPUT_KEPT_BYTES: usize = 512;
+const LAST_READS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+
+    /// A stream that passes on what it took only when it is flushed, and for that wants to be asked twice.
+    #[derive(Default)]
+    struct Holding {
+        held: Vec<u8>,
+        passed_on: Vec<u8>,
+        asked: bool,
+        ended: bool,
+    }
+
+    impl AsyncWrite for Holding {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.held.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.asked = !self.asked;
+            if self.asked {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let held = std::mem::take(&mut self.held);
+            self.passed_on.extend(held);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.ended = true;
+            self.poll_flush(context)
+        }
+    }
+
+    impl AsyncRead for Holding {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            // The peer ends its side when this one has.
+            if self.ended { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_stream_holds_back_is_flushed() {
+        let mut transport = Transport::new(Holding::default());
+        for round in 1..=3 {
+            transport.output().extend_from_slice(b"packet");
+            assert_eq!(transport.turn(true).await.unwrap(), Turn::Flushed);
+            assert_eq!((transport.unsent(), transport.stream.passed_on.len()), (0, 6 * round));
+        }
+        transport.output().extend_from_slice(b"last");
+        transport.finish().await.unwrap();
+        assert!(transport.stream.passed_on.ends_with(b"packetlast"));
+    }
+}

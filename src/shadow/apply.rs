@@ -7,7 +7,7 @@
 //! is written once per change, to count its bytes and to digest it; it is not kept, since writing one
 //! section again costs about a microsecond and keeping it would add a quarter to each cached document.
 
-use std::{mem, sync::Arc};
+use std::{cell::RefCell, mem, sync::Arc};
 
 use serde_json::{Map, Value};
 
@@ -17,7 +17,7 @@ use crate::shadow::{
     etag::{Etag, StateForm},
     pointer::SectionName,
     tombstone,
-    tree::{self, Members, Node},
+    tree::{self, Leaf, Members, Node},
 };
 
 /// What is known of the version before the one that is undone.
@@ -54,7 +54,10 @@ impl Document {
             tombstone::note(&mut next.tombstones, change, stamp);
         }
         next.floor = next.floor.max(tombstone::evict(&mut next.tombstones, tombstones_max));
-        next.take(|name| edited(self.section(name), name, changes, |change| target(change, stamp)));
+        let touched = Touched::default();
+        next.take(|name| {
+            edited(self.section(name), name, changes, |change, there| target(change, there, stamp, &touched))
+        });
         next
     }
 
@@ -72,7 +75,7 @@ impl Document {
             tombstones: Arc::default(),
             ..self.clone()
         };
-        before.take(|name| edited(self.section(name), name, changes, origin));
+        before.take(|name| edited(self.section(name), name, changes, |change, _| origin(change)));
         before
     }
 
@@ -114,11 +117,41 @@ impl Section {
     }
 }
 
-/// What `change` puts at its path.
-fn target(change: &Change, stamp: &Arc<Stamp>) -> Option<Node> {
+/// What `change` puts at its path, where `there` is now.
+fn target(change: &Change, there: Option<&Node>, stamp: &Arc<Stamp>, touched: &Touched) -> Option<Node> {
     match &change.effect {
         Effect::Set(value) => Some(Node::new(value, stamp)),
         Effect::Remove => None,
+        Effect::Touch => match there? {
+            Node::Leaf(Leaf { value, changed }) => {
+                Some(Node::Leaf(Leaf { value: value.clone(), changed: touched.at(changed, stamp.timestamp) }))
+            }
+            Node::Object(_) => {
+                debug_assert!(false, "only leaves are touched");
+                there.cloned()
+            }
+        },
+    }
+}
+
+/// Touches stamps, so that leaves which shared one still do.
+#[derive(Default)]
+struct Touched(RefCell<Option<(Arc<Stamp>, Arc<Stamp>)>>);
+
+impl Touched {
+    /// `stamp` with its time moved to `now`.
+    fn at(&self, stamp: &Arc<Stamp>, now: Timestamp) -> Arc<Stamp> {
+        if stamp.timestamp == now {
+            return stamp.clone();
+        }
+        match &mut *self.0.borrow_mut() {
+            Some((last, moved)) if Arc::ptr_eq(last, stamp) => moved.clone(),
+            other => {
+                let moved = Arc::new(Stamp { timestamp: now, ..Stamp::clone(stamp) });
+                *other = Some((stamp.clone(), moved.clone()));
+                moved
+            }
+        }
     }
 }
 
@@ -127,34 +160,34 @@ fn origin(change: &Change) -> Option<Node> {
     change.replaced.as_ref().map(|former| Node::new(&former.value, &Arc::new(Stamp::forgotten(former.version))))
 }
 
-/// The members of `section` with `node` of each change put at its path; `None` if no change is about it.
+/// The members of `section` with `node` of each change, given what is there, put at its path; `None` if no change is about it.
 fn edited(
     section: &Section,
     name: SectionName,
     changes: &[Change],
-    node: impl Fn(&Change) -> Option<Node>,
+    node: impl Fn(&Change, Option<&Node>) -> Option<Node>,
 ) -> Option<Members> {
     let mut changes = changes.iter().filter(|change| change.path.section == name).peekable();
     if changes.peek()?.path.keys.is_empty() {
         // Told whole: nothing of it need be cloned, and there is no other change of this section.
-        return match changes.next().and_then(node) {
+        return match changes.next().and_then(|change| node(change, None)) {
             Some(Node::Object(members)) => Some(members),
             Some(Node::Leaf(_)) | None => Some(Members::new()),
         };
     }
     let mut members = section.members.clone();
     for change in changes {
-        put(&mut members, &change.path.keys, node(change));
+        put(&mut members, &change.path.keys, |there| node(change, there));
     }
     Some(members)
 }
 
-/// Puts `node` at `keys`, or takes away what is there. All objects on the way are there: a change that makes or
+/// Puts at `keys` what `node` makes of what is there, or takes that away. All objects on the way are there: a change that makes or
 /// unmakes one is told at that object.
-fn put(members: &mut Members, keys: &[Box<str>], node: Option<Node>) {
+fn put(members: &mut Members, keys: &[Box<str>], node: impl FnOnce(Option<&Node>) -> Option<Node>) {
     match keys {
         [] => {}
-        [key] => match node {
+        [key] => match node(members.get(key)) {
             Some(node) => match members.get_mut(key) {
                 Some(there) => _ = mem::replace(there, node),
                 None => _ = members.insert(key.clone(), node),

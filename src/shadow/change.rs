@@ -34,4 +34,6 @@ pub enum Effect {
     Set(Value),
     /// Nothing is there any more.
     Remove,
+    /// The leaf there was sent again: its value, version and principal stay, its time is now that of the change.
+    Touch,
 }

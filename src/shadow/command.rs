@@ -34,6 +34,8 @@ pub struct Update {
     pub preconditions: Preconditions,
     /// Replace each named section whole instead of merging.
     pub replace: bool,
+    /// Takes a version even when no value changes, and moves the time of leaves that are sent again: the AWS dialect.
+    pub touches: bool,
     /// Tell what would become of it, and do nothing.
     pub dry_run: bool,
     /// Under which key it may be sent again; [`Keyed::update`] and [`Keyed::delete`] make one.
@@ -51,7 +53,7 @@ impl Update {
                 SectionName::Reported => &mut update.reported,
                 SectionName::Tags => &mut update.tags,
             };
-            patch.say(&change.path.keys, &change.effect);
+            patch.say(&change.path.keys, change);
         }
         update
     }
@@ -141,10 +143,11 @@ pub enum EtagCondition {
 }
 
 impl SectionPatch {
-    fn say(&mut self, keys: &[Box<str>], effect: &Effect) {
-        let value = match effect {
-            Effect::Set(value) => value.clone(),
-            Effect::Remove => Value::Null,
+    fn say(&mut self, keys: &[Box<str>], change: &Change) {
+        let value = match (&change.effect, &change.replaced) {
+            (Effect::Set(value), _) => value.clone(),
+            (Effect::Touch, Some(same)) => same.value.clone(),
+            (Effect::Touch, None) | (Effect::Remove, _) => Value::Null,
         };
         let Some((last, above)) = keys.split_last() else {
             *self = match value {
@@ -175,23 +178,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::shadow::Pointer;
+    use crate::shadow::{Pointer, change::Replaced};
 
     #[test]
     fn changes_are_told_as_an_update() {
         let change = |section, keys: &[&str], effect| {
             let path = Pointer { section, keys: keys.iter().map(|key| (*key).into()).collect() };
-            Change { path, replaced: None, effect }
+            Change { path, replaced: Some(Replaced { value: json!("was"), version: Version(1) }), effect }
         };
         let changes = [
             change(SectionName::Desired, &["a", "b"], Effect::Set(json!(1))),
             change(SectionName::Desired, &["a", "c"], Effect::Remove),
+            change(SectionName::Desired, &["t"], Effect::Touch),
             change(SectionName::Reported, &[], Effect::Remove),
             change(SectionName::Tags, &[], Effect::Set(json!({"x": {"y": []}}))),
         ];
         let update = Update::of_changes(&changes);
         let merge = |value: Value| SectionPatch::Merge(value.as_object().unwrap().clone());
-        assert_eq!(update.desired, merge(json!({"a": {"b": 1, "c": null}})));
+        assert_eq!(update.desired, merge(json!({"a": {"b": 1, "c": null}, "t": "was"})));
         assert_eq!(update.reported, SectionPatch::Clear);
         assert_eq!(update.tags, merge(json!({"x": {"y": []}})));
     }

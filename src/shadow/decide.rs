@@ -46,7 +46,7 @@ pub enum Manner {
 ///
 /// An update of a shadow that does not exist makes it exist, at the next version, even when all its sections stay
 /// empty: who was told "accepted" finds it. On one that exists, an update that changes no value is
-/// [`Decision::Unchanged`].
+/// [`Decision::Unchanged`], unless it is one that touches.
 ///
 /// # Errors
 ///
@@ -80,9 +80,9 @@ fn decide_update(
     let mut changes = Vec::new();
     for name in SectionName::ALL {
         let members = &current.section(name).members;
-        merge::changes_of_section(name, members, update.section(name), update.replace, &mut changes);
+        merge::changes_of_section(name, members, update, &mut changes);
     }
-    if changes.is_empty() && current.exists() {
+    if changes.is_empty() && current.exists() && !update.touches {
         return Ok(Decision::Unchanged);
     }
     let document = current.apply(&changes, &stamp(), false, limits.path_tombstones_max);

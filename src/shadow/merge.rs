@@ -2,32 +2,27 @@
 //!
 //! Nothing is applied here. The rules of [`Change`] hold: members of objects that stay objects are told one by one, all
 //! else whole. So an object that loses its last member is told as set to `{}`, one that was `{}` and gains a member is
-//! told whole, and a section that comes or goes is told as that section. An equal value is no change.
+//! told whole, and a section that comes or goes is told as that section. An equal value is no
+//! change, unless the update touches what it sends again.
 
 use serde_json::{Map, Value};
 
 use crate::shadow::{
     change::{Change, Effect, Replaced},
-    command::SectionPatch,
+    command::{SectionPatch, Update},
     equality,
     pointer::{Pointer, SectionName},
     tree::{self, Members, Node},
 };
 
-/// Appends what `patch` changes in a section that holds `current`.
-pub(crate) fn changes_of_section(
-    name: SectionName,
-    current: &Members,
-    patch: &SectionPatch,
-    replace: bool,
-    changes: &mut Vec<Change>,
-) {
-    let mut diff = Diff { section: name, keys: Vec::new(), changes };
-    match patch {
+/// Appends what `update` changes in its section `name`, which holds `current`.
+pub(crate) fn changes_of_section(name: SectionName, current: &Members, update: &Update, changes: &mut Vec<Change>) {
+    let mut diff = Diff { section: name, keys: Vec::new(), touches: update.touches, changes };
+    match update.section(name) {
         SectionPatch::Keep => {}
         SectionPatch::Clear => diff.clear(current),
         SectionPatch::Merge(patch) if current.is_empty() => diff.appear(without_nulls(patch)),
-        SectionPatch::Merge(patch) if replace => match without_nulls(patch) {
+        SectionPatch::Merge(patch) if update.replace => match without_nulls(patch) {
             next if next.is_empty() => diff.clear(current),
             next => diff.replace(current, &next),
         },
@@ -39,6 +34,8 @@ pub(crate) fn changes_of_section(
 struct Diff<'a> {
     section: SectionName,
     keys: Vec<&'a str>,
+    /// Whether an equal value is told as touched.
+    touches: bool,
     changes: &'a mut Vec<Change>,
 }
 
@@ -111,6 +108,8 @@ impl<'a> Diff<'a> {
     fn set(&mut self, node: &Node, value: &Value) {
         if !equality::holds(node, value) {
             self.tell(Some(replaced(node)), Effect::Set(value.clone()));
+        } else if self.touches {
+            self.tell(Some(replaced(node)), Effect::Touch);
         }
     }
 
@@ -143,5 +142,5 @@ fn without_nulls(members: &Map<String, Value>) -> Map<String, Value> {
 
 /// What removes a whole section, for a deletion.
 pub(crate) fn clearing(name: SectionName, current: &Members, changes: &mut Vec<Change>) {
-    Diff { section: name, keys: Vec::new(), changes }.clear(current);
+    Diff { section: name, keys: Vec::new(), touches: false, changes }.clear(current);
 }

@@ -23,6 +23,7 @@ use crate::shadow::{
 pub(crate) fn note(tombstones: &mut Arc<Vec<Tombstone>>, change: &Change, stamp: &Arc<Stamp>) {
     let former = change.replaced.as_ref().map(|replaced| &replaced.value);
     match (&change.effect, former) {
+        (Effect::Touch, _) => {}
         // Emptying a section is removing its members.
         (Effect::Remove, Some(Value::Object(members))) if change.path.keys.is_empty() => {
             members.keys().for_each(|key| bury(tombstones, change.path.member(key), stamp));

@@ -28,6 +28,7 @@ const KNOWN_FLAGS: u8 = DELETED | NAMED;
 
 const SET: u8 = 1;
 const REPLACED: u8 = 2;
+const TOUCHED: u8 = 4;
 
 /// A place in the journal: 1 for the first change of the store, one more for each later one. 0: before all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -162,8 +163,12 @@ impl Entry {
 }
 
 fn put_change(out: &mut Vec<u8>, change: &Change) {
-    let set = matches!(change.effect, Effect::Set(_));
-    out.push((u8::from(set) * SET) | (u8::from(change.replaced.is_some()) * REPLACED));
+    let effect = match change.effect {
+        Effect::Set(_) => SET,
+        Effect::Remove => 0,
+        Effect::Touch => TOUCHED,
+    };
+    out.push(effect | (u8::from(change.replaced.is_some()) * REPLACED));
     put_pointer(out, &change.path);
     if let Effect::Set(value) = &change.effect {
         put_value(out, value);
@@ -176,11 +181,13 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
 
 fn change(payload: &mut Decoder<'_>) -> Result<Change, DecodeError> {
     let flags = payload.u8()?;
-    if flags & !(SET | REPLACED) != 0 {
-        return Err(DecodeError::Invalid("a change"));
-    }
     let path = payload.pointer()?;
-    let effect = if flags & SET == 0 { Effect::Remove } else { Effect::Set(payload.value()?) };
+    let effect = match flags & !REPLACED {
+        0 => Effect::Remove,
+        SET => Effect::Set(payload.value()?),
+        TOUCHED => Effect::Touch,
+        _ => return Err(DecodeError::Invalid("a change")),
+    };
     let replaced = match flags & REPLACED {
         0 => None,
         _ => Some(Replaced { value: payload.value()?, version: Version(payload.u64()?) }),

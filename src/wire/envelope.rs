@@ -56,18 +56,7 @@ pub fn update_outcome(accepted: &Accepted<'_>, projection: Projection, token: Op
         Manner::Done | Manner::DryRun => (accepted.first(), Version(u64::MAX)),
     };
     message(|envelope| {
-        if update.state_is_null {
-            envelope.member("state", &Value::Null);
-        } else {
-            let mut state = envelope.object("state");
-            for (name, patch) in projection.patches(update) {
-                match patch {
-                    SectionPatch::Merge(members) => state.member(name.as_str(), members),
-                    SectionPatch::Keep | SectionPatch::Clear => state.member(name.as_str(), &Value::Null),
-                }
-            }
-            state.close();
-        }
+        sent(envelope, update, projection);
         let (mut all, mut metadata) = (envelope.object("metadata"), Metadata::until(until));
         for (name, patch) in projection.patches(update) {
             let SectionPatch::Merge(patch) = patch else { continue };
@@ -140,12 +129,7 @@ pub fn update_documents(
 #[must_use]
 pub fn get_accepted(document: &Document, projection: Projection, token: Option<&ClientToken>) -> Bytes {
     message(|envelope| {
-        let mut state = envelope.object("state");
-        state_of(&mut state, document, projection);
-        if let Some(delta) = projection.delta(document) {
-            values(state.key("delta"), &delta);
-        }
-        state.close();
+        state_and_delta(envelope, document, projection);
         metadata_of(envelope, document, projection);
         version_and_time(envelope, document);
         envelope.text("etag", &document.etag.to_string());
@@ -213,7 +197,7 @@ pub fn rejected(
     })
 }
 
-fn message(write: impl FnOnce(&mut Object<'_>)) -> Bytes {
+pub(super) fn message(write: impl FnOnce(&mut Object<'_>)) -> Bytes {
     let mut out = Vec::with_capacity(1024);
     let mut envelope = Object::open(&mut out);
     write(&mut envelope);
@@ -221,12 +205,12 @@ fn message(write: impl FnOnce(&mut Object<'_>)) -> Bytes {
     out.into()
 }
 
-fn version_and_time(envelope: &mut Object<'_>, document: &Document) {
+pub(super) fn version_and_time(envelope: &mut Object<'_>, document: &Document) {
     envelope.member("version", &document.version.0);
     envelope.member("timestamp", &document.timestamp.0);
 }
 
-fn echo(envelope: &mut Object<'_>, token: Option<&ClientToken>) {
+pub(super) fn echo(envelope: &mut Object<'_>, token: Option<&ClientToken>) {
     if let Some(token) = token {
         envelope.text("clientToken", token.as_str());
     }
@@ -234,15 +218,45 @@ fn echo(envelope: &mut Object<'_>, token: Option<&ClientToken>) {
 
 /// One side of `documents`.
 fn side(mut side: Object<'_>, document: &Document, projection: Projection) {
-    let mut state = side.object("state");
-    state_of(&mut state, document, projection);
-    state.close();
+    state(&mut side, document, projection);
     metadata_of(&mut side, document, projection);
     side.member("version", &document.version.0);
     side.close();
 }
 
-fn state_of(state: &mut Object<'_>, document: &Document, projection: Projection) {
+/// The `state` that `update` sent.
+pub(super) fn sent(envelope: &mut Object<'_>, update: &Update, projection: Projection) {
+    if update.state_is_null {
+        return envelope.member("state", &Value::Null);
+    }
+    let mut state = envelope.object("state");
+    for (name, patch) in projection.patches(update) {
+        match patch {
+            SectionPatch::Merge(members) => state.member(name.as_str(), members),
+            SectionPatch::Keep | SectionPatch::Clear => state.member(name.as_str(), &Value::Null),
+        }
+    }
+    state.close();
+}
+
+/// The `state` of `document`.
+pub(super) fn state(envelope: &mut Object<'_>, document: &Document, projection: Projection) {
+    let mut state = envelope.object("state");
+    sections(&mut state, document, projection);
+    state.close();
+}
+
+/// The `state` of `document`, with its `delta` in it.
+pub(super) fn state_and_delta(envelope: &mut Object<'_>, document: &Document, projection: Projection) {
+    let mut state = envelope.object("state");
+    sections(&mut state, document, projection);
+    if let Some(delta) = projection.delta(document) {
+        values(state.key("delta"), &delta);
+    }
+    state.close();
+}
+
+fn sections(state: &mut Object<'_>, document: &Document, projection: Projection) {
     for (name, section) in projection.sections(document) {
         values(state.key(name.as_str()), &section.members);
     }
@@ -256,7 +270,7 @@ fn metadata_of(envelope: &mut Object<'_>, document: &Document, projection: Proje
     all.close();
 }
 
-fn values(out: &mut Vec<u8>, members: &Members) {
+pub(super) fn values(out: &mut Vec<u8>, members: &Members) {
     let mut object = Object::open(out);
     for (key, node) in members {
         match node {

@@ -53,7 +53,9 @@ pub fn parse_update<'a>(
         let (replace, dry_run) = (fields::flag(&members, "replace")?, fields::flag(&members, "dryRun")?);
         let key = fields::idempotency_key(&members)?;
         let state = members.remove("state").ok_or(Rejection::MissingState)?;
-        let update = Update { preconditions, replace, dry_run, ..patches(state, dialect)? };
+        // Over AWS every update takes a version. PROTOCOL section 3.
+        let touches = dialect == Dialect::Aws;
+        let update = Update { preconditions, replace, dry_run, touches, ..patches(state, dialect)? };
         match null_in {
             Some(key) => Err(Rejection::InvalidNode { key }),
             None => Ok(Update { keyed: key.map(|key| Keyed::update(key, &update)), ..update }),

@@ -9,7 +9,7 @@
 //!
 //! Events can be left out, since the journal has them: superseded ones first (those for whose topic a later one is
 //! queued), then all of them, and the session *lags* until its connection has caught up from the journal. A session
-//! without a connection lags by definition. [`lag`] has the invariants that keep this from losing a change.
+//! without a connection lags by definition. `lag` has the invariants that keep this from losing a change.
 //!
 //! Not here: which subscriptions select what ([`super::router`]), packet identifiers, retransmission and the QoS window
 //! (session), walking the journal to catch up (connection).
@@ -17,6 +17,8 @@
 mod counters;
 mod lag;
 mod queue;
+#[cfg(test)]
+mod race;
 mod routed;
 #[cfg(test)]
 mod tests;

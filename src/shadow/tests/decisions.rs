@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{after, decided, state, thermostat, update, written};
+use super::{after, decided, pointer, state, thermostat, update, written};
 use crate::shadow::{
-    Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Preconditions, Rejection, Update, Version,
-    command::EtagCondition,
+    Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Preconditions, Rejection, Stamp, Timestamp,
+    Update, Version, command::EtagCondition, decide, tree::Node,
 };
 
 fn command(state: &Value, replace: bool) -> Command {
@@ -28,6 +28,7 @@ fn check_with(before: Value, sent: Value, replace: bool, changes: &[(&str, Optio
     let told = told.into_iter().map(|change| match change.effect {
         Effect::Set(value) => (change.path.to_string(), Some(value)),
         Effect::Remove => (change.path.to_string(), None),
+        Effect::Touch => (format!("touch {}", change.path), None),
     });
     let expected: Vec<_> = changes.iter().map(|(path, value)| ((*path).to_owned(), value.clone())).collect();
     assert_eq!(told.collect::<Vec<_>>(), expected, "{sent}");
@@ -344,4 +345,48 @@ fn the_etag_is_that_of_the_canonical_state() {
     assert_eq!(document.etag.digest, <sha2::Sha256 as sha2::Digest>::digest(canonical)[..16]);
     let tagged = after(&document, &command(&json!({"tags": {"x": 1}}), false));
     assert_eq!((tagged.etag.digest, tagged.etag.version), (document.etag.digest, Version(2)));
+}
+
+/// Over AWS an update takes a version even when it changes nothing, and an equal value sent again moves the time of its
+/// leaf: not the version it last changed at, so that a heartbeat is no conflict.
+#[test]
+fn what_is_sent_again_may_be_touched() {
+    let before = json!({"desired": {"a": 1, "b": {"c": [1], "d": {}, "e": 2}}, "reported": {"a": 1}});
+    let document = written(std::slice::from_ref(&before));
+    // what is sent, the paths that are told
+    for (sent, touched) in [
+        (json!({}), &[][..]),
+        (json!({"desired": {}}), &[]),
+        (json!({"desired": {"b": {}}, "reported": {"x": null}}), &[]),
+        (json!({"desired": {"a": 1.0}}), &["/desired/a"]),
+        (json!({"desired": {"b": {"c": [1], "d": {}}}}), &["/desired/b/c", "/desired/b/d"]),
+    ] {
+        let command = Command::Update(Update { touches: true, ..update(sent.clone()) });
+        let Ok(Decision::Changed { document: next, changes }) =
+            decide(&document, &command, &"heartbeat".into(), Timestamp(100), &DocumentLimits::default())
+        else {
+            panic!("{sent} changed nothing")
+        };
+        assert!(changes.iter().all(|change| change.effect == Effect::Touch), "{changes:?}");
+        assert_eq!(changes.iter().map(|change| change.path.to_string()).collect::<Vec<_>>(), touched, "{sent}");
+        assert_eq!((next.version, state(&next)), (Version(2), before.clone()), "{sent}");
+        for path in ["/desired/a", "/desired/b/c", "/desired/b/d", "/desired/b/e", "/reported/a"] {
+            let stamp = stamp_at(&next, path);
+            let time = if touched.contains(&path) { 100 } else { 1 };
+            let expected = (Version(1), Timestamp(time), "tester");
+            assert_eq!((stamp.version, stamp.timestamp, &*stamp.by), expected, "{path} after {sent}");
+            assert!(!next.changed_after(&pointer(path), Version(1)), "{path} after {sent}");
+        }
+    }
+}
+
+fn stamp_at(document: &Document, path: &str) -> Stamp {
+    let path = pointer(path);
+    let node = path.keys.iter().fold(None, |node: Option<&Node>, key| match node {
+        None => document.section(path.section).members.get(key),
+        Some(Node::Object(members)) => members.get(key),
+        Some(Node::Leaf(_)) => None,
+    });
+    let Some(Node::Leaf(leaf)) = node else { panic!("no leaf at {path}") };
+    Stamp::clone(&leaf.changed)
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{after, decided, naive, object, state, update};
 use crate::shadow::{
-    Change, Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Former, Pointer, Section, Stamp,
+    Change, Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Former, Pointer, Section, Stamp, Update,
     pointer::SectionName,
 };
 
@@ -57,11 +57,9 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
         let named = [("desired", desired), ("reported", reported), ("tags", tags)];
         Value::Object(named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
     });
-    let update = (states, prop::bool::weighted(0.2)).prop_map(|(state, replace)| {
-        let mut update = update(state);
-        update.replace = replace;
-        Command::Update(update)
-    });
+    let flags = (prop::bool::weighted(0.2), prop::bool::weighted(0.3));
+    let update = (states, flags)
+        .prop_map(|(state, (replace, touches))| Command::Update(Update { replace, touches, ..update(state) }));
     prop_oneof![9 => update, 1 => Just(Command::Delete(Delete::default()))]
 }
 

@@ -166,7 +166,11 @@ fn random_update(random: &mut Random) -> Command {
         }
     }
     let expected = random.chance(3).then(|| random.below(6));
-    update(&state, expected)
+    let mut command = update(&state, expected);
+    if let Command::Update(update) = &mut command {
+        update.touches = random.chance(4);
+    }
+    command
 }
 
 fn random_object(random: &mut Random, depth: u64) -> Value {

@@ -8,28 +8,32 @@ use std::time::Duration;
 
 use rand::{Rng, RngExt};
 
-/// The bounds of retrying one write.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Backoff {
+/// The bounds of trying again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
     /// Upper bound of the first wait; it doubles with each further one.
-    pub(crate) base: Duration,
+    pub base: Duration,
     /// No upper bound grows beyond this.
-    pub(crate) cap: Duration,
-    /// Tries of one write in all, the first included.
-    pub(crate) tries_max: u32,
+    pub cap: Duration,
+    /// Tries in all, the first included.
+    pub tries_max: u32,
 }
 
 impl Backoff {
-    /// What the simulated writers use: they give up after some 20 seconds of being beaten.
-    pub(crate) const WRITES: Self =
-        Self { base: Duration::from_millis(50), cap: Duration::from_secs(5), tries_max: 12 };
+    /// Of one read or write: it is given up after some 20 seconds of being beaten.
+    pub const REQUESTS: Self = Self { base: Duration::from_millis(50), cap: Duration::from_secs(5), tries_max: 12 };
 
     /// Between attempts to connect again, which have no end.
-    pub(crate) const CONNECTS: Self =
+    pub const CONNECTS: Self =
         Self { base: Duration::from_millis(200), cap: Duration::from_secs(10), tries_max: u32::MAX };
 
+    /// The same as [`Backoff::wait`], with dice of its own: nobody has to hold any while waiting.
+    pub(crate) fn next(&self, tried: u32, asked: Option<Duration>) -> Option<Duration> {
+        self.wait(tried, asked, &mut rand::rng())
+    }
+
     /// The wait after try number `tried` (the first is 1) failed, or `None` when that was the last.
-    pub(crate) fn wait(&self, tried: u32, asked: Option<Duration>, dice: &mut impl Rng) -> Option<Duration> {
+    fn wait(&self, tried: u32, asked: Option<Duration>, dice: &mut impl Rng) -> Option<Duration> {
         if tried >= self.tries_max {
             return None;
         }
@@ -66,7 +70,7 @@ mod tests {
 
     #[test]
     fn tries_are_bounded() {
-        let backoff = Backoff { tries_max: 3, ..Backoff::WRITES };
+        let backoff = Backoff { tries_max: 3, ..Backoff::REQUESTS };
         let mut dice = SmallRng::seed_from_u64(1);
         let waits = [1, 2, 3, 4].map(|tried| backoff.wait(tried, None, &mut dice).is_some());
         assert_eq!(waits, [true, true, false, false]);
@@ -76,8 +80,8 @@ mod tests {
     fn a_wait_the_server_asked_for_is_never_shortened() {
         let mut dice = SmallRng::seed_from_u64(1);
         let asked = Duration::from_millis(700);
-        for tried in 1..Backoff::WRITES.tries_max {
-            let wait = Backoff::WRITES.wait(tried, Some(asked), &mut dice).unwrap_or_default();
+        for tried in 1..Backoff::REQUESTS.tries_max {
+            let wait = Backoff::REQUESTS.wait(tried, Some(asked), &mut dice).unwrap_or_default();
             assert!(wait >= asked, "try {tried}: {wait:?}");
         }
     }

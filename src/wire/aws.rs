@@ -1,0 +1,194 @@
+//! The messages of the service in the shape of AWS IoT Device Shadow: its fields and no others.
+//!
+//! Metadata mirrors the state down to every scalar, through arrays too, with `{"timestamp"}` in the place of each. An
+//! `accepted` has such a place for every value that was sent, `null` included: sending is what moves the time there.
+//!
+//! Each takes the [`Projection`] of its reader as the native ones do; give it one without `tags`, which AWS has not. What
+//! is left of a change that nothing can be seen of is its version, with an empty `state`.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::{
+    auth::Projection,
+    shadow::{
+        Document, Rejection, SectionPatch, ShadowKey, Timestamp, Update,
+        tree::{Leaf, Members, Node},
+    },
+    wire::{
+        client_token::ClientToken,
+        envelope::{self, echo, message, version_and_time},
+        write::Object,
+    },
+};
+
+/// `update/accepted`: what was sent, and when each value of it was; `document` is the shadow after it.
+#[must_use]
+pub fn update_accepted(
+    update: &Update,
+    document: &Document,
+    projection: Projection,
+    token: Option<&ClientToken>,
+) -> Bytes {
+    message(|message| {
+        envelope::sent(message, update, projection);
+        let now = document.timestamp;
+        if update.state_is_null {
+            stamp(message.key("metadata"), now);
+        } else {
+            let mut all = message.object("metadata");
+            for (name, patch) in projection.patches(update) {
+                let out = all.key(name.as_str());
+                match patch {
+                    SectionPatch::Merge(patch) => {
+                        let members = &document.section(name).members;
+                        let mut object = Object::open(out);
+                        for (key, value) in patch {
+                            sent(object.key(key), value, members.get(key.as_str()), now);
+                        }
+                        object.close();
+                    }
+                    SectionPatch::Keep | SectionPatch::Clear => stamp(out, now),
+                }
+            }
+            all.close();
+        }
+        version_and_time(message, document);
+        echo(message, token);
+    })
+}
+
+/// `update/delta`: what `desired` has and `reported` lacks; `None` if there is nothing, or nothing the reader may see.
+#[must_use]
+pub fn update_delta(document: &Document, projection: Projection, token: Option<&ClientToken>) -> Option<Bytes> {
+    let delta = projection.delta(document)?;
+    Some(message(|message| {
+        version_and_time(message, document);
+        envelope::values(message.key("state"), &delta);
+        metadata(message.key("metadata"), &delta, document.timestamp);
+        echo(message, token);
+    }))
+}
+
+/// `update/documents`: the shadow before a change and after it.
+#[must_use]
+pub fn update_documents(
+    before: &Document,
+    after: &Document,
+    projection: Projection,
+    token: Option<&ClientToken>,
+) -> Bytes {
+    message(|message| {
+        if before.exists() {
+            side(message.object("previous"), before, projection);
+        } else {
+            message.member("previous", &Value::Null);
+        }
+        side(message.object("current"), after, projection);
+        message.member("timestamp", &after.timestamp.0);
+        echo(message, token);
+    })
+}
+
+/// `get/accepted`, answered at `now`. `document` must exist.
+#[must_use]
+pub fn get_accepted(document: &Document, projection: Projection, now: Timestamp, token: Option<&ClientToken>) -> Bytes {
+    message(|message| {
+        envelope::state_and_delta(message, document, projection);
+        metadata_of(message, document, projection);
+        message.member("version", &document.version.0);
+        message.member("timestamp", &now.0);
+        echo(message, token);
+    })
+}
+
+/// Any `rejected`, of a request to `shadow`.
+#[must_use]
+pub fn rejected(rejection: &Rejection, shadow: &ShadowKey, now: Timestamp, token: Option<&ClientToken>) -> Bytes {
+    let text = match rejection {
+        Rejection::Forbidden { .. } => Rejection::Forbidden { what: String::new() }.message(shadow),
+        rejection => rejection.message(shadow),
+    };
+    message(|message| {
+        message.member("code", &rejection.code());
+        message.text("message", &text);
+        message.member("timestamp", &now.0);
+        echo(message, token);
+    })
+}
+
+/// One side of `documents`.
+fn side(mut side: Object<'_>, document: &Document, projection: Projection) {
+    envelope::state(&mut side, document, projection);
+    metadata_of(&mut side, document, projection);
+    side.member("version", &document.version.0);
+    side.close();
+}
+
+fn metadata_of(message: &mut Object<'_>, document: &Document, projection: Projection) {
+    let mut all = message.object("metadata");
+    for (name, section) in projection.sections(document) {
+        metadata(all.key(name.as_str()), &section.members, document.timestamp);
+    }
+    all.close();
+}
+
+/// Metadata of an object in a section; leaves whose time is forgotten show `otherwise`.
+fn metadata(out: &mut Vec<u8>, members: &Members, otherwise: Timestamp) {
+    let mut object = Object::open(out);
+    for (key, node) in members {
+        let out = object.key(key);
+        match node {
+            Node::Leaf(leaf) => mirror(out, &leaf.value, time(leaf, otherwise)),
+            Node::Object(inner) => metadata(out, inner, otherwise),
+        }
+    }
+    object.close();
+}
+
+/// Metadata of `value`, which was sent and left `node` in the document; what left nothing was removed at `now`.
+fn sent(out: &mut Vec<u8>, value: &Value, node: Option<&Node>, now: Timestamp) {
+    match (value, node) {
+        (Value::Object(patch), Some(Node::Object(members))) => {
+            let mut object = Object::open(out);
+            for (key, value) in patch {
+                sent(object.key(key), value, members.get(key.as_str()), now);
+            }
+            object.close();
+        }
+        (value, Some(Node::Leaf(leaf))) => mirror(out, value, time(leaf, now)),
+        (value, _) => mirror(out, value, now),
+    }
+}
+
+fn time(leaf: &Leaf, otherwise: Timestamp) -> Timestamp {
+    if leaf.changed.is_forgotten() { otherwise } else { leaf.changed.timestamp }
+}
+
+/// The shape of `value` with `time` in the place of each scalar.
+fn mirror(out: &mut Vec<u8>, value: &Value, time: Timestamp) {
+    match value {
+        Value::Object(members) => {
+            let mut object = Object::open(out);
+            members.iter().for_each(|(key, member)| mirror(object.key(key), member, time));
+            object.close();
+        }
+        Value::Array(elements) => {
+            out.push(b'[');
+            for (index, element) in elements.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                mirror(out, element, time);
+            }
+            out.push(b']');
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => stamp(out, time),
+    }
+}
+
+fn stamp(out: &mut Vec<u8>, time: Timestamp) {
+    let mut object = Object::open(out);
+    object.member("timestamp", &time.0);
+    object.close();
+}

@@ -1,0 +1,19 @@
+//! The AWS dialect: `$aws/things/…`, as the clients of AWS IoT Device Shadow know it.
+//!
+//! The shapes and texts are compared literally, because those clients do. `sdk` runs AWS's own Python SDKs, unchanged;
+//! they must be installed, which `./test` does.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod both_dialects;
+mod certificates;
+mod offline;
+mod refusals;
+mod sdk;
+mod shapes;
+mod thing;
+mod tls;
+mod topics;

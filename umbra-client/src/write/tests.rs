@@ -1,0 +1,220 @@
+//! A write against a shadow that answers as a table says: what is sent, when, and what comes of it.
+
+use std::{cell::RefCell, collections::VecDeque};
+
+use super::*;
+use crate::{DeviceId, Rejection, observer::Nobody};
+
+/// What the shadow does with one put.
+#[derive(Debug, Clone, Copy)]
+enum Does {
+    Accepts,
+    /// Somebody else writes first.
+    Conflicts,
+    /// It is applied, and the reply is lost.
+    AppliesUnheard,
+    /// It is lost on the way.
+    Loses,
+    Refuses(u16, Option<u64>),
+}
+
+use Does::{Accepts, AppliesUnheard, Conflicts, Loses, Refuses};
+
+/// A shadow with a counter that obeys versions and keys, and does to each put what the script says.
+struct Scripted {
+    shadow: ShadowId,
+    script: RefCell<VecDeque<Does>>,
+    document: RefCell<Document>,
+    applied_keys: RefCell<Vec<String>>,
+    puts: RefCell<Vec<(Update, Instant)>>,
+    gets: RefCell<u32>,
+}
+
+impl Scripted {
+    fn new(script: &[Does]) -> Self {
+        let document = Document { version: Version(5), ..Document::default() };
+        Self {
+            shadow: DeviceId::new("device").expect("a device id").into(),
+            script: RefCell::new(script.iter().copied().collect()),
+            document: RefCell::new(document),
+            applied_keys: RefCell::default(),
+            puts: RefCell::default(),
+            gets: RefCell::default(),
+        }
+    }
+
+    fn count(&self) -> u64 {
+        count(&self.document.borrow())
+    }
+
+    fn apply(&self, update: &Update) -> Result<Accepted, Error> {
+        let mut document = self.document.borrow_mut();
+        let version = document.version;
+        if update.idempotency_key.as_ref().is_some_and(|key| self.applied_keys.borrow().contains(key)) {
+            return Ok(Accepted { version, replayed: true, ..Accepted::default() });
+        }
+        if update.version != Some(version) {
+            return Err(rejected(409, Some(version), None));
+        }
+        self.applied_keys.borrow_mut().extend(update.idempotency_key.clone());
+        let Value::Object(state) = update.state.clone() else { return Err(rejected(400, None, None)) };
+        *document = Document { state, version: Version(version.0 + 1), ..Document::default() };
+        Ok(Accepted { version: document.version, changed: true, ..Accepted::default() })
+    }
+}
+
+impl Exchange for Scripted {
+    fn shadow(&self) -> &ShadowId {
+        &self.shadow
+    }
+
+    fn observer(&self) -> &dyn Observer {
+        &Nobody
+    }
+
+    async fn get(&self) -> Result<Document, Error> {
+        *self.gets.borrow_mut() += 1;
+        Ok(self.document.borrow().clone())
+    }
+
+    async fn put(&self, update: &Update) -> Result<Accepted, Error> {
+        self.puts.borrow_mut().push((update.clone(), Instant::now()));
+        match self.script.borrow_mut().pop_front().unwrap_or(Accepts) {
+            Accepts => self.apply(update),
+            Conflicts => {
+                let others = Update { state: increment(&self.document.borrow()), ..update.clone() };
+                self.apply(&Update { idempotency_key: None, ..others })?;
+                self.apply(update)
+            }
+            AppliesUnheard => self.apply(update).and(Err(Error::Unanswered)),
+            Loses => Err(Error::Unanswered),
+            Refuses(code, wait) => Err(rejected(code, None, wait)),
+        }
+    }
+}
+
+fn rejected(code: u16, version: Option<Version>, retry_after_ms: Option<u64>) -> Error {
+    let body = json!({"code": code, "version": version, "retryAfterMs": retry_after_ms});
+    Error::Rejected(Box::new(serde_json::from_value::<Rejection>(body).expect("a rejection")))
+}
+
+fn count(document: &Document) -> u64 {
+    document.pointer("/reported/count").and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn increment(document: &Document) -> Value {
+    json!({"reported": {"count": count(document) + 1}})
+}
+
+/// A write that counts one up, and what became of it.
+async fn counted(script: &[Does], options: WriteOptions) -> (Scripted, Result<Option<Accepted>, Error>) {
+    let shadow = Scripted::new(script);
+    let outcome = write(&shadow, &options, |document| Some(increment(document))).await;
+    (shadow, outcome)
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_failure_that_may_pass_is_tried_again() {
+    for (label, script, keyed, count, puts, gets) in [
+        ("at once", vec![Accepts], true, 1, 1, 1),
+        ("beaten twice", vec![Conflicts, Conflicts], true, 3, 3, 3),
+        ("lost on the way", vec![Loses], true, 1, 2, 1),
+        ("the reply lost", vec![AppliesUnheard], true, 1, 2, 1),
+        ("the reply lost, then a retry lost", vec![AppliesUnheard, Loses, Refuses(503, None)], true, 1, 4, 1),
+        ("the reply lost, without a key: read again", vec![AppliesUnheard], false, 2, 2, 2),
+        ("a quota", vec![Refuses(429, Some(50)), Refuses(429, Some(50))], true, 1, 3, 1),
+        ("the service failed", vec![Refuses(500, None)], true, 1, 2, 1),
+        ("lost, and beaten meanwhile", vec![Loses, Conflicts], true, 2, 3, 2),
+    ] {
+        let (shadow, outcome) = counted(&script, WriteOptions::default().keyed(keyed)).await;
+        assert!(matches!(outcome, Ok(Some(_))), "{label}: {outcome:?}");
+        assert_eq!(shadow.count(), count, "{label}: the count");
+        assert_eq!((shadow.puts.borrow().len(), *shadow.gets.borrow()), (puts, gets), "{label}: puts and gets");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_of_the_same_is_the_same_and_a_new_decision_is_another() {
+    let (shadow, _) =
+        counted(&[Loses, Refuses(429, Some(10)), Conflicts], WriteOptions::default().keyed(true).rebase(true)).await;
+    let puts: Vec<_> = shadow.puts.borrow().iter().map(|(update, _)| update.clone()).collect();
+    let [first, second, third, fourth] = puts.as_slice() else { unreachable!("four puts: {puts:?}") };
+    assert_eq!(first, second, "an unanswered one is sent again as it was");
+    assert_eq!(second, third, "one that was put off, too");
+    assert_ne!(third.idempotency_key, fourth.idempotency_key);
+    assert_ne!(third.version, fourth.version);
+    assert!(puts.iter().all(|update| update.rebase && update.idempotency_key.is_some()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tries_are_bounded_and_what_never_helps_is_not_tried_again() {
+    let three = Backoff { tries_max: 3, ..Backoff::REQUESTS };
+    let (shadow, outcome) = counted(&[Conflicts; 9], WriteOptions::default().backoff(three)).await;
+    assert!(matches!(outcome, Err(Error::GaveUp { tries: 3, .. })), "{outcome:?}");
+    assert_eq!(shadow.puts.borrow().len(), 3);
+    for code in [400, 401, 403, 413, 422] {
+        let (shadow, outcome) = counted(&[Refuses(code, None)], WriteOptions::default()).await;
+        assert!(matches!(outcome, Err(Error::Rejected(_))), "{code}: {outcome:?}");
+        assert_eq!(shadow.puts.borrow().len(), 1, "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_says_whether_anybody_knows() {
+    let three = Backoff { tries_max: 3, ..Backoff::REQUESTS };
+    for (label, script, unknown) in [
+        ("never heard", [AppliesUnheard, Loses, Loses], true),
+        ("put off after an unheard one", [AppliesUnheard, Refuses(503, None), Refuses(429, Some(1))], true),
+        ("no longer allowed after an unheard one", [AppliesUnheard, Refuses(403, None), Accepts], true),
+        ("the commit failed", [Refuses(501, None), Refuses(503, None), Refuses(503, None)], true),
+        ("never got through", [Refuses(503, None); 3], false),
+        ("not allowed", [Refuses(403, None), Accepts, Accepts], false),
+        ("a conflict tells that it was lost", [Loses, Conflicts, Conflicts], false),
+    ] {
+        let (_, outcome) = counted(&script, WriteOptions::default().backoff(three)).await;
+        let error = outcome.expect_err(label);
+        assert_eq!(error.is_outcome_unknown(), unknown, "{label}: {error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_are_as_long_as_the_service_asked() {
+    let (shadow, _) = counted(&[Refuses(429, Some(700)), Refuses(503, Some(900))], WriteOptions::default()).await;
+    let times: Vec<_> = shadow.puts.borrow().iter().map(|(_, when)| *when).collect();
+    let waits: Vec<_> = times.iter().zip(times.iter().skip(1)).map(|(one, next)| *next - *one).collect();
+    for (wait, asked) in waits.iter().zip([700, 900]) {
+        assert!(*wait >= Duration::from_millis(asked), "{wait:?} after being asked for {asked} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_known_document_saves_the_read_and_a_told_version_the_next() {
+    let known = Document { version: Version(5), ..Document::default() };
+    let options = WriteOptions::default().from(known).blind_to_others();
+    let (shadow, outcome) = counted(&[Conflicts], options).await;
+    assert!(matches!(outcome, Ok(Some(Accepted { version: Version(7), .. }))), "{outcome:?}");
+    assert_eq!(*shadow.gets.borrow(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_to_do_sends_nothing() {
+    let shadow = Scripted::new(&[]);
+    assert_eq!(write(&shadow, &WriteOptions::default(), |_| None).await, Ok(None));
+    assert!(shadow.puts.borrow().is_empty());
+    // What was to be done may have been done by the one who was faster.
+    let shadow = Scripted::new(&[Conflicts]);
+    let once = |document: &Document| (count(document) == 0).then(|| increment(document));
+    assert_eq!(write(&shadow, &WriteOptions::default(), once).await, Ok(None));
+    assert_eq!(shadow.count(), 1);
+}
+
+#[test]
+fn a_message_holds_only_what_is_wanted() {
+    let plain = Update { state: json!({"desired": {"a": 1}}), ..Update::default() };
+    assert_eq!(plain.body(), json!({"state": {"desired": {"a": 1}}}));
+    let all =
+        Update { version: Some(Version(3)), rebase: true, idempotency_key: Some("k".into()), replace: true, ..plain };
+    let expected = json!({"state": {"desired": {"a": 1}}, "version": 3, "onConflict": "rebase",
+        "idempotencyKey": "k", "replace": true});
+    assert_eq!(all.body(), expected);
+}

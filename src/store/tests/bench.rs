@@ -5,7 +5,10 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::{Random, Running, job, key, update};
-use crate::store::StoreOptions;
+use crate::{
+    shadow::{Command, IdempotencyKey, Keyed, OnConflict},
+    store::StoreOptions,
+};
 
 const SHADOWS: u64 = 10_000;
 
@@ -82,4 +85,67 @@ fn committed_updates_per_second() {
         running.store.close();
         println!("    closed in {:?}", started.elapsed());
     }
+}
+
+/// Unconditional, conditional, rebased and keyed updates of one store in turn, each shadow after the other so that
+/// the expected versions are known; three rounds.
+#[test]
+#[ignore = "a measurement"]
+fn conditions_cost() {
+    const SHADOWS: usize = 5_000;
+    const TURNS: u64 = 8;
+    let directory = tempfile::tempdir_in(std::env::var("BENCH_DIR").unwrap_or(".".to_owned())).unwrap();
+    let options = StoreOptions { document_cache_bytes: 1 << 30, ..StoreOptions::new(directory.path().join("s.redb")) };
+    let running = Running::open(options).unwrap();
+    let keys: Vec<_> = (0..SHADOWS).map(|n| key(&format!("device-{n:06}"))).collect();
+    for chunk in keys.chunks(1000) {
+        running.apply(chunk.iter().map(|key| job(key, update(&document(1), None), 0)));
+    }
+    let mut version = 1;
+    for round in 0..3 {
+        for variant in ["unconditional", "version", "rebase", "keyed"] {
+            let mut jobs = Vec::with_capacity(SHADOWS * TURNS as usize);
+            for _ in 0..TURNS {
+                // One turn other fields than the next, so that the version before is one to rebase from.
+                let fields = if version % 2 == 0 { ["a", "b", "c"] } else { ["x", "y", "z"] };
+                let change = json!({"reported": {fields[0]: version, fields[1]: 0.5, "log": {fields[2]: version}}});
+                jobs.extend(keys.iter().map(|key| job(key, variant_of(variant, &change, version), version)));
+                version += 1;
+            }
+            let (cpu, started, total) = (writer_cpu_seconds(), Instant::now(), jobs.len());
+            let mut jobs = jobs.into_iter();
+            jobs.by_ref().take(1000).for_each(|job| running.send(job));
+            let mut told = 0;
+            while told < total {
+                let outcomes = running.told.recv().unwrap();
+                assert!(
+                    outcomes.iter().all(|outcome| outcome.result.as_ref().is_ok_and(|applied| applied.seq.is_some()))
+                );
+                told += outcomes.len();
+                jobs.by_ref().take(outcomes.len()).for_each(|job| running.send(job));
+            }
+            println!(
+                "round {round}, {variant}: {:.0} updates/s, {:.1} µs of the writer's CPU each",
+                total as f64 / started.elapsed().as_secs_f64(),
+                (writer_cpu_seconds() - cpu) * 1e6 / total as f64,
+            );
+        }
+    }
+}
+
+fn variant_of(variant: &str, change: &Value, version: u64) -> Command {
+    let expected = match variant {
+        "version" => Some(version),
+        "rebase" => Some(version - 1),
+        _ => None,
+    };
+    let Command::Update(mut update) = update(change, expected) else { unreachable!("it is an update") };
+    if variant == "rebase" && version > 2 {
+        update.preconditions.on_conflict = OnConflict::Rebase;
+    }
+    if variant == "keyed" {
+        let key = IdempotencyKey::new(&format!("request-{version:010}")).unwrap();
+        update.keyed = Some(Keyed::update(key, &update));
+    }
+    Command::Update(update)
 }

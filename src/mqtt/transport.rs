@@ -73,14 +73,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         poll_fn(|context| self.poll_send(context)).await
     }
 
-    /// Sends all output and then the end of the stream.
+    /// Sends all output and then the end of the stream, and waits for the peer's end of it.
+    ///
+    /// What the peer still sends is read and dropped: closing a socket with unread input resets the connection, and the
+    /// peer might never see what was sent last.
     ///
     /// # Errors
     ///
     /// Those of the stream.
     pub(super) async fn finish(&mut self) -> io::Result<()> {
         self.flush().await?;
-        poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context)).await
+        poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context)).await?;
+        for _ in 0..LAST_READS_MAX {
+            if self.turn(true).await? == Turn::End {
+                break;
+            }
+            self.input.clear();
+        }
+        Ok(())
     }
 
     fn poll_turn(&mut self, context: &mut Context<'_>, may_read: bool) -> Poll<io::Result<Turn>> {
@@ -130,6 +140,7 @@ thread_local! {
 
 const SCRATCH_BYTES: usize = 64 * 1024;
 const OUTPUT_KEPT_BYTES: usize = 512;
+const LAST_READS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -143,6 +154,7 @@ mod tests {
         held: Vec<u8>,
         passed_on: Vec<u8>,
         asked: bool,
+        ended: bool,
     }
 
     impl AsyncWrite for Holding {
@@ -162,14 +174,15 @@ mod tests {
             Poll::Ready(Ok(()))
         }
 
-        fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.ended = true;
             self.poll_flush(context)
         }
     }
 
     impl AsyncRead for Holding {
         fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
+            if self.ended { Poll::Ready(Ok(())) } else { Poll::Pending }
         }
     }
 

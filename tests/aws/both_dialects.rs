@@ -101,3 +101,37 @@ fn what_is_repeated_over_aws_survives_a_crash() {
     server.restart();
     assert_eq!(get(&server), before);
 }
+
+/// The concurrency of the native dialect works over AWS topics too; its answers have AWS's shape.
+#[test]
+fn stale_writers_of_other_fields_over_aws() {
+    let server = Server::start();
+    let mut native = Thing::new(&server, V5, "native", NATIVE);
+    let mut aws = Thing::new(&server, V5, "aws", AWS);
+    native.request("update", r#"{"state":{"desired":{"a":1,"b":1}}}"#);
+    native.request("update", r#"{"state":{"desired":{"a":2}}}"#);
+    (0..2).for_each(|_| drop(aws.reply()));
+    // A heartbeat over AWS takes a version and is no conflict for anybody.
+    aws.request("update", r#"{"state":{"desired":{"a":2,"b":1}}}"#);
+    native.reply();
+    let conflict = json!({"code": 409, "message": "Version conflict", "timestamp": "T"});
+    // update, the version it makes or `None`
+    for (body, version) in [
+        (r#"{"state":{"desired":{"a":3}},"version":1,"onConflict":"rebase"}"#, None),
+        (r#"{"state":{"desired":{"a":3}},"expect":[{"path":"/desired/a","value":1}]}"#, None),
+        (r#"{"state":{"desired":{"b":2}},"version":2,"onConflict":"rebase"}"#, Some(4)),
+        (r#"{"state":{"desired":{"a":3}},"version":2,"onConflict":"rebase"}"#, Some(5)),
+        (r#"{"state":{"desired":{"c":1}},"expect":[{"path":"/desired/c","absent":true}]}"#, Some(6)),
+    ] {
+        let (events, ack) = aws.request("update", body);
+        let (name, told) = events.last().unwrap();
+        assert_eq!(ack.code, 0, "{body}");
+        match version {
+            None => assert_eq!((name.as_str(), told), ("update/rejected", &conflict), "{body}"),
+            Some(version) => {
+                assert_eq!((name.as_str(), &told["version"]), ("update/accepted", &json!(version)), "{body}");
+                assert_eq!(fields(told), ["metadata", "state", "timestamp", "version"], "{body}");
+            }
+        }
+    }
+}

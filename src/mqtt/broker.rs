@@ -166,7 +166,7 @@ impl Broker {
             Destination::Reserved => self.counters.publishes_refused.add(1),
             Destination::Request(key, operation, dialect) => {
                 let mut request = Request::new(self.events.clone(), key, operation, dialect);
-                match request.parse(&payload, &self.limits.document) {
+                match request.parse(&payload, properties.as_deref(), &self.limits.document) {
                     Ok(Some(command)) => {
                         let submission = Submission {
                             key: request.key.clone(),

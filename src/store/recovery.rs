@@ -120,7 +120,11 @@ impl Replay {
         if let Some(held) = held
             && held.last_entry < entry.seq
         {
-            *held = Held { document: Arc::new(next(held, entry, tombstones_max)?), last_entry: entry.seq };
+            let document = Arc::new(next(held, entry, tombstones_max)?);
+            let remembered = entry.remember(&held.remembered).map_err(|_| {
+                StoreError::entry(entry.seq, format!("{} has no room for its idempotency key", entry.key))
+            })?;
+            *held = Held { document, last_entry: entry.seq, remembered };
         }
         Ok(())
     }

@@ -110,7 +110,7 @@ pub(crate) fn quick_version(payload: &[u8]) -> Option<u64> {
 
 /// The version by a JSON parser; [`quick_version`] must agree.
 pub(crate) fn parse_version(payload: &[u8]) -> anyhow::Result<u64> {
-    let accepted: crate::wire::Accepted = serde_json::from_slice(payload).context("update/accepted cannot be read")?;
+    let accepted: umbra_client::Accepted = serde_json::from_slice(payload).context("update/accepted cannot be read")?;
     ensure!(
         quick_version(payload) == Some(accepted.version.0),
         "the last \"version\" in update/accepted is not the shadow's: {}",

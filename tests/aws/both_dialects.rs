@@ -135,3 +135,24 @@ fn stale_writers_of_other_fields_over_aws() {
         }
     }
 }
+
+/// A replay has the first outcome's version and the new token, and reaches nobody but its sender.
+#[test]
+fn a_replay_over_aws() {
+    let server = Server::start();
+    let mut aws = Thing::new(&server, V4, "aws", AWS);
+    let mut other = Thing::new(&server, V5, "other", AWS);
+    let send = |thing: &mut Thing, token: &str| {
+        let body = json!({"state": {"reported": {"a": 1}}, "idempotencyKey": "k", "clientToken": token});
+        thing.request("update", body.to_string()).0.pop().unwrap()
+    };
+    let first = send(&mut aws, "t1");
+    aws.request("update", r#"{"state":{"reported":{"b":1}}}"#);
+    let (name, mut again) = send(&mut aws, "t2");
+    assert_eq!(again["clientToken"], json!("t2"));
+    again["clientToken"] = json!("t1");
+    assert_eq!((name, again), first);
+    aws.request("update", r#"{"state":{"reported":{"c":1}}}"#);
+    let versions: Vec<Value> = (0..3).map(|_| other.reply().pop().unwrap().1["version"].clone()).collect();
+    assert_eq!(versions, [1, 2, 3], "the replay was told to its sender alone, and took no version");
+}

@@ -182,6 +182,7 @@ mod tests {
 
     impl AsyncRead for Holding {
         fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            // The peer ends its side when this one has.
             if self.ended { Poll::Ready(Ok(())) } else { Poll::Pending }
         }
     }

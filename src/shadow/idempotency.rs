@@ -41,7 +41,7 @@ pub const REMEMBERED_SECONDS: u64 = 24 * 3600;
 pub struct IdempotencyKey(Arc<str>);
 
 /// What a request asks, in 16 bytes: operation, state and preconditions, wherever given; not the client token, not
-/// whether it is a dry run.
+/// whether it is a dry run. Part of the store's format.
 pub type RequestDigest = [u8; 16];
 
 /// A key and the request it came with.

@@ -90,8 +90,6 @@ const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::indexing_slicing, reason = "a test")]
-
     use super::*;
 
     fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use harness::{
@@ -19,8 +19,8 @@ use harness::{
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::timeout};
 use umbra_client::{
-    Attempt, Client, DeviceId, Document, Error, News, Observer, Options, Reason, Scope, Shadow, Topic, Update, Version,
-    Watch, WriteOptions,
+    Attempt, Backoff, Client, DeviceId, Document, Error, News, Observer, Options, Reason, Scope, Shadow, Topic, Update,
+    Version, Watch, WriteOptions,
 };
 
 /// Counts what the writes of some clients went through.
@@ -79,11 +79,7 @@ async fn increments_of_many_clients_all_count() {
         let shadow = connect_observed(&server, &format!("writer-{n}"), counts.clone()).await.shadow(device("counter"));
         writers.spawn(async move {
             for _ in 0..EACH {
-                shadow
-                    .update_with(&WriteOptions::default().unkeyed(), increment)
-                    .await
-                    .unwrap()
-                    .expect("there is always something to do");
+                shadow.update(increment).await.unwrap().expect("there is always something to do");
             }
         });
     }
@@ -155,6 +151,70 @@ async fn refusals_are_typed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rebased_writers_of_different_fields_never_conflict_and_of_the_same_field_always_do() {
+    const EACH: u64 = 40;
+    let server = Server::with(UNLIMITED);
+    let first = connect(&server, "first").await.shadow(device("shared"));
+    first.update(|_| Some(json!({"desired": {"a": 0, "b": 0, "c": 0}}))).await.unwrap();
+    for (label, fields, collide) in [("each its own", ["a", "b", "c"], false), ("all the same", ["a"; 3], true)] {
+        let before = first.get().await.unwrap();
+        let counts = Arc::new(Counts::default());
+        let mut writers = JoinSet::new();
+        for (n, field) in fields.into_iter().enumerate() {
+            let client = connect_observed(&server, &format!("rebaser-{n}"), counts.clone()).await;
+            let shadow = client.shadow(device("shared"));
+            writers.spawn(async move {
+                let pointer = format!("/desired/{field}");
+                let count = |document: &Document| document.pointer(&pointer).and_then(Value::as_u64).unwrap();
+                for _ in 0..EACH {
+                    let increment = |document: &Document| Some(json!({"desired": {field: count(document) + 1}}));
+                    shadow.update_with(&WriteOptions::default().rebase(true), increment).await.unwrap().unwrap();
+                }
+            });
+        }
+        writers.join_all().await;
+        let after = first.get().await.unwrap();
+        let sum = |document: &Document| document.desired().unwrap().values().filter_map(Value::as_u64).sum::<u64>();
+        assert_eq!(sum(&after) - sum(&before), 3 * EACH, "{label}: none lost");
+        let conflicts = counts.conflicts.load(Ordering::Relaxed);
+        assert_eq!(conflicts > 0, collide, "{label}: {conflicts} conflicts");
+        println!("{label}: {} rebased increments, {conflicts} conflicts", 3 * EACH);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_says_what_collided_and_a_merge_resolves_the_rest() {
+    let server = Server::start();
+    let shadow = connect(&server, "editor").await.shadow(device("form"));
+    shadow.update(|_| Some(json!({"desired": {"target": 19, "mode": "eco"}}))).await.unwrap();
+    let base = shadow.get().await.unwrap();
+    shadow.update(|_| Some(json!({"desired": {"target": 23, "fan": 2}}))).await.unwrap();
+
+    let mine = json!({"desired": {"target": 21, "mode": "heat"}});
+    let update = Update { state: mine.clone(), version: Some(base.version), ..Update::default() };
+    let refused = shadow.send(&update).await.unwrap_err();
+    let rejection = refused.rejection().unwrap();
+    assert_eq!(rejection.clean, ["/desired/mode"]);
+    let [conflict] = rejection.conflicts.as_slice() else { panic!("one conflict: {rejection:?}") };
+    assert_eq!(conflict.path, "/desired/target");
+    assert_eq!(
+        [&conflict.yours, &conflict.base, &conflict.current],
+        [&Some(json!(21)), &Some(json!(19)), &Some(json!(23))]
+    );
+
+    let theirs = shadow.get().await.unwrap();
+    let desired = |document: &Document| json!({"desired": document.desired()});
+    let collisions = umbra_client::merge(&desired(&base), &mine, &desired(&theirs)).unwrap_err();
+    assert_eq!(collisions.iter().map(|collision| collision.path.as_str()).collect::<Vec<_>>(), ["/desired/target"]);
+    let given_in = json!({"desired": {"target": 19, "mode": "heat"}});
+    let merged = umbra_client::merge(&desired(&base), &given_in, &desired(&theirs)).unwrap();
+    let options = WriteOptions::default().from(theirs);
+    shadow.update_with(&options, |now| umbra_client::patch::between(&desired(now), &merged)).await.unwrap();
+    let end = shadow.get().await.unwrap();
+    assert_eq!(desired(&end), json!({"desired": {"target": 23, "mode": "heat", "fan": 2}}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn watches_tell_what_they_are_for() {
     let server = Server::start();
     let (app, dashboard, thermostat) =
@@ -210,37 +270,90 @@ async fn a_client_comes_back_after_the_server_did() {
     assert_eq!(count(&shadow.get().await.unwrap()), 2);
 }
 
+/// A client that never knows whether its last request got in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyed_update_counts_once_however_often_the_connection_breaks() {
+    const INCREMENTS: u64 = 1_200;
+    let (counted, cuts, replayed) = increment_through_cuts(INCREMENTS, true).await;
+    println!("{INCREMENTS} keyed increments over {cuts} cut connections: {replayed} had got in unheard");
+    assert!(cuts >= 1_000 && replayed > 0, "the connection did break: {cuts} times, {replayed} replays");
+    assert_eq!(counted, INCREMENTS);
+}
+
+/// What the test above would show if keys did nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_keys_what_got_in_unheard_counts_twice() {
+    const INCREMENTS: u64 = 150;
+    let (counted, cuts, _) = increment_through_cuts(INCREMENTS, false).await;
+    println!("{INCREMENTS} increments without keys over {cuts} cut connections: counted {counted}");
+    assert!(counted > INCREMENTS, "{counted}");
+}
+
+/// Increments over connections that break at random places: the count, the cuts, and how many were replays.
+async fn increment_through_cuts(increments: u64, keyed: bool) -> (u64, u64, u64) {
+    let seed = std::env::var("UMBRA_TEST_SEED").map_or(0x5eed, |text| text.parse().unwrap());
+    println!("seed {seed}");
+    let server = Server::with(UNLIMITED);
+    let proxy = proxy::Proxy::cutting(server.address, seed).await;
+    let soon = Backoff { base: Duration::from_millis(1), cap: Duration::from_millis(4), tries_max: 10_000 };
+    let options = Options::new(&proxy.address.to_string(), "counting").unwrap();
+    let shadow = Client::start(options.reply_deadline(*DEADLINE).reconnect(soon)).shadow(device("counter"));
+    let mut replayed = 0;
+    for _ in 0..increments {
+        let options = WriteOptions::default().keyed(keyed).backoff(soon);
+        let accepted = shadow.update_with(&options, increment).await.unwrap().expect("there is always something to do");
+        replayed += u64::from(accepted.replayed);
+    }
+    let end = connect(&server, "reader").await.shadow(device("counter")).get().await.unwrap();
+    assert_eq!(end.version, Version(count(&end)), "every change is one more");
+    (count(&end), proxy.cuts(), replayed)
+}
+
+/// What stands between client and server: goes to another server when told, and cuts connections.
 #[allow(unreachable_pub, reason = "part of this test")]
-/// A connection between client and server that the test can cut.
 mod proxy {
     use std::{
         net::SocketAddr,
-        sync::{Arc, Mutex},
+        sync::{
+            Arc, Mutex,
+            atomic::{AtomicU64, Ordering},
+        },
     };
 
     use tokio::{
-        io::copy_bidirectional,
+        io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpStream},
-        sync::Notify,
         task::JoinSet,
     };
+
+    use super::harness::Seed;
 
     pub struct Proxy {
         pub address: SocketAddr,
         server: Arc<Mutex<SocketAddr>>,
-        cut: Arc<Notify>,
+        cuts: Arc<AtomicU64>,
         // Its connections end with it.
         _tasks: JoinSet<()>,
     }
 
     impl Proxy {
+        /// To `server`, until told otherwise.
         pub async fn to(server: SocketAddr) -> Self {
+            Self::start(server, None).await
+        }
+
+        /// To `server`; each connection ends after a number of bytes that `seed` decides.
+        pub async fn cutting(server: SocketAddr, seed: u64) -> Self {
+            Self::start(server, Some(Seed(seed))).await
+        }
+
+        async fn start(server: SocketAddr, seed: Option<Seed>) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("bound");
-            let (server, cut) = (Arc::new(Mutex::new(server)), Arc::new(Notify::new()));
+            let (server, cuts) = (Arc::new(Mutex::new(server)), Arc::new(AtomicU64::new(0)));
             let mut tasks = JoinSet::new();
-            tasks.spawn(accept(listener, server.clone(), cut.clone()));
-            Self { address, server, cut, _tasks: tasks }
+            tasks.spawn(accept(listener, server.clone(), seed, cuts.clone()));
+            Self { address, server, cuts, _tasks: tasks }
         }
 
         /// New connections go to another address.
@@ -248,23 +361,52 @@ mod proxy {
             *self.server.lock().expect("no panic holds it") = server;
         }
 
-        /// Ends all connections.
-        pub fn cut(&self) {
-            self.cut.notify_waiters();
+        /// Connections cut so far.
+        pub fn cuts(&self) -> u64 {
+            self.cuts.load(Ordering::Relaxed)
         }
     }
 
-    async fn accept(listener: TcpListener, server: Arc<Mutex<SocketAddr>>, cut: Arc<Notify>) {
+    async fn accept(
+        listener: TcpListener,
+        server: Arc<Mutex<SocketAddr>>,
+        mut seed: Option<Seed>,
+        cuts: Arc<AtomicU64>,
+    ) {
         let mut connections = JoinSet::new();
-        while let Ok((mut client, _)) = listener.accept().await {
-            let (address, cut) = (*server.lock().expect("no panic holds it"), cut.clone());
+        while let Ok((client, _)) = listener.accept().await {
+            let (address, cuts) = (*server.lock().expect("no panic holds it"), cuts.clone());
+            let budget = seed.as_mut().map_or(usize::MAX, |seed| 100 + seed.below(2_500) as usize);
             connections.spawn(async move {
-                let Ok(mut server) = TcpStream::connect(address).await else { return };
-                tokio::select! {
-                    _ = copy_bidirectional(&mut client, &mut server) => {}
-                    () = cut.notified() => {}
+                let Ok(server) = TcpStream::connect(address).await else { return };
+                if forward(client, server, budget).await {
+                    cuts.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
+    }
+
+    /// Forwards `budget` bytes, both directions together; true if that is why it ended.
+    async fn forward(mut client: TcpStream, mut server: TcpStream, mut budget: usize) -> bool {
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+        let (mut up, mut down) = ([0; 4096], [0; 4096]);
+        while budget > 0 {
+            let forwarded = tokio::select! {
+                read = client.read(&mut up) => copy(&up, read, &mut server, budget).await,
+                read = server.read(&mut down) => copy(&down, read, &mut client, budget).await,
+            };
+            match forwarded {
+                Some(bytes) => budget -= bytes,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// How many bytes went on; `None` at the end.
+    async fn copy(buffer: &[u8], read: std::io::Result<usize>, to: &mut TcpStream, budget: usize) -> Option<usize> {
+        let bytes = read.ok().filter(|bytes| *bytes > 0)?.min(budget);
+        to.write_all(&buffer[..bytes]).await.ok()?;
+        Some(bytes)
     }
 }

@@ -220,6 +220,15 @@ fn mistakes_in_a_file_are_told_with_their_line() {
         ("allow_anonymous_anywhere = true\n[[listener]]\nbind = \"0.0.0.0:1883\"", "accepted"),
         ("[[listener]]\nanonymous = false\nbind = \"[::]:1883\"", "accepted"),
         ("[[listener]]\nbind = \"[::ffff:127.0.0.1]:0\"", "accepted"),
+        // TLS: all it needs, or nothing
+        ("[[listener]]\ntls_certificate = \"c.pem\"", ":1: 'listener[0].tls_key' is empty, but tls_certificate is not"),
+        ("[[listener]]\n\ntls_key = \"k.pem\"", ":1: 'listener[0].tls_certificate' is empty, but tls_key is not"),
+        (
+            "[[listener]]\ntls_client_ca = \"a.pem\"",
+            ":2: 'listener[0].tls_client_ca' is set, but tls_certificate and tls_key are not",
+        ),
+        ("[[listener]]\ntls_cert = \"c.pem\"", ":2: 'listener[0].tls_cert' is not a known key"),
+        ("[[listener]]\ntls_certificate = \"c.pem\"\ntls_key = \"k.pem\"", "accepted"),
         // no TOML
         ("[limits\n", ":1: is not TOML: unclosed table, expected `]`"),
         ("[limits]\ndepth_max = 1\ndepth_max = 2", ":3: is not TOML: duplicate key"),

@@ -5,6 +5,7 @@
 //! under the version known when it began: whoever writes meanwhile wins, and the report is tried again.
 //!
 //! `reported` is the device's alone, so on a conflict it takes the current version and sends the same again.
+//! News is heard while nothing else is done; what comes meanwhile waits in a bounded queue.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,16 +13,16 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde_json::{Map, Value, json};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
+use umbra_client::{Client, DeviceId, Document, News, Shadow, Topic, Watch, WriteOptions};
 
 use crate::{
-    link::{Broker, Scope},
+    difference::difference,
     oracle::{Oracle, Violation},
+    participant::{self, Broker, Ear},
     report::Witness,
-    shadow_client::{Outcome, Refresh, ShadowClient},
     thermostat::{OWNED, Thermostat},
-    wire::{DeviceId, Snapshot, difference},
 };
 
 /// How a device spends its time.
@@ -31,15 +32,19 @@ pub(crate) struct Pace {
     pub(crate) reading: Duration,
     /// Seconds of physics in a second of the clock.
     pub(crate) speedup: f64,
+    /// Leave changes of other fields to the service.
+    pub(crate) rebase: bool,
 }
 
 /// One simulated device.
 pub(crate) struct Device {
     id: DeviceId,
     thermostat: Thermostat,
-    client: ShadowClient,
+    client: Client,
+    shadow: Shadow,
+    ear: Ear,
     /// The shadow as far as the device knows: `reported` as accepted last, and the version.
-    view: Snapshot,
+    view: Document,
     /// What it was asked for: `desired` as read on connecting, and every delta since.
     asked: Map<String, Value>,
     pace: Pace,
@@ -60,11 +65,13 @@ impl Device {
         seed: u64,
     ) -> Self {
         let mut dice = SmallRng::seed_from_u64(seed);
-        let scope = Scope::Device(id.clone());
+        let client = participant::connect(&id, broker, &witness, false);
         Self {
             thermostat: Thermostat::new(number, &mut dice),
-            client: ShadowClient::new(id.clone(), scope, broker, witness.clone(), dice.random()),
-            view: Snapshot::default(),
+            shadow: client.shadow(id.clone()),
+            client,
+            ear: Ear::new(id.clone(), witness.clone()),
+            view: Document::default(),
             id,
             asked: Map::new(),
             pace,
@@ -79,45 +86,68 @@ impl Device {
     /// # Errors
     ///
     /// The shadow could not be read.
-    pub(crate) async fn run(mut self, start: Instant, mut rest: watch::Receiver<bool>) -> Result<Snapshot, String> {
+    pub(crate) async fn run(mut self, start: Instant, mut rest: watch::Receiver<bool>) -> Result<Document, String> {
         sleep_until(start).await;
         self.lived = Instant::now();
+        let mut news = self.shadow.watch(&[Topic::Delta, Topic::Accepted], NEWS_HELD).await.map_err(told)?;
         self.read().await?;
         self.report(self.view.clone()).await;
         let mut next = Instant::now() + self.jittered();
         loop {
             tokio::select! {
                 // A report that has begun is brought to its end, so that its outcome is known.
-                () = told_to(&mut rest) => return self.settle().await,
-                () = self.client.listen() => self.obey().await?,
+                () = told_to(&mut rest) => break,
+                heard = news.recv() => match heard {
+                    Some(heard) => self.obey(heard).await?,
+                    None => return Err("the client ended".into()),
+                },
                 () = sleep_until(next) => {
-                    self.take_reading().await;
+                    self.take_reading(&mut news).await?;
                     next = (next + self.jittered()).max(Instant::now());
                 }
             }
         }
+        let last = self.settle(&mut news).await;
+        self.client.close().await;
+        last
     }
 
-    async fn take_reading(&mut self) {
-        self.view.version = self.view.version.max(self.client.announced_version());
+    async fn take_reading(&mut self, news: &mut Watch) -> Result<(), String> {
+        while let Some(heard) = news.try_recv() {
+            self.obey(heard).await?;
+        }
         let basis = self.view.clone();
-        let moment = READING_TAKES.mul_f64(self.dice.random());
-        self.client.idle(moment).await;
+        sleep(READING_TAKES.mul_f64(self.dice.random())).await;
         self.step();
         self.report(basis).await;
+        Ok(())
     }
 
-    /// Acts on what the client heard.
-    async fn obey(&mut self) -> Result<(), String> {
-        let heard = self.client.inbox();
-        self.view.version = self.view.version.max(heard.version);
-        if heard.resumed {
-            self.read().await?;
-        } else if let Some(delta) = heard.delta {
-            self.witness.counters.deltas.bump();
-            self.witness.say(|| format!("{} is asked for {} (version {})", self.id, json!(delta.state), delta.version));
-            self.thermostat.apply(&delta.state);
-            self.asked.extend(delta.state);
+    /// Acts on what it heard.
+    async fn obey(&mut self, heard: News) -> Result<(), String> {
+        match heard {
+            News::Accepted(shadow, accepted) => {
+                self.ear.hear(&shadow, &accepted);
+                self.view.version = self.view.version.max(accepted.version);
+                return Ok(());
+            }
+            News::Delta(_, delta) => {
+                self.view.version = self.view.version.max(delta.version);
+                // It comes with every change until it is made up for, also with those of our own reports.
+                if delta.state.iter().all(|(field, wanted)| self.asked.get(field) == Some(wanted)) {
+                    return Ok(());
+                }
+                self.witness.counters.deltas.bump();
+                let state = Value::Object(delta.state.clone());
+                self.witness.say(|| format!("{} is to make up for {state} (version {})", self.id, delta.version));
+                self.thermostat.apply(&delta.state);
+                self.asked.extend(delta.state);
+            }
+            News::Resumed => {
+                self.ear.reset();
+                self.read().await?;
+            }
+            News::Changed(..) | News::Document(..) => return Ok(()),
         }
         self.step();
         self.report(self.view.clone()).await;
@@ -125,8 +155,8 @@ impl Device {
     }
 
     async fn read(&mut self) -> Result<(), String> {
-        self.view = self.client.get(&self.id).await?;
-        if let Some(desired) = self.view.section("desired") {
+        self.view = self.shadow.get().await.map_err(told)?;
+        if let Some(desired) = self.view.desired() {
             self.thermostat.apply(desired);
             self.asked = desired.clone();
         }
@@ -134,24 +164,19 @@ impl Device {
     }
 
     /// Reports what differs from the last report, beginning with the version of `basis`.
-    async fn report(&mut self, basis: Snapshot) {
+    async fn report(&mut self, basis: Document) {
         let report = self.thermostat.report();
-        let intent = |known: &Snapshot| {
-            let patch = difference(known.section("reported"), &report);
+        let changes = |known: &Document| {
+            let patch = difference(known.reported(), &report);
             (!patch.is_empty()).then(|| json!({"reported": patch}))
         };
-        let outcome = self.client.write(&self.id, basis, Refresh::Version, intent).await;
-        if let Outcome::Accepted(version) = outcome {
-            self.view.version = self.view.version.max(version);
+        let options = WriteOptions::default().from(basis).blind_to_others().rebase(self.pace.rebase);
+        // How it failed, the witness has been told.
+        let Ok(outcome) = self.shadow.update_with(&options, changes).await else { return };
+        if let Some(accepted) = outcome {
+            self.view.version = self.view.version.max(accepted.version);
         }
-        if matches!(outcome, Outcome::Accepted(_) | Outcome::Nothing) {
-            if !self.view.state.is_object() {
-                self.view.state = json!({});
-            }
-            if let Some(state) = self.view.state.as_object_mut() {
-                state.insert("reported".into(), Value::Object(report));
-            }
-        }
+        self.view.state.insert("reported".into(), Value::Object(report));
     }
 
     /// Lets physics catch up with the clock.
@@ -168,12 +193,12 @@ impl Device {
 
     /// Obeys and reports until nothing it answers for is left to do. Ends by itself: a device that reports what is
     /// asked of it has converged, and one that finds nothing more to report never will.
-    async fn settle(&mut self) -> Result<Snapshot, String> {
-        self.wait_to_be_told().await?;
+    async fn settle(&mut self, news: &mut Watch) -> Result<Document, String> {
+        self.wait_to_be_told(news).await?;
         loop {
             self.read().await?;
             self.thermostat.finish_installing();
-            let left = difference(self.view.section("reported"), &self.thermostat.report());
+            let left = difference(self.view.reported(), &self.thermostat.report());
             if Oracle::unconverged_fields(&self.view, &OWNED).is_empty() || left.is_empty() {
                 return Ok(self.view.clone());
             }
@@ -182,18 +207,18 @@ impl Device {
     }
 
     /// Before the device helps itself by reading: whatever is desired of it, a delta has to have told it.
-    async fn wait_to_be_told(&mut self) -> Result<(), String> {
+    async fn wait_to_be_told(&mut self, news: &mut Watch) -> Result<(), String> {
         let deadline = Instant::now() + DELTA_DEADLINE;
-        self.view = self.client.get(&self.id).await?;
+        self.view = self.shadow.get().await.map_err(told)?;
         while !self.untold().is_empty() {
-            if timeout_at(deadline, self.client.listen()).await.is_err() {
+            let Ok(Some(heard)) = timeout_at(deadline, news.recv()).await else {
                 for field in self.untold() {
                     let (device, path) = (self.id.clone(), format!("/desired/{field}"));
                     self.witness.violated(Violation::NotTold { device, version: self.view.version, path });
                 }
                 break;
-            }
-            self.obey().await?;
+            };
+            self.obey(heard).await?;
         }
         Ok(())
     }
@@ -201,7 +226,7 @@ impl Device {
     /// Fields it answers for in which the shadow wants something that the device was never asked for.
     fn untold(&self) -> Vec<&'static str> {
         let mut fields = Oracle::unconverged_fields(&self.view, &OWNED);
-        let wanted = self.view.section("desired");
+        let wanted = self.view.desired();
         fields.retain(|field| wanted.and_then(|wanted| wanted.get(*field)) != self.asked.get(*field));
         fields
     }
@@ -212,6 +237,12 @@ async fn told_to(rest: &mut watch::Receiver<bool>) {
     let _ = rest.wait_for(|rest| *rest).await;
 }
 
+fn told(error: umbra_client::Error) -> String {
+    error.to_string()
+}
+
+/// News that may wait while a report is under way.
+const NEWS_HELD: usize = 64;
 /// The longest a reading takes, of the clock.
 const READING_TAKES: Duration = Duration::from_millis(300);
 /// How late a delta may be after everybody stopped writing.

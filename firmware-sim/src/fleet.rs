@@ -15,14 +15,14 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
+use umbra_client::{DeviceId, Document};
 
 use crate::{
     device::{Device, Pace},
-    link::Broker,
+    participant::{Broker, name},
     report::Witness,
     thermostat::OWNED,
-    wire::{DeviceId, Snapshot},
-    writers::{Kind, Writer},
+    writers::{Habits, Kind, Writer},
 };
 
 /// Arguments of `fleet`.
@@ -30,6 +30,8 @@ use crate::{
 /// The defaults stay well inside the quotas that the service ships with: 20 requests a second for each principal and
 /// shadow, 100 messages a second for each connection.
 #[derive(Debug, Args)]
+// A script gives its own settings, and hands on those of whoever calls it: the last one holds.
+#[command(args_override_self = true)]
 pub(crate) struct FleetArgs {
     /// Thermostats.
     #[arg(long, short = 'n', default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=20_000))]
@@ -41,17 +43,21 @@ pub(crate) struct FleetArgs {
     #[arg(long)]
     duration: Option<f64>,
     /// Reports a second, of each device.
-    #[arg(long, default_value_t = 0.2, value_parser = rate)]
+    #[arg(long, default_value_t = 1.0, value_parser = rate)]
     rate: f64,
     /// Apps that change set points, modes and firmware, racing the devices.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 2)]
     app_writers: u32,
     /// Monitors that write tags, racing everybody.
     #[arg(long, default_value_t = 1)]
     monitors: u32,
     /// Edits a second, of each app and monitor.
-    #[arg(long, default_value_t = 1.0, value_parser = rate)]
+    #[arg(long, default_value_t = 3.0, value_parser = rate)]
     writer_rate: f64,
+    /// Everybody leaves it to the service to carry updates over changes of other fields, and meets others only in the
+    /// same field.
+    #[arg(long)]
+    rebase: bool,
     /// Makes devices, chance and physics the same again (the network is not); random without it.
     #[arg(long)]
     seed: Option<u64>,
@@ -67,8 +73,8 @@ pub(crate) struct FleetArgs {
     /// What all names begin with; fleets that run at the same time need different ones.
     #[arg(long, default_value = "thermostat")]
     prefix: String,
-    /// Tell each conflict, retry, delta and edit.
-    #[arg(long)]
+    /// Tell each conflict, retry, delta and edit; `--narrate false` does not.
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     narrate: bool,
 }
 
@@ -88,7 +94,7 @@ async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
     let seed = args.seed.unwrap_or_else(rand::random);
     let witness = Arc::new(Witness::new(args.narrate));
     witness.tell(&format!(
-        "{} thermostats, {} apps, {} monitors on {}, seed {seed}",
+        "{} thermostats, {} apps and {} monitors write the same shadows on {} (seed {seed})",
         args.devices, args.app_writers, args.monitors, args.broker
     ));
 
@@ -100,6 +106,7 @@ async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
     let finals = fleet.live_and_rest().await;
     progress.abort();
     witness.end_progress();
+    let finals = finals?;
 
     let violations = witness.with_oracle(|oracle| oracle.judge(&finals, &OWNED));
     print!("{}", witness.report(&violations));
@@ -116,13 +123,13 @@ struct Fleet {
 
 impl Fleet {
     /// The last state of every shadow, or why there is none.
-    async fn live_and_rest(mut self) -> BTreeMap<DeviceId, Result<Snapshot, String>> {
+    async fn live_and_rest(mut self) -> anyhow::Result<BTreeMap<DeviceId, Result<Document, String>>> {
         let (writers_stop, stop) = watch::channel(false);
         let (devices_rest, rest) = watch::channel(false);
-        let ids: Arc<[DeviceId]> =
-            (1..=self.args.devices).map(|n| DeviceId::new(&format!("{}-{n:04}", self.args.prefix))).collect();
+        let ids = (1..=self.args.devices).map(|n| name(&format!("{}-{n:04}", self.args.prefix)));
+        let ids: Arc<[DeviceId]> = ids.collect::<anyhow::Result<_>>()?;
         let mut devices = self.start_devices(&ids, &rest);
-        let mut writers = self.start_writers(&ids, &stop);
+        let mut writers = self.start_writers(&ids, &stop)?;
 
         self.time_to_live().await;
         self.witness.tell("coming to rest");
@@ -141,15 +148,16 @@ impl Fleet {
         for id in ids.iter() {
             finals.entry(id.clone()).or_insert_with(late);
         }
-        finals
+        Ok(finals)
     }
 
     fn start_devices(
         &mut self,
         ids: &[DeviceId],
         rest: &watch::Receiver<bool>,
-    ) -> JoinSet<(DeviceId, Result<Snapshot, String>)> {
-        let pace = Pace { reading: Duration::from_secs_f64(1.0 / self.args.rate), speedup: self.args.speedup };
+    ) -> JoinSet<(DeviceId, Result<Document, String>)> {
+        let (reading, speedup) = (Duration::from_secs_f64(1.0 / self.args.rate), self.args.speedup);
+        let pace = Pace { reading, speedup, rebase: self.args.rebase };
         let begin = Instant::now();
         let mut devices = JoinSet::new();
         for (number, id) in (1..).zip(ids) {
@@ -162,18 +170,18 @@ impl Fleet {
         devices
     }
 
-    fn start_writers(&mut self, ids: &Arc<[DeviceId]>, stop: &watch::Receiver<bool>) -> JoinSet<()> {
+    fn start_writers(&mut self, ids: &Arc<[DeviceId]>, stop: &watch::Receiver<bool>) -> anyhow::Result<JoinSet<()>> {
         let pause = Duration::from_secs_f64(1.0 / self.args.writer_rate);
+        let habits = Habits { pause, rebase: self.args.rebase };
         let apps = (1..=self.args.app_writers).map(|n| (Kind::App, format!("{}-app-{n}", self.args.prefix)));
         let monitors = (1..=self.args.monitors).map(|n| (Kind::Monitor, format!("{}-monitor-{n}", self.args.prefix)));
         let mut writers = JoinSet::new();
-        for (kind, name) in apps.chain(monitors) {
+        for (kind, text) in apps.chain(monitors) {
             let (witness, seed) = (self.witness.clone(), self.dice.random());
-            let name = DeviceId::new(&name);
-            let writer = Writer::new(kind, name, ids.clone(), &self.broker, pause, witness, seed);
+            let writer = Writer::new(kind, name(&text)?, ids.clone(), &self.broker, habits, witness, seed);
             writers.spawn(writer.run(stop.clone()));
         }
-        writers
+        Ok(writers)
     }
 
     /// Until the duration is over or someone interrupts.
@@ -193,16 +201,6 @@ impl Fleet {
                 });
             }
         }
-    }
-}
-
-impl FromStr for Broker {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        let (host, port) = text.rsplit_once(':').with_context(|| format!("{text}: expected HOST:PORT"))?;
-        let port = port.parse().with_context(|| format!("{text}: no such port"))?;
-        Ok(Self { host: host.to_owned(), port })
     }
 }
 

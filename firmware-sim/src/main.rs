@@ -4,22 +4,20 @@
 //!   service kept its word ([`fleet`], [`oracle`]).
 //! - `bench` measures the service with as little CPU as it can, alone or against another broker ([`bench`]).
 //!
-//! *Invariant:* this crate never depends on the server's. It knows the wire and nothing else, so an error in the
-//! server's own encoding cannot cancel itself out here.
+//! *Invariant:* neither this crate nor the client library it uses depends on the server's. They know the wire and
+//! nothing else, so an error in the server's own encoding cannot cancel itself out here.
 //!
 //! Exit codes: 0 as hoped, 1 when the oracle found a violation or a measurement is not to be trusted, 2 when nothing
 //! could be tried (wrong arguments, no broker).
 
-mod backoff;
 mod bench;
 mod device;
+mod difference;
 mod fleet;
-mod link;
 mod oracle;
+mod participant;
 mod report;
-mod shadow_client;
 mod thermostat;
-mod wire;
 mod writers;
 
 use std::process::ExitCode;

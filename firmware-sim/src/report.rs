@@ -14,11 +14,9 @@ use std::{
 
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget};
+use umbra_client::DeviceId;
 
-use crate::{
-    oracle::{AcceptedUpdate, Oracle, Violation},
-    wire::DeviceId,
-};
+use crate::oracle::{AcceptedUpdate, Oracle, Violation};
 
 /// A number that only grows, from any thread.
 #[derive(Debug, Default)]
@@ -49,6 +47,8 @@ pub(crate) struct Counters {
     pub(crate) accepted: Counter,
     /// Of those, the ones told that nothing changed.
     pub(crate) unchanged: Counter,
+    /// Of those, the ones carried over changes of other fields.
+    pub(crate) rebased: Counter,
     /// Updates rejected because the version had moved on.
     pub(crate) conflicts: Counter,
     /// Updates rejected to come back later: a quota, or the service not ready.
@@ -101,6 +101,9 @@ impl Witness {
         if !update.changed {
             self.counters.unchanged.bump();
         }
+        if update.rebased {
+            self.counters.rebased.bump();
+        }
         record(&self.attempts, attempt);
         record(&self.writes, write);
         self.oracle.lock().unwrap_or_else(PoisonError::into_inner).accepted(device, update);
@@ -120,7 +123,7 @@ impl Witness {
     /// Tells a single event, if single events are to be told.
     pub(crate) fn say(&self, line: impl FnOnce() -> String) {
         if self.narrate {
-            self.tell(&line());
+            self.tell(&format!("{:>5.1} s  {}", self.started.elapsed().as_secs_f64(), line()));
         }
     }
 
@@ -157,7 +160,7 @@ impl Witness {
     fn line(&self) -> String {
         let Counters { arrived, accepted, conflicts, retries, gave_up, deltas, .. } = &self.counters;
         format!(
-            "{:>5.0} s  {} clients  {} accepted  {} conflicts  {} retries  {} given up  {} deltas acted on",
+            "{:>5.1} s  {} clients  {} accepted  {} conflicts  {} retries  {} given up  {} deltas acted on",
             self.started.elapsed().as_secs_f64(),
             arrived.get(),
             accepted.get(),
@@ -178,6 +181,7 @@ impl Witness {
             ("updates sent", c.updates.get()),
             ("  accepted", c.accepted.get()),
             ("    that changed nothing", c.unchanged.get()),
+            ("    carried over other changes", c.rebased.get()),
             ("  rejected: version conflict", c.conflicts.get()),
             ("  rejected: come back later", c.put_off.get()),
             ("  rejected for good", c.refused.get()),

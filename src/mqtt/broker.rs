@@ -176,7 +176,7 @@ impl Broker {
             Destination::Reserved => self.counters.publishes_refused.add(1),
             Destination::Request(key, operation, dialect) => {
                 let mut request = Request::new(self.events.clone(), key, operation, dialect);
-                let parsed = request.parse(&payload, &self.limits.document);
+                let parsed = request.parse(&payload, properties.as_deref(), &self.limits.document);
                 // A client that connects and dies again and again has no more updates than one that stays.
                 let admitted = self.service.admit(&owner.principal, &request.key);
                 match admitted.and_then(|admitted| parsed.map(|command| command.map(|command| (admitted, command)))) {

@@ -302,20 +302,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some((reason, text)) = farewell {
             codec::encode(self.protocol, &ServerPacket::Disconnect(reason, text), self.transport.output());
         }
-        if !matches!(end, End::Lost(_)) {
-            // A peer that does not read is not waited for.
-            let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.transport.flush()).await;
-        }
         if let Some(ticket) = self.stalled.take().and_then(|stalled| stalled.ticket()) {
             self.client.session.abandon(ticket); // it was never sent to the engine: a resend is a new request
         }
+        // The session first: whoever sees the stream end finds it free, and a peer that does not read holds up nobody.
         self.client.session.detach();
         self.client.outbox.detach(self.broker.events.routed());
         let will = self.will.filter(|_| with_will);
         let ended = self.broker.sessions.release(&self.key, self.client, self.session_expiry, will);
         self.broker.dispose(ended).await;
         if !matches!(end, End::Lost(_)) {
-            // Last, so that a client that sees the end of the stream finds its session released.
             let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.transport.finish()).await;
         }
     }

@@ -88,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             ..Request::new(self.broker.events.clone(), key, operation, dialect)
         };
         // Read before it is counted, so that a refusal carries the client's token.
-        let parsed = request.parse(&inbound.payload, &self.broker.limits.document);
+        let parsed = request.parse(&inbound.payload, inbound.properties.as_deref(), &self.broker.limits.document);
         let admitted = self.broker.service.admit(self.access.principal(), &request.key);
         match admitted.and_then(|admitted| parsed.map(|command| (admitted, command))) {
             Err(rejection) => request.reject(&rejection, now),

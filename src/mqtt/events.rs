@@ -1,7 +1,8 @@
 //! The events of shadows: which messages a decided command makes, in which order they leave, on which topics.
 //!
-//! For a change: delta if there is one, documents, accepted, then the document; for a no-op: accepted. An event is
-//! told under both prefixes of its shadow, native first, rendered once for each and only if somebody listens there. The order between commands is the announcer thread's, which calls
+//! For a change: delta if there is one, documents, accepted, then the document; for a no-op: accepted; for a replay or
+//! a dry run: accepted, to who asked alone. An event is told under both prefixes of its shadow, native first, rendered
+//! once for each and only if somebody listens there. The order between commands is the announcer thread's, which calls
 //! [`Events::announce`] in the order of the journal; [`Routed`] tells the outboxes how far that has come.
 
 use std::{sync::Arc, time::Instant};
@@ -59,6 +60,19 @@ impl Events {
         self.publish(key, event, class, |dialect| Some(payload(dialect)));
     }
 
+    /// Publishes a reply for who asked alone; nobody else hears of it.
+    pub fn reply_privately(
+        &self,
+        key: &ShadowKey,
+        event: Event,
+        to: Option<SessionId>,
+        payload: impl Fn(Dialect) -> Bytes,
+    ) {
+        if let Some(to) = to {
+            self.publish(key, event, Class::Private { to }, |dialect| Some(payload(dialect)));
+        }
+    }
+
     /// Publishes `message` on the ordinary topic where `to` wants a reply.
     pub fn respond(&self, message: Message, to: Option<SessionId>) {
         let class = to.map_or(Class::Plain { from: None }, |to| Class::Reply { to, seq: None });
@@ -77,6 +91,8 @@ impl Events {
             self.publish(key, Event::Documents, class, documents);
         }
         let class = match (told.requester, applied.seq) {
+            (Some(to), _) if applied.is_private() => Class::Private { to },
+            (None, _) if applied.is_private() => return,
             (Some(to), seq) => Class::Reply { to, seq: seq.map(|seq| seq.0) },
             (None, Some(Seq(seq))) => Class::Event { seq },
             (None, None) => Class::Plain { from: None },

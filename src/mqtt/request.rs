@@ -21,7 +21,7 @@ use crate::{
     quota::Admitted,
     service::{Outcome, Requester},
     shadow::{Command, Document, DocumentLimits, Rejection, ShadowKey, Timestamp},
-    wire::{self, ClientToken, Dialect, Parsed, Refused},
+    wire::{self, ClientToken, Dialect, Parsed, Payload, Refused},
 };
 
 /// A request on its way.
@@ -42,6 +42,8 @@ pub(super) struct Request {
     pub response: Option<ResponseTopic>,
     /// Counts the request until it is decided.
     pub admitted: Option<Admitted>,
+    /// Whether nobody else hears of it: a dry run.
+    pub private: bool,
 }
 
 /// The session that asked.
@@ -64,18 +66,36 @@ pub(super) struct ResponseTopic {
 impl Request {
     /// A request that nobody waits for, its payload not yet read.
     pub(super) fn new(events: Arc<Events>, key: ShadowKey, operation: Operation, dialect: Dialect) -> Self {
-        Self { events, from: None, key, operation, dialect, client_token: None, response: None, admitted: None }
+        Self {
+            events,
+            from: None,
+            key,
+            operation,
+            dialect,
+            client_token: None,
+            response: None,
+            admitted: None,
+            private: false,
+        }
     }
 
-    /// Reads the payload. `None`: a get, which is no command.
+    /// Reads the payload, and the fields that came beside it as user properties. `None`: a get, which is no command.
     ///
     /// # Errors
     ///
     /// The rejection of a payload that cannot be understood.
-    pub(super) fn parse(&mut self, payload: &[u8], limits: &DocumentLimits) -> Result<Option<Command>, Rejection> {
+    pub(super) fn parse(
+        &mut self,
+        payload: &[u8],
+        properties: Option<&Properties>,
+        limits: &DocumentLimits,
+    ) -> Result<Option<Command>, Rejection> {
+        let payload = Payload { bytes: payload, user: properties.map_or(&[], |properties| &properties.user) };
         match self.operation {
             Operation::Update => {
-                self.take(wire::parse_update(payload, self.dialect, limits)).map(|body| Some(Command::Update(body)))
+                let update = self.take(wire::parse_update(payload, self.dialect, limits))?;
+                self.private = update.dry_run;
+                Ok(Some(Command::Update(update)))
             }
             Operation::Get => self.take(wire::parse_get(payload, self.dialect)).map(|()| None),
             Operation::Delete => {
@@ -100,7 +120,11 @@ impl Request {
     /// Refuses the request.
     pub(super) fn reject(self, rejection: &Rejection, now: Timestamp) {
         let payload = |dialect| shapes::rejected(dialect, rejection, &self.key, now, self.client_token.as_ref());
-        self.events.reply(&self.key, self.operation.rejected(), self.session_id(), payload);
+        let (event, to) = (self.operation.rejected(), self.session_id());
+        match self.private {
+            true => self.events.reply_privately(&self.key, event, to, payload),
+            false => self.events.reply(&self.key, event, to, payload),
+        }
         let payload = self.response.as_ref().map(|_| payload(self.dialect));
         let verdict = verdict(rejection, &self.key);
         self.answer(payload, verdict);

@@ -3,12 +3,14 @@
 //! Every event is told under both prefixes of its shadow, each in its own shape. This file only chooses: the shapes
 //! themselves are [`crate::wire`]'s, who hears them is [`super::events`]'.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::{
     auth::Projection,
     mqtt::shadow_topic::Event,
-    shadow::{Change, Command, Document, Rejection, ShadowKey, Timestamp, Update},
+    shadow::{Change, Command, Document, FirstOutcome, Manner, Rejection, ShadowKey, Timestamp, Update},
     store::Applied,
     wire::{self, ClientToken, Dialect, aws},
 };
@@ -41,13 +43,30 @@ pub(super) fn documents(dialect: Dialect, before: &Document, after: &Document, t
 pub(super) fn accepted(dialect: Dialect, command: &Command, applied: &Applied, token: Option<&ClientToken>) -> Bytes {
     match (command, dialect) {
         (Command::Update(update), Dialect::Native) => {
-            wire::update_accepted(update, applied.seq.is_some(), &applied.after, Projection::ALL, token)
+            let accepted = wire::Accepted {
+                update,
+                changed: applied.is_changed(),
+                document: &applied.after,
+                rebased_from: applied.rebased_from,
+                manner: applied.manner,
+            };
+            wire::update_outcome(&accepted, Projection::ALL, token)
         }
         (Command::Update(update), Dialect::Aws) => {
-            aws::update_accepted(update, &applied.after, Projection::STATE, token)
+            aws::update_accepted(update, &told(applied), Projection::STATE, token)
         }
-        // One shape for both.
-        (Command::Delete(_), _) => wire::delete_accepted(&applied.after, token),
+        (Command::Delete(_), Dialect::Native) => wire::delete_outcome(&applied.after, applied.manner, token),
+        (Command::Delete(_), Dialect::Aws) => wire::delete_accepted(&told(applied), token),
+    }
+}
+
+/// The document as `accepted` over AWS tells of it, which for a replay is at the version that was told first.
+fn told(applied: &Applied) -> Cow<'_, Document> {
+    match applied.manner {
+        Manner::Again(FirstOutcome { version, timestamp, .. }) => {
+            Cow::Owned(Document { version, timestamp, ..Document::clone(&applied.after) })
+        }
+        Manner::Done | Manner::DryRun => Cow::Borrowed(&applied.after),
     }
 }
 

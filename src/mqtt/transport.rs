@@ -86,14 +86,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         .await
     }
 
-    /// Sends all output and then the end of the stream.
+    /// Sends all output and then the end of the stream, and waits for the peer's end of it.
+    ///
+    /// What the peer still sends is read and dropped: closing a socket with unread input resets the connection, and the
+    /// peer might never see what was sent last.
     ///
     /// # Errors
     ///
     /// Those of the stream.
     pub(super) async fn finish(&mut self) -> io::Result<()> {
         self.flush().await?;
-        poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context)).await
+        poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context)).await?;
+        for _ in 0..LAST_READS_MAX {
+            if self.turn(true).await? == Turn::End {
+                break;
+            }
+            self.input.clear();
+        }
+        Ok(())
     }
 
     fn poll_turn(&mut self, context: &mut Context<'_>, may_read: bool) -> Poll<io::Result<Turn>> {
@@ -156,14 +166,67 @@ thread_local! {
 
 const SCRATCH_BYTES: usize = 64 * 1024;
 const OUTPUT_KEPT_BYTES: usize = 512;
+const LAST_READS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![expect(clippy::unwrap_used, reason = "a test")]
 
     use tokio::io::AsyncReadExt;
 
     use super::*;
+
+    /// A stream that passes on what it took only when it is flushed, and for that wants to be asked twice.
+    #[derive(Default)]
+    struct Holding {
+        held: Vec<u8>,
+        passed_on: Vec<u8>,
+        asked: bool,
+        ended: bool,
+    }
+
+    impl AsyncWrite for Holding {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.held.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.asked = !self.asked;
+            if self.asked {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let held = std::mem::take(&mut self.held);
+            self.passed_on.extend(held);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.ended = true;
+            self.poll_flush(context)
+        }
+    }
+
+    impl AsyncRead for Holding {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            // The peer ends its side when this one has.
+            if self.ended { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_stream_holds_back_is_flushed() {
+        let mut transport = Transport::new(Holding::default());
+        for round in 1..=3 {
+            transport.output().extend_from_slice(b"packet");
+            assert_eq!(transport.turn(true).await.unwrap(), Turn::Flushed);
+            assert_eq!((transport.unsent(), transport.stream.passed_on.len()), (0, 6 * round));
+        }
+        transport.output().extend_from_slice(b"last");
+        transport.finish().await.unwrap();
+        assert!(transport.stream.passed_on.ends_with(b"packetlast"));
+    }
 
     /// A peer that always left something unsent made the output grow by all that was sent to it.
     #[tokio::test]

@@ -24,6 +24,9 @@ const STEPS_MAX: u64 = 1000;
 /// Most versions that are walked back while the announcer waits: some tens of microseconds.
 const STEPS_AT_ONCE: u64 = 8;
 
+/// Fewest versions that are left to the thread.
+const STEPS_LATER: u64 = STEPS_AT_ONCE + 1;
+
 /// Refusals that may wait for the thread.
 const WAITING_MAX: usize = 256;
 
@@ -63,7 +66,7 @@ impl<'s> Hindsight<'s> {
         match refused.collide() {
             0 => {}
             1..=STEPS_AT_ONCE => refused.walk(self.past),
-            ..=STEPS_MAX => {
+            STEPS_LATER..=STEPS_MAX => {
                 if let Some(long) = &self.long {
                     match long.try_send(refused) {
                         Ok(()) => return,

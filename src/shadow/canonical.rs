@@ -5,13 +5,18 @@
 //! order of their UTF-16 code units. All other numbers go through `serde_json_canonicalizer`, which is also the oracle
 //! of the tests: it parses every key again, and took 22 µs for a state of 500 bytes where this takes 2.6 µs.
 
-use serde_json::{Number, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::shadow::tree::{Members, Node};
 
 /// Appends the canonical form of an object.
 pub(crate) fn write_members(out: &mut Vec<u8>, members: &Members) {
     write_object(out, members.iter().map(|(key, node)| (&**key, node)), write_node);
+}
+
+/// Appends the canonical form of an object without stamps.
+pub(crate) fn write_object_value(out: &mut Vec<u8>, members: &Map<String, Value>) {
+    write_object(out, members.iter().map(|(key, member)| (key.as_str(), member)), write_value);
 }
 
 /// Appends the canonical form of a value.
@@ -23,9 +28,7 @@ pub(crate) fn write_value(out: &mut Vec<u8>, value: &Value) {
         Value::Number(number) => write_number(out, number),
         Value::String(text) => write_string(out, text),
         Value::Array(elements) => write_array(out, elements),
-        Value::Object(members) => {
-            write_object(out, members.iter().map(|(key, member)| (key.as_str(), member)), write_value);
-        }
+        Value::Object(members) => write_object_value(out, members),
     }
 }
 

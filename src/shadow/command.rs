@@ -6,6 +6,7 @@ use crate::shadow::{
     change::{Change, Effect},
     document::Version,
     etag::Etag,
+    idempotency::Keyed,
     pointer::{Pointer, SectionName},
 };
 
@@ -35,6 +36,10 @@ pub struct Update {
     pub replace: bool,
     /// Takes a version even when no value changes, and moves the time of leaves that are sent again: the AWS dialect.
     pub touches: bool,
+    /// Tell what would become of it, and do nothing.
+    pub dry_run: bool,
+    /// Under which key it may be sent again; [`Keyed::update`] and [`Keyed::delete`] make one.
+    pub keyed: Option<Keyed>,
 }
 
 impl Update {
@@ -69,6 +74,8 @@ impl Update {
 pub struct Delete {
     /// What must hold.
     pub preconditions: Preconditions,
+    /// Under which key it may be sent again; [`Keyed::update`] and [`Keyed::delete`] make one.
+    pub keyed: Option<Keyed>,
 }
 
 /// What an update does to one section.

@@ -10,6 +10,7 @@ use crate::shadow::{
     collisions,
     command::{Command, Delete, Update},
     document::{Document, DocumentLimits, Stamp, Timestamp, Version},
+    idempotency::FirstOutcome,
     merge,
     pointer::SectionName,
     rejection::Rejection,
@@ -28,6 +29,17 @@ pub enum Decision {
     },
     /// Accepted, and nothing changes.
     Unchanged,
+}
+
+/// How an accepted command came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// It was done.
+    Done,
+    /// It was only asked what would become of it.
+    DryRun,
+    /// It had been done before, and was told this.
+    Again(FirstOutcome),
 }
 
 /// Decides `command` of principal `by` at `now` against `current` ([`Document::absent`] if there never was one).

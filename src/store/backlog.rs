@@ -76,6 +76,13 @@ impl Backlog {
         }
     }
 
+    /// Takes out the document of `key`, which is carried out of turn.
+    pub(super) fn remove(&mut self, key: &ShadowKey) {
+        if self.dirty.remove(key).is_some() && self.cursor.as_ref().is_none_or(|cursor| key > cursor) {
+            self.ahead -= 1;
+        }
+    }
+
     /// How many documents a commit has to carry that moves the head by `entries` and `bytes` to where `progress` has
     /// it.
     pub(super) fn due(&self, progress: &Progress, entries: u64, bytes: u64) -> usize {

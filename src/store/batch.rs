@@ -10,7 +10,10 @@ use std::{
 };
 
 use crate::{
-    shadow::{self, Change, Command, Decision, Document, DocumentLimits, Rejection, ShadowKey, Timestamp, Version},
+    shadow::{
+        self, Change, Command, Decision, Document, DocumentLimits, FirstOutcome, Keyed, Manner, Rejection, Remembered,
+        RememberedKey, ShadowKey, Timestamp, Version,
+    },
     store::{
         backlog::Backlog,
         entry::{NewEntry, Seq},
@@ -18,6 +21,7 @@ use crate::{
         names::NameCounts,
         reader::Shared,
         record::Held,
+        remembered::EntryKey,
         schema::Mark,
     },
 };
@@ -61,6 +65,10 @@ pub struct Applied {
     pub after: Arc<Document>,
     /// What makes `after` of `before`.
     pub changes: Vec<Change>,
+    /// The earlier version that it was accepted under.
+    pub rebased_from: Option<Version>,
+    /// Whether it was done.
+    pub manner: Manner,
 }
 
 /// What deciding needs beyond the batch itself.
@@ -81,6 +89,8 @@ pub(super) struct Work {
     pub(super) is_new: bool,
     /// A command of the batch changed it.
     pub(super) changed: bool,
+    /// Its record has to be in the same commit: it holds what no entry tells.
+    pub(super) carry: bool,
 }
 
 /// A batch being decided.
@@ -113,25 +123,63 @@ impl<C> Batch<C> {
         self.outcomes.push(Outcome { job, result, against });
     }
 
+    /// Whether there is anything to be made durable.
+    pub(super) fn needs_commit(&self) -> bool {
+        !self.entries.is_empty() || self.works.values().any(|work| work.carry)
+    }
+
     fn result(&mut self, job: &Job<C>, bench: &mut Bench<'_>) -> Result<Applied, Rejection> {
         let work = match self.works.entry(job.key.clone()) {
             hash_map::Entry::Occupied(work) => work.into_mut(),
             hash_map::Entry::Vacant(vacant) => vacant.insert(work(&job.key, bench.shared).map_err(internal)?),
         };
         let before = Arc::clone(&work.held.document);
-        let (document, changes) = match shadow::decide(&before, &job.command, &job.by, bench.now, bench.limits)? {
-            Decision::Unchanged => {
-                return Ok(Applied { seq: None, after: Arc::clone(&before), before, changes: Vec::new() });
-            }
-            Decision::Changed { document, changes } => (document, changes),
-        };
-        if before.version == Version(0)
-            && !bench.names.admit(&job.key, bench.shared, bench.backlog).map_err(internal)?
+        if let Some(keyed) = job.command.keyed()
+            && let Some(first) = work.held.remembered.find(&job.by, &keyed.key, bench.now)
         {
-            let quota = format!("device '{}' has as many named shadows as it may have", job.key.device.as_str());
-            return Err(Rejection::TooManyRequests { quota, retry_after_ms: NAMES_RETRY_MS });
+            // Before the preconditions: its own write may have made its version stale.
+            let same = first.digest == keyed.digest;
+            return if same { Ok(Applied::again(before, *first)) } else { Err(Rejection::IdempotencyKeyReused) };
         }
+        let decision = shadow::decide(&before, &job.command, &job.by, bench.now, bench.limits)?;
+        let rebased_from = job.command.rebased_from(&before);
+        let (after, changes) = match decision {
+            Decision::Unchanged => (None, Vec::new()),
+            Decision::Changed { document, changes } => (Some(Arc::new(document)), changes),
+        };
+        let applied = Applied {
+            seq: None,
+            after: Arc::clone(after.as_ref().unwrap_or(&before)),
+            before,
+            changes,
+            rebased_from,
+            manner: if job.command.is_dry_run() { Manner::DryRun } else { Manner::Done },
+        };
+        let remembered = job.command.keyed().map(|keyed| applied.remember(&work.held, &job.by, keyed, bench.now));
+        let remembered = remembered.transpose()?;
+        admit_name(job, &applied, bench)?;
+        if applied.manner == Manner::DryRun {
+            return Ok(applied);
+        }
+        if let Some(remembered) = remembered {
+            work.held.remembered = remembered;
+            // A no-op makes no entry that could tell of it.
+            work.carry |= after.is_none();
+            work.changed |= after.is_none();
+        }
+        match after {
+            None => Ok(applied),
+            Some(_) => Ok(self.append(job, applied)),
+        }
+    }
+
+    /// Adds the entry of a change to the journal.
+    fn append(&mut self, job: &Job<C>, applied: Applied) -> Applied {
+        let Some(work) = self.works.get_mut(&job.key) else { return applied };
         let seq = Seq(self.head.seq.0 + 1);
+        let rebased_from = applied.rebased_from;
+        let remembered = job.command.keyed().map(|keyed| EntryKey { keyed: keyed.clone(), rebased_from });
+        let document = &applied.after;
         let entry = NewEntry {
             seq,
             key: &job.key,
@@ -141,17 +189,69 @@ impl<C> Batch<C> {
             timestamp: document.timestamp,
             principal: &job.by,
             client: &job.client,
-            changes: &changes,
+            changes: &applied.changes,
             previous: work.held.last_entry,
+            remembered: remembered.as_ref(),
         };
         let sealed = entry.encode();
         self.head = self.head.next(sealed.len());
         self.entries.push((seq, sealed));
-        let after = Arc::new(document);
-        work.held = Held { document: Arc::clone(&after), last_entry: seq };
+        work.held.document = Arc::clone(&applied.after);
+        work.held.last_entry = seq;
         work.changed = true;
-        Ok(Applied { seq: Some(seq), before, after, changes })
+        Applied { seq: Some(seq), ..applied }
     }
+}
+
+impl Applied {
+    /// What the same request was told before.
+    fn again(current: Arc<Document>, first: FirstOutcome) -> Self {
+        Self {
+            seq: None,
+            after: Arc::clone(&current),
+            before: current,
+            changes: Vec::new(),
+            rebased_from: first.rebased_from,
+            manner: Manner::Again(first),
+        }
+    }
+
+    /// What the shadow, which is `held`, remembers with this outcome of what `by` asked.
+    fn remember(&self, held: &Held, by: &Arc<str>, keyed: &Keyed, now: Timestamp) -> Result<Remembered, Rejection> {
+        let Document { version, timestamp, etag, .. } = *self.after;
+        let changed = self.is_changed();
+        let Keyed { key, digest } = keyed.clone();
+        let first = FirstOutcome { digest, version, timestamp, etag, changed, rebased_from: self.rebased_from };
+        held.remembered.with(RememberedKey { by: Arc::clone(by), key, decided: now, first })
+    }
+
+    /// Whether a version was made, or would be.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.after.version != self.before.version
+    }
+
+    /// Whether only who asked is told.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.manner != Manner::Done
+    }
+}
+
+/// Counts the name of a shadow that is to come into being.
+fn admit_name<C>(job: &Job<C>, applied: &Applied, bench: &mut Bench<'_>) -> Result<(), Rejection> {
+    if applied.before.version > Version(0) {
+        return Ok(());
+    }
+    let admitted = match applied.manner {
+        Manner::DryRun => bench.names.would_admit(&job.key, bench.shared, bench.backlog),
+        Manner::Done | Manner::Again(_) => bench.names.admit(&job.key, bench.shared, bench.backlog),
+    };
+    if admitted.map_err(internal)? {
+        return Ok(());
+    }
+    let quota = format!("device '{}' has as many named shadows as it may have", job.key.device.as_str());
+    Err(Rejection::TooManyRequests { quota, retry_after_ms: NAMES_RETRY_MS })
 }
 
 /// Waiting does not make room among a device's names, so a client should not hurry.
@@ -162,7 +262,7 @@ fn work(key: &ShadowKey, shared: &Shared) -> Result<Work, StoreError> {
         Ok(held) => (held, true),
         Err(_) => (shared.load(key)?, false),
     };
-    Ok(Work { is_new: held.last_entry == Seq(0), held, was_cached, changed: false })
+    Ok(Work { is_new: held.last_entry == Seq(0), held, was_cached, changed: false, carry: false })
 }
 
 /// A shadow whose record cannot be read is out of service; the others are not.

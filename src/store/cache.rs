@@ -126,7 +126,7 @@ impl DocumentCache {
     }
 
     fn put(&self, shard: &mut Shard, key: &ShadowKey, held: Held, pinned: bool) {
-        let bytes = approximate_bytes(&held.document);
+        let bytes = approximate_bytes(&held.document) + 160 * held.remembered.keys().len();
         let slot = Slot { held, bytes, pinned, used: AtomicBool::new(false) };
         let former = shard.slots.insert(key.clone(), slot);
         if former.is_none() {
@@ -195,7 +195,7 @@ mod tests {
 
     /// A document whose last entry is `seq`.
     fn held(seq: u64) -> Held {
-        Held { document: Arc::new(Document::absent()), last_entry: Seq(seq) }
+        Held { document: Arc::new(Document::absent()), last_entry: Seq(seq), remembered: Default::default() }
     }
 
     /// What happens between a reader's look into the cache and its return from the disk.

@@ -1,6 +1,6 @@
 //! One commit of the writer: what goes to the disk together, and what readers see once it is there.
 //!
-//! In the transaction: the new entries, the documents carried, the entries retention removes, the progress record.
+//! In the transaction: the new entries, the documents carried (those whose record must not wait among them), the entries retention removes, the progress record.
 //! After it: new documents into the cache, pinned if they are not carried yet; then the new head, so that whoever sees
 //! an entry finds its document. When to commit, and what is told, is `writer`'s.
 
@@ -23,14 +23,19 @@ impl<C> Writer<C> {
     pub(super) fn commit_batch(&mut self, batch: &Batch<C>, works: HashMap<ShadowKey, Work>) -> Result<(), Rejection> {
         let mut progress = self.progress;
         progress.head = batch.head;
+        let mut out_of_turn = Vec::new();
         for (key, work) in &works {
-            if work.changed {
+            if work.carry {
+                self.backlog.remove(key);
+                out_of_turn.push((key.clone(), work.held.clone()));
+            } else if work.changed {
                 self.backlog.insert(key.clone(), work.held.clone());
             }
         }
         let bytes = batch.head.bytes - self.progress.head.bytes;
         let due = self.backlog.due(&progress, batch.entries.len() as u64, bytes);
-        let carried = self.backlog.take(due, &mut progress);
+        let mut carried = self.backlog.take(due, &mut progress);
+        carried.append(&mut out_of_turn);
         self.commit(progress, &batch.entries, &carried)?;
         self.publish(works, &carried);
         Ok(())

@@ -8,12 +8,13 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     shadow::{
-        Change, Effect, Etag, ShadowKey, Timestamp, Version,
+        Change, Effect, Etag, FirstOutcome, Keyed, Rejection, Remembered, RememberedKey, ShadowKey, Timestamp, Version,
         change::Replaced,
         name::{DeviceId, ShadowName},
     },
     store::{
         codec::{DecodeError, Decoder, put_len, put_pointer, put_str, put_u64, put_value},
+        remembered::{self, EntryKey},
         seal,
     },
 };
@@ -62,6 +63,8 @@ pub struct Entry {
     pub changes: Vec<Change>,
     /// The entry before it of the same shadow; 0: this is its first.
     pub previous: Seq,
+    /// The key it was asked for under.
+    pub(super) remembered: Option<EntryKey>,
 }
 
 /// An entry about to be written: like [`Entry`], borrowed from the decision.
@@ -76,6 +79,7 @@ pub(super) struct NewEntry<'a> {
     pub(super) client: &'a str,
     pub(super) changes: &'a [Change],
     pub(super) previous: Seq,
+    pub(super) remembered: Option<&'a EntryKey>,
 }
 
 impl NewEntry<'_> {
@@ -98,6 +102,9 @@ impl NewEntry<'_> {
         put_u64(&mut out, self.previous.0);
         put_len(&mut out, self.changes.len());
         self.changes.iter().for_each(|change| put_change(&mut out, change));
+        if let Some(key) = self.remembered {
+            remembered::put_key(&mut out, key);
+        }
         seal::finish(&mut out, JOURNAL, &self.seq.0.to_le_bytes());
         out
     }
@@ -117,7 +124,7 @@ impl Entry {
             0 => None,
             _ => Some(ShadowName::new(payload.str()?).map_err(|_| DecodeError::Invalid("a shadow name"))?),
         };
-        let entry = Self {
+        let mut entry = Self {
             seq,
             key: ShadowKey { device, name },
             deleted: flags & DELETED != 0,
@@ -128,9 +135,25 @@ impl Entry {
             client: payload.str()?.into(),
             previous: Seq(payload.u64()?),
             changes: (0..payload.count()?).map(|_| change(&mut payload)).collect::<Result<_, _>>()?,
+            remembered: None,
         };
-        seal::no_extensions(payload)?;
+        seal::extensions(payload, |tag, mut extension| match tag {
+            remembered::TAG => {
+                entry.remembered = Some(remembered::key(&mut extension)?);
+                extension.finish().map(|()| true)
+            }
+            _ => Ok(false),
+        })?;
         Ok(entry)
+    }
+
+    /// What the shadow, which remembers `former`, remembers once this entry is in.
+    pub(super) fn remember(&self, former: &Remembered) -> Result<Remembered, Rejection> {
+        let Some(EntryKey { keyed, rebased_from }) = self.remembered.clone() else { return Ok(former.clone()) };
+        let Keyed { key, digest } = keyed;
+        let Self { version, timestamp, etag, .. } = *self;
+        let first = FirstOutcome { digest, version, timestamp, etag, changed: true, rebased_from };
+        former.with(RememberedKey { by: Arc::clone(&self.principal), key, decided: timestamp, first })
     }
 
     /// When the entry with this sealed value was decided.

@@ -26,6 +26,7 @@ mod options;
 mod reader;
 mod record;
 mod recovery;
+mod remembered;
 mod retention;
 mod schema;
 mod seal;

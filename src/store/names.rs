@@ -49,6 +49,23 @@ impl NameCounts {
         Ok(admitted)
     }
 
+    /// Whether [`NameCounts::admit`] would admit it.
+    pub(super) fn would_admit(
+        &mut self,
+        key: &ShadowKey,
+        shared: &Shared,
+        backlog: &Backlog,
+    ) -> Result<bool, StoreError> {
+        let admitted = self.admit(key, shared, backlog)?;
+        if let Some(count) = self.known.get_mut(&key.device)
+            && admitted
+            && key.name.is_some()
+        {
+            *count -= 1;
+        }
+        Ok(admitted)
+    }
+
     fn count(&self, device: &DeviceId, shared: &Shared, backlog: &Backlog) -> Result<usize, StoreError> {
         let mut names = shared.stored_names(device, self.names_max)?;
         let first = ShadowKey::classic(device.clone());

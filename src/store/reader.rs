@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use redb::{ReadTransaction, ReadableTable};
 
 use crate::{
-    shadow::{Document, ShadowKey, ShadowName, Version, name::DeviceId},
+    shadow::{Document, Remembered, ShadowKey, ShadowName, Version, name::DeviceId},
     store::{
         cache::DocumentCache,
         database::{Database, Failure},
@@ -151,7 +151,11 @@ impl Shared {
         self.database.read(|transaction| {
             let table = transaction.open_table(STATE_TABLE)?;
             match table.get(stored.as_slice())? {
-                None => Ok(Held { document: Arc::clone(&self.absent), last_entry: Seq(0) }),
+                None => Ok(Held {
+                    document: Arc::clone(&self.absent),
+                    last_entry: Seq(0),
+                    remembered: Remembered::default(),
+                }),
                 Some(value) => {
                     Ok(record::decode(&stored, value.value())
                         .map_err(|error| StoreError::record(STATE, key, &error))?)

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     shadow::{
-        Document, Etag, Section, Stamp, Timestamp, Version,
+        Document, Etag, Remembered, Section, Stamp, Timestamp, Version,
         document::Tombstone,
         pointer::SectionName,
         tree::{Leaf, Members, Node},
@@ -16,7 +16,7 @@ use crate::{
     store::{
         codec::{DecodeError, Decoder, put_len, put_pointer, put_str, put_u64, put_value},
         entry::Seq,
-        seal,
+        remembered, seal,
     },
 };
 
@@ -31,13 +31,15 @@ const OBJECT: u8 = 1;
 /// Levels of objects a record may hold; far above what a document may have.
 const DEPTH_MAX: usize = 128;
 
-/// A document and the journal entry that made it.
+/// A document, the journal entry that made it, and the requests that its shadow remembers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Held {
     /// The document; [`Document::absent`] if there never was one.
     pub document: Arc<Document>,
     /// The entry; 0 if there never was one.
     pub last_entry: Seq,
+    /// The accepted requests that may be sent again.
+    pub remembered: Remembered,
 }
 
 /// Writes records, reusing its buffers.
@@ -83,6 +85,7 @@ impl RecordEncoder {
         put_u64(out, document.floor.0);
         self.stamps.put(out);
         out.extend_from_slice(&self.body);
+        remembered::put_all(out, &held.remembered);
         seal::finish(out, STATE, key);
         out
     }
@@ -164,8 +167,15 @@ pub(super) fn decode(key: &[u8], sealed: &[u8]) -> Result<Held, DecodeError> {
         tags: section(&mut payload, &stamps)?,
         tombstones: Arc::new(tombstones(&mut payload, &stamps)?),
     };
-    seal::no_extensions(payload)?;
-    Ok(Held { document: Arc::new(document), last_entry })
+    let mut remembered = Remembered::default();
+    seal::extensions(payload, |tag, mut extension| match tag {
+        remembered::TAG => {
+            remembered = remembered::all(&mut extension)?;
+            extension.finish().map(|()| true)
+        }
+        _ => Ok(false),
+    })?;
+    Ok(Held { document: Arc::new(document), last_entry, remembered })
 }
 
 /// Whether the record under `key` is a deleted shadow's.

@@ -8,7 +8,7 @@
 //! says so instead of guessing. New fields do not raise the format: a payload ends in *extensions*, each a tag, a
 //! length and its bytes, and an older record simply has fewer of them.
 
-use crate::store::codec::{DecodeError, Decoder};
+use crate::store::codec::{DecodeError, Decoder, put_len, put_u64};
 
 /// The format this program writes, and the highest it reads.
 pub(super) const FORMAT: u8 = 1;
@@ -40,14 +40,38 @@ pub(super) fn open<'a>(sealed: &'a [u8], table: &str, key: &[u8]) -> Result<Deco
     Ok(Decoder::new(payload))
 }
 
-/// Reads the extensions at the end of a payload. None is known yet, so one that is there comes from a newer program.
-pub(super) fn no_extensions(mut payload: Decoder<'_>) -> Result<(), DecodeError> {
-    if payload.is_empty() {
-        return Ok(());
+/// Appends an extension whose bytes `write` appends.
+pub(super) fn put_extension(out: &mut Vec<u8>, tag: u64, write: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = Vec::new();
+    write(&mut bytes);
+    put_u64(out, tag);
+    put_len(out, bytes.len());
+    out.extend_from_slice(&bytes);
+}
+
+/// Reads the extensions at the end of a payload; `read` is given each with its tag and tells whether it knows it. One
+/// that it does not know comes from a newer program.
+pub(super) fn extensions<'a>(
+    mut payload: Decoder<'a>,
+    mut read: impl FnMut(u64, Decoder<'a>) -> Result<bool, DecodeError>,
+) -> Result<(), DecodeError> {
+    while !payload.is_empty() {
+        let tag = payload.u64()?;
+        let length = payload.count()?;
+        if !read(tag, Decoder::new(payload.bytes(length)?))? {
+            let found = u32::try_from(tag).unwrap_or(u32::MAX);
+            return Err(DecodeError::Format {
+                found: u32::from(FORMAT).saturating_add(found),
+                supported: FORMAT.into(),
+            });
+        }
     }
-    let tag = payload.u64()?;
-    let found = u32::try_from(tag).unwrap_or(u32::MAX);
-    Err(DecodeError::Format { found: u32::from(FORMAT).saturating_add(found), supported: FORMAT.into() })
+    Ok(())
+}
+
+/// Reads the extensions of a payload that has none so far.
+pub(super) fn no_extensions(payload: Decoder<'_>) -> Result<(), DecodeError> {
+    extensions(payload, |_, _| Ok(false))
 }
 
 fn checksum(table: &str, key: &[u8], body: &[u8]) -> u32 {

@@ -164,7 +164,7 @@ impl<C> Writer<C> {
 
     /// Commits `batch` if it changes anything, publishes it, tells it.
     fn conclude(&mut self, mut batch: Batch<C>) {
-        if !batch.entries.is_empty() {
+        if batch.needs_commit() {
             let works = std::mem::take(&mut batch.works);
             if let Err(rejection) = self.commit_batch(&batch, works) {
                 for outcome in &mut batch.outcomes {

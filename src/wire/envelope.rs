@@ -10,11 +10,26 @@ use serde_json::Value;
 use crate::{
     auth::Projection,
     shadow::{
-        Document, Rejection, SectionPatch, ShadowKey, Timestamp, Update,
+        Document, FirstOutcome, Manner, Rejection, SectionPatch, ShadowKey, Timestamp, Update, Version,
         tree::{Members, Node},
     },
     wire::{client_token::ClientToken, metadata::Metadata, refusal, write::Object},
 };
+
+/// An accepted update, to be told to who asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepted<'a> {
+    /// What was sent.
+    pub update: &'a Update,
+    /// Whether a version was made.
+    pub changed: bool,
+    /// The shadow after it; for a replay, the shadow now.
+    pub document: &'a Document,
+    /// The earlier version it was accepted under.
+    pub rebased_from: Option<Version>,
+    /// Whether it was done now, before, or not at all.
+    pub manner: Manner,
+}
 
 /// `update/accepted`: what was sent, and the metadata of its leaves as they are in `document`, the shadow after it.
 #[must_use]
@@ -25,20 +40,54 @@ pub fn update_accepted(
     projection: Projection,
     token: Option<&ClientToken>,
 ) -> Bytes {
+    let accepted = Accepted { update, changed, document, rebased_from: None, manner: Manner::Done };
+    update_outcome(&accepted, projection, token)
+}
+
+/// `update/accepted` with whatever there is to tell of it.
+///
+/// A replay tells again what was told first. The metadata is that of the leaves that have not changed since; of the
+/// others it is not known any more.
+#[must_use]
+pub fn update_outcome(accepted: &Accepted<'_>, projection: Projection, token: Option<&ClientToken>) -> Bytes {
+    let Accepted { update, document, .. } = *accepted;
+    let (told, until) = match accepted.manner {
+        Manner::Again(first) => (first, first.version),
+        Manner::Done | Manner::DryRun => (accepted.first(), Version(u64::MAX)),
+    };
     message(|envelope| {
         sent(envelope, update, projection);
-        let (mut all, mut metadata) = (envelope.object("metadata"), Metadata::default());
+        let (mut all, mut metadata) = (envelope.object("metadata"), Metadata::until(until));
         for (name, patch) in projection.patches(update) {
             let SectionPatch::Merge(patch) = patch else { continue };
             let members = &document.section(name).members;
             all.member_if(name.as_str(), |out| metadata.sent(out, patch, members));
         }
         all.close();
-        version_and_time(envelope, document);
-        envelope.text("etag", &document.etag.to_string());
-        envelope.member("changed", &changed);
+        envelope.member("version", &told.version.0);
+        envelope.member("timestamp", &told.timestamp.0);
+        envelope.text("etag", &told.etag.to_string());
+        envelope.member("changed", &told.changed);
+        if let Some(version) = told.rebased_from {
+            envelope.member("rebasedFrom", &version.0);
+        }
+        if matches!(accepted.manner, Manner::Again(_)) {
+            envelope.member("replayed", &true);
+        }
+        if update.dry_run {
+            envelope.member("dryRun", &true);
+            side(envelope.object("document"), document, projection);
+        }
         echo(envelope, token);
     })
+}
+
+impl Accepted<'_> {
+    fn first(&self) -> FirstOutcome {
+        let Document { version, timestamp, etag, .. } = *self.document;
+        let (changed, rebased_from) = (self.changed, self.rebased_from);
+        FirstOutcome { digest: Default::default(), version, timestamp, etag, changed, rebased_from }
+    }
 }
 
 /// `update/delta`: what `desired` has and `reported` lacks; `None` if there is nothing, or nothing the reader may see.
@@ -91,8 +140,21 @@ pub fn get_accepted(document: &Document, projection: Projection, token: Option<&
 /// `delete/accepted`; `document` is the tombstone.
 #[must_use]
 pub fn delete_accepted(document: &Document, token: Option<&ClientToken>) -> Bytes {
+    delete_outcome(document, Manner::Done, token)
+}
+
+/// `delete/accepted`, again if it is a replay.
+#[must_use]
+pub fn delete_outcome(document: &Document, manner: Manner, token: Option<&ClientToken>) -> Bytes {
     message(|envelope| {
-        version_and_time(envelope, document);
+        match manner {
+            Manner::Again(first) => {
+                envelope.member("version", &first.version.0);
+                envelope.member("timestamp", &first.timestamp.0);
+                envelope.member("replayed", &true);
+            }
+            Manner::Done | Manner::DryRun => version_and_time(envelope, document),
+        }
         echo(envelope, token);
     })
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     shadow::{
-        OnConflict, Preconditions, Rejection, SectionPatch, Version,
+        IdempotencyKey, OnConflict, Preconditions, Rejection, SectionPatch, Version,
         command::{EtagCondition, Expectation, Expected},
         pointer::NotAPointer,
     },
@@ -131,18 +131,25 @@ fn expectation(entry: &Value) -> Result<Expectation, String> {
 }
 
 /// An integer from 0 on; `7.0` is one.
-fn version(value: &Value) -> Option<Version> {
+pub(super) fn version(value: &Value) -> Option<Version> {
     let whole = |double: &f64| (0.0..=9_007_199_254_740_992.0).contains(double) && double.fract() == 0.0;
     value.as_u64().or_else(|| value.as_f64().filter(whole).map(|double| double as u64)).map(Version)
 }
 
-/// `replace`.
-pub(super) fn replace(members: &Map<String, Value>) -> Result<bool, Rejection> {
-    match members.get("replace") {
+/// `replace` or `dryRun`.
+pub(super) fn flag(members: &Map<String, Value>, field: &str) -> Result<bool, Rejection> {
+    match members.get(field) {
         None => Ok(false),
-        Some(Value::Bool(replace)) => Ok(*replace),
-        Some(_) => Err(invalid("replace", "must be true or false")),
+        Some(Value::Bool(flag)) => Ok(*flag),
+        Some(_) => Err(invalid(field, "must be true or false")),
     }
+}
+
+/// `idempotencyKey`.
+pub(super) fn idempotency_key(members: &Map<String, Value>) -> Result<Option<IdempotencyKey>, Rejection> {
+    let Some(value) = members.get("idempotencyKey") else { return Ok(None) };
+    let key = value.as_str().and_then(IdempotencyKey::new).map(Some);
+    key.ok_or_else(|| invalid("idempotencyKey", "must be a string of 1 to 64 bytes"))
 }
 
 /// What `state` says of a section.

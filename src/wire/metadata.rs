@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     shadow::{
-        Stamp,
+        Stamp, Version,
         tree::{Members, Node},
     },
     wire::write::Object,
@@ -16,12 +16,25 @@ use crate::{
 ///
 /// Leaves that one update set share its stamp, and most leaves stand next to such a one: the last stamp is written once
 /// and then copied. Use a new one for each buffer; of that, nothing that holds a stamp is ever taken back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Metadata<'a> {
     last: Option<(&'a Arc<Stamp>, Range<usize>)>,
+    /// The newest version of which [`Metadata::sent`] tells.
+    until: Version,
+}
+
+impl Default for Metadata<'_> {
+    fn default() -> Self {
+        Self::until(Version(u64::MAX))
+    }
 }
 
 impl<'a> Metadata<'a> {
+    /// Of leaves that changed at version `until` last, or before.
+    pub(super) fn until(until: Version) -> Self {
+        Self { last: None, until }
+    }
+
     /// Writes that of an object in a section.
     pub(super) fn members(&mut self, out: &mut Vec<u8>, members: &'a Members) {
         let mut object = Object::open(out);
@@ -41,6 +54,7 @@ impl<'a> Metadata<'a> {
             object.member_if(key, |out| match (value, members.get(key.as_str())) {
                 // Nulls are gone from there.
                 (_, None) => false,
+                (_, Some(Node::Leaf(leaf))) if leaf.changed.version > self.until => false,
                 (_, Some(Node::Leaf(leaf))) => {
                     self.stamp(out, &leaf.changed);
                     true

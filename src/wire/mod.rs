@@ -11,6 +11,7 @@ mod client_token;
 mod dialect;
 mod envelope;
 mod fields;
+mod given;
 mod metadata;
 mod refusal;
 mod request;
@@ -21,5 +22,9 @@ mod write;
 
 pub use client_token::ClientToken;
 pub use dialect::Dialect;
-pub use envelope::{delete_accepted, get_accepted, rejected, update_accepted, update_delta, update_documents};
+pub use envelope::{
+    Accepted, delete_accepted, delete_outcome, get_accepted, rejected, update_accepted, update_delta, update_documents,
+    update_outcome,
+};
+pub use given::Payload;
 pub use request::{Parsed, Refused, parse_delete, parse_get, parse_update};

@@ -6,11 +6,12 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    shadow::{Delete, DocumentLimits, Rejection, SectionPatch, Update, pointer::SectionName},
+    shadow::{Delete, DocumentLimits, Keyed, Rejection, SectionPatch, Update, pointer::SectionName},
     wire::{
         client_token::ClientToken,
         dialect::Dialect,
         fields::{self, Request},
+        given::{self, Payload},
         strict::{self, Object, shown},
     },
 };
@@ -38,20 +39,26 @@ pub struct Refused {
 /// # Errors
 ///
 /// A rejection of code 400 or 415. Depth is bounded here; sizes are bounded on the document that would result.
-pub fn parse_update(payload: &[u8], dialect: Dialect, limits: &DocumentLimits) -> Result<Parsed<Update>, Refused> {
+pub fn parse_update<'a>(
+    payload: impl Into<Payload<'a>>,
+    dialect: Dialect,
+    limits: &DocumentLimits,
+) -> Result<Parsed<Update>, Refused> {
+    let payload = payload.into();
     // `state` and the section in it are two more levels than the contract counts.
-    let object = read(payload, dialect, limits.depth_max + 2);
-    parse(object, limits.depth_max, |mut members, null_in| {
+    let object = read(payload.bytes, dialect, limits.depth_max + 2);
+    parse(object, payload.user, limits.depth_max, |mut members, null_in| {
         Request::Update.check_names(dialect, &members)?;
         let preconditions = fields::preconditions(&members)?;
-        let replace = fields::replace(&members)?;
+        let (replace, dry_run) = (fields::flag(&members, "replace")?, fields::flag(&members, "dryRun")?);
+        let key = fields::idempotency_key(&members)?;
         let state = members.remove("state").ok_or(Rejection::MissingState)?;
         // Over AWS every update takes a version. PROTOCOL section 3.
         let touches = dialect == Dialect::Aws;
-        let update = Update { preconditions, replace, touches, ..patches(state, dialect)? };
+        let update = Update { preconditions, replace, dry_run, touches, ..patches(state, dialect)? };
         match null_in {
             Some(key) => Err(Rejection::InvalidNode { key }),
-            None => Ok(update),
+            None => Ok(Update { keyed: key.map(|key| Keyed::update(key, &update)), ..update }),
         }
     })
 }
@@ -61,8 +68,9 @@ pub fn parse_update(payload: &[u8], dialect: Dialect, limits: &DocumentLimits) -
 /// # Errors
 ///
 /// A rejection of code 400 or 415.
-pub fn parse_get(payload: &[u8], dialect: Dialect) -> Result<Parsed<()>, Refused> {
-    parse(read_optional(payload, dialect), LEVELS, |members, _| Request::Get.check_names(dialect, &members))
+pub fn parse_get<'a>(payload: impl Into<Payload<'a>>, dialect: Dialect) -> Result<Parsed<()>, Refused> {
+    let Payload { bytes, user } = payload.into();
+    parse(read_optional(bytes, dialect), user, LEVELS, |members, _| Request::Get.check_names(dialect, &members))
 }
 
 /// Reads the payload of a deletion, which may be empty. Over AWS all but the token is ignored.
@@ -70,13 +78,16 @@ pub fn parse_get(payload: &[u8], dialect: Dialect) -> Result<Parsed<()>, Refused
 /// # Errors
 ///
 /// A rejection of code 400 or 415.
-pub fn parse_delete(payload: &[u8], dialect: Dialect) -> Result<Parsed<Delete>, Refused> {
-    parse(read_optional(payload, dialect), LEVELS, |members, _| {
+pub fn parse_delete<'a>(payload: impl Into<Payload<'a>>, dialect: Dialect) -> Result<Parsed<Delete>, Refused> {
+    let Payload { bytes, user } = payload.into();
+    parse(read_optional(bytes, dialect), user, LEVELS, |members, _| {
         Request::Delete.check_names(dialect, &members)?;
-        match dialect {
-            Dialect::Native => Ok(Delete { preconditions: fields::preconditions(&members)? }),
-            Dialect::Aws => Ok(Delete::default()),
+        if dialect == Dialect::Aws {
+            return Ok(Delete::default());
         }
+        let delete = Delete { preconditions: fields::preconditions(&members)?, keyed: None };
+        let key = fields::idempotency_key(&members)?;
+        Ok(Delete { keyed: key.map(|key| Keyed::delete(key, &delete)), ..delete })
     })
 }
 
@@ -97,16 +108,17 @@ fn read_optional(payload: &[u8], dialect: Dialect) -> Object {
 
 fn parse<T>(
     object: Object,
+    user: &[(String, String)],
     depth_max: usize,
     body: impl FnOnce(Map<String, Value>, Option<String>) -> Result<T, Rejection>,
 ) -> Result<Parsed<T>, Refused> {
-    let Object { members, refusal, null_in } = object;
+    let Object { mut members, refusal, null_in } = object;
     let token = fields::client_token(&members);
     let client_token = token.as_ref().ok().cloned().flatten();
     let body = match (refusal, token) {
         (Some(Rejection::TooDeep { .. }), _) => Err(Rejection::TooDeep { max: depth_max }),
         (Some(rejection), _) | (None, Err(rejection)) => Err(rejection),
-        (None, Ok(_)) => body(members, null_in),
+        (None, Ok(_)) => given::add(&mut members, user).and_then(|()| body(members, null_in)),
     };
     match body {
         Ok(body) => Ok(Parsed { body, client_token }),

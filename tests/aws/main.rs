@@ -9,8 +9,11 @@
 mod harness;
 
 mod both_dialects;
+mod certificates;
 mod offline;
 mod refusals;
+mod sdk;
 mod shapes;
 mod thing;
+mod tls;
 mod topics;

@@ -82,6 +82,8 @@ struct Connection {
     /// Packets of subscriptions not yet granted, in the order in which they were sent, which is that of the answers.
     subscribing: VecDeque<Subscribing>,
     requests: Requests,
+    /// Whether there is a connection, if only one whose subscriptions are not granted yet.
+    connected: bool,
     /// Whether the connection was ever up, and how many failed since it was last.
     arrived: bool,
     failures: u32,
@@ -110,17 +112,7 @@ struct Requests {
 pub(crate) async fn run(options: Options, ends: Ends) {
     let Ends { mut orders, status, watch_ended } = ends;
     let (mqtt, mut network) = AsyncClient::new(mqtt_options(&options), CHANNEL);
-    let mut connection = Connection {
-        reply_topic: format!("umbra-client/{:032x}", rand::random::<u128>()),
-        options,
-        mqtt,
-        status,
-        subscriptions: Subscriptions::default(),
-        subscribing: VecDeque::new(),
-        requests: Requests::default(),
-        arrived: false,
-        failures: 0,
-    };
+    let mut connection = Connection::new(options, mqtt, status);
     let mut connect_at = Instant::now();
     loop {
         // Polling the network must not be broken off half-way through a write, so one future is polled to its end.
@@ -160,6 +152,21 @@ async fn say_farewell(network: &mut EventLoop) {
 }
 
 impl Connection {
+    fn new(options: Options, mqtt: AsyncClient, status: watch::Sender<Status>) -> Self {
+        Self {
+            reply_topic: format!("umbra-client/{:032x}", rand::random::<u128>()),
+            options,
+            mqtt,
+            status,
+            subscriptions: Subscriptions::default(),
+            subscribing: VecDeque::new(),
+            requests: Requests::default(),
+            connected: false,
+            arrived: false,
+            failures: 0,
+        }
+    }
+
     fn request(&mut self, request: Request) {
         if *self.status.borrow() == Status::Up {
             self.send(request);
@@ -170,7 +177,8 @@ impl Connection {
 
     fn watch(&mut self, watcher: Watcher, waiter: oneshot::Sender<Result<(), Error>>) {
         match self.subscriptions.add(watcher) {
-            Ok(filters) if !filters.is_empty() && *self.status.borrow() == Status::Up => {
+            // What is not subscribed to now, the next connection will be.
+            Ok(filters) if !filters.is_empty() && self.connected => {
                 self.subscribe(filters, Some(waiter));
             }
             outcome => {
@@ -214,6 +222,7 @@ impl Connection {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Incoming(Incoming::ConnAck(_)) => {
+                self.connected = true;
                 let mut filters = vec![self.reply_topic.clone()];
                 filters.extend(self.subscriptions.filters().cloned());
                 filters.chunks(FILTERS_PER_PACKET).for_each(|chunk| self.subscribe(chunk.to_vec(), None));
@@ -255,6 +264,7 @@ impl Connection {
     }
 
     fn lost(&mut self, why: &str) -> Duration {
+        self.connected = false;
         let was_up = self.status.send_replace(Status::Down(why.to_owned())) == Status::Up;
         self.requests.fail_all(&Error::Unanswered);
         for Subscribing { waiter, .. } in self.subscribing.drain(..) {
@@ -361,3 +371,58 @@ const CONNECT_SECONDS: u64 = 10;
 const PACKET_MAX: u32 = 1024 * 1024;
 const GRACE: Duration = Duration::from_millis(500);
 const FAREWELL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use rumqttc::v5::mqttbytes::{
+        QoS,
+        v5::{ConnAck, ConnectReturnCode},
+    };
+
+    use super::*;
+    use crate::{Scope, Topic, watch::Queue};
+
+    fn granted(connection: &mut Connection) {
+        let filters = connection.subscribing.front().map_or(0, |subscribing| subscribing.filters.len());
+        let return_codes = vec![SubscribeReasonCode::Success(QoS::AtLeastOnce); filters];
+        connection.handle(Event::Incoming(Incoming::SubAck(SubAck { pkid: 1, return_codes, properties: None })));
+    }
+
+    /// A watch that began after CONNACK and before SUBACK was neither in the connection's first subscriptions nor
+    /// subscribed to by itself: it heard nothing until the next connection.
+    #[test]
+    fn a_watch_is_subscribed_to_whenever_it_begins() {
+        for (label, begins_at) in [("before CONNACK", 0), ("before SUBACK", 1), ("after SUBACK", 2)] {
+            let options = Options::new("127.0.0.1:1883", "any").expect("an address");
+            // The other end is kept: orders to nobody would fail.
+            let (mqtt, _network) = AsyncClient::new(mqtt_options(&options), CHANNEL);
+            let (status, up) = watch::channel(Status::Down(String::new()));
+            let mut connection = Connection::new(options, mqtt, status);
+            let mut asked = Vec::new();
+            for step in 0..=2 {
+                if step == begins_at {
+                    let topics = [Topic::Delta].into_iter().collect();
+                    let watcher = Watcher { scope: Scope::All, topics, queue: Arc::new(Queue::new(1)) };
+                    connection.watch(watcher, oneshot::channel().0);
+                }
+                match step {
+                    0 => connection.handle(Event::Incoming(Incoming::ConnAck(ConnAck {
+                        session_present: false,
+                        code: ConnectReturnCode::Success,
+                        properties: None,
+                    }))),
+                    _ => {
+                        while let Some(subscribing) = connection.subscribing.front() {
+                            assert_eq!(*up.borrow() == Status::Up, step == 2, "{label}: up when all is granted");
+                            asked.extend(subscribing.filters.clone());
+                            granted(&mut connection);
+                        }
+                    }
+                }
+            }
+            assert_eq!(*up.borrow(), Status::Up, "{label}");
+            let deltas = asked.iter().filter(|filter| filter.ends_with("update/delta")).count();
+            assert_eq!(deltas, 2, "{label}: classic and named: {asked:?}");
+        }
+    }
+}

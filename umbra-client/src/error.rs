@@ -15,13 +15,15 @@ pub enum Error {
     /// No reply came, or the connection broke before it did. A write may be in the shadow, or not.
     #[error("no reply")]
     Unanswered,
-    /// Every try failed in a way that might have passed.
-    #[error("gave up after {tries} tries: {last}")]
+    /// Every try failed in a way that might have passed, or the last one did not tell what became of one before it.
+    #[error("gave up after {tries} tries: {last}{}", if *doubtful { "; it may have got in" } else { "" })]
     GaveUp {
         /// How many tries there were.
         tries: u32,
         /// How the last one failed.
         last: Box<Error>,
+        /// Whether one of them may have got in unheard, and none of the later ones told.
+        doubtful: bool,
     },
     /// There is no connection.
     #[error("not connected: {0}")]
@@ -57,7 +59,7 @@ impl Error {
         match self {
             Self::Unanswered | Self::Unreadable(_) => true,
             Self::Rejected(rejection) => rejection.remedy() == crate::rejection::Remedy::Find,
-            Self::GaveUp { last, .. } => last.is_outcome_unknown(),
+            Self::GaveUp { doubtful, .. } => *doubtful,
             _ => false,
         }
     }

@@ -27,7 +27,7 @@
 //!
 //! - [`Client`]: the connection, made again whenever it breaks. [`Options`] say where to, an [`Observer`] hears how.
 //! - [`Shadow`]: read, update, delete and watch one shadow. [`WriteOptions`] say how to update: `rebase` leaves it to
-//!   the service to carry a write over changes of other fields, `unkeyed` does without idempotency keys.
+//!   the service to carry a write over changes of other fields, `keyed` whether a retry is recognised.
 //! - [`Watch`]: deltas for devices, documents for dashboards, changes for everybody else.
 //! - [`merge`]: three-way merge of documents, for people who edited while others did.
 //! - [`Error`] and [`Rejection`]: why not, and which paths collided.
@@ -66,3 +66,8 @@ pub use rejection::{Conflict, Reason, Rejection};
 pub use shadow::Shadow;
 pub use watch::{News, Scope, Topic, Watch};
 pub use write::{Update, WriteOptions};
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -101,7 +101,7 @@ impl From<DeviceId> for ShadowId {
 
 impl fmt::Display for DeviceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.pad(&self.0)
     }
 }
 
@@ -109,7 +109,7 @@ impl fmt::Display for ShadowId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
             None => self.device.fmt(f),
-            Some(name) => write!(f, "{}~{name}", self.device),
+            Some(name) => f.pad(&format!("{}~{name}", self.device)),
         }
     }
 }

@@ -48,7 +48,7 @@ enum Refresh {
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        Self { known: None, rebase: false, keyed: false, refresh: Refresh::Document, backoff: Backoff::REQUESTS }
+        Self { known: None, rebase: false, keyed: true, refresh: Refresh::Document, backoff: Backoff::REQUESTS }
     }
 }
 
@@ -60,18 +60,19 @@ impl WriteOptions {
         self
     }
 
-    /// Lets the service accept the write although the version is stale, as long as nobody else changed what it
+    /// Whether the service may accept the write although the version is stale, as long as nobody else changed what it
     /// touches: writers of different fields then never conflict.
     #[must_use]
-    pub fn rebase(mut self) -> Self {
-        self.rebase = true;
+    pub fn rebase(mut self, rebase: bool) -> Self {
+        self.rebase = rebase;
         self
     }
 
-    /// Sends no idempotency keys: after a broken connection the caller decides anew, and may do twice what it did.
+    /// Whether each write carries an idempotency key. Without one, the caller decides anew after a broken connection,
+    /// and may do twice what it did.
     #[must_use]
-    pub fn unkeyed(mut self) -> Self {
-        self.keyed = false;
+    pub fn keyed(mut self, keyed: bool) -> Self {
+        self.keyed = keyed;
         self
     }
 
@@ -114,7 +115,7 @@ impl Update {
             ("version", self.version.map(|version| json!(version))),
             ("onConflict", self.rebase.then(|| json!("rebase"))),
             ("idempotencyKey", self.idempotency_key.as_ref().map(|key| json!(key))),
-            ("replace", self.replace.then(|| json!(true))),
+            ("replace", self.replace.then_some(json!(true))),
         ];
         body.extend(fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         Value::Object(body)
@@ -147,7 +148,7 @@ pub(crate) async fn read(exchange: &impl Exchange, backoff: Backoff) -> Result<D
         }
         match backoff.next(tried, asked(&error)) {
             Some(wait) => sleep(wait).await,
-            None => return Err(Error::GaveUp { tries: tried, last: Box::new(error) }),
+            None => return Err(Error::GaveUp { tries: tried, last: Box::new(error), doubtful: false }),
         }
     }
 }
@@ -163,38 +164,70 @@ pub(crate) async fn write(
         None => read(exchange, options.backoff).await?,
     };
     let Some(mut update) = decide(&known).map(|state| options.update(state, &known)) else { return Ok(None) };
-    let (began, mut tried) = (Instant::now(), 0);
+    let (began, mut tried, mut doubtful) = (Instant::now(), 0, false);
     loop {
-        let sent = Instant::now();
-        let outcome = exchange.put(&update).await;
         tried += 1;
-        let after = outcome.as_ref().err().map_or(After::Stop, after);
-        let wait = match &outcome {
-            Err(error) if after != After::Stop => options.backoff.next(tried, asked(error)),
-            _ => None,
-        };
-        exchange.observer().tried(&Attempt {
-            shadow: exchange.shadow(),
-            number: tried,
-            expected: known.version,
-            state: &update.state,
-            took: sent.elapsed(),
-            since_first: began.elapsed(),
-            outcome: outcome.as_ref(),
-            retry_in: wait,
-        });
-        let error = match outcome {
+        let Failed { error, after, wait } = match attempt(exchange, options, &update, tried, began).await {
             Ok(accepted) => return Ok(Some(accepted)),
-            Err(error) if after == After::Stop => return Err(error),
-            Err(error) => error,
+            Err(failed) => failed,
         };
-        let Some(wait) = wait else { return Err(Error::GaveUp { tries: tried, last: Box::new(error) }) };
+        // A key that is known is answered before versions are looked at, so a conflict says that nothing got in.
+        doubtful = after == After::Find || (doubtful && after != After::Refresh);
+        let Some(wait) = wait else { return Err(gave_up(tried, error, after, doubtful)) };
         sleep(wait).await;
         if after == After::Refresh || (after == After::Find && !options.keyed) {
-            known = options.refreshed(exchange, known, &error).await?;
+            known = match options.refreshed(exchange, known, &error).await {
+                Ok(known) => known,
+                Err(error) => return Err(gave_up(tried, error, After::Stop, doubtful)),
+            };
             let Some(state) = decide(&known) else { return Ok(None) };
             update = options.update(state, &known);
+            doubtful = false;
         }
+    }
+}
+
+/// A try that failed.
+struct Failed {
+    error: Error,
+    after: After,
+    /// Before the next try; `None` if there is to be none.
+    wait: Option<Duration>,
+}
+
+async fn attempt(
+    exchange: &impl Exchange,
+    options: &WriteOptions,
+    update: &Update,
+    number: u32,
+    began: Instant,
+) -> Result<Accepted, Failed> {
+    let sent = Instant::now();
+    let outcome = exchange.put(update).await;
+    let after = outcome.as_ref().err().map_or(After::Stop, after);
+    let wait = match &outcome {
+        Err(error) if after != After::Stop => options.backoff.next(number, asked(error)),
+        _ => None,
+    };
+    exchange.observer().tried(&Attempt {
+        shadow: exchange.shadow(),
+        number,
+        expected: update.version.unwrap_or_default(),
+        state: &update.state,
+        took: sent.elapsed(),
+        since_first: began.elapsed(),
+        outcome: outcome.as_ref(),
+        retry_in: wait,
+    });
+    outcome.map_err(|error| Failed { error, after, wait })
+}
+
+/// The end of a write whose last try, or whose look at what is there now, ended in `last`.
+fn gave_up(tries: u32, last: Error, after: After, doubtful: bool) -> Error {
+    match (after, last) {
+        (After::Stop, last) if !doubtful => last,
+        (_, Error::GaveUp { last, .. }) => Error::GaveUp { tries, last, doubtful },
+        (_, last) => Error::GaveUp { tries, last: Box::new(last), doubtful },
     }
 }
 

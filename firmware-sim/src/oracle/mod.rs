@@ -23,11 +23,11 @@ mod versions;
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
+use umbra_client::{DeviceId, Document, Version, same_value};
 
 pub(crate) use verdict::Violation;
 pub(crate) use versions::Listener;
 
-use crate::wire::{DeviceId, Snapshot, Version, same_value};
 use versions::VersionSet;
 
 /// What a writer was told about one of its updates.
@@ -37,6 +37,8 @@ pub(crate) struct AcceptedUpdate {
     pub(crate) writer: DeviceId,
     /// The version it required.
     pub(crate) expected: Version,
+    /// Whether the service carried it over later versions.
+    pub(crate) rebased: bool,
     /// The version it was told.
     pub(crate) version: Version,
     /// False if it was told that nothing changed.
@@ -73,7 +75,8 @@ impl Oracle {
     /// Enters an update that its writer was told is accepted.
     pub(crate) fn accepted(&mut self, device: &DeviceId, update: AcceptedUpdate) {
         let follows = Version(update.expected.0 + u64::from(update.changed));
-        if update.version != follows {
+        let fits = if update.rebased { update.version > follows } else { update.version == follows };
+        if !fits {
             self.found.push(Violation::StaleAccepted {
                 device: device.clone(),
                 version: update.version,
@@ -113,7 +116,7 @@ impl Oracle {
     /// Everything that is wrong, given each shadow as it is in the end, or why it could not be read.
     pub(crate) fn judge(
         &self,
-        finals: &BTreeMap<DeviceId, Result<Snapshot, String>>,
+        finals: &BTreeMap<DeviceId, Result<Document, String>>,
         owned: &[&str],
     ) -> Vec<Violation> {
         let mut violations = self.found.clone();
@@ -142,7 +145,7 @@ impl Oracle {
     }
 
     /// Those of the `owned` fields in which `desired` has something that `reported` has not, or different.
-    pub(crate) fn unconverged_fields<'a>(found: &Snapshot, owned: &[&'a str]) -> Vec<&'a str> {
+    pub(crate) fn unconverged_fields<'a>(found: &Document, owned: &[&'a str]) -> Vec<&'a str> {
         let differs = |field: &&str| {
             let wanted = found.section("desired").and_then(|desired| desired.get(*field));
             let is = found.section("reported").and_then(|reported| reported.get(*field));
@@ -153,7 +156,7 @@ impl Oracle {
 }
 
 impl Told {
-    fn judge(&self, device: &DeviceId, found: &Snapshot, violations: &mut Vec<Violation>) {
+    fn judge(&self, device: &DeviceId, found: &Document, violations: &mut Vec<Violation>) {
         if let Some(accepted) = self.versions.last().filter(|last| *last > found.version) {
             violations.push(Violation::FinalBehind { device: device.clone(), accepted, version: found.version });
         }
@@ -167,7 +170,7 @@ impl Told {
                 path: path.clone(),
                 writer: write.writer.clone(),
                 sent: write.value.clone(),
-                found: found.state.pointer(path).cloned(),
+                found: found.pointer(path).cloned(),
             })
             .collect();
         lost.sort_by_key(Violation::version);
@@ -175,8 +178,8 @@ impl Told {
     }
 
     /// Whether a write is in the final state, or something later explains why not.
-    fn kept(&self, path: &str, write: &Write, found: &Snapshot) -> bool {
-        let is_there = match (&write.value, found.state.pointer(path)) {
+    fn kept(&self, path: &str, write: &Write, found: &Document) -> bool {
+        let is_there = match (&write.value, found.pointer(path)) {
             (None, None) => true,
             (Some(sent), Some(there)) => same_value(sent, there),
             _ => false,
@@ -195,7 +198,7 @@ impl Told {
 
     /// A version that nobody here was told of is later than the write. Where the service says which version a leaf is
     /// of, it must be that one; a leaf it has nothing to say about may have been removed by any of them.
-    fn superseded_by_others(&self, path: &str, version: Version, found: &Snapshot) -> bool {
+    fn superseded_by_others(&self, path: &str, version: Version, found: &Document) -> bool {
         match paths::leaf_version(&found.metadata, path) {
             Some(leaf) => leaf > version && leaf <= found.version && !self.versions.contains(leaf),
             None => self.versions.missing_between(version, found.version),

@@ -1,8 +1,7 @@
 //! JSON Pointers into a shadow's `state`: which ones an update writes, and how two of them relate.
 
 use serde_json::Value;
-
-use crate::wire::Version;
+use umbra_client::Version;
 
 /// Every leaf an update writes, with the value that is then there, `None` where it removes.
 pub(crate) fn writes(state: &Value) -> Vec<(String, Option<Value>)> {

@@ -4,25 +4,31 @@ use serde_json::json;
 
 use super::*;
 
+fn id(text: &str) -> DeviceId {
+    DeviceId::new(text).expect("a device id")
+}
+
 /// One accepted update: (writer, required version, version told, changed, state).
 type Row = (&'static str, u64, u64, bool, Value);
 
 fn judged(told: &[Row], version: u64, state: Value, metadata: Value) -> Vec<String> {
-    let device = DeviceId::new("t1");
+    let device = id("t1");
     let mut oracle = Oracle::default();
     for (writer, expected, version, changed, state) in told {
         oracle.accepted(
             &device,
             AcceptedUpdate {
-                writer: DeviceId::new(writer),
+                writer: id(writer),
                 expected: Version(*expected),
                 version: Version(*version),
                 changed: *changed,
+                rebased: false,
                 state: state.clone(),
             },
         );
     }
-    let found = Snapshot { state, metadata, version: Version(version), client_token: None };
+    let Value::Object(state) = state else { unreachable!("a state is an object") };
+    let found = Document { state, metadata, version: Version(version), ..Document::default() };
     let finals = BTreeMap::from([(device, Ok(found))]);
     oracle.judge(&finals, &["target", "mode"]).iter().map(Violation::to_string).collect()
 }
@@ -129,10 +135,11 @@ fn owned_fields_converge_and_others_need_not() {
 fn a_shadow_that_was_not_read_is_told() {
     let mut oracle = Oracle::default();
     let state = reported(json!({"a": 1}));
-    let writer = DeviceId::new("t1");
-    let update = AcceptedUpdate { writer, expected: Version(0), version: Version(1), changed: true, state };
-    oracle.accepted(&DeviceId::new("t1"), update);
-    let finals = BTreeMap::from([(DeviceId::new("t2"), Err("no connection".to_owned()))]);
+    let writer = id("t1");
+    let update =
+        AcceptedUpdate { writer, expected: Version(0), version: Version(1), changed: true, rebased: false, state };
+    oracle.accepted(&id("t1"), update);
+    let finals = BTreeMap::from([(id("t2"), Err("no connection".to_owned()))]);
     let found: Vec<_> = oracle.judge(&finals, &[]).iter().map(Violation::to_string).collect();
     assert_eq!(found, ["not read: t2: no connection", "not read: t1: nobody read it"]);
 }

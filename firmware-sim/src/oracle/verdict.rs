@@ -3,8 +3,7 @@
 use std::fmt;
 
 use serde_json::Value;
-
-use crate::wire::{DeviceId, Version};
+use umbra_client::{DeviceId, Version};
 
 /// A promise that was not kept.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use umbra_client::{DeviceId, Version};
+
 use super::Violation;
-use crate::wire::{DeviceId, Version};
 
 /// A set of versions kept as runs, so that a million consecutive ones cost as much as one.
 #[derive(Debug, Default)]
@@ -111,10 +112,14 @@ mod tests {
         }
     }
 
+    fn id(text: &str) -> DeviceId {
+        DeviceId::new(text).expect("a device id")
+    }
+
     #[test]
     fn a_listener_wants_rising_versions_per_shadow() {
-        let (a, b) = (DeviceId::new("a"), DeviceId::new("b"));
-        let mut listener = Listener::new(DeviceId::new("ear"));
+        let (a, b) = (id("a"), id("b"));
+        let mut listener = Listener::new(id("ear"));
         assert!(listener.hear(&a, Version(3)).is_none());
         assert!(listener.hear(&b, Version(1)).is_none(), "another shadow counts for itself");
         assert!(listener.hear(&a, Version(5)).is_none(), "a gap is another's business");

@@ -203,7 +203,8 @@ fn preconditions_are_checked() {
             Ok(Decision::Unchanged) => panic!("{label}: no change"),
             Err(rejection) => assert_eq!((rejection, false), (conflict.clone(), holds), "{label}"),
         }
-        let delete = decided(document, &Command::Delete(Delete { preconditions }), &DocumentLimits::default());
+        let delete =
+            decided(document, &Command::Delete(Delete { preconditions, keyed: None }), &DocumentLimits::default());
         match delete {
             Ok(decision) => assert!(holds && document.exists() && decision != Decision::Unchanged, "{label}"),
             Err(Rejection::NotFound) => assert!(!document.exists(), "{label}"),

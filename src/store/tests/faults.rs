@@ -83,11 +83,9 @@ fn check_image(run: &Run, image: Vec<u8>, about: &str) {
     let options = small_options();
     let disk = SimDisk::new(image, Stop::Never);
     let mut stepped = Stepped::open(&disk, options.clone()).unwrap_or_else(|error| panic!("{about}: {error}"));
-    let mut model = if stepped.store.head().0 == run.told.changes.len() as u64 {
-        run.told.clone()
-    } else {
-        run.told_and_unknown.clone()
-    };
+    let unknown_is_in = stepped.store.head().0 == run.told_and_unknown.changes.len() as u64
+        && run.told_and_unknown.holds_keys(&stepped);
+    let mut model = if unknown_is_in { run.told_and_unknown.clone() } else { run.told.clone() };
     model.check(&stepped, about);
 
     // It goes on from there.

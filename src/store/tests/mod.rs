@@ -6,6 +6,7 @@
 mod bench;
 mod faults;
 mod files;
+mod keys;
 mod laps;
 mod model;
 mod reading;

@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 
 use super::{Random, arc, delete, key, named, stepped::Stepped, update};
 use crate::{
-    shadow::{self, Command, Decision, Document, DocumentLimits, Rejection, ShadowKey, Stamp, Timestamp, Version},
-    store::{Entry, Job, Outcome, Seq, StoreOptions},
+    shadow::{
+        self, Command, Decision, Delete, Document, DocumentLimits, IdempotencyKey, Keyed, Manner, Rejection, ShadowKey,
+        Stamp, Timestamp, Update, Version,
+    },
+    store::{Applied, Entry, Job, Outcome, Seq, StoreOptions},
 };
 
 /// Documents by key; those that never were are not there.
@@ -18,21 +21,40 @@ pub(super) struct Model {
     pub(super) documents: Documents,
     /// Key and version of every accepted change.
     pub(super) changes: Vec<(ShadowKey, Version)>,
+    /// Every accepted command that had a key, by shadow, principal and key.
+    pub(super) keys: BTreeMap<(ShadowKey, String, String), Command>,
 }
+
+/// What a job should be told: the document, and whether it is told again.
+pub(super) type Told = Result<(Document, bool), Rejection>;
 
 impl Model {
     /// Decides `jobs` and says what each should have been told.
-    pub(super) fn apply(
-        &mut self,
-        jobs: &[Job<u64>],
-        now: u64,
-        limits: &DocumentLimits,
-    ) -> Vec<Result<Document, Rejection>> {
+    pub(super) fn apply(&mut self, jobs: &[Job<u64>], now: u64, limits: &DocumentLimits) -> Vec<Told> {
         jobs.iter().map(|job| self.decide(job, now, limits)).collect()
     }
 
-    fn decide(&mut self, job: &Job<u64>, now: u64, limits: &DocumentLimits) -> Result<Document, Rejection> {
+    fn decide(&mut self, job: &Job<u64>, now: u64, limits: &DocumentLimits) -> Told {
         let current = self.documents.get(&job.key).cloned().unwrap_or_else(Document::absent);
+        let place = job.command.keyed().map(|keyed| {
+            let key = keyed.key.as_str().to_owned();
+            (job.key.clone(), job.by.to_string(), key)
+        });
+        if let Some(first) = place.as_ref().and_then(|place| self.keys.get(place)) {
+            return if *first == job.command { Ok((current, true)) } else { Err(Rejection::IdempotencyKeyReused) };
+        }
+        let document = self.decide_anew(job, current, now, limits)?;
+        self.keys.extend(place.map(|place| (place, job.command.clone())));
+        Ok((document, false))
+    }
+
+    fn decide_anew(
+        &mut self,
+        job: &Job<u64>,
+        current: Document,
+        now: u64,
+        limits: &DocumentLimits,
+    ) -> Result<Document, Rejection> {
         match shadow::decide(&current, &job.command, &job.by, Timestamp(now), limits)? {
             Decision::Unchanged => Ok(current),
             Decision::Changed { document, .. } => {
@@ -49,11 +71,27 @@ impl Model {
         for (key, expected) in &self.documents {
             assert_eq!(&*store.read(key).unwrap().document, expected, "{about}: {key}");
         }
+        assert!(self.holds_keys(stepped), "{about}: the remembered keys");
         let listed: Vec<_> =
             store.list(None, 1000).unwrap().into_iter().map(|listed| (listed.key, listed.deleted)).collect();
         let expected: Vec<_> = self.documents.iter().map(|(key, document)| (key.clone(), document.deleted)).collect();
         assert_eq!(listed, expected, "{about}: the list");
         self.check_journal(&whole_journal(stepped), about);
+    }
+
+    /// Whether `store` remembers exactly these keys.
+    pub(super) fn holds_keys(&self, stepped: &Stepped) -> bool {
+        let known = self.documents.keys().flat_map(|key| {
+            let remembered = stepped.store.read(key).unwrap().remembered;
+            let places = remembered.keys().iter().map(|known| {
+                assert_eq!(known.first.etag.version, known.first.version);
+                (key.clone(), known.by.to_string(), known.key.as_str().to_owned())
+            });
+            places.collect::<Vec<_>>()
+        });
+        let mut known: Vec<_> = known.collect();
+        known.sort();
+        known.iter().eq(self.keys.keys())
     }
 
     /// The journal has the accepted changes in order, and applying them one by one makes the documents.
@@ -101,8 +139,23 @@ fn random_job(random: &mut Random, context: u64) -> Job<u64> {
         0 => named(&device, "config"),
         _ => key(&device),
     };
-    let command = if random.chance(9) { delete() } else { random_update(random) };
+    let command = random_command(random);
     Job { key, command, by: arc(["app-1", "dev", "monitor"][random.below(3) as usize]), client: arc("c"), context }
+}
+
+/// Every third has a key, and each key its request, but for some that use it for another.
+fn random_command(random: &mut Random) -> Command {
+    if !random.chance(3) {
+        return if random.chance(9) { delete() } else { random_update(random) };
+    }
+    let number = random.below(4);
+    let asked = if random.chance(8) { random.below(4) } else { number };
+    let key = IdempotencyKey::new(&format!("key-{number}")).unwrap();
+    let mut fixed = Random::new(asked + 1);
+    match if asked == 0 { delete() } else { random_update(&mut fixed) } {
+        Command::Update(update) => Command::Update(Update { keyed: Some(Keyed::update(key, &update)), ..update }),
+        Command::Delete(delete) => Command::Delete(Delete { keyed: Some(Keyed::delete(key, &delete)), ..delete }),
+    }
 }
 
 fn random_update(random: &mut Random) -> Command {
@@ -137,11 +190,9 @@ fn random_object(random: &mut Random, depth: u64) -> Value {
 }
 
 /// What was told must be what the model says, but for the sequence.
-pub(super) fn check_told(told: &[Outcome<u64>], expected: &[Result<Document, Rejection>], about: &str) {
-    let told: Vec<_> = told
-        .iter()
-        .map(|outcome| outcome.result.as_ref().map(|applied| (*applied.after).clone()).map_err(Clone::clone))
-        .collect();
+pub(super) fn check_told(told: &[Outcome<u64>], expected: &[Told], about: &str) {
+    let shown = |applied: &Applied| ((*applied.after).clone(), matches!(applied.manner, Manner::Again(_)));
+    let told: Vec<_> = told.iter().map(|outcome| outcome.result.as_ref().map(shown).map_err(Clone::clone)).collect();
     assert_eq!(told, expected, "{about}");
 }
 

@@ -301,7 +301,7 @@ proptest! {
     #[test]
     fn any_bytes_are_answered(payload in prop::collection::vec(any::<u8>(), 0..64)) {
         let _ = native(&payload);
-        let _ = parse_get(&payload, Dialect::Aws);
+        let _ = parse_get(payload.as_slice(), Dialect::Aws);
     }
 
     #[test]

@@ -50,10 +50,8 @@ impl Scripted {
     fn apply(&self, update: &Update) -> Result<Accepted, Error> {
         let mut document = self.document.borrow_mut();
         let version = document.version;
-        if let Some(key) = &update.idempotency_key {
-            if self.applied_keys.borrow().contains(key) {
-                return Ok(Accepted { version, replayed: true, ..Accepted::default() });
-            }
+        if update.idempotency_key.as_ref().is_some_and(|key| self.applied_keys.borrow().contains(key)) {
+            return Ok(Accepted { version, replayed: true, ..Accepted::default() });
         }
         if update.version != Some(version) {
             return Err(rejected(409, Some(version), None));
@@ -128,8 +126,7 @@ async fn every_failure_that_may_pass_is_tried_again() {
         ("the service failed", vec![Refuses(500, None)], true, 1, 2, 1),
         ("lost, and beaten meanwhile", vec![Loses, Conflicts], true, 2, 3, 2),
     ] {
-        let options = if keyed { WriteOptions::default() } else { WriteOptions::default().unkeyed() };
-        let (shadow, outcome) = counted(&script, options).await;
+        let (shadow, outcome) = counted(&script, WriteOptions::default().keyed(keyed)).await;
         assert!(matches!(outcome, Ok(Some(_))), "{label}: {outcome:?}");
         assert_eq!(shadow.count(), count, "{label}: the count");
         assert_eq!((shadow.puts.borrow().len(), *shadow.gets.borrow()), (puts, gets), "{label}: puts and gets");
@@ -138,7 +135,8 @@ async fn every_failure_that_may_pass_is_tried_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_of_the_same_is_the_same_and_a_new_decision_is_another() {
-    let (shadow, _) = counted(&[Loses, Refuses(429, Some(10)), Conflicts], WriteOptions::default().rebase()).await;
+    let (shadow, _) =
+        counted(&[Loses, Refuses(429, Some(10)), Conflicts], WriteOptions::default().keyed(true).rebase(true)).await;
     let puts: Vec<_> = shadow.puts.borrow().iter().map(|(update, _)| update.clone()).collect();
     let [first, second, third, fourth] = puts.as_slice() else { unreachable!("four puts: {puts:?}") };
     assert_eq!(first, second, "an unanswered one is sent again as it was");
@@ -154,12 +152,28 @@ async fn tries_are_bounded_and_what_never_helps_is_not_tried_again() {
     let (shadow, outcome) = counted(&[Conflicts; 9], WriteOptions::default().backoff(three)).await;
     assert!(matches!(outcome, Err(Error::GaveUp { tries: 3, .. })), "{outcome:?}");
     assert_eq!(shadow.puts.borrow().len(), 3);
-    let (_, outcome) = counted(&[AppliesUnheard, Loses, Loses], WriteOptions::default().backoff(three)).await;
-    assert!(outcome.is_err_and(|error| error.is_outcome_unknown()), "nobody knows");
     for code in [400, 401, 403, 413, 422] {
         let (shadow, outcome) = counted(&[Refuses(code, None)], WriteOptions::default()).await;
         assert!(matches!(outcome, Err(Error::Rejected(_))), "{code}: {outcome:?}");
         assert_eq!(shadow.puts.borrow().len(), 1, "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_says_whether_anybody_knows() {
+    let three = Backoff { tries_max: 3, ..Backoff::REQUESTS };
+    for (label, script, unknown) in [
+        ("never heard", [AppliesUnheard, Loses, Loses], true),
+        ("put off after an unheard one", [AppliesUnheard, Refuses(503, None), Refuses(429, Some(1))], true),
+        ("no longer allowed after an unheard one", [AppliesUnheard, Refuses(403, None), Accepts], true),
+        ("the commit failed", [Refuses(501, None), Refuses(503, None), Refuses(503, None)], true),
+        ("never got through", [Refuses(503, None); 3], false),
+        ("not allowed", [Refuses(403, None), Accepts, Accepts], false),
+        ("a conflict tells that it was lost", [Loses, Conflicts, Conflicts], false),
+    ] {
+        let (_, outcome) = counted(&script, WriteOptions::default().backoff(three)).await;
+        let error = outcome.expect_err(label);
+        assert_eq!(error.is_outcome_unknown(), unknown, "{label}: {error}");
     }
 }
 

@@ -1,0 +1,168 @@
+//! What is told of conflicts, failed expectations, rebases, replays and dry runs.
+
+use serde_json::{Value, json};
+
+use crate::{
+    auth::Projection,
+    shadow::{
+        Command, Decision, Delete, DeviceId, Document, DocumentLimits, FirstOutcome, Manner, OnConflict, Preconditions,
+        Rejection, ShadowKey, Timestamp, Update, Version, collisions,
+        pointer::SectionName,
+        tests::{decided, update, written},
+    },
+    wire::{self, Accepted, ClientToken},
+};
+
+fn shadow() -> Document {
+    written(&[
+        json!({"desired": {"mode": "heat", "target": 19, "old": 1}, "tags": {"site": "a"}}),
+        json!({"desired": {"target": 23, "old": null}}),
+        json!({"tags": {"site": "b"}}),
+    ])
+}
+
+fn key() -> ShadowKey {
+    ShadowKey::classic(DeviceId::new("dev-1").unwrap())
+}
+
+fn told(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap()
+}
+
+fn conflict() -> Rejection {
+    let state = json!({"desired": {"target": 21, "old": 2, "mode": "eco"}, "tags": {"site": "c", "new": 1}});
+    let command = Command::Update(update(state));
+    let mut found = collisions(&command, &shadow(), Version(1));
+    let base = found.conflicts.iter_mut().find(|conflict| conflict.path.to_string() == "/desired/target").unwrap();
+    base.base = Some(json!(19));
+    Rejection::VersionConflict {
+        expected: Some(Version(1)),
+        version: Version(3),
+        etag: None,
+        collisions: Some(Box::new(found)),
+    }
+}
+
+#[test]
+fn a_conflict_tells_what_collided() {
+    let shown = told(&wire::rejected(&conflict(), &key(), Timestamp(9), Projection::ALL, None));
+    assert_eq!(
+        shown["conflicts"],
+        json!([
+            {"path": "/desired/old", "yours": 2, "removed": true, "version": 2, "by": "tester", "timestamp": 2},
+            {"path": "/desired/target", "yours": 21, "base": 19, "current": 23, "version": 2, "by": "tester", "timestamp": 2},
+            {"path": "/tags/site", "yours": "c", "current": "b", "version": 3, "by": "tester", "timestamp": 3},
+        ])
+    );
+    assert_eq!(shown["clean"], json!(["/desired/mode", "/tags/new"]));
+    assert!(shown.get("truncated").is_none());
+}
+
+/// Of a section that a reader may not see it learns neither values nor paths.
+#[test]
+fn a_conflict_is_told_as_far_as_one_may_read() {
+    for (projection, paths, clean) in [
+        (Projection::STATE, vec!["/desired/old", "/desired/target"], vec!["/desired/mode"]),
+        (Projection::NONE.with(SectionName::Tags), vec!["/tags/site"], vec!["/tags/new"]),
+        (Projection::NONE, vec![], vec![]),
+    ] {
+        let shown = told(&wire::rejected(&conflict(), &key(), Timestamp(9), projection, None));
+        let found: Vec<_> = shown["conflicts"].as_array().unwrap().iter().map(|conflict| &conflict["path"]).collect();
+        assert_eq!(found, paths);
+        assert_eq!(shown["clean"], json!(clean));
+        assert_eq!((&shown["expected"], &shown["version"]), (&json!(1), &json!(3)));
+    }
+}
+
+#[test]
+fn failed_expectations_are_named() {
+    let expect = json!([
+        {"path": "/desired/mode", "value": "eco"}, {"path": "/desired/target", "version": 1},
+        {"path": "/desired/old", "version": 1}, {"path": "/desired/mode", "version": 1}, {"path": "/tags", "absent": true},
+    ]);
+    let payload = json!({"state": {}, "expect": expect}).to_string();
+    let parsed = wire::parse_update(payload.as_bytes(), wire::Dialect::Native, &DocumentLimits::default()).unwrap();
+    let rejection = decided(&shadow(), &Command::Update(parsed.body), &DocumentLimits::default()).unwrap_err();
+    let shown = told(&wire::rejected(&rejection, &key(), Timestamp(9), Projection::STATE, None));
+    assert_eq!(
+        (&shown["code"], &shown["error"], &shown["version"]),
+        (&json!(409), &json!("expectation-failed"), &json!(3))
+    );
+    assert_eq!(
+        shown["failed"],
+        json!([
+            {"path": "/desired/mode", "expected": "value", "current": "heat", "version": 1, "by": "tester", "timestamp": 1},
+            {"path": "/desired/target", "expected": "version", "current": 23, "version": 2, "by": "tester", "timestamp": 2},
+            {"path": "/desired/old", "expected": "version", "version": 2, "by": "tester", "timestamp": 2},
+        ])
+    );
+}
+
+#[test]
+fn what_accepted_tells_besides() {
+    let document = shadow();
+    let preconditions =
+        Preconditions { version: Some(Version(1)), on_conflict: OnConflict::Rebase, ..Preconditions::default() };
+    let sent = Update { preconditions, ..update(json!({"desired": {"mode": "eco"}, "tags": {"site": "b"}})) };
+    let Decision::Changed { document: after, .. } = decided(
+        &document,
+        &Command::Update(Update { tags: Default::default(), ..sent.clone() }),
+        &DocumentLimits::default(),
+    )
+    .unwrap() else {
+        panic!("no change")
+    };
+    let accepted = Accepted {
+        update: &sent,
+        changed: true,
+        document: &after,
+        rebased_from: sent.preconditions.rebased_from(&document),
+        manner: Manner::Done,
+    };
+    let shown = told(&wire::update_outcome(&accepted, Projection::ALL, None));
+    assert_eq!((&shown["rebasedFrom"], &shown["version"], shown.get("replayed")), (&json!(1), &json!(4), None));
+
+    // Told again when mode has changed since, and site has not.
+    let (version, etag) = (Version(4), after.etag);
+    let first = FirstOutcome {
+        digest: [7; 16],
+        version,
+        timestamp: Timestamp(4),
+        etag,
+        changed: true,
+        rebased_from: Some(Version(1)),
+    };
+    let later = written(&[
+        json!({"desired": {"mode": "heat"}}),
+        json!({}),
+        json!({"tags": {"site": "b"}}),
+        json!({"reported": {"x": 1}}),
+        json!({"desired": {"mode": "off"}}),
+        json!({"desired": {"mode": "on"}}),
+    ]);
+    let again = Accepted { changed: false, document: &later, manner: Manner::Again(first), ..accepted };
+    let token = ClientToken::new("retry").unwrap();
+    let shown = told(&wire::update_outcome(&again, Projection::ALL, Some(&token)));
+    let expected = json!({
+        "state": {"desired": {"mode": "eco"}, "tags": {"site": "b"}},
+        "metadata": {"tags": {"site": {"timestamp": 2, "version": 2, "by": "tester"}}},
+        "version": 4, "timestamp": 4, "etag": etag.to_string(), "changed": true, "rebasedFrom": 1, "replayed": true,
+        "clientToken": "retry",
+    });
+    assert_eq!(shown, expected);
+
+    let dry = Update { dry_run: true, ..sent.clone() };
+    let dry = Accepted { update: &dry, rebased_from: None, manner: Manner::DryRun, ..accepted };
+    let shown = told(&wire::update_outcome(&dry, Projection::STATE, None));
+    assert_eq!((&shown["dryRun"], &shown["changed"]), (&json!(true), &json!(true)));
+    assert_eq!(shown["document"]["state"], json!({"desired": {"mode": "eco", "target": 23}}));
+    assert_eq!(shown["document"]["version"], json!(4));
+
+    let Decision::Changed { document: tombstone, .. } =
+        decided(&after, &Command::Delete(Delete::default()), &DocumentLimits::default()).unwrap()
+    else {
+        panic!("no change")
+    };
+    let shown = told(&wire::delete_outcome(&tombstone, Manner::Again(first), None));
+    assert_eq!(shown, json!({"version": 4, "timestamp": 4, "replayed": true}));
+}

@@ -1,0 +1,50 @@
+//! AWS's own Python SDKs, unchanged; what they do is in `tests/clients`.
+
+use std::{env, path::Path, process::Command};
+
+use crate::{
+    certificates::{Authority, Issued},
+    harness::server::{Server, Setup, UNLIMITED},
+};
+
+fn run(script: &str, server: &Server, arguments: &[&str], certificates: &[&Path]) {
+    let python = env::var("UMBRA_TEST_PYTHON").unwrap_or_else(|_| {
+        panic!("UMBRA_TEST_PYTHON names no interpreter with the SDKs: run ./test, which installs them")
+    });
+    let port = server.address.port().to_string();
+    let output = Command::new(&python)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script))
+        .args(["127.0.0.1", &port])
+        .args(arguments)
+        .args(certificates)
+        .output()
+        .unwrap_or_else(|error| panic!("{python}: {error}: run ./test, which installs it"));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+}
+
+/// A listener that takes only clients with a certificate.
+fn with_certificates() -> (Server, Authority, Issued) {
+    let authority = Authority::new("authority");
+    let listener = authority.listener(&authority.server(), "anonymous = false");
+    let client = authority.client("lamp");
+    (Server::with(Setup { listener, ..UNLIMITED }), authority, client)
+}
+
+#[test]
+fn awsiotsdk() {
+    let plain = Server::with(UNLIMITED);
+    let (tls, authority, client) = with_certificates();
+    for version in ["3.1.1", "5"] {
+        let thing = if version == "5" { "lamp-5" } else { "lamp-3" };
+        run("aws_v2.py", &plain, &[version, thing], &[]);
+        run("aws_v2.py", &tls, &[version, thing], &[&authority.file, &client.certificate, &client.key]);
+    }
+}
+
+#[test]
+fn aws_iot_python_sdk() {
+    let (server, authority, client) = with_certificates();
+    run("aws_v1.py", &server, &["lamp"], &[&authority.file, &client.certificate, &client.key]);
+}

@@ -1,0 +1,260 @@
+//! Listeners with TLS: who gets in, as whom, and that a bad handshake is nobody else's trouble.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::TcpStream,
+    path::Path,
+    sync::Arc,
+};
+
+use serde_json::{Value, json};
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+
+use crate::{
+    certificates::{Authority, Issued},
+    harness::{
+        DEADLINE,
+        client::Client,
+        packet::{Packet, take},
+        server::{Server, Setup},
+        wire::{self, BOTH, Connect, Properties, Protocol, Publish, V4, V5},
+    },
+};
+
+/// A client over TLS, as bare as can be.
+struct TlsClient {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+    protocol: Protocol,
+    buffer: Vec<u8>,
+}
+
+impl TlsClient {
+    /// A connection on which nothing was sent yet, not even the handshake.
+    fn open(server: &Server, authority: &Path, shown: Option<&Issued>, alpn: &[&str], protocol: Protocol) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(authority).unwrap()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match shown {
+            None => builder.with_no_client_auth(),
+            Some(Issued { certificate, key }) => builder
+                .with_client_auth_cert(
+                    vec![CertificateDer::from_pem_file(certificate).unwrap()],
+                    PrivateKeyDer::from_pem_file(key).unwrap(),
+                )
+                .unwrap(),
+        };
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let socket = TcpStream::connect(server.address).unwrap();
+        socket.set_read_timeout(Some(*DEADLINE)).unwrap();
+        socket.set_write_timeout(Some(*DEADLINE)).unwrap();
+        let connection = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+        Self { stream: StreamOwned::new(connection, socket), protocol, buffer: Vec::new() }
+    }
+
+    fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// The next packet; `None` once the server has ended the connection, in whichever way.
+    fn recv(&mut self) -> Option<Packet> {
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            if let Some(packet) = take(self.protocol, &mut self.buffer) {
+                return Some(packet);
+            }
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return None,
+                Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    panic!("nothing came: {error}")
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Sends CONNECT; the code of the CONNACK, or `None` if the server ends the connection without one.
+    fn connect(&mut self, client_id: &str) -> Option<u8> {
+        let _ = self.stream.write_all(&Connect::new(self.protocol, client_id).encode());
+        self.recv().map(|packet| match packet {
+            Packet::ConnAck { code, .. } => code,
+            other => panic!("{other:?} in the place of CONNACK"),
+        })
+    }
+
+    /// Under which name an update is recorded.
+    fn principal(&mut self) -> Value {
+        self.send(wire::subscribe(self.protocol, 1, &[("shadow/tls/update/accepted", 0)], &Properties::none()));
+        let update = r#"{"state":{"reported":{"a":{"b":1}}},"replace":true}"#;
+        self.send(Publish::new("shadow/tls/delete", "").encode(self.protocol, 0, 0));
+        self.send(Publish::new("shadow/tls/update", update).encode(self.protocol, 0, 0));
+        loop {
+            if let Packet::Publish(message) = self.recv().expect("an answer") {
+                return message.json()["metadata"]["reported"]["a"]["b"]["by"].clone();
+            }
+        }
+    }
+}
+
+#[test]
+fn who_gets_in_and_as_whom() {
+    let authority = Authority::new("authority");
+    let stranger = Authority::new("stranger");
+    let issued = authority.server();
+    let [lamp, unusable, forged] =
+        [authority.client("lamp-1"), authority.client("anonymous/admin"), stranger.client("lamp-1")];
+    // Anonymous clients are taken, certificate, the code of CONNACK in 3.1.1 and 5, the principal
+    let table = [
+        (true, None, [Some(0), Some(0)], json!("anonymous/client")),
+        (true, Some(&lamp), [Some(0), Some(0)], json!("lamp-1")),
+        (false, Some(&lamp), [Some(0), Some(0)], json!("lamp-1")),
+        (false, None, [None, None], Value::Null),
+        (true, Some(&unusable), [Some(5), Some(0x87)], Value::Null),
+        (false, Some(&unusable), [Some(5), Some(0x87)], Value::Null),
+        (true, Some(&forged), [None, None], Value::Null),
+        (false, Some(&forged), [None, None], Value::Null),
+    ];
+    let servers = [true, false].map(|anonymous| {
+        let listener = authority.listener(&issued, &format!("anonymous = {anonymous}"));
+        Server::with(Setup { listener, ..Setup::default() })
+    });
+    for (row, (anonymous, shown, codes, principal)) in table.into_iter().enumerate() {
+        for (protocol, code) in BOTH.into_iter().zip(codes) {
+            let server = &servers[usize::from(!anonymous)];
+            let mut client = TlsClient::open(server, &authority.file, shown, &[], protocol);
+            assert_eq!(client.connect("client"), code, "row {row} {protocol:?}");
+            if code == Some(0) {
+                assert_eq!(client.principal(), principal, "row {row} {protocol:?}");
+            }
+        }
+    }
+    for mut server in servers {
+        server.assert_alive();
+    }
+}
+
+/// On a listener without TLS nobody can prove anything.
+#[test]
+fn a_plain_listener_that_is_not_anonymous_takes_nobody() {
+    let server = Server::with(Setup { listener: "anonymous = false", ..Setup::default() });
+    for (protocol, code) in BOTH.into_iter().zip([5, 0x87]) {
+        let mut client = Client::open(&server, protocol);
+        client.send(Connect::new(protocol, "client").encode());
+        assert_eq!(client.connack().code, code);
+        client.closed();
+    }
+}
+
+#[test]
+fn application_protocols() {
+    let authority = Authority::new("authority");
+    let listener = authority.listener(&authority.server(), "");
+    let server = Server::with(Setup { listener, ..Setup::default() });
+    // offered, chosen; `None`: the handshake fails
+    for (offered, chosen) in [
+        (&[][..], Some(None)),
+        (&["x-amzn-mqtt-ca"], Some(Some("x-amzn-mqtt-ca"))),
+        (&["mqtt"], Some(Some("mqtt"))),
+        (&["h2", "mqtt"], Some(Some("mqtt"))),
+        (&["h2"], None),
+    ] {
+        let mut client = TlsClient::open(&server, &authority.file, None, offered, V5);
+        assert_eq!(client.connect("client"), chosen.map(|_| 0), "{offered:?}");
+        if let Some(chosen) = chosen {
+            assert_eq!(client.stream.conn.alpn_protocol(), chosen.map(str::as_bytes), "{offered:?}");
+        }
+    }
+}
+
+/// What the TLS layer holds back while the client does not read comes when it does.
+#[test]
+fn a_slow_reader_gets_all_of_it() {
+    const MESSAGES: usize = 100;
+    let authority = Authority::new("authority");
+    let listener = authority.listener(&authority.server(), "");
+    let limits = "outbox_bytes_max = \"16 MiB\"\npublishes_per_second = 1_000_000";
+    let server = Server::with(Setup { listener, limits, ..Setup::default() });
+    let open = || TlsClient::open(&server, &authority.file, None, &["mqtt"], V4);
+    let (mut reader, mut writer) = (open(), open());
+    assert_eq!((reader.connect("reader"), writer.connect("writer")), (Some(0), Some(0)));
+    reader.send(wire::subscribe(V4, 1, &[("bulk", 0)], &Properties::none()));
+    assert!(matches!(reader.recv(), Some(Packet::SubAck { .. })));
+    for number in 0..MESSAGES {
+        let payload = format!("{number:0>60000}");
+        writer.send(Publish::new("bulk", payload).encode(V4, 0, 0));
+    }
+    // Answered, so all of it has been taken, and more is queued than socket buffers hold.
+    writer.send(wire::PINGREQ);
+    assert_eq!(writer.recv(), Some(Packet::PingResp));
+    for number in 0..MESSAGES {
+        let Some(Packet::Publish(message)) = reader.recv() else { panic!("closed before message {number}") };
+        assert_eq!(
+            message.text().trim_start_matches('0'),
+            if number == 0 { String::new() } else { number.to_string() }
+        );
+    }
+}
+
+#[test]
+fn what_is_no_handshake_is_ended_and_harms_nobody() {
+    let authority = Authority::new("authority");
+    let listener = authority.listener(&authority.server(), "connect_timeout = \"1s\"");
+    let mut server = Server::with(Setup { listener, ..Setup::default() });
+    let mut bystander = TlsClient::open(&server, &authority.file, None, &[], V5);
+    assert_eq!(bystander.connect("bystander"), Some(0));
+    let connect = Connect::new(V4, "plain").encode();
+    // A client hello of 16 KB that never ends; nothing at all.
+    let endless = [&[0x16, 3, 1, 0x40, 0, 1, 0, 0x3F, 0xFC, 3, 3][..], &[0; 100]].concat();
+    for bytes in [&connect[..], &[0xFF; 4096], b"GET / HTTP/1.1\r\n\r\n", &endless, b""] {
+        let mut socket = TcpStream::connect(server.address).unwrap();
+        socket.set_read_timeout(Some(*DEADLINE)).unwrap();
+        socket.write_all(bytes).unwrap();
+        let mut told = Vec::new();
+        match socket.read_to_end(&mut told) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        }
+        assert!(told.len() < 16, "at most an alert: {told:02x?}");
+    }
+    // A TLS client that never says CONNECT.
+    let mut silent = TlsClient::open(&server, &authority.file, None, &[], V5);
+    silent.stream.flush().unwrap();
+    assert_eq!(silent.recv(), None);
+    bystander.send(wire::PINGREQ);
+    assert_eq!(bystander.recv(), Some(Packet::PingResp));
+    server.assert_alive();
+}
+
+#[test]
+fn files_that_will_not_do() {
+    let authority = Authority::new("authority");
+    let (server, client) = (authority.server(), authority.client("lamp"));
+    let missing = Path::new("missing.pem");
+    let (certificate, key, ca) = (&*server.certificate, &*server.key, &*authority.file);
+    // certificate, key, authority, which file is named, what of it
+    for (certificate, key, ca, file, told) in [
+        (missing, key, ca, missing, "No such file"),
+        (certificate, missing, ca, missing, "No such file"),
+        (certificate, key, missing, missing, "No such file"),
+        (key, key, ca, key, "there is no certificate in it"),
+        (certificate, certificate, ca, certificate, "no items found"),
+        (certificate, key, key, key, "there is no certificate in it"),
+        (certificate, &client.key, ca, certificate, "keys may not be consistent"),
+    ] {
+        let lines = format!("tls_certificate = {certificate:?}\ntls_key = {key:?}\ntls_client_ca = {ca:?}");
+        let setup = Setup { listener: Box::leak(lines.into_boxed_str()), ..Setup::default() };
+        let Err((exit, _)) = Server::within(tempfile::tempdir().unwrap(), setup) else {
+            panic!("it started: {setup:?}")
+        };
+        assert_eq!(exit.status.code(), Some(1), "{exit:?}");
+        let expected = format!("{}: ", file.display());
+        assert!(exit.log.contains(&expected) && exit.log.contains(told), "{told:?} of {expected:?} in {}", exit.log);
+    }
+}

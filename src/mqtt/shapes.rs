@@ -56,7 +56,7 @@ pub(super) fn accepted(dialect: Dialect, command: &Command, applied: &Applied, t
             aws::update_accepted(update, &told(applied), Projection::STATE, token)
         }
         (Command::Delete(_), Dialect::Native) => wire::delete_outcome(&applied.after, applied.manner, token),
-        (Command::Delete(_), Dialect::Aws) => wire::delete_accepted(&applied.after, token),
+        (Command::Delete(_), Dialect::Aws) => wire::delete_accepted(&told(applied), token),
     }
 }
 

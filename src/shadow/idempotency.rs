@@ -41,7 +41,7 @@ pub const REMEMBERED_SECONDS: u64 = 24 * 3600;
 pub struct IdempotencyKey(Arc<str>);
 
 /// What a request asks, in 16 bytes: operation, state and preconditions, wherever given; not the client token, not
-/// whether it is a dry run.
+/// whether it is a dry run. Part of the store's format.
 pub type RequestDigest = [u8; 16];
 
 /// A key and the request it came with.
@@ -85,7 +85,7 @@ pub struct RememberedKey {
 
 /// The requests that a shadow remembers, oldest first. Cheap to clone, and nothing at all for most shadows.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Remembered(Option<Arc<Vec<RememberedKey>>>);
+pub struct Remembered(Option<Arc<Vec<Arc<RememberedKey>>>>);
 
 impl IdempotencyKey {
     /// The most bytes of one.
@@ -108,19 +108,19 @@ impl Remembered {
     /// These requests, oldest first.
     #[must_use]
     pub fn of(keys: Vec<RememberedKey>) -> Self {
-        Self((!keys.is_empty()).then(|| Arc::new(keys)))
+        Self((!keys.is_empty()).then(|| Arc::new(keys.into_iter().map(Arc::new).collect())))
     }
 
     /// What is remembered, oldest first; some of it may be too old to count.
     #[must_use]
-    pub fn keys(&self) -> &[RememberedKey] {
+    pub fn keys(&self) -> &[Arc<RememberedKey>] {
         self.0.as_ref().map_or(&[], |keys| keys.as_slice())
     }
 
     /// What the request with `key` of `by` was told, if it is remembered at `now`.
     #[must_use]
     pub fn find(&self, by: &str, key: &IdempotencyKey, now: Timestamp) -> Option<&FirstOutcome> {
-        let fits = |known: &&RememberedKey| known.key == *key && *known.by == *by && known.counts(now);
+        let fits = |known: &&Arc<RememberedKey>| known.key == *key && *known.by == *by && known.counts(now);
         self.keys().iter().rev().find(fits).map(|known| &known.first)
     }
 
@@ -131,7 +131,8 @@ impl Remembered {
     /// [`Rejection::TooManyRequests`]: as many other principals as there are keys have one each.
     pub fn with(&self, new: RememberedKey) -> Result<Self, Rejection> {
         let now = new.decided;
-        let mut keys: Vec<_> = self.keys().iter().filter(|known| known.counts(now)).cloned().collect();
+        let mut keys = Vec::with_capacity(self.keys().len() + 1);
+        keys.extend(self.keys().iter().filter(|known| known.counts(now)).cloned());
         let own = keys.iter().filter(|known| known.by == new.by).count();
         let victim = match () {
             () if own >= PER_PRINCIPAL_MAX => Some(new.by.clone()),
@@ -143,7 +144,7 @@ impl Remembered {
         {
             keys.remove(oldest);
         }
-        keys.push(new);
+        keys.push(Arc::new(new));
         Ok(Self(Some(Arc::new(keys))))
     }
 }
@@ -155,7 +156,7 @@ impl RememberedKey {
 }
 
 /// Whose oldest key has to go for one more of `by`, which has `own`, when there is no room.
-fn fair_victim(keys: &[RememberedKey], by: &Arc<str>, own: usize) -> Option<Arc<str>> {
+fn fair_victim(keys: &[Arc<RememberedKey>], by: &Arc<str>, own: usize) -> Option<Arc<str>> {
     let mut counts: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
     keys.iter().for_each(|known| *counts.entry(&known.by).or_default() += 1);
     let most = counts.values().max().copied().unwrap_or_default();
@@ -166,7 +167,7 @@ fn fair_victim(keys: &[RememberedKey], by: &Arc<str>, own: usize) -> Option<Arc<
     }
 }
 
-fn full(keys: &[RememberedKey], now: Timestamp) -> Rejection {
+fn full(keys: &[Arc<RememberedKey>], now: Timestamp) -> Rejection {
     let oldest = keys.iter().map(|known| known.decided.0).min().unwrap_or(now.0);
     let seconds = (oldest + REMEMBERED_SECONDS + 1).saturating_sub(now.0);
     let quota = "the shadow remembers the idempotency keys of as many principals as it can".to_owned();

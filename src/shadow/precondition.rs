@@ -71,7 +71,8 @@ impl Preconditions {
 
     fn check_expectations(&self, current: &Document) -> Result<(), Rejection> {
         let failed = self.expect.iter().filter(|expectation| !expectation.is_met(current));
-        let failed: Vec<_> = failed.map(|expectation| FailedExpectation::of(expectation, current)).collect();
+        let told = |(number, expectation)| FailedExpectation::of(expectation, current, number < VALUES_TOLD_MAX);
+        let failed: Vec<_> = failed.enumerate().map(told).collect();
         match failed.is_empty() {
             true => Ok(()),
             false => Err(Rejection::ExpectationFailed {
@@ -82,6 +83,9 @@ impl Preconditions {
         }
     }
 }
+
+/// Failed expectations of which the value that is there is told: they may all be of the same large one.
+const VALUES_TOLD_MAX: usize = 8;
 
 impl Expectation {
     fn is_met(&self, current: &Document) -> bool {

@@ -119,21 +119,22 @@ pub struct FailedExpectation {
     pub path: Pointer,
     /// What kind of expectation it was: the name of its field.
     pub expected: &'static str,
-    /// What is there; `None`: nothing.
+    /// What is there; `None`: nothing, or it is not told.
     pub current: Option<Value>,
     /// By which change, if that is still known.
     pub changed: Option<Arc<Stamp>>,
 }
 
 impl FailedExpectation {
-    pub(crate) fn of(expectation: &Expectation, current: &Document) -> Self {
+    /// `expectation`, which does not hold of `current`; with the value there if that is `told`.
+    pub(crate) fn of(expectation: &Expectation, current: &Document, told: bool) -> Self {
         let path = expectation.path.clone();
         let expected = match expectation.holds {
             Expected::Version(_) => "version",
             Expected::Value(_) => "value",
             Expected::Absent => "absent",
         };
-        let there = current.find(&path).map(|found| found.to_value());
+        let there = current.find(&path).filter(|_| told).map(|found| found.to_value());
         Self { expected, current: there, changed: current.newest_change(&path).cloned(), path }
     }
 }

@@ -121,9 +121,11 @@ impl Replay {
             && held.last_entry < entry.seq
         {
             let document = Arc::new(next(held, entry, tombstones_max)?);
-            let remembered = entry.remember(&held.remembered).map_err(|_| {
-                StoreError::entry(entry.seq, format!("{} has no room for its idempotency key", entry.key))
-            })?;
+            let remembered = entry.remember(&held.remembered).unwrap_or_else(|_| {
+                // There was room when it was accepted, by the limits of then.
+                tracing::warn!(seq = entry.seq.0, key = %entry.key, "no room for an idempotency key");
+                held.remembered.clone()
+            });
             *held = Held { document, last_entry: entry.seq, remembered };
         }
         Ok(())

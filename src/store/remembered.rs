@@ -54,7 +54,8 @@ pub(super) fn put_all(out: &mut Vec<u8>, remembered: &Remembered) {
         put_len(out, principals.len());
         principals.iter().for_each(|by| put_str(out, by));
         put_len(out, keys.len());
-        for RememberedKey { by, key, decided, first } in keys {
+        for known in keys {
+            let RememberedKey { by, key, decided, first } = &**known;
             put_len(out, principals.binary_search(&by).unwrap_or_default());
             put_str(out, key.as_str());
             put_u64(out, decided.0);

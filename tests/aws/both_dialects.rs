@@ -101,3 +101,58 @@ fn what_is_repeated_over_aws_survives_a_crash() {
     server.restart();
     assert_eq!(get(&server), before);
 }
+
+/// The concurrency of the native dialect works over AWS topics too; its answers have AWS's shape.
+#[test]
+fn stale_writers_of_other_fields_over_aws() {
+    let server = Server::start();
+    let mut native = Thing::new(&server, V5, "native", NATIVE);
+    let mut aws = Thing::new(&server, V5, "aws", AWS);
+    native.request("update", r#"{"state":{"desired":{"a":1,"b":1}}}"#);
+    native.request("update", r#"{"state":{"desired":{"a":2}}}"#);
+    (0..2).for_each(|_| drop(aws.reply()));
+    // A heartbeat over AWS takes a version and is no conflict for anybody.
+    aws.request("update", r#"{"state":{"desired":{"a":2,"b":1}}}"#);
+    native.reply();
+    let conflict = json!({"code": 409, "message": "Version conflict", "timestamp": "T"});
+    // update, the version it makes or `None`
+    for (body, version) in [
+        (r#"{"state":{"desired":{"a":3}},"version":1,"onConflict":"rebase"}"#, None),
+        (r#"{"state":{"desired":{"a":3}},"expect":[{"path":"/desired/a","value":1}]}"#, None),
+        (r#"{"state":{"desired":{"b":2}},"version":2,"onConflict":"rebase"}"#, Some(4)),
+        (r#"{"state":{"desired":{"a":3}},"version":2,"onConflict":"rebase"}"#, Some(5)),
+        (r#"{"state":{"desired":{"c":1}},"expect":[{"path":"/desired/c","absent":true}]}"#, Some(6)),
+    ] {
+        let (events, ack) = aws.request("update", body);
+        let (name, told) = events.last().unwrap();
+        assert_eq!(ack.code, 0, "{body}");
+        match version {
+            None => assert_eq!((name.as_str(), told), ("update/rejected", &conflict), "{body}"),
+            Some(version) => {
+                assert_eq!((name.as_str(), &told["version"]), ("update/accepted", &json!(version)), "{body}");
+                assert_eq!(fields(told), ["metadata", "state", "timestamp", "version"], "{body}");
+            }
+        }
+    }
+}
+
+/// A replay has the first outcome's version and the new token, and reaches nobody but its sender.
+#[test]
+fn a_replay_over_aws() {
+    let server = Server::start();
+    let mut aws = Thing::new(&server, V4, "aws", AWS);
+    let mut other = Thing::new(&server, V5, "other", AWS);
+    let send = |thing: &mut Thing, token: &str| {
+        let body = json!({"state": {"reported": {"a": 1}}, "idempotencyKey": "k", "clientToken": token});
+        thing.request("update", body.to_string()).0.pop().unwrap()
+    };
+    let first = send(&mut aws, "t1");
+    aws.request("update", r#"{"state":{"reported":{"b":1}}}"#);
+    let (name, mut again) = send(&mut aws, "t2");
+    assert_eq!(again["clientToken"], json!("t2"));
+    again["clientToken"] = json!("t1");
+    assert_eq!((name, again), first);
+    aws.request("update", r#"{"state":{"reported":{"c":1}}}"#);
+    let versions: Vec<Value> = (0..3).map(|_| other.reply().pop().unwrap().1["version"].clone()).collect();
+    assert_eq!(versions, [1, 2, 3], "the replay was told to its sender alone, and took no version");
+}

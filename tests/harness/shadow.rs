@@ -52,13 +52,21 @@ impl Requester {
     }
 
     /// Sends a request at QoS 1 and waits for its answer and its PUBACK.
-    pub fn request(&mut self, operation: &str, mut body: Value) -> Answer {
+    pub fn request(&mut self, operation: &str, body: Value) -> Answer {
+        self.request_with(operation, body, &[])
+    }
+
+    /// As [`Requester::request`], with user properties of MQTT 5.
+    pub fn request_with(&mut self, operation: &str, mut body: Value, user: &[(&str, &str)]) -> Answer {
         self.tokens += 1;
         let token = format!("{}-{}", self.name, self.tokens);
         body["clientToken"] = json!(token);
         let mut publish = Publish::new(&format!("{}/{operation}", self.prefix), body.to_string());
         if let Some(topic) = &self.response_topic {
             publish = publish.property(prop::RESPONSE_TOPIC, wire::Value::Text(topic.clone()));
+        }
+        for (name, value) in user {
+            publish = publish.property(prop::USER, wire::Value::Pair((*name).to_owned(), (*value).to_owned()));
         }
         let id = self.client.next_id();
         self.client.send(publish.encode(self.client.protocol, 1, id));

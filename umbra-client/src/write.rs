@@ -166,27 +166,10 @@ pub(crate) async fn write(
     let Some(mut update) = decide(&known).map(|state| options.update(state, &known)) else { return Ok(None) };
     let (began, mut tried, mut doubtful) = (Instant::now(), 0, false);
     loop {
-        let sent = Instant::now();
-        let outcome = exchange.put(&update).await;
         tried += 1;
-        let after = outcome.as_ref().err().map_or(After::Stop, after);
-        let wait = match &outcome {
-            Err(error) if after != After::Stop => options.backoff.next(tried, asked(error)),
-            _ => None,
-        };
-        exchange.observer().tried(&Attempt {
-            shadow: exchange.shadow(),
-            number: tried,
-            expected: known.version,
-            state: &update.state,
-            took: sent.elapsed(),
-            since_first: began.elapsed(),
-            outcome: outcome.as_ref(),
-            retry_in: wait,
-        });
-        let error = match outcome {
+        let Failed { error, after, wait } = match attempt(exchange, options, &update, tried, began).await {
             Ok(accepted) => return Ok(Some(accepted)),
-            Err(error) => error,
+            Err(failed) => failed,
         };
         // A key that is known is answered before versions are looked at, so a conflict says that nothing got in.
         doubtful = after == After::Find || (doubtful && after != After::Refresh);
@@ -202,6 +185,41 @@ pub(crate) async fn write(
             doubtful = false;
         }
     }
+}
+
+/// A try that failed.
+struct Failed {
+    error: Error,
+    after: After,
+    /// Before the next try; `None` if there is to be none.
+    wait: Option<Duration>,
+}
+
+async fn attempt(
+    exchange: &impl Exchange,
+    options: &WriteOptions,
+    update: &Update,
+    number: u32,
+    began: Instant,
+) -> Result<Accepted, Failed> {
+    let sent = Instant::now();
+    let outcome = exchange.put(update).await;
+    let after = outcome.as_ref().err().map_or(After::Stop, after);
+    let wait = match &outcome {
+        Err(error) if after != After::Stop => options.backoff.next(number, asked(error)),
+        _ => None,
+    };
+    exchange.observer().tried(&Attempt {
+        shadow: exchange.shadow(),
+        number,
+        expected: update.version.unwrap_or_default(),
+        state: &update.state,
+        took: sent.elapsed(),
+        since_first: began.elapsed(),
+        outcome: outcome.as_ref(),
+        retry_in: wait,
+    });
+    outcome.map_err(|error| Failed { error, after, wait })
 }
 
 /// The end of a write whose last try, or whose look at what is there now, ended in `last`.

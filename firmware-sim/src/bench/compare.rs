@@ -20,6 +20,7 @@ use serde::Serialize;
 use super::{
     Shape,
     generator::{Generator, Load, Measured},
+    message::Manner,
     servers::{Peer, Servers},
     table,
 };
@@ -57,6 +58,9 @@ pub(crate) struct CompareArgs {
     /// Idle devices, for the memory; 0 leaves it out.
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
+    /// Leave out the comparison of updates that are guarded in different ways.
+    #[arg(long)]
+    without_manners: bool,
     #[command(flatten)]
     shape: Shape,
     /// Print JSON in place of the table.
@@ -74,6 +78,8 @@ pub(crate) struct Comparison {
     pub(crate) umbrad: Vec<Round>,
     /// mosquitto with the echo engine at the usual size.
     pub(crate) mosquitto: Vec<Round>,
+    /// umbrad at the usual size, by how updates are guarded.
+    pub(crate) manners: Vec<(Manner, Round)>,
     /// umbrad with many devices.
     pub(crate) many: Vec<Round>,
     /// umbrad with few devices.
@@ -124,6 +130,9 @@ pub(crate) fn compare(args: &CompareArgs, stop: &Arc<AtomicBool>) -> anyhow::Res
     Ok(if missed && args.enforce { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// In the order of their turns.
+const MANNERS: [Manner; 4] = [Manner::Unconditional, Manner::Conditional, Manner::Rebase, Manner::Keyed];
+
 struct Bench<'a> {
     args: &'a CompareArgs,
     servers: Servers,
@@ -144,6 +153,13 @@ impl Bench<'_> {
                 all.mosquitto.push(self.mosquitto(accepted_bytes, number)?);
             }
         }
+        if !self.args.without_manners {
+            for number in 1..=self.args.rounds {
+                for manner in MANNERS {
+                    all.manners.push((manner, self.guarded(manner, number)?));
+                }
+            }
+        }
         for number in 1..=self.args.rounds.min(3) {
             if self.args.many > 0 {
                 all.many.push(self.umbrad(self.args.many, number)?);
@@ -159,20 +175,28 @@ impl Bench<'_> {
     }
 
     fn umbrad(&self, devices: usize, number: u32) -> anyhow::Result<Round> {
-        self.round(&self.servers.start_umbrad()?, "umbrad", devices, number)
+        let peer = self.servers.start_umbrad()?;
+        self.round(&peer, "umbrad", self.load(&peer, devices)?, number)
+    }
+
+    fn guarded(&self, manner: Manner, number: u32) -> anyhow::Result<Round> {
+        let peer = self.servers.start_umbrad()?;
+        let load = Load { manner, ..self.load(&peer, self.args.devices)? };
+        self.round(&peer, &format!("umbrad, {}", manner.name()), load, number)
     }
 
     fn mosquitto(&self, accepted_bytes: usize, number: u32) -> anyhow::Result<Round> {
         let peer = self.servers.start_mosquitto(accepted_bytes, self.args.shape.event_qos)?;
-        let round = self.round(&peer, "mosquitto", self.args.devices, number)?;
+        let round = self.round(&peer, "mosquitto", self.load(&peer, self.args.devices)?, number)?;
         let answered = round.measured.accepted_bytes;
         ensure!(answered == accepted_bytes, "the echo engine answered with {answered} bytes, not {accepted_bytes}");
         Ok(round)
     }
 
-    fn round(&self, peer: &Peer, name: &str, devices: usize, number: u32) -> anyhow::Result<Round> {
+    fn round(&self, peer: &Peer, name: &str, load: Load, number: u32) -> anyhow::Result<Round> {
+        let devices = load.devices;
         let failed = || format!("round {number} of {name} with {devices} devices; its log ends:\n{}\n", peer.log_end());
-        let generator = Generator::connect(self.load(peer, devices)?).with_context(failed)?;
+        let generator = Generator::connect(load).with_context(failed)?;
         let before = peer.cpu_time()?;
         let (measured, updates) = generator.run().with_context(failed)?;
         let server_cpu_us = (peer.cpu_time()? - before).as_secs_f64() * 1e6 / updates.max(1) as f64;
@@ -233,10 +257,20 @@ impl Comparison {
         let ratio = |part: Option<f64>, whole: Option<f64>| Some(part? / whole?);
         let connect = median(self.many.iter().map(|round| round.measured.connect_seconds));
         let latency = median(self.few.iter().map(|round| round.measured.latency_ms.p50));
+        let guarded = |manner| {
+            let of = |wanted: Manner| {
+                let rounds = self.manners.iter().filter(move |(manner, _)| *manner == wanted);
+                median(rounds.map(|(_, round)| round.measured.updates_per_second))
+            };
+            ratio(of(manner), of(Manner::Unconditional))
+        };
         let memory = self.idle.as_ref().map(|idle| idle.bytes_per_device / 1000.0);
         [
             ("durable accepted updates/s", usual, 30_000.0, true),
             ("ratio to mosquitto with an echo and no storage", ratio(usual, rate(&self.mosquitto)), 1.1, true),
+            ("ratio of conditional to unconditional updates", guarded(Manner::Conditional), 0.85, true),
+            ("ratio of rebased to unconditional updates", guarded(Manner::Rebase), 0.85, true),
+            ("ratio of keyed to unconditional updates", guarded(Manner::Keyed), 0.85, true),
             ("ratio of many devices to the usual size", ratio(rate(&self.many), usual), 0.7, true),
             ("seconds to connect many devices", connect, 15.0, false),
             ("median latency of few devices, ms", latency, 4.0, false),

@@ -17,7 +17,7 @@ use mio::{Interest, Registry, Token, net::TcpStream};
 
 use super::{
     frame::{self, Frame, Message, Protocol},
-    message::{self, ID_BYTES, Template},
+    message::{self, ID_BYTES, Manner, Templates},
     tally::Tally,
 };
 
@@ -29,7 +29,7 @@ pub(crate) struct Shared {
     /// QoS of the subscriptions.
     pub(crate) event_qos: u8,
     /// The update that is sent again and again.
-    pub(crate) template: Template,
+    pub(crate) templates: Templates,
     /// What was counted.
     pub(crate) tally: Tally,
     /// Whether a finished update is followed by the next.
@@ -73,11 +73,11 @@ pub(crate) struct Connection {
 
 impl Shared {
     /// For connections that have yet to be made.
-    pub(crate) fn new(protocol: Protocol, event_qos: u8) -> anyhow::Result<Self> {
+    pub(crate) fn new(protocol: Protocol, event_qos: u8, manner: Manner) -> anyhow::Result<Self> {
         Ok(Self {
             protocol,
             event_qos,
-            template: Template::new(protocol)?,
+            templates: Templates::new(protocol, manner)?,
             tally: Tally::new(),
             updating: false,
             subscribed: 0,
@@ -269,7 +269,7 @@ impl Connection {
             let id = Some(self.packet_id);
             frame::write_publish(&mut shared.out, shared.protocol, topic.as_bytes(), id, report.as_bytes());
         } else {
-            shared.template.write(&mut shared.out, &self.id, self.packet_id, self.count, self.version);
+            shared.templates.write(&mut shared.out, &self.id, self.packet_id, self.count, self.version);
         }
         self.stage = Stage::Updating { accepted: false, acknowledged: false };
         self.sent_at = Instant::now();

@@ -22,6 +22,7 @@ use serde::Serialize;
 use super::{
     connection::{Connection, Shared},
     frame::Protocol,
+    message::Manner,
     process::cpu_time,
     tally::Latencies,
 };
@@ -37,6 +38,8 @@ pub(crate) struct Load {
     pub(crate) protocol: Protocol,
     /// QoS of the subscriptions; updates are QoS 1 always.
     pub(crate) event_qos: u8,
+    /// How updates are guarded.
+    pub(crate) manner: Manner,
     /// Time not counted, after each device has made its first report.
     pub(crate) warm_up: Duration,
     /// Time counted.
@@ -87,7 +90,7 @@ impl Generator {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             connections: Vec::with_capacity(load.devices),
-            shared: Shared::new(load.protocol, load.event_qos)?,
+            shared: Shared::new(load.protocol, load.event_qos, load.manner)?,
             buffer: vec![0; BUFFER_BYTES],
             connect_time: Duration::ZERO,
             load,
@@ -128,7 +131,7 @@ impl Generator {
             updates_per_second: tally.updates() as f64 / elapsed.as_secs_f64(),
             latency_ms: tally.latencies(),
             connect_seconds: self.connect_time.as_secs_f64(),
-            update_bytes: self.shared.template.len(),
+            update_bytes: self.shared.templates.len(),
             accepted_bytes: tally.accepted_bytes(),
             generator_cpu_us: cpu.as_secs_f64() * 1e6 / updates,
         };

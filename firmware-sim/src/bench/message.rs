@@ -30,15 +30,83 @@ pub(crate) fn full_report() -> String {
     .to_owned()
 }
 
-/// The updates that follow: four values change, under the version known.
-const STEADY: &str = concat!(
-    r#"{"state":{"reported":{"temperature":00.00,"humidity":00.0,"rssi":-00,"uptime":0000000}},"#,
-    r#""version":          0}"#
-);
+/// How the updates that follow are guarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Manner {
+    /// Not at all: the last write wins.
+    Unconditional,
+    /// By the version known.
+    Conditional,
+    /// By the version before that, to be rebased: two sets of fields take turns, so that it always can be.
+    Rebase,
+    /// By the version known, and under an idempotency key of its own.
+    Keyed,
+}
 
-/// A PUBLISH of [`STEADY`] to be written over.
+impl Manner {
+    /// Its name, as it is given on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Unconditional => "unconditional",
+            Self::Conditional => "conditional",
+            Self::Rebase => "rebase",
+            Self::Keyed => "keyed",
+        }
+    }
+
+    /// The payload of an update; `other` is the second set of fields.
+    fn payload(self, other: bool) -> String {
+        let fields = match other {
+            false => r#"{"temperature":00.00,"humidity":00.0,"rssi":-00,"uptime":0000000}"#,
+            true => r#"{"surrounding":00.00,"moisture":00.0,"link":-00,"cycles":0000000}"#,
+        };
+        let guard = match self {
+            Self::Unconditional => "",
+            Self::Conditional => r#","version":          0"#,
+            Self::Rebase => r#","onConflict":"rebase","version":          0"#,
+            Self::Keyed => r#","idempotencyKey":"update-0000000000","version":          0"#,
+        };
+        format!(r#"{{"state":{{"reported":{fields}}}{guard}}}"#)
+    }
+}
+
+/// What the updates of one manner are written from.
 #[derive(Debug)]
-pub(crate) struct Template {
+pub(crate) struct Templates {
+    manner: Manner,
+    first: Template,
+    second: Template,
+}
+
+impl Templates {
+    /// Those for one version of MQTT.
+    pub(crate) fn new(protocol: Protocol, manner: Manner) -> anyhow::Result<Self> {
+        let template = |other| Template::new(protocol, &manner.payload(other));
+        Ok(Self { manner, first: template(false)?, second: template(true)? })
+    }
+
+    /// Appends the update number `count`, from 1, of a device whose shadow is at `version`.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, id: &[u8; ID_BYTES], packet_id: u16, count: u64, version: u64) {
+        let (template, version) = match self.manner {
+            // Nothing is older than the first report, which named every field.
+            Manner::Rebase if count > 1 => {
+                (if count.is_multiple_of(2) { &self.second } else { &self.first }, version - 1)
+            }
+            _ => (&self.first, version),
+        };
+        template.write(out, id, packet_id, count, version);
+    }
+
+    /// Bytes of one such packet.
+    pub(crate) fn len(&self) -> usize {
+        self.first.packet.len()
+    }
+}
+
+/// A PUBLISH of an update to be written over.
+#[derive(Debug)]
+struct Template {
     packet: Vec<u8>,
     id: usize,
     packet_id: usize,
@@ -46,35 +114,36 @@ pub(crate) struct Template {
     humidity: usize,
     rssi: usize,
     uptime: usize,
-    version: usize,
+    version: Option<usize>,
+    key: Option<usize>,
 }
 
 impl Template {
-    /// The template for one version of MQTT.
-    pub(crate) fn new(protocol: Protocol) -> anyhow::Result<Self> {
+    fn new(protocol: Protocol, payload: &str) -> anyhow::Result<Self> {
         let topic = format!("shadow/{}/update", device_id(0));
         let mut packet = Vec::new();
-        write_publish(&mut packet, protocol, topic.as_bytes(), Some(1), STEADY.as_bytes());
-        let payload = packet.len() - STEADY.len();
+        write_publish(&mut packet, protocol, topic.as_bytes(), Some(1), payload.as_bytes());
+        let start = packet.len() - payload.len();
         let id = find(&packet, b"bench-").context("the template names a device")?;
-        let after = |needle: &str| {
-            let at = STEADY.find(needle).with_context(|| format!("the template has no {needle}"))?;
-            anyhow::Ok(payload + at + needle.len())
+        let after = |needle: &str| payload.find(needle).map(|at| start + at + needle.len());
+        let field = |first: &str, second: &str| {
+            let at = after(&format!("\"{first}\":")).or_else(|| after(&format!("\"{second}\":")));
+            at.with_context(|| format!("the template has no {first}"))
         };
         Ok(Self {
             id,
             packet_id: id + ID_BYTES + "/update".len(),
-            temperature: after("\"temperature\":")?,
-            humidity: after("\"humidity\":")?,
-            rssi: after("\"rssi\":-")?,
-            uptime: after("\"uptime\":")?,
-            version: after("\"version\":")?,
+            temperature: field("temperature", "surrounding")?,
+            humidity: field("humidity", "moisture")?,
+            rssi: field("rssi", "link")? + 1,
+            uptime: field("uptime", "cycles")?,
+            version: after("\"version\":"),
+            key: after("\"update-"),
             packet,
         })
     }
 
-    /// Appends the update number `count` of a device, under `version`.
-    pub(crate) fn write(&self, out: &mut Vec<u8>, id: &[u8; ID_BYTES], packet_id: u16, count: u64, version: u64) {
+    fn write(&self, out: &mut Vec<u8>, id: &[u8; ID_BYTES], packet_id: u16, count: u64, version: u64) {
         let start = out.len();
         out.extend_from_slice(&self.packet);
         let Some(packet) = out.get_mut(start..) else { return };
@@ -87,12 +156,13 @@ impl Template {
         digits(packet, self.humidity + 3, 1, count * 3 % 10);
         digits(packet, self.rssi, 2, 10 + count * 17 % 90);
         digits(packet, self.uptime, 7, 1_000_001 + count % 8_999_999);
-        padded(packet, self.version, VERSION_WIDTH, version);
-    }
-
-    /// Bytes of one such packet.
-    pub(crate) fn len(&self) -> usize {
-        self.packet.len()
+        if let Some(at) = self.version {
+            padded(packet, at, VERSION_WIDTH, version);
+        }
+        if let Some(at) = self.key {
+            // Rises from run to run on one store, as a count of this run would not.
+            digits(packet, at, 10, version);
+        }
     }
 }
 
@@ -153,10 +223,10 @@ mod tests {
     use super::*;
     use crate::bench::frame::{Message, split};
 
-    fn update(protocol: Protocol, count: u64, version: u64) -> Value {
+    fn update(protocol: Protocol, manner: Manner, count: u64, version: u64) -> Value {
         let mut out = b"before".to_vec();
-        let template = Template::new(protocol).expect("the template");
-        template.write(&mut out, b"bench-00042", 513, count, version);
+        let templates = Templates::new(protocol, manner).expect("the templates");
+        templates.write(&mut out, b"bench-00042", 513, count, version);
         let (frame, rest) = split(out.get(6..).unwrap_or_default()).expect("well formed").expect("complete");
         let message = Message::parse(frame, protocol).expect("a PUBLISH");
         assert_eq!((message.topic, message.packet_id), (&b"shadow/bench-00042/update"[..], Some(513)));
@@ -167,9 +237,9 @@ mod tests {
     #[test]
     fn every_update_is_json_names_its_version_and_differs_from_the_last_in_every_field() {
         for protocol in [Protocol::V311, Protocol::V5] {
-            let mut last = update(protocol, 0, 0);
+            let mut last = update(protocol, Manner::Conditional, 0, 0);
             for count in 1..1_000 {
-                let next = update(protocol, count, count * 1_000_003);
+                let next = update(protocol, Manner::Conditional, count, count * 1_000_003);
                 assert_eq!(next.get("version").and_then(Value::as_u64), Some(count * 1_000_003));
                 for field in ["temperature", "humidity", "rssi", "uptime"] {
                     let at = format!("/state/reported/{field}");
@@ -177,6 +247,27 @@ mod tests {
                 }
                 last = next;
             }
+        }
+    }
+
+    #[test]
+    fn every_manner_guards_in_its_way() {
+        let field = |update: &Value, name: &str| update.get(name).cloned().unwrap_or_default();
+        let fields = |update: &Value| update.pointer("/state/reported").and_then(Value::as_object).cloned();
+        let guards = |manner, count| {
+            let update = update(Protocol::V311, manner, count, 7);
+            let first = fields(&update).is_some_and(|fields| fields.contains_key("temperature"));
+            (first, ["version", "onConflict", "idempotencyKey"].map(|name| field(&update, name)))
+        };
+        let none = Value::Null;
+        for count in [1, 2, 3] {
+            let key = "update-0000000007";
+            assert_eq!(guards(Manner::Unconditional, count), (true, [none.clone(), none.clone(), none.clone()]));
+            assert_eq!(guards(Manner::Conditional, count), (true, [7.into(), none.clone(), none.clone()]));
+            assert_eq!(guards(Manner::Keyed, count), (true, [7.into(), none.clone(), key.into()]));
+        }
+        for (count, first, version) in [(1, true, 7), (2, false, 6), (3, true, 6)] {
+            assert_eq!(guards(Manner::Rebase, count), (first, [version.into(), "rebase".into(), none.clone()]));
         }
     }
 

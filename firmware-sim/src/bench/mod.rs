@@ -32,6 +32,7 @@ use clap::{Args, Subcommand};
 
 use frame::Protocol;
 use generator::{Generator, Load};
+use message::Manner;
 
 /// The measurements.
 #[derive(Debug, Subcommand)]
@@ -75,6 +76,9 @@ pub(crate) struct Shape {
     /// QoS of the devices' subscriptions; updates are published at QoS 1 always.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
     event_qos: u8,
+    /// How updates are guarded.
+    #[arg(long, value_enum, default_value = "conditional")]
+    manner: Manner,
 }
 
 /// Arguments of `bench echo`.
@@ -98,6 +102,7 @@ impl Shape {
             devices,
             protocol: self.mqtt,
             event_qos: self.event_qos,
+            manner: self.manner,
             warm_up: Duration::try_from_secs_f64(self.warm_up).context("--warm-up")?,
             measured: Duration::try_from_secs_f64(seconds).context("--seconds")?,
             stop: stop.clone(),

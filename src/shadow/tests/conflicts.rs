@@ -1,11 +1,13 @@
 //! What may pass a stale version, what is told of what may not, and what single paths may be expected to be.
 
+use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
 
-use super::{after, decided, is_version, pointer, update, written};
+use super::{after, decided, is_version, pointer, properties::command, update, written};
 use crate::shadow::{
     Change, Collisions, Command, Decision, Document, DocumentLimits, OnConflict, Preconditions, Rejection, Update,
-    Version, collisions,
+    Version,
+    collisions::{collisions, is_clean},
     command::{Expectation, Expected},
 };
 
@@ -386,4 +388,52 @@ fn expectations() {
         }
     }
     assert!(is_version(&after(&document, &Command::Update(update(json!({"desired": {"w": 1}})))), 5));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// What is listed agrees with what is decided; what is told of a conflict is what was there, then and now.
+    #[test]
+    fn conflicts_agree_with_the_history(writes in vec(command(), 1..8), sent in command(), seen in 0..8usize) {
+        let mut documents = vec![Document::absent()];
+        let mut history: Vec<Vec<Change>> = Vec::new();
+        for write in &writes {
+            let current = documents.last().unwrap();
+            if let Ok(Decision::Changed { document, changes }) = decided(current, write, &DocumentLimits::default()) {
+                documents.push(document);
+                history.push(changes);
+            }
+        }
+        let seen = seen % documents.len();
+        let (document, since) = (documents.last().unwrap(), Version(seen as u64));
+        let mut found = collisions(&sent, document, since);
+        let mut rewind = found.rewind();
+        history.iter().skip(seen).rev().for_each(|changes| rewind.undo(changes));
+        rewind.arrive();
+        let Command::Update(update) = &sent else { return Ok(()) };
+        if !found.truncated {
+            prop_assert_eq!(found.conflicts.is_empty(), is_clean(update, document, since), "{:?}", found);
+        }
+        for conflict in &found.conflicts {
+            let at = |document: &Document| document.find(&conflict.path).map(|found| found.to_value());
+            prop_assert_eq!(&conflict.current, &at(document), "{}", conflict.path);
+            prop_assert_eq!(&conflict.base, &at(&documents[seen]), "{} at {}", conflict.path, seen);
+            prop_assert!(document.changed_after(&conflict.path, since));
+        }
+        for path in &found.clean {
+            prop_assert!(!document.changed_after(path, since), "{}", path);
+        }
+        // Whoever expects nothing to have changed where it writes is refused exactly then.
+        let preconditions =
+            Preconditions { version: Some(since), on_conflict: OnConflict::Rebase, ..Preconditions::default() };
+        let rebased = Command::Update(Update { preconditions, ..update.clone() });
+        if 0 < seen && since < document.version && since >= document.floor {
+            let refused = matches!(
+                decided(document, &rebased, &DocumentLimits::default()),
+                Err(Rejection::VersionConflict { .. })
+            );
+            prop_assert_eq!(refused, !found.conflicts.is_empty());
+        }
+    }
 }

@@ -5,7 +5,11 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::{after, decided, thermostat, update, written};
-use crate::shadow::{Command, Decision, DocumentLimits};
+use crate::shadow::{
+    Command, Decision, DocumentLimits, FirstOutcome, IdempotencyKey, Keyed, OnConflict, Remembered, RememberedKey,
+    Update, Version,
+    command::{Expectation, Expected},
+};
 
 #[test]
 #[ignore = "a measurement"]
@@ -30,11 +34,82 @@ fn a_decision() {
         }
         println!("decide and apply: {} ns", start.elapsed().as_nanos() / rounds as u128);
     }
+    variants(&document, &commands);
     document = after(&document, &Command::Update(update(json!({"desired": {"target": 19}}))));
     let start = Instant::now();
     let total: usize =
         (0..200_000).map(|_| crate::shadow::delta::delta(&document).map_or(0, |delta| delta.len())).sum();
     println!("delta: {} ns ({total})", start.elapsed().as_nanos() / 200_000);
+}
+
+/// The same updates under conditions. Each is decided against the document that the one before made; a rebased one knows
+/// the version before that, a keyed one is remembered too, as the store does it.
+fn variants(document: &crate::shadow::Document, commands: &[Command]) {
+    let limits = DocumentLimits::default();
+    let updates: Vec<Update> = commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::Update(update) => Some(update.clone()),
+            Command::Delete(_) => None,
+        })
+        .collect();
+    let expect = Expectation { path: super::pointer("/desired/mode"), holds: Expected::Value(json!("heat")) };
+    for variant in ["none", "version", "etag", "expect", "rebase", "keyed", "dry run"] {
+        let (rounds, mut now, mut remembered) = (100_000, document.clone(), Remembered::default());
+        let (mut spent, start) = (std::time::Duration::ZERO, Instant::now());
+        for (round, update) in updates.iter().cycle().take(rounds).enumerate() {
+            let mut update = update.clone();
+            let before = Version(now.version.0 - 1);
+            let preconditions = &mut update.preconditions;
+            match variant {
+                "version" => preconditions.version = Some(now.version),
+                "etag" => preconditions.etag = Some(now.etag.to_string().as_str().into()),
+                "expect" => preconditions.expect = vec![expect.clone()],
+                // Of fields that nobody else writes.
+                "rebase" => {
+                    preconditions.version = Some(before);
+                    preconditions.on_conflict = OnConflict::Rebase;
+                    let section = if round % 2 == 0 { "tags" } else { "desired" };
+                    update = Update {
+                        preconditions: preconditions.clone(),
+                        ..super::update(
+                            json!({section: {"a": round, "b": round + 1, "c": round, "d": round, "e": round}}),
+                        )
+                    };
+                }
+                "keyed" => {
+                    let key = IdempotencyKey::new(&format!("key-{round}")).unwrap();
+                    update.keyed = Some(Keyed::update(key, &update));
+                }
+                "dry run" => update.dry_run = true,
+                _ => {}
+            }
+            let command = Command::Update(update);
+            let begun = Instant::now();
+            if let Some(Keyed { key, digest }) = command.keyed().cloned() {
+                assert!(remembered.find("tester", &key, now.timestamp).is_none());
+                let first = FirstOutcome {
+                    digest,
+                    version: now.version,
+                    timestamp: now.timestamp,
+                    etag: now.etag,
+                    changed: true,
+                    rebased_from: None,
+                };
+                remembered =
+                    remembered.with(RememberedKey { by: "tester".into(), key, decided: now.timestamp, first }).unwrap();
+            }
+            if let Decision::Changed { document: next, .. } = decided(&now, &command, &limits).unwrap() {
+                now = next;
+            }
+            spent += begun.elapsed();
+        }
+        println!(
+            "decide and apply, {variant}: {} ns (with making the request {})",
+            spent.as_nanos() / rounds as u128,
+            start.elapsed().as_nanos() / rounds as u128
+        );
+    }
 }
 
 /// Against the crate that is the oracle of the other tests.

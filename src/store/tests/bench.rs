@@ -5,7 +5,10 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::{Random, Running, job, key, update};
-use crate::store::StoreOptions;
+use crate::{
+    shadow::{Command, IdempotencyKey, Keyed, OnConflict},
+    store::StoreOptions,
+};
 
 const SHADOWS: u64 = 10_000;
 
@@ -82,4 +85,60 @@ fn committed_updates_per_second() {
         running.store.close();
         println!("    closed in {:?}", started.elapsed());
     }
+}
+
+/// Unconditional, conditional, rebased and keyed updates of one store in turn, each kind on shadows of its own, one after the
+/// other so that the expected versions are known. Tells the medians of all turns.
+#[test]
+#[ignore = "a measurement"]
+fn conditions_cost() {
+    const SHADOWS: usize = 2_500;
+    const TURNS: u64 = 40;
+    const VARIANTS: [&str; 4] = ["unconditional", "version", "rebase", "keyed"];
+    let directory = tempfile::tempdir_in(std::env::var("BENCH_DIR").unwrap_or(".".to_owned())).unwrap();
+    let options = StoreOptions { document_cache_bytes: 1 << 30, ..StoreOptions::new(directory.path().join("s.redb")) };
+    let running = Running::open(options).unwrap();
+    let keys = VARIANTS.map(|variant| (0..SHADOWS).map(|n| key(&format!("{variant}-{n:06}"))).collect::<Vec<_>>());
+    for chunk in keys.iter().flat_map(|keys| keys.chunks(1000)) {
+        running.apply(chunk.iter().map(|key| job(key, update(&document(1), None), 0)));
+    }
+    let mut measured = VARIANTS.map(|_| (Vec::new(), Vec::new()));
+    for version in 1..=TURNS {
+        // One turn other fields than the next, so that the version before is one to rebase from.
+        let fields = if version % 2 == 0 { ["a", "b", "c"] } else { ["x", "y", "z"] };
+        let change = json!({"reported": {fields[0]: version, fields[1]: 0.5, "log": {fields[2]: version}}});
+        for ((variant, keys), (rates, costs)) in VARIANTS.iter().zip(&keys).zip(&mut measured) {
+            let jobs: Vec<_> =
+                keys.iter().map(|key| job(key, variant_of(variant, &change, version), version)).collect();
+            let (cpu, started) = (writer_cpu_seconds(), Instant::now());
+            let outcomes = running.apply(jobs);
+            assert!(outcomes.iter().all(|outcome| outcome.result.as_ref().is_ok_and(|applied| applied.seq.is_some())));
+            rates.push(SHADOWS as f64 / started.elapsed().as_secs_f64());
+            costs.push((writer_cpu_seconds() - cpu) * 1e6 / SHADOWS as f64);
+        }
+    }
+    for (variant, (rates, costs)) in VARIANTS.iter().zip(&mut measured) {
+        let median = |numbers: &mut Vec<f64>| {
+            numbers.sort_by(f64::total_cmp);
+            numbers[numbers.len() / 2]
+        };
+        println!("{variant}: {:.0} updates/s, {:.1} µs of the writer's CPU each", median(rates), median(costs));
+    }
+}
+
+fn variant_of(variant: &str, change: &Value, version: u64) -> Command {
+    let expected = match variant {
+        "version" => Some(version),
+        "rebase" => Some(version - 1),
+        _ => None,
+    };
+    let Command::Update(mut update) = update(change, expected) else { unreachable!("it is an update") };
+    if variant == "rebase" && version > 2 {
+        update.preconditions.on_conflict = OnConflict::Rebase;
+    }
+    if variant == "keyed" {
+        let key = IdempotencyKey::new(&format!("request-{version:010}")).unwrap();
+        update.keyed = Some(Keyed::update(key, &update));
+    }
+    Command::Update(update)
 }

@@ -8,7 +8,7 @@ use crate::{
     auth::Projection,
     shadow::{
         Command, Decision, Delete, DeviceId, Document, DocumentLimits, Rejection, ShadowKey, Timestamp, Update,
-        Version, decide,
+        Version, collisions, decide,
     },
     wire::{ClientToken, Dialect, envelope, parse_update},
 };
@@ -32,7 +32,7 @@ fn parsed(payload: &str) -> (Update, Option<ClientToken>) {
 fn its_examples_are_true() {
     let examples: Vec<&str> =
         REFERENCE.split("```json\n").skip(1).map(|part| part.split("```").next().unwrap()).collect();
-    let [boot, accepted, wish, delta, documents, conflict, get, deleted, refused] = examples[..] else {
+    let [boot, accepted, wish, delta, documents, stale, conflict, rebase, get, deleted, refused] = examples[..] else {
         panic!("{} examples", examples.len())
     };
     let check = |shown: &str, sent: &[u8]| {
@@ -52,11 +52,19 @@ fn its_examples_are_true() {
     check(documents, &envelope::update_documents(&first, &second, all, None));
     check(get, &envelope::get_accepted(&second, all, None));
 
-    let stale = decided(&second, Command::Update(update), "anonymous/thermostat-1", 9).unwrap_err();
-    check(
-        conflict,
-        &envelope::rejected(&stale, &key, Timestamp(1_790_000_009), all, ClientToken::new("report-2").as_ref()),
-    );
+    let (update, token) = parsed(stale);
+    let stale = Command::Update(update);
+    let mut rejection = decided(&second, stale.clone(), "anonymous/thermostat-1", 9).unwrap_err();
+    let Rejection::VersionConflict { expected: Some(expected), collisions: told, .. } = &mut rejection else {
+        panic!("{rejection:?}")
+    };
+    *told = Some(Box::new(collisions(&stale, &second, *expected)));
+    check(conflict, &envelope::rejected(&rejection, &key, Timestamp(1_790_000_009), all, token.as_ref()));
+
+    let (update, _) = parsed(rebase);
+    assert_eq!(update.preconditions.rebased_from(&second), Some(Version(1)));
+    let rebased = decided(&second, Command::Update(update), "anonymous/thermostat-1", 10).unwrap();
+    assert_eq!(rebased.version, Version(3));
 
     let third = decided(&second, Command::Delete(Delete::default()), "anonymous/app", 20).unwrap();
     assert_eq!(third.version, Version(3));

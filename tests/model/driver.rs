@@ -3,14 +3,10 @@
 //! MQTT 5 principals have their answers sent to a topic of their own; MQTT 3.1.1 ones subscribe around each request, as
 //! SDKs do. One more client, the ear, hears every event of every shadow in both dialects.
 
-use std::{
-    collections::VecDeque,
-    time::{SystemTime, UNIX_EPOCH},
-};
-
 use serde_json::{Value, json};
 
 use crate::{
+    compare::{compare, failed, is_now, remembers},
     conflicts,
     harness::{
         client::Client,
@@ -18,13 +14,11 @@ use crate::{
         server::{Server, UNLIMITED},
         wire::{self, Publish, V4, V5, prop},
     },
-    model::{Outcome, Request, Shadow, plain, to_pointer},
+    model::{Outcome, Request, Shadow},
     operations::{Operation, Operations, PRINCIPALS, SHADOWS, What, full_name, prefix},
     shapes::{Event, View},
+    trace::{Counts, Trace},
 };
-
-/// How many operations are shown when one fails.
-const SHOWN: usize = 20;
 
 pub(crate) struct Driver {
     server: Server,
@@ -36,57 +30,12 @@ pub(crate) struct Driver {
     trace: Trace,
 }
 
-/// What a run was made of.
-#[derive(Debug, Default)]
-struct Counts {
-    changed: u64,
-    unchanged: u64,
-    rebased: u64,
-    replayed: u64,
-    dry: u64,
-    conflicts: u64,
-    expectations_failed: u64,
-    keys_reused: u64,
-    not_found: u64,
-    invalid: u64,
-    gets: u64,
-    stops: u64,
-    kills: u64,
-    /// Kills that the update under way had outrun.
-    survived: u64,
-}
-
-/// Printed if the run fails, however it does.
-struct Trace {
-    seed: u64,
-    step: u64,
-    last: VecDeque<String>,
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("UMBRA_MODEL_SEED={} failed at step {}; the last operations:", self.seed, self.step);
-            self.last.iter().for_each(|operation| eprintln!("  {operation}"));
-        }
-    }
-}
-
-impl Trace {
-    fn add(&mut self, what: String) {
-        if self.last.len() == SHOWN {
-            self.last.pop_front();
-        }
-        self.last.push_back(format!("{}: {what}", self.step));
-    }
-}
-
 impl Driver {
     pub(crate) fn new(seed: u64) -> Self {
         let server = Server::with(UNLIMITED);
         let (clients, ear) = connect(&server);
         let shadows = SHADOWS.iter().map(|_| Shadow::new()).collect();
-        let trace = Trace { seed, step: 0, last: VecDeque::new() };
+        let trace = Trace::new(seed);
         let (operations, counts) = (Operations::new(seed), Counts::default());
         Self { server, operations, shadows, clients, ear, counts, trace }
     }
@@ -136,7 +85,7 @@ impl Driver {
         self.restart();
         let before = self.shadows[operation.shadow].version();
         let mut updated = self.shadows[operation.shadow].clone();
-        let outcome = updated.apply(request, 0);
+        updated.apply(request, 0);
         let (code, body) = self.get(operation.shadow);
         let found = code.is_none() && body["version"] == json!(updated.version());
         assert!(found || !promised || updated.version() == before, "{operation} was promised, and now there is {body}");
@@ -146,10 +95,7 @@ impl Driver {
             self.counts.survived += 1;
         }
         self.get_all();
-        // Of one that changes nothing it cannot be seen whether it is remembered.
-        if !matches!(outcome, Outcome::Accepted { changed: false, .. }) {
-            self.step(&operation);
-        }
+        self.step(&operation);
     }
 
     fn restart(&mut self) {
@@ -246,7 +192,7 @@ impl Driver {
         let before = self.shadows[operation.shadow].clone();
         let outcome = self.shadows[operation.shadow].apply(request, now);
         let dry = request.body["dryRun"] == json!(true);
-        self.count(&outcome, dry);
+        self.counts.add(&outcome, dry);
         let mut expected = self.views(operation.shadow).map(|view| match &outcome {
             Outcome::Accepted { changed, rebased_from } => view.accepted(request, *changed, *rebased_from),
             Outcome::Replayed { .. } => vec![(format!("{}/accepted", operation.verb), view.reply(request, &outcome))],
@@ -281,22 +227,6 @@ impl Driver {
             self.shadows[operation.shadow] = before;
         }
         (!dry && !matches!(outcome, Outcome::Replayed { .. }), expected)
-    }
-
-    fn count(&mut self, outcome: &Outcome, dry: bool) {
-        let counts = &mut self.counts;
-        let counter = match outcome {
-            Outcome::Accepted { .. } if dry => &mut counts.dry,
-            Outcome::Accepted { rebased_from: Some(_), .. } => &mut counts.rebased,
-            Outcome::Accepted { changed: true, .. } => &mut counts.changed,
-            Outcome::Accepted { .. } => &mut counts.unchanged,
-            Outcome::Replayed { .. } => &mut counts.replayed,
-            Outcome::NotFound => &mut counts.not_found,
-            Outcome::Conflict { .. } => &mut counts.conflicts,
-            Outcome::ExpectationFailed => &mut counts.expectations_failed,
-            Outcome::KeyReused => &mut counts.keys_reused,
-        };
-        *counter += 1;
     }
 
     fn compare_reply(&self, operation: &Operation, reply: &Value, ack: &Ack, expected: &[Event]) {
@@ -405,64 +335,4 @@ fn with_token((name, mut body): Event, operation: &Operation) -> Event {
         body["clientToken"] = json!(token);
     }
     (name, body)
-}
-
-/// Compares a message, but for what is compared elsewhere or not defined.
-fn compare(what: &str, expected: &Value, got: &Value) {
-    let mut got = plain(got);
-    for field in ["conflicts", "clean", "truncated", "failed", "detail"] {
-        got.as_object_mut().unwrap().remove(field);
-    }
-    assert!(plain(expected) == got, "{what}\nexpected {expected}\n     got {got}");
-}
-
-/// Whether `told` of a replay is metadata that was told first. What has changed since may be left out, and a time may be
-/// that of a later heartbeat.
-fn remembers(first: &Value, told: &Value) -> bool {
-    match (first, told) {
-        (Value::Object(first), Value::Object(told)) => told.iter().all(|(key, told)| {
-            first.get(key).is_some_and(|first| (key == "timestamp" && told.is_u64()) || remembers(first, told))
-        }),
-        (Value::Array(first), Value::Array(told)) => {
-            first.len() == told.len() && first.iter().zip(told).all(|(first, told)| remembers(first, told))
-        }
-        _ => first == told,
-    }
-}
-
-/// The expectations that do not hold are told, in order, with what is there.
-fn failed(shadow: &Shadow, request: &Request, reply: &Value) {
-    let expectations = request.body["expect"].as_array().unwrap().iter();
-    let expected: Vec<Value> = expectations
-        .filter(|expectation| !shadow.holds(expectation))
-        .map(|expectation| {
-            let kind = ["version", "value", "absent"].into_iter().find(|kind| expectation.get(kind).is_some());
-            let path = crate::model::pointer(expectation["path"].as_str().unwrap());
-            let mut failed = json!({"path": to_pointer(&path), "expected": kind});
-            if let Some(there) = shadow.present(&path) {
-                failed["current"] = there.clone();
-            }
-            failed
-        })
-        .collect();
-    let told = reply["failed"].as_array().unwrap_or_else(|| panic!("no `failed` in {reply}")).iter();
-    let told: Vec<Value> = told
-        .map(|failed| {
-            let mut failed = plain(failed);
-            failed
-                .as_object_mut()
-                .unwrap()
-                .retain(|field, _| ["path", "expected", "current"].contains(&field.as_str()));
-            failed
-        })
-        .collect();
-    assert_eq!(expected, told, "what failed in {reply}");
-}
-
-fn is_now(timestamp: u64) -> bool {
-    (seconds() - 2..=seconds() + 1).contains(&timestamp)
-}
-
-fn seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }

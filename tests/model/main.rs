@@ -11,11 +11,13 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod compare;
 mod conflicts;
 mod driver;
 mod model;
 mod operations;
 mod shapes;
+mod trace;
 
 /// Requests of a run, unless the environment sets another number.
 const STEPS: u64 = 2_000;

@@ -231,13 +231,14 @@ impl Shadow {
     }
 }
 
-/// What a key stands for: all of a request but the token.
+/// What a key stands for: all of a request but the token and whether it is a dry run, whichever dialect it came in.
 fn what_is_asked(request: &Request) -> Value {
-    let mut body = request.body.clone();
-    for field in ["clientToken", "dryRun", "idempotencyKey"] {
-        body.as_object_mut().unwrap().remove(field);
-    }
-    json!([request.delete, request.aws, body])
+    let mut body = plain(&request.body);
+    let members = body.as_object_mut().unwrap();
+    members.retain(|field, value| {
+        !["clientToken", "dryRun", "idempotencyKey"].contains(&field.as_str()) && value != "reject"
+    });
+    json!([request.delete, whole(request), body])
 }
 
 fn version_of_etag(etag: &str) -> Option<u64> {

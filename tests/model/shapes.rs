@@ -159,7 +159,10 @@ impl View<'_> {
                 });
                 below.collect()
             }
-            Value::Null => json!({"timestamp": snapshot.timestamp}),
+            Value::Null => {
+                let leaf = leaf_towards(&snapshot.state, path);
+                json!({"timestamp": leaf.map_or(snapshot.timestamp, |leaf| self.shadow.time_of(&leaf, version))})
+            }
             _ => times(sent, self.shadow.time_of(path, version)),
         }
     }

@@ -1,9 +1,12 @@
 //! What happened so far, counted: each counter named once, here.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// A number that only rises.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
@@ -19,7 +22,13 @@ impl Counter {
     }
 }
 
-/// The counters of the broker. Any connection raises them; the server reads them.
+impl fmt::Debug for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+/// The counters of the broker. Any connection raises them; the server logs them when it ends.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Accepts that failed, for want of file descriptors mostly.

@@ -88,6 +88,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     broker.close();
     while listeners.join_next().await.is_some() {}
     broker.finish().await;
+    tracing::info!(counters = ?broker.counters, drops = ?broker.drops, "what was refused and dropped");
     let ended = tokio::task::spawn_blocking(move || {
         service.close();
         // The store's end of the channel is gone with its writer, so the announcer ends too.

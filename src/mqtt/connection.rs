@@ -295,7 +295,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let (farewell, with_will) = match &end {
             End::Disconnect { with_will } => (None, *with_will),
             End::Lost(_) => (None, true),
-            End::Violation(violation) => (Some((violation.reason(), Some(violation.to_string()))), true),
+            End::Violation(violation) => {
+                self.broker.counters.violations.add(1);
+                (Some((violation.reason(), Some(violation.to_string()))), true)
+            }
             End::Server(reason) => (Some((*reason, None)), true),
         };
         tracing::debug!(client = %self.key.client_id, ?end, "connection ends");

@@ -88,7 +88,7 @@ impl Operations {
 
     /// The next request, knowing what the shadows are.
     pub(crate) fn next(&mut self, shadows: &[Shadow]) -> Operation {
-        if !self.keyed.is_empty() && self.chance(8) {
+        if !self.keyed.is_empty() && self.chance(10) {
             return self.again();
         }
         let (shadow, principal) = (self.seed.below(3) as usize, self.seed.below(3) as usize);
@@ -140,7 +140,9 @@ impl Operations {
         if !aws && self.chance(8) {
             body["dryRun"] = json!(true);
         }
-        if self.chance(15) {
+        // One principal has more than a shadow remembers.
+        let keyed = if (shadow, principal) == (2, 0) { 70 } else { 12 };
+        if self.chance(keyed) {
             // Few enough to meet again, by chance with another request.
             body["idempotencyKey"] = json!(format!("k{}", self.seed.below(40)));
         }
@@ -194,14 +196,34 @@ impl Operations {
         properties
     }
 
-    /// A request that was sent before, as it was or with another token.
+    /// A request that was sent before, as it was or with another token or, sometimes, a little altered.
     fn again(&mut self) -> Operation {
-        let newest = self.keyed.len().saturating_sub(60);
+        let reach = if self.chance(50) { 30 } else { 250 };
+        let newest = self.keyed.len().saturating_sub(reach);
         let place = newest as u64 + self.seed.below((self.keyed.len() - newest) as u64);
         let mut operation = self.keyed[place as usize].clone();
+        if self.chance(20) {
+            operation = self.altered(operation);
+        }
         let token = self.chance(50).then(|| self.token());
         operation.set_token(token);
         operation
+    }
+
+    /// The same but for one section, which is left out, cleared or empty.
+    fn altered(&mut self, operation: Operation) -> Operation {
+        let Operation { shadow, principal, aws, verb, what, .. } = operation;
+        let What::Change(mut request) = what else { panic!("no change has a key") };
+        let name = SECTIONS[self.seed.below(2) as usize];
+        if let Some(state) = request.body["state"].as_object_mut() {
+            match self.seed.below(3) {
+                0 => _ = state.remove(name),
+                1 => _ = state.insert(name.to_owned(), Value::Null),
+                _ => _ = state.insert(name.to_owned(), json!({})),
+            }
+        }
+        let body = request.body.clone();
+        Operation::new(shadow, principal, aws, verb, body, None, What::Change(request))
     }
 
     fn conditions(&mut self, known: &Shadow, aws: bool, delete: bool) -> Value {

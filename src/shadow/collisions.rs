@@ -90,6 +90,8 @@ pub fn collisions(command: &Command, current: &Document, since: Version) -> Coll
             None => {}
             Some(Touch::Parts(patch)) => _ = leaves_of(patch, &mut Pointer::section(name), &mut sort),
             Some(Touch::Whole(next)) => {
+                let stripped = next.map(without_nulls);
+                let next = stripped.as_ref();
                 whole_section(name, next.unwrap_or(&Map::new()), &changes, &mut sort);
                 let section = Pointer::section(name);
                 if !found.account_for(&section, changes.met(&section)) {
@@ -99,6 +101,15 @@ pub fn collisions(command: &Command, current: &Document, since: Version) -> Coll
         }
     }
     found
+}
+
+fn without_nulls(members: &Map<String, Value>) -> Map<String, Value> {
+    let strip = |(key, value): (&String, &Value)| match value {
+        Value::Null => None,
+        Value::Object(inner) => Some((key.clone(), Value::Object(without_nulls(inner)))),
+        other => Some((key.clone(), other.clone())),
+    };
+    members.iter().filter_map(strip).collect()
 }
 
 impl Collisions {

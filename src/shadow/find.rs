@@ -37,6 +37,7 @@ impl Document {
             match members.get(key) {
                 None => break None,
                 Some(Node::Object(inner)) => (members, keys) = (inner, rest),
+                Some(Node::Leaf(leaf)) if leaf.value.is_object() && !rest.is_empty() => break None,
                 Some(Node::Leaf(leaf)) => break Some(&leaf.changed),
             }
         };

@@ -1,8 +1,8 @@
 //! Who is asking, and what they may see.
 //!
 //! A client is who its certificate says, or else anonymous; so far either may do everything, as the role `admin` says.
-//! The types are here so that every request carries its principal and every event passes [`Access::projection`] on its
-//! way out.
+//! The types are here so that every request carries its principal, every delivery asks [`Access::may_receive`], and
+//! everything rendered of a shadow goes through a [`Projection`].
 
 pub mod certificate;
 pub mod projection;
@@ -10,8 +10,6 @@ pub mod projection;
 use std::sync::Arc;
 
 pub use projection::Projection;
-
-use crate::shadow::ShadowKey;
 
 /// The identity a request is made under, as recorded in metadata and history.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,11 +65,5 @@ impl Access {
     #[cfg(test)]
     pub(crate) fn receiving(receives: fn(&str) -> bool) -> Self {
         Self { principal: Principal::anonymous("test"), receives }
-    }
-
-    /// The part of `key`'s shadow that may be read; `None`: nothing.
-    #[must_use]
-    pub fn projection(&self, _key: &ShadowKey) -> Option<Projection> {
-        Some(Projection::ALL)
     }
 }

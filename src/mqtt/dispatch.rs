@@ -140,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if Destination::of(topic) != Destination::Plain {
             return Err(refused("the response topic is not an ordinary one"));
         }
-        let correlation_data = properties.correlation_data.as_ref().map(|data| Bytes::copy_from_slice(data));
+        let correlation_data = properties.correlation_data.clone();
         Ok(Some(ResponseTopic { topic: topic.clone(), correlation_data }))
     }
 

@@ -78,16 +78,7 @@ pub fn update_documents(
     projection: Projection,
     token: Option<&ClientToken>,
 ) -> Bytes {
-    message(|message| {
-        if before.exists() {
-            side(message.object("previous"), before, projection);
-        } else {
-            message.member("previous", &Value::Null);
-        }
-        side(message.object("current"), after, projection);
-        message.member("timestamp", &after.timestamp.0);
-        echo(message, token);
-    })
+    envelope::documents(before, after, token, |object, document| side(object, document, projection))
 }
 
 /// `get/accepted`, answered at `now`. `document` must exist.

@@ -113,13 +113,23 @@ pub fn update_documents(
     projection: Projection,
     token: Option<&ClientToken>,
 ) -> Bytes {
+    documents(before, after, token, |object, document| side(object, document, projection))
+}
+
+/// `update/documents`, each of the two documents written by `side`.
+pub(super) fn documents(
+    before: &Document,
+    after: &Document,
+    token: Option<&ClientToken>,
+    side: impl Fn(Object<'_>, &Document),
+) -> Bytes {
     message(|envelope| {
         if before.exists() {
-            side(envelope.object("previous"), before, projection);
+            side(envelope.object("previous"), before);
         } else {
             envelope.member("previous", &Value::Null);
         }
-        side(envelope.object("current"), after, projection);
+        side(envelope.object("current"), after);
         envelope.member("timestamp", &after.timestamp.0);
         echo(envelope, token);
     })

@@ -62,6 +62,8 @@ pub const SESSIONS_MAX: u64 = 10_000_000;
 pub const CONNECTIONS_MAX: u64 = 1_000_000;
 /// Listeners.
 pub const LISTENERS_MAX: usize = 16;
+/// Hosts, origins or networks of one listener, each of which every request or connection is compared with.
+pub const LISTED_MAX: usize = 64;
 
 /// Memory for pages, and for decoded documents.
 pub const CACHE_BYTES_MAX: u64 = TIB;

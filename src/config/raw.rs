@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::units::{Count, Flag, Period, Size, Text};
+use super::units::{Count, Flag, List, Period, Size, Text};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,14 +35,20 @@ pub(super) struct RawStore {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawListener {
     pub(super) name: Text,
+    pub(super) kind: Text,
     pub(super) bind: Text,
     pub(super) anonymous: Flag,
     pub(super) anonymous_role: Text,
     pub(super) connections_max: Count,
     pub(super) connect_timeout: Period,
+    pub(super) proxy_from: List,
     pub(super) tls_certificate: Text,
     pub(super) tls_key: Text,
     pub(super) tls_client_ca: Text,
+    pub(super) tls_client_auth: Text,
+    pub(super) tls_client_crl: Text,
+    pub(super) hosts: List,
+    pub(super) origins: List,
 }
 
 #[derive(Debug, Deserialize)]

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::{
     auth::Access,
@@ -45,10 +45,8 @@ pub struct Broker {
     pub sessions: Sessions,
     /// What a connection may take.
     pub limits: ConnectionLimits,
-    /// Places for connections, of all listeners together.
-    pub places: Arc<Semaphore>,
     /// What happened so far.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     /// What was not delivered so far.
     pub drops: Arc<DropCounters>,
     closing: watch::Sender<bool>,
@@ -91,8 +89,7 @@ impl Broker {
             service,
             sessions: Sessions::new(limits.sessions_max),
             limits: ConnectionLimits::of(limits),
-            places: Arc::new(Semaphore::new(limits.connections_max)),
-            counters: Counters::default(),
+            counters: Arc::default(),
             drops: Arc::default(),
             closing: watch::Sender::new(false),
             sessions_made: AtomicU64::new(0),

@@ -1,7 +1,6 @@
 //! From an accepted socket to a connection: CONNECT, who it is, which session it gets, CONNACK.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,22 +16,11 @@ use crate::{
         connection::Connection,
         packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
         sessions::{Refusal, SessionKey},
-        tls::Proof,
         transport::{Transport, Turn},
     },
+    net::{Peer, Proof},
     quota::Meter,
 };
-
-/// What is known of a client before it has said anything.
-#[derive(Clone, Debug)]
-pub(super) struct Peer {
-    /// Where it is.
-    pub address: SocketAddr,
-    /// Who its certificate says it is.
-    pub proof: Proof,
-    /// Whether it may come without proof.
-    pub anonymous: bool,
-}
 
 /// Serves a client on `stream` from its CONNECT to its end. Its CONNECT must be whole by `deadline`.
 ///

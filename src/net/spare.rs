@@ -4,7 +4,7 @@
 //! The spare one gives up its place for as long as it takes to accept a client and close its connection, so that it
 //! learns at once that the server is full.
 
-use std::{fs::File, io};
+use std::{fs::File, future::poll_fn, io, task::Poll};
 
 use rustix::io::Errno;
 use tokio::net::TcpListener;
@@ -23,13 +23,16 @@ impl Spare {
         matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
     }
 
-    /// Closes the connection that waits longest, in the place of the spare file. `false`: that was not possible.
+    /// Closes the connection that waits longest, if one does, in the place of the spare file. `false`: there is no place.
     pub(super) async fn refuse(&mut self, socket: &TcpListener) -> bool {
-        // Another thread may take the place that becomes free; then the accept fails as the one before it did.
         let had = self.0.take().is_some();
-        let refused = had && socket.accept().await.is_ok();
+        // Accepting fails for want of a file also when nobody waits, and the place must not be given up until somebody
+        // comes: another thread would take it.
+        let accepted = poll_fn(|context| Poll::Ready(socket.poll_accept(context))).await;
+        let failed = matches!(accepted, Poll::Ready(Err(_)));
+        drop(accepted);
         self.0 = open();
-        refused
+        had && !failed
     }
 }
 

@@ -5,7 +5,9 @@
 use std::{fs, time::Duration};
 
 use tempfile::TempDir;
-use umbrad::config::{Arguments, Config, ConfigError, Limits, LogFormat, Place};
+use umbrad::config::{
+    Arguments, Config, ConfigError, Host, HttpConfig, Limits, ListenerKind, LogFormat, Origin, Place,
+};
 
 /// Loads `text` as `umbra.toml`, or no file at all, under `variables`.
 fn load(text: Option<&str>, variables: &[(&str, &str)], bind: &[&str]) -> Result<Config, ConfigError> {
@@ -123,6 +125,27 @@ fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
 }
 
 #[test]
+fn listeners_of_both_kinds() {
+    let text = "[[listener]]\nname = \"a\"\n[[listener]]\nname = \"b\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"\n\
+                hosts = [\"A.example\"]\ntls_certificate = \"c\"\ntls_key = \"k\"\ntls_client_ca = \"ca\"\n";
+    let variables = [
+        ("UMBRA__LISTENER__0__PROXY_FROM", "10.0.0.0/8, 192.0.2.7"),
+        ("UMBRA__LISTENER__1__ORIGINS", "https://app.example.com,http://b.example:81"),
+        ("UMBRA__LISTENER__1__TLS_CLIENT_AUTH", "required"),
+    ];
+    let config = load(Some(text), &variables, &[]).unwrap();
+    let [mqtt, http] = config.listeners.as_slice() else { unreachable!("{:?}", config.listeners) };
+    assert_eq!(mqtt.kind, ListenerKind::Mqtt);
+    let networks = mqtt.proxy_from.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(networks, ["10.0.0.0/8", "192.0.2.7/32"]);
+    let hosts = vec![Host::parse("a.example").unwrap()];
+    let origins = ["https://app.example.com", "http://b.example:81"].map(|text| Origin::parse(text).unwrap());
+    assert_eq!(http.kind, ListenerKind::Http(HttpConfig { hosts, origins: origins.into() }));
+    // Anonymous, so that a certificate would be optional if nothing were said.
+    assert!(!http.tls.as_ref().unwrap().clients.as_ref().unwrap().optional);
+}
+
+#[test]
 fn mistakes_in_a_file_are_told_with_their_line() {
     // the file, what is told after its name
     let table = [
@@ -229,6 +252,51 @@ fn mistakes_in_a_file_are_told_with_their_line() {
         ),
         ("[[listener]]\ntls_cert = \"c.pem\"", ":2: 'listener[0].tls_cert' is not a known key"),
         ("[[listener]]\ntls_certificate = \"c.pem\"\ntls_key = \"k.pem\"", "accepted"),
+        (
+            "[[listener]]\ntls_client_auth = \"required\"",
+            ":2: 'listener[0].tls_client_auth' is set, but tls_client_ca is not",
+        ),
+        (
+            "[[listener]]\ntls_client_crl = \"r.pem\"",
+            ":2: 'listener[0].tls_client_crl' is set, but tls_client_ca is not",
+        ),
+        (
+            "[[listener]]\ntls_client_auth = \"maybe\"",
+            ":2: 'listener[0].tls_client_auth' is \"maybe\", but must be \"optional\" or \"required\"",
+        ),
+        // kinds of listeners
+        ("[[listener]]\nkind = \"https\"", ":2: 'listener[0].kind' is \"https\", but must be \"mqtt\" or \"http\""),
+        ("[[listener]]\nkind = \"http\"", "accepted"),
+        (
+            "[[listener]]\nanonymous = false\nkind = \"http\"\nbind = \"0.0.0.0:80\"",
+            ":1: 'listener[0].hosts' is empty, but a listener on 0.0.0.0:80 needs one: requests for any other host are \
+             refused",
+        ),
+        (
+            "[[listener]]\nanonymous = false\nkind = \"http\"\nbind = \"0.0.0.0:80\"\nhosts = [\"a.example\", \"[::1]\"]",
+            "accepted",
+        ),
+        (
+            "[[listener]]\nkind = \"http\"\nhosts = [\"a.example\", \"https://a.example\"]",
+            ":3: 'listener[0].hosts' has \"https://a.example\", but must have a name or an address without scheme and \
+             port, such as \"umbra.example.com\"",
+        ),
+        (
+            "[[listener]]\nkind = \"http\"\norigins = [\"a.example\"]",
+            ":3: 'listener[0].origins' has \"a.example\", but must have a scheme and a host, such as \
+             \"https://app.example.com\"",
+        ),
+        ("[[listener]]\nhosts = [\"a\"]", ":2: 'listener[0].hosts' is set, but is for kind = \"http\" only"),
+        (
+            "[[listener]]\nhosts = \"a\"\nkind = \"http\"\norigins = 1",
+            ":4: 'listener[0].origins' must be a list of texts such as [\"a\", \"b\"], not 1",
+        ),
+        (
+            "[[listener]]\nproxy_from = [\"10.0.0.0/33\"]",
+            ":2: 'listener[0].proxy_from' has \"10.0.0.0/33\", but must have a network or an address, such as \
+             \"10.0.0.0/8\"",
+        ),
+        ("[[listener]]\nproxy_from = [\"10.0.0.0/8\", \"::1\", \"192.0.2.7\"]", "accepted"),
         // no TOML
         ("[limits\n", ":1: is not TOML: unclosed table, expected `]`"),
         ("[limits]\ndepth_max = 1\ndepth_max = 2", ":3: is not TOML: duplicate key"),

@@ -40,15 +40,18 @@ impl Known {
         }
     }
 
-    /// The known key most like `key`; of those equally like, one in the same section.
+    /// The known key most like `key`; of those equally like, one in the same section. None is like one that is known, and
+    /// stands in the wrong place, or with an index too many or too few.
     pub(super) fn nearest(&self, section: Option<&str>, key: &str) -> Option<String> {
+        if self.default(section, key).is_some() || (section.is_none() && self.0.contains_key(key)) {
+            return None;
+        }
         let outside = self.0.keys().map(|name| (None, name));
         let inside = self.0.iter().flat_map(|(name, value)| match entry(value) {
             Entry::Key => Vec::new(),
             Entry::Section(keys) | Entry::List(keys) => keys.keys().map(|key| (Some(name.as_str()), key)).collect(),
         });
-        let others = outside.chain(inside).filter(|(place, name)| (*place, name.as_str()) != (section, key));
-        let ranked = others.map(|(place, name)| (edits(key, name), place != section, place, name));
+        let ranked = outside.chain(inside).map(|(place, name)| (edits(key, name), place != section, place, name));
         let (edits, _, place, name) = ranked.min()?;
         let near = edits <= EDITS_MAX.min(key.len() / 3);
         near.then(|| place.map_or_else(|| name.clone(), |place| format!("{place}.{name}")))

@@ -1,7 +1,8 @@
 //! Serves one connection: requests one after another, until one of them makes a WebSocket of it.
 //!
 //! A request's head must be there by the connection's deadline, the next one's as long after the answer to the one before;
-//! a body has as much time again. When the server ends, requests that are being answered are answered, and no more are taken.
+//! a body has as much time again, and so has the client for taking some more of an answer. When the server ends, requests
+//! that are being answered are answered, and no more are taken.
 //!
 //! Each request carries its [`Peer`](crate::net::Peer) among its extensions.
 
@@ -32,6 +33,7 @@ use crate::{
     http::{
         body::TimedBody,
         guard::{self, Guard},
+        impatient::Impatient,
         websocket::{self, Handover},
     },
     net::{Door, Peer, door::Stream},
@@ -127,7 +129,7 @@ impl<D: Door> Server<D> {
             .max_headers(HEADERS_MAX)
             .max_header_size(HEAD_BYTES_MAX)
             .max_buf_size(BUFFER_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Impatient::new(stream, self.options.timeout)), service)
             .with_upgrades();
         let mut connection = pin!(connection);
         let mut closing = self.closing.clone();

@@ -46,7 +46,10 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::net::{Door, Peer, door::Stream};
+use crate::{
+    http::impatient::Impatient,
+    net::{Door, Peer, door::Stream},
+};
 
 /// Where a request leaves the connection that it is to become.
 #[derive(Clone)]
@@ -80,14 +83,14 @@ fn offers(headers: &HeaderMap, subprotocol: &str) -> bool {
 
 /// Takes a connection over `S` from HTTP. Messages of more than `message_bytes_max` bytes end it.
 pub(super) async fn open<S: Stream>(upgraded: Upgraded, message_bytes_max: usize) -> Option<WebSocketStream<S>> {
-    let parts = upgraded.downcast::<TokioIo<S>>().ok()?;
+    let parts = upgraded.downcast::<TokioIo<Impatient<S>>>().ok()?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0) // a frame is sent when it is made
         .max_write_buffer_size(FRAME_BYTES_MAX + CONTROL_BYTES_MAX)
         .max_message_size(Some(message_bytes_max))
         .max_frame_size(Some(message_bytes_max));
-    let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
+    let (stream, read) = (parts.io.into_inner().into_inner(), parts.read_buf.to_vec());
     Some(WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await)
 }
 
@@ -166,8 +169,8 @@ impl<S: Stream> Socket<S> {
         self.poll_flush(context)
     }
 
-    /// Ends the WebSocket and then the stream under it, and waits for the client's end of that, as
-    /// [`Transport`](crate::net) connections do: what the client still sends must not keep it from what it was sent.
+    /// Ends the WebSocket and then the stream under it, and waits for the client's end of that: what the client still sends
+    /// is read and dropped, or it would reset the connection and the client might never see what it was sent.
     async fn finish(mut self) -> io::Result<()> {
         poll_fn(|context| self.poll_close(context)).await?;
         let mut stream = self.socket.into_inner();

@@ -161,3 +161,117 @@ fn verifier(config: &ClientTlsConfig, provider: Arc<CryptoProvider>) -> Result<A
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use std::{fs, path::PathBuf};
+
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
+        RevokedCertParams, SerialNumber, date_time_ymd,
+    };
+
+    use super::*;
+
+    /// An authority, its files in a directory of their own.
+    struct Authority {
+        directory: tempfile::TempDir,
+        issuer: Issuer<'static, KeyPair>,
+    }
+
+    impl Authority {
+        fn new() -> Self {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let (key, directory) = (KeyPair::generate().unwrap(), tempfile::tempdir().unwrap());
+            fs::write(directory.path().join("ca"), params.self_signed(&key).unwrap().pem()).unwrap();
+            Self { directory, issuer: Issuer::new(params, key) }
+        }
+
+        fn file(&self, name: &str) -> PathBuf {
+            self.directory.path().join(name)
+        }
+
+        fn issue(&self, serial: u64) -> (rcgen::Certificate, KeyPair) {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+            params.serial_number = Some(SerialNumber::from(serial));
+            (params.signed_by(&key, &self.issuer).unwrap(), key)
+        }
+
+        fn revoke(&self, serials: &[u64]) {
+            let revoked = |serial: &u64| RevokedCertParams {
+                serial_number: SerialNumber::from(*serial),
+                revocation_time: date_time_ymd(2000, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            };
+            let list = CertificateRevocationListParams {
+                this_update: date_time_ymd(2000, 1, 1),
+                next_update: date_time_ymd(4000, 1, 1),
+                crl_number: SerialNumber::from(1),
+                issuing_distribution_point: None,
+                revoked_certs: serials.iter().map(revoked).collect(),
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            fs::write(self.file("crl"), list.signed_by(&self.issuer).unwrap().pem().unwrap()).unwrap();
+        }
+
+        fn listener(&self, optional: bool) -> TlsConfig {
+            let (certificate, key) = self.issue(1);
+            fs::write(self.file("certificate"), certificate.pem()).unwrap();
+            fs::write(self.file("key"), key.serialize_pem()).unwrap();
+            self.revoke(&[]);
+            let clients = ClientTlsConfig { ca: self.file("ca"), optional, crl: Some(self.file("crl")) };
+            TlsConfig { certificate: self.file("certificate"), key: self.file("key"), clients: Some(clients) }
+        }
+    }
+
+    #[tokio::test]
+    async fn whom_a_reload_leaves_trusted() {
+        let (authority, stranger) = (Authority::new(), Authority::new());
+        let [first, second] = [2, 3].map(|serial| [authority.issue(serial).0.der().clone()]);
+        let forged = [stranger.issue(2).0.der().clone()];
+        let tls = Tls::open(&authority.listener(false), &[b"mqtt"]).unwrap();
+        let trusted = || [&first[..], &second, &forged, &[]].map(|chain| tls.still_trusts(chain));
+        assert_eq!(trusted(), [true, true, false, false]);
+
+        let mut reloads = Reloads(tls.files.subscribe());
+        authority.revoke(&[3]);
+        assert_eq!(trusted(), [true, true, false, false], "nothing was read again yet");
+        tls.reload().unwrap();
+        reloads.changed().await;
+        assert_eq!(trusted(), [true, false, false, false]);
+
+        // Nothing of a set is taken of which one file will not do.
+        authority.revoke(&[]);
+        fs::write(authority.file("key"), "none").unwrap();
+        let told = tls.reload().unwrap_err().to_string();
+        assert!(told.starts_with(&authority.file("key").display().to_string()), "{told}");
+        assert_eq!(trusted(), [true, false, false, false]);
+        assert!(!reloads.0.has_changed().unwrap(), "nobody is told");
+
+        let [key, certificate] = ["key", "certificate"].map(|name| stranger.file(name));
+        stranger.listener(false);
+        fs::copy(key, authority.file("key")).unwrap();
+        fs::copy(certificate, authority.file("certificate")).unwrap();
+        fs::copy(stranger.file("ca"), authority.file("ca")).unwrap();
+        fs::copy(stranger.file("crl"), authority.file("crl")).unwrap();
+        tls.reload().unwrap();
+        assert_eq!(trusted(), [false, false, true, false], "the authority was taken away");
+    }
+
+    #[test]
+    fn whether_no_certificate_will_do() {
+        let authority = Authority::new();
+        for (optional, expected) in [(true, true), (false, false)] {
+            assert_eq!(Tls::open(&authority.listener(optional), &[]).unwrap().still_trusts(&[]), expected);
+        }
+        let without = TlsConfig { clients: None, ..authority.listener(false) };
+        let tls = Tls::open(&without, &[]).unwrap();
+        let chain = [authority.issue(2).0.der().clone()];
+        assert_eq!((tls.still_trusts(&[]), tls.still_trusts(&chain)), (true, false));
+    }
+}

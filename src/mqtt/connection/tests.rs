@@ -12,10 +12,10 @@ use crate::{
     config::Limits,
     mqtt::{
         events::Events,
-        handshake::{self, Peer},
+        handshake,
         router::{RetainedLimits, Router},
-        tls::Proof,
     },
+    net::{Peer, Proof},
     quota::Rate,
     service::{Service, ServiceLimits},
     store::StoreOptions,

@@ -8,12 +8,13 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
-mod both_dialects;
+#[path = "../tls/certificates.rs"]
 mod certificates;
+
+mod both_dialects;
 mod offline;
 mod refusals;
 mod sdk;
 mod shapes;
 mod thing;
-mod tls;
 mod topics;

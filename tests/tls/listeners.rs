@@ -1,107 +1,24 @@
-//! Listeners with TLS: who gets in, as whom, and that a bad handshake is nobody else's trouble.
+//! Who gets in, as whom, and that a bad handshake is nobody else's trouble.
 
 use std::{
     io::{ErrorKind, Read, Write},
     net::TcpStream,
     path::Path,
-    sync::Arc,
 };
 
 use serde_json::{Value, json};
-use tokio_rustls::rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
 
 use crate::{
-    certificates::{Authority, Issued},
+    certificates::Authority,
+    client::TlsClient,
     harness::{
         DEADLINE,
         client::Client,
-        packet::{Packet, take},
+        packet::Packet,
         server::{Server, Setup},
-        wire::{self, BOTH, Connect, Properties, Protocol, Publish, V4, V5},
+        wire::{self, BOTH, Connect, Properties, Publish, V4, V5},
     },
 };
-
-/// A client over TLS, as bare as can be.
-struct TlsClient {
-    stream: StreamOwned<ClientConnection, TcpStream>,
-    protocol: Protocol,
-    buffer: Vec<u8>,
-}
-
-impl TlsClient {
-    /// A connection on which nothing was sent yet, not even the handshake.
-    fn open(server: &Server, authority: &Path, shown: Option<&Issued>, alpn: &[&str], protocol: Protocol) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(authority).unwrap()).unwrap();
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let mut config = match shown {
-            None => builder.with_no_client_auth(),
-            Some(Issued { certificate, key }) => builder
-                .with_client_auth_cert(
-                    vec![CertificateDer::from_pem_file(certificate).unwrap()],
-                    PrivateKeyDer::from_pem_file(key).unwrap(),
-                )
-                .unwrap(),
-        };
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let socket = TcpStream::connect(server.address).unwrap();
-        socket.set_read_timeout(Some(*DEADLINE)).unwrap();
-        socket.set_write_timeout(Some(*DEADLINE)).unwrap();
-        let connection = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
-        Self { stream: StreamOwned::new(connection, socket), protocol, buffer: Vec::new() }
-    }
-
-    fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).unwrap();
-    }
-
-    /// The next packet; `None` once the server has ended the connection, in whichever way.
-    fn recv(&mut self) -> Option<Packet> {
-        let mut chunk = [0; 16 * 1024];
-        loop {
-            if let Some(packet) = take(self.protocol, &mut self.buffer) {
-                return Some(packet);
-            }
-            match self.stream.read(&mut chunk) {
-                Ok(0) => return None,
-                Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    panic!("nothing came: {error}")
-                }
-                Err(_) => return None,
-            }
-        }
-    }
-
-    /// Sends CONNECT; the code of the CONNACK, or `None` if the server ends the connection without one.
-    fn connect(&mut self, client_id: &str) -> Option<u8> {
-        let _ = self.stream.write_all(&Connect::new(self.protocol, client_id).encode());
-        self.recv().map(|packet| match packet {
-            Packet::ConnAck { code, .. } => code,
-            other => panic!("{other:?} in the place of CONNACK"),
-        })
-    }
-
-    /// Under which name an update is recorded.
-    fn principal(&mut self) -> Value {
-        self.send(wire::subscribe(self.protocol, 1, &[("shadow/tls/update/accepted", 0)], &Properties::none()));
-        let update = r#"{"state":{"reported":{"a":{"b":1}}},"replace":true}"#;
-        self.send(Publish::new("shadow/tls/delete", "").encode(self.protocol, 0, 0));
-        self.send(Publish::new("shadow/tls/update", update).encode(self.protocol, 0, 0));
-        loop {
-            if let Packet::Publish(message) = self.recv().expect("an answer") {
-                return message.json()["metadata"]["reported"]["a"]["b"]["by"].clone();
-            }
-        }
-    }
-}
 
 #[test]
 fn who_gets_in_and_as_whom() {

@@ -1,0 +1,107 @@
+//! Certificates that are not good, each shown by a client that has its key.
+
+use serde_json::Value;
+
+use crate::{
+    certificates::Authority,
+    client::TlsClient,
+    harness::{
+        server::{Server, Setup},
+        wire::{BOTH, V5},
+    },
+};
+
+fn server(authority: &Authority, more: &str) -> Server {
+    let listener = authority.listener(&authority.server(), more);
+    Server::with(Setup { listener, ..Setup::default() })
+}
+
+/// Neither where a certificate must be shown nor where it may be.
+#[test]
+fn certificates_that_are_not_good() {
+    let authority = Authority::new("authority");
+    // Another authority by the same name, as a forger would call it.
+    let forger = Authority::new("authority");
+    let good = authority.client("lamp-1");
+    let revoked = authority.client("lamp-2");
+    let list = authority.revoke(&[&revoked]);
+    let table = [
+        ("revoked", &revoked),
+        ("expired", &authority.expired_client("lamp-1")),
+        ("not good yet", &authority.future_client("lamp-1")),
+        ("of another authority", &forger.client("lamp-1")),
+        ("a server's", &authority.misused("lamp-1")),
+    ];
+    for auth in ["required", "optional"] {
+        let mut server = server(&authority, &format!("tls_client_crl = {list:?}\ntls_client_auth = {auth:?}"));
+        for (what, shown) in table {
+            for protocol in BOTH {
+                let mut client = TlsClient::open(&server, &authority.file, Some(shown), &[], protocol);
+                assert_eq!(client.connect("client"), None, "{what}, {auth}");
+            }
+        }
+        let mut client = TlsClient::open(&server, &authority.file, Some(&good), &[], V5);
+        assert_eq!((client.connect("client"), client.principal()), (Some(0), "lamp-1".into()), "{auth}");
+        server.assert_alive();
+    }
+}
+
+/// Whether a certificate must be shown is one thing, whether a client may come without proof another.
+#[test]
+fn whether_a_certificate_must_be_shown() {
+    let authority = Authority::new("authority");
+    let lamp = authority.client("lamp-1");
+    // anonymous, tls_client_auth, the code of CONNACK without a certificate; `None`: the handshake fails
+    for (anonymous, auth, without) in [
+        (true, "", Some(0)),
+        (true, "optional", Some(0)),
+        (true, "required", None),
+        (false, "", None),
+        (false, "optional", Some(0x87)),
+        (false, "required", None),
+    ] {
+        let server = server(&authority, &format!("anonymous = {anonymous}\ntls_client_auth = {auth:?}"));
+        let mut client = TlsClient::open(&server, &authority.file, None, &[], V5);
+        assert_eq!(client.connect("client"), without, "{anonymous} {auth:?}");
+        let mut client = TlsClient::open(&server, &authority.file, Some(&lamp), &[], V5);
+        assert_eq!(client.connect("client"), Some(0), "{anonymous} {auth:?}");
+        assert_eq!(client.principal(), Value::from("lamp-1"));
+    }
+}
+
+/// With lists, whoever is in none that is known is not known to be good.
+#[test]
+fn a_certificate_whose_issuer_has_no_list() {
+    let [authority, other] = ["authority", "other"].map(Authority::new);
+    let list = other.revoke(&[]);
+    let server = server(&authority, &format!("tls_client_crl = {list:?}"));
+    let lamp = authority.client("lamp-1");
+    let mut client = TlsClient::open(&server, &authority.file, Some(&lamp), &[], V5);
+    assert_eq!(client.connect("client"), None);
+}
+
+/// A list that should have been replaced goes on to count, and the log says so.
+#[test]
+fn a_list_that_is_out_of_date() {
+    let authority = Authority::new("authority");
+    let [good, revoked] = ["lamp-1", "lamp-2"].map(|name| authority.client(name));
+    let list = authority.revoke_until(&[&revoked], 2001);
+    let server = server(&authority, &format!("tls_client_crl = {list:?}"));
+    let mut client = TlsClient::open(&server, &authority.file, Some(&good), &[], V5);
+    assert_eq!(client.connect("client"), Some(0));
+    let mut client = TlsClient::open(&server, &authority.file, Some(&revoked), &[], V5);
+    assert_eq!(client.connect("client"), None);
+    assert!(server.log().contains("a revocation list is out of date"), "{}", server.log());
+}
+
+/// The list of a stranger, or one that was tampered with, revokes nothing and lets nobody in.
+#[test]
+fn a_list_that_the_authority_did_not_sign() {
+    let [authority, forger] = ["authority", "authority"].map(Authority::new);
+    let list = forger.revoke(&[]);
+    let mut server = server(&authority, &format!("tls_client_crl = {list:?}"));
+    let lamp = authority.client("lamp-1");
+    let mut client = TlsClient::open(&server, &authority.file, Some(&lamp), &[], V5);
+    assert_eq!(client.connect("client"), None);
+    server.assert_alive();
+}

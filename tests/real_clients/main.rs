@@ -1,6 +1,8 @@
-//! Clients that others wrote: the Mosquitto command line tools and Python's paho, in both versions of MQTT.
+//! Clients that others wrote, in both versions of MQTT: the Mosquitto command line tools over TCP, Python's paho over TCP
+//! and WebSocket, MQTT.js over WebSocket.
 //!
-//! They must be installed; `./test` does that. `UMBRA_TEST_PYTHON` names the interpreter that has paho.
+//! They must be installed; `./test` does that. `UMBRA_TEST_PYTHON` names the interpreter that has paho, `UMBRA_TEST_NODE`
+//! the directory in which Node.js finds MQTT.js.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
@@ -8,5 +10,12 @@
 mod harness;
 
 mod mosquitto;
+mod mqtt_js;
 mod paho;
 mod tool;
+
+use harness::server::Setup;
+
+/// A listener for MQTT, and one for HTTP with WebSocket in it.
+const WITH_WEB: Setup =
+    Setup { listener: "[[listener]]\nname = \"web\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"", limits: "", store: "" };

@@ -1,6 +1,6 @@
 """What paho-mqtt, in one version of MQTT, sees of the server.
 
-Usage: paho_client.py HOST PORT 3.1.1|5
+Usage: paho_client.py HOST PORT 3.1.1|5 tcp|websockets
 
 Every wait is for a thing, with a deadline no healthy machine reaches.
 """
@@ -17,7 +17,7 @@ try:
 except ImportError:
     sys.exit("paho-mqtt is not installed for this interpreter: run ./test, which installs it")
 
-HOST, PORT, VERSION = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+HOST, PORT, VERSION, TRANSPORT = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 V5 = VERSION == "5"
 DEADLINE = float(os.environ.get("UMBRA_TEST_DEADLINE", "120"))
 
@@ -33,6 +33,7 @@ class Peer:
             mqtt.CallbackAPIVersion.VERSION2,
             client_id=client_id,
             protocol=mqtt.MQTTv5 if V5 else mqtt.MQTTv311,
+            transport=TRANSPORT,
             reconnect_on_failure=False,
             **session,
         )
@@ -232,4 +233,4 @@ def take_over():
 SCENARIOS = [every_qos, retained, wills, persistent_session, shared_subscription, shadow]
 for scenario in SCENARIOS + ([response_topic] if V5 else []) + [take_over]:
     scenario()
-    print("paho", VERSION, scenario.__name__, "ok", flush=True)
+    print("paho", VERSION, TRANSPORT, scenario.__name__, "ok", flush=True)

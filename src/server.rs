@@ -70,7 +70,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             move || decided.announce(events)
         })
         .map_err(ServeError::Thread)?;
-    let broker = Arc::new(Broker::new(service.clone(), events, router, &config.limits));
+    let broker = Arc::new(Broker::new(service.clone(), events, router, config.policy.clone(), &config.limits));
 
     let mut listeners = JoinSet::new();
     let bound = config.listeners.iter().map(bind).collect::<Result<Vec<_>, _>>()?;

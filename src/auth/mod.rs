@@ -1,26 +1,30 @@
-//! Who is asking, and what they may see.
+//! Who is asking, and what that one may do.
 //!
-//! A client is who its certificate says, or else anonymous; so far either may do everything, as the role `admin` says.
-//! The types are here so that every request carries its principal, every delivery asks [`Access::may_receive`], and
-//! everything rendered of a shadow goes through a [`Projection`].
+//! `certificate` tells who a client is. `policy` has the roles, which are sets of rules (`rule`), and who has them; it makes
+//! the [`Access`] of a client, which answers every question of rights for every door. `pattern` and `topics` are how
+//! rules name devices, principals and topics, `explain` tells people what is allowed and by which rule.
+//!
+//! *Invariant:* a command gets to the service only with the [`Sender`](crate::shadow::Sender) that [`Access::admit`] made
+//! for it, and everything rendered of a shadow goes through a [`Projection`].
 
+mod access;
 pub mod certificate;
-pub mod projection;
+pub mod pattern;
+pub mod policy;
+mod projection;
+pub mod rule;
+mod topics;
 
 use std::sync::Arc;
 
+pub use access::{Access, Wanted};
+pub use policy::{Method, Policy};
 pub use projection::Projection;
+pub use rule::Operation;
 
 /// The identity a request is made under, as recorded in metadata and history.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Principal(Arc<str>);
-
-/// What one connection may do.
-#[derive(Clone, Debug)]
-pub struct Access {
-    principal: Principal,
-    receives: fn(&str) -> bool,
-}
 
 impl Principal {
     /// A client on a listener that asks for no proof: `anonymous/<client id>`.
@@ -39,31 +43,5 @@ impl Principal {
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
         &self.0
-    }
-}
-
-impl Access {
-    /// Everything, for `principal`: the role `admin`.
-    #[must_use]
-    pub fn admin(principal: Principal) -> Self {
-        Self { principal, receives: |_| true }
-    }
-
-    /// Whose access this is.
-    #[must_use]
-    pub fn principal(&self) -> &Principal {
-        &self.principal
-    }
-
-    /// Whether a message on `topic` may be delivered.
-    #[must_use]
-    pub fn may_receive(&self, topic: &str) -> bool {
-        (self.receives)(topic)
-    }
-
-    /// Access that may receive the topics that `receives` tells.
-    #[cfg(test)]
-    pub(crate) fn receiving(receives: fn(&str) -> bool) -> Self {
-        Self { principal: Principal::anonymous("test"), receives }
     }
 }

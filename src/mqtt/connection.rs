@@ -21,7 +21,6 @@ use tokio::{
 };
 
 use crate::{
-    auth::Access,
     mqtt::{
         broker::Broker,
         catch_up::{CatchUp, Next},
@@ -42,7 +41,6 @@ pub(super) struct Connection<S> {
     pub(super) transport: Transport<S>,
     pub(super) broker: Arc<Broker>,
     pub(super) key: SessionKey,
-    pub(super) access: Access,
     pub(super) protocol: Protocol,
     pub(super) client: ClientSession,
     /// Published when the connection ends in any other way than by DISCONNECT.

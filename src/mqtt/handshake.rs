@@ -9,13 +9,14 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    auth::{Access, Principal},
+    auth::{Method, Principal},
     mqtt::{
         broker::Broker,
         catch_up::CatchUp,
         codec,
         connection::Connection,
         packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
+        permit,
         sessions::{Refusal, SessionKey},
         tls::Proof,
         transport::{Transport, Turn},
@@ -32,6 +33,10 @@ pub(super) struct Peer {
     pub proof: Proof,
     /// Whether it may come without proof.
     pub anonymous: bool,
+    /// The role it has then, if any.
+    pub anonymous_role: Option<Arc<str>>,
+    /// The role it has by its certificate, if any.
+    pub certificate_role: Option<Arc<str>>,
 }
 
 /// Serves a client on `stream` from its CONNECT to its end. Its CONNECT must be whole by `deadline`.
@@ -107,9 +112,10 @@ where
     }
     let assigned = connect.client_id.is_empty().then(|| broker.unique_client_id());
     let client_id = assigned.as_deref().unwrap_or(&connect.client_id);
-    let access = match peer.proof {
-        Proof::Certificate(principal) => Access::admin(principal),
-        Proof::None if peer.anonymous => Access::admin(Principal::anonymous(client_id)),
+    let client_id: Arc<str> = client_id.into();
+    let (principal, method, role) = match peer.proof {
+        Proof::Certificate(principal) => (principal, Method::Certificate, peer.certificate_role),
+        Proof::None if peer.anonymous => (Principal::anonymous(&client_id), Method::Anonymous, peer.anonymous_role),
         Proof::None | Proof::Unusable => {
             tracing::debug!(peer = %peer.address, proof = ?peer.proof, "refused: nobody that is known");
             let text = "this listener takes no clients that it does not know";
@@ -117,7 +123,13 @@ where
             return None;
         }
     };
-    let key = SessionKey { principal: access.principal().clone(), client_id: client_id.into() };
+    let access = broker.policy().access(&principal, method, role.as_deref(), &client_id);
+    if let Err(text) = permit::may_connect(&access, connect.will.as_ref()) {
+        tracing::debug!(peer = %peer.address, principal = %principal.name(), text, "refused");
+        refuse(&mut transport, connect.protocol, Reason::NOT_AUTHORIZED, text).await;
+        return None;
+    }
+    let key = SessionKey { principal, client_id: client_id.clone() };
 
     let attached = broker.sessions.attach(&key, connect.clean_start, || broker.new_session(&access));
     let mut attached = match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
@@ -150,7 +162,7 @@ where
     if let Some(replaced) = attached.replaced.take() {
         broker.dispose(replaced).await;
     }
-    tracing::debug!(peer = %peer.address, client = client_id, protocol = ?connect.protocol, present = attached.present, "connected");
+    tracing::debug!(peer = %peer.address, client = %client_id, protocol = ?connect.protocol, present = attached.present, "connected");
 
     let keep_alive = broker.limits.keep_alive(connect.keep_alive);
     let connack = ConnAck {
@@ -163,6 +175,7 @@ where
     codec::encode(connect.protocol, &ServerPacket::ConnAck(Box::new(connack)), transport.output());
     let now = Instant::now();
     attached.client.session.attach(&connect, now, transport.output());
+    attached.client.outbox.set_access(access);
     attached.client.outbox.attach();
     Some(Box::new(Connection {
         transport,
@@ -179,7 +192,6 @@ where
         paused: None,
         leaving: None,
         heard: now,
-        access,
         broker,
     }))
 }

@@ -117,7 +117,13 @@ impl Listener {
             tracing::debug!(peer = %address, %error, "cannot set TCP_NODELAY");
         }
         let deadline = Instant::now() + self.config.connect_timeout;
-        let peer = Peer { address, proof: Proof::None, anonymous: self.config.anonymous };
+        let peer = Peer {
+            address,
+            proof: Proof::None,
+            anonymous: self.config.anonymous,
+            anonymous_role: self.config.anonymous_role.clone(),
+            certificate_role: self.config.certificate_role.clone(),
+        };
         let (broker, tls) = (broker.clone(), self.tls.clone());
         connections.spawn(async move {
             match tls {

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::OwnedNotified, oneshot};
 
 use crate::{
-    auth::Principal,
+    auth::{Access, Principal},
     mqtt::{
         outbox::Outbox,
         packet::{Reason, Will},
@@ -64,6 +64,8 @@ pub struct Attached {
 pub struct Ended {
     /// Whose it was.
     pub key: SessionKey,
+    /// What its owner may do.
+    pub access: Access,
     /// The session, if it is over: its subscriptions are to be removed.
     pub client: Option<ClientSession>,
     /// The will to publish.
@@ -147,13 +149,14 @@ impl Sessions {
             released.notify_waiters();
         }
         if expiry == 0 || table.closing {
-            return Ended { key: key.clone(), client: Some(client), will };
+            return Ended::session(key.clone(), client, will);
         }
         let expires = (expiry != u32::MAX).then(|| now + Duration::from_secs(expiry.into()));
         let (will_now, will_later) = match will {
             Some(will) if will.delay > 0 => (None, Some((now + Duration::from_secs(will.delay.into()), will))),
             will => (will, None),
         };
+        let access = client.outbox.access();
         let timer = table.set_timer(key, expires, will_later.as_ref().map(|(at, _)| *at));
         let parked = Parked { client, expires, will: will_later, timer };
         table.entries.insert(key.clone(), Entry::Parked(Box::new(parked)));
@@ -161,7 +164,7 @@ impl Sessions {
         if timer.is_some() {
             self.timers_changed.notify_one();
         }
-        Ended { key: key.clone(), client: None, will: will_now }
+        Ended { key: key.clone(), access, client: None, will: will_now }
     }
 
     /// Waits until a will or a session falls due, and hands out what has.
@@ -245,8 +248,7 @@ impl Sessions {
         }
         if clean_start {
             // The session ends here, and with it any delay of its will. [MQTT-3.1.2-8]
-            let ended =
-                Ended { key: key.clone(), client: Some(parked.client), will: parked.will.map(|(_, will)| will) };
+            let ended = Ended::session(key.clone(), parked.client, parked.will.map(|(_, will)| will));
             return Ok(Ok(Attached { client: make(), present: false, kicked, replaced: Some(ended) }));
         }
         Ok(Ok(Attached { client: parked.client, present: true, kicked, replaced: None }))
@@ -288,12 +290,19 @@ impl Table {
             return self.entries.remove(&key).and_then(|entry| entry.into_ended(key));
         }
         let will = parked.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
-        let expires = parked.expires;
+        let (expires, access) = (parked.expires, parked.client.outbox.access());
         let timer = self.set_timer(&key, expires, None);
         if let Some(Entry::Parked(parked)) = self.entries.get_mut(&key) {
             parked.timer = timer;
         }
-        Some(Ended { key, client: None, will })
+        Some(Ended { key, access, client: None, will })
+    }
+}
+
+impl Ended {
+    /// A session that is over.
+    fn session(key: SessionKey, client: ClientSession, will: Option<Will>) -> Self {
+        Self { key, access: client.outbox.access(), client: Some(client), will }
     }
 }
 
@@ -301,9 +310,7 @@ impl Entry {
     fn into_ended(self, key: SessionKey) -> Option<Ended> {
         match self {
             Self::Connected { .. } => None,
-            Self::Parked(parked) => {
-                Some(Ended { key, client: Some(parked.client), will: parked.will.map(|(_, will)| will) })
-            }
+            Self::Parked(parked) => Some(Ended::session(key, parked.client, parked.will.map(|(_, will)| will))),
         }
     }
 }

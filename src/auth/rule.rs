@@ -61,7 +61,7 @@ pub struct Rule {
     /// The role.
     pub role: Arc<str>,
     /// Where it stands.
-    pub origin: Arc<str>,
+    pub origin: Origin,
     devices: Vec<Devices>,
     names: Vec<Pattern>,
     operations: Operations,
@@ -70,6 +70,10 @@ pub struct Rule {
     publish: Vec<TopicPattern>,
     subscribe: Vec<TopicPattern>,
 }
+
+/// Where a rule stands. Rules that differ in it alone are equal.
+#[derive(Clone, Debug)]
+pub struct Origin(pub Arc<str>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Devices {
@@ -155,7 +159,7 @@ impl Rule {
         };
         Ok(Self {
             role: text.role.as_str().into(),
-            origin: text.origin.as_str().into(),
+            origin: Origin(text.origin.as_str().into()),
             devices: each(&text.devices, device).map_err(failed("devices"))?,
             names: each(&text.names, |text| text.parse::<Pattern>()).map_err(failed("names"))?,
             operations,
@@ -246,6 +250,14 @@ impl Rule {
             && self.subscribe.iter().any(TopicPattern::is_any)
     }
 }
+
+impl PartialEq for Origin {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Origin {}
 
 impl PathPatterns {
     fn read(texts: &[String]) -> Result<Self, String> {

@@ -222,14 +222,14 @@ impl Part {
 
 /// A patch that removes all of `branches`.
 fn removals(branches: &Branches) -> Map<String, Value> {
-    let removal = |(key, part): (&Box<str>, &Part)| {
+    let removal = |key: &str, part: &Part| {
         let value = match part {
             Part::Below(inner) => Value::Object(removals(inner)),
             Part::Everything | Part::Nothing => Value::Null,
         };
         (key.to_string(), value)
     };
-    branches.iter().map(removal).collect()
+    branches.iter().map(|(key, part)| removal(key, part)).collect()
 }
 
 /// What `patch` says of `branches`.

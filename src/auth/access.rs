@@ -12,7 +12,7 @@ use crate::{
         pattern::{Pattern, Who},
         rule::{Operation, Rule},
     },
-    shadow::{Command, Paths, Rejection, Scope, Sender, ShadowKey},
+    shadow::{Command, Delete, Paths, Pointer, Rejection, Scope, Sender, ShadowKey},
 };
 
 /// What one client may do. Cheap to clone.
@@ -152,6 +152,12 @@ impl Access {
         if admitted { Ok(()) } else { Err(forbidden(key, operation)) }
     }
 
+    /// Whether `key` may be deleted.
+    #[must_use]
+    pub fn may_delete(&self, key: &ShadowKey) -> bool {
+        self.admit(key, &mut Command::Delete(Delete::default())).is_ok()
+    }
+
     /// What may be read of `key` on request.
     ///
     /// # Errors
@@ -164,20 +170,20 @@ impl Access {
     /// Whether an ordinary `topic` may be published to.
     #[must_use]
     pub fn may_publish(&self, topic: &str) -> bool {
-        self.rights.everything || self.any(|rule| rule.publish().iter().any(|known| known.matches(topic, self.who())))
+        self.rights.everything || self.rules_to_publish(topic).next().is_some()
     }
 
     /// Whether a message on an ordinary `topic` may be received.
     #[must_use]
     pub fn may_receive(&self, topic: &str) -> bool {
-        self.rights.everything || self.any(|rule| rule.subscribe().iter().any(|known| known.matches(topic, self.who())))
+        self.rights.everything || self.rules_to_receive(topic).next().is_some()
     }
 
     /// Whether `filter` may select an ordinary topic that may be received.
     #[must_use]
     pub fn may_receive_some(&self, filter: &str) -> bool {
         self.rights.everything
-            || self.any(|rule| rule.subscribe().iter().any(|known| known.overlaps(filter, self.who())))
+            || self.all_rules().any(|rule| rule.subscribe().iter().any(|known| known.overlaps(filter, self.who())))
     }
 
     /// Whether changes of a shadow may be received whose device and name are these; no name: a classic one.
@@ -205,7 +211,7 @@ impl Access {
         &'a self,
         key: &'a ShadowKey,
         operation: Operation,
-        path: Option<&'a crate::shadow::Pointer>,
+        path: Option<&'a Pointer>,
     ) -> impl Iterator<Item = &'a Rule> {
         let who = self.who();
         let granted = self.rights.granted.iter().filter(move |granted| {
@@ -218,6 +224,18 @@ impl Access {
                 && path.map_or(!paths.is_empty(), |path| paths.has(path))
         });
         granted.map(|granted| &*granted.rule)
+    }
+
+    /// The rules by which an ordinary `topic` may be published to.
+    pub fn rules_to_publish<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Rule> {
+        let allowed = move |rule: &&Rule| rule.publish().iter().any(|known| known.matches(topic, self.who()));
+        self.all_rules().filter(allowed)
+    }
+
+    /// The rules by which an ordinary `topic` may be received.
+    pub fn rules_to_receive<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Rule> {
+        let allowed = move |rule: &&Rule| rule.subscribe().iter().any(|known| known.matches(topic, self.who()));
+        self.all_rules().filter(allowed)
     }
 
     /// Every rule there is.
@@ -234,10 +252,6 @@ impl Access {
             }
         }
         paths
-    }
-
-    fn any(&self, holds: impl Fn(&Rule) -> bool) -> bool {
-        self.rights.granted.iter().any(|granted| holds(&granted.rule))
     }
 
     fn who(&self) -> Who<'_> {

@@ -9,6 +9,7 @@
 
 mod access;
 pub mod certificate;
+pub mod explain;
 pub mod pattern;
 pub mod policy;
 mod projection;

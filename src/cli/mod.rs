@@ -7,6 +7,7 @@
 //! are the arguments that name a shadow. The client commands know the wire contract and how names are spelled, and
 //! nothing else of the server.
 
+mod auth;
 mod connection;
 mod delete;
 mod get;
@@ -25,7 +26,7 @@ const EXIT_CODES: &str = "Exit codes:
   0  done
   1  failed: no connection, no reply in time, or the server ended on an error
   2  usage: arguments or configuration are wrong
-  3  the service rejected the request; standard error says why
+  3  the service rejected the request; standard error says why. auth explain: not allowed
   4  serve: the store cannot be opened (unknown format, corrupt, or in use)";
 
 /// A self-hosted MQTT broker that keeps the shadow of every device under optimistic concurrency.
@@ -40,6 +41,7 @@ pub struct Cli {
 enum Command {
     Serve(serve::Serve),
     CheckConfig(serve::CheckConfig),
+    Auth(auth::Auth),
     Get(get::Get),
     Update(update::Update),
     Delete(delete::Delete),
@@ -67,6 +69,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run().await,
             Command::CheckConfig(check) => check.run(),
+            Command::Auth(auth) => auth.run(),
             Command::Get(get) => get.run().await,
             Command::Update(update) => update.run().await,
             Command::Delete(delete) => delete.run().await,

@@ -5,41 +5,31 @@
 //! everything rendered of a shadow goes through a [`Projection`].
 
 pub mod certificate;
+mod checks;
+mod failures;
+mod file_error;
+pub mod login;
+mod password;
+mod passwords;
+mod principal;
 pub mod projection;
+mod ring_provider;
+mod token_keys;
+mod tokens;
+mod users;
+pub mod users_file;
+mod verified;
 
-use std::sync::Arc;
-
+pub use file_error::FileError;
+pub use password::{PASSWORD_BYTES_MAX, PasswordHash};
+pub use principal::{NameError, Principal};
 pub use projection::Projection;
-
-/// The identity a request is made under, as recorded in metadata and history.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Principal(Arc<str>);
 
 /// What one connection may do.
 #[derive(Clone, Debug)]
 pub struct Access {
     principal: Principal,
     receives: fn(&str) -> bool,
-}
-
-impl Principal {
-    /// A client on a listener that asks for no proof: `anonymous/<client id>`.
-    #[must_use]
-    pub fn anonymous(client_id: &str) -> Self {
-        Self(format!("anonymous/{client_id}").into())
-    }
-
-    /// A client that a certificate names, whose name was checked by [`certificate`].
-    #[must_use]
-    pub(crate) fn certified(name: &str) -> Self {
-        Self(name.into())
-    }
-
-    /// The name, shared.
-    #[must_use]
-    pub fn name(&self) -> &Arc<str> {
-        &self.0
-    }
 }
 
 impl Access {

@@ -34,7 +34,7 @@ pub(super) struct CheckConfig {
 }
 
 #[derive(Debug, Args)]
-struct Source {
+pub(super) struct Source {
     /// The configuration; without it, the defaults. UMBRA__SECTION__KEY in the environment wins over both.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -78,7 +78,7 @@ impl CheckConfig {
 }
 
 impl Source {
-    fn load(&self, arguments: &Arguments) -> Result<Config, ConfigError> {
+    pub(super) fn load(&self, arguments: &Arguments) -> Result<Config, ConfigError> {
         // A variable that is not Unicode cannot be one of ours.
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));

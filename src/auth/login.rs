@@ -272,6 +272,21 @@ impl Login {
     }
 }
 
+impl<'a> Credentials<'a> {
+    /// Of an MQTT CONNECT, or of HTTP's `Authorization: Basic`.
+    ///
+    /// What follows a `?` in a user name is not part of it: AWS's SDKs tell there what they are, with a user name before
+    /// it or without. A user name alone is one with a wrong password.
+    #[must_use]
+    pub fn of(user: Option<&'a str>, password: Option<&'a [u8]>) -> Self {
+        let user = user.and_then(|user| user.split('?').next()).unwrap_or_default();
+        match password {
+            None if user.is_empty() => Self::None,
+            password => Self::Password { user, password: password.unwrap_or_default() },
+        }
+    }
+}
+
 impl Identity {
     /// One that nothing but its connection ends.
     fn lasting(principal: Principal, method: Method) -> Self {

@@ -110,7 +110,10 @@ impl Passwords {
         match self.checks.verdict(check).await {
             // It may have been taken out while this one waited.
             Ok(Verdict::Right) if self.has(&user, &hash) => Ok(Proven { user, hash }),
-            Ok(Verdict::Right | Verdict::Wrong) => Err(Denied::Bad),
+            Ok(Verdict::Right | Verdict::Wrong) => {
+                tracing::debug!(%user, known = known.is_some(), "a password is wrong");
+                Err(Denied::Bad)
+            }
             Ok(Verdict::TooMany(retry_after)) => Err(Denied::TooMany { retry_after }),
             Err(_) => Err(Denied::Busy),
         }

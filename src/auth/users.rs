@@ -96,6 +96,8 @@ fn imaginary(like: Option<&PasswordHash>) -> Result<PasswordHash, HashError> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
 
+    use proptest::prelude::*;
+
     use super::{
         super::password::{Memory, tests::cheap},
         *,
@@ -125,6 +127,17 @@ mod tests {
         let users = parse("").unwrap();
         assert_eq!(users.count(), 0);
         assert!(!users.imaginary().matches(b"", &mut Memory::default()));
+    }
+
+    proptest! {
+        /// Whatever an editor left behind is read or refused, and what is read is written the same.
+        #[test]
+        fn any_text_is_read_or_refused(text in "(lamp:)?\\$argon2id\\$(v=19\\$)?(m=[0-9]{1,12},?)?(t=[0-9]{1,3},?)?(p=[0-9]{1,3})?(\\$[A-Za-z0-9+/]{0,60}){0,3}|\\PC{0,80}") {
+            if let Ok(Some((name, hash))) = parse_line(&text) {
+                let again = parse_line(&line_of(&name, &hash));
+                prop_assert_eq!(again, Ok(Some((name, hash))));
+            }
+        }
     }
 
     #[test]

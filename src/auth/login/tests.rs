@@ -353,6 +353,29 @@ async fn files_that_cannot_be_used_are_named() {
 }
 
 #[test]
+fn a_connect_has_credentials_or_has_none() {
+    // user name, password, what they are
+    let table: [(Option<&str>, Option<&[u8]>, Option<(&str, &[u8])>); 9] = [
+        (None, None, None),
+        (Some(""), None, None),
+        (Some("?SDK=Python&Version=1.6.2"), None, None),
+        (Some("lamp"), None, Some(("lamp", b""))),
+        (Some("lamp"), Some(b"x?y"), Some(("lamp", b"x?y"))),
+        (Some("lamp?SDK=Python&Version=1.6.2?"), Some(b"x"), Some(("lamp", b"x"))),
+        (Some("?SDK=Python"), Some(b"x"), Some(("", b"x"))),
+        (None, Some(b"x"), Some(("", b"x"))),
+        (None, Some(b""), Some(("", b""))),
+    ];
+    for (user, password, expected) in table {
+        let found = match Credentials::of(user, password) {
+            Credentials::Password { user, password } => Some((user, password)),
+            Credentials::None | Credentials::Bearer(_) => None,
+        };
+        assert_eq!(found, expected, "{user:?} {password:?}");
+    }
+}
+
+#[test]
 fn secrets_are_not_shown() {
     let credentials = [Credentials::Password { user: "lamp", password: b"secret" }, Credentials::Bearer("secret")];
     assert!(!format!("{credentials:?}").contains("secret"));

@@ -81,6 +81,12 @@ impl Access {
         Self { principal, client: "".into(), rights: Arc::new(rights) }
     }
 
+    /// Nothing, for `principal`.
+    #[must_use]
+    pub fn none(principal: Principal) -> Self {
+        Self::new(principal, "".into(), Rights::default())
+    }
+
     /// Whose access this is.
     #[must_use]
     pub fn principal(&self) -> &Principal {

@@ -6,24 +6,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::auth::{
-    Principal,
+    Method, Principal,
     access::{Access, Granted, Rights},
     pattern::{Pattern, Who},
     rule::{Rule, RuleError, RuleText},
 };
-
-/// How it is known who a client is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Method {
-    /// It is not: the principal is `anonymous/<client id>`.
-    Anonymous,
-    /// By its certificate.
-    Certificate,
-    /// By user name and password.
-    Password,
-    /// By a bearer token.
-    Token,
-}
 
 /// A grant as it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,16 +49,6 @@ pub struct PolicyError {
     pub index: usize,
     /// What about it.
     pub error: RuleError,
-}
-
-impl Method {
-    /// All, as they are named in grants.
-    pub const NAMED: [(&'static str, Self); 4] = [
-        ("anonymous", Self::Anonymous),
-        ("certificate", Self::Certificate),
-        ("password", Self::Password),
-        ("token", Self::Token),
-    ];
 }
 
 impl Policy {

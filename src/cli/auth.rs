@@ -4,11 +4,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{
-    Exit,
-    output::complain,
-    serve::Source,
-};
+use super::{Exit, output::complain, serve::Source};
 use crate::{
     auth::{self, Access, Operation, Principal, explain::Question},
     config::{Arguments, Config},
@@ -114,7 +110,7 @@ impl Explain {
         };
         let principal = match self.by {
             Method::Anonymous => Principal::anonymous(&self.principal),
-            _ => Principal::certified(&self.principal),
+            _ => Principal::named(&self.principal).map_err(|error| error.to_string())?,
         };
         let client: Arc<str> = self.client_id.as_str().into();
         Ok(config.policy.access(&principal, method, role, &client))

@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::SocketAddr, num::NonZeroU16, ops::RangeIncl
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{
-    Config, Limits, ListenerConfig, LogConfig, LogFormat, StoreConfig, TlsConfig,
+    Config, Limits, ListenerConfig, LogConfig, LogFormat, StoreConfig, TlsConfig, auth,
     error::{Fault, Problem},
     raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
     roles,
@@ -16,9 +16,9 @@ use crate::{
     limits::{self as hard, KIB, MIB},
 };
 
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
-const DAY: u64 = 24 * 60 * MINUTE;
+pub(super) const SECOND: u64 = 1_000;
+pub(super) const MINUTE: u64 = 60 * SECOND;
+pub(super) const DAY: u64 = 24 * 60 * MINUTE;
 
 /// Checks everything; the first fault ends it.
 ///
@@ -27,12 +27,13 @@ pub(super) fn check(raw: RawConfig, place: impl Fn(&str) -> String) -> Result<Co
     let limits = limits(&raw.limits)?;
     let store = store(&raw.store)?;
     let policy = roles::policy(&raw, place)?;
+    let auth = auth::check(&raw.auth)?;
     let listeners = raw.listener.iter().enumerate();
     let listeners = listeners.map(|(index, raw)| listener(index, raw, &policy)).collect::<Result<Vec<_>, _>>()?;
     check_packet(&limits)?;
     check_sessions(&limits)?;
     check_listeners(&listeners, raw.allow_anonymous_anywhere.0)?;
-    Ok(Config { store, listeners, policy, limits, log: log(&raw.log)? })
+    Ok(Config { store, auth, listeners, policy, limits, log: log(&raw.log)? })
 }
 
 fn store(raw: &RawStore) -> Result<StoreConfig, Fault> {
@@ -215,7 +216,7 @@ fn check_listeners(listeners: &[ListenerConfig], anonymous_anywhere: bool) -> Re
 }
 
 /// The section that values are checked in, as it is named in a [`Fault`].
-pub(super) struct Section(String);
+pub(super) struct Section(pub(super) String);
 
 impl Section {
     fn fault(&self, key: &str, problem: Problem) -> Fault {
@@ -227,7 +228,12 @@ impl Section {
     }
 
     /// A value within `range`, which must lie within `T`.
-    fn number<T: TryFrom<u64>, A: Amount>(&self, key: &str, value: A, range: RangeInclusive<u64>) -> Result<T, Fault> {
+    pub(super) fn number<T: TryFrom<u64>, A: Amount>(
+        &self,
+        key: &str,
+        value: A,
+        range: RangeInclusive<u64>,
+    ) -> Result<T, Fault> {
         let admitted = range.contains(&value.amount()).then(|| T::try_from(value.amount()).ok());
         admitted.flatten().ok_or_else(|| {
             let [value, least, most] = [value.amount(), *range.start(), *range.end()].map(A::shown);
@@ -236,26 +242,26 @@ impl Section {
     }
 
     /// A duration within `range`, in milliseconds.
-    fn duration(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
+    pub(super) fn duration(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
         self.number(key, value, range).map(Duration::from_millis)
     }
 
     /// A duration of whole seconds, because the protocol has no smaller ones.
-    fn seconds(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
+    pub(super) fn seconds(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
         match self.duration(key, value, range)? {
             duration if duration.subsec_millis() == 0 => Ok(duration),
             _ => Err(self.invalid(key, format!("is {value}, but must be whole seconds"))),
         }
     }
 
-    fn filled(&self, key: &str, value: &Text) -> Result<String, Fault> {
+    pub(super) fn filled(&self, key: &str, value: &Text) -> Result<String, Fault> {
         match value.0.as_str() {
             "" => Err(self.invalid(key, "is empty".into())),
             text => Ok(text.to_owned()),
         }
     }
 
-    fn choice<T: Copy>(&self, key: &str, value: &Text, choices: &[(&str, T)]) -> Result<T, Fault> {
+    pub(super) fn choice<T: Copy>(&self, key: &str, value: &Text, choices: &[(&str, T)]) -> Result<T, Fault> {
         let chosen = choices.iter().find(|(name, _)| *name == value.0).map(|(_, choice)| *choice);
         chosen.ok_or_else(|| {
             let names = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(" or ");
@@ -265,7 +271,7 @@ impl Section {
 }
 
 /// A scalar with a range.
-trait Amount: Copy {
+pub(super) trait Amount: Copy {
     fn amount(self) -> u64;
     /// How an amount of this kind would be written.
     fn shown(amount: u64) -> String;

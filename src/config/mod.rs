@@ -5,9 +5,11 @@
 //! between two values kept. A [`ConfigError`] names the file and line, or the variable or argument, and the key.
 //!
 //! `known` has the keys that exist, `file` the lines they stand on, `layers` lays the sources together into `raw`'s
-//! structures, `units` reads sizes and durations, `check` turns raw into checked, `roles` its rules and grants. The most a limit may be set to is
+//! structures, `units` reads sizes and durations, `check` turns raw into checked, `auth` what is in `[auth]`, `roles` rules
+//! and grants. The most a limit may be set to is
 //! [`crate::limits`]'.
 
+mod auth;
 mod check;
 mod error;
 mod file;
@@ -27,6 +29,7 @@ use std::{
 
 use tracing_subscriber::filter::Targets;
 
+pub use auth::{AuthConfig, TokenConfig};
 pub use error::{ConfigError, Place, Problem};
 pub(crate) use units::parse_duration;
 
@@ -37,6 +40,8 @@ use crate::{auth::Policy, shadow::DocumentLimits};
 pub struct Config {
     /// Where and how shadows are stored.
     pub store: StoreConfig,
+    /// How clients become known.
+    pub auth: AuthConfig,
     /// At least one; names and addresses differ, ports 0 apart.
     pub listeners: Vec<ListenerConfig>,
     /// Which roles there are, and who has them.

@@ -14,6 +14,7 @@ pub(super) struct RawConfig {
     #[expect(dead_code, reason = "read while the files are laid together")]
     pub(super) rules_file: Text,
     pub(super) store: RawStore,
+    pub(super) auth: RawAuth,
     pub(super) listener: Vec<RawListener>,
     pub(super) rule: Vec<RawRule>,
     pub(super) grant: Vec<RawGrant>,
@@ -33,6 +34,26 @@ pub(super) struct RawStore {
     pub(super) lag_entries_max: Count,
     pub(super) lag_bytes_max: Size,
     pub(super) free_disk_min: Size,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAuth {
+    pub(super) users: Text,
+    pub(super) password_checks_at_once: Count,
+    pub(super) password_checks_waiting: Count,
+    pub(super) password_cache_age: Period,
+    pub(super) failure_delay: Period,
+    pub(super) user_failures_at_once: Count,
+    pub(super) user_failure_every: Period,
+    pub(super) address_failures_at_once: Count,
+    pub(super) address_failure_every: Period,
+    pub(super) token_keys: Text,
+    pub(super) token_algorithms: Text,
+    pub(super) token_audience: Text,
+    pub(super) token_issuer: Text,
+    pub(super) token_claim: Text,
+    pub(super) token_leeway: Period,
 }
 
 #[derive(Debug, Deserialize)]

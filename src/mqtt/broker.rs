@@ -10,11 +10,10 @@ use std::{
     time::Instant,
 };
 
-use parking_lot::RwLock;
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
-    auth::{Access, Policy},
+    auth::{Access, Authority},
     config::Limits,
     metrics::Counters,
     mqtt::{
@@ -48,8 +47,8 @@ pub struct Broker {
     pub limits: ConnectionLimits,
     /// Places for connections, of all listeners together.
     pub places: Arc<Semaphore>,
-    /// Who may do what; replaced when it is read anew.
-    policy: RwLock<Arc<Policy>>,
+    /// Who is let in, and may do what.
+    pub authority: Arc<Authority>,
     /// What happened so far.
     pub counters: Counters,
     /// What was not delivered so far.
@@ -91,7 +90,7 @@ impl Broker {
         service: Arc<Service>,
         events: Arc<Events>,
         router: Arc<Router>,
-        policy: Policy,
+        authority: Arc<Authority>,
         limits: &Limits,
     ) -> Self {
         Self {
@@ -101,19 +100,13 @@ impl Broker {
             sessions: Sessions::new(limits.sessions_max),
             limits: ConnectionLimits::of(limits),
             places: Arc::new(Semaphore::new(limits.connections_max)),
-            policy: RwLock::new(Arc::new(policy)),
+            authority,
             counters: Counters::default(),
             drops: Arc::default(),
             closing: watch::Sender::new(false),
             sessions_made: AtomicU64::new(0),
             client_ids: (RandomState::new(), AtomicU64::new(0)),
         }
-    }
-
-    /// Who may do what.
-    #[must_use]
-    pub fn policy(&self) -> Arc<Policy> {
-        self.policy.read().clone()
     }
 
     /// A new session for a client with `access`.
@@ -153,6 +146,13 @@ impl Broker {
             for ended in due {
                 self.dispose(ended).await;
             }
+        }
+    }
+
+    /// Gives every session the rights that it has now; those that have none end.
+    pub async fn review(&self) {
+        for ended in self.sessions.review(&self.authority) {
+            self.dispose(ended).await;
         }
     }
 

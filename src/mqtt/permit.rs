@@ -85,7 +85,7 @@ mod tests {
             ..RuleText::default()
         };
         let policy = Policy::read(&[rule], &[]).unwrap();
-        policy.access(&Principal::certified("d1"), Method::Certificate, Some("r"), &Arc::from("c"))
+        policy.access(&Principal::named("d1").unwrap(), Method::Certificate, Some("r"), &Arc::from("c"))
     }
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
             let filter = TopicFilter::new(filter).unwrap();
             assert_eq!(may_subscribe(&own, &filter), by_own, "{filter} by its own device");
             assert_eq!(may_subscribe(&classic, &filter), by_classic, "{filter} by d*");
-            assert!(may_subscribe(&Access::admin(Principal::certified("a")), &filter));
+            assert!(may_subscribe(&Access::admin(Principal::named("a").unwrap()), &filter));
         }
     }
 }

@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{
+        client::Client,
         server::Server,
         shadow::Requester,
         wire::{Properties, V5},
     },
-    site::{client, heard, site},
+    site::{client, connect, heard, site},
 };
 
 fn over(server: &Server, user: &str) -> Requester {
@@ -37,7 +38,7 @@ fn only_the_readable_part_is_seen_everywhere() {
     with_delta["delta"] = json!({"zone": {"t": 20}});
     assert_eq!(partial.get()["state"], with_delta);
 
-    let mut listener = client(&server, "partial", V5);
+    let mut listener = Client::connect_as(&server, &connect("partial", "listener", V5)).0;
     let filters = ["shadow/lamp-1/#", "$aws/things/lamp-1/shadow/#"];
     listener.subscribe_with(&filters.map(|filter| (filter, 1)), &Properties::none());
     hidden(&mut boss, 2); // nothing of which may be seen changes
@@ -59,7 +60,8 @@ fn only_the_readable_part_is_seen_everywhere() {
         }
     }
     let told = |topic: &str, version: u64| {
-        let found = said.iter().filter(|(at, _)| at == topic).map(|(_, text)| serde_json::from_str::<Value>(text).unwrap());
+        let found =
+            said.iter().filter(|(at, _)| at == topic).map(|(_, text)| serde_json::from_str::<Value>(text).unwrap());
         found.filter(|body| body["version"] == version).collect::<Vec<_>>()
     };
     assert_eq!(told("shadow/lamp-1/update/accepted", 2)[0]["state"], seen);

@@ -104,7 +104,8 @@ fn a_null_state_leaves_what_may_not_be_written() {
 fn a_refusal_names_the_path() {
     let server = site();
     let mut lamp = Requester::over(client(&server, "lamp-1", V5), "lamp-1", "shadow/lamp-1");
-    let answer = lamp.rejected("update", json!({"state": {"reported": {"a": 1}, "tags": {"b": {"c": 1}}}}), 403, "forbidden");
+    let answer =
+        lamp.rejected("update", json!({"state": {"reported": {"a": 1}, "tags": {"b": {"c": 1}}}}), 403, "forbidden");
     assert_eq!(answer.body["message"], "Forbidden: /tags/b/c");
     let (code, text) = (answer.ack.code, answer.ack.properties.text(crate::harness::wire::prop::REASON_STRING));
     assert_eq!((code, text), (0x87, Some("Forbidden: /tags/b/c")));

@@ -22,7 +22,7 @@ const PASSWORD: &str = "-password";
 const USERS: [&str; 7] = ["lamp-1", "lamp-2", "app-1", "viewer-1", "partial", "kiosk", "boss"];
 
 /// Who has which role. `partial` may read and write one path of one device, and read what that reports.
-pub const ROLES: &str = r#"anonymous = false
+pub(crate) const ROLES: &str = r#"anonymous = false
 
 [auth]
 users = "users"
@@ -70,14 +70,14 @@ principals = ["kiosk"]
 "#;
 
 /// A server with these users and roles.
-pub fn site() -> Server {
+pub(crate) fn site() -> Server {
     let directory = tempfile::tempdir().unwrap();
     add_users(directory.path());
     start(directory)
 }
 
 /// A server on a directory that has the users.
-pub fn start(directory: TempDir) -> Server {
+pub(crate) fn start(directory: TempDir) -> Server {
     let setup = Setup { listener: ROLES, ..UNLIMITED };
     Server::within(directory, setup).unwrap_or_else(|(exit, _)| panic!("the server did not start: {exit:?}"))
 }
@@ -91,7 +91,7 @@ fn add_users(directory: &Path) {
 }
 
 /// Runs `umbrad passwd` on the users file.
-pub fn passwd(directory: &Path, arguments: &[&str], input: &str) {
+pub(crate) fn passwd(directory: &Path, arguments: &[&str], input: &str) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_umbrad"))
         .arg("passwd")
         .args(arguments)
@@ -105,17 +105,17 @@ pub fn passwd(directory: &Path, arguments: &[&str], input: &str) {
 }
 
 /// The CONNECT of a user under this client id.
-pub fn connect(user: &str, client_id: &str, protocol: Protocol) -> Connect {
+pub(crate) fn connect(user: &str, client_id: &str, protocol: Protocol) -> Connect {
     Connect::new(protocol, client_id).user(user, format!("{user}{PASSWORD}"))
 }
 
 /// A connected user whose client id is its name.
-pub fn client(server: &Server, user: &str, protocol: Protocol) -> Client {
+pub(crate) fn client(server: &Server, user: &str, protocol: Protocol) -> Client {
     Client::connect_as(server, &connect(user, user, protocol)).0
 }
 
 /// Has `boss` publish on `topic`, which `client` receives; what it got before that.
-pub fn heard(server: &Server, client: &mut Client, topic: &str) -> Vec<Message> {
+pub(crate) fn heard(server: &Server, client: &mut Client, topic: &str) -> Vec<Message> {
     let mut boss = Client::connect_as(server, &connect("boss", "marker", client.protocol)).0;
     boss.publish(topic, "marker", 1);
     let mut heard = Vec::new();
@@ -129,6 +129,6 @@ pub fn heard(server: &Server, client: &mut Client, topic: &str) -> Vec<Message> 
 }
 
 /// The topics of messages.
-pub fn topics(messages: &[Message]) -> Vec<&str> {
+pub(crate) fn topics(messages: &[Message]) -> Vec<&str> {
     messages.iter().map(|message| message.topic.as_str()).collect()
 }

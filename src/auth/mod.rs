@@ -1,6 +1,6 @@
 //! Who is asking, and what they may see.
 //!
-//! A client is who its certificate says, or else anonymous; so far either may do everything, as the role `admin` says.
+//! Who a client is, [`login`] decides; so far whoever comes in may do everything, as the role `admin` says.
 //! The types are here so that every request carries its principal, every delivery asks [`Access::may_receive`], and
 //! everything rendered of a shadow goes through a [`Projection`].
 
@@ -8,6 +8,7 @@ pub mod certificate;
 mod checks;
 mod failures;
 mod file_error;
+mod identity;
 pub mod login;
 mod password;
 mod passwords;
@@ -21,7 +22,7 @@ pub mod users_file;
 mod verified;
 
 pub use file_error::FileError;
-pub use password::{PASSWORD_BYTES_MAX, PasswordHash};
+pub use password::{HashError, PASSWORD_BYTES_MAX, PasswordHash};
 pub use principal::{NameError, Principal};
 pub use projection::Projection;
 

@@ -9,6 +9,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, thread};
 use tokio::task::JoinSet;
 
 use crate::{
+    auth::{Authority, login::LoginError},
     clock::Clock,
     config::{Config, Limits, StoreConfig},
     mqtt::{
@@ -43,6 +44,9 @@ pub enum ServeError {
         /// Why.
         error: ListenError,
     },
+    /// A file of users or keys cannot be used.
+    #[error(transparent)]
+    Login(LoginError),
     /// The operating system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -56,6 +60,7 @@ pub enum ServeError {
 ///
 /// A [`ServeError`]: nothing was served.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+    let authority = Arc::new(Authority::open(&config, Clock::system()).map_err(ServeError::Login)?);
     let (service, decided) = open(&config)?;
     let service = Arc::new(service);
     let router = Arc::new(Router::new(RetainedLimits {
@@ -70,7 +75,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             move || decided.announce(events)
         })
         .map_err(ServeError::Thread)?;
-    let broker = Arc::new(Broker::new(service.clone(), events, router, &config.limits));
+    let broker = Arc::new(Broker::new(service.clone(), events, router, authority, &config.limits));
 
     let mut listeners = JoinSet::new();
     let bound = config.listeners.iter().map(bind).collect::<Result<Vec<_>, _>>()?;

@@ -181,7 +181,7 @@ fn mistakes_in_a_file_are_told_with_their_line() {
         ),
         (
             "[[listener]]\nanonymous_role = \"root\"",
-            ":2: 'listener[0].anonymous_role' is \"root\", but must be \"admin\"",
+            ":2: 'listener[0].anonymous_role' is \"root\", but must be one of the roles that there are: admin, app, device, reporter, viewer",
         ),
         (
             "[[listener]]\nbind = \"localhost\"",

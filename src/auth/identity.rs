@@ -45,6 +45,16 @@ pub enum Method {
     Token,
 }
 
+impl Method {
+    /// All, as they are named in grants and by `umbrad auth explain`.
+    pub const NAMED: [(&'static str, Self); 4] = [
+        ("anonymous", Self::Anonymous),
+        ("certificate", Self::Certificate),
+        ("password", Self::Password),
+        ("token", Self::Token),
+    ];
+}
+
 /// What the files must still hold for an identity to go on.
 #[derive(Clone)]
 pub(super) enum Ground {

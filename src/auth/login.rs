@@ -137,6 +137,15 @@ impl Login {
         grounded && identity.until.is_none_or(|until| !until.is_past(&self.clock, Instant::now()))
     }
 
+    /// Whether a client that was once let in as `identity` may come back: if it is a user, there is still one of this name.
+    #[must_use]
+    pub fn still_known(&self, identity: &Identity) -> bool {
+        match &identity.ground {
+            Ground::None | Ground::Key(_) => true,
+            Ground::User(_) => self.passwords.as_ref().is_some_and(|users| users.knows(&identity.principal)),
+        }
+    }
+
     /// What was checked and refused so far.
     #[must_use]
     pub fn counters(&self) -> &LoginCounters {

@@ -89,6 +89,11 @@ impl Passwords {
         self.users.read().get(user).is_some_and(|now| **now == *hash)
     }
 
+    /// Whether there is a user of this name, whatever its password.
+    pub(super) fn knows(&self, user: &Principal) -> bool {
+        self.users.read().get(user).is_some()
+    }
+
     /// Checks a login.
     pub(super) async fn verify(&self, from: Network, user: &str, password: &[u8]) -> Result<Proven, Denied> {
         let now = Instant::now();

@@ -8,6 +8,7 @@
 //! are the arguments that name a shadow, `terminal` asks for passwords. The client commands know the wire contract and how names are spelled, and
 //! nothing else of the server.
 
+mod auth;
 mod connection;
 mod delete;
 mod get;
@@ -28,7 +29,7 @@ const EXIT_CODES: &str = "Exit codes:
   0  done
   1  failed: no connection, no reply in time, a file cannot be used, or the server ended on an error
   2  usage: arguments or configuration are wrong
-  3  the service rejected the request; standard error says why
+  3  the service rejected the request; standard error says why. auth explain: not allowed
   4  serve: the store cannot be opened (unknown format, corrupt, or in use)";
 
 /// A self-hosted MQTT broker that keeps the shadow of every device under optimistic concurrency.
@@ -43,6 +44,7 @@ pub struct Cli {
 enum Command {
     Serve(serve::Serve),
     CheckConfig(serve::CheckConfig),
+    Auth(auth::Auth),
     Passwd(passwd::Passwd),
     Get(get::Get),
     Update(update::Update),
@@ -71,6 +73,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run().await,
             Command::CheckConfig(check) => check.run(),
+            Command::Auth(auth) => auth.run(),
             Command::Passwd(passwd) => passwd.run(),
             Command::Get(get) => get.run().await,
             Command::Update(update) => update.run().await,

@@ -61,6 +61,7 @@ impl Serve {
                 tracing::error!(%error, "the server ended");
                 match error {
                     ServeError::Store { .. } => Exit::Store,
+                    ServeError::Login(_) => Exit::Usage,
                     ServeError::Bind { .. } | ServeError::Thread(_) => Exit::Failed,
                 }
             }

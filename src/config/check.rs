@@ -5,28 +5,35 @@ use std::{collections::HashSet, net::SocketAddr, num::NonZeroU16, ops::RangeIncl
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{
-    Config, Limits, ListenerConfig, LogConfig, LogFormat, Role, StoreConfig, TlsConfig, auth,
+    Config, Limits, ListenerConfig, LogConfig, LogFormat, StoreConfig, TlsConfig, auth,
     error::{Fault, Problem},
     raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
+    roles,
     units::{Count, Period, Size, Text},
 };
-use crate::limits::{self as hard, KIB, MIB};
+use crate::{
+    auth::Policy,
+    limits::{self as hard, KIB, MIB},
+};
 
 pub(super) const SECOND: u64 = 1_000;
 pub(super) const MINUTE: u64 = 60 * SECOND;
 pub(super) const DAY: u64 = 24 * 60 * MINUTE;
 
 /// Checks everything; the first fault ends it.
-pub(super) fn check(raw: RawConfig) -> Result<Config, Fault> {
+///
+/// `place` tells where a key stands.
+pub(super) fn check(raw: RawConfig, place: impl Fn(&str) -> String) -> Result<Config, Fault> {
     let limits = limits(&raw.limits)?;
     let store = store(&raw.store)?;
+    let policy = roles::policy(&raw, place)?;
     let auth = auth::check(&raw.auth)?;
     let listeners = raw.listener.iter().enumerate();
-    let listeners = listeners.map(|(index, raw)| listener(index, raw)).collect::<Result<Vec<_>, _>>()?;
+    let listeners = listeners.map(|(index, raw)| listener(index, raw, &policy)).collect::<Result<Vec<_>, _>>()?;
     check_packet(&limits)?;
     check_sessions(&limits)?;
     check_listeners(&listeners, raw.allow_anonymous_anywhere.0)?;
-    Ok(Config { store, auth, listeners, limits, log: log(&raw.log)? })
+    Ok(Config { store, auth, listeners, policy, limits, log: log(&raw.log)? })
 }
 
 fn store(raw: &RawStore) -> Result<StoreConfig, Fault> {
@@ -48,7 +55,7 @@ fn store(raw: &RawStore) -> Result<StoreConfig, Fault> {
     })
 }
 
-fn listener(index: usize, raw: &RawListener) -> Result<ListenerConfig, Fault> {
+fn listener(index: usize, raw: &RawListener, policy: &Policy) -> Result<ListenerConfig, Fault> {
     let at = Section(format!("listener[{index}]"));
     let name = at.filled("name", &raw.name)?;
     if name.chars().count() > 64 {
@@ -61,7 +68,8 @@ fn listener(index: usize, raw: &RawListener) -> Result<ListenerConfig, Fault> {
         name,
         bind,
         anonymous: raw.anonymous.0,
-        anonymous_role: at.choice("anonymous_role", &raw.anonymous_role, &[("admin", Role::Admin)])?,
+        anonymous_role: roles::role(&at, "anonymous_role", &raw.anonymous_role, policy)?,
+        certificate_role: roles::role(&at, "certificate_role", &raw.certificate_role, policy)?,
         connections_max: at.number("connections_max", raw.connections_max, 1..=hard::CONNECTIONS_MAX)?,
         connect_timeout: at.duration("connect_timeout", raw.connect_timeout, 100..=5 * MINUTE)?,
         tls: tls(&at, raw)?,

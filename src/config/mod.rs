@@ -5,7 +5,8 @@
 //! between two values kept. A [`ConfigError`] names the file and line, or the variable or argument, and the key.
 //!
 //! `known` has the keys that exist, `file` the lines they stand on, `layers` lays the sources together into `raw`'s
-//! structures, `units` reads sizes and durations, `check` turns raw into checked, `auth` what is in `[auth]`. The most a limit may be set to is
+//! structures, `units` reads sizes and durations, `check` turns raw into checked, `auth` what is in `[auth]`, `roles` rules
+//! and grants. The most a limit may be set to is
 //! [`crate::limits`]'.
 
 mod auth;
@@ -15,12 +16,14 @@ mod file;
 mod known;
 mod layers;
 mod raw;
+mod roles;
 mod units;
 
 use std::{
     net::SocketAddr,
     num::NonZeroU16,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -30,7 +33,7 @@ pub use auth::{AuthConfig, TokenConfig};
 pub use error::{ConfigError, Place, Problem};
 pub(crate) use units::parse_duration;
 
-use crate::shadow::DocumentLimits;
+use crate::{auth::Policy, shadow::DocumentLimits};
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +44,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// At least one; names and addresses differ, ports 0 apart.
     pub listeners: Vec<ListenerConfig>,
+    /// Which roles there are, and who has them.
+    pub policy: Policy,
     /// What a shadow, a request, a connection and a session may take.
     pub limits: Limits,
     /// What is logged, and how.
@@ -79,8 +84,10 @@ pub struct ListenerConfig {
     pub bind: SocketAddr,
     /// Whether clients connect without credentials.
     pub anonymous: bool,
-    /// What they may do then.
-    pub anonymous_role: Role,
+    /// The role they have then, if any.
+    pub anonymous_role: Option<Arc<str>>,
+    /// The role of clients with a certificate, if any.
+    pub certificate_role: Option<Arc<str>>,
     /// Its connections at once.
     pub connections_max: usize,
     /// How long a new connection may take to send its CONNECT, the TLS handshake included.
@@ -98,13 +105,6 @@ pub struct TlsConfig {
     pub key: PathBuf,
     /// The authorities that client certificates must come from; `None`: clients are not asked for one.
     pub client_ca: Option<PathBuf>,
-}
-
-/// What a principal may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Everything.
-    Admin,
 }
 
 /// `[limits]`; the default is the shipped one.
@@ -203,7 +203,7 @@ impl Config {
         layers.environment(environment.into_iter())?;
         layers.arguments(arguments)?;
         let raw = layers.merged()?;
-        check::check(raw).map_err(|fault| layers.blame(fault))
+        check::check(raw, |key| layers.place(key).to_string()).map_err(|fault| layers.blame(fault))
     }
 }
 

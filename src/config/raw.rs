@@ -1,19 +1,23 @@
 //! The configuration as it is written: every key of `broker.toml`, in the type it has there, nothing checked yet.
 //!
-//! No key is optional, because the shipped file supplies what an operator leaves out. Units and meaning are told there;
+//! But for those of rules and grants no key is optional, because the shipped file supplies what an operator leaves out. Units and meaning are told there;
 //! ranges are [`super::check`]'s.
 
 use serde::Deserialize;
 
-use super::units::{Count, Flag, Period, Size, Text};
+use super::units::{Count, Flag, Period, Size, Text, Texts};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawConfig {
     pub(super) allow_anonymous_anywhere: Flag,
+    #[expect(dead_code, reason = "read while the files are laid together")]
+    pub(super) rules_file: Text,
     pub(super) store: RawStore,
     pub(super) auth: RawAuth,
     pub(super) listener: Vec<RawListener>,
+    pub(super) rule: Vec<RawRule>,
+    pub(super) grant: Vec<RawGrant>,
     pub(super) limits: RawLimits,
     pub(super) log: RawLog,
 }
@@ -59,11 +63,45 @@ pub(super) struct RawListener {
     pub(super) bind: Text,
     pub(super) anonymous: Flag,
     pub(super) anonymous_role: Text,
+    pub(super) certificate_role: Text,
     pub(super) connections_max: Count,
     pub(super) connect_timeout: Period,
     pub(super) tls_certificate: Text,
     pub(super) tls_key: Text,
     pub(super) tls_client_ca: Text,
+}
+
+/// Unlike other keys, those of a rule and a grant may be left out: a default would grant what nobody wrote.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRule {
+    pub(super) role: Text,
+    #[serde(default)]
+    pub(super) devices: Texts,
+    #[serde(default)]
+    pub(super) names: Option<Texts>,
+    #[serde(default)]
+    pub(super) operations: Option<Texts>,
+    #[serde(default)]
+    pub(super) read: Texts,
+    #[serde(default)]
+    pub(super) write: Texts,
+    #[serde(default)]
+    pub(super) publish: Texts,
+    #[serde(default)]
+    pub(super) subscribe: Texts,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawGrant {
+    pub(super) role: Text,
+    #[serde(default)]
+    pub(super) principals: Texts,
+    #[serde(default)]
+    pub(super) by: Texts,
+    #[serde(default)]
+    pub(super) devices: Texts,
 }
 
 #[derive(Debug, Deserialize)]

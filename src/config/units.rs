@@ -23,6 +23,11 @@ pub(super) struct Flag(pub(super) bool);
 #[serde(try_from = "Value")]
 pub(super) struct Text(pub(super) String);
 
+/// A list of texts.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(try_from = "Value")]
+pub(super) struct Texts(pub(super) Vec<String>);
+
 /// A number of things.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "Value")]
@@ -69,6 +74,20 @@ impl TryFrom<Value> for Text {
             ValueKind::String(text) => Ok(Self(text)),
             other => Err(Mismatch::new("text", &other)),
         }
+    }
+}
+
+impl TryFrom<Value> for Texts {
+    type Error = Mismatch;
+
+    fn try_from(value: Value) -> Result<Self, Mismatch> {
+        let wanted = "a list of texts, such as [\"a\", \"b\"]";
+        let ValueKind::Array(values) = value.kind else { return Err(Mismatch::new(wanted, &value.kind)) };
+        let text = |value: Value| match value.kind {
+            ValueKind::String(text) => Ok(text),
+            other => Err(Mismatch::new(wanted, &other)),
+        };
+        values.into_iter().map(text).collect::<Result<_, _>>().map(Self)
     }
 }
 

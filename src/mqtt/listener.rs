@@ -18,11 +18,12 @@ use tokio::{
 };
 
 use crate::{
+    auth::certificate::Proof,
     config::ListenerConfig,
     mqtt::{
         broker::Broker,
         handshake::{self, Peer},
-        tls::{Proof, Tls, TlsError},
+        tls::{Tls, TlsError},
     },
 };
 
@@ -30,6 +31,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Listener {
     config: ListenerConfig,
+    /// That of `config`, to be shared with its connections.
+    name: Arc<str>,
     socket: TcpListener,
     tls: Option<Tls>,
 }
@@ -59,7 +62,8 @@ impl Listener {
         }?;
         socket.set_reuseaddr(true)?;
         socket.bind(config.bind)?;
-        Ok(Self { socket: socket.listen(BACKLOG)?, config, tls })
+        let name = config.name.as_str().into();
+        Ok(Self { socket: socket.listen(BACKLOG)?, config, name, tls })
     }
 
     /// The address in use, its port found if the configured one was 0.
@@ -117,7 +121,7 @@ impl Listener {
             tracing::debug!(peer = %address, %error, "cannot set TCP_NODELAY");
         }
         let deadline = Instant::now() + self.config.connect_timeout;
-        let peer = Peer { address, proof: Proof::None, anonymous: self.config.anonymous };
+        let peer = Peer { address, proof: Proof::None, listener: self.name.clone() };
         let (broker, tls) = (broker.clone(), self.tls.clone());
         connections.spawn(async move {
             match tls {

@@ -22,6 +22,7 @@ pub mod listener;
 pub mod message;
 pub mod outbox;
 pub mod packet;
+mod permit;
 pub mod reason;
 mod request;
 pub mod router;

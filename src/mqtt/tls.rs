@@ -22,10 +22,7 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-use crate::{
-    auth::{Principal, certificate},
-    config::TlsConfig,
-};
+use crate::{auth::certificate::Proof, config::TlsConfig};
 
 /// What clients may ask for by ALPN, those of AWS on its port for everything among them; one that asks for nothing is
 /// taken too.
@@ -42,17 +39,6 @@ pub struct TlsError {
 /// Takes the server's side of handshakes.
 #[derive(Clone)]
 pub(super) struct Tls(TlsAcceptor);
-
-/// Who a client is, by its certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Proof {
-    /// It showed none.
-    None,
-    /// It showed one that was verified, which names this principal.
-    Certificate(Principal),
-    /// It showed one that was verified, and whose name cannot be a principal.
-    Unusable,
-}
 
 impl Tls {
     /// Reads the files of `config`. With `optional` a client may come without a certificate.
@@ -75,10 +61,8 @@ impl Tls {
     /// Goes through the handshake.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Proof)> {
         let stream = self.0.accept(stream).await?;
-        let proof = match stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
-            None => Proof::None,
-            Some(shown) => certificate::principal(shown).map_or(Proof::Unusable, Proof::Certificate),
-        };
+        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let proof = Proof::of(shown.map(AsRef::as_ref));
         Ok((stream, proof))
     }
 }

@@ -22,10 +22,13 @@ pub mod idempotency;
 mod limits;
 mod merge;
 pub mod name;
+mod paths;
 pub mod pointer;
 mod precondition;
 pub mod rejection;
 mod rewind;
+mod scope;
+mod seen;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tombstone;
@@ -40,6 +43,8 @@ pub use document::{Document, DocumentLimits, Section, Stamp, Timestamp, Version}
 pub use etag::Etag;
 pub use idempotency::{FirstOutcome, IdempotencyKey, Keyed, Remembered, RememberedKey};
 pub use name::{DeviceId, ShadowKey, ShadowName};
+pub use paths::Paths;
 pub use pointer::Pointer;
 pub use rejection::Rejection;
 pub use rewind::Rewind;
+pub use scope::{Scope, Sender};

@@ -1,0 +1,1 @@
+//! Rights that are taken away while they are in use.

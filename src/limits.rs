@@ -62,6 +62,8 @@ pub const SESSIONS_MAX: u64 = 10_000_000;
 pub const CONNECTIONS_MAX: u64 = 1_000_000;
 /// Listeners.
 pub const LISTENERS_MAX: usize = 16;
+/// Hosts, origins or networks of one listener, each of which every request or connection is compared with.
+pub const LISTED_MAX: usize = 64;
 
 /// Threads that check passwords, each with the memory of one hash.
 pub const PASSWORD_CHECKS_MAX: u64 = 64;

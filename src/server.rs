@@ -6,19 +6,22 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, thread};
 
-use tokio::task::JoinSet;
+use tokio::{signal::unix::Signal, sync::Semaphore, task::JoinSet};
 
 use crate::{
     auth::{Authority, login::LoginError},
     clock::Clock,
-    config::{Config, Limits, StoreConfig},
+    config::{Config, Limits, ListenerConfig, ListenerKind, StoreConfig},
+    http::{self, HttpDoor, HttpOptions},
     mqtt::{
         broker::Broker,
+        door::{self as mqtt, MqttDoor},
         events::Events,
-        listener::{ListenError, Listener},
         router::{RetainedLimits, Router},
     },
+    net::{Gate, ListenError, Listener},
     quota::Rate,
+    reload::{ReadConfig, Reload},
     service::{Service, ServiceLimits},
     store::{StoreError, StoreOptions},
 };
@@ -52,14 +55,20 @@ pub enum ServeError {
     Thread(io::Error),
 }
 
-/// Serves until `shutdown` resolves, then ends in order.
+/// Serves until `shutdown` resolves, then ends in order. At each signal of `hangups`, `read_config` and files are read
+/// again.
 ///
 /// For each listener, `listening <name> <address>` is printed on standard output once it accepts.
 ///
 /// # Errors
 ///
 /// A [`ServeError`]: nothing was served.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+pub async fn run(
+    config: Config,
+    read_config: ReadConfig,
+    shutdown: impl Future<Output = ()>,
+    hangups: Signal,
+) -> Result<(), ServeError> {
     let authority = Arc::new(Authority::open(&config, Clock::system()).map_err(ServeError::Login)?);
     let (service, decided) = open(&config)?;
     let service = Arc::new(service);
@@ -75,19 +84,29 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             move || decided.announce(events)
         })
         .map_err(ServeError::Thread)?;
-    let broker = Arc::new(Broker::new(service.clone(), events, router, authority, &config.limits));
+    let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), &config.limits));
+    let gate = Gate {
+        places: Arc::new(Semaphore::new(config.limits.connections_max)),
+        counters: broker.counters.clone(),
+        closing: broker.closing(),
+    };
 
-    let mut listeners = JoinSet::new();
     let bound = config.listeners.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
-    for (listener, address) in bound {
+    let tls = bound.iter().filter_map(|(listener, _)| Some((listener.name().to_owned(), listener.tls()?))).collect();
+    let mut listeners = JoinSet::new();
+    for ((listener, address), settings) in bound.into_iter().zip(&config.listeners) {
         println!("listening {} {address}", listener.name());
-        listeners.spawn(listener.run(broker.clone()));
+        spawn(&mut listeners, listener, settings, &config.limits, &gate, &broker);
     }
     listeners.spawn({
         let broker = broker.clone();
         async move { broker.watch_sessions().await }
     });
-    shutdown.await;
+    let reload = Reload { read_config, authority, tls, broker: broker.clone() };
+    tokio::select! {
+        () = shutdown => {}
+        () = reload.at(hangups) => {}
+    }
 
     tracing::info!(sessions = broker.sessions.count(), "ending");
     broker.close();
@@ -115,11 +134,36 @@ fn open(config: &Config) -> Result<(Service, crate::service::Decided), ServeErro
         .map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
 }
 
-fn bind(config: &crate::config::ListenerConfig) -> Result<(Listener, SocketAddr), ServeError> {
+fn bind(config: &ListenerConfig) -> Result<(Listener, SocketAddr), ServeError> {
     let failed = |error| ServeError::Bind { name: config.name.clone(), address: config.bind, error };
-    let listener = Listener::bind(config.clone()).map_err(failed)?;
+    let protocols = match config.kind {
+        ListenerKind::Mqtt => mqtt::PROTOCOLS,
+        ListenerKind::Http(_) => http::PROTOCOLS,
+    };
+    let listener = Listener::bind(config.clone(), protocols).map_err(failed)?;
     let address = listener.address().map_err(|error| failed(error.into()))?;
     Ok((listener, address))
+}
+
+/// Gives `listener` the door that its settings name.
+fn spawn(
+    listeners: &mut JoinSet<()>,
+    listener: Listener,
+    settings: &ListenerConfig,
+    limits: &Limits,
+    gate: &Gate,
+    broker: &Arc<Broker>,
+) {
+    let mqtt = MqttDoor::new(broker.clone());
+    match &settings.kind {
+        ListenerKind::Mqtt => listeners.spawn(listener.run(gate.clone(), mqtt)),
+        ListenerKind::Http(http) => {
+            let api = axum::Router::new(); // the routes of HTTP besides /mqtt and /healthz
+            let options = HttpOptions::of(settings, http, limits);
+            let door = HttpDoor::new(api, mqtt, options, gate.closing.clone());
+            listeners.spawn(listener.run(gate.clone(), door))
+        }
+    };
 }
 
 fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOptions {

@@ -13,7 +13,7 @@ use crate::{
     server::{self, ServeError},
 };
 
-/// Run the server until SIGTERM or SIGINT.
+/// Run the server until SIGTERM or SIGINT. At SIGHUP it reads the files of its TLS listeners again.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
     #[command(flatten)]
@@ -51,11 +51,13 @@ impl Serve {
             return complain(&error, Exit::Failed);
         }
         raise_file_limit();
-        let shutdown = match Shutdown::listen() {
-            Ok(shutdown) => shutdown,
-            Err(error) => return complain(&error, Exit::Failed),
+        let (shutdown, hangups) = match (Shutdown::listen(), signal(SignalKind::hangup())) {
+            (Ok(shutdown), Ok(hangups)) => (shutdown, hangups),
+            (Err(error), _) | (_, Err(error)) => return complain(&error, Exit::Failed),
         };
-        match server::run(config, shutdown.asked()).await {
+        let source = self.source;
+        let read_config = Box::new(move || source.load(&arguments));
+        match server::run(config, read_config, shutdown.asked(), hangups).await {
             Ok(()) => Exit::Done,
             Err(error) => {
                 tracing::error!(%error, "the server ended");

@@ -1,15 +1,24 @@
 //! From the configuration as written to the checked one: ranges, and rules between values.
 
-use std::{collections::HashSet, net::SocketAddr, num::NonZeroU16, ops::RangeInclusive, time::Duration};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::Duration,
+};
 
+use ipnet::IpNet;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{
-    Config, Limits, ListenerConfig, LogConfig, LogFormat, StoreConfig, TlsConfig, auth,
+    ClientTlsConfig, Config, Host, HttpConfig, Limits, ListenerConfig, ListenerKind, LogConfig, LogFormat, Origin,
+    StoreConfig, TlsConfig, auth,
     error::{Fault, Problem},
     raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
     roles,
-    units::{Count, Period, Size, Text},
+    units::{Count, List, Period, Size, Text},
 };
 use crate::{
     auth::Policy,
@@ -64,30 +73,78 @@ fn listener(index: usize, raw: &RawListener, policy: &Policy) -> Result<Listener
     let bind = raw.bind.0.parse::<SocketAddr>().map_err(|_| {
         at.invalid("bind", format!("is {:?}, but must be an IP address and a port, such as 127.0.0.1:1883", raw.bind.0))
     })?;
+    let network = "a network or an address, such as \"10.0.0.0/8\"";
     Ok(ListenerConfig {
         name,
+        kind: kind(&at, raw, bind)?,
         bind,
         anonymous: raw.anonymous.0,
         anonymous_role: roles::role(&at, "anonymous_role", &raw.anonymous_role, policy)?,
         certificate_role: roles::role(&at, "certificate_role", &raw.certificate_role, policy)?,
         connections_max: at.number("connections_max", raw.connections_max, 1..=hard::CONNECTIONS_MAX)?,
         connect_timeout: at.duration("connect_timeout", raw.connect_timeout, 100..=5 * MINUTE)?,
+        proxy_from: at.each("proxy_from", &raw.proxy_from, network, networks)?,
         tls: tls(&at, raw)?,
     })
 }
 
+/// Requests for a host that is not the listener's are refused, so one that has no host would serve nobody.
+fn kind(at: &Section, raw: &RawListener, bind: SocketAddr) -> Result<ListenerKind, Fault> {
+    let http = at.choice("kind", &raw.kind, &[("mqtt", false), ("http", true)])?;
+    let only = [("hosts", &raw.hosts), ("origins", &raw.origins)];
+    if let Some((key, _)) = only.into_iter().find(|(_, list)| !http && !list.0.is_empty()) {
+        return Err(at.invalid(key, "is set, but is for kind = \"http\" only".into()));
+    }
+    let host = "a name or an address without scheme and port, such as \"umbra.example.com\"";
+    let origin = "a scheme and a host, such as \"https://app.example.com\"";
+    let hosts = at.each("hosts", &raw.hosts, host, Host::parse)?;
+    let origins = at.each("origins", &raw.origins, origin, Origin::parse)?;
+    if http && hosts.is_empty() && !is_loopback(bind) {
+        let told = format!("is empty, but a listener on {bind} needs one: requests for any other host are refused");
+        return Err(at.invalid("hosts", told));
+    }
+    Ok(if http { ListenerKind::Http(HttpConfig { hosts, origins }) } else { ListenerKind::Mqtt })
+}
+
+fn networks(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+fn is_loopback(bind: SocketAddr) -> bool {
+    bind.ip().to_canonical().is_loopback()
+}
+
 fn tls(at: &Section, raw: &RawListener) -> Result<Option<TlsConfig>, Fault> {
-    let path = |text: &Text| (!text.0.is_empty()).then(|| text.0.clone().into());
-    let client_ca = path(&raw.tls_client_ca);
+    let clients = client_tls(at, raw)?;
     match (path(&raw.tls_certificate), path(&raw.tls_key)) {
-        (Some(certificate), Some(key)) => Ok(Some(TlsConfig { certificate, key, client_ca })),
+        (Some(certificate), Some(key)) => Ok(Some(TlsConfig { certificate, key, clients })),
         (Some(_), None) => Err(at.invalid("tls_key", "is empty, but tls_certificate is not".into())),
         (None, Some(_)) => Err(at.invalid("tls_certificate", "is empty, but tls_key is not".into())),
-        (None, None) if client_ca.is_some() => {
+        (None, None) if clients.is_some() => {
             Err(at.invalid("tls_client_ca", "is set, but tls_certificate and tls_key are not".into()))
         }
         (None, None) => Ok(None),
     }
+}
+
+fn client_tls(at: &Section, raw: &RawListener) -> Result<Option<ClientTlsConfig>, Fault> {
+    // Left out, it follows from what a client without a certificate could be.
+    let optional = match raw.tls_client_auth.0.as_str() {
+        "" => raw.anonymous.0,
+        _ => at.choice("tls_client_auth", &raw.tls_client_auth, &[("optional", true), ("required", false)])?,
+    };
+    if let Some(ca) = path(&raw.tls_client_ca) {
+        return Ok(Some(ClientTlsConfig { ca, optional, crl: path(&raw.tls_client_crl) }));
+    }
+    let of_a_ca = [("tls_client_auth", &raw.tls_client_auth), ("tls_client_crl", &raw.tls_client_crl)];
+    match of_a_ca.into_iter().find(|(_, text)| !text.0.is_empty()) {
+        Some((key, _)) => Err(at.invalid(key, "is set, but tls_client_ca is not".into())),
+        None => Ok(None),
+    }
+}
+
+fn path(text: &Text) -> Option<PathBuf> {
+    (!text.0.is_empty()).then(|| text.0.clone().into())
 }
 
 fn limits(raw: &RawLimits) -> Result<Limits, Fault> {
@@ -207,7 +264,7 @@ fn check_listeners(listeners: &[ListenerConfig], anonymous_anywhere: bool) -> Re
         if bind.port() != 0 && !addresses.insert(bind) {
             return Err(at.invalid("bind", format!("is {bind}, as that of another listener")));
         }
-        if listener.anonymous && !bind.ip().to_canonical().is_loopback() && !anonymous_anywhere {
+        if listener.anonymous && !is_loopback(bind) && !anonymous_anywhere {
             let ways = "bind it to a loopback address, or set allow_anonymous_anywhere = true";
             return Err(at.invalid("bind", format!("is {bind}, where anybody may connect anonymously; {ways}")));
         }
@@ -259,6 +316,19 @@ impl Section {
             "" => Err(self.invalid(key, "is empty".into())),
             text => Ok(text.to_owned()),
         }
+    }
+
+    /// The values of a list, each read by `parse`, which takes what `wanted` tells.
+    fn each<T>(&self, key: &str, list: &List, wanted: &str, parse: fn(&str) -> Option<T>) -> Result<Vec<T>, Fault> {
+        if list.0.len() > hard::LISTED_MAX {
+            let told = format!("has {} values, but must have at most {}", list.0.len(), hard::LISTED_MAX);
+            return Err(self.invalid(key, told));
+        }
+        let parsed = list
+            .0
+            .iter()
+            .map(|text| parse(text).ok_or_else(|| self.invalid(key, format!("has {text:?}, but must have {wanted}"))));
+        parsed.collect()
     }
 
     pub(super) fn choice<T: Copy>(&self, key: &str, value: &Text, choices: &[(&str, T)]) -> Result<T, Fault> {

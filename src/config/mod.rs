@@ -13,6 +13,7 @@ mod auth;
 mod check;
 mod error;
 mod file;
+mod host;
 mod known;
 mod layers;
 mod raw;
@@ -27,10 +28,12 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use tracing_subscriber::filter::Targets;
 
 pub use auth::{AuthConfig, TokenConfig};
 pub use error::{ConfigError, Place, Problem};
+pub use host::{Authority, Host, Origin};
 pub(crate) use units::parse_duration;
 
 use crate::{auth::Policy, shadow::DocumentLimits};
@@ -80,6 +83,8 @@ pub struct StoreConfig {
 pub struct ListenerConfig {
     /// For the log.
     pub name: String,
+    /// What it serves.
+    pub kind: ListenerKind,
     /// Where it listens; a loopback address if it is anonymous, unless the operator allowed others.
     pub bind: SocketAddr,
     /// Whether clients connect without credentials.
@@ -90,8 +95,11 @@ pub struct ListenerConfig {
     pub certificate_role: Option<Arc<str>>,
     /// Its connections at once.
     pub connections_max: usize,
-    /// How long a new connection may take to send its CONNECT, the TLS handshake included.
+    /// How long a new connection may take to send its CONNECT or the head of its request, all that comes before
+    /// included; and how long one of HTTP may rest between requests.
     pub connect_timeout: Duration,
+    /// Who must send a PROXY header before anything else.
+    pub proxy_from: Vec<IpNet>,
     /// `None`: plain TCP.
     pub tls: Option<TlsConfig>,
 }
@@ -103,8 +111,37 @@ pub struct TlsConfig {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// The authorities that client certificates must come from; `None`: clients are not asked for one.
-    pub client_ca: Option<PathBuf>,
+    /// What clients must show; `None`: they are not asked for a certificate.
+    pub clients: Option<ClientTlsConfig>,
+}
+
+/// The `tls_client_…` keys of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTlsConfig {
+    /// The authorities that certificates must come from.
+    pub ca: PathBuf,
+    /// Whether a client without a certificate is let in.
+    pub optional: bool,
+    /// Revocation lists of those authorities.
+    pub crl: Option<PathBuf>,
+}
+
+/// What a listener serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// MQTT.
+    Mqtt,
+    /// HTTP/1.1, with MQTT over WebSocket in it.
+    Http(HttpConfig),
+}
+
+/// The keys of a listener for HTTP alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// What it is called besides the loopback names, which a listener on loopback always has; elsewhere at least one.
+    pub hosts: Vec<Host>,
+    /// Other origins whose pages may use it.
+    pub origins: Vec<Origin>,
 }
 
 /// `[limits]`; the default is the shipped one.

@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::units::{Count, Flag, Period, Size, Text, Texts};
+use super::units::{Count, Flag, List, Period, Size, Text};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,15 +60,21 @@ pub(super) struct RawAuth {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawListener {
     pub(super) name: Text,
+    pub(super) kind: Text,
     pub(super) bind: Text,
     pub(super) anonymous: Flag,
     pub(super) anonymous_role: Text,
     pub(super) certificate_role: Text,
     pub(super) connections_max: Count,
     pub(super) connect_timeout: Period,
+    pub(super) proxy_from: List,
     pub(super) tls_certificate: Text,
     pub(super) tls_key: Text,
     pub(super) tls_client_ca: Text,
+    pub(super) tls_client_auth: Text,
+    pub(super) tls_client_crl: Text,
+    pub(super) hosts: List,
+    pub(super) origins: List,
 }
 
 /// Unlike other keys, those of a rule and a grant may be left out: a default would grant what nobody wrote.
@@ -77,19 +83,19 @@ pub(super) struct RawListener {
 pub(super) struct RawRule {
     pub(super) role: Text,
     #[serde(default)]
-    pub(super) devices: Texts,
+    pub(super) devices: List,
     #[serde(default)]
-    pub(super) names: Option<Texts>,
+    pub(super) names: Option<List>,
     #[serde(default)]
-    pub(super) operations: Option<Texts>,
+    pub(super) operations: Option<List>,
     #[serde(default)]
-    pub(super) read: Texts,
+    pub(super) read: List,
     #[serde(default)]
-    pub(super) write: Texts,
+    pub(super) write: List,
     #[serde(default)]
-    pub(super) publish: Texts,
+    pub(super) publish: List,
     #[serde(default)]
-    pub(super) subscribe: Texts,
+    pub(super) subscribe: List,
 }
 
 #[derive(Debug, Deserialize)]
@@ -97,11 +103,11 @@ pub(super) struct RawRule {
 pub(super) struct RawGrant {
     pub(super) role: Text,
     #[serde(default)]
-    pub(super) principals: Texts,
+    pub(super) principals: List,
     #[serde(default)]
-    pub(super) by: Texts,
+    pub(super) by: List,
     #[serde(default)]
-    pub(super) devices: Texts,
+    pub(super) devices: List,
 }
 
 #[derive(Debug, Deserialize)]

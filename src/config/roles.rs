@@ -6,7 +6,7 @@ use super::{
     check::Section,
     error::{Fault, Problem},
     raw::{RawConfig, RawGrant, RawRule},
-    units::{Text, Texts},
+    units::{List, Text},
 };
 use crate::auth::{
     Operation, Policy,
@@ -38,7 +38,7 @@ pub(super) fn role(at: &Section, key: &str, text: &Text, policy: &Policy) -> Res
 
 fn rule_text(raw: &RawRule, origin: String) -> RuleText {
     let all = || Operation::NAMED.map(|(name, _)| name.to_owned()).to_vec();
-    let or = |texts: &Option<Texts>, otherwise: Vec<String>| texts.as_ref().map_or(otherwise, |texts| texts.0.clone());
+    let or = |texts: &Option<List>, otherwise: Vec<String>| texts.as_ref().map_or(otherwise, |texts| texts.0.clone());
     RuleText {
         role: raw.role.0.clone(),
         origin,

@@ -23,10 +23,10 @@ pub(super) struct Flag(pub(super) bool);
 #[serde(try_from = "Value")]
 pub(super) struct Text(pub(super) String);
 
-/// A list of texts.
+/// Texts: a list of them, or one text with commas between them, as an environment variable has it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(try_from = "Value")]
-pub(super) struct Texts(pub(super) Vec<String>);
+pub(super) struct List(pub(super) Vec<String>);
 
 /// A number of things.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -77,17 +77,25 @@ impl TryFrom<Value> for Text {
     }
 }
 
-impl TryFrom<Value> for Texts {
+impl TryFrom<Value> for List {
     type Error = Mismatch;
 
     fn try_from(value: Value) -> Result<Self, Mismatch> {
-        let wanted = "a list of texts, such as [\"a\", \"b\"]";
-        let ValueKind::Array(values) = value.kind else { return Err(Mismatch::new(wanted, &value.kind)) };
-        let text = |value: Value| match value.kind {
-            ValueKind::String(text) => Ok(text),
-            other => Err(Mismatch::new(wanted, &other)),
-        };
-        values.into_iter().map(text).collect::<Result<_, _>>().map(Self)
+        const WANTED: &str = "a list of texts such as [\"a\", \"b\"]";
+        match value.kind {
+            ValueKind::String(text) => {
+                let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+                Ok(Self(texts.map(str::to_owned).collect()))
+            }
+            ValueKind::Array(values) => {
+                let texts = values.into_iter().map(|value| match value.kind {
+                    ValueKind::String(text) => Ok(text),
+                    other => Err(Mismatch::new(WANTED, &other)),
+                });
+                texts.collect::<Result<_, _>>().map(Self)
+            }
+            other => Err(Mismatch::new(WANTED, &other)),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::{
     auth::{Access, Authority},
@@ -45,12 +45,10 @@ pub struct Broker {
     pub sessions: Sessions,
     /// What a connection may take.
     pub limits: ConnectionLimits,
-    /// Places for connections, of all listeners together.
-    pub places: Arc<Semaphore>,
     /// Who is let in, and may do what.
     pub authority: Arc<Authority>,
     /// What happened so far.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     /// What was not delivered so far.
     pub drops: Arc<DropCounters>,
     closing: watch::Sender<bool>,
@@ -99,9 +97,8 @@ impl Broker {
             service,
             sessions: Sessions::new(limits.sessions_max),
             limits: ConnectionLimits::of(limits),
-            places: Arc::new(Semaphore::new(limits.connections_max)),
             authority,
-            counters: Counters::default(),
+            counters: Arc::default(),
             drops: Arc::default(),
             closing: watch::Sender::new(false),
             sessions_made: AtomicU64::new(0),

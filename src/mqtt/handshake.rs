@@ -1,7 +1,6 @@
 //! From an accepted socket to a connection: CONNECT, who it is, which session it gets, CONNACK.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +10,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     auth::{
         Shown,
-        certificate::Proof,
         login::{Credentials, Denied},
     },
     mqtt::{
@@ -24,19 +22,9 @@ use crate::{
         sessions::{Refusal, SessionKey},
         transport::{Transport, Turn},
     },
+    net::Peer,
     quota::Meter,
 };
-
-/// What is known of a client before it has said anything.
-#[derive(Clone, Debug)]
-pub(super) struct Peer {
-    /// Where it is.
-    pub address: SocketAddr,
-    /// Who its certificate says it is.
-    pub proof: Proof,
-    /// The listener it came to, by name.
-    pub listener: Arc<str>,
-}
 
 /// Serves a client on `stream` from its CONNECT to its end. Its CONNECT must be whole by `deadline`.
 ///
@@ -164,6 +152,14 @@ where
     if let Some(replaced) = attached.replaced.take() {
         broker.dispose(replaced).await;
     }
+    // Rights may have been read anew since the client was let in. From here on its session is in the table, and reviewed.
+    let Some(access) = broker.authority.review(&standing) else {
+        let ended = broker.sessions.release(&key, attached.client, 0, None);
+        broker.dispose(ended).await;
+        refuse(&mut transport, connect.protocol, Reason::NOT_AUTHORIZED, "this client is no longer let in").await;
+        return None;
+    };
+    attached.client.outbox.set_access(access);
     tracing::debug!(peer = %peer.address, client = %client_id, protocol = ?connect.protocol, present = attached.present, "connected");
 
     let keep_alive = broker.limits.keep_alive(connect.keep_alive);
@@ -177,7 +173,6 @@ where
     codec::encode(connect.protocol, &ServerPacket::ConnAck(Box::new(connack)), transport.output());
     let now = Instant::now();
     attached.client.session.attach(&connect, now, transport.output());
-    attached.client.outbox.set_access(access);
     attached.client.outbox.attach();
     Some(Box::new(Connection {
         transport,

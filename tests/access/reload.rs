@@ -105,7 +105,7 @@ devices = ["lamp-2"]
 read = ["/reported"]
 
 [[rule]]
-role = "partial""#;
+role = "partial"#;
     edit(&server, "[[rule]]\nrole = \"partial", narrowed);
     server.hangup(1, DONE);
     let mut boss = client(&server, "boss", V5);

@@ -13,9 +13,10 @@ use crate::{
     config::Config,
     mqtt::{
         events::Events,
-        handshake::{self, Peer},
+        handshake,
         router::{RetainedLimits, Router},
     },
+    net::Peer,
     quota::Rate,
     service::{Service, ServiceLimits},
     store::StoreOptions,

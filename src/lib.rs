@@ -6,9 +6,11 @@
 #![warn(missing_docs)]
 
 pub mod auth;
+pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod http;
 pub mod limits;
 pub mod logging;
 pub mod metrics;

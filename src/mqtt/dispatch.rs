@@ -91,7 +91,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let parsed = request.parse(&inbound.payload, inbound.properties.as_deref(), &self.broker.limits.document);
         let admitted = self.broker.service.admit(self.access.principal(), &request.key);
         match admitted.and_then(|admitted| parsed.map(|command| (admitted, command))) {
-            Err(rejection) => request.reject(&rejection, now),
+            Err(rejection) => {
+                if operation != Operation::Get {
+                    let (principal, client) = (self.access.principal(), &self.key.client_id);
+                    self.broker.service.note_refusal(&request.key, principal, client, &rejection);
+                }
+                request.reject(&rejection, now);
+            }
             Ok((_admitted, None)) => match read(&self.broker, &request.key).await {
                 Ok(held) => request.got(&held.document, now),
                 Err(rejection) => request.reject(&rejection, now),

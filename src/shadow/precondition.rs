@@ -17,6 +17,19 @@ impl From<&str> for EtagCondition {
     }
 }
 
+impl EtagCondition {
+    /// Whether the tag of the current document is what it asks for; one that does not exist has none.
+    fn holds(&self, current: &Document) -> bool {
+        current.exists()
+            && match self {
+                Self::Tag(tag) => *tag == current.etag,
+                Self::Other(_) => false,
+                Self::OneOf(tags) => tags.iter().any(|tag| tag.holds(current)),
+                Self::Any => true,
+            }
+    }
+}
+
 impl Preconditions {
     /// Checks them against the current document; `is_clean` tells whether no path that the command touches changed after
     /// a version.
@@ -37,12 +50,9 @@ impl Preconditions {
         if !version_holds {
             return Err(conflict(current, self.version));
         }
-        let etag_holds = match &self.etag {
-            None => true,
-            Some(EtagCondition::Tag(tag)) => current.exists() && *tag == current.etag,
-            Some(EtagCondition::Other(_)) => false,
-        };
-        if !etag_holds {
+        let etag_holds = self.etag.as_ref().is_none_or(|condition| condition.holds(current));
+        let excluded = current.exists() && self.none_of.contains(&current.etag);
+        if !etag_holds || excluded {
             return Err(conflict(current, self.seen()));
         }
         self.check_expectations(current)

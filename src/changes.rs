@@ -201,9 +201,8 @@ impl Interest {
     }
 
     fn meets(&self, changes: &[Change]) -> bool {
-        let met = |path: &Pointer| {
-            changes.iter().any(|change| change.path.is_within(path) || path.is_within(&change.path))
-        };
+        let met =
+            |path: &Pointer| changes.iter().any(|change| change.path.is_within(path) || path.is_within(&change.path));
         self.paths.is_empty() || self.paths.iter().any(met)
     }
 }
@@ -344,6 +343,8 @@ fn weight(value: &Value) -> usize {
         Value::Null | Value::Bool(_) | Value::Number(_) => 16,
         Value::String(text) => 16 + text.len(),
         Value::Array(elements) => 32 + elements.iter().map(weight).sum::<usize>(),
-        Value::Object(members) => 32 + members.iter().map(|(key, member)| 32 + key.len() + weight(member)).sum::<usize>(),
+        Value::Object(members) => {
+            32 + members.iter().map(|(key, member)| 32 + key.len() + weight(member)).sum::<usize>()
+        }
     }
 }

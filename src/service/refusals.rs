@@ -38,7 +38,14 @@ struct Table {
 
 impl Refusals {
     /// Keeps a refusal.
-    pub(super) fn note(&self, key: &ShadowKey, by: &Arc<str>, client: &Arc<str>, rejection: &Rejection, now: Timestamp) {
+    pub(super) fn note(
+        &self,
+        key: &ShadowKey,
+        by: &Arc<str>,
+        client: &Arc<str>,
+        rejection: &Rejection,
+        now: Timestamp,
+    ) {
         let entry = entry(key, by, client, rejection, now);
         let mut table = self.0.lock();
         table.turn += 1;

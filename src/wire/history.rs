@@ -70,11 +70,7 @@ pub struct RefusedEntry {
 
 /// A page of history, newest first.
 #[must_use]
-pub fn history<'a>(
-    entries: impl Iterator<Item = ChangeEntry<'a>>,
-    end: HistoryEnd,
-    projection: Projection,
-) -> Bytes {
+pub fn history<'a>(entries: impl Iterator<Item = ChangeEntry<'a>>, end: HistoryEnd, projection: Projection) -> Bytes {
     message(|envelope| {
         envelope.array("entries", entries, |out, entry| write_change(Object::open(out), &entry, projection));
         envelope.text("end", end.as_str());

@@ -91,12 +91,14 @@ fn selected(members: &Members, paths: &[&[Box<str>]]) -> Option<Members> {
     if paths.iter().any(|keys| keys.is_empty()) {
         return Some(members.clone());
     }
-    let found: Members = members.iter().filter_map(|(key, node)| Some((key.clone(), part(key, node, paths)?))).collect();
+    let found: Members =
+        members.iter().filter_map(|(key, node)| Some((key.clone(), part(key, node, paths)?))).collect();
     (!found.is_empty()).then_some(found)
 }
 
 fn part(key: &str, node: &Node, paths: &[&[Box<str>]]) -> Option<Node> {
-    let below: Vec<_> = paths.iter().filter_map(|keys| keys.split_first().filter(|(first, _)| ***first == *key)).collect();
+    let below: Vec<_> =
+        paths.iter().filter_map(|keys| keys.split_first().filter(|(first, _)| ***first == *key)).collect();
     let below: Vec<_> = below.into_iter().map(|(_, rest)| rest).collect();
     match node {
         _ if below.is_empty() => None,

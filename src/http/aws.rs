@@ -17,11 +17,11 @@ use crate::{
     auth::Projection,
     http::{
         api::Api,
-        body::{self, Unread},
         caller::Caller,
         devices::{self, After},
         history::PAGE,
         operation::{AWS_NAME, NEXT_TOKEN, Operation, PAGE_SIZE},
+        payload::{self, Unread},
         query::{BadParameter, Query, bad},
         shadows::JSON,
         sigv4::{Signed, Unverified},
@@ -132,7 +132,7 @@ async fn asked(api: &Arc<Api>, request: HttpRequest, operation: Operation) -> Re
         let name = ShadowName::new(&name).map_err(|error| invalid(&bad("shadowName", error.to_string()), api))?;
         key.name = Some(name);
     }
-    let body = match body::read(&parts.headers, body, api).await {
+    let body = match payload::read(&parts.headers, body, api).await {
         Ok(body) => body,
         Err(Unread::Rejected(rejection)) => return Err(rejected(&rejection, &key, api, None)),
         Err(Unread::Failed(problem)) => return Err(problem.into_response()),

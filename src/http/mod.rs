@@ -9,7 +9,6 @@
 
 pub mod api;
 mod aws;
-mod body;
 mod caller;
 mod conditional;
 mod devices;
@@ -18,6 +17,7 @@ mod history;
 mod openapi;
 mod operation;
 mod patch;
+mod payload;
 mod problem;
 mod query;
 mod router;

@@ -18,10 +18,10 @@ use crate::{
     auth::Projection,
     http::{
         api::Api,
-        body::{self, Unread},
         caller::Caller,
         conditional::Conditions,
         operation::{BASE_VERSION, DRY_RUN, IDEMPOTENCY_KEY, ON_CONFLICT, Operation},
+        payload::{self, Unread},
         problem::{Problem, etag_value, status},
         query::{BadParameter, Query, bad},
         router::ACCEPT_PATCH,
@@ -76,8 +76,8 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response, Problem> {
     let write = Write::admit(&api, &caller, key, Operation::PutShadow, &uri, &headers)?;
-    body::check_encoding(&headers, &api)?;
-    if let Some(other) = body::media_type(&headers).filter(|media_type| media_type != "application/json") {
+    payload::check_encoding(&headers, &api)?;
+    if let Some(other) = payload::media_type(&headers).filter(|media_type| media_type != "application/json") {
         let message = format!("Unsupported media type '{other:.64}'; send application/json");
         let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", &message, api.now());
         return Err(problem.with(header::ACCEPT, JSON));
@@ -98,8 +98,8 @@ pub(super) async fn patch(
     body: Body,
 ) -> Result<Response, Problem> {
     let write = Write::admit(&api, &caller, key, Operation::PatchShadow, &uri, &headers)?;
-    body::check_encoding(&headers, &api)?;
-    let media_type = body::media_type(&headers);
+    payload::check_encoding(&headers, &api)?;
+    let media_type = payload::media_type(&headers);
     match media_type.as_deref() {
         Some("application/merge-patch+json") => {
             let (admitted, body) = write.body(&headers, body).await?;
@@ -169,7 +169,7 @@ impl<'a> Write<'a> {
     /// Counts the write, and reads its body.
     async fn body(&self, headers: &HeaderMap, body: Body) -> Result<(Admitted, Bytes), Problem> {
         let admitted = self.quota()?;
-        match body::read(headers, body, self.api).await {
+        match payload::read(headers, body, self.api).await {
             Ok(body) => Ok((admitted, body)),
             Err(Unread::Rejected(rejection)) => Err(self.not_tried(&rejection)),
             Err(Unread::Failed(problem)) => Err(problem),

@@ -10,9 +10,10 @@ use tokio::{signal::unix::Signal, sync::Semaphore, task::JoinSet};
 
 use crate::{
     auth::{Authority, login::LoginError},
+    changes::Changes,
     clock::Clock,
     config::{Config, Limits, ListenerConfig, ListenerKind, StoreConfig},
-    http::{self, HttpDoor, HttpOptions},
+    http::{self, Api, HttpDoor, HttpOptions},
     mqtt::{
         broker::Broker,
         door::{self as mqtt, MqttDoor},
@@ -77,14 +78,16 @@ pub async fn run(
         bytes: config.limits.retained_bytes_max,
     }));
     let events = Arc::new(Events::new(router.clone(), service.head()));
+    let changes = Arc::new(Changes::new(service.head()));
     let announcer = thread::Builder::new()
         .name("announcer".to_owned())
         .spawn({
-            let events = events.clone();
-            move || decided.announce(events)
+            let announcers = (events.clone(), changes.clone());
+            move || decided.announce(announcers)
         })
         .map_err(ServeError::Thread)?;
     let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), &config.limits));
+    let api = Arc::new(Api::new(service.clone(), changes, Arc::new(()), authority.clone(), &config.limits));
     let gate = Gate {
         places: Arc::new(Semaphore::new(config.limits.connections_max)),
         counters: broker.counters.clone(),
@@ -96,7 +99,7 @@ pub async fn run(
     let mut listeners = JoinSet::new();
     for ((listener, address), settings) in bound.into_iter().zip(&config.listeners) {
         println!("listening {} {address}", listener.name());
-        spawn(&mut listeners, listener, settings, &config.limits, &gate, &broker);
+        spawn(&mut listeners, listener, settings, &config.limits, &gate, &broker, &api);
     }
     listeners.spawn({
         let broker = broker.clone();
@@ -110,6 +113,7 @@ pub async fn run(
 
     tracing::info!(sessions = broker.sessions.count(), "ending");
     broker.close();
+    api.close();
     while listeners.join_next().await.is_some() {}
     broker.finish().await;
     tracing::info!(counters = ?broker.counters, drops = ?broker.drops, "what was refused and dropped");
@@ -153,12 +157,13 @@ fn spawn(
     limits: &Limits,
     gate: &Gate,
     broker: &Arc<Broker>,
+    api: &Arc<Api>,
 ) {
     let mqtt = MqttDoor::new(broker.clone());
     match &settings.kind {
         ListenerKind::Mqtt => listeners.spawn(listener.run(gate.clone(), mqtt)),
         ListenerKind::Http(http) => {
-            let api = axum::Router::new(); // the routes of HTTP besides /mqtt and /healthz
+            let api = http::router(api.clone());
             let options = HttpOptions::of(settings, http, limits);
             let door = HttpDoor::new(api, mqtt, options, gate.closing.clone());
             listeners.spawn(listener.run(gate.clone(), door))

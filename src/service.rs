@@ -7,7 +7,9 @@
 //!
 //! Reading goes around all of this: a reader sees the newest committed document at once.
 
+mod former;
 mod hindsight;
+mod refusals;
 
 use std::{
     sync::{Arc, mpsc},
@@ -15,7 +17,11 @@ use std::{
     time::Instant,
 };
 
-use self::hindsight::{Hindsight, Refused};
+pub use self::former::AtVersion;
+use self::{
+    hindsight::{Hindsight, Refused},
+    refusals::Refusals,
+};
 
 use crate::{
     auth::Principal,
@@ -23,7 +29,7 @@ use crate::{
     quota::{Admitted, Rate, RequestQuota},
     shadow::{Command, Rejection, Sender, ShadowKey, Timestamp, Version},
     store::{self, Applied, Health, Held, History, Job, Listed, Page, Past, Seq, Store, StoreError, StoreOptions},
-    wire::ClientToken,
+    wire::{ClientToken, RefusedEntry},
 };
 
 /// Who asked for a command and is told of its outcome.
@@ -43,6 +49,14 @@ pub trait Requester: Send {
 pub trait Announcer: Send {
     /// Called for every accepted command, no-ops included, in the order of the journal.
     fn announce(&mut self, outcome: &Outcome, requester: &dyn Requester);
+}
+
+/// Tells the one, then the other.
+impl<A: Announcer, B: Announcer> Announcer for (A, B) {
+    fn announce(&mut self, outcome: &Outcome, requester: &dyn Requester) {
+        self.0.announce(outcome, requester);
+        self.1.announce(outcome, requester);
+    }
 }
 
 /// A command on its way to the store.
@@ -65,6 +79,7 @@ pub struct Submission {
 pub struct Service {
     store: Store<Box<dyn Requester>>,
     quota: Arc<RequestQuota>,
+    refusals: Arc<Refusals>,
     clock: Clock,
 }
 
@@ -73,6 +88,7 @@ pub struct Decided {
     batches: mpsc::Receiver<Vec<store::Outcome<Box<dyn Requester>>>>,
     clock: Clock,
     past: Past,
+    refusals: Arc<Refusals>,
 }
 
 /// How often and how much may be asked.
@@ -91,6 +107,10 @@ pub struct Outcome {
     pub key: ShadowKey,
     /// What was asked.
     pub command: Command,
+    /// By which principal.
+    pub by: Arc<str>,
+    /// By which client.
+    pub client: Arc<str>,
     /// What became of it.
     pub result: Result<Applied, Rejection>,
 }
@@ -110,8 +130,9 @@ impl Service {
         let time = clock.clone();
         // The channel ends with the announcer, after which nobody waits for an outcome.
         let store = store::open(options, move || time.now(), move |batch| drop(sender.send(batch)))?;
-        let decided = Decided { batches, clock: clock.clone(), past: store.past() };
-        Ok((Self { store, quota, clock }, decided))
+        let refusals = Arc::<Refusals>::default();
+        let decided = Decided { batches, clock: clock.clone(), past: store.past(), refusals: refusals.clone() };
+        Ok((Self { store, quota, refusals, clock }, decided))
     }
 
     /// The time to put into replies.
@@ -191,6 +212,28 @@ impl Service {
         self.blocking(move |store| store.history(&key, Some(before), limit)).await
     }
 
+    /// `key` as it was at `version`, which is at least 1.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn at_version(&self, key: &ShadowKey, version: Version) -> Result<AtVersion, Rejection> {
+        let key = key.clone();
+        self.blocking(move |store| former::at(&store.past(), &key, &store.read(&key)?, version)).await
+    }
+
+    /// Remembers for a while that a command of `principal` for `key` was refused before it was submitted; what is
+    /// refused after that is remembered anyway.
+    pub fn note_refusal(&self, key: &ShadowKey, principal: &Principal, client: &Arc<str>, rejection: &Rejection) {
+        self.refusals.note(key, principal.name(), client, rejection, self.now());
+    }
+
+    /// The last refusals of commands for `key`, newest first.
+    #[must_use]
+    pub fn refusals(&self, key: &ShadowKey) -> Vec<RefusedEntry> {
+        self.refusals.of(key)
+    }
+
     /// The newest change in the journal.
     #[must_use]
     pub fn head(&self) -> Seq {
@@ -226,14 +269,19 @@ impl Service {
 impl Decided {
     /// Announces outcomes and answers their requesters until the store is closed. Blocks: for a thread of its own.
     pub fn announce(self, mut announcer: impl Announcer) {
-        let Self { batches, clock, past } = self;
+        let Self { batches, clock, past, refusals } = self;
         thread::scope(|scope| {
             let hindsight = Hindsight::start(scope, &past, &clock);
             for batch in batches {
                 let now = clock.now();
                 for store::Outcome { job, result, against } in batch {
-                    let Job { key, command, context: requester, .. } = job;
-                    let outcome = Outcome { key, command, result };
+                    let Job { key, command, sender, client, context: requester } = job;
+                    let outcome = Outcome { key, command, by: sender.by, client, result };
+                    if let Err(rejection) = &outcome.result
+                        && !outcome.command.is_dry_run()
+                    {
+                        refusals.note(&outcome.key, &outcome.by, &outcome.client, rejection, now);
+                    }
                     announcer.announce(&outcome, &*requester);
                     match against {
                         None => requester.decided(&outcome, now),
@@ -248,8 +296,9 @@ impl Decided {
 impl Submission {
     /// Answers the requester with `rejection`.
     pub fn refuse(self, rejection: Rejection, now: Timestamp) {
-        let outcome = Outcome { key: self.key, command: self.command, result: Err(rejection) };
-        self.requester.decided(&outcome, now);
+        let Self { key, command, sender, client, requester } = self;
+        let outcome = Outcome { key, command, by: sender.by, client, result: Err(rejection) };
+        requester.decided(&outcome, now);
     }
 }
 

@@ -3,13 +3,22 @@
 //! What a client was let in on is its [`Standing`]. When users, keys, roles and grants are read anew, every open session is
 //! reviewed on it: it goes on with the rights that it has now, or ends.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::RwLock;
 
 use crate::{
     auth::{
-        Access, Method, Policy,
+        Access, Method, Policy, Principal,
+        access_keys::AccessKeys,
         certificate::Proof,
         login::{Credentials, Denied, Identity, Login, LoginError},
     },
@@ -22,6 +31,10 @@ pub struct Authority {
     login: Login,
     /// Replaced as a whole when it is read anew.
     rules: RwLock<Arc<Rules>>,
+    access_keys: RwLock<Arc<AccessKeys>>,
+    access_keys_file: Option<PathBuf>,
+    /// How often everything has been read.
+    generation: AtomicU64,
 }
 
 /// What is decided by, but for users and keys.
@@ -67,7 +80,15 @@ impl Authority {
     /// Those of [`Login::open`].
     pub fn open(config: &Config, clock: Clock) -> Result<Self, LoginError> {
         let login = Login::open(&config.auth, clock)?;
-        Ok(Self { login, rules: RwLock::new(Arc::new(Rules::of(config))) })
+        let access_keys_file = config.auth.aws_keys.clone();
+        let access_keys = access_keys_file.as_deref().map(AccessKeys::read).transpose()?.unwrap_or_default();
+        Ok(Self {
+            login,
+            rules: RwLock::new(Arc::new(Rules::of(config))),
+            access_keys: RwLock::new(Arc::new(access_keys)),
+            access_keys_file,
+            generation: AtomicU64::new(0),
+        })
     }
 
     /// Takes over the roles, grants and terms of `config`, and reads users and keys again. Blocks while it reads. Every
@@ -78,7 +99,37 @@ impl Authority {
     /// Those of [`Login::reload`]: of a file that cannot be used, what was read before stays.
     pub fn reload(&self, config: &Config) -> Result<(), LoginError> {
         *self.rules.write() = Arc::new(Rules::of(config));
-        self.login.reload()
+        let users = self.login.reload();
+        let keys = self.access_keys_file.as_deref().map_or(Ok(()), |path| {
+            *self.access_keys.write() = Arc::new(AccessKeys::read(path)?);
+            Ok(())
+        });
+        self.generation.fetch_add(1, Ordering::Release);
+        users.and(keys)
+    }
+
+    /// Changes each time that everything has been read anew.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The access keys of AWS's kind.
+    #[must_use]
+    pub fn access_keys(&self) -> Arc<AccessKeys> {
+        self.access_keys.read().clone()
+    }
+
+    /// What `principal` may do as the client `client`, by what grants give it.
+    #[must_use]
+    pub fn access(&self, principal: &Principal, method: Method, client: &Arc<str>) -> Access {
+        self.rules().policy.access(principal, method, None, client)
+    }
+
+    /// Whether the time of what a client was let in on is over.
+    #[must_use]
+    pub fn is_over(&self, standing: &Standing) -> bool {
+        standing.identity.until.is_some() && !self.login.still_valid(&standing.identity)
     }
 
     /// Finds out who a client is and what it may do; `client` is its client id, empty over HTTP. A refusal takes a while.
@@ -137,7 +188,7 @@ impl Rules {
         let role = match identity.method {
             Method::Anonymous => terms.and_then(|terms| terms.anonymous_role.as_deref()),
             Method::Certificate => terms.and_then(|terms| terms.certificate_role.as_deref()),
-            Method::Password | Method::Token => None,
+            Method::Password | Method::Token | Method::AccessKey => None,
         };
         self.policy.access(&identity.principal, identity.method, role, client)
     }

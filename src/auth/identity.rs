@@ -43,15 +43,18 @@ pub enum Method {
     Password,
     /// By a token.
     Token,
+    /// By the signature of an access key, on AWS's paths of HTTP.
+    AccessKey,
 }
 
 impl Method {
     /// All, as they are named in grants and by `umbrad auth explain`.
-    pub const NAMED: [(&'static str, Self); 4] = [
+    pub const NAMED: [(&'static str, Self); 5] = [
         ("anonymous", Self::Anonymous),
         ("certificate", Self::Certificate),
         ("password", Self::Password),
         ("token", Self::Token),
+        ("access-key", Self::AccessKey),
     ];
 }
 

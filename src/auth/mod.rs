@@ -8,6 +8,7 @@
 //! for it, and everything rendered of a shadow goes through a [`Projection`].
 
 mod access;
+pub mod access_keys;
 pub mod authority;
 pub mod certificate;
 mod checks;

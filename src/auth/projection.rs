@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::shadow::{Document, Paths, Pointer, Update, pointer::SectionName, tree::Members};
+use crate::shadow::{Change, Document, Etag, Paths, Pointer, Update, delta, pointer::SectionName, tree::Members};
 
 /// Which paths of a shadow a reader may see. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +50,30 @@ impl Projection {
     #[must_use]
     pub fn delta(&self, document: &Document) -> Option<Members> {
         document.delta_seen(&self.0)
+    }
+
+    /// Whether there is a delta to see; cheaper than asking for it.
+    #[must_use]
+    pub fn has_delta(&self, document: &Document) -> bool {
+        if self.reads_state() { delta::has_delta(document) } else { self.delta(document).is_some() }
+    }
+
+    /// What may be seen of what `change` did; `None`: nothing.
+    #[must_use]
+    pub fn change<'a>(&self, change: &'a Change) -> Option<Cow<'a, Change>> {
+        self.0.change(change)
+    }
+
+    /// The etag of `document`, made of what may be seen.
+    #[must_use]
+    pub fn etag(&self, document: &Document) -> Etag {
+        document.etag_seen(&self.0)
+    }
+
+    /// The paths that may be read.
+    #[must_use]
+    pub fn paths(&self) -> &Paths {
+        &self.0
     }
 
     /// What may be seen of what `update` says.

@@ -53,6 +53,7 @@ enum Method {
     Certificate,
     Password,
     Token,
+    AccessKey,
 }
 
 impl Auth {
@@ -107,6 +108,7 @@ impl Explain {
             Method::Certificate => (auth::Method::Certificate, listener.certificate_role.as_deref()),
             Method::Password => (auth::Method::Password, None),
             Method::Token => (auth::Method::Token, None),
+            Method::AccessKey => (auth::Method::AccessKey, None),
         };
         let principal = match self.by {
             Method::Anonymous => Principal::anonymous(&self.principal),

@@ -35,6 +35,8 @@ pub struct AuthConfig {
     pub address_failure_every: Duration,
     /// `None`: tokens are not taken.
     pub tokens: Option<TokenConfig>,
+    /// The file of access keys of AWS's kind; `None`: there are none.
+    pub aws_keys: Option<PathBuf>,
 }
 
 /// The `token_…` keys.
@@ -76,6 +78,7 @@ pub(super) fn check(raw: &RawAuth) -> Result<AuthConfig, Fault> {
         address_failures_at_once: at.number("address_failures_at_once", raw.address_failures_at_once, failures)?,
         address_failure_every: at.duration("address_failure_every", raw.address_failure_every, 1..=DAY)?,
         tokens: tokens(&at, raw)?,
+        aws_keys: given(&raw.aws_keys).map(Into::into),
     })
 }
 

@@ -48,6 +48,7 @@ pub(super) struct RawAuth {
     pub(super) user_failure_every: Period,
     pub(super) address_failures_at_once: Count,
     pub(super) address_failure_every: Period,
+    pub(super) aws_keys: Text,
     pub(super) token_keys: Text,
     pub(super) token_algorithms: Text,
     pub(super) token_audience: Text,

@@ -98,7 +98,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let prepared = request.prepare(&inbound.payload, properties, &access, limits);
         let admitted = self.broker.service.admit(access.principal(), &request.key);
         match admitted.and_then(|admitted| prepared.map(|command| (admitted, command))) {
-            Err(rejection) => request.reject(&rejection, now),
+            Err(rejection) => {
+                // What somebody sends who has no business here is no news to those who have.
+                if operation != Operation::Get && access.admit_any(&request.key, operation.into()).is_ok() {
+                    let (principal, client) = (access.principal(), &self.key.client_id);
+                    self.broker.service.note_refusal(&request.key, principal, client, &rejection);
+                }
+                request.reject(&rejection, now);
+            }
             Ok((_admitted, None)) => match read(&self.broker, &request.key).await {
                 Ok(held) => request.got(&held.document, now),
                 Err(rejection) => request.reject(&rejection, now),

@@ -103,6 +103,8 @@ pub struct Preconditions {
     pub version: Option<Version>,
     /// The current etag must be this one. Kept as text: a tag of any form is compared, none but the current one is equal.
     pub etag: Option<EtagCondition>,
+    /// The current etag must be none of these.
+    pub none_of: Vec<Etag>,
     /// What becomes of the command if `version` is an earlier one.
     pub on_conflict: OnConflict,
     /// What must hold of single paths.
@@ -146,6 +148,10 @@ pub enum EtagCondition {
     Tag(Etag),
     /// Not of our form, so equal to no tag.
     Other(String),
+    /// One of several must be the current one.
+    OneOf(Vec<EtagCondition>),
+    /// There must be a current one, whichever.
+    Any,
 }
 
 impl SectionPatch {

@@ -40,6 +40,7 @@ pub use collisions::{Collisions, Conflict, collisions};
 pub use command::{Command, Delete, OnConflict, Preconditions, SectionPatch, Update};
 pub use decide::{Decision, Manner, decide};
 pub use document::{Document, DocumentLimits, Section, Stamp, Timestamp, Version};
+pub(crate) use equality::same;
 pub use etag::Etag;
 pub use idempotency::{FirstOutcome, IdempotencyKey, Keyed, Remembered, RememberedKey};
 pub use name::{DeviceId, ShadowKey, ShadowName};

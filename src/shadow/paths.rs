@@ -12,7 +12,9 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use crate::shadow::{
+    change::{Change, Effect, Replaced},
     command::SectionPatch,
+    equality,
     pointer::{Pointer, SectionName},
     tree::{Members, Node},
 };
@@ -117,6 +119,31 @@ impl Paths {
         }
     }
 
+    /// What `change` did to the paths in the set; `None`: nothing.
+    #[must_use]
+    pub fn change<'a>(&self, change: &'a Change) -> Option<Cow<'a, Change>> {
+        let branches = match self.part(change.path.section).at(&change.path.keys) {
+            Part::Everything => return Some(Cow::Borrowed(change)),
+            Part::Nothing => return None,
+            Part::Below(branches) => branches,
+        };
+        // A change of what is above: what it took away and what it put there, as far as that is in the set.
+        let after = match &change.effect {
+            Effect::Set(value) => cut(branches, value),
+            Effect::Touch | Effect::Remove => None,
+        };
+        let before = change.replaced.as_ref().and_then(|replaced| {
+            cut(branches, &replaced.value).map(|value| Replaced { value, version: replaced.version })
+        });
+        let same = match (&before, &after) {
+            (None, None) => true,
+            (Some(before), Some(after)) => equality::same(&before.value, after),
+            _ => false,
+        };
+        let effect = after.map_or(Effect::Remove, Effect::Set);
+        (!same).then(|| Cow::Owned(Change { path: change.path.clone(), replaced: before, effect }))
+    }
+
     fn part(&self, section: SectionName) -> &Part {
         match section {
             SectionName::Desired => &self.desired,
@@ -159,10 +186,14 @@ impl Part {
     }
 
     fn has(&self, keys: &[Box<str>]) -> bool {
+        *self.at(keys) == Self::Everything
+    }
+
+    /// The part at and below `keys`.
+    fn at(&self, keys: &[Box<str>]) -> &Self {
         match (self, keys) {
-            (Self::Everything, _) => true,
-            (Self::Nothing, _) | (Self::Below(_), []) => false,
-            (Self::Below(branches), [key, rest @ ..]) => branches.get(key).is_some_and(|part| part.has(rest)),
+            (Self::Everything | Self::Nothing, _) | (Self::Below(_), []) => self,
+            (Self::Below(branches), [key, rest @ ..]) => branches.get(key).map_or(&Self::Nothing, |part| part.at(rest)),
         }
     }
 
@@ -220,6 +251,22 @@ impl Part {
     }
 }
 
+/// What `value` has of `branches`; `None`: nothing.
+fn cut(branches: &Branches, value: &Value) -> Option<Value> {
+    let Value::Object(members) = value else { return None };
+    let seen = branches.iter().filter_map(|(key, part)| {
+        let value = members.get(&**key)?;
+        let value = match part {
+            Part::Everything => value.clone(),
+            Part::Below(inner) => cut(inner, value)?,
+            Part::Nothing => return None,
+        };
+        Some((key.to_string(), value))
+    });
+    let seen: Map<String, Value> = seen.collect();
+    (!seen.is_empty()).then_some(Value::Object(seen))
+}
+
 /// A patch that removes all of `branches`.
 fn removals(branches: &Branches) -> Map<String, Value> {
     let removal = |key: &str, part: &Part| {
@@ -255,6 +302,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::shadow::Version;
 
     fn paths(texts: &[&str]) -> Paths {
         texts.iter().map(|text| text.parse::<Pointer>().unwrap()).collect::<Vec<_>>().iter().collect()
@@ -292,6 +340,35 @@ mod tests {
         assert_eq!(joined, paths(&["/desired/a", "/tags/t"]));
         joined.insert(&"/desired/a/deeper".parse().unwrap());
         assert_eq!(joined, paths(&["/desired/a", "/tags/t"]), "what is there already");
+    }
+
+    #[test]
+    fn a_change_is_cut_to_what_it_did_to_the_set() {
+        let set = paths(&["/desired/zone/t", "/desired/m"]);
+        let change = |path: &str, before: Value, after: Option<Value>| Change {
+            path: path.parse().unwrap(),
+            replaced: (!before.is_null()).then_some(Replaced { value: before, version: Version(1) }),
+            effect: after.map_or(Effect::Remove, Effect::Set),
+        };
+        // path, before, after; what is seen of it
+        for (path, before, after, expected) in [
+            ("/desired/zone/t", json!(1), Some(json!(2)), Some((json!(1), Some(json!(2))))),
+            ("/desired/zone/u", json!(1), Some(json!(2)), None),
+            ("/desired/zone/t/deep", json!(1), None, Some((json!(1), None))),
+            ("/desired/zone", json!({"t": 1, "u": 2}), None, Some((json!({"t": 1}), None))),
+            ("/desired/zone", json!({"u": 2}), None, None),
+            ("/desired/zone", json!({"t": 1, "u": 2}), Some(json!(5)), Some((json!({"t": 1}), None))),
+            ("/desired/zone", json!(5), Some(json!({"t": 1, "u": 2})), Some((json!(null), Some(json!({"t": 1}))))),
+            ("/desired/zone", json!([1]), Some(json!({})), None),
+            ("/desired", json!(null), Some(json!({"m": 1, "n": 2})), Some((json!(null), Some(json!({"m": 1}))))),
+            ("/desired", json!({"m": 1, "n": 2}), None, Some((json!({"m": 1}), None))),
+            ("/tags", json!({"m": 1}), None, None),
+        ] {
+            let whole = change(path, before.clone(), after);
+            let expected = expected.map(|(before, after)| change(path, before, after));
+            assert_eq!(set.change(&whole).as_deref(), expected.as_ref(), "{path} {before}");
+            assert_eq!(Paths::ALL.change(&whole).as_deref(), Some(&whole));
+        }
     }
 
     #[test]

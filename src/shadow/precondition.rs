@@ -18,6 +18,19 @@ impl From<&str> for EtagCondition {
     }
 }
 
+impl EtagCondition {
+    /// Whether `etag`, that of the current document, is what it asks for; one that does not exist has none.
+    fn holds(&self, current: &Document, etag: &Etag) -> bool {
+        current.exists()
+            && match self {
+                Self::Tag(tag) => tag == etag,
+                Self::Other(_) => false,
+                Self::OneOf(tags) => tags.iter().any(|tag| tag.holds(current, etag)),
+                Self::Any => true,
+            }
+    }
+}
+
 impl Preconditions {
     /// Checks them against the current document, which the requester sees as `reads` say; `is_clean` tells whether no path that the command touches changed after
     /// a version.
@@ -43,12 +56,10 @@ impl Preconditions {
         if !version_holds {
             return Err(conflict(current, reads, self.version));
         }
-        let etag_holds = match &self.etag {
-            None => true,
-            Some(EtagCondition::Tag(tag)) => current.exists() && *tag == current.etag_seen(reads),
-            Some(EtagCondition::Other(_)) => false,
-        };
-        if !etag_holds {
+        let etag = current.etag_seen(reads);
+        let etag_holds = self.etag.as_ref().is_none_or(|condition| condition.holds(current, &etag));
+        let excluded = current.exists() && self.none_of.contains(&etag);
+        if !etag_holds || excluded {
             return Err(conflict(current, reads, self.seen()));
         }
         self.check_expectations(current, reads)

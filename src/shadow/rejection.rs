@@ -137,6 +137,12 @@ impl FailedExpectation {
         let there = current.find(&path).filter(|_| told).map(|found| found.to_value());
         Self { expected, current: there, changed: current.newest_change(&path).cloned(), path }
     }
+
+    /// That there is not at `path` of `current` what was expected there.
+    pub(crate) fn at(path: &Pointer, expected: &'static str, current: &Document) -> Self {
+        let there = current.find(path).map(|found| found.to_value());
+        Self { path: path.clone(), expected, current: there, changed: current.newest_change(path).cloned() }
+    }
 }
 
 impl Rejection {

@@ -116,6 +116,16 @@ pub fn rejected(rejection: &Rejection, shadow: &ShadowKey, now: Timestamp, token
     })
 }
 
+/// A refusal that is about no shadow, over HTTP.
+#[must_use]
+pub fn refused(code: u16, text: &str, now: Timestamp) -> Bytes {
+    message(|message| {
+        message.member("code", &code);
+        message.text("message", text);
+        message.member("timestamp", &now.0);
+    })
+}
+
 /// One side of `documents`.
 fn side(mut side: Object<'_>, document: &Document, projection: &Projection) {
     let document = &*projection.document(document);

@@ -183,33 +183,43 @@ pub fn rejected(
     projection: &Projection,
     token: Option<&ClientToken>,
 ) -> Bytes {
-    message(|envelope| {
-        envelope.member("code", &rejection.code());
-        envelope.text("error", rejection.error());
-        envelope.text("message", &rejection.message(shadow));
-        if let Some(detail) = rejection.detail() {
-            envelope.text("detail", &detail);
-        }
-        envelope.member("timestamp", &now.0);
-        echo(envelope, token);
-        match rejection {
-            Rejection::VersionConflict { expected, version, etag, collisions } => {
-                if let Some(expected) = expected {
-                    envelope.member("expected", &expected.0);
-                }
-                envelope.member("version", &version.0);
-                etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
-                collisions.iter().for_each(|found| refusal::collisions(envelope, found, projection));
+    message(|envelope| refused(envelope, rejection, shadow, now, projection, token))
+}
+
+/// The members of any `rejected`.
+pub(super) fn refused(
+    envelope: &mut Object<'_>,
+    rejection: &Rejection,
+    shadow: &ShadowKey,
+    now: Timestamp,
+    projection: &Projection,
+    token: Option<&ClientToken>,
+) {
+    envelope.member("code", &rejection.code());
+    envelope.text("error", rejection.error());
+    envelope.text("message", &rejection.message(shadow));
+    if let Some(detail) = rejection.detail() {
+        envelope.text("detail", &detail);
+    }
+    envelope.member("timestamp", &now.0);
+    echo(envelope, token);
+    match rejection {
+        Rejection::VersionConflict { expected, version, etag, collisions } => {
+            if let Some(expected) = expected {
+                envelope.member("expected", &expected.0);
             }
-            Rejection::ExpectationFailed { version, etag, failed } => {
-                envelope.member("version", &version.0);
-                etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
-                refusal::failed(envelope, failed, projection);
-            }
-            Rejection::TooManyRequests { retry_after_ms, .. } => envelope.member("retryAfterMs", retry_after_ms),
-            _ => {}
+            envelope.member("version", &version.0);
+            etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
+            collisions.iter().for_each(|found| refusal::collisions(envelope, found, projection));
         }
-    })
+        Rejection::ExpectationFailed { version, etag, failed } => {
+            envelope.member("version", &version.0);
+            etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
+            refusal::failed(envelope, failed, projection);
+        }
+        Rejection::TooManyRequests { retry_after_ms, .. } => envelope.member("retryAfterMs", retry_after_ms),
+        _ => {}
+    }
 }
 
 pub(super) fn message(write: impl FnOnce(&mut Object<'_>)) -> Bytes {

@@ -24,6 +24,12 @@ const USERS: [&str; 7] = ["lamp-1", "lamp-2", "app-1", "viewer-1", "partial", "k
 /// Who has which role. `partial` may read and write one path of one device, and read what that reports.
 pub(crate) const ROLES: &str = r#"anonymous = false
 
+[[listener]]
+name = "web"
+kind = "http"
+bind = "127.0.0.1:0"
+anonymous = false
+
 [auth]
 users = "users"
 failure_delay = "1ms"

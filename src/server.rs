@@ -17,8 +17,8 @@ use crate::{
         listener::{ListenError, Listener},
         router::{RetainedLimits, Router},
     },
-    quota::Rate,
-    service::{Service, ServiceLimits},
+    quota::Quotas,
+    service::Service,
     store::{StoreError, StoreOptions},
 };
 
@@ -88,7 +88,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     broker.close();
     while listeners.join_next().await.is_some() {}
     broker.finish().await;
-    tracing::info!(counters = ?broker.counters, drops = ?broker.drops, "what was refused and dropped");
+    let quotas = service.quotas().counters();
+    tracing::info!(counters = ?broker.counters, ?quotas, drops = ?broker.drops, "what was refused and dropped");
     let ended = tokio::task::spawn_blocking(move || {
         service.close();
         // The store's end of the channel is gone with its writer, so the announcer ends too.
@@ -102,11 +103,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 
 fn open(config: &Config) -> Result<(Service, crate::service::Decided), ServeError> {
     let options = store_options(&config.store, &config.limits);
-    let limits = ServiceLimits {
-        requests: Rate::new(config.limits.requests_per_second, config.limits.requests_burst),
-        requests_in_flight_max: u32::try_from(config.limits.requests_in_flight_max).unwrap_or(u32::MAX),
-    };
-    Service::open(options, limits, Clock::system())
+    let quotas = Arc::new(Quotas::new(&config.limits));
+    Service::open(options, quotas, Clock::system())
         .map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
 }
 

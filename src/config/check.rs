@@ -7,6 +7,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use super::{
     Config, Limits, ListenerConfig, LogConfig, LogFormat, StoreConfig, TlsConfig,
     error::{Fault, Problem},
+    quotas,
     raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
     roles,
     units::{Count, Period, Size, Text},
@@ -133,6 +134,7 @@ fn limits(raw: &RawLimits) -> Result<Limits, Fault> {
             raw.publishes_per_second,
             1..=hard::PUBLISHES_PER_SECOND_MAX,
         )?,
+        quotas: quotas::quotas(&at, raw)?,
         outbox_bytes_max: at.number("outbox_bytes_max", raw.outbox_bytes_max, 16 * KIB..=hard::QUEUE_BYTES_MAX)?,
         session_queue_bytes_max: at.number(
             "session_queue_bytes_max",
@@ -227,7 +229,12 @@ impl Section {
     }
 
     /// A value within `range`, which must lie within `T`.
-    fn number<T: TryFrom<u64>, A: Amount>(&self, key: &str, value: A, range: RangeInclusive<u64>) -> Result<T, Fault> {
+    pub(super) fn number<T: TryFrom<u64>, A: Amount>(
+        &self,
+        key: &str,
+        value: A,
+        range: RangeInclusive<u64>,
+    ) -> Result<T, Fault> {
         let admitted = range.contains(&value.amount()).then(|| T::try_from(value.amount()).ok());
         admitted.flatten().ok_or_else(|| {
             let [value, least, most] = [value.amount(), *range.start(), *range.end()].map(A::shown);
@@ -265,7 +272,7 @@ impl Section {
 }
 
 /// A scalar with a range.
-trait Amount: Copy {
+pub(super) trait Amount: Copy {
     fn amount(self) -> u64;
     /// How an amount of this kind would be written.
     fn shown(amount: u64) -> String;

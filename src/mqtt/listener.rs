@@ -113,6 +113,7 @@ impl Listener {
             broker.counters.connections_refused.add(1);
             return;
         };
+        let Some(visit) = broker.service.quotas().enter(address.ip(), Instant::now()) else { return };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(peer = %address, %error, "cannot set TCP_NODELAY");
         }
@@ -131,7 +132,7 @@ impl Listener {
                 // Boxed, or a task of plain TCP would be as large as one of TLS.
                 Some(tls) => Box::pin(serve_tls(tls, stream, peer, broker, deadline)).await,
             }
-            drop((own, shared));
+            drop((own, shared, visit));
         });
     }
 }
@@ -140,8 +141,11 @@ impl Listener {
 async fn serve_tls(tls: Tls, stream: TcpStream, peer: Peer, broker: Arc<Broker>, deadline: Instant) {
     match tokio::time::timeout_at(deadline.into(), tls.accept(stream)).await {
         Ok(Ok((stream, proof))) => handshake::serve(stream, Peer { proof, ..peer }, broker, deadline).await,
-        Ok(Err(error)) => tracing::debug!(peer = %peer.address, %error, "no TLS"),
-        Err(_) => tracing::debug!(peer = %peer.address, "no TLS handshake in time"),
+        failed => {
+            let error = failed.ok().and_then(Result::err); // none: it took too long
+            tracing::debug!(peer = %peer.address, ?error, "no TLS handshake in time");
+            broker.service.quotas().addresses.handshake_failed(peer.address.ip(), Instant::now());
+        }
     }
 }
 

@@ -166,7 +166,7 @@ fn interest(uri: &Uri) -> Result<Interest, BadParameter> {
         Some("") => Some(None),
         Some(name) => Some(Some(ShadowName::new(name).map_err(|error| bad(SHADOW_NAME.name, error.to_string()))?)),
     };
-    let paths = query.list(&PATH)?.into_iter().map(|path| {
+    let paths = query.pointers(&PATH)?.into_iter().map(|path| {
         path.parse().map_err(|error: crate::shadow::pointer::NotAPointer| bad(PATH.name, error.to_string()))
     });
     Ok(Interest {

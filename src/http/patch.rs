@@ -12,7 +12,12 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use crate::shadow::{Pointer, Rejection, SectionPatch, Update, pointer::SectionName, same};
+use crate::shadow::{
+    Pointer, Rejection, SectionPatch, Update, Version,
+    command::{Expectation, Expected},
+    pointer::SectionName,
+    same,
+};
 
 /// The most operations of a patch.
 pub(super) const OPERATIONS_MAX: usize = 256;
@@ -41,6 +46,8 @@ pub(super) struct Edit {
     pub(super) update: Update,
     /// Paths whose values it depends on without writing them.
     pub(super) seen: Vec<Pointer>,
+    /// Sections that it writes into, which must not have lost their last member: they would not be there any more.
+    pub(super) entered: Vec<SectionName>,
 }
 
 /// Why a patch does not fit a document.
@@ -174,6 +181,16 @@ fn null_in<'v>(key: &'v str, value: &'v Value) -> Option<&'v str> {
         Value::Array(elements) => elements.iter().find_map(|element| null_in(key, element)),
         Value::Object(members) => members.iter().find_map(|(key, member)| null_in(key, member)),
         _ => None,
+    }
+}
+
+impl Edit {
+    /// What must hold for it to come to the same, apart from what it touches: nothing it looked at changed after `since`.
+    pub(super) fn expectations(&self, since: Version) -> Vec<Expectation> {
+        let seen = self.seen.iter().map(|path| Expectation { path: path.clone(), holds: Expected::Version(since) });
+        let entered = self.entered.iter();
+        let entered = entered.map(|name| Expectation { path: Pointer::section(*name), holds: Expected::Present });
+        seen.chain(entered).collect()
     }
 }
 
@@ -311,6 +328,7 @@ impl Work {
         let Self { state, written, mut seen, .. } = self;
         let mut patches: Map<String, Value> = Map::new();
         let mut update = Update::default();
+        let mut entered = BTreeSet::new();
         let mut last: Option<&Pointer> = None;
         // A path comes before all that is below it.
         for path in &written {
@@ -319,6 +337,9 @@ impl Work {
             }
             last = Some(path);
             let (old, new) = (at(before, path), at(&state, path));
+            if !path.keys.is_empty() {
+                entered.insert(path.section);
+            }
             // Merged into an object, an object leaves there what it does not name.
             if new.is_some_and(Value::is_object) {
                 seen.insert(path.clone());
@@ -333,7 +354,7 @@ impl Work {
                 *section(&mut update, name) = SectionPatch::Merge(members);
             }
         }
-        Edit { update, seen: seen.into_iter().collect() }
+        Edit { update, seen: seen.into_iter().collect(), entered: entered.into_iter().collect() }
     }
 }
 
@@ -403,3 +424,6 @@ fn weight(value: &Value) -> usize {
 fn invalid(field: &str, reason: &str) -> Rejection {
     Rejection::InvalidField { field: field.to_owned(), reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+mod tests;

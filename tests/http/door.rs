@@ -6,6 +6,7 @@ use axum::Extension;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use umbrad::{
+    auth::Principal,
     changes::Changes,
     clock::Clock,
     config::Limits,
@@ -15,6 +16,10 @@ use umbrad::{
 };
 
 use crate::harness::http::{Http, Reply};
+
+/// An AWS access key that stands for a principal.
+pub(crate) const ACCESS_KEY: &str = "AKIAUMBRATEST";
+pub(crate) const SECRET: &str = "a+secret/of=the-tests";
 
 pub(crate) struct Door {
     pub(crate) address: SocketAddr,
@@ -36,7 +41,9 @@ impl Door {
         let changes = Arc::new(Changes::new(service.head()));
         let announcer = changes.clone();
         thread::spawn(move || decided.announce(announcer));
-        let api = Arc::new(umbrad::http::Api::new(Arc::new(service), changes, Arc::new(()), &Limits::default()));
+        let mut api = umbrad::http::Api::new(Arc::new(service), changes, Arc::new(()), &Limits::default());
+        api.aws_keys.insert(ACCESS_KEY, SECRET, Principal::anonymous("back-end"));
+        let api = Arc::new(api);
         let known = umbrad::http::Known { certified: None, anonymous: true };
         let router = umbrad::http::router(api).layer(Extension(known));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

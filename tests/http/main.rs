@@ -7,5 +7,6 @@ mod harness;
 
 mod conditions;
 mod door;
+mod others;
 mod reading;
 mod writing;

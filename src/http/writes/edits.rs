@@ -15,8 +15,7 @@ use crate::{
     quota::Admitted,
     shadow::{
         Command, Document, Keyed, OnConflict, Pointer, Preconditions, Rejection, Update, Version,
-        command::{EtagCondition, Expectation, Expected},
-        rejection::FailedExpectation,
+        command::EtagCondition, rejection::FailedExpectation,
     },
     store::Held,
     wire,
@@ -97,15 +96,11 @@ impl Write<'_> {
     /// The update that `edit` of `document` comes to, accepted only where it would come to the same.
     fn bound(&self, edit: Edit, document: &Document) -> (Update, Pins) {
         let Asked { preconditions: own, .. } = &self.asked;
-        let unchanged_since = |version: Version| {
-            let expect = |path| Expectation { path, holds: Expected::Version(version) };
-            edit.seen.iter().cloned().map(expect).collect()
-        };
         let read = document.version;
         let (preconditions, pins) = match own {
             // The version that the client names, for all that it touched and looked at.
             Preconditions { version: Some(base), on_conflict: OnConflict::Rebase, .. } => {
-                (Preconditions { expect: unchanged_since(*base), ..own.clone() }, Pins::All)
+                (Preconditions { expect: edit.expectations(*base), ..own.clone() }, Pins::All)
             }
             Preconditions { version: Some(_), .. } => (own.clone(), Pins::All),
             Preconditions { etag: Some(EtagCondition::Tag(_) | EtagCondition::Other(_)), .. } => {
@@ -125,7 +120,7 @@ impl Write<'_> {
             Preconditions { etag: Some(EtagCondition::Any) | None, .. } => {
                 let fits = own.check(document, |_| false).is_ok();
                 let (version, on_conflict) = (Some(read), OnConflict::Rebase);
-                let bound = Preconditions { version, on_conflict, expect: unchanged_since(read), ..own.clone() };
+                let bound = Preconditions { version, on_conflict, expect: edit.expectations(read), ..own.clone() };
                 (bound, if fits { Pins::Read } else { Pins::All })
             }
         };

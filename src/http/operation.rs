@@ -165,6 +165,7 @@ pub(super) static LAST_EVENT_ID: Parameter = header(
 
 impl Operation {
     /// The operations there are.
+    #[cfg(test)]
     pub(super) fn all() -> impl Iterator<Item = Self> {
         ROUTES.iter().flat_map(|route| route.operations).copied()
     }

@@ -44,8 +44,10 @@ enum Step {
 pub(super) struct Edit {
     /// What it changes; merges and clears alone.
     pub(super) update: Update,
-    /// Paths whose values it depends on without writing them.
+    /// Paths that `test`, `copy` and `move` looked at, which takes the right to read them.
     pub(super) seen: Vec<Pointer>,
+    /// Paths that it gives an object: what else has come to be in there would stay.
+    pub(super) objects: Vec<Pointer>,
     /// Sections that it writes into, which must not have lost their last member: they would not be there any more.
     pub(super) entered: Vec<SectionName>,
 }
@@ -185,12 +187,16 @@ fn null_in<'v>(key: &'v str, value: &'v Value) -> Option<&'v str> {
 }
 
 impl Edit {
-    /// What must hold for it to come to the same, apart from what it touches: nothing it looked at changed after `since`.
-    pub(super) fn expectations(&self, since: Version) -> Vec<Expectation> {
-        let seen = self.seen.iter().map(|path| Expectation { path: path.clone(), holds: Expected::Version(since) });
-        let entered = self.entered.iter();
-        let entered = entered.map(|name| Expectation { path: Pointer::section(*name), holds: Expected::Present });
-        seen.chain(entered).collect()
+    /// That nothing it looked at changed after `since`.
+    pub(super) fn looks(&self, since: Version) -> impl Iterator<Item = Expectation> {
+        self.seen.iter().map(move |path| Expectation { path: path.clone(), holds: Expected::Version(since) })
+    }
+
+    /// What else must hold for it to come to the same as at `since`, apart from what it touches.
+    pub(super) fn guards(&self, since: Version) -> impl Iterator<Item = Expectation> {
+        let unchanged = move |path: &Pointer| Expectation { path: path.clone(), holds: Expected::Version(since) };
+        let present = |name: &SectionName| Expectation { path: Pointer::section(*name), holds: Expected::Present };
+        self.objects.iter().map(unchanged).chain(self.entered.iter().map(present))
     }
 }
 
@@ -325,7 +331,8 @@ impl Work {
 
     /// What was written, against `before`.
     fn edit(self, before: &Map<String, Value>) -> Edit {
-        let Self { state, written, mut seen, .. } = self;
+        let Self { state, written, seen, .. } = self;
+        let mut objects = Vec::new();
         let mut patches: Map<String, Value> = Map::new();
         let mut update = Update::default();
         let mut entered = BTreeSet::new();
@@ -342,7 +349,7 @@ impl Work {
             }
             // Merged into an object, an object leaves there what it does not name.
             if new.is_some_and(Value::is_object) {
-                seen.insert(path.clone());
+                objects.push(path.clone());
             }
             match (path.keys.is_empty(), new) {
                 (true, None) => *section(&mut update, path.section) = SectionPatch::Clear,
@@ -354,7 +361,7 @@ impl Work {
                 *section(&mut update, name) = SectionPatch::Merge(members);
             }
         }
-        Edit { update, seen: seen.into_iter().collect(), entered: entered.into_iter().collect() }
+        Edit { update, seen: seen.into_iter().collect(), objects, entered: entered.into_iter().collect() }
     }
 }
 

@@ -40,19 +40,34 @@ pub(super) struct Request {
     pub(super) bytes: usize,
 }
 
-/// Has `request` decided. Dropped before that, the command is decided all the same once it is submitted.
+/// Has `request` decided, if `caller` may ask for it.
 pub(super) async fn submit(
+    api: &Api,
+    caller: &Caller,
+    mut request: Request,
+    projection: Projection,
+    admitted: Option<Admitted>,
+) -> Result<Accepted, Rejection> {
+    authorize(api, caller, &request.key, &mut request.command)?;
+    send(api, caller, request, projection, admitted).await
+}
+
+/// Checks that `caller` may ask for `command`, and remembers it if not. Each command passes here, and then [`send`].
+pub(super) fn authorize(api: &Api, caller: &Caller, key: &ShadowKey, command: &mut Command) -> Result<(), Rejection> {
+    caller.authorize(key, command).inspect_err(|rejection| {
+        api.service.note_refusal(key, caller.principal(), caller.client(), rejection);
+    })
+}
+
+/// Has `request` decided. Dropped before that, the command is decided all the same once it is submitted.
+pub(super) async fn send(
     api: &Api,
     caller: &Caller,
     request: Request,
     projection: Projection,
     admitted: Option<Admitted>,
 ) -> Result<Accepted, Rejection> {
-    let Request { key, mut command, dialect, client_token, bytes } = request;
-    if let Err(rejection) = caller.authorize(&key, &mut command) {
-        api.service.note_refusal(&key, caller.principal(), caller.client(), &rejection);
-        return Err(rejection);
-    }
+    let Request { key, command, dialect, client_token, bytes } = request;
     let permit = match api.service.try_reserve(bytes) {
         Some(permit) => permit,
         None => api.service.reserve(bytes).await?,

@@ -35,7 +35,7 @@ fn state(document: &Document) -> Map<String, Value> {
 
 /// As the writer of a patch does it.
 fn bound(edit: Edit, read: Version) -> Update {
-    let expect = edit.expectations(read);
+    let expect = edit.looks(read).chain(edit.guards(read)).collect();
     let preconditions =
         Preconditions { version: Some(read), on_conflict: OnConflict::Rebase, expect, ..Preconditions::default() };
     Update { preconditions, ..edit.update }

@@ -34,6 +34,9 @@ pub(super) struct Parameter {
     pub(super) about: &'static str,
 }
 
+/// JSON Pointers in one parameter: each is compared with all there is.
+const POINTERS_MAX: usize = 32;
+
 /// A parameter that cannot be understood: its name, and what is wrong in words that follow it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BadParameter {
@@ -86,7 +89,10 @@ impl<'q> Query<'q> {
                 _ => pointers.push(part.to_owned()),
             }
         }
-        Ok(pointers)
+        match pointers.len() {
+            0..=POINTERS_MAX => Ok(pointers),
+            _ => Err(bad(parameter.name, format!("has more than {POINTERS_MAX} JSON Pointers"))),
+        }
     }
 
     /// The value of an integer.

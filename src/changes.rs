@@ -198,12 +198,9 @@ impl Interest {
     /// Whether it cares about `told`.
     #[must_use]
     pub fn cares(&self, told: &Told) -> bool {
-        let met = |path: &Pointer| {
-            told.changes.iter().any(|change| change.path.is_within(path) || path.is_within(&change.path))
-        };
         self.device.as_ref().is_none_or(|device| *device == told.key.device)
             && self.names(&told.key)
-            && (self.paths.is_empty() || self.paths.iter().any(met))
+            && (self.paths.is_empty() || told.changes.iter().any(|change| self.meets_one(change)))
     }
 
     /// Whether it may care about a change in `sections` of `key`. Paths are compared by who is told: all who follow a
@@ -213,8 +210,20 @@ impl Interest {
         self.names(key) && (self.paths.is_empty() || self.paths.iter().any(met))
     }
 
+    /// Whether what `reader` may see of a change is what it cares about: it must not find out by its paths that something
+    /// changed which it may not see.
+    #[must_use]
+    pub fn cares_as(&self, told: &Told, reader: &Projection) -> bool {
+        let seen = |change| reader.change(change).is_some_and(|seen| self.meets_one(&seen));
+        self.paths.is_empty() || told.changes.iter().any(seen)
+    }
+
     fn names(&self, key: &ShadowKey) -> bool {
         self.name.as_ref().is_none_or(|name| *name == key.name)
+    }
+
+    fn meets_one(&self, change: &Change) -> bool {
+        self.paths.iter().any(|path| change.path.is_within(path) || path.is_within(&change.path))
     }
 }
 
@@ -307,14 +316,14 @@ impl Told {
 
     /// What `render` makes of it for those who see `projection`, made once for all of them.
     #[must_use]
-    pub fn rendered(&self, projection: Projection, render: impl FnOnce(&Self) -> Bytes) -> Bytes {
+    pub fn rendered(&self, projection: &Projection, render: impl FnOnce(&Self) -> Bytes) -> Bytes {
         let mut rendered = self.rendered.lock();
-        if let Some((_, bytes)) = rendered.iter().find(|(seen, _)| *seen == projection) {
+        if let Some((_, bytes)) = rendered.iter().find(|(seen, _)| seen == projection) {
             return bytes.clone();
         }
         let bytes = render(self);
         if rendered.len() < RENDERED_MAX {
-            rendered.push((projection, bytes.clone()));
+            rendered.push((projection.clone(), bytes.clone()));
         }
         bytes
     }

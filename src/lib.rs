@@ -1,7 +1,8 @@
 //! Umbra: an MQTT broker that keeps the shadow of every device under optimistic concurrency.
 //!
-//! Dependencies between the modules point one way: `mqtt` and `cli` use `service`, `service` uses `store`, `store`
-//! uses `shadow`. `shadow` is pure: no I/O, no clock, no async, no lock. redb is named only in `store`.
+//! Dependencies between the modules point one way: `mqtt`, `http` and `cli` use `service`, `service` uses `store`, `store`
+//! uses `shadow`. `shadow` is pure: no I/O, no clock, no async, no lock. redb is named only in `store`, axum and hyper
+//! only in `http` and `server`. `mqtt` and `http` are doors of `net` and never name each other; `net` names neither.
 
 #![warn(missing_docs)]
 
@@ -15,7 +16,9 @@ pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod mqtt;
+pub mod net;
 pub mod quota;
+pub mod reload;
 pub mod server;
 pub mod service;
 pub mod shadow;

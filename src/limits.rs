@@ -62,6 +62,15 @@ pub const SESSIONS_MAX: u64 = 10_000_000;
 pub const CONNECTIONS_MAX: u64 = 1_000_000;
 /// Listeners.
 pub const LISTENERS_MAX: usize = 16;
+/// Hosts, origins or networks of one listener, each of which every request or connection is compared with.
+pub const LISTED_MAX: usize = 64;
+
+/// Threads that check passwords, each with the memory of one hash.
+pub const PASSWORD_CHECKS_MAX: u64 = 64;
+/// Passwords that wait to be checked, each of up to 1 KiB.
+pub const PASSWORDS_WAITING_MAX: u64 = 65_536;
+/// Failed logins at once.
+pub const FAILURES_MAX: u64 = 1_000_000;
 
 /// Memory for pages, and for decoded documents.
 pub const CACHE_BYTES_MAX: u64 = TIB;

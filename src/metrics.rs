@@ -44,3 +44,16 @@ pub struct Counters {
     /// Messages not sent because they had expired.
     pub deliveries_expired: Counter,
 }
+
+/// The counters of [`crate::auth::login`].
+#[derive(Debug, Default)]
+pub struct LoginCounters {
+    /// Passwords that were hashed to compare them.
+    pub password_hashes: Counter,
+    /// Logins refused because something was wrong.
+    pub refused: Counter,
+    /// Logins refused because too many had failed.
+    pub limited: Counter,
+    /// Logins refused because too many waited.
+    pub busy: Counter,
+}

@@ -62,8 +62,13 @@ impl Rate {
     /// `per_second` requests each second, `burst` at once; both at least 1.
     #[must_use]
     pub fn new(per_second: u32, burst: u32) -> Self {
-        let interval = Duration::from_secs(1) / per_second.max(1);
-        Self { interval, burst: interval * burst.max(1) }
+        Self::every(Duration::from_secs(1) / per_second.max(1), burst)
+    }
+
+    /// One each `interval`, which is at most a day, and `burst` at once, at least 1.
+    #[must_use]
+    pub fn every(interval: Duration, burst: u32) -> Self {
+        Self { interval, burst: interval.saturating_mul(burst.max(1)) }
     }
 }
 
@@ -87,14 +92,20 @@ impl Meter {
     ///
     /// The time to wait; nothing was counted.
     pub fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Duration> {
-        let next = self.arrival.max(now) + rate.interval;
-        match next.saturating_duration_since(now).checked_sub(rate.burst) {
-            Some(wait) if wait > Duration::ZERO => Err(wait),
-            _ => {
-                self.arrival = next;
+        match self.wait(rate, now) {
+            Some(wait) => Err(wait),
+            None => {
+                self.arrival = self.arrival.max(now) + rate.interval;
                 Ok(())
             }
         }
+    }
+
+    /// How long to wait until one could be counted, if not now.
+    #[must_use]
+    pub fn wait(&self, rate: Rate, now: Instant) -> Option<Duration> {
+        let next = self.arrival.max(now) + rate.interval;
+        next.saturating_duration_since(now).checked_sub(rate.burst).filter(|wait| *wait > Duration::ZERO)
     }
 }
 

@@ -6,18 +6,23 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, thread};
 
-use tokio::task::JoinSet;
+use tokio::{signal::unix::Signal, sync::Semaphore, task::JoinSet};
 
 use crate::{
+    auth::{Authority, login::LoginError},
+    changes::Changes,
     clock::Clock,
-    config::{Config, Limits, StoreConfig},
+    config::{Config, Limits, ListenerConfig, ListenerKind, StoreConfig},
+    http::{self, Api, HttpDoor, HttpOptions},
     mqtt::{
         broker::Broker,
+        door::{self as mqtt, MqttDoor},
         events::Events,
-        listener::{ListenError, Listener},
         router::{RetainedLimits, Router},
     },
+    net::{Gate, ListenError, Listener},
     quota::Rate,
+    reload::{ReadConfig, Reload},
     service::{Service, ServiceLimits},
     store::{StoreError, StoreOptions},
 };
@@ -43,19 +48,29 @@ pub enum ServeError {
         /// Why.
         error: ListenError,
     },
+    /// A file of users or keys cannot be used.
+    #[error(transparent)]
+    Login(LoginError),
     /// The operating system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
 }
 
-/// Serves until `shutdown` resolves, then ends in order.
+/// Serves until `shutdown` resolves, then ends in order. At each signal of `hangups`, `read_config` and files are read
+/// again.
 ///
 /// For each listener, `listening <name> <address>` is printed on standard output once it accepts.
 ///
 /// # Errors
 ///
 /// A [`ServeError`]: nothing was served.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+pub async fn run(
+    config: Config,
+    read_config: ReadConfig,
+    shutdown: impl Future<Output = ()>,
+    hangups: Signal,
+) -> Result<(), ServeError> {
+    let authority = Arc::new(Authority::open(&config, Clock::system()).map_err(ServeError::Login)?);
     let (service, decided) = open(&config)?;
     let service = Arc::new(service);
     let router = Arc::new(Router::new(RetainedLimits {
@@ -63,29 +78,42 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         bytes: config.limits.retained_bytes_max,
     }));
     let events = Arc::new(Events::new(router.clone(), service.head()));
+    let changes = Arc::new(Changes::new(service.head()));
     let announcer = thread::Builder::new()
         .name("announcer".to_owned())
         .spawn({
-            let events = events.clone();
-            move || decided.announce(events)
+            let announcers = (events.clone(), changes.clone());
+            move || decided.announce(announcers)
         })
         .map_err(ServeError::Thread)?;
-    let broker = Arc::new(Broker::new(service.clone(), events, router, &config.limits));
+    let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), &config.limits));
+    let api = Arc::new(Api::new(service.clone(), changes, Arc::new(()), authority.clone(), &config.limits));
+    let gate = Gate {
+        places: Arc::new(Semaphore::new(config.limits.connections_max)),
+        counters: broker.counters.clone(),
+        closing: broker.closing(),
+    };
 
-    let mut listeners = JoinSet::new();
     let bound = config.listeners.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
-    for (listener, address) in bound {
+    let tls = bound.iter().filter_map(|(listener, _)| Some((listener.name().to_owned(), listener.tls()?))).collect();
+    let mut listeners = JoinSet::new();
+    for ((listener, address), settings) in bound.into_iter().zip(&config.listeners) {
         println!("listening {} {address}", listener.name());
-        listeners.spawn(listener.run(broker.clone()));
+        spawn(&mut listeners, listener, settings, &config.limits, &gate, &broker, &api);
     }
     listeners.spawn({
         let broker = broker.clone();
         async move { broker.watch_sessions().await }
     });
-    shutdown.await;
+    let reload = Reload { read_config, authority, tls, broker: broker.clone() };
+    tokio::select! {
+        () = shutdown => {}
+        () = reload.at(hangups) => {}
+    }
 
     tracing::info!(sessions = broker.sessions.count(), "ending");
     broker.close();
+    api.close();
     while listeners.join_next().await.is_some() {}
     broker.finish().await;
     tracing::info!(counters = ?broker.counters, drops = ?broker.drops, "what was refused and dropped");
@@ -110,11 +138,37 @@ fn open(config: &Config) -> Result<(Service, crate::service::Decided), ServeErro
         .map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
 }
 
-fn bind(config: &crate::config::ListenerConfig) -> Result<(Listener, SocketAddr), ServeError> {
+fn bind(config: &ListenerConfig) -> Result<(Listener, SocketAddr), ServeError> {
     let failed = |error| ServeError::Bind { name: config.name.clone(), address: config.bind, error };
-    let listener = Listener::bind(config.clone()).map_err(failed)?;
+    let protocols = match config.kind {
+        ListenerKind::Mqtt => mqtt::PROTOCOLS,
+        ListenerKind::Http(_) => http::PROTOCOLS,
+    };
+    let listener = Listener::bind(config.clone(), protocols).map_err(failed)?;
     let address = listener.address().map_err(|error| failed(error.into()))?;
     Ok((listener, address))
+}
+
+/// Gives `listener` the door that its settings name.
+fn spawn(
+    listeners: &mut JoinSet<()>,
+    listener: Listener,
+    settings: &ListenerConfig,
+    limits: &Limits,
+    gate: &Gate,
+    broker: &Arc<Broker>,
+    api: &Arc<Api>,
+) {
+    let mqtt = MqttDoor::new(broker.clone());
+    match &settings.kind {
+        ListenerKind::Mqtt => listeners.spawn(listener.run(gate.clone(), mqtt)),
+        ListenerKind::Http(http) => {
+            let api = http::router(api.clone());
+            let options = HttpOptions::of(settings, http, limits);
+            let door = HttpDoor::new(api, mqtt, options, gate.closing.clone());
+            listeners.spawn(listener.run(gate.clone(), door))
+        }
+    };
 }
 
 fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOptions {

@@ -27,7 +27,7 @@ use crate::{
     auth::Principal,
     clock::Clock,
     quota::{Admitted, Rate, RequestQuota},
-    shadow::{Command, Rejection, ShadowKey, Timestamp, Version},
+    shadow::{Command, Rejection, Sender, ShadowKey, Timestamp, Version},
     store::{self, Applied, Health, Held, History, Job, Listed, Page, Past, Seq, Store, StoreError, StoreOptions},
     wire::{ClientToken, RefusedEntry},
 };
@@ -65,8 +65,10 @@ pub struct Submission {
     pub key: ShadowKey,
     /// What to do.
     pub command: Command,
-    /// Under which identity.
-    pub principal: Principal,
+    /// Who asks, and what that one may do to it: what [`Access::admit`] returned for `command`.
+    ///
+    /// [`Access::admit`]: crate::auth::Access::admit
+    pub sender: Sender,
     /// By which client, for the history.
     pub client: Arc<str>,
     /// Whom to answer.
@@ -273,8 +275,8 @@ impl Decided {
             for batch in batches {
                 let now = clock.now();
                 for store::Outcome { job, result, against } in batch {
-                    let Job { key, command, by, client, context: requester } = job;
-                    let outcome = Outcome { key, command, by, client, result };
+                    let Job { key, command, sender, client, context: requester } = job;
+                    let outcome = Outcome { key, command, by: sender.by, client, result };
                     if let Err(rejection) = &outcome.result
                         && !outcome.command.is_dry_run()
                     {
@@ -294,21 +296,20 @@ impl Decided {
 impl Submission {
     /// Answers the requester with `rejection`.
     pub fn refuse(self, rejection: Rejection, now: Timestamp) {
-        let (by, result) = (self.principal.name().clone(), Err(rejection));
-        let outcome = Outcome { key: self.key, command: self.command, by, client: self.client, result };
-        self.requester.decided(&outcome, now);
+        let Self { key, command, sender, client, requester } = self;
+        let outcome = Outcome { key, command, by: sender.by, client, result: Err(rejection) };
+        requester.decided(&outcome, now);
     }
 }
 
 impl Permit {
     /// Sends `submission` to be decided after all that were sent before.
     pub fn submit(self, submission: Submission) {
-        let Submission { key, command, principal, client, requester } = submission;
-        let by = principal.name().clone();
-        let job = Job { key, command, by, client, context: requester };
+        let Submission { key, command, sender, client, requester } = submission;
+        let job = Job { key, command, sender, client, context: requester };
         if let Err(unsent) = self.0.send(job) {
-            let Job { key, command, client, context: requester, .. } = *unsent;
-            let submission = Submission { key, command, principal, client, requester };
+            let Job { key, command, sender, client, context: requester } = *unsent;
+            let submission = Submission { key, command, sender, client, requester };
             submission.refuse(unavailable(), Clock::system().now());
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     server::{self, ServeError},
 };
 
-/// Run the server until SIGTERM or SIGINT.
+/// Run the server until SIGTERM or SIGINT. At SIGHUP it reads the files of its TLS listeners again.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
     #[command(flatten)]
@@ -34,7 +34,7 @@ pub(super) struct CheckConfig {
 }
 
 #[derive(Debug, Args)]
-struct Source {
+pub(super) struct Source {
     /// The configuration; without it, the defaults. UMBRA__SECTION__KEY in the environment wins over both.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -51,16 +51,19 @@ impl Serve {
             return complain(&error, Exit::Failed);
         }
         raise_file_limit();
-        let shutdown = match Shutdown::listen() {
-            Ok(shutdown) => shutdown,
-            Err(error) => return complain(&error, Exit::Failed),
+        let (shutdown, hangups) = match (Shutdown::listen(), signal(SignalKind::hangup())) {
+            (Ok(shutdown), Ok(hangups)) => (shutdown, hangups),
+            (Err(error), _) | (_, Err(error)) => return complain(&error, Exit::Failed),
         };
-        match server::run(config, shutdown.asked()).await {
+        let source = self.source;
+        let read_config = Box::new(move || source.load(&arguments));
+        match server::run(config, read_config, shutdown.asked(), hangups).await {
             Ok(()) => Exit::Done,
             Err(error) => {
                 tracing::error!(%error, "the server ended");
                 match error {
                     ServeError::Store { .. } => Exit::Store,
+                    ServeError::Login(_) => Exit::Usage,
                     ServeError::Bind { .. } | ServeError::Thread(_) => Exit::Failed,
                 }
             }
@@ -78,7 +81,7 @@ impl CheckConfig {
 }
 
 impl Source {
-    fn load(&self, arguments: &Arguments) -> Result<Config, ConfigError> {
+    pub(super) fn load(&self, arguments: &Arguments) -> Result<Config, ConfigError> {
         // A variable that is not Unicode cannot be one of ours.
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));

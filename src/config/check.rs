@@ -1,31 +1,48 @@
 //! From the configuration as written to the checked one: ranges, and rules between values.
 
-use std::{collections::HashSet, net::SocketAddr, num::NonZeroU16, ops::RangeInclusive, time::Duration};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::Duration,
+};
 
+use ipnet::IpNet;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{
-    Config, Limits, ListenerConfig, LogConfig, LogFormat, Role, StoreConfig, TlsConfig,
+    ClientTlsConfig, Config, Host, HttpConfig, Limits, ListenerConfig, ListenerKind, LogConfig, LogFormat, Origin,
+    StoreConfig, TlsConfig, auth,
     error::{Fault, Problem},
     raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
-    units::{Count, Period, Size, Text},
+    roles,
+    units::{Count, List, Period, Size, Text},
 };
-use crate::limits::{self as hard, KIB, MIB};
+use crate::{
+    auth::Policy,
+    limits::{self as hard, KIB, MIB},
+};
 
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
-const DAY: u64 = 24 * 60 * MINUTE;
+pub(super) const SECOND: u64 = 1_000;
+pub(super) const MINUTE: u64 = 60 * SECOND;
+pub(super) const DAY: u64 = 24 * 60 * MINUTE;
 
 /// Checks everything; the first fault ends it.
-pub(super) fn check(raw: RawConfig) -> Result<Config, Fault> {
+///
+/// `place` tells where a key stands.
+pub(super) fn check(raw: RawConfig, place: impl Fn(&str) -> String) -> Result<Config, Fault> {
     let limits = limits(&raw.limits)?;
     let store = store(&raw.store)?;
+    let policy = roles::policy(&raw, place)?;
+    let auth = auth::check(&raw.auth)?;
     let listeners = raw.listener.iter().enumerate();
-    let listeners = listeners.map(|(index, raw)| listener(index, raw)).collect::<Result<Vec<_>, _>>()?;
+    let listeners = listeners.map(|(index, raw)| listener(index, raw, &policy)).collect::<Result<Vec<_>, _>>()?;
     check_packet(&limits)?;
     check_sessions(&limits)?;
     check_listeners(&listeners, raw.allow_anonymous_anywhere.0)?;
-    Ok(Config { store, listeners, limits, log: log(&raw.log)? })
+    Ok(Config { store, auth, listeners, policy, limits, log: log(&raw.log)? })
 }
 
 fn store(raw: &RawStore) -> Result<StoreConfig, Fault> {
@@ -47,7 +64,7 @@ fn store(raw: &RawStore) -> Result<StoreConfig, Fault> {
     })
 }
 
-fn listener(index: usize, raw: &RawListener) -> Result<ListenerConfig, Fault> {
+fn listener(index: usize, raw: &RawListener, policy: &Policy) -> Result<ListenerConfig, Fault> {
     let at = Section(format!("listener[{index}]"));
     let name = at.filled("name", &raw.name)?;
     if name.chars().count() > 64 {
@@ -56,29 +73,78 @@ fn listener(index: usize, raw: &RawListener) -> Result<ListenerConfig, Fault> {
     let bind = raw.bind.0.parse::<SocketAddr>().map_err(|_| {
         at.invalid("bind", format!("is {:?}, but must be an IP address and a port, such as 127.0.0.1:1883", raw.bind.0))
     })?;
+    let network = "a network or an address, such as \"10.0.0.0/8\"";
     Ok(ListenerConfig {
         name,
+        kind: kind(&at, raw, bind)?,
         bind,
         anonymous: raw.anonymous.0,
-        anonymous_role: at.choice("anonymous_role", &raw.anonymous_role, &[("admin", Role::Admin)])?,
+        anonymous_role: roles::role(&at, "anonymous_role", &raw.anonymous_role, policy)?,
+        certificate_role: roles::role(&at, "certificate_role", &raw.certificate_role, policy)?,
         connections_max: at.number("connections_max", raw.connections_max, 1..=hard::CONNECTIONS_MAX)?,
         connect_timeout: at.duration("connect_timeout", raw.connect_timeout, 100..=5 * MINUTE)?,
+        proxy_from: at.each("proxy_from", &raw.proxy_from, network, networks)?,
         tls: tls(&at, raw)?,
     })
 }
 
+/// Requests for a host that is not the listener's are refused, so one that has no host would serve nobody.
+fn kind(at: &Section, raw: &RawListener, bind: SocketAddr) -> Result<ListenerKind, Fault> {
+    let http = at.choice("kind", &raw.kind, &[("mqtt", false), ("http", true)])?;
+    let only = [("hosts", &raw.hosts), ("origins", &raw.origins)];
+    if let Some((key, _)) = only.into_iter().find(|(_, list)| !http && !list.0.is_empty()) {
+        return Err(at.invalid(key, "is set, but is for kind = \"http\" only".into()));
+    }
+    let host = "a name or an address without scheme and port, such as \"umbra.example.com\"";
+    let origin = "a scheme and a host, such as \"https://app.example.com\"";
+    let hosts = at.each("hosts", &raw.hosts, host, Host::parse)?;
+    let origins = at.each("origins", &raw.origins, origin, Origin::parse)?;
+    if http && hosts.is_empty() && !is_loopback(bind) {
+        let told = format!("is empty, but a listener on {bind} needs one: requests for any other host are refused");
+        return Err(at.invalid("hosts", told));
+    }
+    Ok(if http { ListenerKind::Http(HttpConfig { hosts, origins }) } else { ListenerKind::Mqtt })
+}
+
+fn networks(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+fn is_loopback(bind: SocketAddr) -> bool {
+    bind.ip().to_canonical().is_loopback()
+}
+
 fn tls(at: &Section, raw: &RawListener) -> Result<Option<TlsConfig>, Fault> {
-    let path = |text: &Text| (!text.0.is_empty()).then(|| text.0.clone().into());
-    let client_ca = path(&raw.tls_client_ca);
+    let clients = client_tls(at, raw)?;
     match (path(&raw.tls_certificate), path(&raw.tls_key)) {
-        (Some(certificate), Some(key)) => Ok(Some(TlsConfig { certificate, key, client_ca })),
+        (Some(certificate), Some(key)) => Ok(Some(TlsConfig { certificate, key, clients })),
         (Some(_), None) => Err(at.invalid("tls_key", "is empty, but tls_certificate is not".into())),
         (None, Some(_)) => Err(at.invalid("tls_certificate", "is empty, but tls_key is not".into())),
-        (None, None) if client_ca.is_some() => {
+        (None, None) if clients.is_some() => {
             Err(at.invalid("tls_client_ca", "is set, but tls_certificate and tls_key are not".into()))
         }
         (None, None) => Ok(None),
     }
+}
+
+fn client_tls(at: &Section, raw: &RawListener) -> Result<Option<ClientTlsConfig>, Fault> {
+    // Left out, it follows from what a client without a certificate could be.
+    let optional = match raw.tls_client_auth.0.as_str() {
+        "" => raw.anonymous.0,
+        _ => at.choice("tls_client_auth", &raw.tls_client_auth, &[("optional", true), ("required", false)])?,
+    };
+    if let Some(ca) = path(&raw.tls_client_ca) {
+        return Ok(Some(ClientTlsConfig { ca, optional, crl: path(&raw.tls_client_crl) }));
+    }
+    let of_a_ca = [("tls_client_auth", &raw.tls_client_auth), ("tls_client_crl", &raw.tls_client_crl)];
+    match of_a_ca.into_iter().find(|(_, text)| !text.0.is_empty()) {
+        Some((key, _)) => Err(at.invalid(key, "is set, but tls_client_ca is not".into())),
+        None => Ok(None),
+    }
+}
+
+fn path(text: &Text) -> Option<PathBuf> {
+    (!text.0.is_empty()).then(|| text.0.clone().into())
 }
 
 fn limits(raw: &RawLimits) -> Result<Limits, Fault> {
@@ -198,7 +264,7 @@ fn check_listeners(listeners: &[ListenerConfig], anonymous_anywhere: bool) -> Re
         if bind.port() != 0 && !addresses.insert(bind) {
             return Err(at.invalid("bind", format!("is {bind}, as that of another listener")));
         }
-        if listener.anonymous && !bind.ip().to_canonical().is_loopback() && !anonymous_anywhere {
+        if listener.anonymous && !is_loopback(bind) && !anonymous_anywhere {
             let ways = "bind it to a loopback address, or set allow_anonymous_anywhere = true";
             return Err(at.invalid("bind", format!("is {bind}, where anybody may connect anonymously; {ways}")));
         }
@@ -207,19 +273,24 @@ fn check_listeners(listeners: &[ListenerConfig], anonymous_anywhere: bool) -> Re
 }
 
 /// The section that values are checked in, as it is named in a [`Fault`].
-struct Section(String);
+pub(super) struct Section(pub(super) String);
 
 impl Section {
     fn fault(&self, key: &str, problem: Problem) -> Fault {
         Fault::new(format!("{}.{key}", self.0), problem)
     }
 
-    fn invalid(&self, key: &str, told: String) -> Fault {
+    pub(super) fn invalid(&self, key: &str, told: String) -> Fault {
         self.fault(key, Problem::Invalid(told))
     }
 
     /// A value within `range`, which must lie within `T`.
-    fn number<T: TryFrom<u64>, A: Amount>(&self, key: &str, value: A, range: RangeInclusive<u64>) -> Result<T, Fault> {
+    pub(super) fn number<T: TryFrom<u64>, A: Amount>(
+        &self,
+        key: &str,
+        value: A,
+        range: RangeInclusive<u64>,
+    ) -> Result<T, Fault> {
         let admitted = range.contains(&value.amount()).then(|| T::try_from(value.amount()).ok());
         admitted.flatten().ok_or_else(|| {
             let [value, least, most] = [value.amount(), *range.start(), *range.end()].map(A::shown);
@@ -228,26 +299,39 @@ impl Section {
     }
 
     /// A duration within `range`, in milliseconds.
-    fn duration(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
+    pub(super) fn duration(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
         self.number(key, value, range).map(Duration::from_millis)
     }
 
     /// A duration of whole seconds, because the protocol has no smaller ones.
-    fn seconds(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
+    pub(super) fn seconds(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
         match self.duration(key, value, range)? {
             duration if duration.subsec_millis() == 0 => Ok(duration),
             _ => Err(self.invalid(key, format!("is {value}, but must be whole seconds"))),
         }
     }
 
-    fn filled(&self, key: &str, value: &Text) -> Result<String, Fault> {
+    pub(super) fn filled(&self, key: &str, value: &Text) -> Result<String, Fault> {
         match value.0.as_str() {
             "" => Err(self.invalid(key, "is empty".into())),
             text => Ok(text.to_owned()),
         }
     }
 
-    fn choice<T: Copy>(&self, key: &str, value: &Text, choices: &[(&str, T)]) -> Result<T, Fault> {
+    /// The values of a list, each read by `parse`, which takes what `wanted` tells.
+    fn each<T>(&self, key: &str, list: &List, wanted: &str, parse: fn(&str) -> Option<T>) -> Result<Vec<T>, Fault> {
+        if list.0.len() > hard::LISTED_MAX {
+            let told = format!("has {} values, but must have at most {}", list.0.len(), hard::LISTED_MAX);
+            return Err(self.invalid(key, told));
+        }
+        let parsed = list
+            .0
+            .iter()
+            .map(|text| parse(text).ok_or_else(|| self.invalid(key, format!("has {text:?}, but must have {wanted}"))));
+        parsed.collect()
+    }
+
+    pub(super) fn choice<T: Copy>(&self, key: &str, value: &Text, choices: &[(&str, T)]) -> Result<T, Fault> {
         let chosen = choices.iter().find(|(name, _)| *name == value.0).map(|(_, choice)| *choice);
         chosen.ok_or_else(|| {
             let names = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(" or ");
@@ -257,7 +341,7 @@ impl Section {
 }
 
 /// A scalar with a range.
-trait Amount: Copy {
+pub(super) trait Amount: Copy {
     fn amount(self) -> u64;
     /// How an amount of this kind would be written.
     fn shown(amount: u64) -> String;

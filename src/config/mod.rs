@@ -5,38 +5,50 @@
 //! between two values kept. A [`ConfigError`] names the file and line, or the variable or argument, and the key.
 //!
 //! `known` has the keys that exist, `file` the lines they stand on, `layers` lays the sources together into `raw`'s
-//! structures, `units` reads sizes and durations, `check` turns raw into checked. The most a limit may be set to is
+//! structures, `units` reads sizes and durations, `check` turns raw into checked, `auth` what is in `[auth]`, `roles` rules
+//! and grants. The most a limit may be set to is
 //! [`crate::limits`]'.
 
+mod auth;
 mod check;
 mod error;
 mod file;
+mod host;
 mod known;
 mod layers;
 mod raw;
+mod roles;
 mod units;
 
 use std::{
     net::SocketAddr,
     num::NonZeroU16,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
+use ipnet::IpNet;
 use tracing_subscriber::filter::Targets;
 
+pub use auth::{AuthConfig, TokenConfig};
 pub use error::{ConfigError, Place, Problem};
+pub use host::{Authority, Host, Origin};
 pub(crate) use units::parse_duration;
 
-use crate::shadow::DocumentLimits;
+use crate::{auth::Policy, shadow::DocumentLimits};
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where and how shadows are stored.
     pub store: StoreConfig,
+    /// How clients become known.
+    pub auth: AuthConfig,
     /// At least one; names and addresses differ, ports 0 apart.
     pub listeners: Vec<ListenerConfig>,
+    /// Which roles there are, and who has them.
+    pub policy: Policy,
     /// What a shadow, a request, a connection and a session may take.
     pub limits: Limits,
     /// What is logged, and how.
@@ -71,16 +83,23 @@ pub struct StoreConfig {
 pub struct ListenerConfig {
     /// For the log.
     pub name: String,
+    /// What it serves.
+    pub kind: ListenerKind,
     /// Where it listens; a loopback address if it is anonymous, unless the operator allowed others.
     pub bind: SocketAddr,
     /// Whether clients connect without credentials.
     pub anonymous: bool,
-    /// What they may do then.
-    pub anonymous_role: Role,
+    /// The role they have then, if any.
+    pub anonymous_role: Option<Arc<str>>,
+    /// The role of clients with a certificate, if any.
+    pub certificate_role: Option<Arc<str>>,
     /// Its connections at once.
     pub connections_max: usize,
-    /// How long a new connection may take to send its CONNECT, the TLS handshake included.
+    /// How long a new connection may take to send its CONNECT or the head of its request, all that comes before
+    /// included; and how long one of HTTP may rest between requests.
     pub connect_timeout: Duration,
+    /// Who must send a PROXY header before anything else.
+    pub proxy_from: Vec<IpNet>,
     /// `None`: plain TCP.
     pub tls: Option<TlsConfig>,
 }
@@ -92,15 +111,37 @@ pub struct TlsConfig {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// The authorities that client certificates must come from; `None`: clients are not asked for one.
-    pub client_ca: Option<PathBuf>,
+    /// What clients must show; `None`: they are not asked for a certificate.
+    pub clients: Option<ClientTlsConfig>,
 }
 
-/// What a principal may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Everything.
-    Admin,
+/// The `tls_client_…` keys of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTlsConfig {
+    /// The authorities that certificates must come from.
+    pub ca: PathBuf,
+    /// Whether a client without a certificate is let in.
+    pub optional: bool,
+    /// Revocation lists of those authorities.
+    pub crl: Option<PathBuf>,
+}
+
+/// What a listener serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// MQTT.
+    Mqtt,
+    /// HTTP/1.1, with MQTT over WebSocket in it.
+    Http(HttpConfig),
+}
+
+/// The keys of a listener for HTTP alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// What it is called besides the loopback names, which a listener on loopback always has; elsewhere at least one.
+    pub hosts: Vec<Host>,
+    /// Other origins whose pages may use it.
+    pub origins: Vec<Origin>,
 }
 
 /// `[limits]`; the default is the shipped one.
@@ -199,7 +240,7 @@ impl Config {
         layers.environment(environment.into_iter())?;
         layers.arguments(arguments)?;
         let raw = layers.merged()?;
-        check::check(raw).map_err(|fault| layers.blame(fault))
+        check::check(raw, |key| layers.place(key).to_string()).map_err(|fault| layers.blame(fault))
     }
 }
 

@@ -1,18 +1,23 @@
 //! The configuration as it is written: every key of `broker.toml`, in the type it has there, nothing checked yet.
 //!
-//! No key is optional, because the shipped file supplies what an operator leaves out. Units and meaning are told there;
+//! But for those of rules and grants no key is optional, because the shipped file supplies what an operator leaves out. Units and meaning are told there;
 //! ranges are [`super::check`]'s.
 
 use serde::Deserialize;
 
-use super::units::{Count, Flag, Period, Size, Text};
+use super::units::{Count, Flag, List, Period, Size, Text};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawConfig {
     pub(super) allow_anonymous_anywhere: Flag,
+    #[expect(dead_code, reason = "read while the files are laid together")]
+    pub(super) rules_file: Text,
     pub(super) store: RawStore,
+    pub(super) auth: RawAuth,
     pub(super) listener: Vec<RawListener>,
+    pub(super) rule: Vec<RawRule>,
+    pub(super) grant: Vec<RawGrant>,
     pub(super) limits: RawLimits,
     pub(super) log: RawLog,
 }
@@ -33,16 +38,77 @@ pub(super) struct RawStore {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct RawAuth {
+    pub(super) users: Text,
+    pub(super) password_checks_at_once: Count,
+    pub(super) password_checks_waiting: Count,
+    pub(super) password_cache_age: Period,
+    pub(super) failure_delay: Period,
+    pub(super) user_failures_at_once: Count,
+    pub(super) user_failure_every: Period,
+    pub(super) address_failures_at_once: Count,
+    pub(super) address_failure_every: Period,
+    pub(super) aws_keys: Text,
+    pub(super) token_keys: Text,
+    pub(super) token_algorithms: Text,
+    pub(super) token_audience: Text,
+    pub(super) token_issuer: Text,
+    pub(super) token_claim: Text,
+    pub(super) token_leeway: Period,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RawListener {
     pub(super) name: Text,
+    pub(super) kind: Text,
     pub(super) bind: Text,
     pub(super) anonymous: Flag,
     pub(super) anonymous_role: Text,
+    pub(super) certificate_role: Text,
     pub(super) connections_max: Count,
     pub(super) connect_timeout: Period,
+    pub(super) proxy_from: List,
     pub(super) tls_certificate: Text,
     pub(super) tls_key: Text,
     pub(super) tls_client_ca: Text,
+    pub(super) tls_client_auth: Text,
+    pub(super) tls_client_crl: Text,
+    pub(super) hosts: List,
+    pub(super) origins: List,
+}
+
+/// Unlike other keys, those of a rule and a grant may be left out: a default would grant what nobody wrote.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRule {
+    pub(super) role: Text,
+    #[serde(default)]
+    pub(super) devices: List,
+    #[serde(default)]
+    pub(super) names: Option<List>,
+    #[serde(default)]
+    pub(super) operations: Option<List>,
+    #[serde(default)]
+    pub(super) read: List,
+    #[serde(default)]
+    pub(super) write: List,
+    #[serde(default)]
+    pub(super) publish: List,
+    #[serde(default)]
+    pub(super) subscribe: List,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawGrant {
+    pub(super) role: Text,
+    #[serde(default)]
+    pub(super) principals: List,
+    #[serde(default)]
+    pub(super) by: List,
+    #[serde(default)]
+    pub(super) devices: List,
 }
 
 #[derive(Debug, Deserialize)]

@@ -23,6 +23,11 @@ pub(super) struct Flag(pub(super) bool);
 #[serde(try_from = "Value")]
 pub(super) struct Text(pub(super) String);
 
+/// Texts: a list of them, or one text with commas between them, as an environment variable has it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(try_from = "Value")]
+pub(super) struct List(pub(super) Vec<String>);
+
 /// A number of things.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "Value")]
@@ -68,6 +73,28 @@ impl TryFrom<Value> for Text {
         match value.kind {
             ValueKind::String(text) => Ok(Self(text)),
             other => Err(Mismatch::new("text", &other)),
+        }
+    }
+}
+
+impl TryFrom<Value> for List {
+    type Error = Mismatch;
+
+    fn try_from(value: Value) -> Result<Self, Mismatch> {
+        const WANTED: &str = "a list of texts such as [\"a\", \"b\"]";
+        match value.kind {
+            ValueKind::String(text) => {
+                let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+                Ok(Self(texts.map(str::to_owned).collect()))
+            }
+            ValueKind::Array(values) => {
+                let texts = values.into_iter().map(|value| match value.kind {
+                    ValueKind::String(text) => Ok(text),
+                    other => Err(Mismatch::new(WANTED, &other)),
+                });
+                texts.collect::<Result<_, _>>().map(Self)
+            }
+            other => Err(Mismatch::new(WANTED, &other)),
         }
     }
 }

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    auth::{Access, Principal},
+    auth::Authority,
     changes::Changes,
     config::Limits,
-    http::{openapi, problem::Problem, sigv4::Keys},
+    http::{openapi, problem::Problem},
     service::Service,
     shadow::{DeviceId, DocumentLimits, Timestamp},
 };
@@ -28,16 +28,14 @@ pub struct Api {
     pub changes: Arc<Changes>,
     /// Who is connected.
     pub presence: Arc<dyn Presence>,
-    /// AWS access keys that are mapped to principals.
-    pub aws_keys: Keys,
+    /// Who is let in, and may do what.
+    pub(super) authority: Arc<Authority>,
     /// Limits of one shadow.
     pub(super) document: DocumentLimits,
     /// Bytes of a request's body.
     pub(super) body_bytes_max: usize,
     /// Bytes that wait for one reader of events.
     pub(super) event_bytes_max: usize,
-    /// The caller that names itself in no way, made once.
-    pub(super) nobody: (Access, Arc<str>),
     pub(super) openapi: Bytes,
     reads: Arc<Semaphore>,
     waiters: Arc<Semaphore>,
@@ -53,9 +51,6 @@ const WAITERS_MAX: usize = 8_192;
 /// Readers of events at once.
 const STREAMS_MAX: usize = 8_192;
 
-/// What a client that gives no name is called.
-const NAMELESS: &str = "http";
-
 impl Presence for () {
     fn connected(&self, _: &DeviceId) -> Option<bool> {
         None
@@ -65,16 +60,21 @@ impl Presence for () {
 impl Api {
     /// The door to `service`, whose changes are told through `changes`.
     #[must_use]
-    pub fn new(service: Arc<Service>, changes: Arc<Changes>, presence: Arc<dyn Presence>, limits: &Limits) -> Self {
+    pub fn new(
+        service: Arc<Service>,
+        changes: Arc<Changes>,
+        presence: Arc<dyn Presence>,
+        authority: Arc<Authority>,
+        limits: &Limits,
+    ) -> Self {
         Self {
             service,
             changes,
             presence,
-            aws_keys: Keys::default(),
+            authority,
             document: limits.document(),
             body_bytes_max: limits.packet_bytes_max,
             event_bytes_max: limits.outbox_bytes_max,
-            nobody: (Access::admin(Principal::anonymous(NAMELESS)), NAMELESS.into()),
             openapi: openapi::document(&limits.document()),
             reads: Arc::new(Semaphore::new(READS_MAX)),
             waiters: Arc::new(Semaphore::new(WAITERS_MAX)),

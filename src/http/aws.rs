@@ -48,7 +48,7 @@ pub(super) async fn get(State(api): State<Arc<Api>>, request: HttpRequest) -> Re
     let _admitted = api.service.admit(caller.principal(), &key).map_err(refused)?;
     let document = api.service.read(&key).await.map_err(refused)?.document;
     match document.exists() {
-        true => Ok(answer(aws::get_accepted(&document, projection, api.now(), None))),
+        true => Ok(answer(aws::get_accepted(&document, &projection, api.now(), None))),
         false => Err(refused(Rejection::NotFound)),
     }
 }
@@ -103,7 +103,7 @@ async fn command(
         Err(Refused { rejection, .. }) => Err(rejection),
     });
     let (admitted, command) = tried.map_err(|rejection| {
-        api.service.note_refusal(&key, caller.principal(), caller.client(), &rejection);
+        caller.note_refusal(&key, &rejection, api);
         rejected(&rejection, &key, api, token.as_ref())
     })?;
     let projection = projection(caller, &key).unwrap_or(Projection::NONE);
@@ -116,7 +116,7 @@ async fn command(
 
 /// What `caller` may see of `key` in the shapes of AWS, which has no tags.
 fn projection(caller: &Caller, key: &ShadowKey) -> Option<Projection> {
-    caller.projection(key).map(|_| Projection::STATE)
+    caller.projection(key).map(|projection| projection.without_tags())
 }
 
 /// Reads a request: the shadow it is about, its body, and who makes it.
@@ -145,8 +145,8 @@ async fn asked(api: &Arc<Api>, request: HttpRequest, operation: Operation) -> Re
 async fn caller(api: &Arc<Api>, parts: &mut Parts, body: &[u8]) -> Result<Caller, Response> {
     let now = api.now();
     let refuse = |error: &str, message: &str| refused(StatusCode::FORBIDDEN, error, message, now);
-    match Signed::of(parts, body).map(|signed| api.aws_keys.verify(&signed, now)) {
-        Some(Ok(principal)) => Ok(Caller::of(principal, "aws".into())),
+    match Signed::of(parts, body).map(|signed| signed.verify(&api.authority.access_keys(), now)) {
+        Some(Ok(principal)) => Ok(Caller::signed(&principal, api)),
         Some(Err(error @ Unverified::UnknownKey)) => {
             let anonymous = Caller::from_request_parts(parts, api).await;
             anonymous.map_err(|_| refuse(error.exception(), &error.to_string()))

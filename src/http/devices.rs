@@ -165,7 +165,7 @@ async fn shadow_entry(api: &Api, caller: &Caller, key: &ShadowKey) -> Result<Opt
     Ok(document.exists().then(|| ShadowEntry {
         name: key.name.clone(),
         version: document.version,
-        etag: document.etag,
+        etag: projection.etag(&document),
         timestamp: document.timestamp,
         drift: projection.has_delta(&document),
     }))

@@ -17,6 +17,7 @@ use futures_util::stream;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use crate::{
+    auth,
     changes::{Following, Interest, Keep, Next, Told},
     http::{
         api::Api,
@@ -102,6 +103,10 @@ impl Reader {
             return Some(format!("retry: {RETRY}\nid: {}\n\n", self.at.0).into());
         }
         loop {
+            // Rights may have been read anew since the last event, and a token ends.
+            if !self.caller.renew(&self.api) {
+                return None;
+            }
             if let Some(told) = self.ready.pop_front() {
                 if let Some(event) = self.event(&told) {
                     return Some(event);
@@ -148,9 +153,12 @@ impl Reader {
 
     /// What the caller is told of a change, by what it may see now; `None`: nothing.
     fn event(&self, told: &Told) -> Option<Bytes> {
-        let projection = self.caller.projection(&told.key)?;
-        Some(told.rendered(projection, |told| {
-            let data = wire::change_entry(&told.entry(), projection);
+        let reader = self.caller.projection_of(&told.key, auth::Operation::Subscribe)?;
+        if !self.interest.cares_as(told, &reader) {
+            return None;
+        }
+        Some(told.rendered(&reader, |told| {
+            let data = wire::change_entry(&told.entry(), &reader);
             let mut event = format!("id: {}\nevent: change\ndata: ", told.seq.0).into_bytes();
             // JSON has no line ends but escaped ones.
             event.extend_from_slice(&data);

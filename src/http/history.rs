@@ -10,6 +10,7 @@ use axum::{
 use bytes::Bytes;
 
 use crate::{
+    auth,
     http::{
         api::Api,
         caller::Caller,
@@ -21,7 +22,7 @@ use crate::{
     },
     shadow::{Rejection, Version},
     store::{Entry, HistoryEnd},
-    wire::{self, ChangeEntry},
+    wire::{self, ChangeEntry, RefusedEntry},
 };
 
 /// Entries in a page, and names in a list, if nothing else is asked for.
@@ -40,7 +41,8 @@ pub(super) async fn get(
     Target(key): Target,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let projection = caller.sight(&key, &api)?;
+    let projection = caller.projection_of(&key, auth::Operation::History);
+    let projection = projection.ok_or_else(|| caller.refused(&Rejection::NotFound, &key, &api))?;
     let (before, limit) = page(&uri).map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
     let refused = |rejection: Rejection| caller.refused(&rejection, &key, &api);
     let _admitted = api.service.admit(caller.principal(), &key).map_err(refused)?;
@@ -55,7 +57,7 @@ pub(super) async fn get(
         HistoryEnd::More => wire::HistoryEnd::More,
         HistoryEnd::Gone => wire::HistoryEnd::Gone,
     };
-    let mut response = fresh(wire::history(history.entries.iter().map(entry), end, projection));
+    let mut response = fresh(wire::history(history.entries.iter().map(entry), end, &projection));
     if let (wire::HistoryEnd::More, Some(last)) = (end, history.entries.last()) {
         let next = format!("{}?before={}&limit={limit}", uri.path(), last.version.0);
         link(&mut response, &next);
@@ -70,12 +72,15 @@ pub(super) async fn rejections(
     Target(key): Target,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    caller.sight(&key, &api)?;
+    let projection = caller.sight(&key, &api)?;
     let query = Query::read(uri.query(), Operation::GetRejections.parameters());
     query.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
     let admitted = api.service.admit(caller.principal(), &key);
     let _admitted = admitted.map_err(|rejection| caller.refused(&rejection, &key, &api))?;
-    Ok(fresh(wire::refusals(api.service.refusals(&key).iter())))
+    // Of others it is told what was announced to all who see the whole state: no lack of rights, and no names of paths.
+    let others = |entry: &&RefusedEntry| projection.reads_state() && entry.code != 403;
+    let told = |entry: &&RefusedEntry| *entry.by == **caller.principal().name() || others(entry);
+    Ok(fresh(wire::refusals(api.service.refusals(&key).iter().filter(told))))
 }
 
 /// Tells where the next page is. RFC 8288.

@@ -94,6 +94,15 @@ impl Patch {
         steps.collect::<Result<_, _>>().map(Self)
     }
 
+    /// The paths that it looks at: whether something is there, or what.
+    pub(super) fn looks_at(&self) -> impl Iterator<Item = &Pointer> {
+        self.0.iter().filter_map(|step| match step {
+            Step::Add(..) => None,
+            Step::Remove(path) | Step::Replace(path, _) | Step::Test(path, _) => Some(path),
+            Step::Move { from, .. } | Step::Copy { from, .. } => Some(from),
+        })
+    }
+
     /// Applies it to `state`, which has the sections that have members. All of `bytes_max` may be copied once over.
     ///
     /// # Errors

@@ -53,7 +53,7 @@ impl Problem {
         status: StatusCode,
         key: &ShadowKey,
         now: Timestamp,
-        projection: Projection,
+        projection: &Projection,
         note: Option<&str>,
     ) -> Self {
         let body = wire::rejection_problem(status.as_u16(), rejection, key, now, projection, note);

@@ -22,7 +22,7 @@ use crate::http::{
 pub(super) const ACCEPT_PATCH: HeaderValue =
     HeaderValue::from_static("application/merge-patch+json, application/json-patch+json");
 
-/// The router of everything in the table, for requests that carry a [`super::Known`] in their extensions.
+/// The router of everything in the table, for requests that carry a [`Peer`](crate::net::Peer) in their extensions.
 pub fn router(api: Arc<Api>) -> Router {
     let mut router = Router::new();
     for route in ROUTES {

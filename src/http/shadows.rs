@@ -26,7 +26,7 @@ use crate::{
         wait::{Unwaited, Wait},
     },
     service::AtVersion,
-    shadow::{Document, Rejection, ShadowKey, Timestamp, Version},
+    shadow::{Document, Etag, Rejection, ShadowKey, Timestamp, Version},
     wire::{self, Selection},
 };
 
@@ -63,7 +63,7 @@ pub(super) async fn get(
         (Some(wait), _) => {
             // It is no request in flight while it only waits.
             drop(admitted);
-            match wait.until(&api, &key, projection).await {
+            match wait.until(&api, &key, &projection).await {
                 Ok(waited) => (waited.document, Some(waited.met)),
                 Err(Unwaited::Problem(problem)) => return Err(problem),
                 Err(Unwaited::Rejected(rejection)) => return Err(refused(rejection)),
@@ -74,12 +74,13 @@ pub(super) async fn get(
         return Err(refused(Rejection::NotFound));
     }
     let render = || match (&asked.fields, asked.version) {
-        (Some(fields), version) => wire::get_selected(&document, projection, fields, version.is_none()),
-        (None, None) => wire::get_accepted(&document, projection, None),
-        (None, Some(_)) => wire::former(&document, projection),
+        (Some(fields), version) => wire::get_selected(&document, &projection, fields, version.is_none()),
+        (None, None) => wire::get_accepted(&document, &projection, None),
+        (None, Some(_)) => wire::former(&document, &projection),
     };
-    let mut response =
-        answer(&document, &conditions, render, || conflict(&api, &key, &document, projection, &conditions));
+    let etag = projection.etag(&document);
+    let conflict = || conflict(&api, &key, &document, &projection, &conditions);
+    let mut response = answer(&document, etag, &conditions, render, conflict);
     if let Some(met) = met {
         let told = if met { "met" } else { "timeout" };
         response.headers_mut().insert("umbra-wait", HeaderValue::from_static(told));
@@ -148,11 +149,12 @@ async fn former(
 /// Answers with what `render` makes of `document`, or as the conditions have it.
 fn answer(
     document: &Document,
+    etag: Etag,
     conditions: &Conditions,
     render: impl FnOnce() -> Bytes,
     conflict: impl FnOnce() -> Problem,
 ) -> Response {
-    let etag = etag_value(document.etag);
+    let etag = etag_value(etag);
     let mut response = match conditions.of_read(etag.as_bytes(), document.timestamp) {
         Verdict::Failed => return conflict().into_response(),
         Verdict::NotModified => {
@@ -179,10 +181,10 @@ fn conflict(
     api: &Api,
     key: &ShadowKey,
     document: &Document,
-    projection: Projection,
+    projection: &Projection,
     conditions: &Conditions,
 ) -> Problem {
-    let (version, etag) = (document.version, Some(document.etag));
+    let (version, etag) = (document.version, Some(projection.etag(document)));
     let rejection = Rejection::VersionConflict { expected: None, version, etag, collisions: None };
     let note = conditions.has_weak_if_match().then_some(WEAK);
     Problem::rejection(&rejection, StatusCode::PRECONDITION_FAILED, key, api.now(), projection, note)

@@ -3,24 +3,15 @@
 //! Pure: the secrets, the time and the request come in. The signature covers method, path, query, the signed headers
 //! and the body, so all of these have to be as they came over the wire.
 
-use std::collections::HashMap;
-
 use axum::http::request::Parts;
 use hmac::{Hmac, KeyInit, Mac};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
-use crate::{auth::Principal, shadow::Timestamp};
-
-/// Access keys that stand for principals.
-#[derive(Clone, Default)]
-pub struct Keys(HashMap<String, Key>);
-
-#[derive(Clone)]
-struct Key {
-    secret: String,
-    principal: Principal,
-}
+use crate::{
+    auth::{Principal, access_keys::AccessKeys},
+    shadow::Timestamp,
+};
 
 /// A request with a signature that is not verified yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,20 +58,15 @@ const SKEW_MAX: u64 = 300;
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const RESERVED_BUT_SLASH: &AsciiSet = &RESERVED.remove(b'/');
 
-impl Keys {
-    /// Has `access_key`, whose secret is `secret`, stand for `principal`.
-    pub fn insert(&mut self, access_key: &str, secret: &str, principal: Principal) {
-        self.0.insert(access_key.to_owned(), Key { secret: secret.to_owned(), principal });
-    }
-
-    /// Who signed `signed`, a request that came at `now`.
+impl Signed {
+    /// Who signed it with one of `keys`, a request that came at `now`.
     ///
     /// # Errors
     ///
     /// An [`Unverified`]; a key that is not known may still come from where nobody has to prove anything.
-    pub fn verify(&self, signed: &Signed, now: Timestamp) -> Result<Principal, Unverified> {
-        let signed = signed.parts.as_ref().ok_or(Unverified::Incomplete)?;
-        let key = self.0.get(&signed.access_key).ok_or(Unverified::UnknownKey)?;
+    pub fn verify(&self, keys: &AccessKeys, now: Timestamp) -> Result<Principal, Unverified> {
+        let signed = self.parts.as_ref().ok_or(Unverified::Incomplete)?;
+        let key = keys.get(&signed.access_key).ok_or(Unverified::UnknownKey)?;
         if signed.time.0.abs_diff(now.0) > SKEW_MAX {
             return Err(Unverified::Expired);
         }

@@ -10,7 +10,7 @@ use crate::{
     http::{api::Api, caller::Caller},
     quota::Admitted,
     service::{Outcome, Requester, Submission},
-    shadow::{Command, Document, Etag, FirstOutcome, Manner, Rejection, ShadowKey, Timestamp},
+    shadow::{Command, Document, Etag, FirstOutcome, Manner, Rejection, Sender, ShadowKey, Timestamp},
     store::Applied,
     wire::{self, ClientToken, Dialect, aws},
 };
@@ -22,8 +22,8 @@ pub(super) struct Accepted {
     pub(super) body: Bytes,
     /// The shadow after it.
     pub(super) document: Arc<Document>,
-    /// The etag it was told: for a replay, that of the first time.
-    pub(super) etag: Etag,
+    /// The etag it was told: for a replay, that of the first time, if it is known.
+    pub(super) etag: Option<Etag>,
     /// Whether there was none before, and it was done now.
     pub(super) created: bool,
     /// How it came to be.
@@ -48,15 +48,18 @@ pub(super) async fn submit(
     projection: Projection,
     admitted: Option<Admitted>,
 ) -> Result<Accepted, Rejection> {
-    authorize(api, caller, &request.key, &mut request.command)?;
-    send(api, caller, request, projection, admitted).await
+    let sender = authorize(api, caller, &request.key, &mut request.command)?;
+    send(api, caller, request, sender, projection, admitted).await
 }
 
 /// Checks that `caller` may ask for `command`, and remembers it if not. Each command passes here, and then [`send`].
-pub(super) fn authorize(api: &Api, caller: &Caller, key: &ShadowKey, command: &mut Command) -> Result<(), Rejection> {
-    caller.authorize(key, command).inspect_err(|rejection| {
-        api.service.note_refusal(key, caller.principal(), caller.client(), rejection);
-    })
+pub(super) fn authorize(
+    api: &Api,
+    caller: &Caller,
+    key: &ShadowKey,
+    command: &mut Command,
+) -> Result<Sender, Rejection> {
+    caller.authorize(key, command).inspect_err(|rejection| caller.note_refusal(key, rejection, api))
 }
 
 /// Has `request` decided. Dropped before that, the command is decided all the same once it is submitted.
@@ -64,6 +67,7 @@ pub(super) async fn send(
     api: &Api,
     caller: &Caller,
     request: Request,
+    sender: Sender,
     projection: Projection,
     admitted: Option<Admitted>,
 ) -> Result<Accepted, Rejection> {
@@ -76,7 +80,7 @@ pub(super) async fn send(
     permit.submit(Submission {
         key,
         command,
-        principal: caller.principal().clone(),
+        sender,
         client: caller.client().clone(),
         requester: Box::new(Waiting { answer, dialect, projection, client_token, admitted }),
     });
@@ -127,17 +131,18 @@ impl Waiting {
                     rebased_from: applied.rebased_from,
                     manner: applied.manner,
                 };
-                wire::update_outcome(&accepted, self.projection, token)
+                wire::update_outcome(&accepted, &self.projection, token)
             }
             (Command::Update(update), Dialect::Aws) => {
-                aws::update_accepted(update, &told(applied), self.projection, token)
+                aws::update_accepted(update, &told(applied), &self.projection, token)
             }
             (Command::Delete(_), Dialect::Native) => wire::delete_outcome(&applied.after, applied.manner, token),
             (Command::Delete(_), Dialect::Aws) => wire::delete_accepted(&told(applied), token),
         };
         let etag = match applied.manner {
-            Manner::Again(first) => first.etag,
-            Manner::Done | Manner::DryRun => applied.after.etag,
+            // Known only as who sees all was told it.
+            Manner::Again(first) => self.projection.reads_state().then_some(first.etag),
+            Manner::Done | Manner::DryRun => Some(self.projection.etag(&applied.after)),
         };
         let created = applied.manner == Manner::Done && !applied.before.exists() && applied.after.exists();
         Accepted { body, document: applied.after.clone(), etag, created, manner: applied.manner }

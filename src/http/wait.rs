@@ -72,7 +72,7 @@ impl Wait {
     }
 
     /// Waits until the condition holds of `key` as `projection` shows it, or the time is up, or the service ends.
-    pub(super) async fn until(self, api: &Api, key: &ShadowKey, projection: Projection) -> Result<Waited, Unwaited> {
+    pub(super) async fn until(self, api: &Api, key: &ShadowKey, projection: &Projection) -> Result<Waited, Unwaited> {
         let deadline = Instant::now() + self.patience;
         let _place = api.waiter().map_err(Unwaited::Problem)?;
         let interest = Interest { device: Some(key.device.clone()), name: Some(key.name.clone()), paths: Vec::new() };
@@ -96,7 +96,7 @@ impl Wait {
 }
 
 impl Condition {
-    fn holds(self, document: &Document, projection: Projection) -> bool {
+    fn holds(self, document: &Document, projection: &Projection) -> bool {
         match self {
             Self::Converged => document.exists() && !projection.has_delta(document),
             Self::After(version) => document.version > version,

@@ -194,12 +194,12 @@ impl<'a> Write<'a> {
     async fn submit(&self, command: Command, bytes: usize, admitted: Option<Admitted>) -> Result<Accepted, Rejection> {
         let key = self.key.clone();
         let request = Request { key, command, dialect: Dialect::Native, client_token: None, bytes };
-        submit::submit(self.api, self.caller, request, self.projection, admitted).await
+        submit::submit(self.api, self.caller, request, self.projection.clone(), admitted).await
     }
 
     /// Answers a write that never came to the engine, and remembers why.
     fn not_tried(&self, rejection: &Rejection) -> Problem {
-        self.api.service.note_refusal(&self.key, self.caller.principal(), self.caller.client(), rejection);
+        self.caller.note_refusal(&self.key, rejection, self.api);
         self.refused(rejection)
     }
 
@@ -211,7 +211,7 @@ impl<'a> Write<'a> {
             rejection => status(rejection),
         };
         let note = (self.asked.weak && status == StatusCode::PRECONDITION_FAILED).then_some(WEAK);
-        Problem::rejection(rejection, status, &self.key, self.api.now(), self.projection, note)
+        Problem::rejection(rejection, status, &self.key, self.api.now(), &self.projection, note)
     }
 
     fn answer(&self, accepted: &Accepted, uri: &Uri) -> Response {
@@ -227,7 +227,7 @@ impl<'a> Write<'a> {
             Some(Prefer::Minimal) => (StatusCode::NO_CONTENT, Bytes::new(), accepted.etag),
             Some(Prefer::Representation) => {
                 let document = &accepted.document;
-                (status, wire::get_accepted(document, self.projection, None), document.etag)
+                (status, wire::get_accepted(document, &self.projection, None), Some(self.projection.etag(document)))
             }
         };
         let has_body = !body.is_empty();
@@ -238,7 +238,7 @@ impl<'a> Write<'a> {
             headers.insert(header::CONTENT_TYPE, JSON);
         }
         // What would be is no representation of what is.
-        if !dry {
+        if let Some(etag) = etag.filter(|_| !dry) {
             headers.insert(header::ETAG, etag_value(etag));
         }
         if let Some(prefer) = prefer {

@@ -10,10 +10,10 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::{
-    auth::Access,
+    auth::{Access, Authority},
     config::Limits,
     metrics::Counters,
     mqtt::{
@@ -45,10 +45,10 @@ pub struct Broker {
     pub sessions: Sessions,
     /// What a connection may take.
     pub limits: ConnectionLimits,
-    /// Places for connections, of all listeners together.
-    pub places: Arc<Semaphore>,
+    /// Who is let in, and may do what.
+    pub authority: Arc<Authority>,
     /// What happened so far.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     /// What was not delivered so far.
     pub drops: Arc<DropCounters>,
     closing: watch::Sender<bool>,
@@ -84,15 +84,21 @@ pub struct ConnectionLimits {
 impl Broker {
     /// A broker without connections.
     #[must_use]
-    pub fn new(service: Arc<Service>, events: Arc<Events>, router: Arc<Router>, limits: &Limits) -> Self {
+    pub fn new(
+        service: Arc<Service>,
+        events: Arc<Events>,
+        router: Arc<Router>,
+        authority: Arc<Authority>,
+        limits: &Limits,
+    ) -> Self {
         Self {
             router,
             events,
             service,
             sessions: Sessions::new(limits.sessions_max),
             limits: ConnectionLimits::of(limits),
-            places: Arc::new(Semaphore::new(limits.connections_max)),
-            counters: Counters::default(),
+            authority,
+            counters: Arc::default(),
             drops: Arc::default(),
             closing: watch::Sender::new(false),
             sessions_made: AtomicU64::new(0),
@@ -122,7 +128,7 @@ impl Broker {
             self.router.remove(client.outbox.id(), &client.filters);
         }
         if let Some(will) = ended.will {
-            self.publish_will(&ended.key, will).await;
+            self.publish_will(&ended.key, &ended.access, will).await;
         }
     }
 
@@ -137,6 +143,13 @@ impl Broker {
             for ended in due {
                 self.dispose(ended).await;
             }
+        }
+    }
+
+    /// Gives every session the rights that it has now; those that have none end.
+    pub async fn review(&self) {
+        for ended in self.sessions.review(&self.authority) {
+            self.dispose(ended).await;
         }
     }
 
@@ -165,27 +178,28 @@ impl Broker {
         }
     }
 
-    /// A will on a shadow's `update` is an update by its owner at this time. PROTOCOL section 2.
-    async fn publish_will(&self, owner: &SessionKey, will: Will) {
+    /// A will on a shadow's `update` is an update by its owner at this time, with what the owner may do at this time.
+    /// PROTOCOL section 2.
+    async fn publish_will(&self, owner: &SessionKey, access: &Access, will: Will) {
         let Will { topic, payload, qos, retain, properties, .. } = will;
         match Destination::of(&topic) {
-            Destination::Plain => {
+            Destination::Plain if access.may_publish(topic.as_str()) => {
                 let message = Message::new(topic, payload, qos, retain, properties, Instant::now());
                 self.router.publish(&Arc::new(message), Class::Plain { from: None });
             }
-            Destination::Reserved => self.counters.publishes_refused.add(1),
+            Destination::Plain | Destination::Reserved => self.counters.publishes_refused.add(1),
             Destination::Request(key, operation, dialect) => {
                 let mut request = Request::new(self.events.clone(), key, operation, dialect);
-                let parsed = request.parse(&payload, properties.as_deref(), &self.limits.document);
+                let prepared = request.prepare(&payload, properties.as_deref(), access, &self.limits.document);
                 // A client that connects and dies again and again has no more updates than one that stays.
                 let admitted = self.service.admit(&owner.principal, &request.key);
-                match admitted.and_then(|admitted| parsed.map(|command| command.map(|command| (admitted, command)))) {
-                    Ok(Some((admitted, command))) => {
+                match admitted.and_then(|admitted| prepared.map(|command| command.map(|command| (admitted, command)))) {
+                    Ok(Some((admitted, (command, sender)))) => {
                         request.admitted = Some(admitted);
                         let submission = Submission {
                             key: request.key.clone(),
                             command,
-                            principal: owner.principal.clone(),
+                            sender,
                             client: owner.client_id.clone(),
                             requester: Box::new(request),
                         };

@@ -21,7 +21,6 @@ use tokio::{
 };
 
 use crate::{
-    auth::Access,
     mqtt::{
         broker::Broker,
         catch_up::{CatchUp, Next},
@@ -42,7 +41,6 @@ pub(super) struct Connection<S> {
     pub(super) transport: Transport<S>,
     pub(super) broker: Arc<Broker>,
     pub(super) key: SessionKey,
-    pub(super) access: Access,
     pub(super) protocol: Protocol,
     pub(super) client: ClientSession,
     /// Published when the connection ends in any other way than by DISCONNECT.
@@ -62,6 +60,8 @@ pub(super) struct Connection<S> {
     /// The server ends, and until then this connection answers what it has taken; nothing more is taken.
     pub(super) leaving: Option<Instant>,
     pub(super) heard: Instant,
+    /// When the client is no longer known: the end of its token.
+    pub(super) until: Option<Instant>,
 }
 
 /// Why a connection ends.
@@ -127,7 +127,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         self.leaving = Some(Instant::now() + LEAVE_TIMEOUT);
                         Sleep::reset(sleep.as_mut(), self.next_deadline().into());
                     }
-                    Ok(reason) => return Err(End::Server(reason)),
+                    Ok(reason) => {
+                        if reason == Reason::NOT_AUTHORIZED {
+                            self.session_expiry = 0; // nobody is to come back to it
+                        }
+                        return Err(End::Server(reason));
+                    }
                 },
                 permit = room(&mut self.stalled), if self.stalled.is_some() => self.resume_stalled(permit),
                 turn = self.transport.turn(may_read) => match turn? {
@@ -275,6 +280,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.leaving.is_some_and(|until| until <= now) {
             return Err(End::Server(Reason::SERVER_SHUTTING_DOWN));
         }
+        if self.until.is_some_and(|until| until <= now) {
+            return Err(End::Server(Reason::NOT_AUTHORIZED));
+        }
         if !self.may_read() {
             self.heard = now; // silence that is not the client's
         }
@@ -287,7 +295,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn next_deadline(&self) -> Instant {
         let silence = self.silence_max.map(|max| self.heard + max);
         let far = Instant::now() + FAR;
-        [silence, self.paused, self.leaving].into_iter().flatten().fold(far, Instant::min)
+        [silence, self.paused, self.leaving, self.until].into_iter().flatten().fold(far, Instant::min)
     }
 
     /// Says why, if the client can be told, and gives the session back.

@@ -6,19 +6,21 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
+    auth::Access,
     mqtt::{
         broker::Broker,
         connection::Connection,
         message::Message,
         packet::{PacketId, Reason, Subscribe, Subscription},
+        permit,
         request::{From, Request, ResponseTopic},
         router::Class,
         session::{Inbound, Ticket, Verdict},
         shadow_topic::{Destination, Operation},
-        topic::TopicFilter,
+        topic::{TopicFilter, TopicName},
     },
     service::{Permit, Submission},
-    shadow::{Command, Rejection, ShadowKey},
+    shadow::{Command, Rejection, Sender, ShadowKey},
     store::Held,
     wire::Dialect,
 };
@@ -67,6 +69,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn publish_plain(&mut self, inbound: Inbound, now: Instant) {
         let ticket = inbound.ticket;
+        if !self.client.outbox.with_access(|access| access.may_publish(inbound.topic.as_str())) {
+            self.broker.counters.publishes_refused.add(1);
+            return self.complete(ticket, forbidden(&inbound.topic));
+        }
         // The payload is a slice of the read buffer, which must not be kept alive by a retained or queued message.
         let payload = Bytes::copy_from_slice(&inbound.payload);
         let message = Message::new(inbound.topic, payload, inbound.qos, inbound.retain, inbound.properties, now);
@@ -77,8 +83,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: Operation, dialect: Dialect) {
-        let now = self.broker.service.now();
-        let response = match self.response_topic(&inbound) {
+        let (now, access) = (self.broker.service.now(), self.client.outbox.access());
+        let response = match response_topic(&inbound, &access) {
             Ok(response) => response,
             Err(verdict) => return self.complete(inbound.ticket, verdict),
         };
@@ -88,12 +94,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             ..Request::new(self.broker.events.clone(), key, operation, dialect)
         };
         // Read before it is counted, so that a refusal carries the client's token.
-        let parsed = request.parse(&inbound.payload, inbound.properties.as_deref(), &self.broker.limits.document);
-        let admitted = self.broker.service.admit(self.access.principal(), &request.key);
-        match admitted.and_then(|admitted| parsed.map(|command| (admitted, command))) {
+        let (properties, limits) = (inbound.properties.as_deref(), &self.broker.limits.document);
+        let prepared = request.prepare(&inbound.payload, properties, &access, limits);
+        let admitted = self.broker.service.admit(access.principal(), &request.key);
+        match admitted.and_then(|admitted| prepared.map(|command| (admitted, command))) {
             Err(rejection) => {
-                if operation != Operation::Get {
-                    let (principal, client) = (self.access.principal(), &self.key.client_id);
+                // What somebody sends who has no business here is no news to those who have.
+                if operation != Operation::Get && access.admit_any(&request.key, operation.into()).is_ok() {
+                    let (principal, client) = (access.principal(), &self.key.client_id);
                     self.broker.service.note_refusal(&request.key, principal, client, &rejection);
                 }
                 request.reject(&rejection, now);
@@ -102,19 +110,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(held) => request.got(&held.document, now),
                 Err(rejection) => request.reject(&rejection, now),
             },
-            Ok((admitted, Some(command))) => {
+            Ok((admitted, Some((command, sender)))) => {
                 request.admitted = Some(admitted);
-                self.submit(request, command, inbound.payload.len());
+                self.submit(request, command, sender, inbound.payload.len());
             }
         }
     }
 
-    fn submit(&mut self, request: Request, command: Command, bytes: usize) {
+    fn submit(&mut self, request: Request, command: Command, sender: Sender, bytes: usize) {
         let ticket = request.from.as_ref().and_then(|from| from.ticket);
         let submission = Submission {
             key: request.key.clone(),
             command,
-            principal: self.access.principal().clone(),
+            sender,
             client: self.key.client_id.clone(),
             requester: Box::new(request),
         };
@@ -139,17 +147,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// The response topic of a request, which must be an ordinary one.
-    fn response_topic(&self, inbound: &Inbound) -> Result<Option<ResponseTopic>, Verdict> {
-        let Some(properties) = inbound.properties.as_deref() else { return Ok(None) };
-        let Some(topic) = &properties.response_topic else { return Ok(None) };
-        if Destination::of(topic) != Destination::Plain {
-            return Err(refused("the response topic is not an ordinary one"));
-        }
-        let correlation_data = properties.correlation_data.clone();
-        Ok(Some(ResponseTopic { topic: topic.clone(), correlation_data }))
-    }
-
     fn complete(&mut self, ticket: Option<Ticket>, verdict: Verdict) {
         if let Some(ticket) = ticket {
             self.client.session.complete(ticket, verdict, self.transport.output());
@@ -169,6 +166,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn subscribe_one(&mut self, subscription: Subscription, subscription_id: Option<u32>) -> Result<Reason, Reason> {
         let filter = &subscription.filter;
+        if !self.client.outbox.with_access(|access| permit::may_subscribe(access, filter)) {
+            return Err(Reason::NOT_AUTHORIZED);
+        }
         if filter.as_str().len() > self.broker.limits.topic_bytes_max {
             return Err(Reason::TOPIC_FILTER_INVALID);
         }
@@ -205,6 +205,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
+/// The response topic of a request, which must be an ordinary one that its sender may publish to.
+fn response_topic(inbound: &Inbound, access: &Access) -> Result<Option<ResponseTopic>, Verdict> {
+    let Some(properties) = inbound.properties.as_deref() else { return Ok(None) };
+    let Some(topic) = &properties.response_topic else { return Ok(None) };
+    if Destination::of(topic) != Destination::Plain {
+        return Err(refused("the response topic is not an ordinary one"));
+    }
+    if !access.may_publish(topic.as_str()) {
+        return Err(refused("the response topic is not one that this client may publish to"));
+    }
+    let correlation_data = properties.correlation_data.clone();
+    Ok(Some(ResponseTopic { topic: topic.clone(), correlation_data }))
+}
+
 /// The document of `key`; what it takes to wait for the disk is boxed, since it is rare.
 async fn read(broker: &Broker, key: &ShadowKey) -> Result<Held, Rejection> {
     match broker.service.cached(key) {
@@ -215,4 +229,9 @@ async fn read(broker: &Broker, key: &ShadowKey) -> Result<Held, Rejection> {
 
 fn refused(why: &str) -> Verdict {
     Verdict { reason: Reason::TOPIC_NAME_INVALID, reason_string: Some(why.into()), unknown: false }
+}
+
+fn forbidden(topic: &TopicName) -> Verdict {
+    let text = format!("Forbidden: publish {topic}");
+    Verdict { reason: Reason::NOT_AUTHORIZED, reason_string: Some(text.into()), unknown: false }
 }

@@ -1,7 +1,6 @@
 //! From an accepted socket to a connection: CONNECT, who it is, which session it gets, CONNACK.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,30 +8,23 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    auth::{Access, Principal},
+    auth::{
+        Shown,
+        login::{Credentials, Denied},
+    },
     mqtt::{
         broker::Broker,
         catch_up::CatchUp,
         codec,
         connection::Connection,
         packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
+        permit,
         sessions::{Refusal, SessionKey},
-        tls::Proof,
         transport::{Transport, Turn},
     },
+    net::Peer,
     quota::Meter,
 };
-
-/// What is known of a client before it has said anything.
-#[derive(Clone, Debug)]
-pub(super) struct Peer {
-    /// Where it is.
-    pub address: SocketAddr,
-    /// Who its certificate says it is.
-    pub proof: Proof,
-    /// Whether it may come without proof.
-    pub anonymous: bool,
-}
 
 /// Serves a client on `stream` from its CONNECT to its end. Its CONNECT must be whole by `deadline`.
 ///
@@ -107,19 +99,29 @@ where
     }
     let assigned = connect.client_id.is_empty().then(|| broker.unique_client_id());
     let client_id = assigned.as_deref().unwrap_or(&connect.client_id);
-    let access = match peer.proof {
-        Proof::Certificate(principal) => Access::admin(principal),
-        Proof::None if peer.anonymous => Access::admin(Principal::anonymous(client_id)),
-        Proof::None | Proof::Unusable => {
-            tracing::debug!(peer = %peer.address, proof = ?peer.proof, "refused: nobody that is known");
-            let text = "this listener takes no clients that it does not know";
-            refuse(&mut transport, connect.protocol, Reason::NOT_AUTHORIZED, text).await;
+    let client_id: Arc<str> = client_id.into();
+    let shown = Shown {
+        address: peer.address.ip(),
+        listener: &peer.listener,
+        proof: &peer.proof,
+        credentials: Credentials::of(connect.username.as_deref(), connect.password.as_deref()),
+    };
+    let (standing, access) = match broker.authority.let_in(shown, &client_id).await {
+        Ok(both) => both,
+        Err(denied) => {
+            refuse(&mut transport, connect.protocol, reason_of(denied), &denied.to_string()).await;
             return None;
         }
     };
-    let key = SessionKey { principal: access.principal().clone(), client_id: client_id.into() };
+    let principal = standing.identity.principal.clone();
+    if let Err(text) = permit::may_connect(&access, connect.will.as_ref()) {
+        tracing::debug!(peer = %peer.address, principal = %principal.name(), text, "refused");
+        refuse(&mut transport, connect.protocol, Reason::NOT_AUTHORIZED, text).await;
+        return None;
+    }
+    let key = SessionKey { principal, client_id: client_id.clone() };
 
-    let attached = broker.sessions.attach(&key, connect.clean_start, || broker.new_session(&access));
+    let attached = broker.sessions.attach(&key, &standing, connect.clean_start, || broker.new_session(&access));
     let mut attached = match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
         Ok(Ok(attached)) => attached,
         Ok(Err(Refusal::Full)) => {
@@ -150,7 +152,15 @@ where
     if let Some(replaced) = attached.replaced.take() {
         broker.dispose(replaced).await;
     }
-    tracing::debug!(peer = %peer.address, client = client_id, protocol = ?connect.protocol, present = attached.present, "connected");
+    // Rights may have been read anew since the client was let in. From here on its session is in the table, and reviewed.
+    let Some(access) = broker.authority.review(&standing) else {
+        let ended = broker.sessions.release(&key, attached.client, 0, None);
+        broker.dispose(ended).await;
+        refuse(&mut transport, connect.protocol, Reason::NOT_AUTHORIZED, "this client is no longer let in").await;
+        return None;
+    };
+    attached.client.outbox.set_access(access);
+    tracing::debug!(peer = %peer.address, client = %client_id, protocol = ?connect.protocol, present = attached.present, "connected");
 
     let keep_alive = broker.limits.keep_alive(connect.keep_alive);
     let connack = ConnAck {
@@ -177,11 +187,21 @@ where
         stalled: None,
         publishes: Meter::new(now),
         paused: None,
+        until: standing.identity.until.map(|until| until.deadline),
         leaving: None,
         heard: now,
-        access,
         broker,
     }))
+}
+
+/// How a client is told that it is not let in.
+fn reason_of(denied: Denied) -> Reason {
+    match denied {
+        Denied::Bad => Reason::BAD_USER_NAME_OR_PASSWORD,
+        Denied::Missing => Reason::NOT_AUTHORIZED,
+        Denied::TooMany { .. } => Reason::QUOTA_EXCEEDED,
+        Denied::Busy => Reason::SERVER_BUSY,
+    }
 }
 
 fn check(connect: &Connect) -> Result<(), (Reason, &'static str)> {

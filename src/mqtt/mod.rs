@@ -1,6 +1,7 @@
 //! The door: everything between a socket and a typed shadow command.
 //!
-//! In the order of a packet's way in: `listener` accepts, `tls` unlocks, `handshake` takes the CONNECT and finds the session in
+//! In the order of a packet's way in: `door` is given a stream by [`crate::net`] or, out of a WebSocket, by whoever has
+//! one; `handshake` takes the CONNECT and finds the session in
 //! `sessions`, `connection` moves packets between its `transport`, the `codec` and the `session` (the MQTT state
 //! machine, without I/O, over `inflight`), `dispatch` carries out what they ask for, and `request` answers those to a
 //! shadow. On the way out: `events` tells what a decided command changed, in the `shapes` of both dialects, `router` finds the subscribers of a topic,
@@ -15,13 +16,14 @@ mod catch_up;
 pub mod codec;
 mod connection;
 mod dispatch;
+pub mod door;
 pub mod events;
 mod handshake;
 pub mod inflight;
-pub mod listener;
 pub mod message;
 pub mod outbox;
 pub mod packet;
+mod permit;
 pub mod reason;
 mod request;
 pub mod router;
@@ -29,7 +31,6 @@ pub mod session;
 pub mod sessions;
 pub mod shadow_topic;
 mod shapes;
-mod tls;
 pub mod topic;
 mod transport;
 pub mod violation;

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::OwnedNotified, oneshot};
 
 use crate::{
-    auth::Principal,
+    auth::{Access, Authority, Principal, Standing},
     mqtt::{
         outbox::Outbox,
         packet::{Reason, Will},
@@ -64,6 +64,8 @@ pub struct Attached {
 pub struct Ended {
     /// Whose it was.
     pub key: SessionKey,
+    /// What its owner may do.
+    pub access: Access,
     /// The session, if it is over: its subscriptions are to be removed.
     pub client: Option<ClientSession>,
     /// The will to publish.
@@ -90,13 +92,19 @@ struct Table {
 #[derive(Debug)]
 enum Entry {
     /// A connection holds the session. `kick` is taken by the first that wants it to end.
-    Connected { kick: Option<oneshot::Sender<Reason>>, released: Arc<Notify> },
+    Connected {
+        kick: Option<oneshot::Sender<Reason>>,
+        released: Arc<Notify>,
+        standing: Box<Standing>,
+        outbox: Arc<Outbox>,
+    },
     /// Nobody does.
     Parked(Box<Parked>),
 }
 
 #[derive(Debug)]
 struct Parked {
+    standing: Box<Standing>,
     client: ClientSession,
     expires: Option<Instant>,
     will: Option<(Instant, Will)>,
@@ -119,7 +127,8 @@ impl Sessions {
         Self { table: Mutex::default(), sessions_max, timers_changed: Notify::new() }
     }
 
-    /// Gives the session of `key` to a new connection, ending the one that holds it; `make` makes a new session.
+    /// Gives the session of `key` to a new connection that was let in on `standing`, ending the one that holds it; `make`
+    /// makes a new session.
     ///
     /// # Errors
     ///
@@ -127,11 +136,12 @@ impl Sessions {
     pub async fn attach(
         &self,
         key: &SessionKey,
+        standing: &Standing,
         clean_start: bool,
         make: impl Fn() -> ClientSession,
     ) -> Result<Attached, Refusal> {
         loop {
-            let held = match self.try_attach(key, clean_start, &make)? {
+            let held = match self.try_attach(key, standing, clean_start, &make)? {
                 Ok(attached) => return Ok(attached),
                 Err(held) => held,
             };
@@ -143,25 +153,27 @@ impl Sessions {
     pub fn release(&self, key: &SessionKey, client: ClientSession, expiry: u32, will: Option<Will>) -> Ended {
         let now = Instant::now();
         let mut table = self.table.lock();
-        if let Some(Entry::Connected { released, .. }) = table.entries.remove(key) {
-            released.notify_waiters();
-        }
+        let Some(Entry::Connected { released, standing, .. }) = table.entries.remove(key) else {
+            return Ended::session(key.clone(), client, will);
+        };
+        released.notify_waiters();
         if expiry == 0 || table.closing {
-            return Ended { key: key.clone(), client: Some(client), will };
+            return Ended::session(key.clone(), client, will);
         }
         let expires = (expiry != u32::MAX).then(|| now + Duration::from_secs(expiry.into()));
         let (will_now, will_later) = match will {
             Some(will) if will.delay > 0 => (None, Some((now + Duration::from_secs(will.delay.into()), will))),
             will => (will, None),
         };
+        let access = client.outbox.access();
         let timer = table.set_timer(key, expires, will_later.as_ref().map(|(at, _)| *at));
-        let parked = Parked { client, expires, will: will_later, timer };
+        let parked = Parked { standing, client, expires, will: will_later, timer };
         table.entries.insert(key.clone(), Entry::Parked(Box::new(parked)));
         drop(table);
         if timer.is_some() {
             self.timers_changed.notify_one();
         }
-        Ended { key: key.clone(), client: None, will: will_now }
+        Ended { key: key.clone(), access, client: None, will: will_now }
     }
 
     /// Waits until a will or a session falls due, and hands out what has.
@@ -195,6 +207,32 @@ impl Sessions {
         }
     }
 
+    /// Gives each session the rights that its standing is worth now. One that is worth none ends: its connection with
+    /// [`Reason::NOT_AUTHORIZED`]; a parked one, whose client need only be known to come back, is handed out.
+    pub fn review(&self, authority: &Authority) -> Vec<Ended> {
+        let mut table = self.table.lock();
+        let table = &mut *table;
+        let mut over = Vec::new();
+        for (key, entry) in &mut table.entries {
+            let (access, outbox) = match entry {
+                Entry::Connected { standing, outbox, .. } => (authority.review(standing), &*outbox),
+                Entry::Parked(parked) => (authority.review_absent(&parked.standing), &parked.client.outbox),
+            };
+            let ends = access.is_none();
+            outbox.set_access(access.unwrap_or_else(|| Access::none(key.principal.clone())));
+            match entry {
+                Entry::Connected { kick, .. } if ends => {
+                    if let Some(kick) = kick.take() {
+                        let _ = kick.send(Reason::NOT_AUTHORIZED);
+                    }
+                }
+                Entry::Parked(_) if ends => over.push(key.clone()),
+                Entry::Connected { .. } | Entry::Parked(_) => {}
+            }
+        }
+        over.into_iter().filter_map(|key| table.remove(key)).collect()
+    }
+
     /// Hands out every parked session as ended; for the end of the server, after [`Sessions::close`].
     pub fn drain(&self) -> Vec<Ended> {
         let mut table = self.table.lock();
@@ -212,6 +250,7 @@ impl Sessions {
     fn try_attach(
         &self,
         key: &SessionKey,
+        standing: &Standing,
         clean_start: bool,
         make: impl Fn() -> ClientSession,
     ) -> Result<Result<Attached, OwnedNotified>, Refusal> {
@@ -222,34 +261,43 @@ impl Sessions {
         }
         let known = table.entries.len();
         let (kick, kicked) = oneshot::channel();
-        let connected = || Entry::Connected { kick: Some(kick), released: Arc::default() };
+        let connected = |client: &ClientSession| Entry::Connected {
+            kick: Some(kick),
+            released: Arc::default(),
+            standing: Box::new(standing.clone()),
+            outbox: client.outbox.clone(),
+        };
         let slot = match table.entries.entry(key.clone()) {
             hash_map::Entry::Vacant(_) if known >= self.sessions_max => return Err(Refusal::Full),
             hash_map::Entry::Vacant(slot) => {
-                slot.insert(connected());
-                return Ok(Ok(Attached { client: make(), present: false, kicked, replaced: None }));
+                let client = make();
+                slot.insert(connected(&client));
+                return Ok(Ok(Attached { client, present: false, kicked, replaced: None }));
             }
             hash_map::Entry::Occupied(slot) => slot.into_mut(),
         };
-        if let Entry::Connected { kick, released } = slot {
+        if let Entry::Connected { kick, released, .. } = slot {
             if let Some(kick) = kick.take() {
                 let _ = kick.send(Reason::SESSION_TAKEN_OVER); // [MQTT-3.1.4-3]
             }
             return Ok(Err(released.clone().notified_owned()));
         }
-        let Entry::Parked(parked) = std::mem::replace(slot, connected()) else {
-            return Err(Refusal::Closing);
+        let fresh = clean_start.then(make);
+        let entry = match (&fresh, &*slot) {
+            (Some(client), _) => connected(client),
+            (None, Entry::Parked(parked)) => connected(&parked.client),
+            (None, Entry::Connected { .. }) => return Err(Refusal::Closing),
         };
+        let Entry::Parked(parked) = std::mem::replace(slot, entry) else { return Err(Refusal::Closing) };
         if let Some(timer) = parked.timer {
             table.timers.remove(&timer);
         }
-        if clean_start {
-            // The session ends here, and with it any delay of its will. [MQTT-3.1.2-8]
-            let ended =
-                Ended { key: key.clone(), client: Some(parked.client), will: parked.will.map(|(_, will)| will) };
-            return Ok(Ok(Attached { client: make(), present: false, kicked, replaced: Some(ended) }));
-        }
-        Ok(Ok(Attached { client: parked.client, present: true, kicked, replaced: None }))
+        let Some(client) = fresh else {
+            return Ok(Ok(Attached { client: parked.client, present: true, kicked, replaced: None }));
+        };
+        // The session ends here, and with it any delay of its will. [MQTT-3.1.2-8]
+        let ended = Ended::session(key.clone(), parked.client, parked.will.map(|(_, will)| will));
+        Ok(Ok(Attached { client, present: false, kicked, replaced: Some(ended) }))
     }
 
     fn take_due(&self, now: Instant) -> (Vec<Ended>, Option<Instant>) {
@@ -280,6 +328,17 @@ impl Table {
         Some((at, self.timers_made))
     }
 
+    /// Takes out a parked session.
+    fn remove(&mut self, key: SessionKey) -> Option<Ended> {
+        let entry = self.entries.remove(&key)?;
+        if let Entry::Parked(parked) = &entry
+            && let Some(timer) = parked.timer
+        {
+            self.timers.remove(&timer);
+        }
+        entry.into_ended(key)
+    }
+
     fn fall_due(&mut self, key: SessionKey, now: Instant) -> Option<Ended> {
         let Some(Entry::Parked(parked)) = self.entries.get_mut(&key) else {
             return None;
@@ -288,12 +347,19 @@ impl Table {
             return self.entries.remove(&key).and_then(|entry| entry.into_ended(key));
         }
         let will = parked.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
-        let expires = parked.expires;
+        let (expires, access) = (parked.expires, parked.client.outbox.access());
         let timer = self.set_timer(&key, expires, None);
         if let Some(Entry::Parked(parked)) = self.entries.get_mut(&key) {
             parked.timer = timer;
         }
-        Some(Ended { key, client: None, will })
+        Some(Ended { key, access, client: None, will })
+    }
+}
+
+impl Ended {
+    /// A session that is over.
+    fn session(key: SessionKey, client: ClientSession, will: Option<Will>) -> Self {
+        Self { key, access: client.outbox.access(), client: Some(client), will }
     }
 }
 
@@ -301,9 +367,7 @@ impl Entry {
     fn into_ended(self, key: SessionKey) -> Option<Ended> {
         match self {
             Self::Connected { .. } => None,
-            Self::Parked(parked) => {
-                Some(Ended { key, client: Some(parked.client), will: parked.will.map(|(_, will)| will) })
-            }
+            Self::Parked(parked) => Some(Ended::session(key, parked.client, parked.will.map(|(_, will)| will))),
         }
     }
 }

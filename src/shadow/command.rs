@@ -67,6 +67,12 @@ impl Update {
             SectionName::Tags => &self.tags,
         }
     }
+
+    /// The patches to the sections that it names, in the order documents show them.
+    pub fn patches(&self) -> impl Iterator<Item = (SectionName, &SectionPatch)> {
+        let all = SectionName::ALL.into_iter().map(|name| (name, self.section(name)));
+        all.filter(|(_, patch)| **patch != SectionPatch::Keep)
+    }
 }
 
 /// A deletion.

@@ -233,6 +233,15 @@ impl Rejection {
         }
     }
 
+    /// The same without the current etag.
+    #[must_use]
+    pub fn without_etag(mut self) -> Self {
+        if let Self::VersionConflict { etag, .. } | Self::ExpectationFailed { etag, .. } = &mut self {
+            *etag = None;
+        }
+        self
+    }
+
     /// What the message, being AWS's, leaves unsaid.
     #[must_use]
     pub fn detail(&self) -> Option<String> {

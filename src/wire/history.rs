@@ -70,7 +70,7 @@ pub struct RefusedEntry {
 
 /// A page of history, newest first.
 #[must_use]
-pub fn history<'a>(entries: impl Iterator<Item = ChangeEntry<'a>>, end: HistoryEnd, projection: Projection) -> Bytes {
+pub fn history<'a>(entries: impl Iterator<Item = ChangeEntry<'a>>, end: HistoryEnd, projection: &Projection) -> Bytes {
     message(|envelope| {
         envelope.array("entries", entries, |out, entry| write_change(Object::open(out), &entry, projection));
         envelope.text("end", end.as_str());
@@ -79,7 +79,7 @@ pub fn history<'a>(entries: impl Iterator<Item = ChangeEntry<'a>>, end: HistoryE
 
 /// One change, as an event of its own: with the names of its shadow.
 #[must_use]
-pub fn change_entry(entry: &ChangeEntry<'_>, projection: Projection) -> Bytes {
+pub fn change_entry(entry: &ChangeEntry<'_>, projection: &Projection) -> Bytes {
     message(|envelope| {
         envelope.text("device", entry.key.device.as_str());
         if let Some(name) = &entry.key.name {
@@ -126,20 +126,23 @@ impl HistoryEnd {
     }
 }
 
-fn write_change(mut object: Object<'_>, entry: &ChangeEntry<'_>, projection: Projection) {
+fn write_change(mut object: Object<'_>, entry: &ChangeEntry<'_>, projection: &Projection) {
     members(&mut object, entry, projection);
     object.close();
 }
 
-fn members(object: &mut Object<'_>, entry: &ChangeEntry<'_>, projection: Projection) {
+fn members(object: &mut Object<'_>, entry: &ChangeEntry<'_>, projection: &Projection) {
     object.member("version", &entry.version.0);
     object.member("timestamp", &entry.timestamp.0);
     who(object, entry.by, entry.client);
-    object.text("etag", &entry.etag.to_string());
+    // It digests all of the state.
+    if projection.reads_state() {
+        object.text("etag", &entry.etag.to_string());
+    }
     if entry.deleted {
         object.member("deleted", &true);
     }
-    let visible = entry.changes.iter().filter(|change| projection.reads(change.path.section));
+    let visible = entry.changes.iter().filter_map(|change| projection.change(change));
     object.array("changes", visible, |out, change| {
         let mut object = Object::open(out);
         object.text("path", &change.path.to_string());

@@ -41,7 +41,7 @@ pub fn rejection_problem(
     rejection: &Rejection,
     shadow: &ShadowKey,
     now: Timestamp,
-    projection: Projection,
+    projection: &Projection,
     note: Option<&str>,
 ) -> Bytes {
     message(|envelope| {

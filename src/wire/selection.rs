@@ -51,8 +51,9 @@ impl Selection {
 /// `get/accepted` with nothing in `state` and `metadata` but what is at or below a path of `selection`. An array is a
 /// value, so a path to an element selects it whole. Without `metadata` as [`former`].
 #[must_use]
-pub fn get_selected(document: &Document, projection: Projection, selection: &Selection, metadata: bool) -> Bytes {
-    let sections = projection.sections(document).filter_map(|(name, section)| {
+pub fn get_selected(document: &Document, projection: &Projection, selection: &Selection, metadata: bool) -> Bytes {
+    let seen = projection.document(document);
+    let sections = seen.sections().filter_map(|(name, section)| {
         let paths: Vec<_> = selection.section(name).collect();
         Some((name.as_str(), selected(&section.members, &paths)?))
     });
@@ -71,7 +72,7 @@ pub fn get_selected(document: &Document, projection: Projection, selection: &Sel
             all.close();
         }
         version_and_time(envelope, document);
-        envelope.text("etag", &document.etag.to_string());
+        envelope.text("etag", &seen.etag.to_string());
     })
 }
 
@@ -80,9 +81,11 @@ pub fn get_selected(document: &Document, projection: Projection, selection: &Sel
 /// Without metadata: what is still known of the leaves depends on how far back the version is when it is asked for,
 /// and an answer with a strong validator is the same every time.
 #[must_use]
-pub fn former(document: &Document, projection: Projection) -> Bytes {
+pub fn former(document: &Document, projection: &Projection) -> Bytes {
+    let delta = projection.delta(document);
+    let document = &*projection.document(document);
     message(|envelope| {
-        state_and_delta(envelope, document, projection);
+        state_and_delta(envelope, document, delta.as_ref());
         version_and_time(envelope, document);
         envelope.text("etag", &document.etag.to_string());
     })
@@ -114,7 +117,8 @@ fn part(key: &str, node: &Node, paths: &[&[Box<str>]]) -> Option<Node> {
 
 /// The `state` of `document` that a reader sees, as a value.
 #[must_use]
-pub fn state_value(document: &Document, projection: Projection) -> Map<String, Value> {
-    let sections = projection.sections(document);
+pub fn state_value(document: &Document, projection: &Projection) -> Map<String, Value> {
+    let seen = projection.document(document);
+    let sections = seen.sections();
     sections.map(|(name, section)| (name.as_str().to_owned(), Value::Object(section.values()))).collect()
 }

@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 
 use super::{DEADLINE, eventually};
@@ -82,6 +82,12 @@ impl Server {
         }
     }
 
+    /// The address of another listener, by its name.
+    pub fn address_of(&self, listener: &str) -> SocketAddr {
+        let line = format!("listening {listener} ");
+        eventually(&line, || self.log().lines().find_map(|said| said.strip_prefix(&line)?.parse().ok()))
+    }
+
     /// Where the store, the configuration and the logs are.
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -119,6 +125,19 @@ impl Server {
         self.stop();
         let other = tempfile::tempdir().expect("a temporary directory");
         std::mem::replace(&mut self.directory, other)
+    }
+
+    /// Has the server read its files again, and waits until its log says so `count` times in all.
+    pub fn hangup(&self, count: usize, says: &str) {
+        kill_process(self.pid(), Signal::HUP).expect("the server is running");
+        eventually(says, || (self.log().matches(says).count() >= count).then_some(()));
+    }
+
+    /// Lets the server have no more than `count` files open from now on.
+    pub fn limit_open_files(&self, count: usize) {
+        let limit = getrlimit(Resource::Nofile);
+        let limit = Rlimit { current: Some(count as u64), maximum: limit.maximum };
+        prlimit(Some(self.pid()), Resource::Nofile, limit).expect("a child's limit may be set");
     }
 
     /// Fails if the server has ended or has written of a panic.

@@ -1,59 +1,70 @@
 //! The server under test, and requests to it.
 
-use std::{net::SocketAddr, sync::Arc, thread};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt};
 
-use axum::Extension;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use umbrad::{
-    auth::Principal,
-    changes::Changes,
-    clock::Clock,
-    config::Limits,
-    quota::Rate,
-    service::{Service, ServiceLimits},
-    store::StoreOptions,
+
+use crate::harness::{
+    http::{Http, Reply},
+    server::{Server, Setup, UNLIMITED},
 };
 
-use crate::harness::http::{Http, Reply};
+/// A listener for HTTP beside that for MQTT.
+const WEB: &str = r#"
+[[listener]]
+name = "web"
+kind = "http"
+bind = "127.0.0.1:0"
+"#;
 
-/// An AWS access key that stands for a principal.
+/// The same, and what the access key may do.
+const SIGNED: &str = r#"
+[[listener]]
+name = "web"
+kind = "http"
+bind = "127.0.0.1:0"
+
+[auth]
+aws_keys = "aws_keys"
+
+[[grant]]
+role = "admin"
+principals = ["back-end"]
+"#;
+
+/// The access key of `back-end`.
 pub(crate) const ACCESS_KEY: &str = "AKIAUMBRATEST";
 pub(crate) const SECRET: &str = "a+secret/of=the-tests";
 
 pub(crate) struct Door {
     pub(crate) address: SocketAddr,
-    _directory: TempDir,
-    _runtime: tokio::runtime::Runtime,
+    pub(crate) server: Server,
 }
 
 impl Door {
     pub(crate) fn open() -> Self {
-        Self::with(1_000_000)
+        Self::of(Server::with(Setup { listener: WEB, ..UNLIMITED }))
     }
 
+    /// With a quota of `rate` requests a second of one client to one shadow.
     pub(crate) fn with(rate: u32) -> Self {
+        let limits = format!("requests_per_second = {rate}\nrequests_burst = {}", 2 * rate);
+        Self::of(Server::with(Setup { listener: WEB, limits: Box::leak(limits.into_boxed_str()), ..Setup::default() }))
+    }
+
+    /// With a file of AWS access keys, one of which stands for the principal `back-end`.
+    pub(crate) fn with_access_key() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let options = StoreOptions::new(directory.path().join("umbra.redb"));
-        let limits = ServiceLimits { requests: Rate::new(rate, 2 * rate), requests_in_flight_max: 64 };
-        let (service, decided) = Service::open(options, limits, Clock::system()).unwrap();
-        let changes = Arc::new(Changes::new(service.head()));
-        let announcer = changes.clone();
-        thread::spawn(move || decided.announce(announcer));
-        let mut api = umbrad::http::Api::new(Arc::new(service), changes, Arc::new(()), &Limits::default());
-        api.aws_keys.insert(ACCESS_KEY, SECRET, Principal::anonymous("back-end"));
-        let api = Arc::new(api);
-        let known = umbrad::http::Known { certified: None, anonymous: true };
-        let router = umbrad::http::router(api).layer(Extension(known));
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        runtime.spawn(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            axum::serve(listener, router).await.unwrap();
-        });
-        Self { address, _directory: directory, _runtime: runtime }
+        let file = directory.path().join("aws_keys");
+        fs::write(&file, format!("{ACCESS_KEY} {SECRET} back-end\n")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let setup = Setup { listener: SIGNED, ..UNLIMITED };
+        let started = Server::within(directory, setup);
+        Self::of(started.unwrap_or_else(|(exit, _)| panic!("the server did not start: {exit:?}")))
+    }
+
+    fn of(server: Server) -> Self {
+        Self { address: server.address_of("web"), server }
     }
 
     pub(crate) fn client(&self) -> Http {

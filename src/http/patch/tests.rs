@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -11,9 +9,8 @@ use super::*;
 use crate::shadow::{Command, Decision, Document, DocumentLimits, OnConflict, Preconditions, Timestamp, decide};
 
 fn written(document: &Document, update: Update) -> Result<Document, Rejection> {
-    let by = Arc::from("tester");
-    let decision = decide(document, &Command::Update(update), &by, Timestamp(1), &DocumentLimits::default())?;
-    Ok(match decision {
+    let command = Command::Update(update);
+    Ok(match decided(document, &command, &DocumentLimits::default())? {
         Decision::Changed { document, .. } => document,
         Decision::Unchanged => document.clone(),
     })
@@ -30,7 +27,7 @@ fn replaced(document: &Document, state: &Value) -> Document {
 
 /// What GET shows of the sections.
 fn state(document: &Document) -> Map<String, Value> {
-    crate::wire::state_value(document, crate::auth::Projection::ALL)
+    crate::wire::state_value(document, &crate::auth::Projection::ALL)
 }
 
 /// As the writer of a patch does it.

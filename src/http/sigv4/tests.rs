@@ -36,10 +36,8 @@ const VECTORS: &[(&str, &str, &str, Option<(&str, &str)>, &str)] = &[
     ),
 ];
 
-fn keys() -> Keys {
-    let mut keys = Keys::default();
-    keys.insert("AKIDEXAMPLE", SECRET, Principal::certified("back-end"));
-    keys
+fn keys() -> AccessKeys {
+    AccessKeys::default().with("AKIDEXAMPLE", SECRET, Principal::named("back-end").unwrap())
 }
 
 fn parts(vector: usize) -> Parts {
@@ -63,7 +61,7 @@ fn body(vector: usize) -> &'static [u8] {
 
 fn verified(parts: &Parts, body: &[u8], now: Timestamp) -> Result<String, Unverified> {
     let signed = Signed::of(parts, body).unwrap();
-    keys().verify(&signed, now).map(|principal| principal.name().to_string())
+    signed.verify(&keys(), now).map(|principal| principal.name().to_string())
 }
 
 #[test]

@@ -70,7 +70,13 @@ impl Write<'_> {
         admitted: &mut Option<Admitted>,
     ) -> Attempt {
         let (document, limits) = (&*held.document, &self.api.document);
-        let state = wire::state_value(document, self.projection);
+        // Whether a path is there, and what: who may not read it must not find out by what fails.
+        if let Some(path) = patch.looks_at().find(|path| !self.projection.reads(path)) {
+            let rejection = Rejection::Forbidden { what: path.to_string() };
+            self.note(&rejection);
+            return Attempt::Refused(rejection);
+        }
+        let state = wire::state_value(document, &self.projection);
         let applied = patch.apply(&state, 2 * (limits.document_bytes_max + limits.tags_bytes_max));
         let (update, guards, pins) = match applied {
             Ok(edit) => self.bound(edit, document),
@@ -84,15 +90,16 @@ impl Write<'_> {
             },
         };
         let mut command = Command::Update(Update { keyed, dry_run: self.asked.dry_run, ..update });
-        if let Err(rejection) = submit::authorize(self.api, self.caller, &self.key, &mut command) {
-            return Attempt::Refused(rejection);
-        }
+        let sender = match submit::authorize(self.api, self.caller, &self.key, &mut command) {
+            Ok(sender) => sender,
+            Err(rejection) => return Attempt::Refused(rejection),
+        };
         if let Command::Update(update) = &mut command {
             update.preconditions.expect.extend(guards);
         }
         let (key, bytes) = (self.key.clone(), bytes);
         let request = Request { key, command, dialect: Dialect::Native, client_token: None, bytes };
-        match submit::send(self.api, self.caller, request, self.projection, admitted.take()).await {
+        match submit::send(self.api, self.caller, request, sender, self.projection.clone(), admitted.take()).await {
             Ok(accepted) => Attempt::Accepted(Box::new(accepted)),
             Err(rejection @ (Rejection::VersionConflict { .. } | Rejection::ExpectationFailed { .. })) => match pins {
                 Pins::All => Attempt::Refused(rejection),
@@ -107,7 +114,8 @@ impl Write<'_> {
     fn bound(&self, edit: Edit, document: &Document) -> (Update, Vec<Expectation>, Pins) {
         let own = &self.asked.preconditions;
         let read = document.version;
-        let unless_it_fits = || if own.check(document, |_| false).is_ok() { Pins::Read } else { Pins::All };
+        let unless_it_fits =
+            || if own.check(document, self.projection.paths(), |_| false).is_ok() { Pins::Read } else { Pins::All };
         // Since when nothing may have changed, if not all of the document is pinned anyway.
         let (version, on_conflict, since, pins) = match own {
             // The version that the client names, for all that it touches and looks at.
@@ -149,7 +157,7 @@ impl Write<'_> {
             return None;
         }
         let clean = |since: Version| !paths.iter().any(|path| document.changed_after(path, since));
-        if let Err(rejection) = self.asked.preconditions.check(document, clean) {
+        if let Err(rejection) = self.asked.preconditions.check(document, self.projection.paths(), clean) {
             return Some(rejection);
         }
         let (path, expected) = match misfit {
@@ -157,7 +165,7 @@ impl Write<'_> {
             Misfit::Absent(path) => (path, "present"),
             Misfit::Different(path) => (path, "value"),
         };
-        let (version, etag) = (document.version, document.exists().then_some(document.etag));
+        let (version, etag) = (document.version, document.exists().then(|| self.projection.etag(document)));
         let failed = vec![FailedExpectation::at(path, expected, document)];
         Some(Rejection::ExpectationFailed { version, etag, failed })
     }
@@ -171,7 +179,7 @@ impl Write<'_> {
 
     fn note(&self, rejection: &Rejection) {
         if !self.asked.dry_run {
-            self.api.service.note_refusal(&self.key, self.caller.principal(), self.caller.client(), rejection);
+            self.caller.note_refusal(&self.key, rejection, self.api);
         }
     }
 }

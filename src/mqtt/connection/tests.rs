@@ -8,14 +8,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
 use crate::{
+    auth::{Authority, certificate::Proof},
     clock::Clock,
-    config::Limits,
+    config::Config,
     mqtt::{
         events::Events,
-        handshake::{self, Peer},
+        handshake,
         router::{RetainedLimits, Router},
-        tls::Proof,
     },
+    net::Peer,
     quota::Rate,
     service::{Service, ServiceLimits},
     store::StoreOptions,
@@ -28,17 +29,19 @@ fn broker(directory: &std::path::Path) -> Arc<Broker> {
     let options = StoreOptions { queue_bytes_max: QUEUE_BYTES, free_disk_min: 0, ..StoreOptions::new(path) };
     let limits = ServiceLimits { requests: Rate::new(100, 100), requests_in_flight_max: 64 };
     let (service, decided) = Service::open(options, limits, Clock::system()).unwrap();
+    let config = Config::default();
+    let authority = Authority::open(&config, Clock::system()).unwrap();
     let router = Arc::new(Router::new(RetainedLimits { messages: 1, bytes: 1 }));
     let events = Arc::new(Events::new(router.clone(), service.head()));
     let announcer = events.clone();
     thread::spawn(move || decided.announce(announcer));
-    Arc::new(Broker::new(Arc::new(service), events, router, &Limits::default()))
+    Arc::new(Broker::new(Arc::new(service), events, router, Arc::new(authority), &config.limits))
 }
 
 /// A connection of one persistent 3.1.1 session; its CONNACK must say whether the session was there.
 async fn connect(broker: &Arc<Broker>, present: u8) -> DuplexStream {
     let (mut near, far) = tokio::io::duplex(4096);
-    let peer = Peer { address: ([127, 0, 0, 1], 1).into(), proof: Proof::None, anonymous: true };
+    let peer = Peer { address: ([127, 0, 0, 1], 1).into(), proof: Proof::None, listener: "local".into() };
     tokio::spawn(handshake::serve(far, peer, broker.clone(), Instant::now() + Duration::from_secs(60)));
     near.write_all(b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x00\x00\x01c").await.unwrap();
     assert_eq!(read(&mut near).await, [0x20, 2, present, 0]);

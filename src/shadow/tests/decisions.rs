@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{after, decided, pointer, state, thermostat, update, written};
+use super::{after, decided, pointer, sender, state, thermostat, update, written};
 use crate::shadow::{
     Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Preconditions, Rejection, Stamp, Timestamp,
     Update, Version, command::EtagCondition, decide, tree::Node,
@@ -387,7 +387,7 @@ fn what_is_sent_again_may_be_touched() {
     ] {
         let command = Command::Update(Update { touches: true, ..update(sent.clone()) });
         let Ok(Decision::Changed { document: next, changes }) =
-            decide(&document, &command, &"heartbeat".into(), Timestamp(100), &DocumentLimits::default())
+            decide(&document, &command, &sender("heartbeat"), Timestamp(100), &DocumentLimits::default())
         else {
             panic!("{sent} changed nothing")
         };

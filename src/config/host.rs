@@ -1,0 +1,245 @@
+//! The names of a server in HTTP: `Host` and `Origin`, as they are configured and as a request carries them.
+//!
+//! Two spellings of one name are equal here: letters of either case, a dot at the end, the default port written out, an
+//! IPv4 address mapped into IPv6. A spelling that is not a plain name or address, `0x7f.1` or `user@host`, is none.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// A host name in lower case, or an address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// A DNS name, without the dot at its end.
+    Name(String),
+    /// An address; an IPv4 one mapped into IPv6 is an IPv4 one.
+    Address(IpAddr),
+}
+
+/// A host, and the port if it is told: the value of a `Host` field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// The host.
+    pub host: Host,
+    /// `None`: the default one of the scheme.
+    pub port: Option<u16>,
+}
+
+/// Where a web page comes from: the value of an `Origin` field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// In lower case, such as `https`.
+    pub scheme: String,
+    /// The host.
+    pub host: Host,
+    /// The port; for `http` and `https` never left out.
+    pub port: Option<u16>,
+}
+
+impl Host {
+    /// Reads a name, an IPv4 address, or an IPv6 address with or without brackets.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        match (bare.unwrap_or(text).parse::<Ipv6Addr>(), bare) {
+            (Ok(address), _) => return Some(Self::Address(IpAddr::V6(address).to_canonical())),
+            (Err(_), Some(_)) => return None,
+            (Err(_), None) => {}
+        }
+        let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+        if let Ok(address) = name.parse() {
+            return Some(Self::Address(IpAddr::V4(address)));
+        }
+        let labels = name.split('.').collect::<Vec<_>>();
+        let plain = |label: &&str| !label.is_empty() && label.len() <= LABEL_MAX && label.bytes().all(is_of_a_name);
+        // A last label of digits, also hexadecimal ones, makes it an address in a spelling that browsers know.
+        let number = |label: &&str| label.starts_with("0x") || label.bytes().all(|byte| byte.is_ascii_digit());
+        let sound = name.len() <= NAME_MAX && labels.iter().all(plain) && !labels.last().is_some_and(number);
+        sound.then_some(Self::Name(name))
+    }
+
+    /// Whether it is this machine, whoever asks: `localhost`, 127.0.0.0/8 or `::1`.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        match self {
+            Self::Name(name) => name == "localhost",
+            Self::Address(address) => address.is_loopback(),
+        }
+    }
+}
+
+impl Authority {
+    /// Reads `host` or `host:port`; an IPv6 address must be in brackets.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let end_of_host =
+            if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
+        let (host, port) = text.split_at_checked(end_of_host)?;
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => None,
+            Some("") => None, // a port that is empty is the default one, RFC 3986 section 3.2.3
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
+            _ => return None,
+        };
+        Some(Self { host: Host::parse(host)?, port })
+    }
+}
+
+impl Origin {
+    /// Reads `scheme://host` or `scheme://host:port`. `None` for anything else, `null` among it, which is what a page
+    /// without an origin sends.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (scheme, authority) = text.split_once("://")?;
+        let of_a_scheme = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+        if !scheme.starts_with(|first: char| first.is_ascii_alphabetic()) || !scheme.bytes().all(of_a_scheme) {
+            return None;
+        }
+        let (scheme, Authority { host, port }) = (scheme.to_ascii_lowercase(), Authority::parse(authority)?);
+        let port = port.or_else(|| default_port(&scheme));
+        Some(Self { scheme, host, port })
+    }
+
+    /// Whether a page from here and a server asked for as `authority` are one origin. An authority without a port has
+    /// the default one of this origin's scheme.
+    #[must_use]
+    pub fn is_of(&self, authority: &Authority) -> bool {
+        self.host == authority.host && self.port == authority.port.or_else(|| default_port(&self.scheme))
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
+}
+
+fn is_of_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
+}
+
+const NAME_MAX: usize = 253;
+const LABEL_MAX: usize = 63;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Option<Host> {
+        Some(Host::Name(text.to_owned()))
+    }
+
+    fn address(text: &str) -> Option<Host> {
+        text.parse().ok().map(Host::Address)
+    }
+
+    #[test]
+    fn hosts() {
+        let long = "x".repeat(64);
+        for (text, expected) in [
+            ("localhost", name("localhost")),
+            ("LocalHost.", name("localhost")),
+            ("umbra_1.Example.com", name("umbra_1.example.com")),
+            ("xn--mnchen-3ya.de", name("xn--mnchen-3ya.de")),
+            ("127.0.0.1", address("127.0.0.1")),
+            ("127.0.0.1.", address("127.0.0.1")),
+            ("[::1]", address("::1")),
+            ("::1", address("::1")),
+            ("[0:0:0::0:1]", address("::1")),
+            ("[::ffff:127.0.0.1]", address("127.0.0.1")),
+            ("", None),
+            (".", None),
+            ("a..b", None),
+            ("localhost..", None),
+            (long.as_str(), None),
+            ("münchen.de", None),
+            ("a b", None),
+            ("user@localhost", None),
+            ("localhost/x", None),
+            ("localhost:80", None),
+            ("[localhost]", None),
+            ("[::1", None),
+            ("[fe80::1%eth0]", None),
+            // An address to a browser; none that is written like this is configured.
+            ("127.1", None),
+            ("2130706433", None),
+            ("0x7f000001", None),
+            ("0177.0.0.01", None),
+            ("a.0x7f", None),
+        ] {
+            assert_eq!(Host::parse(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn loopback() {
+        for (text, expected) in [
+            ("localhost", true),
+            ("LOCALHOST.", true),
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("localhost.example.com", false),
+            ("evil.localhost", false),
+            ("0.0.0.0", false),
+            ("::", false),
+            ("128.0.0.1", false),
+        ] {
+            assert_eq!(Host::parse(text).map(|host| host.is_loopback()), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn authorities() {
+        for (text, expected) in [
+            ("localhost", Some((name("localhost"), None))),
+            ("localhost:8080", Some((name("localhost"), Some(8080)))),
+            ("localhost:", Some((name("localhost"), None))),
+            ("[::1]:8080", Some((address("::1"), Some(8080)))),
+            ("[::1]", Some((address("::1"), None))),
+            ("::1", None),
+            ("::1:8080", None),
+            ("[::1]8080", None),
+            ("localhost:80:80", None),
+            ("localhost:65536", None),
+            ("localhost:+80", None),
+            (":80", None),
+            ("", None),
+            ("a@localhost:80", None),
+            ("localhost, evil.example", None),
+            ("é:1", None),
+        ] {
+            let found = Authority::parse(text).map(|found| (Some(found.host), found.port));
+            assert_eq!(found, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn origins_and_the_servers_they_are_of() {
+        // origin, authority, whether one is of the other; `None`: it is no origin
+        for (origin, authority, expected) in [
+            ("http://localhost:8080", "localhost:8080", Some(true)),
+            ("http://LOCALHOST.:8080", "localhost:8080", Some(true)),
+            ("http://umbra.example.com", "umbra.example.com", Some(true)),
+            ("http://umbra.example.com:80", "umbra.example.com", Some(true)),
+            ("https://umbra.example.com", "umbra.example.com:443", Some(true)),
+            ("https://umbra.example.com", "umbra.example.com:80", Some(false)),
+            ("http://localhost:3000", "localhost:8080", Some(false)),
+            ("http://127.0.0.1:8080", "localhost:8080", Some(false)),
+            ("http://evil.example", "localhost", Some(false)),
+            ("app://localhost", "localhost", Some(true)),
+            ("null", "localhost", None),
+            ("", "localhost", None),
+            ("http://", "localhost", None),
+            ("http://localhost/", "localhost", None),
+            ("http://localhost http://localhost", "localhost", None),
+            ("localhost", "localhost", None),
+            ("ht tp://localhost", "localhost", None),
+            ("http://user@localhost", "localhost", None),
+        ] {
+            let of = |origin: Origin| Authority::parse(authority).is_some_and(|authority| origin.is_of(&authority));
+            assert_eq!(Origin::parse(origin).map(of), expected, "{origin:?} {authority}");
+        }
+    }
+}

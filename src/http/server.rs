@@ -1,0 +1,163 @@
+//! Serves one connection: requests one after another, until one of them makes a WebSocket of it.
+//!
+//! A request's head must be there by the connection's deadline, the next one's as long after the answer to the one before;
+//! a body has as much time again. When the server ends, requests that are being answered are answered, and no more are taken.
+//!
+//! Each request carries among its extensions its [`Peer`], and whom the connection was known as last.
+
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{Router, body::Body, extract::DefaultBodyLimit, middleware, routing::get};
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+
+use crate::{
+    config::{HttpConfig, Limits, ListenerConfig},
+    http::{
+        body::TimedBody,
+        caller::LastCaller,
+        guard::{self, Guard},
+        websocket::{self, Handover},
+    },
+    net::{Door, Peer, door::Stream},
+};
+
+/// What clients may ask for by ALPN.
+pub const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+
+/// Serves HTTP, and what comes over a WebSocket through another door.
+#[derive(Clone)]
+pub struct HttpDoor<D>(Arc<Server<D>>);
+
+/// What one listener takes.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    guard: Guard,
+    timeout: Duration,
+    /// Bytes of a request's body, unless its route says otherwise, and of a WebSocket message.
+    message_bytes_max: usize,
+}
+
+struct Server<D> {
+    routes: Router,
+    sockets: D,
+    options: HttpOptions,
+    closing: watch::Receiver<bool>,
+}
+
+impl HttpOptions {
+    /// Those of `listener`, which is one for HTTP as `http` says.
+    #[must_use]
+    pub fn of(listener: &ListenerConfig, http: &HttpConfig, limits: &Limits) -> Self {
+        Self {
+            guard: Guard::new(listener, http),
+            timeout: listener.connect_timeout,
+            message_bytes_max: limits.packet_bytes_max,
+        }
+    }
+}
+
+impl<D: Door> HttpDoor<D> {
+    /// Serves `api` beside what is here, and WebSockets by `sockets`, until `closing` turns true.
+    #[must_use]
+    pub fn new(api: Router, sockets: D, options: HttpOptions, closing: watch::Receiver<bool>) -> Self {
+        let routes = api
+            .route("/healthz", get(async || "ok"))
+            .route("/mqtt", get(websocket::upgrade))
+            .layer(DefaultBodyLimit::max(options.message_bytes_max))
+            .layer(middleware::from_fn_with_state(Arc::new(options.guard.clone()), guard::guard));
+        Self(Arc::new(Server { routes, sockets, options, closing }))
+    }
+}
+
+impl<D: Door> Door for HttpDoor<D> {
+    async fn serve<S: Stream>(self, stream: S, peer: Peer, deadline: Instant) {
+        let (handover, mut handed) = mpsc::channel(1);
+        self.0.answer(stream, &peer, Handover(handover), deadline).await;
+        // All requests are gone by now, and with them what could hand over.
+        let Some(upgrade) = handed.recv().await else { return };
+        let Ok(upgraded) = upgrade.await else { return };
+        let Server { sockets, options, .. } = &*self.0;
+        let deadline = Instant::now() + options.timeout;
+        if let Some(socket) = websocket::open::<S>(upgraded, options.message_bytes_max).await {
+            websocket::serve(socket, sockets.clone(), peer, deadline).await;
+        }
+    }
+}
+
+impl<D: Door> Server<D> {
+    /// Answers requests until the connection ends, or one hands it over.
+    async fn answer<S: Stream>(&self, stream: S, peer: &Peer, handover: Handover, deadline: Instant) {
+        // One more for each request that is being answered.
+        let handled = Arc::new(());
+        let service = service_fn({
+            let (peer, handled, caller) = (peer.clone(), handled.clone(), LastCaller::default());
+            let (routes, timeout) = (TowerToHyperService::new(self.routes.clone()), self.options.timeout);
+            move |request: Request<Incoming>| {
+                let mut request = request.map(|body| Body::new(TimedBody::new(body, timeout)));
+                request.extensions_mut().insert(peer.clone());
+                request.extensions_mut().insert(caller.clone());
+                request.extensions_mut().insert(handover.clone());
+                let (answer, handled) = (routes.call(request), handled.clone());
+                async move {
+                    let answer = answer.await;
+                    drop(handled);
+                    answer
+                }
+            }
+        });
+        let head_timeout = deadline.saturating_duration_since(Instant::now());
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(head_timeout)
+            .max_headers(HEADERS_MAX)
+            .max_header_size(HEAD_BYTES_MAX)
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        let mut closing = self.closing.clone();
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(peer = %peer.address, %error, "connection ends");
+                }
+                return;
+            }
+            _ = closing.wait_for(|closing| *closing) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let answering = Arc::strong_count(&handled) > ANSWERING_NONE;
+        let _ = timeout(if answering { LEAVE_TIMEOUT } else { FAREWELL_TIMEOUT }, connection).await;
+    }
+}
+
+/// How many hold the count of requests when there is none: the server and its service.
+const ANSWERING_NONE: usize = 2;
+
+const HEADERS_MAX: usize = 64;
+/// Bytes of a request's line and header fields.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Bytes read and not yet processed, and written and not yet sent, of each.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// How long an ending server waits for a request to be answered.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it waits for the last answer to be read.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,0 +1,234 @@
+//! MQTT over WebSocket: a connection of HTTP that goes on as one of bytes.
+//!
+//! By RFC 6455 and section 6 of both versions of MQTT: the subprotocol is `mqtt`, and what is in binary messages, end to
+//! end, are MQTT's bytes: a packet may span messages and a message hold several. A message is taken whole before its bytes
+//! are passed on, hence the bound on it; the next one is read only when they were taken. In the other direction there is
+//! at most one frame that the socket has not taken.
+//!
+//! [`upgrade`] answers the request, [`open`] takes the connection from HTTP, and [`serve`] has a door serve it.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::Request,
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION},
+    },
+    response::{IntoResponse, Response},
+};
+use bytes::{Buf, Bytes};
+use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error, Message,
+        error::ProtocolError,
+        handshake::server::create_response_with_body,
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+
+use crate::net::{Door, Peer, door::Stream};
+
+/// Where a request leaves the connection that it is to become.
+#[derive(Clone)]
+pub(super) struct Handover(pub(super) mpsc::Sender<OnUpgrade>);
+
+/// Answers `GET /mqtt`.
+pub(super) async fn upgrade(Extension(handover): Extension<Handover>, mut request: Request) -> Response {
+    let mut response = match create_response_with_body(&request, Body::empty) {
+        Ok(response) => response,
+        Err(error) => return refusal(&format!("this is for WebSocket: {error}")),
+    };
+    if !offers(request.headers(), SUBPROTOCOL) {
+        return refusal(&format!("the client must offer the subprotocol {SUBPROTOCOL:?}")); // [MQTT-6.0.0-3]
+    }
+    response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL)); // [MQTT-6.0.0-4]
+    if handover.0.try_send(hyper::upgrade::on(&mut request)).is_err() {
+        return StatusCode::BAD_REQUEST.into_response(); // a connection becomes one thing only
+    }
+    response
+}
+
+/// RFC 6455 section 4.4: which version it would have to be.
+fn refusal(text: &str) -> Response {
+    (StatusCode::BAD_REQUEST, [(SEC_WEBSOCKET_VERSION, "13")], format!("{text}\n")).into_response()
+}
+
+fn offers(headers: &HeaderMap, subprotocol: &str) -> bool {
+    let fields = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|field| field.to_str().ok());
+    fields.flat_map(|field| field.split(',')).any(|offered| offered.trim() == subprotocol)
+}
+
+/// Takes a connection over `S` from HTTP. Messages of more than `message_bytes_max` bytes end it.
+pub(super) async fn open<S: Stream>(upgraded: Upgraded, message_bytes_max: usize) -> Option<WebSocketStream<S>> {
+    let parts = upgraded.downcast::<TokioIo<S>>().ok()?;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0) // a frame is sent when it is made
+        .max_write_buffer_size(FRAME_BYTES_MAX + CONTROL_BYTES_MAX)
+        .max_message_size(Some(message_bytes_max))
+        .max_frame_size(Some(message_bytes_max));
+    let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
+    Some(WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await)
+}
+
+/// Has `door` serve what is in the messages, then ends the WebSocket.
+pub(super) async fn serve<S: Stream, D: Door>(socket: WebSocketStream<S>, door: D, peer: Peer, deadline: Instant) {
+    let (address, socket) = (peer.address, Socket { socket, unread: Bytes::new(), fault: None, closing: false });
+    let socket = Arc::new(Mutex::new(socket));
+    door.serve(Contents(socket.clone()), peer, deadline).await;
+    // The door has let go of its share.
+    if let Some(socket) = Arc::into_inner(socket) {
+        let ended = timeout(FAREWELL_TIMEOUT, socket.into_inner().finish()).await;
+        tracing::debug!(peer = %address, ?ended, "WebSocket ends");
+    }
+}
+
+/// What is in the messages of a WebSocket, as a stream. Its end is left to [`serve`], which has the other share of the
+/// socket: by then the door is done with the client.
+struct Contents<S>(Arc<Mutex<Socket<S>>>);
+
+struct Socket<S> {
+    socket: WebSocketStream<S>,
+    /// What is left of the message that was read last.
+    unread: Bytes,
+    /// What the client did wrong.
+    fault: Option<CloseCode>,
+    /// Whether the client was told that this is the end.
+    closing: bool,
+}
+
+impl<S: Stream> Socket<S> {
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while self.unread.is_empty() {
+            match ready!(self.socket.poll_next_unpin(context)) {
+                Some(Ok(Message::Binary(bytes))) => self.unread = bytes,
+                Some(Ok(Message::Text(_))) => {
+                    self.fault = Some(CloseCode::Unsupported); // [MQTT-6.0.0-1]
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a text message")));
+                }
+                // Answered, where they are to be, by the next read or write.
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_))) => {}
+                Some(Err(error)) => {
+                    self.fault = fault(&error);
+                    return Poll::Ready(Err(stream_error(error)));
+                }
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let count = self.unread.len().min(buffer.remaining());
+        buffer.put_slice(&self.unread.split_to(count));
+        if !self.unread.has_remaining() {
+            self.unread = Bytes::new(); // or it would keep the whole message
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.socket.poll_ready_unpin(context)).map_err(stream_error)?;
+        let frame = bytes.get(..FRAME_BYTES_MAX).unwrap_or(bytes);
+        self.socket.start_send_unpin(Message::Binary(Bytes::copy_from_slice(frame))).map_err(stream_error)?;
+        Poll::Ready(Ok(frame.len()))
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_flush_unpin(context).map_err(stream_error)
+    }
+
+    /// Says, once, that this is the end, and why.
+    fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.closing {
+            ready!(self.socket.poll_ready_unpin(context)).map_err(stream_error)?;
+            self.closing = true;
+            let code = self.fault.unwrap_or(CloseCode::Normal);
+            let frame = CloseFrame { code, reason: "".into() };
+            self.socket.start_send_unpin(Message::Close(Some(frame))).map_err(stream_error)?;
+        }
+        self.poll_flush(context)
+    }
+
+    /// Ends the WebSocket and then the stream under it, and waits for the client's end of that, as
+    /// [`Transport`](crate::net) connections do: what the client still sends must not keep it from what it was sent.
+    async fn finish(mut self) -> io::Result<()> {
+        poll_fn(|context| self.poll_close(context)).await?;
+        let mut stream = self.socket.into_inner();
+        stream.shutdown().await?;
+        let mut ignored = [0; 1024];
+        for _ in 0..LAST_READS_MAX {
+            if stream.read(&mut ignored).await? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<S: Stream> AsyncRead for Contents<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().poll_read(context, buffer)
+    }
+}
+
+impl<S: Stream> AsyncWrite for Contents<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.lock().poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().poll_close(context)
+    }
+}
+
+/// RFC 6455 section 7.4.1. `None`: it is not the client's.
+fn fault(error: &Error) -> Option<CloseCode> {
+    match error {
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Protocol(_) => Some(CloseCode::Protocol),
+        Error::Capacity(_) => Some(CloseCode::Size),
+        Error::Utf8(_) => Some(CloseCode::Invalid),
+        _ => None,
+    }
+}
+
+fn stream_error(error: Error) -> io::Error {
+    match error {
+        Error::Io(error) => error,
+        Error::ConnectionClosed | Error::AlreadyClosed => io::ErrorKind::BrokenPipe.into(),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => io::ErrorKind::UnexpectedEof.into(),
+        other => io::Error::new(io::ErrorKind::InvalidData, other),
+    }
+}
+
+const SUBPROTOCOL: &str = "mqtt";
+
+/// Bytes read at once; an idle connection holds as much.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Bytes of a frame to the client, so of what the socket has not taken.
+const FRAME_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of answers to pings that the client does not read. With more of them the next message ends the connection.
+const CONTROL_BYTES_MAX: usize = 4 * 1024;
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+const LAST_READS_MAX: usize = 64;

@@ -1,0 +1,244 @@
+//! One listening socket: accepts, bounds the number of connections, and owns their tasks.
+//!
+//! A connection above a bound, or for which the process has no file left, is closed at once and accepting goes on, so that
+//! a full server is seen to be full; nothing that is connected suffers. What comes before the door, a PROXY header and the
+//! TLS handshake, is the connection's own task, so that a slow one keeps nobody waiting.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    auth::certificate::Proof,
+    config::ListenerConfig,
+    metrics::Counters,
+    net::{
+        Door, Peer,
+        proxy::{self, ProxyError},
+        spare::Spare,
+        tls::{FileError, Tls},
+    },
+};
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Listener {
+    config: ListenerConfig,
+    /// The name in `config`, to be shared with its connections.
+    shared_name: Arc<str>,
+    socket: TcpListener,
+    tls: Option<Arc<Tls>>,
+}
+
+/// What all listeners share.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    /// Places for connections.
+    pub places: Arc<Semaphore>,
+    /// What happened so far.
+    pub counters: Arc<Counters>,
+    /// Turns true when no more are to be accepted.
+    pub closing: watch::Receiver<bool>,
+}
+
+/// Why a listener cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The operating system refuses the address: it is in use, is not this machine's, or may not be bound.
+    #[error(transparent)]
+    Bind(#[from] io::Error),
+    /// A file that TLS needs.
+    #[error(transparent)]
+    Tls(#[from] FileError),
+}
+
+/// A connection on its way to the door.
+struct Arrival {
+    stream: TcpStream,
+    peer: Peer,
+    /// Whether a PROXY header must come first.
+    proxied: bool,
+    tls: Option<Arc<Tls>>,
+    deadline: Instant,
+    closing: watch::Receiver<bool>,
+}
+
+impl Listener {
+    /// Reads the certificates of `config` and binds its address. `protocols` are what clients may ask for by ALPN.
+    ///
+    /// # Errors
+    ///
+    /// A [`ListenError`]; nothing is bound then.
+    pub fn bind(config: ListenerConfig, protocols: &'static [&'static [u8]]) -> Result<Self, ListenError> {
+        let tls = config.tls.as_ref().map(|tls| Tls::open(tls, protocols).map(Arc::new)).transpose()?;
+        let socket = match config.bind {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(config.bind)?;
+        let shared_name = config.name.as_str().into();
+        Ok(Self { socket: socket.listen(BACKLOG)?, config, shared_name, tls })
+    }
+
+    /// The address in use, its port found if the configured one was 0.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Its TLS, to be reloaded.
+    #[must_use]
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.clone()
+    }
+
+    /// Accepts for `door` until the gate closes, then waits for the connections to end.
+    pub async fn run<D: Door>(self, gate: Gate, door: D) {
+        let mut connections = JoinSet::new();
+        let places = Arc::new(Semaphore::new(self.config.connections_max));
+        let mut spare = Spare::new();
+        let mut closing = gate.closing.clone();
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                () = closed(&mut closing) => break,
+                accepted = self.socket.accept() => match accepted {
+                    Ok((stream, address)) => {
+                        failing = false;
+                        self.admit(stream, address, (&gate, &places), &door, &mut connections);
+                    }
+                    Err(error) => {
+                        self.refuse(&error, &mut spare, &gate.counters, failing).await;
+                        failing = true;
+                    }
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+        drop(self.socket);
+        while connections.join_next().await.is_some() {}
+    }
+
+    /// Gives a connection a task, if there is a place for it.
+    fn admit<D: Door>(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        (gate, places): (&Gate, &Arc<Semaphore>),
+        door: &D,
+        connections: &mut JoinSet<()>,
+    ) {
+        let own = places.clone().try_acquire_owned();
+        let shared = gate.places.clone().try_acquire_owned();
+        let (Ok(own), Ok(shared)) = (own, shared) else {
+            gate.counters.connections_refused.add(1);
+            return;
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(peer = %address, %error, "cannot set TCP_NODELAY");
+        }
+        let ip = address.ip().to_canonical();
+        let arrival = Arrival {
+            stream,
+            peer: Peer { address, proof: Proof::None, listener: self.shared_name.clone() },
+            proxied: self.config.proxy_from.iter().any(|network| network.contains(&ip)),
+            tls: self.tls.clone(),
+            deadline: Instant::now() + self.config.connect_timeout,
+            closing: gate.closing.clone(),
+        };
+        connections.spawn(in_place(arrival.enter(door.clone()), [own, shared]));
+    }
+
+    /// Has the client that waits longest know that it cannot be accepted, or rests. The log is told once of a shortage.
+    async fn refuse(&self, error: &io::Error, spare: &mut Spare, counters: &Counters, failing: bool) {
+        if !failing {
+            tracing::warn!(listener = self.config.name, %error, "cannot accept");
+        }
+        counters.accepts_failed.add(1);
+        if !Spare::is_wanted(error) || !spare.refuse(&self.socket).await {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}
+
+/// Waits until `closing` is true.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
+/// Holds `places` for as long as `connection` takes.
+async fn in_place(connection: impl Future<Output = ()>, places: [OwnedSemaphorePermit; 2]) {
+    connection.await;
+    drop(places);
+}
+
+impl Arrival {
+    /// Takes what comes before the door, and has the door serve the rest.
+    ///
+    /// What only some connections need is in a box of its own, or a task of plain TCP would be as large as one of TLS.
+    async fn enter<D: Door>(mut self, door: D) {
+        if self.proxied && !Box::pin(self.take_proxy_header()).await {
+            return;
+        }
+        match self.tls.take() {
+            None => door.serve(self.stream, self.peer, self.deadline).await,
+            Some(tls) => Box::pin(self.unlock(tls, door)).await,
+        }
+    }
+
+    /// Reads the header of a load balancer. `false`: the connection is over.
+    async fn take_proxy_header(&mut self) -> bool {
+        let balancer = self.peer.address;
+        let header = tokio::select! {
+            header = tokio::time::timeout_at(self.deadline.into(), proxy::read(&mut self.stream)) => header,
+            () = closed(&mut self.closing) => return false,
+        };
+        match header {
+            Ok(Ok(address)) => {
+                self.peer.address = address.unwrap_or(balancer);
+                return true;
+            }
+            Ok(Err(ProxyError::Stream(error))) => tracing::debug!(peer = %balancer, %error, "no PROXY header"),
+            Ok(Err(error)) => tracing::warn!(peer = %balancer, %error, "not served"),
+            Err(_) => tracing::warn!(peer = %balancer, "no PROXY header in time"),
+        }
+        false
+    }
+
+    /// Goes through the TLS handshake and has `door` serve what is in it.
+    async fn unlock<D: Door>(mut self, tls: Arc<Tls>, door: D) {
+        let (peer, deadline) = (self.peer, self.deadline);
+        let unlocked = tokio::select! {
+            unlocked = tokio::time::timeout_at(deadline.into(), tls.accept(self.stream)) => unlocked,
+            () = closed(&mut self.closing) => return,
+        };
+        match unlocked {
+            Ok(Ok((stream, proof))) => door.serve(stream, Peer { proof, ..peer }, deadline).await,
+            Ok(Err(error)) => tracing::debug!(peer = %peer.address, %error, "no TLS"),
+            Err(_) => tracing::debug!(peer = %peer.address, "no TLS handshake in time"),
+        }
+    }
+}
+
+/// Connections the kernel completes before they are accepted.
+const BACKLOG: u32 = 4096;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

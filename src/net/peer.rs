@@ -1,0 +1,16 @@
+//! Who is on the other side of a connection, as far as the transport tells.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use crate::auth::certificate::Proof;
+
+/// What is known of a client before it has said anything.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Where it is; behind a load balancer, where that says it is.
+    pub address: SocketAddr,
+    /// Who its certificate says it is.
+    pub proof: Proof,
+    /// The listener it came to, by name.
+    pub listener: Arc<str>,
+}

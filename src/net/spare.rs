@@ -1,0 +1,38 @@
+//! A file kept open for when the process can open no other.
+//!
+//! Without a file left, accepting fails and clients would wait in the kernel's queue for as long as the shortage lasts.
+//! The spare one gives up its place for as long as it takes to accept a client and close its connection, so that it
+//! learns at once that the server is full.
+
+use std::{fs::File, io};
+
+use rustix::io::Errno;
+use tokio::net::TcpListener;
+
+/// The file, unless there was none to be had when it was last wanted back.
+#[derive(Debug)]
+pub(super) struct Spare(Option<File>);
+
+impl Spare {
+    pub(super) fn new() -> Self {
+        Self(open())
+    }
+
+    /// Whether accepting failed because this process or the machine has as many files open as it may.
+    pub(super) fn is_wanted(error: &io::Error) -> bool {
+        matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+    }
+
+    /// Closes the connection that waits longest, in the place of the spare file. `false`: that was not possible.
+    pub(super) async fn refuse(&mut self, socket: &TcpListener) -> bool {
+        // Another thread may take the place that becomes free; then the accept fails as the one before it did.
+        let had = self.0.take().is_some();
+        let refused = had && socket.accept().await.is_ok();
+        self.0 = open();
+        refused
+    }
+}
+
+fn open() -> Option<File> {
+    File::open("/dev/null").ok()
+}

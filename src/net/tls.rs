@@ -1,0 +1,160 @@
+//! TLS of one listener: its certificate, and who the client proves to be.
+//!
+//! TLS 1.2 and 1.3. A client certificate is asked for where the listener names an authority for them. The files are read
+//! when the listener is bound and at each [`Tls::reload`], all of them or none; a handshake goes by those that were there
+//! when it began, and a connection is looked at again after each reload ([`super::trusted`]).
+
+use std::{fmt, io, path::Path, sync::Arc};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        HandshakeKind, RootCertStore, ServerConfig,
+        crypto::{CryptoProvider, ring},
+        pki_types::{CertificateDer, UnixTime},
+        server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    },
+};
+
+pub use crate::net::pem::FileError;
+use crate::{
+    auth::certificate::Proof,
+    config::{ClientTlsConfig, TlsConfig},
+    net::{pem, trusted::Trusted},
+};
+
+/// Takes the server's side of handshakes.
+pub struct Tls {
+    config: TlsConfig,
+    protocols: &'static [&'static [u8]],
+    /// What was read last.
+    files: watch::Sender<Arc<Files>>,
+}
+
+/// Tells of reloads.
+pub(super) struct Reloads(watch::Receiver<Arc<Files>>);
+
+/// What the files of a listener come to.
+struct Files {
+    acceptor: TlsAcceptor,
+    /// `None`: clients are not asked for a certificate.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl Tls {
+    /// Reads the files of `config`. `protocols` are what clients may ask for by ALPN; one that asks for nothing is taken.
+    ///
+    /// # Errors
+    ///
+    /// A [`FileError`] about the first file that will not do.
+    pub fn open(config: &TlsConfig, protocols: &'static [&'static [u8]]) -> Result<Self, FileError> {
+        let files = Files::read(config, protocols)?;
+        Ok(Self { config: config.clone(), protocols, files: watch::Sender::new(Arc::new(files)) })
+    }
+
+    /// Reads the files again: new connections go by what is in them now, and those that are open whose certificate would
+    /// not be taken any more end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`]; everything stays as it was.
+    pub fn reload(&self) -> Result<(), FileError> {
+        let files = Files::read(&self.config, self.protocols)?;
+        self.files.send_replace(Arc::new(files));
+        Ok(())
+    }
+
+    /// Whether a client that shows `chain`, its own certificate first, would be taken now.
+    #[must_use]
+    pub fn still_trusts(&self, chain: &[CertificateDer<'_>]) -> bool {
+        self.files.borrow().clone().trusts(chain)
+    }
+
+    /// Goes through the handshake.
+    ///
+    /// # Errors
+    ///
+    /// Those of the stream, and what is wrong with the handshake.
+    pub(super) async fn accept<S>(self: Arc<Self>, stream: S) -> io::Result<(Trusted<S>, Proof)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let reloads = self.files.subscribe();
+        let files = reloads.borrow().clone();
+        let stream = files.acceptor.accept(stream).await?;
+        let connection = stream.get_ref().1;
+        let chain = connection.peer_certificates().unwrap_or_default();
+        // A resumed session has the chain that was verified when it began, which may have expired since.
+        if connection.handshake_kind() == Some(HandshakeKind::Resumed) && !files.trusts(chain) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the resumed certificate is no longer good"));
+        }
+        let proof = Proof::of(chain.first().map(AsRef::as_ref));
+        Ok((Trusted::new(stream, self, Reloads(reloads)), proof))
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Reloads {
+    /// Waits for a reload that was not seen yet.
+    pub(super) async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await; // the listener and all it holds are gone: no reload will come
+        }
+    }
+}
+
+impl Files {
+    fn read(config: &TlsConfig, protocols: &[&[u8]]) -> Result<Self, FileError> {
+        let failed = |error| FileError::new(&config.certificate, &error);
+        let provider = Arc::new(ring::default_provider());
+        let chain = pem::certificates(&config.certificate)?;
+        let key = pem::key(&config.key)?;
+        let clients = config.clients.as_ref().map(|clients| verifier(clients, provider.clone())).transpose()?;
+        let builder =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(failed)?;
+        let builder = match &clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => builder.with_client_cert_verifier(clients.clone()),
+        };
+        // Sessions to be resumed are kept with it, so after a reload none of before is.
+        let mut server = builder.with_single_cert(chain, key).map_err(failed)?;
+        server.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(server)), clients })
+    }
+
+    fn trusts(&self, chain: &[CertificateDer<'_>]) -> bool {
+        match (chain.split_first(), &self.clients) {
+            (None, None) => true,
+            (None, Some(clients)) => !clients.client_auth_mandatory(),
+            (Some(_), None) => false,
+            (Some((own, others)), Some(clients)) => clients.verify_client_cert(own, others, UnixTime::now()).is_ok(),
+        }
+    }
+}
+
+/// Verifies client certificates as `config` says. With lists of what is revoked, all of a chain must be known not to be.
+fn verifier(config: &ClientTlsConfig, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
+    let failed = |path: &Path, error: &dyn fmt::Display| FileError::new(path, error);
+    let mut roots = RootCertStore::empty();
+    for root in pem::certificates(&config.ca)? {
+        roots.add(root).map_err(|error| failed(&config.ca, &error))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = if config.optional { builder.allow_unauthenticated() } else { builder };
+    match &config.crl {
+        None => builder.build().map_err(|error| failed(&config.ca, &error)),
+        Some(path) => {
+            let lists = pem::revocation_lists(path)?;
+            builder.with_crls(lists).build().map_err(|error| failed(path, &error))
+        }
+    }
+}

@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod auth;
+pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod metrics;
 pub mod mqtt;
 pub mod net;
 pub mod quota;
+pub mod reload;
 pub mod server;
 pub mod service;
 pub mod shadow;

@@ -6,25 +6,24 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, thread};
 
-use tokio::{
-    signal::unix::Signal,
-    sync::Semaphore,
-    task::{self, JoinSet},
-};
+use tokio::{signal::unix::Signal, sync::Semaphore, task::JoinSet};
 
 use crate::{
+    auth::{Authority, login::LoginError},
+    changes::Changes,
     clock::Clock,
     config::{Config, Limits, ListenerConfig, ListenerKind, StoreConfig},
-    http::{self, HttpDoor, HttpOptions},
+    http::{self, Api, HttpDoor, HttpOptions},
     mqtt::{
         broker::Broker,
         door::{self as mqtt, MqttDoor},
         events::Events,
         router::{RetainedLimits, Router},
     },
-    net::{Gate, ListenError, Listener, Tls},
-    quota::Rate,
-    service::{Service, ServiceLimits},
+    net::{Gate, ListenError, Listener},
+    quota::Quotas,
+    reload::{ReadConfig, Reload},
+    service::Service,
     store::{StoreError, StoreOptions},
 };
 
@@ -49,19 +48,29 @@ pub enum ServeError {
         /// Why.
         error: ListenError,
     },
+    /// A file of users or keys cannot be used.
+    #[error(transparent)]
+    Login(LoginError),
     /// The operating system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
 }
 
-/// Serves until `shutdown` resolves, then ends in order. At each signal of `hangups`, files are read again.
+/// Serves until `shutdown` resolves, then ends in order. At each signal of `hangups`, `read_config` and files are read
+/// again.
 ///
 /// For each listener, `listening <name> <address>` is printed on standard output once it accepts.
 ///
 /// # Errors
 ///
 /// A [`ServeError`]: nothing was served.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>, hangups: Signal) -> Result<(), ServeError> {
+pub async fn run(
+    config: Config,
+    read_config: ReadConfig,
+    shutdown: impl Future<Output = ()>,
+    hangups: Signal,
+) -> Result<(), ServeError> {
+    let authority = Arc::new(Authority::open(&config, Clock::system()).map_err(ServeError::Login)?);
     let (service, decided) = open(&config)?;
     let service = Arc::new(service);
     let router = Arc::new(Router::new(RetainedLimits {
@@ -69,15 +78,18 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>, hangups: Si
         bytes: config.limits.retained_bytes_max,
     }));
     let events = Arc::new(Events::new(router.clone(), service.head()));
+    let changes = Arc::new(Changes::new(service.head()));
     let announcer = thread::Builder::new()
         .name("announcer".to_owned())
         .spawn({
-            let events = events.clone();
-            move || decided.announce(events)
+            let announcers = (events.clone(), changes.clone());
+            move || decided.announce(announcers)
         })
         .map_err(ServeError::Thread)?;
-    let broker = Arc::new(Broker::new(service.clone(), events, router, &config.limits));
+    let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), &config.limits));
+    let api = Arc::new(Api::new(service.clone(), changes, Arc::new(()), authority.clone(), &config.limits));
     let gate = Gate {
+        quotas: service.quotas().clone(),
         places: Arc::new(Semaphore::new(config.limits.connections_max)),
         counters: broker.counters.clone(),
         closing: broker.closing(),
@@ -88,22 +100,25 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>, hangups: Si
     let mut listeners = JoinSet::new();
     for ((listener, address), settings) in bound.into_iter().zip(&config.listeners) {
         println!("listening {} {address}", listener.name());
-        spawn(&mut listeners, listener, settings, &config.limits, &gate, &broker);
+        spawn(&mut listeners, listener, settings, &config.limits, &gate, &broker, &api);
     }
     listeners.spawn({
         let broker = broker.clone();
         async move { broker.watch_sessions().await }
     });
+    let reload = Reload { read_config, authority, tls, broker: broker.clone() };
     tokio::select! {
         () = shutdown => {}
-        () = reload_at(hangups, tls) => {}
+        () = reload.at(hangups) => {}
     }
 
     tracing::info!(sessions = broker.sessions.count(), "ending");
     broker.close();
+    api.close();
     while listeners.join_next().await.is_some() {}
     broker.finish().await;
-    tracing::info!(counters = ?broker.counters, drops = ?broker.drops, "what was refused and dropped");
+    let quotas = service.quotas().counters();
+    tracing::info!(counters = ?broker.counters, ?quotas, drops = ?broker.drops, "what was refused and dropped");
     let ended = tokio::task::spawn_blocking(move || {
         service.close();
         // The store's end of the channel is gone with its writer, so the announcer ends too.
@@ -117,11 +132,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>, hangups: Si
 
 fn open(config: &Config) -> Result<(Service, crate::service::Decided), ServeError> {
     let options = store_options(&config.store, &config.limits);
-    let limits = ServiceLimits {
-        requests: Rate::new(config.limits.requests_per_second, config.limits.requests_burst),
-        requests_in_flight_max: u32::try_from(config.limits.requests_in_flight_max).unwrap_or(u32::MAX),
-    };
-    Service::open(options, limits, Clock::system())
+    let quotas = Arc::new(Quotas::new(&config.limits));
+    Service::open(options, quotas, Clock::system())
         .map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
 }
 
@@ -144,38 +156,18 @@ fn spawn(
     limits: &Limits,
     gate: &Gate,
     broker: &Arc<Broker>,
+    api: &Arc<Api>,
 ) {
     let mqtt = MqttDoor::new(broker.clone());
     match &settings.kind {
         ListenerKind::Mqtt => listeners.spawn(listener.run(gate.clone(), mqtt)),
         ListenerKind::Http(http) => {
-            let api = axum::Router::new(); // the routes of HTTP besides /mqtt and /healthz
+            let api = http::router(api.clone());
             let options = HttpOptions::of(settings, http, limits);
             let door = HttpDoor::new(api, mqtt, options, gate.closing.clone());
             listeners.spawn(listener.run(gate.clone(), door))
         }
     };
-}
-
-/// Reads again, at each of `hangups`, what can be read again while the server runs.
-async fn reload_at(mut hangups: Signal, tls: Vec<(String, Arc<Tls>)>) {
-    let tls = Arc::new(tls);
-    while let Some(()) = hangups.recv().await {
-        tracing::info!("SIGHUP: reading files again");
-        let tls = tls.clone();
-        let _ = task::spawn_blocking(move || reload_tls(&tls)).await;
-    }
-    std::future::pending().await
-}
-
-/// A listener with a file that will not do stays as it was, and so does everything else.
-fn reload_tls(listeners: &[(String, Arc<Tls>)]) {
-    for (listener, tls) in listeners {
-        match tls.reload() {
-            Ok(()) => tracing::info!(listener, "TLS files read again"),
-            Err(error) => tracing::error!(listener, %error, "TLS files not taken, those before stay in use"),
-        }
-    }
 }
 
 fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOptions {

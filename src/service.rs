@@ -1,13 +1,15 @@
 //! The one entry for a shadow command, whichever door it came through.
 //!
-//! A command is counted against its quota and queued for the store's writer. Once it is decided and durable, the
+//! A command is counted against its quotas and queued for the store's writer. Once it is decided and durable, the
 //! announcer thread takes it, in the order of the journal: the [`Announcer`] tells the change to whom it concerns,
 //! then the requester is answered. So the events of one shadow leave in version order, and an acknowledgement never
 //! overtakes the events it acknowledges.
 //!
 //! Reading goes around all of this: a reader sees the newest committed document at once.
 
+mod former;
 mod hindsight;
+mod refusals;
 
 use std::{
     sync::{Arc, mpsc},
@@ -15,15 +17,19 @@ use std::{
     time::Instant,
 };
 
-use self::hindsight::{Hindsight, Refused};
+pub use self::former::AtVersion;
+use self::{
+    hindsight::{Hindsight, Refused},
+    refusals::Refusals,
+};
 
 use crate::{
     auth::Principal,
     clock::Clock,
-    quota::{Admitted, Rate, RequestQuota},
-    shadow::{Command, Rejection, ShadowKey, Timestamp, Version},
+    quota::{Admitted, Quotas},
+    shadow::{Command, Rejection, Sender, ShadowKey, Timestamp, Version},
     store::{self, Applied, Health, Held, History, Job, Listed, Page, Past, Seq, Store, StoreError, StoreOptions},
-    wire::ClientToken,
+    wire::{ClientToken, RefusedEntry},
 };
 
 /// Who asked for a command and is told of its outcome.
@@ -45,14 +51,24 @@ pub trait Announcer: Send {
     fn announce(&mut self, outcome: &Outcome, requester: &dyn Requester);
 }
 
+/// Tells the one, then the other.
+impl<A: Announcer, B: Announcer> Announcer for (A, B) {
+    fn announce(&mut self, outcome: &Outcome, requester: &dyn Requester) {
+        self.0.announce(outcome, requester);
+        self.1.announce(outcome, requester);
+    }
+}
+
 /// A command on its way to the store.
 pub struct Submission {
     /// The shadow.
     pub key: ShadowKey,
     /// What to do.
     pub command: Command,
-    /// Under which identity.
-    pub principal: Principal,
+    /// Who asks, and what that one may do to it: what [`Access::admit`] returned for `command`.
+    ///
+    /// [`Access::admit`]: crate::auth::Access::admit
+    pub sender: Sender,
     /// By which client, for the history.
     pub client: Arc<str>,
     /// Whom to answer.
@@ -62,7 +78,8 @@ pub struct Submission {
 /// The service. Dropping it ends nothing: see [`Service::close`].
 pub struct Service {
     store: Store<Box<dyn Requester>>,
-    quota: Arc<RequestQuota>,
+    quotas: Arc<Quotas>,
+    refusals: Arc<Refusals>,
     clock: Clock,
 }
 
@@ -71,15 +88,7 @@ pub struct Decided {
     batches: mpsc::Receiver<Vec<store::Outcome<Box<dyn Requester>>>>,
     clock: Clock,
     past: Past,
-}
-
-/// How often and how much may be asked.
-#[derive(Clone, Copy, Debug)]
-pub struct ServiceLimits {
-    /// Requests of one principal to one shadow.
-    pub requests: Rate,
-    /// Undecided requests of one principal to one shadow.
-    pub requests_in_flight_max: u32,
+    refusals: Arc<Refusals>,
 }
 
 /// A decided command. Accepted, and then durable; or refused, and then nothing was changed.
@@ -89,12 +98,19 @@ pub struct Outcome {
     pub key: ShadowKey,
     /// What was asked.
     pub command: Command,
+    /// By which principal.
+    pub by: Arc<str>,
+    /// By which client.
+    pub client: Arc<str>,
     /// What became of it.
     pub result: Result<Applied, Rejection>,
 }
 
 /// Room in the queue for one submission.
-pub struct Permit(store::Permit<Box<dyn Requester>>);
+pub struct Permit {
+    room: store::Permit<Box<dyn Requester>>,
+    quotas: Arc<Quotas>,
+}
 
 impl Service {
     /// Opens the store. What is decided from now on waits for [`Decided::announce`].
@@ -102,14 +118,14 @@ impl Service {
     /// # Errors
     ///
     /// Those of [`store::open`].
-    pub fn open(options: StoreOptions, limits: ServiceLimits, clock: Clock) -> Result<(Self, Decided), StoreError> {
+    pub fn open(options: StoreOptions, quotas: Arc<Quotas>, clock: Clock) -> Result<(Self, Decided), StoreError> {
         let (sender, batches) = mpsc::sync_channel(BATCHES_AHEAD);
-        let quota = Arc::new(RequestQuota::new(limits.requests, limits.requests_in_flight_max));
         let time = clock.clone();
         // The channel ends with the announcer, after which nobody waits for an outcome.
         let store = store::open(options, move || time.now(), move |batch| drop(sender.send(batch)))?;
-        let decided = Decided { batches, clock: clock.clone(), past: store.past() };
-        Ok((Self { store, quota, clock }, decided))
+        let refusals = Arc::<Refusals>::default();
+        let decided = Decided { batches, clock: clock.clone(), past: store.past(), refusals: refusals.clone() };
+        Ok((Self { store, quotas, refusals, clock }, decided))
     }
 
     /// The time to put into replies.
@@ -124,13 +140,19 @@ impl Service {
     ///
     /// [`Rejection::TooManyRequests`]; the request is not counted then.
     pub fn admit(&self, principal: &Principal, key: &ShadowKey) -> Result<Admitted, Rejection> {
-        self.quota.admit(principal.name(), key, Instant::now())
+        self.quotas.admit(principal.name(), key, Instant::now())
+    }
+
+    /// What may be asked of the service, and how often more was.
+    #[must_use]
+    pub fn quotas(&self) -> &Arc<Quotas> {
+        &self.quotas
     }
 
     /// Room for a submission of `bytes` payload if there is some now.
     #[must_use]
     pub fn try_reserve(&self, bytes: usize) -> Option<Permit> {
-        self.store.try_reserve(bytes).map(Permit)
+        self.store.try_reserve(bytes).map(|room| self.permit(room))
     }
 
     /// Waits until there is room for a submission of `bytes` payload.
@@ -139,7 +161,11 @@ impl Service {
     ///
     /// [`Rejection::Unavailable`]: the service is ending.
     pub async fn reserve(&self, bytes: usize) -> Result<Permit, Rejection> {
-        self.store.reserve(bytes).await.map(Permit).map_err(rejection)
+        self.store.reserve(bytes).await.map(|room| self.permit(room)).map_err(rejection)
+    }
+
+    fn permit(&self, room: store::Permit<Box<dyn Requester>>) -> Permit {
+        Permit { room, quotas: self.quotas.clone() }
     }
 
     /// The newest committed document of `key` if it is in memory.
@@ -189,6 +215,28 @@ impl Service {
         self.blocking(move |store| store.history(&key, Some(before), limit)).await
     }
 
+    /// `key` as it was at `version`, which is at least 1.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn at_version(&self, key: &ShadowKey, version: Version) -> Result<AtVersion, Rejection> {
+        let key = key.clone();
+        self.blocking(move |store| former::at(&store.past(), &key, &store.read(&key)?, version)).await
+    }
+
+    /// Remembers for a while that a command of `principal` for `key` was refused before it was submitted; what is
+    /// refused after that is remembered anyway.
+    pub fn note_refusal(&self, key: &ShadowKey, principal: &Principal, client: &Arc<str>, rejection: &Rejection) {
+        self.refusals.note(key, principal.name(), client, rejection, self.now());
+    }
+
+    /// The last refusals of commands for `key`, newest first.
+    #[must_use]
+    pub fn refusals(&self, key: &ShadowKey) -> Vec<RefusedEntry> {
+        self.refusals.of(key)
+    }
+
     /// The newest change in the journal.
     #[must_use]
     pub fn head(&self) -> Seq {
@@ -224,14 +272,19 @@ impl Service {
 impl Decided {
     /// Announces outcomes and answers their requesters until the store is closed. Blocks: for a thread of its own.
     pub fn announce(self, mut announcer: impl Announcer) {
-        let Self { batches, clock, past } = self;
+        let Self { batches, clock, past, refusals } = self;
         thread::scope(|scope| {
             let hindsight = Hindsight::start(scope, &past, &clock);
             for batch in batches {
                 let now = clock.now();
                 for store::Outcome { job, result, against } in batch {
-                    let Job { key, command, context: requester, .. } = job;
-                    let outcome = Outcome { key, command, result };
+                    let Job { key, command, sender, client, context: requester } = job;
+                    let outcome = Outcome { key, command, by: sender.by, client, result };
+                    if let Err(rejection) = &outcome.result
+                        && !outcome.command.is_dry_run()
+                    {
+                        refusals.note(&outcome.key, &outcome.by, &outcome.client, rejection, now);
+                    }
                     announcer.announce(&outcome, &*requester);
                     match against {
                         None => requester.decided(&outcome, now),
@@ -246,20 +299,24 @@ impl Decided {
 impl Submission {
     /// Answers the requester with `rejection`.
     pub fn refuse(self, rejection: Rejection, now: Timestamp) {
-        let outcome = Outcome { key: self.key, command: self.command, result: Err(rejection) };
-        self.requester.decided(&outcome, now);
+        let Self { key, command, sender, client, requester } = self;
+        let outcome = Outcome { key, command, by: sender.by, client, result: Err(rejection) };
+        requester.decided(&outcome, now);
     }
 }
 
 impl Permit {
-    /// Sends `submission` to be decided after all that were sent before.
+    /// Sends `submission` to be decided after all that were sent before; refuses it at once if its shadow is written to
+    /// more than it may be.
     pub fn submit(self, submission: Submission) {
-        let Submission { key, command, principal, client, requester } = submission;
-        let by = principal.name().clone();
-        let job = Job { key, command, by, client, context: requester };
-        if let Err(unsent) = self.0.send(job) {
-            let Job { key, command, client, context: requester, .. } = *unsent;
-            let submission = Submission { key, command, principal, client, requester };
+        if let Err(rejection) = self.quotas.admit_write(&submission.key, Instant::now()) {
+            return submission.refuse(rejection, Clock::system().now());
+        }
+        let Submission { key, command, sender, client, requester } = submission;
+        let job = Job { key, command, sender, client, context: requester };
+        if let Err(unsent) = self.room.send(job) {
+            let Job { key, command, sender, client, context: requester } = *unsent;
+            let submission = Submission { key, command, sender, client, requester };
             submission.refuse(unavailable(), Clock::system().now());
         }
     }

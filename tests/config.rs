@@ -204,7 +204,7 @@ fn mistakes_in_a_file_are_told_with_their_line() {
         ),
         (
             "[[listener]]\nanonymous_role = \"root\"",
-            ":2: 'listener[0].anonymous_role' is \"root\", but must be \"admin\"",
+            ":2: 'listener[0].anonymous_role' is \"root\", but must be one of the roles that there are: admin, app, device, reporter, viewer",
         ),
         (
             "[[listener]]\nbind = \"localhost\"",
@@ -297,6 +297,26 @@ fn mistakes_in_a_file_are_told_with_their_line() {
              \"10.0.0.0/8\"",
         ),
         ("[[listener]]\nproxy_from = [\"10.0.0.0/8\", \"::1\", \"192.0.2.7\"]", "accepted"),
+        // who clients are
+        ("[auth]\nusres = \"users\"", ":2: 'auth.usres' is not a known key; did you mean 'auth.users'?"),
+        ("[auth]\nfailure_delay = \"2m\"", ":2: 'auth.failure_delay' is 2m, but must be 0ms to 1m"),
+        ("[auth]\npassword_checks_at_once = 0", ":2: 'auth.password_checks_at_once' is 0, but must be 1 to 64"),
+        ("[auth]\nuser_failure_every = \"0s\"", ":2: 'auth.user_failure_every' is 0ms, but must be 1ms to 1d"),
+        ("[auth]\ntoken_leeway = \"500ms\"", ":2: 'auth.token_leeway' is 500ms, but must be whole seconds"),
+        ("[auth]\ntoken_claim = \"\"", ":2: 'auth.token_claim' is empty"),
+        ("[auth]\n\ntoken_keys = \"k.pem\"", ": 'auth.token_audience' is empty, but token_keys is not"),
+        ("[auth]\ntoken_audience = \"umbra\"", ":2: 'auth.token_audience' is set, but token_keys is not"),
+        ("[auth]\ntoken_issuer = \"umbra\"", ":2: 'auth.token_issuer' is set, but token_keys is not"),
+        (
+            "[auth]\ntoken_algorithms = \"RS256, none\"",
+            ":2: 'auth.token_algorithms' has \"none\", but may have only RS256, RS384, RS512, PS256, PS384, PS512, ES256, \
+             ES384, EdDSA, HS256, HS384 and HS512",
+        ),
+        (
+            "[auth]\ntoken_algorithms = \"ES256, HS256\"",
+            ":2: 'auth.token_algorithms' is \"ES256, HS256\", but HS256, HS384 and HS512 cannot be mixed with others",
+        ),
+        ("[auth]\ntoken_keys = \"k\"\ntoken_audience = \"a\"\ntoken_algorithms = \"ES256, EdDSA\"", "accepted"),
         // no TOML
         ("[limits\n", ":1: is not TOML: unclosed table, expected `]`"),
         ("[limits]\ndepth_max = 1\ndepth_max = 2", ":3: is not TOML: duplicate key"),

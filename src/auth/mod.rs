@@ -1,69 +1,43 @@
-//! Who is asking, and what they may see.
+//! Who is asking, and what that one may do.
 //!
-//! A client is who its certificate says, or else anonymous; so far either may do everything, as the role `admin` says.
-//! The types are here so that every request carries its principal, every delivery asks [`Access::may_receive`], and
-//! everything rendered of a shadow goes through a [`Projection`].
+//! `login` tells who a client is: by its certificate, its password (`passwords`) or its token (`tokens`). `policy` has the roles, which are sets of rules (`rule`), and who has them; it makes
+//! the [`Access`] of a client, which answers every question of rights for every door. `pattern` and `topics` are how
+//! rules name devices, principals and topics, `explain` tells people what is allowed and by which rule.
+//!
+//! *Invariant:* a command gets to the service only with the [`Sender`](crate::shadow::Sender) that [`Access::admit`] made
+//! for it, and everything rendered of a shadow goes through a [`Projection`].
 
+mod access;
+pub mod access_keys;
+pub mod authority;
 pub mod certificate;
-pub mod projection;
+mod checks;
+pub mod explain;
+mod failures;
+mod file_error;
+mod identity;
+pub mod login;
+mod password;
+mod passwords;
+pub mod pattern;
+pub mod policy;
+mod principal;
+mod projection;
+mod ring_provider;
+pub mod rule;
+mod token_keys;
+mod tokens;
+mod topics;
+mod users;
+pub mod users_file;
+mod verified;
 
-use std::sync::Arc;
-
+pub use access::{Access, Wanted};
+pub use authority::{Authority, Shown, Standing};
+pub use file_error::FileError;
+pub use login::Method;
+pub use password::{HashError, PASSWORD_BYTES_MAX, PasswordHash};
+pub use policy::Policy;
+pub use principal::{NameError, Principal};
 pub use projection::Projection;
-
-/// The identity a request is made under, as recorded in metadata and history.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Principal(Arc<str>);
-
-/// What one connection may do.
-#[derive(Clone, Debug)]
-pub struct Access {
-    principal: Principal,
-    receives: fn(&str) -> bool,
-}
-
-impl Principal {
-    /// A client on a listener that asks for no proof: `anonymous/<client id>`.
-    #[must_use]
-    pub fn anonymous(client_id: &str) -> Self {
-        Self(format!("anonymous/{client_id}").into())
-    }
-
-    /// A client that a certificate names, whose name was checked by [`certificate`].
-    #[must_use]
-    pub(crate) fn certified(name: &str) -> Self {
-        Self(name.into())
-    }
-
-    /// The name, shared.
-    #[must_use]
-    pub fn name(&self) -> &Arc<str> {
-        &self.0
-    }
-}
-
-impl Access {
-    /// Everything, for `principal`: the role `admin`.
-    #[must_use]
-    pub fn admin(principal: Principal) -> Self {
-        Self { principal, receives: |_| true }
-    }
-
-    /// Whose access this is.
-    #[must_use]
-    pub fn principal(&self) -> &Principal {
-        &self.principal
-    }
-
-    /// Whether a message on `topic` may be delivered.
-    #[must_use]
-    pub fn may_receive(&self, topic: &str) -> bool {
-        (self.receives)(topic)
-    }
-
-    /// Access that may receive the topics that `receives` tells.
-    #[cfg(test)]
-    pub(crate) fn receiving(receives: fn(&str) -> bool) -> Self {
-        Self { principal: Principal::anonymous("test"), receives }
-    }
-}
+pub use rule::Operation;

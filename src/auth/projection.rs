@@ -4,77 +4,87 @@
 //! the document itself. Two readers with equal projections are sent the same bytes, so a projection is also the key
 //! under which a rendered event is shared.
 
-use crate::shadow::{
-    Document, Section, SectionPatch, Update,
-    delta::{self, delta},
-    pointer::SectionName,
-    tree::Members,
-};
+use std::borrow::Cow;
 
-/// Which sections of a shadow a reader may see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Projection {
-    desired: bool,
-    reported: bool,
-    tags: bool,
-}
+use crate::shadow::{Change, Document, Etag, Paths, Pointer, Update, delta, pointer::SectionName, tree::Members};
+
+/// Which paths of a shadow a reader may see. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Projection(Paths);
 
 impl Projection {
     /// Everything.
-    pub const ALL: Self = Self { desired: true, reported: true, tags: true };
+    pub const ALL: Self = Self(Paths::ALL);
 
     /// What a device sees by default: all but the back end's notes.
-    pub const STATE: Self = Self { desired: true, reported: true, tags: false };
+    pub const STATE: Self = Self(Paths::STATE);
 
     /// Nothing: such a reader still learns that there is a version.
-    pub const NONE: Self = Self { desired: false, reported: false, tags: false };
+    pub const NONE: Self = Self(Paths::NONE);
 
-    /// This projection and `section`.
+    /// This one without `tags`, which the AWS dialect has not.
     #[must_use]
-    pub fn with(mut self, section: SectionName) -> Self {
-        match section {
-            SectionName::Desired => self.desired = true,
-            SectionName::Reported => self.reported = true,
-            SectionName::Tags => self.tags = true,
-        }
-        self
+    pub fn without_tags(&self) -> Self {
+        Self(self.0.clone().without(SectionName::Tags))
     }
 
-    /// Whether `section` may be seen.
+    /// Whether `path` may be seen, and all below it.
     #[must_use]
-    pub fn reads(self, section: SectionName) -> bool {
-        match section {
-            SectionName::Desired => self.desired,
-            SectionName::Reported => self.reported,
-            SectionName::Tags => self.tags,
-        }
+    pub fn reads(&self, path: &Pointer) -> bool {
+        self.0.has(path)
     }
 
-    /// The sections of `document` that are there and may be seen, in the order documents show them.
-    pub fn sections(self, document: &Document) -> impl Iterator<Item = (SectionName, &Section)> {
-        let visible = SectionName::ALL.into_iter().filter(move |&name| self.reads(name));
-        visible.map(|name| (name, &**document.section(name))).filter(|(_, section)| !section.members.is_empty())
-    }
-
-    /// The delta of `document`. It tells of both sections, so it takes the right to see both.
+    /// Whether all of `desired` and `reported` may be seen. Who may not is told an etag of what may be.
     #[must_use]
-    pub fn delta(self, document: &Document) -> Option<Members> {
-        if self.reads_delta() { delta(document) } else { None }
+    pub fn reads_state(&self) -> bool {
+        self.0.has_state()
     }
 
-    /// Whether there is a delta to see.
+    /// What may be seen of `document`.
     #[must_use]
-    pub fn has_delta(self, document: &Document) -> bool {
-        self.reads_delta() && delta::has_delta(document)
+    pub fn document<'a>(&self, document: &'a Document) -> Cow<'a, Document> {
+        document.seen(&self.0)
     }
 
-    /// The patches of `update` to the sections that it names and that may be seen.
-    pub fn patches(self, update: &Update) -> impl Iterator<Item = (SectionName, &SectionPatch)> {
-        let visible = SectionName::ALL.into_iter().filter(move |&name| self.reads(name));
-        visible.map(|name| (name, update.section(name))).filter(|(_, patch)| **patch != SectionPatch::Keep)
+    /// What may be seen of the delta of `document`. It tells of both sections, so it takes the right to see both.
+    #[must_use]
+    pub fn delta(&self, document: &Document) -> Option<Members> {
+        document.delta_seen(&self.0)
     }
 
-    fn reads_delta(self) -> bool {
-        self.desired && self.reported
+    /// Whether there is a delta to see; cheaper than asking for it.
+    #[must_use]
+    pub fn has_delta(&self, document: &Document) -> bool {
+        if self.reads_state() { delta::has_delta(document) } else { self.delta(document).is_some() }
+    }
+
+    /// What may be seen of what `change` did; `None`: nothing.
+    #[must_use]
+    pub fn change<'a>(&self, change: &'a Change) -> Option<Cow<'a, Change>> {
+        self.0.change(change)
+    }
+
+    /// The etag of `document`, made of what may be seen.
+    #[must_use]
+    pub fn etag(&self, document: &Document) -> Etag {
+        document.etag_seen(&self.0)
+    }
+
+    /// The paths that may be read.
+    #[must_use]
+    pub fn paths(&self) -> &Paths {
+        &self.0
+    }
+
+    /// What may be seen of what `update` says.
+    #[must_use]
+    pub fn update<'a>(&self, update: &'a Update) -> Cow<'a, Update> {
+        update.seen(&self.0)
+    }
+}
+
+impl From<Paths> for Projection {
+    fn from(paths: Paths) -> Self {
+        Self(paths)
     }
 }

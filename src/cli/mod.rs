@@ -1,19 +1,23 @@
-//! The command line: `serve` runs the server, the others are a small MQTT client for people and scripts.
+//! The command line: `serve` runs the server, `passwd` keeps the file of its users, most others are a small MQTT client
+//! for people and scripts.
 //!
 //! Results go to standard output as JSON, everything else to standard error. A subcommand ends in an [`Exit`]; what it
 //! has to say about a failure it has said by then.
 //!
 //! `connection` is one command's MQTT 5 connection, `request` sends a request and waits for its reply, `shadow_args`
-//! are the arguments that name a shadow. The client commands know the wire contract and how names are spelled, and
+//! are the arguments that name a shadow, `terminal` asks for passwords. The client commands know the wire contract and how names are spelled, and
 //! nothing else of the server.
 
+mod auth;
 mod connection;
 mod delete;
 mod get;
 mod output;
+mod passwd;
 mod request;
 mod serve;
 mod shadow_args;
+mod terminal;
 mod update;
 mod watch;
 
@@ -23,9 +27,9 @@ use clap::{Parser, Subcommand};
 
 const EXIT_CODES: &str = "Exit codes:
   0  done
-  1  failed: no connection, no reply in time, or the server ended on an error
+  1  failed: no connection, no reply in time, a file cannot be used, or the server ended on an error
   2  usage: arguments or configuration are wrong
-  3  the service rejected the request; standard error says why
+  3  the service rejected the request; standard error says why. auth explain: not allowed
   4  serve: the store cannot be opened (unknown format, corrupt, or in use)";
 
 /// A self-hosted MQTT broker that keeps the shadow of every device under optimistic concurrency.
@@ -40,6 +44,8 @@ pub struct Cli {
 enum Command {
     Serve(serve::Serve),
     CheckConfig(serve::CheckConfig),
+    Auth(auth::Auth),
+    Passwd(passwd::Passwd),
     Get(get::Get),
     Update(update::Update),
     Delete(delete::Delete),
@@ -51,7 +57,7 @@ enum Command {
 pub enum Exit {
     /// Done.
     Done = 0,
-    /// No connection, no reply, or an error of the server while it ran.
+    /// No connection, no reply, a file that cannot be used, or an error of the server while it ran.
     Failed = 1,
     /// Wrong arguments (clap exits with the same code) or configuration.
     Usage = 2,
@@ -67,6 +73,8 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run().await,
             Command::CheckConfig(check) => check.run(),
+            Command::Auth(auth) => auth.run(),
+            Command::Passwd(passwd) => passwd.run(),
             Command::Get(get) => get.run().await,
             Command::Update(update) => update.run().await,
             Command::Delete(delete) => delete.run().await,

@@ -34,7 +34,7 @@ pub(super) struct CheckConfig {
 }
 
 #[derive(Debug, Args)]
-struct Source {
+pub(super) struct Source {
     /// The configuration; without it, the defaults. UMBRA__SECTION__KEY in the environment wins over both.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -55,12 +55,15 @@ impl Serve {
             (Ok(shutdown), Ok(hangups)) => (shutdown, hangups),
             (Err(error), _) | (_, Err(error)) => return complain(&error, Exit::Failed),
         };
-        match server::run(config, shutdown.asked(), hangups).await {
+        let source = self.source;
+        let read_config = Box::new(move || source.load(&arguments));
+        match server::run(config, read_config, shutdown.asked(), hangups).await {
             Ok(()) => Exit::Done,
             Err(error) => {
                 tracing::error!(%error, "the server ended");
                 match error {
                     ServeError::Store { .. } => Exit::Store,
+                    ServeError::Login(_) => Exit::Usage,
                     ServeError::Bind { .. } | ServeError::Thread(_) => Exit::Failed,
                 }
             }
@@ -78,7 +81,7 @@ impl CheckConfig {
 }
 
 impl Source {
-    fn load(&self, arguments: &Arguments) -> Result<Config, ConfigError> {
+    pub(super) fn load(&self, arguments: &Arguments) -> Result<Config, ConfigError> {
         // A variable that is not Unicode cannot be one of ours.
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));

@@ -14,27 +14,36 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{
     ClientTlsConfig, Config, Host, HttpConfig, Limits, ListenerConfig, ListenerKind, LogConfig, LogFormat, Origin,
-    Role, StoreConfig, TlsConfig,
+    StoreConfig, TlsConfig, auth,
     error::{Fault, Problem},
+    quotas,
     raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
+    roles,
     units::{Count, List, Period, Size, Text},
 };
-use crate::limits::{self as hard, KIB, MIB};
+use crate::{
+    auth::Policy,
+    limits::{self as hard, KIB, MIB},
+};
 
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
-const DAY: u64 = 24 * 60 * MINUTE;
+pub(super) const SECOND: u64 = 1_000;
+pub(super) const MINUTE: u64 = 60 * SECOND;
+pub(super) const DAY: u64 = 24 * 60 * MINUTE;
 
 /// Checks everything; the first fault ends it.
-pub(super) fn check(raw: RawConfig) -> Result<Config, Fault> {
+///
+/// `place` tells where a key stands.
+pub(super) fn check(raw: RawConfig, place: impl Fn(&str) -> String) -> Result<Config, Fault> {
     let limits = limits(&raw.limits)?;
     let store = store(&raw.store)?;
+    let policy = roles::policy(&raw, place)?;
+    let auth = auth::check(&raw.auth)?;
     let listeners = raw.listener.iter().enumerate();
-    let listeners = listeners.map(|(index, raw)| listener(index, raw)).collect::<Result<Vec<_>, _>>()?;
+    let listeners = listeners.map(|(index, raw)| listener(index, raw, &policy)).collect::<Result<Vec<_>, _>>()?;
     check_packet(&limits)?;
     check_sessions(&limits)?;
     check_listeners(&listeners, raw.allow_anonymous_anywhere.0)?;
-    Ok(Config { store, listeners, limits, log: log(&raw.log)? })
+    Ok(Config { store, auth, listeners, policy, limits, log: log(&raw.log)? })
 }
 
 fn store(raw: &RawStore) -> Result<StoreConfig, Fault> {
@@ -56,7 +65,7 @@ fn store(raw: &RawStore) -> Result<StoreConfig, Fault> {
     })
 }
 
-fn listener(index: usize, raw: &RawListener) -> Result<ListenerConfig, Fault> {
+fn listener(index: usize, raw: &RawListener, policy: &Policy) -> Result<ListenerConfig, Fault> {
     let at = Section(format!("listener[{index}]"));
     let name = at.filled("name", &raw.name)?;
     if name.chars().count() > 64 {
@@ -71,7 +80,8 @@ fn listener(index: usize, raw: &RawListener) -> Result<ListenerConfig, Fault> {
         kind: kind(&at, raw, bind)?,
         bind,
         anonymous: raw.anonymous.0,
-        anonymous_role: at.choice("anonymous_role", &raw.anonymous_role, &[("admin", Role::Admin)])?,
+        anonymous_role: roles::role(&at, "anonymous_role", &raw.anonymous_role, policy)?,
+        certificate_role: roles::role(&at, "certificate_role", &raw.certificate_role, policy)?,
         connections_max: at.number("connections_max", raw.connections_max, 1..=hard::CONNECTIONS_MAX)?,
         connect_timeout: at.duration("connect_timeout", raw.connect_timeout, 100..=5 * MINUTE)?,
         proxy_from: at.each("proxy_from", &raw.proxy_from, network, networks)?,
@@ -182,6 +192,7 @@ fn limits(raw: &RawLimits) -> Result<Limits, Fault> {
             raw.publishes_per_second,
             1..=hard::PUBLISHES_PER_SECOND_MAX,
         )?,
+        quotas: quotas::quotas(&at, raw)?,
         outbox_bytes_max: at.number("outbox_bytes_max", raw.outbox_bytes_max, 16 * KIB..=hard::QUEUE_BYTES_MAX)?,
         session_queue_bytes_max: at.number(
             "session_queue_bytes_max",
@@ -264,19 +275,24 @@ fn check_listeners(listeners: &[ListenerConfig], anonymous_anywhere: bool) -> Re
 }
 
 /// The section that values are checked in, as it is named in a [`Fault`].
-struct Section(String);
+pub(super) struct Section(pub(super) String);
 
 impl Section {
     fn fault(&self, key: &str, problem: Problem) -> Fault {
         Fault::new(format!("{}.{key}", self.0), problem)
     }
 
-    fn invalid(&self, key: &str, told: String) -> Fault {
+    pub(super) fn invalid(&self, key: &str, told: String) -> Fault {
         self.fault(key, Problem::Invalid(told))
     }
 
     /// A value within `range`, which must lie within `T`.
-    fn number<T: TryFrom<u64>, A: Amount>(&self, key: &str, value: A, range: RangeInclusive<u64>) -> Result<T, Fault> {
+    pub(super) fn number<T: TryFrom<u64>, A: Amount>(
+        &self,
+        key: &str,
+        value: A,
+        range: RangeInclusive<u64>,
+    ) -> Result<T, Fault> {
         let admitted = range.contains(&value.amount()).then(|| T::try_from(value.amount()).ok());
         admitted.flatten().ok_or_else(|| {
             let [value, least, most] = [value.amount(), *range.start(), *range.end()].map(A::shown);
@@ -285,19 +301,19 @@ impl Section {
     }
 
     /// A duration within `range`, in milliseconds.
-    fn duration(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
+    pub(super) fn duration(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
         self.number(key, value, range).map(Duration::from_millis)
     }
 
     /// A duration of whole seconds, because the protocol has no smaller ones.
-    fn seconds(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
+    pub(super) fn seconds(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
         match self.duration(key, value, range)? {
             duration if duration.subsec_millis() == 0 => Ok(duration),
             _ => Err(self.invalid(key, format!("is {value}, but must be whole seconds"))),
         }
     }
 
-    fn filled(&self, key: &str, value: &Text) -> Result<String, Fault> {
+    pub(super) fn filled(&self, key: &str, value: &Text) -> Result<String, Fault> {
         match value.0.as_str() {
             "" => Err(self.invalid(key, "is empty".into())),
             text => Ok(text.to_owned()),
@@ -317,7 +333,7 @@ impl Section {
         parsed.collect()
     }
 
-    fn choice<T: Copy>(&self, key: &str, value: &Text, choices: &[(&str, T)]) -> Result<T, Fault> {
+    pub(super) fn choice<T: Copy>(&self, key: &str, value: &Text, choices: &[(&str, T)]) -> Result<T, Fault> {
         let chosen = choices.iter().find(|(name, _)| *name == value.0).map(|(_, choice)| *choice);
         chosen.ok_or_else(|| {
             let names = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(" or ");
@@ -327,7 +343,7 @@ impl Section {
 }
 
 /// A scalar with a range.
-trait Amount: Copy {
+pub(super) trait Amount: Copy {
     fn amount(self) -> u64;
     /// How an amount of this kind would be written.
     fn shown(amount: u64) -> String;

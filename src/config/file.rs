@@ -62,6 +62,23 @@ impl SourceFile {
     }
 }
 
+impl SourceFile {
+    /// The names at the top of the file.
+    pub(super) fn keys(&self) -> Vec<String> {
+        let table = DeTable::parse(&self.text);
+        table.map_or_else(|_| Vec::new(), |table| table.get_ref().keys().map(|key| key.get_ref().to_string()).collect())
+    }
+
+    /// How many sections the list `name` has.
+    pub(super) fn count(&self, name: &str) -> usize {
+        let Ok(table) = DeTable::parse(&self.text) else { return 0 };
+        match table.get_ref().get(name).map(Spanned::get_ref) {
+            Some(DeValue::Array(sections)) => sections.len(),
+            _ => 0,
+        }
+    }
+}
+
 fn check_file(file: &DeTable<'_>, known: &Known) -> Result<(), Found> {
     for (name, value) in file {
         let fault = |problem| (name.span(), Fault::new(name.get_ref().clone(), problem));

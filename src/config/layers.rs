@@ -20,6 +20,8 @@ const PREFIX: &str = "UMBRA__";
 pub(super) struct Layers {
     known: Known,
     file: Option<SourceFile>,
+    /// The file with more rules and grants.
+    rules_file: Option<SourceFile>,
     /// Key to the variable or argument that sets it.
     named: BTreeMap<String, String>,
     tree: Tree,
@@ -34,7 +36,8 @@ impl Layers {
         if let Some(file) = &file {
             builder = builder.add_source(File::from_str(&file.text, FileFormat::Toml));
         }
-        Ok(Self { known, file, named: BTreeMap::new(), tree: builder.build().map_err(ours)? })
+        let tree = builder.build().map_err(ours)?;
+        Ok(Self { known, file, rules_file: None, named: BTreeMap::new(), tree })
     }
 
     /// Sets what the variables that begin with [`PREFIX`] say.
@@ -69,6 +72,7 @@ impl Layers {
     /// All layers as one, types checked, ranges not.
     pub(super) fn merged(&mut self) -> Result<RawConfig, ConfigError> {
         self.complete_listeners()?;
+        self.join_rules()?;
         self.tree.clone().try_deserialize().map_err(|error| match error {
             config::ConfigError::At { error, key: Some(key), .. } => {
                 // The crate writes `listener[0]bind`.
@@ -80,14 +84,37 @@ impl Layers {
 
     /// Says where the key of `fault` stands.
     pub(super) fn blame(&self, fault: Fault) -> ConfigError {
-        let section = fault.key.split('[').next().unwrap_or_default();
-        let named = self.named.get(&fault.key).or_else(|| self.named.get(section));
-        let place = match (named, &self.file) {
-            (Some(name), _) => Place::Named(name.clone()),
-            (None, Some(file)) => Place::File(file.path.clone(), file.line(&fault.key)),
-            (None, None) => Place::Default,
-        };
+        let place = self.place(&fault.key);
         fault.at(place)
+    }
+
+    /// Where `key` stands.
+    pub(super) fn place(&self, key: &str) -> Place {
+        let section = key.split('[').next().unwrap_or_default();
+        if let Some(name) = self.named.get(key).or_else(|| self.named.get(section)) {
+            return Place::Named(name.clone());
+        }
+        if JOINED.contains(&section) {
+            return self.place_joined(section, key);
+        }
+        let in_file = |file: &SourceFile| Place::File(file.path.clone(), file.line(key));
+        self.file.as_ref().map_or(Place::Default, in_file)
+    }
+
+    /// Where `key` of a list stands that [`Layers::join_rules`] put together: the sections of the file come first, then those
+    /// of the rules file, then shipped ones.
+    fn place_joined(&self, list: &str, key: &str) -> Place {
+        let index = key.split(['[', ']']).nth(1).and_then(|index| index.parse::<usize>().ok()).unwrap_or_default();
+        let mut before = 0;
+        for file in [&self.file, &self.rules_file].into_iter().flatten() {
+            let count = file.count(list);
+            if index < before + count {
+                let own = key.replacen(&format!("[{index}]"), &format!("[{}]", index - before), 1);
+                return Place::File(file.path.clone(), file.line(&own));
+            }
+            before += count;
+        }
+        Place::Default
     }
 
     /// The key that a variable names, `LIMITS__DEPTH_MAX` or `LISTENER__0__BIND`, and its value in that key's type.
@@ -128,6 +155,35 @@ impl Layers {
         self.set(missing)
     }
 
+    /// Joins the rules and grants of the file, those of its rules file, and the shipped ones whose role the others do not name.
+    fn join_rules(&mut self) -> Result<(), ConfigError> {
+        let path = self.tree.get_string("rules_file").unwrap_or_default();
+        if !path.is_empty() {
+            let file = SourceFile::read(Path::new(&path), &self.known)?;
+            if let Some(key) = file.keys().into_iter().find(|key| !JOINED.contains(&key.as_str())) {
+                let place = Place::File(file.path.clone(), file.line(&key));
+                let told = "does not belong into a rules file, which has [[rule]] and [[grant]] only".to_owned();
+                return Err(Fault::new(key, Problem::Invalid(told)).at(place));
+            }
+            self.rules_file = Some(file);
+        }
+        let shipped = Tree::builder().add_source(File::from_str(SHIPPED, FileFormat::Toml)).build().map_err(ours)?;
+        let mut values = Vec::new();
+        for list in JOINED {
+            let own = self.file.as_ref().is_some_and(|file| file.count(list) > 0);
+            let mut all = if own { self.tree.get_array(list).map_err(ours)? } else { Vec::new() };
+            if let Some(file) = &self.rules_file {
+                let more = Tree::builder().add_source(File::from_str(&file.text, FileFormat::Toml)).build();
+                all.extend(more.map_err(ours)?.get_array(list).unwrap_or_default());
+            }
+            let named: Vec<_> = all.iter().filter_map(role).collect();
+            let others = shipped.get_array(list).map_err(ours)?.into_iter();
+            all.extend(others.filter(|rule| role(rule).is_none_or(|role| !named.contains(&role))));
+            values.push((list.to_owned(), all.into()));
+        }
+        self.set(values)
+    }
+
     fn set(&mut self, values: Vec<(String, Value)>) -> Result<(), ConfigError> {
         let mut builder = Tree::builder().add_source(self.tree.clone());
         for (key, value) in values {
@@ -135,6 +191,17 @@ impl Layers {
         }
         self.tree = builder.build().map_err(ours)?;
         Ok(())
+    }
+}
+
+/// The lists that files add to instead of taking their place.
+const JOINED: [&str; 2] = ["rule", "grant"];
+
+/// The role that a rule or grant is about.
+fn role(section: &Value) -> Option<String> {
+    match &section.kind {
+        ValueKind::Table(keys) => keys.get("role").map(ToString::to_string),
+        _ => None,
     }
 }
 

@@ -5,41 +5,52 @@
 //! between two values kept. A [`ConfigError`] names the file and line, or the variable or argument, and the key.
 //!
 //! `known` has the keys that exist, `file` the lines they stand on, `layers` lays the sources together into `raw`'s
-//! structures, `units` reads sizes and durations, `check` turns raw into checked. The most a limit may be set to is
+//! structures, `units` reads sizes and durations, `check` turns raw into checked, `auth` what is in `[auth]`, `quotas` the
+//! quotas in `[limits]`, `roles` rules and grants. The most a limit may be set to is
 //! [`crate::limits`]'.
 
+mod auth;
 mod check;
 mod error;
 mod file;
 mod host;
 mod known;
 mod layers;
+mod quotas;
 mod raw;
+mod roles;
 mod units;
 
 use std::{
     net::SocketAddr,
     num::NonZeroU16,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use ipnet::IpNet;
 use tracing_subscriber::filter::Targets;
 
+pub use auth::{AuthConfig, TokenConfig};
 pub use error::{ConfigError, Place, Problem};
 pub use host::{Authority, Host, Origin};
+pub use quotas::QuotaLimits;
 pub(crate) use units::parse_duration;
 
-use crate::shadow::DocumentLimits;
+use crate::{auth::Policy, shadow::DocumentLimits};
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where and how shadows are stored.
     pub store: StoreConfig,
+    /// How clients become known.
+    pub auth: AuthConfig,
     /// At least one; names and addresses differ, ports 0 apart.
     pub listeners: Vec<ListenerConfig>,
+    /// Which roles there are, and who has them.
+    pub policy: Policy,
     /// What a shadow, a request, a connection and a session may take.
     pub limits: Limits,
     /// What is logged, and how.
@@ -80,8 +91,10 @@ pub struct ListenerConfig {
     pub bind: SocketAddr,
     /// Whether clients connect without credentials.
     pub anonymous: bool,
-    /// What they may do then.
-    pub anonymous_role: Role,
+    /// The role they have then, if any.
+    pub anonymous_role: Option<Arc<str>>,
+    /// The role of clients with a certificate, if any.
+    pub certificate_role: Option<Arc<str>>,
     /// Its connections at once.
     pub connections_max: usize,
     /// How long a new connection may take to send its CONNECT or the head of its request, all that comes before
@@ -133,13 +146,6 @@ pub struct HttpConfig {
     pub origins: Vec<Origin>,
 }
 
-/// What a principal may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Everything.
-    Admin,
-}
-
 /// `[limits]`; the default is the shipped one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -171,6 +177,8 @@ pub struct Limits {
     pub requests_burst: u32,
     /// PUBLISH packets a second from one connection, above which reading pauses.
     pub publishes_per_second: u32,
+    /// What a connection, a principal, a shadow and a source address may do.
+    pub quotas: QuotaLimits,
     /// Bytes that wait for one connected subscriber.
     pub outbox_bytes_max: usize,
     /// Bytes of plain messages that wait for one session without a connection.
@@ -236,7 +244,7 @@ impl Config {
         layers.environment(environment.into_iter())?;
         layers.arguments(arguments)?;
         let raw = layers.merged()?;
-        check::check(raw).map_err(|fault| layers.blame(fault))
+        check::check(raw, |key| layers.place(key).to_string()).map_err(|fault| layers.blame(fault))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The configuration as it is written: every key of `broker.toml`, in the type it has there, nothing checked yet.
 //!
-//! No key is optional, because the shipped file supplies what an operator leaves out. Units and meaning are told there;
+//! But for those of rules and grants no key is optional, because the shipped file supplies what an operator leaves out. Units and meaning are told there;
 //! ranges are [`super::check`]'s.
 
 use serde::Deserialize;
@@ -11,8 +11,13 @@ use super::units::{Count, Flag, List, Period, Size, Text};
 #[serde(deny_unknown_fields)]
 pub(super) struct RawConfig {
     pub(super) allow_anonymous_anywhere: Flag,
+    #[expect(dead_code, reason = "read while the files are laid together")]
+    pub(super) rules_file: Text,
     pub(super) store: RawStore,
+    pub(super) auth: RawAuth,
     pub(super) listener: Vec<RawListener>,
+    pub(super) rule: Vec<RawRule>,
+    pub(super) grant: Vec<RawGrant>,
     pub(super) limits: RawLimits,
     pub(super) log: RawLog,
 }
@@ -33,12 +38,34 @@ pub(super) struct RawStore {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct RawAuth {
+    pub(super) users: Text,
+    pub(super) password_checks_at_once: Count,
+    pub(super) password_checks_waiting: Count,
+    pub(super) password_cache_age: Period,
+    pub(super) failure_delay: Period,
+    pub(super) user_failures_at_once: Count,
+    pub(super) user_failure_every: Period,
+    pub(super) address_failures_at_once: Count,
+    pub(super) address_failure_every: Period,
+    pub(super) aws_keys: Text,
+    pub(super) token_keys: Text,
+    pub(super) token_algorithms: Text,
+    pub(super) token_audience: Text,
+    pub(super) token_issuer: Text,
+    pub(super) token_claim: Text,
+    pub(super) token_leeway: Period,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RawListener {
     pub(super) name: Text,
     pub(super) kind: Text,
     pub(super) bind: Text,
     pub(super) anonymous: Flag,
     pub(super) anonymous_role: Text,
+    pub(super) certificate_role: Text,
     pub(super) connections_max: Count,
     pub(super) connect_timeout: Period,
     pub(super) proxy_from: List,
@@ -49,6 +76,39 @@ pub(super) struct RawListener {
     pub(super) tls_client_crl: Text,
     pub(super) hosts: List,
     pub(super) origins: List,
+}
+
+/// Unlike other keys, those of a rule and a grant may be left out: a default would grant what nobody wrote.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRule {
+    pub(super) role: Text,
+    #[serde(default)]
+    pub(super) devices: List,
+    #[serde(default)]
+    pub(super) names: Option<List>,
+    #[serde(default)]
+    pub(super) operations: Option<List>,
+    #[serde(default)]
+    pub(super) read: List,
+    #[serde(default)]
+    pub(super) write: List,
+    #[serde(default)]
+    pub(super) publish: List,
+    #[serde(default)]
+    pub(super) subscribe: List,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawGrant {
+    pub(super) role: Text,
+    #[serde(default)]
+    pub(super) principals: List,
+    #[serde(default)]
+    pub(super) by: List,
+    #[serde(default)]
+    pub(super) devices: List,
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,6 +128,9 @@ pub(super) struct RawLimits {
     pub(super) requests_per_second: Count,
     pub(super) requests_burst: Count,
     pub(super) publishes_per_second: Count,
+    pub(super) connection_bytes_per_second: Size,
+    pub(super) control_packets_per_second: Count,
+    pub(super) refusals_per_minute_max: Count,
     pub(super) outbox_bytes_max: Size,
     pub(super) session_queue_bytes_max: Size,
     pub(super) retained_messages_max: Count,
@@ -75,6 +138,17 @@ pub(super) struct RawLimits {
     pub(super) sessions_max: Count,
     pub(super) session_expiry_max: Period,
     pub(super) connections_max: Count,
+    pub(super) principal_connections_max: Count,
+    pub(super) principal_sessions_max: Count,
+    pub(super) principal_subscriptions_max: Count,
+    pub(super) principal_requests_per_second: Count,
+    pub(super) principal_bytes_per_second: Size,
+    pub(super) shadow_writes_per_second: Count,
+    pub(super) address_connections_max: Count,
+    pub(super) address_connects_per_second: Count,
+    pub(super) address_connects_burst: Count,
+    pub(super) address_failed_handshakes_per_minute: Count,
+    pub(super) address_limits_on_loopback: Flag,
     pub(super) receive_maximum: Count,
     pub(super) topic_alias_max: Count,
     pub(super) keep_alive_max: Period,

@@ -24,7 +24,7 @@ pub(super) struct Flag(pub(super) bool);
 pub(super) struct Text(pub(super) String);
 
 /// Texts: a list of them, or one text with commas between them, as an environment variable has it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(try_from = "Value")]
 pub(super) struct List(pub(super) Vec<String>);
 

@@ -1,17 +1,48 @@
-//! The door for HTTP/1.1.
+//! The door for HTTP/1.1: the native API, the AWS-compatible one, MQTT over WebSocket, and what they share.
 //!
 //! `server` serves a connection of [`crate::net`]: it bounds what a client may send, and, with `body` and `impatient`, how
-//! slowly it may send and read, and has the routes answer it. `guard` stands before all of them and refuses what a web page of somebody else's may have made a browser
-//! send. `websocket` turns a connection into a stream of bytes that the door for MQTT serves, of which nothing is known
+//! slowly it may send and read, and has the routes answer it. `guard` stands before all of them and refuses what a web
+//! page of somebody else's may have made a browser send. `websocket` turns a connection into a stream of bytes that the door for MQTT serves, of which nothing is known
 //! here but that it is one.
+//!
+//! `operation` has the table of what there is; `router` makes routes of it, `openapi` the description, `query` checks
+//! parameters against it. A request passes `caller` (who asks, what they may), then a handler: `shadows` reads,
+//! `writes` changes, the rest is named after what it answers. `conditional` and `patch` are pure. Whatever is refused
+//! leaves as a [`problem`].
+//!
+//! Commands go through [`crate::service`], as those of MQTT do, and are announced there as well.
 
+pub mod api;
+mod aws;
 mod body;
+mod caller;
+mod conditional;
+mod devices;
+mod events;
 mod guard;
+mod history;
 mod impatient;
+mod openapi;
+mod operation;
+mod patch;
+mod payload;
+mod problem;
+mod query;
+mod router;
 mod server;
+mod shadows;
+pub mod sigv4;
+mod submit;
+mod target;
+mod wait;
 mod websocket;
+mod writes;
 
-pub use self::server::{HttpDoor, HttpOptions, PROTOCOLS};
+pub use self::{
+    api::Api,
+    router::router,
+    server::{HttpDoor, HttpOptions, PROTOCOLS},
+};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@
 //! a body has as much time again, and so has the client for taking some more of an answer. When the server ends, requests
 //! that are being answered are answered, and no more are taken.
 //!
-//! Each request carries its [`Peer`](crate::net::Peer) among its extensions.
+//! Each request carries among its extensions its [`Peer`], and whom the connection was known as last.
 
 use std::{
     pin::pin,
@@ -32,6 +32,7 @@ use crate::{
     config::{HttpConfig, Limits, ListenerConfig},
     http::{
         body::TimedBody,
+        caller::LastCaller,
         guard::{self, Guard},
         impatient::Impatient,
         websocket::{self, Handover},
@@ -108,11 +109,12 @@ impl<D: Door> Server<D> {
         // One more for each request that is being answered.
         let handled = Arc::new(());
         let service = service_fn({
-            let (peer, handled) = (peer.clone(), handled.clone());
+            let (peer, handled, caller) = (peer.clone(), handled.clone(), LastCaller::default());
             let (routes, timeout) = (TowerToHyperService::new(self.routes.clone()), self.options.timeout);
             move |request: Request<Incoming>| {
                 let mut request = request.map(|body| Body::new(TimedBody::new(body, timeout)));
                 request.extensions_mut().insert(peer.clone());
+                request.extensions_mut().insert(caller.clone());
                 request.extensions_mut().insert(handover.clone());
                 let (answer, handled) = (routes.call(request), handled.clone());
                 async move {

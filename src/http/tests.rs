@@ -16,8 +16,9 @@ use tokio::{
 
 use super::{HttpDoor, HttpOptions};
 use crate::{
+    auth::certificate::Proof,
     config::{Config, HttpConfig, Limits},
-    net::{Door, Peer, Proof, door::Stream},
+    net::{Door, Peer, door::Stream},
 };
 
 /// Serves no WebSocket.
@@ -42,7 +43,7 @@ fn serve(routes: Router, timeout: Duration) -> Fixture {
     let (closing, closed) = watch::channel(false);
     let options = HttpOptions::of(&listener, &HttpConfig::default(), &limits);
     let (client, server) = tokio::io::duplex(64 * 1024);
-    let peer = Peer { address: "192.0.2.7:4660".parse().unwrap(), proof: Proof::None, anonymous: true };
+    let peer = Peer { address: "192.0.2.7:4660".parse().unwrap(), proof: Proof::None, listener: "web".into() };
     let served =
         tokio::spawn(HttpDoor::new(routes, Nothing, options, closed).serve(server, peer, Instant::now() + timeout));
     Fixture { client, served, closing }

@@ -13,22 +13,23 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    auth::Access,
+    auth::{Access, Authority},
     config::Limits,
     metrics::Counters,
     mqtt::{
         codec::FrameLimits,
         events::Events,
+        filters::Filters,
         message::Message,
         outbox::{DropCounters, Outbox, QueueLimits, SessionId},
+        pace::PaceLimits,
         packet::{ConnAckLimits, Reason, Will},
         request::Request,
         router::{Class, Router},
         session::{Session, SessionLimits},
-        sessions::{ClientSession, Ended, SessionKey, Sessions},
+        sessions::{ClientSession, Ended, SessionKey, Sessions, SessionsMax},
         shadow_topic::Destination,
     },
-    quota::Rate,
     service::{Service, Submission},
     shadow::DocumentLimits,
 };
@@ -45,6 +46,8 @@ pub struct Broker {
     pub sessions: Sessions,
     /// What a connection may take.
     pub limits: ConnectionLimits,
+    /// Who is let in, and may do what.
+    pub authority: Arc<Authority>,
     /// What happened so far.
     pub counters: Arc<Counters>,
     /// What was not delivered so far.
@@ -65,8 +68,8 @@ pub struct ConnectionLimits {
     pub queue: QueueLimits,
     /// Bytes of output that wait for a client that does not read.
     pub output_bytes_max: usize,
-    /// PUBLISH packets.
-    pub publishes: Rate,
+    /// Of what it sends.
+    pub pace: PaceLimits,
     /// Bytes of a topic name or filter.
     pub topic_bytes_max: usize,
     /// Filters of its session.
@@ -82,13 +85,24 @@ pub struct ConnectionLimits {
 impl Broker {
     /// A broker without connections.
     #[must_use]
-    pub fn new(service: Arc<Service>, events: Arc<Events>, router: Arc<Router>, limits: &Limits) -> Self {
+    pub fn new(
+        service: Arc<Service>,
+        events: Arc<Events>,
+        router: Arc<Router>,
+        authority: Arc<Authority>,
+        limits: &Limits,
+    ) -> Self {
         Self {
             router,
             events,
             service,
-            sessions: Sessions::new(limits.sessions_max),
+            sessions: Sessions::new(SessionsMax {
+                sessions: limits.sessions_max,
+                of_principal: limits.quotas.principal_sessions_max,
+                connected_of_principal: limits.quotas.principal_connections_max,
+            }),
             limits: ConnectionLimits::of(limits),
+            authority,
             counters: Arc::default(),
             drops: Arc::default(),
             closing: watch::Sender::new(false),
@@ -102,7 +116,9 @@ impl Broker {
     pub fn new_session(&self, access: &Access) -> ClientSession {
         let id = SessionId(self.sessions_made.fetch_add(1, Ordering::Relaxed));
         let outbox = Outbox::new(id, self.limits.queue, self.drops.clone(), access.clone());
-        ClientSession { session: Session::new(self.limits.session), outbox: Arc::new(outbox), filters: Vec::new() }
+        let allowance = self.service.quotas().principals.of(access.principal().name(), Instant::now());
+        let (session, filters) = (Session::new(self.limits.session), Filters::new(allowance));
+        ClientSession { session, outbox: Arc::new(outbox), filters }
     }
 
     /// A client id that no client has and none can guess.
@@ -116,10 +132,10 @@ impl Broker {
     /// Publishes what ended leaves behind, and takes its subscriptions away.
     pub async fn dispose(&self, ended: Ended) {
         if let Some(client) = &ended.client {
-            self.router.remove(client.outbox.id(), &client.filters);
+            self.router.remove(client.outbox.id(), client.filters.iter());
         }
         if let Some(will) = ended.will {
-            self.publish_will(&ended.key, will).await;
+            self.publish_will(&ended.key, &ended.access, will).await;
         }
     }
 
@@ -134,6 +150,13 @@ impl Broker {
             for ended in due {
                 self.dispose(ended).await;
             }
+        }
+    }
+
+    /// Gives every session the rights that it has now; those that have none end.
+    pub async fn review(&self) {
+        for ended in self.sessions.review(&self.authority) {
+            self.dispose(ended).await;
         }
     }
 
@@ -162,27 +185,28 @@ impl Broker {
         }
     }
 
-    /// A will on a shadow's `update` is an update by its owner at this time. PROTOCOL section 2.
-    async fn publish_will(&self, owner: &SessionKey, will: Will) {
+    /// A will on a shadow's `update` is an update by its owner at this time, with what the owner may do at this time.
+    /// PROTOCOL section 2.
+    async fn publish_will(&self, owner: &SessionKey, access: &Access, will: Will) {
         let Will { topic, payload, qos, retain, properties, .. } = will;
         match Destination::of(&topic) {
-            Destination::Plain => {
+            Destination::Plain if access.may_publish(topic.as_str()) => {
                 let message = Message::new(topic, payload, qos, retain, properties, Instant::now());
                 self.router.publish(&Arc::new(message), Class::Plain { from: None });
             }
-            Destination::Reserved => self.counters.publishes_refused.add(1),
+            Destination::Plain | Destination::Reserved => self.counters.publishes_refused.add(1),
             Destination::Request(key, operation, dialect) => {
                 let mut request = Request::new(self.events.clone(), key, operation, dialect);
-                let parsed = request.parse(&payload, properties.as_deref(), &self.limits.document);
+                let prepared = request.prepare(&payload, properties.as_deref(), access, &self.limits.document);
                 // A client that connects and dies again and again has no more updates than one that stays.
                 let admitted = self.service.admit(&owner.principal, &request.key);
-                match admitted.and_then(|admitted| parsed.map(|command| command.map(|command| (admitted, command)))) {
-                    Ok(Some((admitted, command))) => {
+                match admitted.and_then(|admitted| prepared.map(|command| command.map(|command| (admitted, command)))) {
+                    Ok(Some((admitted, (command, sender)))) => {
                         request.admitted = Some(admitted);
                         let submission = Submission {
                             key: request.key.clone(),
                             command,
-                            principal: owner.principal.clone(),
+                            sender,
                             client: owner.client_id.clone(),
                             requester: Box::new(request),
                         };
@@ -212,7 +236,7 @@ impl ConnectionLimits {
             },
             queue: QueueLimits { bytes: limits.outbox_bytes_max, offline_bytes: limits.session_queue_bytes_max },
             output_bytes_max: limits.outbox_bytes_max,
-            publishes: Rate::new(limits.publishes_per_second, limits.publishes_per_second),
+            pace: PaceLimits::of(limits),
             topic_bytes_max: limits.topic_bytes_max,
             filters_max: limits.filters_per_session_max,
             session_expiry_max: seconds(limits.session_expiry_max),

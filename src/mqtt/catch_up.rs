@@ -16,13 +16,14 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
+    auth::{Operation, Projection},
     mqtt::{
         broker::Broker,
         events::message,
         message::{Delivery, Message},
         outbox::Outbox,
         packet::{RetainHandling, Subscription},
-        router::{Cursor, Subscribed, may_receive},
+        router::{Cursor, Subscribed},
         sessions::SessionKey,
         shadow_topic::Event,
         shapes::{self, DIALECTS},
@@ -208,31 +209,34 @@ impl Step {
             Self::Missed(entry, event, dialect) => {
                 let topic = event.topic(dialect, &entry.key);
                 let selection = broker.router.selection(outbox, &topic)?;
+                let reader = reader(outbox, &entry.key)?;
                 let document = broker.service.read(&entry.key).await.ok()?.document;
                 if document.version != entry.version {
                     return None; // a newer entry follows
                 }
-                let payload = missed_payload(broker, own, (event, dialect), &entry, &document).await?;
+                let payload = missed_payload(broker, own, (event, dialect), &entry, &document, &reader).await?;
                 Some(selection.deliver(message(event, &topic, payload)))
             }
             Self::Present(key, event, dialect) => {
                 let topic = event.topic(dialect, &key);
                 let selection = broker.router.selection(outbox, &topic)?;
+                let reader = reader(outbox, &key)?;
                 let document = broker.service.read(&key).await.ok()?.document;
-                let payload = present_payload((event, dialect), &document)?;
+                let payload = present_payload((event, dialect), &document, &reader)?;
                 Some(selection.deliver(message(event, &topic, payload)))
             }
             Self::Document(key, wanted) => {
                 let topic = Event::Document.topic(Dialect::Native, &key);
                 let filter = &wanted.subscription.filter;
-                if !TopicName::new(&topic).is_ok_and(|topic| filter.matches(&topic) && may_receive(outbox, &topic)) {
+                if !TopicName::new(&topic).is_ok_and(|topic| filter.matches(&topic)) {
                     return None;
                 }
+                let reader = reader(outbox, &key)?;
                 let read = broker.service.read(&key).await.ok()?;
                 if !read.document.exists() {
                     return None;
                 }
-                let message = message(Event::Document, &topic, shapes::document(&read.document));
+                let message = message(Event::Document, &topic, shapes::document(&read.document, &reader));
                 outbox.document_sent(&message.topic, read.last_entry.0, broker.events.routed());
                 Some(wanted.deliver(message))
             }
@@ -322,6 +326,11 @@ fn both(events: &[Event]) -> impl Iterator<Item = (Event, Dialect)> {
     events.iter().copied().flat_map(each).filter(|&(event, dialect)| shapes::has(dialect, event))
 }
 
+/// What the session may read of `key` as it changes; `None`: nothing.
+fn reader(outbox: &Outbox, key: &ShadowKey) -> Option<Projection> {
+    outbox.with_access(|access| access.projection(key, Operation::Subscribe))
+}
+
 /// What the change of `entry`, which made `document`, tells in hindsight: `state` of `accepted` is what it changed, and
 /// there is no client token.
 async fn missed_payload(
@@ -330,19 +339,20 @@ async fn missed_payload(
     (event, dialect): (Event, Dialect),
     entry: &Entry,
     document: &Document,
+    reader: &Projection,
 ) -> Option<Bytes> {
     let is_own = entry.client == own.client_id && entry.principal == *own.principal.name();
     match event {
         Event::Documents => {
             let before = document.undo(&entry.changes, former(broker, entry).await?);
-            Some(shapes::documents(dialect, &before, document, None))
+            Some(shapes::documents(dialect, &before, document, reader, None))
         }
         // Replies to requests of the session itself are never dropped, so they were not missed.
         Event::UpdateAccepted | Event::DeleteAccepted if is_own => None,
         Event::UpdateAccepted | Event::DeleteAccepted => {
-            Some(shapes::missed_accepted(dialect, &entry.changes, document))
+            Some(shapes::missed_accepted(dialect, &entry.changes, document, reader))
         }
-        event => present_payload((event, dialect), document),
+        event => present_payload((event, dialect), document, reader),
     }
 }
 
@@ -355,10 +365,10 @@ async fn former(broker: &Broker, entry: &Entry) -> Option<Former> {
     })
 }
 
-fn present_payload((event, dialect): (Event, Dialect), document: &Document) -> Option<Bytes> {
+fn present_payload((event, dialect): (Event, Dialect), document: &Document, reader: &Projection) -> Option<Bytes> {
     match event {
-        Event::Delta if document.exists() => shapes::delta(dialect, document, None),
-        Event::Document => Some(shapes::document(document)),
+        Event::Delta if document.exists() => shapes::delta(dialect, document, reader, None),
+        Event::Document => Some(shapes::document(document, reader)),
         _ => None,
     }
 }

@@ -6,19 +6,21 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
+    auth::Access,
     mqtt::{
         broker::Broker,
         connection::Connection,
         message::Message,
         packet::{PacketId, Reason, Subscribe, Subscription},
+        permit,
         request::{From, Request, ResponseTopic},
         router::Class,
         session::{Inbound, Ticket, Verdict},
         shadow_topic::{Destination, Operation},
-        topic::TopicFilter,
+        topic::{TopicFilter, TopicName},
     },
     service::{Permit, Submission},
-    shadow::{Command, Rejection, ShadowKey},
+    shadow::{Command, Rejection, Sender, ShadowKey},
     store::Held,
     wire::Dialect,
 };
@@ -49,14 +51,12 @@ pub(super) async fn room(stalled: &mut Option<Stalled>) -> Result<Permit, Reject
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Carries out a PUBLISH.
     pub(super) async fn publish(&mut self, inbound: Inbound) {
-        let now = Instant::now();
-        self.paused = self.publishes.charge(self.broker.limits.publishes, now).map(|wait| now + wait);
         match Destination::of(&inbound.topic) {
             _ if inbound.topic.as_str().len() > self.broker.limits.topic_bytes_max => {
                 self.broker.counters.publishes_refused.add(1);
                 self.complete(inbound.ticket, refused("the topic is longer than this server takes"));
             }
-            Destination::Plain => self.publish_plain(inbound, now),
+            Destination::Plain => self.publish_plain(inbound),
             Destination::Reserved => {
                 self.broker.counters.publishes_refused.add(1);
                 self.complete(inbound.ticket, refused("only the service publishes to this topic"));
@@ -65,11 +65,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn publish_plain(&mut self, inbound: Inbound, now: Instant) {
+    fn publish_plain(&mut self, inbound: Inbound) {
         let ticket = inbound.ticket;
+        if !self.client.outbox.with_access(|access| access.may_publish(inbound.topic.as_str())) {
+            self.broker.counters.publishes_refused.add(1);
+            return self.complete(ticket, forbidden(&inbound.topic));
+        }
         // The payload is a slice of the read buffer, which must not be kept alive by a retained or queued message.
         let payload = Bytes::copy_from_slice(&inbound.payload);
-        let message = Message::new(inbound.topic, payload, inbound.qos, inbound.retain, inbound.properties, now);
+        let message =
+            Message::new(inbound.topic, payload, inbound.qos, inbound.retain, inbound.properties, Instant::now());
         let receivers =
             self.broker.router.publish(&Arc::new(message), Class::Plain { from: Some(self.client.outbox.id()) });
         let reason = if receivers == 0 { Reason::NO_MATCHING_SUBSCRIBERS } else { Reason::SUCCESS };
@@ -77,8 +82,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: Operation, dialect: Dialect) {
-        let now = self.broker.service.now();
-        let response = match self.response_topic(&inbound) {
+        let (now, access) = (self.broker.service.now(), self.client.outbox.access());
+        let response = match response_topic(&inbound, &access) {
             Ok(response) => response,
             Err(verdict) => return self.complete(inbound.ticket, verdict),
         };
@@ -88,27 +93,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             ..Request::new(self.broker.events.clone(), key, operation, dialect)
         };
         // Read before it is counted, so that a refusal carries the client's token.
-        let parsed = request.parse(&inbound.payload, inbound.properties.as_deref(), &self.broker.limits.document);
-        let admitted = self.broker.service.admit(self.access.principal(), &request.key);
-        match admitted.and_then(|admitted| parsed.map(|command| (admitted, command))) {
-            Err(rejection) => request.reject(&rejection, now),
+        let (properties, limits) = (inbound.properties.as_deref(), &self.broker.limits.document);
+        let prepared = request.prepare(&inbound.payload, properties, &access, limits);
+        let admitted = self.broker.service.admit(access.principal(), &request.key);
+        if admitted.is_err() {
+            self.pace.refused(&self.broker.limits.pace, Instant::now());
+        }
+        match admitted.and_then(|admitted| prepared.map(|command| (admitted, command))) {
+            Err(rejection) => {
+                // What somebody sends who has no business here is no news to those who have.
+                if operation != Operation::Get && access.admit_any(&request.key, operation.into()).is_ok() {
+                    let (principal, client) = (access.principal(), &self.key.client_id);
+                    self.broker.service.note_refusal(&request.key, principal, client, &rejection);
+                }
+                request.reject(&rejection, now);
+            }
             Ok((_admitted, None)) => match read(&self.broker, &request.key).await {
                 Ok(held) => request.got(&held.document, now),
                 Err(rejection) => request.reject(&rejection, now),
             },
-            Ok((admitted, Some(command))) => {
+            Ok((admitted, Some((command, sender)))) => {
                 request.admitted = Some(admitted);
-                self.submit(request, command, inbound.payload.len());
+                self.submit(request, command, sender, inbound.payload.len());
             }
         }
     }
 
-    fn submit(&mut self, request: Request, command: Command, bytes: usize) {
+    fn submit(&mut self, request: Request, command: Command, sender: Sender, bytes: usize) {
         let ticket = request.from.as_ref().and_then(|from| from.ticket);
         let submission = Submission {
             key: request.key.clone(),
             command,
-            principal: self.access.principal().clone(),
+            sender,
             client: self.key.client_id.clone(),
             requester: Box::new(request),
         };
@@ -133,17 +149,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// The response topic of a request, which must be an ordinary one.
-    fn response_topic(&self, inbound: &Inbound) -> Result<Option<ResponseTopic>, Verdict> {
-        let Some(properties) = inbound.properties.as_deref() else { return Ok(None) };
-        let Some(topic) = &properties.response_topic else { return Ok(None) };
-        if Destination::of(topic) != Destination::Plain {
-            return Err(refused("the response topic is not an ordinary one"));
-        }
-        let correlation_data = properties.correlation_data.clone();
-        Ok(Some(ResponseTopic { topic: topic.clone(), correlation_data }))
-    }
-
     fn complete(&mut self, ticket: Option<Ticket>, verdict: Verdict) {
         if let Some(ticket) = ticket {
             self.client.session.complete(ticket, verdict, self.transport.output());
@@ -153,27 +158,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Carries out a SUBSCRIBE and answers it; what is retained follows the SUBACK.
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
         let Subscribe { id, subscription_id, filters } = subscribe;
-        let reasons = filters
+        let reasons: Vec<Reason> = filters
             .into_iter()
             .map(|filter| filter.and_then(|subscription| self.subscribe_one(subscription, subscription_id)))
             .map(|granted| granted.unwrap_or_else(|reason| reason))
             .collect();
+        if reasons.contains(&Reason::QUOTA_EXCEEDED) {
+            self.pace.refused(&self.broker.limits.pace, Instant::now());
+        }
         self.client.session.subscribed(id, reasons, self.transport.output());
     }
 
     fn subscribe_one(&mut self, subscription: Subscription, subscription_id: Option<u32>) -> Result<Reason, Reason> {
         let filter = &subscription.filter;
+        if !self.client.outbox.with_access(|access| permit::may_subscribe(access, filter)) {
+            return Err(Reason::NOT_AUTHORIZED);
+        }
         if filter.as_str().len() > self.broker.limits.topic_bytes_max {
             return Err(Reason::TOPIC_FILTER_INVALID);
         }
         let known = self.client.filters.contains(filter);
-        if !known && self.client.filters.len() >= self.broker.limits.filters_max {
+        if !known && let Err(cause) = self.client.filters.add(filter, self.broker.limits.filters_max) {
+            self.broker.service.quotas().count(cause);
             return Err(Reason::QUOTA_EXCEEDED);
         }
-        let subscribed = self.broker.router.subscribe(&self.client.outbox, &subscription, subscription_id)?;
-        if !known {
-            self.client.filters.push(filter.clone());
-        }
+        let subscribed = match self.broker.router.subscribe(&self.client.outbox, &subscription, subscription_id) {
+            Ok(subscribed) => subscribed,
+            Err(reason) => {
+                self.client.filters.remove(filter);
+                return Err(reason);
+            }
+        };
         let granted = Reason(subscription.qos as u8);
         self.catch_up.subscribed(subscription, subscription_id, subscribed);
         Ok(granted)
@@ -186,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .map(|filter| match filter {
                 Err(reason) => reason,
                 Ok(filter) => {
-                    self.client.filters.retain(|known| *known != filter);
+                    self.client.filters.remove(&filter);
                     self.catch_up.unsubscribed(&filter);
                     match self.broker.router.unsubscribe(self.client.outbox.id(), &filter) {
                         true => Reason::SUCCESS,
@@ -199,6 +214,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
+/// The response topic of a request, which must be an ordinary one that its sender may publish to.
+fn response_topic(inbound: &Inbound, access: &Access) -> Result<Option<ResponseTopic>, Verdict> {
+    let Some(properties) = inbound.properties.as_deref() else { return Ok(None) };
+    let Some(topic) = &properties.response_topic else { return Ok(None) };
+    if Destination::of(topic) != Destination::Plain {
+        return Err(refused("the response topic is not an ordinary one"));
+    }
+    if !access.may_publish(topic.as_str()) {
+        return Err(refused("the response topic is not one that this client may publish to"));
+    }
+    let correlation_data = properties.correlation_data.clone();
+    Ok(Some(ResponseTopic { topic: topic.clone(), correlation_data }))
+}
+
 /// The document of `key`; what it takes to wait for the disk is boxed, since it is rare.
 async fn read(broker: &Broker, key: &ShadowKey) -> Result<Held, Rejection> {
     match broker.service.cached(key) {
@@ -209,4 +238,9 @@ async fn read(broker: &Broker, key: &ShadowKey) -> Result<Held, Rejection> {
 
 fn refused(why: &str) -> Verdict {
     Verdict { reason: Reason::TOPIC_NAME_INVALID, reason_string: Some(why.into()), unknown: false }
+}
+
+fn forbidden(topic: &TopicName) -> Verdict {
+    let text = format!("Forbidden: publish {topic}");
+    Verdict { reason: Reason::NOT_AUTHORIZED, reason_string: Some(text.into()), unknown: false }
 }

@@ -2,19 +2,20 @@
 //!
 //! For a change: delta if there is one, documents, accepted, then the document; for a no-op: accepted; for a replay or
 //! a dry run: accepted, to who asked alone. An event is told under both prefixes of its shadow, native first, rendered
-//! once for each and only if somebody listens there. The order between commands is the announcer thread's, which calls
+//! only if somebody listens there, and once for all who may read the same part of the shadow. The order between commands is the announcer thread's, which calls
 //! [`Events::announce`] in the order of the journal; [`Routed`] tells the outboxes how far that has come.
 
-use std::{sync::Arc, time::Instant};
+use std::{cell::RefCell, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
 use crate::{
+    auth::{Access, Operation, Projection},
     mqtt::{
         message::Message,
         outbox::{Routed, SessionId},
         packet::QoS,
-        router::{Class, Router},
+        router::{Class, Publication, Router},
         shadow_topic::Event,
         shapes::{self, DIALECTS},
         topic::TopicName,
@@ -55,9 +56,15 @@ impl Events {
     }
 
     /// Publishes a reply that tells of no change: to all subscribers, and surely to who asked.
-    pub fn reply(&self, key: &ShadowKey, event: Event, to: Option<SessionId>, payload: impl Fn(Dialect) -> Bytes) {
+    pub fn reply(
+        &self,
+        key: &ShadowKey,
+        event: Event,
+        to: Option<SessionId>,
+        render: impl Fn(Dialect, &Projection) -> Bytes,
+    ) {
         let class = to.map_or(Class::Plain { from: None }, |to| Class::Reply { to, seq: None });
-        self.publish(key, event, class, |dialect| Some(payload(dialect)));
+        self.publish(key, event, class, |dialect, reader| Some(render(dialect, reader)));
     }
 
     /// Publishes a reply for who asked alone; nobody else hears of it.
@@ -66,10 +73,10 @@ impl Events {
         key: &ShadowKey,
         event: Event,
         to: Option<SessionId>,
-        payload: impl Fn(Dialect) -> Bytes,
+        render: impl Fn(Dialect, &Projection) -> Bytes,
     ) {
         if let Some(to) = to {
-            self.publish(key, event, Class::Private { to }, |dialect| Some(payload(dialect)));
+            self.publish(key, event, Class::Private { to }, |dialect, reader| Some(render(dialect, reader)));
         }
     }
 
@@ -86,9 +93,12 @@ impl Events {
             && let Command::Update(_) = command
         {
             let class = told.requester.map_or(Class::Event { seq }, |by| Class::Change { by, seq });
-            self.publish(key, Event::Delta, class, |dialect| shapes::delta(dialect, after, client_token));
-            let documents = |dialect| Some(shapes::documents(dialect, before, after, client_token));
-            self.publish(key, Event::Documents, class, documents);
+            self.publish(key, Event::Delta, class, |dialect, reader| {
+                shapes::delta(dialect, after, reader, client_token)
+            });
+            self.publish(key, Event::Documents, class, |dialect, reader| {
+                Some(shapes::documents(dialect, before, after, reader, client_token))
+            });
         }
         let class = match (told.requester, applied.seq) {
             (Some(to), _) if applied.is_private() => Class::Private { to },
@@ -97,23 +107,63 @@ impl Events {
             (None, Some(Seq(seq))) => Class::Event { seq },
             (None, None) => Class::Plain { from: None },
         };
-        let accepted = |dialect| Some(shapes::accepted(dialect, command, applied, client_token));
-        self.publish(key, accepted_event(command), class, accepted);
+        self.publish(key, accepted_event(command), class, |dialect, reader| {
+            Some(shapes::accepted(dialect, command, applied, reader, client_token))
+        });
         if let Some(Seq(seq)) = applied.seq {
-            self.publish(key, Event::Document, Class::Document { seq }, |_| Some(shapes::document(after)));
+            self.publish(key, Event::Document, Class::Document { seq }, |_, reader| {
+                Some(shapes::document(after, reader))
+            });
         }
     }
 
-    /// The one way of an event to its topics; `render` is called for those on which anybody listens.
-    fn publish(&self, key: &ShadowKey, event: Event, class: Class, render: impl Fn(Dialect) -> Option<Bytes>) {
+    /// The one way of an event to its topics; `render` is called for each dialect and part of the shadow that anybody
+    /// listens to.
+    fn publish(
+        &self,
+        key: &ShadowKey,
+        event: Event,
+        class: Class,
+        render: impl Fn(Dialect, &Projection) -> Option<Bytes>,
+    ) {
         for dialect in DIALECTS.into_iter().filter(|&dialect| shapes::has(dialect, event)) {
             let topic = event.topic(dialect, key);
-            if self.router.has_subscribers(&topic)
-                && let Some(payload) = render(dialect)
-            {
-                self.router.publish(&message(event, &topic, payload), class);
-            }
+            let render = |reader: &Projection| render(dialect, reader);
+            let privately = matches!(class, Class::Private { .. });
+            self.router.tell(&Telling { key, event, topic, privately, render, told: RefCell::default() }, class);
         }
+    }
+}
+
+/// One event on one topic: each reader is told the part that it may see.
+struct Telling<'a, F> {
+    key: &'a ShadowKey,
+    event: Event,
+    topic: String,
+    /// Who asked is answered, whatever it may read.
+    privately: bool,
+    render: F,
+    /// What has been rendered.
+    told: RefCell<Vec<(Projection, Option<Arc<Message>>)>>,
+}
+
+impl<F: Fn(&Projection) -> Option<Bytes>> Publication for Telling<'_, F> {
+    fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    fn told_to(&self, access: &Access) -> Option<Arc<Message>> {
+        let reader = access.projection(self.key, Operation::Subscribe);
+        let reader = reader.or_else(|| self.privately.then_some(Projection::NONE))?;
+        let mut told = self.told.borrow_mut();
+        if let Some((_, message)) = told.iter().find(|(known, _)| *known == reader) {
+            return message.clone();
+        }
+        let message = (self.render)(&reader).map(|payload| message(self.event, &self.topic, payload));
+        if told.len() < TOLD_MAX {
+            told.push((reader, message.clone()));
+        }
+        message
     }
 }
 
@@ -149,3 +199,6 @@ fn accepted_event(command: &Command) -> Event {
         Command::Delete(_) => Event::DeleteAccepted,
     }
 }
+
+/// Parts of a shadow that one event is kept rendered for; beyond, it is rendered again for each reader.
+const TOLD_MAX: usize = 32;

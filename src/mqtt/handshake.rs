@@ -8,18 +8,22 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    auth::{Access, Principal},
+    auth::{
+        Shown,
+        login::{Credentials, Denied},
+    },
     mqtt::{
         broker::Broker,
         catch_up::CatchUp,
         codec,
         connection::Connection,
+        pace::Pace,
         packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
+        permit,
         sessions::{Refusal, SessionKey},
         transport::{Transport, Turn},
     },
-    net::{Peer, Proof},
-    quota::Meter,
+    net::Peer,
 };
 
 /// Serves a client on `stream` from its CONNECT to its end. Its CONNECT must be whole by `deadline`.
@@ -47,9 +51,11 @@ where
         _ = closing.wait_for(|closing| *closing) => return None,
     };
     match connect {
-        Ok(connect) => establish(transport, peer, *connect?, broker).await,
-        Err(_) => {
-            tracing::debug!(peer = %peer.address, "no CONNECT in time"); // [MQTT-3.1.4-1]
+        Ok(Some(connect)) => establish(transport, peer, *connect, broker).await,
+        nothing => {
+            let in_time = nothing.is_ok();
+            tracing::debug!(peer = %peer.address, in_time, "no CONNECT"); // [MQTT-3.1.4-1]
+            broker.service.quotas().addresses.handshake_failed(peer.address.ip(), Instant::now());
             None
         }
     }
@@ -95,29 +101,35 @@ where
     }
     let assigned = connect.client_id.is_empty().then(|| broker.unique_client_id());
     let client_id = assigned.as_deref().unwrap_or(&connect.client_id);
-    let access = match peer.proof {
-        Proof::Certificate(principal) => Access::admin(principal),
-        Proof::None if peer.anonymous => Access::admin(Principal::anonymous(client_id)),
-        Proof::None | Proof::Unusable => {
-            tracing::debug!(peer = %peer.address, proof = ?peer.proof, "refused: nobody that is known");
-            let text = "this listener takes no clients that it does not know";
-            refuse(&mut transport, connect.protocol, Reason::NOT_AUTHORIZED, text).await;
+    let client_id: Arc<str> = client_id.into();
+    let shown = Shown {
+        address: peer.address.ip(),
+        listener: &peer.listener,
+        proof: &peer.proof,
+        credentials: Credentials::of(connect.username.as_deref(), connect.password.as_deref()),
+    };
+    let (standing, access) = match broker.authority.let_in(shown, &client_id).await {
+        Ok(both) => both,
+        Err(denied) => {
+            refuse(&mut transport, connect.protocol, reason_of(denied), &denied.to_string()).await;
             return None;
         }
     };
-    let key = SessionKey { principal: access.principal().clone(), client_id: client_id.into() };
+    let principal = standing.identity.principal.clone();
+    if let Err(text) = permit::may_connect(&access, connect.will.as_ref()) {
+        tracing::debug!(peer = %peer.address, principal = %principal.name(), text, "refused");
+        refuse(&mut transport, connect.protocol, Reason::NOT_AUTHORIZED, text).await;
+        return None;
+    }
+    let key = SessionKey { principal, client_id: client_id.clone() };
 
-    let attached = broker.sessions.attach(&key, connect.clean_start, || broker.new_session(&access));
+    let attached = broker.sessions.attach(&key, &standing, connect.clean_start, || broker.new_session(&access));
     let mut attached = match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
         Ok(Ok(attached)) => attached,
-        Ok(Err(Refusal::Full)) => {
-            refuse(
-                &mut transport,
-                connect.protocol,
-                Reason::QUOTA_EXCEEDED,
-                "there are as many sessions as there may be",
-            )
-            .await;
+        Ok(Err(Refusal::Quota(cause))) => {
+            broker.service.quotas().count(cause);
+            let text = format!("there are as many {} as there may be", cause.what());
+            refuse(&mut transport, connect.protocol, Reason::QUOTA_EXCEEDED, &text).await;
             return None;
         }
         Ok(Err(Refusal::Closing)) => {
@@ -138,7 +150,15 @@ where
     if let Some(replaced) = attached.replaced.take() {
         broker.dispose(replaced).await;
     }
-    tracing::debug!(peer = %peer.address, client = client_id, protocol = ?connect.protocol, present = attached.present, "connected");
+    // Rights may have been read anew since the client was let in. From here on its session is in the table, and reviewed.
+    let Some(access) = broker.authority.review(&standing) else {
+        let ended = broker.sessions.release(&key, attached.client, 0, None);
+        broker.dispose(ended).await;
+        refuse(&mut transport, connect.protocol, Reason::NOT_AUTHORIZED, "this client is no longer let in").await;
+        return None;
+    };
+    attached.client.outbox.set_access(access);
+    tracing::debug!(peer = %peer.address, client = %client_id, protocol = ?connect.protocol, present = attached.present, "connected");
 
     let keep_alive = broker.limits.keep_alive(connect.keep_alive);
     let connack = ConnAck {
@@ -152,6 +172,7 @@ where
     let now = Instant::now();
     attached.client.session.attach(&connect, now, transport.output());
     attached.client.outbox.attach();
+    let pace = Pace::new(attached.client.filters.allowance().clone(), now);
     Some(Box::new(Connection {
         transport,
         key,
@@ -163,13 +184,22 @@ where
         silence_max: (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1500)), // [MQTT-3.1.2-22]
         kicked: attached.kicked,
         stalled: None,
-        publishes: Meter::new(now),
-        paused: None,
+        pace,
+        until: standing.identity.until.map(|until| until.deadline),
         leaving: None,
         heard: now,
-        access,
         broker,
     }))
+}
+
+/// How a client is told that it is not let in.
+fn reason_of(denied: Denied) -> Reason {
+    match denied {
+        Denied::Bad => Reason::BAD_USER_NAME_OR_PASSWORD,
+        Denied::Missing => Reason::NOT_AUTHORIZED,
+        Denied::TooMany { .. } => Reason::QUOTA_EXCEEDED,
+        Denied::Busy => Reason::SERVER_BUSY,
+    }
 }
 
 fn check(connect: &Connect) -> Result<(), (Reason, &'static str)> {

@@ -3,11 +3,12 @@
 //! Its answers leave in this order: the `accepted` or `rejected` event, the same on the response topic if one was
 //! named, then the PUBACK or PUBREC with the verdict, through the requester's outbox like the events before it.
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
 use crate::{
+    auth::{self, Access, Projection},
     mqtt::{
         events::Events,
         message::Message,
@@ -20,7 +21,7 @@ use crate::{
     },
     quota::Admitted,
     service::{Outcome, Requester},
-    shadow::{Command, Document, DocumentLimits, Rejection, ShadowKey, Timestamp},
+    shadow::{Command, Document, DocumentLimits, Rejection, Sender, ShadowKey, Timestamp},
     wire::{self, ClientToken, Dialect, Parsed, Payload, Refused},
 };
 
@@ -44,6 +45,8 @@ pub(super) struct Request {
     pub admitted: Option<Admitted>,
     /// Whether nobody else hears of it: a dry run.
     pub private: bool,
+    /// What who asks may read of the shadow.
+    pub reads: Projection,
 }
 
 /// The session that asked.
@@ -76,15 +79,43 @@ impl Request {
             response: None,
             admitted: None,
             private: false,
+            reads: Projection::NONE,
         }
     }
 
-    /// Reads the payload, and the fields that came beside it as user properties. `None`: a get, which is no command.
+    /// Reads the payload and the fields that came beside it as user properties, and checks that who sent it, with
+    /// `access`, may ask that. `None`: a get, which is no command.
     ///
     /// # Errors
     ///
-    /// The rejection of a payload that cannot be understood.
-    pub(super) fn parse(
+    /// The rejection of a payload that cannot be understood, or is not allowed. The former is told only to who may do
+    /// anything of the kind to the shadow: else anybody could have a `rejected` announced to its subscribers.
+    pub(super) fn prepare(
+        &mut self,
+        payload: &[u8],
+        properties: Option<&Properties>,
+        access: &Access,
+        limits: &DocumentLimits,
+    ) -> Result<Option<(Command, Sender)>, Rejection> {
+        let parsed = self.parse(payload, properties, limits);
+        self.reads = access.projection(&self.key, auth::Operation::Get).unwrap_or(Projection::NONE);
+        match self.operation {
+            Operation::Get => access.admit_get(&self.key).and(parsed.map(|_| None)),
+            Operation::Update | Operation::Delete => {
+                let mut command = match parsed {
+                    Ok(command) => command,
+                    Err(rejection) => {
+                        access.admit_any(&self.key, self.operation.into())?;
+                        return Err(rejection);
+                    }
+                };
+                let sender = command.as_mut().map(|command| access.admit(&self.key, command)).transpose()?;
+                Ok(command.zip(sender))
+            }
+        }
+    }
+
+    fn parse(
         &mut self,
         payload: &[u8],
         properties: Option<&Properties>,
@@ -117,17 +148,28 @@ impl Request {
         }
     }
 
-    /// Refuses the request.
+    /// Refuses the request. Of one that is refused for lack of rights nobody else hears. PROTOCOL section 2.
     pub(super) fn reject(self, rejection: &Rejection, now: Timestamp) {
-        let payload = |dialect| shapes::rejected(dialect, rejection, &self.key, now, self.client_token.as_ref());
+        let payload = |dialect, reader: &Projection| {
+            let rejection = self.as_told(rejection, reader);
+            shapes::rejected(dialect, &rejection, &self.key, now, reader, self.client_token.as_ref())
+        };
         let (event, to) = (self.operation.rejected(), self.session_id());
-        match self.private {
+        match self.private || matches!(rejection, Rejection::Forbidden { .. }) {
             true => self.events.reply_privately(&self.key, event, to, payload),
             false => self.events.reply(&self.key, event, to, payload),
         }
-        let payload = self.response.as_ref().map(|_| payload(self.dialect));
+        let payload = self.response.as_ref().map(|_| payload(self.dialect, &self.reads));
         let verdict = verdict(rejection, &self.key);
         self.answer(payload, verdict);
+    }
+
+    /// `rejection` for a reader: its etag digests what who asked may read, which is no news to whoever reads the same.
+    fn as_told<'a>(&self, rejection: &'a Rejection, reader: &Projection) -> Cow<'a, Rejection> {
+        if *reader == self.reads || reader.reads_state() && self.reads.reads_state() {
+            return Cow::Borrowed(rejection);
+        }
+        Cow::Owned(rejection.clone().without_etag())
     }
 
     /// Answers a get with `document`.
@@ -135,9 +177,10 @@ impl Request {
         if !document.exists() {
             return self.reject(&Rejection::NotFound, now);
         }
-        let payload = |dialect| shapes::got(dialect, document, now, self.client_token.as_ref());
+        let payload =
+            |dialect, reader: &Projection| shapes::got(dialect, document, now, reader, self.client_token.as_ref());
         self.events.reply(&self.key, Event::GetAccepted, self.session_id(), payload);
-        let payload = self.response.as_ref().map(|_| payload(self.dialect));
+        let payload = self.response.as_ref().map(|_| payload(self.dialect, &self.reads));
         self.answer(payload, Verdict::SUCCESS);
     }
 
@@ -180,10 +223,11 @@ impl Requester for Request {
         match &outcome.result {
             Err(rejection) => self.reject(rejection, now),
             Ok(applied) => {
+                let (reads, token) = (&self.reads, self.client_token.as_ref());
                 let payload = self
                     .response
                     .as_ref()
-                    .map(|_| shapes::accepted(self.dialect, &outcome.command, applied, self.client_token.as_ref()));
+                    .map(|_| shapes::accepted(self.dialect, &outcome.command, applied, reads, token));
                 self.answer(payload, Verdict::SUCCESS);
             }
         }

@@ -7,6 +7,8 @@
 //!
 //! Delayed wills and session expiry are instants in one ordered set; [`Sessions::due`] hands out what has fallen due.
 
+mod holders;
+
 use std::{
     collections::{BTreeMap, HashMap, hash_map},
     sync::Arc,
@@ -16,14 +18,17 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::OwnedNotified, oneshot};
 
+use self::holders::Holders;
+pub use self::holders::SessionsMax;
 use crate::{
-    auth::Principal,
+    auth::{Access, Authority, Principal, Standing},
     mqtt::{
+        filters::Filters,
         outbox::Outbox,
         packet::{Reason, Will},
         session::Session,
-        topic::TopicFilter,
     },
+    quota::Cause,
 };
 
 /// Whose session it is.
@@ -43,7 +48,7 @@ pub struct ClientSession {
     /// What waits to be sent.
     pub outbox: Arc<Outbox>,
     /// Its filters, as the router has them.
-    pub filters: Vec<TopicFilter>,
+    pub filters: Filters,
 }
 
 /// A session in the hands of a connection.
@@ -64,6 +69,8 @@ pub struct Attached {
 pub struct Ended {
     /// Whose it was.
     pub key: SessionKey,
+    /// What its owner may do.
+    pub access: Access,
     /// The session, if it is over: its subscriptions are to be removed.
     pub client: Option<ClientSession>,
     /// The will to publish.
@@ -74,13 +81,15 @@ pub struct Ended {
 #[derive(Debug)]
 pub struct Sessions {
     table: Mutex<Table>,
-    sessions_max: usize,
+    max: SessionsMax,
     timers_changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     entries: HashMap<SessionKey, Entry>,
+    /// Whose `entries` are, changed with them.
+    holders: Holders,
     timers: BTreeMap<(Instant, u64), SessionKey>,
     timers_made: u64,
     /// Set once: no connection is taken any more.
@@ -90,13 +99,19 @@ struct Table {
 #[derive(Debug)]
 enum Entry {
     /// A connection holds the session. `kick` is taken by the first that wants it to end.
-    Connected { kick: Option<oneshot::Sender<Reason>>, released: Arc<Notify> },
+    Connected {
+        kick: Option<oneshot::Sender<Reason>>,
+        released: Arc<Notify>,
+        standing: Box<Standing>,
+        outbox: Arc<Outbox>,
+    },
     /// Nobody does.
     Parked(Box<Parked>),
 }
 
 #[derive(Debug)]
 struct Parked {
+    standing: Box<Standing>,
     client: ClientSession,
     expires: Option<Instant>,
     will: Option<(Instant, Will)>,
@@ -106,20 +121,21 @@ struct Parked {
 /// Why a connection gets no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// There are as many sessions as there may be.
-    Full,
+    /// There are as many sessions or connections as there may be, altogether or of its principal.
+    Quota(Cause),
     /// The server is about to end.
     Closing,
 }
 
 impl Sessions {
-    /// A table of at most `sessions_max` sessions, connected or not.
+    /// A table of at most `max` sessions.
     #[must_use]
-    pub fn new(sessions_max: usize) -> Self {
-        Self { table: Mutex::default(), sessions_max, timers_changed: Notify::new() }
+    pub fn new(max: SessionsMax) -> Self {
+        Self { table: Mutex::default(), max, timers_changed: Notify::new() }
     }
 
-    /// Gives the session of `key` to a new connection, ending the one that holds it; `make` makes a new session.
+    /// Gives the session of `key` to a new connection that was let in on `standing`, ending the one that holds it; `make`
+    /// makes a new session.
     ///
     /// # Errors
     ///
@@ -127,11 +143,12 @@ impl Sessions {
     pub async fn attach(
         &self,
         key: &SessionKey,
+        standing: &Standing,
         clean_start: bool,
         make: impl Fn() -> ClientSession,
     ) -> Result<Attached, Refusal> {
         loop {
-            let held = match self.try_attach(key, clean_start, &make)? {
+            let held = match self.try_attach(key, standing, clean_start, &make)? {
                 Ok(attached) => return Ok(attached),
                 Err(held) => held,
             };
@@ -143,25 +160,28 @@ impl Sessions {
     pub fn release(&self, key: &SessionKey, client: ClientSession, expiry: u32, will: Option<Will>) -> Ended {
         let now = Instant::now();
         let mut table = self.table.lock();
-        if let Some(Entry::Connected { released, .. }) = table.entries.remove(key) {
-            released.notify_waiters();
-        }
+        let Some(Entry::Connected { released, standing, .. }) = table.remove(key) else {
+            return Ended::session(key.clone(), client, will);
+        };
+        released.notify_waiters();
         if expiry == 0 || table.closing {
-            return Ended { key: key.clone(), client: Some(client), will };
+            return Ended::session(key.clone(), client, will);
         }
         let expires = (expiry != u32::MAX).then(|| now + Duration::from_secs(expiry.into()));
         let (will_now, will_later) = match will {
             Some(will) if will.delay > 0 => (None, Some((now + Duration::from_secs(will.delay.into()), will))),
             will => (will, None),
         };
+        let access = client.outbox.access();
         let timer = table.set_timer(key, expires, will_later.as_ref().map(|(at, _)| *at));
-        let parked = Parked { client, expires, will: will_later, timer };
+        let parked = Parked { standing, client, expires, will: will_later, timer };
+        table.holders.add(&key.principal, false);
         table.entries.insert(key.clone(), Entry::Parked(Box::new(parked)));
         drop(table);
         if timer.is_some() {
             self.timers_changed.notify_one();
         }
-        Ended { key: key.clone(), client: None, will: will_now }
+        Ended { key: key.clone(), access, client: None, will: will_now }
     }
 
     /// Waits until a will or a session falls due, and hands out what has.
@@ -195,11 +215,39 @@ impl Sessions {
         }
     }
 
+    /// Gives each session the rights that its standing is worth now. One that is worth none ends: its connection with
+    /// [`Reason::NOT_AUTHORIZED`]; a parked one, whose client need only be known to come back, is handed out.
+    pub fn review(&self, authority: &Authority) -> Vec<Ended> {
+        let mut table = self.table.lock();
+        let table = &mut *table;
+        let mut over = Vec::new();
+        for (key, entry) in &mut table.entries {
+            let (access, outbox) = match entry {
+                Entry::Connected { standing, outbox, .. } => (authority.review(standing), &*outbox),
+                Entry::Parked(parked) => (authority.review_absent(&parked.standing), &parked.client.outbox),
+            };
+            let ends = access.is_none();
+            outbox.set_access(access.unwrap_or_else(|| Access::none(key.principal.clone())));
+            match entry {
+                Entry::Connected { kick, .. } if ends => {
+                    if let Some(kick) = kick.take() {
+                        let _ = kick.send(Reason::NOT_AUTHORIZED);
+                    }
+                }
+                Entry::Parked(_) if ends => over.push(key.clone()),
+                Entry::Connected { .. } | Entry::Parked(_) => {}
+            }
+        }
+        over.into_iter().filter_map(|key| table.end(key)).collect()
+    }
+
     /// Hands out every parked session as ended; for the end of the server, after [`Sessions::close`].
     pub fn drain(&self) -> Vec<Ended> {
         let mut table = self.table.lock();
         table.timers.clear();
-        let parked = table.entries.extract_if(|_, entry| matches!(entry, Entry::Parked(_)));
+        let Table { entries, holders, .. } = &mut *table;
+        let parked = entries.extract_if(|_, entry| matches!(entry, Entry::Parked(_)));
+        let parked = parked.inspect(|(key, _)| holders.remove(&key.principal, false));
         parked.filter_map(|(key, entry)| entry.into_ended(key)).collect()
     }
 
@@ -212,6 +260,7 @@ impl Sessions {
     fn try_attach(
         &self,
         key: &SessionKey,
+        standing: &Standing,
         clean_start: bool,
         make: impl Fn() -> ClientSession,
     ) -> Result<Result<Attached, OwnedNotified>, Refusal> {
@@ -222,34 +271,48 @@ impl Sessions {
         }
         let known = table.entries.len();
         let (kick, kicked) = oneshot::channel();
-        let connected = || Entry::Connected { kick: Some(kick), released: Arc::default() };
+        let connected = |client: &ClientSession| Entry::Connected {
+            kick: Some(kick),
+            released: Arc::default(),
+            standing: Box::new(standing.clone()),
+            outbox: client.outbox.clone(),
+        };
         let slot = match table.entries.entry(key.clone()) {
-            hash_map::Entry::Vacant(_) if known >= self.sessions_max => return Err(Refusal::Full),
+            hash_map::Entry::Vacant(_) if known >= self.max.sessions => return Err(Refusal::Quota(Cause::Sessions)),
             hash_map::Entry::Vacant(slot) => {
-                slot.insert(connected());
-                return Ok(Ok(Attached { client: make(), present: false, kicked, replaced: None }));
+                table.holders.check(&key.principal, true, &self.max).map_err(Refusal::Quota)?;
+                table.holders.add(&key.principal, true);
+                let client = make();
+                slot.insert(connected(&client));
+                return Ok(Ok(Attached { client, present: false, kicked, replaced: None }));
             }
             hash_map::Entry::Occupied(slot) => slot.into_mut(),
         };
-        if let Entry::Connected { kick, released } = slot {
+        if let Entry::Connected { kick, released, .. } = slot {
             if let Some(kick) = kick.take() {
                 let _ = kick.send(Reason::SESSION_TAKEN_OVER); // [MQTT-3.1.4-3]
             }
             return Ok(Err(released.clone().notified_owned()));
         }
-        let Entry::Parked(parked) = std::mem::replace(slot, connected()) else {
-            return Err(Refusal::Closing);
+        table.holders.check(&key.principal, false, &self.max).map_err(Refusal::Quota)?;
+        let fresh = clean_start.then(make);
+        let entry = match (&fresh, &*slot) {
+            (Some(client), _) => connected(client),
+            (None, Entry::Parked(parked)) => connected(&parked.client),
+            (None, Entry::Connected { .. }) => return Err(Refusal::Closing),
         };
+        let Entry::Parked(parked) = std::mem::replace(slot, entry) else { return Err(Refusal::Closing) };
+        table.holders.remove(&key.principal, false);
+        table.holders.add(&key.principal, true);
         if let Some(timer) = parked.timer {
             table.timers.remove(&timer);
         }
-        if clean_start {
-            // The session ends here, and with it any delay of its will. [MQTT-3.1.2-8]
-            let ended =
-                Ended { key: key.clone(), client: Some(parked.client), will: parked.will.map(|(_, will)| will) };
-            return Ok(Ok(Attached { client: make(), present: false, kicked, replaced: Some(ended) }));
-        }
-        Ok(Ok(Attached { client: parked.client, present: true, kicked, replaced: None }))
+        let Some(client) = fresh else {
+            return Ok(Ok(Attached { client: parked.client, present: true, kicked, replaced: None }));
+        };
+        // The session ends here, and with it any delay of its will. [MQTT-3.1.2-8]
+        let ended = Ended::session(key.clone(), parked.client, parked.will.map(|(_, will)| will));
+        Ok(Ok(Attached { client, present: false, kicked, replaced: Some(ended) }))
     }
 
     fn take_due(&self, now: Instant) -> (Vec<Ended>, Option<Instant>) {
@@ -268,6 +331,12 @@ impl Sessions {
 }
 
 impl Table {
+    fn remove(&mut self, key: &SessionKey) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        self.holders.remove(&key.principal, matches!(entry, Entry::Connected { .. }));
+        Some(entry)
+    }
+
     fn set_timer(
         &mut self,
         key: &SessionKey,
@@ -280,20 +349,38 @@ impl Table {
         Some((at, self.timers_made))
     }
 
+    /// Takes out a parked session, to end it.
+    fn end(&mut self, key: SessionKey) -> Option<Ended> {
+        let entry = self.remove(&key)?;
+        if let Entry::Parked(parked) = &entry
+            && let Some(timer) = parked.timer
+        {
+            self.timers.remove(&timer);
+        }
+        entry.into_ended(key)
+    }
+
     fn fall_due(&mut self, key: SessionKey, now: Instant) -> Option<Ended> {
         let Some(Entry::Parked(parked)) = self.entries.get_mut(&key) else {
             return None;
         };
         if parked.expires.is_some_and(|at| at <= now) {
-            return self.entries.remove(&key).and_then(|entry| entry.into_ended(key));
+            return self.remove(&key).and_then(|entry| entry.into_ended(key));
         }
         let will = parked.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
-        let expires = parked.expires;
+        let (expires, access) = (parked.expires, parked.client.outbox.access());
         let timer = self.set_timer(&key, expires, None);
         if let Some(Entry::Parked(parked)) = self.entries.get_mut(&key) {
             parked.timer = timer;
         }
-        Some(Ended { key, client: None, will })
+        Some(Ended { key, access, client: None, will })
+    }
+}
+
+impl Ended {
+    /// A session that is over.
+    fn session(key: SessionKey, client: ClientSession, will: Option<Will>) -> Self {
+        Self { key, access: client.outbox.access(), client: Some(client), will }
     }
 }
 
@@ -301,9 +388,7 @@ impl Entry {
     fn into_ended(self, key: SessionKey) -> Option<Ended> {
         match self {
             Self::Connected { .. } => None,
-            Self::Parked(parked) => {
-                Some(Ended { key, client: Some(parked.client), will: parked.will.map(|(_, will)| will) })
-            }
+            Self::Parked(parked) => Some(Ended::session(key, parked.client, parked.will.map(|(_, will)| will))),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! to publish. All other topics are ordinary.
 
 use crate::{
+    auth,
     mqtt::topic::TopicName,
     shadow::{DeviceId, ShadowKey, ShadowName},
     wire::Dialect,
@@ -56,6 +57,16 @@ pub enum Event {
     Document,
 }
 
+impl From<Operation> for auth::Operation {
+    fn from(operation: Operation) -> Self {
+        match operation {
+            Operation::Update => Self::Update,
+            Operation::Get => Self::Get,
+            Operation::Delete => Self::Delete,
+        }
+    }
+}
+
 impl Operation {
     /// Where a refusal of it is told.
     #[must_use]
@@ -86,6 +97,19 @@ impl Destination {
 }
 
 impl Event {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Delta,
+        Self::Documents,
+        Self::UpdateAccepted,
+        Self::UpdateRejected,
+        Self::GetAccepted,
+        Self::GetRejected,
+        Self::DeleteAccepted,
+        Self::DeleteRejected,
+        Self::Document,
+    ];
+
     /// The topic of this event of `key`'s shadow in `dialect`.
     #[must_use]
     pub fn topic(self, dialect: Dialect, key: &ShadowKey) -> String {
@@ -116,6 +140,34 @@ impl Event {
             Self::Document => "/document",
         }
     }
+}
+
+/// One level of a topic that the service publishes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// This text.
+    Is(&'static str),
+    /// A device id.
+    Device,
+    /// The name of a named shadow.
+    Name,
+}
+
+/// The topics that the service publishes to, level by level.
+pub fn shapes() -> impl Iterator<Item = Vec<Level>> {
+    let suffixes = Event::ALL.map(|event| (event.suffix(), event != Event::Document));
+    let suffixes = suffixes.into_iter().chain([(PRESENCE, false)]);
+    suffixes.flat_map(|(suffix, over_aws)| {
+        let native = &[Level::Is("shadow"), Level::Device][..];
+        let aws = &[Level::Is("$aws"), Level::Is("things"), Level::Device, Level::Is("shadow")][..];
+        let prefixes = if over_aws { vec![native, aws] } else { vec![native] };
+        let names = if suffix == PRESENCE { vec![&[][..]] } else { vec![&[][..], &[Level::Is("name"), Level::Name]] };
+        prefixes.into_iter().flat_map(move |prefix| {
+            let end = suffix.split('/').skip(1).map(Level::Is);
+            let shape = move |name: &[Level]| [prefix, name].concat().into_iter().chain(end.clone()).collect();
+            names.clone().into_iter().map(shape)
+        })
+    })
 }
 
 /// Splits off what is asked.
@@ -159,6 +211,7 @@ const NATIVE: &str = "shadow/";
 const AWS: &str = "$aws/things/";
 const AWS_SHADOW: &str = "/shadow";
 const NAME: &str = "/name/";
+const PRESENCE: &str = "/presence";
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! Which message an event is in each dialect.
 //!
-//! Every event is told under both prefixes of its shadow, each in its own shape. This file only chooses: the shapes
+//! Every event is told under both prefixes of its shadow, each in its own shape, and of it each reader what it may see. This file only chooses: the shapes
 //! themselves are [`crate::wire`]'s, who hears them is [`super::events`]'.
 
 use std::borrow::Cow;
@@ -24,23 +24,40 @@ pub(super) fn has(dialect: Dialect, event: Event) -> bool {
 }
 
 /// `update/delta`, if there is one.
-pub(super) fn delta(dialect: Dialect, document: &Document, token: Option<&ClientToken>) -> Option<Bytes> {
+pub(super) fn delta(
+    dialect: Dialect,
+    document: &Document,
+    reader: &Projection,
+    token: Option<&ClientToken>,
+) -> Option<Bytes> {
     match dialect {
-        Dialect::Native => wire::update_delta(document, Projection::ALL, token),
-        Dialect::Aws => aws::update_delta(document, Projection::STATE, token),
+        Dialect::Native => wire::update_delta(document, reader, token),
+        Dialect::Aws => aws::update_delta(document, &reader.without_tags(), token),
     }
 }
 
 /// `update/documents`.
-pub(super) fn documents(dialect: Dialect, before: &Document, after: &Document, token: Option<&ClientToken>) -> Bytes {
+pub(super) fn documents(
+    dialect: Dialect,
+    before: &Document,
+    after: &Document,
+    reader: &Projection,
+    token: Option<&ClientToken>,
+) -> Bytes {
     match dialect {
-        Dialect::Native => wire::update_documents(before, after, Projection::ALL, token),
-        Dialect::Aws => aws::update_documents(before, after, Projection::STATE, token),
+        Dialect::Native => wire::update_documents(before, after, reader, token),
+        Dialect::Aws => aws::update_documents(before, after, &reader.without_tags(), token),
     }
 }
 
 /// What `accepted` says of a command.
-pub(super) fn accepted(dialect: Dialect, command: &Command, applied: &Applied, token: Option<&ClientToken>) -> Bytes {
+pub(super) fn accepted(
+    dialect: Dialect,
+    command: &Command,
+    applied: &Applied,
+    reader: &Projection,
+    token: Option<&ClientToken>,
+) -> Bytes {
     match (command, dialect) {
         (Command::Update(update), Dialect::Native) => {
             let accepted = wire::Accepted {
@@ -50,10 +67,10 @@ pub(super) fn accepted(dialect: Dialect, command: &Command, applied: &Applied, t
                 rebased_from: applied.rebased_from,
                 manner: applied.manner,
             };
-            wire::update_outcome(&accepted, Projection::ALL, token)
+            wire::update_outcome(&accepted, reader, token)
         }
         (Command::Update(update), Dialect::Aws) => {
-            aws::update_accepted(update, &told(applied), Projection::STATE, token)
+            aws::update_accepted(update, &told(applied), &reader.without_tags(), token)
         }
         (Command::Delete(_), Dialect::Native) => wire::delete_outcome(&applied.after, applied.manner, token),
         (Command::Delete(_), Dialect::Aws) => wire::delete_accepted(&told(applied), token),
@@ -71,26 +88,32 @@ fn told(applied: &Applied) -> Cow<'_, Document> {
 }
 
 /// What `accepted` says, in hindsight, of the `changes` that made `document`: `state` is what they changed.
-pub(super) fn missed_accepted(dialect: Dialect, changes: &[Change], document: &Document) -> Bytes {
+pub(super) fn missed_accepted(dialect: Dialect, changes: &[Change], document: &Document, reader: &Projection) -> Bytes {
     match dialect {
         _ if document.deleted => wire::delete_accepted(document, None),
-        Dialect::Native => wire::update_accepted(&Update::of_changes(changes), true, document, Projection::ALL, None),
-        Dialect::Aws => aws::update_accepted(&Update::of_changes(changes), document, Projection::STATE, None),
+        Dialect::Native => wire::update_accepted(&Update::of_changes(changes), true, document, reader, None),
+        Dialect::Aws => aws::update_accepted(&Update::of_changes(changes), document, &reader.without_tags(), None),
     }
 }
 
 /// What `get/accepted` says at `now`.
-pub(super) fn got(dialect: Dialect, document: &Document, now: Timestamp, token: Option<&ClientToken>) -> Bytes {
+pub(super) fn got(
+    dialect: Dialect,
+    document: &Document,
+    now: Timestamp,
+    reader: &Projection,
+    token: Option<&ClientToken>,
+) -> Bytes {
     match dialect {
-        Dialect::Native => wire::get_accepted(document, Projection::ALL, token),
-        Dialect::Aws => aws::get_accepted(document, Projection::STATE, now, token),
+        Dialect::Native => wire::get_accepted(document, reader, token),
+        Dialect::Aws => aws::get_accepted(document, &reader.without_tags(), now, token),
     }
 }
 
 /// What `P/document` says: the document, or nothing once it is deleted.
-pub(super) fn document(document: &Document) -> Bytes {
+pub(super) fn document(document: &Document, reader: &Projection) -> Bytes {
     match document.exists() {
-        true => wire::get_accepted(document, Projection::ALL, None),
+        true => wire::get_accepted(document, reader, None),
         false => Bytes::new(),
     }
 }
@@ -101,10 +124,11 @@ pub(super) fn rejected(
     rejection: &Rejection,
     key: &ShadowKey,
     now: Timestamp,
+    reader: &Projection,
     token: Option<&ClientToken>,
 ) -> Bytes {
     match dialect {
-        Dialect::Native => wire::rejected(rejection, key, now, Projection::ALL, token),
+        Dialect::Native => wire::rejected(rejection, key, now, reader, token),
         Dialect::Aws => aws::rejected(rejection, key, now, token),
     }
 }

@@ -18,6 +18,6 @@ mod trusted;
 pub use self::{
     door::Door,
     listener::{Gate, ListenError, Listener},
-    peer::{Peer, Proof},
+    peer::Peer,
     tls::Tls,
 };

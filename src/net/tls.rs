@@ -22,9 +22,9 @@ use tokio_rustls::{
 
 pub use crate::net::pem::FileError;
 use crate::{
-    auth::certificate,
+    auth::certificate::Proof,
     config::{ClientTlsConfig, TlsConfig},
-    net::{Proof, pem, trusted::Trusted},
+    net::{pem, trusted::Trusted},
 };
 
 /// Takes the server's side of handshakes.
@@ -92,10 +92,7 @@ impl Tls {
         if connection.handshake_kind() == Some(HandshakeKind::Resumed) && !files.trusts(chain) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the resumed certificate is no longer good"));
         }
-        let proof = match chain.first() {
-            None => Proof::None,
-            Some(shown) => certificate::principal(shown).map_or(Proof::Unusable, Proof::Certificate),
-        };
+        let proof = Proof::of(chain.first().map(AsRef::as_ref));
         Ok((Trusted::new(stream, self, Reloads(reloads)), proof))
     }
 }

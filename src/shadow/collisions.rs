@@ -176,7 +176,11 @@ impl<'a> Changes<'a> {
 }
 
 /// Calls `each` for the path and value of each leaf and removal in `patch`, until it returns false; false then.
-fn leaves_of(patch: &Map<String, Value>, at: &mut Pointer, each: &mut dyn FnMut(&Pointer, &Value) -> bool) -> bool {
+pub(super) fn leaves_of(
+    patch: &Map<String, Value>,
+    at: &mut Pointer,
+    each: &mut dyn FnMut(&Pointer, &Value) -> bool,
+) -> bool {
     patch.iter().all(|(key, value)| {
         at.keys.push(key.as_str().into());
         let goes_on = match value {

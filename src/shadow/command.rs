@@ -67,6 +67,12 @@ impl Update {
             SectionName::Tags => &self.tags,
         }
     }
+
+    /// The patches to the sections that it names, in the order documents show them.
+    pub fn patches(&self) -> impl Iterator<Item = (SectionName, &SectionPatch)> {
+        let all = SectionName::ALL.into_iter().map(|name| (name, self.section(name)));
+        all.filter(|(_, patch)| **patch != SectionPatch::Keep)
+    }
 }
 
 /// A deletion.
@@ -97,6 +103,8 @@ pub struct Preconditions {
     pub version: Option<Version>,
     /// The current etag must be this one. Kept as text: a tag of any form is compared, none but the current one is equal.
     pub etag: Option<EtagCondition>,
+    /// The current etag must be none of these.
+    pub none_of: Vec<Etag>,
     /// What becomes of the command if `version` is an earlier one.
     pub on_conflict: OnConflict,
     /// What must hold of single paths.
@@ -131,6 +139,8 @@ pub enum Expected {
     Value(Value),
     /// There is nothing.
     Absent,
+    /// There is something, whatever it is.
+    Present,
 }
 
 /// An etag a requester sent.
@@ -140,6 +150,10 @@ pub enum EtagCondition {
     Tag(Etag),
     /// Not of our form, so equal to no tag.
     Other(String),
+    /// One of several must be the current one.
+    OneOf(Vec<EtagCondition>),
+    /// There must be a current one, whichever.
+    Any,
 }
 
 impl SectionPatch {

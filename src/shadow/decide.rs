@@ -1,6 +1,6 @@
 //! The one place where a command meets a document.
 //!
-//! In this order, and the first that fails is told: what the request says of the current document (its preconditions),
+//! In this order, and the first that fails is told: what its sender may do, what the request says of the current document (its preconditions),
 //! then what the result may be (limits). That a request is well formed was settled before it became a command.
 
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use crate::shadow::{
     merge,
     pointer::SectionName,
     rejection::Rejection,
+    scope::{Scope, Sender},
 };
 
 /// What a command does to the document it was decided against.
@@ -42,7 +43,7 @@ pub enum Manner {
     Again(FirstOutcome),
 }
 
-/// Decides `command` of principal `by` at `now` against `current` ([`Document::absent`] if there never was one).
+/// Decides `command` of `sender` at `now` against `current` ([`Document::absent`] if there never was one).
 ///
 /// An update of a shadow that does not exist makes it exist, at the next version, even when all its sections stay
 /// empty: who was told "accepted" finds it. On one that exists, an update that changes no value is
@@ -52,6 +53,8 @@ pub enum Manner {
 ///
 /// The [`Rejection`]; nothing is applied in part.
 ///
+/// - [`Rejection::Forbidden`]: it would take something away that its sender may not write. What it names was checked
+///   before ([`Scope::admit`]).
 /// - [`Rejection::NotFound`]: there is nothing to delete.
 /// - [`Rejection::VersionConflict`]: a precondition does not hold.
 /// - [`Rejection::TooDeep`], [`Rejection::TooLarge`], [`Rejection::TooManyLeaves`]: the result would be beyond
@@ -59,24 +62,28 @@ pub enum Manner {
 pub fn decide(
     current: &Document,
     command: &Command,
-    by: &Arc<str>,
+    sender: &Sender,
     now: Timestamp,
     limits: &DocumentLimits,
 ) -> Result<Decision, Rejection> {
-    let stamp = || Arc::new(Stamp { version: Version(current.version.0 + 1), timestamp: now, by: by.clone() });
+    let stamp = || Arc::new(Stamp { version: Version(current.version.0 + 1), timestamp: now, by: sender.by.clone() });
     match command {
-        Command::Update(update) => decide_update(current, update, stamp, limits),
-        Command::Delete(delete) => decide_delete(current, delete, stamp, limits),
+        Command::Update(update) => decide_update(current, update, &sender.scope, stamp, limits),
+        Command::Delete(delete) => decide_delete(current, delete, &sender.scope, stamp, limits),
     }
 }
 
 fn decide_update(
     current: &Document,
     update: &Update,
+    scope: &Scope,
     stamp: impl FnOnce() -> Arc<Stamp>,
     limits: &DocumentLimits,
 ) -> Result<Decision, Rejection> {
-    update.preconditions.check(current, |since| collisions::is_clean(update, current, since))?;
+    if let Some(path) = scope.spoils(update, current) {
+        return Err(Rejection::Forbidden { what: path.to_string() });
+    }
+    update.preconditions.check(current, &scope.reads, |since| collisions::is_clean(update, current, since))?;
     let mut changes = Vec::new();
     for name in SectionName::ALL {
         let members = &current.section(name).members;
@@ -93,6 +100,7 @@ fn decide_update(
 fn decide_delete(
     current: &Document,
     delete: &Delete,
+    scope: &Scope,
     stamp: impl FnOnce() -> Arc<Stamp>,
     limits: &DocumentLimits,
 ) -> Result<Decision, Rejection> {
@@ -100,7 +108,7 @@ fn decide_delete(
         return Err(Rejection::NotFound);
     }
     // A deletion touches everything, so it is never rebased.
-    delete.preconditions.check(current, |_| false)?;
+    delete.preconditions.check(current, &scope.reads, |_| false)?;
     let mut changes = Vec::new();
     for name in SectionName::ALL {
         merge::clearing(name, &current.section(name).members, &mut changes);

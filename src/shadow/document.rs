@@ -146,6 +146,12 @@ impl Document {
         }
     }
 
+    /// The sections that are there, in the order documents show them.
+    pub fn sections(&self) -> impl Iterator<Item = (SectionName, &Section)> {
+        let all = SectionName::ALL.into_iter().map(|name| (name, &**self.section(name)));
+        all.filter(|(_, section)| !section.members.is_empty())
+    }
+
     /// Canonical bytes of `desired` and `reported` together.
     #[must_use]
     pub fn state_bytes(&self) -> usize {

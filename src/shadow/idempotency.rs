@@ -184,6 +184,15 @@ impl Keyed {
         Self { key, digest: digest(&form) }
     }
 
+    /// The edits whose canonical form is `edits` asked for under `key`, whatever update they come to.
+    #[must_use]
+    pub fn edits(key: IdempotencyKey, edits: &Value, preconditions: &Preconditions) -> Self {
+        let mut form = vec![b'p'];
+        canonical::write_value(&mut form, edits);
+        put_preconditions(&mut form, preconditions);
+        Self { key, digest: digest(&form) }
+    }
+
     /// `delete` asked for under `key`.
     #[must_use]
     pub fn delete(key: IdempotencyKey, delete: &Delete) -> Self {
@@ -249,8 +258,12 @@ fn put_preconditions(form: &mut Vec<u8>, preconditions: &Preconditions) {
     }
     match &preconditions.etag {
         None => {}
-        Some(EtagCondition::Tag(tag)) => put(b'e', tag.to_string().into()),
-        Some(EtagCondition::Other(text)) => put(b'e', text.as_str().into()),
+        Some(EtagCondition::Any) => put(b'*', Value::Null),
+        Some(EtagCondition::OneOf(tags)) => put(b'l', tags.iter().map(tag_text).collect()),
+        Some(tag) => put(b'e', tag_text(tag)),
+    }
+    if !preconditions.none_of.is_empty() {
+        put(b'n', preconditions.none_of.iter().map(ToString::to_string).collect());
     }
     if preconditions.on_conflict == OnConflict::Rebase {
         put(b'r', Value::Null);
@@ -261,7 +274,17 @@ fn put_preconditions(form: &mut Vec<u8>, preconditions: &Preconditions) {
             Expected::Version(version) => put(b'v', version.0.to_string().into()),
             Expected::Value(value) => put(b'=', value.clone()),
             Expected::Absent => put(b'a', Value::Null),
+            Expected::Present => put(b'p', Value::Null),
         }
+    }
+}
+
+fn tag_text(condition: &EtagCondition) -> Value {
+    match condition {
+        EtagCondition::Tag(tag) => tag.to_string().into(),
+        EtagCondition::Other(text) => text.as_str().into(),
+        EtagCondition::OneOf(tags) => tags.iter().map(tag_text).collect(),
+        EtagCondition::Any => Value::Null,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::shadow::{
     command::{EtagCondition, Expectation, Expected, OnConflict, Preconditions},
     document::{Document, Version},
     etag::Etag,
+    paths::Paths,
     rejection::{FailedExpectation, Rejection},
 };
 
@@ -17,8 +18,21 @@ impl From<&str> for EtagCondition {
     }
 }
 
+impl EtagCondition {
+    /// Whether `etag`, that of the current document, is what it asks for; one that does not exist has none.
+    fn holds(&self, current: &Document, etag: &Etag) -> bool {
+        current.exists()
+            && match self {
+                Self::Tag(tag) => tag == etag,
+                Self::Other(_) => false,
+                Self::OneOf(tags) => tags.iter().any(|tag| tag.holds(current, etag)),
+                Self::Any => true,
+            }
+    }
+}
+
 impl Preconditions {
-    /// Checks them against the current document; `is_clean` tells whether no path that the command touches changed after
+    /// Checks them against the current document, which the requester sees as `reads` say; `is_clean` tells whether no path that the command touches changed after
     /// a version.
     ///
     /// A deleted shadow satisfies its tombstone's `version` (that is how one recreates it and knows that nobody else did)
@@ -28,24 +42,27 @@ impl Preconditions {
     ///
     /// - [`Rejection::VersionConflict`] with what is current.
     /// - [`Rejection::ExpectationFailed`] with what was expected in vain.
-    pub(crate) fn check(&self, current: &Document, is_clean: impl FnOnce(Version) -> bool) -> Result<(), Rejection> {
+    pub(crate) fn check(
+        &self,
+        current: &Document,
+        reads: &Paths,
+        is_clean: impl FnOnce(Version) -> bool,
+    ) -> Result<(), Rejection> {
         let version_holds = match self.version {
             None => true,
             Some(Version(0)) => !current.exists(),
             Some(expected) => expected == current.version || self.forgives(expected, current) && is_clean(expected),
         };
         if !version_holds {
-            return Err(conflict(current, self.version));
+            return Err(conflict(current, reads, self.version));
         }
-        let etag_holds = match &self.etag {
-            None => true,
-            Some(EtagCondition::Tag(tag)) => current.exists() && *tag == current.etag,
-            Some(EtagCondition::Other(_)) => false,
-        };
-        if !etag_holds {
-            return Err(conflict(current, self.seen()));
+        let etag = current.etag_seen(reads);
+        let etag_holds = self.etag.as_ref().is_none_or(|condition| condition.holds(current, &etag));
+        let excluded = current.exists() && self.none_of.contains(&etag);
+        if !etag_holds || excluded {
+            return Err(conflict(current, reads, self.seen()));
         }
-        self.check_expectations(current)
+        self.check_expectations(current, reads)
     }
 
     /// The earlier version that a command was accepted under, `before` being what it was decided against.
@@ -69,7 +86,7 @@ impl Preconditions {
         }
     }
 
-    fn check_expectations(&self, current: &Document) -> Result<(), Rejection> {
+    fn check_expectations(&self, current: &Document, reads: &Paths) -> Result<(), Rejection> {
         let failed = self.expect.iter().filter(|expectation| !expectation.is_met(current));
         let told = |(number, expectation)| FailedExpectation::of(expectation, current, number < VALUES_TOLD_MAX);
         let failed: Vec<_> = failed.enumerate().map(told).collect();
@@ -77,7 +94,7 @@ impl Preconditions {
             true => Ok(()),
             false => Err(Rejection::ExpectationFailed {
                 version: current.version,
-                etag: current.exists().then_some(current.etag),
+                etag: current.exists().then(|| current.etag_seen(reads)),
                 failed,
             }),
         }
@@ -93,15 +110,16 @@ impl Expectation {
             Expected::Version(version) => !current.changed_after(&self.path, *version),
             Expected::Value(value) => current.find(&self.path).is_some_and(|found| found.is(value)),
             Expected::Absent => current.find(&self.path).is_none(),
+            Expected::Present => current.find(&self.path).is_some(),
         }
     }
 }
 
-fn conflict(current: &Document, expected: Option<Version>) -> Rejection {
+fn conflict(current: &Document, reads: &Paths, expected: Option<Version>) -> Rejection {
     Rejection::VersionConflict {
         expected,
         version: current.version,
-        etag: current.exists().then_some(current.etag),
+        etag: current.exists().then(|| current.etag_seen(reads)),
         collisions: None,
     }
 }

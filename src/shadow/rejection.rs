@@ -133,9 +133,16 @@ impl FailedExpectation {
             Expected::Version(_) => "version",
             Expected::Value(_) => "value",
             Expected::Absent => "absent",
+            Expected::Present => "present",
         };
         let there = current.find(&path).filter(|_| told).map(|found| found.to_value());
         Self { expected, current: there, changed: current.newest_change(&path).cloned(), path }
+    }
+
+    /// That there is not at `path` of `current` what was expected there.
+    pub(crate) fn at(path: &Pointer, expected: &'static str, current: &Document) -> Self {
+        let there = current.find(path).map(|found| found.to_value());
+        Self { path: path.clone(), expected, current: there, changed: current.newest_change(path).cloned() }
     }
 }
 
@@ -224,6 +231,15 @@ impl Rejection {
             Self::OutcomeUnknown => "The outcome is unknown: ask again later".into(),
             Self::Unavailable(waiting_for) => format!("Unavailable: {waiting_for}"),
         }
+    }
+
+    /// The same without the current etag.
+    #[must_use]
+    pub fn without_etag(mut self) -> Self {
+        if let Self::VersionConflict { etag, .. } | Self::ExpectationFailed { etag, .. } = &mut self {
+            *etag = None;
+        }
+        self
     }
 
     /// What the message, being AWS's, leaves unsaid.

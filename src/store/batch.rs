@@ -12,7 +12,7 @@ use std::{
 use crate::{
     shadow::{
         self, Change, Command, Decision, Document, DocumentLimits, FirstOutcome, Keyed, Manner, Rejection, Remembered,
-        RememberedKey, ShadowKey, Timestamp, Version,
+        RememberedKey, Sender, ShadowKey, Timestamp, Version,
     },
     store::{
         backlog::Backlog,
@@ -33,8 +33,8 @@ pub struct Job<C> {
     pub key: ShadowKey,
     /// What is asked of it.
     pub command: Command,
-    /// The principal who asks.
-    pub by: Arc<str>,
+    /// Who asks.
+    pub sender: Sender,
     /// The client id it came from, for the history; empty if none.
     pub client: Arc<str>,
     /// The caller's own.
@@ -135,13 +135,13 @@ impl<C> Batch<C> {
         };
         let before = Arc::clone(&work.held.document);
         if let Some(keyed) = job.command.keyed()
-            && let Some(first) = work.held.remembered.find(&job.by, &keyed.key, bench.now)
+            && let Some(first) = work.held.remembered.find(&job.sender.by, &keyed.key, bench.now)
         {
             // Before the preconditions: its own write may have made its version stale.
             let same = first.digest == keyed.digest;
             return if same { Ok(Applied::again(before, *first)) } else { Err(Rejection::IdempotencyKeyReused) };
         }
-        let decision = shadow::decide(&before, &job.command, &job.by, bench.now, bench.limits)?;
+        let decision = shadow::decide(&before, &job.command, &job.sender, bench.now, bench.limits)?;
         let rebased_from = job.command.rebased_from(&before);
         let (after, changes) = match decision {
             Decision::Unchanged => (None, Vec::new()),
@@ -155,7 +155,8 @@ impl<C> Batch<C> {
             rebased_from,
             manner: if job.command.is_dry_run() { Manner::DryRun } else { Manner::Done },
         };
-        let remembered = job.command.keyed().map(|keyed| applied.remember(&work.held, &job.by, keyed, bench.now));
+        let remembered =
+            job.command.keyed().map(|keyed| applied.remember(&work.held, &job.sender.by, keyed, bench.now));
         let remembered = remembered.transpose()?;
         admit_name(job, &applied, bench)?;
         if applied.manner == Manner::DryRun {
@@ -187,7 +188,7 @@ impl<C> Batch<C> {
             version: document.version,
             etag: document.etag,
             timestamp: document.timestamp,
-            principal: &job.by,
+            principal: &job.sender.by,
             client: &job.client,
             changes: &applied.changes,
             previous: work.held.last_entry,

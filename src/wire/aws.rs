@@ -27,17 +27,18 @@ use crate::{
 pub fn update_accepted(
     update: &Update,
     document: &Document,
-    projection: Projection,
+    projection: &Projection,
     token: Option<&ClientToken>,
 ) -> Bytes {
+    let (update, document) = (&*projection.update(update), &*projection.document(document));
     message(|message| {
-        envelope::sent(message, update, projection);
+        envelope::sent(message, update);
         let now = document.timestamp;
         if update.state_is_null {
             stamp(message.key("metadata"), now);
         } else {
             let mut all = message.object("metadata");
-            for (name, patch) in projection.patches(update) {
+            for (name, patch) in update.patches() {
                 let out = all.key(name.as_str());
                 match patch {
                     SectionPatch::Merge(patch) => {
@@ -60,7 +61,7 @@ pub fn update_accepted(
 
 /// `update/delta`: what `desired` has and `reported` lacks; `None` if there is nothing, or nothing the reader may see.
 #[must_use]
-pub fn update_delta(document: &Document, projection: Projection, token: Option<&ClientToken>) -> Option<Bytes> {
+pub fn update_delta(document: &Document, projection: &Projection, token: Option<&ClientToken>) -> Option<Bytes> {
     let delta = projection.delta(document)?;
     Some(message(|message| {
         version_and_time(message, document);
@@ -75,7 +76,7 @@ pub fn update_delta(document: &Document, projection: Projection, token: Option<&
 pub fn update_documents(
     before: &Document,
     after: &Document,
-    projection: Projection,
+    projection: &Projection,
     token: Option<&ClientToken>,
 ) -> Bytes {
     envelope::documents(before, after, token, |object, document| side(object, document, projection))
@@ -83,10 +84,17 @@ pub fn update_documents(
 
 /// `get/accepted`, answered at `now`. `document` must exist.
 #[must_use]
-pub fn get_accepted(document: &Document, projection: Projection, now: Timestamp, token: Option<&ClientToken>) -> Bytes {
+pub fn get_accepted(
+    document: &Document,
+    projection: &Projection,
+    now: Timestamp,
+    token: Option<&ClientToken>,
+) -> Bytes {
+    let delta = projection.delta(document);
+    let document = &*projection.document(document);
     message(|message| {
-        envelope::state_and_delta(message, document, projection);
-        metadata_of(message, document, projection);
+        envelope::state_and_delta(message, document, delta.as_ref());
+        metadata_of(message, document);
         message.member("version", &document.version.0);
         message.member("timestamp", &now.0);
         echo(message, token);
@@ -108,17 +116,28 @@ pub fn rejected(rejection: &Rejection, shadow: &ShadowKey, now: Timestamp, token
     })
 }
 
+/// A refusal that is about no shadow, over HTTP.
+#[must_use]
+pub fn refused(code: u16, text: &str, now: Timestamp) -> Bytes {
+    message(|message| {
+        message.member("code", &code);
+        message.text("message", text);
+        message.member("timestamp", &now.0);
+    })
+}
+
 /// One side of `documents`.
-fn side(mut side: Object<'_>, document: &Document, projection: Projection) {
-    envelope::state(&mut side, document, projection);
-    metadata_of(&mut side, document, projection);
+fn side(mut side: Object<'_>, document: &Document, projection: &Projection) {
+    let document = &*projection.document(document);
+    envelope::state(&mut side, document);
+    metadata_of(&mut side, document);
     side.member("version", &document.version.0);
     side.close();
 }
 
-fn metadata_of(message: &mut Object<'_>, document: &Document, projection: Projection) {
+fn metadata_of(message: &mut Object<'_>, document: &Document) {
     let mut all = message.object("metadata");
-    for (name, section) in projection.sections(document) {
+    for (name, section) in document.sections() {
         metadata(all.key(name.as_str()), &section.members, document.timestamp);
     }
     all.close();

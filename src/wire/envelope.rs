@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     auth::Projection,
     shadow::{
-        Document, FirstOutcome, Manner, Rejection, SectionPatch, ShadowKey, Timestamp, Update, Version,
+        Document, Etag, FirstOutcome, Manner, Rejection, SectionPatch, ShadowKey, Timestamp, Update, Version,
         tree::{Members, Node},
     },
     wire::{client_token::ClientToken, metadata::Metadata, refusal, write::Object},
@@ -37,7 +37,7 @@ pub fn update_accepted(
     update: &Update,
     changed: bool,
     document: &Document,
-    projection: Projection,
+    projection: &Projection,
     token: Option<&ClientToken>,
 ) -> Bytes {
     let accepted = Accepted { update, changed, document, rebased_from: None, manner: Manner::Done };
@@ -49,16 +49,16 @@ pub fn update_accepted(
 /// A replay tells again what was told first. The metadata is that of the leaves that have not changed since; of the
 /// others it is not known any more.
 #[must_use]
-pub fn update_outcome(accepted: &Accepted<'_>, projection: Projection, token: Option<&ClientToken>) -> Bytes {
-    let Accepted { update, document, .. } = *accepted;
+pub fn update_outcome(accepted: &Accepted<'_>, projection: &Projection, token: Option<&ClientToken>) -> Bytes {
+    let (update, document) = (projection.update(accepted.update), projection.document(accepted.document));
     let (told, until) = match accepted.manner {
         Manner::Again(first) => (first, first.version),
-        Manner::Done | Manner::DryRun => (accepted.first(), Version(u64::MAX)),
+        Manner::Done | Manner::DryRun => (accepted.first(document.etag), Version(u64::MAX)),
     };
     message(|envelope| {
-        sent(envelope, update, projection);
+        sent(envelope, &update);
         let (mut all, mut metadata) = (envelope.object("metadata"), Metadata::until(until));
-        for (name, patch) in projection.patches(update) {
+        for (name, patch) in update.patches() {
             let SectionPatch::Merge(patch) = patch else { continue };
             let members = &document.section(name).members;
             all.member_if(name.as_str(), |out| metadata.sent(out, patch, members));
@@ -66,7 +66,10 @@ pub fn update_outcome(accepted: &Accepted<'_>, projection: Projection, token: Op
         all.close();
         envelope.member("version", &told.version.0);
         envelope.member("timestamp", &told.timestamp.0);
-        envelope.text("etag", &told.etag.to_string());
+        // Of an earlier version it is known only as who sees all was told it.
+        if projection.reads_state() || !matches!(accepted.manner, Manner::Again(_)) {
+            envelope.text("etag", &told.etag.to_string());
+        }
         envelope.member("changed", &told.changed);
         if let Some(version) = told.rebased_from {
             envelope.member("rebasedFrom", &version.0);
@@ -76,15 +79,15 @@ pub fn update_outcome(accepted: &Accepted<'_>, projection: Projection, token: Op
         }
         if update.dry_run {
             envelope.member("dryRun", &true);
-            side(envelope.object("document"), document, projection);
+            side(envelope.object("document"), accepted.document, projection);
         }
         echo(envelope, token);
     })
 }
 
 impl Accepted<'_> {
-    fn first(&self) -> FirstOutcome {
-        let Document { version, timestamp, etag, .. } = *self.document;
+    fn first(&self, etag: Etag) -> FirstOutcome {
+        let Document { version, timestamp, .. } = *self.document;
         let (changed, rebased_from) = (self.changed, self.rebased_from);
         FirstOutcome { digest: Default::default(), version, timestamp, etag, changed, rebased_from }
     }
@@ -92,7 +95,7 @@ impl Accepted<'_> {
 
 /// `update/delta`: what `desired` has and `reported` lacks; `None` if there is nothing, or nothing the reader may see.
 #[must_use]
-pub fn update_delta(document: &Document, projection: Projection, token: Option<&ClientToken>) -> Option<Bytes> {
+pub fn update_delta(document: &Document, projection: &Projection, token: Option<&ClientToken>) -> Option<Bytes> {
     let delta = projection.delta(document)?;
     Some(message(|envelope| {
         values(envelope.key("state"), &delta);
@@ -110,7 +113,7 @@ pub fn update_delta(document: &Document, projection: Projection, token: Option<&
 pub fn update_documents(
     before: &Document,
     after: &Document,
-    projection: Projection,
+    projection: &Projection,
     token: Option<&ClientToken>,
 ) -> Bytes {
     documents(before, after, token, |object, document| side(object, document, projection))
@@ -137,10 +140,12 @@ pub(super) fn documents(
 
 /// `get/accepted`, and the current document on `document`. `document` must exist.
 #[must_use]
-pub fn get_accepted(document: &Document, projection: Projection, token: Option<&ClientToken>) -> Bytes {
+pub fn get_accepted(document: &Document, projection: &Projection, token: Option<&ClientToken>) -> Bytes {
+    let delta = projection.delta(document);
+    let document = &*projection.document(document);
     message(|envelope| {
-        state_and_delta(envelope, document, projection);
-        metadata_of(envelope, document, projection);
+        state_and_delta(envelope, document, delta.as_ref());
+        metadata_of(envelope, document);
         version_and_time(envelope, document);
         envelope.text("etag", &document.etag.to_string());
         echo(envelope, token);
@@ -175,36 +180,46 @@ pub fn rejected(
     rejection: &Rejection,
     shadow: &ShadowKey,
     now: Timestamp,
-    projection: Projection,
+    projection: &Projection,
     token: Option<&ClientToken>,
 ) -> Bytes {
-    message(|envelope| {
-        envelope.member("code", &rejection.code());
-        envelope.text("error", rejection.error());
-        envelope.text("message", &rejection.message(shadow));
-        if let Some(detail) = rejection.detail() {
-            envelope.text("detail", &detail);
-        }
-        envelope.member("timestamp", &now.0);
-        echo(envelope, token);
-        match rejection {
-            Rejection::VersionConflict { expected, version, etag, collisions } => {
-                if let Some(expected) = expected {
-                    envelope.member("expected", &expected.0);
-                }
-                envelope.member("version", &version.0);
-                etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
-                collisions.iter().for_each(|found| refusal::collisions(envelope, found, projection));
+    message(|envelope| refused(envelope, rejection, shadow, now, projection, token))
+}
+
+/// The members of any `rejected`.
+pub(super) fn refused(
+    envelope: &mut Object<'_>,
+    rejection: &Rejection,
+    shadow: &ShadowKey,
+    now: Timestamp,
+    projection: &Projection,
+    token: Option<&ClientToken>,
+) {
+    envelope.member("code", &rejection.code());
+    envelope.text("error", rejection.error());
+    envelope.text("message", &rejection.message(shadow));
+    if let Some(detail) = rejection.detail() {
+        envelope.text("detail", &detail);
+    }
+    envelope.member("timestamp", &now.0);
+    echo(envelope, token);
+    match rejection {
+        Rejection::VersionConflict { expected, version, etag, collisions } => {
+            if let Some(expected) = expected {
+                envelope.member("expected", &expected.0);
             }
-            Rejection::ExpectationFailed { version, etag, failed } => {
-                envelope.member("version", &version.0);
-                etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
-                refusal::failed(envelope, failed, projection);
-            }
-            Rejection::TooManyRequests { retry_after_ms, .. } => envelope.member("retryAfterMs", retry_after_ms),
-            _ => {}
+            envelope.member("version", &version.0);
+            etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
+            collisions.iter().for_each(|found| refusal::collisions(envelope, found, projection));
         }
-    })
+        Rejection::ExpectationFailed { version, etag, failed } => {
+            envelope.member("version", &version.0);
+            etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
+            refusal::failed(envelope, failed, projection);
+        }
+        Rejection::TooManyRequests { retry_after_ms, .. } => envelope.member("retryAfterMs", retry_after_ms),
+        _ => {}
+    }
 }
 
 pub(super) fn message(write: impl FnOnce(&mut Object<'_>)) -> Bytes {
@@ -227,20 +242,21 @@ pub(super) fn echo(envelope: &mut Object<'_>, token: Option<&ClientToken>) {
 }
 
 /// One side of `documents`.
-fn side(mut side: Object<'_>, document: &Document, projection: Projection) {
-    state(&mut side, document, projection);
-    metadata_of(&mut side, document, projection);
+fn side(mut side: Object<'_>, document: &Document, projection: &Projection) {
+    let document = &*projection.document(document);
+    state(&mut side, document);
+    metadata_of(&mut side, document);
     side.member("version", &document.version.0);
     side.close();
 }
 
 /// The `state` that `update` sent.
-pub(super) fn sent(envelope: &mut Object<'_>, update: &Update, projection: Projection) {
+pub(super) fn sent(envelope: &mut Object<'_>, update: &Update) {
     if update.state_is_null {
         return envelope.member("state", &Value::Null);
     }
     let mut state = envelope.object("state");
-    for (name, patch) in projection.patches(update) {
+    for (name, patch) in update.patches() {
         match patch {
             SectionPatch::Merge(members) => state.member(name.as_str(), members),
             SectionPatch::Keep | SectionPatch::Clear => state.member(name.as_str(), &Value::Null),
@@ -250,31 +266,25 @@ pub(super) fn sent(envelope: &mut Object<'_>, update: &Update, projection: Proje
 }
 
 /// The `state` of `document`.
-pub(super) fn state(envelope: &mut Object<'_>, document: &Document, projection: Projection) {
-    let mut state = envelope.object("state");
-    sections(&mut state, document, projection);
-    state.close();
+pub(super) fn state(envelope: &mut Object<'_>, document: &Document) {
+    state_and_delta(envelope, document, None);
 }
 
 /// The `state` of `document`, with its `delta` in it.
-pub(super) fn state_and_delta(envelope: &mut Object<'_>, document: &Document, projection: Projection) {
+pub(super) fn state_and_delta(envelope: &mut Object<'_>, document: &Document, delta: Option<&Members>) {
     let mut state = envelope.object("state");
-    sections(&mut state, document, projection);
-    if let Some(delta) = projection.delta(document) {
-        values(state.key("delta"), &delta);
+    for (name, section) in document.sections() {
+        values(state.key(name.as_str()), &section.members);
+    }
+    if let Some(delta) = delta {
+        values(state.key("delta"), delta);
     }
     state.close();
 }
 
-fn sections(state: &mut Object<'_>, document: &Document, projection: Projection) {
-    for (name, section) in projection.sections(document) {
-        values(state.key(name.as_str()), &section.members);
-    }
-}
-
-fn metadata_of(envelope: &mut Object<'_>, document: &Document, projection: Projection) {
+fn metadata_of(envelope: &mut Object<'_>, document: &Document) {
     let (mut all, mut metadata) = (envelope.object("metadata"), Metadata::default());
-    for (name, section) in projection.sections(document) {
+    for (name, section) in document.sections() {
         metadata.members(all.key(name.as_str()), &section.members);
     }
     all.close();

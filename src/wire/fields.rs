@@ -95,7 +95,7 @@ pub(super) fn preconditions(members: &Map<String, Value>) -> Result<Precondition
         Some(Some("rebase")) => OnConflict::Rebase,
         Some(_) => return Err(invalid("onConflict", "must be 'reject' or 'rebase'")),
     };
-    Ok(Preconditions { version, etag, on_conflict, expect: expectations(members)? })
+    Ok(Preconditions { version, etag, none_of: Vec::new(), on_conflict, expect: expectations(members)? })
 }
 
 fn expectations(members: &Map<String, Value>) -> Result<Vec<Expectation>, Rejection> {

@@ -12,9 +12,13 @@ mod dialect;
 mod envelope;
 mod fields;
 mod given;
+mod history;
+mod listing;
 mod metadata;
+mod problem;
 mod refusal;
 mod request;
+mod selection;
 mod strict;
 #[cfg(test)]
 mod tests;
@@ -27,4 +31,8 @@ pub use envelope::{
     update_outcome,
 };
 pub use given::Payload;
-pub use request::{Parsed, Refused, parse_delete, parse_get, parse_update};
+pub use history::{ChangeEntry, HistoryEnd, RefusedEntry, change_entry, history, refusals};
+pub use listing::{DeviceEntry, ShadowEntry, devices, names, shadows};
+pub use problem::{Problem, problem, rejection_problem};
+pub use request::{Parsed, Refused, parse_delete, parse_get, parse_json, parse_state, parse_update};
+pub use selection::{Selection, former, get_selected, state_value};

@@ -1,4 +1,4 @@
-//! What a native 409 says of single paths. Paths of sections that the reader may not see are left out.
+//! What a native 409 says of single paths. Paths that the reader may not see are left out.
 
 use crate::{
     auth::Projection,
@@ -7,10 +7,10 @@ use crate::{
 };
 
 /// Writes `conflicts`, `clean` and `truncated`.
-pub(super) fn collisions(envelope: &mut Object<'_>, found: &Collisions, projection: Projection) {
-    let visible = found.conflicts.iter().filter(|conflict| projection.reads(conflict.path.section));
+pub(super) fn collisions(envelope: &mut Object<'_>, found: &Collisions, projection: &Projection) {
+    let visible = found.conflicts.iter().filter(|conflict| projection.reads(&conflict.path));
     envelope.array("conflicts", visible, |out, conflict| conflict_of(Object::open(out), conflict));
-    let visible = found.clean.iter().filter(|path| projection.reads(path.section));
+    let visible = found.clean.iter().filter(|path| projection.reads(path));
     let clean: Vec<String> = visible.map(ToString::to_string).collect();
     envelope.member("clean", &clean);
     if found.truncated {
@@ -33,8 +33,8 @@ fn conflict_of(mut object: Object<'_>, conflict: &Conflict) {
 }
 
 /// Writes `failed`: the expectations that do not hold, and what is there.
-pub(super) fn failed(envelope: &mut Object<'_>, failed: &[FailedExpectation], projection: Projection) {
-    let visible = failed.iter().filter(|failed| projection.reads(failed.path.section));
+pub(super) fn failed(envelope: &mut Object<'_>, failed: &[FailedExpectation], projection: &Projection) {
+    let visible = failed.iter().filter(|failed| projection.reads(&failed.path));
     envelope.array("failed", visible, |out, failed| {
         let mut object = Object::open(out);
         object.text("path", &failed.path.to_string());

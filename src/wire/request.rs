@@ -63,6 +63,40 @@ pub fn parse_update<'a>(
     })
 }
 
+/// Reads `state` alone, as it stands in a body whose other fields are in headers; the update asks for nothing else.
+///
+/// # Errors
+///
+/// A rejection of code 400 or 415.
+pub fn parse_state(payload: &[u8], limits: &DocumentLimits) -> Result<Update, Rejection> {
+    if payload.trim_ascii() == b"null" {
+        return patches(Value::Null, Dialect::Native);
+    }
+    // The section is one more level than the contract counts.
+    let Object { members, refusal, null_in } = strict::read_object(payload, limits.depth_max + 1, |_| true);
+    match refusal {
+        Some(Rejection::TooDeep { .. }) => return Err(Rejection::TooDeep { max: limits.depth_max }),
+        Some(rejection) => return Err(rejection),
+        None => {}
+    }
+    let update = patches(Value::Object(members), Dialect::Native)?;
+    null_in.map_or(Ok(update), |key| Err(Rejection::InvalidNode { key }))
+}
+
+/// Reads any JSON by the rules of requests: no duplicate keys, no inexact integers, at most `levels` levels.
+///
+/// # Errors
+///
+/// A rejection of code 400 or 415.
+pub fn parse_json(payload: &[u8], levels: usize) -> Result<Value, Rejection> {
+    let strict::Any { value, refusal } = strict::read_value(payload, levels);
+    match refusal {
+        Some(Rejection::TooDeep { .. }) => Err(Rejection::TooDeep { max: levels }),
+        Some(rejection) => Err(rejection),
+        None => Ok(value),
+    }
+}
+
 /// Reads the payload of a get, which may be empty.
 ///
 /// # Errors

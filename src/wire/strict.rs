@@ -43,6 +43,36 @@ pub(super) fn read_object(payload: &[u8], levels: usize, wanted: fn(&str) -> boo
     Object { members, refusal, null_in: findings.null_in }
 }
 
+/// What was read of a payload that need not be an object.
+#[derive(Debug)]
+pub(super) struct Any {
+    /// The value; null if the JSON is broken.
+    pub(super) value: Value,
+    /// Why the payload is refused, if it is.
+    pub(super) refusal: Option<Rejection>,
+}
+
+/// Reads `payload`, one value of at most `levels` levels of objects and arrays.
+pub(super) fn read_value(payload: &[u8], levels: usize) -> Any {
+    let Ok(text) = str::from_utf8(payload) else {
+        return Any { value: Value::Null, refusal: Some(Rejection::NotUtf8) };
+    };
+    let mut findings = Findings { levels, ..Findings::default() };
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let seed = Strict { findings: &mut findings, levels, key: "", in_array: false };
+    let read = seed.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    if findings.refusal.is_none() && findings.beyond_u64 {
+        findings.refusal = inexact_literal(text).map(inexact);
+    }
+    match read {
+        Ok(value) => Any { value, refusal: findings.refusal },
+        Err(error) => {
+            let refusal = Some(Rejection::InvalidJson { detail: error.to_string() });
+            Any { value: Value::Null, refusal }
+        }
+    }
+}
+
 /// At most 64 characters of a key: what a requester sends is not to come back to it at full length.
 pub(super) fn shown(key: &str) -> String {
     key.chars().take(64).collect()

@@ -24,10 +24,21 @@ fn run(script: &str, server: &Server, arguments: &[&str], certificates: &[&Path]
     println!("{said}");
 }
 
+/// Who has a certificate may do what a device may, to the things whose names begin with its own.
+const LAMPS: &str = r#"anonymous = false
+certificate_role = "lamps"
+
+[[rule]]
+role = "lamps"
+devices = ["{principal}", "{principal}-*"]
+read = ["/desired", "/reported"]
+write = ["/desired", "/reported"]
+"#;
+
 /// A listener that takes only clients with a certificate.
 fn with_certificates() -> (Server, Authority, Issued) {
     let authority = Authority::new("authority");
-    let listener = authority.listener(&authority.server(), "anonymous = false");
+    let listener = authority.listener(&authority.server(), LAMPS);
     let client = authority.client("lamp");
     (Server::with(Setup { listener, ..UNLIMITED }), authority, client)
 }

@@ -7,6 +7,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses another part of it")]
 
 pub mod client;
+pub mod http;
 pub mod packet;
 pub mod server;
 pub mod shadow;

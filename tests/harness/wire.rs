@@ -152,6 +152,7 @@ pub struct Connect {
     pub properties: Properties,
     pub will: Option<(Publish, u8)>,
     pub username: Option<String>,
+    pub password: Option<Vec<u8>>,
 }
 
 impl Connect {
@@ -166,6 +167,7 @@ impl Connect {
             properties: Properties::none(),
             will: None,
             username: None,
+            password: None,
         }
     }
 
@@ -191,6 +193,11 @@ impl Connect {
         Self { will: Some((message, qos)), ..self }
     }
 
+    /// With a user name and password.
+    pub fn user(self, name: &str, password: impl AsRef<[u8]>) -> Self {
+        Self { username: Some(name.to_owned()), password: Some(password.as_ref().to_vec()), ..self }
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut flags = u8::from(self.clean) << 1;
         let mut payload = string(&self.client_id);
@@ -204,6 +211,10 @@ impl Connect {
         if let Some(username) = &self.username {
             flags |= 0x80;
             payload.extend(string(username));
+        }
+        if let Some(password) = &self.password {
+            flags |= 0x40;
+            payload.extend(binary(password));
         }
         let mut body = [string("MQTT"), vec![self.protocol as u8, flags]].concat();
         body.extend(self.keep_alive.to_be_bytes());

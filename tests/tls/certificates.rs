@@ -116,6 +116,11 @@ impl Authority {
         written(self.directory.path(), "revoked", &pem)
     }
 
+    /// As [`Self::listener`], of clients that may do everything.
+    pub(crate) fn admins(&self, server: &Issued, more: &str) -> &'static str {
+        self.listener(server, &format!("certificate_role = \"admin\"\n{more}"))
+    }
+
     /// The keys of a listener with a certificate of this authority, which also wants its clients to have one.
     pub(crate) fn listener(&self, server: &Issued, more: &str) -> &'static str {
         let Issued { certificate, key, .. } = server;

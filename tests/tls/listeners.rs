@@ -39,7 +39,7 @@ fn who_gets_in_and_as_whom() {
         (false, Some(&forged), [None, None], Value::Null),
     ];
     let servers = [true, false].map(|anonymous| {
-        let listener = authority.listener(&issued, &format!("anonymous = {anonymous}"));
+        let listener = authority.listener(&issued, &format!("anonymous = {anonymous}\ncertificate_role = \"admin\""));
         Server::with(Setup { listener, ..Setup::default() })
     });
     for (row, (anonymous, shown, codes, principal)) in table.into_iter().enumerate() {

@@ -12,7 +12,7 @@ use crate::{
 };
 
 fn server(authority: &Authority, more: &str) -> Server {
-    let listener = authority.listener(&authority.server(), more);
+    let listener = authority.admins(&authority.server(), more);
     Server::with(Setup { listener, ..Setup::default() })
 }
 

@@ -33,7 +33,7 @@ fn ping(client: &mut TlsClient) {
 fn a_new_certificate_of_the_server() {
     let [authority, next] = ["authority", "next"].map(Authority::new);
     let issued = authority.server();
-    let listener = authority.listener(&issued, "");
+    let listener = authority.admins(&issued, "");
     let server = Server::with(Setup { listener, ..Setup::default() });
     let mut open = TlsClient::open(&server, &authority.file, None, &[], V5);
     assert_eq!(open.connect("open"), Some(0));
@@ -55,7 +55,7 @@ fn files_that_will_not_do_change_nothing() {
     let issued = authority.server();
     let [good, revoked] = ["lamp-1", "lamp-2"].map(|name| authority.client(name));
     let list = authority.revoke(&[&revoked]);
-    let listener = authority.listener(&issued, &format!("tls_client_crl = {list:?}"));
+    let listener = authority.admins(&issued, &format!("tls_client_crl = {list:?}"));
     let mut server = Server::with(Setup { listener, ..Setup::default() });
     let mut open = TlsClient::open(&server, &authority.file, Some(&good), &[], V5);
     assert_eq!(open.connect("open"), Some(0));
@@ -75,7 +75,9 @@ fn files_that_will_not_do_change_nothing() {
             fs::write(&issued.certificate, &saved[0]).unwrap();
             fs::write(&issued.key, &saved[1]).unwrap();
             fs::write(file, &before).unwrap();
-            assert!(server.log().lines().last().unwrap().contains(&file.display().to_string()), "{}", server.log());
+            let log = server.log();
+            let told = log.lines().rfind(|line| line.contains(NOT_TAKEN)).unwrap();
+            assert!(told.contains(&file.display().to_string()), "{log}");
             ping(&mut open);
             let mut client = TlsClient::open(&server, &authority.file, Some(&revoked), &[], V5);
             assert_eq!(client.connect("client"), None, "revoked as before");
@@ -95,7 +97,7 @@ fn a_certificate_that_is_revoked_while_its_client_is_connected() {
     let clients = ["lamp-1", "lamp-2"].map(|name| authority.client(name));
     let [good, stolen] = &clients;
     let list = authority.revoke(&[]);
-    let listener = authority.listener(&authority.server(), &format!("tls_client_crl = {list:?}"));
+    let listener = authority.admins(&authority.server(), &format!("tls_client_crl = {list:?}"));
     let server = Server::with(Setup { listener, ..Setup::default() });
     let open = |shown: Option<&Issued>, protocol| TlsClient::open(&server, &authority.file, shown, &[], protocol);
 
@@ -168,7 +170,7 @@ fn a_session_is_not_resumed_past_a_revocation() {
     let authority = Authority::new("authority");
     let stolen = authority.client("lamp-1");
     let list = authority.revoke(&[]);
-    let listener = authority.listener(&authority.server(), &format!("tls_client_crl = {list:?}"));
+    let listener = authority.admins(&authority.server(), &format!("tls_client_crl = {list:?}"));
     let server = Server::with(Setup { listener, ..Setup::default() });
     let config = Arc::new(client::config(&authority.file, Some(&stolen), &[]));
     let connect = || {
@@ -190,7 +192,7 @@ fn a_session_is_not_resumed_past_its_certificate() {
     // Long enough to connect twice; too slow a machine repeats with more.
     let mut lives = Duration::from_secs(2);
     let (server, config) = loop {
-        let listener = authority.listener(&authority.server(), "");
+        let listener = authority.admins(&authority.server(), "");
         let server = Server::with(Setup { listener, ..Setup::default() });
         let shown = authority.short_lived_client("lamp-1", lives);
         let config = Arc::new(client::config(&authority.file, Some(&shown), &[]));

@@ -178,7 +178,7 @@ fn a_stop() {
 #[test]
 fn over_tls() {
     let authority = Authority::new("authority");
-    let listener = authority.listener(&authority.server(), "anonymous = false");
+    let listener = authority.admins(&authority.server(), "anonymous = false");
     let mut server = server(listener);
     let address = server.address_of("web");
     let lamp = authority.client("lamp-1");
@@ -204,7 +204,7 @@ fn a_certificate_that_is_revoked() {
     let authority = Authority::new("authority");
     let [good, stolen] = ["lamp-1", "lamp-2"].map(|name| authority.client(name));
     let list = authority.revoke(&[]);
-    let listener = authority.listener(&authority.server(), &format!("tls_client_crl = {list:?}"));
+    let listener = authority.admins(&authority.server(), &format!("tls_client_crl = {list:?}"));
     let server = server(listener);
     let [mut stays, mut ends] = [&good, &stolen].map(|shown| {
         let config = std::sync::Arc::new(client::config(&authority.file, Some(shown), &[]));

@@ -109,7 +109,7 @@ fn a_header_that_does_not_come() {
 fn before_tls_and_http() {
     let authority = Authority::new("authority");
     let from = "proxy_from = [\"127.0.0.9/32\"]";
-    let tls = authority.listener(&authority.server(), from);
+    let tls = authority.admins(&authority.server(), from);
     let mut server = server_with(tls, tls, DEBUG);
     let lamp = authority.client("lamp-1");
     let config = std::sync::Arc::new(client::config(&authority.file, Some(&lamp), &[]));

@@ -49,7 +49,7 @@ fn drip(stream: TcpStream, once: &[u8], again: &[u8]) {
 #[test]
 fn a_byte_now_and_then() {
     let authority = Authority::new("authority");
-    let tls = authority.listener(&authority.server(), SOON);
+    let tls = authority.admins(&authority.server(), SOON);
     let plain = server_with(SOON, SOON, "");
     let locked = server_with(tls, tls, "");
     let mut servers = [plain, locked];
@@ -87,7 +87,7 @@ fn a_byte_now_and_then() {
 #[test]
 fn silence() {
     let authority = Authority::new("authority");
-    let tls = authority.listener(&authority.server(), SOON);
+    let tls = authority.admins(&authority.server(), SOON);
     let plain = server_with(SOON, SOON, "");
     let mut locked = server_with(tls, tls, "");
     let config = Arc::new(client::config(&authority.file, None, &[]));
@@ -125,7 +125,7 @@ fn unlocked(
 fn a_crowd() {
     const EACH: usize = 1_000;
     let authority = Authority::new("authority");
-    let tls = authority.listener(&authority.server(), "connect_timeout = \"20s\"\nname = \"tls\"");
+    let tls = authority.admins(&authority.server(), "connect_timeout = \"20s\"\nname = \"tls\"");
     let tls = format!("connect_timeout = \"20s\"\n[[listener]]\nkind = \"http\"\nbind = \"127.0.0.1:0\"\n{tls}");
     let mut server = server_with("", &tls, "");
     let (web, locked) = (server.address_of("web"), server.address_of("tls"));

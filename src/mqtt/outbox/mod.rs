@@ -25,7 +25,7 @@ mod tests;
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 pub use self::{counters::DropCounters, routed::Routed};
@@ -93,7 +93,8 @@ pub struct Outbox {
     id: SessionId,
     limits: QueueLimits,
     counters: Arc<DropCounters>,
-    access: Access,
+    /// Changed when its session is resumed, or when rights are read anew.
+    access: RwLock<Access>,
     inner: Mutex<Inner>,
     wake: Notify,
 }
@@ -141,7 +142,7 @@ impl Outbox {
             closed: None,
             idle: Idle::Busy,
         };
-        Self { id, limits, counters, access, inner: Mutex::new(inner), wake: Notify::new() }
+        Self { id, limits, counters, access: RwLock::new(access), inner: Mutex::new(inner), wake: Notify::new() }
     }
 
     /// Whose queue it is.
@@ -150,10 +151,31 @@ impl Outbox {
         self.id
     }
 
-    /// What its session may receive.
+    /// Asks what its session may do.
+    pub fn with_access<T>(&self, ask: impl FnOnce(&Access) -> T) -> T {
+        ask(&self.access.read())
+    }
+
+    /// What its session may do.
     #[must_use]
-    pub fn access(&self) -> &Access {
-        &self.access
+    pub fn access(&self) -> Access {
+        self.access.read().clone()
+    }
+
+    /// Changes what its session may do. Of what is queued, that goes which may not be received any more: events, which were
+    /// cut to what might be read, are left to the journal.
+    pub fn set_access(&self, access: Access) {
+        if self.access.read().is_same(&access) {
+            return;
+        }
+        *self.access.write() = access.clone();
+        self.change(|inner| {
+            inner.queue.drop_plain_unless(|topic| access.may_receive(topic));
+            if let Some(lowest) = inner.queue.drop_journalled() {
+                inner.lag.begin(lowest - 1); // queued, hence above `live_from`
+            }
+            inner.wake_always()
+        });
     }
 
     /// Queues the reply to a request of this session.

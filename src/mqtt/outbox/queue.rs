@@ -158,6 +158,11 @@ impl Queue {
         Some(entry.delivery.qos)
     }
 
+    /// Takes out the ordinary messages on topics that are not `kept`.
+    pub(super) fn drop_plain_unless(&mut self, kept: impl Fn(&str) -> bool) {
+        self.drop_where(|entry| entry.kind == Kind::Plain && !kept(entry.topic()));
+    }
+
     /// Takes out all events and documents. Returns the lowest sequence of those, if there was one.
     pub(super) fn drop_journalled(&mut self) -> Option<u64> {
         let mut lowest = None;

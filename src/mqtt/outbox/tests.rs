@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::*;
-use crate::mqtt::message::Message;
+use crate::{auth::Principal, mqtt::message::Message};
 
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
@@ -15,7 +15,7 @@ const LIMITS: QueueLimits = QueueLimits { bytes: 2_400, offline_bytes: 900 };
 
 pub(super) fn outbox() -> (Outbox, Arc<DropCounters>) {
     let counters = Arc::new(DropCounters::default());
-    (Outbox::new(SessionId(1), LIMITS, Arc::clone(&counters), Access::receiving(|_| true)), counters)
+    (Outbox::new(SessionId(1), LIMITS, Arc::clone(&counters), Access::admin(Principal::anonymous("test"))), counters)
 }
 
 /// A delivery of 128 + 2 + 170 = 300 bytes if the topic has two.
@@ -267,7 +267,7 @@ fn an_empty_outbox_is_small_and_a_drained_one_is_small_again() {
     assert!(size_of::<Outbox>() < 300, "{} bytes", size_of::<Outbox>());
     let counters = Arc::new(DropCounters::default());
     let limits = QueueLimits { bytes: 1 << 20, ..LIMITS };
-    let outbox = Outbox::new(SessionId(1), limits, counters, Access::receiving(|_| true));
+    let outbox = Outbox::new(SessionId(1), limits, counters, Access::admin(Principal::anonymous("test")));
     for seq in 1..=1_000 {
         outbox.push_event(delivery("aa", 1), seq);
         ack(&outbox, 1);

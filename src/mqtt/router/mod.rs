@@ -32,11 +32,14 @@ use self::{
     subscribers::{Subscriber, Subscribers},
     trie::Trie,
 };
-use crate::mqtt::{
-    message::{Delivery, Message},
-    outbox::{Outbox, SessionId},
-    packet::{QoS, Reason, Subscription},
-    topic::{TopicFilter, TopicName},
+use crate::{
+    auth::Access,
+    mqtt::{
+        message::{Delivery, Message},
+        outbox::{Outbox, SessionId},
+        packet::{QoS, Reason, Subscription},
+        topic::TopicFilter,
+    },
 };
 
 /// What a message is, which decides who gets it and what becomes of it at a full queue.
@@ -77,6 +80,26 @@ pub enum Class {
         /// The session that asked.
         to: SessionId,
     },
+}
+
+/// Something published, of which each reader is told what it may know: the one place where rights decide on a delivery.
+pub trait Publication {
+    /// Where it is published.
+    fn topic(&self) -> &str;
+
+    /// The message for a reader with `access`; `None`: it may not receive it, or there is nothing to tell it.
+    fn told_to(&self, access: &Access) -> Option<Arc<Message>>;
+}
+
+/// An ordinary message: everybody who may receive its topic is told the same.
+impl Publication for Arc<Message> {
+    fn topic(&self) -> &str {
+        self.topic.as_str()
+    }
+
+    fn told_to(&self, access: &Access) -> Option<Arc<Message>> {
+        access.may_receive(self.topic()).then(|| Arc::clone(self))
+    }
 }
 
 /// Whether a subscription is new.
@@ -141,18 +164,24 @@ impl Router {
         }
     }
 
-    /// Queues `message` towards every session that is to have it. Returns how many those are.
+    /// Queues an ordinary `message` towards every session that is to have it, and retains it if it says so. Returns how
+    /// many sessions those are.
     pub fn publish(&self, message: &Arc<Message>, class: Class) -> usize {
         if message.retain && matches!(class, Class::Plain { .. }) {
             self.retained.lock().store(message, Instant::now());
         }
+        self.tell(message, class)
+    }
+
+    /// Queues what is told of `publication` towards every session that is to have it. Returns how many those are.
+    pub fn tell(&self, publication: &impl Publication, class: Class) -> usize {
         let filters = self.filters.read();
         let mut found = Found::default();
-        let _ = filters.visit(message.topic.as_str(), |subscribers| {
+        let _ = filters.visit(publication.topic(), |subscribers| {
             found.add(subscribers);
             ControlFlow::Continue(())
         });
-        let route = Route { message, class };
+        let route = Route { publication, class };
         let own = if found.more.is_empty() {
             found.all().flat_map(Subscribers::own).map(|subscriber| route.deliver(&[subscriber])).sum()
         } else {
@@ -160,12 +189,6 @@ impl Router {
         };
         let groups = found.all().flat_map(Subscribers::groups);
         own + groups.map(|group| route.deliver_to_one(group)).sum::<usize>()
-    }
-
-    /// Whether anybody subscribed to `topic`, so that a message there is worth rendering.
-    #[must_use]
-    pub fn has_subscribers(&self, topic: &str) -> bool {
-        self.filters.read().visit(topic, |_| ControlFlow::Break(())).is_break()
     }
 
     /// The retained messages that `filter` selects and `subscriber` may receive, some at a time: from the beginning, or
@@ -176,12 +199,11 @@ impl Router {
             return Page::default();
         }
         let mut page = self.retained.lock().page(filter, from, Instant::now());
-        page.messages.retain(|message| may_receive(subscriber, &message.topic));
+        subscriber.with_access(|access| page.messages.retain(|message| access.may_receive(message.topic.as_str())));
         page
     }
 
-    /// How `session`'s own subscriptions select `topic`, for what is sent to it past the queue; `None`: not at all, or it
-    /// may not be received.
+    /// How the session's own subscriptions select `topic`, for what is sent to it past the queue; `None`: not at all.
     #[must_use]
     pub fn selection(&self, outbox: &Outbox, topic: &str) -> Option<Selection> {
         let filters = self.filters.read();
@@ -192,8 +214,7 @@ impl Router {
             }
             ControlFlow::Continue(())
         });
-        let may_receive = |_: &_| TopicName::new(topic).is_ok_and(|topic| may_receive(outbox, &topic));
-        selection.filter(may_receive)
+        selection
     }
 
     /// Whether `message` is still the one its topic retains.
@@ -287,13 +308,13 @@ impl Selection {
     }
 }
 
-/// One message on its way to those who subscribed to its topic.
-struct Route<'a> {
-    message: &'a Arc<Message>,
+/// One publication on its way to those who subscribed to its topic.
+struct Route<'a, P> {
+    publication: &'a P,
     class: Class,
 }
 
-impl Route<'_> {
+impl<P: Publication> Route<'_, P> {
     /// Delivers once to each session among `subscribers`.
     fn deliver_once_each<'a>(&self, subscribers: impl Iterator<Item = &'a Subscriber>) -> usize {
         let mut all: Vec<&Subscriber> = subscribers.collect();
@@ -302,26 +323,27 @@ impl Route<'_> {
     }
 
     fn deliver_to_one(&self, group: &shared::Group) -> usize {
-        let member = group.pick(self.message, |outbox| self.concerns(outbox.id()) && self.may_receive(outbox));
-        member.map_or(0, |member| self.deliver(&[member]))
+        group.pick(|outbox| self.told_to(outbox)).map_or(0, |(member, message)| self.queue(&[member], message))
     }
 
     /// Queues the message towards the one session whose subscriptions these are. Returns how many are to have it.
     fn deliver(&self, subscriptions: &[&Subscriber]) -> usize {
+        let told = subscriptions.first().and_then(|first| self.told_to(&first.outbox));
+        told.map_or(0, |message| self.queue(subscriptions, message))
+    }
+
+    fn queue(&self, subscriptions: &[&Subscriber], message: Arc<Message>) -> usize {
         let Some(outbox) = subscriptions.first().map(|first| &*first.outbox) else { return 0 };
         let own = matches!(self.class, Class::Plain { from } if from == Some(outbox.id()));
         let selected = || subscriptions.iter().filter(|subscription| !(own && subscription.no_local)); // [MQTT-3.8.3-3]
         let Some(qos) = selected().map(|subscription| subscription.qos).max() else { return 0 };
-        if !self.concerns(outbox.id()) || !self.may_receive(outbox) {
-            return 0;
-        }
         let delivery = Delivery {
-            message: Arc::clone(self.message),
-            qos: qos.min(self.message.qos), // [MQTT-3.8.4-8]
+            qos: qos.min(message.qos), // [MQTT-3.8.4-8]
             // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
-            retain: self.message.retain && selected().any(|subscription| subscription.retain_as_published),
+            retain: message.retain && selected().any(|subscription| subscription.retain_as_published),
             // [MQTT-3.3.4-3], [MQTT-3.3.4-4]
             subscription_ids: selected().filter_map(|subscription| subscription.id).map(u32::from).collect(),
+            message,
         };
         self.push(outbox, delivery);
         1
@@ -340,22 +362,13 @@ impl Route<'_> {
         }
     }
 
-    /// Whether the message is for `session` at all.
-    fn concerns(&self, session: SessionId) -> bool {
+    /// The message for the session of `outbox`, if it is for it at all.
+    fn told_to(&self, outbox: &Outbox) -> Option<Arc<Message>> {
         match self.class {
-            Class::Private { to } => to == session,
-            _ => true,
+            Class::Private { to } if to != outbox.id() => None,
+            _ => outbox.with_access(|access| self.publication.told_to(access)),
         }
     }
-
-    fn may_receive(&self, outbox: &Outbox) -> bool {
-        may_receive(outbox, &self.message.topic)
-    }
-}
-
-/// The one place where reading rights decide on a delivery; every delivery passes it.
-pub(super) fn may_receive(outbox: &Outbox, topic: &TopicName) -> bool {
-    outbox.access().may_receive(topic.as_str())
 }
 
 fn is_wildcard(filter: &TopicFilter) -> bool {

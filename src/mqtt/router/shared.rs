@@ -7,7 +7,10 @@
 use std::{
     collections::BTreeMap,
     ops::Bound,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::subscribers::Subscriber;
@@ -40,24 +43,25 @@ impl Group {
         self.members.is_empty()
     }
 
-    /// The member whose turn it is for `message`, of those that `may` receive it.
-    pub(super) fn pick(&self, message: &Message, may: impl Fn(&Outbox) -> bool) -> Option<&Subscriber> {
+    /// The member whose turn it is, of those that are `told` anything, and what it is told.
+    pub(super) fn pick(&self, told: impl Fn(&Outbox) -> Option<Arc<Message>>) -> Option<(&Subscriber, Arc<Message>)> {
         let last = SessionId(self.last.load(Ordering::Relaxed));
         let after = self.members.range((Bound::Excluded(last), Bound::Unbounded));
         let turn = after.chain(self.members.range(..=last)).map(|(_, member)| member);
 
-        let mut best: Option<(Readiness, &Subscriber)> = None;
-        for member in turn.filter(|member| may(&member.outbox)) {
-            let readiness = member.outbox.readiness(message, message.qos.min(member.qos));
-            if best.is_none_or(|(other, _)| readiness < other) {
-                best = Some((readiness, member));
+        let mut best: Option<(Readiness, &Subscriber, Arc<Message>)> = None;
+        for member in turn {
+            let Some(message) = told(&member.outbox) else { continue };
+            let readiness = member.outbox.readiness(&message, message.qos.min(member.qos));
+            if best.as_ref().is_none_or(|(other, ..)| readiness < *other) {
+                best = Some((readiness, member, message));
             }
             if readiness == Readiness::Now {
                 break;
             }
         }
-        let (_, member) = best?;
+        let (_, member, message) = best?;
         self.last.store(member.outbox.id().0, Ordering::Relaxed);
-        Some(member)
+        Some((member, message))
     }
 }

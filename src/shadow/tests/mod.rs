@@ -9,13 +9,11 @@ mod naive;
 mod properties;
 mod speed;
 
-use std::sync::Arc;
-
 use serde_json::{Map, Value, json};
 
 use crate::shadow::{
-    Command, Decision, Delete, Document, DocumentLimits, Pointer, Rejection, SectionPatch, Timestamp, Update, Version,
-    decide, pointer::SectionName,
+    Command, Decision, Delete, Document, DocumentLimits, Pointer, Rejection, Scope, SectionPatch, Sender, Timestamp,
+    Update, Version, decide, pointer::SectionName,
 };
 
 /// An update from the JSON of its `state`.
@@ -35,9 +33,14 @@ fn clear_all() -> Update {
     Update { desired, reported, tags, state_is_null: true, ..Update::default() }
 }
 
+/// Somebody who may do everything.
+pub(crate) fn sender(by: &str) -> Sender {
+    Sender { by: by.into(), scope: Scope::ALL }
+}
+
 /// Decides at a time that is the version.
 pub(crate) fn decided(document: &Document, command: &Command, limits: &DocumentLimits) -> Result<Decision, Rejection> {
-    decide(document, command, &Arc::from("tester"), Timestamp(document.version.0 + 1), limits)
+    decide(document, command, &sender("tester"), Timestamp(document.version.0 + 1), limits)
 }
 
 /// The document after `command`, the same one if it changes nothing.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    Job, arc, job, key, options,
+    Job, job, key, options, sender,
     sim_disk::{SimDisk, Stop},
     stepped::Stepped,
     update,
@@ -30,7 +30,7 @@ fn stepped() -> Stepped {
 
 /// What one job is told, in a batch of its own: the version, and whether it was told before.
 fn ask(store: &mut Stepped, by: &str, command: Command) -> Result<(u64, bool), Rejection> {
-    let told = store.apply([Job { by: arc(by), ..job(&key("dev"), command, 0) }]).pop().unwrap();
+    let told = store.apply([Job { sender: sender(by), ..job(&key("dev"), command, 0) }]).pop().unwrap();
     told.result.map(|applied| match applied.manner {
         Manner::Again(first) => (first.version.0, true),
         _ => (applied.after.version.0, false),
@@ -82,7 +82,7 @@ fn a_dry_run_leaves_nothing() {
     assert!(!store.store.read(&key("dev")).unwrap().document.exists());
     assert_eq!(store.store.head().0, 0);
     assert_eq!(ask(&mut store, "a", keyed("k", set(1, None))), Ok((1, false)), "the key was not used");
-    let told = store.apply([Job { by: arc("a"), ..job(&key("dev"), dry(set(1, None)), 0) }]).pop().unwrap();
+    let told = store.apply([Job { sender: sender("a"), ..job(&key("dev"), dry(set(1, None)), 0) }]).pop().unwrap();
     assert!(matches!(told.result.unwrap().manner, Manner::Again(_)), "what would become of it is a replay");
 }
 

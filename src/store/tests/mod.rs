@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 
 use crate::{
     shadow::{
-        Command, Delete, Preconditions, SectionPatch, ShadowKey, ShadowName, Timestamp, Update, Version, name::DeviceId,
+        Command, Delete, Preconditions, SectionPatch, ShadowKey, ShadowName, Timestamp, Update, Version,
+        name::DeviceId, tests::sender,
     },
     store::{Job, Outcome, Store, StoreError, StoreOptions},
 };
@@ -63,7 +64,7 @@ fn count(n: u64) -> Command {
 }
 
 fn job<C>(key: &ShadowKey, command: Command, context: C) -> Job<C> {
-    Job { key: key.clone(), command, by: "app-1".into(), client: "client-1".into(), context }
+    Job { key: key.clone(), command, sender: sender("app-1"), client: "client-1".into(), context }
 }
 
 /// Options for a small store, with no file behind it.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Random, arc, delete, key, named, stepped::Stepped, update};
+use super::{Random, arc, delete, key, named, sender, stepped::Stepped, update};
 use crate::{
     shadow::{
         self, Command, Decision, Delete, Document, DocumentLimits, IdempotencyKey, Keyed, Manner, Rejection, ShadowKey,
@@ -38,7 +38,7 @@ impl Model {
         let current = self.documents.get(&job.key).cloned().unwrap_or_else(Document::absent);
         let place = job.command.keyed().map(|keyed| {
             let key = keyed.key.as_str().to_owned();
-            (job.key.clone(), job.by.to_string(), key)
+            (job.key.clone(), job.sender.by.to_string(), key)
         });
         if let Some(first) = place.as_ref().and_then(|place| self.keys.get(place)) {
             return if *first == job.command { Ok((current, true)) } else { Err(Rejection::IdempotencyKeyReused) };
@@ -55,7 +55,7 @@ impl Model {
         now: u64,
         limits: &DocumentLimits,
     ) -> Result<Document, Rejection> {
-        match shadow::decide(&current, &job.command, &job.by, Timestamp(now), limits)? {
+        match shadow::decide(&current, &job.command, &job.sender, Timestamp(now), limits)? {
             Decision::Unchanged => Ok(current),
             Decision::Changed { document, .. } => {
                 self.documents.insert(job.key.clone(), document.clone());
@@ -140,7 +140,13 @@ fn random_job(random: &mut Random, context: u64) -> Job<u64> {
         _ => key(&device),
     };
     let command = random_command(random);
-    Job { key, command, by: arc(["app-1", "dev", "monitor"][random.below(3) as usize]), client: arc("c"), context }
+    Job {
+        key,
+        command,
+        sender: sender(["app-1", "dev", "monitor"][random.below(3) as usize]),
+        client: arc("c"),
+        context,
+    }
 }
 
 /// Every third has a key, and each key its request, but for some that use it for another.
@@ -213,7 +219,7 @@ pub(super) fn copies(jobs: &[Job<u64>]) -> Vec<Job<u64>> {
         .map(|job| Job {
             key: job.key.clone(),
             command: job.command.clone(),
-            by: job.by.clone(),
+            sender: job.sender.clone(),
             client: job.client.clone(),
             context: job.context,
         })

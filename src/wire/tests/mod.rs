@@ -8,3 +8,13 @@ mod outcomes;
 mod reference;
 mod requests;
 mod speed;
+
+use crate::{
+    auth::Projection,
+    shadow::{Paths, Pointer, pointer::SectionName},
+};
+
+/// A reader of one section.
+fn only(section: SectionName) -> Projection {
+    Projection::from(Paths::from_iter([&Pointer::section(section)]))
+}

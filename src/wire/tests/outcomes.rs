@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::only;
 use crate::{
     auth::Projection,
     shadow::{
@@ -45,7 +46,7 @@ fn conflict() -> Rejection {
 
 #[test]
 fn a_conflict_tells_what_collided() {
-    let shown = told(&wire::rejected(&conflict(), &key(), Timestamp(9), Projection::ALL, None));
+    let shown = told(&wire::rejected(&conflict(), &key(), Timestamp(9), &Projection::ALL, None));
     assert_eq!(
         shown["conflicts"],
         json!([
@@ -62,9 +63,9 @@ fn a_conflict_tells_what_collided() {
 #[test]
 fn a_conflict_is_told_as_far_as_one_may_read() {
     for (projection, paths, clean) in [
-        (Projection::STATE, vec!["/desired/old", "/desired/target"], vec!["/desired/mode"]),
-        (Projection::NONE.with(SectionName::Tags), vec!["/tags/site"], vec!["/tags/new"]),
-        (Projection::NONE, vec![], vec![]),
+        (&Projection::STATE, vec!["/desired/old", "/desired/target"], vec!["/desired/mode"]),
+        (&only(SectionName::Tags), vec!["/tags/site"], vec!["/tags/new"]),
+        (&Projection::NONE, vec![], vec![]),
     ] {
         let shown = told(&wire::rejected(&conflict(), &key(), Timestamp(9), projection, None));
         let found: Vec<_> = shown["conflicts"].as_array().unwrap().iter().map(|conflict| &conflict["path"]).collect();
@@ -83,7 +84,7 @@ fn failed_expectations_are_named() {
     let payload = json!({"state": {}, "expect": expect}).to_string();
     let parsed = wire::parse_update(payload.as_bytes(), wire::Dialect::Native, &DocumentLimits::default()).unwrap();
     let rejection = decided(&shadow(), &Command::Update(parsed.body), &DocumentLimits::default()).unwrap_err();
-    let shown = told(&wire::rejected(&rejection, &key(), Timestamp(9), Projection::STATE, None));
+    let shown = told(&wire::rejected(&rejection, &key(), Timestamp(9), &Projection::STATE, None));
     assert_eq!(
         (&shown["code"], &shown["error"], &shown["version"]),
         (&json!(409), &json!("expectation-failed"), &json!(3))
@@ -119,7 +120,7 @@ fn what_accepted_tells_besides() {
         rebased_from: sent.preconditions.rebased_from(&document),
         manner: Manner::Done,
     };
-    let shown = told(&wire::update_outcome(&accepted, Projection::ALL, None));
+    let shown = told(&wire::update_outcome(&accepted, &Projection::ALL, None));
     assert_eq!((&shown["rebasedFrom"], &shown["version"], shown.get("replayed")), (&json!(1), &json!(4), None));
 
     // Told again when mode has changed since, and site has not.
@@ -142,7 +143,7 @@ fn what_accepted_tells_besides() {
     ]);
     let again = Accepted { changed: false, document: &later, manner: Manner::Again(first), ..accepted };
     let token = ClientToken::new("retry").unwrap();
-    let shown = told(&wire::update_outcome(&again, Projection::ALL, Some(&token)));
+    let shown = told(&wire::update_outcome(&again, &Projection::ALL, Some(&token)));
     let expected = json!({
         "state": {"desired": {"mode": "eco"}, "tags": {"site": "b"}},
         "metadata": {"tags": {"site": {"timestamp": 2, "version": 2, "by": "tester"}}},
@@ -153,7 +154,7 @@ fn what_accepted_tells_besides() {
 
     let dry = Update { dry_run: true, ..sent.clone() };
     let dry = Accepted { update: &dry, rebased_from: None, manner: Manner::DryRun, ..accepted };
-    let shown = told(&wire::update_outcome(&dry, Projection::STATE, None));
+    let shown = told(&wire::update_outcome(&dry, &Projection::STATE, None));
     assert_eq!((&shown["dryRun"], &shown["changed"]), (&json!(true), &json!(true)));
     assert_eq!(shown["document"]["state"], json!({"desired": {"mode": "eco", "target": 23}}));
     assert_eq!(shown["document"]["version"], json!(4));

@@ -1,14 +1,12 @@
 //! The examples of `docs/protocol.md`, acted out: what it shows is what is read and written.
 
-use std::sync::Arc;
-
 use serde_json::Value;
 
 use crate::{
     auth::Projection,
     shadow::{
         Command, Decision, Delete, DeviceId, Document, DocumentLimits, Rejection, ShadowKey, Timestamp, Update,
-        Version, collisions, decide,
+        Version, collisions, decide, tests::sender,
     },
     wire::{ClientToken, Dialect, envelope, parse_update},
 };
@@ -17,7 +15,7 @@ const REFERENCE: &str = include_str!("../../../docs/protocol.md");
 
 fn decided(current: &Document, command: Command, by: &str, second: u64) -> Result<Document, Rejection> {
     let now = Timestamp(1_790_000_000 + second);
-    match decide(current, &command, &Arc::from(by), now, &DocumentLimits::default())? {
+    match decide(current, &command, &sender(by), now, &DocumentLimits::default())? {
         Decision::Changed { document, .. } => Ok(document),
         Decision::Unchanged => panic!("no change"),
     }
@@ -40,7 +38,7 @@ fn its_examples_are_true() {
             (serde_json::from_str(shown).unwrap(), serde_json::from_slice(sent).unwrap());
         assert_eq!(shown, sent, "{sent:#}");
     };
-    let (all, key) = (Projection::ALL, ShadowKey::classic(DeviceId::new("thermostat-1").unwrap()));
+    let (all, key) = (&Projection::ALL, ShadowKey::classic(DeviceId::new("thermostat-1").unwrap()));
 
     let (update, token) = parsed(boot);
     let first = decided(&Document::absent(), Command::Update(update.clone()), "anonymous/thermostat-1", 0).unwrap();

@@ -1,0 +1,205 @@
+//! Lets clients in, and says what they may do; the one place that both doors ask.
+//!
+//! What a client was let in on is its [`Standing`]. When users, keys, roles and grants are read anew, every open session is
+//! reviewed on it: it goes on with the rights that it has now, or ends.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::RwLock;
+
+use crate::{
+    auth::{
+        Access, Method, Policy, Principal,
+        access_keys::AccessKeys,
+        certificate::Proof,
+        login::{Credentials, Denied, Identity, Login, LoginError},
+    },
+    clock::Clock,
+    config::{Config, ListenerConfig},
+};
+
+/// Who decides. One for all listeners.
+pub struct Authority {
+    login: Login,
+    /// Replaced as a whole when it is read anew.
+    rules: RwLock<Arc<Rules>>,
+    access_keys: RwLock<Arc<AccessKeys>>,
+    access_keys_file: Option<PathBuf>,
+    /// How often everything has been read.
+    generation: AtomicU64,
+}
+
+/// What is decided by, but for users and keys.
+struct Rules {
+    policy: Policy,
+    listeners: HashMap<String, Terms>,
+}
+
+/// On which terms a listener takes clients.
+struct Terms {
+    anonymous: bool,
+    anonymous_role: Option<Arc<str>>,
+    certificate_role: Option<Arc<str>>,
+}
+
+/// What a client was let in on.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Who it is.
+    pub identity: Identity,
+    listener: Arc<str>,
+    client: Arc<str>,
+}
+
+/// What a client shows.
+#[derive(Clone, Copy)]
+pub struct Shown<'a> {
+    /// Where it is.
+    pub address: IpAddr,
+    /// The listener it came to, by name.
+    pub listener: &'a Arc<str>,
+    /// Its certificate.
+    pub proof: &'a Proof,
+    /// What it sent.
+    pub credentials: Credentials<'a>,
+}
+
+impl Authority {
+    /// Reads users and keys.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Login::open`].
+    pub fn open(config: &Config, clock: Clock) -> Result<Self, LoginError> {
+        let login = Login::open(&config.auth, clock)?;
+        let access_keys_file = config.auth.aws_keys.clone();
+        let access_keys = access_keys_file.as_deref().map(AccessKeys::read).transpose()?.unwrap_or_default();
+        Ok(Self {
+            login,
+            rules: RwLock::new(Arc::new(Rules::of(config))),
+            access_keys: RwLock::new(Arc::new(access_keys)),
+            access_keys_file,
+            generation: AtomicU64::new(0),
+        })
+    }
+
+    /// Takes over the roles, grants and terms of `config`, and reads users and keys again. Blocks while it reads. Every
+    /// session is to be reviewed then ([`Authority::review`]).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Login::reload`]: of a file that cannot be used, what was read before stays.
+    pub fn reload(&self, config: &Config) -> Result<(), LoginError> {
+        *self.rules.write() = Arc::new(Rules::of(config));
+        let users = self.login.reload();
+        let keys = self.access_keys_file.as_deref().map_or(Ok(()), |path| {
+            *self.access_keys.write() = Arc::new(AccessKeys::read(path)?);
+            Ok(())
+        });
+        self.generation.fetch_add(1, Ordering::Release);
+        users.and(keys)
+    }
+
+    /// Changes each time that everything has been read anew.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The access keys of AWS's kind.
+    #[must_use]
+    pub fn access_keys(&self) -> Arc<AccessKeys> {
+        self.access_keys.read().clone()
+    }
+
+    /// What `principal` may do as the client `client`, by what grants give it.
+    #[must_use]
+    pub fn access(&self, principal: &Principal, method: Method, client: &Arc<str>) -> Access {
+        self.rules().policy.access(principal, method, None, client)
+    }
+
+    /// Whether the time of what a client was let in on is over.
+    #[must_use]
+    pub fn is_over(&self, standing: &Standing) -> bool {
+        standing.identity.until.is_some() && !self.login.still_valid(&standing.identity)
+    }
+
+    /// Finds out who a client is and what it may do; `client` is its client id, empty over HTTP. A refusal takes a while.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`].
+    pub async fn let_in(&self, shown: Shown<'_>, client: &Arc<str>) -> Result<(Standing, Access), Denied> {
+        let rules = self.rules();
+        let anonymous = rules.listeners.get(&**shown.listener).is_some_and(|terms| terms.anonymous);
+        let anonymous = anonymous.then_some(&**client);
+        let identity = self.login.identify(shown.address, shown.proof, shown.credentials, anonymous).await?;
+        let standing = Standing { identity, listener: shown.listener.clone(), client: client.clone() };
+        let access = self.rules().access(&standing);
+        Ok((standing, access))
+    }
+
+    /// What a client may do now that was let in as `standing`; `None`: nothing any more.
+    #[must_use]
+    pub fn review(&self, standing: &Standing) -> Option<Access> {
+        let rules = self.rules();
+        let taken = standing.identity.method != Method::Anonymous
+            || rules.listeners.get(&*standing.listener).is_some_and(|terms| terms.anonymous);
+        let access = rules.access(standing);
+        (taken && access.is_any() && self.login.still_valid(&standing.identity)).then_some(access)
+    }
+
+    /// What a client without a connection may do now that was let in as `standing` when it was here. It has to be let in
+    /// again, so a password that has changed and a token that has ended do not matter; `None`: it is not to come back.
+    #[must_use]
+    pub fn review_absent(&self, standing: &Standing) -> Option<Access> {
+        let access = self.rules().access(standing);
+        (access.is_any() && self.login.still_known(&standing.identity)).then_some(access)
+    }
+
+    /// Logins that were refused so far, by cause.
+    #[must_use]
+    pub fn counters(&self) -> &crate::metrics::LoginCounters {
+        self.login.counters()
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        self.rules.read().clone()
+    }
+}
+
+impl Rules {
+    fn of(config: &Config) -> Self {
+        let listeners = config.listeners.iter().map(|listener| (listener.name.clone(), Terms::of(listener)));
+        Self { policy: config.policy.clone(), listeners: listeners.collect() }
+    }
+
+    fn access(&self, standing: &Standing) -> Access {
+        let Standing { identity, listener, client } = standing;
+        let terms = self.listeners.get(&**listener);
+        let role = match identity.method {
+            Method::Anonymous => terms.and_then(|terms| terms.anonymous_role.as_deref()),
+            Method::Certificate => terms.and_then(|terms| terms.certificate_role.as_deref()),
+            Method::Password | Method::Token | Method::AccessKey => None,
+        };
+        self.policy.access(&identity.principal, identity.method, role, client)
+    }
+}
+
+impl Terms {
+    fn of(listener: &ListenerConfig) -> Self {
+        Self {
+            anonymous: listener.anonymous,
+            anonymous_role: listener.anonymous_role.clone(),
+            certificate_role: listener.certificate_role.clone(),
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! Logins, right and wrong, through the whole of [`Login`].
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{fs, path::Path};
+
+use jsonwebtoken::Algorithm;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{
+    super::{
+        password::tests::cheap,
+        tokens::signer::{SECRET, token},
+    },
+    *,
+};
+use crate::{
+    clock::ManualClock,
+    config::{Config, TokenConfig},
+};
+
+const NOW: u64 = 1_800_000_000;
+const HERE: &str = "192.0.2.1";
+
+/// What a [`Login`] of the tests has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum With {
+    Nothing,
+    Users,
+    Tokens,
+    Both,
+}
+
+struct Bench {
+    folder: TempDir,
+    login: Login,
+    hand: ManualClock,
+}
+
+fn bench(with: With, change: impl FnOnce(&mut AuthConfig)) -> Bench {
+    let folder = TempDir::new().unwrap();
+    let (users, keys) = (folder.path().join("users"), folder.path().join("keys"));
+    write_users(&users, &[("lamp", "secret"), ("heater", "other")]);
+    fs::write(&keys, SECRET).unwrap();
+    let mut config = AuthConfig { failure_delay: Duration::ZERO, ..Config::default().auth };
+    config.users = matches!(with, With::Users | With::Both).then_some(users);
+    config.tokens = matches!(with, With::Tokens | With::Both).then(|| TokenConfig {
+        keys,
+        algorithms: vec![Algorithm::HS256],
+        audience: "umbra".to_owned(),
+        issuer: None,
+        claim: "sub".to_owned(),
+        leeway: Duration::ZERO,
+    });
+    change(&mut config);
+    let (clock, hand) = Clock::manual(Duration::from_secs(NOW));
+    Bench { login: Login::open(&config, clock).unwrap(), folder, hand }
+}
+
+fn write_users(path: &Path, users: &[(&str, &str)]) {
+    let lines = users.iter().map(|(name, password)| format!("{name}:{}\n", cheap(password)));
+    fs::write(path, lines.collect::<String>()).unwrap();
+}
+
+fn token_of(name: &str, expires: u64) -> String {
+    token(&json!({"sub": name, "aud": "umbra", "exp": expires}))
+}
+
+impl Bench {
+    async fn password(&self, address: &str, user: &str, password: &str) -> Result<Identity, Denied> {
+        let credentials = Credentials::Password { user, password: password.as_bytes() };
+        self.login.identify(address.parse().unwrap(), &Proof::None, credentials, None).await
+    }
+
+    async fn bearer(&self, address: &str, token: &str) -> Result<Identity, Denied> {
+        self.login.identify(address.parse().unwrap(), &Proof::None, Credentials::Bearer(token), None).await
+    }
+
+    fn hashes(&self) -> u64 {
+        self.login.counters().password_hashes.get()
+    }
+}
+
+fn shown(known: Result<Identity, Denied>) -> String {
+    match known {
+        Ok(identity) => format!("{} by {:?}", identity.principal, identity.method),
+        Err(Denied::TooMany { .. }) => "TooMany".to_owned(),
+        Err(denied) => format!("{denied:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_shows_counts_in_order() {
+    use With::{Both, Nothing, Tokens, Users};
+    let lamp = Proof::Certificate(Principal::named("cert").unwrap());
+    let (good, expired) = (token_of("bearer", NOW + 60), token_of("bearer", NOW - 60));
+    let password =
+        |user: &'static str, password: &'static str| Credentials::Password { user, password: password.as_bytes() };
+    let in_password = |token| Credentials::Password { user: "whoever", password: str::as_bytes(token) };
+    let client = Some("c1");
+    let table = [
+        // a certificate wins over everything
+        (Nothing, &lamp, Credentials::None, None, "cert by Certificate"),
+        (Both, &lamp, password("?SDK=Python&Version=1.6.2", ""), None, "cert by Certificate"),
+        (Both, &lamp, password("lamp", "wrong"), client, "cert by Certificate"),
+        (Both, &lamp, Credentials::Bearer(&expired), client, "cert by Certificate"),
+        (Both, &Proof::Unusable, password("lamp", "secret"), None, "Missing"),
+        (Both, &Proof::Unusable, Credentials::None, client, "Missing"),
+        // then a token
+        (Tokens, &Proof::None, Credentials::Bearer(&good), None, "bearer by Token"),
+        (Both, &Proof::None, in_password(&good), None, "bearer by Token"),
+        (Both, &Proof::None, in_password(&expired), None, "Bad"),
+        (Both, &Proof::None, in_password(&expired), client, "Bad"),
+        (Users, &Proof::None, in_password(&good), None, "Bad"),
+        (Users, &Proof::None, Credentials::Bearer(&good), None, "Bad"),
+        // then user name and password
+        (Users, &Proof::None, password("lamp", "secret"), None, "lamp by Password"),
+        (Both, &Proof::None, password("lamp", "secret"), client, "lamp by Password"),
+        (Both, &Proof::None, password("lamp", "other"), None, "Bad"),
+        (Both, &Proof::None, password("lamp", "other"), client, "Bad"),
+        (Both, &Proof::None, password("lamp", ""), None, "Bad"),
+        (Both, &Proof::None, password("nobody", "secret"), None, "Bad"),
+        (Both, &Proof::None, password("", "secret"), None, "Bad"),
+        (Both, &Proof::None, password("shadow/+/#", "secret"), None, "Bad"),
+        (Tokens, &Proof::None, password("lamp", "secret"), client, "Bad"),
+        // then nothing
+        (Both, &Proof::None, Credentials::None, client, "anonymous/c1 by Anonymous"),
+        (Both, &Proof::None, Credentials::None, None, "Missing"),
+        (Nothing, &Proof::None, password("lamp", "wrong"), client, "anonymous/c1 by Anonymous"),
+        (Nothing, &Proof::None, Credentials::Bearer(&expired), client, "anonymous/c1 by Anonymous"),
+        (Nothing, &Proof::None, password("lamp", "wrong"), None, "Bad"),
+        (Nothing, &Proof::None, Credentials::None, None, "Missing"),
+    ];
+    for (row, (with, proof, credentials, anonymous, expected)) in table.into_iter().enumerate() {
+        let bench = bench(with, |_| {});
+        let known = bench.login.identify(HERE.parse().unwrap(), proof, credentials, anonymous).await;
+        assert_eq!(shown(known), expected, "row {row}");
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_logins_cost_one_hash() {
+    let bench = bench(With::Users, |_| {});
+    for n in 0..10_000_u32 {
+        let address = IpAddr::from((n % 500).to_be_bytes()).to_string();
+        assert_eq!(shown(bench.password(&address, "lamp", "secret").await), "lamp by Password");
+    }
+    assert_eq!(bench.hashes(), 1);
+}
+
+/// After a restart nothing was found right yet, and everybody comes at once.
+#[tokio::test]
+async fn ten_thousand_logins_at_once_cost_one_hash_and_are_not_too_many() {
+    let bench = Arc::new(bench(With::Users, |config| config.password_checks_waiting = 8));
+    let logins = (0..10_000).map(|_| {
+        let bench = bench.clone();
+        tokio::spawn(async move { shown(bench.password(HERE, "lamp", "secret").await) })
+    });
+    for login in logins.collect::<Vec<_>>() {
+        assert_eq!(login.await.unwrap(), "lamp by Password");
+    }
+    assert_eq!(bench.hashes(), 1);
+}
+
+#[tokio::test]
+async fn a_user_who_is_not_there_costs_as_much_as_a_wrong_password() {
+    let bench = bench(With::Users, |_| {});
+    for (n, user) in (1..).zip(["lamp", "nobody", "heater", "nobody-else"]) {
+        assert_eq!(shown(bench.password(HERE, user, "wrong").await), "Bad");
+        assert_eq!(bench.hashes(), n, "{user}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_right_costs_no_hash() {
+    let bench = bench(With::Users, |_| {});
+    let (longest, long, huge) = ("x".repeat(1_024), "x".repeat(1_025), "x".repeat(65_535));
+    for (user, password, hashes) in [
+        ("lamp", longest.as_str(), 1),
+        ("lamp", long.as_str(), 1),
+        ("lamp", huge.as_str(), 1),
+        (huge.as_str(), "secret", 1),
+        ("a+b", "secret", 1),
+        ("", "", 1),
+        ("anonymous/c1", "secret", 1),
+    ] {
+        assert_eq!(shown(bench.password(HERE, user, password).await), "Bad");
+        assert_eq!(bench.hashes(), hashes, "{} {}", user.len(), password.len());
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_takes_its_time_and_does_not_tell_why() {
+    const DELAY: Duration = Duration::from_millis(200);
+    let bench = bench(With::Both, |config| {
+        config.failure_delay = DELAY;
+        config.user_failures_at_once = 1;
+    });
+    let (expired, long) = (token_of("lamp", 1), "x".repeat(2_000));
+    let tries = [
+        ("lamp", "wrong", "Bad"),
+        ("nobody", "wrong", "Bad"),
+        ("a/b", "wrong", "Bad"),
+        ("lamp", expired.as_str(), "Bad"),
+        ("heater", &long, "Bad"),
+        ("lamp", "wrong", "TooMany"),
+        ("nobody", "wrong", "TooMany"),
+        ("a/b", "wrong", "TooMany"),
+        ("lamp", &expired, "TooMany"),
+        ("heater", &long, "TooMany"),
+    ];
+    for (user, password, expected) in tries {
+        let came = Instant::now();
+        let known = bench.password(HERE, user, password).await;
+        assert_eq!(shown(known), expected, "{user}");
+        assert!(came.elapsed() >= DELAY, "{user}");
+    }
+    let counters = bench.login.counters();
+    assert_eq!((counters.refused.get(), counters.limited.get(), counters.busy.get()), (5, 5, 0));
+}
+
+#[tokio::test]
+async fn guessing_ends_and_whoever_was_found_right_still_comes_in() {
+    let bench = bench(With::Both, |_| {});
+    assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
+    let mut seen = Vec::new();
+    for guess in 0..20 {
+        seen.push(shown(bench.password(HERE, "lamp", &format!("guess-{guess}")).await));
+    }
+    assert_eq!(seen.iter().filter(|seen| *seen == "Bad").count(), 5);
+    assert_eq!(seen.iter().filter(|seen| *seen == "TooMany").count(), 15);
+    assert_eq!(bench.hashes(), 6, "who is over the limit is not hashed");
+    assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "lamp by Password", "found right before");
+    assert_eq!(shown(bench.password("192.0.2.2", "lamp", "wrong").await), "Bad", "from elsewhere");
+
+    // One bad device has not used up what its neighbours may.
+    assert_eq!(shown(bench.password(HERE, "heater", "other").await), "heater by Password");
+}
+
+#[tokio::test]
+async fn an_address_that_tries_many_users_is_refused_unless_it_is_right_beyond_doubt() {
+    let bench = bench(With::Both, |config| config.address_failure_every = Duration::from_secs(3_600));
+    assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
+    for user in 0..60 {
+        let expected = if user < 50 { "Bad" } else { "TooMany" };
+        assert_eq!(shown(bench.password(HERE, &format!("user-{user}"), "x").await), expected, "{user}");
+    }
+    assert_eq!(bench.hashes(), 51);
+    assert_eq!(shown(bench.password(HERE, "heater", "other").await), "TooMany", "never seen, so not hashed");
+    assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
+    assert_eq!(shown(bench.bearer(HERE, &token_of("bearer", NOW + 1)).await), "bearer by Token");
+    assert_eq!(shown(bench.bearer(HERE, &token_of("bearer", NOW - 1)).await), "TooMany");
+    assert_eq!(shown(bench.password("192.0.2.2", "heater", "other").await), "heater by Password");
+}
+
+/// What is let into the queue before the first failure is known is refused when its turn comes.
+#[tokio::test]
+async fn guesses_sent_all_at_once_are_no_more_than_those_sent_one_by_one() {
+    let bench = Arc::new(bench(With::Users, |config| config.user_failure_every = Duration::from_secs(3_600)));
+    let guesses = (0..500).map(|guess| {
+        let bench = bench.clone();
+        tokio::spawn(async move { shown(bench.password(HERE, "lamp", &format!("guess-{guess}")).await) })
+    });
+    let mut bad = 0;
+    for guess in guesses.collect::<Vec<_>>() {
+        bad += usize::from(guess.await.unwrap() == "Bad");
+    }
+    assert_eq!((bad, bench.hashes()), (5, 5));
+}
+
+#[tokio::test]
+async fn a_device_that_goes_on_with_an_expired_token_harms_itself_alone() {
+    let bench = bench(With::Both, |config| config.address_failures_at_once = 6);
+    let expired = token_of("bearer", NOW - 1);
+    for n in 0..20 {
+        let expected = if n < 5 { "Bad" } else { "TooMany" };
+        assert_eq!(shown(bench.bearer(HERE, &expired).await), expected, "{n}");
+    }
+    assert_eq!(shown(bench.bearer(HERE, &token_of("bearer", NOW + 1)).await), "bearer by Token");
+    assert_eq!(shown(bench.password(HERE, "heater", "other").await), "heater by Password");
+}
+
+#[tokio::test]
+async fn whoever_is_removed_or_changed_goes() {
+    let bench = bench(With::Both, |_| {});
+    let users = bench.folder.path().join("users");
+    let lamp = bench.password(HERE, "lamp", "secret").await.unwrap();
+    let heater = bench.password(HERE, "heater", "other").await.unwrap();
+    let bearer = bench.bearer(HERE, &token_of("bearer", NOW + 60)).await.unwrap();
+    let anonymous = bench.login.identify(HERE.parse().unwrap(), &Proof::None, Credentials::None, Some("c1"));
+    let anonymous = anonymous.await.unwrap();
+    let valid = || [&lamp, &heater, &bearer, &anonymous].map(|identity| bench.login.still_valid(identity));
+    assert_eq!(valid(), [true; 4]);
+
+    // A mistake in the file changes nothing.
+    let kept = fs::read_to_string(&users).unwrap();
+    fs::write(&users, format!("{kept}oops\n")).unwrap();
+    let error = bench.login.reload().unwrap_err().to_string();
+    assert_eq!(error, format!("{}:3: is not of the form name:$argon2id$…", users.display()));
+    assert_eq!(valid(), [true; 4]);
+    assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
+
+    // One user more.
+    fs::write(&users, format!("{kept}door:{}\n", cheap("new"))).unwrap();
+    bench.login.reload().unwrap();
+    assert_eq!(valid(), [true; 4]);
+    let hashes = bench.hashes();
+    assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
+    assert_eq!(bench.hashes(), hashes, "still known to be right");
+    assert_eq!(shown(bench.password(HERE, "door", "new").await), "door by Password");
+
+    // One changed, one removed.
+    write_users(&users, &[("lamp", "changed")]);
+    bench.login.reload().unwrap();
+    assert_eq!(valid(), [false, false, true, true]);
+    assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "Bad");
+    assert_eq!(shown(bench.password(HERE, "heater", "other").await), "Bad");
+    assert_eq!(shown(bench.password(HERE, "lamp", "changed").await), "lamp by Password");
+
+    fs::write(bench.folder.path().join("keys"), "another secret that is as long as it must be").unwrap();
+    bench.login.reload().unwrap();
+    assert_eq!(valid(), [false, false, false, true]);
+}
+
+/// The wall clock was set back while a session was open, which went on for as long again.
+#[tokio::test]
+async fn a_session_does_not_outlive_its_token() {
+    let bench = bench(With::Tokens, |_| {});
+    let almost = Duration::from_secs(NOW + 60) - Duration::from_millis(5);
+    bench.hand.set(almost);
+    let identity = bench.bearer(HERE, &token_of("lamp", NOW + 60)).await.unwrap();
+    bench.hand.set(Duration::from_secs(NOW - 86_400));
+    let until = identity.until.unwrap();
+    tokio::time::sleep_until(until.deadline.into()).await;
+    assert!(!bench.login.still_valid(&identity), "set back");
+
+    let identity = bench.bearer(HERE, &token_of("lamp", NOW + 60)).await.unwrap();
+    assert!(bench.login.still_valid(&identity));
+    bench.hand.set(Duration::from_secs(NOW + 60));
+    assert!(!bench.login.still_valid(&identity), "set forwards, or the machine slept");
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_are_named() {
+    let folder = TempDir::new().unwrap();
+    let users = folder.path().join("users");
+    let config = AuthConfig { users: Some(users.clone()), ..Config::default().auth };
+    let open = || Login::open(&config, Clock::system()).unwrap_err().to_string();
+    assert_eq!(open(), format!("{}: No such file or directory (os error 2)", users.display()));
+    fs::write(&users, "# ours\nlamp:secret\n").unwrap();
+    assert_eq!(open(), format!("{}:2: is not of the form name:$argon2id$…", users.display()));
+}
+
+#[test]
+fn a_connect_has_credentials_or_has_none() {
+    // user name, password, what they are
+    let table = [
+        (None, None, None),
+        (Some(""), None, None),
+        (Some("?SDK=Python&Version=1.6.2"), None, None),
+        (Some("lamp"), None, Some(("lamp", ""))),
+        (Some("lamp"), Some("x?y"), Some(("lamp", "x?y"))),
+        (Some("lamp?SDK=Python&Version=1.6.2?"), Some("x"), Some(("lamp", "x"))),
+        (Some("?SDK=Python"), Some("x"), Some(("", "x"))),
+        (None, Some("x"), Some(("", "x"))),
+        (None, Some(""), Some(("", ""))),
+    ];
+    for (user, password, expected) in table {
+        let found = match Credentials::of(user, password.map(str::as_bytes)) {
+            Credentials::Password { user, password } => Some((user, std::str::from_utf8(password).unwrap())),
+            Credentials::None | Credentials::Bearer(_) => None,
+        };
+        assert_eq!(found, expected, "{user:?} {password:?}");
+    }
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let credentials = [Credentials::Password { user: "lamp", password: b"secret" }, Credentials::Bearer("secret")];
+    assert!(!format!("{credentials:?}").contains("secret"));
+}

@@ -1,0 +1,147 @@
+//! Users and their passwords: whether a login is right, at what cost.
+//!
+//! In this order: what cannot be right (too long, no name) is refused as wrong; a password that was found right lately
+//! is right, whatever has failed meanwhile; who is over a limit of failures is refused; the rest is hashed, by
+//! [`Checks`], where limits and recent passwords are looked at again when its turn comes. A user who is not there is
+//! checked too, against a hash that nothing matches, so that nothing tells it from one with another password.
+
+use std::{io, path::PathBuf, sync::Arc, time::Instant};
+
+use parking_lot::RwLock;
+use zeroize::Zeroizing;
+
+use super::{
+    FileError, PASSWORD_BYTES_MAX, PasswordHash, Principal,
+    checks::{Check, Checks, Verdict},
+    failures::{Failures, Network},
+    login::Denied,
+    password::Memory,
+    users::Users,
+    verified::Verified,
+};
+use crate::{config::AuthConfig, metrics::LoginCounters};
+
+/// The users, and what it takes to check their passwords.
+pub(super) struct Passwords {
+    path: PathBuf,
+    /// Replaced as a whole by [`Self::reload`].
+    users: RwLock<Arc<Users>>,
+    desk: Arc<Desk>,
+    checks: Checks,
+}
+
+/// What the threads of [`Checks`] work with.
+struct Desk {
+    verified: Verified,
+    failures: Arc<Failures>,
+    counters: Arc<LoginCounters>,
+}
+
+/// A user whose password was right.
+pub(super) struct Proven {
+    pub(super) user: Principal,
+    /// The hash it was compared with.
+    pub(super) hash: Arc<PasswordHash>,
+}
+
+/// Why passwords cannot be checked.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The users file.
+    File(FileError),
+    /// The operating system.
+    System(io::Error),
+}
+
+impl Passwords {
+    /// Reads the users file at `path` and starts the threads.
+    pub(super) fn open(
+        path: PathBuf,
+        config: &AuthConfig,
+        failures: Arc<Failures>,
+        counters: Arc<LoginCounters>,
+    ) -> Result<Self, Fault> {
+        let users = Users::read(&path).map_err(Fault::File)?;
+        tracing::info!(path = %path.display(), users = users.count(), "users");
+        let verified = Verified::new(config.password_cache_age)
+            .ok_or_else(|| Fault::System(io::Error::other("the system gives no random bytes")))?;
+        let desk = Arc::new(Desk { verified, failures, counters });
+        let examine = {
+            let desk = desk.clone();
+            move |check: &Check, memory: &mut Memory| desk.examine(check, memory)
+        };
+        let checks = Checks::start(config.password_checks_at_once, config.password_checks_waiting, examine)
+            .map_err(Fault::System)?;
+        Ok(Self { path, users: RwLock::new(Arc::new(users)), desk, checks })
+    }
+
+    /// Reads the file again; if that fails, the users stay as they were.
+    pub(super) fn reload(&self) -> Result<(), FileError> {
+        let users = Arc::new(Users::read(&self.path)?);
+        tracing::info!(path = %self.path.display(), users = users.count(), "users");
+        *self.users.write() = users.clone();
+        self.desk.verified.sweep(|user| users.get(user).is_some(), Instant::now());
+        Ok(())
+    }
+
+    /// Whether `user` is still there, with the password whose hash this is.
+    pub(super) fn has(&self, user: &Principal, hash: &PasswordHash) -> bool {
+        self.users.read().get(user).is_some_and(|now| **now == *hash)
+    }
+
+    /// Whether there is a user of this name, whatever its password.
+    pub(super) fn knows(&self, user: &Principal) -> bool {
+        self.users.read().get(user).is_some()
+    }
+
+    /// Checks a login.
+    pub(super) async fn verify(&self, from: Network, user: &str, password: &[u8]) -> Result<Proven, Denied> {
+        let now = Instant::now();
+        let Some(user) = Principal::named(user).ok().filter(|_| password.len() <= PASSWORD_BYTES_MAX) else {
+            self.desk.failures.check(from, user, now)?;
+            self.desk.failures.count(from, user, now);
+            return Err(Denied::Bad);
+        };
+        let users = self.users.read().clone();
+        let known = users.get(&user);
+        let hash = known.unwrap_or_else(|| users.imaginary()).clone();
+        let tag = self.desk.verified.tag(user.name(), password, &hash);
+        if known.is_some() && self.desk.verified.holds(&user, &tag, now) {
+            return Ok(Proven { user, hash });
+        }
+        self.desk.failures.check(from, user.name(), now)?;
+        let password = Zeroizing::new(password.to_vec());
+        let check = Check { from, user: user.clone(), password, hash: hash.clone(), tag };
+        match self.checks.verdict(check).await {
+            // It may have been taken out while this one waited.
+            Ok(Verdict::Right) if self.has(&user, &hash) => Ok(Proven { user, hash }),
+            Ok(Verdict::Right | Verdict::Wrong) => {
+                tracing::debug!(%user, known = known.is_some(), "a password is wrong");
+                Err(Denied::Bad)
+            }
+            Ok(Verdict::TooMany(retry_after)) => Err(Denied::TooMany { retry_after }),
+            Err(_) => Err(Denied::Busy),
+        }
+    }
+}
+
+impl Desk {
+    /// Makes one check, on one of the threads for it.
+    fn examine(&self, check: &Check, memory: &mut Memory) -> Verdict {
+        let (user, now) = (&check.user, Instant::now());
+        if self.verified.holds(user, &check.tag, now) {
+            return Verdict::Right;
+        }
+        if let Err(retry_after) = self.failures.check(check.from, user.name(), now) {
+            return Verdict::TooMany(retry_after);
+        }
+        self.counters.password_hashes.add(1);
+        if check.hash.matches(&check.password, memory) {
+            self.verified.keep(user, check.tag, Instant::now());
+            Verdict::Right
+        } else {
+            self.failures.count(check.from, user.name(), Instant::now());
+            Verdict::Wrong
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Patterns of names: text in which `*` stands for any run of characters, `{principal}` for the name of who asks and
+//! `{client}` for its client id.
+//!
+//! What is put in for a placeholder is compared as it is: a `*`, `+`, `#` or `/` in a client id is that character and
+//! nothing more. A client id is chosen by the client, so `{client}` proves nothing by itself.
+
+use std::{fmt, str::FromStr};
+
+/// A pattern of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    /// What lies between the `*`, in order: one run more than there are `*`.
+    runs: Vec<Vec<Piece>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Text(Box<str>),
+    Principal,
+    Client,
+}
+
+/// Whom the placeholders of a pattern stand for.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'a> {
+    /// The name of the principal.
+    pub principal: &'a str,
+    /// The client id; empty over HTTP.
+    pub client: &'a str,
+}
+
+/// A text that is no pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// Braces around something that is no placeholder, or only one of them.
+    #[error("'{0}' has braces around something else than {{principal}} or {{client}}")]
+    Placeholder(String),
+    /// A `*` where none may be.
+    #[error("'{0}' has a '*', which no path has")]
+    Star(String),
+}
+
+impl Pattern {
+    /// Whether `text` is one of the names.
+    #[must_use]
+    pub fn matches(&self, text: &str, who: Who<'_>) -> bool {
+        let strip = |run: &Vec<Piece>, text: &'_ str| stripped(run, text, who).map(str::len);
+        let Some((first, rest)) = self.runs.split_first() else { return text.is_empty() };
+        let Some(after) = strip(first, text).and_then(|left| text.get(text.len() - left..)) else { return false };
+        let Some((last, middle)) = rest.split_last() else { return after.is_empty() };
+        // Leftmost is best for each run in the middle; the last one must reach the end.
+        let mut text = after;
+        for run in middle {
+            let starts = text.char_indices().map(|(start, _)| start).chain([text.len()]);
+            let found = starts.filter_map(|start| stripped(run, text.get(start..)?, who)).next();
+            let Some(after) = found else { return false };
+            text = after;
+        }
+        let length = length(last, who);
+        text.len()
+            .checked_sub(length)
+            .and_then(|start| text.get(start..))
+            .is_some_and(|end| stripped(last, end, who).is_some_and(str::is_empty))
+    }
+
+    /// The one name this pattern has, if it has no `*`.
+    #[must_use]
+    pub fn name(&self, who: Who<'_>) -> Option<String> {
+        let [run] = self.runs.as_slice() else { return None };
+        Some(run.iter().map(|piece| piece.text(who)).collect())
+    }
+
+    /// Whether every name is one of the names.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.runs.len() > 1 && self.runs.iter().all(Vec::is_empty)
+    }
+
+    /// Whether a name may be one that has no `/`, `+` and `#`: a level of a topic.
+    #[must_use]
+    pub fn may_be_level(&self, who: Who<'_>) -> bool {
+        self.runs.iter().flatten().all(|piece| !piece.text(who).contains(['/', '+', '#']))
+    }
+}
+
+impl Piece {
+    fn text<'a>(&'a self, who: Who<'a>) -> &'a str {
+        match self {
+            Self::Text(text) => text,
+            Self::Principal => who.principal,
+            Self::Client => who.client,
+        }
+    }
+}
+
+/// What follows `run` in a text that begins with it.
+fn stripped<'t>(run: &[Piece], text: &'t str, who: Who<'_>) -> Option<&'t str> {
+    run.iter().try_fold(text, |text, piece| text.strip_prefix(piece.text(who)))
+}
+
+fn length(run: &[Piece], who: Who<'_>) -> usize {
+    run.iter().map(|piece| piece.text(who).len()).sum()
+}
+
+impl FromStr for Pattern {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        let runs = text.split('*').map(|run| pieces(run).ok_or_else(|| PatternError::Placeholder(text.to_owned())));
+        Ok(Self { runs: runs.collect::<Result<_, _>>()? })
+    }
+}
+
+fn pieces(mut text: &str) -> Option<Vec<Piece>> {
+    let mut pieces = Vec::new();
+    while let Some(start) = text.find(['{', '}']) {
+        let (before, rest) = text.split_at(start);
+        if !before.is_empty() {
+            pieces.push(Piece::Text(before.into()));
+        }
+        let known = [("{principal}", Piece::Principal), ("{client}", Piece::Client)];
+        let (rest, piece) = known.into_iter().find_map(|(name, piece)| Some((rest.strip_prefix(name)?, piece)))?;
+        pieces.push(piece);
+        text = rest;
+    }
+    if !text.is_empty() {
+        pieces.push(Piece::Text(text.into()));
+    }
+    Some(pieces)
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, run) in self.runs.iter().enumerate() {
+            if number > 0 {
+                f.write_str("*")?;
+            }
+            run.iter()
+                .try_for_each(|piece| f.write_str(piece.text(Who { principal: "{principal}", client: "{client}" })))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+
+    const WHO: Who<'_> = Who { principal: "lamp-1", client: "a*+#/" };
+
+    #[test]
+    fn names_match_as_a_whole() {
+        for (pattern, matching, others) in [
+            ("lamp-1", &["lamp-1"][..], &["lamp-12", "Lamp-1", "", "xlamp-1"][..]),
+            ("*", &["", "anything"], &[]),
+            ("", &[""], &["x"]),
+            ("lamp-*", &["lamp-", "lamp-77"], &["lamp", "a-lamp-1"]),
+            ("*-eu", &["x-eu", "-eu", "-eu-eu"], &["x-eu-1", "eu"]),
+            ("a*b*c", &["abc", "a1b2b3c", "abbc"], &["ac", "ab", "acb", "abcd"]),
+            ("a*a", &["aa", "aba"], &["a"]),
+            ("é*é", &["éé", "éxé"], &["é"]),
+            ("{principal}", &["lamp-1"], &["lamp-2", "{principal}", ""]),
+            ("x-{principal}-*", &["x-lamp-1-", "x-lamp-1-y"], &["x-lamp-1", "x-lamp-2-"]),
+            ("{client}", &["a*+#/"], &["ab+#/", "a*+x/", "a"]),
+            ("*{client}*", &["1a*+#/2"], &["1ab+#/2"]),
+        ] {
+            let parsed: Pattern = pattern.parse().unwrap();
+            assert_eq!(parsed.to_string(), pattern);
+            matching.iter().for_each(|text| assert!(parsed.matches(text, WHO), "{pattern} {text}"));
+            others.iter().for_each(|text| assert!(!parsed.matches(text, WHO), "{pattern} {text}"));
+        }
+    }
+
+    #[test]
+    fn a_misspelt_placeholder_is_refused() {
+        for text in ["{principle}", "{", "a}b", "{principal", "{{principal}}", "{*}", "{Principal}"] {
+            assert_eq!(text.parse::<Pattern>(), Err(PatternError::Placeholder(text.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_no_level_is_none() {
+        let may = |pattern: &str| pattern.parse::<Pattern>().unwrap().may_be_level(WHO);
+        assert!(may("{principal}") && may("a*") && !may("{client}") && !may("x{client}*"));
+    }
+}

@@ -1,0 +1,94 @@
+//! Who a request is made by: the names that exist, whatever proves them.
+//!
+//! A client certificate, an entry of the users file and the claim of a token all name principals by one rule, and equal
+//! names are one principal. No name holds `+`, `#` or `/`, so none can widen a topic or a rule it is put into, and none
+//! looks like an anonymous client.
+
+use std::{fmt, sync::Arc};
+
+/// The most bytes of a name.
+const NAME_BYTES_MAX: usize = 128;
+
+/// The identity a request is made under, as recorded in metadata and history.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Principal(Arc<str>);
+
+/// A text that cannot be the name of a principal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} cannot be a name: names are 1 to 128 of A-Z a-z 0-9 . : _ -")]
+pub struct NameError(String);
+
+impl Principal {
+    /// The principal that a certificate, the users file or a token calls `name`.
+    ///
+    /// # Errors
+    ///
+    /// It is not 1–128 of `A-Z a-z 0-9 . : _ -`.
+    pub fn named(name: &str) -> Result<Self, NameError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '_' | '-');
+        if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(allowed) {
+            return Ok(Self(name.into()));
+        }
+        Err(NameError(name.chars().take(NAME_BYTES_MAX).collect()))
+    }
+
+    /// A client on a listener that asks for no proof: `anonymous/<client id>`.
+    #[must_use]
+    pub fn anonymous(client_id: &str) -> Self {
+        Self(format!("anonymous/{client_id}").into())
+    }
+
+    /// The name, shared.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.0
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        let (longest, long) = ("x".repeat(128), "x".repeat(129));
+        for (name, valid) in [
+            ("lamp-1.example:a_B", true),
+            (longest.as_str(), true),
+            (long.as_str(), false),
+            ("", false),
+            ("a b", false),
+            ("a+", false),
+            ("#", false),
+            ("a/b", false),
+            ("anonymous/x", false),
+            ("é", false),
+            ("a\n", false),
+            ("a\0", false),
+            ("$a", false),
+        ] {
+            let named = Principal::named(name);
+            assert_eq!(named.as_ref().ok().map(|principal| &**principal.name()), valid.then_some(name), "{name:?}");
+        }
+        assert_ne!(Principal::named("x").ok(), Some(Principal::anonymous("x")));
+    }
+
+    proptest! {
+        /// A name is one level of a topic, and no wildcard.
+        #[test]
+        fn a_name_is_one_plain_topic_level(text in "\\PC{0,140}") {
+            if let Ok(principal) = Principal::named(&text) {
+                prop_assert!(!principal.name().contains(['+', '#', '/', '$', '\0']));
+                prop_assert!(!principal.name().is_empty());
+            }
+        }
+    }
+}

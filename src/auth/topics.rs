@@ -1,0 +1,162 @@
+//! Patterns of ordinary topics: an MQTT topic filter whose levels may have placeholders and `*`.
+//!
+//! Whether a topic may be published to or received is a match; whether a filter may be subscribed to, whether any topic
+//! that it selects could be received: each message is checked again when it is delivered.
+
+use std::{fmt, str::FromStr};
+
+use crate::auth::pattern::{Pattern, PatternError, Who};
+
+/// A pattern of topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicPattern {
+    levels: Vec<Level>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Level {
+    /// `+`
+    One,
+    /// `#`, at the end.
+    Rest,
+    Named(Pattern),
+}
+
+/// A text that is no pattern of ordinary topics.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TopicPatternError {
+    /// A `+` beside something else in its level, or a `#` that is not the last level.
+    #[error("'{0}' has a '+' or '#' that is not a level of its own, or a '#' that is not the last one")]
+    Wildcard(String),
+    /// `shadow/…` and `$…` are not ordinary topics.
+    #[error("'{0}' is no ordinary topic: the topics of shadows go by 'devices', 'read' and 'write'")]
+    Reserved(String),
+    /// A level is no pattern.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+}
+
+impl TopicPattern {
+    /// Whether `topic` is one of the topics.
+    #[must_use]
+    pub fn matches(&self, topic: &str, who: Who<'_>) -> bool {
+        let mut levels = topic.split('/');
+        for level in &self.levels {
+            match (level, levels.next()) {
+                (Level::Rest, _) => return true,
+                (Level::One, Some(_)) => {}
+                (Level::Named(pattern), Some(name)) if pattern.matches(name, who) => {}
+                _ => return false,
+            }
+        }
+        levels.next().is_none()
+    }
+
+    /// Whether `filter` may select one of the topics.
+    #[must_use]
+    pub fn overlaps(&self, filter: &str, who: Who<'_>) -> bool {
+        let mut wanted = filter.split('/');
+        for level in &self.levels {
+            match (level, wanted.next()) {
+                // `a/#` selects `a` as well. [MQTT-4.7.1-2]
+                (_, Some("#")) | (Level::Rest, _) => return true,
+                (Level::One, Some(_)) => {}
+                (Level::Named(pattern), Some("+")) if pattern.may_be_level(who) => {}
+                (Level::Named(pattern), Some(name)) if name != "+" && pattern.matches(name, who) => {}
+                _ => return false,
+            }
+        }
+        matches!(wanted.next(), None | Some("#"))
+    }
+
+    /// Whether every topic is one of the topics.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.levels.first() == Some(&Level::Rest)
+    }
+}
+
+impl FromStr for TopicPattern {
+    type Err = TopicPatternError;
+
+    fn from_str(text: &str) -> Result<Self, TopicPatternError> {
+        if text.starts_with('$') || text == "shadow" || text.starts_with("shadow/") {
+            return Err(TopicPatternError::Reserved(text.to_owned()));
+        }
+        let last = text.split('/').count() - 1;
+        let level = |(number, level): (usize, &str)| match level {
+            "+" => Ok(Level::One),
+            "#" if number == last => Ok(Level::Rest),
+            level if level.contains(['+', '#']) => Err(TopicPatternError::Wildcard(text.to_owned())),
+            level => Ok(Level::Named(level.parse()?)),
+        };
+        Ok(Self { levels: text.split('/').enumerate().map(level).collect::<Result<_, _>>()? })
+    }
+}
+
+impl fmt::Display for TopicPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, level) in self.levels.iter().enumerate() {
+            if number > 0 {
+                f.write_str("/")?;
+            }
+            match level {
+                Level::One => f.write_str("+")?,
+                Level::Rest => f.write_str("#")?,
+                Level::Named(pattern) => pattern.fmt(f)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+
+    #[test]
+    fn topics_and_filters_are_compared_level_by_level() {
+        let own = Who { principal: "d1", client: "+" };
+        // pattern, topic or filter, whether it is such a topic, whether the filter may select one
+        for (pattern, text, matches, overlaps) in [
+            ("#", "a/b", true, true),
+            ("a/#", "a", true, true),
+            ("a/#", "b", false, false),
+            ("a/+/c", "a/b/c", true, true),
+            ("a/+/c", "a/b/d", false, false),
+            ("a/+/c", "a/b", false, false),
+            ("a/+/c", "a/b/c/d", false, false),
+            ("d/{principal}/x", "d/d1/x", true, true),
+            ("d/{principal}/x", "d/d2/x", false, false),
+            ("d/{principal}/x", "d/D1/x", false, false),
+            ("d/{principal}/x", "d/d1", false, false),
+            ("d/{principal}/#", "d/#", false, true),
+            ("d/{principal}/x", "d/+/x", false, true),
+            ("d/{principal}/x", "+/+/y", false, false),
+            ("d/{principal}/x", "#", false, true),
+            ("d/{principal}/x", "d/d2/#", false, false),
+            ("d/{client}/x", "d/d1/x", false, false),
+            ("d/{client}/x", "d/+/x", true, false), // the client id is `+`; no topic has such a level
+            ("a", "a/#", false, true),
+            ("a", "a/+", false, false),
+            ("s-*/t", "s-1/t", true, true),
+            ("s-*/t", "+/t", false, true),
+            ("s-*/t", "t-1/t", false, false),
+        ] {
+            let parsed: TopicPattern = pattern.parse().unwrap();
+            assert_eq!(parsed.to_string(), pattern);
+            assert_eq!(parsed.matches(text, own), matches, "{pattern} {text}");
+            assert_eq!(parsed.overlaps(text, own), overlaps, "{pattern} over {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_ordinary_topic_is_refused() {
+        for text in ["a/#/b", "a+", "#a", "$aws/x", "shadow/+/update", "shadow", "a/{x}"] {
+            assert!(text.parse::<TopicPattern>().is_err(), "{text}");
+        }
+        assert!("shadows/x".parse::<TopicPattern>().is_ok());
+    }
+}

@@ -1,0 +1,131 @@
+//! `umbrad auth explain`.
+
+use std::sync::Arc;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{Exit, output::complain, serve::Source};
+use crate::{
+    auth::{self, Access, Operation, Principal, explain::Question},
+    config::{Arguments, Config},
+    shadow::{DeviceId, Pointer, ShadowKey, ShadowName},
+};
+
+/// Who may do what.
+#[derive(Debug, Args)]
+pub(super) struct Auth {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Explain(Explain),
+}
+
+/// Tell whether a principal may do something, and by which rule.
+#[derive(Debug, Args)]
+struct Explain {
+    /// The name of the principal: a user, the common name of a certificate, the subject of a token.
+    principal: String,
+    /// get, update, delete, subscribe, history; or publish, receive for an ordinary topic.
+    operation: String,
+    /// The shadow, as DEVICE or DEVICE~NAME; or the topic.
+    subject: String,
+    /// A path in it, such as /desired/mode; without it, any.
+    path: Option<Pointer>,
+    /// How the principal is known.
+    #[arg(long, value_enum, default_value = "password")]
+    by: Method,
+    /// The client id, for rules with {client}.
+    #[arg(long, value_name = "ID", default_value = "")]
+    client_id: String,
+    /// The listener, which may give a role; without it, the first.
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    #[command(flatten)]
+    source: Source,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Method {
+    Anonymous,
+    Certificate,
+    Password,
+    Token,
+    AccessKey,
+}
+
+impl Auth {
+    pub(super) fn run(self) -> Exit {
+        let Command::Explain(explain) = self.command;
+        explain.run()
+    }
+}
+
+impl Explain {
+    /// Prints the answer; no is [`Exit::Rejected`].
+    fn run(self) -> Exit {
+        let config = match self.source.load(&Arguments::default()) {
+            Ok(config) => config,
+            Err(error) => return complain(&error, Exit::Usage),
+        };
+        let (question, access) = match self.question().and_then(|question| Ok((question, self.access(&config)?))) {
+            Ok(both) => both,
+            Err(error) => return complain(&error, Exit::Usage),
+        };
+        let answer = question.ask(&access);
+        println!("{answer}");
+        if answer.is_allowed() { Exit::Done } else { Exit::Rejected }
+    }
+
+    fn question(&self) -> Result<Question, String> {
+        match (self.operation.as_str(), &self.path) {
+            ("publish" | "receive", Some(path)) => Err(format!("'{path}': a topic has no paths")),
+            ("publish", None) => Ok(Question::Publish(self.subject.clone())),
+            ("receive", None) => Ok(Question::Receive(self.subject.clone())),
+            (name, path) => {
+                let known = Operation::NAMED.map(|(name, _)| name).join(", ");
+                let operation = Operation::of(name).ok_or_else(|| {
+                    format!("'{name}' is no operation; known are {known}, and publish and receive for topics")
+                })?;
+                Ok(Question::Shadow(operation, shadow(&self.subject)?, path.clone()))
+            }
+        }
+    }
+
+    fn access(&self, config: &Config) -> Result<Access, String> {
+        let listener = match &self.listener {
+            None => config.listeners.first(),
+            Some(name) => config.listeners.iter().find(|listener| listener.name == *name),
+        };
+        let listener = listener.ok_or_else(|| {
+            let known = config.listeners.iter().map(|listener| &*listener.name).collect::<Vec<_>>().join(", ");
+            format!("there is no listener '{}'; there are {known}", self.listener.as_deref().unwrap_or_default())
+        })?;
+        let (method, role) = match self.by {
+            Method::Anonymous => (auth::Method::Anonymous, listener.anonymous_role.as_deref()),
+            Method::Certificate => (auth::Method::Certificate, listener.certificate_role.as_deref()),
+            Method::Password => (auth::Method::Password, None),
+            Method::Token => (auth::Method::Token, None),
+            Method::AccessKey => (auth::Method::AccessKey, None),
+        };
+        let principal = match self.by {
+            Method::Anonymous => Principal::anonymous(&self.principal),
+            _ => Principal::named(&self.principal).map_err(|error| error.to_string())?,
+        };
+        let client: Arc<str> = self.client_id.as_str().into();
+        Ok(config.policy.access(&principal, method, role, &client))
+    }
+}
+
+/// Reads `DEVICE` or `DEVICE~NAME`, as shadows are named in messages.
+fn shadow(text: &str) -> Result<ShadowKey, String> {
+    let told = |error: crate::shadow::name::NameError| error.to_string();
+    Ok(match text.split_once('~') {
+        None => ShadowKey::classic(DeviceId::new(text).map_err(told)?),
+        Some((device, name)) => {
+            ShadowKey::named(DeviceId::new(device).map_err(told)?, ShadowName::new(name).map_err(told)?)
+        }
+    })
+}

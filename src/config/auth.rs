@@ -1,0 +1,121 @@
+//! `[auth]`: how clients become known.
+
+use std::{path::PathBuf, time::Duration};
+
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
+
+use super::{
+    check::{DAY, MINUTE, Section},
+    error::Fault,
+    raw::RawAuth,
+    units::Text,
+};
+use crate::limits as hard;
+
+/// `[auth]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthConfig {
+    /// The file of users; `None`: there are none.
+    pub users: Option<PathBuf>,
+    /// Threads that check passwords.
+    pub password_checks_at_once: usize,
+    /// Passwords that may wait for them.
+    pub password_checks_waiting: usize,
+    /// How long a password is known to be right after the last login with it.
+    pub password_cache_age: Duration,
+    /// How long after it came a failed login is answered.
+    pub failure_delay: Duration,
+    /// Failed logins at once of one user from one address.
+    pub user_failures_at_once: u32,
+    /// After those, one in each such time.
+    pub user_failure_every: Duration,
+    /// Failed logins at once from one address.
+    pub address_failures_at_once: u32,
+    /// After those, one in each such time.
+    pub address_failure_every: Duration,
+    /// `None`: tokens are not taken.
+    pub tokens: Option<TokenConfig>,
+    /// The file of access keys of AWS's kind; `None`: there are none.
+    pub aws_keys: Option<PathBuf>,
+}
+
+/// The `token_…` keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenConfig {
+    /// The file of the keys that tokens are signed with.
+    pub keys: PathBuf,
+    /// What they may be signed with: at least one, all for a secret or all for a public key.
+    pub algorithms: Vec<Algorithm>,
+    /// What must be in `aud`.
+    pub audience: String,
+    /// What `iss` must be; `None`: anything.
+    pub issuer: Option<String>,
+    /// The claim that has the principal's name.
+    pub claim: String,
+    /// How far the issuer's clock may be from ours, in whole seconds.
+    pub leeway: Duration,
+}
+
+pub(super) fn check(raw: &RawAuth) -> Result<AuthConfig, Fault> {
+    let at = Section("auth".into());
+    let failures = 1..=hard::FAILURES_MAX;
+    Ok(AuthConfig {
+        users: given(&raw.users).map(Into::into),
+        password_checks_at_once: at.number(
+            "password_checks_at_once",
+            raw.password_checks_at_once,
+            1..=hard::PASSWORD_CHECKS_MAX,
+        )?,
+        password_checks_waiting: at.number(
+            "password_checks_waiting",
+            raw.password_checks_waiting,
+            1..=hard::PASSWORDS_WAITING_MAX,
+        )?,
+        password_cache_age: at.duration("password_cache_age", raw.password_cache_age, 0..=365 * DAY)?,
+        failure_delay: at.duration("failure_delay", raw.failure_delay, 0..=MINUTE)?,
+        user_failures_at_once: at.number("user_failures_at_once", raw.user_failures_at_once, failures.clone())?,
+        user_failure_every: at.duration("user_failure_every", raw.user_failure_every, 1..=DAY)?,
+        address_failures_at_once: at.number("address_failures_at_once", raw.address_failures_at_once, failures)?,
+        address_failure_every: at.duration("address_failure_every", raw.address_failure_every, 1..=DAY)?,
+        tokens: tokens(&at, raw)?,
+        aws_keys: given(&raw.aws_keys).map(Into::into),
+    })
+}
+
+fn tokens(at: &Section, raw: &RawAuth) -> Result<Option<TokenConfig>, Fault> {
+    let algorithms = algorithms(at, &raw.token_algorithms)?;
+    let leeway = at.seconds("token_leeway", raw.token_leeway, 0..=5 * MINUTE)?;
+    let claim = at.filled("token_claim", &raw.token_claim)?;
+    let (audience, issuer) = (given(&raw.token_audience), given(&raw.token_issuer));
+    match (given(&raw.token_keys), audience) {
+        (None, None) if issuer.is_none() => Ok(None),
+        (None, None) => Err(at.invalid("token_issuer", "is set, but token_keys is not".into())),
+        (None, Some(_)) => Err(at.invalid("token_audience", "is set, but token_keys is not".into())),
+        // A token for another service of the same issuer would do.
+        (Some(_), None) => Err(at.invalid("token_audience", "is empty, but token_keys is not".into())),
+        (Some(keys), Some(audience)) => {
+            Ok(Some(TokenConfig { keys: keys.into(), algorithms, audience, issuer, claim, leeway }))
+        }
+    }
+}
+
+fn algorithms(at: &Section, text: &Text) -> Result<Vec<Algorithm>, Fault> {
+    let mut algorithms = Vec::new();
+    for name in text.0.split(',').map(str::trim) {
+        let algorithm = name.parse::<Algorithm>().map_err(|_| {
+            let known = "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, HS256, HS384 and HS512";
+            at.invalid("token_algorithms", format!("has {name:?}, but may have only {known}"))
+        })?;
+        algorithms.push(algorithm);
+    }
+    let secret = |algorithm: &Algorithm| algorithm.family() == AlgorithmFamily::Hmac;
+    if algorithms.iter().any(secret) && !algorithms.iter().all(secret) {
+        let told = format!("is {:?}, but HS256, HS384 and HS512 cannot be mixed with others", text.0);
+        return Err(at.invalid("token_algorithms", told));
+    }
+    Ok(algorithms)
+}
+
+fn given(text: &Text) -> Option<String> {
+    (!text.0.is_empty()).then(|| text.0.clone())
+}

@@ -1,0 +1,62 @@
+//! From rules and grants as they are written to the policy.
+
+use std::sync::Arc;
+
+use super::{
+    check::Section,
+    error::{Fault, Problem},
+    raw::{RawConfig, RawGrant, RawRule},
+    units::{List, Text},
+};
+use crate::auth::{
+    Operation, Policy,
+    policy::{GrantText, PolicyError},
+    rule::{RuleError, RuleText},
+};
+
+/// Reads all rules and grants; `place` tells where each stands.
+pub(super) fn policy(raw: &RawConfig, place: impl Fn(&str) -> String) -> Result<Policy, Fault> {
+    let rules = raw.rule.iter().enumerate().map(|(index, rule)| rule_text(rule, place(&format!("rule[{index}]"))));
+    let rules: Vec<_> = rules.collect();
+    let grants: Vec<_> = raw.grant.iter().map(grant_text).collect();
+    Policy::read(&rules, &grants).map_err(|PolicyError { list, index, error: RuleError { key, problem } }| {
+        Fault::new(format!("{list}[{index}].{key}"), Problem::Invalid(problem))
+    })
+}
+
+/// The role that `key` of a listener names; `None` if that is empty.
+pub(super) fn role(at: &Section, key: &str, text: &Text, policy: &Policy) -> Result<Option<Arc<str>>, Fault> {
+    match text.0.as_str() {
+        "" => Ok(None),
+        name if policy.has_role(name) => Ok(Some(name.into())),
+        name => {
+            let known = policy.roles().collect::<Vec<_>>().join(", ");
+            Err(at.invalid(key, format!("is {name:?}, but must be one of the roles that there are: {known}")))
+        }
+    }
+}
+
+fn rule_text(raw: &RawRule, origin: String) -> RuleText {
+    let all = || Operation::NAMED.map(|(name, _)| name.to_owned()).to_vec();
+    let or = |texts: &Option<List>, otherwise: Vec<String>| texts.as_ref().map_or(otherwise, |texts| texts.0.clone());
+    RuleText {
+        role: raw.role.0.clone(),
+        origin,
+        devices: raw.devices.0.clone(),
+        names: or(&raw.names, vec!["*".to_owned()]),
+        operations: or(&raw.operations, all()),
+        read: raw.read.0.clone(),
+        write: raw.write.0.clone(),
+        publish: raw.publish.0.clone(),
+        subscribe: raw.subscribe.0.clone(),
+    }
+}
+
+fn grant_text(raw: &RawGrant) -> GrantText {
+    GrantText {
+        role: raw.role.0.clone(),
+        principals: raw.principals.0.clone(),
+        by: raw.by.0.clone(),
+        devices: raw.devices.0.clone(),
+    }
+}

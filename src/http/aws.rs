@@ -1,0 +1,220 @@
+//! The API of AWS IoT's data plane, as far as it is about shadows: its paths, its shapes, its exceptions.
+//!
+//! An exception is named by `x-amzn-ErrorType`, from which an SDK makes a typed one. A request is signed with SigV4 or
+//! comes from a listener that takes anonymous ones; a signature by a key that the operator has mapped is always verified.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::{FromRequestParts, Request as HttpRequest, State},
+    http::{HeaderValue, StatusCode, Uri, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+
+use crate::{
+    auth::Projection,
+    http::{
+        api::Api,
+        caller::Caller,
+        devices::{self, After},
+        history::PAGE,
+        operation::{AWS_NAME, NEXT_TOKEN, Operation, PAGE_SIZE},
+        payload::{self, Unread},
+        query::{BadParameter, Query, bad},
+        shadows::JSON,
+        sigv4::{Signed, Unverified},
+        submit::{self, Accepted, Request},
+        target::Target,
+    },
+    shadow::{Command, Delete, Rejection, ShadowKey, ShadowName, Timestamp},
+    wire::{self, ClientToken, Dialect, Parsed, Refused, aws},
+};
+
+/// A request that was understood as far as AWS's paths tell.
+struct Asked {
+    caller: Caller,
+    key: ShadowKey,
+    uri: Uri,
+    body: Bytes,
+}
+
+/// `GET /things/{id}/shadow`
+pub(super) async fn get(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
+    let Asked { caller, key, .. } = asked(&api, request, Operation::AwsGetShadow).await?;
+    let refused = |rejection: Rejection| rejected(&rejection, &key, &api, None);
+    let projection = projection(&caller, &key).ok_or_else(|| refused(Rejection::NotFound))?;
+    let _admitted = api.service.admit(caller.principal(), &key).map_err(refused)?;
+    let document = api.service.read(&key).await.map_err(refused)?.document;
+    match document.exists() {
+        true => Ok(answer(aws::get_accepted(&document, &projection, api.now(), None))),
+        false => Err(refused(Rejection::NotFound)),
+    }
+}
+
+/// `POST /things/{id}/shadow`
+pub(super) async fn update(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
+    let Asked { caller, key, body, .. } = asked(&api, request, Operation::AwsUpdateShadow).await?;
+    let parsed = wire::parse_update(&*body, Dialect::Aws, &api.document);
+    let parsed = parsed.map(|Parsed { body, client_token }| (Command::Update(body), client_token));
+    command(&api, &caller, key, parsed, body.len()).await
+}
+
+/// `DELETE /things/{id}/shadow`
+pub(super) async fn delete(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
+    let Asked { caller, key, .. } = asked(&api, request, Operation::AwsDeleteShadow).await?;
+    command(&api, &caller, key, Ok((Command::Delete(Delete::default()), None)), 0).await
+}
+
+/// `GET /api/things/shadow/ListNamedShadowsForThing/{id}`
+pub(super) async fn list(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
+    let Asked { caller, key, uri, .. } = asked(&api, request, Operation::AwsListShadows).await?;
+    let page = || -> Result<_, BadParameter> {
+        let query = Query::read(uri.query(), Operation::AwsListShadows.parameters())?;
+        let size = query.integer(&PAGE_SIZE)?.and_then(|size| size.try_into().ok()).unwrap_or(PAGE);
+        let after = query.text(&NEXT_TOKEN)?.map(|text| ShadowName::new(&text)).transpose();
+        Ok((size, after.map_err(|error| bad(NEXT_TOKEN.name, error.to_string()))?))
+    };
+    let (size, after) = page().map_err(|bad| invalid(&bad, &api))?;
+    let _turn = api.read_turn().await;
+    let after = after.map_or(After::Classic, After::Named);
+    let found = devices::of_device(&api, &caller, &key.device, after, size).await;
+    let (entries, more) = found.map_err(|rejection| rejected(&rejection, &key, &api, None))?;
+    let names: Vec<_> = entries.iter().filter_map(|entry| entry.name.as_ref()).map(ShadowName::as_str).collect();
+    let next = names.last().filter(|_| more).copied();
+    Ok(answer(wire::names(names.iter().copied(), next, api.now())))
+}
+
+/// Has a command decided, and answers.
+async fn command(
+    api: &Api,
+    caller: &Caller,
+    key: ShadowKey,
+    parsed: Result<(Command, Option<ClientToken>), Refused>,
+    bytes: usize,
+) -> Result<Response, Response> {
+    let token = match &parsed {
+        Ok((_, token)) | Err(Refused { client_token: token, .. }) => token.clone(),
+    };
+    let admitted = api.service.admit(caller.principal(), &key);
+    let tried = admitted.and_then(|admitted| match parsed {
+        Ok((command, _)) => Ok((admitted, command)),
+        Err(Refused { rejection, .. }) => Err(rejection),
+    });
+    let (admitted, command) = tried.map_err(|rejection| {
+        caller.note_refusal(&key, &rejection, api);
+        rejected(&rejection, &key, api, token.as_ref())
+    })?;
+    let projection = projection(caller, &key).unwrap_or(Projection::NONE);
+    let request = Request { key: key.clone(), command, dialect: Dialect::Aws, client_token: token.clone(), bytes };
+    match submit::submit(api, caller, request, projection, Some(admitted)).await {
+        Ok(Accepted { body, .. }) => Ok(answer(body)),
+        Err(rejection) => Err(rejected(&rejection, &key, api, token.as_ref())),
+    }
+}
+
+/// What `caller` may see of `key` in the shapes of AWS, which has no tags.
+fn projection(caller: &Caller, key: &ShadowKey) -> Option<Projection> {
+    caller.projection(key).map(|projection| projection.without_tags())
+}
+
+/// Reads a request: the shadow it is about, its body, and who makes it.
+async fn asked(api: &Arc<Api>, request: HttpRequest, operation: Operation) -> Result<Asked, Response> {
+    let (mut parts, body) = request.into_parts();
+    let target = Target::from_request_parts(&mut parts, api).await;
+    let Target(mut key) =
+        target.map_err(|_| invalid(&bad("thingName", "must be 1 to 128 of A-Z a-z 0-9 : _ -"), api))?;
+    let query = Query::read(parts.uri.query(), operation.parameters()).map_err(|bad| invalid(&bad, api))?;
+    if operation.parameters().contains(&&AWS_NAME)
+        && let Some(name) = query.text(&AWS_NAME).map_err(|bad| invalid(&bad, api))?
+    {
+        let name = ShadowName::new(&name).map_err(|error| invalid(&bad("shadowName", error.to_string()), api))?;
+        key.name = Some(name);
+    }
+    let body = match payload::read(&parts.headers, body, api).await {
+        Ok(body) => body,
+        Err(Unread::Rejected(rejection)) => return Err(rejected(&rejection, &key, api, None)),
+        Err(Unread::Failed(problem)) => return Err(problem.into_response()),
+    };
+    let caller = caller(api, &mut parts, &body).await?;
+    Ok(Asked { caller, key, uri: parts.uri, body })
+}
+
+/// Who makes a request: whose signature it carries, else whoever the listener says.
+async fn caller(api: &Arc<Api>, parts: &mut Parts, body: &[u8]) -> Result<Caller, Response> {
+    let now = api.now();
+    let refuse = |error: &str, message: &str| refused(StatusCode::FORBIDDEN, error, message, now);
+    match Signed::of(parts, body).map(|signed| signed.verify(&api.authority.access_keys(), now)) {
+        Some(Ok(principal)) => Ok(Caller::signed(&principal, api)),
+        Some(Err(error @ Unverified::UnknownKey)) => {
+            let anonymous = Caller::from_request_parts(parts, api).await;
+            anonymous.map_err(|_| refuse(error.exception(), &error.to_string()))
+        }
+        Some(Err(error)) => Err(refuse(error.exception(), &error.to_string())),
+        None => {
+            let message = "Missing Authentication Token";
+            Caller::from_request_parts(parts, api)
+                .await
+                .map_err(|_| refuse("MissingAuthenticationTokenException", message))
+        }
+    }
+}
+
+fn answer(body: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, JSON)], body).into_response()
+}
+
+fn invalid(bad: &BadParameter, api: &Api) -> Response {
+    let message = format!("Invalid parameter '{}': {}", bad.name, bad.reason);
+    refused(StatusCode::BAD_REQUEST, "InvalidRequestException", &message, api.now())
+}
+
+/// A refusal that is about the request itself.
+pub(super) fn refused(status: StatusCode, exception: &str, message: &str, now: Timestamp) -> Response {
+    let body = aws::refused(status.as_u16(), message, now);
+    named(status, exception, body)
+}
+
+fn rejected(rejection: &Rejection, key: &ShadowKey, api: &Api, token: Option<&ClientToken>) -> Response {
+    let status = StatusCode::from_u16(rejection.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = named(status, exception(rejection), aws::rejected(rejection, key, api.now(), token));
+    if let Rejection::TooManyRequests { retry_after_ms, .. } = rejection {
+        response.headers_mut().insert(header::RETRY_AFTER, retry_after_ms.div_ceil(1000).max(1).into());
+    }
+    response
+}
+
+fn named(status: StatusCode, exception: &str, body: Bytes) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    if let Ok(exception) = HeaderValue::try_from(exception) {
+        response.headers_mut().insert("x-amzn-errortype", exception);
+    }
+    response
+}
+
+/// The exception that AWS's model of the service has for a rejection.
+fn exception(rejection: &Rejection) -> &'static str {
+    match rejection {
+        Rejection::InvalidJson { .. }
+        | Rejection::MissingState
+        | Rejection::InvalidSection(_)
+        | Rejection::InvalidNode { .. }
+        | Rejection::InvalidVersion
+        | Rejection::InvalidClientToken
+        | Rejection::TooDeep { .. }
+        | Rejection::InvalidField { .. }
+        | Rejection::IdempotencyKeyReused => "InvalidRequestException",
+        Rejection::Unauthorized => "UnauthorizedException",
+        Rejection::Forbidden { .. } => "ForbiddenException",
+        Rejection::NotFound => "ResourceNotFoundException",
+        Rejection::VersionConflict { .. } | Rejection::ExpectationFailed { .. } => "ConflictException",
+        Rejection::TooLarge { .. } | Rejection::TooManyLeaves { .. } => "RequestEntityTooLargeException",
+        Rejection::NotUtf8 => "UnsupportedDocumentEncodingException",
+        Rejection::TooManyRequests { .. } => "ThrottlingException",
+        Rejection::Internal | Rejection::OutcomeUnknown => "InternalFailureException",
+        Rejection::Unavailable(_) => "ServiceUnavailableException",
+    }
+}

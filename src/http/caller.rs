@@ -1,0 +1,235 @@
+//! Who asks, and what they may: the one place where a request's access is obtained.
+//!
+//! A client is known by its certificate, by `Authorization` (Basic, Bearer, or a signature on AWS's paths), or not at all
+//! where its listener takes such clients. What was found out is kept with the connection, so that a password or a token
+//! is checked once and not for each request.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use parking_lot::Mutex;
+
+use crate::{
+    auth::{
+        self, Access, Method, Principal, Projection, Shown, Standing,
+        login::{Credentials, Denied},
+    },
+    http::{
+        api::Api,
+        problem::{Problem, status},
+    },
+    net::Peer,
+    shadow::{Command, Rejection, Sender, ShadowKey},
+};
+
+/// Who makes a request.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    access: Access,
+    client: Arc<str>,
+    /// What it was let in on; `None`: by its signature, which each request carries.
+    standing: Option<Arc<Standing>>,
+    /// Of the rules that `access` was made by.
+    generation: u64,
+}
+
+/// The caller that a connection's last request had. The server puts one for each connection into the extensions of its
+/// requests.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LastCaller(Arc<Mutex<Option<Last>>>);
+
+/// What was in `Authorization`, and who that was.
+type Last = (Option<HeaderValue>, Caller);
+
+/// Names the client in histories, and among the anonymous; it proves nothing.
+pub(super) const CLIENT_HEADER: &str = "umbra-client";
+
+/// What a client that gives no name is called.
+const NAMELESS: &str = "http";
+
+const CLIENT_BYTES_MAX: usize = 128;
+
+impl Caller {
+    /// The caller that signed a request as `principal`.
+    pub(super) fn signed(principal: &Principal, api: &Api) -> Self {
+        let (client, generation) = (Arc::<str>::from("aws"), api.authority.generation());
+        let access = api.authority.access(principal, Method::AccessKey, &client);
+        Self { access, client, standing: None, generation }
+    }
+
+    /// Under which identity.
+    pub(super) fn principal(&self) -> &Principal {
+        self.access.principal()
+    }
+
+    /// By which client, for the history.
+    pub(super) fn client(&self) -> &Arc<str> {
+        &self.client
+    }
+
+    /// What it may see of `key` on request; `None`: nothing, not even whether it is there.
+    pub(super) fn projection(&self, key: &ShadowKey) -> Option<Projection> {
+        self.projection_of(key, auth::Operation::Get)
+    }
+
+    /// What it may see of `key` by `operation`.
+    pub(super) fn projection_of(&self, key: &ShadowKey, operation: auth::Operation) -> Option<Projection> {
+        self.access.projection(key, operation)
+    }
+
+    /// Checks that it may do `command`; every command passes here before it is submitted.
+    pub(super) fn authorize(&self, key: &ShadowKey, command: &mut Command) -> Result<Sender, Rejection> {
+        self.access.admit(key, command)
+    }
+
+    /// What it may see of `key`, and that there is none for who may see nothing.
+    pub(super) fn sight(&self, key: &ShadowKey, api: &Api) -> Result<Projection, Problem> {
+        self.projection(key).ok_or_else(|| self.refused(&Rejection::NotFound, key, api))
+    }
+
+    /// Remembers that it was refused; unless it has no business with `key` at all, which is no news to those who have.
+    pub(super) fn note_refusal(&self, key: &ShadowKey, rejection: &Rejection, api: &Api) {
+        if self.access.admit_any(key, auth::Operation::Update).is_ok() {
+            api.service.note_refusal(key, self.principal(), &self.client, rejection);
+        }
+    }
+
+    /// `rejection` as this caller is told of it.
+    pub(super) fn refused(&self, rejection: &Rejection, key: &ShadowKey, api: &Api) -> Problem {
+        let projection = self.projection(key).unwrap_or(Projection::NONE);
+        Problem::rejection(rejection, status(rejection), key, api.now(), &projection, None)
+    }
+
+    /// Takes over the rights that it has now; false: it has none any more.
+    pub(super) fn renew(&mut self, api: &Api) -> bool {
+        let Some(standing) = &self.standing else { return true };
+        let generation = api.authority.generation();
+        if generation == self.generation && !api.authority.is_over(standing) {
+            return true;
+        }
+        match api.authority.review(standing) {
+            None => false,
+            Some(access) => {
+                (self.access, self.generation) = (access, generation);
+                true
+            }
+        }
+    }
+}
+
+impl LastCaller {
+    /// The caller, if a request with this `authorization` and client is made by the same as the one before.
+    fn get(&self, authorization: Option<&HeaderValue>, client: &str, api: &Api) -> Option<Caller> {
+        let mut last = self.0.lock();
+        let (shown, caller) = last.as_mut()?;
+        let same = shown.as_ref() == authorization && *caller.client == *client;
+        (same && caller.renew(api)).then(|| caller.clone())
+    }
+
+    fn keep(&self, authorization: Option<HeaderValue>, caller: &Caller) {
+        *self.0.lock() = Some((authorization, caller.clone()));
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        let client = client(&parts.headers, api)?;
+        let authorization = parts.headers.get(header::AUTHORIZATION);
+        let last = parts.extensions.get::<LastCaller>();
+        if let Some(caller) = last.and_then(|last| last.get(authorization, client, api)) {
+            return Ok(caller);
+        }
+        let peer = parts.extensions.get::<Peer>().ok_or_else(|| unauthorized(api))?;
+        let sent = Sent::read(authorization);
+        let shown = Shown {
+            address: peer.address.ip(),
+            listener: &peer.listener,
+            proof: &peer.proof,
+            credentials: sent.credentials(),
+        };
+        let (client, generation) = (Arc::<str>::from(client), api.authority.generation());
+        let let_in = api.authority.let_in(shown, &client).await;
+        let (standing, access) = let_in.map_err(|denied| denied_as(denied, api))?;
+        let caller = Self { access, client, standing: Some(Arc::new(standing)), generation };
+        if let Some(last) = last {
+            last.keep(authorization.cloned(), &caller);
+        }
+        Ok(caller)
+    }
+}
+
+/// What `Authorization` holds.
+enum Sent {
+    Nothing,
+    Basic(String, Vec<u8>),
+    Bearer(String),
+    /// What nobody can be known by: as good as a wrong password.
+    Nonsense,
+}
+
+impl Sent {
+    fn read(header: Option<&HeaderValue>) -> Self {
+        let Some(header) = header else { return Self::Nothing };
+        let Some((scheme, rest)) = header.to_str().ok().and_then(|text| text.split_once(' ')) else {
+            return Self::Nonsense;
+        };
+        let rest = rest.trim();
+        match scheme.to_ascii_lowercase().as_str() {
+            "basic" => basic(rest).unwrap_or(Self::Nonsense),
+            "bearer" => Self::Bearer(rest.to_owned()),
+            // A signature of a key that is not known: whatever its listener takes.
+            "aws4-hmac-sha256" => Self::Nothing,
+            _ => Self::Nonsense,
+        }
+    }
+
+    fn credentials(&self) -> Credentials<'_> {
+        match self {
+            Self::Nothing => Credentials::None,
+            Self::Basic(user, password) => Credentials::of(Some(user), Some(password)),
+            Self::Bearer(token) => Credentials::Bearer(token),
+            Self::Nonsense => Credentials::Bearer(""),
+        }
+    }
+}
+
+/// RFC 7617.
+fn basic(text: &str) -> Option<Sent> {
+    let mut user = BASE64_STANDARD.decode(text).ok()?;
+    let colon = user.iter().position(|byte| *byte == b':')?;
+    let mut password = user.split_off(colon);
+    password.remove(0);
+    Some(Sent::Basic(String::from_utf8(user).ok()?, password))
+}
+
+fn unauthorized(api: &Api) -> Problem {
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", api.now());
+    problem.with(header::WWW_AUTHENTICATE, super::problem::CHALLENGE)
+}
+
+fn denied_as(denied: Denied, api: &Api) -> Problem {
+    let later = |status, error, wait: Duration| {
+        let seconds = wait.as_secs().max(1);
+        let problem = Problem::new(status, error, &denied.to_string(), api.now());
+        problem.with(header::RETRY_AFTER, seconds.into())
+    };
+    match denied {
+        Denied::Bad | Denied::Missing => unauthorized(api),
+        Denied::TooMany { retry_after } => later(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", retry_after),
+        Denied::Busy => later(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Duration::from_secs(1)),
+    }
+}
+
+/// The name in the header, if there is one.
+fn client<'h>(headers: &'h HeaderMap, api: &Api) -> Result<&'h str, Problem> {
+    let Some(value) = headers.get(CLIENT_HEADER) else { return Ok(NAMELESS) };
+    let fits = |name: &&str| (1..=CLIENT_BYTES_MAX).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+    let name = value.to_str().ok().filter(fits);
+    name.ok_or_else(|| Problem::parameter("Umbra-Client", "must be 1 to 128 visible characters of ASCII", api.now()))
+}

@@ -1,0 +1,111 @@
+//! What happened to a shadow: its accepted changes, and its last refusals.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::{HeaderValue, Uri, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+
+use crate::{
+    auth,
+    http::{
+        api::Api,
+        caller::Caller,
+        operation::{BEFORE, LIMIT, Operation},
+        problem::Problem,
+        query::{BadParameter, Query},
+        shadows::JSON,
+        target::Target,
+    },
+    shadow::{Rejection, Version},
+    store::{Entry, HistoryEnd},
+    wire::{self, ChangeEntry, RefusedEntry},
+};
+
+/// Entries in a page, and names in a list, if nothing else is asked for.
+pub(super) const PAGE: usize = 25;
+
+/// Answers with a document that is made anew each time.
+pub(super) fn fresh(body: Bytes) -> Response {
+    let headers = [(header::CONTENT_TYPE, JSON), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    (headers, body).into_response()
+}
+
+/// `GET S/history`
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Target(key): Target,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let projection = caller.projection_of(&key, auth::Operation::History);
+    let projection = projection.ok_or_else(|| caller.refused(&Rejection::NotFound, &key, &api))?;
+    let (before, limit) = page(&uri).map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
+    let refused = |rejection: Rejection| caller.refused(&rejection, &key, &api);
+    let _admitted = api.service.admit(caller.principal(), &key).map_err(refused)?;
+    let held = api.service.read(&key).await.map_err(refused)?;
+    if held.document.version == Version(0) {
+        return Err(refused(Rejection::NotFound));
+    }
+    let _turn = api.read_turn().await;
+    let history = api.service.history(&key, before, limit).await.map_err(refused)?;
+    let end = match history.end {
+        HistoryEnd::First => wire::HistoryEnd::First,
+        HistoryEnd::More => wire::HistoryEnd::More,
+        HistoryEnd::Gone => wire::HistoryEnd::Gone,
+    };
+    let mut response = fresh(wire::history(history.entries.iter().map(entry), end, &projection));
+    if let (wire::HistoryEnd::More, Some(last)) = (end, history.entries.last()) {
+        let next = format!("{}?before={}&limit={limit}", uri.path(), last.version.0);
+        link(&mut response, &next);
+    }
+    Ok(response)
+}
+
+/// `GET S/rejections`
+pub(super) async fn rejections(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Target(key): Target,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let projection = caller.sight(&key, &api)?;
+    let query = Query::read(uri.query(), Operation::GetRejections.parameters());
+    query.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
+    let admitted = api.service.admit(caller.principal(), &key);
+    let _admitted = admitted.map_err(|rejection| caller.refused(&rejection, &key, &api))?;
+    // Of others it is told what was announced to all who see the whole state: no lack of rights, and no names of paths.
+    let others = |entry: &&RefusedEntry| projection.reads_state() && entry.code != 403;
+    let told = |entry: &&RefusedEntry| *entry.by == **caller.principal().name() || others(entry);
+    Ok(fresh(wire::refusals(api.service.refusals(&key).iter().filter(told))))
+}
+
+/// Tells where the next page is. RFC 8288.
+pub(super) fn link(response: &mut Response, next: &str) {
+    if let Ok(value) = HeaderValue::try_from(format!("<{next}>; rel=\"next\"")) {
+        response.headers_mut().insert(header::LINK, value);
+    }
+}
+
+fn page(uri: &Uri) -> Result<(Version, usize), BadParameter> {
+    let query = Query::read(uri.query(), Operation::GetHistory.parameters())?;
+    let before = query.integer(&BEFORE)?.map_or(Version(u64::MAX), Version);
+    let limit = query.integer(&LIMIT)?.and_then(|limit| limit.try_into().ok());
+    Ok((before, limit.unwrap_or(PAGE)))
+}
+
+fn entry(entry: &Entry) -> ChangeEntry<'_> {
+    ChangeEntry {
+        key: &entry.key,
+        version: entry.version,
+        etag: entry.etag,
+        timestamp: entry.timestamp,
+        by: &entry.principal,
+        client: &entry.client,
+        deleted: entry.deleted,
+        changes: &entry.changes,
+    }
+}

@@ -1,0 +1,190 @@
+//! The description of the API, OpenAPI 3.1, made of the table that the routes are made of.
+//!
+//! Paths, methods and parameters come from `operation`; what goes in and out is in `exchanges`, and the documents in
+//! that are in `schemas`. It is made once, when the server starts.
+
+mod exchanges;
+mod schemas;
+
+use std::sync::Arc;
+
+use axum::{extract::State, http::Method, response::Response};
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use self::exchanges::{Exchange, Media};
+use crate::{
+    http::{
+        api::Api,
+        history::fresh,
+        operation::{ID, NAME, Operation, ROUTES, Route},
+        query::{Kind, Parameter, Place},
+    },
+    shadow::DocumentLimits,
+};
+
+/// `GET /openapi.json`
+pub(super) async fn get(State(api): State<Arc<Api>>) -> Response {
+    fresh(api.openapi.clone())
+}
+
+/// The description of a server with these limits.
+pub(super) fn document(limits: &DocumentLimits) -> Bytes {
+    let paths: Map<String, Value> = ROUTES.iter().map(|route| (route.path.to_owned(), path(route))).collect();
+    let document = json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Umbra",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Shadows of devices: what each should be, what it is, and notes of the back end, under \
+                            optimistic concurrency.",
+            "license": { "name": "Apache-2.0 OR MIT" },
+        },
+        "paths": paths,
+        "components": { "schemas": schemas::all(limits) },
+    });
+    document.to_string().into()
+}
+
+fn path(route: &Route) -> Value {
+    let names = [&ID, &NAME].into_iter().filter(|parameter| route.path.contains(&format!("{{{}}}", parameter.name)));
+    let mut item = Map::new();
+    let parameters: Vec<Value> = names.map(parameter).collect();
+    if !parameters.is_empty() {
+        item.insert("parameters".to_owned(), parameters.into());
+    }
+    for operation in route.operations {
+        let named = route.path.contains("{name}");
+        item.insert(method(*operation).to_owned(), described(*operation, named));
+    }
+    item.into()
+}
+
+fn method(operation: Operation) -> &'static str {
+    match operation.method() {
+        Method::GET => "get",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::POST => "post",
+        _ => "delete",
+    }
+}
+
+fn described(operation: Operation, named: bool) -> Value {
+    let Exchange { id, summary, requests, responses } = exchanges::of(operation);
+    let id = if named { format!("{id}Named") } else { id.to_owned() };
+    let mut described = json!({
+        "operationId": id,
+        "summary": summary,
+        "parameters": operation.parameters().iter().map(|shown| parameter(shown)).collect::<Vec<_>>(),
+        "responses": responses.iter().map(response).collect::<Map<String, Value>>(),
+    });
+    if !requests.is_empty() {
+        let content: Map<String, Value> = requests.iter().map(content).collect();
+        described["requestBody"] = json!({ "required": true, "content": content });
+    }
+    described
+}
+
+fn parameter(parameter: &Parameter) -> Value {
+    let place = match parameter.place {
+        Place::Path => "path",
+        Place::Query => "query",
+        Place::Header => "header",
+    };
+    let schema = match parameter.kind {
+        Kind::Text("") => json!({ "type": "string" }),
+        Kind::Text(pattern) => json!({ "type": "string", "pattern": pattern }),
+        Kind::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
+        Kind::Flag => json!({ "type": "boolean" }),
+        Kind::Choice(choices) => json!({ "type": "string", "enum": choices }),
+    };
+    json!({
+        "name": parameter.name,
+        "in": place,
+        "required": parameter.place == Place::Path,
+        "description": parameter.about,
+        "schema": schema,
+    })
+}
+
+fn content(media: &Media) -> (String, Value) {
+    let schema = json!({ "$ref": format!("#/components/schemas/{}", media.schema) });
+    (media.name.to_owned(), json!({ "schema": schema }))
+}
+
+fn response(response: &exchanges::Response) -> (String, Value) {
+    let mut described = json!({ "description": response.about });
+    if let Some(media) = &response.media {
+        let (name, value) = content(media);
+        described["content"] = json!({ name: value });
+    }
+    let headers: Map<String, Value> = response.headers.iter().map(header).collect();
+    if !headers.is_empty() {
+        described["headers"] = headers.into();
+    }
+    (response.status.to_string(), described)
+}
+
+fn header(name: &&'static str) -> (String, Value) {
+    let schema = match *name {
+        "ETag" => json!({ "type": "string", "pattern": schemas::ETAG }),
+        "Umbra-Wait" => json!({ "type": "string", "enum": ["met", "timeout"] }),
+        "Retry-After" => json!({ "type": "string", "pattern": "^[0-9]+$" }),
+        _ => json!({ "type": "string" }),
+    };
+    // Some are there only where there is something to tell.
+    let required = matches!(*name, "Retry-After" | "Allow" | "WWW-Authenticate");
+    ((*name).to_owned(), json!({ "required": required, "schema": schema }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn described() -> Value {
+        serde_json::from_slice(&document(&DocumentLimits::default())).unwrap()
+    }
+
+    #[test]
+    fn every_operation_is_described_once() {
+        let document = described();
+        let mut ids = BTreeSet::new();
+        for route in ROUTES {
+            let item = document["paths"][route.path].as_object().unwrap();
+            assert_eq!(item.keys().filter(|key| *key != "parameters").count(), route.operations.len());
+            for operation in route.operations {
+                let described = &item[method(*operation)];
+                assert!(ids.insert(described["operationId"].as_str().unwrap().to_owned()), "{described}");
+            }
+        }
+        assert_eq!(document["paths"].as_object().unwrap().len(), ROUTES.len());
+    }
+
+    /// All references lead somewhere, and all schemas are referred to.
+    #[test]
+    fn references_hold() {
+        fn walk<'v>(value: &'v Value, found: &mut BTreeSet<&'v str>) {
+            match value {
+                Value::Object(members) => {
+                    members.iter().for_each(|(key, value)| match (key.as_str(), value.as_str()) {
+                        ("$ref", Some(target)) => _ = found.insert(target),
+                        _ => walk(value, found),
+                    });
+                }
+                Value::Array(elements) => elements.iter().for_each(|element| walk(element, found)),
+                _ => {}
+            }
+        }
+        let document = described();
+        let mut found = BTreeSet::new();
+        walk(&document, &mut found);
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        let names: BTreeSet<String> = schemas.keys().map(|name| format!("#/components/schemas/{name}")).collect();
+        assert_eq!(found, names.iter().map(String::as_str).collect());
+    }
+}

@@ -1,0 +1,284 @@
+//! The documents that go in and out, as JSON Schema.
+
+use serde_json::{Map, Value, json};
+
+use crate::{http::patch::OPERATIONS_MAX, shadow::DocumentLimits};
+
+/// The form of an entity tag.
+pub(super) const ETAG: &str = "^\"(0|[1-9][0-9]*)-[0-9a-f]{32}\"$";
+
+/// A path to a section, or into one.
+const POINTER: &str = "^/(desired|reported|tags)(/([^~/]|~[01])*)*$";
+/// A path to a section.
+const SECTION: &str = "^/(desired|reported|tags)$";
+/// A path into a section.
+const INSIDE: &str = "^/(desired|reported|tags)(/([^~/]|~[01])*)+$";
+
+/// The largest integer up to which a double holds every one.
+const EXACT: i64 = 1 << 53;
+
+/// All schemas, by name.
+pub(super) fn all(limits: &DocumentLimits) -> Map<String, Value> {
+    let mut schemas = Map::new();
+    values(&mut schemas, limits);
+    native(&mut schemas);
+    told(&mut schemas);
+    aws(&mut schemas);
+    schemas
+}
+
+/// Values in a shadow, and what is sent of them.
+fn values(schemas: &mut Map<String, Value>, limits: &DocumentLimits) {
+    let (bytes, leaves, depth) = (limits.document_bytes_max, limits.leaves_max, limits.depth_max);
+    let number = json!({ "type": "number", "minimum": -EXACT, "maximum": EXACT });
+    let section = format!(
+        "At most {depth} levels of objects and arrays; at most {bytes} bytes for `desired` and `reported` together, and \
+         {leaves} leaves for all"
+    );
+    put(
+        schemas,
+        "Value",
+        json!({
+            "description": "Anything but null",
+            "anyOf": [
+                { "type": "boolean" },
+                number,
+                { "type": "string" },
+                { "type": "array", "items": reference("Value") },
+                { "type": "object", "additionalProperties": reference("Value") },
+            ],
+        }),
+    );
+    put(
+        schemas,
+        "ValueOrRemoval",
+        json!({
+            "description": "A value; null, at any depth of objects, removes what is there",
+            "anyOf": [
+                { "type": ["boolean", "null", "string"] },
+                number,
+                { "type": "array", "items": reference("Value") },
+                { "type": "object", "additionalProperties": reference("ValueOrRemoval") },
+            ],
+        }),
+    );
+    let part = json!({ "type": ["object", "null"], "additionalProperties": reference("ValueOrRemoval") });
+    put(
+        schemas,
+        "State",
+        json!({
+            "description": section,
+            "type": ["object", "null"],
+            "properties": { "desired": part, "reported": part, "tags": part },
+            "additionalProperties": false,
+        }),
+    );
+    put(schemas, "JsonPatch", json_patch());
+}
+
+fn json_patch() -> Value {
+    let operation = |names: &[&str], path: &str, other: Option<(&str, Value)>| {
+        let mut properties = json!({ "op": { "enum": names }, "path": { "type": "string", "pattern": path } });
+        let mut required = vec!["op", "path"];
+        if let Some((name, schema)) = other {
+            properties[name] = schema;
+            required.push(name);
+        }
+        json!({ "type": "object", "properties": properties, "required": required })
+    };
+    let section = json!({ "type": "object", "additionalProperties": reference("Value") });
+    let from = json!({ "type": "string", "pattern": POINTER });
+    json!({
+        "description": "RFC 6902; paths lead into a section, and a section is an object",
+        "type": "array",
+        "maxItems": OPERATIONS_MAX,
+        "items": { "anyOf": [
+            operation(&["add", "replace"], INSIDE, Some(("value", reference("Value")))),
+            operation(&["add", "replace"], SECTION, Some(("value", section))),
+            operation(&["test"], POINTER, Some(("value", json!({})))),
+            operation(&["remove"], POINTER, None),
+            operation(&["move", "copy"], POINTER, Some(("from", from))),
+        ] },
+    })
+}
+
+/// The shadow and what becomes of writes.
+fn native(schemas: &mut Map<String, Value>) {
+    let object = json!({ "type": "object" });
+    let sections = json!({
+        "type": "object",
+        "properties": { "desired": object, "reported": object, "tags": object, "delta": object },
+        "additionalProperties": false,
+    });
+    let envelope = [("version", version(1)), ("timestamp", time()), ("etag", etag())];
+    put(
+        schemas,
+        "Shadow",
+        closed(
+            [("state", sections.clone()), ("metadata", object.clone())].into_iter().chain(envelope.clone()),
+            &["state", "version", "timestamp", "etag"],
+        ),
+    );
+    let mut told = sections;
+    told["type"] = json!(["object", "null"]);
+    ["desired", "reported", "tags"]
+        .iter()
+        .for_each(|name| told["properties"][name]["type"] = json!(["object", "null"]));
+    let more = [
+        ("state", told),
+        ("metadata", object.clone()),
+        ("changed", json!({ "type": "boolean" })),
+        ("rebasedFrom", version(1)),
+        ("replayed", json!({ "const": true })),
+        ("dryRun", json!({ "const": true })),
+        ("document", object),
+    ];
+    let needs = ["state", "metadata", "version", "timestamp", "etag"];
+    put(schemas, "Accepted", closed(more.into_iter().chain(envelope), &needs));
+    put(schemas, "Description", json!({ "type": "object" }));
+    put(schemas, "EventStream", json!({ "type": "string" }));
+}
+
+/// What is told of the past, of lists, and of refusals.
+fn told(schemas: &mut Map<String, Value>) {
+    let text = json!({ "type": "string" });
+    let yes = json!({ "const": true });
+    let who = [("by", text.clone()), ("client", text.clone()), ("timestamp", time())];
+    put(
+        schemas,
+        "PathChange",
+        closed(
+            [("path", text.clone()), ("value", json!({})), ("removed", yes.clone()), ("previous", json!({}))],
+            &["path"],
+        ),
+    );
+    let change = [
+        ("device", text.clone()),
+        ("name", text.clone()),
+        ("version", version(1)),
+        ("etag", etag()),
+        ("deleted", yes),
+        ("changes", list("PathChange")),
+    ];
+    let needs = ["version", "timestamp", "by", "etag", "changes"];
+    put(schemas, "Change", closed(change.into_iter().chain(who.clone()), &needs));
+    let end = json!({ "enum": ["first", "more", "gone"] });
+    put(schemas, "History", closed([("entries", list("Change")), ("end", end)], &["entries", "end"]));
+    let refusal = [
+        ("code", json!({ "type": "integer" })),
+        ("error", text.clone()),
+        ("message", text.clone()),
+        ("detail", text.clone()),
+        ("expected", version(0)),
+        ("version", version(0)),
+    ];
+    put(schemas, "Refusal", closed(refusal.into_iter().chain(who), &["code", "error", "message", "timestamp", "by"]));
+    put(schemas, "Refusals", closed([("rejections", list("Refusal"))], &["rejections"]));
+    let flag = json!({ "type": "boolean" });
+    let device = [("id", text.clone()), ("connected", flag.clone()), ("drift", flag.clone()), ("shadows", version(1))];
+    put(schemas, "Device", closed(device, &["id", "drift", "shadows"]));
+    put(schemas, "Devices", closed([("devices", list("Device")), ("next", text.clone())], &["devices"]));
+    let shadow =
+        [("name", text.clone()), ("version", version(1)), ("etag", etag()), ("timestamp", time()), ("drift", flag)];
+    put(schemas, "ShadowSummary", closed(shadow, &["version", "etag", "timestamp", "drift"]));
+    put(schemas, "Shadows", closed([("shadows", list("ShadowSummary")), ("next", text)], &["shadows"]));
+    put(schemas, "Problem", problem());
+}
+
+fn problem() -> Value {
+    let text = json!({ "type": "string" });
+    let objects = json!({ "type": "array", "items": { "type": "object" } });
+    closed(
+        [
+            ("type", text.clone()),
+            ("title", text.clone()),
+            ("status", json!({ "type": "integer" })),
+            ("detail", text.clone()),
+            ("code", json!({ "type": "integer" })),
+            ("error", text.clone()),
+            ("message", text.clone()),
+            ("timestamp", time()),
+            ("expected", version(0)),
+            ("version", version(0)),
+            ("etag", etag()),
+            ("conflicts", objects.clone()),
+            ("clean", json!({ "type": "array", "items": text })),
+            ("truncated", json!({ "const": true })),
+            ("failed", objects),
+            ("retryAfterMs", json!({ "type": "integer" })),
+        ],
+        &["type", "title", "status", "code", "error", "message", "timestamp"],
+    )
+}
+
+/// The shapes of AWS.
+fn aws(schemas: &mut Map<String, Value>) {
+    let (object, text) = (json!({ "type": "object" }), json!({ "type": "string" }));
+    let part = json!({ "type": ["object", "null"], "additionalProperties": reference("ValueOrRemoval") });
+    let state = json!({
+        "type": ["object", "null"],
+        "properties": { "desired": part, "reported": part },
+        "additionalProperties": false,
+    });
+    let token = json!({ "type": "string", "maxLength": 64 });
+    let update = [
+        ("state", state),
+        ("version", json!({ "type": "integer", "minimum": 0, "maximum": EXACT })),
+        ("clientToken", token),
+    ];
+    let mut update = closed(update, &["state"]);
+    // Others are ignored there, but for those the service gives a meaning to.
+    update["additionalProperties"] = json!(true);
+    update["propertyNames"] = json!({ "not": { "enum": ["expect", "onConflict", "idempotencyKey"] } });
+    put(schemas, "AwsUpdate", update);
+    let any_state = json!({ "type": ["object", "null"] });
+    let shadow = [
+        ("state", any_state),
+        ("metadata", object),
+        ("version", version(1)),
+        ("timestamp", time()),
+        ("clientToken", text.clone()),
+    ];
+    put(schemas, "AwsShadow", closed(shadow, &["state", "metadata", "version", "timestamp"]));
+    put(schemas, "AwsDeleted", closed([("version", version(1)), ("timestamp", time())], &["version", "timestamp"]));
+    let names = json!({ "type": "array", "items": text });
+    let names = [("results", names), ("nextToken", text.clone()), ("timestamp", time())];
+    put(schemas, "AwsNames", closed(names, &["results", "timestamp"]));
+    let exception = [
+        ("code", json!({ "type": "integer" })),
+        ("message", text.clone()),
+        ("timestamp", time()),
+        ("clientToken", text),
+    ];
+    put(schemas, "AwsException", closed(exception, &["code", "message"]));
+}
+
+fn put(schemas: &mut Map<String, Value>, name: &str, schema: Value) {
+    schemas.insert(name.to_owned(), schema);
+}
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn list(name: &str) -> Value {
+    json!({ "type": "array", "items": reference(name) })
+}
+
+/// An object of these members and no others.
+fn closed(members: impl IntoIterator<Item = (&'static str, Value)>, required: &[&str]) -> Value {
+    let properties: Map<String, Value> = members.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect();
+    json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
+}
+
+fn version(least: u64) -> Value {
+    json!({ "type": "integer", "minimum": least })
+}
+
+fn time() -> Value {
+    json!({ "type": "integer", "minimum": 0, "description": "Seconds since 1970" })
+}
+
+fn etag() -> Value {
+    json!({ "type": "string", "pattern": ETAG })
+}

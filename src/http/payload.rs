@@ -1,0 +1,74 @@
+//! The body of a request: bounded in bytes and in time.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use crate::{
+    http::{api::Api, problem::Problem},
+    shadow::Rejection,
+};
+
+/// How long a client may take to send a body.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why a body was not read.
+pub(super) enum Unread {
+    /// What it is about is larger than may be.
+    Rejected(Rejection),
+    /// The transfer failed.
+    Failed(Problem),
+}
+
+/// Reads all of `body`.
+pub(super) async fn read(headers: &HeaderMap, body: Body, api: &Api) -> Result<Bytes, Unread> {
+    let max = api.body_bytes_max;
+    let too_large = |size| Unread::Rejected(Rejection::TooLarge { size, max });
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if let Some(length) = length.filter(|length| *length > max) {
+        return Err(too_large(length));
+    }
+    match tokio::time::timeout(PATIENCE, Limited::new(body, max).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(max + 1)),
+        Ok(Err(_)) => {
+            let problem = Problem::new(StatusCode::BAD_REQUEST, "incomplete", "The body is incomplete", api.now());
+            Err(Unread::Failed(problem))
+        }
+        Err(_) => {
+            let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body came too slowly", api.now());
+            Err(Unread::Failed(problem.with(header::CONNECTION, HeaderValue::from_static("close"))))
+        }
+    }
+}
+
+/// Refuses a body that is encoded; nothing is decoded here, so that a small one cannot become a large one.
+pub(super) fn check_encoding(headers: &HeaderMap, api: &Api) -> Result<(), Problem> {
+    let identity = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    if headers.get_all(header::CONTENT_ENCODING).iter().all(identity) {
+        return Ok(());
+    }
+    let message = "Unsupported Content-Encoding; send the body as it is";
+    let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-encoding", message, api.now());
+    // RFC 9110 section 12.5.3.
+    Err(problem.with(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")))
+}
+
+/// The media type of a body: its essence in lower case, if its charset is one that JSON has.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or("?");
+    let mut parts = value.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let utf8 = |parameter: &str| match parameter.split_once('=') {
+        Some((name, charset)) if name.trim().eq_ignore_ascii_case("charset") => {
+            charset.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        }
+        _ => true,
+    };
+    if parts.all(utf8) { Some(essence) } else { Some("a charset other than UTF-8".to_owned()) }
+}

@@ -1,0 +1,103 @@
+//! Refusals on their way out: status, RFC 9457 body, and the headers that go with either.
+
+use axum::{
+    body::Body,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+
+use crate::{
+    auth::Projection,
+    shadow::{Etag, Rejection, ShadowKey, Timestamp},
+    wire,
+};
+
+/// A refusal.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    body: Bytes,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+pub(super) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// What clients may prove themselves with. RFC 9110 section 11.6.1 wants it in every 401.
+pub(super) const CHALLENGE: HeaderValue =
+    HeaderValue::from_static("Bearer realm=\"umbra\", Basic realm=\"umbra\", charset=\"UTF-8\"");
+
+impl Problem {
+    /// A refusal that is about the request itself.
+    pub(super) fn new(status: StatusCode, error: &str, message: &str, now: Timestamp) -> Self {
+        let body = wire::problem(&wire::Problem { status: status.as_u16(), error, message }, now);
+        Self { status, body, headers: Vec::new() }
+    }
+
+    /// 400: a parameter or header, named, and what is wrong with it.
+    pub(super) fn parameter(name: &str, reason: &str, now: Timestamp) -> Self {
+        let message = format!("Invalid parameter '{name}': {reason}");
+        Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", &message, now)
+    }
+
+    /// 429: one more than there may be.
+    pub(super) fn too_many(quota: &str, now: Timestamp) -> Self {
+        let message = format!("Too many requests: {quota}");
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", &message, now);
+        problem.with(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    /// What a rejection is over HTTP; `note` adds to its detail.
+    pub(super) fn rejection(
+        rejection: &Rejection,
+        status: StatusCode,
+        key: &ShadowKey,
+        now: Timestamp,
+        projection: &Projection,
+        note: Option<&str>,
+    ) -> Self {
+        let body = wire::rejection_problem(status.as_u16(), rejection, key, now, projection, note);
+        let problem = Self { status, body, headers: Vec::new() };
+        match rejection {
+            Rejection::VersionConflict { etag: Some(etag), .. }
+            | Rejection::ExpectationFailed { etag: Some(etag), .. } => problem.with(header::ETAG, etag_value(*etag)),
+            Rejection::TooManyRequests { retry_after_ms, .. } => {
+                problem.with(header::RETRY_AFTER, retry_after_ms.div_ceil(1000).max(1).into())
+            }
+            Rejection::Unauthorized => problem.with(header::WWW_AUTHENTICATE, CHALLENGE),
+            _ => problem,
+        }
+    }
+
+    /// It with one more header.
+    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.extend(self.headers);
+        response
+    }
+}
+
+/// The status of a rejection on the native paths. Versions and tags come in headers there, so that they do not fit is a
+/// failed precondition. PROTOCOL section 5.
+pub(super) fn status(rejection: &Rejection) -> StatusCode {
+    let code = match rejection {
+        Rejection::VersionConflict { .. } => 412,
+        rejection => rejection.code(),
+    };
+    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+pub(super) fn etag_value(etag: Etag) -> HeaderValue {
+    HeaderValue::try_from(etag.to_string()).expect("digits, quotes and a dash are fit for a header")
+}

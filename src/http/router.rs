@@ -1,0 +1,97 @@
+//! The routes of the table, and what is answered where there is none.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderValue, Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+    routing::MethodRouter,
+};
+
+use crate::http::{
+    api::Api,
+    aws, devices, events, history, openapi,
+    operation::{Operation, ROUTES, Route},
+    problem::Problem,
+    shadows, writes,
+};
+
+/// What a PATCH may be sent as. RFC 5789 section 3.1.
+pub(super) const ACCEPT_PATCH: HeaderValue =
+    HeaderValue::from_static("application/merge-patch+json, application/json-patch+json");
+
+/// The router of everything in the table, for requests that carry a [`Peer`](crate::net::Peer) in their extensions.
+pub fn router(api: Arc<Api>) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        router = router.route(route.path, methods(route));
+    }
+    router.fallback(no_such_path).with_state(api)
+}
+
+fn methods(route: &'static Route) -> MethodRouter<Arc<Api>> {
+    let mut methods = MethodRouter::new();
+    for operation in route.operations {
+        methods = match operation {
+            Operation::GetShadow => methods.get(shadows::get),
+            Operation::PutShadow => methods.put(writes::put),
+            Operation::PatchShadow => methods.patch(writes::patch),
+            Operation::DeleteShadow => methods.delete(writes::delete),
+            Operation::GetHistory => methods.get(history::get),
+            Operation::GetRejections => methods.get(history::rejections),
+            Operation::ListShadows => methods.get(devices::shadows),
+            Operation::ListDevices => methods.get(devices::list),
+            Operation::FollowEvents => methods.get(events::follow),
+            Operation::AwsGetShadow => methods.get(aws::get),
+            Operation::AwsUpdateShadow => methods.post(aws::update),
+            Operation::AwsDeleteShadow => methods.delete(aws::delete),
+            Operation::AwsListShadows => methods.get(aws::list),
+            Operation::GetDescription => methods.get(openapi::get),
+        };
+    }
+    methods
+        .options(move || async move { options(route) })
+        .fallback(move |State(api): State<Arc<Api>>, method: Method| async move { not_allowed(route, &api, &method) })
+}
+
+/// The methods of `route`, as `Allow` names them.
+fn allow(route: &Route) -> HeaderValue {
+    let mut names: Vec<String> = Vec::new();
+    for operation in route.operations {
+        let method = operation.method();
+        names.push(method.to_string());
+        if method == Method::GET {
+            names.push(Method::HEAD.to_string());
+        }
+    }
+    names.push(Method::OPTIONS.to_string());
+    HeaderValue::try_from(names.join(", ")).expect("the names of methods are fit for a header")
+}
+
+fn options(route: &Route) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    response.headers_mut().insert(header::ALLOW, allow(route));
+    if route.operations.contains(&Operation::PatchShadow) {
+        response.headers_mut().insert("accept-patch", ACCEPT_PATCH);
+    }
+    response
+}
+
+fn not_allowed(route: &Route, api: &Api, method: &Method) -> Response {
+    let message = format!("{method} is not allowed here");
+    if route.path.starts_with("/v1/") || route.path == "/openapi.json" {
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", &message, api.now());
+        return problem.with(header::ALLOW, allow(route)).into_response();
+    }
+    let mut response = aws::refused(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowedException", &message, api.now());
+    response.headers_mut().insert(header::ALLOW, allow(route));
+    response
+}
+
+async fn no_such_path(State(api): State<Arc<Api>>, uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(128).collect();
+    let message = format!("There is nothing at '{path}'; /openapi.json tells what there is");
+    Problem::new(StatusCode::NOT_FOUND, "no-such-path", &message, api.now())
+}

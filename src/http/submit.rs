@@ -1,0 +1,159 @@
+//! The way of a command to the engine and of its outcome back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::{
+    auth::Projection,
+    http::{api::Api, caller::Caller},
+    quota::Admitted,
+    service::{Outcome, Requester, Submission},
+    shadow::{Command, Document, Etag, FirstOutcome, Manner, Rejection, Sender, ShadowKey, Timestamp},
+    store::Applied,
+    wire::{self, ClientToken, Dialect, aws},
+};
+
+/// What an accepted command came to.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    /// `accepted`, as its dialect has it.
+    pub(super) body: Bytes,
+    /// The shadow after it.
+    pub(super) document: Arc<Document>,
+    /// The etag it was told: for a replay, that of the first time, if it is known.
+    pub(super) etag: Option<Etag>,
+    /// Whether there was none before, and it was done now.
+    pub(super) created: bool,
+    /// How it came to be.
+    pub(super) manner: Manner,
+}
+
+/// A command, and how its outcome is to be told.
+pub(super) struct Request {
+    pub(super) key: ShadowKey,
+    pub(super) command: Command,
+    pub(super) dialect: Dialect,
+    pub(super) client_token: Option<ClientToken>,
+    /// Bytes it came as.
+    pub(super) bytes: usize,
+}
+
+/// Has `request` decided, if `caller` may ask for it.
+pub(super) async fn submit(
+    api: &Api,
+    caller: &Caller,
+    mut request: Request,
+    projection: Projection,
+    admitted: Option<Admitted>,
+) -> Result<Accepted, Rejection> {
+    let sender = authorize(api, caller, &request.key, &mut request.command)?;
+    send(api, caller, request, sender, projection, admitted).await
+}
+
+/// Checks that `caller` may ask for `command`, and remembers it if not. Each command passes here, and then [`send`].
+pub(super) fn authorize(
+    api: &Api,
+    caller: &Caller,
+    key: &ShadowKey,
+    command: &mut Command,
+) -> Result<Sender, Rejection> {
+    caller.authorize(key, command).inspect_err(|rejection| caller.note_refusal(key, rejection, api))
+}
+
+/// Has `request` decided. Dropped before that, the command is decided all the same once it is submitted.
+pub(super) async fn send(
+    api: &Api,
+    caller: &Caller,
+    request: Request,
+    sender: Sender,
+    projection: Projection,
+    admitted: Option<Admitted>,
+) -> Result<Accepted, Rejection> {
+    let Request { key, command, dialect, client_token, bytes } = request;
+    let permit = match api.service.try_reserve(bytes) {
+        Some(permit) => permit,
+        None => api.service.reserve(bytes).await?,
+    };
+    let (answer, decided) = oneshot::channel();
+    permit.submit(Submission {
+        key,
+        command,
+        sender,
+        client: caller.client().clone(),
+        requester: Box::new(Waiting { answer, dialect, projection, client_token, admitted }),
+    });
+    // The other end is dropped without an answer only where the announcer has stopped.
+    decided.await.unwrap_or(Err(Rejection::OutcomeUnknown))
+}
+
+/// A request that waits for its answer.
+struct Waiting {
+    answer: oneshot::Sender<Result<Accepted, Rejection>>,
+    dialect: Dialect,
+    projection: Projection,
+    client_token: Option<ClientToken>,
+    /// Counts the request until it is decided.
+    admitted: Option<Admitted>,
+}
+
+impl Requester for Waiting {
+    fn session(&self) -> Option<u64> {
+        None
+    }
+
+    fn client_token(&self) -> Option<&ClientToken> {
+        self.client_token.as_ref()
+    }
+
+    fn decided(mut self: Box<Self>, outcome: &Outcome, _now: Timestamp) {
+        // Before its client can know: the next one takes this one's place.
+        self.admitted = None;
+        let answer = match &outcome.result {
+            Ok(applied) => Ok(self.accepted(&outcome.command, applied)),
+            Err(rejection) => Err(rejection.clone()),
+        };
+        // Who asked may be gone.
+        let _ = self.answer.send(answer);
+    }
+}
+
+impl Waiting {
+    fn accepted(&self, command: &Command, applied: &Applied) -> Accepted {
+        let token = self.client_token.as_ref();
+        let body = match (command, self.dialect) {
+            (Command::Update(update), Dialect::Native) => {
+                let accepted = wire::Accepted {
+                    update,
+                    changed: applied.is_changed(),
+                    document: &applied.after,
+                    rebased_from: applied.rebased_from,
+                    manner: applied.manner,
+                };
+                wire::update_outcome(&accepted, &self.projection, token)
+            }
+            (Command::Update(update), Dialect::Aws) => {
+                aws::update_accepted(update, &told(applied), &self.projection, token)
+            }
+            (Command::Delete(_), Dialect::Native) => wire::delete_outcome(&applied.after, applied.manner, token),
+            (Command::Delete(_), Dialect::Aws) => wire::delete_accepted(&told(applied), token),
+        };
+        let etag = match applied.manner {
+            // Known only as who sees all was told it.
+            Manner::Again(first) => self.projection.reads_state().then_some(first.etag),
+            Manner::Done | Manner::DryRun => Some(self.projection.etag(&applied.after)),
+        };
+        let created = applied.manner == Manner::Done && !applied.before.exists() && applied.after.exists();
+        Accepted { body, document: applied.after.clone(), etag, created, manner: applied.manner }
+    }
+}
+
+/// The document as AWS tells of it: for a replay, at the version that was told first.
+fn told(applied: &Applied) -> Document {
+    let document = Document::clone(&applied.after);
+    match applied.manner {
+        Manner::Again(FirstOutcome { version, timestamp, .. }) => Document { version, timestamp, ..document },
+        Manner::Done | Manner::DryRun => document,
+    }
+}

@@ -1,0 +1,126 @@
+//! Who may connect, and which filters a client may subscribe to: those that may select anything it may receive. What it then receives is
+//! decided message by message ([`super::router::Publication`]).
+
+use crate::{
+    auth::{Access, Wanted},
+    mqtt::{
+        packet::Will,
+        shadow_topic::{self, Destination},
+        topic::TopicFilter,
+    },
+};
+
+/// Whether a client with `access` may connect and leave `will`.
+///
+/// # Errors
+///
+/// What it is told if not. A will is checked again when its time comes.
+pub(super) fn may_connect(access: &Access, will: Option<&Will>) -> Result<(), &'static str> {
+    if !access.is_any() {
+        return Err("this client has no role here");
+    }
+    let Some(will) = will else { return Ok(()) };
+    let allowed = match Destination::of(&will.topic) {
+        Destination::Plain => access.may_publish(will.topic.as_str()),
+        Destination::Request(key, operation, _) => access.admit_any(&key, operation.into()).is_ok(),
+        Destination::Reserved => true, // dropped and counted like any other publication there
+    };
+    if allowed { Ok(()) } else { Err("this client may not publish its will") }
+}
+
+/// Whether `filter` may select a topic that may be received with `access`.
+pub(super) fn may_subscribe(access: &Access, filter: &TopicFilter) -> bool {
+    let filter = filter.as_str();
+    access.may_receive_some(filter)
+        || shadow_topic::shapes()
+            .any(|shape| selected(filter, &shape).is_some_and(|(device, name)| access.may_follow_some(device, name)))
+}
+
+/// Which devices and names `filter` selects of the topics of this `shape`; `None`: none.
+fn selected<'f>(filter: &'f str, shape: &[shadow_topic::Level]) -> Option<(Wanted<'f>, Option<Wanted<'f>>)> {
+    // [MQTT-4.7.2-1]
+    if filter.starts_with(['+', '#']) && shape.first() == Some(&shadow_topic::Level::Is("$aws")) {
+        return None;
+    }
+    let (mut device, mut name) = (Wanted::Any, None);
+    let mut levels = filter.split('/');
+    let mut all = false;
+    for level in shape {
+        let wanted = if all { "#" } else { levels.next()? };
+        all |= wanted == "#";
+        let open = matches!(wanted, "#" | "+");
+        let this = if open { Wanted::Any } else { Wanted::Is(wanted) };
+        match level {
+            shadow_topic::Level::Is(text) if open || wanted == *text => {}
+            shadow_topic::Level::Is(_) => return None,
+            shadow_topic::Level::Device => device = this,
+            shadow_topic::Level::Name => name = Some(this),
+        }
+    }
+    match levels.next() {
+        None | Some("#") => Some((device, name)),
+        Some(_) if all => Some((device, name)),
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::auth::{Method, Policy, Principal, rule::RuleText};
+
+    fn access(devices: &[&str], names: &[&str], subscribe: &[&str]) -> Access {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let rule = RuleText {
+            role: "r".into(),
+            devices: texts(devices),
+            names: texts(names),
+            operations: texts(&["subscribe"]),
+            read: texts(&["/reported"]),
+            subscribe: texts(subscribe),
+            ..RuleText::default()
+        };
+        let policy = Policy::read(&[rule], &[]).unwrap();
+        policy.access(&Principal::named("d1").unwrap(), Method::Certificate, Some("r"), &Arc::from("c"))
+    }
+
+    #[test]
+    fn a_filter_is_granted_if_it_may_select_anything_allowed() {
+        let own = access(&["{principal}"], &["*"], &["chat/{principal}/#"]);
+        let classic = access(&["d*"], &[""], &[]);
+        for (filter, by_own, by_classic) in [
+            ("#", true, true),
+            ("+/+/document", true, true),
+            ("shadow/#", true, true),
+            ("shadow/d1/#", true, true),
+            ("shadow/d2/#", false, true),
+            ("shadow/e/#", false, false),
+            ("shadow/+/update/accepted", true, true),
+            ("shadow/d2/update/accepted", false, true),
+            ("shadow/d1/update", false, false),
+            ("shadow/D1/update/delta", false, false),
+            ("shadow/d1/name/n/update/delta", true, false),
+            ("shadow/+/name/+/update/delta", true, false),
+            ("shadow/d1/presence", true, true),
+            ("$aws/things/d1/shadow/get/+", true, true),
+            ("$aws/things/d1/shadow/document", false, false),
+            ("$aws/things/d2/shadow/get/+", false, true),
+            ("$aws/things/+/shadow/name/+/get/+", true, false),
+            ("$aws/#", true, true),
+            ("$SYS/#", false, false),
+            ("chat/d1/x", true, false),
+            ("chat/+/x", true, false),
+            ("chat/d2/x", false, false),
+            ("other", false, false),
+        ] {
+            let filter = TopicFilter::new(filter).unwrap();
+            assert_eq!(may_subscribe(&own, &filter), by_own, "{filter} by its own device");
+            assert_eq!(may_subscribe(&classic, &filter), by_classic, "{filter} by d*");
+            assert!(may_subscribe(&Access::admin(Principal::named("a").unwrap()), &filter));
+        }
+    }
+}

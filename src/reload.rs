@@ -1,0 +1,73 @@
+//! What SIGHUP does: read again, while the server runs, what says who may come in and do what.
+//!
+//! These are the files of TLS, users, token keys, and of the configuration the rules and grants and which clients each
+//! listener takes; all else in it waits for a restart. What will not do is told in the log and changes nothing of its kind.
+//! Then every session is reviewed: it goes on with the rights that it has now, or ends.
+
+use std::sync::Arc;
+
+use tokio::{signal::unix::Signal, task};
+
+use crate::{
+    auth::Authority,
+    config::{Config, ConfigError},
+    mqtt::broker::Broker,
+    net::Tls,
+};
+
+/// Reads the configuration as it was read at the start.
+pub type ReadConfig = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+/// All that is read again.
+pub struct Reload {
+    /// How the configuration is read.
+    pub read_config: ReadConfig,
+    /// Users, keys, roles.
+    pub authority: Arc<Authority>,
+    /// The TLS of each listener that has it, by the listener's name.
+    pub tls: Vec<(String, Arc<Tls>)>,
+    /// Has the sessions.
+    pub broker: Arc<Broker>,
+}
+
+impl Reload {
+    /// Reads everything again at each of `hangups`. Never returns.
+    pub async fn at(self, mut hangups: Signal) {
+        let reload = Arc::new(self);
+        while let Some(()) = hangups.recv().await {
+            tracing::info!("SIGHUP: reading files again");
+            let again = reload.clone();
+            if task::spawn_blocking(move || again.read()).await.unwrap_or(false) {
+                reload.broker.review().await;
+                tracing::info!("users, keys and roles read again, sessions reviewed");
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Returns whether sessions may be worth something else now.
+    fn read(&self) -> bool {
+        self.read_tls();
+        let config = match (self.read_config)() {
+            Ok(config) => config,
+            Err(error) => {
+                tracing::error!(%error, "the configuration is not taken, the one before stays in use");
+                return false;
+            }
+        };
+        if let Err(error) = self.authority.reload(&config) {
+            tracing::error!(%error, "a file of users or keys is not taken, what was in it before stays in use");
+        }
+        true
+    }
+
+    /// A listener with a file that will not do stays as it was, and so does everything else.
+    fn read_tls(&self) {
+        for (listener, tls) in &self.tls {
+            match tls.reload() {
+                Ok(()) => tracing::info!(listener, "TLS files read again"),
+                Err(error) => tracing::error!(listener, %error, "TLS files not taken, those before stay in use"),
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What happened to a shadow, told in hindsight: accepted changes with old and new values, and refusals.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    auth::Projection,
+    shadow::{
+        Change, Etag, ShadowKey, Timestamp, Version,
+        change::{Effect, Replaced},
+    },
+    wire::{envelope::message, write::Object},
+};
+
+/// One accepted change.
+#[derive(Clone, Copy, Debug)]
+pub struct ChangeEntry<'a> {
+    /// The shadow.
+    pub key: &'a ShadowKey,
+    /// The version it made.
+    pub version: Version,
+    /// The etag of that version.
+    pub etag: Etag,
+    /// When.
+    pub timestamp: Timestamp,
+    /// The principal.
+    pub by: &'a str,
+    /// The client; empty if none.
+    pub client: &'a str,
+    /// Whether it deleted the shadow.
+    pub deleted: bool,
+    /// Path by path.
+    pub changes: &'a [Change],
+}
+
+/// What comes after the last entry of a page of history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistoryEnd {
+    /// Nothing: it was the first change.
+    First,
+    /// More, on the next page.
+    More,
+    /// What is no longer kept.
+    Gone,
+}
+
+/// One refused request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedEntry {
+    /// When.
+    pub timestamp: Timestamp,
+    /// The principal.
+    pub by: Arc<str>,
+    /// The client; empty if none.
+    pub client: Arc<str>,
+    /// As in `rejected`.
+    pub code: u16,
+    /// As in `rejected`.
+    pub error: &'static str,
+    /// As in `rejected`.
+    pub message: String,
+    /// As in `rejected`.
+    pub detail: Option<String>,
+    /// The version it expected, if it named one.
+    pub expected: Option<Version>,
+    /// The version there was, if it was that which did not fit.
+    pub version: Option<Version>,
+}
+
+/// A page of history, newest first.
+#[must_use]
+pub fn history<'a>(entries: impl Iterator<Item = ChangeEntry<'a>>, end: HistoryEnd, projection: &Projection) -> Bytes {
+    message(|envelope| {
+        envelope.array("entries", entries, |out, entry| write_change(Object::open(out), &entry, projection));
+        envelope.text("end", end.as_str());
+    })
+}
+
+/// One change, as an event of its own: with the names of its shadow.
+#[must_use]
+pub fn change_entry(entry: &ChangeEntry<'_>, projection: &Projection) -> Bytes {
+    message(|envelope| {
+        envelope.text("device", entry.key.device.as_str());
+        if let Some(name) = &entry.key.name {
+            envelope.text("name", name.as_str());
+        }
+        members(envelope, entry, projection);
+    })
+}
+
+/// The recent refusals of a shadow, newest first.
+#[must_use]
+pub fn refusals<'a>(entries: impl Iterator<Item = &'a RefusedEntry>) -> Bytes {
+    message(|envelope| {
+        envelope.array("rejections", entries, |out, entry| {
+            let mut object = Object::open(out);
+            object.member("code", &entry.code);
+            object.text("error", entry.error);
+            object.text("message", &entry.message);
+            if let Some(detail) = &entry.detail {
+                object.text("detail", detail);
+            }
+            object.member("timestamp", &entry.timestamp.0);
+            who(&mut object, &entry.by, &entry.client);
+            if let Some(expected) = entry.expected {
+                object.member("expected", &expected.0);
+            }
+            if let Some(version) = entry.version {
+                object.member("version", &version.0);
+            }
+            object.close();
+        });
+    })
+}
+
+impl HistoryEnd {
+    /// As it stands in the page.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::More => "more",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+fn write_change(mut object: Object<'_>, entry: &ChangeEntry<'_>, projection: &Projection) {
+    members(&mut object, entry, projection);
+    object.close();
+}
+
+fn members(object: &mut Object<'_>, entry: &ChangeEntry<'_>, projection: &Projection) {
+    object.member("version", &entry.version.0);
+    object.member("timestamp", &entry.timestamp.0);
+    who(object, entry.by, entry.client);
+    // It digests all of the state.
+    if projection.reads_state() {
+        object.text("etag", &entry.etag.to_string());
+    }
+    if entry.deleted {
+        object.member("deleted", &true);
+    }
+    let visible = entry.changes.iter().filter_map(|change| projection.change(change));
+    object.array("changes", visible, |out, change| {
+        let mut object = Object::open(out);
+        object.text("path", &change.path.to_string());
+        match (&change.effect, &change.replaced) {
+            (Effect::Set(value), _) => object.member("value", value),
+            (Effect::Remove, _) => object.member("removed", &true),
+            // Sent again: what is there is what was there.
+            (Effect::Touch, Some(Replaced { value, .. })) => object.member("value", value),
+            (Effect::Touch, None) => {}
+        }
+        if let Some(Replaced { value, .. }) = &change.replaced {
+            object.member("previous", value);
+        }
+        object.close();
+    });
+}
+
+fn who(object: &mut Object<'_>, by: &str, client: &str) {
+    object.text("by", by);
+    if !client.is_empty() {
+        object.text("client", client);
+    }
+}

@@ -1,0 +1,91 @@
+//! Lists of devices and of the shadows of one.
+
+use bytes::Bytes;
+
+use crate::{
+    shadow::{Etag, ShadowName, Timestamp, Version},
+    wire::{envelope::message, write::Object},
+};
+
+/// A device that has shadows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceEntry {
+    /// Its id.
+    pub id: String,
+    /// Whether it is connected, if that is known.
+    pub connected: Option<bool>,
+    /// Whether a shadow of it has a delta.
+    pub drift: bool,
+    /// How many shadows it has.
+    pub shadows: usize,
+}
+
+/// A shadow of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShadowEntry {
+    /// `None`: the classic one.
+    pub name: Option<ShadowName>,
+    /// Its version.
+    pub version: Version,
+    /// Its etag.
+    pub etag: Etag,
+    /// When that version was made.
+    pub timestamp: Timestamp,
+    /// Whether it has a delta.
+    pub drift: bool,
+}
+
+/// A page of devices; `next` is the cursor of the one after it.
+#[must_use]
+pub fn devices(entries: &[DeviceEntry], next: Option<&str>) -> Bytes {
+    message(|envelope| {
+        envelope.array("devices", entries.iter(), |out, entry| {
+            let mut object = Object::open(out);
+            object.text("id", &entry.id);
+            if let Some(connected) = entry.connected {
+                object.member("connected", &connected);
+            }
+            object.member("drift", &entry.drift);
+            object.member("shadows", &entry.shadows);
+            object.close();
+        });
+        cursor(envelope, next);
+    })
+}
+
+/// A page of the shadows of a device.
+#[must_use]
+pub fn shadows(entries: &[ShadowEntry], next: Option<&str>) -> Bytes {
+    message(|envelope| {
+        envelope.array("shadows", entries.iter(), |out, entry| {
+            let mut object = Object::open(out);
+            if let Some(name) = &entry.name {
+                object.text("name", name.as_str());
+            }
+            object.member("version", &entry.version.0);
+            object.text("etag", &entry.etag.to_string());
+            object.member("timestamp", &entry.timestamp.0);
+            object.member("drift", &entry.drift);
+            object.close();
+        });
+        cursor(envelope, next);
+    })
+}
+
+/// A page of the names of a device's named shadows, in the shape of AWS.
+#[must_use]
+pub fn names<'a>(names: impl Iterator<Item = &'a str>, next: Option<&str>, now: Timestamp) -> Bytes {
+    message(|envelope| {
+        envelope.array("results", names, |out, name| crate::shadow::canonical::write_string(out, name));
+        envelope.member("timestamp", &now.0);
+        if let Some(next) = next {
+            envelope.text("nextToken", next);
+        }
+    })
+}
+
+fn cursor(envelope: &mut Object<'_>, next: Option<&str>) {
+    if let Some(next) = next {
+        envelope.text("next", next);
+    }
+}

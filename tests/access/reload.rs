@@ -1,0 +1,159 @@
+//! Rights that are taken away while they are in use: at SIGHUP every session is worth what it is worth now.
+
+use std::fs;
+
+use crate::{
+    harness::{
+        client::Client,
+        packet::Packet,
+        server::{Server, Setup, UNLIMITED},
+        wire::{BOTH, Connect, Properties, Protocol, V5},
+    },
+    site::{client, connect, heard, passwd, site},
+};
+
+const DONE: &str = "users, keys and roles read again";
+const NOT_TAKEN: &str = "the configuration is not taken";
+
+/// How the server ends the connection of one who may not stay.
+fn ended(client: &mut Client) {
+    let reason = if client.protocol == V5 { Some(0x87) } else { None };
+    let mut said = None;
+    while let Some(packet) = client.try_recv() {
+        if let Packet::Disconnect { code, .. } = packet {
+            said = Some(code);
+        }
+    }
+    assert_eq!(said, reason);
+}
+
+/// The code of the CONNACK.
+fn login(server: &Server, connect: &Connect) -> (u8, bool) {
+    let mut client = Client::open(server, connect.protocol);
+    client.send(connect.encode());
+    let connack = client.connack();
+    (connack.code, connack.session_present)
+}
+
+fn persistent(user: &str, id: &str, protocol: Protocol) -> Connect {
+    let credentials = connect(user, id, protocol);
+    Connect { username: credentials.username, password: credentials.password, ..Connect::persistent(protocol, id) }
+}
+
+/// Changes the configuration that the server has read.
+fn edit(server: &Server, from: &str, to: &str) {
+    let path = server.directory().join("broker.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from));
+    fs::write(&path, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn a_removed_user_is_gone_with_its_sessions() {
+    let server = site();
+    for (count, protocol) in BOTH.into_iter().enumerate() {
+        let wrong = if protocol == V5 { 0x86 } else { 4 };
+        let (mut removed, mut other) = (client(&server, "lamp-1", protocol), client(&server, "lamp-2", protocol));
+        let (away, _) = Client::connect_as(&server, &persistent("lamp-1", "away", protocol));
+        away.disconnect();
+        passwd(server.directory(), &["remove", "lamp-1"], "");
+        // Known once, and cached: until it is told, the server goes by what it has read.
+        assert_eq!(login(&server, &connect("lamp-1", "early", protocol)).0, 0);
+        server.hangup(2 * count + 1, DONE);
+        ended(&mut removed);
+        assert_eq!(login(&server, &connect("lamp-1", "late", protocol)).0, wrong);
+        other.ping();
+        passwd(server.directory(), &["add", "lamp-1", "--stdin"], "lamp-1-password");
+        server.hangup(2 * count + 2, DONE);
+        assert_eq!(login(&server, &persistent("lamp-1", "away", protocol)), (0, false), "its session ended with it");
+    }
+}
+
+#[test]
+fn a_new_password_ends_what_the_old_one_opened() {
+    let server = site();
+    let mut lamp = client(&server, "lamp-1", V5);
+    let (mut away, _) = Client::connect_as(&server, &persistent("lamp-1", "away", V5));
+    away.subscribe(&[("devices/lamp-1/#", 1)]);
+    away.disconnect();
+    passwd(server.directory(), &["add", "lamp-1", "--stdin"], "another-password");
+    server.hangup(1, DONE);
+    ended(&mut lamp);
+    assert_eq!(login(&server, &connect("lamp-1", "lamp-1", V5)).0, 0x86);
+    let renewed = persistent("lamp-1", "away", V5).user("lamp-1", "another-password");
+    assert_eq!(login(&server, &renewed), (0, true), "the session is its user's, whatever the password");
+}
+
+/// A session goes on with the rights that it has now, also for what it subscribed to before.
+#[test]
+fn a_narrowed_role_is_felt_at_once() {
+    let server = site();
+    let mut viewer = client(&server, "viewer-1", V5);
+    let mut lamp = client(&server, "lamp-1", V5);
+    viewer.subscribe(&[("shadow/+/update/accepted", 1)]);
+    lamp.subscribe(&[("devices/lamp-1/#", 1), ("shadow/lamp-1/update/delta", 1)]);
+    let narrowed = r#"[[rule]]
+role = "device"
+devices = ["{principal}"]
+read = ["/reported"]
+write = ["/reported/a"]
+subscribe = ["devices/{principal}/#"]
+
+[[rule]]
+role = "viewer"
+devices = ["lamp-2"]
+read = ["/reported"]
+
+[[rule]]
+role = "partial"#;
+    edit(&server, "[[rule]]\nrole = \"partial", narrowed);
+    server.hangup(1, DONE);
+    let mut boss = client(&server, "boss", V5);
+    for device in ["lamp-1", "lamp-2"] {
+        let update = r#"{"state":{"desired":{"a":1},"reported":{"a":2}}}"#;
+        boss.publish(&format!("shadow/{device}/update"), update, 1);
+    }
+    let told = viewer.message();
+    assert_eq!(told.topic, "shadow/lamp-2/update/accepted");
+    assert_eq!(told.json()["state"], serde_json::json!({"reported": {"a": 2}}));
+    assert!(heard(&server, &mut lamp, "devices/lamp-1/marker").is_empty(), "a delta tells of `desired` too");
+    assert_eq!(lamp.publish("shadow/lamp-1/update", r#"{"state":{"desired":{"a":1}}}"#, 1), 0x87);
+    assert_eq!(lamp.publish("shadow/lamp-1/update", r#"{"state":{"reported":{"a":1}}}"#, 1), 0);
+    assert_eq!(viewer.subscribe_with(&[("shadow/lamp-1/#", 1)], &Properties::none()), [0x87]);
+}
+
+#[test]
+fn a_role_that_is_gone_ends_the_sessions_that_had_no_other() {
+    let server = site();
+    let (mut viewer, mut app) = (client(&server, "viewer-1", V5), client(&server, "app-1", V5));
+    edit(&server, "principals = [\"viewer-1\"]", "principals = [\"app-1\"]");
+    server.hangup(1, DONE);
+    ended(&mut viewer);
+    assert_eq!(login(&server, &connect("viewer-1", "viewer-1", V5)).0, 0x87, "known, and without a role");
+    app.ping();
+}
+
+/// A configuration that is refused changes nothing, and the log says what is wrong with it.
+#[test]
+fn a_configuration_that_will_not_do_changes_nothing() {
+    let server = site();
+    let (mut viewer, mut boss) = (client(&server, "viewer-1", V5), client(&server, "boss", V5));
+    edit(&server, "role = \"viewer\"\nprincipals", "role = \"viewr\"\nprincipals");
+    server.hangup(1, NOT_TAKEN);
+    assert!(server.log().contains("is 'viewr', but must be one of the roles that there are"), "{}", server.log());
+    viewer.subscribe(&[("shadow/lamp-1/update/accepted", 1)]);
+    boss.publish("shadow/lamp-1/update", r#"{"state":{"tags":{"a":1}}}"#, 1);
+    assert_eq!(viewer.message().json()["state"], serde_json::json!({"tags": {"a": 1}}));
+}
+
+/// An anonymous client is as good as its listener says now.
+#[test]
+fn anonymous_clients_go_when_the_listener_takes_none() {
+    let setup = Setup { listener: "anonymous = true", ..UNLIMITED };
+    let server = Server::with(setup);
+    let mut clients = BOTH.map(|protocol| Client::connect(&server, protocol, "somebody"));
+    edit(&server, "anonymous = true", "anonymous = false");
+    server.hangup(1, DONE);
+    clients.iter_mut().for_each(ended);
+    assert_eq!(login(&server, &Connect::new(V5, "somebody")).0, 0x87);
+}

@@ -1,0 +1,160 @@
+//! A server with a few users, each of another kind.
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+use crate::harness::{
+    client::Client,
+    packet::Message,
+    server::{Server, Setup, UNLIMITED},
+    wire::{Connect, Protocol},
+};
+
+/// Everyone's password is the name with this after it.
+const PASSWORD: &str = "-password";
+
+/// What tokens are signed with, at least as long as the digest.
+pub(crate) const TOKEN_SECRET: &str = "a secret of more than thirty-two bytes, for tokens";
+
+/// The secret of the access key `AKIDLAMP`.
+pub(crate) const AWS_SECRET: &str = "wJalrXUtnFEMI-secret-of-an-access-key";
+
+const USERS: [&str; 7] = ["lamp-1", "lamp-2", "app-1", "viewer-1", "partial", "kiosk", "boss"];
+
+/// Who has which role. `partial` may read and write one path of one device, and read what that reports.
+const ROLES: &str = r#"anonymous = false
+
+[[listener]]
+name = "web"
+kind = "http"
+bind = "127.0.0.1:0"
+anonymous = false
+
+[auth]
+users = "users"
+failure_delay = "1ms"
+token_keys = "secret"
+token_algorithms = "HS256"
+token_audience = "umbra"
+token_leeway = "0s"
+aws_keys = "aws-keys"
+
+[[grant]]
+role = "device"
+principals = ["lamp-*"]
+
+[[grant]]
+role = "app"
+principals = ["app-1"]
+devices = ["lamp-*"]
+
+[[grant]]
+role = "viewer"
+principals = ["viewer-1"]
+
+[[grant]]
+role = "admin"
+principals = ["boss"]
+
+[[rule]]
+role = "partial"
+devices = ["lamp-1"]
+read = ["/desired/zone/t", "/reported/zone"]
+write = ["/desired/zone/t"]
+
+[[grant]]
+role = "partial"
+principals = ["partial"]
+
+# Rules with {client} are as good as the client ids: good enough for who has nothing else.
+[[rule]]
+role = "kiosk"
+devices = ["{client}"]
+read = ["/desired"]
+write = ["/desired/{client}"]
+publish = ["kiosk/{client}/#"]
+subscribe = ["kiosk/{client}/#", "{principal}/+"]
+
+[[grant]]
+role = "kiosk"
+principals = ["kiosk"]
+"#;
+
+/// A server with these users and roles.
+pub(crate) fn site() -> Server {
+    site_with("")
+}
+
+/// The same with more lines in its configuration.
+pub(crate) fn site_with(more: &str) -> Server {
+    let directory = tempfile::tempdir().unwrap();
+    add_users(directory.path());
+    fs::write(directory.path().join("secret"), TOKEN_SECRET).unwrap();
+    let aws_keys = directory.path().join("aws-keys");
+    fs::write(&aws_keys, format!("AKIDLAMP {AWS_SECRET} lamp-1\n")).unwrap();
+    fs::set_permissions(&aws_keys, fs::Permissions::from_mode(0o600)).unwrap();
+    start(directory, more)
+}
+
+fn start(directory: TempDir, more: &str) -> Server {
+    let setup = Setup { listener: Box::leak(format!("{ROLES}\n{more}").into_boxed_str()), ..UNLIMITED };
+    Server::within(directory, setup).unwrap_or_else(|(exit, _)| panic!("the server did not start: {exit:?}"))
+}
+
+/// Writes the users file, by the command that does that.
+fn add_users(directory: &Path) {
+    for name in USERS {
+        passwd(directory, &["add", name, "--stdin"], &format!("{name}{PASSWORD}"));
+    }
+    assert!(!fs::read_to_string(directory.join("users")).unwrap().contains(PASSWORD));
+}
+
+/// Runs `umbrad passwd` on the users file.
+pub(crate) fn passwd(directory: &Path, arguments: &[&str], input: &str) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_umbrad"))
+        .arg("passwd")
+        .args(arguments)
+        .args(["--file", "users"])
+        .current_dir(directory)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(format!("{input}\n").as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "umbrad passwd {arguments:?}");
+}
+
+/// The CONNECT of a user under this client id.
+pub(crate) fn connect(user: &str, client_id: &str, protocol: Protocol) -> Connect {
+    Connect::new(protocol, client_id).user(user, format!("{user}{PASSWORD}"))
+}
+
+/// A connected user whose client id is its name.
+pub(crate) fn client(server: &Server, user: &str, protocol: Protocol) -> Client {
+    Client::connect_as(server, &connect(user, user, protocol)).0
+}
+
+/// Has `boss` publish on `topic`, which `client` receives; what it got before that.
+pub(crate) fn heard(server: &Server, client: &mut Client, topic: &str) -> Vec<Message> {
+    let mut boss = Client::connect_as(server, &connect("boss", "marker", client.protocol)).0;
+    boss.publish(topic, "marker", 1);
+    let mut heard = Vec::new();
+    loop {
+        let message = client.message();
+        if message.topic == topic && message.text() == "marker" {
+            return heard;
+        }
+        heard.push(message);
+    }
+}
+
+/// The topics of messages.
+pub(crate) fn topics(messages: &[Message]) -> Vec<&str> {
+    messages.iter().map(|message| message.topic.as_str()).collect()
+}

@@ -1,0 +1,124 @@
+//! An HTTP client of the tests' own: it writes literal bytes and reads what comes back.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+};
+
+use serde_json::Value;
+
+use super::DEADLINE;
+
+/// A connection.
+pub struct Http {
+    stream: BufReader<TcpStream>,
+    address: SocketAddr,
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Http {
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("the server accepts connections");
+        stream.set_read_timeout(Some(*DEADLINE)).expect("a socket");
+        stream.set_nodelay(true).expect("a socket");
+        Self { stream: BufReader::new(stream), address }
+    }
+
+    /// Sends `head` (request line and header lines, without a Host and an end) and `body`, and reads the reply.
+    pub fn send(&mut self, head: &str, body: &[u8]) -> Reply {
+        self.write(head, body);
+        self.reply(head.starts_with("HEAD "))
+    }
+
+    /// Sends a request whose reply is not read yet.
+    pub fn write(&mut self, head: &str, body: &[u8]) {
+        let mut bytes = format!("{}\r\nHost: {}\r\n", head.trim_end().replace('\n', "\r\n"), self.address).into_bytes();
+        if !body.is_empty() {
+            bytes.extend(format!("Content-Length: {}\r\n", body.len()).as_bytes());
+        }
+        bytes.extend(b"\r\n");
+        bytes.extend(body);
+        self.stream.get_mut().write_all(&bytes).expect("the connection is open");
+    }
+
+    /// Reads status and headers alone: what follows is a stream.
+    pub fn head(&mut self) -> Reply {
+        let line = self.line();
+        let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status line: {line:?}"));
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line();
+            if line.is_empty() {
+                return Reply { status, headers, body: Vec::new() };
+            }
+            let (name, value) = line.split_once(':').expect("a header");
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+    }
+
+    /// Reads a reply.
+    pub fn reply(&mut self, to_head: bool) -> Reply {
+        let mut reply = self.head();
+        if to_head || reply.status == 204 || reply.status == 304 {
+            return reply;
+        }
+        if reply.header("transfer-encoding") == Some("chunked") {
+            while let Some(chunk) = self.chunk() {
+                reply.body.extend(chunk);
+            }
+        } else {
+            let length = reply.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+            reply.body.resize(length, 0);
+            self.stream.read_exact(&mut reply.body).expect("a whole body");
+        }
+        reply
+    }
+
+    /// The next chunk of a stream; `None` at its end.
+    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+        let length = usize::from_str_radix(&self.line(), 16).expect("the length of a chunk");
+        let mut chunk = vec![0; length];
+        self.stream.read_exact(&mut chunk).expect("a whole chunk");
+        self.line();
+        (length > 0).then_some(chunk)
+    }
+
+    /// Whether the server has closed the connection, after all that is left was read.
+    pub fn ended(&mut self) -> bool {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).is_ok() || rest.is_empty()
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).expect("a line of the reply");
+        line.trim_end_matches(['\r', '\n']).to_owned()
+    }
+}
+
+impl Reply {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The `ETag`, which must be there.
+    pub fn etag(&self) -> String {
+        self.header("etag").unwrap_or_else(|| panic!("no ETag: {self:?}")).to_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}

@@ -1,0 +1,192 @@
+//! Conditional requests: every row is a request and what RFC 9110 has it answered with.
+
+use serde_json::json;
+
+use crate::{
+    door::Door,
+    harness::http::{Http, Reply},
+};
+
+const PATH: &str = "/v1/devices/lamp/shadow";
+
+/// One request: what must hold of the status and of the headers that a condition is about.
+fn check(client: &mut Http, label: &str, head: &str, body: &str, status: u16, etag: Option<&str>) -> Reply {
+    let reply = client.send(head, body.as_bytes());
+    assert_eq!(reply.status, status, "{label}: {head}: {reply:?} {}", reply.text());
+    assert_eq!(reply.header("etag"), etag, "{label}: {head}: {reply:?}");
+    reply
+}
+
+#[test]
+fn reads() {
+    let door = Door::open();
+    door.put(PATH, json!({"desired": {"mode": "eco"}}));
+    let first = door.get(PATH);
+    let (tag, modified) = (first.etag(), first.header("last-modified").unwrap().to_owned());
+    assert_eq!(first.header("cache-control"), Some("private, no-cache"));
+    assert_eq!(first.header("content-type"), Some("application/json"));
+    let weak = format!("W/{tag}");
+    let mut client = door.client();
+    for (label, condition, status) in [
+        ("unconditional", "Accept: */*".to_owned(), 200),
+        ("the current tag", format!("If-Match: {tag}"), 200),
+        ("any", "If-Match: *".to_owned(), 200),
+        ("one of a list", format!("If-Match: \"x,y\", {tag}"), 200),
+        ("a list over two lines", format!("If-Match: \"x\"\nIf-Match: {tag}"), 200),
+        ("another tag", "If-Match: \"x\"".to_owned(), 412),
+        ("a weak tag never matches strongly", format!("If-Match: {weak}"), 412),
+        ("nothing at all", "If-Match:".to_owned(), 412),
+        ("unchanged", format!("If-None-Match: {tag}"), 304),
+        ("unchanged, compared weakly", format!("If-None-Match: {weak}"), 304),
+        ("unchanged, in a list", format!("If-None-Match: \"x\",{tag}"), 304),
+        ("whatever it is", "If-None-Match: *".to_owned(), 304),
+        ("changed", "If-None-Match: \"x\"".to_owned(), 200),
+        ("If-Match goes first", format!("If-Match: \"x\"\nIf-None-Match: {tag}"), 412),
+        ("both hold", format!("If-Match: {tag}\nIf-None-Match: \"x\""), 200),
+        ("If-Match holds, then unchanged", format!("If-Match: {tag}\nIf-None-Match: {tag}"), 304),
+        ("not modified since", format!("If-Modified-Since: {modified}"), 304),
+        ("modified since long ago", "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT".to_owned(), 200),
+        ("a tag outranks the date", format!("If-None-Match: \"x\"\nIf-Modified-Since: {modified}"), 200),
+        ("no date", "If-Modified-Since: tomorrow".to_owned(), 200),
+        ("unmodified since", format!("If-Unmodified-Since: {modified}"), 200),
+        ("modified after", "If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT".to_owned(), 412),
+        (
+            "If-Match outranks the date",
+            format!("If-Match: {tag}\nIf-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT"),
+            200,
+        ),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let head = format!("{method} {PATH} HTTP/1.1\n{condition}");
+            let reply = check(&mut client, label, &head, "", status, Some(&tag));
+            match status {
+                304 => {
+                    assert!(
+                        reply.header("content-type").is_none() && reply.header("last-modified").is_some(),
+                        "{label}"
+                    );
+                    assert_eq!(reply.header("cache-control"), Some("private, no-cache"), "{label}");
+                }
+                412 => assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{label}"),
+                _ => assert_eq!(reply.header("content-length"), first.header("content-length"), "{label}"),
+            }
+        }
+    }
+    for bad in ["If-Match: x", "If-None-Match: \"x", "If-Match: *, \"x\"", "If-None-Match: \"a b\""] {
+        let reply = client.send(&format!("GET {PATH} HTTP/1.1\n{bad}"), b"");
+        assert_eq!(reply.status, 400, "{bad}: {reply:?}");
+        let (name, _) = bad.split_once(':').unwrap();
+        assert!(reply.json()["message"].as_str().unwrap().contains(name), "{bad}: {}", reply.text());
+    }
+    // What is not there has no tag, and conditions do not make it something else.
+    let nothing = client.send("GET /v1/devices/none/shadow HTTP/1.1\nIf-Match: *", b"");
+    assert_eq!((nothing.status, nothing.header("etag")), (404, None));
+}
+
+/// Each write begins with the shadow at the tag `current` and must leave it there if it is refused.
+#[test]
+fn writes() {
+    let door = Door::open();
+    let mut client = door.client();
+    let first = door.put(PATH, json!({"desired": {"n": 0}})).etag();
+    let mut current = door.put(PATH, json!({"desired": {"n": 1}})).etag();
+    for (method, media) in [
+        ("PUT", "application/json"),
+        ("PATCH", "application/merge-patch+json"),
+        ("PATCH", "application/json-patch+json"),
+    ] {
+        for (label, condition, expected) in [
+            ("nothing expected", String::new(), 428),
+            ("a date alone", "If-Unmodified-Since: Sun, 06 Nov 2094 08:49:37 GMT\n".to_owned(), 428),
+            ("an empty list excludes nothing", "If-None-Match: ,\n".to_owned(), 428),
+            ("the current tag", "If-Match: CURRENT\n".to_owned(), 200),
+            ("the tag before", format!("If-Match: {first}\n"), 412),
+            ("any", "If-Match: *\n".to_owned(), 200),
+            ("one of a list", format!("If-Match: {first}, CURRENT\n"), 200),
+            ("none of a list", format!("If-Match: {first}, \"x\"\n"), 412),
+            ("a weak tag", "If-Match: W/CURRENT\n".to_owned(), 412),
+            ("a weak tag in a list", format!("If-Match: W/CURRENT, {first}\n"), 412),
+            ("to create", "If-None-Match: *\n".to_owned(), 412),
+            ("if it is not this", "If-None-Match: CURRENT\n".to_owned(), 412),
+            ("if it is not this, weakly", "If-None-Match: W/CURRENT\n".to_owned(), 412),
+            ("if it is not that", format!("If-None-Match: {first}\n"), 200),
+            ("both", format!("If-Match: CURRENT\nIf-None-Match: {first}\n"), 200),
+            ("one of both", "If-Match: CURRENT\nIf-None-Match: *\n".to_owned(), 412),
+        ] {
+            let label = format!("{media}, {label}");
+            let version: u64 = current.trim_start_matches('"').split('-').next().unwrap().parse().unwrap();
+            let body = match media {
+                "application/json-patch+json" => {
+                    json!([{"op": "add", "path": "/desired/n", "value": version}]).to_string()
+                }
+                _ => json!({"desired": {"n": version}}).to_string(),
+            };
+            let condition = condition.replace("CURRENT", &current);
+            let head = format!("{method} {PATH} HTTP/1.1\n{condition}Content-Type: {media}");
+            let reply = client.send(&head, body.as_bytes());
+            assert_eq!(reply.status, expected, "{label}: {}", reply.text());
+            match expected {
+                200 => {
+                    assert_ne!(reply.etag(), current, "{label}");
+                    current = reply.etag();
+                }
+                412 => {
+                    assert_eq!(reply.etag(), current, "{label}");
+                    let told = reply.json();
+                    assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{label}");
+                    assert_eq!((&told["status"], &told["code"]), (&json!(412), &json!(409)), "{label}");
+                    assert_eq!((&told["error"], &told["etag"]), (&json!("version-conflict"), &json!(current)));
+                    let says = told["detail"].as_str().is_some_and(|detail| detail.contains("weak"));
+                    assert_eq!(says, label.contains("a weak tag"), "{label}: {told}");
+                }
+                _ => assert_eq!(reply.json()["error"], json!("precondition-required"), "{label}"),
+            }
+            assert_eq!(door.get(PATH).etag(), current, "{label}");
+        }
+    }
+}
+
+#[test]
+fn creation_and_deletion() {
+    let door = Door::open();
+    let mut client = door.client();
+    let put = |condition: &str| format!("PUT {PATH} HTTP/1.1\n{condition}\nContent-Type: application/json");
+    let body = r#"{"reported":{"on":true}}"#;
+    check(&mut client, "there is none to match", &put("If-Match: *"), body, 412, None);
+    check(&mut client, "nor this one", &put("If-Match: \"1-00000000000000000000000000000000\""), body, 412, None);
+    let created = client.send(&put("If-None-Match: *"), body.as_bytes());
+    assert_eq!((created.status, created.json()["version"].clone()), (201, json!(1)));
+    let tag = created.etag();
+    check(&mut client, "it is there", &put("If-None-Match: *"), body, 412, Some(&tag));
+    let delete = |condition: &str| format!("DELETE {PATH} HTTP/1.1{condition}");
+    check(&mut client, "nothing expected", &delete(""), "", 428, None);
+    check(&mut client, "another", &delete("\nIf-Match: \"x\""), "", 412, Some(&tag));
+    check(&mut client, "only if it is not there", &delete("\nIf-None-Match: *"), "", 412, Some(&tag));
+    let deleted = check(&mut client, "this one", &delete(&format!("\nIf-Match: {tag}")), "", 204, None);
+    assert!(deleted.body.is_empty());
+    // Without its condition it would be 404, so the condition does not count. RFC 9110 section 13.2.1.
+    check(&mut client, "again", &delete(&format!("\nIf-Match: {tag}")), "", 404, None);
+    check(&mut client, "the tag of before", &put(&format!("If-Match: {tag}")), body, 412, None);
+    let again = client.send(&put("If-None-Match: *"), body.as_bytes());
+    assert_eq!((again.status, again.json()["version"].clone()), (201, json!(3)), "versions go on");
+}
+
+#[test]
+fn a_conflict_tells_what_collided() {
+    let door = Door::open();
+    door.put(PATH, json!({"desired": {"target": 19, "mode": "eco"}}));
+    let old = door.get(PATH).etag();
+    door.merge(PATH, json!({"desired": {"target": 23}}));
+    let head = format!("PATCH {PATH} HTTP/1.1\nIf-Match: {old}\nContent-Type: application/merge-patch+json");
+    let reply = door.send(&head, r#"{"desired":{"target":21,"mode":"off"}}"#);
+    let told = reply.json();
+    assert_eq!((reply.status, &told["expected"], &told["version"]), (412, &json!(1), &json!(2)), "{told}");
+    let conflict = &told["conflicts"][0];
+    for (member, value) in [("path", json!("/desired/target")), ("yours", json!(21)), ("base", json!(19))] {
+        assert_eq!(conflict[member], value, "{told}");
+    }
+    assert_eq!((&conflict["current"], &told["clean"]), (&json!(23), &json!(["/desired/mode"])));
+    for member in ["type", "title", "status", "message", "timestamp"] {
+        assert!(!told[member].is_null(), "{member}: {told}");
+    }
+}

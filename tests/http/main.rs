@@ -1,0 +1,14 @@
+//! The HTTP door, from outside: literal requests over sockets, and clients that others wrote.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod conditions;
+mod door;
+mod events;
+mod others;
+mod reading;
+mod waiting;
+mod writing;

@@ -1,0 +1,271 @@
+//! What GET shows: projections, the past, lists, and how it refuses.
+
+use serde_json::{Value, json};
+
+use crate::door::Door;
+
+const PATH: &str = "/v1/devices/lamp/shadow";
+
+#[test]
+fn the_envelope() {
+    let door = Door::open();
+    door.put(PATH, json!({"desired": {"on": true}, "reported": {"on": false}, "tags": {"room": 7}}));
+    let reply = door.get(PATH);
+    let told = reply.json();
+    assert_eq!(
+        told["state"],
+        json!({"desired": {"on": true}, "reported": {"on": false}, "tags": {"room": 7}, "delta": {"on": true}})
+    );
+    assert_eq!((told["version"].clone(), told["etag"].clone()), (json!(1), json!(reply.etag())));
+    assert_eq!(told["metadata"]["desired"]["on"]["by"], json!("anonymous/http"));
+    assert_eq!(door.get("/v1/devices/lamp/shadows/other").status, 404);
+    door.put("/v1/devices/lamp/shadows/other", json!({"reported": {"a": 1}}));
+    assert_eq!(door.get("/v1/devices/lamp/shadows/other").json()["state"], json!({"reported": {"a": 1}}));
+}
+
+#[test]
+fn fields_are_projected() {
+    let door = Door::open();
+    let state = json!({
+        "desired": {"mode": "eco", "light": {"r": 1, "g": 2}, "list": [1, 2], "a/b": {"~": 1}, "c,d": 1},
+        "reported": {"mode": "eco", "light": {"r": 1}}
+    });
+    let tag = door.put(PATH, state).etag();
+    for (fields, expected) in [
+        ("/desired/mode", json!({"desired": {"mode": "eco"}})),
+        (
+            "/desired/light/g,/reported",
+            json!({"desired": {"light": {"g": 2}}, "reported": {"mode": "eco", "light": {"r": 1}}}),
+        ),
+        ("/desired/light,/desired/light/g", json!({"desired": {"light": {"r": 1, "g": 2}}})),
+        ("/desired/list/1", json!({"desired": {"list": [1, 2]}})),
+        ("/desired/a~1b/~0", json!({"desired": {"a/b": {"~": 1}}})),
+        ("/desired/c%2Cd", json!({"desired": {"c,d": 1}})),
+        ("%2Fdesired%2Fc,d%2C%2Freported%2Fmode", json!({"desired": {"c,d": 1}, "reported": {"mode": "eco"}})),
+        ("/delta/light", json!({"delta": {"light": {"g": 2}}})),
+        ("/delta", json!({"delta": {"light": {"g": 2}, "list": [1, 2], "a/b": {"~": 1}, "c,d": 1}})),
+        ("/tags", json!({})),
+        ("/desired/none,/desired/mode/deeper", json!({})),
+    ] {
+        let reply = door.get(&format!("{PATH}?fields={fields}"));
+        assert_eq!(reply.json()["state"], expected, "{fields}");
+        assert_eq!(reply.etag(), tag, "{fields}");
+        let sections: Vec<_> = expected.as_object().unwrap().keys().filter(|key| *key != "delta").cloned().collect();
+        let told: Vec<_> = reply.json()["metadata"].as_object().unwrap().keys().cloned().collect();
+        assert_eq!(told, sections, "{fields}");
+    }
+    for bad in ["desired", "/", "/other", "/desired/~2", "", ",/reported", "/deltas"] {
+        let reply = door.get(&format!("{PATH}?fields={bad}"));
+        assert_eq!((reply.status, reply.json()["error"].clone()), (400, json!("invalid-parameter")), "{bad}");
+        assert!(reply.json()["message"].as_str().unwrap().contains("'fields'"), "{bad}: {}", reply.text());
+    }
+}
+
+#[test]
+fn former_versions_are_shown_as_they_were() {
+    let door = Door::open();
+    let states = [
+        json!({"desired": {"a": 1, "b": {"c": [1]}}}),
+        json!({"desired": {"b": {"c": [2], "d": {}}}, "reported": {"a": 1}, "tags": {"t": 1}}),
+        json!({"desired": {"b": {}}, "reported": null}),
+        json!({"desired": {"b": 5}, "tags": null}),
+    ];
+    let mut told = Vec::new();
+    for state in &states {
+        let reply = door.put(PATH, state.clone());
+        told.push((reply.etag(), door.state(PATH)));
+    }
+    for (index, (etag, state)) in told.iter().enumerate() {
+        let version = index + 1;
+        let path = format!("{PATH}?version={version}");
+        let reply = door.get(&path);
+        assert_eq!((reply.status, &reply.json()["state"], &reply.etag()), (200, state, etag), "version {version}");
+        assert_eq!(reply.json()["version"], json!(version));
+        let same = door.send(&format!("GET {path} HTTP/1.1\nIf-None-Match: {etag}"), "");
+        assert_eq!(same.status, 304, "version {version}");
+    }
+    assert_eq!(door.get(&format!("{PATH}?version=5")).status, 404);
+    assert_eq!(door.get(&format!("{PATH}?version=0")).status, 400);
+    door.send(&format!("DELETE {PATH} HTTP/1.1\nIf-Match: *"), "");
+    door.put(PATH, json!({"reported": {"new": 1}}));
+    assert_eq!(door.get(&format!("{PATH}?version=5")).status, 404, "the deletion");
+    assert_eq!(door.get(&format!("{PATH}?version=2")).json()["state"], told[1].1, "and before it");
+    assert_eq!(door.get(&format!("{PATH}?version=6")).json()["state"], json!({"reported": {"new": 1}}));
+}
+
+#[test]
+fn history_is_paged_newest_first() {
+    let door = Door::open();
+    assert_eq!(door.get(&format!("{PATH}/history")).status, 404);
+    for n in 1..=23 {
+        door.put(PATH, json!({"desired": {"n": n}}));
+    }
+    let mut versions = Vec::new();
+    let mut next = Some(format!("{PATH}/history?limit=5"));
+    while let Some(path) = next {
+        let reply = door.get(&path);
+        let page = reply.json();
+        assert!(page["entries"].as_array().unwrap().len() <= 5);
+        versions.extend(page["entries"].as_array().unwrap().iter().map(|entry| entry["version"].as_u64().unwrap()));
+        next = reply.header("link").map(|link| {
+            let (target, relation) = link.split_once(';').unwrap();
+            assert_eq!(relation.trim(), "rel=\"next\"");
+            target.trim_matches(['<', '>']).to_owned()
+        });
+        assert_eq!(page["end"], json!(if next.is_some() { "more" } else { "first" }));
+    }
+    assert_eq!(versions, (1..=23).rev().collect::<Vec<u64>>());
+    let page = door.get(&format!("{PATH}/history?before=3&limit=1")).json();
+    let entry = &page["entries"][0];
+    assert_eq!(entry["changes"], json!([{"path": "/desired/n", "value": 2, "previous": 1}]));
+    assert_eq!(
+        (&entry["version"], &entry["by"], &entry["client"]),
+        (&json!(2), &json!("anonymous/http"), &json!("http"))
+    );
+    door.send(&format!("DELETE {PATH} HTTP/1.1\nIf-Match: *\nUmbra-Client: ops"), "");
+    let entry = &door.get(&format!("{PATH}/history?limit=1")).json()["entries"][0];
+    assert_eq!((&entry["deleted"], &entry["by"]), (&json!(true), &json!("anonymous/ops")));
+    assert_eq!(entry["changes"], json!([{"path": "/desired", "removed": true, "previous": {"n": 23}}]));
+}
+
+#[test]
+fn refusals_are_remembered() {
+    let door = Door::open();
+    door.put(PATH, json!({"desired": {"n": 1}}));
+    let patch = |condition: &str, body: &str| {
+        let media = "Content-Type: application/merge-patch+json\nUmbra-Client: app";
+        door.send(&format!("PATCH {PATH} HTTP/1.1\n{condition}\n{media}"), body).status
+    };
+    assert_eq!(patch("If-Match: *", "{\"desired\":"), 400);
+    assert_eq!(patch("If-Match: *", "{\"desires\":{}}"), 400);
+    assert_eq!(patch("If-Match: \"x\"", "{}"), 412);
+    assert_eq!(door.get("/v1/devices/none/shadow").status, 404, "a read that finds nothing is no refusal");
+    let told = door.get(&format!("{PATH}/rejections")).json();
+    let errors: Vec<_> = told["rejections"].as_array().unwrap().iter().map(|entry| entry["error"].clone()).collect();
+    assert_eq!(
+        errors,
+        [json!("version-conflict"), json!("invalid-node"), json!("invalid-json"), json!("version-conflict")]
+    );
+    let newest = &told["rejections"][0];
+    assert_eq!(
+        (&newest["by"], &newest["client"], &newest["version"]),
+        (&json!("anonymous/app"), &json!("app"), &json!(1))
+    );
+    assert_eq!(told["rejections"][1]["message"], json!("State contains an invalid node: 'desires'"));
+    for _ in 0..40 {
+        patch("If-Match: \"x\"", "{}");
+    }
+    assert_eq!(door.get(&format!("{PATH}/rejections")).json()["rejections"].as_array().unwrap().len(), 32);
+}
+
+/// Follows the pages of a list to its end.
+fn listed(door: &Door, path: &str, member: &str) -> Vec<Value> {
+    let (mut found, mut next) = (Vec::new(), Some(path.to_owned()));
+    while let Some(path) = next {
+        let reply = door.get(&path);
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+        let page = reply.json();
+        found.extend(page[member].as_array().unwrap().iter().cloned());
+        next = reply.header("link").map(|link| link.split(['<', '>']).nth(1).unwrap().to_owned());
+        assert_eq!(next.is_some(), page["next"].is_string(), "{page}");
+    }
+    found
+}
+
+#[test]
+fn devices_are_listed_in_pages() {
+    let door = Door::open();
+    for n in 0..12 {
+        let drift = json!({"desired": {"n": n}, "reported": {"n": n % 3}});
+        door.put(&format!("/v1/devices/dev-{n:02}/shadow"), drift);
+    }
+    door.put("/v1/devices/dev/shadow", json!({"reported": {"only": 1}}));
+    door.put("/v1/devices/zone/shadows/a", json!({"reported": {"x": 1}}));
+    door.put("/v1/devices/zone/shadows/b", json!({"desired": {"x": 1}}));
+    door.put("/v1/devices/gone/shadow", json!({}));
+    door.send("DELETE /v1/devices/gone/shadow HTTP/1.1\nIf-Match: *", "");
+    let ids = |path: &str| -> Vec<String> {
+        listed(&door, path, "devices").iter().map(|entry| entry["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let numbered = |from: usize, to: usize| (from..to).map(|n| format!("dev-{n:02}")).collect::<Vec<_>>();
+    let all: Vec<_> = [vec!["dev".to_owned()], numbered(0, 12), vec!["zone".to_owned()]].concat();
+    for limit in [1, 2, 5, 100] {
+        assert_eq!(ids(&format!("/v1/devices?limit={limit}")), all, "pages of {limit}");
+        assert_eq!(ids(&format!("/v1/devices?limit={limit}&prefix=dev")), all[..13], "pages of {limit}");
+        let drifting = [numbered(3, 12), vec!["zone".to_owned()]].concat();
+        assert_eq!(ids(&format!("/v1/devices?drift=true&limit={limit}")), drifting, "pages of {limit}");
+    }
+    assert_eq!(ids("/v1/devices?prefix=dev-1&drift=true"), numbered(10, 12));
+    assert_eq!(ids("/v1/devices?prefix=none"), Vec::<String>::new());
+    assert_eq!(ids("/v1/devices?prefix=zone&cursor=a"), ["zone"]);
+    let zone = &listed(&door, "/v1/devices?prefix=z", "devices")[0];
+    assert_eq!((&zone["drift"], &zone["shadows"]), (&json!(true), &json!(2)));
+    for limit in [1, 2, 3] {
+        let path = format!("/v1/devices/zone/shadows?limit={limit}");
+        let names: Vec<_> = listed(&door, &path, "shadows").iter().map(|shadow| shadow["name"].clone()).collect();
+        assert_eq!(names, [json!("a"), json!("b")]);
+        door.put("/v1/devices/zone/shadow", json!({"reported": {"x": 1}}));
+        let names: Vec<_> = listed(&door, &path, "shadows").iter().map(|shadow| shadow["name"].clone()).collect();
+        assert_eq!(names, [json!(null), json!("a"), json!("b")]);
+        door.send("DELETE /v1/devices/zone/shadow HTTP/1.1\nIf-Match: *", "");
+    }
+    assert_eq!(listed(&door, "/v1/devices/nobody/shadows", "shadows"), Vec::<Value>::new());
+}
+
+#[test]
+fn what_cannot_be_answered_is_refused_by_name() {
+    let door = Door::open();
+    door.put(PATH, json!({"reported": {}}));
+    let long = "d".repeat(129);
+    for (head, status, named) in [
+        ("GET /v1/devices/a.b/shadow HTTP/1.1".to_owned(), 400, "'id'"),
+        (format!("GET /v1/devices/{long}/shadow HTTP/1.1"), 400, "'id'"),
+        ("GET /v1/devices/%ff/shadow HTTP/1.1".to_owned(), 400, "'id'"),
+        ("GET /v1/devices/a/shadows/b.c HTTP/1.1".to_owned(), 400, "'name'"),
+        (format!("GET {PATH}?field=/desired HTTP/1.1"), 400, "'field'"),
+        (format!("GET {PATH}?version=1&version=1 HTTP/1.1"), 400, "'version'"),
+        (format!("GET {PATH}?wait=now HTTP/1.1"), 400, "'wait'"),
+        (format!("GET {PATH}?wait=version%3E-1 HTTP/1.1"), 400, "'wait'"),
+        (format!("GET {PATH}?timeout=1 HTTP/1.1"), 400, "'timeout'"),
+        (format!("GET {PATH}?wait=converged&timeout=301 HTTP/1.1"), 400, "'timeout'"),
+        (format!("GET {PATH}?wait=converged&version=1 HTTP/1.1"), 400, "'version'"),
+        (format!("GET {PATH}/history?limit=101 HTTP/1.1"), 400, "'limit'"),
+        (format!("GET {PATH}/history?before=x HTTP/1.1"), 400, "'before'"),
+        ("GET /v1/devices?drift=yes HTTP/1.1".to_owned(), 400, "'drift'"),
+        ("GET /v1/devices?cursor=a/b HTTP/1.1".to_owned(), 400, "'cursor'"),
+        ("GET /v1/devices?prefix=a.b HTTP/1.1".to_owned(), 400, "'prefix'"),
+        ("GET /v1/events?path=/x HTTP/1.1".to_owned(), 400, "'path'"),
+        ("GET /v1/events HTTP/1.1\nLast-Event-ID: x".to_owned(), 400, "'Last-Event-ID'"),
+        (format!("GET {PATH} HTTP/1.1\nUmbra-Client: a b"), 400, "'Umbra-Client'"),
+        ("GET /v1/nothing HTTP/1.1".to_owned(), 404, "/v1/nothing"),
+        (format!("GET {PATH}/ HTTP/1.1"), 404, "/shadow/"),
+    ] {
+        let reply = door.send(&head, "");
+        assert_eq!(reply.status, status, "{head}: {}", reply.text());
+        assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{head}");
+        let told = reply.json();
+        assert_eq!(told["status"], json!(status), "{head}");
+        assert!(told["message"].as_str().unwrap().contains(named), "{head}: {told}");
+    }
+}
+
+#[test]
+fn methods_are_told() {
+    let door = Door::open();
+    for (path, allow) in [
+        (PATH, "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
+        ("/v1/devices", "GET, HEAD, OPTIONS"),
+        ("/things/lamp/shadow", "GET, HEAD, POST, DELETE, OPTIONS"),
+    ] {
+        let reply = door.send(&format!("TRACE {path} HTTP/1.1"), "");
+        assert_eq!((reply.status, reply.header("allow")), (405, Some(allow)), "{path}: {reply:?}");
+        let options = door.send(&format!("OPTIONS {path} HTTP/1.1"), "");
+        assert_eq!((options.status, options.header("allow")), (204, Some(allow)), "{path}: {options:?}");
+    }
+    let options = door.send(&format!("OPTIONS {PATH} HTTP/1.1"), "");
+    assert_eq!(options.header("accept-patch"), Some("application/merge-patch+json, application/json-patch+json"));
+    for path in ["/v1/devices", "/openapi.json", "/v1/devices/lamp/shadows"] {
+        let (get, head) = (door.get(path), door.send(&format!("HEAD {path} HTTP/1.1"), ""));
+        assert_eq!((head.status, head.header("content-length")), (200, get.header("content-length")), "{path}");
+    }
+}

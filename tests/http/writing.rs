@@ -1,0 +1,521 @@
+//! What PUT, PATCH and DELETE do, and how they refuse.
+
+use serde_json::{Value, json};
+
+use crate::{door::Door, harness::http::Reply};
+
+const PATH: &str = "/v1/devices/lamp/shadow";
+
+fn write(door: &Door, method: &str, query: &str, headers: &str, body: &str) -> Reply {
+    door.send(&format!("{method} {PATH}{query} HTTP/1.1\n{headers}"), body)
+}
+
+const PUT: &str = "If-Match: *\nContent-Type: application/json";
+const MERGE: &str = "If-Match: *\nContent-Type: application/merge-patch+json";
+const EDIT: &str = "If-Match: *\nContent-Type: application/json-patch+json";
+
+#[test]
+fn put_replaces_sections_and_merge_patch_merges() {
+    let door = Door::open();
+    door.put(PATH, json!({"desired": {"a": 1, "b": {"c": 1, "d": 2}}, "tags": {"t": 1}}));
+    for (method, headers, body, expected) in [
+        (
+            "PATCH",
+            MERGE,
+            json!({"desired": {"a": 2, "b": {"c": null}}}),
+            json!({"desired": {"a": 2, "b": {"d": 2}}, "tags": {"t": 1}}),
+        ),
+        (
+            "PATCH",
+            MERGE,
+            json!({"reported": {"x": [1]}}),
+            json!({"desired": {"a": 2, "b": {"d": 2}}, "reported": {"x": [1]}, "tags": {"t": 1}}),
+        ),
+        (
+            "PUT",
+            PUT,
+            json!({"desired": {"z": 1}}),
+            json!({"desired": {"z": 1}, "reported": {"x": [1]}, "tags": {"t": 1}}),
+        ),
+        ("PUT", PUT, json!({"desired": {}, "tags": null}), json!({"reported": {"x": [1]}})),
+        ("PATCH", MERGE, json!(null), json!({})),
+    ] {
+        let reply = write(&door, method, "", headers, &body.to_string());
+        assert_eq!(reply.status, 200, "{body}: {}", reply.text());
+        assert_eq!(reply.json()["state"], body, "what was sent is told");
+        let mut state = door.state(PATH);
+        state.as_object_mut().unwrap().remove("delta");
+        assert_eq!(state, expected, "{method} {body}");
+    }
+    let version = door.get(PATH).json()["version"].clone();
+    let same = write(&door, "PATCH", "", MERGE, "{}");
+    assert_eq!((same.json()["changed"].clone(), same.json()["version"].clone()), (json!(false), version));
+}
+
+#[test]
+fn bodies_are_refused_as_over_mqtt() {
+    let door = Door::open();
+    door.put(PATH, json!({"desired": {"a": 1}}));
+    let etag = door.get(PATH).etag();
+    let deep = format!("{}1{}", "{\"a\":".repeat(10), "}".repeat(10));
+    for (body, status, error) in [
+        ("", 400, "invalid-json"),
+        ("{", 400, "invalid-json"),
+        ("[]", 400, "invalid-json"),
+        ("{} {}", 400, "invalid-json"),
+        (r#"{"desired":{"a":1,"a":2}}"#, 400, "invalid-json"),
+        (r#"{"desired":{"a":9007199254740993}}"#, 400, "invalid-json"),
+        (r#"{"desired":5}"#, 400, "invalid-section"),
+        (r#"{"wanted":{}}"#, 400, "invalid-node"),
+        (r#"{"state":{"desired":{}}}"#, 400, "invalid-node"),
+        (r#"{"desired":{"a":[null]}}"#, 400, "invalid-node"),
+        (&format!(r#"{{"desired":{deep}}}"#), 400, "too-deep"),
+        (&format!(r#"{{"desired":{{"a":"{}"}}}}"#, "x".repeat(9000)), 413, "too-large"),
+        (&format!(r#"{{"desired":{{"a":"{}"}}}}"#, "x".repeat(140_000)), 413, "too-large"),
+    ] {
+        for (method, headers) in [("PUT", PUT), ("PATCH", MERGE)] {
+            let reply = write(&door, method, "", headers, body);
+            let shown: String = body.chars().take(80).collect();
+            assert_eq!(
+                (reply.status, reply.json()["error"].clone()),
+                (status, json!(error)),
+                "{shown}: {}",
+                reply.text()
+            );
+        }
+    }
+    let mut client = door.client();
+    let reply = client.send(&format!("PUT {PATH} HTTP/1.1\n{PUT}"), b"{\"desired\":{\"a\":\"\xff\"}}");
+    assert_eq!((reply.status, reply.json()["error"].clone()), (415, json!("not-utf8")));
+    assert_eq!(door.get(PATH).etag(), etag);
+}
+
+#[test]
+fn media_types_and_encodings() {
+    let door = Door::open();
+    door.put(PATH, json!({"desired": {"a": 1}}));
+    for (method, headers, status, hint) in [
+        ("PUT", "Content-Type: application/json; charset=utf-8", 200, None),
+        ("PUT", "Accept: */*", 200, None),
+        ("PUT", "Content-Type: text/plain", 415, Some(("accept", "application/json"))),
+        ("PUT", "Content-Type: application/json; charset=latin1", 415, Some(("accept", "application/json"))),
+        ("PUT", "Content-Type: application/json\nContent-Encoding: gzip", 415, Some(("accept-encoding", "identity"))),
+        ("PATCH", "Content-Type: Application/Merge-Patch+JSON", 200, None),
+        (
+            "PATCH",
+            "Content-Type: application/json",
+            415,
+            Some(("accept-patch", "application/merge-patch+json, application/json-patch+json")),
+        ),
+        (
+            "PATCH",
+            "Accept: */*",
+            415,
+            Some(("accept-patch", "application/merge-patch+json, application/json-patch+json")),
+        ),
+    ] {
+        let reply = write(&door, method, "", &format!("If-Match: *\n{headers}"), r#"{"desired":{"a":1}}"#);
+        assert_eq!(reply.status, status, "{method} {headers}: {}", reply.text());
+        if let Some((name, value)) = hint {
+            assert_eq!(reply.header(name), Some(value), "{method} {headers}");
+        }
+    }
+}
+
+#[test]
+fn preferences_and_dry_runs() {
+    let door = Door::open();
+    let created = write(
+        &door,
+        "PUT",
+        "",
+        "If-None-Match: *\nPrefer: return=minimal\nContent-Type: application/json",
+        r#"{"desired":{"n":1}}"#,
+    );
+    assert_eq!(
+        (created.status, created.body.len(), created.header("preference-applied")),
+        (201, 0, Some("return=minimal"))
+    );
+    let minimal = write(&door, "PATCH", "", &format!("{MERGE}\nPrefer: return=minimal"), r#"{"desired":{"n":2}}"#);
+    assert_eq!((minimal.status, minimal.header("preference-applied")), (204, Some("return=minimal")));
+    assert_eq!(minimal.etag(), door.get(PATH).etag());
+    let whole = write(
+        &door,
+        "PATCH",
+        "",
+        &format!("{MERGE}\nPrefer: wait=1, return=representation"),
+        r#"{"reported":{"m":1}}"#,
+    );
+    assert_eq!((whole.status, whole.json()), (200, door.get(PATH).json()));
+    assert_eq!((whole.etag(), whole.header("content-location")), (door.get(PATH).etag(), Some(PATH)));
+    let before = door.get(PATH);
+    let dry = write(&door, "PATCH", "?dry_run=true", MERGE, r#"{"desired":{"n":3}}"#);
+    let told = dry.json();
+    assert_eq!((dry.status, &told["dryRun"], &told["changed"]), (200, &json!(true), &json!(true)));
+    assert_eq!(told["document"]["state"], json!({"desired": {"n": 3}, "reported": {"m": 1}}));
+    assert_eq!(door.get(PATH).etag(), before.etag());
+    let refused =
+        write(&door, "PATCH", "?dry_run=true", "If-Match: \"x\"\nContent-Type: application/merge-patch+json", "{}");
+    assert_eq!(refused.status, 412);
+}
+
+#[test]
+fn rebase_takes_the_place_of_if_match() {
+    let door = Door::open();
+    door.put(PATH, json!({"desired": {"a": 1, "b": 1}}));
+    door.merge(PATH, json!({"desired": {"a": 2}}));
+    let media = "Content-Type: application/merge-patch+json";
+    let rebase = "?on_conflict=rebase&base_version=1";
+    let clean = write(&door, "PATCH", rebase, media, r#"{"desired":{"b":2}}"#);
+    assert_eq!((clean.status, clean.json()["rebasedFrom"].clone()), (200, json!(1)), "{}", clean.text());
+    let unclean = write(&door, "PATCH", rebase, media, r#"{"desired":{"a":3}}"#);
+    assert_eq!((unclean.status, unclean.json()["conflicts"][0]["path"].clone()), (412, json!("/desired/a")));
+    let strict = write(&door, "PATCH", "?on_conflict=reject&base_version=1", media, r#"{"desired":{"c":3}}"#);
+    assert_eq!(strict.status, 412);
+    for (query, headers, status, named) in [
+        (rebase, "If-Match: *\n", 400, "base_version"),
+        ("?base_version=3", "If-None-Match: *\n", 400, "base_version"),
+        ("?on_conflict=rebase", "If-Match: *\n", 400, "on_conflict"),
+        ("?on_conflict=merge&base_version=1", "", 400, "on_conflict"),
+        ("?on_conflict=rebase", "", 428, "base_version"),
+        ("?base_version=0", "", 400, "base_version"),
+    ] {
+        let reply = write(&door, "PATCH", query, &format!("{headers}{media}"), "{}");
+        assert_eq!(reply.status, status, "{query} {headers}: {}", reply.text());
+        assert!(reply.json()["message"].as_str().unwrap().contains(named), "{query}: {}", reply.text());
+    }
+}
+
+#[test]
+fn a_request_sent_again_is_answered_again() {
+    let door = Door::open();
+    door.put(PATH, json!({"desired": {"n": 1, "list": [1]}}));
+    let etag = door.get(PATH).etag();
+    for (media, body, other) in [
+        ("application/merge-patch+json", json!({"desired": {"n": 2}}), json!({"desired": {"n": 3}})),
+        (
+            "application/json-patch+json",
+            json!([{"op": "test", "path": "/desired/n", "value": 2}, {"op": "replace", "path": "/desired/n", "value": 4}, {"op": "add", "path": "/desired/list/-", "value": 2}]),
+            json!([{"op": "remove", "path": "/desired/n"}]),
+        ),
+    ] {
+        let current = door.get(PATH).etag();
+        let headers = format!("If-Match: {current}\nContent-Type: {media}\nIdempotency-Key: \"{media}\"");
+        let first = write(&door, "PATCH", "", &headers, &body.to_string());
+        assert_eq!((first.status, first.json()["replayed"].clone()), (200, json!(null)), "{}", first.text());
+        door.merge(PATH, json!({"reported": {"since": media}}));
+        let after = door.get(PATH).etag();
+        let again = write(&door, "PATCH", "", &headers, &body.to_string());
+        assert_eq!((again.status, again.json()["replayed"].clone()), (200, json!(true)), "{}", again.text());
+        assert_eq!((again.etag(), again.json()["version"].clone()), (first.etag(), first.json()["version"].clone()));
+        assert_eq!(door.get(PATH).etag(), after, "nothing changed");
+        let reused = write(&door, "PATCH", "", &headers, &other.to_string());
+        assert_eq!(reused.status, 422, "{}", reused.text());
+    }
+    let delete = format!("If-Match: {etag}\nIdempotency-Key: gone");
+    assert_eq!(write(&door, "DELETE", "", &delete, "").status, 412);
+    let delete = format!("If-Match: {}\nIdempotency-Key: gone", door.get(PATH).etag());
+    assert_eq!(write(&door, "DELETE", "", &delete, "").status, 204);
+    assert_eq!(write(&door, "DELETE", "", &delete, "").status, 204, "again");
+    for bad in ["Idempotency-Key:".to_owned(), format!("Idempotency-Key: {}", "k".repeat(65))] {
+        assert_eq!(write(&door, "PATCH", "", &format!("{MERGE}\n{bad}"), "{}").status, 400, "{bad}");
+    }
+}
+
+/// The examples of RFC 6902's appendix A, in sections of a shadow.
+#[test]
+fn json_patches() {
+    let door = Door::open();
+    // state, patch, what becomes of it: the sections or a status
+    for (label, state, patch, expected) in [
+        (
+            "A.1 adding a member",
+            json!({"desired": {"foo": "bar"}}),
+            json!([{"op": "add", "path": "/desired/baz", "value": "qux"}]),
+            Ok(json!({"desired": {"baz": "qux", "foo": "bar"}})),
+        ),
+        (
+            "A.2 adding an element",
+            json!({"desired": {"foo": ["bar", "baz"]}}),
+            json!([{"op": "add", "path": "/desired/foo/1", "value": "qux"}]),
+            Ok(json!({"desired": {"foo": ["bar", "qux", "baz"]}})),
+        ),
+        (
+            "A.3 removing a member",
+            json!({"desired": {"baz": "qux", "foo": "bar"}}),
+            json!([{"op": "remove", "path": "/desired/baz"}]),
+            Ok(json!({"desired": {"foo": "bar"}})),
+        ),
+        (
+            "A.4 removing an element",
+            json!({"desired": {"foo": ["bar", "qux", "baz"]}}),
+            json!([{"op": "remove", "path": "/desired/foo/1"}]),
+            Ok(json!({"desired": {"foo": ["bar", "baz"]}})),
+        ),
+        (
+            "A.5 replacing",
+            json!({"desired": {"baz": "qux", "foo": "bar"}}),
+            json!([{"op": "replace", "path": "/desired/baz", "value": "boo"}]),
+            Ok(json!({"desired": {"baz": "boo", "foo": "bar"}})),
+        ),
+        (
+            "A.6 moving a value",
+            json!({"desired": {"foo": {"bar": "baz", "waldo": "fred"}, "qux": {"corge": "grault"}}}),
+            json!([{"op": "move", "from": "/desired/foo/waldo", "path": "/desired/qux/thud"}]),
+            Ok(json!({"desired": {"foo": {"bar": "baz"}, "qux": {"corge": "grault", "thud": "fred"}}})),
+        ),
+        (
+            "A.7 moving an element",
+            json!({"desired": {"foo": ["all", "grass", "cows", "eat"]}}),
+            json!([{"op": "move", "from": "/desired/foo/1", "path": "/desired/foo/3"}]),
+            Ok(json!({"desired": {"foo": ["all", "cows", "eat", "grass"]}})),
+        ),
+        (
+            "A.8 testing, success",
+            json!({"desired": {"baz": "qux", "foo": ["a", 2, "c"]}}),
+            json!([{"op": "test", "path": "/desired/baz", "value": "qux"}, {"op": "test", "path": "/desired/foo/1", "value": 2}]),
+            Ok(json!({"desired": {"baz": "qux", "foo": ["a", 2, "c"]}})),
+        ),
+        (
+            "A.9 testing, error",
+            json!({"desired": {"baz": "qux"}}),
+            json!([{"op": "test", "path": "/desired/baz", "value": "bar"}]),
+            Err(409),
+        ),
+        (
+            "A.10 adding a nested object",
+            json!({"desired": {"foo": "bar"}}),
+            json!([{"op": "add", "path": "/desired/child", "value": {"grandchild": {}}}]),
+            Ok(json!({"desired": {"foo": "bar", "child": {"grandchild": {}}}})),
+        ),
+        (
+            "A.11 ignoring what is unknown",
+            json!({"desired": {"foo": "bar"}}),
+            json!([{"op": "add", "path": "/desired/baz", "value": "qux", "xyz": 123}]),
+            Ok(json!({"desired": {"foo": "bar", "baz": "qux"}})),
+        ),
+        (
+            "A.12 adding below nothing",
+            json!({"desired": {"foo": "bar"}}),
+            json!([{"op": "add", "path": "/desired/baz/bat", "value": "qux"}]),
+            Err(409),
+        ),
+        (
+            "A.14 escapes in order",
+            json!({"desired": {"/": 9, "~1": 10}}),
+            json!([{"op": "test", "path": "/desired/~01", "value": 10}]),
+            Ok(json!({"desired": {"/": 9, "~1": 10}})),
+        ),
+        (
+            "A.15 strings are no numbers",
+            json!({"desired": {"/": 9, "~1": 10}}),
+            json!([{"op": "test", "path": "/desired/~01", "value": "10"}]),
+            Err(409),
+        ),
+        (
+            "A.16 adding an array",
+            json!({"desired": {"foo": ["bar"]}}),
+            json!([{"op": "add", "path": "/desired/foo/-", "value": ["abc", "def"]}]),
+            Ok(json!({"desired": {"foo": ["bar", ["abc", "def"]]}})),
+        ),
+        (
+            "adding replaces what is there",
+            json!({"desired": {"foo": {"a": 1}}}),
+            json!([{"op": "add", "path": "/desired/foo", "value": {"b": 2}}]),
+            Ok(json!({"desired": {"foo": {"b": 2}}})),
+        ),
+        (
+            "replacing nothing",
+            json!({"desired": {"foo": 1}}),
+            json!([{"op": "replace", "path": "/desired/bar", "value": 1}]),
+            Err(409),
+        ),
+        (
+            "removing nothing",
+            json!({"desired": {"foo": 1}}),
+            json!([{"op": "remove", "path": "/desired/bar"}]),
+            Err(409),
+        ),
+        (
+            "beyond the end",
+            json!({"desired": {"foo": [1]}}),
+            json!([{"op": "add", "path": "/desired/foo/2", "value": 1}]),
+            Err(409),
+        ),
+        (
+            "at the end",
+            json!({"desired": {"foo": [1]}}),
+            json!([{"op": "add", "path": "/desired/foo/1", "value": 2}]),
+            Ok(json!({"desired": {"foo": [1, 2]}})),
+        ),
+        (
+            "an index with a zero before it",
+            json!({"desired": {"foo": [1, 2]}}),
+            json!([{"op": "remove", "path": "/desired/foo/01"}]),
+            Err(409),
+        ),
+        (
+            "the end is no element",
+            json!({"desired": {"foo": [1]}}),
+            json!([{"op": "remove", "path": "/desired/foo/-"}]),
+            Err(409),
+        ),
+        (
+            "inside a scalar",
+            json!({"desired": {"foo": 1}}),
+            json!([{"op": "add", "path": "/desired/foo/a", "value": 1}]),
+            Err(409),
+        ),
+        (
+            "numbers by value",
+            json!({"desired": {"foo": 1}}),
+            json!([{"op": "test", "path": "/desired/foo", "value": 1.0}]),
+            Ok(json!({"desired": {"foo": 1}})),
+        ),
+        (
+            "from one section to another",
+            json!({"desired": {"foo": 1, "b": 1}}),
+            json!([{"op": "move", "from": "/desired/foo", "path": "/reported"}]),
+            Err(400),
+        ),
+        (
+            "a section into another",
+            json!({"desired": {"foo": 1}}),
+            json!([{"op": "copy", "from": "/desired", "path": "/reported"}]),
+            Ok(json!({"desired": {"foo": 1}, "reported": {"foo": 1}})),
+        ),
+        (
+            "a section away",
+            json!({"desired": {"foo": 1}, "tags": {"t": 1}}),
+            json!([{"op": "remove", "path": "/desired"}]),
+            Ok(json!({"tags": {"t": 1}})),
+        ),
+        (
+            "a section that is not there",
+            json!({"desired": {"foo": 1}}),
+            json!([{"op": "add", "path": "/reported/a", "value": 1}]),
+            Err(409),
+        ),
+        (
+            "a new section",
+            json!({"desired": {"foo": 1}}),
+            json!([{"op": "add", "path": "/reported", "value": {"a": {}}}]),
+            Ok(json!({"desired": {"foo": 1}, "reported": {"a": {}}})),
+        ),
+        (
+            "one after another",
+            json!({"desired": {"a": {"b": 1}}}),
+            json!([{"op": "copy", "from": "/desired/a", "path": "/desired/c"}, {"op": "replace", "path": "/desired/c/b", "value": 2}, {"op": "move", "from": "/desired/a", "path": "/desired/c/a"}]),
+            Ok(json!({"desired": {"c": {"b": 2, "a": {"b": 1}}}})),
+        ),
+        (
+            "added and taken away",
+            json!({"desired": {"a": 1}}),
+            json!([{"op": "add", "path": "/desired/b", "value": {"c": 1}}, {"op": "remove", "path": "/desired/b"}]),
+            Ok(json!({"desired": {"a": 1}})),
+        ),
+        (
+            "all or nothing",
+            json!({"desired": {"a": 1}}),
+            json!([{"op": "replace", "path": "/desired/a", "value": 2}, {"op": "test", "path": "/desired/a", "value": 1}]),
+            Err(409),
+        ),
+        (
+            "an empty object for a full one",
+            json!({"desired": {"a": {"b": 1}}}),
+            json!([{"op": "replace", "path": "/desired/a", "value": {}}]),
+            Ok(json!({"desired": {"a": {}}})),
+        ),
+        ("no section", json!({"desired": {"a": 1}}), json!([{"op": "add", "path": "/other", "value": {}}]), Err(400)),
+        ("the whole", json!({"desired": {"a": 1}}), json!([{"op": "replace", "path": "", "value": {}}]), Err(400)),
+        ("the delta", json!({"desired": {"a": 1}}), json!([{"op": "remove", "path": "/delta/a"}]), Err(400)),
+        ("a null", json!({"desired": {"a": 1}}), json!([{"op": "add", "path": "/desired/a", "value": null}]), Err(400)),
+        (
+            "a null inside",
+            json!({"desired": {"a": 1}}),
+            json!([{"op": "add", "path": "/desired/a", "value": {"b": [null]}}]),
+            Err(400),
+        ),
+        ("no value", json!({"desired": {"a": 1}}), json!([{"op": "add", "path": "/desired/a"}]), Err(400)),
+        (
+            "no such operation",
+            json!({"desired": {"a": 1}}),
+            json!([{"op": "increment", "path": "/desired/a"}]),
+            Err(400),
+        ),
+        (
+            "into itself",
+            json!({"desired": {"a": {"b": 1}}}),
+            json!([{"op": "move", "from": "/desired/a", "path": "/desired/a/b"}]),
+            Err(400),
+        ),
+        (
+            "a section that is no object",
+            json!({"desired": {"a": 1}}),
+            json!([{"op": "add", "path": "/desired", "value": 1}]),
+            Err(400),
+        ),
+        ("no array", json!({"desired": {"a": 1}}), json!({"op": "remove", "path": "/desired/a"}), Err(400)),
+    ] {
+        let label: &str = label;
+        let whole: Value = ["desired", "reported", "tags"].into_iter().fold(state.clone(), |mut whole, section| {
+            whole.as_object_mut().unwrap().entry(section).or_insert(json!(null));
+            whole
+        });
+        door.put(PATH, whole);
+        let before = door.get(PATH).etag();
+        let reply = write(&door, "PATCH", "", EDIT, &patch.to_string());
+        let mut after = door.state(PATH);
+        after.as_object_mut().unwrap().remove("delta");
+        match expected {
+            Ok(expected) => {
+                assert_eq!(reply.status, 200, "{label}: {}", reply.text());
+                assert_eq!(after, expected, "{label}");
+            }
+            Err(status) => {
+                assert_eq!(reply.status, status, "{label}: {}", reply.text());
+                assert_eq!((after, door.get(PATH).etag()), (state, before), "{label}");
+            }
+        }
+    }
+    let reply = write(&door, "PATCH", "", EDIT, r#"[{"op":"test","path":"/desired/a","value":7}]"#);
+    let told = reply.json();
+    assert_eq!(
+        (told["error"].clone(), told["failed"][0]["path"].clone()),
+        (json!("expectation-failed"), json!("/desired/a"))
+    );
+    assert_eq!((&told["failed"][0]["expected"], &told["failed"][0]["current"]), (&json!("value"), &json!(1)));
+}
+
+/// Copies of copies would fill the memory.
+#[test]
+fn a_patch_cannot_grow_without_bound() {
+    let door = Door::open();
+    door.put(PATH, json!({"desired": {"a": {"x": "y"}}}));
+    let wide: Vec<_> =
+        (0..200).map(|n| json!({"op": "copy", "from": "/desired/a", "path": format!("/desired/a/{n}")})).collect();
+    let reply = write(&door, "PATCH", "", EDIT, &json!(wide).to_string());
+    assert_eq!(reply.status, 413, "{}", reply.text());
+    let mut path = "/desired/a".to_owned();
+    let deep: Vec<_> = (0..200)
+        .map(|_| {
+            path.push_str("/a");
+            json!({"op": "copy", "from": "/desired/a", "path": path})
+        })
+        .collect();
+    let reply = write(&door, "PATCH", "", EDIT, &json!(deep).to_string());
+    assert!(matches!(reply.status, 400 | 413), "{}", reply.text());
+    let many: Vec<_> = (0..257).map(|_| json!({"op": "remove", "path": "/desired/a"})).collect();
+    assert_eq!(write(&door, "PATCH", "", EDIT, &json!(many).to_string()).status, 400);
+}
+
+#[test]
+fn quotas_say_when_to_come_again() {
+    let door = Door::with(1);
+    door.put(PATH, json!({"desired": {"n": 1}}));
+    let mut client = door.client();
+    let refused = (0..8).map(|_| client.send(&format!("GET {PATH} HTTP/1.1"), b"")).find(|reply| reply.status != 200);
+    let refused = refused.unwrap();
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+    assert!(refused.json()["retryAfterMs"].as_u64().unwrap() <= 1001, "{}", refused.text());
+}

@@ -1,0 +1,225 @@
+//! `umbrad passwd` as a person and a script meet it, and what the server would make of the file.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::{
+    fs,
+    io::Write,
+    net::{IpAddr, Ipv4Addr},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use umbrad::{
+    auth::{
+        certificate::Proof,
+        login::{Credentials, Denied, Login},
+    },
+    clock::Clock,
+    config::{AuthConfig, Config},
+};
+
+fn start(arguments: &[&str], input: &str) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_umbrad"));
+    command.arg("passwd").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // It need not read it all.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child
+}
+
+/// Exit code, standard output, standard error.
+fn told(output: Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn passwd(arguments: &[&str], input: &str) -> (i32, String, String) {
+    told(start(arguments, input).wait_with_output().unwrap())
+}
+
+/// Who a user with a password is, to a server with this file.
+async fn known(users: &Path, user: &str, password: &str) -> Result<String, Denied> {
+    let config = AuthConfig { users: Some(users.into()), failure_delay: Duration::ZERO, ..Config::default().auth };
+    let login = Login::open(&config, Clock::system()).unwrap();
+    let credentials = Credentials::Password { user, password: password.as_bytes() };
+    let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+    login.identify(address, &Proof::None, credentials, None).await.map(|identity| identity.principal.to_string())
+}
+
+#[tokio::test]
+async fn users_come_change_and_go() {
+    let folder = TempDir::new().unwrap();
+    let users = folder.path().join("users");
+    let file = users.to_str().unwrap();
+    let done = |told: &str| (0, String::new(), format!("umbrad: user {told}\n"));
+
+    assert_eq!(passwd(&["add", "lamp", "--stdin", "--file", file], "secret\n"), done("lamp added"));
+    assert_eq!(passwd(&["add", "a:b", "--stdin", "--file", file], "pässword mit Raum\r\n"), done("a:b added"));
+    assert_eq!(passwd(&["list", "--file", file], ""), (0, "[\"lamp\",\"a:b\"]\n".into(), String::new()));
+    assert_eq!(fs::metadata(&users).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(known(&users, "lamp", "secret").await, Ok("lamp".into()));
+    assert_eq!(known(&users, "a:b", "pässword mit Raum").await, Ok("a:b".into()));
+    assert_eq!(known(&users, "lamp", "secret\n").await, Err(Denied::Bad));
+
+    assert_eq!(passwd(&["add", "lamp", "--stdin", "--file", file], "new"), done("lamp has another password now"));
+    assert_eq!(known(&users, "lamp", "secret").await, Err(Denied::Bad));
+    assert_eq!(known(&users, "lamp", "new").await, Ok("lamp".into()));
+
+    assert_eq!(passwd(&["remove", "lamp", "--file", file], ""), done("lamp removed"));
+    assert_eq!(known(&users, "lamp", "new").await, Err(Denied::Bad));
+    let absent = (1, String::new(), "umbrad: there is no user lamp\n".to_owned());
+    assert_eq!(passwd(&["remove", "lamp", "--file", file], ""), absent);
+    let text = fs::read_to_string(&users).unwrap();
+    assert!(text.starts_with("a:b:$argon2id$v=19$m=19456,t=2,p=1$") && text.lines().count() == 1, "{text}");
+}
+
+#[test]
+fn the_configuration_names_the_file() {
+    let folder = TempDir::new().unwrap();
+    let (users, config) = (folder.path().join("users"), folder.path().join("umbra.toml"));
+    fs::write(&config, format!("[auth]\nusers = {users:?}\n")).unwrap();
+    let config = config.to_str().unwrap();
+    assert_eq!(passwd(&["add", "lamp", "--stdin", "--config", config], "secret").0, 0);
+    assert_eq!(passwd(&["list", "--config", config], "").1, "[\"lamp\"]\n");
+    let listed = passwd(&["list", "--file", users.to_str().unwrap()], "").1;
+    assert_eq!(listed, "[\"lamp\"]\n");
+}
+
+#[test]
+fn mistakes_change_nothing_and_are_told() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (sound, broken, absent) = (path("sound"), path("broken"), path("absent"));
+    assert_eq!(passwd(&["add", "lamp", "--stdin", "--file", &sound], "secret").0, 0);
+    fs::write(&broken, "# ours\nlamp:secret\n").unwrap();
+    let kept = fs::read_to_string(&sound).unwrap();
+    let long = "x".repeat(2_000);
+    // arguments, standard input, exit code, what is told
+    let table: [(&[&str], &str, i32, String); 12] = [
+        (
+            &["add", "a/b", "--stdin", "--file", &sound],
+            "x",
+            2,
+            "\"a/b\" cannot be a name: names are 1 to 128 of A-Z a-z 0-9 . : _ -".into(),
+        ),
+        (
+            &["remove", "", "--file", &sound],
+            "",
+            2,
+            "\"\" cannot be a name: names are 1 to 128 of A-Z a-z 0-9 . : _ -".into(),
+        ),
+        (&["add", "x", "--stdin", "--file", &sound], "", 2, "the password is empty".into()),
+        (&["add", "x", "--stdin", "--file", &sound], "\n", 2, "the password is empty".into()),
+        (
+            &["add", "x", "--stdin", "--file", &sound],
+            "one\ntwo\n",
+            2,
+            "there is more than one line on standard input".into(),
+        ),
+        (
+            &["add", "x", "--stdin", "--file", &sound],
+            &long,
+            2,
+            "the password is 1027 bytes long, but may be 1024".into(),
+        ),
+        (
+            &["add", "x", "--stdin", "--file", &broken],
+            "x",
+            1,
+            format!("{broken}:2: is not of the form name:$argon2id$…"),
+        ),
+        (&["remove", "lamp", "--file", &broken], "", 1, format!("{broken}:2: is not of the form name:$argon2id$…")),
+        (&["list", "--file", &broken], "", 1, format!("{broken}:2: is not of the form name:$argon2id$…")),
+        (&["list", "--file", &absent], "", 1, format!("{absent}: No such file or directory (os error 2)")),
+        (&["remove", "x", "--file", &absent], "", 1, format!("{absent}: No such file or directory (os error 2)")),
+        (&["list"], "", 2, "which file? Give it with --file, or a --config in which users is set in [auth]".into()),
+    ];
+    for (arguments, input, code, expected) in table {
+        assert_eq!(passwd(arguments, input), (code, String::new(), format!("umbrad: {expected}\n")), "{arguments:?}");
+    }
+    assert_eq!(passwd(&["add", "lamp", "secret", "--file", &sound], "").0, 2, "no password as an argument");
+    assert_eq!(passwd(&["list", "--file", &sound, "--config", &sound], "").0, 2, "one or the other");
+    assert_eq!(fs::read_to_string(&sound).unwrap(), kept);
+    assert_eq!(fs::read_to_string(&broken).unwrap(), "# ours\nlamp:secret\n");
+    assert!(!Path::new(&absent).exists());
+}
+
+#[test]
+fn several_at_once_do_not_undo_each_other() {
+    let folder = TempDir::new().unwrap();
+    let users = folder.path().join("users");
+    let file = users.to_str().unwrap();
+    let names = (0..8).map(|n| format!("user-{n}")).collect::<Vec<_>>();
+    let running = names.iter().map(|name| start(&["add", name, "--stdin", "--file", file], "secret"));
+    for child in running.collect::<Vec<_>>() {
+        assert_eq!(told(child.wait_with_output().unwrap()).0, 0);
+    }
+    let mut listed: Vec<String> = serde_json::from_str(&passwd(&["list", "--file", file], "").1).unwrap();
+    listed.sort();
+    assert_eq!(listed, names);
+}
+
+/// Types on a terminal of its own. Prints what that terminal shows and whether it echoes in the end, and exits as the
+/// program does.
+const TYPIST: &str = r#"
+import os, pty, signal, sys, termios
+signal.alarm(60)
+program, file, *typed = sys.argv[1:]
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(program, [program, "passwd", "add", "lamp", "--file", file])
+shown = b""
+def until(text):
+    global shown
+    start = len(shown)
+    while text not in shown[start:]:
+        try:
+            part = os.read(terminal, 1024)
+        except OSError:
+            part = b""
+        if not part:
+            return
+        shown += part
+until(b"Password of lamp: ")
+os.write(terminal, "".join(typed).encode())
+until(b"umbrad: ")
+until(b"\n")
+print(shown.decode())
+print("echoes:", termios.tcgetattr(terminal)[3] & termios.ECHO != 0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"#;
+
+fn type_on_a_terminal(file: &str, typed: &str) -> (i32, String, String) {
+    let program = env!("CARGO_BIN_EXE_umbrad");
+    let output = Command::new("python3").args(["-c", TYPIST, program, file, typed]).output();
+    told(output.unwrap_or_else(|error| unreachable!("python3: {error}; run ./test, which installs it")))
+}
+
+#[tokio::test]
+async fn what_is_typed_is_asked_for_twice_and_not_shown() {
+    let folder = TempDir::new().unwrap();
+    let users = folder.path().join("users");
+    let file = users.to_str().unwrap();
+
+    // what is typed, all at once; the exit code, what is told
+    for (typed, code, expected) in [
+        ("typed-secret\ntyped-secrex\n", 2, "umbrad: the two passwords differ"),
+        ("typed-secret\ntyped\x03", 1, "umbrad: cannot ask for a password: interrupted; --stdin reads it"),
+    ] {
+        let (ended, shown, _) = type_on_a_terminal(file, typed);
+        assert!(ended == code && shown.contains(expected), "{ended} {shown}");
+        assert!(!shown.contains("typed") && shown.contains("echoes: True"), "{shown}");
+        assert!(!users.exists());
+    }
+    let (code, shown, _) = type_on_a_terminal(file, "typed-secret\ntyped-secret\n");
+    assert_eq!(code, 0, "{shown}");
+    for part in ["Password of lamp: ", "Again: ", "umbrad: user lamp added", "echoes: True"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    assert!(!shown.contains("typed-secret"), "{shown}");
+    assert_eq!(known(&users, "lamp", "typed-secret").await, Ok("lamp".into()));
+}

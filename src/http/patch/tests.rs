@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::shadow::{Command, Decision, Document, DocumentLimits, OnConflict, Preconditions, Timestamp, decide};
+use crate::shadow::{Command, Decision, Document, DocumentLimits, OnConflict, Preconditions, tests::decided};
 
 fn written(document: &Document, update: Update) -> Result<Document, Rejection> {
     let command = Command::Update(update);

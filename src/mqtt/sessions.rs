@@ -83,6 +83,8 @@ pub struct Sessions {
 #[derive(Debug, Default)]
 struct Table {
     entries: HashMap<SessionKey, Entry>,
+    /// How many sessions of a principal are connected; those with none are not in it.
+    connected: HashMap<Principal, usize>,
     timers: BTreeMap<(Instant, u64), SessionKey>,
     timers_made: u64,
     /// Set once: no connection is taken any more.
@@ -156,6 +158,7 @@ impl Sessions {
         let Some(Entry::Connected { released, standing, .. }) = table.entries.remove(key) else {
             return Ended::session(key.clone(), client, will);
         };
+        table.disconnected(&key.principal);
         released.notify_waiters();
         if expiry == 0 || table.closing {
             return Ended::session(key.clone(), client, will);
@@ -247,6 +250,12 @@ impl Sessions {
         self.table.lock().entries.len()
     }
 
+    /// Whether a session of `principal` has a connection.
+    #[must_use]
+    pub fn is_connected(&self, principal: &Principal) -> bool {
+        self.table.lock().connected.contains_key(principal)
+    }
+
     fn try_attach(
         &self,
         key: &SessionKey,
@@ -272,6 +281,7 @@ impl Sessions {
             hash_map::Entry::Vacant(slot) => {
                 let client = make();
                 slot.insert(connected(&client));
+                *table.connected.entry(key.principal.clone()).or_default() += 1;
                 return Ok(Ok(Attached { client, present: false, kicked, replaced: None }));
             }
             hash_map::Entry::Occupied(slot) => slot.into_mut(),
@@ -289,6 +299,7 @@ impl Sessions {
             (None, Entry::Connected { .. }) => return Err(Refusal::Closing),
         };
         let Entry::Parked(parked) = std::mem::replace(slot, entry) else { return Err(Refusal::Closing) };
+        *table.connected.entry(key.principal.clone()).or_default() += 1;
         if let Some(timer) = parked.timer {
             table.timers.remove(&timer);
         }
@@ -316,6 +327,15 @@ impl Sessions {
 }
 
 impl Table {
+    fn disconnected(&mut self, principal: &Principal) {
+        if let Some(count) = self.connected.get_mut(principal) {
+            *count -= 1;
+            if *count == 0 {
+                self.connected.remove(principal);
+            }
+        }
+    }
+
     fn set_timer(
         &mut self,
         key: &SessionKey,

@@ -12,8 +12,8 @@ use crate::{
 pub struct DeviceEntry {
     /// Its id.
     pub id: String,
-    /// Whether it is connected, if that is known.
-    pub connected: Option<bool>,
+    /// Whether it is connected.
+    pub connected: bool,
     /// Whether a shadow of it has a delta.
     pub drift: bool,
     /// How many shadows it has.
@@ -42,9 +42,7 @@ pub fn devices(entries: &[DeviceEntry], next: Option<&str>) -> Bytes {
         envelope.array("devices", entries.iter(), |out, entry| {
             let mut object = Object::open(out);
             object.text("id", &entry.id);
-            if let Some(connected) = entry.connected {
-                object.member("connected", &connected);
-            }
+            object.member("connected", &entry.connected);
             object.member("drift", &entry.drift);
             object.member("shadows", &entry.shadows);
             object.close();

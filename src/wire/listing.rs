@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    shadow::{Etag, ShadowName, Timestamp, Version},
+    shadow::{Etag, ShadowName, Timestamp, Version, canonical},
     wire::{envelope::message, write::Object},
 };
 
@@ -74,7 +74,7 @@ pub fn shadows(entries: &[ShadowEntry], next: Option<&str>) -> Bytes {
 #[must_use]
 pub fn names<'a>(names: impl Iterator<Item = &'a str>, next: Option<&str>, now: Timestamp) -> Bytes {
     message(|envelope| {
-        envelope.array("results", names, |out, name| crate::shadow::canonical::write_string(out, name));
+        envelope.array("results", names, canonical::write_string);
         envelope.member("timestamp", &now.0);
         if let Some(next) = next {
             envelope.text("nextToken", next);

@@ -184,6 +184,8 @@ const QUOTAS: &str = "\
 requests_per_second = 1_000_000
 requests_burst = 1_000_000
 publishes_per_second = 10_000_000
+principal_requests_per_second = 1_000_000
+shadow_writes_per_second = 1_000_000
 
 [log]
 level = \"warn\"

@@ -9,11 +9,11 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, thread};
 use tokio::{signal::unix::Signal, sync::Semaphore, task::JoinSet};
 
 use crate::{
-    auth::{Authority, login::LoginError},
+    auth::{Authority, Principal, login::LoginError},
     changes::Changes,
     clock::Clock,
     config::{Config, Limits, ListenerConfig, ListenerKind, StoreConfig},
-    http::{self, Api, HttpDoor, HttpOptions},
+    http::{self, Api, HttpDoor, HttpOptions, Presence},
     mqtt::{
         broker::Broker,
         door::{self as mqtt, MqttDoor},
@@ -24,6 +24,7 @@ use crate::{
     quota::Quotas,
     reload::{ReadConfig, Reload},
     service::Service,
+    shadow::DeviceId,
     store::{StoreError, StoreOptions},
 };
 
@@ -87,7 +88,13 @@ pub async fn run(
         })
         .map_err(ServeError::Thread)?;
     let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), &config.limits));
-    let api = Arc::new(Api::new(service.clone(), changes, Arc::new(()), authority.clone(), &config.limits));
+    let api = Arc::new(Api::new(
+        service.clone(),
+        changes,
+        Arc::new(Devices(broker.clone())),
+        authority.clone(),
+        &config.limits,
+    ));
     let gate = Gate {
         quotas: service.quotas().clone(),
         places: Arc::new(Semaphore::new(config.limits.connections_max)),
@@ -128,6 +135,17 @@ pub async fn run(
         tracing::error!("the announcer stopped by a panic");
     }
     Ok(())
+}
+
+/// Which devices have a session of theirs connected: their principals, and where nobody proves anything their client ids, are
+/// their device ids.
+struct Devices(Arc<Broker>);
+
+impl Presence for Devices {
+    fn connected(&self, device: &DeviceId) -> bool {
+        let named = Principal::named(device.as_str()).is_ok_and(|name| self.0.sessions.is_connected(&name));
+        named || self.0.sessions.is_connected(&Principal::anonymous(device.as_str()))
+    }
 }
 
 fn open(config: &Config) -> Result<(Service, crate::service::Decided), ServeError> {

@@ -16,8 +16,8 @@ use crate::{
 
 /// Which devices are connected, told by the broker.
 pub trait Presence: Send + Sync {
-    /// Whether `device` is connected; `None`: not known.
-    fn connected(&self, device: &DeviceId) -> Option<bool>;
+    /// Whether `device` is connected.
+    fn connected(&self, device: &DeviceId) -> bool;
 }
 
 /// The state of the HTTP door.
@@ -50,12 +50,6 @@ const WAITERS_MAX: usize = 8_192;
 
 /// Readers of events at once.
 const STREAMS_MAX: usize = 8_192;
-
-impl Presence for () {
-    fn connected(&self, _: &DeviceId) -> Option<bool> {
-        None
-    }
-}
 
 impl Api {
     /// The door to `service`, whose changes are told through `changes`.

@@ -214,11 +214,7 @@ fn unauthorized(api: &Api) -> Problem {
 }
 
 fn denied_as(denied: Denied, api: &Api) -> Problem {
-    let later = |status, error, wait: Duration| {
-        let seconds = wait.as_secs().max(1);
-        let problem = Problem::new(status, error, &denied.to_string(), api.now());
-        problem.with(header::RETRY_AFTER, seconds.into())
-    };
+    let later = |status, error, wait| Problem::later(status, error, &denied.to_string(), wait, api.now());
     match denied {
         Denied::Bad | Denied::Missing => unauthorized(api),
         Denied::TooMany { retry_after } => later(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", retry_after),

@@ -39,7 +39,7 @@ mod websocket;
 mod writes;
 
 pub use self::{
-    api::Api,
+    api::{Api, Presence},
     router::router,
     server::{HttpDoor, HttpOptions, PROTOCOLS},
 };

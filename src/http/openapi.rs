@@ -81,7 +81,7 @@ fn described(operation: Operation, named: bool) -> Value {
     });
     if !requests.is_empty() {
         let content: Map<String, Value> = requests.iter().map(content).collect();
-        described["requestBody"] = json!({ "required": true, "content": content });
+        set(&mut described, "requestBody", json!({ "required": true, "content": content }));
     }
     described
 }
@@ -117,11 +117,11 @@ fn response(response: &exchanges::Response) -> (String, Value) {
     let mut described = json!({ "description": response.about });
     if let Some(media) = &response.media {
         let (name, value) = content(media);
-        described["content"] = json!({ name: value });
+        set(&mut described, "content", json!({ name: value }));
     }
     let headers: Map<String, Value> = response.headers.iter().map(header).collect();
     if !headers.is_empty() {
-        described["headers"] = headers.into();
+        set(&mut described, "headers", headers.into());
     }
     (response.status.to_string(), described)
 }
@@ -136,6 +136,13 @@ fn header(name: &&'static str) -> (String, Value) {
     // Some are there only where there is something to tell.
     let required = matches!(*name, "Retry-After" | "Allow" | "WWW-Authenticate");
     ((*name).to_owned(), json!({ "required": required, "schema": schema }))
+}
+
+/// Sets a member of an object.
+fn set(object: &mut Value, name: &str, value: Value) {
+    if let Value::Object(members) = object {
+        members.insert(name.to_owned(), value);
+    }
 }
 
 #[cfg(test)]

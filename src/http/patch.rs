@@ -178,7 +178,7 @@ fn storable(path: &Pointer, value: Value) -> Result<Value, Fault> {
     if path.keys.is_empty() && !value.is_object() {
         return Err(Fault::Rejected(Rejection::InvalidSection(Some(path.section))));
     }
-    let key = path.keys.last().map_or_else(|| path.section.as_str(), |key| key);
+    let key = path.keys.last().map_or(path.section.as_str(), |key| &**key);
     match null_in(key, &value) {
         Some(key) => Err(Fault::Rejected(Rejection::InvalidNode { key: key.chars().take(64).collect() })),
         None => Ok(value),

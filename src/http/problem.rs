@@ -1,5 +1,7 @@
 //! Refusals on their way out: status, RFC 9457 body, and the headers that go with either.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -30,8 +32,8 @@ pub(super) const CHALLENGE: HeaderValue =
 impl Problem {
     /// A refusal that is about the request itself.
     pub(super) fn new(status: StatusCode, error: &str, message: &str, now: Timestamp) -> Self {
-        let body = wire::problem(&wire::Problem { status: status.as_u16(), error, message }, now);
-        Self { status, body, headers: Vec::new() }
+        let problem = wire::Problem { status: status.as_u16(), error, message, retry_after_ms: None };
+        Self { status, body: wire::problem(&problem, now), headers: Vec::new() }
     }
 
     /// 400: a parameter or header, named, and what is wrong with it.
@@ -42,9 +44,16 @@ impl Problem {
 
     /// 429: one more than there may be.
     pub(super) fn too_many(quota: &str, now: Timestamp) -> Self {
-        let message = format!("Too many requests: {quota}");
-        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", &message, now);
-        problem.with(header::RETRY_AFTER, HeaderValue::from_static("1"))
+        let (status, message) = (StatusCode::TOO_MANY_REQUESTS, format!("Too many requests: {quota}"));
+        Self::later(status, "too-many-requests", &message, Duration::from_secs(1), now)
+    }
+
+    /// A refusal that does not hold any more after `wait`.
+    pub(super) fn later(status: StatusCode, error: &str, message: &str, wait: Duration, now: Timestamp) -> Self {
+        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let problem = wire::Problem { status: status.as_u16(), error, message, retry_after_ms: Some(millis) };
+        let problem = Self { status, body: wire::problem(&problem, now), headers: Vec::new() };
+        problem.with(header::RETRY_AFTER, millis.div_ceil(1000).max(1).into())
     }
 
     /// What a rejection is over HTTP; `note` adds to its detail.

@@ -257,6 +257,12 @@ impl Sessions {
         self.table.lock().entries.len()
     }
 
+    /// Whether a session of `principal` has a connection.
+    #[must_use]
+    pub fn is_connected(&self, principal: &Principal) -> bool {
+        self.table.lock().holders.is_connected(principal)
+    }
+
     fn try_attach(
         &self,
         key: &SessionKey,

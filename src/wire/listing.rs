@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    shadow::{Etag, ShadowName, Timestamp, Version},
+    shadow::{Etag, ShadowName, Timestamp, Version, canonical},
     wire::{envelope::message, write::Object},
 };
 
@@ -12,8 +12,8 @@ use crate::{
 pub struct DeviceEntry {
     /// Its id.
     pub id: String,
-    /// Whether it is connected, if that is known.
-    pub connected: Option<bool>,
+    /// Whether it is connected.
+    pub connected: bool,
     /// Whether a shadow of it has a delta.
     pub drift: bool,
     /// How many shadows it has.
@@ -42,9 +42,7 @@ pub fn devices(entries: &[DeviceEntry], next: Option<&str>) -> Bytes {
         envelope.array("devices", entries.iter(), |out, entry| {
             let mut object = Object::open(out);
             object.text("id", &entry.id);
-            if let Some(connected) = entry.connected {
-                object.member("connected", &connected);
-            }
+            object.member("connected", &entry.connected);
             object.member("drift", &entry.drift);
             object.member("shadows", &entry.shadows);
             object.close();
@@ -76,7 +74,7 @@ pub fn shadows(entries: &[ShadowEntry], next: Option<&str>) -> Bytes {
 #[must_use]
 pub fn names<'a>(names: impl Iterator<Item = &'a str>, next: Option<&str>, now: Timestamp) -> Bytes {
     message(|envelope| {
-        envelope.array("results", names, |out, name| crate::shadow::canonical::write_string(out, name));
+        envelope.array("results", names, canonical::write_string);
         envelope.member("timestamp", &now.0);
         if let Some(next) = next {
             envelope.text("nextToken", next);

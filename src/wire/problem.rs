@@ -17,12 +17,14 @@ pub struct Problem<'a> {
     pub error: &'a str,
     /// What is wrong, for people.
     pub message: &'a str,
+    /// When to try again, in milliseconds, if that helps.
+    pub retry_after_ms: Option<u64>,
 }
 
 /// The problem document of `problem`.
 #[must_use]
 pub fn problem(problem: &Problem<'_>, now: Timestamp) -> Bytes {
-    let Problem { status, error, message: text } = *problem;
+    let Problem { status, error, message: text, retry_after_ms } = *problem;
     message(|envelope| {
         envelope.text("type", &kind(error));
         envelope.text("title", &title(error));
@@ -31,6 +33,9 @@ pub fn problem(problem: &Problem<'_>, now: Timestamp) -> Bytes {
         envelope.text("error", error);
         envelope.text("message", text);
         envelope.member("timestamp", &now.0);
+        if let Some(retry_after_ms) = retry_after_ms {
+            envelope.member("retryAfterMs", &retry_after_ms);
+        }
     })
 }
 

@@ -208,3 +208,17 @@ fn readers_see_writers_that_go_on() {
         writers.into_iter().chain(readers).for_each(|thread| thread.join().unwrap());
     });
 }
+
+/// Who waits for ever is no reason for the server not to end.
+#[test]
+fn streams_and_waits_end_with_the_server() {
+    let mut door = Door::open();
+    door.put(&path("lamp"), json!({"desired": {"n": 0}}));
+    let mut stream = Stream::open(&door, "", None).unwrap_or_else(|head| panic!("{head:?}"));
+    let mut waiter = door.client();
+    waiter.write(&format!("GET {}?wait=converged&timeout=300 HTTP/1.1", path("lamp")), b"");
+    door.merge(&path("lamp"), json!({"desired": {"n": 1}}));
+    assert_eq!(stream.next().unwrap().data["version"], json!(2));
+    door.server.stop();
+    assert!(stream.next().is_none());
+}

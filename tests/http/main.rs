@@ -5,6 +5,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod both_doors;
 mod conditions;
 mod door;
 mod events;

@@ -75,11 +75,3 @@ fn curl() {
     let head = curl(&["-I"]);
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
 }
-
-#[test]
-#[ignore = "temporary"]
-fn hold() {
-    let door = Door::open();
-    std::fs::write("/tmp/httpw-address", door.address.to_string()).unwrap();
-    std::thread::sleep(std::time::Duration::from_secs(3000));
-}

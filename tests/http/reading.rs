@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::door::Door;
+use crate::{
+    door::Door,
+    harness::{client::Client, eventually, wire::V5},
+};
 
 const PATH: &str = "/v1/devices/lamp/shadow";
 
@@ -210,6 +213,27 @@ fn devices_are_listed_in_pages() {
         door.send("DELETE /v1/devices/zone/shadow HTTP/1.1\nIf-Match: *", "");
     }
     assert_eq!(listed(&door, "/v1/devices/nobody/shadows", "shadows"), Vec::<Value>::new());
+}
+
+#[test]
+fn devices_are_listed_by_whether_they_are_connected() {
+    let door = Door::open();
+    let ids = |connected: bool| -> Vec<Value> {
+        let found = listed(&door, &format!("/v1/devices?connected={connected}"), "devices");
+        assert!(found.iter().all(|entry| entry["connected"] == json!(connected)), "{found:?}");
+        found.iter().map(|entry| entry["id"].clone()).collect()
+    };
+    for device in ["dev-1", "dev-2"] {
+        door.put(&format!("/v1/devices/{device}/shadow"), json!({"reported": {"x": 1}}));
+    }
+    assert_eq!((ids(true), ids(false)), (vec![], vec![json!("dev-1"), json!("dev-2")]));
+    let first = Client::connect(&door.server, V5, "dev-2");
+    assert_eq!((ids(true), ids(false)), (vec![json!("dev-2")], vec![json!("dev-1")]));
+    let second = Client::connect(&door.server, V5, "dev-2");
+    assert_eq!(ids(true), [json!("dev-2")], "taken over");
+    first.abandon();
+    second.drop_connection();
+    eventually("the connection's end", || ids(true).is_empty().then_some(()));
 }
 
 #[test]

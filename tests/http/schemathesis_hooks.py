@@ -18,5 +18,3 @@ def before_call(context, case, kwargs):
         query.pop("wait", None)
     if "wait" not in query:
         query.pop("timeout", None)
-    # Told only by a server that knows who is connected.
-    query.pop("connected", None)

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::set;
 use crate::{http::patch::OPERATIONS_MAX, shadow::DocumentLimits};
 
 /// The form of an entity tag.
@@ -81,7 +82,7 @@ fn json_patch() -> Value {
         let mut properties = json!({ "op": { "enum": names }, "path": { "type": "string", "pattern": path } });
         let mut required = vec!["op", "path"];
         if let Some((name, schema)) = other {
-            properties[name] = schema;
+            set(&mut properties, name, schema);
             required.push(name);
         }
         json!({ "type": "object", "properties": properties, "required": required })
@@ -105,25 +106,19 @@ fn json_patch() -> Value {
 /// The shadow and what becomes of writes.
 fn native(schemas: &mut Map<String, Value>) {
     let object = json!({ "type": "object" });
-    let sections = json!({
-        "type": "object",
-        "properties": { "desired": object, "reported": object, "tags": object, "delta": object },
-        "additionalProperties": false,
-    });
+    let sections = closed(["desired", "reported", "tags", "delta"].map(|name| (name, object.clone())), &[]);
+    let sent = json!({ "type": ["object", "null"] });
+    let mut told = closed(["desired", "reported", "tags"].map(|name| (name, sent.clone())), &[]);
+    set(&mut told, "type", json!(["object", "null"]));
     let envelope = [("version", version(1)), ("timestamp", time()), ("etag", etag())];
     put(
         schemas,
         "Shadow",
         closed(
-            [("state", sections.clone()), ("metadata", object.clone())].into_iter().chain(envelope.clone()),
+            [("state", sections), ("metadata", object.clone())].into_iter().chain(envelope.clone()),
             &["state", "version", "timestamp", "etag"],
         ),
     );
-    let mut told = sections;
-    told["type"] = json!(["object", "null"]);
-    ["desired", "reported", "tags"]
-        .iter()
-        .for_each(|name| told["properties"][name]["type"] = json!(["object", "null"]));
     let more = [
         ("state", told),
         ("metadata", object.clone()),
@@ -176,7 +171,7 @@ fn told(schemas: &mut Map<String, Value>) {
     put(schemas, "Refusals", closed([("rejections", list("Refusal"))], &["rejections"]));
     let flag = json!({ "type": "boolean" });
     let device = [("id", text.clone()), ("connected", flag.clone()), ("drift", flag.clone()), ("shadows", version(1))];
-    put(schemas, "Device", closed(device, &["id", "drift", "shadows"]));
+    put(schemas, "Device", closed(device, &["id", "connected", "drift", "shadows"]));
     put(schemas, "Devices", closed([("devices", list("Device")), ("next", text.clone())], &["devices"]));
     let shadow =
         [("name", text.clone()), ("version", version(1)), ("etag", etag()), ("timestamp", time()), ("drift", flag)];
@@ -228,8 +223,9 @@ fn aws(schemas: &mut Map<String, Value>) {
     ];
     let mut update = closed(update, &["state"]);
     // Others are ignored there, but for those the service gives a meaning to.
-    update["additionalProperties"] = json!(true);
-    update["propertyNames"] = json!({ "not": { "enum": ["expect", "onConflict", "idempotencyKey"] } });
+    set(&mut update, "additionalProperties", json!(true));
+    let meant = json!({ "not": { "enum": ["expect", "onConflict", "idempotencyKey"] } });
+    set(&mut update, "propertyNames", meant);
     put(schemas, "AwsUpdate", update);
     let any_state = json!({ "type": ["object", "null"] });
     let shadow = [

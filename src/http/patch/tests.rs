@@ -1,6 +1,6 @@
 //! Patches against another implementation of RFC 6902, and through the engine.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use proptest::prelude::*;
 use serde_json::json;

@@ -11,7 +11,9 @@ const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 const SIGNED_AT: Timestamp = Timestamp(1_790_000_000);
 
 /// Method, path and query, body, an additional header, and the signature that botocore made of it.
-const VECTORS: &[(&str, &str, &str, Option<(&str, &str)>, &str)] = &[
+type Vector = (&'static str, &'static str, &'static str, Option<(&'static str, &'static str)>, &'static str);
+
+const VECTORS: &[Vector] = &[
     ("GET", "/things/lamp/shadow", "", None, "269c807bae61af66f699c972a83e2d2d36280a2926325a08702cf785ff629db1"),
     (
         "GET",

@@ -35,6 +35,11 @@ impl Holders {
         }
     }
 
+    /// Whether `principal` has a connection.
+    pub(super) fn is_connected(&self, principal: &Principal) -> bool {
+        self.0.get(principal).is_some_and(|held| held.connected > 0)
+    }
+
     pub(super) fn add(&mut self, principal: &Principal, connected: bool) {
         if !self.0.contains_key(principal) {
             self.0.insert(principal.clone(), Held::default());
@@ -70,6 +75,7 @@ mod tests {
             (true, Err(Cause::PrincipalConnections), Err(Cause::PrincipalConnections)),
         ] {
             holders.add(&principal, connected);
+            assert_eq!(holders.is_connected(&principal), connected);
             assert_eq!(holders.check(&principal, true, &max), new);
             assert_eq!(holders.check(&principal, false, &max), known);
         }

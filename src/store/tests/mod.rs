@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod bench;
+mod copies;
 mod faults;
 mod files;
 mod keys;

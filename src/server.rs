@@ -25,6 +25,7 @@ use crate::{
     reload::{ReadConfig, Reload},
     service::{Service, ServiceLimits},
     store::{StoreError, StoreOptions},
+    telemetry::Telemetry,
 };
 
 /// Why the server could not start, or ended.
@@ -87,12 +88,16 @@ pub async fn run(
         })
         .map_err(ServeError::Thread)?;
     let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), &config.limits));
-    let api = Arc::new(Api::new(service.clone(), changes, Arc::new(()), authority.clone(), &config.limits));
-    let gate = Gate {
-        places: Arc::new(Semaphore::new(config.limits.connections_max)),
-        counters: broker.counters.clone(),
-        closing: broker.closing(),
-    };
+    let places = Arc::new(Semaphore::new(config.limits.connections_max));
+    let telemetry = Arc::new(Telemetry {
+        broker: broker.clone(),
+        service: service.clone(),
+        authority: authority.clone(),
+        places: (places.clone(), config.limits.connections_max),
+    });
+    let api = Api::new(service.clone(), changes, telemetry.clone(), telemetry, authority.clone(), &config.limits);
+    let api = Arc::new(api);
+    let gate = Gate { places, counters: broker.counters.clone(), closing: broker.closing() };
 
     let bound = config.listeners.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
     let tls = bound.iter().filter_map(|(listener, _)| Some((listener.name().to_owned(), listener.tls()?))).collect();
@@ -171,7 +176,7 @@ fn spawn(
     };
 }
 
-fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOptions {
+pub(crate) fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOptions {
     StoreOptions {
         page_cache_bytes: store.cache_bytes,
         document_cache_bytes: store.document_cache_bytes,

@@ -12,6 +12,7 @@ mod hindsight;
 mod refusals;
 
 use std::{
+    io,
     sync::{Arc, mpsc},
     thread,
     time::Instant,
@@ -26,9 +27,12 @@ use self::{
 use crate::{
     auth::Principal,
     clock::Clock,
+    metrics::{CommitMetrics, Label, Outcomes},
     quota::{Admitted, Rate, RequestQuota},
-    shadow::{Command, Rejection, Sender, ShadowKey, Timestamp, Version},
-    store::{self, Applied, Health, Held, History, Job, Listed, Page, Past, Seq, Store, StoreError, StoreOptions},
+    shadow::{Command, Manner, Rejection, Sender, ShadowKey, Timestamp, Version},
+    store::{
+        self, Applied, CopyError, Health, Held, History, Job, Listed, Page, Past, Seq, Store, StoreError, StoreOptions,
+    },
     wire::{ClientToken, RefusedEntry},
 };
 
@@ -80,6 +84,7 @@ pub struct Service {
     store: Store<Box<dyn Requester>>,
     quota: Arc<RequestQuota>,
     refusals: Arc<Refusals>,
+    outcomes: Arc<Outcomes>,
     clock: Clock,
 }
 
@@ -89,6 +94,7 @@ pub struct Decided {
     clock: Clock,
     past: Past,
     refusals: Arc<Refusals>,
+    outcomes: Arc<Outcomes>,
 }
 
 /// How often and how much may be asked.
@@ -131,8 +137,15 @@ impl Service {
         // The channel ends with the announcer, after which nobody waits for an outcome.
         let store = store::open(options, move || time.now(), move |batch| drop(sender.send(batch)))?;
         let refusals = Arc::<Refusals>::default();
-        let decided = Decided { batches, clock: clock.clone(), past: store.past(), refusals: refusals.clone() };
-        Ok((Self { store, quota, refusals, clock }, decided))
+        let outcomes = Arc::<Outcomes>::default();
+        let decided = Decided {
+            batches,
+            clock: clock.clone(),
+            past: store.past(),
+            refusals: refusals.clone(),
+            outcomes: outcomes.clone(),
+        };
+        Ok((Self { store, quota, refusals, outcomes, clock }, decided))
     }
 
     /// The time to put into replies.
@@ -240,6 +253,34 @@ impl Service {
         self.store.head()
     }
 
+    /// Writes a backup to `out`: every update that was accepted before this was called, as of one moment. Blocks, for as
+    /// long as `out` takes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::back_up`].
+    pub fn back_up(&self, out: impl io::Write) -> Result<(), CopyError> {
+        self.store.back_up(out)
+    }
+
+    /// What became of the commands that were decided.
+    #[must_use]
+    pub fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
+    }
+
+    /// How the commits of the store went.
+    #[must_use]
+    pub fn commits(&self) -> &CommitMetrics {
+        self.store.commits()
+    }
+
+    /// Bytes of commands that wait to be decided, and how many may.
+    #[must_use]
+    pub fn queue_bytes(&self) -> (usize, usize) {
+        self.store.queue_bytes()
+    }
+
     /// How the store is doing.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -269,11 +310,12 @@ impl Service {
 impl Decided {
     /// Announces outcomes and answers their requesters until the store is closed. Blocks: for a thread of its own.
     pub fn announce(self, mut announcer: impl Announcer) {
-        let Self { batches, clock, past, refusals } = self;
+        let Self { batches, clock, past, refusals, outcomes } = self;
         thread::scope(|scope| {
             let hindsight = Hindsight::start(scope, &past, &clock);
             for batch in batches {
                 let now = clock.now();
+                outcomes.count(&batch.iter().map(|outcome| label(outcome)).collect::<Vec<_>>());
                 for store::Outcome { job, result, against } in batch {
                     let Job { key, command, sender, client, context: requester } = job;
                     let outcome = Outcome { key, command, by: sender.by, client, result };
@@ -313,6 +355,24 @@ impl Permit {
             submission.refuse(unavailable(), Clock::system().now());
         }
     }
+}
+
+/// What an outcome counts as.
+fn label<C>(outcome: &store::Outcome<C>) -> Label {
+    let operation = match outcome.job.command {
+        Command::Update(_) => "update",
+        Command::Delete(_) => "delete",
+    };
+    let ended = match &outcome.result {
+        Err(rejection) => rejection.error(),
+        Ok(applied) => match applied.manner {
+            Manner::Again(_) => "replayed",
+            Manner::DryRun => "dry-run",
+            Manner::Done if applied.is_changed() => "accepted",
+            Manner::Done => "unchanged",
+        },
+    };
+    (operation, ended)
 }
 
 /// What a requester is told of our own failure; the log has the rest.

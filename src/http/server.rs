@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, body::Body, extract::DefaultBodyLimit, middleware, routing::get};
+use axum::{Extension, Router, body::Body, extract::DefaultBodyLimit, middleware, routing::get};
 use hyper::{
     Request,
     body::Incoming,
@@ -33,6 +33,7 @@ use crate::{
         body::TimedBody,
         caller::LastCaller,
         guard::{self, Guard},
+        operating::MetricsForAll,
         websocket::{self, Handover},
     },
     net::{Door, Peer, door::Stream},
@@ -49,6 +50,7 @@ pub struct HttpDoor<D>(Arc<Server<D>>);
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
     guard: Guard,
+    metrics: MetricsForAll,
     timeout: Duration,
     /// Bytes of a request's body, unless its route says otherwise, and of a WebSocket message.
     message_bytes_max: usize,
@@ -67,6 +69,7 @@ impl HttpOptions {
     pub fn of(listener: &ListenerConfig, http: &HttpConfig, limits: &Limits) -> Self {
         Self {
             guard: Guard::new(listener, http),
+            metrics: MetricsForAll(http.metrics),
             timeout: listener.connect_timeout,
             message_bytes_max: limits.packet_bytes_max,
         }
@@ -80,6 +83,7 @@ impl<D: Door> HttpDoor<D> {
         let routes = api
             .route("/healthz", get(async || "ok"))
             .route("/mqtt", get(websocket::upgrade))
+            .layer(Extension(options.metrics))
             .layer(DefaultBodyLimit::max(options.message_bytes_max))
             .layer(middleware::from_fn_with_state(Arc::new(options.guard.clone()), guard::guard));
         Self(Arc::new(Server { routes, sockets, options, closing }))

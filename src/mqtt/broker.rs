@@ -22,6 +22,7 @@ use crate::{
         message::Message,
         outbox::{DropCounters, Outbox, QueueLimits, SessionId},
         packet::{ConnAckLimits, Reason, Will},
+        presence::PresenceTable,
         request::Request,
         router::{Class, Router},
         session::{Session, SessionLimits},
@@ -43,6 +44,8 @@ pub struct Broker {
     pub service: Arc<Service>,
     /// Every session.
     pub sessions: Sessions,
+    /// Which devices are connected.
+    pub presence: PresenceTable,
     /// What a connection may take.
     pub limits: ConnectionLimits,
     /// Who is let in, and may do what.
@@ -92,6 +95,7 @@ impl Broker {
         limits: &Limits,
     ) -> Self {
         Self {
+            presence: PresenceTable::new(router.clone(), limits.sessions_max),
             router,
             events,
             service,

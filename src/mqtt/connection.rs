@@ -34,6 +34,7 @@ use crate::{
         transport::{Transport, Turn},
     },
     quota::Meter,
+    shadow::{DeviceId, Timestamp},
 };
 
 /// A connection after its CONNECT was accepted.
@@ -41,6 +42,8 @@ pub(super) struct Connection<S> {
     pub(super) transport: Transport<S>,
     pub(super) broker: Arc<Broker>,
     pub(super) key: SessionKey,
+    /// The device that the client is, if it is one.
+    pub(super) device: Option<DeviceId>,
     pub(super) protocol: Protocol,
     pub(super) client: ClientSession,
     /// Published when the connection ends in any other way than by DISCONNECT.
@@ -108,6 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let sleep = tokio::time::sleep_until(self.next_deadline().into());
         tokio::pin!(sleep);
         loop {
+            self.count_traffic();
             self.process_input().await?;
             let more = self.fill_output().await?;
             if self.leaving.is_some() && self.is_idle() {
@@ -147,6 +151,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 () = tokio::task::yield_now(), if more => {}
             }
+        }
+    }
+
+    fn count_traffic(&mut self) {
+        let (received, sent) = self.transport.take_traffic();
+        if received > 0 {
+            self.broker.counters.bytes_received.add(received);
+        }
+        if sent > 0 {
+            self.broker.counters.bytes_sent.add(sent);
         }
     }
 
@@ -310,6 +324,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             End::Server(reason) => (Some((*reason, None)), true),
         };
         tracing::debug!(client = %self.key.client_id, ?end, "connection ends");
+        self.count_traffic();
         if let Some((reason, text)) = farewell {
             codec::encode(self.protocol, &ServerPacket::Disconnect(reason, text), self.transport.output());
         }
@@ -320,6 +335,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.client.session.detach();
         self.client.outbox.detach(self.broker.events.routed());
         let will = self.will.filter(|_| with_will);
+        if let Some(device) = &self.device {
+            let heard = self.broker.service.now().0.saturating_sub(self.heard.elapsed().as_secs());
+            self.broker.presence.closed(device, Timestamp(heard));
+        }
         let ended = self.broker.sessions.release(&self.key, self.client, self.session_expiry, will);
         self.broker.dispose(ended).await;
         if !matches!(end, End::Lost(_)) {

@@ -19,6 +19,7 @@ pub mod mqtt;
 pub mod net;
 pub mod quota;
 pub mod reload;
+pub mod request_id;
 pub mod server;
 pub mod service;
 pub mod shadow;

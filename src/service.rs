@@ -29,6 +29,7 @@ use crate::{
     clock::Clock,
     metrics::{CommitMetrics, Label, Outcomes},
     quota::{Admitted, Rate, RequestQuota},
+    request_id::RequestId,
     shadow::{Command, Manner, Rejection, Sender, ShadowKey, Timestamp, Version},
     store::{
         self, Applied, CopyError, Health, Held, History, Job, Listed, Page, Past, Seq, Store, StoreError, StoreOptions,
@@ -73,6 +74,8 @@ pub struct Submission {
     ///
     /// [`Access::admit`]: crate::auth::Access::admit
     pub sender: Sender,
+    /// Its id in the log.
+    pub id: RequestId,
     /// By which client, for the history.
     pub client: Arc<str>,
     /// Whom to answer.
@@ -300,7 +303,7 @@ impl Service {
         match tokio::task::spawn_blocking(move || read(&store)).await {
             Ok(result) => result.map_err(rejection),
             Err(error) => {
-                tracing::error!(%error, "a read of the store failed");
+                tracing::error!(request = %RequestId::current(), %error, "a read of the store failed");
                 Err(Rejection::Internal)
             }
         }
@@ -317,8 +320,11 @@ impl Decided {
                 let now = clock.now();
                 outcomes.count(&batch.iter().map(|outcome| label(outcome)).collect::<Vec<_>>());
                 for store::Outcome { job, result, against } in batch {
-                    let Job { key, command, sender, client, context: requester } = job;
+                    let Job { key, command, sender, id, client, context: requester } = job;
                     let outcome = Outcome { key, command, by: sender.by, client, result };
+                    if let Err(rejection) = &outcome.result {
+                        log_refusal(id, &outcome.key, &outcome.by, &outcome.client, rejection);
+                    }
                     if let Err(rejection) = &outcome.result
                         && !outcome.command.is_dry_run()
                     {
@@ -338,7 +344,8 @@ impl Decided {
 impl Submission {
     /// Answers the requester with `rejection`.
     pub fn refuse(self, rejection: Rejection, now: Timestamp) {
-        let Self { key, command, sender, client, requester } = self;
+        let Self { key, command, sender, id, client, requester } = self;
+        log_refusal(id, &key, &sender.by, &client, &rejection);
         let outcome = Outcome { key, command, by: sender.by, client, result: Err(rejection) };
         requester.decided(&outcome, now);
     }
@@ -347,12 +354,24 @@ impl Submission {
 impl Permit {
     /// Sends `submission` to be decided after all that were sent before.
     pub fn submit(self, submission: Submission) {
-        let Submission { key, command, sender, client, requester } = submission;
-        let job = Job { key, command, sender, client, context: requester };
+        let Submission { key, command, sender, id, client, requester } = submission;
+        let job = Job { key, command, sender, id, client, context: requester };
         if let Err(unsent) = self.0.send(job) {
-            let Job { key, command, sender, client, context: requester } = *unsent;
-            let submission = Submission { key, command, sender, client, requester };
+            let Job { key, command, sender, id, client, context: requester } = *unsent;
+            let submission = Submission { key, command, sender, id, client, requester };
             submission.refuse(unavailable(), Clock::system().now());
+        }
+    }
+}
+
+/// Writes of a refusal: an ordinary one is its client's business, one that is our fault is the operator's.
+pub(crate) fn log_refusal(id: RequestId, key: &ShadowKey, by: &str, client: &str, rejection: &Rejection) {
+    match rejection {
+        Rejection::Internal | Rejection::OutcomeUnknown => {
+            tracing::error!(request = %id, %key, by, client, error = rejection.error(), "a request failed");
+        }
+        rejection => {
+            tracing::debug!(request = %id, %key, by, client, error = rejection.error(), "a request is refused")
         }
     }
 }
@@ -380,7 +399,7 @@ fn rejection(error: StoreError) -> Rejection {
     match error {
         StoreError::Closed => unavailable(),
         error => {
-            tracing::error!(%error, "the store cannot be read");
+            tracing::error!(request = %RequestId::current(), %error, "the store cannot be read");
             Rejection::Internal
         }
     }

@@ -11,7 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Extension, Router, body::Body, extract::DefaultBodyLimit, middleware, routing::get};
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::DefaultBodyLimit,
+    http::{HeaderName, HeaderValue},
+    middleware,
+    response::Response,
+    routing::get,
+};
 use hyper::{
     Request,
     body::Incoming,
@@ -37,6 +45,7 @@ use crate::{
         websocket::{self, Handover},
     },
     net::{Door, Peer, door::Stream},
+    request_id::RequestId,
 };
 
 /// What clients may ask for by ALPN.
@@ -85,7 +94,8 @@ impl<D: Door> HttpDoor<D> {
             .route("/mqtt", get(websocket::upgrade))
             .layer(Extension(options.metrics))
             .layer(DefaultBodyLimit::max(options.message_bytes_max))
-            .layer(middleware::from_fn_with_state(Arc::new(options.guard.clone()), guard::guard));
+            .layer(middleware::from_fn_with_state(Arc::new(options.guard.clone()), guard::guard))
+            .layer(middleware::from_fn(identified));
         Self(Arc::new(Server { routes, sockets, options, closing }))
     }
 }
@@ -151,6 +161,26 @@ impl<D: Door> Server<D> {
         let _ = timeout(if answering { LEAVE_TIMEOUT } else { FAREWELL_TIMEOUT }, connection).await;
     }
 }
+
+/// Answers under an id of the request's own, which the client is told.
+async fn identified(request: axum::extract::Request, next: middleware::Next) -> Response {
+    let id = RequestId::next();
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let mut response = id.scope(next.run(request)).await;
+    match response.status().as_u16() {
+        status @ 500.. if status != 503 => {
+            tracing::error!(request = %id, %method, path = uri.path(), status, "a request failed")
+        }
+        status => tracing::debug!(request = %id, %method, path = uri.path(), status, "answered"),
+    }
+    if let Ok(value) = HeaderValue::try_from(id.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// What the log calls a request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How many hold the count of requests when there is none: the server and its service.
 const ANSWERING_NONE: usize = 2;

@@ -9,6 +9,7 @@ use crate::{
     auth::Projection,
     http::{api::Api, caller::Caller},
     quota::Admitted,
+    request_id::RequestId,
     service::{Outcome, Requester, Submission},
     shadow::{Command, Document, Etag, FirstOutcome, Manner, Rejection, ShadowKey, Timestamp},
     store::Applied,
@@ -65,6 +66,7 @@ pub(super) async fn submit(
         key,
         command,
         sender,
+        id: RequestId::current(),
         client: caller.client().clone(),
         requester: Box::new(Waiting { answer, dialect, projection, client_token, admitted }),
     });

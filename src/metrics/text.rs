@@ -91,7 +91,7 @@ mod tests {
         page.counter("a_total", "What a is.", 7);
         page.gauges("b", "What b is.").sample(&[("kind", "x"), ("of", "y")], 1.5);
         let histogram = Histogram::new(&[1_000_000, 2_500_000], 1e-9);
-        [500_000, 2_000_000, 9_000_000].map(|value| histogram.observe(value));
+        [500_000, 2_000_000, 9_000_000].iter().for_each(|value| histogram.observe(*value));
         page.histogram("c_seconds", "What c is.", &histogram);
         let expected = "# HELP a_total What a is.\n# TYPE a_total counter\na_total 7\n\
                         # HELP b What b is.\n# TYPE b gauge\nb{kind=\"x\",of=\"y\"} 1.5\n\

@@ -204,6 +204,7 @@ impl Broker {
                             key: request.key.clone(),
                             command,
                             sender,
+                            id: request.id,
                             client: owner.client_id.clone(),
                             requester: Box::new(request),
                         };

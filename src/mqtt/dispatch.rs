@@ -16,10 +16,11 @@ use crate::{
         request::{From, Request, ResponseTopic},
         router::Class,
         session::{Inbound, Ticket, Verdict},
+        sessions::SessionKey,
         shadow_topic::{Destination, Operation},
         topic::{TopicFilter, TopicName},
     },
-    service::{Permit, Submission},
+    service::{self, Permit, Submission},
     shadow::{Command, Rejection, Sender, ShadowKey},
     store::Held,
     wire::Dialect,
@@ -104,11 +105,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let (principal, client) = (access.principal(), &self.key.client_id);
                     self.broker.service.note_refusal(&request.key, principal, client, &rejection);
                 }
+                self.log_refusal(&request, &rejection);
                 request.reject(&rejection, now);
             }
-            Ok((_admitted, None)) => match read(&self.broker, &request.key).await {
+            Ok((_admitted, None)) => match read(&self.broker, &request).await {
                 Ok(held) => request.got(&held.document, now),
-                Err(rejection) => request.reject(&rejection, now),
+                Err(rejection) => {
+                    self.log_refusal(&request, &rejection);
+                    request.reject(&rejection, now);
+                }
             },
             Ok((admitted, Some((command, sender)))) => {
                 request.admitted = Some(admitted);
@@ -117,12 +122,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    fn log_refusal(&self, request: &Request, rejection: &Rejection) {
+        let SessionKey { principal, client_id } = &self.key;
+        service::log_refusal(request.id, &request.key, principal.name(), client_id, rejection);
+    }
+
     fn submit(&mut self, request: Request, command: Command, sender: Sender, bytes: usize) {
         let ticket = request.from.as_ref().and_then(|from| from.ticket);
         let submission = Submission {
             key: request.key.clone(),
             command,
             sender,
+            id: request.id,
             client: self.key.client_id.clone(),
             requester: Box::new(request),
         };
@@ -219,11 +230,11 @@ fn response_topic(inbound: &Inbound, access: &Access) -> Result<Option<ResponseT
     Ok(Some(ResponseTopic { topic: topic.clone(), correlation_data }))
 }
 
-/// The document of `key`; what it takes to wait for the disk is boxed, since it is rare.
-async fn read(broker: &Broker, key: &ShadowKey) -> Result<Held, Rejection> {
-    match broker.service.cached(key) {
+/// The document that is asked for; what it takes to wait for the disk is boxed, since it is rare.
+async fn read(broker: &Broker, request: &Request) -> Result<Held, Rejection> {
+    match broker.service.cached(&request.key) {
         Some(held) => Ok(held),
-        None => Box::pin(broker.service.read(key)).await,
+        None => Box::pin(request.id.scope(broker.service.read(&request.key))).await,
     }
 }
 

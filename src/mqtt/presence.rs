@@ -256,7 +256,7 @@ mod tests {
         let table = table(3);
         let open = |id: &str| table.opened(&device(id), ADDRESS, Protocol::V4, Timestamp(1));
         let close = |id: &str| table.closed(&device(id), Timestamp(2));
-        ["a", "b", "c"].map(open);
+        ["a", "b", "c"].into_iter().for_each(open);
         close("b");
         close("a");
         open("d");

@@ -13,7 +13,7 @@ use axum::{
 
 use crate::{
     http::{api::Api, backup, caller::Caller, problem::Problem},
-    store,
+    store::{DiskLow, State as StoreState},
 };
 
 /// What there is to measure, told by the wiring: a page in the text format of Prometheus.
@@ -38,7 +38,8 @@ pub(super) fn router() -> Router<Arc<Api>> {
 
 /// `GET /readyz`: whether updates are taken. Whoever asks may know.
 async fn ready(State(api): State<Arc<Api>>) -> Response {
-    match obstacle(&api) {
+    let state = if api.is_closed() { StoreState::Closed } else { api.service.health().state };
+    match obstacle(&state) {
         None => ([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], "ready\n").into_response(),
         Some(obstacle) => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", &obstacle, api.now()).into_response()
@@ -47,20 +48,18 @@ async fn ready(State(api): State<Arc<Api>>) -> Response {
 }
 
 /// Why updates are not taken now.
-fn obstacle(api: &Api) -> Option<String> {
-    if api.is_closed() {
-        return Some("The server is ending".to_owned());
-    }
-    match api.service.health().state {
-        store::State::Writable => None,
-        store::State::DiskLow(low) => Some(format!(
-            "The disk of the store is nearly full: {} bytes are free, {} are needed; updates are refused until there are",
-            low.free, low.needed
+fn obstacle(state: &StoreState) -> Option<String> {
+    match state {
+        StoreState::Writable => None,
+        StoreState::DiskLow(DiskLow { free, needed }) => Some(format!(
+            "The disk of the store is nearly full: {free} bytes are free, {needed} are needed; updates are refused until \
+             there are"
         )),
-        store::State::Latched(_) => Some(
+        // What failed names files of this machine.
+        StoreState::Latched(_) => Some(
             "The store stopped after a failed write: updates are refused until a restart; the log says why".to_owned(),
         ),
-        store::State::Closed => Some("The store is closed".to_owned()),
+        StoreState::Closed => Some("The server is ending".to_owned()),
     }
 }
 
@@ -86,4 +85,27 @@ async fn metrics(
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal service failure", api.now())
     })?;
     Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], page).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_way_is_told() {
+        for (state, told) in [
+            (StoreState::Writable, None),
+            (
+                StoreState::DiskLow(DiskLow { free: 5, needed: 10 }),
+                Some("nearly full: 5 bytes are free, 10 are needed"),
+            ),
+            (StoreState::Latched("/secret/path: No space left".to_owned()), Some("refused until a restart")),
+            (StoreState::Closed, Some("ending")),
+        ] {
+            let found = obstacle(&state);
+            assert_eq!(found.is_some(), told.is_some(), "{state:?}");
+            let found = found.unwrap_or_default();
+            assert!(found.contains(told.unwrap_or_default()) && !found.contains("/secret"), "{state:?}: {found}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ use super::site::{LISTENERS, run, start, text, url};
 use crate::harness::{
     client::Client,
     eventually,
+    http::Http,
     packet::Packet,
     server::{Server, Setup, UNLIMITED, store_path},
     shadow::Requester,
@@ -48,6 +49,7 @@ fn a_backup_under_full_load_holds_what_was_accepted_before_it() {
         done.store(true, Ordering::SeqCst);
     });
     server.kill();
+    println!("{meanwhile} updates were accepted while three backups were taken");
     assert!(meanwhile > 0, "the writers went on while backups were taken");
 
     let restored = tempfile::tempdir().unwrap();
@@ -140,4 +142,42 @@ fn what_is_wrong_is_found_and_refused() {
     }
     fs::write(&store, image).unwrap();
     run(&["check", text(&store)], 4);
+}
+
+/// A reader that takes nothing keeps the one place and no memory; when it goes, the next one has it.
+#[test]
+fn one_backup_is_taken_at_a_time() {
+    const SHADOWS: u16 = 1_500;
+    let server = start();
+    let body = json!({"state": {"reported": {"text": "x".repeat(8_000)}}}).to_string();
+    let mut client = Client::connect(&server, V5, "writer");
+    for first in (1..=SHADOWS).step_by(50) {
+        let publish = |id: u16| Publish::new(&format!("shadow/device-{id}/update"), &body).encode(V5, 1, id);
+        client.send((first..first + 50).flat_map(publish).collect::<Vec<_>>());
+        (first..first + 50).for_each(|id| assert_eq!(client.puback(id).code, 0));
+    }
+    let web = server.address_of("web");
+    let post = || {
+        let mut http = Http::connect(web);
+        http.write("POST /v1/backup HTTP/1.1", b"");
+        let head = http.head();
+        (http, head)
+    };
+    let (slow, head) = post();
+    assert_eq!((head.status, head.header("transfer-encoding")), (200, Some("chunked")));
+    let before = server.resident_bytes();
+    let (_, second) = post();
+    assert_eq!(second.status, 429, "{second:?}");
+    client.publish("shadow/device-1/update", r#"{"state":{"reported":{"text":"y"}}}"#, 1);
+    let grown = server.resident_bytes().saturating_sub(before);
+    assert!(grown < 16 << 20, "the server has grown by {grown} bytes");
+    drop(slow);
+    let (mut third, mut bytes) = eventually("the place to be free", || {
+        let (http, head) = post();
+        (head.status == 200).then_some((http, 0))
+    });
+    while let Some(piece) = third.chunk() {
+        bytes += piece.len();
+    }
+    assert!(bytes > usize::from(SHADOWS) * 16_000, "{bytes}");
 }

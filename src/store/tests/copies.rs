@@ -114,6 +114,27 @@ fn a_backup_is_restored_only_whole_and_only_where_nothing_is() {
     assert!(!directory.path().join("none").exists(), "a missing store is not made");
 }
 
+/// Of shadows whose oldest entries, or all of them, are gone.
+#[test]
+fn a_store_that_has_forgotten_is_sound() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, copy) = (directory.path().join("store.redb"), directory.path().join("copy"));
+    let options = StoreOptions { journal_bytes_max: 10_000, ..at(&path) };
+    let running = Running::open(options).unwrap();
+    running.apply([job(&key("old"), count(1), 0)]);
+    work(&running, 30);
+    running.store.back_up(fs::File::create(&copy).unwrap()).unwrap();
+    let (head, oldest) = (running.store.head(), running.store.health().oldest);
+    drop(running);
+    let report = store::check(&at(&copy)).unwrap();
+    sound(&report);
+    assert!(oldest > Seq(500), "{oldest}");
+    assert_eq!((report.head, report.shadows), (head, 32));
+    assert!(report.entries < head.0 && report.entries > 10, "{report:?}");
+    sound(&store::check(&at(&path)).unwrap());
+    sound(&store::restore(&copy, &at(&directory.path().join("restored"))).unwrap());
+}
+
 #[test]
 fn what_does_not_agree_in_a_store_is_found() {
     type Wrong = fn(&redb::WriteTransaction);

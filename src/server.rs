@@ -21,9 +21,9 @@ use crate::{
         router::{RetainedLimits, Router},
     },
     net::{Gate, ListenError, Listener},
-    quota::Rate,
+    quota::Quotas,
     reload::{ReadConfig, Reload},
-    service::{Service, ServiceLimits},
+    service::Service,
     store::{StoreError, StoreOptions},
     telemetry::Telemetry,
 };
@@ -97,7 +97,8 @@ pub async fn run(
     });
     let api = Api::new(service.clone(), changes, telemetry.clone(), telemetry, authority.clone(), &config.limits);
     let api = Arc::new(api);
-    let gate = Gate { places, counters: broker.counters.clone(), closing: broker.closing() };
+    let gate =
+        Gate { quotas: service.quotas().clone(), places, counters: broker.counters.clone(), closing: broker.closing() };
 
     let bound = config.listeners.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
     let tls = bound.iter().filter_map(|(listener, _)| Some((listener.name().to_owned(), listener.tls()?))).collect();
@@ -121,7 +122,8 @@ pub async fn run(
     api.close();
     while listeners.join_next().await.is_some() {}
     broker.finish().await;
-    tracing::info!(counters = ?broker.counters, drops = ?broker.drops, "what was refused and dropped");
+    let quotas = service.quotas().counters();
+    tracing::info!(counters = ?broker.counters, ?quotas, drops = ?broker.drops, "what was refused and dropped");
     let ended = tokio::task::spawn_blocking(move || {
         service.close();
         // The store's end of the channel is gone with its writer, so the announcer ends too.
@@ -135,11 +137,8 @@ pub async fn run(
 
 fn open(config: &Config) -> Result<(Service, crate::service::Decided), ServeError> {
     let options = store_options(&config.store, &config.limits);
-    let limits = ServiceLimits {
-        requests: Rate::new(config.limits.requests_per_second, config.limits.requests_burst),
-        requests_in_flight_max: u32::try_from(config.limits.requests_in_flight_max).unwrap_or(u32::MAX),
-    };
-    Service::open(options, limits, Clock::system())
+    let quotas = Arc::new(Quotas::new(&config.limits));
+    Service::open(options, quotas, Clock::system())
         .map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
 }
 

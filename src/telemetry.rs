@@ -13,6 +13,7 @@ use crate::{
     http,
     metrics::Page,
     mqtt::{broker::Broker, packet::Protocol, presence::Presence},
+    quota::Cause,
     service::Service,
     shadow::DeviceId,
     store::{Health, State},
@@ -38,6 +39,7 @@ impl http::Metrics for Telemetry {
         self.sessions(&mut page);
         self.requests(&mut page);
         self.drops(&mut page);
+        self.quotas(&mut page);
         self.logins(&mut page);
         let health = self.service.health();
         self.commits(&mut page, &health);
@@ -164,6 +166,15 @@ impl Telemetry {
         );
         let closed = drops.closed.load(Ordering::Relaxed);
         page.counter("umbra_sessions_overrun_total", "Connections ended because replies were not read.", closed);
+    }
+
+    fn quotas(&self, page: &mut Page) {
+        let counters = self.service.quotas().counters();
+        let mut met =
+            page.counters("umbra_quota_met_total", "Times something was refused or slowed for a quota, by quota.");
+        for cause in Cause::ALL {
+            met.sample(&[("quota", cause.name())], counters.get(*cause));
+        }
     }
 
     fn logins(&self, page: &mut Page) {

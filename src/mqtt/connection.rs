@@ -9,6 +9,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -43,6 +44,8 @@ pub(super) struct Connection<S> {
     pub(super) transport: Transport<S>,
     pub(super) broker: Arc<Broker>,
     pub(super) key: SessionKey,
+    /// Where the client is.
+    pub(super) address: IpAddr,
     /// The device that the client is, if it is one.
     pub(super) device: Option<DeviceId>,
     pub(super) protocol: Protocol,

@@ -12,7 +12,7 @@ use crate::{
         connection::Connection,
         message::Message,
         packet::{PacketId, Reason, Subscribe, Subscription},
-        permit,
+        permit, presence,
         request::{From, Request, ResponseTopic},
         router::Class,
         session::{Inbound, Ticket, Verdict},
@@ -84,6 +84,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: Operation, dialect: Dialect) {
         let (now, access) = (self.broker.service.now(), self.client.outbox.access());
+        if self.device.is_none() && presence::acts_as(&access, &key.device) {
+            self.broker.presence.opened(&key.device, self.address, self.protocol, now);
+            self.device = Some(key.device.clone());
+        }
         let response = match response_topic(&inbound, &access) {
             Ok(response) => response,
             Err(verdict) => return self.complete(inbound.ticket, verdict),

@@ -180,6 +180,7 @@ where
     Some(Box::new(Connection {
         transport,
         key,
+        address: peer.address.ip(),
         device,
         protocol: connect.protocol,
         catch_up: CatchUp::default(),

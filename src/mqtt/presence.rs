@@ -1,7 +1,8 @@
 //! Which devices are connected, as far as this process knows: a device is while any connection of its principal is open.
 //!
 //! A device's principal is its device id; an anonymous client counts as the device that its client id names. Either only if
-//! it may update that device's classic shadow: an app or a viewer is no device, whatever it is called.
+//! it may update that device's classic shadow: an app or a viewer is no device, whatever it is called. That a client may do
+//! everything tells nothing about what it is: such a one is the device from its first request to a shadow of it on.
 //!
 //! Nobody is sent a presence as it changes. A change gets a number and is told to the outboxes of those who subscribed; they
 //! note which topics changed or, if those are many, since which number. When a connection has nothing else to send, it sends
@@ -195,11 +196,21 @@ pub(super) fn message(device: &DeviceId, presence: Presence) -> Arc<Message> {
     events::retained_message(&shadow_topic::presence(device), payload)
 }
 
-/// The device that a client with `access` is.
+/// The device that a client with `access` is, as far as its rights tell.
 pub(super) fn device_of(access: &Access) -> Option<DeviceId> {
-    let name: &str = access.principal().name();
-    let device = DeviceId::new(name.strip_prefix("anonymous/").unwrap_or(name)).ok()?;
+    let device = DeviceId::new(called(access)).ok().filter(|_| !access.is_everything())?;
     access.admit_any(&ShadowKey::classic(device.clone()), Operation::Update).is_ok().then_some(device)
+}
+
+/// Whether a client with `access` shows, by asking something of a shadow of `device`, that it is that device.
+pub(super) fn acts_as(access: &Access, device: &DeviceId) -> bool {
+    access.is_everything() && called(access) == device.as_str()
+}
+
+/// What a client is called if it is a device.
+fn called(access: &Access) -> &str {
+    let name: &str = access.principal().name();
+    name.strip_prefix("anonymous/").unwrap_or(name)
 }
 
 /// The device whose presence `topic` tells.

@@ -9,8 +9,15 @@ use crate::harness::{
     packet::Message,
     server::{Server, Setup, UNLIMITED},
     shadow::Requester,
-    wire::{BOTH, Connect, Properties, V4, V5},
+    wire::{BOTH, Connect, Properties, Protocol, V4, V5},
 };
+
+/// A client that shows by a request that it is the device its client id names.
+fn device(server: &Server, protocol: Protocol, id: &str) -> Client {
+    let mut client = Client::connect(server, protocol, id);
+    client.publish(&format!("shadow/{id}/get"), "", 1);
+    client
+}
 
 /// The next message that tells a presence.
 fn presence(client: &mut Client) -> Message {
@@ -36,10 +43,10 @@ fn a_device_is_connected_while_any_of_its_connections_is() {
         let mut watcher = Client::connect(&server, protocol, "watcher");
         let id = format!("lamp-{protocol:?}");
         watcher.subscribe(&[(&format!("shadow/{id}/presence"), 1)]);
-        let lamp = Client::connect(&server, V4, &id);
+        let lamp = device(&server, V4, &id);
         assert_eq!(told(&presence(&mut watcher)), (format!("shadow/{id}/presence"), true));
         // A second connection of the same client takes the first one's place: what the end of it all is arrives.
-        let second = Client::connect(&server, V5, &id);
+        let second = device(&server, V5, &id);
         lamp.abandon();
         second.disconnect();
         eventually("the lamp to be gone", || {
@@ -50,11 +57,25 @@ fn a_device_is_connected_while_any_of_its_connections_is() {
     }
 }
 
+/// A client that may do everything is no device for that alone.
+#[test]
+fn who_only_looks_on_is_no_device() {
+    let server = start();
+    let mut watcher = Client::connect(&server, V5, "watcher");
+    watcher.subscribe(&[("#", 1)]);
+    let mut other = Client::connect(&server, V5, "other");
+    other.publish("shadow/lamp-1/get", "", 1);
+    other.publish("marker", "", 1);
+    let told: Vec<_> =
+        std::iter::repeat_with(|| watcher.message().topic).take_while(|topic| topic != "marker").collect();
+    assert!(!told.iter().any(|topic| topic.ends_with("/presence")), "{told:?}");
+}
+
 #[test]
 fn it_comes_with_the_subscription() {
     let server = start();
-    let mut lamp = Client::connect(&server, V5, "lamp-1");
-    let gone = Client::connect(&server, V5, "lamp-2");
+    let mut lamp = device(&server, V5, "lamp-1");
+    let gone = device(&server, V5, "lamp-2");
     gone.disconnect();
     let web = server.address_of("web");
     eventually("two devices to be seen", || {
@@ -107,12 +128,12 @@ fn who_was_away_is_told_how_things_are() {
     watcher.subscribe(&[("shadow/+/presence", 1)]);
     watcher.disconnect();
     let mut kept = Vec::new();
-    for device in 0..DEVICES {
+    for number in 0..DEVICES {
         for _ in 0..3 {
-            Client::connect(&server, V4, &format!("lamp-{device}")).disconnect();
+            device(&server, V4, &format!("lamp-{number}")).disconnect();
         }
-        if device % 2 == 0 {
-            kept.push(Client::connect(&server, V5, &format!("lamp-{device}")));
+        if number % 2 == 0 {
+            kept.push(device(&server, V5, &format!("lamp-{number}")));
         }
     }
     let web = server.address_of("web");
@@ -139,8 +160,8 @@ fn it_is_in_the_list_of_devices() {
             .update(json!({"state": {"desired": {"a": 1}}}));
     }
     let before = get(web, "/v1/devices/lamp-1/shadow").json()["version"].clone();
-    let _lamp = Client::connect(&server, V4, "lamp-1");
-    Client::connect(&server, V5, "lamp-2").disconnect();
+    let _lamp = device(&server, V4, "lamp-1");
+    device(&server, V5, "lamp-2").disconnect();
     let list = |address, query: &str| get(address, &format!("/v1/devices{query}")).json()["devices"].clone();
     eventually("lamp-2 to be gone", || {
         let connected = list(web, "?connected=true");

@@ -4,9 +4,9 @@
 
 use crate::mqtt::topic::TopicName;
 
-/// What was noted since it was taken last.
+/// What was noted since it was taken last; in a box, since there is one for each session and mostly nothing.
 #[derive(Debug, Default)]
-pub(super) struct Notes(Noted);
+pub(super) struct Notes(Option<Box<Noted>>);
 
 /// What has changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,7 +23,7 @@ const TOPICS_MAX: usize = 32;
 impl Notes {
     /// Notes the change `number`, on `topic`. Returns whether that is news.
     pub(super) fn add(&mut self, topic: &TopicName, number: u64) -> bool {
-        let Noted { topics, since } = &mut self.0;
+        let Noted { topics, since } = &mut **self.0.get_or_insert_default();
         if since.is_some() || topics.contains(topic) {
             return false;
         }
@@ -35,11 +35,11 @@ impl Notes {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0 == Noted::default()
+        self.0.is_none()
     }
 
     pub(super) fn take(&mut self) -> Noted {
-        std::mem::take(&mut self.0)
+        self.0.take().map(|noted| *noted).unwrap_or_default()
     }
 }
 

@@ -1,10 +1,21 @@
 //! What happened so far, counted: each counter named once, here.
+//!
+//! Whoever does something raises a counter; [`crate::telemetry`] gives them their names in `/metrics`.
+
+mod histogram;
+mod outcomes;
+mod text;
 
 use std::{
     fmt,
     sync::atomic::{AtomicU64, Ordering},
 };
 
+pub use self::{
+    histogram::Histogram,
+    outcomes::{Label, Outcomes},
+    text::{Family, Page},
+};
 use crate::quota::Cause;
 
 /// A number that only rises.
@@ -35,6 +46,8 @@ impl fmt::Debug for Counter {
 pub struct Counters {
     /// Accepts that failed, for want of file descriptors mostly.
     pub accepts_failed: Counter,
+    /// Connections that were given a place.
+    pub connections_accepted: Counter,
     /// Connections closed at once because there were too many.
     pub connections_refused: Counter,
     /// Connections ended because the client broke the protocol.
@@ -45,6 +58,32 @@ pub struct Counters {
     pub deliveries_too_large: Counter,
     /// Messages not sent because they had expired.
     pub deliveries_expired: Counter,
+    /// Bytes of MQTT received and sent, without TLS and WebSocket around them.
+    pub bytes_received: Counter,
+    /// See [`Counters::bytes_received`].
+    pub bytes_sent: Counter,
+}
+
+/// The commits of the store. Its writer observes them.
+#[derive(Debug)]
+pub struct CommitMetrics {
+    /// How long each took, to where it is on the disk.
+    pub durations: Histogram,
+    /// How many commands each batch had that were decided together.
+    pub batches: Histogram,
+    /// Commits that failed; the first stops the store.
+    pub failed: Counter,
+}
+
+impl Default for CommitMetrics {
+    fn default() -> Self {
+        const BATCHES: [u64; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
+        Self {
+            durations: Histogram::of_durations(),
+            batches: Histogram::new(&BATCHES, 1.0),
+            failed: Counter::default(),
+        }
+    }
 }
 
 /// The counters of [`crate::auth::login`].

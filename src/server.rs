@@ -9,11 +9,11 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, thread};
 use tokio::{signal::unix::Signal, sync::Semaphore, task::JoinSet};
 
 use crate::{
-    auth::{Authority, Principal, login::LoginError},
+    auth::{Authority, login::LoginError},
     changes::Changes,
     clock::Clock,
     config::{Config, Limits, ListenerConfig, ListenerKind, StoreConfig},
-    http::{self, Api, HttpDoor, HttpOptions, Presence},
+    http::{self, Api, HttpDoor, HttpOptions},
     mqtt::{
         broker::Broker,
         door::{self as mqtt, MqttDoor},
@@ -24,8 +24,8 @@ use crate::{
     quota::Quotas,
     reload::{ReadConfig, Reload},
     service::Service,
-    shadow::DeviceId,
     store::{StoreError, StoreOptions},
+    telemetry::Telemetry,
 };
 
 /// Why the server could not start, or ended.
@@ -88,19 +88,17 @@ pub async fn run(
         })
         .map_err(ServeError::Thread)?;
     let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), &config.limits));
-    let api = Arc::new(Api::new(
-        service.clone(),
-        changes,
-        Arc::new(Devices(broker.clone())),
-        authority.clone(),
-        &config.limits,
-    ));
-    let gate = Gate {
-        quotas: service.quotas().clone(),
-        places: Arc::new(Semaphore::new(config.limits.connections_max)),
-        counters: broker.counters.clone(),
-        closing: broker.closing(),
-    };
+    let places = Arc::new(Semaphore::new(config.limits.connections_max));
+    let telemetry = Arc::new(Telemetry {
+        broker: broker.clone(),
+        service: service.clone(),
+        authority: authority.clone(),
+        places: (places.clone(), config.limits.connections_max),
+    });
+    let api = Api::new(service.clone(), changes, telemetry.clone(), telemetry, authority.clone(), &config.limits);
+    let api = Arc::new(api);
+    let gate =
+        Gate { quotas: service.quotas().clone(), places, counters: broker.counters.clone(), closing: broker.closing() };
 
     let bound = config.listeners.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
     let tls = bound.iter().filter_map(|(listener, _)| Some((listener.name().to_owned(), listener.tls()?))).collect();
@@ -135,17 +133,6 @@ pub async fn run(
         tracing::error!("the announcer stopped by a panic");
     }
     Ok(())
-}
-
-/// Which devices have a session of theirs connected: their principals, and where nobody proves anything their client ids, are
-/// their device ids.
-struct Devices(Arc<Broker>);
-
-impl Presence for Devices {
-    fn connected(&self, device: &DeviceId) -> bool {
-        let named = Principal::named(device.as_str()).is_ok_and(|name| self.0.sessions.is_connected(&name));
-        named || self.0.sessions.is_connected(&Principal::anonymous(device.as_str()))
-    }
 }
 
 fn open(config: &Config) -> Result<(Service, crate::service::Decided), ServeError> {
@@ -188,7 +175,7 @@ fn spawn(
     };
 }
 
-fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOptions {
+pub(crate) fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOptions {
     StoreOptions {
         page_cache_bytes: store.cache_bytes,
         document_cache_bytes: store.document_cache_bytes,

@@ -12,6 +12,7 @@ mod hindsight;
 mod refusals;
 
 use std::{
+    io,
     sync::{Arc, mpsc},
     thread,
     time::Instant,
@@ -26,9 +27,13 @@ use self::{
 use crate::{
     auth::Principal,
     clock::Clock,
+    metrics::{CommitMetrics, Label, Outcomes},
     quota::{Admitted, Quotas},
-    shadow::{Command, Rejection, Sender, ShadowKey, Timestamp, Version},
-    store::{self, Applied, Health, Held, History, Job, Listed, Page, Past, Seq, Store, StoreError, StoreOptions},
+    request_id::RequestId,
+    shadow::{Command, Manner, Rejection, Sender, ShadowKey, Timestamp, Version},
+    store::{
+        self, Applied, CopyError, Health, Held, History, Job, Listed, Page, Past, Seq, Store, StoreError, StoreOptions,
+    },
     wire::{ClientToken, RefusedEntry},
 };
 
@@ -69,6 +74,8 @@ pub struct Submission {
     ///
     /// [`Access::admit`]: crate::auth::Access::admit
     pub sender: Sender,
+    /// Its id in the log.
+    pub id: RequestId,
     /// By which client, for the history.
     pub client: Arc<str>,
     /// Whom to answer.
@@ -80,6 +87,7 @@ pub struct Service {
     store: Store<Box<dyn Requester>>,
     quotas: Arc<Quotas>,
     refusals: Arc<Refusals>,
+    outcomes: Arc<Outcomes>,
     clock: Clock,
 }
 
@@ -89,6 +97,7 @@ pub struct Decided {
     clock: Clock,
     past: Past,
     refusals: Arc<Refusals>,
+    outcomes: Arc<Outcomes>,
 }
 
 /// A decided command. Accepted, and then durable; or refused, and then nothing was changed.
@@ -124,8 +133,15 @@ impl Service {
         // The channel ends with the announcer, after which nobody waits for an outcome.
         let store = store::open(options, move || time.now(), move |batch| drop(sender.send(batch)))?;
         let refusals = Arc::<Refusals>::default();
-        let decided = Decided { batches, clock: clock.clone(), past: store.past(), refusals: refusals.clone() };
-        Ok((Self { store, quotas, refusals, clock }, decided))
+        let outcomes = Arc::<Outcomes>::default();
+        let decided = Decided {
+            batches,
+            clock: clock.clone(),
+            past: store.past(),
+            refusals: refusals.clone(),
+            outcomes: outcomes.clone(),
+        };
+        Ok((Self { store, quotas, refusals, outcomes, clock }, decided))
     }
 
     /// The time to put into replies.
@@ -243,6 +259,34 @@ impl Service {
         self.store.head()
     }
 
+    /// Writes a backup to `out`: every update that was accepted before this was called, as of one moment. Blocks, for as
+    /// long as `out` takes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::back_up`].
+    pub fn back_up(&self, out: impl io::Write) -> Result<(), CopyError> {
+        self.store.back_up(out)
+    }
+
+    /// What became of the commands that were decided.
+    #[must_use]
+    pub fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
+    }
+
+    /// How the commits of the store went.
+    #[must_use]
+    pub fn commits(&self) -> &CommitMetrics {
+        self.store.commits()
+    }
+
+    /// Bytes of commands that wait to be decided, and how many may.
+    #[must_use]
+    pub fn queue_bytes(&self) -> (usize, usize) {
+        self.store.queue_bytes()
+    }
+
     /// How the store is doing.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -262,7 +306,7 @@ impl Service {
         match tokio::task::spawn_blocking(move || read(&store)).await {
             Ok(result) => result.map_err(rejection),
             Err(error) => {
-                tracing::error!(%error, "a read of the store failed");
+                tracing::error!(request = %RequestId::current(), %error, "a read of the store failed");
                 Err(Rejection::Internal)
             }
         }
@@ -272,14 +316,18 @@ impl Service {
 impl Decided {
     /// Announces outcomes and answers their requesters until the store is closed. Blocks: for a thread of its own.
     pub fn announce(self, mut announcer: impl Announcer) {
-        let Self { batches, clock, past, refusals } = self;
+        let Self { batches, clock, past, refusals, outcomes } = self;
         thread::scope(|scope| {
             let hindsight = Hindsight::start(scope, &past, &clock);
             for batch in batches {
                 let now = clock.now();
+                outcomes.count(&batch.iter().map(|outcome| label(outcome)).collect::<Vec<_>>());
                 for store::Outcome { job, result, against } in batch {
-                    let Job { key, command, sender, client, context: requester } = job;
+                    let Job { key, command, sender, id, client, context: requester } = job;
                     let outcome = Outcome { key, command, by: sender.by, client, result };
+                    if let Err(rejection) = &outcome.result {
+                        log_refusal(id, &outcome.key, &outcome.by, &outcome.client, rejection);
+                    }
                     if let Err(rejection) = &outcome.result
                         && !outcome.command.is_dry_run()
                     {
@@ -299,7 +347,8 @@ impl Decided {
 impl Submission {
     /// Answers the requester with `rejection`.
     pub fn refuse(self, rejection: Rejection, now: Timestamp) {
-        let Self { key, command, sender, client, requester } = self;
+        let Self { key, command, sender, id, client, requester } = self;
+        log_refusal(id, &key, &sender.by, &client, &rejection);
         let outcome = Outcome { key, command, by: sender.by, client, result: Err(rejection) };
         requester.decided(&outcome, now);
     }
@@ -312,14 +361,44 @@ impl Permit {
         if let Err(rejection) = self.quotas.admit_write(&submission.key, Instant::now()) {
             return submission.refuse(rejection, Clock::system().now());
         }
-        let Submission { key, command, sender, client, requester } = submission;
-        let job = Job { key, command, sender, client, context: requester };
+        let Submission { key, command, sender, id, client, requester } = submission;
+        let job = Job { key, command, sender, id, client, context: requester };
         if let Err(unsent) = self.room.send(job) {
-            let Job { key, command, sender, client, context: requester } = *unsent;
-            let submission = Submission { key, command, sender, client, requester };
+            let Job { key, command, sender, id, client, context: requester } = *unsent;
+            let submission = Submission { key, command, sender, id, client, requester };
             submission.refuse(unavailable(), Clock::system().now());
         }
     }
+}
+
+/// Writes of a refusal: an ordinary one is its client's business, one that is our fault is the operator's.
+pub(crate) fn log_refusal(id: RequestId, key: &ShadowKey, by: &str, client: &str, rejection: &Rejection) {
+    match rejection {
+        Rejection::Internal | Rejection::OutcomeUnknown => {
+            tracing::error!(request = %id, %key, by, client, error = rejection.error(), "a request failed");
+        }
+        rejection => {
+            tracing::debug!(request = %id, %key, by, client, error = rejection.error(), "a request is refused")
+        }
+    }
+}
+
+/// What an outcome counts as.
+fn label<C>(outcome: &store::Outcome<C>) -> Label {
+    let operation = match outcome.job.command {
+        Command::Update(_) => "update",
+        Command::Delete(_) => "delete",
+    };
+    let ended = match &outcome.result {
+        Err(rejection) => rejection.error(),
+        Ok(applied) => match applied.manner {
+            Manner::Again(_) => "replayed",
+            Manner::DryRun => "dry-run",
+            Manner::Done if applied.is_changed() => "accepted",
+            Manner::Done => "unchanged",
+        },
+    };
+    (operation, ended)
 }
 
 /// What a requester is told of our own failure; the log has the rest.
@@ -327,7 +406,7 @@ fn rejection(error: StoreError) -> Rejection {
     match error {
         StoreError::Closed => unavailable(),
         error => {
-            tracing::error!(%error, "the store cannot be read");
+            tracing::error!(request = %RequestId::current(), %error, "the store cannot be read");
             Rejection::Internal
         }
     }

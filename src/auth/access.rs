@@ -99,6 +99,12 @@ impl Access {
         self.rights.everything || !self.rights.granted.is_empty()
     }
 
+    /// Whether it may do everything there is to do, as who operates the service.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.rights.everything
+    }
+
     /// Whether `other` may do the same.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {

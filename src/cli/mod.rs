@@ -1,17 +1,20 @@
-//! The command line: `serve` runs the server, `passwd` keeps the file of its users, most others are a small MQTT client
+//! The command line: `serve` runs the server, `passwd` keeps the file of its users,
+//! `backup`, `restore` and `check` are for its store, most others are a small MQTT client
 //! for people and scripts.
 //!
 //! Results go to standard output as JSON, everything else to standard error. A subcommand ends in an [`Exit`]; what it
 //! has to say about a failure it has said by then.
 //!
 //! `connection` is one command's MQTT 5 connection, `request` sends a request and waits for its reply, `shadow_args`
-//! are the arguments that name a shadow, `terminal` asks for passwords. The client commands know the wire contract and how names are spelled, and
+//! are the arguments that name a shadow, `http_client` asks a server over HTTP, `terminal` asks for passwords. The client commands know the wire contract and how names are spelled, and
 //! nothing else of the server.
 
 mod auth;
+mod backup;
 mod connection;
 mod delete;
 mod get;
+mod http_client;
 mod output;
 mod passwd;
 mod request;
@@ -30,7 +33,7 @@ const EXIT_CODES: &str = "Exit codes:
   1  failed: no connection, no reply in time, a file cannot be used, or the server ended on an error
   2  usage: arguments or configuration are wrong
   3  the service rejected the request; standard error says why. auth explain: not allowed
-  4  serve: the store cannot be opened (unknown format, corrupt, or in use)";
+  4  the store or backup cannot be used: unknown format, damaged, or in use";
 
 /// A self-hosted MQTT broker that keeps the shadow of every device under optimistic concurrency.
 #[derive(Debug, Parser)]
@@ -46,6 +49,9 @@ enum Command {
     CheckConfig(serve::CheckConfig),
     Auth(auth::Auth),
     Passwd(passwd::Passwd),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
+    Check(backup::Check),
     Get(get::Get),
     Update(update::Update),
     Delete(delete::Delete),
@@ -75,6 +81,9 @@ impl Cli {
             Command::CheckConfig(check) => check.run(),
             Command::Auth(auth) => auth.run(),
             Command::Passwd(passwd) => passwd.run(),
+            Command::Backup(backup) => backup.run().await,
+            Command::Restore(restore) => restore.run(),
+            Command::Check(check) => check.run(),
             Command::Get(get) => get.run().await,
             Command::Update(update) => update.run().await,
             Command::Delete(delete) => delete.run().await,

@@ -96,6 +96,9 @@ fn kind(at: &Section, raw: &RawListener, bind: SocketAddr) -> Result<ListenerKin
     if let Some((key, _)) = only.into_iter().find(|(_, list)| !http && !list.0.is_empty()) {
         return Err(at.invalid(key, "is set, but is for kind = \"http\" only".into()));
     }
+    if raw.metrics.0 && !http {
+        return Err(at.invalid("metrics", "is set, but is for kind = \"http\" only".into()));
+    }
     let host = "a name or an address without scheme and port, such as \"umbra.example.com\"";
     let origin = "a scheme and a host, such as \"https://app.example.com\"";
     let hosts = at.each("hosts", &raw.hosts, host, Host::parse)?;
@@ -104,7 +107,11 @@ fn kind(at: &Section, raw: &RawListener, bind: SocketAddr) -> Result<ListenerKin
         let told = format!("is empty, but a listener on {bind} needs one: requests for any other host are refused");
         return Err(at.invalid("hosts", told));
     }
-    Ok(if http { ListenerKind::Http(HttpConfig { hosts, origins }) } else { ListenerKind::Mqtt })
+    Ok(if http {
+        ListenerKind::Http(HttpConfig { hosts, origins, metrics: raw.metrics.0 })
+    } else {
+        ListenerKind::Mqtt
+    })
 }
 
 fn networks(text: &str) -> Option<IpNet> {

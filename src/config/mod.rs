@@ -144,6 +144,8 @@ pub struct HttpConfig {
     pub hosts: Vec<Host>,
     /// Other origins whose pages may use it.
     pub origins: Vec<Origin>,
+    /// Whether whoever reaches it may read the metrics.
+    pub metrics: bool,
 }
 
 /// `[limits]`; the default is the shipped one.

@@ -76,6 +76,7 @@ pub(super) struct RawListener {
     pub(super) tls_client_crl: Text,
     pub(super) hosts: List,
     pub(super) origins: List,
+    pub(super) metrics: Flag,
 }
 
 /// Unlike other keys, those of a rule and a grant may be left out: a default would grant what nobody wrote.

@@ -1,6 +1,9 @@
 //! What every request needs of the server.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -9,15 +12,19 @@ use crate::{
     auth::Authority,
     changes::Changes,
     config::Limits,
-    http::{openapi, problem::Problem},
+    http::{openapi, operating::Metrics, problem::Problem},
     service::Service,
     shadow::{DeviceId, DocumentLimits, Timestamp},
+    wire::Seen,
 };
 
 /// Which devices are connected, told by the broker.
 pub trait Presence: Send + Sync {
     /// Whether `device` is connected.
     fn connected(&self, device: &DeviceId) -> bool;
+
+    /// How `device` was seen last, if it was.
+    fn seen(&self, device: &DeviceId) -> Option<Seen>;
 }
 
 /// The state of the HTTP door.
@@ -28,6 +35,8 @@ pub struct Api {
     pub changes: Arc<Changes>,
     /// Who is connected.
     pub presence: Arc<dyn Presence>,
+    /// What there is to measure.
+    pub metrics: Arc<dyn Metrics>,
     /// Who is let in, and may do what.
     pub(super) authority: Arc<Authority>,
     /// Limits of one shadow.
@@ -40,6 +49,8 @@ pub struct Api {
     reads: Arc<Semaphore>,
     waiters: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    backups: Arc<Semaphore>,
+    closed: AtomicBool,
 }
 
 /// Walks through the store that may run at once: lists, histories, former versions. More wait their turn.
@@ -58,6 +69,7 @@ impl Api {
         service: Arc<Service>,
         changes: Arc<Changes>,
         presence: Arc<dyn Presence>,
+        metrics: Arc<dyn Metrics>,
         authority: Arc<Authority>,
         limits: &Limits,
     ) -> Self {
@@ -65,6 +77,7 @@ impl Api {
             service,
             changes,
             presence,
+            metrics,
             authority,
             document: limits.document(),
             body_bytes_max: limits.packet_bytes_max,
@@ -73,12 +86,19 @@ impl Api {
             reads: Arc::new(Semaphore::new(READS_MAX)),
             waiters: Arc::new(Semaphore::new(WAITERS_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            backups: Arc::new(Semaphore::new(1)),
+            closed: AtomicBool::new(false),
         }
     }
 
     /// Ends everybody who waits for changes, so that their connections can end.
     pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         self.changes.close();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -98,6 +118,11 @@ impl Api {
     /// A place among the readers of events.
     pub(super) fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
         self.place(&self.streams, "there are as many readers of events as may be")
+    }
+
+    /// The one place for a backup.
+    pub(super) fn backup(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.place(&self.backups, "another backup is being taken")
     }
 
     fn place(&self, places: &Arc<Semaphore>, quota: &str) -> Result<OwnedSemaphorePermit, Problem> {

@@ -66,6 +66,11 @@ impl Caller {
         self.access.principal()
     }
 
+    /// Whether it may do everything, as who operates the service.
+    pub(super) fn may_everything(&self) -> bool {
+        self.access.is_everything()
+    }
+
     /// By which client, for the history.
     pub(super) fn client(&self) -> &Arc<str> {
         &self.client

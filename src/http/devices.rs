@@ -19,7 +19,7 @@ use crate::{
     },
     shadow::{DeviceId, Rejection, ShadowKey, ShadowName},
     store::{Listed, Seq},
-    wire::{self, DeviceEntry, ShadowEntry},
+    wire::{self, DeviceEntry, Seen, ShadowEntry},
 };
 
 /// Keys asked of the store at once.
@@ -215,8 +215,11 @@ impl Page<'_> {
         let Self { api, caller, current, .. } = self;
         let (_, entry) = current.get_or_insert_with(|| {
             let connected = api.presence.connected(&key.device);
+            // Where it is on the network is for who operates the service.
+            let address = |seen: Seen| Seen { address: seen.address.filter(|_| caller.may_everything()), ..seen };
+            let seen = api.presence.seen(&key.device).map(address);
             let id = key.device.as_str().to_owned();
-            (key.device.clone(), DeviceEntry { id, connected, drift: false, shadows: 0 })
+            (key.device.clone(), DeviceEntry { id, connected, seen, drift: false, shadows: 0 })
         });
         let Some(projection) = caller.projection(key).filter(|_| !deleted) else { return Ok(()) };
         let document = api.service.read(key).await?.document;

@@ -10,10 +10,13 @@
 //! `writes` changes, the rest is named after what it answers. `conditional` and `patch` are pure. Whatever is refused
 //! leaves as a [`problem`].
 //!
+//! `operating` and `backup` are for an operator's tools.
+//!
 //! Commands go through [`crate::service`], as those of MQTT do, and are announced there as well.
 
 pub mod api;
 mod aws;
+mod backup;
 mod body;
 mod caller;
 mod conditional;
@@ -23,6 +26,7 @@ mod guard;
 mod history;
 mod impatient;
 mod openapi;
+mod operating;
 mod operation;
 mod patch;
 mod payload;
@@ -40,6 +44,7 @@ mod writes;
 
 pub use self::{
     api::{Api, Presence},
+    operating::Metrics,
     router::router,
     server::{HttpDoor, HttpOptions, PROTOCOLS},
 };

@@ -12,7 +12,7 @@ use axum::{
 
 use crate::http::{
     api::Api,
-    aws, devices, events, history, openapi,
+    aws, devices, events, history, openapi, operating,
     operation::{Operation, ROUTES, Route},
     problem::Problem,
     shadows, writes,
@@ -28,7 +28,7 @@ pub fn router(api: Arc<Api>) -> Router {
     for route in ROUTES {
         router = router.route(route.path, methods(route));
     }
-    router.fallback(no_such_path).with_state(api)
+    router.merge(operating::router()).fallback(no_such_path).with_state(api)
 }
 
 fn methods(route: &'static Route) -> MethodRouter<Arc<Api>> {

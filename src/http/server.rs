@@ -12,7 +12,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, body::Body, extract::DefaultBodyLimit, middleware, routing::get};
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::DefaultBodyLimit,
+    http::{HeaderName, HeaderValue},
+    middleware,
+    response::Response,
+    routing::get,
+};
 use hyper::{
     Request,
     body::Incoming,
@@ -35,9 +43,11 @@ use crate::{
         caller::LastCaller,
         guard::{self, Guard},
         impatient::Impatient,
+        operating::MetricsForAll,
         websocket::{self, Handover},
     },
     net::{Door, Peer, door::Stream},
+    request_id::RequestId,
 };
 
 /// What clients may ask for by ALPN.
@@ -51,6 +61,7 @@ pub struct HttpDoor<D>(Arc<Server<D>>);
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
     guard: Guard,
+    metrics: MetricsForAll,
     timeout: Duration,
     /// Bytes of a request's body, unless its route says otherwise, and of a WebSocket message.
     message_bytes_max: usize,
@@ -69,6 +80,7 @@ impl HttpOptions {
     pub fn of(listener: &ListenerConfig, http: &HttpConfig, limits: &Limits) -> Self {
         Self {
             guard: Guard::new(listener, http),
+            metrics: MetricsForAll(http.metrics),
             timeout: listener.connect_timeout,
             message_bytes_max: limits.packet_bytes_max,
         }
@@ -82,8 +94,10 @@ impl<D: Door> HttpDoor<D> {
         let routes = api
             .route("/healthz", get(async || "ok"))
             .route("/mqtt", get(websocket::upgrade))
+            .layer(Extension(options.metrics))
             .layer(DefaultBodyLimit::max(options.message_bytes_max))
-            .layer(middleware::from_fn_with_state(Arc::new(options.guard.clone()), guard::guard));
+            .layer(middleware::from_fn_with_state(Arc::new(options.guard.clone()), guard::guard))
+            .layer(middleware::from_fn(identified));
         Self(Arc::new(Server { routes, sockets, options, closing }))
     }
 }
@@ -149,6 +163,26 @@ impl<D: Door> Server<D> {
         let _ = timeout(if answering { LEAVE_TIMEOUT } else { FAREWELL_TIMEOUT }, connection).await;
     }
 }
+
+/// Answers under an id of the request's own, which the client is told.
+async fn identified(request: axum::extract::Request, next: middleware::Next) -> Response {
+    let id = RequestId::next();
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let mut response = id.scope(next.run(request)).await;
+    match response.status().as_u16() {
+        status @ 500.. if status != 503 => {
+            tracing::error!(request = %id, %method, path = uri.path(), status, "a request failed")
+        }
+        status => tracing::debug!(request = %id, %method, path = uri.path(), status, "answered"),
+    }
+    if let Ok(value) = HeaderValue::try_from(id.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// What the log calls a request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How many hold the count of requests when there is none: the server and its service.
 const ANSWERING_NONE: usize = 2;

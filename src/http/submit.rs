@@ -9,6 +9,7 @@ use crate::{
     auth::Projection,
     http::{api::Api, caller::Caller},
     quota::Admitted,
+    request_id::RequestId,
     service::{Outcome, Requester, Submission},
     shadow::{Command, Document, Etag, FirstOutcome, Manner, Rejection, Sender, ShadowKey, Timestamp},
     store::Applied,
@@ -81,6 +82,7 @@ pub(super) async fn send(
         key,
         command,
         sender,
+        id: RequestId::current(),
         client: caller.client().clone(),
         requester: Box::new(Waiting { answer, dialect, projection, client_token, admitted }),
     });

@@ -24,6 +24,7 @@ use crate::{
         outbox::{DropCounters, Outbox, QueueLimits, SessionId},
         pace::PaceLimits,
         packet::{ConnAckLimits, Reason, Will},
+        presence::PresenceTable,
         request::Request,
         router::{Class, Router},
         session::{Session, SessionLimits},
@@ -44,6 +45,8 @@ pub struct Broker {
     pub service: Arc<Service>,
     /// Every session.
     pub sessions: Sessions,
+    /// Which devices are connected.
+    pub presence: PresenceTable,
     /// What a connection may take.
     pub limits: ConnectionLimits,
     /// Who is let in, and may do what.
@@ -93,6 +96,7 @@ impl Broker {
         limits: &Limits,
     ) -> Self {
         Self {
+            presence: PresenceTable::new(router.clone(), limits.sessions_max),
             router,
             events,
             service,
@@ -207,6 +211,7 @@ impl Broker {
                             key: request.key.clone(),
                             command,
                             sender,
+                            id: request.id,
                             client: owner.client_id.clone(),
                             requester: Box::new(request),
                         };

@@ -1,4 +1,4 @@
-//! What a connection sends when its outbox is empty: the changes its session missed, then what is retained for its
+//! What a connection sends when its outbox is empty: which devices came and went, the changes its session missed, then what is retained for its
 //! new subscriptions.
 //!
 //! A session that was away, or too slow, has a journal sequence above which it was sent nothing ([`Outbox::lag`]). The
@@ -21,11 +21,12 @@ use crate::{
         broker::Broker,
         events::message,
         message::{Delivery, Message},
-        outbox::Outbox,
+        outbox::{Noted, Outbox},
         packet::{RetainHandling, Subscription},
+        presence::{self, PresenceTable},
         router::{Cursor, Subscribed},
         sessions::SessionKey,
-        shadow_topic::Event,
+        shadow_topic::{self, Event},
         shapes::{self, DIALECTS},
         topic::{TopicFilter, TopicName},
     },
@@ -41,6 +42,8 @@ pub(super) struct CatchUp {
     steps: VecDeque<Step>,
     /// How far the journal was walked, while there is lag.
     walked: Option<Seq>,
+    /// The last change of presence that was sent, while all after some change are.
+    presence: Option<u64>,
     /// The last shadow that was sent, while all shadows are.
     resent: Option<Option<ShadowKey>>,
     /// Subscriptions whose retained messages are to be sent, first come first.
@@ -66,6 +69,8 @@ enum Step {
     Present(ShadowKey, Event, Dialect),
     /// A retained document.
     Document(ShadowKey, Arc<Wanting>),
+    /// Whether a device is connected; retained, for a new subscription.
+    Presence(DeviceId, Option<Arc<Wanting>>),
     /// A retained message, if it is still the one retained.
     Retained(Arc<Message>, Arc<Wanting>),
 }
@@ -87,6 +92,7 @@ struct Wanted {
 enum Stage {
     Messages(Cursor),
     Documents(Option<ShadowKey>),
+    Presence(Option<DeviceId>),
 }
 
 impl CatchUp {
@@ -109,14 +115,20 @@ impl CatchUp {
     pub(super) fn unsubscribed(&mut self, filter: &TopicFilter) {
         self.wanted.retain(|wanted| wanted.selection.subscription.filter != *filter);
         self.steps.retain(|step| match step {
-            Step::Document(_, selection) | Step::Retained(_, selection) => selection.subscription.filter != *filter,
-            Step::Missed(..) | Step::Present(..) => true,
+            Step::Document(_, selection) | Step::Retained(_, selection) | Step::Presence(_, Some(selection)) => {
+                selection.subscription.filter != *filter
+            }
+            Step::Missed(..) | Step::Present(..) | Step::Presence(_, None) => true,
         });
     }
 
     /// Whether there is nothing to catch up with.
     pub(super) fn is_idle(&self, outbox: &Outbox) -> bool {
-        self.steps.is_empty() && self.wanted.is_empty() && outbox.lag().is_none()
+        self.steps.is_empty()
+            && self.wanted.is_empty()
+            && self.presence.is_none()
+            && outbox.lag().is_none()
+            && !outbox.has_noted()
     }
 
     /// The next message to send. Looks at [`PAGES_AT_ONCE`] at most, however little of them concerns the session.
@@ -126,6 +138,9 @@ impl CatchUp {
                 if let Some(delivery) = step.deliver(broker, own, outbox).await {
                     return Next::Delivery(Box::new(delivery));
                 }
+            }
+            if self.take_presence(broker, outbox) {
+                continue;
             }
             let taken = match outbox.lag() {
                 Some(lag) => self.walk(broker, outbox, Seq(lag)).await,
@@ -166,6 +181,24 @@ impl CatchUp {
         Some(())
     }
 
+    /// Takes what has changed of who is connected. False: nothing has.
+    fn take_presence(&mut self, broker: &Broker, outbox: &Outbox) -> bool {
+        if let Some(after) = self.presence.take() {
+            let changed = broker.presence.changed_after(after, PAGE);
+            self.presence = changed.last().map(|(number, _)| *number);
+            self.steps.extend(changed.into_iter().map(|(_, device)| Step::Presence(device, None)));
+            return true;
+        }
+        if !outbox.has_noted() {
+            return false;
+        }
+        let Noted { topics, since } = outbox.take_noted();
+        self.presence = since;
+        let devices = topics.iter().filter_map(presence::device_in);
+        self.steps.extend(devices.map(|device| Step::Presence(device, None)));
+        true
+    }
+
     async fn resend(&mut self, broker: &Broker, after: Option<ShadowKey>) -> Option<()> {
         let page = broker.service.list(after, PAGE).await.ok()?;
         self.resent = page.last().map(|last| Some(last.key.clone()));
@@ -192,10 +225,18 @@ impl CatchUp {
                 let (page, next) = Documents::of(filter).page(broker, after.take()).await?;
                 match next {
                     Some(next) => *after = Some(next),
-                    None => drop(self.wanted.pop_front()),
+                    None => wanted.stage = Stage::Presence(None),
                 }
                 let existing = page.into_iter().filter(|listed| !listed.deleted);
                 self.steps.extend(existing.map(|listed| Step::Document(listed.key, selection.clone())));
+            }
+            Stage::Presence(after) => {
+                let (page, next) = Devices::of(filter).page(&broker.presence, after.take());
+                match next {
+                    Some(next) => *after = Some(next),
+                    None => drop(self.wanted.pop_front()),
+                }
+                self.steps.extend(page.into_iter().map(|device| Step::Presence(device, Some(selection.clone()))));
             }
         }
         Some(())
@@ -239,6 +280,19 @@ impl Step {
                 let message = message(Event::Document, &topic, shapes::document(&read.document, &reader));
                 outbox.document_sent(&message.topic, read.last_entry.0, broker.events.routed());
                 Some(wanted.deliver(message))
+            }
+            Self::Presence(device, wanted) => {
+                let topic = shadow_topic::presence(&device);
+                let selection = match &wanted {
+                    None => Some(broker.router.selection(outbox, &topic)?),
+                    Some(_) => None,
+                };
+                reader(outbox, &ShadowKey::classic(device.clone()))?;
+                let message = presence::message(&device, broker.presence.of(&device)?);
+                match (selection, wanted) {
+                    (Some(selection), _) => Some(selection.deliver(message)),
+                    (None, wanted) => wanted.map(|wanted| wanted.deliver(message)),
+                }
             }
             Self::Retained(message, wanted) => broker.router.is_retained(&message).then(|| wanted.deliver(message)),
         }
@@ -304,6 +358,42 @@ impl Documents {
         }
         let next = page.last().filter(|_| full && page.len() == PAGE).map(|last| last.key.clone());
         Some((page, next))
+    }
+}
+
+/// Which devices' presence a filter selects.
+enum Devices {
+    None,
+    One(DeviceId),
+    Any,
+}
+
+impl Devices {
+    fn of(filter: &TopicFilter) -> Self {
+        let text = filter.as_str();
+        if !selects_any(text, &["shadow", "+", "presence"]) {
+            return Self::None;
+        }
+        let mut levels = text.split('/');
+        match (levels.next(), levels.next()) {
+            (Some("shadow"), Some(device)) if !matches!(device, "+" | "#") => {
+                DeviceId::new(device).map_or(Self::None, Self::One)
+            }
+            _ => Self::Any,
+        }
+    }
+
+    /// Some of the devices, from the beginning or after `after`, and where to go on.
+    fn page(self, table: &PresenceTable, after: Option<DeviceId>) -> (Vec<DeviceId>, Option<DeviceId>) {
+        match self {
+            Self::None => (Vec::new(), None),
+            Self::One(device) => (vec![device], None),
+            Self::Any => {
+                let page = table.page(after.as_ref(), PAGE);
+                let next = page.last().filter(|_| page.len() == PAGE).cloned();
+                (page, next)
+            }
+        }
     }
 }
 

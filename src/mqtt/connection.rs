@@ -9,6 +9,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,6 +36,7 @@ use crate::{
         transport::{Transport, Turn},
     },
     quota::Cause,
+    shadow::{DeviceId, Timestamp},
 };
 
 /// A connection after its CONNECT was accepted.
@@ -42,6 +44,10 @@ pub(super) struct Connection<S> {
     pub(super) transport: Transport<S>,
     pub(super) broker: Arc<Broker>,
     pub(super) key: SessionKey,
+    /// Where the client is.
+    pub(super) address: IpAddr,
+    /// The device that the client is, if it is one.
+    pub(super) device: Option<DeviceId>,
     pub(super) protocol: Protocol,
     pub(super) client: ClientSession,
     /// Published when the connection ends in any other way than by DISCONNECT.
@@ -109,6 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let sleep = tokio::time::sleep_until(self.next_deadline().into());
         tokio::pin!(sleep);
         loop {
+            self.count_traffic();
             self.process_input().await?;
             let more = self.fill_output().await?;
             if self.leaving.is_some() && self.is_idle() {
@@ -148,6 +155,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 () = tokio::task::yield_now(), if more => {}
             }
+        }
+    }
+
+    fn count_traffic(&mut self) {
+        let (received, sent) = self.transport.take_traffic();
+        if received > 0 {
+            self.broker.counters.bytes_received.add(received);
+        }
+        if sent > 0 {
+            self.broker.counters.bytes_sent.add(sent);
         }
     }
 
@@ -328,6 +345,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         };
         tracing::debug!(client = %self.key.client_id, ?end, "connection ends");
+        self.count_traffic();
         if let Some((reason, text)) = farewell {
             codec::encode(self.protocol, &ServerPacket::Disconnect(reason, text), self.transport.output());
         }
@@ -338,6 +356,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.client.session.detach();
         self.client.outbox.detach(self.broker.events.routed());
         let will = self.will.filter(|_| with_will);
+        if let Some(device) = &self.device {
+            let heard = self.broker.service.now().0.saturating_sub(self.heard.elapsed().as_secs());
+            self.broker.presence.closed(device, Timestamp(heard));
+        }
         let ended = self.broker.sessions.release(&self.key, self.client, self.session_expiry, will);
         self.broker.dispose(ended).await;
         if !matches!(end, End::Lost(_)) {

@@ -12,14 +12,15 @@ use crate::{
         connection::Connection,
         message::Message,
         packet::{PacketId, Reason, Subscribe, Subscription},
-        permit,
+        permit, presence,
         request::{From, Request, ResponseTopic},
         router::Class,
         session::{Inbound, Ticket, Verdict},
+        sessions::SessionKey,
         shadow_topic::{Destination, Operation},
         topic::{TopicFilter, TopicName},
     },
-    service::{Permit, Submission},
+    service::{self, Permit, Submission},
     shadow::{Command, Rejection, Sender, ShadowKey},
     store::Held,
     wire::Dialect,
@@ -83,6 +84,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: Operation, dialect: Dialect) {
         let (now, access) = (self.broker.service.now(), self.client.outbox.access());
+        if self.device.is_none() && presence::acts_as(&access, &key.device) {
+            self.broker.presence.opened(&key.device, self.address, self.protocol, now);
+            self.device = Some(key.device.clone());
+        }
         let response = match response_topic(&inbound, &access) {
             Ok(response) => response,
             Err(verdict) => return self.complete(inbound.ticket, verdict),
@@ -106,11 +111,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let (principal, client) = (access.principal(), &self.key.client_id);
                     self.broker.service.note_refusal(&request.key, principal, client, &rejection);
                 }
+                self.log_refusal(&request, &rejection);
                 request.reject(&rejection, now);
             }
-            Ok((_admitted, None)) => match read(&self.broker, &request.key).await {
+            Ok((_admitted, None)) => match read(&self.broker, &request).await {
                 Ok(held) => request.got(&held.document, now),
-                Err(rejection) => request.reject(&rejection, now),
+                Err(rejection) => {
+                    self.log_refusal(&request, &rejection);
+                    request.reject(&rejection, now);
+                }
             },
             Ok((admitted, Some((command, sender)))) => {
                 request.admitted = Some(admitted);
@@ -119,12 +128,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    fn log_refusal(&self, request: &Request, rejection: &Rejection) {
+        let SessionKey { principal, client_id } = &self.key;
+        service::log_refusal(request.id, &request.key, principal.name(), client_id, rejection);
+    }
+
     fn submit(&mut self, request: Request, command: Command, sender: Sender, bytes: usize) {
         let ticket = request.from.as_ref().and_then(|from| from.ticket);
         let submission = Submission {
             key: request.key.clone(),
             command,
             sender,
+            id: request.id,
             client: self.key.client_id.clone(),
             requester: Box::new(request),
         };
@@ -228,11 +243,11 @@ fn response_topic(inbound: &Inbound, access: &Access) -> Result<Option<ResponseT
     Ok(Some(ResponseTopic { topic: topic.clone(), correlation_data }))
 }
 
-/// The document of `key`; what it takes to wait for the disk is boxed, since it is rare.
-async fn read(broker: &Broker, key: &ShadowKey) -> Result<Held, Rejection> {
-    match broker.service.cached(key) {
+/// The document that is asked for; what it takes to wait for the disk is boxed, since it is rare.
+async fn read(broker: &Broker, request: &Request) -> Result<Held, Rejection> {
+    match broker.service.cached(&request.key) {
         Some(held) => Ok(held),
-        None => Box::pin(broker.service.read(key)).await,
+        None => Box::pin(request.id.scope(broker.service.read(&request.key))).await,
     }
 }
 

@@ -193,6 +193,11 @@ pub(super) fn message(event: Event, topic: &str, payload: Bytes) -> Arc<Message>
     Arc::new(Message::new(topic, payload, QoS::AtLeastOnce, event == Event::Document, None, Instant::now()))
 }
 
+/// A message of the service on `topic` that a subscriber may ask to be told as retained.
+pub(super) fn retained_message(topic: &str, payload: Bytes) -> Arc<Message> {
+    message(Event::Document, topic, payload)
+}
+
 fn accepted_event(command: &Command) -> Event {
     match command {
         Command::Update(_) => Event::UpdateAccepted,

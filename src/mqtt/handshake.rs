@@ -19,7 +19,7 @@ use crate::{
         connection::Connection,
         pace::Pace,
         packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
-        permit,
+        permit, presence,
         sessions::{Refusal, SessionKey},
         transport::{Transport, Turn},
     },
@@ -157,7 +157,11 @@ where
         refuse(&mut transport, connect.protocol, Reason::NOT_AUTHORIZED, "this client is no longer let in").await;
         return None;
     };
+    let device = presence::device_of(&access);
     attached.client.outbox.set_access(access);
+    if let Some(device) = &device {
+        broker.presence.opened(device, peer.address.ip(), connect.protocol, broker.service.now());
+    }
     tracing::debug!(peer = %peer.address, client = %client_id, protocol = ?connect.protocol, present = attached.present, "connected");
 
     let keep_alive = broker.limits.keep_alive(connect.keep_alive);
@@ -176,6 +180,8 @@ where
     Some(Box::new(Connection {
         transport,
         key,
+        address: peer.address.ip(),
+        device,
         protocol: connect.protocol,
         catch_up: CatchUp::default(),
         client: attached.client,

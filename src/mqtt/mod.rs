@@ -5,8 +5,8 @@
 //! `transport`, the `codec` and the `session` (the MQTT state machine, without I/O, over `inflight`) at a bounded `pace`,
 //! `dispatch` carries out what they ask for, and `request` answers those to a shadow. On the way out: `events` tells what
 //! a decided command changed, in the `shapes` of both dialects, `router` finds the subscribers of a topic, `outbox` is the
-//! bounded queue towards one of them, and `catch_up` sends what a subscriber missed. `broker` is what all connections
-//! share.
+//! bounded queue towards one of them, and `catch_up` sends what a subscriber missed. `presence` tells which devices are
+//! connected. `broker` is what all connections share.
 //!
 //! `packet`, `topic`, `shadow_topic` and `message` are the vocabulary; `violation` is what a client can do wrong and
 //! `reason` how it is told.
@@ -26,6 +26,7 @@ pub mod outbox;
 pub mod pace;
 pub mod packet;
 mod permit;
+pub mod presence;
 pub mod reason;
 mod request;
 pub mod router;

@@ -20,6 +20,7 @@ use crate::{
         topic::TopicName,
     },
     quota::Admitted,
+    request_id::RequestId,
     service::{Outcome, Requester},
     shadow::{Command, Document, DocumentLimits, Rejection, Sender, ShadowKey, Timestamp},
     wire::{self, ClientToken, Dialect, Parsed, Payload, Refused},
@@ -31,6 +32,8 @@ pub(super) struct Request {
     pub events: Arc<Events>,
     /// Who asked; `None`: a will, which nobody waits for.
     pub from: Option<From>,
+    /// Its id in the log.
+    pub id: RequestId,
     /// The shadow.
     pub key: ShadowKey,
     /// What was asked.
@@ -72,6 +75,7 @@ impl Request {
         Self {
             events,
             from: None,
+            id: RequestId::next(),
             key,
             operation,
             dialect,
@@ -160,7 +164,7 @@ impl Request {
             false => self.events.reply(&self.key, event, to, payload),
         }
         let payload = self.response.as_ref().map(|_| payload(self.dialect, &self.reads));
-        let verdict = verdict(rejection, &self.key);
+        let verdict = verdict(rejection, &self.key, self.id);
         self.answer(payload, verdict);
     }
 
@@ -235,7 +239,7 @@ impl Requester for Request {
 }
 
 /// The verdict of a PUBACK on a refused request. PROTOCOL section 2.
-fn verdict(rejection: &Rejection, key: &ShadowKey) -> Verdict {
+fn verdict(rejection: &Rejection, key: &ShadowKey, id: RequestId) -> Verdict {
     let reason = match rejection {
         Rejection::Forbidden { .. } | Rejection::Unauthorized => Reason::NOT_AUTHORIZED,
         Rejection::TooManyRequests { .. } => Reason::QUOTA_EXCEEDED,
@@ -261,6 +265,8 @@ fn verdict(rejection: &Rejection, key: &ShadowKey) -> Verdict {
     let mut text = rejection.message(key);
     if let Rejection::VersionConflict { expected: Some(expected), version, .. } = rejection {
         text = format!("version conflict: expected {}, current {}", expected.0, version.0);
+    } else if let Rejection::Internal | Rejection::OutcomeUnknown = rejection {
+        text = format!("{text} (request {id})"); // what the log calls it
     } else if let Some(detail) = rejection.detail() {
         text = format!("{text}: {detail}");
     }

@@ -118,6 +118,21 @@ struct Parked {
     timer: Option<(Instant, u64)>,
 }
 
+/// The sessions in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// In the hands of a connection.
+    pub connected: usize,
+    /// Waiting for their client.
+    pub parked: usize,
+    /// Connected ones that have to catch up from the journal.
+    pub lagging: usize,
+    /// Bytes queued towards all of them.
+    pub queued_bytes: usize,
+    /// Bytes queued towards that of them with the most.
+    pub queued_bytes_largest: usize,
+}
+
 /// Why a connection gets no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -251,16 +266,35 @@ impl Sessions {
         parked.filter_map(|(key, entry)| entry.into_ended(key)).collect()
     }
 
+    /// How many sessions there are, and what is queued towards them. Looks at every one, the table free meanwhile.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let entries: Vec<(bool, Arc<Outbox>)> = {
+            let table = self.table.lock();
+            let outboxes = table.entries.values().map(|entry| match entry {
+                Entry::Connected { outbox, .. } => (true, outbox.clone()),
+                Entry::Parked(parked) => (false, parked.client.outbox.clone()),
+            });
+            outboxes.collect()
+        };
+        let mut load = Load::default();
+        for (connected, outbox) in entries {
+            let bytes = outbox.queued_bytes();
+            load.queued_bytes += bytes;
+            load.queued_bytes_largest = load.queued_bytes_largest.max(bytes);
+            match connected {
+                true => load.connected += 1,
+                false => load.parked += 1,
+            }
+            load.lagging += usize::from(connected && outbox.lag().is_some());
+        }
+        load
+    }
+
     /// How many sessions there are, connected or not.
     #[must_use]
     pub fn count(&self) -> usize {
         self.table.lock().entries.len()
-    }
-
-    /// Whether a session of `principal` has a connection.
-    #[must_use]
-    pub fn is_connected(&self, principal: &Principal) -> bool {
-        self.table.lock().holders.is_connected(principal)
     }
 
     fn try_attach(

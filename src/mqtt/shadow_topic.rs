@@ -142,6 +142,18 @@ impl Event {
     }
 }
 
+/// Where it is told whether `device` is connected.
+#[must_use]
+pub fn presence(device: &DeviceId) -> String {
+    [NATIVE, device.as_str(), PRESENCE].concat()
+}
+
+/// The device of which `topic` tells whether it is connected.
+#[must_use]
+pub fn presence_of(topic: &str) -> Option<DeviceId> {
+    DeviceId::new(topic.strip_prefix(NATIVE)?.strip_suffix(PRESENCE)?).ok()
+}
+
 /// One level of a topic that the service publishes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {

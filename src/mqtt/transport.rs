@@ -23,6 +23,8 @@ pub(super) struct Transport<S> {
     pub input: BytesMut,
     output: Vec<u8>,
     sent: usize,
+    /// Bytes received and sent that were not counted yet.
+    traffic: (u64, u64),
     /// Whether the stream may hold back some of what it took, as TLS does until it is flushed.
     unflushed: bool,
 }
@@ -41,12 +43,17 @@ pub(super) enum Turn {
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// Takes `stream` with nothing read or written.
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, input: BytesMut::new(), output: Vec::new(), sent: 0, unflushed: false }
+        Self { stream, input: BytesMut::new(), output: Vec::new(), sent: 0, traffic: (0, 0), unflushed: false }
     }
 
     /// Where to append what is to be sent.
     pub(super) fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output
+    }
+
+    /// Bytes received and sent since this was asked last.
+    pub(super) fn take_traffic(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.traffic)
     }
 
     /// Bytes that wait to be sent.
@@ -120,6 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
                 return Poll::Ready(Ok(Turn::End));
             }
             self.input.extend_from_slice(buffer.filled());
+            self.traffic.0 += buffer.filled().len() as u64;
             Poll::Ready(Ok(Turn::Input))
         })
     }
@@ -143,6 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => {
                     self.sent += count;
+                    self.traffic.1 += count as u64;
                     self.unflushed = true;
                 }
             }

@@ -159,6 +159,7 @@ impl Listener {
             gate.counters.connections_refused.add(1);
             return;
         };
+        gate.counters.connections_accepted.add(1);
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(peer = %address, %error, "cannot set TCP_NODELAY");
         }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    request_id::RequestId,
     shadow::{
         self, Change, Command, Decision, Document, DocumentLimits, FirstOutcome, Keyed, Manner, Rejection, Remembered,
         RememberedKey, Sender, ShadowKey, Timestamp, Version,
@@ -35,6 +36,8 @@ pub struct Job<C> {
     pub command: Command,
     /// Who asks.
     pub sender: Sender,
+    /// Its id in the log.
+    pub id: RequestId,
     /// The client id it came from, for the history; empty if none.
     pub client: Arc<str>,
     /// The caller's own.
@@ -131,7 +134,9 @@ impl<C> Batch<C> {
     fn result(&mut self, job: &Job<C>, bench: &mut Bench<'_>) -> Result<Applied, Rejection> {
         let work = match self.works.entry(job.key.clone()) {
             hash_map::Entry::Occupied(work) => work.into_mut(),
-            hash_map::Entry::Vacant(vacant) => vacant.insert(work(&job.key, bench.shared).map_err(internal)?),
+            hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(work(&job.key, bench.shared).map_err(|error| internal(&error, job))?)
+            }
         };
         let before = Arc::clone(&work.held.document);
         if let Some(keyed) = job.command.keyed()
@@ -248,7 +253,7 @@ fn admit_name<C>(job: &Job<C>, applied: &Applied, bench: &mut Bench<'_>) -> Resu
         Manner::DryRun => bench.names.would_admit(&job.key, bench.shared, bench.backlog),
         Manner::Done | Manner::Again(_) => bench.names.admit(&job.key, bench.shared, bench.backlog),
     };
-    if admitted.map_err(internal)? {
+    if admitted.map_err(|error| internal(&error, job))? {
         return Ok(());
     }
     let quota = format!("device '{}' has as many named shadows as it may have", job.key.device.as_str());
@@ -267,8 +272,7 @@ fn work(key: &ShadowKey, shared: &Shared) -> Result<Work, StoreError> {
 }
 
 /// A shadow whose record cannot be read is out of service; the others are not.
-#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn internal(error: StoreError) -> Rejection {
-    tracing::error!(%error, "a command could not be decided");
+fn internal<C>(error: &StoreError, job: &Job<C>) -> Rejection {
+    tracing::error!(request = %job.id, key = %job.key, %error, "a command could not be decided");
     Rejection::Internal
 }

@@ -4,7 +4,7 @@
 //! After it: new documents into the cache, pinned if they are not carried yet; then the new head, so that whoever sees
 //! an entry finds its document. When to commit, and what is told, is `writer`'s.
 
-use std::{collections::HashMap, sync::atomic::Ordering};
+use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 
 use crate::{
     shadow::{Rejection, ShadowKey},
@@ -58,6 +58,7 @@ impl<C> Writer<C> {
         entries: &[(Seq, Vec<u8>)],
         carried: &[(ShadowKey, Held)],
     ) -> Result<(), Rejection> {
+        let started = Instant::now();
         let Self { shared, retention, encoder, clock, .. } = self;
         let filled = shared.database.commit(|transaction| {
             let mut journal = transaction.open_table(JOURNAL_TABLE)?;
@@ -76,6 +77,7 @@ impl<C> Writer<C> {
         });
         match filled {
             Ok(progress) => {
+                self.shared.commits.durations.observe_duration(started.elapsed());
                 self.progress = progress;
                 Ok(())
             }

@@ -54,9 +54,18 @@ impl Database {
             Ok(_) => Self::open_file(options),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 tracing::info!(path = %path.display(), "no store there yet, making a new one");
-                Self::make(options)?;
+                Self::make(options, |database| database.initialize())?;
                 Self::open_file(options)
             }
+            Err(error) => Err(StoreError::Io { path: path.clone(), error }),
+        }
+    }
+
+    /// Opens the file of `options`, which must be there.
+    pub(super) fn open_existing(options: &StoreOptions) -> Result<Self, StoreError> {
+        let path = &options.path;
+        match fs::metadata(path) {
+            Ok(_) => Self::open(options),
             Err(error) => Err(StoreError::Io { path: path.clone(), error }),
         }
     }
@@ -81,26 +90,34 @@ impl Database {
         Ok(database)
     }
 
-    /// Makes a whole new store beside the final place, and moves it there unless another process was faster.
-    fn make(options: &StoreOptions) -> Result<(), StoreError> {
+    /// Makes a new store of what `fill` puts into it beside the final place, and moves it there unless another process was
+    /// faster: false then.
+    pub(super) fn make<E: From<StoreError>>(
+        options: &StoreOptions,
+        fill: impl FnOnce(&Self) -> Result<(), E>,
+    ) -> Result<bool, E> {
         let mut name = options.path.file_name().unwrap_or_default().to_owned();
         name.push(".new");
         let new = options.path.with_file_name(name);
         let of_path = |error| StoreError::Io { path: options.path.clone(), error };
         match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(of_path(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(of_path(error).into()),
             _ => {}
         }
         let redb = guarded(&options.path, || Ok(builder(options).create(&new)?))?;
-        Self { redb, path: options.path.clone(), quick_repair: options.quick_repair }.initialize()?;
+        let made = Self { redb, path: options.path.clone(), quick_repair: options.quick_repair };
+        let filled = fill(&made);
+        drop(made);
         // Unlike a rename, a link never takes the place of a file that has come to be there meanwhile.
-        let linked = match fs::hard_link(&new, &options.path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(of_path(error)),
-            _ => Ok(()),
-        };
+        let linked = filled.and_then(|()| match fs::hard_link(&new, &options.path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(of_path(error).into()),
+        });
         fs::remove_file(&new).map_err(of_path)?;
-        linked?;
-        sync_directory(&options.path).map_err(of_path)
+        let linked = linked?;
+        sync_directory(&options.path).map_err(of_path)?;
+        Ok(linked)
     }
 
     fn initialize(&self) -> Result<(), StoreError> {
@@ -125,6 +142,11 @@ impl Database {
                 supported: FILE_FORMAT as u32,
             }),
         }
+    }
+
+    /// Bytes of the file; 0 if it does not tell.
+    pub(super) fn file_bytes(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |file| file.len())
     }
 
     /// Where journal and state table stand.

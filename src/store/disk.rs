@@ -27,6 +27,8 @@ pub(super) struct FreeDisk {
     needed: u64,
     looked_at: Option<Instant>,
     low: Option<DiskLow>,
+    /// What the last look found.
+    free: Option<u64>,
 }
 
 impl FreeDisk {
@@ -41,7 +43,7 @@ impl FreeDisk {
 
     /// Asks `probe` for the free bytes.
     pub(super) fn with_probe(probe: Box<dyn FnMut() -> io::Result<u64> + Send>, needed: u64) -> Self {
-        Self { probe, needed, looked_at: None, low: None }
+        Self { probe, needed, looked_at: None, low: None, free: None }
     }
 
     /// `None` if there is room as of `now`.
@@ -53,9 +55,16 @@ impl FreeDisk {
         self.low
     }
 
+    /// Free bytes, as the last look found them.
+    pub(super) fn free(&self) -> Option<u64> {
+        self.free
+    }
+
     fn look(&mut self) {
         let former = self.low;
-        self.low = match (self.probe)() {
+        let probed = (self.probe)();
+        self.free = probed.as_ref().ok().copied();
+        self.low = match probed {
             Ok(free) => (free < self.needed).then_some(DiskLow { free, needed: self.needed }),
             // A disk that does not tell is no reason to refuse: a commit will show.
             Err(error) => {

@@ -1,6 +1,7 @@
 //! The store as the rest of the program holds it.
 
 use std::{
+    io::Write,
     sync::{Arc, atomic::AtomicU64, atomic::Ordering},
     thread::{self, JoinHandle},
     time::Instant,
@@ -13,11 +14,13 @@ use tokio::sync::{
 };
 
 use crate::{
+    metrics::CommitMetrics,
     shadow::{Document, ShadowKey, Timestamp, Version},
     store::{
         backlog::Backlog,
         batch::{Job, Outcome},
         cache::DocumentCache,
+        copy::CopyError,
         database::Database,
         disk::FreeDisk,
         entry::Seq,
@@ -94,6 +97,7 @@ pub(super) fn assemble<C: Send + 'static>(
         head: AtomicU64::new(progress.head.seq.0),
         disk: Mutex::new(disk),
         health: Default::default(),
+        commits: CommitMetrics::default(),
         absent: Arc::new(Document::absent()),
     };
     let recovered = recovery::recover(&shared, &progress, options.document.path_tombstones_max)?;
@@ -206,15 +210,41 @@ impl<C: Send + 'static> Store<C> {
         Seq(self.inner.shared.head.load(Ordering::Acquire))
     }
 
+    /// Writes a backup to `out`: all that was told before this was called, as of one commit. Reads the disk, all of it, and
+    /// keeps pages that are replaced meanwhile in the file until it ends; the writer does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`CopyError::Store`]: it cannot be read. [`CopyError::Write`]: `out` fails.
+    pub fn back_up(&self, out: impl Write) -> Result<(), CopyError> {
+        self.inner.shared.database.back_up(out)
+    }
+
+    /// How its commits went.
+    #[must_use]
+    pub fn commits(&self) -> &CommitMetrics {
+        &self.inner.shared.commits
+    }
+
+    /// Bytes of the queue of commands that are taken, and how many there are.
+    #[must_use]
+    pub fn queue_bytes(&self) -> (usize, usize) {
+        let (free, all) = (self.inner.room.available_permits(), self.inner.room_max as usize);
+        (all.saturating_sub(free), all)
+    }
+
     /// How the store is doing: whether the disk has room as of the last second, the rest as of the last commit.
     #[must_use]
     pub fn health(&self) -> Health {
         let mut health = self.inner.shared.health.lock().clone();
         // Nobody may be sending commands any more by which the writer would see that there is room again.
         if let State::Writable | State::DiskLow(_) = health.state {
-            let low = self.inner.shared.disk.lock().low(Instant::now());
+            let mut disk = self.inner.shared.disk.lock();
+            let low = disk.low(Instant::now());
             health.state = low.map_or(State::Writable, State::DiskLow);
+            health.free_disk = disk.free();
         }
+        health.file_bytes = self.inner.shared.database.file_bytes();
         health
     }
 

@@ -39,6 +39,10 @@ pub struct Health {
     pub cached_documents: usize,
     /// About how many bytes they take.
     pub cached_bytes: usize,
+    /// Bytes of the file; 0 if it does not tell.
+    pub file_bytes: u64,
+    /// Free bytes of its disk, as of the last second; `None`: it does not tell.
+    pub free_disk: Option<u64>,
     /// Entries that this start applied again.
     pub recovered_entries: u64,
 }

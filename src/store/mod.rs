@@ -10,11 +10,14 @@
 //! disk. *Invariant:* all that one may do with shadows is apply, read, read history and follow the journal; that this
 //! is one file and redb is known to nobody above.
 
+mod audit;
 mod backlog;
+mod backup;
 mod batch;
 mod cache;
 mod codec;
 mod commit;
+mod copy;
 mod database;
 mod disk;
 mod entry;
@@ -35,7 +38,10 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use audit::Report;
+pub use backup::BackupError;
 pub use batch::{Applied, Job, Outcome};
+pub use copy::{CopyError, back_up, check, restore};
 pub use disk::DiskLow;
 pub use entry::{Entry, Seq};
 pub use error::StoreError;

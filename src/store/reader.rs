@@ -16,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use redb::{ReadTransaction, ReadableTable};
 
 use crate::{
+    metrics::CommitMetrics,
     shadow::{Document, Remembered, ShadowKey, ShadowName, Version, name::DeviceId},
     store::{
         cache::DocumentCache,
@@ -51,6 +52,8 @@ pub(super) struct Shared {
     pub(super) disk: Mutex<FreeDisk>,
     /// As of the last commit. The writer sets it.
     pub(super) health: Mutex<Health>,
+    /// The writer observes its commits.
+    pub(super) commits: CommitMetrics,
     /// What every shadow is before its first write.
     pub(super) absent: Arc<Document>,
 }

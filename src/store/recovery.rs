@@ -145,7 +145,7 @@ fn load(shared: &Shared, key: &ShadowKey) -> Result<Option<Held>, StoreError> {
 }
 
 /// The document that `entry` makes of `held`.
-fn next(held: &Held, entry: &Entry, tombstones_max: usize) -> Result<Document, StoreError> {
+pub(super) fn next(held: &Held, entry: &Entry, tombstones_max: usize) -> Result<Document, StoreError> {
     let former = held.document.version;
     if entry.previous != held.last_entry || entry.version != Version(former.0 + 1) {
         let detail = format!("it makes version {} of {}, which is at {}", entry.version.0, entry.key, former.0);

@@ -119,6 +119,7 @@ impl<C> Writer<C> {
         if let Some(refusal) = self.refusal() {
             return self.refuse(jobs, &refusal);
         }
+        self.shared.commits.batches.observe(jobs.len() as u64);
         let batch = self.decide(jobs);
         drop(permits);
         self.conclude(batch);
@@ -191,6 +192,7 @@ impl<C> Writer<C> {
             CommitFailure::Unknown(_) => Rejection::OutcomeUnknown,
         };
         let error = failure.into_error();
+        self.shared.commits.failed.add(1);
         tracing::error!(%error, "a commit failed: no further command is taken until a restart");
         self.state = State::Latched(error.to_string());
         rejection

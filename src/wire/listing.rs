@@ -1,5 +1,7 @@
 //! Lists of devices and of the shadows of one.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 
 use crate::{
@@ -14,10 +16,23 @@ pub struct DeviceEntry {
     pub id: String,
     /// Whether it is connected.
     pub connected: bool,
+    /// How it was seen last, if it was.
+    pub seen: Option<Seen>,
     /// Whether a shadow of it has a delta.
     pub drift: bool,
     /// How many shadows it has.
     pub shadows: usize,
+}
+
+/// How a device was seen last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// When it came, while it is connected; then when it was heard last.
+    pub last: Timestamp,
+    /// What it speaks.
+    pub protocol: &'static str,
+    /// Where it came from, if the reader may know.
+    pub address: Option<IpAddr>,
 }
 
 /// A shadow of a device.
@@ -43,11 +58,27 @@ pub fn devices(entries: &[DeviceEntry], next: Option<&str>) -> Bytes {
             let mut object = Object::open(out);
             object.text("id", &entry.id);
             object.member("connected", &entry.connected);
+            if let Some(seen) = &entry.seen {
+                object.member("lastSeen", &seen.last.0);
+                object.text("protocol", seen.protocol);
+                if let Some(address) = seen.address {
+                    object.text("address", &address.to_string());
+                }
+            }
             object.member("drift", &entry.drift);
             object.member("shadows", &entry.shadows);
             object.close();
         });
         cursor(envelope, next);
+    })
+}
+
+/// Whether a device is connected.
+#[must_use]
+pub fn presence(connected: bool, last_seen: Timestamp) -> Bytes {
+    message(|envelope| {
+        envelope.member("connected", &connected);
+        envelope.member("lastSeen", &last_seen.0);
     })
 }
 

@@ -170,7 +170,15 @@ fn told(schemas: &mut Map<String, Value>) {
     put(schemas, "Refusal", closed(refusal.into_iter().chain(who), &["code", "error", "message", "timestamp", "by"]));
     put(schemas, "Refusals", closed([("rejections", list("Refusal"))], &["rejections"]));
     let flag = json!({ "type": "boolean" });
-    let device = [("id", text.clone()), ("connected", flag.clone()), ("drift", flag.clone()), ("shadows", version(1))];
+    let device = [
+        ("id", text.clone()),
+        ("connected", flag.clone()),
+        ("lastSeen", time()),
+        ("protocol", text.clone()),
+        ("address", text.clone()),
+        ("drift", flag.clone()),
+        ("shadows", version(1)),
+    ];
     put(schemas, "Device", closed(device, &["id", "connected", "drift", "shadows"]));
     put(schemas, "Devices", closed([("devices", list("Device")), ("next", text.clone())], &["devices"]));
     let shadow =

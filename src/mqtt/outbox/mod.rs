@@ -16,6 +16,7 @@
 
 mod counters;
 mod lag;
+mod notes;
 mod queue;
 #[cfg(test)]
 mod race;
@@ -28,10 +29,11 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-pub use self::{counters::DropCounters, routed::Routed};
+pub use self::{counters::DropCounters, notes::Noted, routed::Routed};
 use self::{
     counters::count,
     lag::Lag,
+    notes::Notes,
     queue::{Entry, Kind, Queue},
 };
 use crate::{
@@ -106,6 +108,7 @@ struct Inner {
     replies_in: u64,
     replies_out: u64,
     lag: Lag,
+    notes: Notes,
     connected: bool,
     closed: Option<Reason>,
     idle: Idle,
@@ -138,6 +141,7 @@ impl Outbox {
             replies_in: 0,
             replies_out: 0,
             lag: Lag::default(),
+            notes: Notes::default(),
             connected: true,
             closed: None,
             idle: Idle::Busy,
@@ -238,6 +242,23 @@ impl Outbox {
         self.make_room(inner) || inner.wake_for_delivery()
     }
 
+    /// Notes that the presence told on `topic` has changed, as change `number`; what it is then is asked when it is sent.
+    pub fn note_presence(&self, topic: &TopicName, number: u64) {
+        self.change(|inner| inner.notes.add(topic, number) && inner.wake_for_delivery());
+    }
+
+    /// Whether presence has changed since the last [`Outbox::take_noted`].
+    #[must_use]
+    pub fn has_noted(&self) -> bool {
+        !self.inner.lock().notes.is_empty()
+    }
+
+    /// What was noted of presence, to be sent now.
+    #[must_use]
+    pub fn take_noted(&self) -> Noted {
+        self.inner.lock().notes.take()
+    }
+
     /// Tells that the document of `topic` as it is at `seq` has been sent past the queue, on subscribing: a queued or
     /// coming one that is not newer is dropped, so that no older document follows.
     pub fn document_sent(&self, topic: &TopicName, seq: u64, routed: &Routed) {
@@ -327,6 +348,12 @@ impl Outbox {
     /// yielded nothing; may return without cause.
     pub async fn ready(&self) {
         self.wake.notified().await;
+    }
+
+    /// Bytes that wait to be sent, as its limit counts them.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.inner.lock().queue.bytes()
     }
 
     /// Why the connection must end, if it must.

@@ -67,6 +67,11 @@ pub enum Class {
         /// Its journal sequence.
         seq: u64,
     },
+    /// Whether a device is connected: noted in the outboxes, to be sent as it is then.
+    Presence {
+        /// The number of the change.
+        number: u64,
+    },
     /// The reply to a request of `to`: for that session never dropped; for others an event if it tells of a change, else
     /// an ordinary message.
     Reply {
@@ -323,7 +328,10 @@ impl<P: Publication> Route<'_, P> {
     }
 
     fn deliver_to_one(&self, group: &shared::Group) -> usize {
-        group.pick(|outbox| self.told_to(outbox)).map_or(0, |(member, message)| self.queue(&[member], message))
+        // A note is sent by a session's own subscriptions, which this is none of.
+        let class = if let Class::Presence { .. } = self.class { Class::Plain { from: None } } else { self.class };
+        let route = Self { class, ..*self };
+        group.pick(|outbox| self.told_to(outbox)).map_or(0, |(member, message)| route.queue(&[member], message))
     }
 
     /// Queues the message towards the one session whose subscriptions these are. Returns how many are to have it.
@@ -357,6 +365,7 @@ impl<P: Publication> Route<'_, P> {
             Class::Event { seq } | Class::Change { seq, .. } | Class::Reply { seq: Some(seq), .. } => {
                 outbox.push_event(delivery, seq)
             }
+            Class::Presence { number } => outbox.note_presence(&delivery.message.topic, number),
             Class::Document { seq } => outbox.push_document(delivery, seq),
             Class::Plain { .. } | Class::Reply { seq: None, .. } => outbox.push_plain(delivery),
         }

@@ -35,11 +35,6 @@ impl Holders {
         }
     }
 
-    /// Whether `principal` has a connection.
-    pub(super) fn is_connected(&self, principal: &Principal) -> bool {
-        self.0.get(principal).is_some_and(|held| held.connected > 0)
-    }
-
     pub(super) fn add(&mut self, principal: &Principal, connected: bool) {
         if !self.0.contains_key(principal) {
             self.0.insert(principal.clone(), Held::default());

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod bench;
+mod copies;
 mod faults;
 mod files;
 mod keys;
@@ -19,6 +20,7 @@ use std::sync::{Arc, mpsc};
 use serde_json::{Value, json};
 
 use crate::{
+    request_id::RequestId,
     shadow::{
         Command, Delete, Preconditions, SectionPatch, ShadowKey, ShadowName, Timestamp, Update, Version,
         name::DeviceId, tests::sender,
@@ -64,7 +66,14 @@ fn count(n: u64) -> Command {
 }
 
 fn job<C>(key: &ShadowKey, command: Command, context: C) -> Job<C> {
-    Job { key: key.clone(), command, sender: sender("app-1"), client: "client-1".into(), context }
+    Job {
+        key: key.clone(),
+        command,
+        sender: sender("app-1"),
+        id: RequestId::next(),
+        client: "client-1".into(),
+        context,
+    }
 }
 
 /// Options for a small store, with no file behind it.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Random, arc, delete, key, named, sender, stepped::Stepped, update};
 use crate::{
+    request_id::RequestId,
     shadow::{
         self, Command, Decision, Delete, Document, DocumentLimits, IdempotencyKey, Keyed, Manner, Rejection, ShadowKey,
         Stamp, Timestamp, Update, Version,
@@ -144,6 +145,7 @@ fn random_job(random: &mut Random, context: u64) -> Job<u64> {
         key,
         command,
         sender: sender(["app-1", "dev", "monitor"][random.below(3) as usize]),
+        id: RequestId::next(),
         client: arc("c"),
         context,
     }
@@ -220,6 +222,7 @@ pub(super) fn copies(jobs: &[Job<u64>]) -> Vec<Job<u64>> {
             key: job.key.clone(),
             command: job.command.clone(),
             sender: job.sender.clone(),
+            id: job.id,
             client: job.client.clone(),
             context: job.context,
         })

@@ -1,0 +1,164 @@
+//! `umbrad backup`, `umbrad restore` and `umbrad check`.
+//!
+//! A backup comes from the running server, or from a store that no server has open. It gets its name only once it is whole
+//! on the disk and has been looked through: what has the name of a backup is one.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufWriter},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{
+    Exit,
+    http_client::{Failure, Server},
+    output::{complain, print},
+    serve::Source,
+};
+use crate::{
+    config::Arguments,
+    server::store_options,
+    store::{self, CopyError, Report, StoreError, StoreOptions},
+};
+
+/// Take a backup of the running server, which goes on, or of a store that none has open. It holds every update that was
+/// accepted before it began.
+#[derive(Debug, Args)]
+pub(super) struct Backup {
+    /// Where to write it. A file that is there is replaced once the new one is whole.
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+    #[command(flatten)]
+    server: Server,
+    /// The store file, in place of a running server.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["url", "user", "password_file", "token_file", "ca"])]
+    store: Option<PathBuf>,
+}
+
+/// Make a store of a backup, where there is none yet.
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// The backup.
+    file: PathBuf,
+    /// Where the store is to be; without it, where the configuration says.
+    #[arg(long, value_name = "PATH")]
+    store: Option<PathBuf>,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// Look through a backup, or a store that no server has open: every page and every value, the journal's chain, and every
+/// shadow against the journal.
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// The store or backup.
+    file: PathBuf,
+}
+
+impl Backup {
+    pub(super) async fn run(self) -> Exit {
+        let mut name = self.to.file_name().unwrap_or_default().to_owned();
+        name.push(".part");
+        let part = self.to.with_file_name(name);
+        let taken = match self.take(&part).await {
+            Ok(()) => store::check(&StoreOptions::new(&part)).map_err(Failure::from),
+            Err(failure) => Err(failure),
+        };
+        let kept = taken.and_then(|report| keep(&part, &self.to).map(|()| report).map_err(Failure::Write));
+        match kept {
+            Ok(report) => tell(&report, "the store is damaged, and so is its backup"),
+            Err(failure) => {
+                let _ = std::fs::remove_file(&part); // what is left of it is no backup
+                complain(&failure, exit_of(&failure))
+            }
+        }
+    }
+
+    async fn take(&self, part: &Path) -> Result<(), Failure> {
+        // It holds every shadow and the name of everybody: for its owner alone.
+        let mut open = OpenOptions::new();
+        let file = open.write(true).create(true).truncate(true).mode(0o600).open(part).map_err(Failure::Write)?;
+        let mut out = BufWriter::new(file);
+        match &self.store {
+            None => self.server.post("/v1/backup", &mut out).await?,
+            Some(store) => store::back_up(&StoreOptions::new(store), &mut out)?,
+        }
+        out.into_inner().map_err(|error| Failure::Write(error.into_error()))?.sync_all().map_err(Failure::Write)
+    }
+}
+
+impl Restore {
+    pub(super) fn run(self) -> Exit {
+        let config = match self.source.load(&Arguments::default()) {
+            Ok(config) => config,
+            Err(error) => return complain(&error, Exit::Usage),
+        };
+        let mut options = store_options(&config.store, &config.limits);
+        options.path = self.store.unwrap_or(options.path);
+        match store::restore(&self.file, &options) {
+            Ok(report) => tell(&report, "the backup holds damaged records, and so does the store now"),
+            Err(error) => {
+                let failure = Failure::from(error);
+                complain(&failure, exit_of(&failure))
+            }
+        }
+    }
+}
+
+impl Check {
+    pub(super) fn run(self) -> Exit {
+        match store::check(&StoreOptions::new(&self.file)) {
+            Ok(report) => tell(&report, "damaged"),
+            Err(error) => {
+                let failure = Failure::from(error);
+                complain(&failure, exit_of(&failure))
+            }
+        }
+    }
+}
+
+impl From<CopyError> for Failure {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Write(error) => Self::Write(error),
+            error => Self::Store(error),
+        }
+    }
+}
+
+/// Prints what was found; `damaged` says what it means if something is wrong.
+fn tell(report: &Report, damaged: &str) -> Exit {
+    let Report { shadows, entries, head, findings, findings_more } = report;
+    let found = json!({ "shadows": shadows, "entries": entries, "head": head.0 });
+    if findings.is_empty() {
+        return print(&found);
+    }
+    for finding in findings {
+        complain(finding, Exit::Store);
+    }
+    if *findings_more > 0 {
+        complain(&format!("and {findings_more} more"), Exit::Store);
+    }
+    complain(&damaged, Exit::Store)
+}
+
+fn exit_of(failure: &Failure) -> Exit {
+    match failure {
+        Failure::Rejected(_) => Exit::Rejected,
+        Failure::Usage(_) => Exit::Usage,
+        Failure::Store(CopyError::Store(StoreError::Io { .. }) | CopyError::Exists(_)) => Exit::Failed,
+        Failure::Store(_) => Exit::Store,
+        Failure::Connection(..) | Failure::Write(_) => Exit::Failed,
+    }
+}
+
+/// Gives a whole backup its name.
+fn keep(part: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(part, to)?;
+    let directory = to.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}

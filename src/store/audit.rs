@@ -1,0 +1,263 @@
+//! Whether the records of a store agree with one another: every seal, the chain of the journal, state against journal.
+//!
+//! The records come in one pass, `meta`, then `journal`, then `state`, from an open store or from a backup. Of each shadow
+//! that the journal knows, its newest entry is kept in memory (about 200 bytes a shadow), and whole only those entries
+//! that the state table need not have yet: these are applied again, as a start would.
+//!
+//! What does not agree is told and the pass goes on, so that one look tells all; after [`FINDINGS_MAX`] it is only counted.
+
+use std::{
+    collections::{HashMap, hash_map},
+    sync::Arc,
+};
+
+use crate::{
+    shadow::{Document, Etag, Remembered, ShadowKey, Version},
+    store::{
+        backup::{Record, Table},
+        codec::DecodeError,
+        entry::{Entry, JOURNAL, Seq},
+        error::StoreError,
+        reader,
+        record::{self, Held, STATE},
+        recovery,
+        schema::{self, CREATED_KEY, Created, FILE_FORMAT, META, PROGRESS_KEY, Progress},
+    },
+};
+
+/// What a look at a whole store found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Shadows, deleted ones counted.
+    pub shadows: u64,
+    /// Entries of the journal.
+    pub entries: u64,
+    /// The newest entry.
+    pub head: Seq,
+    /// What is wrong; the first [`FINDINGS_MAX`].
+    pub findings: Vec<String>,
+    /// How many more things are wrong.
+    pub findings_more: u64,
+}
+
+/// A look at a whole store, under way.
+#[derive(Default)]
+pub(super) struct Audit {
+    created: bool,
+    progress: Option<Progress>,
+    /// The last entry, and the bytes of all entries so far.
+    at: Seq,
+    bytes: u64,
+    journal_ended: bool,
+    chains: HashMap<ShadowKey, Chain>,
+    tombstones_max: usize,
+    report: Report,
+}
+
+/// The entries of one shadow.
+struct Chain {
+    newest: Point,
+    /// The newest one that the state table must have.
+    settled: Option<Point>,
+    /// Those after it.
+    open: Vec<Entry>,
+    /// Whether the state table has the shadow.
+    stored: bool,
+}
+
+/// What an entry made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Point {
+    seq: Seq,
+    version: Version,
+    etag: Etag,
+}
+
+/// Most things told of one store.
+const FINDINGS_MAX: usize = 20;
+
+impl Report {
+    /// Whether all agrees.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    fn add(&mut self, finding: String) {
+        match self.findings.len() < FINDINGS_MAX {
+            true => self.findings.push(finding),
+            false => self.findings_more += 1,
+        }
+    }
+}
+
+impl Audit {
+    /// Of a store that remembers `tombstones_max` removed paths of a shadow.
+    pub(super) fn new(tombstones_max: usize) -> Self {
+        Self { tombstones_max, ..Self::default() }
+    }
+
+    /// Takes the next record.
+    pub(super) fn record(&mut self, Record { table, key, value }: &Record) {
+        let taken = match table {
+            Table::Meta => self.meta(key, value),
+            Table::Journal => self.entry(key, value),
+            Table::State => {
+                self.end_journal();
+                self.state(key, value)
+            }
+        };
+        if let Err(error) = taken {
+            self.report.add(error.to_string());
+        }
+    }
+
+    /// What was found in all.
+    pub(super) fn finish(mut self) -> Report {
+        self.end_journal();
+        if !self.created {
+            self.report.add(format!("{META}/{CREATED_KEY} is missing"));
+        }
+        let absent =
+            Held { document: Arc::new(Document::absent()), last_entry: Seq(0), remembered: Remembered::default() };
+        for (key, chain) in std::mem::take(&mut self.chains) {
+            if chain.stored {
+                continue;
+            }
+            self.report.shadows += 1;
+            let made = match chain.settled {
+                Some(Point { seq, .. }) => Err(lost(&key, seq)),
+                None => self.replay(absent.clone(), &chain),
+            };
+            if let Err(error) = made {
+                self.report.add(error.to_string());
+            }
+        }
+        self.report
+    }
+
+    fn meta(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let name = String::from_utf8_lossy(key);
+        let broken = |error: DecodeError| StoreError::record(META, &name, &error);
+        if key == PROGRESS_KEY.as_bytes() {
+            let progress = Progress::decode(value).map_err(broken)?;
+            (self.at, self.report.head) = (progress.removed.seq, progress.head.seq);
+            self.progress = Some(progress);
+        } else if key == CREATED_KEY.as_bytes() {
+            let created = Created::decode(value).map_err(broken)?;
+            let found = u32::try_from(created.format).unwrap_or(u32::MAX);
+            if created.format != FILE_FORMAT {
+                return Err(broken(DecodeError::Format { found, supported: FILE_FORMAT as u32 }));
+            }
+            self.created = true;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let seq = sequence(key)?;
+        let expected = Seq(self.at.0 + 1);
+        self.at = seq;
+        self.bytes += value.len() as u64;
+        self.report.entries += 1;
+        if seq != expected {
+            self.report.add(StoreError::entry(expected, "it is missing").to_string());
+        }
+        let entry = reader::entry(seq, value)?;
+        let point = Point { seq, version: entry.version, etag: entry.etag };
+        let progress = self.progress.unwrap_or_default();
+        let (key, previous) = (entry.key.clone(), entry.previous);
+        let follows = match self.chains.get(&key) {
+            Some(chain) => previous == chain.newest.seq && entry.version.0 == chain.newest.version.0 + 1,
+            None => previous <= progress.removed.seq && (previous == Seq(0)) == (entry.version == Version(1)),
+        };
+        let chain = match self.chains.entry(key) {
+            hash_map::Entry::Occupied(chain) => chain.into_mut(),
+            hash_map::Entry::Vacant(place) => {
+                place.insert(Chain { newest: point, settled: None, open: Vec::new(), stored: false })
+            }
+        };
+        chain.newest = point;
+        match seq <= progress.checkpoint.seq {
+            true => chain.settled = Some(point),
+            false => chain.open.push(entry),
+        }
+        match follows {
+            true => Ok(()),
+            false => Err(StoreError::entry(seq, format!("it does not follow entry {previous} of its shadow"))),
+        }
+    }
+
+    /// Once all entries have come.
+    fn end_journal(&mut self) {
+        if std::mem::replace(&mut self.journal_ended, true) {
+            return;
+        }
+        let Some(progress) = self.progress else {
+            return self.report.add(format!("{META}/{PROGRESS_KEY} is missing"));
+        };
+        let (head, bytes) = (progress.head.seq, progress.journal_bytes());
+        if self.at != head {
+            let told = format!("the journal should end here and ends at {}", self.at);
+            self.report.add(StoreError::entry(head, told).to_string());
+        } else if self.bytes != bytes {
+            self.report.add(format!("the journal has {} bytes and should have {bytes}", self.bytes));
+        }
+    }
+
+    fn state(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.report.shadows += 1;
+        let broken = |error: DecodeError| StoreError::record(STATE, key.escape_ascii(), &error);
+        let shadow = schema::shadow_key(key).map_err(broken)?;
+        let chain = self.chains.get_mut(&shadow);
+        let chain = chain.map(|chain| {
+            chain.stored = true;
+            Chain { open: std::mem::take(&mut chain.open), ..*chain }
+        });
+        let held = record::decode(key, value).map_err(broken)?;
+        let wrong = |told: String| StoreError::Record { table: STATE, key: shadow.to_string(), detail: told };
+        let Document { version, etag, ref desired, ref reported, .. } = *held.document;
+        if etag != Etag::of(version, &desired.members, &reported.members) {
+            return Err(wrong("its etag is not that of what it holds".to_owned()));
+        }
+        let last = held.last_entry;
+        let Some(chain) = chain else {
+            let removed = self.progress.unwrap_or_default().removed.seq;
+            return match last <= removed {
+                true => Ok(()),
+                false => Err(wrong(format!("entry {last}, which it says it is of, is none of its own"))),
+            };
+        };
+        if let Some(settled) = chain.settled.filter(|settled| last < settled.seq) {
+            return Err(lost(&shadow, settled.seq));
+        }
+        let made = Point { seq: last, version, etag };
+        let open = chain.open.iter().map(|entry| Point { seq: entry.seq, version: entry.version, etag: entry.etag });
+        let removed = self.progress.unwrap_or_default().removed.seq;
+        let old = chain.settled.is_none() && last <= removed;
+        if !old && !chain.settled.into_iter().chain(open).any(|point| point == made) {
+            return Err(wrong(format!("it is not what entry {last}, which it says it is of, made")));
+        }
+        self.replay(held, &chain)
+    }
+
+    /// Applies what is newer than `held`, as a start would.
+    fn replay(&self, mut held: Held, chain: &Chain) -> Result<(), StoreError> {
+        let last = held.last_entry;
+        for entry in chain.open.iter().filter(|entry| entry.seq > last) {
+            held.document = Arc::new(recovery::next(&held, entry, self.tombstones_max)?);
+            held.last_entry = entry.seq;
+        }
+        Ok(())
+    }
+}
+
+fn lost(key: &ShadowKey, seq: Seq) -> StoreError {
+    StoreError::Record { table: STATE, key: key.to_string(), detail: format!("it lacks the change of entry {seq}") }
+}
+
+fn sequence(key: &[u8]) -> Result<Seq, StoreError> {
+    let bytes = <[u8; 8]>::try_from(key);
+    let invalid = |_| StoreError::record(JOURNAL, key.escape_ascii(), &DecodeError::Invalid("a sequence"));
+    Ok(Seq(u64::from_le_bytes(bytes.map_err(invalid)?)))
+}

@@ -1,0 +1,197 @@
+//! Whole stores in and out: a backup of one commit, a store made of a backup, a look at either.
+//!
+//! A backup is read in one snapshot while the writer goes on: it has every change that was told before it began, and
+//! nothing of a commit that is not on the disk. A restored store is made beside its final place and moved there once it
+//! is whole, so a backup that turns out to be damaged leaves nothing behind.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use redb::{ReadTransaction, ReadableTable};
+
+use crate::store::{
+    audit::{Audit, Report},
+    backup::{BackupError, BackupReader, BackupWriter, Record, Table},
+    database::{CommitFailure, Database, Failure},
+    error::StoreError,
+    options::StoreOptions,
+    schema::{JOURNAL_TABLE, META_TABLE, STATE_TABLE},
+};
+
+/// Why a store or backup could not be copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The backup is not whole.
+    #[error("{}: {error}", path.display())]
+    Backup {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: BackupError,
+    },
+    /// There is a file where the restored store was to be.
+    #[error("{}: there is a file already; a backup is only restored to where none is", .0.display())]
+    Exists(PathBuf),
+    /// The backup cannot be written.
+    #[error("cannot write the backup: {0}")]
+    Write(io::Error),
+}
+
+/// Memory for records on their way into a restored store, in bytes.
+const SLICE_BYTES: usize = 8 << 20;
+
+impl Database {
+    /// Writes a backup of the newest commit to `out`.
+    pub(super) fn back_up(&self, out: impl Write) -> Result<(), CopyError> {
+        let copied = self.read(|transaction| match BackupWriter::begin(out) {
+            Err(error) => Ok(Err(error)),
+            Ok(mut writer) => {
+                let copied = each(transaction, |table, key, value| writer.record(table, key, value))?;
+                Ok(copied.and_then(|()| writer.finish()).map(drop))
+            }
+        });
+        copied?.map_err(CopyError::Write)
+    }
+
+    fn audit(&self, tombstones_max: usize) -> Result<Report, StoreError> {
+        let mut audit = Audit::new(tombstones_max);
+        let looked = self.read(|transaction| {
+            each(transaction, |table, key, value| {
+                audit.record(&Record { table, key: key.to_vec(), value: value.to_vec() });
+                Ok(())
+            })
+        })?;
+        looked.map_err(|error| StoreError::Io { path: PathBuf::new(), error })?;
+        Ok(audit.finish())
+    }
+
+    fn fill(&self, records: &[Record]) -> Result<(), StoreError> {
+        let filled = self.commit(|transaction| {
+            let mut meta = transaction.open_table(META_TABLE)?;
+            let mut journal = transaction.open_table(JOURNAL_TABLE)?;
+            let mut state = transaction.open_table(STATE_TABLE)?;
+            for Record { table, key, value } in records {
+                match table {
+                    Table::Meta => drop(meta.insert(&*String::from_utf8_lossy(key), value.as_slice())?),
+                    Table::Journal => {
+                        let seq = <[u8; 8]>::try_from(key.as_slice()).map(u64::from_le_bytes).unwrap_or_default();
+                        drop(journal.insert(seq, value.as_slice())?);
+                    }
+                    Table::State => drop(state.insert(key.as_slice(), value.as_slice())?),
+                }
+            }
+            Ok(())
+        });
+        filled.map_err(CommitFailure::into_error)
+    }
+}
+
+/// Writes a backup of the store of `options`, which is open nowhere, to `out`.
+///
+/// # Errors
+///
+/// [`CopyError::Store`]: there is no such store, it is in use, or it cannot be read. [`CopyError::Write`]: `out` fails.
+pub fn back_up(options: &StoreOptions, out: impl Write) -> Result<(), CopyError> {
+    Database::open_existing(options)?.back_up(out)
+}
+
+/// Makes a store at the path of `options` of the backup in `from`, and tells what is in it.
+///
+/// A backup that is whole but holds damaged records, because the store it was taken of did, is restored with them: they
+/// are in the report.
+///
+/// # Errors
+///
+/// [`CopyError::Exists`], [`CopyError::Backup`], [`CopyError::Store`]; nothing is left behind.
+pub fn restore(from: &Path, options: &StoreOptions) -> Result<Report, CopyError> {
+    if options.path.exists() {
+        return Err(CopyError::Exists(options.path.clone()));
+    }
+    let wrong = |error| CopyError::Backup { path: from.to_owned(), error };
+    let mut reader = open(from)?;
+    let mut audit = Audit::new(options.document.path_tombstones_max);
+    let made: Result<bool, CopyError> = Database::make(options, |database| {
+        let (mut slice, mut bytes) = (Vec::new(), 0);
+        while let Some(record) = reader.next().map_err(wrong)? {
+            audit.record(&record);
+            bytes += record.key.len() + record.value.len();
+            slice.push(record);
+            if bytes >= SLICE_BYTES {
+                database.fill(&slice)?;
+                (slice, bytes) = (Vec::new(), 0);
+            }
+        }
+        Ok(database.fill(&slice)?)
+    });
+    match made? {
+        true => Ok(audit.finish()),
+        false => Err(CopyError::Exists(options.path.clone())),
+    }
+}
+
+/// Looks at every page and record of the store at the path of `options`, or of the backup there.
+///
+/// A store that was not closed is brought in order first, as a start would do it.
+///
+/// # Errors
+///
+/// [`CopyError::Store`]: it is no sound store. [`CopyError::Backup`]: it is no whole backup.
+pub fn check(options: &StoreOptions) -> Result<Report, CopyError> {
+    let path = &options.path;
+    let tombstones_max = options.document.path_tombstones_max;
+    if !is_backup(path)? {
+        let options = StoreOptions { verify_on_open: true, ..options.clone() };
+        return Ok(Database::open_existing(&options)?.audit(tombstones_max)?);
+    }
+    let mut reader = open(path)?;
+    let mut audit = Audit::new(tombstones_max);
+    while let Some(record) = reader.next().map_err(|error| CopyError::Backup { path: path.clone(), error })? {
+        audit.record(&record);
+    }
+    Ok(audit.finish())
+}
+
+fn is_backup(path: &Path) -> Result<bool, StoreError> {
+    let of_path = |error| StoreError::Io { path: path.to_owned(), error };
+    let mut head = Vec::new();
+    File::open(path).map_err(of_path)?.take(16).read_to_end(&mut head).map_err(of_path)?;
+    Ok(BackupReader::<File>::is_begun(&head))
+}
+
+fn open(path: &Path) -> Result<BackupReader<BufReader<File>>, CopyError> {
+    let wrong = |error| CopyError::Backup { path: path.to_owned(), error };
+    let file = File::open(path).map_err(|error| wrong(BackupError::Io(error)))?;
+    BackupReader::begin(BufReader::with_capacity(1 << 16, file)).map_err(wrong)
+}
+
+/// Calls `take` with every record, in the order of a backup, until it fails.
+fn each(
+    transaction: &ReadTransaction,
+    mut take: impl FnMut(Table, &[u8], &[u8]) -> io::Result<()>,
+) -> Result<io::Result<()>, Failure> {
+    for item in transaction.open_table(META_TABLE)?.iter()? {
+        let (key, value) = item?;
+        if let Err(error) = take(Table::Meta, key.value().as_bytes(), value.value()) {
+            return Ok(Err(error));
+        }
+    }
+    for item in transaction.open_table(JOURNAL_TABLE)?.iter()? {
+        let (key, value) = item?;
+        if let Err(error) = take(Table::Journal, &key.value().to_le_bytes(), value.value()) {
+            return Ok(Err(error));
+        }
+    }
+    for item in transaction.open_table(STATE_TABLE)?.iter()? {
+        let (key, value) = item?;
+        if let Err(error) = take(Table::State, key.value(), value.value()) {
+            return Ok(Err(error));
+        }
+    }
+    Ok(Ok(()))
+}

@@ -1,0 +1,183 @@
+//! Backups of a server under load, and what becomes of damaged ones.
+
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+};
+
+use serde_json::{Value, json};
+
+use super::site::{LISTENERS, run, start, text, url};
+use crate::harness::{
+    client::Client,
+    eventually,
+    http::Http,
+    packet::Packet,
+    server::{Server, Setup, UNLIMITED, store_path},
+    shadow::Requester,
+    wire::{Publish, V5},
+};
+
+const WRITERS: usize = 4;
+/// Requests that a writer sends ahead.
+const WINDOW: u64 = 16;
+
+/// Every update that was accepted before the backup began is in what is restored from it, although the writers never
+/// pause and the server dies by SIGKILL right after.
+#[test]
+fn a_backup_under_full_load_holds_what_was_accepted_before_it() {
+    let mut server = start();
+    let web = url(server.address_of("web"));
+    let (promised, done) = ([const { AtomicU64::new(0) }; WRITERS], AtomicBool::new(false));
+    let copy = server.directory().join("copy");
+    let (mut before, mut meanwhile) = ([0; WRITERS], 0);
+    thread::scope(|scope| {
+        for (writer, promised) in promised.iter().enumerate() {
+            let client = Client::connect(&server, V5, &format!("writer-{writer}"));
+            let done = &done;
+            scope.spawn(move || write(client, writer, promised, done));
+        }
+        let now = || promised.each_ref().map(|promised| promised.load(Ordering::SeqCst));
+        eventually("some load", || now().iter().all(|promised| *promised > 300).then_some(()));
+        for _ in 0..3 {
+            before = now();
+            let (told, _) = run(&["backup", "--to", text(&copy), "--url", &web], 0);
+            assert_eq!(serde_json::from_str::<Value>(&told).unwrap()["shadows"], json!(WRITERS));
+            meanwhile += now().iter().sum::<u64>() - before.iter().sum::<u64>();
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    server.kill();
+    println!("{meanwhile} updates were accepted while three backups were taken");
+    assert!(meanwhile > 0, "the writers went on while backups were taken");
+
+    let restored = tempfile::tempdir().unwrap();
+    let path = store_path(restored.path());
+    run(&["check", text(&copy)], 0);
+    run(&["restore", text(&copy), "--store", text(&path)], 0);
+    run(&["check", text(&path)], 0);
+    let server = Server::within(restored, Setup { listener: LISTENERS, ..UNLIMITED }).unwrap_or_else(|_| panic!());
+    for (writer, before) in before.into_iter().enumerate() {
+        let mut reader = Requester::new(&server, V5, "reader", &format!("shadow/device-{writer}"));
+        let kept = reader.get()["state"]["reported"]["n"].as_u64().unwrap();
+        assert!(kept >= before, "writer {writer} was promised {before}, the backup has {kept}");
+        reader.update(json!({"state": {"reported": {"n": 0}}}));
+    }
+}
+
+/// Numbers its updates 1, 2, 3, … and notes the last one that was acknowledged, until it is `done`.
+fn write(mut client: Client, writer: usize, promised: &AtomicU64, done: &AtomicBool) {
+    let topic = format!("shadow/device-{writer}/update");
+    let (mut sent, mut answered) = (0, 0);
+    while answered < sent || !done.load(Ordering::SeqCst) {
+        while sent < answered + WINDOW && !done.load(Ordering::SeqCst) {
+            sent += 1;
+            let body = json!({"state": {"reported": {"n": sent}}}).to_string();
+            client.send(Publish::new(&topic, body).encode(V5, 1, (sent % 60_000) as u16 + 1));
+        }
+        match client.recv() {
+            Packet::PubAck(ack) => assert_eq!(ack.code, 0, "{ack:?}"),
+            other => panic!("{other:?}"),
+        }
+        answered += 1;
+        promised.store(answered, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn what_is_wrong_is_found_and_refused() {
+    let mut server = start();
+    let (web, viewers) = (url(server.address_of("web")), url(server.address_of("viewers")));
+    for device in 0..20 {
+        let mut client = Requester::private(&server, "setter", &format!("shadow/d-{device}"));
+        client.update(json!({"state": {"desired": {"text": "a value that is easily found"}}}));
+    }
+    let (copy, bad) = (server.directory().join("copy"), server.directory().join("bad"));
+    let store = store_path(server.directory());
+    let target = server.directory().join("restored.redb");
+
+    let (_, told) = run(&["backup", "--to", text(&copy), "--url", &viewers], 3);
+    assert!(told.contains("for who may do everything"), "{told}");
+    let (_, told) = run(&["backup", "--to", text(&copy), "--url", "http://127.0.0.1:1"], 1);
+    assert!(told.contains("Connection refused"), "{told}");
+    let (_, told) = run(&["backup", "--to", text(&copy), "--store", text(&store)], 4);
+    assert!(told.contains("in use by another process"), "{told}");
+    let names =
+        || fs::read_dir(server.directory()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    assert!(!names().iter().any(|name| name.to_str().unwrap().starts_with("copy")), "{:?}", names());
+
+    run(&["backup", "--to", text(&copy), "--url", &web], 0);
+    let whole = fs::read(&copy).unwrap();
+    fs::write(&bad, &whole[..whole.len() - 40]).unwrap();
+    for command in [&["check", text(&bad)][..], &["restore", text(&bad), "--store", text(&target)]] {
+        let (_, told) = run(command, 4);
+        assert!(told.contains("it is cut short"), "{told}");
+    }
+    let mut altered = whole.clone();
+    let place = whole.windows(6).rposition(|bytes| bytes == b"easily").unwrap();
+    altered[place] ^= 1;
+    fs::write(&bad, &altered).unwrap();
+    for command in [&["check", text(&bad)][..], &["restore", text(&bad), "--store", text(&target)]] {
+        let (_, told) = run(command, 4);
+        assert!(told.contains("its digest does not match"), "{told}");
+    }
+    assert!(!target.exists());
+    let (_, told) = run(&["restore", text(&copy), "--store", text(&store)], 1);
+    assert!(told.contains("there is a file already"), "{told}");
+
+    // Of a store at rest the same commands.
+    server.stop();
+    run(&["check", text(&store)], 0);
+    let again = server.directory().join("again");
+    run(&["backup", "--to", text(&again), "--store", text(&store)], 0);
+    run(&["restore", text(&again), "--store", text(&target)], 0);
+    assert_eq!(run(&["check", text(&target)], 0), run(&["check", text(&store)], 0));
+    let mut image = fs::read(&store).unwrap();
+    for place in (0..image.len() - 6)
+        .filter(|place| whole.len() > 6 && &image[*place..*place + 6] == b"easily")
+        .collect::<Vec<_>>()
+    {
+        image[place] ^= 1;
+    }
+    fs::write(&store, image).unwrap();
+    run(&["check", text(&store)], 4);
+}
+
+/// A reader that takes nothing keeps the one place and no memory; when it goes, the next one has it.
+#[test]
+fn one_backup_is_taken_at_a_time() {
+    const SHADOWS: u16 = 1_500;
+    let server = start();
+    let body = json!({"state": {"reported": {"text": "x".repeat(8_000)}}}).to_string();
+    let mut client = Client::connect(&server, V5, "writer");
+    for first in (1..=SHADOWS).step_by(50) {
+        let publish = |id: u16| Publish::new(&format!("shadow/device-{id}/update"), &body).encode(V5, 1, id);
+        client.send((first..first + 50).flat_map(publish).collect::<Vec<_>>());
+        (first..first + 50).for_each(|id| assert_eq!(client.puback(id).code, 0));
+    }
+    let web = server.address_of("web");
+    let post = || {
+        let mut http = Http::connect(web);
+        http.write("POST /v1/backup HTTP/1.1", b"");
+        let head = http.head();
+        (http, head)
+    };
+    let (slow, head) = post();
+    assert_eq!((head.status, head.header("transfer-encoding")), (200, Some("chunked")));
+    let before = server.resident_bytes();
+    let (_, second) = post();
+    assert_eq!(second.status, 429, "{second:?}");
+    client.publish("shadow/device-1/update", r#"{"state":{"reported":{"text":"y"}}}"#, 1);
+    let grown = server.resident_bytes().saturating_sub(before);
+    assert!(grown < 16 << 20, "the server has grown by {grown} bytes");
+    drop(slow);
+    let (mut third, mut bytes) = eventually("the place to be free", || {
+        let (http, head) = post();
+        (head.status == 200).then_some((http, 0))
+    });
+    while let Some(piece) = third.chunk() {
+        bytes += piece.len();
+    }
+    assert!(bytes > usize::from(SHADOWS) * 16_000, "{bytes}");
+}

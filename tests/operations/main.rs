@@ -1,0 +1,13 @@
+//! What an operator does with a running server: backups, metrics, health; and who is connected.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod backup;
+mod health;
+mod metrics;
+mod presence;
+mod request_ids;
+mod site;

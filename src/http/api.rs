@@ -9,7 +9,7 @@ use crate::{
     auth::Authority,
     changes::Changes,
     config::Limits,
-    http::{openapi, problem::Problem},
+    http::{openapi, problem::Problem, sessions::Sessions},
     service::Service,
     shadow::{DeviceId, DocumentLimits, Timestamp},
 };
@@ -30,6 +30,8 @@ pub struct Api {
     pub presence: Arc<dyn Presence>,
     /// Who is let in, and may do what.
     pub(super) authority: Arc<Authority>,
+    /// Who signed in with a browser.
+    pub(super) sessions: Arc<Sessions>,
     /// Limits of one shadow.
     pub(super) document: DocumentLimits,
     /// Bytes of a request's body.
@@ -72,6 +74,7 @@ impl Api {
             changes,
             presence,
             authority,
+            sessions: Arc::default(),
             document: limits.document(),
             body_bytes_max: limits.packet_bytes_max,
             event_bytes_max: limits.outbox_bytes_max,
@@ -80,6 +83,12 @@ impl Api {
             waiters: Arc::new(Semaphore::new(WAITERS_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         }
+    }
+
+    /// Who signed in with a browser.
+    #[must_use]
+    pub fn sessions(&self) -> Arc<Sessions> {
+        self.sessions.clone()
     }
 
     /// Ends everybody who waits for changes, so that their connections can end.

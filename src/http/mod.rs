@@ -2,7 +2,8 @@
 //!
 //! `server` serves a connection of [`crate::net`]: it bounds what a client may send and how slowly, and has the routes
 //! answer it. `guard` stands before all of them and refuses what a web page of somebody else's may have made a browser
-//! send. `websocket` turns a connection into a stream of bytes that the door for MQTT serves, of which nothing is known
+//! send. `session` signs people in and out, `dashboard` has the page they
+//! do it on. `websocket` turns a connection into a stream of bytes that the door for MQTT serves, of which nothing is known
 //! here but that it is one.
 //!
 //! `operation` has the table of what there is; `router` makes routes of it, `openapi` the description, `query` checks
@@ -19,6 +20,7 @@ mod caller;
 mod conditional;
 mod devices;
 mod events;
+mod dashboard;
 mod guard;
 mod history;
 mod openapi;
@@ -29,6 +31,8 @@ mod problem;
 mod query;
 mod router;
 mod server;
+mod session;
+mod sessions;
 mod shadows;
 pub mod sigv4;
 mod submit;
@@ -41,4 +45,5 @@ pub use self::{
     api::Api,
     router::router,
     server::{HttpDoor, HttpOptions, PROTOCOLS},
+    sessions::Sessions,
 };

@@ -7,15 +7,15 @@ use axum::{
     extract::State,
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
-    routing::MethodRouter,
+    routing::{MethodRouter, get},
 };
 
 use crate::http::{
     api::Api,
-    aws, devices, events, history, openapi,
+    aws, dashboard, devices, events, history, openapi,
     operation::{Operation, ROUTES, Route},
     problem::Problem,
-    shadows, writes,
+    session, shadows, writes,
 };
 
 /// What a PATCH may be sent as. RFC 5789 section 3.1.
@@ -28,6 +28,8 @@ pub fn router(api: Arc<Api>) -> Router {
     for route in ROUTES {
         router = router.route(route.path, methods(route));
     }
+    let session = get(session::get).post(session::begin).delete(session::end);
+    router = dashboard::routes(router).route("/session", session);
     router.fallback(no_such_path).with_state(api)
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, body::Body, extract::DefaultBodyLimit, middleware, routing::get};
+use axum::{Extension, Router, body::Body, extract::DefaultBodyLimit, middleware, routing::get};
 use hyper::{
     Request,
     body::Incoming,
@@ -33,6 +33,8 @@ use crate::{
         body::TimedBody,
         caller::LastCaller,
         guard::{self, Guard},
+        session::Secure,
+        sessions::Sessions,
         websocket::{self, Handover},
     },
     net::{Door, Peer, door::Stream},
@@ -74,12 +76,20 @@ impl HttpOptions {
 }
 
 impl<D: Door> HttpDoor<D> {
-    /// Serves `api` beside what is here, and WebSockets by `sockets`, until `closing` turns true.
+    /// Serves `api` beside what is here, and WebSockets, with `sessions` on the same terms, by `sockets`, until `closing` turns true.
     #[must_use]
-    pub fn new(api: Router, sockets: D, options: HttpOptions, closing: watch::Receiver<bool>) -> Self {
+    pub fn new(
+        api: Router,
+        sessions: Arc<Sessions>,
+        sockets: D,
+        options: HttpOptions,
+        closing: watch::Receiver<bool>,
+    ) -> Self {
         let routes = api
             .route("/healthz", get(async || "ok"))
             .route("/mqtt", get(websocket::upgrade))
+            .layer(Extension(sessions))
+            .layer(Extension(Secure(options.guard.has_tls())))
             .layer(DefaultBodyLimit::max(options.message_bytes_max))
             .layer(middleware::from_fn_with_state(Arc::new(options.guard.clone()), guard::guard));
         Self(Arc::new(Server { routes, sockets, options, closing }))
@@ -91,12 +101,12 @@ impl<D: Door> Door for HttpDoor<D> {
         let (handover, mut handed) = mpsc::channel(1);
         self.0.answer(stream, &peer, Handover(handover), deadline).await;
         // All requests are gone by now, and with them what could hand over.
-        let Some(upgrade) = handed.recv().await else { return };
+        let Some((upgrade, session)) = handed.recv().await else { return };
         let Ok(upgraded) = upgrade.await else { return };
         let Server { sockets, options, .. } = &*self.0;
         let deadline = Instant::now() + options.timeout;
         if let Some(socket) = websocket::open::<S>(upgraded, options.message_bytes_max).await {
-            websocket::serve(socket, sockets.clone(), peer, deadline).await;
+            websocket::serve(socket, session, sockets.clone(), peer, deadline).await;
         }
     }
 }

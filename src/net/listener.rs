@@ -159,7 +159,7 @@ impl Listener {
         let ip = address.ip().to_canonical();
         let arrival = Arrival {
             stream,
-            peer: Peer { address, proof: Proof::None, listener: self.shared_name.clone() },
+            peer: Peer { address, proof: Proof::None, listener: self.shared_name.clone(), signed_in: None },
             proxied: self.config.proxy_from.iter().any(|network| network.contains(&ip)),
             tls: self.tls.clone(),
             deadline: Instant::now() + self.config.connect_timeout,

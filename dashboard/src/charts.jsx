@@ -39,10 +39,11 @@ async function past(path, signal) {
   for (let page = 0; page < PAGES_MAX && !signal.aborted; page += 1) {
     const { entries, end } = await ask("GET", `${path}/history?limit=100${before}`);
     for (const { timestamp, changes } of entries) {
-      for (const change of changes) {
-        if (change.path.startsWith("/reported/") && typeof change.value === "number") {
-          const of = change.path.slice("/reported".length);
-          found.set(of, [[timestamp, change.value], ...(found.get(of) ?? [])]);
+      // A change may be of all that is below a path.
+      for (const [at, value] of changes.flatMap((change) => [...leaves(change.value, change.path)])) {
+        if (at.startsWith("/reported/") && typeof value === "number") {
+          const of = at.slice("/reported".length);
+          found.set(of, [[timestamp, value], ...(found.get(of) ?? [])]);
         }
       }
     }

@@ -40,9 +40,9 @@ export function FeedView({ fleet }) {
 export function Feed({ entries, withDevice = false }) {
   if (entries.length === 0) return <p class="empty card">Nothing yet. Updates show here as they are decided.</p>;
   return (
-    <ol class="feed card" role="log" aria-live="off" aria-label="Updates" tabIndex={0}>
-      {entries.map((entry) => <Entry key={entry.key} {...entry} withDevice={withDevice} />)}
-    </ol>
+    <div class="log card" role="log" aria-live="off" aria-label="Updates" tabIndex={0}>
+      <ol class="feed">{entries.map((entry) => <Entry key={entry.key} {...entry} withDevice={withDevice} />)}</ol>
+    </div>
   );
 }
 

@@ -77,14 +77,15 @@ function Choice({ label, value, options, onChange }) {
 }
 
 function Table({ fleet, ids, query, change, now }) {
-  const body = useRef(null);
+  const grid = useRef(null);
   const [view, setView] = useState({ top: 0, height: 600 });
   const [active, setActive] = useState(0);
   useEffect(() => {
-    const see = () => setView({ top: body.current.scrollTop, height: body.current.clientHeight });
+    const element = grid.current;
+    const see = () => setView({ top: element.scrollTop, height: element.clientHeight - ROW_PX });
     const observer = new ResizeObserver(see);
-    observer.observe(body.current);
-    body.current.addEventListener("scroll", see, { passive: true });
+    observer.observe(element);
+    element.addEventListener("scroll", see, { passive: true });
     return () => observer.disconnect();
   }, []);
 
@@ -92,9 +93,9 @@ function Table({ fleet, ids, query, change, now }) {
   const go = (to) => {
     const next = Math.max(0, Math.min(ids.length - 1, to));
     setActive(next);
-    const element = body.current;
+    const element = grid.current;
     if (next * ROW_PX < element.scrollTop) element.scrollTop = next * ROW_PX;
-    const bottom = (next + 1) * ROW_PX - element.clientHeight;
+    const bottom = (next + 2) * ROW_PX - element.clientHeight;
     if (bottom > element.scrollTop) element.scrollTop = bottom;
   };
   const page = Math.max(1, Math.floor(view.height / ROW_PX) - 1);
@@ -108,7 +109,8 @@ function Table({ fleet, ids, query, change, now }) {
     Enter: () => ids[at] && open(ids[at]),
   };
   const press = (event) => {
-    const act = keys[event.key];
+    // The buttons of the head are in it, too, and have keys of their own.
+    const act = event.target === grid.current && keys[event.key];
     if (!act) return;
     event.preventDefault();
     act();
@@ -118,8 +120,8 @@ function Table({ fleet, ids, query, change, now }) {
   const inSight = at >= first && at < last;
 
   return (
-    <div class="grid" role="grid" aria-label="Devices" aria-rowcount={ids.length + 1} aria-colcount={COLUMNS.length}>
-      <div role="rowgroup">
+    <div class="grid" role="grid" ref={grid} tabIndex={0} aria-label="Devices: arrow keys move, Enter opens" aria-activedescendant={inSight && ids[at] ? `row-${ids[at]}` : undefined} onKeyDown={press} aria-rowcount={ids.length + 1} aria-colcount={COLUMNS.length}>
+      <div class="top-row" role="rowgroup">
         <div class="row head" role="row" aria-rowindex={1}>
           {COLUMNS.map(({ key, title }) => {
             const sorted = query.sort === key;
@@ -134,14 +136,12 @@ function Table({ fleet, ids, query, change, now }) {
           })}
         </div>
       </div>
-      <div class="rows" role="rowgroup" ref={body} tabIndex={0} aria-label="Devices: arrow keys move, Enter opens" aria-activedescendant={inSight && ids[at] ? `row-${ids[at]}` : undefined} onKeyDown={press}>
-        <div class="height" role="presentation" style={{ height: `${ids.length * ROW_PX}px` }}>
-          {ids.slice(first, last).map((id, offset) => (
+      <div class="rows" role="rowgroup" style={{ height: `${ids.length * ROW_PX}px` }}>
+        {ids.slice(first, last).map((id, offset) => (
             <Row key={id} row={fleet.rows.get(id)} index={first + offset} active={first + offset === at} when={age(fleet.rows.get(id), now)} />
           ))}
-        </div>
-        {ids.length === 0 && !fleet.loading && <p class="empty">No device is like this.</p>}
       </div>
+      {ids.length === 0 && !fleet.loading && <p class="empty" role="row"><span role="gridcell">No device is like this.</span></p>}
     </div>
   );
 }

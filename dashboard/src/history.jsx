@@ -67,7 +67,7 @@ function Entry({ entry, isCurrent, onRestore }) {
         {entry.client && !entry.by.includes(entry.client) && <span class="muted">{entry.client}</span>}
         <time class="muted" title={clock(entry.timestamp)}>{ago(entry.timestamp)}</time>
         <span class="spring" />
-        {isCurrent ? <span class="badge">current</span> : !entry.deleted && <button class="quiet" aria-label={`Restore version ${entry.version}`} onClick={onRestore}>Restore this version</button>}
+        {isCurrent ? <span class="badge">current</span> : !entry.deleted && <button class="quiet" aria-label={`Restore this version: ${entry.version}`} onClick={onRestore}>Restore this version</button>}
       </div>
       {entry.deleted && <p><em>deleted</em></p>}
       <ul class="changes">

@@ -48,15 +48,12 @@ export function equal(a, b) {
 /** The edits that make `after` of `before`: `{path, value}`, where a `value` of `undefined` removes. */
 export function edits(before, after, path = "", found = []) {
   if (isObject(before) && isObject(after)) {
-    for (const key of Object.keys(before)) edits(before[key], after[key], `${path}/${escape(key)}`, found);
+    for (const key of Object.keys(before)) {
+      edits(before[key], Object.hasOwn(after, key) ? after[key] : undefined, `${path}/${escape(key)}`, found);
+    }
     for (const key of Object.keys(after)) {
       if (!Object.hasOwn(before, key)) added(after[key], `${path}/${escape(key)}`, found);
     }
-  } else if (isObject(before) && after !== undefined) {
-    // Merging would keep what the object had: it goes first, as a whole, by what takes its place.
-    found.push({ path, value: after });
-  } else if (isObject(after) && before !== undefined) {
-    found.push({ path, value: after });
   } else if (!equal(before, after)) {
     found.push({ path, value: after });
   }

@@ -70,7 +70,8 @@ impl Asset {
     fn answer(&self, headers: &HeaderMap) -> Response {
         let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|field| field.to_str().ok());
         let known = known.flat_map(|field| field.split(',')).any(|etag| etag.trim().as_bytes() == self.etag.as_bytes());
-        let mut response = if known { StatusCode::NOT_MODIFIED.into_response() } else { Body::from(self.bytes).into_response() };
+        let mut response =
+            if known { StatusCode::NOT_MODIFIED.into_response() } else { Body::from(self.bytes).into_response() };
         let headers = response.headers_mut();
         headers.extend(HEADERS);
         headers.insert(header::ETAG, self.etag.clone());

@@ -204,9 +204,8 @@ mod tests {
     fn one_principal_cannot_take_the_room_of_others() {
         let (sessions, begun) = (Sessions::default(), Instant::now());
         let other = sessions.begin(standing("other"), begun).unwrap();
-        let ids = (0..=SESSIONS_OF_ONE_MAX).map(|step| {
-            sessions.begin(standing("app"), begun + Duration::from_secs(step as u64)).unwrap()
-        });
+        let ids = (0..=SESSIONS_OF_ONE_MAX)
+            .map(|step| sessions.begin(standing("app"), begun + Duration::from_secs(step as u64)).unwrap());
         let ids = ids.collect::<Vec<_>>();
         let now = begun + Duration::from_secs(60);
         let found = ids.iter().filter(|id| sessions.find(&cookie(id), "web", now).is_some()).count();

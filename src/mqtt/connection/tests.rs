@@ -41,7 +41,8 @@ fn broker(directory: &std::path::Path) -> Arc<Broker> {
 /// A connection of one persistent 3.1.1 session; its CONNACK must say whether the session was there.
 async fn connect(broker: &Arc<Broker>, present: u8) -> DuplexStream {
     let (mut near, far) = tokio::io::duplex(4096);
-    let peer = Peer { address: ([127, 0, 0, 1], 1).into(), proof: Proof::None, listener: "local".into(), signed_in: None };
+    let peer =
+        Peer { address: ([127, 0, 0, 1], 1).into(), proof: Proof::None, listener: "local".into(), signed_in: None };
     tokio::spawn(handshake::serve(far, peer, broker.clone(), Instant::now() + Duration::from_secs(60)));
     near.write_all(b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x00\x00\x01c").await.unwrap();
     assert_eq!(read(&mut near).await, [0x20, 2, present, 0]);

@@ -44,7 +44,7 @@ export function FleetView({ fleet }) {
       {fleet.error && <p class="problem" role="alert">The list could not be read: {fleet.error.message}</p>}
       <div class="tiles">
         <Tile label="Devices" value={totals.devices} pressed={!filtered} onClick={() => change({ search: "", connected: "any", drift: "any", conflicts: false })} />
-        <Tile label="Connected" value={totals.known > 0 ? totals.connected : "unknown"} tone="good" pressed={query.connected === "yes"} onClick={() => change({ connected: query.connected === "yes" ? "any" : "yes" })} />
+        <Tile label="Connected" value={totals.known > 0 ? totals.connected : "unknown"} tone={totals.known > 0 ? "good" : "none"} pressed={query.connected === "yes"} onClick={() => change({ connected: query.connected === "yes" ? "any" : "yes" })} />
         <Tile label="Drifting" value={totals.drift} tone="warn" pressed={query.drift === "yes"} onClick={() => change({ drift: query.drift === "yes" ? "any" : "yes" })} />
         <Tile label="Conflicts seen" value={totals.conflicts} tone="bad" pressed={query.conflicts} onClick={() => change({ conflicts: !query.conflicts })} />
       </div>

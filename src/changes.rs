@@ -21,7 +21,10 @@ use tokio::sync::Notify;
 use crate::{
     auth::Projection,
     service::{Announcer, Outcome, Requester},
-    shadow::{Change, DeviceId, Document, Etag, Pointer, ShadowKey, ShadowName, Timestamp, Version, change::Effect},
+    shadow::{
+        Change, DeviceId, Document, Etag, Pointer, ShadowKey, ShadowName, Timestamp, Version, change::Effect,
+        pointer::SectionName,
+    },
     store::{Entry, Seq},
     wire::ChangeEntry,
 };
@@ -42,6 +45,8 @@ pub struct Told {
     client: Arc<str>,
     deleted: bool,
     changes: Vec<Change>,
+    /// About the memory it takes, what is rendered of it included.
+    bytes: usize,
     /// What was made of it, for each part of a shadow that somebody sees.
     rendered: Mutex<Vec<(Projection, Bytes)>>,
 }
@@ -175,25 +180,34 @@ impl Announcer for Arc<Changes> {
         let mut followers = self.0.lock();
         followers.told = seq;
         let of_device = followers.of_device.get(&outcome.key.device);
-        let mut caring = of_device.into_iter().flatten().chain(&followers.of_all).filter(|follower| {
-            let interest = &follower.interest;
-            interest.names(&outcome.key) && interest.meets(&applied.changes)
-        });
+        let mut followers = of_device.into_iter().flatten().chain(&followers.of_all).peekable();
+        if followers.peek().is_none() {
+            return;
+        }
+        let touched = |name| applied.changes.iter().any(|change| change.path.section == name);
+        let sections = SectionName::ALL.map(|name| touched(name).then_some(name));
+        let mut caring = followers.filter(|follower| follower.interest.may_care(&outcome.key, &sections));
         let Some(first) = caring.next() else { return };
         let told = Arc::new(Told::of(outcome, seq, applied));
-        let bytes = told.bytes();
-        first.push(&told, bytes);
-        caring.for_each(|follower| follower.push(&told, bytes));
+        first.push(&told);
+        caring.for_each(|follower| follower.push(&told));
     }
 }
 
 impl Interest {
-    /// Whether it cares about an entry of the journal.
+    /// Whether it cares about `told`.
     #[must_use]
     pub fn cares(&self, told: &Told) -> bool {
         self.device.as_ref().is_none_or(|device| *device == told.key.device)
             && self.names(&told.key)
-            && self.meets(&told.changes)
+            && (self.paths.is_empty() || told.changes.iter().any(|change| self.meets_one(change)))
+    }
+
+    /// Whether it may care about a change in `sections` of `key`. Paths are compared by who is told: all who follow a
+    /// device are asked this on one thread.
+    fn may_care(&self, key: &ShadowKey, sections: &[Option<SectionName>]) -> bool {
+        let met = |path: &Pointer| sections.contains(&Some(path.section));
+        self.names(key) && (self.paths.is_empty() || self.paths.iter().any(met))
     }
 
     /// Whether what `reader` may see of a change is what it cares about: it must not find out by its paths that something
@@ -208,17 +222,14 @@ impl Interest {
         self.name.as_ref().is_none_or(|name| *name == key.name)
     }
 
-    fn meets(&self, changes: &[Change]) -> bool {
-        self.paths.is_empty() || changes.iter().any(|change| self.meets_one(change))
-    }
-
     fn meets_one(&self, change: &Change) -> bool {
         self.paths.iter().any(|path| change.path.is_within(path) || path.is_within(&change.path))
     }
 }
 
 impl Follower {
-    fn push(&self, told: &Arc<Told>, bytes: usize) {
+    fn push(&self, told: &Arc<Told>) {
+        let bytes = told.bytes;
         let mut queue = self.queue.lock();
         match self.keep {
             Keep::Newest => queue.told.clear(),
@@ -243,7 +254,7 @@ impl Follower {
         }
         match queue.told.pop_front() {
             Some(told) => {
-                queue.bytes = queue.bytes.saturating_sub(told.bytes());
+                queue.bytes = queue.bytes.saturating_sub(told.bytes);
                 Some(Next::Change(told))
             }
             None => queue.closed.then_some(Next::Closed),
@@ -282,6 +293,7 @@ impl Told {
             by: outcome.by.clone(),
             client: outcome.client.clone(),
             deleted: applied.after.deleted,
+            bytes: bytes(&applied.changes),
             changes: applied.changes.clone(),
             rendered: Mutex::default(),
         }
@@ -315,19 +327,6 @@ impl Told {
         }
         bytes
     }
-
-    /// About the memory it takes, what is rendered of it included.
-    fn bytes(&self) -> usize {
-        let of = |change: &Change| {
-            let value = match &change.effect {
-                Effect::Set(value) => weight(value),
-                Effect::Remove | Effect::Touch => 0,
-            };
-            let keys: usize = change.path.keys.iter().map(|key| key.len() + 16).sum();
-            64 + keys + value + change.replaced.as_ref().map_or(0, |replaced| weight(&replaced.value))
-        };
-        512 + 2 * self.changes.iter().map(of).sum::<usize>()
-    }
 }
 
 impl From<Entry> for Told {
@@ -339,6 +338,7 @@ impl From<Entry> for Told {
             etag: entry.etag,
             timestamp: entry.timestamp,
             deleted: entry.deleted,
+            bytes: bytes(&entry.changes),
             rendered: Mutex::default(),
             by: entry.principal.clone(),
             client: entry.client.clone(),
@@ -346,6 +346,19 @@ impl From<Entry> for Told {
             changes: entry.changes,
         }
     }
+}
+
+/// About the memory that these changes take, twice: what is rendered of them takes as much.
+fn bytes(changes: &[Change]) -> usize {
+    let of = |change: &Change| {
+        let value = match &change.effect {
+            Effect::Set(value) => weight(value),
+            Effect::Remove | Effect::Touch => 0,
+        };
+        let keys: usize = change.path.keys.iter().map(|key| key.len() + 16).sum();
+        64 + keys + value + change.replaced.as_ref().map_or(0, |replaced| weight(&replaced.value))
+    };
+    512 + 2 * changes.iter().map(of).sum::<usize>()
 }
 
 fn weight(value: &Value) -> usize {

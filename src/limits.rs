@@ -47,8 +47,16 @@ pub const KEEP_ALIVE_SECONDS_MAX: u64 = u16::MAX as u64;
 pub const REQUESTS_IN_FLIGHT_MAX: u64 = 65_536;
 /// Requests a second, and at once, per principal and shadow.
 pub const REQUESTS_PER_SECOND_MAX: u64 = 1_000_000;
-/// PUBLISH packets a second on one connection.
+/// PUBLISH packets a second on one connection, and other packets.
 pub const PUBLISHES_PER_SECOND_MAX: u64 = 10_000_000;
+/// Bytes a second from one connection or principal.
+pub const BYTES_PER_SECOND_MAX: u64 = 64 * GIB;
+/// What one connection or address may do in vain in a minute.
+pub const FAILURES_PER_MINUTE_MAX: u64 = 1_000_000;
+/// New connections a second from one address, and at once.
+pub const CONNECTS_PER_SECOND_MAX: u64 = 1_000_000;
+/// Filters of all sessions of one principal.
+pub const FILTERS_PER_PRINCIPAL_MAX: u64 = 100_000_000;
 
 /// Bytes queued towards one subscriber, connected or away.
 pub const QUEUE_BYTES_MAX: u64 = 64 * MIB;

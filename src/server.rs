@@ -21,9 +21,9 @@ use crate::{
         router::{RetainedLimits, Router},
     },
     net::{Gate, ListenError, Listener},
-    quota::Rate,
+    quota::Quotas,
     reload::{ReadConfig, Reload},
-    service::{Service, ServiceLimits},
+    service::Service,
     store::{StoreError, StoreOptions},
 };
 
@@ -89,6 +89,7 @@ pub async fn run(
     let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), &config.limits));
     let api = Arc::new(Api::new(service.clone(), changes, Arc::new(()), authority.clone(), &config.limits));
     let gate = Gate {
+        quotas: service.quotas().clone(),
         places: Arc::new(Semaphore::new(config.limits.connections_max)),
         counters: broker.counters.clone(),
         closing: broker.closing(),
@@ -116,7 +117,8 @@ pub async fn run(
     api.close();
     while listeners.join_next().await.is_some() {}
     broker.finish().await;
-    tracing::info!(counters = ?broker.counters, drops = ?broker.drops, "what was refused and dropped");
+    let quotas = service.quotas().counters();
+    tracing::info!(counters = ?broker.counters, ?quotas, drops = ?broker.drops, "what was refused and dropped");
     let ended = tokio::task::spawn_blocking(move || {
         service.close();
         // The store's end of the channel is gone with its writer, so the announcer ends too.
@@ -130,11 +132,8 @@ pub async fn run(
 
 fn open(config: &Config) -> Result<(Service, crate::service::Decided), ServeError> {
     let options = store_options(&config.store, &config.limits);
-    let limits = ServiceLimits {
-        requests: Rate::new(config.limits.requests_per_second, config.limits.requests_burst),
-        requests_in_flight_max: u32::try_from(config.limits.requests_in_flight_max).unwrap_or(u32::MAX),
-    };
-    Service::open(options, limits, Clock::system())
+    let quotas = Arc::new(Quotas::new(&config.limits));
+    Service::open(options, quotas, Clock::system())
         .map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
 }
 

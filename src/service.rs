@@ -1,6 +1,6 @@
 //! The one entry for a shadow command, whichever door it came through.
 //!
-//! A command is counted against its quota and queued for the store's writer. Once it is decided and durable, the
+//! A command is counted against its quotas and queued for the store's writer. Once it is decided and durable, the
 //! announcer thread takes it, in the order of the journal: the [`Announcer`] tells the change to whom it concerns,
 //! then the requester is answered. So the events of one shadow leave in version order, and an acknowledgement never
 //! overtakes the events it acknowledges.
@@ -26,7 +26,7 @@ use self::{
 use crate::{
     auth::Principal,
     clock::Clock,
-    quota::{Admitted, Rate, RequestQuota},
+    quota::{Admitted, Quotas},
     shadow::{Command, Rejection, Sender, ShadowKey, Timestamp, Version},
     store::{self, Applied, Health, Held, History, Job, Listed, Page, Past, Seq, Store, StoreError, StoreOptions},
     wire::{ClientToken, RefusedEntry},
@@ -78,7 +78,7 @@ pub struct Submission {
 /// The service. Dropping it ends nothing: see [`Service::close`].
 pub struct Service {
     store: Store<Box<dyn Requester>>,
-    quota: Arc<RequestQuota>,
+    quotas: Arc<Quotas>,
     refusals: Arc<Refusals>,
     clock: Clock,
 }
@@ -89,15 +89,6 @@ pub struct Decided {
     clock: Clock,
     past: Past,
     refusals: Arc<Refusals>,
-}
-
-/// How often and how much may be asked.
-#[derive(Clone, Copy, Debug)]
-pub struct ServiceLimits {
-    /// Requests of one principal to one shadow.
-    pub requests: Rate,
-    /// Undecided requests of one principal to one shadow.
-    pub requests_in_flight_max: u32,
 }
 
 /// A decided command. Accepted, and then durable; or refused, and then nothing was changed.
@@ -116,7 +107,10 @@ pub struct Outcome {
 }
 
 /// Room in the queue for one submission.
-pub struct Permit(store::Permit<Box<dyn Requester>>);
+pub struct Permit {
+    room: store::Permit<Box<dyn Requester>>,
+    quotas: Arc<Quotas>,
+}
 
 impl Service {
     /// Opens the store. What is decided from now on waits for [`Decided::announce`].
@@ -124,15 +118,14 @@ impl Service {
     /// # Errors
     ///
     /// Those of [`store::open`].
-    pub fn open(options: StoreOptions, limits: ServiceLimits, clock: Clock) -> Result<(Self, Decided), StoreError> {
+    pub fn open(options: StoreOptions, quotas: Arc<Quotas>, clock: Clock) -> Result<(Self, Decided), StoreError> {
         let (sender, batches) = mpsc::sync_channel(BATCHES_AHEAD);
-        let quota = Arc::new(RequestQuota::new(limits.requests, limits.requests_in_flight_max));
         let time = clock.clone();
         // The channel ends with the announcer, after which nobody waits for an outcome.
         let store = store::open(options, move || time.now(), move |batch| drop(sender.send(batch)))?;
         let refusals = Arc::<Refusals>::default();
         let decided = Decided { batches, clock: clock.clone(), past: store.past(), refusals: refusals.clone() };
-        Ok((Self { store, quota, refusals, clock }, decided))
+        Ok((Self { store, quotas, refusals, clock }, decided))
     }
 
     /// The time to put into replies.
@@ -147,13 +140,19 @@ impl Service {
     ///
     /// [`Rejection::TooManyRequests`]; the request is not counted then.
     pub fn admit(&self, principal: &Principal, key: &ShadowKey) -> Result<Admitted, Rejection> {
-        self.quota.admit(principal.name(), key, Instant::now())
+        self.quotas.admit(principal.name(), key, Instant::now())
+    }
+
+    /// What may be asked of the service, and how often more was.
+    #[must_use]
+    pub fn quotas(&self) -> &Arc<Quotas> {
+        &self.quotas
     }
 
     /// Room for a submission of `bytes` payload if there is some now.
     #[must_use]
     pub fn try_reserve(&self, bytes: usize) -> Option<Permit> {
-        self.store.try_reserve(bytes).map(Permit)
+        self.store.try_reserve(bytes).map(|room| self.permit(room))
     }
 
     /// Waits until there is room for a submission of `bytes` payload.
@@ -162,7 +161,11 @@ impl Service {
     ///
     /// [`Rejection::Unavailable`]: the service is ending.
     pub async fn reserve(&self, bytes: usize) -> Result<Permit, Rejection> {
-        self.store.reserve(bytes).await.map(Permit).map_err(rejection)
+        self.store.reserve(bytes).await.map(|room| self.permit(room)).map_err(rejection)
+    }
+
+    fn permit(&self, room: store::Permit<Box<dyn Requester>>) -> Permit {
+        Permit { room, quotas: self.quotas.clone() }
     }
 
     /// The newest committed document of `key` if it is in memory.
@@ -303,11 +306,15 @@ impl Submission {
 }
 
 impl Permit {
-    /// Sends `submission` to be decided after all that were sent before.
+    /// Sends `submission` to be decided after all that were sent before; refuses it at once if its shadow is written to
+    /// more than it may be.
     pub fn submit(self, submission: Submission) {
+        if let Err(rejection) = self.quotas.admit_write(&submission.key, Instant::now()) {
+            return submission.refuse(rejection, Clock::system().now());
+        }
         let Submission { key, command, sender, client, requester } = submission;
         let job = Job { key, command, sender, client, context: requester };
-        if let Err(unsent) = self.0.send(job) {
+        if let Err(unsent) = self.room.send(job) {
             let Job { key, command, sender, client, context: requester } = *unsent;
             let submission = Submission { key, command, sender, client, requester };
             submission.refuse(unavailable(), Clock::system().now());

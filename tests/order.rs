@@ -24,7 +24,8 @@ const LAST: u64 = WRITERS * UPDATES_EACH;
 
 const ROOMY: Setup = Setup {
     limits: "requests_per_second = 1_000_000\nrequests_burst = 1_000_000\nrequests_in_flight_max = 65_536\n\
-             publishes_per_second = 10_000_000\noutbox_bytes_max = \"64 MiB\"",
+             publishes_per_second = 10_000_000\nprincipal_requests_per_second = 1_000_000\n\
+             shadow_writes_per_second = 1_000_000\noutbox_bytes_max = \"64 MiB\"",
     ..UNLIMITED
 };
 

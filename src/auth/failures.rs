@@ -98,7 +98,7 @@ impl Table {
         let mut meters = self.meters.lock();
         for place in self.places(key) {
             if let Some(meter) = meters.get_mut(place) {
-                meter.charge(self.rate, now);
+                meter.charge(self.rate, 1, now);
             }
         }
     }

@@ -16,6 +16,7 @@ use super::{
     ClientTlsConfig, Config, Host, HttpConfig, Limits, ListenerConfig, ListenerKind, LogConfig, LogFormat, Origin,
     StoreConfig, TlsConfig, auth,
     error::{Fault, Problem},
+    quotas,
     raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
     roles,
     units::{Count, List, Period, Size, Text},
@@ -191,6 +192,7 @@ fn limits(raw: &RawLimits) -> Result<Limits, Fault> {
             raw.publishes_per_second,
             1..=hard::PUBLISHES_PER_SECOND_MAX,
         )?,
+        quotas: quotas::quotas(&at, raw)?,
         outbox_bytes_max: at.number("outbox_bytes_max", raw.outbox_bytes_max, 16 * KIB..=hard::QUEUE_BYTES_MAX)?,
         session_queue_bytes_max: at.number(
             "session_queue_bytes_max",

@@ -5,8 +5,8 @@
 //! between two values kept. A [`ConfigError`] names the file and line, or the variable or argument, and the key.
 //!
 //! `known` has the keys that exist, `file` the lines they stand on, `layers` lays the sources together into `raw`'s
-//! structures, `units` reads sizes and durations, `check` turns raw into checked, `auth` what is in `[auth]`, `roles` rules
-//! and grants. The most a limit may be set to is
+//! structures, `units` reads sizes and durations, `check` turns raw into checked, `auth` what is in `[auth]`, `quotas` the
+//! quotas in `[limits]`, `roles` rules and grants. The most a limit may be set to is
 //! [`crate::limits`]'.
 
 mod auth;
@@ -16,6 +16,7 @@ mod file;
 mod host;
 mod known;
 mod layers;
+mod quotas;
 mod raw;
 mod roles;
 mod units;
@@ -34,6 +35,7 @@ use tracing_subscriber::filter::Targets;
 pub use auth::{AuthConfig, TokenConfig};
 pub use error::{ConfigError, Place, Problem};
 pub use host::{Authority, Host, Origin};
+pub use quotas::QuotaLimits;
 pub(crate) use units::parse_duration;
 
 use crate::{auth::Policy, shadow::DocumentLimits};
@@ -175,6 +177,8 @@ pub struct Limits {
     pub requests_burst: u32,
     /// PUBLISH packets a second from one connection, above which reading pauses.
     pub publishes_per_second: u32,
+    /// What a connection, a principal, a shadow and a source address may do.
+    pub quotas: QuotaLimits,
     /// Bytes that wait for one connected subscriber.
     pub outbox_bytes_max: usize,
     /// Bytes of plain messages that wait for one session without a connection.

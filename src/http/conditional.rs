@@ -99,13 +99,15 @@ impl Conditions {
 
     /// What the engine has to check for a write; `None`: the write is unconditional.
     pub(super) fn of_write(&self) -> Option<Preconditions> {
+        // An empty list excludes nothing: it says as little as none.
+        let if_none_match = self.if_none_match.as_ref().filter(|tags| **tags != Tags::List(Vec::new()));
         let mut preconditions = Preconditions::default();
         match &self.if_match {
             None => {}
             Some(Tags::Any) => preconditions.etag = Some(EtagCondition::Any),
             Some(Tags::List(tags)) => preconditions.etag = Some(one_of(tags)),
         }
-        match &self.if_none_match {
+        match if_none_match {
             None if self.if_match.is_none() => return None,
             None => {}
             Some(Tags::Any) => preconditions.version = Some(Version(0)),

@@ -31,14 +31,14 @@ use crate::{
     wire,
 };
 
-/// How long nothing may happen before a comment shows that both ends are there.
+/// How long nothing may be sent before a comment shows that both ends are there.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Entries of the journal read at once.
 const BATCH: usize = 200;
 
 /// How long a reader that was cut off waits before it comes back, in milliseconds.
-const RETRY: &str = "retry: 2000\n\n";
+const RETRY: u32 = 2000;
 
 /// A reader of events.
 struct Reader {
@@ -98,9 +98,9 @@ impl Reader {
     /// The next bytes to send; `None`: the stream ends.
     async fn next(&mut self) -> Option<Bytes> {
         if !self.begun {
-            // So that the headers leave at once.
+            // So that the headers leave at once, and who loses the connection before the first event knows where it was.
             self.begun = true;
-            return Some(Bytes::from_static(RETRY.as_bytes()));
+            return Some(format!("retry: {RETRY}\nid: {}\n\n", self.at.0).into());
         }
         loop {
             // Rights may have been read anew since the last event, and a token ends.
@@ -115,11 +115,13 @@ impl Reader {
                 self.catch_up().await?;
             } else {
                 match timeout(HEARTBEAT, self.following.next()).await {
-                    Err(_) => return Some(Bytes::from_static(b":\n\n")),
+                    // No event, but the place up to which there was none. It moves on, so that a reader of what is
+                    // rare does not come back for what is no longer kept.
+                    Err(_) => return Some(format!(":\nid: {}\n\n", self.at.0).into()),
                     Ok(Next::Change(told)) => {
                         if told.seq > self.at {
                             self.at = told.seq;
-                            self.ready.push_back(told);
+                            self.ready.extend(self.interest.cares(&told).then_some(told));
                         }
                     }
                     Ok(Next::Cut | Next::Closed) => return None,
@@ -174,7 +176,7 @@ fn interest(uri: &Uri) -> Result<Interest, BadParameter> {
         Some("") => Some(None),
         Some(name) => Some(Some(ShadowName::new(name).map_err(|error| bad(SHADOW_NAME.name, error.to_string()))?)),
     };
-    let paths = query.list(&PATH)?.into_iter().map(|path| {
+    let paths = query.pointers(&PATH)?.into_iter().map(|path| {
         path.parse().map_err(|error: crate::shadow::pointer::NotAPointer| bad(PATH.name, error.to_string()))
     });
     Ok(Interest {

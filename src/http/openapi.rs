@@ -93,6 +93,7 @@ fn parameter(parameter: &Parameter) -> Value {
         Place::Header => "header",
     };
     let schema = match parameter.kind {
+        Kind::Text("") => json!({ "type": "string" }),
         Kind::Text(pattern) => json!({ "type": "string", "pattern": pattern }),
         Kind::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Kind::Flag => json!({ "type": "boolean" }),

@@ -12,7 +12,12 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use crate::shadow::{Pointer, Rejection, SectionPatch, Update, pointer::SectionName, same};
+use crate::shadow::{
+    Pointer, Rejection, SectionPatch, Update, Version,
+    command::{Expectation, Expected},
+    pointer::SectionName,
+    same,
+};
 
 /// The most operations of a patch.
 pub(super) const OPERATIONS_MAX: usize = 256;
@@ -39,8 +44,12 @@ enum Step {
 pub(super) struct Edit {
     /// What it changes; merges and clears alone.
     pub(super) update: Update,
-    /// Paths whose values it depends on without writing them.
+    /// Paths that `test`, `copy` and `move` looked at, which takes the right to read them.
     pub(super) seen: Vec<Pointer>,
+    /// Paths that it gives an object: what else has come to be in there would stay.
+    pub(super) objects: Vec<Pointer>,
+    /// Sections that it writes into, which must not have lost their last member: they would not be there any more.
+    pub(super) entered: Vec<SectionName>,
 }
 
 /// Why a patch does not fit a document.
@@ -186,6 +195,20 @@ fn null_in<'v>(key: &'v str, value: &'v Value) -> Option<&'v str> {
     }
 }
 
+impl Edit {
+    /// That nothing it looked at changed after `since`.
+    pub(super) fn looks(&self, since: Version) -> impl Iterator<Item = Expectation> {
+        self.seen.iter().map(move |path| Expectation { path: path.clone(), holds: Expected::Version(since) })
+    }
+
+    /// What else must hold for it to come to the same as at `since`, apart from what it touches.
+    pub(super) fn guards(&self, since: Version) -> impl Iterator<Item = Expectation> {
+        let unchanged = move |path: &Pointer| Expectation { path: path.clone(), holds: Expected::Version(since) };
+        let present = |name: &SectionName| Expectation { path: Pointer::section(*name), holds: Expected::Present };
+        self.objects.iter().map(unchanged).chain(self.entered.iter().map(present))
+    }
+}
+
 impl Work {
     fn apply(&mut self, step: &Step) -> Result<(), Misfit> {
         match step {
@@ -317,9 +340,11 @@ impl Work {
 
     /// What was written, against `before`.
     fn edit(self, before: &Map<String, Value>) -> Edit {
-        let Self { state, written, mut seen, .. } = self;
+        let Self { state, written, seen, .. } = self;
+        let mut objects = Vec::new();
         let mut patches: Map<String, Value> = Map::new();
         let mut update = Update::default();
+        let mut entered = BTreeSet::new();
         let mut last: Option<&Pointer> = None;
         // A path comes before all that is below it.
         for path in &written {
@@ -328,9 +353,12 @@ impl Work {
             }
             last = Some(path);
             let (old, new) = (at(before, path), at(&state, path));
+            if !path.keys.is_empty() {
+                entered.insert(path.section);
+            }
             // Merged into an object, an object leaves there what it does not name.
             if new.is_some_and(Value::is_object) {
-                seen.insert(path.clone());
+                objects.push(path.clone());
             }
             match (path.keys.is_empty(), new) {
                 (true, None) => *section(&mut update, path.section) = SectionPatch::Clear,
@@ -342,7 +370,7 @@ impl Work {
                 *section(&mut update, name) = SectionPatch::Merge(members);
             }
         }
-        Edit { update, seen: seen.into_iter().collect() }
+        Edit { update, seen: seen.into_iter().collect(), objects, entered: entered.into_iter().collect() }
     }
 }
 
@@ -412,3 +440,6 @@ fn weight(value: &Value) -> usize {
 fn invalid(field: &str, reason: &str) -> Rejection {
     Rejection::InvalidField { field: field.to_owned(), reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+mod tests;

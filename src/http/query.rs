@@ -34,6 +34,9 @@ pub(super) struct Parameter {
     pub(super) about: &'static str,
 }
 
+/// JSON Pointers in one parameter: each is compared with all there is.
+const POINTERS_MAX: usize = 32;
+
 /// A parameter that cannot be understood: its name, and what is wrong in words that follow it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BadParameter {
@@ -72,10 +75,24 @@ impl<'q> Query<'q> {
         self.raw(parameter).map(|value| decode(value, parameter.name)).transpose()
     }
 
-    /// The values of `parameter`, which are apart by commas; a comma within one is percent-encoded.
-    pub(super) fn list(&self, parameter: &'static Parameter) -> Result<Vec<Cow<'q, str>>, BadParameter> {
-        let Some(value) = self.raw(parameter) else { return Ok(Vec::new()) };
-        value.split(',').map(|part| decode(part, parameter.name)).collect()
+    /// The JSON Pointers in `parameter`, which are apart by commas. A comma before anything but the name of a section is
+    /// part of a key: clients percent-encode the ones and the others alike.
+    pub(super) fn pointers(&self, parameter: &'static Parameter) -> Result<Vec<String>, BadParameter> {
+        let mut pointers: Vec<String> = Vec::new();
+        let Some(text) = self.text(parameter)? else { return Ok(pointers) };
+        for part in text.split(',') {
+            match pointers.last_mut() {
+                Some(last) if !is_section(part) => {
+                    last.push(',');
+                    last.push_str(part);
+                }
+                _ => pointers.push(part.to_owned()),
+            }
+        }
+        match pointers.len() {
+            0..=POINTERS_MAX => Ok(pointers),
+            _ => Err(bad(parameter.name, format!("has more than {POINTERS_MAX} JSON Pointers"))),
+        }
     }
 
     /// The value of an integer.
@@ -96,6 +113,11 @@ impl<'q> Query<'q> {
             Some(_) => Err(bad(parameter.name, "must be true or false".to_owned())),
         }
     }
+}
+
+fn is_section(pointer: &str) -> bool {
+    let first = pointer.strip_prefix('/').map(|rest| rest.split('/').next().unwrap_or(rest));
+    matches!(first, Some("desired" | "reported" | "tags" | "delta"))
 }
 
 pub(super) fn bad(name: &str, reason: impl Into<String>) -> BadParameter {
@@ -142,7 +164,8 @@ mod tests {
         for (text, expected) in [
             ("", Ok((None, vec![]))),
             ("n=3", Ok((Some(3), vec![]))),
-            ("paths=/a%2Cb,/c+d&n=10", Ok((Some(10), vec!["/a,b", "/c d"]))),
+            ("paths=/desired/a%2Cb,/tags/c+d&n=10", Ok((Some(10), vec!["/desired/a,b", "/tags/c d"]))),
+            ("paths=%2Fdesired%2C%2Ftags%2Fa,b", Ok((None, vec!["/desired", "/tags/a,b"]))),
             ("paths=", Ok((None, vec![""]))),
             ("&&n=1&", Ok((Some(1), vec![]))),
             ("n=0", Err("n")),
@@ -158,8 +181,7 @@ mod tests {
         ] {
             let read = || {
                 let query = Query::read(Some(text), &KNOWN)?;
-                let paths = query.list(&PATHS)?.into_iter().map(Cow::into_owned).collect::<Vec<_>>();
-                Ok((query.integer(&NUMBER)?, paths))
+                Ok((query.integer(&NUMBER)?, query.pointers(&PATHS)?))
             };
             match (read(), expected) {
                 (Ok((number, paths)), Ok(expected)) => {

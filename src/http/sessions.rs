@@ -144,7 +144,7 @@ fn digest_of(id: &[u8]) -> Digest {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test")]
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
     use super::*;
     use crate::auth::Principal;

@@ -74,7 +74,7 @@ pub(super) async fn get(
         return Err(refused(Rejection::NotFound));
     }
     let render = || match (&asked.fields, asked.version) {
-        (Some(fields), _) => wire::get_selected(&document, &projection, fields),
+        (Some(fields), version) => wire::get_selected(&document, &projection, fields, version.is_none()),
         (None, None) => wire::get_accepted(&document, &projection, None),
         (None, Some(_)) => wire::former(&document, &projection),
     };
@@ -100,14 +100,13 @@ impl Asked {
             Some(_) if asked.wait.is_some() => {
                 Err(bad(VERSION.name, "is in the past, so there is nothing to wait for"))
             }
-            Some(_) if asked.fields.is_some() => Err(bad(FIELDS.name, "cannot be combined with 'version'")),
             _ => Ok(asked),
         }
     }
 }
 
 fn fields(query: &Query<'_>) -> Result<Option<Selection>, BadParameter> {
-    let paths = query.list(&FIELDS)?;
+    let paths = query.pointers(&FIELDS)?;
     if paths.is_empty() {
         return Ok(None);
     }

@@ -10,7 +10,7 @@ use crate::{
     http::{api::Api, caller::Caller},
     quota::Admitted,
     service::{Outcome, Requester, Submission},
-    shadow::{Command, Document, Etag, FirstOutcome, Manner, Rejection, ShadowKey, Timestamp},
+    shadow::{Command, Document, Etag, FirstOutcome, Manner, Rejection, Sender, ShadowKey, Timestamp},
     store::Applied,
     wire::{self, ClientToken, Dialect, aws},
 };
@@ -40,22 +40,38 @@ pub(super) struct Request {
     pub(super) bytes: usize,
 }
 
-/// Has `request` decided. Dropped before that, the command is decided all the same once it is submitted.
+/// Has `request` decided, if `caller` may ask for it.
 pub(super) async fn submit(
     api: &Api,
     caller: &Caller,
-    request: Request,
+    mut request: Request,
     projection: Projection,
     admitted: Option<Admitted>,
 ) -> Result<Accepted, Rejection> {
-    let Request { key, mut command, dialect, client_token, bytes } = request;
-    let sender = match caller.authorize(&key, &mut command) {
-        Ok(sender) => sender,
-        Err(rejection) => {
-            caller.note_refusal(&key, &rejection, api);
-            return Err(rejection);
-        }
-    };
+    let sender = authorize(api, caller, &request.key, &mut request.command)?;
+    send(api, caller, request, sender, projection, admitted).await
+}
+
+/// Checks that `caller` may ask for `command`, and remembers it if not. Each command passes here, and then [`send`].
+pub(super) fn authorize(
+    api: &Api,
+    caller: &Caller,
+    key: &ShadowKey,
+    command: &mut Command,
+) -> Result<Sender, Rejection> {
+    caller.authorize(key, command).inspect_err(|rejection| caller.note_refusal(key, rejection, api))
+}
+
+/// Has `request` decided. Dropped before that, the command is decided all the same once it is submitted.
+pub(super) async fn send(
+    api: &Api,
+    caller: &Caller,
+    request: Request,
+    sender: Sender,
+    projection: Projection,
+    admitted: Option<Admitted>,
+) -> Result<Accepted, Rejection> {
+    let Request { key, command, dialect, client_token, bytes } = request;
     let permit = match api.service.try_reserve(bytes) {
         Some(permit) => permit,
         None => api.service.reserve(bytes).await?,

@@ -166,11 +166,10 @@ impl<'a> Write<'a> {
         admitted.map_err(|rejection| self.not_tried(&rejection))
     }
 
-    /// Counts the write, and reads its body.
+    /// Reads the body of the write, and then counts it: one that comes slowly keeps nobody else waiting.
     async fn body(&self, headers: &HeaderMap, body: Body) -> Result<(Admitted, Bytes), Problem> {
-        let admitted = self.quota()?;
         match payload::read(headers, body, self.api).await {
-            Ok(body) => Ok((admitted, body)),
+            Ok(body) => Ok((self.quota()?, body)),
             Err(Unread::Rejected(rejection)) => Err(self.not_tried(&rejection)),
             Err(Unread::Failed(problem)) => Err(problem),
         }

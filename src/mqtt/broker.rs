@@ -19,16 +19,17 @@ use crate::{
     mqtt::{
         codec::FrameLimits,
         events::Events,
+        filters::Filters,
         message::Message,
         outbox::{DropCounters, Outbox, QueueLimits, SessionId},
+        pace::PaceLimits,
         packet::{ConnAckLimits, Reason, Will},
         request::Request,
         router::{Class, Router},
         session::{Session, SessionLimits},
-        sessions::{ClientSession, Ended, SessionKey, Sessions},
+        sessions::{ClientSession, Ended, SessionKey, Sessions, SessionsMax},
         shadow_topic::Destination,
     },
-    quota::Rate,
     service::{Service, Submission},
     shadow::DocumentLimits,
 };
@@ -67,8 +68,8 @@ pub struct ConnectionLimits {
     pub queue: QueueLimits,
     /// Bytes of output that wait for a client that does not read.
     pub output_bytes_max: usize,
-    /// PUBLISH packets.
-    pub publishes: Rate,
+    /// Of what it sends.
+    pub pace: PaceLimits,
     /// Bytes of a topic name or filter.
     pub topic_bytes_max: usize,
     /// Filters of its session.
@@ -95,7 +96,11 @@ impl Broker {
             router,
             events,
             service,
-            sessions: Sessions::new(limits.sessions_max),
+            sessions: Sessions::new(SessionsMax {
+                sessions: limits.sessions_max,
+                of_principal: limits.quotas.principal_sessions_max,
+                connected_of_principal: limits.quotas.principal_connections_max,
+            }),
             limits: ConnectionLimits::of(limits),
             authority,
             counters: Arc::default(),
@@ -111,7 +116,9 @@ impl Broker {
     pub fn new_session(&self, access: &Access) -> ClientSession {
         let id = SessionId(self.sessions_made.fetch_add(1, Ordering::Relaxed));
         let outbox = Outbox::new(id, self.limits.queue, self.drops.clone(), access.clone());
-        ClientSession { session: Session::new(self.limits.session), outbox: Arc::new(outbox), filters: Vec::new() }
+        let allowance = self.service.quotas().principals.of(access.principal().name(), Instant::now());
+        let (session, filters) = (Session::new(self.limits.session), Filters::new(allowance));
+        ClientSession { session, outbox: Arc::new(outbox), filters }
     }
 
     /// A client id that no client has and none can guess.
@@ -125,7 +132,7 @@ impl Broker {
     /// Publishes what ended leaves behind, and takes its subscriptions away.
     pub async fn dispose(&self, ended: Ended) {
         if let Some(client) = &ended.client {
-            self.router.remove(client.outbox.id(), &client.filters);
+            self.router.remove(client.outbox.id(), client.filters.iter());
         }
         if let Some(will) = ended.will {
             self.publish_will(&ended.key, &ended.access, will).await;
@@ -229,7 +236,7 @@ impl ConnectionLimits {
             },
             queue: QueueLimits { bytes: limits.outbox_bytes_max, offline_bytes: limits.session_queue_bytes_max },
             output_bytes_max: limits.outbox_bytes_max,
-            publishes: Rate::new(limits.publishes_per_second, limits.publishes_per_second),
+            pace: PaceLimits::of(limits),
             topic_bytes_max: limits.topic_bytes_max,
             filters_max: limits.filters_per_session_max,
             session_expiry_max: seconds(limits.session_expiry_max),

@@ -3,7 +3,7 @@
 //! Each turn of the loop processes the input there is, moves what the outbox holds to the output while little of that
 //! is unsent, and then waits for the first of: input, output sent, something queued, room in the engine, a deadline,
 //! being told to end. Input is not read while a request waits for the engine, while a 3.1.1 client has more requests
-//! undecided than the session's window, or while the client is over its rate; a full outbox never stops it.
+//! undecided than the session's window, or while the client is over a rate ([`super::pace`]); a full outbox never stops it.
 //!
 //! What packets mean is the session's and [`super::dispatch`]'s; CONNECT is [`super::handshake`]'s.
 
@@ -28,12 +28,13 @@ use crate::{
         dispatch::{Stalled, room},
         message::Delivery,
         outbox::Item,
+        pace::Pace,
         packet::{ClientPacket, Protocol, Reason, ServerPacket, Will},
         session::{Action, Delivered, Violation},
         sessions::{ClientSession, SessionKey},
         transport::{Transport, Turn},
     },
-    quota::Meter,
+    quota::Cause,
 };
 
 /// A connection after its CONNECT was accepted.
@@ -54,9 +55,7 @@ pub(super) struct Connection<S> {
     pub(super) catch_up: CatchUp,
     /// A request that waits for room in the engine.
     pub(super) stalled: Option<Stalled>,
-    pub(super) publishes: Meter,
-    /// Reading rests until then: the client is over its rate.
-    pub(super) paused: Option<Instant>,
+    pub(super) pace: Pace,
     /// The server ends, and until then this connection answers what it has taken; nothing more is taken.
     pub(super) leaving: Option<Instant>,
     pub(super) heard: Instant,
@@ -78,6 +77,8 @@ pub(super) enum End {
     Violation(Violation),
     /// The server ends it.
     Server(Reason),
+    /// The client is above a quota for which the only answer is to end it.
+    Quota(Cause),
 }
 
 impl From<io::Error> for End {
@@ -116,10 +117,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.leaving.is_some_and(|until| until <= Instant::now()) {
                 return Err(End::Server(Reason::SERVER_SHUTTING_DOWN)); // a client that never pauses starves the timer
             }
-            if let Some(paused) = self.paused.filter(|paused| *paused < sleep.deadline().into_std()) {
+            if let Some(paused) = self.pace.paused().filter(|paused| *paused < sleep.deadline().into_std()) {
                 Sleep::reset(sleep.as_mut(), paused.into());
             }
-            let may_read = self.may_read();
+            let (may_read, unread) = (self.may_read(), self.transport.input.len());
             tokio::select! {
                 biased;
                 reason = &mut self.kicked, if self.leaving.is_none() => match reason {
@@ -136,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 },
                 permit = room(&mut self.stalled), if self.stalled.is_some() => self.resume_stalled(permit),
                 turn = self.transport.turn(may_read) => match turn? {
-                    Turn::Input => self.heard = Instant::now(),
+                    Turn::Input => self.received(self.transport.input.len() - unread),
                     Turn::Flushed => {}
                     Turn::End => return Err(End::Lost(None)),
                 },
@@ -150,6 +151,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    fn received(&mut self, bytes: usize) {
+        self.heard = Instant::now();
+        let (limits, quotas) = (&self.broker.limits.pace, self.broker.service.quotas());
+        self.pace.received(bytes, limits, quotas, self.heard);
+    }
+
     /// Decodes and carries out what has been received, as far as it may be.
     async fn process_input(&mut self) -> Result<(), End> {
         while self.may_read() {
@@ -158,9 +165,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.leaving.is_some() && asks(&packet) {
                 continue; // not taken, so neither answered nor acknowledged
             }
-            let action = self.client.session.receive(packet, Instant::now(), self.transport.output())?;
+            let now = Instant::now();
+            let (limits, quotas) = (&self.broker.limits.pace, self.broker.service.quotas());
+            self.pace.took(&packet, &self.client.session, limits, quotas, now);
+            let action = self.client.session.receive(packet, now, self.transport.output())?;
             if let Some(action) = action {
                 self.act(action).await?;
+            }
+            if self.pace.is_refused_too_often() {
+                return Err(End::Quota(Cause::Refusals));
             }
             if !self.transport.input.is_empty() {
                 self.send_between().await?;
@@ -170,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let unsent = self.transport.unsent();
             let max = self.broker.limits.output_bytes_max;
             if unsent > max && unsent > max + self.client.session.inflight_bytes() {
-                return Err(End::Server(Reason::QUOTA_EXCEEDED));
+                return Err(End::Quota(Cause::UnreadReplies));
             }
         }
         if self.transport.input.is_empty() {
@@ -237,6 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.deliver(delivery, now);
         }
         match outbox.closed() {
+            Some(Reason::QUOTA_EXCEEDED) => Err(End::Quota(Cause::UnreadReplies)),
             Some(reason) => Err(End::Server(reason)),
             None => Ok(more),
         }
@@ -260,7 +274,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn may_read(&self) -> bool {
-        self.stalled.is_none() && self.paused.is_none() && !self.window_is_full()
+        self.stalled.is_none() && self.pace.paused().is_none() && !self.window_is_full()
     }
 
     /// Whether the client has as many requests undecided as it may. An MQTT 5 client was told how many those are; its
@@ -276,7 +290,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn check_deadlines(&mut self, now: Instant) -> Result<(), End> {
-        self.paused.take_if(|until| *until <= now);
+        self.pace.resume(now);
         if self.leaving.is_some_and(|until| until <= now) {
             return Err(End::Server(Reason::SERVER_SHUTTING_DOWN));
         }
@@ -295,7 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn next_deadline(&self) -> Instant {
         let silence = self.silence_max.map(|max| self.heard + max);
         let far = Instant::now() + FAR;
-        [silence, self.paused, self.leaving, self.until].into_iter().flatten().fold(far, Instant::min)
+        [silence, self.pace.paused(), self.leaving, self.until].into_iter().flatten().fold(far, Instant::min)
     }
 
     /// Says why, if the client can be told, and gives the session back.
@@ -308,6 +322,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 (Some((violation.reason(), Some(violation.to_string()))), true)
             }
             End::Server(reason) => (Some((*reason, None)), true),
+            End::Quota(cause) => {
+                self.broker.service.quotas().count(*cause);
+                (Some((Reason::QUOTA_EXCEEDED, Some(format!("too many {}", cause.what())))), true)
+            }
         };
         tracing::debug!(client = %self.key.client_id, ?end, "connection ends");
         if let Some((reason, text)) = farewell {

@@ -51,14 +51,12 @@ pub(super) async fn room(stalled: &mut Option<Stalled>) -> Result<Permit, Reject
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Carries out a PUBLISH.
     pub(super) async fn publish(&mut self, inbound: Inbound) {
-        let now = Instant::now();
-        self.paused = self.publishes.charge(self.broker.limits.publishes, now).map(|wait| now + wait);
         match Destination::of(&inbound.topic) {
             _ if inbound.topic.as_str().len() > self.broker.limits.topic_bytes_max => {
                 self.broker.counters.publishes_refused.add(1);
                 self.complete(inbound.ticket, refused("the topic is longer than this server takes"));
             }
-            Destination::Plain => self.publish_plain(inbound, now),
+            Destination::Plain => self.publish_plain(inbound),
             Destination::Reserved => {
                 self.broker.counters.publishes_refused.add(1);
                 self.complete(inbound.ticket, refused("only the service publishes to this topic"));
@@ -67,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn publish_plain(&mut self, inbound: Inbound, now: Instant) {
+    fn publish_plain(&mut self, inbound: Inbound) {
         let ticket = inbound.ticket;
         if !self.client.outbox.with_access(|access| access.may_publish(inbound.topic.as_str())) {
             self.broker.counters.publishes_refused.add(1);
@@ -75,7 +73,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         // The payload is a slice of the read buffer, which must not be kept alive by a retained or queued message.
         let payload = Bytes::copy_from_slice(&inbound.payload);
-        let message = Message::new(inbound.topic, payload, inbound.qos, inbound.retain, inbound.properties, now);
+        let message =
+            Message::new(inbound.topic, payload, inbound.qos, inbound.retain, inbound.properties, Instant::now());
         let receivers =
             self.broker.router.publish(&Arc::new(message), Class::Plain { from: Some(self.client.outbox.id()) });
         let reason = if receivers == 0 { Reason::NO_MATCHING_SUBSCRIBERS } else { Reason::SUCCESS };
@@ -97,6 +96,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let (properties, limits) = (inbound.properties.as_deref(), &self.broker.limits.document);
         let prepared = request.prepare(&inbound.payload, properties, &access, limits);
         let admitted = self.broker.service.admit(access.principal(), &request.key);
+        if admitted.is_err() {
+            self.pace.refused(&self.broker.limits.pace, Instant::now());
+        }
         match admitted.and_then(|admitted| prepared.map(|command| (admitted, command))) {
             Err(rejection) => {
                 // What somebody sends who has no business here is no news to those who have.
@@ -156,11 +158,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Carries out a SUBSCRIBE and answers it; what is retained follows the SUBACK.
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
         let Subscribe { id, subscription_id, filters } = subscribe;
-        let reasons = filters
+        let reasons: Vec<Reason> = filters
             .into_iter()
             .map(|filter| filter.and_then(|subscription| self.subscribe_one(subscription, subscription_id)))
             .map(|granted| granted.unwrap_or_else(|reason| reason))
             .collect();
+        if reasons.contains(&Reason::QUOTA_EXCEEDED) {
+            self.pace.refused(&self.broker.limits.pace, Instant::now());
+        }
         self.client.session.subscribed(id, reasons, self.transport.output());
     }
 
@@ -173,13 +178,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Err(Reason::TOPIC_FILTER_INVALID);
         }
         let known = self.client.filters.contains(filter);
-        if !known && self.client.filters.len() >= self.broker.limits.filters_max {
+        if !known && let Err(cause) = self.client.filters.add(filter, self.broker.limits.filters_max) {
+            self.broker.service.quotas().count(cause);
             return Err(Reason::QUOTA_EXCEEDED);
         }
-        let subscribed = self.broker.router.subscribe(&self.client.outbox, &subscription, subscription_id)?;
-        if !known {
-            self.client.filters.push(filter.clone());
-        }
+        let subscribed = match self.broker.router.subscribe(&self.client.outbox, &subscription, subscription_id) {
+            Ok(subscribed) => subscribed,
+            Err(reason) => {
+                self.client.filters.remove(filter);
+                return Err(reason);
+            }
+        };
         let granted = Reason(subscription.qos as u8);
         self.catch_up.subscribed(subscription, subscription_id, subscribed);
         Ok(granted)
@@ -192,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .map(|filter| match filter {
                 Err(reason) => reason,
                 Ok(filter) => {
-                    self.client.filters.retain(|known| *known != filter);
+                    self.client.filters.remove(&filter);
                     self.catch_up.unsubscribed(&filter);
                     match self.broker.router.unsubscribe(self.client.outbox.id(), &filter) {
                         true => Reason::SUCCESS,

@@ -17,13 +17,13 @@ use crate::{
         catch_up::CatchUp,
         codec,
         connection::Connection,
+        pace::Pace,
         packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
         permit,
         sessions::{Refusal, SessionKey},
         transport::{Transport, Turn},
     },
     net::Peer,
-    quota::Meter,
 };
 
 /// Serves a client on `stream` from its CONNECT to its end. Its CONNECT must be whole by `deadline`.
@@ -51,9 +51,11 @@ where
         _ = closing.wait_for(|closing| *closing) => return None,
     };
     match connect {
-        Ok(connect) => establish(transport, peer, *connect?, broker).await,
-        Err(_) => {
-            tracing::debug!(peer = %peer.address, "no CONNECT in time"); // [MQTT-3.1.4-1]
+        Ok(Some(connect)) => establish(transport, peer, *connect, broker).await,
+        nothing => {
+            let in_time = nothing.is_ok();
+            tracing::debug!(peer = %peer.address, in_time, "no CONNECT"); // [MQTT-3.1.4-1]
+            broker.service.quotas().addresses.handshake_failed(peer.address.ip(), Instant::now());
             None
         }
     }
@@ -125,14 +127,10 @@ where
     let attached = broker.sessions.attach(&key, &standing, connect.clean_start, || broker.new_session(&access));
     let mut attached = match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
         Ok(Ok(attached)) => attached,
-        Ok(Err(Refusal::Full)) => {
-            refuse(
-                &mut transport,
-                connect.protocol,
-                Reason::QUOTA_EXCEEDED,
-                "there are as many sessions as there may be",
-            )
-            .await;
+        Ok(Err(Refusal::Quota(cause))) => {
+            broker.service.quotas().count(cause);
+            let text = format!("there are as many {} as there may be", cause.what());
+            refuse(&mut transport, connect.protocol, Reason::QUOTA_EXCEEDED, &text).await;
             return None;
         }
         Ok(Err(Refusal::Closing)) => {
@@ -175,6 +173,7 @@ where
     let now = Instant::now();
     attached.client.session.attach(&connect, now, transport.output());
     attached.client.outbox.attach();
+    let pace = Pace::new(attached.client.filters.allowance().clone(), now);
     Some(Box::new(Connection {
         transport,
         key,
@@ -186,8 +185,7 @@ where
         silence_max: (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1500)), // [MQTT-3.1.2-22]
         kicked: attached.kicked,
         stalled: None,
-        publishes: Meter::new(now),
-        paused: None,
+        pace,
         until: standing.identity.until.map(|until| until.deadline),
         leaving: None,
         heard: now,

@@ -76,17 +76,29 @@ impl Inflight {
         self.entries.push_back(Entry { id, stage: Stage::Published(delivery) });
     }
 
+    /// Whether a message waits for this PUBACK.
+    pub(crate) fn awaits_puback(&self, id: PacketId) -> bool {
+        self.entries.iter().any(|entry| entry.id == id && entry.stage.is_published(QoS::AtLeastOnce))
+    }
+
+    /// Whether a message waits for this PUBREC, and had none yet.
+    pub(crate) fn awaits_pubrec(&self, id: PacketId) -> bool {
+        self.entries.iter().any(|entry| entry.id == id && entry.stage.is_published(QoS::ExactlyOnce))
+    }
+
+    /// Whether a message waits for this PUBCOMP.
+    pub(crate) fn awaits_pubcomp(&self, id: PacketId) -> bool {
+        self.entries.iter().any(|entry| entry.id == id && matches!(entry.stage, Stage::Released))
+    }
+
     /// PUBACK; one that fits no message is let go.
     pub(crate) fn acknowledge(&mut self, id: PacketId) {
-        self.remove(id, |stage| matches!(stage, Stage::Published(delivery) if delivery.qos == QoS::AtLeastOnce));
+        self.remove(id, |stage| stage.is_published(QoS::AtLeastOnce));
     }
 
     /// PUBREC.
     pub(crate) fn receive(&mut self, id: PacketId, reason: Reason) -> Received {
-        let fits = |stage: &Stage| match stage {
-            Stage::Published(delivery) => delivery.qos == QoS::ExactlyOnce,
-            Stage::Released => true,
-        };
+        let fits = |stage: &Stage| stage.is_published(QoS::ExactlyOnce) || matches!(stage, Stage::Released);
         let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id && fits(&entry.stage)) else {
             return Received::Unknown;
         };
@@ -147,6 +159,10 @@ impl Inflight {
 }
 
 impl Stage {
+    fn is_published(&self, qos: QoS) -> bool {
+        matches!(self, Self::Published(delivery) if delivery.qos == qos)
+    }
+
     fn weight(&self) -> usize {
         match self {
             Self::Published(delivery) => delivery.message.weight(),

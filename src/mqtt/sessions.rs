@@ -7,6 +7,8 @@
 //!
 //! Delayed wills and session expiry are instants in one ordered set; [`Sessions::due`] hands out what has fallen due.
 
+mod holders;
+
 use std::{
     collections::{BTreeMap, HashMap, hash_map},
     sync::Arc,
@@ -16,14 +18,17 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::OwnedNotified, oneshot};
 
+use self::holders::Holders;
+pub use self::holders::SessionsMax;
 use crate::{
     auth::{Access, Authority, Principal, Standing},
     mqtt::{
+        filters::Filters,
         outbox::Outbox,
         packet::{Reason, Will},
         session::Session,
-        topic::TopicFilter,
     },
+    quota::Cause,
 };
 
 /// Whose session it is.
@@ -43,7 +48,7 @@ pub struct ClientSession {
     /// What waits to be sent.
     pub outbox: Arc<Outbox>,
     /// Its filters, as the router has them.
-    pub filters: Vec<TopicFilter>,
+    pub filters: Filters,
 }
 
 /// A session in the hands of a connection.
@@ -76,13 +81,15 @@ pub struct Ended {
 #[derive(Debug)]
 pub struct Sessions {
     table: Mutex<Table>,
-    sessions_max: usize,
+    max: SessionsMax,
     timers_changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     entries: HashMap<SessionKey, Entry>,
+    /// Whose `entries` are, changed with them.
+    holders: Holders,
     timers: BTreeMap<(Instant, u64), SessionKey>,
     timers_made: u64,
     /// Set once: no connection is taken any more.
@@ -114,17 +121,17 @@ struct Parked {
 /// Why a connection gets no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// There are as many sessions as there may be.
-    Full,
+    /// There are as many sessions or connections as there may be, altogether or of its principal.
+    Quota(Cause),
     /// The server is about to end.
     Closing,
 }
 
 impl Sessions {
-    /// A table of at most `sessions_max` sessions, connected or not.
+    /// A table of at most `max` sessions.
     #[must_use]
-    pub fn new(sessions_max: usize) -> Self {
-        Self { table: Mutex::default(), sessions_max, timers_changed: Notify::new() }
+    pub fn new(max: SessionsMax) -> Self {
+        Self { table: Mutex::default(), max, timers_changed: Notify::new() }
     }
 
     /// Gives the session of `key` to a new connection that was let in on `standing`, ending the one that holds it; `make`
@@ -153,7 +160,7 @@ impl Sessions {
     pub fn release(&self, key: &SessionKey, client: ClientSession, expiry: u32, will: Option<Will>) -> Ended {
         let now = Instant::now();
         let mut table = self.table.lock();
-        let Some(Entry::Connected { released, standing, .. }) = table.entries.remove(key) else {
+        let Some(Entry::Connected { released, standing, .. }) = table.remove(key) else {
             return Ended::session(key.clone(), client, will);
         };
         released.notify_waiters();
@@ -168,6 +175,7 @@ impl Sessions {
         let access = client.outbox.access();
         let timer = table.set_timer(key, expires, will_later.as_ref().map(|(at, _)| *at));
         let parked = Parked { standing, client, expires, will: will_later, timer };
+        table.holders.add(&key.principal, false);
         table.entries.insert(key.clone(), Entry::Parked(Box::new(parked)));
         drop(table);
         if timer.is_some() {
@@ -230,14 +238,16 @@ impl Sessions {
                 Entry::Connected { .. } | Entry::Parked(_) => {}
             }
         }
-        over.into_iter().filter_map(|key| table.remove(key)).collect()
+        over.into_iter().filter_map(|key| table.end(key)).collect()
     }
 
     /// Hands out every parked session as ended; for the end of the server, after [`Sessions::close`].
     pub fn drain(&self) -> Vec<Ended> {
         let mut table = self.table.lock();
         table.timers.clear();
-        let parked = table.entries.extract_if(|_, entry| matches!(entry, Entry::Parked(_)));
+        let Table { entries, holders, .. } = &mut *table;
+        let parked = entries.extract_if(|_, entry| matches!(entry, Entry::Parked(_)));
+        let parked = parked.inspect(|(key, _)| holders.remove(&key.principal, false));
         parked.filter_map(|(key, entry)| entry.into_ended(key)).collect()
     }
 
@@ -268,8 +278,10 @@ impl Sessions {
             outbox: client.outbox.clone(),
         };
         let slot = match table.entries.entry(key.clone()) {
-            hash_map::Entry::Vacant(_) if known >= self.sessions_max => return Err(Refusal::Full),
+            hash_map::Entry::Vacant(_) if known >= self.max.sessions => return Err(Refusal::Quota(Cause::Sessions)),
             hash_map::Entry::Vacant(slot) => {
+                table.holders.check(&key.principal, true, &self.max).map_err(Refusal::Quota)?;
+                table.holders.add(&key.principal, true);
                 let client = make();
                 slot.insert(connected(&client));
                 return Ok(Ok(Attached { client, present: false, kicked, replaced: None }));
@@ -282,6 +294,7 @@ impl Sessions {
             }
             return Ok(Err(released.clone().notified_owned()));
         }
+        table.holders.check(&key.principal, false, &self.max).map_err(Refusal::Quota)?;
         let fresh = clean_start.then(make);
         let entry = match (&fresh, &*slot) {
             (Some(client), _) => connected(client),
@@ -289,6 +302,8 @@ impl Sessions {
             (None, Entry::Connected { .. }) => return Err(Refusal::Closing),
         };
         let Entry::Parked(parked) = std::mem::replace(slot, entry) else { return Err(Refusal::Closing) };
+        table.holders.remove(&key.principal, false);
+        table.holders.add(&key.principal, true);
         if let Some(timer) = parked.timer {
             table.timers.remove(&timer);
         }
@@ -316,6 +331,12 @@ impl Sessions {
 }
 
 impl Table {
+    fn remove(&mut self, key: &SessionKey) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        self.holders.remove(&key.principal, matches!(entry, Entry::Connected { .. }));
+        Some(entry)
+    }
+
     fn set_timer(
         &mut self,
         key: &SessionKey,
@@ -328,9 +349,9 @@ impl Table {
         Some((at, self.timers_made))
     }
 
-    /// Takes out a parked session.
-    fn remove(&mut self, key: SessionKey) -> Option<Ended> {
-        let entry = self.entries.remove(&key)?;
+    /// Takes out a parked session, to end it.
+    fn end(&mut self, key: SessionKey) -> Option<Ended> {
+        let entry = self.remove(&key)?;
         if let Entry::Parked(parked) = &entry
             && let Some(timer) = parked.timer
         {
@@ -344,7 +365,7 @@ impl Table {
             return None;
         };
         if parked.expires.is_some_and(|at| at <= now) {
-            return self.entries.remove(&key).and_then(|entry| entry.into_ended(key));
+            return self.remove(&key).and_then(|entry| entry.into_ended(key));
         }
         let will = parked.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
         let (expires, access) = (parked.expires, parked.client.outbox.access());

@@ -27,6 +27,7 @@ use crate::{
         spare::Spare,
         tls::{FileError, Tls},
     },
+    quota::{Quotas, Visit},
 };
 
 /// A bound socket.
@@ -42,6 +43,8 @@ pub struct Listener {
 /// What all listeners share.
 #[derive(Clone, Debug)]
 pub struct Gate {
+    /// What one source address may have.
+    pub quotas: Arc<Quotas>,
     /// Places for connections.
     pub places: Arc<Semaphore>,
     /// What happened so far.
@@ -67,6 +70,9 @@ struct Arrival {
     peer: Peer,
     /// Whether a PROXY header must come first.
     proxied: bool,
+    /// Counts it for its source address.
+    visit: Option<Visit>,
+    quotas: Arc<Quotas>,
     tls: Option<Arc<Tls>>,
     deadline: Instant,
     closing: watch::Receiver<bool>,
@@ -157,10 +163,21 @@ impl Listener {
             tracing::debug!(peer = %address, %error, "cannot set TCP_NODELAY");
         }
         let ip = address.ip().to_canonical();
+        let proxied = self.config.proxy_from.iter().any(|network| network.contains(&ip));
+        // Of one that a load balancer brings, the address is known once it has said it.
+        let visit = match proxied {
+            true => None,
+            false => match gate.quotas.enter(ip, Instant::now()) {
+                Some(visit) => Some(visit),
+                None => return,
+            },
+        };
         let arrival = Arrival {
             stream,
             peer: Peer { address, proof: Proof::None, listener: self.shared_name.clone(), signed_in: None },
-            proxied: self.config.proxy_from.iter().any(|network| network.contains(&ip)),
+            proxied,
+            visit,
+            quotas: gate.quotas.clone(),
             tls: self.tls.clone(),
             deadline: Instant::now() + self.config.connect_timeout,
             closing: gate.closing.clone(),
@@ -199,6 +216,7 @@ impl Arrival {
         if self.proxied && !Box::pin(self.take_proxy_header()).await {
             return;
         }
+        let _visit = self.visit.take();
         match self.tls.take() {
             None => door.serve(self.stream, self.peer, self.deadline).await,
             Some(tls) => Box::pin(self.unlock(tls, door)).await,
@@ -215,7 +233,8 @@ impl Arrival {
         match header {
             Ok(Ok(address)) => {
                 self.peer.address = address.unwrap_or(balancer);
-                return true;
+                self.visit = self.quotas.enter(self.peer.address.ip(), Instant::now());
+                return self.visit.is_some();
             }
             Ok(Err(ProxyError::Stream(error))) => tracing::debug!(peer = %balancer, %error, "no PROXY header"),
             Ok(Err(error)) => tracing::warn!(peer = %balancer, %error, "not served"),
@@ -233,8 +252,11 @@ impl Arrival {
         };
         match unlocked {
             Ok(Ok((stream, proof))) => door.serve(stream, Peer { proof, ..peer }, deadline).await,
-            Ok(Err(error)) => tracing::debug!(peer = %peer.address, %error, "no TLS"),
-            Err(_) => tracing::debug!(peer = %peer.address, "no TLS handshake in time"),
+            failed => {
+                let error = failed.ok().and_then(Result::err); // none: it took too long
+                tracing::debug!(peer = %peer.address, ?error, "no TLS handshake in time");
+                self.quotas.addresses.handshake_failed(peer.address.ip(), Instant::now());
+            }
         }
     }
 }

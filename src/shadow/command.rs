@@ -139,6 +139,8 @@ pub enum Expected {
     Value(Value),
     /// There is nothing.
     Absent,
+    /// There is something, whatever it is.
+    Present,
 }
 
 /// An etag a requester sent.

@@ -274,6 +274,7 @@ fn put_preconditions(form: &mut Vec<u8>, preconditions: &Preconditions) {
             Expected::Version(version) => put(b'v', version.0.to_string().into()),
             Expected::Value(value) => put(b'=', value.clone()),
             Expected::Absent => put(b'a', Value::Null),
+            Expected::Present => put(b'p', Value::Null),
         }
     }
 }

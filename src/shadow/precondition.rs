@@ -110,6 +110,7 @@ impl Expectation {
             Expected::Version(version) => !current.changed_after(&self.path, *version),
             Expected::Value(value) => current.find(&self.path).is_some_and(|found| found.is(value)),
             Expected::Absent => current.find(&self.path).is_none(),
+            Expected::Present => current.find(&self.path).is_some(),
         }
     }
 }

@@ -133,6 +133,7 @@ impl FailedExpectation {
             Expected::Version(_) => "version",
             Expected::Value(_) => "value",
             Expected::Absent => "absent",
+            Expected::Present => "present",
         };
         let there = current.find(&path).filter(|_| told).map(|found| found.to_value());
         Self { expected, current: there, changed: current.newest_change(&path).cloned(), path }

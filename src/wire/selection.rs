@@ -49,9 +49,9 @@ impl Selection {
 }
 
 /// `get/accepted` with nothing in `state` and `metadata` but what is at or below a path of `selection`. An array is a
-/// value, so a path to an element selects it whole.
+/// value, so a path to an element selects it whole. Without `metadata` as [`former`].
 #[must_use]
-pub fn get_selected(document: &Document, projection: &Projection, selection: &Selection) -> Bytes {
+pub fn get_selected(document: &Document, projection: &Projection, selection: &Selection, metadata: bool) -> Bytes {
     let seen = projection.document(document);
     let sections = seen.sections().filter_map(|(name, section)| {
         let paths: Vec<_> = selection.section(name).collect();
@@ -66,9 +66,11 @@ pub fn get_selected(document: &Document, projection: &Projection, selection: &Se
         sections.iter().for_each(|(name, members)| values(state.key(name), members));
         delta.iter().for_each(|delta| values(state.key("delta"), delta));
         state.close();
-        let (mut all, mut metadata) = (envelope.object("metadata"), Metadata::default());
-        sections.iter().for_each(|(name, members)| metadata.members(all.key(name), members));
-        all.close();
+        if metadata {
+            let (mut all, mut metadata) = (envelope.object("metadata"), Metadata::default());
+            sections.iter().for_each(|(name, members)| metadata.members(all.key(name), members));
+            all.close();
+        }
         version_and_time(envelope, document);
         envelope.text("etag", &seen.etag.to_string());
     })

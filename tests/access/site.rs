@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Stdio},
 };
@@ -19,14 +20,31 @@ use crate::harness::{
 /// Everyone's password is the name with this after it.
 const PASSWORD: &str = "-password";
 
+/// What tokens are signed with, at least as long as the digest.
+pub(crate) const TOKEN_SECRET: &str = "a secret of more than thirty-two bytes, for tokens";
+
+/// The secret of the access key `AKIDLAMP`.
+pub(crate) const AWS_SECRET: &str = "wJalrXUtnFEMI-secret-of-an-access-key";
+
 const USERS: [&str; 7] = ["lamp-1", "lamp-2", "app-1", "viewer-1", "partial", "kiosk", "boss"];
 
 /// Who has which role. `partial` may read and write one path of one device, and read what that reports.
-pub(crate) const ROLES: &str = r#"anonymous = false
+const ROLES: &str = r#"anonymous = false
+
+[[listener]]
+name = "web"
+kind = "http"
+bind = "127.0.0.1:0"
+anonymous = false
 
 [auth]
 users = "users"
 failure_delay = "1ms"
+token_keys = "secret"
+token_algorithms = "HS256"
+token_audience = "umbra"
+token_leeway = "0s"
+aws_keys = "aws-keys"
 
 [[grant]]
 role = "device"
@@ -71,14 +89,22 @@ principals = ["kiosk"]
 
 /// A server with these users and roles.
 pub(crate) fn site() -> Server {
-    let directory = tempfile::tempdir().unwrap();
-    add_users(directory.path());
-    start(directory)
+    site_with("")
 }
 
-/// A server on a directory that has the users.
-pub(crate) fn start(directory: TempDir) -> Server {
-    let setup = Setup { listener: ROLES, ..UNLIMITED };
+/// The same with more lines in its configuration.
+pub(crate) fn site_with(more: &str) -> Server {
+    let directory = tempfile::tempdir().unwrap();
+    add_users(directory.path());
+    fs::write(directory.path().join("secret"), TOKEN_SECRET).unwrap();
+    let aws_keys = directory.path().join("aws-keys");
+    fs::write(&aws_keys, format!("AKIDLAMP {AWS_SECRET} lamp-1\n")).unwrap();
+    fs::set_permissions(&aws_keys, fs::Permissions::from_mode(0o600)).unwrap();
+    start(directory, more)
+}
+
+fn start(directory: TempDir, more: &str) -> Server {
+    let setup = Setup { listener: Box::leak(format!("{ROLES}\n{more}").into_boxed_str()), ..UNLIMITED };
     Server::within(directory, setup).unwrap_or_else(|(exit, _)| panic!("the server did not start: {exit:?}"))
 }
 

@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -37,10 +37,41 @@ pub struct ConnAck {
 impl Client {
     /// A connection on which nothing was sent yet.
     pub fn open(server: &Server, protocol: Protocol) -> Self {
-        let stream = TcpStream::connect(server.address).expect("the server listens");
+        Self::over(TcpStream::connect(server.address).expect("the server listens"), protocol)
+    }
+
+    /// As [`Client::open`], from another loopback address.
+    pub fn open_from(server: &Server, protocol: Protocol, source: [u8; 4]) -> Self {
+        Self::try_open_from(server, protocol, source).expect("the server listens")
+    }
+
+    /// As [`Client::open_from`], where the server may have closed the connection already.
+    pub fn try_open_from(server: &Server, protocol: Protocol, source: [u8; 4]) -> std::io::Result<Self> {
+        // The standard library cannot choose where a connection comes from.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let stream = runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            socket.bind((source, 0).into())?;
+            socket.connect(server.address).await?.into_std()
+        })?;
+        stream.set_nonblocking(false)?;
+        Ok(Self::over(stream, protocol))
+    }
+
+    fn over(stream: TcpStream, protocol: Protocol) -> Self {
         stream.set_nodelay(true).expect("a socket");
         stream.set_write_timeout(Some(*DEADLINE)).expect("a socket");
         Self { protocol, stream, buffer: Vec::new(), inbox: VecDeque::new(), last_id: 0 }
+    }
+
+    /// Sends a CONNECT of a clean session, if the server takes it; the code of the CONNACK, or `None` if the connection was
+    /// closed without one.
+    pub fn ask_in(&mut self, client_id: &str) -> Option<u8> {
+        self.try_send(Connect::new(self.protocol, client_id).encode()).ok()?;
+        match self.try_recv()? {
+            Packet::ConnAck { code, .. } => Some(code),
+            other => panic!("{other:?} in the place of CONNACK"),
+        }
     }
 
     /// Connects a clean session; it must be accepted.
@@ -119,6 +150,15 @@ impl Client {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
             Err(error) => panic!("the server did not close the connection: {error}"),
+        }
+    }
+
+    /// Whether the server closes the connection before anything was said; one that it serves it leaves open for a second.
+    pub fn is_closed_at_once(&mut self) -> bool {
+        self.stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
+        match self.stream.read(&mut [0]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
         }
     }
 

@@ -11,17 +11,25 @@ use crate::harness::{
 /// A client whose shadow must go on changing by one version at a time.
 pub(crate) struct Bystander {
     client: Requester,
+    shadow: String,
     version: u64,
 }
 
 impl Bystander {
     pub(crate) fn new(server: &Server) -> Self {
-        let mut bystander = Self { client: Requester::new(server, V5, "bystander", "shadow/bystander"), version: 0 };
+        Self::named(server, "bystander")
+    }
+
+    /// One of several, with a quota of its own.
+    pub(crate) fn named(server: &Server, name: &str) -> Self {
+        let shadow = format!("shadow/{name}");
+        let mut bystander = Self { client: Requester::new(server, V5, name, &shadow), shadow, version: 0 };
         bystander.update();
         bystander
     }
 
-    fn update(&mut self) {
+    /// One more change.
+    pub(crate) fn update(&mut self) {
         let body = json!({"state": {"reported": {"n": self.version + 1}}, "version": self.version});
         self.version = version(&self.client.update(body));
     }
@@ -35,7 +43,7 @@ impl Bystander {
     /// Fails if the service has suffered, or takes no one new.
     pub(crate) fn check(&mut self, server: &mut Server) {
         self.check_connection(server);
-        let mut newcomer = Requester::new(server, V4, "newcomer", "shadow/bystander");
+        let mut newcomer = Requester::new(server, V4, "newcomer", &self.shadow);
         assert_eq!(version(&newcomer.get()), self.version);
         newcomer.client.disconnect();
     }

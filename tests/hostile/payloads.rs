@@ -39,6 +39,26 @@ fn payloads() -> Vec<(&'static str, Vec<u8>, &'static [u64])> {
             format!(r#"{{"state":{{"desired":{{"a":{}}}}}}}"#, "9".repeat(10_000)).into(),
             &[400, 413],
         ),
+        (
+            "an exponent of 10,000 digits",
+            format!(r#"{{"state":{{"desired":{{"a":1e{}}}}}}}"#, "9".repeat(10_000)).into(),
+            &[400, 413],
+        ),
+        (
+            "40,000 empty arrays",
+            format!(r#"{{"state":{{"desired":{{"a":[{}[]]}}}}}}"#, "[],".repeat(39_999)).into(),
+            &[400, 413],
+        ),
+        (
+            "20,000 escapes",
+            format!(r#"{{"state":{{"desired":{{"a":"{}"}}}}}}"#, r"\u0001".repeat(20_000)).into(),
+            &[400, 413],
+        ),
+        (
+            "5,000 conditions",
+            format!(r#"{{"state":{{}},"expect":[{}{{}}]}}"#, r#"{"path":"/desired/a"},"#.repeat(4_999)).into(),
+            &[400, 413],
+        ),
         ("a version beyond 64 bits", br#"{"state":{},"version":99999999999999999999999}"#.to_vec(), &[400]),
         ("a version of 1e300", br#"{"state":{},"version":1e300}"#.to_vec(), &[400]),
         ("100 KB of white space and a typo", [padded(100_000), b"x".to_vec()].concat(), &[400, 413]),

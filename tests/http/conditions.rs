@@ -98,6 +98,7 @@ fn writes() {
         for (label, condition, expected) in [
             ("nothing expected", String::new(), 428),
             ("a date alone", "If-Unmodified-Since: Sun, 06 Nov 2094 08:49:37 GMT\n".to_owned(), 428),
+            ("an empty list excludes nothing", "If-None-Match: ,\n".to_owned(), 428),
             ("the current tag", "If-Match: CURRENT\n".to_owned(), 200),
             ("the tag before", format!("If-Match: {first}\n"), 412),
             ("any", "If-Match: *\n".to_owned(), 200),

@@ -1,6 +1,6 @@
 //! The server under test, and requests to it.
 
-use std::net::SocketAddr;
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt};
 
 use serde_json::{Value, json};
 
@@ -17,6 +17,25 @@ kind = "http"
 bind = "127.0.0.1:0"
 "#;
 
+/// The same, and what the access key may do.
+const SIGNED: &str = r#"
+[[listener]]
+name = "web"
+kind = "http"
+bind = "127.0.0.1:0"
+
+[auth]
+aws_keys = "aws_keys"
+
+[[grant]]
+role = "admin"
+principals = ["back-end"]
+"#;
+
+/// The access key of `back-end`.
+pub(crate) const ACCESS_KEY: &str = "AKIAUMBRATEST";
+pub(crate) const SECRET: &str = "a+secret/of=the-tests";
+
 pub(crate) struct Door {
     pub(crate) address: SocketAddr,
     pub(crate) server: Server,
@@ -31,6 +50,17 @@ impl Door {
     pub(crate) fn with(rate: u32) -> Self {
         let limits = format!("requests_per_second = {rate}\nrequests_burst = {}", 2 * rate);
         Self::of(Server::with(Setup { listener: WEB, limits: Box::leak(limits.into_boxed_str()), ..Setup::default() }))
+    }
+
+    /// With a file of AWS access keys, one of which stands for the principal `back-end`.
+    pub(crate) fn with_access_key() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("aws_keys");
+        fs::write(&file, format!("{ACCESS_KEY} {SECRET} back-end\n")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let setup = Setup { listener: SIGNED, ..UNLIMITED };
+        let started = Server::within(directory, setup);
+        Self::of(started.unwrap_or_else(|(exit, _)| panic!("the server did not start: {exit:?}")))
     }
 
     fn of(server: Server) -> Self {

@@ -7,5 +7,8 @@ mod harness;
 
 mod conditions;
 mod door;
+mod events;
+mod others;
 mod reading;
+mod waiting;
 mod writing;

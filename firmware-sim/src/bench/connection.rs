@@ -16,7 +16,7 @@ use anyhow::{Context, bail, ensure};
 use mio::{Interest, Registry, Token, net::TcpStream};
 
 use super::{
-    frame::{self, Frame, Message, Protocol},
+    frame::{self, Frame, Login, Message, Protocol},
     message::{self, ID_BYTES, Manner, Templates},
     tally::Tally,
 };
@@ -26,6 +26,8 @@ use super::{
 pub(crate) struct Shared {
     /// The version of MQTT spoken.
     pub(crate) protocol: Protocol,
+    /// What each logs in as.
+    pub(crate) login: Option<Login<'static>>,
     /// QoS of the subscriptions.
     pub(crate) event_qos: u8,
     /// The update that is sent again and again.
@@ -73,9 +75,15 @@ pub(crate) struct Connection {
 
 impl Shared {
     /// For connections that have yet to be made.
-    pub(crate) fn new(protocol: Protocol, event_qos: u8, manner: Manner) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        protocol: Protocol,
+        event_qos: u8,
+        manner: Manner,
+        login: Option<Login<'static>>,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             protocol,
+            login,
             event_qos,
             templates: Templates::new(protocol, manner)?,
             tally: Tally::new(),
@@ -136,7 +144,7 @@ impl Connection {
             self.stream.set_nodelay(true)?;
             self.stage = Stage::Greeting;
             shared.out.clear();
-            frame::write_connect(&mut shared.out, shared.protocol, self.name());
+            frame::write_connect(&mut shared.out, shared.protocol, self.name(), shared.login);
             return self.send(&shared.out);
         }
         if !self.unsent.is_empty() {

@@ -50,7 +50,7 @@ impl Echo {
             version_at,
             packet_id: (qos > 0).then_some(0),
         };
-        frame::write_connect(&mut echo.out, Protocol::V311, "echo-engine");
+        frame::write_connect(&mut echo.out, Protocol::V311, "echo-engine", None);
         echo.flush()?;
         echo.expect(frame::CONNACK)?;
         frame::write_subscribe(&mut echo.out, Protocol::V311, &["shadow/+/update"], 0);

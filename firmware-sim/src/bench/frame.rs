@@ -123,15 +123,28 @@ fn u16_first(buffer: &[u8]) -> anyhow::Result<(u16, &[u8])> {
     Ok((u16::from_be_bytes(*bytes), rest))
 }
 
+/// User name and password.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Login<'a> {
+    /// The user name.
+    pub(crate) user: &'a str,
+    /// The password.
+    pub(crate) password: &'a str,
+}
+
 /// Writes a CONNECT with a clean session and no keep-alive, so that an idle device costs nothing to keep.
-pub(crate) fn write_connect(out: &mut Vec<u8>, protocol: Protocol, client_id: &str) {
+pub(crate) fn write_connect(out: &mut Vec<u8>, protocol: Protocol, client_id: &str, login: Option<Login<'_>>) {
     write_packet(out, 0x10, |body| {
         write_text(body, b"MQTT");
         body.push(if protocol == Protocol::V5 { 5 } else { 4 });
-        body.push(0b0000_0010);
+        body.push(if login.is_some() { 0b1100_0010 } else { 0b0000_0010 });
         body.extend([0, 0]);
         write_no_properties(body, protocol);
         write_text(body, client_id.as_bytes());
+        if let Some(Login { user, password }) = login {
+            write_text(body, user.as_bytes());
+            write_text(body, password.as_bytes());
+        }
     });
 }
 
@@ -243,10 +256,10 @@ mod tests {
     #[test]
     fn literal_bytes() {
         let mut bytes = Vec::new();
-        write_connect(&mut bytes, Protocol::V311, "ab");
+        write_connect(&mut bytes, Protocol::V311, "ab", None);
         assert_eq!(bytes, b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x00\x00\x02ab");
         bytes.clear();
-        write_connect(&mut bytes, Protocol::V5, "ab");
+        write_connect(&mut bytes, Protocol::V5, "ab", None);
         assert_eq!(bytes, b"\x10\x0f\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x02ab");
         bytes.clear();
         write_subscribe(&mut bytes, Protocol::V5, &["a", "b"], 1);

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use super::{
     connection::{Connection, Shared},
-    frame::Protocol,
+    frame::{Login, Protocol},
     message::Manner,
     process::cpu_time,
     tally::Latencies,
@@ -44,6 +44,8 @@ pub(crate) struct Load {
     pub(crate) warm_up: Duration,
     /// Time counted.
     pub(crate) measured: Duration,
+    /// What each device logs in as; `None`: they are anonymous.
+    pub(crate) login: Option<Login<'static>>,
     /// Set from outside to end early.
     pub(crate) stop: Arc<AtomicBool>,
 }
@@ -90,7 +92,7 @@ impl Generator {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             connections: Vec::with_capacity(load.devices),
-            shared: Shared::new(load.protocol, load.event_qos, load.manner)?,
+            shared: Shared::new(load.protocol, load.event_qos, load.manner, load.login)?,
             buffer: vec![0; BUFFER_BYTES],
             connect_time: Duration::ZERO,
             load,

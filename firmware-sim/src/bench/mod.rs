@@ -2,12 +2,14 @@
 //!
 //! - [`generator`] is the load: raw sockets on one thread, in a closed loop, one update in flight per device.
 //! - [`echo`] turns an ordinary broker into something that the same load can be run against.
+//! - [`flood`] measures what a flood of wrong logins costs those who are connected.
 //! - [`compare`] is the one command for all published numbers: it starts the servers, alternates between them, and
 //!   prints the ratios against the targets.
 
 mod compare;
 mod connection;
 mod echo;
+mod flood;
 mod frame;
 mod generator;
 mod limits;
@@ -43,6 +45,8 @@ pub(crate) enum BenchCommand {
     Echo(EchoArgs),
     /// Start umbrad, and mosquitto with the echo engine, and compare them: the numbers of `docs/performance.md`.
     Compare(compare::CompareArgs),
+    /// Start umbrad with a user, and compare the latency of its devices with and without a flood of wrong logins.
+    Flood(flood::FloodArgs),
 }
 
 /// Arguments of `bench run`.
@@ -105,6 +109,7 @@ impl Shape {
             manner: self.manner,
             warm_up: Duration::try_from_secs_f64(self.warm_up).context("--warm-up")?,
             measured: Duration::try_from_secs_f64(seconds).context("--seconds")?,
+            login: None,
             stop: stop.clone(),
         })
     }
@@ -128,6 +133,7 @@ pub(crate) fn main(command: BenchCommand) -> anyhow::Result<ExitCode> {
         let stop = stop.clone();
         move || match command {
             BenchCommand::Compare(args) => compare::compare(&args, &stop),
+            BenchCommand::Flood(args) => flood::flood(&args, &stop),
             BenchCommand::Run(args) => run(&args, &stop),
             BenchCommand::Echo(_) => Ok(ExitCode::SUCCESS),
         }

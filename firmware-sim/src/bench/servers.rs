@@ -6,16 +6,18 @@
 
 use std::{
     env, fs,
+    io::Write,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use super::{
     ECHO_READY,
+    frame::Login,
     process::{Scratch, Server, cpu_time, free_address, resident_bytes},
 };
 
@@ -84,8 +86,9 @@ impl Servers {
     /// The settings that differ from what umbrad ships with, as TOML.
     pub(crate) fn umbrad_settings(address: SocketAddr, store: &Path) -> String {
         format!(
-            "[store]\npath = {:?}\n\n[[listener]]\nname = \"bench\"\nbind = \"{address}\"\n\n{QUOTAS}",
-            store.display().to_string()
+            "[store]\npath = {:?}\n\n[[listener]]\nname = \"bench\"\n{}\n\n{QUOTAS}",
+            store.display().to_string(),
+            bind(address)
         )
     }
 
@@ -96,8 +99,13 @@ impl Servers {
     /// It does not start.
     pub(crate) fn start_umbrad(&self) -> anyhow::Result<Peer> {
         let (scratch, address) = (Scratch::new(&self.directory, "bench-umbrad")?, free_address()?);
+        let settings = Self::umbrad_settings(address, &scratch.path().join("umbra.redb"));
+        self.start_umbrad_with(scratch, address, &settings)
+    }
+
+    fn start_umbrad_with(&self, scratch: Scratch, address: SocketAddr, settings: &str) -> anyhow::Result<Peer> {
         let file = scratch.path().join("broker.toml");
-        fs::write(&file, Self::umbrad_settings(address, &scratch.path().join("umbra.redb")))?;
+        fs::write(&file, settings)?;
         let mut command = Command::new(&self.umbrad);
         command.arg("serve").arg("--config").arg(&file);
         // What the environment says wins over the file, and would make this another measurement.
@@ -107,6 +115,32 @@ impl Servers {
         let mut server = Server::start("umbrad", command, scratch.path())?;
         server.wait_until_it_listens(address)?;
         Ok(Peer { address, servers: vec![server], _scratch: scratch })
+    }
+
+    /// A fresh umbrad that takes no clients but `login`, which may do everything.
+    ///
+    /// # Errors
+    ///
+    /// It does not start.
+    pub(crate) fn start_guarded_umbrad(&self, login: Login<'_>) -> anyhow::Result<Peer> {
+        let (scratch, address) = (Scratch::new(&self.directory, "bench-umbrad")?, free_address()?);
+        let users = scratch.path().join("users");
+        let mut adding = Command::new(&self.umbrad)
+            .args(["passwd", "add", login.user, "--stdin", "--file"])
+            .arg(&users)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        adding.stdin.take().context("standard input is piped")?.write_all(login.password.as_bytes())?;
+        ensure!(adding.wait()?.success(), "umbrad passwd add failed");
+        let settings = Self::umbrad_settings(address, &scratch.path().join("umbra.redb"));
+        let settings = settings.replacen(&bind(address), &format!("{}\nanonymous = false", bind(address)), 1);
+        let guard = format!(
+            "\n[auth]\nusers = {:?}\n\n[[grant]]\nrole = \"admin\"\nprincipals = [{:?}]\n",
+            users.display().to_string(),
+            login.user
+        );
+        self.start_umbrad_with(scratch, address, &format!("{settings}{guard}"))
     }
 
     /// A fresh mosquitto with an echo engine that answers with `accepted_bytes` at `qos`.
@@ -133,6 +167,11 @@ impl Servers {
     }
 }
 
+/// The line of a listener that says where it listens.
+fn bind(address: SocketAddr) -> String {
+    format!("bind = \"{address}\"")
+}
+
 /// Debian installs it where only root's path looks.
 fn find_mosquitto() -> PathBuf {
     let sbin = PathBuf::from("/usr/sbin/mosquitto");
@@ -145,6 +184,8 @@ const QUOTAS: &str = "\
 requests_per_second = 1_000_000
 requests_burst = 1_000_000
 publishes_per_second = 10_000_000
+principal_requests_per_second = 1_000_000
+shadow_writes_per_second = 1_000_000
 
 [log]
 level = \"warn\"

@@ -7,8 +7,12 @@ use crate::{http::patch::OPERATIONS_MAX, shadow::DocumentLimits};
 /// The form of an entity tag.
 pub(super) const ETAG: &str = "^\"(0|[1-9][0-9]*)-[0-9a-f]{32}\"$";
 
-/// A path into `state`.
+/// A path to a section, or into one.
 const POINTER: &str = "^/(desired|reported|tags)(/([^~/]|~[01])*)*$";
+/// A path to a section.
+const SECTION: &str = "^/(desired|reported|tags)$";
+/// A path into a section.
+const INSIDE: &str = "^/(desired|reported|tags)(/([^~/]|~[01])*)+$";
 
 /// The largest integer up to which a double holds every one.
 const EXACT: i64 = 1 << 53;
@@ -73,27 +77,27 @@ fn values(schemas: &mut Map<String, Value>, limits: &DocumentLimits) {
 }
 
 fn json_patch() -> Value {
-    let path = json!({ "type": "string", "pattern": POINTER });
-    let operation = |names: &[&str], needs: &[&str], value: Value| {
-        let mut properties = json!({ "op": { "enum": names }, "path": path });
-        if needs.contains(&"from") {
-            properties["from"] = path.clone();
+    let operation = |names: &[&str], path: &str, other: Option<(&str, Value)>| {
+        let mut properties = json!({ "op": { "enum": names }, "path": { "type": "string", "pattern": path } });
+        let mut required = vec!["op", "path"];
+        if let Some((name, schema)) = other {
+            properties[name] = schema;
+            required.push(name);
         }
-        if needs.contains(&"value") {
-            properties["value"] = value;
-        }
-        let required: Vec<&str> = ["op", "path"].iter().chain(needs).copied().collect();
         json!({ "type": "object", "properties": properties, "required": required })
     };
+    let section = json!({ "type": "object", "additionalProperties": reference("Value") });
+    let from = json!({ "type": "string", "pattern": POINTER });
     json!({
         "description": "RFC 6902; paths lead into a section, and a section is an object",
         "type": "array",
         "maxItems": OPERATIONS_MAX,
         "items": { "anyOf": [
-            operation(&["add", "replace"], &["value"], reference("Value")),
-            operation(&["test"], &["value"], json!({})),
-            operation(&["remove"], &[], Value::Null),
-            operation(&["move", "copy"], &["from"], Value::Null),
+            operation(&["add", "replace"], INSIDE, Some(("value", reference("Value")))),
+            operation(&["add", "replace"], SECTION, Some(("value", section))),
+            operation(&["test"], POINTER, Some(("value", json!({})))),
+            operation(&["remove"], POINTER, None),
+            operation(&["move", "copy"], POINTER, Some(("from", from))),
         ] },
     })
 }
@@ -216,7 +220,7 @@ fn aws(schemas: &mut Map<String, Value>) {
         "properties": { "desired": part, "reported": part },
         "additionalProperties": false,
     });
-    let token = json!({ "type": "string", "maxLength": 16 });
+    let token = json!({ "type": "string", "maxLength": 64 });
     let update = [
         ("state", state),
         ("version", json!({ "type": "integer", "minimum": 0, "maximum": EXACT })),

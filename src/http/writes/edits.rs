@@ -5,21 +5,21 @@
 
 use axum::{http::Uri, response::Response};
 
-use super::{Asked, Write};
+use super::Write;
 use crate::{
     http::{
         patch::{Edit, Misfit, Patch},
         problem::Problem,
-        submit::Accepted,
+        submit::{self, Accepted, Request},
     },
     quota::Admitted,
     shadow::{
         Command, Document, Keyed, OnConflict, Pointer, Preconditions, Rejection, Update, Version,
-        command::{EtagCondition, Expectation, Expected},
+        command::{EtagCondition, Expectation},
         rejection::FailedExpectation,
     },
     store::Held,
-    wire,
+    wire::{self, Dialect},
 };
 
 /// How often a patch is applied again before its client has to.
@@ -78,7 +78,7 @@ impl Write<'_> {
         }
         let state = wire::state_value(document, &self.projection);
         let applied = patch.apply(&state, 2 * (limits.document_bytes_max + limits.tags_bytes_max));
-        let (update, pins) = match applied {
+        let (update, guards, pins) = match applied {
             Ok(edit) => self.bound(edit, document),
             Err((misfit, paths)) => match self.misfit(&misfit, &paths, held, keyed.as_ref()) {
                 Some(rejection) => {
@@ -86,11 +86,20 @@ impl Write<'_> {
                     return Attempt::Refused(rejection);
                 }
                 // It was accepted before, which the engine tells.
-                None => (self.nothing(document), Pins::All),
+                None => (self.nothing(document), Vec::new(), Pins::All),
             },
         };
-        let update = Update { keyed, dry_run: self.asked.dry_run, ..update };
-        match self.submit(Command::Update(update), bytes, admitted.take()).await {
+        let mut command = Command::Update(Update { keyed, dry_run: self.asked.dry_run, ..update });
+        let sender = match submit::authorize(self.api, self.caller, &self.key, &mut command) {
+            Ok(sender) => sender,
+            Err(rejection) => return Attempt::Refused(rejection),
+        };
+        if let Command::Update(update) = &mut command {
+            update.preconditions.expect.extend(guards);
+        }
+        let (key, bytes) = (self.key.clone(), bytes);
+        let request = Request { key, command, dialect: Dialect::Native, client_token: None, bytes };
+        match submit::send(self.api, self.caller, request, sender, self.projection.clone(), admitted.take()).await {
             Ok(accepted) => Attempt::Accepted(Box::new(accepted)),
             Err(rejection @ (Rejection::VersionConflict { .. } | Rejection::ExpectationFailed { .. })) => match pins {
                 Pins::All => Attempt::Refused(rejection),
@@ -100,42 +109,43 @@ impl Write<'_> {
         }
     }
 
-    /// The update that `edit` of `document` comes to, accepted only where it would come to the same.
-    fn bound(&self, edit: Edit, document: &Document) -> (Update, Pins) {
-        let Asked { preconditions: own, .. } = &self.asked;
-        let unchanged_since = |version: Version| {
-            let expect = |path| Expectation { path, holds: Expected::Version(version) };
-            edit.seen.iter().cloned().map(expect).collect()
-        };
+    /// The update that `edit` of `document` comes to, accepted only where it would come to the same; what is needed for
+    /// that besides, once it is known that the caller may do it.
+    fn bound(&self, edit: Edit, document: &Document) -> (Update, Vec<Expectation>, Pins) {
+        let own = &self.asked.preconditions;
         let read = document.version;
-        let (preconditions, pins) = match own {
-            // The version that the client names, for all that it touched and looked at.
+        let unless_it_fits =
+            || if own.check(document, self.projection.paths(), |_| false).is_ok() { Pins::Read } else { Pins::All };
+        // Since when nothing may have changed, if not all of the document is pinned anyway.
+        let (version, on_conflict, since, pins) = match own {
+            // The version that the client names, for all that it touches and looks at.
             Preconditions { version: Some(base), on_conflict: OnConflict::Rebase, .. } => {
-                (Preconditions { expect: unchanged_since(*base), ..own.clone() }, Pins::All)
+                (Some(*base), OnConflict::Rebase, Some(*base), Pins::All)
             }
-            Preconditions { version: Some(_), .. } => (own.clone(), Pins::All),
+            Preconditions { version: Some(_), .. } => (own.version, OnConflict::Reject, None, Pins::All),
+            // With a single tag only this version fits, or none does.
             Preconditions { etag: Some(EtagCondition::Tag(_) | EtagCondition::Other(_)), .. } => {
-                // Of this version or of none: with its tag, only this one fits.
-                (Preconditions { version: Some(read), ..own.clone() }, Pins::All)
+                (Some(read), OnConflict::Reject, None, Pins::All)
             }
             Preconditions { etag: Some(EtagCondition::OneOf(_)), .. } => {
-                let fits = own.check(document, self.projection.paths(), |_| false).is_ok();
-                let bound = Preconditions { version: Some(read), ..own.clone() };
-                (bound, if fits { Pins::Read } else { Pins::All })
+                (Some(read), OnConflict::Reject, None, unless_it_fits())
             }
-            // Nothing was there to look at, so there must be nothing still.
+            Preconditions { etag: Some(EtagCondition::Any), .. } if !document.exists() => {
+                (None, OnConflict::Reject, None, Pins::All)
+            }
+            // There was nothing to look at, so there must be nothing still.
             Preconditions { etag: None, .. } if !document.exists() => {
-                (Preconditions { version: Some(Version(0)), ..own.clone() }, Pins::Read)
+                (Some(Version(0)), OnConflict::Reject, None, Pins::Read)
             }
-            Preconditions { etag: Some(EtagCondition::Any), .. } if !document.exists() => (own.clone(), Pins::All),
             Preconditions { etag: Some(EtagCondition::Any) | None, .. } => {
-                let fits = own.check(document, self.projection.paths(), |_| false).is_ok();
-                let (version, on_conflict) = (Some(read), OnConflict::Rebase);
-                let bound = Preconditions { version, on_conflict, expect: unchanged_since(read), ..own.clone() };
-                (bound, if fits { Pins::Read } else { Pins::All })
+                (Some(read), OnConflict::Rebase, Some(read), unless_it_fits())
             }
         };
-        (Update { preconditions, ..edit.update }, pins)
+        let looks = edit.looks(since.unwrap_or(read));
+        // A caller that looks at a path is always asked for the right to.
+        let preconditions = Preconditions { version, on_conflict, expect: looks.collect(), ..own.clone() };
+        let guards = since.map(|since| edit.guards(since).collect()).unwrap_or_default();
+        (Update { preconditions, ..edit.update }, guards, pins)
     }
 
     /// Why a patch that does not fit is refused; `None`: it was accepted before.

@@ -1,4 +1,5 @@
-//! Tests: what becomes of a request when its connection ends before the engine has room for it.
+//! Tests: what becomes of a request when its connection ends before the engine has room for it; how many connections
+//! and sessions one principal has.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
 use crate::{
-    auth::{Authority, certificate::Proof},
+    auth::{Authority, Principal, certificate::Proof},
     clock::Clock,
     config::Config,
     mqtt::{
@@ -17,19 +18,21 @@ use crate::{
         router::{RetainedLimits, Router},
     },
     net::Peer,
-    quota::Rate,
-    service::{Service, ServiceLimits},
+    quota::Quotas,
+    service::Service,
     store::StoreOptions,
 };
 
 const QUEUE_BYTES: usize = 4096;
 
 fn broker(directory: &std::path::Path) -> Arc<Broker> {
+    broker_with(directory, Config::default())
+}
+
+fn broker_with(directory: &std::path::Path, config: Config) -> Arc<Broker> {
     let path = directory.join("store");
     let options = StoreOptions { queue_bytes_max: QUEUE_BYTES, free_disk_min: 0, ..StoreOptions::new(path) };
-    let limits = ServiceLimits { requests: Rate::new(100, 100), requests_in_flight_max: 64 };
-    let (service, decided) = Service::open(options, limits, Clock::system()).unwrap();
-    let config = Config::default();
+    let (service, decided) = Service::open(options, Arc::new(Quotas::new(&config.limits)), Clock::system()).unwrap();
     let authority = Authority::open(&config, Clock::system()).unwrap();
     let router = Arc::new(Router::new(RetainedLimits { messages: 1, bytes: 1 }));
     let events = Arc::new(Events::new(router.clone(), service.head()));
@@ -40,13 +43,19 @@ fn broker(directory: &std::path::Path) -> Arc<Broker> {
 
 /// A connection of one persistent 3.1.1 session; its CONNACK must say whether the session was there.
 async fn connect(broker: &Arc<Broker>, present: u8) -> DuplexStream {
-    let (mut near, far) = tokio::io::duplex(4096);
-    let peer =
-        Peer { address: ([127, 0, 0, 1], 1).into(), proof: Proof::None, listener: "local".into(), signed_in: None };
-    tokio::spawn(handshake::serve(far, peer, broker.clone(), Instant::now() + Duration::from_secs(60)));
-    near.write_all(b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x00\x00\x01c").await.unwrap();
-    assert_eq!(read(&mut near).await, [0x20, 2, present, 0]);
+    let (near, answer) = ask_in(broker, Proof::None, b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x00\x00\x01c").await;
+    assert_eq!(answer, [0x20, 2, present, 0]);
     near
+}
+
+/// Sends a 3.1.1 CONNECT; what comes is four bytes.
+async fn ask_in(broker: &Arc<Broker>, proof: Proof, connect: &[u8]) -> (DuplexStream, [u8; 4]) {
+    let (mut near, far) = tokio::io::duplex(4096);
+    let peer = Peer { address: ([127, 0, 0, 1], 1).into(), proof, listener: "local".into(), signed_in: None };
+    tokio::spawn(handshake::serve(far, peer, broker.clone(), Instant::now() + Duration::from_secs(60)));
+    near.write_all(connect).await.unwrap();
+    let answer = read(&mut near).await;
+    (near, answer)
 }
 
 async fn read(stream: &mut DuplexStream) -> [u8; 4] {
@@ -80,4 +89,52 @@ async fn a_request_that_waited_for_the_engine_is_taken_again() {
         drop(full);
         assert_eq!(read(&mut second).await, [answer, 2, 0, 1]);
     }
+}
+
+const PARKED: u8 = 0x00;
+const CLEAN: u8 = 0x02;
+
+/// One certificate on many devices: its connections and sessions are counted together, whatever their client ids.
+#[tokio::test]
+async fn a_principal_has_so_many_connections_and_sessions() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    (config.limits.quotas.principal_connections_max, config.limits.quotas.principal_sessions_max) = (2, 3);
+    let broker = broker_with(directory.path(), config);
+    let enter = async |principal: &str, client: u8, flags: u8| {
+        let connect = [&b"\x10\x0d\x00\x04MQTT\x04"[..], &[flags], b"\x00\x00\x00\x01", &[client]].concat();
+        let (near, answer) = ask_in(&broker, Proof::Certificate(Principal::named(principal).unwrap()), &connect).await;
+        (near, answer[3])
+    };
+    let leave = async |mut near: DuplexStream| {
+        near.write_all(b"\xe0\x00").await.unwrap();
+        assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
+    };
+    let (a, code) = enter("p", b'a', PARKED).await;
+    assert_eq!(code, 0);
+    let (b, code) = enter("p", b'b', PARKED).await;
+    assert_eq!(code, 0);
+    assert_eq!(enter("p", b'c', CLEAN).await.1, 3, "two are connected");
+    let (_q, code) = enter("q", b'c', CLEAN).await;
+    assert_eq!(code, 0, "another principal");
+    // One that comes back before its old connection was given up takes its place.
+    let (a_again, code) = enter("p", b'a', PARKED).await;
+    assert_eq!(code, 0);
+    drop(a);
+    leave(a_again).await;
+    leave(b).await;
+    let (c, code) = enter("p", b'c', PARKED).await;
+    assert_eq!(code, 0);
+    assert_eq!(enter("p", b'd', CLEAN).await.1, 3, "there are three sessions, two of them parked");
+    let (b, code) = enter("p", b'b', CLEAN).await;
+    assert_eq!(code, 0, "one that is there may be resumed, or replaced");
+    assert_eq!(enter("p", b'a', PARKED).await.1, 3, "but two are connected");
+    leave(b).await; // it was clean, so it is gone
+    leave(c).await;
+    let (d, code) = enter("p", b'd', CLEAN).await;
+    assert_eq!(code, 0);
+    leave(d).await;
+    let counters = broker.service.quotas().counters();
+    let met = [Cause::PrincipalConnections, Cause::PrincipalSessions].map(|cause| counters.get(cause));
+    assert_eq!((broker.sessions.count(), met), (3, [2, 1]), "a and c, and the one of q");
 }

@@ -216,6 +216,18 @@ impl Session {
         Ok(None)
     }
 
+    /// Whether `packet` is an acknowledgement that is waited for. Of others a client can send any number.
+    #[must_use]
+    pub fn awaits(&self, packet: &ClientPacket) -> bool {
+        match packet {
+            ClientPacket::PubAck(id, _) => self.inflight.awaits_puback(*id),
+            ClientPacket::PubRec(id, _) => self.inflight.awaits_pubrec(*id),
+            ClientPacket::PubComp(id) => self.inflight.awaits_pubcomp(*id),
+            ClientPacket::PubRel(id) => self.receipts.awaits_pubrel(*id),
+            _ => false,
+        }
+    }
+
     /// Whether a message at QoS 1 or 2 may be delivered now.
     #[must_use]
     pub fn window_open(&self) -> bool {

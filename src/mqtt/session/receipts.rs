@@ -138,6 +138,11 @@ impl Receipts {
         Some((id, qos, verdict))
     }
 
+    /// Whether a PUBREC was sent that waits for this PUBREL.
+    pub(crate) fn awaits_pubrel(&self, id: PacketId) -> bool {
+        self.unreleased.iter().any(|(held, _)| *held == id)
+    }
+
     /// PUBREL: whether the identifier was held, and is free now.
     pub(crate) fn release(&mut self, id: PacketId) -> Result<bool, Violation> {
         if let Some(at) = self.unreleased.iter().position(|(held, _)| *held == id) {

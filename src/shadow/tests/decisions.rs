@@ -163,7 +163,8 @@ fn preconditions_are_checked() {
     let current = written(&[json!({"desired": {"a": 1}}), json!({"desired": {"a": 2}})]);
     let deleted = after(&current, &Command::Delete(Delete::default()));
     let tag = |document: &Document| Some(EtagCondition::from(document.etag.to_string().as_str()));
-    let weak = Some(EtagCondition::from(format!("W/{}", current.etag).as_str()));
+    let weak = || Some(EtagCondition::from(format!("W/{}", current.etag).as_str()));
+    let one_of = |tags: [Option<EtagCondition>; 2]| Some(EtagCondition::OneOf(tags.into_iter().flatten().collect()));
     for (label, document, version, etag, holds) in [
         ("nothing asked", &current, None, None, true),
         ("its version", &current, Some(2), None, true),
@@ -174,12 +175,18 @@ fn preconditions_are_checked() {
         ("both", &current, Some(2), tag(&current), true),
         ("its etag, an older version", &current, Some(1), tag(&current), false),
         ("another etag", &current, Some(2), tag(&deleted), false),
-        ("a weak etag", &current, None, weak, false),
+        ("a weak etag", &current, None, weak(), false),
+        ("one of two", &current, None, one_of([weak(), tag(&current)]), true),
+        ("none of two", &current, None, one_of([weak(), tag(&deleted)]), false),
+        ("whichever", &current, None, Some(EtagCondition::Any), true),
         ("deleted, nothing asked", &deleted, None, None, true),
         ("deleted, the tombstone's version", &deleted, Some(3), None, true),
         ("deleted, the version before", &deleted, Some(2), None, false),
         ("deleted, must not exist", &deleted, Some(0), None, true),
         ("deleted, the tombstone's etag", &deleted, None, tag(&deleted), false),
+        ("deleted, one of two", &deleted, None, one_of([tag(&deleted), tag(&current)]), false),
+        ("deleted, whichever", &deleted, None, Some(EtagCondition::Any), false),
+        ("never written, whichever", &Document::absent(), None, Some(EtagCondition::Any), false),
         ("deleted, the etag before", &deleted, None, tag(&current), false),
         ("never written, must not exist", &Document::absent(), Some(0), None, true),
         ("never written, some version", &Document::absent(), Some(1), None, false),
@@ -210,6 +217,23 @@ fn preconditions_are_checked() {
             Err(Rejection::NotFound) => assert!(!document.exists(), "{label}"),
             Err(rejection) => assert_eq!((rejection, holds), (conflict, false), "{label}"),
         }
+    }
+}
+
+/// `If-None-Match` of a write: what is there must be none of these.
+#[test]
+fn a_tag_may_be_excluded() {
+    let current = written(&[json!({"desired": {"a": 1}}), json!({"desired": {"a": 2}})]);
+    let deleted = after(&current, &Command::Delete(Delete::default()));
+    for (label, document, none_of, holds) in [
+        ("this one", &current, vec![deleted.etag, current.etag], false),
+        ("another", &current, vec![deleted.etag], true),
+        ("what is deleted has no tag", &deleted, vec![deleted.etag], true),
+    ] {
+        let preconditions = Preconditions { none_of, ..Preconditions::default() };
+        let update = Update { preconditions, ..update(json!({"desired": {"a": 3}})) };
+        let decision = decided(document, &Command::Update(update), &DocumentLimits::default());
+        assert_eq!(decision.is_ok(), holds, "{label}: {decision:?}");
     }
 }
 

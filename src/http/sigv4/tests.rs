@@ -1,0 +1,145 @@
+//! Requests that botocore signed (`tests/http/signatures.py` makes them), and what must not pass.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use axum::http::Request;
+
+use super::*;
+
+const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+/// 2026-09-21T14:13:20Z
+const SIGNED_AT: Timestamp = Timestamp(1_790_000_000);
+
+/// Method, path and query, body, an additional header, and the signature that botocore made of it.
+const VECTORS: &[(&str, &str, &str, Option<(&str, &str)>, &str)] = &[
+    ("GET", "/things/lamp/shadow", "", None, "269c807bae61af66f699c972a83e2d2d36280a2926325a08702cf785ff629db1"),
+    (
+        "GET",
+        "/things/lamp%3A1/shadow?name=with%3Acolon",
+        "",
+        None,
+        "2c6c8a96ed149910bfc91cdd4c1b5d1f2bf9df00cc604cd777afb49e984759f2",
+    ),
+    (
+        "POST",
+        "/things/lamp/shadow?name=b",
+        r#"{"state":{"desired":{"a":1}}}"#,
+        Some(("x-spaces", "  a   b ")),
+        "3de74376e2a81d39164ec9f6a308f7226e7938beab9a62fc7d639e232bf6cc16",
+    ),
+    (
+        "GET",
+        "/api/things/shadow/ListNamedShadowsForThing/lamp?pageSize=3&nextToken=a%24b",
+        "",
+        None,
+        "aa97b82604bb0374fa27664a75986e2a674281ba7a17e046ff494bd85b873ba9",
+    ),
+];
+
+fn keys() -> AccessKeys {
+    AccessKeys::default().with("AKIDEXAMPLE", SECRET, Principal::named("back-end").unwrap())
+}
+
+fn parts(vector: usize) -> Parts {
+    let (method, uri, _, header, signature) = VECTORS.get(vector).unwrap();
+    let more = header.map_or("", |_| ";x-spaces");
+    let authorization = format!(
+        "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260921/eu-central-1/iotdata/aws4_request, \
+         SignedHeaders=host;x-amz-date{more}, Signature={signature}"
+    );
+    let mut request = Request::builder().method(*method).uri(*uri);
+    request = request.header("host", "localhost:8080").header("x-amz-date", "20260921T141320Z");
+    if let Some((name, value)) = header {
+        request = request.header(*name, *value);
+    }
+    request.header("authorization", authorization).body(()).unwrap().into_parts().0
+}
+
+fn body(vector: usize) -> &'static [u8] {
+    VECTORS.get(vector).unwrap().2.as_bytes()
+}
+
+fn verified(parts: &Parts, body: &[u8], now: Timestamp) -> Result<String, Unverified> {
+    let signed = Signed::of(parts, body).unwrap();
+    signed.verify(&keys(), now).map(|principal| principal.name().to_string())
+}
+
+#[test]
+fn what_botocore_signs_is_verified() {
+    for vector in 0..VECTORS.len() {
+        let found = verified(&parts(vector), body(vector), SIGNED_AT);
+        assert_eq!(found.as_deref(), Ok("back-end"), "{vector}");
+    }
+}
+
+#[test]
+fn what_is_changed_is_not() {
+    for vector in 0..VECTORS.len() {
+        for changed in ["method", "path", "query", "date", "host", "body", "signature", "region"] {
+            let mut parts = parts(vector);
+            let mut payload = body(vector).to_vec();
+            let authorization = parts.headers.get("authorization").unwrap().to_str().unwrap().to_owned();
+            match changed {
+                "method" => parts.method = axum::http::Method::DELETE,
+                "path" => parts.uri = format!("/x{}", parts.uri).parse().unwrap(),
+                "query" => parts.uri = format!("{}?name=other", parts.uri.path()).parse().unwrap(),
+                "date" => _ = parts.headers.insert("x-amz-date", "20260921T141321Z".parse().unwrap()),
+                "host" => _ = parts.headers.insert("host", "localhost:8081".parse().unwrap()),
+                "body" => payload.push(b' '),
+                "signature" => {
+                    let flipped = authorization.replace("Signature=", "Signature=00");
+                    parts.headers.insert("authorization", flipped.parse().unwrap());
+                }
+                _ => {
+                    let moved = authorization.replace("eu-central-1", "eu-central-2");
+                    parts.headers.insert("authorization", moved.parse().unwrap());
+                }
+            }
+            assert_eq!(verified(&parts, &payload, SIGNED_AT), Err(Unverified::Mismatch), "{vector}, {changed}");
+        }
+    }
+}
+
+#[test]
+fn signatures_are_for_now_and_complete() {
+    for (seconds, expected) in
+        [(-300, Ok(())), (300, Ok(())), (301, Err(Unverified::Expired)), (-301, Err(Unverified::Expired))]
+    {
+        let now = Timestamp(SIGNED_AT.0.saturating_add_signed(seconds));
+        assert_eq!(verified(&parts(0), b"", now).map(|_| ()), expected, "{seconds}");
+    }
+    let complete = parts(0).headers.get("authorization").unwrap().to_str().unwrap().to_owned();
+    for (from, to, expected) in [
+        ("AKIDEXAMPLE", "AKIDOTHER", Unverified::UnknownKey),
+        ("host;x-amz-date", "x-amz-date", Unverified::Incomplete),
+        ("host;x-amz-date", "host", Unverified::Incomplete),
+        ("host;x-amz-date", "host;x-amz-date;x-none", Unverified::Incomplete),
+        ("/aws4_request", "/other", Unverified::Incomplete),
+        ("20260921", "20260920", Unverified::Incomplete),
+        ("Signature=", "Signatur=", Unverified::Incomplete),
+        ("Signature=2", "Signature=x", Unverified::Incomplete),
+        ("Credential=", "Credential", Unverified::Incomplete),
+    ] {
+        let mut parts = parts(0);
+        parts.headers.insert("authorization", complete.replace(from, to).parse().unwrap());
+        assert_eq!(verified(&parts, b"", SIGNED_AT), Err(expected), "{from} → {to}");
+    }
+    let mut other = parts(0);
+    other.headers.insert("authorization", "Bearer x".parse().unwrap());
+    assert_eq!(Signed::of(&other, b""), None);
+}
+
+#[test]
+fn times_are_read() {
+    for (text, expected) in [
+        ("19700101T000000Z", Some(0)),
+        ("20000229T235959Z", Some(951_868_799)),
+        ("20260921T141320Z", Some(1_790_000_000)),
+        ("20260921T141320", None),
+        ("20261321T141320Z", None),
+        ("2026-9-21T141320Z", None),
+        ("19691231T235959Z", None),
+    ] {
+        assert_eq!(time(text), expected.map(Timestamp), "{text}");
+    }
+}

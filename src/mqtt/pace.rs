@@ -1,0 +1,129 @@
+//! How fast one connection is read, and when it has been refused often enough.
+//!
+//! What has been received cannot be refused any more, so it is charged, and reading rests until it is within the rates
+//! again: TCP tells the client to wait. Only acknowledgements of what was sent are free: there are as many as the server
+//! wants. A request above a quota is refused instead, and a client that takes no notice of refusals is sent away.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    config::Limits,
+    mqtt::{packet::ClientPacket, session::Session},
+    quota::{Allowance, Cause, Meter, Quotas, Rate},
+};
+
+/// How much one connection may send.
+#[derive(Clone, Copy, Debug)]
+pub struct PaceLimits {
+    publishes: Rate,
+    control: Rate,
+    bytes: Rate,
+    refusals: Rate,
+}
+
+/// How much one connection has sent lately.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Of its principal, which may have others.
+    allowance: Arc<Allowance>,
+    publishes: Meter,
+    control: Meter,
+    bytes: Meter,
+    refusals: Meter,
+    refused_too_often: bool,
+    /// Reading rests until then.
+    paused: Option<Instant>,
+}
+
+impl PaceLimits {
+    /// As the configuration says.
+    #[must_use]
+    pub fn of(limits: &Limits) -> Self {
+        let quotas = &limits.quotas;
+        Self {
+            publishes: Rate::per_second(limits.publishes_per_second.into()),
+            control: Rate::per_second(quotas.control_packets_per_second.into()),
+            bytes: Rate::per_second(quotas.connection_bytes_per_second),
+            refusals: Rate::per_minute(quotas.refusals_per_minute_max.into()),
+        }
+    }
+}
+
+impl Pace {
+    /// Of a connection that has sent nothing since its CONNECT.
+    pub(super) fn new(allowance: Arc<Allowance>, now: Instant) -> Self {
+        let nothing = Meter::new(now);
+        Self {
+            allowance,
+            publishes: nothing,
+            control: nothing,
+            bytes: nothing,
+            refusals: nothing,
+            refused_too_often: false,
+            paused: None,
+        }
+    }
+
+    /// Until when reading rests.
+    pub(super) fn paused(&self) -> Option<Instant> {
+        self.paused
+    }
+
+    /// Ends the rest, if it is over.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.paused.take_if(|until| *until <= now);
+    }
+
+    /// Counts what was read.
+    pub(super) fn received(&mut self, bytes: usize, limits: &PaceLimits, quotas: &Quotas, now: Instant) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let own = self.bytes.charge(limits.bytes, bytes, now);
+        let shared = self.allowance.received(bytes, now);
+        self.rest([(own, Cause::Bytes), (shared, Cause::PrincipalBytes)], quotas, now);
+    }
+
+    /// Counts a packet that `session` is about to take.
+    pub(super) fn took(
+        &mut self,
+        packet: &ClientPacket,
+        session: &Session,
+        limits: &PaceLimits,
+        quotas: &Quotas,
+        now: Instant,
+    ) {
+        let count = match packet {
+            ClientPacket::Publish(_) => {
+                let wait = self.publishes.charge(limits.publishes, 1, now);
+                return self.rest([(wait, Cause::Publishes)], quotas, now);
+            }
+            ClientPacket::Subscribe(subscribe) => subscribe.filters.len(),
+            ClientPacket::Unsubscribe(_, filters) => filters.len(),
+            acknowledgement if session.awaits(acknowledgement) => return,
+            _ => 1,
+        };
+        let wait = self.control.charge(limits.control, u64::try_from(count).unwrap_or(u64::MAX), now);
+        self.rest([(wait, Cause::ControlPackets)], quotas, now);
+    }
+
+    /// Counts a refusal for want of quota.
+    pub(super) fn refused(&mut self, limits: &PaceLimits, now: Instant) {
+        self.refused_too_often |= self.refusals.charge(limits.refusals, 1, now).is_some();
+    }
+
+    /// Whether the connection is to be ended.
+    pub(super) fn is_refused_too_often(&self) -> bool {
+        self.refused_too_often
+    }
+
+    fn rest<const N: usize>(&mut self, waits: [(Option<Duration>, Cause); N], quotas: &Quotas, now: Instant) {
+        for (wait, cause) in waits {
+            if let Some(wait) = wait {
+                quotas.count(cause);
+                self.paused = self.paused.max(Some(now + wait));
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! How much of the service one connection, principal, shadow or source address may have.
+//!
+//! Requests pass [`Quotas::admit`], and those that change something [`Quotas::admit_write`], whichever door they came
+//! through; [`crate::service`] calls both. `requests` counts them per principal and shadow, `principals` what a principal
+//! does altogether, `shadows` what everybody does to one shadow, `addresses` who connects. All of them keep what they know
+//! in a `table` that is bounded, and count in `rate`s and `tally`s. A `cause` names each quota, for who is refused and for
+//! the counters.
+//!
+//! Not here: how fast one connection is read ([`crate::mqtt`]'s `pace`), and what one may hold at a time, which is limited
+//! where it is held.
+
+mod addresses;
+mod cause;
+mod principals;
+mod rate;
+mod requests;
+mod shadows;
+mod table;
+mod tally;
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use self::{
+    addresses::AddressLimits,
+    principals::PrincipalLimits,
+    requests::{Over, Requests},
+    shadows::Shadows,
+};
+pub use self::{
+    addresses::{Addresses, Visit},
+    cause::Cause,
+    principals::{Allowance, Principals},
+    rate::{Meter, Rate},
+    requests::Admitted,
+};
+use crate::{
+    config::Limits,
+    metrics::QuotaCounters,
+    shadow::{Rejection, ShadowKey},
+};
+
+/// All quotas, and how often each was met.
+#[derive(Debug)]
+pub struct Quotas {
+    /// Of source addresses.
+    pub addresses: Addresses,
+    /// Of principals.
+    pub principals: Principals,
+    requests: Requests,
+    shadows: Shadows,
+    counters: QuotaCounters,
+}
+
+impl Quotas {
+    /// Quotas as `limits` say, of which nothing is used.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        let quotas = &limits.quotas;
+        let address = AddressLimits {
+            connections_max: quotas.address_connections_max,
+            connects: Rate::new(quotas.address_connects_per_second, quotas.address_connects_burst),
+            failed_handshakes: Rate::per_minute(quotas.address_failed_handshakes_per_minute.into()),
+            on_loopback: quotas.address_limits_on_loopback,
+        };
+        let principal = PrincipalLimits {
+            requests: Rate::per_second(quotas.principal_requests_per_second.into()),
+            bytes: Rate::per_second(quotas.principal_bytes_per_second),
+            subscriptions_max: quotas.principal_subscriptions_max,
+        };
+        let requests = Rate::new(limits.requests_per_second, limits.requests_burst);
+        let writes = Rate::per_second(quotas.shadow_writes_per_second.into());
+        Self {
+            // Every connection and every session is known, and then some that were lately.
+            addresses: Addresses::new(address, limits.connections_max + ENTRIES_MAX),
+            principals: Principals::new(principal, limits.sessions_max + ENTRIES_MAX),
+            requests: Requests::new(requests, limits.requests_in_flight_max, ENTRIES_MAX),
+            shadows: Shadows::new(writes, ENTRIES_MAX),
+            counters: QuotaCounters::default(),
+        }
+    }
+
+    /// Counts a connection from `address` that was just accepted, until what is returned is dropped. `None`: it is to be
+    /// closed at once.
+    #[must_use]
+    pub fn enter(&self, address: IpAddr, now: Instant) -> Option<Visit> {
+        self.addresses.enter(address, now).inspect_err(|cause| self.count(*cause)).ok()
+    }
+
+    /// Counts a request of `principal` to `key` until what is returned is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::TooManyRequests`] that says which quota and when to come again; nothing was counted.
+    pub fn admit(&self, principal: &Arc<str>, key: &ShadowKey, now: Instant) -> Result<Admitted, Rejection> {
+        let principal_may = || self.principals.request(principal, now);
+        self.requests.admit(principal, key, now, principal_may).map_err(|over| match over {
+            Over::InFlight => {
+                let max = u64::try_from(self.requests.in_flight_max).unwrap_or(u64::MAX);
+                self.refuse(Cause::RequestsInFlight, max, self.requests.rate.time_of(1))
+            }
+            Over::Rate(wait) => self.refuse(Cause::Requests, self.requests.rate.count(), wait),
+            Over::Principal(wait) => self.refuse(Cause::PrincipalRequests, self.principals.requests().count(), wait),
+        })
+    }
+
+    /// Counts a command that may be done to `key`, whoever sends it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Quotas::admit`].
+    pub fn admit_write(&self, key: &ShadowKey, now: Instant) -> Result<(), Rejection> {
+        let admitted = self.shadows.admit(key, now);
+        admitted.map_err(|wait| self.refuse(Cause::ShadowWrites, self.shadows.rate.count(), wait))
+    }
+
+    /// Counts that something was refused or slowed. The log tells of the first time.
+    pub fn count(&self, cause: Cause) {
+        if self.counters.add(cause) == 1 {
+            tracing::warn!(quota = cause.name(), "a quota was exceeded for the first time; further times are counted");
+        }
+    }
+
+    /// How often each quota was met.
+    #[must_use]
+    pub fn counters(&self) -> &QuotaCounters {
+        &self.counters
+    }
+
+    fn refuse(&self, cause: Cause, max: u64, wait: Duration) -> Rejection {
+        self.count(cause);
+        let quota = format!("more than {max} {}", cause.what());
+        let retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        Rejection::TooManyRequests { quota, retry_after_ms }
+    }
+}
+
+/// Entries that a table has room for besides those that something else bounds: some 40 MiB, filled by as many requests to
+/// different shadows within a second or two.
+const ENTRIES_MAX: usize = 1 << 18;

@@ -1,0 +1,149 @@
+//! What one principal has over all its connections and sessions: requests, bytes, subscriptions.
+//!
+//! How many connections and sessions it has is counted where those are, in [`crate::mqtt::sessions`].
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    rate::{Meter, Rate},
+    table::{Entry, Table},
+};
+
+/// What every principal has used.
+#[derive(Debug)]
+pub struct Principals {
+    limits: Arc<PrincipalLimits>,
+    known: Table<Arc<str>, Arc<Allowance>>,
+}
+
+/// What one principal may use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PrincipalLimits {
+    /// Requests to all shadows.
+    pub(super) requests: Rate,
+    /// Bytes on all connections.
+    pub(super) bytes: Rate,
+    /// Filters of all sessions.
+    pub(super) subscriptions_max: usize,
+}
+
+/// What one principal has used. Whoever acts for it holds this, so that it need not be looked up.
+#[derive(Debug)]
+pub struct Allowance {
+    limits: Arc<PrincipalLimits>,
+    requests: Mutex<Meter>,
+    bytes: Mutex<Meter>,
+    subscriptions: AtomicUsize,
+}
+
+impl Principals {
+    /// Principals that may each use `limits`; `entries_max` of them are known.
+    pub(super) fn new(limits: PrincipalLimits, entries_max: usize) -> Self {
+        Self { limits: Arc::new(limits), known: Table::new(entries_max) }
+    }
+
+    /// What `principal` has used.
+    #[must_use]
+    pub fn of(&self, principal: &Arc<str>, now: Instant) -> Arc<Allowance> {
+        self.with(principal, now, Arc::clone)
+    }
+
+    /// Counts one request.
+    ///
+    /// # Errors
+    ///
+    /// The time to wait; nothing was counted.
+    pub(super) fn request(&self, principal: &Arc<str>, now: Instant) -> Result<(), Duration> {
+        self.with(principal, now, |known| known.requests.lock().take(self.limits.requests, now))
+    }
+
+    /// How many requests a principal may make.
+    pub(super) fn requests(&self) -> Rate {
+        self.limits.requests
+    }
+
+    fn with<T>(&self, principal: &Arc<str>, now: Instant, with: impl FnOnce(&Arc<Allowance>) -> T) -> T {
+        let new = || Arc::new(Allowance::new(self.limits.clone(), now));
+        self.known.with(principal, now, Clone::clone, new, |known| with(known))
+    }
+}
+
+impl Allowance {
+    fn new(limits: Arc<PrincipalLimits>, now: Instant) -> Self {
+        let nothing = || Mutex::new(Meter::new(now));
+        Self { limits, requests: nothing(), bytes: nothing(), subscriptions: AtomicUsize::new(0) }
+    }
+
+    /// Counts bytes that were received, and tells how long to wait before receiving more.
+    pub fn received(&self, bytes: u64, now: Instant) -> Option<Duration> {
+        self.bytes.lock().charge(self.limits.bytes, bytes, now)
+    }
+
+    /// Counts one more subscription, if there may be one.
+    #[must_use]
+    pub fn subscribe(&self) -> bool {
+        let one_more = |count: usize| (count < self.limits.subscriptions_max).then_some(count + 1);
+        self.subscriptions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    /// Gives `count` subscriptions back that were counted.
+    pub fn unsubscribe(&self, count: usize) {
+        self.subscriptions.fetch_sub(count, Ordering::Relaxed);
+    }
+}
+
+impl Entry for Arc<Allowance> {
+    /// While somebody holds it, it must be found again, or there would be two of one principal.
+    fn is_idle(&self, now: Instant) -> bool {
+        Arc::strong_count(self) == 1 && self.requests.lock().is_idle(now) && self.bytes.lock().is_idle(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn principals(entries_max: usize) -> Principals {
+        let rate = Rate::new(10, 10);
+        Principals::new(PrincipalLimits { requests: rate, bytes: rate, subscriptions_max: 3 }, entries_max)
+    }
+
+    #[test]
+    fn all_that_act_for_a_principal_share() {
+        let (principals, now) = (principals(1_000), Instant::now());
+        let (a, b) = (Arc::from("a"), Arc::from("b"));
+        let (first, second) = (principals.of(&a, now), principals.of(&a, now));
+        assert!(first.subscribe() && second.subscribe() && first.subscribe() && !second.subscribe());
+        second.unsubscribe(2);
+        assert!(first.subscribe());
+        assert_eq!(first.received(10, now), None);
+        assert_eq!(second.received(10, now), Some(Duration::from_secs(1)));
+        assert_eq!(principals.of(&b, now).received(10, now), None, "another has its own");
+        for _ in 0..10 {
+            assert_eq!(principals.request(&a, now), Ok(()));
+        }
+        assert_eq!(principals.request(&a, now), Err(Duration::from_millis(100)));
+        assert_eq!(principals.request(&b, now), Ok(()));
+    }
+
+    /// An allowance that a session holds is the one that is found, however many others came and went.
+    #[test]
+    fn what_is_held_is_not_forgotten() {
+        let (principals, start) = (principals(1 << 20), Instant::now());
+        let (held, name) = (principals.of(&Arc::from("held"), start), Arc::from("held"));
+        for n in 0..20_000_u32 {
+            let now = start + Duration::from_millis(n.into());
+            assert_eq!(principals.request(&Arc::from(format!("p{n}")), now), Ok(()));
+        }
+        assert!(principals.known.len() < 10_000, "{} known", principals.known.len());
+        assert!(Arc::ptr_eq(&held, &principals.of(&name, start + Duration::from_secs(60))));
+    }
+}

@@ -1,0 +1,154 @@
+//! What is known of each of very many: a table that forgets who has nothing against him, and has a hard end.
+//!
+//! An entry that is idle says the same as none, so it is dropped at the next sweep. When the table is full of entries that
+//! are not, a newcomer shares one entry with all others that find it full: whoever fills the table cannot thereby make it
+//! forget him, nor make it grow, and those it knows notice nothing.
+
+use std::{
+    borrow::Borrow,
+    collections::HashMap,
+    hash::{BuildHasher, Hash, RandomState},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+/// What a [`Table`] holds of someone.
+pub(super) trait Entry {
+    /// Whether it says no more than a new one would.
+    fn is_idle(&self, now: Instant) -> bool;
+}
+
+/// Entries by key. Whoever is over a limit is found in it as long as that matters.
+#[derive(Debug)]
+pub(super) struct Table<K, V> {
+    hasher: RandomState,
+    shards: Vec<Mutex<Shard<K, V>>>,
+    /// Entries of one shard.
+    entries_max: usize,
+}
+
+#[derive(Debug)]
+struct Shard<K, V> {
+    entries: HashMap<K, V>,
+    /// The one that newcomers share while the table is full; made when it is first needed.
+    overflow: Option<V>,
+    sweep_at: usize,
+    /// A sweep that freed little is not tried again before.
+    sweep_after: Option<Instant>,
+}
+
+impl<K: Hash + Eq, V: Entry> Table<K, V> {
+    /// A table of at most about `entries_max` entries.
+    pub(super) fn new(entries_max: usize) -> Self {
+        let entries_max = entries_max.div_ceil(SHARDS);
+        let shard = || Mutex::new(Shard { entries: HashMap::new(), overflow: None, sweep_at: 0, sweep_after: None });
+        Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| shard()).collect(), entries_max }
+    }
+
+    /// Calls `with` with the entry of `key`, which `make` makes if there is none. Nothing may call back.
+    pub(super) fn with<Q, T>(
+        &self,
+        key: &Q,
+        now: Instant,
+        own: impl FnOnce(&Q) -> K,
+        make: impl FnOnce() -> V,
+        with: impl FnOnce(&mut V) -> T,
+    ) -> T
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let mut shard = self.shard(key).lock();
+        let shard = &mut *shard;
+        if let Some(entry) = shard.entries.get_mut(key) {
+            return with(entry);
+        }
+        shard.sweep(self.entries_max, now);
+        if shard.entries.len() < self.entries_max {
+            return with(shard.entries.entry(own(key)).or_insert_with(make));
+        }
+        with(shard.overflow.get_or_insert_with(make))
+    }
+
+    fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> &Mutex<Shard<K, V>> {
+        let index = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
+        self.shards.get(index).expect("the index is taken modulo the number of shards")
+    }
+
+    /// How many entries there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().entries.len()).sum()
+    }
+}
+
+impl<K: Hash + Eq, V: Entry> Shard<K, V> {
+    /// Drops what is idle, once there are twice as many entries as the last sweep left.
+    fn sweep(&mut self, entries_max: usize, now: Instant) {
+        if self.entries.len() < self.sweep_at.min(entries_max) || self.sweep_after.is_some_and(|after| now < after) {
+            return;
+        }
+        self.entries.retain(|_, entry| !entry.is_idle(now));
+        self.sweep_at = (self.entries.len() * 2).max(SWEEP_MIN);
+        self.entries.shrink_to(self.sweep_at);
+        self.sweep_after = Some(now + SWEEP_PAUSE);
+    }
+}
+
+/// Locks that a table is spread over.
+const SHARDS: usize = 16;
+/// A shard of fewer entries is not worth a sweep.
+const SWEEP_MIN: usize = 256;
+/// A full table is looked through this often at most, whatever the number of newcomers.
+const SWEEP_PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Idle from an instant on.
+    struct Until(Instant, u32);
+
+    impl Entry for Until {
+        fn is_idle(&self, now: Instant) -> bool {
+            self.0 <= now
+        }
+    }
+
+    fn count(table: &Table<u32, Until>, key: u32, now: Instant, lasts: Duration) -> u32 {
+        table.with(
+            &key,
+            now,
+            |key| *key,
+            || Until(now, 0),
+            |entry| {
+                *entry = Until(now + lasts, entry.1 + 1);
+                entry.1
+            },
+        )
+    }
+
+    #[test]
+    fn idle_entries_are_swept() {
+        let (table, start) = (Table::new(1 << 20), Instant::now());
+        for n in 0..100_000_u32 {
+            count(&table, n, start + Duration::from_millis(n.into()), Duration::from_millis(50));
+        }
+        assert!(table.len() <= 2 * SWEEP_MIN * SHARDS, "{} entries held", table.len());
+    }
+
+    /// Whoever brings ever new names neither makes the table grow nor makes it forget who is over a limit.
+    #[test]
+    fn a_full_table_forgets_nobody_and_newcomers_share() {
+        let (table, now, minute) = (Table::new(1_600), Instant::now(), Duration::from_secs(60));
+        assert_eq!(count(&table, 0, now, minute), 1);
+        let newcomers: Vec<u32> = (1..20_000).map(|key| count(&table, key, now, minute)).collect();
+        assert!((1_500..=1_600).contains(&table.len()), "{} entries held", table.len());
+        assert!(newcomers.iter().max() > Some(&1_000), "those that came last share an entry");
+        assert_eq!(count(&table, 0, now, minute), 2, "the first is still known");
+        // Once the minute is over there is room again, and everybody has an entry of his own.
+        assert_eq!(count(&table, 77_777, now + minute, minute), 1);
+        assert!(table.len() < 1_600, "{} entries held", table.len());
+    }
+}

@@ -1,0 +1,241 @@
+//! The same rights over HTTP: what may not be read is not there, not to be guessed, and not to be written round.
+
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{
+        http::{Http, Reply},
+        server::Server,
+        wire::V5,
+    },
+    site::{client, site},
+};
+
+/// `user:user-password`, as RFC 7617 has it.
+fn basic(user: &str) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let text = format!("{user}:{user}-password");
+    let groups = text.as_bytes().chunks(3).map(|chunk| {
+        let bits = chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let digit = |place: usize| {
+            if place > chunk.len() { '=' } else { DIGITS[(bits >> (18 - 6 * place) & 63) as usize] as char }
+        };
+        (0..4).map(digit).collect::<String>()
+    });
+    format!("Basic {}", groups.collect::<String>())
+}
+
+/// Sends a request of `user`: its line, then header lines.
+fn send(server: &Server, user: &str, head: &str, body: &str) -> Reply {
+    let head = format!("{head}\nAuthorization: {}", basic(user));
+    Http::connect(server.address_of("web")).send(&head, body.as_bytes())
+}
+
+fn get(server: &Server, user: &str, path: &str) -> Reply {
+    send(server, user, &format!("GET {path} HTTP/1.1"), "")
+}
+
+fn patch(server: &Server, user: &str, kind: &str, condition: &str, body: &str) -> Reply {
+    let head = format!("PATCH {LAMP} HTTP/1.1\nContent-Type: application/{kind}\n{condition}");
+    send(server, user, &head, body)
+}
+
+const LAMP: &str = "/v1/devices/lamp-1/shadow";
+
+/// A site with a shadow of which `partial` may read `/desired/zone/t` and `/reported/zone`.
+fn hidden(pin: u64) -> Server {
+    let server = site();
+    let state = json!({
+        "desired": {"zone": {"t": 20, "pin": pin}, "mode": "eco"},
+        "reported": {"zone": {"t": 19}},
+        "tags": {"owner": pin},
+    });
+    client(&server, "boss", V5).publish("shadow/lamp-1/update", json!({ "state": state }).to_string(), 1);
+    server
+}
+
+#[test]
+fn nobody_comes_in_without_credentials() {
+    let server = hidden(1);
+    let bare = Http::connect(server.address_of("web")).send(&format!("GET {LAMP} HTTP/1.1"), b"");
+    assert_eq!((bare.status, bare.header("www-authenticate").is_some()), (401, true));
+    for wrong in ["Basic bm9ib2R5Om5vYm9keQ==", "Basic !", "Bearer x.y.z", "Digest x", "Basic"] {
+        let head = format!("GET {LAMP} HTTP/1.1\nAuthorization: {wrong}");
+        let refused = Http::connect(server.address_of("web")).send(&head, b"");
+        assert_eq!(refused.status, 401, "{wrong}");
+        assert_eq!(refused.json()["message"], bare.json()["message"], "which half was wrong is not told");
+    }
+    assert_eq!(get(&server, "boss", LAMP).status, 200);
+}
+
+/// Who may not read a shadow cannot tell whether it is there.
+#[test]
+fn a_shadow_that_may_not_be_read_is_not_there() {
+    let server = hidden(1);
+    let told = |reply: &Reply| (reply.status, reply.json()["message"].clone());
+    for (path, absent) in [
+        (LAMP, "/v1/devices/lamp-9/shadow"),
+        ("/v1/devices/lamp-1/shadow/history", "/v1/devices/lamp-9/shadow/history"),
+        ("/v1/devices/lamp-1/shadow/rejections", "/v1/devices/lamp-9/shadow/rejections"),
+        ("/things/lamp-1/shadow", "/things/lamp-9/shadow"),
+        ("/v1/devices/lamp-1%2Fshadow", "/v1/devices/lamp-9%2Fshadow"),
+        ("/v1/devices/lamp-2/../lamp-1/shadow", "/v1/devices/lamp-2/../lamp-9/shadow"),
+        ("/v1/devices/LAMP-1/shadow", "/v1/devices/LAMP-9/shadow"),
+    ] {
+        let (there, absent) = (get(&server, "lamp-2", path), get(&server, "lamp-2", absent));
+        assert_eq!(there.status, absent.status, "{path}: {there:?}");
+        assert_ne!(there.status, 200, "{path}");
+        let same = told(&there).1.to_string().replace("lamp-1", "lamp-9").replace("LAMP-1", "LAMP-9");
+        assert_eq!(same, told(&absent).1.to_string(), "{path}");
+    }
+    let names = |path: &str| get(&server, "lamp-2", path).json();
+    assert_eq!(names("/v1/devices")["devices"], json!([]));
+    assert_eq!(get(&server, "boss", "/v1/devices").json()["devices"][0]["id"], "lamp-1");
+    let write = format!("PUT {LAMP} HTTP/1.1\nContent-Type: application/json\nIf-Match: *");
+    let refused = send(&server, "lamp-2", &write, r#"{"reported":{"a":1}}"#);
+    assert_eq!(refused.status, 404);
+    assert_eq!(send(&server, "lamp-2", &format!("DELETE {LAMP} HTTP/1.1\nIf-Match: *"), "").status, 404);
+    let anything = send(&server, "lamp-2", "POST /things/lamp-1/shadow HTTP/1.1", r#"{"state":{"reported":{"a":1}}}"#);
+    assert_eq!(anything.status, 403);
+    assert_eq!(get(&server, "boss", LAMP).json()["version"], 1);
+}
+
+#[test]
+fn only_the_readable_part_is_seen() {
+    let server = hidden(4711);
+    for path in [
+        LAMP.to_owned(),
+        format!("{LAMP}?fields=/desired,/reported,/tags,/delta"),
+        format!("{LAMP}?fields=/desired/zone/pin,/tags/owner"),
+        format!("{LAMP}?version=1"),
+        format!("{LAMP}/history"),
+        "/things/lamp-1/shadow".to_owned(),
+        "/v1/devices/lamp-1/shadows".to_owned(),
+    ] {
+        let reply = get(&server, "partial", &path);
+        let text = String::from_utf8_lossy(&reply.body).into_owned();
+        assert_eq!(reply.status, 200, "{path} {text}");
+        for secret in ["4711", "pin", "owner", "eco"] {
+            assert!(!text.contains(secret), "{path} tells of {secret}: {text}");
+        }
+    }
+    let seen = get(&server, "partial", LAMP).json();
+    assert_eq!(
+        seen["state"],
+        json!({"desired": {"zone": {"t": 20}}, "reported": {"zone": {"t": 19}}, "delta": {"zone": {"t": 20}}})
+    );
+}
+
+#[test]
+fn tags_tell_nothing_of_what_is_hidden() {
+    let tags = [1, 2].map(|pin| {
+        let server = hidden(pin);
+        let etag = |user: &str| get(&server, user, LAMP).header("etag").unwrap().to_owned();
+        let (own, full) = (etag("partial"), etag("boss"));
+        assert_ne!(own, full);
+        for (user, tag, status) in
+            [("partial", &own, 304), ("partial", &full, 200), ("boss", &full, 304), ("boss", &own, 200)]
+        {
+            let head = format!("GET {LAMP} HTTP/1.1\nIf-None-Match: {tag}");
+            assert_eq!(send(&server, user, &head, "").status, status, "{user} {tag}");
+        }
+        let update = r#"{"desired":{"zone":{"t":20}}}"#;
+        let refused = patch(&server, "partial", "merge-patch+json", &format!("If-Match: {full}"), update);
+        assert_eq!((refused.status, refused.header("etag")), (412, Some(own.as_str())));
+        assert_eq!(refused.json()["etag"], own);
+        let none_of = patch(&server, "partial", "merge-patch+json", &format!("If-None-Match: {full}"), update);
+        assert_eq!(none_of.status, 200, "not a tag of what it sees: {none_of:?}");
+        let accepted = patch(&server, "partial", "merge-patch+json", &format!("If-Match: {own}"), update);
+        assert_eq!(accepted.status, 200, "{accepted:?}");
+        own
+    });
+    assert_eq!(tags[0], tags[1]);
+}
+
+#[test]
+fn a_json_patch_does_not_look_where_its_sender_may_not() {
+    let server = hidden(4711);
+    for (operation, path) in [
+        (json!({"op": "test", "path": "/desired/zone/pin", "value": 4711}), "/desired/zone/pin"),
+        (json!({"op": "test", "path": "/desired/zone/pin", "value": 1}), "/desired/zone/pin"),
+        (json!({"op": "test", "path": "/tags/owner", "value": 4711}), "/tags/owner"),
+        (json!({"op": "test", "path": "/desired/zone", "value": {"t": 20, "pin": 4711}}), "/desired/zone"),
+        (json!({"op": "copy", "from": "/desired/zone/pin", "path": "/desired/zone/t"}), "/desired/zone/pin"),
+        (json!({"op": "move", "from": "/tags/owner", "path": "/desired/zone/t"}), "/tags/owner"),
+        (json!({"op": "copy", "from": "/tags", "path": "/desired/zone/t"}), "/tags"),
+        (json!({"op": "remove", "path": "/desired/zone/pin"}), "/desired/zone/pin"),
+        (json!({"op": "replace", "path": "/desired/mode", "value": 1}), "/desired/mode"),
+        (json!({"op": "test", "path": "/desired/absent", "value": 1}), "/desired/absent"),
+    ] {
+        for query in ["", "?dry_run=true"] {
+            let head = format!("PATCH {LAMP}{query} HTTP/1.1\nContent-Type: application/json-patch+json\nIf-Match: *");
+            let refused = send(&server, "partial", &head, &json!([operation]).to_string());
+            assert_eq!(refused.status, 403, "{operation}: {refused:?}");
+            assert_eq!(refused.json()["message"], format!("Forbidden: {path}"), "{operation}");
+        }
+    }
+    let allowed = json!([
+        {"op": "test", "path": "/desired/zone/t", "value": 20},
+        {"op": "copy", "from": "/reported/zone/t", "path": "/desired/zone/t"},
+    ]);
+    let accepted = patch(&server, "partial", "json-patch+json", "If-Match: *", &allowed.to_string());
+    assert_eq!(accepted.status, 200, "{accepted:?}");
+    assert_eq!(get(&server, "boss", LAMP).json()["state"]["desired"]["zone"], json!({"t": 19, "pin": 4711}));
+}
+
+/// A stream of events.
+struct Events {
+    http: Http,
+    read: String,
+}
+
+impl Events {
+    /// The data of the next change.
+    fn next(&mut self) -> Value {
+        loop {
+            if let Some((event, rest)) = self.read.split_once("\n\n") {
+                let data = event.lines().find_map(|line| line.strip_prefix("data: ")).map(str::to_owned);
+                self.read = rest.to_owned();
+                match data {
+                    Some(data) => return serde_json::from_str(&data).unwrap(),
+                    None => continue, // a comment, or when to come back
+                }
+            }
+            self.read.push_str(&String::from_utf8(self.http.chunk().expect("the stream goes on")).unwrap());
+        }
+    }
+}
+
+/// Events of which nothing may be seen arrive as versions; with `?path=` not even that, or it would be a way to watch a
+/// path that may not be read.
+#[test]
+fn events_are_cut_to_their_reader() {
+    let server = hidden(1);
+    let follow = |user: &str, query: &str| {
+        let mut http = Http::connect(server.address_of("web"));
+        http.write(&format!("GET /v1/events{query} HTTP/1.1\nAuthorization: {}", basic(user)), b"");
+        assert_eq!(http.head().status, 200);
+        Events { http, read: String::new() }
+    };
+    let mut readers = [
+        follow("partial", ""),
+        follow("partial", "?path=/desired/zone/pin,/tags,/desired/zone/t"),
+        follow("lamp-2", ""),
+    ];
+    let mut boss = client(&server, "boss", V5);
+    for (device, state) in [
+        ("lamp-1", json!({"desired": {"zone": {"pin": 2}}, "tags": {"owner": 2}})),
+        ("lamp-1", json!({"desired": {"zone": {"t": 30, "pin": 3}}})),
+        ("lamp-2", json!({"reported": {"x": 1}})),
+    ] {
+        boss.publish(&format!("shadow/{device}/update"), json!({ "state": state }).to_string(), 1);
+    }
+    let first = readers[0].next();
+    assert_eq!((&first["version"], &first["changes"], first.get("etag")), (&json!(2), &json!([]), None));
+    let changed = json!([{"path": "/desired/zone/t", "value": 30, "previous": 20}]);
+    assert_eq!(readers[0].next()["changes"], changed);
+    let only = readers[1].next();
+    assert_eq!((&only["version"], &only["changes"]), (&json!(3), &changed));
+    let own = readers[2].next();
+    assert_eq!((&own["device"], &own["version"]), (&json!("lamp-2"), &json!(1)));
+}

@@ -1,0 +1,168 @@
+//! Who one is: passwords and tokens, right and wrong, too many and too long.
+
+use std::{
+    fs,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use ring::hmac;
+use serde_json::json;
+
+use crate::{
+    harness::{
+        client::Client,
+        http::Http,
+        server::Server,
+        wire::{BOTH, Connect, Protocol, V4, V5},
+    },
+    site::{AWS_SECRET, TOKEN_SECRET, client, connect, site, site_with},
+};
+
+/// The code of the CONNACK; the connection ends if that is not 0.
+fn login(server: &Server, connect: &Connect) -> u8 {
+    let mut client = Client::open(server, connect.protocol);
+    client.send(connect.encode());
+    let code = client.connack().code;
+    if code != 0 {
+        client.discard_until_closed();
+    }
+    code
+}
+
+/// A token for `subject` that ends in `seconds`.
+fn token(subject: &str, seconds: i64, secret: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let claims = json!({"sub": subject, "aud": "umbra", "exp": now.saturating_add_signed(seconds)});
+    let part = |value: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", part(json!({"alg": "HS256", "typ": "JWT"})), part(claims));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes())))
+}
+
+fn with_token(protocol: Protocol, token: &str) -> Connect {
+    Connect::new(protocol, "by-token").user("whatever", token)
+}
+
+#[test]
+fn a_wrong_login_is_told_with_one_code_for_all() {
+    let server = site();
+    for (protocol, bad, missing) in [(V4, 4, 5), (V5, 0x86, 0x87)] {
+        let as_user = |name: &str, password: &[u8]| Connect::new(protocol, "x").user(name, password);
+        for (connect, code) in [
+            (as_user("lamp-1", b"lamp-1-password"), 0),
+            (as_user("lamp-1", b"wrong"), bad),
+            (as_user("lamp-1", b""), bad),
+            (as_user("nobody", b"lamp-1-password"), bad),
+            (as_user("Lamp-1", b"lamp-1-password"), bad),
+            (as_user("anonymous/x", b"x"), bad),
+            (as_user("+", b"x"), bad),
+            (as_user("viewer-1", &vec![b'x'; 65_535]), bad), // a password of 64 KB
+            (Connect { username: Some("viewer-1".into()), ..Connect::new(protocol, "x") }, bad),
+            (Connect::new(protocol, "x"), missing),
+        ] {
+            assert_eq!(login(&server, &connect), code, "{protocol:?} {:?}", connect.username);
+        }
+    }
+}
+
+/// One device behind a router that goes on with a wrong password is refused unheard. Its neighbours, at the same address,
+/// are not.
+#[test]
+fn a_neighbour_of_one_who_fails_is_let_in() {
+    let server = site();
+    let wrong = Connect::new(V5, "bad-device").user("lamp-2", "not this one");
+    let codes: Vec<u8> = (0..12).map(|_| login(&server, &wrong)).collect();
+    assert_eq!(codes.iter().filter(|code| **code == 0x86).count(), 5, "{codes:02x?}");
+    assert_eq!(codes.last(), Some(&0x97), "too many");
+    assert_eq!(login(&server, &connect("lamp-2", "lamp-2", V5)), 0x97, "nor with the right one, that could be a guess");
+    for neighbour in ["lamp-1", "app-1", "viewer-1", "boss"] {
+        assert_eq!(login(&server, &connect(neighbour, neighbour, V5)), 0, "{neighbour}, who comes for the first time");
+    }
+}
+
+#[test]
+fn tokens_let_in_those_they_are_for() {
+    let server = site();
+    for (protocol, bad) in [(V4, 4), (V5, 0x86)] {
+        for (told, token, code) in [
+            ("right", token("lamp-1", 3600, TOKEN_SECRET), 0),
+            ("expired", token("lamp-1", -1, TOKEN_SECRET), bad),
+            ("forged", token("lamp-1", 3600, "another secret, just as long as the right one is"), bad),
+            ("unsigned", token("lamp-1", 3600, TOKEN_SECRET).rsplit_once('.').unwrap().0.to_owned() + ".", bad),
+            ("for a name that is none", token("lamp-1/#", 3600, TOKEN_SECRET), bad),
+        ] {
+            assert_eq!(login(&server, &with_token(protocol, &token)), code, "{protocol:?} {told}");
+        }
+    }
+    let mut lamp = Client::connect_as(&server, &with_token(V5, &token("lamp-1", 3600, TOKEN_SECRET))).0;
+    assert_eq!(lamp.publish("shadow/lamp-1/update", r#"{"state":{"reported":{"a":1}}}"#, 1), 0);
+    assert_eq!(lamp.publish("shadow/lamp-2/update", r#"{"state":{"reported":{"a":1}}}"#, 1), 0x87);
+}
+
+#[test]
+fn a_session_ends_with_its_token() {
+    let server = site();
+    for protocol in BOTH {
+        // On a slow machine the token may be over before it is looked at; then another one is made.
+        let mut client = loop {
+            let mut client = Client::open(&server, protocol);
+            client.send(with_token(protocol, &token("lamp-1", 2, TOKEN_SECRET)).encode());
+            if client.connack().code == 0 {
+                break client;
+            }
+        };
+        assert_eq!(client.closed(), if protocol == V5 { Some(0x87) } else { None });
+    }
+}
+
+/// What proves who one is appears in no log, however much is logged.
+#[test]
+fn secrets_are_not_logged() {
+    let server = site_with("[log]\nlevel = \"trace\"");
+    let token = token("lamp-1", 3600, TOKEN_SECRET);
+    for protocol in BOTH {
+        client(&server, "lamp-1", protocol).ping();
+        login(&server, &Connect::new(protocol, "x").user("lamp-2", "a-wrong-password"));
+        login(&server, &Connect::new(protocol, "x").user("a-mistyped-password-as-user", "x"));
+        login(&server, &with_token(protocol, &token));
+        login(&server, &with_token(protocol, &token.replace(".", ".x")));
+    }
+    for authorization in [
+        format!("Bearer {token}"),
+        "Basic bGFtcC0xOmxhbXAtMS1wYXNzd29yZA==".to_owned(),
+        "Basic bGFtcC0xOmEtd3JvbmctcGFzc3dvcmQ=".to_owned(),
+        "AWS4-HMAC-SHA256 Credential=AKIDLAMP/20260101/eu-west-1/iotdata/aws4_request, SignedHeaders=host, Signature=00".to_owned(),
+    ] {
+        for path in ["/v1/devices/lamp-1/shadow", "/things/lamp-1/shadow"] {
+            let head = format!("GET {path} HTTP/1.1\nAuthorization: {authorization}");
+            Http::connect(server.address_of("web")).send(&head, b"");
+        }
+    }
+    let users = fs::read_to_string(server.directory().join("users")).unwrap();
+    let hash = users.lines().find_map(|line| line.strip_prefix("lamp-1:")).unwrap();
+    let log = server.log();
+    assert!(log.contains("TRACE") || log.contains("DEBUG"), "nothing was logged that could have held one");
+    let signature = token.rsplit_once('.').unwrap().1;
+    for secret in ["lamp-1-password", "a-wrong-password", "bGFtcC0xOm", TOKEN_SECRET, AWS_SECRET, signature, hash] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
+}
+
+/// The delay of a refusal is no time that others wait.
+#[test]
+fn those_who_are_refused_keep_nobody_waiting() {
+    let server = site();
+    let strangers: Vec<Client> = (0..64)
+        .map(|number| {
+            let mut client = Client::open(&server, V5);
+            client.send(Connect::new(V5, "x").user(&format!("stranger-{number}"), "wrong").encode());
+            client
+        })
+        .collect();
+    let mut known = client(&server, "lamp-1", V5);
+    known.ping();
+    for mut stranger in strangers {
+        assert_ne!(stranger.connack().code, 0);
+    }
+}

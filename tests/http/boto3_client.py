@@ -1,0 +1,102 @@
+"""boto3's iot-data client, unmodified, against the AWS-compatible API. Arguments: endpoint, access key, secret."""
+
+import json
+import sys
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+endpoint, access_key, secret = sys.argv[1:4]
+
+
+def client(access_key, secret):
+    return boto3.client(
+        "iot-data",
+        endpoint_url=endpoint,
+        region_name="eu-central-1",
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret,
+        config=Config(retries={"max_attempts": 1}),
+    )
+
+
+iot = client(access_key, secret)
+exceptions = iot.exceptions
+
+
+def payload(response):
+    return json.loads(response["payload"].read())
+
+
+def raises(exception, call, **arguments):
+    try:
+        call(**arguments)
+    except exception as error:
+        return error.response
+    raise AssertionError(f"{call.__name__}({arguments}) raised no {exception.__name__}")
+
+
+thing = "lamp:1_a-b"
+response = raises(exceptions.ResourceNotFoundException, iot.get_thing_shadow, thingName=thing)
+assert response["Error"]["Message"] == f"No shadow exists with name: '{thing}'", response
+assert response["ResponseMetadata"]["HTTPStatusCode"] == 404, response
+
+update = {"state": {"desired": {"color": "red", "tags": [1, 2]}, "reported": {"color": "blue"}}, "clientToken": "t-1"}
+accepted = payload(iot.update_thing_shadow(thingName=thing, payload=json.dumps(update)))
+assert accepted["state"] == update["state"] and accepted["version"] == 1 and accepted["clientToken"] == "t-1", accepted
+assert set(accepted) == {"state", "metadata", "version", "timestamp", "clientToken"}, accepted
+
+got = payload(iot.get_thing_shadow(thingName=thing))
+assert got["state"]["delta"] == {"color": "red", "tags": [1, 2]} and got["version"] == 1, got
+assert len(got["metadata"]["desired"]["tags"]) == 2, got
+assert set(got) == {"state", "metadata", "version", "timestamp"}, got
+
+again = payload(iot.update_thing_shadow(thingName=thing, payload=json.dumps(update)))
+assert again["version"] == 2, "an update takes a version here even if it changes nothing"
+
+stale = json.dumps({"state": {"desired": {"color": "green"}}, "version": 1})
+response = raises(exceptions.ConflictException, iot.update_thing_shadow, thingName=thing, payload=stale)
+assert response["Error"]["Message"] == "Version conflict", response
+
+for body, message in [
+    (b"{", "Invalid JSON"),
+    (b"{}", "Missing required node: state"),
+    (b'{"state": {"other": 1}}', "State contains an invalid node: 'other'"),
+]:
+    response = raises(exceptions.InvalidRequestException, iot.update_thing_shadow, thingName=thing, payload=body)
+    assert response["Error"]["Message"] == message, response
+raises(exceptions.UnsupportedDocumentEncodingException, iot.update_thing_shadow, thingName=thing, payload=b"\xff")
+large = json.dumps({"state": {"desired": {"x": "x" * 9000}}})
+raises(exceptions.RequestEntityTooLargeException, iot.update_thing_shadow, thingName=thing, payload=large)
+
+names = sorted(f"shadow-{n:02}" for n in range(7)) + ["with:colon"]
+for name in names:
+    iot.update_thing_shadow(thingName=thing, shadowName=name, payload=json.dumps({"state": {"reported": {"n": name}}}))
+assert payload(iot.get_thing_shadow(thingName=thing, shadowName="with:colon"))["state"] == {"reported": {"n": "with:colon"}}
+found, token = [], None
+while True:
+    page = iot.list_named_shadows_for_thing(thingName=thing, pageSize=3, **({"nextToken": token} if token else {}))
+    assert len(page["results"]) <= 3 and page["timestamp"] > 0, page
+    found += page["results"]
+    token = page.get("nextToken")
+    if token is None:
+        break
+assert found == sorted(names), found
+assert iot.list_named_shadows_for_thing(thingName="nobody")["results"] == []
+
+deleted = payload(iot.delete_thing_shadow(thingName=thing, shadowName="with:colon"))
+assert deleted["version"] == 2 and set(deleted) == {"version", "timestamp"}, deleted
+raises(exceptions.ResourceNotFoundException, iot.delete_thing_shadow, thingName=thing, shadowName="with:colon")
+assert "with:colon" not in iot.list_named_shadows_for_thing(thingName=thing)["results"]
+
+# Who signs with a secret that is not the key's is refused, however little a listener asks for otherwise.
+try:
+    client(access_key, secret + "x").get_thing_shadow(thingName=thing)
+except ClientError as error:
+    assert error.response["Error"]["Code"] == "InvalidSignatureException", error.response
+    assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 403, error.response
+else:
+    raise AssertionError("a wrong signature was accepted")
+
+print("boto3", boto3.__version__, "passed")

@@ -1,0 +1,210 @@
+//! Server-sent events: in order, without a gap, and only what was asked for.
+
+use std::collections::VecDeque;
+
+use serde_json::{Value, json};
+
+use crate::{
+    door::Door,
+    harness::http::{Http, Reply},
+};
+
+/// A reader of events.
+struct Stream {
+    client: Http,
+    text: String,
+    ready: VecDeque<Event>,
+}
+
+#[derive(Debug)]
+struct Event {
+    id: u64,
+    data: Value,
+}
+
+impl Stream {
+    fn open(door: &Door, query: &str, last: Option<u64>) -> Result<Self, Reply> {
+        let mut client = door.client();
+        let last = last.map(|id| format!("\nLast-Event-ID: {id}")).unwrap_or_default();
+        client.write(&format!("GET /v1/events{query} HTTP/1.1\nAccept: text/event-stream{last}"), b"");
+        let head = client.head();
+        if head.status != 200 {
+            return Err(head);
+        }
+        assert_eq!(head.header("content-type"), Some("text/event-stream"));
+        let mut stream = Self { client, text: String::new(), ready: VecDeque::new() };
+        // It is known to follow once it has sent something.
+        stream.read().expect("a stream begins with the time to come back");
+        Ok(stream)
+    }
+
+    /// Reads one chunk; `None` at the end.
+    fn read(&mut self) -> Option<()> {
+        self.text.push_str(std::str::from_utf8(&self.client.chunk()?).unwrap());
+        while let Some((block, rest)) = self.text.split_once("\n\n") {
+            let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            if let Some(data) = field("data") {
+                assert_eq!(field("event"), Some("change"), "{block}");
+                let (id, data) = (field("id").unwrap().parse().unwrap(), serde_json::from_str(data).unwrap());
+                self.ready.push_back(Event { id, data });
+            }
+            self.text = rest.to_owned();
+        }
+        Some(())
+    }
+
+    fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            self.read()?;
+        }
+    }
+}
+
+fn path(device: &str) -> String {
+    format!("/v1/devices/{device}/shadow")
+}
+
+#[test]
+fn changes_are_told_as_they_happen() {
+    let door = Door::open();
+    door.put(&path("lamp"), json!({"desired": {"n": 0}}));
+    let mut stream = Stream::open(&door, "", None).unwrap_or_else(|head| panic!("{head:?}"));
+    door.merge(&path("lamp"), json!({"desired": {"n": 1}}));
+    door.merge(&path("lamp"), json!({"desired": {"n": 1}}));
+    door.put("/v1/devices/lamp/shadows/x", json!({"reported": {"é\n": "\u{2028}"}}));
+    door.send("DELETE /v1/devices/lamp/shadow HTTP/1.1\nIf-Match: *", "");
+    let first = stream.next().unwrap();
+    assert_eq!(first.data["changes"], json!([{"path": "/desired/n", "value": 1, "previous": 0}]));
+    assert_eq!((&first.data["device"], &first.data["version"]), (&json!("lamp"), &json!(2)));
+    let second = stream.next().unwrap();
+    assert_eq!((&second.data["name"], &second.data["changes"][0]["value"]), (&json!("x"), &json!({"é\n": "\u{2028}"})));
+    let third = stream.next().unwrap();
+    assert_eq!((&third.data["deleted"], &third.data["version"]), (&json!(true), &json!(3)));
+    assert_eq!((second.id, third.id), (first.id + 1, first.id + 2), "an update that changes nothing is no change");
+    // Each of them again, from the journal.
+    for (last, expected) in [(0, first.id - 1), (first.id, second.id), (second.id, third.id)] {
+        let mut again = Stream::open(&door, "", Some(last)).unwrap_or_else(|head| panic!("{head:?}"));
+        assert_eq!(again.next().unwrap().id, expected, "after {last}");
+    }
+}
+
+#[test]
+fn filters_narrow_a_stream() {
+    let door = Door::open();
+    let queries = [
+        ("", vec![1, 2, 3, 4, 5]),
+        ("?device=lamp", vec![1, 2, 3, 5]),
+        ("?device=lamp&name=", vec![1, 2, 5]),
+        ("?device=lamp&name=x", vec![3]),
+        ("?name=x", vec![3, 4]),
+        ("?path=/desired/mode", vec![1, 4, 5]),
+        ("?path=/desired/mode/deep,/reported", vec![1, 2, 3, 4, 5]),
+        ("?device=lamp&path=/reported/b", vec![2, 3, 5]),
+        ("?device=other&path=/tags", vec![]),
+    ];
+    let open = |query: &str, last| Stream::open(&door, query, last).unwrap_or_else(|head| panic!("{query}: {head:?}"));
+    let mut live: Vec<_> = queries.iter().map(|(query, _)| open(query, None)).collect();
+    door.put(&path("lamp"), json!({"desired": {"mode": "eco"}}));
+    door.merge(&path("lamp"), json!({"reported": {"b": {"c": 1}}}));
+    door.put("/v1/devices/lamp/shadows/x", json!({"reported": {"b": 1}}));
+    door.put("/v1/devices/other/shadows/x", json!({"desired": {"mode": {"deep": 1}}, "reported": {"z": 1}}));
+    door.send("DELETE /v1/devices/lamp/shadow HTTP/1.1\nIf-Match: *", "");
+    // The end of each stream, whatever its filter.
+    for device in ["lamp", "other"] {
+        let all = json!({"desired": {"mode": {"deep": 2}}, "reported": {"b": 2}, "tags": {"t": 1}});
+        door.put(&format!("/v1/devices/{device}/shadow"), all.clone());
+        door.put(&format!("/v1/devices/{device}/shadows/x"), all);
+    }
+    for ((query, expected), live) in queries.iter().zip(&mut live) {
+        for stream in [live, &mut open(query, Some(0))] {
+            let mut ids = Vec::new();
+            loop {
+                let event = stream.next().unwrap();
+                if event.id > 5 {
+                    break;
+                }
+                ids.push(event.id);
+            }
+            assert_eq!(ids, *expected, "{query}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_there_to_resume_from_is_gone() {
+    let door = Door::open();
+    door.put(&path("lamp"), json!({"desired": {"n": 0}}));
+    let gone = Stream::open(&door, "", Some(2)).err().expect("there was no such event");
+    assert_eq!((gone.status, gone.header("content-type")), (410, Some("application/problem+json")));
+    assert!(Stream::open(&door, "", Some(1)).is_ok(), "the last one");
+}
+
+/// A reader that stays away, comes back, is cut off for being slow and comes back again misses nothing and sees nothing twice.
+#[test]
+fn nothing_is_missed_and_nothing_told_twice() {
+    let door = Door::open();
+    let wide = "x".repeat(6000);
+    door.put(&path("lamp"), json!({"desired": {"n": 0}}));
+    let mut stream = Stream::open(&door, "?device=lamp", None).unwrap_or_else(|head| panic!("{head:?}"));
+    // Far more than sockets and the queue of a reader hold.
+    let last = 1200;
+    let mut writer = door.client();
+    for n in 1..=last {
+        let body = json!({"desired": {"n": n, "wide": format!("{wide}{n}")}}).to_string();
+        let head = format!("PATCH {} HTTP/1.1\nIf-Match: *\nContent-Type: application/merge-patch+json", path("lamp"));
+        assert_eq!(writer.send(&head, body.as_bytes()).status, 200);
+    }
+    let (mut seen, mut id, mut cut) = (0, 1, 0);
+    while seen < last {
+        match stream.next() {
+            Some(event) => {
+                assert_eq!(event.id, id + 1);
+                let n = event.data["changes"].as_array().unwrap().iter().find(|change| change["path"] == "/desired/n");
+                let n = n.or(event.data["changes"].as_array().unwrap().first()).unwrap()["value"].clone();
+                seen += 1;
+                assert_eq!(n, json!(seen));
+                id = event.id;
+            }
+            None => {
+                cut += 1;
+                let again = Stream::open(&door, "?device=lamp", Some(id));
+                stream = again.unwrap_or_else(|head| panic!("{head:?}"));
+            }
+        }
+    }
+    assert_eq!(cut, 1, "it was cut off once, and read the rest from the journal");
+}
+
+#[test]
+fn readers_see_writers_that_go_on() {
+    let door = Door::open();
+    door.put(&path("lamp"), json!({"desired": {"n": 0}}));
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let door = &door;
+                scope.spawn(move || {
+                    (0..100)
+                        .for_each(|n| _ = door.merge(&path("lamp"), json!({"reported": {format!("w{writer}"): n}})));
+                })
+            })
+            .collect();
+        // Each begins somewhere in the middle, from the journal, and goes on with what is happening.
+        let readers: Vec<_> = (0..8)
+            .map(|_| {
+                let door = &door;
+                scope.spawn(move || {
+                    let mut stream = Stream::open(door, "", Some(1)).unwrap_or_else(|head| panic!("{head:?}"));
+                    for id in 2..=401 {
+                        let event = stream.next().unwrap();
+                        assert_eq!((event.id, &event.data["version"]), (id, &json!(id)));
+                    }
+                })
+            })
+            .collect();
+        writers.into_iter().chain(readers).for_each(|thread| thread.join().unwrap());
+    });
+}

@@ -1,0 +1,22 @@
+"""Makes well-formed requests keep to what the description says in words: which parameters exclude one another."""
+
+import schemathesis
+from schemathesis import GenerationMode
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    if case.meta is None or case.meta.generation.mode != GenerationMode.POSITIVE:
+        return
+    query, headers = case.query or {}, case.headers or {}
+    if "base_version" in query:
+        headers.pop("If-Match", None)
+        headers.pop("If-None-Match", None)
+    elif query.get("on_conflict") == "rebase":
+        query.pop("on_conflict")
+    if "version" in query:
+        query.pop("wait", None)
+    if "wait" not in query:
+        query.pop("timeout", None)
+    # Told only by a server that knows who is connected.
+    query.pop("connected", None)

@@ -1,0 +1,93 @@
+//! Per source address, each refused before a byte is read.
+
+use std::{fs, time::Instant};
+
+use crate::{
+    allowance, assert_met,
+    harness::{
+        client::Client,
+        eventually,
+        server::{Server, Setup},
+        wire::{BOTH, V4, V5},
+    },
+    server,
+};
+
+/// Sources; loopback is all there is to test with.
+const HERE: [u8; 4] = [127, 0, 0, 1];
+const THERE: [u8; 4] = [127, 0, 0, 2];
+
+#[test]
+fn connections_at_once() {
+    let mut server = server("address_limits_on_loopback = true\naddress_connections_max = 5");
+    for (protocol, there) in BOTH.into_iter().zip([THERE, [127, 0, 0, 3]]) {
+        let mut first: Vec<_> = (0..5).map(|_| Client::open_from(&server, protocol, there)).collect();
+        // They count before they have said anything.
+        Client::open_from(&server, protocol, there).discard_until_closed();
+        assert_eq!(first[4].ask_in("fifth"), Some(0));
+        Client::open_from(&server, protocol, there).discard_until_closed();
+        assert_eq!(Client::open_from(&server, protocol, HERE).ask_in("elsewhere"), Some(0));
+        first.pop().unwrap().disconnect();
+        eventually("room for another", || Client::open_from(&server, protocol, there).ask_in("late"));
+    }
+    assert_met(&mut server, &["address_connections"]);
+}
+
+#[test]
+fn new_connections_a_second() {
+    let limits = "address_limits_on_loopback = true\naddress_connects_per_second = 1\naddress_connects_burst = 5";
+    let mut server = server(limits);
+    let start = Instant::now();
+    let attempts = (0..60).map(|_| Client::open_from(&server, V5, THERE).ask_in("again"));
+    let taken = attempts.filter(|answer| *answer == Some(0)).count();
+    assert!((5..=allowance(start, 1, 5)).contains(&taken), "{taken} in {:?}", start.elapsed());
+    assert_eq!(Client::open_from(&server, V5, HERE).ask_in("elsewhere"), Some(0));
+    eventually("the rate to let one in", || Client::open_from(&server, V5, THERE).ask_in("patient"));
+    assert_met(&mut server, &["address_connects"]);
+}
+
+/// Whoever connects for nothing again and again is not even let into the TLS handshake.
+#[test]
+fn failed_handshakes() {
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let (certificate, key) = (file("certificate", key.cert.pem()), file("key", key.signing_key.serialize_pem()));
+    let tls: &'static str = format!("tls_certificate = {certificate:?}\ntls_key = {key:?}").leak();
+    let limits = "address_limits_on_loopback = true\naddress_failed_handshakes_per_minute = 1";
+    // a listener, what is no handshake on it, whether it is answered at all
+    let garbage: [(&str, &[u8]); 2] = [(tls, b"GET / HTTP/1.1\r\n\r\n"), ("", &[0x30, 0, 0, 0])];
+    for (listener, bytes) in garbage {
+        let mut server = Server::with(Setup { listener, limits, ..Setup::default() });
+        for _ in 0..2 {
+            let mut client = Client::open_from(&server, V4, THERE);
+            client.send(bytes);
+            client.discard_until_closed();
+        }
+        // It is counted as the connection ends, which its client may see first.
+        eventually("the address to be refused", || {
+            let mut client = Client::try_open_from(&server, V4, THERE).ok()?;
+            client.is_closed_at_once().then_some(())
+        });
+        // Another address is as welcome as ever: it waits for what its client says.
+        assert!(!Client::open_from(&server, V4, HERE).is_closed_at_once());
+        assert_met(&mut server, &["address_failed_handshakes"]);
+    }
+}
+
+/// A fleet's proxy on the same machine, or a benchmark: as shipped, loopback has none of these limits.
+#[test]
+fn loopback_is_free_unless_told() {
+    let limits = "address_connections_max = 2\naddress_connects_burst = 2\naddress_connects_per_second = 1\n\
+                  address_failed_handshakes_per_minute = 1";
+    let mut server = server(limits);
+    let mut clients: Vec<_> = (0..20).map(|_| Client::open_from(&server, V4, THERE)).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.ask_in(&format!("behind-{number}")), Some(0));
+    }
+    assert_met(&mut server, &[]);
+}

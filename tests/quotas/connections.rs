@@ -1,0 +1,108 @@
+//! How fast one connection is read: what comes above a rate is not refused, it waits.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    assert_met,
+    harness::{
+        client::Client,
+        packet::Packet,
+        wire::{self, BOTH, Properties, Protocol, Publish, V5},
+    },
+    server,
+};
+
+/// What a client may send of each kind, `count` of them, and which quota that meets.
+fn kinds(protocol: Protocol, count: u16) -> Vec<(&'static str, Vec<u8>)> {
+    let all = |packet: &dyn Fn(u16) -> Vec<u8>| (1..=count).flat_map(packet).collect::<Vec<u8>>();
+    let held = Publish::new("rate/held", "x");
+    vec![
+        ("PINGREQ", all(&|_| wire::PINGREQ.to_vec())),
+        ("PUBACK of nothing", all(&|id| wire::ack(0x40, id))),
+        ("PUBREC of nothing", all(&|id| wire::ack(0x50, id))),
+        ("PUBREL of nothing", all(&|id| wire::ack(0x62, id))),
+        ("PUBCOMP of nothing", all(&|id| wire::ack(0x70, id))),
+        ("SUBSCRIBE", all(&|id| wire::subscribe(protocol, id, &[("rate/#", 0)], &Properties::none()))),
+        ("UNSUBSCRIBE", all(&|id| wire::unsubscribe(protocol, id, &["rate/#"]))),
+        // One message, whose PUBREC is asked for again and again.
+        ("PUBLISH", held.encode(protocol, 2, 1).repeat(count.into())),
+    ]
+}
+
+#[test]
+fn every_kind_of_packet_has_a_rate() {
+    const RATE: u16 = 100;
+    let mut server = server("control_packets_per_second = 100\npublishes_per_second = 100");
+    thread::scope(|scope| {
+        for protocol in BOTH {
+            for (kind, packets) in kinds(protocol, 3 * RATE) {
+                let mut client = Client::connect(&server, protocol, &format!("{kind} {protocol:?}"));
+                scope.spawn(move || {
+                    let start = Instant::now();
+                    client.send(packets);
+                    // Answered in their order: the last of them by the last.
+                    client.send(wire::subscribe(protocol, u16::MAX, &[("rate/last", 0)], &Properties::none()));
+                    while !matches!(client.recv(), Packet::SubAck { id: u16::MAX, .. }) {}
+                    // One rate at once, and two seconds for the others; the clocks are two.
+                    let took = start.elapsed();
+                    assert!(took >= Duration::from_millis(1_900), "{kind} {protocol:?}: {took:?}");
+                });
+            }
+        }
+    });
+    assert_met(&mut server, &["publishes", "control_packets"]);
+}
+
+/// Each filter of a SUBSCRIBE counts.
+#[test]
+fn filters_count_one_by_one() {
+    let mut server = server("control_packets_per_second = 60");
+    let mut client = Client::connect(&server, V5, "many");
+    let filters: Vec<String> = (0..60).map(|number| format!("rate/{number}")).collect();
+    let filters: Vec<_> = filters.iter().map(|filter| (&**filter, 0)).collect();
+    let start = Instant::now();
+    for _ in 0..3 {
+        client.subscribe(&filters);
+    }
+    client.ping();
+    assert!(start.elapsed() >= Duration::from_millis(1_900), "{:?}", start.elapsed());
+    assert_met(&mut server, &["control_packets"]);
+}
+
+/// A subscriber acknowledges as often as it is sent something, which no quota of its own may hold up.
+#[test]
+fn acknowledgements_of_messages_are_free() {
+    let mut server = server("control_packets_per_second = 10\npublishes_per_second = 10_000");
+    for (protocol, id) in BOTH.into_iter().zip(["reader-4", "reader-5"]) {
+        let mut reader = Client::connect(&server, protocol, id);
+        reader.subscribe(&[("acked/#", 2)]);
+        let mut writer = Client::connect(&server, V5, "writer");
+        for number in 0..200 {
+            // PUBACK; PUBREC and PUBCOMP, and of the writer PUBREL.
+            assert_eq!(writer.publish("acked/t", number.to_string(), 1 + number % 2), 0);
+            assert_eq!(reader.message().text(), number.to_string());
+        }
+        reader.ping();
+    }
+    assert_met(&mut server, &[]);
+}
+
+#[test]
+fn bytes_have_a_rate() {
+    let mut server = server("connection_bytes_per_second = \"32 KiB\"\npublishes_per_second = 10_000");
+    for protocol in BOTH {
+        let mut client = Client::connect(&server, protocol, "large");
+        client.subscribe(&[("large/t", 0)]);
+        let start = Instant::now();
+        for _ in 0..12 {
+            client.send(Publish::new("large/t", vec![b'x'; 8 * 1024]).encode(protocol, 0, 0));
+        }
+        (0..12).for_each(|_| assert_eq!(client.message().payload.len(), 8 * 1024));
+        client.ping();
+        assert!(start.elapsed() >= Duration::from_millis(1_900), "{:?}", start.elapsed());
+    }
+    assert_met(&mut server, &["bytes"]);
+}

@@ -78,7 +78,7 @@ pub fn session<'a>(principal: &str, method: &str, roles: impl Iterator<Item = &'
     message(|envelope| {
         envelope.text("principal", principal);
         envelope.text("method", method);
-        envelope.array("roles", roles, |out, role| crate::shadow::canonical::write_string(out, role));
+        envelope.array("roles", roles, crate::shadow::canonical::write_string);
     })
 }
 

@@ -167,9 +167,9 @@ fn spawn(
     match &settings.kind {
         ListenerKind::Mqtt => listeners.spawn(listener.run(gate.clone(), mqtt)),
         ListenerKind::Http(http) => {
-            let api = http::router(api.clone());
+            let (api, sessions) = (http::router(api.clone()), api.sessions());
             let options = HttpOptions::of(settings, http, limits);
-            let door = HttpDoor::new(api, mqtt, options, gate.closing.clone());
+            let door = HttpDoor::new(api, sessions, mqtt, options, gate.closing.clone());
             listeners.spawn(listener.run(gate.clone(), door))
         }
     };

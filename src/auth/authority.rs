@@ -72,6 +72,27 @@ pub struct Shown<'a> {
     pub credentials: Credentials<'a>,
 }
 
+impl Standing {
+    /// Whether the client was let in at this listener.
+    #[must_use]
+    pub fn is_of(&self, listener: &str) -> bool {
+        *self.listener == *listener
+    }
+
+    /// It, known as another client of the same principal.
+    #[must_use]
+    pub fn as_client(&self, client: &Arc<str>) -> Self {
+        Self { client: client.clone(), ..self.clone() }
+    }
+
+    /// That of a user at `listener`.
+    #[cfg(test)]
+    pub(crate) fn of_user(principal: Principal, listener: &str) -> Self {
+        let identity = Identity::lasting(principal, Method::Password);
+        Self { identity, listener: listener.into(), client: "".into() }
+    }
+}
+
 impl Authority {
     /// Reads users and keys.
     ///
@@ -147,6 +168,33 @@ impl Authority {
         Ok((standing, access))
     }
 
+    /// As [`Self::let_in`], for a client that signed in before, as `signed_in`: if it shows nothing now, it is still that.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`].
+    pub async fn let_in_again(
+        &self,
+        signed_in: Option<&Standing>,
+        shown: Shown<'_>,
+        client: &Arc<str>,
+    ) -> Result<(Standing, Access), Denied> {
+        match signed_in {
+            Some(standing) if matches!(shown.credentials, Credentials::None) => {
+                let standing = standing.as_client(client);
+                let access = self.review(&standing).ok_or(Denied::Missing)?;
+                Ok((standing, access))
+            }
+            _ => self.let_in(shown, client).await,
+        }
+    }
+
+    /// The roles that a client has now that was let in as `standing`, without those that no rule tells of.
+    #[must_use]
+    pub fn roles(&self, standing: &Standing) -> Vec<Arc<str>> {
+        self.rules().roles(standing)
+    }
+
     /// What a client may do now that was let in as `standing`; `None`: nothing any more.
     #[must_use]
     pub fn review(&self, standing: &Standing) -> Option<Access> {
@@ -183,14 +231,24 @@ impl Rules {
     }
 
     fn access(&self, standing: &Standing) -> Access {
-        let Standing { identity, listener, client } = standing;
-        let terms = self.listeners.get(&**listener);
-        let role = match identity.method {
-            Method::Anonymous => terms.and_then(|terms| terms.anonymous_role.as_deref()),
-            Method::Certificate => terms.and_then(|terms| terms.certificate_role.as_deref()),
+        let Standing { identity, client, .. } = standing;
+        self.policy.access(&identity.principal, identity.method, self.role_here(standing), client)
+    }
+
+    fn roles(&self, standing: &Standing) -> Vec<Arc<str>> {
+        let Standing { identity, client, .. } = standing;
+        let roles = self.policy.roles_of(&identity.principal, identity.method, self.role_here(standing), client);
+        roles.into_iter().map(Arc::from).collect()
+    }
+
+    /// The role that the client has by its listener.
+    fn role_here(&self, standing: &Standing) -> Option<&str> {
+        let terms = self.listeners.get(&*standing.listener)?;
+        match standing.identity.method {
+            Method::Anonymous => terms.anonymous_role.as_deref(),
+            Method::Certificate => terms.certificate_role.as_deref(),
             Method::Password | Method::Token | Method::AccessKey => None,
-        };
-        self.policy.access(&identity.principal, identity.method, role, client)
+        }
     }
 }
 

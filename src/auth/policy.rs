@@ -3,7 +3,10 @@
 //! A client has the role of its listener (for clients without credentials, and for those with a certificate) and the roles
 //! that grants give to its principal. Without any role it may do nothing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::auth::{
     Method, Principal,
@@ -94,6 +97,20 @@ impl Policy {
             rules.map(|rule| Granted::new(rule.clone(), devices.clone(), who))
         });
         Access::new(principal.clone(), client.clone(), Rights::new(granted.collect()))
+    }
+
+    /// The roles that [`Self::access`] is made of, each once.
+    #[must_use]
+    pub fn roles_of<'a>(
+        &'a self,
+        principal: &Principal,
+        method: Method,
+        role: Option<&'a str>,
+        client: &Arc<str>,
+    ) -> BTreeSet<&'a str> {
+        let who = Who { principal: principal.name(), client };
+        let grants = self.grants.iter().filter(|grant| grant.is_for(method, who));
+        role.into_iter().chain(grants.map(|grant| &*grant.role)).collect()
     }
 
     fn grant(&self, text: &GrantText) -> Result<Grant, RuleError> {

@@ -12,7 +12,7 @@ use crate::{
     auth::Authority,
     changes::Changes,
     config::Limits,
-    http::{openapi, operating::Metrics, problem::Problem},
+    http::{openapi, operating::Metrics, problem::Problem, sessions::Sessions},
     service::Service,
     shadow::{DeviceId, DocumentLimits, Timestamp},
     wire::Seen,
@@ -39,6 +39,8 @@ pub struct Api {
     pub metrics: Arc<dyn Metrics>,
     /// Who is let in, and may do what.
     pub(super) authority: Arc<Authority>,
+    /// Who signed in with a browser.
+    pub(super) sessions: Arc<Sessions>,
     /// Limits of one shadow.
     pub(super) document: DocumentLimits,
     /// Bytes of a request's body.
@@ -79,6 +81,7 @@ impl Api {
             presence,
             metrics,
             authority,
+            sessions: Arc::default(),
             document: limits.document(),
             body_bytes_max: limits.packet_bytes_max,
             event_bytes_max: limits.outbox_bytes_max,
@@ -89,6 +92,12 @@ impl Api {
             backups: Arc::new(Semaphore::new(1)),
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// Who signed in with a browser.
+    #[must_use]
+    pub fn sessions(&self) -> Arc<Sessions> {
+        self.sessions.clone()
     }
 
     /// Ends everybody who waits for changes, so that their connections can end.

@@ -1,10 +1,13 @@
 //! Who asks, and what they may: the one place where a request's access is obtained.
 //!
-//! A client is known by its certificate, by `Authorization` (Basic, Bearer, or a signature on AWS's paths), or not at all
-//! where its listener takes such clients. What was found out is kept with the connection, so that a password or a token
+//! A client is known by its certificate, by `Authorization` (Basic, Bearer, or a signature on AWS's paths), by the cookie
+//! of its session where it sends no `Authorization`, or not at all where its listener takes such clients. What was found out is kept with the connection, so that a password or a token
 //! is checked once and not for each request.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::FromRequestParts,
@@ -48,6 +51,9 @@ type Last = (Option<HeaderValue>, Caller);
 /// Names the client in histories, and among the anonymous; it proves nothing.
 pub(super) const CLIENT_HEADER: &str = "umbra-client";
 
+/// What the names of the dashboard's pages begin with.
+const DASHBOARD: &[u8] = b"dashboard";
+
 /// What a client that gives no name is called.
 const NAMELESS: &str = "http";
 
@@ -59,6 +65,24 @@ impl Caller {
         let (client, generation) = (Arc::<str>::from("aws"), api.authority.generation());
         let access = api.authority.access(principal, Method::AccessKey, &client);
         Self { access, client, standing: None, generation }
+    }
+
+    /// Who is signed in with the cookie of the request; `None`: nobody is, or not any more.
+    fn signed_in(parts: &Parts, client: &str, api: &Api) -> Option<Self> {
+        let listener = &parts.extensions.get::<Peer>()?.listener;
+        let session = api.sessions.find(&parts.headers, listener, Instant::now())?;
+        let (client, generation) = (Arc::<str>::from(client), api.authority.generation());
+        let standing = session.standing.as_client(&client);
+        let access = api.authority.review(&standing)?;
+        Some(Self { access, client, standing: Some(Arc::new(standing)), generation })
+    }
+
+    /// How it is known, and its roles.
+    pub(super) fn standing(&self, api: &Api) -> (Method, Vec<Arc<str>>) {
+        match &self.standing {
+            Some(standing) => (standing.identity.method, api.authority.roles(standing)),
+            None => (Method::AccessKey, Vec::new()),
+        }
     }
 
     /// Under which identity.
@@ -146,11 +170,16 @@ impl FromRequestParts<Arc<Api>> for Caller {
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         let client = client(&parts.headers, api)?;
         let authorization = parts.headers.get(header::AUTHORIZATION);
+        if authorization.is_none()
+            && let Some(caller) = Self::signed_in(parts, client, api)
+        {
+            return Ok(caller);
+        }
         let last = parts.extensions.get::<LastCaller>();
         if let Some(caller) = last.and_then(|last| last.get(authorization, client, api)) {
             return Ok(caller);
         }
-        let peer = parts.extensions.get::<Peer>().ok_or_else(|| unauthorized(api))?;
+        let peer = parts.extensions.get::<Peer>().ok_or_else(|| unauthorized(&parts.headers, api))?;
         let sent = Sent::read(authorization);
         let shown = Shown {
             address: peer.address.ip(),
@@ -160,7 +189,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
         };
         let (client, generation) = (Arc::<str>::from(client), api.authority.generation());
         let let_in = api.authority.let_in(shown, &client).await;
-        let (standing, access) = let_in.map_err(|denied| denied_as(denied, api))?;
+        let (standing, access) = let_in.map_err(|denied| denied_as(denied, &parts.headers, api))?;
         let caller = Self { access, client, standing: Some(Arc::new(standing)), generation };
         if let Some(last) = last {
             last.keep(authorization.cloned(), &caller);
@@ -213,15 +242,18 @@ fn basic(text: &str) -> Option<Sent> {
     Some(Sent::Basic(String::from_utf8(user).ok()?, password))
 }
 
-fn unauthorized(api: &Api) -> Problem {
+fn unauthorized(headers: &HeaderMap, api: &Api) -> Problem {
     let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", api.now());
-    problem.with(header::WWW_AUTHENTICATE, super::problem::CHALLENGE)
+    // A browser would ask for a password itself, over the page that is about to.
+    let of_page = headers.get(CLIENT_HEADER).is_some_and(|client| client.as_bytes().starts_with(DASHBOARD));
+    let challenge = if of_page { super::problem::PAGE_CHALLENGE } else { super::problem::CHALLENGE };
+    problem.with(header::WWW_AUTHENTICATE, challenge)
 }
 
-fn denied_as(denied: Denied, api: &Api) -> Problem {
+pub(super) fn denied_as(denied: Denied, headers: &HeaderMap, api: &Api) -> Problem {
     let later = |status, error, wait| Problem::later(status, error, &denied.to_string(), wait, api.now());
     match denied {
-        Denied::Bad | Denied::Missing => unauthorized(api),
+        Denied::Bad | Denied::Missing => unauthorized(headers, api),
         Denied::TooMany { retry_after } => later(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", retry_after),
         Denied::Busy => later(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Duration::from_secs(1)),
     }

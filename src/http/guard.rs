@@ -54,6 +54,11 @@ impl Guard {
         }
     }
 
+    /// Whether the listener has TLS.
+    pub(super) fn has_tls(&self) -> bool {
+        self.tls
+    }
+
     fn check(&self, request: &Request) -> Result<(), Refusal> {
         let mut asked = self.host(request.headers())?;
         // A target that names a host, as is sent to a proxy, wins over the field, which must be one of ours all the same.

@@ -2,7 +2,8 @@
 //!
 //! `server` serves a connection of [`crate::net`]: it bounds what a client may send, and, with `body` and `impatient`, how
 //! slowly it may send and read, and has the routes answer it. `guard` stands before all of them and refuses what a web
-//! page of somebody else's may have made a browser send. `websocket` turns a connection into a stream of bytes that the door for MQTT serves, of which nothing is known
+//! page of somebody else's may have made a browser send. `session` signs people in and out, `dashboard` has the page they
+//! do it on. `websocket` turns a connection into a stream of bytes that the door for MQTT serves, of which nothing is known
 //! here but that it is one.
 //!
 //! `operation` has the table of what there is; `router` makes routes of it, `openapi` the description, `query` checks
@@ -20,6 +21,7 @@ mod backup;
 mod body;
 mod caller;
 mod conditional;
+mod dashboard;
 mod devices;
 mod events;
 mod guard;
@@ -34,6 +36,8 @@ mod problem;
 mod query;
 mod router;
 mod server;
+mod session;
+mod sessions;
 mod shadows;
 pub mod sigv4;
 mod submit;
@@ -47,6 +51,7 @@ pub use self::{
     operating::Metrics,
     router::router,
     server::{HttpDoor, HttpOptions, PROTOCOLS},
+    sessions::Sessions,
 };
 
 #[cfg(test)]

@@ -29,6 +29,9 @@ pub(super) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("applicati
 pub(super) const CHALLENGE: HeaderValue =
     HeaderValue::from_static("Bearer realm=\"umbra\", Basic realm=\"umbra\", charset=\"UTF-8\"");
 
+/// The same for pages of browsers, which would ask for a password at the other.
+pub(super) const PAGE_CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"umbra\"");
+
 impl Problem {
     /// A refusal that is about the request itself.
     pub(super) fn new(status: StatusCode, error: &str, message: &str, now: Timestamp) -> Self {

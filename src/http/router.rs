@@ -7,15 +7,15 @@ use axum::{
     extract::State,
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
-    routing::MethodRouter,
+    routing::{MethodRouter, get},
 };
 
 use crate::http::{
     api::Api,
-    aws, devices, events, history, openapi, operating,
+    aws, dashboard, devices, events, history, openapi, operating,
     operation::{Operation, ROUTES, Route},
     problem::Problem,
-    shadows, writes,
+    session, shadows, writes,
 };
 
 /// What a PATCH may be sent as. RFC 5789 section 3.1.
@@ -28,7 +28,9 @@ pub fn router(api: Arc<Api>) -> Router {
     for route in ROUTES {
         router = router.route(route.path, methods(route));
     }
-    router.merge(operating::router()).fallback(no_such_path).with_state(api)
+    let session = get(session::get).post(session::begin).delete(session::end);
+    router = dashboard::routes(router).route("/session", session).merge(operating::router());
+    router.fallback(no_such_path).with_state(api)
 }
 
 fn methods(route: &'static Route) -> MethodRouter<Arc<Api>> {

@@ -44,6 +44,8 @@ use crate::{
         guard::{self, Guard},
         impatient::Impatient,
         operating::MetricsForAll,
+        session::Secure,
+        sessions::Sessions,
         websocket::{self, Handover},
     },
     net::{Door, Peer, door::Stream},
@@ -88,13 +90,21 @@ impl HttpOptions {
 }
 
 impl<D: Door> HttpDoor<D> {
-    /// Serves `api` beside what is here, and WebSockets by `sockets`, until `closing` turns true.
+    /// Serves `api` beside what is here, and WebSockets, with `sessions` on the same terms, by `sockets`, until `closing` turns true.
     #[must_use]
-    pub fn new(api: Router, sockets: D, options: HttpOptions, closing: watch::Receiver<bool>) -> Self {
+    pub fn new(
+        api: Router,
+        sessions: Arc<Sessions>,
+        sockets: D,
+        options: HttpOptions,
+        closing: watch::Receiver<bool>,
+    ) -> Self {
         let routes = api
             .route("/healthz", get(async || "ok"))
             .route("/mqtt", get(websocket::upgrade))
             .layer(Extension(options.metrics))
+            .layer(Extension(sessions))
+            .layer(Extension(Secure(options.guard.has_tls())))
             .layer(DefaultBodyLimit::max(options.message_bytes_max))
             .layer(middleware::from_fn_with_state(Arc::new(options.guard.clone()), guard::guard))
             .layer(middleware::from_fn(identified));
@@ -107,12 +117,12 @@ impl<D: Door> Door for HttpDoor<D> {
         let (handover, mut handed) = mpsc::channel(1);
         self.0.answer(stream, &peer, Handover(handover), deadline).await;
         // All requests are gone by now, and with them what could hand over.
-        let Some(upgrade) = handed.recv().await else { return };
+        let Some((upgrade, session)) = handed.recv().await else { return };
         let Ok(upgraded) = upgrade.await else { return };
         let Server { sockets, options, .. } = &*self.0;
         let deadline = Instant::now() + options.timeout;
         if let Some(socket) = websocket::open::<S>(upgraded, options.message_bytes_max).await {
-            websocket::serve(socket, sockets.clone(), peer, deadline).await;
+            websocket::serve(socket, session, sockets.clone(), peer, deadline).await;
         }
     }
 }

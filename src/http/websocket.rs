@@ -47,16 +47,27 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    http::impatient::Impatient,
+    http::{
+        impatient::Impatient,
+        sessions::{Sessions, SignedIn},
+    },
     net::{Door, Peer, door::Stream},
 };
 
 /// Where a request leaves the connection that it is to become.
 #[derive(Clone)]
-pub(super) struct Handover(pub(super) mpsc::Sender<OnUpgrade>);
+pub(super) struct Handover(pub(super) mpsc::Sender<(OnUpgrade, Option<SignedIn>)>);
 
 /// Answers `GET /mqtt`.
-pub(super) async fn upgrade(Extension(handover): Extension<Handover>, mut request: Request) -> Response {
+///
+/// A client that is signed in is so on the WebSocket too: a page cannot show anything else, as it knows no more than that
+/// there is a cookie. That the page is one of ours, the guard has seen to.
+pub(super) async fn upgrade(
+    Extension(handover): Extension<Handover>,
+    Extension(sessions): Extension<Arc<Sessions>>,
+    Extension(peer): Extension<Peer>,
+    mut request: Request,
+) -> Response {
     let mut response = match create_response_with_body(&request, Body::empty) {
         Ok(response) => response,
         Err(error) => return refusal(&format!("this is for WebSocket: {error}")),
@@ -65,7 +76,8 @@ pub(super) async fn upgrade(Extension(handover): Extension<Handover>, mut reques
         return refusal(&format!("the client must offer the subprotocol {SUBPROTOCOL:?}")); // [MQTT-6.0.0-3]
     }
     response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL)); // [MQTT-6.0.0-4]
-    if handover.0.try_send(hyper::upgrade::on(&mut request)).is_err() {
+    let session = sessions.find(request.headers(), &peer.listener, Instant::now());
+    if handover.0.try_send((hyper::upgrade::on(&mut request), session)).is_err() {
         return StatusCode::BAD_REQUEST.into_response(); // a connection becomes one thing only
     }
     response
@@ -94,9 +106,17 @@ pub(super) async fn open<S: Stream>(upgraded: Upgraded, message_bytes_max: usize
     Some(WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await)
 }
 
-/// Has `door` serve what is in the messages, then ends the WebSocket.
-pub(super) async fn serve<S: Stream, D: Door>(socket: WebSocketStream<S>, door: D, peer: Peer, deadline: Instant) {
-    let (address, socket) = (peer.address, Socket { socket, unread: Bytes::new(), fault: None, closing: false });
+/// Has `door` serve what is in the messages, then ends the WebSocket; or until `session` ends, if there is one.
+pub(super) async fn serve<S: Stream, D: Door>(
+    socket: WebSocketStream<S>,
+    session: Option<SignedIn>,
+    door: D,
+    peer: Peer,
+    deadline: Instant,
+) {
+    let peer = Peer { signed_in: session.as_ref().map(|session| session.standing.clone()), ..peer };
+    let over: Option<Over> = session.map(|session| Box::pin(session.ended()) as Over);
+    let (address, socket) = (peer.address, Socket { socket, over, unread: Bytes::new(), fault: None, closing: false });
     let socket = Arc::new(Mutex::new(socket));
     door.serve(Contents(socket.clone()), peer, deadline).await;
     // The door has let go of its share.
@@ -110,8 +130,13 @@ pub(super) async fn serve<S: Stream, D: Door>(socket: WebSocketStream<S>, door: 
 /// socket: by then the door is done with the client.
 struct Contents<S>(Arc<Mutex<Socket<S>>>);
 
+/// The end of a session.
+type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 struct Socket<S> {
     socket: WebSocketStream<S>,
+    /// When the client is no longer known, nothing more is read. `None`: it has no session, or has had one.
+    over: Option<Over>,
     /// What is left of the message that was read last.
     unread: Bytes,
     /// What the client did wrong.
@@ -122,6 +147,10 @@ struct Socket<S> {
 
 impl<S: Stream> Socket<S> {
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.over.as_mut().is_some_and(|over| over.as_mut().poll(context).is_ready()) {
+            self.over = Some(Box::pin(std::future::ready(())));
+            return Poll::Ready(Ok(()));
+        }
         while self.unread.is_empty() {
             match ready!(self.socket.poll_next_unpin(context)) {
                 Some(Ok(Message::Binary(bytes))) => self.unread = bytes,

@@ -108,7 +108,8 @@ where
         proof: &peer.proof,
         credentials: Credentials::of(connect.username.as_deref(), connect.password.as_deref()),
     };
-    let (standing, access) = match broker.authority.let_in(shown, &client_id).await {
+    let let_in = broker.authority.let_in_again(peer.signed_in.as_deref(), shown, &client_id).await;
+    let (standing, access) = match let_in {
         Ok(both) => both,
         Err(denied) => {
             refuse(&mut transport, connect.protocol, reason_of(denied), &denied.to_string()).await;

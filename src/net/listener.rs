@@ -175,7 +175,7 @@ impl Listener {
         };
         let arrival = Arrival {
             stream,
-            peer: Peer { address, proof: Proof::None, listener: self.shared_name.clone() },
+            peer: Peer { address, proof: Proof::None, listener: self.shared_name.clone(), signed_in: None },
             proxied,
             visit,
             quotas: gate.quotas.clone(),

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use crate::auth::certificate::Proof;
+use crate::auth::{Standing, certificate::Proof};
 
 /// What is known of a client before it has said anything.
 #[derive(Clone, Debug)]
@@ -13,4 +13,6 @@ pub struct Peer {
     pub proof: Proof,
     /// The listener it came to, by name.
     pub listener: Arc<str>,
+    /// What it was let in on before, as which it may be known without showing anything again.
+    pub signed_in: Option<Arc<Standing>>,
 }

@@ -101,6 +101,16 @@ pub fn shadows(entries: &[ShadowEntry], next: Option<&str>) -> Bytes {
     })
 }
 
+/// Who asks, how that is known, and the roles it has.
+#[must_use]
+pub fn session<'a>(principal: &str, method: &str, roles: impl Iterator<Item = &'a str>) -> Bytes {
+    message(|envelope| {
+        envelope.text("principal", principal);
+        envelope.text("method", method);
+        envelope.array("roles", roles, crate::shadow::canonical::write_string);
+    })
+}
+
 /// A page of the names of a device's named shadows, in the shape of AWS.
 #[must_use]
 pub fn names<'a>(names: impl Iterator<Item = &'a str>, next: Option<&str>, now: Timestamp) -> Bytes {

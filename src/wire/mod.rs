@@ -32,7 +32,7 @@ pub use envelope::{
 };
 pub use given::Payload;
 pub use history::{ChangeEntry, HistoryEnd, RefusedEntry, change_entry, history, refusals};
-pub use listing::{DeviceEntry, Seen, ShadowEntry, devices, names, presence, shadows};
+pub use listing::{DeviceEntry, Seen, ShadowEntry, devices, names, presence, session, shadows};
 pub use problem::{Problem, problem, rejection_problem};
 pub use request::{Parsed, Refused, parse_delete, parse_get, parse_json, parse_state, parse_update};
 pub use selection::{Selection, former, get_selected, state_value};

@@ -51,7 +51,7 @@ async fn connect(broker: &Arc<Broker>, present: u8) -> DuplexStream {
 /// Sends a 3.1.1 CONNECT; what comes is four bytes.
 async fn ask_in(broker: &Arc<Broker>, proof: Proof, connect: &[u8]) -> (DuplexStream, [u8; 4]) {
     let (mut near, far) = tokio::io::duplex(4096);
-    let peer = Peer { address: ([127, 0, 0, 1], 1).into(), proof, listener: "local".into() };
+    let peer = Peer { address: ([127, 0, 0, 1], 1).into(), proof, listener: "local".into(), signed_in: None };
     tokio::spawn(handshake::serve(far, peer, broker.clone(), Instant::now() + Duration::from_secs(60)));
     near.write_all(connect).await.unwrap();
     let answer = read(&mut near).await;

@@ -1,0 +1,153 @@
+// One shadow: desired beside reported, live; its history, its charts, what is decided about it, and the editor.
+
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+
+import { Charts } from "./charts.jsx";
+import { Editor } from "./editor.jsx";
+import { Feed } from "./feed.jsx";
+import { ago, clock, count, field, shown } from "./format.js";
+import { useNow } from "./frames.js";
+import { History } from "./history.jsx";
+import { ask, shadowPath } from "./http.js";
+import { prefix } from "./live.js";
+import { at, equal, isObject, leaves } from "./state.js";
+
+const TABS = { state: "State", history: "History", charts: "Charts", activity: "Activity" };
+const FEED_MAX = 100;
+
+export function DeviceView({ device, name, live, fleet }) {
+  const [shadow, setShadow] = useState(undefined);
+  const [problem, setProblem] = useState("");
+  const [tab, setTab] = useState("state");
+  const [draft, setDraft] = useState(null);
+  const [names, setNames] = useState([]);
+  const [events, setEvents] = useState([]);
+  const [connected, setConnected] = useState(fleet.rows.get(device)?.connected);
+  const sequence = useRef(0);
+  const now = useNow(5000);
+
+  const take = (next) => setShadow((held) => (next && held && held.version > next.version ? held : next));
+  useEffect(() => {
+    ask("GET", shadowPath(device, name))
+      .then(take)
+      .catch((error) => (error.status === 404 ? setShadow(null) : setProblem(error.message)));
+    ask("GET", `/v1/devices/${encodeURIComponent(device)}/shadows?limit=100`)
+      .then(({ shadows }) => setNames(shadows.map((shadow) => shadow.name ?? "")))
+      .catch(() => {});
+    const note = (kind) => (_, message) => {
+      if (message === null) return;
+      sequence.current += 1;
+      const entry = { key: sequence.current, kind, device, name, message };
+      setEvents((held) => [entry, ...held].slice(0, FEED_MAX));
+    };
+    const topics = prefix(device, name);
+    const offs = [
+      live.on(`${topics}/document`, (_, message) => (message ? take(message) : setShadow(null))),
+      live.on(`${topics}/update/accepted`, note("accepted")),
+      live.on(`${topics}/update/rejected`, note("rejected")),
+      live.on(`shadow/${device}/presence`, (_, message) => setConnected(message?.connected)),
+    ];
+    return () => offs.forEach((off) => off());
+  }, []);
+
+  const edit = (desired) => setDraft({ version: shadow?.version ?? 0, base: shadow?.state?.desired ?? {}, text: desired });
+  const presence = connected === undefined ? "unknown" : connected ? "connected" : "away";
+  return (
+    <section aria-labelledby="device-title">
+      <div class="title">
+        <a class="back" href="#/" aria-label="Back to the fleet">←</a>
+        <h1 id="device-title">{device}</h1>
+        <span class="muted"><span class={`dot ${presence}`} aria-hidden="true" />{presence}</span>
+        {shadow && <span class="badge num" data-version={shadow.version}>version {count(shadow.version)}</span>}
+        {shadow && (shadow.state.delta ? <span class="badge warn">drifting</span> : <span class="badge good">in sync</span>)}
+        <span class="spring" />
+        <button class="primary" disabled={shadow === undefined || draft !== null} onClick={() => edit(shadow?.state?.desired ?? {})}>Edit desired</button>
+      </div>
+      {names.length > 1 && (
+        <nav class="names" aria-label="Shadows of this device">
+          {names.map((other) => (
+            <a key={other} href={`#/device/${encodeURIComponent(device)}${other && `/${encodeURIComponent(other)}`}`} aria-current={other === name ? "page" : undefined}>{other || "classic"}</a>
+          ))}
+        </nav>
+      )}
+      {problem && <p class="problem" role="alert">{problem}</p>}
+      {shadow === null && <p class="card empty">There is no shadow here. Editing <em>desired</em> creates it.</p>}
+      {draft && <Editor draft={draft} device={device} name={name} shadow={shadow} onClose={() => setDraft(null)} />}
+      <Tabs tab={tab} setTab={setTab} />
+      <div role="tabpanel" id="panel" aria-labelledby={`tab-${tab}`}>
+        {shadow && tab === "state" && <State shadow={shadow} now={now} />}
+        {tab === "history" && <History device={device} name={name} version={shadow?.version} onRestore={(desired) => { edit(desired); scrollTo(0, 0); }} />}
+        {shadow && tab === "charts" && <Charts device={device} name={name} shadow={shadow} />}
+        {tab === "activity" && <Feed entries={events} />}
+      </div>
+    </section>
+  );
+}
+
+function Tabs({ tab, setTab }) {
+  const keys = Object.keys(TABS);
+  const press = (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const next = keys[(keys.indexOf(tab) + step + keys.length) % keys.length];
+    setTab(next);
+    document.getElementById(`tab-${next}`).focus();
+  };
+  return (
+    <div class="tabs" role="tablist" aria-label="Parts of the shadow" onKeyDown={press}>
+      {keys.map((key) => (
+        <button key={key} id={`tab-${key}`} role="tab" aria-selected={tab === key} aria-controls="panel" tabIndex={tab === key ? 0 : -1} onClick={() => setTab(key)}>{TABS[key]}</button>
+      ))}
+    </div>
+  );
+}
+
+function State({ shadow, now }) {
+  const { desired = {}, reported = {}, tags } = shadow.state;
+  const rows = useMemo(() => fields(desired, reported), [shadow]);
+  return (
+    <>
+      <table class="state card">
+        <caption class="hidden">Desired and reported state, field by field</caption>
+        <thead><tr><th scope="col">Field</th><th scope="col">Desired</th><th scope="col">Reported</th></tr></thead>
+        <tbody>
+          {rows.map(({ path, differs }) => (
+            <tr key={path} class={differs ? "differs" : undefined}>
+              <th scope="row">{field(path)}{differs && <span class="mark" title="Desired and reported differ"> ≠<span class="hidden"> differs</span></span>}</th>
+              <Cell label="Desired" section="desired" path={path} shadow={shadow} now={now} />
+              <Cell label="Reported" section="reported" path={path} shadow={shadow} now={now} />
+            </tr>
+          ))}
+          {rows.length === 0 && <tr><td colSpan={3} class="empty">Nothing is desired or reported.</td></tr>}
+        </tbody>
+      </table>
+      {tags && (
+        <div class="card tags">
+          <h2>Tags</h2>
+          <dl>{[...leaves(tags)].map(([path, value]) => <div key={path}><dt>{field(path)}</dt><dd><code>{shown(value)}</code></dd></div>)}</dl>
+        </div>
+      )}
+    </>
+  );
+}
+
+/** The fields of both sections; those that differ first come as they stand. */
+function fields(desired, reported) {
+  const [wanted, told] = [leaves(desired), leaves(reported)];
+  const paths = new Set([...wanted.keys(), ...told.keys()]);
+  return [...paths].map((path) => ({ path, differs: wanted.has(path) && !equal(at(desired, path), at(reported, path)) }));
+}
+
+function Cell({ label, section, path, shadow, now }) {
+  const value = at(shadow.state[section], path);
+  const stamp = at(shadow.metadata?.[section], path);
+  const missing = value === undefined || (isObject(value) && Object.keys(value).length > 0);
+  return (
+    <td data-label={label}>
+      {missing ? <span class="muted">—</span> : <code key={stamp?.version} class="value">{shown(value)}</code>}
+      {!missing && stamp?.version !== undefined && (
+        <small title={clock(stamp.timestamp)}>{stamp.by} · {ago(stamp.timestamp, now)} · v{count(stamp.version)}</small>
+      )}
+    </td>
+  );
+}

@@ -1,0 +1,107 @@
+// The editor of desired. It sends only what was changed, made for the version that was loaded: what others changed
+// elsewhere meanwhile stays; what they changed in the same place is asked about, field by field.
+
+import { useEffect, useRef, useState } from "preact/hooks";
+
+import { field, plural, shown } from "./format.js";
+import { ask, patch, shadowPath } from "./http.js";
+import { MergeDialog } from "./merge.jsx";
+import { collisions, edits, equal, isObject, patchOf, at } from "./state.js";
+
+export function Editor({ draft, device, name, shadow, onClose }) {
+  const [text, setText] = useState(JSON.stringify(draft.text, null, 2));
+  const [problem, setProblem] = useState("");
+  const [merge, setMerge] = useState(null);
+  const [busy, setBusy] = useState(false);
+  const area = useRef(null);
+  useEffect(() => area.current.focus(), []);
+
+  const { value, error } = read(text);
+  const list = value ? edits(draft.base, value) : [];
+  const current = shadow?.state?.desired ?? {};
+
+  /** Sends `wanted`, made for `version`; asks about what collides. */
+  const send = async (wanted, version) => {
+    setBusy(true);
+    setProblem("");
+    try {
+      if (wanted.length > 0) await patch(device, name, version, { desired: patchOf(wanted) });
+      setMerge(null);
+      onClose();
+    } catch (refusal) {
+      if (refusal.status === 412) await askAbout(wanted, refusal.body);
+      else setProblem(refusal.message ?? String(refusal));
+    }
+    setBusy(false);
+  };
+  const askAbout = async (wanted, body) => {
+    try {
+      const now = await ask("GET", shadowPath(device, name)).catch((error) => {
+        if (error.status === 404) return { version: 0, state: {} };
+        throw error;
+      });
+      const theirs = now.state.desired ?? {};
+      // Decided for what is there now, which may be newer than the refusal.
+      const refusal = { conflicts: body.conflicts ?? [], truncated: body.truncated || now.version !== body.version || !body.conflicts };
+      const rows = collisions(wanted, refusal, draft.base, theirs);
+      const met = new Set(rows.map((row) => row.path));
+      const clean = wanted.filter((edit) => !met.has(edit.path));
+      const others = edits(draft.base, theirs).filter((edit) => !met.has(edit.path));
+      setMerge({ rows, clean, others, version: now.version });
+    } catch (error) {
+      setProblem(error.message);
+    }
+  };
+  const save = (event) => {
+    event.preventDefault();
+    send(list, draft.version);
+  };
+
+  return (
+    <form class="card editor" onSubmit={save} aria-labelledby="editor-title">
+      <div class="title">
+        <h2 id="editor-title">Edit desired</h2>
+        <span class="badge num">loaded at version {draft.version}</span>
+      </div>
+      <div class="panes">
+        <textarea ref={area} aria-label="Desired state as JSON" aria-invalid={error ? "true" : "false"} aria-describedby="editor-preview" spellcheck={false} value={text} onInput={(event) => setText(event.target.value)} onKeyDown={(event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) save(event); }} />
+        <div id="editor-preview" class="preview">
+          {error ? <p class="problem">{error}</p> : <h3>{list.length === 0 ? "No changes yet" : plural(list.length, "change")}</h3>}
+          <ul class="changes">
+            {list.map((edit) => (
+              <li key={edit.path}>
+                <b>{field(edit.path)}</b> <Values before={at(draft.base, edit.path)} after={edit.value} />
+                {!equal(at(draft.base, edit.path), at(current, edit.path)) && <span class="badge warn">changed meanwhile to {shown(at(current, edit.path))}</span>}
+              </li>
+            ))}
+          </ul>
+        </div>
+      </div>
+      <p class="problem" role="alert">{problem}</p>
+      <div class="actions">
+        <button class="primary" disabled={busy || !!error || list.length === 0}>{busy ? "Saving…" : "Save"}</button>
+        <button type="button" onClick={onClose}>Discard</button>
+        <span class="muted">Only these fields are sent. If one of them was changed meanwhile, you decide.</span>
+      </div>
+      {merge && <MergeDialog {...merge} busy={busy} problem={problem} onCancel={() => setMerge(null)} onSave={(kept) => send(kept, merge.version)} />}
+    </form>
+  );
+}
+
+/** A value before and after. */
+export function Values({ before, after }) {
+  return (
+    <>
+      {before !== undefined && <del>{shown(before)}</del>} {after === undefined ? <em>removed</em> : <ins>{shown(after)}</ins>}
+    </>
+  );
+}
+
+function read(text) {
+  try {
+    const value = JSON.parse(text.trim() || "{}");
+    return isObject(value) ? { value } : { error: "Desired must be an object." };
+  } catch (error) {
+    return { error: `This is not JSON yet: ${error.message}` };
+  }
+}

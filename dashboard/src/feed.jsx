@@ -1,0 +1,78 @@
+// What is accepted and rejected, as it happens.
+
+import { useState } from "preact/hooks";
+
+import { clock, count, field, shown } from "./format.js";
+import { useFleet } from "./frames.js";
+import { leaves } from "./state.js";
+
+const FIELDS_SHOWN = 4;
+
+export function FeedView({ fleet }) {
+  const [held, setHeld] = useState(null);
+  const [kind, setKind] = useState("all");
+  const [search, setSearch] = useState("");
+  useFleet(fleet, held !== null);
+  const needle = search.trim().toLowerCase();
+  const wanted = (entry) => (kind === "all" || entry.kind === kind) && entry.device.toLowerCase().includes(needle);
+  const entries = (held ?? fleet.feed).filter(wanted);
+  return (
+    <section aria-labelledby="feed-title">
+      <div class="title">
+        <h1 id="feed-title">Activity</h1>
+        <span class="muted">{count(fleet.counts.accepted)} accepted, {count(fleet.counts.rejected)} rejected since this page was opened</span>
+      </div>
+      <div class="filters" role="search">
+        <input type="search" aria-label="Search activity by device" placeholder="Search by device" value={search} onInput={(event) => setSearch(event.target.value)} />
+        <select aria-label="Outcome" value={kind} onChange={(event) => setKind(event.target.value)}>
+          <option value="all">All</option>
+          <option value="accepted">Accepted</option>
+          <option value="rejected">Rejected</option>
+        </select>
+        <button aria-pressed={held !== null} onClick={() => setHeld(held ? null : [...fleet.feed])}>{held ? "Resume" : "Pause"}</button>
+      </div>
+      <Feed entries={entries} withDevice />
+    </section>
+  );
+}
+
+/** Entries of the feed, newest first. */
+export function Feed({ entries, withDevice = false }) {
+  if (entries.length === 0) return <p class="empty card">Nothing yet. Updates show here as they are decided.</p>;
+  return (
+    <div class="log card" role="log" aria-live="off" aria-label="Updates" tabIndex={0}>
+      <ol class="feed">{entries.map((entry) => <Entry key={entry.key} {...entry} withDevice={withDevice} />)}</ol>
+    </div>
+  );
+}
+
+function Entry({ kind, device, name, message, withDevice }) {
+  const accepted = kind === "accepted";
+  const link = `#/device/${encodeURIComponent(device)}${name ? `/${encodeURIComponent(name)}` : ""}`;
+  return (
+    <li>
+      <time class="muted">{clock(message.timestamp)}</time>
+      <span class={`badge ${accepted ? "good" : "bad"}`}>{accepted ? "accepted" : "rejected"}</span>
+      {withDevice && <a href={link}>{device}{name && ` · ${name}`}</a>}
+      <span class="what">{accepted ? <Sent message={message} /> : <Refused message={message} />}</span>
+      {message.version && <span class="muted num">v{count(message.version)}</span>}
+    </li>
+  );
+}
+
+function Sent({ message }) {
+  if (message.changed === false) return <span class="muted">no change</span>;
+  const found = [...leaves(message.state ?? {})];
+  const more = found.length - FIELDS_SHOWN;
+  return (
+    <>
+      {found.slice(0, FIELDS_SHOWN).map(([path, value]) => <code key={path}>{field(path)} = {shown(value)}</code>)}
+      {more > 0 && <span class="muted">and {more} more</span>}
+    </>
+  );
+}
+
+function Refused({ message }) {
+  const paths = (message.conflicts ?? []).map((conflict) => field(conflict.path)).join(", ");
+  return <>{message.message}{message.expected !== undefined && `: expected v${message.expected}, is v${message.version}`}{paths && ` · ${paths}`}</>;
+}

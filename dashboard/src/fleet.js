@@ -1,0 +1,179 @@
+// All devices, kept up to date: the list in pages over HTTP, what changes over MQTT.
+//
+// Events only mark what they changed. Views are told once per animation frame, and an order is made anew when rows came,
+// went or changed what it is made by, at most every ORDER_MS.
+
+import { ask } from "./http.js";
+import { shadowOf } from "./live.js";
+
+const PAGE = 100;
+const ORDER_MS = 400;
+const FEED_MAX = 300;
+
+export class Fleet {
+  constructor() {
+    /** By id: `{id, connected, drifts: Map(name → bool), drift, version, timestamp, conflicts}`. Replaced when it changes. */
+    this.rows = new Map();
+    /** Newest first. */
+    this.feed = [];
+    this.counts = { accepted: 0, rejected: 0 };
+    this.loading = true;
+    this.error = null;
+    this.revision = 0;
+    this.listeners = new Set();
+    this.scheduled = false;
+    this.sequence = 0;
+    /** Presence of devices that are not in the list (yet): retained messages may be quicker than pages. */
+    this.early = new Map();
+  }
+
+  /** Reads the list, page by page, and follows what happens. Returns how to stop. */
+  follow(live) {
+    const offs = [
+      live.on("shadow/+/document", (levels, message) => this.document(levels, message)),
+      live.on("shadow/+/name/+/document", (levels, message) => this.document(levels, message)),
+      live.on("shadow/+/presence", (levels, message) => this.presence(levels[1], message)),
+      ...["shadow/+/update", "shadow/+/name/+/update"].flatMap((update) => [
+        live.on(`${update}/accepted`, (levels, message) => this.note("accepted", levels, message)),
+        live.on(`${update}/rejected`, (levels, message) => this.note("rejected", levels, message)),
+      ]),
+    ];
+    const stop = new AbortController();
+    this.load(stop.signal);
+    return () => {
+      stop.abort();
+      for (const off of offs) off();
+    };
+  }
+
+  async load(signal) {
+    this.loading = true;
+    this.error = null;
+    try {
+      for (let cursor = ""; cursor !== undefined && !signal.aborted; ) {
+        const page = await ask("GET", `/v1/devices?limit=${PAGE}${cursor && `&cursor=${cursor}`}`);
+        for (const { id, connected, drift } of page.devices) {
+          const row = this.rows.get(id);
+          // What MQTT told is newer than the page.
+          const known = row && row.drifts.size > 0 ? {} : { drift };
+          this.change(id, connected === undefined || row?.told ? known : { ...known, connected });
+        }
+        cursor = page.next;
+      }
+    } catch (error) {
+      this.error = error;
+    }
+    this.loading = false;
+    this.touch();
+  }
+
+  document(levels, message) {
+    const { device, name } = shadowOf(levels);
+    const row = this.rows.get(device);
+    const drifts = new Map(row?.drifts);
+    if (message === null) {
+      drifts.delete(name);
+      if (drifts.size === 0 && row) return this.remove(device);
+    } else {
+      drifts.set(name, message.state?.delta !== undefined);
+    }
+    const drift = [...drifts.values()].includes(true);
+    const newest = message && message.timestamp >= (row?.timestamp ?? 0);
+    const stamp = newest ? { timestamp: message.timestamp, version: message.version } : {};
+    this.change(device, { drifts, drift, ...stamp });
+  }
+
+  presence(device, message) {
+    if (this.rows.has(device)) this.change(device, { connected: message?.connected, told: true });
+    else this.early.set(device, message?.connected);
+  }
+
+  note(kind, levels, message) {
+    if (message === null) return;
+    const { device, name } = shadowOf(levels);
+    this.counts = { ...this.counts, [kind]: this.counts[kind] + 1 };
+    this.sequence += 1;
+    this.feed.unshift({ key: this.sequence, kind, device, name, message });
+    if (this.feed.length > FEED_MAX) this.feed.length = FEED_MAX;
+    const isConflict = kind === "rejected" && message.code === 409;
+    if (isConflict && this.rows.has(device)) {
+      this.change(device, { conflicts: this.rows.get(device).conflicts + 1 });
+    }
+    this.touch();
+  }
+
+  change(id, changes) {
+    const row = this.rows.get(id);
+    const fresh = { id, connected: this.early.get(id), drifts: new Map(), drift: false, version: 0, timestamp: 0, conflicts: 0 };
+    this.rows.set(id, { ...(row ?? fresh), ...changes });
+    this.touch();
+  }
+
+  remove(id) {
+    this.rows.delete(id);
+    this.touch();
+  }
+
+  touch() {
+    this.revision += 1;
+    if (this.scheduled) return;
+    this.scheduled = true;
+    requestAnimationFrame(() => {
+      this.scheduled = false;
+      for (const listener of this.listeners) listener();
+    });
+  }
+
+  /** Has `listener` told, once per frame, that something changed. */
+  subscribe(listener) {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  /** The ids that a view shows, in its order; the same array while it need not be another. */
+  order({ search, connected, drift, conflicts, sort, descending }) {
+    const key = JSON.stringify([search, connected, drift, conflicts, sort, descending]);
+    const now = performance.now();
+    if (this.made?.key === key && (this.made.revision === this.revision || now - this.made.at < ORDER_MS)) {
+      if (this.made.revision !== this.revision) this.later();
+      return this.made.ids;
+    }
+    const needle = search.trim().toLowerCase();
+    const wanted = (row) =>
+      (needle === "" || row.id.toLowerCase().includes(needle)) &&
+      (connected === "any" || (connected === "yes" ? row.connected === true : row.connected === false)) &&
+      (drift === "any" || row.drift === (drift === "yes")) &&
+      (!conflicts || row.conflicts > 0);
+    const rows = [...this.rows.values()].filter(wanted);
+    rows.sort((a, b) => compare(a[sort], b[sort]) || compare(a.id, b.id));
+    if (descending) rows.reverse();
+    this.made = { key, at: now, revision: this.revision, ids: rows.map((row) => row.id) };
+    return this.made.ids;
+  }
+
+  /** An order that was not made anew is made soon. */
+  later() {
+    this.timer ??= setTimeout(() => {
+      this.timer = undefined;
+      for (const listener of this.listeners) listener();
+    }, ORDER_MS);
+  }
+
+  totals() {
+    const totals = { devices: this.rows.size, connected: 0, known: 0, drift: 0, conflicts: 0 };
+    for (const row of this.rows.values()) {
+      if (row.connected !== undefined) totals.known += 1;
+      if (row.connected) totals.connected += 1;
+      if (row.drift) totals.drift += 1;
+      totals.conflicts += row.conflicts;
+    }
+    return totals;
+  }
+}
+
+function compare(a, b) {
+  if (a === b) return 0;
+  if (a === undefined) return -1;
+  if (b === undefined) return 1;
+  return a < b ? -1 : 1;
+}

@@ -1,0 +1,33 @@
+// Values and times as people read them.
+
+/** A JSON value in a line; what is not there is a dash. */
+export function shown(value) {
+  if (value === undefined) return "—";
+  return typeof value === "string" ? value || '""' : JSON.stringify(value);
+}
+
+/** How long ago, roughly. `at` and `now` in seconds. */
+export function ago(at, now = Date.now() / 1000) {
+  const seconds = Math.max(0, Math.round(now - at));
+  if (seconds < 5) return "now";
+  for (const [unit, length] of [["d", 86_400], ["h", 3_600], ["min", 60]]) {
+    if (seconds >= length) return `${Math.floor(seconds / length)} ${unit} ago`;
+  }
+  return `${seconds} s ago`;
+}
+
+/** The time of day, and the date if it is another one. */
+export function clock(at) {
+  const date = new Date(at * 1000);
+  const time = date.toLocaleTimeString([], { hour12: false });
+  return date.toDateString() === new Date().toDateString() ? time : `${date.toLocaleDateString()} ${time}`;
+}
+
+/** A path without its section, with dots. */
+export function field(pointer) {
+  return pointer.split("/").slice(1).map((key) => key.replaceAll("~1", "/").replaceAll("~0", "~")).join(".");
+}
+
+export const count = (number) => number.toLocaleString("en");
+
+export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;

@@ -1,0 +1,50 @@
+// Requests to the service. Who asks is known by a cookie that no script sees, or need not be known.
+
+/** Names this page in histories. */
+export const CLIENT = `dashboard-${Math.random().toString(36).slice(2, 10)}`;
+
+/** A refusal, with what the service says of it. */
+export class Problem extends Error {
+  constructor(status, body) {
+    super(body.detail || body.message || `The service answered ${status}`);
+    this.status = status;
+    this.body = body;
+  }
+}
+
+/** Asks; the answer's body as JSON, `null` if it has none. Throws a Problem for a refusal, a TypeError without an answer. */
+export async function ask(method, path, body, headers = {}) {
+  const response = await fetch(path, {
+    method,
+    headers: { "Umbra-Client": CLIENT, ...headers },
+    body: body === undefined ? undefined : JSON.stringify(body),
+    credentials: "same-origin",
+    cache: "no-store",
+  });
+  const text = await response.text();
+  const parsed = text ? parse(text) : null;
+  if (!response.ok) throw new Problem(response.status, parsed ?? {});
+  return parsed;
+}
+
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return { message: text.slice(0, 200) };
+  }
+}
+
+/** The path of a shadow; `name` is empty for the classic one. */
+export function shadowPath(device, name) {
+  const base = `/v1/devices/${encodeURIComponent(device)}`;
+  return name ? `${base}/shadows/${encodeURIComponent(name)}` : `${base}/shadow`;
+}
+
+/** Changes a shadow by a merge patch made for `version`: accepted unless what it touches has changed since. */
+export function patch(device, name, version, body) {
+  const query = version > 0 ? `?on_conflict=rebase&base_version=${version}` : "";
+  const condition = version > 0 ? {} : { "If-None-Match": "*" };
+  const headers = { "Content-Type": "application/merge-patch+json", Prefer: "return=minimal", ...condition };
+  return ask("PATCH", shadowPath(device, name) + query, body, headers);
+}

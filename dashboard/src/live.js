@@ -1,0 +1,89 @@
+// What the service tells by itself: MQTT over a WebSocket.
+//
+// Handlers share one connection; it is made again, with all subscriptions, when it breaks. The browser sends the cookie of
+// the session with the WebSocket, so nothing is shown in CONNECT.
+
+import mqtt from "mqtt";
+
+import { CLIENT } from "./http.js";
+
+const decoder = new TextDecoder();
+
+export class Live {
+  /** @param onStatus told "live", "connecting" or "refused". */
+  constructor(onStatus) {
+    this.handlers = new Map();
+    const url = new URL("/mqtt", location.href);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    this.client = mqtt.connect(url.href, {
+      protocolVersion: 5,
+      clientId: `${CLIENT}-${Math.random().toString(36).slice(2, 8)}`,
+      clean: true,
+      keepalive: 30,
+      reconnectPeriod: 2000,
+      resubscribe: false,
+      // Workers made of text are what the page's policy forbids.
+      timerVariant: "native",
+    });
+    this.client.on("connect", () => {
+      onStatus("live");
+      for (const filter of this.handlers.keys()) this.subscribe(filter);
+    });
+    this.client.on("close", () => onStatus("connecting"));
+    // 0x87 and its like: the session is over.
+    this.client.on("error", (error) => onStatus(error.code >= 0x80 ? "refused" : "connecting"));
+    this.client.on("message", (topic, payload) => this.dispatch(topic, payload));
+  }
+
+  /** Has `handler` told of what matches `filter`: topic levels, and the JSON or `null`. Returns how to stop. */
+  on(filter, handler) {
+    const handlers = this.handlers.get(filter) ?? new Set();
+    const isNew = handlers.size === 0;
+    handlers.add(handler);
+    this.handlers.set(filter, handlers);
+    // Again where it was there before: what is retained is for the new handler, too.
+    if (this.client.connected || !isNew) this.subscribe(filter);
+    return () => {
+      handlers.delete(handler);
+      if (handlers.size === 0) {
+        this.handlers.delete(filter);
+        if (this.client.connected) this.client.unsubscribe(filter);
+      }
+    };
+  }
+
+  end() {
+    this.handlers.clear();
+    this.client.end(true);
+  }
+
+  subscribe(filter) {
+    // A refusal is in the SUBACK: there is nothing of it that one may see.
+    if (this.client.connected) this.client.subscribe(filter, { qos: 0 }, () => {});
+  }
+
+  dispatch(topic, payload) {
+    const levels = topic.split("/");
+    let message;
+    for (const [filter, handlers] of this.handlers) {
+      if (!matches(filter, levels)) continue;
+      message ??= payload.length > 0 ? JSON.parse(decoder.decode(payload)) : null;
+      for (const handler of handlers) handler(levels, message);
+    }
+  }
+}
+
+function matches(filter, levels) {
+  const wanted = filter.split("/");
+  return wanted.length === levels.length && wanted.every((level, i) => level === "+" || level === levels[i]);
+}
+
+/** The topics of a shadow. */
+export function prefix(device, name) {
+  return name ? `shadow/${device}/name/${name}` : `shadow/${device}`;
+}
+
+/** Device and shadow name of a topic's levels. */
+export function shadowOf(levels) {
+  return { device: levels[1], name: levels[2] === "name" ? levels[3] : "" };
+}

@@ -1,0 +1,111 @@
+// States as lists of leaves, edits as lists of changed paths. Pure.
+//
+// A leaf is a scalar, an array or an empty object, as in the protocol; paths are JSON Pointers.
+
+/** Whether it is an object that has members of its own. */
+export function isObject(value) {
+  return value !== null && typeof value === "object" && !Array.isArray(value);
+}
+
+const escape = (key) => key.replaceAll("~", "~0").replaceAll("/", "~1");
+const unescape = (key) => key.replaceAll("~1", "/").replaceAll("~0", "~");
+
+/** The keys that a pointer names, from the outside in. */
+export function keysOf(pointer) {
+  return pointer.split("/").slice(1).map(unescape);
+}
+
+/** The leaves of `value`, by pointer, in the order of the document. */
+export function leaves(value, at = "", found = new Map()) {
+  if (!isObject(value)) {
+    if (value !== undefined) found.set(at, value);
+    return found;
+  }
+  const keys = Object.keys(value);
+  if (keys.length === 0 && at !== "") found.set(at, value);
+  for (const key of keys) leaves(value[key], `${at}/${escape(key)}`, found);
+  return found;
+}
+
+/** What is at `pointer`; `undefined`: nothing. */
+export function at(value, pointer) {
+  for (const key of keysOf(pointer)) {
+    if (!isObject(value) || !Object.hasOwn(value, key)) return undefined;
+    value = value[key];
+  }
+  return value;
+}
+
+/** Whether two values are the same, whatever the order of keys. */
+export function equal(a, b) {
+  if (Array.isArray(a)) return Array.isArray(b) && a.length === b.length && a.every((item, i) => equal(item, b[i]));
+  if (!isObject(a)) return a === b;
+  if (!isObject(b)) return false;
+  const keys = Object.keys(a);
+  return keys.length === Object.keys(b).length && keys.every((key) => Object.hasOwn(b, key) && equal(a[key], b[key]));
+}
+
+/** The edits that make `after` of `before`: `{path, value}`, where a `value` of `undefined` removes. */
+export function edits(before, after, path = "", found = []) {
+  if (isObject(before) && isObject(after)) {
+    for (const key of Object.keys(before)) {
+      edits(before[key], Object.hasOwn(after, key) ? after[key] : undefined, `${path}/${escape(key)}`, found);
+    }
+    for (const key of Object.keys(after)) {
+      if (!Object.hasOwn(before, key)) added(after[key], `${path}/${escape(key)}`, found);
+    }
+  } else if (!equal(before, after)) {
+    found.push({ path, value: after });
+  }
+  return found;
+}
+
+function added(value, path, found) {
+  if (!isObject(value) || Object.keys(value).length === 0) return void found.push({ path, value });
+  for (const key of Object.keys(value)) added(value[key], `${path}/${escape(key)}`, found);
+}
+
+/** The merge patch (RFC 7396) that makes these edits. */
+export function patchOf(list) {
+  const patch = {};
+  for (const { path, value } of list) {
+    const keys = keysOf(path);
+    let into = patch;
+    for (const key of keys.slice(0, -1)) into = own(into, key, {});
+    define(into, keys.at(-1), value === undefined ? null : value);
+  }
+  return patch;
+}
+
+/** Keys come from documents, so `__proto__` must be one like any other. */
+function define(object, key, value) {
+  Object.defineProperty(object, key, { value, enumerable: true, configurable: true, writable: true });
+  return value;
+}
+
+function own(object, key, otherwise) {
+  return Object.hasOwn(object, key) ? object[key] : define(object, key, otherwise);
+}
+
+/** Whether one path is the other, above it or below it. */
+export function touches(a, b) {
+  return a === b || a.startsWith(`${b}/`) || b.startsWith(`${a}/`);
+}
+
+/**
+ * What a refused set of edits has to be asked about: for each edit that meets a change, `{path, base, mine, theirs, …}`.
+ *
+ * `conflicts` is what the refusal lists, with paths into `state`; where it was cut short, `base` and `theirs` are compared.
+ */
+export function collisions(list, { conflicts, truncated }, base, theirs) {
+  const rows = [];
+  for (const edit of list) {
+    const path = `/desired${edit.path}`;
+    const met = conflicts.find((conflict) => touches(conflict.path, path));
+    const [was, is] = [at(base, edit.path), at(theirs, edit.path)];
+    if (met || (truncated && !equal(was, is))) {
+      rows.push({ ...edit, base: was, theirs: is, by: met?.by, version: met?.version, timestamp: met?.timestamp });
+    }
+  }
+  return rows;
+}

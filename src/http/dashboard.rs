@@ -1,0 +1,86 @@
+//! The dashboard: one page and what it is made of, inside the program.
+//!
+//! `dashboard/dist` is what npm builds of `dashboard/`; it is committed, so that nothing but Rust is needed to build the
+//! service (decision 0004). The page asks nothing of anybody else, and the policy sent with it has the browser hold it to
+//! that: no script and style but these, no connection but here, no frame around it.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use ring::digest::{SHA256, digest};
+
+use crate::http::api::Api;
+
+/// A file of the page.
+struct Asset {
+    path: &'static str,
+    kind: HeaderValue,
+    bytes: &'static [u8],
+    etag: HeaderValue,
+}
+
+static ASSETS: LazyLock<[Asset; 4]> = LazyLock::new(|| {
+    [
+        Asset::new("/", "text/html; charset=utf-8", include_bytes!("../../dashboard/dist/index.html")),
+        Asset::new("/assets/app.js", "text/javascript; charset=utf-8", include_bytes!("../../dashboard/dist/app.js")),
+        Asset::new("/assets/app.css", "text/css; charset=utf-8", include_bytes!("../../dashboard/dist/app.css")),
+        Asset::new("/assets/icon.svg", "image/svg+xml", include_bytes!("../../dashboard/dist/icon.svg")),
+    ]
+});
+
+/// What goes with each of them. Names do not change with contents, so a browser asks each time; mostly it hears 304.
+const HEADERS: [(HeaderName, HeaderValue); 6] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+             base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+             require-trusted-types-for 'script'; trusted-types 'none'",
+        ),
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
+];
+
+/// `router` with the files of the page.
+pub(super) fn routes(mut router: Router<Arc<Api>>) -> Router<Arc<Api>> {
+    for asset in &*ASSETS {
+        router = router.route(asset.path, get(move |headers: HeaderMap| async move { asset.answer(&headers) }));
+    }
+    router
+}
+
+impl Asset {
+    fn new(path: &'static str, kind: &'static str, bytes: &'static [u8]) -> Self {
+        let digest = digest(&SHA256, bytes);
+        let digits: String = digest.as_ref().iter().take(ETAG_BYTES).map(|byte| format!("{byte:02x}")).collect();
+        let etag = HeaderValue::try_from(format!("\"{digits}\"")).expect("digits and quotes are fit for a header");
+        Self { path, kind: HeaderValue::from_static(kind), bytes, etag }
+    }
+
+    fn answer(&self, headers: &HeaderMap) -> Response {
+        let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|field| field.to_str().ok());
+        let known = known.flat_map(|field| field.split(',')).any(|etag| etag.trim().as_bytes() == self.etag.as_bytes());
+        let mut response =
+            if known { StatusCode::NOT_MODIFIED.into_response() } else { Body::from(self.bytes).into_response() };
+        let headers = response.headers_mut();
+        headers.extend(HEADERS);
+        headers.insert(header::ETAG, self.etag.clone());
+        if !known {
+            headers.insert(header::CONTENT_TYPE, self.kind.clone());
+        }
+        response
+    }
+}
+
+/// Bytes of the digest in an etag.
+const ETAG_BYTES: usize = 16;

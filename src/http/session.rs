@@ -1,0 +1,112 @@
+//! Signing in and out, and who one is: `POST`, `DELETE` and `GET /session`, for web pages.
+//!
+//! To sign in is to be let in as with `Authorization`, once; after that the cookie says it. Pages of elsewhere cannot send
+//! these requests (`guard`), and their browsers do not send the cookie with others (`SameSite=Strict`).
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+
+use crate::{
+    auth::{
+        Method, Shown,
+        login::{Credentials, Denied},
+    },
+    http::{
+        api::Api,
+        caller::{Caller, denied_as},
+        history::fresh,
+        problem::Problem,
+        sessions::{AGE_MAX, COOKIE},
+    },
+    net::Peer,
+    wire,
+};
+
+/// Whether the listener has TLS, so that its cookies need never go without.
+#[derive(Clone, Copy)]
+pub(super) struct Secure(pub(super) bool);
+
+/// The body of `POST /session`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SignIn {
+    Password(UserAndPassword),
+    Token(OnlyToken),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UserAndPassword {
+    user: String,
+    password: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnlyToken {
+    token: String,
+}
+
+/// `POST /session`
+pub(super) async fn begin(
+    State(api): State<Arc<Api>>,
+    Extension(peer): Extension<Peer>,
+    Extension(Secure(secure)): Extension<Secure>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let sent: SignIn = serde_json::from_slice(&body).map_err(|_| {
+        let message = "The body must be {\"user\":…,\"password\":…} or {\"token\":…}";
+        Problem::new(StatusCode::BAD_REQUEST, "invalid-json", message, api.now())
+    })?;
+    let credentials = match &sent {
+        SignIn::Password(sent) => Credentials::of(Some(&sent.user), Some(sent.password.as_bytes())),
+        SignIn::Token(sent) => Credentials::Bearer(&sent.token),
+    };
+    let shown = Shown { address: peer.address.ip(), listener: &peer.listener, proof: &peer.proof, credentials };
+    let let_in = api.authority.let_in(shown, &"".into()).await;
+    let (standing, _) = let_in.map_err(|denied| denied_as(denied, &headers, &api))?;
+    // Who is known in another way is so with each request, and whoever says what is not looked at is not known by it.
+    if !matches!(standing.identity.method, Method::Password | Method::Token) {
+        return Err(denied_as(Denied::Bad, &headers, &api));
+    }
+    api.sessions.end(&headers);
+    let id = api.sessions.begin(standing, Instant::now()).ok_or_else(|| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal service failure", api.now())
+    })?;
+    Ok(answer(&id, AGE_MAX.as_secs(), secure))
+}
+
+/// `DELETE /session`
+pub(super) async fn end(
+    State(api): State<Arc<Api>>,
+    Extension(Secure(secure)): Extension<Secure>,
+    headers: HeaderMap,
+) -> Response {
+    api.sessions.end(&headers);
+    answer("", 0, secure)
+}
+
+/// `GET /session`
+pub(super) async fn get(State(api): State<Arc<Api>>, caller: Caller) -> Response {
+    let (method, roles) = caller.standing(&api);
+    let method = Method::NAMED.into_iter().find(|(_, named)| *named == method).map_or("", |(name, _)| name);
+    fresh(wire::session(caller.principal().name(), method, roles.iter().map(|role| &**role)))
+}
+
+/// Sets the cookie to `id` for `seconds`.
+fn answer(id: &str, seconds: u64, secure: bool) -> Response {
+    let secure = if secure { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={id}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
+    let cookie = HeaderValue::try_from(cookie).expect("an id in base64 is fit for a header");
+    let headers = [(header::SET_COOKIE, cookie), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    (StatusCode::NO_CONTENT, headers).into_response()
+}

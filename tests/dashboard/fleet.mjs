@@ -1,0 +1,94 @@
+// A thousand devices, each with its own connection, report again and again while somebody looks at them, searches, sorts
+// and filters. What the table shows is what the service has.
+
+import assert from "node:assert/strict";
+
+import { write } from "./api.mjs";
+import { require } from "./browser.mjs";
+
+const mqtt = require("mqtt");
+const DEVICES = 1000;
+const ROUNDS = 5;
+/** Devices that report something else than is desired. */
+const DRIFTING = 40;
+
+export async function fleet(browser, { origin, broker }) {
+  const devices = await Promise.all(Array.from({ length: DEVICES }, (_, i) => connect(broker, i)));
+  await Promise.all(devices.map((device) => device.report(0)));
+  for (const device of devices.slice(0, DRIFTING)) await write(origin, device.id, { desired: { mode: "eco" } });
+
+  const page = await browser.tab();
+  await page.getByText("Live", { exact: true }).waitFor();
+  await page.getByText("1,000 devices", { exact: true }).waitFor();
+  const drifting = page.getByRole("button", { name: /Drifting/ });
+  await drifting.getByText("40", { exact: true }).waitFor();
+
+  // All rounds must get through to the rows in sight while everybody reports.
+  const first = page.getByRole("row", { name: /sensor-0000/ });
+  for (let round = 1; round <= ROUNDS; round += 1) {
+    await Promise.all(devices.map((device) => device.report(round)));
+    await first.getByText(String(round + 2), { exact: true }).waitFor();
+  }
+  const drawn = await page.getByRole("row").count();
+  assert.ok(drawn < 60, `only what is in sight is drawn, not ${drawn} rows`);
+  await browser.audit(page, "fleet");
+  await browser.shoot(page, "fleet");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await browser.shoot(page, "fleet-dark");
+  await page.emulateMedia({ colorScheme: "light" });
+
+  await drifting.click();
+  await page.getByText("40 of 1,000 devices").waitFor();
+  await drifting.click();
+  await conflicts(page, devices);
+  await page.getByLabel("Search devices").fill("SOR-099");
+  await page.getByText("10 of 1,000 devices").waitFor();
+  await page.getByRole("button", { name: "Device", exact: false }).and(page.getByRole("columnheader").getByRole("button")).first().click();
+  await page.getByRole("row", { name: /sensor-0999/ }).waitFor();
+  assert.match(await page.getByRole("row").nth(1).innerText(), /sensor-0999/, "sorted downwards");
+
+  // By keyboard alone: down once, open.
+  await page.getByRole("grid").focus();
+  await page.keyboard.press("ArrowDown");
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "sensor-0998" }).waitFor();
+  await page.goBack();
+  await page.getByRole("heading", { name: "Fleet" }).waitFor();
+  assert.equal(await page.getByLabel("Search devices").inputValue(), "SOR-099", "the search is still there");
+
+  await page.getByRole("link", { name: "Activity" }).click();
+  await page.getByText("rejected", { exact: true }).first().waitFor();
+  await browser.audit(page, "activity");
+  await browser.shoot(page, "activity");
+  await page.setViewportSize({ width: 390, height: 844 });
+  await page.getByRole("link", { name: "Fleet" }).click();
+  await page.getByLabel("Search devices").fill("");
+  await page.getByText("1,000 devices", { exact: true }).waitFor();
+  const fits = await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth);
+  assert.ok(fits, "nothing is wider than a phone");
+  await browser.audit(page, "fleet on a phone");
+  await browser.shoot(page, "fleet-phone");
+  for (const device of devices) device.client.end(true);
+}
+
+/** A stale write by a device is seen as a conflict of that device. */
+async function conflicts(page, devices) {
+  await devices[7].stale();
+  await page.getByLabel("With conflicts").check();
+  await page.getByText("1 of 1,000 devices").waitFor();
+  await page.getByRole("row", { name: /sensor-0007/ }).waitFor();
+  await page.getByLabel("With conflicts").uncheck();
+}
+
+async function connect(broker, number) {
+  const id = `sensor-${String(number).padStart(4, "0")}`;
+  const client = await mqtt.connectAsync(broker, { clientId: id, protocolVersion: 5, reconnectPeriod: 0 });
+  const send = (message) => client.publishAsync(`shadow/${id}/update`, JSON.stringify(message), { qos: 1 });
+  return {
+    id,
+    client,
+    report: (round) => send({ state: { reported: { mode: "heat", room: 18 + ((number * 7 + round * 3) % 50) / 10, round } } }),
+    // MQTT.js throws the refusal that MQTT 5 puts into the PUBACK.
+    stale: () => assert.rejects(send({ version: 1, state: { reported: { mode: "off" } } }), /version conflict|Implementation specific|131/i),
+  };
+}

@@ -1,0 +1,62 @@
+//! The dashboard in a real browser, and what its pages are given to sign in with.
+//!
+//! `run.mjs` drives Chromium through what a person would do and fails with what it saw. It needs Node, Chromium and the
+//! packages of `dashboard/`, which `./test` installs.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod session;
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crate::{
+    harness::server::{Server, Setup, UNLIMITED},
+    session::Site,
+};
+
+/// A listener for pages beside that for devices.
+const WEB: &str = r#"
+[[listener]]
+name = "web"
+kind = "http"
+bind = "127.0.0.1:0"
+"#;
+
+/// Has the browser go through `scenario` at `server`.
+fn drive(scenario: &str, server: &mut Server) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ran = Command::new("node")
+        .arg(root.join("tests/dashboard/run.mjs"))
+        .arg(scenario)
+        .arg(format!("http://{}", server.address_of("web")))
+        .arg(format!("mqtt://{}", server.address))
+        .current_dir(root)
+        .stdin(Stdio::null())
+        .output()
+        .expect("node is installed, as by ./test");
+    let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{scenario}: {said}");
+    println!("{said}");
+    server.assert_alive();
+}
+
+#[test]
+fn two_people_edit_and_nothing_is_lost() {
+    drive("merge", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
+}
+
+#[test]
+fn a_fleet_of_a_thousand_stays_live() {
+    drive("fleet", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
+}
+
+#[test]
+fn a_person_signs_in_and_out() {
+    drive("sign-in", &mut Site::open().server);
+}

@@ -1,0 +1,109 @@
+// Two tabs load the same version. Each changes a field of its own, and both the same one. The second is asked about that
+// one alone, and everything else of both is there in the end.
+
+import assert from "node:assert/strict";
+
+import { create, read, write } from "./api.mjs";
+
+const LAMP = { target: 20, mode: "heat", level: 3, schedule: { from: "06:00", to: "22:00" }, zones: ["hall"] };
+
+export async function merge(browser, { origin }) {
+  await create(origin, "lamp-1", { desired: LAMP, reported: { target: 19, mode: "heat", level: 3, room: 18.5 }, tags: { owner: "hall" } });
+  const refusal = (text) => text.includes("412");
+  const first = await browser.tab("/#/device/lamp-1");
+  const second = await browser.tab("/#/device/lamp-1", refusal);
+  for (const page of [first, second]) {
+    await page.getByText("Live", { exact: true }).waitFor();
+    await page.getByRole("button", { name: "Edit desired" }).click();
+    await page.getByText("loaded at version 1").waitFor();
+  }
+
+  await edit(first, { ...LAMP, target: 21, mode: "eco" });
+  await first.bringToFront();
+  await first.getByRole("button", { name: "Save" }).click();
+  await first.locator("[data-version='2']").waitFor();
+
+  // The device goes on meanwhile; that is no conflict.
+  await write(origin, "lamp-1", { reported: { room: 19.5 } });
+  await second.bringToFront();
+  await second.locator("[data-version='3']").waitFor();
+  const { zones: _, ...without } = LAMP;
+  await edit(second, { ...without, target: 23, level: 7, schedule: { from: "06:00", to: "21:00" } });
+  await second.getByText("changed meanwhile to 21").waitFor();
+  await browser.shoot(second, "editor");
+  await second.getByRole("button", { name: "Save", exact: true }).click();
+
+  const dialog = second.getByRole("dialog");
+  await dialog.getByText("1 field changed while you were editing").waitFor();
+  const fields = await dialog.locator("[data-path]").evaluateAll((all) => all.map((field) => field.dataset.path));
+  assert.deepEqual(fields, ["/target"], "what collides, and only that");
+  const ways = await dialog.locator("[data-path='/target'] code").allInnerTexts();
+  assert.deepEqual(ways, ["20", "23", "21"], "base, mine, theirs");
+  assert.ok(await dialog.getByRole("button", { name: "Choose for 1 field" }).isDisabled());
+  assert.equal((await read(origin, "lamp-1")).version, 3, "nothing is saved before one has chosen");
+  await browser.audit(second, "merge view");
+  await dialog.getByLabel("Mine").check();
+  await browser.shoot(second, "merge");
+  await second.emulateMedia({ colorScheme: "dark" });
+  await browser.shoot(second, "merge-dark");
+  await second.emulateMedia({ colorScheme: "light" });
+
+  // Somebody is quicker once more, with the same field: one is asked again.
+  await write(origin, "lamp-1", { desired: { target: 25 } });
+  await dialog.getByRole("button", { name: "Save merged" }).click();
+  await dialog.getByText("onto version 4").waitFor();
+  assert.deepEqual(await dialog.locator("[data-path='/target'] code").allInnerTexts(), ["20", "23", "25"]);
+  await dialog.getByRole("button", { name: "All mine" }).click();
+  await dialog.getByRole("button", { name: "Save merged" }).click();
+  await dialog.waitFor({ state: "detached" });
+
+  const { state } = await read(origin, "lamp-1");
+  const expected = { target: 23, mode: "eco", level: 7, schedule: { from: "06:00", to: "21:00" } };
+  assert.deepEqual(state.desired, expected, "the fields of both");
+  assert.equal(state.reported.room, 19.5);
+
+  await restore(browser, second, { origin });
+  await look(browser, second, { origin });
+}
+
+/** Version 1 comes back as a write like any other. */
+async function restore(browser, page, { origin }) {
+  await page.getByRole("tab", { name: "History" }).click();
+  await page.getByRole("button", { name: "Restore this version: 1", exact: true }).waitFor();
+  await browser.audit(page, "history");
+  await browser.shoot(page, "history");
+  await page.getByRole("button", { name: "Restore this version: 1", exact: true }).click();
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.locator("[data-version='6']").waitFor();
+  const { state, version } = await read(origin, "lamp-1");
+  assert.deepEqual([state.desired, version], [LAMP, 6]);
+}
+
+async function look(browser, page, { origin }) {
+  await page.getByRole("tab", { name: "Charts" }).click();
+  await page.getByRole("img", { name: /^room: now 19.5/ }).waitFor();
+  for (const room of [19.7, 20.4, 21.1, 20.8]) await write(origin, "lamp-1", { reported: { room, target: 20 } });
+  await page.getByRole("img", { name: /^room: now 20.8, lowest 18.5, highest 21.1/ }).waitFor();
+  await browser.audit(page, "charts");
+  await browser.shoot(page, "charts");
+  await page.getByRole("tab", { name: "Activity" }).click();
+  await page.getByText("room = 20.8").waitFor();
+  await page.getByRole("tab", { name: "Activity" }).press("ArrowRight");
+  assert.equal(await page.getByRole("tab", { name: "State" }).getAttribute("aria-selected"), "true");
+  await page.getByText("differs").first().waitFor({ state: "attached" });
+  await browser.audit(page, "device");
+  await browser.shoot(page, "device");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await browser.shoot(page, "device-dark");
+  await page.emulateMedia({ colorScheme: "light" });
+  await page.setViewportSize({ width: 390, height: 844 });
+  const fits = await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth);
+  assert.ok(fits, "nothing is wider than a phone");
+  await browser.audit(page, "device on a phone");
+  await browser.shoot(page, "device-phone");
+}
+
+async function edit(page, desired) {
+  await page.bringToFront();
+  await page.getByLabel("Desired state as JSON").fill(JSON.stringify(desired, null, 2));
+}

@@ -1,0 +1,21 @@
+// node run.mjs SCENARIO HTTP-ORIGIN MQTT-URL
+
+import { Browser } from "./browser.mjs";
+import { fleet } from "./fleet.mjs";
+import { merge } from "./merge.mjs";
+import { signIn } from "./sign_in.mjs";
+
+const [scenario, origin, broker] = process.argv.slice(2);
+const browser = await Browser.start(origin);
+try {
+  await { fleet, merge, "sign-in": signIn }[scenario](browser, { origin, broker });
+} catch (error) {
+  for (const page of browser.context.pages()) {
+    await browser.shoot(page, `failed-${scenario}`).catch(() => {});
+    console.error(await page.locator("body").innerText().catch(() => "no page"));
+  }
+  console.error(browser.faults.join("\n"));
+  await browser.end().catch(() => {});
+  throw error;
+}
+await browser.end();

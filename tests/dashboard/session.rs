@@ -1,0 +1,187 @@
+//! Signing in, as a program sees it: what the cookie is, what it opens, and when it no longer does.
+
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crate::harness::{
+    http::{Http, Reply},
+    server::{Server, Setup, UNLIMITED},
+};
+
+/// Listeners that want to know their clients, and a second one for pages.
+const KNOWN: &str = r#"anonymous = false
+
+[[listener]]
+name = "web"
+kind = "http"
+bind = "127.0.0.1:0"
+anonymous = false
+
+[[listener]]
+name = "other"
+kind = "http"
+bind = "127.0.0.1:0"
+anonymous = false
+
+[auth]
+users = "users"
+failure_delay = "1ms"
+user_failures_at_once = 3
+user_failure_every = "1d"
+
+[[grant]]
+role = "admin"
+principals = ["boss"]
+
+[[grant]]
+role = "viewer"
+principals = ["viewer-1"]
+"#;
+
+/// A server that knows `boss` and `viewer-1`.
+pub(crate) struct Site {
+    pub(crate) server: Server,
+}
+
+impl Site {
+    pub(crate) fn open() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for user in ["boss", "viewer-1"] {
+            passwd(directory.path(), &["add", user, "--stdin"], &format!("{user}-password"));
+        }
+        let setup = Setup { listener: KNOWN, ..UNLIMITED };
+        let server = Server::within(directory, setup);
+        Self { server: server.unwrap_or_else(|(exit, _)| panic!("the server did not start: {exit:?}")) }
+    }
+
+    /// A request on a connection of its own, with the cookie if there is one.
+    fn send(&self, listener: &str, head: &str, cookie: &str, body: &str) -> Reply {
+        let cookie = if cookie.is_empty() { String::new() } else { format!("\nCookie: a=b; {cookie}") };
+        Http::connect(self.server.address_of(listener)).send(&format!("{head}{cookie}"), body.as_bytes())
+    }
+
+    /// Signs in; the cookie.
+    fn sign_in(&self, user: &str) -> String {
+        let body = format!(r#"{{"user":"{user}","password":"{user}-password"}}"#);
+        let reply = self.send("web", "POST /session HTTP/1.1", "", &body);
+        assert_eq!(reply.status, 204, "{reply:?}");
+        let cookie = reply.header("set-cookie").unwrap();
+        assert!(cookie.ends_with("; Path=/; Max-Age=604800; HttpOnly; SameSite=Strict"), "{cookie}");
+        cookie.split(';').next().unwrap().to_owned()
+    }
+
+    fn who(&self, cookie: &str) -> (u16, String) {
+        let reply = self.send("web", "GET /session HTTP/1.1", cookie, "");
+        (reply.status, String::from_utf8(reply.body).unwrap())
+    }
+}
+
+fn passwd(directory: &Path, arguments: &[&str], input: &str) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_umbrad"))
+        .arg("passwd")
+        .args(arguments)
+        .args(["--file", "users"])
+        .current_dir(directory)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(format!("{input}\n").as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "umbrad passwd {arguments:?}");
+}
+
+#[test]
+fn a_cookie_says_who_one_is_until_one_signs_out() {
+    let site = Site::open();
+    let (boss, viewer) = (site.sign_in("boss"), site.sign_in("viewer-1"));
+    let told = |name: &str, role: &str| format!(r#"{{"principal":"{name}","method":"password","roles":["{role}"]}}"#);
+    assert_eq!(site.who(&boss), (200, told("boss", "admin")));
+    assert_eq!(site.who(&viewer), (200, told("viewer-1", "viewer")));
+
+    let write = "PUT /v1/devices/lamp/shadow HTTP/1.1\nIf-None-Match: *\nContent-Type: application/json";
+    let read = "GET /v1/devices/lamp/shadow HTTP/1.1";
+    // listener, request, cookie, status
+    for (listener, head, cookie, status) in [
+        ("web", write, "", 401),
+        ("web", write, &*viewer, 403),
+        ("web", write, &boss, 201),
+        ("web", read, &viewer, 200),
+        ("other", read, &viewer, 401), // made elsewhere
+        ("web", read, &viewer[..viewer.len() - 1], 401),
+        ("web", read, &format!("{viewer}\nAuthorization: Bearer x"), 401), // what is shown counts
+    ] {
+        let body = if head == write { r#"{"desired":{"on":true}}"# } else { "" };
+        let reply = site.send(listener, head, cookie, body);
+        assert_eq!(reply.status, status, "{listener} {head} {cookie}: {reply:?}");
+    }
+
+    let reply = site.send("web", "DELETE /session HTTP/1.1", &viewer, "");
+    assert_eq!(reply.status, 204);
+    assert!(reply.header("set-cookie").unwrap().starts_with("umbra-session=; Path=/; Max-Age=0;"), "{reply:?}");
+    assert_eq!((site.who(&viewer).0, site.who(&boss).0), (401, 200));
+}
+
+#[test]
+fn a_session_ends_with_the_user() {
+    let site = Site::open();
+    let (boss, viewer) = (site.sign_in("boss"), site.sign_in("viewer-1"));
+    passwd(site.server.directory(), &["remove", "viewer-1"], "");
+    site.server.hangup(1, "read again");
+    assert_eq!((site.who(&viewer).0, site.who(&boss).0), (401, 200));
+}
+
+#[test]
+fn signing_in_is_refused() {
+    let site = Site::open();
+    let wrong = r#"{"user":"boss","password":"guess"}"#;
+    for (head, body, status) in [
+        ("POST /session HTTP/1.1", "", 400),
+        ("POST /session HTTP/1.1", r#"{"user":"boss"}"#, 400),
+        ("POST /session HTTP/1.1", r#"{"user":"boss","password":"x","more":1}"#, 400),
+        ("POST /session HTTP/1.1", r#"{"token":"x"}"#, 401),
+        ("POST /session HTTP/1.1\nOrigin: http://evil.example", r#"{"user":"boss","password":"boss-password"}"#, 403),
+        // Guesses are counted as those of any other door.
+        ("POST /session HTTP/1.1", wrong, 401),
+        ("POST /session HTTP/1.1", wrong, 401),
+        ("POST /session HTTP/1.1", wrong, 401),
+        ("POST /session HTTP/1.1", wrong, 429),
+        ("PUT /session HTTP/1.1", wrong, 405),
+    ] {
+        let reply = site.send("web", head, "", body);
+        assert_eq!(reply.status, status, "{head} {body}: {reply:?}");
+        assert_eq!(reply.header("set-cookie"), None);
+    }
+    // A browser that was asked for a password by this would ask its user over the page.
+    for (client, challenge) in [
+        ("dashboard-1", r#"Bearer realm="umbra""#),
+        ("curl", r#"Bearer realm="umbra", Basic realm="umbra", charset="UTF-8""#),
+    ] {
+        let reply = site.send("web", &format!("GET /session HTTP/1.1\nUmbra-Client: {client}"), "", "");
+        assert_eq!((reply.status, reply.header("www-authenticate")), (401, Some(challenge)));
+    }
+}
+
+#[test]
+fn the_page_and_its_policy() {
+    let site = Site::open();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboard/dist");
+    for (path, file, kind) in [
+        ("/", "index.html", "text/html; charset=utf-8"),
+        ("/assets/app.js", "app.js", "text/javascript; charset=utf-8"),
+        ("/assets/app.css", "app.css", "text/css; charset=utf-8"),
+        ("/assets/icon.svg", "icon.svg", "image/svg+xml"),
+    ] {
+        let reply = site.send("web", &format!("GET {path} HTTP/1.1"), "", "");
+        assert_eq!((reply.status, reply.header("content-type")), (200, Some(kind)), "{path}");
+        assert_eq!(reply.body, fs::read(root.join(file)).unwrap(), "{path}");
+        let policy = reply.header("content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'none'; script-src 'self';") && !policy.contains("unsafe"), "{policy}");
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"));
+        let etag = reply.header("etag").unwrap();
+        let again = site.send("web", &format!("GET {path} HTTP/1.1\nIf-None-Match: \"x\", {etag}"), "", "");
+        assert_eq!((again.status, again.body.len(), again.header("etag")), (304, 0, Some(etag)), "{path}");
+    }
+}

@@ -16,9 +16,18 @@ test *arguments:
 ci:
     .ci/run
 
+# Runs the fuzz targets, or one: `just fuzz codec 10000000`.
+fuzz *arguments:
+    ./fuzz/run {{arguments}}
+
+# Checks licences, sources and advisories of the dependencies.
+deny:
+    .ci/deny
+
 # Formats the code.
 format:
     cargo fmt --all
+    cargo fmt --manifest-path fuzz/Cargo.toml
 
 # Lints the code.
 lint:

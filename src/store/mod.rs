@@ -22,6 +22,9 @@ mod database;
 mod disk;
 mod entry;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod health;
 mod names;

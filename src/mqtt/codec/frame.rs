@@ -80,6 +80,16 @@ impl Frame {
     }
 }
 
+#[cfg(fuzzing)]
+impl Frame {
+    /// The packet as it was sent.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 fn check_first_byte(byte: u8) -> Result<Kind, Violation> {
     let (kind, flags) = match byte >> 4 {
         1 => (Kind::Connect, 0),

@@ -15,6 +15,9 @@
 //! Not here: the events of shadows and their documents (announcer, connection), the limit of filters per session
 //! (session), encoding ([`super::message`]).
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod retained;
 mod shared;
 mod subscribers;

@@ -303,8 +303,8 @@ impl Session {
             None => topic.ok_or(Violation::NoTopic)?,
             Some(alias) => link.resolve(alias.get(), topic, self.limits.topic_alias_max)?,
         };
-        let window = (link.protocol == Protocol::V5).then_some(self.limits.inbound_window);
-        let ticket = match id.map(|id| self.receipts.take(id, qos, dup, window)).transpose()? {
+        let (protocol, window) = (link.protocol, self.limits.inbound_window);
+        let ticket = match id.map(|id| self.receipts.take(id, qos, dup, protocol, window)).transpose()? {
             None => None,
             Some(Taken::New(ticket)) => Some(ticket),
             Some(Taken::Waits) => {
@@ -382,9 +382,12 @@ fn found(held: bool) -> Reason {
     if held { Reason::SUCCESS } else { Reason::PACKET_IDENTIFIER_NOT_FOUND }
 }
 
-#[cfg(test)]
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+#[cfg(any(test, fuzzing))]
 mod model_inbound;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod model_outbound;
 #[cfg(test)]
 mod tests;

@@ -66,20 +66,27 @@ impl Receipts {
         self.waiting.len()
     }
 
-    /// Takes a PUBLISH at QoS 1 or 2; `window` is the receive maximum, if the client was told one.
-    pub(crate) fn take(&mut self, id: PacketId, qos: QoS, dup: bool, window: Option<u16>) -> Result<Taken, Violation> {
+    /// Takes a PUBLISH at QoS 1 or 2; `window` is the receive maximum, which only MQTT 5 clients are told.
+    pub(crate) fn take(
+        &mut self,
+        id: PacketId,
+        qos: QoS,
+        dup: bool,
+        protocol: Protocol,
+        window: u16,
+    ) -> Result<Taken, Violation> {
         if let Some(first) = self.waiting.iter().find(|receipt| receipt.id == id) {
             let resend = first.qos == qos && (dup || qos == QoS::ExactlyOnce);
             return if resend { Ok(Taken::Waits) } else { Err(Violation::PacketIdInUse(id.get())) };
         }
         if qos == QoS::ExactlyOnce
-            && let Some(verdict) = self.sent_before(id, dup)
+            && let Some(verdict) = self.sent_before(id, dup, protocol)
         {
             return Ok(Taken::Repeat(verdict));
         }
         // Section 3.1.2.11.3: what the client sent on this connection and has not seen the end of.
         let open = self.waiting.len() + self.unreleased.len() - self.unreleased_earlier;
-        if window.is_some_and(|window| open >= window.into()) {
+        if protocol == Protocol::V5 && open >= window.into() {
             return Err(Violation::ReceiveMaximumExceeded);
         }
         if let Some(at) = self.earlier.iter().position(|receipt| receipt.id == id) {
@@ -124,13 +131,8 @@ impl Receipts {
             self.waiting = VecDeque::new();
         }
         if qos == QoS::ExactlyOnce {
-            // Only MQTT 5 has a PUBREC that ends the exchange (section 4.3.3).
-            if protocol == Protocol::V5 && verdict.reason.is_failure() {
-                self.refused.retain(|(refused, _)| *refused != id);
-                if self.refused.len() == REFUSALS_MAX {
-                    self.refused.pop_front();
-                }
-                self.refused.push_back((id, verdict.clone()));
+            if ends_the_exchange(protocol, verdict.reason) {
+                self.refuse(id, verdict.clone());
             } else {
                 self.unreleased.push((id, verdict.reason));
             }
@@ -145,14 +147,7 @@ impl Receipts {
 
     /// PUBREL: whether the identifier was held, and is free now.
     pub(crate) fn release(&mut self, id: PacketId) -> Result<bool, Violation> {
-        if let Some(at) = self.unreleased.iter().position(|(held, _)| *held == id) {
-            self.unreleased.remove(at);
-            if at < self.unreleased_earlier {
-                self.unreleased_earlier -= 1;
-            }
-            if self.unreleased.is_empty() && self.unreleased.capacity() > KEPT_CAPACITY {
-                self.unreleased = Vec::new();
-            }
+        if self.forget_unreleased(id) {
             return Ok(true);
         }
         let undecided = |receipt: &Receipt| receipt.id == id && receipt.qos == QoS::ExactlyOnce;
@@ -173,9 +168,15 @@ impl Receipts {
     }
 
     /// The PUBREC that was sent for a QoS 2 identifier, if this is a resend.
-    fn sent_before(&mut self, id: PacketId, dup: bool) -> Option<Verdict> {
+    fn sent_before(&mut self, id: PacketId, dup: bool, protocol: Protocol) -> Option<Verdict> {
         if let Some((_, reason)) = self.unreleased.iter().find(|(held, _)| *held == id) {
-            return Some(Verdict { reason: *reason, ..Verdict::SUCCESS });
+            let verdict = Verdict { reason: *reason, ..Verdict::SUCCESS };
+            // A 3.1.1 client had to release it; as an MQTT 5 client it is told now that it need not.
+            if ends_the_exchange(protocol, verdict.reason) {
+                self.forget_unreleased(id);
+                self.refuse(id, verdict.clone());
+            }
+            return Some(verdict);
         }
         let at = self.refused.iter().position(|(refused, _)| *refused == id)?;
         if dup {
@@ -184,6 +185,32 @@ impl Receipts {
         self.refused.remove(at);
         None
     }
+
+    /// Whether the identifier waited for its PUBREL.
+    fn forget_unreleased(&mut self, id: PacketId) -> bool {
+        let Some(at) = self.unreleased.iter().position(|(held, _)| *held == id) else { return false };
+        self.unreleased.remove(at);
+        if at < self.unreleased_earlier {
+            self.unreleased_earlier -= 1;
+        }
+        if self.unreleased.is_empty() && self.unreleased.capacity() > KEPT_CAPACITY {
+            self.unreleased = Vec::new();
+        }
+        true
+    }
+
+    fn refuse(&mut self, id: PacketId, verdict: Verdict) {
+        self.refused.retain(|(refused, _)| *refused != id);
+        if self.refused.len() == REFUSALS_MAX {
+            self.refused.pop_front();
+        }
+        self.refused.push_back((id, verdict));
+    }
+}
+
+/// Whether a PUBREC with this reason is the last word: only MQTT 5 has one that is (section 4.3.3).
+fn ends_the_exchange(protocol: Protocol, reason: Reason) -> bool {
+    protocol == Protocol::V5 && reason.is_failure()
 }
 
 /// How many refused QoS 2 messages are remembered for their resend.

@@ -188,6 +188,22 @@ fn a_3_1_1_client_releases_what_was_refused() {
     peer.answers("62 02 00 07", "70 02 00 07");
 }
 
+/// A request refused over 3.1.1 waited for a PUBREL. Its client came back with MQTT 5, sent it again and was told the
+/// refusal, after which MQTT 5 has no PUBREL: the identifier was held for ever, and every later message with it was
+/// refused unseen, as a resend of that one.
+#[test]
+fn a_refusal_told_to_a_client_that_speaks_mqtt_5_now_frees_the_identifier() {
+    let mut peer = Peer::new(V4);
+    let ticket = peer.request(2, false, 7);
+    assert_eq!(peer.decide(ticket, Reason::NOT_AUTHORIZED), bytes("50 02 00 07"));
+    peer.session.detach();
+    peer.connect(V5);
+    let refused = bytes("50 03 00 07 87");
+    assert_eq!(peer.resend(2, 7), refused);
+    assert_eq!(peer.resend(2, 7), refused, "that resend again");
+    peer.request(2, false, 7);
+}
+
 #[test]
 fn a_packet_identifier_in_use_is_no_new_message() {
     let mut peer = Peer::new(V5);

@@ -1,0 +1,155 @@
+//! For the fuzz targets: each kind of stored value, read and written again.
+//!
+//! A kind is a function from bytes to the bytes written of what was read in them, or `None` where they are refused. Those
+//! may be fewer, since bytes can say the same at greater length; but they are read as the same, and written in one way.
+
+use std::fmt::Debug;
+
+use crate::{
+    shadow::{Change, DeviceId, Document, ShadowKey},
+    store::{
+        codec::{DecodeError, Decoder, put_pointer, put_u64, put_value},
+        entry::{Entry, JOURNAL, NewEntry, Seq},
+        record::{self, Held, RecordEncoder, STATE},
+        schema::{CREATED_KEY, Created, FILE_FORMAT, META, PROGRESS_KEY, Progress},
+        seal,
+    },
+};
+
+const KEY: &[u8] = b"d\0n";
+const SEQ: Seq = Seq(7);
+
+/// A document of the state table.
+#[must_use]
+pub fn record(sealed: &[u8]) -> Option<Vec<u8>> {
+    let (held, written) = again(sealed, |sealed| record::decode(KEY, sealed), encode_record)?;
+    assert_eq!(record::decode_deleted(KEY, sealed), Ok(held.document.deleted), "read in the short way");
+    Some(written)
+}
+
+/// The sealed value of a document, as [`record`] reads it.
+#[must_use]
+pub fn encode_record(held: &Held) -> Vec<u8> {
+    RecordEncoder::default().encode(KEY, held).to_vec()
+}
+
+/// A change of the journal.
+#[must_use]
+pub fn entry(sealed: &[u8]) -> Option<Vec<u8>> {
+    let (entry, written) = again(sealed, |sealed| Entry::decode(SEQ, sealed), encode_entry)?;
+    assert_eq!(Entry::decode_timestamp(SEQ, sealed), Ok(entry.timestamp), "read in the short way");
+    Some(written)
+}
+
+/// The sealed value of the change that made `document`, as [`entry`] reads it.
+#[must_use]
+pub fn encode_change(document: &Document, changes: &[Change]) -> Vec<u8> {
+    encode_entry(&Entry {
+        seq: SEQ,
+        key: ShadowKey::classic(DeviceId::new("d").expect("valid")),
+        deleted: document.deleted,
+        version: document.version,
+        etag: document.etag,
+        timestamp: document.timestamp,
+        principal: "p".into(),
+        client: "".into(),
+        changes: changes.to_vec(),
+        previous: Seq(0),
+        remembered: None,
+    })
+}
+
+fn encode_entry(entry: &Entry) -> Vec<u8> {
+    NewEntry {
+        seq: entry.seq,
+        key: &entry.key,
+        deleted: entry.deleted,
+        version: entry.version,
+        etag: entry.etag,
+        timestamp: entry.timestamp,
+        principal: &entry.principal,
+        client: &entry.client,
+        changes: &entry.changes,
+        previous: entry.previous,
+        remembered: entry.remembered.as_ref(),
+    }
+    .encode()
+}
+
+/// How far journal and state table are.
+#[must_use]
+pub fn progress(sealed: &[u8]) -> Option<Vec<u8>> {
+    again(sealed, Progress::decode, Progress::encode).map(|(_, written)| written)
+}
+
+/// What made the file. Of a later format only the beginning is read, so that is not written again.
+#[must_use]
+pub fn created(sealed: &[u8]) -> Option<Vec<u8>> {
+    let later = Created::decode(sealed).is_ok_and(|created| created.format != FILE_FORMAT);
+    if later { None } else { again(sealed, Created::decode, Created::encode).map(|(_, written)| written) }
+}
+
+/// A JSON value.
+#[must_use]
+pub fn value(bytes: &[u8]) -> Option<Vec<u8>> {
+    part(bytes, |decoder| decoder.value(), |value, out| put_value(out, value))
+}
+
+/// A path.
+#[must_use]
+pub fn pointer(bytes: &[u8]) -> Option<Vec<u8>> {
+    part(bytes, |decoder| decoder.pointer(), |pointer, out| put_pointer(out, pointer))
+}
+
+/// An integer.
+#[must_use]
+pub fn integer(bytes: &[u8]) -> Option<Vec<u8>> {
+    part(bytes, |decoder| decoder.u64(), |integer, out| put_u64(out, *integer))
+}
+
+/// `payload` sealed as a document, a change, a progress and a maker of the file: what a checksum would hide is reached.
+#[must_use]
+pub fn sealed(payload: &[u8]) -> [Vec<u8>; 4] {
+    let seq = SEQ.0.to_le_bytes();
+    let keys = [(STATE, KEY), (JOURNAL, &seq), (META, PROGRESS_KEY.as_bytes()), (META, CREATED_KEY.as_bytes())];
+    keys.map(|(table, key)| {
+        let mut out = Vec::new();
+        seal::begin(&mut out);
+        out.extend_from_slice(payload);
+        seal::finish(&mut out, table, key);
+        out
+    })
+}
+
+fn part<T: Debug + PartialEq>(
+    bytes: &[u8],
+    read: impl Fn(&mut Decoder<'_>) -> Result<T, DecodeError>,
+    put: impl Fn(&T, &mut Vec<u8>),
+) -> Option<Vec<u8>> {
+    let decode = |bytes: &[u8]| {
+        let mut decoder = Decoder::new(bytes);
+        let part = read(&mut decoder)?;
+        decoder.finish().map(|()| part)
+    };
+    let encode = |part: &T| {
+        let mut out = Vec::new();
+        put(part, &mut out);
+        out
+    };
+    let (_, written) = again(bytes, decode, encode)?;
+    assert!(written.len() <= bytes.len(), "more is written than was read");
+    Some(written)
+}
+
+fn again<T: Debug + PartialEq>(
+    bytes: &[u8],
+    decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
+    encode: impl Fn(&T) -> Vec<u8>,
+) -> Option<(T, Vec<u8>)> {
+    let read = decode(bytes).ok()?;
+    let written = encode(&read);
+    let back = decode(&written);
+    assert_eq!(back.as_ref(), Ok(&read), "read differently once written");
+    assert_eq!(back.map(|back| encode(&back)).as_ref(), Ok(&written), "written in two ways");
+    Some((read, written))
+}

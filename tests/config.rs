@@ -140,7 +140,7 @@ fn listeners_of_both_kinds() {
     assert_eq!(networks, ["10.0.0.0/8", "192.0.2.7/32"]);
     let hosts = vec![Host::parse("a.example").unwrap()];
     let origins = ["https://app.example.com", "http://b.example:81"].map(|text| Origin::parse(text).unwrap());
-    assert_eq!(http.kind, ListenerKind::Http(HttpConfig { hosts, origins: origins.into() }));
+    assert_eq!(http.kind, ListenerKind::Http(HttpConfig { hosts, origins: origins.into(), metrics: false }));
     // Anonymous, so that a certificate would be optional if nothing were said.
     assert!(!http.tls.as_ref().unwrap().clients.as_ref().unwrap().optional);
 }

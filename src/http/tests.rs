@@ -43,9 +43,17 @@ fn serve(routes: Router, timeout: Duration) -> Fixture {
     let (closing, closed) = watch::channel(false);
     let options = HttpOptions::of(&listener, &HttpConfig::default(), &limits);
     let (client, server) = tokio::io::duplex(64 * 1024);
-    let peer = Peer { address: "192.0.2.7:4660".parse().unwrap(), proof: Proof::None, listener: "web".into() };
-    let served =
-        tokio::spawn(HttpDoor::new(routes, Nothing, options, closed).serve(server, peer, Instant::now() + timeout));
+    let peer = Peer {
+        address: "192.0.2.7:4660".parse().unwrap(),
+        proof: Proof::None,
+        listener: "web".into(),
+        signed_in: None,
+    };
+    let served = tokio::spawn(HttpDoor::new(routes, Arc::default(), Nothing, options, closed).serve(
+        server,
+        peer,
+        Instant::now() + timeout,
+    ));
     Fixture { client, served, closing }
 }
 

@@ -70,7 +70,6 @@ mod tests {
             (true, Err(Cause::PrincipalConnections), Err(Cause::PrincipalConnections)),
         ] {
             holders.add(&principal, connected);
-            assert_eq!(holders.is_connected(&principal), connected);
             assert_eq!(holders.check(&principal, true, &max), new);
             assert_eq!(holders.check(&principal, false, &max), known);
         }

@@ -129,9 +129,11 @@ impl Layers {
         };
         let indexed = parts.len() == 3;
         let list = section.is_some_and(|name| matches!(self.known.entry(name), Some(Entry::List(_))));
-        let default = self.known.default(section, key).filter(|_| indexed == list);
-        let default =
-            default.ok_or_else(|| Fault::new(full.clone(), Problem::Unknown(self.known.nearest(section, key))))?;
+        let default = self.known.default(section, key);
+        // A key that there is, with a number too many or too few, is not misspelt.
+        let nearest = || if default.is_some() { None } else { self.known.nearest(section, key) };
+        let unknown = || Fault::new(full.clone(), Problem::Unknown(nearest()));
+        let default = default.filter(|_| indexed == list).ok_or_else(unknown)?;
         if let [section, index, _] = parts.as_slice() {
             let count = self.tree.get_array(section).map_or(0, |sections| sections.len());
             if !(0..count).any(|known| known.to_string() == *index) {

@@ -19,7 +19,7 @@ fn what_is_there() {
         (get("/healthz", ""), 200, Some("ok")),
         (get("http://localhost/healthz", ""), 200, Some("ok")),
         (get("/healthz?x=1", ""), 200, Some("ok")),
-        (get("/", ""), 404, None),
+        (get("/", ""), 200, None),
         (get("/healthz/", ""), 404, None),
         (get("/../healthz", ""), 404, None),
         (get("/mqtt", ""), 400, None),

@@ -10,8 +10,8 @@ use serde_json::Value;
 use umbra_fuzz::{commands, merge_patch};
 use umbrad::{
     shadow::{
-        Change, Command, Decision, Document, DocumentLimits, Former, Pointer, Rejection, Stamp, Timestamp, Version,
-        decide, delta, pointer::SectionName,
+        Change, Command, Decision, Document, DocumentLimits, Former, Pointer, Rejection, Scope, Sender, Stamp,
+        Timestamp, Version, decide, delta, pointer::SectionName,
     },
     store::{Held, Seq, fuzzing},
 };
@@ -38,7 +38,7 @@ fn decided(current: &Document, command: &Command, limits: &DocumentLimits) -> Op
     let before = merge_patch::state(current);
     let expected = merge_patch::after(&before, command);
     let same = merge_patch::canonical_state(&before) == merge_patch::canonical_state(&expected);
-    match decide(current, command, &Arc::from("p"), now, limits) {
+    match decide(current, command, &sender(), now, limits) {
         Ok(Decision::Changed { document, changes }) => {
             let state = merge_patch::state(&document);
             assert_eq!(merge_patch::canonical_state(&state), merge_patch::canonical_state(&expected));
@@ -162,4 +162,9 @@ fn changes_are_noticed(path: &Pointer, documents: &[Document], limits: &Document
         let exact = limits.path_tombstones_max > TIGHT.path_tombstones_max || before.version >= last.floor;
         assert!(told == changed || (told && !exact), "{path} after {:?}: {told}", before.version);
     }
+}
+
+/// Somebody who may do everything.
+fn sender() -> Sender {
+    Sender { by: "p".into(), scope: Scope::ALL }
 }

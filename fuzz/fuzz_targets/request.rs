@@ -4,8 +4,6 @@
 
 #![no_main]
 
-use std::sync::Arc;
-
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
 use umbra_fuzz::{
@@ -14,8 +12,8 @@ use umbra_fuzz::{
 };
 use umbrad::{
     shadow::{
-        Command, Decision, DeviceId, Document, DocumentLimits, Preconditions, Rejection, SectionPatch, ShadowKey,
-        Timestamp, Update, decide, pointer::SectionName,
+        Command, Decision, DeviceId, Document, DocumentLimits, Preconditions, Rejection, Scope, SectionPatch, Sender,
+        ShadowKey, Timestamp, Update, decide, pointer::SectionName,
     },
     wire::{Dialect, Parsed, Refused, aws, parse_update},
 };
@@ -163,7 +161,7 @@ fn means_the_same_respelled(
 /// The document that `update` makes where there was none; `None` if it would be too large.
 fn written(update: &Update, limits: &DocumentLimits) -> Option<Document> {
     let update = Update { preconditions: Preconditions::default(), ..update.clone() };
-    match decide(&Document::absent(), &Command::Update(update), &Arc::from("p"), Timestamp(1), limits) {
+    match decide(&Document::absent(), &Command::Update(update), &sender(), Timestamp(1), limits) {
         Ok(Decision::Changed { document, .. }) => Some(document),
         Ok(Decision::Unchanged) => panic!("the first write is none"),
         Err(rejection) => {
@@ -179,4 +177,9 @@ fn etag_outlives_the_document(document: &Document, limits: &DocumentLimits) {
     let request = serde_json::json!({"state": {"desired": desired, "reported": reported}}).to_string();
     let copy = parse_update(request.as_bytes(), Dialect::Native, limits).expect("a document can be written");
     assert_eq!(written(&copy.body, limits).map(|copy| copy.etag), Some(document.etag));
+}
+
+/// Somebody who may do everything.
+fn sender() -> Sender {
+    Sender { by: "p".into(), scope: Scope::ALL }
 }

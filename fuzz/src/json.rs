@@ -206,9 +206,8 @@ impl Reader<'_> {
         if self.rest.first() == Some(&b'-') {
             self.byte();
         }
-        match self.digits()? {
-            [b'0', _, ..] => return None,
-            _ => {}
+        if let [b'0', _, ..] = self.digits()? {
+            return None;
         }
         let mut integer = true;
         if self.rest.first() == Some(&b'.') {

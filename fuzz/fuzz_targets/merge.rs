@@ -20,13 +20,18 @@ fuzz_target!(|data: &[u8]| {
     let mut bytes = Unstructured::new(data);
     let limits = if bytes.arbitrary() == Ok(true) { TIGHT } else { DocumentLimits::default() };
     let (mut documents, mut watched) = (vec![Document::absent()], Vec::new());
-    while let (false, Ok(command)) = (bytes.is_empty(), commands::command(&mut bytes)) {
+    while let (false, true, Ok(command)) =
+        (bytes.is_empty(), documents.len() <= VERSIONS_MAX, commands::command(&mut bytes))
+    {
         let current = documents.last().expect("never empty");
         documents.extend(decided(current, &command, &limits));
         watched.extend(commands::path(&mut bytes));
     }
     watched.iter().for_each(|path| changes_are_noticed(path, &documents, &limits));
 });
+
+/// Each version is compared with all before it.
+const VERSIONS_MAX: usize = 32;
 
 /// Within reach of a few commands.
 const TIGHT: DocumentLimits =

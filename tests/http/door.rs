@@ -9,12 +9,14 @@ use crate::harness::{
     server::{Server, Setup, UNLIMITED},
 };
 
-/// A listener for HTTP beside that for MQTT.
+/// A listener for HTTP beside that for MQTT. What a test does between two requests, or before it reads an answer, takes as
+/// long as it takes.
 const WEB: &str = r#"
 [[listener]]
 name = "web"
 kind = "http"
 bind = "127.0.0.1:0"
+connect_timeout = "5m"
 "#;
 
 /// The same, and what the access key may do.
@@ -23,6 +25,7 @@ const SIGNED: &str = r#"
 name = "web"
 kind = "http"
 bind = "127.0.0.1:0"
+connect_timeout = "5m"
 
 [auth]
 aws_keys = "aws_keys"

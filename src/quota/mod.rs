@@ -15,6 +15,8 @@ mod principals;
 mod rate;
 mod requests;
 mod shadows;
+#[cfg(test)]
+mod speed;
 mod table;
 mod tally;
 
@@ -73,12 +75,13 @@ impl Quotas {
         };
         let requests = Rate::new(limits.requests_per_second, limits.requests_burst);
         let writes = Rate::per_second(quotas.shadow_writes_per_second.into());
+        // A fleet of which every device has a request in flight to a shadow of its own finds room, and then some.
+        let entries_max = limits.sessions_max + ENTRIES_SPARE;
         Self {
-            // Every connection and every session is known, and then some that were lately.
-            addresses: Addresses::new(address, limits.connections_max + ENTRIES_MAX),
-            principals: Principals::new(principal, limits.sessions_max + ENTRIES_MAX),
-            requests: Requests::new(requests, limits.requests_in_flight_max, ENTRIES_MAX),
-            shadows: Shadows::new(writes, ENTRIES_MAX),
+            addresses: Addresses::new(address, limits.connections_max + ENTRIES_SPARE),
+            principals: Principals::new(principal, entries_max),
+            requests: Requests::new(requests, limits.requests_in_flight_max, entries_max),
+            shadows: Shadows::new(writes, entries_max),
             counters: QuotaCounters::default(),
         }
     }
@@ -138,6 +141,5 @@ impl Quotas {
     }
 }
 
-/// Entries that a table has room for besides those that something else bounds: some 40 MiB, filled by as many requests to
-/// different shadows within a second or two.
-const ENTRIES_MAX: usize = 1 << 18;
+/// Entries that a table has room for besides one for each session. One of any table takes 200 to 300 bytes, its names included.
+const ENTRIES_SPARE: usize = 1 << 16;

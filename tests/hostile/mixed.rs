@@ -1,9 +1,14 @@
 //! Everything at once, twice: what an attack leaves behind is left behind once.
 
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+};
+
 use crate::{
     bystander::Bystander,
     harness::{
-        Seed,
+        DEADLINE, Seed,
         client::Client,
         server::{Server, Setup, UNLIMITED},
         wire::{self, BOTH, Connect, Properties, Protocol, Publish, V5, Value, prop},
@@ -13,9 +18,15 @@ use crate::{
 const OPERATIONS: u64 = 4_000;
 /// The kind of strike that sends a damaged packet.
 const DAMAGED: u64 = 11;
+/// Beside MQTT there is HTTP. The times that an attack waits for are short.
+const LISTENERS: &str = "connect_timeout = \"2s\"\n\
+    [[listener]]\nname = \"web\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"\nconnect_timeout = \"2s\"";
 
 /// One step of the attack; what it does is in `seed` alone, so that the second time is the same as the first.
-fn strike(server: &Server, seed: &mut Seed) {
+fn strike(server: &Server, web: SocketAddr, seed: &mut Seed) {
+    if seed.below(3) == 0 {
+        return strike_http(web, seed);
+    }
     let protocol = BOTH[seed.below(2) as usize];
     let kind = seed.below(DAMAGED + 1);
     let id = format!("attacker-{}", seed.below(300));
@@ -78,10 +89,73 @@ fn blow(kind: u64, protocol: Protocol, seed: &mut Seed) -> Vec<u8> {
     }
 }
 
+fn strike_http(web: SocketAddr, seed: &mut Seed) {
+    let mut stream = TcpStream::connect(web).expect("the server listens");
+    stream.set_read_timeout(Some(*DEADLINE)).expect("a socket");
+    let kind = seed.below(12);
+    // Half of them stay to the end of the answer, where there is one to come.
+    let stays = kind > UNANSWERED && seed.below(2) == 0;
+    // It may be answered, and closed, before all of it is sent.
+    let _ = stream.write_all(&request(kind, web, stays, seed));
+    if stays {
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+}
+
+/// The last of the kinds that HTTP has no answer to, or none that ends, until its time has passed.
+const UNANSWERED: u64 = 3;
+
+/// What is sent to the listener for HTTP; the answer ends the connection if `ends`.
+fn request(kind: u64, web: SocketAddr, ends: bool, seed: &mut Seed) -> Vec<u8> {
+    let number = seed.below(500);
+    let shadow = format!("/v1/devices/attacked-{}/shadow", number % 50);
+    let head = |line: &str, fields: &str| {
+        let close = if ends { "Connection: close\r\n" } else { "" };
+        format!("{line} HTTP/1.1\r\nHost: {web}\r\n{close}{fields}\r\n").into_bytes()
+    };
+    let sent = |line: &str, fields: &str, body: &str| {
+        [&head(line, &format!("{fields}Content-Length: {}\r\n", body.len()))[..], body.as_bytes()].concat()
+    };
+    let patch = |form: &str| format!("If-Match: *\r\nContent-Type: application/{form}\r\n");
+    match kind {
+        0 => {
+            let whole = head(&format!("GET {shadow}"), "");
+            whole[..seed.below(whole.len() as u64) as usize].to_vec()
+        }
+        1 => {
+            let upgrade = "Upgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                           Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n";
+            let noise = (0..seed.below(200)).map(|_| seed.next() as u8).collect();
+            [head("GET /mqtt", upgrade), noise].concat()
+        }
+        2 => {
+            let fields = "Transfer-Encoding: chunked\r\nContent-Type: application/merge-patch+json\r\nIf-Match: *\r\n";
+            [head(&format!("PATCH {shadow}"), fields), b"FFFFFFFFFFFFFFFF\r\n".repeat(20)].concat()
+        }
+        UNANSWERED => head("GET /v1/events", ""),
+        4 => head("GET /v1/events", "Last-Event-ID: 18446744073709551615\r\n"),
+        5 => head(&format!("GET {shadow}"), &format!("X-Long: {}\r\n", "x".repeat(30_000))),
+        6 => head(&format!("GET {shadow}?fields={}", "/desired/a,".repeat(500)), ""),
+        7 => head("GET /v1/devices?limit=1000000&cursor=!", ""),
+        8 => sent("POST /session", "Content-Type: application/json\r\n", r#"{"user":"attacker","password":"guess"}"#),
+        9 => sent(&format!("PATCH {shadow}"), &patch("json-patch+json"), &"[".repeat(20_000)),
+        10 => {
+            let body = format!(r#"{{"desired":{{"a":"{}"}}}}"#, "x".repeat(6_000));
+            let key = format!("Idempotency-Key: \"k{number}\"\r\n");
+            sent(&format!("PATCH {shadow}"), &(patch("merge-patch+json") + &key), &body)
+        }
+        _ => {
+            let target = format!("PUT /v1/devices/attacked/shadows/h{number}");
+            sent(&target, "If-Match: *\r\nContent-Type: application/json\r\n", r#"{"desired":{"a":1}}"#)
+        }
+    }
+}
+
 fn attack(server: &mut Server, bystander: &mut Bystander) {
+    let web = server.address_of("web");
     let mut seed = Seed(0xBAD_C0DE);
     for number in 0..OPERATIONS {
-        strike(server, &mut seed);
+        strike(server, web, &mut seed);
         if number % 500 == 499 {
             bystander.check(server);
         }
@@ -94,7 +168,7 @@ fn attack(server: &mut Server, bystander: &mut Bystander) {
 /// give back at once what they got, and the one fifth is for that.
 #[test]
 fn two_equal_attacks_leave_as_much_as_one() {
-    let mut server = Server::with(Setup { listener: "connect_timeout = \"2s\"", ..UNLIMITED });
+    let mut server = Server::with(Setup { listener: LISTENERS, ..UNLIMITED });
     let mut bystander = Bystander::new(&server);
     let fresh = server.resident_bytes();
     let after = [(); 2].map(|()| {

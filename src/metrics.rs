@@ -64,6 +64,25 @@ pub struct Counters {
     pub bytes_sent: Counter,
 }
 
+/// What was not delivered to slow or absent sessions, summed over all of them. Their outboxes raise them.
+#[derive(Debug, Default)]
+pub struct DropCounters {
+    /// Events left out because a later one of the same topic was queued.
+    pub superseded: Counter,
+    /// Ordinary QoS 0 messages dropped at a full queue or for want of a connection.
+    pub plain_at_most_once: Counter,
+    /// Ordinary QoS 1 and 2 messages dropped at a full queue.
+    pub plain_guaranteed: Counter,
+    /// Replies dropped because their session had no connection, or was closed for having too many.
+    pub replies: Counter,
+    /// Times a session went over to catching up because its queue was full.
+    pub lagged: Counter,
+    /// Messages whose expiry interval passed in the queue.
+    pub expired: Counter,
+    /// Times the replies alone exceeded the limit.
+    pub closed: Counter,
+}
+
 /// The commits of the store. Its writer observes them.
 #[derive(Debug)]
 pub struct CommitMetrics {

@@ -4,7 +4,7 @@
 //! is asked of whoever has it. No label is made of anything a client sends, so the page has the same lines for every fleet.
 //! `docs/grafana.json` draws these names; a test holds them together.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
@@ -149,7 +149,7 @@ impl Telemetry {
             ("reply-without-connection", &drops.replies),
             ("expired-in-queue", &drops.expired),
         ] {
-            dropped.sample(&[("cause", cause)], count.load(Ordering::Relaxed));
+            dropped.sample(&[("cause", cause)], count.get());
         }
         dropped.sample(&[("cause", "expired")], counters.deliveries_expired.get());
         dropped.sample(&[("cause", "too-large-for-client")], counters.deliveries_too_large.get());
@@ -158,13 +158,13 @@ impl Telemetry {
             "Publications to topics that are not the client's to publish to.",
             counters.publishes_refused.get(),
         );
-        let lagged = drops.lagged.load(Ordering::Relaxed);
+        let lagged = drops.lagged.get();
         page.counter(
             "umbra_sessions_lagged_total",
             "Times the queue of a session was full and it had to catch up.",
             lagged,
         );
-        let closed = drops.closed.load(Ordering::Relaxed);
+        let closed = drops.closed.get();
         page.counter("umbra_sessions_overrun_total", "Connections ended because replies were not read.", closed);
     }
 
@@ -218,7 +218,7 @@ fn journal(page: &mut Page, health: &Health) {
     let entries = (health.head.0 + 1).saturating_sub(health.oldest.0);
     page.gauge("umbra_journal_entries", "Changes that are kept.", entries);
     page.gauge("umbra_journal_bytes", "Bytes of the changes that are kept.", health.journal_bytes);
-    page.counter("umbra_journal_head", "The sequence of the newest change.", health.head.0);
+    page.gauge("umbra_journal_head", "The sequence of the newest change.", health.head.0);
     page.gauge("umbra_lag_entries", "Changes that a start after a crash would apply again.", health.lag_entries);
     page.gauge("umbra_lag_bytes", "Bytes of these.", health.lag_bytes);
 }

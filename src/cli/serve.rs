@@ -13,7 +13,7 @@ use crate::{
     server::{self, ServeError},
 };
 
-/// Run the server until SIGTERM or SIGINT. At SIGHUP it reads the files of its TLS listeners again.
+/// Run the server until SIGTERM or SIGINT. At SIGHUP it reads users, keys, rules and the files of TLS again.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
     #[command(flatten)]

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
 use super::{
-    check::{DAY, MINUTE, Section},
+    check::{DAY, MINUTE, Section, checked, given},
     error::Fault,
     raw::RawAuth,
     units::Text,
@@ -60,31 +60,23 @@ pub(super) fn check(raw: &RawAuth) -> Result<AuthConfig, Fault> {
     let at = Section("auth".into());
     let failures = 1..=hard::FAILURES_MAX;
     Ok(AuthConfig {
-        users: given(&raw.users).map(Into::into),
-        password_checks_at_once: at.number(
-            "password_checks_at_once",
-            raw.password_checks_at_once,
-            1..=hard::PASSWORD_CHECKS_MAX,
-        )?,
-        password_checks_waiting: at.number(
-            "password_checks_waiting",
-            raw.password_checks_waiting,
-            1..=hard::PASSWORDS_WAITING_MAX,
-        )?,
-        password_cache_age: at.duration("password_cache_age", raw.password_cache_age, 0..=365 * DAY)?,
-        failure_delay: at.duration("failure_delay", raw.failure_delay, 0..=MINUTE)?,
-        user_failures_at_once: at.number("user_failures_at_once", raw.user_failures_at_once, failures.clone())?,
-        user_failure_every: at.duration("user_failure_every", raw.user_failure_every, 1..=DAY)?,
-        address_failures_at_once: at.number("address_failures_at_once", raw.address_failures_at_once, failures)?,
-        address_failure_every: at.duration("address_failure_every", raw.address_failure_every, 1..=DAY)?,
+        users: given(&raw.users),
+        password_checks_at_once: checked!(at.number(raw.password_checks_at_once, 1..=hard::PASSWORD_CHECKS_MAX)),
+        password_checks_waiting: checked!(at.number(raw.password_checks_waiting, 1..=hard::PASSWORDS_WAITING_MAX)),
+        password_cache_age: checked!(at.duration(raw.password_cache_age, 0..=365 * DAY)),
+        failure_delay: checked!(at.duration(raw.failure_delay, 0..=MINUTE)),
+        user_failures_at_once: checked!(at.number(raw.user_failures_at_once, failures.clone())),
+        user_failure_every: checked!(at.duration(raw.user_failure_every, 1..=DAY)),
+        address_failures_at_once: checked!(at.number(raw.address_failures_at_once, failures)),
+        address_failure_every: checked!(at.duration(raw.address_failure_every, 1..=DAY)),
         tokens: tokens(&at, raw)?,
-        aws_keys: given(&raw.aws_keys).map(Into::into),
+        aws_keys: given(&raw.aws_keys),
     })
 }
 
 fn tokens(at: &Section, raw: &RawAuth) -> Result<Option<TokenConfig>, Fault> {
     let algorithms = algorithms(at, &raw.token_algorithms)?;
-    let leeway = at.seconds("token_leeway", raw.token_leeway, 0..=5 * MINUTE)?;
+    let leeway = checked!(at.seconds(raw.token_leeway, 0..=5 * MINUTE));
     let claim = at.filled("token_claim", &raw.token_claim)?;
     let (audience, issuer) = (given(&raw.token_audience), given(&raw.token_issuer));
     match (given(&raw.token_keys), audience) {
@@ -93,9 +85,7 @@ fn tokens(at: &Section, raw: &RawAuth) -> Result<Option<TokenConfig>, Fault> {
         (None, Some(_)) => Err(at.invalid("token_audience", "is set, but token_keys is not".into())),
         // A token for another service of the same issuer would do.
         (Some(_), None) => Err(at.invalid("token_audience", "is empty, but token_keys is not".into())),
-        (Some(keys), Some(audience)) => {
-            Ok(Some(TokenConfig { keys: keys.into(), algorithms, audience, issuer, claim, leeway }))
-        }
+        (Some(keys), Some(audience)) => Ok(Some(TokenConfig { keys, algorithms, audience, issuer, claim, leeway })),
     }
 }
 
@@ -114,8 +104,4 @@ fn algorithms(at: &Section, text: &Text) -> Result<Vec<Algorithm>, Fault> {
         return Err(at.invalid("token_algorithms", told));
     }
     Ok(algorithms)
-}
-
-fn given(text: &Text) -> Option<String> {
-    (!text.0.is_empty()).then(|| text.0.clone())
 }

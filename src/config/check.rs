@@ -5,7 +5,6 @@ use std::{
     net::{IpAddr, SocketAddr},
     num::NonZeroU16,
     ops::RangeInclusive,
-    path::PathBuf,
     time::Duration,
 };
 
@@ -30,6 +29,14 @@ pub(super) const SECOND: u64 = 1_000;
 pub(super) const MINUTE: u64 = 60 * SECOND;
 pub(super) const DAY: u64 = 24 * 60 * MINUTE;
 
+/// The value of a key, by a method of [`Section`] that is told the name of the key and a range: `checked!(at.number(raw.key, range))`.
+macro_rules! checked {
+    ($at:ident.$check:ident($raw:ident.$key:ident, $range:expr)) => {
+        $at.$check(stringify!($key), $raw.$key, $range)?
+    };
+}
+pub(super) use checked;
+
 /// Checks everything; the first fault ends it.
 ///
 /// `place` tells where a key stands.
@@ -50,18 +57,14 @@ fn store(raw: &RawStore) -> Result<StoreConfig, Fault> {
     let at = Section("store".into());
     Ok(StoreConfig {
         path: at.filled("path", &raw.path)?.into(),
-        cache_bytes: at.number("cache_bytes", raw.cache_bytes, MIB..=hard::CACHE_BYTES_MAX)?,
-        document_cache_bytes: at.number(
-            "document_cache_bytes",
-            raw.document_cache_bytes,
-            MIB..=hard::CACHE_BYTES_MAX,
-        )?,
+        cache_bytes: checked!(at.number(raw.cache_bytes, MIB..=hard::CACHE_BYTES_MAX)),
+        document_cache_bytes: checked!(at.number(raw.document_cache_bytes, MIB..=hard::CACHE_BYTES_MAX)),
         quick_repair: raw.quick_repair.0,
-        journal_bytes_max: at.number("journal_bytes_max", raw.journal_bytes_max, 16 * MIB..=hard::JOURNAL_BYTES_MAX)?,
-        journal_age_max: at.duration("journal_age_max", raw.journal_age_max, MINUTE..=hard::DAYS_MAX * DAY)?,
-        lag_entries_max: at.number("lag_entries_max", raw.lag_entries_max, 1..=hard::LAG_ENTRIES_MAX)?,
-        lag_bytes_max: at.number("lag_bytes_max", raw.lag_bytes_max, 64 * KIB..=hard::LAG_BYTES_MAX)?,
-        free_disk_min: at.number("free_disk_min", raw.free_disk_min, 0..=hard::JOURNAL_BYTES_MAX)?,
+        journal_bytes_max: checked!(at.number(raw.journal_bytes_max, 16 * MIB..=hard::JOURNAL_BYTES_MAX)),
+        journal_age_max: checked!(at.duration(raw.journal_age_max, MINUTE..=hard::DAYS_MAX * DAY)),
+        lag_entries_max: checked!(at.number(raw.lag_entries_max, 1..=hard::LAG_ENTRIES_MAX)),
+        lag_bytes_max: checked!(at.number(raw.lag_bytes_max, 64 * KIB..=hard::LAG_BYTES_MAX)),
+        free_disk_min: checked!(at.number(raw.free_disk_min, 0..=hard::JOURNAL_BYTES_MAX)),
     })
 }
 
@@ -82,8 +85,8 @@ fn listener(index: usize, raw: &RawListener, policy: &Policy) -> Result<Listener
         anonymous: raw.anonymous.0,
         anonymous_role: roles::role(&at, "anonymous_role", &raw.anonymous_role, policy)?,
         certificate_role: roles::role(&at, "certificate_role", &raw.certificate_role, policy)?,
-        connections_max: at.number("connections_max", raw.connections_max, 1..=hard::CONNECTIONS_MAX)?,
-        connect_timeout: at.duration("connect_timeout", raw.connect_timeout, 100..=5 * MINUTE)?,
+        connections_max: checked!(at.number(raw.connections_max, 1..=hard::CONNECTIONS_MAX)),
+        connect_timeout: checked!(at.duration(raw.connect_timeout, 100..=5 * MINUTE)),
         proxy_from: at.each("proxy_from", &raw.proxy_from, network, networks)?,
         tls: tls(&at, raw)?,
     })
@@ -124,7 +127,7 @@ fn is_loopback(bind: SocketAddr) -> bool {
 
 fn tls(at: &Section, raw: &RawListener) -> Result<Option<TlsConfig>, Fault> {
     let clients = client_tls(at, raw)?;
-    match (path(&raw.tls_certificate), path(&raw.tls_key)) {
+    match (given(&raw.tls_certificate), given(&raw.tls_key)) {
         (Some(certificate), Some(key)) => Ok(Some(TlsConfig { certificate, key, clients })),
         (Some(_), None) => Err(at.invalid("tls_key", "is empty, but tls_certificate is not".into())),
         (None, Some(_)) => Err(at.invalid("tls_certificate", "is empty, but tls_key is not".into())),
@@ -141,8 +144,8 @@ fn client_tls(at: &Section, raw: &RawListener) -> Result<Option<ClientTlsConfig>
         "" => raw.anonymous.0,
         _ => at.choice("tls_client_auth", &raw.tls_client_auth, &[("optional", true), ("required", false)])?,
     };
-    if let Some(ca) = path(&raw.tls_client_ca) {
-        return Ok(Some(ClientTlsConfig { ca, optional, crl: path(&raw.tls_client_crl) }));
+    if let Some(ca) = given(&raw.tls_client_ca) {
+        return Ok(Some(ClientTlsConfig { ca, optional, crl: given(&raw.tls_client_crl) }));
     }
     let of_a_ca = [("tls_client_auth", &raw.tls_client_auth), ("tls_client_crl", &raw.tls_client_crl)];
     match of_a_ca.into_iter().find(|(_, text)| !text.0.is_empty()) {
@@ -151,7 +154,8 @@ fn client_tls(at: &Section, raw: &RawListener) -> Result<Option<ClientTlsConfig>
     }
 }
 
-fn path(text: &Text) -> Option<PathBuf> {
+/// What a text says, unless it is empty.
+pub(super) fn given<T: From<String>>(text: &Text) -> Option<T> {
     (!text.0.is_empty()).then(|| text.0.clone().into())
 }
 
@@ -159,69 +163,35 @@ fn limits(raw: &RawLimits) -> Result<Limits, Fault> {
     let at = Section("limits".into());
     let document = 64..=hard::DOCUMENT_BYTES_MAX;
     let rate = 1..=hard::REQUESTS_PER_SECOND_MAX;
-    let receive_maximum = at.number("receive_maximum", raw.receive_maximum, 1..=hard::RECEIVE_MAXIMUM_MAX)?;
+    let receive_maximum = checked!(at.number(raw.receive_maximum, 1..=hard::RECEIVE_MAXIMUM_MAX));
     Ok(Limits {
-        document_bytes_max: at.number("document_bytes_max", raw.document_bytes_max, document.clone())?,
-        tags_bytes_max: at.number("tags_bytes_max", raw.tags_bytes_max, document)?,
-        leaves_max: at.number("leaves_max", raw.leaves_max, 1..=hard::LEAVES_MAX)?,
-        depth_max: at.number("depth_max", raw.depth_max, 1..=hard::DEPTH_MAX)?,
-        path_tombstones_max: at.number(
-            "path_tombstones_max",
-            raw.path_tombstones_max,
-            0..=hard::PATH_TOMBSTONES_MAX,
-        )?,
-        shadow_names_max: at.number("shadow_names_max", raw.shadow_names_max, 1..=hard::SHADOW_NAMES_MAX)?,
-        packet_bytes_max: at.number("packet_bytes_max", raw.packet_bytes_max, KIB..=hard::PACKET_BYTES_MAX)?,
-        topic_bytes_max: at.number(
-            "topic_bytes_max",
-            raw.topic_bytes_max,
-            hard::TOPIC_BYTES_MIN..=hard::TOPIC_BYTES_MAX,
-        )?,
-        filters_per_subscribe_max: at.number(
-            "filters_per_subscribe_max",
-            raw.filters_per_subscribe_max,
-            1..=hard::FILTERS_PER_SUBSCRIBE_MAX,
-        )?,
-        filters_per_session_max: at.number(
-            "filters_per_session_max",
-            raw.filters_per_session_max,
-            1..=hard::FILTERS_PER_SESSION_MAX,
-        )?,
-        requests_in_flight_max: at.number(
-            "requests_in_flight_max",
-            raw.requests_in_flight_max,
-            1..=hard::REQUESTS_IN_FLIGHT_MAX,
-        )?,
-        requests_per_second: at.number("requests_per_second", raw.requests_per_second, rate.clone())?,
-        requests_burst: at.number("requests_burst", raw.requests_burst, rate)?,
-        publishes_per_second: at.number(
-            "publishes_per_second",
-            raw.publishes_per_second,
-            1..=hard::PUBLISHES_PER_SECOND_MAX,
-        )?,
+        document_bytes_max: checked!(at.number(raw.document_bytes_max, document.clone())),
+        tags_bytes_max: checked!(at.number(raw.tags_bytes_max, document)),
+        leaves_max: checked!(at.number(raw.leaves_max, 1..=hard::LEAVES_MAX)),
+        depth_max: checked!(at.number(raw.depth_max, 1..=hard::DEPTH_MAX)),
+        path_tombstones_max: checked!(at.number(raw.path_tombstones_max, 0..=hard::PATH_TOMBSTONES_MAX)),
+        shadow_names_max: checked!(at.number(raw.shadow_names_max, 1..=hard::SHADOW_NAMES_MAX)),
+        packet_bytes_max: checked!(at.number(raw.packet_bytes_max, KIB..=hard::PACKET_BYTES_MAX)),
+        topic_bytes_max: checked!(at.number(raw.topic_bytes_max, hard::TOPIC_BYTES_MIN..=hard::TOPIC_BYTES_MAX)),
+        filters_per_subscribe_max: checked!(
+            at.number(raw.filters_per_subscribe_max, 1..=hard::FILTERS_PER_SUBSCRIBE_MAX)
+        ),
+        filters_per_session_max: checked!(at.number(raw.filters_per_session_max, 1..=hard::FILTERS_PER_SESSION_MAX)),
+        requests_in_flight_max: checked!(at.number(raw.requests_in_flight_max, 1..=hard::REQUESTS_IN_FLIGHT_MAX)),
+        requests_per_second: checked!(at.number(raw.requests_per_second, rate.clone())),
+        requests_burst: checked!(at.number(raw.requests_burst, rate)),
+        publishes_per_second: checked!(at.number(raw.publishes_per_second, 1..=hard::PUBLISHES_PER_SECOND_MAX)),
         quotas: quotas::quotas(&at, raw)?,
-        outbox_bytes_max: at.number("outbox_bytes_max", raw.outbox_bytes_max, 16 * KIB..=hard::QUEUE_BYTES_MAX)?,
-        session_queue_bytes_max: at.number(
-            "session_queue_bytes_max",
-            raw.session_queue_bytes_max,
-            0..=hard::QUEUE_BYTES_MAX,
-        )?,
-        retained_messages_max: at.number(
-            "retained_messages_max",
-            raw.retained_messages_max,
-            0..=hard::RETAINED_MESSAGES_MAX,
-        )?,
-        retained_bytes_max: at.number("retained_bytes_max", raw.retained_bytes_max, 0..=hard::RETAINED_BYTES_MAX)?,
-        sessions_max: at.number("sessions_max", raw.sessions_max, 1..=hard::SESSIONS_MAX)?,
-        session_expiry_max: at.seconds("session_expiry_max", raw.session_expiry_max, 0..=hard::DAYS_MAX * DAY)?,
-        connections_max: at.number("connections_max", raw.connections_max, 1..=hard::CONNECTIONS_MAX)?,
+        outbox_bytes_max: checked!(at.number(raw.outbox_bytes_max, 16 * KIB..=hard::QUEUE_BYTES_MAX)),
+        session_queue_bytes_max: checked!(at.number(raw.session_queue_bytes_max, 0..=hard::QUEUE_BYTES_MAX)),
+        retained_messages_max: checked!(at.number(raw.retained_messages_max, 0..=hard::RETAINED_MESSAGES_MAX)),
+        retained_bytes_max: checked!(at.number(raw.retained_bytes_max, 0..=hard::RETAINED_BYTES_MAX)),
+        sessions_max: checked!(at.number(raw.sessions_max, 1..=hard::SESSIONS_MAX)),
+        session_expiry_max: checked!(at.seconds(raw.session_expiry_max, 0..=hard::DAYS_MAX * DAY)),
+        connections_max: checked!(at.number(raw.connections_max, 1..=hard::CONNECTIONS_MAX)),
         receive_maximum: NonZeroU16::new(receive_maximum).unwrap_or(NonZeroU16::MIN),
-        topic_alias_max: at.number("topic_alias_max", raw.topic_alias_max, 0..=hard::TOPIC_ALIAS_MAX)?,
-        keep_alive_max: at.seconds(
-            "keep_alive_max",
-            raw.keep_alive_max,
-            10 * SECOND..=hard::KEEP_ALIVE_SECONDS_MAX * SECOND,
-        )?,
+        topic_alias_max: checked!(at.number(raw.topic_alias_max, 0..=hard::TOPIC_ALIAS_MAX)),
+        keep_alive_max: checked!(at.seconds(raw.keep_alive_max, 10 * SECOND..=hard::KEEP_ALIVE_SECONDS_MAX * SECOND)),
     })
 }
 

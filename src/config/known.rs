@@ -2,7 +2,7 @@
 
 use config::{Config, File, FileFormat, Map, Value, ValueKind};
 
-/// The shipped configuration: the lowest layer, so every key and default has one place, and users can read it.
+/// The shipped configuration: the lowest layer, so what an operator may set and reads there is what counts.
 pub(super) const SHIPPED: &str = include_str!("../../broker.toml");
 
 /// Furthest a misspelt key may be from the one that was meant, in edits.

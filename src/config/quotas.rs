@@ -1,8 +1,12 @@
 //! The keys of `[limits]` that say how much of the service one connection, principal, shadow or source address may have.
 //!
-//! Those of one principal at one shadow, `requests_…`, and `publishes_per_second` are older and in [`super::Limits`] itself.
+//! Those of one principal at one shadow, `requests_…`, and `publishes_per_second` are in [`super::Limits`] itself.
 
-use super::{check::Section, error::Fault, raw::RawLimits};
+use super::{
+    check::{Section, checked},
+    error::Fault,
+    raw::RawLimits,
+};
 use crate::limits::{self as hard, KIB};
 
 /// What a connection, a principal, a shadow and a source address may do.
@@ -42,27 +46,25 @@ pub struct QuotaLimits {
 pub(super) fn quotas(at: &Section, raw: &RawLimits) -> Result<QuotaLimits, Fault> {
     let (bytes, connections) = (KIB..=hard::BYTES_PER_SECOND_MAX, 1..=hard::CONNECTIONS_MAX);
     let (requests, connects) = (1..=hard::REQUESTS_PER_SECOND_MAX, 1..=hard::CONNECTS_PER_SECOND_MAX);
-    macro_rules! number {
-        ($key:ident, $range:expr) => {
-            at.number(stringify!($key), raw.$key, $range)?
-        };
-    }
     let quotas = QuotaLimits {
-        connection_bytes_per_second: number!(connection_bytes_per_second, bytes.clone()),
-        control_packets_per_second: number!(control_packets_per_second, 1..=hard::PUBLISHES_PER_SECOND_MAX),
-        refusals_per_minute_max: number!(refusals_per_minute_max, 1..=hard::FAILURES_PER_MINUTE_MAX),
-        principal_connections_max: number!(principal_connections_max, connections.clone()),
-        principal_sessions_max: number!(principal_sessions_max, 1..=hard::SESSIONS_MAX),
-        principal_subscriptions_max: number!(principal_subscriptions_max, 1..=hard::FILTERS_PER_PRINCIPAL_MAX),
-        principal_requests_per_second: number!(principal_requests_per_second, requests.clone()),
-        principal_bytes_per_second: number!(principal_bytes_per_second, bytes),
-        shadow_writes_per_second: number!(shadow_writes_per_second, requests),
-        address_connections_max: number!(address_connections_max, connections),
-        address_connects_per_second: number!(address_connects_per_second, connects.clone()),
-        address_connects_burst: number!(address_connects_burst, connects),
-        address_failed_handshakes_per_minute: number!(
-            address_failed_handshakes_per_minute,
-            1..=hard::FAILURES_PER_MINUTE_MAX
+        connection_bytes_per_second: checked!(at.number(raw.connection_bytes_per_second, bytes.clone())),
+        control_packets_per_second: checked!(
+            at.number(raw.control_packets_per_second, 1..=hard::PUBLISHES_PER_SECOND_MAX)
+        ),
+        refusals_per_minute_max: checked!(at.number(raw.refusals_per_minute_max, 1..=hard::FAILURES_PER_MINUTE_MAX)),
+        principal_connections_max: checked!(at.number(raw.principal_connections_max, connections.clone())),
+        principal_sessions_max: checked!(at.number(raw.principal_sessions_max, 1..=hard::SESSIONS_MAX)),
+        principal_subscriptions_max: checked!(
+            at.number(raw.principal_subscriptions_max, 1..=hard::FILTERS_PER_PRINCIPAL_MAX)
+        ),
+        principal_requests_per_second: checked!(at.number(raw.principal_requests_per_second, requests.clone())),
+        principal_bytes_per_second: checked!(at.number(raw.principal_bytes_per_second, bytes)),
+        shadow_writes_per_second: checked!(at.number(raw.shadow_writes_per_second, requests)),
+        address_connections_max: checked!(at.number(raw.address_connections_max, connections)),
+        address_connects_per_second: checked!(at.number(raw.address_connects_per_second, connects.clone())),
+        address_connects_burst: checked!(at.number(raw.address_connects_burst, connects)),
+        address_failed_handshakes_per_minute: checked!(
+            at.number(raw.address_failed_handshakes_per_minute, 1..=hard::FAILURES_PER_MINUTE_MAX)
         ),
         address_limits_on_loopback: raw.address_limits_on_loopback.0,
     };

@@ -35,7 +35,7 @@ pub(super) struct Route {
 const SHADOW: &[Operation] =
     &[Operation::GetShadow, Operation::PutShadow, Operation::PatchShadow, Operation::DeleteShadow];
 
-/// Every path there is.
+/// Every path of the API. What operators and browsers ask for besides is in `router`.
 pub(super) const ROUTES: &[Route] = &[
     Route { path: "/v1/devices", operations: &[Operation::ListDevices] },
     Route { path: "/v1/devices/{id}/shadows", operations: &[Operation::ListShadows] },

@@ -1,6 +1,6 @@
-//! The body of a request: bounded in bytes and in time.
+//! The body of a request: bounded in bytes here, and in time by [`TimedBody`](super::body::TimedBody).
 
-use std::time::Duration;
+use std::{error::Error, io};
 
 use axum::{
     body::Body,
@@ -13,9 +13,6 @@ use crate::{
     http::{api::Api, problem::Problem},
     shadow::Rejection,
 };
-
-/// How long a client may take to send a body.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a body was not read.
 pub(super) enum Unread {
@@ -33,18 +30,24 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, api: &Api) -> Result<B
     if let Some(length) = length.filter(|length| *length > max) {
         return Err(too_large(length));
     }
-    match tokio::time::timeout(PATIENCE, Limited::new(body, max).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(max + 1)),
-        Ok(Err(_)) => {
-            let problem = Problem::new(StatusCode::BAD_REQUEST, "incomplete", "The body is incomplete", api.now());
-            Err(Unread::Failed(problem))
-        }
-        Err(_) => {
+    match Limited::new(body, max).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large(max + 1)),
+        Err(error) if timed_out(&*error) => {
             let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body came too slowly", api.now());
             Err(Unread::Failed(problem.with(header::CONNECTION, HeaderValue::from_static("close"))))
         }
+        Err(_) => {
+            let problem = Problem::new(StatusCode::BAD_REQUEST, "incomplete", "The body is incomplete", api.now());
+            Err(Unread::Failed(problem))
+        }
     }
+}
+
+/// Whether `error`, or what it comes from, is a body that was not whole in time.
+fn timed_out(error: &(dyn Error + 'static)) -> bool {
+    let own = error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut);
+    own || error.source().is_some_and(timed_out)
 }
 
 /// Refuses a body that is encoded; nothing is decoded here, so that a small one cannot become a large one.

@@ -58,9 +58,10 @@ fn serve(routes: Router, timeout: Duration) -> Fixture {
 }
 
 impl Fixture {
-    /// Sends the head of a POST to `/`, with a body of `length` bytes of which these are the first.
+    /// Sends the head of a last POST to `/`, with a body of `length` bytes of which these are the first.
     async fn post(&mut self, length: usize, body: &[u8]) {
-        let head = format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        let head =
+            format!("POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
         self.client.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
     }
 
@@ -84,7 +85,7 @@ fn echo() -> Router {
 
 #[tokio::test]
 async fn a_request_carries_its_peer() {
-    let mut fixture = serve(echo(), Duration::from_millis(200));
+    let mut fixture = serve(echo(), PATIENCE);
     fixture.post(5, b"hello").await;
     let all = fixture.all().await;
     assert!(all.starts_with("HTTP/1.1 200 ") && all.ends_with("hello of 192.0.2.7:4660"), "{all}");
@@ -93,9 +94,12 @@ async fn a_request_carries_its_peer() {
 
 #[tokio::test]
 async fn bodies_that_are_too_slow_or_too_large() {
-    // announced, sent
-    for (length, sent, status) in [(5, 4, "400"), (1024, 1024, "200"), (1025, 1025, "413")] {
-        let mut fixture = serve(echo(), Duration::from_millis(200));
+    let short = Duration::from_millis(200);
+    // announced, sent, waited for
+    for (length, sent, timeout, status) in
+        [(5, 4, short, "400"), (1024, 1024, PATIENCE, "200"), (1025, 1025, PATIENCE, "413")]
+    {
+        let mut fixture = serve(echo(), timeout);
         fixture.post(length, &vec![b'x'; sent]).await;
         let all = fixture.all().await;
         assert!(all.starts_with(&format!("HTTP/1.1 {status} ")), "{length} {sent}: {all}");

@@ -15,13 +15,13 @@ use tokio::sync::watch;
 use crate::{
     auth::{Access, Authority},
     config::Limits,
-    metrics::Counters,
+    metrics::{Counters, DropCounters},
     mqtt::{
         codec::FrameLimits,
         events::Events,
         filters::Filters,
         message::Message,
-        outbox::{DropCounters, Outbox, QueueLimits, SessionId},
+        outbox::{Outbox, QueueLimits, SessionId},
         pace::PaceLimits,
         packet::{ConnAckLimits, Reason, Will},
         presence::PresenceTable,

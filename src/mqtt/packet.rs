@@ -128,6 +128,27 @@ pub struct Connect {
     pub password: Option<Bytes>,
 }
 
+#[cfg(any(test, fuzzing))]
+impl Connect {
+    /// The CONNECT of a clean session that sets nothing.
+    pub(super) fn plain(protocol: Protocol) -> Self {
+        Self {
+            protocol,
+            client_id: String::new(),
+            clean_start: true,
+            keep_alive: 0,
+            session_expiry: 0,
+            receive_maximum: NonZeroU16::MAX,
+            maximum_packet_size: None,
+            request_problem_information: true,
+            authentication_method: None,
+            will: None,
+            username: None,
+            password: None,
+        }
+    }
+}
+
 /// The message a client leaves for the end of its connection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Will {

@@ -1,6 +1,6 @@
 //! Every quota that something may be refused or slowed for.
 
-/// Declares the causes with their names and, for those that a 429 may tell, what there is too much of.
+/// Declares the causes with their names and what there is too much of, as a 429 tells it.
 macro_rules! causes {
     ($($(#[$doc:meta])* $cause:ident, $name:literal, $what:literal;)*) => {
         /// The quota that something was refused or slowed for.

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use crate::shadow::DocumentLimits;
 
-/// How a store is opened. [`StoreOptions::new`] has the defaults.
+/// How a store is opened. [`StoreOptions::new`] has the defaults, those of the shipped configuration.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
     /// The file. Its directory must exist.
@@ -52,7 +52,7 @@ impl StoreOptions {
         const MIB: usize = 1 << 20;
         Self {
             path: path.into(),
-            page_cache_bytes: 256 * MIB,
+            page_cache_bytes: 128 * MIB,
             document_cache_bytes: 256 * MIB,
             quick_repair: true,
             verify_on_open: false,
@@ -60,7 +60,7 @@ impl StoreOptions {
             queue_bytes_max: 32 * MIB,
             journal_bytes_max: 4 << 30,
             journal_age_max: Duration::from_secs(7 * 24 * 3600),
-            lag_entries_max: 1 << 17,
+            lag_entries_max: 100_000,
             lag_bytes_max: 64 << 20,
             carry_documents_min: 8,
             carry_documents_idle: 256,

@@ -7,9 +7,10 @@ use crate::{
         client::Client,
         packet::Packet,
         server::{Server, Setup, UNLIMITED},
+        users::passwd,
         wire::{BOTH, Connect, Properties, Protocol, V5},
     },
-    site::{client, connect, heard, passwd, site},
+    site::{client, connect, heard, site},
 };
 
 const DONE: &str = "users, keys and roles read again";

@@ -1,12 +1,6 @@
 //! A server with a few users, each of another kind.
 
-use std::{
-    fs,
-    io::Write,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use tempfile::TempDir;
 
@@ -14,6 +8,7 @@ use crate::harness::{
     client::Client,
     packet::Message,
     server::{Server, Setup, UNLIMITED},
+    users::passwd,
     wire::{Connect, Protocol},
 };
 
@@ -114,20 +109,6 @@ fn add_users(directory: &Path) {
         passwd(directory, &["add", name, "--stdin"], &format!("{name}{PASSWORD}"));
     }
     assert!(!fs::read_to_string(directory.join("users")).unwrap().contains(PASSWORD));
-}
-
-/// Runs `umbrad passwd` on the users file.
-pub(crate) fn passwd(directory: &Path, arguments: &[&str], input: &str) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_umbrad"))
-        .arg("passwd")
-        .args(arguments)
-        .args(["--file", "users"])
-        .current_dir(directory)
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(format!("{input}\n").as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success(), "umbrad passwd {arguments:?}");
 }
 
 /// The CONNECT of a user under this client id.

@@ -1,15 +1,11 @@
 //! Signing in, as a program sees it: what the cookie is, what it opens, and when it no longer does.
 
-use std::{
-    fs,
-    io::Write,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, path::Path};
 
 use crate::harness::{
     http::{Http, Reply},
     server::{Server, Setup, UNLIMITED},
+    users::passwd,
 };
 
 /// Listeners that want to know their clients, and a second one for pages.
@@ -78,19 +74,6 @@ impl Site {
         let reply = self.send("web", "GET /session HTTP/1.1", cookie, "");
         (reply.status, String::from_utf8(reply.body).unwrap())
     }
-}
-
-fn passwd(directory: &Path, arguments: &[&str], input: &str) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_umbrad"))
-        .arg("passwd")
-        .args(arguments)
-        .args(["--file", "users"])
-        .current_dir(directory)
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(format!("{input}\n").as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success(), "umbrad passwd {arguments:?}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod http;
 pub mod packet;
 pub mod server;
 pub mod shadow;
+pub mod users;
 pub mod wire;
 
 use std::{

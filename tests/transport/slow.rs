@@ -151,3 +151,15 @@ fn a_crowd() {
     assert!(grown < 128 << 20, "grew by {} MiB", grown >> 20);
     println!("{} connections, {most} at once, {} KiB more memory; all closed", crowd.len(), grown / 1024);
 }
+
+/// A body that does not come whole in time is told so, and ends the connection.
+#[test]
+fn half_a_body() {
+    let server = server_with(SOON, SOON, "");
+    let mut client = connect(server.address_of("web"));
+    let head = "PUT /v1/devices/lamp-1/shadow HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: *\r\n\
+                Content-Type: application/json\r\nContent-Length: 30\r\n\r\n{\"desired\":";
+    client.write_all(head.as_bytes()).unwrap();
+    assert_eq!(crate::exchange::read_answer(&mut client).unwrap().status, 408);
+    ended(&mut client);
+}

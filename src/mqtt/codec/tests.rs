@@ -40,20 +40,7 @@ fn user() -> (String, String) {
 
 #[test]
 fn a_plain_connect_has_the_defaults() {
-    let plain = Connect {
-        protocol: Protocol::V5,
-        client_id: "c1".into(),
-        clean_start: true,
-        keep_alive: 60,
-        session_expiry: 0,
-        receive_maximum: NonZeroU16::MAX,
-        maximum_packet_size: None,
-        request_problem_information: true,
-        authentication_method: None,
-        will: None,
-        username: None,
-        password: None,
-    };
+    let plain = Connect { client_id: "c1".into(), keep_alive: 60, ..Connect::plain(Protocol::V5) };
     assert_eq!(connect("v5-connect"), plain);
     assert_eq!(connect("v4-connect"), Connect { protocol: Protocol::V4, ..plain.clone() });
     let password = Some(Bytes::from_static(b"\xff\0\xfe"));

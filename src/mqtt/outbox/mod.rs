@@ -14,7 +14,6 @@
 //! Not here: which subscriptions select what ([`super::router`]), packet identifiers, retransmission and the QoS window
 //! (session), walking the journal to catch up (connection).
 
-mod counters;
 mod lag;
 mod notes;
 mod queue;
@@ -29,15 +28,15 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-pub use self::{counters::DropCounters, notes::Noted, routed::Routed};
 use self::{
-    counters::count,
     lag::Lag,
     notes::Notes,
     queue::{Entry, Kind, Queue},
 };
+pub use self::{notes::Noted, routed::Routed};
 use crate::{
     auth::Access,
+    metrics::{Counter, DropCounters},
     mqtt::{
         message::{Delivery, Message},
         packet::{QoS, Reason},
@@ -202,7 +201,7 @@ impl Outbox {
     fn queue_reply(&self, inner: &mut Inner, delivery: Delivery) -> bool {
         let entry = Entry::new(Kind::Reply, delivery, 0);
         if inner.closed.is_some() || (!inner.connected && !self.keeps_offline(inner, &entry)) {
-            count(&self.counters.replies, 1);
+            self.counters.replies.add(1);
             return false;
         }
         if !inner.queue.fits_reply(&entry, self.limits.bytes) {
@@ -276,13 +275,13 @@ impl Outbox {
         self.change(|inner| {
             let limit = if inner.connected { self.limits.bytes } else { self.limits.offline_bytes };
             if !inner.connected && entry.delivery.qos == QoS::AtMostOnce {
-                count(self.counters.plain(entry.delivery.qos), 1);
+                self.dropped(entry.delivery.qos).add(1);
                 return false;
             }
             let mut made_room = false;
             while !inner.queue.fits(entry.cost(), limit) {
                 let dropped = inner.queue.drop_oldest_plain();
-                count(self.counters.plain(dropped.unwrap_or(entry.delivery.qos)), 1);
+                self.dropped(dropped.unwrap_or(entry.delivery.qos)).add(1);
                 if dropped.is_none() {
                     return made_room && inner.wake_always();
                 }
@@ -331,7 +330,7 @@ impl Outbox {
                 let seq = matches!(entry.kind, Kind::Event | Kind::Document).then_some(entry.seq);
                 return Some(Item::Delivery { delivery: entry.delivery, seq });
             }
-            count(&self.counters.expired, 1);
+            self.counters.expired.add(1);
         }
     }
 
@@ -392,8 +391,8 @@ impl Outbox {
         inner.lag.begin(dropped.min(routed.finished()));
         let (replies, plain) = inner.queue.drop_unguaranteed();
         inner.replies_out += replies as u64;
-        count(&self.counters.replies, replies);
-        count(&self.counters.plain_at_most_once, plain);
+        self.counters.replies.add(replies as u64);
+        self.counters.plain_at_most_once.add(plain as u64);
     }
 
     /// What would become of `message` pushed now to be delivered at `qos`.
@@ -422,13 +421,13 @@ impl Outbox {
             return false;
         }
         let target = self.limits.bytes / 4 * 3;
-        count(&self.counters.superseded, inner.queue.drop_superseded(target));
+        self.counters.superseded.add(inner.queue.drop_superseded(target) as u64);
         if inner.queue.bytes() > target
             && inner.queue.len() > 1
             && let Some(lowest) = inner.queue.drop_journalled()
         {
             inner.lag.begin(lowest - 1); // queued, hence above `live_from`
-            count(&self.counters.lagged, 1);
+            self.counters.lagged.add(1);
         }
         inner.wake_always()
     }
@@ -438,8 +437,13 @@ impl Outbox {
         inner.replies_out += replies as u64;
         // The acknowledgements stay: the session may outlive the connection, and a resend waits for its verdict.
         inner.closed = Some(reason);
-        count(&self.counters.replies, replies);
-        count(&self.counters.closed, 1);
+        self.counters.replies.add(replies as u64);
+        self.counters.closed.add(1);
+    }
+
+    /// The counter of ordinary messages dropped at `qos`.
+    fn dropped(&self, qos: QoS) -> &Counter {
+        if qos == QoS::AtMostOnce { &self.counters.plain_at_most_once } else { &self.counters.plain_guaranteed }
     }
 
     /// Changes the queue, then wakes the consumer, outside the lock, if `change` says so.

@@ -1,9 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::{
-    sync::atomic::Ordering::SeqCst,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::{auth::Principal, mqtt::message::Message};
@@ -135,7 +132,7 @@ fn replies_beyond_the_limit_close() {
     assert_eq!(outbox.closed(), None);
     push(&outbox, "rii1");
     assert_eq!(outbox.closed(), Some(Reason::QUOTA_EXCEEDED));
-    assert_eq!((drain(&outbox, true).as_str(), counters.closed.load(SeqCst)), ("", 1));
+    assert_eq!((drain(&outbox, true).as_str(), counters.closed.get()), ("", 1));
     // The next connection of the session begins afresh with what was not a reply.
     outbox.detach(&Routed::new(0));
     outbox.attach();
@@ -148,7 +145,7 @@ fn plain_messages_are_dropped_at_a_full_queue_and_counted() {
     let (outbox, counters) = outbox();
     push(&outbox, "paa0 pbb1 pcc2 pdd0 pee0 pff0 pgg0 phh0 pii0 pjj1 pkk2");
     assert_eq!(drain(&outbox, true), "dd ee ff gg hh ii jj kk");
-    assert_eq!((counters.plain_at_most_once.load(SeqCst), counters.plain_guaranteed.load(SeqCst)), (1, 2));
+    assert_eq!((counters.plain_at_most_once.get(), counters.plain_guaranteed.get()), (1, 2));
 }
 
 #[test]
@@ -160,8 +157,8 @@ fn a_session_without_connection_keeps_what_is_guaranteed() {
     push(&outbox, "pee0 pff1 egg1 rhh1 rii0 pjj1 a1");
     outbox.attach();
     assert_eq!(drain(&outbox, true), "a1 ff hh a1 jj", "the newest three, and every verdict");
-    assert_eq!((counters.plain_at_most_once.load(SeqCst), counters.plain_guaranteed.load(SeqCst)), (2, 1));
-    assert_eq!(counters.replies.load(SeqCst), 2);
+    assert_eq!((counters.plain_at_most_once.get(), counters.plain_guaranteed.get()), (2, 1));
+    assert_eq!(counters.replies.get(), 2);
 }
 
 #[test]
@@ -217,7 +214,7 @@ fn expired_messages_are_not_delivered() {
         outbox.push_reply(expiring);
     }
     ack(&outbox, 1);
-    assert_eq!((drain(&outbox, true).as_str(), counters.expired.load(SeqCst)), ("bb a1", 1));
+    assert_eq!((drain(&outbox, true).as_str(), counters.expired.get()), ("bb a1", 1));
 }
 
 /// A client asked for more than it read and was cut off; the verdicts that were queued then were forgotten, and the

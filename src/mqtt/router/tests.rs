@@ -7,8 +7,9 @@ use std::{
 
 use super::*;
 use crate::auth::{Access, Method, Policy, Principal, rule::RuleText};
+use crate::metrics::DropCounters;
 use crate::mqtt::{
-    outbox::{DropCounters, Item, QueueLimits, Routed},
+    outbox::{Item, QueueLimits, Routed},
     packet::{QoS, RetainHandling},
     topic::TopicName,
 };

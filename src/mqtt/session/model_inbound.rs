@@ -55,20 +55,7 @@ struct World {
 
 impl World {
     fn new(protocol: Protocol) -> Self {
-        let connect = Connect {
-            protocol,
-            client_id: String::new(),
-            clean_start: false,
-            keep_alive: 0,
-            session_expiry: u32::MAX,
-            receive_maximum: std::num::NonZeroU16::MAX,
-            maximum_packet_size: None,
-            request_problem_information: true,
-            authentication_method: None,
-            will: None,
-            username: None,
-            password: None,
-        };
+        let connect = Connect { clean_start: false, session_expiry: u32::MAX, ..Connect::plain(protocol) };
         let limits = SessionLimits { inbound_window: WINDOW as u16, ..SessionLimits::default() };
         let mut world = Self {
             session: Session::new(limits),

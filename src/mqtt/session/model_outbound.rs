@@ -70,18 +70,10 @@ impl World {
         self.open.clear();
         self.window = usize::from(receive_maximum).min(3);
         let connect = Connect {
-            protocol: Protocol::V5,
-            client_id: String::new(),
             clean_start: false,
-            keep_alive: 0,
             session_expiry: u32::MAX,
             receive_maximum: NonZeroU16::new(receive_maximum).unwrap(),
-            maximum_packet_size: None,
-            request_problem_information: true,
-            authentication_method: None,
-            will: None,
-            username: None,
-            password: None,
+            ..Connect::plain(Protocol::V5)
         };
         self.session.attach(&connect, self.now, &mut self.wire);
     }

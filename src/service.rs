@@ -386,7 +386,7 @@ pub(crate) fn log_refusal(id: RequestId, key: &ShadowKey, by: &str, client: &str
 /// What an outcome counts as.
 fn label<C>(outcome: &store::Outcome<C>) -> Label {
     let operation = match outcome.job.command {
-        Command::Update(_) => "update",
+        Command::Update(_) | Command::Patch(_) => "update",
         Command::Delete(_) => "delete",
     };
     let ended = match &outcome.result {

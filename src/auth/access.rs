@@ -133,7 +133,7 @@ impl Access {
             return Ok(Sender { by, scope: Scope::ALL });
         }
         let operation = match command {
-            Command::Update(_) => Operation::Update,
+            Command::Update(_) | Command::Patch(_) => Operation::Update,
             Command::Delete(_) => Operation::Delete,
         };
         let writes = self.paths(key, operation, |granted| &granted.writes);

@@ -108,7 +108,7 @@ async fn command(
     })?;
     let projection = projection(caller, &key).unwrap_or(Projection::NONE);
     let request = Request { key: key.clone(), command, dialect: Dialect::Aws, client_token: token.clone(), bytes };
-    match submit::submit(api, caller, request, projection, Some(admitted)).await {
+    match submit::submit(api, caller, request, projection, admitted).await {
         Ok(Accepted { body, .. }) => Ok(answer(body)),
         Err(rejection) => Err(rejected(&rejection, &key, api, token.as_ref())),
     }

@@ -8,7 +8,7 @@
 //!
 //! `operation` has the table of what there is; `router` makes routes of it, `openapi` the description, `query` checks
 //! parameters against it. A request passes `caller` (who asks, what they may), then a handler: `shadows` reads,
-//! `writes` changes, the rest is named after what it answers. `conditional` and `patch` are pure. Whatever is refused
+//! `writes` changes, the rest is named after what it answers. `conditional` is pure. Whatever is refused
 //! leaves as a [`problem`].
 //!
 //! `operating` and `backup` are for an operator's tools.
@@ -30,7 +30,6 @@ mod impatient;
 mod openapi;
 mod operating;
 mod operation;
-mod patch;
 mod payload;
 mod problem;
 mod query;

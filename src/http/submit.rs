@@ -11,7 +11,7 @@ use crate::{
     quota::Admitted,
     request_id::RequestId,
     service::{Outcome, Requester, Submission},
-    shadow::{Command, Document, Etag, FirstOutcome, Manner, Rejection, Sender, ShadowKey, Timestamp},
+    shadow::{Command, Document, Etag, FirstOutcome, Manner, Rejection, ShadowKey, Timestamp},
     store::Applied,
     wire::{self, ClientToken, Dialect, aws},
 };
@@ -41,38 +41,21 @@ pub(super) struct Request {
     pub(super) bytes: usize,
 }
 
-/// Has `request` decided, if `caller` may ask for it.
+/// Has `request` decided, if `caller` may ask for it; else remembers that, unless it is a dry run. Dropped before that,
+/// the command is decided all the same once it is submitted.
 pub(super) async fn submit(
     api: &Api,
     caller: &Caller,
-    mut request: Request,
-    projection: Projection,
-    admitted: Option<Admitted>,
-) -> Result<Accepted, Rejection> {
-    let sender = authorize(api, caller, &request.key, &mut request.command)?;
-    send(api, caller, request, sender, projection, admitted).await
-}
-
-/// Checks that `caller` may ask for `command`, and remembers it if not. Each command passes here, and then [`send`].
-pub(super) fn authorize(
-    api: &Api,
-    caller: &Caller,
-    key: &ShadowKey,
-    command: &mut Command,
-) -> Result<Sender, Rejection> {
-    caller.authorize(key, command).inspect_err(|rejection| caller.note_refusal(key, rejection, api))
-}
-
-/// Has `request` decided. Dropped before that, the command is decided all the same once it is submitted.
-pub(super) async fn send(
-    api: &Api,
-    caller: &Caller,
     request: Request,
-    sender: Sender,
     projection: Projection,
-    admitted: Option<Admitted>,
+    admitted: Admitted,
 ) -> Result<Accepted, Rejection> {
-    let Request { key, command, dialect, client_token, bytes } = request;
+    let Request { key, mut command, dialect, client_token, bytes } = request;
+    let sender = caller.authorize(&key, &mut command).inspect_err(|rejection| {
+        if !command.is_dry_run() {
+            caller.note_refusal(&key, rejection, api);
+        }
+    })?;
     let permit = match api.service.try_reserve(bytes) {
         Some(permit) => permit,
         None => api.service.reserve(bytes).await?,
@@ -84,7 +67,7 @@ pub(super) async fn send(
         sender,
         id: RequestId::current(),
         client: caller.client().clone(),
-        requester: Box::new(Waiting { answer, dialect, projection, client_token, admitted }),
+        requester: Box::new(Waiting { answer, dialect, projection, client_token, admitted: Some(admitted) }),
     });
     // The other end is dropped without an answer only where the announcer has stopped.
     decided.await.unwrap_or(Err(Rejection::OutcomeUnknown))
@@ -124,10 +107,10 @@ impl Requester for Waiting {
 impl Waiting {
     fn accepted(&self, command: &Command, applied: &Applied) -> Accepted {
         let token = self.client_token.as_ref();
-        let body = match (command, self.dialect) {
-            (Command::Update(update), Dialect::Native) => {
+        let body = match (command.said(), self.dialect) {
+            (Some(update), Dialect::Native) => {
                 let accepted = wire::Accepted {
-                    update,
+                    update: &update,
                     changed: applied.is_changed(),
                     document: &applied.after,
                     rebased_from: applied.rebased_from,
@@ -135,11 +118,9 @@ impl Waiting {
                 };
                 wire::update_outcome(&accepted, &self.projection, token)
             }
-            (Command::Update(update), Dialect::Aws) => {
-                aws::update_accepted(update, &told(applied), &self.projection, token)
-            }
-            (Command::Delete(_), Dialect::Native) => wire::delete_outcome(&applied.after, applied.manner, token),
-            (Command::Delete(_), Dialect::Aws) => wire::delete_accepted(&told(applied), token),
+            (Some(update), Dialect::Aws) => aws::update_accepted(&update, &told(applied), &self.projection, token),
+            (None, Dialect::Native) => wire::delete_outcome(&applied.after, applied.manner, token),
+            (None, Dialect::Aws) => wire::delete_accepted(&told(applied), token),
         };
         let etag = match applied.manner {
             // Known only as who sees all was told it.

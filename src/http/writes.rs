@@ -31,13 +31,11 @@ use crate::{
     },
     quota::Admitted,
     shadow::{
-        Command, Delete, IdempotencyKey, Keyed, Manner, OnConflict, Preconditions, Rejection, ShadowKey, Update,
+        Command, Delete, IdempotencyKey, Keyed, Manner, OnConflict, Patch, Preconditions, Rejection, ShadowKey, Update,
         Version,
     },
     wire::{self, Dialect},
 };
-
-mod edits;
 
 /// A write that was let in.
 struct Write<'a> {
@@ -134,7 +132,7 @@ pub(super) async fn delete(
     let delete = Delete { preconditions: write.asked.preconditions.clone(), keyed: None };
     let keyed = write.asked.idempotency_key.clone().map(|key| Keyed::delete(key, &delete));
     let command = Command::Delete(Delete { keyed, ..delete });
-    match write.submit(command, 0, Some(admitted)).await {
+    match write.submit(command, 0, admitted).await {
         Ok(_) => Ok(StatusCode::NO_CONTENT.into_response()),
         Err(rejection) => Err(write.refused(&rejection)),
     }
@@ -185,13 +183,27 @@ impl<'a> Write<'a> {
         let update = Update { preconditions, dry_run, ..update };
         let keyed = idempotency_key.map(|key| Keyed::update(key, &update));
         let command = Command::Update(Update { keyed, ..update });
-        match self.submit(command, bytes, Some(admitted)).await {
+        self.change(command, bytes, admitted, uri).await
+    }
+
+    /// Has the JSON Patch in `body` decided under the conditions of the request, and answers.
+    async fn edit(&self, body: &[u8], admitted: Admitted, uri: &Uri) -> Result<Response, Problem> {
+        let json = self.parsed(wire::parse_operations(body, &self.api.document))?;
+        let Asked { preconditions, dry_run, idempotency_key, .. } = self.asked.clone();
+        let keyed = idempotency_key.map(|key| Keyed::edits(key, &json, &preconditions));
+        let operations = self.parsed(wire::json_patch(json))?;
+        let command = Command::Patch(Patch { operations, preconditions, dry_run, keyed });
+        self.change(command, body.len(), admitted, uri).await
+    }
+
+    async fn change(&self, command: Command, bytes: usize, admitted: Admitted, uri: &Uri) -> Result<Response, Problem> {
+        match self.submit(command, bytes, admitted).await {
             Ok(accepted) => Ok(self.answer(&accepted, uri)),
             Err(rejection) => Err(self.refused(&rejection)),
         }
     }
 
-    async fn submit(&self, command: Command, bytes: usize, admitted: Option<Admitted>) -> Result<Accepted, Rejection> {
+    async fn submit(&self, command: Command, bytes: usize, admitted: Admitted) -> Result<Accepted, Rejection> {
         let key = self.key.clone();
         let request = Request { key, command, dialect: Dialect::Native, client_token: None, bytes };
         submit::submit(self.api, self.caller, request, self.projection.clone(), admitted).await

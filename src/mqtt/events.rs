@@ -200,7 +200,7 @@ pub(super) fn retained_message(topic: &str, payload: Bytes) -> Arc<Message> {
 
 fn accepted_event(command: &Command) -> Event {
     match command {
-        Command::Update(_) => Event::UpdateAccepted,
+        Command::Update(_) | Command::Patch(_) => Event::UpdateAccepted,
         Command::Delete(_) => Event::DeleteAccepted,
     }
 }

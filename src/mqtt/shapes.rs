@@ -58,10 +58,10 @@ pub(super) fn accepted(
     reader: &Projection,
     token: Option<&ClientToken>,
 ) -> Bytes {
-    match (command, dialect) {
-        (Command::Update(update), Dialect::Native) => {
+    match (command.said(), dialect) {
+        (Some(update), Dialect::Native) => {
             let accepted = wire::Accepted {
-                update,
+                update: &update,
                 changed: applied.is_changed(),
                 document: &applied.after,
                 rebased_from: applied.rebased_from,
@@ -69,11 +69,9 @@ pub(super) fn accepted(
             };
             wire::update_outcome(&accepted, reader, token)
         }
-        (Command::Update(update), Dialect::Aws) => {
-            aws::update_accepted(update, &told(applied), &reader.without_tags(), token)
-        }
-        (Command::Delete(_), Dialect::Native) => wire::delete_outcome(&applied.after, applied.manner, token),
-        (Command::Delete(_), Dialect::Aws) => wire::delete_accepted(&told(applied), token),
+        (Some(update), Dialect::Aws) => aws::update_accepted(&update, &told(applied), &reader.without_tags(), token),
+        (None, Dialect::Native) => wire::delete_outcome(&applied.after, applied.manner, token),
+        (None, Dialect::Aws) => wire::delete_accepted(&told(applied), token),
     }
 }
 

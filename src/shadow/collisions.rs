@@ -84,6 +84,8 @@ pub fn collisions(command: &Command, current: &Document, since: Version) -> Coll
             Command::Update(update) => touch(update, name),
             Command::Delete(_) if current.section(name).members.is_empty() => None,
             Command::Delete(_) => Some(Touch::Whole(None)),
+            // What it touches is not known before it is resolved.
+            Command::Patch(_) => None,
         };
         let mut sort = |path: &Pointer, yours: &Value| found.sort(path, yours, &changes);
         match touch {

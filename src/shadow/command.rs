@@ -1,5 +1,7 @@
 //! What a requester asks of a shadow, parsed and typed.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use crate::shadow::{
@@ -7,6 +9,7 @@ use crate::shadow::{
     document::Version,
     etag::Etag,
     idempotency::Keyed,
+    json_patch::JsonPatch,
     pointer::{Pointer, SectionName},
 };
 
@@ -17,6 +20,21 @@ pub enum Command {
     Update(Update),
     /// Delete the shadow.
     Delete(Delete),
+    /// Edit sections. It becomes an update when its turn comes, of what is there then.
+    Patch(Patch),
+}
+
+impl Command {
+    /// What it says of the state; `None`: it is a deletion. What a patch says is not known before its turn comes, which it
+    /// does not where it is told again.
+    #[must_use]
+    pub fn said(&self) -> Option<Cow<'_, Update>> {
+        match self {
+            Self::Update(update) => Some(Cow::Borrowed(update)),
+            Self::Patch(patch) => Some(Cow::Owned(Update { dry_run: patch.dry_run, ..Update::default() })),
+            Self::Delete(_) => None,
+        }
+    }
 }
 
 /// An update.
@@ -84,6 +102,19 @@ pub struct Delete {
     pub keyed: Option<Keyed>,
 }
 
+/// A JSON Patch; what it comes to depends on what is there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Patch {
+    /// What is to be done, in turn.
+    pub operations: JsonPatch,
+    /// What must hold.
+    pub preconditions: Preconditions,
+    /// Tell what would become of it, and do nothing.
+    pub dry_run: bool,
+    /// Under which key it may be sent again; [`Keyed::edits`] makes one.
+    pub keyed: Option<Keyed>,
+}
+
 /// What an update does to one section.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum SectionPatch {
@@ -139,8 +170,6 @@ pub enum Expected {
     Value(Value),
     /// There is nothing.
     Absent,
-    /// There is something, whatever it is.
-    Present,
 }
 
 /// An etag a requester sent.

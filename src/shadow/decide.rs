@@ -1,7 +1,10 @@
 //! The one place where a command meets a document.
 //!
 //! In this order, and the first that fails is told: what its sender may do, what the request says of the current document (its preconditions),
-//! then what the result may be (limits). That a request is well formed was settled before it became a command.
+//! then what the result may be (limits). That a request is well formed was settled before it became a command. A patch is
+//! decided as the update that it comes to here ([`Patch::resolve`]).
+//!
+//! [`Patch::resolve`]: crate::shadow::command::Patch::resolve
 
 use std::sync::Arc;
 
@@ -56,7 +59,7 @@ pub enum Manner {
 /// - [`Rejection::Forbidden`]: it would take something away that its sender may not write. What it names was checked
 ///   before ([`Scope::admit`]).
 /// - [`Rejection::NotFound`]: there is nothing to delete.
-/// - [`Rejection::VersionConflict`]: a precondition does not hold.
+/// - [`Rejection::VersionConflict`], [`Rejection::ExpectationFailed`]: a precondition does not hold, or a patch does not fit.
 /// - [`Rejection::TooDeep`], [`Rejection::TooLarge`], [`Rejection::TooManyLeaves`]: the result would be beyond
 ///   `limits`, and beyond what is there now.
 pub fn decide(
@@ -70,6 +73,9 @@ pub fn decide(
     match command {
         Command::Update(update) => decide_update(current, update, &sender.scope, stamp, limits),
         Command::Delete(delete) => decide_delete(current, delete, &sender.scope, stamp, limits),
+        Command::Patch(patch) => {
+            decide_update(current, &patch.resolve(current, &sender.scope, limits)?, &sender.scope, stamp, limits)
+        }
     }
 }
 

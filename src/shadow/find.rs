@@ -64,7 +64,7 @@ fn find<'a>(at: Found<'a>, keys: &[Box<str>]) -> Option<Found<'a>> {
 }
 
 /// RFC 6901: digits without leading zeros.
-fn index(key: &str) -> Option<usize> {
+pub(super) fn index(key: &str) -> Option<usize> {
     let canonical = key == "0" || !key.starts_with(['0', '+']);
     key.parse().ok().filter(|_| canonical)
 }

@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::shadow::{
     canonical,
-    command::{Command, Delete, EtagCondition, Expected, OnConflict, Preconditions, SectionPatch, Update},
+    command::{Command, Delete, EtagCondition, Expected, OnConflict, Patch, Preconditions, SectionPatch, Update},
     document::{Document, Timestamp, Version},
     etag::Etag,
     pointer::SectionName,
@@ -215,6 +215,7 @@ impl Command {
         match self {
             Self::Update(update) => update.keyed.as_ref(),
             Self::Delete(delete) => delete.keyed.as_ref(),
+            Self::Patch(patch) => patch.keyed.as_ref(),
         }
     }
 
@@ -223,6 +224,7 @@ impl Command {
     pub fn rebased_from(&self, before: &Document) -> Option<Version> {
         match self {
             Self::Update(update) => update.preconditions.rebased_from(before),
+            Self::Patch(patch) => patch.preconditions.rebased_from(before),
             Self::Delete(_) => None,
         }
     }
@@ -230,7 +232,7 @@ impl Command {
     /// Whether it is only to be told what would become of it.
     #[must_use]
     pub fn is_dry_run(&self) -> bool {
-        matches!(self, Self::Update(Update { dry_run: true, .. }))
+        matches!(self, Self::Update(Update { dry_run: true, .. }) | Self::Patch(Patch { dry_run: true, .. }))
     }
 }
 
@@ -274,7 +276,6 @@ fn put_preconditions(form: &mut Vec<u8>, preconditions: &Preconditions) {
             Expected::Version(version) => put(b'v', version.0.to_string().into()),
             Expected::Value(value) => put(b'=', value.clone()),
             Expected::Absent => put(b'a', Value::Null),
-            Expected::Present => put(b'p', Value::Null),
         }
     }
 }

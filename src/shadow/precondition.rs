@@ -42,7 +42,7 @@ impl Preconditions {
     ///
     /// - [`Rejection::VersionConflict`] with what is current.
     /// - [`Rejection::ExpectationFailed`] with what was expected in vain.
-    pub(crate) fn check(
+    pub(super) fn check(
         &self,
         current: &Document,
         reads: &Paths,
@@ -110,7 +110,6 @@ impl Expectation {
             Expected::Version(version) => !current.changed_after(&self.path, *version),
             Expected::Value(value) => current.find(&self.path).is_some_and(|found| found.is(value)),
             Expected::Absent => current.find(&self.path).is_none(),
-            Expected::Present => current.find(&self.path).is_some(),
         }
     }
 }

@@ -127,20 +127,19 @@ pub struct FailedExpectation {
 
 impl FailedExpectation {
     /// `expectation`, which does not hold of `current`; with the value there if that is `told`.
-    pub(crate) fn of(expectation: &Expectation, current: &Document, told: bool) -> Self {
+    pub(super) fn of(expectation: &Expectation, current: &Document, told: bool) -> Self {
         let path = expectation.path.clone();
         let expected = match expectation.holds {
             Expected::Version(_) => "version",
             Expected::Value(_) => "value",
             Expected::Absent => "absent",
-            Expected::Present => "present",
         };
         let there = current.find(&path).filter(|_| told).map(|found| found.to_value());
         Self { expected, current: there, changed: current.newest_change(&path).cloned(), path }
     }
 
     /// That there is not at `path` of `current` what was expected there.
-    pub(crate) fn at(path: &Pointer, expected: &'static str, current: &Document) -> Self {
+    pub(super) fn at(path: &Pointer, expected: &'static str, current: &Document) -> Self {
         let there = current.find(path).map(|found| found.to_value());
         Self { path: path.clone(), expected, current: there, changed: current.newest_change(path).cloned() }
     }

@@ -1,14 +1,15 @@
 //! What the sender of a command may read and write of its shadow, and whether the command keeps to it.
 //!
 //! Which paths a command names is known when it arrives ([`Scope::admit`]); what it would take away with them, only when it
-//! is decided ([`Scope::spoils`]): a patch below `/desired/a` replaces a scalar that is there.
+//! is decided ([`Scope::spoils`]): a patch below `/desired/a` replaces a scalar that is there. Of a JSON Patch only what it
+//! looks at is known when it arrives, and what it writes once it is an update.
 //!
 //! `"state": null` clears those sections alone that may be written.
 //!
 //! - To write a leaf, to remove something or to put `{}` there takes the right to write that path, whole.
 //! - To clear a section, to replace one, takes the right to write the section.
 //! - To delete takes the right to write all of `desired` and `reported`.
-//! - To name a path in `expect` takes the right to read it. So does touching one in a dry run, which would tell whether a
+//! - To name a path in `expect`, or to look at it in a JSON Patch, takes the right to read it. So does touching one in a dry run, which would tell whether a
 //!   guess of its value changes anything.
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::shadow::{
     collisions::leaves_of,
-    command::{Command, SectionPatch, Update},
+    command::{Command, Patch, SectionPatch, Update},
     document::Document,
     paths::Paths,
     pointer::{Pointer, SectionName},
@@ -63,7 +64,17 @@ impl Scope {
             Command::Delete(_) => [SectionName::Desired, SectionName::Reported]
                 .into_iter()
                 .try_for_each(|name| allowed(&self.writes, &Pointer::section(name))),
+            Command::Patch(patch) => self.check_patch(patch),
         }
+    }
+
+    /// Checks what `patch` looks at: who may not read it must not find out by what fails.
+    fn check_patch(&self, patch: &Patch) -> Result<(), Rejection> {
+        if self.writes.is_empty() {
+            return Err(forbidden(&Pointer::section(SectionName::Desired)));
+        }
+        let expected = patch.preconditions.expect.iter().map(|expectation| &expectation.path);
+        patch.operations.looks_at().chain(expected).try_for_each(|path| allowed(&self.reads, path))
     }
 
     /// Lets `update`, which clears all, keep what may not be written; unless that is everything.
@@ -82,7 +93,8 @@ impl Scope {
         }
     }
 
-    fn check_update(&self, update: &Update) -> Result<(), Rejection> {
+    /// Checks every path that `update` names.
+    pub(super) fn check_update(&self, update: &Update) -> Result<(), Rejection> {
         if self.writes.is_empty() {
             return Err(forbidden(&Pointer::section(SectionName::Desired)));
         }

@@ -3,6 +3,8 @@
 //! Nothing here is visible to a reader, and nothing is told to a requester: the writer does both after the commit, and
 //! drops the whole batch if that fails. So a refusal or a no-op that was decided against a change of the same batch is
 //! never told without that change being on the disk.
+//!
+//! A patch becomes an update here, and is one in its outcome; but for one that was refused before, or is told again.
 
 use std::{
     collections::{HashMap, hash_map},
@@ -117,10 +119,12 @@ impl<C> Batch<C> {
     }
 
     /// Decides `job` after all those before it.
-    pub(super) fn decide(&mut self, job: Job<C>, bench: &mut Bench<'_>) {
-        let result = self.result(&job, bench);
-        let against = match &result {
-            Err(Rejection::VersionConflict { .. }) => self.works.get(&job.key).map(|work| work.held.clone()),
+    pub(super) fn decide(&mut self, mut job: Job<C>, bench: &mut Bench<'_>) {
+        let result = self.result(&mut job, bench);
+        let against = match (&result, &job.command) {
+            // What it would have touched is not known of a patch that does not fit.
+            (_, Command::Patch(_)) => None,
+            (Err(Rejection::VersionConflict { .. }), _) => self.works.get(&job.key).map(|work| work.held.clone()),
             _ => None,
         };
         self.outcomes.push(Outcome { job, result, against });
@@ -131,7 +135,7 @@ impl<C> Batch<C> {
         !self.entries.is_empty() || self.works.values().any(|work| work.carry)
     }
 
-    fn result(&mut self, job: &Job<C>, bench: &mut Bench<'_>) -> Result<Applied, Rejection> {
+    fn result(&mut self, job: &mut Job<C>, bench: &mut Bench<'_>) -> Result<Applied, Rejection> {
         let work = match self.works.entry(job.key.clone()) {
             hash_map::Entry::Occupied(work) => work.into_mut(),
             hash_map::Entry::Vacant(vacant) => {
@@ -145,6 +149,10 @@ impl<C> Batch<C> {
             // Before the preconditions: its own write may have made its version stale.
             let same = first.digest == keyed.digest;
             return if same { Ok(Applied::again(before, *first)) } else { Err(Rejection::IdempotencyKeyReused) };
+        }
+        if let Command::Patch(patch) = &job.command {
+            // What is told and remembered of it is the update that it comes to here.
+            job.command = Command::Update(patch.resolve(&before, &job.sender.scope, bench.limits)?);
         }
         let decision = shadow::decide(&before, &job.command, &job.sender, bench.now, bench.limits)?;
         let rebased_from = job.command.rebased_from(&before);

@@ -1,7 +1,7 @@
 //! The JSON that stands in MQTT payloads and HTTP bodies: requests in, envelopes out.
 //!
 //! `request` turns a payload into a typed command, or into the rejection that answers it; `strict` is the JSON reader
-//! under it. `envelope` writes the messages in their native shape, [`aws`] in that of AWS. What a reader
+//! under it, and under `json_patch`. `envelope` writes the messages in their native shape, [`aws`] in that of AWS. What a reader
 //! may see is decided by the [`Projection`](crate::auth::Projection) each envelope takes.
 //!
 //! Not here: topics and headers (`mqtt`, `http`), and what a command does (`shadow`).
@@ -13,6 +13,7 @@ mod envelope;
 mod fields;
 mod given;
 mod history;
+mod json_patch;
 mod listing;
 mod metadata;
 mod problem;
@@ -32,7 +33,8 @@ pub use envelope::{
 };
 pub use given::Payload;
 pub use history::{ChangeEntry, HistoryEnd, RefusedEntry, change_entry, history, refusals};
+pub use json_patch::{json_patch, parse_operations};
 pub use listing::{DeviceEntry, Seen, ShadowEntry, devices, names, presence, session, shadows};
 pub use problem::{Problem, problem, rejection_problem};
-pub use request::{Parsed, Refused, parse_delete, parse_get, parse_json, parse_state, parse_update};
-pub use selection::{Selection, former, get_selected, state_value};
+pub use request::{Parsed, Refused, parse_delete, parse_get, parse_state, parse_update};
+pub use selection::{Selection, former, get_selected};

@@ -83,20 +83,6 @@ pub fn parse_state(payload: &[u8], limits: &DocumentLimits) -> Result<Update, Re
     null_in.map_or(Ok(update), |key| Err(Rejection::InvalidNode { key }))
 }
 
-/// Reads any JSON by the rules of requests: no duplicate keys, no inexact integers, at most `levels` levels.
-///
-/// # Errors
-///
-/// A rejection of code 400 or 415.
-pub fn parse_json(payload: &[u8], levels: usize) -> Result<Value, Rejection> {
-    let strict::Any { value, refusal } = strict::read_value(payload, levels);
-    match refusal {
-        Some(Rejection::TooDeep { .. }) => Err(Rejection::TooDeep { max: levels }),
-        Some(rejection) => Err(rejection),
-        None => Ok(value),
-    }
-}
-
 /// Reads the payload of a get, which may be empty.
 ///
 /// # Errors

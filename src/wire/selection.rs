@@ -3,7 +3,6 @@
 use std::str::FromStr;
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
 
 use crate::{
     auth::Projection,
@@ -113,12 +112,4 @@ fn part(key: &str, node: &Node, paths: &[&[Box<str>]]) -> Option<Node> {
             below.iter().any(whole).then(|| node.clone())
         }
     }
-}
-
-/// The `state` of `document` that a reader sees, as a value.
-#[must_use]
-pub fn state_value(document: &Document, projection: &Projection) -> Map<String, Value> {
-    let seen = projection.document(document);
-    let sections = seen.sections();
-    sections.map(|(name, section)| (name.as_str().to_owned(), Value::Object(section.values()))).collect()
 }

@@ -111,7 +111,7 @@ fn no_increment_is_lost() {
 fn no_append_is_lost() {
     let door = Door::open();
     door.put(PATH, json!({"desired": {"list": []}}));
-    let (writers, each) = (8, 20);
+    let (writers, each) = (16, 20);
     let start = Meeting::of(writers);
     thread::scope(|scope| {
         for writer in 0..writers {

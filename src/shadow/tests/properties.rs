@@ -121,6 +121,7 @@ proptest! {
                     naive::section_after(&document.section(name).values(), update.section(name), update.replace)
                 }),
                 Command::Delete(_) => naive::State::default(),
+                Command::Patch(_) => unreachable!("none is made here"),
             };
             let Decision::Changed { document: next, changes } = decision else {
                 for (now, expected) in sections(&document).into_iter().zip(expected) {

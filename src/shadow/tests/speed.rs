@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{after, decided, thermostat, update, written};
 use crate::shadow::{
-    Command, Decision, DocumentLimits, FirstOutcome, IdempotencyKey, Keyed, OnConflict, Remembered, RememberedKey,
-    Update, Version,
+    Command, Decision, DocumentLimits, FirstOutcome, IdempotencyKey, Keyed, OnConflict, Patch, Remembered,
+    RememberedKey, Update, Version,
     command::{Expectation, Expected},
+    json_patch::OPERATIONS_MAX,
 };
 
 #[test]
@@ -50,7 +51,7 @@ fn variants(document: &crate::shadow::Document, commands: &[Command]) {
         .iter()
         .filter_map(|command| match command {
             Command::Update(update) => Some(update.clone()),
-            Command::Delete(_) => None,
+            Command::Delete(_) | Command::Patch(_) => None,
         })
         .collect();
     let expect = Expectation { path: super::pointer("/desired/mode"), holds: Expected::Value(json!("heat")) };
@@ -129,4 +130,34 @@ fn a_canonical_form() {
         assert!(serde_json_canonicalizer::to_vec(&state).unwrap().len() > 500);
     }
     println!("by serde_json_canonicalizer: {} ns", start.elapsed().as_nanos() / rounds);
+}
+
+/// The patches that keep the writer's thread longest, of those that come to something; and an update to compare with.
+#[test]
+#[ignore = "a measurement"]
+fn a_patch() {
+    let (current, limits) = (written(&[thermostat()]), DocumentLimits::default());
+    let many = |first: Vec<Value>, rest: Value| Value::from([first, vec![rest; OPERATIONS_MAX - 2]].concat());
+    let add = |path: &str, value: Value| json!({"op": "add", "path": path, "value": value});
+    let (numbers, remove) = (json!(vec![0; 6000]), json!({"op": "remove", "path": "/desired/l"}));
+    let there_and_back = (0..OPERATIONS_MAX - 2).map(|n| match n % 2 {
+        0 => json!({"op": "move", "from": "/desired/l", "path": "/desired/m"}),
+        _ => json!({"op": "move", "from": "/desired/m", "path": "/desired/l"}),
+    });
+    let moves = [vec![add("/desired/l", numbers.clone())], there_and_back.collect(), vec![remove]].concat();
+    let all = json!({"desired": {"l": "x".repeat(7000)}});
+    for (label, command) in [
+        ("an append", patch(json!([add("/reported/errors/-", json!(1))]))),
+        ("insertions into a long list", patch(many(vec![add("/desired/l", numbers)], add("/desired/l/0", json!(1))))),
+        ("moves of a long list", patch(moves.into())),
+        ("the largest update", Command::Update(update(all))),
+    ] {
+        let (rounds, start) = (20, Instant::now());
+        let accepted = (0..rounds).filter(|_| decided(&current, &command, &limits).is_ok()).count();
+        println!("{label}: {} us, {accepted} of {rounds} accepted", start.elapsed().as_micros() / rounds as u128);
+    }
+}
+
+fn patch(json: Value) -> Command {
+    Command::Patch(Patch { operations: super::json_patch::operations(json), ..Patch::default() })
 }

@@ -17,6 +17,7 @@ fn keyed(text: &str, command: Command) -> Command {
     match command {
         Command::Update(update) => Command::Update(Update { keyed: Some(Keyed::update(key, &update)), ..update }),
         Command::Delete(delete) => Command::Delete(Delete { keyed: Some(Keyed::delete(key, &delete)), ..delete }),
+        Command::Patch(_) => unreachable!("none is made here"),
     }
 }
 

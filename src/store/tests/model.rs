@@ -163,6 +163,7 @@ fn random_command(random: &mut Random) -> Command {
     match if asked == 0 { delete() } else { random_update(&mut fixed) } {
         Command::Update(update) => Command::Update(Update { keyed: Some(Keyed::update(key, &update)), ..update }),
         Command::Delete(delete) => Command::Delete(Delete { keyed: Some(Keyed::delete(key, &delete)), ..delete }),
+        Command::Patch(_) => unreachable!("none is made here"),
     }
 }
 

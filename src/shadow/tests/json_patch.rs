@@ -1,0 +1,392 @@
+//! JSON Patches against another implementation of RFC 6902, and what they come to where others write too.
+
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+use crate::shadow::{
+    JsonPatch, OnConflict, Patch, Preconditions, command::EtagCondition, idempotency::IdempotencyKey,
+    json_patch::LEVELS_MAX,
+};
+
+/// The operations in `json`, read as a request's are.
+pub(crate) fn operations(json: Value) -> JsonPatch {
+    crate::wire::json_patch(json).unwrap()
+}
+
+fn patch(json: Value, preconditions: Preconditions) -> Command {
+    Command::Patch(Patch { operations: operations(json), preconditions, ..Patch::default() })
+}
+
+fn rebased(since: &Document) -> Preconditions {
+    Preconditions { version: Some(since.version), on_conflict: OnConflict::Rebase, ..Preconditions::default() }
+}
+
+/// The state after `command`, or the word for why it is refused.
+fn told(document: &Document, command: &Command, scope: Scope) -> Result<Value, &'static str> {
+    let sender = Sender { scope, ..sender("tester") };
+    match decide(document, command, &sender, Timestamp(9), &DocumentLimits::default()) {
+        Ok(Decision::Changed { document, .. }) => Ok(state(&document)),
+        Ok(Decision::Unchanged) => Ok(state(document)),
+        Err(rejection) => Err(rejection.error()),
+    }
+}
+
+/// Sections without members are not there.
+fn shown(mut state: Value) -> Value {
+    state.as_object_mut().unwrap().retain(|_, section| section.as_object().is_some_and(|members| !members.is_empty()));
+    state
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(Value::from),
+        (0..3_i64).prop_map(Value::from),
+        Just(json!({})),
+        Just(json!("s")),
+    ];
+    leaf.prop_recursive(2, 8, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::btree_map("[ab]", inner, 0..3)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+fn section_value() -> impl Strategy<Value = Value> {
+    prop::collection::btree_map("[abc]", value(), 0..4).prop_map(|members| Value::Object(members.into_iter().collect()))
+}
+
+fn state_of_a_shadow() -> impl Strategy<Value = Value> {
+    (section_value(), section_value())
+        .prop_map(|(desired, reported)| shown(json!({"desired": desired, "reported": reported})))
+}
+
+fn path() -> impl Strategy<Value = String> {
+    let keys = vec(prop_oneof![Just("a"), Just("b"), Just("c"), Just("0"), Just("1"), Just("-")], 0..4);
+    (prop_oneof![Just("desired"), Just("reported")], keys)
+        .prop_map(|(section, keys)| [vec![""], vec![section], keys].concat().join("/"))
+}
+
+fn operation() -> impl Strategy<Value = Value> {
+    (0..6, path(), path(), value(), section_value()).prop_map(|(kind, path, from, value, section)| {
+        let value = if path.matches('/').count() == 1 { section } else { value };
+        match kind {
+            0 | 1 => json!({"op": "add", "path": path, "value": value}),
+            2 => json!({"op": "remove", "path": path}),
+            3 => json!({"op": "replace", "path": path, "value": value}),
+            4 => json!({"op": "move", "from": from, "path": path}),
+            _ => json!({"op": "copy", "from": from, "path": path}),
+        }
+    })
+}
+
+/// What the other implementation makes of it; `None`: it does not fit, or a section is no object then.
+fn expected(state: &Value, patch: &Value) -> Option<Value> {
+    let patch: ::json_patch::Patch = serde_json::from_value(patch.clone()).unwrap();
+    let mut state = state.clone();
+    // One by one: a section that is no object must not come to be even in between.
+    for operation in patch.0 {
+        ::json_patch::patch(&mut state, &[operation]).ok()?;
+        if !state.as_object()?.values().all(Value::is_object) {
+            return None;
+        }
+    }
+    Some(shown(state))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn patches_come_to_what_they_say(before in state_of_a_shadow(), operations in vec(operation(), 0..5)) {
+        let patched = Value::from(operations);
+        let document = written(std::slice::from_ref(&before));
+        let found = match crate::wire::json_patch(patched.clone()) {
+            // A move into itself is refused before anything is looked at.
+            Err(_) => None,
+            Ok(operations) => {
+                let command = Command::Patch(Patch { operations, ..Patch::default() });
+                told(&document, &command, Scope::ALL).ok()
+            }
+        };
+        prop_assert_eq!(found, expected(&before, &patched), "{} on {}", patched, before);
+    }
+}
+
+/// A patch is for what is there when its turn comes. Rebased, it is for what was there as well: of what it touches or
+/// looks at, nothing changed.
+#[test]
+fn others_write_too() {
+    let read = written(&[json!({"desired": {"a": 1, "list": [1], "o": {"x": 1}}, "reported": {"n": 1}})]);
+    let append = json!([{"op": "add", "path": "/desired/list/-", "value": 2}]);
+    // what comes in between, the patch, what of `desired` becomes of it, and whether it can be rebased
+    for (label, other, patched, expected, rebases) in [
+        (
+            "another field",
+            json!({"reported": {"n": 2}}),
+            json!([{"op": "add", "path": "/desired/a", "value": 2}]),
+            Ok(json!({"a": 2, "list": [1], "o": {"x": 1}})),
+            true,
+        ),
+        (
+            "the same field",
+            json!({"desired": {"a": 3}}),
+            json!([{"op": "add", "path": "/desired/a", "value": 2}]),
+            Ok(json!({"a": 2, "list": [1], "o": {"x": 1}})),
+            false,
+        ),
+        (
+            "to what it was",
+            json!({"desired": {"a": 3}}),
+            json!([{"op": "add", "path": "/desired/a", "value": 1}]),
+            Ok(json!({"a": 1, "list": [1], "o": {"x": 1}})),
+            false,
+        ),
+        (
+            "an append after another",
+            json!({"desired": {"list": [1, 5]}}),
+            append.clone(),
+            Ok(json!({"a": 1, "list": [1, 5, 2], "o": {"x": 1}})),
+            false,
+        ),
+        (
+            "an append beside another field",
+            json!({"desired": {"o": {"y": 5}}}),
+            append.clone(),
+            Ok(json!({"a": 1, "list": [1, 2], "o": {"x": 1, "y": 5}})),
+            true,
+        ),
+        ("an append to what is no list", json!({"desired": {"list": 1}}), append, Err("expectation-failed"), false),
+        (
+            "an object over one that grew",
+            json!({"desired": {"o": {"y": 5}}}),
+            json!([{"op": "add", "path": "/desired/o", "value": {"z": 1}}]),
+            Ok(json!({"a": 1, "list": [1], "o": {"z": 1}})),
+            false,
+        ),
+        (
+            "a member beside another",
+            json!({"desired": {"o": {"y": 5}}}),
+            json!([{"op": "add", "path": "/desired/o/z", "value": 1}]),
+            Ok(json!({"a": 1, "list": [1], "o": {"x": 1, "y": 5, "z": 1}})),
+            true,
+        ),
+        (
+            "a member of what is gone",
+            json!({"desired": {"o": null}}),
+            json!([{"op": "add", "path": "/desired/o/z", "value": 1}]),
+            Err("expectation-failed"),
+            false,
+        ),
+        (
+            "a test that does not hold any more",
+            json!({"reported": {"n": 2}}),
+            json!([{"op": "test", "path": "/reported/n", "value": 1}, {"op": "remove", "path": "/desired/a"}]),
+            Err("expectation-failed"),
+            false,
+        ),
+        (
+            "a copy of what changed",
+            json!({"reported": {"n": 2}}),
+            json!([{"op": "copy", "from": "/reported/n", "path": "/desired/a"}]),
+            Ok(json!({"a": 2, "list": [1], "o": {"x": 1}})),
+            false,
+        ),
+        (
+            "a copy beside what changed",
+            json!({"reported": {"m": 2}}),
+            json!([{"op": "copy", "from": "/reported/n", "path": "/desired/a"}]),
+            Ok(json!({"a": 1, "list": [1], "o": {"x": 1}})),
+            true,
+        ),
+        (
+            "the last member of a section",
+            json!({"desired": null}),
+            json!([{"op": "add", "path": "/desired/b", "value": 1}]),
+            Err("expectation-failed"),
+            false,
+        ),
+    ] {
+        let current = after(&read, &Command::Update(update(other)));
+        let plain = told(&current, &patch(patched.clone(), Preconditions::default()), Scope::ALL);
+        assert_eq!(plain.map(|state| state["desired"].clone()), expected, "{label}");
+        let rebased = told(&current, &patch(patched, rebased(&read)), Scope::ALL);
+        assert_eq!(rebased.is_ok(), rebases, "{label}: {rebased:?}");
+    }
+}
+
+/// What a patch demands of the document as a whole is told before that it does not fit.
+#[test]
+fn conditions_come_before_a_misfit() {
+    let read = written(&[json!({"desired": {"a": 1}})]);
+    let current = after(&read, &Command::Update(update(json!({"reported": {"n": 1}}))));
+    let gone = after(&current, &Command::Delete(Delete::default()));
+    let fits = json!([{"op": "add", "path": "/desired/b", "value": 1}]);
+    let misfit = json!([{"op": "remove", "path": "/desired/b"}]);
+    let create = json!([{"op": "add", "path": "/desired", "value": {"b": 1}}]);
+    let version = |version| Preconditions { version: Some(Version(version)), ..Preconditions::default() };
+    let etag = |etag| Preconditions { etag: Some(etag), ..Preconditions::default() };
+    let none_of = Preconditions { none_of: vec![current.etag], ..Preconditions::default() };
+    let from = |version| Preconditions { version: Some(Version(version)), ..rebased(&read) };
+    let (conflict, failed) = (Some("version-conflict"), Some("expectation-failed"));
+    for (label, document, preconditions, operations, expected) in [
+        ("nothing expected", &current, Preconditions::default(), &fits, None),
+        ("nothing expected", &current, Preconditions::default(), &misfit, failed),
+        ("this version", &current, version(2), &fits, None),
+        ("this version", &current, version(2), &misfit, failed),
+        ("an earlier version", &current, version(1), &fits, conflict),
+        ("an earlier version", &current, version(1), &misfit, conflict),
+        ("this tag", &current, etag(EtagCondition::Tag(current.etag)), &misfit, failed),
+        ("an earlier tag", &current, etag(EtagCondition::Tag(read.etag)), &fits, conflict),
+        ("an earlier tag", &current, etag(EtagCondition::Tag(read.etag)), &misfit, conflict),
+        ("not this tag", &current, none_of, &misfit, conflict),
+        ("any tag", &current, etag(EtagCondition::Any), &misfit, failed),
+        ("any tag, of nothing", &gone, etag(EtagCondition::Any), &create, conflict),
+        ("an earlier version, rebased", &current, from(1), &fits, None),
+        ("an earlier version, rebased", &current, from(1), &misfit, failed),
+        ("a version to come, rebased", &current, from(3), &fits, conflict),
+        ("a version to come, rebased", &current, from(3), &misfit, conflict),
+        ("before a deletion, rebased", &gone, from(1), &create, conflict),
+        ("that there is none", &gone, version(0), &create, None),
+        ("that there is none, rebased", &gone, from(0), &create, None),
+        ("that there is none", &current, version(0), &misfit, conflict),
+        ("nothing expected of nothing", &gone, Preconditions::default(), &create, None),
+        ("nothing expected of nothing", &gone, Preconditions::default(), &fits, failed),
+        ("nothing expected of nothing", &Document::absent(), Preconditions::default(), &create, None),
+    ] {
+        let told = told(document, &patch(operations.clone(), preconditions), Scope::ALL);
+        assert_eq!(told.err(), expected, "{label}: {operations}");
+    }
+}
+
+#[test]
+fn a_patch_keeps_to_what_its_sender_may() {
+    let paths = |texts: &[&str]| texts.iter().map(|text| pointer(text)).collect::<Vec<_>>().iter().collect();
+    let scope = Scope {
+        reads: paths(&["/desired/zone/t", "/desired/list", "/desired/s", "/reported"]),
+        writes: paths(&["/desired/zone/t", "/desired/zone/u", "/desired/list", "/desired/s/b", "/desired/pin"]),
+    };
+    let document = written(&[json!({
+        "desired": {"zone": {"t": 1, "pin": 4}, "list": [{"a": 1}], "s": 1, "pin": {"x": 1}},
+        "reported": {"list": [1]}, "tags": {"t": 1},
+    })]);
+    let refused = |path: &str| Err(format!("Forbidden {path}"));
+    // when it arrives, and when it is decided
+    for (label, operation, admitted, decided) in [
+        ("a value", json!({"op": "replace", "path": "/desired/zone/t", "value": 2}), Ok(()), Ok(())),
+        ("beside it", json!({"op": "add", "path": "/desired/zone/v", "value": 2}), Ok(()), refused("/desired/zone/v")),
+        ("an element", json!({"op": "replace", "path": "/desired/list/0/a", "value": 2}), Ok(()), Ok(())),
+        (
+            "an element of another's list",
+            json!({"op": "add", "path": "/reported/list/-", "value": 2}),
+            Ok(()),
+            refused("/reported/list"),
+        ),
+        (
+            "a section of which it sees nothing",
+            json!({"op": "add", "path": "/tags/t", "value": 2}),
+            Ok(()),
+            Err("expectation-failed".to_owned()),
+        ),
+        ("what it cannot read", json!({"op": "add", "path": "/desired/zone/u", "value": 2}), Ok(()), Ok(())),
+        (
+            "what it cannot read, if it is there",
+            json!({"op": "replace", "path": "/desired/pin", "value": 2}),
+            refused("/desired/pin"),
+            Ok(()),
+        ),
+        (
+            "below what it cannot read",
+            json!({"op": "add", "path": "/desired/pin/x", "value": 2}),
+            Ok(()),
+            Err("expectation-failed".to_owned()),
+        ),
+        (
+            "a test of what it cannot read",
+            json!({"op": "test", "path": "/desired/zone", "value": {"t": 1}}),
+            refused("/desired/zone"),
+            Ok(()),
+        ),
+        (
+            "a move of what it cannot write",
+            json!({"op": "move", "from": "/desired/s", "path": "/desired/zone/t"}),
+            Ok(()),
+            refused("/desired/s"),
+        ),
+    ] {
+        for dry_run in [false, true] {
+            let operations = operations(json!([operation]));
+            let mut command = Command::Patch(Patch { operations, dry_run, ..Patch::default() });
+            let word = |rejection| match rejection {
+                Rejection::Forbidden { what } => format!("Forbidden {what}"),
+                other => other.error().to_owned(),
+            };
+            let found = scope.admit(&mut command).map_err(word);
+            assert_eq!(found, admitted, "{label}");
+            if found.is_err() {
+                continue;
+            }
+            let sender = Sender { scope: scope.clone(), ..sender("x") };
+            let found = decide(&document, &command, &sender, Timestamp(9), &DocumentLimits::default());
+            // A dry run tells whether anything changes, so it takes the right to read what it touches.
+            let decided =
+                if dry_run && label == "what it cannot read" { refused("/desired/zone/u") } else { decided.clone() };
+            assert_eq!(found.map(|_| ()).map_err(word), decided, "{label}, dry run: {dry_run}");
+        }
+    }
+    let nothing = Scope { writes: Default::default(), ..scope };
+    assert!(nothing.admit(&mut patch(json!([]), Preconditions::default())).is_err(), "who may write nothing");
+}
+
+/// It runs on the writer's thread, for whoever sends it.
+#[test]
+fn what_a_patch_may_take_is_bounded() {
+    let document = written(&[json!({"desired": {"a": {"x": "y"}, "list": []}})]);
+    let add = |path: String, value: &Value| json!({"op": "add", "path": path, "value": value});
+    let copies = |path: fn(usize) -> String| {
+        (0..250).map(|n| json!({"op": "copy", "from": "/desired/a", "path": path(n)})).collect()
+    };
+    let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+    for (label, operations, expected) in [
+        ("copies of copies, wide", copies(|n| format!("/desired/a/{n}")), "too-large"),
+        ("copies of copies, deep", copies(|n| format!("/desired/a{}", "/a".repeat(n.min(LEVELS_MAX - 1)))), "too-deep"),
+        ("one large value", vec![add("/desired/b".to_owned(), &json!("x".repeat(70_000)))], "too-large"),
+        (
+            "many values",
+            (0..250).map(|_| add("/desired/list/0".to_owned(), &json!(vec![0; 64]))).collect(),
+            "too-large",
+        ),
+        (
+            "the same value again",
+            (0..250).map(|_| add("/desired/b".to_owned(), &json!(vec![0; 64]))).collect(),
+            "too-large",
+        ),
+        ("deep", vec![add("/desired/b".to_owned(), &nested(LEVELS_MAX))], "too-deep"),
+        (
+            "deep in two steps",
+            vec![
+                add("/desired/b".to_owned(), &nested(LEVELS_MAX - 1)),
+                json!({"op": "move", "from": "/desired/b", "path": "/desired/a/x"}),
+            ],
+            "too-deep",
+        ),
+    ] {
+        let told = told(&document, &patch(operations.into(), Preconditions::default()), Scope::ALL);
+        assert_eq!(told.err(), Some(expected), "{label}");
+    }
+    let remove = json!({"op": "remove", "path": "/desired/a"});
+    assert!(crate::wire::json_patch(vec![remove; 257].into()).is_err());
+}
+
+/// What is remembered and told of a patch is the update that it came to.
+#[test]
+fn a_patch_becomes_an_update() {
+    let current = written(&[json!({"desired": {"list": [1]}})]);
+    let keyed = crate::shadow::Keyed::edits(IdempotencyKey::new("k").unwrap(), &json!([]), &Preconditions::default());
+    let operations = operations(json!([{"op": "add", "path": "/desired/list/-", "value": 2}]));
+    let patch = Patch { operations, dry_run: true, keyed: Some(keyed.clone()), ..Patch::default() };
+    let found = patch.resolve(&current, &Scope::ALL, &DocumentLimits::default()).unwrap();
+    let expected = update(json!({"desired": {"list": [1, 2]}}));
+    assert_eq!(found, Update { dry_run: true, keyed: Some(keyed), ..expected });
+}

@@ -1,0 +1,108 @@
+//! JSON Patches in one batch: each is applied to what the one before it left.
+
+use serde_json::{Value, json};
+
+use super::{
+    delete, job, key, options,
+    sim_disk::{SimDisk, Stop},
+    stepped::Stepped,
+    update,
+};
+use crate::{
+    shadow::{
+        Command, IdempotencyKey, Keyed, Manner, Patch, Preconditions, Rejection, Version,
+        command::EtagCondition,
+        tests::{json_patch::operations, state},
+    },
+    store::Seq,
+};
+
+fn patch(json: Value) -> Patch {
+    Patch { operations: operations(json), ..Patch::default() }
+}
+
+fn append(n: u64) -> Patch {
+    patch(json!([{"op": "add", "path": "/desired/list/-", "value": n}]))
+}
+
+fn list(elements: impl IntoIterator<Item = u64>) -> Value {
+    json!({"desired": {"list": elements.into_iter().collect::<Vec<_>>()}})
+}
+
+fn stepped(start: &Value) -> Stepped {
+    let mut store = Stepped::open(&SimDisk::new(Vec::new(), Stop::Never), options()).unwrap();
+    store.apply([job(&key("dev"), update(start, None), 0)]);
+    store
+}
+
+#[test]
+fn appends_of_one_batch_all_land_in_order() {
+    let (mut store, count) = (stepped(&list([])), 100);
+    let told = store.apply((1..=count).map(|n| job(&key("dev"), Command::Patch(append(n)), n)));
+    assert_eq!(told.len() as u64, count);
+    for (n, outcome) in (1..).zip(told) {
+        let applied = outcome.result.unwrap();
+        assert_eq!((outcome.job.context, applied.seq, applied.after.version), (n, Some(Seq(n + 1)), Version(n + 1)));
+        assert_eq!(state(&applied.after), list(1..=n));
+        assert_eq!(outcome.job.command, update(&list(1..=n), None), "told as the update that it came to");
+    }
+    let held = store.store.read(&key("dev")).unwrap();
+    assert_eq!((state(&held.document), store.store.head()), (list(1..=count), Seq(count + 1)));
+}
+
+#[test]
+fn what_does_not_fit_changes_nothing_for_the_next() {
+    let mut store = stepped(&list([1]));
+    let failing = patch(json!([
+        {"op": "add", "path": "/desired/list/-", "value": 2},
+        {"op": "test", "path": "/desired/list", "value": [1]},
+    ]));
+    let told = store.apply([
+        job(&key("dev"), Command::Patch(failing), 0),
+        job(&key("dev"), Command::Patch(append(3)), 0),
+        job(&key("dev"), delete(), 0),
+        job(&key("dev"), Command::Patch(append(4)), 0),
+    ]);
+    let words: Vec<_> = told.iter().map(|outcome| outcome.result.as_ref().map_err(Rejection::error)).collect();
+    let versions: Vec<_> = words.iter().map(|told| told.map(|applied| applied.after.version.0)).collect();
+    assert_eq!(versions, [Err("expectation-failed"), Ok(2), Ok(3), Err("expectation-failed")]);
+    assert!(told.iter().all(|outcome| outcome.against.is_none()));
+}
+
+/// What collided is looked up for a patch that became an update, and is not known of one that did not fit.
+#[test]
+fn a_conflict_is_told_of_what_it_was_decided_against() {
+    let mut store = stepped(&list([1]));
+    let old = store.store.read(&key("dev")).unwrap().document.etag;
+    let stale = Preconditions { etag: Some(EtagCondition::Tag(old)), ..Preconditions::default() };
+    let fits = Patch { preconditions: stale.clone(), ..append(2) };
+    let misfit = patch(json!([{"op": "remove", "path": "/desired/none"}]));
+    let misfit = Patch { preconditions: stale, ..misfit };
+    let told = store.apply([
+        job(&key("dev"), Command::Patch(append(9)), 0),
+        job(&key("dev"), Command::Patch(fits), 0),
+        job(&key("dev"), Command::Patch(misfit), 0),
+    ]);
+    for (outcome, against) in told.iter().zip([None, Some(2), None]) {
+        let version = outcome.against.as_ref().map(|held| held.document.version.0);
+        assert_eq!(version, against, "{:?}", outcome.job.command);
+        let conflict = matches!(&outcome.result, Err(Rejection::VersionConflict { version: Version(2), .. }));
+        assert_eq!(conflict, outcome.job.context == 0 && outcome.result.is_err());
+    }
+}
+
+#[test]
+fn a_patch_sent_again_in_the_same_batch_is_told_again() {
+    let mut store = stepped(&list([]));
+    let edit = json!([{"op": "test", "path": "/desired/list", "value": []}, {"op": "add", "path": "/desired/list/-", "value": 1}]);
+    let keyed = Keyed::edits(IdempotencyKey::new("k").unwrap(), &edit, &Preconditions::default());
+    let once = Patch { keyed: Some(keyed.clone()), ..patch(edit) };
+    let other = Patch { keyed: Some(Keyed { digest: [0; 16], ..keyed }), ..append(2) };
+    let told = store.apply([once.clone(), once, other].map(|patch| job(&key("dev"), Command::Patch(patch), 0)));
+    let [first, again, reused] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(first.result.as_ref().unwrap().manner, Manner::Done);
+    let applied = again.result.as_ref().unwrap();
+    assert!(matches!(applied.manner, Manner::Again(first) if first.version == Version(2)), "{applied:?}");
+    assert_eq!(reused.result, Err(Rejection::IdempotencyKeyReused));
+    assert_eq!(state(&store.store.read(&key("dev")).unwrap().document), list([1]));
+}

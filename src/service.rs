@@ -7,6 +7,7 @@
 //!
 //! Reading goes around all of this: a reader sees the newest committed document at once.
 
+mod accepted;
 mod former;
 mod hindsight;
 mod refusals;
@@ -18,6 +19,7 @@ use std::{
     time::Instant,
 };
 
+pub(crate) use self::accepted::accepted;
 pub use self::former::AtVersion;
 use self::{
     hindsight::{Hindsight, Refused},

@@ -10,10 +10,10 @@ use crate::{
     http::{api::Api, caller::Caller},
     quota::Admitted,
     request_id::RequestId,
-    service::{Outcome, Requester, Submission},
-    shadow::{Command, Document, Etag, FirstOutcome, Manner, Rejection, ShadowKey, Timestamp},
+    service::{self, Outcome, Requester, Submission},
+    shadow::{Command, Document, Etag, Manner, Rejection, ShadowKey, Timestamp},
     store::Applied,
-    wire::{self, ClientToken, Dialect, aws},
+    wire::{ClientToken, Dialect},
 };
 
 /// What an accepted command came to.
@@ -67,7 +67,7 @@ pub(super) async fn submit(
         sender,
         id: RequestId::current(),
         client: caller.client().clone(),
-        requester: Box::new(Waiting { answer, dialect, projection, client_token, admitted: Some(admitted) }),
+        requester: Box::new(Waiting { answer, dialect, projection, client_token, admitted }),
     });
     // The other end is dropped without an answer only where the announcer has stopped.
     decided.await.unwrap_or(Err(Rejection::OutcomeUnknown))
@@ -80,7 +80,7 @@ struct Waiting {
     projection: Projection,
     client_token: Option<ClientToken>,
     /// Counts the request until it is decided.
-    admitted: Option<Admitted>,
+    admitted: Admitted,
 }
 
 impl Requester for Waiting {
@@ -92,36 +92,22 @@ impl Requester for Waiting {
         self.client_token.as_ref()
     }
 
-    fn decided(mut self: Box<Self>, outcome: &Outcome, _now: Timestamp) {
-        // Before its client can know: the next one takes this one's place.
-        self.admitted = None;
-        let answer = match &outcome.result {
+    fn decided(self: Box<Self>, outcome: &Outcome, _now: Timestamp) {
+        let told = match &outcome.result {
             Ok(applied) => Ok(self.accepted(&outcome.command, applied)),
             Err(rejection) => Err(rejection.clone()),
         };
+        let Self { answer, admitted, .. } = *self;
+        // Before its client can know: the next one takes this one's place.
+        drop(admitted);
         // Who asked may be gone.
-        let _ = self.answer.send(answer);
+        let _ = answer.send(told);
     }
 }
 
 impl Waiting {
     fn accepted(&self, command: &Command, applied: &Applied) -> Accepted {
-        let token = self.client_token.as_ref();
-        let body = match (command.said(), self.dialect) {
-            (Some(update), Dialect::Native) => {
-                let accepted = wire::Accepted {
-                    update: &update,
-                    changed: applied.is_changed(),
-                    document: &applied.after,
-                    rebased_from: applied.rebased_from,
-                    manner: applied.manner,
-                };
-                wire::update_outcome(&accepted, &self.projection, token)
-            }
-            (Some(update), Dialect::Aws) => aws::update_accepted(&update, &told(applied), &self.projection, token),
-            (None, Dialect::Native) => wire::delete_outcome(&applied.after, applied.manner, token),
-            (None, Dialect::Aws) => wire::delete_accepted(&told(applied), token),
-        };
+        let body = service::accepted(self.dialect, command, applied, &self.projection, self.client_token.as_ref());
         let etag = match applied.manner {
             // Known only as who sees all was told it.
             Manner::Again(first) => self.projection.reads_state().then_some(first.etag),
@@ -129,14 +115,5 @@ impl Waiting {
         };
         let created = applied.manner == Manner::Done && !applied.before.exists() && applied.after.exists();
         Accepted { body, document: applied.after.clone(), etag, created, manner: applied.manner }
-    }
-}
-
-/// The document as AWS tells of it: for a replay, at the version that was told first.
-fn told(applied: &Applied) -> Document {
-    let document = Document::clone(&applied.after);
-    match applied.manner {
-        Manner::Again(FirstOutcome { version, timestamp, .. }) => Document { version, timestamp, ..document },
-        Manner::Done | Manner::DryRun => document,
     }
 }

@@ -20,7 +20,7 @@ use crate::{
         shapes::{self, DIALECTS},
         topic::TopicName,
     },
-    service::{Announcer, Outcome, Requester},
+    service::{self, Announcer, Outcome, Requester},
     shadow::{Command, ShadowKey},
     store::{Applied, Seq},
     wire::{ClientToken, Dialect},
@@ -108,7 +108,7 @@ impl Events {
             (None, None) => Class::Plain { from: None },
         };
         self.publish(key, accepted_event(command), class, |dialect, reader| {
-            Some(shapes::accepted(dialect, command, applied, reader, client_token))
+            Some(service::accepted(dialect, command, applied, reader, client_token))
         });
         if let Some(Seq(seq)) = applied.seq {
             self.publish(key, Event::Document, Class::Document { seq }, |_, reader| {

@@ -21,7 +21,7 @@ use crate::{
     },
     quota::Admitted,
     request_id::RequestId,
-    service::{Outcome, Requester},
+    service::{self, Outcome, Requester},
     shadow::{Command, Document, DocumentLimits, Rejection, Sender, ShadowKey, Timestamp},
     wire::{self, ClientToken, Dialect, Parsed, Payload, Refused},
 };
@@ -231,7 +231,7 @@ impl Requester for Request {
                 let payload = self
                     .response
                     .as_ref()
-                    .map(|_| shapes::accepted(self.dialect, &outcome.command, applied, reads, token));
+                    .map(|_| service::accepted(self.dialect, &outcome.command, applied, reads, token));
                 self.answer(payload, Verdict::SUCCESS);
             }
         }

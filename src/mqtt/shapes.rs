@@ -1,17 +1,14 @@
 //! Which message an event is in each dialect.
 //!
-//! Every event is told under both prefixes of its shadow, each in its own shape, and of it each reader what it may see. This file only chooses: the shapes
-//! themselves are [`crate::wire`]'s, who hears them is [`super::events`]'.
-
-use std::borrow::Cow;
+//! Every event is told under both prefixes of its shadow, each in its own shape, and of it each reader what it may see. This file only chooses, but for `accepted`, which
+//! [`crate::service`] does: the shapes themselves are [`crate::wire`]'s, who hears them is [`super::events`]'.
 
 use bytes::Bytes;
 
 use crate::{
     auth::Projection,
     mqtt::shadow_topic::Event,
-    shadow::{Change, Command, Document, FirstOutcome, Manner, Rejection, ShadowKey, Timestamp, Update},
-    store::Applied,
+    shadow::{Change, Document, Rejection, ShadowKey, Timestamp, Update},
     wire::{self, ClientToken, Dialect, aws},
 };
 
@@ -47,41 +44,6 @@ pub(super) fn documents(
     match dialect {
         Dialect::Native => wire::update_documents(before, after, reader, token),
         Dialect::Aws => aws::update_documents(before, after, &reader.without_tags(), token),
-    }
-}
-
-/// What `accepted` says of a command.
-pub(super) fn accepted(
-    dialect: Dialect,
-    command: &Command,
-    applied: &Applied,
-    reader: &Projection,
-    token: Option<&ClientToken>,
-) -> Bytes {
-    match (command.said(), dialect) {
-        (Some(update), Dialect::Native) => {
-            let accepted = wire::Accepted {
-                update: &update,
-                changed: applied.is_changed(),
-                document: &applied.after,
-                rebased_from: applied.rebased_from,
-                manner: applied.manner,
-            };
-            wire::update_outcome(&accepted, reader, token)
-        }
-        (Some(update), Dialect::Aws) => aws::update_accepted(&update, &told(applied), &reader.without_tags(), token),
-        (None, Dialect::Native) => wire::delete_outcome(&applied.after, applied.manner, token),
-        (None, Dialect::Aws) => wire::delete_accepted(&told(applied), token),
-    }
-}
-
-/// The document as `accepted` over AWS tells of it, which for a replay is at the version that was told first.
-fn told(applied: &Applied) -> Cow<'_, Document> {
-    match applied.manner {
-        Manner::Again(FirstOutcome { version, timestamp, .. }) => {
-            Cow::Owned(Document { version, timestamp, ..Document::clone(&applied.after) })
-        }
-        Manner::Done | Manner::DryRun => Cow::Borrowed(&applied.after),
     }
 }
 

@@ -1,0 +1,47 @@
+//! What `accepted` says of a command, over each door the same.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use crate::{
+    auth::Projection,
+    shadow::{Command, Document, FirstOutcome, Manner},
+    store::Applied,
+    wire::{self, ClientToken, Dialect, aws},
+};
+
+/// The body of `accepted` to `command`, for a reader who sees what `reader` says. AWS knows no tags.
+pub(crate) fn accepted(
+    dialect: Dialect,
+    command: &Command,
+    applied: &Applied,
+    reader: &Projection,
+    token: Option<&ClientToken>,
+) -> Bytes {
+    match (command.said(), dialect) {
+        (Some(update), Dialect::Native) => {
+            let accepted = wire::Accepted {
+                update: &update,
+                changed: applied.is_changed(),
+                document: &applied.after,
+                rebased_from: applied.rebased_from,
+                manner: applied.manner,
+            };
+            wire::update_outcome(&accepted, reader, token)
+        }
+        (Some(update), Dialect::Aws) => aws::update_accepted(&update, &told(applied), &reader.without_tags(), token),
+        (None, Dialect::Native) => wire::delete_outcome(&applied.after, applied.manner, token),
+        (None, Dialect::Aws) => wire::delete_accepted(&told(applied), token),
+    }
+}
+
+/// The document as AWS tells of it: for a replay, at the version that was told first.
+fn told(applied: &Applied) -> Cow<'_, Document> {
+    match applied.manner {
+        Manner::Again(FirstOutcome { version, timestamp, .. }) => {
+            Cow::Owned(Document { version, timestamp, ..Document::clone(&applied.after) })
+        }
+        Manner::Done | Manner::DryRun => Cow::Borrowed(&applied.after),
+    }
+}

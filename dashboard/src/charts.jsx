@@ -26,7 +26,7 @@ export function Charts({ device, name, shadow }) {
   return (
     <div class="charts">
       {problem && <p class="problem" role="alert">{problem}</p>}
-      {drawn.length === 0 && <p class="card empty">This device reports no numbers.</p>}
+      {drawn.length === 0 && !problem && <p class="card empty">This device reports no numbers.</p>}
       {drawn.map(([path, points]) => <Chart key={path} title={field(path)} points={points} />)}
     </div>
   );

@@ -28,9 +28,11 @@ export function DeviceView({ device, name, live, fleet }) {
 
   const take = (next) => setShadow((held) => (next && held && held.version > next.version ? held : next));
   useEffect(() => {
-    ask("GET", shadowPath(device, name))
-      .then(take)
-      .catch((error) => (error.status === 404 ? setShadow(null) : setProblem(error.message)));
+    const load = () =>
+      ask("GET", shadowPath(device, name))
+        .then((found) => (take(found), setProblem("")))
+        .catch((error) => (error.status === 404 ? setShadow(null) : setProblem(error.message)));
+    load();
     ask("GET", `/v1/devices/${encodeURIComponent(device)}/shadows?limit=100`)
       .then(({ shadows }) => setNames(shadows.map((shadow) => shadow.name ?? "")))
       .catch(() => {});
@@ -42,6 +44,7 @@ export function DeviceView({ device, name, live, fleet }) {
     };
     const topics = prefix(device, name);
     const offs = [
+      live.onResume(load),
       live.on(`${topics}/document`, (_, message) => (message ? take(message) : setShadow(null))),
       live.on(`${topics}/update/accepted`, note("accepted")),
       live.on(`${topics}/update/rejected`, note("rejected")),
@@ -50,7 +53,7 @@ export function DeviceView({ device, name, live, fleet }) {
     return () => offs.forEach((off) => off());
   }, []);
 
-  const edit = (desired) => setDraft({ version: shadow?.version ?? 0, base: shadow?.state?.desired ?? {}, text: desired });
+  const edit = (desired) => setDraft((held) => held ?? { version: shadow?.version ?? 0, base: shadow?.state?.desired ?? {}, text: desired });
   const presence = connected === undefined ? "unknown" : connected ? "connected" : "away";
   return (
     <section aria-labelledby="device-title">
@@ -76,7 +79,7 @@ export function DeviceView({ device, name, live, fleet }) {
       <Tabs tab={tab} setTab={setTab} />
       <div role="tabpanel" id="panel" aria-labelledby={`tab-${tab}`}>
         {shadow && tab === "state" && <State shadow={shadow} now={now} />}
-        {tab === "history" && <History device={device} name={name} version={shadow?.version} onRestore={(desired) => { edit(desired); scrollTo(0, 0); }} />}
+        {tab === "history" && <History device={device} name={name} version={shadow?.version} editing={draft !== null} onRestore={(desired) => { edit(desired); scrollTo(0, 0); }} />}
         {shadow && tab === "charts" && <Charts device={device} name={name} shadow={shadow} />}
         {tab === "activity" && <Feed entries={events} />}
       </div>

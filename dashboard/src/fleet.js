@@ -23,13 +23,16 @@ export class Fleet {
     this.listeners = new Set();
     this.scheduled = false;
     this.sequence = 0;
-    /** Presence of devices that are not in the list (yet): retained messages may be quicker than pages. */
-    this.early = new Map();
+    /** Whether a device is connected, as MQTT told: before it is in the list, too, and after it was. */
+    this.presences = new Map();
+    this.loads = 0;
   }
 
   /** Reads the list, page by page, and follows what happens. Returns how to stop. */
   follow(live) {
+    const stop = new AbortController();
     const offs = [
+      live.onResume(() => this.resume(stop.signal)),
       live.on("shadow/+/document", (levels, message) => this.document(levels, message)),
       live.on("shadow/+/name/+/document", (levels, message) => this.document(levels, message)),
       live.on("shadow/+/presence", (levels, message) => this.presence(levels[1], message)),
@@ -38,7 +41,6 @@ export class Fleet {
         live.on(`${update}/rejected`, (levels, message) => this.note("rejected", levels, message)),
       ]),
     ];
-    const stop = new AbortController();
     this.load(stop.signal);
     return () => {
       stop.abort();
@@ -46,21 +48,32 @@ export class Fleet {
     };
   }
 
+  /** Documents are told again by MQTT, but not which are gone: a row of which nothing is heard and listed is. */
+  resume(signal) {
+    for (const [id, row] of this.rows) this.rows.set(id, { ...row, drifts: new Map() });
+    this.load(signal);
+  }
+
   async load(signal) {
+    const load = (this.loads += 1);
+    const listed = new Set();
     this.loading = true;
     this.error = null;
     try {
-      for (let cursor = ""; cursor !== undefined && !signal.aborted; ) {
+      for (let cursor = ""; cursor !== undefined; ) {
         const page = await ask("GET", `/v1/devices?limit=${PAGE}${cursor && `&cursor=${cursor}`}`);
+        if (signal.aborted || load !== this.loads) return;
         for (const { id, connected, drift } of page.devices) {
-          const row = this.rows.get(id);
+          listed.add(id);
           // What MQTT told is newer than the page.
-          const known = row && row.drifts.size > 0 ? {} : { drift };
-          this.change(id, connected === undefined || row?.told ? known : { ...known, connected });
+          const known = this.rows.get(id)?.drifts.size > 0 ? {} : { drift };
+          this.change(id, connected === undefined || this.presences.has(id) ? known : { ...known, connected });
         }
         cursor = page.next;
       }
+      for (const [id, row] of this.rows) if (!listed.has(id) && row.drifts.size === 0) this.remove(id);
     } catch (error) {
+      if (load !== this.loads) return;
       this.error = error;
     }
     this.loading = false;
@@ -84,8 +97,8 @@ export class Fleet {
   }
 
   presence(device, message) {
-    if (this.rows.has(device)) this.change(device, { connected: message?.connected, told: true });
-    else this.early.set(device, message?.connected);
+    this.presences.set(device, message?.connected);
+    if (this.rows.has(device)) this.change(device, { connected: message?.connected });
   }
 
   note(kind, levels, message) {
@@ -104,7 +117,7 @@ export class Fleet {
 
   change(id, changes) {
     const row = this.rows.get(id);
-    const fresh = { id, connected: this.early.get(id), drifts: new Map(), drift: false, version: 0, timestamp: 0, conflicts: 0 };
+    const fresh = { id, connected: this.presences.get(id), drifts: new Map(), drift: false, version: 0, timestamp: 0, conflicts: 0 };
     this.rows.set(id, { ...(row ?? fresh), ...changes });
     this.touch();
   }

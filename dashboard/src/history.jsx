@@ -9,17 +9,15 @@ import { ask, shadowPath } from "./http.js";
 const PAGE = 25;
 const CHANGES_SHOWN = 8;
 
-export function History({ device, name, version, onRestore }) {
-  const [entries, setEntries] = useState([]);
-  const [end, setEnd] = useState("more");
+export function History({ device, name, version, editing, onRestore }) {
+  const [{ entries, end }, setRead] = useState({ entries: [], end: "more" });
   const [problem, setProblem] = useState("");
   const path = shadowPath(device, name);
 
   const read = async (before) => {
     try {
       const page = await ask("GET", `${path}/history?limit=${PAGE}${before ? `&before=${before}` : ""}`);
-      setEntries((held) => joined(before ? [...held, ...page.entries] : page.entries, held));
-      if (before || entries.length === 0) setEnd(page.end);
+      setRead((held) => (before ? continued(held, page, before) : renewed(held, page)));
       setProblem("");
     } catch (error) {
       setProblem(error.message);
@@ -40,7 +38,7 @@ export function History({ device, name, version, onRestore }) {
     <div class="card history">
       {problem && <p class="problem" role="alert">{problem}</p>}
       <ol>
-        {entries.map((entry) => <Entry key={entry.version} entry={entry} isCurrent={entry.version === version} onRestore={() => restore(entry.version)} />)}
+        {entries.map((entry) => <Entry key={entry.version} entry={entry} isCurrent={entry.version === version} editing={editing} onRestore={() => restore(entry.version)} />)}
       </ol>
       {end === "more" && entries.length > 0 && <button onClick={() => read(entries.at(-1).version)}>Older versions</button>}
       {end === "gone" && <p class="muted">What was before is not kept any more.</p>}
@@ -48,16 +46,22 @@ export function History({ device, name, version, onRestore }) {
   );
 }
 
-/** Pages join where they overlap; what was read before and is not in `read` stays. */
-function joined(read, held) {
-  const byVersion = new Map([...held, ...read].map((entry) => [entry.version, entry]));
-  const all = [...byVersion.values()].sort((a, b) => b.version - a.version);
-  // More happened than one page holds: what is in between would be missing, so begin anew.
-  const hole = all.findIndex((entry, i) => i > 0 && all[i - 1].version !== entry.version + 1);
-  return hole > 0 ? all.slice(0, hole) : all;
+/** What was read, and the page of what was before its version `before`. */
+function continued(held, page, before) {
+  if (held.entries.at(-1)?.version !== before) return held;
+  return { entries: [...held.entries, ...page.entries], end: page.end };
 }
 
-function Entry({ entry, isCurrent, onRestore }) {
+/** The newest page, and what was read before if nothing is missing in between. */
+function renewed(held, page) {
+  // Answers may overtake each other.
+  if (page.entries[0]?.version < held.entries[0]?.version) return held;
+  const oldest = page.entries.at(-1)?.version;
+  const from = held.entries.findIndex((entry) => entry.version === oldest);
+  return page.end === "more" && from >= 0 ? { entries: [...page.entries, ...held.entries.slice(from + 1)], end: held.end } : page;
+}
+
+function Entry({ entry, isCurrent, editing, onRestore }) {
   const more = entry.changes.length - CHANGES_SHOWN;
   return (
     <li>
@@ -67,7 +71,7 @@ function Entry({ entry, isCurrent, onRestore }) {
         {entry.client && !entry.by.includes(entry.client) && <span class="muted">{entry.client}</span>}
         <time class="muted" title={clock(entry.timestamp)}>{ago(entry.timestamp)}</time>
         <span class="spring" />
-        {isCurrent ? <span class="badge">current</span> : !entry.deleted && <button class="quiet" aria-label={`Restore this version: ${entry.version}`} onClick={onRestore}>Restore this version</button>}
+        {isCurrent ? <span class="badge">current</span> : !entry.deleted && <button class="quiet" aria-label={`Restore this version: ${entry.version}`} disabled={editing} title={editing ? "Save or discard the edit first" : undefined} onClick={onRestore}>Restore this version</button>}
       </div>
       {entry.deleted && <p><em>deleted</em></p>}
       <ul class="changes">

@@ -3,7 +3,7 @@
 /** Names this page in histories. */
 export const CLIENT = `dashboard-${Math.random().toString(36).slice(2, 10)}`;
 
-/** A refusal, with what the service says of it. */
+/** A refusal, with what the service says of it; status 0: there was no answer. */
 export class Problem extends Error {
   constructor(status, body) {
     super(body.detail || body.message || `The service answered ${status}`);
@@ -12,14 +12,17 @@ export class Problem extends Error {
   }
 }
 
-/** Asks; the answer's body as JSON, `null` if it has none. Throws a Problem for a refusal, a TypeError without an answer. */
+/** Asks; the answer's body as JSON, `null` if it has none. Throws a Problem. */
 export async function ask(method, path, body, headers = {}) {
-  const response = await fetch(path, {
+  const request = {
     method,
     headers: { "Umbra-Client": CLIENT, ...headers },
     body: body === undefined ? undefined : JSON.stringify(body),
     credentials: "same-origin",
     cache: "no-store",
+  };
+  const response = await fetch(path, request).catch(() => {
+    throw new Problem(0, { message: "The service cannot be reached." });
   });
   const text = await response.text();
   const parsed = text ? parse(text) : null;

@@ -13,6 +13,7 @@ export class Live {
   /** @param onStatus told "live", "connecting" or "refused". */
   constructor(onStatus) {
     this.handlers = new Map();
+    this.resumptions = new Set();
     const url = new URL("/mqtt", location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     this.client = mqtt.connect(url.href, {
@@ -27,6 +28,8 @@ export class Live {
     });
     this.client.on("connect", () => {
       onStatus("live");
+      if (this.wasLive) for (const handler of this.resumptions) handler();
+      this.wasLive = true;
       for (const filter of this.handlers.keys()) this.subscribe(filter);
     });
     this.client.on("close", () => onStatus("connecting"));
@@ -50,6 +53,12 @@ export class Live {
         if (this.client.connected) this.client.unsubscribe(filter);
       }
     };
+  }
+
+  /** Has `handler` told, each time the connection was made again, that something may have been missed. Returns how to stop. */
+  onResume(handler) {
+    this.resumptions.add(handler);
+    return () => this.resumptions.delete(handler);
   }
 
   end() {

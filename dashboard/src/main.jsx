@@ -110,9 +110,18 @@ function Theme() {
 }
 
 function read(hash) {
-  const [view, device, name] = hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+  const [view, device, name] = hash.replace(/^#\/?/, "").split("/").map(decoded);
   if (view === "device" && device) return { view, device, name: name ?? "" };
   return { view: view === "feed" ? "feed" : "fleet" };
+}
+
+/** A part of an address, which anybody may have typed. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return "";
+  }
 }
 
 render(<App />, document.getElementById("app"));

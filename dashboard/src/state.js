@@ -93,7 +93,7 @@ export function touches(a, b) {
 }
 
 /**
- * What a refused set of edits has to be asked about: for each edit that meets a change, `{path, base, mine, theirs, …}`.
+ * What a refused set of edits has to be asked about: for each edit that meets a change to something else, `{path, value, base, theirs, …}`.
  *
  * `conflicts` is what the refusal lists, with paths into `state`; where it was cut short, `base` and `theirs` are compared.
  */
@@ -103,7 +103,7 @@ export function collisions(list, { conflicts, truncated }, base, theirs) {
     const path = `/desired${edit.path}`;
     const met = conflicts.find((conflict) => touches(conflict.path, path));
     const [was, is] = [at(base, edit.path), at(theirs, edit.path)];
-    if (met || (truncated && !equal(was, is))) {
+    if ((met || (truncated && !equal(was, is))) && !equal(edit.value, is)) {
       rows.push({ ...edit, base: was, theirs: is, by: met?.by, version: met?.version, timestamp: met?.timestamp });
     }
   }

@@ -43,14 +43,15 @@ test("only edits that meet a change are asked about", () => {
   const base = { a: 1, b: { c: 1 }, d: 1 };
   const theirs = { a: 2, b: { c: 1, x: 1 }, d: 5 };
   const list = [{ path: "/a", value: 3 }, { path: "/b", value: undefined }, { path: "/d", value: 4 }];
-  for (const [conflicts, truncated, expected] of [
+  for (const [conflicts, truncated, expected, also = {}] of [
     [["/desired/a"], false, ["/a"]],
     [["/desired/b/x"], false, ["/b"]], // below what goes
     [["/desired"], false, ["/a", "/b", "/d"]],
     [["/desired/aa"], false, []],
     [[], true, ["/a", "/b", "/d"]],
+    [["/desired/a", "/desired/d"], false, ["/a"], { d: 4 }], // to what one wants oneself
   ]) {
     const refusal = { conflicts: conflicts.map((path) => ({ path })), truncated };
-    assert.deepEqual(collisions(list, refusal, base, theirs).map((row) => row.path), expected, conflicts.join());
+    assert.deepEqual(collisions(list, refusal, base, { ...theirs, ...also }).map((row) => row.path), expected, conflicts.join());
   }
 });

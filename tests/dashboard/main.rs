@@ -57,6 +57,11 @@ fn a_fleet_of_a_thousand_stays_live() {
 }
 
 #[test]
+fn what_happened_in_an_outage_is_seen_after_it() {
+    drive("outage", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
+}
+
+#[test]
 fn a_person_signs_in_and_out() {
     drive("sign-in", &mut Site::open().server);
 }

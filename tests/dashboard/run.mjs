@@ -3,12 +3,13 @@
 import { Browser } from "./browser.mjs";
 import { fleet } from "./fleet.mjs";
 import { merge } from "./merge.mjs";
+import { outage } from "./outage.mjs";
 import { signIn } from "./sign_in.mjs";
 
 const [scenario, origin, broker] = process.argv.slice(2);
 const browser = await Browser.start(origin);
 try {
-  await { fleet, merge, "sign-in": signIn }[scenario](browser, { origin, broker });
+  await { fleet, merge, outage, "sign-in": signIn }[scenario](browser, { origin, broker });
 } catch (error) {
   for (const page of browser.context.pages()) {
     await browser.shoot(page, `failed-${scenario}`).catch(() => {});

@@ -2,7 +2,10 @@
 //!
 //! One at a time, and only for who may do everything: a backup is every shadow and every principal's name. It is read on a
 //! thread of its own; a few pieces wait for its reader, who must take one in [`STALL_TIMEOUT`], since the store keeps the
-//! pages that are replaced meanwhile. A backup that breaks off ends the connection before the end of the body.
+//! pages that are replaced meanwhile. Its connection has less patience as shipped ([`super::impatient`]).
+//!
+//! *Invariant:* the body ends in order only after [`Piece::End`]. However else the thread ends, the connection does too,
+//! before the end of the body.
 
 use std::{
     io::{self, Write},
@@ -17,14 +20,24 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{Stream, stream};
 use tokio::{runtime::Handle, sync::mpsc, time::timeout};
 
-use crate::http::{api::Api, caller::Caller, problem::Problem};
+use crate::{
+    http::{api::Api, caller::Caller, problem::Problem},
+    store::CopyError,
+};
 
-/// A backup on its way to its reader.
+/// A part of a backup on its way to its reader.
+enum Piece {
+    Bytes(Bytes),
+    /// There was no more, and nothing went wrong.
+    End,
+}
+
+/// Where a backup is written to.
 struct Pieces {
-    pieces: mpsc::Sender<io::Result<Bytes>>,
+    pieces: mpsc::Sender<Piece>,
     runtime: Handle,
     piece: Vec<u8>,
 }
@@ -48,22 +61,41 @@ pub(super) async fn back_up(State(api): State<Arc<Api>>, caller: Caller) -> Resu
     let by = caller.principal().name().clone();
     tracing::info!(%by, head = service.head().0, "a backup begins");
     let _ends_when_nobody_reads = tokio::task::spawn_blocking(move || {
-        let out = Pieces { pieces: pieces.clone(), runtime, piece: Vec::with_capacity(PIECE_BYTES) };
-        match service.back_up(out) {
+        let mut out = Pieces { pieces, runtime, piece: Vec::with_capacity(PIECE_BYTES) };
+        let written = service.back_up(&mut out);
+        match written.and_then(|()| out.send(Piece::End).map_err(CopyError::Write)) {
             Ok(()) => tracing::info!(%by, "a backup is done"),
-            Err(error) => {
-                tracing::error!(%by, %error, "a backup broke off");
-                let _ = pieces.try_send(Err(io::Error::other("the backup broke off")));
-            }
+            Err(error) => tracing::error!(%by, %error, "a backup broke off"),
         }
         drop(place);
     });
-    let body = stream::unfold(taken, |mut taken| async move { taken.recv().await.map(|piece| (piece, taken)) });
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    Ok((headers, Body::from_stream(body)).into_response())
+    Ok((headers, Body::from_stream(body(taken))).into_response())
+}
+
+/// The body of the answer. It fails if what is `taken` ends without [`Piece::End`].
+fn body(taken: mpsc::Receiver<Piece>) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::unfold(Some(taken), async |taken| {
+        let mut taken = taken?;
+        match taken.recv().await {
+            Some(Piece::Bytes(bytes)) => Some((Ok(bytes), Some(taken))),
+            Some(Piece::End) => None,
+            None => Some((Err(io::Error::other("the backup broke off")), None)),
+        }
+    })
+}
+
+impl Pieces {
+    fn send(&self, piece: Piece) -> io::Result<()> {
+        match self.runtime.block_on(timeout(STALL_TIMEOUT, self.pieces.send(piece))) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(io::Error::new(io::ErrorKind::BrokenPipe, "its reader is gone")),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "its reader takes nothing")),
+        }
+    }
 }
 
 impl Write for Pieces {
@@ -80,11 +112,32 @@ impl Write for Pieces {
         if piece.is_empty() {
             return Ok(());
         }
-        let sent = self.runtime.block_on(timeout(STALL_TIMEOUT, self.pieces.send(Ok(piece.into()))));
-        match sent {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(io::Error::new(io::ErrorKind::BrokenPipe, "its reader is gone")),
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "its reader takes nothing")),
+        self.send(Piece::Bytes(piece.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    /// A backup that broke off while as many pieces waited as may: what said so found no room, and the body was whole.
+    #[tokio::test]
+    async fn a_body_is_whole_only_if_its_end_was_sent() {
+        for whole in [true, false] {
+            let (pieces, taken) = mpsc::channel(PIECES_AHEAD);
+            for _ in 0..PIECES_AHEAD - usize::from(whole) {
+                pieces.try_send(Piece::Bytes(Bytes::from_static(b"piece"))).ok().unwrap();
+            }
+            if whole {
+                pieces.try_send(Piece::End).ok().unwrap();
+            }
+            drop(pieces);
+            let read = to_bytes(Body::from_stream(body(taken)), usize::MAX).await;
+            assert_eq!(read.is_ok(), whole, "{read:?}");
         }
     }
 }

@@ -73,6 +73,7 @@ struct Arrival {
     /// Counts it for its source address.
     visit: Option<Visit>,
     quotas: Arc<Quotas>,
+    counters: Arc<Counters>,
     tls: Option<Arc<Tls>>,
     deadline: Instant,
     closing: watch::Receiver<bool>,
@@ -159,7 +160,6 @@ impl Listener {
             gate.counters.connections_refused.add(1);
             return;
         };
-        gate.counters.connections_accepted.add(1);
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(peer = %address, %error, "cannot set TCP_NODELAY");
         }
@@ -179,6 +179,7 @@ impl Listener {
             proxied,
             visit,
             quotas: gate.quotas.clone(),
+            counters: gate.counters.clone(),
             tls: self.tls.clone(),
             deadline: Instant::now() + self.config.connect_timeout,
             closing: gate.closing.clone(),
@@ -218,6 +219,7 @@ impl Arrival {
             return;
         }
         let _visit = self.visit.take();
+        self.counters.connections_accepted.add(1);
         match self.tls.take() {
             None => door.serve(self.stream, self.peer, self.deadline).await,
             Some(tls) => Box::pin(self.unlock(tls, door)).await,

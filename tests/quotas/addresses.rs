@@ -33,6 +33,19 @@ fn connections_at_once() {
     assert_met(&mut server, &["address_connections"]);
 }
 
+/// A connection that its address may not have is none that was accepted.
+#[test]
+fn what_is_refused_is_not_counted_as_accepted() {
+    let mut server = server("address_limits_on_loopback = true\naddress_connections_max = 1");
+    let mut first = Client::open_from(&server, V5, THERE);
+    assert_eq!(first.ask_in("first"), Some(0));
+    for _ in 0..3 {
+        Client::open_from(&server, V5, THERE).discard_until_closed();
+    }
+    let log = server.stop().log;
+    assert!(log.contains("connections_accepted: 1,"), "{log}");
+}
+
 #[test]
 fn new_connections_a_second() {
     let limits = "address_limits_on_loopback = true\naddress_connects_per_second = 1\naddress_connects_burst = 5";

@@ -5,6 +5,7 @@
 //! is whole, so a backup that turns out to be damaged leaves nothing behind.
 
 use std::{
+    convert::Infallible,
     fs::File,
     io::{self, BufReader, Read, Write},
     path::{Path, PathBuf},
@@ -15,10 +16,12 @@ use redb::{ReadTransaction, ReadableTable};
 use crate::store::{
     audit::{Audit, Report},
     backup::{BackupError, BackupReader, BackupWriter, Record, Table},
+    codec::DecodeError,
     database::{CommitFailure, Database, Failure},
+    entry::JOURNAL,
     error::StoreError,
     options::StoreOptions,
-    schema::{JOURNAL_TABLE, META_TABLE, STATE_TABLE},
+    schema::{JOURNAL_TABLE, META, META_TABLE, STATE_TABLE},
 };
 
 /// Why a store or backup could not be copied.
@@ -61,13 +64,12 @@ impl Database {
 
     fn audit(&self, tombstones_max: usize) -> Result<Report, StoreError> {
         let mut audit = Audit::new(tombstones_max);
-        let looked = self.read(|transaction| {
+        let Ok(()) = self.read(|transaction| {
             each(transaction, |table, key, value| {
                 audit.record(&Record { table, key: key.to_vec(), value: value.to_vec() });
-                Ok(())
+                Ok::<_, Infallible>(())
             })
         })?;
-        looked.map_err(|error| StoreError::Io { path: PathBuf::new(), error })?;
         Ok(audit.finish())
     }
 
@@ -78,10 +80,13 @@ impl Database {
             let mut state = transaction.open_table(STATE_TABLE)?;
             for Record { table, key, value } in records {
                 match table {
-                    Table::Meta => drop(meta.insert(&*String::from_utf8_lossy(key), value.as_slice())?),
+                    Table::Meta => {
+                        let name = str::from_utf8(key).map_err(|_| wrong_key(META, key))?;
+                        drop(meta.insert(name, value.as_slice())?);
+                    }
                     Table::Journal => {
-                        let seq = <[u8; 8]>::try_from(key.as_slice()).map(u64::from_le_bytes).unwrap_or_default();
-                        drop(journal.insert(seq, value.as_slice())?);
+                        let seq = key.as_slice().try_into().map_err(|_| wrong_key(JOURNAL, key))?;
+                        drop(journal.insert(u64::from_le_bytes(seq), value.as_slice())?);
                     }
                     Table::State => drop(state.insert(key.as_slice(), value.as_slice())?),
                 }
@@ -170,11 +175,16 @@ fn open(path: &Path) -> Result<BackupReader<BufReader<File>>, CopyError> {
     BackupReader::begin(BufReader::with_capacity(1 << 16, file)).map_err(wrong)
 }
 
+/// A record that no store has: its table has keys of another kind.
+fn wrong_key(table: &'static str, key: &[u8]) -> StoreError {
+    StoreError::record(table, key.escape_ascii(), &DecodeError::Invalid("the key"))
+}
+
 /// Calls `take` with every record, in the order of a backup, until it fails.
-fn each(
+fn each<E>(
     transaction: &ReadTransaction,
-    mut take: impl FnMut(Table, &[u8], &[u8]) -> io::Result<()>,
-) -> Result<io::Result<()>, Failure> {
+    mut take: impl FnMut(Table, &[u8], &[u8]) -> Result<(), E>,
+) -> Result<Result<(), E>, Failure> {
     for item in transaction.open_table(META_TABLE)?.iter()? {
         let (key, value) = item?;
         if let Err(error) = take(Table::Meta, key.value().as_bytes(), value.value()) {

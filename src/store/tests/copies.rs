@@ -9,6 +9,7 @@ use crate::{
     shadow::Version,
     store::{
         self, CopyError, Report, Seq, StoreError, StoreOptions,
+        backup::{BackupWriter, Table},
         schema::{self, JOURNAL_TABLE, STATE_TABLE},
     },
 };
@@ -112,6 +113,21 @@ fn a_backup_is_restored_only_whole_and_only_where_nothing_is() {
     sound(&store::restore(&copy, &at(&target)).unwrap());
     assert!(matches!(store::back_up(&at(&directory.path().join("none")), io::sink()), Err(CopyError::Store(_))));
     assert!(!directory.path().join("none").exists(), "a missing store is not made");
+}
+
+/// A file that is whole as a backup and holds what no store does was restored as entry 0 of the journal.
+#[test]
+fn a_record_with_a_key_of_another_kind_is_not_restored() {
+    let directory = tempfile::tempdir().unwrap();
+    let (copy, target) = (directory.path().join("copy"), directory.path().join("restored.redb"));
+    for (table, key, name) in [(Table::Meta, &b"a\xff"[..], "meta"), (Table::Journal, b"1234567", "journal")] {
+        let mut writer = BackupWriter::begin(Vec::new()).unwrap();
+        writer.record(table, key, b"value").unwrap();
+        fs::write(&copy, writer.finish().unwrap()).unwrap();
+        let refused = store::restore(&copy, &at(&target)).unwrap_err();
+        assert!(matches!(&refused, CopyError::Store(StoreError::Record { table, .. }) if *table == name), "{refused}");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "nothing is left behind");
+    }
 }
 
 /// Of shadows whose oldest entries, or all of them, are gone.

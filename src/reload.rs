@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::{signal::unix::Signal, task};
 
 use crate::{
-    auth::Authority,
+    auth::{Authority, FileError},
     config::{Config, ConfigError},
     mqtt::broker::Broker,
     net::Tls,
@@ -37,28 +37,37 @@ impl Reload {
         while let Some(()) = hangups.recv().await {
             tracing::info!("SIGHUP: reading files again");
             let again = reload.clone();
-            if task::spawn_blocking(move || again.read()).await.unwrap_or(false) {
-                reload.broker.review().await;
-                tracing::info!("users, keys and roles read again, sessions reviewed");
+            let faults = match task::spawn_blocking(move || again.read()).await {
+                Ok(Ok(faults)) => faults,
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "the configuration is not taken, the one before stays in use");
+                    continue;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "files could not be read again");
+                    continue;
+                }
+            };
+            for error in &faults {
+                tracing::error!(%error, "a file of users or keys is not taken, what was in it before stays in use");
+            }
+            reload.broker.review().await;
+            match faults.is_empty() {
+                true => tracing::info!("users, keys and roles read again, sessions reviewed"),
+                false => tracing::warn!(files = faults.len(), "sessions reviewed without the files that are not taken"),
             }
         }
         std::future::pending().await
     }
 
-    /// Returns whether sessions may be worth something else now.
-    fn read(&self) -> bool {
+    /// Returns what is wrong with the files of users and keys; sessions may be worth something else then all the same.
+    ///
+    /// # Errors
+    ///
+    /// The configuration is not taken, and no file of users or keys was read.
+    fn read(&self) -> Result<Vec<FileError>, ConfigError> {
         self.read_tls();
-        let config = match (self.read_config)() {
-            Ok(config) => config,
-            Err(error) => {
-                tracing::error!(%error, "the configuration is not taken, the one before stays in use");
-                return false;
-            }
-        };
-        if let Err(error) = self.authority.reload(&config) {
-            tracing::error!(%error, "a file of users or keys is not taken, what was in it before stays in use");
-        }
-        true
+        Ok(self.authority.reload(&(self.read_config)()?))
     }
 
     /// A listener with a file that will not do stays as it was, and so does everything else.

@@ -17,7 +17,7 @@ use parking_lot::RwLock;
 
 use crate::{
     auth::{
-        Access, Method, Policy, Principal,
+        Access, FileError, Method, Policy, Principal,
         access_keys::AccessKeys,
         certificate::Proof,
         login::{Credentials, Denied, Identity, Login, LoginError},
@@ -115,18 +115,19 @@ impl Authority {
     /// Takes over the roles, grants and terms of `config`, and reads users and keys again. Blocks while it reads. Every
     /// session is to be reviewed then ([`Authority::review`]).
     ///
-    /// # Errors
-    ///
-    /// Those of [`Login::reload`]: of a file that cannot be used, what was read before stays.
-    pub fn reload(&self, config: &Config) -> Result<(), LoginError> {
+    /// Returns what is wrong with each file that cannot be used; what was read of it before stays.
+    #[must_use]
+    pub fn reload(&self, config: &Config) -> Vec<FileError> {
         *self.rules.write() = Arc::new(Rules::of(config));
-        let users = self.login.reload();
-        let keys = self.access_keys_file.as_deref().map_or(Ok(()), |path| {
-            *self.access_keys.write() = Arc::new(AccessKeys::read(path)?);
-            Ok(())
-        });
+        let mut faults = self.login.reload();
+        if let Some(path) = &self.access_keys_file {
+            match AccessKeys::read(path) {
+                Ok(keys) => *self.access_keys.write() = Arc::new(keys),
+                Err(error) => faults.push(error),
+            }
+        }
         self.generation.fetch_add(1, Ordering::Release);
-        users.and(keys)
+        faults
     }
 
     /// Changes each time that everything has been read anew.

@@ -88,13 +88,12 @@ impl Login {
 
     /// Reads users and keys again. Blocks while it reads. Ask [`Self::still_valid`] of those who are connected then.
     ///
-    /// # Errors
-    ///
-    /// A [`LoginError`]; of each file that cannot be used, what was read before stays.
-    pub fn reload(&self) -> Result<(), LoginError> {
+    /// Returns what is wrong with each file that cannot be used; what was read of it before stays.
+    #[must_use]
+    pub fn reload(&self) -> Vec<FileError> {
         let users = self.passwords.as_ref().map_or(Ok(()), Passwords::reload);
         let keys = self.tokens.as_ref().map_or(Ok(()), Tokens::reload);
-        Ok(users.and(keys)?)
+        [users, keys].into_iter().filter_map(Result::err).collect()
     }
 
     /// Finds out who the client at `address` is. `anonymous`: the client id to call it by if its listener takes clients

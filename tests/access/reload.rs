@@ -147,6 +147,27 @@ fn a_configuration_that_will_not_do_changes_nothing() {
     assert_eq!(viewer.message().json()["state"], serde_json::json!({"tags": {"a": 1}}));
 }
 
+/// Of two files with mistakes the operator was told of one, and then that all went well.
+#[test]
+fn every_file_that_will_not_do_is_named() {
+    let server = site();
+    let mut lamp = client(&server, "lamp-1", V5);
+    for file in ["users", "secret", "aws-keys"] {
+        fs::write(server.directory().join(file), "oops").unwrap();
+    }
+    server.hangup(1, "sessions reviewed");
+    let log = server.log();
+    let named = log.lines().filter(|line| line.contains("is not taken, what was in it before stays in use"));
+    let named: Vec<_> = named.filter_map(|line| line.split("error=").nth(1)).collect();
+    assert_eq!(named.len(), 3, "{log}");
+    for file in ["users", "secret", "aws-keys"] {
+        assert!(named.iter().any(|line| line.contains(file)), "{file}: {log}");
+    }
+    assert!(!log.contains(DONE), "{log}");
+    lamp.ping();
+    assert_eq!(login(&server, &connect("lamp-1", "late", V5)).0, 0);
+}
+
 /// An anonymous client is as good as its listener says now.
 #[test]
 fn anonymous_clients_go_when_the_listener_takes_none() {

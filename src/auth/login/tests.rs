@@ -77,6 +77,10 @@ impl Bench {
         self.login.identify(address.parse().unwrap(), &Proof::None, Credentials::Bearer(token), None).await
     }
 
+    fn faults(&self) -> Vec<String> {
+        self.login.reload().iter().map(FileError::to_string).collect()
+    }
+
     fn hashes(&self) -> u64 {
         self.login.counters().password_hashes.get()
     }
@@ -296,14 +300,13 @@ async fn whoever_is_removed_or_changed_goes() {
     // A mistake in the file changes nothing.
     let kept = fs::read_to_string(&users).unwrap();
     fs::write(&users, format!("{kept}oops\n")).unwrap();
-    let error = bench.login.reload().unwrap_err().to_string();
-    assert_eq!(error, format!("{}:3: is not of the form name:$argon2id$…", users.display()));
+    assert_eq!(bench.faults(), [format!("{}:3: is not of the form name:$argon2id$…", users.display())]);
     assert_eq!(valid(), [true; 4]);
     assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
 
     // One user more.
     fs::write(&users, format!("{kept}door:{}\n", cheap("new"))).unwrap();
-    bench.login.reload().unwrap();
+    assert_eq!(bench.faults(), [""; 0]);
     assert_eq!(valid(), [true; 4]);
     let hashes = bench.hashes();
     assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
@@ -312,14 +315,14 @@ async fn whoever_is_removed_or_changed_goes() {
 
     // One changed, one removed.
     write_users(&users, &[("lamp", "changed")]);
-    bench.login.reload().unwrap();
+    assert_eq!(bench.faults(), [""; 0]);
     assert_eq!(valid(), [false, false, true, true]);
     assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "Bad");
     assert_eq!(shown(bench.password(HERE, "heater", "other").await), "Bad");
     assert_eq!(shown(bench.password(HERE, "lamp", "changed").await), "lamp by Password");
 
     fs::write(bench.folder.path().join("keys"), "another secret that is as long as it must be").unwrap();
-    bench.login.reload().unwrap();
+    assert_eq!(bench.faults(), [""; 0]);
     assert_eq!(valid(), [false, false, false, true]);
 }
 

@@ -121,6 +121,7 @@ pub struct Outcome {
 pub struct Permit {
     room: store::Permit<Box<dyn Requester>>,
     quotas: Arc<Quotas>,
+    clock: Clock,
 }
 
 impl Service {
@@ -183,7 +184,7 @@ impl Service {
     }
 
     fn permit(&self, room: store::Permit<Box<dyn Requester>>) -> Permit {
-        Permit { room, quotas: self.quotas.clone() }
+        Permit { room, quotas: self.quotas.clone(), clock: self.clock.clone() }
     }
 
     /// The newest committed document of `key` if it is in memory.
@@ -361,14 +362,14 @@ impl Permit {
     /// more than it may be.
     pub fn submit(self, submission: Submission) {
         if let Err(rejection) = self.quotas.admit_write(&submission.key, Instant::now()) {
-            return submission.refuse(rejection, Clock::system().now());
+            return submission.refuse(rejection, self.clock.now());
         }
         let Submission { key, command, sender, id, client, requester } = submission;
         let job = Job { key, command, sender, id, client, context: requester };
         if let Err(unsent) = self.room.send(job) {
             let Job { key, command, sender, id, client, context: requester } = *unsent;
             let submission = Submission { key, command, sender, id, client, requester };
-            submission.refuse(unavailable(), Clock::system().now());
+            submission.refuse(unavailable(), self.clock.now());
         }
     }
 }
@@ -420,3 +421,57 @@ fn unavailable() -> Rejection {
 
 /// Decided batches that may wait for the announcer before the writer does.
 const BATCHES_AHEAD: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        config::Limits,
+        shadow::{Delete, name::DeviceId, tests::sender},
+    };
+
+    struct Told(mpsc::Sender<Timestamp>);
+
+    impl Requester for Told {
+        fn session(&self) -> Option<u64> {
+            None
+        }
+
+        fn client_token(&self) -> Option<&ClientToken> {
+            None
+        }
+
+        fn decided(self: Box<Self>, _: &Outcome, now: Timestamp) {
+            self.0.send(now).unwrap();
+        }
+    }
+
+    /// What is refused before it reaches the store is told at the time of the service's clock, as what the store decides.
+    #[test]
+    fn a_write_above_the_quota_is_refused_at_the_time_of_the_service() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut limits = Limits::default();
+        limits.quotas.shadow_writes_per_second = 1;
+        let options = StoreOptions { free_disk_min: 0, ..StoreOptions::new(directory.path().join("store")) };
+        let (clock, _hand) = Clock::manual(Duration::from_secs(7));
+        let (service, _decided) = Service::open(options, Arc::new(Quotas::new(&limits)), clock).unwrap();
+        let (told, refused) = mpsc::channel();
+        for _ in 0..100 {
+            let submission = Submission {
+                key: ShadowKey::classic(DeviceId::new("d").unwrap()),
+                command: Command::Delete(Delete::default()),
+                sender: sender("p"),
+                id: RequestId::current(),
+                client: "c".into(),
+                requester: Box::new(Told(told.clone())),
+            };
+            service.try_reserve(0).unwrap().submit(submission);
+        }
+        assert_eq!(refused.try_recv(), Ok(Timestamp(7)), "no announcer runs, so this is no answer of the store");
+        service.close();
+    }
+}

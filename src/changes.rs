@@ -36,8 +36,6 @@ pub struct Told {
     pub seq: Seq,
     /// The shadow.
     pub key: ShadowKey,
-    /// The shadow after it, unless it comes from the journal.
-    pub document: Option<Arc<Document>>,
     version: Version,
     etag: Etag,
     timestamp: Timestamp,
@@ -70,15 +68,17 @@ pub enum Keep {
         /// About the memory they take.
         bytes_max: usize,
     },
-    /// The newest.
+    /// The document that the newest of them made.
     Newest,
 }
 
 /// What a follower is told.
 #[derive(Clone, Debug)]
 pub enum Next {
-    /// A change.
+    /// A change, for who keeps [`Keep::All`].
     Change(Arc<Told>),
+    /// The shadow after its newest change, for who keeps [`Keep::Newest`].
+    Newest(Arc<Document>),
     /// It was too slow; changes are missing from here on.
     Cut,
     /// The service is ending.
@@ -118,7 +118,9 @@ struct Follower {
 #[derive(Debug, Default)]
 struct Queue {
     told: VecDeque<Arc<Told>>,
+    /// What the changes in `told` take. They hold no documents, which are larger and are not counted.
     bytes: usize,
+    newest: Option<Arc<Document>>,
     cut: bool,
     closed: bool,
 }
@@ -186,11 +188,15 @@ impl Announcer for Arc<Changes> {
         }
         let touched = |name| applied.changes.iter().any(|change| change.path.section == name);
         let sections = SectionName::ALL.map(|name| touched(name).then_some(name));
-        let mut caring = followers.filter(|follower| follower.interest.may_care(&outcome.key, &sections));
-        let Some(first) = caring.next() else { return };
-        let told = Arc::new(Told::of(outcome, seq, applied));
-        first.push(&told);
-        caring.for_each(|follower| follower.push(&told));
+        let mut told = None;
+        for follower in followers.filter(|follower| follower.interest.may_care(&outcome.key, &sections)) {
+            match follower.keep {
+                Keep::Newest => follower.replace(&applied.after),
+                Keep::All { bytes_max } => {
+                    follower.push(told.get_or_insert_with(|| Arc::new(Told::of(outcome, seq, applied))), bytes_max);
+                }
+            }
+        }
     }
 }
 
@@ -228,19 +234,21 @@ impl Interest {
 }
 
 impl Follower {
-    fn push(&self, told: &Arc<Told>) {
-        let bytes = told.bytes;
+    fn replace(&self, newest: &Arc<Document>) {
+        self.queue.lock().newest = Some(newest.clone());
+        self.ready.notify_one();
+    }
+
+    fn push(&self, told: &Arc<Told>, bytes_max: usize) {
         let mut queue = self.queue.lock();
-        match self.keep {
-            Keep::Newest => queue.told.clear(),
-            Keep::All { .. } if queue.cut => return,
-            Keep::All { bytes_max } if !queue.told.is_empty() && queue.bytes + bytes > bytes_max => {
-                queue.cut = true;
-                queue.told.clear();
-            }
-            Keep::All { .. } => queue.bytes += bytes,
+        if queue.cut {
+            return;
         }
-        if !queue.cut {
+        if !queue.told.is_empty() && queue.bytes + told.bytes > bytes_max {
+            queue.cut = true;
+            queue.told.clear();
+        } else {
+            queue.bytes += told.bytes;
             queue.told.push_back(told.clone());
         }
         drop(queue);
@@ -251,6 +259,9 @@ impl Follower {
         let mut queue = self.queue.lock();
         if queue.cut {
             return Some(Next::Cut);
+        }
+        if let Some(document) = queue.newest.take() {
+            return Some(Next::Newest(document));
         }
         match queue.told.pop_front() {
             Some(told) => {
@@ -286,7 +297,6 @@ impl Told {
         Self {
             seq,
             key: outcome.key.clone(),
-            document: Some(applied.after.clone()),
             version: applied.after.version,
             etag: applied.after.etag,
             timestamp: applied.after.timestamp,
@@ -333,7 +343,6 @@ impl From<Entry> for Told {
     fn from(entry: Entry) -> Self {
         Self {
             seq: entry.seq,
-            document: None,
             version: entry.version,
             etag: entry.etag,
             timestamp: entry.timestamp,
@@ -369,5 +378,59 @@ fn weight(value: &Value) -> usize {
         Value::Object(members) => {
             32 + members.iter().map(|(key, member)| 32 + key.len() + weight(member)).sum::<usize>()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        shadow::{Command, Delete, Manner},
+        store::Applied,
+        wire::ClientToken,
+    };
+
+    struct Nobody;
+
+    impl Requester for Nobody {
+        fn session(&self) -> Option<u64> {
+            None
+        }
+
+        fn client_token(&self) -> Option<&ClientToken> {
+            None
+        }
+
+        fn decided(self: Box<Self>, _: &Outcome, _: Timestamp) {}
+    }
+
+    /// Each change that waited for a slow reader held the whole document it had made, of which its bytes said nothing.
+    #[test]
+    fn no_documents_wait_but_the_one_that_is_asked_for() {
+        let changes = Arc::new(Changes::new(Seq(0)));
+        let _all = changes.follow(Interest::default(), Keep::All { bytes_max: usize::MAX });
+        let newest = changes.follow(Interest::default(), Keep::Newest);
+        let documents = [(); 3].map(|()| Arc::new(Document::absent()));
+        for (seq, after) in (1..).map(Seq).zip(&documents) {
+            let applied = Applied {
+                seq: Some(seq),
+                before: Arc::new(Document::absent()),
+                after: after.clone(),
+                changes: Vec::new(),
+                rebased_from: None,
+                manner: Manner::Done,
+            };
+            let outcome = Outcome {
+                key: ShadowKey::classic(DeviceId::new("d").expect("a name")),
+                command: Command::Delete(Delete::default()),
+                by: "p".into(),
+                client: "c".into(),
+                result: Ok(applied),
+            };
+            changes.clone().announce(&outcome, &Nobody);
+        }
+        assert_eq!(documents.each_ref().map(Arc::strong_count), [1, 1, 2]);
+        let next = newest.follower.take();
+        assert!(matches!(&next, Some(Next::Newest(document)) if Arc::ptr_eq(document, &documents[2])), "{next:?}");
     }
 }

@@ -124,6 +124,7 @@ impl Reader {
                             self.ready.extend(self.interest.cares(&told).then_some(told));
                         }
                     }
+                    Ok(Next::Newest(_)) => {} // for who waits for one shadow
                     Ok(Next::Cut | Next::Closed) => return None,
                 }
             }

@@ -84,11 +84,9 @@ impl Wait {
                 return Ok(Waited { document, met: true });
             }
             match timeout_at(deadline, following.next()).await {
-                Ok(Next::Change(told)) => match &told.document {
-                    // One that was told before the document was read may be older than it.
-                    Some(newer) if newer.version > document.version => document = newer.clone(),
-                    _ => {}
-                },
+                // One that was told before the document was read may be older than it.
+                Ok(Next::Newest(newest)) if newest.version > document.version => document = newest,
+                Ok(Next::Newest(_) | Next::Change(_)) => {}
                 Ok(Next::Cut | Next::Closed) | Err(_) => return Ok(Waited { document, met: false }),
             }
         }

@@ -3,10 +3,24 @@
 //! Shutdown: the listeners stop accepting and every connection is told to end, wills go out, the store decides and
 //! commits what it was sent and carries its state, the announcer answers the last requests, and only then does
 //! [`run`] return.
+//!
+//! *Invariant:* every part serves until the server ends. If one stops by itself, the server shuts down and says so: one
+//! that accepts no more, or tells no outcomes, would look alive.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, thread};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
 
-use tokio::{signal::unix::Signal, sync::Semaphore, task::JoinSet};
+use tokio::{
+    signal::unix::Signal,
+    sync::{Semaphore, oneshot},
+    task::{self, JoinSet},
+};
 
 use crate::{
     auth::{Authority, login::LoginError},
@@ -23,7 +37,7 @@ use crate::{
     net::{Gate, ListenError, Listener},
     quota::Quotas,
     reload::{ReadConfig, Reload},
-    service::Service,
+    service::{Decided, Service},
     store::{StoreError, StoreOptions},
     telemetry::Telemetry,
 };
@@ -55,6 +69,16 @@ pub enum ServeError {
     /// The operating system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+    /// A part of it ended that serves as long as the server does: a mistake of ours, of which the log says more.
+    #[error("{0} stopped by itself")]
+    Stopped(&'static str),
+}
+
+/// The thread of the announcer.
+struct Announcing {
+    thread: JoinHandle<()>,
+    /// Resolves as the thread ends, in whatever way.
+    ended: oneshot::Receiver<Infallible>,
 }
 
 /// Serves until `shutdown` resolves, then ends in order. At each signal of `hangups`, `read_config` and files are read
@@ -64,7 +88,7 @@ pub enum ServeError {
 ///
 /// # Errors
 ///
-/// A [`ServeError`]: nothing was served.
+/// A [`ServeError`]: nothing was served, except with [`ServeError::Stopped`].
 pub async fn run(
     config: Config,
     read_config: ReadConfig,
@@ -80,13 +104,6 @@ pub async fn run(
     }));
     let events = Arc::new(Events::new(router.clone(), service.head()));
     let changes = Arc::new(Changes::new(service.head()));
-    let announcer = thread::Builder::new()
-        .name("announcer".to_owned())
-        .spawn({
-            let announcers = (events.clone(), changes.clone());
-            move || decided.announce(announcers)
-        })
-        .map_err(ServeError::Thread)?;
     let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), &config.limits));
     let places = Arc::new(Semaphore::new(config.limits.connections_max));
     let telemetry = Arc::new(Telemetry {
@@ -95,47 +112,83 @@ pub async fn run(
         authority: authority.clone(),
         places: (places.clone(), config.limits.connections_max),
     });
-    let api = Api::new(service.clone(), changes, telemetry.clone(), telemetry, authority.clone(), &config.limits);
+    let api =
+        Api::new(service.clone(), changes.clone(), telemetry.clone(), telemetry, authority.clone(), &config.limits);
     let api = Arc::new(api);
     let gate =
         Gate { quotas: service.quotas().clone(), places, counters: broker.counters.clone(), closing: broker.closing() };
 
     let bound = config.listeners.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
     let tls = bound.iter().filter_map(|(listener, _)| Some((listener.name().to_owned(), listener.tls()?))).collect();
-    let mut listeners = JoinSet::new();
+    let mut announcing = Announcing::start({
+        let announcers = (broker.events.clone(), changes);
+        move || decided.announce(announcers)
+    })?;
+    let mut tasks = JoinSet::new();
     for ((listener, address), settings) in bound.into_iter().zip(&config.listeners) {
         println!("listening {} {address}", listener.name());
-        spawn(&mut listeners, listener, settings, &config.limits, &gate, &broker, &api);
+        spawn(&mut tasks, listener, settings, &config.limits, &gate, &broker, &api);
     }
-    listeners.spawn({
+    tasks.spawn({
         let broker = broker.clone();
         async move { broker.watch_sessions().await }
     });
     let reload = Reload { read_config, authority, tls, broker: broker.clone() };
-    tokio::select! {
-        () = shutdown => {}
-        () = reload.at(hangups) => {}
+    let stopped = tokio::select! {
+        () = shutdown => Ok(()),
+        () = reload.at(hangups) => Ok(()),
+        stopped = first_stopped(&mut tasks, &mut announcing) => Err(stopped),
+    };
+    if let Err(error) = &stopped {
+        tracing::error!(%error, "shutting down");
     }
 
     tracing::info!(sessions = broker.sessions.count(), "ending");
     broker.close();
     api.close();
-    while listeners.join_next().await.is_some() {}
+    let left = all_ended(tasks).await;
     broker.finish().await;
     let quotas = service.quotas().counters();
     tracing::info!(counters = ?broker.counters, ?quotas, drops = ?broker.drops, "what was refused and dropped");
-    let ended = tokio::task::spawn_blocking(move || {
+    let ended = task::spawn_blocking(move || {
         service.close();
         // The store's end of the channel is gone with its writer, so the announcer ends too.
-        announcer.join()
+        announcing.thread.join()
     });
-    if !matches!(ended.await, Ok(Ok(()))) {
-        tracing::error!("the announcer stopped by a panic");
-    }
-    Ok(())
+    let announced = if matches!(ended.await, Ok(Ok(()))) { Ok(()) } else { Err(ANNOUNCER) };
+    stopped.and(left).and(announced).map_err(ServeError::Stopped)
 }
 
-fn open(config: &Config) -> Result<(Service, crate::service::Decided), ServeError> {
+/// Waits until something stops that should not; what it is.
+async fn first_stopped(tasks: &mut JoinSet<()>, announcing: &mut Announcing) -> &'static str {
+    tokio::select! {
+        _ = tasks.join_next() => TASK,
+        _ = &mut announcing.ended => ANNOUNCER,
+    }
+}
+
+/// Waits until all have ended that were told to.
+async fn all_ended(mut tasks: JoinSet<()>) -> Result<(), &'static str> {
+    let mut ended = Ok(());
+    while let Some(task) = tasks.join_next().await {
+        ended = ended.and(task.map_err(|_| TASK));
+    }
+    ended
+}
+
+impl Announcing {
+    fn start(announce: impl FnOnce() + Send + 'static) -> Result<Self, ServeError> {
+        let (runs, ended) = oneshot::channel();
+        let run = move || {
+            let _dropped_at_the_end = runs;
+            announce();
+        };
+        let thread = thread::Builder::new().name("announcer".to_owned()).spawn(run).map_err(ServeError::Thread)?;
+        Ok(Self { thread, ended })
+    }
+}
+
+fn open(config: &Config) -> Result<(Service, Decided), ServeError> {
     let options = store_options(&config.store, &config.limits);
     let quotas = Arc::new(Quotas::new(&config.limits));
     Service::open(options, quotas, Clock::system())
@@ -155,7 +208,7 @@ fn bind(config: &ListenerConfig) -> Result<(Listener, SocketAddr), ServeError> {
 
 /// Gives `listener` the door that its settings name.
 fn spawn(
-    listeners: &mut JoinSet<()>,
+    tasks: &mut JoinSet<()>,
     listener: Listener,
     settings: &ListenerConfig,
     limits: &Limits,
@@ -165,12 +218,12 @@ fn spawn(
 ) {
     let mqtt = MqttDoor::new(broker.clone());
     match &settings.kind {
-        ListenerKind::Mqtt => listeners.spawn(listener.run(gate.clone(), mqtt)),
+        ListenerKind::Mqtt => tasks.spawn(listener.run(gate.clone(), mqtt)),
         ListenerKind::Http(http) => {
             let (api, sessions) = (http::router(api.clone()), api.sessions());
             let options = HttpOptions::of(settings, http, limits);
             let door = HttpDoor::new(api, sessions, mqtt, options, gate.closing.clone());
-            listeners.spawn(listener.run(gate.clone(), door))
+            tasks.spawn(listener.run(gate.clone(), door))
         }
     };
 }
@@ -188,5 +241,45 @@ pub(crate) fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOption
         shadow_names_max: limits.shadow_names_max,
         document: limits.document(),
         ..StoreOptions::new(&store.path)
+    }
+}
+
+const ANNOUNCER: &str = "the announcer";
+const TASK: &str = "a listener, or the watch of sessions,";
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+    use super::*;
+
+    /// The server went on: without events and answers, or without a door.
+    #[tokio::test]
+    async fn what_stops_by_itself_is_seen() {
+        let (runs, goes_on) = std::sync::mpsc::channel::<()>();
+        let mut announcing = Announcing::start(move || while goes_on.recv().is_ok() {}).unwrap();
+        for panics in [false, true] {
+            let mut tasks = JoinSet::new();
+            tasks.spawn(std::future::pending());
+            tasks.spawn(async move { assert!(!panics, "for the test") });
+            assert_eq!(first_stopped(&mut tasks, &mut announcing).await, TASK);
+        }
+        let mut tasks = JoinSet::new();
+        tasks.spawn(std::future::pending());
+        drop(runs);
+        assert_eq!(first_stopped(&mut tasks, &mut announcing).await, ANNOUNCER);
+        let mut announcing = Announcing::start(|| panic!("for the test")).unwrap();
+        assert_eq!(first_stopped(&mut tasks, &mut announcing).await, ANNOUNCER);
+    }
+
+    #[tokio::test]
+    async fn what_panics_while_the_server_ends_is_seen() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async {});
+        assert_eq!(all_ended(tasks).await, Ok(()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async { panic!("for the test") });
+        tasks.spawn(async {});
+        assert_eq!(all_ended(tasks).await, Err(TASK));
     }
 }

@@ -64,7 +64,7 @@ impl Serve {
                 match error {
                     ServeError::Store { .. } => Exit::Store,
                     ServeError::Login(_) => Exit::Usage,
-                    ServeError::Bind { .. } | ServeError::Thread(_) => Exit::Failed,
+                    ServeError::Bind { .. } | ServeError::Thread(_) | ServeError::Stopped(_) => Exit::Failed,
                 }
             }
         }

@@ -1,8 +1,8 @@
 //! One connection: the task that moves packets between a stream, its session and the broker.
 //!
-//! Each turn of the loop processes the input there is, moves what the outbox holds to the output while little of that
-//! is unsent, and then waits for the first of: input, output sent, something queued, room in the engine, a deadline,
-//! being told to end. Input is not read while a request waits for the engine, while a 3.1.1 client has more requests
+//! Each turn of the loop looks whether a deadline has passed, processes the input there is, moves what the outbox holds to
+//! the output while little of that is unsent, and then waits for the first of: input, output sent, something queued, room
+//! in the engine, a deadline, being told to end. Input is not read while a request waits for the engine, while a 3.1.1 client has more requests
 //! undecided than the session's window, or while the client is over a rate ([`super::pace`]); a full outbox never stops it.
 //!
 //! What packets mean is the session's and [`super::dispatch`]'s; CONNECT is [`super::handshake`]'s.
@@ -116,13 +116,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         tokio::pin!(sleep);
         loop {
             self.count_traffic();
+            let now = Instant::now();
+            self.check_deadlines(now)?; // in each turn: a client that never pauses starves the timer
+            if sleep.deadline().into_std() <= now {
+                Sleep::reset(sleep.as_mut(), self.next_deadline().into());
+            }
             self.process_input().await?;
             let more = self.fill_output().await?;
             if self.leaving.is_some() && self.is_idle() {
                 return Err(End::Server(Reason::SERVER_SHUTTING_DOWN));
-            }
-            if self.leaving.is_some_and(|until| until <= Instant::now()) {
-                return Err(End::Server(Reason::SERVER_SHUTTING_DOWN)); // a client that never pauses starves the timer
             }
             if let Some(paused) = self.pace.paused().filter(|paused| *paused < sleep.deadline().into_std()) {
                 Sleep::reset(sleep.as_mut(), paused.into());
@@ -149,10 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Turn::End => return Err(End::Lost(None)),
                 },
                 () = outbox.ready() => {} // with output unsent, only to be told that the outbox is closed
-                () = &mut sleep => {
-                    self.check_deadlines(Instant::now())?;
-                    Sleep::reset(sleep.as_mut(), self.next_deadline().into());
-                }
+                () = &mut sleep => {}
                 () = tokio::task::yield_now(), if more => {}
             }
         }

@@ -40,7 +40,12 @@ where
 }
 
 /// Takes the CONNECT. `None`: the connection is over.
-async fn accept<S>(stream: S, peer: Peer, broker: Arc<Broker>, deadline: Instant) -> Option<Box<Connection<S>>>
+pub(super) async fn accept<S>(
+    stream: S,
+    peer: Peer,
+    broker: Arc<Broker>,
+    deadline: Instant,
+) -> Option<Box<Connection<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -1,11 +1,15 @@
 //! Tests: what becomes of a request when its connection ends before the engine has room for it; how many connections
-//! and sessions one principal has.
+//! and sessions one principal has; when a connection ends that always has something to do.
 
 #![allow(clippy::unwrap_used)]
 
-use std::thread;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    thread,
+};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::*;
 use crate::{
@@ -51,11 +55,14 @@ async fn connect(broker: &Arc<Broker>, present: u8) -> DuplexStream {
 /// Sends a 3.1.1 CONNECT; what comes is four bytes.
 async fn ask_in(broker: &Arc<Broker>, proof: Proof, connect: &[u8]) -> (DuplexStream, [u8; 4]) {
     let (mut near, far) = tokio::io::duplex(4096);
-    let peer = Peer { address: ([127, 0, 0, 1], 1).into(), proof, listener: "local".into(), signed_in: None };
-    tokio::spawn(handshake::serve(far, peer, broker.clone(), Instant::now() + Duration::from_secs(60)));
+    tokio::spawn(handshake::serve(far, peer(proof), broker.clone(), Instant::now() + Duration::from_secs(60)));
     near.write_all(connect).await.unwrap();
     let answer = read(&mut near).await;
     (near, answer)
+}
+
+fn peer(proof: Proof) -> Peer {
+    Peer { address: ([127, 0, 0, 1], 1).into(), proof, listener: "local".into(), signed_in: None }
 }
 
 async fn read(stream: &mut DuplexStream) -> [u8; 4] {
@@ -137,4 +144,52 @@ async fn a_principal_has_so_many_connections_and_sessions() {
     let counters = broker.service.quotas().counters();
     let met = [Cause::PrincipalConnections, Cause::PrincipalSessions].map(|cause| counters.get(cause));
     assert_eq!((broker.sessions.count(), met), (3, [2, 1]), "a and c, and the one of q");
+}
+
+/// A client that has sent a PINGREQ whenever it is read from, so many times, and takes all that it is sent.
+struct Busy {
+    connect: &'static [u8],
+    pings: usize,
+}
+
+impl AsyncRead for Busy {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let connect = std::mem::take(&mut self.connect);
+        buffer.put_slice(connect);
+        if connect.is_empty() && self.pings > 0 {
+            self.pings -= 1;
+            buffer.put_slice(b"\xc0\x00");
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Busy {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A timer told of the end of its token, which was asked after the input: a client that always had some went on for ever.
+#[tokio::test]
+async fn a_client_that_never_pauses_goes_when_its_time_is_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    config.limits.quotas.control_packets_per_second = u32::MAX;
+    let broker = broker_with(directory.path(), config);
+    let connect = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c";
+    let busy = Busy { connect, pings: 10_000 };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut connection = handshake::accept(busy, peer(Proof::None), broker, deadline).await.unwrap();
+    connection.until = Some(Instant::now());
+    let ended = connection.serve().await;
+    assert!(matches!(ended, Err(End::Server(Reason::NOT_AUTHORIZED))), "{ended:?}");
 }

@@ -2,19 +2,24 @@
 //!
 //! Each turn of the loop looks whether a deadline has passed, processes the input there is, moves what the outbox holds to
 //! the output while little of that is unsent, and then waits for the first of: input, output sent, something queued, room
-//! in the engine, a deadline, being told to end. Input is not read while a request waits for the engine, while a 3.1.1 client has more requests
-//! undecided than the session's window, or while the client is over a rate ([`super::pace`]); a full outbox never stops it.
+//! in the engine, a deadline, being told to end. Input is not read while a request waits for the engine, while a 3.1.1
+//! client has more requests undecided than the session's window, or while the client is over a rate ([`super::pace`]); a
+//! full outbox never stops it.
+//!
+//! However serving ends, even by a panic, the session is given back: its client finds it free, or gone.
 //!
 //! What packets mean is the session's and [`super::dispatch`]'s; CONNECT is [`super::handshake`]'s.
 
 use std::{
     io,
     net::IpAddr,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::oneshot,
@@ -85,6 +90,8 @@ pub(super) enum End {
     Server(Reason),
     /// The client is above a quota for which the only answer is to end it.
     Quota(Cause),
+    /// A mistake of ours, which may have left anything in the output.
+    Panic,
 }
 
 impl From<io::Error> for End {
@@ -102,9 +109,14 @@ impl From<Violation> for End {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Serves the client until the connection ends, then gives the session back.
     pub(super) async fn run(mut self: Box<Self>) {
-        let end = match self.serve().await {
-            Ok(never) => match never {},
-            Err(end) => end,
+        let end = match AssertUnwindSafe(self.serve()).catch_unwind().await {
+            Ok(Ok(never)) => match never {},
+            Ok(Err(end)) => end,
+            Err(_panic) => {
+                tracing::error!(client = %self.key.client_id, "a connection ends by a panic, and its session with it");
+                self.session_expiry = 0; // nobody knows how it was left
+                End::Panic
+            }
         };
         // Boxed, as all that is rarely waited for: an idle client pays for the largest of what it may wait for.
         Box::pin(self.finish(end)).await;
@@ -332,7 +344,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn finish(mut self: Box<Self>, end: End) {
         let (farewell, with_will) = match &end {
             End::Disconnect { with_will } => (None, *with_will),
-            End::Lost(_) => (None, true),
+            End::Lost(_) | End::Panic => (None, true),
             End::Violation(violation) => {
                 self.broker.counters.violations.add(1);
                 (Some((violation.reason(), Some(violation.to_string()))), true)
@@ -361,7 +373,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let ended = self.broker.sessions.release(&self.key, self.client, self.session_expiry, will);
         self.broker.dispose(ended).await;
-        if !matches!(end, End::Lost(_)) {
+        if !matches!(end, End::Lost(_) | End::Panic) {
             let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.transport.finish()).await;
         }
     }

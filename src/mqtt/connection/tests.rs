@@ -146,10 +146,12 @@ async fn a_principal_has_so_many_connections_and_sessions() {
     assert_eq!((broker.sessions.count(), met), (3, [2, 1]), "a and c, and the one of q");
 }
 
-/// A client that has sent a PINGREQ whenever it is read from, so many times, and takes all that it is sent.
+/// A client that sends CONNECT and then a PINGREQ whenever it is read from, so many times, and takes all that it is sent.
 struct Busy {
     connect: &'static [u8],
     pings: usize,
+    /// What comes after the last of them.
+    last: fn(),
 }
 
 impl AsyncRead for Busy {
@@ -159,6 +161,8 @@ impl AsyncRead for Busy {
         if connect.is_empty() && self.pings > 0 {
             self.pings -= 1;
             buffer.put_slice(b"\xc0\x00");
+        } else if connect.is_empty() {
+            (self.last)();
         }
         Poll::Ready(Ok(()))
     }
@@ -186,10 +190,33 @@ async fn a_client_that_never_pauses_goes_when_its_time_is_over() {
     config.limits.quotas.control_packets_per_second = u32::MAX;
     let broker = broker_with(directory.path(), config);
     let connect = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c";
-    let busy = Busy { connect, pings: 10_000 };
+    let busy = Busy { connect, pings: 10_000, last: || {} };
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut connection = handshake::accept(busy, peer(Proof::None), broker, deadline).await.unwrap();
     connection.until = Some(Instant::now());
     let ended = connection.serve().await;
     assert!(matches!(ended, Err(End::Server(Reason::NOT_AUTHORIZED))), "{ended:?}");
+}
+
+/// What panicked took the session with it: it was never given back, and its client could not come in again.
+#[tokio::test]
+async fn a_panic_ends_the_session_of_its_connection() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    config.limits.quotas.principal_connections_max = 1;
+    let broker = broker_with(directory.path(), config);
+    // A persistent session, with "bye" to be published on "w".
+    let with_will = b"\x10\x15\x00\x04MQTT\x04\x04\x00\x00\x00\x01c\x00\x01w\x00\x03bye";
+    let busy = Busy { connect: with_will, pings: 1, last: || panic!("for the test") };
+    let (mut reader, answer) = ask_in(&broker, Proof::None, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01r").await;
+    assert_eq!(answer, [0x20, 2, 0, 0]);
+    reader.write_all(b"\x82\x06\x00\x01\x00\x01w\x00").await.unwrap();
+    let mut packet = [0; 5];
+    reader.read_exact(&mut packet).await.unwrap();
+    assert_eq!(packet, *b"\x90\x03\x00\x01\x00");
+    handshake::serve(busy, peer(Proof::None), broker.clone(), Instant::now() + Duration::from_secs(60)).await;
+    connect(&broker, 0).await;
+    let mut packet = [0; 8];
+    reader.read_exact(&mut packet).await.unwrap();
+    assert_eq!(packet, *b"\x30\x06\x00\x01wbye");
 }

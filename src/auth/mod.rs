@@ -41,3 +41,4 @@ pub use policy::Policy;
 pub use principal::{NameError, Principal};
 pub use projection::Projection;
 pub use rule::Operation;
+pub use tokens::Expiry;

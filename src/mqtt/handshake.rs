@@ -1,15 +1,18 @@
 //! From an accepted socket to a connection: CONNECT, who it is, which session it gets, CONNACK.
 
 use std::{
+    borrow::Cow,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     auth::{
-        Shown,
+        Access, Shown, Standing,
         login::{Credentials, Denied},
     },
     mqtt::{
@@ -20,11 +23,22 @@ use crate::{
         pace::Pace,
         packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
         permit, presence,
-        sessions::{Refusal, SessionKey},
+        sessions::{Attached, Refusal, SessionKey},
         transport::{Transport, Turn},
     },
     net::Peer,
 };
+
+/// A client that was taken in.
+struct Taken {
+    standing: Standing,
+    access: Access,
+    key: SessionKey,
+    attached: Attached,
+}
+
+/// What a client is told that is not.
+struct Refused(Reason, Cow<'static, str>);
 
 /// Serves a client on `stream` from its CONNECT to its end. Its CONNECT must be whole by `deadline`.
 ///
@@ -90,86 +104,123 @@ where
     }
 }
 
-/// Finds or makes the client's session and says CONNACK. `None`: it was refused.
+/// Takes the client in and says CONNACK. `None`: it was refused.
 async fn establish<S>(
     mut transport: Transport<S>,
     peer: Peer,
-    mut connect: Connect,
+    connect: Connect,
     broker: Arc<Broker>,
 ) -> Option<Box<Connection<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    if let Err((reason, text)) = check(&connect) {
-        refuse(&mut transport, connect.protocol, reason, text).await;
-        return None;
-    }
     let assigned = connect.client_id.is_empty().then(|| broker.unique_client_id());
-    let client_id = assigned.as_deref().unwrap_or(&connect.client_id);
-    let client_id: Arc<str> = client_id.into();
+    let client_id = assigned.as_deref().unwrap_or(&connect.client_id).into();
+    match take_in(&peer, &connect, client_id, &broker).await {
+        Ok(taken) => Some(Box::new(welcome(transport, &peer, connect, assigned, taken, broker))),
+        Err(Refused(reason, text)) => {
+            refuse(&mut transport, connect.protocol, reason, &text).await;
+            None
+        }
+    }
+}
+
+/// Finds out who the client is, and finds or makes its session.
+async fn take_in(peer: &Peer, connect: &Connect, client_id: Arc<str>, broker: &Broker) -> Result<Taken, Refused> {
+    check(connect)?;
+    let (standing, access) = let_in(peer, connect, &client_id, broker).await?;
+    let key = SessionKey { principal: standing.identity.principal.clone(), client_id };
+    let mut attached = attach(&key, &standing, &access, connect.clean_start, broker).await?;
+    // The session is in no connection's hands yet, so what goes wrong here must not go by it.
+    let confirmed = AssertUnwindSafe(confirm(&standing, &mut attached, broker)).catch_unwind().await;
+    match confirmed.unwrap_or(Err(Refused(Reason::SERVER_UNAVAILABLE, "the server failed".into()))) {
+        Ok(access) => Ok(Taken { standing, access, key, attached }),
+        Err(refused) => {
+            let ended = broker.sessions.release(&key, attached.client, 0, None);
+            broker.dispose(ended).await;
+            Err(refused)
+        }
+    }
+}
+
+/// Who the client is and what it may do.
+async fn let_in(
+    peer: &Peer,
+    connect: &Connect,
+    client_id: &Arc<str>,
+    broker: &Broker,
+) -> Result<(Standing, Access), Refused> {
     let shown = Shown {
         address: peer.address.ip(),
         listener: &peer.listener,
         proof: &peer.proof,
         credentials: Credentials::of(connect.username.as_deref(), connect.password.as_deref()),
     };
-    let let_in = broker.authority.let_in_again(peer.signed_in.as_deref(), shown, &client_id).await;
-    let (standing, access) = match let_in {
-        Ok(both) => both,
-        Err(denied) => {
-            refuse(&mut transport, connect.protocol, reason_of(denied), &denied.to_string()).await;
-            return None;
+    let let_in = broker.authority.let_in_again(peer.signed_in.as_deref(), shown, client_id).await;
+    let (standing, access) = let_in.map_err(|denied| Refused(reason_of(denied), denied.to_string().into()))?;
+    match permit::may_connect(&access, connect.will.as_ref()) {
+        Ok(()) => Ok((standing, access)),
+        Err(text) => {
+            let principal = standing.identity.principal.name();
+            tracing::debug!(peer = %peer.address, %principal, text, "refused");
+            Err(Refused(Reason::NOT_AUTHORIZED, text.into()))
         }
-    };
-    let principal = standing.identity.principal.clone();
-    if let Err(text) = permit::may_connect(&access, connect.will.as_ref()) {
-        tracing::debug!(peer = %peer.address, principal = %principal.name(), text, "refused");
-        refuse(&mut transport, connect.protocol, Reason::NOT_AUTHORIZED, text).await;
-        return None;
     }
-    let key = SessionKey { principal, client_id: client_id.clone() };
+}
 
-    let attached = broker.sessions.attach(&key, &standing, connect.clean_start, || broker.new_session(&access));
-    let mut attached = match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
-        Ok(Ok(attached)) => attached,
+/// The client's session, once no other connection has it.
+async fn attach(
+    key: &SessionKey,
+    standing: &Standing,
+    access: &Access,
+    clean_start: bool,
+    broker: &Broker,
+) -> Result<Attached, Refused> {
+    let attached = broker.sessions.attach(key, standing, clean_start, || broker.new_session(access));
+    match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
+        Ok(Ok(attached)) => Ok(attached),
         Ok(Err(Refusal::Quota(cause))) => {
             broker.service.quotas().count(cause);
             let text = format!("there are as many {} as there may be", cause.what());
-            refuse(&mut transport, connect.protocol, Reason::QUOTA_EXCEEDED, &text).await;
-            return None;
+            Err(Refused(Reason::QUOTA_EXCEEDED, text.into()))
         }
-        Ok(Err(Refusal::Closing)) => {
-            refuse(&mut transport, connect.protocol, Reason::SERVER_UNAVAILABLE, "the server is ending").await;
-            return None;
-        }
-        Err(_) => {
-            refuse(
-                &mut transport,
-                connect.protocol,
-                Reason::SERVER_BUSY,
-                "the session's other connection does not end",
-            )
-            .await;
-            return None;
-        }
-    };
+        Ok(Err(Refusal::Closing)) => Err(Refused(Reason::SERVER_UNAVAILABLE, "the server is ending".into())),
+        Err(_) => Err(Refused(Reason::SERVER_BUSY, "the session's other connection does not end".into())),
+    }
+}
+
+/// Ends the session that this one replaces, and looks again what the client may do: since it was let in its token may have
+/// ended, or rights may have been read anew. From here on its session is in the table, and reviewed there.
+async fn confirm(standing: &Standing, attached: &mut Attached, broker: &Broker) -> Result<Access, Refused> {
     if let Some(replaced) = attached.replaced.take() {
         broker.dispose(replaced).await;
     }
-    // Rights may have been read anew since the client was let in. From here on its session is in the table, and reviewed.
-    let Some(access) = broker.authority.review(&standing) else {
-        let ended = broker.sessions.release(&key, attached.client, 0, None);
-        broker.dispose(ended).await;
-        refuse(&mut transport, connect.protocol, Reason::NOT_AUTHORIZED, "this client is no longer let in").await;
-        return None;
-    };
+    let refused = Refused(Reason::NOT_AUTHORIZED, "this client is no longer let in".into());
+    let access = broker.authority.review(standing).ok_or(refused)?;
+    attached.client.outbox.set_access(access.clone());
+    Ok(access)
+}
+
+/// Says CONNACK, and makes the connection of all that was found.
+fn welcome<S>(
+    mut transport: Transport<S>,
+    peer: &Peer,
+    mut connect: Connect,
+    assigned: Option<String>,
+    taken: Taken,
+    broker: Arc<Broker>,
+) -> Connection<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Taken { standing, access, key, mut attached } = taken;
     let device = presence::device_of(&access);
-    attached.client.outbox.set_access(access);
     if let Some(device) = &device {
         broker.presence.opened(device, peer.address.ip(), connect.protocol, broker.service.now());
     }
-    tracing::debug!(peer = %peer.address, client = %client_id, protocol = ?connect.protocol, present = attached.present, "connected");
-
+    tracing::debug!(
+        peer = %peer.address, client = %key.client_id, protocol = ?connect.protocol, present = attached.present, "connected"
+    );
     let keep_alive = broker.limits.keep_alive(connect.keep_alive);
     let connack = ConnAck {
         session_present: attached.present,
@@ -183,7 +234,7 @@ where
     attached.client.session.attach(&connect, now, transport.output());
     attached.client.outbox.attach();
     let pace = Pace::new(attached.client.filters.allowance().clone(), now);
-    Some(Box::new(Connection {
+    Connection {
         transport,
         key,
         address: peer.address.ip(),
@@ -201,7 +252,7 @@ where
         leaving: None,
         heard: now,
         broker,
-    }))
+    }
 }
 
 /// How a client is told that it is not let in.
@@ -214,12 +265,14 @@ fn reason_of(denied: Denied) -> Reason {
     }
 }
 
-fn check(connect: &Connect) -> Result<(), (Reason, &'static str)> {
+fn check(connect: &Connect) -> Result<(), Refused> {
     if connect.authentication_method.is_some() {
-        return Err((Reason::BAD_AUTHENTICATION_METHOD, "enhanced authentication is not offered")); // [MQTT-4.12.0-1]
+        let text = "enhanced authentication is not offered".into();
+        return Err(Refused(Reason::BAD_AUTHENTICATION_METHOD, text)); // [MQTT-4.12.0-1]
     }
     if connect.protocol == Protocol::V4 && connect.client_id.is_empty() && !connect.clean_start {
-        return Err((Reason::CLIENT_IDENTIFIER_NOT_VALID, "a session that is to be kept needs a client id")); // [MQTT-3.1.3-8]
+        let text = "a session that is to be kept needs a client id".into();
+        return Err(Refused(Reason::CLIENT_IDENTIFIER_NOT_VALID, text)); // [MQTT-3.1.3-8]
     }
     Ok(())
 }

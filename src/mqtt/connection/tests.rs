@@ -1,7 +1,7 @@
 //! Tests: what becomes of a request when its connection ends before the engine has room for it; how many connections
 //! and sessions one principal has; when a connection ends that always has something to do.
 
-#![allow(clippy::unwrap_used)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::{
     pin::Pin,
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::*;
 use crate::{
-    auth::{Authority, Principal, certificate::Proof},
+    auth::{Authority, Expiry, Method, Principal, Standing, certificate::Proof},
     clock::Clock,
     config::Config,
     mqtt::{
@@ -34,10 +34,14 @@ fn broker(directory: &std::path::Path) -> Arc<Broker> {
 }
 
 fn broker_with(directory: &std::path::Path, config: Config) -> Arc<Broker> {
+    broker_at(directory, config, Clock::system())
+}
+
+fn broker_at(directory: &std::path::Path, config: Config, clock: Clock) -> Arc<Broker> {
     let path = directory.join("store");
     let options = StoreOptions { queue_bytes_max: QUEUE_BYTES, free_disk_min: 0, ..StoreOptions::new(path) };
-    let (service, decided) = Service::open(options, Arc::new(Quotas::new(&config.limits)), Clock::system()).unwrap();
-    let authority = Authority::open(&config, Clock::system()).unwrap();
+    let (service, decided) = Service::open(options, Arc::new(Quotas::new(&config.limits)), clock.clone()).unwrap();
+    let authority = Authority::open(&config, clock).unwrap();
     let router = Arc::new(Router::new(RetainedLimits { messages: 1, bytes: 1 }));
     let events = Arc::new(Events::new(router.clone(), service.head()));
     let announcer = events.clone();
@@ -219,4 +223,31 @@ async fn a_panic_ends_the_session_of_its_connection() {
     let mut packet = [0; 8];
     reader.read_exact(&mut packet).await.unwrap();
     assert_eq!(packet, *b"\x30\x06\x00\x01wbye");
+}
+
+/// What a client was let in on may end while it waits for its session.
+#[tokio::test]
+async fn a_login_that_ends_before_its_connack_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (clock, hand) = Clock::manual(Duration::from_secs(10));
+    let broker = broker_at(directory.path(), Config::default(), clock);
+    let principal = Principal::named("p").unwrap();
+    let mut standing = Standing::of_user(principal.clone(), "local");
+    standing.identity.method = Method::Certificate; // whose clients have a role as shipped
+    standing.identity.until = Some(Expiry { wall: Timestamp(20), deadline: Instant::now() + FAR });
+    for (at, code) in [(19, 0), (20, 5)] {
+        let key = SessionKey { principal: principal.clone(), client_id: "c".into() };
+        let access = broker.authority.review(&standing).unwrap();
+        let held = broker.sessions.attach(&key, &standing, true, || broker.new_session(&access)).await.unwrap();
+        let (mut near, far) = tokio::io::duplex(4096);
+        let peer = Peer { signed_in: Some(Arc::new(standing.clone())), ..peer(Proof::None) };
+        tokio::spawn(handshake::serve(far, peer, broker.clone(), Instant::now() + Duration::from_secs(60)));
+        near.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c").await.unwrap();
+        assert_eq!(held.kicked.await, Ok(Reason::SESSION_TAKEN_OVER), "it was let in and waits");
+        hand.set(Duration::from_secs(at));
+        broker.sessions.release(&key, held.client, 0, None);
+        assert_eq!(read(&mut near).await, [0x20, 2, 0, code], "at {at}");
+        let _refused_ones_are_gone = near.write_all(b"\xe0\x00").await;
+        assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
+    }
 }

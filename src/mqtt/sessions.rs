@@ -232,28 +232,12 @@ impl Sessions {
 
     /// Gives each session the rights that its standing is worth now. One that is worth none ends: its connection with
     /// [`Reason::NOT_AUTHORIZED`]; a parked one, whose client need only be known to come back, is handed out.
+    ///
+    /// The table is taken for one session at a time, so that nobody waits for all of them. A client that comes meanwhile
+    /// has the rights of now.
     pub fn review(&self, authority: &Authority) -> Vec<Ended> {
-        let mut table = self.table.lock();
-        let table = &mut *table;
-        let mut over = Vec::new();
-        for (key, entry) in &mut table.entries {
-            let (access, outbox) = match entry {
-                Entry::Connected { standing, outbox, .. } => (authority.review(standing), &*outbox),
-                Entry::Parked(parked) => (authority.review_absent(&parked.standing), &parked.client.outbox),
-            };
-            let ends = access.is_none();
-            outbox.set_access(access.unwrap_or_else(|| Access::none(key.principal.clone())));
-            match entry {
-                Entry::Connected { kick, .. } if ends => {
-                    if let Some(kick) = kick.take() {
-                        let _ = kick.send(Reason::NOT_AUTHORIZED);
-                    }
-                }
-                Entry::Parked(_) if ends => over.push(key.clone()),
-                Entry::Connected { .. } | Entry::Parked(_) => {}
-            }
-        }
-        over.into_iter().filter_map(|key| table.end(key)).collect()
+        let keys: Vec<_> = self.table.lock().entries.keys().cloned().collect();
+        keys.into_iter().filter_map(|key| self.table.lock().review(key, authority)).collect()
     }
 
     /// Hands out every parked session as ended; for the end of the server, after [`Sessions::close`].
@@ -387,6 +371,27 @@ impl Table {
         self.timers_made += 1;
         self.timers.insert((at, self.timers_made), key.clone());
         Some((at, self.timers_made))
+    }
+
+    /// See [`Sessions::review`].
+    fn review(&mut self, key: SessionKey, authority: &Authority) -> Option<Ended> {
+        let entry = self.entries.get_mut(&key)?;
+        let (access, outbox) = match &*entry {
+            Entry::Connected { standing, outbox, .. } => (authority.review(standing), outbox),
+            Entry::Parked(parked) => (authority.review_absent(&parked.standing), &parked.client.outbox),
+        };
+        let ends = access.is_none();
+        outbox.set_access(access.unwrap_or_else(|| Access::none(key.principal.clone())));
+        match entry {
+            Entry::Connected { kick, .. } if ends => {
+                if let Some(kick) = kick.take() {
+                    let _ = kick.send(Reason::NOT_AUTHORIZED);
+                }
+                None
+            }
+            Entry::Parked(_) if ends => self.end(key),
+            Entry::Connected { .. } | Entry::Parked(_) => None,
+        }
     }
 
     /// Takes out a parked session, to end it.

@@ -195,10 +195,16 @@ async fn confirm(standing: &Standing, attached: &mut Attached, broker: &Broker) 
     if let Some(replaced) = attached.replaced.take() {
         broker.dispose(replaced).await;
     }
-    let refused = Refused(Reason::NOT_AUTHORIZED, "this client is no longer let in".into());
-    let access = broker.authority.review(standing).ok_or(refused)?;
-    attached.client.outbox.set_access(access.clone());
-    Ok(access)
+    loop {
+        let generation = broker.authority.generation();
+        let refused = || Refused(Reason::NOT_AUTHORIZED, "this client is no longer let in".into());
+        let access = broker.authority.review(standing).ok_or_else(refused)?;
+        attached.client.outbox.set_access(access.clone());
+        // Otherwise what the review of all sessions gave it may have been overwritten with older rights.
+        if broker.authority.generation() == generation {
+            return Ok(access);
+        }
+    }
 }
 
 /// Says CONNACK, and makes the connection of all that was found.

@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{
@@ -153,12 +153,14 @@ impl Client {
         }
     }
 
-    /// Whether the server closes the connection before anything was said; one that it serves it leaves open for a second.
-    pub fn is_closed_at_once(&mut self) -> bool {
-        self.stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
-        match self.stream.read(&mut [0]) {
-            Ok(count) => count == 0,
-            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    /// Whether the server answers `bytes` with anything before it closes the connection.
+    pub fn is_answered(&mut self, bytes: &[u8]) -> bool {
+        self.stream.set_read_timeout(Some(*DEADLINE)).expect("a socket");
+        let read = self.try_send(bytes).and_then(|()| self.stream.read(&mut [0]));
+        match read {
+            Ok(count) => count > 0,
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => false,
+            Err(error) => panic!("the server neither answers nor closes the connection: {error}"),
         }
     }
 

@@ -361,22 +361,23 @@ impl From<Entry> for Told {
 fn bytes(changes: &[Change]) -> usize {
     let of = |change: &Change| {
         let value = match &change.effect {
-            Effect::Set(value) => weight(value),
+            Effect::Set(value) => memory(value),
             Effect::Remove | Effect::Touch => 0,
         };
         let keys: usize = change.path.keys.iter().map(|key| key.len() + 16).sum();
-        64 + keys + value + change.replaced.as_ref().map_or(0, |replaced| weight(&replaced.value))
+        64 + keys + value + change.replaced.as_ref().map_or(0, |replaced| memory(&replaced.value))
     };
     512 + 2 * changes.iter().map(of).sum::<usize>()
 }
 
-fn weight(value: &Value) -> usize {
+/// About the memory that it takes.
+fn memory(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 16,
         Value::String(text) => 16 + text.len(),
-        Value::Array(elements) => 32 + elements.iter().map(weight).sum::<usize>(),
+        Value::Array(elements) => 32 + elements.iter().map(memory).sum::<usize>(),
         Value::Object(members) => {
-            32 + members.iter().map(|(key, member)| 32 + key.len() + weight(member)).sum::<usize>()
+            32 + members.iter().map(|(key, member)| 32 + key.len() + memory(member)).sum::<usize>()
         }
     }
 }

@@ -13,9 +13,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use ring::digest::{SHA256, digest};
+use sha2::{Digest, Sha256};
 
-use crate::http::api::Api;
+use crate::http::{api::Api, hex::hex};
 
 /// A file of the page.
 struct Asset {
@@ -61,9 +61,8 @@ pub(super) fn routes(mut router: Router<Arc<Api>>) -> Router<Arc<Api>> {
 
 impl Asset {
     fn new(path: &'static str, kind: &'static str, bytes: &'static [u8]) -> Self {
-        let digest = digest(&SHA256, bytes);
-        let digits: String = digest.as_ref().iter().take(ETAG_BYTES).map(|byte| format!("{byte:02x}")).collect();
-        let etag = HeaderValue::try_from(format!("\"{digits}\"")).expect("digits and quotes are fit for a header");
+        let etag = format!("\"{:.ETAG_DIGITS$}\"", hex(&Sha256::digest(bytes)));
+        let etag = HeaderValue::try_from(etag).expect("digits and quotes are fit for a header");
         Self { path, kind: HeaderValue::from_static(kind), bytes, etag }
     }
 
@@ -82,5 +81,5 @@ impl Asset {
     }
 }
 
-/// Bytes of the digest in an etag.
-const ETAG_BYTES: usize = 16;
+/// Digits of the digest in an etag.
+const ETAG_DIGITS: usize = 32;

@@ -25,6 +25,7 @@ mod dashboard;
 mod devices;
 mod events;
 mod guard;
+mod hex;
 mod history;
 mod impatient;
 mod openapi;

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     auth::{Principal, access_keys::AccessKeys},
+    http::hex::{hex, unhex},
     shadow::Timestamp,
 };
 
@@ -175,7 +176,16 @@ fn time(text: &str) -> Option<Timestamp> {
     let number = |text: Option<&str>| text?.parse::<u64>().ok();
     let (year, month, date) = (number(day.get(..4))?, number(day.get(4..6))?, number(day.get(6..))?);
     let (hour, minute, second) = (number(clock.get(..2))?, number(clock.get(2..4))?, number(clock.get(4..))?);
-    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&date) || hour > 23 || minute > 59 {
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let last = match month {
+        2 => 28 + u64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    if year < 1970 || !(1..=12).contains(&month) || !(1..=last).contains(&date) {
+        return None;
+    }
+    if hour > 23 || minute > 59 || second > 59 {
         return None;
     }
     // Years that begin in March have their leap day at the end.
@@ -189,16 +199,6 @@ fn mac(key: &[u8], text: &str) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
     mac.update(text.as_bytes());
     mac
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| (byte as char).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pairs = text.as_bytes().chunks(2);
-    pairs.map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect()
 }
 
 #[cfg(test)]

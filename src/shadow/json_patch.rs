@@ -276,7 +276,7 @@ impl Work {
     /// Counts what is put at `path`, where there was nothing of it before.
     fn puts(&mut self, path: &Pointer, value: &Value) -> Result<(), Reason> {
         levels(path, value)?;
-        let (size, max) = (self.put.saturating_add(weight(value)), self.put_max);
+        let (size, max) = (self.put.saturating_add(json_bytes(value)), self.put_max);
         self.put = size;
         if size <= max { Ok(()) } else { Err(Reason::Refused(Rejection::TooLarge { size, max })) }
     }
@@ -366,11 +366,13 @@ fn depth(value: &Value) -> usize {
 }
 
 /// About the bytes of its JSON.
-fn weight(value: &Value) -> usize {
+fn json_bytes(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 8,
         Value::String(text) => 2 + text.len(),
-        Value::Array(elements) => 2 + elements.iter().map(|element| 1 + weight(element)).sum::<usize>(),
-        Value::Object(members) => 2 + members.iter().map(|(key, value)| 4 + key.len() + weight(value)).sum::<usize>(),
+        Value::Array(elements) => 2 + elements.iter().map(|element| 1 + json_bytes(element)).sum::<usize>(),
+        Value::Object(members) => {
+            2 + members.iter().map(|(key, value)| 4 + key.len() + json_bytes(value)).sum::<usize>()
+        }
     }
 }

@@ -471,7 +471,7 @@ const PAGES_AT_ONCE: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
 

@@ -231,7 +231,7 @@ const PUBLISH: u8 = 0x30;
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
 

@@ -182,7 +182,7 @@ fn approximate_bytes(document: &Document) -> usize {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used)]
+    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use std::sync::Arc;
 

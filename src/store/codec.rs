@@ -223,7 +223,7 @@ impl<'a> Decoder<'a> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used)]
+    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
 

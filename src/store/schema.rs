@@ -166,7 +166,7 @@ pub(super) fn named_range(device: &DeviceId) -> std::ops::Range<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used)]
+    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! Tests: the corpus of `tests/packets` through the codec, as it is and mutilated.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::{fs, path::Path};
 

@@ -1,6 +1,6 @@
 //! Tests: what the fields of a packet are taken for, and the bytes of the server's packets.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::num::NonZeroU16;
 

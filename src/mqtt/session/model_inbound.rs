@@ -5,7 +5,7 @@
 //! client sees nothing acknowledged that was not decided; PUBACKs, and PUBRECs, come in the order of the PUBLISHes;
 //! and in the end everything is acknowledged.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use super::*;
 

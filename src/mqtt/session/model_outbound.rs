@@ -4,7 +4,7 @@
 //! once; what it sees for the first time comes in the order of delivery; it never has more than its receive maximum to
 //! acknowledge; and in the end nothing is kept.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::{
     collections::{BTreeSet, VecDeque},

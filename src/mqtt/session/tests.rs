@@ -1,6 +1,6 @@
 //! Tests: a client's packets as bytes, against what the session answers, also as bytes.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::{sync::Arc, time::Duration};
 

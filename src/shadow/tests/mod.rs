@@ -1,6 +1,6 @@
 //! What holds for any documents and updates, and the tables that need more than one part of the core.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod changed_after;
 mod conflicts;

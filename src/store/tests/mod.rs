@@ -1,7 +1,7 @@
 //! Tests of the store as a whole. The writer is stepped by hand where the order of commits matters, and runs on its
 //! thread where it does not.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod bench;
 mod copies;

@@ -1,6 +1,6 @@
 //! Requests as bytes and envelopes as text.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod envelopes;
 mod given;

@@ -132,33 +132,47 @@ async fn asked(api: &Arc<Api>, request: HttpRequest, operation: Operation) -> Re
         let name = ShadowName::new(&name).map_err(|error| invalid(&bad("shadowName", error.to_string()), api))?;
         key.name = Some(name);
     }
-    let body = match payload::read(&parts.headers, body, api).await {
-        Ok(body) => body,
-        Err(Unread::Rejected(rejection)) => return Err(rejected(&rejection, &key, api, None)),
-        Err(Unread::Failed(problem)) => return Err(problem.into_response()),
-    };
-    let caller = caller(api, &mut parts, &body).await?;
+    let (caller, body) = caller(api, &mut parts, body, &key).await?;
     Ok(Asked { caller, key, uri: parts.uri, body })
 }
 
-/// Who makes a request: whose signature it carries, else whoever the listener says.
-async fn caller(api: &Arc<Api>, parts: &mut Parts, body: &[u8]) -> Result<Caller, Response> {
+/// Who makes a request: whose signature it carries, else whoever the listener says. And its body, which is not read before that
+/// is known, but for what is signed: until then a stranger sent it.
+async fn caller(api: &Arc<Api>, parts: &mut Parts, body: Body, key: &ShadowKey) -> Result<(Caller, Bytes), Response> {
     let now = api.now();
-    let refuse = |error: &str, message: &str| refused(StatusCode::FORBIDDEN, error, message, now);
-    match Signed::of(parts, body).map(|signed| signed.verify(&api.authority.access_keys(), now)) {
-        Some(Ok(principal)) => Ok(Caller::signed(&principal, api)),
-        Some(Err(error @ Unverified::UnknownKey)) => {
-            let anonymous = Caller::from_request_parts(parts, api).await;
-            anonymous.map_err(|_| refuse(error.exception(), &error.to_string()))
+    let unverified = |error: Unverified| refused(StatusCode::FORBIDDEN, error.exception(), &error.to_string(), now);
+    let keys = api.authority.access_keys();
+    let signed = Signed::of(parts);
+    let claimed = signed.as_ref().map(|signed| signed.claims(&keys).map(|()| signed));
+    let otherwise = match claimed {
+        Some(Ok(signed)) => {
+            let mut stranger = api.service.quotas().strangers.enter();
+            let length = payload::length(&parts.headers).unwrap_or(api.body_bytes_max);
+            if !stranger.may_have(length.min(api.body_bytes_max)) {
+                let busy = Rejection::Unavailable("the signatures of other requests".to_owned());
+                return Err(rejected(&busy, key, api, None));
+            }
+            let body = read(api, parts, body, key).await?;
+            let principal = signed.verify(&body, &keys, now).map_err(unverified)?;
+            return Ok((Caller::signed(&principal, api), body));
         }
-        Some(Err(error)) => Err(refuse(error.exception(), &error.to_string())),
+        Some(Err(error @ Unverified::UnknownKey)) => unverified(error),
+        Some(Err(error)) => return Err(unverified(error)),
         None => {
             let message = "Missing Authentication Token";
-            Caller::from_request_parts(parts, api)
-                .await
-                .map_err(|_| refuse("MissingAuthenticationTokenException", message))
+            refused(StatusCode::FORBIDDEN, "MissingAuthenticationTokenException", message, now)
         }
-    }
+    };
+    let caller = Caller::from_request_parts(parts, api).await.map_err(|_| otherwise)?;
+    let body = read(api, parts, body, key).await?;
+    Ok((caller, body))
+}
+
+async fn read(api: &Api, parts: &Parts, body: Body, key: &ShadowKey) -> Result<Bytes, Response> {
+    payload::read(&parts.headers, body, api.body_bytes_max, api).await.map_err(|unread| match unread {
+        Unread::Rejected(rejection) => rejected(&rejection, key, api, None),
+        Unread::Failed(problem) => problem.into_response(),
+    })
 }
 
 fn answer(body: Bytes) -> Response {

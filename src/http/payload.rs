@@ -22,12 +22,10 @@ pub(super) enum Unread {
     Failed(Problem),
 }
 
-/// Reads all of `body`.
-pub(super) async fn read(headers: &HeaderMap, body: Body, api: &Api) -> Result<Bytes, Unread> {
-    let max = api.body_bytes_max;
+/// Reads all of `body`, which may have `max` bytes.
+pub(super) async fn read(headers: &HeaderMap, body: Body, max: usize, api: &Api) -> Result<Bytes, Unread> {
     let too_large = |size| Unread::Rejected(Rejection::TooLarge { size, max });
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if let Some(length) = length.filter(|length| *length > max) {
+    if let Some(length) = length(headers).filter(|length| *length > max) {
         return Err(too_large(length));
     }
     match Limited::new(body, max).collect().await {
@@ -42,6 +40,11 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, api: &Api) -> Result<B
             Err(Unread::Failed(problem))
         }
     }
+}
+
+/// How long a body is, if that is said before it.
+pub(super) fn length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Whether `error`, or what it comes from, is a body that was not whole in time.

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Instant};
 
 use axum::{
     Extension,
-    body::Bytes,
+    body::Body,
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -23,6 +23,7 @@ use crate::{
         api::Api,
         caller::{Caller, denied_as},
         history::fresh,
+        payload::{self, Unread},
         problem::Problem,
         sessions::{AGE_MAX, COOKIE},
     },
@@ -61,8 +62,15 @@ pub(super) async fn begin(
     Extension(peer): Extension<Peer>,
     Extension(Secure(secure)): Extension<Secure>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Result<Response, Problem> {
+    let body = payload::read(&headers, body, BODY_BYTES_MAX, &api).await.map_err(|unread| match unread {
+        Unread::Rejected(_) => {
+            let message = format!("The body must have at most {BODY_BYTES_MAX} bytes");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", &message, api.now())
+        }
+        Unread::Failed(problem) => problem,
+    })?;
     let sent: SignIn = serde_json::from_slice(&body).map_err(|_| {
         let message = "The body must be {\"user\":…,\"password\":…} or {\"token\":…}";
         Problem::new(StatusCode::BAD_REQUEST, "invalid-json", message, api.now())
@@ -110,3 +118,6 @@ fn answer(id: &str, seconds: u64, secure: bool) -> Response {
     let headers = [(header::SET_COOKIE, cookie), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     (StatusCode::NO_CONTENT, headers).into_response()
 }
+
+/// Bytes that a stranger may send to sign in; the longest token that is looked at fits.
+const BODY_BYTES_MAX: usize = 16 * 1024;

@@ -9,7 +9,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use sha2::{Digest, Sha256};
 
 use crate::{
-    auth::{Principal, access_keys::AccessKeys},
+    auth::{
+        Principal,
+        access_keys::{AccessKey, AccessKeys},
+    },
     http::hex::{hex, unhex},
     shadow::Timestamp,
 };
@@ -30,7 +33,8 @@ struct SignedParts {
     /// When it was signed, as it was written and as it is.
     date: String,
     time: Timestamp,
-    canonical_request: String,
+    /// The canonical request up to the digest of the body.
+    canonical_head: String,
 }
 
 /// Why a signature was not accepted.
@@ -60,18 +64,27 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 const RESERVED_BUT_SLASH: &AsciiSet = &RESERVED.remove(b'/');
 
 impl Signed {
-    /// Who signed it with one of `keys`, a request that came at `now`.
+    /// Whether it claims to be by one of `keys`.
     ///
     /// # Errors
     ///
     /// An [`Unverified`]; a key that is not known may still come from where nobody has to prove anything.
-    pub fn verify(&self, keys: &AccessKeys, now: Timestamp) -> Result<Principal, Unverified> {
-        let signed = self.parts.as_ref().ok_or(Unverified::Incomplete)?;
-        let key = keys.get(&signed.access_key).ok_or(Unverified::UnknownKey)?;
+    pub fn claims(&self, keys: &AccessKeys) -> Result<(), Unverified> {
+        self.key(keys).map(|_| ())
+    }
+
+    /// Who signed it with one of `keys`, a request with this body that came at `now`.
+    ///
+    /// # Errors
+    ///
+    /// An [`Unverified`].
+    pub fn verify(&self, body: &[u8], keys: &AccessKeys, now: Timestamp) -> Result<Principal, Unverified> {
+        let (signed, key) = self.key(keys)?;
         if signed.time.0.abs_diff(now.0) > SKEW_MAX {
             return Err(Unverified::Expired);
         }
-        let digest = hex(&Sha256::digest(&signed.canonical_request));
+        let canonical_request = format!("{}\n{}", signed.canonical_head, hex(&Sha256::digest(body)));
+        let digest = hex(&Sha256::digest(&canonical_request));
         let to_sign = format!("{ALGORITHM}\n{}\n{}\n{digest}", signed.date, signed.scope);
         let first = format!("AWS4{}", key.secret).into_bytes();
         let signing = signed.scope.split('/').fold(first, |key, part| mac(&key, part).finalize().into_bytes().to_vec());
@@ -79,6 +92,12 @@ impl Signed {
             Ok(()) => Ok(key.principal.clone()),
             Err(_) => Err(Unverified::Mismatch),
         }
+    }
+
+    fn key<'k>(&self, keys: &'k AccessKeys) -> Result<(&SignedParts, &'k AccessKey), Unverified> {
+        let signed = self.parts.as_ref().ok_or(Unverified::Incomplete)?;
+        let key = keys.get(&signed.access_key).ok_or(Unverified::UnknownKey)?;
+        Ok((signed, key))
     }
 }
 
@@ -97,14 +116,14 @@ impl Unverified {
 impl Signed {
     /// The signature of a request; `None`: it carries none.
     #[must_use]
-    pub fn of(request: &Parts, body: &[u8]) -> Option<Self> {
+    pub fn of(request: &Parts) -> Option<Self> {
         let header = request.headers.get("authorization")?.to_str().ok()?;
         let fields = header.strip_prefix(ALGORITHM)?;
-        Some(Self { parts: signed(request, fields, body) })
+        Some(Self { parts: signed(request, fields) })
     }
 }
 
-fn signed(request: &Parts, fields: &str, body: &[u8]) -> Option<SignedParts> {
+fn signed(request: &Parts, fields: &str) -> Option<SignedParts> {
     let field = |name: &str| fields.split(',').find_map(|field| field.trim().strip_prefix(name)?.strip_prefix('='));
     let (access_key, scope) = field("Credential")?.split_once('/')?;
     let signed_headers = field("SignedHeaders")?;
@@ -120,14 +139,13 @@ fn signed(request: &Parts, fields: &str, body: &[u8]) -> Option<SignedParts> {
         return None;
     }
     let headers: Option<String> = names.iter().map(|name| canonical_header(request, name)).collect();
-    let canonical_request = [
+    let canonical_head = [
         request.method.as_str(),
         // What is in the path already is encoded once more, as all services but S3 have it.
         &utf8_percent_encode(request.uri.path(), RESERVED_BUT_SLASH).to_string(),
         &canonical_query(request.uri.query().unwrap_or_default())?,
         &headers?,
         signed_headers,
-        &hex(&Sha256::digest(body)),
     ]
     .join("\n");
     Some(SignedParts {
@@ -136,7 +154,7 @@ fn signed(request: &Parts, fields: &str, body: &[u8]) -> Option<SignedParts> {
         signature: unhex(field("Signature")?)?,
         date: date.to_owned(),
         time: time(date)?,
-        canonical_request,
+        canonical_head,
     })
 }
 

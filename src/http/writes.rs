@@ -166,7 +166,7 @@ impl<'a> Write<'a> {
 
     /// Reads the body of the write, and then counts it: one that comes slowly keeps nobody else waiting.
     async fn body(&self, headers: &HeaderMap, body: Body) -> Result<(Admitted, Bytes), Problem> {
-        match payload::read(headers, body, self.api).await {
+        match payload::read(headers, body, self.api.body_bytes_max, self.api).await {
             Ok(body) => Ok((self.quota()?, body)),
             Err(Unread::Rejected(rejection)) => Err(self.not_tried(&rejection)),
             Err(Unread::Failed(problem)) => Err(problem),

@@ -27,6 +27,7 @@ use crate::{
         transport::{Transport, Turn},
     },
     net::Peer,
+    quota::Stranger,
 };
 
 /// A client that was taken in.
@@ -70,7 +71,8 @@ where
         _ = closing.wait_for(|closing| *closing) => return None,
     };
     match connect {
-        Ok(Some(connect)) => establish(transport, peer, *connect, broker).await,
+        // It is a stranger until it is let in.
+        Ok(Some((connect, _stranger))) => establish(transport, peer, *connect, broker).await,
         nothing => {
             let in_time = nothing.is_ok();
             tracing::debug!(peer = %peer.address, in_time, "no CONNECT"); // [MQTT-3.1.4-1]
@@ -81,24 +83,32 @@ where
 }
 
 /// Reads a whole CONNECT; refuses what is none. `None`: the connection is over.
-async fn read_connect<S>(transport: &mut Transport<S>, broker: &Broker) -> Option<Box<Connect>>
+///
+/// Until it is known whose it is, no more of it is read than a stranger may have.
+async fn read_connect<S>(transport: &mut Transport<S>, broker: &Broker) -> Option<(Box<Connect>, Stranger)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let mut stranger = broker.service.quotas().strangers.enter();
     loop {
         match codec::split_frame(&mut transport.input, broker.limits.frame) {
             Ok(Some(frame)) => match codec::decode_connect(frame) {
-                Ok(connect) => return Some(Box::new(connect)),
+                Ok(connect) => return Some((Box::new(connect), stranger)),
                 Err(refusal) => {
                     refusal.answer(transport.output());
                     let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, transport.finish()).await;
                     return None;
                 }
             },
-            Ok(None) => match transport.turn(true).await {
-                Ok(Turn::Input) => {}
-                Ok(Turn::Flushed | Turn::End) | Err(_) => return None,
-            },
+            Ok(None) => {
+                if transport.input.len() >= stranger.room() {
+                    stranger.grow().await;
+                }
+                match transport.turn_within(stranger.room().saturating_sub(transport.input.len())).await {
+                    Ok(Turn::Input) => {}
+                    Ok(Turn::Flushed | Turn::End) | Err(_) => return None,
+                }
+            }
             Err(_) => return None, // not MQTT, or too large: there is no version to answer in
         }
     }

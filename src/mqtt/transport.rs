@@ -68,7 +68,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     ///
     /// Those of the stream.
     pub(super) async fn turn(&mut self, may_read: bool) -> io::Result<Turn> {
-        poll_fn(|context| self.poll_turn(context, may_read)).await
+        self.turn_within(if may_read { SCRATCH_BYTES } else { 0 }).await
+    }
+
+    /// As [`Self::turn`], but reads at most `room` bytes; with no room it does not read.
+    ///
+    /// # Errors
+    ///
+    /// Those of the stream.
+    pub(super) async fn turn_within(&mut self, room: usize) -> io::Result<Turn> {
+        poll_fn(|context| self.poll_turn(context, room)).await
     }
 
     /// Sends all output.
@@ -113,15 +122,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         Ok(())
     }
 
-    fn poll_turn(&mut self, context: &mut Context<'_>, may_read: bool) -> Poll<io::Result<Turn>> {
+    fn poll_turn(&mut self, context: &mut Context<'_>, room: usize) -> Poll<io::Result<Turn>> {
         if (self.unsent() > 0 || self.unflushed) && self.poll_send(context)?.is_ready() {
             return Poll::Ready(Ok(Turn::Flushed));
         }
-        if !may_read {
+        if room == 0 {
             return Poll::Pending;
         }
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
+            let room = room.min(scratch.len());
+            let mut buffer = ReadBuf::new(scratch.get_mut(..room).unwrap_or_default());
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
             if buffer.filled().is_empty() {
                 return Poll::Ready(Ok(Turn::End));

@@ -2,7 +2,8 @@
 //!
 //! Requests pass [`Quotas::admit`], and those that change something [`Quotas::admit_write`], whichever door they came
 //! through; [`crate::service`] calls both. `requests` counts them per principal and shadow, `principals` what a principal
-//! does altogether, `shadows` what everybody does to one shadow, `addresses` who connects. All of them keep what they know
+//! does altogether, `shadows` what everybody does to one shadow, `addresses` who connects,
+//! `strangers` what those may occupy who did not say yet who they are. All of them keep what they know
 //! in a `table` that is bounded, and count in `rate`s and `tally`s. A `cause` names each quota, for who is refused and for
 //! the counters.
 //!
@@ -17,6 +18,7 @@ mod requests;
 mod shadows;
 #[cfg(test)]
 mod speed;
+mod strangers;
 mod table;
 mod tally;
 
@@ -38,6 +40,7 @@ pub use self::{
     principals::{Allowance, Principals},
     rate::{Meter, Rate},
     requests::Admitted,
+    strangers::{Stranger, Strangers},
 };
 use crate::{
     config::Limits,
@@ -52,6 +55,8 @@ pub struct Quotas {
     pub addresses: Addresses,
     /// Of principals.
     pub principals: Principals,
+    /// Of those who did not yet say who they are.
+    pub strangers: Strangers,
     requests: Requests,
     shadows: Shadows,
     counters: QuotaCounters,
@@ -80,6 +85,7 @@ impl Quotas {
         Self {
             addresses: Addresses::new(address, limits.connections_max + ENTRIES_SPARE),
             principals: Principals::new(principal, entries_max),
+            strangers: Strangers::new(STRANGERS_BYTES),
             requests: Requests::new(requests, limits.requests_in_flight_max, entries_max),
             shadows: Shadows::new(writes, entries_max),
             counters: QuotaCounters::default(),
@@ -143,3 +149,8 @@ impl Quotas {
 
 /// Entries that a table has room for besides one for each session. One of any table takes 200 to 300 bytes, its names included.
 const ENTRIES_SPARE: usize = 1 << 16;
+
+/// What all strangers together may occupy beyond what each may; the largest packet fits.
+const STRANGERS_BYTES: usize = 64 << 20;
+
+const _: () = assert!(crate::limits::PACKET_BYTES_MAX < STRANGERS_BYTES as u64);

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// `user:user-password`, as RFC 7617 has it.
-fn basic(user: &str) -> String {
+pub(crate) fn basic(user: &str) -> String {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let text = format!("{user}:{user}-password");
     let groups = text.as_bytes().chunks(3).map(|chunk| {

@@ -16,6 +16,7 @@ use crate::{
         server::Server,
         wire::{BOTH, Connect, Protocol, V4, V5},
     },
+    http::basic,
     site::{AWS_SECRET, TOKEN_SECRET, client, connect, site, site_with},
 };
 
@@ -113,6 +114,34 @@ fn a_session_ends_with_its_token() {
             }
         };
         assert_eq!(client.closed(), if protocol == V5 { Some(0x87) } else { None });
+    }
+}
+
+/// Nothing is read of a body before it is known whose it is; these do not come.
+#[test]
+fn the_body_of_a_stranger_is_not_waited_for() {
+    let server = site();
+    let signed = |key: &str| {
+        let credential = format!("Credential={key}/20260101/eu-west-1/iotdata/aws4_request");
+        format!(
+            "\nX-Amz-Date: 20260101T000000Z\nAuthorization: AWS4-HMAC-SHA256 {credential}, SignedHeaders=host;x-amz-date, Signature=00"
+        )
+    };
+    let (put, post) = ("PUT /v1/devices/lamp-1/shadow", "POST /things/lamp-1/shadow");
+    for (request, header, status) in [
+        (put, String::new(), 401),
+        (put, format!("\nAuthorization: {}", basic("lamp-9")), 401),
+        (post, String::new(), 403),
+        (post, format!("\nAuthorization: {}", basic("lamp-9")), 403),
+        (post, signed("AKIDNOBODY"), 403),
+        (post, "\nAuthorization: AWS4-HMAC-SHA256 Credential=AKIDLAMP".to_owned(), 403),
+        ("POST /session", "\nX-Of: one that is too large".to_owned(), 413),
+    ] {
+        let mut client = Http::connect(server.address_of("web"));
+        client
+            .write(&format!("{request} HTTP/1.1\nContent-Type: application/json\nContent-Length: 20000{header}"), b"");
+        let reply = client.reply(false);
+        assert_eq!(reply.status, status, "{request} {header}: {reply:?}");
     }
 }
 

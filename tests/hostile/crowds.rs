@@ -7,9 +7,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::{
     bystander::Bystander,
     harness::{
-        DEADLINE, eventually,
+        DEADLINE,
+        client::Client,
+        eventually,
         server::{Server, Setup},
-        wire::{Connect, V5},
+        wire::{Connect, Publish, V5},
     },
 };
 
@@ -57,16 +59,47 @@ fn ten_thousand_half_open_connections() {
     );
 }
 
+/// What strangers send before it is known who they are comes out of one budget, and who needs little is not kept waiting
+/// by those who want all of it.
+#[test]
+fn three_thousand_connects_that_never_end() {
+    let wanted = 3_000.min(raise_file_limit().saturating_sub(500));
+    let mut server = Server::with(Setup { listener: "connect_timeout = \"20s\"", ..Setup::default() });
+    let mut bystander = Bystander::new(&server);
+    let (files, memory) = (server.open_files(), server.resident_bytes());
+    let will = Publish::new("crowd/will", vec![b'w'; 60_000]);
+    let large = |id: &str| Connect { will: Some((will.clone(), 0)), ..Connect::new(V5, id) };
+    let encoded = Connect { username: Some("u".repeat(60_000)), ..large("large") }.encode();
+    let unfinished = &encoded[..encoded.len() - 1];
+    let mut crowd = Vec::new();
+    for _ in 0..wanted {
+        let mut stream = TcpStream::connect_timeout(&server.address, *DEADLINE).unwrap();
+        // What the server does not read stays with the kernels.
+        stream.set_nonblocking(true).unwrap();
+        let _ = stream.write(unfinished);
+        crowd.push(stream);
+        if crowd.len() % 1_000 == 0 {
+            bystander.check(&mut server);
+        }
+    }
+    let grown = server.resident_bytes().saturating_sub(memory);
+    assert!(grown < 224 << 20, "grew by {grown} bytes");
+    println!("{} strangers with 120 KB each: {} KiB more memory", crowd.len(), grown / 1024);
+    drop(crowd);
+    eventually("the strangers to be gone", || (server.open_files() <= files + 8).then_some(()));
+    let (mut client, _) = Client::connect_as(&server, &large("large"));
+    client.ping();
+    bystander.check(&mut server);
+}
+
 /// Above the most connections a new one is closed at once, and those that are there go on.
 #[test]
 fn more_connections_than_there_may_be() {
     let mut server = Server::with(Setup { listener: "connections_max = 20", ..Setup::default() });
     let mut bystander = Bystander::new(&server);
-    let mut clients: Vec<_> = (0..19)
-        .map(|number| crate::harness::client::Client::connect(&server, V5, &format!("member-{number}")))
-        .collect();
+    let mut clients: Vec<_> = (0..19).map(|number| Client::connect(&server, V5, &format!("member-{number}"))).collect();
     for _ in 0..30 {
-        crate::harness::client::Client::open(&server, V5).discard_until_closed();
+        Client::open(&server, V5).discard_until_closed();
     }
     bystander.check_connection(&mut server);
     for client in &mut clients {
@@ -75,7 +108,7 @@ fn more_connections_than_there_may_be() {
     // One leaves, one may come.
     clients.pop().unwrap().disconnect();
     eventually("room for one more", || {
-        let mut client = crate::harness::client::Client::open(&server, V5);
+        let mut client = Client::open(&server, V5);
         client.try_send(Connect::new(V5, "late").encode()).ok()?;
         client.try_recv()
     });

@@ -41,6 +41,16 @@ pub struct Granted {
     writes: Paths,
 }
 
+impl Granted {
+    /// The paths that `operation` is about.
+    fn paths(&self, operation: Operation) -> &Paths {
+        match operation {
+            Operation::Update | Operation::Delete => &self.writes,
+            Operation::Get | Operation::Subscribe | Operation::History => &self.reads,
+        }
+    }
+}
+
 /// The place of a device id or shadow name in a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted<'a> {
@@ -117,7 +127,7 @@ impl Access {
         if self.rights.everything {
             return Some(Projection::ALL);
         }
-        let paths = self.paths(key, operation, |granted| &granted.reads);
+        let paths = self.paths(key, operation);
         (!paths.is_empty()).then(|| paths.into())
     }
 
@@ -136,11 +146,11 @@ impl Access {
             Command::Update(_) | Command::Patch(_) => Operation::Update,
             Command::Delete(_) => Operation::Delete,
         };
-        let writes = self.paths(key, operation, |granted| &granted.writes);
+        let writes = self.paths(key, operation);
         if writes.is_empty() {
             return Err(forbidden(key, operation));
         }
-        let scope = Scope { reads: self.paths(key, Operation::Get, |granted| &granted.reads), writes };
+        let scope = Scope { reads: self.paths(key, Operation::Get), writes };
         scope.admit(command)?;
         Ok(Sender { by, scope })
     }
@@ -151,15 +161,11 @@ impl Access {
     ///
     /// [`Rejection::Forbidden`].
     pub fn admit_any(&self, key: &ShadowKey, operation: Operation) -> Result<(), Rejection> {
-        let paths = |granted: &Granted| match operation {
-            Operation::Update | Operation::Delete => !granted.writes.is_empty(),
-            Operation::Get | Operation::Subscribe | Operation::History => !granted.reads.is_empty(),
-        };
         let admitted = self.rights.everything
             || self.rights.granted.iter().any(|granted| {
                 granted.rule.allows(operation)
                     && granted.rule.is_about(key, &granted.devices, self.who())
-                    && paths(granted)
+                    && !granted.paths(operation).is_empty()
             });
         if admitted { Ok(()) } else { Err(forbidden(key, operation)) }
     }
@@ -227,10 +233,7 @@ impl Access {
     ) -> impl Iterator<Item = &'a Rule> {
         let who = self.who();
         let granted = self.rights.granted.iter().filter(move |granted| {
-            let paths = match operation {
-                Operation::Update | Operation::Delete => &granted.writes,
-                Operation::Get | Operation::Subscribe | Operation::History => &granted.reads,
-            };
+            let paths = granted.paths(operation);
             granted.rule.allows(operation)
                 && granted.rule.is_about(key, &granted.devices, who)
                 && path.map_or(!paths.is_empty(), |path| paths.has(path))
@@ -255,12 +258,12 @@ impl Access {
         self.rights.granted.iter().map(|granted| &*granted.rule)
     }
 
-    fn paths(&self, key: &ShadowKey, operation: Operation, of: impl Fn(&Granted) -> &Paths) -> Paths {
+    fn paths(&self, key: &ShadowKey, operation: Operation) -> Paths {
         let who = self.who();
         let mut paths = Paths::NONE;
         for granted in &self.rights.granted {
             if granted.rule.allows(operation) && granted.rule.is_about(key, &granted.devices, who) {
-                paths.add(of(granted));
+                paths.add(granted.paths(operation));
             }
         }
         paths

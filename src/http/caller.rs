@@ -1,8 +1,10 @@
 //! Who asks, and what they may: the one place where a request's access is obtained.
 //!
 //! A client is known by its certificate, by `Authorization` (Basic, Bearer, or a signature on AWS's paths), by the cookie
-//! of its session where it sends no `Authorization`, or not at all where its listener takes such clients. What was found out is kept with the connection, so that a password or a token
-//! is checked once and not for each request.
+//! of its session where it sends no `Authorization`, or not at all where its listener takes such clients. What was found out
+//! is kept with the connection, so that a password or a token is checked once and not for each request.
+//!
+//! Who is answered later, or again and again, is looked at each time: [`Caller::renew`].
 
 use std::{
     sync::Arc,
@@ -24,6 +26,7 @@ use crate::{
     http::{
         api::Api,
         problem::{Problem, status},
+        sessions::SignedIn,
     },
     net::Peer,
     shadow::{Command, Rejection, Sender, ShadowKey},
@@ -36,6 +39,8 @@ pub(super) struct Caller {
     client: Arc<str>,
     /// What it was let in on; `None`: by its signature, which each request carries.
     standing: Option<Arc<Standing>>,
+    /// The session whose cookie it showed, if that is what it is known by.
+    session: Option<SignedIn>,
     /// Of the rules that `access` was made by.
     generation: u64,
 }
@@ -64,7 +69,7 @@ impl Caller {
     pub(super) fn signed(principal: &Principal, api: &Api) -> Self {
         let (client, generation) = (Arc::<str>::from("aws"), api.authority.generation());
         let access = api.authority.access(principal, Method::AccessKey, &client);
-        Self { access, client, standing: None, generation }
+        Self { access, client, standing: None, session: None, generation }
     }
 
     /// Who is signed in with the cookie of the request; `None`: nobody is, or not any more.
@@ -74,7 +79,7 @@ impl Caller {
         let (client, generation) = (Arc::<str>::from(client), api.authority.generation());
         let standing = session.standing.as_client(&client);
         let access = api.authority.review(&standing)?;
-        Some(Self { access, client, standing: Some(Arc::new(standing)), generation })
+        Some(Self { access, client, standing: Some(Arc::new(standing)), session: Some(session), generation })
     }
 
     /// How it is known, and its roles.
@@ -135,6 +140,9 @@ impl Caller {
 
     /// Takes over the rights that it has now; false: it has none any more.
     pub(super) fn renew(&mut self, api: &Api) -> bool {
+        if self.session.as_ref().is_some_and(|session| session.is_over(Instant::now())) {
+            return false;
+        }
         let Some(standing) = &self.standing else { return true };
         let generation = api.authority.generation();
         if generation == self.generation && !api.authority.is_over(standing) {
@@ -146,6 +154,19 @@ impl Caller {
                 (self.access, self.generation) = (access, generation);
                 true
             }
+        }
+    }
+
+    /// As [`Self::renew`], for an answer to the request with `headers`.
+    pub(super) fn renew_for(&mut self, headers: &HeaderMap, api: &Api) -> Result<(), Problem> {
+        if self.renew(api) { Ok(()) } else { Err(unauthorized(headers, api)) }
+    }
+
+    /// Waits for the end of the session that it is known by; for ever, if it is known in another way.
+    pub(super) async fn signed_out(&self) {
+        match &self.session {
+            Some(session) => session.clone().ended().await,
+            None => std::future::pending().await,
         }
     }
 }
@@ -190,7 +211,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
         let (client, generation) = (Arc::<str>::from(client), api.authority.generation());
         let let_in = api.authority.let_in(shown, &client).await;
         let (standing, access) = let_in.map_err(|denied| denied_as(denied, &parts.headers, api))?;
-        let caller = Self { access, client, standing: Some(Arc::new(standing)), generation };
+        let caller = Self { access, client, standing: Some(Arc::new(standing)), session: None, generation };
         if let Some(last) = last {
             last.keep(authorization.cloned(), &caller);
         }

@@ -114,7 +114,11 @@ impl Reader {
             } else if self.at < self.following.since {
                 self.catch_up().await?;
             } else {
-                match timeout(HEARTBEAT, self.following.next()).await {
+                let next = tokio::select! {
+                    () = self.caller.signed_out() => return None,
+                    next = timeout(HEARTBEAT, self.following.next()) => next,
+                };
+                match next {
                     // No event, but the place up to which there was none. It moves on, so that a reader of what is
                     // rare does not come back for what is no longer kept.
                     Err(_) => return Some(format!(":\nid: {}\n\n", self.at.0).into()),

@@ -7,7 +7,7 @@
 //! *Invariant:* there is a bounded number of sessions, in all and of each principal: one more takes the place of the one
 //! that was used least lately. Nobody gets one without having been let in, so it costs at least a right password.
 //!
-//! A WebSocket that was opened under a session ends with it.
+//! A WebSocket that was opened under a session ends with it, and so does a stream of events or a wait.
 
 use std::{
     collections::HashMap,
@@ -56,7 +56,7 @@ struct Session {
 }
 
 /// Who is signed in.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct SignedIn {
     pub(super) standing: Arc<Standing>,
     /// When it ends at the latest.
@@ -112,6 +112,12 @@ impl Session {
 }
 
 impl SignedIn {
+    /// Whether the session has ended.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        // The sender never sends: an error is its having been dropped.
+        now >= self.until || self.ended.has_changed().is_err()
+    }
+
     /// Waits for the end of the session.
     pub(super) async fn ended(mut self) {
         tokio::select! {
@@ -218,8 +224,11 @@ mod tests {
     async fn who_waits_for_the_end_is_told() {
         let (sessions, now) = (Sessions::default(), Instant::now());
         let id = sessions.begin(standing("app"), now).unwrap();
-        let waiting = tokio::spawn(sessions.find(&cookie(&id), "web", now).unwrap().ended());
+        let signed_in = sessions.find(&cookie(&id), "web", now).unwrap();
+        let waiting = tokio::spawn(signed_in.clone().ended());
+        assert!(!signed_in.is_over(now) && signed_in.is_over(now + AGE_MAX));
         sessions.end(&cookie(&id));
         waiting.await.unwrap();
+        assert!(signed_in.is_over(now));
     }
 }

@@ -23,7 +23,7 @@ use crate::{
         problem::{Problem, etag_value},
         query::{BadParameter, Query, bad},
         target::Target,
-        wait::{Unwaited, Wait},
+        wait::Wait,
     },
     service::AtVersion,
     shadow::{Document, Etag, Rejection, ShadowKey, Timestamp, Version},
@@ -46,32 +46,33 @@ struct Asked {
 /// `GET S`
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    mut caller: Caller,
     Target(key): Target,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let projection = caller.sight(&key, &api)?;
-    let refused = |rejection: Rejection| caller.refused(&rejection, &key, &api);
+    let mut projection = caller.sight(&key, &api)?;
+    let refused = |caller: &Caller, rejection: Rejection| caller.refused(&rejection, &key, &api);
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
     let asked = Asked::read(&uri).map_err(invalid)?;
     let conditions = Conditions::read(&headers).map_err(invalid)?;
-    let admitted = api.service.admit(caller.principal(), &key).map_err(refused)?;
+    let admitted = api.service.admit(caller.principal(), &key).map_err(|rejection| refused(&caller, rejection))?;
     let (document, met) = match (asked.wait, asked.version) {
-        (None, None) => (api.service.read(&key).await.map_err(refused)?.document, None),
-        (None, Some(version)) => (former(&api, &key, version, refused).await?, None),
+        (None, None) => {
+            let held = api.service.read(&key).await.map_err(|rejection| refused(&caller, rejection))?;
+            (held.document, None)
+        }
+        (None, Some(version)) => (former(&api, &caller, &key, version).await?, None),
         (Some(wait), _) => {
             // It is no request in flight while it only waits.
             drop(admitted);
-            match wait.until(&api, &key, &projection).await {
-                Ok(waited) => (waited.document, Some(waited.met)),
-                Err(Unwaited::Problem(problem)) => return Err(problem),
-                Err(Unwaited::Rejected(rejection)) => return Err(refused(rejection)),
-            }
+            let waited = wait.until(&api, &mut caller, &key, &headers).await?;
+            projection = waited.projection;
+            (waited.document, Some(waited.met))
         }
     };
     if !document.exists() {
-        return Err(refused(Rejection::NotFound));
+        return Err(refused(&caller, Rejection::NotFound));
     }
     let render = || match (&asked.fields, asked.version) {
         (Some(fields), version) => wire::get_selected(&document, &projection, fields, version.is_none()),
@@ -121,15 +122,10 @@ fn fields(query: &Query<'_>) -> Result<Option<Selection>, BadParameter> {
 }
 
 /// The shadow at a version of the past.
-async fn former(
-    api: &Api,
-    key: &ShadowKey,
-    version: Version,
-    refused: impl Fn(Rejection) -> Problem,
-) -> Result<Arc<Document>, Problem> {
+async fn former(api: &Api, caller: &Caller, key: &ShadowKey, version: Version) -> Result<Arc<Document>, Problem> {
     let _turn = api.read_turn().await;
     let now = api.now();
-    match api.service.at_version(key, version).await.map_err(refused)? {
+    match api.service.at_version(key, version).await.map_err(|rejection| caller.refused(&rejection, key, api))? {
         AtVersion::Found(document) if document.exists() => Ok(document),
         AtVersion::Found(document) => {
             let message = format!("Version {} is that of a deletion", document.version.0);

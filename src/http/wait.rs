@@ -1,7 +1,11 @@
 //! Reads that are answered once something holds: woken by the feed of changes, never by asking again.
+//!
+//! Rights may be read anew while somebody waits, so who asks is looked at again each time that it is woken, and what it is
+//! answered is cut to what it may see then. A wait ends with the session that its cookie named.
 
 use std::{sync::Arc, time::Duration};
 
+use axum::http::HeaderMap;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -9,11 +13,12 @@ use crate::{
     changes::{Interest, Keep, Next},
     http::{
         api::Api,
+        caller::Caller,
         operation::{TIMEOUT, WAIT},
         problem::Problem,
         query::{BadParameter, Query, bad},
     },
-    shadow::{Document, Rejection, ShadowKey, Version},
+    shadow::{Document, ShadowKey, Version},
 };
 
 /// What is waited for.
@@ -36,14 +41,10 @@ pub(super) struct Wait {
 pub(super) struct Waited {
     /// What is there now.
     pub(super) document: Arc<Document>,
+    /// What may be seen of it now.
+    pub(super) projection: Projection,
     /// Whether what was waited for holds of it.
     pub(super) met: bool,
-}
-
-/// Why there was no waiting.
-pub(super) enum Unwaited {
-    Problem(Problem),
-    Rejected(Rejection),
 }
 
 /// Seconds, if no `timeout` is given.
@@ -71,23 +72,38 @@ impl Wait {
         Ok(Some(Self { condition, patience: Duration::from_secs(timeout.unwrap_or(SECONDS)) }))
     }
 
-    /// Waits until the condition holds of `key` as `projection` shows it, or the time is up, or the service ends.
-    pub(super) async fn until(self, api: &Api, key: &ShadowKey, projection: &Projection) -> Result<Waited, Unwaited> {
+    /// Waits until the condition holds of `key` as `caller`, who sent `headers`, sees it, or the time is up, or the service
+    /// ends.
+    pub(super) async fn until(
+        self,
+        api: &Api,
+        caller: &mut Caller,
+        key: &ShadowKey,
+        headers: &HeaderMap,
+    ) -> Result<Waited, Problem> {
         let deadline = Instant::now() + self.patience;
-        let _place = api.waiter().map_err(Unwaited::Problem)?;
+        let _place = api.waiter()?;
         let interest = Interest { device: Some(key.device.clone()), name: Some(key.name.clone()), paths: Vec::new() };
         // Before the document is read, so that no change falls in between.
         let following = api.changes.follow(interest, Keep::Newest);
-        let mut document = api.service.read(key).await.map_err(Unwaited::Rejected)?.document;
+        let held = api.service.read(key).await;
+        let mut document = held.map_err(|rejection| caller.refused(&rejection, key, api))?.document;
+        let mut over = false;
         loop {
-            if self.condition.holds(&document, projection) {
-                return Ok(Waited { document, met: true });
+            caller.renew_for(headers, api)?;
+            let projection = caller.sight(key, api)?;
+            let met = self.condition.holds(&document, &projection);
+            if met || over {
+                return Ok(Waited { document, projection, met });
             }
-            match timeout_at(deadline, following.next()).await {
-                // One that was told before the document was read may be older than it.
-                Ok(Next::Newest(newest)) if newest.version > document.version => document = newest,
-                Ok(Next::Newest(_) | Next::Change(_)) => {}
-                Ok(Next::Cut | Next::Closed) | Err(_) => return Ok(Waited { document, met: false }),
+            tokio::select! {
+                () = caller.signed_out() => {}
+                next = timeout_at(deadline, following.next()) => match next {
+                    // One that was told before the document was read may be older than it.
+                    Ok(Next::Newest(newest)) if newest.version > document.version => document = newest,
+                    Ok(Next::Newest(_) | Next::Change(_)) => {}
+                    Ok(Next::Cut | Next::Closed) | Err(_) => over = true,
+                },
             }
         }
     }

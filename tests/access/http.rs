@@ -31,7 +31,7 @@ fn send(server: &Server, user: &str, head: &str, body: &str) -> Reply {
     Http::connect(server.address_of("web")).send(&head, body.as_bytes())
 }
 
-fn get(server: &Server, user: &str, path: &str) -> Reply {
+pub(crate) fn get(server: &Server, user: &str, path: &str) -> Reply {
     send(server, user, &format!("GET {path} HTTP/1.1"), "")
 }
 
@@ -184,14 +184,33 @@ fn a_json_patch_does_not_look_where_its_sender_may_not() {
 }
 
 /// A stream of events.
-struct Events {
+pub(crate) struct Events {
     http: Http,
     read: String,
 }
 
 impl Events {
+    /// That of `user`; with more header lines, each after a line end.
+    pub(crate) fn follow(server: &Server, user: &str, query: &str, more: &str) -> Self {
+        let mut http = Http::connect(server.address_of("web"));
+        http.write(&format!("GET /v1/events{query} HTTP/1.1\nAuthorization: {}{more}", basic(user)), b"");
+        assert_eq!(http.head().status, 200);
+        // It is known to follow once it has sent something.
+        let begun = http.chunk().expect("a stream begins with the time to come back");
+        Self { http, read: String::from_utf8(begun).unwrap() }
+    }
+
+    /// Reads to the end of the stream; the data of its last change, if there was one.
+    pub(crate) fn rest(mut self) -> Option<Value> {
+        while let Some(chunk) = self.http.chunk() {
+            self.read.push_str(&String::from_utf8(chunk).unwrap());
+        }
+        let last = self.read.lines().filter_map(|line| line.strip_prefix("data: ")).last();
+        last.map(|data| serde_json::from_str(data).unwrap())
+    }
+
     /// The data of the next change.
-    fn next(&mut self) -> Value {
+    pub(crate) fn next(&mut self) -> Value {
         loop {
             if let Some((event, rest)) = self.read.split_once("\n\n") {
                 let data = event.lines().find_map(|line| line.strip_prefix("data: ")).map(str::to_owned);
@@ -211,12 +230,7 @@ impl Events {
 #[test]
 fn events_are_cut_to_their_reader() {
     let server = hidden(1);
-    let follow = |user: &str, query: &str| {
-        let mut http = Http::connect(server.address_of("web"));
-        http.write(&format!("GET /v1/events{query} HTTP/1.1\nAuthorization: {}", basic(user)), b"");
-        assert_eq!(http.head().status, 200);
-        Events { http, read: String::new() }
-    };
+    let follow = |user: &str, query: &str| Events::follow(&server, user, query, "");
     let mut readers = [
         follow("partial", ""),
         follow("partial", "?path=/desired/zone/pin,/tags,/desired/zone/t"),

@@ -5,11 +5,13 @@ use std::fs;
 use crate::{
     harness::{
         client::Client,
+        http::Http,
         packet::Packet,
         server::{Server, Setup, UNLIMITED},
         users::passwd,
         wire::{BOTH, Connect, Properties, Protocol, V5},
     },
+    http::{Events, basic, get},
     site::{client, connect, heard, site},
 };
 
@@ -178,4 +180,65 @@ fn anonymous_clients_go_when_the_listener_takes_none() {
     server.hangup(1, DONE);
     clients.iter_mut().for_each(ended);
     assert_eq!(login(&server, &Connect::new(V5, "somebody")).0, 0x87);
+}
+
+const LAMP: &str = "/v1/devices/lamp-1/shadow";
+
+/// A request that is known again on its connection is made by who that is now; a stream ends before it tells anything more.
+#[test]
+fn a_removed_user_is_gone_from_its_connections_of_http() {
+    let server = site();
+    let mut boss = client(&server, "boss", V5);
+    boss.publish("shadow/lamp-1/update", r#"{"state":{"desired":{"pin":1}}}"#, 1);
+    let head = format!("GET {LAMP} HTTP/1.1\nAuthorization: {}", basic("viewer-1"));
+    let mut kept = Http::connect(server.address_of("web"));
+    assert_eq!(kept.send(&head, b"").status, 200);
+    let (stream, mut other) =
+        (Events::follow(&server, "viewer-1", "", ""), Events::follow(&server, "app-1", "?device=lamp-1", ""));
+    passwd(server.directory(), &["remove", "viewer-1"], "");
+    server.hangup(1, DONE);
+    assert_eq!(kept.send(&head, b"").status, 401);
+    boss.publish("shadow/lamp-1/update", r#"{"state":{"desired":{"pin":2}}}"#, 1);
+    assert_eq!(stream.rest(), None, "nothing was told to who is gone");
+    assert_eq!(other.next()["version"], 2);
+}
+
+/// A wait was answered by the rights that its sender had when it began to wait: one whose user had been removed, or whose
+/// role had been taken, was told the next change.
+#[test]
+fn a_wait_is_answered_by_the_rights_of_its_end() {
+    let only_lamp_2 = "[[rule]]\nrole = \"viewer\"\ndevices = [\"lamp-2\"]\nread = [\"/reported\"]\n";
+    let only_reported = "[[rule]]\nrole = \"viewer\"\ndevices = [\"*\"]\nread = [\"/reported\"]\n";
+    let partial = "[[rule]]\nrole = \"partial";
+    let narrow = |server: &Server, rule: &str| edit(server, partial, &format!("{rule}\n{partial}"));
+    let remove = |server: &Server| passwd(server.directory(), &["remove", "viewer-1"], "");
+    let take = |server: &Server| edit(server, "principals = [\"viewer-1\"]", "principals = [\"app-1\"]");
+    // what happens while it waits, the status of the answer
+    let cases: [(&dyn Fn(&Server), u16); 4] = [
+        (&remove, 401),
+        (&take, 401),
+        (&|server: &Server| narrow(server, only_lamp_2), 404),
+        (&|server: &Server| narrow(server, only_reported), 200),
+    ];
+    for (index, (happens, status)) in cases.into_iter().enumerate() {
+        let server = site();
+        let mut boss = client(&server, "boss", V5);
+        boss.publish("shadow/lamp-1/update", r#"{"state":{"desired":{"pin":4711},"reported":{"a":1}}}"#, 1);
+        let mut waiters: Vec<_> = (0..8).map(|_| Http::connect(server.address_of("web"))).collect();
+        for waiter in &mut waiters {
+            let head =
+                format!("GET {LAMP}?wait=version%3E1&timeout=300 HTTP/1.1\nAuthorization: {}", basic("viewer-1"));
+            waiter.write(&head, b"");
+        }
+        // Whoever came before this one waits by now; if not, it is refused all the same.
+        assert_eq!(get(&server, "viewer-1", LAMP).status, 200);
+        happens(&server);
+        server.hangup(1, DONE);
+        boss.publish("shadow/lamp-1/update", r#"{"state":{"desired":{"pin":4712}}}"#, 1);
+        for waiter in &mut waiters {
+            let reply = waiter.reply(false);
+            assert_eq!(reply.status, status, "case {index}: {reply:?}");
+            assert!(!reply.text().contains("471"), "case {index}: {reply:?}");
+        }
+    }
 }

@@ -168,3 +168,25 @@ fn the_page_and_its_policy() {
         assert_eq!((again.status, again.body.len(), again.header("etag")), (304, 0, Some(etag)), "{path}");
     }
 }
+
+/// A stream of events and a wait that a page had opened went on when its user had signed out.
+#[test]
+fn what_a_page_waits_for_ends_with_its_session() {
+    let site = Site::open();
+    let (boss, viewer) = (site.sign_in("boss"), site.sign_in("viewer-1"));
+    let write = "PUT /v1/devices/lamp/shadow HTTP/1.1\nIf-None-Match: *\nContent-Type: application/json";
+    assert_eq!(site.send("web", write, &boss, r#"{"desired":{"on":true}}"#).status, 201);
+    let begin = |path: &str| {
+        let mut http = Http::connect(site.server.address_of("web"));
+        http.write(&format!("GET {path} HTTP/1.1\nCookie: {viewer}"), b"");
+        http
+    };
+    let mut stream = begin("/v1/events");
+    assert_eq!(stream.head().status, 200);
+    stream.chunk().expect("a stream begins with the time to come back");
+    let mut waiter = begin("/v1/devices/lamp/shadow?wait=version%3E1&timeout=300");
+    assert_eq!(site.send("web", "DELETE /session HTTP/1.1", &viewer, "").status, 204);
+    // Nothing changes meanwhile: it is the end of the session that is noticed.
+    assert_eq!(stream.chunk(), None);
+    assert_eq!(waiter.reply(false).status, 401);
+}

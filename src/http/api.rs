@@ -12,7 +12,7 @@ use crate::{
     auth::Authority,
     changes::Changes,
     config::Limits,
-    http::{openapi, operating::Metrics, problem::Problem, sessions::Sessions},
+    http::{cursor::Cursors, openapi, operating::Metrics, problem::Problem, sessions::Sessions},
     service::Service,
     shadow::{DeviceId, DocumentLimits, Timestamp},
     wire::Seen,
@@ -41,6 +41,8 @@ pub struct Api {
     pub(super) authority: Arc<Authority>,
     /// Who signed in with a browser.
     pub(super) sessions: Arc<Sessions>,
+    /// Where pages of lists ended.
+    pub(super) cursors: Cursors,
     /// Limits of one shadow.
     pub(super) document: DocumentLimits,
     /// Bytes of a request's body.
@@ -82,6 +84,7 @@ impl Api {
             metrics,
             authority,
             sessions: Arc::default(),
+            cursors: Cursors::new(),
             document: limits.document(),
             body_bytes_max: limits.packet_bytes_max,
             event_bytes_max: limits.outbox_bytes_max,

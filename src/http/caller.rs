@@ -29,7 +29,7 @@ use crate::{
         sessions::SignedIn,
     },
     net::Peer,
-    shadow::{Command, Rejection, Sender, ShadowKey},
+    shadow::{Command, DeviceId, Rejection, Sender, ShadowKey},
 };
 
 /// Who makes a request.
@@ -113,6 +113,11 @@ impl Caller {
     /// What it may see of `key` by `operation`.
     pub(super) fn projection_of(&self, key: &ShadowKey, operation: auth::Operation) -> Option<Projection> {
         self.access.projection(key, operation)
+    }
+
+    /// Whether it may know if `device` is connected: who may follow anything of the classic shadow, as over MQTT.
+    pub(super) fn is_told_presence(&self, device: &DeviceId) -> bool {
+        self.projection_of(&ShadowKey::classic(device.clone()), auth::Operation::Subscribe).is_some()
     }
 
     /// Checks that it may do `command`; every command passes here before it is submitted.

@@ -1,7 +1,8 @@
 //! Lists: of devices, and of the shadows of one.
 //!
 //! Both walk the keys in order, from where the page before ended. A page looks at a bounded number of shadows, so one
-//! that finds few of what was asked for may be short and still have a next one.
+//! that finds few of what was asked for may be short and still have a next one. Where it ends at a device that its reader
+//! may not see, the cursor is sealed ([`super::cursor`]).
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::{
     http::{
         api::Api,
         caller::Caller,
+        cursor,
         history::{PAGE, fresh, link},
         operation::{CONNECTED, CURSOR, DRIFT, LIMIT, Operation, PREFIX, SHADOW_CURSOR},
         problem::Problem,
@@ -27,6 +29,9 @@ const BATCH: usize = 200;
 
 /// Shadows that one page looks at, before the device that it is at is complete.
 const LOOKS_MAX: usize = 2_000;
+
+/// What is wrong with a sealed cursor.
+const UNOPENED: &str = "is no 'next' that this reader was told since the server started; begin with the first page";
 
 /// Which devices are asked for.
 #[derive(Debug)]
@@ -47,20 +52,23 @@ struct Page<'a> {
     found: Vec<DeviceEntry>,
     /// The device that is being looked at.
     current: Option<(DeviceId, DeviceEntry)>,
-    /// The last device that is complete.
-    last: Option<DeviceId>,
+    /// The last device that is complete, and whether the caller sees a shadow of it.
+    last: Option<(DeviceId, bool)>,
     looks: usize,
 }
 
 /// `GET /v1/devices`
 pub(super) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
-    let asked = Asked::read(&uri).map_err(invalid)?;
+    let asked = Asked::read(&uri, &caller, &api).map_err(invalid)?;
     let next = uri.query().map(without_cursor).unwrap_or_default();
     let _turn = api.read_turn().await;
     let mut page = Page { api: &api, caller: &caller, asked, found: Vec::new(), current: None, last: None, looks: 0 };
     let more = page.fill().await.map_err(|rejection| failed(&rejection, &api))?;
-    let cursor = page.last.as_ref().filter(|_| more).map(|device| device.as_str().to_owned());
+    let cursor = page.last.as_ref().filter(|_| more).map(|(device, seen)| match seen {
+        true => device.as_str().to_owned(),
+        false => api.cursors.seal(device, caller.principal()),
+    });
     let mut response = fresh(wire::devices(&page.found, cursor.as_deref()));
     if let Some(cursor) = cursor {
         link(&mut response, &format!("{}?{next}cursor={cursor}", uri.path()));
@@ -214,10 +222,11 @@ impl Page<'_> {
         self.looks += 1;
         let Self { api, caller, current, .. } = self;
         let (_, entry) = current.get_or_insert_with(|| {
-            let connected = api.presence.connected(&key.device);
+            let told = caller.is_told_presence(&key.device);
+            let connected = told.then(|| api.presence.connected(&key.device));
             // Where it is on the network is for who operates the service.
             let address = |seen: Seen| Seen { address: seen.address.filter(|_| caller.may_everything()), ..seen };
-            let seen = api.presence.seen(&key.device).map(address);
+            let seen = api.presence.seen(&key.device).filter(|_| told).map(address);
             let id = key.device.as_str().to_owned();
             (key.device.clone(), DeviceEntry { id, connected, seen, drift: false, shadows: 0 })
         });
@@ -234,30 +243,34 @@ impl Page<'_> {
     fn finish(&mut self) {
         let Some((device, entry)) = self.current.take() else { return };
         let Asked { connected, drift, .. } = self.asked;
-        let wanted = entry.shadows > 0
-            && connected.is_none_or(|wanted| entry.connected == wanted)
+        let seen = entry.shadows > 0;
+        let wanted = seen
+            && connected.is_none_or(|wanted| entry.connected == Some(wanted))
             && drift.is_none_or(|wanted| entry.drift == wanted);
         if wanted {
             self.found.push(entry);
         }
-        self.last = Some(device);
+        self.last = Some((device, seen));
     }
 }
 
 impl Asked {
-    fn read(uri: &Uri) -> Result<Self, BadParameter> {
+    fn read(uri: &Uri, caller: &Caller, api: &Api) -> Result<Self, BadParameter> {
         let query = Query::read(uri.query(), Operation::ListDevices.parameters())?;
         let prefix = query.text(&PREFIX)?.unwrap_or_default().into_owned();
         if !prefix.is_empty() {
             DeviceId::new(&prefix).map_err(|error| bad(PREFIX.name, error.to_string()))?;
         }
-        let cursor = query.text(&CURSOR)?.map(|text| DeviceId::new(&text)).transpose();
+        let cursor = query.text(&CURSOR)?.map(|text| match cursor::is_sealed(&text) {
+            false => DeviceId::new(&text).map_err(|error| error.to_string()),
+            true => api.cursors.open(&text, caller.principal()).ok_or_else(|| UNOPENED.to_owned()),
+        });
         Ok(Self {
             prefix,
             connected: query.flag(&CONNECTED)?,
             drift: query.flag(&DRIFT)?,
             limit: limit(&query)?,
-            cursor: cursor.map_err(|error| bad(CURSOR.name, error.to_string()))?,
+            cursor: cursor.transpose().map_err(|reason| bad(CURSOR.name, reason))?,
         })
     }
 }

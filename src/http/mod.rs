@@ -21,6 +21,7 @@ mod backup;
 mod body;
 mod caller;
 mod conditional;
+mod cursor;
 mod dashboard;
 mod devices;
 mod events;

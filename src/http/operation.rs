@@ -117,8 +117,11 @@ pub(super) static BEFORE: Parameter =
     query("before", Kind::Integer { min: 1, max: u64::MAX >> 11 }, "Only changes that made versions below this one");
 pub(super) static LIMIT: Parameter =
     query("limit", Kind::Integer { min: 1, max: 100 }, "Entries in a page; 25 if not given");
-pub(super) static CURSOR: Parameter =
-    query("cursor", Kind::Text("^[A-Za-z0-9:_-]{1,128}$"), "Where the page before ended: its `next`");
+pub(super) static CURSOR: Parameter = query(
+    "cursor",
+    Kind::Text("^([A-Za-z0-9:_-]{1,128}|~[A-Za-z0-9_-]{208})$"),
+    "Where the page before ended: its `next`",
+);
 pub(super) static SHADOW_CURSOR: Parameter =
     query("cursor", Kind::Text("^(\\.|[A-Za-z0-9:_$-]{1,64})$"), "Where the page before ended: its `next`");
 pub(super) static PREFIX: Parameter =

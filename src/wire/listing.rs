@@ -14,9 +14,9 @@ use crate::{
 pub struct DeviceEntry {
     /// Its id.
     pub id: String,
-    /// Whether it is connected.
-    pub connected: bool,
-    /// How it was seen last, if it was.
+    /// Whether it is connected, if the reader may know.
+    pub connected: Option<bool>,
+    /// How it was seen last, if it was and the reader may know.
     pub seen: Option<Seen>,
     /// Whether a shadow of it has a delta.
     pub drift: bool,
@@ -57,7 +57,9 @@ pub fn devices(entries: &[DeviceEntry], next: Option<&str>) -> Bytes {
         envelope.array("devices", entries.iter(), |out, entry| {
             let mut object = Object::open(out);
             object.text("id", &entry.id);
-            object.member("connected", &entry.connected);
+            if let Some(connected) = entry.connected {
+                object.member("connected", &connected);
+            }
             if let Some(seen) = &entry.seen {
                 object.member("lastSeen", &seen.last.0);
                 object.text("protocol", seen.protocol);

@@ -6,9 +6,9 @@ use crate::{
     harness::{
         http::{Http, Reply},
         server::Server,
-        wire::V5,
+        wire::{Publish, V5},
     },
-    site::{client, site},
+    site::{client, site, site_with},
 };
 
 /// `user:user-password`, as RFC 7617 has it.
@@ -252,4 +252,51 @@ fn events_are_cut_to_their_reader() {
     assert_eq!((&only["version"], &only["changes"]), (&json!(3), &changed));
     let own = readers[2].next();
     assert_eq!((&own["device"], &own["version"]), (&json!("lamp-2"), &json!(1)));
+}
+
+/// A page of devices looks at so many shadows. One that ended among devices that its reader may not see told the last of
+/// them, as `next` and in `Link`.
+#[test]
+fn a_page_does_not_tell_of_the_devices_it_passed_over() {
+    let server = site();
+    let mut boss = client(&server, "boss", V5);
+    let update = r#"{"state":{"desired":{"a":1}}}"#;
+    for number in 0..2_200 {
+        boss.send(Publish::new(&format!("shadow/customer-acme-{number:04}/update"), update).encode(V5, 0, 0));
+    }
+    boss.publish("shadow/lamp-2/update", update, 1);
+    let first = get(&server, "lamp-2", "/v1/devices");
+    let page = first.json();
+    assert_eq!(page["devices"], json!([]), "{page}");
+    let (next, link) = (page["next"].as_str().unwrap(), first.header("link").unwrap());
+    assert!(!first.text().contains("acme") && !link.contains("acme"), "{page} {link}");
+    let path = link.split(['<', '>']).nth(1).unwrap();
+    assert_eq!(path, format!("/v1/devices?cursor={next}"));
+    let second = get(&server, "lamp-2", path).json();
+    assert_eq!((&second["devices"][0]["id"], second.get("next")), (&json!("lamp-2"), None));
+    // It is of no use to anybody else, and cannot be made.
+    let forged = path.replacen("=~", "=~A", 1);
+    for (user, path) in [("lamp-1", path), ("boss", path), ("lamp-2", &forged), ("lamp-2", "/v1/devices?cursor=~")] {
+        let refused = get(&server, user, path);
+        assert_eq!(refused.status, 400, "{user} {path}: {refused:?}");
+        assert!(refused.json()["message"].as_str().unwrap().contains("'cursor'"), "{refused:?}");
+    }
+    assert_eq!(get(&server, "boss", "/v1/devices?limit=2").json()["next"], "customer-acme-0001", "what it sees");
+}
+
+/// Who may read a named shadow alone was told whether its device is connected, when it came and what it speaks.
+#[test]
+fn presence_is_for_readers_of_the_classic_shadow() {
+    let more = "[[rule]]\nrole = \"named\"\ndevices = [\"lamp-1\"]\nnames = [\"n1\"]\nread = [\"/reported\"]\n\
+                [[grant]]\nrole = \"named\"\nprincipals = [\"lamp-2\"]\n";
+    let server = site_with(more);
+    let mut lamp = client(&server, "lamp-1", V5);
+    lamp.publish("shadow/lamp-1/name/n1/update", r#"{"state":{"reported":{"a":1}}}"#, 1);
+    let listed = |user: &str, query: &str| get(&server, user, &format!("/v1/devices{query}")).json()["devices"].clone();
+    assert_eq!(listed("lamp-2", ""), json!([{"id": "lamp-1", "drift": false, "shadows": 1}]));
+    assert_eq!(listed("viewer-1", "")[0]["connected"], json!(true));
+    for (query, seen) in [("?connected=true", 1), ("?connected=false", 0)] {
+        assert_eq!(listed("lamp-2", query), json!([]), "{query}");
+        assert_eq!(listed("viewer-1", query).as_array().unwrap().len(), seen, "{query}");
+    }
 }

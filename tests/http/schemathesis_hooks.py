@@ -14,6 +14,8 @@ def before_call(context, case, kwargs):
         headers.pop("If-None-Match", None)
     elif query.get("on_conflict") == "rebase":
         query.pop("on_conflict")
+    if str(query.get("cursor", "")).startswith("~"):
+        query.pop("cursor")
     if "version" in query:
         query.pop("wait", None)
     if "wait" not in query:

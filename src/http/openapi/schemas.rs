@@ -179,7 +179,7 @@ fn told(schemas: &mut Map<String, Value>) {
         ("drift", flag.clone()),
         ("shadows", version(1)),
     ];
-    put(schemas, "Device", closed(device, &["id", "connected", "drift", "shadows"]));
+    put(schemas, "Device", closed(device, &["id", "drift", "shadows"]));
     put(schemas, "Devices", closed([("devices", list("Device")), ("next", text.clone())], &["devices"]));
     let shadow =
         [("name", text.clone()), ("version", version(1)), ("etag", etag()), ("timestamp", time()), ("drift", flag)];

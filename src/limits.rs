@@ -55,6 +55,8 @@ pub const BYTES_PER_SECOND_MAX: u64 = 64 * GIB;
 pub const FAILURES_PER_MINUTE_MAX: u64 = 1_000_000;
 /// New connections a second from one address, and at once.
 pub const CONNECTS_PER_SECOND_MAX: u64 = 1_000_000;
+/// Streams of events that all principals together have open over HTTP, and as many requests that wait for a change.
+pub const STREAMS_MAX: u64 = 8_192;
 /// Filters of all sessions of one principal.
 pub const FILTERS_PER_PRINCIPAL_MAX: u64 = 100_000_000;
 

@@ -104,6 +104,11 @@ impl Telemetry {
             load.lagging,
         );
         page.gauge(
+            "umbra_streams",
+            "Streams of events, and requests that wait for a change, over HTTP.",
+            self.service.quotas().principals.streams(),
+        );
+        page.gauge(
             "umbra_devices_connected",
             "Devices with an open connection.",
             self.broker.presence.connected_count(),

@@ -56,6 +56,7 @@ fn the_defaults_are_those_of_the_protocol() {
         (limits.requests_burst as usize, 40),
         (limits.publishes_per_second as usize, 100),
         (limits.outbox_bytes_max, 262_144),
+        (limits.quotas.principal_streams_max, 1024),
         (usize::from(limits.receive_maximum.get()), 64),
     ];
     for (row, (given, expected)) in table.into_iter().enumerate() {

@@ -24,6 +24,8 @@ pub struct QuotaLimits {
     pub principal_sessions_max: usize,
     /// Filters of all sessions of one principal.
     pub principal_subscriptions_max: usize,
+    /// Streams of events and waits for a change that one principal has open over HTTP.
+    pub principal_streams_max: usize,
     /// Requests a second of one principal to all shadows.
     pub principal_requests_per_second: u32,
     /// Bytes a second on all connections of one principal, above which reading pauses.
@@ -57,6 +59,7 @@ pub(super) fn quotas(at: &Section, raw: &RawLimits) -> Result<QuotaLimits, Fault
         principal_subscriptions_max: checked!(
             at.number(raw.principal_subscriptions_max, 1..=hard::FILTERS_PER_PRINCIPAL_MAX)
         ),
+        principal_streams_max: checked!(at.number(raw.principal_streams_max, 1..=hard::STREAMS_MAX)),
         principal_requests_per_second: checked!(at.number(raw.principal_requests_per_second, requests.clone())),
         principal_bytes_per_second: checked!(at.number(raw.principal_bytes_per_second, bytes)),
         shadow_writes_per_second: checked!(at.number(raw.shadow_writes_per_second, requests)),

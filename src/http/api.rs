@@ -1,8 +1,11 @@
 //! What every request needs of the server.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -12,7 +15,9 @@ use crate::{
     auth::Authority,
     changes::Changes,
     config::Limits,
-    http::{cursor::Cursors, openapi, operating::Metrics, problem::Problem, sessions::Sessions},
+    http::{caller::Caller, cursor::Cursors, openapi, operating::Metrics, problem::Problem, sessions::Sessions},
+    limits::STREAMS_MAX,
+    quota::Streaming,
     service::Service,
     shadow::{DeviceId, DocumentLimits, Timestamp},
     wire::Seen,
@@ -60,11 +65,8 @@ pub struct Api {
 /// Walks through the store that may run at once: lists, histories, former versions. More wait their turn.
 const READS_MAX: usize = 8;
 
-/// Requests that may wait for a change at once.
-const WAITERS_MAX: usize = 8_192;
-
-/// Readers of events at once.
-const STREAMS_MAX: usize = 8_192;
+/// A place of somebody who stays to be told something, among those of its principal and among all.
+pub(super) type Place = (Streaming, OwnedSemaphorePermit);
 
 impl Api {
     /// The door to `service`, whose changes are told through `changes`.
@@ -90,8 +92,8 @@ impl Api {
             event_bytes_max: limits.outbox_bytes_max,
             openapi: openapi::document(&limits.document()),
             reads: Arc::new(Semaphore::new(READS_MAX)),
-            waiters: Arc::new(Semaphore::new(WAITERS_MAX)),
-            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            waiters: Arc::new(Semaphore::new(STREAMS_MAX as usize)),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX as usize)),
             backups: Arc::new(Semaphore::new(1)),
             closed: AtomicBool::new(false),
         }
@@ -122,14 +124,27 @@ impl Api {
         self.reads.clone().acquire_owned().await.expect("this semaphore is never closed")
     }
 
-    /// A place among those who wait for a change.
-    pub(super) fn waiter(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        self.place(&self.waiters, "as many requests wait for changes as may")
+    /// Counts a request of `caller` that is about no single shadow.
+    pub(super) fn admit(&self, caller: &Caller) -> Result<(), Problem> {
+        let admitted = self.service.quotas().admit_general(caller.principal().name(), Instant::now());
+        admitted.map_err(|rejection| Problem::general(&rejection, self.now()))
     }
 
-    /// A place among the readers of events.
-    pub(super) fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        self.place(&self.streams, "there are as many readers of events as may be")
+    /// A place for `caller` among those who wait for a change.
+    pub(super) fn waiter(&self, caller: &Caller) -> Result<Place, Problem> {
+        let own = self.streaming(caller)?;
+        Ok((own, self.place(&self.waiters, "as many requests wait for changes as may")?))
+    }
+
+    /// A place for `caller` among the readers of events.
+    pub(super) fn stream(&self, caller: &Caller) -> Result<Place, Problem> {
+        let own = self.streaming(caller)?;
+        Ok((own, self.place(&self.streams, "there are as many readers of events as may be")?))
+    }
+
+    fn streaming(&self, caller: &Caller) -> Result<Streaming, Problem> {
+        let counted = self.service.quotas().admit_stream(caller.principal().name(), Instant::now());
+        counted.map_err(|rejection| Problem::general(&rejection, self.now()))
     }
 
     /// The one place for a backup.

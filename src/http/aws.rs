@@ -3,7 +3,7 @@
 //! An exception is named by `x-amzn-ErrorType`, from which an SDK makes a typed one. A request is signed with SigV4 or
 //! comes from a listener that takes anonymous ones; a signature by a key that the operator has mapped is always verified.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     body::Body,
@@ -77,6 +77,8 @@ pub(super) async fn list(State(api): State<Arc<Api>>, request: HttpRequest) -> R
         Ok((size, after.map_err(|error| bad(NEXT_TOKEN.name, error.to_string()))?))
     };
     let (size, after) = page().map_err(|bad| invalid(&bad, &api))?;
+    let counted = api.service.quotas().admit_general(caller.principal().name(), Instant::now());
+    counted.map_err(|rejection| rejected(&rejection, &key, &api, None))?;
     let _turn = api.read_turn().await;
     let after = after.map_or(After::Classic, After::Named);
     let found = devices::of_device(&api, &caller, &key.device, after, size).await;

@@ -59,6 +59,7 @@ struct Page<'a> {
 
 /// `GET /v1/devices`
 pub(super) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
+    api.admit(&caller)?;
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
     let asked = Asked::read(&uri, &caller, &api).map_err(invalid)?;
     let next = uri.query().map(without_cursor).unwrap_or_default();
@@ -83,6 +84,7 @@ pub(super) async fn shadows(
     Target(key): Target,
     uri: Uri,
 ) -> Result<Response, Problem> {
+    api.admit(&caller)?;
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
     let query = Query::read(uri.query(), Operation::ListShadows.parameters()).map_err(invalid)?;
     let limit = limit(&query).map_err(invalid)?;

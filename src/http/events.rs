@@ -14,13 +14,13 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::stream;
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     auth,
     changes::{Following, Interest, Keep, Next, Told},
     http::{
-        api::Api,
+        api::{Api, Place},
         caller::Caller,
         operation::{DEVICE, LAST_EVENT_ID, Operation, PATH, SHADOW_NAME},
         problem::{Problem, status},
@@ -51,7 +51,7 @@ struct Reader {
     /// The last entry of the journal that was looked at.
     at: Seq,
     begun: bool,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// `GET /v1/events`
@@ -61,10 +61,11 @@ pub(super) async fn follow(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    api.admit(&caller)?;
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
     let interest = interest(&uri).map_err(invalid)?;
     let last = last_event(&headers).map_err(invalid)?;
-    let place = api.stream()?;
+    let place = api.stream(&caller)?;
     let keep = Keep::All { bytes_max: api.event_bytes_max };
     let following = api.changes.follow(interest.clone(), keep);
     let at = last.unwrap_or(following.since);

@@ -51,6 +51,17 @@ impl Problem {
         Self::later(status, "too-many-requests", &message, Duration::from_secs(1), now)
     }
 
+    /// A rejection of a request that is about no single shadow.
+    pub(super) fn general(rejection: &Rejection, now: Timestamp) -> Self {
+        match rejection {
+            Rejection::TooManyRequests { quota, retry_after_ms } => {
+                let (status, message) = (status(rejection), format!("Too many requests: {quota}"));
+                Self::later(status, rejection.error(), &message, Duration::from_millis(*retry_after_ms), now)
+            }
+            _ => Self::new(status(rejection), rejection.error(), "This cannot be read", now),
+        }
+    }
+
     /// A refusal that does not hold any more after `wait`.
     pub(super) fn later(status: StatusCode, error: &str, message: &str, wait: Duration, now: Timestamp) -> Self {
         let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);

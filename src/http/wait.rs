@@ -82,7 +82,7 @@ impl Wait {
         headers: &HeaderMap,
     ) -> Result<Waited, Problem> {
         let deadline = Instant::now() + self.patience;
-        let _place = api.waiter()?;
+        let _place = api.waiter(caller)?;
         let interest = Interest { device: Some(key.device.clone()), name: Some(key.name.clone()), paths: Vec::new() };
         // Before the document is read, so that no change falls in between.
         let following = api.changes.follow(interest, Keep::Newest);

@@ -49,6 +49,8 @@ causes! {
     Subscriptions, "subscriptions", "subscriptions of one session";
     /// Refused: a filter of a principal that has as many as it may.
     PrincipalSubscriptions, "principal_subscriptions", "subscriptions of one principal";
+    /// Refused: a stream of events, or a wait, of a principal that has as many as it may.
+    PrincipalStreams, "principal_streams", "streams of events and waits of one principal";
     /// Refused: a request of a principal to a shadow that has too many of its undecided.
     RequestsInFlight, "requests_in_flight", "requests in flight to one shadow";
     /// Refused: a request of a principal to a shadow.

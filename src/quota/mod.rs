@@ -1,8 +1,9 @@
 //! How much of the service one connection, principal, shadow or source address may have.
 //!
 //! Requests pass [`Quotas::admit`], and those that change something [`Quotas::admit_write`], whichever door they came
-//! through; [`crate::service`] calls both. `requests` counts them per principal and shadow, `principals` what a principal
-//! does altogether, `shadows` what everybody does to one shadow, `addresses` who connects,
+//! through; [`crate::service`] calls both. What is asked over HTTP about no single shadow passes [`Quotas::admit_general`],
+//! and whoever stays there to be told something [`Quotas::admit_stream`]. `requests` counts them per principal and shadow,
+//! `principals` what a principal does altogether, `shadows` what everybody does to one shadow, `addresses` who connects,
 //! `strangers` what those may occupy who did not say yet who they are. All of them keep what they know
 //! in a `table` that is bounded, and count in `rate`s and `tally`s. A `cause` names each quota, for who is refused and for
 //! the counters.
@@ -37,7 +38,7 @@ use self::{
 pub use self::{
     addresses::{Addresses, Visit},
     cause::Cause,
-    principals::{Allowance, Principals},
+    principals::{Allowance, Principals, Streaming},
     rate::{Meter, Rate},
     requests::Admitted,
     strangers::{Stranger, Strangers},
@@ -77,6 +78,7 @@ impl Quotas {
             requests: Rate::per_second(quotas.principal_requests_per_second.into()),
             bytes: Rate::per_second(quotas.principal_bytes_per_second),
             subscriptions_max: quotas.principal_subscriptions_max,
+            streams_max: quotas.principal_streams_max,
         };
         let requests = Rate::new(limits.requests_per_second, limits.requests_burst);
         let writes = Rate::per_second(quotas.shadow_writes_per_second.into());
@@ -112,7 +114,28 @@ impl Quotas {
                 self.refuse(Cause::RequestsInFlight, max, self.requests.rate.time_of(1))
             }
             Over::Rate(wait) => self.refuse(Cause::Requests, self.requests.rate.count(), wait),
-            Over::Principal(wait) => self.refuse(Cause::PrincipalRequests, self.principals.requests().count(), wait),
+            Over::Principal(wait) => self.over_principal(wait),
+        })
+    }
+
+    /// Counts a request of `principal` that is about no single shadow: a list, or a stream of events.
+    ///
+    /// # Errors
+    ///
+    /// As [`Quotas::admit`].
+    pub fn admit_general(&self, principal: &Arc<str>, now: Instant) -> Result<(), Rejection> {
+        self.principals.request(principal, now).map_err(|wait| self.over_principal(wait))
+    }
+
+    /// Counts a stream of events, or a wait for a change, of `principal` until what is returned is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`Quotas::admit`].
+    pub fn admit_stream(&self, principal: &Arc<str>, now: Instant) -> Result<Streaming, Rejection> {
+        self.principals.stream(principal, now).ok_or_else(|| {
+            let max = u64::try_from(self.principals.streams_max()).unwrap_or(u64::MAX);
+            self.refuse(Cause::PrincipalStreams, max, STREAM_WAIT)
         })
     }
 
@@ -139,6 +162,10 @@ impl Quotas {
         &self.counters
     }
 
+    fn over_principal(&self, wait: Duration) -> Rejection {
+        self.refuse(Cause::PrincipalRequests, self.principals.requests().count(), wait)
+    }
+
     fn refuse(&self, cause: Cause, max: u64, wait: Duration) -> Rejection {
         self.count(cause);
         let quota = format!("more than {max} {}", cause.what());
@@ -147,6 +174,8 @@ impl Quotas {
     }
 }
 
+/// After which a place for a stream may be free again: nobody knows.
+const STREAM_WAIT: Duration = Duration::from_secs(1);
 /// Entries that a table has room for besides one for each session. One of any table takes 200 to 300 bytes, its names included.
 const ENTRIES_SPARE: usize = 1 << 16;
 

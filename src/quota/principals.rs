@@ -1,4 +1,4 @@
-//! What one principal has over all its connections and sessions: requests, bytes, subscriptions.
+//! What one principal has over all its connections and sessions: requests, bytes, subscriptions, streams over HTTP.
 //!
 //! How many connections and sessions it has is counted where those are, in [`crate::mqtt::sessions`].
 
@@ -22,6 +22,8 @@ use super::{
 pub struct Principals {
     limits: Arc<PrincipalLimits>,
     known: Table<Arc<str>, Arc<Allowance>>,
+    /// Streams of all of them.
+    streams: Arc<AtomicUsize>,
 }
 
 /// What one principal may use.
@@ -33,6 +35,8 @@ pub(super) struct PrincipalLimits {
     pub(super) bytes: Rate,
     /// Filters of all sessions.
     pub(super) subscriptions_max: usize,
+    /// Streams of events and waits over HTTP.
+    pub(super) streams_max: usize,
 }
 
 /// What one principal has used. Whoever acts for it holds this, so that it need not be looked up.
@@ -42,12 +46,20 @@ pub struct Allowance {
     requests: Mutex<Meter>,
     bytes: Mutex<Meter>,
     subscriptions: AtomicUsize,
+    streams: AtomicUsize,
+}
+
+/// A stream of events or a wait of a principal, which counts until it is dropped.
+#[derive(Debug)]
+pub struct Streaming {
+    own: Arc<Allowance>,
+    all: Arc<AtomicUsize>,
 }
 
 impl Principals {
     /// Principals that may each use `limits`; `entries_max` of them are known.
     pub(super) fn new(limits: PrincipalLimits, entries_max: usize) -> Self {
-        Self { limits: Arc::new(limits), known: Table::new(entries_max) }
+        Self { limits: Arc::new(limits), known: Table::new(entries_max), streams: Arc::default() }
     }
 
     /// What `principal` has used.
@@ -65,6 +77,27 @@ impl Principals {
         self.with(principal, now, |known| known.requests.lock().take(self.limits.requests, now))
     }
 
+    /// Counts one more stream of events or wait; `None`: there may be no more.
+    pub(super) fn stream(&self, principal: &Arc<str>, now: Instant) -> Option<Streaming> {
+        let allowance = self.of(principal, now);
+        let one_more = |count: usize| (count < self.limits.streams_max).then_some(count + 1);
+        let counted = allowance.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        counted.ok()?;
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        Some(Streaming { own: allowance, all: self.streams.clone() })
+    }
+
+    /// How many streams of events and waits there are.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// How many streams of events and waits a principal may have.
+    pub(super) fn streams_max(&self) -> usize {
+        self.limits.streams_max
+    }
+
     /// How many requests a principal may make.
     pub(super) fn requests(&self) -> Rate {
         self.limits.requests
@@ -79,7 +112,8 @@ impl Principals {
 impl Allowance {
     fn new(limits: Arc<PrincipalLimits>, now: Instant) -> Self {
         let nothing = || Mutex::new(Meter::new(now));
-        Self { limits, requests: nothing(), bytes: nothing(), subscriptions: AtomicUsize::new(0) }
+        let (subscriptions, streams) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { limits, requests: nothing(), bytes: nothing(), subscriptions, streams }
     }
 
     /// Counts bytes that were received, and tells how long to wait before receiving more.
@@ -100,6 +134,13 @@ impl Allowance {
     }
 }
 
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.own.streams.fetch_sub(1, Ordering::Relaxed);
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Entry for Arc<Allowance> {
     /// While somebody holds it, it must be found again, or there would be two of one principal.
     fn is_idle(&self, now: Instant) -> bool {
@@ -113,7 +154,8 @@ mod tests {
 
     fn principals(entries_max: usize) -> Principals {
         let rate = Rate::new(10, 10);
-        Principals::new(PrincipalLimits { requests: rate, bytes: rate, subscriptions_max: 3 }, entries_max)
+        let limits = PrincipalLimits { requests: rate, bytes: rate, subscriptions_max: 3, streams_max: 2 };
+        Principals::new(limits, entries_max)
     }
 
     #[test]
@@ -132,6 +174,12 @@ mod tests {
         }
         assert_eq!(principals.request(&a, now), Err(Duration::from_millis(100)));
         assert_eq!(principals.request(&b, now), Ok(()));
+        let (one, two) = (principals.stream(&a, now), principals.stream(&a, now));
+        assert!(one.is_some() && two.is_some() && principals.stream(&a, now).is_none());
+        assert!(principals.stream(&b, now).is_some());
+        drop(one);
+        assert_eq!(principals.streams(), 1);
+        assert!(principals.stream(&a, now).is_some());
     }
 
     /// An allowance that a session holds is the one that is found, however many others came and went.

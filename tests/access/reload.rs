@@ -5,6 +5,7 @@ use std::fs;
 use crate::{
     harness::{
         client::Client,
+        eventually,
         http::Http,
         packet::Packet,
         server::{Server, Setup, UNLIMITED},
@@ -230,8 +231,9 @@ fn a_wait_is_answered_by_the_rights_of_its_end() {
                 format!("GET {LAMP}?wait=version%3E1&timeout=300 HTTP/1.1\nAuthorization: {}", basic("viewer-1"));
             waiter.write(&head, b"");
         }
-        // Whoever came before this one waits by now; if not, it is refused all the same.
-        assert_eq!(get(&server, "viewer-1", LAMP).status, 200);
+        eventually("all of them to wait", || {
+            get(&server, "boss", "/metrics").text().contains("\numbra_streams 8\n").then_some(())
+        });
         happens(&server);
         server.hangup(1, DONE);
         boss.publish("shadow/lamp-1/update", r#"{"state":{"desired":{"pin":4712}}}"#, 1);

@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use crate::harness::{
+    eventually,
     http::{Http, Reply},
     server::{Server, Setup, UNLIMITED},
     users::passwd,
@@ -185,6 +186,8 @@ fn what_a_page_waits_for_ends_with_its_session() {
     assert_eq!(stream.head().status, 200);
     stream.chunk().expect("a stream begins with the time to come back");
     let mut waiter = begin("/v1/devices/lamp/shadow?wait=version%3E1&timeout=300");
+    let both = || site.send("web", "GET /metrics HTTP/1.1", &boss, "").text().contains("\numbra_streams 2\n");
+    eventually("the wait to have begun", || both().then_some(()));
     assert_eq!(site.send("web", "DELETE /session HTTP/1.1", &viewer, "").status, 204);
     // Nothing changes meanwhile: it is the end of the session that is noticed.
     assert_eq!(stream.chunk(), None);

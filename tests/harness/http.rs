@@ -66,10 +66,12 @@ impl Http {
 
     /// Reads a reply.
     pub fn reply(&mut self, to_head: bool) -> Reply {
-        let mut reply = self.head();
-        if to_head || reply.status == 204 || reply.status == 304 {
-            return reply;
-        }
+        let reply = self.head();
+        if to_head || reply.status == 204 || reply.status == 304 { reply } else { self.body_of(reply) }
+    }
+
+    /// Reads the body that comes after the head of `reply`.
+    pub fn body_of(&mut self, mut reply: Reply) -> Reply {
         if reply.header("transfer-encoding") == Some("chunked") {
             while let Some(chunk) = self.chunk() {
                 reply.body.extend(chunk);

@@ -32,7 +32,7 @@ pub const UNLIMITED: Setup = Setup {
     limits: "requests_per_second = 1_000_000\nrequests_burst = 1_000_000\nrequests_in_flight_max = 65_536\n\
              publishes_per_second = 10_000_000\nconnection_bytes_per_second = \"64 GiB\"\n\
              control_packets_per_second = 10_000_000\nrefusals_per_minute_max = 1_000_000\n\
-             principal_requests_per_second = 1_000_000\nprincipal_bytes_per_second = \"64 GiB\"\n\
+             principal_requests_per_second = 1_000_000\nprincipal_streams_max = 8_192\nprincipal_bytes_per_second = \"64 GiB\"\n\
              shadow_writes_per_second = 1_000_000",
     store: "",
 };

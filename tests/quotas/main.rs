@@ -9,6 +9,7 @@ mod harness;
 
 mod addresses;
 mod connections;
+mod http;
 mod principals;
 mod refusals;
 mod shadows;

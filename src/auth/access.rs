@@ -185,6 +185,15 @@ impl Access {
         self.projection(key, Operation::Get).ok_or_else(|| forbidden(key, Operation::Get))
     }
 
+    /// What may be read of the past of `key`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Access::admit_get`].
+    pub fn admit_history(&self, key: &ShadowKey) -> Result<Projection, Rejection> {
+        self.projection(key, Operation::History).ok_or_else(|| forbidden(key, Operation::History))
+    }
+
     /// Whether an ordinary `topic` may be published to.
     #[must_use]
     pub fn may_publish(&self, topic: &str) -> bool {

@@ -130,6 +130,14 @@ impl Caller {
         self.projection(key).ok_or_else(|| self.refused(&Rejection::NotFound, key, api))
     }
 
+    /// What it may see of the past of `key`. Only who may not see either what is there now is told that there is none.
+    pub(super) fn hindsight(&self, key: &ShadowKey, api: &Api) -> Result<Projection, Problem> {
+        self.access.admit_history(key).or_else(|refusal| {
+            self.sight(key, api)?;
+            Err(self.refused(&refusal, key, api))
+        })
+    }
+
     /// Remembers that it was refused; unless it has no business with `key` at all, which is no news to those who have.
     pub(super) fn note_refusal(&self, key: &ShadowKey, rejection: &Rejection, api: &Api) {
         if self.access.admit_any(key, auth::Operation::Update).is_ok() {

@@ -10,7 +10,6 @@ use axum::{
 use bytes::Bytes;
 
 use crate::{
-    auth,
     http::{
         api::Api,
         caller::Caller,
@@ -41,8 +40,7 @@ pub(super) async fn get(
     Target(key): Target,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let projection = caller.projection_of(&key, auth::Operation::History);
-    let projection = projection.ok_or_else(|| caller.refused(&Rejection::NotFound, &key, &api))?;
+    let projection = caller.hindsight(&key, &api)?;
     let (before, limit) = page(&uri).map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
     let refused = |rejection: Rejection| caller.refused(&rejection, &key, &api);
     let _admitted = api.service.admit(caller.principal(), &key).map_err(refused)?;

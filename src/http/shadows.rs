@@ -62,7 +62,11 @@ pub(super) async fn get(
             let held = api.service.read(&key).await.map_err(|rejection| refused(&caller, rejection))?;
             (held.document, None)
         }
-        (None, Some(version)) => (former(&api, &caller, &key, version).await?, None),
+        (None, Some(version)) => {
+            let document;
+            (document, projection) = former(&api, &caller, &key, version, projection).await?;
+            (document, None)
+        }
         (Some(wait), _) => {
             // It is no request in flight while it only waits.
             drop(admitted);
@@ -121,12 +125,21 @@ fn fields(query: &Query<'_>) -> Result<Option<Selection>, BadParameter> {
     Ok(Some(selection))
 }
 
-/// The shadow at a version of the past.
-async fn former(api: &Api, caller: &Caller, key: &ShadowKey, version: Version) -> Result<Arc<Document>, Problem> {
+/// The shadow at a version, and what `caller`, which sees `sight` of it now, may see of that.
+async fn former(
+    api: &Api,
+    caller: &Caller,
+    key: &ShadowKey,
+    version: Version,
+    sight: Projection,
+) -> Result<(Arc<Document>, Projection), Problem> {
+    let refused = |rejection: Rejection| caller.refused(&rejection, key, api);
+    let current = api.service.read(key).await.map_err(refused)?.document.version;
+    let projection = if version < current { caller.hindsight(key, api)? } else { sight };
     let _turn = api.read_turn().await;
     let now = api.now();
-    match api.service.at_version(key, version).await.map_err(|rejection| caller.refused(&rejection, key, api))? {
-        AtVersion::Found(document) if document.exists() => Ok(document),
+    match api.service.at_version(key, version).await.map_err(refused)? {
+        AtVersion::Found(document) if document.exists() => Ok((document, projection)),
         AtVersion::Found(document) => {
             let message = format!("Version {} is that of a deletion", document.version.0);
             Err(Problem::new(StatusCode::NOT_FOUND, "not-found", &message, now))

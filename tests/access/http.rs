@@ -126,6 +126,69 @@ fn only_the_readable_part_is_seen() {
     );
 }
 
+/// `?version=` showed the past to whoever might see the present. What a stream missed while it was away is no such past.
+#[test]
+fn the_past_is_for_readers_of_the_history() {
+    let server = site_with(
+        r#"
+[[rule]]
+role = "present"
+devices = ["lamp-*"]
+operations = ["get", "subscribe"]
+read = ["/desired"]
+
+[[rule]]
+role = "past"
+devices = ["lamp-*"]
+operations = ["history"]
+read = ["/desired/mode"]
+
+[[grant]]
+role = "present"
+principals = ["kiosk", "partial"]
+
+[[grant]]
+role = "past"
+principals = ["partial"]
+"#,
+    );
+    let mut boss = client(&server, "boss", V5);
+    let mut set = |device: &str, state: Value| {
+        boss.publish(&format!("shadow/{device}/update"), json!({"state": {"desired": state}}).to_string(), 1);
+    };
+    const OTHER: &str = "/v1/devices/lamp-2/shadow";
+    set("lamp-2", json!({"pin": 4711, "mode": "eco"}));
+    set("lamp-2", json!({"pin": 2, "mode": "day"}));
+    let now = json!({"desired": {"pin": 2, "mode": "day"}});
+    for (user, path, status, state) in [
+        ("kiosk", OTHER.to_owned(), 200, &now),
+        ("kiosk", format!("{OTHER}?version=2"), 200, &now),
+        ("kiosk", format!("{OTHER}?version=1"), 403, &Value::Null),
+        ("kiosk", format!("{OTHER}?version=3"), 404, &Value::Null),
+        ("kiosk", format!("{OTHER}/history"), 403, &Value::Null),
+        ("partial", format!("{OTHER}?version=2"), 200, &now),
+        ("partial", format!("{OTHER}?version=1"), 200, &json!({"desired": {"mode": "eco"}})),
+        ("lamp-1", format!("{OTHER}?version=1"), 404, &Value::Null),
+        ("lamp-1", format!("{OTHER}?version=2"), 404, &Value::Null),
+        ("lamp-1", format!("{OTHER}/history"), 404, &Value::Null),
+    ] {
+        let reply = get(&server, user, &path);
+        assert_eq!((reply.status, &reply.json()["state"]), (status, state), "{user} {path}: {reply:?}");
+        assert!(!reply.text().contains("4711"), "{user} {path}: {reply:?}");
+        if status == 403 {
+            assert_eq!(reply.json()["message"], "Forbidden: history lamp-2", "{user} {path}");
+        }
+    }
+    let mut stream = Events::follow(&server, "kiosk", "?device=lamp-2", "");
+    set("lamp-2", json!({"pin": 3}));
+    let (seen, id) = stream.next_with_id();
+    assert_eq!(seen["version"], 3);
+    drop(stream);
+    set("lamp-2", json!({"pin": 4}));
+    let missed = Events::follow(&server, "kiosk", "?device=lamp-2", &format!("\nLast-Event-ID: {id}")).next();
+    assert_eq!((&missed["version"], &missed["changes"][0]["value"]), (&json!(4), &json!(4)));
+}
+
 #[test]
 fn tags_tell_nothing_of_what_is_hidden() {
     let tags = [1, 2].map(|pin| {
@@ -211,12 +274,18 @@ impl Events {
 
     /// The data of the next change.
     pub(crate) fn next(&mut self) -> Value {
+        self.next_with_id().0
+    }
+
+    /// The data of the next change, and its id.
+    fn next_with_id(&mut self) -> (Value, String) {
         loop {
             if let Some((event, rest)) = self.read.split_once("\n\n") {
-                let data = event.lines().find_map(|line| line.strip_prefix("data: ")).map(str::to_owned);
+                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+                let (data, id) = (field("data: "), field("id: "));
                 self.read = rest.to_owned();
                 match data {
-                    Some(data) => return serde_json::from_str(&data).unwrap(),
+                    Some(data) => return (serde_json::from_str(&data).unwrap(), id.unwrap()),
                     None => continue, // a comment, or when to come back
                 }
             }

@@ -224,24 +224,36 @@ impl Service {
         self.blocking(move |store| store.journal(after, limit)).await
     }
 
-    /// The changes of `key` that made versions below `before`, newest first.
+    /// The changes of `key` that made versions below `before`, newest first. `turn` is held until they are found, even
+    /// if nobody waits for them any more: a walk that has begun goes on.
     ///
     /// # Errors
     ///
     /// As [`Service::read`].
-    pub async fn history(&self, key: &ShadowKey, before: Version, limit: usize) -> Result<History, Rejection> {
+    pub async fn history(
+        &self,
+        key: &ShadowKey,
+        before: Version,
+        limit: usize,
+        turn: impl Send + 'static,
+    ) -> Result<History, Rejection> {
         let key = key.clone();
-        self.blocking(move |store| store.history(&key, Some(before), limit)).await
+        self.blocking(move |store| during(turn, || store.history(&key, Some(before), limit))).await
     }
 
-    /// `key` as it was at `version`, which is at least 1.
+    /// `key` as it was at `version`, which is at least 1; `turn` is held as in [`Service::history`].
     ///
     /// # Errors
     ///
     /// As [`Service::read`].
-    pub async fn at_version(&self, key: &ShadowKey, version: Version) -> Result<AtVersion, Rejection> {
+    pub async fn at_version(
+        &self,
+        key: &ShadowKey,
+        version: Version,
+        turn: impl Send + 'static,
+    ) -> Result<AtVersion, Rejection> {
         let key = key.clone();
-        self.blocking(move |store| former::at(&store.past(), &key, &store.read(&key)?, version)).await
+        self.blocking(move |store| during(turn, || former::at(&store.past(), &key, &store.read(&key)?, version))).await
     }
 
     /// Remembers for a while that a command of `principal` for `key` was refused before it was submitted; what is
@@ -374,6 +386,13 @@ impl Permit {
     }
 }
 
+/// Holds `turn` for as long as `walk` takes.
+fn during<T>(turn: impl Send, walk: impl FnOnce() -> T) -> T {
+    let walked = walk();
+    drop(turn);
+    walked
+}
+
 /// Writes of a refusal: an ordinary one is its client's business, one that is our fault is the operator's.
 pub(crate) fn log_refusal(id: RequestId, key: &ShadowKey, by: &str, client: &str, rejection: &Rejection) {
     match rejection {
@@ -426,7 +445,9 @@ const BATCHES_AHEAD: usize = 16;
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
 
-    use std::time::Duration;
+    use std::{thread::ThreadId, time::Duration};
+
+    use futures_util::FutureExt;
 
     use super::*;
     use crate::{
@@ -472,6 +493,32 @@ mod tests {
             service.try_reserve(0).unwrap().submit(submission);
         }
         assert_eq!(refused.try_recv(), Ok(Timestamp(7)), "no announcer runs, so this is no answer of the store");
+        service.close();
+    }
+
+    /// Tells which thread dropped it.
+    struct Turn(mpsc::Sender<ThreadId>);
+
+    impl Drop for Turn {
+        fn drop(&mut self) {
+            let _ = self.0.send(thread::current().id());
+        }
+    }
+
+    /// A client that hung up gave its turn to the next one, while its own walk went on: there were more than there may be.
+    #[tokio::test]
+    async fn a_walk_keeps_its_turn_to_its_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = StoreOptions::new(directory.path().join("store"));
+        let quotas = Arc::new(Quotas::new(&Limits::default()));
+        let (service, _decided) = Service::open(options, quotas, Clock::system()).unwrap();
+        let key = ShadowKey::classic(DeviceId::new("lamp").unwrap());
+        let (sender, ended) = mpsc::channel();
+        assert!(service.history(&key, Version(1), 1, Turn(sender.clone())).now_or_never().is_none());
+        assert!(service.at_version(&key, Version(1), Turn(sender)).now_or_never().is_none());
+        for by in ended {
+            assert_ne!(by, thread::current().id(), "by the walk, and not by who gave up waiting for it");
+        }
         service.close();
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     config::Limits,
     http::{caller::Caller, cursor::Cursors, openapi, operating::Metrics, problem::Problem, sessions::Sessions},
     limits::STREAMS_MAX,
-    quota::Streaming,
+    quota::{Reading, Streaming},
     service::Service,
     shadow::{DeviceId, DocumentLimits, Timestamp},
     wire::Seen,
@@ -67,6 +67,9 @@ const READS_MAX: usize = 8;
 
 /// A place of somebody who stays to be told something, among those of its principal and among all.
 pub(super) type Place = (Streaming, OwnedSemaphorePermit);
+
+/// The turn of a walk through the store, among those of its principal and among all.
+pub(super) type Turn = (Reading, OwnedSemaphorePermit);
 
 impl Api {
     /// The door to `service`, whose changes are told through `changes`.
@@ -119,9 +122,11 @@ impl Api {
         self.service.now()
     }
 
-    /// Waits for the turn of a walk through the store.
-    pub(super) async fn read_turn(&self) -> OwnedSemaphorePermit {
-        self.reads.clone().acquire_owned().await.expect("this semaphore is never closed")
+    /// Waits for the turn of a walk of `caller` through the store: for its own others first, so that it is in the way of
+    /// everybody with these alone.
+    pub(super) async fn read_turn(&self, caller: &Caller) -> Turn {
+        let own = self.service.quotas().principals.reading(caller.principal().name(), Instant::now()).await;
+        (own, self.reads.clone().acquire_owned().await.expect("this semaphore is never closed"))
     }
 
     /// Counts a request of `caller` that is about no single shadow.

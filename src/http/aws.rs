@@ -79,7 +79,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>, request: HttpRequest) -> R
     let (size, after) = page().map_err(|bad| invalid(&bad, &api))?;
     let counted = api.service.quotas().admit_general(caller.principal().name(), Instant::now());
     counted.map_err(|rejection| rejected(&rejection, &key, &api, None))?;
-    let _turn = api.read_turn().await;
+    let _turn = api.read_turn(&caller).await;
     let after = after.map_or(After::Classic, After::Named);
     let found = devices::of_device(&api, &caller, &key.device, after, size).await;
     let (entries, more) = found.map_err(|rejection| rejected(&rejection, &key, &api, None))?;

@@ -63,7 +63,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) 
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
     let asked = Asked::read(&uri, &caller, &api).map_err(invalid)?;
     let next = uri.query().map(without_cursor).unwrap_or_default();
-    let _turn = api.read_turn().await;
+    let _turn = api.read_turn(&caller).await;
     let mut page = Page { api: &api, caller: &caller, asked, found: Vec::new(), current: None, last: None, looks: 0 };
     let more = page.fill().await.map_err(|rejection| failed(&rejection, &api))?;
     let cursor = page.last.as_ref().filter(|_| more).map(|(device, seen)| match seen {
@@ -89,7 +89,7 @@ pub(super) async fn shadows(
     let query = Query::read(uri.query(), Operation::ListShadows.parameters()).map_err(invalid)?;
     let limit = limit(&query).map_err(invalid)?;
     let after = after(&query).map_err(invalid)?;
-    let _turn = api.read_turn().await;
+    let _turn = api.read_turn(&caller).await;
     let found = of_device(&api, &caller, &key.device, after, limit).await;
     let (entries, more) = found.map_err(|rejection| failed(&rejection, &api))?;
     let last = entries.last().filter(|_| more).map(|entry| entry.name.as_ref().map_or(CLASSIC, ShadowName::as_str));

@@ -138,7 +138,7 @@ impl Reader {
 
     /// Reads on in the journal, up to where the feed begins.
     async fn catch_up(&mut self) -> Option<()> {
-        let _turn = self.api.read_turn().await;
+        let _turn = self.api.read_turn(&self.caller).await;
         let page = journal(&self.api, self.at, BATCH).await.ok()?;
         // A reader that retention has overtaken comes back and is told so.
         if page.gone || page.entries.is_empty() {

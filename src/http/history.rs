@@ -48,8 +48,8 @@ pub(super) async fn get(
     if held.document.version == Version(0) {
         return Err(refused(Rejection::NotFound));
     }
-    let _turn = api.read_turn().await;
-    let history = api.service.history(&key, before, limit).await.map_err(refused)?;
+    let turn = api.read_turn(&caller).await;
+    let history = api.service.history(&key, before, limit, turn).await.map_err(refused)?;
     let end = match history.end {
         HistoryEnd::First => wire::HistoryEnd::First,
         HistoryEnd::More => wire::HistoryEnd::More,

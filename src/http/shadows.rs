@@ -136,9 +136,9 @@ async fn former(
     let refused = |rejection: Rejection| caller.refused(&rejection, key, api);
     let current = api.service.read(key).await.map_err(refused)?.document.version;
     let projection = if version < current { caller.hindsight(key, api)? } else { sight };
-    let _turn = api.read_turn().await;
+    let turn = api.read_turn(caller).await;
     let now = api.now();
-    match api.service.at_version(key, version).await.map_err(refused)? {
+    match api.service.at_version(key, version, turn).await.map_err(refused)? {
         AtVersion::Found(document) if document.exists() => Ok((document, projection)),
         AtVersion::Found(document) => {
             let message = format!("Version {} is that of a deletion", document.version.0);

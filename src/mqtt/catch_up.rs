@@ -448,7 +448,7 @@ async fn missed_payload(
 
 /// The version before that of `entry`, as far as the journal still tells.
 async fn former(broker: &Broker, entry: &Entry) -> Option<Former> {
-    let history = broker.service.history(&entry.key, entry.version, 1).await.ok()?;
+    let history = broker.service.history(&entry.key, entry.version, 1, ()).await.ok()?;
     Some(match history.entries.first() {
         Some(former) => Former { version: former.version, timestamp: former.timestamp, deleted: former.deleted },
         None => Former { version: Version(entry.version.0 - 1), timestamp: entry.timestamp, deleted: false },

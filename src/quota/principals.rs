@@ -11,6 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     rate::{Meter, Rate},
@@ -47,6 +48,14 @@ pub struct Allowance {
     bytes: Mutex<Meter>,
     subscriptions: AtomicUsize,
     streams: AtomicUsize,
+    reads: Arc<Semaphore>,
+}
+
+/// A walk through the store for a principal, which counts until it is dropped.
+#[derive(Debug)]
+pub struct Reading {
+    _turn: OwnedSemaphorePermit,
+    _own: Arc<Allowance>,
 }
 
 /// A stream of events or a wait of a principal, which counts until it is dropped.
@@ -87,6 +96,14 @@ impl Principals {
         Some(Streaming { own: allowance, all: self.streams.clone() })
     }
 
+    /// Waits until `principal` may make one more walk through the store: [`READS_MAX`] of its own go on at once, and the
+    /// others wait for these and for nobody else.
+    pub async fn reading(&self, principal: &Arc<str>, now: Instant) -> Reading {
+        let own = self.of(principal, now);
+        let turn = own.reads.clone().acquire_owned().await.expect("this semaphore is never closed");
+        Reading { _turn: turn, _own: own }
+    }
+
     /// How many streams of events and waits there are.
     #[must_use]
     pub fn streams(&self) -> usize {
@@ -113,7 +130,8 @@ impl Allowance {
     fn new(limits: Arc<PrincipalLimits>, now: Instant) -> Self {
         let nothing = || Mutex::new(Meter::new(now));
         let (subscriptions, streams) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { limits, requests: nothing(), bytes: nothing(), subscriptions, streams }
+        let reads = Arc::new(Semaphore::new(READS_MAX));
+        Self { limits, requests: nothing(), bytes: nothing(), subscriptions, streams, reads }
     }
 
     /// Counts bytes that were received, and tells how long to wait before receiving more.
@@ -148,8 +166,13 @@ impl Entry for Arc<Allowance> {
     }
 }
 
+/// Walks through the store that one principal makes at once; there are twice as many for all.
+const READS_MAX: usize = 4;
+
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn principals(entries_max: usize) -> Principals {
@@ -180,6 +203,21 @@ mod tests {
         drop(one);
         assert_eq!(principals.streams(), 1);
         assert!(principals.stream(&a, now).is_some());
+    }
+
+    /// One that asks for a hundred has its own waiting for it, and nobody else's.
+    #[test]
+    fn walks_of_a_principal_wait_for_each_other() {
+        let (principals, now) = (principals(1_000), Instant::now());
+        let (a, b) = (Arc::from("a"), Arc::from("b"));
+        let mut turns: Vec<_> =
+            (0..READS_MAX).map(|_| principals.reading(&a, now).now_or_never().expect("a turn")).collect();
+        let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(principals.reading(&a, now))).collect();
+        assert!(waiting.iter_mut().all(|reading| reading.now_or_never().is_none()));
+        assert!(principals.reading(&b, now).now_or_never().is_some());
+        turns.pop();
+        let went_on = waiting.iter_mut().filter_map(|reading| reading.now_or_never()).collect::<Vec<_>>();
+        assert_eq!(went_on.len(), 1);
     }
 
     /// An allowance that a session holds is the one that is found, however many others came and went.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    shadow::{Change, Document, Former, ShadowKey, Version},
-    store::{Held, Past, StoreError},
+    shadow::{Document, Former, ShadowKey, Version},
+    store::{Entry, Held, Past, StoreError},
 };
 
 /// Most versions that are gone back.
@@ -29,17 +29,17 @@ pub(super) fn at(past: &Past, key: &ShadowKey, held: &Held, version: Version) ->
         _ if version == current.version => return Ok(AtVersion::Found(current.clone())),
         _ => {}
     }
-    let mut document = Document::clone(current);
-    // The changes that made `document`, undone once it is known what was there before.
-    let mut made_by: Option<Vec<Change>> = None;
+    let (mut undoing, mut former) = (current.undoing(), None);
     // The entry of the version itself tells what is known of it.
     let above = Version(version.0.saturating_sub(1));
-    let arrived = past.walk(key, held, above, STEPS_MAX, |entry| {
-        if let Some(changes) = made_by.take() {
-            let former = Former { version: entry.version, timestamp: entry.timestamp, deleted: entry.deleted };
-            document = document.undo(&changes, former);
+    let arrived = past.walk(key, held, above, STEPS_MAX, |entry| match entry {
+        Entry { version: newer, changes, .. } if *newer > version => undoing.undo(changes),
+        Entry { version, timestamp, deleted, .. } => {
+            former = Some(Former { version: *version, timestamp: *timestamp, deleted: *deleted });
         }
-        made_by = Some(entry.changes.clone());
     })?;
-    if arrived && document.version == version { Ok(AtVersion::Found(Arc::new(document))) } else { Ok(AtVersion::Gone) }
+    match former.filter(|former| arrived && former.version == version) {
+        Some(former) => Ok(AtVersion::Found(Arc::new(undoing.arrive(former)))),
+        None => Ok(AtVersion::Gone),
+    }
 }

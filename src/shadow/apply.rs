@@ -7,7 +7,7 @@
 //! is written once per change, to count its bytes and to digest it; it is not kept, since writing one
 //! section again costs about a microsecond and keeping it would add a quarter to each cached document.
 
-use std::{cell::RefCell, mem, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, mem, sync::Arc};
 
 use serde_json::{Map, Value};
 
@@ -61,26 +61,22 @@ impl Document {
         next
     }
 
-    /// The document as it was before `changes` made this one of it.
-    ///
-    /// Values are exact. A leaf that comes back is stamped with the version that [`Change::replaced`] tells, by
-    /// [`Stamp::forgotten`]; tombstones are not known any more, so the floor is the version itself.
+    /// The document as it was before `changes` made this one of it: [`Undoing`] of one version.
     #[must_use]
     pub fn undo(&self, changes: &[Change], former: Former) -> Self {
-        let mut before = Self {
-            version: former.version,
-            timestamp: former.timestamp,
-            deleted: former.deleted,
-            floor: former.version,
-            tombstones: Arc::default(),
-            ..self.clone()
-        };
-        before.take(|name| edited(self.section(name), name, changes, |change, _| origin(change)));
-        before
+        let mut undoing = self.undoing();
+        undoing.undo(changes);
+        undoing.arrive(former)
+    }
+
+    /// Begins to go back from this version.
+    #[must_use]
+    pub fn undoing(&self) -> Undoing<'_> {
+        Undoing { from: self, touched: BTreeMap::new() }
     }
 
     /// Puts in the sections that `edit` has new members for, and brings sizes and the etag up to date.
-    fn take(&mut self, edit: impl Fn(SectionName) -> Option<Members>) {
+    fn take(&mut self, mut edit: impl FnMut(SectionName) -> Option<Members>) {
         if let Some(tags) = edit(SectionName::Tags) {
             self.tags = Arc::new(Section::new(tags));
         }
@@ -100,6 +96,48 @@ impl Document {
             }
         }
         self.etag = form.tag(self.version);
+    }
+}
+
+/// A document on its way back over versions, newest first. What it has come to is measured once, where it arrives: the way
+/// there costs what the changes are long, not what the document is.
+///
+/// Values are exact. A leaf that comes back is stamped with the version that [`Change::replaced`] tells, by
+/// [`Stamp::forgotten`]; tombstones are not known any more, so the floor is the version itself.
+#[derive(Clone, Debug)]
+pub struct Undoing<'a> {
+    from: &'a Document,
+    /// The sections that are not those of `from` any more.
+    touched: BTreeMap<SectionName, Members>,
+}
+
+impl Undoing<'_> {
+    /// Goes back over one more version, which `changes` made.
+    pub fn undo(&mut self, changes: &[Change]) {
+        for change in changes {
+            let (name, origin) = (change.path.section, origin(change));
+            if !change.path.keys.is_empty() {
+                let members = self.touched.entry(name).or_insert_with(|| self.from.section(name).members.clone());
+                put(members, &change.path.keys, |_| origin);
+            } else {
+                self.touched.insert(name, whole(origin));
+            }
+        }
+    }
+
+    /// The document at the version that was arrived at.
+    #[must_use]
+    pub fn arrive(mut self, former: Former) -> Document {
+        let mut before = Document {
+            version: former.version,
+            timestamp: former.timestamp,
+            deleted: former.deleted,
+            floor: former.version,
+            tombstones: Arc::default(),
+            ..self.from.clone()
+        };
+        before.take(|name| self.touched.remove(&name));
+        before
     }
 }
 
@@ -170,16 +208,21 @@ fn edited(
     let mut changes = changes.iter().filter(|change| change.path.section == name).peekable();
     if changes.peek()?.path.keys.is_empty() {
         // Told whole: nothing of it need be cloned, and there is no other change of this section.
-        return match changes.next().and_then(|change| node(change, None)) {
-            Some(Node::Object(members)) => Some(members),
-            Some(Node::Leaf(_)) | None => Some(Members::new()),
-        };
+        return changes.next().map(|change| whole(node(change, None)));
     }
     let mut members = section.members.clone();
     for change in changes {
         put(&mut members, &change.path.keys, |there| node(change, there));
     }
     Some(members)
+}
+
+/// The members of a section that is told whole.
+fn whole(node: Option<Node>) -> Members {
+    match node {
+        Some(Node::Object(members)) => members,
+        Some(Node::Leaf(_)) | None => Members::new(),
+    }
 }
 
 /// Puts at `keys` what `node` makes of what is there, or takes that away. All objects on the way are there: a change that makes or

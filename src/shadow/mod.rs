@@ -36,7 +36,7 @@ pub(crate) mod tests;
 mod tombstone;
 pub mod tree;
 
-pub use apply::Former;
+pub use apply::{Former, Undoing};
 pub use change::{Change, Effect};
 pub use collisions::{Collisions, Conflict, collisions};
 pub use command::{Command, Delete, OnConflict, Patch, Preconditions, SectionPatch, Update};

@@ -110,7 +110,7 @@ proptest! {
 
     #[test]
     fn a_decision_is_the_merge_and_can_be_repeated_and_undone(commands in vec(command(), 1..8)) {
-        let mut document = Document::absent();
+        let (mut document, mut made) = (Document::absent(), Vec::new());
         for command in commands {
             let Ok(decision) = decided(&document, &command, &DocumentLimits::default()) else {
                 prop_assert!(matches!(command, Command::Delete(_)) && !document.exists());
@@ -145,7 +145,18 @@ proptest! {
             prop_assert_eq!(state(&undone), state(&document));
             prop_assert_eq!(undone.etag, document.etag);
             prop_assert_eq!(undone.leaves(), document.leaves());
+            made.push((document, changes));
             document = next;
+        }
+        // Back from the last one, in one go to each.
+        let mut undoing = document.undoing();
+        for (document, changes) in made.iter().rev() {
+            undoing.undo(changes);
+            let former = Former { version: document.version, timestamp: document.timestamp, deleted: document.deleted };
+            let undone = undoing.clone().arrive(former);
+            prop_assert_eq!(state(&undone), state(document));
+            prop_assert_eq!(undone.etag, document.etag);
+            prop_assert_eq!(undone.leaves(), document.leaves());
         }
     }
 

@@ -222,7 +222,7 @@ fn spawn(
         ListenerKind::Http(http) => {
             let (api, sessions) = (http::router(api.clone()), api.sessions());
             let options = HttpOptions::of(settings, http, limits);
-            let door = HttpDoor::new(api, sessions, mqtt, options, gate.closing.clone());
+            let door = HttpDoor::new(api, sessions, mqtt, gate.quotas.clone(), options, gate.closing.clone());
             tasks.spawn(listener.run(gate.clone(), door))
         }
     };

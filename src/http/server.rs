@@ -46,9 +46,10 @@ use crate::{
         operating::MetricsForAll,
         session::Secure,
         sessions::Sessions,
-        websocket::{self, Handover},
+        websocket::{self, EmptyFrames, Handover},
     },
     net::{Door, Peer, door::Stream},
+    quota::{Quotas, Rate},
     request_id::RequestId,
 };
 
@@ -67,11 +68,14 @@ pub struct HttpOptions {
     timeout: Duration,
     /// Bytes of a request's body, unless its route says otherwise, and of a WebSocket message.
     message_bytes_max: usize,
+    /// Frames of a WebSocket that bring nothing.
+    empty_frames: Rate,
 }
 
 struct Server<D> {
     routes: Router,
     sockets: D,
+    quotas: Arc<Quotas>,
     options: HttpOptions,
     closing: watch::Receiver<bool>,
 }
@@ -85,6 +89,7 @@ impl HttpOptions {
             metrics: MetricsForAll(http.metrics),
             timeout: listener.connect_timeout,
             message_bytes_max: limits.packet_bytes_max,
+            empty_frames: Rate::per_second(limits.quotas.control_packets_per_second.into()),
         }
     }
 }
@@ -96,6 +101,7 @@ impl<D: Door> HttpDoor<D> {
         api: Router,
         sessions: Arc<Sessions>,
         sockets: D,
+        quotas: Arc<Quotas>,
         options: HttpOptions,
         closing: watch::Receiver<bool>,
     ) -> Self {
@@ -108,7 +114,7 @@ impl<D: Door> HttpDoor<D> {
             .layer(DefaultBodyLimit::max(options.message_bytes_max))
             .layer(middleware::from_fn_with_state(Arc::new(options.guard.clone()), guard::guard))
             .layer(middleware::from_fn(identified));
-        Self(Arc::new(Server { routes, sockets, options, closing }))
+        Self(Arc::new(Server { routes, sockets, quotas, options, closing }))
     }
 }
 
@@ -119,10 +125,11 @@ impl<D: Door> Door for HttpDoor<D> {
         // All requests are gone by now, and with them what could hand over.
         let Some((upgrade, session)) = handed.recv().await else { return };
         let Ok(upgraded) = upgrade.await else { return };
-        let Server { sockets, options, .. } = &*self.0;
+        let Server { sockets, quotas, options, .. } = &*self.0;
         let deadline = Instant::now() + options.timeout;
         if let Some(socket) = websocket::open::<S>(upgraded, options.message_bytes_max).await {
-            websocket::serve(socket, session, sockets.clone(), peer, deadline).await;
+            let empty = EmptyFrames::new(options.empty_frames, quotas.clone());
+            websocket::serve(socket, session, empty, sockets.clone(), peer, deadline).await;
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     auth::certificate::Proof,
     config::{Config, HttpConfig, Limits},
     net::{Door, Peer, door::Stream},
+    quota::Quotas,
 };
 
 /// Serves no WebSocket.
@@ -49,7 +50,8 @@ fn serve(routes: Router, timeout: Duration) -> Fixture {
         listener: "web".into(),
         signed_in: None,
     };
-    let served = tokio::spawn(HttpDoor::new(routes, Arc::default(), Nothing, options, closed).serve(
+    let quotas = Arc::new(Quotas::new(&limits));
+    let served = tokio::spawn(HttpDoor::new(routes, Arc::default(), Nothing, quotas, options, closed).serve(
         server,
         peer,
         Instant::now() + timeout,

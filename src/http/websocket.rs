@@ -3,7 +3,8 @@
 //! By RFC 6455 and section 6 of both versions of MQTT: the subprotocol is `mqtt`, and what is in binary messages, end to
 //! end, are MQTT's bytes: a packet may span messages and a message hold several. A message is taken whole before its bytes
 //! are passed on, hence the bound on it; the next one is read only when they were taken. In the other direction there is
-//! at most one frame that the socket has not taken.
+//! at most one frame that the socket has not taken. Frames with nothing of MQTT in them count as MQTT's control packets do, or
+//! they would be free: above that rate the next message waits.
 //!
 //! [`upgrade`] answers the request, [`open`] takes the connection from HTTP, and [`serve`] has a door serve it.
 
@@ -34,7 +35,7 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     sync::mpsc,
-    time::timeout,
+    time::{Sleep, sleep, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -52,6 +53,7 @@ use crate::{
         sessions::{Sessions, SignedIn},
     },
     net::{Door, Peer, door::Stream},
+    quota::{Cause, Meter, Quotas, Rate},
 };
 
 /// Where a request leaves the connection that it is to become.
@@ -110,13 +112,15 @@ pub(super) async fn open<S: Stream>(upgraded: Upgraded, message_bytes_max: usize
 pub(super) async fn serve<S: Stream, D: Door>(
     socket: WebSocketStream<S>,
     session: Option<SignedIn>,
+    empty: EmptyFrames,
     door: D,
     peer: Peer,
     deadline: Instant,
 ) {
     let peer = Peer { signed_in: session.as_ref().map(|session| session.standing.clone()), ..peer };
     let over: Option<Over> = session.map(|session| Box::pin(session.ended()) as Over);
-    let (address, socket) = (peer.address, Socket { socket, over, unread: Bytes::new(), fault: None, closing: false });
+    let address = peer.address;
+    let socket = Socket { socket, over, empty, unread: Bytes::new(), fault: None, closing: false };
     let socket = Arc::new(Mutex::new(socket));
     door.serve(Contents(socket.clone()), peer, deadline).await;
     // The door has let go of its share.
@@ -137,12 +141,44 @@ struct Socket<S> {
     socket: WebSocketStream<S>,
     /// When the client is no longer known, nothing more is read. `None`: it has no session, or has had one.
     over: Option<Over>,
+    empty: EmptyFrames,
     /// What is left of the message that was read last.
     unread: Bytes,
     /// What the client did wrong.
     fault: Option<CloseCode>,
     /// Whether the client was told that this is the end.
     closing: bool,
+}
+
+/// The frames of one connection that bring nothing: pings, pongs, empty messages.
+pub(super) struct EmptyFrames {
+    rate: Rate,
+    quotas: Arc<Quotas>,
+    counted: Meter,
+    /// No message is read until then.
+    rest: Option<Pin<Box<Sleep>>>,
+}
+
+impl EmptyFrames {
+    /// None yet, of which there may be `rate`.
+    pub(super) fn new(rate: Rate, quotas: Arc<Quotas>) -> Self {
+        Self { rate, quotas, counted: Meter::new(Instant::now()), rest: None }
+    }
+
+    fn count(&mut self) {
+        if let Some(wait) = self.counted.charge(self.rate, 1, Instant::now()) {
+            self.quotas.count(Cause::ControlPackets);
+            self.rest = Some(Box::pin(sleep(wait)));
+        }
+    }
+
+    fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(rest) = &mut self.rest {
+            ready!(rest.as_mut().poll(context));
+            self.rest = None;
+        }
+        Poll::Ready(())
+    }
 }
 
 impl<S: Stream> Socket<S> {
@@ -152,14 +188,15 @@ impl<S: Stream> Socket<S> {
             return Poll::Ready(Ok(()));
         }
         while self.unread.is_empty() {
+            ready!(self.empty.poll_rest(context));
             match ready!(self.socket.poll_next_unpin(context)) {
-                Some(Ok(Message::Binary(bytes))) => self.unread = bytes,
+                Some(Ok(Message::Binary(bytes))) if !bytes.is_empty() => self.unread = bytes,
                 Some(Ok(Message::Text(_))) => {
                     self.fault = Some(CloseCode::Unsupported); // [MQTT-6.0.0-1]
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a text message")));
                 }
                 // Answered, where they are to be, by the next read or write.
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_))) => {}
+                Some(Ok(_)) => self.empty.count(),
                 Some(Err(error)) => {
                     self.fault = fault(&error);
                     return Poll::Ready(Err(stream_error(error)));

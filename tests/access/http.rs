@@ -268,7 +268,7 @@ impl Events {
         while let Some(chunk) = self.http.chunk() {
             self.read.push_str(&String::from_utf8(chunk).unwrap());
         }
-        let last = self.read.lines().filter_map(|line| line.strip_prefix("data: ")).last();
+        let last = self.read.lines().filter_map(|line| line.strip_prefix("data: ")).next_back();
         last.map(|data| serde_json::from_str(data).unwrap())
     }
 

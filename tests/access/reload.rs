@@ -214,14 +214,11 @@ fn a_wait_is_answered_by_the_rights_of_its_end() {
     let narrow = |server: &Server, rule: &str| edit(server, partial, &format!("{rule}\n{partial}"));
     let remove = |server: &Server| passwd(server.directory(), &["remove", "viewer-1"], "");
     let take = |server: &Server| edit(server, "principals = [\"viewer-1\"]", "principals = [\"app-1\"]");
+    let narrow_to_lamp_2 = |server: &Server| narrow(server, only_lamp_2);
+    let narrow_to_reported = |server: &Server| narrow(server, only_reported);
     // what happens while it waits, the status of the answer
-    let cases: [(&dyn Fn(&Server), u16); 4] = [
-        (&remove, 401),
-        (&take, 401),
-        (&|server: &Server| narrow(server, only_lamp_2), 404),
-        (&|server: &Server| narrow(server, only_reported), 200),
-    ];
-    for (index, (happens, status)) in cases.into_iter().enumerate() {
+    let happens: [&dyn Fn(&Server); 4] = [&remove, &take, &narrow_to_lamp_2, &narrow_to_reported];
+    for (index, (happens, status)) in happens.into_iter().zip([401, 401, 404, 200]).enumerate() {
         let server = site();
         let mut boss = client(&server, "boss", V5);
         boss.publish("shadow/lamp-1/update", r#"{"state":{"desired":{"pin":4711},"reported":{"a":1}}}"#, 1);

@@ -1,13 +1,19 @@
-//! Frames that no client may send: each ends its own connection, with the code that says why.
+//! Frames that no client may send, each of which ends its own connection with the code that says why; and too many of those
+//! that bring nothing, which wait.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
     bystander::Bystander,
     exchange::{ended, server_with},
     harness::{
         Seed,
-        wire::{BOTH, Connect, Publish, V5},
+        wire::{self, BOTH, Connect, Publish, V5},
     },
-    socket::{BINARY, CLOSE, CONTINUATION, FIN, PING, Socket, TEXT, frame, unmasked},
+    socket::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, Socket, TEXT, frame, unmasked},
 };
 
 const PROTOCOL: u16 = 1002;
@@ -58,6 +64,32 @@ fn what_ends_a_websocket() {
         bystander.check_connection(&mut server);
     }
     bystander.check(&mut server);
+}
+
+/// A client could have the server read and answer frames as fast as both could: they are no packets, and were free.
+#[test]
+fn frames_without_a_packet_have_its_rate() {
+    const RATE: usize = 100;
+    let server = server_with("", "", "control_packets_per_second = 100");
+    let address = server.address_of("web");
+    thread::scope(|scope| {
+        for (what, empty) in [
+            ("pings", frame(FIN | PING, b"")),
+            ("pongs", frame(FIN | PONG, b"x")),
+            ("empty messages", frame(FIN | BINARY, b"")),
+            ("empty messages in fragments", [frame(BINARY, b""), frame(FIN | CONTINUATION, b"")].concat()),
+        ] {
+            scope.spawn(move || {
+                let mut socket = Socket::connect(address, V5, what);
+                let start = Instant::now();
+                socket.send_raw([empty.repeat(3 * RATE), frame(FIN | BINARY, &wire::PINGREQ)].concat());
+                let answered = (FIN | BINARY, vec![0xD0, 0]);
+                while socket.frame().expect("it goes on") != answered {}
+                // One rate at once, and two seconds for the others; the clocks are two.
+                assert!(start.elapsed() >= Duration::from_millis(1_900), "{what}: {:?}", start.elapsed());
+            });
+        }
+    });
 }
 
 /// The client is told although it goes on sending: what it sent last is read, for a while, and dropped.

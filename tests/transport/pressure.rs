@@ -94,7 +94,7 @@ fn a_client_that_writes_more_than_it_may() {
 /// Pings whose answers are not read.
 #[test]
 fn a_client_that_pings_and_never_reads() {
-    let mut server = server_with("", "", "");
+    let mut server = server_with("", "", "control_packets_per_second = 10_000_000");
     let address = server.address_of("web");
     let mut bystander = Bystander::new(&server);
     let mut socket = Socket::open(address, V5);

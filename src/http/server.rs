@@ -2,13 +2,17 @@
 //!
 //! A request's head must be there by the connection's deadline, the next one's as long after the answer to the one before;
 //! a body has as much time again, and so has the client for taking some more of an answer. When the server ends, requests
-//! that are being answered are answered, and no more are taken.
+//! that are being answered are answered, and no more are taken. One that fails before its first request, as one without a
+//! CONNECT does over MQTT, is a failed handshake of its address.
 //!
 //! Each request carries among its extensions its [`Peer`], and whom the connection was known as last.
 
 use std::{
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -139,10 +143,13 @@ impl<D: Door> Server<D> {
     async fn answer<S: Stream>(&self, stream: S, peer: &Peer, handover: Handover, deadline: Instant) {
         // One more for each request that is being answered.
         let handled = Arc::new(());
+        let asked = Arc::new(AtomicBool::new(false));
         let service = service_fn({
-            let (peer, handled, caller) = (peer.clone(), handled.clone(), LastCaller::default());
+            let (peer, handled, asked) = (peer.clone(), handled.clone(), asked.clone());
+            let caller = LastCaller::default();
             let (routes, timeout) = (TowerToHyperService::new(self.routes.clone()), self.options.timeout);
             move |request: Request<Incoming>| {
+                asked.store(true, Ordering::Relaxed);
                 let mut request = request.map(|body| Body::new(TimedBody::new(body, timeout)));
                 request.extensions_mut().insert(peer.clone());
                 request.extensions_mut().insert(caller.clone());
@@ -170,6 +177,9 @@ impl<D: Door> Server<D> {
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(peer = %peer.address, %error, "connection ends");
+                    if !asked.load(Ordering::Relaxed) {
+                        self.quotas.addresses.handshake_failed(peer.address.ip(), Instant::now());
+                    }
                 }
                 return;
             }

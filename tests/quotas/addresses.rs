@@ -71,11 +71,18 @@ fn failed_handshakes() {
     };
     let (certificate, key) = (file("certificate", key.cert.pem()), file("key", key.signing_key.serialize_pem()));
     let tls: &'static str = format!("tls_certificate = {certificate:?}\ntls_key = {key:?}").leak();
+    let https: &'static str = format!("kind = \"http\"\n{tls}").leak();
     let limits = "address_limits_on_loopback = true\naddress_failed_handshakes_per_minute = 1";
-    // a listener, what is no handshake on it, what is answered on it: by an alert, by CONNACK
+    // a listener, what is no handshake on it, what is answered on it: by an alert, by CONNACK, by a status
     let request = b"GET / HTTP/1.1\r\n\r\n";
     let connect = Connect::new(V4, "asks").encode();
-    let garbage: [(&str, &[u8], &[u8]); 2] = [(tls, request, request), ("", &[0x30, 0, 0, 0], &connect)];
+    let no_request = [&connect[..], b"\r\n\r\n"].concat();
+    let garbage: [(&str, &[u8], &[u8]); 4] = [
+        (tls, request, request),
+        ("", &[0x30, 0, 0, 0], &connect),
+        (https, request, request),
+        ("kind = \"http\"", &no_request, request),
+    ];
     for (listener, bytes, answered) in garbage {
         let mut server = Server::with(Setup { listener, limits, ..Setup::default() });
         for _ in 0..2 {

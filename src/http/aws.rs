@@ -17,7 +17,7 @@ use crate::{
     auth::Projection,
     http::{
         api::Api,
-        caller::Caller,
+        caller::{self, Caller},
         devices::{self, After},
         history::PAGE,
         operation::{AWS_NAME, NEXT_TOKEN, Operation, PAGE_SIZE},
@@ -141,6 +141,7 @@ async fn asked(api: &Arc<Api>, request: HttpRequest, operation: Operation) -> Re
 /// Who makes a request: whose signature it carries, else whoever the listener says. And its body, which is not read before that
 /// is known, but for what is signed: until then a stranger sent it.
 async fn caller(api: &Arc<Api>, parts: &mut Parts, body: Body, key: &ShadowKey) -> Result<(Caller, Bytes), Response> {
+    caller::authorization(&parts.headers).map_err(|bad| invalid(&bad, api))?;
     let now = api.now();
     let unverified = |error: Unverified| refused(StatusCode::FORBIDDEN, error.exception(), &error.to_string(), now);
     let keys = api.authority.access_keys();

@@ -26,6 +26,7 @@ use crate::{
     http::{
         api::Api,
         problem::{Problem, status},
+        query::{BadParameter, bad},
         sessions::SignedIn,
     },
     net::Peer,
@@ -203,7 +204,8 @@ impl FromRequestParts<Arc<Api>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         let client = client(&parts.headers, api)?;
-        let authorization = parts.headers.get(header::AUTHORIZATION);
+        let authorization =
+            authorization(&parts.headers).map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
         if authorization.is_none()
             && let Some(caller) = Self::signed_in(parts, client, api)
         {
@@ -229,6 +231,15 @@ impl FromRequestParts<Arc<Api>> for Caller {
             last.keep(authorization.cloned(), &caller);
         }
         Ok(caller)
+    }
+}
+
+/// The one `Authorization`, if there is one: of two, whoever is before the server may have looked at the other.
+pub(super) fn authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>, BadParameter> {
+    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+    match (fields.next(), fields.next()) {
+        (first, None) => Ok(first),
+        _ => Err(bad("Authorization", "must be there once")),
     }
 }
 

@@ -68,6 +68,21 @@ fn nobody_comes_in_without_credentials() {
     assert_eq!(get(&server, "boss", LAMP).status, 200);
 }
 
+/// The first of two counted, while a proxy before the server might have looked at the second.
+#[test]
+fn two_authorizations_are_none() {
+    let server = hidden(1);
+    let (boss, viewer) = (basic("boss"), basic("viewer-1"));
+    for path in [LAMP, "/v1/devices", "/v1/events", "/session", "/metrics", "/things/lamp-1/shadow"] {
+        for second in [&viewer, &boss, "Bearer x"] {
+            let head = format!("GET {path} HTTP/1.1\nAuthorization: {boss}\nAuthorization: {second}");
+            let reply = Http::connect(server.address_of("web")).send(&head, b"");
+            let message = "Invalid parameter 'Authorization': must be there once";
+            assert_eq!((reply.status, &reply.json()["message"]), (400, &json!(message)), "{path}: {reply:?}");
+        }
+    }
+}
+
 /// Who may not read a shadow cannot tell whether it is there.
 #[test]
 fn a_shadow_that_may_not_be_read_is_not_there() {

@@ -169,18 +169,35 @@ fn wills_keep_to_the_rights_of_their_owner() {
 #[test]
 fn replies_go_only_where_who_asks_may_publish() {
     let server = site();
-    let mut lamp = client(&server, "lamp-1", V5);
-    for (topic, code) in [
-        ("devices/lamp-2/reply", 0x90),
-        ("shadow/lamp-1/update", 0x90),
-        ("$aws/things/lamp-1/shadow/update", 0x90),
-        ("elsewhere", 0x90),
-        ("devices/lamp-1/reply", 0),
-    ] {
-        let request = Publish::new("shadow/lamp-1/update", r#"{"state":{"reported":{"a":1}}}"#)
-            .property(prop::RESPONSE_TOPIC, wire::Value::Text(topic.to_owned()));
-        assert_eq!(lamp.publish_message(&request, 1).code, code, "{topic}");
+    let (mut lamp, mut victim) = (client(&server, "lamp-1", V5), client(&server, "lamp-2", V5));
+    lamp.subscribe(&[("devices/lamp-1/#", 1)]);
+    victim.subscribe(&[("shadow/lamp-2/#", 1), ("$aws/things/lamp-2/shadow/#", 1), ("devices/lamp-2/#", 1)]);
+    let update = r#"{"state":{"reported":{"a":1}}}"#;
+    for (request, body) in
+        [("shadow/lamp-1/update", update), ("shadow/lamp-1/get", "{}"), ("$aws/things/lamp-1/shadow/update", update)]
+    {
+        for (topic, code) in [
+            ("devices/lamp-2/reply", 0x90),
+            ("shadow/lamp-2/update/accepted", 0x90),
+            ("$aws/things/lamp-2/shadow/get/accepted", 0x90),
+            ("shadow/lamp-1/update", 0x90),
+            ("$aws/things/lamp-1/shadow/update", 0x90),
+            ("elsewhere", 0x90),
+            ("devices/lamp-1/reply", 0),
+        ] {
+            let request =
+                Publish::new(request, body).property(prop::RESPONSE_TOPIC, wire::Value::Text(topic.to_owned()));
+            assert_eq!(lamp.publish_message(&request, 1).code, code, "{topic}");
+            // One that is told nothing of it.
+            lamp.send(request.encode(V5, 0, 0));
+        }
     }
+    // Two of each request.
+    let replies = lamp.messages(6);
+    assert!(replies.iter().all(|(topic, _)| topic == "devices/lamp-1/reply"), "{replies:?}");
+    let mut heard = heard(&server, &mut victim, "devices/lamp-2/marker");
+    heard.retain(|message| message.topic != "shadow/lamp-2/presence");
+    assert!(heard.is_empty(), "{heard:?}");
 }
 
 /// A device that waits for the answer to its request would take another one's refusal for it.

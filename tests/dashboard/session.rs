@@ -117,6 +117,54 @@ fn a_session_ends_with_the_user() {
     assert_eq!((site.who(&viewer).0, site.who(&boss).0), (401, 200));
 }
 
+/// A browser sends the cookie with what a page of another port of this host asks for, and of any site if it is an old one:
+/// what the page is told by is its origin.
+#[test]
+fn a_cookie_is_of_no_use_to_a_page_of_elsewhere() {
+    const LAMP: &str = "/v1/devices/lamp/shadow";
+    let site = Site::open();
+    let boss = site.sign_in("boss");
+    let update = r#"{"state":{"desired":{"lock":"open"}}}"#;
+    let socket = "Upgrade: websocket\nConnection: Upgrade\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n\
+                  Sec-WebSocket-Version: 13\nSec-WebSocket-Protocol: mqtt";
+    let own = format!("http://{}", site.server.address_of("web"));
+    let state = || {
+        [LAMP, "/v1/devices/lamp/shadows/n"]
+            .map(|path| site.send("web", &format!("GET {path} HTTP/1.1"), &boss, "").json()["version"].clone())
+    };
+    // request, its body, the status for a page of one's own
+    for (head, body, status) in [
+        (
+            format!("PUT {LAMP} HTTP/1.1\nIf-None-Match: *\nContent-Type: application/json"),
+            r#"{"desired":{"a":1}}"#,
+            201,
+        ),
+        (
+            format!("PATCH {LAMP} HTTP/1.1\nIf-Match: *\nContent-Type: application/merge-patch+json"),
+            r#"{"desired":{"a":2}}"#,
+            200,
+        ),
+        ("POST /things/lamp/shadow HTTP/1.1\nContent-Type: application/json".to_owned(), update, 200),
+        // What a form may send without asking.
+        ("POST /things/lamp/shadow?name=n HTTP/1.1\nContent-Type: text/plain".to_owned(), update, 200),
+        (format!("DELETE {LAMP} HTTP/1.1\nIf-Match: *"), "", 204),
+        ("DELETE /things/lamp/shadow?name=n HTTP/1.1".to_owned(), "", 200),
+        ("POST /v1/backup HTTP/1.1".to_owned(), "", 200),
+        (format!("GET /mqtt HTTP/1.1\n{socket}"), "", 101),
+        ("DELETE /session HTTP/1.1".to_owned(), "", 204),
+    ] {
+        let before = state();
+        for foreign in ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"] {
+            let reply = site.send("web", &format!("{head}\nOrigin: {foreign}"), &boss, body);
+            assert_eq!(reply.status, 403, "{head} {foreign}: {reply:?}");
+            assert_eq!(state(), before, "{head} {foreign}");
+        }
+        let reply = site.send("web", &format!("{head}\nOrigin: {own}"), &boss, body);
+        assert_eq!(reply.status, status, "{head}: {reply:?}");
+    }
+    assert_eq!(site.who(&boss).0, 401, "it signed out");
+}
+
 #[test]
 fn signing_in_is_refused() {
     let site = Site::open();

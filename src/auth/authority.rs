@@ -3,17 +3,10 @@
 //! What a client was let in on is its [`Standing`]. When users, keys, roles and grants are read anew, every open session is
 //! reviewed on it: it goes on with the rights that it has now, or ends.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use parking_lot::RwLock;
+use tokio::sync::watch;
 
 use crate::{
     auth::{
@@ -34,7 +27,7 @@ pub struct Authority {
     access_keys: RwLock<Arc<AccessKeys>>,
     access_keys_file: Option<PathBuf>,
     /// How often everything has been read.
-    generation: AtomicU64,
+    generation: watch::Sender<u64>,
 }
 
 /// What is decided by, but for users and keys.
@@ -108,7 +101,7 @@ impl Authority {
             rules: RwLock::new(Arc::new(Rules::of(config))),
             access_keys: RwLock::new(Arc::new(access_keys)),
             access_keys_file,
-            generation: AtomicU64::new(0),
+            generation: watch::Sender::new(0),
         })
     }
 
@@ -126,14 +119,20 @@ impl Authority {
                 Err(error) => faults.push(error),
             }
         }
-        self.generation.fetch_add(1, Ordering::Release);
+        self.generation.send_modify(|generation| *generation += 1);
         faults
     }
 
     /// Changes each time that everything has been read anew.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        *self.generation.borrow()
+    }
+
+    /// Waits until everything has been read anew since `generation`.
+    pub async fn read_anew(&self, generation: u64) {
+        let read = self.generation.subscribe().wait_for(|current| *current != generation).await.is_ok();
+        debug_assert!(read, "the sender is here");
     }
 
     /// The access keys of AWS's kind.

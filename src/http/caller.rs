@@ -176,11 +176,24 @@ impl Caller {
         if self.renew(api) { Ok(()) } else { Err(unauthorized(headers, api)) }
     }
 
-    /// Waits for the end of the session that it is known by; for ever, if it is known in another way.
-    pub(super) async fn signed_out(&self) {
-        match &self.session {
-            Some(session) => session.clone().ended().await,
-            None => std::future::pending().await,
+    /// Waits until [`Self::renew`] may find otherwise: the session that it is known by has ended, or rules and users were
+    /// read anew.
+    pub(super) async fn in_question(&self, api: &Api) {
+        let signed_out = async {
+            match &self.session {
+                Some(session) => session.clone().ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        let read_anew = async {
+            match &self.standing {
+                Some(_) => api.authority.read_anew(self.generation).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = signed_out => {}
+            () = read_anew => {}
         }
     }
 }

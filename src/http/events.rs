@@ -116,7 +116,7 @@ impl Reader {
                 self.catch_up().await?;
             } else {
                 let next = tokio::select! {
-                    () = self.caller.signed_out() => return None,
+                    () = self.caller.in_question(&self.api) => continue,
                     next = timeout(HEARTBEAT, self.following.next()) => next,
                 };
                 match next {

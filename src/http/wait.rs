@@ -97,7 +97,7 @@ impl Wait {
                 return Ok(Waited { document, projection, met });
             }
             tokio::select! {
-                () = caller.signed_out() => {}
+                () = caller.in_question(api) => {}
                 next = timeout_at(deadline, following.next()) => match next {
                     // One that was told before the document was read may be older than it.
                     Ok(Next::Newest(newest)) if newest.version > document.version => document = newest,

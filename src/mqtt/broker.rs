@@ -204,8 +204,8 @@ impl Broker {
                 let prepared = request.prepare(&payload, properties.as_deref(), access, &self.limits.document);
                 // A client that connects and dies again and again has no more updates than one that stays.
                 let admitted = self.service.admit(&owner.principal, &request.key);
-                match admitted.and_then(|admitted| prepared.map(|command| command.map(|command| (admitted, command)))) {
-                    Ok(Some((admitted, (command, sender)))) => {
+                match prepared.and_then(|command| Ok((admitted?, command))) {
+                    Ok((admitted, Some((command, sender)))) => {
                         request.admitted = Some(admitted);
                         let submission = Submission {
                             key: request.key.clone(),
@@ -220,7 +220,7 @@ impl Broker {
                             Err(rejection) => tracing::warn!(client = %owner.client_id, ?rejection, "a will is lost"),
                         }
                     }
-                    Ok(None) => {}
+                    Ok((_, None)) => {}
                     Err(rejection) => request.reject(&rejection, self.service.now()),
                 }
             }

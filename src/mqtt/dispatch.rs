@@ -104,7 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if admitted.is_err() {
             self.pace.refused(&self.broker.limits.pace, Instant::now());
         }
-        match admitted.and_then(|admitted| prepared.map(|command| (admitted, command))) {
+        match prepared.and_then(|command| Ok((admitted?, command))) {
             Err(rejection) => {
                 // What somebody sends who has no business here is no news to those who have.
                 if operation != Operation::Get && access.admit_any(&request.key, operation.into()).is_ok() {

@@ -89,17 +89,26 @@ pub(crate) fn site() -> Server {
 
 /// The same with more lines in its configuration.
 pub(crate) fn site_with(more: &str) -> Server {
+    started(more, UNLIMITED.limits)
+}
+
+/// The same with other limits, empty being those of the shipped configuration.
+pub(crate) fn site_within(limits: &'static str) -> Server {
+    started("", limits)
+}
+
+fn started(more: &str, limits: &'static str) -> Server {
     let directory = tempfile::tempdir().unwrap();
     add_users(directory.path());
     fs::write(directory.path().join("secret"), TOKEN_SECRET).unwrap();
     let aws_keys = directory.path().join("aws-keys");
     fs::write(&aws_keys, format!("AKIDLAMP {AWS_SECRET} lamp-1\n")).unwrap();
     fs::set_permissions(&aws_keys, fs::Permissions::from_mode(0o600)).unwrap();
-    start(directory, more)
+    start(directory, more, limits)
 }
 
-fn start(directory: TempDir, more: &str) -> Server {
-    let setup = Setup { listener: Box::leak(format!("{ROLES}\n{more}").into_boxed_str()), ..UNLIMITED };
+fn start(directory: TempDir, more: &str, limits: &'static str) -> Server {
+    let setup = Setup { listener: Box::leak(format!("{ROLES}\n{more}").into_boxed_str()), limits, store: "" };
     Server::within(directory, setup).unwrap_or_else(|(exit, _)| panic!("the server did not start: {exit:?}"))
 }
 

@@ -8,7 +8,7 @@ use crate::{
         shadow::Requester,
         wire::{self, BOTH, Properties, Publish, V4, V5, prop},
     },
-    site::{client, connect, heard, site, topics},
+    site::{client, connect, heard, site, site_within, topics},
 };
 
 const NOT_AUTHORIZED: u8 = 0x87;
@@ -229,5 +229,34 @@ fn nobody_else_can_have_a_refusal_announced() {
     app.publish("shadow/lamp-2/update", r#"{"state":{"reported":{"a":1}},"clientToken":"guess"}"#, 1);
     let mut heard = heard(&server, &mut victim, "devices/lamp-2/marker");
     heard.retain(|message| message.topic != "shadow/lamp-2/presence");
+    assert!(heard.is_empty(), "{heard:?}");
+}
+
+/// The refusal of what may not be sent was announced once its sender was over its quota of requests too.
+#[test]
+fn nobody_else_can_have_a_refusal_announced_beyond_a_quota() {
+    let server = site_within("");
+    let mut victim = client(&server, "lamp-1", V5);
+    victim.subscribe(&[("shadow/lamp-1/#", 1), ("$aws/things/lamp-1/shadow/#", 1), ("devices/lamp-1/#", 1)]);
+    let forbidden = r#"{"state":{"reported":{"a":1}},"clientToken":"guess"}"#;
+    for user in ["lamp-2", "partial"] {
+        for (prefix, operation, body) in [
+            ("shadow/lamp-1", "update", forbidden),
+            ("shadow/lamp-1", "delete", r#"{"clientToken":"guess"}"#),
+            ("$aws/things/lamp-1/shadow", "update", forbidden),
+        ] {
+            let mut connect = connect(user, user, V5);
+            if user == "partial" {
+                connect = connect.will(Publish::new("shadow/lamp-1/update", forbidden), 1);
+            }
+            let mut attacker = Client::connect_as(&server, &connect).0;
+            let request = Publish::new(&format!("{prefix}/{operation}"), body);
+            attacker.send(request.encode(V5, 0, 0).repeat(90));
+            attacker.ping();
+            attacker.abandon();
+        }
+    }
+    let mut heard = heard(&server, &mut victim, "devices/lamp-1/marker");
+    heard.retain(|message| message.topic != "shadow/lamp-1/presence");
     assert!(heard.is_empty(), "{heard:?}");
 }

@@ -22,7 +22,7 @@ use crate::{
     quota::Admitted,
     request_id::RequestId,
     service::{self, Outcome, Requester},
-    shadow::{Command, Document, DocumentLimits, Rejection, Sender, ShadowKey, Timestamp},
+    shadow::{Command, Delete, Document, DocumentLimits, Rejection, Sender, ShadowKey, Timestamp},
     wire::{self, ClientToken, Dialect, Parsed, Payload, Refused},
 };
 
@@ -110,7 +110,13 @@ impl Request {
                 let mut command = match parsed {
                     Ok(command) => command,
                     Err(rejection) => {
-                        access.admit_any(&self.key, self.operation.into())?;
+                        match self.operation {
+                            // What it takes is known without reading it.
+                            Operation::Delete => {
+                                access.admit(&self.key, &mut Command::Delete(Delete::default())).map(drop)
+                            }
+                            operation => access.admit_any(&self.key, operation.into()),
+                        }?;
                         return Err(rejection);
                     }
                 };

@@ -260,3 +260,33 @@ fn nobody_else_can_have_a_refusal_announced_beyond_a_quota() {
     heard.retain(|message| message.topic != "shadow/lamp-1/presence");
     assert!(heard.is_empty(), "{heard:?}");
 }
+
+/// To delete takes more than to update: who may do only the latter had the refusal of a malformed `delete` announced.
+#[test]
+fn what_cannot_be_read_is_announced_only_for_those_who_may() {
+    let server = site();
+    let mut victim = client(&server, "lamp-1", V5);
+    victim.subscribe(&[("shadow/lamp-1/#", 1), ("$aws/things/lamp-1/shadow/#", 1), ("devices/lamp-1/#", 1)]);
+    for user in ["lamp-2", "viewer-1", "app-1", "partial"] {
+        let mut attacker = client(&server, user, V5);
+        for prefix in ["shadow/lamp-1", "$aws/things/lamp-1/shadow"] {
+            for body in ["{", "7", r#"{"clientToken":"guess","version":"x"}"#, r#"{"clientToken":"guess","x":1}"#] {
+                for operation in ["delete", "update", "get"] {
+                    let may = match operation {
+                        "delete" => false,
+                        "update" => matches!(user, "app-1" | "partial"),
+                        _ => user != "lamp-2",
+                    };
+                    if !may {
+                        let code = attacker.publish(&format!("{prefix}/{operation}"), body, 1);
+                        let told = if prefix.starts_with('$') { 0 } else { NOT_AUTHORIZED };
+                        assert_eq!(code, told, "{user} {operation} {body}");
+                    }
+                }
+            }
+        }
+    }
+    let mut heard = heard(&server, &mut victim, "devices/lamp-1/marker");
+    heard.retain(|message| message.topic != "shadow/lamp-1/presence");
+    assert!(heard.is_empty(), "{heard:?}");
+}

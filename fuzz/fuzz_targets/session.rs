@@ -54,8 +54,13 @@ fuzz_target!(|data: &[u8]| {
     world.finish();
 });
 
-const LIMITS: SessionLimits =
-    SessionLimits { inbound_window: 3, outbound_window: 3, topic_alias_max: 3, filters_per_subscribe: 2 };
+const LIMITS: SessionLimits = SessionLimits {
+    inbound_window: 3,
+    outbound_window: 3,
+    outbound_bytes: usize::MAX,
+    topic_alias_max: 3,
+    filters_per_subscribe: 2,
+};
 
 struct World {
     session: Session,

@@ -236,6 +236,7 @@ impl ConnectionLimits {
             session: SessionLimits {
                 inbound_window: limits.receive_maximum.get(),
                 outbound_window: limits.receive_maximum.get(),
+                outbound_bytes: limits.outbox_bytes_max,
                 topic_alias_max: limits.topic_alias_max,
                 filters_per_subscribe: limits.filters_per_subscribe_max,
             },

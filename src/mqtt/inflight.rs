@@ -31,6 +31,8 @@ pub(crate) struct Inflight {
     entries: VecDeque<Entry>,
     /// How many entries, the last ones, wait to be sent on the present connection.
     unsent: usize,
+    /// Of the messages kept for a resend.
+    bytes: usize,
     last_id: u16,
 }
 
@@ -49,15 +51,15 @@ enum Stage {
 }
 
 impl Inflight {
-    /// Whether another message may be sent when `window` may be under way. What waits to be sent again counts, so that
-    /// nothing new overtakes it.
-    pub(crate) fn is_open(&self, window: u16) -> bool {
-        self.entries.len() < window.into()
+    /// Whether another message may be sent when `window` may be under way, and none be added to `bytes_max`. What waits to
+    /// be sent again counts, so that nothing new overtakes it.
+    pub(crate) fn is_open(&self, window: u16, bytes_max: usize) -> bool {
+        self.entries.len() < window.into() && self.bytes < bytes_max
     }
 
     /// Bytes of the messages kept for a resend.
     pub(crate) fn bytes(&self) -> usize {
-        self.entries.iter().map(|entry| entry.stage.weight()).sum()
+        self.bytes
     }
 
     /// A packet identifier that no message under way has [MQTT-2.2.1-4].
@@ -73,7 +75,9 @@ impl Inflight {
 
     /// Remembers a message as sent.
     pub(crate) fn push(&mut self, id: PacketId, delivery: Delivery) {
-        self.entries.push_back(Entry { id, stage: Stage::Published(delivery) });
+        let stage = Stage::Published(delivery);
+        self.bytes += stage.weight();
+        self.entries.push_back(Entry { id, stage });
     }
 
     /// Whether a message waits for this PUBACK.
@@ -106,6 +110,7 @@ impl Inflight {
             self.remove(id, fits);
             return Received::Refused;
         }
+        self.bytes -= entry.stage.weight();
         entry.stage = Stage::Released;
         Received::Release
     }
@@ -138,6 +143,7 @@ impl Inflight {
             match stage {
                 Stage::Published(delivery) => {
                     if !delivery.write(protocol, Some(*id), true, now, bytes_max, out) {
+                        self.bytes -= stage.weight();
                         self.entries.remove(next);
                     }
                 }
@@ -151,7 +157,9 @@ impl Inflight {
         if at >= self.entries.len() - self.unsent {
             self.unsent -= 1;
         }
-        self.entries.remove(at);
+        if let Some(entry) = self.entries.remove(at) {
+            self.bytes -= entry.stage.weight();
+        }
         if self.entries.is_empty() && self.entries.capacity() > KEPT_CAPACITY {
             self.entries = VecDeque::new();
         }

@@ -94,13 +94,10 @@ impl Message {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// Bytes of topic, payload and user properties, by which queues are measured.
+    /// Bytes of topic, payload and properties, by which queues are measured.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let user = self.properties.as_ref().map_or(&[][..], |properties| &properties.user);
-        // The strings themselves count too: a property of no bytes is not for nothing.
-        let user: usize = user.iter().map(|pair| size_of_val(pair) + pair.0.len() + pair.1.len()).sum();
-        self.topic.as_str().len() + self.payload.len() + user
+        self.topic.as_str().len() + self.payload.len() + self.properties_bytes()
     }
 
     /// What the properties occupy in memory, in bytes.

@@ -1,5 +1,7 @@
 //! The limits the two sides tell each other: receive maximum, packet size, topic aliases.
 
+use std::collections::VecDeque;
+
 use crate::harness::{
     client::Client,
     packet::Packet,
@@ -81,6 +83,68 @@ fn the_server_keeps_to_the_clients_receive_maximum() {
     // QoS 0 does not count.
     sender.publish("out/t", "free", 0);
     assert_eq!(receiver.message().text(), "free");
+}
+
+/// A session kept what its client did not acknowledge by number alone: 64 messages of 128 KiB, also once it was away.
+#[test]
+fn what_is_not_acknowledged_is_bounded_by_bytes() {
+    let limits = "outbox_bytes_max = \"64 KiB\"";
+    let server = Server::with(Setup { limits, ..Setup::default() });
+    for (protocol, qos) in BOTH.into_iter().zip([1, 2]) {
+        let mut receiver = Client::connect(&server, protocol, "receiver");
+        receiver.subscribe(&[("out/#", qos)]);
+        let mut sender = Client::connect(&server, V5, "sender");
+        let mut send = |payload: &str, bytes: usize| {
+            sender.publish("out/t", payload.to_owned() + &" ".repeat(bytes), qos);
+        };
+        let mut held = VecDeque::new();
+        for number in ["0", "1", "2", "3"] {
+            send(number, 20 * 1024);
+            held.push_back(receiver.peek_message());
+        }
+        send("4", 20 * 1024);
+        send("5", 20 * 1024);
+        for expected in 0..6 {
+            // Nothing more comes while that much is under way.
+            receiver.send(wire::PINGREQ);
+            assert_eq!(receiver.recv(), Packet::PingResp);
+            let message = held.pop_front().unwrap();
+            assert_eq!(message.text().trim_end(), expected.to_string());
+            receiver.acknowledge(&message);
+            if expected < 2 {
+                held.push_back(receiver.peek_message());
+            }
+        }
+        // One always goes, however large.
+        send("large", 100 * 1024);
+        assert_eq!(receiver.message().text().trim_end(), "large");
+        receiver.disconnect();
+    }
+}
+
+/// What waits for a client that is away leaves room for what that has not acknowledged.
+#[test]
+fn what_is_not_acknowledged_is_kept_in_the_place_of_what_waits() {
+    let limits = "session_queue_bytes_max = \"64 KiB\"";
+    let server = Server::with(Setup { limits, ..Setup::default() });
+    let two = Connect::persistent(V5, "receiver").property(prop::RECEIVE_MAXIMUM, Value::Two(2));
+    let (mut receiver, _) = Client::connect_as(&server, &two);
+    receiver.subscribe(&[("out/#", 1)]);
+    let mut sender = Client::connect(&server, V5, "sender");
+    let mut send = |payload: &str, bytes: usize| {
+        sender.publish("out/t", payload.to_owned() + &" ".repeat(bytes), 1);
+    };
+    for unacknowledged in ["0", "1"] {
+        send(unacknowledged, 24 * 1024);
+        receiver.peek_message();
+    }
+    send("2", 10 * 1024);
+    send("3", 10 * 1024);
+    receiver.abandon();
+    send("4", 10 * 1024);
+    let (mut receiver, _) = Client::connect_as(&server, &two);
+    let received = [(); 3].map(|()| receiver.message()).map(|one| (one.dup, one.text().trim_end().to_owned()));
+    assert_eq!(received, [(true, "0"), (true, "1"), (false, "4")].map(|(dup, text)| (dup, text.to_owned())));
 }
 
 #[test]

@@ -55,7 +55,8 @@ pub struct QueueLimits {
     /// Bytes, each delivery counted with its topic, payload, properties and a fixed overhead. Replies may occupy as
     /// much again.
     pub bytes: usize,
-    /// Bytes kept for a session that is not connected, counted in the same way.
+    /// Bytes kept for a session that is not connected, counted in the same way; what was sent to it and not acknowledged
+    /// is among them.
     pub offline_bytes: usize,
 }
 
@@ -109,6 +110,8 @@ struct Inner {
     lag: Lag,
     notes: Notes,
     connected: bool,
+    /// Bytes that the session itself keeps while it is not connected: what its client has not acknowledged.
+    unacknowledged: usize,
     closed: Option<Reason>,
     idle: Idle,
 }
@@ -142,6 +145,7 @@ impl Outbox {
             lag: Lag::default(),
             notes: Notes::default(),
             connected: true,
+            unacknowledged: 0,
             closed: None,
             idle: Idle::Busy,
         };
@@ -273,13 +277,12 @@ impl Outbox {
     pub fn push_plain(&self, delivery: Delivery) {
         let entry = Entry::new(Kind::Plain, delivery, 0);
         self.change(|inner| {
-            let limit = if inner.connected { self.limits.bytes } else { self.limits.offline_bytes };
             if !inner.connected && entry.delivery.qos == QoS::AtMostOnce {
                 self.dropped(entry.delivery.qos).add(1);
                 return false;
             }
             let mut made_room = false;
-            while !inner.queue.fits(entry.cost(), limit) {
+            while !self.fits(inner, entry.cost()) {
                 let dropped = inner.queue.drop_oldest_plain();
                 self.dropped(dropped.unwrap_or(entry.delivery.qos)).add(1);
                 if dropped.is_none() {
@@ -352,7 +355,8 @@ impl Outbox {
     /// Bytes that wait to be sent, as its limit counts them.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.inner.lock().queue.bytes()
+        let inner = self.inner.lock();
+        inner.queue.bytes() + inner.unacknowledged
     }
 
     /// Why the connection must end, if it must.
@@ -379,27 +383,35 @@ impl Outbox {
     pub fn attach(&self) {
         let inner = &mut *self.inner.lock();
         inner.connected = true;
+        inner.unacknowledged = 0;
         inner.closed = None;
         inner.idle = Idle::Busy;
     }
 
-    /// The connection ended and the session lives on: QoS 0 goes, events are left to the journal.
-    pub fn detach(&self, routed: &Routed) {
+    /// The connection ended and the session lives on, with `unacknowledged` bytes that it keeps to send again: QoS 0 goes,
+    /// events are left to the journal, and the oldest ordinary messages go that are too many now.
+    pub fn detach(&self, routed: &Routed, unacknowledged: usize) {
         let inner = &mut *self.inner.lock();
         inner.connected = false;
+        inner.unacknowledged = unacknowledged;
         let dropped = inner.queue.drop_journalled().map_or(u64::MAX, |lowest| lowest - 1);
         inner.lag.begin(dropped.min(routed.finished()));
         let (replies, plain) = inner.queue.drop_unguaranteed();
         inner.replies_out += replies as u64;
         self.counters.replies.add(replies as u64);
         self.counters.plain_at_most_once.add(plain as u64);
+        while !self.fits(inner, 0)
+            && let Some(qos) = inner.queue.drop_oldest_plain()
+        {
+            self.dropped(qos).add(1);
+        }
     }
 
     /// What would become of `message` pushed now to be delivered at `qos`.
     #[must_use]
     pub fn readiness(&self, message: &Message, qos: QoS) -> Readiness {
         let inner = self.inner.lock();
-        match (inner.queue.fits(queue::cost(message), self.limits.bytes), inner.connected) {
+        match (self.fits(&inner, queue::cost(message)), inner.connected) {
             _ if inner.closed.is_some() => Readiness::Never,
             (true, true) if inner.lag.since().is_none() => Readiness::Now,
             (true, true) => Readiness::Later,
@@ -409,7 +421,15 @@ impl Outbox {
     }
 
     fn keeps_offline(&self, inner: &Inner, entry: &Entry) -> bool {
-        entry.delivery.qos != QoS::AtMostOnce && inner.queue.fits(entry.cost(), self.limits.offline_bytes)
+        entry.delivery.qos != QoS::AtMostOnce && self.fits(inner, entry.cost())
+    }
+
+    /// Whether `more` bytes can join what is queued and kept.
+    fn fits(&self, inner: &Inner, more: usize) -> bool {
+        match inner.connected {
+            true => inner.queue.fits(more, self.limits.bytes),
+            false => inner.queue.fits(inner.unacknowledged + more, self.limits.offline_bytes),
+        }
     }
 
     /// Brings a queue beyond its limit to three quarters of it by dropping superseded events, or begins lag. The

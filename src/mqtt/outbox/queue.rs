@@ -238,7 +238,7 @@ pub(super) fn release<T>(queue: &mut VecDeque<T>) {
 
 /// What a message weighs in a queue, in bytes.
 pub(super) fn cost(message: &Message) -> usize {
-    ENTRY_OVERHEAD + message.topic.as_str().len() + message.payload.len() + message.properties_bytes()
+    ENTRY_OVERHEAD + message.weight()
 }
 
 fn mark(topic: &str) -> u32 {

@@ -36,6 +36,8 @@ pub struct SessionLimits {
     pub inbound_window: u16,
     /// Unacknowledged QoS 1 and 2 messages to the client, if its own receive maximum is not lower.
     pub outbound_window: u16,
+    /// Bytes of those from which on no further one is sent; at least 1.
+    pub outbound_bytes: usize,
     /// The highest topic alias a client may set: the topic alias maximum of CONNACK.
     pub topic_alias_max: u16,
     /// Filters of one SUBSCRIBE that are looked at; the others are refused in the SUBACK.
@@ -44,7 +46,13 @@ pub struct SessionLimits {
 
 impl Default for SessionLimits {
     fn default() -> Self {
-        Self { inbound_window: 64, outbound_window: 64, topic_alias_max: 16, filters_per_subscribe: 64 }
+        Self {
+            inbound_window: 64,
+            outbound_window: 64,
+            outbound_bytes: 256 * 1024,
+            topic_alias_max: 16,
+            filters_per_subscribe: 64,
+        }
     }
 }
 
@@ -231,7 +239,7 @@ impl Session {
     /// Whether a message at QoS 1 or 2 may be delivered now.
     #[must_use]
     pub fn window_open(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| self.inflight.is_open(link.window))
+        self.link.as_ref().is_some_and(|link| self.inflight.is_open(link.window, self.limits.outbound_bytes))
     }
 
     /// Sends a message.
@@ -242,7 +250,8 @@ impl Session {
         let Some(link) = &self.link else { return Delivered::NotNow(delivery) };
         let id = match delivery.qos {
             QoS::AtMostOnce => None,
-            _ if !self.inflight.is_open(link.window) => return Delivered::NotNow(delivery), // [MQTT-3.3.4-9]
+            // [MQTT-3.3.4-9]
+            _ if !self.inflight.is_open(link.window, self.limits.outbound_bytes) => return Delivered::NotNow(delivery),
             _ => Some(self.inflight.free_id()),
         };
         if !delivery.write(link.protocol, id, false, now, link.bytes_max, out) {

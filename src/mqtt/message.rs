@@ -108,7 +108,7 @@ impl Message {
             + properties.content_type.as_ref().map_or(0, String::len)
             + properties.response_topic.as_ref().map_or(0, |topic| topic.as_str().len())
             + properties.correlation_data.as_ref().map_or(0, Bytes::len)
-            + properties.user.iter().map(|pair| size_of_val(pair) + pair.0.len() + pair.1.len()).sum::<usize>()
+            + properties.user.iter().map(user_property_bytes).sum::<usize>()
     }
 
     fn cached_head(&self, protocol: Protocol, with_id: bool) -> &Head {
@@ -222,6 +222,14 @@ impl Delivery {
         Some(u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX))
     }
 }
+
+/// What a user property occupies: two strings, and its bytes again in the head of the packet.
+fn user_property_bytes(pair: &(String, String)) -> usize {
+    size_of_val(pair) + 2 * (ALLOCATION_BYTES + pair.0.len() + pair.1.len())
+}
+
+/// What a string takes on the heap beside its bytes.
+const ALLOCATION_BYTES: usize = 8;
 
 /// The first byte of a PUBLISH packet, no flag set.
 const PUBLISH: u8 = 0x30;

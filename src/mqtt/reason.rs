@@ -33,7 +33,7 @@ impl Violation {
             | Self::SubscriptionOptions
             | Self::SessionExpiryRaised => Reason::PROTOCOL_ERROR,
             Self::PacketTooLarge { .. } => Reason::PACKET_TOO_LARGE,
-            Self::TooManyUnreleased => Reason::QUOTA_EXCEEDED,
+            Self::TooManyUnreleased | Self::TooManyUserProperties => Reason::QUOTA_EXCEEDED,
             Self::TopicName(_) => Reason::TOPIC_NAME_INVALID,
             Self::TopicAliasRange(_) => Reason::TOPIC_ALIAS_INVALID,
             Self::ProtocolVersion => Reason::UNSUPPORTED_PROTOCOL_VERSION,

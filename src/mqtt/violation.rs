@@ -55,6 +55,9 @@ pub enum Violation {
     /// A property with a value it cannot have.
     #[error("property {0:#04x} has a value it cannot have")]
     PropertyValue(u8),
+    /// More user properties in one packet than the server takes.
+    #[error("more than 256 user properties in one packet")]
+    TooManyUserProperties,
     /// A packet the decoder refuses though its structure is right: a reason code that does not exist.
     #[error("a packet is malformed")]
     Malformed,

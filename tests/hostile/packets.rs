@@ -3,10 +3,10 @@
 use crate::{
     bystander::Bystander,
     harness::{
-        client::Client,
+        client::{Client, disconnect_with},
         packet::Packet,
         server::{Server, Setup},
-        wire::{self, BOTH, Connect, Properties, Publish, V4, V5},
+        wire::{self, BOTH, Connect, Properties, Publish, V4, V5, Value, prop},
     },
 };
 
@@ -115,6 +115,41 @@ fn truncated_properties() {
     }
     bystander.check(&mut server);
     println!("{tried} packets with broken properties");
+}
+
+/// Each user property, five bytes of a packet, became fifteen times as much.
+#[test]
+fn thousands_of_user_properties() {
+    let mut server = Server::start();
+    let mut bystander = Bystander::new(&server);
+    let user = |count| vec![(prop::USER, Value::Pair(String::new(), String::new())); count];
+    let publish = |count| {
+        let mut message = Publish::new("kept", "x").retain();
+        message.properties = Properties(user(count));
+        message
+    };
+    let mut client = Client::connect(&server, V5, "client");
+    client.subscribe(&[("kept", 1)]);
+    assert_eq!(client.publish_message(&publish(256), 1).code, 0);
+    assert_eq!(client.message().properties.all(prop::USER).len(), 256);
+    for packet in [
+        publish(257).encode(V5, 1, 9),
+        publish(20_000).encode(V5, 0, 0),
+        wire::subscribe(V5, 9, &[("t", 0)], &Properties(user(257))),
+        disconnect_with(0, &Properties(user(257))),
+    ] {
+        let mut client = Client::connect(&server, V5, "client");
+        client.send(packet);
+        assert_eq!(client.closed(), Some(0x97));
+    }
+    let with_will = |count| Connect::new(V5, "dies").will(publish(count), 0).encode();
+    let with_properties = |count| Connect { properties: Properties(user(count)), ..Connect::new(V5, "comes") }.encode();
+    for (packet, code) in [(with_will(256), 0), (with_will(257), 0x97), (with_properties(257), 0x97)] {
+        let mut client = Client::open(&server, V5);
+        client.send(packet);
+        assert_eq!(client.connack().code, code);
+    }
+    bystander.check(&mut server);
 }
 
 /// 256 MB are announced: the connection ends at the header, and nothing is set aside for the rest.

@@ -1,12 +1,12 @@
 //! Checks MQTT 5 property sections: each property exists, belongs into its packet, is given once, has a value it may
-//! have, and ends where the section says.
+//! have, and ends where the section says; and that there are not too many of those that may be given often.
 //!
 //! The decoder of rumqttd does none of the last four, and reads on past a section's end.
 
 use crate::mqtt::{
     codec::reader::Reader,
     topic::TopicName,
-    violation::Violation::{self, DuplicateProperty, PropertyValue, UnknownProperty},
+    violation::Violation::{self, DuplicateProperty, PropertyValue, TooManyUserProperties, UnknownProperty},
 };
 
 /// Where a property section stands.
@@ -26,7 +26,7 @@ pub(crate) enum Section {
 pub(crate) fn check(section: Section, reader: &mut Reader<'_>) -> Result<(), Violation> {
     let length = reader.varint()?;
     let mut properties = Reader::new(reader.take(length)?);
-    let mut seen = 0_u64;
+    let (mut seen, mut user) = (0_u64, 0);
     while !properties.is_empty() {
         // Identifiers are variable byte integers, but all that exist are below 0x80.
         let id = properties.one()?;
@@ -35,7 +35,12 @@ pub(crate) fn check(section: Section, reader: &mut Reader<'_>) -> Result<(), Vio
         }
         check_value(id, &mut properties)?;
         let bit = 1_u64 << id;
-        if id != USER_PROPERTY && seen & bit != 0 {
+        if id == USER_PROPERTY {
+            user += 1;
+            if user > USER_PROPERTIES_MAX {
+                return Err(TooManyUserProperties);
+            }
+        } else if seen & bit != 0 {
             return Err(DuplicateProperty(id));
         }
         seen |= bit;
@@ -83,3 +88,6 @@ const RESPONSE_TOPIC: u8 = 0x08;
 const AUTHENTICATION_METHOD: u8 = 0x15;
 const AUTHENTICATION_DATA: u8 = 0x16;
 const USER_PROPERTY: u8 = 0x26;
+
+/// User properties of one packet: each becomes two strings, many times as large as the five bytes it may come as.
+const USER_PROPERTIES_MAX: usize = 256;

@@ -37,9 +37,12 @@ pub enum TopicPatternError {
 }
 
 impl TopicPattern {
-    /// Whether `topic` is one of the topics.
+    /// Whether `topic` is one of the topics. No topic of shadows or of the service is.
     #[must_use]
     pub fn matches(&self, topic: &str, who: Who<'_>) -> bool {
+        if is_reserved(topic) {
+            return false;
+        }
         let mut levels = topic.split('/');
         for level in &self.levels {
             match (level, levels.next()) {
@@ -55,6 +58,9 @@ impl TopicPattern {
     /// Whether `filter` may select one of the topics.
     #[must_use]
     pub fn overlaps(&self, filter: &str, who: Who<'_>) -> bool {
+        if is_reserved(filter) {
+            return false;
+        }
         let mut wanted = filter.split('/');
         for level in &self.levels {
             match (level, wanted.next()) {
@@ -80,7 +86,7 @@ impl FromStr for TopicPattern {
     type Err = TopicPatternError;
 
     fn from_str(text: &str) -> Result<Self, TopicPatternError> {
-        if text.starts_with('$') || text == "shadow" || text.starts_with("shadow/") {
+        if is_reserved(text) || text == "shadow" {
             return Err(TopicPatternError::Reserved(text.to_owned()));
         }
         let last = text.split('/').count() - 1;
@@ -92,6 +98,11 @@ impl FromStr for TopicPattern {
         };
         Ok(Self { levels: text.split('/').enumerate().map(level).collect::<Result<_, _>>()? })
     }
+}
+
+/// Whether a topic, or all that a filter selects but for the topic `shadow`, is no ordinary one.
+fn is_reserved(text: &str) -> bool {
+    text.starts_with('$') || text.starts_with("shadow/")
 }
 
 impl fmt::Display for TopicPattern {
@@ -122,6 +133,12 @@ mod tests {
         // pattern, topic or filter, whether it is such a topic, whether the filter may select one
         for (pattern, text, matches, overlaps) in [
             ("#", "a/b", true, true),
+            ("#", "shadow/d1/get/accepted", false, false),
+            ("#", "$aws/things/d1/shadow/get/accepted", false, false),
+            ("+/+/get/#", "shadow/d1/get/accepted", false, false),
+            ("+/+/get/#", "+/d1/get/accepted", true, true),
+            ("#", "shadow", true, true),
+            ("#", "$SYS/#", false, false),
             ("a/#", "a", true, true),
             ("a/#", "b", false, false),
             ("a/+/c", "a/b/c", true, true),

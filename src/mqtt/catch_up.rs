@@ -294,7 +294,10 @@ impl Step {
                     (None, wanted) => wanted.map(|wanted| wanted.deliver(message)),
                 }
             }
-            Self::Retained(message, wanted) => broker.router.is_retained(&message).then(|| wanted.deliver(message)),
+            Self::Retained(message, wanted) => {
+                let may = outbox.with_access(|access| access.may_receive(message.topic.as_str()));
+                (may && broker.router.is_retained(&message)).then(|| wanted.deliver(message))
+            }
         }
     }
 }
@@ -437,7 +440,7 @@ async fn missed_payload(
             let before = document.undo(&entry.changes, former(broker, entry).await?);
             Some(shapes::documents(dialect, &before, document, reader, None))
         }
-        // Replies to requests of the session itself are never dropped, so they were not missed.
+        // Replies to requests of the session itself are not left to the journal.
         Event::UpdateAccepted | Event::DeleteAccepted if is_own => None,
         Event::UpdateAccepted | Event::DeleteAccepted => {
             Some(shapes::missed_accepted(dialect, &entry.changes, document, reader))

@@ -10,10 +10,10 @@ use crate::{
         packet::Packet,
         server::{Server, Setup, UNLIMITED},
         users::passwd,
-        wire::{BOTH, Connect, Properties, Protocol, V5},
+        wire::{self, BOTH, Connect, Properties, Protocol, Publish, V5, Value, prop},
     },
     http::{Events, basic, get},
-    site::{client, connect, heard, site},
+    site::{client, connect, heard, site, site_with, topics},
 };
 
 const DONE: &str = "users, keys and roles read again";
@@ -124,6 +124,44 @@ role = "partial"#;
     assert_eq!(lamp.publish("shadow/lamp-1/update", r#"{"state":{"desired":{"a":1}}}"#, 1), 0x87);
     assert_eq!(lamp.publish("shadow/lamp-1/update", r#"{"state":{"reported":{"a":1}}}"#, 1), 0);
     assert_eq!(viewer.subscribe_with(&[("shadow/lamp-1/#", 1)], &Properties::none()), [0x87]);
+}
+
+/// Replies are cut to what may be read, and wait for a client that is away like ordinary messages: those to itself, and, where a
+/// rule lets it receive `#`, those to others too.
+#[test]
+fn what_waits_for_a_client_whose_role_is_narrowed_is_not_delivered() {
+    const WIDE: &str = "read = [\"/desired\", \"/reported\"]\nsubscribe = [\"#\"]";
+    let role = format!("[[rule]]\nrole = \"wide\"\ndevices = [\"lamp-1\"]\n{WIDE}\n");
+    let server = site_with(&(role + "[[grant]]\nrole = \"wide\"\nprincipals = [\"kiosk\"]"));
+    let mut boss = client(&server, "boss", V5);
+    boss.publish("shadow/lamp-1/update", r#"{"state":{"desired":{"secret":1}}}"#, 1);
+    let away = |id: &str| persistent("kiosk", id, V5).property(prop::RECEIVE_MAXIMUM, Value::Two(1));
+    for (count, narrowed) in
+        ["read = [\"/reported\"]\nsubscribe = [\"#\"]", "subscribe = [\"devices/#\"]"].into_iter().enumerate()
+    {
+        let id = format!("away-{count}");
+        let (mut kiosk, _) = Client::connect_as(&server, &away(&id));
+        kiosk.subscribe(&[("shadow/lamp-1/get/accepted", 1), ("devices/#", 1), ("elsewhere", 1)]);
+        boss.publish("devices/first", "closes the window", 1);
+        kiosk.peek_message();
+        kiosk.send(Publish::new("shadow/lamp-1/get", "").encode(V5, 1, 77));
+        kiosk.ping();
+        kiosk.abandon();
+        boss.publish("shadow/lamp-1/get", "", 1);
+        boss.publish("elsewhere", "x", 1);
+        boss.publish("devices/second", "x", 1);
+        edit(&server, WIDE, narrowed);
+        server.hangup(2 * count + 1, DONE);
+        let (mut kiosk, connack) = Client::connect_as(&server, &away(&id));
+        assert!(connack.session_present);
+        let heard = heard(&server, &mut kiosk, "devices/marker");
+        let (first, second) = ("devices/first", "devices/second");
+        let kept = if count == 0 { vec![first, "elsewhere", second] } else { vec![first, second] };
+        assert_eq!(topics(&heard), kept);
+        kiosk.send(wire::DISCONNECT);
+        edit(&server, narrowed, WIDE);
+        server.hangup(2 * count + 2, DONE);
+    }
 }
 
 #[test]

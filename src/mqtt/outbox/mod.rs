@@ -169,8 +169,8 @@ impl Outbox {
         self.access.read().clone()
     }
 
-    /// Changes what its session may do. Of what is queued, that goes which may not be received any more: events, which were
-    /// cut to what might be read, are left to the journal.
+    /// Changes what its session may do. Of what is queued, that goes which may not be received any more. What was cut to what
+    /// might be read goes too: events, which are left to the journal, and replies.
     pub fn set_access(&self, access: Access) {
         if self.access.read().is_same(&access) {
             return;
@@ -178,6 +178,7 @@ impl Outbox {
         *self.access.write() = access.clone();
         self.change(|inner| {
             inner.queue.drop_plain_unless(|topic| access.may_receive(topic));
+            self.drop_replies(inner);
             if let Some(lowest) = inner.queue.drop_journalled() {
                 inner.lag.begin(lowest - 1); // queued, hence above `live_from`
             }
@@ -187,8 +188,8 @@ impl Outbox {
 
     /// Queues the reply to a request of this session.
     ///
-    /// Never dropped while there is a connection: when the replies alone exceed the limit, [`Outbox::closed`] says
-    /// [`Reason::QUOTA_EXCEEDED`] from then on. Without a connection it is kept as an ordinary message would be.
+    /// Never dropped while there is a connection and its rights stay: when the replies alone exceed the limit,
+    /// [`Outbox::closed`] says [`Reason::QUOTA_EXCEEDED`] from then on. Without a connection it is kept as an ordinary message would be.
     pub fn push_reply(&self, delivery: Delivery) {
         self.change(|inner| self.queue_reply(inner, delivery));
     }
@@ -453,12 +454,16 @@ impl Outbox {
     }
 
     fn close(&self, inner: &mut Inner, reason: Reason) {
-        let replies = inner.queue.drop_replies();
-        inner.replies_out += replies as u64;
+        self.drop_replies(inner);
         // The acknowledgements stay: the session may outlive the connection, and a resend waits for its verdict.
         inner.closed = Some(reason);
-        self.counters.replies.add(replies as u64);
         self.counters.closed.add(1);
+    }
+
+    fn drop_replies(&self, inner: &mut Inner) {
+        let replies = inner.queue.drop_replies() as u64;
+        inner.replies_out += replies;
+        self.counters.replies.add(replies);
     }
 
     /// The counter of ordinary messages dropped at `qos`.

@@ -334,17 +334,20 @@ impl<P: Publication> Route<'_, P> {
         // A note is sent by a session's own subscriptions, which this is none of.
         let class = if let Class::Presence { .. } = self.class { Class::Plain { from: None } } else { self.class };
         let route = Self { class, ..*self };
-        group.pick(|outbox| self.told_to(outbox)).map_or(0, |(member, message)| route.queue(&[member], message))
+        let told = |outbox: &Outbox| outbox.with_access(|access| self.told_to(outbox, access));
+        group.pick(told).map_or(0, |member| route.deliver(&[member]))
     }
 
     /// Queues the message towards the one session whose subscriptions these are. Returns how many are to have it.
     fn deliver(&self, subscriptions: &[&Subscriber]) -> usize {
-        let told = subscriptions.first().and_then(|first| self.told_to(&first.outbox));
-        told.map_or(0, |message| self.queue(subscriptions, message))
+        let Some(outbox) = subscriptions.first().map(|first| &*first.outbox) else { return 0 };
+        // Queued before its rights can change, since what is queued by then is looked at again.
+        outbox.with_access(|access| {
+            self.told_to(outbox, access).map_or(0, |message| self.queue(outbox, subscriptions, message))
+        })
     }
 
-    fn queue(&self, subscriptions: &[&Subscriber], message: Arc<Message>) -> usize {
-        let Some(outbox) = subscriptions.first().map(|first| &*first.outbox) else { return 0 };
+    fn queue(&self, outbox: &Outbox, subscriptions: &[&Subscriber], message: Arc<Message>) -> usize {
         let own = matches!(self.class, Class::Plain { from } if from == Some(outbox.id()));
         let selected = || subscriptions.iter().filter(|subscription| !(own && subscription.no_local)); // [MQTT-3.8.3-3]
         let Some(qos) = selected().map(|subscription| subscription.qos).max() else { return 0 };
@@ -374,11 +377,11 @@ impl<P: Publication> Route<'_, P> {
         }
     }
 
-    /// The message for the session of `outbox`, if it is for it at all.
-    fn told_to(&self, outbox: &Outbox) -> Option<Arc<Message>> {
+    /// The message for the session of `outbox`, which has `access`, if it is for it at all.
+    fn told_to(&self, outbox: &Outbox, access: &Access) -> Option<Arc<Message>> {
         match self.class {
             Class::Private { to } if to != outbox.id() => None,
-            _ => outbox.with_access(|access| self.publication.told_to(access)),
+            _ => self.publication.told_to(access),
         }
     }
 }

@@ -43,25 +43,25 @@ impl Group {
         self.members.is_empty()
     }
 
-    /// The member whose turn it is, of those that are `told` anything, and what it is told.
-    pub(super) fn pick(&self, told: impl Fn(&Outbox) -> Option<Arc<Message>>) -> Option<(&Subscriber, Arc<Message>)> {
+    /// The member whose turn it is, of those that are `told` anything.
+    pub(super) fn pick(&self, told: impl Fn(&Outbox) -> Option<Arc<Message>>) -> Option<&Subscriber> {
         let last = SessionId(self.last.load(Ordering::Relaxed));
         let after = self.members.range((Bound::Excluded(last), Bound::Unbounded));
         let turn = after.chain(self.members.range(..=last)).map(|(_, member)| member);
 
-        let mut best: Option<(Readiness, &Subscriber, Arc<Message>)> = None;
+        let mut best: Option<(Readiness, &Subscriber)> = None;
         for member in turn {
             let Some(message) = told(&member.outbox) else { continue };
             let readiness = member.outbox.readiness(&message, message.qos.min(member.qos));
             if best.as_ref().is_none_or(|(other, ..)| readiness < *other) {
-                best = Some((readiness, member, message));
+                best = Some((readiness, member));
             }
             if readiness == Readiness::Now {
                 break;
             }
         }
-        let (_, member, message) = best?;
+        let (_, member) = best?;
         self.last.store(member.outbox.id().0, Ordering::Relaxed);
-        Some((member, message))
+        Some(member)
     }
 }

@@ -98,10 +98,7 @@ pub async fn run(
     let authority = Arc::new(Authority::open(&config, Clock::system()).map_err(ServeError::Login)?);
     let (service, decided) = open(&config)?;
     let service = Arc::new(service);
-    let router = Arc::new(Router::new(RetainedLimits {
-        messages: config.limits.retained_messages_max,
-        bytes: config.limits.retained_bytes_max,
-    }));
+    let router = Arc::new(Router::new(RetainedLimits::of(&config.limits)));
     let events = Arc::new(Events::new(router.clone(), service.head()));
     let changes = Arc::new(Changes::new(service.head()));
     let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), &config.limits));

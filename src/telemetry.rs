@@ -113,9 +113,7 @@ impl Telemetry {
             "Devices with an open connection.",
             self.broker.presence.connected_count(),
         );
-        let (retained, refused) = self.broker.router.retained_counts();
-        page.gauge("umbra_retained_messages", "Retained ordinary messages.", retained);
-        page.counter("umbra_retained_refused_total", "Messages not retained for want of room.", refused);
+        page.gauge("umbra_retained_messages", "Retained ordinary messages.", self.broker.router.retained_count());
     }
 
     fn requests(&self, page: &mut Page) {

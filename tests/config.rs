@@ -57,6 +57,8 @@ fn the_defaults_are_those_of_the_protocol() {
         (limits.publishes_per_second as usize, 100),
         (limits.outbox_bytes_max, 262_144),
         (limits.quotas.principal_streams_max, 1024),
+        (limits.quotas.principal_retained_messages_max, 10_000),
+        (limits.quotas.principal_retained_bytes_max, 32 << 20),
         (usize::from(limits.receive_maximum.get()), 64),
     ];
     for (row, (given, expected)) in table.into_iter().enumerate() {
@@ -191,6 +193,14 @@ fn mistakes_in_a_file_are_told_with_their_line() {
         (
             "[limits]\ndocument_bytes_max = \"2 MiB\"",
             ":2: 'limits.document_bytes_max' is 2 MiB, but must be 64 B to 1 MiB",
+        ),
+        (
+            "[limits]\nprincipal_retained_messages_max = 10_000_001",
+            ":2: 'limits.principal_retained_messages_max' is 10000001, but must be 0 to 10000000",
+        ),
+        (
+            "[limits]\nprincipal_retained_bytes_max = \"65 GiB\"",
+            ":2: 'limits.principal_retained_bytes_max' is 65 GiB, but must be 0 B to 64 GiB",
         ),
         ("[limits]\nreceive_maximum = 65536", ":2: 'limits.receive_maximum' is 65536, but must be 1 to 65535"),
         ("[store]\njournal_age_max = \"10s\"", ":2: 'store.journal_age_max' is 10s, but must be 1m to 3650d"),

@@ -26,6 +26,10 @@ pub struct QuotaLimits {
     pub principal_subscriptions_max: usize,
     /// Streams of events and waits for a change that one principal has open over HTTP.
     pub principal_streams_max: usize,
+    /// Retained plain messages that one principal published, above which one is refused.
+    pub principal_retained_messages_max: usize,
+    /// Memory of those.
+    pub principal_retained_bytes_max: usize,
     /// Requests a second of one principal to all shadows.
     pub principal_requests_per_second: u32,
     /// Bytes a second on all connections of one principal, above which reading pauses.
@@ -60,6 +64,12 @@ pub(super) fn quotas(at: &Section, raw: &RawLimits) -> Result<QuotaLimits, Fault
             at.number(raw.principal_subscriptions_max, 1..=hard::FILTERS_PER_PRINCIPAL_MAX)
         ),
         principal_streams_max: checked!(at.number(raw.principal_streams_max, 1..=hard::STREAMS_MAX)),
+        principal_retained_messages_max: checked!(
+            at.number(raw.principal_retained_messages_max, 0..=hard::RETAINED_MESSAGES_MAX)
+        ),
+        principal_retained_bytes_max: checked!(
+            at.number(raw.principal_retained_bytes_max, 0..=hard::RETAINED_BYTES_MAX)
+        ),
         principal_requests_per_second: checked!(at.number(raw.principal_requests_per_second, requests.clone())),
         principal_bytes_per_second: checked!(at.number(raw.principal_bytes_per_second, bytes)),
         shadow_writes_per_second: checked!(at.number(raw.shadow_writes_per_second, requests)),

@@ -143,6 +143,8 @@ pub(super) struct RawLimits {
     pub(super) principal_sessions_max: Count,
     pub(super) principal_subscriptions_max: Count,
     pub(super) principal_streams_max: Count,
+    pub(super) principal_retained_messages_max: Count,
+    pub(super) principal_retained_bytes_max: Size,
     pub(super) principal_requests_per_second: Count,
     pub(super) principal_bytes_per_second: Size,
     pub(super) shadow_writes_per_second: Count,

@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    auth::{Access, Authority},
+    auth::{Access, Authority, Principal},
     config::Limits,
     metrics::{Counters, DropCounters},
     mqtt::{
@@ -31,6 +31,7 @@ use crate::{
         sessions::{ClientSession, Ended, SessionKey, Sessions, SessionsMax},
         shadow_topic::Destination,
     },
+    quota::Cause,
     service::{Service, Submission},
     shadow::DocumentLimits,
 };
@@ -133,6 +134,19 @@ impl Broker {
         format!("auto-{:016x}{count:x}", seed.hash_one(count))
     }
 
+    /// Publishes an ordinary message of `by`, and retains it if it says so. Returns how many sessions are to have it.
+    ///
+    /// # Errors
+    ///
+    /// The quota of retained messages that it is above, which is counted; it is not published then.
+    pub(super) fn publish(&self, message: Message, by: &Principal, from: Option<SessionId>) -> Result<usize, Cause> {
+        let message = Arc::new(message);
+        if message.retain {
+            self.router.retain(&message, by).inspect_err(|cause| self.service.quotas().count(*cause))?;
+        }
+        Ok(self.router.tell(&message, Class::Plain { from }))
+    }
+
     /// Publishes what ended leaves behind, and takes its subscriptions away.
     pub async fn dispose(&self, ended: Ended) {
         if let Some(client) = &ended.client {
@@ -196,7 +210,9 @@ impl Broker {
         match Destination::of(&topic) {
             Destination::Plain if access.may_publish(topic.as_str()) => {
                 let message = Message::new(topic, payload, qos, retain, properties, Instant::now());
-                self.router.publish(&Arc::new(message), Class::Plain { from: None });
+                if let Err(cause) = self.publish(message, &owner.principal, None) {
+                    tracing::debug!(client = %owner.client_id, quota = cause.name(), "a will is refused");
+                }
             }
             Destination::Plain | Destination::Reserved => self.counters.publishes_refused.add(1),
             Destination::Request(key, operation, dialect) => {

@@ -1,6 +1,6 @@
 //! What a connection does with the packets that concern the broker: PUBLISH, SUBSCRIBE, UNSUBSCRIBE.
 
-use std::{future, pin::Pin, sync::Arc, time::Instant};
+use std::{future, pin::Pin, time::Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,12 +14,12 @@ use crate::{
         packet::{PacketId, Reason, Subscribe, Subscription},
         permit, presence,
         request::{From, Request, ResponseTopic},
-        router::Class,
         session::{Inbound, Ticket, Verdict},
         sessions::SessionKey,
         shadow_topic::{Destination, Operation},
         topic::{TopicFilter, TopicName},
     },
+    quota::Cause,
     service::{self, Permit, Submission},
     shadow::{Command, Rejection, Sender, ShadowKey},
     store::Held,
@@ -76,10 +76,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let payload = Bytes::copy_from_slice(&inbound.payload);
         let message =
             Message::new(inbound.topic, payload, inbound.qos, inbound.retain, inbound.properties, Instant::now());
-        let receivers =
-            self.broker.router.publish(&Arc::new(message), Class::Plain { from: Some(self.client.outbox.id()) });
-        let reason = if receivers == 0 { Reason::NO_MATCHING_SUBSCRIBERS } else { Reason::SUCCESS };
-        self.complete(ticket, Verdict { reason, ..Verdict::SUCCESS });
+        let verdict = match self.broker.publish(message, &self.key.principal, Some(self.client.outbox.id())) {
+            Ok(0) => Verdict { reason: Reason::NO_MATCHING_SUBSCRIBERS, ..Verdict::SUCCESS },
+            Ok(_) => Verdict::SUCCESS,
+            Err(cause) => over(cause),
+        };
+        self.complete(ticket, verdict);
     }
 
     async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: Operation, dialect: Dialect) {
@@ -253,6 +255,11 @@ async fn read(broker: &Broker, request: &Request) -> Result<Held, Rejection> {
 
 fn refused(why: &str) -> Verdict {
     Verdict { reason: Reason::TOPIC_NAME_INVALID, reason_string: Some(why.into()), unknown: false }
+}
+
+fn over(cause: Cause) -> Verdict {
+    let text = format!("there are as many {} as there may be", cause.what());
+    Verdict { reason: Reason::QUOTA_EXCEEDED, reason_string: Some(text.into()), unknown: false }
 }
 
 fn forbidden(topic: &TopicName) -> Verdict {

@@ -83,7 +83,7 @@ impl Events {
     /// Publishes `message` on the ordinary topic where `to` wants a reply.
     pub fn respond(&self, message: Message, to: Option<SessionId>) {
         let class = to.map_or(Class::Plain { from: None }, |to| Class::Reply { to, seq: None });
-        self.router.publish(&Arc::new(message), class);
+        self.router.tell(&Arc::new(message), class);
     }
 
     fn accepted(&self, told: &Accepted<'_>) {

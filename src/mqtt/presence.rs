@@ -225,7 +225,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::mqtt::router::RetainedLimits;
+    use crate::{config::Limits, mqtt::router::RetainedLimits};
 
     const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -234,7 +234,7 @@ mod tests {
     }
 
     fn table(devices_max: usize) -> PresenceTable {
-        PresenceTable::new(Arc::new(Router::new(RetainedLimits { messages: 0, bytes: 0 })), devices_max)
+        PresenceTable::new(Arc::new(Router::new(RetainedLimits::of(&Limits::default()))), devices_max)
     }
 
     /// Numbers, devices and whether they are connected, oldest change first.

@@ -59,6 +59,10 @@ causes! {
     PrincipalRequests, "principal_requests", "requests a second of one principal";
     /// Refused: an update or deletion of a shadow, by whomever.
     ShadowWrites, "shadow_writes", "updates and deletions a second of one shadow by all";
+    /// Refused: a message that is to be retained, while there are as many as there may be.
+    Retained, "retained", "retained messages";
+    /// Refused: a message that is to be retained, of a principal that has as many as it may.
+    PrincipalRetained, "principal_retained", "retained messages of one principal";
     /// Slowed: a connection that publishes too often.
     Publishes, "publishes", "messages a second on one connection";
     /// Slowed: a connection that sends too many other packets.

@@ -4,7 +4,7 @@ use crate::harness::{
     client::Client,
     packet::Message,
     server::{Server, Setup},
-    wire::{BOTH, Connect, Properties, Publish, V4, V5},
+    wire::{BOTH, Connect, Properties, Publish, V4, V5, prop},
 };
 
 /// SUBSCRIBE options of MQTT 5.
@@ -121,28 +121,44 @@ fn retain_handling_and_retain_as_published() {
     }
 }
 
-/// One more than there may be is not kept; it reaches those that are there all the same.
+/// One more than there may be is refused whole: nobody hears it, and what it was to replace is what its topic has.
 #[test]
 fn retained_messages_are_bounded() {
-    let limits = "retained_messages_max = 10";
-    let server = Server::with(Setup { limits, ..Setup::default() });
+    let limits = "retained_messages_max = 10\nretained_bytes_max = \"8 KiB\"";
+    let mut server = Server::with(Setup { limits, ..Setup::default() });
     let mut sender = Client::connect(&server, V5, "sender");
+    let mut other = Client::connect(&server, V4, "other");
     let mut live = Client::connect(&server, V5, "live");
     live.subscribe(&[("many/#", 1)]);
-    for number in 0..20 {
-        sender.publish_message(&Publish::new(&format!("many/{number}"), "x").retain(), 1);
-        assert_eq!(live.message().topic, format!("many/{number}"));
+    let keep = |topic: &str, bytes: usize| Publish::new(topic, vec![b'x'; bytes]).retain();
+    for number in 0..10 {
+        assert_eq!(sender.publish_message(&keep(&format!("many/{number}"), 1), 1).code, 0);
+        live.message();
     }
-    // Those that are kept may be replaced, and cleared to make room.
-    retain(&mut sender, "many/3", "new", 1);
+    for qos in [1, 2] {
+        let refused = sender.publish_message(&keep("many/10", 1), qos);
+        assert_eq!(refused.code, 0x97);
+        let text = refused.properties.text(prop::REASON_STRING);
+        assert_eq!(text, Some("there are as many retained messages as there may be"));
+    }
+    assert_eq!(sender.publish_message(&keep("many/3", 8_192), 1).code, 0x97);
+    other.publish_message(&keep("many/11", 1), 1);
+    sender.publish_message(&keep("many/12", 1), 0);
+    let will = Connect::new(V5, "dies").will(keep("many/13", 1), 1);
+    Client::connect_as(&server, &will).0.abandon();
+    // Those that are kept may be replaced, and cleared to make room; what is not to be kept may be sent.
+    retain(&mut sender, "many/4", "new", 1);
+    sender.publish("many/14", "passes", 1);
+    assert_eq!([(); 2].map(|()| live.message().topic), ["many/4", "many/14"]);
     let mut late = Client::connect(&server, V4, "late");
     let kept = brought(&mut late, &mut sender, "many/#", 1);
     assert_eq!(kept.len(), 10, "{kept:?}");
-    assert!(kept.iter().any(|message| message.text() == "new"));
+    assert!(kept.iter().any(|message| message.topic == "many/3" && message.text() == "x"), "{kept:?}");
     clear(&mut sender, &["many/3"]);
     retain(&mut sender, "many/19", "now", 1);
     let mut later = Client::connect(&server, V4, "later");
     assert!(brought(&mut later, &mut sender, "many/19", 1).iter().any(|message| message.text() == "now"));
+    assert!(server.stop().log.contains("\"retained\": 6"));
 }
 
 /// A resumed session is no new subscription: its retained messages were sent long ago.

@@ -10,7 +10,7 @@ use crate::{
     harness::{
         client::Client,
         server::Server,
-        wire::{BOTH, Properties, Protocol, Publish, V5},
+        wire::{BOTH, Properties, Protocol, Publish, V5, prop},
     },
     server,
 };
@@ -67,6 +67,40 @@ fn subscriptions() {
         }
     }
     assert_met(&mut server, &["principal_subscriptions"]);
+}
+
+/// One principal filled the room for the retained messages of all.
+#[test]
+fn retained_messages() {
+    for limits in ["principal_retained_messages_max = 2", "principal_retained_bytes_max = \"20 KiB\""] {
+        let mut server = server(limits);
+        let keep = |topic: &str, payload: &str| Publish::new(topic, payload.repeat(8 * 1024)).retain();
+        let refused = |client: &mut Client, topic: &str| {
+            let answer = client.publish_message(&keep(topic, "y"), 1);
+            let text = answer.properties.text(prop::REASON_STRING).unwrap_or_default();
+            assert_eq!(
+                (answer.code, text),
+                (0x97, "there are as many retained messages of one principal as there may be")
+            );
+        };
+        let mut greedy = Client::connect(&server, V5, "greedy");
+        for topic in ["kept/1", "kept/2"] {
+            assert!(greedy.publish_message(&keep(topic, "x"), 1).code < 0x80);
+        }
+        refused(&mut greedy, "kept/3");
+        // Another principal has its own, and what it replaces is its from then on.
+        let mut other = Client::connect(&server, V5, "other");
+        assert!(other.publish_message(&keep("kept/1", "z"), 1).code < 0x80);
+        assert!(greedy.publish_message(&keep("kept/3", "x"), 1).code < 0x80);
+        refused(&mut greedy, "kept/1");
+        greedy.publish_message(&Publish::new("kept/2", "").retain(), 1);
+        assert!(greedy.publish_message(&keep("kept/4", "x"), 1).code < 0x80);
+        let mut late = Client::connect(&server, V5, "late");
+        late.subscribe(&[("kept/#", 0)]);
+        let told: Vec<_> = (0..3).map(|_| late.message()).map(|one| (one.topic, one.payload[0])).collect();
+        assert_eq!(told, [("kept/1", b'z'), ("kept/3", b'x'), ("kept/4", b'x')].map(|(t, p)| (t.to_owned(), p)));
+        assert_met(&mut server, &["principal_retained"]);
+    }
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn broker_at(directory: &std::path::Path, config: Config, clock: Clock) -> Arc<B
     let options = StoreOptions { queue_bytes_max: QUEUE_BYTES, free_disk_min: 0, ..StoreOptions::new(path) };
     let (service, decided) = Service::open(options, Arc::new(Quotas::new(&config.limits)), clock.clone()).unwrap();
     let authority = Authority::open(&config, clock).unwrap();
-    let router = Arc::new(Router::new(RetainedLimits { messages: 1, bytes: 1 }));
+    let router = Arc::new(Router::new(RetainedLimits::of(&config.limits)));
     let events = Arc::new(Events::new(router.clone(), service.head()));
     let announcer = events.clone();
     thread::spawn(move || decided.announce(announcer));

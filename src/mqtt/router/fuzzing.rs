@@ -5,14 +5,17 @@ use std::{ops::ControlFlow, sync::Arc, time::Instant};
 use bytes::Bytes;
 
 use super::{
-    Cursor, RetainedLimits,
+    Amount, Cursor, RetainedLimits,
     retained::Retained,
     trie::{LEVELS_MAX, Trie},
 };
-use crate::mqtt::{
-    message::Message,
-    packet::QoS,
-    topic::{TopicFilter, TopicName},
+use crate::{
+    auth::Principal,
+    mqtt::{
+        message::Message,
+        packet::QoS,
+        topic::{TopicFilter, TopicName},
+    },
 };
 
 /// Whether the router takes a filter with wildcards and so many levels.
@@ -39,11 +42,11 @@ pub fn filters_found(filters: &[TopicFilter], topic: &TopicName) -> usize {
 /// The topics of retained messages that `filter` selects, page by page; the messages are of `topics`.
 #[must_use]
 pub fn retained_found(topics: &[TopicName], filter: &TopicFilter) -> Vec<TopicName> {
-    let now = Instant::now();
-    let mut retained = Retained::new(RetainedLimits { messages: usize::MAX, bytes: usize::MAX });
+    let (now, by) = (Instant::now(), Principal::anonymous("fuzzing"));
+    let mut retained = Retained::new(RetainedLimits { all: Amount::MAX, of_principal: Amount::MAX });
     for topic in topics {
         let message = Message::new(topic.clone(), Bytes::from_static(b"x"), QoS::AtMostOnce, true, None, now);
-        assert!(retained.store(&Arc::new(message), now), "{topic} has no room");
+        retained.store(&Arc::new(message), &by, now).expect("there is room");
     }
     let (mut found, mut next) = (Vec::new(), Some(Cursor::default()));
     while let Some(from) = next {

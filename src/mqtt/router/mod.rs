@@ -29,26 +29,27 @@ use std::{collections::HashMap, hash::Hash, ops::ControlFlow, sync::Arc, time::I
 
 use parking_lot::{Mutex, RwLock};
 
-pub use self::retained::{Cursor, Page, RetainedLimits};
+pub use self::retained::{Amount, Cursor, Page, RetainedLimits};
 use self::{
     retained::Retained,
     subscribers::{Subscriber, Subscribers},
     trie::Trie,
 };
 use crate::{
-    auth::Access,
+    auth::{Access, Principal},
     mqtt::{
         message::{Delivery, Message},
         outbox::{Outbox, SessionId},
         packet::{QoS, Reason, Subscription},
         topic::TopicFilter,
     },
+    quota::Cause,
 };
 
 /// What a message is, which decides who gets it and what becomes of it at a full queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// An ordinary message, retained if its retain flag says so.
+    /// An ordinary message.
     Plain {
         /// The session that published it; none if the service did.
         from: Option<SessionId>,
@@ -172,13 +173,13 @@ impl Router {
         }
     }
 
-    /// Queues an ordinary `message` towards every session that is to have it, and retains it if it says so. Returns how
-    /// many sessions those are.
-    pub fn publish(&self, message: &Arc<Message>, class: Class) -> usize {
-        if message.retain && matches!(class, Class::Plain { .. }) {
-            self.retained.lock().store(message, Instant::now());
-        }
-        self.tell(message, class)
+    /// Retains `message`, which `by` publishes, in the place of what its topic has; to be called before [`Router::tell`].
+    ///
+    /// # Errors
+    ///
+    /// The quota that it is above; nothing was changed.
+    pub fn retain(&self, message: &Arc<Message>, by: &Principal) -> Result<(), Cause> {
+        self.retained.lock().store(message, by, Instant::now())
     }
 
     /// Queues what is told of `publication` towards every session that is to have it. Returns how many those are.
@@ -231,10 +232,10 @@ impl Router {
         self.retained.lock().holds(message)
     }
 
-    /// How many messages are retained, and how many were not for want of room since the start.
+    /// How many messages are retained.
     #[must_use]
-    pub fn retained_counts(&self) -> (usize, u64) {
-        self.retained.lock().counts()
+    pub fn retained_count(&self) -> usize {
+        self.retained.lock().count()
     }
 }
 

@@ -5,24 +5,37 @@
 //! filter's sends it to where that level would be, or past the subtree of the last `+`. It does not see topics outside
 //! the filter's leading levels, and one page of it takes a bounded number of steps.
 //!
-//! When the limit is reached the new message is not kept, and neither is the one it replaces. Giving up old ones
-//! instead would let any publisher wipe out the retained messages of all others; keeping the replaced one would tell
-//! new subscribers a value that its publisher has withdrawn.
+//! Above a limit a message is refused, and the one it was to replace stays: giving up old ones instead would let any
+//! publisher wipe out the retained messages of all others. Each counts for the principal that published it.
 //!
 //! Shadow documents and presence are not here: they are made from the store when asked for.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map},
     ops::Bound,
     sync::Arc,
     time::Instant,
 };
 
-use crate::mqtt::{message::Message, topic::TopicFilter};
+use crate::{
+    auth::Principal,
+    config::Limits,
+    mqtt::{message::Message, topic::TopicFilter},
+    quota::Cause,
+};
 
-/// How much is retained.
+/// How much may be retained.
 #[derive(Clone, Copy, Debug)]
 pub struct RetainedLimits {
+    /// Altogether.
+    pub all: Amount,
+    /// Of what one principal published.
+    pub of_principal: Amount,
+}
+
+/// An amount of retained messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
     /// Messages.
     pub messages: usize,
     /// Bytes of topics and payloads, with a fixed overhead for each message.
@@ -46,11 +59,18 @@ pub struct Page {
 #[derive(Debug)]
 pub(super) struct Retained {
     limits: RetainedLimits,
-    messages: BTreeMap<Key, Arc<Message>>,
+    messages: BTreeMap<Key, Kept>,
     /// Those of the messages that expire, soonest first.
     expiring: BTreeSet<(Instant, Key)>,
-    bytes: usize,
-    refused: u64,
+    all: Amount,
+    /// Of each principal that has any.
+    of: HashMap<Principal, Amount>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    message: Arc<Message>,
+    by: Principal,
 }
 
 /// A topic with NUL for `/`.
@@ -58,34 +78,56 @@ type Key = Arc<str>;
 
 impl Retained {
     pub(super) fn new(limits: RetainedLimits) -> Self {
-        Self { limits, messages: BTreeMap::new(), expiring: BTreeSet::new(), bytes: 0, refused: 0 }
+        Self {
+            limits,
+            messages: BTreeMap::new(),
+            expiring: BTreeSet::new(),
+            all: Amount::default(),
+            of: HashMap::new(),
+        }
     }
 
     /// Whether `message` is kept.
     pub(super) fn holds(&self, message: &Arc<Message>) -> bool {
         let key = message.topic.as_str().replace('/', SEPARATOR);
-        self.messages.get(key.as_str()).is_some_and(|kept| Arc::ptr_eq(kept, message))
+        self.messages.get(key.as_str()).is_some_and(|kept| Arc::ptr_eq(&kept.message, message))
     }
 
-    /// Keeps `message` in the place of the one its topic has; an empty one removes that. Returns whether there was room.
-    pub(super) fn store(&mut self, message: &Arc<Message>, now: Instant) -> bool {
+    /// Keeps `message` of `by` in the place of the one its topic has; an empty one removes that.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for it; nothing was changed.
+    pub(super) fn store(&mut self, message: &Arc<Message>, by: &Principal, now: Instant) -> Result<(), Cause> {
         self.expire(now);
         let key: Key = message.topic.as_str().replace('/', SEPARATOR).into();
-        self.remove(&key);
         if message.payload.is_empty() {
-            return true; // [MQTT-3.3.1-6], [MQTT-3.3.1-7]
+            self.remove(&key);
+            return Ok(()); // [MQTT-3.3.1-6], [MQTT-3.3.1-7]
         }
-        let bytes = self.bytes + cost(message);
-        if self.messages.len() >= self.limits.messages || bytes > self.limits.bytes {
-            self.refused += 1;
-            return false;
+        let (mut all, mut own) = (self.all, self.of.get(by).copied().unwrap_or_default());
+        if let Some(replaced) = self.messages.get(&key) {
+            all.subtract(&replaced.message);
+            if replaced.by == *by {
+                own.subtract(&replaced.message);
+            }
         }
-        self.bytes = bytes;
+        all.add(message);
+        own.add(message);
+        if own.exceeds(&self.limits.of_principal) {
+            return Err(Cause::PrincipalRetained);
+        }
+        if all.exceeds(&self.limits.all) {
+            return Err(Cause::Retained);
+        }
+        self.remove(&key);
+        self.all = all;
+        self.of.insert(by.clone(), own);
         if let Some(at) = message.expires_at {
             self.expiring.insert((at, Arc::clone(&key)));
         }
-        self.messages.insert(key, Arc::clone(message));
-        true
+        self.messages.insert(key, Kept { message: Arc::clone(message), by: by.clone() });
+        Ok(())
     }
 
     /// Collects messages that `filter` selects, from `from` on.
@@ -96,7 +138,7 @@ impl Retained {
         let mut next = from.0.map_or(Bound::Unbounded, Bound::Included);
         for _ in 0..PAGE_STEPS {
             let rest = (next.as_ref().map(|key| &**key), Bound::Unbounded);
-            let Some((key, message)) = self.messages.range::<str, _>(rest).next() else { return page };
+            let Some((key, Kept { message, .. })) = self.messages.range::<str, _>(rest).next() else { return page };
             if page.messages.len() == PAGE_MESSAGES {
                 page.next = Some(Cursor(Some(Arc::clone(key))));
                 return page;
@@ -120,13 +162,25 @@ impl Retained {
         page
     }
 
-    pub(super) fn counts(&self) -> (usize, u64) {
-        (self.messages.len(), self.refused)
+    pub(super) fn count(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether nothing is kept, nor counted.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.expiring.is_empty() && self.of.is_empty() && self.all == Amount::default()
     }
 
     fn remove(&mut self, key: &Key) {
-        let Some(message) = self.messages.remove(key) else { return };
-        self.bytes -= cost(&message);
+        let Some(Kept { message, by }) = self.messages.remove(key) else { return };
+        self.all.subtract(&message);
+        if let hash_map::Entry::Occupied(mut own) = self.of.entry(by) {
+            own.get_mut().subtract(&message);
+            if own.get().messages == 0 {
+                own.remove();
+            }
+        }
         if let Some(at) = message.expires_at {
             self.expiring.remove(&(at, Arc::clone(key)));
         }
@@ -139,6 +193,40 @@ impl Retained {
                 self.remove(&key);
             }
         }
+    }
+}
+
+impl RetainedLimits {
+    /// As the configuration says.
+    #[must_use]
+    pub fn of(limits: &Limits) -> Self {
+        let quotas = &limits.quotas;
+        Self {
+            all: Amount { messages: limits.retained_messages_max, bytes: limits.retained_bytes_max },
+            of_principal: Amount {
+                messages: quotas.principal_retained_messages_max,
+                bytes: quotas.principal_retained_bytes_max,
+            },
+        }
+    }
+}
+
+impl Amount {
+    /// As much as there can be.
+    pub const MAX: Self = Self { messages: usize::MAX, bytes: usize::MAX };
+
+    fn add(&mut self, message: &Message) {
+        self.messages += 1;
+        self.bytes += cost(message);
+    }
+
+    fn subtract(&mut self, message: &Message) {
+        self.messages -= 1;
+        self.bytes -= cost(message);
+    }
+
+    fn exceeds(&self, max: &Self) -> bool {
+        self.messages > max.messages || self.bytes > max.bytes
     }
 }
 

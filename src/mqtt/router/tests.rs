@@ -14,8 +14,12 @@ use crate::mqtt::{
     topic::TopicName,
 };
 
-const LIMITS: RetainedLimits = RetainedLimits { messages: 1_000, bytes: 1 << 20 };
+const LIMITS: RetainedLimits = RetainedLimits { all: Amount::MAX, of_principal: Amount::MAX };
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+
+fn publisher() -> Principal {
+    Principal::anonymous("publisher")
+}
 
 fn router() -> Router {
     Router::new(LIMITS)
@@ -54,7 +58,7 @@ fn message(topic: &str, payload: &str) -> Message {
 }
 
 fn publish(router: &Router, topic: &str) -> usize {
-    router.publish(&Arc::new(message(topic, "x")), Class::Plain { from: None })
+    router.tell(&Arc::new(message(topic, "x")), Class::Plain { from: None })
 }
 
 fn received(outbox: &Outbox) -> Vec<Delivery> {
@@ -154,7 +158,7 @@ fn retained_lookups_agree_with_matching_one_by_one() {
         let expires = (random.below(9) == 0).then_some(now);
         let payload = if removed { "" } else { "x" };
         let kept = Arc::new(Message { expires_at: expires, ..message(topic.as_str(), payload) });
-        assert!(retained.store(&kept, now));
+        assert_eq!(retained.store(&kept, &publisher(), now), Ok(()));
         if removed || expires.is_some() {
             held.remove(&topic);
         } else {
@@ -193,7 +197,7 @@ fn overlapping_filters_give_one_delivery() {
             router.subscribe(&outbox, &subscription(text, qos), (id > 0).then_some(id)).unwrap();
         }
         let message = Arc::new(Message { qos: QOS[published], ..message("a/b", "x") });
-        assert_eq!(router.publish(&message, Class::Plain { from: None }), 2, "row {row}");
+        assert_eq!(router.tell(&message, Class::Plain { from: None }), 2, "row {row}");
         let received = received(&outbox);
         assert_eq!(received.len(), 1, "row {row}");
         let mut told = received[0].subscription_ids.to_vec();
@@ -217,7 +221,7 @@ fn flags_of_subscriptions_are_obeyed() {
         router.subscribe(&outbox, &chosen, None).unwrap();
         let message = Arc::new(Message { retain: true, ..message("a", "x") });
         let from = Some(SessionId(if own { 1 } else { 2 }));
-        assert_eq!(router.publish(&message, Class::Plain { from }), usize::from(delivered));
+        assert_eq!(router.tell(&message, Class::Plain { from }), usize::from(delivered));
         let flags: Vec<_> = received(&outbox).iter().map(|delivery| delivery.retain).collect();
         assert_eq!(flags, if delivered { vec![retain] } else { vec![] });
     }
@@ -225,7 +229,7 @@ fn flags_of_subscriptions_are_obeyed() {
     let (router, outbox) = (router(), session(1));
     router.subscribe(&outbox, &Subscription { no_local: true, ..subscription("a", 2) }, Some(1)).unwrap();
     router.subscribe(&outbox, &subscription("+", 0), Some(2)).unwrap();
-    router.publish(&Arc::new(message("a", "x")), Class::Plain { from: Some(SessionId(1)) });
+    router.tell(&Arc::new(message("a", "x")), Class::Plain { from: Some(SessionId(1)) });
     let received = received(&outbox);
     assert_eq!((received[0].qos, &*received[0].subscription_ids), (QoS::AtMostOnce, &[2][..]));
 }
@@ -245,7 +249,7 @@ fn classes_decide_who_gets_a_message_and_how() {
         let (router, outboxes) = (router(), [session(1), session(2)]);
         outboxes.iter().for_each(|outbox| subscribe(&router, outbox, "a/b"));
         subscribe(&router, &outboxes[0], "a/+");
-        let receivers = router.publish(&Arc::new(message("a/b", "x")), class);
+        let receivers = router.tell(&Arc::new(message("a/b", "x")), class);
         let popped = outboxes.each_ref().map(|outbox| {
             outbox.pop(true).map(|item| match item {
                 Item::Delivery { seq, .. } => seq,
@@ -301,52 +305,64 @@ fn every_delivery_asks_for_the_right_to_read() {
     subscribe(&router, &barred, "secret");
     [&barred, &free].iter().for_each(|member| subscribe(&router, member, "$share/g/#"));
     for class in [Class::Plain { from: None }, Class::Event { seq: 1 }, Class::Private { to: SessionId(1) }] {
-        router.publish(&Arc::new(message("secret", "x")), class);
+        router.tell(&Arc::new(message("secret", "x")), class);
     }
     assert_eq!((received(&barred).len(), received(&free).len()), (0, 2), "only the group's other member");
-    let kept = Arc::new(Message { retain: true, ..message("secret", "x") });
-    router.publish(&kept, Class::Plain { from: None });
+    assert_eq!(router.retain(&Arc::new(message("secret", "x")), &publisher()), Ok(()));
     assert_eq!(router.retained(&barred, &filter("#"), Cursor::default()).messages.len(), 0);
     assert_eq!(router.retained(&free, &filter("#"), Cursor::default()).messages.len(), 1);
     assert_eq!(router.retained(&free, &filter("$share/g/#"), Cursor::default()).messages.len(), 0);
 }
 
 #[test]
-fn retained_messages_have_a_limit() {
+fn retained_messages_have_limits() {
+    const ALL: Result<(), Cause> = Err(Cause::Retained);
+    const OWN: Result<(), Cause> = Err(Cause::PrincipalRetained);
     let now = Instant::now();
-    let mut retained = Retained::new(RetainedLimits { messages: 2, bytes: 10_000 });
-    let mut kept = |topic: &str, length: usize, expires_at: Option<Instant>, now: Instant| {
+    let mut retained = Retained::new(RetainedLimits {
+        all: Amount { messages: 3, bytes: 10_000 },
+        of_principal: Amount { messages: 2, bytes: 9_000 },
+    });
+    let mut kept = |by: &str, topic: &str, length: usize, expires_at: Option<Instant>, now: Instant| {
         let message = Message { expires_at, ..message(topic, &"x".repeat(length)) };
-        let room = retained.store(&Arc::new(message), now);
+        let stored = retained.store(&Arc::new(message), &Principal::anonymous(by), now);
         let page = retained.page(&filter("#"), Cursor::default(), now);
-        (room, page.messages.iter().map(|message| message.topic.to_string()).collect::<Vec<_>>().join(" "))
+        let there = page.messages.iter().map(|message| format!("{}{}", message.topic, message.payload.len()));
+        (stored, there.collect::<Vec<_>>().join(" "))
     };
     let later = now + Duration::from_secs(60);
-    // topic, payload bytes, expiry, time, kept, what is there then
+    // by whom, topic, payload bytes, expiry, time, kept, what is there then
     let table = [
-        ("a", 1, None, now, true, "a"),
-        ("b", 1, Some(later), now, true, "a b"),
-        ("c", 1, None, now, false, "a b"), // one too many
-        ("a", 8_000, None, now, true, "a b"),
-        ("a", 20_000, None, now, false, "b"), // too large, and the one it replaces is no longer true
-        ("a", 1, None, now, true, "a b"),
-        ("c", 1, None, later, true, "a c"), // what expired made room
-        ("d", 0, None, later, true, "a c"),
-        ("a", 0, None, later, true, "c"),
-        ("b", 9_000, None, later, true, "b c"),
+        ("p", "a", 1, None, now, Ok(()), "a1"),
+        ("p", "b", 1, Some(later), now, Ok(()), "a1 b1"),
+        ("p", "c", 1, None, now, OWN, "a1 b1"), // one too many
+        ("q", "c", 1, None, now, Ok(()), "a1 b1 c1"),
+        ("q", "d", 1, None, now, ALL, "a1 b1 c1"),
+        ("q", "b", 2, Some(later), now, Ok(()), "a1 b2 c1"), // it is another's now
+        ("p", "a", 8_000, None, now, Ok(()), "a8000 b2 c1"),
+        ("p", "a", 9_000, None, now, OWN, "a8000 b2 c1"), // too large, and what it was to replace stays
+        ("q", "c", 1_500, None, now, ALL, "a8000 b2 c1"),
+        ("q", "c", 2, None, later, Ok(()), "a8000 c2"),
+        ("q", "d", 1, None, later, Ok(()), "a8000 c2 d1"), // what expired made room
+        ("q", "e", 0, None, later, Ok(()), "a8000 c2 d1"),
+        ("q", "a", 0, None, later, Ok(()), "c2 d1"),
+        ("p", "b", 8_000, None, later, Ok(()), "b8000 c2 d1"),
+        ("p", "b", 0, None, later, Ok(()), "c2 d1"),
+        ("p", "c", 0, None, later, Ok(()), "d1"),
+        ("p", "d", 0, None, later, Ok(()), ""),
     ];
-    for (row, (topic, length, expires_at, now, room, there)) in table.into_iter().enumerate() {
-        assert_eq!(kept(topic, length, expires_at, now), (room, there.to_owned()), "row {row}");
+    for (row, (by, topic, length, expires_at, now, stored, there)) in table.into_iter().enumerate() {
+        assert_eq!(kept(by, topic, length, expires_at, now), (stored, there.to_owned()), "row {row}");
     }
-    assert_eq!(retained.counts(), (2, 2));
+    assert!(retained.is_empty());
 }
 
 #[test]
 fn retained_messages_come_in_pages() {
-    let router = Router::new(RetainedLimits { messages: 10_000, bytes: 1 << 30 });
+    let router = Router::new(LIMITS);
     for number in 0..3_000 {
         let topic = format!("a/{number}/{}", if number % 100 == 0 { "x" } else { "y" });
-        router.publish(&Arc::new(Message { retain: true, ..message(&topic, "x") }), Class::Plain { from: None });
+        assert_eq!(router.retain(&Arc::new(message(&topic, "x")), &publisher()), Ok(()));
     }
     let outbox = session(1);
     for (text, expected) in [("a/#", 3_000), ("a/+/x", 30), ("a/7/y", 1), ("+/+", 0), ("b/#", 0), ("a/+/y", 2_970)] {
@@ -373,10 +389,9 @@ fn deep_topics_and_filters_are_bounded() {
     let too_deep = vec!["+"; 65].join("/");
     assert_eq!(router.subscribe(&outbox, &subscription(&too_deep, 1), None), Err(Reason::QUOTA_EXCEEDED));
     assert_eq!(publish(&router, &deep), 1);
-    let retained = Arc::new(Message { retain: true, ..message(&deep, "x") });
-    router.publish(&retained, Class::Plain { from: None });
+    assert_eq!(router.retain(&Arc::new(message(&deep, "x")), &publisher()), Ok(()));
     let page = router.retained(&outbox, &filter(&format!("{too_deep}/#")), Cursor::default());
-    assert_eq!((page.messages.len(), received(&outbox).len()), (1, 2));
+    assert_eq!((page.messages.len(), received(&outbox).len()), (1, 1));
 }
 
 /// `cargo test --release --lib router::tests::throughput -- --ignored --nocapture`
@@ -406,7 +421,7 @@ fn throughput() {
         for update in 1..=UPDATES {
             let number = (update * 7_919 % SESSIONS) as usize;
             for message in &messages[number] {
-                router.publish(message, Class::Event { seq: update });
+                router.tell(message, Class::Event { seq: update });
             }
             while outboxes[number].pop(true).is_some() {}
         }

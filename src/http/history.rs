@@ -10,6 +10,7 @@ use axum::{
 use bytes::Bytes;
 
 use crate::{
+    auth::Projection,
     http::{
         api::Api,
         caller::Caller,
@@ -75,10 +76,15 @@ pub(super) async fn rejections(
     query.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
     let admitted = api.service.admit(caller.principal(), &key);
     let _admitted = admitted.map_err(|rejection| caller.refused(&rejection, &key, &api))?;
-    // Of others it is told what was announced to all who see the whole state: no lack of rights, and no names of paths.
-    let others = |entry: &&RefusedEntry| projection.reads_state() && entry.code != 403;
-    let told = |entry: &&RefusedEntry| *entry.by == **caller.principal().name() || others(entry);
-    Ok(fresh(wire::refusals(api.service.refusals(&key).iter().filter(told))))
+    // Of others it is told what was announced to all who see the whole state: no lack of rights, and names of paths only where
+    // all of them may be seen.
+    let told = |entry: RefusedEntry| match &projection {
+        _ if *entry.by == **caller.principal().name() => Some(entry),
+        _ if entry.code == 403 => None,
+        all if *all == Projection::ALL => Some(entry),
+        part => part.reads_state().then(|| entry.for_others()),
+    };
+    Ok(fresh(wire::refusals(api.service.refusals(&key).into_iter().filter_map(told))))
 }
 
 /// Tells where the next page is. RFC 8288.

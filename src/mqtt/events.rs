@@ -80,6 +80,18 @@ impl Events {
         }
     }
 
+    /// Publishes what others than `than` are told of a reply.
+    pub fn tell_others(
+        &self,
+        key: &ShadowKey,
+        event: Event,
+        than: Option<SessionId>,
+        render: impl Fn(Dialect, &Projection) -> Bytes,
+    ) {
+        let class = than.map_or(Class::Plain { from: None }, |than| Class::Others { than });
+        self.publish(key, event, class, |dialect, reader| Some(render(dialect, reader)));
+    }
+
     /// Publishes `message` on the ordinary topic where `to` wants a reply.
     pub fn respond(&self, message: Message, to: Option<SessionId>) {
         let class = to.map_or(Class::Plain { from: None }, |to| Class::Reply { to, seq: None });

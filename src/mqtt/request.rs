@@ -161,16 +161,18 @@ impl Request {
 
     /// Refuses the request. Of one that is refused for lack of rights nobody else hears. PROTOCOL section 2.
     pub(super) fn reject(self, rejection: &Rejection, now: Timestamp) {
-        let payload = |dialect, reader: &Projection| {
-            let rejection = self.as_told(rejection, reader);
-            shapes::rejected(dialect, &rejection, &self.key, now, reader, self.client_token.as_ref())
+        let payload = |dialect, rejection: &Rejection, reader: &Projection| {
+            shapes::rejected(dialect, rejection, &self.key, now, reader, self.client_token.as_ref())
         };
+        let own = |dialect, reader: &Projection| payload(dialect, &self.as_told(rejection, reader), reader);
         let (event, to) = (self.operation.rejected(), self.session_id());
-        match self.private || matches!(rejection, Rejection::Forbidden { .. }) {
-            true => self.events.reply_privately(&self.key, event, to, payload),
-            false => self.events.reply(&self.key, event, to, payload),
+        self.events.reply_privately(&self.key, event, to, own);
+        if !self.private && !matches!(rejection, Rejection::Forbidden { .. }) {
+            self.events.tell_others(&self.key, event, to, |dialect, reader| {
+                payload(dialect, &self.as_told_to_others(rejection, reader), reader)
+            });
         }
-        let payload = self.response.as_ref().map(|_| payload(self.dialect, &self.reads));
+        let payload = self.response.as_ref().map(|_| own(self.dialect, &self.reads));
         let verdict = verdict(rejection, &self.key, self.id);
         self.answer(payload, verdict);
     }
@@ -181,6 +183,14 @@ impl Request {
             return Cow::Borrowed(rejection);
         }
         Cow::Owned(rejection.clone().without_etag())
+    }
+
+    /// `rejection` for a reader who did not ask: what is in the payload is not told to who may not see everything.
+    fn as_told_to_others<'a>(&self, rejection: &'a Rejection, reader: &Projection) -> Cow<'a, Rejection> {
+        match self.as_told(rejection, reader) {
+            told if *reader == Projection::ALL => told,
+            told => Cow::Owned(told.into_owned().without_names()),
+        }
     }
 
     /// Answers a get with `document`.

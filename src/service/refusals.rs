@@ -88,6 +88,7 @@ fn entry(key: &ShadowKey, by: &Arc<str>, client: &Arc<str>, rejection: &Rejectio
         error: rejection.error(),
         message: cut(rejection.message(key)),
         detail: rejection.detail().map(cut),
+        message_to_others: cut(rejection.clone().without_names().message(key)),
         expected,
         version,
     }

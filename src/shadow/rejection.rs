@@ -22,7 +22,7 @@ pub enum Rejection {
     /// 400: not JSON as the contract reads it: a syntax error, trailing bytes, a duplicate key, a number that is not
     /// finite or an integer that a double cannot hold.
     InvalidJson {
-        /// What is wrong and where.
+        /// What is wrong and where; empty if it may not be told.
         detail: String,
     },
     /// 400: an update without `state`.
@@ -31,7 +31,7 @@ pub enum Rejection {
     InvalidSection(Option<SectionName>),
     /// 400: a key in `state` that is no section, or a null inside an array.
     InvalidNode {
-        /// The key, for a null the nearest one above it.
+        /// The key, for a null the nearest one above it; empty if it may not be told.
         key: String,
     },
     /// 400: `version` is no integer from 0 on.
@@ -45,7 +45,7 @@ pub enum Rejection {
     },
     /// 400: a field of a native request that is unknown, not supported or of the wrong type.
     InvalidField {
-        /// Its name.
+        /// Its name; empty if it may not be told.
         field: String,
         /// What is wrong with it, in words that follow its name.
         reason: String,
@@ -209,10 +209,12 @@ impl Rejection {
             Self::InvalidSection(Some(SectionName::Desired)) => "Desired node must be an object".into(),
             Self::InvalidSection(Some(SectionName::Reported)) => "Reported node must be an object".into(),
             Self::InvalidSection(Some(SectionName::Tags)) => "Tags node must be an object".into(),
+            Self::InvalidNode { key } if key.is_empty() => "State contains an invalid node".into(),
             Self::InvalidNode { key } => format!("State contains an invalid node: '{key}'"),
             Self::InvalidVersion => "Invalid version".into(),
             Self::InvalidClientToken => "Invalid clientToken".into(),
             Self::TooDeep { max } => format!("JSON contains too many levels of nesting; maximum is {max}"),
+            Self::InvalidField { field, .. } if field.is_empty() => "Invalid field".into(),
             Self::InvalidField { field, reason } => format!("Invalid field '{field}': {reason}"),
             Self::Unauthorized => "Unauthorized".into(),
             Self::Forbidden { what } if what.is_empty() => "Forbidden".into(),
@@ -241,11 +243,25 @@ impl Rejection {
         self
     }
 
+    /// The same without what it says of the payload, in which there may be names and values that not everybody may see.
+    #[must_use]
+    pub fn without_names(mut self) -> Self {
+        match &mut self {
+            Self::InvalidJson { detail: text } | Self::InvalidNode { key: text } => text.clear(),
+            Self::InvalidField { field, reason } => {
+                field.clear();
+                reason.clear();
+            }
+            _ => {}
+        }
+        self
+    }
+
     /// What the message, being AWS's, leaves unsaid.
     #[must_use]
     pub fn detail(&self) -> Option<String> {
         match self {
-            Self::InvalidJson { detail } => Some(detail.clone()),
+            Self::InvalidJson { detail } => Some(detail.clone()).filter(|detail| !detail.is_empty()),
             Self::ExpectationFailed { .. } => Some("an expectation does not hold".into()),
             Self::TooManyLeaves { .. } => Some("counted in leaves, array elements included".into()),
             _ => None,

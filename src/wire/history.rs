@@ -62,6 +62,8 @@ pub struct RefusedEntry {
     pub message: String,
     /// As in `rejected`.
     pub detail: Option<String>,
+    /// `message` for others who may not see all of the shadow.
+    pub message_to_others: String,
     /// The version it expected, if it named one.
     pub expected: Option<Version>,
     /// The version there was, if it was that which did not fit.
@@ -91,7 +93,7 @@ pub fn change_entry(entry: &ChangeEntry<'_>, projection: &Projection) -> Bytes {
 
 /// The recent refusals of a shadow, newest first.
 #[must_use]
-pub fn refusals<'a>(entries: impl Iterator<Item = &'a RefusedEntry>) -> Bytes {
+pub fn refusals(entries: impl Iterator<Item = RefusedEntry>) -> Bytes {
     message(|envelope| {
         envelope.array("rejections", entries, |out, entry| {
             let mut object = Object::open(out);
@@ -112,6 +114,14 @@ pub fn refusals<'a>(entries: impl Iterator<Item = &'a RefusedEntry>) -> Bytes {
             object.close();
         });
     })
+}
+
+impl RefusedEntry {
+    /// As others are told of it who may not see all of the shadow.
+    #[must_use]
+    pub fn for_others(self) -> Self {
+        Self { message: self.message_to_others.clone(), detail: None, ..self }
+    }
 }
 
 impl HistoryEnd {

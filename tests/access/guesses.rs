@@ -142,3 +142,43 @@ fn etags_say_nothing_of_what_is_hidden() {
     });
     assert_eq!(etags[0], etags[1]);
 }
+
+/// What is wrong with a payload was told to everybody who hears of refusals, with the names and values that are in it.
+#[test]
+fn refusals_quote_nothing_to_who_may_not_see_it() {
+    let server = site();
+    let mut boss = over(&server, "boss");
+    hidden(&mut boss, 1);
+    let prefixes = ["shadow/lamp-1", "$aws/things/lamp-1/shadow"];
+    let mut partial = client(&server, "partial", V5);
+    let mut listeners = ["lamp-1", "viewer-1"].map(|user| client(&server, user, V5));
+    for listener in listeners.iter_mut().chain([&mut partial]) {
+        let topics = prefixes.map(|prefix| format!("{prefix}/update/rejected"));
+        listener.subscribe(&topics.each_ref().map(|topic| (topic.as_str(), 1)));
+    }
+    let refused = [
+        r#"{"state":{"tags":{"secret":[null]}}}"#,
+        r#"{"state":{"secret":{}}}"#,
+        r#"{"state":{"tags":{"secret":1,"secret":2}}}"#,
+        r#"{"state":{"tags":{"a":secret}}}"#,
+        r#"{"state":{},"secret":1}"#,
+        r#"{"state":{},"expect":[{"path":"/tags/secret","secret":1}]}"#,
+        r#"{"state":{},"expect":[{"path":"/tags/secret","value":"secret"}]}"#,
+        r#"{"state":{"tags":{"secret":"secret"}},"version":0}"#,
+    ];
+    let mut app = client(&server, "app-1", V5);
+    app.subscribe(&[("shadow/lamp-1/update/rejected", 1)]);
+    for body in refused {
+        assert!(app.publish("shadow/lamp-1/update", body, 1) >= 0x80, "{body}");
+    }
+    let own: Vec<_> = (0..refused.len()).map(|_| app.message().text().to_owned()).collect();
+    let quoting = |all: &[String]| all.iter().filter(|text| text.contains("secret")).count();
+    let [lamp, viewer] = listeners
+        .map(|mut listener| (0..2 * refused.len()).map(|_| listener.message().text().to_owned()).collect::<Vec<_>>());
+    let heard: Vec<_> = (0..2 * refused.len()).map(|_| partial.message().text().to_owned()).collect();
+    assert!(quoting(&own) >= 6 && quoting(&viewer) >= 6, "{own:?} {viewer:?}");
+    assert_eq!((quoting(&lamp), quoting(&heard)), (0, 0), "{lamp:?} {heard:?}");
+    // Who asked is told, whatever else it may see.
+    partial.publish("shadow/lamp-1/update", r#"{"state":{"secret":{}}}"#, 1);
+    assert_eq!(partial.message().json()["message"], "State contains an invalid node: 'secret'");
+}

@@ -384,3 +384,24 @@ fn presence_is_for_readers_of_the_classic_shadow() {
         assert_eq!(listed("viewer-1", query).as_array().unwrap().len(), seen, "{query}");
     }
 }
+
+/// What is remembered of refusals is told as it was announced.
+#[test]
+fn remembered_refusals_quote_nothing_to_who_may_not_see_it() {
+    let server = hidden(1);
+    for (kind, body) in [("merge-patch", r#"{"tags":{"secret":[null]}}"#), ("merge-patch", r#"{"a":secret}"#)] {
+        assert_eq!(patch(&server, "app-1", &format!("{kind}+json"), "If-Match: *", body).status, 400);
+    }
+    let body = r#"{"state":{"tags":{"secret":1,"secret":2}}}"#;
+    client(&server, "app-1", V5).publish("shadow/lamp-1/update", body, 1);
+    let told = |user: &str| {
+        let page = get(&server, user, &format!("{LAMP}/rejections")).json();
+        let entries = page["rejections"].as_array().unwrap();
+        (entries.len(), entries.iter().filter(|entry| entry.to_string().contains("secret")).count())
+    };
+    let all = told("app-1");
+    assert!(all.0 == 3 && all.1 >= 2, "{all:?}");
+    assert_eq!(told("viewer-1"), all);
+    assert_eq!(told("lamp-1"), (3, 0));
+    assert_eq!(told("partial"), (0, 0));
+}

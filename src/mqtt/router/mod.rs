@@ -89,6 +89,11 @@ pub enum Class {
         /// The session that asked.
         to: SessionId,
     },
+    /// What all but `than` are told of the reply that it got: an ordinary message.
+    Others {
+        /// The session that asked.
+        than: SessionId,
+    },
 }
 
 /// Something published, of which each reader is told what it may know: the one place where rights decide on a delivery.
@@ -332,6 +337,11 @@ impl<P: Publication> Route<'_, P> {
     }
 
     fn deliver_to_one(&self, group: &shared::Group) -> usize {
+        if let Class::Others { than } = self.class
+            && group.has(than)
+        {
+            return 0; // that one was told for all
+        }
         // A note is sent by a session's own subscriptions, which this is none of.
         let class = if let Class::Presence { .. } = self.class { Class::Plain { from: None } } else { self.class };
         let route = Self { class, ..*self };
@@ -374,7 +384,7 @@ impl<P: Publication> Route<'_, P> {
             }
             Class::Presence { number } => outbox.note_presence(&delivery.message.topic, number),
             Class::Document { seq } => outbox.push_document(delivery, seq),
-            Class::Plain { .. } | Class::Reply { seq: None, .. } => outbox.push_plain(delivery),
+            Class::Plain { .. } | Class::Others { .. } | Class::Reply { seq: None, .. } => outbox.push_plain(delivery),
         }
     }
 
@@ -382,6 +392,7 @@ impl<P: Publication> Route<'_, P> {
     fn told_to(&self, outbox: &Outbox, access: &Access) -> Option<Arc<Message>> {
         match self.class {
             Class::Private { to } if to != outbox.id() => None,
+            Class::Others { than } if than == outbox.id() => None,
             _ => self.publication.told_to(access),
         }
     }

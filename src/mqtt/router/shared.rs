@@ -39,6 +39,11 @@ impl Group {
         self.members.remove(&session).is_some()
     }
 
+    /// Whether the session is a member.
+    pub(super) fn has(&self, session: SessionId) -> bool {
+        self.members.contains_key(&session)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }

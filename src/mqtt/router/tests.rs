@@ -244,6 +244,7 @@ fn classes_decide_who_gets_a_message_and_how() {
         (Class::Reply { to: SessionId(1), seq: Some(5) }, Some(None), Some(Some(5))),
         (Class::Reply { to: SessionId(1), seq: None }, Some(None), Some(None)),
         (Class::Private { to: SessionId(1) }, Some(None), None),
+        (Class::Others { than: SessionId(1) }, None, Some(None)),
     ];
     for (class, asked, other) in table {
         let (router, outboxes) = (router(), [session(1), session(2)]);

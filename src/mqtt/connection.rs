@@ -252,7 +252,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut more = false;
         while self.transport.unsent() < OUTPUT_LOW_BYTES {
             let window_open = self.client.session.window_open();
-            let delivery = match outbox.pop(window_open).or_else(|| self.early_ack(window_open)) {
+            let item = outbox.pop(window_open).or_else(|| self.light_reply()).or_else(|| self.early_ack(window_open));
+            let delivery = match item {
                 Some(Item::Ack { ticket, verdict }) if verdict.unknown && self.protocol == Protocol::V4 => {
                     // It cannot be told, so it is not acknowledged: its resend asks again. PROTOCOL section 4.
                     if self.client.session.abandon(ticket) {
@@ -282,6 +283,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Some(reason) => Err(End::Server(reason)),
             None => Ok(more),
         }
+    }
+
+    /// A reply that is not kept for a resend, since what is kept already is as much as may be: the client asked for it, and the
+    /// acknowledgements that would make room may come after all else that it asks for.
+    fn light_reply(&self) -> Option<Item> {
+        if self.client.session.is_laden() { self.client.outbox.pop_reply() } else { None }
     }
 
     /// An acknowledgement that does not wait for the replies before it: they wait for the client's acknowledgements, and

@@ -338,6 +338,16 @@ impl Outbox {
         }
     }
 
+    /// Takes the reply at the head to be sent at QoS 0, while the window is closed for it.
+    #[must_use]
+    pub fn pop_reply(&self) -> Option<Item> {
+        let mut inner = self.inner.lock();
+        inner.queue.front().filter(|head| head.kind == Kind::Reply)?;
+        let Entry { delivery, .. } = inner.queue.pop()?;
+        inner.replies_out += 1;
+        Some(Item::Delivery { delivery: Delivery { qos: QoS::AtMostOnce, ..delivery }, seq: None })
+    }
+
     /// Takes the next acknowledgement although replies may be queued before it.
     #[must_use]
     pub fn pop_ack(&self) -> Option<Item> {

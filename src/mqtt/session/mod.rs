@@ -242,6 +242,12 @@ impl Session {
         self.link.as_ref().is_some_and(|link| self.inflight.is_open(link.window, self.limits.outbound_bytes))
     }
 
+    /// Whether one may not for the bytes that are under way, though for their number it might.
+    #[must_use]
+    pub fn is_laden(&self) -> bool {
+        !self.window_open() && self.link.as_ref().is_some_and(|link| self.inflight.is_open(link.window, usize::MAX))
+    }
+
     /// Sends a message.
     pub fn deliver(&mut self, delivery: Delivery, now: Instant, out: &mut Vec<u8>) -> Delivered {
         if delivery.message.is_expired(now) {

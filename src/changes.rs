@@ -216,8 +216,8 @@ impl Interest {
         self.names(key) && (self.paths.is_empty() || self.paths.iter().any(met))
     }
 
-    /// Whether what `reader` may see of a change is what it cares about: it must not find out by its paths that something
-    /// changed which it may not see.
+    /// Whether what `reader` may see of a change is what it cares about: it must not find out by its paths that
+    /// something changed which it may not see.
     #[must_use]
     pub fn cares_as(&self, told: &Told, reader: &Projection) -> bool {
         let seen = |change| reader.change(change).is_some_and(|seen| self.meets_one(&seen));

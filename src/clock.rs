@@ -4,10 +4,10 @@
 //! the date. What only measures (deadlines, keep-alive, rates) uses `tokio::time` or `std::time::Instant`, which never
 //! go back, and not this.
 //!
-//! Wall time may jump, in both directions: an operator sets it, a machine wakes up without a battery. Then timestamps in
-//! metadata jump with it and may be smaller than earlier ones. Nothing is decided by them: versions and the journal's
-//! sequence carry all order, so these only rise. What is kept for a time (journal entries, idempotency keys) is kept
-//! longer or shorter by the jump.
+//! Wall time may jump, in both directions: an operator sets it, a machine wakes up without a battery. Then timestamps
+//! in metadata jump with it and may be smaller than earlier ones. Nothing is decided by them: versions and the
+//! journal's sequence carry all order, so these only rise. What is kept for a time (journal entries, idempotency keys)
+//! is kept longer or shorter by the jump.
 
 use std::{
     sync::{

@@ -100,7 +100,8 @@ const _: () = assert!(TOPIC_BYTES_MIN <= TOPIC_BYTES_MAX);
 const _: () = assert!(2 * DOCUMENT_BYTES_MAX + ENVELOPE_BYTES <= PACKET_BYTES_MAX);
 // A packet's remaining length has 28 bits.
 const _: () = assert!(PACKET_BYTES_MAX < 1 << 28);
-// A document with the most leaves is not too large before it has too many: a leaf is at least `"":0,`, less is an array.
+// A document with the most leaves is not too large before it has too many: a leaf is at least `"":0,`, less is an
+// array.
 const _: () = assert!(LEAVES_MAX * 2 <= DOCUMENT_BYTES_MAX);
 // serde_json refuses more than 128 levels; the envelope and the section take two.
 const _: () = assert!(DEPTH_MAX + 2 <= 128);

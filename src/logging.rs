@@ -107,8 +107,8 @@ impl<W: io::Write> io::Write for JsonLine<W> {
     }
 }
 
-/// Whether `c` may do something else to a log than stand in it: control characters, ends of lines, marks and overrides of
-/// the direction of writing. All of them are of the basic plane.
+/// Whether `c` may do something else to a log than stand in it: control characters, ends of lines, marks and overrides
+/// of the direction of writing. All of them are of the basic plane.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,8 +1,8 @@
 //! What SIGHUP does: read again, while the server runs, what says who may come in and do what.
 //!
 //! These are the files of TLS, users, token keys, and of the configuration the rules and grants and which clients each
-//! listener takes; all else in it waits for a restart. What will not do is told in the log and changes nothing of its kind.
-//! Then every session is reviewed: it goes on with the rights that it has now, or ends.
+//! listener takes; all else in it waits for a restart. What will not do is told in the log and changes nothing of its
+//! kind. Then every session is reviewed: it goes on with the rights that it has now, or ends.
 
 use std::sync::Arc;
 

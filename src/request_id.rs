@@ -1,5 +1,5 @@
-//! The id of one request, MQTT or HTTP: what joins the lines of the log that are about it, and what a client is told when
-//! it was our fault.
+//! The id of one request, MQTT or HTTP: what joins the lines of the log that are about it, and what a client is told
+//! when it was our fault.
 //!
 //! Ids are counted, so giving one costs next to nothing and nothing is written until there is something to say. What
 //! stands before the dash tells one run of the process from another.

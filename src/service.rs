@@ -274,8 +274,8 @@ impl Service {
         self.store.head()
     }
 
-    /// Writes a backup to `out`: every update that was accepted before this was called, as of one moment. Blocks, for as
-    /// long as `out` takes.
+    /// Writes a backup to `out`: every update that was accepted before this was called, as of one moment. Blocks, for
+    /// as long as `out` takes.
     ///
     /// # Errors
     ///
@@ -471,7 +471,8 @@ mod tests {
         }
     }
 
-    /// What is refused before it reaches the store is told at the time of the service's clock, as what the store decides.
+    /// What is refused before it reaches the store is told at the time of the service's clock, as what the store
+    /// decides.
     #[test]
     fn a_write_above_the_quota_is_refused_at_the_time_of_the_service() {
         let directory = tempfile::tempdir().unwrap();
@@ -505,7 +506,8 @@ mod tests {
         }
     }
 
-    /// A client that hung up gave its turn to the next one, while its own walk went on: there were more than there may be.
+    /// A client that hung up gave its turn to the next one, while its own walk went on: there were more than there may
+    /// be.
     #[tokio::test]
     async fn a_walk_keeps_its_turn_to_its_end() {
         let directory = tempfile::tempdir().unwrap();

@@ -1,8 +1,9 @@
-//! What the door for HTTP is told of that for MQTT: who is connected and, for `/metrics`, every number of the service under its name, read at the moment of asking.
+//! What the door for HTTP is told of that for MQTT: who is connected and, for `/metrics`, every number of the service
+//! under its name, read at the moment of asking.
 //!
-//! Nothing is kept here. Counters and histograms are raised where things happen ([`crate::metrics`]); what goes up and down
-//! is asked of whoever has it. No label is made of anything a client sends, so the page has the same lines for every fleet.
-//! `docs/grafana.json` draws these names; a test holds them together.
+//! Nothing is kept here. Counters and histograms are raised where things happen ([`crate::metrics`]); what goes up and
+//! down is asked of whoever has it. No label is made of anything a client sends, so the page has the same lines for
+//! every fleet. `docs/grafana.json` draws these names; a test holds them together.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The command line as a script meets it: exit codes, and what is on which stream. The broker on the other side is a few
-//! literal packets, so that each reply can be made up.
+//! The command line as a script meets it: exit codes, and what is on which stream. The broker on the other side is a
+//! few literal packets, so that each reply can be made up.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 

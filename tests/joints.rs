@@ -109,8 +109,8 @@ fn a_client_that_reads_may_ask_for_much_at_once() {
     }
 }
 
-/// A resumed session is sent again at once all that was not acknowledged. A client that said anything before it had read
-/// that was ended for not reading its replies, and so again at each attempt.
+/// A resumed session is sent again at once all that was not acknowledged. A client that said anything before it had
+/// read that was ended for not reading its replies, and so again at each attempt.
 #[test]
 fn a_session_with_much_unacknowledged_goes_on() {
     const COUNT: usize = 3; // more than outbox_bytes_max, and no more is sent

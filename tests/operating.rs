@@ -1,5 +1,5 @@
-//! Pages whose commands are run from top to bottom, as somebody would who follows them: `docs/operating.md`, and the chapter of
-//! the README on HTTP.
+//! Pages whose commands are run from top to bottom, as somebody would who follows them: `docs/operating.md`, and the
+//! chapter of the README on HTTP.
 //!
 //! Nothing of them is changed but where the server listens: on free ports of loopback.
 

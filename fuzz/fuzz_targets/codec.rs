@@ -136,8 +136,8 @@ fn again(protocol: Protocol, packet: &ClientPacket) {
     is_read_as(&written, packet);
 }
 
-/// `publish` as it goes out to a subscriber, and what that one has to read. An alias ends with its connection, and 3.1.1
-/// has no properties.
+/// `publish` as it goes out to a subscriber, and what that one has to read. An alias ends with its connection, and
+/// 3.1.1 has no properties.
 fn delivered(protocol: Protocol, publish: &Publish) -> (Vec<u8>, Publish) {
     let Publish { topic, payload, qos, id, dup, retain, properties, .. } = publish.clone();
     let topic = topic.unwrap_or_else(|| TopicName::new("t").expect("valid"));

@@ -1,6 +1,6 @@
-//! A session with a client that keeps to the protocol and loses its connection at any moment: nothing is lost, asked for
-//! twice at QoS 2, or out of order, and in the end nothing is left. The first byte says which way the messages go, each
-//! later one is a step.
+//! A session with a client that keeps to the protocol and loses its connection at any moment: nothing is lost, asked
+//! for twice at QoS 2, or out of order, and in the end nothing is left. The first byte says which way the messages go,
+//! each later one is a step.
 
 #![no_main]
 

@@ -1,5 +1,6 @@
-//! Commands decided one after another: each makes of the document what RFC 7396 makes of its values, at the next version;
-//! can be applied again and undone; is noticed at exactly the paths it changed; and is stored and read as it was.
+//! Commands decided one after another: each makes of the document what RFC 7396 makes of its values, at the next
+//! version; can be applied again and undone; is noticed at exactly the paths it changed; and is stored and read as it
+//! was.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Stored values: any bytes are read or refused, as each kind of value there is; what is read is written in one way that
-//! is read as the same. Once as the bytes are, and once under a sound checksum, which would hide all the rest.
+//! Stored values: any bytes are read or refused, as each kind of value there is; what is read is written in one way
+//! that is read as the same. Once as the bytes are, and once under a sound checksum, which would hide all the rest.
 
 #![no_main]
 

@@ -1,6 +1,6 @@
-//! The payload of an update, in both dialects: what is JSON by the contract and asks for nothing strange is accepted, what
-//! is not is refused with a code of the contract; and what is accepted means the same however it is spelled, down to
-//! the etag and the digest of its idempotency key.
+//! The payload of an update, in both dialects: what is JSON by the contract and asks for nothing strange is accepted,
+//! what is not is refused with a code of the contract; and what is accepted means the same however it is spelled, down
+//! to the etag and the digest of its idempotency key.
 
 #![no_main]
 

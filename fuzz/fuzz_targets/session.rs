@@ -1,5 +1,5 @@
-//! A session with a client that sends what it likes: after every step the session has sent exactly what two naive models
-//! of it say, holds as much as they do, and asks for no QoS 2 message twice.
+//! A session with a client that sends what it likes: after every step the session has sent exactly what two naive
+//! models of it say, holds as much as they do, and asks for no QoS 2 message twice.
 //!
 //! The input is the stream of a client, as in the target `codec`. A packet type that no client sends is a step of the
 //! world instead: its low four bits say which, the byte after it how.

@@ -5,7 +5,8 @@ use umbrad::mqtt::packet::{
     Will,
 };
 
-/// `packet` as a client would send it; what is refused in it (a filter that is none) stands there as another refused one.
+/// `packet` as a client would send it; what is refused in it (a filter that is none) stands there as another refused
+/// one.
 #[must_use]
 pub fn write(protocol: Protocol, packet: &ClientPacket) -> Vec<u8> {
     match packet {

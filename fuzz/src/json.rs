@@ -1,4 +1,5 @@
-//! JSON as the contract reads it: RFC 8259, and what `docs/protocol.md` refuses beyond that. And JSON spelled otherwise.
+//! JSON as the contract reads it: RFC 8259, and what `docs/protocol.md` refuses beyond that. And JSON spelled
+//! otherwise.
 
 use serde_json::{Map, Number, Value};
 
@@ -58,7 +59,8 @@ pub fn has_null_in_array(value: &Value, in_array: bool) -> bool {
     }
 }
 
-/// The same value in other words: members the other way around, space between all, text escaped, numbers with an exponent.
+/// The same value in other words: members the other way around, space between all, text escaped, numbers with an
+/// exponent.
 #[must_use]
 pub fn respelled(value: &Value) -> String {
     match value {
@@ -245,7 +247,8 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a double holds an integer: whether it has at most 53 bits between its first and its last 1, and 1,024 in all.
+/// Whether a double holds an integer: whether it has at most 53 bits between its first and its last 1, and 1,024 in
+/// all.
 fn is_exact(digits: &str) -> bool {
     let mut words: Vec<u32> = Vec::new();
     for digit in digits.bytes() {

@@ -131,8 +131,8 @@ impl Access {
         (!paths.is_empty()).then(|| paths.into())
     }
 
-    /// Checks that `command` may be done to `key`, takes out of a `"state": null` what may not be cleared, and tells what
-    /// its sender may do.
+    /// Checks that `command` may be done to `key`, takes out of a `"state": null` what may not be cleared, and tells
+    /// what its sender may do.
     ///
     /// # Errors
     ///

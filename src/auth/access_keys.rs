@@ -1,7 +1,8 @@
 //! Access keys as AWS has them: a client that signs its requests with the secret of one is the principal it stands for.
 //!
-//! In the file, a key is a line: its id, its secret and the principal, with blanks between them. Empty lines and those that
-//! begin with `#` say nothing. Signatures need the secret itself, so the file must be one that only its owner can read.
+//! In the file, a key is a line: its id, its secret and the principal, with blanks between them. Empty lines and those
+//! that begin with `#` say nothing. Signatures need the secret itself, so the file must be one that only its owner can
+//! read.
 
 use std::{collections::HashMap, fmt, fs, os::unix::fs::PermissionsExt, path::Path};
 

@@ -1,7 +1,7 @@
 //! Lets clients in, and says what they may do; the one place that both doors ask.
 //!
-//! What a client was let in on is its [`Standing`]. When users, keys, roles and grants are read anew, every open session is
-//! reviewed on it: it goes on with the rights that it has now, or ends.
+//! What a client was let in on is its [`Standing`]. When users, keys, roles and grants are read anew, every open
+//! session is reviewed on it: it goes on with the rights that it has now, or ends.
 
 use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc};
 
@@ -153,7 +153,8 @@ impl Authority {
         standing.identity.until.is_some() && !self.login.still_valid(&standing.identity)
     }
 
-    /// Finds out who a client is and what it may do; `client` is its client id, empty over HTTP. A refusal takes a while.
+    /// Finds out who a client is and what it may do; `client` is its client id, empty over HTTP. A refusal takes a
+    /// while.
     ///
     /// # Errors
     ///
@@ -168,7 +169,8 @@ impl Authority {
         Ok((standing, access))
     }
 
-    /// As [`Self::let_in`], for a client that signed in before, as `signed_in`: if it shows nothing now, it is still that.
+    /// As [`Self::let_in`], for a client that signed in before, as `signed_in`: if it shows nothing now, it is still
+    /// that.
     ///
     /// # Errors
     ///
@@ -205,8 +207,9 @@ impl Authority {
         (taken && access.is_any() && self.login.still_valid(&standing.identity)).then_some(access)
     }
 
-    /// What a client without a connection may do now that was let in as `standing` when it was here. It has to be let in
-    /// again, so a password that has changed and a token that has ended do not matter; `None`: it is not to come back.
+    /// What a client without a connection may do now that was let in as `standing` when it was here. It has to be let
+    /// in again, so a password that has changed and a token that has ended do not matter; `None`: it is not to come
+    /// back.
     #[must_use]
     pub fn review_absent(&self, standing: &Standing) -> Option<Access> {
         let access = self.rules().access(standing);

@@ -65,7 +65,8 @@ type Verdicts = watch::Sender<Option<Verdict>>;
 /// What makes two checks the same.
 type Key = (Network, Tag);
 
-/// A check in the queue or in the hands of a thread. Dropped, it is no longer pending, whether there is a verdict or not.
+/// A check in the queue or in the hands of a thread. Dropped, it is no longer pending, whether there is a verdict or
+/// not.
 struct Job {
     check: Check,
     verdicts: Arc<Verdicts>,

@@ -6,7 +6,8 @@
 //!
 //! Nothing grows: the meters are a fixed table, a key has one in each row, and it is over its limit only if all of them
 //! are. Which ones is a keyed hash, unknown outside. Keys that share a meter can only make each other seem worse, and
-//! both would have to meet in every row, so there is nothing to evict, and no flood of addresses makes room for a guess.
+//! both would have to meet in every row, so there is nothing to evict, and no flood of addresses makes room for a
+//! guess.
 
 use std::{
     hash::{BuildHasher, Hash, RandomState},

@@ -92,8 +92,8 @@ pub enum Denied {
 impl<'a> Credentials<'a> {
     /// Of an MQTT CONNECT, or of HTTP's `Authorization: Basic`.
     ///
-    /// What follows a `?` in a user name is not part of it: AWS's SDKs tell there what they are, with a user name before
-    /// it or without. A user name alone is one with a wrong password.
+    /// What follows a `?` in a user name is not part of it: AWS's SDKs tell there what they are, with a user name
+    /// before it or without. A user name alone is one with a wrong password.
     #[must_use]
     pub fn of(user: Option<&'a str>, password: Option<&'a [u8]>) -> Self {
         let user = user.and_then(|user| user.split('?').next()).unwrap_or_default();

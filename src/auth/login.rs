@@ -10,10 +10,10 @@
 //! Where neither users nor tokens are configured, an anonymous listener ignores what a client sends; where they are,
 //! what is wrong is refused there too, since who says who it is wants to be that.
 //!
-//! A refusal never tells which half was wrong, not by its text and not by the time it takes: it comes a fixed time after
-//! the login did, unless hashing takes longer, which it then does for everybody. `failures` has the limits of how often.
-//! Passwords are hashed on threads of their own (`checks`), and one that was right is not hashed again (`verified`). What
-//! a client that is known may do is decided elsewhere.
+//! A refusal never tells which half was wrong, not by its text and not by the time it takes: it comes a fixed time
+//! after the login did, unless hashing takes longer, which it then does for everybody. `failures` has the limits of how
+//! often. Passwords are hashed on threads of their own (`checks`), and one that was right is not hashed again
+//! (`verified`). What a client that is known may do is decided elsewhere.
 
 use std::{
     fmt, io,
@@ -124,8 +124,8 @@ impl Login {
         Err(denied)
     }
 
-    /// Whether a client that was let in as `identity` may stay: its user is there with the same password, its token's key
-    /// is there, its token has not expired.
+    /// Whether a client that was let in as `identity` may stay: its user is there with the same password, its token's
+    /// key is there, its token has not expired.
     #[must_use]
     pub fn still_valid(&self, identity: &Identity) -> bool {
         let grounded = match &identity.ground {
@@ -136,7 +136,8 @@ impl Login {
         grounded && identity.until.is_none_or(|until| !until.is_past(&self.clock, Instant::now()))
     }
 
-    /// Whether a client that was once let in as `identity` may come back: if it is a user, there is still one of this name.
+    /// Whether a client that was once let in as `identity` may come back: if it is a user, there is still one of this
+    /// name.
     #[must_use]
     pub fn still_known(&self, identity: &Identity) -> bool {
         match &identity.ground {
@@ -191,8 +192,9 @@ impl Login {
         Ok(Identity { principal: user, method: Method::Password, until: None, ground: Ground::User(hash) })
     }
 
-    /// A token is no guess, so one that is right is taken whatever else fails at its address. One that is wrong counts as
-    /// a user of its own: a device that goes on with the same expired one does not use up what its neighbours may.
+    /// A token is no guess, so one that is right is taken whatever else fails at its address. One that is wrong counts
+    /// as a user of its own: a device that goes on with the same expired one does not use up what its neighbours
+    /// may.
     fn by_token(&self, from: Network, tokens: &Tokens, token: &str) -> Result<Identity, Denied> {
         let now = Instant::now();
         let own = format!("token/{:?}", digest::digest(&digest::SHA256, token.as_bytes())); // no user is called that

@@ -1,7 +1,7 @@
 //! Which roles there are, and who has them.
 //!
-//! A client has the role of its listener (for clients without credentials, and for those with a certificate) and the roles
-//! that grants give to its principal. Without any role it may do nothing.
+//! A client has the role of its listener (for clients without credentials, and for those with a certificate) and the
+//! roles that grants give to its principal. Without any role it may do nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -84,7 +84,8 @@ impl Policy {
         self.roles.keys().map(|name| &**name)
     }
 
-    /// What `principal`, known by `method`, may do as the client `client`. `role` is that of its listener, if it gives one.
+    /// What `principal`, known by `method`, may do as the client `client`. `role` is that of its listener, if it gives
+    /// one.
     #[must_use]
     pub fn access(&self, principal: &Principal, method: Method, role: Option<&str>, client: &Arc<str>) -> Access {
         let who = Who { principal: principal.name(), client };

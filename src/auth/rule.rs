@@ -1,7 +1,7 @@
 //! Rules: what a role may do, and to which shadows and topics.
 //!
-//! A rule allows, nothing forbids: a role may do what any of its rules allows, a principal what any of its roles does. What a
-//! rule says of shadows holds for the devices *and* names *and* operations *and* paths it has.
+//! A rule allows, nothing forbids: a role may do what any of its rules allows, a principal what any of its roles does.
+//! What a rule says of shadows holds for the devices *and* names *and* operations *and* paths it has.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! Bearer tokens: JSON Web Tokens of one issuer, signed with a pinned algorithm, for this audience, for a time.
 //!
-//! A token proves itself, so it is verified each time, in less than the TLS handshake of its connection takes. What must
-//! be in it: a principal in the configured claim, `exp`, `aud`, and `iss` where one is configured; `nbf` counts where it
-//! is there. Time is the wall clock's, with a leeway. The session that a token opened ends with it ([`Expiry`]).
+//! A token proves itself, so it is verified each time, in less than the TLS handshake of its connection takes. What
+//! must be in it: a principal in the configured claim, `exp`, `aud`, and `iss` where one is configured; `nbf` counts
+//! where it is there. Time is the wall clock's, with a leeway. The session that a token opened ends with it
+//! ([`Expiry`]).
 
 use std::{
     path::Path,

@@ -1,7 +1,7 @@
 //! `umbrad backup`, `umbrad restore` and `umbrad check`.
 //!
-//! A backup comes from the running server, or from a store that no server has open. It gets its name only once it is whole
-//! on the disk and has been looked through: what has the name of a backup is one.
+//! A backup comes from the running server, or from a store that no server has open. It gets its name only once it is
+//! whole on the disk and has been looked through: what has the name of a backup is one.
 
 use std::{
     fs::{File, OpenOptions},
@@ -51,8 +51,8 @@ pub(super) struct Restore {
     source: Source,
 }
 
-/// Look through a backup, or a store that no server has open: every page and every value, the journal's chain, and every
-/// shadow against the journal.
+/// Look through a backup, or a store that no server has open: every page and every value, the journal's chain, and
+/// every shadow against the journal.
 #[derive(Debug, Args)]
 pub(super) struct Check {
     /// The store or backup.

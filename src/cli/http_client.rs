@@ -1,4 +1,5 @@
-//! One request to a running server over HTTP/1.1, with TLS where its URL says https. Knows nothing of the server but its paths.
+//! One request to a running server over HTTP/1.1, with TLS where its URL says https. Knows nothing of the server but
+//! its paths.
 
 use std::{
     fs,

@@ -1,8 +1,8 @@
 //! Asks on the terminal for what must not be seen on it.
 //!
 //! Echo is off from before the first question to after the last answer, so that nothing shows that is typed ahead or
-//! pasted. Signals from the keyboard are off for that time too, since a process that ends in between leaves the terminal
-//! without echo: Ctrl-C instead ends the line, and the answers with it.
+//! pasted. Signals from the keyboard are off for that time too, since a process that ends in between leaves the
+//! terminal without echo: Ctrl-C instead ends the line, and the answers with it.
 
 use std::{
     fs::{File, OpenOptions},

@@ -29,7 +29,8 @@ pub(super) const SECOND: u64 = 1_000;
 pub(super) const MINUTE: u64 = 60 * SECOND;
 pub(super) const DAY: u64 = 24 * 60 * MINUTE;
 
-/// The value of a key, by a method of [`Section`] that is told the name of the key and a range: `checked!(at.number(raw.key, range))`.
+/// The value of a key, by a method of [`Section`] that is told the name of the key and a range:
+/// `checked!(at.number(raw.key, range))`.
 macro_rules! checked {
     ($at:ident.$check:ident($raw:ident.$key:ident, $range:expr)) => {
         $at.$check(stringify!($key), $raw.$key, $range)?

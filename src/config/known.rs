@@ -40,8 +40,8 @@ impl Known {
         }
     }
 
-    /// The known key most like `key`; of those equally like, one in the same section. None is like one that is known, and
-    /// stands in the wrong place, or with an index too many or too few.
+    /// The known key most like `key`; of those equally like, one in the same section. None is like one that is known,
+    /// and stands in the wrong place, or with an index too many or too few.
     pub(super) fn nearest(&self, section: Option<&str>, key: &str) -> Option<String> {
         if self.default(section, key).is_some() || (section.is_none() && self.0.contains_key(key)) {
             return None;

@@ -101,8 +101,8 @@ impl Layers {
         self.file.as_ref().map_or(Place::Default, in_file)
     }
 
-    /// Where `key` of a list stands that [`Layers::join_rules`] put together: the sections of the file come first, then those
-    /// of the rules file, then shipped ones.
+    /// Where `key` of a list stands that [`Layers::join_rules`] put together: the sections of the file come first, then
+    /// those of the rules file, then shipped ones.
     fn place_joined(&self, list: &str, key: &str) -> Place {
         let index = key.split(['[', ']']).nth(1).and_then(|index| index.parse::<usize>().ok()).unwrap_or_default();
         let mut before = 0;
@@ -157,7 +157,8 @@ impl Layers {
         self.set(missing)
     }
 
-    /// Joins the rules and grants of the file, those of its rules file, and the shipped ones whose role the others do not name.
+    /// Joins the rules and grants of the file, those of its rules file, and the shipped ones whose role the others do
+    /// not name.
     fn join_rules(&mut self) -> Result<(), ConfigError> {
         let path = self.tree.get_string("rules_file").unwrap_or_default();
         if !path.is_empty() {

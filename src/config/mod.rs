@@ -5,8 +5,8 @@
 //! between two values kept. A [`ConfigError`] names the file and line, or the variable or argument, and the key.
 //!
 //! `known` has the keys that exist, `file` the lines they stand on, `layers` lays the sources together into `raw`'s
-//! structures, `units` reads sizes and durations, `check` turns raw into checked, `auth` what is in `[auth]`, `quotas` the
-//! quotas in `[limits]`, `roles` rules and grants. The most a limit may be set to is
+//! structures, `units` reads sizes and durations, `check` turns raw into checked, `auth` what is in `[auth]`, `quotas`
+//! the quotas in `[limits]`, `roles` rules and grants. The most a limit may be set to is
 //! [`crate::limits`]'.
 
 mod auth;

@@ -1,4 +1,5 @@
-//! The keys of `[limits]` that say how much of the service one connection, principal, shadow or source address may have.
+//! The keys of `[limits]` that say how much of the service one connection, principal, shadow or source address may
+//! have.
 //!
 //! Those of one principal at one shadow, `requests_…`, and `publishes_per_second` are in [`super::Limits`] itself.
 

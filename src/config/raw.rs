@@ -1,7 +1,7 @@
 //! The configuration as it is written: every key of `broker.toml`, in the type it has there, nothing checked yet.
 //!
-//! But for those of rules and grants no key is optional, because the shipped file supplies what an operator leaves out. Units and meaning are told there;
-//! ranges are [`super::check`]'s.
+//! But for those of rules and grants no key is optional, because the shipped file supplies what an operator leaves out.
+//! Units and meaning are told there; ranges are [`super::check`]'s.
 
 use serde::Deserialize;
 

@@ -122,8 +122,8 @@ impl Api {
         self.service.now()
     }
 
-    /// Waits for the turn of a walk of `caller` through the store: for its own others first, so that it is in the way of
-    /// everybody with these alone.
+    /// Waits for the turn of a walk of `caller` through the store: for its own others first, so that it is in the way
+    /// of everybody with these alone.
     pub(super) async fn read_turn(&self, caller: &Caller) -> Turn {
         let own = self.service.quotas().principals.reading(caller.principal().name(), Instant::now()).await;
         (own, self.reads.clone().acquire_owned().await.expect("this semaphore is never closed"))

@@ -1,7 +1,8 @@
 //! The API of AWS IoT's data plane, as far as it is about shadows: its paths, its shapes, its exceptions.
 //!
 //! An exception is named by `x-amzn-ErrorType`, from which an SDK makes a typed one. A request is signed with SigV4 or
-//! comes from a listener that takes anonymous ones; a signature by a key that the operator has mapped is always verified.
+//! comes from a listener that takes anonymous ones; a signature by a key that the operator has mapped is always
+//! verified.
 
 use std::{sync::Arc, time::Instant};
 
@@ -138,8 +139,8 @@ async fn asked(api: &Arc<Api>, request: HttpRequest, operation: Operation) -> Re
     Ok(Asked { caller, key, uri: parts.uri, body })
 }
 
-/// Who makes a request: whose signature it carries, else whoever the listener says. And its body, which is not read before that
-/// is known, but for what is signed: until then a stranger sent it.
+/// Who makes a request: whose signature it carries, else whoever the listener says. And its body, which is not read
+/// before that is known, but for what is signed: until then a stranger sent it.
 async fn caller(api: &Arc<Api>, parts: &mut Parts, body: Body, key: &ShadowKey) -> Result<(Caller, Bytes), Response> {
     caller::authorization(&parts.headers).map_err(|bad| invalid(&bad, api))?;
     let now = api.now();

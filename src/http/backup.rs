@@ -1,11 +1,11 @@
 //! `POST /v1/backup`: a backup of the running service, streamed to an operator.
 //!
-//! One at a time, and only for who may do everything: a backup is every shadow and every principal's name. It is read on a
-//! thread of its own; a few pieces wait for its reader, who must take one in [`STALL_TIMEOUT`], since the store keeps the
-//! pages that are replaced meanwhile. Its connection has less patience as shipped ([`super::impatient`]).
+//! One at a time, and only for who may do everything: a backup is every shadow and every principal's name. It is read
+//! on a thread of its own; a few pieces wait for its reader, who must take one in [`STALL_TIMEOUT`], since the store
+//! keeps the pages that are replaced meanwhile. Its connection has less patience as shipped ([`super::impatient`]).
 //!
-//! *Invariant:* the body ends in order only after [`Piece::End`]. However else the thread ends, the connection does too,
-//! before the end of the body.
+//! *Invariant:* the body ends in order only after [`Piece::End`]. However else the thread ends, the connection does
+//! too, before the end of the body.
 
 use std::{
     io::{self, Write},

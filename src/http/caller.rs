@@ -1,8 +1,8 @@
 //! Who asks, and what they may: the one place where a request's access is obtained.
 //!
-//! A client is known by its certificate, by `Authorization` (Basic, Bearer, or a signature on AWS's paths), by the cookie
-//! of its session where it sends no `Authorization`, or not at all where its listener takes such clients. What was found out
-//! is kept with the connection, so that a password or a token is checked once and not for each request.
+//! A client is known by its certificate, by `Authorization` (Basic, Bearer, or a signature on AWS's paths), by the
+//! cookie of its session where it sends no `Authorization`, or not at all where its listener takes such clients. What
+//! was found out is kept with the connection, so that a password or a token is checked once and not for each request.
 //!
 //! Who is answered later, or again and again, is looked at each time: [`Caller::renew`].
 
@@ -176,8 +176,8 @@ impl Caller {
         if self.renew(api) { Ok(()) } else { Err(unauthorized(headers, api)) }
     }
 
-    /// Waits until [`Self::renew`] may find otherwise: the session that it is known by has ended, or rules and users were
-    /// read anew.
+    /// Waits until [`Self::renew`] may find otherwise: the session that it is known by has ended, or rules and users
+    /// were read anew.
     pub(super) async fn in_question(&self, api: &Api) {
         let signed_out = async {
             match &self.session {

@@ -1,8 +1,8 @@
 //! Where a page of a list ended, when its reader may not see what it ended at.
 //!
-//! A page looks at a bounded number of shadows, so it may end among some that its reader may not see. Their names are no
-//! cursor for it: they are sealed under a key that this process makes at its start, for that reader alone, and all to one
-//! length. What the cursor tells is that there is a next page.
+//! A page looks at a bounded number of shadows, so it may end among some that its reader may not see. Their names are
+//! no cursor for it: they are sealed under a key that this process makes at its start, for that reader alone, and all
+//! to one length. What the cursor tells is that there is a next page.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

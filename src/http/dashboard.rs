@@ -1,8 +1,8 @@
 //! The dashboard: one page and what it is made of, inside the program.
 //!
-//! `dashboard/dist` is what npm builds of `dashboard/`; it is committed, so that nothing but Rust is needed to build the
-//! service (decision 0005). The page asks nothing of anybody else, and the policy sent with it has the browser hold it to
-//! that: no script and style but these, no connection but here, no frame around it.
+//! `dashboard/dist` is what npm builds of `dashboard/`; it is committed, so that nothing but Rust is needed to build
+//! the service (decision 0005). The page asks nothing of anybody else, and the policy sent with it has the browser hold
+//! it to that: no script and style but these, no connection but here, no frame around it.
 
 use std::sync::{Arc, LazyLock};
 

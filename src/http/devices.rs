@@ -1,8 +1,8 @@
 //! Lists: of devices, and of the shadows of one.
 //!
 //! Both walk the keys in order, from where the page before ended. A page looks at a bounded number of shadows, so one
-//! that finds few of what was asked for may be short and still have a next one. Where it ends at a device that its reader
-//! may not see, the cursor is sealed ([`super::cursor`]).
+//! that finds few of what was asked for may be short and still have a next one. Where it ends at a device that its
+//! reader may not see, the cursor is sealed ([`super::cursor`]).
 
 use std::sync::Arc;
 
@@ -209,8 +209,8 @@ impl Page<'_> {
         }
     }
 
-    /// Where to begin: the store lists what comes after a key, so the classic shadow of the first device that the prefix
-    /// allows, which has the prefix as its id, is looked at here.
+    /// Where to begin: the store lists what comes after a key, so the classic shadow of the first device that the
+    /// prefix allows, which has the prefix as its id, is looked at here.
     async fn first(&mut self) -> Result<Option<ShadowKey>, Rejection> {
         let Ok(device) = DeviceId::new(&self.asked.prefix) else { return Ok(None) };
         let key = ShadowKey::classic(device);

@@ -1,8 +1,8 @@
 //! Server-sent events: every change that the caller may see, as it happens, from where it left off.
 //!
 //! The `id` of an event is its sequence in the journal. A stream begins after the last event its reader has, from the
-//! journal, and goes on with the feed of changes where the journal meets it. A reader that is too slow is cut off rather
-//! than remembered: it comes back with the last event it had, and the journal has the rest.
+//! journal, and goes on with the feed of changes where the journal meets it. A reader that is too slow is cut off
+//! rather than remembered: it comes back with the last event it had, and the journal has the rest.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -99,7 +99,8 @@ impl Reader {
     /// The next bytes to send; `None`: the stream ends.
     async fn next(&mut self) -> Option<Bytes> {
         if !self.begun {
-            // So that the headers leave at once, and who loses the connection before the first event knows where it was.
+            // So that the headers leave at once, and who loses the connection before the first event knows where it
+            // was.
             self.begun = true;
             return Some(format!("retry: {RETRY}\nid: {}\n\n", self.at.0).into());
         }

@@ -1,9 +1,9 @@
 //! Refuses what a browser sends for a web page of somebody else's: PROTOCOL section 5, last lines.
 //!
-//! A listener on loopback can be reached by every page that a browser on the machine shows. A page whose own name was made
-//! to lead here (DNS rebinding) is told by `Host`, which a page cannot choose. A page that sends here what it may send
-//! anywhere without asking, a POST of plain text or a WebSocket, is told by `Origin`, which it cannot choose either. What
-//! is no browser may say in both what it likes, and proves who it is in another way.
+//! A listener on loopback can be reached by every page that a browser on the machine shows. A page whose own name was
+//! made to lead here (DNS rebinding) is told by `Host`, which a page cannot choose. A page that sends here what it may
+//! send anywhere without asking, a POST of plain text or a WebSocket, is told by `Origin`, which it cannot choose
+//! either. What is no browser may say in both what it likes, and proves who it is in another way.
 
 use std::sync::Arc;
 
@@ -61,7 +61,8 @@ impl Guard {
 
     fn check(&self, request: &Request) -> Result<(), Refusal> {
         let mut asked = self.host(request.headers())?;
-        // A target that names a host, as is sent to a proxy, wins over the field, which must be one of ours all the same.
+        // A target that names a host, as is sent to a proxy, wins over the field, which must be one of ours all the
+        // same.
         if let Some(target) = request.uri().authority() {
             asked = self.own(target.as_str())?;
         }

@@ -76,8 +76,8 @@ pub(super) async fn rejections(
     query.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
     let admitted = api.service.admit(caller.principal(), &key);
     let _admitted = admitted.map_err(|rejection| caller.refused(&rejection, &key, &api))?;
-    // Of others it is told what was announced to all who see the whole state: no lack of rights, and names of paths only where
-    // all of them may be seen.
+    // Of others it is told what was announced to all who see the whole state: no lack of rights, and names of paths
+    // only where all of them may be seen.
     let told = |entry: RefusedEntry| match &projection {
         _ if *entry.by == **caller.principal().name() => Some(entry),
         _ if entry.code == 403 => None,

@@ -1,5 +1,5 @@
-//! What an operator's tools ask for: whether the service can be used, its metrics, a backup. None of it is about a shadow, so
-//! it is not in the table of [`super::operation`].
+//! What an operator's tools ask for: whether the service can be used, its metrics, a backup. None of it is about a
+//! shadow, so it is not in the table of [`super::operation`].
 
 use std::sync::Arc;
 

@@ -75,8 +75,8 @@ impl<'q> Query<'q> {
         self.raw(parameter).map(|value| decode(value, parameter.name)).transpose()
     }
 
-    /// The JSON Pointers in `parameter`, which are apart by commas. A comma before anything but the name of a section is
-    /// part of a key: clients percent-encode the ones and the others alike.
+    /// The JSON Pointers in `parameter`, which are apart by commas. A comma before anything but the name of a section
+    /// is part of a key: clients percent-encode the ones and the others alike.
     pub(super) fn pointers(&self, parameter: &'static Parameter) -> Result<Vec<String>, BadParameter> {
         let mut pointers: Vec<String> = Vec::new();
         let Some(text) = self.text(parameter)? else { return Ok(pointers) };

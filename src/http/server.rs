@@ -1,9 +1,9 @@
 //! Serves one connection: requests one after another, until one of them makes a WebSocket of it.
 //!
-//! A request's head must be there by the connection's deadline, the next one's as long after the answer to the one before;
-//! a body has as much time again, and so has the client for taking some more of an answer. When the server ends, requests
-//! that are being answered are answered, and no more are taken. One that fails before its first request, as one without a
-//! CONNECT does over MQTT, is a failed handshake of its address.
+//! A request's head must be there by the connection's deadline, the next one's as long after the answer to the one
+//! before; a body has as much time again, and so has the client for taking some more of an answer. When the server
+//! ends, requests that are being answered are answered, and no more are taken. One that fails before its first request,
+//! as one without a CONNECT does over MQTT, is a failed handshake of its address.
 //!
 //! Each request carries among its extensions its [`Peer`], and whom the connection was known as last.
 
@@ -99,7 +99,8 @@ impl HttpOptions {
 }
 
 impl<D: Door> HttpDoor<D> {
-    /// Serves `api` beside what is here, and WebSockets, with `sessions` on the same terms, by `sockets`, until `closing` turns true.
+    /// Serves `api` beside what is here, and WebSockets, with `sessions` on the same terms, by `sockets`, until
+    /// `closing` turns true.
     #[must_use]
     pub fn new(
         api: Router,

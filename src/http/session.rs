@@ -1,7 +1,7 @@
 //! Signing in and out, and who one is: `POST`, `DELETE` and `GET /session`, for web pages.
 //!
-//! To sign in is to be let in as with `Authorization`, once; after that the cookie says it. Pages of elsewhere cannot send
-//! these requests (`guard`), and their browsers do not send the cookie with others (`SameSite=Strict`).
+//! To sign in is to be let in as with `Authorization`, once; after that the cookie says it. Pages of elsewhere cannot
+//! send these requests (`guard`), and their browsers do not send the cookie with others (`SameSite=Strict`).
 
 use std::{sync::Arc, time::Instant};
 

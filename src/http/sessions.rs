@@ -4,8 +4,8 @@
 //! browser sees. The cookie is 256 random bits; what is kept here is their digest, with what the client was let in on.
 //! That is reviewed at each use, as rights, users and keys may have been read anew since.
 //!
-//! *Invariant:* there is a bounded number of sessions, in all and of each principal: one more takes the place of the one
-//! that was used least lately. Nobody gets one without having been let in, so it costs at least a right password.
+//! *Invariant:* there is a bounded number of sessions, in all and of each principal: one more takes the place of the
+//! one that was used least lately. Nobody gets one without having been let in, so it costs at least a right password.
 //!
 //! A WebSocket that was opened under a session ends with it, and so does a stream of events or a wait.
 

@@ -1,7 +1,7 @@
 //! Reads that are answered once something holds: woken by the feed of changes, never by asking again.
 //!
-//! Rights may be read anew while somebody waits, so who asks is looked at again each time that it is woken, and what it is
-//! answered is cut to what it may see then. A wait ends with the session that its cookie named.
+//! Rights may be read anew while somebody waits, so who asks is looked at again each time that it is woken, and what it
+//! is answered is cut to what it may see then. A wait ends with the session that its cookie named.
 
 use std::{sync::Arc, time::Duration};
 
@@ -72,8 +72,8 @@ impl Wait {
         Ok(Some(Self { condition, patience: Duration::from_secs(timeout.unwrap_or(SECONDS)) }))
     }
 
-    /// Waits until the condition holds of `key` as `caller`, who sent `headers`, sees it, or the time is up, or the service
-    /// ends.
+    /// Waits until the condition holds of `key` as `caller`, who sent `headers`, sees it, or the time is up, or the
+    /// service ends.
     pub(super) async fn until(
         self,
         api: &Api,

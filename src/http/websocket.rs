@@ -1,10 +1,10 @@
 //! MQTT over WebSocket: a connection of HTTP that goes on as one of bytes.
 //!
-//! By RFC 6455 and section 6 of both versions of MQTT: the subprotocol is `mqtt`, and what is in binary messages, end to
-//! end, are MQTT's bytes: a packet may span messages and a message hold several. A message is taken whole before its bytes
-//! are passed on, hence the bound on it; the next one is read only when they were taken. In the other direction there is
-//! at most one frame that the socket has not taken. Frames with nothing of MQTT in them count as MQTT's control packets do, or
-//! they would be free: above that rate the next message waits.
+//! By RFC 6455 and section 6 of both versions of MQTT: the subprotocol is `mqtt`, and what is in binary messages, end
+//! to end, are MQTT's bytes: a packet may span messages and a message hold several. A message is taken whole before its
+//! bytes are passed on, hence the bound on it; the next one is read only when they were taken. In the other direction
+//! there is at most one frame that the socket has not taken. Frames with nothing of MQTT in them count as MQTT's
+//! control packets do, or they would be free: above that rate the next message waits.
 //!
 //! [`upgrade`] answers the request, [`open`] takes the connection from HTTP, and [`serve`] has a door serve it.
 
@@ -62,8 +62,8 @@ pub(super) struct Handover(pub(super) mpsc::Sender<(OnUpgrade, Option<SignedIn>)
 
 /// Answers `GET /mqtt`.
 ///
-/// A client that is signed in is so on the WebSocket too: a page cannot show anything else, as it knows no more than that
-/// there is a cookie. That the page is one of ours, the guard has seen to.
+/// A client that is signed in is so on the WebSocket too: a page cannot show anything else, as it knows no more than
+/// that there is a cookie. That the page is one of ours, the guard has seen to.
 pub(super) async fn upgrade(
     Extension(handover): Extension<Handover>,
     Extension(sessions): Extension<Arc<Sessions>>,
@@ -235,8 +235,8 @@ impl<S: Stream> Socket<S> {
         self.poll_flush(context)
     }
 
-    /// Ends the WebSocket and then the stream under it, and waits for the client's end of that: what the client still sends
-    /// is read and dropped, or it would reset the connection and the client might never see what it was sent.
+    /// Ends the WebSocket and then the stream under it, and waits for the client's end of that: what the client still
+    /// sends is read and dropped, or it would reset the connection and the client might never see what it was sent.
     async fn finish(mut self) -> io::Result<()> {
         poll_fn(|context| self.poll_close(context)).await?;
         let mut stream = self.socket.into_inner();

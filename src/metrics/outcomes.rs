@@ -1,7 +1,7 @@
 //! What became of requests, counted by what was asked and how it ended.
 //!
-//! Only the announcer's thread counts, batch by batch, so the lock is free but for a reader of the metrics. The labels are
-//! words of the program: what a client sends makes none.
+//! Only the announcer's thread counts, batch by batch, so the lock is free but for a reader of the metrics. The labels
+//! are words of the program: what a client sends makes none.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub struct Outcomes(Mutex<BTreeMap<Label, u64>>);
 
-/// What was asked (`update`, `delete`) and how it ended: `accepted`, `unchanged`, `replayed`, `dry-run`, or the `error` of
-/// the rejection.
+/// What was asked (`update`, `delete`) and how it ended: `accepted`, `unchanged`, `replayed`, `dry-run`, or the `error`
+/// of the rejection.
 pub type Label = (&'static str, &'static str);
 
 impl Outcomes {

@@ -1,5 +1,5 @@
-//! What a connection sends when its outbox is empty: which devices came and went, the changes its session missed, then what is retained for its
-//! new subscriptions.
+//! What a connection sends when its outbox is empty: which devices came and went, the changes its session missed, then
+//! what is retained for its new subscriptions.
 //!
 //! A session that was away, or too slow, has a journal sequence above which it was sent nothing ([`Outbox::lag`]). The
 //! journal is walked from there to its head; an entry that is still the newest of its shadow is sent as delta,
@@ -342,7 +342,8 @@ impl Documents {
         }
     }
 
-    /// Some of the shadows, from the beginning or after `after`, and where to go on. `None`: the store cannot be read now.
+    /// Some of the shadows, from the beginning or after `after`, and where to go on. `None`: the store cannot be read
+    /// now.
     async fn page(self, broker: &Broker, after: Option<ShadowKey>) -> Option<(Vec<Listed>, Option<ShadowKey>)> {
         let (mut page, device) = match self {
             Self::None => return Some((Vec::new(), None)),

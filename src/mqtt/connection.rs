@@ -1,10 +1,10 @@
 //! One connection: the task that moves packets between a stream, its session and the broker.
 //!
-//! Each turn of the loop looks whether a deadline has passed, processes the input there is, moves what the outbox holds to
-//! the output while little of that is unsent, and then waits for the first of: input, output sent, something queued, room
-//! in the engine, a deadline, being told to end. Input is not read while a request waits for the engine, while a 3.1.1
-//! client has more requests undecided than the session's window, or while the client is over a rate ([`super::pace`]); a
-//! full outbox never stops it.
+//! Each turn of the loop looks whether a deadline has passed, processes the input there is, moves what the outbox holds
+//! to the output while little of that is unsent, and then waits for the first of: input, output sent, something queued,
+//! room in the engine, a deadline, being told to end. Input is not read while a request waits for the engine, while a
+//! 3.1.1 client has more requests undecided than the session's window, or while the client is over a rate
+//! ([`super::pace`]); a full outbox never stops it.
 //!
 //! However serving ends, even by a panic, the session is given back: its client finds it free, or gone.
 //!
@@ -220,8 +220,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Sends what the stream takes at once. Between requests that came together, so that their replies are too many only
-    /// for a client that does not read them.
+    /// Sends what the stream takes at once. Between requests that came together, so that their replies are too many
+    /// only for a client that does not read them.
     async fn send_between(&mut self) -> Result<(), End> {
         self.fill_output().await?;
         if self.transport.unsent() >= OUTPUT_LOW_BYTES {
@@ -246,7 +246,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Moves what is queued to the output until enough of it is unsent; the backlog follows when nothing is queued.
-    /// Returns whether there is more of the backlog to look at, for which the connection's other business is not to wait.
+    /// Returns whether there is more of the backlog to look at, for which the connection's other business is not to
+    /// wait.
     async fn fill_output(&mut self) -> Result<bool, End> {
         let (now, outbox) = (Instant::now(), self.client.outbox.clone());
         let mut more = false;
@@ -285,14 +286,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// A reply that is not kept for a resend, since what is kept already is as much as may be: the client asked for it, and the
-    /// acknowledgements that would make room may come after all else that it asks for.
+    /// A reply that is not kept for a resend, since what is kept already is as much as may be: the client asked for it,
+    /// and the acknowledgements that would make room may come after all else that it asks for.
     fn light_reply(&self) -> Option<Item> {
         if self.client.session.is_laden() { self.client.outbox.pop_reply() } else { None }
     }
 
-    /// An acknowledgement that does not wait for the replies before it: they wait for the client's acknowledgements, and
-    /// those are not read before ours has left.
+    /// An acknowledgement that does not wait for the replies before it: they wait for the client's acknowledgements,
+    /// and those are not read before ours has left.
     fn early_ack(&self, window_open: bool) -> Option<Item> {
         if window_open || !self.window_is_full() { None } else { self.client.outbox.pop_ack() }
     }

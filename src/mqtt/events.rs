@@ -2,8 +2,9 @@
 //!
 //! For a change: delta if there is one, documents, accepted, then the document; for a no-op: accepted; for a replay or
 //! a dry run: accepted, to who asked alone. An event is told under both prefixes of its shadow, native first, rendered
-//! only if somebody listens there, and once for all who may read the same part of the shadow. The order between commands is the announcer thread's, which calls
-//! [`Events::announce`] in the order of the journal; [`Routed`] tells the outboxes how far that has come.
+//! only if somebody listens there, and once for all who may read the same part of the shadow. The order between
+//! commands is the announcer thread's, which calls [`Events::announce`] in the order of the journal; [`Routed`] tells
+//! the outboxes how far that has come.
 
 use std::{cell::RefCell, sync::Arc, time::Instant};
 

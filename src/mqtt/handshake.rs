@@ -199,8 +199,8 @@ async fn attach(
     }
 }
 
-/// Ends the session that this one replaces, and looks again what the client may do: since it was let in its token may have
-/// ended, or rights may have been read anew. From here on its session is in the table, and reviewed there.
+/// Ends the session that this one replaces, and looks again what the client may do: since it was let in its token may
+/// have ended, or rights may have been read anew. From here on its session is in the table, and reviewed there.
 async fn confirm(standing: &Standing, attached: &mut Attached, broker: &Broker) -> Result<Access, Refused> {
     if let Some(replaced) = attached.replaced.take() {
         broker.dispose(replaced).await;

@@ -51,8 +51,8 @@ enum Stage {
 }
 
 impl Inflight {
-    /// Whether another message may be sent when `window` may be under way, and none be added to `bytes_max`. What waits to
-    /// be sent again counts, so that nothing new overtakes it.
+    /// Whether another message may be sent when `window` may be under way, and none be added to `bytes_max`. What waits
+    /// to be sent again counts, so that nothing new overtakes it.
     pub(crate) fn is_open(&self, window: u16, bytes_max: usize) -> bool {
         self.entries.len() < window.into() && self.bytes < bytes_max
     }

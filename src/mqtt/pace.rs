@@ -1,8 +1,9 @@
 //! How fast one connection is read, and when it has been refused often enough.
 //!
 //! What has been received cannot be refused any more, so it is charged, and reading rests until it is within the rates
-//! again: TCP tells the client to wait. Only acknowledgements of what was sent are free: there are as many as the server
-//! wants. A request above a quota is refused instead, and a client that takes no notice of refusals is sent away.
+//! again: TCP tells the client to wait. Only acknowledgements of what was sent are free: there are as many as the
+//! server wants. A request above a quota is refused instead, and a client that takes no notice of refusals is sent
+//! away.
 
 use std::{
     sync::Arc,

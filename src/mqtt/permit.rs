@@ -1,5 +1,5 @@
-//! Who may connect, and which filters a client may subscribe to: those that may select anything it may receive. What it then receives is
-//! decided message by message ([`super::router::Publication`]).
+//! Who may connect, and which filters a client may subscribe to: those that may select anything it may receive. What it
+//! then receives is decided message by message ([`super::router::Publication`]).
 
 use crate::{
     auth::{Access, Wanted},

@@ -1,13 +1,15 @@
-//! Which devices are connected, as far as this process knows: a device is while any connection of its principal is open.
+//! Which devices are connected, as far as this process knows: a device is while any connection of its principal is
+//! open.
 //!
-//! A device's principal is its device id; an anonymous client counts as the device that its client id names. Either only if
-//! it may update that device's classic shadow: an app or a viewer is no device, whatever it is called. That a client may do
-//! everything tells nothing about what it is: such a one is the device from its first request to a shadow of it on.
+//! A device's principal is its device id; an anonymous client counts as the device that its client id names. Either
+//! only if it may update that device's classic shadow: an app or a viewer is no device, whatever it is called. That a
+//! client may do everything tells nothing about what it is: such a one is the device from its first request to a shadow
+//! of it on.
 //!
-//! Nobody is sent a presence as it changes. A change gets a number and is told to the outboxes of those who subscribed; they
-//! note which topics changed or, if those are many, since which number. When a connection has nothing else to send, it sends
-//! what is noted as it is then ([`super::catch_up`]). So a device that comes and goes costs a slow subscriber one message,
-//! and the newest state always arrives.
+//! Nobody is sent a presence as it changes. A change gets a number and is told to the outboxes of those who subscribed;
+//! they note which topics changed or, if those are many, since which number. When a connection has nothing else to
+//! send, it sends what is noted as it is then ([`super::catch_up`]). So a device that comes and goes costs a slow
+//! subscriber one message, and the newest state always arrives.
 //!
 //! The table is in memory alone. It keeps those who went away, up to a number of devices: then the ones that went first
 //! are forgotten. After a start nothing is known of a device before it connects.

@@ -44,7 +44,8 @@ impl Violation {
 }
 
 impl Reason {
-    /// The return code of a 3.1.1 CONNACK; `None` where that has no word for it and only closing the connection is left.
+    /// The return code of a 3.1.1 CONNACK; `None` where that has no word for it and only closing the connection is
+    /// left.
     #[must_use]
     pub fn connect_return_code(self) -> Option<u8> {
         match self {

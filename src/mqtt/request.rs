@@ -93,8 +93,8 @@ impl Request {
     /// # Errors
     ///
     /// The rejection of a payload that cannot be understood, or is not allowed. The former is told only to who may do
-    /// anything of the kind to the shadow: else anybody could have a `rejected` announced to its subscribers. For the same
-    /// reason the lack of rights comes before any quota that is exceeded too.
+    /// anything of the kind to the shadow: else anybody could have a `rejected` announced to its subscribers. For the
+    /// same reason the lack of rights comes before any quota that is exceeded too.
     pub(super) fn prepare(
         &mut self,
         payload: &[u8],

@@ -149,8 +149,8 @@ impl Sessions {
         Self { table: Mutex::default(), max, timers_changed: Notify::new() }
     }
 
-    /// Gives the session of `key` to a new connection that was let in on `standing`, ending the one that holds it; `make`
-    /// makes a new session.
+    /// Gives the session of `key` to a new connection that was let in on `standing`, ending the one that holds it;
+    /// `make` makes a new session.
     ///
     /// # Errors
     ///
@@ -233,8 +233,8 @@ impl Sessions {
     /// Gives each session the rights that its standing is worth now. One that is worth none ends: its connection with
     /// [`Reason::NOT_AUTHORIZED`]; a parked one, whose client need only be known to come back, is handed out.
     ///
-    /// The table is taken for one session at a time, so that nobody waits for all of them. A client that comes meanwhile
-    /// has the rights of now.
+    /// The table is taken for one session at a time, so that nobody waits for all of them. A client that comes
+    /// meanwhile has the rights of now.
     pub fn review(&self, authority: &Authority) -> Vec<Ended> {
         let keys: Vec<_> = self.table.lock().entries.keys().cloned().collect();
         keys.into_iter().filter_map(|key| self.table.lock().review(key, authority)).collect()

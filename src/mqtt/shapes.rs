@@ -1,7 +1,8 @@
 //! Which message an event is in each dialect.
 //!
-//! Every event is told under both prefixes of its shadow, each in its own shape, and of it each reader what it may see. This file only chooses, but for `accepted`, which
-//! [`crate::service`] does: the shapes themselves are [`crate::wire`]'s, who hears them is [`super::events`]'.
+//! Every event is told under both prefixes of its shadow, each in its own shape, and of it each reader what it may see.
+//! This file only chooses, but for `accepted`, which [`crate::service`] does: the shapes themselves are
+//! [`crate::wire`]'s, who hears them is [`super::events`]'.
 
 use bytes::Bytes;
 

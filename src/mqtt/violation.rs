@@ -1,7 +1,7 @@
 //! What a client can do against the protocol. Each ends its connection, an MQTT 5 one after a DISCONNECT that says why.
 //!
-//! The reason codes are in [`super::reason`]. What a client may ask and be refused (a topic it has no right to, a filter
-//! that is none) is no violation and has its reason in an acknowledgement.
+//! The reason codes are in [`super::reason`]. What a client may ask and be refused (a topic it has no right to, a
+//! filter that is none) is no violation and has its reason in an acknowledgement.
 
 use crate::mqtt::topic::TopicError;
 

@@ -1,8 +1,8 @@
 //! One listening socket: accepts, bounds the number of connections, and owns their tasks.
 //!
-//! A connection above a bound, or for which the process has no file left, is closed at once and accepting goes on, so that
-//! a full server is seen to be full; nothing that is connected suffers. What comes before the door, a PROXY header and the
-//! TLS handshake, is the connection's own task, so that a slow one keeps nobody waiting.
+//! A connection above a bound, or for which the process has no file left, is closed at once and accepting goes on, so
+//! that a full server is seen to be full; nothing that is connected suffers. What comes before the door, a PROXY header
+//! and the TLS handshake, is the connection's own task, so that a slow one keeps nobody waiting.
 
 use std::{
     io,

@@ -2,7 +2,8 @@
 //!
 //! In the order of a connection's way in: `listener` accepts it or refuses it, `proxy` takes the header of a load
 //! balancer, `tls` unlocks, and a [`Door`] serves what comes out. A stream over TLS is a `trusted` one: it fails once a
-//! reload finds its peer's certificate revoked. `pem` reads the files, `spare` is for when the process has no file left.
+//! reload finds its peer's certificate revoked. `pem` reads the files, `spare` is for when the process has no file
+//! left.
 //!
 //! Nothing here knows what a door speaks, and each listener has the one that it was given.
 

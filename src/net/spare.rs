@@ -23,7 +23,8 @@ impl Spare {
         matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
     }
 
-    /// Closes the connection that waits longest, if one does, in the place of the spare file. `false`: there is no place.
+    /// Closes the connection that waits longest, if one does, in the place of the spare file. `false`: there is no
+    /// place.
     pub(super) async fn refuse(&mut self, socket: &TcpListener) -> bool {
         let had = self.0.take().is_some();
         // Accepting fails for want of a file also when nobody waits, and the place must not be given up until somebody

@@ -1,8 +1,8 @@
 //! TLS of one listener: its certificate, and who the client proves to be.
 //!
-//! TLS 1.2 and 1.3. A client certificate is asked for where the listener names an authority for them. The files are read
-//! when the listener is bound and at each [`Tls::reload`], all of them or none; a handshake goes by those that were there
-//! when it began, and a connection is looked at again after each reload ([`super::trusted`]).
+//! TLS 1.2 and 1.3. A client certificate is asked for where the listener names an authority for them. The files are
+//! read when the listener is bound and at each [`Tls::reload`], all of them or none; a handshake goes by those that
+//! were there when it began, and a connection is looked at again after each reload ([`super::trusted`]).
 
 use std::{fmt, io, path::Path, sync::Arc};
 
@@ -46,7 +46,8 @@ struct Files {
 }
 
 impl Tls {
-    /// Reads the files of `config`. `protocols` are what clients may ask for by ALPN; one that asks for nothing is taken.
+    /// Reads the files of `config`. `protocols` are what clients may ask for by ALPN; one that asks for nothing is
+    /// taken.
     ///
     /// # Errors
     ///
@@ -56,8 +57,8 @@ impl Tls {
         Ok(Self { config: config.clone(), protocols, files: watch::Sender::new(Arc::new(files)) })
     }
 
-    /// Reads the files again: new connections go by what is in them now, and those that are open whose certificate would
-    /// not be taken any more end.
+    /// Reads the files again: new connections go by what is in them now, and those that are open whose certificate
+    /// would not be taken any more end.
     ///
     /// # Errors
     ///
@@ -141,7 +142,8 @@ impl Files {
     }
 }
 
-/// Verifies client certificates as `config` says. With lists of what is revoked, all of a chain must be known not to be.
+/// Verifies client certificates as `config` says. With lists of what is revoked, all of a chain must be known not to
+/// be.
 fn verifier(config: &ClientTlsConfig, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
     let failed = |path: &Path, error: &dyn fmt::Display| FileError::new(path, error);
     let mut roots = RootCertStore::empty();

@@ -1,8 +1,8 @@
 //! A stream over TLS that fails when its peer's certificate is no longer good.
 //!
-//! A handshake looks at a certificate once, and a connection lasts for months. So at each reload of its listener's files
-//! every connection looks at its own again, in its own task; one whose certificate would not pass the handshake any more
-//! reads and writes nothing from then on, and its door ends it as any connection that is lost.
+//! A handshake looks at a certificate once, and a connection lasts for months. So at each reload of its listener's
+//! files every connection looks at its own again, in its own task; one whose certificate would not pass the handshake
+//! any more reads and writes nothing from then on, and its door ends it as any connection that is lost.
 
 use std::{
     io,

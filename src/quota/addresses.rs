@@ -1,7 +1,7 @@
 //! What one source address has: connections, new ones a second, and those that come to nothing.
 //!
-//! Asked as soon as a connection is accepted, before anything is read or TLS costs anything. A client chooses its address
-//! within the /64 that its network gives it, so all of an IPv6 /64 is one source.
+//! Asked as soon as a connection is accepted, before anything is read or TLS costs anything. A client chooses its
+//! address within the /64 that its network gives it, so all of an IPv6 /64 is one source.
 
 use std::{
     net::{IpAddr, Ipv4Addr},

@@ -1,16 +1,16 @@
 //! How much of the service one connection, principal, shadow or source address may have.
 //!
 //! Requests pass [`Quotas::admit`], and those that change something [`Quotas::admit_write`], whichever door they came
-//! through; [`crate::service`] calls both. What is asked over HTTP about no single shadow passes [`Quotas::admit_general`],
-//! and whoever stays there to be told something [`Quotas::admit_stream`]; who walks through the store waits for its turn by
-//! [`Principals::reading`]. `requests` counts them per principal and shadow, `principals` what a principal does altogether,
-//! `shadows` what everybody does to one shadow, `addresses` who connects, `strangers` what those may occupy who did not say
-//! yet who they are. All of them keep what they know
-//! in a `table` that is bounded, and count in `rate`s and `tally`s. A `cause` names each quota, for who is refused and for
-//! the counters.
+//! through; [`crate::service`] calls both. What is asked over HTTP about no single shadow passes
+//! [`Quotas::admit_general`], and whoever stays there to be told something [`Quotas::admit_stream`]; who walks through
+//! the store waits for its turn by [`Principals::reading`]. `requests` counts them per principal and shadow,
+//! `principals` what a principal does altogether, `shadows` what everybody does to one shadow, `addresses` who
+//! connects, `strangers` what those may occupy who did not say yet who they are. All of them keep what they know
+//! in a `table` that is bounded, and count in `rate`s and `tally`s. A `cause` names each quota, for who is refused and
+//! for the counters.
 //!
-//! Not here: how fast one connection is read ([`crate::mqtt`]'s `pace`), and what one may hold at a time, which is limited
-//! where it is held.
+//! Not here: how fast one connection is read ([`crate::mqtt`]'s `pace`), and what one may hold at a time, which is
+//! limited where it is held.
 
 mod addresses;
 mod cause;
@@ -95,8 +95,8 @@ impl Quotas {
         }
     }
 
-    /// Counts a connection from `address` that was just accepted, until what is returned is dropped. `None`: it is to be
-    /// closed at once.
+    /// Counts a connection from `address` that was just accepted, until what is returned is dropped. `None`: it is to
+    /// be closed at once.
     #[must_use]
     pub fn enter(&self, address: IpAddr, now: Instant) -> Option<Visit> {
         self.addresses.enter(address, now).inspect_err(|cause| self.count(*cause)).ok()
@@ -177,7 +177,8 @@ impl Quotas {
 
 /// After which a place for a stream may be free again: nobody knows.
 const STREAM_WAIT: Duration = Duration::from_secs(1);
-/// Entries that a table has room for besides one for each session. One of any table takes 200 to 300 bytes, its names included.
+/// Entries that a table has room for besides one for each session. One of any table takes 200 to 300 bytes, its names
+/// included.
 const ENTRIES_SPARE: usize = 1 << 16;
 
 /// What all strangers together may occupy beyond what each may; the largest packet fits.

@@ -96,8 +96,8 @@ impl Principals {
         Some(Streaming { own: allowance, all: self.streams.clone() })
     }
 
-    /// Waits until `principal` may make one more walk through the store: [`READS_MAX`] of its own go on at once, and the
-    /// others wait for these and for nobody else.
+    /// Waits until `principal` may make one more walk through the store: [`READS_MAX`] of its own go on at once, and
+    /// the others wait for these and for nobody else.
     pub async fn reading(&self, principal: &Arc<str>, now: Instant) -> Reading {
         let own = self.of(principal, now);
         let turn = own.reads.clone().acquire_owned().await.expect("this semaphore is never closed");

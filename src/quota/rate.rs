@@ -1,7 +1,7 @@
 //! Rates, and how far ahead of one somebody is.
 //!
-//! A meter is a theoretical arrival time (the generic cell rate algorithm): one instant says all there is to say, and one
-//! that has passed says nothing, so that its meter may be forgotten.
+//! A meter is a theoretical arrival time (the generic cell rate algorithm): one instant says all there is to say, and
+//! one that has passed says nothing, so that its meter may be forgotten.
 
 use std::time::{Duration, Instant};
 

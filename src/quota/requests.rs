@@ -44,7 +44,8 @@ struct Use {
 }
 
 impl Requests {
-    /// `rate` and at most `in_flight_max` undecided requests per principal and shadow; `entries_max` of these are known.
+    /// `rate` and at most `in_flight_max` undecided requests per principal and shadow; `entries_max` of these are
+    /// known.
     pub(super) fn new(rate: Rate, in_flight_max: usize, entries_max: usize) -> Self {
         Self { rate, in_flight_max, uses: Table::new(entries_max) }
     }

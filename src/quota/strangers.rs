@@ -1,7 +1,7 @@
 //! Memory that clients occupy before it is known who they are.
 //!
-//! Each has a little for itself. For more they wait, all for the same budget: so what strangers can make the service hold is
-//! bounded, however many they are, and who is known needs none of it.
+//! Each has a little for itself. For more they wait, all for the same budget: so what strangers can make the service
+//! hold is bounded, however many they are, and who is known needs none of it.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! What is known of each of very many: a table that forgets who has nothing against him, and has a hard end.
 //!
-//! An entry that is idle says the same as none, so it is dropped at the next sweep. When the table is full of entries that
-//! are not, a newcomer shares one entry with all others that find it full: whoever fills the table cannot thereby make it
-//! forget him, nor make it grow, and those it knows notice nothing.
+//! An entry that is idle says the same as none, so it is dropped at the next sweep. When the table is full of entries
+//! that are not, a newcomer shares one entry with all others that find it full: whoever fills the table cannot thereby
+//! make it forget him, nor make it grow, and those it knows notice nothing.
 
 use std::{
     borrow::Borrow,

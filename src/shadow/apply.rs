@@ -99,8 +99,8 @@ impl Document {
     }
 }
 
-/// A document on its way back over versions, newest first. What it has come to is measured once, where it arrives: the way
-/// there costs what the changes are long, not what the document is.
+/// A document on its way back over versions, newest first. What it has come to is measured once, where it arrives: the
+/// way there costs what the changes are long, not what the document is.
 ///
 /// Values are exact. A leaf that comes back is stamped with the version that [`Change::replaced`] tells, by
 /// [`Stamp::forgotten`]; tombstones are not known any more, so the floor is the version itself.
@@ -198,7 +198,8 @@ fn origin(change: &Change) -> Option<Node> {
     change.replaced.as_ref().map(|former| Node::new(&former.value, &Arc::new(Stamp::forgotten(former.version))))
 }
 
-/// The members of `section` with `node` of each change, given what is there, put at its path; `None` if no change is about it.
+/// The members of `section` with `node` of each change, given what is there, put at its path; `None` if no change is
+/// about it.
 fn edited(
     section: &Section,
     name: SectionName,
@@ -225,8 +226,8 @@ fn whole(node: Option<Node>) -> Members {
     }
 }
 
-/// Puts at `keys` what `node` makes of what is there, or takes that away. All objects on the way are there: a change that makes or
-/// unmakes one is told at that object.
+/// Puts at `keys` what `node` makes of what is there, or takes that away. All objects on the way are there: a change
+/// that makes or unmakes one is told at that object.
 fn put(members: &mut Members, keys: &[Box<str>], node: impl FnOnce(Option<&Node>) -> Option<Node>) {
     match keys {
         [] => {}

@@ -25,8 +25,8 @@ pub enum Command {
 }
 
 impl Command {
-    /// What it says of the state; `None`: it is a deletion. What a patch says is not known before its turn comes, which it
-    /// does not where it is told again.
+    /// What it says of the state; `None`: it is a deletion. What a patch says is not known before its turn comes, which
+    /// it does not where it is told again.
     #[must_use]
     pub fn said(&self) -> Option<Cow<'_, Update>> {
         match self {
@@ -132,7 +132,8 @@ pub enum SectionPatch {
 pub struct Preconditions {
     /// The current version must be this one; 0: the shadow must not exist now.
     pub version: Option<Version>,
-    /// The current etag must be this one. Kept as text: a tag of any form is compared, none but the current one is equal.
+    /// The current etag must be this one. Kept as text: a tag of any form is compared, none but the current one is
+    /// equal.
     pub etag: Option<EtagCondition>,
     /// The current etag must be none of these.
     pub none_of: Vec<Etag>,

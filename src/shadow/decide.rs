@@ -1,8 +1,8 @@
 //! The one place where a command meets a document.
 //!
-//! In this order, and the first that fails is told: what its sender may do, what the request says of the current document (its preconditions),
-//! then what the result may be (limits). That a request is well formed was settled before it became a command. A patch is
-//! decided as the update that it comes to here ([`Patch::resolve`]).
+//! In this order, and the first that fails is told: what its sender may do, what the request says of the current
+//! document (its preconditions), then what the result may be (limits). That a request is well formed was settled before
+//! it became a command. A patch is decided as the update that it comes to here ([`Patch::resolve`]).
 //!
 //! [`Patch::resolve`]: crate::shadow::command::Patch::resolve
 
@@ -59,7 +59,8 @@ pub enum Manner {
 /// - [`Rejection::Forbidden`]: it would take something away that its sender may not write. What it names was checked
 ///   before ([`Scope::admit`]).
 /// - [`Rejection::NotFound`]: there is nothing to delete.
-/// - [`Rejection::VersionConflict`], [`Rejection::ExpectationFailed`]: a precondition does not hold, or a patch does not fit.
+/// - [`Rejection::VersionConflict`], [`Rejection::ExpectationFailed`]: a precondition does not hold, or a patch does
+///   not fit.
 /// - [`Rejection::TooDeep`], [`Rejection::TooLarge`], [`Rejection::TooManyLeaves`]: the result would be beyond
 ///   `limits`, and beyond what is there now.
 pub fn decide(

@@ -1,13 +1,13 @@
 //! JSON Patch, RFC 6902, on `state` as its sender sees it.
 //!
-//! Operations are applied in turn to a copy of the sections; what comes out is the update that does the same, for the document
-//! the copy was made of. That document has to be the one the update is decided against ([`Patch::resolve`]).
+//! Operations are applied in turn to a copy of the sections; what comes out is the update that does the same, for the
+//! document the copy was made of. That document has to be the one the update is decided against ([`Patch::resolve`]).
 //!
 //! A path leads into a section; a section that is no object is refused. Sections without members are not there, as in
 //! what GET shows. That no value holds a null, which the contract has no place for, was settled before.
 //!
-//! This runs on the writer's thread, so what it may take is bounded: the number of operations, what all of them put there, and the
-//! levels that this reaches.
+//! This runs on the writer's thread, so what it may take is bounded: the number of operations, what all of them put
+//! there, and the levels that this reaches.
 //!
 //! [`Patch::resolve`]: crate::shadow::command::Patch::resolve
 
@@ -98,8 +98,8 @@ struct Work {
 /// The most operations of a patch.
 pub const OPERATIONS_MAX: usize = 256;
 
-/// Levels of objects and arrays that `state` may reach while a patch is applied, and keys that a path may have; what it comes to has
-/// its own limit.
+/// Levels of objects and arrays that `state` may reach while a patch is applied, and keys that a path may have; what it
+/// comes to has its own limit.
 pub const LEVELS_MAX: usize = 72;
 
 impl JsonPatch {
@@ -131,8 +131,8 @@ impl JsonPatch {
         })
     }
 
-    /// Applies it to `state`, which has the sections that it names and that have members. At most `put_max` bytes may be
-    /// put there.
+    /// Applies it to `state`, which has the sections that it names and that have members. At most `put_max` bytes may
+    /// be put there.
     ///
     /// # Errors
     ///

@@ -98,8 +98,8 @@ impl Paths {
         self.part(section).members(members)
     }
 
-    /// What is in both the `desired` and the `reported` part, of an object with the members of `difference`: a difference
-    /// tells of both.
+    /// What is in both the `desired` and the `reported` part, of an object with the members of `difference`: a
+    /// difference tells of both.
     pub(super) fn difference<'a>(&self, difference: &'a Members) -> Cow<'a, Members> {
         self.desired.intersection(&self.reported).members(difference)
     }

@@ -32,11 +32,11 @@ impl EtagCondition {
 }
 
 impl Preconditions {
-    /// Checks them against the current document, which the requester sees as `reads` say; `is_clean` tells whether no path that the command touches changed after
-    /// a version.
+    /// Checks them against the current document, which the requester sees as `reads` say; `is_clean` tells whether no
+    /// path that the command touches changed after a version.
     ///
-    /// A deleted shadow satisfies its tombstone's `version` (that is how one recreates it and knows that nobody else did)
-    /// and `version` 0, and no `etag`. Version 0 of a shadow never written is satisfied by 0 alone.
+    /// A deleted shadow satisfies its tombstone's `version` (that is how one recreates it and knows that nobody else
+    /// did) and `version` 0, and no `etag`. Version 0 of a shadow never written is satisfied by 0 alone.
     ///
     /// # Errors
     ///

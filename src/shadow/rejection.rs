@@ -1,7 +1,7 @@
 //! Why a request was refused, with the code, error and message the wire contract gives each reason.
 //!
-//! Messages that AWS has too are AWS's own texts, since its clients compare them. What the text leaves unsaid (which key,
-//! where) is in `detail`, which only the native shape shows.
+//! Messages that AWS has too are AWS's own texts, since its clients compare them. What the text leaves unsaid (which
+//! key, where) is in `detail`, which only the native shape shows.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! A patch becomes an update: the one that does to the current document what the patch says.
 //!
-//! That happens when its turn comes, so nothing changes between what it was applied to and what it is decided against, and
-//! any number of patches of one list all fit, one after another.
+//! That happens when its turn comes, so nothing changes between what it was applied to and what it is decided against,
+//! and any number of patches of one list all fit, one after another.
 //!
 //! It is applied to the part of the document that its sender may read, as GET shows it. What the sender demands of the
 //! document is told before a misfit: a patch for another version does not become one for this version. If it is to be
@@ -29,7 +29,8 @@ impl Patch {
     ///   ([`Scope::admit`]).
     /// - [`Rejection::ExpectationFailed`]: there is not at a path what it takes to be there.
     /// - [`Rejection::VersionConflict`]: it does not fit, and a precondition does not hold.
-    /// - [`Rejection::TooDeep`], [`Rejection::TooLarge`], [`Rejection::InvalidSection`]: it would make what no shadow can be.
+    /// - [`Rejection::TooDeep`], [`Rejection::TooLarge`], [`Rejection::InvalidSection`]: it would make what no shadow
+    ///   can be.
     pub fn resolve(&self, current: &Document, scope: &Scope, limits: &DocumentLimits) -> Result<Update, Rejection> {
         let state = self.seen(current, &scope.reads);
         let put_max = PUT_MAX * (limits.document_bytes_max + limits.tags_bytes_max);

@@ -1,16 +1,16 @@
 //! What the sender of a command may read and write of its shadow, and whether the command keeps to it.
 //!
-//! Which paths a command names is known when it arrives ([`Scope::admit`]); what it would take away with them, only when it
-//! is decided ([`Scope::spoils`]): a patch below `/desired/a` replaces a scalar that is there. Of a JSON Patch only what it
-//! looks at is known when it arrives, and what it writes once it is an update.
+//! Which paths a command names is known when it arrives ([`Scope::admit`]); what it would take away with them, only
+//! when it is decided ([`Scope::spoils`]): a patch below `/desired/a` replaces a scalar that is there. Of a JSON Patch
+//! only what it looks at is known when it arrives, and what it writes once it is an update.
 //!
 //! `"state": null` clears those sections alone that may be written.
 //!
 //! - To write a leaf, to remove something or to put `{}` there takes the right to write that path, whole.
 //! - To clear a section, to replace one, takes the right to write the section.
 //! - To delete takes the right to write all of `desired` and `reported`.
-//! - To name a path in `expect`, or to look at it in a JSON Patch, takes the right to read it. So does touching one in a dry run, which would tell whether a
-//!   guess of its value changes anything.
+//! - To name a path in `expect`, or to look at it in a JSON Patch, takes the right to read it. So does touching one in
+//!   a dry run, which would tell whether a guess of its value changes anything.
 
 use std::sync::Arc;
 

@@ -1,10 +1,11 @@
 //! Whether the records of a store agree with one another: every seal, the chain of the journal, state against journal.
 //!
-//! The records come in one pass, `meta`, then `journal`, then `state`, from an open store or from a backup. Of each shadow
-//! that the journal knows, its newest entry is kept in memory (about 200 bytes a shadow), and whole only those entries
-//! that the state table need not have yet: these are applied again, as a start would.
+//! The records come in one pass, `meta`, then `journal`, then `state`, from an open store or from a backup. Of each
+//! shadow that the journal knows, its newest entry is kept in memory (about 200 bytes a shadow), and whole only those
+//! entries that the state table need not have yet: these are applied again, as a start would.
 //!
-//! What does not agree is told and the pass goes on, so that one look tells all; after [`FINDINGS_MAX`] it is only counted.
+//! What does not agree is told and the pass goes on, so that one look tells all; after [`FINDINGS_MAX`] it is only
+//! counted.
 
 use std::{
     collections::{HashMap, hash_map},

@@ -6,8 +6,9 @@
 //! 0 (1 byte) · number of records (8 bytes) · SHA-256 of all before it (32 bytes)
 //! ```
 //!
-//! Numbers are little-endian, lengths of 4 bytes. Values are sealed as in the store ([`super::seal`]). A file that was cut
-//! has no end record; one with a changed byte has another digest. What the records say together is [`super::audit`]'s.
+//! Numbers are little-endian, lengths of 4 bytes. Values are sealed as in the store ([`super::seal`]). A file that was
+//! cut has no end record; one with a changed byte has another digest. What the records say together is
+//! [`super::audit`]'s.
 
 use std::io::{self, Read, Write};
 

@@ -1,8 +1,9 @@
 //! One commit of the writer: what goes to the disk together, and what readers see once it is there.
 //!
-//! In the transaction: the new entries, the documents carried (those whose record must not wait among them), the entries retention removes, the progress record.
-//! After it: new documents into the cache, pinned if they are not carried yet; then the new head, so that whoever sees
-//! an entry finds its document. When to commit, and what is told, is `writer`'s.
+//! In the transaction: the new entries, the documents carried (those whose record must not wait among them), the
+//! entries retention removes, the progress record. After it: new documents into the cache, pinned if they are not
+//! carried yet; then the new head, so that whoever sees an entry finds its document. When to commit, and what is told,
+//! is `writer`'s.
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 

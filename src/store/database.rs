@@ -90,8 +90,8 @@ impl Database {
         Ok(database)
     }
 
-    /// Makes a new store of what `fill` puts into it beside the final place, and moves it there unless another process was
-    /// faster: false then.
+    /// Makes a new store of what `fill` puts into it beside the final place, and moves it there unless another process
+    /// was faster: false then.
     pub(super) fn make<E: From<StoreError>>(
         options: &StoreOptions,
         fill: impl FnOnce(&Self) -> Result<(), E>,

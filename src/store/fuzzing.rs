@@ -1,7 +1,8 @@
 //! For the fuzz targets: each kind of stored value, read and written again.
 //!
-//! A kind is a function from bytes to the bytes written of what was read in them, or `None` where they are refused. Those
-//! may be fewer, since bytes can say the same at greater length; but they are read as the same, and written in one way.
+//! A kind is a function from bytes to the bytes written of what was read in them, or `None` where they are refused.
+//! Those may be fewer, since bytes can say the same at greater length; but they are read as the same, and written in
+//! one way.
 
 use std::fmt::Debug;
 

@@ -210,8 +210,8 @@ impl<C: Send + 'static> Store<C> {
         Seq(self.inner.shared.head.load(Ordering::Acquire))
     }
 
-    /// Writes a backup to `out`: all that was told before this was called, as of one commit. Reads the disk, all of it, and
-    /// keeps pages that are replaced meanwhile in the file until it ends; the writer does not wait.
+    /// Writes a backup to `out`: all that was told before this was called, as of one commit. Reads the disk, all of it,
+    /// and keeps pages that are replaced meanwhile in the file until it ends; the writer does not wait.
     ///
     /// # Errors
     ///

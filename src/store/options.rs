@@ -16,8 +16,9 @@ pub struct StoreOptions {
     pub document_cache_bytes: usize,
     /// Opens an unclean file without a full scan, for about 64 KB written per GB of file at each commit.
     pub quick_repair: bool,
-    /// Checks every page of the file before opening it, which reads all of it. Damage that the disk or a stray write did
-    /// to the structure of the file (not to a value, which has its own checksum) is otherwise found when it is met.
+    /// Checks every page of the file before opening it, which reads all of it. Damage that the disk or a stray write
+    /// did to the structure of the file (not to a value, which has its own checksum) is otherwise found when it is
+    /// met.
     pub verify_on_open: bool,
     /// Most commands decided in one commit.
     pub batch_commands_max: usize,

@@ -3,8 +3,8 @@
 //! Metadata mirrors the state down to every scalar, through arrays too, with `{"timestamp"}` in the place of each. An
 //! `accepted` has such a place for every value that was sent, `null` included: sending is what moves the time there.
 //!
-//! Each takes the [`Projection`] of its reader as the native ones do; give it one without `tags`, which AWS has not. What
-//! is left of a change that nothing can be seen of is its version, with an empty `state`.
+//! Each takes the [`Projection`] of its reader as the native ones do; give it one without `tags`, which AWS has not.
+//! What is left of a change that nothing can be seen of is its version, with an empty `state`.
 
 use bytes::Bytes;
 use serde_json::Value;

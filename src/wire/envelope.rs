@@ -1,8 +1,8 @@
 //! The messages of the service in their native shape.
 //!
 //! Each takes the [`Projection`] of its reader and shows nothing beyond it; a reader who may see nothing of a change
-//! still gets its version, with an empty `state`. `timestamp` is when the version told of was made; in a rejection, when
-//! it was refused. Metadata mirrors the state, with `{"timestamp","version","by"}` in the place of each leaf.
+//! still gets its version, with an empty `state`. `timestamp` is when the version told of was made; in a rejection,
+//! when it was refused. Metadata mirrors the state, with `{"timestamp","version","by"}` in the place of each leaf.
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -107,8 +107,8 @@ pub fn update_delta(document: &Document, projection: &Projection, token: Option<
 
 /// `update/documents`: the shadow before a change and after it.
 ///
-/// Where `before` is no longer at hand, [`Document::undo`] makes it of `after`; leaves whose stamp is forgotten then show
-/// their version alone.
+/// Where `before` is no longer at hand, [`Document::undo`] makes it of `after`; leaves whose stamp is forgotten then
+/// show their version alone.
 #[must_use]
 pub fn update_documents(
     before: &Document,

@@ -16,7 +16,8 @@ use crate::{
 /// Levels of a body above those of a section: the array, the operation, and the section itself.
 const LEVELS: usize = 3;
 
-/// Reads `payload`, which has to be JSON by the rules of requests, and no deeper than the values that a shadow may hold.
+/// Reads `payload`, which has to be JSON by the rules of requests, and no deeper than the values that a shadow may
+/// hold.
 ///
 /// # Errors
 ///

@@ -47,7 +47,8 @@ impl<'a> Metadata<'a> {
         object.close();
     }
 
-    /// Writes that of what `patch` sent, as it is in `members` now; what it removed has none. Returns whether there is any.
+    /// Writes that of what `patch` sent, as it is in `members` now; what it removed has none. Returns whether there is
+    /// any.
     pub(super) fn sent(&mut self, out: &mut Vec<u8>, patch: &Map<String, Value>, members: &'a Members) -> bool {
         let mut object = Object::open(out);
         for (key, value) in patch {

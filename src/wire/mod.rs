@@ -1,8 +1,8 @@
 //! The JSON that stands in MQTT payloads and HTTP bodies: requests in, envelopes out.
 //!
 //! `request` turns a payload into a typed command, or into the rejection that answers it; `strict` is the JSON reader
-//! under it, and under `json_patch`. `envelope` writes the messages in their native shape, [`aws`] in that of AWS. What a reader
-//! may see is decided by the [`Projection`](crate::auth::Projection) each envelope takes.
+//! under it, and under `json_patch`. `envelope` writes the messages in their native shape, [`aws`] in that of AWS. What
+//! a reader may see is decided by the [`Projection`](crate::auth::Projection) each envelope takes.
 //!
 //! Not here: topics and headers (`mqtt`, `http`), and what a command does (`shadow`).
 

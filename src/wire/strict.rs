@@ -1,8 +1,8 @@
 //! Reads a JSON object more strictly than JSON asks: no duplicate keys, no integers that change when read as a double,
 //! nothing nested deeper than allowed.
 //!
-//! The grammar is serde_json's. Where only our own rules are broken, reading goes on to the end of the payload, so that a
-//! `clientToken` that follows is still found; what is too deep is skipped without recursion. The first rule broken is
+//! The grammar is serde_json's. Where only our own rules are broken, reading goes on to the end of the payload, so that
+//! a `clientToken` that follows is still found; what is too deep is skipped without recursion. The first rule broken is
 //! what the requester is told.
 
 use std::fmt;

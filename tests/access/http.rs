@@ -141,7 +141,8 @@ fn only_the_readable_part_is_seen() {
     );
 }
 
-/// `?version=` showed the past to whoever might see the present. What a stream missed while it was away is no such past.
+/// `?version=` showed the past to whoever might see the present. What a stream missed while it was away is no such
+/// past.
 #[test]
 fn the_past_is_for_readers_of_the_history() {
     let server = site_with(
@@ -338,8 +339,8 @@ fn events_are_cut_to_their_reader() {
     assert_eq!((&own["device"], &own["version"]), (&json!("lamp-2"), &json!(1)));
 }
 
-/// A page of devices looks at so many shadows. One that ended among devices that its reader may not see told the last of
-/// them, as `next` and in `Link`.
+/// A page of devices looks at so many shadows. One that ended among devices that its reader may not see told the last
+/// of them, as `next` and in `Link`.
 #[test]
 fn a_page_does_not_tell_of_the_devices_it_passed_over() {
     let server = site();

@@ -67,8 +67,8 @@ fn a_wrong_login_is_told_with_one_code_for_all() {
     }
 }
 
-/// One device behind a router that goes on with a wrong password is refused unheard. Its neighbours, at the same address,
-/// are not.
+/// One device behind a router that goes on with a wrong password is refused unheard. Its neighbours, at the same
+/// address, are not.
 #[test]
 fn a_neighbour_of_one_who_fails_is_let_in() {
     let server = site();

@@ -1,8 +1,8 @@
 //! Who may do what, tried by those who may not: each attack over real sockets, in both versions of the protocol.
 //!
-//! `site` is a server with users and roles; `topics` is about other devices' topics, `paths` about paths that may not be
-//! written, `guesses` about paths that may not be read, `http` about both over HTTP, `logins` about who one is, `clients` about client ids and
-//! sessions, `reload` about rights that are taken away.
+//! `site` is a server with users and roles; `topics` is about other devices' topics, `paths` about paths that may not
+//! be written, `guesses` about paths that may not be read, `http` about both over HTTP, `logins` about who one is,
+//! `clients` about client ids and sessions, `reload` about rights that are taken away.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 

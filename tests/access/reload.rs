@@ -126,8 +126,8 @@ role = "partial"#;
     assert_eq!(viewer.subscribe_with(&[("shadow/lamp-1/#", 1)], &Properties::none()), [0x87]);
 }
 
-/// Replies are cut to what may be read, and wait for a client that is away like ordinary messages: those to itself, and, where a
-/// rule lets it receive `#`, those to others too.
+/// Replies are cut to what may be read, and wait for a client that is away like ordinary messages: those to itself,
+/// and, where a rule lets it receive `#`, those to others too.
 #[test]
 fn what_waits_for_a_client_whose_role_is_narrowed_is_not_delivered() {
     const WIDE: &str = "read = [\"/desired\", \"/reported\"]\nsubscribe = [\"#\"]";
@@ -223,7 +223,8 @@ fn anonymous_clients_go_when_the_listener_takes_none() {
 
 const LAMP: &str = "/v1/devices/lamp-1/shadow";
 
-/// A request that is known again on its connection is made by who that is now; a stream ends before it tells anything more.
+/// A request that is known again on its connection is made by who that is now; a stream ends before it tells anything
+/// more.
 #[test]
 fn a_removed_user_is_gone_from_its_connections_of_http() {
     let server = site();
@@ -242,8 +243,8 @@ fn a_removed_user_is_gone_from_its_connections_of_http() {
     assert_eq!(other.next()["version"], 2);
 }
 
-/// A wait was answered by the rights that its sender had when it began to wait: one whose user had been removed, or whose
-/// role had been taken, was told the next change.
+/// A wait was answered by the rights that its sender had when it began to wait: one whose user had been removed, or
+/// whose role had been taken, was told the next change.
 #[test]
 fn a_wait_is_answered_by_the_rights_of_its_end() {
     let only_lamp_2 = "[[rule]]\nrole = \"viewer\"\ndevices = [\"lamp-2\"]\nread = [\"/reported\"]\n";

@@ -1,4 +1,5 @@
-//! A client whose connection is cut never knows whether its update got in. With a key it sends it again, and it is in once.
+//! A client whose connection is cut never knows whether its update got in. With a key it sends it again, and it is in
+//! once.
 
 use serde_json::json;
 

@@ -1,4 +1,5 @@
-//! Several writers on one shadow: conflicts that say what collided, rebases, expectations, requests sent again, dry runs.
+//! Several writers on one shadow: conflicts that say what collided, rebases, expectations, requests sent again, dry
+//! runs.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 

@@ -117,8 +117,8 @@ fn a_session_ends_with_the_user() {
     assert_eq!((site.who(&viewer).0, site.who(&boss).0), (401, 200));
 }
 
-/// A browser sends the cookie with what a page of another port of this host asks for, and of any site if it is an old one:
-/// what the page is told by is its origin.
+/// A browser sends the cookie with what a page of another port of this host asks for, and of any site if it is an old
+/// one: what the page is told by is its origin.
 #[test]
 fn a_cookie_is_of_no_use_to_a_page_of_elsewhere() {
     const LAMP: &str = "/v1/devices/lamp/shadow";

@@ -64,8 +64,8 @@ impl Client {
         Self { protocol, stream, buffer: Vec::new(), inbox: VecDeque::new(), last_id: 0 }
     }
 
-    /// Sends a CONNECT of a clean session, if the server takes it; the code of the CONNACK, or `None` if the connection was
-    /// closed without one.
+    /// Sends a CONNECT of a clean session, if the server takes it; the code of the CONNACK, or `None` if the connection
+    /// was closed without one.
     pub fn ask_in(&mut self, client_id: &str) -> Option<u8> {
         self.try_send(Connect::new(self.protocol, client_id).encode()).ok()?;
         match self.try_recv()? {

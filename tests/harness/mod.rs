@@ -2,7 +2,8 @@
 //!
 //! Nothing here uses the server's crate: the client writes and reads literal bytes, so a mistake in the server's codec
 //! cannot hide in both ends. Nothing here decides by time either: every wait is for a thing, and gives up only after
-//! [`DEADLINE`], which no healthy machine reaches. That something does *not* arrive is shown by a later thing that does.
+//! [`DEADLINE`], which no healthy machine reaches. That something does *not* arrive is shown by a later thing that
+//! does.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses another part of it")]
 

@@ -59,8 +59,8 @@ fn ten_thousand_half_open_connections() {
     );
 }
 
-/// What strangers send before it is known who they are comes out of one budget, and who needs little is not kept waiting
-/// by those who want all of it.
+/// What strangers send before it is known who they are comes out of one budget, and who needs little is not kept
+/// waiting by those who want all of it.
 #[test]
 fn three_thousand_connects_that_never_end() {
     let wanted = 3_000.min(raise_file_limit().saturating_sub(500));

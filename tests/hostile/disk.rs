@@ -75,8 +75,8 @@ fn one_shadow_made_and_deleted() {
     println!("{written} MiB through a journal of 16 MiB; the file had {sizes:?} MiB");
 }
 
-/// A disk that fills up while the service runs: writes are refused before one fails, reads go on, and once there is room
-/// again so do writes. Nothing has to be restarted.
+/// A disk that fills up while the service runs: writes are refused before one fails, reads go on, and once there is
+/// room again so do writes. Nothing has to be restarted.
 #[test]
 fn the_disk_is_full_for_a_while() {
     const STEP: u64 = 256 * MIB;

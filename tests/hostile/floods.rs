@@ -125,8 +125,8 @@ fn aliases_without_end() {
     println!("{} aliases set; grew by {} KiB", CONNECTIONS * 16 * 99, grown / 1024);
 }
 
-/// All identifiers there are, of QoS 2 messages that are never released: in one go, and by a client that comes again and
-/// again and says that the session is the same.
+/// All identifiers there are, of QoS 2 messages that are never released: in one go, and by a client that comes again
+/// and again and says that the session is the same.
 #[test]
 fn every_identifier_unreleased() {
     let mut server = Server::with(UNLIMITED);

@@ -46,7 +46,8 @@ fn strike(server: &Server, web: SocketAddr, seed: &mut Seed) {
     if client.try_send(connect.encode()).is_err() || client.try_send(blow(kind, protocol, seed)).is_err() {
         return;
     }
-    // Half of them stay until they have been answered; the others leave at once. What is damaged may swallow the DISCONNECT.
+    // Half of them stay until they have been answered; the others leave at once. What is damaged may swallow the
+    // DISCONNECT.
     if seed.below(2) == 0 && kind != DAMAGED && client.try_send(wire::DISCONNECT).is_ok() {
         client.discard_until_closed();
     }

@@ -9,8 +9,8 @@ use crate::harness::{
     server::{Server, Setup, UNLIMITED},
 };
 
-/// A listener for HTTP beside that for MQTT. What a test does between two requests, or before it reads an answer, takes as
-/// long as it takes.
+/// A listener for HTTP beside that for MQTT. What a test does between two requests, or before it reads an answer, takes
+/// as long as it takes.
 const WEB: &str = r#"
 [[listener]]
 name = "web"

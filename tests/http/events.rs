@@ -142,7 +142,8 @@ fn what_is_not_there_to_resume_from_is_gone() {
     assert!(Stream::open(&door, "", Some(1)).is_ok(), "the last one");
 }
 
-/// A reader that stays away, comes back, is cut off for being slow and comes back again misses nothing and sees nothing twice.
+/// A reader that stays away, comes back, is cut off for being slow and comes back again misses nothing and sees nothing
+/// twice.
 #[test]
 fn nothing_is_missed_and_nothing_told_twice() {
     let door = Door::open();

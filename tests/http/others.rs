@@ -1,4 +1,5 @@
-//! Clients that others wrote: curl, boto3, and schemathesis, which asks everything that the description allows and what it does not.
+//! Clients that others wrote: curl, boto3, and schemathesis, which asks everything that the description allows and what
+//! it does not.
 
 use std::process::{Command, Output};
 

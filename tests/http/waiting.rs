@@ -8,8 +8,8 @@ use crate::{door::Door, harness::http::Http};
 
 const PATH: &str = "/v1/devices/lamp/shadow";
 
-/// Begins a read, and returns once the server has it: another request on the same connection would not show that, but the
-/// number of those that follow the device does not matter, since a change before the read is answered at once.
+/// Begins a read, and returns once the server has it: another request on the same connection would not show that, but
+/// the number of those that follow the device does not matter, since a change before the read is answered at once.
 fn begin(door: &Door, query: &str) -> Http {
     let mut client = door.client();
     client.write(&format!("GET {PATH}?{query} HTTP/1.1"), b"");

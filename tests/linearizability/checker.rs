@@ -1,9 +1,9 @@
 //! Whether a concurrent history is one of a compare-and-swap register: Wing and Gong's search, with Lowe's memory of
 //! what was tried.
 //!
-//! The register is a version and the value written with it. Each operation must have taken effect at one instant between
-//! its invocation and its response, and have answered what is true at that instant; one without an answer may have taken
-//! effect at any later instant, or never.
+//! The register is a version and the value written with it. Each operation must have taken effect at one instant
+//! between its invocation and its response, and have answered what is true at that instant; one without an answer may
+//! have taken effect at any later instant, or never.
 
 use std::collections::HashSet;
 

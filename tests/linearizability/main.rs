@@ -1,8 +1,8 @@
 //! One shadow under concurrent clients is a compare-and-swap register.
 //!
-//! Many short rounds, each on a shadow of its own: clients over real sockets read and write under an expected version at
-//! the same time, and each notes when it asked, when it was answered and what. In some rounds connections are cut while
-//! a request is under way. Then `checker` looks for an order that explains all answers.
+//! Many short rounds, each on a shadow of its own: clients over real sockets read and write under an expected version
+//! at the same time, and each notes when it asked, when it was answered and what. In some rounds connections are cut
+//! while a request is under way. Then `checker` looks for an order that explains all answers.
 //!
 //! `UMBRA_LINEARIZABILITY_SEED` repeats what was asked, though not what the threads made of it;
 //! `UMBRA_LINEARIZABILITY_ROUNDS` sets how often.

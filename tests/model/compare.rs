@@ -15,8 +15,8 @@ pub(crate) fn compare(what: &str, expected: &Value, got: &Value) {
     assert!(plain(expected) == got, "{what}\nexpected {expected}\n     got {got}");
 }
 
-/// Whether `told` of a replay is metadata that was told first. What has changed since may be left out, and a time may be
-/// that of a later heartbeat.
+/// Whether `told` of a replay is metadata that was told first. What has changed since may be left out, and a time may
+/// be that of a later heartbeat.
 pub(crate) fn remembers(first: &Value, told: &Value) -> bool {
     match (first, told) {
         (Value::Object(first), Value::Object(told)) => told.iter().all(|(key, told)| {

@@ -1,7 +1,7 @@
 //! What a version conflict must tell of the paths that collided and of those that did not.
 //!
-//! Of a section that is merged the paths told are exactly the leaves and removals sent. Of one touched whole they are at
-//! least the leaves sent and the present leaves that would go, and beyond that only what was removed meanwhile.
+//! Of a section that is merged the paths told are exactly the leaves and removals sent. Of one touched whole they are
+//! at least the leaves sent and the present leaves that would go, and beyond that only what was removed meanwhile.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! What a shadow is, as naively as can be said: every version of it, kept for ever.
 //!
-//! Whether a path changed after a version, and at which version a leaf got its value, is found by comparing each version
-//! with the next. Sections are always there, empty or not; a deletion is a version at which nothing is.
+//! Whether a path changed after a version, and at which version a leaf got its value, is found by comparing each
+//! version with the next. Sections are always there, empty or not; a deletion is a version at which nothing is.
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};

@@ -29,8 +29,8 @@ fn what_waits_is_told_what_is_left_of_its_time() {
     println!("{left} of 3,600 s left");
 }
 
-/// A message that waits for a client longer than it lasts is not delivered. Whether it has expired is seen on a retained
-/// one that was published later with the same interval.
+/// A message that waits for a client longer than it lasts is not delivered. Whether it has expired is seen on a
+/// retained one that was published later with the same interval.
 #[test]
 fn what_has_expired_is_not_delivered() {
     let server = Server::start();

@@ -11,7 +11,8 @@ use crate::harness::{
     server::{Server, Setup, UNLIMITED},
 };
 
-/// Beside the listener for MQTT: one where whoever comes is an admin, one for viewers, and one where all may read metrics.
+/// Beside the listener for MQTT: one where whoever comes is an admin, one for viewers, and one where all may read
+/// metrics.
 pub(crate) const LISTENERS: &str = r#"
 [[listener]]
 name = "web"

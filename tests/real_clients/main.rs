@@ -1,8 +1,8 @@
-//! Clients that others wrote, in both versions of MQTT: the Mosquitto command line tools over TCP, Python's paho over TCP
-//! and WebSocket, MQTT.js over WebSocket.
+//! Clients that others wrote, in both versions of MQTT: the Mosquitto command line tools over TCP, Python's paho over
+//! TCP and WebSocket, MQTT.js over WebSocket.
 //!
-//! They must be installed; `./test` does that. `UMBRA_TEST_PYTHON` names the interpreter that has paho, `UMBRA_TEST_NODE`
-//! the directory in which Node.js finds MQTT.js.
+//! They must be installed; `./test` does that. `UMBRA_TEST_PYTHON` names the interpreter that has paho,
+//! `UMBRA_TEST_NODE` the directory in which Node.js finds MQTT.js.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 

@@ -18,7 +18,8 @@ pub(crate) struct Tool {
 }
 
 impl Tool {
-    /// Starts `program` with its output unbuffered. The tests need it, so its absence is a failure, not a reason to skip.
+    /// Starts `program` with its output unbuffered. The tests need it, so its absence is a failure, not a reason to
+    /// skip.
     pub(crate) fn start(program: &str, arguments: &[&str]) -> Self {
         // The C library keeps back what goes to a pipe until it is a block.
         let mut command = Command::new("stdbuf");

@@ -90,7 +90,8 @@ fn files_that_will_not_do_change_nothing() {
     server.assert_alive();
 }
 
-/// A connection whose certificate is revoked ends, others go on, and what the client left is as after any lost connection.
+/// A connection whose certificate is revoked ends, others go on, and what the client left is as after any lost
+/// connection.
 #[test]
 fn a_certificate_that_is_revoked_while_its_client_is_connected() {
     let authority = Authority::new("authority");

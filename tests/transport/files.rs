@@ -36,8 +36,8 @@ fn more_connections_than_files() {
         }
         promised = write(&mut writer, promised);
     }
-    // The limit is one of numbers: a file that the server was given under a high one, or opens for a moment, is one more
-    // or less.
+    // The limit is one of numbers: a file that the server was given under a high one, or opens for a moment, is one
+    // more or less.
     assert!((ROOM - 4..=ROOM + 4).contains(&members.len()), "{} were taken", members.len());
     assert_eq!(refused, 100 - members.len());
     assert!(ask(web, HEALTH).is_none(), "nor is there room here");

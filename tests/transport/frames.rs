@@ -1,5 +1,5 @@
-//! Frames that no client may send, each of which ends its own connection with the code that says why; and too many of those
-//! that bring nothing, which wait.
+//! Frames that no client may send, each of which ends its own connection with the code that says why; and too many of
+//! those that bring nothing, which wait.
 
 use std::{
     thread,

@@ -18,8 +18,8 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 
-/// Writes `bytes` again and again until `max` of them are taken, the connection has ended, or the server takes none while
-/// it answers somebody else [`ANSWERS`] times. Returns how many it has taken.
+/// Writes `bytes` again and again until `max` of them are taken, the connection has ended, or the server takes none
+/// while it answers somebody else [`ANSWERS`] times. Returns how many it has taken.
 fn write_until_it_halts(server: &Server, stream: &mut TcpStream, bytes: &[u8], max: usize) -> usize {
     const ANSWERS: u32 = 500;
     let mut other = Client::connect(server, V5, "other");

@@ -24,7 +24,8 @@ use crate::{
 
 const SOON: &str = "connect_timeout = \"1s\"";
 
-/// Sends `once`, then `again` every few milliseconds, until the server ends the connection: that it ends is what is shown.
+/// Sends `once`, then `again` every few milliseconds, until the server ends the connection: that it ends is what is
+/// shown.
 fn drip(stream: TcpStream, once: &[u8], again: &[u8]) {
     let mut writer = stream.try_clone().unwrap();
     writer.write_all(once).unwrap();

@@ -2,8 +2,8 @@
 //!
 //! After each try that failed:
 //!
-//! - *Somebody was faster* (409): what is there now is looked at, and the caller decides anew. This is another
-//!   request, so it has another idempotency key.
+//! - *Somebody was faster* (409): what is there now is looked at, and the caller decides anew. This is another request,
+//!   so it has another idempotency key.
 //! - *Later* (a quota, the service not ready, no connection): the same request again, after the wait it asked for.
 //! - *Nobody knows* (no reply, a broken connection, a commit of unknown outcome): with a key the same request again
 //!   under the same key, which the service applies once however often it arrives. Without one, what is there now is

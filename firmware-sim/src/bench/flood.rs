@@ -1,9 +1,9 @@
 //! `bench flood`: what a flood of logins with wrong passwords costs those who are connected.
 //!
 //! The devices update in a closed loop, as in the other measurements, with a user name and password each. They are
-//! measured alternately alone and while strangers connect, so many a second, each with a password that is wrong: half for
-//! the user that there is, half for users that there are not. Each stranger waits for its answer. The ratio of the two
-//! median latencies is what the flood costs.
+//! measured alternately alone and while strangers connect, so many a second, each with a password that is wrong: half
+//! for the user that there is, half for users that there are not. Each stranger waits for its answer. The ratio of the
+//! two median latencies is what the flood costs.
 
 use std::{
     net::SocketAddr,

@@ -150,7 +150,8 @@ async fn a_principal_has_so_many_connections_and_sessions() {
     assert_eq!((broker.sessions.count(), met), (3, [2, 1]), "a and c, and the one of q");
 }
 
-/// A client that sends CONNECT and then a PINGREQ whenever it is read from, so many times, and takes all that it is sent.
+/// A client that sends CONNECT and then a PINGREQ whenever it is read from, so many times, and takes all that it is
+/// sent.
 struct Busy {
     connect: &'static [u8],
     pings: usize,
@@ -186,7 +187,8 @@ impl AsyncWrite for Busy {
     }
 }
 
-/// A timer told of the end of its token, which was asked after the input: a client that always had some went on for ever.
+/// A timer told of the end of its token, which was asked after the input: a client that always had some went on for
+/// ever.
 #[tokio::test]
 async fn a_client_that_never_pauses_goes_when_its_time_is_over() {
     let directory = tempfile::tempdir().unwrap();

@@ -55,8 +55,8 @@ pub struct QueueLimits {
     /// Bytes, each delivery counted with its topic, payload, properties and a fixed overhead. Replies may occupy as
     /// much again.
     pub bytes: usize,
-    /// Bytes kept for a session that is not connected, counted in the same way; what was sent to it and not acknowledged
-    /// is among them.
+    /// Bytes kept for a session that is not connected, counted in the same way; what was sent to it and not
+    /// acknowledged is among them.
     pub offline_bytes: usize,
 }
 
@@ -169,8 +169,8 @@ impl Outbox {
         self.access.read().clone()
     }
 
-    /// Changes what its session may do. Of what is queued, that goes which may not be received any more. What was cut to what
-    /// might be read goes too: events, which are left to the journal, and replies.
+    /// Changes what its session may do. Of what is queued, that goes which may not be received any more. What was cut
+    /// to what might be read goes too: events, which are left to the journal, and replies.
     pub fn set_access(&self, access: Access) {
         if self.access.read().is_same(&access) {
             return;
@@ -189,7 +189,8 @@ impl Outbox {
     /// Queues the reply to a request of this session.
     ///
     /// Never dropped while there is a connection and its rights stay: when the replies alone exceed the limit,
-    /// [`Outbox::closed`] says [`Reason::QUOTA_EXCEEDED`] from then on. Without a connection it is kept as an ordinary message would be.
+    /// [`Outbox::closed`] says [`Reason::QUOTA_EXCEEDED`] from then on. Without a connection it is kept as an ordinary
+    /// message would be.
     pub fn push_reply(&self, delivery: Delivery) {
         self.change(|inner| self.queue_reply(inner, delivery));
     }
@@ -246,7 +247,8 @@ impl Outbox {
         self.make_room(inner) || inner.wake_for_delivery()
     }
 
-    /// Notes that the presence told on `topic` has changed, as change `number`; what it is then is asked when it is sent.
+    /// Notes that the presence told on `topic` has changed, as change `number`; what it is then is asked when it is
+    /// sent.
     pub fn note_presence(&self, topic: &TopicName, number: u64) {
         self.change(|inner| inner.notes.add(topic, number) && inner.wake_for_delivery());
     }
@@ -399,8 +401,8 @@ impl Outbox {
         inner.idle = Idle::Busy;
     }
 
-    /// The connection ended and the session lives on, with `unacknowledged` bytes that it keeps to send again: QoS 0 goes,
-    /// events are left to the journal, and the oldest ordinary messages go that are too many now.
+    /// The connection ended and the session lives on, with `unacknowledged` bytes that it keeps to send again: QoS 0
+    /// goes, events are left to the journal, and the oldest ordinary messages go that are too many now.
     pub fn detach(&self, routed: &Routed, unacknowledged: usize) {
         let inner = &mut *self.inner.lock();
         inner.connected = false;

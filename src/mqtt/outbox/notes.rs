@@ -1,6 +1,7 @@
 //! Which devices' presence a session has yet to be told: a few topics, or all that changed since some change.
 //!
-//! What they are is not kept, only that they changed, so a device that comes and goes takes one place however often it does.
+//! What they are is not kept, only that they changed, so a device that comes and goes takes one place however often it
+//! does.
 
 use crate::mqtt::topic::TopicName;
 

@@ -24,7 +24,8 @@ pub fn is_taken(filter: &TopicFilter) -> bool {
     filter.as_str().split('/').count() <= LEVELS_MAX
 }
 
-/// How many filters a trie of `filters`, which are all taken, finds for `topic`; one that stands there twice counts once.
+/// How many filters a trie of `filters`, which are all taken, finds for `topic`; one that stands there twice counts
+/// once.
 #[must_use]
 pub fn filters_found(filters: &[TopicFilter], topic: &TopicName) -> usize {
     let mut trie = Trie::default();

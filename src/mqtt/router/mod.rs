@@ -76,8 +76,8 @@ pub enum Class {
         /// The number of the change.
         number: u64,
     },
-    /// The reply to a request of `to`: for that session never dropped; for others an event if it tells of a change, else
-    /// an ordinary message.
+    /// The reply to a request of `to`: for that session never dropped; for others an event if it tells of a change,
+    /// else an ordinary message.
     Reply {
         /// The session that asked.
         to: SessionId,
@@ -178,7 +178,8 @@ impl Router {
         }
     }
 
-    /// Retains `message`, which `by` publishes, in the place of what its topic has; to be called before [`Router::tell`].
+    /// Retains `message`, which `by` publishes, in the place of what its topic has; to be called before
+    /// [`Router::tell`].
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! Retained ordinary messages: the last one of each topic that was published to be kept.
 //!
-//! Topics are ordered level by level (`/` is replaced by NUL, which no topic holds), so that the topics below a level are
-//! neighbours. A lookup with wildcards walks along and leaps over what cannot match: a level that differs from the
+//! Topics are ordered level by level (`/` is replaced by NUL, which no topic holds), so that the topics below a level
+//! are neighbours. A lookup with wildcards walks along and leaps over what cannot match: a level that differs from the
 //! filter's sends it to where that level would be, or past the subtree of the last `+`. It does not see topics outside
 //! the filter's leading levels, and one page of it takes a bounded number of steps.
 //!

@@ -1,8 +1,8 @@
 //! The MQTT session of one client: a state machine that takes packets and gives bytes and actions, without I/O.
 //!
 //! A session outlives its connections. [`Session::attach`] gives it one, [`Session::detach`] takes it away; in between,
-//! packets go through [`Session::receive`], messages through [`Session::deliver`], and everything a client is to be sent
-//! is appended to the caller's buffer, in order.
+//! packets go through [`Session::receive`], messages through [`Session::deliver`], and everything a client is to be
+//! sent is appended to the caller's buffer, in order.
 //!
 //! *Invariants:* a PUBLISH at QoS 1 or 2 is one [`Action::Publish`] and is acknowledged only by
 //! [`Session::complete`]; acknowledgements leave in the order of the PUBLISHes; a QoS 2 identifier is never asked for
@@ -271,14 +271,15 @@ impl Session {
 
     /// Tells the verdict of a message from the client; PUBACK or PUBREC is written when all before it are.
     ///
-    /// Without a connection the verdict is kept for the resend. A ticket of a message that is no longer known is let go.
+    /// Without a connection the verdict is kept for the resend. A ticket of a message that is no longer known is let
+    /// go.
     pub fn complete(&mut self, ticket: Ticket, verdict: Verdict, out: &mut Vec<u8>) {
         self.receipts.decide(ticket, verdict);
         self.acknowledge(out);
     }
 
-    /// Tells that a message from the client will have no verdict, because its outcome is not known or it was not tried: a
-    /// resend is a new request. Returns whether the present connection waits for it, which then has to end.
+    /// Tells that a message from the client will have no verdict, because its outcome is not known or it was not tried:
+    /// a resend is a new request. Returns whether the present connection waits for it, which then has to end.
     pub fn abandon(&mut self, ticket: Ticket) -> bool {
         self.receipts.abandon(ticket)
     }

@@ -1,8 +1,8 @@
 //! Tests: messages of a client that loses its connection at any moment, to a session whose verdicts come in any
 //! order.
 //!
-//! What has to hold however the dice fall: a QoS 2 message is asked for exactly once, a QoS 1 message at least once; the
-//! client sees nothing acknowledged that was not decided; PUBACKs, and PUBRECs, come in the order of the PUBLISHes;
+//! What has to hold however the dice fall: a QoS 2 message is asked for exactly once, a QoS 1 message at least once;
+//! the client sees nothing acknowledged that was not decided; PUBACKs, and PUBRECs, come in the order of the PUBLISHes;
 //! and in the end everything is acknowledged.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]

@@ -113,8 +113,8 @@ impl Receipts {
         }
     }
 
-    /// Forgets a request that will have no verdict: a resend of it is a new one. Returns whether it was sent or resent on
-    /// this connection.
+    /// Forgets a request that will have no verdict: a resend of it is a new one. Returns whether it was sent or resent
+    /// on this connection.
     pub(crate) fn abandon(&mut self, ticket: Ticket) -> bool {
         let waiting = self.waiting.len();
         self.waiting.retain(|receipt| receipt.ticket != ticket);

@@ -43,8 +43,8 @@ fn a_decision() {
     println!("delta: {} ns ({total})", start.elapsed().as_nanos() / 200_000);
 }
 
-/// The same updates under conditions. Each is decided against the document that the one before made; a rebased one knows
-/// the version before that, a keyed one is remembered too, as the store does it.
+/// The same updates under conditions. Each is decided against the document that the one before made; a rebased one
+/// knows the version before that, a keyed one is remembered too, as the store does it.
 fn variants(document: &crate::shadow::Document, commands: &[Command]) {
     let limits = DocumentLimits::default();
     let updates: Vec<Update> = commands

@@ -87,8 +87,8 @@ fn committed_updates_per_second() {
     }
 }
 
-/// Unconditional, conditional, rebased and keyed updates of one store in turn, each kind on shadows of its own, one after the
-/// other so that the expected versions are known. Tells the medians of all turns.
+/// Unconditional, conditional, rebased and keyed updates of one store in turn, each kind on shadows of its own, one
+/// after the other so that the expected versions are known. Tells the medians of all turns.
 #[test]
 #[ignore = "a measurement"]
 fn conditions_cost() {

@@ -57,7 +57,7 @@ fuzz_target!(|data: &[u8]| {
 const LIMITS: SessionLimits = SessionLimits {
     inbound_window: 3,
     outbound_window: 3,
-    outbound_bytes: usize::MAX,
+    outbound_bytes: 128,
     topic_alias_max: 3,
     filters_per_subscribe: 2,
 };
@@ -158,6 +158,7 @@ impl World {
         let client = Client {
             protocol,
             window: receive_maximum.min(NonZeroU16::new(LIMITS.outbound_window).expect("not 0")).get().into(),
+            window_bytes: LIMITS.outbound_bytes,
             bytes_max: maximum_packet_size.map_or(usize::MAX, |bytes| bytes as usize),
         };
         self.link = Some(Link { client, session_expiry: connect.session_expiry, aliases: HashMap::new() });

@@ -1,7 +1,7 @@
 //! Messages at QoS 1 and 2 on their way to a client that answers what it likes: which of them a session has to keep,
 //! and when it has to send them again.
 
-use umbrad::mqtt::packet::{PacketId, Protocol, QoS, Reason};
+use umbrad::mqtt::packet::{PacketId, Properties, Protocol, QoS, Reason};
 
 use crate::server_packet::Sent;
 
@@ -29,6 +29,8 @@ pub struct Client {
     pub protocol: Protocol,
     /// Messages at once.
     pub window: usize,
+    /// Bytes of those from which on there is to be no further one.
+    pub window_bytes: usize,
     /// Bytes of a packet.
     pub bytes_max: usize,
 }
@@ -55,14 +57,15 @@ impl Deliveries {
     /// Whether another message may be sent.
     #[must_use]
     pub fn is_open(&self, client: &Client) -> bool {
-        self.entries.len() < client.window
+        self.entries.len() < client.window && self.bytes() < client.window_bytes
     }
 
-    /// Bytes of what is kept for a resend, the topic counted with each.
+    /// Bytes of what is kept for a resend, topic and properties counted with each.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let kept = self.entries.iter().filter(|entry| !entry.released);
-        kept.map(|entry| TOPIC.len() + entry.payload.len()).sum()
+        let properties = |entry: &Entry| if entry.expires { size_of::<Properties>() } else { 0 };
+        kept.map(|entry| TOPIC.len() + entry.payload.len() + properties(entry)).sum()
     }
 
     /// A message was sent for the first time.

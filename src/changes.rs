@@ -386,7 +386,8 @@ fn memory(value: &Value) -> usize {
 mod tests {
     use super::*;
     use crate::{
-        shadow::{Command, Delete, Manner},
+        service::Done,
+        shadow::{Command, Delete, Manner, Rejection},
         store::Applied,
         wire::ClientToken,
     };
@@ -402,7 +403,7 @@ mod tests {
             None
         }
 
-        fn decided(self: Box<Self>, _: &Outcome, _: Timestamp) {}
+        fn decided(self: Box<Self>, _: Result<Done<'_>, &Rejection>, _: Timestamp) {}
     }
 
     /// Each change that waited for a slow reader held the whole document it had made, of which its bytes said nothing.

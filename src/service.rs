@@ -34,7 +34,8 @@ use crate::{
     request_id::RequestId,
     shadow::{Command, Manner, Rejection, Sender, ShadowKey, Timestamp, Version},
     store::{
-        self, Applied, CopyError, Health, Held, History, Job, Listed, Page, Past, Seq, Store, StoreError, StoreOptions,
+        self, Applied, CopyError, Health, Held, History, Job, Listed, Page, Past, Room, Seq, Store, StoreError,
+        StoreOptions,
     },
     wire::{ClientToken, RefusedEntry},
 };
@@ -49,7 +50,16 @@ pub trait Requester: Send {
 
     /// Called once, after the outcome is durable and has been announced. A version conflict may be told after later
     /// outcomes: what it collided with is then looked up.
-    fn decided(self: Box<Self>, outcome: &Outcome, now: Timestamp);
+    fn decided(self: Box<Self>, outcome: Result<Done<'_>, &Rejection>, now: Timestamp);
+}
+
+/// A command that was accepted.
+#[derive(Clone, Copy)]
+pub struct Done<'a> {
+    /// What was asked.
+    pub command: &'a Command,
+    /// What became of it.
+    pub applied: &'a Applied,
 }
 
 /// Tells accepted commands to those who listen.
@@ -95,12 +105,15 @@ pub struct Service {
 
 /// Decided commands on their way to the announcer.
 pub struct Decided {
-    batches: mpsc::Receiver<Vec<store::Outcome<Box<dyn Requester>>>>,
+    batches: mpsc::Receiver<Batch>,
     clock: Clock,
     past: Past,
     refusals: Arc<Refusals>,
     outcomes: Arc<Outcomes>,
 }
+
+/// What one commit decided, and the room that it takes until it is told.
+type Batch = (Vec<store::Outcome<Box<dyn Requester>>>, Room);
 
 /// A decided command. Accepted, and then durable; or refused, and then nothing was changed.
 #[derive(Debug)]
@@ -134,7 +147,7 @@ impl Service {
         let (sender, batches) = mpsc::sync_channel(BATCHES_AHEAD);
         let time = clock.clone();
         // The channel ends with the announcer, after which nobody waits for an outcome.
-        let store = store::open(options, move || time.now(), move |batch| drop(sender.send(batch)))?;
+        let store = store::open(options, move || time.now(), move |batch, room| drop(sender.send((batch, room))))?;
         let refusals = Arc::<Refusals>::default();
         let outcomes = Arc::<Outcomes>::default();
         let decided = Decided {
@@ -168,13 +181,16 @@ impl Service {
         &self.quotas
     }
 
-    /// Room for a submission of `bytes` payload if there is some now.
+    /// Room for a submission that takes about `bytes` of memory if there is some now; [`wire::weight`] tells.
+    ///
+    /// [`wire::weight`]: crate::wire::weight
     #[must_use]
     pub fn try_reserve(&self, bytes: usize) -> Option<Permit> {
         self.store.try_reserve(bytes).map(|room| self.permit(room))
     }
 
-    /// Waits until there is room for a submission of `bytes` payload.
+    /// Waits until there is room for a submission that takes about `bytes` of memory. Its payload is read after that:
+    /// what waits here is not counted.
     ///
     /// # Errors
     ///
@@ -334,7 +350,8 @@ impl Decided {
         let Self { batches, clock, past, refusals, outcomes } = self;
         thread::scope(|scope| {
             let hindsight = Hindsight::start(scope, &past, &clock);
-            for batch in batches {
+            // The room of a batch is given back when the batch is told: whatever waits to be is counted.
+            for (batch, _room) in batches {
                 let now = clock.now();
                 outcomes.count(&batch.iter().map(|outcome| label(outcome)).collect::<Vec<_>>());
                 for store::Outcome { job, result, against } in batch {
@@ -349,9 +366,13 @@ impl Decided {
                         refusals.note(&outcome.key, &outcome.by, &outcome.client, rejection, now);
                     }
                     announcer.announce(&outcome, &*requester);
-                    match against {
-                        None => requester.decided(&outcome, now),
-                        Some(against) => hindsight.tell(Refused { outcome, against, requester }, now),
+                    let Outcome { key, command, result, .. } = outcome;
+                    match (result, against) {
+                        (Ok(applied), _) => requester.decided(Ok(Done { command: &command, applied: &applied }), now),
+                        (Err(rejection), None) => requester.decided(Err(&rejection), now),
+                        (Err(rejection), Some(against)) => {
+                            hindsight.tell(Refused { key, rejection, against, requester }, &command, now);
+                        }
                     }
                 }
             }
@@ -362,10 +383,8 @@ impl Decided {
 impl Submission {
     /// Answers the requester with `rejection`.
     pub fn refuse(self, rejection: Rejection, now: Timestamp) {
-        let Self { key, command, sender, id, client, requester } = self;
-        log_refusal(id, &key, &sender.by, &client, &rejection);
-        let outcome = Outcome { key, command, by: sender.by, client, result: Err(rejection) };
-        requester.decided(&outcome, now);
+        log_refusal(self.id, &self.key, &self.sender.by, &self.client, &rejection);
+        self.requester.decided(Err(&rejection), now);
     }
 }
 
@@ -466,7 +485,7 @@ mod tests {
             None
         }
 
-        fn decided(self: Box<Self>, _: &Outcome, now: Timestamp) {
+        fn decided(self: Box<Self>, _: Result<Done<'_>, &Rejection>, now: Timestamp) {
             self.0.send(now).unwrap();
         }
     }
@@ -516,8 +535,9 @@ mod tests {
         let (service, _decided) = Service::open(options, quotas, Clock::system()).unwrap();
         let key = ShadowKey::classic(DeviceId::new("lamp").unwrap());
         let (sender, ended) = mpsc::channel();
-        assert!(service.history(&key, Version(1), 1, Turn(sender.clone())).now_or_never().is_none());
-        assert!(service.at_version(&key, Version(1), Turn(sender)).now_or_never().is_none());
+        // Nobody waits for them, unless they have ended by now.
+        let _ = service.history(&key, Version(1), 1, Turn(sender.clone())).now_or_never();
+        let _ = service.at_version(&key, Version(1), Turn(sender)).now_or_never();
         for by in ended {
             assert_ne!(by, thread::current().id(), "by the walk, and not by who gave up waiting for it");
         }

@@ -57,15 +57,17 @@ pub(super) async fn get(State(api): State<Arc<Api>>, request: HttpRequest) -> Re
 /// `POST /things/{id}/shadow`
 pub(super) async fn update(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
     let Asked { caller, key, body, .. } = asked(&api, request, Operation::AwsUpdateShadow).await?;
-    let parsed = wire::parse_update(&*body, Dialect::Aws, &api.document);
-    let parsed = parsed.map(|Parsed { body, client_token }| (Command::Update(body), client_token));
-    command(&api, &caller, key, parsed, body.len()).await
+    command(&api, &caller, key, &body, |body| {
+        let parsed = wire::parse_update(body, Dialect::Aws, &api.document);
+        parsed.map(|Parsed { body, client_token }| (Command::Update(body), client_token))
+    })
+    .await
 }
 
 /// `DELETE /things/{id}/shadow`
 pub(super) async fn delete(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
     let Asked { caller, key, .. } = asked(&api, request, Operation::AwsDeleteShadow).await?;
-    command(&api, &caller, key, Ok((Command::Delete(Delete::default()), None)), 0).await
+    command(&api, &caller, key, &[], |_| Ok((Command::Delete(Delete::default()), None))).await
 }
 
 /// `GET /api/things/shadow/ListNamedShadowsForThing/{id}`
@@ -89,18 +91,19 @@ pub(super) async fn list(State(api): State<Arc<Api>>, request: HttpRequest) -> R
     Ok(answer(wire::names(names.iter().copied(), next, api.now())))
 }
 
-/// Has a command decided, and answers.
+/// Has the command that `parse` finds in `body` decided, and answers.
 async fn command(
     api: &Api,
     caller: &Caller,
     key: ShadowKey,
-    parsed: Result<(Command, Option<ClientToken>), Refused>,
-    bytes: usize,
+    body: &[u8],
+    parse: impl FnOnce(&[u8]) -> Result<(Command, Option<ClientToken>), Refused>,
 ) -> Result<Response, Response> {
+    let admitted = submit::admit(api, caller, &key, body).await;
+    let parsed = parse(body);
     let token = match &parsed {
         Ok((_, token)) | Err(Refused { client_token: token, .. }) => token.clone(),
     };
-    let admitted = api.service.admit(caller.principal(), &key);
     let tried = admitted.and_then(|admitted| match parsed {
         Ok((command, _)) => Ok((admitted, command)),
         Err(Refused { rejection, .. }) => Err(rejection),
@@ -110,7 +113,7 @@ async fn command(
         rejected(&rejection, &key, api, token.as_ref())
     })?;
     let projection = projection(caller, &key).unwrap_or(Projection::NONE);
-    let request = Request { key: key.clone(), command, dialect: Dialect::Aws, client_token: token.clone(), bytes };
+    let request = Request { key: key.clone(), command, dialect: Dialect::Aws, client_token: token.clone() };
     match submit::submit(api, caller, request, projection, admitted).await {
         Ok(Accepted { body, .. }) => Ok(answer(body)),
         Err(rejection) => Err(rejected(&rejection, &key, api, token.as_ref())),

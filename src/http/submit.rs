@@ -1,6 +1,6 @@
 //! The way of a command to the engine and of its outcome back.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -10,10 +10,10 @@ use crate::{
     http::{api::Api, caller::Caller},
     quota::Admitted,
     request_id::RequestId,
-    service::{self, Outcome, Requester, Submission},
+    service::{self, Done, Permit, Requester, Submission},
     shadow::{Command, Document, Etag, Manner, Rejection, ShadowKey, Timestamp},
     store::Applied,
-    wire::{ClientToken, Dialect},
+    wire::{self, ClientToken, Dialect},
 };
 
 /// What an accepted command came to.
@@ -37,8 +37,23 @@ pub(super) struct Request {
     pub(super) command: Command,
     pub(super) dialect: Dialect,
     pub(super) client_token: Option<ClientToken>,
-    /// Bytes it came as.
-    pub(super) bytes: usize,
+}
+
+/// A request that is counted and has its place in the engine's queue. Its body is read only then: the text that came
+/// may wait for a place, and what is made of it would be many times as large.
+pub(super) struct Admission {
+    admitted: Admitted,
+    permit: Permit,
+}
+
+/// Counts a request of `caller` to `key` with `body`, and waits for a place for what that will be.
+pub(super) async fn admit(api: &Api, caller: &Caller, key: &ShadowKey, body: &[u8]) -> Result<Admission, Rejection> {
+    if !body.is_empty() {
+        api.service.quotas().admit_body(caller.principal().name(), body.len(), Instant::now())?;
+    }
+    let admitted = api.service.admit(caller.principal(), key)?;
+    let permit = api.service.reserve(wire::weight(body)).await?;
+    Ok(Admission { admitted, permit })
 }
 
 /// Has `request` decided, if `caller` may ask for it; else remembers that, unless it is a dry run. Dropped before that,
@@ -48,18 +63,14 @@ pub(super) async fn submit(
     caller: &Caller,
     request: Request,
     projection: Projection,
-    admitted: Admitted,
+    Admission { admitted, permit }: Admission,
 ) -> Result<Accepted, Rejection> {
-    let Request { key, mut command, dialect, client_token, bytes } = request;
+    let Request { key, mut command, dialect, client_token } = request;
     let sender = caller.authorize(&key, &mut command).inspect_err(|rejection| {
         if !command.is_dry_run() {
             caller.note_refusal(&key, rejection, api);
         }
     })?;
-    let permit = match api.service.try_reserve(bytes) {
-        Some(permit) => permit,
-        None => api.service.reserve(bytes).await?,
-    };
     let (answer, decided) = oneshot::channel();
     permit.submit(Submission {
         key,
@@ -92,9 +103,9 @@ impl Requester for Waiting {
         self.client_token.as_ref()
     }
 
-    fn decided(self: Box<Self>, outcome: &Outcome, _now: Timestamp) {
-        let told = match &outcome.result {
-            Ok(applied) => Ok(self.accepted(&outcome.command, applied)),
+    fn decided(self: Box<Self>, outcome: Result<Done<'_>, &Rejection>, _now: Timestamp) {
+        let told = match outcome {
+            Ok(Done { command, applied }) => Ok(self.accepted(command, applied)),
             Err(rejection) => Err(rejection.clone()),
         };
         let Self { answer, admitted, .. } = *self;

@@ -26,10 +26,9 @@ use crate::{
         query::{BadParameter, Query, bad},
         router::ACCEPT_PATCH,
         shadows::{JSON, WEAK},
-        submit::{self, Accepted, Request},
+        submit::{self, Accepted, Admission, Request},
         target::Target,
     },
-    quota::Admitted,
     shadow::{
         Command, Delete, IdempotencyKey, Keyed, Manner, OnConflict, Patch, Preconditions, Rejection, ShadowKey, Update,
         Version,
@@ -83,7 +82,7 @@ pub(super) async fn put(
     let (admitted, body) = write.body(&headers, body).await?;
     let update = write.parsed(wire::parse_state(&body, &api.document))?;
     let update = Update { replace: true, ..update };
-    write.update(update, body.len(), admitted, &uri).await
+    write.update(update, admitted, &uri).await
 }
 
 /// `PATCH S`
@@ -102,7 +101,7 @@ pub(super) async fn patch(
         Some("application/merge-patch+json") => {
             let (admitted, body) = write.body(&headers, body).await?;
             let update = write.parsed(wire::parse_state(&body, &api.document))?;
-            write.update(update, body.len(), admitted, &uri).await
+            write.update(update, admitted, &uri).await
         }
         Some("application/json-patch+json") => {
             let (admitted, body) = write.body(&headers, body).await?;
@@ -128,11 +127,11 @@ pub(super) async fn delete(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let write = Write::admit(&api, &caller, key, Operation::DeleteShadow, &uri, &headers)?;
-    let admitted = write.quota()?;
+    let admitted = write.admitted(&[]).await?;
     let delete = Delete { preconditions: write.asked.preconditions.clone(), keyed: None };
     let keyed = write.asked.idempotency_key.clone().map(|key| Keyed::delete(key, &delete));
     let command = Command::Delete(Delete { keyed, ..delete });
-    match write.submit(command, 0, admitted).await {
+    match write.submit(command, admitted).await {
         Ok(_) => Ok(StatusCode::NO_CONTENT.into_response()),
         Err(rejection) => Err(write.refused(&rejection)),
     }
@@ -159,15 +158,15 @@ impl<'a> Write<'a> {
         Ok(Self { api, caller, key, projection, asked })
     }
 
-    fn quota(&self) -> Result<Admitted, Problem> {
-        let admitted = self.api.service.admit(self.caller.principal(), &self.key);
+    async fn admitted(&self, body: &[u8]) -> Result<Admission, Problem> {
+        let admitted = submit::admit(self.api, self.caller, &self.key, body).await;
         admitted.map_err(|rejection| self.not_tried(&rejection))
     }
 
     /// Reads the body of the write, and then counts it: one that comes slowly keeps nobody else waiting.
-    async fn body(&self, headers: &HeaderMap, body: Body) -> Result<(Admitted, Bytes), Problem> {
+    async fn body(&self, headers: &HeaderMap, body: Body) -> Result<(Admission, Bytes), Problem> {
         match payload::read(headers, body, self.api.body_bytes_max, self.api).await {
-            Ok(body) => Ok((self.quota()?, body)),
+            Ok(body) => Ok((self.admitted(&body).await?, body)),
             Err(Unread::Rejected(rejection)) => Err(self.not_tried(&rejection)),
             Err(Unread::Failed(problem)) => Err(problem),
         }
@@ -178,34 +177,34 @@ impl<'a> Write<'a> {
     }
 
     /// Has `update` decided under the conditions of the request, and answers.
-    async fn update(&self, update: Update, bytes: usize, admitted: Admitted, uri: &Uri) -> Result<Response, Problem> {
+    async fn update(&self, update: Update, admitted: Admission, uri: &Uri) -> Result<Response, Problem> {
         let Asked { preconditions, dry_run, idempotency_key, .. } = self.asked.clone();
         let update = Update { preconditions, dry_run, ..update };
         let keyed = idempotency_key.map(|key| Keyed::update(key, &update));
         let command = Command::Update(Update { keyed, ..update });
-        self.change(command, bytes, admitted, uri).await
+        self.change(command, admitted, uri).await
     }
 
     /// Has the JSON Patch in `body` decided under the conditions of the request, and answers.
-    async fn edit(&self, body: &[u8], admitted: Admitted, uri: &Uri) -> Result<Response, Problem> {
+    async fn edit(&self, body: &[u8], admitted: Admission, uri: &Uri) -> Result<Response, Problem> {
         let json = self.parsed(wire::parse_operations(body, &self.api.document))?;
         let Asked { preconditions, dry_run, idempotency_key, .. } = self.asked.clone();
         let keyed = idempotency_key.map(|key| Keyed::edits(key, &json, &preconditions));
         let operations = self.parsed(wire::json_patch(json))?;
         let command = Command::Patch(Patch { operations, preconditions, dry_run, keyed });
-        self.change(command, body.len(), admitted, uri).await
+        self.change(command, admitted, uri).await
     }
 
-    async fn change(&self, command: Command, bytes: usize, admitted: Admitted, uri: &Uri) -> Result<Response, Problem> {
-        match self.submit(command, bytes, admitted).await {
+    async fn change(&self, command: Command, admitted: Admission, uri: &Uri) -> Result<Response, Problem> {
+        match self.submit(command, admitted).await {
             Ok(accepted) => Ok(self.answer(&accepted, uri)),
             Err(rejection) => Err(self.refused(&rejection)),
         }
     }
 
-    async fn submit(&self, command: Command, bytes: usize, admitted: Admitted) -> Result<Accepted, Rejection> {
+    async fn submit(&self, command: Command, admitted: Admission) -> Result<Accepted, Rejection> {
         let key = self.key.clone();
-        let request = Request { key, command, dialect: Dialect::Native, client_token: None, bytes };
+        let request = Request { key, command, dialect: Dialect::Native, client_token: None };
         submit::submit(self.api, self.caller, request, self.projection.clone(), admitted).await
     }
 

@@ -25,7 +25,7 @@ use crate::{
         pace::PaceLimits,
         packet::{ConnAckLimits, Reason, Will},
         presence::PresenceTable,
-        request::Request,
+        request::{self, Request},
         router::{Class, Router},
         session::{Session, SessionLimits},
         sessions::{ClientSession, Ended, SessionKey, Sessions, SessionsMax},
@@ -217,9 +217,12 @@ impl Broker {
             Destination::Plain | Destination::Reserved => self.counters.publishes_refused.add(1),
             Destination::Request(key, operation, dialect) => {
                 let mut request = Request::new(self.events.clone(), key, operation, dialect);
-                let prepared = request.prepare(&payload, properties.as_deref(), access, &self.limits.document);
                 // A client that connects and dies again and again has no more updates than one that stays.
                 let admitted = self.service.admit(&owner.principal, &request.key);
+                let Ok(permit) = self.service.reserve(request::weight(&payload, properties.as_deref())).await else {
+                    return tracing::warn!(client = %owner.client_id, "a will is lost: the service is ending");
+                };
+                let prepared = request.prepare(&payload, properties.as_deref(), access, &self.limits.document);
                 match prepared.and_then(|command| Ok((admitted?, command))) {
                     Ok((admitted, Some((command, sender)))) => {
                         request.admitted = Some(admitted);
@@ -231,10 +234,7 @@ impl Broker {
                             client: owner.client_id.clone(),
                             requester: Box::new(request),
                         };
-                        match self.service.reserve(payload.len()).await {
-                            Ok(permit) => permit.submit(submission),
-                            Err(rejection) => tracing::warn!(client = %owner.client_id, ?rejection, "a will is lost"),
-                        }
+                        permit.submit(submission);
                     }
                     Ok((_, None)) => {}
                     Err(rejection) => request.reject(&rejection, self.service.now()),

@@ -11,9 +11,9 @@ use crate::{
         broker::Broker,
         connection::Connection,
         message::Message,
-        packet::{PacketId, Reason, Subscribe, Subscription},
+        packet::{PacketId, Properties, Reason, Subscribe, Subscription},
         permit, presence,
-        request::{From, Request, ResponseTopic},
+        request::{self, From, Request, ResponseTopic},
         session::{Inbound, Ticket, Verdict},
         sessions::SessionKey,
         shadow_topic::{Destination, Operation},
@@ -26,10 +26,16 @@ use crate::{
     wire::Dialect,
 };
 
+/// A request whose payload is not read yet: what is made of it may be many times as large.
+struct Asked {
+    request: Request,
+    payload: Bytes,
+    properties: Option<Box<Properties>>,
+}
+
 /// A request that is admitted and waits for room in the engine.
 pub(super) struct Stalled {
-    submission: Submission,
-    ticket: Option<Ticket>,
+    asked: Asked,
     /// Its place among those that wait, which other business of the connection must not cost it.
     room: Pin<Box<dyn Future<Output = Result<Permit, Rejection>> + Send>>,
 }
@@ -37,7 +43,7 @@ pub(super) struct Stalled {
 impl Stalled {
     /// What its acknowledgement completes.
     pub(super) fn ticket(&self) -> Option<Ticket> {
-        self.ticket
+        self.asked.request.from.as_ref()?.ticket
     }
 }
 
@@ -94,64 +100,66 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok(response) => response,
             Err(verdict) => return self.complete(inbound.ticket, verdict),
         };
-        let mut request = Request {
+        let request = Request {
             from: Some(From { outbox: self.client.outbox.clone(), ticket: inbound.ticket }),
             response,
             ..Request::new(self.broker.events.clone(), key, operation, dialect)
         };
-        // Read before it is counted, so that a refusal carries the client's token.
-        let (properties, limits) = (inbound.properties.as_deref(), &self.broker.limits.document);
-        let prepared = request.prepare(&inbound.payload, properties, &access, limits);
-        let admitted = self.broker.service.admit(access.principal(), &request.key);
-        if admitted.is_err() {
-            self.pace.refused(&self.broker.limits.pace, Instant::now());
-        }
-        match prepared.and_then(|command| Ok((admitted?, command))) {
+        let mut asked = Asked { request, payload: inbound.payload, properties: inbound.properties };
+        match self.broker.service.admit(access.principal(), &asked.request.key) {
             Err(rejection) => {
-                // What somebody sends who has no business here is no news to those who have.
-                if operation != Operation::Get && access.admit_any(&request.key, operation.into()).is_ok() {
-                    let (principal, client) = (access.principal(), &self.key.client_id);
-                    self.broker.service.note_refusal(&request.key, principal, client, &rejection);
-                }
-                self.log_refusal(&request, &rejection);
-                request.reject(&rejection, now);
+                self.pace.refused(&self.broker.limits.pace, Instant::now());
+                // Read all the same: a refusal carries the client's token, and what else is wrong with it comes first.
+                let rejection = self.prepare(&mut asked).err().unwrap_or(rejection);
+                self.refuse(asked.request, &rejection);
             }
-            Ok((_admitted, None)) => match read(&self.broker, &request).await {
-                Ok(held) => request.got(&held.document, now),
-                Err(rejection) => {
-                    self.log_refusal(&request, &rejection);
-                    request.reject(&rejection, now);
+            Ok(_admitted) if operation == Operation::Get => {
+                let held = match self.prepare(&mut asked) {
+                    Ok(_) => read(&self.broker, &asked.request).await,
+                    Err(rejection) => Err(rejection),
+                };
+                match held {
+                    Ok(held) => asked.request.got(&held.document, now),
+                    Err(rejection) => self.refuse(asked.request, &rejection),
                 }
-            },
-            Ok((admitted, Some((command, sender)))) => {
-                request.admitted = Some(admitted);
-                self.submit(request, command, sender, inbound.payload.len());
+            }
+            Ok(admitted) => {
+                asked.request.admitted = Some(admitted);
+                self.submit(asked);
             }
         }
     }
 
-    fn log_refusal(&self, request: &Request, rejection: &Rejection) {
-        let SessionKey { principal, client_id } = &self.key;
-        service::log_refusal(request.id, &request.key, principal.name(), client_id, rejection);
+    fn prepare(&self, asked: &mut Asked) -> Result<Option<(Command, Sender)>, Rejection> {
+        let (access, limits) = (self.client.outbox.access(), &self.broker.limits.document);
+        asked.request.prepare(&asked.payload, asked.properties.as_deref(), &access, limits)
     }
 
-    fn submit(&mut self, request: Request, command: Command, sender: Sender, bytes: usize) {
-        let ticket = request.from.as_ref().and_then(|from| from.ticket);
-        let submission = Submission {
-            key: request.key.clone(),
-            command,
-            sender,
-            id: request.id,
-            client: self.key.client_id.clone(),
-            requester: Box::new(request),
-        };
-        match self.broker.service.try_reserve(bytes) {
-            Some(permit) => permit.submit(submission),
+    /// Has a command decided as soon as there is room for it.
+    fn submit(&mut self, asked: Asked) {
+        let weight = request::weight(&asked.payload, asked.properties.as_deref());
+        match self.broker.service.try_reserve(weight) {
+            Some(permit) => self.submit_in(permit, asked),
             None => {
                 let service = self.broker.service.clone();
-                let room = Box::pin(async move { service.reserve(bytes).await });
-                self.stalled = Some(Stalled { submission, ticket, room });
+                let room = Box::pin(async move { service.reserve(weight).await });
+                self.stalled = Some(Stalled { asked, room });
             }
+        }
+    }
+
+    fn submit_in(&self, permit: Permit, mut asked: Asked) {
+        match self.prepare(&mut asked) {
+            Ok(Some((command, sender))) => permit.submit(Submission {
+                key: asked.request.key.clone(),
+                command,
+                sender,
+                id: asked.request.id,
+                client: self.key.client_id.clone(),
+                requester: Box::new(asked.request),
+            }),
+            Ok(None) => {}
+            Err(rejection) => self.refuse(asked.request, &rejection),
         }
     }
 
@@ -159,11 +167,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn resume_stalled(&mut self, permit: Result<Permit, Rejection>) {
         match (self.stalled.take(), permit) {
             (None, _) => {}
-            (Some(Stalled { submission, .. }), Ok(permit)) => permit.submit(submission),
-            (Some(Stalled { submission, .. }), Err(rejection)) => {
-                submission.refuse(rejection, self.broker.service.now())
-            }
+            (Some(Stalled { asked, .. }), Ok(permit)) => self.submit_in(permit, asked),
+            (Some(Stalled { asked, .. }), Err(rejection)) => self.refuse(asked.request, &rejection),
         }
+    }
+
+    /// Refuses a request that never came to the engine, and remembers why.
+    fn refuse(&self, request: Request, rejection: &Rejection) {
+        let SessionKey { principal, client_id } = &self.key;
+        // What somebody sends who has no business here is no news to those who have.
+        let concerns = |access: &Access| access.admit_any(&request.key, request.operation.into()).is_ok();
+        if request.operation != Operation::Get && self.client.outbox.with_access(concerns) {
+            self.broker.service.note_refusal(&request.key, principal, client_id, rejection);
+        }
+        service::log_refusal(request.id, &request.key, principal.name(), client_id, rejection);
+        request.reject(rejection, self.broker.service.now());
     }
 
     fn complete(&mut self, ticket: Option<Ticket>, verdict: Verdict) {

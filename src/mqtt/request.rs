@@ -21,7 +21,7 @@ use crate::{
     },
     quota::Admitted,
     request_id::RequestId,
-    service::{self, Outcome, Requester},
+    service::{self, Done, Requester},
     shadow::{Command, Delete, Document, DocumentLimits, Rejection, Sender, ShadowKey, Timestamp},
     wire::{self, ClientToken, Dialect, Parsed, Payload, Refused},
 };
@@ -132,7 +132,7 @@ impl Request {
         properties: Option<&Properties>,
         limits: &DocumentLimits,
     ) -> Result<Option<Command>, Rejection> {
-        let payload = Payload { bytes: payload, user: properties.map_or(&[], |properties| &properties.user) };
+        let payload = given(payload, properties);
         match self.operation {
             Operation::Update => {
                 let update = self.take(wire::parse_update(payload, self.dialect, limits))?;
@@ -240,19 +240,26 @@ impl Requester for Request {
         self.client_token.as_ref()
     }
 
-    fn decided(self: Box<Self>, outcome: &Outcome, now: Timestamp) {
-        match &outcome.result {
+    fn decided(self: Box<Self>, outcome: Result<Done<'_>, &Rejection>, now: Timestamp) {
+        match outcome {
             Err(rejection) => self.reject(rejection, now),
-            Ok(applied) => {
+            Ok(Done { command, applied }) => {
                 let (reads, token) = (&self.reads, self.client_token.as_ref());
-                let payload = self
-                    .response
-                    .as_ref()
-                    .map(|_| service::accepted(self.dialect, &outcome.command, applied, reads, token));
+                let payload =
+                    self.response.as_ref().map(|_| service::accepted(self.dialect, command, applied, reads, token));
                 self.answer(payload, Verdict::SUCCESS);
             }
         }
     }
+}
+
+/// About the memory that a request takes once its payload is read.
+pub(super) fn weight(payload: &[u8], properties: Option<&Properties>) -> usize {
+    wire::weight(given(payload, properties))
+}
+
+fn given<'a>(payload: &'a [u8], properties: Option<&'a Properties>) -> Payload<'a> {
+    Payload { bytes: payload, user: properties.map_or(&[], |properties| &properties.user) }
 }
 
 /// The verdict of a PUBACK on a refused request. PROTOCOL section 2.

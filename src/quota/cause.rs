@@ -69,7 +69,7 @@ causes! {
     ControlPackets, "control_packets", "control packets a second on one connection";
     /// Slowed: a connection that sends too many bytes.
     Bytes, "bytes", "bytes a second on one connection";
-    /// Slowed: a connection whose principal sends too many bytes.
+    /// Slowed: a connection whose principal sends too many bytes. Refused: its request over HTTP that has a body.
     PrincipalBytes, "principal_bytes", "bytes a second of one principal";
     /// Ended: a connection that was refused too often.
     Refusals, "refusals", "refusals a minute on one connection";

@@ -2,8 +2,8 @@
 //!
 //! Requests pass [`Quotas::admit`], and those that change something [`Quotas::admit_write`], whichever door they came
 //! through; [`crate::service`] calls both. What is asked over HTTP about no single shadow passes
-//! [`Quotas::admit_general`], and whoever stays there to be told something [`Quotas::admit_stream`]; who walks through
-//! the store waits for its turn by [`Principals::reading`]. `requests` counts them per principal and shadow,
+//! [`Quotas::admit_general`], a body that comes there [`Quotas::admit_body`], and whoever stays there to be told something
+//! [`Quotas::admit_stream`]; who walks through the store waits for its turn by [`Principals::reading`]. `requests` counts them per principal and shadow,
 //! `principals` what a principal does altogether, `shadows` what everybody does to one shadow, `addresses` who
 //! connects, `strangers` what those may occupy who did not say yet who they are. All of them keep what they know
 //! in a `table` that is bounded, and count in `rate`s and `tally`s. A `cause` names each quota, for who is refused and
@@ -126,6 +126,17 @@ impl Quotas {
     /// As [`Quotas::admit`].
     pub fn admit_general(&self, principal: &Arc<str>, now: Instant) -> Result<(), Rejection> {
         self.principals.request(principal, now).map_err(|wait| self.over_principal(wait))
+    }
+
+    /// Counts the body of a request of `principal` that came over HTTP.
+    ///
+    /// # Errors
+    ///
+    /// As [`Quotas::admit`].
+    pub fn admit_body(&self, principal: &Arc<str>, bytes: usize, now: Instant) -> Result<(), Rejection> {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let received = self.principals.of(principal, now).receive(bytes, now);
+        received.map_err(|wait| self.refuse(Cause::PrincipalBytes, self.principals.bytes().count(), wait))
     }
 
     /// Counts a stream of events, or a wait for a change, of `principal` until what is returned is dropped.

@@ -115,6 +115,11 @@ impl Principals {
         self.limits.streams_max
     }
 
+    /// How many bytes a principal may send.
+    pub(super) fn bytes(&self) -> Rate {
+        self.limits.bytes
+    }
+
     /// How many requests a principal may make.
     pub(super) fn requests(&self) -> Rate {
         self.limits.requests
@@ -137,6 +142,22 @@ impl Allowance {
     /// Counts bytes that were received, and tells how long to wait before receiving more.
     pub fn received(&self, bytes: u64, now: Instant) -> Option<Duration> {
         self.bytes.lock().charge(self.limits.bytes, bytes, now)
+    }
+
+    /// Counts bytes that were received, unless there were too many already; then tells how long to wait.
+    ///
+    /// # Errors
+    ///
+    /// The time to wait; nothing was counted.
+    pub(super) fn receive(&self, bytes: u64, now: Instant) -> Result<(), Duration> {
+        let mut meter = self.bytes.lock();
+        match meter.excess(self.limits.bytes, now) {
+            Some(wait) => Err(wait),
+            None => {
+                meter.charge(self.limits.bytes, bytes, now);
+                Ok(())
+            }
+        }
     }
 
     /// Counts one more subscription, if there may be one.
@@ -192,6 +213,9 @@ mod tests {
         assert_eq!(first.received(10, now), None);
         assert_eq!(second.received(10, now), Some(Duration::from_secs(1)));
         assert_eq!(principals.of(&b, now).received(10, now), None, "another has its own");
+        assert_eq!(second.receive(1, now), Err(Duration::from_secs(1)), "and this is not counted");
+        assert_eq!(second.receive(10, now + Duration::from_secs(1)), Ok(()));
+        assert_eq!(second.receive(1, now + Duration::from_secs(1)), Err(Duration::from_secs(1)));
         for _ in 0..10 {
             assert_eq!(principals.request(&a, now), Ok(()));
         }

@@ -13,8 +13,8 @@ use std::{
 
 use crate::{
     clock::Clock,
-    service::{Outcome, Requester},
-    shadow::{Rejection, Timestamp, Version, collisions},
+    service::Requester,
+    shadow::{Command, Rejection, ShadowKey, Timestamp, Version, collisions},
     store::{Held, Past},
 };
 
@@ -32,7 +32,8 @@ const WAITING_MAX: usize = 256;
 
 /// A refusal that is not told yet.
 pub(super) struct Refused {
-    pub(super) outcome: Outcome,
+    pub(super) key: ShadowKey,
+    pub(super) rejection: Rejection,
     /// What the command was decided against.
     pub(super) against: Held,
     pub(super) requester: Box<dyn Requester>,
@@ -61,9 +62,9 @@ impl<'s> Hindsight<'s> {
         Self { past, long: started.ok().map(|_| sender) }
     }
 
-    /// Completes a refusal and tells it, now or later.
-    pub(super) fn tell(&self, mut refused: Refused, now: Timestamp) {
-        match refused.collide() {
+    /// Completes a refusal of `command` and tells it, now or later.
+    pub(super) fn tell(&self, mut refused: Refused, command: &Command, now: Timestamp) {
+        match refused.collide(command) {
             0 => {}
             1..=STEPS_AT_ONCE => refused.walk(self.past),
             STEPS_LATER..=STEPS_MAX => {
@@ -83,9 +84,10 @@ impl<'s> Hindsight<'s> {
 impl Refused {
     /// Finds the paths that collided. Returns how many versions lie between them and their former values; 0 if there
     /// is nothing to look for.
-    fn collide(&mut self) -> u64 {
-        let Outcome { command, result: Err(rejection), .. } = &mut self.outcome else { return 0 };
-        let Rejection::VersionConflict { expected: Some(expected), collisions: told, .. } = rejection else { return 0 };
+    fn collide(&mut self, command: &Command) -> u64 {
+        let Rejection::VersionConflict { expected: Some(expected), collisions: told, .. } = &mut self.rejection else {
+            return 0;
+        };
         let found = collisions(command, &self.against.document, *expected);
         let any = *expected > Version(0) && !found.conflicts.is_empty();
         *told = Some(Box::new(found));
@@ -94,13 +96,13 @@ impl Refused {
 
     /// Finds the former values. If they cannot be found, the refusal is as true without.
     fn walk(&mut self, past: &Past) {
-        let Outcome { key, result: Err(rejection), .. } = &mut self.outcome else { return };
-        let Rejection::VersionConflict { expected: Some(expected), collisions: Some(found), .. } = rejection else {
+        let Rejection::VersionConflict { expected: Some(expected), collisions: Some(found), .. } = &mut self.rejection
+        else {
             return;
         };
         let mut rewind = found.rewind();
         let limit = STEPS_MAX.try_into().unwrap_or(usize::MAX);
-        match past.walk(key, &self.against, *expected, limit, |entry| rewind.undo(&entry.changes)) {
+        match past.walk(&self.key, &self.against, *expected, limit, |entry| rewind.undo(&entry.changes)) {
             Ok(true) => rewind.arrive(),
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the former values of a conflict cannot be read"),
@@ -108,6 +110,6 @@ impl Refused {
     }
 
     fn tell(self, now: Timestamp) {
-        self.requester.decided(&self.outcome, now);
+        self.requester.decided(Err(&self.rejection), now);
     }
 }

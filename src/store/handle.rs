@@ -32,7 +32,7 @@ use crate::{
         record::{Held, RecordEncoder},
         recovery,
         retention::Retention,
-        writer::{Message, Writer},
+        writer::{Message, Room, Writer},
     },
 };
 
@@ -60,7 +60,8 @@ pub struct Permit<C> {
 /// Opens the store of `options`, or makes it if there is no file, and starts its writer.
 ///
 /// `clock` is asked once per batch. `tell` is called on the writer's thread with the outcomes of each batch, in the
-/// order the commands were sent; while it runs nothing is written, so it only hands them on.
+/// order the commands were sent, and with the room they take in the queue until that is dropped; while it runs nothing
+/// is written, so it only hands them on.
 ///
 /// # Errors
 ///
@@ -71,7 +72,7 @@ pub struct Permit<C> {
 pub fn open<C: Send + 'static>(
     options: StoreOptions,
     clock: impl Fn() -> Timestamp + Send + 'static,
-    tell: impl FnMut(Vec<Outcome<C>>) + Send + 'static,
+    tell: impl FnMut(Vec<Outcome<C>>, Room) + Send + 'static,
 ) -> Result<Store<C>, StoreError> {
     let database = Database::open(&options)?;
     let disk = FreeDisk::of(options.path.clone(), options.free_disk_min);
@@ -87,7 +88,7 @@ pub(super) fn assemble<C: Send + 'static>(
     disk: FreeDisk,
     options: StoreOptions,
     clock: Box<dyn Fn() -> Timestamp + Send>,
-    tell: Box<dyn FnMut(Vec<Outcome<C>>) + Send>,
+    tell: Box<dyn FnMut(Vec<Outcome<C>>, Room) + Send>,
 ) -> Result<(Store<C>, Writer<C>), StoreError> {
     let progress = database.progress()?;
     let shared = Shared {
@@ -135,7 +136,7 @@ fn spawn<C: Send + 'static>(mut writer: Writer<C>) -> std::io::Result<JoinHandle
 }
 
 impl<C: Send + 'static> Store<C> {
-    /// Waits until the queue has room for a command of about `bytes`. Who waits is served in turn.
+    /// Waits until the queue has room for a command that takes about `bytes` of memory. Who waits is served in turn.
     ///
     /// # Errors
     ///
@@ -145,7 +146,7 @@ impl<C: Send + 'static> Store<C> {
         Ok(self.inner.permit(room.map_err(|_| StoreError::Closed)?))
     }
 
-    /// Room for a command of about `bytes` if there is some now.
+    /// Room for a command that takes about `bytes` of memory if there is some now.
     #[must_use]
     pub fn try_reserve(&self, bytes: usize) -> Option<Permit<C>> {
         let room = Arc::clone(&self.inner.room).try_acquire_many_owned(self.inner.share(bytes)).ok()?;

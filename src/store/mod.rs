@@ -53,3 +53,4 @@ pub use health::{Health, State};
 pub use options::{COMMAND_OVERHEAD_BYTES, StoreOptions};
 pub use reader::{History, HistoryEnd, Listed, Page, Past};
 pub use record::Held;
+pub use writer::Room;

@@ -22,7 +22,7 @@ pub struct StoreOptions {
     pub verify_on_open: bool,
     /// Most commands decided in one commit.
     pub batch_commands_max: usize,
-    /// Most bytes of commands waiting for the writer; each counts [`COMMAND_OVERHEAD_BYTES`] more than its payload.
+    /// Most memory of commands that are not told yet; each counts [`COMMAND_OVERHEAD_BYTES`] more than what it says.
     pub queue_bytes_max: usize,
     /// Journal bytes above which the oldest entries are removed.
     pub journal_bytes_max: u64,
@@ -44,7 +44,7 @@ pub struct StoreOptions {
     pub document: DocumentLimits,
 }
 
-/// What a waiting command counts beyond its payload, against [`StoreOptions::queue_bytes_max`].
+/// What a command counts beyond what it says, against [`StoreOptions::queue_bytes_max`].
 pub const COMMAND_OVERHEAD_BYTES: usize = 1024;
 
 impl StoreOptions {
@@ -58,7 +58,7 @@ impl StoreOptions {
             quick_repair: true,
             verify_on_open: false,
             batch_commands_max: 1024,
-            queue_bytes_max: 32 * MIB,
+            queue_bytes_max: 64 * MIB,
             journal_bytes_max: 4 << 30,
             journal_age_max: Duration::from_secs(7 * 24 * 3600),
             lag_entries_max: 100_000,

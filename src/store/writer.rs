@@ -40,6 +40,9 @@ pub(super) enum Message<C> {
     Close,
 }
 
+/// The share of the queue that some commands take; dropping it makes room for others.
+pub struct Room(#[expect(dead_code, reason = "for its drop")] Option<OwnedSemaphorePermit>);
+
 /// The writer's own state; see the module.
 pub(super) struct Writer<C> {
     pub(super) options: StoreOptions,
@@ -48,7 +51,7 @@ pub(super) struct Writer<C> {
     /// The queue's room, closed when the writer ends.
     pub(super) room: Arc<Semaphore>,
     pub(super) clock: Box<dyn Fn() -> Timestamp + Send>,
-    pub(super) tell: Box<dyn FnMut(Vec<Outcome<C>>) + Send>,
+    pub(super) tell: Box<dyn FnMut(Vec<Outcome<C>>, Room) + Send>,
     pub(super) progress: Progress,
     pub(super) backlog: Backlog,
     pub(super) names: NameCounts,
@@ -102,27 +105,27 @@ impl<C> Writer<C> {
     }
 
     fn work(&mut self, messages: Vec<Message<C>>) {
-        let mut permits: Option<OwnedSemaphorePermit> = None;
+        let mut room: Option<OwnedSemaphorePermit> = None;
         let mut jobs = Vec::with_capacity(messages.len());
         for message in messages {
             match message {
                 Message::Close => self.queue.close(),
                 Message::Job(job, permit) => {
                     jobs.push(*job);
-                    match &mut permits {
-                        Some(permits) => permits.merge(permit),
-                        None => permits = Some(permit),
+                    match &mut room {
+                        Some(room) => room.merge(permit),
+                        None => room = Some(permit),
                     }
                 }
             }
         }
+        let room = Room(room);
         if let Some(refusal) = self.refusal() {
-            return self.refuse(jobs, &refusal);
+            return self.refuse(jobs, room, &refusal);
         }
         self.shared.commits.batches.observe(jobs.len() as u64);
         let batch = self.decide(jobs);
-        drop(permits);
-        self.conclude(batch);
+        self.conclude(batch, room);
     }
 
     /// Why no command may be tried now.
@@ -140,12 +143,12 @@ impl<C> Writer<C> {
         })
     }
 
-    fn refuse(&mut self, jobs: Vec<Job<C>>, refusal: &Rejection) {
+    fn refuse(&mut self, jobs: Vec<Job<C>>, room: Room, refusal: &Rejection) {
         self.report();
         let outcomes: Vec<_> =
             jobs.into_iter().map(|job| Outcome { job, result: Err(refusal.clone()), against: None }).collect();
         if !outcomes.is_empty() {
-            (self.tell)(outcomes);
+            (self.tell)(outcomes, room);
         }
     }
 
@@ -164,7 +167,7 @@ impl<C> Writer<C> {
     }
 
     /// Commits `batch` if it changes anything, publishes it, tells it.
-    fn conclude(&mut self, mut batch: Batch<C>) {
+    fn conclude(&mut self, mut batch: Batch<C>, room: Room) {
         if batch.needs_commit() {
             let works = std::mem::take(&mut batch.works);
             if let Err(rejection) = self.commit_batch(&batch, works) {
@@ -177,7 +180,7 @@ impl<C> Writer<C> {
         }
         self.report();
         if !batch.outcomes.is_empty() {
-            (self.tell)(batch.outcomes);
+            (self.tell)(batch.outcomes, room);
         }
     }
 

@@ -23,6 +23,7 @@ mod selection;
 mod strict;
 #[cfg(test)]
 mod tests;
+mod weight;
 mod write;
 
 pub use client_token::ClientToken;
@@ -38,3 +39,4 @@ pub use listing::{DeviceEntry, Seen, ShadowEntry, devices, names, presence, sess
 pub use problem::{Problem, problem, rejection_problem};
 pub use request::{Parsed, Refused, parse_delete, parse_get, parse_state, parse_update};
 pub use selection::{Selection, former, get_selected};
+pub use weight::weight;

@@ -113,3 +113,29 @@ fn more_connections_than_there_may_be() {
         client.try_recv()
     });
 }
+
+/// What waits for the engine is the text that came. What is made of it is larger by far, and is made when there is room
+/// for it.
+#[test]
+fn a_crowd_of_requests_that_grow_when_they_are_read() {
+    const REQUESTS: usize = 400;
+    let mut server = Server::with(Setup::default());
+    let mut bystander = Bystander::new(&server);
+    let before = server.peak_bytes();
+    let grows = [r#"{"":{"":{"":{"":{"":0}}}}}"#; 4_000].join(",");
+    let payload = format!(r#"{{"state":{{"desired":{{"a":[{grows}]}}}}}}"#);
+    let mut crowd = Vec::new();
+    for number in 0..REQUESTS {
+        let mut client = Client::connect(&server, V5, &format!("crowd-{number}"));
+        client.send(Publish::new(&format!("shadow/crowd-{number}/update"), &payload).encode(V5, 1, 1));
+        crowd.push(client);
+    }
+    for client in &mut crowd {
+        assert_eq!(client.puback(1).code, 0x83, "too large");
+    }
+    let grown = server.peak_bytes() - before;
+    bystander.check(&mut server);
+    println!("{REQUESTS} requests of {} KiB: at most {} MiB more memory", payload.len() / 1024, grown >> 20);
+    // Their texts, those that the engine's queue has room for, and one each that the threads read.
+    assert!(grown < 384 << 20, "grew by {grown} bytes");
+}

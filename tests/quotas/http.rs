@@ -48,6 +48,31 @@ fn streams_and_waits_of_one_principal() {
     assert_met(&mut server, &["principal_streams"]);
 }
 
+/// Over HTTP, what a principal sends was free, which over MQTT it is not.
+#[test]
+fn bodies_of_one_principal() {
+    let mut server = web("principal_bytes_per_second = \"1 KiB\"");
+    let send = |client: &str, path: &str, method: &str| {
+        let body = json!({"state": {"desired": {"a": "x".repeat(100_000)}}}).to_string();
+        let head =
+            format!("{method} {path} HTTP/1.1\nUmbra-Client: {client}\nIf-Match: *\nContent-Type: application/json");
+        Http::connect(server.address_of("web")).send(&head, body.as_bytes())
+    };
+    // It has come, so it is counted: as much as may come in more than a minute.
+    assert_eq!(send("greedy", "/v1/devices/lamp/shadow", "PUT").status, 400, "'state' is no section");
+    for (path, method) in [("/v1/devices/lamp/shadow", "PUT"), ("/things/lamp/shadow", "POST")] {
+        let refused = send("greedy", path, method);
+        assert_eq!((refused.status, refused.header("retry-after").is_some()), (429, true), "{path}: {refused:?}");
+        assert_eq!(
+            refused.json()["message"],
+            json!("Too many requests: more than 1024 bytes a second of one principal")
+        );
+    }
+    assert_eq!(ask(&server, "greedy", "/v1/devices").1.status, 200, "what has no body is not held up");
+    assert_eq!(send("other", "/v1/devices/lamp/shadow", "PUT").status, 400, "another principal has its own");
+    assert_met(&mut server, &["principal_bytes"]);
+}
+
 /// Lists and streams were free, however much of the store they walked through.
 #[test]
 fn lists_and_streams_are_requests() {

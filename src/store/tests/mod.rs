@@ -96,7 +96,7 @@ struct Running {
 impl Running {
     fn open(options: StoreOptions) -> Result<Self, StoreError> {
         let (sender, told) = mpsc::channel();
-        let tell = move |outcomes| drop(sender.send(outcomes));
+        let tell = move |outcomes, _| drop(sender.send(outcomes));
         Ok(Self { store: crate::store::open(options, || Timestamp(1_790_000_000), tell)?, told })
     }
 

@@ -40,7 +40,7 @@ impl Stepped {
             FreeDisk::with_probe(Box::new(probe), options.free_disk_min),
             options,
             Box::new(move || Timestamp(*clock.lock())),
-            Box::new(move |outcomes| teller.lock().extend(outcomes)),
+            Box::new(move |outcomes, _| teller.lock().extend(outcomes)),
         )?;
         Ok(Self { store, writer, now, told })
     }

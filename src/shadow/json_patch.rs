@@ -7,7 +7,7 @@
 //! what GET shows. That no value holds a null, which the contract has no place for, was settled before.
 //!
 //! This runs on the writer's thread, so what it may take is bounded: the number of operations, what all of them put
-//! there, and the levels that this reaches.
+//! there, the levels that this reaches, and what is gone through to move values about.
 //!
 //! [`Patch::resolve`]: crate::shadow::command::Patch::resolve
 
@@ -93,14 +93,23 @@ struct Work {
     /// Bytes that were put there, and how many may be: copies of copies grow fast.
     put: usize,
     put_max: usize,
+    /// Values that were gone through only because others moved.
+    moved: usize,
 }
 
 /// The most operations of a patch.
 pub const OPERATIONS_MAX: usize = 256;
 
+/// Elements along which an array is moved in the time that going through one value takes.
+const ALONG: usize = 8;
+
 /// Levels of objects and arrays that `state` may reach while a patch is applied, and keys that a path may have; what it
 /// comes to has its own limit.
 pub const LEVELS_MAX: usize = 72;
+
+/// Values that all operations of a patch together may go through to move what is there: down to other levels, or along
+/// an array, eight elements of which count as one. All leaves of a shadow as shipped may be moved by each operation.
+pub const MOVED_MAX: usize = OPERATIONS_MAX * 1024;
 
 impl JsonPatch {
     /// These operations in turn; `None`: there are too many.
@@ -139,9 +148,9 @@ impl JsonPatch {
     /// The first operation that does not fit.
     pub(super) fn apply(&self, state: &Map<String, Value>, put_max: usize) -> Result<Edit, Misfit> {
         let (written, seen) = (BTreeSet::new(), BTreeSet::new());
-        let mut work = Work { state: state.clone(), written, seen, put: 0, put_max };
-        for operation in &self.0 {
-            if let Err(reason) = work.apply(operation) {
+        let mut work = Work { state: state.clone(), written, seen, put: 0, put_max, moved: 0 };
+        for (number, operation) in self.0.iter().enumerate() {
+            if let Err(reason) = work.apply(operation).and_then(|()| work.has_moved(number)) {
                 return Err(Misfit { reason, paths: work.written.into_iter().chain(work.seen).collect() });
             }
         }
@@ -182,11 +191,20 @@ impl Work {
                 let value = self.remove(from)?;
                 // Looking through a large value takes long, and where it nests no deeper it is not needed.
                 if to.keys.len() > from.keys.len() {
-                    levels(to, &value)?;
+                    self.moved += levels(to, &value)?;
                 }
                 self.add(to, value)
             }
         }
+    }
+
+    /// Refuses what moves too much, operation `number` being the last.
+    fn has_moved(&self, number: usize) -> Result<(), Reason> {
+        if self.moved <= MOVED_MAX {
+            return Ok(());
+        }
+        let reason = format!("would, with those before it, move more than {MOVED_MAX} values");
+        Err(Reason::Refused(Rejection::InvalidField { field: format!("operation {number}"), reason }))
     }
 
     /// What is at `path`, on which all that follows depends.
@@ -231,7 +249,11 @@ impl Work {
             Value::Array(elements) => {
                 let place = if &**last == "-" { Some(elements.len()) } else { index(last) };
                 match place.filter(|place| *place <= elements.len()) {
-                    Some(place) => elements.insert(place, value),
+                    Some(place) => {
+                        let after = elements.len() - place;
+                        elements.insert(place, value);
+                        self.moved += after / ALONG;
+                    }
                     None => return Err(Reason::Absent(path.clone())),
                 }
             }
@@ -250,7 +272,11 @@ impl Work {
         match self.find(&parent).map_err(|_| absent())? {
             Value::Object(members) => members.remove(&**last).ok_or_else(absent),
             Value::Array(elements) => match index(last).filter(|place| *place < elements.len()) {
-                Some(place) => Ok(elements.remove(place)),
+                Some(place) => {
+                    let (value, after) = (elements.remove(place), elements.len() - place);
+                    self.moved += after / ALONG;
+                    Ok(value)
+                }
                 None => Err(absent()),
             },
             _ => Err(absent()),
@@ -351,16 +377,18 @@ fn put(patches: &mut Map<String, Value>, path: &Pointer, value: Value) {
     *place = value;
 }
 
-/// Refuses what would nest so deep that it is a danger to handle.
-fn levels(path: &Pointer, value: &Value) -> Result<(), Reason> {
-    let levels = path.keys.len() + depth(value);
-    if levels <= LEVELS_MAX { Ok(()) } else { Err(Reason::Refused(Rejection::TooDeep { max: LEVELS_MAX })) }
+/// Refuses what would nest so deep that it is a danger to handle. Returns how many values it went through.
+fn levels(path: &Pointer, value: &Value) -> Result<usize, Reason> {
+    let mut count = 0;
+    let levels = path.keys.len() + depth(value, &mut count);
+    if levels <= LEVELS_MAX { Ok(count) } else { Err(Reason::Refused(Rejection::TooDeep { max: LEVELS_MAX })) }
 }
 
-fn depth(value: &Value) -> usize {
+fn depth(value: &Value, count: &mut usize) -> usize {
+    *count += 1;
     match value {
-        Value::Array(elements) => 1 + elements.iter().map(depth).max().unwrap_or(0),
-        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        Value::Array(elements) => 1 + elements.iter().map(|element| depth(element, count)).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(|member| depth(member, count)).max().unwrap_or(0),
         _ => 0,
     }
 }

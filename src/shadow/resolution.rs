@@ -5,7 +5,8 @@
 //!
 //! It is applied to the part of the document that its sender may read, as GET shows it. What the sender demands of the
 //! document is told before a misfit: a patch for another version does not become one for this version. If it is to be
-//! rebased, what it looks at must not have changed either, and neither what it gives an object, whatever is in there.
+//! rebased, what it looks at must not have changed either, and neither what it gives an object, whatever is in there: the
+//! sender must be able to read all of that.
 
 use serde_json::{Map, Value};
 
@@ -25,12 +26,13 @@ impl Patch {
     ///
     /// # Errors
     ///
-    /// - [`Rejection::Forbidden`]: it would write what its sender may not. What it looks at was checked before
-    ///   ([`Scope::admit`]).
+    /// - [`Rejection::Forbidden`]: it would write what its sender may not, or is to be rebased and would put an object
+    ///   where its sender may not read everything. What it looks at was checked before ([`Scope::admit`]).
     /// - [`Rejection::ExpectationFailed`]: there is not at a path what it takes to be there.
     /// - [`Rejection::VersionConflict`]: it does not fit, and a precondition does not hold.
     /// - [`Rejection::TooDeep`], [`Rejection::TooLarge`], [`Rejection::InvalidSection`]: it would make what no shadow
     ///   can be.
+    /// - [`Rejection::InvalidField`]: its operations move too much.
     pub fn resolve(&self, current: &Document, scope: &Scope, limits: &DocumentLimits) -> Result<Update, Rejection> {
         let state = self.seen(current, &scope.reads);
         let put_max = PUT_MAX * (limits.document_bytes_max + limits.tags_bytes_max);
@@ -40,6 +42,7 @@ impl Patch {
         let mut update = Update { preconditions, dry_run: self.dry_run, keyed, ..update };
         scope.check_update(&update)?;
         if let Some(base) = self.base() {
+            objects.iter().try_for_each(|path| scope.check_read(path))?;
             let unchanged = |path| Expectation { path, holds: Expected::Version(base) };
             update.preconditions.expect.extend(seen.into_iter().chain(objects).map(unchanged));
         }
@@ -61,7 +64,9 @@ impl Patch {
     }
 
     fn refusal(&self, misfit: Misfit, current: &Document, reads: &Paths) -> Rejection {
-        let clean = |since| !misfit.paths.iter().any(|path| current.changed_after(path, since));
+        // What may be written blindly is not told by what fails.
+        let seen = || misfit.paths.iter().filter(|path| reads.has(path));
+        let clean = |since| !seen().any(|path| current.changed_after(path, since));
         if let Err(rejection) = self.preconditions.check(current, reads, clean) {
             return rejection;
         }

@@ -68,13 +68,18 @@ impl Scope {
         }
     }
 
+    /// Checks that `path`, whole, may be read.
+    pub(super) fn check_read(&self, path: &Pointer) -> Result<(), Rejection> {
+        allowed(&self.reads, path)
+    }
+
     /// Checks what `patch` looks at: who may not read it must not find out by what fails.
     fn check_patch(&self, patch: &Patch) -> Result<(), Rejection> {
         if self.writes.is_empty() {
             return Err(forbidden(&Pointer::section(SectionName::Desired)));
         }
         let expected = patch.preconditions.expect.iter().map(|expectation| &expectation.path);
-        patch.operations.looks_at().chain(expected).try_for_each(|path| allowed(&self.reads, path))
+        patch.operations.looks_at().chain(expected).try_for_each(|path| self.check_read(path))
     }
 
     /// Lets `update`, which clears all, keep what may not be written; unless that is everything.

@@ -339,6 +339,30 @@ fn a_patch_keeps_to_what_its_sender_may() {
     assert!(nothing.admit(&mut patch(json!([]), Preconditions::default())).is_err(), "who may write nothing");
 }
 
+/// Whether a path changed that one may write and not read was told by which reason a patch was refused for, and by
+/// whether it was rebased.
+#[test]
+fn a_patch_does_not_tell_of_what_its_sender_cannot_read() {
+    let paths = |texts: &[&str]| texts.iter().map(|text| pointer(text)).collect::<Vec<_>>().iter().collect();
+    let scope = Scope { reads: paths(&["/desired/zone/t", "/desired/a"]), writes: paths(&["/desired"]) };
+    let read = written(&[json!({"desired": {"zone": {"t": 1, "pin": 4}, "a": 1}})]);
+    let touched = |state: Value| after(&read, &Command::Update(update(state)));
+    let fails = json!({"op": "test", "path": "/desired/a", "value": 9});
+    let add = |path: &str, value: Value| json!({"op": "add", "path": path, "value": value});
+    for (operations, changed, expected) in [
+        (json!([add("/desired/zone/pin", json!(1)), fails]), json!({"zone": {"pin": 5}}), "expectation-failed"),
+        (json!([add("/desired/zone/pin", json!(1)), fails]), json!({"other": 5}), "expectation-failed"),
+        (json!([add("/desired/zone/t", json!(1)), fails]), json!({"zone": {"t": 5}}), "version-conflict"),
+        (json!([add("/desired/zone", json!({"t": 1}))]), json!({"zone": {"pin": 5}}), "forbidden"),
+        (json!([add("/desired/zone", json!({"t": 1}))]), json!({"other": 5}), "forbidden"),
+        (json!([add("/desired/a", json!({"t": 1}))]), json!({"a": 5}), "version-conflict"),
+    ] {
+        let current = touched(json!({ "desired": changed }));
+        let told = told(&current, &patch(operations.clone(), rebased(&read)), scope.clone());
+        assert_eq!(told.err(), Some(expected), "{operations} after {changed}");
+    }
+}
+
 /// It runs on the writer's thread, for whoever sends it.
 #[test]
 fn what_a_patch_may_take_is_bounded() {
@@ -348,6 +372,17 @@ fn what_a_patch_may_take_is_bounded() {
         (0..250).map(|n| json!({"op": "copy", "from": "/desired/a", "path": path(n)})).collect()
     };
     let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+    let first = |value: Value, rest: Vec<Value>| [vec![add("/desired/b".to_owned(), &value)], rest].concat();
+    let inserts = |count: usize| (0..count).map(|_| add("/desired/b/0".to_owned(), &json!(1))).collect();
+    let remove = |path: &str| json!({"op": "remove", "path": path});
+    // Down a level and up again.
+    let moves = |count: usize| {
+        let there_and_back = |n| match n % 2 {
+            0 => json!({"op": "move", "from": "/desired/b", "path": "/desired/a/b"}),
+            _ => json!({"op": "move", "from": "/desired/a/b", "path": "/desired/b"}),
+        };
+        (0..count).map(there_and_back).collect::<Vec<_>>()
+    };
     for (label, operations, expected) in [
         ("copies of copies, wide", copies(|n| format!("/desired/a/{n}")), "too-large"),
         ("copies of copies, deep", copies(|n| format!("/desired/a{}", "/a".repeat(n.min(LEVELS_MAX - 1)))), "too-deep"),
@@ -362,6 +397,8 @@ fn what_a_patch_may_take_is_bounded() {
             (0..250).map(|_| add("/desired/b".to_owned(), &json!(vec![0; 64]))).collect(),
             "too-large",
         ),
+        ("moves of many values", first(json!(vec![json!([]); 20_000]), moves(250)), "invalid-field"),
+        ("a long list moved along", first(json!(vec![json!([]); 20_000]), inserts(250)), "invalid-field"),
         ("deep", vec![add("/desired/b".to_owned(), &nested(LEVELS_MAX))], "too-deep"),
         (
             "deep in two steps",
@@ -375,8 +412,15 @@ fn what_a_patch_may_take_is_bounded() {
         let told = told(&document, &patch(operations.into(), Preconditions::default()), Scope::ALL);
         assert_eq!(told.err(), Some(expected), "{label}");
     }
-    let remove = json!({"op": "remove", "path": "/desired/a"});
-    assert!(crate::wire::json_patch(vec![remove; 257].into()).is_err());
+    assert!(crate::wire::json_patch(vec![remove("/desired/a"); 257].into()).is_err());
+    // As many leaves as a shadow may have.
+    for (label, operations) in
+        [("moves", first(json!(vec![0; 1000]), moves(254))), ("insertions", first(json!(vec![0; 1000]), inserts(200)))]
+    {
+        let operations = [operations, vec![remove("/desired/b")]].concat();
+        let told = told(&document, &patch(operations.into(), Preconditions::default()), Scope::ALL);
+        assert_eq!(told.err(), None, "{label}");
+    }
 }
 
 /// What is remembered and told of a patch is the update that it came to.

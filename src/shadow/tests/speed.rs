@@ -145,11 +145,20 @@ fn a_patch() {
         _ => json!({"op": "move", "from": "/desired/m", "path": "/desired/l"}),
     });
     let moves = [vec![add("/desired/l", numbers.clone())], there_and_back.collect(), vec![remove]].concat();
+    // As many values as the body has room for; down a level they are gone through.
+    let lists = json!(vec![json!([]); 20_000]);
+    let deeper = (0..OPERATIONS_MAX - 3).map(|n| match n % 2 {
+        0 => json!({"op": "move", "from": "/desired/l", "path": "/desired/m/l"}),
+        _ => json!({"op": "move", "from": "/desired/m/l", "path": "/desired/l"}),
+    });
+    let down = [vec![add("/desired/l", lists.clone()), add("/desired/m", json!({}))], deeper.collect()].concat();
     let all = json!({"desired": {"l": "x".repeat(7000)}});
     for (label, command) in [
         ("an append", patch(json!([add("/reported/errors/-", json!(1))]))),
         ("insertions into a long list", patch(many(vec![add("/desired/l", numbers)], add("/desired/l/0", json!(1))))),
         ("moves of a long list", patch(moves.into())),
+        ("moves of many values down a level", patch(down.into())),
+        ("insertions into a list of many", patch(many(vec![add("/desired/l", lists)], add("/desired/l/0", json!(1))))),
         ("the largest update", Command::Update(update(all))),
     ] {
         let (rounds, start) = (20, Instant::now());

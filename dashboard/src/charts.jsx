@@ -2,13 +2,15 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import { clock, count, field } from "./format.js";
+import { clock, field, plural } from "./format.js";
 import { ask, shadowPath } from "./http.js";
-import { leaves } from "./state.js";
+import { at, leaves } from "./state.js";
 
 const PAGES_MAX = 8;
 const POINTS_MAX = 1_000;
-const [WIDTH, HEIGHT] = [320, 96];
+/** More are a line alone. */
+const DOTS_MAX = 80;
+const [WIDTH, HEIGHT, MARGIN] = [320, 96, 6];
 
 export function Charts({ device, name, shadow }) {
   const [series, setSeries] = useState(new Map());
@@ -38,12 +40,12 @@ async function past(path, signal) {
   let before = "";
   for (let page = 0; page < PAGES_MAX && !signal.aborted; page += 1) {
     const { entries, end } = await ask("GET", `${path}/history?limit=100${before}`);
-    for (const { timestamp, changes } of entries) {
+    for (const { timestamp, version, changes } of entries) {
       // A change may be of all that is below a path.
-      for (const [at, value] of changes.flatMap((change) => [...leaves(change.value, change.path)])) {
-        if (at.startsWith("/reported/") && typeof value === "number") {
-          const of = at.slice("/reported".length);
-          found.set(of, [[timestamp, value], ...(found.get(of) ?? [])]);
+      for (const [leaf, value] of changes.flatMap((change) => [...leaves(change.value, change.path)])) {
+        if (leaf.startsWith("/reported/") && typeof value === "number") {
+          const of = leaf.slice("/reported".length);
+          found.set(of, [{ timestamp, version, value }, ...(found.get(of) ?? [])]);
         }
       }
     }
@@ -53,49 +55,73 @@ async function past(path, signal) {
   return found;
 }
 
-function present(shadow) {
-  const numbers = [...leaves(shadow.state.reported ?? {})].filter(([, value]) => typeof value === "number");
-  return new Map(numbers.map(([path, value]) => [path, [[shadow.timestamp, value]]]));
+function present({ state, metadata }) {
+  const numbers = [...leaves(state.reported ?? {})].filter(([, value]) => typeof value === "number");
+  return new Map(numbers.map(([path, value]) => {
+    const { timestamp, version } = at(metadata.reported, path);
+    return [path, [{ timestamp, version, value }]];
+  }));
 }
 
-/** Both, in order of time, without what is in both. */
+/** Both, in order of versions, without what is in both. */
 function merged(older, newer) {
   const all = new Map(older);
   for (const [path, points] of newer) {
     const held = all.get(path) ?? [];
-    const last = held.at(-1);
-    const fresh = last ? points.filter(([at, value]) => at > last[0] || (at === last[0] && value !== last[1])) : points;
-    all.set(path, [...held, ...fresh].slice(-POINTS_MAX));
+    const last = held.at(-1)?.version ?? 0;
+    all.set(path, [...held, ...points.filter(({ version }) => version > last)].slice(-POINTS_MAX));
   }
   return all;
 }
 
 function Chart({ title, points }) {
   const [marked, setMarked] = useState(null);
-  const values = points.map(([, value]) => value);
+  const values = points.map(({ value }) => value);
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const [from, to] = [points[0][0], points.at(-1)[0]];
-  const x = (at) => (to === from ? WIDTH : ((at - from) / (to - from)) * WIDTH);
-  const y = (value) => (high === low ? HEIGHT / 2 : HEIGHT - 6 - ((value - low) / (high - low)) * (HEIGHT - 12));
+  const times = spread(points);
+  const [from, to] = [times[0], times.at(-1)];
+  const x = (time) => (to === from ? WIDTH / 2 : MARGIN + ((time - from) / (to - from)) * (WIDTH - 2 * MARGIN));
+  const y = (value) => (high === low ? HEIGHT / 2 : HEIGHT - MARGIN - ((value - low) / (high - low)) * (HEIGHT - 2 * MARGIN));
+  const [xs, ys] = [times.map(x), values.map(y)];
   // A value holds until the next one comes.
-  const line = points.map(([at, value], i) => (i === 0 ? `M${x(at)} ${y(value)}` : `H${x(at)}V${y(value)}`)).join("");
-  const point = marked ?? points.at(-1);
+  const line = points.map((_, i) => (i === 0 ? `M${xs[i]} ${ys[i]}` : `H${xs[i]}V${ys[i]}`)).join("");
+  const dots = points.length <= DOTS_MAX ? points.map((_, i) => `M${xs[i]} ${ys[i]}h0`).join("") : "";
+  const point = points[marked] ?? points.at(-1);
   const mark = (event) => {
     const box = event.currentTarget.getBoundingClientRect();
-    const at = from + ((event.clientX - box.left) / box.width) * (to - from);
-    setMarked(points.findLast(([time]) => time <= at) ?? points[0]);
+    const across = ((event.clientX - box.left) / box.width) * WIDTH;
+    setMarked(Math.max(0, xs.findLastIndex((x) => x <= across)));
   };
   return (
     <figure class="card chart">
-      <figcaption><b>{title}</b><span class="num">{number(point[1])}</span></figcaption>
-      <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label={`${title}: now ${number(values.at(-1))}, lowest ${number(low)}, highest ${number(high)}, ${count(points.length)} values`} onPointerMove={mark} onPointerLeave={() => setMarked(null)}>
-        <path class="area" d={`${line}V${HEIGHT}H${x(from)}Z`} />
-        <path class="line" d={`${line}H${WIDTH}`} />
-        {marked && <path class="cursor" d={`M${x(marked[0])} 0V${HEIGHT}`} />}
+      <figcaption>
+        <b>{title}</b>
+        <span>{points[marked] && <small class="muted num">{clock(point.timestamp)}</small>} <b class="num">{number(point.value)}</b></span>
+      </figcaption>
+      <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label={`${title}: now ${number(values.at(-1))}, lowest ${number(low)}, highest ${number(high)}, ${plural(points.length, "value")}`} onPointerMove={mark} onPointerLeave={() => setMarked(null)}>
+        <path class="area" d={`${line}V${HEIGHT}H${xs[0]}Z`} />
+        <path class="line" d={line} />
+        <path class="dots" d={dots} />
+        {points[marked] && <path class="cursor" d={`M${xs[marked]} 0V${HEIGHT}`} />}
       </svg>
-      <div class="axis muted num"><span>{clock(point[0])}</span><span>{number(low)} … {number(high)}</span></div>
+      <div class="axis muted num">
+        <span>{clock(points[0].timestamp)}</span>
+        {high > low && <span>{number(low)} … {number(high)}</span>}
+        {points.length > 1 && <span>{clock(points.at(-1).timestamp)}</span>}
+      </div>
     </figure>
   );
+}
+
+/** When each point was, in seconds. Times are told in whole ones: the points of one second share it, in their order. */
+function spread(points) {
+  const inSecond = new Map();
+  for (const { timestamp } of points) inSecond.set(timestamp, (inSecond.get(timestamp) ?? 0) + 1);
+  let index = 0;
+  return points.map(({ timestamp }, i) => {
+    index = points[i - 1]?.timestamp === timestamp ? index + 1 : 0;
+    return timestamp + index / inSecond.get(timestamp);
+  });
 }
 
 const number = (value) => value.toLocaleString("en", { maximumFractionDigits: 3 });

@@ -2,24 +2,26 @@
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
+import { Activity } from "./activity.jsx";
 import { Charts } from "./charts.jsx";
 import { Editor } from "./editor.jsx";
-import { Feed } from "./feed.jsx";
 import { ago, clock, count, field, shown } from "./format.js";
 import { useNow } from "./frames.js";
 import { History } from "./history.jsx";
-import { ask, shadowPath } from "./http.js";
+import { ask, mayWrite, shadowPath } from "./http.js";
 import { prefix } from "./live.js";
-import { at, equal, isObject, leaves } from "./state.js";
+import { at, fields, isObject, leaves } from "./state.js";
 
 const TABS = { state: "State", history: "History", charts: "Charts", activity: "Activity" };
 const FEED_MAX = 100;
 
-export function DeviceView({ device, name, live, fleet }) {
+export function DeviceView({ device, name, live, fleet, drafts }) {
+  const key = `${device}~${name}`;
   const [shadow, setShadow] = useState(undefined);
   const [problem, setProblem] = useState("");
   const [tab, setTab] = useState("state");
-  const [draft, setDraft] = useState(null);
+  const [draft, setDraft] = useState(drafts.get(key) ?? null);
+  const [writable, setWritable] = useState(undefined);
   const [names, setNames] = useState([]);
   const [events, setEvents] = useState([]);
   const [connected, setConnected] = useState(fleet.rows.get(device)?.connected);
@@ -30,8 +32,16 @@ export function DeviceView({ device, name, live, fleet }) {
   useEffect(() => {
     const load = () =>
       ask("GET", shadowPath(device, name))
-        .then((found) => (take(found), setProblem("")))
-        .catch((error) => (error.status === 404 ? setShadow(null) : setProblem(error.message)));
+        .catch((error) => {
+          if (error.status !== 404) throw error;
+          return null;
+        })
+        .then(async (found) => {
+          take(found);
+          setProblem("");
+          setWritable(await mayWrite(device, name, found !== null));
+        })
+        .catch((error) => setProblem(error.message));
     load();
     ask("GET", `/v1/devices/${encodeURIComponent(device)}/shadows?limit=100`)
       .then(({ shadows }) => setNames(shadows.map((shadow) => shadow.name ?? "")))
@@ -53,7 +63,17 @@ export function DeviceView({ device, name, live, fleet }) {
     return () => offs.forEach((off) => off());
   }, []);
 
-  const edit = (desired) => setDraft((held) => held ?? { version: shadow?.version ?? 0, base: shadow?.state?.desired ?? {}, text: desired });
+  const keep = (next) => (next ? drafts.set(key, next) : drafts.delete(key));
+  const edit = (desired) => {
+    const next = draft ?? { version: shadow?.version ?? 0, base: shadow?.state?.desired ?? {}, text: JSON.stringify(desired, null, 2) };
+    keep(next);
+    setDraft(next);
+  };
+  const close = () => {
+    keep(null);
+    setDraft(null);
+  };
+  const rows = useMemo(() => (shadow ? fields(shadow.state) : []), [shadow]);
   const presence = connected === undefined ? "unknown" : connected ? "connected" : "away";
   return (
     <section aria-labelledby="device-title">
@@ -62,9 +82,13 @@ export function DeviceView({ device, name, live, fleet }) {
         <h1 id="device-title">{device}</h1>
         <span class="muted"><span class={`dot ${presence}`} aria-hidden="true" />{presence}</span>
         {shadow && <span class="badge num" data-version={shadow.version}>version {count(shadow.version)}</span>}
-        {shadow && (shadow.state.delta ? <span class="badge warn">drifting</span> : <span class="badge good">in sync</span>)}
+        {shadow && <Standing shadow={shadow} rows={rows} />}
         <span class="spring" />
-        <button class="primary" disabled={shadow === undefined || draft !== null} onClick={() => edit(shadow?.state?.desired ?? {})}>Edit desired</button>
+        {writable === false ? (
+          <span class="muted">You may read this, not change it.</span>
+        ) : (
+          <button class="primary" disabled={shadow === undefined || !writable || draft !== null} onClick={() => edit(shadow?.state?.desired ?? {})}>Edit desired</button>
+        )}
       </div>
       {names.length > 1 && (
         <nav class="names" aria-label="Shadows of this device">
@@ -74,14 +98,14 @@ export function DeviceView({ device, name, live, fleet }) {
         </nav>
       )}
       {problem && <p class="problem" role="alert">{problem}</p>}
-      {shadow === null && <p class="card empty">There is no shadow here. Editing <em>desired</em> creates it.</p>}
-      {draft && <Editor draft={draft} device={device} name={name} shadow={shadow} onClose={() => setDraft(null)} />}
+      {shadow === null && <p class="card empty">There is no shadow here.{writable && <> Editing <em>desired</em> creates it.</>}</p>}
+      {draft && <Editor draft={draft} device={device} name={name} shadow={shadow} onText={(text) => keep({ ...draft, text })} onClose={close} />}
       <Tabs tab={tab} setTab={setTab} />
       <div role="tabpanel" id="panel" aria-labelledby={`tab-${tab}`}>
-        {shadow && tab === "state" && <State shadow={shadow} now={now} />}
-        {tab === "history" && <History device={device} name={name} version={shadow?.version} editing={draft !== null} onRestore={(desired) => { edit(desired); scrollTo(0, 0); }} />}
+        {shadow && tab === "state" && <State shadow={shadow} rows={rows} now={now} />}
+        {tab === "history" && <History device={device} name={name} version={shadow?.version} writable={writable} editing={draft !== null} onRestore={(desired) => { edit(desired); scrollTo(0, 0); }} />}
         {shadow && tab === "charts" && <Charts device={device} name={name} shadow={shadow} />}
-        {tab === "activity" && <Feed entries={events} />}
+        {tab === "activity" && <Activity device={device} name={name} events={events} />}
       </div>
     </section>
   );
@@ -105,20 +129,26 @@ function Tabs({ tab, setTab }) {
   );
 }
 
-function State({ shadow, now }) {
-  const { desired = {}, reported = {}, tags } = shadow.state;
-  const rows = useMemo(() => fields(desired, reported), [shadow]);
+/** Whether the device is as desired: who does not see all of it cannot know. */
+function Standing({ shadow, rows }) {
+  if (shadow.state.delta) return <span class="badge warn">drifting</span>;
+  if (rows.some((row) => row.hidden)) return <span class="badge" title="You may not read all that the device reports.">partly visible</span>;
+  return <span class="badge good">in sync</span>;
+}
+
+function State({ shadow, rows, now }) {
+  const { tags } = shadow.state;
   return (
     <>
       <table class="state card">
         <caption class="hidden">Desired and reported state, field by field</caption>
         <thead><tr><th scope="col">Field</th><th scope="col">Desired</th><th scope="col">Reported</th></tr></thead>
         <tbody>
-          {rows.map(({ path, differs }) => (
+          {rows.map(({ path, differs, hidden }) => (
             <tr key={path} class={differs ? "differs" : undefined}>
               <th scope="row">{field(path)}{differs && <span class="mark" title="Desired and reported differ"> ≠<span class="hidden"> differs</span></span>}</th>
               <Cell label="Desired" section="desired" path={path} shadow={shadow} now={now} />
-              <Cell label="Reported" section="reported" path={path} shadow={shadow} now={now} />
+              <Cell label="Reported" section="reported" path={path} shadow={shadow} now={now} hidden={hidden} />
             </tr>
           ))}
           {rows.length === 0 && <tr><td colSpan={3} class="empty">Nothing is desired or reported.</td></tr>}
@@ -134,20 +164,13 @@ function State({ shadow, now }) {
   );
 }
 
-/** The fields of both sections; those that differ first come as they stand. */
-function fields(desired, reported) {
-  const [wanted, told] = [leaves(desired), leaves(reported)];
-  const paths = new Set([...wanted.keys(), ...told.keys()]);
-  return [...paths].map((path) => ({ path, differs: wanted.has(path) && !equal(at(desired, path), at(reported, path)) }));
-}
-
-function Cell({ label, section, path, shadow, now }) {
+function Cell({ label, section, path, shadow, now, hidden = false }) {
   const value = at(shadow.state[section], path);
   const stamp = at(shadow.metadata?.[section], path);
   const missing = value === undefined || (isObject(value) && Object.keys(value).length > 0);
   return (
     <td data-label={label}>
-      {missing ? <span class="muted">—</span> : <code key={stamp?.version} class="value">{shown(value)}</code>}
+      {missing ? <span class="muted">{hidden ? "not visible" : "—"}</span> : <code key={stamp?.version} class="value">{shown(value)}</code>}
       {!missing && stamp?.version !== undefined && (
         <small title={clock(stamp.timestamp)}>{stamp.by} · {ago(stamp.timestamp, now)} · v{count(stamp.version)}</small>
       )}

@@ -5,16 +5,20 @@ import { useEffect, useRef, useState } from "preact/hooks";
 
 import { field, plural, shown } from "./format.js";
 import { ask, patch, shadowPath } from "./http.js";
+import { astray } from "./json.js";
 import { MergeDialog } from "./merge.jsx";
-import { collisions, edits, equal, isObject, patchOf, at } from "./state.js";
+import { at, collisions, edits, equal, isObject, patchOf, withoutNulls } from "./state.js";
 
-export function Editor({ draft, device, name, shadow, onClose }) {
-  const [text, setText] = useState(JSON.stringify(draft.text, null, 2));
+export function Editor({ draft, device, name, shadow, onText, onClose }) {
+  const [text, setText] = useState(draft.text);
   const [problem, setProblem] = useState("");
   const [merge, setMerge] = useState(null);
   const [busy, setBusy] = useState(false);
   const area = useRef(null);
-  useEffect(() => area.current.focus(), []);
+  useEffect(() => {
+    area.current.setSelectionRange(0, 0);
+    area.current.focus();
+  }, []);
 
   const { value, error } = read(text);
   const list = value ? edits(draft.base, value) : [];
@@ -52,6 +56,10 @@ export function Editor({ draft, device, name, shadow, onClose }) {
       setProblem(error.message);
     }
   };
+  const type = (event) => {
+    setText(event.target.value);
+    onText(event.target.value);
+  };
   const save = (event) => {
     event.preventDefault();
     send(list, draft.version);
@@ -64,7 +72,7 @@ export function Editor({ draft, device, name, shadow, onClose }) {
         <span class="badge num">loaded at version {draft.version}</span>
       </div>
       <div class="panes">
-        <textarea ref={area} aria-label="Desired state as JSON" aria-invalid={error ? "true" : "false"} aria-describedby="editor-preview" spellcheck={false} value={text} onInput={(event) => setText(event.target.value)} onKeyDown={(event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) save(event); }} />
+        <textarea ref={area} aria-label="Desired state as JSON" aria-invalid={error ? "true" : "false"} aria-describedby="editor-preview" spellcheck={false} value={text} onInput={type} onKeyDown={(event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) save(event); }} />
         <div id="editor-preview" class="preview">
           {error ? <p class="problem">{error}</p> : <h3>{list.length === 0 ? "No changes yet" : plural(list.length, "change")}</h3>}
           <ul class="changes">
@@ -100,7 +108,8 @@ export function Values({ before, after }) {
 function read(text) {
   try {
     const value = JSON.parse(text.trim() || "{}");
-    return isObject(value) ? { value } : { error: "Desired must be an object." };
+    const error = isObject(value) ? astray(text) : "Desired must be an object.";
+    return error ? { error } : { value: withoutNulls(value) };
   } catch (error) {
     return { error: `This is not JSON yet: ${error.message}` };
   }

@@ -55,22 +55,28 @@ function Entry({ kind, device, name, message, withDevice }) {
       <span class={`badge ${accepted ? "good" : "bad"}`}>{accepted ? "accepted" : "rejected"}</span>
       {withDevice && <a href={link}>{device}{name && ` · ${name}`}</a>}
       <span class="what">{accepted ? <Sent message={message} /> : <Refused message={message} />}</span>
+      {message.by && <span class="muted">{message.by}</span>}
       {message.version && <span class="muted num">v{count(message.version)}</span>}
     </li>
   );
 }
 
 function Sent({ message }) {
+  if (message.deleted) return <em>deleted</em>;
   if (message.changed === false) return <span class="muted">no change</span>;
-  const found = [...leaves(message.state ?? {})];
+  if (message.state === null) return <em>all removed</em>;
+  const found = message.changes ? message.changes.flatMap(changed) : [...leaves(message.state)];
   const more = found.length - FIELDS_SHOWN;
   return (
     <>
-      {found.slice(0, FIELDS_SHOWN).map(([path, value]) => <code key={path}>{field(path)} = {shown(value)}</code>)}
+      {found.slice(0, FIELDS_SHOWN).map(([path, value]) => <code key={path}>{field(path)} {value === null ? <em>removed</em> : `= ${shown(value)}`}</code>)}
       {more > 0 && <span class="muted">and {more} more</span>}
     </>
   );
 }
+
+/** The leaves of a change in a history, as a merge patch would have them. */
+const changed = ({ path, value, removed }) => [...leaves(removed ? null : value, path)];
 
 function Refused({ message }) {
   const paths = (message.conflicts ?? []).map((conflict) => field(conflict.path)).join(", ");

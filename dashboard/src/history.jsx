@@ -9,7 +9,7 @@ import { ask, shadowPath } from "./http.js";
 const PAGE = 25;
 const CHANGES_SHOWN = 8;
 
-export function History({ device, name, version, editing, onRestore }) {
+export function History({ device, name, version, writable, editing, onRestore }) {
   const [{ entries, end }, setRead] = useState({ entries: [], end: "more" });
   const [problem, setProblem] = useState("");
   const path = shadowPath(device, name);
@@ -38,7 +38,7 @@ export function History({ device, name, version, editing, onRestore }) {
     <div class="card history">
       {problem && <p class="problem" role="alert">{problem}</p>}
       <ol>
-        {entries.map((entry) => <Entry key={entry.version} entry={entry} isCurrent={entry.version === version} editing={editing} onRestore={() => restore(entry.version)} />)}
+        {entries.map((entry) => <Entry key={entry.version} entry={entry} isCurrent={entry.version === version} writable={writable} editing={editing} onRestore={() => restore(entry.version)} />)}
       </ol>
       {end === "more" && entries.length > 0 && <button onClick={() => read(entries.at(-1).version)}>Older versions</button>}
       {end === "gone" && <p class="muted">What was before is not kept any more.</p>}
@@ -61,7 +61,7 @@ function renewed(held, page) {
   return page.end === "more" && from >= 0 ? { entries: [...page.entries, ...held.entries.slice(from + 1)], end: held.end } : page;
 }
 
-function Entry({ entry, isCurrent, editing, onRestore }) {
+function Entry({ entry, isCurrent, writable, editing, onRestore }) {
   const more = entry.changes.length - CHANGES_SHOWN;
   return (
     <li>
@@ -71,7 +71,7 @@ function Entry({ entry, isCurrent, editing, onRestore }) {
         {entry.client && !entry.by.includes(entry.client) && <span class="muted">{entry.client}</span>}
         <time class="muted" title={clock(entry.timestamp)}>{ago(entry.timestamp)}</time>
         <span class="spring" />
-        {isCurrent ? <span class="badge">current</span> : !entry.deleted && <button class="quiet" aria-label={`Restore this version: ${entry.version}`} disabled={editing} title={editing ? "Save or discard the edit first" : undefined} onClick={onRestore}>Restore this version</button>}
+        {isCurrent ? <span class="badge">current</span> : writable && !entry.deleted && <button class="quiet" aria-label={`Restore this version: ${entry.version}`} disabled={editing} title={editing ? "Save or discard the edit first" : undefined} onClick={onRestore}>Restore this version</button>}
       </div>
       {entry.deleted && <p><em>deleted</em></p>}
       <ul class="changes">

@@ -44,6 +44,16 @@ export function shadowPath(device, name) {
   return name ? `${base}/shadows/${encodeURIComponent(name)}` : `${base}/shadow`;
 }
 
+/** Whether there is anything of a shadow that one may write: the service is asked to pretend. `exists`: it is there. */
+export function mayWrite(device, name, exists) {
+  const condition = exists ? "If-Match" : "If-None-Match";
+  const headers = { "Content-Type": "application/merge-patch+json", Prefer: "return=minimal", [condition]: "*" };
+  return ask("PATCH", `${shadowPath(device, name)}?dry_run=true`, { desired: {} }, headers).then(
+    () => true,
+    ({ status }) => status !== 403 && status !== 404,
+  );
+}
+
 /** Changes a shadow by a merge patch made for `version`: accepted unless what it touches has changed since. */
 export function patch(device, name, version, body) {
   const query = version > 0 ? `?on_conflict=rebase&base_version=${version}` : "";

@@ -1,7 +1,7 @@
 // The page: who one is, where one is, and the parts that every view has.
 
 import { render } from "preact";
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { DeviceView } from "./device.jsx";
 import { FeedView } from "./feed.jsx";
@@ -20,15 +20,25 @@ const STATUS = { live: "Live", connecting: "Connecting…", refused: "Not allowe
 function App() {
   const [session, setSession] = useState(undefined);
   const [problem, setProblem] = useState(null);
+  /** Edits that are not saved, by shadow: kept when a session ends, for whom they are of and nobody else. */
+  const unsaved = useRef({ by: null, drafts: new Map() });
 
   const look = async () => {
     try {
-      setSession(await ask("GET", "/session"));
+      const found = await ask("GET", "/session");
+      if (found.principal !== unsaved.current.by) unsaved.current = { by: found.principal, drafts: new Map() };
+      setSession(found);
       setProblem(null);
+      return true;
     } catch (error) {
       if (error.status === 401) setSession(null);
       else setProblem(error.message);
+      return false;
     }
+  };
+  const signOut = () => {
+    unsaved.current = { by: null, drafts: new Map() };
+    setSession(null);
   };
   useEffect(() => {
     look();
@@ -38,11 +48,12 @@ function App() {
 
   if (problem && !session) return <p class="center" role="alert">{problem} <button onClick={look}>Try again</button></p>;
   if (session === undefined) return <p class="center" role="status">Loading…</p>;
-  if (session === null) return <SignIn onDone={look} />;
-  return <Signed key={session.principal} session={session} look={look} onOut={() => setSession(null)} />;
+  const { drafts } = unsaved.current;
+  if (session === null) return <SignIn onDone={look} hasUnsaved={drafts.size > 0} />;
+  return <Signed key={session.principal} session={session} drafts={drafts} look={look} onOut={signOut} />;
 }
 
-function Signed({ session, look, onOut }) {
+function Signed({ session, drafts, look, onOut }) {
   const [status, setStatus] = useState("connecting");
   const [route, setRoute] = useState(read(location.hash));
   const fleet = useMemo(() => new Fleet(), []);
@@ -76,13 +87,13 @@ function Signed({ session, look, onOut }) {
   return (
     <>
       <header class="top">
-        <a class="brand" href="#/"><img src="/assets/icon.svg" alt="" width="22" height="22" />Umbra</a>
+        <a class="brand" href="#/"><img src="/assets/icon.svg" alt="" width="22" height="22" /><span>Umbra</span></a>
         <nav aria-label="Views">
           <a href="#/" aria-current={route.view === "fleet" ? "page" : undefined}>Fleet</a>
           <a href="#/feed" aria-current={route.view === "feed" ? "page" : undefined}>Activity</a>
         </nav>
         <span class="spring" />
-        <span class={`status ${status}`} role="status"><i aria-hidden="true" />{STATUS[status]}</span>
+        <span class={`status ${status}`} role="status"><i aria-hidden="true" /><span>{STATUS[status]}</span></span>
         <span class="who" title={`Roles: ${session.roles.join(", ") || "none"}`}>{session.method === "anonymous" ? "anonymous" : session.principal}</span>
         <Theme />
         {hasCookie && <button class="quiet" onClick={signOut}>Sign out</button>}
@@ -90,7 +101,7 @@ function Signed({ session, look, onOut }) {
       <main tabIndex={-1}>
         {route.view === "fleet" && <FleetView fleet={fleet} />}
         {route.view === "feed" && <FeedView fleet={fleet} />}
-        {route.view === "device" && <DeviceView key={`${route.device}~${route.name}`} {...route} live={live} fleet={fleet} />}
+        {route.view === "device" && <DeviceView key={`${route.device}~${route.name}`} {...route} live={live} fleet={fleet} drafts={drafts} />}
       </main>
     </>
   );

@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 
 import { ask } from "./http.js";
 
-export function SignIn({ onDone }) {
+export function SignIn({ onDone, hasUnsaved }) {
   const [byToken, setByToken] = useState(false);
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
@@ -16,7 +16,7 @@ export function SignIn({ onDone }) {
     setProblem("");
     try {
       await ask("POST", "/session", sent);
-      await onDone();
+      if (!(await onDone())) setProblem("You were let in, but the browser has not kept the cookie that says so.");
     } catch (error) {
       setProblem(error.status === 401 ? `The ${byToken ? "token" : "name or the password"} is wrong.` : error.message);
     }
@@ -26,7 +26,7 @@ export function SignIn({ onDone }) {
     <main class="signin">
       <form class="card" onSubmit={submit}>
         <h1><img src="/assets/icon.svg" alt="" width="28" height="28" /> Umbra</h1>
-        <p class="muted">This service wants to know who you are.</p>
+        <p class="muted">This service wants to know who you are.{hasUnsaved && " Your unsaved edit is kept until you are back."}</p>
         {byToken ? (
           <label key="token">Token<input name="token" type="password" required autocomplete="off" /></label>
         ) : (

@@ -45,6 +45,20 @@ export function equal(a, b) {
   return keys.length === Object.keys(b).length && keys.every((key) => Object.hasOwn(b, key) && equal(a[key], b[key]));
 }
 
+/**
+ * The fields of `desired` and `reported`. One differs where the delta says so; it is hidden where it would, but for the
+ * rights of who reads: the delta has only what may be read in both.
+ */
+export function fields({ desired = {}, reported = {}, delta = {} }) {
+  const [wanted, told] = [leaves(desired), leaves(reported)];
+  const paths = new Set([...wanted.keys(), ...told.keys()]);
+  return [...paths].map((path) => {
+    const differs = wanted.has(path) && at(delta, path) !== undefined;
+    const hidden = wanted.has(path) && !differs && !equal(wanted.get(path), at(reported, path));
+    return { path, differs, hidden };
+  });
+}
+
 /** The edits that make `after` of `before`: `{path, value}`, where a `value` of `undefined` removes. */
 export function edits(before, after, path = "", found = []) {
   if (isObject(before) && isObject(after)) {
@@ -63,6 +77,14 @@ export function edits(before, after, path = "", found = []) {
 function added(value, path, found) {
   if (!isObject(value) || Object.keys(value).length === 0) return void found.push({ path, value });
   for (const key of Object.keys(value)) added(value[key], `${path}/${escape(key)}`, found);
+}
+
+/** `value` without the members that are `null`: a merge patch removes them. */
+export function withoutNulls(value) {
+  if (!isObject(value)) return value;
+  const kept = {};
+  for (const [key, inner] of Object.entries(value)) if (inner !== null) define(kept, key, withoutNulls(inner));
+  return kept;
 }
 
 /** The merge patch (RFC 7396) that makes these edits. */

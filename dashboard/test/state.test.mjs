@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { collisions, edits, equal, leaves, patchOf } from "../src/state.js";
+import { astray } from "../src/json.js";
+import { collisions, edits, equal, fields, leaves, patchOf, withoutNulls } from "../src/state.js";
 
 /** RFC 7396, as the service does it. */
 function merged(target, patch) {
@@ -53,5 +54,34 @@ test("only edits that meet a change are asked about", () => {
   ]) {
     const refusal = { conflicts: conflicts.map((path) => ({ path })), truncated };
     assert.deepEqual(collisions(list, refusal, base, { ...theirs, ...also }).map((row) => row.path), expected, conflicts.join());
+  }
+});
+
+test("a field differs where the delta says so, and is hidden where it ought to", () => {
+  const desired = { a: 1, b: { c: 1 }, d: 1, e: 1 };
+  const reported = { a: 1, b: 5, d: 2, f: 1 };
+  const found = fields({ desired, reported, delta: { b: { c: 1 }, d: 1 } });
+  const marks = found.map(({ path, differs, hidden }) => `${path} ${differs ? "differs" : hidden ? "hidden" : "same"}`);
+  assert.deepEqual(marks, ["/a same", "/b/c differs", "/d differs", "/e hidden", "/b same", "/f same"]);
+  assert.deepEqual(fields({}), []);
+});
+
+test("what a merge patch removes is not there", () => {
+  const typed = JSON.parse('{"a": null, "b": {"c": null, "d": [null]}, "__proto__": {"e": null}}');
+  assert.ok(equal(withoutNulls(typed), JSON.parse('{"b": {"d": [null]}, "__proto__": {}}')));
+});
+
+test("keys that are there twice and numbers that would change are found", () => {
+  for (const [text, expected] of [
+    ['{"a": 1, "b": {"a": 2}, "c": [{"a": 1}, {"a": "a\\\\"}]}', undefined],
+    ['{"a": "{\\"a\\":", "b": "\\"a\\": 1"}', undefined],
+    ['{"a": 1, "b": {}, "a" : 2}', 'The key "a" is there twice.'],
+    ['[{"a": {"b": [], "\\u0062": 2}}]', 'The key "\\u0062" is there twice.'],
+    ['{"a": [9007199254740992, -0.5, 1e3, 0.1]}', undefined],
+    ['{"a": 9007199254740993}', "The number 9007199254740993 cannot be kept exactly."],
+    ['{"a": -1e999}', "The number -1e999 cannot be kept exactly."],
+  ]) {
+    assert.doesNotThrow(() => JSON.parse(text), text);
+    assert.equal(astray(text), expected, text);
   }
 });

@@ -65,3 +65,8 @@ fn what_happened_in_an_outage_is_seen_after_it() {
 fn a_person_signs_in_and_out() {
     drive("sign-in", &mut Site::open().server);
 }
+
+#[test]
+fn nobody_is_offered_or_told_more_than_he_may() {
+    drive("rights", &mut Site::open().server);
+}

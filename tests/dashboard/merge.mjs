@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 
-import { create, read, write } from "./api.mjs";
+import { call, create, read, write } from "./api.mjs";
 
 const LAMP = { target: 20, mode: "heat", level: 3, schedule: { from: "06:00", to: "22:00" }, zones: ["hall"] };
 
@@ -16,7 +16,10 @@ export async function merge(browser, { origin }) {
     await page.getByText("Live", { exact: true }).waitFor();
     await page.getByRole("button", { name: "Edit desired" }).click();
     await page.getByText("loaded at version 1").waitFor();
+    const start = await page.getByLabel("Desired state as JSON").evaluate((area) => [area === document.activeElement, area.selectionStart, area.scrollTop]);
+    assert.deepEqual(start, [true, 0, 0], "one begins at the top");
   }
+  await mistakes(first);
 
   await edit(first, { ...LAMP, target: 21, mode: "eco" });
   await first.bringToFront();
@@ -66,6 +69,18 @@ export async function merge(browser, { origin }) {
   await look(browser, second, { origin });
 }
 
+/** What would be saved as something else than it looks like is said, and not saved. */
+async function mistakes(page) {
+  const save = page.getByRole("button", { name: "Save" });
+  await page.bringToFront();
+  await page.getByLabel("Desired state as JSON").fill('{"mode": "eco", "mode": "heat"}');
+  await page.getByText('The key "mode" is there twice.').waitFor();
+  assert.ok(await save.isDisabled());
+  await edit(page, { ...LAMP, mode: null });
+  const change = page.locator(".editor li");
+  assert.equal((await change.innerText()).trim(), "mode heat removed");
+}
+
 /** Version 1 comes back as a write like any other. */
 async function restore(browser, page, { origin }) {
   await page.getByRole("tab", { name: "History" }).click();
@@ -83,11 +98,13 @@ async function look(browser, page, { origin }) {
   await page.getByRole("tab", { name: "Charts" }).click();
   await page.getByRole("img", { name: /^room: now 19.5/ }).waitFor();
   for (const room of [19.7, 20.4, 21.1, 20.8]) await write(origin, "lamp-1", { reported: { room, target: 20 } });
-  await page.getByRole("img", { name: /^room: now 20.8, lowest 18.5, highest 21.1/ }).waitFor();
+  await page.getByRole("img", { name: /^room: now 20.8, lowest 18.5, highest 21.1, 6 values/ }).waitFor();
+  await charts(page, { origin });
   await browser.audit(page, "charts");
   await browser.shoot(page, "charts");
   await page.getByRole("tab", { name: "Activity" }).click();
   await page.getByText("room = 20.8").waitFor();
+  await lately(browser, page);
   await page.getByRole("tab", { name: "Activity" }).press("ArrowRight");
   assert.equal(await page.getByRole("tab", { name: "State" }).getAttribute("aria-selected"), "true");
   await page.getByText("differs").first().waitFor({ state: "attached" });
@@ -101,6 +118,37 @@ async function look(browser, page, { origin }) {
   assert.ok(fits, "nothing is wider than a phone");
   await browser.audit(page, "device on a phone");
   await browser.shoot(page, "device-phone");
+}
+
+/** Each value is a point of its own, within one second, too, between the times of the first and the last. */
+async function charts(page, { origin }) {
+  const points = async (name) => {
+    const path = await page.getByRole("img", { name }).locator(".dots").getAttribute("d");
+    return [...path.matchAll(/M([\d.]+) ([\d.]+)h0/g)].map(([, x]) => Number(x));
+  };
+  const room = await points(/^room/);
+  assert.equal(room.length, 6);
+  assert.ok(room.every((x, i) => i === 0 || x > room[i - 1]), `from left to right: ${room}`);
+  assert.equal((await points(/^level/)).length, 1, "a single value is to be seen");
+  const { entries } = await call(origin, "GET", "/v1/devices/lamp-1/shadow/history");
+  const ends = [entries.at(-1), entries[0]].map((entry) => entry.timestamp);
+  const clocks = await page.evaluate((ends) => ends.map((at) => new Date(at * 1000).toLocaleTimeString([], { hour12: false })), ends);
+  const chart = page.locator("figure").filter({ has: page.getByRole("img", { name: /^room/ }) });
+  const [from, , to] = await chart.locator(".axis span").allInnerTexts();
+  assert.ok(from.endsWith(clocks[0]) && to.endsWith(clocks[1]), `${from} to ${to}, not ${clocks}`);
+}
+
+/** What was decided before the page was opened is there, and nothing twice. */
+async function lately(browser, page) {
+  await page.reload();
+  await page.getByRole("tab", { name: "Activity" }).click();
+  await page.getByText("room = 20.8").waitFor();
+  await page.getByText("Version conflict: expected v1, is v3").waitFor();
+  await page.getByText("desired.zones removed").waitFor();
+  const versions = await page.locator(".feed li").filter({ hasText: "accepted" }).locator(".num").allInnerTexts();
+  assert.deepEqual(versions, Array.from(versions, (_, i) => `v${versions.length - i}`));
+  await browser.audit(page, "activity of a device");
+  await browser.shoot(page, "device-activity");
 }
 
 async function edit(page, desired) {

@@ -4,12 +4,13 @@ import { Browser } from "./browser.mjs";
 import { fleet } from "./fleet.mjs";
 import { merge } from "./merge.mjs";
 import { outage } from "./outage.mjs";
+import { rights } from "./rights.mjs";
 import { signIn } from "./sign_in.mjs";
 
 const [scenario, origin, broker] = process.argv.slice(2);
 const browser = await Browser.start(origin);
 try {
-  await { fleet, merge, outage, "sign-in": signIn }[scenario](browser, { origin, broker });
+  await { fleet, merge, outage, rights, "sign-in": signIn }[scenario](browser, { origin, broker });
 } catch (error) {
   for (const page of browser.context.pages()) {
     await browser.shoot(page, `failed-${scenario}`).catch(() => {});

@@ -37,9 +37,21 @@ principals = ["boss"]
 [[grant]]
 role = "viewer"
 principals = ["viewer-1"]
+
+[[rule]]
+role = "contractor"
+devices = ["*"]
+names = [""]
+operations = ["get", "subscribe", "update"]
+read = ["/reported/temperature", "/desired/limit"]
+write = ["/desired/limit"]
+
+[[grant]]
+role = "contractor"
+principals = ["contractor"]
 "#;
 
-/// A server that knows `boss` and `viewer-1`.
+/// A server that knows `boss`, `viewer-1` and `contractor`.
 pub(crate) struct Site {
     pub(crate) server: Server,
 }
@@ -47,7 +59,7 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) fn open() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        for user in ["boss", "viewer-1"] {
+        for user in ["boss", "viewer-1", "contractor"] {
             passwd(directory.path(), &["add", user, "--stdin"], &format!("{user}-password"));
         }
         let setup = Setup { listener: KNOWN, ..UNLIMITED };

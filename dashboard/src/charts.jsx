@@ -24,12 +24,15 @@ export function Charts({ device, name, shadow }) {
   }, []);
   useEffect(() => setSeries((held) => merged(held, present(shadow))), [shadow]);
 
-  const drawn = [...series].filter(([, points]) => points.length > 0);
+  const drawn = [...series].filter(([, points]) => points.length > 0).map(([path, points]) => ({ path, points, times: spread(points) }));
+  // The same for all, so that they can be compared.
+  const from = Math.min(...drawn.map(({ times }) => times[0]));
+  const to = Math.max(shadow.timestamp, ...drawn.map(({ times }) => times.at(-1)));
   return (
     <div class="charts">
       {problem && <p class="problem" role="alert">{problem}</p>}
       {drawn.length === 0 && !problem && <p class="card empty">This device reports no numbers.</p>}
-      {drawn.map(([path, points]) => <Chart key={path} title={field(path)} points={points} />)}
+      {drawn.map(({ path, points, times }) => <Chart key={path} title={field(path)} points={points} times={times} from={from} to={to} />)}
     </div>
   );
 }
@@ -74,12 +77,10 @@ function merged(older, newer) {
   return all;
 }
 
-function Chart({ title, points }) {
+function Chart({ title, points, times, from, to }) {
   const [marked, setMarked] = useState(null);
   const values = points.map(({ value }) => value);
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const times = spread(points);
-  const [from, to] = [times[0], times.at(-1)];
   const x = (time) => (to === from ? WIDTH / 2 : MARGIN + ((time - from) / (to - from)) * (WIDTH - 2 * MARGIN));
   const y = (value) => (high === low ? HEIGHT / 2 : HEIGHT - MARGIN - ((value - low) / (high - low)) * (HEIGHT - 2 * MARGIN));
   const [xs, ys] = [times.map(x), values.map(y)];
@@ -99,15 +100,15 @@ function Chart({ title, points }) {
         <span>{points[marked] && <small class="muted num">{clock(point.timestamp)}</small>} <b class="num">{number(point.value)}</b></span>
       </figcaption>
       <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label={`${title}: now ${number(values.at(-1))}, lowest ${number(low)}, highest ${number(high)}, ${plural(points.length, "value")}`} onPointerMove={mark} onPointerLeave={() => setMarked(null)}>
-        <path class="area" d={`${line}V${HEIGHT}H${xs[0]}Z`} />
-        <path class="line" d={line} />
+        <path class="area" d={`${line}H${x(to)}V${HEIGHT}H${xs[0]}Z`} />
+        <path class="line" d={`${line}H${x(to)}`} />
         <path class="dots" d={dots} />
         {points[marked] && <path class="cursor" d={`M${xs[marked]} 0V${HEIGHT}`} />}
       </svg>
       <div class="axis muted num">
-        <span>{clock(points[0].timestamp)}</span>
+        <span>{clock(from)}</span>
         {high > low && <span>{number(low)} … {number(high)}</span>}
-        {points.length > 1 && <span>{clock(points.at(-1).timestamp)}</span>}
+        {to > from && <span>{clock(to)}</span>}
       </div>
     </figure>
   );

@@ -73,6 +73,12 @@ export function DeviceView({ device, name, live, fleet, drafts }) {
     keep(null);
     setDraft(null);
   };
+  // The keyboard was in the editor that is closed.
+  const [opener, edited] = [useRef(null), useRef(null)];
+  useEffect(() => {
+    if (edited.current && !draft) opener.current?.focus();
+    edited.current = draft;
+  }, [draft]);
   const rows = useMemo(() => (shadow ? fields(shadow.state) : []), [shadow]);
   const presence = connected === undefined ? "unknown" : connected ? "connected" : "away";
   return (
@@ -87,7 +93,7 @@ export function DeviceView({ device, name, live, fleet, drafts }) {
         {writable === false ? (
           <span class="muted">You may read this, not change it.</span>
         ) : (
-          <button class="primary" disabled={shadow === undefined || !writable || draft !== null} onClick={() => edit(shadow?.state?.desired ?? {})}>Edit desired</button>
+          <button class="primary" ref={opener} disabled={shadow === undefined || !writable || draft !== null} onClick={() => edit(shadow?.state?.desired ?? {})}>Edit desired</button>
         )}
       </div>
       {names.length > 1 && (
@@ -138,6 +144,8 @@ function Standing({ shadow, rows }) {
 
 function State({ shadow, rows, now }) {
   const { tags } = shadow.state;
+  // What was set since is shown to be new.
+  const { current: opened } = useRef(shadow.version);
   return (
     <>
       <table class="state card">
@@ -147,8 +155,8 @@ function State({ shadow, rows, now }) {
           {rows.map(({ path, differs, hidden }) => (
             <tr key={path} class={differs ? "differs" : undefined}>
               <th scope="row">{field(path)}{differs && <span class="mark" title="Desired and reported differ"> ≠<span class="hidden"> differs</span></span>}</th>
-              <Cell label="Desired" section="desired" path={path} shadow={shadow} now={now} />
-              <Cell label="Reported" section="reported" path={path} shadow={shadow} now={now} hidden={hidden} />
+              <Cell label="Desired" section="desired" path={path} shadow={shadow} now={now} opened={opened} />
+              <Cell label="Reported" section="reported" path={path} shadow={shadow} now={now} opened={opened} hidden={hidden} />
             </tr>
           ))}
           {rows.length === 0 && <tr><td colSpan={3} class="empty">Nothing is desired or reported.</td></tr>}
@@ -164,13 +172,13 @@ function State({ shadow, rows, now }) {
   );
 }
 
-function Cell({ label, section, path, shadow, now, hidden = false }) {
+function Cell({ label, section, path, shadow, now, opened, hidden = false }) {
   const value = at(shadow.state[section], path);
   const stamp = at(shadow.metadata?.[section], path);
   const missing = value === undefined || (isObject(value) && Object.keys(value).length > 0);
   return (
     <td data-label={label}>
-      {missing ? <span class="muted">{hidden ? "not visible" : "—"}</span> : <code key={stamp?.version} class="value">{shown(value)}</code>}
+      {missing ? <span class="muted">{hidden ? "not visible" : "—"}</span> : <code key={stamp?.version} class={stamp?.version > opened ? "fresh" : undefined}>{shown(value)}</code>}
       {!missing && stamp?.version !== undefined && (
         <small title={clock(stamp.timestamp)}>{stamp.by} · {ago(stamp.timestamp, now)} · v{count(stamp.version)}</small>
       )}

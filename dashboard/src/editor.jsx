@@ -56,6 +56,13 @@ export function Editor({ draft, device, name, shadow, onText, onClose }) {
       setProblem(error.message);
     }
   };
+  const hasChanges = list.length > 0 || !!error;
+  useEffect(() => {
+    if (!hasChanges) return undefined;
+    const ask = (event) => event.preventDefault();
+    addEventListener("beforeunload", ask);
+    return () => removeEventListener("beforeunload", ask);
+  }, [hasChanges]);
   const type = (event) => {
     setText(event.target.value);
     onText(event.target.value);
@@ -87,7 +94,7 @@ export function Editor({ draft, device, name, shadow, onText, onClose }) {
       </div>
       <p class="problem" role="alert">{problem}</p>
       <div class="actions">
-        <button class="primary" disabled={busy || !!error || list.length === 0}>{busy ? "Saving…" : "Save"}</button>
+        <button class="primary" title="Ctrl + Enter" disabled={busy || !!error || list.length === 0}>{busy ? "Saving…" : "Save"}</button>
         <button type="button" onClick={onClose}>Discard</button>
         <span class="muted">Only these fields are sent. If one of them was changed meanwhile, you decide.</span>
       </div>

@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 
 import { clock, count, field, shown } from "./format.js";
 import { useFleet } from "./frames.js";
-import { leaves } from "./state.js";
+import { isObject, leaves } from "./state.js";
 
 const FIELDS_SHOWN = 4;
 
@@ -48,6 +48,7 @@ export function Feed({ entries, withDevice = false }) {
 
 function Entry({ kind, device, name, message, withDevice }) {
   const accepted = kind === "accepted";
+  const by = message.by ?? author(message.metadata);
   const link = `#/device/${encodeURIComponent(device)}${name ? `/${encodeURIComponent(name)}` : ""}`;
   return (
     <li>
@@ -55,7 +56,7 @@ function Entry({ kind, device, name, message, withDevice }) {
       <span class={`badge ${accepted ? "good" : "bad"}`}>{accepted ? "accepted" : "rejected"}</span>
       {withDevice && <a href={link}>{device}{name && ` · ${name}`}</a>}
       <span class="what">{accepted ? <Sent message={message} /> : <Refused message={message} />}</span>
-      {message.by && <span class="muted">{message.by}</span>}
+      {by && <span class="muted">{by}</span>}
       {message.version && <span class="muted num">v{count(message.version)}</span>}
     </li>
   );
@@ -73,6 +74,12 @@ function Sent({ message }) {
       {more > 0 && <span class="muted">and {more} more</span>}
     </>
   );
+}
+
+/** Who set the first value that there is metadata of; all of one update are of the same. */
+function author(metadata) {
+  if (!isObject(metadata) || typeof metadata.timestamp === "number") return metadata?.by;
+  return Object.values(metadata).map(author).find((by) => by !== undefined);
 }
 
 /** The leaves of a change in a history, as a merge patch would have them. */

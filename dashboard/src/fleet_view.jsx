@@ -19,8 +19,9 @@ const COLUMNS = [
   { key: "timestamp", title: "Last change" },
 ];
 
-/** Survives going to a device and coming back. */
+/** These survive going to a device and coming back. */
 let remembered = { search: "", connected: "any", drift: "any", conflicts: false, sort: "id", descending: false };
+const place = { top: 0, active: 0 };
 
 export function FleetView({ fleet }) {
   useFleet(fleet);
@@ -78,11 +79,15 @@ function Choice({ label, value, options, onChange }) {
 
 function Table({ fleet, ids, query, change, now }) {
   const grid = useRef(null);
-  const [view, setView] = useState({ top: 0, height: 600 });
-  const [active, setActive] = useState(0);
+  const [view, setView] = useState({ top: place.top, height: 600 });
+  const [active, setActive] = useState(place.active);
   useEffect(() => {
     const element = grid.current;
-    const see = () => setView({ top: element.scrollTop, height: element.clientHeight - ROW_PX });
+    element.scrollTop = place.top;
+    const see = () => {
+      place.top = element.scrollTop;
+      setView({ top: element.scrollTop, height: element.clientHeight - ROW_PX });
+    };
     const observer = new ResizeObserver(see);
     observer.observe(element);
     element.addEventListener("scroll", see, { passive: true });
@@ -93,6 +98,7 @@ function Table({ fleet, ids, query, change, now }) {
   const go = (to) => {
     const next = Math.max(0, Math.min(ids.length - 1, to));
     setActive(next);
+    place.active = next;
     const element = grid.current;
     if (next * ROW_PX < element.scrollTop) element.scrollTop = next * ROW_PX;
     const bottom = (next + 2) * ROW_PX - element.clientHeight;

@@ -72,11 +72,16 @@ function Signed({ session, drafts, look, onOut }) {
   useEffect(() => {
     const change = () => {
       setRoute(read(location.hash));
-      document.querySelector("main")?.focus();
+      document.querySelector("main")?.focus({ preventScroll: true });
+      scrollTo(0, 0);
     };
     addEventListener("hashchange", change);
     return () => removeEventListener("hashchange", change);
   }, []);
+  useEffect(() => {
+    const place = { fleet: "Fleet", feed: "Activity", device: [route.device, route.name].filter(Boolean).join(" · ") }[route.view];
+    document.title = `${place} · Umbra`;
+  }, [route]);
 
   const signOut = async () => {
     live.end();

@@ -1,6 +1,6 @@
 // Signing in. What is typed here is sent once and kept nowhere; the answer is a cookie that no script sees.
 
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 
 import { ask } from "./http.js";
 
@@ -8,6 +8,8 @@ export function SignIn({ onDone, hasUnsaved }) {
   const [byToken, setByToken] = useState(false);
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
+  const form = useRef(null);
+  useEffect(() => form.current.querySelector("input").focus(), [byToken]);
 
   const submit = async (event) => {
     event.preventDefault();
@@ -24,7 +26,7 @@ export function SignIn({ onDone, hasUnsaved }) {
   };
   return (
     <main class="signin">
-      <form class="card" onSubmit={submit}>
+      <form class="card" ref={form} onSubmit={submit}>
         <h1><img src="/assets/icon.svg" alt="" width="28" height="28" /> Umbra</h1>
         <p class="muted">This service wants to know who you are.{hasUnsaved && " Your unsaved edit is kept until you are back."}</p>
         {byToken ? (

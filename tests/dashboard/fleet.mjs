@@ -52,9 +52,11 @@ export async function fleet(browser, { origin, broker }) {
   await page.keyboard.press("ArrowDown");
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "sensor-0998" }).waitFor();
+  assert.equal(await page.title(), "sensor-0998 · Umbra");
   await page.goBack();
   await page.getByRole("heading", { name: "Fleet" }).waitFor();
   assert.equal(await page.getByLabel("Search devices").inputValue(), "SOR-099", "the search is still there");
+  assert.equal(await page.getByRole("grid").getAttribute("aria-activedescendant"), "row-sensor-0998", "and the row");
 
   await page.getByRole("link", { name: "Activity" }).click();
   await page.getByText("rejected", { exact: true }).first().waitFor();

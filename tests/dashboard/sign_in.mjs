@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 export async function signIn(browser, { origin }) {
   const refused = (text) => text.includes("401") || text.includes("403");
   const page = await browser.tab("/", refused);
-  await page.getByLabel("Name").waitFor();
+  await page.getByLabel("Name").and(page.locator(":focus")).waitFor();
   await browser.audit(page, "sign-in");
   await browser.shoot(page, "sign-in");
   await enter(page, "boss", "wrong");

@@ -3,7 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { Values } from "./editor.jsx";
-import { ago, clock, count, plural } from "./format.js";
+import { ago, clock, count, field, plural } from "./format.js";
 import { ask, shadowPath } from "./http.js";
 
 const PAGE = 25;
@@ -62,7 +62,8 @@ function renewed(held, page) {
 }
 
 function Entry({ entry, isCurrent, writable, editing, onRestore }) {
-  const more = entry.changes.length - CHANGES_SHOWN;
+  const [all, setAll] = useState(false);
+  const more = all ? 0 : entry.changes.length - CHANGES_SHOWN;
   return (
     <li>
       <div class="stamp">
@@ -75,10 +76,10 @@ function Entry({ entry, isCurrent, writable, editing, onRestore }) {
       </div>
       {entry.deleted && <p><em>deleted</em></p>}
       <ul class="changes">
-        {entry.changes.slice(0, CHANGES_SHOWN).map((change) => (
-          <li key={change.path}><b>{change.path.slice(1).replaceAll("/", ".")}</b> <Values before={change.previous} after={change.removed ? undefined : change.value} /></li>
+        {entry.changes.slice(0, all ? undefined : CHANGES_SHOWN).map((change) => (
+          <li key={change.path}><b>{field(change.path)}</b> <Values before={change.previous} after={change.removed ? undefined : change.value} /></li>
         ))}
-        {more > 0 && <li class="muted">and {plural(more, "more change")}</li>}
+        {more > 0 && <li><button class="quiet" onClick={() => setAll(true)}>and {plural(more, "more change")}</button></li>}
       </ul>
     </li>
   );

@@ -1,7 +1,7 @@
 // The page: who one is, where one is, and the parts that every view has.
 
 import { render } from "preact";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { DeviceView } from "./device.jsx";
 import { FeedView } from "./feed.jsx";
@@ -78,7 +78,7 @@ function Signed({ session, drafts, look, onOut }) {
     addEventListener("hashchange", change);
     return () => removeEventListener("hashchange", change);
   }, []);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const place = { fleet: "Fleet", feed: "Activity", device: [route.device, route.name].filter(Boolean).join(" · ") }[route.view];
     document.title = `${place} · Umbra`;
   }, [route]);

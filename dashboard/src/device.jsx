@@ -24,6 +24,8 @@ export function DeviceView({ device, name, live, fleet, drafts }) {
   const [writable, setWritable] = useState(undefined);
   const [names, setNames] = useState([]);
   const [events, setEvents] = useState([]);
+  /** How often something may have been missed: what was read of the past is read again. */
+  const [gaps, setGaps] = useState(0);
   const [connected, setConnected] = useState(fleet.rows.get(device)?.connected);
   const sequence = useRef(0);
   const now = useNow(5000);
@@ -55,6 +57,7 @@ export function DeviceView({ device, name, live, fleet, drafts }) {
     const topics = prefix(device, name);
     const offs = [
       live.onResume(load),
+      live.onResume(() => setGaps((count) => count + 1)),
       live.on(`${topics}/document`, (_, message) => (message ? take(message) : setShadow(null))),
       live.on(`${topics}/update/accepted`, note("accepted")),
       live.on(`${topics}/update/rejected`, note("rejected")),
@@ -110,8 +113,8 @@ export function DeviceView({ device, name, live, fleet, drafts }) {
       <div role="tabpanel" id="panel" aria-labelledby={`tab-${tab}`}>
         {shadow && tab === "state" && <State shadow={shadow} rows={rows} now={now} />}
         {tab === "history" && <History device={device} name={name} version={shadow?.version} writable={writable} editing={draft !== null} onRestore={(desired) => { edit(desired); scrollTo(0, 0); }} />}
-        {shadow && tab === "charts" && <Charts device={device} name={name} shadow={shadow} />}
-        {tab === "activity" && <Activity device={device} name={name} events={events} />}
+        {shadow && tab === "charts" && <Charts key={gaps} device={device} name={name} shadow={shadow} />}
+        {tab === "activity" && <Activity key={gaps} device={device} name={name} events={events} />}
       </div>
     </section>
   );

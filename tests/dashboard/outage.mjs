@@ -13,18 +13,22 @@ export async function outage(browser, { origin }) {
   // An address that nobody can read leads to the fleet.
   const fleet = await browser.tab("/#/device/%E0%A4%A", refused);
   const device = await browser.tab("/#/device/gone", refused);
+  const activity = await browser.tab("/#/device/kept", refused);
+  await activity.getByRole("tab", { name: "Activity" }).click();
+  await activity.getByText("reported.mode = eco").waitFor();
   const live = (page) => page.getByText("Live", { exact: true }).waitFor();
-  await Promise.all([fleet, device].map(live));
+  await Promise.all([fleet, device, activity].map(live));
   await fleet.getByText("2 devices", { exact: true }).waitFor();
   await device.getByText("drifting").waitFor();
 
   const mend = cut();
-  for (const page of [fleet, device]) await page.getByText("Connecting…").waitFor();
+  for (const page of [fleet, device, activity]) await page.getByText("Connecting…").waitFor();
   await call(origin, "DELETE", "/v1/devices/gone/shadow", undefined, { "If-Match": "*" });
   await write(origin, "kept", { desired: { mode: "heat" } });
   await create(origin, "new", { reported: { mode: "eco" } });
   mend();
-  await Promise.all([fleet, device].map(live));
+  await Promise.all([fleet, device, activity].map(live));
+  await activity.getByText("desired.mode = heat").waitFor();
   await fleet.getByRole("row", { name: /new/ }).waitFor();
   await fleet.getByRole("row", { name: /gone/ }).waitFor({ state: "detached" });
   await fleet.getByRole("row", { name: /kept/ }).getByText("drifting").waitFor();

@@ -1,4 +1,4 @@
-//! The wiring: opens the store, binds the listeners, owns every task and thread, orders the shutdown.
+//! The wiring: reads the files that say who may come in, opens the store, binds the listeners, owns every task and thread, orders the shutdown.
 //!
 //! Shutdown: the listeners stop accepting and every connection is told to end, wills go out, the store decides and
 //! commits what it was sent and carries its state, the announcer answers the last requests, and only then does
@@ -34,7 +34,7 @@ use crate::{
         events::Events,
         router::{RetainedLimits, Router},
     },
-    net::{Gate, ListenError, Listener},
+    net::{Gate, Listener, Tls, tls},
     quota::Quotas,
     reload::{ReadConfig, Reload},
     service::{Decided, Service},
@@ -53,7 +53,15 @@ pub enum ServeError {
         /// Why.
         error: StoreError,
     },
-    /// An address cannot be listened on, or not with TLS.
+    /// A file that the TLS of a listener needs cannot be used.
+    #[error("listener '{name}': {error}")]
+    Tls {
+        /// The listener.
+        name: String,
+        /// The file, and why.
+        error: tls::FileError,
+    },
+    /// An address cannot be listened on.
     #[error("listener '{name}' cannot listen on {address}: {error}")]
     Bind {
         /// The listener.
@@ -61,7 +69,7 @@ pub enum ServeError {
         /// The address in its configuration.
         address: SocketAddr,
         /// Why.
-        error: ListenError,
+        error: io::Error,
     },
     /// A file of users or keys cannot be used.
     #[error(transparent)]
@@ -74,11 +82,27 @@ pub enum ServeError {
     Stopped(&'static str),
 }
 
+/// What the files come to that the configuration names, the store apart.
+struct Files {
+    authority: Authority,
+    /// Of each listener, in their order.
+    tls: Vec<Option<Arc<Tls>>>,
+}
+
 /// The thread of the announcer.
 struct Announcing {
     thread: JoinHandle<()>,
     /// Resolves as the thread ends, in whatever way.
     ended: oneshot::Receiver<Infallible>,
+}
+
+/// Reads the files that `config` names as [`run`] does, but not the store, which a running server has open.
+///
+/// # Errors
+///
+/// [`ServeError::Login`] or [`ServeError::Tls`].
+pub fn check(config: &Config) -> Result<(), ServeError> {
+    Files::read(config).map(drop)
 }
 
 /// Serves until `shutdown` resolves, then ends in order. At each signal of `hangups`, `read_config` and files are read
@@ -95,7 +119,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
     hangups: Signal,
 ) -> Result<(), ServeError> {
-    let authority = Arc::new(Authority::open(&config, Clock::system()).map_err(ServeError::Login)?);
+    let Files { authority, tls } = Files::read(&config)?;
+    let authority = Arc::new(authority);
     let (service, decided) = open(&config)?;
     let service = Arc::new(service);
     let router = Arc::new(Router::new(RetainedLimits::of(&config.limits)));
@@ -115,7 +140,7 @@ pub async fn run(
     let gate =
         Gate { quotas: service.quotas().clone(), places, counters: broker.counters.clone(), closing: broker.closing() };
 
-    let bound = config.listeners.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+    let bound = config.listeners.iter().zip(tls).map(bind).collect::<Result<Vec<_>, _>>()?;
     let tls = bound.iter().filter_map(|(listener, _)| Some((listener.name().to_owned(), listener.tls()?))).collect();
     let mut announcing = Announcing::start({
         let announcers = (broker.events.clone(), changes);
@@ -185,6 +210,23 @@ impl Announcing {
     }
 }
 
+impl Files {
+    fn read(config: &Config) -> Result<Self, ServeError> {
+        let authority = Authority::open(config, Clock::system()).map_err(ServeError::Login)?;
+        let tls = config.listeners.iter().map(open_tls).collect::<Result<_, _>>()?;
+        Ok(Self { authority, tls })
+    }
+}
+
+fn open_tls(config: &ListenerConfig) -> Result<Option<Arc<Tls>>, ServeError> {
+    let protocols = match config.kind {
+        ListenerKind::Mqtt => mqtt::PROTOCOLS,
+        ListenerKind::Http(_) => http::PROTOCOLS,
+    };
+    let opened = config.tls.as_ref().map(|tls| Tls::open(tls, protocols).map(Arc::new)).transpose();
+    opened.map_err(|error| ServeError::Tls { name: config.name.clone(), error })
+}
+
 fn open(config: &Config) -> Result<(Service, Decided), ServeError> {
     let options = store_options(&config.store, &config.limits);
     let quotas = Arc::new(Quotas::new(&config.limits));
@@ -192,14 +234,10 @@ fn open(config: &Config) -> Result<(Service, Decided), ServeError> {
         .map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
 }
 
-fn bind(config: &ListenerConfig) -> Result<(Listener, SocketAddr), ServeError> {
+fn bind((config, tls): (&ListenerConfig, Option<Arc<Tls>>)) -> Result<(Listener, SocketAddr), ServeError> {
     let failed = |error| ServeError::Bind { name: config.name.clone(), address: config.bind, error };
-    let protocols = match config.kind {
-        ListenerKind::Mqtt => mqtt::PROTOCOLS,
-        ListenerKind::Http(_) => http::PROTOCOLS,
-    };
-    let listener = Listener::bind(config.clone(), protocols).map_err(failed)?;
-    let address = listener.address().map_err(|error| failed(error.into()))?;
+    let listener = Listener::bind(config.clone(), tls).map_err(failed)?;
+    let address = listener.address().map_err(failed)?;
     Ok((listener, address))
 }
 

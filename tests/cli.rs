@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     process::{Command, Output},
@@ -176,5 +177,28 @@ fn wrong_usage_is_exit_code_2() {
     ] {
         check(&umbrad(arguments), 2, "", told);
     }
-    check(&umbrad(&["check-config", "--config", "broker.toml"]), 0, "", "");
+    check(&umbrad(&["check-config", "--config", "broker.toml"]), 0, "broker.toml: accepted\n", "");
+}
+
+/// It accepted configurations that the server then ended on.
+#[test]
+fn a_configuration_is_accepted_with_the_files_that_it_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let tokens = "token_audience = \"umbra\"\n";
+    fs::write(at("keys"), "no key").unwrap();
+    for (lines, told) in [
+        (format!("users = {:?}", at("users")), "auth.users names it, `umbrad passwd add` makes it"),
+        (format!("aws_keys = {:?}", at("aws")), "No such file"),
+        (format!("{tokens}token_keys = {:?}", at("tokens")), "No such file"),
+        (format!("{tokens}token_keys = {:?}", at("keys")), "holds neither a public key in PEM nor a JWK set"),
+    ] {
+        let configuration = at("umbra.toml");
+        fs::write(&configuration, format!("[store]\npath = {:?}\n[auth]\n{lines}\n", at("store"))).unwrap();
+        check(&umbrad(&["check-config", "--config", &configuration]), 2, "", told);
+        let serve = &["serve", "--config", &configuration, "--bind", "127.0.0.1:0"];
+        assert_eq!(umbrad(serve).status.code(), Some(2), "{lines}");
+        fs::write(&configuration, "").unwrap();
+        check(&umbrad(&["check-config", "--config", &configuration]), 0, &format!("{configuration}: accepted\n"), "");
+    }
 }

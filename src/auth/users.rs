@@ -3,7 +3,7 @@
 //! A line is `name:$argon2id$…`, or empty, or a comment that begins with `#`. One line that cannot be used makes the
 //! whole file unusable, since a user who silently is not there would be found out at the next outage.
 
-use std::{collections::HashMap, fs, path::Path, sync::Arc};
+use std::{collections::HashMap, fs, io, path::Path, sync::Arc};
 
 use super::{FileError, PasswordHash, Principal, password::HashError};
 
@@ -21,7 +21,12 @@ pub(super) struct Users {
 impl Users {
     /// Reads the file at `path`.
     pub(super) fn read(path: &Path) -> Result<Self, FileError> {
-        let text = fs::read_to_string(path).map_err(|error| FileError::whole(path, error))?;
+        let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                FileError::whole(path, format!("{error}; auth.users names it, `umbrad passwd add` makes it"))
+            }
+            _ => FileError::whole(path, error),
+        })?;
         Self::parse(path, &text)
     }
 

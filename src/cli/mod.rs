@@ -31,7 +31,7 @@ use clap::{Parser, Subcommand};
 const EXIT_CODES: &str = "Exit codes:
   0  done
   1  failed: no connection, no reply in time, a file cannot be used, or the server ended on an error
-  2  usage: arguments or configuration are wrong
+  2  usage: arguments, configuration, or a file of users, keys or TLS that it names are wrong
   3  the service rejected the request; standard error says why. auth explain: not allowed
   4  the store or backup cannot be used: unknown format, damaged, or in use";
 

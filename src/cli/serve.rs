@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Exit, output::complain};
 use crate::{
+    auth::login::LoginError,
     config::{Arguments, Config, ConfigError},
     logging,
     server::{self, ServeError},
@@ -26,7 +27,8 @@ pub(super) struct Serve {
     bind: Vec<String>,
 }
 
-/// Say whether a configuration, with the environment over it, would be accepted.
+/// Say whether a configuration, with the environment over it, would be accepted, and the files of users, keys and TLS
+/// that it names. The store is not opened and no address bound, so a server may be running.
 #[derive(Debug, Args)]
 pub(super) struct CheckConfig {
     #[command(flatten)]
@@ -61,11 +63,7 @@ impl Serve {
             Ok(()) => Exit::Done,
             Err(error) => {
                 tracing::error!(%error, "the server ended");
-                match error {
-                    ServeError::Store { .. } => Exit::Store,
-                    ServeError::Login(_) => Exit::Usage,
-                    ServeError::Bind { .. } | ServeError::Thread(_) | ServeError::Stopped(_) => Exit::Failed,
-                }
+                exit_of(&error)
             }
         }
     }
@@ -73,10 +71,29 @@ impl Serve {
 
 impl CheckConfig {
     pub(super) fn run(self) -> Exit {
-        match self.source.load(&Arguments::default()) {
-            Ok(_) => Exit::Done,
-            Err(error) => complain(&error, Exit::Usage),
+        let config = match self.source.load(&Arguments::default()) {
+            Ok(config) => config,
+            Err(error) => return complain(&error, Exit::Usage),
+        };
+        if let Err(error) = server::check(&config) {
+            return complain(&error, exit_of(&error));
         }
+        match &self.source.config {
+            Some(file) => println!("{}: accepted", file.display()),
+            None => println!("default configuration: accepted"),
+        }
+        Exit::Done
+    }
+}
+
+fn exit_of(error: &ServeError) -> Exit {
+    match error {
+        ServeError::Store { .. } => Exit::Store,
+        ServeError::Login(LoginError::File(_)) | ServeError::Tls { .. } => Exit::Usage,
+        ServeError::Login(LoginError::System(_))
+        | ServeError::Bind { .. }
+        | ServeError::Thread(_)
+        | ServeError::Stopped(_) => Exit::Failed,
     }
 }
 

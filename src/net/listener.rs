@@ -25,7 +25,7 @@ use crate::{
         Door, Peer,
         proxy::{self, ProxyError},
         spare::Spare,
-        tls::{FileError, Tls},
+        tls::Tls,
     },
     quota::{Quotas, Visit},
 };
@@ -53,17 +53,6 @@ pub struct Gate {
     pub closing: watch::Receiver<bool>,
 }
 
-/// Why a listener cannot be.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// The operating system refuses the address: it is in use, is not this machine's, or may not be bound.
-    #[error(transparent)]
-    Bind(#[from] io::Error),
-    /// A file that TLS needs.
-    #[error(transparent)]
-    Tls(#[from] FileError),
-}
-
 /// A connection on its way to the door.
 struct Arrival {
     stream: TcpStream,
@@ -80,13 +69,12 @@ struct Arrival {
 }
 
 impl Listener {
-    /// Reads the certificates of `config` and binds its address. `protocols` are what clients may ask for by ALPN.
+    /// Binds the address of `config`, whose TLS is `tls`.
     ///
     /// # Errors
     ///
-    /// A [`ListenError`]; nothing is bound then.
-    pub fn bind(config: ListenerConfig, protocols: &'static [&'static [u8]]) -> Result<Self, ListenError> {
-        let tls = config.tls.as_ref().map(|tls| Tls::open(tls, protocols).map(Arc::new)).transpose()?;
+    /// The operating system refuses the address: it is in use, is not this machine's, or may not be bound.
+    pub fn bind(config: ListenerConfig, tls: Option<Arc<Tls>>) -> io::Result<Self> {
         let socket = match config.bind {
             SocketAddr::V4(_) => TcpSocket::new_v4(),
             SocketAddr::V6(_) => TcpSocket::new_v6(),

@@ -18,7 +18,7 @@ mod trusted;
 
 pub use self::{
     door::Door,
-    listener::{Gate, ListenError, Listener},
+    listener::{Gate, Listener},
     peer::Peer,
     tls::Tls,
 };

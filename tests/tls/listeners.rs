@@ -4,6 +4,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::TcpStream,
     path::Path,
+    process::{Command, Output},
 };
 
 use serde_json::{Value, json};
@@ -167,11 +168,20 @@ fn files_that_will_not_do() {
     ] {
         let lines = format!("tls_certificate = {certificate:?}\ntls_key = {key:?}\ntls_client_ca = {ca:?}");
         let setup = Setup { listener: Box::leak(lines.into_boxed_str()), ..Setup::default() };
-        let Err((exit, _)) = Server::within(tempfile::tempdir().unwrap(), setup) else {
+        let Err((exit, directory)) = Server::within(tempfile::tempdir().unwrap(), setup) else {
             panic!("it started: {setup:?}")
         };
-        assert_eq!(exit.status.code(), Some(1), "{exit:?}");
+        assert_eq!(exit.status.code(), Some(2), "{exit:?}");
         let expected = format!("{}: ", file.display());
         assert!(exit.log.contains(&expected) && exit.log.contains(told), "{told:?} of {expected:?} in {}", exit.log);
+        let checked = check_config(directory.path());
+        let said = String::from_utf8_lossy(&checked.stderr);
+        assert_eq!((checked.status.code(), said.contains(&expected), said.contains(told)), (Some(2), true, true), "{said}");
     }
+}
+
+/// Asks whether the configuration that a server was started with would be accepted.
+fn check_config(directory: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_umbrad"));
+    command.args(["check-config", "--config"]).arg(directory.join("broker.toml")).output().unwrap()
 }

@@ -350,7 +350,8 @@ async fn files_that_cannot_be_used_are_named() {
     let users = folder.path().join("users");
     let config = AuthConfig { users: Some(users.clone()), ..Config::default().auth };
     let open = || Login::open(&config, Clock::system()).unwrap_err().to_string();
-    assert_eq!(open(), format!("{}: No such file or directory (os error 2)", users.display()));
+    let told = "No such file or directory (os error 2); auth.users names it, `umbrad passwd add` makes it";
+    assert_eq!(open(), format!("{}: {told}", users.display()));
     fs::write(&users, "# ours\nlamp:secret\n").unwrap();
     assert_eq!(open(), format!("{}:2: is not of the form name:$argon2id$…", users.display()));
 }

@@ -87,7 +87,7 @@ pub(super) fn preconditions(members: &Map<String, Value>) -> Result<Precondition
     let version = members.get("version").map(|value| version(value).ok_or(Rejection::InvalidVersion)).transpose()?;
     let etag = match members.get("etag") {
         None => None,
-        Some(Value::String(text)) => Some(EtagCondition::from(text.as_str())),
+        Some(Value::String(text)) => Some(quoted("etag", text).map(EtagCondition::from)?),
         Some(_) => return Err(invalid("etag", "must be a string")),
     };
     let on_conflict = match members.get("onConflict").map(Value::as_str) {
@@ -96,6 +96,12 @@ pub(super) fn preconditions(members: &Map<String, Value>) -> Result<Precondition
         Some(_) => return Err(invalid("onConflict", "must be 'reject' or 'rebase'")),
     };
     Ok(Preconditions { version, etag, none_of: Vec::new(), on_conflict, expect: expectations(members)? })
+}
+
+/// `text` given as an etag by the name of `field`: one without its quotes could never be the current one.
+pub(super) fn quoted<'a>(field: &str, text: &'a str) -> Result<&'a str, Rejection> {
+    let inner = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    inner.map(|_| text).ok_or_else(|| invalid(field, "must be an etag with its own quotes, such as \"7-…\""))
 }
 
 fn expectations(members: &Map<String, Value>) -> Result<Vec<Expectation>, Rejection> {

@@ -48,6 +48,7 @@ pub(super) fn add(members: &mut Map<String, Value>, user: &[(String, String)]) -
         let Some(field) = field(property) else { continue };
         let value = match field {
             "version" => version(text).ok_or_else(|| invalid(property, "must be an integer from 0 on"))?,
+            "etag" => fields::quoted(property, text)?.into(),
             _ => Value::String(text.clone()),
         };
         match members.get(field) {

@@ -237,7 +237,7 @@ impl Operations {
         if !aws && self.chance(8) {
             body["etag"] = match self.seed.below(4) {
                 0 => json!(format!("\"{}-{}\"", known.version(), "0".repeat(32))),
-                1 => json!("*"),
+                1 => json!("\"*\""),
                 2 => json!(known.etag(self.version(known).min(known.version()))),
                 _ => json!(known.etag(known.version())),
             };

@@ -47,11 +47,15 @@ fn an_expected_etag_decides() {
     let second = client.update(json!({"state": {"desired": {"v": 2}}, "etag": first["etag"]}));
     let body = |etag: &serde_json::Value| json!({"state": {"desired": {"v": 3}}, "etag": etag});
     let etag = second["etag"].as_str().unwrap();
-    for wrong in
-        [first["etag"].clone(), json!("*"), json!(""), json!(etag.trim_matches('"')), json!(format!("W/{etag}"))]
-    {
+    for wrong in [first["etag"].clone(), json!("\"*\""), json!("\"\"")] {
         let refused = client.rejected("update", body(&wrong), 409, "version-conflict");
         assert_eq!((&refused.body["version"], &refused.body["etag"]), (&json!(2), &second["etag"]), "{wrong}");
+    }
+    // What could never be one was a conflict too, whatever the client tried.
+    for wrong in [json!("*"), json!(""), json!(etag.trim_matches('"')), json!(format!("W/{etag}"))] {
+        let refused = client.rejected("update", body(&wrong), 400, "invalid-field");
+        let message = "Invalid field 'etag': must be an etag with its own quotes, such as \"7-…\"";
+        assert_eq!(refused.body["message"], message, "{wrong}");
     }
     // Both given, both must hold.
     for (version, etag, holds) in [(1, &second["etag"], false), (2, &first["etag"], false), (2, &second["etag"], true)]

@@ -48,11 +48,18 @@ fn a_user_property_means_its_field() {
 fn what_is_wrong_beside_the_payload_is_refused() {
     let native = |fields, given: &[(&str, &str)]| update(&fields, given, Dialect::Native).unwrap_err();
     let other = |property: &str, field: &str| (property.to_owned(), format!("says something else than '{field}'"));
+    let unquoted = |field: &str| (field.to_owned(), "must be an etag with its own quotes, such as \"7-…\"".to_owned());
     for (fields, given, (field, reason)) in [
         (json!({"version": 7}), &[("if-version", "8")][..], other("if-version", "version")),
         (json!({}), &[("if-version", "7"), ("if-version", "8")], other("if-version", "version")),
         (json!({"version": "7"}), &[("if-version", "7")], other("if-version", "version")),
-        (json!({"etag": "a"}), &[("if-match", "b")], other("if-match", "etag")),
+        (json!({"etag": "\"a\""}), &[("if-match", "\"b\"")], other("if-match", "etag")),
+        // It was a conflict, now and for ever.
+        (json!({}), &[("if-match", "7-ab")], unquoted("if-match")),
+        (json!({}), &[("if-match", "*")], unquoted("if-match")),
+        (json!({"etag": "7-ab"}), &[], unquoted("etag")),
+        (json!({"etag": "W/\"7-ab\""}), &[], unquoted("etag")),
+        (json!({"etag": "\""}), &[], unquoted("etag")),
         (json!({"onConflict": "reject"}), &[("on-conflict", "rebase")], other("on-conflict", "onConflict")),
         (json!({"idempotencyKey": "a"}), &[("idempotency-key", "b")], other("idempotency-key", "idempotencyKey")),
         (json!({}), &[("if-version", "-1")], ("if-version".into(), "must be an integer from 0 on".into())),
@@ -114,7 +121,7 @@ fn requests_are_told_apart() {
         json!({"state": {"reported": {"a": 1, "b": {"c": [1]}}}, "version": 7}),
         json!({"state": {"desired": {"a": 1, "b": {"c": [2]}}}, "version": 7}),
         json!({"state": {"desired": {"a": 1, "b": {"c": [1]}}}, "version": 7, "onConflict": "rebase"}),
-        json!({"state": {"desired": {"a": 1, "b": {"c": [1]}}}, "version": 7, "etag": "x"}),
+        json!({"state": {"desired": {"a": 1, "b": {"c": [1]}}}, "version": 7, "etag": "\"x\""}),
         json!({"state": {"desired": {"a": 1, "b": {"c": [1]}}}, "version": 7, "replace": true}),
         json!({"state": {"desired": {"a": 1, "b": {"c": [1]}}, "tags": {}}, "version": 7}),
         json!({"state": {"desired": {"a": 1, "b": {"c": [1]}}}, "version": 7, "expect": [{"path": "/desired/a", "absent": true}]}),

@@ -232,8 +232,8 @@ fn updates_are_understood() {
             with(Preconditions { etag: Some(EtagCondition::Tag(tag)), ..Preconditions::default() }),
         ),
         (
-            json!({"etag": "W/\"7\""}),
-            with(Preconditions { etag: Some(EtagCondition::Other("W/\"7\"".into())), ..Preconditions::default() }),
+            json!({"etag": "\"7\""}),
+            with(Preconditions { etag: Some(EtagCondition::Other("\"7\"".into())), ..Preconditions::default() }),
         ),
         (json!({"replace": true}), Update { replace: true, ..with(Preconditions::default()) }),
         (json!({"replace": false, "clientToken": "t"}), with(Preconditions::default())),

@@ -187,6 +187,23 @@ fn mistakes_in_a_file_are_told_with_their_line() {
             "[limits]\ndepth_max = 9_999_999_999_999_999_999",
             ":2: 'limits.depth_max' is 9999999999999999999, which is beyond any range",
         ),
+        // rules and grants
+        (
+            "[[rule]]\nrole = \"r\"\ndevices = [\"lamp.*\"]",
+            ":3: 'rule[0].devices' has 'lamp.*', which no device id matches: 'lamp.' holds '.', allowed are A-Z a-z 0-9 : _ -",
+        ),
+        (
+            "[[rule]]\nrole = \"r\"\nnames = [\"a/b\"]",
+            ":3: 'rule[0].names' has 'a/b', which no shadow name matches: 'a/b' holds '/', allowed are A-Z a-z 0-9 : _ - $",
+        ),
+        (
+            "[[rule]]\nrole = \"r\"\ndevices = [\"{principals}\"]",
+            ":3: 'rule[0].devices' has '{principals}', where braces are around something else than {principal} or {client}",
+        ),
+        (
+            "[[grant]]\nrole = \"app\"\nprincipals = [\"a\"]\ndevices = [\"\"]",
+            ":4: 'grant[0].devices' has '', which no device id matches: '' is 0 bytes long, allowed are 1 to 128",
+        ),
         // ranges
         ("[limits]\ndepth_max = 65", ":2: 'limits.depth_max' is 65, but must be 1 to 64"),
         ("[limits]\ndepth_max = 0", ":2: 'limits.depth_max' is 0, but must be 1 to 64"),

@@ -33,7 +33,7 @@ pub struct Who<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// Braces around something that is no placeholder, or only one of them.
-    #[error("'{0}' has braces around something else than {{principal}} or {{client}}")]
+    #[error("has '{0}', where braces are around something else than {{principal}} or {{client}}")]
     Placeholder(String),
     /// A `*` where none may be.
     #[error("'{0}' has a '*', which no path has")]
@@ -68,6 +68,14 @@ impl Pattern {
     pub fn name(&self, who: Who<'_>) -> Option<String> {
         let [run] = self.runs.as_slice() else { return None };
         Some(run.iter().map(|piece| piece.text(who)).collect())
+    }
+
+    /// The text in it, piece by piece.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.runs.iter().flatten().filter_map(|piece| match piece {
+            Piece::Text(text) => Some(&**text),
+            Piece::Principal | Piece::Client => None,
+        })
     }
 
     /// Whether every name is one of the names.

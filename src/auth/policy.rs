@@ -12,7 +12,7 @@ use crate::auth::{
     Method, Principal,
     access::{Access, Granted, Rights},
     pattern::{Pattern, Who},
-    rule::{Rule, RuleError, RuleText},
+    rule::{Rule, RuleError, RuleText, device_pattern},
 };
 
 /// A grant as it is written.
@@ -115,10 +115,10 @@ impl Policy {
     }
 
     fn grant(&self, text: &GrantText) -> Result<Grant, RuleError> {
-        let patterns = |key, texts: &[String]| {
-            let read = texts.iter().map(|text| text.parse::<Pattern>());
-            read.collect::<Result<Vec<_>, _>>().map_err(|error| RuleError { key, problem: error.to_string() })
-        };
+        let refuse = |key| move |problem: String| RuleError { key, problem };
+        let principal = |text: &String| text.parse::<Pattern>().map_err(|error| error.to_string());
+        let principals = text.principals.iter().map(principal).collect::<Result<Vec<_>, _>>();
+        let devices = text.devices.iter().map(|text| device_pattern(text)).collect::<Result<Vec<_>, _>>();
         if !self.has_role(&text.role) {
             let known = self.roles().collect::<Vec<_>>().join(", ");
             let problem = format!("is '{}', but must be one of the roles that there are: {known}", text.role);
@@ -133,9 +133,9 @@ impl Policy {
         };
         Ok(Grant {
             role: text.role.as_str().into(),
-            principals: patterns("principals", &text.principals)?,
+            principals: principals.map_err(refuse("principals"))?,
             by: text.by.iter().map(method).collect::<Result<_, _>>()?,
-            devices: patterns("devices", &text.devices)?.into(),
+            devices: devices.map_err(refuse("devices"))?.into(),
         })
     }
 }

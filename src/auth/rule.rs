@@ -10,7 +10,7 @@ use crate::{
         pattern::{Pattern, PatternError, Who},
         topics::TopicPattern,
     },
-    shadow::{Paths, Pointer, ShadowKey, pointer::NotAPointer},
+    shadow::{DeviceId, Paths, Pointer, ShadowKey, ShadowName, pointer::NotAPointer},
 };
 
 /// What may be done to a shadow.
@@ -155,13 +155,13 @@ impl Rule {
         }
         let device = |text: &String| match text.as_str() {
             GRANTED => Ok(Devices::Granted),
-            text => text.parse().map(Devices::Like),
+            text => device_pattern(text).map(Devices::Like),
         };
         Ok(Self {
             role: text.role.as_str().into(),
             origin: Origin(text.origin.as_str().into()),
             devices: each(&text.devices, device).map_err(failed("devices"))?,
-            names: each(&text.names, |text| text.parse::<Pattern>()).map_err(failed("names"))?,
+            names: each(&text.names, |text| name_pattern(text)).map_err(failed("names"))?,
             operations,
             read: PathPatterns::read(&text.read).map_err(failed("read"))?,
             write: PathPatterns::read(&text.write).map_err(failed("write"))?,
@@ -286,6 +286,23 @@ impl PathPatterns {
         }
         paths
     }
+}
+
+/// A pattern of device ids. One that no id matches would grant nothing and never be noticed.
+pub(super) fn device_pattern(text: &str) -> Result<Pattern, String> {
+    let pattern = text.parse::<Pattern>().map_err(|error| error.to_string())?;
+    let fits = if text.is_empty() { DeviceId::new(text).map(drop) } else { Ok(()) };
+    let fits = fits.and(pattern.texts().try_for_each(|text| DeviceId::new(text).map(drop)));
+    fits.map_err(|error| format!("has '{text}', which no device id matches: {error}"))?;
+    Ok(pattern)
+}
+
+/// A pattern of shadow names, that of the classic shadow being empty.
+fn name_pattern(text: &str) -> Result<Pattern, String> {
+    let pattern = text.parse::<Pattern>().map_err(|error| error.to_string())?;
+    let fits = pattern.texts().try_for_each(|text| ShadowName::new(text).map(drop));
+    fits.map_err(|error| format!("has '{text}', which no shadow name matches: {error}"))?;
+    Ok(pattern)
 }
 
 fn each<S, T, E: std::fmt::Display>(texts: &[S], read: impl Fn(&S) -> Result<T, E>) -> Result<Vec<T>, String> {

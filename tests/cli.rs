@@ -180,6 +180,30 @@ fn wrong_usage_is_exit_code_2() {
     check(&umbrad(&["check-config", "--config", "broker.toml"]), 0, "broker.toml: accepted\n", "");
 }
 
+/// A topic of a shadow is none of the ordinary ones, so asked about as such it was always denied.
+#[test]
+fn what_is_asked_of_a_shadow_s_topic_is_asked_of_the_shadow() {
+    let may = |what: &str| format!("lamp-1 may {what}\n  by the rule of the role 'device' at default configuration\n");
+    let may_not = |what: &str| format!("lamp-1 may not {what}\n  no rule of its roles allows it: device\n");
+    for (question, code, out, err) in [
+        (["publish", "shadow/lamp-1/update"], 0, may("update lamp-1"), ""),
+        (["publish", "$aws/things/lamp-1/shadow/name/wifi/get"], 0, may("get lamp-1~wifi"), ""),
+        (["publish", "shadow/lamp-2/update"], 3, may_not("update lamp-2"), ""),
+        (["receive", "shadow/lamp-1/update/delta"], 0, may("subscribe lamp-1"), ""),
+        (["receive", "$aws/things/lamp-1/shadow/get/accepted"], 0, may("subscribe lamp-1"), ""),
+        (["receive", "shadow/lamp-2/presence"], 3, may_not("subscribe lamp-2"), ""),
+        (["publish", "log/lamp-1"], 3, may_not("publish to log/lamp-1"), ""),
+        (["publish", "shadow/lamp-1/updat"], 2, String::new(), "unknown operation 'updat'"),
+        (["publish", "shadow/lamp-1/presence"], 2, String::new(), "only the service publishes to this topic"),
+        (["receive", "$SYS/x"], 2, String::new(), "the service tells nothing there"),
+        (["receive", "shadow/+/update"], 2, String::new(), "'shadow/+/update' is no topic"),
+        (["get", "shadow/lamp-1"], 2, String::new(), "a shadow is DEVICE or DEVICE~NAME"),
+    ] {
+        let arguments = [&["auth", "explain", "lamp-1"][..], &question, &["--by", "certificate"]].concat();
+        check(&umbrad(&arguments), code, &out, err);
+    }
+}
+
 /// It accepted configurations that the server then ended on.
 #[test]
 fn a_configuration_is_accepted_with_the_files_that_it_names() {

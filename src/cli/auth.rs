@@ -8,7 +8,11 @@ use super::{Exit, output::complain, serve::Source};
 use crate::{
     auth::{self, Access, Operation, Principal, explain::Question},
     config::{Arguments, Config},
-    shadow::{DeviceId, Pointer, ShadowKey, ShadowName},
+    mqtt::{
+        shadow_topic::{self, Destination},
+        topic::TopicName,
+    },
+    shadow::{DeviceId, Pointer, ShadowKey, ShadowName, name::NameError},
 };
 
 /// Who may do what.
@@ -28,9 +32,9 @@ enum Command {
 struct Explain {
     /// The name of the principal: a user, the common name of a certificate, the subject of a token.
     principal: String,
-    /// get, update, delete, subscribe, history; or publish, receive for an ordinary topic.
+    /// get, update, delete, subscribe, history; or publish, receive for a topic.
     operation: String,
-    /// The shadow, as DEVICE or DEVICE~NAME; or the topic.
+    /// The shadow, as DEVICE or DEVICE~NAME; or the topic, without wildcards.
     subject: String,
     /// A path in it, such as /desired/mode; without it, any.
     path: Option<Pointer>,
@@ -82,8 +86,8 @@ impl Explain {
     fn question(&self) -> Result<Question, String> {
         match (self.operation.as_str(), &self.path) {
             ("publish" | "receive", Some(path)) => Err(format!("'{path}': a topic has no paths")),
-            ("publish", None) => Ok(Question::Publish(self.subject.clone())),
-            ("receive", None) => Ok(Question::Receive(self.subject.clone())),
+            ("publish", None) => publish(&self.subject),
+            ("receive", None) => receive(&self.subject),
             (name, path) => {
                 let known = Operation::NAMED.map(|(name, _)| name).join(", ");
                 let operation = Operation::of(name).ok_or_else(|| {
@@ -112,16 +116,41 @@ impl Explain {
         };
         let principal = match self.by {
             Method::Anonymous => Principal::anonymous(&self.principal),
-            _ => Principal::named(&self.principal).map_err(|error| error.to_string())?,
+            _ => Principal::named(&self.principal).map_err(|error| {
+                format!("{error}; an anonymous client is asked about by its client id and --by anonymous")
+            })?,
         };
         let client: Arc<str> = self.client_id.as_str().into();
         Ok(config.policy.access(&principal, method, role, &client))
     }
 }
 
+/// A request to a shadow is no publication to who writes rules, but its operation.
+fn publish(topic: &str) -> Result<Question, String> {
+    match Destination::of(&topic_name(topic)?) {
+        Destination::Plain => Ok(Question::Publish(topic.to_owned())),
+        Destination::Request(key, operation, _) => Ok(Question::Shadow(operation.into(), key, None)),
+        Destination::Reserved(reserved) => Err(format!("{topic}: {reserved}")),
+    }
+}
+
+/// What the service tells of a shadow is told to who may subscribe to that.
+fn receive(topic: &str) -> Result<Question, String> {
+    match (Destination::of(&topic_name(topic)?), shadow_topic::told_on(topic)) {
+        (Destination::Plain, _) => Ok(Question::Receive(topic.to_owned())),
+        (_, Some(key)) => Ok(Question::Shadow(Operation::Subscribe, key, None)),
+        (_, None) => Err(format!("{topic}: the service tells nothing there; for a shadow ask about 'subscribe'")),
+    }
+}
+
+fn topic_name(text: &str) -> Result<TopicName, String> {
+    TopicName::new(text).map_err(|error| format!("'{text}' is no topic: {error}"))
+}
+
 /// Reads `DEVICE` or `DEVICE~NAME`, as shadows are named in messages.
 fn shadow(text: &str) -> Result<ShadowKey, String> {
-    let told = |error: crate::shadow::name::NameError| error.to_string();
+    let told =
+        |error: NameError| format!("{error}; a shadow is DEVICE or DEVICE~NAME, topics are for publish and receive");
     Ok(match text.split_once('~') {
         None => ShadowKey::classic(DeviceId::new(text).map_err(told)?),
         Some((device, name)) => {

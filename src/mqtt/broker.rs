@@ -214,7 +214,7 @@ impl Broker {
                     tracing::debug!(client = %owner.client_id, quota = cause.name(), "a will is refused");
                 }
             }
-            Destination::Plain | Destination::Reserved => self.counters.publishes_refused.add(1),
+            Destination::Plain | Destination::Reserved(_) => self.counters.publishes_refused.add(1),
             Destination::Request(key, operation, dialect) => {
                 let mut request = Request::new(self.events.clone(), key, operation, dialect);
                 // A client that connects and dies again and again has no more updates than one that stays.

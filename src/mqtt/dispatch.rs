@@ -64,9 +64,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.complete(inbound.ticket, refused("the topic is longer than this server takes"));
             }
             Destination::Plain => self.publish_plain(inbound),
-            Destination::Reserved => {
+            Destination::Reserved(reserved) => {
                 self.broker.counters.publishes_refused.add(1);
-                self.complete(inbound.ticket, refused("only the service publishes to this topic"));
+                self.complete(inbound.ticket, refused(&reserved.to_string()));
             }
             Destination::Request(key, operation, dialect) => self.request(inbound, key, operation, dialect).await,
         }

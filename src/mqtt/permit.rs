@@ -23,7 +23,7 @@ pub(super) fn may_connect(access: &Access, will: Option<&Will>) -> Result<(), &'
     let allowed = match Destination::of(&will.topic) {
         Destination::Plain => access.may_publish(will.topic.as_str()),
         Destination::Request(key, operation, _) => access.admit_any(&key, operation.into()).is_ok(),
-        Destination::Reserved => true, // dropped and counted like any other publication there
+        Destination::Reserved(_) => true, // dropped and counted like any other publication there
     };
     if allowed { Ok(()) } else { Err("this client may not publish its will") }
 }

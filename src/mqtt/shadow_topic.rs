@@ -8,7 +8,7 @@
 use crate::{
     auth,
     mqtt::topic::TopicName,
-    shadow::{DeviceId, ShadowKey, ShadowName},
+    shadow::{DeviceId, ShadowKey, ShadowName, name::NameError},
     wire::Dialect,
 };
 
@@ -19,8 +19,25 @@ pub enum Destination {
     Plain,
     /// A request to a shadow.
     Request(ShadowKey, Operation, Dialect),
-    /// Nobody but the service publishes there.
-    Reserved,
+    /// No client publishes there.
+    Reserved(Reserved),
+}
+
+/// Why a topic below `shadow/` or `$` asks for nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reserved {
+    /// It is the service's, or would be.
+    #[error("only the service publishes to this topic")]
+    Service,
+    /// What stands in the place of a device id is none.
+    #[error("invalid device id: {0}")]
+    Device(NameError),
+    /// What stands in the place of a shadow's name is none.
+    #[error("invalid shadow name: {0}")]
+    Name(NameError),
+    /// What stands at the end is no request.
+    #[error("unknown operation '{0}': known are update, get and delete")]
+    Operation(String),
 }
 
 /// What a request asks of a shadow.
@@ -84,15 +101,19 @@ impl Destination {
     #[must_use]
     pub fn of(topic: &TopicName) -> Self {
         let topic = topic.as_str();
-        let request = if let Some(rest) = topic.strip_prefix(NATIVE) {
-            operation(rest).and_then(|(prefix, operation)| Some((native(prefix)?, operation, Dialect::Native)))
+        let (parts, dialect) = if let Some(rest) = topic.strip_prefix(NATIVE) {
+            (rest.split_once('/'), Dialect::Native)
         } else if topic.starts_with('$') {
-            let rest = topic.strip_prefix(AWS).and_then(operation);
-            rest.and_then(|(prefix, operation)| Some((aws(prefix)?, operation, Dialect::Aws)))
+            let parts = topic.strip_prefix(AWS).and_then(|rest| rest.split_once('/'));
+            let parts = parts.and_then(|(device, rest)| Some((device, rest.strip_prefix("shadow/")?)));
+            (parts, Dialect::Aws)
         } else {
             return Self::Plain;
         };
-        request.map_or(Self::Reserved, |(key, operation, dialect)| Self::Request(key, operation, dialect))
+        match parts.ok_or(Reserved::Service).and_then(|(device, rest)| request(device, rest)) {
+            Ok((key, operation)) => Self::Request(key, operation, dialect),
+            Err(reserved) => Self::Reserved(reserved),
+        }
     }
 }
 
@@ -124,7 +145,14 @@ impl Event {
     /// The shadow whose event of this kind the native `topic` is.
     #[must_use]
     pub fn key_of(self, topic: &str) -> Option<ShadowKey> {
-        native(topic.strip_prefix(NATIVE)?.strip_suffix(self.suffix())?)
+        let prefix = topic.strip_prefix(NATIVE)?.strip_suffix(self.suffix())?;
+        let (device, name) = prefix.split_once(NAME).map_or((prefix, None), |(device, name)| (device, Some(name)));
+        key(device, name).ok()
+    }
+
+    /// The event of this name, the end of its topic.
+    fn is_named(end: &str) -> bool {
+        Self::ALL.iter().any(|event| event.suffix().strip_prefix('/') == Some(end))
     }
 
     fn suffix(self) -> &'static str {
@@ -152,6 +180,17 @@ pub fn presence(device: &DeviceId) -> String {
 #[must_use]
 pub fn presence_of(topic: &str) -> Option<DeviceId> {
     DeviceId::new(topic.strip_prefix(NATIVE)?.strip_suffix(PRESENCE)?).ok()
+}
+
+/// The shadow that `topic`, of either dialect, tells of.
+#[must_use]
+pub fn told_on(topic: &str) -> Option<ShadowKey> {
+    let aws = topic.strip_prefix(AWS).and_then(|rest| {
+        let (device, rest) = rest.split_once('/')?;
+        Some([NATIVE, device, rest.strip_prefix("shadow")?].concat())
+    });
+    let event = |event: Event| event.key_of(aws.as_deref().unwrap_or(topic));
+    presence_of(topic).map(ShadowKey::classic).or_else(|| Event::ALL.into_iter().find_map(event))
 }
 
 /// One level of a topic that the service publishes to.
@@ -182,40 +221,27 @@ pub fn shapes() -> impl Iterator<Item = Vec<Level>> {
     })
 }
 
-/// Splits off what is asked.
-fn operation(rest: &str) -> Option<(&str, Operation)> {
-    let (prefix, verb) = rest.rsplit_once('/')?;
+/// Reads what follows `device` in a topic: `<operation>` or `name/<name>/<operation>`.
+fn request(device: &str, rest: &str) -> Result<(ShadowKey, Operation), Reserved> {
+    let (name, verb) = match rest.strip_prefix("name/") {
+        None => (None, rest),
+        Some(rest) => rest.split_once('/').map(|(name, verb)| (Some(name), verb)).ok_or(Reserved::Service)?,
+    };
     let operation = match verb {
         "update" => Operation::Update,
         "get" => Operation::Get,
         "delete" => Operation::Delete,
-        _ => return None,
+        end if Event::is_named(end) || PRESENCE.strip_prefix('/') == Some(end) => return Err(Reserved::Service),
+        other => return Err(Reserved::Operation(other.chars().take(64).collect())),
     };
-    Some((prefix, operation))
+    Ok((key(device, name)?, operation))
 }
 
-/// Reads `<id>` or `<id>/name/<name>`.
-fn native(prefix: &str) -> Option<ShadowKey> {
-    match prefix.split_once(NAME) {
-        None => key(prefix, None),
-        Some((device, name)) => key(device, Some(name)),
-    }
-}
-
-/// Reads `<id>/shadow` or `<id>/shadow/name/<name>`.
-fn aws(prefix: &str) -> Option<ShadowKey> {
-    match prefix.split_once('/').map(|(device, rest)| (device, rest.strip_prefix("shadow"))) {
-        Some((device, Some(""))) => key(device, None),
-        Some((device, Some(rest))) => key(device, Some(rest.strip_prefix(NAME)?)),
-        _ => None,
-    }
-}
-
-fn key(device: &str, name: Option<&str>) -> Option<ShadowKey> {
-    let device = DeviceId::new(device).ok()?;
-    Some(match name {
+fn key(device: &str, name: Option<&str>) -> Result<ShadowKey, Reserved> {
+    let device = DeviceId::new(device).map_err(Reserved::Device)?;
+    Ok(match name {
         None => ShadowKey::classic(device),
-        Some(name) => ShadowKey::named(device, ShadowName::new(name).ok()?),
+        Some(name) => ShadowKey::named(device, ShadowName::new(name).map_err(Reserved::Name)?),
     })
 }
 
@@ -232,11 +258,14 @@ mod tests {
     #[test]
     fn an_event_s_topic_names_its_shadow() {
         for key in ["d1", "d1/name/n$"] {
-            let key = native(key).expect("valid");
+            let (device, name) = key.split_once(NAME).map_or((key, None), |(device, name)| (device, Some(name)));
+            let key = super::key(device, name).expect("valid");
             assert_eq!(Event::Document.key_of(&Event::Document.topic(Dialect::Native, &key)), Some(key.clone()));
             assert_eq!(Event::Document.key_of(&Event::Delta.topic(Dialect::Native, &key)), None);
+            assert_eq!(told_on(&presence(&key.device)), Some(ShadowKey::classic(key.device.clone())));
             for dialect in [Dialect::Native, Dialect::Aws] {
                 let topic = Event::UpdateAccepted.topic(dialect, &key);
+                assert_eq!(told_on(&topic), Some(key.clone()), "{topic}");
                 let request = topic.strip_suffix("/accepted").and_then(|topic| TopicName::new(topic).ok());
                 let expected = Destination::Request(key.clone(), Operation::Update, dialect);
                 assert_eq!(request.map(|topic| Destination::of(&topic)), Some(expected), "{topic}");
@@ -246,20 +275,24 @@ mod tests {
 
     #[test]
     fn topics_are_told_apart() {
-        // topic, "plain", "reserved" or the request
+        // topic, "plain", how it is told that it is reserved begins, or the request
+        const RESERVED: &str = "only the service publishes to this topic";
         for (topic, expected) in [
             ("shadow/d1/update", "d1 Update"),
             ("shadow/d1/get", "d1 Get"),
             ("shadow/d1/delete", "d1 Delete"),
             ("shadow/d1/name/n$1/update", "d1~n$1 Update"),
-            ("shadow/d1/update/accepted", "reserved"),
-            ("shadow/d1/update/", "reserved"),
-            ("shadow/d1/document", "reserved"),
-            ("shadow/d1/name/update", "reserved"),
-            ("shadow/d1/name//update", "reserved"),
-            ("shadow/d.1/update", "reserved"),
-            ("shadow//update", "reserved"),
-            ("shadow/", "reserved"),
+            ("shadow/d1/update/accepted", RESERVED),
+            ("shadow/d1/update/", "unknown operation 'update/'"),
+            ("shadow/d1/document", RESERVED),
+            ("shadow/d1/name/update", RESERVED),
+            ("shadow/d1/name//update", "invalid shadow name: ''"),
+            ("shadow/d.1/update", "invalid device id: 'd.1' holds '.', allowed are A-Z a-z 0-9 : _ -"),
+            ("shadow//update", "invalid device id: '' is 0 bytes long"),
+            ("shadow/", RESERVED),
+            ("shadow/x/updat", "unknown operation 'updat': known are update, get and delete"),
+            ("shadow/d1/presence", RESERVED),
+            ("shadow/d1/name/a.b/update", "invalid shadow name: 'a.b' holds '.', allowed are A-Z a-z 0-9 : _ - $"),
             ("shadow", "plain"),
             ("shadows/d1/update", "plain"),
             ("/shadow/d1/update", "plain"),
@@ -267,31 +300,31 @@ mod tests {
             ("$aws/things/d1/shadow/get", "d1 Get over AWS"),
             ("$aws/things/d1/shadow/name/n$1/delete", "d1~n$1 Delete over AWS"),
             ("$aws/things/shadow/shadow/name/shadow/get", "shadow~shadow Get over AWS"),
-            ("$aws/things/d1/shadow/update/accepted", "reserved"),
-            ("$aws/things/d1/shadow/document", "reserved"),
-            ("$aws/things/d1/shadow/name/update", "reserved"),
-            ("$aws/things/d1/shadow/name//update", "reserved"),
-            ("$aws/things/d1/shadows/update", "reserved"),
-            ("$aws/things/d1/shadow/names/n/update", "reserved"),
-            ("$aws/things/d1/update", "reserved"),
-            ("$aws/things//shadow/update", "reserved"),
-            ("$aws/things/d1/shadow/", "reserved"),
-            ("$aws/things/", "reserved"),
-            ("$aws", "reserved"),
-            ("$aws/rules/r1", "reserved"),
-            ("$share/g/x", "reserved"),
-            ("$SYS/broker", "reserved"),
+            ("$aws/things/d1/shadow/update/accepted", RESERVED),
+            ("$aws/things/d1/shadow/document", RESERVED),
+            ("$aws/things/d1/shadow/name/update", RESERVED),
+            ("$aws/things/d1/shadow/name//update", "invalid shadow name: ''"),
+            ("$aws/things/d1/shadows/update", RESERVED),
+            ("$aws/things/d1/shadow/names/n/update", "unknown operation 'names/n/update'"),
+            ("$aws/things/d1/update", RESERVED),
+            ("$aws/things//shadow/update", "invalid device id: '' is 0 bytes long"),
+            ("$aws/things/d1/shadow/", "unknown operation ''"),
+            ("$aws/things/", RESERVED),
+            ("$aws", RESERVED),
+            ("$aws/rules/r1", RESERVED),
+            ("$share/g/x", RESERVED),
+            ("$SYS/broker", RESERVED),
             ("sensors/1", "plain"),
-            ("shadow/d1/name/n/name/update", "reserved"),
+            ("shadow/d1/name/n/name/update", "unknown operation 'name/update'"),
             ("shadow/name/name/name/update", "name~name Update"),
         ] {
             let found = TopicName::new(topic).map(|name| match Destination::of(&name) {
                 Destination::Plain => "plain".to_owned(),
-                Destination::Reserved => "reserved".to_owned(),
+                Destination::Reserved(reserved) => reserved.to_string(),
                 Destination::Request(key, operation, Dialect::Native) => format!("{key} {operation:?}"),
                 Destination::Request(key, operation, Dialect::Aws) => format!("{key} {operation:?} over AWS"),
             });
-            assert_eq!(found, Ok(expected.to_owned()), "{topic}");
+            assert!(found.as_ref().is_ok_and(|found| found.starts_with(expected)), "{topic}: {found:?}");
         }
     }
 }

@@ -176,7 +176,11 @@ fn files_that_will_not_do() {
         assert!(exit.log.contains(&expected) && exit.log.contains(told), "{told:?} of {expected:?} in {}", exit.log);
         let checked = check_config(directory.path());
         let said = String::from_utf8_lossy(&checked.stderr);
-        assert_eq!((checked.status.code(), said.contains(&expected), said.contains(told)), (Some(2), true, true), "{said}");
+        assert_eq!(
+            (checked.status.code(), said.contains(&expected), said.contains(told)),
+            (Some(2), true, true),
+            "{said}"
+        );
     }
 }
 

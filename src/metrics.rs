@@ -112,6 +112,8 @@ pub struct LoginCounters {
     pub password_hashes: Counter,
     /// Logins refused because something was wrong.
     pub refused: Counter,
+    /// Logins refused because nothing is allowed to who it is.
+    pub without_role: Counter,
     /// Logins refused because too many had failed.
     pub limited: Counter,
     /// Logins refused because too many waited.

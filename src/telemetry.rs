@@ -185,6 +185,7 @@ impl Telemetry {
         let counters = self.authority.counters();
         let mut logins = page.counters("umbra_logins_refused_total", "Logins refused, by cause.");
         logins.sample(&[("cause", "wrong")], counters.refused.get());
+        logins.sample(&[("cause", "no-role")], counters.without_role.get());
         logins.sample(&[("cause", "too-many-failures")], counters.limited.get());
         logins.sample(&[("cause", "busy")], counters.busy.get());
         page.counter(

@@ -166,7 +166,14 @@ impl Authority {
         let identity = self.login.identify(shown.address, shown.proof, shown.credentials, anonymous).await?;
         let standing = Standing { identity, listener: shown.listener.clone(), client: client.clone() };
         let access = self.rules().access(&standing);
-        Ok((standing, access))
+        if access.is_any() {
+            return Ok((standing, access));
+        }
+        if standing.identity.method == Method::Anonymous {
+            return Err(Denied::Missing); // it may still say who it is
+        }
+        self.login.note(shown.address, Denied::NoRole, Some(&standing.identity.principal));
+        Err(Denied::NoRole)
     }
 
     /// As [`Self::let_in`], for a client that signed in before, as `signed_in`: if it shows nothing now, it is still

@@ -84,6 +84,9 @@ pub enum Denied {
     /// It showed nothing, or a certificate without a usable name, and the listener wants to know its clients.
     #[error("this listener takes no clients that it does not know")]
     Missing,
+    /// It is known, and has no role.
+    #[error("this client has no role here")]
+    NoRole,
     /// More logins wait to be checked than may.
     #[error("too many logins at once")]
     Busy,

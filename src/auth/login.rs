@@ -22,6 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use ring::digest;
 
 use super::{
@@ -32,7 +33,12 @@ use super::{
     passwords::{Fault, Passwords, Proven},
     tokens::{Token, Tokens, is_like_token},
 };
-use crate::{clock::Clock, config::AuthConfig, metrics::LoginCounters, quota::Rate};
+use crate::{
+    clock::Clock,
+    config::AuthConfig,
+    metrics::LoginCounters,
+    quota::{Meter, Rate},
+};
 
 pub use super::{
     identity::{Credentials, Denied, Identity, Method},
@@ -45,11 +51,16 @@ pub struct Login {
     failure_delay: Duration,
     failures: Arc<Failures>,
     counters: Arc<LoginCounters>,
+    /// Refusals that the log told of.
+    told: Mutex<Meter>,
     /// `None`: no users are configured.
     passwords: Option<Passwords>,
     /// `None`: no tokens are configured.
     tokens: Option<Tokens>,
 }
+
+/// How many refusals the log tells of, so that whoever guesses does not fill it.
+const TOLD_PER_MINUTE: u64 = 10;
 
 /// Why nobody can be known.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +92,7 @@ impl Login {
             failure_delay: config.failure_delay,
             failures,
             counters,
+            told: Mutex::new(Meter::new(Instant::now())),
             passwords: passwords.transpose()?,
             tokens: tokens.transpose()?,
         })
@@ -118,10 +130,19 @@ impl Login {
             Err(Denied::Missing) => return Err(Denied::Missing), // nothing was tried, so there is nothing to learn
             Err(denied) => denied,
         };
-        self.counters.of(denied).add(1);
-        tracing::debug!(%address, %denied, "a login failed");
+        self.note(address, denied, None);
         tokio::time::sleep_until((came + self.failure_delay).into()).await;
         Err(denied)
+    }
+
+    /// Counts a refusal, and tells the log: as much of it as somebody may read, the rest at the level `debug`.
+    pub(super) fn note(&self, address: IpAddr, denied: Denied, principal: Option<&Principal>) {
+        self.counters.of(denied).add(1);
+        let principal = principal.map(tracing::field::display);
+        match self.told.lock().take(Rate::per_minute(TOLD_PER_MINUTE), Instant::now()) {
+            Ok(()) => tracing::info!(%address, principal, %denied, "a login was refused"),
+            Err(_) => tracing::debug!(%address, principal, %denied, "a login was refused"),
+        }
     }
 
     /// Whether a client that was let in as `identity` may stay: its user is there with the same password, its token's
@@ -217,6 +238,7 @@ impl LoginCounters {
     fn of(&self, denied: Denied) -> &crate::metrics::Counter {
         match denied {
             Denied::Bad | Denied::Missing => &self.refused,
+            Denied::NoRole => &self.without_role,
             Denied::TooMany { .. } => &self.limited,
             Denied::Busy => &self.busy,
         }

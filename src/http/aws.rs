@@ -15,7 +15,7 @@ use axum::{
 use bytes::Bytes;
 
 use crate::{
-    auth::Projection,
+    auth::{Projection, login::Denied},
     http::{
         api::Api,
         caller::{self, Caller},
@@ -161,7 +161,8 @@ async fn caller(api: &Arc<Api>, parts: &mut Parts, body: Body, key: &ShadowKey) 
             }
             let body = read(api, parts, body, key).await?;
             let principal = signed.verify(&body, &keys, now).map_err(unverified)?;
-            return Ok((Caller::signed(&principal, api), body));
+            let no_role = || rejected(&Rejection::Forbidden { what: Denied::NoRole.to_string() }, key, api, None);
+            return Ok((Caller::signed(&principal, api).ok_or_else(no_role)?, body));
         }
         Some(Err(error @ Unverified::UnknownKey)) => unverified(error),
         Some(Err(error)) => return Err(unverified(error)),

@@ -66,11 +66,11 @@ const NAMELESS: &str = "http";
 const CLIENT_BYTES_MAX: usize = 128;
 
 impl Caller {
-    /// The caller that signed a request as `principal`.
-    pub(super) fn signed(principal: &Principal, api: &Api) -> Self {
+    /// The caller that signed a request as `principal`, if that has a role.
+    pub(super) fn signed(principal: &Principal, api: &Api) -> Option<Self> {
         let (client, generation) = (Arc::<str>::from("aws"), api.authority.generation());
         let access = api.authority.access(principal, Method::AccessKey, &client);
-        Self { access, client, standing: None, session: None, generation }
+        access.is_any().then_some(Self { access, client, standing: None, session: None, generation })
     }
 
     /// Who is signed in with the cookie of the request; `None`: nobody is, or not any more.
@@ -312,6 +312,7 @@ pub(super) fn denied_as(denied: Denied, headers: &HeaderMap, api: &Api) -> Probl
     let later = |status, error, wait| Problem::later(status, error, &denied.to_string(), wait, api.now());
     match denied {
         Denied::Bad | Denied::Missing => unauthorized(headers, api),
+        Denied::NoRole => Problem::new(StatusCode::FORBIDDEN, "forbidden", &format!("Forbidden: {denied}"), api.now()),
         Denied::TooMany { retry_after } => later(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", retry_after),
         Denied::Busy => later(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Duration::from_secs(1)),
     }

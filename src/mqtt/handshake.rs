@@ -168,7 +168,7 @@ async fn let_in(
     };
     let let_in = broker.authority.let_in_again(peer.signed_in.as_deref(), shown, client_id).await;
     let (standing, access) = let_in.map_err(|denied| Refused(reason_of(denied), denied.to_string().into()))?;
-    match permit::may_connect(&access, connect.will.as_ref()) {
+    match permit::may_leave(&access, connect.will.as_ref()) {
         Ok(()) => Ok((standing, access)),
         Err(text) => {
             let principal = standing.identity.principal.name();
@@ -275,7 +275,7 @@ where
 fn reason_of(denied: Denied) -> Reason {
     match denied {
         Denied::Bad => Reason::BAD_USER_NAME_OR_PASSWORD,
-        Denied::Missing => Reason::NOT_AUTHORIZED,
+        Denied::Missing | Denied::NoRole => Reason::NOT_AUTHORIZED,
         Denied::TooMany { .. } => Reason::QUOTA_EXCEEDED,
         Denied::Busy => Reason::SERVER_BUSY,
     }

@@ -1,4 +1,4 @@
-//! Who may connect, and which filters a client may subscribe to: those that may select anything it may receive. What it
+//! Which will a client may leave, and which filters it may subscribe to: those that may select anything it may receive. What it
 //! then receives is decided message by message ([`super::router::Publication`]).
 
 use crate::{
@@ -10,15 +10,12 @@ use crate::{
     },
 };
 
-/// Whether a client with `access` may connect and leave `will`.
+/// Whether a client with `access` may leave `will`.
 ///
 /// # Errors
 ///
 /// What it is told if not. A will is checked again when its time comes.
-pub(super) fn may_connect(access: &Access, will: Option<&Will>) -> Result<(), &'static str> {
-    if !access.is_any() {
-        return Err("this client has no role here");
-    }
+pub(super) fn may_leave(access: &Access, will: Option<&Will>) -> Result<(), &'static str> {
     let Some(will) = will else { return Ok(()) };
     let allowed = match Destination::of(&will.topic) {
         Destination::Plain => access.may_publish(will.topic.as_str()),

@@ -145,6 +145,41 @@ fn the_body_of_a_stranger_is_not_waited_for() {
     }
 }
 
+/// Over HTTP a user without a role was signed in, to be told at the next request that nobody knew it.
+#[test]
+fn who_has_no_role_is_not_let_in_and_told_why() {
+    let server = site();
+    for (protocol, code) in [(V4, 5), (V5, 0x87)] {
+        assert_eq!(login(&server, &connect("ghost", "ghost", protocol)), code);
+    }
+    let bearer = format!("Bearer {}", token("nobody", 3600, TOKEN_SECRET));
+    let sign_in = r#"{"user":"ghost","password":"ghost-password"}"#;
+    for (head, body) in [
+        (format!("GET /v1/devices HTTP/1.1\nAuthorization: {}", basic("ghost")), ""),
+        (format!("GET /v1/devices HTTP/1.1\nAuthorization: {bearer}"), ""),
+        (format!("GET /session HTTP/1.1\nAuthorization: {}", basic("ghost")), ""),
+        ("POST /session HTTP/1.1".to_owned(), sign_in),
+    ] {
+        let reply = Http::connect(server.address_of("web")).send(&head, body.as_bytes());
+        let told = (reply.status, &reply.json()["error"], &reply.json()["message"]);
+        assert_eq!(told, (403, &json!("forbidden"), &json!("Forbidden: this client has no role here")), "{head}");
+        assert_eq!(reply.header("set-cookie"), None, "{head}");
+    }
+    assert!(server.log().contains("a login was refused"), "{}", server.log());
+    assert!(server.log().contains("principal=ghost"), "{}", server.log());
+}
+
+/// Whoever guesses is seen in the log, and does not fill it.
+#[test]
+fn the_log_tells_of_some_refused_logins() {
+    let server = site();
+    for _ in 0..200 {
+        login(&server, &Connect::new(V5, "x").user("lamp-1", "a-guess"));
+    }
+    let told = server.log().matches("a login was refused").count();
+    assert!((1..200).contains(&told), "{told} of 200");
+}
+
 /// What proves who one is appears in no log, however much is logged.
 #[test]
 fn secrets_are_not_logged() {

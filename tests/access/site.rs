@@ -21,9 +21,9 @@ pub(crate) const TOKEN_SECRET: &str = "a secret of more than thirty-two bytes, f
 /// The secret of the access key `AKIDLAMP`.
 pub(crate) const AWS_SECRET: &str = "wJalrXUtnFEMI-secret-of-an-access-key";
 
-const USERS: [&str; 7] = ["lamp-1", "lamp-2", "app-1", "viewer-1", "partial", "kiosk", "boss"];
+const USERS: [&str; 8] = ["lamp-1", "lamp-2", "app-1", "viewer-1", "partial", "kiosk", "boss", "ghost"];
 
-/// Who has which role. `partial` may read and write one path of one device, and read what that reports.
+/// Who has which role; `ghost` has none. `partial` may read and write one path of one device, and read what that reports.
 const ROLES: &str = r#"anonymous = false
 
 [[listener]]

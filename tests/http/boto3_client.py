@@ -99,4 +99,13 @@ except ClientError as error:
 else:
     raise AssertionError("a wrong signature was accepted")
 
+# A key that is known, of a principal without a role.
+try:
+    client("AKIANOROLE", secret).get_thing_shadow(thingName=thing)
+except ClientError as error:
+    assert error.response["Error"]["Code"] == "ForbiddenException", error.response
+    assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 403, error.response
+else:
+    raise AssertionError("a principal without a role was let in")
+
 print("boto3", boto3.__version__, "passed")

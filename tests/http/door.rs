@@ -55,11 +55,11 @@ impl Door {
         Self::of(Server::with(Setup { listener: WEB, limits: Box::leak(limits.into_boxed_str()), ..Setup::default() }))
     }
 
-    /// With a file of AWS access keys, one of which stands for the principal `back-end`.
+    /// With a file of AWS access keys: one stands for the principal `back-end`, the other for one without a role.
     pub(crate) fn with_access_key() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("aws_keys");
-        fs::write(&file, format!("{ACCESS_KEY} {SECRET} back-end\n")).unwrap();
+        fs::write(&file, format!("{ACCESS_KEY} {SECRET} back-end\nAKIANOROLE {SECRET} nobody\n")).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         let setup = Setup { listener: SIGNED, ..UNLIMITED };
         let started = Server::within(directory, setup);

@@ -180,13 +180,13 @@ impl Server {
     }
 }
 
-/// What the server says of a refusal: the message of its problem, if there is one.
+/// What the server says of a refusal: message and detail of its problem, if it is one.
 async fn refusal(status: StatusCode, body: Incoming) -> Failure {
     let body = timeout(TIMEOUT, Limited::new(body, REFUSAL_BYTES_MAX).collect()).await;
     let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
     let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-    let said = ["detail", "message"].into_iter().find_map(|member| problem.get(member)?.as_str());
-    Failure::Rejected(said.map_or_else(|| status.to_string(), |said| format!("{status}: {said}")))
+    let said = ["message", "detail"].into_iter().filter_map(|member| problem.get(member)?.as_str());
+    Failure::Rejected(said.fold(status.to_string(), |told, said| format!("{told}: {said}")))
 }
 
 fn first_line(file: &Path) -> Result<String, Failure> {

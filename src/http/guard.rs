@@ -17,7 +17,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::config::{Authority, Host, HttpConfig, ListenerConfig, Origin};
+use crate::{
+    clock::Clock,
+    config::{Authority, Host, HttpConfig, ListenerConfig, Origin},
+    http::problem::Problem,
+    shadow::Timestamp,
+};
 
 /// Whose requests a listener takes.
 #[derive(Clone, Debug)]
@@ -28,6 +33,7 @@ pub(super) struct Guard {
     loopback: bool,
     /// Whether it has TLS itself. Without, something before it may have.
     tls: bool,
+    clock: Clock,
 }
 
 /// Why a request is refused. A browser's user may see it.
@@ -51,6 +57,7 @@ impl Guard {
             origins: http.origins.clone(),
             loopback: listener.bind.ip().to_canonical().is_loopback(),
             tls: listener.tls.is_some(),
+            clock: Clock::system(),
         }
     }
 
@@ -114,18 +121,19 @@ pub(super) async fn guard(State(guard): State<Arc<Guard>>, request: Request, nex
         Ok(()) => next.run(request).await,
         Err(refusal) => {
             tracing::debug!(%refusal, target = %request.uri(), "refused");
-            refusal.into_response()
+            refusal.problem(guard.clock.now()).into_response()
         }
     }
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let status = match self {
-            Self::HostMissing => StatusCode::BAD_REQUEST,
-            Self::HostUnknown(_) | Self::OriginForeign(_) => StatusCode::FORBIDDEN,
-        };
-        (status, format!("{self}\n")).into_response()
+impl Refusal {
+    fn problem(&self, now: Timestamp) -> Problem {
+        match self {
+            Self::HostMissing => Problem::parameter("Host", "must be there once", now),
+            Self::HostUnknown(_) | Self::OriginForeign(_) => {
+                Problem::new(StatusCode::FORBIDDEN, "forbidden", &format!("Forbidden: {self}"), now)
+            }
+        }
     }
 }
 
@@ -150,6 +158,7 @@ mod tests {
             origins: origins.iter().map(|origin| Origin::parse(origin).unwrap()).collect(),
             loopback,
             tls,
+            clock: Clock::system(),
         }
     }
 
@@ -159,7 +168,7 @@ mod tests {
         let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         match guard.check(&request.body(Body::empty()).unwrap()) {
             Ok(()) => 200,
-            Err(refusal) => refusal.into_response().status().as_u16(),
+            Err(refusal) => refusal.problem(Timestamp(0)).into_response().status().as_u16(),
         }
     }
 

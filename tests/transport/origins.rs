@@ -50,6 +50,9 @@ fn a_page_of_another_origin() {
     ] {
         let answer = ask(address, &request).expect("an answer");
         assert_eq!(answer.status, status, "{what}: {request}\n{answer:?}");
+        if matches!(status, 400 | 403) {
+            assert_eq!(answer.field("content-type"), Some("application/problem+json"), "{what}");
+        }
         if status == 403 {
             assert!(answer.body.contains("'hosts'") || answer.body.contains("'origins'"), "{what}: {answer:?}");
         }

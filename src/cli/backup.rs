@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::Arguments,
     server::store_options,
-    store::{self, CopyError, Report, StoreError, StoreOptions},
+    store::{self, BackupError, CopyError, Report, StoreError, StoreOptions},
 };
 
 /// Take a backup of the running server, which goes on, or of a store that none has open. It holds every update that was
@@ -73,7 +73,11 @@ impl Backup {
             Ok(report) => tell(&report, "the store is damaged, and so is its backup"),
             Err(failure) => {
                 let _ = std::fs::remove_file(&part); // what is left of it is no backup
-                complain(&failure, exit_of(&failure))
+                let told = match &failure {
+                    Failure::Write(_) => format!("{}: {failure}", self.to.display()),
+                    failure => failure.to_string(),
+                };
+                complain(&told, exit_of(&failure))
             }
         }
     }
@@ -150,7 +154,11 @@ fn exit_of(failure: &Failure) -> Exit {
     match failure {
         Failure::Rejected(_) => Exit::Rejected,
         Failure::Usage(_) => Exit::Usage,
-        Failure::Store(CopyError::Store(StoreError::Io { .. }) | CopyError::Exists(_)) => Exit::Failed,
+        Failure::Store(
+            CopyError::Store(StoreError::Io { .. })
+            | CopyError::Backup { error: BackupError::Io(_), .. }
+            | CopyError::Exists(_),
+        ) => Exit::Failed,
         Failure::Store(_) => Exit::Store,
         Failure::Connection(..) | Failure::Write(_) => Exit::Failed,
     }

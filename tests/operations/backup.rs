@@ -107,6 +107,15 @@ fn what_is_wrong_is_found_and_refused() {
         || fs::read_dir(server.directory()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
     assert!(!names().iter().any(|name| name.to_str().unwrap().starts_with("copy")), "{:?}", names());
 
+    let nowhere = server.directory().join("nowhere").join("copy");
+    let (_, told) = run(&["backup", "--to", text(&nowhere), "--url", &web], 1);
+    assert!(told.contains(&format!("{}: cannot write: No such file", text(&nowhere))), "{told}");
+    // A file that is not there was damage to one command and not to the other.
+    for command in [&["check", text(&copy)][..], &["restore", text(&copy), "--store", text(&target)]] {
+        let (_, told) = run(command, 1);
+        assert!(told.contains(&format!("{}: No such file", text(&copy))), "{told}");
+    }
+
     run(&["backup", "--to", text(&copy), "--url", &web], 0);
     let whole = fs::read(&copy).unwrap();
     fs::write(&bad, &whole[..whole.len() - 40]).unwrap();

@@ -1,7 +1,8 @@
 //! What SIGHUP does: read again, while the server runs, what says who may come in and do what.
 //!
-//! These are the files of TLS, users, token keys, and of the configuration the rules and grants and which clients each
-//! listener takes; all else in it waits for a restart. What will not do is told in the log and changes nothing of its
+//! These are the files of TLS, users, token keys and access keys that the server was started with, and of the
+//! configuration the rules and grants and which clients each listener takes; all else in it waits for a restart, and the
+//! log names what has changed of that. What will not do is told in the log and changes nothing of its
 //! kind. Then every session is reviewed: it goes on with the rights that it has now, or ends.
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use tokio::{signal::unix::Signal, task};
 
 use crate::{
     auth::{Authority, FileError},
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, Written},
     mqtt::broker::Broker,
     net::Tls,
 };
@@ -22,6 +23,8 @@ pub type ReadConfig = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>
 pub struct Reload {
     /// How the configuration is read.
     pub read_config: ReadConfig,
+    /// What the server was started with.
+    pub started_with: Written,
     /// Users, keys, roles.
     pub authority: Arc<Authority>,
     /// The TLS of each listener that has it, by the listener's name.
@@ -67,7 +70,13 @@ impl Reload {
     /// The configuration is not taken, and no file of users or keys was read.
     fn read(&self) -> Result<Vec<FileError>, ConfigError> {
         self.read_tls();
-        Ok(self.authority.reload(&(self.read_config)()?))
+        let config = (self.read_config)()?;
+        let waiting = self.started_with.changed(&config.written).into_iter().filter(|key| !is_taken(key));
+        let waiting = waiting.collect::<Vec<_>>();
+        if !waiting.is_empty() {
+            tracing::warn!(keys = waiting.join(", "), "changed in the configuration, but that waits for a restart");
+        }
+        Ok(self.authority.reload(&config))
     }
 
     /// A listener with a file that will not do stays as it was, and so does everything else.
@@ -79,4 +88,11 @@ impl Reload {
             }
         }
     }
+}
+
+/// Whether a change of `key` counts from now on: which clients listeners take, and where more rules are.
+fn is_taken(key: &str) -> bool {
+    let of_listener = key.starts_with("listener.")
+        && [".anonymous", ".anonymous_role", ".certificate_role"].into_iter().any(|end| key.ends_with(end));
+    of_listener || matches!(key, "rules_file" | "allow_anonymous_anywhere")
 }

@@ -13,7 +13,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{
     ClientTlsConfig, Config, Host, HttpConfig, Limits, ListenerConfig, ListenerKind, LogConfig, LogFormat, Origin,
-    StoreConfig, TlsConfig, auth,
+    StoreConfig, TlsConfig, Written, auth,
     error::{Fault, Problem},
     quotas,
     raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
@@ -41,7 +41,7 @@ pub(super) use checked;
 /// Checks everything; the first fault ends it.
 ///
 /// `place` tells where a key stands.
-pub(super) fn check(raw: RawConfig, place: impl Fn(&str) -> String) -> Result<Config, Fault> {
+pub(super) fn check(raw: RawConfig, written: Written, place: impl Fn(&str) -> String) -> Result<Config, Fault> {
     let limits = limits(&raw.limits)?;
     let store = store(&raw.store)?;
     let policy = roles::policy(&raw, place)?;
@@ -51,7 +51,7 @@ pub(super) fn check(raw: RawConfig, place: impl Fn(&str) -> String) -> Result<Co
     check_packet(&limits)?;
     check_sessions(&limits)?;
     check_listeners(&listeners, raw.allow_anonymous_anywhere.0)?;
-    Ok(Config { store, auth, listeners, policy, limits, log: log(&raw.log)? })
+    Ok(Config { store, auth, listeners, policy, limits, log: log(&raw.log)?, written })
 }
 
 fn store(raw: &RawStore) -> Result<StoreConfig, Fault> {

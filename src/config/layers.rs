@@ -11,6 +11,7 @@ use super::{
     file::SourceFile,
     known::{Entry, Known, SHIPPED},
     raw::RawConfig,
+    written::Written,
 };
 
 /// What the names of environment variables begin with; what follows is the key, its parts separated by `__`.
@@ -80,6 +81,11 @@ impl Layers {
             }
             other => ours(other),
         })
+    }
+
+    /// What is written for each key of [`Self::merged`].
+    pub(super) fn written(&self) -> Written {
+        Written::of(&self.tree)
     }
 
     /// Says where the key of `fault` stands.

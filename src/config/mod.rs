@@ -6,7 +6,7 @@
 //!
 //! `known` has the keys that exist, `file` the lines they stand on, `layers` lays the sources together into `raw`'s
 //! structures, `units` reads sizes and durations, `check` turns raw into checked, `auth` what is in `[auth]`, `quotas`
-//! the quotas in `[limits]`, `roles` rules and grants. The most a limit may be set to is
+//! the quotas in `[limits]`, `roles` rules and grants, `written` tells two configurations apart. The most a limit may be set to is
 //! [`crate::limits`]'.
 
 mod auth;
@@ -20,6 +20,7 @@ mod quotas;
 mod raw;
 mod roles;
 mod units;
+mod written;
 
 use std::{
     net::SocketAddr,
@@ -37,6 +38,7 @@ pub use error::{ConfigError, Place, Problem};
 pub use host::{Authority, Host, Origin};
 pub use quotas::QuotaLimits;
 pub(crate) use units::parse_duration;
+pub use written::Written;
 
 use crate::{auth::Policy, shadow::DocumentLimits};
 
@@ -55,6 +57,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// All of it as it is written.
+    pub written: Written,
 }
 
 /// `[store]`
@@ -246,7 +250,8 @@ impl Config {
         layers.environment(environment.into_iter())?;
         layers.arguments(arguments)?;
         let raw = layers.merged()?;
-        check::check(raw, |key| layers.place(key).to_string()).map_err(|fault| layers.blame(fault))
+        let place = |key: &str| layers.place(key).to_string();
+        check::check(raw, layers.written(), place).map_err(|fault| layers.blame(fault))
     }
 }
 

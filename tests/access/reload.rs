@@ -209,6 +209,23 @@ fn every_file_that_will_not_do_is_named() {
     assert_eq!(login(&server, &connect("lamp-1", "late", V5)).0, 0);
 }
 
+/// A limit that was raised seemed to be in force.
+#[test]
+fn what_waits_for_a_restart_is_named() {
+    let waits = "changed in the configuration, but that waits for a restart";
+    let server = site();
+    edit(&server, "kind = \"http\"", "kind = \"http\"\ncertificate_role = \"viewer\"");
+    server.hangup(1, DONE);
+    assert!(!server.log().contains(waits), "{}", server.log());
+    edit(&server, "kind = \"http\"", "kind = \"http\"\nconnections_max = 7");
+    edit(&server, "users = \"users\"", "users = \"./users\"");
+    edit(&server, "requests_burst = 1_000_000", "requests_burst = 999_999");
+    server.hangup(2, DONE);
+    let log = server.log();
+    let told = log.lines().find(|line| line.contains(waits)).unwrap();
+    assert!(told.contains("keys=\"auth.users, limits.requests_burst, listener.web.connections_max\""), "{told}");
+}
+
 /// An anonymous client is as good as its listener says now.
 #[test]
 fn anonymous_clients_go_when_the_listener_takes_none() {

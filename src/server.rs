@@ -155,8 +155,7 @@ pub async fn run(
         let broker = broker.clone();
         async move { broker.watch_sessions().await }
     });
-    let reload =
-        Reload { read_config, started_with: config.written.clone(), authority, tls, broker: broker.clone() };
+    let reload = Reload { read_config, started_with: config.written.clone(), authority, tls, broker: broker.clone() };
     let stopped = tokio::select! {
         () = shutdown => Ok(()),
         () = reload.at(hangups) => Ok(()),

@@ -7,6 +7,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    path::Path,
     process::{Command, Output},
     thread,
 };
@@ -161,6 +162,27 @@ fn without_a_broker_a_command_fails() {
 }
 
 #[test]
+fn a_user_logs_in_with_the_password_in_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (password, missing) = (directory.path().join("password"), directory.path().join("missing"));
+    fs::write(&password, "correct horse\nanother line\n").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let get = |file: &Path| {
+        let login = ["--user", "lamp", "--password-file", file.to_str().unwrap()];
+        umbrad(&[&["get", "d-1", "--broker", &address], &login[..]].concat())
+    };
+    thread::scope(|scope| {
+        let broker = scope.spawn(|| read_packet(&mut listener.accept().unwrap().0).unwrap());
+        assert_eq!(get(&password).status.code(), Some(1), "the broker hangs up");
+        let (kind, connect) = broker.join().unwrap();
+        assert_eq!((kind, connect[7] & 0xC0), (0x10, 0xC0), "a CONNECT with user name and password");
+        assert!(connect.ends_with(b"\x00\x04lamp\x00\x0dcorrect horse"), "{connect:?}");
+    });
+    check(&get(&missing), 1, "", "missing: No such file");
+}
+
+#[test]
 fn wrong_usage_is_exit_code_2() {
     for (arguments, told) in [
         (&[][..], "Usage: umbrad"),
@@ -168,6 +190,7 @@ fn wrong_usage_is_exit_code_2() {
         (&["get", "a/b"], "'a/b' holds '/', allowed are"),
         (&["get", "a", "--broker", "a"], "must be HOST:PORT"),
         (&["get", "a", "--timeout", "0s"], "must be a duration"),
+        (&["get", "a", "--user", "x"], "--password-file"),
         (&["watch", "#"], "'#' holds '#', allowed are"),
         (&["update", "a"], "required arguments were not provided"),
         (&["update", "a", "{"], "umbrad: the state is not JSON: EOF"),

@@ -3,6 +3,8 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
+    io,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -19,7 +21,7 @@ use rumqttc::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::shadow_args::BrokerArgs;
+use super::{password_file, shadow_args::BrokerArgs};
 use crate::limits;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -31,6 +33,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Why a command got no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
+    /// The file with the password cannot be read.
+    #[error("{}: {error}", path.display())]
+    Password { path: PathBuf, error: io::Error },
     /// No connection, or it ended.
     #[error("{broker}: {error}")]
     Connection { broker: String, error: Box<ConnectionError> },
@@ -68,6 +73,10 @@ impl Connection {
         let id = args.client_id.clone().unwrap_or_else(|| format!("umbrad-{}", nonce()));
         let mut options = MqttOptions::new(id, args.broker.host.clone(), args.broker.port);
         options.set_keep_alive(KEEP_ALIVE).set_clean_start(true);
+        if let Some((user, file)) = args.user.as_ref().zip(args.password_file.as_ref()) {
+            let read = password_file::read(file);
+            options.set_credentials(user, read.map_err(|error| Failure::Password { path: file.clone(), error })?);
+        }
         options.set_connection_timeout(args.timeout.as_secs().max(1));
         // The default, 10 KiB, is less than the largest document.
         options.set_max_packet_size(u32::try_from(limits::PACKET_BYTES_MAX).ok());

@@ -2,7 +2,6 @@
 //! its paths.
 
 use std::{
-    fs,
     io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
@@ -30,6 +29,7 @@ use tokio_rustls::{
     },
 };
 
+use super::password_file;
 use crate::store::CopyError;
 
 /// Which server, and as whom.
@@ -116,10 +116,10 @@ impl Server {
 
     fn authorization(&self) -> Result<Option<String>, Failure> {
         if let Some(file) = &self.token_file {
-            return Ok(Some(format!("Bearer {}", first_line(file)?)));
+            return Ok(Some(format!("Bearer {}", secret(file)?)));
         }
         let Some((user, file)) = self.user.as_ref().zip(self.password_file.as_ref()) else { return Ok(None) };
-        let both = format!("{user}:{}", first_line(file)?);
+        let both = format!("{user}:{}", secret(file)?);
         Ok(Some(format!("Basic {}", BASE64_STANDARD.encode(both))))
     }
 
@@ -189,7 +189,6 @@ async fn refusal(status: StatusCode, body: Incoming) -> Failure {
     Failure::Rejected(said.fold(status.to_string(), |told, said| format!("{told}: {said}")))
 }
 
-fn first_line(file: &Path) -> Result<String, Failure> {
-    let text = fs::read_to_string(file).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+fn secret(file: &Path) -> Result<String, Failure> {
+    password_file::read(file).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
 }

@@ -6,7 +6,8 @@
 //! has to say about a failure it has said by then.
 //!
 //! `connection` is one command's MQTT 5 connection, `request` sends a request and waits for its reply, `shadow_args`
-//! are the arguments that name a shadow, `http_client` asks a server over HTTP, `terminal` asks for passwords. The
+//! are the arguments that name a shadow, `http_client` asks a server over HTTP, `terminal` asks for passwords,
+//! `password_file` reads them. The
 //! client commands know the wire contract and how names are spelled, and nothing else of the server.
 
 mod auth;
@@ -17,6 +18,7 @@ mod get;
 mod http_client;
 mod output;
 mod passwd;
+mod password_file;
 mod request;
 mod serve;
 mod shadow_args;

@@ -1,6 +1,6 @@
 //! Arguments that say which shadow, on which broker, and the topics that follow.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
@@ -23,12 +23,18 @@ pub(super) struct ShadowArgs {
 /// Which broker, as whom, and how long to wait.
 #[derive(Debug, Args)]
 pub(super) struct BrokerArgs {
-    /// The broker's address.
+    /// The broker's address. It is spoken to over plain TCP, without TLS.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883", value_parser = broker)]
     pub(super) broker: Broker,
     /// MQTT client id; without it, one that nobody else has.
     #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(super) client_id: Option<String>,
+    /// The user to log in as.
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    pub(super) user: Option<String>,
+    /// A file with the user's password, or a token, in its first line.
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub(super) password_file: Option<PathBuf>,
     /// How long to wait for the connection and for the reply, such as 500ms or 10s.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(super) timeout: Duration,

@@ -91,6 +91,9 @@ impl fmt::Display for Rejection<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |key| self.reply.get(key).and_then(Value::as_str).unwrap_or("?");
         write!(f, "rejected: {} {}: {}", self.code, text("error"), text("message"))?;
+        if let Some(detail) = self.reply.get("detail").and_then(Value::as_str) {
+            write!(f, ": {detail}")?;
+        }
         let number = |key| self.reply.get(key).and_then(Value::as_u64);
         if let Some(expected) = number("expected") {
             write!(f, "; expected version {expected}")?;
@@ -98,7 +101,24 @@ impl fmt::Display for Rejection<'_> {
         if let Some(version) = number("version") {
             write!(f, "; current version {version}")?;
         }
+        for list in ["conflicts", "failed"] {
+            let paths = self.reply.get(list).and_then(Value::as_array);
+            paths.into_iter().flatten().try_for_each(|path| there(f, path))?;
+        }
         number("retryAfterMs").map_or(Ok(()), |wait| write!(f, "; try again in {wait} ms"))
+    }
+}
+
+/// Tells what is at a path that collided, or is not as expected, and since when.
+fn there(f: &mut fmt::Formatter<'_>, entry: &Value) -> fmt::Result {
+    let text = |key| entry.get(key).and_then(Value::as_str).unwrap_or("?");
+    match entry.get("current") {
+        Some(current) => write!(f, "; {} is {current}", text("path"))?,
+        None => write!(f, "; {} is not there", text("path"))?,
+    }
+    match entry.get("version") {
+        Some(version) => write!(f, " since version {version} by {}", text("by")),
+        None => Ok(()),
     }
 }
 
@@ -115,6 +135,21 @@ mod tests {
             (
                 json!({"code": 409, "error": "version-conflict", "message": "Version conflict", "expected": 7, "version": 9}),
                 Some("rejected: 409 version-conflict: Version conflict; expected version 7; current version 9"),
+            ),
+            (
+                json!({"code": 409, "error": "version-conflict", "message": "Version conflict", "expected": 1, "version": 3,
+                "conflicts": [
+                    {"path": "/desired/a", "yours": 1, "current": "x", "version": 2, "by": "app-1", "timestamp": 5},
+                    {"path": "/desired/b", "yours": 1, "removed": true},
+                ]}),
+                Some(
+                    "rejected: 409 version-conflict: Version conflict; expected version 1; current version 3; \
+                     /desired/a is \"x\" since version 2 by app-1; /desired/b is not there",
+                ),
+            ),
+            (
+                json!({"code": 400, "error": "invalid-json", "message": "Invalid JSON", "detail": "duplicate key 'a'"}),
+                Some("rejected: 400 invalid-json: Invalid JSON: duplicate key 'a'"),
             ),
             (
                 json!({"code": 404, "error": "not-found", "message": "No shadow exists with name: 'a'"}),

@@ -68,7 +68,8 @@ impl Wait {
                 number.parse().ok().filter(|_| digits).map(Version).map(Condition::After)
             }
         };
-        let condition = condition.ok_or_else(|| bad(WAIT.name, "must be 'converged' or 'version>N', sent as version%3EN"))?;
+        let condition =
+            condition.ok_or_else(|| bad(WAIT.name, "must be 'converged' or 'version>N', sent as version%3EN"))?;
         Ok(Some(Self { condition, patience: Duration::from_secs(timeout.unwrap_or(SECONDS)) }))
     }
 

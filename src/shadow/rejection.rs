@@ -262,6 +262,11 @@ impl Rejection {
     pub fn detail(&self) -> Option<String> {
         match self {
             Self::InvalidJson { detail } => Some(detail.clone()).filter(|detail| !detail.is_empty()),
+            Self::InvalidNode { .. } => {
+                Some("the keys of the state are desired, reported and tags, and no array holds null".into())
+            }
+            Self::InvalidVersion => Some("'version' must be an integer from 0 on".into()),
+            Self::InvalidClientToken => Some("'clientToken' must be a string of at most 64 bytes".into()),
             Self::ExpectationFailed { .. } => Some("an expectation does not hold".into()),
             Self::TooManyLeaves { .. } => Some("counted in leaves, array elements included".into()),
             _ => None,

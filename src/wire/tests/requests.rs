@@ -141,7 +141,8 @@ fn state_is_checked_node_by_node() {
         (r#"{"state":{"desired":{"a":[{"b":null}]}}}"#, "invalid-node", "State contains an invalid node: 'b'"),
         (&long, "invalid-node", &cut),
     ] {
-        refused(payload.as_bytes(), 400, error, text, "");
+        let detail = if error == "invalid-node" { "no array holds null" } else { "" };
+        refused(payload.as_bytes(), 400, error, text, detail);
     }
 }
 
@@ -213,7 +214,12 @@ fn fields_are_checked_natively() {
             "Invalid field 'ifVersionIs': unknown; known are state, version, etag, onConflict, expect, replace, dryRun, idempotencyKey, clientToken",
         ),
     ] {
-        refused(payload.as_bytes(), 400, error, text, "");
+        let detail = match error {
+            "invalid-version" => "'version' must be an integer from 0 on",
+            "invalid-client-token" => "'clientToken' must be a string of at most 64 bytes",
+            _ => "",
+        };
+        refused(payload.as_bytes(), 400, error, text, detail);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::harness::{
     client::Client,
     server::Server,
     shadow::{Requester, version},
-    wire::{BOTH, Connect, Publish, V4, V5},
+    wire::{BOTH, Connect, Publish, V4, V5, prop},
 };
 
 #[test]
@@ -141,4 +141,21 @@ fn a_will_may_be_refused() {
     }
     watcher.publish("shadow/w/update", r#"{"state": {"tags": {"a": 1}}}"#, 1);
     assert_eq!(watcher.message().json()["current"]["version"], json!(1), "the next is the documents of the update");
+}
+
+/// Each of these was told that only the service publishes there.
+#[test]
+fn a_topic_that_is_no_request_is_refused_with_what_is_wrong() {
+    let server = Server::start();
+    let mut client = Client::connect(&server, V5, "client");
+    for (topic, told) in [
+        ("shadow/my.dev/update", "invalid device id: 'my.dev' holds '.', allowed are A-Z a-z 0-9 : _ -"),
+        ("$aws/things/my.dev/shadow/get", "invalid device id: 'my.dev' holds '.', allowed are A-Z a-z 0-9 : _ -"),
+        ("shadow/d/name/a.b/delete", "invalid shadow name: 'a.b' holds '.', allowed are A-Z a-z 0-9 : _ - $"),
+        ("shadow/d/updat", "unknown operation 'updat': known are update, get and delete"),
+        ("shadow/d/update/accepted", "only the service publishes to this topic"),
+    ] {
+        let ack = client.publish_message(&Publish::new(topic, "{}"), 1);
+        assert_eq!((ack.code, ack.properties.text(prop::REASON_STRING)), (0x90, Some(told)), "{topic}");
+    }
 }

@@ -30,12 +30,12 @@ use crate::{
     auth::Principal,
     clock::Clock,
     metrics::{CommitMetrics, Label, Outcomes},
-    quota::{Admitted, Quotas},
+    quota::{Admitted, Allowance, Queued, Quotas},
     request_id::RequestId,
     shadow::{Command, Manner, Rejection, Sender, ShadowKey, Timestamp, Version},
     store::{
-        self, Applied, CopyError, Health, Held, History, Job, Listed, Page, Past, Room, Seq, Store, StoreError,
-        StoreOptions,
+        self, Applied, COMMAND_OVERHEAD_BYTES, CopyError, Health, Held, History, Job, Listed, Page, Past, Room, Seq,
+        Store, StoreError, StoreOptions,
     },
     wire::{ClientToken, RefusedEntry},
 };
@@ -96,7 +96,7 @@ pub struct Submission {
 
 /// The service. Dropping it ends nothing: see [`Service::close`].
 pub struct Service {
-    store: Store<Box<dyn Requester>>,
+    store: Store<Asked>,
     quotas: Arc<Quotas>,
     refusals: Arc<Refusals>,
     outcomes: Arc<Outcomes>,
@@ -113,7 +113,13 @@ pub struct Decided {
 }
 
 /// What one commit decided, and the room that it takes until it is told.
-type Batch = (Vec<store::Outcome<Box<dyn Requester>>>, Room);
+type Batch = (Vec<store::Outcome<Asked>>, Room);
+
+/// Who waits for a command, and the room that it takes of what its principal may have.
+struct Asked {
+    requester: Box<dyn Requester>,
+    queued: Queued,
+}
 
 /// A decided command. Accepted, and then durable; or refused, and then nothing was changed.
 #[derive(Debug)]
@@ -132,7 +138,8 @@ pub struct Outcome {
 
 /// Room in the queue for one submission.
 pub struct Permit {
-    room: store::Permit<Box<dyn Requester>>,
+    room: store::Permit<Asked>,
+    queued: Queued,
     quotas: Arc<Quotas>,
     clock: Clock,
 }
@@ -181,26 +188,29 @@ impl Service {
         &self.quotas
     }
 
-    /// Room for a submission that takes about `bytes` of memory if there is some now; [`wire::weight`] tells.
+    /// Room for a submission of `principal` that takes about `bytes` of memory if there is some now; [`wire::weight`]
+    /// tells.
     ///
     /// [`wire::weight`]: crate::wire::weight
     #[must_use]
-    pub fn try_reserve(&self, bytes: usize) -> Option<Permit> {
-        self.store.try_reserve(bytes).map(|room| self.permit(room))
+    pub fn try_reserve(&self, principal: &Arc<Allowance>, bytes: usize) -> Option<Permit> {
+        let queued = principal.try_queue(bytes.saturating_add(COMMAND_OVERHEAD_BYTES))?;
+        Some(self.permit(queued, self.store.try_reserve(bytes)?))
     }
 
-    /// Waits until there is room for a submission that takes about `bytes` of memory. Its payload is read after that:
-    /// what waits here is not counted.
+    /// Waits until there is room for a submission of `principal` that takes about `bytes` of memory. Its payload is read
+    /// after that: what waits here is not counted. It waits for others of `principal` first, then for everybody's.
     ///
     /// # Errors
     ///
     /// [`Rejection::Unavailable`]: the service is ending.
-    pub async fn reserve(&self, bytes: usize) -> Result<Permit, Rejection> {
-        self.store.reserve(bytes).await.map(|room| self.permit(room)).map_err(rejection)
+    pub async fn reserve(&self, principal: &Arc<Allowance>, bytes: usize) -> Result<Permit, Rejection> {
+        let queued = principal.queue(bytes.saturating_add(COMMAND_OVERHEAD_BYTES)).await;
+        Ok(self.permit(queued, self.store.reserve(bytes).await.map_err(rejection)?))
     }
 
-    fn permit(&self, room: store::Permit<Box<dyn Requester>>) -> Permit {
-        Permit { room, quotas: self.quotas.clone(), clock: self.clock.clone() }
+    fn permit(&self, queued: Queued, room: store::Permit<Asked>) -> Permit {
+        Permit { room, queued, quotas: self.quotas.clone(), clock: self.clock.clone() }
     }
 
     /// The newest committed document of `key` if it is in memory.
@@ -331,7 +341,7 @@ impl Service {
 
     async fn blocking<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Store<Box<dyn Requester>>) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Store<Asked>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Rejection> {
         let store = self.store.clone();
         match tokio::task::spawn_blocking(move || read(&store)).await {
@@ -355,7 +365,7 @@ impl Decided {
                 let now = clock.now();
                 outcomes.count(&batch.iter().map(|outcome| label(outcome)).collect::<Vec<_>>());
                 for store::Outcome { job, result, against } in batch {
-                    let Job { key, command, sender, id, client, context: requester } = job;
+                    let Job { key, command, sender, id, client, context: Asked { requester, queued: _queued } } = job;
                     let outcome = Outcome { key, command, by: sender.by, client, result };
                     if let Err(rejection) = &outcome.result {
                         log_refusal(id, &outcome.key, &outcome.by, &outcome.client, rejection);
@@ -396,9 +406,10 @@ impl Permit {
             return submission.refuse(rejection, self.clock.now());
         }
         let Submission { key, command, sender, id, client, requester } = submission;
-        let job = Job { key, command, sender, id, client, context: requester };
+        let context = Asked { requester, queued: self.queued };
+        let job = Job { key, command, sender, id, client, context };
         if let Err(unsent) = self.room.send(job) {
-            let Job { key, command, sender, id, client, context: requester } = *unsent;
+            let Job { key, command, sender, id, client, context: Asked { requester, .. } } = *unsent;
             let submission = Submission { key, command, sender, id, client, requester };
             submission.refuse(unavailable(), self.clock.now());
         }
@@ -510,7 +521,10 @@ mod tests {
                 client: "c".into(),
                 requester: Box::new(Told(told.clone())),
             };
-            service.try_reserve(0).unwrap().submit(submission);
+            service
+                .try_reserve(&service.quotas().principals.of(&"x".into(), Instant::now()), 0)
+                .unwrap()
+                .submit(submission);
         }
         assert_eq!(refused.try_recv(), Ok(Timestamp(7)), "no announcer runs, so this is no answer of the store");
         service.close();

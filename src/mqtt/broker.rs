@@ -219,7 +219,9 @@ impl Broker {
                 let mut request = Request::new(self.events.clone(), key, operation, dialect);
                 // A client that connects and dies again and again has no more updates than one that stays.
                 let admitted = self.service.admit(&owner.principal, &request.key);
-                let Ok(permit) = self.service.reserve(request::weight(&payload, properties.as_deref())).await else {
+                let allowance = self.service.quotas().principals.of(owner.principal.name(), Instant::now());
+                let weight = request::weight(&payload, properties.as_deref());
+                let Ok(permit) = self.service.reserve(&allowance, weight).await else {
                     return tracing::warn!(client = %owner.client_id, "a will is lost: the service is ending");
                 };
                 let prepared = request.prepare(&payload, properties.as_deref(), access, &self.limits.document);

@@ -138,11 +138,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Has a command decided as soon as there is room for it.
     fn submit(&mut self, asked: Asked) {
         let weight = request::weight(&asked.payload, asked.properties.as_deref());
-        match self.broker.service.try_reserve(weight) {
+        let principal = self.client.filters.allowance();
+        match self.broker.service.try_reserve(principal, weight) {
             Some(permit) => self.submit_in(permit, asked),
             None => {
-                let service = self.broker.service.clone();
-                let room = Box::pin(async move { service.reserve(weight).await });
+                let (service, principal) = (self.broker.service.clone(), principal.clone());
+                let room = Box::pin(async move { service.reserve(&principal, weight).await });
                 self.stalled = Some(Stalled { asked, room });
             }
         }

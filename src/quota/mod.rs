@@ -39,7 +39,7 @@ use self::{
 pub use self::{
     addresses::{Addresses, Visit},
     cause::Cause,
-    principals::{Allowance, Principals, Reading, Streaming},
+    principals::{Allowance, Principals, Queued, Reading, Streaming},
     rate::{Meter, Rate},
     requests::Admitted,
     strangers::{Stranger, Strangers},

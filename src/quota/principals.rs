@@ -1,4 +1,5 @@
-//! What one principal has over all its connections and sessions: requests, bytes, subscriptions, streams over HTTP.
+//! What one principal has over all its connections and sessions: requests, bytes, subscriptions, streams over HTTP, and
+//! what waits for the engine.
 //!
 //! How many connections and sessions it has is counted where those are, in [`crate::mqtt::sessions`].
 
@@ -49,12 +50,20 @@ pub struct Allowance {
     subscriptions: AtomicUsize,
     streams: AtomicUsize,
     reads: Arc<Semaphore>,
+    queue: Arc<Semaphore>,
 }
 
 /// A walk through the store for a principal, which counts until it is dropped.
 #[derive(Debug)]
 pub struct Reading {
     _turn: OwnedSemaphorePermit,
+    _own: Arc<Allowance>,
+}
+
+/// A command of a principal on its way to the engine, which counts until it is dropped.
+#[derive(Debug)]
+pub struct Queued {
+    _room: OwnedSemaphorePermit,
     _own: Arc<Allowance>,
 }
 
@@ -135,8 +144,8 @@ impl Allowance {
     fn new(limits: Arc<PrincipalLimits>, now: Instant) -> Self {
         let nothing = || Mutex::new(Meter::new(now));
         let (subscriptions, streams) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let reads = Arc::new(Semaphore::new(READS_MAX));
-        Self { limits, requests: nothing(), bytes: nothing(), subscriptions, streams, reads }
+        let (reads, queue) = (Arc::new(Semaphore::new(READS_MAX)), Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)));
+        Self { limits, requests: nothing(), bytes: nothing(), subscriptions, streams, reads, queue }
     }
 
     /// Counts bytes that were received, and tells how long to wait before receiving more.
@@ -158,6 +167,20 @@ impl Allowance {
                 Ok(())
             }
         }
+    }
+
+    /// Room for a command that takes `bytes`, if the principal has some now.
+    #[must_use]
+    pub fn try_queue(self: &Arc<Self>, bytes: usize) -> Option<Queued> {
+        let room = self.queue.clone().try_acquire_many_owned(queue_share(bytes)).ok()?;
+        Some(Queued { _room: room, _own: self.clone() })
+    }
+
+    /// Waits until the principal has room for a command that takes `bytes`: its own have so much of the engine's queue
+    /// at once, and the others wait for these, so that those of other principals need not.
+    pub async fn queue(self: &Arc<Self>, bytes: usize) -> Queued {
+        let room = self.queue.clone().acquire_many_owned(queue_share(bytes)).await;
+        Queued { _room: room.expect("this semaphore is never closed"), _own: self.clone() }
     }
 
     /// Counts one more subscription, if there may be one.
@@ -189,6 +212,14 @@ impl Entry for Arc<Allowance> {
 
 /// Walks through the store that one principal makes at once; there are twice as many for all.
 const READS_MAX: usize = 4;
+
+/// Bytes of the engine's queue that the commands of one principal take at once: a quarter. A larger one takes all of
+/// these.
+const QUEUE_BYTES_MAX: u32 = 16 << 20;
+
+fn queue_share(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX).min(QUEUE_BYTES_MAX)
+}
 
 #[cfg(test)]
 mod tests {
@@ -242,6 +273,23 @@ mod tests {
         turns.pop();
         let went_on = waiting.iter_mut().filter_map(|reading| reading.now_or_never()).collect::<Vec<_>>();
         assert_eq!(went_on.len(), 1);
+    }
+
+    /// One that sends more than the engine can decide has its own waiting for it, and nobody else's.
+    #[test]
+    fn commands_of_a_principal_wait_for_each_other() {
+        let (principals, now) = (principals(1_000), Instant::now());
+        let (a, b) = (principals.of(&Arc::from("a"), now), principals.of(&Arc::from("b"), now));
+        let large = QUEUE_BYTES_MAX as usize / 4;
+        let mut queued: Vec<_> = (0..4).map(|_| a.try_queue(large).expect("room")).collect();
+        let mut waiting = Box::pin(a.queue(1));
+        assert!(a.try_queue(1).is_none() && waiting.as_mut().now_or_never().is_none());
+        let other = b.try_queue(usize::MAX).expect("as large as can be, and another's");
+        assert!(b.try_queue(1).is_none());
+        queued.pop();
+        assert!(waiting.now_or_never().is_some());
+        drop(other);
+        assert!(b.try_queue(1).is_some());
     }
 
     /// An allowance that a session holds is the one that is found, however many others came and went.

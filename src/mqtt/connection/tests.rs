@@ -89,7 +89,8 @@ async fn a_request_that_waited_for_the_engine_is_taken_again() {
     for (sent, resent, answer) in [(0x32, 0x3a, 0x40), (0x34, 0x3c, 0x50)] {
         let directory = tempfile::tempdir().unwrap();
         let broker = broker(directory.path());
-        let full = broker.service.try_reserve(QUEUE_BYTES).expect("nothing is queued");
+        let allowance = broker.service.quotas().principals.of(&"other".into(), Instant::now());
+        let full = broker.service.try_reserve(&allowance, QUEUE_BYTES).expect("nothing is queued");
         let mut first = connect(&broker, 0).await;
         first.write_all(&update(sent)).await.unwrap();
         for _ in 0..100 {

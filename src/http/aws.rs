@@ -153,12 +153,6 @@ async fn caller(api: &Arc<Api>, parts: &mut Parts, body: Body, key: &ShadowKey) 
     let claimed = signed.as_ref().map(|signed| signed.claims(&keys).map(|()| signed));
     let otherwise = match claimed {
         Some(Ok(signed)) => {
-            let mut stranger = api.service.quotas().strangers.enter();
-            let length = payload::length(&parts.headers).unwrap_or(api.body_bytes_max);
-            if !stranger.may_have(length.min(api.body_bytes_max)) {
-                let busy = Rejection::Unavailable("the signatures of other requests".to_owned());
-                return Err(rejected(&busy, key, api, None));
-            }
             let body = read(api, parts, body, key).await?;
             let principal = signed.verify(&body, &keys, now).map_err(unverified)?;
             let no_role = || rejected(&Rejection::Forbidden { what: Denied::NoRole.to_string() }, key, api, None);

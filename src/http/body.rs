@@ -11,17 +11,22 @@ use axum::BoxError;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-/// A body that fails if it is not whole within a time from when it is first waited for.
+use crate::quota::Acquaintance;
+
+/// A body that fails if it is not whole within a time from when it is first waited for: as one that timed out, or, if
+/// there was no room for what a stranger sends, as a busy one.
 pub(super) struct TimedBody {
     body: Incoming,
     timeout: Duration,
+    /// Tells whether it is others that it waits for.
+    acquaintance: Acquaintance,
     /// `None`: not waited for yet.
     ending: Option<Pin<Box<Sleep>>>,
 }
 
 impl TimedBody {
-    pub(super) fn new(body: Incoming, timeout: Duration) -> Self {
-        Self { body, timeout, ending: None }
+    pub(super) fn new(body: Incoming, timeout: Duration, acquaintance: Acquaintance) -> Self {
+        Self { body, timeout, acquaintance, ending: None }
     }
 }
 
@@ -39,7 +44,11 @@ impl Body for TimedBody {
         let timeout = self.timeout;
         let ending = self.ending.get_or_insert_with(|| Box::pin(sleep(timeout)));
         match ending.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::TimedOut).into()))),
+            Poll::Ready(()) => {
+                let kind =
+                    if self.acquaintance.waits() { io::ErrorKind::ResourceBusy } else { io::ErrorKind::TimedOut };
+                Poll::Ready(Some(Err(io::Error::from(kind).into())))
+            }
             Poll::Pending => Poll::Pending,
         }
     }

@@ -83,6 +83,37 @@ impl Caller {
         Some(Self { access, client, standing: Some(Arc::new(standing)), session: Some(session), generation })
     }
 
+    /// Finds out who makes a request.
+    async fn find(parts: &Parts, api: &Api) -> Result<Self, Problem> {
+        let client = client(&parts.headers, api)?;
+        let authorization =
+            authorization(&parts.headers).map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
+        if authorization.is_none()
+            && let Some(caller) = Self::signed_in(parts, client, api)
+        {
+            return Ok(caller);
+        }
+        let last = parts.extensions.get::<LastCaller>();
+        if let Some(caller) = last.and_then(|last| last.get(authorization, client, api)) {
+            return Ok(caller);
+        }
+        let peer = parts.extensions.get::<Peer>().ok_or_else(|| unauthorized(&parts.headers, api))?;
+        let sent = Sent::read(authorization);
+        let shown = Shown {
+            address: peer.address.ip(),
+            listener: &peer.listener,
+            proof: &peer.proof,
+            credentials: sent.credentials(),
+        };
+        let (client, generation) = (Arc::<str>::from(client), api.authority.generation());
+        let let_in = api.authority.let_in(shown, &client).await;
+        let (standing, access) = let_in.map_err(|denied| denied_as(denied, &parts.headers, api))?;
+        let caller = Self { access, client, standing: Some(Arc::new(standing)), session: None, generation };
+        if let Some(last) = last {
+            last.keep(authorization.cloned(), &caller);
+        }
+        Ok(caller)
+    }
     /// How it is known, and its roles.
     pub(super) fn standing(&self, api: &Api) -> (Method, Vec<Arc<str>>) {
         match &self.standing {
@@ -216,32 +247,9 @@ impl FromRequestParts<Arc<Api>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        let client = client(&parts.headers, api)?;
-        let authorization =
-            authorization(&parts.headers).map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
-        if authorization.is_none()
-            && let Some(caller) = Self::signed_in(parts, client, api)
-        {
-            return Ok(caller);
-        }
-        let last = parts.extensions.get::<LastCaller>();
-        if let Some(caller) = last.and_then(|last| last.get(authorization, client, api)) {
-            return Ok(caller);
-        }
-        let peer = parts.extensions.get::<Peer>().ok_or_else(|| unauthorized(&parts.headers, api))?;
-        let sent = Sent::read(authorization);
-        let shown = Shown {
-            address: peer.address.ip(),
-            listener: &peer.listener,
-            proof: &peer.proof,
-            credentials: sent.credentials(),
-        };
-        let (client, generation) = (Arc::<str>::from(client), api.authority.generation());
-        let let_in = api.authority.let_in(shown, &client).await;
-        let (standing, access) = let_in.map_err(|denied| denied_as(denied, &parts.headers, api))?;
-        let caller = Self { access, client, standing: Some(Arc::new(standing)), session: None, generation };
-        if let Some(last) = last {
-            last.keep(authorization.cloned(), &caller);
+        let caller = Self::find(parts, api).await?;
+        if let Some(acquaintance) = parts.extensions.get::<Peer>().and_then(|peer| peer.acquaintance.as_ref()) {
+            acquaintance.made();
         }
         Ok(caller)
     }

@@ -1,6 +1,6 @@
 //! The body of a request: bounded in bytes here, and in time by [`TimedBody`](super::body::TimedBody).
 
-use std::{error::Error, io};
+use std::{error::Error, io, time::Duration};
 
 use axum::{
     body::Body,
@@ -31,7 +31,11 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, max: usize, api: &Api)
     match Limited::new(body, max).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large(max + 1)),
-        Err(error) if timed_out(&*error) => {
+        Err(error) if is_of(&*error, io::ErrorKind::ResourceBusy) => {
+            let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, "Too many requests of strangers at once");
+            Err(Unread::Failed(Problem::later(status, "unavailable", message, Duration::from_secs(1), api.now())))
+        }
+        Err(error) if is_of(&*error, io::ErrorKind::TimedOut) => {
             let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body came too slowly", api.now());
             Err(Unread::Failed(problem.with(header::CONNECTION, HeaderValue::from_static("close"))))
         }
@@ -47,10 +51,10 @@ pub(super) fn length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Whether `error`, or what it comes from, is a body that was not whole in time.
-fn timed_out(error: &(dyn Error + 'static)) -> bool {
-    let own = error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut);
-    own || error.source().is_some_and(timed_out)
+/// Whether `error`, or what it comes from, is of `kind`.
+fn is_of(error: &(dyn Error + 'static), kind: io::ErrorKind) -> bool {
+    let own = error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == kind);
+    own || error.source().is_some_and(|source| is_of(source, kind))
 }
 
 /// Refuses a body that is encoded; nothing is decoded here, so that a small one cannot become a large one.

@@ -5,6 +5,8 @@
 //! ends, requests that are being answered are answered, and no more are taken. One that fails before its first request,
 //! as one without a CONNECT does over MQTT, is a failed handshake of its address.
 //!
+//! Of a client that is not known no more is read than a stranger may have, be it of a head or a body.
+//!
 //! Each request carries among its extensions its [`Peer`], and whom the connection was known as last.
 
 use std::{
@@ -50,10 +52,11 @@ use crate::{
         operating::MetricsForAll,
         session::Secure,
         sessions::Sessions,
+        wary::Wary,
         websocket::{self, EmptyFrames, Handover},
     },
     net::{Door, Peer, door::Stream},
-    quota::{Quotas, Rate},
+    quota::{Acquaintance, Quotas, Rate},
     request_id::RequestId,
 };
 
@@ -126,7 +129,11 @@ impl<D: Door> HttpDoor<D> {
 impl<D: Door> Door for HttpDoor<D> {
     async fn serve<S: Stream>(self, stream: S, peer: Peer, deadline: Instant) {
         let (handover, mut handed) = mpsc::channel(1);
-        self.0.answer(stream, &peer, Handover(handover), deadline).await;
+        let stranger = self.0.quotas.stranger(peer.address.ip(), Instant::now());
+        let acquaintance = Acquaintance::new(stranger);
+        let peer = Peer { acquaintance: Some(acquaintance.clone()), ..peer };
+        let stream = Wary::new(stream, acquaintance.clone());
+        self.0.answer(stream, &peer, acquaintance, Handover(handover), deadline).await;
         // All requests are gone by now, and with them what could hand over.
         let Some((upgrade, session)) = handed.recv().await else { return };
         let Ok(upgraded) = upgrade.await else { return };
@@ -141,7 +148,14 @@ impl<D: Door> Door for HttpDoor<D> {
 
 impl<D: Door> Server<D> {
     /// Answers requests until the connection ends, or one hands it over.
-    async fn answer<S: Stream>(&self, stream: S, peer: &Peer, handover: Handover, deadline: Instant) {
+    async fn answer<S: Stream>(
+        &self,
+        stream: S,
+        peer: &Peer,
+        acquaintance: Acquaintance,
+        handover: Handover,
+        deadline: Instant,
+    ) {
         // One more for each request that is being answered.
         let handled = Arc::new(());
         let asked = Arc::new(AtomicBool::new(false));
@@ -151,13 +165,14 @@ impl<D: Door> Server<D> {
             let (routes, timeout) = (TowerToHyperService::new(self.routes.clone()), self.options.timeout);
             move |request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
-                let mut request = request.map(|body| Body::new(TimedBody::new(body, timeout)));
+                let mut request = request.map(|body| Body::new(TimedBody::new(body, timeout, acquaintance.clone())));
                 request.extensions_mut().insert(peer.clone());
                 request.extensions_mut().insert(caller.clone());
                 request.extensions_mut().insert(handover.clone());
-                let (answer, handled) = (routes.call(request), handled.clone());
+                let (answer, handled, acquaintance) = (routes.call(request), handled.clone(), acquaintance.clone());
                 async move {
                     let answer = answer.await;
+                    acquaintance.let_go();
                     drop(handled);
                     answer
                 }
@@ -218,8 +233,8 @@ const ANSWERING_NONE: usize = 2;
 const HEADERS_MAX: usize = 64;
 /// Bytes of a request's line and header fields.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Bytes read and not yet processed, and written and not yet sent, of each.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Bytes read and not yet processed, and written and not yet sent, of each; a request's head has to fit.
+const BUFFER_BYTES_MAX: usize = HEAD_BYTES_MAX;
 
 /// How long an ending server waits for a request to be answered.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);

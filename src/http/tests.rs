@@ -49,6 +49,7 @@ fn serve(routes: Router, timeout: Duration) -> Fixture {
         proof: Proof::None,
         listener: "web".into(),
         signed_in: None,
+        acquaintance: None,
     };
     let quotas = Arc::new(Quotas::new(&limits));
     let served = tokio::spawn(HttpDoor::new(routes, Arc::default(), Nothing, quotas, options, closed).serve(

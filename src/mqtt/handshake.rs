@@ -27,7 +27,7 @@ use crate::{
         transport::{Transport, Turn},
     },
     net::Peer,
-    quota::Stranger,
+    quota::{Acquaintance, Stranger},
 };
 
 /// A client that was taken in.
@@ -67,12 +67,11 @@ where
     let mut transport = Transport::new(stream);
     let mut closing = broker.closing();
     let connect = tokio::select! {
-        connect = tokio::time::timeout_at(deadline.into(), read_connect(&mut transport, &broker)) => connect,
+        connect = tokio::time::timeout_at(deadline.into(), read_connect(&mut transport, &peer, &broker)) => connect,
         _ = closing.wait_for(|closing| *closing) => return None,
     };
     match connect {
-        // It is a stranger until it is let in.
-        Ok(Some((connect, _stranger))) => establish(transport, peer, *connect, broker).await,
+        Ok(Some((connect, stranger))) => establish(transport, peer, connect, stranger, broker).await,
         nothing => {
             let in_time = nothing.is_ok();
             tracing::debug!(peer = %peer.address, in_time, "no CONNECT"); // [MQTT-3.1.4-1]
@@ -85,17 +84,22 @@ where
 /// Reads a whole CONNECT; refuses what is none. `None`: the connection is over.
 ///
 /// Until it is known whose it is, no more of it is read than a stranger may have.
-async fn read_connect<S>(transport: &mut Transport<S>, broker: &Broker) -> Option<(Box<Connect>, Stranger)>
+async fn read_connect<S>(
+    transport: &mut Transport<S>,
+    peer: &Peer,
+    broker: &Broker,
+) -> Option<(Box<Connect>, Stranger)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut stranger = broker.service.quotas().strangers.enter();
+    let mut stranger = broker.service.quotas().stranger(peer.address.ip(), Instant::now());
     loop {
         match codec::split_frame(&mut transport.input, broker.limits.frame) {
             Ok(Some(frame)) => match codec::decode_connect(frame) {
                 Ok(connect) => return Some((Box::new(connect), stranger)),
                 Err(refusal) => {
                     refusal.answer(transport.output());
+                    drop((refusal, stranger));
                     let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, transport.finish()).await;
                     return None;
                 }
@@ -118,7 +122,8 @@ where
 async fn establish<S>(
     mut transport: Transport<S>,
     peer: Peer,
-    connect: Connect,
+    connect: Box<Connect>,
+    stranger: Stranger,
     broker: Arc<Broker>,
 ) -> Option<Box<Connection<S>>>
 where
@@ -126,19 +131,33 @@ where
 {
     let assigned = connect.client_id.is_empty().then(|| broker.unique_client_id());
     let client_id = assigned.as_deref().unwrap_or(&connect.client_id).into();
-    match take_in(&peer, &connect, client_id, &broker).await {
-        Ok(taken) => Some(Box::new(welcome(transport, &peer, connect, assigned, taken, broker))),
+    match take_in(&peer, &connect, client_id, stranger, &broker).await {
+        Ok(taken) => Some(Box::new(welcome(transport, &peer, *connect, assigned, taken, broker))),
         Err(Refused(reason, text)) => {
-            refuse(&mut transport, connect.protocol, reason, &text).await;
+            let protocol = connect.protocol;
+            drop(connect); // its share of the strangers' memory is others' now
+            refuse(&mut transport, protocol, reason, &text).await;
             None
         }
     }
 }
 
 /// Finds out who the client is, and finds or makes its session.
-async fn take_in(peer: &Peer, connect: &Connect, client_id: Arc<str>, broker: &Broker) -> Result<Taken, Refused> {
-    check(connect)?;
+///
+/// It is a stranger until it is let in.
+async fn take_in(
+    peer: &Peer,
+    connect: &Connect,
+    client_id: Arc<str>,
+    stranger: Stranger,
+    broker: &Broker,
+) -> Result<Taken, Refused> {
+    check(connect).inspect_err(|_| {
+        broker.service.quotas().addresses.handshake_failed(peer.address.ip(), Instant::now());
+    })?;
     let (standing, access) = let_in(peer, connect, &client_id, broker).await?;
+    drop(stranger);
+    peer.acquaintance.iter().for_each(Acquaintance::made);
     let key = SessionKey { principal: standing.identity.principal.clone(), client_id };
     let mut attached = attach(&key, &standing, &access, connect.clean_start, broker).await?;
     // The session is in no connection's hands yet, so what goes wrong here must not go by it.

@@ -111,6 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     ///
     /// Those of the stream.
     pub(super) async fn finish(&mut self) -> io::Result<()> {
+        self.input = BytesMut::new();
         self.flush().await?;
         poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context)).await?;
         for _ in 0..LAST_READS_MAX {

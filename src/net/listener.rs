@@ -163,7 +163,13 @@ impl Listener {
         };
         let arrival = Arrival {
             stream,
-            peer: Peer { address, proof: Proof::None, listener: self.shared_name.clone(), signed_in: None },
+            peer: Peer {
+                address,
+                proof: Proof::None,
+                listener: self.shared_name.clone(),
+                signed_in: None,
+                acquaintance: None,
+            },
             proxied,
             visit,
             quotas: gate.quotas.clone(),

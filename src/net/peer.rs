@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use crate::auth::{Standing, certificate::Proof};
+use crate::{
+    auth::{Standing, certificate::Proof},
+    quota::Acquaintance,
+};
 
 /// What is known of a client before it has said anything.
 #[derive(Clone, Debug)]
@@ -15,4 +18,6 @@ pub struct Peer {
     pub listener: Arc<str>,
     /// What it was let in on before, as which it may be known without showing anything again.
     pub signed_in: Option<Arc<Standing>>,
+    /// What is to be told once it is known who it is; `None`: nothing.
+    pub acquaintance: Option<Acquaintance>,
 }

@@ -1,12 +1,15 @@
-//! What one source address has: connections, new ones a second, and those that come to nothing.
+//! What one source address has: connections, new ones a second, those that come to nothing, and memory of strangers.
 //!
 //! Asked as soon as a connection is accepted, before anything is read or TLS costs anything. A client chooses its
 //! address within the /64 that its network gives it, so all of an IPv6 /64 is one source.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
     time::Instant,
 };
+
+use tokio::sync::Semaphore;
 
 use super::{
     cause::Cause,
@@ -31,6 +34,8 @@ pub(super) struct AddressLimits {
     pub(super) connects: Rate,
     /// New connections that come to nothing.
     pub(super) failed_handshakes: Rate,
+    /// Bytes that its strangers may occupy beyond what each may.
+    pub(super) strangers_bytes: usize,
     /// Whether this is for loopback too.
     pub(super) on_loopback: bool,
 }
@@ -53,6 +58,7 @@ struct Use {
     connections: Tally,
     connects: Meter,
     failed_handshakes: Meter,
+    strangers: Arc<Semaphore>,
 }
 
 impl Addresses {
@@ -88,6 +94,11 @@ impl Addresses {
         }
     }
 
+    /// What the strangers of `address` share, if it has a quota.
+    pub(super) fn strangers(&self, address: IpAddr, now: Instant) -> Option<Arc<Semaphore>> {
+        self.source(address).map(|source| self.with(source, now, |known| known.strangers.clone()))
+    }
+
     /// Who `address` counts as; `None`: nobody.
     fn source(&self, address: IpAddr) -> Option<Source> {
         let address = address.to_canonical();
@@ -101,15 +112,22 @@ impl Addresses {
     }
 
     fn with<T>(&self, source: Source, now: Instant, with: impl FnOnce(&mut Use) -> T) -> T {
-        let new =
-            || Use { connections: Tally::default(), connects: Meter::new(now), failed_handshakes: Meter::new(now) };
+        let new = || Use {
+            connections: Tally::default(),
+            connects: Meter::new(now),
+            failed_handshakes: Meter::new(now),
+            strangers: Arc::new(Semaphore::new(self.limits.strangers_bytes)),
+        };
         self.known.with(&source, now, |source| *source, new, with)
     }
 }
 
 impl Entry for Use {
     fn is_idle(&self, now: Instant) -> bool {
-        self.connections.count() == 0 && self.connects.is_idle(now) && self.failed_handshakes.is_idle(now)
+        self.connections.count() == 0
+            && self.connects.is_idle(now)
+            && self.failed_handshakes.is_idle(now)
+            && Arc::strong_count(&self.strangers) == 1
     }
 }
 
@@ -121,7 +139,9 @@ mod tests {
 
     fn addresses(on_loopback: bool) -> Addresses {
         let (connects, failed_handshakes) = (Rate::new(10, 5), Rate::per_minute(2));
-        Addresses::new(AddressLimits { connections_max: 3, connects, failed_handshakes, on_loopback }, 1_000)
+        let limits =
+            AddressLimits { connections_max: 3, connects, failed_handshakes, strangers_bytes: 1_000, on_loopback };
+        Addresses::new(limits, 1_000)
     }
 
     #[test]

@@ -30,6 +30,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Semaphore;
+
 use self::{
     addresses::AddressLimits,
     principals::PrincipalLimits,
@@ -42,7 +44,7 @@ pub use self::{
     principals::{Allowance, Principals, Queued, Reading, Streaming},
     rate::{Meter, Rate},
     requests::Admitted,
-    strangers::{Stranger, Strangers},
+    strangers::{Acquaintance, Stranger},
 };
 use crate::{
     config::Limits,
@@ -57,8 +59,8 @@ pub struct Quotas {
     pub addresses: Addresses,
     /// Of principals.
     pub principals: Principals,
-    /// Of those who did not yet say who they are.
-    pub strangers: Strangers,
+    /// Bytes that all strangers may occupy beyond what each may.
+    strangers: Arc<Semaphore>,
     requests: Requests,
     shadows: Shadows,
     counters: QuotaCounters,
@@ -73,6 +75,8 @@ impl Quotas {
             connections_max: quotas.address_connections_max,
             connects: Rate::new(quotas.address_connects_per_second, quotas.address_connects_burst),
             failed_handshakes: Rate::per_minute(quotas.address_failed_handshakes_per_minute.into()),
+            strangers_bytes: (STRANGERS_BYTES / STRANGERS_PARTS)
+                .max(2 * limits.packet_bytes_max.next_multiple_of(strangers::STEP_BYTES as usize)),
             on_loopback: quotas.address_limits_on_loopback,
         };
         let principal = PrincipalLimits {
@@ -88,7 +92,7 @@ impl Quotas {
         Self {
             addresses: Addresses::new(address, limits.connections_max + ENTRIES_SPARE),
             principals: Principals::new(principal, entries_max),
-            strangers: Strangers::new(STRANGERS_BYTES),
+            strangers: Arc::new(Semaphore::new(STRANGERS_BYTES)),
             requests: Requests::new(requests, limits.requests_in_flight_max, entries_max),
             shadows: Shadows::new(writes, entries_max),
             counters: QuotaCounters::default(),
@@ -100,6 +104,13 @@ impl Quotas {
     #[must_use]
     pub fn enter(&self, address: IpAddr, now: Instant) -> Option<Visit> {
         self.addresses.enter(address, now).inspect_err(|cause| self.count(*cause)).ok()
+    }
+
+    /// A client from `address` of whom it is not known yet who it is.
+    #[must_use]
+    pub fn stranger(&self, address: IpAddr, now: Instant) -> Stranger {
+        let own = self.addresses.strangers(address, now);
+        Stranger::new(own.into_iter().chain([self.strangers.clone()]).collect())
     }
 
     /// Counts a request of `principal` to `key` until what is returned is dropped.
@@ -194,5 +205,8 @@ const ENTRIES_SPARE: usize = 1 << 16;
 
 /// What all strangers together may occupy beyond what each may; the largest packet fits.
 const STRANGERS_BYTES: usize = 64 << 20;
+/// Into so many parts, of which the strangers of one address may have one; a packet fits, and the WebSocket message that
+/// it comes in.
+const STRANGERS_PARTS: usize = 8;
 
 const _: () = assert!(crate::limits::PACKET_BYTES_MAX < STRANGERS_BYTES as u64);

@@ -66,7 +66,8 @@ async fn ask_in(broker: &Arc<Broker>, proof: Proof, connect: &[u8]) -> (DuplexSt
 }
 
 fn peer(proof: Proof) -> Peer {
-    Peer { address: ([127, 0, 0, 1], 1).into(), proof, listener: "local".into(), signed_in: None }
+    let address = ([127, 0, 0, 1], 1).into();
+    Peer { address, proof, listener: "local".into(), signed_in: None, acquaintance: None }
 }
 
 async fn read(stream: &mut DuplexStream) -> [u8; 4] {

@@ -1,0 +1,72 @@
+//! A stream of which no more is read than a stranger may make the service hold, until it is known who its client is.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::quota::Acquaintance;
+
+/// See the module.
+pub(super) struct Wary<S> {
+    stream: S,
+    /// `None`: the client is known.
+    acquaintance: Option<Acquaintance>,
+}
+
+impl<S> Wary<S> {
+    pub(super) fn new(stream: S, acquaintance: Acquaintance) -> Self {
+        Self { stream, acquaintance: Some(acquaintance) }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wary<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { stream, acquaintance } = &mut *self;
+        if let Some(stranger) = acquaintance {
+            if let Some(room) = ready!(stranger.poll_room(context)) {
+                let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room.min(buffer.remaining())));
+                ready!(Pin::new(stream).poll_read(context, &mut part))?;
+                let count = part.filled().len();
+                stranger.took(count);
+                buffer.advance(count);
+                return Poll::Ready(Ok(()));
+            }
+            *acquaintance = None;
+        }
+        Pin::new(stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Wary<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -92,6 +92,34 @@ fn three_thousand_connects_that_never_end() {
     bystander.check(&mut server);
 }
 
+/// As many requests, each with the largest head there may be and most of a body, held 120 KB each.
+#[test]
+fn three_thousand_requests_that_never_end() {
+    let wanted = 3_000.min(raise_file_limit().saturating_sub(500));
+    let listener = "[[listener]]\nname = \"web\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"\nconnect_timeout = \"5s\"";
+    let mut server = Server::with(Setup { listener, ..Setup::default() });
+    let mut bystander = Bystander::new(&server);
+    let (files, memory) = (server.open_files(), server.resident_bytes());
+    let head = format!("POST /session HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16384\r\nX: {:15000}\r\n\r\n", "x");
+    let unfinished = [head.as_bytes(), &[b' '; 16_000]].concat();
+    let mut crowd = Vec::new();
+    for _ in 0..wanted {
+        let mut stream = TcpStream::connect_timeout(&server.address_of("web"), *DEADLINE).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let _ = stream.write(&unfinished);
+        crowd.push(stream);
+    }
+    bystander.check(&mut server);
+    let mut grown = 0;
+    eventually("the strangers to be told to go", || {
+        grown = grown.max(server.resident_bytes().saturating_sub(memory));
+        (server.open_files() <= files + 8).then_some(())
+    });
+    assert!(grown < 224 << 20, "grew by {grown} bytes");
+    println!("{} requests of 31 KB each: {} KiB more memory", crowd.len(), grown / 1024);
+    bystander.check(&mut server);
+}
+
 /// Above the most connections a new one is closed at once, and those that are there go on.
 #[test]
 fn more_connections_than_there_may_be() {

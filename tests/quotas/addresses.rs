@@ -1,14 +1,20 @@
 //! Per source address, each refused before a byte is read.
 
-use std::{fs, time::Instant};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    time::Instant,
+};
 
 use crate::{
     allowance, assert_met,
     harness::{
         client::Client,
         eventually,
+        http::Http,
         server::{Server, Setup},
-        wire::{BOTH, Connect, V4, V5},
+        wire::{BOTH, Connect, Publish, V4, V5},
     },
     server,
 };
@@ -77,9 +83,11 @@ fn failed_handshakes() {
     let request = b"GET / HTTP/1.1\r\n\r\n";
     let connect = Connect::new(V4, "asks").encode();
     let no_request = [&connect[..], b"\r\n\r\n"].concat();
-    let garbage: [(&str, &[u8], &[u8]); 4] = [
+    let no_login = Connect { clean: false, ..Connect::new(V4, "") }.encode();
+    let garbage: [(&str, &[u8], &[u8]); 5] = [
         (tls, request, request),
         ("", &[0x30, 0, 0, 0], &connect),
+        ("", &no_login, &connect),
         (https, request, request),
         ("kind = \"http\"", &no_request, request),
     ];
@@ -98,6 +106,47 @@ fn failed_handshakes() {
         // Another address is as welcome as ever.
         assert!(Client::open_from(&server, V4, HERE).is_answered(answered));
         assert_met(&mut server, &["address_failed_handshakes"]);
+    }
+}
+
+/// One address has a part of what strangers may occupy, whichever way; it took all of it, and everybody else waited.
+#[test]
+fn memory_of_strangers() {
+    let listener = "connect_timeout = \"5m\"\n\
+                    [[listener]]\nname = \"socket\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"\nconnect_timeout = \"5m\"\n\
+                    [[listener]]\nname = \"web\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"\nconnect_timeout = \"1s\"";
+    let limits = "address_limits_on_loopback = true\naddress_connects_burst = 100_000\n\
+                  address_failed_handshakes_per_minute = 1_000_000";
+    let server = Server::with(Setup { listener, limits, ..Setup::default() });
+    let will = Some((Publish::new("will", vec![b'w'; 65_000]), 0));
+    let large = Connect { will, ..Connect::new(V5, "large") }.encode();
+    let unfinished = &large[..large.len() - 1];
+    let sign_in = || Http::connect(server.address_of("web")).send("POST /session HTTP/1.1", &[b' '; 10_000]).status;
+    let of_mqtt = || {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(unfinished).unwrap();
+        stream
+    };
+    let of_websocket = || {
+        let mut stream = TcpStream::connect(server.address_of("socket")).unwrap();
+        let head = "GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+                    Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        assert!(stream.read(&mut [0; 1_000]).unwrap() > 0);
+        let message = [&[0x82, 0xff], &(large.len() as u64).to_be_bytes()[..], &[0; 4], unfinished].concat();
+        stream.write_all(&message).unwrap();
+        stream
+    };
+    for open in [&of_mqtt as &dyn Fn() -> TcpStream, &of_websocket] {
+        assert_eq!(sign_in(), 400, "not JSON");
+        let crowd: Vec<_> = (0..150).map(|_| open()).collect();
+        eventually("no room to be left", || (sign_in() == 503).then_some(()));
+        let mut other = Client::open_from(&server, V5, THERE);
+        other.send(large.clone());
+        assert_eq!(other.connack().code, 0);
+        drop(crowd);
+        eventually("room again", || (sign_in() == 400).then_some(()));
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
     thread,
 };
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::*;
@@ -106,6 +107,23 @@ async fn a_request_that_waited_for_the_engine_is_taken_again() {
 
 const PARKED: u8 = 0x00;
 const CLEAN: u8 = 0x02;
+
+/// What a refused client had sent stayed its own for as long as it did not close the connection.
+#[tokio::test]
+async fn a_refused_client_gives_its_memory_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = broker(directory.path());
+    let free = || {
+        let mut stranger = broker.service.quotas().stranger([127, 0, 0, 1].into(), Instant::now());
+        (0..).take_while(|_| tokio::task::unconstrained(stranger.grow()).now_or_never().is_some()).count()
+    };
+    let before = free();
+    let head = b"\x10\xd2\x8c\x01\x00\x04MQTT\x04\x04\x00\x00\x00\x00\x00\x01w\x46\x41";
+    let connect = [&head[..], &[b'w'; 17_985]].concat();
+    let (_near, answer) = ask_in(&broker, Proof::None, &connect).await;
+    assert_eq!(answer, [0x20, 2, 0, 2], "a session that is kept needs a client id");
+    assert_eq!(free(), before);
+}
 
 /// One certificate on many devices: its connections and sessions are counted together, whatever their client ids.
 #[tokio::test]

@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, StatusCode, header},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::{
@@ -23,31 +23,41 @@ pub(super) enum Unread {
 }
 
 /// Reads all of `body`, which may have `max` bytes.
+///
+/// It is copied as it comes: a piece of it, be it one byte, is held in the whole buffer that it was read into.
 pub(super) async fn read(headers: &HeaderMap, body: Body, max: usize, api: &Api) -> Result<Bytes, Unread> {
-    let too_large = |size| Unread::Rejected(Rejection::TooLarge { size, max });
-    if let Some(length) = length(headers).filter(|length| *length > max) {
-        return Err(too_large(length));
+    if let Some(size) = length(headers).filter(|length| *length > max) {
+        return Err(Unread::Rejected(Rejection::TooLarge { size, max }));
     }
-    match Limited::new(body, max).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large(max + 1)),
-        Err(error) if is_of(&*error, io::ErrorKind::ResourceBusy) => {
-            let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, "Too many requests of strangers at once");
-            Err(Unread::Failed(Problem::later(status, "unavailable", message, Duration::from_secs(1), api.now())))
-        }
-        Err(error) if is_of(&*error, io::ErrorKind::TimedOut) => {
-            let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body came too slowly", api.now());
-            Err(Unread::Failed(problem.with(header::CONNECTION, HeaderValue::from_static("close"))))
-        }
-        Err(_) => {
-            let problem = Problem::new(StatusCode::BAD_REQUEST, "incomplete", "The body is incomplete", api.now());
-            Err(Unread::Failed(problem))
+    let mut body = Limited::new(body, max);
+    let mut whole = BytesMut::new();
+    loop {
+        match body.frame().await.transpose() {
+            Ok(Some(frame)) => whole.extend(frame.into_data()),
+            Ok(None) => return Ok(whole.freeze()),
+            Err(error) => return Err(unread(&*error, max, api)),
         }
     }
 }
 
+/// Why a body that may have `max` bytes was not read, if it failed with `error`.
+fn unread(error: &(dyn Error + 'static), max: usize, api: &Api) -> Unread {
+    if error.is::<LengthLimitError>() {
+        return Unread::Rejected(Rejection::TooLarge { size: max + 1, max });
+    }
+    if is_of(error, io::ErrorKind::ResourceBusy) {
+        let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, "Too many requests of strangers at once");
+        return Unread::Failed(Problem::later(status, "unavailable", message, Duration::from_secs(1), api.now()));
+    }
+    if is_of(error, io::ErrorKind::TimedOut) {
+        let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body came too slowly", api.now());
+        return Unread::Failed(problem.with(header::CONNECTION, HeaderValue::from_static("close")));
+    }
+    Unread::Failed(Problem::new(StatusCode::BAD_REQUEST, "incomplete", "The body is incomplete", api.now()))
+}
+
 /// How long a body is, if that is said before it.
-pub(super) fn length(headers: &HeaderMap) -> Option<usize> {
+fn length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 

@@ -305,10 +305,6 @@ fn check(connect: &Connect) -> Result<(), Refused> {
         let text = "enhanced authentication is not offered".into();
         return Err(Refused(Reason::BAD_AUTHENTICATION_METHOD, text)); // [MQTT-4.12.0-1]
     }
-    if connect.protocol == Protocol::V4 && connect.client_id.is_empty() && !connect.clean_start {
-        let text = "a session that is to be kept needs a client id".into();
-        return Err(Refused(Reason::CLIENT_IDENTIFIER_NOT_VALID, text)); // [MQTT-3.1.3-8]
-    }
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use crate::{
         eventually,
         http::Http,
         server::{Server, Setup},
-        wire::{BOTH, Connect, Publish, V4, V5},
+        wire::{BOTH, Connect, Publish, V4, V5, Value, prop},
     },
     server,
 };
@@ -83,7 +83,7 @@ fn failed_handshakes() {
     let request = b"GET / HTTP/1.1\r\n\r\n";
     let connect = Connect::new(V4, "asks").encode();
     let no_request = [&connect[..], b"\r\n\r\n"].concat();
-    let no_login = Connect { clean: false, ..Connect::new(V4, "") }.encode();
+    let no_login = Connect::new(V5, "asks").property(prop::AUTHENTICATION_METHOD, Value::Text("x".to_owned())).encode();
     let garbage: [(&str, &[u8], &[u8]); 5] = [
         (tls, request, request),
         ("", &[0x30, 0, 0, 0], &connect),

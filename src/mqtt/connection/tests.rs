@@ -118,10 +118,10 @@ async fn a_refused_client_gives_its_memory_back() {
         (0..).take_while(|_| tokio::task::unconstrained(stranger.grow()).now_or_never().is_some()).count()
     };
     let before = free();
-    let head = b"\x10\xd2\x8c\x01\x00\x04MQTT\x04\x04\x00\x00\x00\x00\x00\x01w\x46\x41";
+    let head = b"\x10\xd9\x8c\x01\x00\x04MQTT\x05\x04\x00\x00\x04\x15\x00\x01x\x00\x01c\x00\x00\x01w\x46\x41";
     let connect = [&head[..], &[b'w'; 17_985]].concat();
     let (_near, answer) = ask_in(&broker, Proof::None, &connect).await;
-    assert_eq!(answer, [0x20, 2, 0, 2], "a session that is kept needs a client id");
+    assert_eq!((answer[0], answer[3]), (0x20, 0x8c), "there is no enhanced authentication");
     assert_eq!(free(), before);
 }
 

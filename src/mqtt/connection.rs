@@ -373,7 +373,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         // The session first: whoever sees the stream end finds it free, and a peer that does not read holds up nobody.
         self.client.session.detach();
-        self.client.outbox.detach(self.broker.events.routed(), self.client.session.inflight_bytes());
+        self.client.outbox.detach(self.broker.events.routed());
         let will = self.will.filter(|_| with_will);
         if let Some(device) = &self.device {
             let heard = self.broker.service.now().0.saturating_sub(self.heard.elapsed().as_secs());

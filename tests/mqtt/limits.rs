@@ -122,29 +122,30 @@ fn what_is_not_acknowledged_is_bounded_by_bytes() {
     }
 }
 
-/// What waits for a client that is away leaves room for what that has not acknowledged.
+/// What was not acknowledged took the room of what waits for a client that is away, so that a client that only changed
+/// its connection lost all of it.
 #[test]
-fn what_is_not_acknowledged_is_kept_in_the_place_of_what_waits() {
-    let limits = "session_queue_bytes_max = \"64 KiB\"";
+fn a_take_over_loses_nothing_that_waits() {
+    let limits = "outbox_bytes_max = \"64 KiB\"\nsession_queue_bytes_max = \"64 KiB\"";
     let server = Server::with(Setup { limits, ..Setup::default() });
-    let two = Connect::persistent(V5, "receiver").property(prop::RECEIVE_MAXIMUM, Value::Two(2));
-    let (mut receiver, _) = Client::connect_as(&server, &two);
+    let persistent = Connect::persistent(V5, "receiver");
+    let (mut receiver, _) = Client::connect_as(&server, &persistent);
     receiver.subscribe(&[("out/#", 1)]);
     let mut sender = Client::connect(&server, V5, "sender");
-    let mut send = |payload: &str, bytes: usize| {
-        sender.publish("out/t", payload.to_owned() + &" ".repeat(bytes), 1);
-    };
-    for unacknowledged in ["0", "1"] {
-        send(unacknowledged, 24 * 1024);
+    let mut send = |number: usize| sender.publish("out/t", number.to_string() + &" ".repeat(20 * 1024), 1);
+    for number in 0..4 {
+        send(number);
         receiver.peek_message();
     }
-    send("2", 10 * 1024);
-    send("3", 10 * 1024);
-    receiver.abandon();
-    send("4", 10 * 1024);
-    let (mut receiver, _) = Client::connect_as(&server, &two);
-    let received = [(); 3].map(|()| receiver.message()).map(|one| (one.dup, one.text().trim_end().to_owned()));
-    assert_eq!(received, [(true, "0"), (true, "1"), (false, "4")].map(|(dup, text)| (dup, text.to_owned())));
+    (4..7).for_each(|number| {
+        send(number);
+    });
+    let (mut next, _) = Client::connect_as(&server, &persistent);
+    for expected in 0..7 {
+        let message = next.message();
+        assert_eq!((message.dup, message.text().trim_end()), (expected < 4, expected.to_string().as_str()));
+    }
+    receiver.discard_until_closed();
 }
 
 #[test]

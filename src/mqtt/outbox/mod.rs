@@ -55,8 +55,7 @@ pub struct QueueLimits {
     /// Bytes, each delivery counted with its topic, payload, properties and a fixed overhead. Replies may occupy as
     /// much again.
     pub bytes: usize,
-    /// Bytes kept for a session that is not connected, counted in the same way; what was sent to it and not
-    /// acknowledged is among them.
+    /// Bytes kept for a session that is not connected, counted in the same way.
     pub offline_bytes: usize,
 }
 
@@ -110,8 +109,6 @@ struct Inner {
     lag: Lag,
     notes: Notes,
     connected: bool,
-    /// Bytes that the session itself keeps while it is not connected: what its client has not acknowledged.
-    unacknowledged: usize,
     closed: Option<Reason>,
     idle: Idle,
 }
@@ -145,7 +142,6 @@ impl Outbox {
             lag: Lag::default(),
             notes: Notes::default(),
             connected: true,
-            unacknowledged: 0,
             closed: None,
             idle: Idle::Busy,
         };
@@ -368,8 +364,7 @@ impl Outbox {
     /// Bytes that wait to be sent, as its limit counts them.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        let inner = self.inner.lock();
-        inner.queue.bytes() + inner.unacknowledged
+        self.inner.lock().queue.bytes()
     }
 
     /// Why the connection must end, if it must.
@@ -396,17 +391,15 @@ impl Outbox {
     pub fn attach(&self) {
         let inner = &mut *self.inner.lock();
         inner.connected = true;
-        inner.unacknowledged = 0;
         inner.closed = None;
         inner.idle = Idle::Busy;
     }
 
-    /// The connection ended and the session lives on, with `unacknowledged` bytes that it keeps to send again: QoS 0
-    /// goes, events are left to the journal, and the oldest ordinary messages go that are too many now.
-    pub fn detach(&self, routed: &Routed, unacknowledged: usize) {
+    /// The connection ended and the session lives on: QoS 0 goes, events are left to the journal, and the oldest
+    /// ordinary messages go that are too many now.
+    pub fn detach(&self, routed: &Routed) {
         let inner = &mut *self.inner.lock();
         inner.connected = false;
-        inner.unacknowledged = unacknowledged;
         let dropped = inner.queue.drop_journalled().map_or(u64::MAX, |lowest| lowest - 1);
         inner.lag.begin(dropped.min(routed.finished()));
         let (replies, plain) = inner.queue.drop_unguaranteed();
@@ -437,12 +430,9 @@ impl Outbox {
         entry.delivery.qos != QoS::AtMostOnce && self.fits(inner, entry.cost())
     }
 
-    /// Whether `more` bytes can join what is queued and kept.
+    /// Whether `more` bytes can join what is queued.
     fn fits(&self, inner: &Inner, more: usize) -> bool {
-        match inner.connected {
-            true => inner.queue.fits(more, self.limits.bytes),
-            false => inner.queue.fits(inner.unacknowledged + more, self.limits.offline_bytes),
-        }
+        inner.queue.fits(more, if inner.connected { self.limits.bytes } else { self.limits.offline_bytes })
     }
 
     /// Brings a queue beyond its limit to three quarters of it by dropping superseded events, or begins lag. The

@@ -65,7 +65,7 @@ impl Race {
         };
         for turn in 1_u64.. {
             if turn % 37 == 0 {
-                self.outbox.detach(&self.routed, 0);
+                self.outbox.detach(&self.routed);
                 self.outbox.attach();
             }
             if turn % slowness == 0 {

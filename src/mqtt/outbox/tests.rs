@@ -134,7 +134,7 @@ fn replies_beyond_the_limit_close() {
     assert_eq!(outbox.closed(), Some(Reason::QUOTA_EXCEEDED));
     assert_eq!((drain(&outbox, true).as_str(), counters.closed.get()), ("", 1));
     // The next connection of the session begins afresh with what was not a reply.
-    outbox.detach(&Routed::new(0), 0);
+    outbox.detach(&Routed::new(0));
     outbox.attach();
     push(&outbox, "rjj1 a2");
     assert_eq!((outbox.closed(), drain(&outbox, true).as_str()), (None, "a1 xx jj a2"));
@@ -152,7 +152,7 @@ fn plain_messages_are_dropped_at_a_full_queue_and_counted() {
 fn a_session_without_connection_keeps_what_is_guaranteed() {
     let (outbox, counters) = outbox();
     push(&outbox, "paa0 pbb1 ecc1 rdd0 a1");
-    outbox.detach(&Routed::new(3), 0);
+    outbox.detach(&Routed::new(3));
     assert_eq!(outbox.lag(), Some(2), "the event at 3 was not sent");
     push(&outbox, "pee0 pff1 egg1 rhh1 rii0 pjj1 a1");
     outbox.attach();
@@ -165,7 +165,7 @@ fn a_session_without_connection_keeps_what_is_guaranteed() {
 fn lag_ends_only_when_the_announcer_is_not_ahead() {
     let (outbox, _) = outbox();
     let routed = Routed::new(10);
-    outbox.detach(&routed, 0);
+    outbox.detach(&routed);
     outbox.attach();
     assert_eq!(outbox.lag(), Some(10));
 
@@ -185,7 +185,7 @@ fn lag_ends_only_when_the_announcer_is_not_ahead() {
     routed.begin(18);
     outbox.push_event(delivery("aa", 1), 18);
     assert_eq!(drain(&outbox, true), "aa@18");
-    outbox.detach(&routed, 0);
+    outbox.detach(&routed);
     assert_eq!(outbox.lag(), Some(17));
 }
 
@@ -224,7 +224,7 @@ fn verdicts_outlive_a_connection_that_ends_for_its_replies() {
     let (outbox, _) = outbox();
     push(&outbox, "raa1 a1 rbb1 rcc1 rdd1 ree1 rff1 rgg1 rhh1 a2 rii1 a3");
     assert_eq!((drain(&outbox, true).as_str(), outbox.closed()), ("", Some(Reason::QUOTA_EXCEEDED)));
-    outbox.detach(&Routed::new(0), 0);
+    outbox.detach(&Routed::new(0));
     outbox.attach();
     assert_eq!(drain(&outbox, true), "a1 a2 a3");
 }
@@ -250,7 +250,7 @@ fn members_of_a_group_are_ranked() {
     let some = message_of(&delivery("aa", 1));
     let ranks = |outbox: &Outbox| [QoS::AtMostOnce, QoS::AtLeastOnce].map(|qos| outbox.readiness(&some, qos));
     assert_eq!(ranks(&outbox), [Now, Now]);
-    outbox.detach(&Routed::new(0), 0);
+    outbox.detach(&Routed::new(0));
     assert_eq!(ranks(&outbox), [Never, Later]);
     outbox.attach();
     assert_eq!(ranks(&outbox), [Later, Later], "it has to catch up");

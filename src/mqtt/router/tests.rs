@@ -275,10 +275,10 @@ fn a_shared_group_takes_turns() {
         members.each_ref().map(|member| received(member).len())
     };
     assert_eq!(counts(9), [3, 3, 3]);
-    members[1].detach(&Routed::new(0), 0);
+    members[1].detach(&Routed::new(0));
     assert_eq!(counts(8), [4, 0, 4], "one without a connection is passed over");
-    members[0].detach(&Routed::new(0), 0);
-    members[2].detach(&Routed::new(0), 0);
+    members[0].detach(&Routed::new(0));
+    members[2].detach(&Routed::new(0));
     assert_eq!(counts(3), [1, 1, 1], "unless all are; then it is kept for them");
     assert!(router.unsubscribe(members[0].id(), &filter("$share/g/a/+")));
     assert!(!router.unsubscribe(members[0].id(), &filter("$share/g/a/+")));

@@ -213,7 +213,7 @@ impl Outbox {
         }
         inner.queue.push(entry);
         inner.replies_in += 1;
-        self.make_room(inner) || inner.wake_for_delivery()
+        self.make_room(inner) || inner.wake_always() // it may not have to wait for the window
     }
 
     /// Queues an event of the change that the journal has at `seq`; the rules are in the module's header.
@@ -336,12 +336,11 @@ impl Outbox {
         }
     }
 
-    /// Takes the reply at the head to be sent at QoS 0, while the window is closed for it.
+    /// Takes the next reply to be sent at QoS 0, while the window is closed for it; ordinary messages before it wait.
     #[must_use]
     pub fn pop_reply(&self) -> Option<Item> {
         let mut inner = self.inner.lock();
-        inner.queue.front().filter(|head| head.kind == Kind::Reply)?;
-        let Entry { delivery, .. } = inner.queue.pop()?;
+        let Entry { delivery, .. } = inner.queue.pop_reply()?;
         inner.replies_out += 1;
         Some(Item::Delivery { delivery: Delivery { qos: QoS::AtMostOnce, ..delivery }, seq: None })
     }

@@ -113,6 +113,19 @@ impl Queue {
         Some(entry)
     }
 
+    /// Takes out the first reply, past ordinary messages alone: what events and documents tell came before it.
+    pub(super) fn pop_reply(&mut self) -> Option<Entry> {
+        if self.reply_bytes == 0 {
+            return None;
+        }
+        let at = self.entries.iter().position(|entry| entry.kind != Kind::Plain)?;
+        self.entries.get(at).filter(|entry| entry.kind == Kind::Reply)?;
+        let entry = self.entries.remove(at)?;
+        self.count_out(&entry);
+        self.release();
+        Some(entry)
+    }
+
     /// Puts a document where an older one of its topic waits, or last if there is none.
     pub(super) fn push_document(&mut self, entry: Entry) {
         let same = |queued: &&mut Entry| {

@@ -114,6 +114,39 @@ fn a_closed_window_holds_deliveries_and_lets_acks_pass() {
 }
 
 #[test]
+fn a_reply_past_a_closed_window_passes_plain_messages_alone() {
+    // pushed, popped past the window, popped then with it open
+    let table = [
+        ("paa1 pbb1 rcc1 rdd1 a3", "cc dd", "a3 aa bb"),
+        ("paa1 rbb1 ecc1 rdd1", "bb", "aa cc@3 dd"),
+        ("paa1 dbb1 rcc1", "", "aa bb@2 cc"),
+        ("paa1 ebb1", "", "aa bb@2"),
+    ];
+    for (pushed, past, open) in table {
+        let (outbox, _) = outbox();
+        push(&outbox, pushed);
+        let popped: Vec<_> = std::iter::from_fn(|| outbox.pop_reply()).collect();
+        let topics = popped.iter().map(|item| match item {
+            Item::Delivery { delivery, .. } => delivery.message.topic.as_str(),
+            Item::Ack { .. } => "ack",
+        });
+        assert_eq!(topics.collect::<Vec<_>>().join(" "), past, "{pushed}");
+        assert_eq!(drain(&outbox, true), open, "{pushed}");
+    }
+}
+
+/// A reply that came while its session waited for the window was not looked at before that opened.
+#[tokio::test]
+async fn a_reply_wakes_a_consumer_that_waits_for_the_window() {
+    let (outbox, _) = outbox();
+    push(&outbox, "paa1");
+    assert!(outbox.pop(false).is_none() && outbox.pop_reply().is_none());
+    push(&outbox, "rbb1");
+    let woken = tokio::time::timeout(Duration::from_secs(60), outbox.ready()).await;
+    assert!(woken.is_ok() && outbox.pop_reply().is_some());
+}
+
+#[test]
 fn an_event_larger_than_the_limit_is_delivered() {
     let (outbox, _) = outbox();
     let mut large = delivery("aa", 1);

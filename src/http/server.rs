@@ -52,10 +52,9 @@ use crate::{
         operating::MetricsForAll,
         session::Secure,
         sessions::Sessions,
-        wary::Wary,
         websocket::{self, EmptyFrames, Handover},
     },
-    net::{Door, Peer, door::Stream},
+    net::{Door, Peer, Wary, door::Stream},
     quota::{Acquaintance, Quotas, Rate},
     request_id::RequestId,
 };

@@ -51,9 +51,8 @@ use crate::{
     http::{
         impatient::Impatient,
         sessions::{Sessions, SignedIn},
-        wary::Wary,
     },
-    net::{Door, Peer, door::Stream},
+    net::{Door, Peer, Wary, door::Stream},
     quota::{Cause, Meter, Quotas, Rate},
 };
 

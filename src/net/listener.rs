@@ -26,8 +26,9 @@ use crate::{
         proxy::{self, ProxyError},
         spare::Spare,
         tls::Tls,
+        wary::Wary,
     },
-    quota::{Quotas, Visit},
+    quota::{Acquaintance, Quotas, Visit},
 };
 
 /// A bound socket.
@@ -243,12 +244,18 @@ impl Arrival {
     /// Goes through the TLS handshake and has `door` serve what is in it.
     async fn unlock<D: Door>(mut self, tls: Arc<Tls>, door: D) {
         let (peer, deadline) = (self.peer, self.deadline);
+        let acquaintance = Acquaintance::new(self.quotas.stranger(peer.address.ip(), Instant::now()));
+        let stream = Wary::new(self.stream, acquaintance.clone());
         let unlocked = tokio::select! {
-            unlocked = tokio::time::timeout_at(deadline.into(), tls.accept(self.stream)) => unlocked,
+            unlocked = tokio::time::timeout_at(deadline.into(), tls.accept(stream)) => unlocked,
             () = closed(&mut self.closing) => return,
         };
         match unlocked {
-            Ok(Ok((stream, proof))) => door.serve(stream, Peer { proof, ..peer }, deadline).await,
+            Ok(Ok((stream, proof))) => {
+                acquaintance.made(); // of what comes now TLS holds no more than a record
+                drop(acquaintance);
+                door.serve(stream, Peer { proof, ..peer }, deadline).await;
+            }
             failed => {
                 let error = failed.ok().and_then(Result::err); // none: it took too long
                 tracing::debug!(peer = %peer.address, ?error, "no TLS handshake in time");

@@ -3,7 +3,7 @@
 //! In the order of a connection's way in: `listener` accepts it or refuses it, `proxy` takes the header of a load
 //! balancer, `tls` unlocks, and a [`Door`] serves what comes out. A stream over TLS is a `trusted` one: it fails once a
 //! reload finds its peer's certificate revoked. `pem` reads the files, `spare` is for when the process has no file
-//! left.
+//! left. `wary` reads no more of a client than there is room for, before it is known who it is.
 //!
 //! Nothing here knows what a door speaks, and each listener has the one that it was given.
 
@@ -15,10 +15,12 @@ mod proxy;
 mod spare;
 pub mod tls;
 mod trusted;
+mod wary;
 
 pub use self::{
     door::Door,
     listener::{Gate, Listener},
     peer::Peer,
     tls::Tls,
+    wary::Wary,
 };

@@ -11,14 +11,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::quota::Acquaintance;
 
 /// See the module.
-pub(super) struct Wary<S> {
+#[derive(Debug)]
+pub struct Wary<S> {
     stream: S,
     /// `None`: the client is known.
     acquaintance: Option<Acquaintance>,
 }
 
 impl<S> Wary<S> {
-    pub(super) fn new(stream: S, acquaintance: Acquaintance) -> Self {
+    /// Reads of `stream` what `acquaintance` has room for.
+    #[must_use]
+    pub fn new(stream: S, acquaintance: Acquaintance) -> Self {
         Self { stream, acquaintance: Some(acquaintance) }
     }
 }

@@ -248,8 +248,8 @@ impl FromRequestParts<Arc<Api>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         let caller = Self::find(parts, api).await?;
-        if let Some(acquaintance) = parts.extensions.get::<Peer>().and_then(|peer| peer.acquaintance.as_ref()) {
-            acquaintance.made();
+        if let Some(peer) = parts.extensions.get::<Peer>() {
+            peer.acquaintance.settle();
         }
         Ok(caller)
     }

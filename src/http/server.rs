@@ -5,7 +5,7 @@
 //! ends, requests that are being answered are answered, and no more are taken. One that fails before its first request,
 //! as one without a CONNECT does over MQTT, is a failed handshake of its address.
 //!
-//! Of a client that is not known no more is read than a stranger may have, be it of a head or a body.
+//! What a client that is not known has sent counts as held until its request is answered.
 //!
 //! Each request carries among its extensions its [`Peer`], and whom the connection was known as last.
 
@@ -54,8 +54,8 @@ use crate::{
         sessions::Sessions,
         websocket::{self, EmptyFrames, Handover},
     },
-    net::{Door, Peer, Wary, door::Stream},
-    quota::{Acquaintance, Quotas, Rate},
+    net::{Door, Peer, door::Stream},
+    quota::{Quotas, Rate},
     request_id::RequestId,
 };
 
@@ -128,11 +128,7 @@ impl<D: Door> HttpDoor<D> {
 impl<D: Door> Door for HttpDoor<D> {
     async fn serve<S: Stream>(self, stream: S, peer: Peer, deadline: Instant) {
         let (handover, mut handed) = mpsc::channel(1);
-        let stranger = self.0.quotas.stranger(peer.address.ip(), Instant::now());
-        let acquaintance = Acquaintance::new(stranger);
-        let peer = Peer { acquaintance: Some(acquaintance.clone()), ..peer };
-        let stream = Wary::new(stream, acquaintance.clone());
-        self.0.answer(stream, &peer, acquaintance, Handover(handover), deadline).await;
+        self.0.answer(stream, &peer, Handover(handover), deadline).await;
         // All requests are gone by now, and with them what could hand over.
         let Some((upgrade, session)) = handed.recv().await else { return };
         let Ok(upgraded) = upgrade.await else { return };
@@ -147,14 +143,7 @@ impl<D: Door> Door for HttpDoor<D> {
 
 impl<D: Door> Server<D> {
     /// Answers requests until the connection ends, or one hands it over.
-    async fn answer<S: Stream>(
-        &self,
-        stream: S,
-        peer: &Peer,
-        acquaintance: Acquaintance,
-        handover: Handover,
-        deadline: Instant,
-    ) {
+    async fn answer<S: Stream>(&self, stream: S, peer: &Peer, handover: Handover, deadline: Instant) {
         // One more for each request that is being answered.
         let handled = Arc::new(());
         let asked = Arc::new(AtomicBool::new(false));
@@ -164,11 +153,12 @@ impl<D: Door> Server<D> {
             let (routes, timeout) = (TowerToHyperService::new(self.routes.clone()), self.options.timeout);
             move |request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
+                let acquaintance = peer.acquaintance.clone();
                 let mut request = request.map(|body| Body::new(TimedBody::new(body, timeout, acquaintance.clone())));
                 request.extensions_mut().insert(peer.clone());
                 request.extensions_mut().insert(caller.clone());
                 request.extensions_mut().insert(handover.clone());
-                let (answer, handled, acquaintance) = (routes.call(request), handled.clone(), acquaintance.clone());
+                let (answer, handled) = (routes.call(request), handled.clone());
                 async move {
                     let answer = answer.await;
                     acquaintance.let_go();

@@ -44,14 +44,14 @@ fn serve(routes: Router, timeout: Duration) -> Fixture {
     let (closing, closed) = watch::channel(false);
     let options = HttpOptions::of(&listener, &HttpConfig::default(), &limits);
     let (client, server) = tokio::io::duplex(64 * 1024);
+    let quotas = Arc::new(Quotas::new(&limits));
     let peer = Peer {
         address: "192.0.2.7:4660".parse().unwrap(),
         proof: Proof::None,
         listener: "web".into(),
         signed_in: None,
-        acquaintance: None,
+        acquaintance: quotas.stranger([192, 0, 2, 7].into(), Instant::now()),
     };
-    let quotas = Arc::new(Quotas::new(&limits));
     let served = tokio::spawn(HttpDoor::new(routes, Arc::default(), Nothing, quotas, options, closed).serve(
         server,
         peer,

@@ -2,7 +2,7 @@
 //!
 //! By RFC 6455 and section 6 of both versions of MQTT: the subprotocol is `mqtt`, and what is in binary messages, end
 //! to end, are MQTT's bytes: a packet may span messages and a message hold several. A message is taken whole before its
-//! bytes are passed on, hence the bound on it, and on a stranger's that on what strangers may have; the next one is read only when they were taken. In the other direction
+//! bytes are passed on, hence the bound on it; the next one is read only when they were taken. In the other direction
 //! there is at most one frame that the socket has not taken. Frames with nothing of MQTT in them count as MQTT's
 //! control packets do, or they would be free: above that rate the next message waits.
 //!
@@ -52,7 +52,7 @@ use crate::{
         impatient::Impatient,
         sessions::{Sessions, SignedIn},
     },
-    net::{Door, Peer, Wary, door::Stream},
+    net::{Door, Peer, door::Stream},
     quota::{Cause, Meter, Quotas, Rate},
 };
 
@@ -96,8 +96,8 @@ fn offers(headers: &HeaderMap, subprotocol: &str) -> bool {
 }
 
 /// Takes a connection over `S` from HTTP. Messages of more than `message_bytes_max` bytes end it.
-pub(super) async fn open<S: Stream>(upgraded: Upgraded, message_bytes_max: usize) -> Option<WebSocketStream<Wary<S>>> {
-    let parts = upgraded.downcast::<TokioIo<Impatient<Wary<S>>>>().ok()?;
+pub(super) async fn open<S: Stream>(upgraded: Upgraded, message_bytes_max: usize) -> Option<WebSocketStream<S>> {
+    let parts = upgraded.downcast::<TokioIo<Impatient<S>>>().ok()?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0) // a frame is sent when it is made

@@ -27,7 +27,6 @@ use crate::{
         transport::{Transport, Turn},
     },
     net::Peer,
-    quota::{Acquaintance, Stranger},
 };
 
 /// A client that was taken in.
@@ -71,7 +70,7 @@ where
         _ = closing.wait_for(|closing| *closing) => return None,
     };
     match connect {
-        Ok(Some((connect, stranger))) => establish(transport, peer, connect, stranger, broker).await,
+        Ok(Some(connect)) => establish(transport, peer, connect, broker).await,
         nothing => {
             let in_time = nothing.is_ok();
             tracing::debug!(peer = %peer.address, in_time, "no CONNECT"); // [MQTT-3.1.4-1]
@@ -82,37 +81,24 @@ where
 }
 
 /// Reads a whole CONNECT; refuses what is none. `None`: the connection is over.
-///
-/// Until it is known whose it is, no more of it is read than a stranger may have.
-async fn read_connect<S>(
-    transport: &mut Transport<S>,
-    peer: &Peer,
-    broker: &Broker,
-) -> Option<(Box<Connect>, Stranger)>
+async fn read_connect<S>(transport: &mut Transport<S>, peer: &Peer, broker: &Broker) -> Option<Box<Connect>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut stranger = broker.service.quotas().stranger(peer.address.ip(), Instant::now());
     loop {
         match codec::split_frame(&mut transport.input, broker.limits.frame) {
             Ok(Some(frame)) => match codec::decode_connect(frame) {
-                Ok(connect) => return Some((Box::new(connect), stranger)),
+                Ok(connect) => return Some(Box::new(connect)),
                 Err(refusal) => {
                     refusal.answer(transport.output());
-                    drop((refusal, stranger));
-                    let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, transport.finish()).await;
+                    part(transport, peer).await;
                     return None;
                 }
             },
-            Ok(None) => {
-                if transport.input.len() >= stranger.room() {
-                    stranger.grow().await;
-                }
-                match transport.turn_within(stranger.room().saturating_sub(transport.input.len())).await {
-                    Ok(Turn::Input) => {}
-                    Ok(Turn::Flushed | Turn::End) | Err(_) => return None,
-                }
-            }
+            Ok(None) => match transport.turn(true).await {
+                Ok(Turn::Input) => {}
+                Ok(Turn::Flushed | Turn::End) | Err(_) => return None,
+            },
             Err(_) => return None, // not MQTT, or too large: there is no version to answer in
         }
     }
@@ -123,7 +109,6 @@ async fn establish<S>(
     mut transport: Transport<S>,
     peer: Peer,
     connect: Box<Connect>,
-    stranger: Stranger,
     broker: Arc<Broker>,
 ) -> Option<Box<Connection<S>>>
 where
@@ -131,33 +116,24 @@ where
 {
     let assigned = connect.client_id.is_empty().then(|| broker.unique_client_id());
     let client_id = assigned.as_deref().unwrap_or(&connect.client_id).into();
-    match take_in(&peer, &connect, client_id, stranger, &broker).await {
+    match take_in(&peer, &connect, client_id, &broker).await {
         Ok(taken) => Some(Box::new(welcome(transport, &peer, *connect, assigned, taken, broker))),
         Err(Refused(reason, text)) => {
             let protocol = connect.protocol;
-            drop(connect); // its share of the strangers' memory is others' now
-            refuse(&mut transport, protocol, reason, &text).await;
+            drop(connect);
+            refuse(&mut transport, &peer, protocol, reason, &text).await;
             None
         }
     }
 }
 
 /// Finds out who the client is, and finds or makes its session.
-///
-/// It is a stranger until it is let in.
-async fn take_in(
-    peer: &Peer,
-    connect: &Connect,
-    client_id: Arc<str>,
-    stranger: Stranger,
-    broker: &Broker,
-) -> Result<Taken, Refused> {
+async fn take_in(peer: &Peer, connect: &Connect, client_id: Arc<str>, broker: &Broker) -> Result<Taken, Refused> {
     check(connect).inspect_err(|_| {
         broker.service.quotas().addresses.handshake_failed(peer.address.ip(), Instant::now());
     })?;
     let (standing, access) = let_in(peer, connect, &client_id, broker).await?;
-    drop(stranger);
-    peer.acquaintance.iter().for_each(Acquaintance::made);
+    peer.acquaintance.settle();
     let key = SessionKey { principal: standing.identity.principal.clone(), client_id };
     let mut attached = attach(&key, &standing, &access, connect.clean_start, broker).await?;
     // The session is in no connection's hands yet, so what goes wrong here must not go by it.
@@ -308,7 +284,7 @@ fn check(connect: &Connect) -> Result<(), Refused> {
     Ok(())
 }
 
-async fn refuse<S>(transport: &mut Transport<S>, protocol: Protocol, reason: Reason, text: &str)
+async fn refuse<S>(transport: &mut Transport<S>, peer: &Peer, protocol: Protocol, reason: Reason, text: &str)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -320,6 +296,15 @@ where
         limits: None,
     };
     codec::encode(protocol, &ServerPacket::ConnAck(Box::new(connack)), transport.output());
+    part(transport, peer).await;
+}
+
+/// Sends what there is to send and waits for the client's end, of whose input nothing is kept from here on.
+async fn part<S>(transport: &mut Transport<S>, peer: &Peer)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    peer.acquaintance.settle();
     let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, transport.finish()).await;
 }
 

@@ -68,16 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     ///
     /// Those of the stream.
     pub(super) async fn turn(&mut self, may_read: bool) -> io::Result<Turn> {
-        self.turn_within(if may_read { SCRATCH_BYTES } else { 0 }).await
-    }
-
-    /// As [`Self::turn`], but reads at most `room` bytes; with no room it does not read.
-    ///
-    /// # Errors
-    ///
-    /// Those of the stream.
-    pub(super) async fn turn_within(&mut self, room: usize) -> io::Result<Turn> {
-        poll_fn(|context| self.poll_turn(context, room)).await
+        poll_fn(|context| self.poll_turn(context, may_read)).await
     }
 
     /// Sends all output.
@@ -123,16 +114,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         Ok(())
     }
 
-    fn poll_turn(&mut self, context: &mut Context<'_>, room: usize) -> Poll<io::Result<Turn>> {
+    fn poll_turn(&mut self, context: &mut Context<'_>, may_read: bool) -> Poll<io::Result<Turn>> {
         if (self.unsent() > 0 || self.unflushed) && self.poll_send(context)?.is_ready() {
             return Poll::Ready(Ok(Turn::Flushed));
         }
-        if room == 0 {
+        if !may_read {
             return Poll::Pending;
         }
         SCRATCH.with_borrow_mut(|scratch| {
-            let room = room.min(scratch.len());
-            let mut buffer = ReadBuf::new(scratch.get_mut(..room).unwrap_or_default());
+            let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
             if buffer.filled().is_empty() {
                 return Poll::Ready(Ok(Turn::End));

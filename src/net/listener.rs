@@ -28,7 +28,7 @@ use crate::{
         tls::Tls,
         wary::Wary,
     },
-    quota::{Acquaintance, Quotas, Visit},
+    quota::{Quotas, Visit},
 };
 
 /// A bound socket.
@@ -169,7 +169,7 @@ impl Listener {
                 proof: Proof::None,
                 listener: self.shared_name.clone(),
                 signed_in: None,
-                acquaintance: None,
+                acquaintance: gate.quotas.stranger(ip, Instant::now()),
             },
             proxied,
             visit,
@@ -216,7 +216,10 @@ impl Arrival {
         let _visit = self.visit.take();
         self.counters.connections_accepted.add(1);
         match self.tls.take() {
-            None => door.serve(self.stream, self.peer, self.deadline).await,
+            None => {
+                let stream = Wary::new(self.stream, self.peer.acquaintance.clone());
+                door.serve(stream, self.peer, self.deadline).await;
+            }
             Some(tls) => Box::pin(self.unlock(tls, door)).await,
         }
     }
@@ -231,7 +234,9 @@ impl Arrival {
         match header {
             Ok(Ok(address)) => {
                 self.peer.address = address.unwrap_or(balancer);
-                self.visit = self.quotas.enter(self.peer.address.ip(), Instant::now());
+                let (ip, now) = (self.peer.address.ip(), Instant::now());
+                self.peer.acquaintance = self.quotas.stranger(ip, now);
+                self.visit = self.quotas.enter(ip, now);
                 return self.visit.is_some();
             }
             Ok(Err(ProxyError::Stream(error))) => tracing::debug!(peer = %balancer, %error, "no PROXY header"),
@@ -244,16 +249,14 @@ impl Arrival {
     /// Goes through the TLS handshake and has `door` serve what is in it.
     async fn unlock<D: Door>(mut self, tls: Arc<Tls>, door: D) {
         let (peer, deadline) = (self.peer, self.deadline);
-        let acquaintance = Acquaintance::new(self.quotas.stranger(peer.address.ip(), Instant::now()));
-        let stream = Wary::new(self.stream, acquaintance.clone());
+        let stream = Wary::new(self.stream, peer.acquaintance.clone());
         let unlocked = tokio::select! {
             unlocked = tokio::time::timeout_at(deadline.into(), tls.accept(stream)) => unlocked,
             () = closed(&mut self.closing) => return,
         };
         match unlocked {
             Ok(Ok((stream, proof))) => {
-                acquaintance.made(); // of what comes now TLS holds no more than a record
-                drop(acquaintance);
+                peer.acquaintance.let_go();
                 door.serve(stream, Peer { proof, ..peer }, deadline).await;
             }
             failed => {

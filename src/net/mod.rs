@@ -15,12 +15,11 @@ mod proxy;
 mod spare;
 pub mod tls;
 mod trusted;
-mod wary;
+pub mod wary;
 
 pub use self::{
     door::Door,
     listener::{Gate, Listener},
     peer::Peer,
     tls::Tls,
-    wary::Wary,
 };

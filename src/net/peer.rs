@@ -18,6 +18,6 @@ pub struct Peer {
     pub listener: Arc<str>,
     /// What it was let in on before, as which it may be known without showing anything again.
     pub signed_in: Option<Arc<Standing>>,
-    /// What is to be told once it is known who it is; `None`: nothing.
-    pub acquaintance: Option<Acquaintance>,
+    /// To be told once it is known who it is.
+    pub acquaintance: Acquaintance,
 }

@@ -38,7 +38,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wary<S> {
                 let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room.min(buffer.remaining())));
                 ready!(Pin::new(stream).poll_read(context, &mut part))?;
                 let count = part.filled().len();
-                stranger.took(count);
+                stranger.count(count);
                 buffer.advance(count);
                 return Poll::Ready(Ok(()));
             }

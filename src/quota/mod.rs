@@ -44,7 +44,7 @@ pub use self::{
     principals::{Allowance, Principals, Queued, Reading, Streaming},
     rate::{Meter, Rate},
     requests::Admitted,
-    strangers::{Acquaintance, Stranger},
+    strangers::Acquaintance,
 };
 use crate::{
     config::Limits,
@@ -108,9 +108,9 @@ impl Quotas {
 
     /// A client from `address` of whom it is not known yet who it is.
     #[must_use]
-    pub fn stranger(&self, address: IpAddr, now: Instant) -> Stranger {
+    pub fn stranger(&self, address: IpAddr, now: Instant) -> Acquaintance {
         let own = self.addresses.strangers(address, now);
-        Stranger::new(own.into_iter().chain([self.strangers.clone()]).collect())
+        Acquaintance::new(own.into_iter().chain([self.strangers.clone()]).collect())
     }
 
     /// Counts a request of `principal` to `key` until what is returned is dropped.
@@ -205,8 +205,7 @@ const ENTRIES_SPARE: usize = 1 << 16;
 
 /// What all strangers together may occupy beyond what each may; the largest packet fits.
 const STRANGERS_BYTES: usize = 64 << 20;
-/// Into so many parts, of which the strangers of one address may have one; a packet fits, and the WebSocket message that
-/// it comes in.
+/// Into so many parts, of which the strangers of one address may have one; a packet fits, with what it comes in.
 const STRANGERS_PARTS: usize = 8;
 
 const _: () = assert!(crate::limits::PACKET_BYTES_MAX < STRANGERS_BYTES as u64);

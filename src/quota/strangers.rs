@@ -3,10 +3,12 @@
 //! Each has a little for itself. For more they wait, all for the same budget, and those of one source address for a
 //! part of it: so what strangers can make the service hold is bounded, however many they are, one address alone cannot
 //! take all of it, and who is known needs none of it.
+//!
+//! The stream of a connection asks for room before it reads ([`crate::net`]); whoever finds out who the client is, or
+//! is done with what it sent, tells.
 
 use std::{
     fmt,
-    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -15,48 +17,77 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// What the client of one connection may occupy while it is a stranger. All clones are of the same client.
+#[derive(Clone)]
+pub struct Acquaintance(Arc<Mutex<Option<Stranger>>>);
+
 /// A client of whom it is not known who it is; dropped, it gives back what it has of the budgets.
-pub struct Stranger {
+struct Stranger {
     /// All that it takes from when it takes anything.
     budgets: Vec<Arc<Semaphore>>,
     held: Vec<OwnedSemaphorePermit>,
-    room: usize,
     growing: Option<Growing>,
+    /// Bytes that it may occupy.
+    room: usize,
+    /// Bytes that it sent and that may still be held.
+    sent: usize,
+    /// Of who waits for room.
+    waiting: Option<Waker>,
 }
 
 /// What comes of waiting for each of the budgets.
 type Growing = Pin<Box<dyn Future<Output = Vec<OwnedSemaphorePermit>> + Send>>;
 
-/// Whether a connection's client is a stranger: who reads from it asks, and who finds out who it is tells.
-#[derive(Clone, Debug)]
-pub struct Acquaintance(Arc<Mutex<Option<Unknown>>>);
+impl Acquaintance {
+    /// One with a stranger that has sent nothing, and has nothing of `budgets` yet.
+    pub(super) fn new(budgets: Vec<Arc<Semaphore>>) -> Self {
+        let (held, growing) = (Vec::new(), None);
+        let stranger = Stranger { budgets, held, growing, room: FREE_BYTES, sent: 0, waiting: None };
+        Self(Arc::new(Mutex::new(Some(stranger))))
+    }
 
-/// What a stranger sent that may still be held.
-#[derive(Debug)]
-struct Unknown {
-    stranger: Stranger,
-    bytes: usize,
-    /// Of who waits for room.
-    waits: Option<Waker>,
+    /// How much may be read from the client, once it is something. `None`: it is no stranger.
+    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<Option<usize>> {
+        let mut stranger = self.0.lock();
+        let Some(stranger) = &mut *stranger else { return Poll::Ready(None) };
+        if stranger.sent >= stranger.room {
+            stranger.waiting = Some(context.waker().clone());
+            ready!(stranger.poll_grow(context));
+            stranger.waiting = None;
+        }
+        Poll::Ready(Some(stranger.room - stranger.sent))
+    }
+
+    /// Whether more would be read if others held less.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.0.lock().as_ref().is_some_and(|stranger| stranger.waiting.is_some())
+    }
+
+    /// Counts `bytes` that were read.
+    pub fn count(&self, bytes: usize) {
+        if let Some(stranger) = &mut *self.0.lock() {
+            stranger.sent += bytes;
+        }
+    }
+
+    /// Tells that nothing is held any more of what was read so far.
+    pub fn let_go(&self) {
+        if let Some(stranger) = &mut *self.0.lock() {
+            (stranger.held, stranger.growing) = (Vec::new(), None);
+            (stranger.room, stranger.sent) = (FREE_BYTES, 0);
+            stranger.waiting.take().into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Tells that it is known who the client is, or that nothing is held of whatever it sends.
+    pub fn settle(&self) {
+        let stranger = self.0.lock().take();
+        stranger.and_then(|stranger| stranger.waiting).into_iter().for_each(Waker::wake);
+    }
 }
 
 impl Stranger {
-    /// One that has nothing of `budgets` yet.
-    pub(super) fn new(budgets: Vec<Arc<Semaphore>>) -> Self {
-        Self { budgets, held: Vec::new(), room: FREE_BYTES, growing: None }
-    }
-
-    /// Bytes that it may occupy.
-    #[must_use]
-    pub fn room(&self) -> usize {
-        self.room
-    }
-
-    /// Waits until it may occupy more.
-    pub async fn grow(&mut self) {
-        poll_fn(|context| self.poll_grow(context)).await;
-    }
-
     fn poll_grow(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let growing = self.growing.get_or_insert_with(|| {
             let budgets = self.budgets.clone();
@@ -73,66 +104,11 @@ impl Stranger {
         self.room += STEP_BYTES as usize;
         Poll::Ready(())
     }
-
-    /// Gives back all it has beyond what each may have.
-    fn shrink(&mut self) {
-        self.held = Vec::new();
-        self.growing = None;
-        self.room = FREE_BYTES;
-    }
 }
 
-impl fmt::Debug for Stranger {
+impl fmt::Debug for Acquaintance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stranger").field("room", &self.room).finish_non_exhaustive()
-    }
-}
-
-impl Acquaintance {
-    /// A client that is `stranger` so far, and has sent nothing.
-    #[must_use]
-    pub fn new(stranger: Stranger) -> Self {
-        Self(Arc::new(Mutex::new(Some(Unknown { stranger, bytes: 0, waits: None }))))
-    }
-
-    /// How much may be read from the client, once it is something. `None`: the client is known.
-    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<Option<usize>> {
-        let mut unknown = self.0.lock();
-        let Some(Unknown { stranger, bytes, waits }) = &mut *unknown else { return Poll::Ready(None) };
-        if *bytes >= stranger.room() {
-            *waits = Some(context.waker().clone());
-            ready!(stranger.poll_grow(context));
-            *waits = None;
-        }
-        Poll::Ready(Some(stranger.room() - *bytes))
-    }
-
-    /// Whether more would be read if others held less.
-    #[must_use]
-    pub fn waits(&self) -> bool {
-        self.0.lock().as_ref().is_some_and(|unknown| unknown.waits.is_some())
-    }
-
-    /// Counts `bytes` that were read.
-    pub fn took(&self, bytes: usize) {
-        if let Some(unknown) = &mut *self.0.lock() {
-            unknown.bytes += bytes;
-        }
-    }
-
-    /// Tells that nothing is held any more of what was read.
-    pub fn let_go(&self) {
-        if let Some(unknown) = &mut *self.0.lock() {
-            unknown.bytes = 0;
-            unknown.stranger.shrink();
-            unknown.waits.take().into_iter().for_each(Waker::wake);
-        }
-    }
-
-    /// Tells that it is known who the client is.
-    pub fn made(&self) {
-        let unknown = self.0.lock().take();
-        unknown.and_then(|unknown| unknown.waits).into_iter().for_each(Waker::wake);
+        f.debug_struct("Acquaintance").finish_non_exhaustive()
     }
 }
 
@@ -143,6 +119,8 @@ pub(super) const STEP_BYTES: u32 = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use futures_util::FutureExt;
 
     use super::*;
@@ -153,52 +131,36 @@ mod tests {
         Arc::new(Semaphore::new(steps * STEP))
     }
 
+    /// Sends as much as is read at once; `None`: nothing is.
+    fn send(client: &Acquaintance) -> Option<Option<usize>> {
+        let room = poll_fn(|context| client.poll_room(context)).now_or_never();
+        room.flatten().into_iter().for_each(|room| client.count(room));
+        room
+    }
+
     #[tokio::test]
     async fn the_budget_is_shared_and_comes_back() {
         let all = budget(2);
-        let (mut first, mut second) = (Stranger::new(vec![all.clone()]), Stranger::new(vec![all]));
-        assert_eq!(first.room(), FREE_BYTES);
-        first.grow().await;
-        first.grow().await;
-        assert_eq!(first.room(), FREE_BYTES + 2 * STEP);
-        {
-            let mut waiting = std::pin::pin!(second.grow());
-            assert!(waiting.as_mut().now_or_never().is_none());
-            drop(first);
-            waiting.await;
-        }
-        assert_eq!(second.room(), FREE_BYTES + STEP);
+        let [first, second] = [(); 2].map(|()| Acquaintance::new(vec![all.clone()]));
+        assert_eq!([(); 4].map(|()| send(&first)), [Some(Some(FREE_BYTES)), Some(Some(STEP)), Some(Some(STEP)), None]);
+        assert_eq!([(); 2].map(|()| send(&second)), [Some(Some(FREE_BYTES)), None]);
+        assert!(first.waits() && second.waits());
+        first.let_go();
+        assert!(!first.waits());
+        assert_eq!([(); 3].map(|()| send(&second)), [Some(Some(STEP)), Some(Some(STEP)), None]);
+        assert_eq!([(); 2].map(|()| send(&first)), [Some(Some(FREE_BYTES)), None]);
+        second.settle();
+        assert_eq!((send(&first), send(&second)), (Some(Some(STEP)), Some(None)));
+        drop((first, second));
+        assert_eq!(all.available_permits(), 2 * STEP);
     }
 
     #[tokio::test]
     async fn an_address_has_a_part_of_it() {
         let (all, here, there) = (budget(3), budget(2), budget(2));
-        let of = |own: &Arc<Semaphore>| Stranger::new(vec![own.clone(), all.clone()]);
-        let (mut greedy, mut neighbour, mut other) = (of(&here), of(&here), of(&there));
-        greedy.grow().await;
-        greedy.grow().await;
-        assert!(neighbour.grow().now_or_never().is_none());
-        other.grow().await;
-        assert!(other.grow().now_or_never().is_none(), "that was the last of all");
-    }
-
-    #[tokio::test]
-    async fn what_is_let_go_of_comes_back() {
-        let all = budget(1);
-        let acquaintance = || Acquaintance::new(Stranger::new(vec![all.clone()]));
-        let (first, second) = (acquaintance(), acquaintance());
-        let room = |of: &Acquaintance| poll_fn(|context| of.poll_room(context)).now_or_never();
-        for one in [&first, &second] {
-            assert_eq!(room(one), Some(Some(FREE_BYTES)));
-            one.took(FREE_BYTES);
-        }
-        assert_eq!((room(&first), room(&second)), (Some(Some(STEP)), None));
-        assert!(second.waits() && !first.waits());
-        first.let_go();
-        assert_eq!((room(&first), room(&second)), (Some(Some(FREE_BYTES)), Some(Some(STEP))));
-        first.took(FREE_BYTES);
-        assert_eq!(room(&first), None);
-        second.made();
-        assert_eq!((room(&first), room(&second)), (Some(Some(STEP)), Some(None)));
+        let of = |own: &Arc<Semaphore>| Acquaintance::new(vec![own.clone(), all.clone()]);
+        let (greedy, neighbour, other) = (of(&here), of(&here), of(&there));
+        let sent = [&greedy, &neighbour, &other].map(|client| std::iter::from_fn(|| send(client)).count());
+        assert_eq!(sent, [3, 1, 2], "what each has, and two, none and one more");
     }
 }

@@ -7,6 +7,8 @@ use std::{
     time::Instant,
 };
 
+use tempfile::TempDir;
+
 use crate::{
     allowance, assert_met,
     harness::{
@@ -65,9 +67,8 @@ fn new_connections_a_second() {
     assert_met(&mut server, &["address_connects"]);
 }
 
-/// Whoever connects for nothing again and again is not even let into the TLS handshake.
-#[test]
-fn failed_handshakes() {
+/// What makes a listener one with TLS, for as long as the directory lives.
+fn tls() -> (TempDir, String) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, text: String| {
@@ -76,7 +77,14 @@ fn failed_handshakes() {
         path
     };
     let (certificate, key) = (file("certificate", key.cert.pem()), file("key", key.signing_key.serialize_pem()));
-    let tls: &'static str = format!("tls_certificate = {certificate:?}\ntls_key = {key:?}").leak();
+    (directory, format!("tls_certificate = {certificate:?}\ntls_key = {key:?}"))
+}
+
+/// Whoever connects for nothing again and again is not even let into the TLS handshake.
+#[test]
+fn failed_handshakes() {
+    let (_directory, tls) = tls();
+    let tls: &'static str = tls.leak();
     let https: &'static str = format!("kind = \"http\"\n{tls}").leak();
     let limits = "address_limits_on_loopback = true\naddress_failed_handshakes_per_minute = 1";
     // a listener, what is no handshake on it, what is answered on it: by an alert, by CONNACK, by a status
@@ -112,9 +120,13 @@ fn failed_handshakes() {
 /// One address has a part of what strangers may occupy, whichever way; it took all of it, and everybody else waited.
 #[test]
 fn memory_of_strangers() {
-    let listener = "connect_timeout = \"5m\"\n\
-                    [[listener]]\nname = \"socket\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"\nconnect_timeout = \"5m\"\n\
-                    [[listener]]\nname = \"web\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"\nconnect_timeout = \"1s\"";
+    let (_directory, tls) = tls();
+    let another = |name: &str, timeout: &str, rest: &str| {
+        format!("\n[[listener]]\nname = {name:?}\nbind = \"127.0.0.1:0\"\nconnect_timeout = {timeout:?}\n{rest}")
+    };
+    let http = "kind = \"http\"";
+    let others = another("tls", "5m", &tls) + &another("socket", "5m", http) + &another("web", "1s", http);
+    let listener: &'static str = format!("connect_timeout = \"5m\"{others}").leak();
     let limits = "address_limits_on_loopback = true\naddress_connects_burst = 100_000\n\
                   address_failed_handshakes_per_minute = 1_000_000";
     let server = Server::with(Setup { listener, limits, ..Setup::default() });
@@ -138,7 +150,15 @@ fn memory_of_strangers() {
         stream.write_all(&message).unwrap();
         stream
     };
-    for open in [&of_mqtt as &dyn Fn() -> TcpStream, &of_websocket] {
+    let of_tls = || {
+        let mut stream = TcpStream::connect(server.address_of("tls")).unwrap();
+        // A ClientHello of 60,004 bytes, of which 60,000 are sent, in records.
+        let hello = [&[1, 0, 0xea, 0x60], &[0; 59_996][..]].concat();
+        let record = |part: &[u8]| [&[22, 3, 1], &(part.len() as u16).to_be_bytes()[..], part].concat();
+        stream.write_all(&hello.chunks(15_000).map(record).collect::<Vec<_>>().concat()).unwrap();
+        stream
+    };
+    for open in [&of_mqtt as &dyn Fn() -> TcpStream, &of_websocket, &of_tls] {
         assert_eq!(sign_in(), 400, "not JSON");
         let crowd: Vec<_> = (0..150).map(|_| open()).collect();
         eventually("no room to be left", || (sign_in() == 503).then_some(()));

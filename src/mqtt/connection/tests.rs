@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     task::{Context, Poll},
     thread,
@@ -22,7 +23,7 @@ use crate::{
         handshake,
         router::{RetainedLimits, Router},
     },
-    net::Peer,
+    net::{Peer, wary::Wary},
     quota::Quotas,
     service::Service,
     store::StoreOptions,
@@ -60,15 +61,18 @@ async fn connect(broker: &Arc<Broker>, present: u8) -> DuplexStream {
 /// Sends a 3.1.1 CONNECT; what comes is four bytes.
 async fn ask_in(broker: &Arc<Broker>, proof: Proof, connect: &[u8]) -> (DuplexStream, [u8; 4]) {
     let (mut near, far) = tokio::io::duplex(4096);
-    tokio::spawn(handshake::serve(far, peer(proof), broker.clone(), Instant::now() + Duration::from_secs(60)));
+    let peer = peer(proof, broker);
+    let far = Wary::new(far, peer.acquaintance.clone());
+    tokio::spawn(handshake::serve(far, peer, broker.clone(), Instant::now() + Duration::from_secs(60)));
     near.write_all(connect).await.unwrap();
     let answer = read(&mut near).await;
     (near, answer)
 }
 
-fn peer(proof: Proof) -> Peer {
-    let address = ([127, 0, 0, 1], 1).into();
-    Peer { address, proof, listener: "local".into(), signed_in: None, acquaintance: None }
+fn peer(proof: Proof, broker: &Broker) -> Peer {
+    let ip = [127, 0, 0, 1].into();
+    let acquaintance = broker.service.quotas().stranger(ip, Instant::now());
+    Peer { address: (ip, 1).into(), proof, listener: "local".into(), signed_in: None, acquaintance }
 }
 
 async fn read(stream: &mut DuplexStream) -> [u8; 4] {
@@ -114,8 +118,9 @@ async fn a_refused_client_gives_its_memory_back() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
     let free = || {
-        let mut stranger = broker.service.quotas().stranger([127, 0, 0, 1].into(), Instant::now());
-        (0..).take_while(|_| tokio::task::unconstrained(stranger.grow()).now_or_never().is_some()).count()
+        let stranger = broker.service.quotas().stranger([127, 0, 0, 1].into(), Instant::now());
+        let more = || tokio::task::unconstrained(poll_fn(|context| stranger.poll_room(context))).now_or_never();
+        std::iter::from_fn(more).flatten().inspect(|room| stranger.count(*room)).count()
     };
     let before = free();
     let head = b"\x10\xd9\x8c\x01\x00\x04MQTT\x05\x04\x00\x00\x04\x15\x00\x01x\x00\x01c\x00\x00\x01w\x46\x41";
@@ -218,7 +223,7 @@ async fn a_client_that_never_pauses_goes_when_its_time_is_over() {
     let connect = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c";
     let busy = Busy { connect, pings: 10_000, last: || {} };
     let deadline = Instant::now() + Duration::from_secs(60);
-    let mut connection = handshake::accept(busy, peer(Proof::None), broker, deadline).await.unwrap();
+    let mut connection = handshake::accept(busy, peer(Proof::None, &broker), broker, deadline).await.unwrap();
     connection.until = Some(Instant::now());
     let ended = connection.serve().await;
     assert!(matches!(ended, Err(End::Server(Reason::NOT_AUTHORIZED))), "{ended:?}");
@@ -240,7 +245,7 @@ async fn a_panic_ends_the_session_of_its_connection() {
     let mut packet = [0; 5];
     reader.read_exact(&mut packet).await.unwrap();
     assert_eq!(packet, *b"\x90\x03\x00\x01\x00");
-    handshake::serve(busy, peer(Proof::None), broker.clone(), Instant::now() + Duration::from_secs(60)).await;
+    handshake::serve(busy, peer(Proof::None, &broker), broker.clone(), Instant::now() + Duration::from_secs(60)).await;
     connect(&broker, 0).await;
     let mut packet = [0; 8];
     reader.read_exact(&mut packet).await.unwrap();
@@ -262,7 +267,7 @@ async fn a_login_that_ends_before_its_connack_is_refused() {
         let access = broker.authority.review(&standing).unwrap();
         let held = broker.sessions.attach(&key, &standing, true, || broker.new_session(&access)).await.unwrap();
         let (mut near, far) = tokio::io::duplex(4096);
-        let peer = Peer { signed_in: Some(Arc::new(standing.clone())), ..peer(Proof::None) };
+        let peer = Peer { signed_in: Some(Arc::new(standing.clone())), ..peer(Proof::None, &broker) };
         tokio::spawn(handshake::serve(far, peer, broker.clone(), Instant::now() + Duration::from_secs(60)));
         near.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c").await.unwrap();
         assert_eq!(held.kicked.await, Ok(Reason::SESSION_TAKEN_OVER), "it was let in and waits");

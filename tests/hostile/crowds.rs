@@ -100,7 +100,8 @@ fn three_thousand_requests_that_never_end() {
     let mut server = Server::with(Setup { listener, ..Setup::default() });
     let mut bystander = Bystander::new(&server);
     let (files, memory) = (server.open_files(), server.resident_bytes());
-    let head = format!("POST /session HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16384\r\nX: {:15000}\r\n\r\n", "x");
+    let head =
+        format!("POST /session HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16384\r\nX: {:15000}\r\n\r\n", "x");
     let unfinished = [head.as_bytes(), &[b' '; 16_000]].concat();
     let mut crowd = Vec::new();
     for _ in 0..wanted {

@@ -171,6 +171,7 @@ mod tests {
         BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
         RevokedCertParams, SerialNumber, date_time_ymd,
     };
+    use tokio_rustls::{TlsConnector, rustls::ClientConfig};
 
     use super::*;
 
@@ -260,6 +261,25 @@ mod tests {
         fs::copy(stranger.file("crl"), authority.file("crl")).unwrap();
         tls.reload().unwrap();
         assert_eq!(trusted(), [false, false, true, false], "the authority was taken away");
+    }
+
+    /// Each client of a page's script over TLS had a copy of it made.
+    #[tokio::test]
+    async fn what_is_sent_in_parts_is_taken_in_parts() {
+        let authority = Authority::new();
+        let tls = Arc::new(Tls::open(&authority.listener(true), &[]).unwrap());
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(pem::certificates(&authority.file("ca")).unwrap());
+        let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let connecting = TlsConnector::from(Arc::new(client)).connect("localhost".try_into().unwrap(), near);
+        let (connected, accepted) = tokio::join!(connecting, tls.accept(far));
+        connected.unwrap();
+        assert!(accepted.unwrap().0.is_write_vectored());
     }
 
     #[test]

@@ -114,6 +114,7 @@ impl Caller {
         }
         Ok(caller)
     }
+
     /// How it is known, and its roles.
     pub(super) fn standing(&self, api: &Api) -> (Method, Vec<Arc<str>>) {
         match &self.standing {

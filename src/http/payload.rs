@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::{
     http::{api::Api, problem::Problem},
-    shadow::Rejection,
+    shadow::{Measured, Rejection},
 };
 
 /// Why a body was not read.
@@ -27,7 +27,7 @@ pub(super) enum Unread {
 /// It is copied as it comes: a piece of it, be it one byte, is held in the whole buffer that it was read into.
 pub(super) async fn read(headers: &HeaderMap, body: Body, max: usize, api: &Api) -> Result<Bytes, Unread> {
     if let Some(size) = length(headers).filter(|length| *length > max) {
-        return Err(Unread::Rejected(Rejection::TooLarge { size, max }));
+        return Err(Unread::Rejected(Rejection::TooLarge { what: Measured::Body, size, max }));
     }
     let mut body = Limited::new(body, max);
     let mut whole = BytesMut::new();
@@ -43,7 +43,7 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, max: usize, api: &Api)
 /// Why a body that may have `max` bytes was not read, if it failed with `error`.
 fn unread(error: &(dyn Error + 'static), max: usize, api: &Api) -> Unread {
     if error.is::<LengthLimitError>() {
-        return Unread::Rejected(Rejection::TooLarge { size: max + 1, max });
+        return Unread::Rejected(Rejection::TooLarge { what: Measured::Body, size: max + 1, max });
     }
     if is_of(error, io::ErrorKind::ResourceBusy) {
         let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, "Too many requests of strangers at once");

@@ -20,7 +20,7 @@ use crate::shadow::{
     equality::same,
     find::index,
     pointer::{Pointer, SectionName},
-    rejection::Rejection,
+    rejection::{Measured, Rejection},
 };
 
 /// The operations of a patch, at most [`OPERATIONS_MAX`].
@@ -304,7 +304,11 @@ impl Work {
         levels(path, value)?;
         let (size, max) = (self.put.saturating_add(json_bytes(value)), self.put_max);
         self.put = size;
-        if size <= max { Ok(()) } else { Err(Reason::Refused(Rejection::TooLarge { size, max })) }
+        if size <= max {
+            Ok(())
+        } else {
+            Err(Reason::Refused(Rejection::TooLarge { what: Measured::Patch, size, max }))
+        }
     }
 
     /// What was written, against `before`.

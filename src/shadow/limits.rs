@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::shadow::{
     change::{Change, Effect},
     document::{Document, DocumentLimits},
-    rejection::Rejection,
+    rejection::{Measured, Rejection},
 };
 
 impl DocumentLimits {
@@ -21,12 +21,12 @@ impl DocumentLimits {
         if changes.iter().any(|change| self.too_deep(change)) {
             return Err(Rejection::TooDeep { max: self.depth_max });
         }
-        for (size, before, max) in [
-            (next.state_bytes(), current.state_bytes(), self.document_bytes_max),
-            (next.tags.canonical_bytes, current.tags.canonical_bytes, self.tags_bytes_max),
+        for (what, size, before, max) in [
+            (Measured::State, next.state_bytes(), current.state_bytes(), self.document_bytes_max),
+            (Measured::Tags, next.tags.canonical_bytes, current.tags.canonical_bytes, self.tags_bytes_max),
         ] {
             if size > max && size > before {
-                return Err(Rejection::TooLarge { size, max });
+                return Err(Rejection::TooLarge { what, size, max });
             }
         }
         let (count, max) = (next.leaves(), self.leaves_max);

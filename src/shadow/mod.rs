@@ -48,6 +48,6 @@ pub use json_patch::JsonPatch;
 pub use name::{DeviceId, ShadowKey, ShadowName};
 pub use paths::Paths;
 pub use pointer::Pointer;
-pub use rejection::Rejection;
+pub use rejection::{Measured, Rejection};
 pub use rewind::Rewind;
 pub use scope::{Scope, Sender};

@@ -16,6 +16,30 @@ use crate::shadow::{
     pointer::{Pointer, SectionName},
 };
 
+/// What may be too large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measured {
+    /// `desired` and `reported` together.
+    State,
+    /// `tags`.
+    Tags,
+    /// The body of a request over HTTP.
+    Body,
+    /// All that the operations of a JSON Patch put there.
+    Patch,
+}
+
+impl Measured {
+    fn describe(self) -> &'static str {
+        match self {
+            Self::State => "'desired' and 'reported' together, in bytes of canonical JSON",
+            Self::Tags => "'tags', in bytes of canonical JSON",
+            Self::Body => "the body of the request, in bytes",
+            Self::Patch => "what all operations of the patch put there, in bytes",
+        }
+    }
+}
+
 /// A refusal: nothing was changed (but see [`Rejection::OutcomeUnknown`]).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Rejection {
@@ -79,9 +103,11 @@ pub enum Rejection {
         /// Each one that does not hold, in the order of the request.
         failed: Vec<FailedExpectation>,
     },
-    /// 413: `desired` and `reported` together, or `tags`, would be too large.
+    /// 413: something is, or would be, too large.
     TooLarge {
-        /// Canonical bytes it would have.
+        /// What.
+        what: Measured,
+        /// Bytes that it has or would have.
         size: usize,
         /// The most allowed.
         max: usize,
@@ -222,7 +248,7 @@ impl Rejection {
             Self::NotFound => format!("No shadow exists with name: '{shadow}'"),
             Self::VersionConflict { .. } | Self::ExpectationFailed { .. } => "Version conflict".into(),
             // Two spaces, as AWS writes it.
-            Self::TooLarge { size, max } | Self::TooManyLeaves { count: size, max } => {
+            Self::TooLarge { size, max, .. } | Self::TooManyLeaves { count: size, max } => {
                 format!("Json document too large.  Size is {size}, max allowed: {max}")
             }
             Self::NotUtf8 => "Unsupported documented encoding; supported encoding is UTF-8".into(),
@@ -268,6 +294,7 @@ impl Rejection {
             Self::InvalidVersion => Some("'version' must be an integer from 0 on".into()),
             Self::InvalidClientToken => Some("'clientToken' must be a string of at most 64 bytes".into()),
             Self::ExpectationFailed { .. } => Some("an expectation does not hold".into()),
+            Self::TooLarge { what, .. } => Some(what.describe().into()),
             Self::TooManyLeaves { .. } => Some("counted in leaves, array elements included".into()),
             _ => None,
         }

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{after, decided, pointer, sender, state, thermostat, update, written};
 use crate::shadow::{
-    Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Preconditions, Rejection, Stamp, Timestamp,
-    Update, Version, command::EtagCondition, decide, tree::Node,
+    Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Measured, Preconditions, Rejection, Stamp,
+    Timestamp, Update, Version, command::EtagCondition, decide, tree::Node,
 };
 
 fn command(state: &Value, replace: bool) -> Command {
@@ -275,7 +275,10 @@ fn limits_are_those_of_the_result() {
         depth_max: 2,
         path_tombstones_max: 4,
     };
-    let size = |size, max| Err(Rejection::TooLarge { size, max });
+    let size = |size, max| {
+        let what = if max == 40 { Measured::State } else { Measured::Tags };
+        Err(Rejection::TooLarge { what, size, max })
+    };
     let leaves = |count| Err(Rejection::TooManyLeaves { count, max: 6 });
     let deep = Err(Rejection::TooDeep { max: 2 });
     let small = || json!({"desired": {"a": 1}});

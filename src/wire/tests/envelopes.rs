@@ -165,8 +165,8 @@ fn rejected() {
             r#""code":404,"error":"not-found","message":"No shadow exists with name: 'dev-1'","timestamp":9"#,
         ),
         (
-            Rejection::TooLarge { size: 9000, max: 8192 },
-            r#""code":413,"error":"too-large","message":"Json document too large.  Size is 9000, max allowed: 8192","timestamp":9"#,
+            Rejection::TooLarge { what: crate::shadow::Measured::State, size: 9000, max: 8192 },
+            r#""code":413,"error":"too-large","message":"Json document too large.  Size is 9000, max allowed: 8192","detail":"'desired' and 'reported' together, in bytes of canonical JSON","timestamp":9"#,
         ),
         (
             Rejection::TooManyRequests { quota: "20 updates a second".into(), retry_after_ms: 40 },

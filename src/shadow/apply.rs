@@ -50,9 +50,7 @@ impl Document {
             };
         }
         let mut next = Self { version: stamp.version, timestamp: stamp.timestamp, deleted, ..self.clone() };
-        for change in changes {
-            tombstone::note(&mut next.tombstones, change, stamp);
-        }
+        tombstone::note(&mut next.tombstones, changes, stamp);
         next.floor = next.floor.max(tombstone::evict(&mut next.tombstones, tombstones_max));
         let touched = Touched::default();
         next.take(|name| {

@@ -19,24 +19,35 @@ use crate::shadow::{
     pointer::Pointer,
 };
 
-/// Notes what `change` makes of the tombstones, which are cloned only when it makes something of them.
-pub(crate) fn note(tombstones: &mut Arc<Vec<Tombstone>>, change: &Change, stamp: &Arc<Stamp>) {
-    let former = change.replaced.as_ref().map(|replaced| &replaced.value);
-    match (&change.effect, former) {
-        (Effect::Touch, _) => {}
-        // Emptying a section is removing its members.
-        (Effect::Remove, Some(Value::Object(members))) if change.path.keys.is_empty() => {
-            members.keys().for_each(|key| bury(tombstones, change.path.member(key), stamp));
+/// Notes what `changes` make of the tombstones, which are cloned only when they make something of them.
+pub(crate) fn note(tombstones: &mut Arc<Vec<Tombstone>>, changes: &[Change], stamp: &Arc<Stamp>) {
+    // Changes of one command do not lie below one another, so none drops what another one buries.
+    let mut buried = Vec::new();
+    for change in changes {
+        let mut bury = |path: Pointer| {
+            drop_within(tombstones, &path);
+            buried.push(Tombstone { path, removed: stamp.clone() });
+        };
+        let former = change.replaced.as_ref().map(|replaced| &replaced.value);
+        match (&change.effect, former) {
+            (Effect::Touch, _) => {}
+            // Emptying a section is removing its members.
+            (Effect::Remove, Some(Value::Object(members))) if change.path.keys.is_empty() => {
+                members.keys().for_each(|key| bury(change.path.member(key)));
+            }
+            (Effect::Remove, _) => bury(change.path.clone()),
+            (Effect::Set(Value::Object(next)), Some(Value::Object(members))) => {
+                let gone = members.keys().filter(|key| !next.contains_key(key.as_str()));
+                gone.for_each(|key| bury(change.path.member(key)));
+            }
+            (Effect::Set(Value::Object(_)), Some(_)) => bury(change.path.clone()),
+            // A new object says nothing of what was below its path before.
+            (Effect::Set(Value::Object(_)), None) => {}
+            (Effect::Set(_), _) => drop_within(tombstones, &change.path),
         }
-        (Effect::Remove, _) => bury(tombstones, change.path.clone(), stamp),
-        (Effect::Set(Value::Object(next)), Some(Value::Object(members))) => {
-            let gone = members.keys().filter(|key| !next.contains_key(key.as_str()));
-            gone.for_each(|key| bury(tombstones, change.path.member(key), stamp));
-        }
-        (Effect::Set(Value::Object(_)), Some(_)) => bury(tombstones, change.path.clone(), stamp),
-        // A new object says nothing of what was below its path before.
-        (Effect::Set(Value::Object(_)), None) => {}
-        (Effect::Set(_), _) => drop_within(tombstones, &change.path),
+    }
+    if !buried.is_empty() {
+        Arc::make_mut(tombstones).append(&mut buried);
     }
 }
 
@@ -49,11 +60,6 @@ pub(crate) fn evict(tombstones: &mut Arc<Vec<Tombstone>>, max: usize) -> Version
     // Against this version itself nothing is lost: the evicted say "changed after N" only for smaller N.
     let evicted = Arc::make_mut(tombstones).drain(..excess);
     evicted.map(|tombstone| tombstone.removed.version).max().unwrap_or_default()
-}
-
-fn bury(tombstones: &mut Arc<Vec<Tombstone>>, path: Pointer, stamp: &Arc<Stamp>) {
-    drop_within(tombstones, &path);
-    Arc::make_mut(tombstones).push(Tombstone { path, removed: stamp.clone() });
 }
 
 fn drop_within(tombstones: &mut Arc<Vec<Tombstone>>, path: &Pointer) {

@@ -23,6 +23,7 @@ pub(crate) fn accepted(
         (Some(update), Dialect::Native) => {
             let accepted = wire::Accepted {
                 update: &update,
+                is_known: !matches!(command, Command::Patch(_)),
                 changed: applied.is_changed(),
                 document: &applied.after,
                 rebased_from: applied.rebased_from,

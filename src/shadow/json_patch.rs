@@ -6,8 +6,10 @@
 //! A path leads into a section; a section that is no object is refused. Sections without members are not there, as in
 //! what GET shows. That no value holds a null, which the contract has no place for, was settled before.
 //!
-//! This runs on the writer's thread, so what it may take is bounded: the number of operations, what all of them put
-//! there, the levels that this reaches, and what is gone through to move values about.
+//! This runs on the writer's thread, so what it may take is bounded: the number of operations, the levels that what
+//! they put there reaches, and what there is to do beyond reading the patch and the state. Of that is counted each value
+//! that is put somewhere, with its bytes, and each element of an array that makes way. A `move` that leads no deeper
+//! does not look into what it moves.
 //!
 //! [`Patch::resolve`]: crate::shadow::command::Patch::resolve
 
@@ -86,30 +88,26 @@ pub(super) enum Reason {
 }
 
 /// A patch in the middle of being applied.
-struct Work {
+struct Work<'p> {
     state: Map<String, Value>,
-    written: BTreeSet<Pointer>,
-    seen: BTreeSet<Pointer>,
-    /// Bytes that were put there, and how many may be: copies of copies grow fast.
-    put: usize,
-    put_max: usize,
-    /// Values that were gone through only because others moved.
-    moved: usize,
+    written: BTreeSet<Place<'p>>,
+    seen: BTreeSet<Place<'p>>,
+    /// The number of the operation.
+    operation: usize,
+    /// Bytes that were put and elements that made way, eight to the byte, and how many may be.
+    size: usize,
+    size_max: usize,
 }
+
+/// A path of an operation, or the beginning of one.
+type Place<'p> = (SectionName, &'p [Box<str>]);
 
 /// The most operations of a patch.
 pub const OPERATIONS_MAX: usize = 256;
 
-/// Elements along which an array is moved in the time that going through one value takes.
-const ALONG: usize = 8;
-
 /// Levels of objects and arrays that `state` may reach while a patch is applied, and keys that a path may have; what it
 /// comes to has its own limit.
 pub const LEVELS_MAX: usize = 72;
-
-/// Values that all operations of a patch together may go through to move what is there: down to other levels, or along
-/// an array, eight elements of which count as one. All leaves of a shadow as shipped may be moved by each operation.
-pub const MOVED_MAX: usize = OPERATIONS_MAX * 1024;
 
 impl JsonPatch {
     /// These operations in turn; `None`: there are too many.
@@ -140,26 +138,27 @@ impl JsonPatch {
         })
     }
 
-    /// Applies it to `state`, which has the sections that it names and that have members. At most `put_max` bytes may
-    /// be put there.
+    /// Applies it to `state`, which has the sections that it names and that have members. What it puts there may come to
+    /// `size_max` bytes; see the module for what counts.
     ///
     /// # Errors
     ///
     /// The first operation that does not fit.
-    pub(super) fn apply(&self, state: &Map<String, Value>, put_max: usize) -> Result<Edit, Misfit> {
+    pub(super) fn apply(&self, state: &Map<String, Value>, size_max: usize) -> Result<Edit, Misfit> {
         let (written, seen) = (BTreeSet::new(), BTreeSet::new());
-        let mut work = Work { state: state.clone(), written, seen, put: 0, put_max, moved: 0 };
+        let mut work = Work { state: state.clone(), written, seen, operation: 0, size: 0, size_max };
         for (number, operation) in self.0.iter().enumerate() {
-            if let Err(reason) = work.apply(operation).and_then(|()| work.has_moved(number)) {
-                return Err(Misfit { reason, paths: work.written.into_iter().chain(work.seen).collect() });
+            work.operation = number;
+            if let Err(reason) = work.apply(operation) {
+                return Err(Misfit { reason, paths: work.written.iter().chain(&work.seen).map(pointer).collect() });
             }
         }
         Ok(work.edit(state))
     }
 }
 
-impl Work {
-    fn apply(&mut self, operation: &Operation) -> Result<(), Reason> {
+impl<'p> Work<'p> {
+    fn apply(&mut self, operation: &'p Operation) -> Result<(), Reason> {
         match operation {
             Operation::Test(path, value) => {
                 let found = self.look(path)?;
@@ -187,29 +186,19 @@ impl Work {
                 if from == to {
                     return Ok(());
                 }
-                self.seen.insert(from.clone());
+                self.seen.insert(place(from));
                 let value = self.remove(from)?;
-                // Looking through a large value takes long, and where it nests no deeper it is not needed.
                 if to.keys.len() > from.keys.len() {
-                    self.moved += levels(to, &value)?;
+                    self.puts(to, &value)?;
                 }
                 self.add(to, value)
             }
         }
     }
 
-    /// Refuses what moves too much, operation `number` being the last.
-    fn has_moved(&self, number: usize) -> Result<(), Reason> {
-        if self.moved <= MOVED_MAX {
-            return Ok(());
-        }
-        let reason = format!("would, with those before it, move more than {MOVED_MAX} values");
-        Err(Reason::Refused(Rejection::InvalidField { field: format!("operation {number}"), reason }))
-    }
-
     /// What is at `path`, on which all that follows depends.
-    fn look(&mut self, path: &Pointer) -> Result<&Value, Reason> {
-        self.seen.insert(path.clone());
+    fn look(&mut self, path: &'p Pointer) -> Result<&Value, Reason> {
+        self.seen.insert(place(path));
         self.look_up(path)
     }
 
@@ -224,16 +213,19 @@ impl Work {
     }
 
     fn find(&mut self, path: &Pointer) -> Result<&mut Value, Reason> {
-        let section = self.state.get_mut(path.section.as_str());
-        let found = path.keys.iter().fold(section, |at, key| match at? {
+        self.find_at(place(path)).ok_or_else(|| Reason::Absent(path.clone()))
+    }
+
+    fn find_at(&mut self, (section, keys): Place<'_>) -> Option<&mut Value> {
+        let section = self.state.get_mut(section.as_str());
+        keys.iter().fold(section, |at, key| match at? {
             Value::Object(members) => members.get_mut(&**key),
             Value::Array(elements) => elements.get_mut(index(key)?),
             _ => None,
-        });
-        found.ok_or_else(|| Reason::Absent(path.clone()))
+        })
     }
 
-    fn add(&mut self, path: &Pointer, value: Value) -> Result<(), Reason> {
+    fn add(&mut self, path: &'p Pointer, value: Value) -> Result<(), Reason> {
         let Some((last, parent)) = path.keys.split_last() else {
             if !value.is_object() {
                 return Err(Reason::Refused(Rejection::InvalidSection(Some(path.section))));
@@ -242,49 +234,44 @@ impl Work {
             self.state.insert(path.section.as_str().to_owned(), value);
             return Ok(());
         };
-        let parent = Pointer { section: path.section, keys: parent.to_vec() };
         self.wrote(path);
-        match self.find(&parent)? {
-            Value::Object(members) => _ = members.insert((**last).into(), value),
-            Value::Array(elements) => {
-                let place = if &**last == "-" { Some(elements.len()) } else { index(last) };
-                match place.filter(|place| *place <= elements.len()) {
-                    Some(place) => {
-                        let after = elements.len() - place;
-                        elements.insert(place, value);
-                        self.moved += after / ALONG;
-                    }
-                    None => return Err(Reason::Absent(path.clone())),
-                }
+        let absent = || Reason::Absent(path.clone());
+        let made_way = match self.find_at((path.section, parent)) {
+            Some(Value::Object(members)) => {
+                members.insert((**last).into(), value);
+                0
             }
-            _ => return Err(Reason::Absent(path.clone())),
-        }
-        Ok(())
+            Some(Value::Array(elements)) => {
+                let place = if &**last == "-" { Some(elements.len()) } else { index(last) };
+                let place = place.filter(|place| *place <= elements.len()).ok_or_else(absent)?;
+                elements.insert(place, value);
+                elements.len() - place
+            }
+            _ => return Err(absent()),
+        };
+        self.counts(made_way / 8)
     }
 
-    fn remove(&mut self, path: &Pointer) -> Result<Value, Reason> {
+    fn remove(&mut self, path: &'p Pointer) -> Result<Value, Reason> {
         self.wrote(path);
         let absent = || Reason::Absent(path.clone());
         let Some((last, parent)) = path.keys.split_last() else {
             return self.state.remove(path.section.as_str()).ok_or_else(absent);
         };
-        let parent = Pointer { section: path.section, keys: parent.to_vec() };
-        match self.find(&parent).map_err(|_| absent())? {
-            Value::Object(members) => members.remove(&**last).ok_or_else(absent),
-            Value::Array(elements) => match index(last).filter(|place| *place < elements.len()) {
-                Some(place) => {
-                    let (value, after) = (elements.remove(place), elements.len() - place);
-                    self.moved += after / ALONG;
-                    Ok(value)
-                }
-                None => Err(absent()),
-            },
-            _ => Err(absent()),
-        }
+        let (removed, made_way) = match self.find_at((path.section, parent)) {
+            Some(Value::Object(members)) => (members.remove(&**last).ok_or_else(absent)?, 0),
+            Some(Value::Array(elements)) => {
+                let place = index(last).filter(|place| *place < elements.len()).ok_or_else(absent)?;
+                (elements.remove(place), elements.len() - place)
+            }
+            _ => return Err(absent()),
+        };
+        self.counts(made_way / 8)?;
+        Ok(removed)
     }
 
     /// Notes that `path` is written. An array is one value, so it is written whole.
-    fn wrote(&mut self, path: &Pointer) {
+    fn wrote(&mut self, path: &'p Pointer) {
         let mut at = self.state.get(path.section.as_str());
         let mut length = 0;
         for key in &path.keys {
@@ -295,19 +282,25 @@ impl Work {
             }
             length += 1;
         }
-        let keys = path.keys.get(..length).unwrap_or_default().to_vec();
-        self.written.insert(Pointer { section: path.section, keys });
+        self.written.insert((path.section, path.keys.get(..length).unwrap_or_default()));
     }
 
-    /// Counts what is put at `path`, where there was nothing of it before.
+    /// Counts what is put at `path`, and refuses what would nest so deep that it is a danger to handle.
     fn puts(&mut self, path: &Pointer, value: &Value) -> Result<(), Reason> {
-        levels(path, value)?;
-        let (size, max) = (self.put.saturating_add(json_bytes(value)), self.put_max);
-        self.put = size;
+        let Extent { levels, bytes } = extent(value);
+        if path.keys.len() + levels > LEVELS_MAX {
+            return Err(Reason::Refused(Rejection::TooDeep { max: LEVELS_MAX }));
+        }
+        self.counts(bytes)
+    }
+
+    fn counts(&mut self, bytes: usize) -> Result<(), Reason> {
+        self.size = self.size.saturating_add(bytes);
+        let (operation, size, max) = (self.operation, self.size, self.size_max);
         if size <= max {
             Ok(())
         } else {
-            Err(Reason::Refused(Rejection::TooLarge { what: Measured::Patch, size, max }))
+            Err(Reason::Refused(Rejection::TooLarge { what: Measured::Patch { operation }, size, max }))
         }
     }
 
@@ -317,20 +310,20 @@ impl Work {
         let mut objects = Vec::new();
         let mut patches: Map<String, Value> = Map::new();
         let mut update = Update::default();
-        let mut last: Option<&Pointer> = None;
+        let mut last: Option<Place<'_>> = None;
         // A path comes before all that is below it.
-        for path in &written {
-            if last.is_some_and(|last| path.is_within(last)) {
+        for &(name, keys) in &written {
+            if last.is_some_and(|(above, begin)| name == above && keys.starts_with(begin)) {
                 continue;
             }
-            last = Some(path);
-            let (old, new) = (at(before, path), at(&state, path));
+            last = Some((name, keys));
+            let (old, new) = (at(before, (name, keys)), at(&state, (name, keys)));
             if new.is_some_and(Value::is_object) {
-                objects.push(path.clone());
+                objects.push(pointer(&(name, keys)));
             }
-            match (path.keys.is_empty(), new) {
-                (true, None) => *section(&mut update, path.section) = SectionPatch::Clear,
-                _ => put(&mut patches, path, difference(old, new)),
+            match (keys.is_empty(), new) {
+                (true, None) => *section(&mut update, name) = SectionPatch::Clear,
+                _ => put(&mut patches, (name, keys), difference(old, new)),
             }
         }
         for name in SectionName::ALL {
@@ -338,7 +331,7 @@ impl Work {
                 *section(&mut update, name) = SectionPatch::Merge(members);
             }
         }
-        Edit { update, seen: seen.into_iter().collect(), objects }
+        Edit { update, seen: seen.iter().map(pointer).collect(), objects }
     }
 }
 
@@ -350,9 +343,17 @@ fn section(update: &mut Update, name: SectionName) -> &mut SectionPatch {
     }
 }
 
-fn at<'s>(state: &'s Map<String, Value>, path: &Pointer) -> Option<&'s Value> {
-    let section = state.get(path.section.as_str());
-    path.keys.iter().fold(section, |at, key| at?.as_object()?.get(&**key))
+fn place(path: &Pointer) -> Place<'_> {
+    (path.section, &path.keys)
+}
+
+fn pointer(&(section, keys): &Place<'_>) -> Pointer {
+    Pointer { section, keys: keys.to_vec() }
+}
+
+fn at<'s>(state: &'s Map<String, Value>, (section, keys): Place<'_>) -> Option<&'s Value> {
+    let section = state.get(section.as_str());
+    keys.iter().fold(section, |at, key| at?.as_object()?.get(&**key))
 }
 
 /// What merges `old` into `new`; every leaf of `new` is in it, changed or not, so that it counts as touched.
@@ -368,10 +369,10 @@ fn difference(old: Option<&Value>, new: Option<&Value>) -> Value {
     }
 }
 
-/// Puts `value` at `path` of a merge patch; above it there are objects in the document, before and after.
-fn put(patches: &mut Map<String, Value>, path: &Pointer, value: Value) {
-    let mut place = patches.entry(path.section.as_str()).or_insert_with(|| Value::Object(Map::new()));
-    for key in &path.keys {
+/// Puts `value` at a place of a merge patch; above it there are objects in the document, before and after.
+fn put(patches: &mut Map<String, Value>, (section, keys): Place<'_>, value: Value) {
+    let mut place = patches.entry(section.as_str()).or_insert_with(|| Value::Object(Map::new()));
+    for key in keys {
         if !place.is_object() {
             *place = Value::Object(Map::new());
         }
@@ -381,30 +382,29 @@ fn put(patches: &mut Map<String, Value>, path: &Pointer, value: Value) {
     *place = value;
 }
 
-/// Refuses what would nest so deep that it is a danger to handle. Returns how many values it went through.
-fn levels(path: &Pointer, value: &Value) -> Result<usize, Reason> {
-    let mut count = 0;
-    let levels = path.keys.len() + depth(value, &mut count);
-    if levels <= LEVELS_MAX { Ok(count) } else { Err(Reason::Refused(Rejection::TooDeep { max: LEVELS_MAX })) }
+/// How far a value goes.
+struct Extent {
+    /// Levels of objects and arrays; a scalar has none.
+    levels: usize,
+    /// About the bytes of its JSON, and eight for each value.
+    bytes: usize,
 }
 
-fn depth(value: &Value, count: &mut usize) -> usize {
-    *count += 1;
-    match value {
-        Value::Array(elements) => 1 + elements.iter().map(|element| depth(element, count)).max().unwrap_or(0),
-        Value::Object(members) => 1 + members.values().map(|member| depth(member, count)).max().unwrap_or(0),
-        _ => 0,
-    }
+fn extent(value: &Value) -> Extent {
+    let (levels, bytes) = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => (0, 0),
+        Value::String(text) => (0, text.len()),
+        Value::Array(elements) => around(elements.iter().map(extent)),
+        Value::Object(members) => around(members.iter().map(|(key, value)| {
+            let Extent { levels, bytes } = extent(value);
+            Extent { levels, bytes: 4 + key.len() + bytes }
+        })),
+    };
+    Extent { levels, bytes: 8 + bytes }
 }
 
-/// About the bytes of its JSON.
-fn json_bytes(value: &Value) -> usize {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
-        Value::String(text) => 2 + text.len(),
-        Value::Array(elements) => 2 + elements.iter().map(|element| 1 + json_bytes(element)).sum::<usize>(),
-        Value::Object(members) => {
-            2 + members.iter().map(|(key, value)| 4 + key.len() + json_bytes(value)).sum::<usize>()
-        }
-    }
+/// The levels and bytes of an array or object around these.
+fn around(parts: impl Iterator<Item = Extent>) -> (usize, usize) {
+    let (deepest, bytes) = parts.fold((0, 0), |(deepest, bytes), part| (part.levels.max(deepest), bytes + part.bytes));
+    (1 + deepest, bytes)
 }

@@ -3,7 +3,7 @@
 //! Messages that AWS has too are AWS's own texts, since its clients compare them. What the text leaves unsaid (which
 //! key, where) is in `detail`, which only the native shape shows.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use serde_json::Value;
 
@@ -25,17 +25,25 @@ pub enum Measured {
     Tags,
     /// The body of a request over HTTP.
     Body,
-    /// All that the operations of a JSON Patch put there.
-    Patch,
+    /// What the operations of a JSON Patch put and move, up to this one, counted from 0.
+    Patch {
+        /// Its number.
+        operation: usize,
+    },
 }
 
-impl Measured {
-    fn describe(self) -> &'static str {
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::State => "'desired' and 'reported' together, in bytes of canonical JSON",
-            Self::Tags => "'tags', in bytes of canonical JSON",
-            Self::Body => "the body of the request, in bytes",
-            Self::Patch => "what all operations of the patch put there, in bytes",
+            Self::State => f.write_str("'desired' and 'reported' together, in bytes of canonical JSON"),
+            Self::Tags => f.write_str("'tags', in bytes of canonical JSON"),
+            Self::Body => f.write_str("the body of the request, in bytes"),
+            Self::Patch { operation } => {
+                write!(
+                    f,
+                    "what the patch puts and moves up to operation {operation}, in bytes and eight for each value"
+                )
+            }
         }
     }
 }
@@ -294,7 +302,7 @@ impl Rejection {
             Self::InvalidVersion => Some("'version' must be an integer from 0 on".into()),
             Self::InvalidClientToken => Some("'clientToken' must be a string of at most 64 bytes".into()),
             Self::ExpectationFailed { .. } => Some("an expectation does not hold".into()),
-            Self::TooLarge { what, .. } => Some(what.describe().into()),
+            Self::TooLarge { what, .. } => Some(what.to_string()),
             Self::TooManyLeaves { .. } => Some("counted in leaves, array elements included".into()),
             _ => None,
         }

@@ -5,8 +5,9 @@
 //!
 //! It is applied to the part of the document that its sender may read, as GET shows it. What the sender demands of the
 //! document is told before a misfit: a patch for another version does not become one for this version. If it is to be
-//! rebased, what it looks at must not have changed either, and neither what it gives an object, whatever is in there: the
-//! sender must be able to read all of that.
+//! rebased, what it looks at must not have changed either, and neither what it gives an object, whatever is in there. So
+//! its sender has to be allowed to read all of that; and whether a misfit is one of another version is told by what may
+//! be read alone.
 
 use serde_json::{Map, Value};
 
@@ -17,7 +18,7 @@ use crate::shadow::{
     paths::Paths,
     pointer::SectionName,
     rejection::{FailedExpectation, Rejection},
-    scope::Scope,
+    scope::{Scope, allowed},
     tree,
 };
 
@@ -26,23 +27,22 @@ impl Patch {
     ///
     /// # Errors
     ///
-    /// - [`Rejection::Forbidden`]: it would write what its sender may not, or is to be rebased and would put an object
-    ///   where its sender may not read everything. What it looks at was checked before ([`Scope::admit`]).
+    /// - [`Rejection::Forbidden`]: it would write what its sender may not, or is to be rebased and gives an object to what
+    ///   that one may not read. What it looks at was checked before ([`Scope::admit`]).
     /// - [`Rejection::ExpectationFailed`]: there is not at a path what it takes to be there.
     /// - [`Rejection::VersionConflict`]: it does not fit, and a precondition does not hold.
-    /// - [`Rejection::TooDeep`], [`Rejection::TooLarge`], [`Rejection::InvalidSection`]: it would make what no shadow
-    ///   can be.
-    /// - [`Rejection::InvalidField`]: its operations move too much.
+    /// - [`Rejection::TooDeep`], [`Rejection::InvalidSection`]: it would make what no shadow can be.
+    /// - [`Rejection::TooLarge`]: it puts more there, on the way, than a patch may.
     pub fn resolve(&self, current: &Document, scope: &Scope, limits: &DocumentLimits) -> Result<Update, Rejection> {
         let state = self.seen(current, &scope.reads);
-        let put_max = PUT_MAX * (limits.document_bytes_max + limits.tags_bytes_max);
-        let applied = self.operations.apply(&state, put_max);
+        let size_max = SIZE_MAX * (limits.document_bytes_max + limits.tags_bytes_max);
+        let applied = self.operations.apply(&state, size_max);
         let Edit { update, seen, objects } = applied.map_err(|misfit| self.refusal(misfit, current, &scope.reads))?;
         let (preconditions, keyed) = (self.preconditions.clone(), self.keyed.clone());
         let mut update = Update { preconditions, dry_run: self.dry_run, keyed, ..update };
         scope.check_update(&update)?;
         if let Some(base) = self.base() {
-            objects.iter().try_for_each(|path| scope.check_read(path))?;
+            objects.iter().try_for_each(|path| allowed(&scope.reads, path))?;
             let unchanged = |path| Expectation { path, holds: Expected::Version(base) };
             update.preconditions.expect.extend(seen.into_iter().chain(objects).map(unchanged));
         }
@@ -64,9 +64,8 @@ impl Patch {
     }
 
     fn refusal(&self, misfit: Misfit, current: &Document, reads: &Paths) -> Rejection {
-        // What may be written blindly is not told by what fails.
-        let seen = || misfit.paths.iter().filter(|path| reads.has(path));
-        let clean = |since| !seen().any(|path| current.changed_after(path, since));
+        let told = misfit.paths.iter().filter(|path| reads.has(path));
+        let clean = |since| !told.clone().any(|path| current.changed_after(path, since));
         if let Err(rejection) = self.preconditions.check(current, reads, clean) {
             return rejection;
         }
@@ -84,4 +83,4 @@ impl Patch {
 }
 
 /// How often all that a shadow may hold may be put there by one patch, which may take it away again.
-const PUT_MAX: usize = 4;
+const SIZE_MAX: usize = 4;

@@ -9,8 +9,9 @@
 //! - To write a leaf, to remove something or to put `{}` there takes the right to write that path, whole.
 //! - To clear a section, to replace one, takes the right to write the section.
 //! - To delete takes the right to write all of `desired` and `reported`.
-//! - To name a path in `expect`, or to look at it in a JSON Patch, takes the right to read it. So does touching one in
-//!   a dry run, which would tell whether a guess of its value changes anything.
+//! - To name a path in `expect`, or to look at it in a JSON Patch, takes the right to read it, and so does giving it an
+//!   object in one that is to be rebased. So does touching one in a dry run, which would tell whether a guess of its
+//!   value changes anything.
 
 use std::sync::Arc;
 
@@ -68,18 +69,13 @@ impl Scope {
         }
     }
 
-    /// Checks that `path`, whole, may be read.
-    pub(super) fn check_read(&self, path: &Pointer) -> Result<(), Rejection> {
-        allowed(&self.reads, path)
-    }
-
     /// Checks what `patch` looks at: who may not read it must not find out by what fails.
     fn check_patch(&self, patch: &Patch) -> Result<(), Rejection> {
         if self.writes.is_empty() {
             return Err(forbidden(&Pointer::section(SectionName::Desired)));
         }
         let expected = patch.preconditions.expect.iter().map(|expectation| &expectation.path);
-        patch.operations.looks_at().chain(expected).try_for_each(|path| self.check_read(path))
+        patch.operations.looks_at().chain(expected).try_for_each(|path| allowed(&self.reads, path))
     }
 
     /// Lets `update`, which clears all, keep what may not be written; unless that is everything.
@@ -163,7 +159,7 @@ fn each_touched(
     }
 }
 
-fn allowed(paths: &Paths, path: &Pointer) -> Result<(), Rejection> {
+pub(super) fn allowed(paths: &Paths, path: &Pointer) -> Result<(), Rejection> {
     if paths.has(path) { Ok(()) } else { Err(forbidden(path)) }
 }
 

@@ -21,6 +21,8 @@ use crate::{
 pub struct Accepted<'a> {
     /// What was sent.
     pub update: &'a Update,
+    /// Whether that is known: of a patch that is told of again it is not.
+    pub is_known: bool,
     /// Whether a version was made.
     pub changed: bool,
     /// The shadow after it; for a replay, the shadow now.
@@ -40,7 +42,7 @@ pub fn update_accepted(
     projection: &Projection,
     token: Option<&ClientToken>,
 ) -> Bytes {
-    let accepted = Accepted { update, changed, document, rebased_from: None, manner: Manner::Done };
+    let accepted = Accepted { update, is_known: true, changed, document, rebased_from: None, manner: Manner::Done };
     update_outcome(&accepted, projection, token)
 }
 
@@ -56,14 +58,16 @@ pub fn update_outcome(accepted: &Accepted<'_>, projection: &Projection, token: O
         Manner::Done | Manner::DryRun => (accepted.first(document.etag), Version(u64::MAX)),
     };
     message(|envelope| {
-        sent(envelope, &update);
-        let (mut all, mut metadata) = (envelope.object("metadata"), Metadata::until(until));
-        for (name, patch) in update.patches() {
-            let SectionPatch::Merge(patch) = patch else { continue };
-            let members = &document.section(name).members;
-            all.member_if(name.as_str(), |out| metadata.sent(out, patch, members));
+        if accepted.is_known {
+            sent(envelope, &update);
+            let (mut all, mut metadata) = (envelope.object("metadata"), Metadata::until(until));
+            for (name, patch) in update.patches() {
+                let SectionPatch::Merge(patch) = patch else { continue };
+                let members = &document.section(name).members;
+                all.member_if(name.as_str(), |out| metadata.sent(out, patch, members));
+            }
+            all.close();
         }
-        all.close();
         envelope.member("version", &told.version.0);
         envelope.member("timestamp", &told.timestamp.0);
         // Of an earlier version it is known only as who sees all was told it.

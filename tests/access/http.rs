@@ -262,6 +262,32 @@ fn a_json_patch_does_not_look_where_its_sender_may_not() {
     assert_eq!(get(&server, "boss", LAMP).json()["state"]["desired"]["zone"], json!({"t": 19, "pin": 4711}));
 }
 
+/// Whether a patch that does not fit is stale was told by all that it would write, and whether one that gives an object is
+/// by all that is there: so both told when something hidden changed.
+#[test]
+fn a_json_patch_does_not_tell_when_what_is_hidden_changed() {
+    let server = hidden(1);
+    let mut boss = client(&server, "boss", V5);
+    for state in [json!({"desired": {"zone": {"pin": 2}}, "tags": {"owner": 2}}), json!({"reported": {"n": 1}})] {
+        boss.publish("shadow/lamp-1/update", json!({ "state": state }).to_string(), 1);
+    }
+    let misfit = |path: &str| json!([{"op": "add", "path": path, "value": {}}, {"op": "test", "path": "/desired/zone/t", "value": 0}]);
+    let object = json!([{"op": "add", "path": "/desired", "value": {"zone": {"t": 20}}}]);
+    for (user, operations, status, error) in [
+        ("lamp-1", misfit("/tags/owner"), 412, "expectation-failed"),
+        ("partial", misfit("/desired/zone/pin"), 412, "expectation-failed"),
+        ("partial", object, 403, "forbidden"),
+    ] {
+        for (base, dry_run) in [(1, true), (2, true), (3, true), (1, false), (2, false), (3, false)] {
+            let query = format!("?on_conflict=rebase&base_version={base}&dry_run={dry_run}");
+            let head = format!("PATCH {LAMP}{query} HTTP/1.1\nContent-Type: application/json-patch+json");
+            let refused = send(&server, user, &head, &operations.to_string());
+            let told = (refused.status, refused.json()["error"].clone());
+            assert_eq!(told, (status, json!(error)), "{user} {operations} {query}");
+        }
+    }
+}
+
 /// A stream of events.
 pub(crate) struct Events {
     http: Http,

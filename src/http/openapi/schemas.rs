@@ -128,7 +128,7 @@ fn native(schemas: &mut Map<String, Value>) {
         ("dryRun", json!({ "const": true })),
         ("document", object),
     ];
-    let needs = ["state", "metadata", "version", "timestamp", "etag"];
+    let needs = ["version", "timestamp", "etag"];
     put(schemas, "Accepted", closed(more.into_iter().chain(envelope), &needs));
     put(schemas, "Description", json!({ "type": "object" }));
     put(schemas, "EventStream", json!({ "type": "string" }));

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{after, decided, thermostat, update, written};
 use crate::shadow::{
-    Command, Decision, DocumentLimits, FirstOutcome, IdempotencyKey, Keyed, OnConflict, Patch, Remembered,
+    Command, Decision, DocumentLimits, FirstOutcome, IdempotencyKey, Keyed, OnConflict, Patch, Rejection, Remembered,
     RememberedKey, Update, Version,
     command::{Expectation, Expected},
-    json_patch::OPERATIONS_MAX,
+    json_patch::{LEVELS_MAX, OPERATIONS_MAX},
 };
 
 #[test]
@@ -132,39 +132,45 @@ fn a_canonical_form() {
     println!("by serde_json_canonicalizer: {} ns", start.elapsed().as_nanos() / rounds);
 }
 
-/// The patches that keep the writer's thread longest, of those that come to something; and an update to compare with.
+/// The patches that keep the writer's thread longest, and updates to compare with.
 #[test]
 #[ignore = "a measurement"]
 fn a_patch() {
     let (current, limits) = (written(&[thermostat()]), DocumentLimits::default());
-    let many = |first: Vec<Value>, rest: Value| Value::from([first, vec![rest; OPERATIONS_MAX - 2]].concat());
-    let add = |path: &str, value: Value| json!({"op": "add", "path": path, "value": value});
-    let (numbers, remove) = (json!(vec![0; 6000]), json!({"op": "remove", "path": "/desired/l"}));
-    let there_and_back = (0..OPERATIONS_MAX - 2).map(|n| match n % 2 {
-        0 => json!({"op": "move", "from": "/desired/l", "path": "/desired/m"}),
-        _ => json!({"op": "move", "from": "/desired/m", "path": "/desired/l"}),
-    });
-    let moves = [vec![add("/desired/l", numbers.clone())], there_and_back.collect(), vec![remove]].concat();
-    // As many values as the body has room for; down a level they are gone through.
-    let lists = json!(vec![json!([]); 20_000]);
-    let deeper = (0..OPERATIONS_MAX - 3).map(|n| match n % 2 {
-        0 => json!({"op": "move", "from": "/desired/l", "path": "/desired/m/l"}),
-        _ => json!({"op": "move", "from": "/desired/m/l", "path": "/desired/l"}),
-    });
-    let down = [vec![add("/desired/l", lists.clone()), add("/desired/m", json!({}))], deeper.collect()].concat();
-    let all = json!({"desired": {"l": "x".repeat(7000)}});
+    let add = |path: &str, value: &Value| json!({"op": "add", "path": path, "value": value});
+    let (zeros, empties) = (json!(vec![0; 3000]), json!(vec![json!([]); 3000]));
+    let insertions = vec![add("/desired/l/0", &json!(1)); OPERATIONS_MAX - 1];
+    let nested = (0..7).fold(json!({}), |inner, _| json!({ "a": inner }));
+    let place = |n: usize| format!("/desired{}/l", "/a".repeat(n % 8));
+    let moves = (0..OPERATIONS_MAX - 2).map(|n| json!({"op": "move", "from": place(n), "path": place(n + 1)}));
+    let stairs = [vec![add("/desired/l", &empties), add("/desired/a", &nested)], moves.collect()].concat();
+    let far = |n: usize| format!("/desired{}/{n}", "/a".repeat(LEVELS_MAX - 2));
+    let ladder = (0..LEVELS_MAX - 2).step_by(7).map(|n| add(&format!("/desired{}", "/a".repeat(n + 1)), &nested));
+    let mut long: Vec<_> = ladder.chain([add(&far(0), &json!(1))]).collect();
+    let rest = OPERATIONS_MAX - long.len();
+    long.extend((0..rest).map(|n| json!({"op": "move", "from": far(n), "path": far(n + 1)})));
     for (label, command) in [
-        ("an append", patch(json!([add("/reported/errors/-", json!(1))]))),
-        ("insertions into a long list", patch(many(vec![add("/desired/l", numbers)], add("/desired/l/0", json!(1))))),
-        ("moves of a long list", patch(moves.into())),
-        ("moves of many values down a level", patch(down.into())),
-        ("insertions into a list of many", patch(many(vec![add("/desired/l", lists)], add("/desired/l/0", json!(1))))),
-        ("the largest update", Command::Update(update(all))),
+        ("an append", patch(json!([add("/reported/errors/-", &json!(1))]))),
+        ("insertions into a long list", patch([vec![add("/desired/l", &zeros)], insertions].concat().into())),
+        ("a long list up and down stairs", patch(stairs.into())),
+        ("long paths", patch(long.into())),
+        ("one long list", patch(json!([add("/desired/l", &empties)]))),
+        ("the largest update", Command::Update(update(json!({"desired": {"l": vec![json!([]); 40_000]}})))),
     ] {
-        let (rounds, start) = (20, Instant::now());
-        let accepted = (0..rounds).filter(|_| decided(&current, &command, &limits).is_ok()).count();
-        println!("{label}: {} us, {accepted} of {rounds} accepted", start.elapsed().as_micros() / rounds as u128);
+        measure(label, || decided(&current, &command, &limits).map(|_| ()));
     }
+    let member = |n: usize, value: Value| (format!("{n:03}"), value);
+    let full: Map<_, _> = (0..1000).map(|n| member(n, json!(1))).collect();
+    let removals: Map<_, _> = (1..1000).map(|n| member(n, Value::Null)).collect();
+    let (current, removal) = (written(&[json!({ "desired": full })]), update(json!({ "desired": removals })));
+    measure("removals of nearly all", || decided(&current, &Command::Update(removal.clone()), &limits).map(|_| ()));
+}
+
+fn measure(label: &str, decide: impl Fn() -> Result<(), Rejection>) {
+    let (rounds, start) = (20, Instant::now());
+    let told = (0..rounds).map(|_| decide()).last();
+    let told = told.map(|result| result.map_err(|rejection| rejection.error()));
+    println!("{label}: {} us, {told:?}", start.elapsed().as_micros() / rounds);
 }
 
 fn patch(json: Value) -> Command {

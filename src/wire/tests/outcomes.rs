@@ -115,6 +115,7 @@ fn what_accepted_tells_besides() {
     };
     let accepted = Accepted {
         update: &sent,
+        is_known: true,
         changed: true,
         document: &after,
         rebased_from: sent.preconditions.rebased_from(&document),

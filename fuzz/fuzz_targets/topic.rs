@@ -68,7 +68,7 @@ fn shadow_topic(topic: &TopicName) {
     let destination = Destination::of(topic);
     let meaning = match &destination {
         Destination::Plain => "plain".to_owned(),
-        Destination::Reserved => "reserved".to_owned(),
+        Destination::Reserved(_) => "reserved".to_owned(),
         Destination::Request(key, operation, dialect) => {
             let operation = format!("{operation:?}").to_lowercase();
             let name = key.name.as_ref().map_or("/", |name| name.as_str());

@@ -11,8 +11,8 @@ use serde_json::Value;
 use umbra_fuzz::{commands, merge_patch};
 use umbrad::{
     shadow::{
-        Change, Command, Decision, Document, DocumentLimits, Former, Pointer, Rejection, Scope, Sender, Stamp,
-        Timestamp, Version, decide, delta, pointer::SectionName,
+        Change, Command, Decision, Document, DocumentLimits, Former, Measured, Pointer, Rejection, Scope, Sender,
+        Stamp, Timestamp, Version, decide, delta, pointer::SectionName,
     },
     store::{Held, Seq, fuzzing},
 };
@@ -142,10 +142,11 @@ fn beyond(limits: &DocumentLimits, current: &Document, expected: &merge_patch::S
     let depth = expected.iter().flat_map(|section| section.values()).map(umbra_fuzz::json::depth).max().unwrap_or(0);
     let leaves: usize = expected.iter().map(leaves).sum();
     let justified = match *rejection {
-        Rejection::TooLarge { size, max } if size == desired + reported && max == limits.document_bytes_max => {
-            size > max && size > current.state_bytes()
+        Rejection::TooLarge { what: Measured::State, size, max } => {
+            let is_so = size == desired + reported && max == limits.document_bytes_max;
+            is_so && size > max && size > current.state_bytes()
         }
-        Rejection::TooLarge { size, max } => {
+        Rejection::TooLarge { what: Measured::Tags, size, max } => {
             size == tags && max == limits.tags_bytes_max && size > max && size > current.tags.canonical_bytes
         }
         Rejection::TooManyLeaves { count, max } => count == leaves && count > max && count > current.leaves(),

@@ -160,13 +160,10 @@ impl Authority {
     ///
     /// [`Denied`].
     pub async fn let_in(&self, shown: Shown<'_>, client: &Arc<str>) -> Result<(Standing, Access), Denied> {
-        let rules = self.rules();
-        let anonymous = rules.listeners.get(&**shown.listener).is_some_and(|terms| terms.anonymous);
-        let anonymous = anonymous.then_some(&**client);
+        let anonymous = self.rules().takes_anonymous(shown.listener).then_some(&**client);
         let identity = self.login.identify(shown.address, shown.proof, shown.credentials, anonymous).await?;
         let standing = Standing { identity, listener: shown.listener.clone(), client: client.clone() };
-        let access = self.rules().access(&standing);
-        if access.is_any() {
+        if let Some(access) = self.rules().access(&standing) {
             return Ok((standing, access));
         }
         if standing.identity.method == Method::Anonymous {
@@ -207,11 +204,7 @@ impl Authority {
     /// What a client may do now that was let in as `standing`; `None`: nothing any more.
     #[must_use]
     pub fn review(&self, standing: &Standing) -> Option<Access> {
-        let rules = self.rules();
-        let taken = standing.identity.method != Method::Anonymous
-            || rules.listeners.get(&*standing.listener).is_some_and(|terms| terms.anonymous);
-        let access = rules.access(standing);
-        (taken && access.is_any() && self.login.still_valid(&standing.identity)).then_some(access)
+        self.rules().access(standing).filter(|_| self.login.still_valid(&standing.identity))
     }
 
     /// What a client without a connection may do now that was let in as `standing` when it was here. It has to be let
@@ -219,8 +212,7 @@ impl Authority {
     /// back.
     #[must_use]
     pub fn review_absent(&self, standing: &Standing) -> Option<Access> {
-        let access = self.rules().access(standing);
-        (access.is_any() && self.login.still_known(&standing.identity)).then_some(access)
+        self.rules().access(standing).filter(|_| self.login.still_known(&standing.identity))
     }
 
     /// Logins that were refused so far, by cause.
@@ -240,9 +232,16 @@ impl Rules {
         Self { policy: config.policy.clone(), listeners: listeners.collect() }
     }
 
-    fn access(&self, standing: &Standing) -> Access {
-        let Standing { identity, client, .. } = standing;
-        self.policy.access(&identity.principal, identity.method, self.role_here(standing), client)
+    /// What a client may do; `None`: nothing, or its listener does not take such clients.
+    fn access(&self, standing: &Standing) -> Option<Access> {
+        let Standing { identity, client, listener } = standing;
+        let access = self.policy.access(&identity.principal, identity.method, self.role_here(standing), client);
+        let taken = identity.method != Method::Anonymous || self.takes_anonymous(listener);
+        (taken && access.is_any()).then_some(access)
+    }
+
+    fn takes_anonymous(&self, listener: &str) -> bool {
+        self.listeners.get(listener).is_some_and(|terms| terms.anonymous)
     }
 
     fn roles(&self, standing: &Standing) -> Vec<Arc<str>> {

@@ -226,16 +226,22 @@ fn what_waits_for_a_restart_is_named() {
     assert!(told.contains("keys=\"auth.users, limits.requests_burst, listener.web.connections_max\""), "{told}");
 }
 
-/// An anonymous client is as good as its listener says now.
+/// An anonymous client is as good as its listener says now. The sessions of those who were away, and their wills, had
+/// stayed.
 #[test]
 fn anonymous_clients_go_when_the_listener_takes_none() {
     let setup = Setup { listener: "anonymous = true", ..UNLIMITED };
     let server = Server::with(setup);
     let mut clients = BOTH.map(|protocol| Client::connect(&server, protocol, "somebody"));
+    let away = Connect::persistent(V5, "away");
+    Client::connect_as(&server, &away).0.disconnect();
     edit(&server, "anonymous = true", "anonymous = false");
     server.hangup(1, DONE);
     clients.iter_mut().for_each(ended);
     assert_eq!(login(&server, &Connect::new(V5, "somebody")).0, 0x87);
+    edit(&server, "anonymous = false", "anonymous = true");
+    server.hangup(2, DONE);
+    assert_eq!(login(&server, &away), (0, false), "its session ended");
 }
 
 const LAMP: &str = "/v1/devices/lamp-1/shadow";

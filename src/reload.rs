@@ -5,7 +5,7 @@
 //! log names what has changed of that. What will not do is told in the log and changes nothing of its
 //! kind. Then every session is reviewed: it goes on with the rights that it has now, or ends.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::{signal::unix::Signal, task};
 
@@ -71,8 +71,8 @@ impl Reload {
     fn read(&self) -> Result<Vec<FileError>, ConfigError> {
         self.read_tls();
         let config = (self.read_config)()?;
-        let waiting = self.started_with.changed(&config.written).into_iter().filter(|key| !is_taken(key));
-        let waiting = waiting.collect::<Vec<_>>();
+        let changed = self.started_with.changed(&config.written);
+        let waiting = changed.iter().filter(|key| !is_taken(key, &changed)).map(String::as_str).collect::<Vec<_>>();
         if !waiting.is_empty() {
             tracing::warn!(keys = waiting.join(", "), "changed in the configuration, but that waits for a restart");
         }
@@ -90,9 +90,13 @@ impl Reload {
     }
 }
 
-/// Whether a change of `key` counts from now on: which clients listeners take, and where more rules are.
-fn is_taken(key: &str) -> bool {
-    let of_listener = key.starts_with("listener.")
-        && [".anonymous", ".anonymous_role", ".certificate_role"].into_iter().any(|end| key.ends_with(end));
-    of_listener || matches!(key, "rules_file" | "allow_anonymous_anywhere")
+/// Whether a change of `key`, one of those `changed`, counts from now on: which clients listeners take, unless they are to
+/// listen elsewhere, and where more rules are.
+fn is_taken(key: &str, changed: &BTreeSet<String>) -> bool {
+    match key.rsplit_once('.') {
+        Some((listener, "anonymous" | "anonymous_role" | "certificate_role")) => {
+            !changed.contains(&format!("{listener}.bind"))
+        }
+        _ => matches!(key, "rules_file" | "allow_anonymous_anywhere"),
+    }
 }

@@ -3,7 +3,12 @@
 //! What a client was let in on is its [`Standing`]. When users, keys, roles and grants are read anew, every open
 //! session is reviewed on it: it goes on with the rights that it has now, or ends.
 
-use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -37,7 +42,10 @@ struct Rules {
 }
 
 /// On which terms a listener takes clients.
+#[derive(Clone)]
 struct Terms {
+    /// Where it listens, which a check of the configuration allowed these terms for.
+    bind: SocketAddr,
     anonymous: bool,
     anonymous_role: Option<Arc<str>>,
     certificate_role: Option<Arc<str>>,
@@ -105,13 +113,14 @@ impl Authority {
         })
     }
 
-    /// Takes over the roles, grants and terms of `config`, and reads users and keys again. Blocks while it reads. Every
+    /// Takes over the roles and grants of `config` and the terms of the listeners that there are, and reads users and keys again. Blocks while it reads. Every
     /// session is to be reviewed then ([`Authority::review`]).
     ///
     /// Returns what is wrong with each file that cannot be used; what was read of it before stays.
     #[must_use]
     pub fn reload(&self, config: &Config) -> Vec<FileError> {
-        *self.rules.write() = Arc::new(Rules::of(config));
+        let rules = self.rules().renewed(config);
+        *self.rules.write() = Arc::new(rules);
         let mut faults = self.login.reload();
         if let Some(path) = &self.access_keys_file {
             match AccessKeys::read(path) {
@@ -232,6 +241,15 @@ impl Rules {
         Self { policy: config.policy.clone(), listeners: listeners.collect() }
     }
 
+    /// Those of `config` for the listeners that there are: one that is not in it, or elsewhere, keeps its terms.
+    fn renewed(&self, config: &Config) -> Self {
+        let renewed = self.listeners.iter().map(|(name, terms)| {
+            let mut now = config.listeners.iter().filter(|now| now.name == *name && now.bind == terms.bind);
+            (name.clone(), now.next().map_or_else(|| terms.clone(), Terms::of))
+        });
+        Self { policy: config.policy.clone(), listeners: renewed.collect() }
+    }
+
     /// What a client may do; `None`: nothing, or its listener does not take such clients.
     fn access(&self, standing: &Standing) -> Option<Access> {
         let Standing { identity, client, listener } = standing;
@@ -264,6 +282,7 @@ impl Rules {
 impl Terms {
     fn of(listener: &ListenerConfig) -> Self {
         Self {
+            bind: listener.bind,
             anonymous: listener.anonymous,
             anonymous_role: listener.anonymous_role.clone(),
             certificate_role: listener.certificate_role.clone(),

@@ -244,6 +244,31 @@ fn anonymous_clients_go_when_the_listener_takes_none() {
     assert_eq!(login(&server, &away), (0, false), "its session ended");
 }
 
+/// A listener that was to move to loopback and be anonymous there was anonymous at once, where it was.
+#[test]
+fn a_listener_that_is_to_move_keeps_its_terms() {
+    let server = site();
+    let section = "name = \"test\"\nbind = \"127.0.0.1:0\"\nanonymous = false";
+    edit(&server, section, "name = \"test\"\nbind = \"127.0.0.2:0\"\nanonymous = true");
+    server.hangup(1, DONE);
+    assert_eq!(login(&server, &Connect::new(V5, "somebody")).0, 0x87);
+    let log = server.log();
+    assert!(log.contains("keys=\"listener.test.anonymous, listener.test.bind\""), "{log}");
+}
+
+/// Everybody there had to go at once, while the log said that the change waits.
+#[test]
+fn a_listener_with_another_name_keeps_its_terms() {
+    let server = Server::with(UNLIMITED);
+    let mut somebody = Client::connect(&server, V5, "somebody");
+    edit(&server, "name = \"test\"", "name = \"other\"");
+    server.hangup(1, DONE);
+    let log = server.log();
+    assert!(log.contains("keys=\"listener.other, listener.test\""), "{log}");
+    somebody.ping();
+    assert_eq!(login(&server, &Connect::new(V5, "another")).0, 0);
+}
+
 const LAMP: &str = "/v1/devices/lamp-1/shadow";
 
 /// A request that is known again on its connection is made by who that is now; a stream ends before it tells anything

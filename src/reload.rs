@@ -2,8 +2,9 @@
 //!
 //! These are the files of TLS, users, token keys and access keys that the server was started with, and of the
 //! configuration the rules and grants and which clients each listener takes; all else in it waits for a restart, and the
-//! log names what has changed of that. What will not do is told in the log and changes nothing of its
-//! kind. Then every session is reviewed: it goes on with the rights that it has now, or ends.
+//! log names what has changed of that. What will not do is told in the log and changes nothing of its kind; all else is
+//! taken all the same, so that a mistake elsewhere keeps nobody in who was removed. Then every session is reviewed: it
+//! goes on with the rights that it has now, or ends.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -40,12 +41,8 @@ impl Reload {
         while let Some(()) = hangups.recv().await {
             tracing::info!("SIGHUP: reading files again");
             let again = reload.clone();
-            let faults = match task::spawn_blocking(move || again.read()).await {
-                Ok(Ok(faults)) => faults,
-                Ok(Err(error)) => {
-                    tracing::error!(%error, "the configuration is not taken, the one before stays in use");
-                    continue;
-                }
+            let (roles_read, faults) = match task::spawn_blocking(move || again.read()).await {
+                Ok(read) => read,
                 Err(error) => {
                     tracing::error!(%error, "files could not be read again");
                     continue;
@@ -55,28 +52,36 @@ impl Reload {
                 tracing::error!(%error, "a file of users or keys is not taken, what was in it before stays in use");
             }
             reload.broker.review().await;
-            match faults.is_empty() {
-                true => tracing::info!("users, keys and roles read again, sessions reviewed"),
-                false => tracing::warn!(files = faults.len(), "sessions reviewed without the files that are not taken"),
+            match (roles_read, faults.is_empty()) {
+                (true, true) => tracing::info!("users, keys and roles read again, sessions reviewed"),
+                (false, true) => tracing::warn!("users and keys read again, sessions reviewed; roles are those before"),
+                (_, false) => {
+                    tracing::warn!(files = faults.len(), roles_read, "sessions reviewed without what is not taken");
+                }
             }
         }
         std::future::pending().await
     }
 
-    /// Returns what is wrong with the files of users and keys; sessions may be worth something else then all the same.
-    ///
-    /// # Errors
-    ///
-    /// The configuration is not taken, and no file of users or keys was read.
-    fn read(&self) -> Result<Vec<FileError>, ConfigError> {
+    /// Returns whether the configuration is taken, and what is wrong with the files of users and keys; sessions may be
+    /// worth something else then all the same.
+    fn read(&self) -> (bool, Vec<FileError>) {
         self.read_tls();
-        let config = (self.read_config)()?;
+        let config = (self.read_config)().inspect_err(|error| {
+            tracing::error!(%error, "the configuration is not taken, the one before stays in use");
+        });
+        if let Ok(config) = &config {
+            self.tell_what_waits(config);
+        }
+        (config.is_ok(), self.authority.reload(config.ok().as_ref()))
+    }
+
+    fn tell_what_waits(&self, config: &Config) {
         let changed = self.started_with.changed(&config.written);
         let waiting = changed.iter().filter(|key| !is_taken(key, &changed)).map(String::as_str).collect::<Vec<_>>();
         if !waiting.is_empty() {
             tracing::warn!(keys = waiting.join(", "), "changed in the configuration, but that waits for a restart");
         }
-        Ok(self.authority.reload(&config))
     }
 
     /// A listener with a file that will not do stays as it was, and so does everything else.

@@ -113,14 +113,16 @@ impl Authority {
         })
     }
 
-    /// Takes over the roles and grants of `config` and the terms of the listeners that there are, and reads users and keys again. Blocks while it reads. Every
-    /// session is to be reviewed then ([`Authority::review`]).
+    /// Takes over the roles and grants of `config`, if there is one, and the terms of the listeners that there are, and
+    /// reads users and keys again. Blocks while it reads. Every session is to be reviewed then ([`Authority::review`]).
     ///
     /// Returns what is wrong with each file that cannot be used; what was read of it before stays.
     #[must_use]
-    pub fn reload(&self, config: &Config) -> Vec<FileError> {
-        let rules = self.rules().renewed(config);
-        *self.rules.write() = Arc::new(rules);
+    pub fn reload(&self, config: Option<&Config>) -> Vec<FileError> {
+        if let Some(config) = config {
+            let rules = self.rules().renewed(config);
+            *self.rules.write() = Arc::new(rules);
+        }
         let mut faults = self.login.reload();
         if let Some(path) = &self.access_keys_file {
             match AccessKeys::read(path) {

@@ -149,12 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         self.leaving = Some(Instant::now() + LEAVE_TIMEOUT);
                         Sleep::reset(sleep.as_mut(), self.next_deadline().into());
                     }
-                    Ok(reason) => {
-                        if reason == Reason::NOT_AUTHORIZED {
-                            self.session_expiry = 0; // nobody is to come back to it
-                        }
-                        return Err(End::Server(reason));
-                    }
+                    Ok(reason) => return Err(End::Server(reason)),
                 },
                 permit = room(&mut self.stalled), if self.stalled.is_some() => self.resume_stalled(permit),
                 turn = self.transport.turn(may_read) => match turn? {

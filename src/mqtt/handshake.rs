@@ -32,7 +32,6 @@ use crate::{
 /// A client that was taken in.
 struct Taken {
     standing: Standing,
-    access: Access,
     key: SessionKey,
     attached: Attached,
 }
@@ -132,29 +131,24 @@ async fn take_in(peer: &Peer, connect: &Connect, client_id: Arc<str>, broker: &B
     check(connect).inspect_err(|_| {
         broker.service.quotas().addresses.handshake_failed(peer.address.ip(), Instant::now());
     })?;
-    let (standing, access) = let_in(peer, connect, &client_id, broker).await?;
+    let standing = let_in(peer, connect, &client_id, broker).await?;
     peer.acquaintance.settle();
     let key = SessionKey { principal: standing.identity.principal.clone(), client_id };
-    let mut attached = attach(&key, &standing, &access, connect.clean_start, broker).await?;
+    let mut attached = attach(&key, &standing, connect.clean_start, broker).await?;
+    let Some(replaced) = attached.replaced.take() else { return Ok(Taken { standing, key, attached }) };
     // The session is in no connection's hands yet, so what goes wrong here must not go by it.
-    let confirmed = AssertUnwindSafe(confirm(&standing, &mut attached, broker)).catch_unwind().await;
-    match confirmed.unwrap_or(Err(Refused(Reason::SERVER_UNAVAILABLE, "the server failed".into()))) {
-        Ok(access) => Ok(Taken { standing, access, key, attached }),
-        Err(refused) => {
+    match AssertUnwindSafe(broker.dispose(replaced)).catch_unwind().await {
+        Ok(()) => Ok(Taken { standing, key, attached }),
+        Err(_panic) => {
             let ended = broker.sessions.release(&key, attached.client, 0, None);
             broker.dispose(ended).await;
-            Err(refused)
+            Err(Refused(Reason::SERVER_UNAVAILABLE, "the server failed".into()))
         }
     }
 }
 
-/// Who the client is and what it may do.
-async fn let_in(
-    peer: &Peer,
-    connect: &Connect,
-    client_id: &Arc<str>,
-    broker: &Broker,
-) -> Result<(Standing, Access), Refused> {
+/// Who the client is, if it may do something, and leave the will that it has.
+async fn let_in(peer: &Peer, connect: &Connect, client_id: &Arc<str>, broker: &Broker) -> Result<Standing, Refused> {
     let shown = Shown {
         address: peer.address.ip(),
         listener: &peer.listener,
@@ -164,7 +158,7 @@ async fn let_in(
     let let_in = broker.authority.let_in_again(peer.signed_in.as_deref(), shown, client_id).await;
     let (standing, access) = let_in.map_err(|denied| Refused(reason_of(denied), denied.to_string().into()))?;
     match permit::may_leave(&access, connect.will.as_ref()) {
-        Ok(()) => Ok((standing, access)),
+        Ok(()) => Ok(standing),
         Err(text) => {
             let principal = standing.identity.principal.name();
             tracing::debug!(peer = %peer.address, %principal, text, "refused");
@@ -177,11 +171,11 @@ async fn let_in(
 async fn attach(
     key: &SessionKey,
     standing: &Standing,
-    access: &Access,
     clean_start: bool,
     broker: &Broker,
 ) -> Result<Attached, Refused> {
-    let attached = broker.sessions.attach(key, standing, clean_start, || broker.new_session(access));
+    let make = |access: &Access| broker.new_session(access);
+    let attached = broker.sessions.attach(key, standing, clean_start, &broker.authority, make);
     match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
         Ok(Ok(attached)) => Ok(attached),
         Ok(Err(Refusal::Quota(cause))) => {
@@ -189,26 +183,9 @@ async fn attach(
             let text = format!("there are as many {} as there may be", cause.what());
             Err(Refused(Reason::QUOTA_EXCEEDED, text.into()))
         }
+        Ok(Err(Refusal::NoRights)) => Err(Refused(Reason::NOT_AUTHORIZED, "this client is no longer let in".into())),
         Ok(Err(Refusal::Closing)) => Err(Refused(Reason::SERVER_UNAVAILABLE, "the server is ending".into())),
         Err(_) => Err(Refused(Reason::SERVER_BUSY, "the session's other connection does not end".into())),
-    }
-}
-
-/// Ends the session that this one replaces, and looks again what the client may do: since it was let in its token may
-/// have ended, or rights may have been read anew. From here on its session is in the table, and reviewed there.
-async fn confirm(standing: &Standing, attached: &mut Attached, broker: &Broker) -> Result<Access, Refused> {
-    if let Some(replaced) = attached.replaced.take() {
-        broker.dispose(replaced).await;
-    }
-    loop {
-        let generation = broker.authority.generation();
-        let refused = || Refused(Reason::NOT_AUTHORIZED, "this client is no longer let in".into());
-        let access = broker.authority.review(standing).ok_or_else(refused)?;
-        attached.client.outbox.set_access(access.clone());
-        // Otherwise what the review of all sessions gave it may have been overwritten with older rights.
-        if broker.authority.generation() == generation {
-            return Ok(access);
-        }
     }
 }
 
@@ -224,8 +201,8 @@ fn welcome<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Taken { standing, access, key, mut attached } = taken;
-    let device = presence::device_of(&access);
+    let Taken { standing, key, mut attached } = taken;
+    let device = presence::device_of(&attached.client.outbox.access());
     if let Some(device) = &device {
         broker.presence.opened(device, peer.address.ip(), connect.protocol, broker.service.now());
     }

@@ -138,6 +138,8 @@ pub struct Load {
 pub enum Refusal {
     /// There are as many sessions or connections as there may be, altogether or of its principal.
     Quota(Cause),
+    /// Its client is no longer let in.
+    NoRights,
     /// The server is about to end.
     Closing,
 }
@@ -150,20 +152,22 @@ impl Sessions {
     }
 
     /// Gives the session of `key` to a new connection that was let in on `standing`, ending the one that holds it;
-    /// `make` makes a new session.
+    /// `make` makes a new session. It has the rights of that moment: while it waited its token may have ended, or rights
+    /// may have been read anew. From then on it is in the table, and reviewed there.
     ///
     /// # Errors
     ///
-    /// A [`Refusal`]; a connection that held the session is not ended then.
+    /// A [`Refusal`]; what there is stays as it is then, but for a connection that was waited for.
     pub async fn attach(
         &self,
         key: &SessionKey,
         standing: &Standing,
         clean_start: bool,
-        make: impl Fn() -> ClientSession,
+        authority: &Authority,
+        make: impl Fn(&Access) -> ClientSession,
     ) -> Result<Attached, Refusal> {
         loop {
-            let held = match self.try_attach(key, standing, clean_start, &make)? {
+            let held = match self.try_attach(key, standing, clean_start, authority, &make)? {
                 Ok(attached) => return Ok(attached),
                 Err(held) => held,
             };
@@ -171,7 +175,8 @@ impl Sessions {
         }
     }
 
-    /// Takes back the session of a connection that ended, to keep it for `expiry` seconds, and tells what to do now.
+    /// Takes back the session of a connection that ended, to keep it for `expiry` seconds if its client may come back,
+    /// and tells what to do now.
     pub fn release(&self, key: &SessionKey, client: ClientSession, expiry: u32, will: Option<Will>) -> Ended {
         let now = Instant::now();
         let mut table = self.table.lock();
@@ -179,7 +184,7 @@ impl Sessions {
             return Ended::session(key.clone(), client, will);
         };
         released.notify_waiters();
-        if expiry == 0 || table.closing {
+        if expiry == 0 || table.closing || !client.outbox.access().is_any() {
             return Ended::session(key.clone(), client, will);
         }
         let expires = (expiry != u32::MAX).then(|| now + Duration::from_secs(expiry.into()));
@@ -230,8 +235,9 @@ impl Sessions {
         }
     }
 
-    /// Gives each session the rights that its standing is worth now. One that is worth none ends: its connection with
-    /// [`Reason::NOT_AUTHORIZED`]; a parked one, whose client need only be known to come back, is handed out.
+    /// Gives each session the rights that its standing is worth now. One that is worth none ends: a parked one is handed
+    /// out, a connected one ends with its connection. That ends with [`Reason::NOT_AUTHORIZED`] also where its client
+    /// may come back, but has to be let in anew.
     ///
     /// The table is taken for one session at a time, so that nobody waits for all of them. A client that comes
     /// meanwhile has the rights of now.
@@ -286,13 +292,15 @@ impl Sessions {
         key: &SessionKey,
         standing: &Standing,
         clean_start: bool,
-        make: impl Fn() -> ClientSession,
+        authority: &Authority,
+        make: impl Fn(&Access) -> ClientSession,
     ) -> Result<Result<Attached, OwnedNotified>, Refusal> {
         let mut table = self.table.lock();
         let table = &mut *table;
         if table.closing {
             return Err(Refusal::Closing);
         }
+        let access = authority.review(standing).ok_or(Refusal::NoRights)?;
         let known = table.entries.len();
         let (kick, kicked) = oneshot::channel();
         let connected = |client: &ClientSession| Entry::Connected {
@@ -306,7 +314,7 @@ impl Sessions {
             hash_map::Entry::Vacant(slot) => {
                 table.holders.check(&key.principal, true, &self.max).map_err(Refusal::Quota)?;
                 table.holders.add(&key.principal, true);
-                let client = make();
+                let client = make(&access);
                 slot.insert(connected(&client));
                 return Ok(Ok(Attached { client, present: false, kicked, replaced: None }));
             }
@@ -319,7 +327,7 @@ impl Sessions {
             return Ok(Err(released.clone().notified_owned()));
         }
         table.holders.check(&key.principal, false, &self.max).map_err(Refusal::Quota)?;
-        let fresh = clean_start.then(make);
+        let fresh = clean_start.then(|| make(&access));
         let entry = match (&fresh, &*slot) {
             (Some(client), _) => connected(client),
             (None, Entry::Parked(parked)) => connected(&parked.client),
@@ -332,6 +340,7 @@ impl Sessions {
             table.timers.remove(&timer);
         }
         let Some(client) = fresh else {
+            parked.client.outbox.set_access(access);
             return Ok(Ok(Attached { client: parked.client, present: true, kicked, replaced: None }));
         };
         // The session ends here, and with it any delay of its will. [MQTT-3.1.2-8]
@@ -376,14 +385,16 @@ impl Table {
     /// See [`Sessions::review`].
     fn review(&mut self, key: SessionKey, authority: &Authority) -> Option<Ended> {
         let entry = self.entries.get_mut(&key)?;
-        let (access, outbox) = match &*entry {
-            Entry::Connected { standing, outbox, .. } => (authority.review(standing), outbox),
-            Entry::Parked(parked) => (authority.review_absent(&parked.standing), &parked.client.outbox),
+        let (standing, outbox, stays) = match &*entry {
+            Entry::Connected { standing, outbox, .. } => (standing, outbox, authority.review(standing).is_some()),
+            Entry::Parked(parked) => (&parked.standing, &parked.client.outbox, true),
         };
+        // A connection that ends leaves the session to who is let in again.
+        let access = authority.review_absent(standing);
         let ends = access.is_none();
         outbox.set_access(access.unwrap_or_else(|| Access::none(key.principal.clone())));
         match entry {
-            Entry::Connected { kick, .. } if ends => {
+            Entry::Connected { kick, .. } if ends || !stays => {
                 if let Some(kick) = kick.take() {
                     let _ = kick.send(Reason::NOT_AUTHORIZED);
                 }

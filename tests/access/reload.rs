@@ -72,19 +72,27 @@ fn a_removed_user_is_gone_with_its_sessions() {
     }
 }
 
+/// The session of one who was connected ended with its connection; that of one who was away did not.
 #[test]
 fn a_new_password_ends_what_the_old_one_opened() {
     let server = site();
-    let mut lamp = client(&server, "lamp-1", V5);
-    let (mut away, _) = Client::connect_as(&server, &persistent("lamp-1", "away", V5));
-    away.subscribe(&[("devices/lamp-1/#", 1)]);
+    let [mut lamp, away] = ["lamp-1", "away"].map(|id| {
+        let (mut client, _) = Client::connect_as(&server, &persistent("lamp-1", id, V5));
+        client.subscribe(&[("devices/lamp-1/#", 1)]);
+        client
+    });
     away.disconnect();
     passwd(server.directory(), &["add", "lamp-1", "--stdin"], "another-password");
     server.hangup(1, DONE);
     ended(&mut lamp);
     assert_eq!(login(&server, &connect("lamp-1", "lamp-1", V5)).0, 0x86);
-    let renewed = persistent("lamp-1", "away", V5).user("lamp-1", "another-password");
-    assert_eq!(login(&server, &renewed), (0, true), "the session is its user's, whatever the password");
+    client(&server, "boss", V5).publish("devices/lamp-1/news", "x", 1);
+    for id in ["lamp-1", "away"] {
+        let renewed = persistent("lamp-1", id, V5).user("lamp-1", "another-password");
+        let (mut lamp, connack) = Client::connect_as(&server, &renewed);
+        assert!(connack.session_present, "{id}: the session is its user's, whatever the password");
+        assert_eq!(lamp.message().text(), "x", "{id}");
+    }
 }
 
 /// A session goes on with the rights that it has now, also for what it subscribed to before.

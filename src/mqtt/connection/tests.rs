@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::*;
 use crate::{
-    auth::{Authority, Expiry, Method, Principal, Standing, certificate::Proof},
+    auth::{Access, Authority, Expiry, Method, Principal, Standing, certificate::Proof},
     clock::Clock,
     config::Config,
     mqtt::{
@@ -262,19 +262,24 @@ async fn a_login_that_ends_before_its_connack_is_refused() {
     let mut standing = Standing::of_user(principal.clone(), "local");
     standing.identity.method = Method::Certificate; // whose clients have a role as shipped
     standing.identity.until = Some(Expiry { wall: Timestamp(20), deadline: Instant::now() + FAR });
-    for (at, code) in [(19, 0), (20, 5)] {
+    // The time that it is when its turn comes, what the session is kept for then, and the CONNACK.
+    for (at, kept, connack) in [(19, 0, [0, 0]), (20, 0, [0, 5]), (19, 60, [1, 0]), (20, 60, [0, 5])] {
+        hand.set(Duration::from_secs(10));
         let key = SessionKey { principal: principal.clone(), client_id: "c".into() };
-        let access = broker.authority.review(&standing).unwrap();
-        let held = broker.sessions.attach(&key, &standing, true, || broker.new_session(&access)).await.unwrap();
+        let make = |access: &Access| broker.new_session(access);
+        let held = broker.sessions.attach(&key, &standing, true, &broker.authority, make).await.unwrap();
         let (mut near, far) = tokio::io::duplex(4096);
         let peer = Peer { signed_in: Some(Arc::new(standing.clone())), ..peer(Proof::None, &broker) };
         tokio::spawn(handshake::serve(far, peer, broker.clone(), Instant::now() + Duration::from_secs(60)));
-        near.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c").await.unwrap();
+        let flags = if kept == 0 { CLEAN } else { PARKED };
+        let connect = [&b"\x10\x0d\x00\x04MQTT\x04"[..], &[flags], b"\x00\x00\x00\x01c"].concat();
+        near.write_all(&connect).await.unwrap();
         assert_eq!(held.kicked.await, Ok(Reason::SESSION_TAKEN_OVER), "it was let in and waits");
         hand.set(Duration::from_secs(at));
-        broker.sessions.release(&key, held.client, 0, None);
-        assert_eq!(read(&mut near).await, [0x20, 2, 0, code], "at {at}");
+        broker.sessions.release(&key, held.client, kept, None);
+        assert_eq!(read(&mut near).await, [0x20, 2, connack[0], connack[1]], "at {at}, kept for {kept}");
         let _refused_ones_are_gone = near.write_all(b"\xe0\x00").await;
         assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(broker.sessions.count(), usize::from(kept > 0), "a session that is kept stays, at {at}");
     }
 }

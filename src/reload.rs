@@ -1,10 +1,10 @@
 //! What SIGHUP does: read again, while the server runs, what says who may come in and do what.
 //!
 //! These are the files of TLS, users, token keys and access keys that the server was started with, and of the
-//! configuration the rules and grants and which clients each listener takes; all else in it waits for a restart, and the
-//! log names what has changed of that. What will not do is told in the log and changes nothing of its kind; all else is
-//! taken all the same, so that a mistake elsewhere keeps nobody in who was removed. Then every session is reviewed: it
-//! goes on with the rights that it has now, or ends.
+//! configuration the rules and grants and which clients each listener takes; all else in it waits for a restart, and
+//! the log names what has changed of that. What will not do is told in the log and changes nothing of its kind; all
+//! else is taken all the same, so that a mistake elsewhere keeps nobody in who was removed. Then every session is
+//! reviewed: it goes on with the rights that it has now, or ends.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -95,8 +95,8 @@ impl Reload {
     }
 }
 
-/// Whether a change of `key`, one of those `changed`, counts from now on: which clients listeners take, unless they are to
-/// listen elsewhere, and where more rules are.
+/// Whether a change of `key`, one of those `changed`, counts from now on: which clients listeners take, unless they are
+/// to listen elsewhere, and where more rules are.
 fn is_taken(key: &str, changed: &BTreeSet<String>) -> bool {
     match key.rsplit_once('.') {
         Some((listener, "anonymous" | "anonymous_role" | "certificate_role")) => {

@@ -57,7 +57,7 @@ pub(super) async fn get(State(api): State<Arc<Api>>, request: HttpRequest) -> Re
 /// `POST /things/{id}/shadow`
 pub(super) async fn update(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
     let Asked { caller, key, body, .. } = asked(&api, request, Operation::AwsUpdateShadow).await?;
-    command(&api, &caller, key, &body, |body| {
+    command(&api, caller, key, &body, |body| {
         let parsed = wire::parse_update(body, Dialect::Aws, &api.document);
         parsed.map(|Parsed { body, client_token }| (Command::Update(body), client_token))
     })
@@ -67,7 +67,7 @@ pub(super) async fn update(State(api): State<Arc<Api>>, request: HttpRequest) ->
 /// `DELETE /things/{id}/shadow`
 pub(super) async fn delete(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
     let Asked { caller, key, .. } = asked(&api, request, Operation::AwsDeleteShadow).await?;
-    command(&api, &caller, key, &[], |_| Ok((Command::Delete(Delete::default()), None))).await
+    command(&api, caller, key, &[], |_| Ok((Command::Delete(Delete::default()), None))).await
 }
 
 /// `GET /api/things/shadow/ListNamedShadowsForThing/{id}`
@@ -94,12 +94,16 @@ pub(super) async fn list(State(api): State<Arc<Api>>, request: HttpRequest) -> R
 /// Has the command that `parse` finds in `body` decided, and answers.
 async fn command(
     api: &Api,
-    caller: &Caller,
+    mut caller: Caller,
     key: ShadowKey,
     body: &[u8],
     parse: impl FnOnce(&[u8]) -> Result<(Command, Option<ClientToken>), Refused>,
 ) -> Result<Response, Response> {
-    let admitted = submit::admit(api, caller, &key, body).await;
+    let admitted = submit::admit(api, &caller, &key, body).await;
+    // While its body came, and it waited for its place, rights may have been read anew.
+    if admitted.is_ok() && !caller.renew(api) {
+        return Err(rejected(&Rejection::Unauthorized, &key, api, None));
+    }
     let parsed = parse(body);
     let token = match &parsed {
         Ok((_, token)) | Err(Refused { client_token: token, .. }) => token.clone(),
@@ -112,9 +116,9 @@ async fn command(
         caller.note_refusal(&key, &rejection, api);
         rejected(&rejection, &key, api, token.as_ref())
     })?;
-    let projection = projection(caller, &key).unwrap_or(Projection::NONE);
+    let projection = projection(&caller, &key).unwrap_or(Projection::NONE);
     let request = Request { key: key.clone(), command, dialect: Dialect::Aws, client_token: token.clone() };
-    match submit::submit(api, caller, request, projection, admitted).await {
+    match submit::submit(api, &caller, request, projection, admitted).await {
         Ok(Accepted { body, .. }) => Ok(answer(body)),
         Err(rejection) => Err(rejected(&rejection, &key, api, token.as_ref())),
     }
@@ -154,6 +158,7 @@ async fn caller(api: &Arc<Api>, parts: &mut Parts, body: Body, key: &ShadowKey) 
     let otherwise = match claimed {
         Some(Ok(signed)) => {
             let body = read(api, parts, body, key).await?;
+            let keys = api.authority.access_keys(); // those of now: the body may have taken a while
             let principal = signed.verify(&body, &keys, now).map_err(unverified)?;
             let no_role = || rejected(&Rejection::Forbidden { what: Denied::NoRole.to_string() }, key, api, None);
             return Ok((Caller::signed(&principal, api).ok_or_else(no_role)?, body));

@@ -4,7 +4,7 @@
 //! cookie of its session where it sends no `Authorization`, or not at all where its listener takes such clients. What
 //! was found out is kept with the connection, so that a password or a token is checked once and not for each request.
 //!
-//! Who is answered later, or again and again, is looked at each time: [`Caller::renew`].
+//! Who is answered later, or again and again, or writes after a wait, is looked at each time: [`Caller::renew`].
 
 use std::{
     sync::Arc,
@@ -69,8 +69,8 @@ impl Caller {
     /// The caller that signed a request as `principal`, if that has a role.
     pub(super) fn signed(principal: &Principal, api: &Api) -> Option<Self> {
         let (client, generation) = (Arc::<str>::from("aws"), api.authority.generation());
-        let access = api.authority.access(principal, Method::AccessKey, &client);
-        access.is_any().then_some(Self { access, client, standing: None, session: None, generation })
+        let access = signer(principal, &client, api)?;
+        Some(Self { access, client, standing: None, session: None, generation })
     }
 
     /// Who is signed in with the cookie of the request; `None`: nobody is, or not any more.
@@ -189,18 +189,18 @@ impl Caller {
         if self.session.as_ref().is_some_and(|session| session.is_over(Instant::now())) {
             return false;
         }
-        let Some(standing) = &self.standing else { return true };
         let generation = api.authority.generation();
-        if generation == self.generation && !api.authority.is_over(standing) {
+        let is_over = self.standing.as_ref().is_some_and(|standing| api.authority.is_over(standing));
+        if generation == self.generation && !is_over {
             return true;
         }
-        match api.authority.review(standing) {
-            None => false,
-            Some(access) => {
-                (self.access, self.generation) = (access, generation);
-                true
-            }
-        }
+        let access = match &self.standing {
+            Some(standing) => api.authority.review(standing),
+            None => signer(self.principal(), &self.client, api),
+        };
+        let Some(access) = access else { return false };
+        (self.access, self.generation) = (access, generation);
+        true
     }
 
     /// As [`Self::renew`], for an answer to the request with `headers`.
@@ -228,6 +228,11 @@ impl Caller {
             () = read_anew => {}
         }
     }
+}
+
+/// What `principal` may do that signs as `client`; `None`: nothing.
+fn signer(principal: &Principal, client: &Arc<str>, api: &Api) -> Option<Access> {
+    Some(api.authority.access(principal, Method::AccessKey, client)).filter(Access::is_any)
 }
 
 impl LastCaller {

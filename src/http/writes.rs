@@ -39,7 +39,7 @@ use crate::{
 /// A write that was let in.
 struct Write<'a> {
     api: &'a Api,
-    caller: &'a Caller,
+    caller: Caller,
     key: ShadowKey,
     projection: Projection,
     asked: Asked,
@@ -72,7 +72,7 @@ pub(super) async fn put(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let write = Write::admit(&api, &caller, key, Operation::PutShadow, &uri, &headers)?;
+    let mut write = Write::admit(&api, caller, key, Operation::PutShadow, &uri, &headers)?;
     payload::check_encoding(&headers, &api)?;
     if let Some(other) = payload::media_type(&headers).filter(|media_type| media_type != "application/json") {
         let message = format!("Unsupported media type '{other:.64}'; send application/json");
@@ -94,7 +94,7 @@ pub(super) async fn patch(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let write = Write::admit(&api, &caller, key, Operation::PatchShadow, &uri, &headers)?;
+    let mut write = Write::admit(&api, caller, key, Operation::PatchShadow, &uri, &headers)?;
     payload::check_encoding(&headers, &api)?;
     let media_type = payload::media_type(&headers);
     match media_type.as_deref() {
@@ -126,8 +126,8 @@ pub(super) async fn delete(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let write = Write::admit(&api, &caller, key, Operation::DeleteShadow, &uri, &headers)?;
-    let admitted = write.admitted(&[]).await?;
+    let mut write = Write::admit(&api, caller, key, Operation::DeleteShadow, &uri, &headers)?;
+    let admitted = write.admitted(&headers, &[]).await?;
     let delete = Delete { preconditions: write.asked.preconditions.clone(), keyed: None };
     let keyed = write.asked.idempotency_key.clone().map(|key| Keyed::delete(key, &delete));
     let command = Command::Delete(Delete { keyed, ..delete });
@@ -141,7 +141,7 @@ impl<'a> Write<'a> {
     /// Lets a write in that says what it expects.
     fn admit(
         api: &'a Api,
-        caller: &'a Caller,
+        caller: Caller,
         key: ShadowKey,
         operation: Operation,
         uri: &Uri,
@@ -158,15 +158,20 @@ impl<'a> Write<'a> {
         Ok(Self { api, caller, key, projection, asked })
     }
 
-    async fn admitted(&self, body: &[u8]) -> Result<Admission, Problem> {
-        let admitted = submit::admit(self.api, self.caller, &self.key, body).await;
-        admitted.map_err(|rejection| self.not_tried(&rejection))
+    /// Counts the write, and looks again who makes it: while its body came, and it waited for its place, rights may
+    /// have been read anew, and a page may have signed out.
+    async fn admitted(&mut self, headers: &HeaderMap, body: &[u8]) -> Result<Admission, Problem> {
+        let admitted = submit::admit(self.api, &self.caller, &self.key, body).await;
+        let admitted = admitted.map_err(|rejection| self.not_tried(&rejection))?;
+        self.caller.renew_for(headers, self.api)?;
+        self.projection = self.caller.sight(&self.key, self.api)?;
+        Ok(admitted)
     }
 
     /// Reads the body of the write, and then counts it: one that comes slowly keeps nobody else waiting.
-    async fn body(&self, headers: &HeaderMap, body: Body) -> Result<(Admission, Bytes), Problem> {
+    async fn body(&mut self, headers: &HeaderMap, body: Body) -> Result<(Admission, Bytes), Problem> {
         match payload::read(headers, body, self.api.body_bytes_max, self.api).await {
-            Ok(body) => Ok((self.admitted(&body).await?, body)),
+            Ok(body) => Ok((self.admitted(headers, &body).await?, body)),
             Err(Unread::Rejected(rejection)) => Err(self.not_tried(&rejection)),
             Err(Unread::Failed(problem)) => Err(problem),
         }
@@ -205,7 +210,7 @@ impl<'a> Write<'a> {
     async fn submit(&self, command: Command, admitted: Admission) -> Result<Accepted, Rejection> {
         let key = self.key.clone();
         let request = Request { key, command, dialect: Dialect::Native, client_token: None };
-        submit::submit(self.api, self.caller, request, self.projection.clone(), admitted).await
+        submit::submit(self.api, &self.caller, request, self.projection.clone(), admitted).await
     }
 
     /// Answers a write that never came to the engine, and remembers why.

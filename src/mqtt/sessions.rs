@@ -152,8 +152,8 @@ impl Sessions {
     }
 
     /// Gives the session of `key` to a new connection that was let in on `standing`, ending the one that holds it;
-    /// `make` makes a new session. It has the rights of that moment: while it waited its token may have ended, or rights
-    /// may have been read anew. From then on it is in the table, and reviewed there.
+    /// `make` makes a new session. It has the rights of that moment: while it waited its token may have ended, or
+    /// rights may have been read anew. From then on it is in the table, and reviewed there.
     ///
     /// # Errors
     ///
@@ -235,9 +235,9 @@ impl Sessions {
         }
     }
 
-    /// Gives each session the rights that its standing is worth now. One that is worth none ends: a parked one is handed
-    /// out, a connected one ends with its connection. That ends with [`Reason::NOT_AUTHORIZED`] also where its client
-    /// may come back, but has to be let in anew.
+    /// Gives each session the rights that its standing is worth now. One that is worth none ends: a parked one is
+    /// handed out, a connected one ends with its connection. That ends with [`Reason::NOT_AUTHORIZED`] also where its
+    /// client may come back, but has to be let in anew.
     ///
     /// The table is taken for one session at a time, so that nobody waits for all of them. A client that comes
     /// meanwhile has the rights of now.

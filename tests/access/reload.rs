@@ -304,6 +304,40 @@ fn a_removed_user_is_gone_from_its_connections_of_http() {
     assert_eq!(other.next()["version"], 2);
 }
 
+/// A write was let in by the rights that its sender had before its body came, which may take a while.
+#[test]
+fn a_write_is_let_in_by_the_rights_of_its_end() {
+    let patient = "[[listener]]\nname = \"patient\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"\nanonymous = false\n\
+                   connect_timeout = \"5m\"\n";
+    let only_tags = "[[rule]]\nrole = \"admin\"\ndevices = [\"*\"]\nread = [\"/tags\"]\nwrite = [\"/tags\"]\n";
+    let partial = "[[rule]]\nrole = \"partial";
+    let remove = |server: &Server| passwd(server.directory(), &["remove", "boss"], "");
+    let narrow = |server: &Server| edit(server, partial, &format!("{only_tags}\n{partial}"));
+    let put = format!("PUT {LAMP} HTTP/1.1\nContent-Type: application/json\nIf-None-Match: *");
+    let requests = [
+        (put.as_str(), r#"{"reported":{"a":1}}"#),
+        ("POST /things/lamp-1/shadow HTTP/1.1", r#"{"state":{"reported":{"a":1}}}"#),
+    ];
+    // what happens while the body is waited for, the status of the answer
+    let happens: [&dyn Fn(&Server); 2] = [&remove, &narrow];
+    for (happens, status) in happens.into_iter().zip([401, 403]) {
+        let server = site_with(patient);
+        let writers = requests.map(|(head, body)| {
+            let mut writer = Http::connect(server.address_of("patient"));
+            writer.write_head(&format!("{head}\nAuthorization: {}", basic("boss")), body.len());
+            (writer, body)
+        });
+        happens(&server);
+        server.hangup(1, DONE);
+        for (mut writer, body) in writers {
+            writer.write_bytes(body.as_bytes());
+            let reply = writer.reply(false);
+            assert_eq!(reply.status, status, "{reply:?}");
+        }
+        assert_eq!(get(&server, "viewer-1", LAMP).status, 404, "nothing was written");
+    }
+}
+
 /// A wait was answered by the rights that its sender had when it began to wait: one whose user had been removed, or
 /// whose role had been taken, was told the next change.
 #[test]

@@ -17,6 +17,7 @@ name = "web"
 kind = "http"
 bind = "127.0.0.1:0"
 anonymous = false
+connect_timeout = "5m"
 
 [[listener]]
 name = "other"
@@ -252,4 +253,21 @@ fn what_a_page_waits_for_ends_with_its_session() {
     // Nothing changes meanwhile: it is the end of the session that is noticed.
     assert_eq!(stream.chunk(), None);
     assert_eq!(waiter.reply(false).status, 401);
+}
+
+/// A write whose body came after its user had signed out was made all the same.
+#[test]
+fn a_write_that_is_not_whole_ends_with_its_session() {
+    let site = Site::open();
+    let boss = site.sign_in("boss");
+    let body = r#"{"desired":{"on":true}}"#;
+    let mut writer = Http::connect(site.server.address_of("web"));
+    let head = "PUT /v1/devices/lamp/shadow HTTP/1.1\nIf-None-Match: *\nContent-Type: application/json";
+    writer.write_head(&format!("{head}\nUmbra-Client: dashboard\nCookie: {boss}"), body.len());
+    assert_eq!(site.send("web", "DELETE /session HTTP/1.1", &boss, "").status, 204);
+    writer.write_bytes(body.as_bytes());
+    let reply = writer.reply(false);
+    assert_eq!((reply.status, reply.header("www-authenticate")), (401, Some("Bearer realm=\"umbra\"")), "{reply:?}");
+    let read = site.send("web", "GET /v1/devices/lamp/shadow HTTP/1.1", &site.sign_in("boss"), "");
+    assert_eq!(read.status, 404, "nothing was written");
 }

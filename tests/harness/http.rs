@@ -45,7 +45,18 @@ impl Http {
         }
         bytes.extend(b"\r\n");
         bytes.extend(body);
-        self.stream.get_mut().write_all(&bytes).expect("the connection is open");
+        self.write_bytes(&bytes);
+    }
+
+    /// Sends a request without its body, and waits until the server wants that.
+    pub fn write_head(&mut self, head: &str, body_bytes: usize) {
+        self.write(&format!("{head}\nExpect: 100-continue\nContent-Length: {body_bytes}"), b"");
+        assert_eq!(self.head().status, 100);
+    }
+
+    /// Sends bytes as they are, such as a body that was waited with.
+    pub fn write_bytes(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).expect("the connection is open");
     }
 
     /// Reads status and headers alone: what follows is a stream.

@@ -32,6 +32,8 @@ use crate::{
 
 /// A stored answer may be used once it is found valid, and by its own reader alone. PROTOCOL section 5.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
+/// What tells one reader from another: they may see different parts of a shadow under one tag.
+const VARY: HeaderValue = HeaderValue::from_static("authorization, cookie");
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -181,7 +183,7 @@ fn answer(
     headers.insert(header::ETAG, etag);
     headers.insert(header::LAST_MODIFIED, http_date(document.timestamp));
     headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
-    headers.insert(header::VARY, HeaderValue::from_static("authorization"));
+    headers.insert(header::VARY, VARY);
     response
 }
 

@@ -24,6 +24,8 @@ fn reads() {
     let first = door.get(PATH);
     let (tag, modified) = (first.etag(), first.header("last-modified").unwrap().to_owned());
     assert_eq!(first.header("cache-control"), Some("private, no-cache"));
+    // A browser whose second user signed in with another cookie showed him what the first one may see.
+    assert_eq!(first.header("vary"), Some("authorization, cookie"));
     assert_eq!(first.header("content-type"), Some("application/json"));
     let weak = format!("W/{tag}");
     let mut client = door.client();
@@ -66,6 +68,7 @@ fn reads() {
                         "{label}"
                     );
                     assert_eq!(reply.header("cache-control"), Some("private, no-cache"), "{label}");
+                    assert_eq!(reply.header("vary"), first.header("vary"), "{label}");
                 }
                 412 => assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{label}"),
                 _ => assert_eq!(reply.header("content-length"), first.header("content-length"), "{label}"),

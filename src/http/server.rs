@@ -1,15 +1,17 @@
 //! Serves one connection: requests one after another, until one of them makes a WebSocket of it.
 //!
-//! A request's head must be there by the connection's deadline, the next one's as long after the answer to the one
-//! before; a body has as much time again, and so has the client for taking some more of an answer. When the server
-//! ends, requests that are being answered are answered, and no more are taken. One that fails before its first request,
-//! as one without a CONNECT does over MQTT, is a failed handshake of its address.
+//! The first request's head must be there by the connection's deadline. The next one's has the listener's
+//! `connect_timeout` after the answer to the one before, a body has as much time again, and so has the client for taking
+//! some more of an answer. When the server ends, requests that are being answered are answered, and no more are taken.
+//! One that fails before its first request, as one without a CONNECT does over MQTT, is a failed handshake of its
+//! address.
 //!
 //! What a client that is not known has sent counts as held until its request is answered.
 //!
 //! Each request carries among its extensions its [`Peer`], and whom the connection was known as last.
 
 use std::{
+    future,
     pin::pin,
     sync::{
         Arc,
@@ -39,7 +41,7 @@ use hyper_util::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::timeout,
+    time::{sleep_until, timeout},
 };
 
 use crate::{
@@ -167,10 +169,9 @@ impl<D: Door> Server<D> {
                 }
             }
         });
-        let head_timeout = deadline.saturating_duration_since(Instant::now());
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(head_timeout)
+            .header_read_timeout(self.options.timeout)
             .max_headers(HEADERS_MAX)
             .max_header_size(HEAD_BYTES_MAX)
             .max_buf_size(BUFFER_BYTES_MAX)
@@ -178,21 +179,32 @@ impl<D: Door> Server<D> {
             .with_upgrades();
         let mut connection = pin!(connection);
         let mut closing = self.closing.clone();
-        tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(peer = %peer.address, %error, "connection ends");
-                    if !asked.load(Ordering::Relaxed) {
-                        self.quotas.addresses.handshake_failed(peer.address.ip(), Instant::now());
-                    }
-                }
-                return;
+        let first_head_is_late = async {
+            sleep_until(deadline.into()).await;
+            if asked.load(Ordering::Relaxed) {
+                future::pending().await
             }
-            _ = closing.wait_for(|closing| *closing) => {}
+        };
+        let ended = tokio::select! {
+            biased; // a head that has come is not late
+            ended = connection.as_mut() => Some(ended.map_err(|error| error.to_string())),
+            () = first_head_is_late => Some(Err("no request in time".to_owned())),
+            _ = closing.wait_for(|closing| *closing) => None,
+        };
+        match ended {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::debug!(peer = %peer.address, error, "connection ends");
+                if !asked.load(Ordering::Relaxed) {
+                    self.quotas.addresses.handshake_failed(peer.address.ip(), Instant::now());
+                }
+            }
+            None => {
+                connection.as_mut().graceful_shutdown();
+                let answering = Arc::strong_count(&handled) > ANSWERING_NONE;
+                let _ = timeout(if answering { LEAVE_TIMEOUT } else { FAREWELL_TIMEOUT }, connection).await;
+            }
         }
-        connection.as_mut().graceful_shutdown();
-        let answering = Arc::strong_count(&handled) > ANSWERING_NONE;
-        let _ = timeout(if answering { LEAVE_TIMEOUT } else { FAREWELL_TIMEOUT }, connection).await;
     }
 }
 

@@ -38,12 +38,21 @@ struct Fixture {
 }
 
 fn serve(routes: Router, timeout: Duration) -> Fixture {
+    serve_over(duplex(), routes, timeout, Instant::now() + timeout)
+}
+
+/// As [`serve`], for a connection whose first request must be there by `deadline`.
+fn serve_over(
+    (client, server): (DuplexStream, DuplexStream),
+    routes: Router,
+    timeout: Duration,
+    deadline: Instant,
+) -> Fixture {
     let mut listener = Config::default().listeners.remove(0);
     listener.connect_timeout = timeout;
     let limits = Limits { packet_bytes_max: 1024, ..Limits::default() };
     let (closing, closed) = watch::channel(false);
     let options = HttpOptions::of(&listener, &HttpConfig::default(), &limits);
-    let (client, server) = tokio::io::duplex(64 * 1024);
     let quotas = Arc::new(Quotas::new(&limits));
     let peer = Peer {
         address: "192.0.2.7:4660".parse().unwrap(),
@@ -52,12 +61,13 @@ fn serve(routes: Router, timeout: Duration) -> Fixture {
         signed_in: None,
         acquaintance: quotas.stranger([192, 0, 2, 7].into(), Instant::now()),
     };
-    let served = tokio::spawn(HttpDoor::new(routes, Arc::default(), Nothing, quotas, options, closed).serve(
-        server,
-        peer,
-        Instant::now() + timeout,
-    ));
+    let door = HttpDoor::new(routes, Arc::default(), Nothing, quotas, options, closed);
+    let served = tokio::spawn(door.serve(server, peer, deadline));
     Fixture { client, served, closing }
+}
+
+fn duplex() -> (DuplexStream, DuplexStream) {
+    tokio::io::duplex(64 * 1024)
 }
 
 impl Fixture {
@@ -107,6 +117,28 @@ async fn bodies_that_are_too_slow_or_too_large() {
         let all = fixture.all().await;
         assert!(all.starts_with(&format!("HTTP/1.1 {status} ")), "{length} {sent}: {all}");
         fixture.served.await.unwrap();
+    }
+}
+
+/// The time between two requests was what was left of the time for the first one, such as after a slow TLS handshake.
+#[tokio::test]
+async fn what_is_left_of_the_first_deadline_is_for_the_first_request() {
+    const HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
+    const HOUR: Duration = Duration::from_secs(3600);
+    let (mut client, server) = duplex();
+    client.write_all(HEAD).await.unwrap();
+    let mut fixture = serve_over((client, server), echo(), HOUR, Instant::now());
+    let mut first = [0; 12];
+    fixture.client.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    fixture.post(5, b"again").await;
+    assert!(fixture.all().await.ends_with("again of 192.0.2.7:4660"));
+    fixture.served.await.unwrap();
+
+    for sent in ["", "POST / HTTP/1.1\r\nHo"] {
+        let mut fixture = serve_over(duplex(), echo(), HOUR, Instant::now());
+        let _ = fixture.client.write_all(sent.as_bytes()).await; // it may have ended
+        assert_eq!(fixture.all().await, "");
     }
 }
 

@@ -3,12 +3,7 @@
 //! A backup comes from the running server, or from a store that no server has open. It gets its name only once it is
 //! whole on the disk and has been looked through: what has the name of a backup is one.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{self, BufWriter},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-};
+use std::{io::BufWriter, path::PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -17,6 +12,7 @@ use super::{
     Exit,
     http_client::{Failure, Server},
     output::{complain, print},
+    part::Part,
     serve::Source,
 };
 use crate::{
@@ -61,18 +57,9 @@ pub(super) struct Check {
 
 impl Backup {
     pub(super) async fn run(self) -> Exit {
-        let mut name = self.to.file_name().unwrap_or_default().to_owned();
-        name.push(".part");
-        let part = self.to.with_file_name(name);
-        let taken = match self.take(&part).await {
-            Ok(()) => store::check(&StoreOptions::new(&part)).map_err(Failure::from),
-            Err(failure) => Err(failure),
-        };
-        let kept = taken.and_then(|report| keep(&part, &self.to).map(|()| report).map_err(Failure::Write));
-        match kept {
+        match self.take().await {
             Ok(report) => tell(&report, "the store is damaged, and so is its backup"),
             Err(failure) => {
-                let _ = std::fs::remove_file(&part); // what is left of it is no backup
                 let told = match &failure {
                     Failure::Write(_) => format!("{}: {failure}", self.to.display()),
                     failure => failure.to_string(),
@@ -82,16 +69,27 @@ impl Backup {
         }
     }
 
-    async fn take(&self, part: &Path) -> Result<(), Failure> {
+    async fn take(&self) -> Result<Report, Failure> {
         // It holds every shadow and the name of everybody: for its owner alone.
-        let mut open = OpenOptions::new();
-        let file = open.write(true).create(true).truncate(true).mode(0o600).open(part).map_err(Failure::Write)?;
-        let mut out = BufWriter::new(file);
+        let part = Part::begin(&self.to).map_err(Failure::Write)?;
+        let taken = self.fill(&part).await;
+        if taken.is_err() {
+            part.discard(); // what is left of it is no backup
+        }
+        taken
+    }
+
+    async fn fill(&self, part: &Part) -> Result<Report, Failure> {
+        let mut out = BufWriter::new(part.file());
         match &self.store {
             None => self.server.post("/v1/backup", &mut out).await?,
             Some(store) => store::back_up(&StoreOptions::new(store), &mut out)?,
         }
-        out.into_inner().map_err(|error| Failure::Write(error.into_error()))?.sync_all().map_err(Failure::Write)
+        let written = out.into_inner().map_err(|error| error.into_error()).and_then(|file| file.sync_all());
+        written.map_err(Failure::Write)?;
+        let report = store::check_backup(&StoreOptions::new(part.path()))?;
+        part.keep(&self.to).map_err(Failure::Write)?;
+        Ok(report)
     }
 }
 
@@ -162,11 +160,4 @@ fn exit_of(failure: &Failure) -> Exit {
         Failure::Store(_) => Exit::Store,
         Failure::Connection(..) | Failure::Write(_) => Exit::Failed,
     }
-}
-
-/// Gives a whole backup its name.
-fn keep(part: &Path, to: &Path) -> io::Result<()> {
-    std::fs::rename(part, to)?;
-    let directory = to.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
 }

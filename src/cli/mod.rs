@@ -17,6 +17,7 @@ mod delete;
 mod get;
 mod http_client;
 mod output;
+mod part;
 mod passwd;
 mod password_file;
 mod request;

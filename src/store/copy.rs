@@ -148,14 +148,22 @@ pub fn restore(from: &Path, options: &StoreOptions) -> Result<Report, CopyError>
 ///
 /// [`CopyError::Store`]: it is no sound store. [`CopyError::Backup`]: it is no whole backup.
 pub fn check(options: &StoreOptions) -> Result<Report, CopyError> {
-    let path = &options.path;
-    let tombstones_max = options.document.path_tombstones_max;
-    if !is_backup(path)? {
-        let options = StoreOptions { verify_on_open: true, ..options.clone() };
-        return Ok(Database::open_existing(&options)?.audit(tombstones_max)?);
+    if is_backup(&options.path)? {
+        return check_backup(options);
     }
+    let options = StoreOptions { verify_on_open: true, ..options.clone() };
+    Ok(Database::open_existing(&options)?.audit(options.document.path_tombstones_max)?)
+}
+
+/// As [`check`], of a backup alone.
+///
+/// # Errors
+///
+/// [`CopyError::Backup`].
+pub fn check_backup(options: &StoreOptions) -> Result<Report, CopyError> {
+    let path = &options.path;
     let mut reader = open(path)?;
-    let mut audit = Audit::new(tombstones_max);
+    let mut audit = Audit::new(options.document.path_tombstones_max);
     while let Some(record) = reader.next().map_err(|error| CopyError::Backup { path: path.clone(), error })? {
         audit.record(&record);
     }

@@ -44,7 +44,7 @@ mod tests;
 pub use audit::Report;
 pub use backup::BackupError;
 pub use batch::{Applied, Job, Outcome};
-pub use copy::{CopyError, back_up, check, restore};
+pub use copy::{CopyError, back_up, check, check_backup, restore};
 pub use disk::DiskLow;
 pub use entry::{Entry, Seq};
 pub use error::StoreError;

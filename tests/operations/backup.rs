@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::{PermissionsExt, symlink},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
 };
@@ -151,6 +152,42 @@ fn what_is_wrong_is_found_and_refused() {
     }
     fs::write(&store, image).unwrap();
     run(&["check", text(&store)], 4);
+}
+
+/// What lay at FILE.part was written to as it was: through a link, readable by all, or while another backup wrote it.
+#[test]
+fn a_backup_in_the_making_is_its_writers_alone() {
+    let mut server = start();
+    let mut client = Requester::private(&server, "setter", "shadow/lamp");
+    client.update(json!({"state": {"desired": {"on": true}}}));
+    server.stop();
+    let store = store_path(server.directory());
+    let (copy, part) = (server.directory().join("copy"), server.directory().join("copy.part"));
+    let theirs = server.directory().join("theirs");
+    fs::write(&theirs, "theirs").unwrap();
+    let back_up = |code| run(&["backup", "--to", text(&copy), "--store", text(&store)], code).1;
+    let link = || symlink(&theirs, &part).unwrap();
+    let readable_by_all = || {
+        fs::write(&part, "of a backup that was killed").unwrap();
+        fs::set_permissions(&part, fs::Permissions::from_mode(0o666)).unwrap();
+    };
+    for leave in [&link as &dyn Fn(), &readable_by_all] {
+        leave();
+        back_up(0);
+        let made = fs::symlink_metadata(&copy).unwrap();
+        assert!(made.is_file() && made.permissions().mode() & 0o777 == 0o600, "{made:?}");
+        run(&["check", text(&copy)], 0);
+        assert_eq!(fs::read_to_string(&theirs).unwrap(), "theirs");
+        assert!(!part.exists());
+    }
+
+    fs::write(&part, "of a backup that is being taken").unwrap();
+    let other = fs::File::open(&part).unwrap();
+    other.lock().unwrap();
+    let told = back_up(1);
+    assert!(told.contains(&format!("{}: cannot write: another one writes it just now", text(&copy))), "{told}");
+    assert_eq!(fs::read_to_string(&part).unwrap(), "of a backup that is being taken");
+    run(&["check", text(&copy)], 0);
 }
 
 /// A reader that takes nothing keeps the one place and no memory; when it goes, the next one has it.

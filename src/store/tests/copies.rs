@@ -94,6 +94,8 @@ fn a_backup_is_restored_only_whole_and_only_where_nothing_is() {
 
     let exists = store::restore(&path, &at(&path)).unwrap_err();
     assert!(matches!(exists, CopyError::Exists(_)), "{exists}");
+    let foreign = store::check_backup(&at(&path)).unwrap_err();
+    assert!(foreign.to_string().ends_with("it is not a backup"), "{foreign}");
     let mut random = Random::new(7);
     for round in 0..60 {
         let mut wrong = whole.clone();

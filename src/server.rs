@@ -9,7 +9,7 @@
 
 use std::{
     convert::Infallible,
-    io,
+    io::{self, Write},
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
@@ -108,7 +108,8 @@ pub fn check(config: &Config) -> Result<(), ServeError> {
 /// Serves until `shutdown` resolves, then ends in order. At each signal of `hangups`, `read_config` and files are read
 /// again.
 ///
-/// For each listener, `listening <name> <address>` is printed on standard output once it accepts.
+/// For each listener, `listening <name> <address>` is printed on standard output once it accepts, or logged if nobody
+/// reads there any more.
 ///
 /// # Errors
 ///
@@ -148,7 +149,7 @@ pub async fn run(
     })?;
     let mut tasks = JoinSet::new();
     for ((listener, address), settings) in bound.into_iter().zip(&config.listeners) {
-        println!("listening {} {address}", listener.name());
+        tell(listener.name(), address);
         spawn(&mut tasks, listener, settings, &config.limits, &gate, &broker, &api);
     }
     tasks.spawn({
@@ -239,6 +240,13 @@ fn bind((config, tls): (&ListenerConfig, Option<Arc<Tls>>)) -> Result<(Listener,
     let listener = Listener::bind(config.clone(), tls).map_err(failed)?;
     let address = listener.address().map_err(failed)?;
     Ok((listener, address))
+}
+
+/// Tells on standard output what accepts connections.
+fn tell(listener: &str, address: SocketAddr) {
+    if let Err(error) = writeln!(io::stdout(), "listening {listener} {address}") {
+        tracing::warn!(listener, %address, %error, "listening, and standard output cannot be told");
+    }
 }
 
 /// Gives `listener` the door that its settings name.

@@ -6,7 +6,9 @@ mod harness;
 
 use std::{
     fs,
+    io::{self, BufRead, BufReader},
     net::TcpStream,
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
@@ -18,6 +20,7 @@ use harness::{
     shadow::{Requester, version},
     wire::{BOTH, Connect, Publish, V4, V5},
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 /// Told by the exit code of a store that cannot be used.
@@ -54,6 +57,24 @@ fn what_was_acknowledged_before_sigterm_is_there_after() {
     println!("promised {promised:?}, all there; {unanswered} more were decided and their answer did not arrive");
     println!("the server said: {}", exit.log.lines().last().unwrap_or_default());
     assert_nothing_to_replay(&server.log());
+}
+
+/// Whoever waits for the first line and leaves, as `grep -m1 listening`, ended the server by a panic at the second one.
+#[test]
+fn nobody_need_read_what_is_listened_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, nowhere) = io::pipe().unwrap();
+    let mut server = Command::new(env!("CARGO_BIN_EXE_umbrad"))
+        .args(["serve", "--bind", "127.0.0.1:0", "--bind", "127.0.0.2:0", "--store"])
+        .arg(store_path(directory.path()))
+        .stdout(nowhere)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let told = log.by_ref().filter(|line| line.contains("standard output cannot be told")).take(2).count();
+    kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
+    assert_eq!((told, server.wait().unwrap().code()), (2, Some(0)));
 }
 
 /// Writes numbers until the server ends the connection; the last that was acknowledged.

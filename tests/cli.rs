@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
     process::{Command, Output},
@@ -224,6 +224,16 @@ fn what_is_asked_of_a_shadow_s_topic_is_asked_of_the_shadow() {
     ] {
         let arguments = [&["auth", "explain", "lamp-1"][..], &question, &["--by", "certificate"]].concat();
         check(&umbrad(&arguments), code, &out, err);
+    }
+}
+
+/// They panicked.
+#[test]
+fn what_nobody_reads_is_a_failure() {
+    for arguments in [&["check-config"][..], &["auth", "explain", "lamp-1", "get", "lamp-1"]] {
+        let (_, nowhere) = io::pipe().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_umbrad")).args(arguments).stdout(nowhere).output().unwrap();
+        check(&output, 1, "", "umbrad: Broken pipe");
     }
 }
 

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Exit, output::complain, serve::Source};
+use super::{
+    Exit,
+    output::{complain, say},
+    serve::Source,
+};
 use crate::{
     auth::{self, Access, Operation, Principal, explain::Question},
     config::{Arguments, Config},
@@ -79,8 +83,7 @@ impl Explain {
             Err(error) => return complain(&error, Exit::Usage),
         };
         let answer = question.ask(&access);
-        println!("{answer}");
-        if answer.is_allowed() { Exit::Done } else { Exit::Rejected }
+        say(&answer, if answer.is_allowed() { Exit::Done } else { Exit::Rejected })
     }
 
     fn question(&self) -> Result<Question, String> {

@@ -11,18 +11,22 @@ use super::Exit;
 
 /// Tells a failure on standard error and hands `exit` back.
 pub(super) fn complain(error: &dyn Display, exit: Exit) -> Exit {
-    eprintln!("umbrad: {}", printable(&error.to_string()));
+    let _ = writeln!(io::stderr(), "umbrad: {}", printable(&error.to_string())); // else nobody is there to be told
     exit
+}
+
+/// Writes `text` to standard output and hands `exit` back, if that could be done.
+pub(super) fn say(text: &dyn Display, exit: Exit) -> Exit {
+    match writeln!(io::stdout(), "{text}") {
+        Ok(()) => exit,
+        Err(error) => complain(&error, Exit::Failed),
+    }
 }
 
 /// Writes a result to standard output: on a terminal in lines, elsewhere on one.
 pub(super) fn print(result: &Value) -> Exit {
-    let mut out = io::stdout().lock();
-    let text = if out.is_terminal() { format!("{result:#}") } else { result.to_string() };
-    match writeln!(out, "{text}") {
-        Ok(()) => Exit::Done,
-        Err(error) => complain(&error, Exit::Failed),
-    }
+    let text = if io::stdout().is_terminal() { format!("{result:#}") } else { result.to_string() };
+    say(&text, Exit::Done)
 }
 
 /// `text` without control characters: much of what is shown was written by other clients, and a terminal obeys some.

@@ -6,7 +6,10 @@ use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Exit, output::complain};
+use super::{
+    Exit,
+    output::{complain, say},
+};
 use crate::{
     auth::login::LoginError,
     config::{Arguments, Config, ConfigError},
@@ -78,11 +81,8 @@ impl CheckConfig {
         if let Err(error) = server::check(&config) {
             return complain(&error, exit_of(&error));
         }
-        match &self.source.config {
-            Some(file) => println!("{}: accepted", file.display()),
-            None => println!("default configuration: accepted"),
-        }
-        Exit::Done
+        let configuration = self.source.config.as_ref().map(|file| file.display().to_string());
+        say(&format!("{}: accepted", configuration.as_deref().unwrap_or("default configuration")), Exit::Done)
     }
 }
 

@@ -1,4 +1,5 @@
-//! The wiring: reads the files that say who may come in, opens the store, binds the listeners, owns every task and thread, orders the shutdown.
+//! The wiring: reads the files that say who may come in, opens the store, binds the listeners, owns every task and
+//! thread, orders the shutdown.
 //!
 //! Shutdown: the listeners stop accepting and every connection is told to end, wills go out, the store decides and
 //! commits what it was sent and carries its state, the announcer answers the last requests, and only then does
@@ -89,6 +90,21 @@ struct Files {
     tls: Vec<Option<Arc<Tls>>>,
 }
 
+/// What connections are served with.
+struct Parts {
+    service: Arc<Service>,
+    authority: Arc<Authority>,
+    broker: Arc<Broker>,
+    api: Arc<Api>,
+    gate: Gate,
+}
+
+/// What runs until the server ends.
+struct Running {
+    tasks: JoinSet<()>,
+    announcing: Announcing,
+}
+
 /// The thread of the announcer.
 struct Announcing {
     thread: JoinHandle<()>,
@@ -121,42 +137,12 @@ pub async fn run(
     hangups: Signal,
 ) -> Result<(), ServeError> {
     let Files { authority, tls } = Files::read(&config)?;
-    let authority = Arc::new(authority);
-    let (service, decided) = open(&config)?;
-    let service = Arc::new(service);
-    let router = Arc::new(Router::new(RetainedLimits::of(&config.limits)));
-    let events = Arc::new(Events::new(router.clone(), service.head()));
-    let changes = Arc::new(Changes::new(service.head()));
-    let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), &config.limits));
-    let places = Arc::new(Semaphore::new(config.limits.connections_max));
-    let telemetry = Arc::new(Telemetry {
-        broker: broker.clone(),
-        service: service.clone(),
-        authority: authority.clone(),
-        places: (places.clone(), config.limits.connections_max),
-    });
-    let api =
-        Api::new(service.clone(), changes.clone(), telemetry.clone(), telemetry, authority.clone(), &config.limits);
-    let api = Arc::new(api);
-    let gate =
-        Gate { quotas: service.quotas().clone(), places, counters: broker.counters.clone(), closing: broker.closing() };
-
+    let (parts, announce) = Parts::assemble(&config, Arc::new(authority))?;
     let bound = config.listeners.iter().zip(tls).map(bind).collect::<Result<Vec<_>, _>>()?;
     let tls = bound.iter().filter_map(|(listener, _)| Some((listener.name().to_owned(), listener.tls()?))).collect();
-    let mut announcing = Announcing::start({
-        let announcers = (broker.events.clone(), changes);
-        move || decided.announce(announcers)
-    })?;
-    let mut tasks = JoinSet::new();
-    for ((listener, address), settings) in bound.into_iter().zip(&config.listeners) {
-        tell(listener.name(), address);
-        spawn(&mut tasks, listener, settings, &config.limits, &gate, &broker, &api);
-    }
-    tasks.spawn({
-        let broker = broker.clone();
-        async move { broker.watch_sessions().await }
-    });
-    let reload = Reload { read_config, started_with: config.written.clone(), authority, tls, broker: broker.clone() };
+    let Running { mut tasks, mut announcing } = parts.start(&config, bound, announce)?;
+    let (authority, broker) = (parts.authority.clone(), parts.broker.clone());
+    let reload = Reload { read_config, started_with: config.written, authority, tls, broker };
     let stopped = tokio::select! {
         () = shutdown => Ok(()),
         () = reload.at(hangups) => Ok(()),
@@ -165,21 +151,86 @@ pub async fn run(
     if let Err(error) = &stopped {
         tracing::error!(%error, "shutting down");
     }
+    let ended = parts.end(Running { tasks, announcing }).await;
+    stopped.and(ended).map_err(ServeError::Stopped)
+}
 
-    tracing::info!(sessions = broker.sessions.count(), "ending");
-    broker.close();
-    api.close();
-    let left = all_ended(tasks).await;
-    broker.finish().await;
-    let quotas = service.quotas().counters();
-    tracing::info!(counters = ?broker.counters, ?quotas, drops = ?broker.drops, "what was refused and dropped");
-    let ended = task::spawn_blocking(move || {
-        service.close();
-        // The store's end of the channel is gone with its writer, so the announcer ends too.
-        announcing.thread.join()
-    });
-    let announced = if matches!(ended.await, Ok(Ok(()))) { Ok(()) } else { Err(ANNOUNCER) };
-    stopped.and(left).and(announced).map_err(ServeError::Stopped)
+impl Parts {
+    /// Opens the store, and makes all that is around it; and what the announcer does.
+    fn assemble(
+        config: &Config,
+        authority: Arc<Authority>,
+    ) -> Result<(Self, impl FnOnce() + Send + 'static), ServeError> {
+        let limits = &config.limits;
+        let (service, decided) = open(config)?;
+        let service = Arc::new(service);
+        let router = Arc::new(Router::new(RetainedLimits::of(limits)));
+        let events = Arc::new(Events::new(router.clone(), service.head()));
+        let changes = Arc::new(Changes::new(service.head()));
+        let announcers = (events.clone(), changes.clone());
+        let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), limits));
+        let places = Arc::new(Semaphore::new(limits.connections_max));
+        let telemetry = Arc::new(Telemetry {
+            broker: broker.clone(),
+            service: service.clone(),
+            authority: authority.clone(),
+            places: (places.clone(), limits.connections_max),
+        });
+        let api = Api::new(service.clone(), changes, telemetry.clone(), telemetry, authority.clone(), limits);
+        let (counters, closing) = (broker.counters.clone(), broker.closing());
+        let gate = Gate { quotas: service.quotas().clone(), places, counters, closing };
+        Ok((Self { service, authority, broker, api: Arc::new(api), gate }, move || decided.announce(announcers)))
+    }
+
+    /// Has `announce` and all listeners run.
+    fn start(
+        &self,
+        config: &Config,
+        bound: Vec<(Listener, SocketAddr)>,
+        announce: impl FnOnce() + Send + 'static,
+    ) -> Result<Running, ServeError> {
+        let announcing = Announcing::start(announce)?;
+        let mut tasks = JoinSet::new();
+        for ((listener, address), settings) in bound.into_iter().zip(&config.listeners) {
+            tell(listener.name(), address);
+            self.open_door(&mut tasks, listener, settings, &config.limits);
+        }
+        let broker = self.broker.clone();
+        tasks.spawn(async move { broker.watch_sessions().await });
+        Ok(Running { tasks, announcing })
+    }
+
+    /// Gives `listener` the door that its settings name.
+    fn open_door(&self, tasks: &mut JoinSet<()>, listener: Listener, settings: &ListenerConfig, limits: &Limits) {
+        let (gate, mqtt) = (self.gate.clone(), MqttDoor::new(self.broker.clone()));
+        match &settings.kind {
+            ListenerKind::Mqtt => tasks.spawn(listener.run(gate, mqtt)),
+            ListenerKind::Http(http) => {
+                let (routes, sessions) = (http::router(self.api.clone()), self.api.sessions());
+                let options = HttpOptions::of(settings, http, limits);
+                let door = HttpDoor::new(routes, sessions, mqtt, gate.quotas.clone(), options, gate.closing.clone());
+                tasks.spawn(listener.run(gate, door))
+            }
+        };
+    }
+
+    /// Ends all of it in order.
+    async fn end(self, Running { tasks, announcing }: Running) -> Result<(), &'static str> {
+        let Self { service, broker, api, .. } = self;
+        tracing::info!(sessions = broker.sessions.count(), "ending");
+        broker.close();
+        api.close();
+        let left = all_ended(tasks).await;
+        broker.finish().await;
+        let quotas = service.quotas().counters();
+        tracing::info!(counters = ?broker.counters, ?quotas, drops = ?broker.drops, "what was refused and dropped");
+        let ended = task::spawn_blocking(move || {
+            service.close();
+            // The store's end of the channel is gone with its writer, so the announcer ends too.
+            announcing.thread.join()
+        });
+        left.and(if matches!(ended.await, Ok(Ok(()))) { Ok(()) } else { Err(ANNOUNCER) })
+    }
 }
 
 /// Waits until something stops that should not; what it is.
@@ -247,28 +298,6 @@ fn tell(listener: &str, address: SocketAddr) {
     if let Err(error) = writeln!(io::stdout(), "listening {listener} {address}") {
         tracing::warn!(listener, %address, %error, "listening, and standard output cannot be told");
     }
-}
-
-/// Gives `listener` the door that its settings name.
-fn spawn(
-    tasks: &mut JoinSet<()>,
-    listener: Listener,
-    settings: &ListenerConfig,
-    limits: &Limits,
-    gate: &Gate,
-    broker: &Arc<Broker>,
-    api: &Arc<Api>,
-) {
-    let mqtt = MqttDoor::new(broker.clone());
-    match &settings.kind {
-        ListenerKind::Mqtt => tasks.spawn(listener.run(gate.clone(), mqtt)),
-        ListenerKind::Http(http) => {
-            let (api, sessions) = (http::router(api.clone()), api.sessions());
-            let options = HttpOptions::of(settings, http, limits);
-            let door = HttpDoor::new(api, sessions, mqtt, gate.quotas.clone(), options, gate.closing.clone());
-            tasks.spawn(listener.run(gate.clone(), door))
-        }
-    };
 }
 
 pub(crate) fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOptions {

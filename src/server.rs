@@ -60,7 +60,7 @@ pub enum ServeError {
         /// The listener.
         name: String,
         /// The file, and why.
-        error: tls::FileError,
+        error: tls::PemError,
     },
     /// An address cannot be listened on.
     #[error("listener '{name}' cannot listen on {address}: {error}")]

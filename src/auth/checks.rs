@@ -21,7 +21,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::{PasswordHash, Principal, failures::Network, password::Memory, verified::Tag};
+use super::{PasswordHash, Principal, password::Memory, verified::Tag};
+use crate::quota::Network;
 
 /// A password to check.
 pub(super) struct Check {

@@ -28,7 +28,7 @@ use ring::digest;
 use super::{
     FileError, Principal,
     certificate::Proof,
-    failures::{Failures, Network},
+    failures::Failures,
     identity::Ground,
     passwords::{Fault, Passwords, Proven},
     tokens::{Token, Tokens, is_like_token},
@@ -37,7 +37,7 @@ use crate::{
     clock::Clock,
     config::AuthConfig,
     metrics::LoginCounters,
-    quota::{Meter, Rate},
+    quota::{Meter, Network, Rate},
 };
 
 pub use super::{

@@ -13,13 +13,13 @@ use zeroize::Zeroizing;
 use super::{
     FileError, PASSWORD_BYTES_MAX, PasswordHash, Principal,
     checks::{Check, Checks, Verdict},
-    failures::{Failures, Network},
+    failures::Failures,
     login::Denied,
     password::Memory,
     users::Users,
     verified::Verified,
 };
-use crate::{config::AuthConfig, metrics::LoginCounters};
+use crate::{config::AuthConfig, metrics::LoginCounters, quota::Network};
 
 /// The users, and what it takes to check their passwords.
 pub(super) struct Passwords {

@@ -277,8 +277,7 @@ fn refused(why: &str) -> Verdict {
 }
 
 fn over(cause: Cause) -> Verdict {
-    let text = format!("there are as many {} as there may be", cause.what());
-    Verdict { reason: Reason::QUOTA_EXCEEDED, reason_string: Some(text.into()), unknown: false }
+    Verdict { reason: Reason::QUOTA_EXCEEDED, reason_string: Some(cause.full().into()), unknown: false }
 }
 
 fn forbidden(topic: &TopicName) -> Verdict {

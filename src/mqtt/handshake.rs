@@ -180,8 +180,7 @@ async fn attach(
         Ok(Ok(attached)) => Ok(attached),
         Ok(Err(Refusal::Quota(cause))) => {
             broker.service.quotas().count(cause);
-            let text = format!("there are as many {} as there may be", cause.what());
-            Err(Refused(Reason::QUOTA_EXCEEDED, text.into()))
+            Err(Refused(Reason::QUOTA_EXCEEDED, cause.full().into()))
         }
         Ok(Err(Refusal::NoRights)) => Err(Refused(Reason::NOT_AUTHORIZED, "this client is no longer let in".into())),
         Ok(Err(Refusal::Closing)) => Err(Refused(Reason::SERVER_UNAVAILABLE, "the server is ending".into())),

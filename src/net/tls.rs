@@ -20,7 +20,7 @@ use tokio_rustls::{
     },
 };
 
-pub use crate::net::pem::FileError;
+pub use crate::net::pem::PemError;
 use crate::{
     auth::certificate::Proof,
     config::{ClientTlsConfig, TlsConfig},
@@ -51,8 +51,8 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// A [`FileError`] about the first file that will not do.
-    pub fn open(config: &TlsConfig, protocols: &'static [&'static [u8]]) -> Result<Self, FileError> {
+    /// A [`PemError`] about the first file that will not do.
+    pub fn open(config: &TlsConfig, protocols: &'static [&'static [u8]]) -> Result<Self, PemError> {
         let files = Files::read(config, protocols)?;
         Ok(Self { config: config.clone(), protocols, files: watch::Sender::new(Arc::new(files)) })
     }
@@ -63,7 +63,7 @@ impl Tls {
     /// # Errors
     ///
     /// As [`Self::open`]; everything stays as it was.
-    pub fn reload(&self) -> Result<(), FileError> {
+    pub fn reload(&self) -> Result<(), PemError> {
         let files = Files::read(&self.config, self.protocols)?;
         self.files.send_replace(Arc::new(files));
         Ok(())
@@ -114,8 +114,8 @@ impl Reloads {
 }
 
 impl Files {
-    fn read(config: &TlsConfig, protocols: &[&[u8]]) -> Result<Self, FileError> {
-        let failed = |error| FileError::new(&config.certificate, &error);
+    fn read(config: &TlsConfig, protocols: &[&[u8]]) -> Result<Self, PemError> {
+        let failed = |error| PemError::new(&config.certificate, &error);
         let provider = Arc::new(ring::default_provider());
         let chain = pem::certificates(&config.certificate)?;
         let key = pem::key(&config.key)?;
@@ -144,8 +144,8 @@ impl Files {
 
 /// Verifies client certificates as `config` says. With lists of what is revoked, all of a chain must be known not to
 /// be.
-fn verifier(config: &ClientTlsConfig, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
-    let failed = |path: &Path, error: &dyn fmt::Display| FileError::new(path, error);
+fn verifier(config: &ClientTlsConfig, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, PemError> {
+    let failed = |path: &Path, error: &dyn fmt::Display| PemError::new(path, error);
     let mut roots = RootCertStore::empty();
     for root in pem::certificates(&config.ca)? {
         roots.add(root).map_err(|error| failed(&config.ca, &error))?;

@@ -1,18 +1,15 @@
 //! What one source address has: connections, new ones a second, those that come to nothing, and memory of strangers.
 //!
-//! Asked as soon as a connection is accepted, before anything is read or TLS costs anything. A client chooses its
-//! address within the /64 that its network gives it, so all of an IPv6 /64 is one source.
+//! Asked as soon as a connection is accepted, before anything is read or TLS costs anything. All of a [`Network`] is one
+//! source.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-    time::Instant,
-};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use tokio::sync::Semaphore;
 
 use super::{
     cause::Cause,
+    network::Network,
     rate::{Meter, Rate},
     table::{Entry, Table},
     tally::{Place, Tally},
@@ -22,7 +19,7 @@ use super::{
 #[derive(Debug)]
 pub struct Addresses {
     limits: AddressLimits,
-    known: Table<Source, Use>,
+    known: Table<Network, Use>,
 }
 
 /// What one source address may have.
@@ -44,13 +41,6 @@ pub(super) struct AddressLimits {
 #[derive(Debug)]
 pub struct Visit {
     _place: Option<Place>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Source {
-    V4(Ipv4Addr),
-    /// The first 64 bits.
-    V6(u64),
 }
 
 #[derive(Debug)]
@@ -100,18 +90,12 @@ impl Addresses {
     }
 
     /// Who `address` counts as; `None`: nobody.
-    fn source(&self, address: IpAddr) -> Option<Source> {
-        let address = address.to_canonical();
-        if address.is_loopback() && !self.limits.on_loopback {
-            return None;
-        }
-        Some(match address {
-            IpAddr::V4(address) => Source::V4(address),
-            IpAddr::V6(address) => Source::V6((address.to_bits() >> 64) as u64),
-        })
+    fn source(&self, address: IpAddr) -> Option<Network> {
+        let limited = self.limits.on_loopback || !address.to_canonical().is_loopback();
+        limited.then(|| address.into())
     }
 
-    fn with<T>(&self, source: Source, now: Instant, with: impl FnOnce(&mut Use) -> T) -> T {
+    fn with<T>(&self, source: Network, now: Instant, with: impl FnOnce(&mut Use) -> T) -> T {
         let new = || Use {
             connections: Tally::default(),
             connects: Meter::new(now),

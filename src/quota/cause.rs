@@ -28,6 +28,12 @@ macro_rules! causes {
                     $(Self::$cause => $what,)*
                 }
             }
+
+            /// Says that there may be no more of it.
+            #[must_use]
+            pub fn full(self) -> String {
+                format!("there are as many {} as there may be", self.what())
+            }
         }
     };
 }

@@ -14,6 +14,7 @@
 
 mod addresses;
 mod cause;
+mod network;
 mod principals;
 mod rate;
 mod requests;
@@ -41,6 +42,7 @@ use self::{
 pub use self::{
     addresses::{Addresses, Visit},
     cause::Cause,
+    network::Network,
     principals::{Allowance, Principals, Queued, Reading, Streaming},
     rate::{Meter, Rate},
     requests::Admitted,

@@ -21,7 +21,7 @@ use rumqttc::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::{password_file, shadow_args::BrokerArgs};
+use super::{broker_args::BrokerArgs, password_file};
 use crate::limits;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);

@@ -2,10 +2,7 @@
 
 use clap::Args;
 
-use super::{
-    Exit, request,
-    shadow_args::{BrokerArgs, ShadowArgs},
-};
+use super::{Exit, broker_args::BrokerArgs, request, shadow_args::ShadowArgs};
 
 /// Print the shadow of a device: its state, metadata, version and etag.
 #[derive(Debug, Args)]

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use super::{
     Exit,
+    broker_args::BrokerArgs,
     connection::{Connection, Failure, nonce, refusal},
     output::{complain, print},
-    shadow_args::BrokerArgs,
 };
 
 /// How long a reply may come after an acknowledgement that refuses the request.

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::{
     Exit,
+    broker_args::BrokerArgs,
     connection::{Connection, Failure},
     output::{complain, printable},
     request::Rejection,
-    shadow_args::BrokerArgs,
 };
 use crate::shadow::name::{DeviceId, ShadowName};
 

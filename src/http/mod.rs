@@ -2,7 +2,7 @@
 //!
 //! `server` serves a connection of [`crate::net`]: it bounds what a client may send, and, with `body` and `impatient`,
 //! how slowly it may send and read, and has the routes answer it. `guard` stands before all of them and refuses what a
-//! web page of somebody else's may have made a browser send. `session` signs people in and out, `dashboard` has the
+//! web page of somebody else's may have made a browser send. `sign_in` signs people in and out, `dashboard` has the
 //! page they do it on. `websocket` turns a connection into a stream of bytes that the door for MQTT serves, of which
 //! nothing is known here but that it is one.
 //!
@@ -37,9 +37,9 @@ mod problem;
 mod query;
 mod router;
 mod server;
-mod session;
 mod sessions;
 mod shadows;
+mod sign_in;
 pub mod sigv4;
 mod submit;
 mod target;

@@ -15,7 +15,7 @@ use crate::http::{
     aws, dashboard, devices, events, history, openapi, operating,
     operation::{Operation, ROUTES, Route},
     problem::Problem,
-    session, shadows, writes,
+    shadows, sign_in, writes,
 };
 
 /// What a PATCH may be sent as. RFC 5789 section 3.1.
@@ -28,7 +28,7 @@ pub fn router(api: Arc<Api>) -> Router {
     for route in ROUTES {
         router = router.route(route.path, methods(route));
     }
-    let session = get(session::get).post(session::begin).delete(session::end);
+    let session = get(sign_in::get).post(sign_in::begin).delete(sign_in::end);
     router = dashboard::routes(router).route("/session", session).merge(operating::router());
     router.fallback(no_such_path).with_state(api)
 }

@@ -24,9 +24,9 @@ use crate::{
 
 const SOON: &str = "connect_timeout = \"1s\"";
 
-/// Sends `once`, then `again` every few milliseconds, until the server ends the connection: that it ends is what is
-/// shown.
-fn drip(stream: TcpStream, once: &[u8], again: &[u8]) {
+/// Sends `once`, then `again` byte by byte, every few milliseconds, until the server ends the connection: that it ends
+/// is what is shown. How many bytes it sent before.
+fn drip(stream: TcpStream, once: &[u8], again: &[u8]) -> usize {
     let mut writer = stream.try_clone().unwrap();
     writer.write_all(once).unwrap();
     let again = again.to_vec();
@@ -41,9 +41,10 @@ fn drip(stream: TcpStream, once: &[u8], again: &[u8]) {
         }
     });
     let mut reader = stream;
-    ended(&mut reader);
+    let came = ended(&mut reader);
     let _ = reader.shutdown(Shutdown::Both);
     dripping.join().unwrap();
+    came
 }
 
 /// A byte now and then does not make a deadline longer.
@@ -55,7 +56,8 @@ fn a_byte_now_and_then() {
     let locked = server_with(tls, tls, "");
     let mut servers = [plain, locked];
     let mut bystander = Bystander::new(&servers[0]);
-    let connect_packet = Connect::new(V5, &"x".repeat(200)).encode();
+    // So long that it never gets whole: what would follow it is no packet, which would end the connection too.
+    let connect_packet = Connect::new(V5, &"x".repeat(60_000)).encode();
     let (start, rest) = connect_packet.split_at(8);
     let upgrade = format!("{UPGRADE}{SUBPROTOCOL}\r\n").into_bytes();
     // A client hello that announces 16 KB.
@@ -67,17 +69,21 @@ fn a_byte_now_and_then() {
     let websocket = [&upgrade[..], &fragment].concat();
     let (again, ping) = (frame(CONTINUATION, b"x"), frame(FIN | PING, b""));
     thread::scope(|scope| {
-        for (address, once, again) in [
-            (mqtt, start, rest),
-            (web, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ", b"x"),
-            (web, b"\r\n", b"\r\n"),
+        // where, what is sent, whether any of it is answered
+        for (address, once, again, answered) in [
+            (mqtt, start, rest, false),
+            (web, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ", b"x", false),
+            (web, b"\r\n", b"\r\n", false),
             // A CONNECT in ever more fragments; pings and never a CONNECT.
-            (web, &websocket, &again),
-            (web, &upgrade, &ping),
-            (mqtts, &hello, b"x"),
-            (https, &hello, b"x"),
+            (web, &websocket, &again, true),
+            (web, &upgrade, &ping, true),
+            (mqtts, &hello, b"x", false),
+            (https, &hello, b"x", false),
         ] {
-            scope.spawn(move || drip(connect(address), once, again));
+            scope.spawn(move || {
+                let came = drip(connect(address), once, again);
+                assert_eq!(came > 0, answered, "{} on {address}", once.escape_ascii());
+            });
         }
     });
     bystander.check(&mut servers[0]);

@@ -28,109 +28,158 @@ pub(super) struct Response {
 /// Describes `operation`. Exhaustive, so that none is left out.
 pub(super) fn of(operation: Operation) -> Exchange {
     match operation {
-        Operation::GetShadow => read(
-            "getShadow",
-            "The shadow as it is, as it was, or once something holds of it",
-            vec![
-                given(200, "The shadow", "Shadow", &["ETag", "Last-Modified", "Cache-Control", "Umbra-Wait"]),
-                bare(304, "It is what If-None-Match says", &["ETag"]),
-                refused(404, "There is no such shadow, or no such version"),
-                refused(410, "That version is not kept any more"),
-                refused(412, "A condition does not hold"),
-            ],
-        ),
-        Operation::PutShadow => write(
-            "putShadow",
-            "Replace sections of the shadow, each of them whole; If-None-Match: * creates it",
-            vec![json("State")],
-        ),
-        Operation::PatchShadow => write(
-            "patchShadow",
-            "Change parts of the shadow",
-            vec![
-                Media { name: "application/merge-patch+json", schema: "State" },
-                Media { name: "application/json-patch+json", schema: "JsonPatch" },
-            ],
-        ),
-        Operation::DeleteShadow => Exchange {
-            id: "deleteShadow",
-            summary: "Delete the shadow; its versions go on should it come back",
-            requests: Vec::new(),
-            responses: everywhere(vec![
-                bare(204, "It is deleted", &[]),
-                refused(404, "There is no such shadow"),
-                refused(412, "What was expected does not hold"),
-                refused(422, "The idempotency key was used with another request"),
-                refused(428, "The write does not say what it expects"),
-            ]),
-        },
-        Operation::GetHistory => read(
-            "getHistory",
-            "The changes of the shadow, newest first",
-            vec![given(200, "A page", "History", &["Link"]), refused(404, "There never was such a shadow")],
-        ),
-        Operation::GetRejections => read(
-            "getRejections",
-            "The last refusals of writes to the shadow, newest first; kept in memory",
-            vec![given(200, "The refusals", "Refusals", &[]), refused(404, "There is no such shadow")],
-        ),
-        Operation::ListShadows => read(
-            "listShadows",
-            "The shadows of a device, the classic one first",
-            vec![given(200, "A page", "Shadows", &["Link"])],
-        ),
-        Operation::ListDevices => {
-            read("listDevices", "The devices that have shadows", vec![given(200, "A page", "Devices", &["Link"])])
-        }
-        Operation::FollowEvents => read(
-            "followEvents",
-            "Server-sent events of every change that the caller may see",
-            vec![
-                Response {
-                    status: 200,
-                    about: "Events `change`; `id` is the place in the journal, `data` a Change",
-                    media: Some(Media { name: "text/event-stream", schema: "EventStream" }),
-                    headers: &[],
-                },
-                refused(410, "The events after Last-Event-ID are not kept any more"),
-            ],
-        ),
-        Operation::AwsGetShadow => aws(
-            "GetThingShadow",
-            "As AWS IoT's GetThingShadow",
-            vec![],
-            vec![given(200, "The shadow", "AwsShadow", &[])],
-        ),
-        Operation::AwsUpdateShadow => aws(
-            "UpdateThingShadow",
-            "As AWS IoT's UpdateThingShadow",
-            vec![json("AwsUpdate")],
-            vec![
-                given(200, "What was accepted", "AwsShadow", &[]),
-                exception(409, "ConflictException"),
-                exception(413, "RequestEntityTooLargeException"),
-                exception(415, "UnsupportedDocumentEncodingException"),
-                exception(422, "InvalidRequestException: the idempotency key was used with another request"),
-            ],
-        ),
-        Operation::AwsDeleteShadow => aws(
-            "DeleteThingShadow",
-            "As AWS IoT's DeleteThingShadow",
-            vec![],
-            vec![given(200, "The version of the deletion", "AwsDeleted", &[])],
-        ),
-        Operation::AwsListShadows => aws(
-            "ListNamedShadowsForThing",
-            "As AWS IoT's ListNamedShadowsForThing",
-            vec![],
-            vec![given(200, "A page", "AwsNames", &[])],
-        ),
-        Operation::GetDescription => Exchange {
-            id: "getDescription",
-            summary: "This description",
-            requests: Vec::new(),
-            responses: vec![given(200, "OpenAPI 3.1", "Description", &[])],
-        },
+        Operation::GetShadow => get_shadow(),
+        Operation::PutShadow => put_shadow(),
+        Operation::PatchShadow => patch_shadow(),
+        Operation::DeleteShadow => delete_shadow(),
+        Operation::GetHistory => get_history(),
+        Operation::GetRejections => get_rejections(),
+        Operation::ListShadows => list_shadows(),
+        Operation::ListDevices => list_devices(),
+        Operation::FollowEvents => follow_events(),
+        Operation::AwsGetShadow => aws_get_shadow(),
+        Operation::AwsUpdateShadow => aws_update_shadow(),
+        Operation::AwsDeleteShadow => aws_delete_shadow(),
+        Operation::AwsListShadows => aws_list_shadows(),
+        Operation::GetDescription => get_description(),
+    }
+}
+
+fn get_shadow() -> Exchange {
+    read(
+        "getShadow",
+        "The shadow as it is, as it was, or once something holds of it",
+        vec![
+            given(200, "The shadow", "Shadow", &["ETag", "Last-Modified", "Cache-Control", "Umbra-Wait"]),
+            bare(304, "It is what If-None-Match says", &["ETag"]),
+            refused(404, "There is no such shadow, or no such version"),
+            refused(410, "That version is not kept any more"),
+            refused(412, "A condition does not hold"),
+        ],
+    )
+}
+
+fn put_shadow() -> Exchange {
+    write(
+        "putShadow",
+        "Replace sections of the shadow, each of them whole; If-None-Match: * creates it",
+        vec![json("State")],
+    )
+}
+
+fn patch_shadow() -> Exchange {
+    write(
+        "patchShadow",
+        "Change parts of the shadow",
+        vec![
+            Media { name: "application/merge-patch+json", schema: "State" },
+            Media { name: "application/json-patch+json", schema: "JsonPatch" },
+        ],
+    )
+}
+
+fn delete_shadow() -> Exchange {
+    Exchange {
+        id: "deleteShadow",
+        summary: "Delete the shadow; its versions go on should it come back",
+        requests: Vec::new(),
+        responses: everywhere(vec![
+            bare(204, "It is deleted", &[]),
+            refused(404, "There is no such shadow"),
+            refused(412, "What was expected does not hold"),
+            refused(422, "The idempotency key was used with another request"),
+            refused(428, "The write does not say what it expects"),
+        ]),
+    }
+}
+
+fn get_history() -> Exchange {
+    read(
+        "getHistory",
+        "The changes of the shadow, newest first",
+        vec![given(200, "A page", "History", &["Link"]), refused(404, "There never was such a shadow")],
+    )
+}
+
+fn get_rejections() -> Exchange {
+    read(
+        "getRejections",
+        "The last refusals of writes to the shadow, newest first; kept in memory",
+        vec![given(200, "The refusals", "Refusals", &[]), refused(404, "There is no such shadow")],
+    )
+}
+
+fn list_shadows() -> Exchange {
+    read(
+        "listShadows",
+        "The shadows of a device, the classic one first",
+        vec![given(200, "A page", "Shadows", &["Link"])],
+    )
+}
+
+fn list_devices() -> Exchange {
+    read("listDevices", "The devices that have shadows", vec![given(200, "A page", "Devices", &["Link"])])
+}
+
+fn follow_events() -> Exchange {
+    read(
+        "followEvents",
+        "Server-sent events of every change that the caller may see",
+        vec![
+            Response {
+                status: 200,
+                about: "Events `change`; `id` is the place in the journal, `data` a Change",
+                media: Some(Media { name: "text/event-stream", schema: "EventStream" }),
+                headers: &[],
+            },
+            refused(410, "The events after Last-Event-ID are not kept any more"),
+        ],
+    )
+}
+
+fn aws_get_shadow() -> Exchange {
+    aws("GetThingShadow", "As AWS IoT's GetThingShadow", vec![], vec![given(200, "The shadow", "AwsShadow", &[])])
+}
+
+fn aws_update_shadow() -> Exchange {
+    aws(
+        "UpdateThingShadow",
+        "As AWS IoT's UpdateThingShadow",
+        vec![json("AwsUpdate")],
+        vec![
+            given(200, "What was accepted", "AwsShadow", &[]),
+            exception(409, "ConflictException"),
+            exception(413, "RequestEntityTooLargeException"),
+            exception(415, "UnsupportedDocumentEncodingException"),
+            exception(422, "InvalidRequestException: the idempotency key was used with another request"),
+        ],
+    )
+}
+
+fn aws_delete_shadow() -> Exchange {
+    aws(
+        "DeleteThingShadow",
+        "As AWS IoT's DeleteThingShadow",
+        vec![],
+        vec![given(200, "The version of the deletion", "AwsDeleted", &[])],
+    )
+}
+
+fn aws_list_shadows() -> Exchange {
+    aws(
+        "ListNamedShadowsForThing",
+        "As AWS IoT's ListNamedShadowsForThing",
+        vec![],
+        vec![given(200, "A page", "AwsNames", &[])],
+    )
+}
+
+fn get_description() -> Exchange {
+    Exchange {
+        id: "getDescription",
+        summary: "This description",
+        requests: Vec::new(),
+        responses: vec![given(200, "OpenAPI 3.1", "Description", &[])],
     }
 }
 

@@ -198,8 +198,8 @@ impl Service {
         Some(self.permit(queued, self.store.try_reserve(bytes)?))
     }
 
-    /// Waits until there is room for a submission of `principal` that takes about `bytes` of memory. Its payload is read
-    /// after that: what waits here is not counted. It waits for others of `principal` first, then for everybody's.
+    /// Waits until there is room for a submission of `principal` that takes about `bytes` of memory. Its payload is
+    /// read after that: what waits here is not counted. It waits for others of `principal` first, then for all.
     ///
     /// # Errors
     ///

@@ -2,13 +2,13 @@
 //! for its store, most others are a small MQTT client for people and scripts.
 //!
 //! Results go to standard output, everything else to standard error. They are JSON, but for those of `auth explain`,
-//! `check-config`, `watch` without `--json`, and the `listening` lines of `serve`. A subcommand ends in an [`Exit`]; what
-//! it has to say about a failure it has said by then.
+//! `check-config`, `watch` without `--json`, and the `listening` lines of `serve`. A subcommand ends in an [`Exit`];
+//! what it has to say about a failure it has said by then.
 //!
-//! `connection` is one command's MQTT 5 connection, `request` sends a request and waits for its reply, `shadow_args` and
-//! `broker_args` are the arguments that name a shadow and a broker, `http_client` asks a server over HTTP, `part` is a
-//! file in the making, `terminal` asks for passwords, `password_file` reads them. The client commands know the wire
-//! contract and how names are spelled, and nothing else of the server.
+//! `connection` is one command's MQTT 5 connection, `request` sends a request and waits for its reply, `shadow_args`
+//! and `broker_args` are the arguments that name a shadow and a broker, `http_client` asks a server over HTTP, `part`
+//! is a file in the making, `terminal` asks for passwords, `password_file` reads them. The client commands know the
+//! wire contract and how names are spelled, and nothing else of the server.
 
 mod auth;
 mod backup;

@@ -6,8 +6,8 @@
 //!
 //! `known` has the keys that exist, `file` the lines they stand on, `layers` lays the sources together into `raw`'s
 //! structures, `units` reads sizes and durations, `check` turns raw into checked, `auth` what is in `[auth]`, `quotas`
-//! the quotas in `[limits]`, `roles` rules and grants, `written` tells two configurations apart. The most a limit may be
-//! set to is [`crate::limits`]'.
+//! the quotas in `[limits]`, `roles` rules and grants, `written` tells two configurations apart. The most a limit may
+//! be set to is [`crate::limits`]'.
 
 mod auth;
 mod check;

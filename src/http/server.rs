@@ -1,10 +1,10 @@
 //! Serves one connection: requests one after another, until one of them makes a WebSocket of it.
 //!
 //! The first request's head must be there by the connection's deadline. The next one's has the listener's
-//! `connect_timeout` after the answer to the one before, a body has as much time again, and so has the client for taking
-//! some more of an answer. When the server ends, requests that are being answered are answered, and no more are taken.
-//! One that fails before its first request, as one without a CONNECT does over MQTT, is a failed handshake of its
-//! address.
+//! `connect_timeout` after the answer to the one before, a body has as much time again, and so has the client for
+//! taking some more of an answer. When the server ends, requests that are being answered are answered, and no more are
+//! taken. One that fails before its first request, as one without a CONNECT does over MQTT, is a failed handshake of
+//! its address.
 //!
 //! What a client that is not known has sent counts as held until its request is answered.
 //!

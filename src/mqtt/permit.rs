@@ -1,5 +1,5 @@
-//! Which will a client may leave, and which filters it may subscribe to: those that may select anything it may receive. What it
-//! then receives is decided message by message ([`super::router::Publication`]).
+//! Which will a client may leave, and which filters it may subscribe to: those that may select anything it may receive.
+//! What it then receives is decided message by message ([`super::router::Publication`]).
 
 use crate::{
     auth::{Access, Wanted},

@@ -1,7 +1,7 @@
 //! What one source address has: connections, new ones a second, those that come to nothing, and memory of strangers.
 //!
-//! Asked as soon as a connection is accepted, before anything is read or TLS costs anything. All of a [`Network`] is one
-//! source.
+//! Asked as soon as a connection is accepted, before anything is read or TLS costs anything. All of a [`Network`] is
+//! one source.
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 

@@ -2,12 +2,12 @@
 //!
 //! Requests pass [`Quotas::admit`], and those that change something [`Quotas::admit_write`], whichever door they came
 //! through; [`crate::service`] calls both. What is asked over HTTP about no single shadow passes
-//! [`Quotas::admit_general`], a body that comes there [`Quotas::admit_body`], and whoever stays there to be told something
-//! [`Quotas::admit_stream`]; who walks through the store waits for its turn by [`Principals::reading`]. `requests` counts them per principal and shadow,
-//! `principals` what a principal does altogether, `shadows` what everybody does to one shadow, `addresses` who
-//! connects, `strangers` what those may occupy who did not say yet who they are. All of them keep what they know
-//! in a `table` that is bounded, and count in `rate`s and `tally`s. A `cause` names each quota, for who is refused and
-//! for the counters.
+//! [`Quotas::admit_general`], a body that comes there [`Quotas::admit_body`], and whoever stays there to be told
+//! something [`Quotas::admit_stream`]; who walks through the store waits for its turn by [`Principals::reading`].
+//! `requests` counts them per principal and shadow, `principals` what a principal does altogether, `shadows` what
+//! everybody does to one shadow, `addresses` who connects, by the `network` of each, `strangers` what those may occupy
+//! who did not say yet who they are. All of them keep what they know in a `table` that is bounded, and count in `rate`s
+//! and `tally`s. A `cause` names each quota, for who is refused and for the counters.
 //!
 //! Not here: how fast one connection is read ([`crate::mqtt`]'s `pace`), and what one may hold at a time, which is
 //! limited where it is held.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! "UMBRABAK" · format (1 byte: 1)
-//! table (1 byte: 1 meta, 2 journal, 3 state) · key length · key · value length · value     … in the order of tables and keys
+//! table (1 byte: 1 meta, 2 journal, 3 state) · key length · key · value length · value
+//! …    in the order of tables and keys
 //! 0 (1 byte) · number of records (8 bytes) · SHA-256 of all before it (32 bytes)
 //! ```
 //!

@@ -131,6 +131,7 @@ async fn what_is_left_of_the_first_deadline_is_for_the_first_request() {
     let mut first = [0; 12];
     fixture.client.read_exact(&mut first).await.unwrap();
     assert_eq!(&first, b"HTTP/1.1 200");
+    tokio::time::sleep(Duration::from_millis(100)).await; // more than was left
     fixture.post(5, b"again").await;
     assert!(fixture.all().await.ends_with("again of 192.0.2.7:4660"));
     fixture.served.await.unwrap();

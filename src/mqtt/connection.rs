@@ -389,7 +389,8 @@ fn asks(packet: &ClientPacket) -> bool {
 
 /// Unsent output above which nothing more is taken from the outbox.
 const OUTPUT_LOW_BYTES: usize = 32 * 1024;
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a client that is told why its connection ends has to read that and end it too.
+pub(super) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an ending server waits for what a connection has taken to be answered.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A deadline for connections that have none.

@@ -19,7 +19,7 @@ use crate::{
         broker::Broker,
         catch_up::CatchUp,
         codec,
-        connection::Connection,
+        connection::{Connection, FAREWELL_TIMEOUT},
         pace::Pace,
         packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
         permit, presence,
@@ -281,7 +281,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     peer.acquaintance.settle();
-    let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, transport.finish()).await;
+    let _ = tokio::time::timeout(FAREWELL_TIMEOUT, transport.finish()).await;
 }
 
 /// How long a client waits for the end of the connection whose session it takes over.

@@ -10,7 +10,7 @@
 mod holders;
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -113,9 +113,16 @@ enum Entry {
 struct Parked {
     standing: Box<Standing>,
     client: ClientSession,
-    expires: Option<Instant>,
+    expires: Instant,
     will: Option<(Instant, Will)>,
-    timer: Option<(Instant, u64)>,
+    timer: (Instant, u64),
+}
+
+/// What came of an attempt to take a session.
+enum Attempt {
+    Done(Attached),
+    /// A connection holds it, and was told to end. Resolves when it has given the session back.
+    Held(OwnedNotified),
 }
 
 /// The sessions in numbers.
@@ -167,11 +174,10 @@ impl Sessions {
         make: impl Fn(&Access) -> ClientSession,
     ) -> Result<Attached, Refusal> {
         loop {
-            let held = match self.try_attach(key, standing, clean_start, authority, &make)? {
-                Ok(attached) => return Ok(attached),
-                Err(held) => held,
-            };
-            held.await;
+            match self.try_attach(key, standing, clean_start, authority, &make)? {
+                Attempt::Done(attached) => return Ok(attached),
+                Attempt::Held(released) => released.await,
+            }
         }
     }
 
@@ -187,7 +193,7 @@ impl Sessions {
         if expiry == 0 || table.closing || !client.outbox.access().is_any() {
             return Ended::session(key.clone(), client, will);
         }
-        let expires = (expiry != u32::MAX).then(|| now + Duration::from_secs(expiry.into()));
+        let expires = now + Duration::from_secs(expiry.into());
         let (will_now, will_later) = match will {
             Some(will) if will.delay > 0 => (None, Some((now + Duration::from_secs(will.delay.into()), will))),
             will => (will, None),
@@ -198,9 +204,7 @@ impl Sessions {
         table.holders.add(&key.principal, false);
         table.entries.insert(key.clone(), Entry::Parked(Box::new(parked)));
         drop(table);
-        if timer.is_some() {
-            self.timers_changed.notify_one();
-        }
+        self.timers_changed.notify_one();
         Ended { key: key.clone(), access, client: None, will: will_now }
     }
 
@@ -253,7 +257,11 @@ impl Sessions {
         let Table { entries, holders, .. } = &mut *table;
         let parked = entries.extract_if(|_, entry| matches!(entry, Entry::Parked(_)));
         let parked = parked.inspect(|(key, _)| holders.remove(&key.principal, false));
-        parked.filter_map(|(key, entry)| entry.into_ended(key)).collect()
+        let ended = |(key, entry)| match entry {
+            Entry::Parked(parked) => Some(parked.into_ended(key)),
+            Entry::Connected { .. } => None,
+        };
+        parked.filter_map(ended).collect()
     }
 
     /// How many sessions there are, and what is queued towards them. Looks at every one, the table free meanwhile.
@@ -294,58 +302,28 @@ impl Sessions {
         clean_start: bool,
         authority: &Authority,
         make: impl Fn(&Access) -> ClientSession,
-    ) -> Result<Result<Attached, OwnedNotified>, Refusal> {
+    ) -> Result<Attempt, Refusal> {
         let mut table = self.table.lock();
-        let table = &mut *table;
         if table.closing {
             return Err(Refusal::Closing);
         }
         let access = authority.review(standing).ok_or(Refusal::NoRights)?;
-        let known = table.entries.len();
-        let (kick, kicked) = oneshot::channel();
-        let connected = |client: &ClientSession| Entry::Connected {
-            kick: Some(kick),
-            released: Arc::default(),
-            standing: Box::new(standing.clone()),
-            outbox: client.outbox.clone(),
-        };
-        let slot = match table.entries.entry(key.clone()) {
-            hash_map::Entry::Vacant(_) if known >= self.max.sessions => return Err(Refusal::Quota(Cause::Sessions)),
-            hash_map::Entry::Vacant(slot) => {
-                table.holders.check(&key.principal, true, &self.max).map_err(Refusal::Quota)?;
-                table.holders.add(&key.principal, true);
-                let client = make(&access);
-                slot.insert(connected(&client));
-                return Ok(Ok(Attached { client, present: false, kicked, replaced: None }));
-            }
-            hash_map::Entry::Occupied(slot) => slot.into_mut(),
-        };
-        if let Entry::Connected { kick, released, .. } = slot {
-            if let Some(kick) = kick.take() {
-                let _ = kick.send(Reason::SESSION_TAKEN_OVER); // [MQTT-3.1.4-3]
-            }
-            return Ok(Err(released.clone().notified_owned()));
+        if let Some(released) = table.take_over(key) {
+            return Ok(Attempt::Held(released));
         }
-        table.holders.check(&key.principal, false, &self.max).map_err(Refusal::Quota)?;
-        let fresh = clean_start.then(|| make(&access));
-        let entry = match (&fresh, &*slot) {
-            (Some(client), _) => connected(client),
-            (None, Entry::Parked(parked)) => connected(&parked.client),
-            (None, Entry::Connected { .. }) => return Err(Refusal::Closing),
+        table.check(key, &self.max).map_err(Refusal::Quota)?;
+        let parked = table.unpark(key);
+        let (client, present, replaced) = match parked {
+            None => (make(&access), false, None),
+            // The session ends here, and with it any delay of its will. [MQTT-3.1.2-8]
+            Some(parked) if clean_start => (make(&access), false, Some(parked.into_ended(key.clone()))),
+            Some(parked) => {
+                parked.client.outbox.set_access(access);
+                (parked.client, true, None)
+            }
         };
-        let Entry::Parked(parked) = std::mem::replace(slot, entry) else { return Err(Refusal::Closing) };
-        table.holders.remove(&key.principal, false);
-        table.holders.add(&key.principal, true);
-        if let Some(timer) = parked.timer {
-            table.timers.remove(&timer);
-        }
-        let Some(client) = fresh else {
-            parked.client.outbox.set_access(access);
-            return Ok(Ok(Attached { client: parked.client, present: true, kicked, replaced: None }));
-        };
-        // The session ends here, and with it any delay of its will. [MQTT-3.1.2-8]
-        let ended = Ended::session(key.clone(), parked.client, parked.will.map(|(_, will)| will));
-        Ok(Ok(Attached { client, present: false, kicked, replaced: Some(ended) }))
+        let kicked = table.connect(key, standing, &client);
+        Ok(Attempt::Done(Attached { client, present, kicked, replaced }))
     }
 
     fn take_due(&self, now: Instant) -> (Vec<Ended>, Option<Instant>) {
@@ -370,16 +348,50 @@ impl Table {
         Some(entry)
     }
 
-    fn set_timer(
-        &mut self,
-        key: &SessionKey,
-        expires: Option<Instant>,
-        will: Option<Instant>,
-    ) -> Option<(Instant, u64)> {
-        let at = [expires, will].into_iter().flatten().min()?;
+    /// Tells a connection that holds the session of `key` to end, if one does: what resolves when it has.
+    fn take_over(&mut self, key: &SessionKey) -> Option<OwnedNotified> {
+        let Some(Entry::Connected { kick, released, .. }) = self.entries.get_mut(key) else { return None };
+        if let Some(kick) = kick.take() {
+            let _ = kick.send(Reason::SESSION_TAKEN_OVER); // [MQTT-3.1.4-3]
+        }
+        Some(released.clone().notified_owned())
+    }
+
+    /// Whether there may be one more connection, for the session of `key`, which none holds.
+    fn check(&self, key: &SessionKey, max: &SessionsMax) -> Result<(), Cause> {
+        let new = !self.entries.contains_key(key);
+        if new && self.entries.len() >= max.sessions {
+            return Err(Cause::Sessions);
+        }
+        self.holders.check(&key.principal, new, max)
+    }
+
+    /// Takes out the session of `key`, which no connection holds, if there is one.
+    fn unpark(&mut self, key: &SessionKey) -> Option<Parked> {
+        let Some(Entry::Parked(parked)) = self.remove(key) else { return None };
+        self.timers.remove(&parked.timer);
+        Some(*parked)
+    }
+
+    /// Puts `client` in the hands of a connection; what tells that one to end.
+    fn connect(&mut self, key: &SessionKey, standing: &Standing, client: &ClientSession) -> oneshot::Receiver<Reason> {
+        let (kick, kicked) = oneshot::channel();
+        let entry = Entry::Connected {
+            kick: Some(kick),
+            released: Arc::default(),
+            standing: Box::new(standing.clone()),
+            outbox: client.outbox.clone(),
+        };
+        self.holders.add(&key.principal, true);
+        self.entries.insert(key.clone(), entry);
+        kicked
+    }
+
+    fn set_timer(&mut self, key: &SessionKey, expires: Instant, will: Option<Instant>) -> (Instant, u64) {
         self.timers_made += 1;
-        self.timers.insert((at, self.timers_made), key.clone());
-        Some((at, self.timers_made))
+        let timer = (will.map_or(expires, |will| will.min(expires)), self.timers_made);
+        self.timers.insert(timer, key.clone());
+        timer
     }
 
     /// See [`Sessions::review`].
@@ -400,28 +412,17 @@ impl Table {
                 }
                 None
             }
-            Entry::Parked(_) if ends => self.end(key),
+            Entry::Parked(_) if ends => self.unpark(&key).map(|parked| parked.into_ended(key)),
             Entry::Connected { .. } | Entry::Parked(_) => None,
         }
-    }
-
-    /// Takes out a parked session, to end it.
-    fn end(&mut self, key: SessionKey) -> Option<Ended> {
-        let entry = self.remove(&key)?;
-        if let Entry::Parked(parked) = &entry
-            && let Some(timer) = parked.timer
-        {
-            self.timers.remove(&timer);
-        }
-        entry.into_ended(key)
     }
 
     fn fall_due(&mut self, key: SessionKey, now: Instant) -> Option<Ended> {
         let Some(Entry::Parked(parked)) = self.entries.get_mut(&key) else {
             return None;
         };
-        if parked.expires.is_some_and(|at| at <= now) {
-            return self.remove(&key).and_then(|entry| entry.into_ended(key));
+        if parked.expires <= now {
+            return self.unpark(&key).map(|parked| parked.into_ended(key));
         }
         let will = parked.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
         let (expires, access) = (parked.expires, parked.client.outbox.access());
@@ -440,12 +441,9 @@ impl Ended {
     }
 }
 
-impl Entry {
-    fn into_ended(self, key: SessionKey) -> Option<Ended> {
-        match self {
-            Self::Connected { .. } => None,
-            Self::Parked(parked) => Some(Ended::session(key, parked.client, parked.will.map(|(_, will)| will))),
-        }
+impl Parked {
+    fn into_ended(self, key: SessionKey) -> Ended {
+        Ended::session(key, self.client, self.will.map(|(_, will)| will))
     }
 }
 

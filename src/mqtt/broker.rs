@@ -32,7 +32,7 @@ use crate::{
         shadow_topic::Destination,
     },
     quota::Cause,
-    service::{Service, Submission},
+    service::Service,
     shadow::DocumentLimits,
 };
 
@@ -226,20 +226,12 @@ impl Broker {
                 };
                 let prepared = request.prepare(&payload, properties.as_deref(), access, &self.limits.document);
                 match prepared.and_then(|command| Ok((admitted?, command))) {
-                    Ok((admitted, Some((command, sender)))) => {
+                    Ok((admitted, Some(command))) => {
                         request.admitted = Some(admitted);
-                        let submission = Submission {
-                            key: request.key.clone(),
-                            command,
-                            sender,
-                            id: request.id,
-                            client: owner.client_id.clone(),
-                            requester: Box::new(request),
-                        };
-                        permit.submit(submission);
+                        permit.submit(request.submission(command, &owner.client_id));
                     }
                     Ok((_, None)) => {}
-                    Err(rejection) => request.reject(&rejection, self.service.now()),
+                    Err(rejection) => request.refuse(&self.service, owner, access, &rejection),
                 }
             }
         }

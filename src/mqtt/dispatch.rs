@@ -15,12 +15,11 @@ use crate::{
         permit, presence,
         request::{self, From, Request, ResponseTopic},
         session::{Inbound, Ticket, Verdict},
-        sessions::SessionKey,
         shadow_topic::{Destination, Operation},
         topic::{TopicFilter, TopicName},
     },
     quota::Cause,
-    service::{self, Permit, Submission},
+    service::Permit,
     shadow::{Command, Rejection, Sender, ShadowKey},
     store::Held,
     wire::Dialect,
@@ -151,14 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn submit_in(&self, permit: Permit, mut asked: Asked) {
         match self.prepare(&mut asked) {
-            Ok(Some((command, sender))) => permit.submit(Submission {
-                key: asked.request.key.clone(),
-                command,
-                sender,
-                id: asked.request.id,
-                client: self.key.client_id.clone(),
-                requester: Box::new(asked.request),
-            }),
+            Ok(Some(command)) => permit.submit(asked.request.submission(command, &self.key.client_id)),
             Ok(None) => {}
             Err(rejection) => self.refuse(asked.request, &rejection),
         }
@@ -173,16 +165,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Refuses a request that never came to the engine, and remembers why.
     fn refuse(&self, request: Request, rejection: &Rejection) {
-        let SessionKey { principal, client_id } = &self.key;
-        // What somebody sends who has no business here is no news to those who have.
-        let concerns = |access: &Access| access.admit_any(&request.key, request.operation.into()).is_ok();
-        if request.operation != Operation::Get && self.client.outbox.with_access(concerns) {
-            self.broker.service.note_refusal(&request.key, principal, client_id, rejection);
-        }
-        service::log_refusal(request.id, &request.key, principal.name(), client_id, rejection);
-        request.reject(rejection, self.broker.service.now());
+        request.refuse(&self.broker.service, &self.key, &self.client.outbox.access(), rejection);
     }
 
     fn complete(&mut self, ticket: Option<Ticket>, verdict: Verdict) {

@@ -128,7 +128,7 @@ where
 
 /// Finds out who the client is, and finds or makes its session.
 async fn take_in(peer: &Peer, connect: &Connect, client_id: Arc<str>, broker: &Broker) -> Result<Taken, Refused> {
-    check(connect).inspect_err(|_| {
+    check(connect, broker.limits.topic_bytes_max).inspect_err(|_| {
         broker.service.quotas().addresses.handshake_failed(peer.address.ip(), Instant::now());
     })?;
     let standing = let_in(peer, connect, &client_id, broker).await?;
@@ -252,10 +252,14 @@ fn reason_of(denied: Denied) -> Reason {
     }
 }
 
-fn check(connect: &Connect) -> Result<(), Refused> {
+fn check(connect: &Connect, topic_bytes_max: usize) -> Result<(), Refused> {
     if connect.authentication_method.is_some() {
         let text = "enhanced authentication is not offered".into();
         return Err(Refused(Reason::BAD_AUTHENTICATION_METHOD, text)); // [MQTT-4.12.0-1]
+    }
+    if connect.will.as_ref().is_some_and(|will| will.topic.as_str().len() > topic_bytes_max) {
+        let text = "the will's topic is longer than this server takes".into();
+        return Err(Refused(Reason::TOPIC_NAME_INVALID, text));
     }
     Ok(())
 }

@@ -15,13 +15,14 @@ use crate::{
         outbox::{Outbox, SessionId},
         packet::{Properties, QoS, Reason},
         session::{Ticket, Verdict},
+        sessions::SessionKey,
         shadow_topic::{Event, Operation},
         shapes,
         topic::TopicName,
     },
     quota::Admitted,
     request_id::RequestId,
-    service::{self, Done, Requester},
+    service::{self, Done, Requester, Service, Submission},
     shadow::{Command, Delete, Document, DocumentLimits, Rejection, Sender, ShadowKey, Timestamp},
     wire::{self, ClientToken, Dialect, Parsed, Payload, Refused},
 };
@@ -159,8 +160,31 @@ impl Request {
         }
     }
 
+    /// What the engine is to decide; `client` asked.
+    pub(super) fn submission(self, (command, sender): (Command, Sender), client: &Arc<str>) -> Submission {
+        Submission {
+            key: self.key.clone(),
+            command,
+            sender,
+            id: self.id,
+            client: client.clone(),
+            requester: Box::new(self),
+        }
+    }
+
+    /// Refuses a request that never came to the engine, of `by` with `access`, and remembers why.
+    pub(super) fn refuse(self, service: &Service, by: &SessionKey, access: &Access, rejection: &Rejection) {
+        let SessionKey { principal, client_id } = by;
+        // What somebody sends who has no business here is no news to those who have.
+        if self.operation != Operation::Get && access.admit_any(&self.key, self.operation.into()).is_ok() {
+            service.note_refusal(&self.key, principal, client_id, rejection);
+        }
+        service::log_refusal(self.id, &self.key, principal.name(), client_id, rejection);
+        self.reject(rejection, service.now());
+    }
+
     /// Refuses the request. Of one that is refused for lack of rights nobody else hears. PROTOCOL section 2.
-    pub(super) fn reject(self, rejection: &Rejection, now: Timestamp) {
+    fn reject(self, rejection: &Rejection, now: Timestamp) {
         let payload = |dialect, rejection: &Rejection, reader: &Projection| {
             shapes::rejected(dialect, rejection, &self.key, now, reader, self.client_token.as_ref())
         };

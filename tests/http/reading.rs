@@ -4,7 +4,11 @@ use serde_json::{Value, json};
 
 use crate::{
     door::Door,
-    harness::{client::Client, eventually, wire::V5},
+    harness::{
+        client::Client,
+        eventually,
+        wire::{Connect, Publish, V5},
+    },
 };
 
 const PATH: &str = "/v1/devices/lamp/shadow";
@@ -159,6 +163,20 @@ fn refusals_are_remembered() {
         patch("If-Match: \"x\"", "{}");
     }
     assert_eq!(door.get(&format!("{PATH}/rejections")).json()["rejections"].as_array().unwrap().len(), 32);
+}
+
+/// A will that was refused before it came to the engine was told to subscribers, and remembered nowhere.
+#[test]
+fn a_refused_will_is_remembered() {
+    let door = Door::open();
+    let mut watcher = Client::connect(&door.server, V5, "watcher");
+    watcher.subscribe(&[("shadow/lamp/update/rejected", 1)]);
+    let will = Publish::new("shadow/lamp/update", r#"{"state":"#);
+    Client::connect_as(&door.server, &Connect::new(V5, "mortal").will(will, 1)).0.abandon();
+    assert_eq!(watcher.message().json()["error"], json!("invalid-json"));
+    let told = door.get(&format!("{PATH}/rejections")).json();
+    let entry = &told["rejections"][0];
+    assert_eq!((&entry["error"], &entry["client"]), (&json!("invalid-json"), &json!("mortal")));
 }
 
 /// Follows the pages of a list to its end.

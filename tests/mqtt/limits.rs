@@ -6,7 +6,7 @@ use crate::harness::{
     client::Client,
     packet::Packet,
     server::{Server, Setup},
-    wire::{self, BOTH, Connect, Properties, Protocol, Publish, V5, Value, prop},
+    wire::{self, BOTH, Connect, Properties, Protocol, Publish, V4, V5, Value, prop},
 };
 
 const SMALL: Setup = Setup {
@@ -14,6 +14,25 @@ const SMALL: Setup = Setup {
     limits: "receive_maximum = 4\ntopic_alias_max = 3\npacket_bytes_max = \"24 KiB\"",
     store: "",
 };
+
+/// The topic of a will was not measured.
+#[test]
+fn a_topic_may_be_so_long() {
+    let server = Server::with(Setup { limits: "topic_bytes_max = 256", ..Setup::default() });
+    let topic = |length: usize| "t".repeat(length);
+    let mut client = Client::connect(&server, V5, "client");
+    for (length, code) in [(256, 0x10), (257, 0x90)] {
+        assert_eq!(client.publish(&topic(length), "", 1), code);
+    }
+    for (length, code) in [(256, 0), (257, 0x90)] {
+        let mut client = Client::open(&server, V5);
+        client.send(Connect::new(V5, "mortal").will(Publish::new(&topic(length), ""), 1).encode());
+        assert_eq!(client.connack().code, code);
+    }
+    let mut client = Client::open(&server, V4);
+    client.send(Connect::new(V4, "mortal").will(Publish::new(&topic(257), ""), 1).encode());
+    assert_eq!(client.closed(), None, "there is no code for it");
+}
 
 #[test]
 fn the_server_tells_its_limits() {

@@ -51,7 +51,7 @@ impl Reload {
             for error in &faults {
                 tracing::error!(%error, "a file of users or keys is not taken, what was in it before stays in use");
             }
-            reload.broker.review().await;
+            reload.broker.review();
             match (roles_read, faults.is_empty()) {
                 (true, true) => tracing::info!("users, keys and roles read again, sessions reviewed"),
                 (false, true) => tracing::warn!("users and keys read again, sessions reviewed; roles are those before"),

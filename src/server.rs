@@ -195,8 +195,7 @@ impl Parts {
             tell(listener.name(), address);
             self.open_door(&mut tasks, listener, settings, &config.limits);
         }
-        let broker = self.broker.clone();
-        tasks.spawn(async move { broker.watch_sessions().await });
+        tasks.spawn(self.broker.clone().watch_sessions());
         Ok(Running { tasks, announcing })
     }
 

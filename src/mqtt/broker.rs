@@ -10,7 +10,9 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::watch;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     auth::{Access, Authority, Principal},
@@ -23,7 +25,7 @@ use crate::{
         message::Message,
         outbox::{Outbox, QueueLimits, SessionId},
         pace::PaceLimits,
-        packet::{ConnAckLimits, Reason, Will},
+        packet::{ConnAckLimits, Properties, Reason, Will},
         presence::PresenceTable,
         request::{self, Request},
         router::{Class, Router},
@@ -32,8 +34,8 @@ use crate::{
         shadow_topic::Destination,
     },
     quota::Cause,
-    service::Service,
-    shadow::DocumentLimits,
+    service::{Permit, Service},
+    shadow::{Command, DocumentLimits, Rejection, Sender},
 };
 
 /// The broker.
@@ -57,8 +59,19 @@ pub struct Broker {
     /// What was not delivered so far.
     pub drops: Arc<DropCounters>,
     closing: watch::Sender<bool>,
+    /// Wills that wait for room in the engine.
+    wills: Mutex<JoinSet<()>>,
     sessions_made: AtomicU64,
     client_ids: (RandomState, AtomicU64),
+}
+
+/// A will that is a request to a shadow, its payload not yet read.
+struct WillRequest {
+    owner: SessionKey,
+    access: Access,
+    request: Request,
+    payload: Bytes,
+    properties: Option<Box<Properties>>,
 }
 
 /// What one connection may take.
@@ -111,6 +124,7 @@ impl Broker {
             counters: Arc::default(),
             drops: Arc::default(),
             closing: watch::Sender::new(false),
+            wills: Mutex::default(),
             sessions_made: AtomicU64::new(0),
             client_ids: (RandomState::new(), AtomicU64::new(0)),
         }
@@ -148,34 +162,29 @@ impl Broker {
     }
 
     /// Publishes what ended leaves behind, and takes its subscriptions away.
-    pub async fn dispose(&self, ended: Ended) {
+    pub fn dispose(self: &Arc<Self>, ended: Ended) {
         if let Some(client) = &ended.client {
             self.router.remove(client.outbox.id(), client.filters.iter());
         }
         if let Some(will) = ended.will {
-            self.publish_will(&ended.key, &ended.access, will).await;
+            self.publish_will(ended.key, ended.access, will);
         }
     }
 
-    /// Disposes of sessions and wills as they fall due, until the broker closes: not to be dropped before, since what
-    /// has fallen due is in its hands alone.
-    pub async fn watch_sessions(&self) {
+    /// Disposes of sessions and wills as they fall due, until the broker closes.
+    pub async fn watch_sessions(self: Arc<Self>) {
         loop {
             let due = tokio::select! {
                 due = self.sessions.due() => due,
                 () = self.closed() => return,
             };
-            for ended in due {
-                self.dispose(ended).await;
-            }
+            due.into_iter().for_each(|ended| self.dispose(ended));
         }
     }
 
     /// Gives every session the rights that it has now; those that have none end.
-    pub async fn review(&self) {
-        for ended in self.sessions.review(&self.authority) {
-            self.dispose(ended).await;
-        }
+    pub fn review(self: &Arc<Self>) {
+        self.sessions.review(&self.authority).into_iter().for_each(|ended| self.dispose(ended));
     }
 
     /// Turns true when the broker closes.
@@ -196,16 +205,16 @@ impl Broker {
     }
 
     /// Publishes the wills of the sessions that have no connection, after all connections ended: the sessions end with
-    /// the process. [MQTT-3.1.2-8]
-    pub async fn finish(&self) {
-        for ended in self.sessions.drain() {
-            self.dispose(ended).await;
-        }
+    /// the process. [MQTT-3.1.2-8] When it returns, the engine has every will.
+    pub async fn finish(self: &Arc<Self>) {
+        self.sessions.drain().into_iter().for_each(|ended| self.dispose(ended));
+        let mut waiting = std::mem::take(&mut *self.wills.lock());
+        while waiting.join_next().await.is_some() {}
     }
 
     /// A will on a shadow's `update` is an update by its owner at this time, with what the owner may do at this time.
     /// PROTOCOL section 2.
-    async fn publish_will(&self, owner: &SessionKey, access: &Access, will: Will) {
+    fn publish_will(self: &Arc<Self>, owner: SessionKey, access: Access, will: Will) {
         let Will { topic, payload, qos, retain, properties, .. } = will;
         match Destination::of(&topic) {
             Destination::Plain if access.may_publish(topic.as_str()) => {
@@ -216,25 +225,58 @@ impl Broker {
             }
             Destination::Plain | Destination::Reserved(_) => self.counters.publishes_refused.add(1),
             Destination::Request(key, operation, dialect) => {
-                let mut request = Request::new(self.events.clone(), key, operation, dialect);
-                // A client that connects and dies again and again has no more updates than one that stays.
-                let admitted = self.service.admit(&owner.principal, &request.key);
-                let allowance = self.service.quotas().principals.of(owner.principal.name(), Instant::now());
-                let weight = request::weight(&payload, properties.as_deref());
-                let Ok(permit) = self.service.reserve(&allowance, weight).await else {
-                    return tracing::warn!(client = %owner.client_id, "a will is lost: the service is ending");
-                };
-                let prepared = request.prepare(&payload, properties.as_deref(), access, &self.limits.document);
-                match prepared.and_then(|command| Ok((admitted?, command))) {
-                    Ok((admitted, Some(command))) => {
-                        request.admitted = Some(admitted);
-                        permit.submit(request.submission(command, &owner.client_id));
-                    }
-                    Ok((_, None)) => {}
-                    Err(rejection) => request.refuse(&self.service, owner, access, &rejection),
-                }
+                let request = Request::new(self.events.clone(), key, operation, dialect);
+                self.request(WillRequest { owner, access, request, payload, properties });
             }
         }
+    }
+
+    /// Has the request of a will decided. One for which there is no room yet waits by itself: neither its client's
+    /// session nor anybody else's has to. Those that wait are as many as a principal's quotas of requests
+    /// allow.
+    fn request(self: &Arc<Self>, mut will: WillRequest) {
+        let (principal, key) = (&will.owner.principal, &will.request.key);
+        // A client that connects and dies again and again has no more updates than one that stays.
+        match self.service.admit(principal, key) {
+            Ok(admitted) => will.request.admitted = Some(admitted),
+            Err(rejection) => {
+                // As of a connection's request, what else is wrong with it comes first.
+                let rejection = will.prepare(self).err().unwrap_or(rejection);
+                return will.refuse(self, &rejection);
+            }
+        }
+        let allowance = self.service.quotas().principals.of(will.owner.principal.name(), Instant::now());
+        let weight = request::weight(&will.payload, will.properties.as_deref());
+        if let Some(permit) = self.service.try_reserve(&allowance, weight) {
+            return will.submit(self, permit);
+        }
+        let broker = self.clone();
+        let mut waiting = self.wills.lock();
+        while waiting.try_join_next().is_some() {}
+        waiting.spawn(async move {
+            match broker.service.reserve(&allowance, weight).await {
+                Ok(permit) => will.submit(&broker, permit),
+                Err(rejection) => will.refuse(&broker, &rejection),
+            }
+        });
+    }
+}
+
+impl WillRequest {
+    fn prepare(&mut self, broker: &Broker) -> Result<Option<(Command, Sender)>, Rejection> {
+        self.request.prepare(&self.payload, self.properties.as_deref(), &self.access, &broker.limits.document)
+    }
+
+    fn submit(mut self, broker: &Broker, permit: Permit) {
+        match self.prepare(broker) {
+            Ok(Some(command)) => permit.submit(self.request.submission(command, &self.owner.client_id)),
+            Ok(None) => {}
+            Err(rejection) => self.refuse(broker, &rejection),
+        }
+    }
+
+    fn refuse(self, broker: &Broker, rejection: &Rejection) {
+        self.request.refuse(&broker.service, &self.owner, &self.access, rejection);
     }
 }
 

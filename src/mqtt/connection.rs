@@ -375,7 +375,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.broker.presence.closed(device, Timestamp(heard));
         }
         let ended = self.broker.sessions.release(&self.key, self.client, self.session_expiry, will);
-        self.broker.dispose(ended).await;
+        self.broker.dispose(ended);
         if !matches!(end, End::Lost(_) | End::Panic) {
             let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.transport.finish()).await;
         }

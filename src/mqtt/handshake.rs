@@ -2,12 +2,11 @@
 
 use std::{
     borrow::Cow,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
@@ -127,7 +126,7 @@ where
 }
 
 /// Finds out who the client is, and finds or makes its session.
-async fn take_in(peer: &Peer, connect: &Connect, client_id: Arc<str>, broker: &Broker) -> Result<Taken, Refused> {
+async fn take_in(peer: &Peer, connect: &Connect, client_id: Arc<str>, broker: &Arc<Broker>) -> Result<Taken, Refused> {
     check(connect, broker.limits.topic_bytes_max).inspect_err(|_| {
         broker.service.quotas().addresses.handshake_failed(peer.address.ip(), Instant::now());
     })?;
@@ -137,11 +136,11 @@ async fn take_in(peer: &Peer, connect: &Connect, client_id: Arc<str>, broker: &B
     let mut attached = attach(&key, &standing, connect.clean_start, broker).await?;
     let Some(replaced) = attached.replaced.take() else { return Ok(Taken { standing, key, attached }) };
     // The session is in no connection's hands yet, so what goes wrong here must not go by it.
-    match AssertUnwindSafe(broker.dispose(replaced)).catch_unwind().await {
+    match catch_unwind(AssertUnwindSafe(|| broker.dispose(replaced))) {
         Ok(()) => Ok(Taken { standing, key, attached }),
         Err(_panic) => {
             let ended = broker.sessions.release(&key, attached.client, 0, None);
-            broker.dispose(ended).await;
+            broker.dispose(ended);
             Err(Refused(Reason::SERVER_UNAVAILABLE, "the server failed".into()))
         }
     }

@@ -1,15 +1,17 @@
 //! Tests: what becomes of a request when its connection ends before the engine has room for it; how many connections
-//! and sessions one principal has; when a connection ends that always has something to do.
+//! and sessions one principal has; that no will waits for another; when a connection ends that always has something
+//! to do.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::{
     future::poll_fn,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     thread,
 };
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 
@@ -21,11 +23,15 @@ use crate::{
     mqtt::{
         events::Events,
         handshake,
+        packet::QoS,
         router::{RetainedLimits, Router},
+        sessions::Ended,
+        topic::TopicName,
     },
     net::{Peer, wary::Wary},
     quota::Quotas,
     service::Service,
+    shadow::{ShadowKey, Version},
     store::StoreOptions,
 };
 
@@ -282,4 +288,31 @@ async fn a_login_that_ends_before_its_connack_is_refused() {
         assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
         assert_eq!(broker.sessions.count(), usize::from(kept > 0), "a session that is kept stays, at {at}");
     }
+}
+
+/// Wills were published one after another: those that fell due waited for one that had no room in the engine.
+#[tokio::test]
+async fn a_will_that_waits_for_the_engine_holds_up_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = broker(directory.path());
+    let allowance = broker.service.quotas().principals.of(&"other".into(), Instant::now());
+    let full = broker.service.try_reserve(&allowance, QUEUE_BYTES).expect("nothing is queued");
+    let principal = Principal::anonymous("c");
+    let leave = |topic: &str, payload: &'static [u8]| {
+        let topic = TopicName::new(topic).unwrap();
+        let payload = Bytes::from_static(payload);
+        let will = Will { topic, payload, qos: QoS::AtLeastOnce, retain: true, delay: 0, properties: None };
+        let key = SessionKey { principal: principal.clone(), client_id: "c".into() };
+        broker.dispose(Ended { key, access: Access::admin(principal.clone()), client: None, will: Some(will) });
+    };
+    leave("shadow/d/update", br#"{"state":{"reported":{"n":1}}}"#);
+    leave("w", b"bye");
+    assert_eq!(broker.router.retained_count(), 1);
+    let mut finish = pin!(broker.finish());
+    assert!((&mut finish).now_or_never().is_none(), "it has no room yet");
+    drop(full);
+    tokio::time::timeout(Duration::from_secs(60), finish).await.expect("there is room");
+    broker.service.close();
+    let held = broker.service.read(&ShadowKey::classic(DeviceId::new("d").unwrap())).await.unwrap();
+    assert_eq!(held.document.version, Version(1));
 }

@@ -120,7 +120,7 @@ struct Parked {
 
 /// What came of an attempt to take a session.
 enum Attempt {
-    Done(Attached),
+    Done(Box<Attached>),
     /// A connection holds it, and was told to end. Resolves when it has given the session back.
     Held(OwnedNotified),
 }
@@ -175,7 +175,7 @@ impl Sessions {
     ) -> Result<Attached, Refusal> {
         loop {
             match self.try_attach(key, standing, clean_start, authority, &make)? {
-                Attempt::Done(attached) => return Ok(attached),
+                Attempt::Done(attached) => return Ok(*attached),
                 Attempt::Held(released) => released.await,
             }
         }
@@ -323,7 +323,7 @@ impl Sessions {
             }
         };
         let kicked = table.connect(key, standing, &client);
-        Ok(Attempt::Done(Attached { client, present, kicked, replaced }))
+        Ok(Attempt::Done(Box::new(Attached { client, present, kicked, replaced })))
     }
 
     fn take_due(&self, now: Instant) -> (Vec<Ended>, Option<Instant>) {

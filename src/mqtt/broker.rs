@@ -19,6 +19,7 @@ use crate::{
     config::Limits,
     metrics::{Counters, DropCounters},
     mqtt::{
+        catch_up::CatchUp,
         codec::FrameLimits,
         events::Events,
         filters::Filters,
@@ -137,7 +138,7 @@ impl Broker {
         let outbox = Outbox::new(id, self.limits.queue, self.drops.clone(), access.clone());
         let allowance = self.service.quotas().principals.of(access.principal().name(), Instant::now());
         let (session, filters) = (Session::new(self.limits.session), Filters::new(allowance));
-        ClientSession { session, outbox: Arc::new(outbox), filters }
+        ClientSession { session, outbox: Arc::new(outbox), filters, catch_up: CatchUp::default() }
     }
 
     /// A client id that no client has and none can guess.

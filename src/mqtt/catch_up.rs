@@ -6,12 +6,18 @@
 //! documents, accepted and document, any other is passed over, since a later one follows. Where retention has passed
 //! the sequence, the delta and document of every shadow are sent instead.
 //!
+//! What of this a connection has not sent waits in its session for the next one. Only the walk begins anew, at the lag
+//! that the outbox still has.
+//!
 //! Everything is read at the moment it is sent and a page at a time, so that no state older than one already sent
 //! follows, and a long walk holds little memory and goes as fast as the client reads.
 //!
 //! [`Outbox::lag`]: super::outbox::Outbox::lag
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+};
 
 use bytes::Bytes;
 
@@ -71,8 +77,8 @@ enum Step {
     Document(ShadowKey, Arc<Wanting>),
     /// Whether a device is connected; retained, for a new subscription.
     Presence(DeviceId, Option<Arc<Wanting>>),
-    /// A retained message, if it is still the one retained.
-    Retained(Arc<Message>, Arc<Wanting>),
+    /// A retained message, if it is still the one retained: a session that is away keeps no other.
+    Retained(Weak<Message>, Arc<Wanting>),
 }
 
 /// The subscription something retained is sent for.
@@ -109,6 +115,14 @@ impl CatchUp {
             let selection = Arc::new(Wanting { subscription, id });
             self.wanted.push_back(Wanted { selection, stage: Stage::Messages(Cursor::default()) });
         }
+    }
+
+    /// The connection ended and the session lives on: what is still to be sent waits for the next one, but for the
+    /// missed changes, since the walk begins anew.
+    pub(super) fn detach(&mut self) {
+        (self.walked, self.resent) = (None, None);
+        self.steps.retain(|step| !matches!(step, Step::Missed(..) | Step::Present(..)));
+        self.steps.shrink_to_fit();
     }
 
     /// Forgets what was to be sent for `filter`.
@@ -218,7 +232,8 @@ impl CatchUp {
         match &mut wanted.stage {
             Stage::Messages(cursor) => {
                 let page = broker.router.retained(outbox, filter, std::mem::take(cursor));
-                self.steps.extend(page.messages.into_iter().map(|message| Step::Retained(message, selection.clone())));
+                let retained = |message| Step::Retained(Arc::downgrade(message), selection.clone());
+                self.steps.extend(page.messages.iter().map(retained));
                 wanted.stage = page.next.map_or(Stage::Documents(None), Stage::Messages);
             }
             Stage::Documents(after) => {
@@ -295,6 +310,7 @@ impl Step {
                 }
             }
             Self::Retained(message, wanted) => {
+                let message = message.upgrade()?;
                 let may = outbox.with_access(|access| access.may_receive(message.topic.as_str()));
                 (may && broker.router.is_retained(&message)).then(|| wanted.deliver(message))
             }

@@ -29,7 +29,7 @@ use tokio::{
 use crate::{
     mqtt::{
         broker::Broker,
-        catch_up::{CatchUp, Next},
+        catch_up::Next,
         codec,
         dispatch::{Stalled, room},
         message::Delivery,
@@ -62,8 +62,6 @@ pub(super) struct Connection<S> {
     /// The longest silence of the client.
     pub(super) silence_max: Option<Duration>,
     pub(super) kicked: oneshot::Receiver<Reason>,
-    /// Retained messages and missed changes still to be sent.
-    pub(super) catch_up: CatchUp,
     /// A request that waits for room in the engine.
     pub(super) stalled: Option<Stalled>,
     pub(super) pace: Pace,
@@ -263,8 +261,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Some(Item::Delivery { delivery, .. }) => delivery,
                 None if !window_open || self.leaving.is_some() => break,
-                None if self.catch_up.is_idle(&outbox) => break,
-                None => match Box::pin(self.catch_up.next(&self.broker, &self.key, &outbox)).await {
+                None if self.client.catch_up.is_idle(&outbox) => break,
+                None => match Box::pin(self.client.catch_up.next(&self.broker, &self.key, &outbox)).await {
                     Next::Delivery(delivery) => *delivery,
                     next => {
                         more = matches!(next, Next::Later);
@@ -369,6 +367,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // The session first: whoever sees the stream end finds it free, and a peer that does not read holds up nobody.
         self.client.session.detach();
         self.client.outbox.detach(self.broker.events.routed());
+        self.client.catch_up.detach();
         let will = self.will.filter(|_| with_will);
         if let Some(device) = &self.device {
             let heard = self.broker.service.now().0.saturating_sub(self.heard.elapsed().as_secs());

@@ -210,7 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         };
         let granted = Reason(subscription.qos as u8);
-        self.catch_up.subscribed(subscription, subscription_id, subscribed);
+        self.client.catch_up.subscribed(subscription, subscription_id, subscribed);
         Ok(granted)
     }
 
@@ -222,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(reason) => reason,
                 Ok(filter) => {
                     self.client.filters.remove(&filter);
-                    self.catch_up.unsubscribed(&filter);
+                    self.client.catch_up.unsubscribed(&filter);
                     match self.broker.router.unsubscribe(self.client.outbox.id(), &filter) {
                         true => Reason::SUCCESS,
                         false => Reason::NO_SUBSCRIPTION_EXISTED,

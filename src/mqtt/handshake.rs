@@ -16,7 +16,6 @@ use crate::{
     },
     mqtt::{
         broker::Broker,
-        catch_up::CatchUp,
         codec,
         connection::{Connection, FAREWELL_TIMEOUT},
         pace::Pace,
@@ -226,7 +225,6 @@ where
         address: peer.address.ip(),
         device,
         protocol: connect.protocol,
-        catch_up: CatchUp::default(),
         client: attached.client,
         will: connect.will.take(),
         session_expiry: connect.session_expiry.min(broker.limits.session_expiry_max),

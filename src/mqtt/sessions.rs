@@ -23,6 +23,7 @@ pub use self::holders::SessionsMax;
 use crate::{
     auth::{Access, Authority, Principal, Standing},
     mqtt::{
+        catch_up::CatchUp,
         filters::Filters,
         outbox::Outbox,
         packet::{Reason, Will},
@@ -49,6 +50,8 @@ pub struct ClientSession {
     pub outbox: Arc<Outbox>,
     /// Its filters, as the router has them.
     pub filters: Filters,
+    /// What its connection has yet to look up and send.
+    pub(super) catch_up: CatchUp,
 }
 
 /// A session in the hands of a connection.

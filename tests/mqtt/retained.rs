@@ -1,10 +1,12 @@
 //! Retained messages.
 
+use std::collections::BTreeSet;
+
 use crate::harness::{
     client::Client,
     packet::Message,
-    server::{Server, Setup},
-    wire::{BOTH, Connect, Properties, Publish, V4, V5, prop},
+    server::{Server, Setup, UNLIMITED},
+    wire::{BOTH, Connect, Properties, Publish, V4, V5, Value, prop},
 };
 
 /// SUBSCRIBE options of MQTT 5.
@@ -176,6 +178,32 @@ fn resuming_brings_no_retained_messages() {
         let (mut client, _) = Client::connect_as(&server, &connect);
         sender.publish("res/t", "live", 1);
         assert_eq!(client.message().text(), "live");
+    }
+}
+
+/// What a connection had not sent yet of what is retained was lost with it, though its session had the subscription.
+#[test]
+fn a_session_that_loses_its_connection_goes_on_where_it_was() {
+    const MESSAGES: usize = 100; // more than are looked up at once
+    let server = Server::with(UNLIMITED);
+    let mut sender = Client::connect(&server, V5, "sender");
+    let (mut expected, mut found) = (BTreeSet::new(), BTreeSet::new());
+    for number in 0..MESSAGES {
+        retain(&mut sender, &format!("r/{number}"), "kept", 1);
+        sender.publish(&format!("shadow/d/name/n{number}/update"), r#"{"state":{"desired":{"a":1}}}"#, 1);
+        expected.extend([format!("r/{number}"), format!("shadow/d/name/n{number}/document")]);
+    }
+    let one_at_a_time = Connect::persistent(V5, "reader").property(prop::RECEIVE_MAXIMUM, Value::Two(1));
+    let (mut reader, _) = Client::connect_as(&server, &one_at_a_time);
+    reader.subscribe(&[("r/#", 1), ("shadow/d/name/+/document", 1)]);
+    while found != expected {
+        found.insert(reader.message().topic);
+        if found.len() % 8 == 0 {
+            reader.abandon();
+            let answer;
+            (reader, answer) = Client::connect_as(&server, &one_at_a_time);
+            assert!(answer.session_present);
+        }
     }
 }
 

@@ -12,8 +12,9 @@ use crate::{
         connection::Connection,
         message::Message,
         packet::{PacketId, Properties, Reason, Subscribe, Subscription},
-        permit, presence,
-        request::{self, From, Request, ResponseTopic},
+        presence,
+        request::{self, Asker, Request, ResponseTopic},
+        rights,
         session::{Inbound, Ticket, Verdict},
         shadow_topic::{Destination, Operation},
         topic::{TopicFilter, TopicName},
@@ -100,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Err(verdict) => return self.complete(inbound.ticket, verdict),
         };
         let request = Request {
-            from: Some(From { outbox: self.client.outbox.clone(), ticket: inbound.ticket }),
+            from: Some(Asker { outbox: self.client.outbox.clone(), ticket: inbound.ticket }),
             response,
             ..Request::new(self.broker.events.clone(), key, operation, dialect)
         };
@@ -191,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn subscribe_one(&mut self, subscription: Subscription, subscription_id: Option<u32>) -> Result<Reason, Reason> {
         let filter = &subscription.filter;
-        if !self.client.outbox.with_access(|access| permit::may_subscribe(access, filter)) {
+        if !self.client.outbox.with_access(|access| rights::may_subscribe(access, filter)) {
             return Err(Reason::NOT_AUTHORIZED);
         }
         if filter.as_str().len() > self.broker.limits.topic_bytes_max {

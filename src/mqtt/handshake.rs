@@ -20,7 +20,7 @@ use crate::{
         connection::{Connection, FAREWELL_TIMEOUT},
         pace::Pace,
         packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
-        permit, presence,
+        presence, rights,
         sessions::{Attached, Refusal, SessionKey},
         transport::{Transport, Turn},
     },
@@ -155,7 +155,7 @@ async fn let_in(peer: &Peer, connect: &Connect, client_id: &Arc<str>, broker: &B
     };
     let let_in = broker.authority.let_in_again(peer.signed_in.as_deref(), shown, client_id).await;
     let (standing, access) = let_in.map_err(|denied| Refused(reason_of(denied), denied.to_string().into()))?;
-    match permit::may_leave(&access, connect.will.as_ref()) {
+    match rights::may_leave(&access, connect.will.as_ref()) {
         Ok(()) => Ok(standing),
         Err(text) => {
             let principal = standing.identity.principal.name();

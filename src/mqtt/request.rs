@@ -32,7 +32,7 @@ pub(super) struct Request {
     /// Where its events go.
     pub events: Arc<Events>,
     /// Who asked; `None`: a will, which nobody waits for.
-    pub from: Option<From>,
+    pub from: Option<Asker>,
     /// Its id in the log.
     pub id: RequestId,
     /// The shadow.
@@ -54,7 +54,7 @@ pub(super) struct Request {
 }
 
 /// The session that asked.
-pub(super) struct From {
+pub(super) struct Asker {
     /// Its queue.
     pub outbox: Arc<Outbox>,
     /// What its acknowledgement completes, for QoS 1 and 2.
@@ -249,7 +249,7 @@ impl Request {
             let reply = Message::new(topic, payload, QoS::AtLeastOnce, false, properties, Instant::now());
             self.events.respond(reply, to);
         }
-        if let Some(From { outbox, ticket: Some(ticket) }) = self.from {
+        if let Some(Asker { outbox, ticket: Some(ticket) }) = self.from {
             outbox.push_ack(ticket, verdict);
         }
     }

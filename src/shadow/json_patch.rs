@@ -7,9 +7,9 @@
 //! what GET shows. That no value holds a null, which the contract has no place for, was settled before.
 //!
 //! This runs on the writer's thread, so what it may take is bounded: the number of operations, the levels that what
-//! they put there reaches, and what there is to do beyond reading the patch and the state. Of that is counted each value
-//! that is put somewhere, with its bytes, and each element of an array that makes way. A `move` that leads no deeper
-//! does not look into what it moves.
+//! they put there reaches, and what there is to do beyond reading the patch and the state. Of that is counted each
+//! value that is put somewhere, with its bytes, and each element of an array that makes way. A `move` that leads no
+//! deeper does not look into what it moves.
 //!
 //! [`Patch::resolve`]: crate::shadow::command::Patch::resolve
 
@@ -138,8 +138,8 @@ impl JsonPatch {
         })
     }
 
-    /// Applies it to `state`, which has the sections that it names and that have members. What it puts there may come to
-    /// `size_max` bytes; see the module for what counts.
+    /// Applies it to `state`, which has the sections that it names and that have members. What it puts there may come
+    /// to `size_max` bytes; see the module for what counts.
     ///
     /// # Errors
     ///

@@ -5,9 +5,9 @@
 //!
 //! It is applied to the part of the document that its sender may read, as GET shows it. What the sender demands of the
 //! document is told before a misfit: a patch for another version does not become one for this version. If it is to be
-//! rebased, what it looks at must not have changed either, and neither what it gives an object, whatever is in there. So
-//! its sender has to be allowed to read all of that; and whether a misfit is one of another version is told by what may
-//! be read alone.
+//! rebased, what it looks at must not have changed either, and neither what it gives an object, whatever is in there.
+//! So its sender has to be allowed to read all of that; and whether a misfit is one of another version is told by what
+//! may be read alone.
 
 use serde_json::{Map, Value};
 
@@ -27,8 +27,8 @@ impl Patch {
     ///
     /// # Errors
     ///
-    /// - [`Rejection::Forbidden`]: it would write what its sender may not, or is to be rebased and gives an object to what
-    ///   that one may not read. What it looks at was checked before ([`Scope::admit`]).
+    /// - [`Rejection::Forbidden`]: it would write what its sender may not, or is to be rebased and gives an object to
+    ///   what that one may not read. What it looks at was checked before ([`Scope::admit`]).
     /// - [`Rejection::ExpectationFailed`]: there is not at a path what it takes to be there.
     /// - [`Rejection::VersionConflict`]: it does not fit, and a precondition does not hold.
     /// - [`Rejection::TooDeep`], [`Rejection::InvalidSection`]: it would make what no shadow can be.

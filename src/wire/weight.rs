@@ -1,7 +1,7 @@
 //! How much memory a payload takes once it is read.
 //!
-//! A few bytes of JSON become a node of some hundred bytes, so that what waits is counted by what it takes, and is counted
-//! before it is read.
+//! A few bytes of JSON become a node of some hundred bytes, so that what waits is counted by what it takes, and is
+//! counted before it is read.
 
 use crate::wire::Payload;
 
@@ -35,8 +35,8 @@ mod tests {
 
     use super::*;
 
-    /// What the standard library allocates for a value: a B-tree has nodes of eleven members, at least five of them taken
-    /// but in the root, with a pointer for each child.
+    /// What the standard library allocates for a value: a B-tree has nodes of eleven members, at least five of them
+    /// taken but in the root, with a pointer for each child.
     fn allocated(value: &Value) -> usize {
         match value {
             Value::Array(elements) => {

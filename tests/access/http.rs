@@ -262,8 +262,8 @@ fn a_json_patch_does_not_look_where_its_sender_may_not() {
     assert_eq!(get(&server, "boss", LAMP).json()["state"]["desired"]["zone"], json!({"t": 19, "pin": 4711}));
 }
 
-/// Whether a patch that does not fit is stale was told by all that it would write, and whether one that gives an object is
-/// by all that is there: so both told when something hidden changed.
+/// Whether a patch that does not fit is stale was told by all that it would write, and whether one that gives an object
+/// is by all that is there: so both told when something hidden changed.
 #[test]
 fn a_json_patch_does_not_tell_when_what_is_hidden_changed() {
     let server = hidden(1);

@@ -23,7 +23,8 @@ pub(crate) const AWS_SECRET: &str = "wJalrXUtnFEMI-secret-of-an-access-key";
 
 const USERS: [&str; 8] = ["lamp-1", "lamp-2", "app-1", "viewer-1", "partial", "kiosk", "boss", "ghost"];
 
-/// Who has which role; `ghost` has none. `partial` may read and write one path of one device, and read what that reports.
+/// Who has which role; `ghost` has none. `partial` may read and write one path of one device, and read what that
+/// reports.
 const ROLES: &str = r#"anonymous = false
 
 [[listener]]

@@ -34,8 +34,8 @@ use crate::{
     request_id::RequestId,
     shadow::{Command, Manner, Rejection, Sender, ShadowKey, Timestamp, Version},
     store::{
-        self, Applied, COMMAND_OVERHEAD_BYTES, CopyError, Health, Held, History, Job, Listed, Page, Past, Room, Seq,
-        Store, StoreError, StoreOptions,
+        self, Applied, COMMAND_OVERHEAD_BYTES, CopyError, Entry, Health, Held, History, Job, Listed, Page, Past, Room,
+        Seq, Store, StoreError, StoreOptions,
     },
     wire::{ClientToken, RefusedEntry},
 };
@@ -232,6 +232,19 @@ impl Service {
         self.blocking(move |store| store.read(&key)).await
     }
 
+    /// As [`Service::read`], but `None` if the record is damaged: reading it again is of no use.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn read_if_sound(&self, key: &ShadowKey) -> Result<Option<Held>, Rejection> {
+        if let Some(held) = self.cached(key) {
+            return Ok(Some(held));
+        }
+        let key = key.clone();
+        self.blocking(move |store| unless_damaged(store.read(&key))).await
+    }
+
     /// The shadows after `after` in the order of their keys, deleted ones among them; none: there are no more.
     ///
     /// # Errors
@@ -248,6 +261,27 @@ impl Service {
     /// As [`Service::read`].
     pub async fn journal(&self, after: Seq, limit: usize) -> Result<Page, Rejection> {
         self.blocking(move |store| store.journal(after, limit)).await
+    }
+
+    /// As [`Service::journal`], but `None` if an entry is damaged.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn journal_if_sound(&self, after: Seq, limit: usize) -> Result<Option<Page>, Rejection> {
+        self.blocking(move |store| unless_damaged(store.journal(after, limit))).await
+    }
+
+    /// The change of `key` that made the newest version below `before`; `None` if it is not kept, or an entry on the
+    /// way there is damaged.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn former_if_sound(&self, key: &ShadowKey, before: Version) -> Result<Option<Entry>, Rejection> {
+        let key = key.clone();
+        let history = self.blocking(move |store| unless_damaged(store.history(&key, Some(before), 1)));
+        Ok(history.await?.and_then(|mut history| history.entries.pop()))
     }
 
     /// The changes of `key` that made versions below `before`, newest first. `turn` is held until they are found, even
@@ -451,6 +485,17 @@ fn label<C>(outcome: &store::Outcome<C>) -> Label {
         },
     };
     (operation, ended)
+}
+
+/// `None` for what is damaged; the log says what that is.
+fn unless_damaged<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Err(error @ StoreError::Record { .. }) => {
+            tracing::error!(request = %RequestId::current(), %error, "what is damaged is passed over");
+            Ok(None)
+        }
+        read => read.map(Some),
+    }
 }
 
 /// What a requester is told of our own failure; the log has the rest.

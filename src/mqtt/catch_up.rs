@@ -17,6 +17,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Weak},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -32,12 +33,12 @@ use crate::{
         presence::{self, PresenceTable},
         router::{Cursor, Subscribed},
         sessions::SessionKey,
-        shadow_topic::{self, Event},
+        shadow_topic::Event,
         shapes::{self, DIALECTS},
         topic::{TopicFilter, TopicName},
     },
-    shadow::{DeviceId, Document, Former, ShadowKey, Version},
-    store::{Entry, Listed, Seq},
+    shadow::{DeviceId, Document, Former, Rejection, ShadowKey, Version},
+    store::{Entry, Held, Listed, Seq},
     wire::Dialect,
 };
 
@@ -54,6 +55,8 @@ pub(super) struct CatchUp {
     resent: Option<Option<ShadowKey>>,
     /// Subscriptions whose retained messages are to be sent, first come first.
     wanted: VecDeque<Wanted>,
+    /// Until when the store is not read, since it could not be.
+    paused: Option<Instant>,
 }
 
 /// What [`CatchUp::next`] found.
@@ -63,7 +66,7 @@ pub(super) enum Next {
     Delivery(Box<Delivery>),
     /// Nothing yet; ask again when nothing else is to be done.
     Later,
-    /// There is nothing to catch up with, or the store cannot be read now.
+    /// There is nothing to catch up with, or the store cannot be read now: then there is a pause.
     Nothing,
 }
 
@@ -79,6 +82,20 @@ enum Step {
     Presence(DeviceId, Option<Arc<Wanting>>),
     /// A retained message, if it is still the one retained: a session that is away keeps no other.
     Retained(Weak<Message>, Arc<Wanting>),
+}
+
+/// Why a step sends nothing.
+enum Gap {
+    /// It has become void, or what it tells of is damaged.
+    Void,
+    /// The store could not be read.
+    Unread,
+}
+
+impl From<Rejection> for Gap {
+    fn from(_: Rejection) -> Self {
+        Self::Unread
+    }
 }
 
 /// The subscription something retained is sent for.
@@ -120,7 +137,7 @@ impl CatchUp {
     /// The connection ended and the session lives on: what is still to be sent waits for the next one, but for the
     /// missed changes, since the walk begins anew.
     pub(super) fn detach(&mut self) {
-        (self.walked, self.resent) = (None, None);
+        (self.walked, self.resent, self.paused) = (None, None, None);
         self.steps.retain(|step| !matches!(step, Step::Missed(..) | Step::Present(..)));
         self.steps.shrink_to_fit();
     }
@@ -136,20 +153,32 @@ impl CatchUp {
         });
     }
 
-    /// Whether there is nothing to catch up with.
+    /// Whether there is nothing to catch up with now.
     pub(super) fn is_idle(&self, outbox: &Outbox) -> bool {
-        self.steps.is_empty()
+        let is_done = self.steps.is_empty()
             && self.wanted.is_empty()
             && self.presence.is_none()
             && outbox.lag().is_none()
-            && !outbox.has_noted()
+            && !outbox.has_noted();
+        is_done || self.paused().is_some()
+    }
+
+    /// When to go on after a pause.
+    pub(super) fn paused(&self) -> Option<Instant> {
+        self.paused.filter(|until| *until > Instant::now())
     }
 
     /// The next message to send. Looks at [`PAGES_AT_ONCE`] at most, however little of them concerns the session.
     pub(super) async fn next(&mut self, broker: &Broker, own: &SessionKey, outbox: &Outbox) -> Next {
         for _ in 0..PAGES_AT_ONCE {
-            while let Some(step) = self.steps.pop_front() {
-                if let Some(delivery) = step.deliver(broker, own, outbox).await {
+            while let Some(step) = self.steps.front() {
+                let delivery = match step.deliver(broker, own, outbox).await {
+                    Ok(delivery) => Some(delivery),
+                    Err(Gap::Void) => None,
+                    Err(Gap::Unread) => return self.pause(),
+                };
+                self.steps.pop_front();
+                if let Some(delivery) = delivery {
                     return Next::Delivery(Box::new(delivery));
                 }
             }
@@ -157,29 +186,37 @@ impl CatchUp {
                 continue;
             }
             let taken = match outbox.lag() {
-                Some(lag) => self.walk(broker, outbox, Seq(lag)).await,
+                Some(lag) => self.walk(broker, outbox, Seq(lag)).await.map(|()| true),
                 None => self.take_wanted(broker, outbox).await,
             };
-            if taken.is_none() {
-                return Next::Nothing;
+            match taken {
+                Ok(true) => {}
+                Ok(false) => return Next::Nothing,
+                Err(_) => return self.pause(),
             }
         }
         Next::Later
     }
 
-    /// Takes the next page of missed changes, or ends the lag. `None`: the store cannot be read now.
-    async fn walk(&mut self, broker: &Broker, outbox: &Outbox, lag: Seq) -> Option<()> {
-        if let Some(after) = self.resent.take() {
+    /// What could not be read is as it was before, and is read again later.
+    fn pause(&mut self) -> Next {
+        self.paused = Some(Instant::now() + PAUSE);
+        Next::Nothing
+    }
+
+    /// Takes the next page of missed changes, or ends the lag.
+    async fn walk(&mut self, broker: &Broker, outbox: &Outbox, lag: Seq) -> Result<(), Rejection> {
+        if let Some(after) = self.resent.clone() {
             return self.resend(broker, after).await;
         }
         let walked = self.walked.map_or(lag, |walked| walked.max(lag));
-        let page = broker.service.journal(walked, PAGE).await.ok()?;
-        if page.gone {
-            // What was missed is no longer known: every shadow is sent, then the journal from the present head on.
+        let page = broker.service.journal_if_sound(walked, PAGE).await?;
+        let Some(page) = page.filter(|page| !page.gone) else {
+            // What was missed cannot be known: every shadow is sent, then the journal from the present head on.
             self.walked = Some(broker.service.head());
             self.resent = Some(None);
-            return Some(());
-        }
+            return Ok(());
+        };
         match page.entries.last() {
             Some(last) => self.walked = Some(last.seq),
             None if outbox.leave_lag(walked.0, broker.events.routed()) => self.walked = None,
@@ -192,7 +229,7 @@ impl CatchUp {
             };
             self.steps.extend(both(events).map(|(event, dialect)| Step::Missed(entry.clone(), event, dialect)));
         }
-        Some(())
+        Ok(())
     }
 
     /// Takes what has changed of who is connected. False: nothing has.
@@ -213,8 +250,8 @@ impl CatchUp {
         true
     }
 
-    async fn resend(&mut self, broker: &Broker, after: Option<ShadowKey>) -> Option<()> {
-        let page = broker.service.list(after, PAGE).await.ok()?;
+    async fn resend(&mut self, broker: &Broker, after: Option<ShadowKey>) -> Result<(), Rejection> {
+        let page = broker.service.list(after, PAGE).await?;
         self.resent = page.last().map(|last| Some(last.key.clone()));
         let page = page.into_iter().filter(|listed| !listed.deleted).map(|listed| listed.key);
         let events = |key: ShadowKey| {
@@ -222,12 +259,12 @@ impl CatchUp {
                 .map(move |(event, dialect)| Step::Present(key.clone(), event, dialect))
         };
         self.steps.extend(page.flat_map(events));
-        Some(())
+        Ok(())
     }
 
-    /// Takes the next page of what is retained. `None`: there is none left.
-    async fn take_wanted(&mut self, broker: &Broker, outbox: &Outbox) -> Option<()> {
-        let wanted = self.wanted.front_mut()?;
+    /// Takes the next page of what is retained. False: there is none left.
+    async fn take_wanted(&mut self, broker: &Broker, outbox: &Outbox) -> Result<bool, Rejection> {
+        let Some(wanted) = self.wanted.front_mut() else { return Ok(false) };
         let (selection, filter) = (wanted.selection.clone(), &wanted.selection.subscription.filter);
         match &mut wanted.stage {
             Stage::Messages(cursor) => {
@@ -237,7 +274,7 @@ impl CatchUp {
                 wanted.stage = page.next.map_or(Stage::Documents(None), Stage::Messages);
             }
             Stage::Documents(after) => {
-                let (page, next) = Documents::of(filter).page(broker, after.take()).await?;
+                let (page, next) = Documents::of(filter).page(broker, after.clone()).await?;
                 match next {
                     Some(next) => *after = Some(next),
                     None => wanted.stage = Stage::Presence(None),
@@ -254,65 +291,66 @@ impl CatchUp {
                 self.steps.extend(page.into_iter().map(|device| Step::Presence(device, Some(selection.clone()))));
             }
         }
-        Some(())
+        Ok(true)
     }
 }
 
 impl Step {
-    /// The message of this step, as things are now; `None` if it has become void.
-    async fn deliver(self, broker: &Broker, own: &SessionKey, outbox: &Outbox) -> Option<Delivery> {
+    /// The message of this step, as things are now.
+    async fn deliver(&self, broker: &Broker, own: &SessionKey, outbox: &Outbox) -> Result<Delivery, Gap> {
         match self {
-            Self::Missed(entry, event, dialect) => {
+            &Self::Missed(ref entry, event, dialect) => {
                 let topic = event.topic(dialect, &entry.key);
-                let selection = broker.router.selection(outbox, &topic)?;
+                let selection = broker.router.selection(outbox, &topic).ok_or(Gap::Void)?;
                 let reader = reader(outbox, &entry.key)?;
-                let document = broker.service.read(&entry.key).await.ok()?.document;
+                let document = read(broker, &entry.key).await?.document;
                 if document.version != entry.version {
-                    return None; // a newer entry follows
+                    return Err(Gap::Void); // a newer entry follows
                 }
-                let payload = missed_payload(broker, own, (event, dialect), &entry, &document, &reader).await?;
-                Some(selection.deliver(message(event, &topic, payload)))
+                let payload = missed_payload(broker, own, (event, dialect), entry, &document, &reader).await?;
+                Ok(selection.deliver(message(event, &topic, payload)))
             }
-            Self::Present(key, event, dialect) => {
-                let topic = event.topic(dialect, &key);
-                let selection = broker.router.selection(outbox, &topic)?;
-                let reader = reader(outbox, &key)?;
-                let document = broker.service.read(&key).await.ok()?.document;
+            &Self::Present(ref key, event, dialect) => {
+                let topic = event.topic(dialect, key);
+                let selection = broker.router.selection(outbox, &topic).ok_or(Gap::Void)?;
+                let reader = reader(outbox, key)?;
+                let document = read(broker, key).await?.document;
                 let payload = present_payload((event, dialect), &document, &reader)?;
-                Some(selection.deliver(message(event, &topic, payload)))
+                Ok(selection.deliver(message(event, &topic, payload)))
             }
             Self::Document(key, wanted) => {
-                let topic = Event::Document.topic(Dialect::Native, &key);
+                let topic = Event::Document.topic(Dialect::Native, key);
                 let filter = &wanted.subscription.filter;
                 if !TopicName::new(&topic).is_ok_and(|topic| filter.matches(&topic)) {
-                    return None;
+                    return Err(Gap::Void);
                 }
-                let reader = reader(outbox, &key)?;
-                let read = broker.service.read(&key).await.ok()?;
+                let reader = reader(outbox, key)?;
+                let read = read(broker, key).await?;
                 if !read.document.exists() {
-                    return None;
+                    return Err(Gap::Void);
                 }
                 let message = message(Event::Document, &topic, shapes::document(&read.document, &reader));
                 outbox.document_sent(&message.topic, read.last_entry.0, broker.events.routed());
-                Some(wanted.deliver(message))
+                Ok(wanted.deliver(message))
             }
             Self::Presence(device, wanted) => {
-                let topic = shadow_topic::presence(&device);
-                let selection = match &wanted {
-                    None => Some(broker.router.selection(outbox, &topic)?),
-                    Some(_) => None,
-                };
                 reader(outbox, &ShadowKey::classic(device.clone()))?;
-                let message = presence::message(&device, broker.presence.of(&device)?);
-                match (selection, wanted) {
-                    (Some(selection), _) => Some(selection.deliver(message)),
-                    (None, wanted) => wanted.map(|wanted| wanted.deliver(message)),
+                let message = presence::message(device, broker.presence.of(device).ok_or(Gap::Void)?);
+                match wanted {
+                    Some(wanted) => Ok(wanted.deliver(message)),
+                    None => {
+                        let selection = broker.router.selection(outbox, message.topic.as_str());
+                        Ok(selection.ok_or(Gap::Void)?.deliver(message))
+                    }
                 }
             }
             Self::Retained(message, wanted) => {
-                let message = message.upgrade()?;
+                let message = message.upgrade().ok_or(Gap::Void)?;
                 let may = outbox.with_access(|access| access.may_receive(message.topic.as_str()));
-                (may && broker.router.is_retained(&message)).then(|| wanted.deliver(message))
+                match may && broker.router.is_retained(&message) {
+                    true => Ok(wanted.deliver(message)),
+                    false => Err(Gap::Void),
+                }
             }
         }
     }
@@ -358,26 +396,29 @@ impl Documents {
         }
     }
 
-    /// Some of the shadows, from the beginning or after `after`, and where to go on. `None`: the store cannot be read
-    /// now.
-    async fn page(self, broker: &Broker, after: Option<ShadowKey>) -> Option<(Vec<Listed>, Option<ShadowKey>)> {
+    /// Some of the shadows, from the beginning or after `after`, and where to go on.
+    async fn page(
+        self,
+        broker: &Broker,
+        after: Option<ShadowKey>,
+    ) -> Result<(Vec<Listed>, Option<ShadowKey>), Rejection> {
         let (mut page, device) = match self {
-            Self::None => return Some((Vec::new(), None)),
-            Self::One(key) => return Some((vec![Listed { key, deleted: false }], None)),
+            Self::None => return Ok((Vec::new(), None)),
+            Self::One(key) => return Ok((vec![Listed { key, deleted: false }], None)),
             Self::Device(device) if after.is_none() => {
                 // The classic shadow is the first of its device, if it is there.
                 let classic = ShadowKey::classic(device);
-                return Some((vec![Listed { key: classic.clone(), deleted: false }], Some(classic)));
+                return Ok((vec![Listed { key: classic.clone(), deleted: false }], Some(classic)));
             }
-            Self::Device(device) => (broker.service.list(after, PAGE).await.ok()?, Some(device)),
-            Self::Any => (broker.service.list(after, PAGE).await.ok()?, None),
+            Self::Device(device) => (broker.service.list(after, PAGE).await?, Some(device)),
+            Self::Any => (broker.service.list(after, PAGE).await?, None),
         };
         let full = page.len() == PAGE;
         if let Some(device) = &device {
             page.retain(|listed| listed.key.device == *device);
         }
         let next = page.last().filter(|_| full && page.len() == PAGE).map(|last| last.key.clone());
-        Some((page, next))
+        Ok((page, next))
     }
 }
 
@@ -436,9 +477,14 @@ fn both(events: &[Event]) -> impl Iterator<Item = (Event, Dialect)> {
     events.iter().copied().flat_map(each).filter(|&(event, dialect)| shapes::has(dialect, event))
 }
 
-/// What the session may read of `key` as it changes; `None`: nothing.
-fn reader(outbox: &Outbox, key: &ShadowKey) -> Option<Projection> {
-    outbox.with_access(|access| access.projection(key, Operation::Subscribe))
+/// What the session may read of `key` as it changes.
+fn reader(outbox: &Outbox, key: &ShadowKey) -> Result<Projection, Gap> {
+    outbox.with_access(|access| access.projection(key, Operation::Subscribe)).ok_or(Gap::Void)
+}
+
+/// The document of `key`.
+async fn read(broker: &Broker, key: &ShadowKey) -> Result<Held, Gap> {
+    broker.service.read_if_sound(key).await?.ok_or(Gap::Void)
 }
 
 /// What the change of `entry`, which made `document`, tells in hindsight: `state` of `accepted` is what it changed, and
@@ -450,41 +496,43 @@ async fn missed_payload(
     entry: &Entry,
     document: &Document,
     reader: &Projection,
-) -> Option<Bytes> {
+) -> Result<Bytes, Gap> {
     let is_own = entry.client == own.client_id && entry.principal == *own.principal.name();
     match event {
         Event::Documents => {
             let before = document.undo(&entry.changes, former(broker, entry).await?);
-            Some(shapes::documents(dialect, &before, document, reader, None))
+            Ok(shapes::documents(dialect, &before, document, reader, None))
         }
         // Replies to requests of the session itself are not left to the journal.
-        Event::UpdateAccepted | Event::DeleteAccepted if is_own => None,
+        Event::UpdateAccepted | Event::DeleteAccepted if is_own => Err(Gap::Void),
         Event::UpdateAccepted | Event::DeleteAccepted => {
-            Some(shapes::missed_accepted(dialect, &entry.changes, document, reader))
+            Ok(shapes::missed_accepted(dialect, &entry.changes, document, reader))
         }
         event => present_payload((event, dialect), document, reader),
     }
 }
 
 /// The version before that of `entry`, as far as the journal still tells.
-async fn former(broker: &Broker, entry: &Entry) -> Option<Former> {
-    let history = broker.service.history(&entry.key, entry.version, 1, ()).await.ok()?;
-    Some(match history.entries.first() {
+async fn former(broker: &Broker, entry: &Entry) -> Result<Former, Rejection> {
+    Ok(match broker.service.former_if_sound(&entry.key, entry.version).await? {
         Some(former) => Former { version: former.version, timestamp: former.timestamp, deleted: former.deleted },
         None => Former { version: Version(entry.version.0 - 1), timestamp: entry.timestamp, deleted: false },
     })
 }
 
-fn present_payload((event, dialect): (Event, Dialect), document: &Document, reader: &Projection) -> Option<Bytes> {
+fn present_payload((event, dialect): (Event, Dialect), document: &Document, reader: &Projection) -> Result<Bytes, Gap> {
     match event {
-        Event::Delta if document.exists() => shapes::delta(dialect, document, reader, None),
-        Event::Document => Some(shapes::document(document, reader)),
-        _ => None,
+        Event::Delta if document.exists() => shapes::delta(dialect, document, reader, None).ok_or(Gap::Void),
+        Event::Document => Ok(shapes::document(document, reader)),
+        _ => Err(Gap::Void),
     }
 }
 
 /// Journal entries or shadows read at once.
 const PAGE: usize = 64;
+
+/// How long the store is not read after it could not be.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// Pages looked at before the connection's other business has its turn.
 const PAGES_AT_ONCE: usize = 8;
@@ -493,7 +541,49 @@ const PAGES_AT_ONCE: usize = 8;
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
+    use std::fs::File;
+
     use super::*;
+    use crate::{
+        auth::{Access, Principal},
+        mqtt::{connection::tests::broker, packet::QoS},
+    };
+
+    /// A page that could not be read was passed over, or all before it came again.
+    #[tokio::test]
+    async fn what_cannot_be_read_is_read_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let broker = broker(directory.path());
+        let principal = Principal::anonymous("c");
+        let outbox = broker.new_session(&Access::admin(principal.clone())).outbox;
+        let own = SessionKey { principal, client_id: "c".into() };
+        File::options().write(true).open(directory.path().join("store")).unwrap().set_len(0).unwrap();
+        let key = ShadowKey::classic(DeviceId::new("d").unwrap());
+        let subscription = Subscription {
+            filter: TopicFilter::new("shadow/#").unwrap(),
+            qos: QoS::AtLeastOnce,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::Send,
+        };
+        let selection = Arc::new(Wanting { subscription, id: None });
+        let step = Step::Document(key.clone(), selection.clone());
+        let wanted = Wanted { selection, stage: Stage::Documents(Some(key.clone())) };
+        for (lags, mut catch_up) in [
+            (false, CatchUp { steps: [step].into(), ..CatchUp::default() }),
+            (false, CatchUp { wanted: [wanted].into(), ..CatchUp::default() }),
+            (true, CatchUp { resent: Some(Some(key)), ..CatchUp::default() }),
+        ] {
+            if lags {
+                outbox.detach(broker.events.routed());
+            }
+            let before = format!("{catch_up:?}");
+            assert!(matches!(catch_up.next(&broker, &own, &outbox).await, Next::Nothing), "{before}");
+            assert!(catch_up.is_idle(&outbox) && catch_up.paused.take().is_some(), "{before}");
+            assert!(!catch_up.is_idle(&outbox), "there is more, after a pause");
+            assert_eq!(format!("{catch_up:?}"), before);
+        }
+    }
 
     /// A device that subscribed to `shadow/<id>/#` was looked up among the shadows of all devices.
     #[test]

@@ -136,7 +136,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.leaving.is_some() && self.is_idle() {
                 return Err(End::Server(Reason::SERVER_SHUTTING_DOWN));
             }
-            if let Some(paused) = self.pace.paused().filter(|paused| *paused < sleep.deadline().into_std()) {
+            let paused = [self.pace.paused(), self.client.catch_up.paused()].into_iter().flatten().min();
+            if let Some(paused) = paused.filter(|paused| *paused < sleep.deadline().into_std()) {
                 Sleep::reset(sleep.as_mut(), paused.into());
             }
             let (may_read, unread) = (self.may_read(), self.transport.input.len());
@@ -396,4 +397,4 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 const FAR: Duration = Duration::from_secs(24 * 3600);
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

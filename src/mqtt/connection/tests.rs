@@ -37,7 +37,7 @@ use crate::{
 
 const QUEUE_BYTES: usize = 4096;
 
-fn broker(directory: &std::path::Path) -> Arc<Broker> {
+pub(in crate::mqtt) fn broker(directory: &std::path::Path) -> Arc<Broker> {
     broker_with(directory, Config::default())
 }
 
@@ -47,7 +47,8 @@ fn broker_with(directory: &std::path::Path, config: Config) -> Arc<Broker> {
 
 fn broker_at(directory: &std::path::Path, config: Config, clock: Clock) -> Arc<Broker> {
     let path = directory.join("store");
-    let options = StoreOptions { queue_bytes_max: QUEUE_BYTES, free_disk_min: 0, ..StoreOptions::new(path) };
+    let options =
+        StoreOptions { queue_bytes_max: QUEUE_BYTES, free_disk_min: 0, page_cache_bytes: 0, ..StoreOptions::new(path) };
     let (service, decided) = Service::open(options, Arc::new(Quotas::new(&config.limits)), clock.clone()).unwrap();
     let authority = Authority::open(&config, clock).unwrap();
     let router = Arc::new(Router::new(RetainedLimits::of(&config.limits)));

@@ -539,14 +539,17 @@ const PAGES_AT_ONCE: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-    use std::fs::File;
+    use std::fs::{self, File};
 
     use super::*;
     use crate::{
         auth::{Access, Principal},
-        mqtt::{connection::tests::broker, packet::QoS},
+        mqtt::{
+            connection::tests::{broker, leave},
+            packet::QoS,
+        },
     };
 
     /// A page that could not be read was passed over, or all before it came again.
@@ -583,6 +586,28 @@ mod tests {
             assert!(!catch_up.is_idle(&outbox), "there is more, after a pause");
             assert_eq!(format!("{catch_up:?}"), before);
         }
+    }
+
+    /// A damaged entry of the journal kept a session from catching up for good.
+    #[tokio::test]
+    async fn what_is_damaged_is_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let broker = broker(directory.path());
+        leave(&broker, "shadow/d/update", br#"{"state":{"reported":{"needle":1}}}"#);
+        broker.finish().await;
+        broker.service.close();
+        let path = directory.path().join("store");
+        let mut file = fs::read(&path).unwrap();
+        let needles: Vec<_> =
+            file.windows(6).enumerate().filter(|(_, bytes)| bytes == b"needle").map(|(at, _)| at).collect();
+        needles.into_iter().for_each(|at| file[at] = b'N');
+        fs::write(&path, file).unwrap();
+        let outbox = broker.new_session(&Access::admin(Principal::anonymous("c"))).outbox;
+        let mut catch_up = CatchUp::default();
+        assert!(catch_up.walk(&broker, &outbox, Seq(0)).await.is_ok());
+        assert_eq!((catch_up.walked, catch_up.resent), (Some(Seq(1)), Some(None)), "every shadow is sent");
+        let key = ShadowKey::classic(DeviceId::new("d").unwrap());
+        assert!(matches!(read(&broker, &key).await, Err(Gap::Void)));
     }
 
     /// A device that subscribed to `shadow/<id>/#` was looked up among the shadows of all devices.

@@ -47,8 +47,13 @@ fn broker_with(directory: &std::path::Path, config: Config) -> Arc<Broker> {
 
 fn broker_at(directory: &std::path::Path, config: Config, clock: Clock) -> Arc<Broker> {
     let path = directory.join("store");
-    let options =
-        StoreOptions { queue_bytes_max: QUEUE_BYTES, free_disk_min: 0, page_cache_bytes: 0, ..StoreOptions::new(path) };
+    let options = StoreOptions {
+        queue_bytes_max: QUEUE_BYTES,
+        free_disk_min: 0,
+        page_cache_bytes: 0,
+        document_cache_bytes: 0,
+        ..StoreOptions::new(path)
+    };
     let (service, decided) = Service::open(options, Arc::new(Quotas::new(&config.limits)), clock.clone()).unwrap();
     let authority = Authority::open(&config, clock).unwrap();
     let router = Arc::new(Router::new(RetainedLimits::of(&config.limits)));
@@ -291,6 +296,16 @@ async fn a_login_that_ends_before_its_connack_is_refused() {
     }
 }
 
+/// Disposes of a will.
+pub(in crate::mqtt) fn leave(broker: &Arc<Broker>, topic: &str, payload: &'static [u8]) {
+    let topic = TopicName::new(topic).unwrap();
+    let payload = Bytes::from_static(payload);
+    let will = Will { topic, payload, qos: QoS::AtLeastOnce, retain: true, delay: 0, properties: None };
+    let principal = Principal::anonymous("c");
+    let key = SessionKey { principal: principal.clone(), client_id: "c".into() };
+    broker.dispose(Ended { key, access: Access::admin(principal), client: None, will: Some(will) });
+}
+
 /// Wills were published one after another: those that fell due waited for one that had no room in the engine.
 #[tokio::test]
 async fn a_will_that_waits_for_the_engine_holds_up_nobody() {
@@ -298,16 +313,8 @@ async fn a_will_that_waits_for_the_engine_holds_up_nobody() {
     let broker = broker(directory.path());
     let allowance = broker.service.quotas().principals.of(&"other".into(), Instant::now());
     let full = broker.service.try_reserve(&allowance, QUEUE_BYTES).expect("nothing is queued");
-    let principal = Principal::anonymous("c");
-    let leave = |topic: &str, payload: &'static [u8]| {
-        let topic = TopicName::new(topic).unwrap();
-        let payload = Bytes::from_static(payload);
-        let will = Will { topic, payload, qos: QoS::AtLeastOnce, retain: true, delay: 0, properties: None };
-        let key = SessionKey { principal: principal.clone(), client_id: "c".into() };
-        broker.dispose(Ended { key, access: Access::admin(principal.clone()), client: None, will: Some(will) });
-    };
-    leave("shadow/d/update", br#"{"state":{"reported":{"n":1}}}"#);
-    leave("w", b"bye");
+    leave(&broker, "shadow/d/update", br#"{"state":{"reported":{"n":1}}}"#);
+    leave(&broker, "w", b"bye");
     assert_eq!(broker.router.retained_count(), 1);
     let mut finish = pin!(broker.finish());
     assert!((&mut finish).now_or_never().is_none(), "it has no room yet");

@@ -160,12 +160,17 @@ impl CatchUp {
             && self.presence.is_none()
             && outbox.lag().is_none()
             && !outbox.has_noted();
-        is_done || self.paused().is_some()
+        is_done || self.paused.is_some()
     }
 
-    /// When to go on after a pause.
+    /// When to go on, during a pause.
     pub(super) fn paused(&self) -> Option<Instant> {
-        self.paused.filter(|until| *until > Instant::now())
+        self.paused
+    }
+
+    /// Ends the pause if it is over.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.paused = self.paused.filter(|until| *until > now);
     }
 
     /// The next message to send. Looks at [`PAGES_AT_ONCE`] at most, however little of them concerns the session.
@@ -582,7 +587,9 @@ mod tests {
             }
             let before = format!("{catch_up:?}");
             assert!(matches!(catch_up.next(&broker, &own, &outbox).await, Next::Nothing), "{before}");
-            assert!(catch_up.is_idle(&outbox) && catch_up.paused.take().is_some(), "{before}");
+            let until = catch_up.paused().unwrap();
+            assert!(catch_up.is_idle(&outbox), "{before}");
+            catch_up.resume(until);
             assert!(!catch_up.is_idle(&outbox), "there is more, after a pause");
             assert_eq!(format!("{catch_up:?}"), before);
         }

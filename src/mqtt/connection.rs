@@ -321,6 +321,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn check_deadlines(&mut self, now: Instant) -> Result<(), End> {
         self.pace.resume(now);
+        self.client.catch_up.resume(now);
         if self.leaving.is_some_and(|until| until <= now) {
             return Err(End::Server(Reason::SERVER_SHUTTING_DOWN));
         }

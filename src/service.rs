@@ -30,7 +30,7 @@ use crate::{
     auth::Principal,
     clock::Clock,
     metrics::{CommitMetrics, Label, Outcomes},
-    quota::{Admitted, Allowance, Queued, Quotas},
+    quota::{Admitted, Allowance, Quotas, Share},
     request_id::RequestId,
     shadow::{Command, Manner, Rejection, Sender, ShadowKey, Timestamp, Version},
     store::{
@@ -118,7 +118,7 @@ type Batch = (Vec<store::Outcome<Asked>>, Room);
 /// Who waits for a command, and the room that it takes of what its principal may have.
 struct Asked {
     requester: Box<dyn Requester>,
-    queued: Queued,
+    queued: Share,
 }
 
 /// A decided command. Accepted, and then durable; or refused, and then nothing was changed.
@@ -139,7 +139,7 @@ pub struct Outcome {
 /// Room in the queue for one submission.
 pub struct Permit {
     room: store::Permit<Asked>,
-    queued: Queued,
+    queued: Share,
     quotas: Arc<Quotas>,
     clock: Clock,
 }
@@ -209,7 +209,7 @@ impl Service {
         Ok(self.permit(queued, self.store.reserve(bytes).await.map_err(rejection)?))
     }
 
-    fn permit(&self, queued: Queued, room: store::Permit<Asked>) -> Permit {
+    fn permit(&self, queued: Share, room: store::Permit<Asked>) -> Permit {
         Permit { room, queued, quotas: self.quotas.clone(), clock: self.clock.clone() }
     }
 
@@ -426,7 +426,7 @@ impl Decided {
 
 impl Submission {
     /// Answers the requester with `rejection`.
-    pub fn refuse(self, rejection: Rejection, now: Timestamp) {
+    fn refuse(self, rejection: Rejection, now: Timestamp) {
         log_refusal(self.id, &self.key, &self.sender.by, &self.client, &rejection);
         self.requester.decided(Err(&rejection), now);
     }
@@ -546,6 +546,43 @@ mod tests {
         }
     }
 
+    fn deletion(told: &mpsc::Sender<Timestamp>) -> Submission {
+        Submission {
+            key: ShadowKey::classic(DeviceId::new("d").unwrap()),
+            command: Command::Delete(Delete::default()),
+            sender: sender("p"),
+            id: RequestId::current(),
+            client: "c".into(),
+            requester: Box::new(Told(told.clone())),
+        }
+    }
+
+    /// One principal that sent more than can be decided stood in the queue before all others. It has a part of the
+    /// queue, which it gets back when its requests were told.
+    #[test]
+    fn a_principal_has_a_part_of_the_queue() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = StoreOptions { free_disk_min: 0, ..StoreOptions::new(directory.path().join("store")) };
+        let queue = options.queue_bytes_max;
+        let quotas = Arc::new(Quotas::new(&Limits::default()));
+        let (service, decided) = Service::open(options, quotas.clone(), Clock::system()).unwrap();
+        let [greedy, other] = ["greedy", "other"].map(|name| quotas.principals.of(&name.into(), Instant::now()));
+        let (told, _outcomes) = mpsc::channel();
+        let permit = service.try_reserve(&greedy, queue / 2).expect("nothing is queued");
+        assert!(service.try_reserve(&greedy, 0).is_none(), "it has no more");
+        assert!(service.reserve(&greedy, 0).now_or_never().is_none(), "and waits");
+        assert!(service.reserve(&other, 0).now_or_never().is_some(), "for itself alone");
+        permit.submit(deletion(&told));
+        service.close();
+        assert!(greedy.try_queue(1).is_none(), "decided, and not told yet");
+        struct Nobody;
+        impl Announcer for Nobody {
+            fn announce(&mut self, _: &Outcome, _: &dyn Requester) {}
+        }
+        decided.announce(Nobody);
+        assert!(greedy.try_queue(1).is_some());
+    }
+
     /// What is refused before it reaches the store is told at the time of the service's clock, as what the store
     /// decides.
     #[test]
@@ -557,19 +594,9 @@ mod tests {
         let (clock, _hand) = Clock::manual(Duration::from_secs(7));
         let (service, _decided) = Service::open(options, Arc::new(Quotas::new(&limits)), clock).unwrap();
         let (told, refused) = mpsc::channel();
+        let principal = service.quotas().principals.of(&"p".into(), Instant::now());
         for _ in 0..100 {
-            let submission = Submission {
-                key: ShadowKey::classic(DeviceId::new("d").unwrap()),
-                command: Command::Delete(Delete::default()),
-                sender: sender("p"),
-                id: RequestId::current(),
-                client: "c".into(),
-                requester: Box::new(Told(told.clone())),
-            };
-            service
-                .try_reserve(&service.quotas().principals.of(&"x".into(), Instant::now()), 0)
-                .unwrap()
-                .submit(submission);
+            service.try_reserve(&principal, 0).unwrap().submit(deletion(&told));
         }
         assert_eq!(refused.try_recv(), Ok(Timestamp(7)), "no announcer runs, so this is no answer of the store");
         service.close();

@@ -17,7 +17,7 @@ use crate::{
     config::Limits,
     http::{caller::Caller, cursor::Cursors, openapi, operating::Metrics, problem::Problem, sessions::Sessions},
     limits::STREAMS_MAX,
-    quota::{Reading, Streaming},
+    quota::{Share, Streaming},
     service::Service,
     shadow::{DeviceId, DocumentLimits, Timestamp},
     wire::Seen,
@@ -69,7 +69,7 @@ const READS_MAX: usize = 8;
 pub(super) type Place = (Streaming, OwnedSemaphorePermit);
 
 /// The turn of a walk through the store, among those of its principal and among all.
-pub(super) type Turn = (Reading, OwnedSemaphorePermit);
+pub(super) type Turn = (Share, OwnedSemaphorePermit);
 
 impl Api {
     /// The door to `service`, whose changes are told through `changes`.

@@ -48,12 +48,13 @@ pub(super) struct Admission {
 
 /// Counts a request of `caller` to `key` with `body`, and waits for a place for what that will be.
 pub(super) async fn admit(api: &Api, caller: &Caller, key: &ShadowKey, body: &[u8]) -> Result<Admission, Rejection> {
-    let (quotas, principal, now) = (api.service.quotas(), caller.principal().name(), Instant::now());
+    let (quotas, now) = (api.service.quotas(), Instant::now());
+    let allowance = quotas.principals.of(caller.principal().name(), now);
     if !body.is_empty() {
-        quotas.admit_body(principal, body.len(), now)?;
+        quotas.admit_body(&allowance, body.len(), now)?;
     }
     let admitted = api.service.admit(caller.principal(), key)?;
-    let permit = api.service.reserve(&quotas.principals.of(principal, now), wire::weight(body)).await?;
+    let permit = api.service.reserve(&allowance, wire::weight(body)).await?;
     Ok(Admission { admitted, permit })
 }
 

@@ -43,7 +43,7 @@ pub use self::{
     addresses::{Addresses, Visit},
     cause::Cause,
     network::Network,
-    principals::{Allowance, Principals, Queued, Reading, Streaming},
+    principals::{Allowance, Principals, Share, Streaming},
     rate::{Meter, Rate},
     requests::Admitted,
     strangers::Acquaintance,
@@ -141,15 +141,16 @@ impl Quotas {
         self.principals.request(principal, now).map_err(|wait| self.over_principal(wait))
     }
 
-    /// Counts the body of a request of `principal` that came over HTTP.
+    /// Counts the body of a request that came over HTTP for the principal with this allowance.
     ///
     /// # Errors
     ///
     /// As [`Quotas::admit`].
-    pub fn admit_body(&self, principal: &Arc<str>, bytes: usize, now: Instant) -> Result<(), Rejection> {
+    pub fn admit_body(&self, principal: &Allowance, bytes: usize, now: Instant) -> Result<(), Rejection> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        let received = self.principals.of(principal, now).receive(bytes, now);
-        received.map_err(|wait| self.refuse(Cause::PrincipalBytes, self.principals.bytes().count(), wait))
+        principal
+            .receive(bytes, now)
+            .map_err(|wait| self.refuse(Cause::PrincipalBytes, self.principals.bytes().count(), wait))
     }
 
     /// Counts a stream of events, or a wait for a change, of `principal` until what is returned is dropped.

@@ -53,17 +53,11 @@ pub struct Allowance {
     queue: Arc<Semaphore>,
 }
 
-/// A walk through the store for a principal, which counts until it is dropped.
+/// What a walk through the store, or a command on its way to the engine, takes of what its principal may have at once;
+/// it counts until it is dropped.
 #[derive(Debug)]
-pub struct Reading {
-    _turn: OwnedSemaphorePermit,
-    _own: Arc<Allowance>,
-}
-
-/// A command of a principal on its way to the engine, which counts until it is dropped.
-#[derive(Debug)]
-pub struct Queued {
-    _room: OwnedSemaphorePermit,
+pub struct Share {
+    _permit: OwnedSemaphorePermit,
     _own: Arc<Allowance>,
 }
 
@@ -107,10 +101,9 @@ impl Principals {
 
     /// Waits until `principal` may make one more walk through the store: [`READS_MAX`] of its own go on at once, and
     /// the others wait for these and for nobody else.
-    pub async fn reading(&self, principal: &Arc<str>, now: Instant) -> Reading {
+    pub async fn reading(&self, principal: &Arc<str>, now: Instant) -> Share {
         let own = self.of(principal, now);
-        let turn = own.reads.clone().acquire_owned().await.expect("this semaphore is never closed");
-        Reading { _turn: turn, _own: own }
+        own.wait(&own.reads, 1).await
     }
 
     /// How many streams of events and waits there are.
@@ -171,16 +164,20 @@ impl Allowance {
 
     /// Room for a command that takes `bytes`, if the principal has some now.
     #[must_use]
-    pub fn try_queue(self: &Arc<Self>, bytes: usize) -> Option<Queued> {
-        let room = self.queue.clone().try_acquire_many_owned(queue_share(bytes)).ok()?;
-        Some(Queued { _room: room, _own: self.clone() })
+    pub fn try_queue(self: &Arc<Self>, bytes: usize) -> Option<Share> {
+        let permit = self.queue.clone().try_acquire_many_owned(queue_share(bytes)).ok()?;
+        Some(Share { _permit: permit, _own: self.clone() })
     }
 
     /// Waits until the principal has room for a command that takes `bytes`: its own have so much of the engine's queue
     /// at once, and the others wait for these, so that those of other principals need not.
-    pub async fn queue(self: &Arc<Self>, bytes: usize) -> Queued {
-        let room = self.queue.clone().acquire_many_owned(queue_share(bytes)).await;
-        Queued { _room: room.expect("this semaphore is never closed"), _own: self.clone() }
+    pub async fn queue(self: &Arc<Self>, bytes: usize) -> Share {
+        self.wait(&self.queue, queue_share(bytes)).await
+    }
+
+    async fn wait(self: &Arc<Self>, of: &Arc<Semaphore>, count: u32) -> Share {
+        let permit = of.clone().acquire_many_owned(count).await.expect("this semaphore is never closed");
+        Share { _permit: permit, _own: self.clone() }
     }
 
     /// Counts one more subscription, if there may be one.

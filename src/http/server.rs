@@ -117,6 +117,8 @@ impl<D: Door> HttpDoor<D> {
         let routes = api
             .route("/healthz", get(async || "ok"))
             .route("/mqtt", get(websocket::upgrade))
+            .route("/mqtt/", get(websocket::upgrade))
+            .layer(middleware::from_fn(websocket::elsewhere))
             .layer(Extension(options.metrics))
             .layer(Extension(sessions))
             .layer(Extension(Secure(options.guard.has_tls())))

@@ -1,12 +1,16 @@
 //! MQTT over WebSocket: a connection of HTTP that goes on as one of bytes.
 //!
-//! By RFC 6455 and section 6 of both versions of MQTT: the subprotocol is `mqtt`, and what is in binary messages, end
-//! to end, are MQTT's bytes: a packet may span messages and a message hold several. A message is taken whole before its
-//! bytes are passed on, hence the bound on it; the next one is read only when they were taken. In the other direction
-//! there is at most one frame that the socket has not taken. Frames with nothing of MQTT in them count as MQTT's
-//! control packets do, or they would be free: above that rate the next message waits.
+//! By RFC 6455 and section 6 of both versions of MQTT: what is in binary messages, end to end, are MQTT's bytes: a packet
+//! of a client may span messages and a message hold several. A message is taken whole before its bytes are passed on,
+//! hence the bound on it; the next one is read only when they were taken. In the other direction each packet is one
+//! message (`outlet`). Frames with nothing of MQTT in them count as MQTT's control packets do, or they would be free:
+//! above that rate the next message waits.
+//!
+//! The subprotocol is `mqtt`, as the standard has it, or `mqttv3.1`, which clients older than it ask for, or none.
 //!
 //! [`upgrade`] answers the request, [`open`] takes the connection from HTTP, and [`serve`] has a door serve it.
+
+mod outlet;
 
 use std::{
     future::poll_fn,
@@ -23,8 +27,9 @@ use axum::{
     extract::Request,
     http::{
         HeaderMap, HeaderValue, StatusCode,
-        header::{SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION},
+        header::{SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE},
     },
+    middleware::Next,
     response::{IntoResponse, Response},
 };
 use bytes::{Buf, Bytes};
@@ -47,6 +52,7 @@ use tokio_tungstenite::{
     },
 };
 
+use self::outlet::Outlet;
 use crate::{
     http::{
         impatient::Impatient,
@@ -74,10 +80,15 @@ pub(super) async fn upgrade(
         Ok(response) => response,
         Err(error) => return refusal(&format!("this is for WebSocket: {error}")),
     };
-    if !offers(request.headers(), SUBPROTOCOL) {
-        return refusal(&format!("the client must offer the subprotocol {SUBPROTOCOL:?}")); // [MQTT-6.0.0-3]
+    match subprotocol(request.headers()) {
+        Ok(Some(chosen)) => {
+            response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(chosen)); // [MQTT-6.0.0-4]
+        }
+        Ok(None) => {}
+        Err(()) => {
+            return refusal(&format!("the subprotocols offered do not include one of {}", SUBPROTOCOLS.join(", ")));
+        }
     }
-    response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL)); // [MQTT-6.0.0-4]
     let session = sessions.find(request.headers(), &peer.listener, Instant::now());
     if handover.0.try_send((hyper::upgrade::on(&mut request), session)).is_err() {
         return StatusCode::BAD_REQUEST.into_response(); // a connection becomes one thing only
@@ -85,32 +96,50 @@ pub(super) async fn upgrade(
     response
 }
 
+/// Answers a request for a WebSocket where there is none with the path that has it.
+pub(super) async fn elsewhere(request: Request, next: Next) -> Response {
+    let upgrades = request.headers().get_all(UPGRADE).iter().filter_map(|field| field.to_str().ok());
+    let wants_one = upgrades.flat_map(|field| field.split(',')).any(|it| it.trim().eq_ignore_ascii_case("websocket"));
+    if wants_one && !PATHS.contains(&request.uri().path()) {
+        return (StatusCode::NOT_FOUND, format!("MQTT over WebSocket is at {}\n", PATHS.join(" and "))).into_response();
+    }
+    next.run(request).await
+}
+
 /// RFC 6455 section 4.4: which version it would have to be.
 fn refusal(text: &str) -> Response {
     (StatusCode::BAD_REQUEST, [(SEC_WEBSOCKET_VERSION, "13")], format!("{text}\n")).into_response()
 }
 
-fn offers(headers: &HeaderMap, subprotocol: &str) -> bool {
-    let fields = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|field| field.to_str().ok());
-    fields.flat_map(|field| field.split(',')).any(|offered| offered.trim() == subprotocol)
+/// Returns the first of [`SUBPROTOCOLS`] that the client offers, or `None` if it offers nothing.
+fn subprotocol(headers: &HeaderMap) -> Result<Option<&'static str>, ()> {
+    let fields = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().map(|field| field.to_str().unwrap_or("?"));
+    let offered: Vec<_> = fields.flat_map(|field| field.split(',')).map(str::trim).collect();
+    match SUBPROTOCOLS.iter().find(|known| offered.contains(known)) {
+        None if !offered.is_empty() => Err(()),
+        chosen => Ok(chosen.copied()),
+    }
 }
 
 /// Takes a connection over `S` from HTTP. Messages of more than `message_bytes_max` bytes end it.
-pub(super) async fn open<S: Stream>(upgraded: Upgraded, message_bytes_max: usize) -> Option<WebSocketStream<S>> {
+pub(super) async fn open<S: Stream>(
+    upgraded: Upgraded,
+    message_bytes_max: usize,
+) -> Option<WebSocketStream<Outlet<S>>> {
     let parts = upgraded.downcast::<TokioIo<Impatient<S>>>().ok()?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0) // a frame is sent when it is made
-        .max_write_buffer_size(FRAME_BYTES_MAX + CONTROL_BYTES_MAX)
+        .write_buffer_size(0) // a control frame goes to the outlet when it is made
+        .max_write_buffer_size(CONTROL_BYTES_MAX)
         .max_message_size(Some(message_bytes_max))
         .max_frame_size(Some(message_bytes_max));
     let (stream, read) = (parts.io.into_inner().into_inner(), parts.read_buf.to_vec());
-    Some(WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await)
+    Some(WebSocketStream::from_partially_read(Outlet::new(stream), read, Role::Server, Some(config)).await)
 }
 
 /// Has `door` serve what is in the messages, then ends the WebSocket; or until `session` ends, if there is one.
 pub(super) async fn serve<S: Stream, D: Door>(
-    socket: WebSocketStream<S>,
+    socket: WebSocketStream<Outlet<S>>,
     session: Option<SignedIn>,
     empty: EmptyFrames,
     door: D,
@@ -120,7 +149,7 @@ pub(super) async fn serve<S: Stream, D: Door>(
     let peer = Peer { signed_in: session.as_ref().map(|session| session.standing.clone()), ..peer };
     let over: Option<Over> = session.map(|session| Box::pin(session.ended()) as Over);
     let address = peer.address;
-    let socket = Socket { socket, over, empty, unread: Bytes::new(), fault: None, closing: false };
+    let socket = Socket { socket, over, empty, unread: Bytes::new(), fault: None, closed: false, closing: false };
     let socket = Arc::new(Mutex::new(socket));
     door.serve(Contents(socket.clone()), peer, deadline).await;
     // The door has let go of its share.
@@ -138,7 +167,7 @@ struct Contents<S>(Arc<Mutex<Socket<S>>>);
 type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct Socket<S> {
-    socket: WebSocketStream<S>,
+    socket: WebSocketStream<Outlet<S>>,
     /// When the client is no longer known, nothing more is read. `None`: it has no session, or has had one.
     over: Option<Over>,
     empty: EmptyFrames,
@@ -146,7 +175,9 @@ struct Socket<S> {
     unread: Bytes,
     /// What the client did wrong.
     fault: Option<CloseCode>,
-    /// Whether the client was told that this is the end.
+    /// Whether the client sent its close, after which nothing more of MQTT may be sent.
+    closed: bool,
+    /// Whether a close was sent to the client.
     closing: bool,
 }
 
@@ -196,7 +227,10 @@ impl<S: Stream> Socket<S> {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a text message")));
                 }
                 // Answered, where they are to be, by the next read or write.
-                Some(Ok(_)) => self.empty.count(),
+                Some(Ok(message)) => {
+                    self.closed |= message.is_close();
+                    self.empty.count();
+                }
                 Some(Err(error)) => {
                     self.fault = fault(&error);
                     return Poll::Ready(Err(stream_error(error)));
@@ -213,33 +247,39 @@ impl<S: Stream> Socket<S> {
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.socket.poll_ready_unpin(context)).map_err(stream_error)?;
-        let frame = bytes.get(..FRAME_BYTES_MAX).unwrap_or(bytes);
-        self.socket.start_send_unpin(Message::Binary(Bytes::copy_from_slice(frame))).map_err(stream_error)?;
-        Poll::Ready(Ok(frame.len()))
+        if self.closed || self.closing {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())); // RFC 6455 section 5.5.1
+        }
+        self.socket.get_mut().poll_packets(context, bytes)
     }
 
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket.poll_flush_unpin(context).map_err(stream_error)
     }
 
-    /// Says, once, that this is the end, and why.
+    /// Sends the close, or the answer to the client's.
     fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.closing {
+        if !self.closing && !self.closed {
             ready!(self.socket.poll_ready_unpin(context)).map_err(stream_error)?;
             self.closing = true;
             let code = self.fault.unwrap_or(CloseCode::Normal);
             let frame = CloseFrame { code, reason: "".into() };
             self.socket.start_send_unpin(Message::Close(Some(frame))).map_err(stream_error)?;
         }
-        self.poll_flush(context)
+        match ready!(self.socket.poll_flush_unpin(context)) {
+            // It has written the answer to the client's close, and leaves the rest to the stream.
+            Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
+                Pin::new(self.socket.get_mut()).poll_flush(context)
+            }
+            Err(error) => Poll::Ready(Err(stream_error(error))),
+        }
     }
 
     /// Ends the WebSocket and then the stream under it, and waits for the client's end of that: what the client still
     /// sends is read and dropped, or it would reset the connection and the client might never see what it was sent.
     async fn finish(mut self) -> io::Result<()> {
         poll_fn(|context| self.poll_close(context)).await?;
-        let mut stream = self.socket.into_inner();
+        let mut stream = self.socket.into_inner().into_inner();
         stream.shutdown().await?;
         let mut ignored = [0; 1024];
         for _ in 0..LAST_READS_MAX {
@@ -291,13 +331,15 @@ fn stream_error(error: Error) -> io::Error {
     }
 }
 
-const SUBPROTOCOL: &str = "mqtt";
+/// The subprotocols spoken, the one that is chosen first at first. The second is that of clients from before MQTT 3.1.1.
+const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+
+/// Where [`upgrade`] is.
+const PATHS: [&str; 2] = ["/mqtt", "/mqtt/"];
 
 /// Bytes read at once; an idle connection holds as much.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// Bytes of a frame to the client, so of what the socket has not taken.
-const FRAME_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of answers to pings that the client does not read. With more of them the next message ends the connection.
-const CONTROL_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of control frames that the outlet has not taken.
+const CONTROL_BYTES_MAX: usize = 1024;
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 const LAST_READS_MAX: usize = 64;

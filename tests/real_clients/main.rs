@@ -1,5 +1,5 @@
-//! Clients that others wrote, in both versions of MQTT: the Mosquitto command line tools over TCP, Python's paho over
-//! TCP and WebSocket, MQTT.js over WebSocket.
+//! Clients that others wrote, in both versions of MQTT: the Mosquitto command line tools over TCP, Python's and C's paho
+//! over TCP and WebSocket, MQTT.js over WebSocket.
 //!
 //! They must be installed; `./test` does that. `UMBRA_TEST_PYTHON` names the interpreter that has paho,
 //! `UMBRA_TEST_NODE` the directory in which Node.js finds MQTT.js.
@@ -12,6 +12,7 @@ mod harness;
 mod mosquitto;
 mod mqtt_js;
 mod paho;
+mod paho_c;
 mod tool;
 
 use harness::server::Setup;

@@ -17,12 +17,9 @@ fn who_gets_a_websocket() {
     let instead = |text: &str, other: &str| UPGRADE.replace(text, other);
     for (request, status) in [
         (format!("{UPGRADE}{SUBPROTOCOL}"), 101),
-        (format!("{UPGRADE}Sec-WebSocket-Protocol: mqttv3.1, mqtt\r\n"), 101),
         (format!("{UPGRADE}Sec-WebSocket-Protocol: chat\r\n{SUBPROTOCOL}"), 101),
         (format!("{UPGRADE}{SUBPROTOCOL}Sec-WebSocket-Extensions: permessage-deflate\r\n"), 101),
         (format!("{}{SUBPROTOCOL}", instead("Connection: Upgrade", "Connection: keep-alive, upgrade")), 101),
-        (UPGRADE.to_owned(), 400),
-        (format!("{UPGRADE}Sec-WebSocket-Protocol: mqttv3.1\r\n"), 400),
         (format!("{UPGRADE}Sec-WebSocket-Protocol: MQTT\r\n"), 400),
         (format!("{UPGRADE}Sec-WebSocket-Protocol:\r\n"), 400),
         (format!("{}{SUBPROTOCOL}", without("Upgrade: websocket\r\n")), 400),
@@ -34,6 +31,8 @@ fn who_gets_a_websocket() {
         (format!("{}{SUBPROTOCOL}", instead("HTTP/1.1", "HTTP/1.0")), 400),
         (format!("{}{SUBPROTOCOL}", instead("GET", "POST")), 405),
         (format!("{}{SUBPROTOCOL}", instead("/mqtt", "/other")), 404),
+        (format!("{}{SUBPROTOCOL}", instead("/mqtt", "/")), 404),
+        (instead("/mqtt", "/v1/devices"), 404),
     ] {
         let answer = ask(address, format!("{request}\r\n")).expect("an answer");
         assert_eq!(answer.status, status, "{request}{answer:?}");
@@ -43,6 +42,31 @@ fn who_gets_a_websocket() {
             assert_eq!(answer.field("sec-websocket-extensions"), None, "none is spoken");
         } else {
             assert_eq!(answer.field("upgrade"), None, "{request}");
+            assert_eq!(answer.body.contains("MQTT over WebSocket is at /mqtt"), status == 404, "{answer:?}");
+        }
+    }
+}
+
+/// What clients offer, and what is chosen of it: some of AWS's and other old ones offer only `mqttv3.1`, some nothing.
+#[test]
+fn subprotocols() {
+    let server = server("");
+    let address = server.address_of("web");
+    for path in ["/mqtt", "/mqtt/", "/mqtt?X-Amz-Algorithm=none"] {
+        for (offered, chosen) in [
+            ("Sec-WebSocket-Protocol: mqtt\r\n", Some("mqtt")),
+            ("Sec-WebSocket-Protocol: mqttv3.1, mqtt\r\n", Some("mqtt")),
+            ("Sec-WebSocket-Protocol: mqttv3.1\r\n", Some("mqttv3.1")),
+            ("Sec-WebSocket-Protocol: chat,mqttv3.1\r\n", Some("mqttv3.1")),
+            ("", None),
+        ] {
+            let mut stream = connect(address);
+            let request = UPGRADE.replace("/mqtt", path);
+            let answer = Socket::ask(&mut stream, &format!("{request}{offered}")).expect("an answer");
+            assert_eq!((answer.status, answer.field("sec-websocket-protocol")), (101, chosen), "{path} {offered}");
+            stream.write_all(&frame(0x82, &Connect::new(V5, "client").encode())).unwrap();
+            let packet = read_frame(&mut stream);
+            assert_eq!((packet[0], packet[3]), (0x20, 0), "CONNACK: {packet:02x?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! MQTT in WebSocket messages: how packets lie in them is nobody's business.
+//! MQTT in WebSocket messages: those of a client lie in them in any way, those of the server one in each.
 
 use serde_json::json;
 
@@ -9,9 +9,9 @@ use crate::{
     harness::{
         client::Client,
         packet::Packet,
-        wire::{self, BOTH, Connect, Publish, V4, V5},
+        wire::{self, BOTH, Connect, Properties, Publish, V4, V5},
     },
-    socket::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, Socket, frame},
+    socket::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, Socket, frame, whole},
 };
 
 #[test]
@@ -60,21 +60,52 @@ fn how_packets_lie_in_frames() {
             let mut socket = Socket::open(address, protocol);
             socket.send_raw(&bytes);
             let mut packets = Vec::new();
-            let mut data = Vec::new();
             while packets.len() < 3 {
                 match socket.frame() {
-                    Some((first, payload)) if first == FIN | BINARY => data.extend(payload),
+                    Some((first, mut payload)) if first == FIN | BINARY => packets.push(whole(protocol, &mut payload)),
                     Some((first, payload)) => {
                         assert_eq!((first, &payload[..]), (FIN | PONG, &b"are you there"[..]), "{what}");
                     }
                     None => panic!("{what}: it ended after {packets:?}"),
                 }
-                packets.extend(std::iter::from_fn(|| crate::harness::packet::take(protocol, &mut data)));
             }
             assert!(matches!(packets[0], Packet::ConnAck { code: 0, .. }), "{what}: {packets:?}");
             assert!(matches!(&packets[1], Packet::PubAck(ack) if ack.id == 9), "{what}: {packets:?}");
             assert_eq!(packets[2], Packet::PingResp, "{what}");
         }
+    }
+}
+
+/// Clients exist that take the first packet of a message and lose the rest: here four packets come of one change, and a
+/// hundred of one SUBSCRIBE.
+#[test]
+fn each_packet_of_the_server_is_a_message() {
+    let server = server("");
+    for protocol in BOTH {
+        let mut writer = Client::connect(&server, protocol, "writer");
+        for number in 0..100 {
+            writer.publish_message(&Publish::new(&format!("kept/{number}"), "kept").retain(), 1);
+        }
+        let mut socket = Socket::connect(server.address_of("web"), protocol, "client");
+        let filters = [("shadow/lamp/update/+", 1), ("kept/#", 0)];
+        socket.send(wire::subscribe(protocol, 1, &filters, &Properties::none()));
+        assert_eq!(socket.recv(), Packet::SubAck { id: 1, codes: vec![1, 0] });
+        let mut kept: Vec<_> = (0..100)
+            .map(|_| match socket.recv() {
+                Packet::Publish(message) => message.topic,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        kept.sort();
+        kept.dedup();
+        assert_eq!(kept.len(), 100);
+        let update = json!({"state": {"desired": {"power": format!("{protocol:?}")}}}).to_string();
+        socket.send(Publish::new("shadow/lamp/update", &update).encode(protocol, 1, 7));
+        for event in ["delta", "documents", "accepted"] {
+            let Packet::Publish(message) = socket.recv() else { panic!("no {event}") };
+            assert_eq!(message.topic, format!("shadow/lamp/update/{event}"));
+        }
+        assert!(matches!(socket.recv(), Packet::PubAck(ack) if ack.id == 7));
     }
 }
 

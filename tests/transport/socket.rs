@@ -32,8 +32,6 @@ pub(crate) const SUBPROTOCOL: &str = "Sec-WebSocket-Protocol: mqtt\r\n";
 pub(crate) struct Socket<S> {
     pub(crate) stream: S,
     pub(crate) protocol: Protocol,
-    /// What came in frames and is not a whole packet yet.
-    buffer: Vec<u8>,
 }
 
 /// A frame of a client with its payload masked.
@@ -59,6 +57,13 @@ fn head(first: u8, mask: u8, length: usize) -> Vec<u8> {
     }
 }
 
+/// The packet that a message holds: one, and nothing besides.
+pub(crate) fn whole(protocol: Protocol, message: &mut Vec<u8>) -> Packet {
+    let packet = take(protocol, message).expect("a whole packet");
+    assert!(message.is_empty(), "after {packet:?} in its message: {message:02x?}");
+    packet
+}
+
 impl Socket<TcpStream> {
     /// A WebSocket on which no packet was sent yet.
     pub(crate) fn open(address: SocketAddr, protocol: Protocol) -> Self {
@@ -79,7 +84,7 @@ impl<S: Read + Write> Socket<S> {
     pub(crate) fn over(mut stream: S, protocol: Protocol) -> Self {
         let answer = Self::ask(&mut stream, &format!("{UPGRADE}{SUBPROTOCOL}")).expect("an answer");
         assert_eq!(answer.status, 101, "{answer:?}");
-        Self { stream, protocol, buffer: Vec::new() }
+        Self { stream, protocol }
     }
 
     /// Sends a request, its last line end left out.
@@ -121,20 +126,11 @@ impl<S: Read + Write> Socket<S> {
         }
     }
 
-    /// The next packet; each frame on the way must be a whole binary message.
+    /// The next packet, which must be all of a binary message of one frame.
     pub(crate) fn recv(&mut self) -> Packet {
-        loop {
-            if let Some(packet) = take(self.protocol, &mut self.buffer) {
-                return packet;
-            }
-            match self.frame() {
-                Some((first, payload)) => {
-                    assert_eq!(first, FIN | BINARY, "{payload:02x?}");
-                    self.buffer.extend(payload);
-                }
-                None => panic!("a packet, but the connection ended"),
-            }
-        }
+        let Some((first, mut payload)) = self.frame() else { panic!("a packet, but the connection ended") };
+        assert_eq!(first, FIN | BINARY, "{payload:02x?}");
+        whole(self.protocol, &mut payload)
     }
 
     /// The code of the CONNACK, which must be the next packet.

@@ -25,6 +25,7 @@ use crate::{
         Door, Peer,
         proxy::{self, ProxyError},
         spare::Spare,
+        tcp::{Tcp, probe_peers},
         tls::Tls,
         wary::Wary,
     },
@@ -56,7 +57,7 @@ pub struct Gate {
 
 /// A connection on its way to the door.
 struct Arrival {
-    stream: TcpStream,
+    stream: Tcp,
     peer: Peer,
     /// Whether a PROXY header must come first.
     proxied: bool,
@@ -81,6 +82,7 @@ impl Listener {
             SocketAddr::V6(_) => TcpSocket::new_v6(),
         }?;
         socket.set_reuseaddr(true)?;
+        probe_peers(&socket)?;
         socket.bind(config.bind)?;
         let shared_name = config.name.as_str().into();
         Ok(Self { socket: socket.listen(BACKLOG)?, config, shared_name, tls })
@@ -149,9 +151,10 @@ impl Listener {
             gate.counters.connections_refused.add(1);
             return;
         };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(peer = %address, %error, "cannot set TCP_NODELAY");
-        }
+        let stream = match Tcp::new(stream) {
+            Ok(stream) => stream,
+            Err(error) => return tracing::debug!(peer = %address, %error, "lost before it was served"),
+        };
         let ip = address.ip().to_canonical();
         let proxied = self.config.proxy_from.iter().any(|network| network.contains(&ip));
         // Of one that a load balancer brings, the address is known once it has said it.

@@ -2,7 +2,7 @@
 //!
 //! In the order of a connection's way in: `listener` accepts it or refuses it, `proxy` takes the header of a load
 //! balancer, `tls` unlocks, and a [`Door`] serves what comes out. A stream over TLS is a `trusted` one: it fails once a
-//! reload finds its peer's certificate revoked. `pem` reads the files, `spare` is for when the process has no file
+//! reload finds its peer's certificate revoked. `tcp` sets the options of sockets and acknowledges promptly. `pem` reads the files, `spare` is for when the process has no file
 //! left. `wary` reads no more of a client than there is room for, before it is known who it is.
 //!
 //! Nothing here knows what a door speaks, and each listener has the one that it was given.
@@ -13,6 +13,7 @@ pub mod peer;
 mod pem;
 mod proxy;
 mod spare;
+mod tcp;
 pub mod tls;
 mod trusted;
 pub mod wary;

@@ -75,6 +75,11 @@ pub const LISTENERS_MAX: usize = 16;
 /// Hosts, origins or networks of one listener, each of which every request or connection is compared with.
 pub const LISTED_MAX: usize = 64;
 
+/// Bytes of plaintext in a TLS record; RFC 6066 section 4 has this as the smallest that a client may ask for.
+pub const TLS_RECORD_BYTES_MIN: u64 = 512;
+/// The most that a TLS record holds. RFC 8446 section 5.1.
+pub const TLS_RECORD_BYTES_MAX: u64 = 16 * KIB;
+
 /// Threads that check passwords, each with the memory of one hash.
 pub const PASSWORD_CHECKS_MAX: u64 = 64;
 /// Passwords that wait to be checked, each of up to 1 KiB.

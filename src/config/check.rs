@@ -128,8 +128,10 @@ fn is_loopback(bind: SocketAddr) -> bool {
 
 fn tls(at: &Section, raw: &RawListener) -> Result<Option<TlsConfig>, Fault> {
     let clients = client_tls(at, raw)?;
+    let record_bytes_max =
+        checked!(at.number(raw.tls_record_bytes_max, hard::TLS_RECORD_BYTES_MIN..=hard::TLS_RECORD_BYTES_MAX));
     match (given(&raw.tls_certificate), given(&raw.tls_key)) {
-        (Some(certificate), Some(key)) => Ok(Some(TlsConfig { certificate, key, clients })),
+        (Some(certificate), Some(key)) => Ok(Some(TlsConfig { certificate, key, clients, record_bytes_max })),
         (Some(_), None) => Err(at.invalid("tls_key", "is empty, but tls_certificate is not".into())),
         (None, Some(_)) => Err(at.invalid("tls_certificate", "is empty, but tls_key is not".into())),
         (None, None) if clients.is_some() => {

@@ -119,6 +119,8 @@ pub struct TlsConfig {
     pub key: PathBuf,
     /// What clients must show; `None`: they are not asked for a certificate.
     pub clients: Option<ClientTlsConfig>,
+    /// Bytes of plaintext in a record that is sent.
+    pub record_bytes_max: usize,
 }
 
 /// The `tls_client_…` keys of a listener.

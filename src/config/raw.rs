@@ -74,6 +74,7 @@ pub(super) struct RawListener {
     pub(super) tls_client_ca: Text,
     pub(super) tls_client_auth: Text,
     pub(super) tls_client_crl: Text,
+    pub(super) tls_record_bytes_max: Size,
     pub(super) hosts: List,
     pub(super) origins: List,
     pub(super) metrics: Flag,

@@ -81,7 +81,7 @@ pub(super) enum End {
         with_will: bool,
     },
     /// The stream ended or failed.
-    Lost(#[expect(dead_code, reason = "for the log")] Option<io::Error>),
+    Lost(Option<io::Error>),
     /// The client broke the protocol.
     Violation(Violation),
     /// The server ends it.
@@ -377,7 +377,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let ended = self.broker.sessions.release(&self.key, self.client, self.session_expiry, will);
         self.broker.dispose(ended);
-        if !matches!(end, End::Lost(_) | End::Panic) {
+        // The end of the client's side too is answered with ours, by TLS with a close_notify.
+        if !matches!(end, End::Lost(Some(_)) | End::Panic) {
             let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.transport.finish()).await;
         }
     }

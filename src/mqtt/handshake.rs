@@ -94,7 +94,11 @@ where
             },
             Ok(None) => match transport.turn(true).await {
                 Ok(Turn::Input) => {}
-                Ok(Turn::Flushed | Turn::End) | Err(_) => return None,
+                Ok(Turn::End) => {
+                    part(transport, peer).await;
+                    return None;
+                }
+                Ok(Turn::Flushed) | Err(_) => return None,
             },
             Err(_) => return None, // not MQTT, or too large: there is no version to answer in
         }

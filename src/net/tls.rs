@@ -128,6 +128,7 @@ impl Files {
         };
         // Sessions to be resumed are kept with it, so after a reload none of before is.
         let mut server = builder.with_single_cert(chain, key).map_err(failed)?;
+        server.max_fragment_size = Some(config.record_bytes_max + RECORD_HEAD_BYTES);
         server.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(server)), clients })
     }
@@ -160,6 +161,9 @@ fn verifier(config: &ClientTlsConfig, provider: Arc<CryptoProvider>) -> Result<A
         }
     }
 }
+
+/// Bytes before the contents of a record, which rustls counts among its size.
+const RECORD_HEAD_BYTES: usize = 5;
 
 #[cfg(test)]
 mod tests {
@@ -225,7 +229,8 @@ mod tests {
             fs::write(self.file("key"), key.serialize_pem()).unwrap();
             self.revoke(&[]);
             let clients = ClientTlsConfig { ca: self.file("ca"), optional, crl: Some(self.file("crl")) };
-            TlsConfig { certificate: self.file("certificate"), key: self.file("key"), clients: Some(clients) }
+            let [certificate, key] = ["certificate", "key"].map(|name| self.file(name));
+            TlsConfig { certificate, key, clients: Some(clients), record_bytes_max: 16_384 }
         }
     }
 

@@ -189,3 +189,88 @@ fn check_config(directory: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_umbrad"));
     command.args(["check-config", "--config"]).arg(directory.join("broker.toml")).output().unwrap()
 }
+
+/// Bytes of the content of each TLS record that `server` sends, in both versions, while `talk` goes on.
+fn records_of(server: &Server, authority: &Authority, talk: impl Fn(&mut TlsClient)) -> Vec<usize> {
+    let relay = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, upstream) = (relay.local_addr().unwrap(), server.address);
+    let relaying = std::thread::spawn(move || {
+        let (client, _) = relay.accept().unwrap();
+        let mut server = TcpStream::connect(upstream).unwrap();
+        let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        let requests = std::thread::spawn(move || {
+            let _ = std::io::copy(&mut from_client, &mut to_server);
+            let _ = to_server.shutdown(std::net::Shutdown::Write);
+        });
+        let (mut records, mut to_client) = (Vec::new(), client);
+        let mut head = [0; 5];
+        while server.read_exact(&mut head).is_ok() {
+            let mut content = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
+            server.read_exact(&mut content).unwrap();
+            records.push(content.len());
+            let _ = to_client.write_all(&[&head[..], &content].concat());
+        }
+        let _ = to_client.shutdown(std::net::Shutdown::Write);
+        requests.join().unwrap();
+        records
+    });
+    let config = std::sync::Arc::new(crate::client::config(&authority.file, None, &[]));
+    let mut client = TlsClient::with(address, config, V5);
+    talk(&mut client);
+    drop(client);
+    relaying.join().unwrap()
+}
+
+/// A device's TLS library may have room for small records only, and cannot say so.
+#[test]
+fn records_no_larger_than_configured() {
+    let authority = Authority::new("authority");
+    for (line, least, most) in [("", 16_000, 16_384 + 256), ("tls_record_bytes_max = 512", 400, 512 + 32)] {
+        let listener = authority.listener(&authority.server(), line);
+        let server = Server::with(Setup { listener, ..Setup::default() });
+        let records = records_of(&server, &authority, |client| {
+            assert_eq!(client.connect("client"), Some(0));
+            client.send(wire::subscribe(V5, 1, &[("t", 0)], &Properties::none()));
+            client.recv().expect("SUBACK");
+            client.send(Publish::new("t", vec![b'x'; 100_000]).encode(V5, 0, 0));
+            let Some(Packet::Publish(message)) = client.recv() else { panic!("no message") };
+            assert_eq!(message.payload.len(), 100_000);
+        });
+        let largest = records.iter().max().unwrap();
+        assert!((least..=most).contains(largest), "{line}: {largest}");
+    }
+}
+
+/// A client that ends its TLS session is answered with the end of ours, as RFC 5246 demands and RFC 8446 allows, before
+/// it ends the connection under it; one that waits for that would otherwise take it for an attack.
+#[test]
+fn a_close_notify_is_answered() {
+    let authority = Authority::new("authority");
+    let mqtt = authority.listener(&authority.server(), "");
+    let web = "[[listener]]\nname = \"web\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"";
+    let tls: String = mqtt.lines().filter(|line| line.starts_with("tls_")).map(|line| format!("{line}\n")).collect();
+    let listener = Box::leak(format!("{mqtt}\n{web}\n{tls}").into_boxed_str());
+    let server = Server::with(Setup { listener, ..Setup::default() });
+    let config = std::sync::Arc::new(crate::client::config(&authority.file, None, &[]));
+    let connect = Connect::new(V5, "client").encode();
+    for (what, address, first) in [
+        ("nothing was said", server.address, &b""[..]),
+        ("MQTT", server.address, &connect),
+        ("nothing over HTTP", server.address_of("web"), b""),
+        ("HTTP", server.address_of("web"), b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    ] {
+        let mut stream = crate::client::handshake(address, config.clone());
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).unwrap();
+        }
+        stream.write_all(first).unwrap();
+        if !first.is_empty() {
+            stream.read_exact(&mut [0; 1]).unwrap();
+        }
+        stream.conn.send_close_notify();
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+        // Without one, the end of the connection under TLS is an error here.
+        let ended = stream.read_to_end(&mut Vec::new());
+        assert!(ended.is_ok(), "{what}: {ended:?}");
+    }
+}

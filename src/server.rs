@@ -28,7 +28,7 @@ use crate::{
     changes::Changes,
     clock::Clock,
     config::{Config, Limits, ListenerConfig, ListenerKind, StoreConfig},
-    http::{self, Api, HttpDoor, HttpOptions},
+    http::{self, Api, HttpDoor, HttpOptions, MqttListener},
     mqtt::{
         broker::Broker,
         door::{self as mqtt, MqttDoor},
@@ -191,6 +191,7 @@ impl Parts {
     ) -> Result<Running, ServeError> {
         let announcing = Announcing::start(announce)?;
         let mut tasks = JoinSet::new();
+        self.api.set_mqtt_listeners(mqtt_listeners(&bound, &config.listeners));
         for ((listener, address), settings) in bound.into_iter().zip(&config.listeners) {
             tell(listener.name(), address);
             self.open_door(&mut tasks, listener, settings, &config.limits);
@@ -293,6 +294,17 @@ fn bind((config, tls): (&ListenerConfig, Option<Arc<Tls>>)) -> Result<(Listener,
 }
 
 /// Tells on standard output what accepts connections.
+/// Returns the listeners for MQTT, with the addresses that they are bound to.
+fn mqtt_listeners(bound: &[(Listener, SocketAddr)], settings: &[ListenerConfig]) -> Vec<MqttListener> {
+    let all = bound.iter().zip(settings).filter(|(_, settings)| matches!(settings.kind, ListenerKind::Mqtt));
+    all.map(|((_, address), ListenerConfig { tls, anonymous, .. })| MqttListener {
+        address: *address,
+        tls: tls.is_some(),
+        anonymous: *anonymous,
+    })
+    .collect()
+}
+
 fn tell(listener: &str, address: SocketAddr) {
     if let Err(error) = writeln!(io::stdout(), "listening {listener} {address}") {
         tracing::warn!(listener, %address, %error, "listening, and standard output cannot be told");

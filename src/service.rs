@@ -21,6 +21,7 @@ use std::{
 
 pub(crate) use self::accepted::accepted;
 pub use self::former::AtVersion;
+pub use self::refusals::{FollowedRefusal, RefusalPosition};
 use self::{
     hindsight::{Hindsight, Refused},
     refusals::Refusals,
@@ -37,13 +38,18 @@ use crate::{
         self, Applied, COMMAND_OVERHEAD_BYTES, CopyError, Entry, Health, Held, History, Job, Listed, Page, Past, Room,
         Seq, Store, StoreError, StoreOptions,
     },
-    wire::{ClientToken, RefusedEntry},
+    wire::{ClientToken, RefusedEntry, Via},
 };
 
 /// Who asked for a command and is told of its outcome.
 pub trait Requester: Send {
     /// The number of the MQTT session that asked, if one did.
     fn session(&self) -> Option<u64>;
+
+    /// The protocol that the request came by.
+    fn via(&self) -> Via {
+        Via::Mqtt
+    }
 
     /// What the request carried to correlate its replies.
     fn client_token(&self) -> Option<&ClientToken>;
@@ -318,14 +324,28 @@ impl Service {
 
     /// Remembers for a while that a command of `principal` for `key` was refused before it was submitted; what is
     /// refused after that is remembered anyway.
-    pub fn note_refusal(&self, key: &ShadowKey, principal: &Principal, client: &Arc<str>, rejection: &Rejection) {
-        self.refusals.note(key, principal.name(), client, rejection, self.now());
+    pub fn note_refusal(
+        &self,
+        key: &ShadowKey,
+        principal: &Principal,
+        client: &Arc<str>,
+        via: Via,
+        rejection: &Rejection,
+    ) {
+        self.refusals.note(key, principal.name(), client, via, rejection, self.now());
     }
 
     /// The last refusals of commands for `key`, newest first.
     #[must_use]
     pub fn refusals(&self, key: &ShadowKey) -> Vec<RefusedEntry> {
         self.refusals.of(key)
+    }
+
+    /// The refusals of commands for all shadows after `position`, oldest first, and the position after them. At most
+    /// 1,024 are kept.
+    #[must_use]
+    pub fn refusals_after(&self, position: Option<RefusalPosition>) -> (Vec<FollowedRefusal>, RefusalPosition) {
+        self.refusals.after(position)
     }
 
     /// The newest change in the journal.
@@ -407,7 +427,8 @@ impl Decided {
                     if let Err(rejection) = &outcome.result
                         && !outcome.command.is_dry_run()
                     {
-                        refusals.note(&outcome.key, &outcome.by, &outcome.client, rejection, now);
+                        let Outcome { key, by, client, .. } = &outcome;
+                        refusals.note(key, by, client, requester.via(), rejection, now);
                     }
                     announcer.announce(&outcome, &*requester);
                     let Outcome { key, command, result, .. } = outcome;

@@ -1,10 +1,11 @@
 // Numbers that a device reports, over time: what its history has of them, and on from there as it changes.
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 
 import { clock, field, plural } from "./format.js";
 import { ask, shadowPath } from "./http.js";
-import { at, leaves } from "./state.js";
+import { prefix } from "./live.js";
+import { leaves, numbers, withPoints } from "./state.js";
 
 const PAGES_MAX = 8;
 const POINTS_MAX = 1_000;
@@ -12,19 +13,9 @@ const POINTS_MAX = 1_000;
 const DOTS_MAX = 80;
 const [WIDTH, HEIGHT, MARGIN] = [320, 96, 6];
 
-export function Charts({ device, name, shadow }) {
-  const [series, setSeries] = useState(new Map());
-  const [problem, setProblem] = useState("");
-  useEffect(() => {
-    const stop = new AbortController();
-    past(shadowPath(device, name), stop.signal)
-      .then((found) => !stop.signal.aborted && setSeries((held) => merged(found, held)))
-      .catch((error) => setProblem(error.message));
-    return () => stop.abort();
-  }, []);
-  useEffect(() => setSeries((held) => merged(held, present(shadow))), [shadow]);
-
-  const drawn = [...series].filter(([, points]) => points.length > 0).map(([path, points]) => ({ path, points, times: spread(points) }));
+export function Charts({ device, name, shadow, live }) {
+  const [series, problem] = useSeries(device, name, shadow, live);
+  const drawn = [...series].map(([path, points]) => ({ path, points, times: spread(points) }));
   // The same for all, so that they can be compared.
   const from = Math.min(...drawn.map(({ times }) => times[0]));
   const to = Math.max(shadow.timestamp, ...drawn.map(({ times }) => times.at(-1)));
@@ -37,44 +28,73 @@ export function Charts({ device, name, shadow }) {
   );
 }
 
-/** The numbers in the history, oldest first, by path. */
-async function past(path, signal) {
-  const found = new Map();
+/**
+ * The points by path, and the reason if the history cannot be read.
+ *
+ * Every accepted update adds its own, however many come between two renders. The service drops events that newer ones
+ * supersede for a page that is slow: a document beyond the versions heard has the history read again, back to them.
+ */
+function useSeries(device, name, shadow, live) {
+  const [series, setSeries] = useState(new Map());
+  const [problem, setProblem] = useState("");
+  /** `heard`: the version up to which nothing is missing; `wanted`: the newest one seen. */
+  const progress = useRef({ heard: 0, wanted: 0, reading: false }).current;
+  const stop = useRef(new AbortController()).current;
+  const add = (points) => setSeries((held) => withPoints(held, points, POINTS_MAX));
+  const fill = async () => {
+    if (progress.reading) return;
+    progress.reading = true;
+    while (progress.heard < progress.wanted && !stop.signal.aborted) {
+      const { wanted } = progress;
+      const { points, newest, error } = await past(shadowPath(device, name), progress.heard, stop.signal).catch((error) => ({ points: new Map(), newest: 0, error }));
+      if (stop.signal.aborted) return;
+      add(points);
+      setProblem(error?.message ?? "");
+      progress.heard = Math.max(progress.heard, newest, wanted);
+    }
+    progress.reading = false;
+  };
+  useEffect(() => {
+    const off = live.on(`${prefix(device, name)}/update/accepted`, (_, message) => {
+      if (message === null) return;
+      add(numbers(message));
+      if (message.version === progress.heard + 1) progress.heard = message.version;
+    });
+    return () => {
+      off();
+      stop.abort();
+    };
+  }, []);
+  useEffect(() => {
+    add(numbers(shadow));
+    progress.wanted = Math.max(progress.wanted, shadow.version);
+    fill();
+  }, [shadow]);
+  return [series, problem];
+}
+
+/** The numbers in the history after version `since`, oldest first, by path; and the newest version there is. */
+async function past(path, since, signal) {
+  const points = new Map();
+  let newest = 0;
   let before = "";
   for (let page = 0; page < PAGES_MAX && !signal.aborted; page += 1) {
     const { entries, end } = await ask("GET", `${path}/history?limit=100${before}`);
+    newest = Math.max(newest, entries[0]?.version ?? 0);
     for (const { timestamp, version, changes } of entries) {
+      if (version <= since) return { points, newest };
       // A change may be of all that is below a path.
       for (const [leaf, value] of changes.flatMap((change) => [...leaves(change.value, change.path)])) {
         if (leaf.startsWith("/reported/") && typeof value === "number") {
           const of = leaf.slice("/reported".length);
-          found.set(of, [{ timestamp, version, value }, ...(found.get(of) ?? [])]);
+          points.set(of, [{ timestamp, version, value }, ...(points.get(of) ?? [])]);
         }
       }
     }
     if (end !== "more") break;
     before = `&before=${entries.at(-1).version}`;
   }
-  return found;
-}
-
-function present({ state, metadata }) {
-  const numbers = [...leaves(state.reported ?? {})].filter(([, value]) => typeof value === "number");
-  return new Map(numbers.map(([path, value]) => {
-    const { timestamp, version } = at(metadata.reported, path);
-    return [path, [{ timestamp, version, value }]];
-  }));
-}
-
-/** Both, in order of versions, without what is in both. */
-function merged(older, newer) {
-  const all = new Map(older);
-  for (const [path, points] of newer) {
-    const held = all.get(path) ?? [];
-    const last = held.at(-1)?.version ?? 0;
-    all.set(path, [...held, ...points.filter(({ version }) => version > last)].slice(-POINTS_MAX));
-  }
-  return all;
+  return { points, newest };
 }
 
 function Chart({ title, points, times, from, to }) {

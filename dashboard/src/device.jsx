@@ -5,7 +5,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Activity } from "./activity.jsx";
 import { Charts } from "./charts.jsx";
 import { Editor } from "./editor.jsx";
-import { ago, clock, count, field, shown } from "./format.js";
+import { ago, clock, count, field, presence, shown } from "./format.js";
 import { useNow } from "./frames.js";
 import { History } from "./history.jsx";
 import { ask, mayWrite, shadowPath } from "./http.js";
@@ -26,7 +26,7 @@ export function DeviceView({ device, name, live, fleet, drafts }) {
   const [events, setEvents] = useState([]);
   /** How often something may have been missed: what was read of the past is read again. */
   const [gaps, setGaps] = useState(0);
-  const [connected, setConnected] = useState(fleet.rows.get(device)?.connected);
+  const [connected, setConnected] = useState(fleet.connected(device));
   const sequence = useRef(0);
   const now = useNow(5000);
 
@@ -61,7 +61,7 @@ export function DeviceView({ device, name, live, fleet, drafts }) {
       live.on(`${topics}/document`, (_, message) => (message ? take(message) : setShadow(null))),
       live.on(`${topics}/update/accepted`, note("accepted")),
       live.on(`${topics}/update/rejected`, note("rejected")),
-      live.on(`shadow/${device}/presence`, (_, message) => setConnected(message?.connected)),
+      fleet.subscribe(() => setConnected(fleet.connected(device))),
     ];
     return () => offs.forEach((off) => off());
   }, []);
@@ -83,13 +83,12 @@ export function DeviceView({ device, name, live, fleet, drafts }) {
     edited.current = draft;
   }, [draft]);
   const rows = useMemo(() => (shadow ? fields(shadow.state) : []), [shadow]);
-  const presence = connected === undefined ? "unknown" : connected ? "connected" : "away";
   return (
     <section aria-labelledby="device-title">
       <div class="title">
         <a class="back" href="#/" aria-label="Back to the fleet">←</a>
         <h1 id="device-title">{device}</h1>
-        <span class="muted"><span class={`dot ${presence}`} aria-hidden="true" />{presence}</span>
+        <span class="muted"><span class={`dot ${presence(connected)}`} aria-hidden="true" />{presence(connected)}</span>
         {shadow && <span class="badge num" data-version={shadow.version}>version {count(shadow.version)}</span>}
         {shadow && <Standing shadow={shadow} rows={rows} />}
         <span class="spring" />
@@ -113,7 +112,7 @@ export function DeviceView({ device, name, live, fleet, drafts }) {
       <div role="tabpanel" id="panel" aria-labelledby={`tab-${tab}`}>
         {shadow && tab === "state" && <State shadow={shadow} rows={rows} now={now} />}
         {tab === "history" && <History device={device} name={name} version={shadow?.version} writable={writable} editing={draft !== null} onRestore={(desired) => { edit(desired); scrollTo(0, 0); }} />}
-        {shadow && tab === "charts" && <Charts key={gaps} device={device} name={name} shadow={shadow} />}
+        {shadow && tab === "charts" && <Charts key={gaps} device={device} name={name} shadow={shadow} live={live} />}
         {tab === "activity" && <Activity key={gaps} device={device} name={name} events={events} />}
       </div>
     </section>

@@ -7,7 +7,7 @@ import { field, plural, shown } from "./format.js";
 import { ask, patch, shadowPath } from "./http.js";
 import { astray } from "./json.js";
 import { MergeDialog } from "./merge.jsx";
-import { at, collisions, edits, equal, isObject, patchOf, withoutNulls } from "./state.js";
+import { at, edits, equal, isObject, patchOf, sides, withoutNulls } from "./state.js";
 
 export function Editor({ draft, device, name, shadow, onText, onClose }) {
   const [text, setText] = useState(draft.text);
@@ -24,8 +24,8 @@ export function Editor({ draft, device, name, shadow, onText, onClose }) {
   const list = value ? edits(draft.base, value) : [];
   const current = shadow?.state?.desired ?? {};
 
-  /** Sends `wanted`, made for `version`; asks about what collides. */
-  const send = async (wanted, version) => {
+  /** Sends `wanted`, made for `version`, at which desired was `seen`; asks about what collides. */
+  const send = async (wanted, version, seen) => {
     setBusy(true);
     setProblem("");
     try {
@@ -33,12 +33,12 @@ export function Editor({ draft, device, name, shadow, onText, onClose }) {
       setMerge(null);
       onClose();
     } catch (refusal) {
-      if (refusal.status === 412) await askAbout(wanted, refusal.body);
+      if (refusal.status === 412) await askAbout(wanted, refusal.body, seen);
       else setProblem(refusal.message ?? String(refusal));
     }
     setBusy(false);
   };
-  const askAbout = async (wanted, body) => {
+  const askAbout = async (wanted, body, seen) => {
     try {
       const now = await ask("GET", shadowPath(device, name)).catch((error) => {
         if (error.status === 404) return { version: 0, state: {} };
@@ -47,11 +47,7 @@ export function Editor({ draft, device, name, shadow, onText, onClose }) {
       const theirs = now.state.desired ?? {};
       // Decided for what is there now, which may be newer than the refusal.
       const refusal = { conflicts: body.conflicts ?? [], truncated: body.truncated || now.version !== body.version || !body.conflicts };
-      const rows = collisions(wanted, refusal, draft.base, theirs);
-      const met = new Set(rows.map((row) => row.path));
-      const clean = wanted.filter((edit) => !met.has(edit.path));
-      const others = edits(draft.base, theirs).filter((edit) => !met.has(edit.path));
-      setMerge({ rows, clean, others, version: now.version });
+      setMerge({ ...sides(wanted, refusal, { base: draft.base, seen, theirs }), version: now.version, theirs });
     } catch (error) {
       setProblem(error.message);
     }
@@ -69,7 +65,7 @@ export function Editor({ draft, device, name, shadow, onText, onClose }) {
   };
   const save = (event) => {
     event.preventDefault();
-    send(list, draft.version);
+    send(list, draft.version, draft.base);
   };
 
   return (
@@ -98,7 +94,7 @@ export function Editor({ draft, device, name, shadow, onText, onClose }) {
         <button type="button" onClick={onClose}>Discard</button>
         <span class="muted">Only these fields are sent. If one of them was changed meanwhile, you decide.</span>
       </div>
-      {merge && <MergeDialog {...merge} busy={busy} problem={problem} onCancel={() => setMerge(null)} onSave={(kept) => send(kept, merge.version)} />}
+      {merge && <MergeDialog {...merge} busy={busy} problem={problem} onCancel={() => setMerge(null)} onSave={(kept) => send(kept, merge.version, merge.theirs)} />}
     </form>
   );
 }

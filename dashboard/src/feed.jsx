@@ -2,7 +2,7 @@
 
 import { useState } from "preact/hooks";
 
-import { clock, count, field, shown } from "./format.js";
+import { clock, count, explained, field, shown } from "./format.js";
 import { useFleet } from "./frames.js";
 import { isObject, leaves } from "./state.js";
 
@@ -87,5 +87,5 @@ const changed = ({ path, value, removed }) => [...leaves(removed ? null : value,
 
 function Refused({ message }) {
   const paths = (message.conflicts ?? []).map((conflict) => field(conflict.path)).join(", ");
-  return <>{message.message}{message.expected !== undefined && `: expected v${message.expected}, is v${message.version}`}{paths && ` · ${paths}`}</>;
+  return <>{explained(message)}{message.expected !== undefined && `: expected v${message.expected}, is v${message.version}`}{paths && ` · ${paths}`}</>;
 }

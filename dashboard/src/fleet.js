@@ -9,6 +9,8 @@ import { shadowOf } from "./live.js";
 const PAGE = 100;
 const ORDER_MS = 400;
 const FEED_MAX = 300;
+/** New devices that are asked about one by one; where there are more, the list is read again. */
+const ASKED_MAX = 20;
 
 export class Fleet {
   constructor() {
@@ -26,6 +28,8 @@ export class Fleet {
     /** Whether a device is connected, as MQTT told: before it is in the list, too, and after it was. */
     this.presences = new Map();
     this.loads = 0;
+    /** New devices of which MQTT has not told whether they are connected, as none is that never was. */
+    this.unknown = new Set();
   }
 
   /** Reads the list, page by page, and follows what happens. Returns how to stop. */
@@ -42,6 +46,7 @@ export class Fleet {
       ]),
     ];
     this.load(stop.signal);
+    this.signal = stop.signal;
     return () => {
       stop.abort();
       for (const off of offs) off();
@@ -65,9 +70,7 @@ export class Fleet {
         if (signal.aborted || load !== this.loads) return;
         for (const { id, connected, drift } of page.devices) {
           listed.add(id);
-          // What MQTT told is newer than the page.
-          const known = this.rows.get(id)?.drifts.size > 0 ? {} : { drift };
-          this.change(id, connected === undefined || this.presences.has(id) ? known : { ...known, connected });
+          this.listed(id, connected, drift);
         }
         cursor = page.next;
       }
@@ -78,6 +81,35 @@ export class Fleet {
     }
     this.loading = false;
     this.touch();
+    this.askAboutNew();
+  }
+
+  listed(id, connected, drift) {
+    this.unknown.delete(id);
+    // What MQTT told is newer than the page.
+    const known = this.rows.get(id)?.drifts.size > 0 ? {} : { drift };
+    this.change(id, connected === undefined || this.presences.has(id) ? known : { ...known, connected });
+  }
+
+  /** Asks whether the new devices are connected, one after the other. */
+  async askAboutNew() {
+    // What is being read tells of most of them.
+    if (this.asking || this.loading) return;
+    this.asking = true;
+    while (this.unknown.size > 0 && !this.signal.aborted) {
+      if (this.unknown.size > ASKED_MAX) {
+        this.unknown.clear();
+        await this.load(this.signal);
+        continue;
+      }
+      const [id] = this.unknown;
+      this.unknown.delete(id);
+      if (this.presences.has(id)) continue;
+      // The first one with an id as its prefix is the one with that id, if it is there.
+      const { devices } = await ask("GET", `/v1/devices?limit=1&prefix=${id}`).catch(() => ({ devices: [] }));
+      if (devices[0]?.id === id && this.rows.has(id)) this.listed(id, devices[0].connected, devices[0].drift);
+    }
+    this.asking = false;
   }
 
   document(levels, message) {
@@ -94,11 +126,22 @@ export class Fleet {
     const newest = message && message.timestamp >= (row?.timestamp ?? 0);
     const stamp = newest ? { timestamp: message.timestamp, version: message.version } : {};
     this.change(device, { drifts, drift, ...stamp });
+    if (!row && !this.presences.has(device)) {
+      this.unknown.add(device);
+      this.askAboutNew();
+    }
   }
 
   presence(device, message) {
-    this.presences.set(device, message?.connected);
-    if (this.rows.has(device)) this.change(device, { connected: message?.connected });
+    if (message === null) return void this.presences.delete(device);
+    this.presences.set(device, message.connected);
+    if (this.rows.has(device)) this.change(device, { connected: message.connected });
+    else this.touch();
+  }
+
+  /** Whether `device` is connected; `undefined`: not known. The one answer for all views. */
+  connected(device) {
+    return this.rows.get(device)?.connected ?? this.presences.get(device);
   }
 
   note(kind, levels, message) {

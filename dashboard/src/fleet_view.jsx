@@ -3,7 +3,8 @@
 import { memo } from "preact/compat";
 import { useEffect, useRef, useState } from "preact/hooks";
 
-import { ago, count, plural } from "./format.js";
+import { ago, count, plural, presence } from "./format.js";
+import { FirstDevice } from "./first_device.jsx";
 import { useFleet, useNow } from "./frames.js";
 
 const ROW_PX = 40;
@@ -19,11 +20,11 @@ const COLUMNS = [
   { key: "timestamp", title: "Last change" },
 ];
 
-/** These survive going to a device and coming back. */
+/** These survive going to a device and coming back. `active` is the device that the keyboard is at or that was opened. */
 let remembered = { search: "", connected: "any", drift: "any", conflicts: false, sort: "id", descending: false };
-const place = { top: 0, active: 0 };
+const place = { top: 0, active: undefined };
 
-export function FleetView({ fleet }) {
+export function FleetView({ fleet, session }) {
   useFleet(fleet);
   const now = useNow(5000);
   const [query, setQuery] = useState(remembered);
@@ -31,6 +32,7 @@ export function FleetView({ fleet }) {
   const ids = fleet.order(query);
   const totals = fleet.totals();
   const change = (part) => setQuery({ ...query, ...part });
+  if (fleet.rows.size === 0 && !fleet.loading && !fleet.error) return <FirstDevice session={session} />;
   const filtered = query.search || query.connected !== "any" || query.drift !== "any" || query.conflicts;
 
   return (
@@ -85,20 +87,25 @@ function Table({ fleet, ids, query, change, now }) {
     const element = grid.current;
     element.scrollTop = place.top;
     const see = () => {
+      // One that is taken out of the page is at its top again, and is still heard of.
+      if (!element.isConnected) return;
       place.top = element.scrollTop;
       setView({ top: element.scrollTop, height: element.clientHeight - ROW_PX });
     };
     const observer = new ResizeObserver(see);
     observer.observe(element);
     element.addEventListener("scroll", see, { passive: true });
-    return () => observer.disconnect();
+    return () => {
+      observer.disconnect();
+      element.removeEventListener("scroll", see);
+    };
   }, []);
 
-  const at = Math.min(active, Math.max(0, ids.length - 1));
+  const at = Math.max(0, ids.indexOf(active));
   const go = (to) => {
     const next = Math.max(0, Math.min(ids.length - 1, to));
-    setActive(next);
-    place.active = next;
+    place.active = ids[next];
+    setActive(place.active);
     const element = grid.current;
     if (next * ROW_PX < element.scrollTop) element.scrollTop = next * ROW_PX;
     const bottom = (next + 2) * ROW_PX - element.clientHeight;
@@ -152,14 +159,17 @@ function Table({ fleet, ids, query, change, now }) {
   );
 }
 
-const open = (id) => (location.hash = `#/device/${encodeURIComponent(id)}`);
+function open(id) {
+  place.active = id;
+  location.hash = `#/device/${encodeURIComponent(id)}`;
+}
 
 const age = (row, now) => (row?.timestamp ? ago(row.timestamp, now) : "—");
 
 /** Drawn again only when its device changed, as rows are replaced then. */
 const Row = memo(function Row({ row, index, active, when }) {
   if (!row) return null;
-  const connection = row.connected === undefined ? "unknown" : row.connected ? "connected" : "away";
+  const connection = presence(row.connected);
   return (
     <div class={`row ${active ? "active" : ""}`} role="row" id={`row-${row.id}`} aria-rowindex={index + 2} style={{ transform: `translateY(${index * ROW_PX}px)` }} onClick={() => open(row.id)}>
       <div class="c-id" role="gridcell"><a href={`#/device/${encodeURIComponent(row.id)}`} tabIndex={-1}>{row.id}</a></div>

@@ -23,6 +23,15 @@ export function clock(at) {
   return date.toDateString() === new Date().toDateString() ? time : `${date.toLocaleDateString()} ${time}`;
 }
 
+/** The text of a refusal: its message, and its detail where that adds something. */
+export function explained({ message = "", detail = "" }) {
+  if (!message || detail.includes(message)) return detail;
+  return !detail || message.includes(detail) ? message : `${message}: ${detail}`;
+}
+
+/** The word for a connection that is known to be there, known to be gone, or not known. */
+export const presence = (connected) => (connected === undefined ? "unknown" : connected ? "connected" : "away");
+
 /** A path without its section, with dots. */
 export function field(pointer) {
   return pointer.split("/").slice(1).map((key) => key.replaceAll("~1", "/").replaceAll("~0", "~")).join(".");

@@ -1,12 +1,14 @@
 // Requests to the service. Who asks is known by a cookie that no script sees, or need not be known.
 
+import { explained } from "./format.js";
+
 /** Names this page in histories. */
 export const CLIENT = `dashboard-${Math.random().toString(36).slice(2, 10)}`;
 
 /** A refusal, with what the service says of it; status 0: there was no answer. */
 export class Problem extends Error {
   constructor(status, body) {
-    super(body.detail || body.message || `The service answered ${status}`);
+    super(explained(body) || `The service answered ${status}`);
     this.status = status;
     this.body = body;
   }

@@ -1,11 +1,16 @@
-// What the service tells by itself: MQTT over a WebSocket.
+// What the service tells by itself: MQTT over a WebSocket. Refusals over HTTP are asked for while it is there, and handed on as
+// those over MQTT are.
 //
 // Handlers share one connection; it is made again, with all subscriptions, when it breaks. The browser sends the cookie of
 // the session with the WebSocket, so nothing is shown in CONNECT.
 
 import mqtt from "mqtt";
 
-import { CLIENT } from "./http.js";
+import { ask, CLIENT } from "./http.js";
+
+/** How often refusals over HTTP are asked for. */
+const REFUSALS_MS = 2000;
+const REFUSALS_PAGE = 100;
 
 const decoder = new TextDecoder();
 
@@ -31,11 +36,15 @@ export class Live {
       if (this.wasLive) for (const handler of this.resumptions) handler();
       this.wasLive = true;
       for (const filter of this.handlers.keys()) this.subscribe(filter);
+      this.askForRefusals();
     });
     this.client.on("close", () => onStatus("connecting"));
     // 0x87 and its like: the session is over.
     this.client.on("error", (error) => onStatus(error.code >= 0x80 ? "refused" : "connecting"));
-    this.client.on("message", (topic, payload) => this.dispatch(topic, payload));
+    this.client.on("message", (topic, payload) => this.dispatch(topic, payload.length > 0 ? () => JSON.parse(decoder.decode(payload)) : () => null));
+    this.timer = setInterval(() => this.askForRefusals(), REFUSALS_MS);
+    /** The position after the last refusal that was read. */
+    this.refusals = undefined;
   }
 
   /** Has `handler` told of what matches `filter`: topic levels, and the JSON or `null`. Returns how to stop. */
@@ -62,6 +71,7 @@ export class Live {
   }
 
   end() {
+    clearInterval(this.timer);
     this.handlers.clear();
     this.client.end(true);
   }
@@ -71,12 +81,26 @@ export class Live {
     if (this.client.connected) this.client.subscribe(filter, { qos: 0 }, () => {});
   }
 
-  dispatch(topic, payload) {
+  /** Nothing but the position is taken the first time. A failure is that of the next request, too, or is over by then. */
+  async askForRefusals() {
+    if (!this.client.connected || this.asking) return;
+    this.asking = true;
+    try {
+      const isFirst = this.refusals === undefined;
+      const { rejections, next } = await ask("GET", `/v1/rejections?limit=${REFUSALS_PAGE}${isFirst ? "" : `&after=${this.refusals}`}`);
+      this.refusals = next;
+      const fresh = isFirst ? [] : rejections.filter(({ via }) => via === "http");
+      for (const refusal of fresh) this.dispatch(`${prefix(refusal.device, refusal.name)}/update/rejected`, () => refusal);
+    } catch {}
+    this.asking = false;
+  }
+
+  dispatch(topic, read) {
     const levels = topic.split("/");
     let message;
     for (const [filter, handlers] of this.handlers) {
       if (!matches(filter, levels)) continue;
-      message ??= payload.length > 0 ? JSON.parse(decoder.decode(payload)) : null;
+      message = message === undefined ? read() : message;
       for (const handler of handlers) handler(levels, message);
     }
   }

@@ -53,6 +53,10 @@ function App() {
   return <Signed key={session.principal} session={session} drafts={drafts} look={look} onOut={signOut} />;
 }
 
+/** How far down the page of the fleet was when it was left. */
+let fleetTop = 0;
+history.scrollRestoration = "manual";
+
 function Signed({ session, drafts, look, onOut }) {
   const [status, setStatus] = useState("connecting");
   const [route, setRoute] = useState(read(location.hash));
@@ -71,14 +75,15 @@ function Signed({ session, drafts, look, onOut }) {
   }, []);
   useEffect(() => {
     const change = () => {
+      if (route.view === "fleet") fleetTop = scrollY;
       setRoute(read(location.hash));
       document.querySelector("main")?.focus({ preventScroll: true });
-      scrollTo(0, 0);
     };
     addEventListener("hashchange", change);
     return () => removeEventListener("hashchange", change);
-  }, []);
+  }, [route]);
   useLayoutEffect(() => {
+    scrollTo(0, route.view === "fleet" ? fleetTop : 0);
     const place = { fleet: "Fleet", feed: "Activity", device: [route.device, route.name].filter(Boolean).join(" · ") }[route.view];
     document.title = `${place} · Umbra`;
   }, [route]);
@@ -104,7 +109,7 @@ function Signed({ session, drafts, look, onOut }) {
         {hasCookie && <button class="quiet" onClick={signOut}>Sign out</button>}
       </header>
       <main tabIndex={-1}>
-        {route.view === "fleet" && <FleetView fleet={fleet} />}
+        {route.view === "fleet" && <FleetView fleet={fleet} session={session} />}
         {route.view === "feed" && <FeedView fleet={fleet} />}
         {route.view === "device" && <DeviceView key={`${route.device}~${route.name}`} {...route} live={live} fleet={fleet} drafts={drafts} />}
       </main>

@@ -1,6 +1,6 @@
 // Three ways of a field: as it was when loaded, as one wants it, as somebody else made it meanwhile. One decides for each.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { Values } from "./editor.jsx";
 import { ago, field, plural, shown } from "./format.js";
@@ -13,6 +13,8 @@ export function MergeDialog({ rows, clean, others, version, busy, problem, onCan
     // Whom a dialog takes the keyboard from gets it back when it closes.
     return () => dialog.current?.close();
   }, []);
+  // A choice was for what was there then.
+  useLayoutEffect(() => setChoices({}), [version]);
   const open = rows.filter((row) => choices[row.path] === undefined).length;
   const all = (choice) => setChoices(Object.fromEntries(rows.map((row) => [row.path, choice])));
   const kept = [...clean, ...rows.filter((row) => choices[row.path] === "mine").map(({ path, value }) => ({ path, value }))];

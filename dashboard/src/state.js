@@ -115,19 +115,55 @@ export function touches(a, b) {
 }
 
 /**
- * What a refused set of edits has to be asked about: for each edit that meets a change to something else, `{path, value, base, theirs, …}`.
+ * The edits of a refused set that collide with a change to something else: `{path, value, base, theirs, …}`.
  *
- * `conflicts` is what the refusal lists, with paths into `state`; where it was cut short, `base` and `theirs` are compared.
+ * `conflicts` is what the refusal lists, with paths into `state`; where it was cut short, `seen`, the state that the edits were
+ * sent for, and `theirs` are compared. `base` is the state that was loaded.
  */
-export function collisions(list, { conflicts, truncated }, base, theirs) {
+export function collisions(list, { conflicts, truncated }, { base, seen, theirs }) {
   const rows = [];
   for (const edit of list) {
     const path = `/desired${edit.path}`;
     const met = conflicts.find((conflict) => touches(conflict.path, path));
-    const [was, is] = [at(base, edit.path), at(theirs, edit.path)];
+    const [was, is] = [at(seen, edit.path), at(theirs, edit.path)];
     if ((met || (truncated && !equal(was, is))) && !equal(edit.value, is)) {
-      rows.push({ ...edit, base: was, theirs: is, by: met?.by, version: met?.version, timestamp: met?.timestamp });
+      rows.push({ ...edit, base: at(base, edit.path), theirs: is, by: met?.by, version: met?.version, timestamp: met?.timestamp });
     }
   }
   return rows;
+}
+
+/**
+ * The parts of a merge after a refusal: the edits to ask about, those saved without asking, and what others changed that stays.
+ * No path is in two of them, also where an earlier round has decided against a change of others.
+ */
+export function sides(list, refusal, states) {
+  const rows = collisions(list, refusal, states);
+  const clean = list.filter((edit) => !rows.some((row) => row.path === edit.path));
+  const others = edits(states.base, states.theirs).filter((other) => !list.some((edit) => touches(edit.path, other.path)));
+  return { rows, clean, others };
+}
+
+/** A copy of `series` with `points` (by path) put in, in the order of versions and each once; the newest `max` of a path stay. */
+export function withPoints(series, points, max) {
+  const all = new Map(series);
+  for (const [path, added] of points) {
+    const held = all.get(path) ?? [];
+    const known = new Set(held.map(({ version }) => version));
+    const fresh = added.filter(({ version }) => !known.has(version));
+    if (fresh.length === 0) continue;
+    all.set(path, [...held, ...fresh].sort((a, b) => a.version - b.version).slice(-max));
+  }
+  return all;
+}
+
+/** The numbers below `reported` as points by path, each of the version that set it. `message` is a document or an update. */
+export function numbers({ state, metadata, version, timestamp }) {
+  const found = new Map();
+  for (const [path, value] of leaves(state?.reported ?? {})) {
+    if (typeof value !== "number") continue;
+    const stamp = at(metadata?.reported, path) ?? { version, timestamp };
+    found.set(path, [{ timestamp: stamp.timestamp, version: stamp.version, value }]);
+  }
+  return found;
 }

@@ -287,6 +287,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn checks_give_way_to_everything_else() {
+        let before = rustix::process::getpriority_process(None).unwrap();
         let (report, nice) = channel();
         let report = Arc::new(Mutex::new(report));
         let examine = move |_: &Check, _: &mut Memory| {
@@ -296,6 +297,6 @@ mod tests {
         let checks = Checks::start(1, 1, examine).unwrap();
         checks.verdict(check(1)).await.unwrap();
         assert_eq!(nice.recv(), Ok(19));
-        assert_eq!(rustix::process::getpriority_process(None).unwrap(), 0, "this thread's is as it was");
+        assert_eq!(rustix::process::getpriority_process(None).unwrap(), before, "this thread's is as it was");
     }
 }

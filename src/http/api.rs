@@ -1,8 +1,9 @@
 //! What every request needs of the server.
 
 use std::{
+    net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -32,6 +33,17 @@ pub trait Presence: Send + Sync {
     fn seen(&self, device: &DeviceId) -> Option<Seen>;
 }
 
+/// A listener for MQTT, as somebody who wants to connect a device needs to know it.
+#[derive(Clone, Copy, Debug)]
+pub struct MqttListener {
+    /// The bound address.
+    pub address: SocketAddr,
+    /// True if clients need TLS.
+    pub tls: bool,
+    /// True if clients need no credentials.
+    pub anonymous: bool,
+}
+
 /// The state of the HTTP door.
 pub struct Api {
     /// The way to a shadow.
@@ -55,6 +67,8 @@ pub struct Api {
     /// Bytes that wait for one reader of events.
     pub(super) event_bytes_max: usize,
     pub(super) openapi: Bytes,
+    /// The listeners for MQTT; set once, when all are bound.
+    pub(super) mqtt_listeners: OnceLock<Vec<MqttListener>>,
     reads: Arc<Semaphore>,
     waiters: Arc<Semaphore>,
     streams: Arc<Semaphore>,
@@ -94,6 +108,7 @@ impl Api {
             body_bytes_max: limits.packet_bytes_max,
             event_bytes_max: limits.outbox_bytes_max,
             openapi: openapi::document(&limits.document()),
+            mqtt_listeners: OnceLock::new(),
             reads: Arc::new(Semaphore::new(READS_MAX)),
             waiters: Arc::new(Semaphore::new(STREAMS_MAX as usize)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX as usize)),
@@ -106,6 +121,11 @@ impl Api {
     #[must_use]
     pub fn sessions(&self) -> Arc<Sessions> {
         self.sessions.clone()
+    }
+
+    /// Sets the listeners for MQTT that pages show to whoever wants to connect a device. Only the first call counts.
+    pub fn set_mqtt_listeners(&self, listeners: Vec<MqttListener>) {
+        let _ = self.mqtt_listeners.set(listeners);
     }
 
     /// Ends everybody who waits for changes, so that their connections can end.

@@ -31,6 +31,7 @@ use crate::{
     },
     net::Peer,
     shadow::{Command, DeviceId, Rejection, Sender, ShadowKey},
+    wire::Via,
 };
 
 /// Who makes a request.
@@ -174,7 +175,7 @@ impl Caller {
     /// Remembers that it was refused; unless it has no business with `key` at all, which is no news to those who have.
     pub(super) fn note_refusal(&self, key: &ShadowKey, rejection: &Rejection, api: &Api) {
         if self.access.admit_any(key, auth::Operation::Update).is_ok() {
-            api.service.note_refusal(key, self.principal(), &self.client, rejection);
+            api.service.note_refusal(key, self.principal(), &self.client, Via::Http, rejection);
         }
     }
 

@@ -3,19 +3,30 @@
 //! `dashboard/dist` is what npm builds of `dashboard/`; it is committed, so that nothing but Rust is needed to build
 //! the service (decision 0005). The page asks nothing of anybody else, and the policy sent with it has the browser hold
 //! it to that: no script and style but these, no connection but here, no frame around it.
+//!
+//! `GET /session/mqtt` is for the page alone: the listeners for MQTT, so that it can show how to connect a device.
 
 use std::sync::{Arc, LazyLock};
 
 use axum::{
     Router,
     body::Body,
+    extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 use sha2::{Digest, Sha256};
 
-use crate::http::{api::Api, hex::hex};
+use crate::{
+    http::{
+        api::{Api, MqttListener},
+        caller::Caller,
+        hex::hex,
+        history::fresh,
+    },
+    wire::{self, MqttAddress},
+};
 
 /// A file of the page.
 struct Asset {
@@ -56,7 +67,18 @@ pub(super) fn routes(mut router: Router<Arc<Api>>) -> Router<Arc<Api>> {
     for asset in &*ASSETS {
         router = router.route(asset.path, get(move |headers: HeaderMap| async move { asset.answer(&headers) }));
     }
-    router
+    router.route("/session/mqtt", get(mqtt))
+}
+
+/// `GET /session/mqtt`
+async fn mqtt(State(api): State<Arc<Api>>, _caller: Caller) -> Response {
+    let address = |listener: &MqttListener| {
+        let MqttListener { address, tls, anonymous } = *listener;
+        // One that listens on every address is reached at the host that the page came from.
+        let host = (!address.ip().is_unspecified()).then(|| address.ip().to_canonical());
+        MqttAddress { host, port: address.port(), tls, anonymous }
+    };
+    fresh(wire::mqtt_listeners(api.mqtt_listeners.get().into_iter().flatten().map(address)))
 }
 
 impl Asset {

@@ -14,12 +14,13 @@ use crate::{
     http::{
         api::Api,
         caller::Caller,
-        operation::{BEFORE, LIMIT, Operation},
+        operation::{AFTER, BEFORE, LIMIT, Operation},
         problem::Problem,
-        query::{BadParameter, Query},
+        query::{BadParameter, Query, bad},
         shadows::JSON,
         target::Target,
     },
+    service::RefusalPosition,
     shadow::{Rejection, Version},
     store::{Entry, HistoryEnd},
     wire::{self, ChangeEntry, RefusedEntry},
@@ -76,15 +77,49 @@ pub(super) async fn rejections(
     query.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
     let admitted = api.service.admit(caller.principal(), &key);
     let _admitted = admitted.map_err(|rejection| caller.refused(&rejection, &key, &api))?;
-    // Of others it is told what was announced to all who see the whole state: no lack of rights, and names of paths
-    // only where all of them may be seen.
-    let told = |entry: RefusedEntry| match &projection {
+    let shown = |entry| shown(entry, &caller, &projection);
+    Ok(fresh(wire::refusals(api.service.refusals(&key).into_iter().filter_map(shown))))
+}
+
+/// `GET /v1/rejections`
+pub(super) async fn all_rejections(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
+    api.admit(&caller)?;
+    let (after, limit) = followed(&uri).map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
+    let (kept, end) = api.service.refusals_after(after);
+    let shown = kept.into_iter().filter_map(|(position, key, entry)| {
+        let projection = caller.projection(&key)?;
+        Some((position, key, shown(Arc::unwrap_or_clone(entry), &caller, &projection)?))
+    });
+    let mut shown: Vec<_> = shown.collect();
+    let mut next = end;
+    if after.is_none() {
+        shown.drain(..shown.len().saturating_sub(limit));
+    } else if shown.len() > limit {
+        shown.truncate(limit);
+        next = shown.last().map_or(end, |(position, ..)| *position);
+    }
+    let entries = shown.into_iter().map(|(_, key, entry)| (key, entry));
+    Ok(fresh(wire::followed_refusals(entries, &next.to_string())))
+}
+
+/// The refusal as `caller` is shown it; `None`: not at all.
+///
+/// Of others it is shown what was announced to all who see the whole state: no lack of rights, and names of paths only
+/// where all of them may be seen.
+fn shown(entry: RefusedEntry, caller: &Caller, projection: &Projection) -> Option<RefusedEntry> {
+    match projection {
         _ if *entry.by == **caller.principal().name() => Some(entry),
         _ if entry.code == 403 => None,
         all if *all == Projection::ALL => Some(entry),
         part => part.reads_state().then(|| entry.for_others()),
-    };
-    Ok(fresh(wire::refusals(api.service.refusals(&key).into_iter().filter_map(told))))
+    }
+}
+
+fn followed(uri: &Uri) -> Result<(Option<RefusalPosition>, usize), BadParameter> {
+    let query = Query::read(uri.query(), Operation::FollowRejections.parameters())?;
+    let after = query.text(&AFTER)?.map(|text| text.parse().map_err(|()| bad(AFTER.name, "is no `next` of a page")));
+    let limit = query.integer(&LIMIT)?.and_then(|limit| limit.try_into().ok());
+    Ok((after.transpose()?, limit.unwrap_or(PAGE)))
 }
 
 /// Tells where the next page is. RFC 8288.

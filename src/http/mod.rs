@@ -48,7 +48,7 @@ mod websocket;
 mod writes;
 
 pub use self::{
-    api::{Api, Presence},
+    api::{Api, MqttListener, Presence},
     operating::Metrics,
     router::router,
     server::{HttpDoor, HttpOptions, PROTOCOLS},

@@ -16,6 +16,7 @@ pub(super) enum Operation {
     DeleteShadow,
     GetHistory,
     GetRejections,
+    FollowRejections,
     ListShadows,
     ListDevices,
     FollowEvents,
@@ -45,6 +46,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route { path: "/v1/devices/{id}/shadows/{name}/history", operations: &[Operation::GetHistory] },
     Route { path: "/v1/devices/{id}/shadow/rejections", operations: &[Operation::GetRejections] },
     Route { path: "/v1/devices/{id}/shadows/{name}/rejections", operations: &[Operation::GetRejections] },
+    Route { path: "/v1/rejections", operations: &[Operation::FollowRejections] },
     Route { path: "/v1/events", operations: &[Operation::FollowEvents] },
     Route {
         path: "/things/{id}/shadow",
@@ -115,6 +117,11 @@ pub(super) static DRY_RUN: Parameter =
     query("dry_run", Kind::Flag, "Decide, tell what would become of it, and change nothing");
 pub(super) static BEFORE: Parameter =
     query("before", Kind::Integer { min: 1, max: u64::MAX >> 11 }, "Only changes that made versions below this one");
+pub(super) static AFTER: Parameter = query(
+    "after",
+    Kind::Text("^[0-9a-f]{1,8}-[0-9]{1,19}$"),
+    "Only refusals after these: the `next` of an earlier page. Without it, the newest",
+);
 pub(super) static LIMIT: Parameter =
     query("limit", Kind::Integer { min: 1, max: 100 }, "Entries in a page; 25 if not given");
 pub(super) static CURSOR: Parameter = query(
@@ -179,6 +186,7 @@ impl Operation {
             Self::GetShadow
             | Self::GetHistory
             | Self::GetRejections
+            | Self::FollowRejections
             | Self::ListShadows
             | Self::ListDevices
             | Self::FollowEvents
@@ -202,6 +210,7 @@ impl Operation {
             Self::DeleteShadow => const { &[&IF_MATCH, &IF_NONE_MATCH, &IDEMPOTENCY_KEY] },
             Self::GetHistory => const { &[&BEFORE, &LIMIT] },
             Self::GetRejections | Self::GetDescription => &[],
+            Self::FollowRejections => const { &[&AFTER, &LIMIT] },
             Self::ListShadows => const { &[&LIMIT, &SHADOW_CURSOR] },
             Self::ListDevices => const { &[&PREFIX, &CONNECTED, &DRIFT, &LIMIT, &CURSOR] },
             Self::FollowEvents => const { &[&DEVICE, &SHADOW_NAME, &PATH, &LAST_EVENT_ID] },

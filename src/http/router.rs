@@ -43,6 +43,7 @@ fn methods(route: &'static Route) -> MethodRouter<Arc<Api>> {
             Operation::DeleteShadow => methods.delete(writes::delete),
             Operation::GetHistory => methods.get(history::get),
             Operation::GetRejections => methods.get(history::rejections),
+            Operation::FollowRejections => methods.get(history::all_rejections),
             Operation::ListShadows => methods.get(devices::shadows),
             Operation::ListDevices => methods.get(devices::list),
             Operation::FollowEvents => methods.get(events::follow),

@@ -13,7 +13,7 @@ use crate::{
     service::{self, Done, Permit, Requester, Submission},
     shadow::{Command, Document, Etag, Manner, Rejection, ShadowKey, Timestamp},
     store::Applied,
-    wire::{self, ClientToken, Dialect},
+    wire::{self, ClientToken, Dialect, Via},
 };
 
 /// What an accepted command came to.
@@ -99,6 +99,10 @@ struct Waiting {
 impl Requester for Waiting {
     fn session(&self) -> Option<u64> {
         None
+    }
+
+    fn via(&self) -> Via {
+        Via::Http
     }
 
     fn client_token(&self) -> Option<&ClientToken> {

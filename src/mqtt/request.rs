@@ -24,7 +24,7 @@ use crate::{
     request_id::RequestId,
     service::{self, Done, Requester, Service, Submission},
     shadow::{Command, Delete, Document, DocumentLimits, Rejection, Sender, ShadowKey, Timestamp},
-    wire::{self, ClientToken, Dialect, Parsed, Payload, Refused},
+    wire::{self, ClientToken, Dialect, Parsed, Payload, Refused, Via},
 };
 
 /// A request on its way.
@@ -177,7 +177,7 @@ impl Request {
         let SessionKey { principal, client_id } = by;
         // What somebody sends who has no business here is no news to those who have.
         if self.operation != Operation::Get && access.admit_any(&self.key, self.operation.into()).is_ok() {
-            service.note_refusal(&self.key, principal, client_id, rejection);
+            service.note_refusal(&self.key, principal, client_id, Via::Mqtt, rejection);
         }
         service::log_refusal(self.id, &self.key, principal.name(), client_id, rejection);
         self.reject(rejection, service.now());

@@ -1,18 +1,22 @@
-//! The last refusals of each shadow, in memory: "why did my update fail".
+//! The last refusals of each shadow, in memory: "why did my update fail"; and the last ones of all shadows, for those
+//! who follow them.
 //!
 //! They are gone with the process, and those of the shadows that were refused longest ago go when there are too many
 //! shadows: anybody can be refused for any name.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    fmt,
+    str::FromStr,
     sync::Arc,
 };
 
 use parking_lot::Mutex;
+use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::{
     shadow::{Rejection, ShadowKey, Timestamp},
-    wire::RefusedEntry,
+    wire::{RefusedEntry, Via},
 };
 
 /// Refusals that are kept of one shadow.
@@ -21,19 +25,62 @@ const PER_SHADOW_MAX: usize = 32;
 /// Shadows of which they are kept.
 const SHADOWS_MAX: usize = 2048;
 
+/// Refusals of all shadows that are kept for those who follow them.
+const LATEST_MAX: usize = 1024;
+
 /// Characters kept of a text that a requester had a part in.
 const TEXT_MAX: usize = 256;
 
-/// What was refused lately.
-#[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<Table>);
+/// The refusals of late.
+#[derive(Debug)]
+pub(super) struct Refusals {
+    /// Tells the positions of this process from those of an earlier one.
+    run: u32,
+    table: Mutex<Table>,
+}
 
 #[derive(Debug, Default)]
 struct Table {
-    shadows: HashMap<ShadowKey, (u64, VecDeque<RefusedEntry>)>,
+    shadows: HashMap<ShadowKey, (u64, VecDeque<Arc<RefusedEntry>>)>,
     /// The shadows by when they were refused last.
     by_turn: BTreeMap<u64, ShadowKey>,
+    /// Of all shadows, oldest first, by turn.
+    latest: VecDeque<(u64, ShadowKey, Arc<RefusedEntry>)>,
     turn: u64,
+}
+
+/// A place among the refusals: after those that were there when it was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefusalPosition {
+    run: u32,
+    turn: u64,
+}
+
+/// A refusal, its shadow, and the position after it.
+pub type FollowedRefusal = (RefusalPosition, ShadowKey, Arc<RefusedEntry>);
+
+impl fmt::Display for RefusalPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{}", self.run, self.turn)
+    }
+}
+
+impl FromStr for RefusalPosition {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (run, turn) = text.split_once('-').ok_or(())?;
+        let run = u32::from_str_radix(run, 16).map_err(drop)?;
+        Ok(Self { run, turn: turn.parse().map_err(drop)? })
+    }
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        let mut run = [0; 4];
+        SystemRandom::new().fill(&mut run).expect("an operating system that has started a process has random bytes");
+        Self { run: u32::from_le_bytes(run), table: Mutex::default() }
+    }
 }
 
 impl Refusals {
@@ -43,17 +90,22 @@ impl Refusals {
         key: &ShadowKey,
         by: &Arc<str>,
         client: &Arc<str>,
+        via: Via,
         rejection: &Rejection,
         now: Timestamp,
     ) {
-        let entry = entry(key, by, client, rejection, now);
-        let mut table = self.0.lock();
+        let entry = Arc::new(entry(key, by, client, via, rejection, now));
+        let mut table = self.table.lock();
         table.turn += 1;
         let turn = table.turn;
         let (last, entries) = table.shadows.entry(key.clone()).or_default();
         let last = std::mem::replace(last, turn);
         entries.truncate(PER_SHADOW_MAX - 1);
-        entries.push_front(entry);
+        entries.push_front(entry.clone());
+        if table.latest.len() >= LATEST_MAX {
+            table.latest.pop_front();
+        }
+        table.latest.push_back((turn, key.clone(), entry));
         table.by_turn.remove(&last);
         table.by_turn.insert(turn, key.clone());
         if table.shadows.len() > SHADOWS_MAX
@@ -65,12 +117,33 @@ impl Refusals {
 
     /// Those of `key`, newest first.
     pub(super) fn of(&self, key: &ShadowKey) -> Vec<RefusedEntry> {
-        let table = self.0.lock();
-        table.shadows.get(key).map_or_else(Vec::new, |(_, entries)| entries.iter().cloned().collect())
+        let table = self.table.lock();
+        let kept = table.shadows.get(key).map_or_else(Vec::new, |(_, entries)| entries.iter().cloned().collect());
+        drop(table);
+        kept.into_iter().map(Arc::unwrap_or_clone).collect()
+    }
+
+    /// Those of all shadows after `position`, oldest first; without one, or with one of an earlier process, all that are
+    /// kept. Comes with the position after the newest of them.
+    pub(super) fn after(&self, position: Option<RefusalPosition>) -> (Vec<FollowedRefusal>, RefusalPosition) {
+        let run = self.run;
+        let since = position.filter(|position| position.run == run).map_or(0, |position| position.turn);
+        let table = self.table.lock();
+        let first = table.latest.partition_point(|(turn, ..)| *turn <= since);
+        let newer = table.latest.range(first..);
+        let newer = newer.map(|(turn, key, entry)| (RefusalPosition { run, turn: *turn }, key.clone(), entry.clone()));
+        (newer.collect(), RefusalPosition { run, turn: table.turn })
     }
 }
 
-fn entry(key: &ShadowKey, by: &Arc<str>, client: &Arc<str>, rejection: &Rejection, now: Timestamp) -> RefusedEntry {
+fn entry(
+    key: &ShadowKey,
+    by: &Arc<str>,
+    client: &Arc<str>,
+    via: Via,
+    rejection: &Rejection,
+    now: Timestamp,
+) -> RefusedEntry {
     let cut = |text: String| match text.char_indices().nth(TEXT_MAX) {
         Some((end, _)) => text.get(..end).unwrap_or_default().to_owned(),
         None => text,
@@ -84,6 +157,7 @@ fn entry(key: &ShadowKey, by: &Arc<str>, client: &Arc<str>, rejection: &Rejectio
         timestamp: now,
         by: by.clone(),
         client: client.clone(),
+        via,
         code: rejection.code(),
         error: rejection.error(),
         message: cut(rejection.message(key)),
@@ -107,7 +181,7 @@ mod tests {
 
     fn note(refusals: &Refusals, id: &str, n: u64) {
         let rejection = Rejection::InvalidJson { detail: "x".repeat(1000) };
-        refusals.note(&key(id), &"p".into(), &"c".into(), &rejection, Timestamp(n));
+        refusals.note(&key(id), &"p".into(), &"c".into(), Via::Mqtt, &rejection, Timestamp(n));
     }
 
     #[test]
@@ -132,7 +206,32 @@ mod tests {
         assert_eq!(refusals.of(&key("busy")).len(), PER_SHADOW_MAX);
         assert_eq!(refusals.of(&key("d0")), []);
         assert_eq!(refusals.of(&key(&format!("d{}", 2 * SHADOWS_MAX - 1))).len(), 1);
-        assert_eq!(refusals.0.lock().shadows.len(), SHADOWS_MAX);
-        assert_eq!(refusals.0.lock().by_turn.len(), SHADOWS_MAX);
+        let table = refusals.table.lock();
+        assert_eq!(
+            (table.shadows.len(), table.by_turn.len(), table.latest.len()),
+            (SHADOWS_MAX, SHADOWS_MAX, LATEST_MAX)
+        );
+    }
+
+    #[test]
+    fn refusals_of_all_shadows_are_followed_from_a_position() {
+        let refusals = Refusals::default();
+        let devices = |position| -> Vec<String> {
+            refusals.after(position).0.iter().map(|(_, key, _)| key.device.as_str().to_owned()).collect()
+        };
+        note(&refusals, "a", 1);
+        let (found, start) = refusals.after(None);
+        assert_eq!(found.len(), 1);
+        note(&refusals, "b", 2);
+        note(&refusals, "a", 3);
+        assert_eq!(devices(Some(start)), ["b", "a"]);
+        let (found, end) = refusals.after(Some(start));
+        assert_eq!(devices(Some(found.first().unwrap().0)), ["a"]);
+        assert_eq!(devices(Some(end)), [""; 0]);
+        assert_eq!(end.to_string().parse(), Ok(end));
+        // A position of another process says nothing of this one: all of this one is new.
+        let other = RefusalPosition { run: start.run.wrapping_add(1), turn: u64::MAX };
+        assert_eq!(devices(Some(other)), ["a", "b", "a"]);
+        assert_eq!(["", "-", "x-1", "1-", "1-x", "100000000-1"].map(str::parse::<RefusalPosition>), [Err(()); 6]);
     }
 }

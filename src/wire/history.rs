@@ -45,6 +45,15 @@ pub enum HistoryEnd {
     Gone,
 }
 
+/// The protocol that a request came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// MQTT, wills included.
+    Mqtt,
+    /// HTTP.
+    Http,
+}
+
 /// One refused request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedEntry {
@@ -54,6 +63,8 @@ pub struct RefusedEntry {
     pub by: Arc<str>,
     /// The client; empty if none.
     pub client: Arc<str>,
+    /// The protocol it came by.
+    pub via: Via,
     /// As in `rejected`.
     pub code: u16,
     /// As in `rejected`.
@@ -97,23 +108,56 @@ pub fn refusals(entries: impl Iterator<Item = RefusedEntry>) -> Bytes {
     message(|envelope| {
         envelope.array("rejections", entries, |out, entry| {
             let mut object = Object::open(out);
-            object.member("code", &entry.code);
-            object.text("error", entry.error);
-            object.text("message", &entry.message);
-            if let Some(detail) = &entry.detail {
-                object.text("detail", detail);
-            }
-            object.member("timestamp", &entry.timestamp.0);
-            who(&mut object, &entry.by, &entry.client);
-            if let Some(expected) = entry.expected {
-                object.member("expected", &expected.0);
-            }
-            if let Some(version) = entry.version {
-                object.member("version", &version.0);
-            }
+            refusal(&mut object, &entry);
             object.close();
         });
     })
+}
+
+/// Refusals of several shadows, each with the names of its own, and `next`, the position after them.
+#[must_use]
+pub fn followed_refusals(entries: impl Iterator<Item = (ShadowKey, RefusedEntry)>, next: &str) -> Bytes {
+    message(|envelope| {
+        envelope.array("rejections", entries, |out, (key, entry)| {
+            let mut object = Object::open(out);
+            object.text("device", key.device.as_str());
+            if let Some(name) = &key.name {
+                object.text("name", name.as_str());
+            }
+            refusal(&mut object, &entry);
+            object.close();
+        });
+        envelope.text("next", next);
+    })
+}
+
+fn refusal(object: &mut Object<'_>, entry: &RefusedEntry) {
+    object.member("code", &entry.code);
+    object.text("error", entry.error);
+    object.text("message", &entry.message);
+    if let Some(detail) = &entry.detail {
+        object.text("detail", detail);
+    }
+    object.member("timestamp", &entry.timestamp.0);
+    who(object, &entry.by, &entry.client);
+    object.text("via", entry.via.as_str());
+    if let Some(expected) = entry.expected {
+        object.member("expected", &expected.0);
+    }
+    if let Some(version) = entry.version {
+        object.member("version", &version.0);
+    }
+}
+
+impl Via {
+    /// As it stands in messages.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mqtt => "mqtt",
+            Self::Http => "http",
+        }
+    }
 }
 
 impl RefusedEntry {

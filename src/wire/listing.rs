@@ -113,6 +113,36 @@ pub fn session<'a>(principal: &str, method: &str, roles: impl Iterator<Item = &'
     })
 }
 
+/// A listener for MQTT.
+#[derive(Clone, Copy, Debug)]
+pub struct MqttAddress {
+    /// The host to connect to; `None`: any that leads here.
+    pub host: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+    /// True if clients need TLS.
+    pub tls: bool,
+    /// True if clients need no credentials.
+    pub anonymous: bool,
+}
+
+/// The listeners for MQTT.
+#[must_use]
+pub fn mqtt_listeners(listeners: impl Iterator<Item = MqttAddress>) -> Bytes {
+    message(|envelope| {
+        envelope.array("listeners", listeners, |out, listener| {
+            let mut object = Object::open(out);
+            if let Some(host) = listener.host {
+                object.text("host", &host.to_string());
+            }
+            object.member("port", &listener.port);
+            object.member("tls", &listener.tls);
+            object.member("anonymous", &listener.anonymous);
+            object.close();
+        });
+    })
+}
+
 /// A page of the names of a device's named shadows, in the shape of AWS.
 #[must_use]
 pub fn names<'a>(names: impl Iterator<Item = &'a str>, next: Option<&str>, now: Timestamp) -> Bytes {

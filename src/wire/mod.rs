@@ -33,9 +33,11 @@ pub use envelope::{
     update_outcome,
 };
 pub use given::Payload;
-pub use history::{ChangeEntry, HistoryEnd, RefusedEntry, change_entry, history, refusals};
+pub use history::{ChangeEntry, HistoryEnd, RefusedEntry, Via, change_entry, followed_refusals, history, refusals};
 pub use json_patch::{json_patch, parse_operations};
-pub use listing::{DeviceEntry, Seen, ShadowEntry, devices, names, presence, session, shadows};
+pub use listing::{
+    DeviceEntry, MqttAddress, Seen, ShadowEntry, devices, mqtt_listeners, names, presence, session, shadows,
+};
 pub use problem::{Problem, problem, rejection_problem};
 pub use request::{Parsed, Refused, parse_delete, parse_get, parse_state, parse_update};
 pub use selection::{Selection, former, get_selected};

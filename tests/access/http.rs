@@ -105,6 +105,7 @@ fn a_shadow_that_may_not_be_read_is_not_there() {
     }
     let names = |path: &str| get(&server, "lamp-2", path).json();
     assert_eq!(names("/v1/devices")["devices"], json!([]));
+    assert_eq!(names("/v1/rejections")["rejections"], json!([]));
     assert_eq!(get(&server, "boss", "/v1/devices").json()["devices"][0]["id"], "lamp-1");
     let write = format!("PUT {LAMP} HTTP/1.1\nContent-Type: application/json\nIf-Match: *");
     let refused = send(&server, "lamp-2", &write, r#"{"reported":{"a":1}}"#);
@@ -113,6 +114,10 @@ fn a_shadow_that_may_not_be_read_is_not_there() {
     let anything = send(&server, "lamp-2", "POST /things/lamp-1/shadow HTTP/1.1", r#"{"state":{"reported":{"a":1}}}"#);
     assert_eq!(anything.status, 403);
     assert_eq!(get(&server, "boss", LAMP).json()["version"], 1);
+    let told = |user: &str| get(&server, user, "/v1/rejections").json()["rejections"].clone();
+    let stale = format!("PATCH {LAMP} HTTP/1.1\nContent-Type: application/merge-patch+json\nIf-Match: \"9-x\"");
+    assert_eq!(send(&server, "boss", &stale, "{}").status, 412);
+    assert_eq!((&told("boss")[0]["code"], told("lamp-2")), (&json!(409), json!([])));
 }
 
 #[test]
@@ -421,14 +426,16 @@ fn remembered_refusals_quote_nothing_to_who_may_not_see_it() {
     }
     let body = r#"{"state":{"tags":{"secret":1,"secret":2}}}"#;
     client(&server, "app-1", V5).publish("shadow/lamp-1/update", body, 1);
-    let told = |user: &str| {
-        let page = get(&server, user, &format!("{LAMP}/rejections")).json();
-        let entries = page["rejections"].as_array().unwrap();
-        (entries.len(), entries.iter().filter(|entry| entry.to_string().contains("secret")).count())
-    };
-    let all = told("app-1");
-    assert!(all.0 == 3 && all.1 >= 2, "{all:?}");
-    assert_eq!(told("viewer-1"), all);
-    assert_eq!(told("lamp-1"), (3, 0));
-    assert_eq!(told("partial"), (0, 0));
+    for path in [&format!("{LAMP}/rejections"), "/v1/rejections"] {
+        let told = |user: &str| {
+            let page = get(&server, user, path).json();
+            let entries = page["rejections"].as_array().unwrap();
+            (entries.len(), entries.iter().filter(|entry| entry.to_string().contains("secret")).count())
+        };
+        let all = told("app-1");
+        assert!(all.0 == 3 && all.1 >= 2, "{all:?}");
+        assert_eq!(told("viewer-1"), all);
+        assert_eq!(told("lamp-1"), (3, 0));
+        assert_eq!(told("partial"), (0, 0));
+    }
 }

@@ -40,12 +40,14 @@ export async function fleet(browser, { origin, broker }) {
   await drifting.click();
   await page.getByText("40 of 1,000 devices").waitFor();
   await drifting.click();
-  await conflicts(page, devices);
+  await conflicts(page, devices, origin);
   await page.getByLabel("Search devices").fill("SOR-099");
   await page.getByText("10 of 1,000 devices").waitFor();
   await page.getByRole("button", { name: "Device", exact: false }).and(page.getByRole("columnheader").getByRole("button")).first().click();
   await page.getByRole("row", { name: /sensor-0999/ }).waitFor();
   assert.match(await page.getByRole("row").nth(1).innerText(), /sensor-0999/, "sorted downwards");
+
+  await keepsItsPlace(browser, page);
 
   // By keyboard alone: down once, open.
   await page.getByRole("grid").focus();
@@ -73,13 +75,50 @@ export async function fleet(browser, { origin, broker }) {
   for (const device of devices) device.client.end(true);
 }
 
-/** A stale write by a device is seen as a conflict of that device. */
-async function conflicts(page, devices) {
+/** A stale write by a device is seen as a conflict of that device, whichever protocol it comes by. */
+async function conflicts(page, devices, origin) {
   await devices[7].stale();
+  const tag = '"1-00000000000000000000000000000000"';
+  const headers = { "Content-Type": "application/merge-patch+json", "If-Match": tag, "Umbra-Client": "back-end" };
+  const body = JSON.stringify({ reported: { mode: "off" } });
+  const { status } = await fetch(`${origin}/v1/devices/sensor-0008/shadow`, { method: "PATCH", headers, body });
+  assert.equal(status, 412);
   await page.getByLabel("With conflicts").check();
-  await page.getByText("1 of 1,000 devices").waitFor();
-  await page.getByRole("row", { name: /sensor-0007/ }).waitFor();
+  await page.getByText("2 of 1,000 devices").waitFor();
+  for (const name of [/sensor-0007/, /sensor-0008/]) await page.getByRole("row", { name }).waitFor();
+  assert.match(await page.getByRole("button", { name: /Conflicts seen/ }).innerText(), /^2\s/);
   await page.getByLabel("With conflicts").uncheck();
+}
+
+/** One is where one was when one comes back from a device, and the keyboard is at that device. */
+async function keepsItsPlace(browser, page) {
+  await page.getByLabel("Search devices").fill("");
+  await page.getByText("1,000 devices", { exact: true }).waitFor();
+  const before = page.viewportSize();
+  const grid = page.getByRole("grid");
+  const place = async () => [await grid.evaluate((element) => element.scrollTop), await page.evaluate(() => scrollY)];
+  for (const [width, height, down] of [[before.width, before.height, 0], [390, 620, 100]]) {
+    await page.setViewportSize({ width, height });
+    await grid.evaluate((element) => element.scrollTo(0, 20_000));
+    await page.evaluate((down) => scrollTo(0, down), down);
+    const row = page.locator("#row-sensor-0495");
+    await row.waitFor();
+    const left = await place();
+    assert.ok(left[0] === 20_000 && left[1] >= down * 0.9, `it is down there: ${left}`);
+    for (const back of [() => page.goBack(), () => page.getByLabel("Back to the fleet").click()]) {
+      await row.click();
+      await page.getByRole("heading", { name: "sensor-0495" }).waitFor();
+      assert.equal(await page.evaluate(() => scrollY), 0);
+      await back();
+      await row.waitFor();
+      assert.deepEqual(await place(), left, `${width} px`);
+      assert.equal(await grid.getAttribute("aria-activedescendant"), "row-sensor-0495");
+    }
+  }
+  await page.setViewportSize(before);
+  await grid.evaluate((element) => element.scrollTo(0, 0));
+  await page.getByLabel("Search devices").fill("SOR-099");
+  await page.getByText("10 of 1,000 devices").waitFor();
 }
 
 async function connect(broker, number) {

@@ -57,6 +57,17 @@ fn a_fleet_of_a_thousand_stays_live() {
 }
 
 #[test]
+fn a_chart_has_every_value() {
+    drive("charts", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
+}
+
+#[test]
+fn an_empty_fleet_shows_how_to_connect_a_device() {
+    drive("first", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
+    drive("first", &mut Site::open().server);
+}
+
+#[test]
 fn what_happened_in_an_outage_is_seen_after_it() {
     drive("outage", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
 }

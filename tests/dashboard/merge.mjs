@@ -9,8 +9,8 @@ const LAMP = { target: 20, mode: "heat", level: 3, schedule: { from: "06:00", to
 
 export async function merge(browser, { origin }) {
   await create(origin, "lamp-1", { desired: LAMP, reported: { target: 19, mode: "heat", level: 3, room: 18.5 }, tags: { owner: "hall" } });
-  const refusal = (text) => text.includes("412");
-  const first = await browser.tab("/#/device/lamp-1");
+  const refusal = (text) => text.includes("412") || text.includes("413");
+  const first = await browser.tab("/#/device/lamp-1", refusal);
   const second = await browser.tab("/#/device/lamp-1", refusal);
   for (const page of [first, second]) {
     await page.getByText("Live", { exact: true }).waitFor();
@@ -53,10 +53,24 @@ export async function merge(browser, { origin }) {
   await browser.shoot(second, "merge-dark");
   await second.emulateMedia({ colorScheme: "light" });
 
-  // Somebody is quicker once more, with the same field: one is asked again.
-  await write(origin, "lamp-1", { desired: { target: 25 } });
+  // Somebody is quicker once more, with another field: one is asked about that. What one has decided is one's own, and of
+  // the others no more.
+  await write(origin, "lamp-1", { desired: { level: 5 } });
   await dialog.getByRole("button", { name: "Save merged" }).click();
   await dialog.getByText("onto version 4").waitFor();
+  const paths = await dialog.locator("[data-path]").evaluateAll((all) => all.map((field) => field.dataset.path));
+  assert.deepEqual(paths, ["/level"]);
+  const listed = async (title) => dialog.locator(".rest > div").filter({ hasText: title }).locator("li b").allInnerTexts().then((names) => names.sort());
+  assert.deepEqual(await listed("Also saved from you"), ["schedule.to", "target", "zones"], "mine");
+  assert.deepEqual(await listed("Kept from others"), ["mode"], "theirs");
+  await browser.shoot(second, "merge-again");
+  await dialog.getByLabel("Mine").check();
+
+  // And once more, with the same field: one is asked again.
+  await write(origin, "lamp-1", { desired: { target: 25 } });
+  await dialog.getByRole("button", { name: "Save merged" }).click();
+  await dialog.getByText("onto version 5").waitFor();
+  assert.ok(await dialog.getByRole("button", { name: "Choose for 1 field" }).isDisabled(), "what was chosen was for another value");
   assert.deepEqual(await dialog.locator("[data-path='/target'] code").allInnerTexts(), ["20", "23", "25"]);
   await dialog.getByRole("button", { name: "All mine" }).click();
   await dialog.getByRole("button", { name: "Save merged" }).click();
@@ -78,6 +92,9 @@ async function mistakes(page) {
   await page.getByLabel("Desired state as JSON").fill('{"mode": "eco", "mode": "heat"}');
   await page.getByText('The key "mode" is there twice.').waitFor();
   assert.ok(await save.isDisabled());
+  await edit(page, { ...LAMP, mode: "x".repeat(9000) });
+  await save.click();
+  await page.locator(".editor").getByText(/Json document too large\. .*: 'desired' and 'reported' together/).waitFor();
   await edit(page, { ...LAMP, mode: null });
   const change = page.locator(".editor li");
   assert.equal((await change.innerText()).trim(), "mode heat removed");
@@ -91,9 +108,9 @@ async function restore(browser, page, { origin }) {
   await browser.shoot(page, "history");
   await page.getByRole("button", { name: "Restore this version: 1", exact: true }).click();
   await page.getByRole("button", { name: "Save" }).click();
-  await page.locator("[data-version='6']").waitFor();
+  await page.locator("[data-version='7']").waitFor();
   const { state, version } = await read(origin, "lamp-1");
-  assert.deepEqual([state.desired, version], [LAMP, 6]);
+  assert.deepEqual([state.desired, version], [LAMP, 7]);
 }
 
 async function look(browser, page, { origin }) {
@@ -106,6 +123,14 @@ async function look(browser, page, { origin }) {
   await browser.shoot(page, "charts");
   await page.getByRole("tab", { name: "Activity" }).click();
   await page.locator(".feed li").filter({ hasText: "room = 20.8" }).getByText("anonymous/device").waitFor();
+  // What is refused over HTTP shows as it happens, too.
+  const stale = await fetch(`${origin}/v1/devices/lamp-1/shadow?on_conflict=rebase&base_version=2`, {
+    method: "PATCH",
+    headers: { "Content-Type": "application/merge-patch+json" },
+    body: '{"desired":{"target":1}}',
+  });
+  assert.equal(stale.status, 412);
+  await page.getByText("Version conflict: expected v2").waitFor();
   await lately(browser, page);
   await page.getByRole("tab", { name: "Activity" }).press("ArrowRight");
   assert.equal(await page.getByRole("tab", { name: "State" }).getAttribute("aria-selected"), "true");

@@ -1,6 +1,8 @@
 // node run.mjs SCENARIO HTTP-ORIGIN MQTT-URL
 
 import { Browser } from "./browser.mjs";
+import { charts } from "./charts.mjs";
+import { first } from "./first.mjs";
 import { fleet } from "./fleet.mjs";
 import { merge } from "./merge.mjs";
 import { outage } from "./outage.mjs";
@@ -10,7 +12,7 @@ import { signIn } from "./sign_in.mjs";
 const [scenario, origin, broker] = process.argv.slice(2);
 const browser = await Browser.start(origin);
 try {
-  await { fleet, merge, outage, rights, "sign-in": signIn }[scenario](browser, { origin, broker });
+  await { charts, first, fleet, merge, outage, rights, "sign-in": signIn }[scenario](browser, { origin, broker });
 } catch (error) {
   for (const page of browser.context.pages()) {
     await browser.shoot(page, `failed-${scenario}`).catch(() => {});

@@ -121,6 +121,18 @@ fn a_cookie_says_who_one_is_until_one_signs_out() {
     assert_eq!((site.who(&viewer).0, site.who(&boss).0), (401, 200));
 }
 
+/// Where MQTT is, is for those who are let in: the page shows it to whoever wants to connect a first device.
+#[test]
+fn a_page_is_told_where_mqtt_is() {
+    let site = Site::open();
+    let read = |cookie: &str| site.send("web", "GET /session/mqtt HTTP/1.1", cookie, "");
+    assert_eq!(read("").status, 401);
+    let port = site.server.address.port();
+    let expected = format!(r#"{{"listeners":[{{"host":"127.0.0.1","port":{port},"tls":false,"anonymous":false}}]}}"#);
+    let reply = read(&site.sign_in("viewer-1"));
+    assert_eq!((reply.status, reply.text()), (200, expected));
+}
+
 #[test]
 fn a_session_ends_with_the_user() {
     let site = Site::open();

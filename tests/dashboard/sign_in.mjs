@@ -70,7 +70,7 @@ async function refusals(page) {
   const refuse = (route) => (route.request().method() === "POST" ? route.fulfill(problem) : route.fallback());
   await page.route("**/session", refuse);
   await enter(page, "boss", "boss-password");
-  await page.getByText(detail).waitFor();
+  await page.getByText(`Forbidden: ${detail}`).waitFor();
   await page.unroute("**/session", refuse);
 }
 

@@ -176,7 +176,47 @@ fn a_refused_will_is_remembered() {
     assert_eq!(watcher.message().json()["error"], json!("invalid-json"));
     let told = door.get(&format!("{PATH}/rejections")).json();
     let entry = &told["rejections"][0];
-    assert_eq!((&entry["error"], &entry["client"]), (&json!("invalid-json"), &json!("mortal")));
+    let expected = ["invalid-json", "mortal", "mqtt"].map(|text| json!(text));
+    assert_eq!([entry["error"].clone(), entry["client"].clone(), entry["via"].clone()], expected);
+}
+
+/// A refusal over HTTP is announced to nobody: who watches a fleet asks for those of all shadows, from where it left off.
+#[test]
+fn refusals_of_all_shadows_are_followed() {
+    let door = Door::open();
+    let page = |query: &str| {
+        let page = door.get(&format!("/v1/rejections{query}")).json();
+        let of = |entry: &Value| format!("{} {} {} {}", entry["device"], entry["name"], entry["code"], entry["via"]);
+        let told: Vec<_> = page["rejections"].as_array().unwrap().iter().map(of).collect();
+        (told, page["next"].as_str().unwrap().to_owned())
+    };
+    let refuse = |path: &str| {
+        let head = format!("PATCH {path} HTTP/1.1\nIf-Match: \"9-x\"\nContent-Type: application/merge-patch+json");
+        assert_eq!(door.send(&head, "{}").status, 412);
+    };
+    let paths = ["/v1/devices/a/shadow", "/v1/devices/b/shadows/n"];
+    for path in paths {
+        door.put(path, json!({"reported": {"n": 1}}));
+    }
+    let (_, start) = page("");
+    let (none, next) = page(&format!("?after={start}"));
+    assert_eq!((&*none, &next), (&[][..], &start), "there is always a next page");
+    paths.map(refuse);
+    let stale = r#"{"version":7,"state":{"reported":{"n":2}}}"#;
+    Client::connect(&door.server, V5, "a").publish("shadow/a/update", stale, 1);
+    let all = [r#""a" null 409 "http""#, r#""b" "n" 409 "http""#, r#""a" null 409 "mqtt""#];
+    let (told, end) = page(&format!("?after={start}"));
+    assert_eq!(told, all);
+    assert_eq!(page(&format!("?after={end}")), (none, end));
+    assert_eq!(page("?limit=2").0, all[1..], "the newest");
+    let (first, next) = page(&format!("?after={start}&limit=1"));
+    assert_eq!(first, all[..1]);
+    assert_eq!(page(&format!("?after={next}")).0, all[1..]);
+    let elsewhere = page("?after=0-99").0;
+    assert_eq!(elsewhere[elsewhere.len() - 3..], all, "after those of a server that has ended");
+    for wrong in ["after=", "after=1", "after=x-1", "limit=0", "limit=101", "since=1"] {
+        assert_eq!(door.get(&format!("/v1/rejections?{wrong}")).status, 400, "{wrong}");
+    }
 }
 
 /// Follows the pages of a list to its end.

@@ -34,6 +34,7 @@ pub(super) fn of(operation: Operation) -> Exchange {
         Operation::DeleteShadow => delete_shadow(),
         Operation::GetHistory => get_history(),
         Operation::GetRejections => get_rejections(),
+        Operation::FollowRejections => follow_rejections(),
         Operation::ListShadows => list_shadows(),
         Operation::ListDevices => list_devices(),
         Operation::FollowEvents => follow_events(),
@@ -106,6 +107,14 @@ fn get_rejections() -> Exchange {
         "getRejections",
         "The last refusals of writes to the shadow, newest first; kept in memory",
         vec![given(200, "The refusals", "Refusals", &[]), refused(404, "There is no such shadow")],
+    )
+}
+
+fn follow_rejections() -> Exchange {
+    read(
+        "followRejections",
+        "The refusals of late of writes to all shadows that the caller may see, oldest first; kept in memory",
+        vec![given(200, "A page; there is always a next one", "FollowedRefusals", &[])],
     )
 }
 

@@ -166,9 +166,17 @@ fn told(schemas: &mut Map<String, Value>) {
         ("detail", text.clone()),
         ("expected", version(0)),
         ("version", version(0)),
+        ("via", json!({ "enum": ["mqtt", "http"] })),
     ];
-    put(schemas, "Refusal", closed(refusal.into_iter().chain(who), &["code", "error", "message", "timestamp", "by"]));
+    let refusal = refusal.into_iter().chain(who);
+    let needs = ["code", "error", "message", "timestamp", "by", "via"];
+    put(schemas, "Refusal", closed(refusal.clone(), &needs));
     put(schemas, "Refusals", closed([("rejections", list("Refusal"))], &["rejections"]));
+    let of = [("device", text.clone()), ("name", text.clone())];
+    let needs = ["device", "code", "error", "message", "timestamp", "by", "via"];
+    put(schemas, "FollowedRefusal", closed(of.into_iter().chain(refusal), &needs));
+    let page = [("rejections", list("FollowedRefusal")), ("next", text.clone())];
+    put(schemas, "FollowedRefusals", closed(page, &["rejections", "next"]));
     let flag = json!({ "type": "boolean" });
     let device = [
         ("id", text.clone()),

@@ -1,11 +1,11 @@
-//! How changes make the next document, and how undoing them gives the former one back.
+//! Application of changes to a document, and their reversal.
 //!
-//! *Invariant:* applying the same changes to an equal document gives an equal document. Recovery depends on it: it
-//! applies from the journal what was decided before.
+//! *Invariant:* applying the same changes to an equal document gives an equal document. Recovery depends on it when it
+//! applies the decided changes from the journal.
 //!
-//! Sections that no change names are shared with the document before. The canonical form of `desired` and `reported`
-//! is written once per change, to count its bytes and to digest it; it is not kept, since writing one
-//! section again costs about a microsecond and keeping it would add a quarter to each cached document.
+//! Sections without changes are shared with the previous document. The canonical form of `desired` and `reported` is
+//! written once per change, for the size and the digest. It is not kept: writing one section again costs about a
+//! microsecond, and keeping it would add a quarter to each cached document.
 
 use std::{cell::RefCell, collections::BTreeMap, mem, sync::Arc};
 
@@ -20,22 +20,22 @@ use crate::shadow::{
     tree::{self, Leaf, Members, Node},
 };
 
-/// What is known of the version before the one that is undone.
+/// The metadata of a previous version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Former {
-    /// Its version.
+    /// The version.
     pub version: Version,
-    /// When it was made.
+    /// The time at which it was made.
     pub timestamp: Timestamp,
-    /// Whether it was a deletion.
+    /// True if it was a deletion.
     pub deleted: bool,
 }
 
 impl Document {
-    /// The document that `changes` make of this one: the only way to a next version, live and in recovery.
+    /// Returns the document after `changes`. Live updates and recovery make the next version only here.
     ///
-    /// `changes` must be what [`crate::shadow::decide()`] returned for this document; applying the same changes to
-    /// an equal document gives an equal document. `deleted` makes the result a tombstone.
+    /// `changes` must come from [`crate::shadow::decide()`] on this document. Applying the same changes to an equal
+    /// document gives an equal document. `deleted` makes the result a tombstone.
     #[must_use]
     pub fn apply(&self, changes: &[Change], stamp: &Arc<Stamp>, deleted: bool, tombstones_max: usize) -> Self {
         if deleted {
@@ -44,7 +44,7 @@ impl Document {
                 timestamp: stamp.timestamp,
                 deleted,
                 etag: Etag { version: stamp.version, ..Self::absent().etag },
-                // Whatever was there ceased to be at this version.
+                // Every path counts as changed at this version.
                 floor: stamp.version,
                 ..Self::absent()
             };
@@ -59,7 +59,7 @@ impl Document {
         next
     }
 
-    /// The document as it was before `changes` made this one of it: [`Undoing`] of one version.
+    /// Returns the document before `changes`: [`Undoing`] of one version.
     #[must_use]
     pub fn undo(&self, changes: &[Change], former: Former) -> Self {
         let mut undoing = self.undoing();
@@ -73,7 +73,7 @@ impl Document {
         Undoing { from: self, touched: BTreeMap::new() }
     }
 
-    /// Puts in the sections that `edit` has new members for, and brings sizes and the etag up to date.
+    /// Replaces the sections for which `edit` returns members, and updates sizes and etag.
     fn take(&mut self, mut edit: impl FnMut(SectionName) -> Option<Members>) {
         if let Some(tags) = edit(SectionName::Tags) {
             self.tags = Arc::new(Section::new(tags));
@@ -97,20 +97,20 @@ impl Document {
     }
 }
 
-/// A document on its way back over versions, newest first. What it has come to is measured once, where it arrives: the
-/// way there costs what the changes are long, not what the document is.
+/// A document while it goes back over versions, newest first. The result is measured once, at the end, so a step costs
+/// the length of its changes and not the size of the document.
 ///
-/// Values are exact. A leaf that comes back is stamped with the version that [`Change::replaced`] tells, by
-/// [`Stamp::forgotten`]; tombstones are not known any more, so the floor is the version itself.
+/// Values are exact. A restored leaf is stamped with the version in [`Change::replaced`], by [`Stamp::forgotten`].
+/// Tombstones are unknown, so the floor is the version itself.
 #[derive(Clone, Debug)]
 pub struct Undoing<'a> {
     from: &'a Document,
-    /// The sections that are not those of `from` any more.
+    /// The sections that differ from those of `from`.
     touched: BTreeMap<SectionName, Members>,
 }
 
 impl Undoing<'_> {
-    /// Goes back over one more version, which `changes` made.
+    /// Goes back over one more version, made by `changes`.
     pub fn undo(&mut self, changes: &[Change]) {
         for change in changes {
             let (name, origin) = (change.path.section, origin(change));
@@ -123,7 +123,7 @@ impl Undoing<'_> {
         }
     }
 
-    /// The document at the version that was arrived at.
+    /// Returns the document at the version reached, with the metadata `former`.
     #[must_use]
     pub fn arrive(mut self, former: Former) -> Document {
         let mut before = Document {
@@ -140,20 +140,20 @@ impl Undoing<'_> {
 }
 
 impl Section {
-    /// The section with these members, measured.
+    /// Returns a section with these members, measured.
     #[must_use]
     pub fn new(members: Members) -> Self {
         Self { canonical_bytes: StateForm::with_capacity(512).push(&members), leaves: tree::leaves(&members), members }
     }
 
-    /// Its values without their stamps.
+    /// Returns the values without their stamps.
     #[must_use]
     pub fn values(&self) -> Map<String, Value> {
         tree::values(&self.members)
     }
 }
 
-/// What `change` puts at its path, where `there` is now.
+/// Returns the node that `change` leaves at its path; `there` is the current one.
 fn target(change: &Change, there: Option<&Node>, stamp: &Arc<Stamp>, touched: &Touched) -> Option<Node> {
     match &change.effect {
         Effect::Set(value) => Some(Node::new(value, stamp)),
@@ -170,12 +170,12 @@ fn target(change: &Change, there: Option<&Node>, stamp: &Arc<Stamp>, touched: &T
     }
 }
 
-/// Touches stamps, so that leaves which shared one still do.
+/// A memory of the last refreshed stamp, so that leaves that shared a stamp still share one.
 #[derive(Default)]
 struct Touched(RefCell<Option<(Arc<Stamp>, Arc<Stamp>)>>);
 
 impl Touched {
-    /// `stamp` with its time moved to `now`.
+    /// Returns `stamp` with its time set to `now`.
     fn at(&self, stamp: &Arc<Stamp>, now: Timestamp) -> Arc<Stamp> {
         if stamp.timestamp == now {
             return stamp.clone();
@@ -191,13 +191,13 @@ impl Touched {
     }
 }
 
-/// What was at the path of `change` before.
+/// Returns the node that was at the path of `change` before.
 fn origin(change: &Change) -> Option<Node> {
     change.replaced.as_ref().map(|former| Node::new(&former.value, &Arc::new(Stamp::forgotten(former.version))))
 }
 
-/// The members of `section` with `node` of each change, given what is there, put at its path; `None` if no change is
-/// about it.
+/// Returns the members of `section` with `node` of each change set at its path; `None` if no change concerns the
+/// section.
 fn edited(
     section: &Section,
     name: SectionName,
@@ -206,7 +206,7 @@ fn edited(
 ) -> Option<Members> {
     let mut changes = changes.iter().filter(|change| change.path.section == name).peekable();
     if changes.peek()?.path.keys.is_empty() {
-        // Told whole: nothing of it need be cloned, and there is no other change of this section.
+        // One change covers the whole section: its members need no clone, and there is no other change.
         return changes.next().map(|change| whole(node(change, None)));
     }
     let mut members = section.members.clone();
@@ -216,7 +216,7 @@ fn edited(
     Some(members)
 }
 
-/// The members of a section that is told whole.
+/// Returns the members of a section that one change covers whole.
 fn whole(node: Option<Node>) -> Members {
     match node {
         Some(Node::Object(members)) => members,
@@ -224,8 +224,8 @@ fn whole(node: Option<Node>) -> Members {
     }
 }
 
-/// Puts at `keys` what `node` makes of what is there, or takes that away. All objects on the way are there: a change
-/// that makes or unmakes one is told at that object.
+/// Replaces the node at `keys` by the result of `node`, or removes it. All objects above it exist, because a change
+/// that creates or removes an object is a change of that object.
 fn put(members: &mut Members, keys: &[Box<str>], node: impl FnOnce(Option<&Node>) -> Option<Node>) {
     match keys {
         [] => {}

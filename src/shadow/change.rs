@@ -1,4 +1,4 @@
-//! What a decision changes: the smallest set of paths that turns one document into the next.
+//! The changes of a decision: the smallest set of paths that turns one document into the next.
 
 use serde_json::Value;
 
@@ -6,15 +6,16 @@ use crate::shadow::{document::Version, pointer::Pointer};
 
 /// One path that an accepted command changes.
 ///
-/// Paths of one command never lie below one another. Where both old and new value are non-empty objects the change is
-/// told for the members; where a value comes, goes or turns into another kind it is told whole, at that path.
+/// No path of a command lies below another path of it. If both the old and the new value are non-empty objects, each
+/// changed member is a change of its own. If a value appears, disappears or changes its kind, it is one change at its
+/// own path.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// Where.
+    /// The changed path.
     pub path: Pointer,
-    /// What was there: its value and the latest version of a leaf in it; `None` if nothing was.
+    /// The old value and the version at which a leaf of it last changed; `None` if the path was empty.
     pub replaced: Option<Replaced>,
-    /// What is there now.
+    /// The new state of the path.
     pub effect: Effect,
 }
 
@@ -27,13 +28,13 @@ pub struct Replaced {
     pub version: Version,
 }
 
-/// What a change does at its path.
+/// The effect of a change at its path.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// The value is now this one.
+    /// Sets this value.
     Set(Value),
-    /// Nothing is there any more.
+    /// Removes the value.
     Remove,
-    /// The leaf there was sent again: its value, version and principal stay, its time is now that of the change.
+    /// Refreshes the time of a leaf whose equal value was sent again; value, version and principal stay.
     Touch,
 }

@@ -1,9 +1,9 @@
-//! Whether a path changed after a version: the question that lets writers of different fields pass each other.
+//! The check for changes of a path since a version, by which writers of different fields do not conflict.
 //!
-//! A path changed after N when, since, it was set to another value or removed, something below it was, or a thing
-//! above it was removed or turned into another kind; a sibling does not count. A scalar or array above the path counts
-//! whenever it changed: whoever writes below it replaces it. The answer is never a wrong "no": what was evicted or
-//! deleted is below the floor, and below the floor everything has changed.
+//! A path changed after version N if its own value, or a value below it, was set or removed since. It also changed if a
+//! value above it was removed or changed its kind; a sibling does not count. A scalar or array above the path always
+//! counts, because a write below would replace it. The check never wrongly returns false: evicted and deleted paths lie
+//! below the floor, where every path counts as changed.
 
 use crate::shadow::{
     document::{Document, Version},
@@ -12,7 +12,7 @@ use crate::shadow::{
 };
 
 impl Document {
-    /// Whether the value at `path` changed after version `since`; see the module for what counts.
+    /// Returns true if the value at `path` changed after version `since`; see the module for the rules.
     #[must_use]
     pub fn changed_after(&self, path: &Pointer, since: Version) -> bool {
         since < self.floor
@@ -22,7 +22,7 @@ impl Document {
             })
     }
 
-    /// The newest version of the leaves at, below or right above `path`.
+    /// Returns the newest version of the leaves at, below or right above `path`.
     pub(crate) fn newest_stamp(&self, path: &Pointer) -> Version {
         newest_at(&self.section(path.section).members, &path.keys)
     }
@@ -33,7 +33,7 @@ fn newest_at(members: &Members, keys: &[Box<str>]) -> Version {
     match members.get(key) {
         None => Version(0),
         Some(Node::Object(inner)) => newest_at(inner, rest),
-        // `{}` above the path is an object whose other members do not matter; its removed ones have tombstones.
+        // `{}` above the path is an object whose other members do not count; removed members have tombstones.
         Some(Node::Leaf(leaf)) if leaf.value.is_object() && !rest.is_empty() => Version(0),
         Some(Node::Leaf(leaf)) => leaf.changed.version,
     }

@@ -1,12 +1,12 @@
-//! What a refused command and the changes it did not know of have in common.
+//! The conflicts of a refused command: paths it touches that changed since the version it expected.
 //!
-//! A *touched* path is each leaf and each removal of a patch; a section that is replaced or cleared is touched whole.
-//! Whether a command is clean decides whether it may be rebased, on the writer's thread; which paths collided is only
-//! told, and found out afterwards, from the same document.
+//! The *touched* paths of a patch are its leaves and removals. A section that is replaced or cleared is touched whole.
+//! The writer thread checks only whether a command is free of conflicts, which decides a rebase. The conflicting paths
+//! are listed later, for the reply, from the same document.
 //!
-//! Of a section touched whole those paths are listed that say most: the leaves of what is sent, and of what is there
-//! and would go the leaves, and what was removed meanwhile. If none of them accounts for the change (such as one that
-//! made an empty object), the section itself is listed.
+//! For a section touched whole, the most specific paths are listed: the leaves sent, the present leaves that the
+//! command would remove, and the paths removed meanwhile. If none of these explains the change (for instance if it
+//! created an empty object), the section itself is listed.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -19,40 +19,40 @@ use crate::shadow::{
     tree::{Members, Node},
 };
 
-/// Most conflicts told, and most clean paths.
+/// Most conflicts and most clean paths listed.
 pub const LISTED_MAX: usize = 64;
 
 /// The touched paths of a refused command.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Collisions {
-    /// Those that changed after the expected version.
+    /// The paths that changed after the expected version.
     pub conflicts: Vec<Conflict>,
-    /// Those that did not.
+    /// The paths that did not change.
     pub clean: Vec<Pointer>,
-    /// There are more of either.
+    /// True if one of the lists was cut.
     pub truncated: bool,
 }
 
 /// A touched path that changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conflict {
-    /// Where.
+    /// The path.
     pub path: Pointer,
-    /// What the command would put there; null: nothing.
+    /// The value that the command would set; null for a removal.
     pub yours: Value,
-    /// What was there at the expected version, if it was found; see [`crate::shadow::Rewind`].
+    /// The value at the expected version, if it was found; see [`crate::shadow::Rewind`].
     pub base: Option<Value>,
-    /// What is there; `None`: nothing any more.
+    /// The current value; `None` if the path is empty.
     pub current: Option<Value>,
-    /// By which change, if that is still known.
+    /// The last change of the path, if it is still known.
     pub changed: Option<Arc<Stamp>>,
 }
 
-/// What a command touches in one section.
+/// The extent to which a command touches one section.
 enum Touch<'a> {
     /// The leaves and removals of this patch.
     Parts(&'a Map<String, Value>),
-    /// Everything; this is what is sent, if anything.
+    /// The whole section; the members sent, if any.
     Whole(Option<&'a Map<String, Value>>),
 }
 
@@ -65,17 +65,19 @@ fn touch(update: &Update, name: SectionName) -> Option<Touch<'_>> {
     }
 }
 
-/// Whether no path that `update` touches changed after `since`.
+/// Returns true if no path that `update` touches changed after `since`.
 pub(crate) fn is_clean(update: &Update, current: &Document, since: Version) -> bool {
     let changes = Changes::after(current, since);
     SectionName::ALL.into_iter().all(|name| match touch(update, name) {
         None => true,
-        Some(Touch::Parts(patch)) => leaves_of(patch, &mut Pointer::section(name), &mut |path, _| !changes.met(path)),
-        Some(Touch::Whole(_)) => !changes.met(&Pointer::section(name)),
+        Some(Touch::Parts(patch)) => {
+            leaves_of(patch, &mut Pointer::section(name), &mut |path, _| !changes.is_changed(path))
+        }
+        Some(Touch::Whole(_)) => !changes.is_changed(&Pointer::section(name)),
     })
 }
 
-/// Sorts the paths that `command` touches by whether they changed after `since`.
+/// Sorts the paths that `command` touches into those changed after `since` and the others.
 #[must_use]
 pub fn collisions(command: &Command, current: &Document, since: Version) -> Collisions {
     let (changes, mut found) = (Changes::after(current, since), Collisions::default());
@@ -84,7 +86,7 @@ pub fn collisions(command: &Command, current: &Document, since: Version) -> Coll
             Command::Update(update) => touch(update, name),
             Command::Delete(_) if current.section(name).members.is_empty() => None,
             Command::Delete(_) => Some(Touch::Whole(None)),
-            // What it touches is not known before it is resolved.
+            // A patch touches unknown paths until it is resolved.
             Command::Patch(_) => None,
         };
         let mut sort = |path: &Pointer, yours: &Value| found.sort(path, yours, &changes);
@@ -96,7 +98,7 @@ pub fn collisions(command: &Command, current: &Document, since: Version) -> Coll
                 let next = stripped.as_ref();
                 whole_section(name, next.unwrap_or(&Map::new()), &changes, &mut sort);
                 let section = Pointer::section(name);
-                if !found.account_for(&section, changes.met(&section)) {
+                if !found.account_for(&section, changes.is_changed(&section)) {
                     found.sort(&section, &next.map_or(Value::Null, |next| Value::Object(next.clone())), &changes);
                 }
             }
@@ -115,9 +117,9 @@ fn without_nulls(members: &Map<String, Value>) -> Map<String, Value> {
 }
 
 impl Collisions {
-    /// Lists `path`; false once both lists are full.
+    /// Lists `path`. Returns false once both lists are full.
     fn sort(&mut self, path: &Pointer, yours: &Value, changes: &Changes<'_>) -> bool {
-        if !changes.met(path) {
+        if !changes.is_changed(path) {
             match self.clean.len() < LISTED_MAX {
                 true => self.clean.push(path.clone()),
                 false => self.truncated = true,
@@ -137,18 +139,18 @@ impl Collisions {
         !(self.truncated && self.conflicts.len() == LISTED_MAX && self.clean.len() == LISTED_MAX)
     }
 
-    /// Whether what is listed of `section` tells that it changed, if it did, or that it did not.
+    /// Returns true if the listed paths of `section` explain that it changed, or that it did not.
     fn account_for(&self, section: &Pointer, changed: bool) -> bool {
         let conflicts = self.conflicts.iter().any(|conflict| conflict.path.is_within(section));
         self.truncated || conflicts || !changed && self.clean.iter().any(|path| path.is_within(section))
     }
 }
 
-/// What changed after a version, made ready to be asked about many paths.
+/// The changes since a version, indexed for checks of many paths.
 struct Changes<'a> {
     document: &'a Document,
     since: Version,
-    /// Where something was removed after it.
+    /// The paths removed since then.
     removed: BTreeSet<(SectionName, &'a [Box<str>])>,
 }
 
@@ -159,25 +161,25 @@ impl<'a> Changes<'a> {
         Self { document, since, removed }
     }
 
-    /// As [`Document::changed_after`].
-    fn met(&self, path: &Pointer) -> bool {
-        self.since < self.document.floor || self.document.newest_stamp(path) > self.since || self.met_removed(path)
+    /// Returns the same as [`Document::changed_after`].
+    fn is_changed(&self, path: &Pointer) -> bool {
+        self.since < self.document.floor || self.document.newest_stamp(path) > self.since || self.has_removal(path)
     }
 
-    fn met_removed(&self, path: &Pointer) -> bool {
+    fn has_removal(&self, path: &Pointer) -> bool {
         if self.removed.is_empty() {
             return false;
         }
         let keys = path.keys.as_slice();
         let mut above = (0..keys.len()).filter_map(|length| keys.get(..length));
-        // What is below a path comes right after it in order.
+        // In sort order, the paths below a path follow it directly.
         let below = self.removed.range((path.section, keys)..).next();
         below.is_some_and(|(section, found)| *section == path.section && found.starts_with(keys))
             || above.any(|keys| self.removed.contains(&(path.section, keys)))
     }
 }
 
-/// Calls `each` for the path and value of each leaf and removal in `patch`, until it returns false; false then.
+/// Calls `each` for each leaf and removal in `patch`, until it returns false. Returns false in that case.
 pub(super) fn leaves_of(
     patch: &Map<String, Value>,
     at: &mut Pointer,
@@ -194,7 +196,7 @@ pub(super) fn leaves_of(
     })
 }
 
-/// Calls `each` for the paths that tell most of a section that is to be `next`.
+/// Calls `each` for the most specific paths of a section that is to become `next`.
 fn whole_section(
     name: SectionName,
     next: &Map<String, Value>,
@@ -212,7 +214,7 @@ fn whole_section(
     }
 }
 
-/// Calls `each` for the leaves of `members` that are neither in `next`, nor below or above something there.
+/// Calls `each` for the leaves of `members` that are not in `next` and neither below nor above a value there.
 fn leaves_that_go(
     members: &Members,
     next: Option<&Map<String, Value>>,
@@ -234,7 +236,7 @@ fn leaves_that_go(
     })
 }
 
-/// Whether a leaf of `next` is at, above or below `keys`.
+/// Returns true if a leaf of `next` is at, above or below `keys`.
 fn is_in(next: &Map<String, Value>, keys: &[Box<str>]) -> bool {
     let [key, rest @ ..] = keys else { return !next.is_empty() };
     match next.get(&**key) {

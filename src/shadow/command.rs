@@ -1,4 +1,4 @@
-//! What a requester asks of a shadow, parsed and typed.
+//! Commands to a shadow, parsed and typed.
 
 use std::borrow::Cow;
 
@@ -16,17 +16,17 @@ use crate::shadow::{
 /// A request that may change a shadow.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Merge or replace sections.
+    /// Merges or replaces sections.
     Update(Update),
-    /// Delete the shadow.
+    /// Deletes the shadow.
     Delete(Delete),
-    /// Edit sections. It becomes an update when its turn comes, of what is there then.
+    /// Edits sections. The writer resolves it to an update of the document that is current at that moment.
     Patch(Patch),
 }
 
 impl Command {
-    /// What it says of the state; `None`: it is a deletion. What a patch says is not known before its turn comes, which
-    /// it does not where it is told again.
+    /// Returns the update that this command describes; `None` for a deletion. A patch is not resolved yet, so its
+    /// update is empty.
     #[must_use]
     pub fn said(&self) -> Option<Cow<'_, Update>> {
         match self {
@@ -40,28 +40,29 @@ impl Command {
 /// An update.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Update {
-    /// What to do to each section.
+    /// The edit of `desired`.
     pub desired: SectionPatch,
-    /// What to do to each section.
+    /// The edit of `reported`.
     pub reported: SectionPatch,
-    /// What to do to each section.
+    /// The edit of `tags`.
     pub tags: SectionPatch,
-    /// Whether the request said `"state": null`; the three patches are `Clear` then.
+    /// True if the request had `"state": null`; the three patches are `Clear` then.
     pub state_is_null: bool,
-    /// What must hold.
+    /// The conditions for accepting the update.
     pub preconditions: Preconditions,
-    /// Replace each named section whole instead of merging.
+    /// True to replace each named section instead of merging.
     pub replace: bool,
-    /// Takes a version even when no value changes, and moves the time of leaves that are sent again: the AWS dialect.
+    /// True to take a version even if no value changes, and to refresh the time of leaves that are sent again (the AWS
+    /// dialect).
     pub touches: bool,
-    /// Tell what would become of it, and do nothing.
+    /// True to report the outcome without applying it.
     pub dry_run: bool,
-    /// Under which key it may be sent again; [`Keyed::update`] and [`Keyed::delete`] make one.
+    /// The idempotency key and request digest, made by [`Keyed::update`] or [`Keyed::delete`].
     pub keyed: Option<Keyed>,
 }
 
 impl Update {
-    /// The update that says what `changes` did, for telling of it in hindsight.
+    /// Returns an update that describes `changes`, for rendering a change from the journal.
     #[must_use]
     pub fn of_changes(changes: &[Change]) -> Self {
         let mut update = Self::default();
@@ -71,12 +72,12 @@ impl Update {
                 SectionName::Reported => &mut update.reported,
                 SectionName::Tags => &mut update.tags,
             };
-            patch.say(&change.path.keys, change);
+            patch.record(&change.path.keys, change);
         }
         update
     }
 
-    /// What it does to one section.
+    /// Returns the edit of the section `name`.
     #[must_use]
     pub fn section(&self, name: SectionName) -> &SectionPatch {
         match name {
@@ -86,7 +87,7 @@ impl Update {
         }
     }
 
-    /// The patches to the sections that it names, in the order documents show them.
+    /// Returns the edits of the named sections, in the order of the JSON document.
     pub fn patches(&self) -> impl Iterator<Item = (SectionName, &SectionPatch)> {
         let all = SectionName::ALL.into_iter().map(|name| (name, self.section(name)));
         all.filter(|(_, patch)| **patch != SectionPatch::Keep)
@@ -96,98 +97,97 @@ impl Update {
 /// A deletion.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Delete {
-    /// What must hold.
+    /// The conditions for accepting the deletion.
     pub preconditions: Preconditions,
-    /// Under which key it may be sent again; [`Keyed::update`] and [`Keyed::delete`] make one.
+    /// The idempotency key and request digest, made by [`Keyed::update`] or [`Keyed::delete`].
     pub keyed: Option<Keyed>,
 }
 
-/// A JSON Patch; what it comes to depends on what is there.
+/// A JSON Patch. The resulting update depends on the current document.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Patch {
-    /// What is to be done, in turn.
+    /// The operations, in order.
     pub operations: JsonPatch,
-    /// What must hold.
+    /// The conditions for accepting the patch.
     pub preconditions: Preconditions,
-    /// Tell what would become of it, and do nothing.
+    /// True to report the outcome without applying it.
     pub dry_run: bool,
-    /// Under which key it may be sent again; [`Keyed::edits`] makes one.
+    /// The idempotency key and request digest, made by [`Keyed::edits`].
     pub keyed: Option<Keyed>,
 }
 
-/// What an update does to one section.
+/// The edit of one section.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum SectionPatch {
-    /// The section is not named.
+    /// Leaves the section as it is.
     #[default]
     Keep,
-    /// The section is `null`: clear it.
+    /// Clears the section (JSON `null`).
     Clear,
-    /// RFC 7396 merge, or with `replace` the new section.
+    /// Merges these members (RFC 7396), or with `replace` sets them as the new section.
     Merge(Map<String, Value>),
 }
 
-/// What must hold for a command to be accepted; nothing given: last write wins.
+/// The conditions under which a command is accepted. Without any, the last write wins.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Preconditions {
-    /// The current version must be this one; 0: the shadow must not exist now.
+    /// The required current version; 0 requires that the shadow does not exist.
     pub version: Option<Version>,
-    /// The current etag must be this one. Kept as text: a tag of any form is compared, none but the current one is
-    /// equal.
+    /// The required current etag. A tag in any other form is kept as text and never equals the current one.
     pub etag: Option<EtagCondition>,
-    /// The current etag must be none of these.
+    /// The etags that the current document must not have.
     pub none_of: Vec<Etag>,
-    /// What becomes of the command if `version` is an earlier one.
+    /// The handling of a `version` that is not the newest.
     pub on_conflict: OnConflict,
-    /// What must hold of single paths.
+    /// The conditions on single paths.
     pub expect: Vec<Expectation>,
 }
 
-/// What becomes of a command that expects an earlier version.
+/// The handling of a command that expects an earlier version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnConflict {
-    /// It is refused.
+    /// Refuses the command.
     #[default]
     Reject,
-    /// It is accepted if no path that it touches changed since.
+    /// Accepts the command if none of the paths it touches changed since that version.
     Rebase,
 }
 
-/// What must hold of one path.
+/// A condition on one path.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expectation {
-    /// Where. Its last keys may be indexes into an array.
+    /// The path. Its last keys may be array indexes.
     pub path: Pointer,
-    /// What.
+    /// The condition.
     pub holds: Expected,
 }
 
-/// What may be expected of a path.
+/// The kinds of conditions on a path.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expected {
-    /// It did not change after this version.
+    /// The path did not change after this version.
     Version(Version),
-    /// There is this value.
+    /// The path holds this value.
     Value(Value),
-    /// There is nothing.
+    /// The path is empty.
     Absent,
 }
 
-/// An etag a requester sent.
+/// An etag condition sent by a requester.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EtagCondition {
-    /// Well formed.
+    /// A well-formed etag.
     Tag(Etag),
-    /// Not of our form, so equal to no tag.
+    /// A text that is not an etag of this server, so it never matches.
     Other(String),
-    /// One of several must be the current one.
+    /// A list of which one must be the current etag.
     OneOf(Vec<EtagCondition>),
-    /// There must be a current one, whichever.
+    /// Any etag: the shadow must exist.
     Any,
 }
 
 impl SectionPatch {
-    fn say(&mut self, keys: &[Box<str>], change: &Change) {
+    fn record(&mut self, keys: &[Box<str>], change: &Change) {
         let value = match (&change.effect, &change.replaced) {
             (Effect::Set(value), _) => value.clone(),
             (Effect::Touch, Some(same)) => same.value.clone(),
@@ -225,7 +225,7 @@ mod tests {
     use crate::shadow::{Pointer, change::Replaced};
 
     #[test]
-    fn changes_are_told_as_an_update() {
+    fn changes_become_an_update() {
         let change = |section, keys: &[&str], effect| {
             let path = Pointer { section, keys: keys.iter().map(|key| (*key).into()).collect() };
             Change { path, replaced: Some(Replaced { value: json!("was"), version: Version(1) }), effect }

@@ -1,8 +1,8 @@
-//! The one place where a command meets a document.
+//! The decision on a command.
 //!
-//! In this order, and the first that fails is told: what its sender may do, what the request says of the current
-//! document (its preconditions), then what the result may be (limits). That a request is well formed was settled before
-//! it became a command. A patch is decided as the update that it comes to here ([`Patch::resolve`]).
+//! The checks run in this order, and the first failure is returned: the rights of the sender, the preconditions, the
+//! limits on the result. The syntax was checked when the command was parsed. A patch is first resolved to an update
+//! ([`Patch::resolve`]).
 //!
 //! [`Patch::resolve`]: crate::shadow::command::Patch::resolve
 
@@ -20,49 +20,49 @@ use crate::shadow::{
     scope::{Scope, Sender},
 };
 
-/// What a command does to the document it was decided against.
+/// The effect of an accepted command on the document.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// The shadow is at a new version. `changes` may be empty: an update that leaves an absent shadow empty makes it
-    /// exist, and one over the AWS dialect takes a version even when it changes no value.
+    /// The shadow has a new version. `changes` is empty if an update makes an absent shadow exist without members. It
+    /// may also be empty in the AWS dialect, where every update takes a version.
     Changed {
         /// The next document.
         document: Document,
-        /// What makes it of the former one.
+        /// The changes that lead from the former document to `document`.
         changes: Vec<Change>,
     },
-    /// Accepted, and nothing changes.
+    /// The command is accepted and changes nothing.
     Unchanged,
 }
 
-/// How an accepted command came to be.
+/// The disposition of an accepted command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// It was done.
+    /// The command was applied.
     Done,
-    /// It was only asked what would become of it.
+    /// The command was a dry run and was not applied.
     DryRun,
-    /// It had been done before, and was told this.
+    /// The command had been applied before, with this outcome.
     Again(FirstOutcome),
 }
 
-/// Decides `command` of `sender` at `now` against `current` ([`Document::absent`] if there never was one).
+/// Decides `command` of `sender` at `now` against `current`, which is [`Document::absent`] for a shadow never written.
 ///
-/// An update of a shadow that does not exist makes it exist, at the next version, even when all its sections stay
-/// empty: who was told "accepted" finds it. On one that exists, an update that changes no value is
-/// [`Decision::Unchanged`], unless it is one that touches.
+/// An update of a shadow that does not exist creates it at the next version, even if all its sections stay empty. So
+/// every requester that received "accepted" finds the shadow. An update of an existing shadow that changes no value is
+/// [`Decision::Unchanged`], unless the update refreshes times.
 ///
 /// # Errors
 ///
 /// The [`Rejection`]; nothing is applied in part.
 ///
-/// - [`Rejection::Forbidden`]: it would take something away that its sender may not write. What it names was checked
-///   before ([`Scope::admit`]).
-/// - [`Rejection::NotFound`]: there is nothing to delete.
-/// - [`Rejection::VersionConflict`], [`Rejection::ExpectationFailed`]: a precondition does not hold, or a patch does
-///   not fit.
-/// - [`Rejection::TooDeep`], [`Rejection::TooLarge`], [`Rejection::TooManyLeaves`]: the result would be beyond
-///   `limits`, and beyond what is there now.
+/// - [`Rejection::Forbidden`]: it would remove a value that its sender may not write. The paths it names were checked
+///   by [`Scope::admit`].
+/// - [`Rejection::NotFound`]: the shadow to delete does not exist.
+/// - [`Rejection::VersionConflict`], [`Rejection::ExpectationFailed`]: a precondition does not hold, or a patch
+///   operation does not apply.
+/// - [`Rejection::TooDeep`], [`Rejection::TooLarge`], [`Rejection::TooManyLeaves`]: the result exceeds `limits` and the
+///   size of the current document.
 pub fn decide(
     current: &Document,
     command: &Command,
@@ -114,7 +114,7 @@ fn decide_delete(
     if !current.exists() {
         return Err(Rejection::NotFound);
     }
-    // A deletion touches everything, so it is never rebased.
+    // A deletion touches every path, so it is never rebased.
     delete.preconditions.check(current, &scope.reads, |_| false)?;
     let mut changes = Vec::new();
     for name in SectionName::ALL {

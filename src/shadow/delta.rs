@@ -1,7 +1,8 @@
-//! What a device still has to do: every path where `desired` has a value that `reported` lacks or has different.
+//! The delta: every path where `desired` has a value that `reported` lacks or has different.
 //!
-//! Objects are compared member by member; scalars, arrays and empty objects whole, numbers by value. What is only in
-//! `reported` is never in it. The delta is the full difference, whatever the last update touched.
+//! Objects are compared member by member. Scalars, arrays and empty objects are compared whole, numbers by value. Paths
+//! that are only in `reported` are not part of it. The delta is always the full difference, whatever the last update
+//! touched.
 
 use crate::shadow::{
     document::Document,
@@ -9,14 +10,14 @@ use crate::shadow::{
     tree::{Leaf, Members, Node},
 };
 
-/// The members of `desired` that differ, with their stamps there; `None` if there is no difference.
+/// Returns the members of `desired` that differ, with their stamps; `None` if nothing differs.
 #[must_use]
 pub fn delta(document: &Document) -> Option<Members> {
     let difference = difference(&document.desired.members, &document.reported.members);
     (!difference.is_empty()).then_some(difference)
 }
 
-/// Whether there is a difference; cheaper than asking for it.
+/// Returns true if there is a difference; cheaper than [`delta`].
 #[must_use]
 pub fn has_delta(document: &Document) -> bool {
     differ(&document.desired.members, &document.reported.members)
@@ -45,8 +46,8 @@ fn differ(desired: &Members, reported: &Members) -> bool {
     })
 }
 
-/// Whether `reported` has the value of a desired leaf. An object with members has all that `{}` asks for: its own
-/// members are only in `reported`.
+/// Returns true if `reported` satisfies a desired leaf. An object with members satisfies `{}`, since its members are
+/// only in `reported`.
 fn satisfied(desired: &Leaf, reported: &Node) -> bool {
     match reported {
         Node::Object(_) => desired.value.is_object(),

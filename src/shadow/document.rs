@@ -1,5 +1,4 @@
-//! A shadow as the engine holds it. How changes make the next one is in `apply`, what is asked of one in
-//! `changed_after` and `delta`.
+//! The shadow document in memory. Changes are applied in `apply`; queries are in `changed_after` and `delta`.
 
 use std::sync::Arc;
 
@@ -9,94 +8,94 @@ use crate::shadow::{
     tree::Members,
 };
 
-/// The version of a shadow: 1 for its first accepted write, one more for each later one, never back. 0: none yet.
+/// The version of a shadow: 0 before the first write, then one more for each accepted write. It never decreases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Version(pub u64);
 
-/// Seconds since 1970-01-01T00:00:00Z. May go back when the machine's clock does.
+/// Seconds since 1970-01-01T00:00:00Z. May decrease when the system clock is set back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp(pub u64);
 
-/// Who changed something, when, and at which version.
+/// The version, time and author of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// The version the change made.
     pub version: Version,
-    /// When it was decided.
+    /// The time of the decision.
     pub timestamp: Timestamp,
-    /// The principal.
+    /// The principal that made the change.
     pub by: Arc<str>,
 }
 
 impl Stamp {
-    /// Of a leaf of a former version, of which only `version` is still known: at time 0, by nobody.
+    /// Returns the stamp of a leaf in a former version of which only `version` is known: time 0, empty principal.
     #[must_use]
     pub fn forgotten(version: Version) -> Self {
         Self { version, timestamp: Timestamp(0), by: "".into() }
     }
 
-    /// Whether nothing but the version is known.
+    /// Returns true if only the version is known.
     #[must_use]
     pub fn is_forgotten(&self) -> bool {
         self.by.is_empty() && self.timestamp == Timestamp(0)
     }
 }
 
-/// A shadow at one version. Cheap to clone: sections are shared until one changes.
+/// A shadow at one version. Cheap to clone: unchanged sections are shared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     /// The version.
     pub version: Version,
-    /// When this version was made.
+    /// The time at which this version was made.
     pub timestamp: Timestamp,
-    /// Set when this version deleted the shadow; the sections are empty then.
+    /// True if this version deleted the shadow; its sections are empty then.
     pub deleted: bool,
-    /// Validator of `desired` and `reported` at this version.
+    /// The etag of `desired` and `reported` at this version.
     pub etag: Etag,
-    /// Comparing a path against a version below this one always finds it changed.
+    /// The oldest version that a path can be compared against; against any older version every path counts as changed.
     pub floor: Version,
-    /// What it should be.
+    /// The requested state.
     pub desired: Arc<Section>,
-    /// What it is.
+    /// The state that the device reports.
     pub reported: Arc<Section>,
-    /// Back-end notes.
+    /// Notes of the back end.
     pub tags: Arc<Section>,
-    /// Paths that were removed or turned into another kind, oldest first.
+    /// Paths that were removed or changed their kind, oldest first.
     pub tombstones: Arc<Vec<Tombstone>>,
 }
 
-/// One section.
+/// One section of a document.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Section {
-    /// Empty: the section is absent from the document.
+    /// The members; empty if the section is absent from the document.
     pub members: Members,
-    /// Bytes of its RFC 8785 form; 0 if it is absent.
+    /// Bytes of the RFC 8785 form; 0 if the section is absent.
     pub canonical_bytes: usize,
-    /// Its leaves, array elements counted.
+    /// Number of leaves; each array element counts.
     pub leaves: usize,
 }
 
-/// A path where, at a version, a thing ceased to be: it was removed, or an object became a leaf or a leaf an object.
+/// A path whose value was removed, or changed between object and leaf, at a known version.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tombstone {
-    /// Where.
+    /// The path.
     pub path: Pointer,
-    /// By which change.
+    /// The change that removed the value.
     pub removed: Arc<Stamp>,
 }
 
 /// The limits of one shadow, PROTOCOL section 6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DocumentLimits {
-    /// Canonical bytes of `desired` and `reported` together.
+    /// Most canonical bytes of `desired` and `reported` together.
     pub document_bytes_max: usize,
-    /// Canonical bytes of `tags`.
+    /// Most canonical bytes of `tags`.
     pub tags_bytes_max: usize,
-    /// Leaves of all sections, array elements counted.
+    /// Most leaves of all sections; each array element counts.
     pub leaves_max: usize,
-    /// Levels of objects and arrays below a section.
+    /// Most levels of objects and arrays below a section.
     pub depth_max: usize,
-    /// Path tombstones; the oldest are evicted, which raises the floor.
+    /// Most path tombstones; evicting the oldest raises the floor.
     pub path_tombstones_max: usize,
 }
 
@@ -113,7 +112,7 @@ impl Default for DocumentLimits {
 }
 
 impl Document {
-    /// The shadow before its first write: version 0, nothing in it.
+    /// Returns the document before the first write: version 0 and empty sections.
     #[must_use]
     pub fn absent() -> Self {
         let empty = Arc::new(Section::default());
@@ -130,13 +129,13 @@ impl Document {
         }
     }
 
-    /// Whether there is a shadow to get: written and not deleted.
+    /// Returns true if the shadow was written and is not deleted.
     #[must_use]
     pub fn exists(&self) -> bool {
         self.version > Version(0) && !self.deleted
     }
 
-    /// One section.
+    /// Returns the section `name`.
     #[must_use]
     pub fn section(&self, name: SectionName) -> &Arc<Section> {
         match name {
@@ -146,19 +145,19 @@ impl Document {
         }
     }
 
-    /// The sections that are there, in the order documents show them.
+    /// Returns the sections that are present, in the order of the JSON document.
     pub fn sections(&self) -> impl Iterator<Item = (SectionName, &Section)> {
         let all = SectionName::ALL.into_iter().map(|name| (name, &**self.section(name)));
         all.filter(|(_, section)| !section.members.is_empty())
     }
 
-    /// Canonical bytes of `desired` and `reported` together.
+    /// Returns the canonical bytes of `desired` and `reported` together.
     #[must_use]
     pub fn state_bytes(&self) -> usize {
         self.desired.canonical_bytes + self.reported.canonical_bytes
     }
 
-    /// Leaves of all sections, array elements counted.
+    /// Returns the number of leaves of all sections; each array element counts.
     #[must_use]
     pub fn leaves(&self) -> usize {
         self.desired.leaves + self.reported.leaves + self.tags.leaves

@@ -1,14 +1,13 @@
-//! When two values are the same value.
+//! Equality of JSON values.
 //!
-//! Numbers compare by value, at any depth: `1` equals `1.0`, `0` equals `-0`. It is the equality of the canonical
-//! form: equal values have the same RFC 8785 bytes and unequal ones have not, so that an etag never moves without a
-//! version and never stays when something changed.
+//! Numbers compare by value at any depth: `1` equals `1.0`, and `0` equals `-0`. Two values are equal exactly if their
+//! RFC 8785 bytes are equal. So the etag never changes without a new version, and never stays when a value changed.
 
 use serde_json::{Map, Value};
 
 use crate::shadow::tree::{Members, Node};
 
-/// Whether `a` and `b` are the same value.
+/// Returns true if `a` and `b` are equal.
 pub(crate) fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
@@ -20,7 +19,7 @@ pub(crate) fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Whether a stored node holds the value `value`.
+/// Returns true if a stored node holds `value`.
 pub(crate) fn holds(node: &Node, value: &Value) -> bool {
     match (node, value) {
         (Node::Leaf(leaf), value) => same(&leaf.value, value),
@@ -29,7 +28,7 @@ pub(crate) fn holds(node: &Node, value: &Value) -> bool {
     }
 }
 
-/// Whether the members of a stored object are those of `other`.
+/// Returns true if a stored object has the members of `other`.
 pub(crate) fn members_hold(members: &Members, other: &Map<String, Value>) -> bool {
     // Both maps are ordered by the bytes of their keys.
     members.len() == other.len()

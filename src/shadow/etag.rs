@@ -1,8 +1,8 @@
 //! The strong validator of a shadow.
 //!
-//! The version decides conflicts; the digest lets anyone check the content: it is the first half of the SHA-256 of
-//! the RFC 8785 form of `{"desired":…,"reported":…}`, where a section that is absent from the document is `{}`. `tags`
-//! are not part of it, but a change to them takes a version and so makes another tag.
+//! The version decides conflicts; the digest lets a client verify the content. The digest is the first half of the
+//! SHA-256 of the RFC 8785 form of `{"desired":…,"reported":…}`. A section that is absent from the document is `{}`
+//! there. `tags` are not digested, but a change of them takes a version and therefore changes the etag.
 
 use std::{fmt, str::FromStr};
 
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::shadow::{canonical, document::Version, tree::Members};
 
-/// `"<version>-<first 32 hex digits of the SHA-256 of the canonical state>"`; kept as its parts.
+/// An etag `"<version>-<first 32 hex digits of the SHA-256 of the canonical state>"`, stored as its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Etag {
     /// The version.
@@ -19,13 +19,13 @@ pub struct Etag {
     pub digest: [u8; 16],
 }
 
-/// A text that is not of the form of an [`Etag`].
+/// An error for a text that does not have the form of an [`Etag`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not of the form \"<version>-<32 hex digits>\"")]
 pub struct NotAnEtag;
 
 impl Etag {
-    /// The tag of this state at this version.
+    /// Returns the etag of a state at a version.
     #[must_use]
     pub fn of(version: Version, desired: &Members, reported: &Members) -> Self {
         let mut state = StateForm::with_capacity(1024);
@@ -35,20 +35,19 @@ impl Etag {
     }
 }
 
-/// The canonical form of `{"desired":…,"reported":…}` while it is being written, section after section.
+/// The canonical form of `{"desired":…,"reported":…}`, written section by section.
 #[derive(Debug)]
 pub(crate) struct StateForm {
     bytes: Vec<u8>,
 }
 
 impl StateForm {
-    /// Nothing yet; about `sections` bytes are to come.
+    /// Returns an empty form with room for about `sections` bytes.
     pub(crate) fn with_capacity(sections: usize) -> Self {
         Self { bytes: Vec::with_capacity(sections + 128) }
     }
 
-    /// Appends the next section, `desired` first, and returns how many bytes its value counts: none for one that is
-    /// absent.
+    /// Appends the next section, `desired` first. Returns the bytes of its value, or 0 for an absent section.
     pub(crate) fn push(&mut self, members: &Members) -> usize {
         self.bytes.extend_from_slice(if self.bytes.is_empty() { b"{\"desired\":" } else { b",\"reported\":" });
         let start = self.bytes.len();
@@ -56,7 +55,7 @@ impl StateForm {
         if members.is_empty() { 0 } else { self.bytes.len() - start }
     }
 
-    /// The tag, once both sections are in.
+    /// Returns the etag; both sections must have been pushed.
     pub(crate) fn tag(mut self, version: Version) -> Etag {
         self.bytes.push(b'}');
         let mut digest = [0; 16];
@@ -65,14 +64,14 @@ impl StateForm {
     }
 }
 
-/// With its quotes, as it stands in headers and messages.
+/// Writes the etag in its quotes, as in headers and messages.
 impl fmt::Display for Etag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}-{:032x}\"", self.version.0, u128::from_be_bytes(self.digest))
     }
 }
 
-/// Reads exactly what `Display` writes: quotes, no leading zeros, lower case.
+/// Parses exactly the output of `Display`: quotes, no leading zeros, lower case.
 impl FromStr for Etag {
     type Err = NotAnEtag;
 
@@ -82,7 +81,7 @@ impl FromStr for Etag {
         let version = version.parse().map_err(|_| NotAnEtag)?;
         let digest = u128::from_str_radix(digest, 16).map_err(|_| NotAnEtag)?;
         let tag = Self { version: Version(version), digest: digest.to_be_bytes() };
-        // Signs, zeros, capitals and missing digits do not survive being written again.
+        // Signs, leading zeros, capitals and missing digits do not round-trip.
         if tag.to_string() == text { Ok(tag) } else { Err(NotAnEtag) }
     }
 }

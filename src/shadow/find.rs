@@ -1,4 +1,4 @@
-//! What is at a path of a document.
+//! Path lookup in a document.
 
 use std::sync::Arc;
 
@@ -11,28 +11,28 @@ use crate::shadow::{
     tree::{self, Leaf, Members, Node},
 };
 
-/// What is at a path.
+/// The target of a path.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Found<'a> {
     /// A section or an object with members.
     Members(&'a Members),
     /// A leaf.
     Leaf(&'a Leaf),
-    /// An element of an array, or something in one.
+    /// An element of an array, or a value inside one.
     Inside(&'a Value),
 }
 
 impl Document {
-    /// What is at `path`. RFC 6901: a key that meets an array is an index into it.
+    /// Returns the target of `path`. A key that meets an array is an index into it (RFC 6901).
     pub(crate) fn find(&self, path: &Pointer) -> Option<Found<'_>> {
         let section = &self.section(path.section).members;
         if section.is_empty() { None } else { find(Found::Members(section), &path.keys) }
     }
 
-    /// The newest stamp of what is at, below or right above `path`, and of what was removed there.
+    /// Returns the newest stamp at, below or right above `path`, including the stamps of removals there.
     pub(crate) fn newest_change(&self, path: &Pointer) -> Option<&Arc<Stamp>> {
         let (mut members, mut keys) = (&self.section(path.section).members, path.keys.as_slice());
-        let there = loop {
+        let leaf_stamp = loop {
             let [key, rest @ ..] = keys else { break newest_of(members) };
             match members.get(key) {
                 None => break None,
@@ -41,9 +41,9 @@ impl Document {
                 Some(Node::Leaf(leaf)) => break Some(&leaf.changed),
             }
         };
-        let buried = self.tombstones.iter();
-        let buried = buried.filter(|buried| buried.path.is_within(path) || path.is_within(&buried.path));
-        there.into_iter().chain(buried.map(|buried| &buried.removed)).max_by_key(|stamp| stamp.version)
+        let removals = self.tombstones.iter();
+        let removals = removals.filter(|tombstone| tombstone.path.is_within(path) || path.is_within(&tombstone.path));
+        leaf_stamp.into_iter().chain(removals.map(|tombstone| &tombstone.removed)).max_by_key(|stamp| stamp.version)
     }
 }
 
@@ -63,7 +63,7 @@ fn find<'a>(at: Found<'a>, keys: &[Box<str>]) -> Option<Found<'a>> {
     find(next, rest)
 }
 
-/// RFC 6901: digits without leading zeros.
+/// Parses an array index: digits without leading zeros (RFC 6901).
 pub(super) fn index(key: &str) -> Option<usize> {
     let canonical = key == "0" || !key.starts_with(['0', '+']);
     key.parse().ok().filter(|_| canonical)
@@ -78,7 +78,7 @@ fn newest_of(members: &Members) -> Option<&Arc<Stamp>> {
 }
 
 impl Found<'_> {
-    /// Whether it is the value `value`; numbers compare by value.
+    /// Returns true if the target equals `value`; numbers compare by value.
     pub(crate) fn is(self, value: &Value) -> bool {
         match (self, value) {
             (Self::Members(members), Value::Object(other)) => equality::members_hold(members, other),
@@ -87,7 +87,7 @@ impl Found<'_> {
         }
     }
 
-    /// A copy of it.
+    /// Returns a copy of the target as JSON.
     pub(crate) fn to_value(self) -> Value {
         match self {
             Self::Members(members) => Value::Object(tree::values(members)),

@@ -1,17 +1,17 @@
-//! Requests that a requester may send again without knowing whether the first one got in.
+//! Idempotency keys: repeated requests receive the outcome of the first one.
 //!
-//! A shadow remembers the accepted requests that carried a key, with what they were told. The same key of the same
-//! principal with the same request is told the same again; with another request it is refused. What is remembered lives
-//! beside the document, in its record and tombstone, and is a function of the accepted requests alone: recovery
-//! remembers the same from the journal.
+//! A shadow stores the outcome of each accepted request that carried a key. A repeated request with the same key and
+//! principal receives the stored outcome. A different request with that key is refused. The keys are stored beside the
+//! document, in its record or tombstone. They depend on the accepted requests alone, so recovery from the journal
+//! restores them.
 //!
-//! A shadow remembers at most [`PER_SHADOW_MAX`] keys, a principal has at most [`PER_PRINCIPAL_MAX`] of them, and a key
-//! is forgotten after [`REMEMBERED_SECONDS`] of the store's clock (a clock that jumps forward forgets earlier, one that
-//! jumps back later). A principal at its maximum forgets its own oldest key. In a full shadow a principal takes the
-//! oldest key of the one that has most, if that one has at least two more than itself; else it forgets its own oldest.
+//! A shadow stores at most [`PER_SHADOW_MAX`] keys, and at most [`PER_PRINCIPAL_MAX`] of one principal. A key expires
+//! after [`REMEMBERED_SECONDS`] of the store's clock; a jump of that clock moves the expiry. A principal at its maximum
+//! evicts its own oldest key. In a full shadow, a principal evicts the oldest key of the principal with the most keys,
+//! if that one has at least two more than itself. Otherwise it evicts its own oldest key.
 //!
-//! *Invariant:* so with `n` principals the newest ⌊64/n⌋ keys of each stay, whatever the others send. A further
-//! principal that finds 64 others with one key each is refused rather than take the only key of any.
+//! *Invariant:* with `n` principals, the newest ⌊64/n⌋ keys of each stay, whatever the others send. If 64 principals
+//! hold one key each, a further principal is refused rather than evict an only key.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -27,77 +27,77 @@ use crate::shadow::{
     rejection::Rejection,
 };
 
-/// Most keys that a shadow remembers.
+/// Most keys stored for a shadow.
 pub const PER_SHADOW_MAX: usize = 64;
 
-/// Most keys that it remembers of one principal.
+/// Most keys stored for one principal of a shadow.
 pub const PER_PRINCIPAL_MAX: usize = 16;
 
-/// How long it remembers a key.
+/// Lifetime of a key, in seconds.
 pub const REMEMBERED_SECONDS: u64 = 24 * 3600;
 
-/// The text by which a requester marks a request that it may send again: 1 to 64 bytes.
+/// The text, 1 to 64 bytes, with which a requester marks a request that it may repeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(Arc<str>);
 
-/// What a request asks, in 16 bytes: operation, state and preconditions, wherever given; not the client token, not
-/// whether it is a dry run. Part of the store's format.
+/// The digest of a request in 16 bytes: operation, state and preconditions. It excludes the client token and the
+/// dry-run flag. Part of the store's format.
 pub type RequestDigest = [u8; 16];
 
-/// A key and the request it came with.
+/// An idempotency key with the digest of its request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keyed {
     /// The key.
     pub key: IdempotencyKey,
-    /// The request.
+    /// The digest of the request.
     pub digest: RequestDigest,
 }
 
-/// What an accepted request was told.
+/// The outcome of an accepted request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstOutcome {
-    /// Of what was asked.
+    /// The digest of the request.
     pub digest: RequestDigest,
-    /// The version it made, or found right.
+    /// The version that the request made, or found unchanged.
     pub version: Version,
-    /// When that version was made.
+    /// The time at which that version was made.
     pub timestamp: Timestamp,
     /// The etag of that version.
     pub etag: Etag,
-    /// Whether it made that version.
+    /// True if the request made that version.
     pub changed: bool,
-    /// The earlier version it was accepted under.
+    /// The earlier version that the request was rebased from.
     pub rebased_from: Option<Version>,
 }
 
-/// One remembered request.
+/// One stored request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RememberedKey {
     /// The principal.
     pub by: Arc<str>,
     /// The key.
     pub key: IdempotencyKey,
-    /// When it was decided.
+    /// The time of the decision.
     pub decided: Timestamp,
-    /// What it was told.
+    /// The outcome.
     pub first: FirstOutcome,
 }
 
-/// The requests that a shadow remembers, oldest first. Cheap to clone, and nothing at all for most shadows.
+/// The stored requests of a shadow, oldest first. Cheap to clone; without allocation when empty, as for most shadows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Remembered(Option<Arc<Vec<Arc<RememberedKey>>>>);
 
 impl IdempotencyKey {
-    /// The most bytes of one.
+    /// Most bytes of a key.
     pub const BYTES_MAX: usize = 64;
 
-    /// The key `text`; `None` if it is empty or too long.
+    /// Returns the key `text`; `None` if it is empty or too long.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         (1..=Self::BYTES_MAX).contains(&text.len()).then(|| Self(text.into()))
     }
 
-    /// The key as text.
+    /// Returns the key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -105,34 +105,34 @@ impl IdempotencyKey {
 }
 
 impl Remembered {
-    /// These requests, oldest first.
+    /// Returns the set of these requests, oldest first.
     #[must_use]
     pub fn of(keys: Vec<RememberedKey>) -> Self {
         Self((!keys.is_empty()).then(|| Arc::new(keys.into_iter().map(Arc::new).collect())))
     }
 
-    /// What is remembered, oldest first; some of it may be too old to count.
+    /// Returns the stored requests, oldest first; some may have expired.
     #[must_use]
     pub fn keys(&self) -> &[Arc<RememberedKey>] {
         self.0.as_ref().map_or(&[], |keys| keys.as_slice())
     }
 
-    /// What the request with `key` of `by` was told, if it is remembered at `now`.
+    /// Returns the outcome of the request with `key` from `by`, if it has not expired at `now`.
     #[must_use]
     pub fn find(&self, by: &str, key: &IdempotencyKey, now: Timestamp) -> Option<&FirstOutcome> {
-        let fits = |known: &&Arc<RememberedKey>| known.key == *key && *known.by == *by && known.counts(now);
+        let fits = |known: &&Arc<RememberedKey>| known.key == *key && *known.by == *by && known.is_valid(now);
         self.keys().iter().rev().find(fits).map(|known| &known.first)
     }
 
-    /// This and `new`, without what has to go for it.
+    /// Returns a copy that includes `new`, after eviction of the keys that make room for it.
     ///
     /// # Errors
     ///
-    /// [`Rejection::TooManyRequests`]: as many other principals as there are keys have one each.
+    /// [`Rejection::TooManyRequests`]: all keys belong to different other principals.
     pub fn with(&self, new: RememberedKey) -> Result<Self, Rejection> {
         let now = new.decided;
         let mut keys = Vec::with_capacity(self.keys().len() + 1);
-        keys.extend(self.keys().iter().filter(|known| known.counts(now)).cloned());
+        keys.extend(self.keys().iter().filter(|known| known.is_valid(now)).cloned());
         let own = keys.iter().filter(|known| known.by == new.by).count();
         let victim = match () {
             () if own >= PER_PRINCIPAL_MAX => Some(new.by.clone()),
@@ -150,12 +150,12 @@ impl Remembered {
 }
 
 impl RememberedKey {
-    fn counts(&self, now: Timestamp) -> bool {
+    fn is_valid(&self, now: Timestamp) -> bool {
         now.0.saturating_sub(self.decided.0) <= REMEMBERED_SECONDS
     }
 }
 
-/// Whose oldest key has to go for one more of `by`, which has `own`, when there is no room.
+/// Returns the principal whose oldest key is evicted from a full shadow for a key of `by`, which has `own` keys.
 fn fair_victim(keys: &[Arc<RememberedKey>], by: &Arc<str>, own: usize) -> Option<Arc<str>> {
     let mut counts: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
     keys.iter().for_each(|known| *counts.entry(&known.by).or_default() += 1);
@@ -175,7 +175,7 @@ fn full(keys: &[Arc<RememberedKey>], now: Timestamp) -> Rejection {
 }
 
 impl Keyed {
-    /// `update` asked for under `key`.
+    /// Returns `key` with the digest of `update`.
     #[must_use]
     pub fn update(key: IdempotencyKey, update: &Update) -> Self {
         let mut form = vec![b'u', u8::from(update.replace), u8::from(update.state_is_null)];
@@ -184,7 +184,7 @@ impl Keyed {
         Self { key, digest: digest(&form) }
     }
 
-    /// The edits whose canonical form is `edits` asked for under `key`, whatever update they come to.
+    /// Returns `key` with the digest of a patch whose canonical form is `edits`, whatever update it resolves to.
     #[must_use]
     pub fn edits(key: IdempotencyKey, edits: &Value, preconditions: &Preconditions) -> Self {
         let mut form = vec![b'p'];
@@ -193,7 +193,7 @@ impl Keyed {
         Self { key, digest: digest(&form) }
     }
 
-    /// `delete` asked for under `key`.
+    /// Returns `key` with the digest of `delete`.
     #[must_use]
     pub fn delete(key: IdempotencyKey, delete: &Delete) -> Self {
         let mut form = vec![b'd'];
@@ -209,7 +209,7 @@ fn digest(form: &[u8]) -> RequestDigest {
 }
 
 impl Command {
-    /// The key it was asked for under, if there is one.
+    /// Returns the idempotency key and digest of the command, if it has one.
     #[must_use]
     pub fn keyed(&self) -> Option<&Keyed> {
         match self {
@@ -219,7 +219,7 @@ impl Command {
         }
     }
 
-    /// The earlier version that it was accepted under, `before` being what it was decided against.
+    /// Returns the earlier version that the command was rebased from; `before` is the document it was decided against.
     #[must_use]
     pub fn rebased_from(&self, before: &Document) -> Option<Version> {
         match self {
@@ -229,14 +229,14 @@ impl Command {
         }
     }
 
-    /// Whether it is only to be told what would become of it.
+    /// Returns true if the command is a dry run.
     #[must_use]
     pub fn is_dry_run(&self) -> bool {
         matches!(self, Self::Update(Update { dry_run: true, .. }) | Self::Patch(Patch { dry_run: true, .. }))
     }
 }
 
-/// Each part begins with a letter of its own and is canonical JSON, so no two requests have the same form.
+/// Each part begins with its own letter and is canonical JSON, so different requests have different forms.
 fn put_state(form: &mut Vec<u8>, update: &Update) {
     for name in SectionName::ALL {
         match update.section(name) {
@@ -308,7 +308,7 @@ mod tests {
         RememberedKey { by: by.into(), key: IdempotencyKey::new(key).unwrap(), decided: Timestamp(decided), first }
     }
 
-    /// `each` of these principals sends so many keys, in turn.
+    /// Returns the keys after each of `principals` sent `each` of them, in turns.
     fn filled(principals: usize, each: usize) -> Remembered {
         let rounds = (0..each).flat_map(|round| (0..principals).map(move |principal| (round, principal)));
         rounds.fold(Remembered::default(), |remembered, (round, principal)| {
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn each_principal_keeps_its_newest() {
+    fn each_principal_keeps_its_newest_keys() {
         let remembered = filled(1, 20);
         assert_eq!(remembered.keys().len(), PER_PRINCIPAL_MAX);
         assert_eq!(remembered.keys().first().map(|known| known.key.as_str()), Some("k4"));
@@ -339,9 +339,9 @@ mod tests {
         }
     }
 
-    /// However much one principal sends, it takes no other below the fair share.
+    /// No principal can evict the fair share of another one, however much it sends.
     #[test]
-    fn one_principal_cannot_flush_another() {
+    fn one_principal_cannot_evict_the_share_of_another() {
         for principals in 1..PER_SHADOW_MAX {
             let mut remembered = filled(principals, 16);
             for n in 0..200 {
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn who_finds_no_room_is_refused_until_there_is_some() {
+    fn a_full_shadow_refuses_new_principals_until_a_key_expires() {
         let full = filled(PER_SHADOW_MAX, 1);
         let refused = full.with(known("late", "k", 150)).unwrap_err();
         let after = REMEMBERED_SECONDS + 1 - 50;

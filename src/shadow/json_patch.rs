@@ -1,15 +1,15 @@
-//! JSON Patch, RFC 6902, on `state` as its sender sees it.
+//! JSON Patch (RFC 6902) on `state` as its sender may read it.
 //!
-//! Operations are applied in turn to a copy of the sections; what comes out is the update that does the same, for the
-//! document the copy was made of. That document has to be the one the update is decided against ([`Patch::resolve`]).
+//! The operations are applied in order to a copy of the sections. The result is an update with the same effect on the
+//! document that was copied. The update must be decided against that document ([`Patch::resolve`]).
 //!
-//! A path leads into a section; a section that is no object is refused. Sections without members are not there, as in
-//! what GET shows. That no value holds a null, which the contract has no place for, was settled before.
+//! A path must lead into a section, and a section must stay an object. Sections without members are absent, as in the
+//! GET reply. No value holds a null: the parser refuses it.
 //!
-//! This runs on the writer's thread, so what it may take is bounded: the number of operations, the levels that what
-//! they put there reaches, and what there is to do beyond reading the patch and the state. Of that is counted each
-//! value that is put somewhere, with its bytes, and each element of an array that makes way. A `move` that leads no
-//! deeper does not look into what it moves.
+//! The patch runs on the writer thread, so its cost is bounded. There are limits on the number of operations, on the
+//! nesting of the values they insert, and on the work beyond reading patch and state. The work counts each inserted
+//! value with its bytes, and each array element that an operation shifts. A `move` to the same or a smaller depth is
+//! not charged for the moved value.
 //!
 //! [`Patch::resolve`]: crate::shadow::command::Patch::resolve
 
@@ -29,94 +29,94 @@ use crate::shadow::{
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct JsonPatch(Vec<Operation>);
 
-/// One operation. Values hold no null.
+/// One operation. Its value holds no null.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation {
-    /// Puts a value into an object or array, or a section there.
+    /// Inserts a value into an object or array, or sets a section.
     Add(Pointer, Value),
-    /// Takes away what is there.
+    /// Removes a value.
     Remove(Pointer),
-    /// Puts a value in the place of what is there.
+    /// Replaces a value.
     Replace(Pointer, Value),
-    /// Takes away what is at `from` and adds it.
+    /// Removes the value at `from` and adds it at `to`.
     Move {
-        /// Where it is.
+        /// The source path.
         from: Pointer,
-        /// Where it is added.
+        /// The target path.
         to: Pointer,
     },
-    /// Adds what is at `from`.
+    /// Adds the value at `from` at `to`.
     Copy {
-        /// Where it is.
+        /// The source path.
         from: Pointer,
-        /// Where it is added.
+        /// The target path.
         to: Pointer,
     },
-    /// There must be this value.
+    /// Requires this value at the path.
     Test(Pointer, Value),
 }
 
-/// What a patch comes to on the state it was applied to.
+/// The result of a patch on one state.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Edit {
-    /// What it changes; merges and clears alone.
+    /// The equivalent update, which only merges and clears.
     pub(super) update: Update,
-    /// Paths that `test`, `copy` and `move` looked at.
+    /// The paths that `test`, `copy` and `move` read.
     pub(super) seen: Vec<Pointer>,
-    /// Paths that it gives an object: all that was in there counts as touched.
+    /// The paths set to an object; every member of the former value counts as touched.
     pub(super) objects: Vec<Pointer>,
 }
 
-/// A patch that does not fit a state.
+/// The error of a patch that does not apply to a state.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Misfit {
-    /// Why its first operation that does not fit does not.
+    /// The reason why the first failing operation does not apply.
     pub(super) reason: Reason,
-    /// What was written or looked at up to there.
+    /// The paths written or read up to the failure.
     pub(super) paths: Vec<Pointer>,
 }
 
-/// Why an operation does not fit.
+/// A reason why an operation does not apply.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Reason {
-    /// There is nothing at this path, and there would have to be.
+    /// The path is empty but the operation requires a value.
     Absent(Pointer),
-    /// There is something else at this path than a `test` says.
+    /// The path holds another value than the `test` requires.
     Different(Pointer),
-    /// It would make something that no shadow can be.
+    /// The result cannot be a shadow.
     Refused(Rejection),
 }
 
-/// A patch in the middle of being applied.
+/// A patch while it is applied.
 struct Work<'p> {
     state: Map<String, Value>,
     written: BTreeSet<Place<'p>>,
     seen: BTreeSet<Place<'p>>,
-    /// The number of the operation.
+    /// The number of the current operation.
     operation: usize,
-    /// Bytes that were put and elements that made way, eight to the byte, and how many may be.
+    /// Bytes inserted, plus one for eight shifted array elements; at most `size_max`.
     size: usize,
     size_max: usize,
 }
 
-/// A path of an operation, or the beginning of one.
+/// A path of an operation, or a prefix of one.
 type Place<'p> = (SectionName, &'p [Box<str>]);
 
-/// The most operations of a patch.
+/// Most operations of a patch.
 pub const OPERATIONS_MAX: usize = 256;
 
-/// Levels of objects and arrays that `state` may reach while a patch is applied, and keys that a path may have; what it
-/// comes to has its own limit.
+/// Most levels of objects and arrays in `state` while a patch is applied, and most keys of a path. The result has its
+/// own, lower limit.
 pub const LEVELS_MAX: usize = 72;
 
 impl JsonPatch {
-    /// These operations in turn; `None`: there are too many.
+    /// Returns a patch of these operations; `None` if there are too many.
     #[must_use]
     pub fn new(operations: Vec<Operation>) -> Option<Self> {
         (operations.len() <= OPERATIONS_MAX).then_some(Self(operations))
     }
 
-    /// The paths that it looks at: whether something is there, or what.
+    /// Returns the paths whose existence or value the patch reads.
     pub fn looks_at(&self) -> impl Iterator<Item = &Pointer> {
         self.0.iter().filter_map(|operation| match operation {
             Operation::Add(..) => None,
@@ -125,7 +125,7 @@ impl JsonPatch {
         })
     }
 
-    /// Whether a path of it leads into `section`.
+    /// Returns true if a path of the patch leads into `section`.
     pub(super) fn names(&self, section: SectionName) -> bool {
         self.0.iter().any(|operation| match operation {
             Operation::Add(path, _)
@@ -138,12 +138,12 @@ impl JsonPatch {
         })
     }
 
-    /// Applies it to `state`, which has the sections that it names and that have members. What it puts there may come
-    /// to `size_max` bytes; see the module for what counts.
+    /// Applies the patch to `state`, the named sections that have members. The work may add up to `size_max`; see the
+    /// module for how it is counted.
     ///
     /// # Errors
     ///
-    /// The first operation that does not fit.
+    /// The first operation that does not apply.
     pub(super) fn apply(&self, state: &Map<String, Value>, size_max: usize) -> Result<Edit, Misfit> {
         let (written, seen) = (BTreeSet::new(), BTreeSet::new());
         let mut work = Work { state: state.clone(), written, seen, operation: 0, size: 0, size_max };
@@ -196,7 +196,7 @@ impl<'p> Work<'p> {
         }
     }
 
-    /// What is at `path`, on which all that follows depends.
+    /// Returns the value at `path` and records that the outcome depends on it.
     fn look(&mut self, path: &'p Pointer) -> Result<&Value, Reason> {
         self.seen.insert(place(path));
         self.look_up(path)
@@ -270,7 +270,7 @@ impl<'p> Work<'p> {
         Ok(removed)
     }
 
-    /// Notes that `path` is written. An array is one value, so it is written whole.
+    /// Records that `path` is written. A path into an array counts as the array, which is one value.
     fn wrote(&mut self, path: &'p Pointer) {
         let mut at = self.state.get(path.section.as_str());
         let mut length = 0;
@@ -285,7 +285,7 @@ impl<'p> Work<'p> {
         self.written.insert((path.section, path.keys.get(..length).unwrap_or_default()));
     }
 
-    /// Counts what is put at `path`, and refuses what would nest so deep that it is a danger to handle.
+    /// Counts a value inserted at `path`. Refuses nesting that would be unsafe to process.
     fn puts(&mut self, path: &Pointer, value: &Value) -> Result<(), Reason> {
         let Extent { levels, bytes } = extent(value);
         if path.keys.len() + levels > LEVELS_MAX {
@@ -304,14 +304,14 @@ impl<'p> Work<'p> {
         }
     }
 
-    /// What was written, against `before`.
+    /// Returns the difference between `before` and the patched state.
     fn edit(self, before: &Map<String, Value>) -> Edit {
         let Self { state, written, seen, .. } = self;
         let mut objects = Vec::new();
         let mut patches: Map<String, Value> = Map::new();
         let mut update = Update::default();
         let mut last: Option<Place<'_>> = None;
-        // A path comes before all that is below it.
+        // A path sorts before all paths below it.
         for &(name, keys) in &written {
             if last.is_some_and(|(above, begin)| name == above && keys.starts_with(begin)) {
                 continue;
@@ -356,7 +356,8 @@ fn at<'s>(state: &'s Map<String, Value>, (section, keys): Place<'_>) -> Option<&
     keys.iter().fold(section, |at, key| at?.as_object()?.get(&**key))
 }
 
-/// What merges `old` into `new`; every leaf of `new` is in it, changed or not, so that it counts as touched.
+/// Returns the value that merges `old` into `new`. It has every leaf of `new`, changed or not, so that all count as
+/// touched.
 fn difference(old: Option<&Value>, new: Option<&Value>) -> Value {
     match (old, new) {
         (_, None) => Value::Null,
@@ -369,7 +370,7 @@ fn difference(old: Option<&Value>, new: Option<&Value>) -> Value {
     }
 }
 
-/// Puts `value` at a place of a merge patch; above it there are objects in the document, before and after.
+/// Sets `value` at a path of a merge patch. All values above it are objects in the document, before and after.
 fn put(patches: &mut Map<String, Value>, (section, keys): Place<'_>, value: Value) {
     let mut place = patches.entry(section.as_str()).or_insert_with(|| Value::Object(Map::new()));
     for key in keys {
@@ -382,11 +383,11 @@ fn put(patches: &mut Map<String, Value>, (section, keys): Place<'_>, value: Valu
     *place = value;
 }
 
-/// How far a value goes.
+/// The depth and size of a value.
 struct Extent {
-    /// Levels of objects and arrays; a scalar has none.
+    /// The levels of objects and arrays; 0 for a scalar.
     levels: usize,
-    /// About the bytes of its JSON, and eight for each value.
+    /// The approximate bytes of the JSON, plus eight for each value.
     bytes: usize,
 }
 
@@ -403,7 +404,7 @@ fn extent(value: &Value) -> Extent {
     Extent { levels, bytes: 8 + bytes }
 }
 
-/// The levels and bytes of an array or object around these.
+/// Returns the levels and bytes of an array or object with these parts.
 fn around(parts: impl Iterator<Item = Extent>) -> (usize, usize) {
     let (deepest, bytes) = parts.fold((0, 0), |(deepest, bytes), part| (part.levels.max(deepest), bytes + part.bytes));
     (1 + deepest, bytes)

@@ -1,7 +1,7 @@
-//! How large a shadow may become, checked on the document that a write would make.
+//! Size limits of a shadow, checked on the document that a write would produce.
 //!
-//! A document may be above a limit that was lowered after it was written. It stays writable as long as a write does
-//! not take it further up: a limit refuses only what exceeds it *and* exceeds what was there before.
+//! A document may exceed a limit that was lowered after it was written. It stays writable as long as no write increases
+//! the excess. A limit refuses a document only if it exceeds the limit *and* the previous size.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use crate::shadow::{
 };
 
 impl DocumentLimits {
-    /// Checks `next`, which `changes` would make of `current`.
+    /// Checks `next`, the result of applying `changes` to `current`.
     ///
     /// # Errors
     ///
@@ -38,7 +38,7 @@ impl DocumentLimits {
 
     fn too_deep(&self, change: &Change) -> bool {
         let Effect::Set(value) = &change.effect else { return false };
-        // The section itself is no level, and neither is the last key.
+        // Neither the section itself nor the last key counts as a level.
         let above = change.path.keys.len();
         let level = |value| (above + depth(value)).saturating_sub(1);
         let before = change.replaced.as_ref().map_or(0, |replaced| level(&replaced.value));
@@ -46,7 +46,8 @@ impl DocumentLimits {
     }
 }
 
-/// Levels of a value, itself included: a scalar 0, an array or object one more than the deepest thing in it.
+/// Returns the nesting levels of a value, itself included. A scalar has 0; an array or object has one more than its
+/// deepest member.
 fn depth(value: &Value) -> usize {
     match value {
         Value::Array(elements) => 1 + elements.iter().map(depth).max().unwrap_or(0),

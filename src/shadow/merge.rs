@@ -1,9 +1,9 @@
-//! What an update changes: RFC 7396 merge, or whole replacement, of one section, told as the smallest set of changes.
+//! The changes that an update makes to one section, by RFC 7396 merge or by replacement.
 //!
-//! Nothing is applied here. The rules of [`Change`] hold: members of objects that stay objects are told one by one, all
-//! else whole. So an object that loses its last member is told as set to `{}`, one that was `{}` and gains a member is
-//! told whole, and a section that comes or goes is told as that section. An equal value is no
-//! change, unless the update touches what it sends again.
+//! This module computes the smallest set of changes and applies nothing. It follows the rules of [`Change`]: members of
+//! objects that stay objects are separate changes, all other values are one change each. An object that loses its last
+//! member is set to `{}`. An object that was `{}` and gains members is set as one value. A section that appears or
+//! disappears is one change at the section. Equal values are no change, unless the update refreshes times.
 
 use serde_json::{Map, Value};
 
@@ -15,7 +15,7 @@ use crate::shadow::{
     tree::{self, Members, Node},
 };
 
-/// Appends what `update` changes in its section `name`, which holds `current`.
+/// Appends the changes that `update` makes to the section `name`, which holds `current`.
 pub(crate) fn changes_of_section(name: SectionName, current: &Members, update: &Update, changes: &mut Vec<Change>) {
     let mut diff = Diff { section: name, keys: Vec::new(), touches: update.touches, changes };
     match update.section(name) {
@@ -30,33 +30,33 @@ pub(crate) fn changes_of_section(name: SectionName, current: &Members, update: &
     }
 }
 
-/// A walk down one section: where it is, and what it found.
+/// A walk through one section that collects changes.
 struct Diff<'a> {
     section: SectionName,
     keys: Vec<&'a str>,
-    /// Whether an equal value is told as touched.
+    /// True to record an equal value as touched.
     touches: bool,
     changes: &'a mut Vec<Change>,
 }
 
 impl<'a> Diff<'a> {
-    /// The section, which was empty, is now `next`.
+    /// Records that the section, which was empty, becomes `next`.
     fn appear(&mut self, next: Map<String, Value>) {
         if !next.is_empty() {
-            self.tell(None, Effect::Set(Value::Object(next)));
+            self.record(None, Effect::Set(Value::Object(next)));
         }
     }
 
-    /// The section is emptied.
+    /// Records that the section is cleared.
     fn clear(&mut self, current: &Members) {
         if !current.is_empty() {
-            self.tell(Some(replaced_object(current)), Effect::Remove);
+            self.record(Some(replaced_object(current)), Effect::Remove);
         }
     }
 
     /// Merges `patch` into an object that has members.
     fn merge(&mut self, current: &Members, patch: &'a Map<String, Value>) {
-        let told = self.changes.len();
+        let recorded = self.changes.len();
         let mut members = current.len();
         for (key, value) in patch {
             self.keys.push(key);
@@ -64,11 +64,11 @@ impl<'a> Diff<'a> {
                 (None, Value::Null) => {}
                 (Some(node), Value::Null) => {
                     members -= 1;
-                    self.tell(Some(replaced(node)), Effect::Remove);
+                    self.record(Some(replaced(node)), Effect::Remove);
                 }
                 (None, value) => {
                     members += 1;
-                    self.tell(None, Effect::Set(cleaned(value)));
+                    self.record(None, Effect::Set(cleaned(value)));
                 }
                 (Some(Node::Object(inner)), Value::Object(patch)) => self.merge(inner, patch),
                 (Some(node), Value::Object(_)) => self.set(node, &cleaned(value)),
@@ -77,19 +77,19 @@ impl<'a> Diff<'a> {
             self.keys.pop();
         }
         if members == 0 {
-            // All that was told is the removal of every member: it is told whole.
-            self.changes.truncate(told);
+            // Every recorded change removes a member: record one change of the whole object instead.
+            self.changes.truncate(recorded);
             let emptied = if self.keys.is_empty() { Effect::Remove } else { Effect::Set(Value::Object(Map::new())) };
-            self.tell(Some(replaced_object(current)), emptied);
+            self.record(Some(replaced_object(current)), emptied);
         }
     }
 
-    /// Turns an object that has members into `next`, which has some too.
+    /// Replaces an object that has members by `next`, which has members too.
     fn replace(&mut self, current: &'a Members, next: &'a Map<String, Value>) {
         for (key, node) in current {
             if !next.contains_key(&**key) {
                 self.keys.push(key);
-                self.tell(Some(replaced(node)), Effect::Remove);
+                self.record(Some(replaced(node)), Effect::Remove);
                 self.keys.pop();
             }
         }
@@ -98,22 +98,22 @@ impl<'a> Diff<'a> {
             match (current.get(key.as_str()), value) {
                 (Some(Node::Object(inner)), Value::Object(next)) if !next.is_empty() => self.replace(inner, next),
                 (Some(node), value) => self.set(node, value),
-                (None, value) => self.tell(None, Effect::Set(value.clone())),
+                (None, value) => self.record(None, Effect::Set(value.clone())),
             }
             self.keys.pop();
         }
     }
 
-    /// Tells that `node` becomes `value`, if that is another value.
+    /// Records that `node` becomes `value`, unless they are equal.
     fn set(&mut self, node: &Node, value: &Value) {
         if !equality::holds(node, value) {
-            self.tell(Some(replaced(node)), Effect::Set(value.clone()));
+            self.record(Some(replaced(node)), Effect::Set(value.clone()));
         } else if self.touches {
-            self.tell(Some(replaced(node)), Effect::Touch);
+            self.record(Some(replaced(node)), Effect::Touch);
         }
     }
 
-    fn tell(&mut self, replaced: Option<Replaced>, effect: Effect) {
+    fn record(&mut self, replaced: Option<Replaced>, effect: Effect) {
         let keys = self.keys.iter().map(|&key| key.into()).collect();
         self.changes.push(Change { path: Pointer { section: self.section, keys }, replaced, effect });
     }
@@ -127,7 +127,7 @@ fn replaced_object(members: &Members) -> Replaced {
     Replaced { value: Value::Object(tree::values(members)), version: tree::newest(members) }
 }
 
-/// RFC 7396 drops nulls of objects that are new; arrays are taken as they are.
+/// Returns `value` without the nulls of objects, as RFC 7396 requires for new objects; arrays are unchanged.
 fn cleaned(value: &Value) -> Value {
     match value {
         Value::Object(members) => Value::Object(without_nulls(members)),
@@ -140,7 +140,7 @@ fn without_nulls(members: &Map<String, Value>) -> Map<String, Value> {
     kept.map(|(key, value)| (key.clone(), cleaned(value))).collect()
 }
 
-/// What removes a whole section, for a deletion.
+/// Appends the change that removes a whole section, for a deletion.
 pub(crate) fn clearing(name: SectionName, current: &Members, changes: &mut Vec<Change>) {
     Diff { section: name, keys: Vec::new(), touches: false, changes }.clear(current);
 }

@@ -1,10 +1,10 @@
-//! The pure core: what a shadow is and what a command does to it.
+//! The pure core: the shadow document and the commands that change it.
 //!
-//! Nothing here does I/O, reads a clock, takes a lock or is async: `now` comes in as an argument, a decision comes
-//! out as a value. [`decide()`] is the one place where a command is checked against a document; [`Document::apply`] is
-//! the one place where changes become the next document, for a live update and for recovery alike.
+//! This module does no I/O, reads no clock, takes no lock and is not async. The time `now` is an argument, and a
+//! decision is a return value. [`decide()`] is the only place where a command is checked against a document.
+//! [`Document::apply`] is the only place where changes become the next document, in live updates and in recovery.
 //!
-//! JSON envelopes are `wire`'s; storing and ordering are `store`'s.
+//! The JSON envelopes are in `wire`; storage and ordering are in `store`.
 
 mod apply;
 pub(crate) mod canonical;

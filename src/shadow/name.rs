@@ -1,4 +1,4 @@
-//! Names: of a device, of one of its shadows, of a principal, and the key that names one shadow.
+//! Names of devices and shadows, and the key of a shadow.
 
 use std::{fmt, sync::Arc};
 
@@ -10,36 +10,36 @@ pub struct DeviceId(Arc<str>);
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShadowName(Arc<str>);
 
-/// Names one shadow: a device and, for a named shadow, its name. Ordered by device, the classic shadow first.
+/// The key of a shadow: a device and, for a named shadow, its name. Sorts by device, the classic shadow first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShadowKey {
     /// The device.
     pub device: DeviceId,
-    /// `None`: the classic shadow.
+    /// The name of the shadow; `None` for the classic shadow.
     pub name: Option<ShadowName>,
 }
 
-/// Why a string is no device id or shadow name.
+/// An error for a text that is not a device id or shadow name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Empty or too long.
     #[error("'{name}' is {length} bytes long, allowed are 1 to {max}")]
     Length {
-        /// What was given, cut to 64 characters.
+        /// The text, cut to 64 characters.
         name: String,
-        /// Its bytes.
+        /// Its length in bytes.
         length: usize,
-        /// The most that are allowed.
+        /// The limit.
         max: usize,
     },
     /// A character outside the set.
     #[error("'{name}' holds '{character}', allowed are {allowed}")]
     Character {
-        /// What was given, cut to 64 characters.
+        /// The text, cut to 64 characters.
         name: String,
         /// The first character that is not allowed.
         character: char,
-        /// The set.
+        /// The allowed characters.
         allowed: &'static str,
     },
 }
@@ -49,12 +49,12 @@ impl DeviceId {
     ///
     /// # Errors
     ///
-    /// A [`NameError`] that names the offending text.
+    /// A [`NameError`] with the offending text.
     pub fn new(text: &str) -> Result<Self, NameError> {
         check(text, 128, |c| matches!(c, ':' | '_' | '-'), "A-Z a-z 0-9 : _ -").map(Self)
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -66,12 +66,12 @@ impl ShadowName {
     ///
     /// # Errors
     ///
-    /// A [`NameError`] that names the offending text.
+    /// A [`NameError`] with the offending text.
     pub fn new(text: &str) -> Result<Self, NameError> {
         check(text, 64, |c| matches!(c, ':' | '_' | '-' | '$'), "A-Z a-z 0-9 : _ - $").map(Self)
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -79,20 +79,20 @@ impl ShadowName {
 }
 
 impl ShadowKey {
-    /// The classic shadow of `device`.
+    /// Returns the key of the classic shadow of `device`.
     #[must_use]
     pub fn classic(device: DeviceId) -> Self {
         Self { device, name: None }
     }
 
-    /// The shadow of `device` called `name`.
+    /// Returns the key of the shadow `name` of `device`.
     #[must_use]
     pub fn named(device: DeviceId, name: ShadowName) -> Self {
         Self { device, name: Some(name) }
     }
 }
 
-/// As in error messages: `<id>` or `<id>~<name>`.
+/// Writes `<id>` or `<id>~<name>`, as in error messages.
 impl fmt::Display for ShadowKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.device.as_str())?;

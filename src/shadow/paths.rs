@@ -1,9 +1,9 @@
-//! A set of paths of a shadow: what somebody may read of it, or write.
+//! A set of paths of a shadow that a principal may read or write.
 //!
-//! The set is closed downwards: who has a path has all that is or will be below it. So a path is in the set if the set
-//! was given it or one above it, and a document is cut to the set leaf by leaf ([`Document::seen`]).
+//! A path in the set includes every path below it, present or future. So a path is in the set if the path itself or one
+//! above it was inserted. Documents are cut to the set leaf by leaf ([`Document::seen`]).
 //!
-//! Arrays are leaves here as everywhere: a path that leads into one has nothing of it.
+//! Arrays are leaves: a path into an array includes nothing of it.
 //!
 //! [`Document::seen`]: crate::shadow::Document::seen
 
@@ -27,34 +27,34 @@ pub struct Paths {
     tags: Part,
 }
 
-/// The part of a set that lies at one place and below it.
+/// The part of a set at and below one path.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 enum Part {
     #[default]
     Nothing,
     Everything,
-    /// Some of what is below; no part in there is empty.
+    /// Some of the members. None of these parts is empty.
     Below(Arc<Branches>),
 }
 
 type Branches = BTreeMap<Box<str>, Part>;
 
 impl Paths {
-    /// No path.
+    /// The empty set.
     pub const NONE: Self = Self { desired: Part::Nothing, reported: Part::Nothing, tags: Part::Nothing };
 
-    /// Every path.
+    /// The set of all paths.
     pub const ALL: Self = Self { desired: Part::Everything, reported: Part::Everything, tags: Part::Everything };
 
-    /// All of `desired` and `reported`: what a device has by default.
+    /// All of `desired` and `reported`: the default for a device.
     pub const STATE: Self = Self { tags: Part::Nothing, ..Self::ALL };
 
-    /// Adds `path` and all below it.
+    /// Adds `path` and all paths below it.
     pub fn insert(&mut self, path: &Pointer) {
         self.part_mut(path.section).insert(&path.keys);
     }
 
-    /// Adds all that `other` has.
+    /// Adds all paths of `other`.
     pub fn add(&mut self, other: &Self) {
         for name in SectionName::ALL {
             let part = self.part(name).union(other.part(name));
@@ -62,64 +62,64 @@ impl Paths {
         }
     }
 
-    /// Takes `section` out.
+    /// Removes `section` from the set.
     #[must_use]
     pub fn without(mut self, section: SectionName) -> Self {
         *self.part_mut(section) = Part::Nothing;
         self
     }
 
-    /// Whether `path` is in the set, and with it all below.
+    /// Returns true if the set includes `path` and all paths below it.
     #[must_use]
     pub fn has(&self, path: &Pointer) -> bool {
         self.part(path.section).has(&path.keys)
     }
 
-    /// Whether all of `section` is in the set.
+    /// Returns true if the set includes all of `section`.
     #[must_use]
     pub fn has_section(&self, section: SectionName) -> bool {
         *self.part(section) == Part::Everything
     }
 
-    /// Whether all of `desired` and `reported` is in the set: what an etag is made of.
+    /// Returns true if the set includes all of `desired` and `reported`, which the etag covers.
     #[must_use]
     pub fn has_state(&self) -> bool {
         self.has_section(SectionName::Desired) && self.has_section(SectionName::Reported)
     }
 
-    /// Whether there is no path in the set.
+    /// Returns true if the set has no path.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::NONE
     }
 
-    /// What is in the set of a section that holds `members`.
+    /// Returns the included part of `members`, the members of a section.
     pub(super) fn members<'a>(&self, section: SectionName, members: &'a Members) -> Cow<'a, Members> {
         self.part(section).members(members)
     }
 
-    /// What is in both the `desired` and the `reported` part, of an object with the members of `difference`: a
-    /// difference tells of both.
+    /// Returns the part of `difference` that both the `desired` and the `reported` part include, since a delta reveals
+    /// both sides.
     pub(super) fn difference<'a>(&self, difference: &'a Members) -> Cow<'a, Members> {
         self.desired.intersection(&self.reported).members(difference)
     }
 
-    /// What `patch` of `section` says of the paths in the set: below what it removes or turns into a leaf, those paths
-    /// are removed.
+    /// Returns the included part of `patch` to `section`. If the patch removes a parent of included paths or makes it a
+    /// leaf, these paths are removed.
     #[must_use]
     pub fn patch<'a>(&self, section: SectionName, patch: &'a SectionPatch) -> Cow<'a, SectionPatch> {
         match (self.part(section), patch) {
             (Part::Everything, patch) => Cow::Borrowed(patch),
             (Part::Nothing, _) | (_, SectionPatch::Keep) => Cow::Owned(SectionPatch::Keep),
             (Part::Below(branches), SectionPatch::Clear) => Cow::Owned(SectionPatch::Merge(removals(branches))),
-            (Part::Below(branches), SectionPatch::Merge(patch)) => match said_of(branches, patch) {
-                said if said.is_empty() => Cow::Owned(SectionPatch::Keep),
-                said => Cow::Owned(SectionPatch::Merge(said)),
+            (Part::Below(branches), SectionPatch::Merge(patch)) => match restrict(branches, patch) {
+                restricted if restricted.is_empty() => Cow::Owned(SectionPatch::Keep),
+                restricted => Cow::Owned(SectionPatch::Merge(restricted)),
             },
         }
     }
 
-    /// What `change` did to the paths in the set; `None`: nothing.
+    /// Returns the effect of `change` on the included paths; `None` if there is none.
     #[must_use]
     pub fn change<'a>(&self, change: &'a Change) -> Option<Cow<'a, Change>> {
         let branches = match self.part(change.path.section).at(&change.path.keys) {
@@ -127,7 +127,7 @@ impl Paths {
             Part::Nothing => return None,
             Part::Below(branches) => branches,
         };
-        // A change of what is above: what it took away and what it put there, as far as that is in the set.
+        // The change is above included paths: compare their values before and after.
         let after = match &change.effect {
             Effect::Set(value) => cut(branches, value),
             Effect::Touch | Effect::Remove => None,
@@ -189,7 +189,7 @@ impl Part {
         *self.at(keys) == Self::Everything
     }
 
-    /// The part at and below `keys`.
+    /// Returns the part at and below `keys`.
     fn at(&self, keys: &[Box<str>]) -> &Self {
         match (self, keys) {
             (Self::Everything | Self::Nothing, _) | (Self::Below(_), []) => self,
@@ -251,7 +251,7 @@ impl Part {
     }
 }
 
-/// What `value` has of `branches`; `None`: nothing.
+/// Returns the part of `value` in `branches`; `None` if there is none.
 fn cut(branches: &Branches, value: &Value) -> Option<Value> {
     let Value::Object(members) = value else { return None };
     let seen = branches.iter().filter_map(|(key, part)| {
@@ -267,7 +267,7 @@ fn cut(branches: &Branches, value: &Value) -> Option<Value> {
     (!seen.is_empty()).then_some(Value::Object(seen))
 }
 
-/// A patch that removes all of `branches`.
+/// Returns a patch that removes all of `branches`.
 fn removals(branches: &Branches) -> Map<String, Value> {
     let removal = |key: &str, part: &Part| {
         let value = match part {
@@ -279,20 +279,20 @@ fn removals(branches: &Branches) -> Map<String, Value> {
     branches.iter().map(|(key, part)| removal(key, part)).collect()
 }
 
-/// What `patch` says of `branches`.
-fn said_of(branches: &Branches, patch: &Map<String, Value>) -> Map<String, Value> {
-    let said = branches.iter().filter_map(|(key, part)| {
+/// Returns the part of `patch` that concerns `branches`.
+fn restrict(branches: &Branches, patch: &Map<String, Value>) -> Map<String, Value> {
+    let restricted = branches.iter().filter_map(|(key, part)| {
         let value = match (part, patch.get(&**key)?) {
-            (Part::Below(inner), Value::Object(patch)) => match said_of(inner, patch) {
-                said if said.is_empty() => return None,
-                said => Value::Object(said),
+            (Part::Below(inner), Value::Object(patch)) => match restrict(inner, patch) {
+                restricted if restricted.is_empty() => return None,
+                restricted => Value::Object(restricted),
             },
             (Part::Below(inner), _) => Value::Object(removals(inner)),
             (_, value) => value.clone(),
         };
         Some((key.to_string(), value))
     });
-    said.collect()
+    restricted.collect()
 }
 
 #[cfg(test)]
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_has_all_below_it_and_nothing_above_or_beside() {
+    fn a_path_includes_all_below_it_and_nothing_above_or_beside() {
         let set = paths(&["/desired/a/b", "/reported", "/desired/x~1y"]);
         for (path, expected) in [
             ("/desired/a/b", true),
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_are_the_same_however_they_were_made() {
+    fn equal_sets_do_not_depend_on_insertion_order() {
         let mut joined = paths(&["/desired/a/b"]);
         joined.add(&paths(&["/desired/a/c", "/tags/t"]));
         assert_eq!(joined, paths(&["/tags/t", "/desired/a/c", "/desired/a/b"]));
@@ -343,14 +343,14 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_cut_to_what_it_did_to_the_set() {
+    fn restricts_a_change_to_the_set() {
         let set = paths(&["/desired/zone/t", "/desired/m"]);
         let change = |path: &str, before: Value, after: Option<Value>| Change {
             path: path.parse().unwrap(),
             replaced: (!before.is_null()).then_some(Replaced { value: before, version: Version(1) }),
             effect: after.map_or(Effect::Remove, Effect::Set),
         };
-        // path, before, after; what is seen of it
+        // path, before, after; the visible change
         for (path, before, after, expected) in [
             ("/desired/zone/t", json!(1), Some(json!(2)), Some((json!(1), Some(json!(2))))),
             ("/desired/zone/u", json!(1), Some(json!(2)), None),
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_is_cut_to_what_it_says_of_the_set() {
+    fn restricts_a_patch_to_the_set() {
         let merge = |value: Value| SectionPatch::Merge(value.as_object().unwrap().clone());
         let set = paths(&["/desired/zone/t", "/desired/m"]);
         for (patch, expected) in [

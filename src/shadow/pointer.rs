@@ -11,28 +11,28 @@ pub struct Pointer {
     pub keys: Vec<Box<str>>,
 }
 
-/// One of the three sections of `state`.
+/// A section of `state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SectionName {
-    /// What the device should be.
+    /// The requested state.
     Desired,
-    /// What the device is.
+    /// The state that the device reports.
     Reported,
-    /// Back-end notes a device does not see.
+    /// Notes of the back end, which a device does not see.
     Tags,
 }
 
 impl SectionName {
-    /// The three, in the order documents show them.
+    /// The sections, in the order of the JSON document.
     pub const ALL: [Self; 3] = [Self::Desired, Self::Reported, Self::Tags];
 
-    /// The section with this key.
+    /// Returns the section with the key `key`.
     #[must_use]
     pub fn of(key: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|name| name.as_str() == key)
     }
 
-    /// The key in `state`.
+    /// Returns the key of the section in `state`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -44,32 +44,32 @@ impl SectionName {
 }
 
 impl Pointer {
-    /// The whole of one section.
+    /// Returns the path of a whole section.
     #[must_use]
     pub fn section(section: SectionName) -> Self {
         Self { section, keys: Vec::new() }
     }
 
-    /// The member `key` of what is here.
+    /// Returns the path of the member `key` below this path.
     #[must_use]
     pub fn member(&self, key: &str) -> Self {
         let keys = self.keys.iter().map(|key| &**key).chain([key]).map(Into::into).collect();
         Self { section: self.section, keys }
     }
 
-    /// Whether this path is `other` or lies below it.
+    /// Returns true if this path is `other` or lies below it.
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {
         self.section == other.section && self.keys.starts_with(&other.keys)
     }
 }
 
-/// A text that is no JSON Pointer into a section of `state`.
+/// An error for a text that is not a JSON Pointer into a section of `state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a JSON Pointer that begins with /desired, /reported or /tags")]
 pub struct NotAPointer;
 
-/// RFC 6901.
+/// Parses an RFC 6901 JSON Pointer.
 impl FromStr for Pointer {
     type Err = NotAPointer;
 
@@ -94,7 +94,7 @@ fn unescaped(token: &str) -> Result<Box<str>, NotAPointer> {
     Ok(key.into())
 }
 
-/// RFC 6901: `~` is `~0` and `/` is `~1` inside a key.
+/// Writes an RFC 6901 JSON Pointer, with `~` as `~0` and `/` as `~1` inside a key.
 impl fmt::Display for Pointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "/{}", self.section.as_str())?;
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pointers_are_read_as_they_are_written() {
+    fn pointers_round_trip() {
         for text in ["/desired", "/tags/", "/reported/a/b~1c/~0/~01/é", "/desired//x"] {
             assert_eq!(text.parse::<Pointer>().map(|pointer| pointer.to_string()).as_deref(), Ok(text));
         }

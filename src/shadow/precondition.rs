@@ -1,8 +1,8 @@
-//! What a requester may demand of the current document before its command is applied.
+//! The conditions that a requester may set on the current document.
 //!
-//! `version` and `etag` are checked first, then `expect`. Only a stale `version` can be forgiven
-//! ([`OnConflict::Rebase`]), never version 0, an etag or an expectation; and no version below the floor, where it is
-//! not known what changed.
+//! `version` and `etag` are checked first, then `expect`. Only a stale `version` can be rebased
+//! ([`OnConflict::Rebase`]); version 0, an etag and an expectation cannot. A version below the floor cannot be rebased
+//! either, because the changes since are unknown.
 
 use crate::shadow::{
     command::{EtagCondition, Expectation, Expected, OnConflict, Preconditions},
@@ -19,7 +19,8 @@ impl From<&str> for EtagCondition {
 }
 
 impl EtagCondition {
-    /// Whether `etag`, that of the current document, is what it asks for; one that does not exist has none.
+    /// Returns true if `etag`, the etag of `current`, satisfies this condition. A shadow that does not exist has no
+    /// etag.
     fn holds(&self, current: &Document, etag: &Etag) -> bool {
         current.exists()
             && match self {
@@ -32,16 +33,17 @@ impl EtagCondition {
 }
 
 impl Preconditions {
-    /// Checks them against the current document, which the requester sees as `reads` say; `is_clean` tells whether no
+    /// Checks the conditions against `current`, whose etag covers the paths in `reads`. `is_clean` returns true if no
     /// path that the command touches changed after a version.
     ///
-    /// A deleted shadow satisfies its tombstone's `version` (that is how one recreates it and knows that nobody else
-    /// did) and `version` 0, and no `etag`. Version 0 of a shadow never written is satisfied by 0 alone.
+    /// A deleted shadow satisfies the `version` of its tombstone, so a client can recreate it and be sure that no other
+    /// client did. It also satisfies `version` 0, and no `etag`. A shadow that was never written satisfies only
+    /// `version` 0.
     ///
     /// # Errors
     ///
-    /// - [`Rejection::VersionConflict`] with what is current.
-    /// - [`Rejection::ExpectationFailed`] with what was expected in vain.
+    /// - [`Rejection::VersionConflict`] with the current version and etag.
+    /// - [`Rejection::ExpectationFailed`] with the expectations that do not hold.
     pub(super) fn check(
         &self,
         current: &Document,
@@ -51,7 +53,7 @@ impl Preconditions {
         let version_holds = match self.version {
             None => true,
             Some(Version(0)) => !current.exists(),
-            Some(expected) => expected == current.version || self.forgives(expected, current) && is_clean(expected),
+            Some(expected) => expected == current.version || self.can_rebase(expected, current) && is_clean(expected),
         };
         if !version_holds {
             return Err(conflict(current, reads, self.version));
@@ -65,20 +67,20 @@ impl Preconditions {
         self.check_expectations(current, reads)
     }
 
-    /// The earlier version that a command was accepted under, `before` being what it was decided against.
+    /// Returns the earlier version that a command was rebased from; `before` is the document it was decided against.
     #[must_use]
     pub fn rebased_from(&self, before: &Document) -> Option<Version> {
-        self.version.filter(|&version| version != before.version && self.forgives(version, before))
+        self.version.filter(|&version| version != before.version && self.can_rebase(version, before))
     }
 
-    fn forgives(&self, expected: Version, current: &Document) -> bool {
+    fn can_rebase(&self, expected: Version, current: &Document) -> bool {
         self.on_conflict == OnConflict::Rebase
             && expected > Version(0)
             && expected < current.version
             && expected >= current.floor
     }
 
-    /// The version of the document that the requester has: the one it names, else the one in its etag.
+    /// Returns the version that the requester has seen: the version in its etag, else the one it names.
     fn seen(&self) -> Option<Version> {
         match (&self.etag, self.version) {
             (Some(EtagCondition::Tag(tag)), _) => Some(tag.version),
@@ -88,8 +90,8 @@ impl Preconditions {
 
     fn check_expectations(&self, current: &Document, reads: &Paths) -> Result<(), Rejection> {
         let failed = self.expect.iter().filter(|expectation| !expectation.is_met(current));
-        let told = |(number, expectation)| FailedExpectation::of(expectation, current, number < VALUES_TOLD_MAX);
-        let failed: Vec<_> = failed.enumerate().map(told).collect();
+        let report = |(number, expectation)| FailedExpectation::of(expectation, current, number < VALUES_REPORTED_MAX);
+        let failed: Vec<_> = failed.enumerate().map(report).collect();
         match failed.is_empty() {
             true => Ok(()),
             false => Err(Rejection::ExpectationFailed {
@@ -101,8 +103,8 @@ impl Preconditions {
     }
 }
 
-/// Failed expectations of which the value that is there is told: they may all be of the same large one.
-const VALUES_TOLD_MAX: usize = 8;
+/// Most failed expectations reported with the current value, since all may name the same large value.
+const VALUES_REPORTED_MAX: usize = 8;
 
 impl Expectation {
     fn is_met(&self, current: &Document) -> bool {

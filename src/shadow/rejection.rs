@@ -1,7 +1,7 @@
-//! Why a request was refused, with the code, error and message the wire contract gives each reason.
+//! The reasons for refusing a request, with the `code`, `error` and `message` that the wire contract defines for each.
 //!
-//! Messages that AWS has too are AWS's own texts, since its clients compare them. What the text leaves unsaid (which
-//! key, where) is in `detail`, which only the native shape shows.
+//! Messages that AWS also has are AWS's own texts, since its clients compare them. Further information, such as the
+//! offending key, is in `detail`, which only the native dialect sends.
 
 use std::{fmt, sync::Arc};
 
@@ -16,18 +16,18 @@ use crate::shadow::{
     pointer::{Pointer, SectionName},
 };
 
-/// What may be too large.
+/// The subject of a size limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measured {
     /// `desired` and `reported` together.
     State,
     /// `tags`.
     Tags,
-    /// The body of a request over HTTP.
+    /// The body of an HTTP request.
     Body,
-    /// What the operations of a JSON Patch put and move, up to this one, counted from 0.
+    /// The values that a JSON Patch inserts and moves, up to this operation.
     Patch {
-        /// Its number.
+        /// The number of the operation, from 0.
         operation: usize,
     },
 }
@@ -48,131 +48,131 @@ impl fmt::Display for Measured {
     }
 }
 
-/// A refusal: nothing was changed (but see [`Rejection::OutcomeUnknown`]).
+/// A refusal. The request changed nothing, except possibly for [`Rejection::OutcomeUnknown`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Rejection {
-    /// 400: not JSON as the contract reads it: a syntax error, trailing bytes, a duplicate key, a number that is not
-    /// finite or an integer that a double cannot hold.
+    /// 400: invalid JSON: a syntax error, trailing bytes, a duplicate key, a number that is not finite, or an integer
+    /// that a double cannot hold.
     InvalidJson {
-        /// What is wrong and where; empty if it may not be told.
+        /// The error and its position; empty if the sender may not see it.
         detail: String,
     },
     /// 400: an update without `state`.
     MissingState,
-    /// 400: `state`, or one section of it, is neither an object nor null.
+    /// 400: `state` or one of its sections is neither an object nor null.
     InvalidSection(Option<SectionName>),
-    /// 400: a key in `state` that is no section, or a null inside an array.
+    /// 400: a key of `state` that is not a section, or a null inside an array.
     InvalidNode {
-        /// The key, for a null the nearest one above it; empty if it may not be told.
+        /// The key, or for a null the nearest key above it; empty if the sender may not see it.
         key: String,
     },
-    /// 400: `version` is no integer from 0 on.
+    /// 400: `version` is not an integer from 0 on.
     InvalidVersion,
-    /// 400: `clientToken` is no text, or longer than 64 bytes.
+    /// 400: `clientToken` is not a string, or is longer than 64 bytes.
     InvalidClientToken,
-    /// 400: objects or arrays nest deeper than allowed.
+    /// 400: objects or arrays nest too deep.
     TooDeep {
-        /// The most levels below a section.
+        /// Most levels below a section.
         max: usize,
     },
     /// 400: a field of a native request that is unknown, not supported or of the wrong type.
     InvalidField {
-        /// Its name; empty if it may not be told.
+        /// The name of the field; empty if the sender may not see it.
         field: String,
-        /// What is wrong with it, in words that follow its name.
+        /// The error, worded to follow the name of the field.
         reason: String,
     },
-    /// 401: nobody that is known.
+    /// 401: authentication required.
     Unauthorized,
-    /// 403: known, and not allowed.
+    /// 403: authenticated but not allowed.
     Forbidden {
-        /// The path or topic refused; empty if it may not be told.
+        /// The path or topic refused; empty if the sender may not see it.
         what: String,
     },
-    /// 404: there is no such shadow, or it was deleted.
+    /// 404: the shadow does not exist or was deleted.
     NotFound,
     /// 409: `version` or `etag` is not the current one.
     VersionConflict {
-        /// The version the requester expected, if it named one.
+        /// The version that the requester expected, if it named one.
         expected: Option<Version>,
-        /// The current version; 0 if there was never a write.
+        /// The current version; 0 if the shadow was never written.
         version: Version,
-        /// The current etag; `None` if the shadow does not exist now.
+        /// The current etag; `None` if the shadow does not exist.
         etag: Option<Etag>,
-        /// Which paths collided, once it has been found out: that is left to who tells of the refusal.
+        /// The conflicting paths. They are looked up later, when the reply is rendered.
         collisions: Option<Box<Collisions>>,
     },
     /// 409: an expectation about a path does not hold.
     ExpectationFailed {
         /// The current version.
         version: Version,
-        /// The current etag; `None` if the shadow does not exist now.
+        /// The current etag; `None` if the shadow does not exist.
         etag: Option<Etag>,
-        /// Each one that does not hold, in the order of the request.
+        /// The expectations that do not hold, in the order of the request.
         failed: Vec<FailedExpectation>,
     },
-    /// 413: something is, or would be, too large.
+    /// 413: a size limit is exceeded, or would be.
     TooLarge {
-        /// What.
+        /// The subject of the limit.
         what: Measured,
-        /// Bytes that it has or would have.
+        /// The actual bytes.
         size: usize,
-        /// The most allowed.
+        /// The limit.
         max: usize,
     },
     /// 413: the shadow would have too many leaves.
     TooManyLeaves {
-        /// How many it would have.
+        /// The number of leaves.
         count: usize,
-        /// The most allowed.
+        /// The limit.
         max: usize,
     },
     /// 415: the payload is not UTF-8.
     NotUtf8,
-    /// 422: the idempotency key was used with another request.
+    /// 422: the idempotency key was used with a different request.
     IdempotencyKeyReused,
-    /// 429: beyond a quota.
+    /// 429: a quota is exhausted.
     TooManyRequests {
-        /// Which quota, in words.
+        /// The quota, in words.
         quota: String,
-        /// When to try again, in milliseconds.
+        /// The time to wait before a retry, in milliseconds.
         retry_after_ms: u64,
     },
-    /// 500: something of ours failed before anything was tried.
+    /// 500: an internal error; nothing was tried.
     Internal,
-    /// 500: the commit failed; applied whole or not at all.
+    /// 500: the commit failed; the command was applied whole or not at all.
     OutcomeUnknown,
-    /// 503: nothing was tried; says what to wait for.
+    /// 503: nothing was tried; the text names the condition to wait for.
     Unavailable(String),
 }
 
-/// An expectation that does not hold, and what is there instead.
+/// An expectation that does not hold, with the current value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FailedExpectation {
-    /// Where.
+    /// The path.
     pub path: Pointer,
-    /// What kind of expectation it was: the name of its field.
+    /// The kind of the expectation: the name of its field.
     pub expected: &'static str,
-    /// What is there; `None`: nothing, or it is not told.
+    /// The current value; `None` if the path is empty or the value is withheld.
     pub current: Option<Value>,
-    /// By which change, if that is still known.
+    /// The last change of the path, if it is still known.
     pub changed: Option<Arc<Stamp>>,
 }
 
 impl FailedExpectation {
-    /// `expectation`, which does not hold of `current`; with the value there if that is `told`.
-    pub(super) fn of(expectation: &Expectation, current: &Document, told: bool) -> Self {
+    /// Returns the report of `expectation`, which does not hold for `current`; with the current value if `with_value`.
+    pub(super) fn of(expectation: &Expectation, current: &Document, with_value: bool) -> Self {
         let path = expectation.path.clone();
         let expected = match expectation.holds {
             Expected::Version(_) => "version",
             Expected::Value(_) => "value",
             Expected::Absent => "absent",
         };
-        let there = current.find(&path).filter(|_| told).map(|found| found.to_value());
+        let there = current.find(&path).filter(|_| with_value).map(|found| found.to_value());
         Self { expected, current: there, changed: current.newest_change(&path).cloned(), path }
     }
 
-    /// That there is not at `path` of `current` what was expected there.
+    /// Returns the report that `path` of `current` does not hold what was expected.
     pub(super) fn at(path: &Pointer, expected: &'static str, current: &Document) -> Self {
         let there = current.find(path).map(|found| found.to_value());
         Self { path: path.clone(), expected, current: there, changed: current.newest_change(path).cloned() }
@@ -180,7 +180,7 @@ impl FailedExpectation {
 }
 
 impl Rejection {
-    /// The `code` of the envelope, which is also the HTTP status on the AWS paths.
+    /// Returns the `code` of the envelope, which is also the HTTP status on the AWS paths.
     #[must_use]
     pub fn code(&self) -> u16 {
         match self {
@@ -205,7 +205,7 @@ impl Rejection {
         }
     }
 
-    /// The `error` of the envelope: one word per reason, for programs.
+    /// Returns the `error` of the envelope: a fixed word for each reason, for programs.
     #[must_use]
     pub fn error(&self) -> &'static str {
         match self {
@@ -233,7 +233,7 @@ impl Rejection {
         }
     }
 
-    /// The `message` of the envelope: a sentence for people, about a request to `shadow`.
+    /// Returns the `message` of the envelope: a sentence for people, about a request to `shadow`.
     #[must_use]
     pub fn message(&self, shadow: &ShadowKey) -> String {
         match self {
@@ -255,7 +255,7 @@ impl Rejection {
             Self::Forbidden { what } => format!("Forbidden: {what}"),
             Self::NotFound => format!("No shadow exists with name: '{shadow}'"),
             Self::VersionConflict { .. } | Self::ExpectationFailed { .. } => "Version conflict".into(),
-            // Two spaces, as AWS writes it.
+            // Two spaces, as in the AWS text.
             Self::TooLarge { size, max, .. } | Self::TooManyLeaves { count: size, max } => {
                 format!("Json document too large.  Size is {size}, max allowed: {max}")
             }
@@ -268,7 +268,7 @@ impl Rejection {
         }
     }
 
-    /// The same without the current etag.
+    /// Returns the rejection without the current etag.
     #[must_use]
     pub fn without_etag(mut self) -> Self {
         if let Self::VersionConflict { etag, .. } | Self::ExpectationFailed { etag, .. } = &mut self {
@@ -277,7 +277,7 @@ impl Rejection {
         self
     }
 
-    /// The same without what it says of the payload, in which there may be names and values that not everybody may see.
+    /// Returns the rejection without names and values of the payload, which some readers may not see.
     #[must_use]
     pub fn without_names(mut self) -> Self {
         match &mut self {
@@ -291,7 +291,7 @@ impl Rejection {
         self
     }
 
-    /// What the message, being AWS's, leaves unsaid.
+    /// Returns the information that the AWS message text lacks.
     #[must_use]
     pub fn detail(&self) -> Option<String> {
         match self {

@@ -1,13 +1,12 @@
-//! A patch becomes an update: the one that does to the current document what the patch says.
+//! Resolution of a JSON Patch to an equivalent update of the current document.
 //!
-//! That happens when its turn comes, so nothing changes between what it was applied to and what it is decided against,
-//! and any number of patches of one list all fit, one after another.
+//! The writer resolves a patch when it decides it, so the document cannot change in between. Any number of patches to
+//! one list therefore apply one after another.
 //!
-//! It is applied to the part of the document that its sender may read, as GET shows it. What the sender demands of the
-//! document is told before a misfit: a patch for another version does not become one for this version. If it is to be
-//! rebased, what it looks at must not have changed either, and neither what it gives an object, whatever is in there.
-//! So its sender has to be allowed to read all of that; and whether a misfit is one of another version is told by what
-//! may be read alone.
+//! The patch is applied to the part of the document that its sender may read, as GET returns it. Preconditions are
+//! checked before a patch error is reported: a patch for another version is not applied to this one. For a rebase, no
+//! path that the patch reads may have changed, nor any member of an object that it sets. So the sender needs the right
+//! to read all of these. The check whether a patch error comes from a version conflict uses readable paths only.
 
 use serde_json::{Map, Value};
 
@@ -23,21 +22,21 @@ use crate::shadow::{
 };
 
 impl Patch {
-    /// The update that it comes to on `current`, for a sender who may do what `scope` says.
+    /// Returns the update that the patch makes of `current`, for a sender with the rights in `scope`.
     ///
     /// # Errors
     ///
-    /// - [`Rejection::Forbidden`]: it would write what its sender may not, or is to be rebased and gives an object to
-    ///   what that one may not read. What it looks at was checked before ([`Scope::admit`]).
-    /// - [`Rejection::ExpectationFailed`]: there is not at a path what it takes to be there.
-    /// - [`Rejection::VersionConflict`]: it does not fit, and a precondition does not hold.
-    /// - [`Rejection::TooDeep`], [`Rejection::InvalidSection`]: it would make what no shadow can be.
-    /// - [`Rejection::TooLarge`]: it puts more there, on the way, than a patch may.
+    /// - [`Rejection::Forbidden`]: it writes a path that the sender may not write, or it is to be rebased and sets an
+    ///   object where the sender may not read. Paths that it reads were checked by [`Scope::admit`].
+    /// - [`Rejection::ExpectationFailed`]: a path lacks the value that an operation requires.
+    /// - [`Rejection::VersionConflict`]: an operation does not apply, and a precondition does not hold.
+    /// - [`Rejection::TooDeep`], [`Rejection::InvalidSection`]: the result cannot be a shadow.
+    /// - [`Rejection::TooLarge`]: the operations together move or insert more than a patch may.
     pub fn resolve(&self, current: &Document, scope: &Scope, limits: &DocumentLimits) -> Result<Update, Rejection> {
         let state = self.seen(current, &scope.reads);
         let size_max = SIZE_MAX * (limits.document_bytes_max + limits.tags_bytes_max);
         let applied = self.operations.apply(&state, size_max);
-        let Edit { update, seen, objects } = applied.map_err(|misfit| self.refusal(misfit, current, &scope.reads))?;
+        let Edit { update, seen, objects } = applied.map_err(|error| self.refusal(error, current, &scope.reads))?;
         let (preconditions, keyed) = (self.preconditions.clone(), self.keyed.clone());
         let mut update = Update { preconditions, dry_run: self.dry_run, keyed, ..update };
         scope.check_update(&update)?;
@@ -49,7 +48,7 @@ impl Patch {
         Ok(update)
     }
 
-    /// The sections that it names, as far as there is something that `reads` have.
+    /// Returns the named sections, cut to `reads`, without empty ones.
     fn seen(&self, current: &Document, reads: &Paths) -> Map<String, Value> {
         let named = SectionName::ALL.into_iter().filter(|name| self.operations.names(*name));
         let sections = named.map(|name| (name, reads.members(name, &current.section(name).members)));
@@ -57,19 +56,20 @@ impl Patch {
         there.map(|(name, members)| (name.as_str().to_owned(), Value::Object(tree::values(&members)))).collect()
     }
 
-    /// The version since which nothing that it touches or looks at may have changed. Version 0 is never rebased.
+    /// Returns the version since which no path that the patch touches or reads may have changed. Version 0 is never
+    /// rebased.
     fn base(&self) -> Option<Version> {
         let rebases = self.preconditions.on_conflict == OnConflict::Rebase;
         self.preconditions.version.filter(|version| rebases && *version > Version(0))
     }
 
-    fn refusal(&self, misfit: Misfit, current: &Document, reads: &Paths) -> Rejection {
-        let told = misfit.paths.iter().filter(|path| reads.has(path));
-        let clean = |since| !told.clone().any(|path| current.changed_after(path, since));
+    fn refusal(&self, error: Misfit, current: &Document, reads: &Paths) -> Rejection {
+        let readable = error.paths.iter().filter(|path| reads.has(path));
+        let clean = |since| !readable.clone().any(|path| current.changed_after(path, since));
         if let Err(rejection) = self.preconditions.check(current, reads, clean) {
             return rejection;
         }
-        let (path, expected) = match &misfit.reason {
+        let (path, expected) = match &error.reason {
             Reason::Refused(rejection) => return rejection.clone(),
             Reason::Absent(path) => (path, "present"),
             Reason::Different(path) => (path, "value"),
@@ -82,5 +82,5 @@ impl Patch {
     }
 }
 
-/// How often all that a shadow may hold may be put there by one patch, which may take it away again.
+/// Bytes that one patch may insert on its way, as a multiple of the largest shadow.
 const SIZE_MAX: usize = 4;

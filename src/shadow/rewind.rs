@@ -1,7 +1,7 @@
-//! What was at the paths of conflicts before the changes that they conflict with.
+//! Lookup of the base values of conflicts: the values before the conflicting changes.
 //!
-//! The changes are undone one by one, newest first, at those paths alone: a change at or above a path has its former
-//! value in what it replaced, one below it is put back into the value. The journal is walked by who has it.
+//! The changes are reversed one by one, newest first, at the conflicting paths only. A change at or above a path
+//! restores the value it replaced; a change below is reverted inside the value. The caller walks the journal.
 
 use serde_json::Value;
 
@@ -11,16 +11,16 @@ use crate::shadow::{
     pointer::Pointer,
 };
 
-/// A walk back from the document the conflicts were found in.
+/// A walk back over versions, beginning at the document in which the conflicts were found.
 #[derive(Debug)]
 pub struct Rewind<'a> {
     conflicts: &'a mut [Conflict],
-    /// What was at the path of each conflict, as far back as the walk is.
+    /// The value at the path of each conflict, at the version reached so far.
     values: Vec<Option<Value>>,
 }
 
 impl Collisions {
-    /// Starts at the document the conflicts were found in.
+    /// Begins at the document in which the conflicts were found.
     pub fn rewind(&mut self) -> Rewind<'_> {
         let values = self.conflicts.iter().map(|conflict| conflict.current.clone()).collect();
         Rewind { conflicts: &mut self.conflicts, values }
@@ -28,7 +28,7 @@ impl Collisions {
 }
 
 impl Rewind<'_> {
-    /// Goes back over one more version, which `changes` made.
+    /// Goes back over one more version, made by `changes`.
     pub fn undo(&mut self, changes: &[Change]) {
         for change in changes {
             for (conflict, value) in self.conflicts.iter().zip(&mut self.values) {
@@ -37,7 +37,7 @@ impl Rewind<'_> {
         }
     }
 
-    /// Has arrived at the expected version: what is here now is the base.
+    /// Ends the walk at the expected version and stores the values reached as the bases.
     pub fn arrive(self) {
         for (conflict, value) in self.conflicts.iter_mut().zip(self.values) {
             conflict.base = value;

@@ -1,16 +1,16 @@
-//! What the sender of a command may read and write of its shadow, and whether the command keeps to it.
+//! The rights of a command's sender on its shadow, and the checks of a command against them.
 //!
-//! Which paths a command names is known when it arrives ([`Scope::admit`]); what it would take away with them, only
-//! when it is decided ([`Scope::spoils`]): a patch below `/desired/a` replaces a scalar that is there. Of a JSON Patch
-//! only what it looks at is known when it arrives, and what it writes once it is an update.
+//! The paths that a command names are checked when it arrives ([`Scope::admit`]). Values that it would overwrite are
+//! checked when it is decided ([`Scope::spoils`]): a write below `/desired/a` replaces a scalar at `/desired/a`. The
+//! paths that a JSON Patch reads are checked when it arrives, and the paths it writes once it is an update.
 //!
-//! `"state": null` clears those sections alone that may be written.
+//! `"state": null` clears only the sections that the sender may write.
 //!
-//! - To write a leaf, to remove something or to put `{}` there takes the right to write that path, whole.
-//! - To clear a section, to replace one, takes the right to write the section.
-//! - To delete takes the right to write all of `desired` and `reported`.
-//! - To name a path in `expect`, or to look at it in a JSON Patch, takes the right to read it, and so does giving it an
-//!   object in one that is to be rebased. So does touching one in a dry run, which would tell whether a guess of its
+//! - Writing a leaf, removing a value or setting `{}` requires the right to write the whole path.
+//! - Clearing or replacing a section requires the right to write the section.
+//! - Deleting the shadow requires the right to write all of `desired` and `reported`.
+//! - Naming a path in `expect`, or reading it in a JSON Patch, requires the right to read it. So does setting an object
+//!   by a JSON Patch that is to be rebased. So does touching a path in a dry run, which would reveal whether a guessed
 //!   value changes anything.
 
 use std::sync::Arc;
@@ -27,26 +27,26 @@ use crate::shadow::{
     tree::{Members, Node},
 };
 
-/// What somebody may do to one shadow.
+/// The rights of a principal on one shadow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// What may be read. An etag is compared as a reader of this is told it.
+    /// The readable paths. An etag condition is compared with the etag of these paths.
     pub reads: Paths,
-    /// What may be written.
+    /// The writable paths.
     pub writes: Paths,
 }
 
-/// Who sent a command, and what that one may do.
+/// The author of a command and the author's rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sender {
     /// The principal, for metadata and history.
     pub by: Arc<str>,
-    /// What may be done to the shadow that the command is for.
+    /// The rights on the shadow of the command.
     pub scope: Scope,
 }
 
 impl Scope {
-    /// Everything.
+    /// All rights.
     pub const ALL: Self = Self { reads: Paths::ALL, writes: Paths::ALL };
 
     /// Checks every path that `command` names.
@@ -69,7 +69,7 @@ impl Scope {
         }
     }
 
-    /// Checks what `patch` looks at: who may not read it must not find out by what fails.
+    /// Checks the paths that `patch` reads, so that its failures reveal nothing unreadable.
     fn check_patch(&self, patch: &Patch) -> Result<(), Rejection> {
         if self.writes.is_empty() {
             return Err(forbidden(&Pointer::section(SectionName::Desired)));
@@ -78,7 +78,7 @@ impl Scope {
         patch.operations.looks_at().chain(expected).try_for_each(|path| allowed(&self.reads, path))
     }
 
-    /// Lets `update`, which clears all, keep what may not be written; unless that is everything.
+    /// Restricts `update`, which clears every section, to the writable sections, unless there is none.
     fn narrow(&self, update: &mut Update) {
         if !SectionName::ALL.into_iter().any(|name| self.writes.has_section(name)) {
             return;
@@ -108,26 +108,26 @@ impl Scope {
         update.preconditions.expect.iter().try_for_each(|expectation| allowed(&self.reads, &expectation.path))
     }
 
-    /// The first path that `update` would take away from `current` without the right to write it: one where there is a
-    /// scalar or an array, and it puts something below.
+    /// Returns the first scalar or array of `current` that `update` would overwrite with an object, without the right
+    /// to write it.
     pub(super) fn spoils(&self, update: &Update, current: &Document) -> Option<Pointer> {
         if self.writes == Paths::ALL || update.replace {
             return None;
         }
         SectionName::ALL.into_iter().find_map(|name| match update.section(name) {
             SectionPatch::Merge(patch) if !self.writes.has_section(name) => {
-                self.spoiled(patch, &current.section(name).members, &mut Pointer::section(name))
+                self.overwritten(patch, &current.section(name).members, &mut Pointer::section(name))
             }
             _ => None,
         })
     }
 
-    fn spoiled(&self, patch: &Map<String, Value>, current: &Members, at: &mut Pointer) -> Option<Pointer> {
+    fn overwritten(&self, patch: &Map<String, Value>, current: &Members, at: &mut Pointer) -> Option<Pointer> {
         patch.iter().find_map(|(key, value)| {
             let (Value::Object(patch), Some(node)) = (value, current.get(key.as_str())) else { return None };
             at.keys.push(key.as_str().into());
             let found = match node {
-                Node::Object(inner) => self.spoiled(patch, inner, at),
+                Node::Object(inner) => self.overwritten(patch, inner, at),
                 Node::Leaf(leaf) if leaf.value.is_object() => None,
                 Node::Leaf(_) => (!self.writes.has(at)).then(|| at.clone()),
             };
@@ -137,7 +137,7 @@ impl Scope {
     }
 }
 
-/// Calls `each` for every path of section `name` that `update` touches, until it fails.
+/// Calls `each` for every path of section `name` that `update` touches, until a call fails.
 fn each_touched(
     update: &Update,
     name: SectionName,
@@ -223,13 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_cannot_be_asked_about() {
+    fn an_unreadable_path_cannot_be_expected_or_probed() {
         let scope = scope(&["/desired/m"], &["/desired"]);
         let expecting = |path: &str| {
             let holds = Expected::Value(json!(1));
-            let mut asked = update(json!({"desired": {"m": 1}}));
-            asked.preconditions.expect.push(Expectation { path: path.parse().unwrap(), holds });
-            Command::Update(asked)
+            let mut command = update(json!({"desired": {"m": 1}}));
+            command.preconditions.expect.push(Expectation { path: path.parse().unwrap(), holds });
+            Command::Update(command)
         };
         assert_eq!(refused(scope.admit(&mut expecting("/desired/m"))), None);
         assert_eq!(refused(scope.admit(&mut expecting("/desired/secret"))).as_deref(), Some("/desired/secret"));
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_null_state_clears_what_may_be_written() {
+    fn a_null_state_clears_the_writable_sections() {
         let keep = SectionPatch::Keep;
         for (writes, expected) in [
             (&["/desired", "/reported"][..], Some([SectionPatch::Clear, SectionPatch::Clear, keep.clone()])),
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_takes_the_right_to_write_the_state() {
+    fn a_deletion_requires_the_right_to_write_the_state() {
         let delete = Command::Delete(Delete::default());
         for (writes, expected) in [
             (&["/desired", "/reported"][..], None),
@@ -270,9 +270,9 @@ mod tests {
         }
     }
 
-    /// A writer of `/desired/a/b` could remove what is at `/desired/a` by putting an object there.
+    /// Setting an object at `/desired/a` would let a writer of `/desired/a/b` remove the value at `/desired/a`.
     #[test]
-    fn nothing_above_is_taken_away() {
+    fn a_write_does_not_overwrite_a_parent_without_the_right() {
         let scope = scope(&["/desired"], &["/desired/a/b"]);
         for (there, expected) in [
             (json!({"a": 5}), Some("/desired/a")),
@@ -283,10 +283,10 @@ mod tests {
             (json!({"z": 1}), None),
         ] {
             let document = written(&[json!({ "desired": there })]);
-            let mut asked = Command::Update(update(json!({"desired": {"a": {"b": 2}}})));
-            assert_eq!(refused(scope.admit(&mut asked)), None);
+            let mut command = Command::Update(update(json!({"desired": {"a": {"b": 2}}})));
+            assert_eq!(refused(scope.admit(&mut command)), None);
             let sender = Sender { by: "x".into(), scope: scope.clone() };
-            let result = decide(&document, &asked, &sender, Timestamp(9), &DocumentLimits::default());
+            let result = decide(&document, &command, &sender, Timestamp(9), &DocumentLimits::default());
             assert_eq!(refused(result.map(|_| ())).as_deref(), expected, "{there}");
         }
     }

@@ -1,7 +1,7 @@
-//! A shadow as it is seen by somebody who may read only part of it.
+//! Views of a shadow for readers with rights to some paths only.
 //!
-//! Nothing that is told of a part depends on the rest: an etag digests what is seen, so that it cannot be used to guess
-//! what is not, and a delta tells only of paths that are seen on both sides.
+//! A view does not depend on hidden paths. Its etag digests the visible paths, so it cannot confirm guesses about the
+//! others. Its delta has only paths whose `desired` and `reported` values are both visible.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -16,7 +16,7 @@ use crate::shadow::{
 };
 
 impl Document {
-    /// What `paths` have of this document, with an etag of that; the document itself if that is all there is.
+    /// Returns the document cut to `paths`, with an etag of the visible part; borrowed if nothing is hidden.
     #[must_use]
     pub fn seen(&self, paths: &Paths) -> Cow<'_, Self> {
         let hides = |name: &SectionName| !paths.has_section(*name) && !self.section(*name).members.is_empty();
@@ -32,7 +32,7 @@ impl Document {
         Cow::Owned(seen)
     }
 
-    /// The etag as a reader of `paths` is told it.
+    /// Returns the etag for a reader of `paths`.
     #[must_use]
     pub fn etag_seen(&self, paths: &Paths) -> Etag {
         if paths.has_state() {
@@ -42,7 +42,7 @@ impl Document {
         Etag::of(self.version, &part(SectionName::Desired), &part(SectionName::Reported))
     }
 
-    /// The delta as a reader of `paths` sees it; `None` if there is none.
+    /// Returns the delta for a reader of `paths`; `None` if it is empty.
     #[must_use]
     pub fn delta_seen(&self, paths: &Paths) -> Option<Members> {
         let delta = delta::delta(self)?;
@@ -63,7 +63,7 @@ impl Document {
 }
 
 impl Update {
-    /// What this update says of `paths`.
+    /// Returns the part of this update that concerns `paths`.
     #[must_use]
     pub fn seen(&self, paths: &Paths) -> Cow<'_, Self> {
         if *paths == Paths::ALL || *paths == Paths::STATE && self.tags == Default::default() {
@@ -74,7 +74,7 @@ impl Update {
             desired: part(SectionName::Desired),
             reported: part(SectionName::Reported),
             tags: part(SectionName::Tags),
-            // Who sees only part of what was cleared is told which part.
+            // A reader of a part sees which visible paths were cleared instead.
             state_is_null: self.state_is_null && paths.has_state(),
             ..self.clone()
         })
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_is_cut_to_what_may_be_read() {
+    fn a_document_is_cut_to_the_readable_paths() {
         let document = document(json!("h"));
         for (readable, expected) in [
             (&["/desired/zone/t"][..], json!({"desired": {"zone": {"t": 20}}})),
@@ -119,9 +119,9 @@ mod tests {
         assert!(matches!(document.seen(&Paths::ALL), Cow::Borrowed(_)));
     }
 
-    /// The etag digests all of `desired` and `reported`: told to who may read a part, it confirmed guesses of the rest.
+    /// An etag of all of `desired` and `reported` would confirm guesses about hidden values.
     #[test]
-    fn an_etag_tells_nothing_of_what_is_hidden() {
+    fn an_etag_does_not_depend_on_hidden_values() {
         let readable = paths(&["/desired/zone/t", "/reported"]);
         let tags = ["a", "b"].map(|hidden| document(json!(hidden)).etag_seen(&readable));
         assert_eq!(tags.first(), tags.last());
@@ -131,9 +131,9 @@ mod tests {
         assert_eq!(shown.etag, shown.etag_seen(&Paths::STATE), "tags are not in it");
     }
 
-    /// A delta of a hidden value would tell that `reported` has another one.
+    /// A delta with a hidden value would reveal that `reported` has another one.
     #[test]
-    fn a_delta_tells_only_of_what_is_seen_on_both_sides() {
+    fn a_delta_has_only_paths_visible_on_both_sides() {
         let document = document(json!("h"));
         for (readable, expected) in [
             (&["/desired", "/reported"][..], json!({"mode": "eco", "zone": {"secret": "h"}})),

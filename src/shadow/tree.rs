@@ -1,4 +1,4 @@
-//! One section of a shadow: its values and, at every leaf, who changed it when.
+//! The tree of one section: its values and a stamp at every leaf.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -21,14 +21,14 @@ pub enum Node {
 /// A leaf with the stamp of the change that gave it its value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Leaf {
-    /// Never a non-empty object and never null.
+    /// The value: never a non-empty object, never null.
     pub value: Value,
     /// The last change of the value.
     pub changed: Arc<Stamp>,
 }
 
 impl Node {
-    /// `value` with every leaf stamped `changed`.
+    /// Returns `value` with every leaf stamped `changed`.
     #[must_use]
     pub fn new(value: &Value, changed: &Arc<Stamp>) -> Self {
         match value {
@@ -37,7 +37,7 @@ impl Node {
         }
     }
 
-    /// The value without its stamps.
+    /// Returns the value without its stamps.
     #[must_use]
     pub fn to_value(&self) -> Value {
         match self {
@@ -46,7 +46,7 @@ impl Node {
         }
     }
 
-    /// The version at which a leaf of it last changed.
+    /// Returns the version at which a leaf of the node last changed.
     #[must_use]
     pub fn newest(&self) -> Version {
         match self {
@@ -56,25 +56,25 @@ impl Node {
     }
 }
 
-/// The members of an object with every leaf stamped `changed`.
+/// Returns the members of an object with every leaf stamped `changed`.
 #[must_use]
 pub fn stamped(members: &Map<String, Value>, changed: &Arc<Stamp>) -> Members {
     members.iter().map(|(key, value)| (key.as_str().into(), Node::new(value, changed))).collect()
 }
 
-/// The values of an object without their stamps.
+/// Returns the values of an object without their stamps.
 #[must_use]
 pub fn values(members: &Members) -> Map<String, Value> {
     members.iter().map(|(key, node)| (key.to_string(), node.to_value())).collect()
 }
 
-/// The version at which a leaf of an object last changed; 0 if there is none.
+/// Returns the version at which a leaf of the object last changed; 0 for an empty object.
 #[must_use]
 pub fn newest(members: &Members) -> Version {
     members.values().map(Node::newest).max().unwrap_or_default()
 }
 
-/// How many leaves an object has, every array element counted.
+/// Returns the number of leaves of an object; each array element counts.
 #[must_use]
 pub fn leaves(members: &Members) -> usize {
     let of = |node: &Node| match node {
@@ -84,7 +84,7 @@ pub fn leaves(members: &Members) -> usize {
     members.values().map(of).sum()
 }
 
-/// An empty array or object is one leaf, any other one as many as its elements or members have.
+/// Counts an empty array or object as one leaf, any other one as the sum of its parts.
 fn leaves_of_value(value: &Value) -> usize {
     match value {
         Value::Array(elements) if !elements.is_empty() => elements.iter().map(leaves_of_value).sum(),

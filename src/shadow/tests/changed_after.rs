@@ -1,12 +1,12 @@
-//! When a path counts as changed: one row per situation.
+//! Tests of when a path counts as changed: one row per situation.
 
 use serde_json::{Value, json};
 
 use super::{decided, is_version, pointer, update, written};
 use crate::shadow::{Command, Decision, Document, DocumentLimits, Version};
 
-/// After `writes` (version 1, 2, …; each is `desired`, or null to clear it, or "delete"), whether `path` changed
-/// after `since`.
+/// Checks whether `path` changed after `since`. Each of `writes` (version 1, 2, …) is `desired`, null to clear it, or
+/// "delete".
 fn check(story: &str, writes: Vec<Value>, rows: &[(&str, u64, bool)]) {
     let as_state = |write: Value| if write.is_string() { write } else { json!({"desired": write}) };
     let document = written(&writes.into_iter().map(as_state).collect::<Vec<_>>());
@@ -149,7 +149,7 @@ fn evicting_tombstones_raises_the_floor_to_the_newest_evicted() {
     assert!(!document.changed_after(&pointer("/desired/d"), Version(1)));
     document = remove(&document, "c");
     assert_eq!((document.floor, document.tombstones.len()), (Version(2), 2));
-    // From version 1 on nothing can be told any more, from 2 on everything.
+    // From version 1 on no change is known any more, from 2 on every change is.
     for (path, since, expected) in [("d", 1, true), ("d", 2, false), ("a", 2, false), ("b", 2, true), ("c", 3, true)] {
         let path = pointer(&format!("/desired/{path}"));
         assert_eq!(document.changed_after(&path, Version(since)), expected, "{path} after {since}");

@@ -1,4 +1,4 @@
-//! What may pass a stale version, what is told of what may not, and what single paths may be expected to be.
+//! Tests of stale versions: accepted rebases, reported conflicts, and expectations on single paths.
 
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
@@ -21,13 +21,13 @@ fn desired(writes: Vec<Value>) -> Vec<Value> {
     writes.into_iter().map(|write| if write.is_string() { write } else { json!({ "desired": write }) }).collect()
 }
 
-/// After `writes` of `desired` (versions 1, 2, …), each of `rows`: what is sent as `desired`, the version it was made
-/// for, and the paths that collide. None: it is accepted.
+/// Checks `rows` after `writes` of `desired` (versions 1, 2, …). A row has the `desired` sent, its expected version,
+/// and the conflicting paths; without any it is accepted.
 fn check(story: &str, writes: Vec<Value>, rows: Vec<(Value, u64, &[&str])>) {
     check_whole(story, writes, rows.into_iter().map(|(sent, seen, paths)| (sent, false, seen, paths)).collect());
 }
 
-/// As `check`, each row with `replace`.
+/// Checks rows that also say `replace`.
 fn check_whole(story: &str, writes: Vec<Value>, rows: Vec<(Value, bool, u64, &[&str])>) {
     let document = written(&desired(writes));
     for (sent, replace, seen, expected) in rows {
@@ -196,9 +196,9 @@ fn evicted_tombstones_are_not_trusted() {
     }
 }
 
-/// Only a stale version is forgiven.
+/// Only a stale version can be rebased.
 #[test]
-fn what_is_never_rebased() {
+fn only_a_stale_version_is_rebased() {
     let document = written(&desired(vec![json!({"a": 1}), json!({"b": 1})]));
     let accepted = |preconditions: Preconditions| {
         let command = Command::Update(Update { preconditions, ..update(json!({"desired": {"c": 1}})) });
@@ -231,8 +231,8 @@ fn rebased_from_tells_the_earlier_version() {
     assert_eq!(plain.rebased_from(&document), None);
 }
 
-/// The collisions of `sent`, made for version `seen`, after `writes`, with the former values.
-fn told(writes: &[Value], sent: &Value, seen: u64) -> Collisions {
+/// Returns the conflicts of `sent`, which expects version `seen`, after `writes`, with base values.
+fn reported(writes: &[Value], sent: &Value, seen: u64) -> Collisions {
     let command = Command::Update(rebasing(sent, false, seen));
     let mut history: Vec<Vec<Change>> = Vec::new();
     let mut document = Document::absent();
@@ -256,12 +256,12 @@ fn told(writes: &[Value], sent: &Value, seen: u64) -> Collisions {
     found
 }
 
-/// Each row: path, yours, base, current, the version of the change.
+/// The columns: path, yours, base, current, the version of the change.
 #[test]
-fn what_collided_is_told() {
+fn conflicts_are_reported() {
     type Row = (&'static str, Value, Option<Value>, Option<Value>, Option<u64>);
     let check = |writes: &[Value], sent: Value, seen: u64, rows: Vec<Row>, clean: &[&str]| {
-        let found = told(writes, &sent, seen);
+        let found = reported(writes, &sent, seen);
         let conflicts = found.conflicts.into_iter().map(|conflict| {
             let version = conflict.changed.map(|stamp| stamp.version.0);
             (conflict.path.to_string(), conflict.yours, conflict.base, conflict.current, version)
@@ -328,9 +328,9 @@ fn no_more_than_64_are_listed() {
         let members: serde_json::Map<_, _> = (0..100).map(|n| (format!("k{n:03}"), json!(value))).collect();
         json!({ "desired": members })
     };
-    let found = told(&[all(1), all(2)], &all(3), 1);
+    let found = reported(&[all(1), all(2)], &all(3), 1);
     assert_eq!((found.conflicts.len(), found.clean.len(), found.truncated), (64, 0, true));
-    let found = told(&[all(1), json!({"desired": {"other": 1}})], &all(3), 1);
+    let found = reported(&[all(1), json!({"desired": {"other": 1}})], &all(3), 1);
     assert_eq!((found.conflicts.len(), found.clean.len(), found.truncated), (0, 64, true));
 }
 
@@ -393,7 +393,7 @@ fn expectations() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// What is listed agrees with what is decided; what is told of a conflict is what was there, then and now.
+    /// The listed conflicts agree with the decision, and their base and current values with the history.
     #[test]
     fn conflicts_agree_with_the_history(writes in vec(command(), 1..8), sent in command(), seen in 0..8usize) {
         let mut documents = vec![Document::absent()];
@@ -424,7 +424,7 @@ proptest! {
         for path in &found.clean {
             prop_assert!(!document.changed_after(path, since), "{}", path);
         }
-        // Whoever expects nothing to have changed where it writes is refused exactly then.
+        // An update that expects its paths unchanged is refused in exactly the same cases.
         let preconditions =
             Preconditions { version: Some(since), on_conflict: OnConflict::Rebase, ..Preconditions::default() };
         let rebased = Command::Update(Update { preconditions, ..update.clone() });

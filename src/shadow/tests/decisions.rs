@@ -1,4 +1,4 @@
-//! Commands against documents: one row per rule.
+//! Tests of commands against documents: one row per rule.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ fn command(state: &Value, replace: bool) -> Command {
     Command::Update(Update { replace, ..update(state.clone()) })
 }
 
-/// Onto `before` comes `sent`; told are `changes` (a path, and what is there now), and the state is `after` then.
+/// Checks that `sent` to `before` makes `changes` (a path and its new value) and leaves the state `after`.
 #[track_caller]
 fn check(before: Value, sent: Value, changes: &[(&str, Option<Value>)], after: Value) {
     check_with(before, sent, false, changes, after);
@@ -21,18 +21,18 @@ fn check(before: Value, sent: Value, changes: &[(&str, Option<Value>)], after: V
 #[track_caller]
 fn check_with(before: Value, sent: Value, replace: bool, changes: &[(&str, Option<Value>)], after: Value) {
     let document = written(&[before]);
-    let (next, told) = match decided(&document, &command(&sent, replace), &DocumentLimits::default()).unwrap() {
+    let (next, changed) = match decided(&document, &command(&sent, replace), &DocumentLimits::default()).unwrap() {
         Decision::Changed { document, changes } => (document, changes),
         Decision::Unchanged => (document, vec![]),
     };
-    let told = told.into_iter().map(|change| match change.effect {
+    let changed = changed.into_iter().map(|change| match change.effect {
         Effect::Set(value) => (change.path.to_string(), Some(value)),
         Effect::Remove => (change.path.to_string(), None),
         Effect::Touch => (format!("touch {}", change.path), None),
     });
     let expected: Vec<_> = changes.iter().map(|(path, value)| ((*path).to_owned(), value.clone())).collect();
-    assert_eq!(told.collect::<Vec<_>>(), expected, "{sent}");
-    // As text: `1` is not to become `1.0`.
+    assert_eq!(changed.collect::<Vec<_>>(), expected, "{sent}");
+    // Compared as text: `1` must not become `1.0`.
     assert_eq!(state(&next).to_string(), after.to_string(), "{sent}");
     assert_eq!(next.version, Version(if changes.is_empty() { 1 } else { 2 }));
 }
@@ -131,7 +131,7 @@ fn an_update_that_changes_no_value_leaves_all_as_it_is() {
     }
 }
 
-/// Who is told "accepted" finds a shadow, if an empty one; `version` 0 has created it.
+/// A requester that received "accepted" finds a shadow, even an empty one; `version` 0 has created it.
 #[test]
 fn an_empty_update_makes_an_absent_shadow_exist() {
     let deleted = written(&[json!({"desired": {"a": 1}}), json!("delete")]);
@@ -220,7 +220,7 @@ fn preconditions_are_checked() {
     }
 }
 
-/// `If-None-Match` of a write: what is there must be none of these.
+/// `If-None-Match` of a write: the current etag must be none of these.
 #[test]
 fn a_tag_may_be_excluded() {
     let current = written(&[json!({"desired": {"a": 1}}), json!({"desired": {"a": 2}})]);
@@ -238,7 +238,7 @@ fn a_tag_may_be_excluded() {
 }
 
 #[test]
-fn a_stale_update_is_told_so_before_its_size() {
+fn a_stale_update_is_a_version_conflict_before_too_large() {
     let current = written(&[json!({"desired": {"a": 1}}), json!({"desired": {"a": 2}})]);
     let mut stale = update(json!({"desired": {"a": "x".repeat(9000)}}));
     assert!(matches!(
@@ -267,7 +267,7 @@ fn a_deletion_empties_the_shadow_and_keeps_its_version() {
 }
 
 #[test]
-fn limits_are_those_of_the_result() {
+fn limits_apply_to_the_result() {
     let limits = DocumentLimits {
         document_bytes_max: 40,
         tags_bytes_max: 10,
@@ -283,7 +283,7 @@ fn limits_are_those_of_the_result() {
     let deep = Err(Rejection::TooDeep { max: 2 });
     let small = || json!({"desired": {"a": 1}});
     for (before, sent, expected) in [
-        // {"s":"…"} is 8 bytes and what is in it; a section that is absent has none.
+        // {"s":"…"} is 8 bytes plus its text; an absent section has none.
         (json!({}), json!({"desired": {"s": "x".repeat(32)}}), Ok(())),
         (json!({}), json!({"desired": {"s": "x".repeat(33)}}), size(41, 40)),
         (json!({}), json!({"desired": {"s": "x".repeat(12)}, "reported": {"s": "x".repeat(13)}}), size(41, 40)),
@@ -306,7 +306,7 @@ fn limits_are_those_of_the_result() {
     }
 }
 
-/// A limit that was lowered later stops growth and nothing else.
+/// A limit that was lowered later only prevents growth.
 #[test]
 fn a_document_above_a_lowered_limit_may_change_but_not_grow() {
     let document = written(&[json!({"reported": {"list": [1, 2, 3], "deep": {"a": {"b": 1}}, "temperature": 21}})]);
@@ -335,7 +335,7 @@ fn a_document_above_a_lowered_limit_may_change_but_not_grow() {
 }
 
 #[test]
-fn etags_are_read_as_they_are_written() {
+fn etags_round_trip() {
     let text = "\"7-00000000000000000123456789abcdef\"";
     let tag: Etag = text.parse().unwrap();
     assert_eq!((tag.version, tag.to_string().as_str()), (Version(7), text));
@@ -354,7 +354,7 @@ fn etags_are_read_as_they_are_written() {
     ] {
         assert!(other.parse::<Etag>().is_err(), "{other}");
     }
-    // The SHA-256 of {"desired":{},"reported":{}}: a client can compute it.
+    // The SHA-256 of {"desired":{},"reported":{}}, which a client can compute.
     let empty = Etag::of(Version(1), &Default::default(), &Default::default());
     assert_eq!(empty.to_string(), "\"1-329286cb875134b46e686909ab4219f4\"");
 }
@@ -374,13 +374,13 @@ fn the_etag_is_that_of_the_canonical_state() {
     assert_eq!((tagged.etag.digest, tagged.etag.version), (document.etag.digest, Version(2)));
 }
 
-/// Over AWS an update takes a version even when it changes nothing, and an equal value sent again moves the time of its
-/// leaf: not the version it last changed at, so that a heartbeat is no conflict.
+/// In the AWS dialect, an update takes a version even if it changes nothing. An equal value sent again refreshes the
+/// time of its leaf, but not its version, so that a heartbeat causes no conflict.
 #[test]
-fn what_is_sent_again_may_be_touched() {
+fn an_equal_value_sent_again_is_refreshed() {
     let before = json!({"desired": {"a": 1, "b": {"c": [1], "d": {}, "e": 2}}, "reported": {"a": 1}});
     let document = written(std::slice::from_ref(&before));
-    // what is sent, the paths that are told
+    // the state sent, the changed paths
     for (sent, touched) in [
         (json!({}), &[][..]),
         (json!({"desired": {}}), &[]),

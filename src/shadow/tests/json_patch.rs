@@ -1,4 +1,4 @@
-//! JSON Patches against another implementation of RFC 6902, and what they come to where others write too.
+//! Tests of JSON Patches against another implementation of RFC 6902, and with concurrent writers.
 
 use proptest::{collection::vec, prelude::*};
 
@@ -8,7 +8,7 @@ use crate::shadow::{
     json_patch::LEVELS_MAX,
 };
 
-/// The operations in `json`, read as a request's are.
+/// Parses the operations in `json` as the server parses a request.
 pub(crate) fn operations(json: Value) -> JsonPatch {
     crate::wire::json_patch(json).unwrap()
 }
@@ -21,8 +21,8 @@ fn rebased(since: &Document) -> Preconditions {
     Preconditions { version: Some(since.version), on_conflict: OnConflict::Rebase, ..Preconditions::default() }
 }
 
-/// The state after `command`, or the word for why it is refused.
-fn told(document: &Document, command: &Command, scope: Scope) -> Result<Value, &'static str> {
+/// Returns the state after `command`, or the error word of its rejection.
+fn outcome(document: &Document, command: &Command, scope: Scope) -> Result<Value, &'static str> {
     let sender = Sender { scope, ..sender("tester") };
     match decide(document, command, &sender, Timestamp(9), &DocumentLimits::default()) {
         Ok(Decision::Changed { document, .. }) => Ok(state(&document)),
@@ -31,8 +31,8 @@ fn told(document: &Document, command: &Command, scope: Scope) -> Result<Value, &
     }
 }
 
-/// Sections without members are not there.
-fn shown(mut state: Value) -> Value {
+/// Returns the state without empty sections.
+fn without_empty_sections(mut state: Value) -> Value {
     state.as_object_mut().unwrap().retain(|_, section| section.as_object().is_some_and(|members| !members.is_empty()));
     state
 }
@@ -59,7 +59,7 @@ fn section_value() -> impl Strategy<Value = Value> {
 
 fn state_of_a_shadow() -> impl Strategy<Value = Value> {
     (section_value(), section_value())
-        .prop_map(|(desired, reported)| shown(json!({"desired": desired, "reported": reported})))
+        .prop_map(|(desired, reported)| without_empty_sections(json!({"desired": desired, "reported": reported})))
 }
 
 fn path() -> impl Strategy<Value = String> {
@@ -81,46 +81,46 @@ fn operation() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What the other implementation makes of it; `None`: it does not fit, or a section is no object then.
+/// Returns the result of the other implementation; `None` if an operation does not apply or a section is no object.
 fn expected(state: &Value, patch: &Value) -> Option<Value> {
     let patch: ::json_patch::Patch = serde_json::from_value(patch.clone()).unwrap();
     let mut state = state.clone();
-    // One by one: a section that is no object must not come to be even in between.
+    // One by one: no section may be anything but an object, not even in between.
     for operation in patch.0 {
         ::json_patch::patch(&mut state, &[operation]).ok()?;
         if !state.as_object()?.values().all(Value::is_object) {
             return None;
         }
     }
-    Some(shown(state))
+    Some(without_empty_sections(state))
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn patches_come_to_what_they_say(before in state_of_a_shadow(), operations in vec(operation(), 0..5)) {
+    fn patches_agree_with_the_other_implementation(before in state_of_a_shadow(), operations in vec(operation(), 0..5)) {
         let patched = Value::from(operations);
         let document = written(std::slice::from_ref(&before));
         let found = match crate::wire::json_patch(patched.clone()) {
-            // A move into itself is refused before anything is looked at.
+            // A move into itself is refused by the parser.
             Err(_) => None,
             Ok(operations) => {
                 let command = Command::Patch(Patch { operations, ..Patch::default() });
-                told(&document, &command, Scope::ALL).ok()
+                outcome(&document, &command, Scope::ALL).ok()
             }
         };
         prop_assert_eq!(found, expected(&before, &patched), "{} on {}", patched, before);
     }
 }
 
-/// A patch is for what is there when its turn comes. Rebased, it is for what was there as well: of what it touches or
-/// looks at, nothing changed.
+/// A patch applies to the current document. A rebased patch also requires that no path it touches or reads changed
+/// since the expected version.
 #[test]
-fn others_write_too() {
+fn patches_apply_to_the_current_document_and_rebase() {
     let read = written(&[json!({"desired": {"a": 1, "list": [1], "o": {"x": 1}}, "reported": {"n": 1}})]);
     let append = json!([{"op": "add", "path": "/desired/list/-", "value": 2}]);
-    // what comes in between, the patch, what of `desired` becomes of it, and whether it can be rebased
+    // the update in between, the patch, the resulting `desired`, true if it can be rebased
     for (label, other, patched, expected, rebases) in [
         (
             "another field",
@@ -209,16 +209,16 @@ fn others_write_too() {
         ),
     ] {
         let current = after(&read, &Command::Update(update(other)));
-        let plain = told(&current, &patch(patched.clone(), Preconditions::default()), Scope::ALL);
+        let plain = outcome(&current, &patch(patched.clone(), Preconditions::default()), Scope::ALL);
         assert_eq!(plain.map(|state| state["desired"].clone()), expected, "{label}");
-        let rebased = told(&current, &patch(patched, rebased(&read)), Scope::ALL);
+        let rebased = outcome(&current, &patch(patched, rebased(&read)), Scope::ALL);
         assert_eq!(rebased.is_ok(), rebases, "{label}: {rebased:?}");
     }
 }
 
-/// What a patch demands of the document as a whole is told before that it does not fit.
+/// Conditions on the document as a whole are checked before the operations.
 #[test]
-fn conditions_come_before_a_misfit() {
+fn preconditions_are_checked_before_operations() {
     let read = written(&[json!({"desired": {"a": 1}})]);
     let current = after(&read, &Command::Update(update(json!({"reported": {"n": 1}}))));
     let gone = after(&current, &Command::Delete(Delete::default()));
@@ -255,13 +255,13 @@ fn conditions_come_before_a_misfit() {
         ("nothing expected of nothing", &gone, Preconditions::default(), &fits, failed),
         ("nothing expected of nothing", &Document::absent(), Preconditions::default(), &create, None),
     ] {
-        let told = told(document, &patch(operations.clone(), preconditions), Scope::ALL);
-        assert_eq!(told.err(), expected, "{label}: {operations}");
+        let outcome = outcome(document, &patch(operations.clone(), preconditions), Scope::ALL);
+        assert_eq!(outcome.err(), expected, "{label}: {operations}");
     }
 }
 
 #[test]
-fn a_patch_keeps_to_what_its_sender_may() {
+fn a_patch_keeps_to_the_rights_of_its_sender() {
     let paths = |texts: &[&str]| texts.iter().map(|text| pointer(text)).collect::<Vec<_>>().iter().collect();
     let scope = Scope {
         reads: paths(&["/desired/zone/t", "/desired/list", "/desired/s", "/reported"]),
@@ -272,7 +272,7 @@ fn a_patch_keeps_to_what_its_sender_may() {
         "reported": {"list": [1]}, "tags": {"t": 1},
     })]);
     let refused = |path: &str| Err(format!("Forbidden {path}"));
-    // when it arrives, and when it is decided
+    // the outcome on arrival, the outcome of the decision
     for (label, operation, admitted, decided) in [
         ("a value", json!({"op": "replace", "path": "/desired/zone/t", "value": 2}), Ok(()), Ok(())),
         ("beside it", json!({"op": "add", "path": "/desired/zone/v", "value": 2}), Ok(()), refused("/desired/zone/v")),
@@ -329,7 +329,7 @@ fn a_patch_keeps_to_what_its_sender_may() {
             }
             let sender = Sender { scope: scope.clone(), ..sender("x") };
             let found = decide(&document, &command, &sender, Timestamp(9), &DocumentLimits::default());
-            // A dry run tells whether anything changes, so it takes the right to read what it touches.
+            // A dry run reveals whether anything changes, so it requires the right to read the paths it touches.
             let decided =
                 if dry_run && label == "what it cannot read" { refused("/desired/zone/u") } else { decided.clone() };
             assert_eq!(found.map(|_| ()).map_err(word), decided, "{label}, dry run: {dry_run}");
@@ -339,10 +339,10 @@ fn a_patch_keeps_to_what_its_sender_may() {
     assert!(nothing.admit(&mut patch(json!([]), Preconditions::default())).is_err(), "who may write nothing");
 }
 
-/// Whether a path changed that one may write and not read was told by which reason a patch was refused for, and by
-/// whether it was rebased.
+/// The reason of a refusal, and whether a patch was rebased, revealed changes of paths that its sender may write but
+/// not read.
 #[test]
-fn a_patch_does_not_tell_of_what_its_sender_cannot_read() {
+fn a_patch_reveals_nothing_its_sender_cannot_read() {
     let paths = |texts: &[&str]| texts.iter().map(|text| pointer(text)).collect::<Vec<_>>().iter().collect();
     let scope = Scope { reads: paths(&["/desired/zone/t", "/desired/a"]), writes: paths(&["/desired"]) };
     let read = written(&[json!({"desired": {"zone": {"t": 1, "pin": 4}, "a": 1}})]);
@@ -358,14 +358,14 @@ fn a_patch_does_not_tell_of_what_its_sender_cannot_read() {
         (json!([add("/desired/a", json!({"t": 1}))]), json!({"a": 5}), "version-conflict"),
     ] {
         let current = touched(json!({ "desired": changed }));
-        let told = told(&current, &patch(operations.clone(), rebased(&read)), scope.clone());
-        assert_eq!(told.err(), Some(expected), "{operations} after {changed}");
+        let outcome = outcome(&current, &patch(operations.clone(), rebased(&read)), scope.clone());
+        assert_eq!(outcome.err(), Some(expected), "{operations} after {changed}");
     }
 }
 
-/// It runs on the writer's thread, for whoever sends it.
+/// A patch of any sender runs on the writer thread.
 #[test]
-fn what_a_patch_may_take_is_bounded() {
+fn the_cost_of_a_patch_is_bounded() {
     let document = written(&[json!({"desired": {"a": {"x": "y"}, "list": []}})]);
     let add = |path: String, value: &Value| json!({"op": "add", "path": path, "value": value});
     let copies = |path: fn(usize) -> String| {
@@ -405,14 +405,14 @@ fn what_a_patch_may_take_is_bounded() {
             "too-deep",
         ),
     ] {
-        let told = told(&document, &patch(operations.into(), Preconditions::default()), Scope::ALL);
-        assert_eq!(told.err(), Some(expected), "{label}");
+        let outcome = outcome(&document, &patch(operations.into(), Preconditions::default()), Scope::ALL);
+        assert_eq!(outcome.err(), Some(expected), "{label}");
     }
     let remove = json!({"op": "remove", "path": "/desired/a"});
     assert!(crate::wire::json_patch(vec![remove; 257].into()).is_err());
 }
 
-/// A patch that moved a large value down and up held the writer for 11 ms: each step down looked through all of it.
+/// A patch that moved a large value down and up occupied the writer for 11 ms, since each step down scanned all of it.
 #[test]
 fn steps_down_with_a_large_value_are_counted() {
     let document = written(&[json!({"desired": {"list": vec![json!([]); 1000], "a": {"b": 1}}})]);
@@ -433,7 +433,7 @@ fn steps_down_with_a_large_value_are_counted() {
     assert_eq!(decided(back_and_forth("/desired/other", "/desired/list")), Ok(()), "no step down");
 }
 
-/// What is remembered and told of a patch is the update that it came to.
+/// The stored and reported form of a patch is the update it resolved to.
 #[test]
 fn a_patch_becomes_an_update() {
     let current = written(&[json!({"desired": {"list": [1]}})]);

@@ -1,4 +1,4 @@
-//! What holds for any documents and updates, and the tables that need more than one part of the core.
+//! Properties of arbitrary documents and updates, and tables that need several parts of the core.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
@@ -17,7 +17,7 @@ use crate::shadow::{
     Update, Version, decide, pointer::SectionName,
 };
 
-/// An update from the JSON of its `state`.
+/// Returns an update from the JSON of its `state`.
 pub(crate) fn update(state: Value) -> Update {
     let Value::Object(mut state) = state else { return clear_all() };
     let mut patch = |key| match state.remove(key) {
@@ -34,17 +34,17 @@ fn clear_all() -> Update {
     Update { desired, reported, tags, state_is_null: true, ..Update::default() }
 }
 
-/// Somebody who may do everything.
+/// Returns a sender with all rights.
 pub(crate) fn sender(by: &str) -> Sender {
     Sender { by: by.into(), scope: Scope::ALL }
 }
 
-/// Decides at a time that is the version.
+/// Decides at a time equal to the version.
 pub(crate) fn decided(document: &Document, command: &Command, limits: &DocumentLimits) -> Result<Decision, Rejection> {
     decide(document, command, &sender("tester"), Timestamp(document.version.0 + 1), limits)
 }
 
-/// The document after `command`, the same one if it changes nothing.
+/// Returns the document after `command`, or an equal one if it changes nothing.
 pub(crate) fn after(document: &Document, command: &Command) -> Document {
     match decided(document, command, &DocumentLimits::default()).unwrap() {
         Decision::Changed { document, .. } => document,
@@ -52,7 +52,7 @@ pub(crate) fn after(document: &Document, command: &Command) -> Document {
     }
 }
 
-/// The document after each of these states was sent in turn; the text "delete" deletes.
+/// Returns the document after sending each of these states in turn; the text "delete" deletes.
 pub(crate) fn written(states: &[Value]) -> Document {
     states.iter().fold(Document::absent(), |document, state| match state {
         Value::String(_) => after(&document, &Command::Delete(Delete::default())),
@@ -60,13 +60,13 @@ pub(crate) fn written(states: &[Value]) -> Document {
     })
 }
 
-/// The state as a reader of everything sees it.
+/// Returns the state as a reader of everything sees it.
 pub(crate) fn state(document: &Document) -> Value {
     let present = SectionName::ALL.into_iter().filter(|&name| !document.section(name).members.is_empty());
     Value::Object(present.map(|name| (name.as_str().into(), document.section(name).values().into())).collect())
 }
 
-/// A pointer from its text, without escapes.
+/// Returns a pointer from a text without escapes.
 pub(crate) fn pointer(text: &str) -> Pointer {
     let mut keys = text.split('/').skip(1);
     let section = keys.next().unwrap();
@@ -79,7 +79,7 @@ fn object(value: Value) -> Map<String, Value> {
     members
 }
 
-/// A document large and mixed enough to stand for one of a real device: about 600 bytes, 20 leaves.
+/// A state as large and mixed as that of a real device: about 600 bytes, 20 leaves.
 pub(crate) fn thermostat() -> Value {
     json!({
         "desired": {

@@ -1,13 +1,13 @@
-//! The same rules written a second time, on plain values and without a thought of speed: the oracle.
+//! The oracle: the same rules written a second time, on plain values and without regard to speed.
 
 use serde_json::{Map, Value};
 
 use crate::shadow::{Pointer, SectionPatch, pointer::SectionName};
 
-/// Section values before or after an update.
+/// The values of the sections before or after an update.
 pub(super) type State = [Map<String, Value>; 3];
 
-/// RFC 7396, as its pseudo code has it.
+/// Merges as the pseudo code of RFC 7396 does.
 pub(super) fn merge_patch(target: Option<&Value>, patch: &Value) -> Value {
     let Value::Object(patch) = patch else { return patch.clone() };
     let mut target = target.and_then(Value::as_object).cloned().unwrap_or_default();
@@ -22,7 +22,7 @@ pub(super) fn merge_patch(target: Option<&Value>, patch: &Value) -> Value {
     Value::Object(target)
 }
 
-/// The section after a patch.
+/// Returns the section after a patch.
 pub(super) fn section_after(current: &Map<String, Value>, patch: &SectionPatch, replace: bool) -> Map<String, Value> {
     match patch {
         SectionPatch::Keep => current.clone(),
@@ -34,13 +34,13 @@ pub(super) fn section_after(current: &Map<String, Value>, patch: &SectionPatch, 
     }
 }
 
-/// The canonical form by the other implementation.
+/// Returns the canonical form from the other implementation.
 pub(super) fn canonical(value: &Value) -> String {
     serde_json_canonicalizer::to_string(value).unwrap()
 }
 
-/// Whether one write that made `after` of `before` changed `path`, by the definition: it or something below it is
-/// another value, or a thing above it went, or came to be or was a scalar or array and is another one.
+/// Returns true if a write that led from `before` to `after` changed `path`, by the definition. The value at the path
+/// differs, or a value above it was removed, or a scalar or array above it appeared, ceased or changed.
 pub(super) fn touched(path: &Pointer, before: &State, after: &State) -> bool {
     let at = |state: &State, depth: usize| {
         let section = SectionName::ALL.iter().position(|&name| name == path.section).unwrap();

@@ -1,4 +1,4 @@
-//! Random documents, random updates.
+//! Properties of random documents under random updates.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::shadow::{
     pointer::SectionName,
 };
 
-/// Few keys, so that updates meet; some that sort differently as UTF-8 and UTF-16, or need escapes.
+/// Few keys, so that updates overlap; some sort differently as UTF-8 and UTF-16 or need escapes.
 fn key() -> impl Strategy<Value = String> {
     prop_oneof![6 => "[abc]", 1 => Just("\u{fb33}".into()), 1 => Just("\u{1f600}".into()), 1 => Just("q\"\n/~".into())]
 }
@@ -51,7 +51,7 @@ fn section() -> impl Strategy<Value = Option<Value>> {
     ]
 }
 
-/// An update, or one time in ten a deletion.
+/// Generates an update, or one time in ten a deletion.
 pub(super) fn command() -> impl Strategy<Value = Command> {
     let states = (section(), section(), section()).prop_map(|(desired, reported, tags)| {
         let named = [("desired", desired), ("reported", reported), ("tags", tags)];
@@ -67,7 +67,7 @@ pub(super) fn sections(document: &Document) -> naive::State {
     SectionName::ALL.map(|name| document.section(name).values())
 }
 
-/// Sizes, leaves and etag counted anew, with the other canonicalizer.
+/// Checks sizes, leaves and etag against the other canonicalizer.
 fn check_measures(document: &Document) {
     for name in SectionName::ALL {
         let section = document.section(name);
@@ -83,7 +83,7 @@ fn check_measures(document: &Document) {
     assert_eq!(document.etag, Etag::of(document.version, &document.desired.members, &document.reported.members));
 }
 
-/// Changes of one command never lie below one another and tell what was there.
+/// Checks that no change lies below another one and that each names the old value.
 fn check_changes(before: &Document, changes: &[Change]) {
     for (index, change) in changes.iter().enumerate() {
         assert!(changes.iter().enumerate().all(|(other, c)| other == index || !c.path.is_within(&change.path)));
@@ -148,7 +148,7 @@ proptest! {
             made.push((document, changes));
             document = next;
         }
-        // Back from the last one, in one go to each.
+        // Undo from the last version, in one pass to each version.
         let mut undoing = document.undoing();
         for (document, changes) in made.iter().rev() {
             undoing.undo(changes);
@@ -210,7 +210,7 @@ proptest! {
     }
 }
 
-/// The delta is what merging it into `reported` adds: afterwards there is none.
+/// Merging the delta into `reported` leaves no delta.
 #[test]
 fn a_delta_merged_into_reported_leaves_none() {
     let document = super::written(&[json!({

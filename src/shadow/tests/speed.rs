@@ -1,4 +1,4 @@
-//! How long a decision takes. Run by hand: `cargo test --release --lib speed -- --ignored --nocapture`.
+//! Benchmarks of a decision. Run by hand: `cargo test --release --lib speed -- --ignored --nocapture`.
 
 use std::time::Instant;
 
@@ -43,8 +43,8 @@ fn a_decision() {
     println!("delta: {} ns ({total})", start.elapsed().as_nanos() / 200_000);
 }
 
-/// The same updates under conditions. Each is decided against the document that the one before made; a rebased one
-/// knows the version before that, a keyed one is remembered too, as the store does it.
+/// Measures the same updates under conditions. Each is decided against the document left by the one before. A rebased
+/// update expects the version before that; a keyed one is also stored, as the store does it.
 fn variants(document: &crate::shadow::Document, commands: &[Command]) {
     let limits = DocumentLimits::default();
     let updates: Vec<Update> = commands
@@ -66,7 +66,7 @@ fn variants(document: &crate::shadow::Document, commands: &[Command]) {
                 "version" => preconditions.version = Some(now.version),
                 "etag" => preconditions.etag = Some(now.etag.to_string().as_str().into()),
                 "expect" => preconditions.expect = vec![expect.clone()],
-                // Of fields that nobody else writes.
+                // Fields that no other command writes.
                 "rebase" => {
                     preconditions.version = Some(before);
                     preconditions.on_conflict = OnConflict::Rebase;
@@ -113,7 +113,7 @@ fn variants(document: &crate::shadow::Document, commands: &[Command]) {
     }
 }
 
-/// Against the crate that is the oracle of the other tests.
+/// Compares with the crate that is the oracle of the other tests.
 #[test]
 #[ignore = "a measurement"]
 fn a_canonical_form() {
@@ -132,7 +132,7 @@ fn a_canonical_form() {
     println!("by serde_json_canonicalizer: {} ns", start.elapsed().as_nanos() / rounds);
 }
 
-/// The patches that keep the writer's thread longest, and updates to compare with.
+/// Measures the patches that occupy the writer thread longest, and updates for comparison.
 #[test]
 #[ignore = "a measurement"]
 fn a_patch() {

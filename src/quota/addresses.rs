@@ -1,7 +1,7 @@
-//! What one source address has: connections, new ones a second, those that come to nothing, and memory of strangers.
+//! Quotas of one source address: connections, connects per second, failed handshakes, and memory before authentication.
 //!
-//! Asked as soon as a connection is accepted, before anything is read or TLS costs anything. All of a [`Network`] is
-//! one source.
+//! They are checked as soon as a connection is accepted, before any byte is read and before TLS costs CPU time. All
+//! addresses of a [`Network`] share one quota.
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
@@ -15,29 +15,29 @@ use super::{
     tally::{Place, Tally},
 };
 
-/// What every source address has.
+/// The usage of every source address.
 #[derive(Debug)]
 pub struct Addresses {
     limits: AddressLimits,
     known: Table<Network, Use>,
 }
 
-/// What one source address may have.
+/// The limits of one source address.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AddressLimits {
-    /// Connections at once.
+    /// Most concurrent connections.
     pub(super) connections_max: usize,
-    /// New connections.
+    /// The rate of new connections.
     pub(super) connects: Rate,
-    /// New connections that come to nothing.
+    /// The rate of connections that end before authentication.
     pub(super) failed_handshakes: Rate,
-    /// Bytes that its strangers may occupy beyond what each may.
+    /// Most bytes of its unauthenticated clients, beyond the free bytes of each.
     pub(super) strangers_bytes: usize,
-    /// Whether this is for loopback too.
+    /// True to apply the limits to loopback addresses.
     pub(super) on_loopback: bool,
 }
 
-/// A connection that is counted for its source address, until it is dropped.
+/// A permit for one connection of a source address; dropping it releases the connection.
 #[derive(Debug)]
 pub struct Visit {
     _place: Option<Place>,
@@ -52,7 +52,7 @@ struct Use {
 }
 
 impl Addresses {
-    /// Addresses that may each have `limits`; `entries_max` of them are known.
+    /// Returns the quotas of at most `entries_max` addresses, each with `limits`.
     pub(super) fn new(limits: AddressLimits, entries_max: usize) -> Self {
         Self { limits, known: Table::new(entries_max) }
     }
@@ -61,7 +61,7 @@ impl Addresses {
     ///
     /// # Errors
     ///
-    /// The quota it is above; nothing was counted.
+    /// The exceeded quota; nothing was counted.
     pub(super) fn enter(&self, address: IpAddr, now: Instant) -> Result<Visit, Cause> {
         let Some(source) = self.source(address) else { return Ok(Visit { _place: None }) };
         let limits = &self.limits;
@@ -77,19 +77,19 @@ impl Addresses {
         })
     }
 
-    /// Counts a connection from `address` that ended before its client had said who it is.
+    /// Counts a connection from `address` that ended before its client was authenticated.
     pub fn handshake_failed(&self, address: IpAddr, now: Instant) {
         if let Some(source) = self.source(address) {
             self.with(source, now, |known| known.failed_handshakes.charge(self.limits.failed_handshakes, 1, now));
         }
     }
 
-    /// What the strangers of `address` share, if it has a quota.
+    /// Returns the memory budget of the unauthenticated clients of `address`; `None` if it has no quota.
     pub(super) fn strangers(&self, address: IpAddr, now: Instant) -> Option<Arc<Semaphore>> {
         self.source(address).map(|source| self.with(source, now, |known| known.strangers.clone()))
     }
 
-    /// Who `address` counts as; `None`: nobody.
+    /// Returns the network that `address` counts for; `None` if it is exempt.
     fn source(&self, address: IpAddr) -> Option<Network> {
         let limited = self.limits.on_loopback || !address.to_canonical().is_loopback();
         limited.then(|| address.into())
@@ -129,8 +129,8 @@ mod tests {
     }
 
     #[test]
-    fn who_shares_a_quota() {
-        // an address that uses up its quota, another, whether that one is refused for it
+    fn addresses_of_a_network_share_a_quota() {
+        // an address that uses up its quota, another address, true if the second is refused
         for (first, second, shared) in [
             ("192.0.2.1", "192.0.2.1", true),
             ("192.0.2.1", "192.0.2.2", false),

@@ -1,19 +1,19 @@
-//! Every quota that something may be refused or slowed for.
+//! The kinds of quotas that a client can exceed.
 
-/// Declares the causes with their names and what there is too much of, as a 429 tells it.
+/// Declares the kinds with their names and the descriptions used in a 429 reply.
 macro_rules! causes {
     ($($(#[$doc:meta])* $cause:ident, $name:literal, $what:literal;)*) => {
-        /// The quota that something was refused or slowed for.
+        /// The kind of quota that was exceeded.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Cause {
             $($(#[$doc])* $cause,)*
         }
 
         impl Cause {
-            /// All of them, in their order.
+            /// All kinds, in order of declaration.
             pub const ALL: &[Self] = &[$(Self::$cause,)*];
 
-            /// Its name, for metrics and the log.
+            /// Returns the name for metrics and the log.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self {
@@ -21,7 +21,7 @@ macro_rules! causes {
                 }
             }
 
-            /// What there is more of than may be, in words that follow a number.
+            /// Returns the limited items, in words that follow a number.
             #[must_use]
             pub fn what(self) -> &'static str {
                 match self {
@@ -29,7 +29,7 @@ macro_rules! causes {
                 }
             }
 
-            /// Says that there may be no more of it.
+            /// Returns the message for a count that is at its limit.
             #[must_use]
             pub fn full(self) -> String {
                 format!("there are as many {} as there may be", self.what())
@@ -39,46 +39,47 @@ macro_rules! causes {
 }
 
 causes! {
-    /// Refused: a connection from an address that has as many as it may.
+    /// Refused: a connection from an address at its maximum.
     AddressConnections, "address_connections", "connections from one address";
     /// Refused: a connection from an address that connects too often.
     AddressConnects, "address_connects", "new connections a second from one address";
-    /// Refused: a connection from an address whose connections come to nothing too often.
+    /// Refused: a connection from an address with too many failed handshakes.
     AddressFailedHandshakes, "address_failed_handshakes", "failed handshakes a minute from one address";
-    /// Refused: a CONNECT of a principal that has as many connections as it may.
+    /// Refused: a CONNECT of a principal with the maximum of connections.
     PrincipalConnections, "principal_connections", "connections of one principal";
-    /// Refused: a CONNECT of a principal that has as many sessions as it may.
+    /// Refused: a CONNECT of a principal with the maximum of sessions.
     PrincipalSessions, "principal_sessions", "sessions of one principal";
-    /// Refused: a CONNECT, while there are as many sessions as there may be.
+    /// Refused: a CONNECT while the server has the maximum of sessions.
     Sessions, "sessions", "sessions";
-    /// Refused: a filter of a session that has as many as it may, or of a SUBSCRIBE that has.
+    /// Refused: a filter beyond the maximum of a session or of a SUBSCRIBE.
     Subscriptions, "subscriptions", "subscriptions of one session";
-    /// Refused: a filter of a principal that has as many as it may.
+    /// Refused: a filter of a principal at its maximum.
     PrincipalSubscriptions, "principal_subscriptions", "subscriptions of one principal";
-    /// Refused: a stream of events, or a wait, of a principal that has as many as it may.
+    /// Refused: an event stream or a wait of a principal at its maximum.
     PrincipalStreams, "principal_streams", "streams of events and waits of one principal";
-    /// Refused: a request of a principal to a shadow that has too many of its undecided.
+    /// Refused: a request of a principal to a shadow that has too many of its requests in flight.
     RequestsInFlight, "requests_in_flight", "requests in flight to one shadow";
-    /// Refused: a request of a principal to a shadow.
+    /// Refused: a request beyond the rate of its principal to one shadow.
     Requests, "requests", "requests a second to one shadow";
-    /// Refused: a request of a principal, to whichever shadow.
+    /// Refused: a request beyond the rate of its principal to all shadows.
     PrincipalRequests, "principal_requests", "requests a second of one principal";
-    /// Refused: an update or deletion of a shadow, by whomever.
+    /// Refused: an update or deletion beyond the rate of its shadow, whoever sends it.
     ShadowWrites, "shadow_writes", "updates and deletions a second of one shadow by all";
-    /// Refused: a message that is to be retained, while there are as many as there may be.
+    /// Refused: a retained message while the server has the maximum of them.
     Retained, "retained", "retained messages";
-    /// Refused: a message that is to be retained, of a principal that has as many as it may.
+    /// Refused: a retained message of a principal at its maximum.
     PrincipalRetained, "principal_retained", "retained messages of one principal";
-    /// Slowed: a connection that publishes too often.
+    /// Throttled: a connection that publishes too often.
     Publishes, "publishes", "messages a second on one connection";
-    /// Slowed: a connection that sends too many other packets.
+    /// Throttled: a connection that sends too many other packets.
     ControlPackets, "control_packets", "control packets a second on one connection";
-    /// Slowed: a connection that sends too many bytes.
+    /// Throttled: a connection that sends too many bytes.
     Bytes, "bytes", "bytes a second on one connection";
-    /// Slowed: a connection whose principal sends too many bytes. Refused: its request over HTTP that has a body.
+    /// Throttled: a connection whose principal sends too many bytes. Refused: an HTTP request of that principal with a
+    /// body.
     PrincipalBytes, "principal_bytes", "bytes a second of one principal";
-    /// Ended: a connection that was refused too often.
+    /// Closed: a connection that was refused too often.
     Refusals, "refusals", "refusals a minute on one connection";
-    /// Ended: a connection whose client does not read the replies to its own requests.
+    /// Closed: a connection whose client does not read the replies to its own requests.
     UnreadReplies, "unread_replies", "bytes of replies that one client does not read";
 }

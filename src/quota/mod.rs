@@ -1,16 +1,21 @@
-//! How much of the service one connection, principal, shadow or source address may have.
+//! Quotas of connections, principals, shadows and source addresses.
 //!
-//! Requests pass [`Quotas::admit`], and those that change something [`Quotas::admit_write`], whichever door they came
-//! through; [`crate::service`] calls both. What is asked over HTTP about no single shadow passes
-//! [`Quotas::admit_general`], a body that comes there [`Quotas::admit_body`], and whoever stays there to be told
-//! something [`Quotas::admit_stream`]; who walks through the store waits for its turn by [`Principals::reading`].
-//! `requests` counts them per principal and shadow, `principals` what a principal does altogether, `shadows` what
-//! everybody does to one shadow, `addresses` who connects, by the `network` of each, `strangers` what those may occupy
-//! who did not say yet who they are. All of them keep what they know in a `table` that is bounded, and count in `rate`s
-//! and `tally`s. A `cause` names each quota, for who is refused and for the counters.
+//! Every request passes [`Quotas::admit`], and every write also [`Quotas::admit_write`]; [`crate::service`] calls both,
+//! for MQTT and HTTP alike. An HTTP request that concerns no single shadow passes [`Quotas::admit_general`], and its
+//! body passes [`Quotas::admit_body`]. Event streams and waits pass [`Quotas::admit_stream`]. Scans of the store wait
+//! for a permit of [`Principals::reading`].
 //!
-//! Not here: how fast one connection is read ([`crate::mqtt`]'s `pace`), and what one may hold at a time, which is
-//! limited where it is held.
+//! - `requests` counts requests per principal and shadow.
+//! - `principals` counts the usage of a principal over all shadows.
+//! - `shadows` counts the writes of all principals to one shadow.
+//! - `addresses` counts connections per `network`.
+//! - `strangers` limits the memory of unauthenticated clients.
+//!
+//! All of them store their usage in a bounded `table` and count with `rate` and `tally`. A `cause` names each quota,
+//! for rejections and metrics.
+//!
+//! Not here: the read rate of one connection (`pace` in [`crate::mqtt`]), and limits on concurrent use, which are
+//! checked where the resource is held.
 
 mod addresses;
 mod cause;
@@ -54,14 +59,14 @@ use crate::{
     shadow::{Rejection, ShadowKey},
 };
 
-/// All quotas, and how often each was met.
+/// All quotas, with a counter of violations for each.
 #[derive(Debug)]
 pub struct Quotas {
-    /// Of source addresses.
+    /// The quotas per source address.
     pub addresses: Addresses,
-    /// Of principals.
+    /// The quotas per principal.
     pub principals: Principals,
-    /// Bytes that all strangers may occupy beyond what each may.
+    /// The memory budget shared by all unauthenticated clients, beyond the free bytes of each.
     strangers: Arc<Semaphore>,
     requests: Requests,
     shadows: Shadows,
@@ -69,7 +74,7 @@ pub struct Quotas {
 }
 
 impl Quotas {
-    /// Quotas as `limits` say, of which nothing is used.
+    /// Returns unused quotas with the given `limits`.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
         let quotas = &limits.quotas;
@@ -89,7 +94,7 @@ impl Quotas {
         };
         let requests = Rate::new(limits.requests_per_second, limits.requests_burst);
         let writes = Rate::per_second(quotas.shadow_writes_per_second.into());
-        // A fleet of which every device has a request in flight to a shadow of its own finds room, and then some.
+        // Room for every device of a fleet to have a request in flight to its own shadow, plus a reserve.
         let entries_max = limits.sessions_max + ENTRIES_SPARE;
         Self {
             addresses: Addresses::new(address, limits.connections_max + ENTRIES_SPARE),
@@ -101,25 +106,25 @@ impl Quotas {
         }
     }
 
-    /// Counts a connection from `address` that was just accepted, until what is returned is dropped. `None`: it is to
-    /// be closed at once.
+    /// Counts a connection from `address` that was just accepted, until the permit is dropped. `None`: the connection
+    /// must be closed at once.
     #[must_use]
     pub fn enter(&self, address: IpAddr, now: Instant) -> Option<Visit> {
         self.addresses.enter(address, now).inspect_err(|cause| self.count(*cause)).ok()
     }
 
-    /// A client from `address` of whom it is not known yet who it is.
+    /// Returns the memory budget of a client from `address` before its authentication.
     #[must_use]
     pub fn stranger(&self, address: IpAddr, now: Instant) -> Acquaintance {
         let own = self.addresses.strangers(address, now);
         Acquaintance::new(own.into_iter().chain([self.strangers.clone()]).collect())
     }
 
-    /// Counts a request of `principal` to `key` until what is returned is dropped.
+    /// Counts a request of `principal` to `key` until the returned permit is dropped.
     ///
     /// # Errors
     ///
-    /// [`Rejection::TooManyRequests`] that says which quota and when to come again; nothing was counted.
+    /// [`Rejection::TooManyRequests`] with the quota and the time to wait; nothing was counted.
     pub fn admit(&self, principal: &Arc<str>, key: &ShadowKey, now: Instant) -> Result<Admitted, Rejection> {
         let principal_may = || self.principals.request(principal, now);
         self.requests.admit(principal, key, now, principal_may).map_err(|over| match over {
@@ -132,7 +137,7 @@ impl Quotas {
         })
     }
 
-    /// Counts a request of `principal` that is about no single shadow: a list, or a stream of events.
+    /// Counts a request of `principal` that concerns no single shadow: a list, or an event stream.
     ///
     /// # Errors
     ///
@@ -141,7 +146,7 @@ impl Quotas {
         self.principals.request(principal, now).map_err(|wait| self.over_principal(wait))
     }
 
-    /// Counts the body of a request that came over HTTP for the principal with this allowance.
+    /// Counts the body of an HTTP request of the principal with this quota.
     ///
     /// # Errors
     ///
@@ -153,7 +158,7 @@ impl Quotas {
             .map_err(|wait| self.refuse(Cause::PrincipalBytes, self.principals.bytes().count(), wait))
     }
 
-    /// Counts a stream of events, or a wait for a change, of `principal` until what is returned is dropped.
+    /// Counts an event stream or a wait for a change of `principal`, until the returned permit is dropped.
     ///
     /// # Errors
     ///
@@ -165,7 +170,7 @@ impl Quotas {
         })
     }
 
-    /// Counts a command that may be done to `key`, whoever sends it.
+    /// Counts an authorized write to `key`, whoever sends it.
     ///
     /// # Errors
     ///
@@ -175,14 +180,14 @@ impl Quotas {
         admitted.map_err(|wait| self.refuse(Cause::ShadowWrites, self.shadows.rate.count(), wait))
     }
 
-    /// Counts that something was refused or slowed. The log tells of the first time.
+    /// Counts a refusal or throttling; logs the first of each kind.
     pub fn count(&self, cause: Cause) {
         if self.counters.add(cause) == 1 {
             tracing::warn!(quota = cause.name(), "a quota was exceeded for the first time; further times are counted");
         }
     }
 
-    /// How often each quota was met.
+    /// Returns the counters of exceeded quotas.
     #[must_use]
     pub fn counters(&self) -> &QuotaCounters {
         &self.counters
@@ -200,15 +205,14 @@ impl Quotas {
     }
 }
 
-/// After which a place for a stream may be free again: nobody knows.
+/// The time after which a client may retry to open a stream. It is a guess: a stream ends at any time.
 const STREAM_WAIT: Duration = Duration::from_secs(1);
-/// Entries that a table has room for besides one for each session. One of any table takes 200 to 300 bytes, its names
-/// included.
+/// Entries of a table beyond one for each session. An entry of any table takes 200 to 300 bytes, including its names.
 const ENTRIES_SPARE: usize = 1 << 16;
 
-/// What all strangers together may occupy beyond what each may; the largest packet fits.
+/// Most bytes of all unauthenticated clients together, beyond the free bytes of each; the largest packet fits.
 const STRANGERS_BYTES: usize = 64 << 20;
-/// Into so many parts, of which the strangers of one address may have one; a packet fits, with what it comes in.
+/// The number of parts of that budget. The clients of one address may use one part; a packet with its buffers fits.
 const STRANGERS_PARTS: usize = 8;
 
 const _: () = assert!(crate::limits::PACKET_BYTES_MAX < STRANGERS_BYTES as u64);

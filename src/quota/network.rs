@@ -1,11 +1,11 @@
-//! The address of a client, as far as clients are told apart by it.
+//! Grouping of source addresses by client.
 //!
-//! A client chooses its address within the /64 that its network gives it, so all of an IPv6 /64 is one. An IPv4 address
-//! is the same however it is written.
+//! A client chooses its address freely within the /64 of its network, so an IPv6 /64 counts as one address. An IPv4
+//! address counts the same in its IPv6-mapped form.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// What counts as the address of one client.
+/// An address under which a client is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network(IpAddr);
 
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_told_apart_as_clients_are_given_them() {
+    fn addresses_are_grouped_by_network() {
         let network = |text: &str| Network::from(text.parse::<IpAddr>().expect("an address"));
         for (one, other, same) in [
             ("192.0.2.1", "192.0.2.1", true),

@@ -1,7 +1,7 @@
-//! What one principal has over all its connections and sessions: requests, bytes, subscriptions, streams over HTTP, and
-//! what waits for the engine.
+//! Quotas of one principal over all its connections and sessions: requests, bytes, subscriptions, HTTP streams, and
+//! bytes in the engine queue.
 //!
-//! How many connections and sessions it has is counted where those are, in [`crate::mqtt::sessions`].
+//! Its connections and sessions are counted where they are held, in [`crate::mqtt::sessions`].
 
 use std::{
     sync::{
@@ -19,29 +19,29 @@ use super::{
     table::{Entry, Table},
 };
 
-/// What every principal has used.
+/// The usage of every principal.
 #[derive(Debug)]
 pub struct Principals {
     limits: Arc<PrincipalLimits>,
     known: Table<Arc<str>, Arc<Allowance>>,
-    /// Streams of all of them.
+    /// The number of streams of all principals.
     streams: Arc<AtomicUsize>,
 }
 
-/// What one principal may use.
+/// The limits of one principal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PrincipalLimits {
-    /// Requests to all shadows.
+    /// The rate of requests to all shadows.
     pub(super) requests: Rate,
-    /// Bytes on all connections.
+    /// The rate of bytes over all connections.
     pub(super) bytes: Rate,
-    /// Filters of all sessions.
+    /// Most filters over all sessions.
     pub(super) subscriptions_max: usize,
-    /// Streams of events and waits over HTTP.
+    /// Most event streams and waits over HTTP.
     pub(super) streams_max: usize,
 }
 
-/// What one principal has used. Whoever acts for it holds this, so that it need not be looked up.
+/// The usage of one principal. Connections and sessions keep a reference, which saves the lookup.
 #[derive(Debug)]
 pub struct Allowance {
     limits: Arc<PrincipalLimits>,
@@ -53,15 +53,15 @@ pub struct Allowance {
     queue: Arc<Semaphore>,
 }
 
-/// What a walk through the store, or a command on its way to the engine, takes of what its principal may have at once;
-/// it counts until it is dropped.
+/// A permit for a scan of the store, or for queue bytes of a command, within the limits of its principal. Dropping it
+/// releases them.
 #[derive(Debug)]
 pub struct Share {
     _permit: OwnedSemaphorePermit,
     _own: Arc<Allowance>,
 }
 
-/// A stream of events or a wait of a principal, which counts until it is dropped.
+/// A permit for an event stream or a wait of a principal; dropping it releases the stream.
 #[derive(Debug)]
 pub struct Streaming {
     own: Arc<Allowance>,
@@ -69,12 +69,12 @@ pub struct Streaming {
 }
 
 impl Principals {
-    /// Principals that may each use `limits`; `entries_max` of them are known.
+    /// Returns the quotas of at most `entries_max` principals, each with `limits`.
     pub(super) fn new(limits: PrincipalLimits, entries_max: usize) -> Self {
         Self { limits: Arc::new(limits), known: Table::new(entries_max), streams: Arc::default() }
     }
 
-    /// What `principal` has used.
+    /// Returns the usage of `principal`.
     #[must_use]
     pub fn of(&self, principal: &Arc<str>, now: Instant) -> Arc<Allowance> {
         self.with(principal, now, Arc::clone)
@@ -89,7 +89,7 @@ impl Principals {
         self.with(principal, now, |known| known.requests.lock().take(self.limits.requests, now))
     }
 
-    /// Counts one more stream of events or wait; `None`: there may be no more.
+    /// Counts one more event stream or wait; `None` if the principal is at its maximum.
     pub(super) fn stream(&self, principal: &Arc<str>, now: Instant) -> Option<Streaming> {
         let allowance = self.of(principal, now);
         let one_more = |count: usize| (count < self.limits.streams_max).then_some(count + 1);
@@ -99,30 +99,30 @@ impl Principals {
         Some(Streaming { own: allowance, all: self.streams.clone() })
     }
 
-    /// Waits until `principal` may make one more walk through the store: [`READS_MAX`] of its own go on at once, and
-    /// the others wait for these and for nobody else.
+    /// Waits for a permit to scan the store. [`READS_MAX`] scans of one principal run at once; the others wait for
+    /// these, not for scans of other principals.
     pub async fn reading(&self, principal: &Arc<str>, now: Instant) -> Share {
         let own = self.of(principal, now);
         own.wait(&own.reads, 1).await
     }
 
-    /// How many streams of events and waits there are.
+    /// Returns the number of event streams and waits of all principals.
     #[must_use]
     pub fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
     }
 
-    /// How many streams of events and waits a principal may have.
+    /// Returns the maximum of event streams and waits per principal.
     pub(super) fn streams_max(&self) -> usize {
         self.limits.streams_max
     }
 
-    /// How many bytes a principal may send.
+    /// Returns the rate of bytes per principal.
     pub(super) fn bytes(&self) -> Rate {
         self.limits.bytes
     }
 
-    /// How many requests a principal may make.
+    /// Returns the rate of requests per principal.
     pub(super) fn requests(&self) -> Rate {
         self.limits.requests
     }
@@ -141,12 +141,12 @@ impl Allowance {
         Self { limits, requests: nothing(), bytes: nothing(), subscriptions, streams, reads, queue }
     }
 
-    /// Counts bytes that were received, and tells how long to wait before receiving more.
+    /// Counts received bytes. Returns the time to wait before receiving more, if any.
     pub fn received(&self, bytes: u64, now: Instant) -> Option<Duration> {
         self.bytes.lock().charge(self.limits.bytes, bytes, now)
     }
 
-    /// Counts bytes that were received, unless there were too many already; then tells how long to wait.
+    /// Counts received bytes, unless the principal already exceeds its rate.
     ///
     /// # Errors
     ///
@@ -162,15 +162,15 @@ impl Allowance {
         }
     }
 
-    /// Room for a command that takes `bytes`, if the principal has some now.
+    /// Reserves queue bytes for a command; `None` if the principal has too few left.
     #[must_use]
     pub fn try_queue(self: &Arc<Self>, bytes: usize) -> Option<Share> {
         let permit = self.queue.clone().try_acquire_many_owned(queue_share(bytes)).ok()?;
         Some(Share { _permit: permit, _own: self.clone() })
     }
 
-    /// Waits until the principal has room for a command that takes `bytes`: its own have so much of the engine's queue
-    /// at once, and the others wait for these, so that those of other principals need not.
+    /// Waits until the principal has queue bytes for a command. Commands of one principal share a part of the engine
+    /// queue and wait for each other, so commands of other principals need not wait.
     pub async fn queue(self: &Arc<Self>, bytes: usize) -> Share {
         self.wait(&self.queue, queue_share(bytes)).await
     }
@@ -180,14 +180,14 @@ impl Allowance {
         Share { _permit: permit, _own: self.clone() }
     }
 
-    /// Counts one more subscription, if there may be one.
+    /// Counts one more subscription; false if the principal is at its maximum.
     #[must_use]
     pub fn subscribe(&self) -> bool {
         let one_more = |count: usize| (count < self.limits.subscriptions_max).then_some(count + 1);
         self.subscriptions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
-    /// Gives `count` subscriptions back that were counted.
+    /// Releases `count` subscriptions.
     pub fn unsubscribe(&self, count: usize) {
         self.subscriptions.fetch_sub(count, Ordering::Relaxed);
     }
@@ -201,17 +201,17 @@ impl Drop for Streaming {
 }
 
 impl Entry for Arc<Allowance> {
-    /// While somebody holds it, it must be found again, or there would be two of one principal.
+    /// An entry in use must stay in the table, or its principal would get a second one.
     fn is_idle(&self, now: Instant) -> bool {
         Arc::strong_count(self) == 1 && self.requests.lock().is_idle(now) && self.bytes.lock().is_idle(now)
     }
 }
 
-/// Walks through the store that one principal makes at once; there are twice as many for all.
+/// Most concurrent scans of the store by one principal; all principals together have twice as many.
 const READS_MAX: usize = 4;
 
-/// Bytes of the engine's queue that the commands of one principal take at once: a quarter. A larger one takes all of
-/// these.
+/// Most queue bytes of the commands of one principal, a quarter of the engine queue. A larger command takes all of
+/// them.
 const QUEUE_BYTES_MAX: u32 = 16 << 20;
 
 fn queue_share(bytes: usize) -> u32 {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_act_for_a_principal_share() {
+    fn connections_of_a_principal_share_its_quota() {
         let (principals, now) = (principals(1_000), Instant::now());
         let (a, b) = (Arc::from("a"), Arc::from("b"));
         let (first, second) = (principals.of(&a, now), principals.of(&a, now));
@@ -257,22 +257,22 @@ mod tests {
         assert!(principals.stream(&a, now).is_some());
     }
 
-    /// One that asks for a hundred has its own waiting for it, and nobody else's.
+    /// A hundred scans of one principal wait for each other and delay no other principal.
     #[test]
-    fn walks_of_a_principal_wait_for_each_other() {
+    fn scans_of_a_principal_wait_for_each_other() {
         let (principals, now) = (principals(1_000), Instant::now());
         let (a, b) = (Arc::from("a"), Arc::from("b"));
-        let mut turns: Vec<_> =
+        let mut permits: Vec<_> =
             (0..READS_MAX).map(|_| principals.reading(&a, now).now_or_never().expect("a turn")).collect();
         let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(principals.reading(&a, now))).collect();
         assert!(waiting.iter_mut().all(|reading| reading.now_or_never().is_none()));
         assert!(principals.reading(&b, now).now_or_never().is_some());
-        turns.pop();
-        let went_on = waiting.iter_mut().filter_map(|reading| reading.now_or_never()).collect::<Vec<_>>();
-        assert_eq!(went_on.len(), 1);
+        permits.pop();
+        let resumed = waiting.iter_mut().filter_map(|reading| reading.now_or_never()).collect::<Vec<_>>();
+        assert_eq!(resumed.len(), 1);
     }
 
-    /// One that sends more than the engine can decide has its own waiting for it, and nobody else's.
+    /// Commands of one principal beyond the capacity of the engine wait for each other and delay no other principal.
     #[test]
     fn commands_of_a_principal_wait_for_each_other() {
         let (principals, now) = (principals(1_000), Instant::now());
@@ -289,9 +289,9 @@ mod tests {
         assert!(b.try_queue(1).is_some());
     }
 
-    /// An allowance that a session holds is the one that is found, however many others came and went.
+    /// An entry that a session holds stays in the table, however many other entries come and go.
     #[test]
-    fn what_is_held_is_not_forgotten() {
+    fn an_entry_in_use_is_not_evicted() {
         let (principals, start) = (principals(1 << 20), Instant::now());
         let (held, name) = (principals.of(&Arc::from("held"), start), Arc::from("held"));
         for n in 0..20_000_u32 {

@@ -1,46 +1,46 @@
-//! Rates, and how far ahead of one somebody is.
+//! Rate limits by the generic cell rate algorithm (GCRA).
 //!
-//! A meter is a theoretical arrival time (the generic cell rate algorithm): one instant says all there is to say, and
-//! one that has passed says nothing, so that its meter may be forgotten.
+//! The state of a limiter is one instant, the theoretical arrival time. If that instant has passed, the state carries
+//! no information and may be evicted.
 
 use std::time::{Duration, Instant};
 
-/// So many in a time, with a burst on top.
+/// A number of events per period, with a burst.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
     count: u64,
-    /// In which `count` are allowed, in nanoseconds.
+    /// The period for `count` events, in nanoseconds.
     period: u64,
-    /// How far ahead one may be.
+    /// The time by which the arrival time may run ahead of the clock.
     burst: Duration,
 }
 
-/// How far ahead of a [`Rate`] someone is.
+/// The usage of a [`Rate`], as its theoretical arrival time.
 #[derive(Clone, Copy, Debug)]
 pub struct Meter {
     arrival: Instant,
 }
 
 impl Rate {
-    /// `per_second` each second, `burst` at once; both at least 1.
+    /// Returns a rate of `per_second` with a burst of `burst`; both at least 1.
     #[must_use]
     pub fn new(per_second: u32, burst: u32) -> Self {
         Self::within(per_second.into(), Duration::from_secs(1), burst.into())
     }
 
-    /// `count` each second, and as many at once; at least 1.
+    /// Returns a rate of `count` each second with an equal burst; at least 1.
     #[must_use]
     pub fn per_second(count: u64) -> Self {
         Self::within(count, Duration::from_secs(1), count)
     }
 
-    /// `count` each minute, and as many at once; at least 1.
+    /// Returns a rate of `count` each minute with an equal burst; at least 1.
     #[must_use]
     pub fn per_minute(count: u64) -> Self {
         Self::within(count, Duration::from_secs(60), count)
     }
 
-    /// One each `interval`, and `burst` at once; at least 1.
+    /// Returns a rate of one each `interval` with a burst of `burst`; at least 1.
     #[must_use]
     pub fn every(interval: Duration, burst: u32) -> Self {
         Self::within(1, interval, burst.into())
@@ -52,13 +52,13 @@ impl Rate {
         Self { burst: rate.time_of(burst.max(1)), ..rate }
     }
 
-    /// How many there may be in the period.
+    /// Returns the number of events allowed per period.
     #[must_use]
     pub fn count(self) -> u64 {
         self.count
     }
 
-    /// The time that `count` take at this rate.
+    /// Returns the time that `count` events take at this rate.
     #[must_use]
     pub fn time_of(self, count: u64) -> Duration {
         Duration::from_nanos(count.saturating_mul(self.period) / self.count)
@@ -66,39 +66,39 @@ impl Rate {
 }
 
 impl Meter {
-    /// Nothing counted yet.
+    /// Returns an unused limiter.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self { arrival: now }
     }
 
-    /// Whether nothing that was counted matters any more.
+    /// Returns true if the limiter equals an unused one.
     #[must_use]
     pub fn is_idle(&self, now: Instant) -> bool {
         self.arrival <= now
     }
 
-    /// Counts `count` that cannot be refused any more, and tells how long to wait before the next.
+    /// Counts `count` events that already happened. Returns the time to wait before the next one, if any.
     pub fn charge(&mut self, rate: Rate, count: u64, now: Instant) -> Option<Duration> {
         self.arrival = self.arrival.max(now) + rate.time_of(count);
         self.excess(rate, now)
     }
 
-    /// How long to wait until what was counted is within `rate` again; `None`: it is.
+    /// Returns the time until the counted events are within `rate` again; `None` if they are now.
     #[must_use]
     pub fn excess(&self, rate: Rate, now: Instant) -> Option<Duration> {
         let ahead = self.arrival.saturating_duration_since(now);
         ahead.checked_sub(rate.burst).filter(|wait| *wait > Duration::ZERO)
     }
 
-    /// How long to wait until one could be counted, if not now.
+    /// Returns the time until one more event fits; `None` if it fits now.
     #[must_use]
     pub fn wait(&self, rate: Rate, now: Instant) -> Option<Duration> {
         let mut next = *self;
         next.charge(rate, 1, now)
     }
 
-    /// Counts one, or tells how long to wait until it could be.
+    /// Counts one event if it fits.
     ///
     /// # Errors
     ///
@@ -129,11 +129,11 @@ mod tests {
         assert_eq!(meter.take(rate, later), Err(Duration::from_millis(50)));
     }
 
-    /// What came while a client was over its rate was handled and not counted, so that it had twice its rate.
+    /// Events above the rate were handled but not counted, which allowed twice the rate.
     #[test]
-    fn what_is_charged_keeps_to_the_rate() {
+    fn charged_events_keep_to_the_rate() {
         let start = Instant::now();
-        // per second, charged at once, how many in ten seconds and a burst
+        // per second, charged at once, the number in ten seconds plus a burst
         for (per_second, each, expected) in [(100, 1, 1_100), (100, 7, 1_100), (1 << 30, 65_536, 11 << 30)] {
             let rate = Rate::per_second(per_second);
             let (mut meter, mut now, mut count) = (Meter::new(start), start, 0);

@@ -1,4 +1,4 @@
-//! The requests of one principal to one shadow: how often, and how many undecided at once.
+//! Quotas for the requests of one principal to one shadow: their rate and the number in flight.
 
 use std::{
     sync::Arc,
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::shadow::ShadowKey;
 
-/// The requests of every principal to every shadow, counted.
+/// The usage of every pair of principal and shadow.
 #[derive(Debug)]
 pub(super) struct Requests {
     pub(super) rate: Rate,
@@ -20,20 +20,20 @@ pub(super) struct Requests {
     uses: Table<(Arc<str>, ShadowKey), Use>,
 }
 
-/// A counted request; dropping it says that the request is decided.
+/// A permit for one request; dropping it marks the request as decided.
 #[derive(Debug)]
 pub struct Admitted {
     _in_flight: Place,
 }
 
-/// Why a request is not counted.
+/// The quota that a request exceeds.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Over<E> {
-    /// There are too many undecided.
+    /// Too many requests are in flight.
     InFlight,
-    /// There are too many a second, until then.
+    /// The rate is exceeded for this time.
     Rate(Duration),
-    /// The principal's own quota.
+    /// The quota of the principal over all shadows.
     Principal(E),
 }
 
@@ -44,17 +44,17 @@ struct Use {
 }
 
 impl Requests {
-    /// `rate` and at most `in_flight_max` undecided requests per principal and shadow; `entries_max` of these are
-    /// known.
+    /// Returns the quotas of at most `entries_max` pairs of principal and shadow, each with `rate` and at most
+    /// `in_flight_max` undecided requests.
     pub(super) fn new(rate: Rate, in_flight_max: usize, entries_max: usize) -> Self {
         Self { rate, in_flight_max, uses: Table::new(entries_max) }
     }
 
-    /// Counts one request in, if `principal_may`, which is asked last.
+    /// Counts one request, if `principal_may` also allows it. It is called last.
     ///
     /// # Errors
     ///
-    /// Nothing was counted then.
+    /// The exceeded quota; nothing was counted.
     pub(super) fn admit<E>(
         &self,
         principal: &Arc<str>,
@@ -104,23 +104,23 @@ mod tests {
         assert!(admit("a").is_ok());
     }
 
-    /// A client that meets the quota of one shadow must not thereby use up its principal's, nor the other way round.
+    /// A request refused by the quota of its shadow must not count for its principal, nor the other way round.
     #[test]
-    fn what_is_refused_is_counted_nowhere() {
+    fn a_refused_request_is_not_counted() {
         let (now, by) = (Instant::now(), Arc::from("p"));
         let requests = Requests::new(Rate::new(1, 2), 100, 100);
         let key = ShadowKey::classic(DeviceId::new("a").expect("a valid id"));
-        let mut asked = 0;
+        let mut calls = 0;
         for _ in 0..5 {
             assert!(matches!(requests.admit(&by, &key, now, || Err("no")), Err(Over::Principal("no"))));
         }
         for admitted in [true, true, false, false] {
             let outcome = requests.admit(&by, &key, now, || {
-                asked += 1;
+                calls += 1;
                 Ok::<_, ()>(())
             });
             assert_eq!(outcome.is_ok(), admitted);
         }
-        assert_eq!(asked, 2);
+        assert_eq!(calls, 2);
     }
 }

@@ -1,6 +1,6 @@
-//! The updates and deletions of one shadow by everybody together.
+//! Quotas for the updates and deletions of one shadow by all principals together.
 //!
-//! Only what may be done is counted, so that nobody without rights to a shadow can use up its quota.
+//! Only authorized writes count, so a principal without rights on a shadow cannot use up its quota.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::shadow::ShadowKey;
 
-/// The writes to every shadow, counted.
+/// The write rate of every shadow.
 #[derive(Debug)]
 pub(super) struct Shadows {
     pub(super) rate: Rate,
@@ -18,7 +18,7 @@ pub(super) struct Shadows {
 }
 
 impl Shadows {
-    /// `rate` per shadow; `entries_max` of these are known.
+    /// Returns the quotas of at most `entries_max` shadows, each with `rate`.
     pub(super) fn new(rate: Rate, entries_max: usize) -> Self {
         Self { rate, writes: Table::new(entries_max) }
     }

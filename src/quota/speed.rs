@@ -1,4 +1,4 @@
-//! How long counting takes. Run by hand: `cargo test --release --lib quota::speed -- --ignored --nocapture`.
+//! Benchmarks of the quotas. Run by hand: `cargo test --release --lib quota::speed -- --ignored --nocapture`.
 
 use std::{
     hint::black_box,
@@ -14,7 +14,8 @@ use crate::{
 
 const ROUNDS: usize = 300;
 
-/// Requests of many devices in turn; the best of many rounds, since the others tell of what else the machine does.
+/// Measures requests of many devices in turn. The best of many rounds counts, since the others include other load of
+/// the machine.
 #[test]
 #[ignore = "a measurement"]
 fn a_request_of_each_device() {

@@ -1,11 +1,11 @@
-//! Memory that clients occupy before it is known who they are.
+//! A memory budget for clients before authentication.
 //!
-//! Each has a little for itself. For more they wait, all for the same budget, and those of one source address for a
-//! part of it: so what strangers can make the service hold is bounded, however many they are, one address alone cannot
-//! take all of it, and who is known needs none of it.
+//! Each client may use a few bytes freely. Beyond these, all unauthenticated clients wait for one shared budget, and
+//! those of one source address for a part of it. So their total memory is bounded, and one address cannot take all of
+//! it. Authenticated clients need none of the budget.
 //!
-//! The stream of a connection asks for room before it reads ([`crate::net`]); whoever finds out who the client is, or
-//! is done with what it sent, tells.
+//! The stream of a connection acquires budget before it reads ([`crate::net`]). The code that authenticates the client,
+//! or that discards its input, releases it.
 
 use std::{
     fmt,
@@ -17,36 +17,36 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What the client of one connection may occupy while it is a stranger. All clones are of the same client.
+/// The budget of one connection until its client is authenticated. All clones refer to the same connection.
 #[derive(Clone)]
 pub struct Acquaintance(Arc<Mutex<Option<Stranger>>>);
 
-/// A client of whom it is not known who it is; dropped, it gives back what it has of the budgets.
+/// The state of an unauthenticated client; dropping it releases its share of the budgets.
 struct Stranger {
-    /// All that it takes from when it takes anything.
+    /// The budgets to acquire from, all for every step.
     budgets: Vec<Arc<Semaphore>>,
     held: Vec<OwnedSemaphorePermit>,
     growing: Option<Growing>,
-    /// Bytes that it may occupy.
+    /// Bytes that the client may send.
     room: usize,
-    /// Bytes that it sent and that may still be held.
+    /// Bytes that the client sent and that may still be in memory.
     sent: usize,
-    /// Of who waits for room.
+    /// The task that waits for the budget.
     waiting: Option<Waker>,
 }
 
-/// What comes of waiting for each of the budgets.
+/// A pending acquisition from all budgets.
 type Growing = Pin<Box<dyn Future<Output = Vec<OwnedSemaphorePermit>> + Send>>;
 
 impl Acquaintance {
-    /// One with a stranger that has sent nothing, and has nothing of `budgets` yet.
+    /// Returns the budget of a client that has sent nothing and holds nothing of `budgets`.
     pub(super) fn new(budgets: Vec<Arc<Semaphore>>) -> Self {
         let (held, growing) = (Vec::new(), None);
         let stranger = Stranger { budgets, held, growing, room: FREE_BYTES, sent: 0, waiting: None };
         Self(Arc::new(Mutex::new(Some(stranger))))
     }
 
-    /// How much may be read from the client, once it is something. `None`: it is no stranger.
+    /// Waits until some bytes may be read and returns their number; `None` if the client is authenticated.
     pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<Option<usize>> {
         let mut stranger = self.0.lock();
         let Some(stranger) = &mut *stranger else { return Poll::Ready(None) };
@@ -58,7 +58,7 @@ impl Acquaintance {
         Poll::Ready(Some(stranger.room - stranger.sent))
     }
 
-    /// Whether more would be read if others held less.
+    /// Returns true if reading waits for the budget.
     #[must_use]
     pub fn waits(&self) -> bool {
         self.0.lock().as_ref().is_some_and(|stranger| stranger.waiting.is_some())
@@ -71,7 +71,7 @@ impl Acquaintance {
         }
     }
 
-    /// Tells that nothing is held any more of what was read so far.
+    /// Releases the budget: nothing of the input is in memory any more.
     pub fn let_go(&self) {
         if let Some(stranger) = &mut *self.0.lock() {
             (stranger.held, stranger.growing) = (Vec::new(), None);
@@ -80,7 +80,7 @@ impl Acquaintance {
         }
     }
 
-    /// Tells that it is known who the client is, or that nothing is held of whatever it sends.
+    /// Ends the limit: the client is authenticated, or its further input is not kept.
     pub fn settle(&self) {
         let stranger = self.0.lock().take();
         stranger.and_then(|stranger| stranger.waiting).into_iter().for_each(Waker::wake);
@@ -112,9 +112,9 @@ impl fmt::Debug for Acquaintance {
     }
 }
 
-/// What each may occupy; the CONNECT of most clients is smaller.
+/// Bytes that each client may use without the budget; the CONNECT of most clients is smaller.
 const FREE_BYTES: usize = 4 * 1024;
-/// What it takes at once beyond that.
+/// Bytes acquired from the budget at once.
 pub(super) const STEP_BYTES: u32 = 16 * 1024;
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
         Arc::new(Semaphore::new(steps * STEP))
     }
 
-    /// Sends as much as is read at once; `None`: nothing is.
+    /// Sends as many bytes as may be read now; `None` if none may.
     fn send(client: &Acquaintance) -> Option<Option<usize>> {
         let room = poll_fn(|context| client.poll_room(context)).now_or_never();
         room.flatten().into_iter().for_each(|room| client.count(room));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_budget_is_shared_and_comes_back() {
+    async fn the_budget_is_shared_and_released() {
         let all = budget(2);
         let [first, second] = [(); 2].map(|()| Acquaintance::new(vec![all.clone()]));
         assert_eq!([(); 4].map(|()| send(&first)), [Some(Some(FREE_BYTES)), Some(Some(STEP)), Some(Some(STEP)), None]);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_has_a_part_of_it() {
+    async fn an_address_is_limited_to_its_part() {
         let (all, here, there) = (budget(3), budget(2), budget(2));
         let of = |own: &Arc<Semaphore>| Acquaintance::new(vec![own.clone(), all.clone()]);
         let (greedy, neighbour, other) = (of(&here), of(&here), of(&there));

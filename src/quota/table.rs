@@ -1,8 +1,8 @@
-//! What is known of each of very many: a table that forgets who has nothing against him, and has a hard end.
+//! A bounded map of per-key rate state.
 //!
-//! An entry that is idle says the same as none, so it is dropped at the next sweep. When the table is full of entries
-//! that are not, a newcomer shares one entry with all others that find it full: whoever fills the table cannot thereby
-//! make it forget him, nor make it grow, and those it knows notice nothing.
+//! An idle entry carries no more information than a new one, so the next sweep evicts it. When the table is full of
+//! entries that are not idle, all new keys share one overflow entry. So filling the table neither evicts the state of a
+//! key over its limit, nor makes the table grow. Known keys are not affected.
 
 use std::{
     borrow::Borrow,
@@ -13,40 +13,40 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// What a [`Table`] holds of someone.
+/// The state of one key in a [`Table`].
 pub(super) trait Entry {
-    /// Whether it says no more than a new one would.
+    /// Returns true if the entry carries no more information than a new one.
     fn is_idle(&self, now: Instant) -> bool;
 }
 
-/// Entries by key. Whoever is over a limit is found in it as long as that matters.
+/// A map of entries by key. The entry of a key over its limit stays as long as it matters.
 #[derive(Debug)]
 pub(super) struct Table<K, V> {
     hasher: RandomState,
     shards: Vec<Mutex<Shard<K, V>>>,
-    /// Entries of one shard.
+    /// Most entries of one shard.
     entries_max: usize,
 }
 
 #[derive(Debug)]
 struct Shard<K, V> {
     entries: HashMap<K, V>,
-    /// The one that newcomers share while the table is full; made when it is first needed.
+    /// The entry shared by new keys while the table is full; created on first use.
     overflow: Option<V>,
     sweep_at: usize,
-    /// A sweep that freed little is not tried again before.
+    /// The earliest time of the next sweep.
     sweep_after: Option<Instant>,
 }
 
 impl<K: Hash + Eq, V: Entry> Table<K, V> {
-    /// A table of at most about `entries_max` entries.
+    /// Returns a table of about `entries_max` entries at most.
     pub(super) fn new(entries_max: usize) -> Self {
         let entries_max = entries_max.div_ceil(SHARDS);
         let shard = || Mutex::new(Shard { entries: HashMap::new(), overflow: None, sweep_at: 0, sweep_after: None });
         Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| shard()).collect(), entries_max }
     }
 
-    /// Calls `with` with the entry of `key`, which `make` makes if there is none. Nothing may call back.
+    /// Calls `with` on the entry of `key`, created by `make` if missing. The callbacks must not use the table.
     pub(super) fn with<Q, T>(
         &self,
         key: &Q,
@@ -76,7 +76,7 @@ impl<K: Hash + Eq, V: Entry> Table<K, V> {
         self.shards.get(index).expect("the index is taken modulo the number of shards")
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().entries.len()).sum()
@@ -84,7 +84,7 @@ impl<K: Hash + Eq, V: Entry> Table<K, V> {
 }
 
 impl<K: Hash + Eq, V: Entry> Shard<K, V> {
-    /// Drops what is idle, once there are twice as many entries as the last sweep left.
+    /// Evicts idle entries, once there are twice as many entries as the last sweep left.
     fn sweep(&mut self, entries_max: usize, now: Instant) {
         if self.entries.len() < self.sweep_at.min(entries_max) || self.sweep_after.is_some_and(|after| now < after) {
             return;
@@ -96,18 +96,18 @@ impl<K: Hash + Eq, V: Entry> Shard<K, V> {
     }
 }
 
-/// Locks that a table is spread over.
+/// The number of shards, each with its own lock.
 const SHARDS: usize = 16;
-/// A shard of fewer entries is not worth a sweep.
+/// Fewest entries of a shard for a sweep.
 const SWEEP_MIN: usize = 256;
-/// A full table is looked through this often at most, whatever the number of newcomers.
+/// Shortest time between sweeps of a full table, whatever the number of new keys.
 const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Idle from an instant on.
+    /// An entry that is idle from an instant on.
     struct Until(Instant, u32);
 
     impl Entry for Until {
@@ -138,16 +138,16 @@ mod tests {
         assert!(table.len() <= 2 * SWEEP_MIN * SHARDS, "{} entries held", table.len());
     }
 
-    /// Whoever brings ever new names neither makes the table grow nor makes it forget who is over a limit.
+    /// New keys in any number neither make the table grow nor evict a key over its limit.
     #[test]
-    fn a_full_table_forgets_nobody_and_newcomers_share() {
+    fn a_full_table_evicts_no_entry_in_use_and_new_keys_share() {
         let (table, now, minute) = (Table::new(1_600), Instant::now(), Duration::from_secs(60));
         assert_eq!(count(&table, 0, now, minute), 1);
-        let newcomers: Vec<u32> = (1..20_000).map(|key| count(&table, key, now, minute)).collect();
+        let new_keys: Vec<u32> = (1..20_000).map(|key| count(&table, key, now, minute)).collect();
         assert!((1_500..=1_600).contains(&table.len()), "{} entries held", table.len());
-        assert!(newcomers.iter().max() > Some(&1_000), "those that came last share an entry");
+        assert!(new_keys.iter().max() > Some(&1_000), "those that came last share an entry");
         assert_eq!(count(&table, 0, now, minute), 2, "the first is still known");
-        // Once the minute is over there is room again, and everybody has an entry of his own.
+        // After the minute there is room again, and every key has its own entry.
         assert_eq!(count(&table, 77_777, now + minute, minute), 1);
         assert!(table.len() < 1_600, "{} entries held", table.len());
     }

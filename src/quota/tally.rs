@@ -1,24 +1,24 @@
-//! How many there are at once: connections, requests in flight.
+//! A counter of concurrent uses, such as connections or requests in flight.
 
 use std::sync::Arc;
 
-/// Counts the [`Place`]s that were taken and not yet dropped.
+/// A counter of the [`Place`]s taken and not yet dropped.
 #[derive(Debug, Default)]
 pub(super) struct Tally(Arc<()>);
 
-/// One that is counted, until it is dropped.
+/// A permit that counts until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     _counted: Arc<()>,
 }
 
 impl Tally {
-    /// How many places are taken. While nobody takes one, it can only become fewer.
+    /// Returns the number of permits. It can only decrease while no permit is taken.
     pub(super) fn count(&self) -> usize {
         Arc::strong_count(&self.0) - 1
     }
 
-    /// One more.
+    /// Takes one more permit.
     pub(super) fn take(&self) -> Place {
         Place { _counted: self.0.clone() }
     }

@@ -24,5 +24,6 @@ export function astray(text) {
 
 function isExact(token) {
   const number = Number(token);
-  return Number.isFinite(number) && (!/^-?\d+$/.test(token) || BigInt(token) === BigInt(number));
+  if (!Number.isFinite(number)) return false;
+  return !/^-?\d+$/.test(token) || String(number) === token || BigInt(token) === BigInt(number);
 }

@@ -139,6 +139,8 @@ test("keys that are there twice and numbers that would change are found", () => 
     ['{"a": 1, "b": {}, "a" : 2}', 'The key "a" is there twice.'],
     ['[{"a": {"b": [], "\\u0062": 2}}]', 'The key "\\u0062" is there twice.'],
     ['{"a": [9007199254740992, -0.5, 1e3, 0.1]}', undefined],
+    ['{"a": [1795874276355000000, -1795874276355000000, 123456789012345680000]}', undefined], // as JSON.stringify writes them
+    ['{"a": 1795874276355000001}', "The number 1795874276355000001 cannot be kept exactly."],
     ['{"a": 9007199254740993}', "The number 9007199254740993 cannot be kept exactly."],
     ['{"a": -1e999}', "The number -1e999 cannot be kept exactly."],
   ]) {

@@ -22,7 +22,7 @@ pub enum Json {
 pub struct Oddities {
     /// A key that an object has twice.
     pub duplicate: bool,
-    /// An integer literal that a double does not hold.
+    /// An integer literal that neither equals its double nor is the RFC 8785 form of it.
     pub inexact: bool,
     /// A number that is no double, or half a surrogate pair: there is no value for either.
     pub no_value: bool,
@@ -227,7 +227,7 @@ impl Reader<'_> {
         }
         let literal = &start[..start.len() - self.rest.len()];
         let literal = std::str::from_utf8(literal).expect("ASCII");
-        self.oddities.inexact |= integer && !is_exact(literal.trim_start_matches('-'));
+        self.oddities.inexact |= integer && !is_exact(literal.trim_start_matches('-')) && !is_canonical(literal);
         Some(self.number_of(literal, integer))
     }
 
@@ -245,6 +245,12 @@ impl Reader<'_> {
         self.rest = rest;
         (!digits.is_empty()).then_some(digits)
     }
+}
+
+/// True if an integer is what RFC 8785 prints for the double nearest to it.
+fn is_canonical(literal: &str) -> bool {
+    let double: f64 = literal.parse().expect("a literal is a number");
+    double.is_finite() && serde_json_canonicalizer::to_vec(&double).is_ok_and(|form| form == literal.as_bytes())
 }
 
 /// Whether a double holds an integer: whether it has at most 53 bits between its first and its last 1, and 1,024 in

@@ -60,7 +60,8 @@ impl Request {
     }
 }
 
-fn unknown(field: &str, known: &[&str]) -> String {
+/// Explains that `field` is none of `known`, and names the one that was probably meant.
+pub(super) fn unknown(field: &str, known: &[&str]) -> String {
     let field = shown(field);
     let nearest =
         known.iter().map(|name| (strsim::damerau_levenshtein(&field.to_lowercase(), &name.to_lowercase()), name));
@@ -128,12 +129,26 @@ fn expectation(entry: &Value) -> Result<Expectation, String> {
     };
     let holds = match (field.as_str(), value) {
         ("version", value) => Expected::Version(version(value).ok_or("'version' must be an integer from 0 on")?),
+        ("value", value) if holds_null(value) => {
+            return Err(
+                "'value' holds null, which no shadow does; for a path that is not there, use 'absent'".to_owned()
+            );
+        }
         ("value", value) => Expected::Value(value.clone()),
         ("absent", Value::Bool(true)) => Expected::Absent,
         ("absent", _) => return Err("'absent' must be true".to_owned()),
         (field, _) => return Err(format!("'{}' is none of 'version', 'value' and 'absent'", shown(field))),
     };
     Ok(Expectation { path, holds })
+}
+
+fn holds_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(elements) => elements.iter().any(holds_null),
+        Value::Object(members) => members.values().any(holds_null),
+        _ => false,
+    }
 }
 
 /// An integer from 0 on; `7.0` is one.

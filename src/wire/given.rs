@@ -31,21 +31,35 @@ impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
     }
 }
 
-/// The field that a user property means.
-fn field(property: &str) -> Option<&'static str> {
-    match property {
-        "if-version" => Some("version"),
-        "if-match" => Some("etag"),
-        "on-conflict" => Some("onConflict"),
-        "idempotency-key" => Some("idempotencyKey"),
-        _ => None,
+/// Returns the field that a user property means; `None` if it means none.
+///
+/// # Errors
+///
+/// It begins like a condition and is none: a typo must not turn a conditional write into a blind one.
+fn field(property: &str) -> Result<Option<&'static str>, Rejection> {
+    let name = property.to_ascii_lowercase().replace('_', "-");
+    match KNOWN.iter().find(|(known, _)| *known == name) {
+        Some((_, field)) => Ok(Some(field)),
+        None if name.starts_with("if-") => {
+            Err(invalid(property, &fields::unknown(&name, &KNOWN.map(|(name, _)| name))))
+        }
+        None => Ok(None),
     }
 }
+
+/// User properties and the fields they mean. Names are compared without case, `_` as `-`: clients write them as
+/// identifiers too.
+const KNOWN: [(&str, &str); 4] = [
+    ("if-version", "version"),
+    ("if-match", "etag"),
+    ("on-conflict", "onConflict"),
+    ("idempotency-key", "idempotencyKey"),
+];
 
 /// Adds the fields in `user` to `members`.
 pub(super) fn add(members: &mut Map<String, Value>, user: &[(String, String)]) -> Result<(), Rejection> {
     for (property, text) in user {
-        let Some(field) = field(property) else { continue };
+        let Some(field) = field(property)? else { continue };
         let value = match field {
             "version" => version(text).ok_or_else(|| invalid(property, "must be an integer from 0 on"))?,
             "etag" => fields::quoted(property, text)?.into(),

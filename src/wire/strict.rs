@@ -1,6 +1,10 @@
 //! Reads a JSON object more strictly than JSON asks: no duplicate keys, no integers that change when read as a double,
 //! nothing nested deeper than allowed.
 //!
+//! An integer literal is accepted if a double equals it, or if it is the RFC 8785 form of its double: the digits that
+//! JavaScript and Go print (`1795874276355000000`). So a client that keeps numbers as doubles can write back what it
+//! read. An integer that only a 64-bit reader understands (`9007199254740993`) is refused.
+//!
 //! The grammar is serde_json's. Where only our own rules are broken, reading goes on to the end of the payload, so that
 //! a `clientToken` that follows is still found; what is too deep is skipped without recursion. The first rule broken is
 //! what the requester is told.
@@ -10,7 +14,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value, map::Entry};
 
-use crate::shadow::Rejection;
+use crate::shadow::{Rejection, canonical};
 
 /// What was read of a payload.
 #[derive(Debug, Default)]
@@ -35,8 +39,8 @@ pub(super) fn read_object(payload: &[u8], levels: usize, wanted: fn(&str) -> boo
     let mut reader = serde_json::Deserializer::from_str(text);
     let visitor = Top { members: &mut members, findings: &mut findings, wanted };
     let broken = reader.deserialize_any(visitor).and_then(|()| reader.end()).err();
-    if findings.refusal.is_none() && findings.beyond_u64 {
-        findings.refusal = inexact_literal(text).map(inexact);
+    if findings.refusal.is_none() && findings.beyond_u64 && broken.is_none() {
+        findings.refusal = inexact_literal(text, wanted).map(inexact);
     }
     // Text that is no JSON at all is told first: the rest may be an effect of it.
     let refusal = broken.map(|error| Rejection::InvalidJson { detail: error.to_string() }).or(findings.refusal);
@@ -61,8 +65,8 @@ pub(super) fn read_value(payload: &[u8], levels: usize) -> Any {
     let mut reader = serde_json::Deserializer::from_str(text);
     let seed = Strict { findings: &mut findings, levels, key: "", in_array: false };
     let read = seed.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
-    if findings.refusal.is_none() && findings.beyond_u64 {
-        findings.refusal = inexact_literal(text).map(inexact);
+    if findings.refusal.is_none() && findings.beyond_u64 && read.is_ok() {
+        findings.refusal = inexact_literal(text, |_| true).map(inexact);
     }
     match read {
         Ok(value) => Any { value, refusal: findings.refusal },
@@ -101,7 +105,8 @@ fn duplicate(key: &str) -> Rejection {
 }
 
 fn inexact(literal: impl fmt::Display) -> Rejection {
-    Rejection::InvalidJson { detail: format!("integer {:.64} is not exact as a double", literal.to_string()) }
+    let literal = format!("{:.64}", literal.to_string());
+    Rejection::InvalidJson { detail: format!("integer {literal} is neither a double nor the RFC 8785 form of one") }
 }
 
 /// Reads the outermost object.
@@ -170,14 +175,14 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-        if !is_exact(value) {
+        if !is_exact(value) && !is_canonical(&value.to_string(), value as f64) {
             self.findings.refuse(|| inexact(value));
         }
         Ok(Value::Number(value.into()))
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
-        if !is_exact(value.unsigned_abs()) {
+        if !is_exact(value.unsigned_abs()) && !is_canonical(&value.to_string(), value as f64) {
             self.findings.refuse(|| inexact(value));
         }
         Ok(Value::Number(value.into()))
@@ -241,27 +246,50 @@ fn is_exact(integer: u64) -> bool {
     integer == 0 || 64 - integer.leading_zeros() - integer.trailing_zeros() <= 53
 }
 
-/// The first integer literal that its double does not equal, in text that is valid JSON.
+/// True if `literal` is the RFC 8785 form of `double`.
+fn is_canonical(literal: &str, double: f64) -> bool {
+    let mut form = Vec::with_capacity(24);
+    canonical::write_value(&mut form, &Value::from(double));
+    form == literal.as_bytes()
+}
+
+/// Returns the first integer literal that [`is_inexact`] in `text`, which is valid JSON. Of an outermost object only
+/// members that `wanted` takes are looked at.
 ///
 /// serde_json reads integers beyond 64 bits as doubles, so only their text tells.
-fn inexact_literal(text: &str) -> Option<&str> {
-    let mut rest = text;
-    while let Some(start) = rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) {
+fn inexact_literal(text: &str, wanted: fn(&str) -> bool) -> Option<&str> {
+    let (mut rest, mut depth, mut is_read) = (text, 0_usize, true);
+    while let Some(start) = rest.find(|c| matches!(c, '"' | '{' | '}' | '[' | ']' | '-' | '0'..='9')) {
         let (_, token) = rest.split_at(start);
-        if let Some(string) = token.strip_prefix('"') {
-            rest = after_string(string);
-            continue;
+        rest = token.get(1..).unwrap_or_default(); // one byte of ASCII
+        match token.as_bytes().first() {
+            Some(b'{' | b'[') => depth += 1,
+            Some(b'}' | b']') => depth = depth.saturating_sub(1),
+            Some(b'"') => {
+                rest = after_string(rest);
+                let key = token.strip_suffix(rest).filter(|_| depth == 1 && rest.trim_start().starts_with(':'));
+                if let Some(key) = key {
+                    is_read = serde_json::from_str::<String>(key).is_ok_and(|key| wanted(&key));
+                }
+            }
+            _ => {
+                let number = |c| matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E');
+                rest = token.trim_start_matches(number);
+                let literal = token.strip_suffix(rest).unwrap_or_default();
+                let is_integer = !literal.contains(['.', 'e', 'E']);
+                if is_read && is_integer && literal.parse().is_ok_and(|double| is_inexact(literal, double)) {
+                    return Some(literal);
+                }
+            }
         }
-        let end = token.find(|c: char| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')).unwrap_or(token.len());
-        let (literal, after) = token.split_at(end);
-        let is_integer = !literal.contains(['.', 'e', 'E']);
-        // Rust writes all digits of the integer that a double is.
-        if is_integer && literal.parse::<f64>().is_ok_and(|double| format!("{double:.0}") != literal) {
-            return Some(literal);
-        }
-        rest = after;
     }
     None
+}
+
+/// True if `literal` is refused as an integer whose double is `double`.
+fn is_inexact(literal: &str, double: f64) -> bool {
+    // Rust writes all digits of the integer that a double is.
+    format!("{double:.0}") != literal && !is_canonical(literal, double)
 }
 
 /// What follows a string whose opening quote is already behind.

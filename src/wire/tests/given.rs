@@ -29,7 +29,11 @@ fn a_user_property_means_its_field() {
         (json!({"onConflict": "rebase", "version": 7}), &[("on-conflict", "rebase"), ("if-version", "7")]),
         (json!({"idempotencyKey": "k"}), &[("idempotency-key", "k")]),
         (json!({"idempotencyKey": "k", "version": 7}), &[("if-version", "7"), ("idempotency-key", "k")]),
-        (json!({}), &[("If-Version", "7"), ("version", "7"), ("other", "x")]),
+        (json!({"version": 7}), &[("If-Version", "7"), ("IF_VERSION", "7"), ("if_version", "7")]),
+        (json!({"etag": etag}), &[("If-Match", etag), ("if_match", etag)]),
+        (json!({"onConflict": "rebase", "version": 7}), &[("ON-CONFLICT", "rebase"), ("if-Version", "7")]),
+        (json!({"idempotencyKey": "k"}), &[("Idempotency_Key", "k")]),
+        (json!({}), &[("version", "7"), ("other", "x"), ("if", "x"), ("iff-version", "7"), ("x-if-version", "7")]),
     ] {
         for dialect in [Dialect::Native, Dialect::Aws] {
             let beside = update(&json!({}), given, dialect);
@@ -70,6 +74,18 @@ fn what_is_wrong_beside_the_payload_is_refused() {
             &[("if-version", "99999999999999999999")],
             ("if-version".into(), "must be an integer from 0 on".into()),
         ),
+        (json!({}), &[("If-Versoin", "7")], ("If-Versoin".into(), "unknown; did you mean 'if-version'?".into())),
+        (json!({}), &[("if_mtach", "x")], ("if_mtach".into(), "unknown; did you mean 'if-match'?".into())),
+        (json!({}), &[("if-version ", "7")], ("if-version ".into(), "unknown; did you mean 'if-version'?".into())),
+        (
+            json!({}),
+            &[("IF-unmodified-since", "x")],
+            (
+                "IF-unmodified-since".into(),
+                "unknown; known are if-version, if-match, on-conflict, idempotency-key".into(),
+            ),
+        ),
+        (json!({"version": 7}), &[("IF_Version", "8")], other("IF_Version", "version")),
         (json!({}), &[("on-conflict", "merge")], ("onConflict".into(), "must be 'reject' or 'rebase'".into())),
         (json!({}), &[("idempotency-key", "")], ("idempotencyKey".into(), "must be a string of 1 to 64 bytes".into())),
     ] {
@@ -82,11 +98,23 @@ fn what_is_wrong_beside_the_payload_is_refused() {
     assert_eq!(native(json!({"dryRun": "yes"}), &[]).error(), "invalid-field");
     let many: Vec<_> = (0..65).map(|_| json!({"path": "/desired/a", "absent": true})).collect();
     assert_eq!(native(json!({"expect": many}), &[]).message_of("expect"), "more than 64 entries");
+    for value in [json!(null), json!([1, null]), json!({"a": {"b": null}})] {
+        let expect = json!({"expect": [{"path": "/desired/a", "value": value}]});
+        let reason = native(expect, &[]).message_of("expect");
+        assert!(reason.starts_with("entry 0: 'value' holds null") && reason.contains("'absent'"), "{reason}");
+    }
     // A get has none of them, a deletion not all.
     let beside = |given: &[(&str, &str)]| properties(given);
     let user = beside(&[("if-version", "7")]);
     assert!(parse_get(Payload { bytes: b"", user: &user }, Dialect::Native).is_err());
     assert!(parse_get(Payload { bytes: b"", user: &user }, Dialect::Aws).is_ok());
+    for dialect in [Dialect::Native, Dialect::Aws] {
+        let user = beside(&[("If_Nothing", "7")]);
+        let payload = |bytes| Payload { bytes, user: &user };
+        parse_update(payload(br#"{"state":{}}"#), dialect, &DocumentLimits::default()).unwrap_err();
+        parse_get(payload(b""), dialect).unwrap_err();
+        parse_delete(payload(b""), dialect).unwrap_err();
+    }
     let deletion = parse_delete(Payload { bytes: b"", user: &user }, Dialect::Native).unwrap();
     assert_eq!(deletion.body.preconditions.version.map(|version| version.0), Some(7));
     let user = beside(&[("on-conflict", "rebase")]);

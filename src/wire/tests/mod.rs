@@ -4,6 +4,7 @@
 
 mod envelopes;
 mod given;
+mod numbers;
 mod outcomes;
 mod reference;
 mod requests;

@@ -132,7 +132,7 @@ fn again(protocol: Protocol, packet: &ClientPacket) {
         _ => return,
     };
     let mut written = Vec::new();
-    codec::encode(protocol, &answer, &mut written);
+    codec::encode(protocol, &answer, usize::MAX, &mut written).expect("there is no limit");
     is_read_as(&written, packet);
 }
 

@@ -6,13 +6,22 @@ const BYTES_MAX: usize = 512;
 /// Whether `text` is a topic that can be published to.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
-    (1..=BYTES_MAX).contains(&text.len()) && !text.contains(['\0', '+', '#'])
+    (1..=BYTES_MAX).contains(&text.len()) && !text.contains(['+', '#']) && is_clean(text)
+}
+
+/// Whether `text` has no character that section 1.5.4 advises against.
+fn is_clean(text: &str) -> bool {
+    text.chars().map(u32::from).all(|c| {
+        let control = c < 0x20 || (0x7F..0xA0).contains(&c);
+        let is_character = !(0xFDD0..0xFDF0).contains(&c) && c % 0x1_0000 < 0xFFFE;
+        !control && is_character
+    })
 }
 
 /// The group, if `text` is a shared subscription, and the levels of the filter; `None` if it is no filter.
 #[must_use]
 pub fn filter(text: &str) -> Option<(Option<&str>, Vec<&str>)> {
-    if text.is_empty() || text.len() > BYTES_MAX || text.contains('\0') {
+    if text.is_empty() || text.len() > BYTES_MAX || !is_clean(text) {
         return None;
     }
     let levels: Vec<&str> = text.split('/').collect();
@@ -68,7 +77,7 @@ pub fn meaning(topic: &str) -> String {
         {
             format!("{operation} {dialect} {device} {}", name.unwrap_or("/"))
         }
-        _ if topic.starts_with('$') || topic.starts_with("shadow/") => "reserved".to_owned(),
+        _ if matches!(levels.as_slice(), ["shadow", _, ..] | ["$aws" | "$share" | "$SYS", ..]) => "reserved".to_owned(),
         _ => "plain".to_owned(),
     }
 }

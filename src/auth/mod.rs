@@ -43,3 +43,4 @@ pub use principal::{NameError, Principal};
 pub use projection::Projection;
 pub use rule::Operation;
 pub use tokens::Expiry;
+pub use topics::is_reserved;

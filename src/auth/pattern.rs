@@ -84,6 +84,13 @@ impl Pattern {
         self.runs.len() > 1 && self.runs.iter().all(Vec::is_empty)
     }
 
+    /// Returns true if it is written with `c` at its beginning.
+    #[must_use]
+    pub fn begins_with(&self, c: char) -> bool {
+        let first = self.runs.first().and_then(|run| run.first());
+        matches!(first, Some(Piece::Text(text)) if text.starts_with(c))
+    }
+
     /// Whether a name may be one that has no `/`, `+` and `#`: a level of a topic.
     #[must_use]
     pub fn may_be_level(&self, who: Who<'_>) -> bool {

@@ -28,7 +28,7 @@ pub enum TopicPatternError {
     /// A `+` beside something else in its level, or a `#` that is not the last level.
     #[error("'{0}' has a '+' or '#' that is not a level of its own, or a '#' that is not the last one")]
     Wildcard(String),
-    /// `shadow/…` and `$…` are not ordinary topics.
+    /// `shadow/…`, `$aws/…`, `$share/…` and `$SYS/…` are not ordinary topics.
     #[error("'{0}' is no ordinary topic: the topics of shadows go by 'devices', 'read' and 'write'")]
     Reserved(String),
     /// A level is no pattern.
@@ -40,7 +40,7 @@ impl TopicPattern {
     /// Whether `topic` is one of the topics. No topic of shadows or of the service is.
     #[must_use]
     pub fn matches(&self, topic: &str, who: Who<'_>) -> bool {
-        if is_reserved(topic) {
+        if is_reserved(topic) || topic.starts_with('$') != self.begins_with_dollar() {
             return false;
         }
         let mut levels = topic.split('/');
@@ -58,7 +58,7 @@ impl TopicPattern {
     /// Whether `filter` may select one of the topics.
     #[must_use]
     pub fn overlaps(&self, filter: &str, who: Who<'_>) -> bool {
-        if is_reserved(filter) {
+        if is_reserved(filter) || filter.starts_with('$') != self.begins_with_dollar() {
             return false;
         }
         let mut wanted = filter.split('/');
@@ -75,7 +75,13 @@ impl TopicPattern {
         matches!(wanted.next(), None | Some("#"))
     }
 
-    /// Whether every topic is one of the topics.
+    /// Topics that begin with `$` are only those of patterns that do: neither a wildcard [MQTT-4.7.2-1] nor a placeholder
+    /// grants them.
+    fn begins_with_dollar(&self) -> bool {
+        matches!(self.levels.first(), Some(Level::Named(pattern)) if pattern.begins_with('$'))
+    }
+
+    /// Whether every topic is one of the topics, but for those that begin with `$`.
     #[must_use]
     pub fn is_any(&self) -> bool {
         self.levels.first() == Some(&Level::Rest)
@@ -100,9 +106,12 @@ impl FromStr for TopicPattern {
     }
 }
 
-/// Whether a topic, or all that a filter selects but for the topic `shadow`, is no ordinary one.
-fn is_reserved(text: &str) -> bool {
-    text.starts_with('$') || text.starts_with("shadow/")
+/// Returns true if a topic, or all that a filter selects but for the topic `shadow`, belongs to shadows or to the
+/// service. Other topics that begin with `$` are ordinary.
+#[must_use]
+pub fn is_reserved(text: &str) -> bool {
+    let (root, below) = text.split_once('/').map_or((text, None), |(root, rest)| (root, Some(rest)));
+    matches!(root, "$aws" | "$share" | "$SYS") || (root == "shadow" && below.is_some())
 }
 
 impl fmt::Display for TopicPattern {
@@ -139,6 +148,16 @@ mod tests {
             ("+/+/get/#", "+/d1/get/accepted", true, true),
             ("#", "shadow", true, true),
             ("#", "$SYS/#", false, false),
+            ("#", "$other/a", false, false),
+            ("+/a", "$other/a", false, false),
+            ("*/a", "$other/a", false, false),
+            ("$other/#", "$other/a", true, true),
+            ("$other/#", "$other/+", true, true),
+            ("$other/#", "#", false, false),
+            ("$other/#", "+/a", false, false),
+            ("$*/a", "$other/a", true, true),
+            ("$*/a", "$SYS/a", false, false),
+            ("$*/a", "$aws/a", false, false),
             ("a/#", "a", true, true),
             ("a/#", "b", false, false),
             ("a/+/c", "a/b/c", true, true),
@@ -171,9 +190,13 @@ mod tests {
 
     #[test]
     fn what_is_no_ordinary_topic_is_refused() {
-        for text in ["a/#/b", "a+", "#a", "$aws/x", "shadow/+/update", "shadow", "a/{x}"] {
+        for text in
+            ["a/#/b", "a+", "#a", "$aws/x", "$aws", "$SYS/#", "$share/g/a", "shadow/+/update", "shadow", "a/{x}"]
+        {
             assert!(text.parse::<TopicPattern>().is_err(), "{text}");
         }
-        assert!("shadows/x".parse::<TopicPattern>().is_ok());
+        for text in ["shadows/x", "$shared/x", "$awsome", "$sys/#"] {
+            assert!(text.parse::<TopicPattern>().is_ok(), "{text}");
+        }
     }
 }

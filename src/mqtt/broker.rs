@@ -168,7 +168,7 @@ impl Broker {
             self.router.remove(client.outbox.id(), client.filters.iter());
         }
         if let Some(will) = ended.will {
-            self.publish_will(ended.key, ended.access, will);
+            self.publish_will(ended.key, ended.access, ended.from, will);
         }
     }
 
@@ -215,12 +215,12 @@ impl Broker {
 
     /// A will on a shadow's `update` is an update by its owner at this time, with what the owner may do at this time.
     /// PROTOCOL section 2.
-    fn publish_will(self: &Arc<Self>, owner: SessionKey, access: Access, will: Will) {
+    fn publish_will(self: &Arc<Self>, owner: SessionKey, access: Access, from: SessionId, will: Will) {
         let Will { topic, payload, qos, retain, properties, .. } = will;
         match Destination::of(&topic) {
             Destination::Plain if access.may_publish(topic.as_str()) => {
                 let message = Message::new(topic, payload, qos, retain, properties, Instant::now());
-                if let Err(cause) = self.publish(message, &owner.principal, None) {
+                if let Err(cause) = self.publish(message, &owner.principal, Some(from)) {
                     tracing::debug!(client = %owner.client_id, quota = cause.name(), "a will is refused");
                 }
             }

@@ -55,6 +55,8 @@ pub(super) struct CatchUp {
     resent: Option<Option<ShadowKey>>,
     /// Subscriptions whose retained messages are to be sent, first come first.
     wanted: VecDeque<Wanted>,
+    /// SUBSCRIBE packets so far.
+    subscribes: u64,
     /// Until when the store is not read, since it could not be.
     paused: Option<Instant>,
 }
@@ -109,6 +111,10 @@ struct Wanting {
 struct Wanted {
     selection: Arc<Wanting>,
     stage: Stage,
+    /// The SUBSCRIBE packet it came in, by number.
+    packet: u64,
+    /// How often that packet asks for it.
+    times: u16,
 }
 
 #[derive(Debug)]
@@ -119,18 +125,36 @@ enum Stage {
 }
 
 impl CatchUp {
+    /// Notes that the subscriptions of another SUBSCRIBE follow.
+    pub(super) fn subscribing(&mut self) {
+        self.subscribes += 1;
+    }
+
     /// Notes that what is retained for a subscription is to be sent, as its retain handling asks.
     pub(super) fn subscribed(&mut self, subscription: Subscription, id: Option<u32>, subscribed: Subscribed) {
-        self.unsubscribed(&subscription.filter);
+        let packet = self.subscribes;
+        let is_same = |wanted: &&mut Wanted| wanted.packet == packet && wanted.filter() == &subscription.filter;
+        let same = self.wanted.iter_mut().find(is_same);
         // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
         let send = match subscription.retain_handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => subscribed == Subscribed::New,
             RetainHandling::DoNotSend => false,
         };
-        if send && subscription.filter.share().is_none() {
-            let selection = Arc::new(Wanting { subscription, id });
-            self.wanted.push_back(Wanted { selection, stage: Stage::Messages(Cursor::default()) });
+        // A filter that stands twice in one SUBSCRIBE counts as if it stood in two of them [MQTT-3.8.4-5].
+        match same {
+            Some(same) if send => {
+                same.selection = Arc::new(Wanting { subscription, id });
+                same.times = same.times.saturating_add(1);
+            }
+            Some(_) => {}
+            None => {
+                self.unsubscribed(&subscription.filter);
+                if send && subscription.filter.share().is_none() {
+                    let selection = Arc::new(Wanting { subscription, id });
+                    self.wanted.push_back(Wanted { selection, stage: Stage::default(), packet, times: 1 });
+                }
+            }
         }
     }
 
@@ -144,7 +168,7 @@ impl CatchUp {
 
     /// Forgets what was to be sent for `filter`.
     pub(super) fn unsubscribed(&mut self, filter: &TopicFilter) {
-        self.wanted.retain(|wanted| wanted.selection.subscription.filter != *filter);
+        self.wanted.retain(|wanted| wanted.filter() != filter);
         self.steps.retain(|step| match step {
             Step::Document(_, selection) | Step::Retained(_, selection) | Step::Presence(_, Some(selection)) => {
                 selection.subscription.filter != *filter
@@ -291,6 +315,7 @@ impl CatchUp {
                 let (page, next) = Devices::of(filter).page(&broker.presence, after.take());
                 match next {
                     Some(next) => *after = Some(next),
+                    None if wanted.times > 1 => (wanted.times, wanted.stage) = (wanted.times - 1, Stage::default()),
                     None => drop(self.wanted.pop_front()),
                 }
                 self.steps.extend(page.into_iter().map(|device| Step::Presence(device, Some(selection.clone()))));
@@ -358,6 +383,18 @@ impl Step {
                 }
             }
         }
+    }
+}
+
+impl Wanted {
+    fn filter(&self) -> &TopicFilter {
+        &self.selection.subscription.filter
+    }
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self::Messages(Cursor::default())
     }
 }
 
@@ -576,7 +613,7 @@ mod tests {
         };
         let selection = Arc::new(Wanting { subscription, id: None });
         let step = Step::Document(key.clone(), selection.clone());
-        let wanted = Wanted { selection, stage: Stage::Documents(Some(key.clone())) };
+        let wanted = Wanted { selection, stage: Stage::Documents(Some(key.clone())), packet: 0, times: 1 };
         for (lags, mut catch_up) in [
             (false, CatchUp { steps: [step].into(), ..CatchUp::default() }),
             (false, CatchUp { wanted: [wanted].into(), ..CatchUp::default() }),

@@ -35,7 +35,7 @@ use crate::{
         message::Delivery,
         outbox::Item,
         pace::Pace,
-        packet::{ClientPacket, Protocol, Reason, ServerPacket, Will},
+        packet::{ClientPacket, Protocol, Reason, Will},
         session::{Action, Delivered, Violation},
         sessions::{ClientSession, SessionKey},
         transport::{Transport, Turn},
@@ -245,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn fill_output(&mut self) -> Result<bool, End> {
         let (now, outbox) = (Instant::now(), self.client.outbox.clone());
         let mut more = false;
-        while self.transport.unsent() < OUTPUT_LOW_BYTES {
+        while self.transport.unsent() < OUTPUT_LOW_BYTES && !self.client.session.is_stuck() {
             let window_open = self.client.session.window_open();
             let item = outbox.pop(window_open).or_else(|| self.light_reply()).or_else(|| self.early_ack(window_open));
             let delivery = match item {
@@ -276,6 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match outbox.closed() {
             Some(Reason::QUOTA_EXCEEDED) => Err(End::Quota(Cause::UnreadReplies)),
             Some(reason) => Err(End::Server(reason)),
+            None if self.client.session.is_stuck() => Err(End::Server(Reason::PACKET_TOO_LARGE)),
             None => Ok(more),
         }
     }
@@ -361,7 +362,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         tracing::debug!(client = %self.key.client_id, ?end, "connection ends");
         self.count_traffic();
         if let Some((reason, text)) = farewell {
-            codec::encode(self.protocol, &ServerPacket::Disconnect(reason, text), self.transport.output());
+            self.client.session.disconnect(reason, text, self.transport.output());
         }
         if let Some(ticket) = self.stalled.take().and_then(|stalled| stalled.ticket()) {
             self.client.session.abandon(ticket); // it was never sent to the engine: a resend is a new request

@@ -17,7 +17,7 @@ use crate::{
         rights,
         session::{Inbound, Ticket, Verdict},
         shadow_topic::{Destination, Operation},
-        topic::{TopicFilter, TopicName},
+        topic::{TopicError, TopicFilter, TopicName, is_clean},
     },
     quota::Cause,
     service::Permit,
@@ -58,11 +58,11 @@ pub(super) async fn room(stalled: &mut Option<Stalled>) -> Result<Permit, Reject
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Carries out a PUBLISH.
     pub(super) async fn publish(&mut self, inbound: Inbound) {
+        if let Some(verdict) = unfit(&inbound, self.broker.limits.topic_bytes_max) {
+            self.broker.counters.publishes_refused.add(1);
+            return self.complete(inbound.ticket, verdict);
+        }
         match Destination::of(&inbound.topic) {
-            _ if inbound.topic.as_str().len() > self.broker.limits.topic_bytes_max => {
-                self.broker.counters.publishes_refused.add(1);
-                self.complete(inbound.ticket, refused("the topic is longer than this server takes"));
-            }
             Destination::Plain => self.publish_plain(inbound),
             Destination::Reserved(reserved) => {
                 self.broker.counters.publishes_refused.add(1);
@@ -179,6 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Carries out a SUBSCRIBE and answers it; what is retained follows the SUBACK.
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
         let Subscribe { id, subscription_id, filters } = subscribe;
+        self.client.catch_up.subscribing();
         let reasons: Vec<Reason> = filters
             .into_iter()
             .map(|filter| filter.and_then(|subscription| self.subscribe_one(subscription, subscription_id)))
@@ -233,6 +234,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .collect();
         self.client.session.unsubscribed(id, reasons, self.transport.output());
     }
+}
+
+/// Returns why a message that may be well formed is not for anybody to receive, if it is so.
+fn unfit(inbound: &Inbound, topic_bytes_max: usize) -> Option<Verdict> {
+    let topic = inbound.topic.as_str();
+    if topic.len() > topic_bytes_max {
+        return Some(refused("the topic is longer than this server takes"));
+    }
+    if !is_clean(topic) {
+        return Some(refused(&TopicError::Character.to_string()));
+    }
+    let properties = inbound.properties.as_deref()?;
+    let user = properties.user.iter().flat_map(|(name, value)| [name, value]);
+    let mut strings = user.chain(&properties.content_type);
+    let is_unclean = strings.any(|text| !is_clean(text));
+    is_unclean.then(|| Verdict {
+        reason: Reason::PAYLOAD_FORMAT_INVALID,
+        reason_string: Some("a property holds a control character or a Unicode non-character".into()),
+        unknown: false,
+    })
 }
 
 /// The response topic of a request, which must be an ordinary one that its sender may publish to.

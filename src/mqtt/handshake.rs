@@ -16,7 +16,7 @@ use crate::{
     },
     mqtt::{
         broker::Broker,
-        codec,
+        codec::{self, bytes_max},
         connection::{Connection, FAREWELL_TIMEOUT},
         pace::Pace,
         packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
@@ -117,12 +117,16 @@ where
 {
     let assigned = connect.client_id.is_empty().then(|| broker.unique_client_id());
     let client_id = assigned.as_deref().unwrap_or(&connect.client_id).into();
-    match take_in(&peer, &connect, client_id, &broker).await {
+    let taken = match check_size(&connect, assigned.as_deref(), &broker) {
+        Ok(()) => take_in(&peer, &connect, client_id, &broker).await,
+        Err(refused) => Err(refused),
+    };
+    match taken {
         Ok(taken) => Some(Box::new(welcome(transport, &peer, *connect, assigned, taken, broker))),
         Err(Refused(reason, text)) => {
-            let protocol = connect.protocol;
+            let (protocol, bytes_max) = (connect.protocol, bytes_max(connect.maximum_packet_size));
             drop(connect);
-            refuse(&mut transport, &peer, protocol, reason, &text).await;
+            refuse(&mut transport, &peer, (protocol, bytes_max), reason, &text).await;
             None
         }
     }
@@ -161,10 +165,10 @@ async fn let_in(peer: &Peer, connect: &Connect, client_id: &Arc<str>, broker: &B
     let (standing, access) = let_in.map_err(|denied| Refused(reason_of(denied), denied.to_string().into()))?;
     match rights::may_leave(&access, connect.will.as_ref()) {
         Ok(()) => Ok(standing),
-        Err(text) => {
+        Err((reason, text)) => {
             let principal = standing.identity.principal.name();
-            tracing::debug!(peer = %peer.address, %principal, text, "refused");
-            Err(Refused(Reason::NOT_AUTHORIZED, text.into()))
+            tracing::debug!(peer = %peer.address, %principal, %text, "refused");
+            Err(Refused(reason, text))
         }
     }
 }
@@ -211,14 +215,9 @@ where
         peer = %peer.address, client = %key.client_id, protocol = ?connect.protocol, present = attached.present, "connected"
     );
     let keep_alive = broker.limits.keep_alive(connect.keep_alive);
-    let connack = ConnAck {
-        session_present: attached.present,
-        reason: Reason::SUCCESS,
-        reason_string: None,
-        assigned_client_id: assigned,
-        limits: Some(broker.limits.connack(connect.session_expiry, connect.keep_alive)),
-    };
-    codec::encode(connect.protocol, &ServerPacket::ConnAck(Box::new(connack)), transport.output());
+    let connack = accepted(&connect, attached.present, assigned, &broker);
+    let bytes_max = bytes_max(connect.maximum_packet_size);
+    codec::encode(connect.protocol, &connack, bytes_max, transport.output()).expect("its size was checked");
     let now = Instant::now();
     attached.client.session.attach(&connect, now, transport.output());
     attached.client.outbox.attach();
@@ -243,6 +242,27 @@ where
     }
 }
 
+/// The CONNACK of a client that is accepted.
+fn accepted(connect: &Connect, session_present: bool, assigned: Option<String>, broker: &Broker) -> ServerPacket {
+    ServerPacket::ConnAck(Box::new(ConnAck {
+        session_present,
+        reason: Reason::SUCCESS,
+        reason_string: None,
+        assigned_client_id: assigned,
+        limits: Some(broker.limits.connack(connect.session_expiry, connect.keep_alive)),
+    }))
+}
+
+/// Refuses a client that does not take the CONNACK it would get, before its session is touched.
+fn check_size(connect: &Connect, assigned: Option<&str>, broker: &Broker) -> Result<(), Refused> {
+    if connect.maximum_packet_size.is_none() {
+        return Ok(());
+    }
+    let connack = accepted(connect, false, assigned.map(str::to_owned), broker);
+    let fits = codec::encode(connect.protocol, &connack, bytes_max(connect.maximum_packet_size), &mut Vec::new());
+    fits.map_err(|error| Refused(Reason::PACKET_TOO_LARGE, error.to_string().into()))
+}
+
 /// How a client is told that it is not let in.
 fn reason_of(denied: Denied) -> Reason {
     match denied {
@@ -265,8 +285,13 @@ fn check(connect: &Connect, topic_bytes_max: usize) -> Result<(), Refused> {
     Ok(())
 }
 
-async fn refuse<S>(transport: &mut Transport<S>, peer: &Peer, protocol: Protocol, reason: Reason, text: &str)
-where
+async fn refuse<S>(
+    transport: &mut Transport<S>,
+    peer: &Peer,
+    (protocol, bytes_max): (Protocol, usize),
+    reason: Reason,
+    text: &str,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let connack = ConnAck {
@@ -276,7 +301,7 @@ where
         assigned_client_id: None,
         limits: None,
     };
-    codec::encode(protocol, &ServerPacket::ConnAck(Box::new(connack)), transport.output());
+    let _ = codec::encode(protocol, &ServerPacket::ConnAck(Box::new(connack)), bytes_max, transport.output());
     part(transport, peer).await;
 }
 

@@ -9,7 +9,7 @@
 use std::{collections::VecDeque, time::Instant};
 
 use crate::mqtt::{
-    codec,
+    codec::{self, TooLarge},
     message::Delivery,
     packet::{PacketId, Protocol, QoS, Reason, ServerPacket},
 };
@@ -128,6 +128,10 @@ impl Inflight {
     /// Sends again, in the first order, what `window` allows: PUBLISH with DUP, or PUBREL [MQTT-4.4.0-1].
     ///
     /// A message larger than the client now takes is dropped as if it had been sent [MQTT-3.1.2-25].
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`]: a PUBREL is.
     pub(crate) fn resend(
         &mut self,
         protocol: Protocol,
@@ -135,11 +139,11 @@ impl Inflight {
         bytes_max: usize,
         now: Instant,
         out: &mut Vec<u8>,
-    ) {
+    ) -> Result<(), TooLarge> {
         while self.unsent > 0 && self.entries.len() - self.unsent < window.into() {
             let next = self.entries.len() - self.unsent;
             self.unsent -= 1;
-            let Some(Entry { id, stage }) = self.entries.get(next) else { return };
+            let Some(Entry { id, stage }) = self.entries.get(next) else { break };
             match stage {
                 Stage::Published(delivery) => {
                     if !delivery.write(protocol, Some(*id), true, now, bytes_max, out) {
@@ -147,9 +151,12 @@ impl Inflight {
                         self.entries.remove(next);
                     }
                 }
-                Stage::Released => codec::encode(protocol, &ServerPacket::PubRel(*id, Reason::SUCCESS), out),
+                Stage::Released => {
+                    codec::encode(protocol, &ServerPacket::PubRel(*id, Reason::SUCCESS), bytes_max, out)?;
+                }
             }
         }
+        Ok(())
     }
 
     fn remove(&mut self, id: PacketId, fits: impl Fn(&Stage) -> bool) {

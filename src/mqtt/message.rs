@@ -34,7 +34,8 @@ pub struct Message {
     pub retain: bool,
     /// MQTT 5 properties, without a topic alias.
     pub properties: Option<Box<Properties>>,
-    /// When it stops being worth delivering, from its message expiry interval.
+    /// When it stops being worth delivering, from its message expiry interval. For an interval of 0, the end of
+    /// [`MOMENT`].
     pub expires_at: Option<Instant>,
     pub(super) heads: Heads,
 }
@@ -84,7 +85,8 @@ impl Message {
         now: Instant,
     ) -> Self {
         let expiry = properties.as_ref().and_then(|properties| properties.message_expiry);
-        let expires_at = expiry.and_then(|seconds| now.checked_add(Duration::from_secs(seconds.into())));
+        let lifetime = |seconds| if seconds == 0 { MOMENT } else { Duration::from_secs(u64::from(seconds)) };
+        let expires_at = expiry.and_then(|seconds| now.checked_add(lifetime(seconds)));
         Self { topic, payload, qos, retain, properties, expires_at, heads: Heads::default() }
     }
 
@@ -92,6 +94,13 @@ impl Message {
     #[must_use]
     pub fn is_expired(&self, now: Instant) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// Returns true for a message expiry interval of 0: it is for who is there to receive it, and neither retained nor
+    /// kept for a session without connection.
+    #[must_use]
+    pub fn is_momentary(&self) -> bool {
+        self.properties.as_ref().is_some_and(|properties| properties.message_expiry == Some(0))
     }
 
     /// Bytes of topic, payload and properties, by which queues are measured.
@@ -219,7 +228,8 @@ impl Delivery {
     /// The expiry interval as received, less the time waited here, rounded up [MQTT-3.3.2-6].
     fn seconds_left(&self, now: Instant) -> Option<u32> {
         let left = self.message.expires_at?.saturating_duration_since(now);
-        Some(u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX))
+        let seconds = u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        Some(if self.message.is_momentary() { 0 } else { seconds })
     }
 }
 
@@ -227,6 +237,10 @@ impl Delivery {
 fn user_property_bytes(pair: &(String, String)) -> usize {
     size_of_val(pair) + 2 * (ALLOCATION_BYTES + pair.0.len() + pair.1.len())
 }
+
+/// How long a message with an expiry interval of 0 may be under way within the server: a connection's task has to get
+/// its turn. One unit of the interval.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// What a string takes on the heap beside its bytes.
 const ALLOCATION_BYTES: usize = 8;
@@ -301,5 +315,11 @@ mod tests {
         let message = delivery(Some(ttl), QoS::AtMostOnce, &[], start).message;
         assert!(!message.is_expired(start + Duration::from_secs(9)));
         assert!(message.is_expired(start + Duration::from_secs(10)));
+        let momentary = Properties { message_expiry: Some(0), ..<_>::default() };
+        let delivery = delivery(Some(momentary), QoS::AtMostOnce, &[], start);
+        assert!(!delivery.message.is_expired(start) && delivery.message.is_expired(start + MOMENT));
+        let mut out = Vec::new();
+        assert!(delivery.write(Protocol::V5, None, false, start, usize::MAX, &mut out));
+        assert_eq!(out, b"\x30\x0d\0\x03a/b\x05\x02\0\0\0\0hi", "0 seconds are left");
     }
 }

@@ -13,6 +13,7 @@ impl Violation {
             | Self::Truncated
             | Self::TrailingBytes
             | Self::BadString
+            | Self::Character
             | Self::UnknownProperty(_)
             | Self::Malformed
             | Self::BadQoS
@@ -54,7 +55,8 @@ impl Reason {
             Self::CLIENT_IDENTIFIER_NOT_VALID => Some(2),
             Self::SERVER_UNAVAILABLE | Self::SERVER_BUSY | Self::SERVER_SHUTTING_DOWN | Self::QUOTA_EXCEEDED => Some(3),
             Self::BAD_USER_NAME_OR_PASSWORD => Some(4),
-            Self::NOT_AUTHORIZED | Self::BAD_AUTHENTICATION_METHOD => Some(5),
+            // A will's topic is refused: of six codes the one for what a client may not do.
+            Self::NOT_AUTHORIZED | Self::BAD_AUTHENTICATION_METHOD | Self::TOPIC_NAME_INVALID => Some(5),
             _ => None,
         }
     }
@@ -81,6 +83,7 @@ mod tests {
             (Reason::SERVER_BUSY, Some(3), 0x80),
             (Reason::BAD_USER_NAME_OR_PASSWORD, Some(4), 0x80),
             (Reason::NOT_AUTHORIZED, Some(5), 0x80),
+            (Reason::TOPIC_NAME_INVALID, Some(5), 0x80),
             (Reason::MALFORMED_PACKET, None, 0x80),
         ];
         for (reason, connack, suback) in table {

@@ -1,10 +1,12 @@
 //! Which will a client may leave, and which filters it may subscribe to: those that may select anything it may receive.
 //! What it then receives is decided message by message ([`super::router::Publication`]).
 
+use std::borrow::Cow;
+
 use crate::{
     auth::{Access, Wanted},
     mqtt::{
-        packet::Will,
+        packet::{Reason, Will},
         shadow_topic::{self, Destination},
         topic::TopicFilter,
     },
@@ -14,15 +16,18 @@ use crate::{
 ///
 /// # Errors
 ///
-/// What it is told if not. A will is checked again when its time comes.
-pub(super) fn may_leave(access: &Access, will: Option<&Will>) -> Result<(), &'static str> {
+/// The reason and explanation for a will that could never be published. One that is accepted is checked again when its
+/// time comes.
+pub(super) fn may_leave(access: &Access, will: Option<&Will>) -> Result<(), (Reason, Cow<'static, str>)> {
     let Some(will) = will else { return Ok(()) };
     let allowed = match Destination::of(&will.topic) {
         Destination::Plain => access.may_publish(will.topic.as_str()),
         Destination::Request(key, operation, _) => access.admit_any(&key, operation.into()).is_ok(),
-        Destination::Reserved(_) => true, // dropped and counted like any other publication there
+        Destination::Reserved(reserved) => {
+            return Err((Reason::TOPIC_NAME_INVALID, format!("will topic: {reserved}").into()));
+        }
     };
-    if allowed { Ok(()) } else { Err("this client may not publish its will") }
+    if allowed { Ok(()) } else { Err((Reason::NOT_AUTHORIZED, "this client may not publish its will".into())) }
 }
 
 /// Whether `filter` may select a topic that may be received with `access`.

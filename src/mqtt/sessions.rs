@@ -25,7 +25,7 @@ use crate::{
     mqtt::{
         catch_up::CatchUp,
         filters::Filters,
-        outbox::Outbox,
+        outbox::{Outbox, SessionId},
         packet::{Reason, Will},
         session::Session,
     },
@@ -74,6 +74,8 @@ pub struct Ended {
     pub key: SessionKey,
     /// What its owner may do.
     pub access: Access,
+    /// The session that leaves the will: its No Local subscriptions do not get it.
+    pub from: SessionId,
     /// The session, if it is over: its subscriptions are to be removed.
     pub client: Option<ClientSession>,
     /// The will to publish.
@@ -201,14 +203,14 @@ impl Sessions {
             Some(will) if will.delay > 0 => (None, Some((now + Duration::from_secs(will.delay.into()), will))),
             will => (will, None),
         };
-        let access = client.outbox.access();
+        let (access, from) = (client.outbox.access(), client.outbox.id());
         let timer = table.set_timer(key, expires, will_later.as_ref().map(|(at, _)| *at));
         let parked = Parked { standing, client, expires, will: will_later, timer };
         table.holders.add(&key.principal, false);
         table.entries.insert(key.clone(), Entry::Parked(Box::new(parked)));
         drop(table);
         self.timers_changed.notify_one();
-        Ended { key: key.clone(), access, client: None, will: will_now }
+        Ended { key: key.clone(), access, from, client: None, will: will_now }
     }
 
     /// Waits until a will or a session falls due, and hands out what has.
@@ -428,19 +430,20 @@ impl Table {
             return self.unpark(&key).map(|parked| parked.into_ended(key));
         }
         let will = parked.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
-        let (expires, access) = (parked.expires, parked.client.outbox.access());
+        let (expires, outbox) = (parked.expires, &parked.client.outbox);
+        let (access, from) = (outbox.access(), outbox.id());
         let timer = self.set_timer(&key, expires, None);
         if let Some(Entry::Parked(parked)) = self.entries.get_mut(&key) {
             parked.timer = timer;
         }
-        Some(Ended { key, access, client: None, will })
+        Some(Ended { key, access, from, client: None, will })
     }
 }
 
 impl Ended {
     /// A session that is over.
     fn session(key: SessionKey, client: ClientSession, will: Option<Will>) -> Self {
-        Self { key, access: client.outbox.access(), client: Some(client), will }
+        Self { key, access: client.outbox.access(), from: client.outbox.id(), client: Some(client), will }
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! `shadow/<id>` and `shadow/<id>/name/<name>` are the prefixes of a shadow's topics, `$aws/things/<id>/shadow` and
 //! `$aws/things/<id>/shadow/name/<name>` are those of the same shadow in the AWS dialect. A client may publish to
-//! `…/update`, `…/get` and `…/delete` below a prefix; everything else below `shadow/` and below `$` is the service's
-//! to publish. All other topics are ordinary.
+//! `…/update`, `…/get` and `…/delete` below a prefix; everything else below `shadow/`, `$aws`, `$SYS` and `$share` is
+//! the service's to publish. All other topics are ordinary, those that begin with `$` too.
 
 use crate::{
     auth,
@@ -23,7 +23,7 @@ pub enum Destination {
     Reserved(Reserved),
 }
 
-/// Why a topic below `shadow/` or `$` asks for nothing.
+/// Why a topic of the service asks for nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reserved {
     /// It is the service's, or would be.
@@ -103,7 +103,7 @@ impl Destination {
         let topic = topic.as_str();
         let (parts, dialect) = if let Some(rest) = topic.strip_prefix(NATIVE) {
             (rest.split_once('/'), Dialect::Native)
-        } else if topic.starts_with('$') {
+        } else if auth::is_reserved(topic) {
             let parts = topic.strip_prefix(AWS).and_then(|rest| rest.split_once('/'));
             let parts = parts.and_then(|(device, rest)| Some((device, rest.strip_prefix("shadow/")?)));
             (parts, Dialect::Aws)
@@ -314,6 +314,12 @@ mod tests {
             ("$aws/rules/r1", RESERVED),
             ("$share/g/x", RESERVED),
             ("$SYS/broker", RESERVED),
+            ("$SYS", RESERVED),
+            ("$other/x", "plain"),
+            ("$awsome", "plain"),
+            ("$aws-x/things/d1/shadow/update", "plain"),
+            ("$sys/x", "plain"),
+            ("$", "plain"),
             ("sensors/1", "plain"),
             ("shadow/d1/name/n/name/update", "unknown operation 'name/update'"),
             ("shadow/name/name/name/update", "name~name Update"),

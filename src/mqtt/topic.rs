@@ -8,7 +8,8 @@ use std::{fmt, sync::Arc};
 /// The largest topic name or filter, in UTF-8 bytes.
 pub const TOPIC_BYTES_MAX: usize = 512;
 
-/// A valid topic name: 1 to [`TOPIC_BYTES_MAX`] bytes, no wildcard, no NUL.
+/// A valid topic name: 1 to [`TOPIC_BYTES_MAX`] bytes, no wildcard, no NUL, and but for [`TopicName::lenient`] nothing
+/// else that [`is_clean`] finds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicName(Arc<str>);
 
@@ -28,8 +29,11 @@ pub enum TopicError {
     /// Longer than [`TOPIC_BYTES_MAX`].
     #[error("a topic is longer than {TOPIC_BYTES_MAX} bytes")]
     TooLong,
-    /// A NUL character, or in a name `+` or `#`.
-    #[error("a topic holds a character that is not allowed there")]
+    /// In a name `+` or `#`.
+    #[error("a topic name holds a wildcard")]
+    WildcardInName,
+    /// A control character or a non-character.
+    #[error("a topic holds a control character or a Unicode non-character")]
     Character,
     /// In a filter: `+` or `#` beside other characters of a level, or `#` not last.
     #[error("a wildcard is not alone in its level, or # is not the last level")]
@@ -44,11 +48,25 @@ impl TopicName {
     ///
     /// # Errors
     ///
-    /// [`TopicError::Empty`], [`TopicError::TooLong`], [`TopicError::Character`].
+    /// [`TopicError::Empty`], [`TopicError::TooLong`], [`TopicError::WildcardInName`], [`TopicError::Character`].
     pub fn new(text: &str) -> Result<Self, TopicError> {
+        if is_clean(text) { Self::lenient(text) } else { Err(TopicError::Character) }
+    }
+
+    /// Checks `text` but for characters that a client may send and no subscriber should get. The topic of a PUBLISH is
+    /// read so: a message is refused for them, its connection is not ended.
+    ///
+    /// # Errors
+    ///
+    /// [`TopicError::Empty`], [`TopicError::TooLong`], [`TopicError::WildcardInName`]; [`TopicError::Character`] for
+    /// NUL.
+    pub fn lenient(text: &str) -> Result<Self, TopicError> {
         check_length(text)?;
-        if text.bytes().any(|byte| matches!(byte, 0 | b'+' | b'#')) {
-            return Err(TopicError::Character); // [MQTT-3.3.2-2], [MQTT-4.7.3-2]
+        if text.contains(['+', '#']) {
+            return Err(TopicError::WildcardInName); // [MQTT-3.3.2-2]
+        }
+        if text.contains('\0') {
+            return Err(TopicError::Character); // [MQTT-4.7.3-2]
         }
         Ok(Self(text.into()))
     }
@@ -68,8 +86,8 @@ impl TopicFilter {
     /// Any [`TopicError`].
     pub fn new(text: &str) -> Result<Self, TopicError> {
         check_length(text)?;
-        if text.contains('\0') {
-            return Err(TopicError::Character); // [MQTT-4.7.3-2]
+        if !is_clean(text) {
+            return Err(TopicError::Character); // [MQTT-4.7.3-2]; others are in no topic either
         }
         let (share, filter) = match text.strip_prefix("$share/") {
             None => (None, text),
@@ -146,6 +164,18 @@ impl fmt::Display for TopicFilter {
     }
 }
 
+/// Returns false if `text` holds a control character (U+0000–1F, U+007F–9F) or a non-character (U+FDD0–EF, and the
+/// last two of each plane). Section 1.5.4 advises against them, and clients built on libmosquitto disconnect when
+/// they receive one.
+#[must_use]
+pub fn is_clean(text: &str) -> bool {
+    let plain = |byte| matches!(byte, 0x20..0x7F); // nearly every string
+    text.bytes().all(plain)
+        || !text
+            .chars()
+            .any(|c| c.is_control() || matches!(c, '\u{FDD0}'..='\u{FDEF}') || u32::from(c) & 0xFFFE == 0xFFFE)
+}
+
 fn check_length(text: &str) -> Result<(), TopicError> {
     match text.len() {
         0 => Err(TopicError::Empty),
@@ -189,6 +219,8 @@ mod tests {
             ("", TopicError::Empty),
             (long.as_str(), TopicError::TooLong),
             ("a\0b", TopicError::Character),
+            ("a/\u{1}", TopicError::Character),
+            ("$share/g\u{85}/a", TopicError::Character),
             ("a/#/b", TopicError::Wildcard),
             ("a#", TopicError::Wildcard),
             ("a+/b", TopicError::Wildcard),
@@ -199,7 +231,31 @@ mod tests {
         ] {
             assert_eq!(TopicFilter::new(filter), Err(error), "{filter}");
         }
-        assert_eq!(TopicName::new("a/+"), Err(TopicError::Character));
+        assert_eq!(TopicName::new("a/+"), Err(TopicError::WildcardInName));
         assert_eq!(TopicFilter::new("$share/g/a/+").map(|f| f.to_string()), Ok("$share/g/a/+".into()));
+    }
+
+    #[test]
+    fn control_characters_and_non_characters_are_not_clean() {
+        for (first, last, clean) in [
+            (0x0, 0x1F, false),
+            (0x20, 0x7E, true),
+            (0x7F, 0x9F, false),
+            (0xA0, 0xD7FF, true),
+            (0xE000, 0xFDCF, true),
+            (0xFDD0, 0xFDEF, false),
+            (0xFDF0, 0xFFFD, true),
+            (0xFFFE, 0xFFFF, false),
+            (0x1_0000, 0x1_FFFD, true),
+            (0x1_FFFE, 0x1_FFFF, false),
+            (0x10_FFFD, 0x10_FFFD, true),
+            (0x10_FFFE, 0x10_FFFF, false),
+        ] {
+            for c in (first..=last).filter_map(char::from_u32) {
+                assert_eq!(is_clean(&format!("a/{c}b")), clean, "{c:?}");
+                assert_eq!(TopicName::new(&format!("{c}/a")).is_ok(), clean && !"+#".contains(c), "{c:?}");
+                assert_eq!(TopicName::lenient(&format!("{c}/a")).is_ok(), !"\0+#".contains(c), "{c:?}");
+            }
+        }
     }
 }

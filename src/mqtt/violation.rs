@@ -46,6 +46,9 @@ pub enum Violation {
     /// A string is no UTF-8 or holds a NUL.
     #[error("a string is not UTF-8, or holds NUL")]
     BadString,
+    /// A string outside a PUBLISH holds a control character or a non-character.
+    #[error("a string holds a control character or a Unicode non-character")]
+    Character,
     /// A property that does not exist or not in this packet.
     #[error("property {0:#04x} does not belong into this packet")]
     UnknownProperty(u8),
@@ -103,8 +106,8 @@ pub enum Violation {
     /// Protocol name and level of no version the server speaks.
     #[error("a protocol name or level the server does not speak")]
     ProtocolVersion,
-    /// A client id above 256 bytes, or in 3.1.1 none and no clean session.
-    #[error("a client id that is too long, or none for a session that is to last")]
+    /// A client id above 256 bytes or with control characters or non-characters, or in 3.1.1 none and no clean session.
+    #[error("client id exceeds 256 bytes or holds control characters, or is missing for a session that is to last")]
     ClientId,
     /// An MQTT 5 client sent more QoS 1 and 2 messages at once than the server's receive maximum.
     #[error("more messages at once than the receive maximum")]

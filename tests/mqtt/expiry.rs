@@ -86,3 +86,38 @@ fn properties_travel_with_the_message() {
     assert_eq!(heard.properties.0.len(), message.properties.0.len());
     assert_eq!(old.message().text(), "ü");
 }
+
+/// An interval of 0 says: to whom it can be delivered now. It was delivered to nobody.
+#[test]
+fn an_interval_of_0_is_for_who_is_there() {
+    let server = Server::start();
+    let absent = Connect::persistent(V5, "absent");
+    let (mut client, _) = Client::connect_as(&server, &absent);
+    client.subscribe(&[("now/#", 1)]);
+    client.disconnect();
+    let mut sender = Client::connect(&server, V5, "sender");
+    let mut here: Vec<Client> =
+        [V4, V5].map(|protocol| Client::connect(&server, protocol, &format!("{protocol:?}"))).into();
+    here.iter_mut().for_each(|client| client.subscribe(&[("now/#", 2)]));
+    sender.publish_message(&Publish::new("now/t", "retained before").retain(), 1);
+    for qos in 0..3 {
+        sender.publish_message(&expiring("now/t", "at once", 0).retain(), qos);
+    }
+    for client in &mut here {
+        assert_eq!(client.message().text(), "retained before");
+        for qos in 0..3 {
+            let message = client.message();
+            let left = (client.protocol == V5).then_some(0);
+            assert_eq!((message.text(), message.qos), ("at once", qos), "{:?}", client.protocol);
+            assert_eq!(message.properties.number(prop::MESSAGE_EXPIRY), left);
+        }
+    }
+    sender.publish("now/t", "later", 1);
+    let (mut client, _) = Client::connect_as(&server, &absent);
+    assert_eq!(client.message().text(), "retained before");
+    assert_eq!(client.message().text(), "later", "what was for others at once is gone");
+    let mut late = Client::connect(&server, V5, "late");
+    late.subscribe(&[("now/#", 1)]);
+    sender.publish("now/t", "end", 1);
+    assert_eq!(late.message().text(), "end", "it is not retained, nor is what it replaced");
+}

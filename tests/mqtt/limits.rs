@@ -31,7 +31,8 @@ fn a_topic_may_be_so_long() {
     }
     let mut client = Client::open(&server, V4);
     client.send(Connect::new(V4, "mortal").will(Publish::new(&topic(257), ""), 1).encode());
-    assert_eq!(client.closed(), None, "there is no code for it");
+    assert_eq!(client.connack().code, 5, "of its codes the nearest");
+    client.discard_until_closed();
 }
 
 #[test]
@@ -211,6 +212,61 @@ fn a_reason_string_above_the_clients_maximum_is_left_out() {
     let ack = client.publish_message(&Publish::new("shadow/small/update", r#"{"state": {}, "version": 7}"#), 1);
     assert_eq!((ack.code, ack.properties.text(prop::REASON_STRING)), (0x83, None));
     client.ping();
+}
+
+/// [MQTT-3.1.2-24]: nothing larger than the client's maximum leaves. What may be left out is; where the rest is still
+/// too large, the connection ends.
+#[test]
+fn no_packet_exceeds_the_clients_maximum() {
+    let server = Server::with(SMALL);
+    let small = |bytes| Connect::new(V5, "small").property(prop::MAXIMUM_PACKET_SIZE, Value::Four(bytes));
+    let filters: Vec<String> = (0..40).map(|n| format!("f/{n}")).collect();
+    let subscribe = |filters: &[String]| {
+        let filters: Vec<_> = filters.iter().map(|filter| (&**filter, 1)).collect();
+        wire::subscribe(V5, 7, &filters, &Properties::none())
+    };
+    let unsubscribe = |filters: &[String]| {
+        let filters: Vec<_> = filters.iter().map(String::as_str).collect();
+        wire::unsubscribe(V5, 8, &filters)
+    };
+    // SUBACK and UNSUBACK have five bytes beside the codes.
+    let (mut client, _) = Client::connect_as(&server, &small(25));
+    assert!(client.is_answered(&subscribe(&filters[..20])), "a SUBACK of 25 bytes");
+    for packet in [subscribe(&filters[..21]), unsubscribe(&filters[..21])] {
+        let (mut client, _) = Client::connect_as(&server, &small(25));
+        client.send(packet);
+        assert_eq!(client.closed(), Some(0x95));
+    }
+    // A DISCONNECT goes without its reason string.
+    for (bytes, explained) in [(25, false), (200, true)] {
+        let (mut client, _) = Client::connect_as(&server, &small(bytes));
+        client.send(wire::frame(0x60, &[0, 1])); // wrong flags
+        let disconnect = client.wait("DISCONNECT", |packet| match packet {
+            Packet::Disconnect { code, properties } => Some((*code, properties.text(prop::REASON_STRING).is_some())),
+            _ => None,
+        });
+        assert_eq!(disconnect, (0x81, explained), "{bytes}");
+    }
+    // A CONNACK goes without its reason string, too.
+    for (bytes, code, explained) in [(5, 0x95, false), (20, 0x90, false), (200, 0x90, true)] {
+        let mut client = Client::open(&server, V5);
+        client.send(small(bytes).will(Publish::new("shadow/d/x", ""), 0).encode());
+        let connack = client.connack();
+        assert_eq!(
+            (connack.code, connack.properties.text(prop::REASON_STRING).is_some()),
+            (code, explained),
+            "{bytes}"
+        );
+    }
+    // Not even the shortest answer fits, be the CONNECT well formed or not.
+    for connect in [small(4), small(4).will(Publish::new("w/#", ""), 0)] {
+        assert!(!Client::open(&server, V5).is_answered(&connect.encode()), "{connect:?}");
+    }
+    // The CONNACK of a client that is accepted tells the limits.
+    let mut client = Client::open(&server, V5);
+    client.send(small(12).encode());
+    assert_eq!(client.connack().code, 0x95);
+    client.discard_until_closed();
 }
 
 fn aliased(topic: &str, payload: &str, alias: u16) -> Vec<u8> {

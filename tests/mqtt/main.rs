@@ -5,6 +5,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod characters;
 mod connections;
 mod expiry;
 mod limits;

@@ -3,7 +3,7 @@
 use crate::harness::{
     client::Client,
     server::Server,
-    wire::{BOTH, Properties, V4, V5, Value, prop},
+    wire::{BOTH, Properties, Publish, V4, V5, Value, prop},
 };
 
 const NO_LOCAL: u8 = 0x04;
@@ -154,5 +154,70 @@ fn publishing_to_nobody_is_no_failure() {
         for qos in [1, 2] {
             assert!(matches!(client.publish("nobody/here", "hello", qos), 0x00 | 0x10));
         }
+    }
+}
+
+/// Topics that begin with `$` are ordinary unless they are the service's, and no wildcard stands for their first level.
+#[test]
+fn dollar_topics_are_ordinary_but_for_wildcards() {
+    let server = Server::start();
+    let mut sender = Client::connect(&server, V5, "sender");
+    for protocol in BOTH {
+        let mut client = Client::connect(&server, protocol, "client");
+        let filters = ["#", "+/a", "$other/a", "$other/+", "$other/#", "$share/g/$other/a", "$share/h/#"];
+        for (index, filter) in filters.into_iter().enumerate() {
+            let mut client = Client::connect(&server, protocol, "one");
+            client.subscribe(&[(filter, 1), ("end", 1)]);
+            sender.publish_message(&Publish::new("$other/a", "x").retain(), 1);
+            sender.publish("end", "", 1);
+            let first = client.message();
+            let expected = if (2..6).contains(&index) { "$other/a" } else { "end" };
+            assert_eq!(first.topic, expected, "{filter} over {protocol:?}");
+            client.disconnect();
+        }
+        // The retained message too.
+        client.subscribe(&[("#", 1)]);
+        client.subscribe(&[("+/a", 1)]);
+        client.subscribe(&[("$other/+", 1)]);
+        let message = client.message();
+        assert_eq!((&*message.topic, message.retain), ("$other/a", true), "{protocol:?}");
+    }
+    for topic in ["$SYS/a", "$share/g/a", "$aws/a", "$aws"] {
+        assert_eq!(sender.publish(topic, "", 1), 0x90, "{topic}");
+    }
+}
+
+/// [MQTT-3.8.4-5]: a SUBSCRIBE is a sequence of subscriptions, each of which is sent what is retained.
+#[test]
+fn a_filter_twice_in_one_subscribe_counts_as_two() {
+    let server = Server::start();
+    let mut sender = Client::connect(&server, V5, "sender");
+    sender.publish_message(&Publish::new("twice/t", "retained").retain(), 1);
+    for protocol in BOTH {
+        let mut client = Client::connect(&server, protocol, "client");
+        let filters = [("twice/+", 1), ("twice/t", 1), ("twice/+", 1)];
+        assert_eq!(client.subscribe_with(&filters, &Properties::none()), [1, 1, 1]);
+        for _ in 0..3 {
+            assert_eq!((client.message().text(), protocol), ("retained", protocol));
+        }
+        sender.publish("twice/t", "once", 1);
+        sender.publish("twice/t", "end", 1);
+        let (first, second) = (client.message(), client.message());
+        assert_eq!((first.text(), second.text()), ("once", "end"), "it is one subscription");
+        client.disconnect();
+    }
+    let id = Properties::none().with(prop::SUBSCRIPTION_ID, Value::Variable(7));
+    let mut client = Client::connect(&server, V5, "options");
+    // Retain handling 1 asks for what is retained only of a new subscription, 2 never.
+    for (filters, retained) in
+        [([("twice/t", 0x11), ("twice/t", 0x11)], 1), ([("twice/t", 0x21), ("twice/t", 0x01)], 1)]
+    {
+        assert_eq!(client.subscribe_with(&filters, &id), [1, 1]);
+        sender.publish("twice/t", "end", 1);
+        let mut received = Vec::new();
+        while received.last().map(String::as_str) != Some("end") {
+            received.push(client.message().text().to_owned());
+        }
+        assert_eq!(received.len(), retained + 1, "{filters:?}: {received:?}");
     }
 }

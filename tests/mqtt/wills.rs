@@ -117,3 +117,55 @@ fn the_properties_of_a_will_are_those_of_its_message() {
     assert_eq!(message.properties.get(prop::CORRELATION_DATA), Some(&Value::Binary(vec![7])));
     assert_eq!(message.properties.number(prop::WILL_DELAY), None);
 }
+
+/// A client was accepted whose will would never be published, and nobody could know.
+#[test]
+fn a_will_that_could_never_be_published_is_refused() {
+    let server = Server::start();
+    for topic in [
+        "$SYS/t",
+        "$aws/things/d1/shadow/update/accepted",
+        "$aws/rules/r",
+        "$share/g/t",
+        "shadow/d1/document",
+        "shadow/d1/updat",
+        "shadow/d.1/update",
+        "shadow/d1/name/a.b/update",
+        "$aws/things//shadow/update",
+    ] {
+        for protocol in BOTH {
+            let mut client = Client::open(&server, protocol);
+            client.send(Connect::new(protocol, "mortal").will(Publish::new(topic, "{}"), 1).encode());
+            let connack = client.connack();
+            assert_eq!(connack.code, if protocol == V5 { 0x90 } else { 5 }, "{topic} over {protocol:?}");
+            let explained =
+                connack.properties.text(prop::REASON_STRING).is_some_and(|text| text.starts_with("will topic: "));
+            assert_eq!(explained, protocol == V5, "{topic}: {connack:?}");
+            client.discard_until_closed();
+        }
+    }
+    for topic in ["will/t", "shadow/d1/update", "$aws/things/d1/shadow/update", "$other/t"] {
+        Client::connect_as(&server, &Connect::new(V5, "mortal").will(Publish::new(topic, "{}"), 1)).0.disconnect();
+    }
+}
+
+/// Section 3.8.3.1: a will is a message of its client, whoever sends it.
+#[test]
+fn a_will_does_not_come_to_its_own_no_local_subscription() {
+    const NO_LOCAL: u8 = 0x04;
+    let server = Server::start();
+    let mut watcher = Client::connect(&server, V5, "watcher");
+    watcher.subscribe_with(&[("will/#", 1 | NO_LOCAL)], &Properties::none());
+    for delay in [0, 1] {
+        let mortal = delayed("mortal", delay, 7_200).clean(false);
+        let (mut client, _) = Client::connect_as(&server, &mortal);
+        client.subscribe_with(&[("will/#", 1 | NO_LOCAL)], &Properties::none());
+        client.abandon();
+        assert_eq!(watcher.message().text(), "mortal", "after {delay} s");
+        watcher.publish("will/t", "another's", 1);
+        let (mut client, connack) = Client::connect_as(&server, &Connect::persistent(V5, "mortal"));
+        assert!(connack.session_present);
+        assert_eq!(client.message().text(), "another's", "after {delay} s");
+        client.disconnect();
+    }
+}

@@ -19,7 +19,7 @@ use crate::mqtt::{
         reader::Reader,
     },
     packet::{ConnAck, Connect, Protocol, Reason, ServerPacket, Will},
-    topic::TopicName,
+    topic::{TopicName, is_clean},
     violation::Violation,
 };
 
@@ -33,14 +33,23 @@ pub struct ConnectRefusal {
     pub violation: Violation,
     /// The version to answer in; `None` if the peer does not seem to speak MQTT.
     pub protocol: Option<Protocol>,
+    /// The largest packet the client takes, as far as it was read.
+    pub maximum_packet_size: Option<u32>,
 }
 
 impl ConnectRefusal {
     /// Appends the CONNACK that tells the client, if one can.
     pub fn answer(&self, out: &mut Vec<u8>) {
         let Some(protocol) = self.protocol else { return };
-        encode(protocol, &ServerPacket::ConnAck(Box::new(ConnAck::refused(self.violation.reason()))), out);
+        let connack = ServerPacket::ConnAck(Box::new(ConnAck::refused(self.violation.reason())));
+        let _ = encode(protocol, &connack, bytes_max(self.maximum_packet_size), out); // the connection ends anyway
     }
+}
+
+/// The largest packet for a client that told `maximum_packet_size`, in bytes.
+#[must_use]
+pub fn bytes_max(maximum_packet_size: Option<u32>) -> usize {
+    maximum_packet_size.and_then(|bytes| bytes.try_into().ok()).unwrap_or(usize::MAX)
 }
 
 impl ConnAck {
@@ -57,21 +66,25 @@ impl ConnAck {
 ///
 /// A refusal with the CONNACK to answer; the connection ends in any case.
 pub fn decode_connect(frame: Frame) -> Result<Connect, ConnectRefusal> {
-    let silent = |violation| ConnectRefusal { violation, protocol: None };
+    let silent = |violation| ConnectRefusal { violation, protocol: None, maximum_packet_size: None };
     match frame.kind() {
         Ok(Kind::Connect) => {}
         Ok(_) => return Err(silent(Violation::NotConnected)), // [MQTT-3.1.0-1]
         Err(violation) => return Err(silent(violation)),
     }
     let protocol = sniff(&frame)?;
-    let refuse = |violation| ConnectRefusal { violation, protocol: Some(protocol) };
-    let login = check(protocol, &frame).map_err(refuse)?;
-    build(protocol, &frame, login).map_err(refuse)
+    let mut maximum_packet_size = None;
+    let login = check(protocol, &frame, &mut maximum_packet_size);
+    login.and_then(|login| build(protocol, &frame, login)).map_err(|violation| ConnectRefusal {
+        violation,
+        protocol: Some(protocol),
+        maximum_packet_size,
+    })
 }
 
 fn sniff(frame: &Frame) -> Result<Protocol, ConnectRefusal> {
     let mut reader = Reader::new(frame.body());
-    let refuse = |violation, protocol| Err(ConnectRefusal { violation, protocol });
+    let refuse = |violation, protocol| Err(ConnectRefusal { violation, protocol, maximum_packet_size: None });
     let (name, level) = match reader.binary().and_then(|name| Ok((name, reader.one()?))) {
         Ok(read) => read,
         Err(violation) => return refuse(violation, None),
@@ -94,7 +107,7 @@ struct Login {
     password: Option<Bytes>,
 }
 
-fn check(protocol: Protocol, frame: &Frame) -> Result<Login, Violation> {
+fn check(protocol: Protocol, frame: &Frame, maximum_packet_size: &mut Option<u32>) -> Result<Login, Violation> {
     if protocol == Protocol::V5 && !frame.length_is_shortest() {
         return Err(Violation::VariableInteger);
     }
@@ -104,12 +117,12 @@ fn check(protocol: Protocol, frame: &Frame) -> Result<Login, Violation> {
     check_flags(protocol, flags)?;
     reader.two()?; // Keep alive.
     if protocol == Protocol::V5 {
-        property::check(Section::Connect, &mut reader)?;
+        *maximum_packet_size = property::check(Section::Connect, &mut reader)?;
     }
     let client_id = reader.string()?;
     // [MQTT-3.1.3-8] of 3.1.1: without an id there is nothing to find the session by.
     let anonymous = protocol == Protocol::V4 && client_id.is_empty() && flags & CLEAN_START == 0;
-    if client_id.len() > CLIENT_ID_BYTES_MAX || anonymous {
+    if client_id.len() > CLIENT_ID_BYTES_MAX || anonymous || !is_clean(client_id) {
         return Err(Violation::ClientId);
     }
     if flags & WILL != 0 {
@@ -120,10 +133,13 @@ fn check(protocol: Protocol, frame: &Frame) -> Result<Login, Violation> {
         reader.binary()?;
     }
     let at = frame.body().len() - reader.len();
-    let username = if flags & USERNAME == 0 { None } else { Some(reader.string()?.to_owned()) };
+    let username = if flags & USERNAME == 0 { None } else { Some(reader.string()?) };
+    if protocol == Protocol::V5 && !username.is_none_or(is_clean) {
+        return Err(Violation::Character); // a 3.1.1 client is told what is known of such a user: nothing
+    }
     let password = if flags & PASSWORD == 0 { None } else { Some(Bytes::copy_from_slice(reader.binary()?)) };
     reader.end()?;
-    Ok(Login { at, username, password })
+    Ok(Login { at, username: username.map(str::to_owned), password })
 }
 
 fn check_flags(protocol: Protocol, flags: u8) -> Result<(), Violation> {

@@ -1,18 +1,46 @@
 //! Server packets to bytes, PUBLISH apart.
 //!
+//! *Invariant:* nothing larger than the client's Maximum Packet Size is written. A packet that would be is written
+//! without its reason string [MQTT-3.2.2-19] [MQTT-3.14.2-3]; where that does not help, its connection has to end.
+//!
 //! To a 3.1.1 client properties and reasons are left out, and a packet it does not know is not written at all.
 
 use crate::mqtt::{
     codec::put,
     packet::{ConnAck, PacketId, Protocol, Reason, ServerPacket},
+    topic::is_clean,
 };
 
-/// Appends `packet` to `out`; nothing, if `protocol` has no such packet.
-pub fn encode(protocol: Protocol, packet: &ServerPacket, out: &mut Vec<u8>) {
+/// A packet exceeds the Maximum Packet Size of its client even without what may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a packet exceeds the client's maximum packet size")]
+pub struct TooLarge;
+
+/// Appends `packet` to `out`, in at most `bytes_max` bytes; nothing, if `protocol` has no such packet.
+///
+/// # Errors
+///
+/// [`TooLarge`]: nothing was written.
+pub fn encode(protocol: Protocol, packet: &ServerPacket, bytes_max: usize, out: &mut Vec<u8>) -> Result<(), TooLarge> {
+    let start = out.len();
+    write(protocol, packet, true, out);
+    if out.len() - start > bytes_max {
+        out.truncate(start);
+        write(protocol, packet, false, out);
+    }
+    if out.len() - start > bytes_max {
+        out.truncate(start);
+        return Err(TooLarge); // [MQTT-3.1.2-24]
+    }
+    Ok(())
+}
+
+/// Writes `packet` whatever its size is; its reason string only if it is to be explained.
+fn write(protocol: Protocol, packet: &ServerPacket, explain: bool, out: &mut Vec<u8>) {
     match packet {
-        ServerPacket::ConnAck(connack) => connack_packet(protocol, connack, out),
-        ServerPacket::PubAck(id, reason, text) => ack(protocol, 0x40, *id, *reason, text.as_deref(), out),
-        ServerPacket::PubRec(id, reason, text) => ack(protocol, 0x50, *id, *reason, text.as_deref(), out),
+        ServerPacket::ConnAck(connack) => connack_packet(protocol, connack, explain, out),
+        ServerPacket::PubAck(id, reason, text) => ack(protocol, 0x40, *id, *reason, explained(explain, text), out),
+        ServerPacket::PubRec(id, reason, text) => ack(protocol, 0x50, *id, *reason, explained(explain, text), out),
         ServerPacket::PubRel(id, reason) => ack(protocol, 0x62, *id, *reason, None, out),
         ServerPacket::PubComp(id, reason) => ack(protocol, 0x70, *id, *reason, None, out),
         ServerPacket::SubAck(id, reasons) => {
@@ -29,11 +57,15 @@ pub fn encode(protocol: Protocol, packet: &ServerPacket, out: &mut Vec<u8>) {
         ServerPacket::PingResp => out.extend_from_slice(&[0xD0, 0]),
         ServerPacket::Disconnect(reason, text) if protocol == Protocol::V5 => {
             let mut body = Vec::new();
-            reason_and_text(*reason, text.as_deref(), &mut body);
+            reason_and_text(*reason, explained(explain, text), &mut body);
             packet_of(0xE0, &body, out);
         }
         ServerPacket::Disconnect(..) => {} // [MQTT-3.14.0-1]: a 3.1.1 server does not send it.
     }
+}
+
+fn explained(explain: bool, text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|_| explain)
 }
 
 /// PUBACK, PUBREC, PUBREL, PUBCOMP.
@@ -59,7 +91,7 @@ fn list(protocol: Protocol, first_byte: u8, id: PacketId, codes: impl Iterator<I
     packet_of(first_byte, &body, out);
 }
 
-fn connack_packet(protocol: Protocol, connack: &ConnAck, out: &mut Vec<u8>) {
+fn connack_packet(protocol: Protocol, connack: &ConnAck, explain: bool, out: &mut Vec<u8>) {
     // [MQTT-3.2.2-6]
     let session_present = u8::from(connack.session_present && connack.reason == Reason::SUCCESS);
     if protocol == Protocol::V4 {
@@ -89,7 +121,7 @@ fn connack_packet(protocol: Protocol, connack: &ConnAck, out: &mut Vec<u8>) {
         properties.push(0x12);
         put::length_prefixed(id.as_bytes(), &mut properties);
     }
-    if let Some(text) = &connack.reason_string {
+    if let Some(text) = connack.reason_string.as_ref().filter(|_| explain) {
         reason_string(text, &mut properties);
     }
     let mut body = vec![session_present, connack.reason.0];
@@ -112,10 +144,17 @@ fn reason_and_text(reason: Reason, text: Option<&str>, body: &mut Vec<u8>) {
     }
 }
 
+/// Writes a reason string. It may quote what the client sent, in which a client's library must find nothing that it
+/// takes for a malformed packet.
 fn reason_string(text: &str, properties: &mut Vec<u8>) {
     let end = text.floor_char_boundary(REASON_STRING_BYTES_MAX);
+    let text = text.get(..end).unwrap_or_default();
     properties.push(0x1F);
-    put::length_prefixed(text.get(..end).unwrap_or_default().as_bytes(), properties);
+    if is_clean(text) {
+        return put::length_prefixed(text.as_bytes(), properties);
+    }
+    let shown = |c: char| if is_clean(c.encode_utf8(&mut [0; 4])) { c } else { char::REPLACEMENT_CHARACTER };
+    put::length_prefixed(text.chars().map(shown).collect::<String>().as_bytes(), properties);
 }
 
 fn packet_of(first_byte: u8, body: &[u8], out: &mut Vec<u8>) {

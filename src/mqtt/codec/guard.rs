@@ -81,7 +81,7 @@ fn publish(
     // Empty is for an alias to fill, and only MQTT 5 has those.
     let topic = match reader.string()? {
         "" if protocol == Protocol::V5 => None,
-        text => Some(TopicName::new(text).map_err(Violation::TopicName)?),
+        text => Some(TopicName::lenient(text).map_err(Violation::TopicName)?),
     };
     let id = if qos == QoS::AtMostOnce { None } else { Some(packet_id(reader)?) };
     if protocol == Protocol::V5 {

@@ -22,9 +22,9 @@ mod property;
 pub(crate) mod put;
 mod reader;
 
-pub use connect::{ConnectRefusal, decode_connect};
+pub use connect::{ConnectRefusal, bytes_max, decode_connect};
 pub use decode::decode;
-pub use encode::encode;
+pub use encode::{TooLarge, encode};
 pub use frame::{Frame, FrameLimits, split_frame};
 
 #[cfg(test)]

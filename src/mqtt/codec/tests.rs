@@ -180,6 +180,11 @@ fn server_packets_are_written_byte_by_byte_as_the_standard_says() {
         (connack(&resumed), "20 02 01 00", "20 03 01 00 00"),
         (connack(&ConnAck { reason: Reason::NOT_AUTHORIZED, ..resumed }), "20 02 00 05", "20 03 00 87 00"),
         (connack(&ConnAck::refused(Reason::MALFORMED_PACKET)), "", "20 03 00 81 00"),
+        (
+            connack(&ConnAck { reason_string: text(), ..ConnAck::refused(Reason::NOT_AUTHORIZED) }),
+            "20 02 00 05",
+            r#"20 08 00 87 05 1F 00 02 "no""#,
+        ),
         (ServerPacket::PubAck(id, Reason::SUCCESS, None), "40 02 00 07", "40 02 00 07"),
         (ServerPacket::PubAck(id, Reason(0x10), None), "40 02 00 07", "40 03 00 07 10"),
         (ServerPacket::PubAck(id, Reason(0x83), text()), "40 02 00 07", r#"40 09 00 07 83 05 1F 00 02 "no""#),
@@ -196,17 +201,47 @@ fn server_packets_are_written_byte_by_byte_as_the_standard_says() {
     for (packet, v4, v5) in table {
         for (protocol, expected) in [(Protocol::V4, v4), (Protocol::V5, v5)] {
             let mut out = Vec::new();
-            encode(protocol, &packet, &mut out);
+            encode(protocol, &packet, usize::MAX, &mut out).unwrap();
             assert_eq!(out, bytes(expected), "{packet:?} {protocol:?}");
+            keeps_to_the_size(protocol, &packet, &out);
         }
     }
+}
+
+/// A packet fits into any size, if need be without its reason string, or nothing of it is written.
+fn keeps_to_the_size(protocol: Protocol, packet: &ServerPacket, whole: &[u8]) {
+    let mut plain = packet.clone();
+    match &mut plain {
+        ServerPacket::ConnAck(connack) => connack.reason_string = None,
+        ServerPacket::PubAck(_, _, text) | ServerPacket::PubRec(_, _, text) | ServerPacket::Disconnect(_, text) => {
+            *text = None;
+        }
+        _ => {}
+    }
+    let mut short = Vec::new();
+    encode(protocol, &plain, usize::MAX, &mut short).unwrap();
+    for bytes_max in 0..=whole.len() {
+        let mut out = b"before".to_vec();
+        let fits = encode(protocol, packet, bytes_max, &mut out).is_ok();
+        let expected = [whole, &short].into_iter().find(|form| form.len() <= bytes_max);
+        assert_eq!(fits, expected.is_some(), "{packet:?} in {bytes_max}");
+        assert_eq!(out.strip_prefix(b"before"), Some(expected.unwrap_or_default()), "{packet:?} in {bytes_max}");
+    }
+}
+
+#[test]
+fn reason_strings_quote_no_control_characters() {
+    let mut out = Vec::new();
+    let packet = ServerPacket::Disconnect(Reason::UNSPECIFIED, Some("a\u{1}b\u{85}c\u{FFFF}d".into()));
+    encode(Protocol::V5, &packet, usize::MAX, &mut out).unwrap();
+    assert_eq!(std::str::from_utf8(&out[7..]).unwrap(), "a\u{FFFD}b\u{FFFD}c\u{FFFD}d");
 }
 
 #[test]
 fn long_reason_strings_are_cut_between_characters() {
     let mut out = Vec::new();
     let packet = ServerPacket::Disconnect(Reason::UNSPECIFIED, Some(format!("x{}", "é".repeat(600))));
-    encode(Protocol::V5, &packet, &mut out);
+    encode(Protocol::V5, &packet, usize::MAX, &mut out).unwrap();
     let text = std::str::from_utf8(&out[9..]).unwrap();
     assert_eq!((out[7], out[8], text.len()), (3, 0xFF, 1023));
 }

@@ -23,6 +23,7 @@ use crate::{
     mqtt::{
         events::Events,
         handshake,
+        outbox::SessionId,
         packet::QoS,
         router::{RetainedLimits, Router},
         sessions::Ended,
@@ -303,7 +304,7 @@ pub(in crate::mqtt) fn leave(broker: &Arc<Broker>, topic: &str, payload: &'stati
     let will = Will { topic, payload, qos: QoS::AtLeastOnce, retain: true, delay: 0, properties: None };
     let principal = Principal::anonymous("c");
     let key = SessionKey { principal: principal.clone(), client_id: "c".into() };
-    broker.dispose(Ended { key, access: Access::admin(principal), client: None, will: Some(will) });
+    broker.dispose(Ended { key, access: Access::admin(principal), from: SessionId(0), client: None, will: Some(will) });
 }
 
 /// Wills were published one after another: those that fell due waited for one that had no room in the engine.

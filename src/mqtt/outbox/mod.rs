@@ -269,7 +269,7 @@ impl Outbox {
         inner.lag.sent_ahead(topic, seq, routed);
     }
 
-    /// Queues an ordinary message; without a connection only QoS 1 and 2.
+    /// Queues an ordinary message; without a connection only QoS 1 and 2, and none with an expiry interval of 0.
     ///
     /// At a full queue the oldest ordinary messages go: the newest says most about how things are. If others than
     /// ordinary messages fill it, the message itself goes.
@@ -278,6 +278,10 @@ impl Outbox {
         self.change(|inner| {
             if !inner.connected && entry.delivery.qos == QoS::AtMostOnce {
                 self.dropped(entry.delivery.qos).add(1);
+                return false;
+            }
+            if !inner.connected && entry.delivery.message.is_momentary() {
+                self.counters.expired.add(1);
                 return false;
             }
             let mut made_room = false;

@@ -101,9 +101,10 @@ impl Retained {
     pub(super) fn store(&mut self, message: &Arc<Message>, by: &Principal, now: Instant) -> Result<(), Cause> {
         self.expire(now);
         let key: Key = message.topic.as_str().replace('/', SEPARATOR).into();
-        if message.payload.is_empty() {
+        // [MQTT-3.3.1-6], [MQTT-3.3.1-7]; and what is expired at once takes the place of what was there all the same.
+        if message.payload.is_empty() || message.is_momentary() {
             self.remove(&key);
-            return Ok(()); // [MQTT-3.3.1-6], [MQTT-3.3.1-7]
+            return Ok(());
         }
         let (mut all, mut own) = (self.all, self.of.get(by).copied().unwrap_or_default());
         if let Some(replaced) = self.messages.get(&key) {

@@ -140,6 +140,8 @@ struct Link {
     bytes_max: usize,
     /// Whether the client wants reason strings.
     explain: bool,
+    /// A packet that had to be sent exceeds `bytes_max`.
+    is_stuck: bool,
     session_expiry: u32,
     /// The topics of aliases 1 and up, as far as any was set.
     aliases: Vec<Option<TopicName>>,
@@ -159,8 +161,9 @@ impl Session {
         self.link = Some(Link {
             protocol: connect.protocol,
             window: self.limits.outbound_window.min(connect.receive_maximum.get()),
-            bytes_max: connect.maximum_packet_size.map_or(usize::MAX, |bytes| bytes as usize),
+            bytes_max: codec::bytes_max(connect.maximum_packet_size),
             explain: connect.request_problem_information,
+            is_stuck: false,
             session_expiry: connect.session_expiry,
             aliases: Vec::new(),
         });
@@ -187,7 +190,6 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<Option<Action>, Violation> {
         let Some(link) = &mut self.link else { return Err(Violation::NotConnected) };
-        let protocol = link.protocol;
         match packet {
             ClientPacket::Connect(_) => return Err(Violation::SecondConnect), // [MQTT-3.1.0-2]
             ClientPacket::Publish(publish) => return self.publish(publish, out),
@@ -205,17 +207,17 @@ impl Session {
                 // [MQTT-3.14.4-3]
                 return Ok(Some(Action::Disconnect { with_will: reason != Reason::SUCCESS, session_expiry }));
             }
-            ClientPacket::PingReq => codec::encode(protocol, &ServerPacket::PingResp, out), // [MQTT-3.12.4-1]
+            ClientPacket::PingReq => link.send(&ServerPacket::PingResp, out), // [MQTT-3.12.4-1]
             ClientPacket::PubRel(id) => {
                 let held = self.receipts.release(id)?;
-                codec::encode(protocol, &ServerPacket::PubComp(id, found(held)), out);
+                link.send(&ServerPacket::PubComp(id, found(held)), out);
             }
             ClientPacket::PubAck(id, _) => self.inflight.acknowledge(id),
             ClientPacket::PubRec(id, reason) => match self.inflight.receive(id, reason) {
                 Received::Refused => {}
                 received => {
                     let reason = found(received == Received::Release);
-                    codec::encode(protocol, &ServerPacket::PubRel(id, reason), out);
+                    link.send(&ServerPacket::PubRel(id, reason), out);
                 }
             },
             ClientPacket::PubComp(id) => self.inflight.complete(id),
@@ -294,6 +296,19 @@ impl Session {
         self.send(&ServerPacket::UnsubAck(id, reasons), out);
     }
 
+    /// Sends DISCONNECT, the last packet of the connection, unless even its shortest form exceeds what the client takes.
+    pub fn disconnect(&self, reason: Reason, text: Option<String>, out: &mut Vec<u8>) {
+        if let Some(link) = &self.link {
+            let _ = codec::encode(link.protocol, &ServerPacket::Disconnect(reason, text), link.bytes_max, out);
+        }
+    }
+
+    /// Returns true if the connection has to end, since a packet it owes its client exceeds what that takes.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.is_stuck)
+    }
+
     /// How many messages from the client on this connection are not acknowledged yet.
     #[must_use]
     pub fn inbound_pending(&self) -> usize {
@@ -338,21 +353,24 @@ impl Session {
     }
 
     fn acknowledge(&mut self, out: &mut Vec<u8>) {
-        let Some(link) = &self.link else { return };
+        let Some(link) = &mut self.link else { return };
         while let Some((id, qos, verdict)) = self.receipts.next(link.protocol) {
             link.acknowledge(id, qos, verdict, out);
         }
     }
 
     fn resend(&mut self, now: Instant, out: &mut Vec<u8>) {
-        if let Some(link) = &self.link {
-            self.inflight.resend(link.protocol, link.window, link.bytes_max, now, out);
+        if let Some(link) = &mut self.link
+            && !link.is_stuck
+        {
+            let resent = self.inflight.resend(link.protocol, link.window, link.bytes_max, now, out);
+            link.is_stuck |= resent.is_err();
         }
     }
 
-    fn send(&self, packet: &ServerPacket, out: &mut Vec<u8>) {
-        if let Some(link) = &self.link {
-            codec::encode(link.protocol, packet, out);
+    fn send(&mut self, packet: &ServerPacket, out: &mut Vec<u8>) {
+        if let Some(link) = &mut self.link {
+            link.send(packet, out);
         }
     }
 }
@@ -376,20 +394,20 @@ impl Link {
         Ok(topic)
     }
 
-    /// Writes PUBACK or PUBREC, its reason string only if the client wants it and takes a packet so large
-    /// [MQTT-3.1.2-29] [MQTT-3.4.2-2] [MQTT-3.5.2-2].
-    fn acknowledge(&self, id: PacketId, qos: QoS, verdict: Verdict, out: &mut Vec<u8>) {
+    /// Writes a packet; nothing follows one that does not fit.
+    fn send(&mut self, packet: &ServerPacket, out: &mut Vec<u8>) {
+        self.is_stuck = self.is_stuck || codec::encode(self.protocol, packet, self.bytes_max, out).is_err();
+    }
+
+    /// Writes PUBACK or PUBREC, its reason string only if the client wants it [MQTT-3.1.2-29].
+    fn acknowledge(&mut self, id: PacketId, qos: QoS, verdict: Verdict, out: &mut Vec<u8>) {
         let Verdict { reason, reason_string, .. } = verdict;
-        let packet = |text| match qos {
+        let text = reason_string.filter(|_| self.explain).map(String::from);
+        let packet = match qos {
             QoS::ExactlyOnce => ServerPacket::PubRec(id, reason, text),
             _ => ServerPacket::PubAck(id, reason, text),
         };
-        let start = out.len();
-        codec::encode(self.protocol, &packet(reason_string.filter(|_| self.explain).map(String::from)), out);
-        if out.len() - start > self.bytes_max {
-            out.truncate(start);
-            codec::encode(self.protocol, &packet(None), out);
-        }
+        self.send(&packet, out);
     }
 }
 

@@ -1,11 +1,11 @@
-//! Whether the records of a store agree with one another: every seal, the chain of the journal, state against journal.
+//! The consistency check of a store: checksums, the chain of the journal, and the state table against the journal.
 //!
-//! The records come in one pass, `meta`, then `journal`, then `state`, from an open store or from a backup. Of each
-//! shadow that the journal knows, its newest entry is kept in memory (about 200 bytes a shadow), and whole only those
-//! entries that the state table need not have yet: these are applied again, as a start would.
+//! The records arrive in one pass, `meta`, then `journal`, then `state`, from an open store or from a backup. For each
+//! shadow in the journal, its newest entry is kept in memory (about 200 bytes a shadow). Only entries that the state
+//! table may lack are kept whole: these are replayed as by a start.
 //!
-//! What does not agree is told and the pass goes on, so that one look tells all; after [`FINDINGS_MAX`] it is only
-//! counted.
+//! An inconsistency is recorded and the pass continues, so that one run finds all of them. After [`FINDINGS_MAX`] they
+//! are only counted.
 
 use std::{
     collections::{HashMap, hash_map},
@@ -26,27 +26,27 @@ use crate::{
     },
 };
 
-/// What a look at a whole store found.
+/// The result of a consistency check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Shadows, deleted ones counted.
+    /// The number of shadows, including deleted ones.
     pub shadows: u64,
-    /// Entries of the journal.
+    /// The number of journal entries.
     pub entries: u64,
     /// The newest entry.
     pub head: Seq,
-    /// What is wrong; the first [`FINDINGS_MAX`].
+    /// The first [`FINDINGS_MAX`] inconsistencies.
     pub findings: Vec<String>,
-    /// How many more things are wrong.
+    /// The number of further inconsistencies.
     pub findings_more: u64,
 }
 
-/// A look at a whole store, under way.
+/// A running consistency check.
 #[derive(Default)]
 pub(super) struct Audit {
     created: bool,
     progress: Option<Progress>,
-    /// The last entry, and the bytes of all entries so far.
+    /// The last entry seen, and the bytes of all entries so far.
     at: Seq,
     bytes: u64,
     journal_ended: bool,
@@ -58,15 +58,15 @@ pub(super) struct Audit {
 /// The entries of one shadow.
 struct Chain {
     newest: Point,
-    /// The newest one that the state table must have.
+    /// The newest entry that the state table must include.
     settled: Option<Point>,
-    /// Those after it.
+    /// The entries after it.
     open: Vec<Entry>,
-    /// Whether the state table has the shadow.
+    /// True if the state table has the shadow.
     stored: bool,
 }
 
-/// What an entry made.
+/// The result of an entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Point {
     seq: Seq,
@@ -74,11 +74,11 @@ struct Point {
     etag: Etag,
 }
 
-/// Most things told of one store.
+/// Most inconsistencies listed.
 const FINDINGS_MAX: usize = 20;
 
 impl Report {
-    /// Whether all agrees.
+    /// Returns true if no inconsistency was found.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
@@ -93,12 +93,12 @@ impl Report {
 }
 
 impl Audit {
-    /// Of a store that remembers `tombstones_max` removed paths of a shadow.
+    /// Returns a check of a store with the limit `tombstones_max` of path tombstones.
     pub(super) fn new(tombstones_max: usize) -> Self {
         Self { tombstones_max, ..Self::default() }
     }
 
-    /// Takes the next record.
+    /// Checks the next record.
     pub(super) fn record(&mut self, Record { table, key, value }: &Record) {
         let taken = match table {
             Table::Meta => self.meta(key, value),
@@ -113,7 +113,7 @@ impl Audit {
         }
     }
 
-    /// What was found in all.
+    /// Returns the report.
     pub(super) fn finish(mut self) -> Report {
         self.end_journal();
         if !self.created {
@@ -189,7 +189,7 @@ impl Audit {
         }
     }
 
-    /// Once all entries have come.
+    /// Checks the end of the journal, after the last entry.
     fn end_journal(&mut self) {
         if std::mem::replace(&mut self.journal_ended, true) {
             return;
@@ -199,8 +199,8 @@ impl Audit {
         };
         let (head, bytes) = (progress.head.seq, progress.journal_bytes());
         if self.at != head {
-            let told = format!("the journal should end here and ends at {}", self.at);
-            self.report.add(StoreError::entry(head, told).to_string());
+            let detail = format!("the journal should end here and ends at {}", self.at);
+            self.report.add(StoreError::entry(head, detail).to_string());
         } else if self.bytes != bytes {
             self.report.add(format!("the journal has {} bytes and should have {bytes}", self.bytes));
         }
@@ -216,7 +216,7 @@ impl Audit {
             Chain { open: std::mem::take(&mut chain.open), ..*chain }
         });
         let held = record::decode(key, value).map_err(broken)?;
-        let wrong = |told: String| StoreError::Record { table: STATE, key: shadow.to_string(), detail: told };
+        let wrong = |detail: String| StoreError::Record { table: STATE, key: shadow.to_string(), detail };
         let Document { version, etag, ref desired, ref reported, .. } = *held.document;
         if etag != Etag::of(version, &desired.members, &reported.members) {
             return Err(wrong("its etag is not that of what it holds".to_owned()));
@@ -242,7 +242,7 @@ impl Audit {
         self.replay(held, &chain)
     }
 
-    /// Applies what is newer than `held`, as a start would.
+    /// Applies the entries newer than `held`, as a start would.
     fn replay(&self, mut held: Held, chain: &Chain) -> Result<(), StoreError> {
         let last = held.last_entry;
         for entry in chain.open.iter().filter(|entry| entry.seq > last) {

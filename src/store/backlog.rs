@@ -1,14 +1,15 @@
-//! The documents that are newer than the state table, and how fast they are carried there.
+//! The dirty set: documents that are newer than the state table, and the pace at which they are flushed.
 //!
-//! They are carried in key order, because neighbours share pages, in *laps* around the key space. A lap notes the head
-//! of the journal as it starts; when it ends, everything up to that head is in the state table, so the checkpoint
-//! moves there.
+//! Documents are flushed in key order, because neighbours share pages. One pass over the key space is a *write-back
+//! pass*. A pass records the head of the journal when it starts. When it ends, every entry up to that head is in the
+//! state table, so the checkpoint moves there.
 //!
-//! *Invariant:* the shadow of every entry after the checkpoint is here or was carried with that entry's change in it.
+//! *Invariant:* the shadow of every entry after the checkpoint is in the dirty set, or was flushed with the change of
+//! that entry.
 //!
-//! Two laps lie between the checkpoint and the head at most. Each is paced to end within half of the lag that is
-//! allowed, in entries and in bytes: a commit that uses up a share of what is left of the half carries the same share
-//! of the documents that are left of the lap.
+//! At most two passes lie between the checkpoint and the head. Each pass is paced to end within half of the allowed
+//! lag, in entries and in bytes. A commit that uses a share of what is left of that half flushes the same share of the
+//! documents left in the pass.
 
 use std::{collections::BTreeMap, ops::Bound};
 
@@ -21,24 +22,24 @@ use crate::{
     },
 };
 
-/// Dirty documents, in key order.
+/// The dirty documents in key order.
 pub(super) struct Backlog {
     dirty: BTreeMap<ShadowKey, Held>,
-    /// The last key carried in this lap.
+    /// The last key flushed in this pass.
     cursor: Option<ShadowKey>,
-    /// How many of `dirty` come after the cursor.
+    /// The number of `dirty` documents after the cursor.
     ahead: usize,
-    /// The head when this lap started.
+    /// The head of the journal when this pass started.
     lap_start: Mark,
-    /// What one lap may use of the lag.
+    /// The part of the allowed lag for one pass.
     lap_entries_max: u64,
     lap_bytes_max: u64,
-    /// Fewest documents to carry in a commit.
+    /// Fewest documents to flush in a commit.
     slice_min: usize,
 }
 
 impl Backlog {
-    /// What recovery found to be newer than the state table, which stands at the checkpoint of `progress`.
+    /// Returns the dirty set found by recovery, with the checkpoint of `progress`.
     pub(super) fn new(dirty: BTreeMap<ShadowKey, Held>, progress: &Progress, options: &StoreOptions) -> Self {
         Self {
             ahead: dirty.len(),
@@ -63,12 +64,12 @@ impl Backlog {
         self.dirty.contains_key(key)
     }
 
-    /// The keys from `first` on.
+    /// Returns the keys from `first` on.
     pub(super) fn keys_from(&self, first: &ShadowKey) -> impl Iterator<Item = &ShadowKey> {
         self.dirty.range((Bound::Included(first), Bound::Unbounded)).map(|(key, _)| key)
     }
 
-    /// Takes in the newest document of `key`.
+    /// Adds the newest document of `key`.
     pub(super) fn insert(&mut self, key: ShadowKey, held: Held) {
         let is_ahead = self.cursor.as_ref().is_none_or(|cursor| key > *cursor);
         if self.dirty.insert(key, held).is_none() && is_ahead {
@@ -76,15 +77,15 @@ impl Backlog {
         }
     }
 
-    /// Takes out the document of `key`, which is carried out of turn.
+    /// Removes the document of `key`, which is flushed out of order.
     pub(super) fn remove(&mut self, key: &ShadowKey) {
         if self.dirty.remove(key).is_some() && self.cursor.as_ref().is_none_or(|cursor| key > cursor) {
             self.ahead -= 1;
         }
     }
 
-    /// How many documents a commit has to carry that moves the head by `entries` and `bytes` to where `progress` has
-    /// it.
+    /// Returns the number of documents to flush in a commit of `entries` and `bytes` that moves the head to that of
+    /// `progress`.
     pub(super) fn due(&self, progress: &Progress, entries: u64, bytes: u64) -> usize {
         let share = |used: u64, max: u64, now: u64| {
             let left = max.saturating_sub(used);
@@ -96,9 +97,9 @@ impl Backlog {
         usize::try_from(due).unwrap_or(usize::MAX).max(self.slice_min)
     }
 
-    /// Takes out `count` documents to be carried, and moves the checkpoint of `progress` as far as that allows.
+    /// Removes `count` documents in order to flush them, and moves the checkpoint of `progress` accordingly.
     ///
-    /// What is taken is lost to the backlog: if the commit fails, nothing may be committed any more.
+    /// The set does not keep the removed documents: if the commit fails, no further commit is allowed.
     pub(super) fn take(&mut self, count: usize, progress: &mut Progress) -> Vec<(ShadowKey, Held)> {
         let mut taken = Vec::new();
         while taken.len() < count || self.ahead == 0 {

@@ -1,4 +1,4 @@
-//! The backup file: the records of one commit, one after another, with a digest at the end.
+//! The backup file: the records of one commit in order, with a digest at the end.
 //!
 //! ```text
 //! "UMBRABAK" · format (1 byte: 1)
@@ -7,9 +7,9 @@
 //! 0 (1 byte) · number of records (8 bytes) · SHA-256 of all before it (32 bytes)
 //! ```
 //!
-//! Numbers are little-endian, lengths of 4 bytes. Values are sealed as in the store ([`super::seal`]). A file that was
-//! cut has no end record; one with a changed byte has another digest. What the records say together is
-//! [`super::audit`]'s.
+//! Numbers are little-endian, lengths have 4 bytes. Values are framed as in the store ([`super::seal`]). A truncated
+//! file has no end record; a changed byte changes the digest. The consistency of the records is checked by
+//! [`super::audit`].
 
 use std::io::{self, Read, Write};
 
@@ -19,12 +19,12 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) table: Table,
-    /// As in the store; a sequence is 8 bytes, little-endian.
+    /// The key as in the store; a sequence is 8 bytes, little-endian.
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
 }
 
-/// The tables, in the order they are in.
+/// The tables, in file order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Table {
     Meta = 1,
@@ -32,34 +32,34 @@ pub(super) enum Table {
     State = 3,
 }
 
-/// Why a file is no whole backup.
+/// A reason why a file is not a complete backup.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// It does not begin as one.
+    /// The file does not begin as a backup.
     #[error("it is not a backup")]
     Foreign,
-    /// It is of a later program.
+    /// The file was written by a newer program.
     #[error("it is a backup of format {0}, this program knows format {FORMAT}")]
     Format(u8),
-    /// It ends before its end record.
+    /// The file ends before its end record.
     #[error("it is cut short: the end of the backup is missing")]
     Cut,
-    /// A byte in it is not what was written.
+    /// A byte differs from what was written.
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error(transparent)]
     Io(io::Error),
 }
 
-/// Writes a backup.
+/// A writer of backups.
 pub(super) struct BackupWriter<W> {
     out: W,
     digest: Sha256,
     records: u64,
 }
 
-/// Reads a backup, and at its end knows whether it was whole.
+/// A reader of backups, which verifies the digest at the end.
 pub(super) struct BackupReader<R> {
     from: R,
     digest: Sha256,
@@ -70,7 +70,7 @@ pub(super) struct BackupReader<R> {
 const MAGIC: &[u8; 8] = b"UMBRABAK";
 const FORMAT: u8 = 1;
 const END: u8 = 0;
-/// Longer than any key of the store.
+/// A limit above the length of any key in the store.
 const KEY_BYTES_MAX: u32 = 1024;
 
 impl<W: Write> BackupWriter<W> {
@@ -82,7 +82,7 @@ impl<W: Write> BackupWriter<W> {
         Ok(writer)
     }
 
-    /// Adds a record; tables and keys come in their order.
+    /// Appends a record; tables and keys must be in order.
     pub(super) fn record(&mut self, table: Table, key: &[u8], value: &[u8]) -> io::Result<()> {
         self.records += 1;
         self.put(&[table as u8])?;
@@ -94,7 +94,7 @@ impl<W: Write> BackupWriter<W> {
         Ok(())
     }
 
-    /// Ends the backup and gives `out` back, flushed.
+    /// Ends the backup and returns `out`, flushed.
     pub(super) fn finish(mut self) -> io::Result<W> {
         self.put(&[END])?;
         self.put(&self.records.to_le_bytes())?;
@@ -110,12 +110,12 @@ impl<W: Write> BackupWriter<W> {
 }
 
 impl<R: Read> BackupReader<R> {
-    /// Whether a file begins as a backup does.
+    /// Returns true if a file begins as a backup.
     pub(super) fn is_begun(head: &[u8]) -> bool {
         head.starts_with(MAGIC)
     }
 
-    /// Begins to read.
+    /// Begins to read a backup.
     pub(super) fn begin(from: R) -> Result<Self, BackupError> {
         let mut reader = Self { from, digest: Sha256::new(), records: 0, last: Table::Meta };
         match reader.array::<8>() {
@@ -129,7 +129,7 @@ impl<R: Read> BackupReader<R> {
         }
     }
 
-    /// The next record; `None` at the end, and then all was as it was written.
+    /// Returns the next record; `None` at the end, after verifying the digest.
     pub(super) fn next(&mut self) -> Result<Option<Record>, BackupError> {
         let table = match self.array()? {
             [END] => return self.end().map(|()| None),
@@ -162,7 +162,7 @@ impl<R: Read> BackupReader<R> {
         }
     }
 
-    /// A length and as many bytes. What is allocated grows with what is there, whatever the length says.
+    /// Reads a length and that many bytes. Allocation grows with the bytes present, not with the length claimed.
     fn part(&mut self, most: u32) -> Result<Vec<u8>, BackupError> {
         let length = u32::from_le_bytes(self.array()?);
         if length > most {

@@ -1,10 +1,11 @@
-//! The commands of one commit, decided in order, each against what the one before it left.
+//! The commands of one commit, decided in order, each against the result of the one before.
 //!
-//! Nothing here is visible to a reader, and nothing is told to a requester: the writer does both after the commit, and
-//! drops the whole batch if that fails. So a refusal or a no-op that was decided against a change of the same batch is
-//! never told without that change being on the disk.
+//! A batch is invisible to readers and requesters. The writer publishes documents and reports outcomes after the
+//! commit, and drops the whole batch if the commit fails. So a refusal or no-op that was decided against a change of
+//! the same batch is reported only once that change is on disk.
 //!
-//! A patch becomes an update here, and is one in its outcome; but for one that was refused before, or is told again.
+//! A patch is resolved to an update here, and its outcome holds that update. Exceptions are a patch that was refused
+//! before that, and a replayed one.
 
 use std::{
     collections::{HashMap, hash_map},
@@ -29,31 +30,32 @@ use crate::{
     },
 };
 
-/// A command for the store, with what the caller wants back with its outcome.
+/// A command for the store, with the caller's context for its outcome.
 #[derive(Debug)]
 pub struct Job<C> {
     /// The shadow.
     pub key: ShadowKey,
-    /// What is asked of it.
+    /// The command.
     pub command: Command,
-    /// Who asks.
+    /// The author of the command and the author's rights.
     pub sender: Sender,
-    /// Its id in the log.
+    /// The request id in the log.
     pub id: RequestId,
-    /// The client id it came from, for the history; empty if none.
+    /// The MQTT client id for the history; empty if none.
     pub client: Arc<str>,
-    /// The caller's own.
+    /// The context that is returned with the outcome.
     pub context: C,
 }
 
-/// What became of a [`Job`].
+/// The outcome of a [`Job`].
 #[derive(Debug)]
 pub struct Outcome<C> {
     /// The job.
     pub job: Job<C>,
-    /// Accepted, and then durable; or refused, and then nothing was changed (but see [`Rejection::OutcomeUnknown`]).
+    /// The accepted command, which is durable, or the refusal, which changed nothing (but see
+    /// [`Rejection::OutcomeUnknown`]).
     pub result: Result<Applied, Rejection>,
-    /// What a precondition was checked against in vain: what [`Past`] is asked from.
+    /// The document that a failed version check was decided against, for lookups with [`Past`].
     ///
     /// [`Past`]: crate::store::Past
     pub against: Option<Held>,
@@ -62,21 +64,21 @@ pub struct Outcome<C> {
 /// An accepted command.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
-    /// Its entry in the journal; `None`: it changed nothing.
+    /// The journal entry of the command; `None` if it changed nothing.
     pub seq: Option<Seq>,
     /// The document it was decided against.
     pub before: Arc<Document>,
-    /// The document it made; `before` itself if it changed nothing.
+    /// The resulting document; equal to `before` if nothing changed.
     pub after: Arc<Document>,
-    /// What makes `after` of `before`.
+    /// The changes that lead from `before` to `after`.
     pub changes: Vec<Change>,
-    /// The earlier version that it was accepted under.
+    /// The earlier version that the command was rebased from.
     pub rebased_from: Option<Version>,
-    /// Whether it was done.
+    /// The disposition: applied, dry run or replayed.
     pub manner: Manner,
 }
 
-/// What deciding needs beyond the batch itself.
+/// The context of the decisions in a batch.
 pub(super) struct Bench<'a> {
     pub(super) shared: &'a Shared,
     pub(super) backlog: &'a Backlog,
@@ -88,21 +90,21 @@ pub(super) struct Bench<'a> {
 /// A shadow that the batch has touched.
 pub(super) struct Work {
     pub(super) held: Held,
-    /// Its document before the batch was in memory.
+    /// True if its document was in memory before the batch.
     pub(super) was_cached: bool,
-    /// It did not exist in the store before the batch.
+    /// True if the store had no such shadow before the batch.
     pub(super) is_new: bool,
-    /// A command of the batch changed it.
+    /// True if a command of the batch changed it.
     pub(super) changed: bool,
-    /// Its record has to be in the same commit: it holds what no entry tells.
+    /// True if its record must be in the same commit, since no journal entry holds its new data.
     pub(super) carry: bool,
 }
 
-/// A batch being decided.
+/// A batch while it is decided.
 pub(super) struct Batch<C> {
-    /// Where the journal is with the entries of this batch.
+    /// The end of the journal with the entries of this batch.
     pub(super) head: Mark,
-    /// New entries, sealed.
+    /// The new entries, framed and checksummed.
     pub(super) entries: Vec<(Seq, Vec<u8>)>,
     pub(super) works: HashMap<ShadowKey, Work>,
     pub(super) outcomes: Vec<Outcome<C>>,
@@ -118,11 +120,11 @@ impl<C> Batch<C> {
         }
     }
 
-    /// Decides `job` after all those before it.
+    /// Decides `job` after all earlier ones.
     pub(super) fn decide(&mut self, mut job: Job<C>, bench: &mut Bench<'_>) {
         let result = self.result(&mut job, bench);
         let against = match (&result, &job.command) {
-            // What it would have touched is not known of a patch that does not fit.
+            // The touched paths of an unresolved patch are unknown.
             (_, Command::Patch(_)) => None,
             (Err(Rejection::VersionConflict { .. }), _) => self.works.get(&job.key).map(|work| work.held.clone()),
             _ => None,
@@ -130,7 +132,7 @@ impl<C> Batch<C> {
         self.outcomes.push(Outcome { job, result, against });
     }
 
-    /// Whether there is anything to be made durable.
+    /// Returns true if the batch has data to make durable.
     pub(super) fn needs_commit(&self) -> bool {
         !self.entries.is_empty() || self.works.values().any(|work| work.carry)
     }
@@ -146,12 +148,12 @@ impl<C> Batch<C> {
         if let Some(keyed) = job.command.keyed()
             && let Some(first) = work.held.remembered.find(&job.sender.by, &keyed.key, bench.now)
         {
-            // Before the preconditions: its own write may have made its version stale.
+            // Checked before the preconditions: the first request may itself have made its version stale.
             let same = first.digest == keyed.digest;
             return if same { Ok(Applied::again(before, *first)) } else { Err(Rejection::IdempotencyKeyReused) };
         }
         if let Command::Patch(patch) = &job.command {
-            // What is told and remembered of it is the update that it comes to here.
+            // The outcome and the stored key hold the resolved update.
             job.command = Command::Update(patch.resolve(&before, &job.sender.scope, bench.limits)?);
         }
         let decision = shadow::decide(&before, &job.command, &job.sender, bench.now, bench.limits)?;
@@ -177,7 +179,7 @@ impl<C> Batch<C> {
         }
         if let Some(remembered) = remembered {
             work.held.remembered = remembered;
-            // A no-op makes no entry that could tell of it.
+            // A no-op has no journal entry that could hold its key.
             work.carry |= after.is_none();
             work.changed |= after.is_none();
         }
@@ -187,7 +189,7 @@ impl<C> Batch<C> {
         }
     }
 
-    /// Adds the entry of a change to the journal.
+    /// Appends the journal entry of a change.
     fn append(&mut self, job: &Job<C>, applied: Applied) -> Applied {
         let Some(work) = self.works.get_mut(&job.key) else { return applied };
         let seq = Seq(self.head.seq.0 + 1);
@@ -218,7 +220,7 @@ impl<C> Batch<C> {
 }
 
 impl Applied {
-    /// What the same request was told before.
+    /// Returns the outcome of a request that was accepted before.
     fn again(current: Arc<Document>, first: FirstOutcome) -> Self {
         Self {
             seq: None,
@@ -230,7 +232,7 @@ impl Applied {
         }
     }
 
-    /// What the shadow, which is `held`, remembers with this outcome of what `by` asked.
+    /// Returns the stored keys of the shadow, including this outcome for the request of `by`.
     fn remember(&self, held: &Held, by: &Arc<str>, keyed: &Keyed, now: Timestamp) -> Result<Remembered, Rejection> {
         let Document { version, timestamp, etag, .. } = *self.after;
         let changed = self.is_changed();
@@ -239,20 +241,20 @@ impl Applied {
         held.remembered.with(RememberedKey { by: Arc::clone(by), key, decided: now, first })
     }
 
-    /// Whether a version was made, or would be.
+    /// Returns true if the command made a version, or would make one.
     #[must_use]
     pub fn is_changed(&self) -> bool {
         self.after.version != self.before.version
     }
 
-    /// Whether only who asked is told.
+    /// Returns true if only the requester receives the outcome.
     #[must_use]
     pub fn is_private(&self) -> bool {
         self.manner != Manner::Done
     }
 }
 
-/// Counts the name of a shadow that is to come into being.
+/// Counts the name of a shadow that the command creates.
 fn admit_name<C>(job: &Job<C>, applied: &Applied, bench: &mut Bench<'_>) -> Result<(), Rejection> {
     if applied.before.version > Version(0) {
         return Ok(());
@@ -268,7 +270,7 @@ fn admit_name<C>(job: &Job<C>, applied: &Applied, bench: &mut Bench<'_>) -> Resu
     Err(Rejection::TooManyRequests { quota, retry_after_ms: NAMES_RETRY_MS })
 }
 
-/// Waiting does not make room among a device's names, so a client should not hurry.
+/// The retry delay is long, because waiting does not free a name.
 const NAMES_RETRY_MS: u64 = 60_000;
 
 fn work(key: &ShadowKey, shared: &Shared) -> Result<Work, StoreError> {
@@ -279,7 +281,7 @@ fn work(key: &ShadowKey, shared: &Shared) -> Result<Work, StoreError> {
     Ok(Work { is_new: held.last_entry == Seq(0), held, was_cached, changed: false, carry: false })
 }
 
-/// A shadow whose record cannot be read is out of service; the others are not.
+/// Logs a record that cannot be read. Its shadow is out of service; the others are not.
 fn internal<C>(error: &StoreError, job: &Job<C>) -> Rejection {
     tracing::error!(request = %job.id, key = %job.key, %error, "a command could not be decided");
     Rejection::Internal

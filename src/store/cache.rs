@@ -1,17 +1,19 @@
-//! Decoded documents in memory, and why a read from it or past it is never stale.
+//! The cache of decoded documents, and the rules that keep reads from being stale.
 //!
-//! The writer alone changes documents; it *publishes* them here after the commit that made them durable. A slot whose
-//! document is not in the state table yet is *pinned*: it stays until it has been carried. Clean slots go by second
-//! chance when a shard grows beyond its share of the bytes.
+//! Only the writer changes documents. It *publishes* them here after the commit that made them durable. A slot with a
+//! dirty document is *pinned*: it stays until the document has been flushed. Clean slots are evicted by second chance
+//! when a shard exceeds its share of the bytes.
 //!
-//! *Invariant:* a shadow without a slot has its newest published document in the state table, and a slot never holds
-//! an older one than was published last. A reader that finds no slot therefore may read the state table, but by the
-//! time it has, the writer may have published, carried and even evicted newer versions, or the commit of one may have
-//! reached the table before its publication. So it hands what it read to [`DocumentCache::settle`], which
+//! *Invariant:* for a shadow without a slot, the newest published document is in the state table. A slot never holds a
+//! document older than the last one published.
 //!
-//! - lets the newer of slot and reading win, so that no two reads that follow one another see a version go back;
-//! - makes a new slot only if nothing was published in the shard since the reader looked ([`Miss`]), so that an old
-//!   reading is not kept past an eviction.
+//! A reader that finds no slot may therefore read the state table. Meanwhile the writer may have published, flushed and
+//! even evicted newer versions, or a commit may have reached the table before its publication. So the reader passes its
+//! result to [`DocumentCache::settle`], which
+//!
+//! - returns the newer of slot and result, so that no reader sees a version decrease;
+//! - creates a slot only if nothing was published in the shard since the lookup ([`Miss`]), so that an old result is
+//!   not kept past an eviction.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::RandomState},
@@ -26,17 +28,17 @@ use crate::{
     store::{entry::Seq, record::Held},
 };
 
-/// A power of two well above the threads that read.
+/// A power of two well above the number of reading threads.
 const SHARDS: usize = 64;
 
-/// Slots looked at for each one added: evicting keeps pace with adding, and costs a bounded time under the lock.
+/// Slots inspected for each one added: eviction keeps pace with insertion, in bounded time under the lock.
 const SWEEP_STEPS: usize = 8;
 
-/// The documents in memory. Readers hold one shard's lock for a look-up, the writer for one publication.
+/// The documents in memory. Readers lock one shard for a lookup, the writer locks one for a publication.
 pub(super) struct DocumentCache {
     shards: Vec<RwLock<Shard>>,
     hasher: RandomState,
-    /// Each shard's share.
+    /// Most bytes of a shard.
     shard_bytes_max: usize,
     bytes: AtomicUsize,
     documents: AtomicUsize,
@@ -45,10 +47,10 @@ pub(super) struct DocumentCache {
 #[derive(Default)]
 struct Shard {
     slots: HashMap<ShadowKey, Slot>,
-    /// The keys of `slots`, in the order the sweep will meet them.
+    /// The keys of `slots` in the order of the next sweep.
     ring: VecDeque<ShadowKey>,
     bytes: usize,
-    /// Publications so far.
+    /// The number of publications.
     published: u64,
 }
 
@@ -56,11 +58,11 @@ struct Slot {
     held: Held,
     bytes: usize,
     pinned: bool,
-    /// Looked up since the sweep last came by.
+    /// True if looked up since the last sweep.
     used: AtomicBool,
 }
 
-/// Proof of when a reader found no slot.
+/// Evidence of the time at which a reader found no slot.
 pub(super) struct Miss {
     shard: usize,
     published: u64,
@@ -77,12 +79,12 @@ impl DocumentCache {
         }
     }
 
-    /// Documents and their approximate bytes.
+    /// Returns the number of documents and their approximate bytes.
     pub(super) fn size(&self) -> (usize, usize) {
         (self.documents.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
-    /// The newest published document of `key`, or the [`Miss`] to read the state table with.
+    /// Returns the newest published document of `key`, or the [`Miss`] for reading the state table.
     pub(super) fn get(&self, key: &ShadowKey) -> Result<Held, Miss> {
         let shard = self.shard_of(key);
         let guard = self.shard(shard).read();
@@ -95,12 +97,12 @@ impl DocumentCache {
         }
     }
 
-    /// Takes what a reader found in the state table after `miss`, and returns what it may answer.
+    /// Takes the document that a reader found in the state table after `miss`, and returns the one to use.
     pub(super) fn settle(&self, key: &ShadowKey, read: Held, miss: &Miss) -> Held {
         let mut shard = self.shard(miss.shard).write();
         match shard.slots.get(key) {
             Some(slot) if slot.pinned || slot.held.last_entry >= read.last_entry => slot.held.clone(),
-            // That there is no such shadow is not kept: anybody can ask for any name.
+            // Absent shadows are not cached, since clients can ask for any name.
             None if shard.published != miss.published || read.last_entry == Seq(0) => read,
             _ => {
                 self.put(&mut shard, key, read.clone(), false);
@@ -109,14 +111,14 @@ impl DocumentCache {
         }
     }
 
-    /// Makes `held`, just committed, what readers see. Only the writer calls this.
+    /// Publishes a committed document to readers. Only the writer calls this.
     pub(super) fn publish(&self, key: &ShadowKey, held: Held, pinned: bool) {
         let mut shard = self.shard(self.shard_of(key)).write();
         shard.published += 1;
         self.put(&mut shard, key, held, pinned);
     }
 
-    /// The document of `key` has been carried. Only the writer calls this.
+    /// Unpins the document of `key` after its flush. Only the writer calls this.
     pub(super) fn unpin(&self, key: &ShadowKey) {
         let mut shard = self.shard(self.shard_of(key)).write();
         if let Some(slot) = shard.slots.get_mut(key) {
@@ -168,8 +170,8 @@ impl DocumentCache {
     }
 }
 
-/// About what `document` takes in memory: a leaf is a tree node's share, a key and a value; text counts with its
-/// canonical bytes.
+/// Returns the approximate memory of `document`. A leaf takes its share of a tree node, a key and a value; text takes
+/// its canonical bytes.
 fn approximate_bytes(document: &Document) -> usize {
     let sections: usize = SectionName::ALL
         .iter()
@@ -193,12 +195,12 @@ mod tests {
         ShadowKey::classic(DeviceId::new(name).unwrap())
     }
 
-    /// A document whose last entry is `seq`.
+    /// Returns a document whose last entry is `seq`.
     fn held(seq: u64) -> Held {
         Held { document: Arc::new(Document::absent()), last_entry: Seq(seq), remembered: Default::default() }
     }
 
-    /// What happens between a reader's look into the cache and its return from the disk.
+    /// The events between a lookup in the cache and the end of the read from disk.
     #[derive(Debug)]
     enum Meanwhile {
         Nothing,
@@ -206,18 +208,18 @@ mod tests {
             seq: u64,
             pinned: bool,
         },
-        /// Published, carried and evicted.
+        /// Published, flushed and evicted.
         Gone {
             seq: u64,
         },
-        /// Another reader came back first.
+        /// Another reader finished first.
         Settled {
             seq: u64,
         },
     }
 
     #[test]
-    fn a_reading_from_the_disk_is_settled() {
+    fn a_read_from_disk_is_merged_with_publications() {
         use Meanwhile::{Gone, Nothing, Published, Settled};
         for (meanwhile, read, answered, kept) in [
             (Nothing, 5, 5, Some(5)),
@@ -228,7 +230,7 @@ mod tests {
             // The commit of 6 reached the disk before its publication.
             (Settled { seq: 5 }, 6, 6, Some(6)),
             (Settled { seq: 6 }, 5, 6, Some(6)),
-            // An old reading must not be kept: nothing would ever correct it.
+            // An old result must not be kept, since nothing would correct it.
             (Gone { seq: 6 }, 5, 5, None),
             (Gone { seq: 6 }, 6, 6, None),
         ] {
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pinned_stays_and_the_rest_is_bounded() {
+    fn pinned_slots_stay_and_others_are_bounded() {
         let cache = DocumentCache::new(SHARDS * 2000);
         for n in 0..100 {
             cache.publish(&key(&format!("pinned-{n}")), held(n + 1), true);
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_looked_up_outlives_what_is_not() {
+    fn looked_up_slots_outlive_others() {
         let cache = DocumentCache::new(SHARDS * 10_000);
         let hot = key("hot");
         cache.publish(&hot, held(1), false);

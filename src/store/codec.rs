@@ -1,15 +1,15 @@
-//! The bytes of a value: integers, strings, JSON values, pointers.
+//! The encoding of values: integers, strings, JSON values, pointers.
 //!
-//! Integers are LEB128, strings are length-prefixed UTF-8, a JSON value is a tag byte and its parts; a number keeps its
-//! kind (unsigned, negative, double) and all its bits, so that what is read back has the same etag. The decoder takes
-//! any bytes: it never panics, never allocates more than the input is long, and never nests deeper than
-//! [`DEPTH_MAX`]. What the fields of a record are is said in `record` and `entry`; version and checksum are `seal`'s.
+//! Integers are LEB128, strings are length-prefixed UTF-8, a JSON value is a tag byte and its parts. A number keeps its
+//! kind (unsigned, negative, double) and all its bits, so that decoding yields the same etag. The decoder accepts
+//! arbitrary bytes: it never panics, never allocates more than the length of its input, and never nests deeper than
+//! [`DEPTH_MAX`]. The fields of records are defined in `record` and `entry`, version and checksum in `seal`.
 
 use serde_json::{Map, Number, Value};
 
 use crate::shadow::pointer::{Pointer, SectionName};
 
-/// Levels of JSON a record may hold; far above what a document may have.
+/// Most levels of JSON in a record; far above the limit of a document.
 const DEPTH_MAX: usize = 128;
 
 const NULL: u8 = 0;
@@ -22,22 +22,22 @@ const STRING: u8 = 6;
 const ARRAY: u8 = 7;
 const OBJECT: u8 = 8;
 
-/// Why bytes could not be decoded. Which table and key they came from is added by the caller.
+/// A decoding error. The caller adds table and key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum DecodeError {
-    /// The bytes end before the value does.
+    /// The input ends inside the value.
     #[error("it ends too early")]
     Truncated,
-    /// Bytes are left over after the value.
+    /// The input continues after the value.
     #[error("{0} bytes too many")]
     Trailing(usize),
-    /// A value that this field cannot have.
+    /// The field cannot have this value.
     #[error("{0} is not valid")]
     Invalid(&'static str),
-    /// Bytes and checksum differ.
+    /// The checksum does not match.
     #[error("its checksum does not match")]
     Checksum,
-    /// Written by a program that knows more than this one.
+    /// The value was written by a newer program.
     #[error("format {found}, this program knows {supported}")]
     Format { found: u32, supported: u32 },
 }
@@ -99,7 +99,7 @@ fn put_number(out: &mut Vec<u8>, number: &Number) {
         put_u64(out, negative.unsigned_abs());
     } else {
         out.push(DOUBLE);
-        // A number is one of the three kinds: serde_json parses without `arbitrary_precision`.
+        // A number is one of the three kinds, since serde_json parses without `arbitrary_precision`.
         out.extend_from_slice(&number.as_f64().unwrap_or_default().to_le_bytes());
     }
 }
@@ -115,7 +115,7 @@ pub(super) fn put_pointer(out: &mut Vec<u8>, pointer: &Pointer) {
     pointer.keys.iter().for_each(|key| put_str(out, key));
 }
 
-/// Reads what the functions above wrote.
+/// A decoder of the output of the functions above.
 pub(super) struct Decoder<'a> {
     rest: &'a [u8],
 }
@@ -129,7 +129,7 @@ impl<'a> Decoder<'a> {
         self.rest.is_empty()
     }
 
-    /// The value must end here.
+    /// Checks that the value ends here.
     pub(super) fn finish(self) -> Result<(), DecodeError> {
         if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::Trailing(self.rest.len())) }
     }
@@ -166,7 +166,7 @@ impl<'a> Decoder<'a> {
         Err(DecodeError::Invalid("an integer"))
     }
 
-    /// A count of things of at least one byte each, so never more than there are bytes left.
+    /// Returns a count of items of at least one byte each; at most the number of bytes left.
     pub(super) fn count(&mut self) -> Result<usize, DecodeError> {
         match usize::try_from(self.u64()?) {
             Ok(count) if count <= self.rest.len() => Ok(count),
@@ -174,7 +174,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// A number that counts things which are not in this value.
+    /// Returns a number that does not count items of this value.
     pub(super) fn size(&mut self) -> Result<usize, DecodeError> {
         usize::try_from(self.u64()?).map_err(|_| DecodeError::Invalid("a size"))
     }

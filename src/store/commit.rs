@@ -1,9 +1,9 @@
-//! One commit of the writer: what goes to the disk together, and what readers see once it is there.
+//! One commit of the writer, and the publication of its documents to readers.
 //!
-//! In the transaction: the new entries, the documents carried (those whose record must not wait among them), the
-//! entries retention removes, the progress record. After it: new documents into the cache, pinned if they are not
-//! carried yet; then the new head, so that whoever sees an entry finds its document. When to commit, and what is told,
-//! is `writer`'s.
+//! The transaction contains the new entries, the flushed documents (including those whose record must not wait), the
+//! removals by retention, and the progress record. After the commit, new documents are published in the cache, pinned
+//! if they are still dirty. Then the new head is published, so every reader that sees an entry finds its document.
+//! `writer` decides when to commit and what to report.
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 
@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl<C> Writer<C> {
-    /// Commits the changes of `batch`, some of the backlog, and what retention removes; then publishes.
+    /// Commits the changes of `batch`, some of the dirty set, and removals by retention; then publishes.
     pub(super) fn commit_batch(&mut self, batch: &Batch<C>, works: HashMap<ShadowKey, Work>) -> Result<(), Rejection> {
         let mut progress = self.progress;
         progress.head = batch.head;
@@ -42,7 +42,7 @@ impl<C> Writer<C> {
         Ok(())
     }
 
-    /// Carries a slice of the backlog in a commit of its own.
+    /// Flushes a part of the dirty set in a commit of its own.
     pub(super) fn carry_some(&mut self) {
         let mut progress = self.progress;
         let carried = self.backlog.take(self.options.carry_documents_idle.max(1), &mut progress);
@@ -52,7 +52,8 @@ impl<C> Writer<C> {
         self.report();
     }
 
-    /// Commits `entries` and `carried`; the journal and state table then stand at `progress` or, by retention, beyond.
+    /// Commits `entries` and the flushed documents. Afterwards journal and state table stand at `progress`, or beyond
+    /// it by retention.
     fn commit(
         &mut self,
         mut progress: Progress,
@@ -86,7 +87,7 @@ impl<C> Writer<C> {
         }
     }
 
-    /// Shows readers what was just committed.
+    /// Publishes the committed documents to readers.
     fn publish(&mut self, works: HashMap<ShadowKey, Work>, carried: &[(ShadowKey, Held)]) {
         let (changed, loaded): (Vec<_>, Vec<_>) = works.into_iter().partition(|(_, work)| work.changed);
         let is_fresh = |(key, work): &&(ShadowKey, Work)| work.is_new && self.backlog.contains(key);
@@ -103,7 +104,7 @@ impl<C> Writer<C> {
         self.shared.head.store(self.progress.head.seq.0, Ordering::Release);
     }
 
-    /// Keeps in memory what was read from the state table to decide against.
+    /// Caches the documents that were read from the state table for the decisions.
     pub(super) fn keep_loaded(&self, works: impl IntoIterator<Item = (ShadowKey, Work)>) {
         for (key, work) in works {
             if !work.was_cached && !work.is_new {
@@ -112,7 +113,7 @@ impl<C> Writer<C> {
         }
     }
 
-    /// What was carried may leave memory.
+    /// Unpins the flushed documents, so that they may be evicted.
     fn release(&self, carried: &[(ShadowKey, Held)]) {
         for (key, _) in carried {
             self.shared.cache.unpin(key);

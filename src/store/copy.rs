@@ -1,8 +1,8 @@
-//! Whole stores in and out: a backup of one commit, a store made of a backup, a look at either.
+//! Whole stores: backup of one commit, restore from a backup, and checks of both.
 //!
-//! A backup is read in one snapshot while the writer goes on: it has every change that was told before it began, and
-//! nothing of a commit that is not on the disk. A restored store is made beside its final place and moved there once it
-//! is whole, so a backup that turns out to be damaged leaves nothing behind.
+//! A backup is read in one snapshot while the writer continues. It contains every change reported before it began, and
+//! nothing of a commit that is not on disk. A restored store is created beside its final path and linked there once it
+//! is complete, so a damaged backup leaves nothing behind.
 
 use std::{
     convert::Infallible,
@@ -24,21 +24,21 @@ use crate::store::{
     schema::{JOURNAL_TABLE, META, META_TABLE, STATE_TABLE},
 };
 
-/// Why a store or backup could not be copied.
+/// A reason why a store or backup could not be copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// The store.
+    /// An error of the store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The backup is not whole.
+    /// The backup is incomplete or damaged.
     #[error("{}: {error}", path.display())]
     Backup {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error in it.
         error: BackupError,
     },
-    /// There is a file where the restored store was to be.
+    /// A file exists at the path of the restored store.
     #[error("{}: there is a file already; a backup is only restored to where none is", .0.display())]
     Exists(PathBuf),
     /// The backup cannot be written.
@@ -46,7 +46,7 @@ pub enum CopyError {
     Write(io::Error),
 }
 
-/// Memory for records on their way into a restored store, in bytes.
+/// Bytes of records buffered for one commit of a restore.
 const SLICE_BYTES: usize = 8 << 20;
 
 impl Database {
@@ -97,19 +97,18 @@ impl Database {
     }
 }
 
-/// Writes a backup of the store of `options`, which is open nowhere, to `out`.
+/// Writes a backup of the store of `options`, which must not be open, to `out`.
 ///
 /// # Errors
 ///
-/// [`CopyError::Store`]: there is no such store, it is in use, or it cannot be read. [`CopyError::Write`]: `out` fails.
+/// [`CopyError::Store`]: the store is missing, in use or unreadable. [`CopyError::Write`]: `out` fails.
 pub fn back_up(options: &StoreOptions, out: impl Write) -> Result<(), CopyError> {
     Database::open_existing(options)?.back_up(out)
 }
 
-/// Makes a store at the path of `options` of the backup in `from`, and tells what is in it.
+/// Restores the backup in `from` to a new store at the path of `options`, and returns a report on it.
 ///
-/// A backup that is whole but holds damaged records, because the store it was taken of did, is restored with them: they
-/// are in the report.
+/// A complete backup that holds damaged records of its origin is restored with them; the report lists them.
 ///
 /// # Errors
 ///
@@ -140,13 +139,13 @@ pub fn restore(from: &Path, options: &StoreOptions) -> Result<Report, CopyError>
     }
 }
 
-/// Looks at every page and record of the store at the path of `options`, or of the backup there.
+/// Checks every page and record of the store at the path of `options`, or of the backup there.
 ///
-/// A store that was not closed is brought in order first, as a start would do it.
+/// A store that was not closed is repaired first, as by a start.
 ///
 /// # Errors
 ///
-/// [`CopyError::Store`]: it is no sound store. [`CopyError::Backup`]: it is no whole backup.
+/// [`CopyError::Store`]: the store is damaged. [`CopyError::Backup`]: the backup is incomplete or damaged.
 pub fn check(options: &StoreOptions) -> Result<Report, CopyError> {
     if is_backup(&options.path)? {
         return check_backup(options);
@@ -155,7 +154,7 @@ pub fn check(options: &StoreOptions) -> Result<Report, CopyError> {
     Ok(Database::open_existing(&options)?.audit(options.document.path_tombstones_max)?)
 }
 
-/// As [`check`], of a backup alone.
+/// Checks a backup as [`check`] does.
 ///
 /// # Errors
 ///
@@ -183,12 +182,12 @@ fn open(path: &Path) -> Result<BackupReader<BufReader<File>>, CopyError> {
     BackupReader::begin(BufReader::with_capacity(1 << 16, file)).map_err(wrong)
 }
 
-/// A record that no store has: its table has keys of another kind.
+/// Returns the error for a record whose key does not fit its table.
 fn wrong_key(table: &'static str, key: &[u8]) -> StoreError {
     StoreError::record(table, key.escape_ascii(), &DecodeError::Invalid("the key"))
 }
 
-/// Calls `take` with every record, in the order of a backup, until it fails.
+/// Calls `take` with every record, in backup order, until it fails.
 fn each<E>(
     transaction: &ReadTransaction,
     mut take: impl FnMut(Table, &[u8], &[u8]) -> Result<(), E>,

@@ -1,11 +1,11 @@
-//! The redb file: opened, made, read and committed to. The one place where redb's errors become ours.
+//! The redb file: opening, creation, reads and commits. Errors of redb are converted here.
 //!
-//! A file is never begun afresh where one was: only a missing file is made, under another name until it is whole, so
-//! that a crash in between leaves no half store behind.
+//! An existing file is never initialized again. Only a missing file is created, under another name until it is
+//! complete, so a crash in between leaves no partial store.
 //!
-//! redb may panic on a file whose pages were altered behind its back (it checks page checksums only when asked to,
-//! [`verify`](Database::verify)). Every call into it therefore goes through [`guarded`], which turns a panic into
-//! [`StoreError::Corrupt`]; the message still reaches the panic hook, so nothing is hidden.
+//! redb may panic on a file whose pages were altered from outside, since it checks page checksums only on request
+//! ([`verify`](Database::verify)). Every call therefore goes through [`guarded`], which turns a panic into
+//! [`StoreError::Corrupt`]. The panic hook still logs the message.
 
 use std::{
     fs, io,
@@ -28,22 +28,22 @@ pub(super) struct Database {
     quick_repair: bool,
 }
 
-/// Why a commit failed.
+/// A failed commit.
 pub(super) enum CommitFailure {
-    /// Before redb was told to commit: nothing of it is on disk, nor ever will be.
+    /// Failed before redb started the commit: nothing is on disk, now or later.
     NotTried(StoreError),
-    /// In the commit: it may be on disk whole, or not at all.
+    /// Failed in the commit: it may be on disk whole, or not at all.
     Unknown(StoreError),
 }
 
-/// An error inside a transaction, before it knows which file it belongs to.
+/// An error inside a transaction, without the path of the file.
 pub(super) enum Failure {
     Redb(Box<redb::Error>),
     Store(StoreError),
 }
 
 impl Database {
-    /// Opens the file of `options`, or makes it if there is none.
+    /// Opens the file of `options`, or creates it if there is none.
     pub(super) fn open(options: &StoreOptions) -> Result<Self, StoreError> {
         let path = &options.path;
         match fs::metadata(path) {
@@ -53,7 +53,7 @@ impl Database {
             }
             Ok(_) => Self::open_file(options),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                tracing::info!(path = %path.display(), "no store there yet, making a new one");
+                tracing::info!(path = %path.display(), "no store found, creating a new one");
                 Self::make(options, |database| database.initialize())?;
                 Self::open_file(options)
             }
@@ -61,7 +61,7 @@ impl Database {
         }
     }
 
-    /// Opens the file of `options`, which must be there.
+    /// Opens the file of `options`, which must exist.
     pub(super) fn open_existing(options: &StoreOptions) -> Result<Self, StoreError> {
         let path = &options.path;
         match fs::metadata(path) {
@@ -70,7 +70,7 @@ impl Database {
         }
     }
 
-    /// Opens or makes a store in `backend`; the path of `options` only names it in messages.
+    /// Opens or creates a store in `backend`; the path of `options` only appears in messages.
     #[cfg(test)]
     pub(super) fn open_backend(options: &StoreOptions, backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
         let is_new = backend.len().is_ok_and(|length| length == 0);
@@ -90,8 +90,8 @@ impl Database {
         Ok(database)
     }
 
-    /// Makes a new store of what `fill` puts into it beside the final place, and moves it there unless another process
-    /// was faster: false then.
+    /// Creates a store, filled by `fill`, beside its final path and links it there. Returns false if another process
+    /// was faster.
     pub(super) fn make<E: From<StoreError>>(
         options: &StoreOptions,
         fill: impl FnOnce(&Self) -> Result<(), E>,
@@ -108,7 +108,7 @@ impl Database {
         let made = Self { redb, path: options.path.clone(), quick_repair: options.quick_repair };
         let filled = fill(&made);
         drop(made);
-        // Unlike a rename, a link never takes the place of a file that has come to be there meanwhile.
+        // Unlike a rename, a link never replaces a file that appeared in the meantime.
         let linked = filled.and_then(|()| match fs::hard_link(&new, &options.path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
@@ -144,12 +144,12 @@ impl Database {
         }
     }
 
-    /// Bytes of the file; 0 if it does not tell.
+    /// Returns the bytes of the file; 0 if unknown.
     pub(super) fn file_bytes(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |file| file.len())
     }
 
-    /// Where journal and state table stand.
+    /// Returns the positions of journal and state table.
     pub(super) fn progress(&self) -> Result<Progress, StoreError> {
         self.meta(PROGRESS_KEY, Progress::decode)
     }
@@ -178,12 +178,12 @@ impl Database {
         })
     }
 
-    /// Reads in one snapshot: the newest commit.
+    /// Reads in a snapshot of the newest commit.
     pub(super) fn read<T>(&self, body: impl FnOnce(&ReadTransaction) -> Result<T, Failure>) -> Result<T, StoreError> {
         guarded(&self.path, || body(&self.redb.begin_read()?))
     }
 
-    /// Commits what `fill` writes; on return it is on the disk.
+    /// Commits the writes of `fill`; on return they are on disk.
     pub(super) fn commit<T>(
         &self,
         fill: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
@@ -203,7 +203,7 @@ impl Database {
 }
 
 impl CommitFailure {
-    /// The error itself.
+    /// Returns the error.
     pub(super) fn into_error(self) -> StoreError {
         match self {
             Self::NotTried(error) | Self::Unknown(error) => error,
@@ -222,16 +222,16 @@ fn builder(options: &StoreOptions) -> Builder {
     builder
 }
 
-/// Makes the new name in the directory durable.
+/// Syncs the directory, which makes the new name durable.
 fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::File::open(directory)?.sync_all()
 }
 
-/// Runs `body`, which calls redb, and tells of `path` what went wrong.
+/// Runs `body`, which calls redb, and adds `path` to its errors.
 fn guarded<T>(path: &Path, body: impl FnOnce() -> Result<T, Failure>) -> Result<T, StoreError> {
-    // What a panic may leave half done belongs to redb: its transaction, which is dropped, and its caches, which it
-    // marks as failed by poisoned locks.
+    // A panic can leave only parts of redb half done: its transaction, which is dropped, and its caches, which it marks
+    // as failed by poisoned locks.
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
@@ -251,7 +251,7 @@ impl Failure {
         match error {
             redb::Error::DatabaseAlreadyOpen => StoreError::Locked { path },
             redb::Error::PreviousIo | redb::Error::DatabaseClosed => StoreError::Latched,
-            // redb's way to say that a file has no redb header, or ends inside a page.
+            // redb reports a missing header, or a file that ends inside a page, by these kinds.
             redb::Error::Io(error)
                 if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
             {

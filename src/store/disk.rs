@@ -1,7 +1,7 @@
-//! Whether the disk has room for writes.
+//! A check for free disk space.
 //!
-//! A commit that meets a full disk fails, and a failed commit stops the store until a restart. So commands are refused
-//! while there is still some room, and taken again once there is enough.
+//! A commit on a full disk fails, and a failed commit stops the store until a restart. So commands are refused while
+//! there is still some space, and accepted again once there is enough.
 
 use std::{
     io,
@@ -9,30 +9,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long one look at the disk is good for.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The time between probes of the disk.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Too little room.
+/// A shortage of disk space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskLow {
     /// Free bytes.
     pub free: u64,
-    /// Free bytes below which commands are refused.
+    /// The number of free bytes below which commands are refused.
     pub needed: u64,
 }
 
-/// Looks at the disk, at most once a second.
+/// A monitor of the disk that probes at most once a second.
 pub(super) struct FreeDisk {
     probe: Box<dyn FnMut() -> io::Result<u64> + Send>,
     needed: u64,
-    looked_at: Option<Instant>,
+    probed_at: Option<Instant>,
     low: Option<DiskLow>,
-    /// What the last look found.
+    /// The result of the last probe.
     free: Option<u64>,
 }
 
 impl FreeDisk {
-    /// Watches the disk that `path` is on.
+    /// Returns a monitor of the disk that holds `path`.
     pub(super) fn of(path: PathBuf, needed: u64) -> Self {
         let probe = move || {
             let disk = rustix::fs::statvfs(&path)?;
@@ -41,34 +41,34 @@ impl FreeDisk {
         Self::with_probe(Box::new(probe), needed)
     }
 
-    /// Asks `probe` for the free bytes.
+    /// Returns a monitor that calls `probe` for the free bytes.
     pub(super) fn with_probe(probe: Box<dyn FnMut() -> io::Result<u64> + Send>, needed: u64) -> Self {
-        Self { probe, needed, looked_at: None, low: None, free: None }
+        Self { probe, needed, probed_at: None, low: None, free: None }
     }
 
-    /// `None` if there is room as of `now`.
+    /// Returns the shortage as of `now`; `None` if there is enough space.
     pub(super) fn low(&mut self, now: Instant) -> Option<DiskLow> {
-        if self.looked_at.is_none_or(|at| now.duration_since(at) >= LOOK_EVERY) {
-            self.looked_at = Some(now);
-            self.look();
+        if self.probed_at.is_none_or(|at| now.duration_since(at) >= PROBE_INTERVAL) {
+            self.probed_at = Some(now);
+            self.probe_disk();
         }
         self.low
     }
 
-    /// Free bytes, as the last look found them.
+    /// Returns the free bytes as of the last probe.
     pub(super) fn free(&self) -> Option<u64> {
         self.free
     }
 
-    fn look(&mut self) {
+    fn probe_disk(&mut self) {
         let former = self.low;
         let probed = (self.probe)();
         self.free = probed.as_ref().ok().copied();
         self.low = match probed {
             Ok(free) => (free < self.needed).then_some(DiskLow { free, needed: self.needed }),
-            // A disk that does not tell is no reason to refuse: a commit will show.
+            // A failed probe is no reason to refuse commands: a commit will show the state of the disk.
             Err(error) => {
-                tracing::warn!(%error, "cannot tell how much room the disk of the store has");
+                tracing::warn!(%error, "cannot determine the free space on the disk of the store");
                 None
             }
         };
@@ -76,7 +76,7 @@ impl FreeDisk {
             (None, Some(DiskLow { free, needed })) => {
                 tracing::error!(free, needed, "the disk is nearly full: commands are refused")
             }
-            (Some(_), None) => tracing::info!("the disk has room again: commands are taken"),
+            (Some(_), None) => tracing::info!("the disk has space again: commands are accepted"),
             _ => {}
         }
     }
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_looked_at_once_a_second_and_recovers() {
+    fn the_disk_is_probed_once_a_second_and_recovers() {
         let free = Arc::new(AtomicU64::new(100));
         let probed = Arc::clone(&free);
         let mut disk = FreeDisk::with_probe(Box::new(move || Ok(probed.load(Ordering::SeqCst))), 50);

@@ -1,8 +1,8 @@
-//! One accepted change, as the journal keeps it.
+//! One accepted change, as stored in the journal.
 //!
-//! The entries of one shadow form a linked list from the newest back ([`Entry::previous`]); the sequence is the order
-//! in which all changes of all shadows were decided. An entry holds what a change *was* (who, when, which paths, what
-//! they were before), never the whole document: that is `record`'s.
+//! The entries of one shadow form a linked list from the newest back ([`Entry::previous`]). The sequence is the order
+//! in which the changes of all shadows were decided. An entry holds the change itself (author, time, paths, old values)
+//! and never the whole document, which is in `record`.
 
 use std::{fmt, sync::Arc};
 
@@ -30,7 +30,7 @@ const SET: u8 = 1;
 const REPLACED: u8 = 2;
 const TOUCHED: u8 = 4;
 
-/// A place in the journal: 1 for the first change of the store, one more for each later one. 0: before all of them.
+/// A position in the journal: 1 for the first change of the store, then one more for each. 0 is before all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Seq(pub u64);
 
@@ -43,31 +43,31 @@ impl fmt::Display for Seq {
 /// An accepted change of one shadow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// Its place in the journal.
+    /// The position in the journal.
     pub seq: Seq,
     /// The shadow.
     pub key: ShadowKey,
-    /// Whether the change deleted the shadow.
+    /// True if the change deleted the shadow.
     pub deleted: bool,
-    /// The version it made.
+    /// The resulting version.
     pub version: Version,
     /// The etag of that version.
     pub etag: Etag,
-    /// When it was decided.
+    /// The time of the decision.
     pub timestamp: Timestamp,
-    /// The principal who asked for it.
+    /// The principal that sent the command.
     pub principal: Arc<str>,
-    /// The client id it came from; empty if none.
+    /// The client id of the sender; empty if none.
     pub client: Arc<str>,
-    /// What changed. Empty where a version was taken without a change of value.
+    /// The changed paths. Empty if a version was taken without a change of value.
     pub changes: Vec<Change>,
-    /// The entry before it of the same shadow; 0: this is its first.
+    /// The previous entry of the same shadow; 0 for its first.
     pub previous: Seq,
-    /// The key it was asked for under.
+    /// The idempotency key of the command.
     pub(super) remembered: Option<EntryKey>,
 }
 
-/// An entry about to be written: like [`Entry`], borrowed from the decision.
+/// An [`Entry`] to be written, borrowed from the decision.
 pub(super) struct NewEntry<'a> {
     pub(super) seq: Seq,
     pub(super) key: &'a ShadowKey,
@@ -83,11 +83,11 @@ pub(super) struct NewEntry<'a> {
 }
 
 impl NewEntry<'_> {
-    /// The sealed value.
+    /// Returns the framed and checksummed value.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         seal::begin(&mut out);
-        // Retention reads no further than this.
+        // Retention decodes no further than this.
         put_u64(&mut out, self.timestamp.0);
         out.push((u8::from(self.deleted) * DELETED) | (u8::from(self.key.name.is_some()) * NAMED));
         put_str(&mut out, self.key.device.as_str());
@@ -111,7 +111,7 @@ impl NewEntry<'_> {
 }
 
 impl Entry {
-    /// Reads the sealed value found at `seq`.
+    /// Decodes the framed value found at `seq`.
     pub(super) fn decode(seq: Seq, sealed: &[u8]) -> Result<Self, DecodeError> {
         let mut payload = seal::open(sealed, JOURNAL, &seq.0.to_le_bytes())?;
         let timestamp = Timestamp(payload.u64()?);
@@ -147,7 +147,7 @@ impl Entry {
         Ok(entry)
     }
 
-    /// What the shadow, which remembers `former`, remembers once this entry is in.
+    /// Returns the stored keys of the shadow after this entry; `former` are those before it.
     pub(super) fn remember(&self, former: &Remembered) -> Result<Remembered, Rejection> {
         let Some(EntryKey { keyed, rebased_from }) = self.remembered.clone() else { return Ok(former.clone()) };
         let Keyed { key, digest } = keyed;
@@ -156,7 +156,7 @@ impl Entry {
         former.with(RememberedKey { by: Arc::clone(&self.principal), key, decided: timestamp, first })
     }
 
-    /// When the entry with this sealed value was decided.
+    /// Decodes only the time of the entry with this framed value.
     pub(super) fn decode_timestamp(seq: Seq, sealed: &[u8]) -> Result<Timestamp, DecodeError> {
         seal::open(sealed, JOURNAL, &seq.0.to_le_bytes())?.u64().map(Timestamp)
     }

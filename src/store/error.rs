@@ -1,58 +1,58 @@
-//! What can go wrong with the store: our machine's fault or the operator's, never a requester's.
+//! Errors of the store, caused by the machine or the operator, never by a requester.
 //!
-//! A requester's fault is a [`Rejection`](crate::shadow::Rejection). A requester who meets one of these is told a fixed
-//! sentence; the log has the rest.
+//! Errors of a requester are [`Rejection`](crate::shadow::Rejection)s. The requester receives a fixed message for a
+//! store error; the log has the details.
 
 use std::{io, path::PathBuf};
 
 use crate::store::{codec::DecodeError, entry::Seq};
 
-/// Why the store cannot be opened, read or written.
+/// A reason why the store cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another process, or this one, has the file open.
+    /// The file is open in this or another process.
     #[error("{}: the store is in use by another process; stop that one first", path.display())]
     Locked {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
-    /// The file is of a later program.
+    /// The file has a newer format.
     #[error("{}: the store has format {found}, this program knows formats up to {supported}; use the program that wrote it", path.display())]
     Format {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Its format.
+        /// The format found.
         found: u32,
-        /// The highest this program reads.
+        /// The newest supported format.
         supported: u32,
     },
-    /// The file is damaged, or no store at all. What is in it was left as it is.
+    /// The file is damaged or no store. It was not changed.
     #[error("{}: not a sound store: {detail}; restore a backup or, if it is not needed, move it away", path.display())]
     Corrupt {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What was found.
+        /// The damage found.
         detail: String,
     },
-    /// One value in the file is damaged; the others can be read.
+    /// One value in the file is damaged; the others are readable.
     #[error("table {table}, key {key}: {detail}")]
     Record {
         /// The table.
         table: &'static str,
         /// The key, as text.
         key: String,
-        /// What is wrong with it.
+        /// The error in the value.
         detail: String,
     },
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{}: {error}", path.display())]
     Io {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         error: io::Error,
     },
-    /// A commit failed earlier and the engine no longer reads from this file.
+    /// A commit failed earlier, and redb no longer reads from this file.
     #[error("the store stopped after a failed write and what was asked is not in memory; restart the service")]
     Latched,
     /// The store was closed.
@@ -61,12 +61,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// A damaged value of `table`.
+    /// Returns the error for a damaged value of `table`.
     pub(super) fn record(table: &'static str, key: impl ToString, detail: &DecodeError) -> Self {
         Self::Record { table, key: key.to_string(), detail: detail.to_string() }
     }
 
-    /// A journal entry that contradicts the others.
+    /// Returns the error for a journal entry that contradicts others.
     pub(super) fn entry(seq: Seq, detail: impl Into<String>) -> Self {
         Self::Record { table: "journal", key: seq.to_string(), detail: detail.into() }
     }

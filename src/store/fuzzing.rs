@@ -1,8 +1,7 @@
-//! For the fuzz targets: each kind of stored value, read and written again.
+//! Entry points for the fuzz targets: each decodes one kind of stored value and encodes it again.
 //!
-//! A kind is a function from bytes to the bytes written of what was read in them, or `None` where they are refused.
-//! Those may be fewer, since bytes can say the same at greater length; but they are read as the same, and written in
-//! one way.
+//! Each function returns the encoding of what it decoded, or `None` if the input is refused. The output may be shorter
+//! than the input, since some values have longer encodings. It decodes to the same value and has one canonical form.
 
 use std::fmt::Debug;
 
@@ -20,7 +19,7 @@ use crate::{
 const KEY: &[u8] = b"d\0n";
 const SEQ: Seq = Seq(7);
 
-/// A document of the state table.
+/// Decodes and encodes a document of the state table.
 #[must_use]
 pub fn record(sealed: &[u8]) -> Option<Vec<u8>> {
     let (held, written) = again(sealed, |sealed| record::decode(KEY, sealed), encode_record)?;
@@ -28,13 +27,13 @@ pub fn record(sealed: &[u8]) -> Option<Vec<u8>> {
     Some(written)
 }
 
-/// The sealed value of a document, as [`record`] reads it.
+/// Returns the framed value of a document, as [`record`] reads it.
 #[must_use]
 pub fn encode_record(held: &Held) -> Vec<u8> {
     RecordEncoder::default().encode(KEY, held).to_vec()
 }
 
-/// A change of the journal.
+/// Decodes and encodes a change of the journal.
 #[must_use]
 pub fn entry(sealed: &[u8]) -> Option<Vec<u8>> {
     let (entry, written) = again(sealed, |sealed| Entry::decode(SEQ, sealed), encode_entry)?;
@@ -42,7 +41,7 @@ pub fn entry(sealed: &[u8]) -> Option<Vec<u8>> {
     Some(written)
 }
 
-/// The sealed value of the change that made `document`, as [`entry`] reads it.
+/// Returns the framed value of the change that made `document`, as [`entry`] reads it.
 #[must_use]
 pub fn encode_change(document: &Document, changes: &[Change]) -> Vec<u8> {
     encode_entry(&Entry {
@@ -77,38 +76,39 @@ fn encode_entry(entry: &Entry) -> Vec<u8> {
     .encode()
 }
 
-/// How far journal and state table are.
+/// Decodes and encodes the positions of journal and state table.
 #[must_use]
 pub fn progress(sealed: &[u8]) -> Option<Vec<u8>> {
     again(sealed, Progress::decode, Progress::encode).map(|(_, written)| written)
 }
 
-/// What made the file. Of a later format only the beginning is read, so that is not written again.
+/// Decodes and encodes the creation record. Of a later format only the beginning is read, so it is not encoded again.
 #[must_use]
 pub fn created(sealed: &[u8]) -> Option<Vec<u8>> {
     let later = Created::decode(sealed).is_ok_and(|created| created.format != FILE_FORMAT);
     if later { None } else { again(sealed, Created::decode, Created::encode).map(|(_, written)| written) }
 }
 
-/// A JSON value.
+/// Decodes and encodes a JSON value.
 #[must_use]
 pub fn value(bytes: &[u8]) -> Option<Vec<u8>> {
     part(bytes, |decoder| decoder.value(), |value, out| put_value(out, value))
 }
 
-/// A path.
+/// Decodes and encodes a path.
 #[must_use]
 pub fn pointer(bytes: &[u8]) -> Option<Vec<u8>> {
     part(bytes, |decoder| decoder.pointer(), |pointer, out| put_pointer(out, pointer))
 }
 
-/// An integer.
+/// Decodes and encodes an integer.
 #[must_use]
 pub fn integer(bytes: &[u8]) -> Option<Vec<u8>> {
     part(bytes, |decoder| decoder.u64(), |integer, out| put_u64(out, *integer))
 }
 
-/// `payload` sealed as a document, a change, a progress and a maker of the file: what a checksum would hide is reached.
+/// Returns `payload` framed as a document, a change, a progress record and a creation record, so that the checksum does
+/// not stop the fuzzer.
 #[must_use]
 pub fn sealed(payload: &[u8]) -> [Vec<u8>; 4] {
     let seq = SEQ.0.to_le_bytes();

@@ -1,4 +1,4 @@
-//! The store as the rest of the program holds it.
+//! The handle by which the rest of the program uses the store.
 
 use std::{
     io::Write,
@@ -36,8 +36,8 @@ use crate::{
     },
 };
 
-/// An open store. Clones are handles to the same one; when the last is dropped, or [`Store::close`] is called, it
-/// finishes what it has taken and ends.
+/// An open store. Clones are handles to the same store. It finishes the accepted commands and stops when the last
+/// handle is dropped or [`Store::close`] is called.
 pub struct Store<C: Send + 'static> {
     inner: Arc<Inner<C>>,
 }
@@ -45,30 +45,30 @@ pub struct Store<C: Send + 'static> {
 struct Inner<C: Send + 'static> {
     shared: Arc<Shared>,
     queue: UnboundedSender<Message<C>>,
-    /// Bytes of the queue that are not taken.
+    /// The free bytes of the queue.
     room: Arc<Semaphore>,
     room_max: u32,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Room in the queue for one command.
+/// A reservation in the queue for one command.
 pub struct Permit<C> {
     queue: UnboundedSender<Message<C>>,
     room: OwnedSemaphorePermit,
 }
 
-/// Opens the store of `options`, or makes it if there is no file, and starts its writer.
+/// Opens the store of `options`, or creates it if there is no file, and starts its writer.
 ///
-/// `clock` is asked once per batch. `tell` is called on the writer's thread with the outcomes of each batch, in the
-/// order the commands were sent, and with the room they take in the queue until that is dropped; while it runs nothing
-/// is written, so it only hands them on.
+/// `clock` is called once per batch. `tell` is called on the writer thread with the outcomes of each batch, in the
+/// order in which the commands were sent. Its second argument holds their queue bytes until it is dropped. The writer
+/// waits for `tell`, so it should only hand the outcomes on.
 ///
 /// # Errors
 ///
 /// - [`StoreError::Locked`]: the file is open elsewhere.
-/// - [`StoreError::Format`]: the file is of a later program.
-/// - [`StoreError::Corrupt`], [`StoreError::Record`]: the file is no sound store; what is in it was left as it is.
-/// - [`StoreError::Io`]: the file cannot be opened, read or made.
+/// - [`StoreError::Format`]: the file has a newer format.
+/// - [`StoreError::Corrupt`], [`StoreError::Record`]: the file is damaged; it was not changed.
+/// - [`StoreError::Io`]: the file cannot be opened, read or created.
 pub fn open<C: Send + 'static>(
     options: StoreOptions,
     clock: impl Fn() -> Timestamp + Send + 'static,
@@ -82,7 +82,7 @@ pub fn open<C: Send + 'static>(
     Ok(store)
 }
 
-/// Recovers what is in `database`, and makes the store and its writer, which does not run yet.
+/// Recovers `database`, and returns the store and its writer, which does not run yet.
 pub(super) fn assemble<C: Send + 'static>(
     database: Database,
     disk: FreeDisk,
@@ -136,7 +136,7 @@ fn spawn<C: Send + 'static>(mut writer: Writer<C>) -> std::io::Result<JoinHandle
 }
 
 impl<C: Send + 'static> Store<C> {
-    /// Waits until the queue has room for a command that takes about `bytes` of memory. Who waits is served in turn.
+    /// Waits until the queue has room for a command of about `bytes` of memory. Waiting callers are served in order.
     ///
     /// # Errors
     ///
@@ -146,32 +146,33 @@ impl<C: Send + 'static> Store<C> {
         Ok(self.inner.permit(room.map_err(|_| StoreError::Closed)?))
     }
 
-    /// Room for a command that takes about `bytes` of memory if there is some now.
+    /// Reserves room for a command of about `bytes` of memory; `None` if there is too little now.
     #[must_use]
     pub fn try_reserve(&self, bytes: usize) -> Option<Permit<C>> {
         let room = Arc::clone(&self.inner.room).try_acquire_many_owned(self.inner.share(bytes)).ok()?;
         Some(self.inner.permit(room))
     }
 
-    /// The newest committed document of `key` if it is in memory. Never reads the disk.
+    /// Returns the newest committed document of `key` if it is in memory. Never reads the disk.
     #[must_use]
     pub fn cached(&self, key: &ShadowKey) -> Option<Held> {
         self.inner.shared.cache.get(key).ok()
     }
 
-    /// The newest committed document of `key`; [`Document::absent`] if there never was one. May read the disk, so not
-    /// for an async task; never waits for the writer. Versions that one caller reads never go back.
+    /// Returns the newest committed document of `key`, or [`Document::absent`] if it was never written. May read the
+    /// disk, so it must not be called in an async task. Never waits for the writer. The versions that one caller reads
+    /// never decrease.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Record`] if it is damaged; [`StoreError::Io`], [`StoreError::Corrupt`], [`StoreError::Latched`]
-    /// if the file cannot be read.
+    /// [`StoreError::Record`] if the document is damaged; [`StoreError::Io`], [`StoreError::Corrupt`],
+    /// [`StoreError::Latched`] if the file cannot be read.
     pub fn read(&self, key: &ShadowKey) -> Result<Held, StoreError> {
         self.inner.shared.held(key)
     }
 
-    /// The shadows after `after` in the order of their keys, deleted ones among them; at most `limit`, at most 1,000.
-    /// Reads the disk.
+    /// Returns the shadows after `after` in key order, including deleted ones; at most `limit` and at most 1,000. Reads
+    /// the disk.
     ///
     /// # Errors
     ///
@@ -180,7 +181,7 @@ impl<C: Send + 'static> Store<C> {
         self.inner.shared.list(after, limit)
     }
 
-    /// The entries after `after`; at most `limit`, at most 1,000 and about 4 MiB. Reads the disk.
+    /// Returns the entries after `after`; at most `limit`, at most 1,000 and about 4 MiB. Reads the disk.
     ///
     /// # Errors
     ///
@@ -189,8 +190,8 @@ impl<C: Send + 'static> Store<C> {
         self.inner.shared.journal(after, limit)
     }
 
-    /// The changes of `key` that made versions below `before` (all if `None`), newest first; at most `limit`, at most
-    /// 1,000. Reads the disk, one place per entry.
+    /// Returns the changes of `key` that made versions below `before` (all if `None`), newest first; at most `limit`
+    /// and at most 1,000. Reads the disk once per entry.
     ///
     /// # Errors
     ///
@@ -199,46 +200,46 @@ impl<C: Send + 'static> Store<C> {
         self.inner.shared.history(key, before, limit)
     }
 
-    /// A way to look back from documents, which does not keep the store open.
+    /// Returns a reader of the past of documents, which does not keep the store open.
     #[must_use]
     pub fn past(&self) -> Past {
         Past(Arc::clone(&self.inner.shared))
     }
 
-    /// The newest entry. Documents read from now on are at least as new.
+    /// Returns the newest entry. Documents read from now on are at least as new.
     #[must_use]
     pub fn head(&self) -> Seq {
         Seq(self.inner.shared.head.load(Ordering::Acquire))
     }
 
-    /// Writes a backup to `out`: all that was told before this was called, as of one commit. Reads the disk, all of it,
-    /// and keeps pages that are replaced meanwhile in the file until it ends; the writer does not wait.
+    /// Writes a backup to `out`, as of one commit. It contains everything reported before this call. Reads the whole
+    /// disk file. Pages replaced in the meantime stay in the file until the backup ends; the writer does not wait.
     ///
     /// # Errors
     ///
-    /// [`CopyError::Store`]: it cannot be read. [`CopyError::Write`]: `out` fails.
+    /// [`CopyError::Store`]: the store cannot be read. [`CopyError::Write`]: `out` fails.
     pub fn back_up(&self, out: impl Write) -> Result<(), CopyError> {
         self.inner.shared.database.back_up(out)
     }
 
-    /// How its commits went.
+    /// Returns the metrics of the commits.
     #[must_use]
     pub fn commits(&self) -> &CommitMetrics {
         &self.inner.shared.commits
     }
 
-    /// Bytes of the queue of commands that are taken, and how many there are.
+    /// Returns the queue bytes in use and the size of the queue.
     #[must_use]
     pub fn queue_bytes(&self) -> (usize, usize) {
         let (free, all) = (self.inner.room.available_permits(), self.inner.room_max as usize);
         (all.saturating_sub(free), all)
     }
 
-    /// How the store is doing: whether the disk has room as of the last second, the rest as of the last commit.
+    /// Returns the health of the store: the disk as of the last probe, the rest as of the last commit.
     #[must_use]
     pub fn health(&self) -> Health {
         let mut health = self.inner.shared.health.lock().clone();
-        // Nobody may be sending commands any more by which the writer would see that there is room again.
+        // If no commands arrive, the writer does not notice free disk space; so probe here.
         if let State::Writable | State::DiskLow(_) = health.state {
             let mut disk = self.inner.shared.disk.lock();
             let low = disk.low(Instant::now());
@@ -249,8 +250,8 @@ impl<C: Send + 'static> Store<C> {
         health
     }
 
-    /// Takes no more commands, decides, commits and tells those that were sent, carries everything, and returns when
-    /// the writer has ended. Blocks, so not for an async task. Reads go on.
+    /// Stops accepting commands, finishes and reports those already sent, flushes the dirty set and waits for the
+    /// writer to end. Blocks, so it must not be called in an async task. Reads remain possible.
     pub fn close(&self) {
         self.inner.close();
     }
@@ -263,7 +264,7 @@ impl<C: Send + 'static> Clone for Store<C> {
 }
 
 impl<C: Send + 'static> Inner<C> {
-    /// What a command of `bytes` takes of the queue; one that is larger than the queue takes all of it.
+    /// Returns the queue bytes for a command of `bytes`; a command larger than the queue takes all of it.
     fn share(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.saturating_add(COMMAND_OVERHEAD_BYTES)).unwrap_or(u32::MAX).min(self.room_max)
     }
@@ -274,14 +275,14 @@ impl<C: Send + 'static> Inner<C> {
 
     fn close(&self) {
         self.room.close();
-        // An error: the writer has ended already.
+        // An error means that the writer has ended already.
         let _ = self.queue.send(Message::Close);
         let writer = self.writer.lock().take();
         if let Some(writer) = writer
             && writer.thread().id() != thread::current().id()
             && writer.join().is_err()
         {
-            tracing::error!("the store's writer stopped by a panic");
+            tracing::error!("the writer of the store panicked");
         }
     }
 }
@@ -293,11 +294,11 @@ impl<C: Send + 'static> Drop for Inner<C> {
 }
 
 impl<C> Permit<C> {
-    /// Sends `job` to be decided after all that were sent before.
+    /// Sends `job`, to be decided after all earlier ones.
     ///
     /// # Errors
     ///
-    /// The job itself, untouched, if the store was closed meanwhile.
+    /// The unchanged job, if the store was closed in the meantime.
     pub fn send(self, job: Job<C>) -> Result<(), Box<Job<C>>> {
         self.queue.send(Message::Job(Box::new(job), self.room)).map_err(|unsent| match unsent.0 {
             Message::Job(job, _) => job,

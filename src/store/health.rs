@@ -1,48 +1,48 @@
-//! How the store is doing, for readiness and metrics.
+//! The health of the store, for readiness and metrics.
 
 use crate::store::{disk::DiskLow, entry::Seq};
 
-/// Whether the store takes commands.
+/// The state of the store with respect to commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum State {
-    /// It does.
+    /// Commands are accepted.
     #[default]
     Writable,
-    /// It refuses them until the disk has room.
+    /// Commands are refused until the disk has space.
     DiskLow(DiskLow),
-    /// A commit failed: it refuses them until a restart. Says why.
+    /// A commit failed; commands are refused until a restart. Holds the reason.
     Latched(String),
-    /// It was closed.
+    /// The store was closed.
     Closed,
 }
 
-/// The store as of its last commit.
+/// The health of the store as of its last commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// Whether it takes commands.
+    /// The state with respect to commands.
     pub state: State,
     /// The newest entry.
     pub head: Seq,
-    /// Every entry up to this one is in the state table.
+    /// The newest entry up to which all changes are in the state table.
     pub checkpoint: Seq,
-    /// The oldest entry that is kept; one above `head` if none is.
+    /// The oldest entry kept; one above `head` if none is.
     pub oldest: Seq,
-    /// Entries a start would apply again.
+    /// The number of entries that a start would replay.
     pub lag_entries: u64,
-    /// Bytes of these.
+    /// The bytes of these entries.
     pub lag_bytes: u64,
-    /// Bytes of all entries that are kept.
+    /// The bytes of all entries kept.
     pub journal_bytes: u64,
-    /// Documents that are newer than the state table.
+    /// The number of documents in the dirty set.
     pub backlog_documents: usize,
-    /// Documents in memory.
+    /// The number of documents in memory.
     pub cached_documents: usize,
-    /// About how many bytes they take.
+    /// The approximate bytes of these documents.
     pub cached_bytes: usize,
-    /// Bytes of the file; 0 if it does not tell.
+    /// The bytes of the file; 0 if unknown.
     pub file_bytes: u64,
-    /// Free bytes of its disk, as of the last second; `None`: it does not tell.
+    /// The free bytes of its disk as of the last probe; `None` if unknown.
     pub free_disk: Option<u64>,
-    /// Entries that this start applied again.
+    /// The number of entries replayed by this start.
     pub recovered_entries: u64,
 }

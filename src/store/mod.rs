@@ -1,14 +1,16 @@
-//! The store: decides commands, makes the accepted ones durable, remembers them.
+//! The store: decides commands and makes the accepted ones durable.
 //!
-//! One thread writes ([`writer`]), in group commits without a timer; the journal append in such a commit is the
-//! durability promise. Documents live decoded in a bounded [`cache`]; the state table on disk is carried along behind
-//! ([`backlog`]), and a start applies the rest of the journal again ([`recovery`]). Reads ([`reader`]) never wait for
-//! the writer. What a command means is decided by [`crate::shadow`]; what the file looks like is said in
-//! `docs/format.md`; why it is so, in `docs/decisions/0002-the-journal-is-the-commit.md`.
+//! One thread writes ([`writer`]), in group commits without a timer. The journal append in such a commit makes an
+//! update durable. Decoded documents live in a bounded [`cache`]. The state table on disk follows behind: the dirty set
+//! ([`backlog`]) is flushed step by step, and a start replays the rest of the journal ([`recovery`]). Reads
+//! ([`reader`]) never wait for the writer. [`crate::shadow`] decides what a command does. `docs/format.md` describes
+//! the file, and `docs/decisions/0002-the-journal-is-the-commit.md` gives the reasons.
 //!
-//! *Invariant:* an outcome is told after the commit that contains it, and everything it was decided against, is on the
-//! disk. *Invariant:* all that one may do with shadows is apply, read, read history and follow the journal; that this
-//! is one file and redb is known to nobody above.
+//! *Invariant:* an outcome is reported only after the commit that contains it, and everything it was decided against,
+//! is on disk.
+//!
+//! *Invariant:* callers can apply commands, read documents and history, and follow the journal. No other module knows
+//! that the store is one file or that it uses redb.
 
 mod audit;
 mod backlog;

@@ -1,7 +1,7 @@
-//! How many named shadows a device has, deleted ones counted.
+//! Counts of named shadows per device, including deleted ones.
 //!
-//! The first new name of a device since the start counts what is in the state table and the backlog; later ones only
-//! add to that number.
+//! The first new name of a device since the start counts the names in the state table and the dirty set. Later names
+//! increment that count.
 
 use std::collections::HashMap;
 
@@ -10,10 +10,10 @@ use crate::{
     store::{backlog::Backlog, error::StoreError, reader::Shared},
 };
 
-/// Devices whose number is remembered.
-const REMEMBERED_MAX: usize = 4096;
+/// Most devices whose count is kept.
+const DEVICES_MAX: usize = 4096;
 
-/// The numbers that are known.
+/// The known counts.
 pub(super) struct NameCounts {
     known: HashMap<DeviceId, usize>,
     names_max: usize,
@@ -24,15 +24,15 @@ impl NameCounts {
         Self { known: HashMap::new(), names_max }
     }
 
-    /// Forgets numbers if there are too many. Between batches only: inside one the number is all there is to tell of
-    /// names that are decided and not yet committed.
+    /// Drops the counts if there are too many. Only allowed between batches, since only the count includes names that
+    /// are decided but not committed.
     pub(super) fn shrink(&mut self) {
-        if self.known.len() > REMEMBERED_MAX {
+        if self.known.len() > DEVICES_MAX {
             self.known.clear();
         }
     }
 
-    /// Counts one more shadow for the device of `key` if it may have one; `false` if not.
+    /// Counts one more shadow for the device of `key`; false if it is at its maximum.
     pub(super) fn admit(&mut self, key: &ShadowKey, shared: &Shared, backlog: &Backlog) -> Result<bool, StoreError> {
         if key.name.is_none() {
             return Ok(true);
@@ -49,7 +49,7 @@ impl NameCounts {
         Ok(admitted)
     }
 
-    /// Whether [`NameCounts::admit`] would admit it.
+    /// Returns true if [`NameCounts::admit`] would admit the shadow.
     pub(super) fn would_admit(
         &mut self,
         key: &ShadowKey,

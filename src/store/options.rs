@@ -1,54 +1,53 @@
-//! What an operator may choose about the store.
+//! The options of the store.
 
 use std::{path::PathBuf, time::Duration};
 
 use crate::shadow::DocumentLimits;
 
-/// How a store is opened. [`StoreOptions::new`] has the defaults, those of the shipped configuration.
+/// The options for opening a store. [`StoreOptions::new`] has the defaults of the shipped configuration.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// The file. Its directory must exist.
+    /// The path of the file. Its directory must exist.
     pub path: PathBuf,
-    /// Bytes of file pages that redb keeps in memory.
+    /// Bytes of the page cache of redb.
     pub page_cache_bytes: usize,
-    /// About how many bytes of decoded documents are kept in memory. Documents that are not carried yet are kept on
-    /// top of it; `lag_entries_max` bounds them.
+    /// Approximate bytes of the cache of decoded documents. Dirty documents are kept in addition; `lag_entries_max`
+    /// bounds them.
     pub document_cache_bytes: usize,
-    /// Opens an unclean file without a full scan, for about 64 KB written per GB of file at each commit.
+    /// True to open an unclean file without a full scan, for about 64 KB written per GB of file at each commit.
     pub quick_repair: bool,
-    /// Checks every page of the file before opening it, which reads all of it. Damage that the disk or a stray write
-    /// did to the structure of the file (not to a value, which has its own checksum) is otherwise found when it is
-    /// met.
+    /// True to check every page before opening the file, which reads all of it. Without it, structural damage of the
+    /// file is found only when a damaged page is read. Each value has its own checksum in any case.
     pub verify_on_open: bool,
     /// Most commands decided in one commit.
     pub batch_commands_max: usize,
-    /// Most memory of commands that are not told yet; each counts [`COMMAND_OVERHEAD_BYTES`] more than what it says.
+    /// Most bytes of queued commands whose outcome is not reported; each counts [`COMMAND_OVERHEAD_BYTES`] in addition.
     pub queue_bytes_max: usize,
-    /// Journal bytes above which the oldest entries are removed.
+    /// The size of the journal above which the oldest entries are removed, in bytes.
     pub journal_bytes_max: u64,
-    /// Age above which the oldest entries are removed, as further commits are made.
+    /// The age above which the oldest entries are removed, as part of later commits.
     pub journal_age_max: Duration,
-    /// Most journal entries that are not yet in the state table, hence most that a start has to apply again.
+    /// Most journal entries not yet in the state table, hence most that a start has to replay.
     pub lag_entries_max: u64,
-    /// Most bytes of such entries. One batch may exceed either by its own size.
+    /// Most bytes of such entries. One batch may exceed both limits by its own size.
     pub lag_bytes_max: u64,
-    /// Fewest documents carried with each commit, while any are left.
+    /// Fewest documents flushed with each commit, while any are dirty.
     pub carry_documents_min: usize,
-    /// Documents carried per commit while nobody asks for anything.
+    /// Documents flushed per commit while no command is queued.
     pub carry_documents_idle: usize,
-    /// Free bytes on the disk below which commands are refused.
+    /// The free bytes on the disk below which commands are refused.
     pub free_disk_min: u64,
-    /// Named shadows a device may have, deleted ones counted.
+    /// Most named shadows of a device, including deleted ones.
     pub shadow_names_max: usize,
     /// The limits of one document.
     pub document: DocumentLimits,
 }
 
-/// What a command counts beyond what it says, against [`StoreOptions::queue_bytes_max`].
+/// The bytes that a command counts in addition to its content, against [`StoreOptions::queue_bytes_max`].
 pub const COMMAND_OVERHEAD_BYTES: usize = 1024;
 
 impl StoreOptions {
-    /// The defaults, for the file at `path`.
+    /// Returns the defaults for the file at `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         const MIB: usize = 1 << 20;
         Self {

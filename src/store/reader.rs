@@ -1,7 +1,7 @@
-//! Reading: documents, the list of shadows, the journal, the history of one shadow.
+//! Reads: documents, the list of shadows, the journal, the history of one shadow.
 //!
-//! No read waits for the writer; what is not in memory is read from the disk in a snapshot. Nothing is told before it
-//! is published: a caller who has seen an entry of the journal reads a document at least as new as it.
+//! No read waits for the writer. Data that is not in memory is read from disk in a snapshot. Entries become visible
+//! only after their documents: a caller that has seen a journal entry reads a document at least as new.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,80 +30,80 @@ use crate::{
     },
 };
 
-/// Most entries or shadows in one answer.
+/// Most entries or shadows in one result.
 const PAGE_MAX: usize = 1000;
 
-/// Most bytes of entries in one answer; the last one may go beyond.
+/// Most bytes of entries in one result; the last entry may exceed it.
 const PAGE_BYTES_MAX: usize = 4 << 20;
 
-/// Most entries that a look into the history of a shadow walks back.
+/// Most entries that a history lookup walks back.
 const HISTORY_STEPS_MAX: usize = 10_000;
 
-/// What writer and readers share.
+/// The state shared by writer and readers.
 pub(super) struct Shared {
     pub(super) database: Database,
     pub(super) cache: DocumentCache,
-    /// Shadows that are not in the state table at all yet. The writer adds one before it publishes it and removes it
-    /// after the commit that carried it.
+    /// The shadows that the state table lacks. The writer adds a shadow before it publishes it, and removes it after
+    /// the commit that flushed it.
     pub(super) fresh: RwLock<BTreeSet<ShadowKey>>,
-    /// The newest entry whose document is published. The writer moves it, after publishing.
+    /// The newest entry whose document is published. The writer sets it after publishing.
     pub(super) head: AtomicU64,
-    /// Asked by the writer before each batch, and by whoever asks for the health.
+    /// The disk monitor, used by the writer before each batch and by health checks.
     pub(super) disk: Mutex<FreeDisk>,
-    /// As of the last commit. The writer sets it.
+    /// The health as of the last commit, set by the writer.
     pub(super) health: Mutex<Health>,
-    /// The writer observes its commits.
+    /// The metrics of the commits, updated by the writer.
     pub(super) commits: CommitMetrics,
-    /// What every shadow is before its first write.
+    /// The document of every shadow before its first write.
     pub(super) absent: Arc<Document>,
 }
 
 /// A shadow in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its key.
+    /// The key.
     pub key: ShadowKey,
-    /// Whether it is deleted now.
+    /// True if the shadow is deleted.
     pub deleted: bool,
 }
 
-/// A part of the journal.
+/// A page of the journal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
-    /// Oldest first.
+    /// The entries, oldest first.
     pub entries: Vec<Entry>,
-    /// Entries after the place asked for are no longer there, or the place is none that this journal has reached: the
-    /// caller has to start from the documents. `entries` is empty then.
+    /// True if entries after the requested position were removed, or the journal never reached that position. The
+    /// caller must start again from the documents; `entries` is empty.
     pub gone: bool,
 }
 
-/// A part of the history of one shadow.
+/// A page of the history of one shadow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
-    /// Newest first.
+    /// The entries, newest first.
     pub entries: Vec<Entry>,
-    /// What comes after the last of them.
+    /// The reason for the end of the page.
     pub end: HistoryEnd,
 }
 
-/// Why a history ends where it does.
+/// The reason for the end of a history page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HistoryEnd {
-    /// There was nothing before.
+    /// The shadow has no older entry.
     First,
-    /// There is more; ask again.
+    /// Older entries exist; request the next page.
     More,
-    /// There was more, but it is no longer kept, or too far back to look for.
+    /// Older entries were removed by retention, or are too far back.
     Gone,
 }
 
-/// Looks back from a document, without keeping the store open.
+/// A reader of the past of documents, which does not keep the store open.
 #[derive(Clone)]
 pub struct Past(pub(super) Arc<Shared>);
 
 impl Past {
-    /// Calls `each` for the entries that made the versions of `key` above `version`, newest first, from the document
-    /// `held` on. False if they are not kept any more, or are more than `limit`. Reads the disk, one place per entry.
+    /// Calls `each` for the entries that made the versions of `key` above `version`, newest first, beginning at the
+    /// document `held`. Returns false if they were removed or are more than `limit`. Reads the disk once per entry.
     ///
     /// # Errors
     ///
@@ -140,7 +140,7 @@ impl Past {
 }
 
 impl Shared {
-    /// The newest committed document of `key` and the entry that made it.
+    /// Returns the newest committed document of `key` and the entry that made it.
     pub(super) fn held(&self, key: &ShadowKey) -> Result<Held, StoreError> {
         match self.cache.get(key) {
             Ok(held) => Ok(held),
@@ -148,7 +148,7 @@ impl Shared {
         }
     }
 
-    /// The document of `key` in the state table.
+    /// Returns the document of `key` in the state table.
     pub(super) fn load(&self, key: &ShadowKey) -> Result<Held, StoreError> {
         let stored = schema::state_key(key);
         self.database.read(|transaction| {
@@ -167,7 +167,7 @@ impl Shared {
         })
     }
 
-    /// The names in the state table of `device`'s shadows, at most `limit`.
+    /// Returns at most `limit` names of `device`'s shadows in the state table.
     pub(super) fn stored_names(&self, device: &DeviceId, limit: usize) -> Result<BTreeSet<ShadowName>, StoreError> {
         let range = schema::named_range(device);
         self.database.read(|transaction| {
@@ -182,7 +182,7 @@ impl Shared {
 
     pub(super) fn list(&self, after: Option<&ShadowKey>, limit: usize) -> Result<Vec<Listed>, StoreError> {
         let limit = limit.min(PAGE_MAX);
-        // In this order: what is carried in between is found twice rather than not at all.
+        // Read in this order, a shadow flushed in between is found twice rather than never.
         let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
         let fresh: Vec<_> = self.fresh.read().range((bound, Bound::Unbounded)).take(limit).cloned().collect();
         let mut found: BTreeMap<_, _> = fresh.into_iter().map(|key| (key, false)).collect();
@@ -205,7 +205,7 @@ impl Shared {
                 .map(|item| {
                     let (stored, value) = item?;
                     let key = stored_key(stored.value())?;
-                    // A damaged record is listed; reading it tells of the damage.
+                    // A damaged record is listed; reading it returns the error.
                     let deleted = record::decode_deleted(stored.value(), value.value()).unwrap_or(false);
                     Ok((key, deleted))
                 })
@@ -269,7 +269,7 @@ impl Shared {
     }
 }
 
-/// Where journal and state table stand in this snapshot.
+/// Returns the positions of journal and state table in this snapshot.
 fn progress(transaction: &ReadTransaction) -> Result<Progress, Failure> {
     let table = transaction.open_table(META_TABLE)?;
     let value = table.get(PROGRESS_KEY)?;
@@ -281,7 +281,7 @@ fn stored_key(bytes: &[u8]) -> Result<ShadowKey, StoreError> {
     schema::shadow_key(bytes).map_err(|error| StoreError::record(STATE, bytes.escape_ascii(), &error))
 }
 
-/// The entry at `seq`, which a document or entry of `key` points to.
+/// Returns the entry at `seq`, to which a document or entry of `key` points.
 fn entry_of(table: &impl ReadableTable<u64, &'static [u8]>, seq: Seq, key: &ShadowKey) -> Result<Entry, Failure> {
     let value = table.get(seq.0)?.ok_or_else(|| StoreError::entry(seq, "it is missing"))?;
     let found = entry(seq, value.value())?;
@@ -291,7 +291,7 @@ fn entry_of(table: &impl ReadableTable<u64, &'static [u8]>, seq: Seq, key: &Shad
     Ok(found)
 }
 
-/// The entry found at `seq`.
+/// Decodes the entry found at `seq`.
 pub(super) fn entry(seq: Seq, sealed: &[u8]) -> Result<Entry, StoreError> {
     Entry::decode(seq, sealed).map_err(|error| StoreError::record(JOURNAL, seq, &error))
 }

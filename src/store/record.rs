@@ -1,8 +1,7 @@
-//! A whole document, as the state table keeps it.
+//! A whole document, as stored in the state table.
 //!
-//! Stamps are written once each, in a table that the leaves and tombstones point into, and principals once each in
-//! another: a document of 30 leaves usually has a handful of stamps and two principals. Reading shares them again in
-//! the same way.
+//! Stamps are written once each, in a table that leaves and tombstones index, and principals once each in another. A
+//! document of 30 leaves usually has a handful of stamps and two principals. Decoding shares them again.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -28,30 +27,30 @@ const DELETED: u8 = 1;
 const LEAF: u8 = 0;
 const OBJECT: u8 = 1;
 
-/// Levels of objects a record may hold; far above what a document may have.
+/// Most levels of objects in a record; far above the limit of a document.
 const DEPTH_MAX: usize = 128;
 
-/// A document, the journal entry that made it, and the requests that its shadow remembers.
+/// A document, the journal entry that made it, and the stored idempotency keys of its shadow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Held {
-    /// The document; [`Document::absent`] if there never was one.
+    /// The document; [`Document::absent`] if the shadow was never written.
     pub document: Arc<Document>,
-    /// The entry; 0 if there never was one.
+    /// The newest entry of the shadow; 0 if it was never written.
     pub last_entry: Seq,
-    /// The accepted requests that may be sent again.
+    /// The stored outcomes of requests with an idempotency key.
     pub remembered: Remembered,
 }
 
-/// Writes records, reusing its buffers.
+/// An encoder of records that reuses its buffers.
 #[derive(Default)]
 pub(super) struct RecordEncoder {
     stamps: Stamps,
-    /// Sections and tombstones, which are written after the tables they point into.
+    /// The sections and tombstones, written after the tables that they index.
     body: Vec<u8>,
     out: Vec<u8>,
 }
 
-/// The stamps and principals of the record being written, in order of first use.
+/// The stamps and principals of the current record, in order of first use.
 #[derive(Default)]
 struct Stamps {
     by_address: HashMap<usize, u64>,
@@ -60,7 +59,7 @@ struct Stamps {
 }
 
 impl RecordEncoder {
-    /// The sealed value of `held` under `key`.
+    /// Returns the framed value of `held` under `key`.
     pub(super) fn encode(&mut self, key: &[u8], held: &Held) -> &[u8] {
         let document = &held.document;
         self.stamps.clear();
@@ -146,7 +145,7 @@ fn put_members(out: &mut Vec<u8>, members: &Members, stamps: &mut Stamps) {
     }
 }
 
-/// Reads the sealed value found under `key`.
+/// Decodes the framed value found under `key`.
 pub(super) fn decode(key: &[u8], sealed: &[u8]) -> Result<Held, DecodeError> {
     let mut payload = seal::open(sealed, STATE, key)?;
     let deleted = flags(&mut payload)?;
@@ -178,7 +177,7 @@ pub(super) fn decode(key: &[u8], sealed: &[u8]) -> Result<Held, DecodeError> {
     Ok(Held { document: Arc::new(document), last_entry, remembered })
 }
 
-/// Whether the record under `key` is a deleted shadow's.
+/// Returns true if the record under `key` is that of a deleted shadow.
 pub(super) fn decode_deleted(key: &[u8], sealed: &[u8]) -> Result<bool, DecodeError> {
     flags(&mut seal::open(sealed, STATE, key)?)
 }

@@ -1,9 +1,9 @@
-//! The start: the changes after the checkpoint are applied again to what the state table has.
+//! Recovery at the start: the journal after the checkpoint is replayed onto the state table.
 //!
-//! A change is applied only to a document older than it, so it does not matter how much of a lap had been carried.
-//! Each result must have the version and etag that were told when the change was accepted; if it has not, or an entry
-//! is missing or damaged, the store does not open: going on would tell someone something wrong. A damaged *record* in
-//! the state table costs that one shadow only: it is reported, it cannot be read or written, the others can.
+//! A change is applied only to a document older than it, so a partial write-back pass does no harm. Each result must
+//! have the version and etag that were reported when the change was accepted. If one has not, or an entry is missing or
+//! damaged, the store does not open, since it would return wrong data. A damaged *record* in the state table affects
+//! only its own shadow: it is logged and cannot be read or written, while the others can.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -25,28 +25,28 @@ use crate::{
     },
 };
 
-/// How often progress is logged.
+/// The interval of progress messages in the log.
 const REPORT_EVERY: Duration = Duration::from_secs(2);
 
-/// What a start found.
+/// The result of recovery.
 pub(super) struct Recovered {
-    /// Documents newer than the state table.
+    /// The documents newer than the state table.
     pub(super) dirty: BTreeMap<ShadowKey, Held>,
-    /// Those of them that the state table does not have at all.
+    /// The dirty documents whose shadow the state table lacks.
     pub(super) fresh: BTreeSet<ShadowKey>,
-    /// Entries that were read for them.
+    /// The number of entries replayed.
     pub(super) entries: u64,
 }
 
-/// Documents so far.
+/// The documents during the replay.
 #[derive(Default)]
 struct Replay {
-    /// `None`: its record is damaged.
+    /// The documents by key; `None` if the record is damaged.
     documents: HashMap<ShadowKey, Option<Held>>,
     fresh: BTreeSet<ShadowKey>,
 }
 
-/// Reads the journal after the checkpoint of `progress`.
+/// Replays the journal after the checkpoint of `progress`.
 pub(super) fn recover(shared: &Shared, progress: &Progress, tombstones_max: usize) -> Result<Recovered, StoreError> {
     let started = Instant::now();
     let Replay { documents, fresh } = shared.database.read(|transaction| {
@@ -69,7 +69,7 @@ pub(super) fn recover(shared: &Shared, progress: &Progress, tombstones_max: usiz
     Ok(Recovered { dirty, fresh, entries })
 }
 
-/// The journal must end where the last commit says it does.
+/// Checks that the journal ends where the last commit recorded.
 fn check_head(transaction: &ReadTransaction, progress: &Progress) -> Result<(), Failure> {
     let table = transaction.open_table(JOURNAL_TABLE)?;
     let last = table.last()?.map_or(progress.removed.seq, |(seq, _)| Seq(seq.value()));
@@ -88,7 +88,7 @@ fn replay(
     let table = transaction.open_table(JOURNAL_TABLE)?;
     let (checkpoint, head) = (progress.checkpoint.seq, progress.head.seq);
     let mut replay = Replay::default();
-    let mut reported = Instant::now();
+    let mut last_report = Instant::now();
     let mut expected = checkpoint.0;
     for item in table.range(checkpoint.0 + 1..=head.0)? {
         let (seq, value) = item?;
@@ -97,9 +97,9 @@ fn replay(
             return Err(StoreError::entry(Seq(expected), "it is missing").into());
         }
         replay.apply(shared, &entry(Seq(expected), value.value())?, tombstones_max)?;
-        if reported.elapsed() >= REPORT_EVERY {
-            reported = Instant::now();
-            tracing::info!(done = expected - checkpoint.0, of = head.0 - checkpoint.0, "applying the journal again");
+        if last_report.elapsed() >= REPORT_EVERY {
+            last_report = Instant::now();
+            tracing::info!(done = expected - checkpoint.0, of = head.0 - checkpoint.0, "replaying the journal");
         }
     }
     Ok(replay)
@@ -122,7 +122,7 @@ impl Replay {
         {
             let document = Arc::new(next(held, entry, tombstones_max)?);
             let remembered = entry.remember(&held.remembered).unwrap_or_else(|_| {
-                // There was room when it was accepted, by the limits of then.
+                // There was room when the request was accepted, by the limits of that time.
                 tracing::warn!(seq = entry.seq.0, key = %entry.key, "no room for an idempotency key");
                 held.remembered.clone()
             });
@@ -132,7 +132,7 @@ impl Replay {
     }
 }
 
-/// The document of `key` in the state table; `None` if it is damaged.
+/// Returns the document of `key` in the state table; `None` if it is damaged.
 fn load(shared: &Shared, key: &ShadowKey) -> Result<Option<Held>, StoreError> {
     match shared.load(key) {
         Ok(held) => Ok(Some(held)),
@@ -144,7 +144,7 @@ fn load(shared: &Shared, key: &ShadowKey) -> Result<Option<Held>, StoreError> {
     }
 }
 
-/// The document that `entry` makes of `held`.
+/// Returns the document after applying `entry` to `held`.
 pub(super) fn next(held: &Held, entry: &Entry, tombstones_max: usize) -> Result<Document, StoreError> {
     let former = held.document.version;
     if entry.previous != held.last_entry || entry.version != Version(former.0 + 1) {

@@ -1,8 +1,7 @@
-//! The bytes of remembered requests: an extension of records, and one of entries.
+//! The encoding of idempotency keys, as an extension of records and of entries.
 //!
-//! An entry says of itself under which key it was asked for; the rest of what it was told is in the entry. A record
-//! has all that its shadow remembers. A no-op under a key makes no entry, so its record is written in the commit that
-//! makes it durable.
+//! An entry holds its own key; the rest of the outcome is in the entry itself. A record holds all stored keys of its
+//! shadow. A no-op with a key has no entry, so its record is written in the same commit.
 
 use std::sync::Arc;
 
@@ -14,12 +13,12 @@ use crate::{
     },
 };
 
-/// The tag of either extension.
+/// The tag of both extensions.
 pub(super) const TAG: u64 = 1;
 
 const CHANGED: u8 = 1;
 
-/// What an entry has to say of its key.
+/// The idempotency key of an entry.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct EntryKey {
     pub(super) keyed: Keyed,
@@ -35,13 +34,13 @@ pub(super) fn put_key(out: &mut Vec<u8>, key: &EntryKey) {
     });
 }
 
-/// Reads the extension of an entry.
+/// Decodes the extension of an entry.
 pub(super) fn key(payload: &mut Decoder<'_>) -> Result<EntryKey, DecodeError> {
     let keyed = Keyed { key: text(payload)?, digest: payload.array()? };
     Ok(EntryKey { keyed, rebased_from: rebased(payload)? })
 }
 
-/// Appends the extension of a record, if there is anything in it.
+/// Appends the extension of a record, unless it is empty.
 pub(super) fn put_all(out: &mut Vec<u8>, remembered: &Remembered) {
     let keys = remembered.keys();
     if keys.is_empty() {
@@ -69,7 +68,7 @@ pub(super) fn put_all(out: &mut Vec<u8>, remembered: &Remembered) {
     });
 }
 
-/// Reads the extension of a record.
+/// Decodes the extension of a record.
 pub(super) fn all(payload: &mut Decoder<'_>) -> Result<Remembered, DecodeError> {
     let principals: Vec<Arc<str>> =
         (0..payload.count()?).map(|_| payload.str().map(Arc::from)).collect::<Result<_, _>>()?;
@@ -96,7 +95,7 @@ fn text(payload: &mut Decoder<'_>) -> Result<IdempotencyKey, DecodeError> {
     IdempotencyKey::new(payload.str()?).ok_or(DecodeError::Invalid("an idempotency key"))
 }
 
-/// 0 is no version that a command can be rebased from.
+/// Appends the version, or 0, from which no command can be rebased.
 fn put_rebased(out: &mut Vec<u8>, rebased_from: Option<Version>) {
     put_u64(out, rebased_from.map_or(0, |version| version.0));
 }

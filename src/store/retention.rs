@@ -1,7 +1,7 @@
-//! How far back the journal goes.
+//! Retention: removal of the oldest journal entries.
 //!
-//! The oldest entries are removed while the journal is larger or older than it may be, some with each commit; never
-//! one after the checkpoint, which a start would need. A store that nobody writes to keeps what it has.
+//! Each commit removes some entries while the journal exceeds its size or age limit. Entries after the checkpoint are
+//! never removed, since a start needs them. A store without writes removes nothing.
 
 use redb::{ReadableTable, Table};
 
@@ -15,14 +15,14 @@ use crate::{
     },
 };
 
-/// Entries removed in one commit beyond twice as many as it adds: a lowered limit is reached in time.
+/// Entries removed per commit in addition to twice the number added, so that a lowered limit is reached in time.
 const EXTRA_STEPS: usize = 64;
 
-/// Removes old entries.
+/// The removal of old entries.
 pub(super) struct Retention {
     bytes_max: u64,
     age_max_seconds: u64,
-    /// When the oldest entry was decided, once it is known.
+    /// The time of the oldest entry, once it is known.
     oldest: Option<(Seq, Timestamp)>,
 }
 
@@ -31,7 +31,7 @@ impl Retention {
         Self { bytes_max: options.journal_bytes_max, age_max_seconds: options.journal_age_max.as_secs(), oldest: None }
     }
 
-    /// Removes what is too old in a commit that adds `added` entries, and moves `progress` past it.
+    /// Removes old entries in a commit that adds `added`, and updates `progress`.
     pub(super) fn trim(
         &mut self,
         journal: &mut Table<'_, u64, &'static [u8]>,
@@ -61,7 +61,7 @@ impl Retention {
             return Ok(timestamp);
         }
         let value = journal.get(seq.0)?;
-        // An entry that cannot be read tells nobody anything: it counts as old.
+        // An unreadable entry has no use, so it counts as old.
         let timestamp =
             value.and_then(|value| Entry::decode_timestamp(seq, value.value()).ok()).unwrap_or(Timestamp(0));
         self.oldest = Some((seq, timestamp));

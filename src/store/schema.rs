@@ -1,14 +1,14 @@
-//! The tables of the file and the keys in them. `docs/format.md` says the same in prose.
+//! The tables of the file and their keys, as described in `docs/format.md`.
 //!
-//! | table | key | value (sealed) |
+//! | table | key | value (framed) |
 //! |---|---|---|
 //! | `meta` | `store` | [`Created`]: the format of the whole file |
-//! | `meta` | `progress` | [`Progress`]: where journal and state table stand |
+//! | `meta` | `progress` | [`Progress`]: the positions of journal and state table |
 //! | `state` | device, NUL, shadow name | a document, `record` |
 //! | `journal` | sequence | a change, `entry` |
 //!
-//! *Invariant:* keys of `state` sort as [`ShadowKey`] does: NUL is below every byte a name may have, so a device's
-//! shadows lie together, the classic one first.
+//! *Invariant:* keys of `state` sort as [`ShadowKey`] does. NUL is below every byte of a name, so the shadows of a
+//! device are adjacent, the classic one first.
 
 use redb::TableDefinition;
 
@@ -24,11 +24,11 @@ use crate::{
     },
 };
 
-/// Facts about the file.
+/// The table of facts about the file.
 pub(super) const META_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(META);
-/// The documents, up to the checkpoint at least.
+/// The table of documents, complete up to the checkpoint.
 pub(super) const STATE_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(super::record::STATE);
-/// The changes, as far back as retention keeps them.
+/// The table of changes, back to the limit of retention.
 pub(super) const JOURNAL_TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new(super::entry::JOURNAL);
 
 /// The name of the table, part of each checksum.
@@ -38,55 +38,55 @@ pub(super) const CREATED_KEY: &str = "store";
 /// The key of [`Progress`].
 pub(super) const PROGRESS_KEY: &str = "progress";
 
-/// The format of the file as a whole: which tables there are and what their keys mean.
+/// The format of the whole file: its tables and the meaning of their keys.
 pub(super) const FILE_FORMAT: u64 = 1;
 
-/// Written once, when the file is made.
+/// The record of the creation, written once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Created {
-    /// [`FILE_FORMAT`] of the program that made it.
+    /// The [`FILE_FORMAT`] of the creating program.
     pub(super) format: u64,
-    /// The version of that program.
+    /// The version of the creating program.
     pub(super) by: String,
 }
 
-/// A place in the journal, and how many bytes all entries up to it came to since the store was made.
+/// A position in the journal, with the bytes of all entries up to it since the store was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) seq: Seq,
     pub(super) bytes: u64,
 }
 
-/// Where journal and state table stand; written with every commit.
+/// The positions of journal and state table; written with every commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
     /// The newest entry.
     pub(super) head: Mark,
-    /// Every entry up to this one is in the state table.
+    /// The checkpoint: every entry up to it is in the state table.
     pub(super) checkpoint: Mark,
-    /// Every entry up to this one has been removed by retention.
+    /// The last entry removed by retention.
     pub(super) removed: Mark,
 }
 
 impl Mark {
-    /// The mark after one more entry of `bytes`.
+    /// Returns the position after one more entry of `bytes`.
     pub(super) fn next(self, bytes: usize) -> Self {
         Self { seq: Seq(self.seq.0 + 1), bytes: self.bytes + bytes as u64 }
     }
 }
 
 impl Progress {
-    /// Entries and bytes that a start would have to apply again.
+    /// Returns the entries and bytes that a start would have to replay.
     pub(super) fn lag(&self) -> (u64, u64) {
         (self.head.seq.0.saturating_sub(self.checkpoint.seq.0), self.head.bytes.saturating_sub(self.checkpoint.bytes))
     }
 
-    /// Bytes of the entries that are kept.
+    /// Returns the bytes of the entries kept.
     pub(super) fn journal_bytes(&self) -> u64 {
         self.head.bytes.saturating_sub(self.removed.bytes)
     }
 
-    /// The sealed value.
+    /// Returns the framed value.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
         seal::begin(&mut out);
@@ -98,7 +98,7 @@ impl Progress {
         out
     }
 
-    /// Reads the sealed value.
+    /// Decodes the framed value.
     pub(super) fn decode(sealed: &[u8]) -> Result<Self, DecodeError> {
         let mut payload = seal::open(sealed, META, PROGRESS_KEY.as_bytes())?;
         let mut mark = || Ok(Mark { seq: Seq(payload.u64()?), bytes: payload.u64()? });
@@ -113,12 +113,12 @@ impl Progress {
 }
 
 impl Created {
-    /// What this program writes.
+    /// Returns the record of this program.
     pub(super) fn now() -> Self {
         Self { format: FILE_FORMAT, by: env!("CARGO_PKG_VERSION").to_owned() }
     }
 
-    /// The sealed value.
+    /// Returns the framed value.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         seal::begin(&mut out);
@@ -128,7 +128,7 @@ impl Created {
         out
     }
 
-    /// Reads the sealed value; a later format may go on after what is known.
+    /// Decodes the framed value; a later format may continue after the known fields.
     pub(super) fn decode(sealed: &[u8]) -> Result<Self, DecodeError> {
         let mut payload = seal::open(sealed, META, CREATED_KEY.as_bytes())?;
         let created = Self { format: payload.u64()?, by: payload.str()?.to_owned() };
@@ -139,13 +139,13 @@ impl Created {
     }
 }
 
-/// The key of a shadow in `state`.
+/// Returns the key of a shadow in `state`.
 pub(super) fn state_key(key: &ShadowKey) -> Vec<u8> {
     let (device, name) = (key.device.as_str(), key.name.as_ref().map_or("", ShadowName::as_str));
     [device.as_bytes(), &[0], name.as_bytes()].concat()
 }
 
-/// The shadow of a key in `state`.
+/// Parses a key of `state`.
 pub(super) fn shadow_key(bytes: &[u8]) -> Result<ShadowKey, DecodeError> {
     let invalid = || DecodeError::Invalid("a shadow's key");
     let text = std::str::from_utf8(bytes).map_err(|_| invalid())?;
@@ -157,9 +157,9 @@ pub(super) fn shadow_key(bytes: &[u8]) -> Result<ShadowKey, DecodeError> {
     }
 }
 
-/// Every key of `device`'s named shadows is in this range.
+/// Returns the range of keys of `device`'s named shadows.
 pub(super) fn named_range(device: &DeviceId) -> std::ops::Range<Vec<u8>> {
-    // A name's first byte is above 0 and below 0xFF, and there is at least one.
+    // The first byte of a name is above 0 and below 0xFF, and names are not empty.
     let prefix = [device.as_str().as_bytes(), &[0]].concat();
     [prefix.as_slice(), &[1]].concat()..[prefix.as_slice(), &[0xFF]].concat()
 }

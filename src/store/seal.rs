@@ -1,33 +1,33 @@
-//! What every stored value is wrapped in: a format byte before it and a checksum after it.
+//! The frame of every stored value: a format byte before it and a checksum after it.
 //!
 //! ```text
 //! format (1 byte) · payload · CRC-32 of table, key, format and payload (4 bytes, little-endian)
 //! ```
 //!
-//! The checksum covers the key, so a sound value under a wrong key is found too. A reader that meets a higher format
-//! says so instead of guessing. New fields do not raise the format: a payload ends in *extensions*, each a tag, a
-//! length and its bytes, and an older record simply has fewer of them.
+//! The checksum covers the key, so a valid value under a wrong key is detected. A reader reports a newer format instead
+//! of guessing. New fields do not raise the format: a payload ends in *extensions*, each a tag, a length and its bytes.
+//! An older record has fewer of them.
 
 use crate::store::codec::{DecodeError, Decoder, put_len, put_u64};
 
-/// The format this program writes, and the highest it reads.
+/// The format that this program writes, and the newest it reads.
 pub(super) const FORMAT: u8 = 1;
 
 const CHECKSUM_BYTES: usize = 4;
 
-/// Begins a value in `out`, which is emptied.
+/// Clears `out` and begins a frame in it.
 pub(super) fn begin(out: &mut Vec<u8>) {
     out.clear();
     out.push(FORMAT);
 }
 
-/// Ends the value begun in `out`: it belongs to `key` of `table`.
+/// Ends the frame begun in `out`, stored under `key` of `table`.
 pub(super) fn finish(out: &mut Vec<u8>, table: &str, key: &[u8]) {
     let checksum = checksum(table, key, out);
     out.extend_from_slice(&checksum.to_le_bytes());
 }
 
-/// The payload of `sealed`, found under `key` of `table`.
+/// Returns the payload of a frame found under `key` of `table`.
 pub(super) fn open<'a>(sealed: &'a [u8], table: &str, key: &[u8]) -> Result<Decoder<'a>, DecodeError> {
     let (body, found) = sealed.split_last_chunk::<CHECKSUM_BYTES>().ok_or(DecodeError::Truncated)?;
     let (format, payload) = body.split_first().ok_or(DecodeError::Truncated)?;
@@ -40,7 +40,7 @@ pub(super) fn open<'a>(sealed: &'a [u8], table: &str, key: &[u8]) -> Result<Deco
     Ok(Decoder::new(payload))
 }
 
-/// Appends an extension whose bytes `write` appends.
+/// Appends an extension with the bytes written by `write`.
 pub(super) fn put_extension(out: &mut Vec<u8>, tag: u64, write: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = Vec::new();
     write(&mut bytes);
@@ -49,8 +49,8 @@ pub(super) fn put_extension(out: &mut Vec<u8>, tag: u64, write: impl FnOnce(&mut
     out.extend_from_slice(&bytes);
 }
 
-/// Reads the extensions at the end of a payload; `read` is given each with its tag and tells whether it knows it. One
-/// that it does not know comes from a newer program.
+/// Reads the extensions at the end of a payload. `read` returns true if it knows the tag; an unknown one comes from a
+/// newer program.
 pub(super) fn extensions<'a>(
     mut payload: Decoder<'a>,
     mut read: impl FnMut(u64, Decoder<'a>) -> Result<bool, DecodeError>,
@@ -69,7 +69,7 @@ pub(super) fn extensions<'a>(
     Ok(())
 }
 
-/// Reads the extensions of a payload that has none so far.
+/// Checks that a payload has no extensions.
 pub(super) fn no_extensions(payload: Decoder<'_>) -> Result<(), DecodeError> {
     extensions(payload, |_, _| Ok(false))
 }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_value_opens_under_its_own_key_only() {
+    fn a_frame_opens_only_under_its_own_key() {
         let value = sealed();
         assert_eq!(open(&value, "state", b"key").unwrap().bytes(7), Ok(&b"payload"[..]));
         assert_eq!(open(&value, "state", b"kez").err(), Some(DecodeError::Checksum));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_and_every_cut_is_found() {
+    fn every_flipped_bit_and_every_truncation_is_detected() {
         let value = sealed();
         for bit in 0..value.len() * 8 {
             let mut flipped = value.clone();
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_named() {
+    fn a_newer_format_is_reported() {
         let mut newer = vec![FORMAT + 1, 1, 2, 3];
         finish(&mut newer, "state", b"key");
         let expected = DecodeError::Format { found: u32::from(FORMAT) + 1, supported: FORMAT.into() };

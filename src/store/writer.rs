@@ -1,12 +1,12 @@
-//! The one thread that changes anything.
+//! The writer, the only thread that changes the store.
 //!
-//! It takes what has queued and decides it as one batch, then in one commit appends the accepted changes to the
-//! journal, carries some documents to the state table and removes old entries; only after that it publishes the new
-//! documents to readers, and only then tells the outcomes, in order. There is no timer: while one commit waits for
-//! the disk, the next batch queues. With nothing queued it carries what is left, then sleeps.
+//! It takes the queued commands and decides them as one batch. One commit then appends the accepted changes to the
+//! journal, flushes some documents to the state table and removes old entries. After the commit, the writer publishes
+//! the new documents to readers, and then reports the outcomes in order. There is no timer: while one commit waits for
+//! the disk, the next batch queues. With an empty queue it flushes the rest of the dirty set, then sleeps.
 //!
-//! *Invariant:* after a failed commit nothing is committed any more. What the disk has is then unknown, so that batch
-//! is told so, later ones are refused, and readers keep seeing the last published state.
+//! *Invariant:* after a failed commit, nothing is committed any more. The contents of the disk are then unknown. The
+//! outcome of that batch is reported as unknown, later batches are refused, and readers keep the last published state.
 
 use std::{ops::ControlFlow, sync::Arc, time::Instant};
 
@@ -32,23 +32,23 @@ use crate::{
     },
 };
 
-/// What comes through the queue.
+/// A message in the queue.
 pub(super) enum Message<C> {
-    /// A command, and its share of the queue.
+    /// A command with its reservation in the queue.
     Job(Box<Job<C>>, OwnedSemaphorePermit),
-    /// Take no more, finish what is there.
+    /// A request to close the queue and finish the commands in it.
     Close,
 }
 
-/// The share of the queue that some commands take; dropping it makes room for others.
+/// The queue bytes of some commands, released when dropped.
 pub struct Room(#[expect(dead_code, reason = "for its drop")] Option<OwnedSemaphorePermit>);
 
-/// The writer's own state; see the module.
+/// The state of the writer; see the module.
 pub(super) struct Writer<C> {
     pub(super) options: StoreOptions,
     pub(super) shared: Arc<Shared>,
     pub(super) queue: UnboundedReceiver<Message<C>>,
-    /// The queue's room, closed when the writer ends.
+    /// The free bytes of the queue; closed when the writer ends.
     pub(super) room: Arc<Semaphore>,
     pub(super) clock: Box<dyn Fn() -> Timestamp + Send>,
     pub(super) tell: Box<dyn FnMut(Vec<Outcome<C>>, Room) + Send>,
@@ -61,7 +61,7 @@ pub(super) struct Writer<C> {
 }
 
 impl<C> Writer<C> {
-    /// Works until the queue is closed and empty, then carries everything.
+    /// Runs until the queue is closed and empty, then flushes the dirty set.
     pub(super) fn run(&mut self) {
         while self.step().is_continue() {}
         while !self.backlog.is_empty() && !self.is_latched() {
@@ -72,8 +72,8 @@ impl<C> Writer<C> {
         }
     }
 
-    /// Makes one commit, if what it finds needs one; waits for commands only if there is nothing to carry. Breaks when
-    /// the queue is closed and empty.
+    /// Decides one batch and commits it if necessary, or flushes documents if the queue is empty. Waits for commands
+    /// only if nothing is dirty. Breaks when the queue is closed and empty.
     pub(super) fn step(&mut self) -> ControlFlow<()> {
         let mut messages = Vec::new();
         self.take(&mut messages)?;
@@ -85,7 +85,7 @@ impl<C> Writer<C> {
         ControlFlow::Continue(())
     }
 
-    /// Takes what has queued, at most one batch.
+    /// Takes the queued messages, at most one batch.
     fn take(&mut self, messages: &mut Vec<Message<C>>) -> ControlFlow<()> {
         let most = self.options.batch_commands_max.max(1);
         if self.backlog.is_empty() || self.is_latched() {
@@ -128,7 +128,7 @@ impl<C> Writer<C> {
         self.conclude(batch, room);
     }
 
-    /// Why no command may be tried now.
+    /// Returns the reason for refusing all commands at the moment.
     fn refusal(&mut self) -> Option<Rejection> {
         if self.is_latched() {
             return Some(Rejection::Unavailable(
@@ -166,7 +166,7 @@ impl<C> Writer<C> {
         batch
     }
 
-    /// Commits `batch` if it changes anything, publishes it, tells it.
+    /// Commits `batch` if it changes anything, publishes it and reports its outcomes.
     fn conclude(&mut self, mut batch: Batch<C>, room: Room) {
         if batch.needs_commit() {
             let works = std::mem::take(&mut batch.works);
@@ -188,7 +188,7 @@ impl<C> Writer<C> {
         matches!(self.state, State::Latched(_))
     }
 
-    /// Takes no more commits; returns what those who wait for this one are told.
+    /// Stops all further commits. Returns the rejection for the batch of the failed commit.
     pub(super) fn latch(&mut self, failure: CommitFailure) -> Rejection {
         let rejection = match &failure {
             CommitFailure::NotTried(_) => Rejection::Internal,
@@ -196,12 +196,12 @@ impl<C> Writer<C> {
         };
         let error = failure.into_error();
         self.shared.commits.failed.add(1);
-        tracing::error!(%error, "a commit failed: no further command is taken until a restart");
+        tracing::error!(%error, "a commit failed: no command is accepted until a restart");
         self.state = State::Latched(error.to_string());
         rejection
     }
 
-    /// Tells how the store is doing.
+    /// Updates the health of the store.
     pub(super) fn report(&self) {
         let (lag_entries, lag_bytes) = self.progress.lag();
         let (cached_documents, cached_bytes) = self.shared.cache.size();
@@ -219,7 +219,7 @@ impl<C> Writer<C> {
     }
 }
 
-/// However the thread ends, even by a panic, nobody waits for it in vain.
+/// Releases every waiting caller, even if the thread ends by a panic.
 impl<C> Drop for Writer<C> {
     fn drop(&mut self) {
         self.room.close();

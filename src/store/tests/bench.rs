@@ -1,4 +1,4 @@
-//! How fast it is: `cargo test --release --lib store::tests::bench -- --ignored --nocapture`.
+//! Benchmarks of the store: `cargo test --release --lib store::tests::bench -- --ignored --nocapture`.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::{
 
 const SHADOWS: u64 = 10_000;
 
-/// A document of about 600 bytes.
+/// Returns a document of about 600 bytes.
 fn document(n: u64) -> Value {
     let readings: serde_json::Map<_, _> = (0..20).map(|i| (format!("reading-{i}"), json!(n * 31 + i * 1000))).collect();
     json!({
@@ -21,7 +21,7 @@ fn document(n: u64) -> Value {
     })
 }
 
-/// What the writer's thread has used of a processor so far; says more than the clock does on a busy machine.
+/// Returns the CPU time of the writer thread, which is more reliable than the clock on a busy machine.
 fn writer_cpu_seconds() -> f64 {
     let threads = std::fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path());
     let writers = threads
@@ -87,8 +87,8 @@ fn committed_updates_per_second() {
     }
 }
 
-/// Unconditional, conditional, rebased and keyed updates of one store in turn, each kind on shadows of its own, one
-/// after the other so that the expected versions are known. Tells the medians of all turns.
+/// Measures unconditional, conditional, rebased and keyed updates in turn, each kind on its own shadows. They run one
+/// after another, so that the expected versions are known. Prints the medians of all rounds.
 #[test]
 #[ignore = "a measurement"]
 fn conditions_cost() {
@@ -104,7 +104,7 @@ fn conditions_cost() {
     }
     let mut measured = VARIANTS.map(|_| (Vec::new(), Vec::new()));
     for version in 1..=TURNS {
-        // One turn other fields than the next, so that the version before is one to rebase from.
+        // Rounds alternate between fields, so that the version before can be rebased from.
         let fields = if version % 2 == 0 { ["a", "b", "c"] } else { ["x", "y", "z"] };
         let change = json!({"reported": {fields[0]: version, fields[1]: 0.5, "log": {fields[2]: version}}});
         for ((variant, keys), (rates, costs)) in VARIANTS.iter().zip(&keys).zip(&mut measured) {

@@ -1,4 +1,4 @@
-//! Backups: taken under load and of a store at rest, restored, cut, altered; and what a look at a store finds.
+//! Tests of backups and checks: of a store under load and at rest, restored, truncated, altered.
 
 use std::{fs, io, path::Path};
 
@@ -18,7 +18,7 @@ fn at(path: &Path) -> StoreOptions {
     StoreOptions { path: path.to_owned(), ..options() }
 }
 
-/// Fills a store with `n` rounds of changes of 30 shadows, some of them deleted.
+/// Applies `n` rounds of changes to 30 shadows, some of which are deleted.
 fn work(running: &Running, n: u64) {
     for round in 0..n {
         running.apply((0..30).map(|shadow| job(&key(&format!("device-{shadow}")), count(round), 0)));
@@ -31,14 +31,14 @@ fn sound(report: &Report) {
 }
 
 #[test]
-fn a_backup_taken_while_the_writer_works_restores_to_all_that_was_told_before_it() {
+fn a_backup_under_load_restores_everything_reported_before_it() {
     let directory = tempfile::tempdir().unwrap();
     let (path, copy, restored) =
         (directory.path().join("store.redb"), directory.path().join("copy"), directory.path().join("restored.redb"));
     let running = Running::open(at(&path)).unwrap();
     work(&running, 20);
     let told = running.store.head();
-    // What goes on while it is taken: the sink writes to the store before it takes the first byte.
+    // Changes during the backup: the sink writes to the store before it accepts the first byte.
     let mut file = fs::File::create(&copy).unwrap();
     let sink = Meanwhile { running: &running, file: &mut file, begun: false };
     running.store.back_up(sink).unwrap();
@@ -60,7 +60,7 @@ fn a_backup_taken_while_the_writer_works_restores_to_all_that_was_told_before_it
     sound(&store::check(&at(&restored)).unwrap());
 }
 
-/// Changes the store as soon as the backup has its snapshot.
+/// A sink that changes the store as soon as the backup has its snapshot.
 struct Meanwhile<'a> {
     running: &'a Running,
     file: &'a mut fs::File,
@@ -81,7 +81,7 @@ impl io::Write for Meanwhile<'_> {
 }
 
 #[test]
-fn a_backup_is_restored_only_whole_and_only_where_nothing_is() {
+fn a_backup_is_restored_only_if_complete_and_to_a_new_path() {
     let directory = tempfile::tempdir().unwrap();
     let (path, copy, target) =
         (directory.path().join("store.redb"), directory.path().join("copy"), directory.path().join("restored.redb"));
@@ -117,7 +117,7 @@ fn a_backup_is_restored_only_whole_and_only_where_nothing_is() {
     assert!(!directory.path().join("none").exists(), "a missing store is not made");
 }
 
-/// A file that is whole as a backup and holds what no store does was restored as entry 0 of the journal.
+/// A complete backup with a key that no store has was restored as entry 0 of the journal.
 #[test]
 fn a_record_with_a_key_of_another_kind_is_not_restored() {
     let directory = tempfile::tempdir().unwrap();
@@ -132,9 +132,9 @@ fn a_record_with_a_key_of_another_kind_is_not_restored() {
     }
 }
 
-/// Of shadows whose oldest entries, or all of them, are gone.
+/// Some shadows have lost their oldest entries to retention, some all of them.
 #[test]
-fn a_store_that_has_forgotten_is_sound() {
+fn a_store_after_retention_is_sound() {
     let directory = tempfile::tempdir().unwrap();
     let (path, copy) = (directory.path().join("store.redb"), directory.path().join("copy"));
     let options = StoreOptions { journal_bytes_max: 10_000, ..at(&path) };
@@ -154,9 +154,9 @@ fn a_store_that_has_forgotten_is_sound() {
 }
 
 #[test]
-fn what_does_not_agree_in_a_store_is_found() {
+fn inconsistencies_are_found() {
     type Wrong = fn(&redb::WriteTransaction);
-    // what is done to it, what is said
+    // the damage, the finding
     let table: [(&str, Wrong, &str); 6] = [
         (
             "a flipped bit of a document",
@@ -204,7 +204,7 @@ fn what_does_not_agree_in_a_store_is_found() {
         (
             "a document of an earlier time",
             |transaction| {
-                // The whole of another document, sealed for the key it does not belong to.
+                // The whole of another document, framed for a key that it does not belong to.
                 let mut state = transaction.open_table(STATE_TABLE).unwrap();
                 let (from, to) = (schema::state_key(&key("device-4")), schema::state_key(&key("device-5")));
                 let bytes = state.get(from.as_slice()).unwrap().unwrap().value().to_vec();
@@ -241,7 +241,7 @@ fn an_altered_byte_of_the_file_is_found() {
     drop(running);
     let image = fs::read(&path).unwrap();
     let report = store::check(&at(&path)).unwrap();
-    // The text of a client in an entry: surely a byte that is in use.
+    // The client id in an entry: certainly a byte that is in use.
     let places: Vec<_> = (0..image.len() - 8).filter(|place| &image[*place..*place + 8] == b"client-1").collect();
     assert!(places.len() > 100);
     for place in places.iter().step_by(places.len() / 20) {
@@ -250,7 +250,7 @@ fn an_altered_byte_of_the_file_is_found() {
         fs::write(&path, &altered).unwrap();
         match store::check(&at(&path)) {
             Err(_) => {}
-            // A page that is no longer in use may hold what it likes.
+            // A page that is no longer in use may hold anything.
             Ok(found) => assert!(found == report || !found.is_sound(), "byte {place}: {found:?}"),
         }
     }

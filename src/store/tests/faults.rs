@@ -1,4 +1,4 @@
-//! The disk stops: at every sync, at every write, in each way it can. What was told must then be what is there.
+//! Tests of a disk that stops, at every sync and every write, in each possible way. Everything reported must be on it.
 
 use super::{
     Random,
@@ -13,16 +13,16 @@ use crate::{
 
 const BATCHES: usize = 10;
 
-/// What a run leaves behind when its disk stops.
+/// The result of a run whose disk stops.
 struct Run {
     disk: SimDisk,
-    /// All that was told as decided.
+    /// The model of everything reported as decided.
     told: Model,
-    /// The same and the batch whose outcome is unknown.
+    /// The same model plus the batch with the unknown outcome.
     told_and_unknown: Model,
 }
 
-/// Runs the workload of `seed` on a disk that stops; `None` if the store could not even be made.
+/// Runs the workload of `seed` on a disk that stops. Returns `None` if the store could not be created.
 fn run(seed: u64, stop: Stop, about: &str) -> Option<Run> {
     let mut random = Random::new(seed);
     let disk = SimDisk::new(Vec::new(), stop);
@@ -64,7 +64,7 @@ fn told_all(outcomes: &[Outcome<u64>], rejection: &Rejection) -> bool {
     outcomes.iter().all(|outcome| outcome.result.as_ref() == Err(rejection))
 }
 
-/// A store whose commit failed takes nothing more, and shows what it showed.
+/// Checks that a store with a failed commit accepts nothing and keeps its last published state.
 fn check_latched(stepped: &mut Stepped, told: &Model, random: &mut Random, about: &str) {
     assert!(matches!(stepped.store.health().state, State::Latched(_)), "{about}");
     let outcomes = stepped.apply(random_batch(random));
@@ -78,7 +78,7 @@ fn check_latched(stepped: &mut Stepped, told: &Model, random: &mut Random, about
     }
 }
 
-/// Opens what a power cut left, and checks that it holds `run`.
+/// Opens the image after a power cut, and checks that it holds the result of `run`.
 fn check_image(run: &Run, image: Vec<u8>, about: &str) {
     let options = small_options();
     let disk = SimDisk::new(image, Stop::Never);
@@ -88,7 +88,7 @@ fn check_image(run: &Run, image: Vec<u8>, about: &str) {
     let mut model = if unknown_is_in { run.told_and_unknown.clone() } else { run.told.clone() };
     model.check(&stepped, about);
 
-    // It goes on from there.
+    // The store is usable.
     let jobs = random_batch(&mut Random::new(7));
     let expected = model.apply(&jobs, *stepped.now.lock(), &options.document);
     check_told(&stepped.apply(copies(&jobs)), &expected, about);
@@ -111,7 +111,7 @@ fn check_stop(seed: u64, stop: Stop) {
     }
 }
 
-/// Syncs and writes of making a store, and of the whole workload.
+/// Returns the syncs and writes of creating a store, and those of the whole workload.
 fn operations(seed: u64) -> ((u64, u64), (u64, u64)) {
     let disk = SimDisk::new(Vec::new(), Stop::Never);
     drop(Stepped::open(&disk, small_options()).unwrap());
@@ -142,7 +142,7 @@ fn accepted_means_on_disk_whichever_write_is_the_last() {
 }
 
 #[test]
-fn the_disk_is_as_told_after_every_commit() {
+fn the_disk_matches_the_model_after_every_commit() {
     for seed in 10..14 {
         let mut random = Random::new(seed);
         let disk = SimDisk::new(Vec::new(), Stop::Never);

@@ -1,4 +1,4 @@
-//! The file itself: made, locked, not ours, cut short, altered.
+//! Tests of the file: created, locked, foreign, truncated, altered.
 
 use std::{
     fs,
@@ -30,7 +30,7 @@ fn open_error(path: &Path) -> StoreError {
 }
 
 #[test]
-fn a_missing_file_is_made_and_an_empty_directory_left_clean() {
+fn a_missing_file_is_created_without_leftovers() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.redb");
     drop(Running::open(at(&path)).unwrap());
@@ -41,7 +41,7 @@ fn a_missing_file_is_made_and_an_empty_directory_left_clean() {
 }
 
 #[test]
-fn a_file_that_is_no_store_is_left_alone() {
+fn a_file_that_is_no_store_is_not_changed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.redb");
     let other_redb = {
@@ -64,7 +64,7 @@ fn a_file_that_is_no_store_is_left_alone() {
 }
 
 #[test]
-fn a_later_format_is_named() {
+fn a_newer_format_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.redb");
     drop(Running::open(at(&path)).unwrap());
@@ -83,7 +83,7 @@ fn a_later_format_is_named() {
 }
 
 #[test]
-fn one_process_has_it_once() {
+fn one_process_opens_a_store_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.redb");
     let running = Running::open(at(&path)).unwrap();
@@ -92,7 +92,7 @@ fn one_process_has_it_once() {
     drop(Running::open(at(&path)).unwrap());
 }
 
-/// Run by the test below in a process of its own: holds the store open until its input ends.
+/// Holds the store open until its input ends. The test below runs this in another process.
 #[test]
 #[ignore = "a part of `another_process_is_refused`"]
 fn hold_the_store_open() {
@@ -122,7 +122,7 @@ fn another_process_is_refused() {
     drop(Running::open(at(&path)).unwrap());
 }
 
-/// A closed store of 40 shadows; the last two commits left the same documents.
+/// Returns the image of a closed store of 40 shadows; the last two commits left the same documents.
 fn sound_image() -> Vec<u8> {
     let disk = SimDisk::new(Vec::new(), Stop::Never);
     let mut stepped = Stepped::open(&disk, StoreOptions { carry_documents_min: 0, ..options() }).unwrap();
@@ -134,7 +134,7 @@ fn sound_image() -> Vec<u8> {
     disk.durable()
 }
 
-/// What is in `image`, unless it is refused: an error, or the right documents. Never a panic.
+/// Checks that `image` is refused with an error or holds the right documents, and never panics.
 fn check_image(image: Vec<u8>, verify_on_open: bool, about: &str) -> bool {
     let options = StoreOptions { verify_on_open, ..options() };
     let Ok(mut stepped) = Stepped::open(&SimDisk::new(image, Stop::Never), options) else { return false };
@@ -155,7 +155,7 @@ fn check_image(image: Vec<u8>, verify_on_open: bool, about: &str) -> bool {
 }
 
 #[test]
-fn a_cut_file_is_refused() {
+fn a_truncated_file_is_refused() {
     let image = sound_image();
     assert!(check_image(image.clone(), true, "whole") && check_image(image.clone(), false, "whole"));
     let step = image.len() / 60;

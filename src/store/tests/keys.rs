@@ -1,4 +1,4 @@
-//! What a shadow remembers of requests with a key.
+//! Tests of idempotency keys.
 
 use serde_json::json;
 
@@ -29,7 +29,7 @@ fn stepped() -> Stepped {
     Stepped::open(&SimDisk::new(Vec::new(), Stop::Never), options()).unwrap()
 }
 
-/// What one job is told, in a batch of its own: the version, and whether it was told before.
+/// Returns the outcome of one job in its own batch: the version, and true if it was replayed.
 fn ask(store: &mut Stepped, by: &str, command: Command) -> Result<(u64, bool), Rejection> {
     let told = store.apply([Job { sender: sender(by), ..job(&key("dev"), command, 0) }]).pop().unwrap();
     told.result.map(|applied| match applied.manner {
@@ -49,7 +49,7 @@ fn a_key_is_decided_before_the_preconditions_and_by_principal() {
         ("a", "k", set(1, None), reused.clone()),
         ("a", "k", Command::Delete(Delete::default()), reused.clone()),
         ("b", "k", set(2, None), Ok((2, false))),
-        // A no-op is remembered as well, and its replay tells its version.
+        // A no-op is stored as well, and its replay has its version.
         ("a", "noop", set(2, None), Ok((2, false))),
         ("a", "other", set(3, None), Ok((3, false))),
         ("a", "noop", set(2, None), Ok((2, true))),
@@ -61,7 +61,7 @@ fn a_key_is_decided_before_the_preconditions_and_by_principal() {
     ] {
         assert_eq!(ask(&mut store, by, keyed(text, command.clone())), expected, "{by} {text} {command:?}");
     }
-    // A rejection is not remembered: the same request may come to be accepted.
+    // A rejection is not stored: the same request may be accepted later.
     let stale = || keyed("late", set(9, Some(6)));
     assert!(matches!(ask(&mut store, "a", stale()), Err(Rejection::VersionConflict { .. })));
     ask(&mut store, "a", set(8, None)).unwrap();
@@ -69,7 +69,7 @@ fn a_key_is_decided_before_the_preconditions_and_by_principal() {
 }
 
 #[test]
-fn a_dry_run_leaves_nothing() {
+fn a_dry_run_stores_nothing() {
     let mut store = stepped();
     let dry = |command| match keyed("k", command) {
         Command::Update(update) => Command::Update(Update { dry_run: true, ..update }),
@@ -108,14 +108,14 @@ fn keys_outlive_the_journal_and_a_restart() {
 }
 
 #[test]
-fn a_key_is_forgotten_after_a_day() {
+fn a_key_expires_after_a_day() {
     let mut store = stepped();
     ask(&mut store, "a", keyed("k", set(1, None))).unwrap();
     *store.now.lock() += REMEMBERED_SECONDS;
     assert_eq!(ask(&mut store, "a", keyed("k", set(1, None))), Ok((1, true)));
     *store.now.lock() += 1;
     assert_eq!(ask(&mut store, "a", keyed("k", set(2, None))), Ok((2, false)));
-    // A clock that jumps back keeps it longer.
+    // A clock that jumps back extends the lifetime.
     *store.now.lock() -= 2 * REMEMBERED_SECONDS;
     assert_eq!(ask(&mut store, "a", keyed("k", set(2, None))), Ok((2, true)));
 }

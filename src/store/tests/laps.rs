@@ -1,4 +1,4 @@
-//! The state table follows within the lag that is allowed, and the journal forgets within its limits.
+//! Tests of the pace of write-back and of retention.
 
 use std::{
     sync::{
@@ -60,7 +60,7 @@ fn the_lag_stays_within_its_bounds() {
 }
 
 #[test]
-fn a_lone_update_is_carried_in_its_own_commit() {
+fn a_single_update_is_flushed_in_its_own_commit() {
     let disk = SimDisk::new(Vec::new(), Stop::Never);
     let mut stepped = Stepped::open(&disk, options()).unwrap();
     for n in 0..20 {
@@ -70,7 +70,7 @@ fn a_lone_update_is_carried_in_its_own_commit() {
 }
 
 #[test]
-fn the_journal_forgets_what_is_too_much_or_too_old() {
+fn retention_removes_by_size_and_by_age() {
     let disk = SimDisk::new(Vec::new(), Stop::Never);
     let limits = StoreOptions { journal_bytes_max: 20_000, journal_age_max: Duration::from_secs(100), ..options() };
     let mut stepped = Stepped::open(&disk, limits.clone()).unwrap();
@@ -81,7 +81,7 @@ fn the_journal_forgets_what_is_too_much_or_too_old() {
     let health = stepped.store.health();
     assert!(health.oldest > Seq(50) && health.journal_bytes > 19_000, "{health:?}");
 
-    // Follow and history say that something is gone.
+    // Journal and history report that entries are gone.
     let oldest = health.oldest;
     assert!(stepped.store.journal(Seq(oldest.0 - 2), 10).unwrap().gone);
     let page = stepped.store.journal(Seq(oldest.0 - 1), 10).unwrap();
@@ -92,28 +92,28 @@ fn the_journal_forgets_what_is_too_much_or_too_old() {
     assert_eq!(history.entries.len() as u64, 400 - oldest.0 + 1);
     assert_eq!(history.entries.last().map(|entry| entry.seq), Some(oldest));
 
-    // Age.
+    // The age limit.
     *stepped.now.lock() = START + 101;
     for n in 0..10 {
         stepped.apply([job(&key("e"), count(n), 0)]);
     }
     assert_eq!(stepped.store.health().oldest, Seq(401));
 
-    // A start finds it so.
+    // The state after a start is the same.
     drop(stepped);
     let mut stepped = Stepped::open(&disk, limits).unwrap();
     assert_eq!(stepped.store.health().oldest, Seq(401));
     assert!(stepped.store.journal(Seq(399), 10).unwrap().gone);
     *stepped.now.lock() = START + 1000;
     stepped.apply([job(&key("f"), count(1), 0)]);
-    // Never above the checkpoint as it was when the commit began; the next one takes the rest.
+    // Entries above the checkpoint at the beginning of the commit stay; the next commit removes them.
     stepped.apply([job(&key("f"), count(2), 0)]);
     assert_eq!(stepped.store.health().oldest, Seq(411));
     assert_eq!(stepped.store.read(&key("d")).unwrap().document.version, Version(400));
 }
 
 #[test]
-fn nothing_after_the_checkpoint_is_forgotten() {
+fn retention_keeps_entries_after_the_checkpoint() {
     let options = StoreOptions { journal_bytes_max: 0, journal_age_max: Duration::ZERO, ..small_options() };
     for seed in 20..24 {
         let disk = SimDisk::new(Vec::new(), Stop::Never);

@@ -1,5 +1,5 @@
-//! Tests of the store as a whole. The writer is stepped by hand where the order of commits matters, and runs on its
-//! thread where it does not.
+//! Tests of the store as a whole. The tests step the writer by hand where the order of commits matters; elsewhere it
+//! runs on its thread.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
@@ -41,7 +41,7 @@ fn named(of: &str, name: &str) -> ShadowKey {
     ShadowKey::named(device(of), ShadowName::new(name).unwrap())
 }
 
-/// An update of the sections in `state`, if the version is `expected`.
+/// Returns an update of the sections in `state`, with an optional expected version.
 fn update(state: &Value, expected: Option<u64>) -> Command {
     let patch = |section: &str| match state.get(section) {
         None => SectionPatch::Keep,
@@ -61,7 +61,7 @@ fn delete() -> Command {
     Command::Delete(Delete::default())
 }
 
-/// Reports that the counter is `n`.
+/// Returns an update that sets the reported counter to `n`.
 fn count(n: u64) -> Command {
     update(&json!({"reported": {"n": n}}), None)
 }
@@ -77,7 +77,7 @@ fn job<C>(key: &ShadowKey, command: Command, context: C) -> Job<C> {
     }
 }
 
-/// Options for a small store, with no file behind it.
+/// Returns options for a small store without a file.
 fn options() -> StoreOptions {
     StoreOptions {
         page_cache_bytes: 1 << 20,
@@ -87,7 +87,7 @@ fn options() -> StoreOptions {
     }
 }
 
-/// A store on its own thread, and what it tells.
+/// A store with a writer thread, and the outcomes it reports.
 struct Running {
     store: Store<u64>,
     told: mpsc::Receiver<Vec<Outcome<u64>>>,
@@ -104,7 +104,7 @@ impl Running {
         self.store.try_reserve(100).expect("the queue has room").send(job).unwrap();
     }
 
-    /// Sends `jobs` and waits for that many outcomes.
+    /// Sends `jobs` and waits for as many outcomes.
     fn apply(&self, jobs: impl IntoIterator<Item = Job<u64>>) -> Vec<Outcome<u64>> {
         let expected = jobs.into_iter().map(|job| self.send(job)).count();
         let mut outcomes = Vec::new();
@@ -115,7 +115,7 @@ impl Running {
     }
 }
 
-/// xorshift64*: enough for tests, and the same everywhere.
+/// The xorshift64* generator: sufficient for tests and equal on all machines.
 #[derive(Clone)]
 struct Random(u64);
 
@@ -131,7 +131,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    /// Below `end`.
+    /// Returns a number below `end`.
     fn below(&mut self, end: u64) -> u64 {
         (self.next() >> 33) % end
     }

@@ -1,4 +1,4 @@
-//! What a store has to be, kept naively: every document in a map, every accepted change in a list.
+//! A naive model of a store: every document in a map, every accepted change in a list.
 
 use std::collections::BTreeMap;
 
@@ -14,23 +14,23 @@ use crate::{
     store::{Applied, Entry, Job, Outcome, Seq, StoreOptions},
 };
 
-/// Documents by key; those that never were are not there.
+/// The documents by key, without absent ones.
 pub(super) type Documents = BTreeMap<ShadowKey, Document>;
 
 #[derive(Clone, Default)]
 pub(super) struct Model {
     pub(super) documents: Documents,
-    /// Key and version of every accepted change.
+    /// The key and version of every accepted change.
     pub(super) changes: Vec<(ShadowKey, Version)>,
-    /// Every accepted command that had a key, by shadow, principal and key.
+    /// The accepted commands with an idempotency key, by shadow, principal and key.
     pub(super) keys: BTreeMap<(ShadowKey, String, String), Command>,
 }
 
-/// What a job should be told: the document, and whether it is told again.
+/// The expected outcome of a job: the document, and true if it was replayed.
 pub(super) type Told = Result<(Document, bool), Rejection>;
 
 impl Model {
-    /// Decides `jobs` and says what each should have been told.
+    /// Decides `jobs` and returns the expected outcomes.
     pub(super) fn apply(&mut self, jobs: &[Job<u64>], now: u64, limits: &DocumentLimits) -> Vec<Told> {
         jobs.iter().map(|job| self.decide(job, now, limits)).collect()
     }
@@ -66,7 +66,7 @@ impl Model {
         }
     }
 
-    /// Panics unless `store` holds exactly this, in documents, journal, histories and list.
+    /// Panics unless `store` equals the model in documents, journal, histories and list.
     pub(super) fn check(&self, stepped: &Stepped, about: &str) {
         let store = &stepped.store;
         for (key, expected) in &self.documents {
@@ -80,7 +80,7 @@ impl Model {
         self.check_journal(&whole_journal(stepped), about);
     }
 
-    /// Whether `store` remembers exactly these keys.
+    /// Returns true if `store` has exactly these idempotency keys.
     pub(super) fn holds_keys(&self, stepped: &Stepped) -> bool {
         let known = self.documents.keys().flat_map(|key| {
             let remembered = stepped.store.read(key).unwrap().remembered;
@@ -95,7 +95,7 @@ impl Model {
         known.iter().eq(self.keys.keys())
     }
 
-    /// The journal has the accepted changes in order, and applying them one by one makes the documents.
+    /// Checks that the journal has the accepted changes in order, and that they lead to the documents.
     fn check_journal(&self, entries: &[Entry], about: &str) {
         let told: Vec<_> = entries.iter().map(|entry| (entry.key.clone(), entry.version)).collect();
         assert_eq!(told, self.changes, "{about}: the journal");
@@ -114,7 +114,7 @@ impl Model {
     }
 }
 
-/// Every entry, page by page.
+/// Returns every entry, page by page.
 pub(super) fn whole_journal(stepped: &Stepped) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
     loop {
@@ -129,7 +129,7 @@ pub(super) fn whole_journal(stepped: &Stepped) -> Vec<Entry> {
     }
 }
 
-/// A batch of random commands for a dozen shadows.
+/// Returns a batch of random commands for a dozen shadows.
 pub(super) fn random_batch(random: &mut Random) -> Vec<Job<u64>> {
     (0..=random.below(5)).map(|number| random_job(random, number)).collect()
 }
@@ -151,7 +151,7 @@ fn random_job(random: &mut Random, context: u64) -> Job<u64> {
     }
 }
 
-/// Every third has a key, and each key its request, but for some that use it for another.
+/// Returns a random command. Every third has a key, and each key belongs to one request, with some exceptions.
 fn random_command(random: &mut Random) -> Command {
     if !random.chance(3) {
         return if random.chance(9) { delete() } else { random_update(random) };
@@ -198,14 +198,14 @@ fn random_object(random: &mut Random, depth: u64) -> Value {
     object
 }
 
-/// What was told must be what the model says, but for the sequence.
+/// Checks that the outcomes equal those of the model, except for the sequence.
 pub(super) fn check_told(told: &[Outcome<u64>], expected: &[Told], about: &str) {
     let shown = |applied: &Applied| ((*applied.after).clone(), matches!(applied.manner, Manner::Again(_)));
     let told: Vec<_> = told.iter().map(|outcome| outcome.result.as_ref().map(shown).map_err(Clone::clone)).collect();
     assert_eq!(told, expected, "{about}");
 }
 
-/// Small enough that everything the store does in laps happens in a few batches.
+/// Returns limits so small that every periodic action happens within a few batches.
 pub(super) fn small_options() -> StoreOptions {
     StoreOptions {
         lag_entries_max: 24,
@@ -216,7 +216,7 @@ pub(super) fn small_options() -> StoreOptions {
     }
 }
 
-/// A copy of the jobs, which the store will consume.
+/// Returns a copy of the jobs, since the store consumes them.
 pub(super) fn copies(jobs: &[Job<u64>]) -> Vec<Job<u64>> {
     jobs.iter()
         .map(|job| Job {

@@ -1,4 +1,4 @@
-//! JSON Patches in one batch: each is applied to what the one before it left.
+//! Tests of JSON Patches in one batch: each applies to the result of the one before.
 
 use serde_json::{Value, json};
 
@@ -51,7 +51,7 @@ fn appends_of_one_batch_all_land_in_order() {
 }
 
 #[test]
-fn what_does_not_fit_changes_nothing_for_the_next() {
+fn a_failing_patch_does_not_affect_the_next() {
     let mut store = stepped(&list([1]));
     let failing = patch(json!([
         {"op": "add", "path": "/desired/list/-", "value": 2},
@@ -69,9 +69,9 @@ fn what_does_not_fit_changes_nothing_for_the_next() {
     assert!(told.iter().all(|outcome| outcome.against.is_none()));
 }
 
-/// What collided is looked up for a patch that became an update, and is not known of one that did not fit.
+/// Conflicts are listed for a patch that was resolved, and unknown for one that did not apply.
 #[test]
-fn a_conflict_is_told_of_what_it_was_decided_against() {
+fn a_conflict_has_the_document_it_was_decided_against() {
     let mut store = stepped(&list([1]));
     let old = store.store.read(&key("dev")).unwrap().document.etag;
     let stale = Preconditions { etag: Some(EtagCondition::Tag(old)), ..Preconditions::default() };
@@ -92,7 +92,7 @@ fn a_conflict_is_told_of_what_it_was_decided_against() {
 }
 
 #[test]
-fn a_patch_sent_again_in_the_same_batch_is_told_again() {
+fn a_patch_repeated_in_the_same_batch_is_replayed() {
     let mut store = stepped(&list([]));
     let edit = json!([{"op": "test", "path": "/desired/list", "value": []}, {"op": "add", "path": "/desired/list/-", "value": 1}]);
     let keyed = Keyed::edits(IdempotencyKey::new("k").unwrap(), &edit, &Preconditions::default());

@@ -1,4 +1,4 @@
-//! What readers are told: documents, lists, histories, and that damage of one shadow stays with it.
+//! Tests of reads: documents, lists, histories, and damage that affects one shadow only.
 
 use redb::ReadableTable;
 use serde_json::json;
@@ -79,7 +79,7 @@ fn the_history_walks_back_through_deletes() {
 }
 
 #[test]
-fn the_list_has_what_is_carried_and_what_is_not() {
+fn the_list_has_flushed_and_dirty_shadows() {
     let disk = SimDisk::new(Vec::new(), Stop::Never);
     let quiet = StoreOptions { carry_documents_min: 0, ..options() };
     let mut stepped = Stepped::open(&disk, quiet.clone()).unwrap();
@@ -114,7 +114,7 @@ fn the_list_has_what_is_carried_and_what_is_not() {
 }
 
 #[test]
-fn names_of_a_device_are_counted_for_ever() {
+fn names_of_a_device_stay_counted() {
     let mut disk = SimDisk::new(Vec::new(), Stop::Never);
     let three = StoreOptions { shadow_names_max: 3, carry_documents_min: 0, ..options() };
     let mut stepped = Stepped::open(&disk, three.clone()).unwrap();
@@ -122,7 +122,7 @@ fn names_of_a_device_are_counted_for_ever() {
     let told =
         stepped.apply([job(&key("d"), count(1), 0), job(&named("d-", "x"), count(1), 0), create("a"), create("b")]);
     assert!(told.iter().all(|outcome| outcome.result.is_ok()));
-    // Counted from the backlog.
+    // Counted from the dirty set.
     disk = SimDisk::new(disk.durable(), Stop::Never);
     stepped = Stepped::open(&disk, three.clone()).unwrap();
     for round in 0..4 {
@@ -149,7 +149,7 @@ fn names_of_a_device_are_counted_for_ever() {
 }
 
 #[test]
-fn a_damaged_record_is_one_shadows_loss() {
+fn a_damaged_record_affects_one_shadow() {
     let (disk, mut stepped) = opened();
     stepped.apply([job(&key("a"), count(1), 0), job(&key("b"), count(1), 0)]);
     stepped.idle();
@@ -181,7 +181,7 @@ fn a_damaged_record_does_not_stop_a_recovery() {
     assert_eq!(stepped.store.read(&key("b")).unwrap().document.version, Version(2));
 }
 
-/// Flips a bit of the record of `name` through redb, so that only our own checksum can tell.
+/// Flips a bit in the record of `name` through redb, so that only the checksum of the record can detect it.
 fn damage(disk: &SimDisk, name: &str) {
     let stored = schema::state_key(&key(name));
     let database = redb::Builder::new().create_with_backend(disk.clone()).unwrap();

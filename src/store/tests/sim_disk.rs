@@ -1,7 +1,7 @@
-//! A disk in memory that can stop at any operation and be cut off from power.
+//! A disk in memory that can stop at any operation and lose power.
 //!
-//! What was written is *pending* until a sync makes it durable. After a cut the disk holds what was synced and any part
-//! of what was pending: each sector of each write may or may not have got there.
+//! Written data is *pending* until a sync makes it durable. After a power cut, the disk holds the synced data and any
+//! part of the pending data: each sector of each write may or may not be there.
 
 use std::{
     fmt, io,
@@ -17,13 +17,13 @@ use super::Random;
 
 const SECTOR: usize = 512;
 
-/// At which operation the disk stops; all later ones fail too.
+/// The operation at which the disk stops; all later ones fail too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     Never,
-    /// The sync fails, and made nothing durable.
+    /// The sync fails without making anything durable.
     AtSync(u64),
-    /// The sync fails, but made everything durable.
+    /// The sync fails after making everything durable.
     AfterSync(u64),
     AtWrite(u64),
 }
@@ -43,7 +43,7 @@ struct Shared {
 
 #[derive(Clone, Default)]
 struct Platters {
-    /// What a read gives.
+    /// The data that a read returns.
     current: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Pending>,
@@ -69,7 +69,7 @@ impl SimDisk {
         }
     }
 
-    /// Syncs and writes so far.
+    /// Returns the number of syncs and writes so far.
     pub(super) fn operations(&self) -> (u64, u64) {
         (self.shared.syncs.load(Ordering::SeqCst), self.shared.writes.load(Ordering::SeqCst))
     }
@@ -78,12 +78,12 @@ impl SimDisk {
         self.shared.stopped.load(Ordering::SeqCst) != 0
     }
 
-    /// What is on the disk after a power cut now that loses everything that was not synced.
+    /// Returns the image after a power cut that loses all data not synced.
     pub(super) fn durable(&self) -> Vec<u8> {
         self.shared.platters.lock().durable.clone()
     }
 
-    /// What is on the disk after a power cut now; some of what was not synced has got there.
+    /// Returns the image after a power cut that keeps a random part of the data not synced.
     pub(super) fn torn(&self, random: &mut Random) -> Vec<u8> {
         let platters = self.shared.platters.lock().clone();
         let mut image = platters.durable;

@@ -1,4 +1,4 @@
-//! A store whose writer makes a commit when it is told to.
+//! A store whose writer makes a commit only when the test asks for it.
 
 use std::{io, sync::Arc};
 
@@ -45,7 +45,7 @@ impl Stepped {
         Ok(Self { store, writer, now, told })
     }
 
-    /// Decides `jobs` as one batch and returns what was told.
+    /// Decides `jobs` as one batch and returns the outcomes.
     pub(super) fn apply(&mut self, jobs: impl IntoIterator<Item = Job<u64>>) -> Vec<Outcome<u64>> {
         for job in jobs {
             self.store.try_reserve(100).expect("the queue has room").send(job).expect("the store is open");
@@ -54,7 +54,7 @@ impl Stepped {
         std::mem::take(&mut self.told.lock())
     }
 
-    /// Carries everything, as an idle writer does.
+    /// Flushes the dirty set, as an idle writer does.
     pub(super) fn idle(&mut self) {
         while self.store.health().backlog_documents > 0 {
             let _ = self.writer.step();

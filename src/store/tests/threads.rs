@@ -1,4 +1,4 @@
-//! The store on its thread: readers beside the writer, a small cache, closing, a full queue.
+//! Tests of the store with its thread: concurrent readers, a small cache, closing, a full queue.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ fn file_options(directory: &tempfile::TempDir) -> StoreOptions {
     StoreOptions { path: directory.path().join("store.redb"), ..options() }
 }
 
-/// Reads random shadows until told to stop, and checks that no version ever goes back.
+/// Reads random shadows until `stop` is set, and checks that no version decreases.
 fn read_and_watch(store: &Store<u64>, keys: &[ShadowKey], seed: u64, stop: &AtomicBool) -> u64 {
     let mut random = Random::new(seed);
     let mut seen = vec![Version(0); keys.len()];
@@ -36,7 +36,7 @@ fn read_and_watch(store: &Store<u64>, keys: &[ShadowKey], seed: u64, stop: &Atom
 #[test]
 fn versions_only_rise_for_readers_beside_the_writer() {
     let directory = tempfile::tempdir().unwrap();
-    // So little memory that documents come and go all the time.
+    // The cache is so small that documents are evicted all the time.
     let options = StoreOptions { document_cache_bytes: 64 * 1500, lag_entries_max: 64, ..file_options(&directory) };
     let running = Running::open(options).unwrap();
     let keys: Vec<_> = (0..300).map(|n| key(&format!("d{n}"))).collect();
@@ -71,7 +71,7 @@ fn versions_only_rise_for_readers_beside_the_writer() {
 }
 
 #[test]
-fn memory_stays_within_its_bound() {
+fn the_cache_stays_within_its_limit() {
     const SHADOWS: u64 = 50_000;
     let directory = tempfile::tempdir().unwrap();
     let bytes_max = 4 << 20;

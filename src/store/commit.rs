@@ -35,19 +35,19 @@ impl<C> Writer<C> {
         }
         let bytes = batch.head.bytes - self.progress.head.bytes;
         let due = self.backlog.due(&progress, batch.entries.len() as u64, bytes);
-        let mut carried = self.backlog.take(due, &mut progress);
-        carried.append(&mut out_of_turn);
-        self.commit(progress, &batch.entries, &carried)?;
-        self.publish(works, &carried);
+        let mut flushed = self.backlog.take(due, &mut progress);
+        flushed.append(&mut out_of_turn);
+        self.commit(progress, &batch.entries, &flushed)?;
+        self.publish(works, &flushed);
         Ok(())
     }
 
     /// Flushes a part of the dirty set in a commit of its own.
     pub(super) fn carry_some(&mut self) {
         let mut progress = self.progress;
-        let carried = self.backlog.take(self.options.carry_documents_idle.max(1), &mut progress);
-        if self.commit(progress, &[], &carried).is_ok() {
-            self.release(&carried);
+        let flushed = self.backlog.take(self.options.carry_documents_idle.max(1), &mut progress);
+        if self.commit(progress, &[], &flushed).is_ok() {
+            self.release(&flushed);
         }
         self.report();
     }
@@ -58,7 +58,7 @@ impl<C> Writer<C> {
         &mut self,
         mut progress: Progress,
         entries: &[(Seq, Vec<u8>)],
-        carried: &[(ShadowKey, Held)],
+        flushed: &[(ShadowKey, Held)],
     ) -> Result<(), Rejection> {
         let started = Instant::now();
         let Self { shared, retention, encoder, clock, .. } = self;
@@ -69,7 +69,7 @@ impl<C> Writer<C> {
             }
             retention.trim(&mut journal, &mut progress, clock(), entries.len())?;
             let mut state = transaction.open_table(STATE_TABLE)?;
-            for (key, held) in carried {
+            for (key, held) in flushed {
                 let key = schema::state_key(key);
                 state.insert(key.as_slice(), encoder.encode(&key, held))?;
             }
@@ -88,7 +88,7 @@ impl<C> Writer<C> {
     }
 
     /// Publishes the committed documents to readers.
-    fn publish(&mut self, works: HashMap<ShadowKey, Work>, carried: &[(ShadowKey, Held)]) {
+    fn publish(&mut self, works: HashMap<ShadowKey, Work>, flushed: &[(ShadowKey, Held)]) {
         let (changed, loaded): (Vec<_>, Vec<_>) = works.into_iter().partition(|(_, work)| work.changed);
         let is_fresh = |(key, work): &&(ShadowKey, Work)| work.is_new && self.backlog.contains(key);
         let fresh: Vec<_> = changed.iter().filter(is_fresh).map(|(key, _)| key.clone()).collect();
@@ -100,7 +100,7 @@ impl<C> Writer<C> {
             self.shared.cache.publish(&key, work.held, pinned);
         }
         self.keep_loaded(loaded);
-        self.release(carried);
+        self.release(flushed);
         self.shared.head.store(self.progress.head.seq.0, Ordering::Release);
     }
 
@@ -114,14 +114,14 @@ impl<C> Writer<C> {
     }
 
     /// Unpins the flushed documents, so that they may be evicted.
-    fn release(&self, carried: &[(ShadowKey, Held)]) {
-        for (key, _) in carried {
+    fn release(&self, flushed: &[(ShadowKey, Held)]) {
+        for (key, _) in flushed {
             self.shared.cache.unpin(key);
         }
         let mut fresh = self.shared.fresh.upgradable_read();
         if !fresh.is_empty() {
             fresh.with_upgraded(|fresh| {
-                for (key, _) in carried {
+                for (key, _) in flushed {
                     fresh.remove(key);
                 }
             });

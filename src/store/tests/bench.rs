@@ -59,14 +59,14 @@ fn committed_updates_per_second() {
         let before = running.store.health();
         let cpu_before = writer_cpu_seconds();
         let started = Instant::now();
-        let mut told = 0;
+        let mut count = 0;
         let mut jobs = jobs.into_iter();
         jobs.by_ref().take(in_flight as usize).for_each(|job| running.send(job));
         let mut batches = 0;
-        while told < total {
-            let outcomes = running.told.recv().unwrap();
+        while count < total {
+            let outcomes = running.reported.recv().unwrap();
             batches += 1;
-            told += outcomes.len() as u64;
+            count += outcomes.len() as u64;
             jobs.by_ref().take(outcomes.len()).for_each(|job| running.send(job));
         }
         let seconds = started.elapsed().as_secs_f64();

@@ -37,24 +37,24 @@ fn a_backup_under_load_restores_everything_reported_before_it() {
         (directory.path().join("store.redb"), directory.path().join("copy"), directory.path().join("restored.redb"));
     let running = Running::open(at(&path)).unwrap();
     work(&running, 20);
-    let told = running.store.head();
+    let head = running.store.head();
     // Changes during the backup: the sink writes to the store before it accepts the first byte.
     let mut file = fs::File::create(&copy).unwrap();
     let sink = Meanwhile { running: &running, file: &mut file, begun: false };
     running.store.back_up(sink).unwrap();
-    assert!(running.store.head() > told);
+    assert!(running.store.head() > head);
 
     let checked = store::check(&at(&copy)).unwrap();
     sound(&checked);
-    assert_eq!(checked.head, told);
-    assert_eq!((checked.shadows, checked.entries), (31, told.0));
+    assert_eq!(checked.head, head);
+    assert_eq!((checked.shadows, checked.entries), (31, head.0));
     assert_eq!(store::restore(&copy, &at(&restored)).unwrap(), checked);
     assert_eq!(store::check(&at(&restored)).unwrap(), checked);
     let again = Running::open(at(&restored)).unwrap();
-    assert_eq!(again.store.head(), told);
+    assert_eq!(again.store.head(), head);
     assert_eq!(again.store.read(&key("device-3")).unwrap().document.version, Version(20));
     assert!(again.store.read(&key("device-2")).unwrap().document.deleted);
-    assert_eq!(again.store.journal(Seq(0), 1000).unwrap().entries.len() as u64, told.0);
+    assert_eq!(again.store.journal(Seq(0), 1000).unwrap().entries.len() as u64, head.0);
     work(&again, 1);
     drop(again);
     sound(&store::check(&at(&restored)).unwrap());

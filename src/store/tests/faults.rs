@@ -2,7 +2,7 @@
 
 use super::{
     Random,
-    model::{Model, check_told, copies, random_batch, small_options},
+    model::{Model, check_outcomes, copies, random_batch, small_options},
     sim_disk::{SimDisk, Stop},
     stepped::Stepped,
 };
@@ -17,9 +17,9 @@ const BATCHES: usize = 10;
 struct Run {
     disk: SimDisk,
     /// The model of everything reported as decided.
-    told: Model,
+    reported: Model,
     /// The same model plus the batch with the unknown outcome.
-    told_and_unknown: Model,
+    reported_and_unknown: Model,
 }
 
 /// Runs the workload of `seed` on a disk that stops. Returns `None` if the store could not be created.
@@ -28,24 +28,24 @@ fn run(seed: u64, stop: Stop, about: &str) -> Option<Run> {
     let disk = SimDisk::new(Vec::new(), stop);
     let options = small_options();
     let mut stepped = Stepped::open(&disk, options.clone()).ok()?;
-    let mut told = Model::default();
-    let mut told_and_unknown = Model::default();
+    let mut reported = Model::default();
+    let mut reported_and_unknown = Model::default();
     for batch in 0..BATCHES {
         let jobs = random_batch(&mut random);
         let now = *stepped.now.lock();
-        told_and_unknown = told.clone();
-        let expected = told_and_unknown.apply(&jobs, now, &options.document);
+        reported_and_unknown = reported.clone();
+        let expected = reported_and_unknown.apply(&jobs, now, &options.document);
         let outcomes = stepped.apply(copies(&jobs));
-        assert_eq!(outcomes.len(), jobs.len(), "{about}: each is told once");
-        if told_all(&outcomes, &Rejection::OutcomeUnknown) {
+        assert_eq!(outcomes.len(), jobs.len(), "{about}: each is reported once");
+        if all_rejected(&outcomes, &Rejection::OutcomeUnknown) {
             break;
         }
-        if told_all(&outcomes, &Rejection::Internal) {
-            told_and_unknown = told.clone();
+        if all_rejected(&outcomes, &Rejection::Internal) {
+            reported_and_unknown = reported.clone();
             break;
         }
-        check_told(&outcomes, &expected, about);
-        told = told_and_unknown.clone();
+        check_outcomes(&outcomes, &expected, about);
+        reported = reported_and_unknown.clone();
         if batch % 3 == 2 && stepped.store.health().backlog_documents > 0 {
             let _ = stepped.writer.step();
             if matches!(stepped.store.health().state, State::Latched(_)) {
@@ -55,23 +55,23 @@ fn run(seed: u64, stop: Stop, about: &str) -> Option<Run> {
         *stepped.now.lock() += 1;
     }
     if disk.has_stopped() {
-        check_latched(&mut stepped, &told, &mut random, about);
+        check_latched(&mut stepped, &reported, &mut random, about);
     }
-    Some(Run { disk, told, told_and_unknown })
+    Some(Run { disk, reported, reported_and_unknown })
 }
 
-fn told_all(outcomes: &[Outcome<u64>], rejection: &Rejection) -> bool {
+fn all_rejected(outcomes: &[Outcome<u64>], rejection: &Rejection) -> bool {
     outcomes.iter().all(|outcome| outcome.result.as_ref() == Err(rejection))
 }
 
 /// Checks that a store with a failed commit accepts nothing and keeps its last published state.
-fn check_latched(stepped: &mut Stepped, told: &Model, random: &mut Random, about: &str) {
+fn check_latched(stepped: &mut Stepped, reported: &Model, random: &mut Random, about: &str) {
     assert!(matches!(stepped.store.health().state, State::Latched(_)), "{about}");
     let outcomes = stepped.apply(random_batch(random));
     for outcome in &outcomes {
         assert!(matches!(&outcome.result, Err(Rejection::Unavailable(text)) if text.contains("restart")), "{about}");
     }
-    for (key, document) in &told.documents {
+    for (key, document) in &reported.documents {
         if let Some(cached) = stepped.store.cached(key) {
             assert_eq!(&*cached.document, document, "{about}: {key} as it was before the failed commit");
         }
@@ -83,15 +83,15 @@ fn check_image(run: &Run, image: Vec<u8>, about: &str) {
     let options = small_options();
     let disk = SimDisk::new(image, Stop::Never);
     let mut stepped = Stepped::open(&disk, options.clone()).unwrap_or_else(|error| panic!("{about}: {error}"));
-    let unknown_is_in = stepped.store.head().0 == run.told_and_unknown.changes.len() as u64
-        && run.told_and_unknown.holds_keys(&stepped);
-    let mut model = if unknown_is_in { run.told_and_unknown.clone() } else { run.told.clone() };
+    let unknown_is_in = stepped.store.head().0 == run.reported_and_unknown.changes.len() as u64
+        && run.reported_and_unknown.holds_keys(&stepped);
+    let mut model = if unknown_is_in { run.reported_and_unknown.clone() } else { run.reported.clone() };
     model.check(&stepped, about);
 
     // The store is usable.
     let jobs = random_batch(&mut Random::new(7));
     let expected = model.apply(&jobs, *stepped.now.lock(), &options.document);
-    check_told(&stepped.apply(copies(&jobs)), &expected, about);
+    check_outcomes(&stepped.apply(copies(&jobs)), &expected, about);
     stepped.idle();
     model.check(&stepped, about);
     drop(stepped);
@@ -148,12 +148,12 @@ fn the_disk_matches_the_model_after_every_commit() {
         let disk = SimDisk::new(Vec::new(), Stop::Never);
         let options = small_options();
         let mut stepped = Stepped::open(&disk, options.clone()).unwrap();
-        let mut told = Model::default();
+        let mut reported = Model::default();
         for batch in 0..25 {
             let jobs = random_batch(&mut random);
-            let expected = told.apply(&jobs, *stepped.now.lock(), &options.document);
-            check_told(&stepped.apply(copies(&jobs)), &expected, &format!("seed {seed}, batch {batch}"));
-            let run = Run { disk: disk.clone(), told: told.clone(), told_and_unknown: told.clone() };
+            let expected = reported.apply(&jobs, *stepped.now.lock(), &options.document);
+            check_outcomes(&stepped.apply(copies(&jobs)), &expected, &format!("seed {seed}, batch {batch}"));
+            let run = Run { disk: disk.clone(), reported: reported.clone(), reported_and_unknown: reported.clone() };
             check_image(&run, disk.durable(), &format!("seed {seed}, cut after batch {batch}"));
         }
     }

@@ -142,14 +142,14 @@ fn a_full_disk_refuses_until_there_is_room() {
     let options = StoreOptions { free_disk_min: 5000, ..options() };
     let probe = move || Ok(probed.load(Ordering::SeqCst));
     let mut stepped = Stepped::open_probed(&disk, options, probe).unwrap();
-    let told = stepped.apply([job(&key("d"), count(1), 0)]);
-    let text = format!("{:?}", told[0].result);
+    let outcomes = stepped.apply([job(&key("d"), count(1), 0)]);
+    let text = format!("{:?}", outcomes[0].result);
     assert!(text.contains("Unavailable") && text.contains("1000") && text.contains("5000"), "{text}");
     assert_eq!(stepped.store.read(&key("d")).unwrap().document.version, Version(0));
     assert_eq!(stepped.store.health().state, State::DiskLow(DiskLow { free: 1000, needed: 5000 }));
     free.store(6000, Ordering::SeqCst);
     *stepped.writer.shared.disk.lock() = FreeDisk::with_probe(Box::new(move || Ok(free.load(Ordering::SeqCst))), 5000);
     assert_eq!(stepped.store.health().state, State::Writable, "without a command");
-    let told = stepped.apply([job(&key("d"), update(&json!({"desired": {"a": 1}}), Some(0)), 0)]);
-    assert!(told[0].result.is_ok());
+    let outcomes = stepped.apply([job(&key("d"), update(&json!({"desired": {"a": 1}}), Some(0)), 0)]);
+    assert!(outcomes[0].result.is_ok());
 }

@@ -90,14 +90,14 @@ fn options() -> StoreOptions {
 /// A store with a writer thread, and the outcomes it reports.
 struct Running {
     store: Store<u64>,
-    told: mpsc::Receiver<Vec<Outcome<u64>>>,
+    reported: mpsc::Receiver<Vec<Outcome<u64>>>,
 }
 
 impl Running {
     fn open(options: StoreOptions) -> Result<Self, StoreError> {
-        let (sender, told) = mpsc::channel();
-        let tell = move |outcomes, _| drop(sender.send(outcomes));
-        Ok(Self { store: crate::store::open(options, || Timestamp(1_790_000_000), tell)?, told })
+        let (sender, reported) = mpsc::channel();
+        let report = move |outcomes, _| drop(sender.send(outcomes));
+        Ok(Self { store: crate::store::open(options, || Timestamp(1_790_000_000), report)?, reported })
     }
 
     fn send(&self, job: Job<u64>) {
@@ -109,7 +109,9 @@ impl Running {
         let expected = jobs.into_iter().map(|job| self.send(job)).count();
         let mut outcomes = Vec::new();
         while outcomes.len() < expected {
-            outcomes.extend(self.told.recv_timeout(std::time::Duration::from_secs(60)).expect("outcomes are told"));
+            outcomes.extend(
+                self.reported.recv_timeout(std::time::Duration::from_secs(60)).expect("every job has an outcome"),
+            );
         }
         outcomes
     }

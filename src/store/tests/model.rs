@@ -97,8 +97,8 @@ impl Model {
 
     /// Checks that the journal has the accepted changes in order, and that they lead to the documents.
     fn check_journal(&self, entries: &[Entry], about: &str) {
-        let told: Vec<_> = entries.iter().map(|entry| (entry.key.clone(), entry.version)).collect();
-        assert_eq!(told, self.changes, "{about}: the journal");
+        let changes: Vec<_> = entries.iter().map(|entry| (entry.key.clone(), entry.version)).collect();
+        assert_eq!(changes, self.changes, "{about}: the journal");
         let mut replayed = Documents::new();
         for (entry, seq) in entries.iter().zip(1..) {
             assert_eq!(entry.seq, Seq(seq), "{about}");
@@ -199,10 +199,11 @@ fn random_object(random: &mut Random, depth: u64) -> Value {
 }
 
 /// Checks that the outcomes equal those of the model, except for the sequence.
-pub(super) fn check_told(told: &[Outcome<u64>], expected: &[Told], about: &str) {
-    let shown = |applied: &Applied| ((*applied.after).clone(), matches!(applied.manner, Manner::Again(_)));
-    let told: Vec<_> = told.iter().map(|outcome| outcome.result.as_ref().map(shown).map_err(Clone::clone)).collect();
-    assert_eq!(told, expected, "{about}");
+pub(super) fn check_outcomes(outcomes: &[Outcome<u64>], expected: &[Told], about: &str) {
+    let summary = |applied: &Applied| ((*applied.after).clone(), matches!(applied.manner, Manner::Again(_)));
+    let outcomes: Vec<_> =
+        outcomes.iter().map(|outcome| outcome.result.as_ref().map(summary).map_err(Clone::clone)).collect();
+    assert_eq!(outcomes, expected, "{about}");
 }
 
 /// Returns limits so small that every periodic action happens within a few batches.

@@ -38,13 +38,13 @@ fn stepped(start: &Value) -> Stepped {
 #[test]
 fn appends_of_one_batch_all_land_in_order() {
     let (mut store, count) = (stepped(&list([])), 100);
-    let told = store.apply((1..=count).map(|n| job(&key("dev"), Command::Patch(append(n)), n)));
-    assert_eq!(told.len() as u64, count);
-    for (n, outcome) in (1..).zip(told) {
+    let outcomes = store.apply((1..=count).map(|n| job(&key("dev"), Command::Patch(append(n)), n)));
+    assert_eq!(outcomes.len() as u64, count);
+    for (n, outcome) in (1..).zip(outcomes) {
         let applied = outcome.result.unwrap();
         assert_eq!((outcome.job.context, applied.seq, applied.after.version), (n, Some(Seq(n + 1)), Version(n + 1)));
         assert_eq!(state(&applied.after), list(1..=n));
-        assert_eq!(outcome.job.command, update(&list(1..=n), None), "told as the update that it came to");
+        assert_eq!(outcome.job.command, update(&list(1..=n), None), "the outcome holds the resolved update");
     }
     let held = store.store.read(&key("dev")).unwrap();
     assert_eq!((state(&held.document), store.store.head()), (list(1..=count), Seq(count + 1)));
@@ -57,16 +57,16 @@ fn a_failing_patch_does_not_affect_the_next() {
         {"op": "add", "path": "/desired/list/-", "value": 2},
         {"op": "test", "path": "/desired/list", "value": [1]},
     ]));
-    let told = store.apply([
+    let outcomes = store.apply([
         job(&key("dev"), Command::Patch(failing), 0),
         job(&key("dev"), Command::Patch(append(3)), 0),
         job(&key("dev"), delete(), 0),
         job(&key("dev"), Command::Patch(append(4)), 0),
     ]);
-    let words: Vec<_> = told.iter().map(|outcome| outcome.result.as_ref().map_err(Rejection::error)).collect();
-    let versions: Vec<_> = words.iter().map(|told| told.map(|applied| applied.after.version.0)).collect();
+    let words: Vec<_> = outcomes.iter().map(|outcome| outcome.result.as_ref().map_err(Rejection::error)).collect();
+    let versions: Vec<_> = words.iter().map(|result| result.map(|applied| applied.after.version.0)).collect();
     assert_eq!(versions, [Err("expectation-failed"), Ok(2), Ok(3), Err("expectation-failed")]);
-    assert!(told.iter().all(|outcome| outcome.against.is_none()));
+    assert!(outcomes.iter().all(|outcome| outcome.against.is_none()));
 }
 
 /// Conflicts are listed for a patch that was resolved, and unknown for one that did not apply.
@@ -78,12 +78,12 @@ fn a_conflict_has_the_document_it_was_decided_against() {
     let fits = Patch { preconditions: stale.clone(), ..append(2) };
     let misfit = patch(json!([{"op": "remove", "path": "/desired/none"}]));
     let misfit = Patch { preconditions: stale, ..misfit };
-    let told = store.apply([
+    let outcomes = store.apply([
         job(&key("dev"), Command::Patch(append(9)), 0),
         job(&key("dev"), Command::Patch(fits), 0),
         job(&key("dev"), Command::Patch(misfit), 0),
     ]);
-    for (outcome, against) in told.iter().zip([None, Some(2), None]) {
+    for (outcome, against) in outcomes.iter().zip([None, Some(2), None]) {
         let version = outcome.against.as_ref().map(|held| held.document.version.0);
         assert_eq!(version, against, "{:?}", outcome.job.command);
         let conflict = matches!(&outcome.result, Err(Rejection::VersionConflict { version: Version(2), .. }));
@@ -98,8 +98,8 @@ fn a_patch_repeated_in_the_same_batch_is_replayed() {
     let keyed = Keyed::edits(IdempotencyKey::new("k").unwrap(), &edit, &Preconditions::default());
     let once = Patch { keyed: Some(keyed.clone()), ..patch(edit) };
     let other = Patch { keyed: Some(Keyed { digest: [0; 16], ..keyed }), ..append(2) };
-    let told = store.apply([once.clone(), once, other].map(|patch| job(&key("dev"), Command::Patch(patch), 0)));
-    let [first, again, reused] = &told[..] else { panic!("{told:?}") };
+    let outcomes = store.apply([once.clone(), once, other].map(|patch| job(&key("dev"), Command::Patch(patch), 0)));
+    let [first, again, reused] = &outcomes[..] else { panic!("{outcomes:?}") };
     assert_eq!(first.result.as_ref().unwrap().manner, Manner::Done);
     let applied = again.result.as_ref().unwrap();
     assert!(matches!(applied.manner, Manner::Again(first) if first.version == Version(2)), "{applied:?}");

@@ -27,7 +27,7 @@ fn opened() -> (SimDisk, Stepped) {
 fn a_batch_is_decided_in_order() {
     let (_, mut stepped) = opened();
     let set = |n: u64, expected| update(&json!({"reported": {"n": n}}), expected);
-    let told = stepped.apply([
+    let outcomes = stepped.apply([
         job(&key("d"), set(1, Some(0)), 0),
         job(&key("d"), set(2, Some(0)), 1),
         job(&key("d"), set(1, None), 2),
@@ -36,11 +36,11 @@ fn a_batch_is_decided_in_order() {
         job(&key("d"), delete(), 5),
         job(&key("d"), set(4, Some(0)), 6),
     ]);
-    let seqs: Vec<_> = told.iter().map(|outcome| outcome.result.as_ref().ok().map(|applied| applied.seq)).collect();
+    let seqs: Vec<_> = outcomes.iter().map(|outcome| outcome.result.as_ref().ok().map(|applied| applied.seq)).collect();
     let some = |seq| Some(Some(Seq(seq)));
     assert_eq!(seqs, [some(1), None, Some(None), some(2), some(3), None, some(4)]);
-    assert!(told.iter().map(|outcome| outcome.job.context).eq(0..7), "told in order");
-    assert_eq!(told[5].result, Err(Rejection::NotFound));
+    assert!(outcomes.iter().map(|outcome| outcome.job.context).eq(0..7), "outcomes in order");
+    assert_eq!(outcomes[5].result, Err(Rejection::NotFound));
     let document = stepped.store.read(&key("d")).unwrap().document;
     assert_eq!((document.version, document.deleted), (Version(4), false));
     assert_eq!(stepped.store.head(), Seq(4));
@@ -119,9 +119,9 @@ fn names_of_a_device_stay_counted() {
     let three = StoreOptions { shadow_names_max: 3, carry_documents_min: 0, ..options() };
     let mut stepped = Stepped::open(&disk, three.clone()).unwrap();
     let create = |name: &str| job(&named("d", name), count(1), 0);
-    let told =
+    let outcomes =
         stepped.apply([job(&key("d"), count(1), 0), job(&named("d-", "x"), count(1), 0), create("a"), create("b")]);
-    assert!(told.iter().all(|outcome| outcome.result.is_ok()));
+    assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()));
     // Counted from the dirty set.
     disk = SimDisk::new(disk.durable(), Stop::Never);
     stepped = Stepped::open(&disk, three.clone()).unwrap();
@@ -136,15 +136,15 @@ fn names_of_a_device_stay_counted() {
             }
             _ => {}
         }
-        let told = stepped.apply([create("c"), create("e"), job(&named("d", "f"), delete(), 0), create("a")]);
-        assert!(told[0].result.is_ok(), "round {round}");
+        let outcomes = stepped.apply([create("c"), create("e"), job(&named("d", "f"), delete(), 0), create("a")]);
+        assert!(outcomes[0].result.is_ok(), "round {round}");
         assert!(
-            matches!(&told[1].result, Err(Rejection::TooManyRequests { quota, .. }) if quota.contains("'d'")),
+            matches!(&outcomes[1].result, Err(Rejection::TooManyRequests { quota, .. }) if quota.contains("'d'")),
             "round {round}: {:?}",
-            told[1].result
+            outcomes[1].result
         );
-        assert_eq!(told[2].result, Err(Rejection::NotFound), "round {round}");
-        assert!(told[3].result.is_ok(), "round {round}: a deleted one may come back");
+        assert_eq!(outcomes[2].result, Err(Rejection::NotFound), "round {round}");
+        assert!(outcomes[3].result.is_ok(), "round {round}: a deleted one may come back");
     }
 }
 
@@ -158,9 +158,9 @@ fn a_damaged_record_affects_one_shadow() {
     let mut stepped = Stepped::open(&disk, options()).unwrap();
     let error = stepped.store.read(&key("a")).unwrap_err();
     assert!(matches!(&error, StoreError::Record { table: "state", key, .. } if key == "a"), "{error}");
-    let told = stepped.apply([job(&key("a"), count(2), 0), job(&key("b"), count(2), 0)]);
-    assert_eq!(told[0].result, Err(Rejection::Internal));
-    assert!(told[1].result.is_ok());
+    let outcomes = stepped.apply([job(&key("a"), count(2), 0), job(&key("b"), count(2), 0)]);
+    assert_eq!(outcomes[0].result, Err(Rejection::Internal));
+    assert!(outcomes[1].result.is_ok());
     assert_eq!(stepped.store.list(None, 10).unwrap().len(), 2);
     stepped.idle();
     assert!(stepped.store.read(&key("a")).is_err());

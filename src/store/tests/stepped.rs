@@ -18,7 +18,7 @@ pub(super) struct Stepped {
     pub(super) store: Store<u64>,
     pub(super) writer: Writer<u64>,
     pub(super) now: Arc<Mutex<u64>>,
-    told: Arc<Mutex<Vec<Outcome<u64>>>>,
+    outcomes: Arc<Mutex<Vec<Outcome<u64>>>>,
 }
 
 impl Stepped {
@@ -32,17 +32,17 @@ impl Stepped {
         probe: impl FnMut() -> io::Result<u64> + Send + 'static,
     ) -> Result<Self, StoreError> {
         let now = Arc::new(Mutex::new(START));
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let (clock, teller) = (Arc::clone(&now), Arc::clone(&told));
+        let outcomes = Arc::new(Mutex::new(Vec::new()));
+        let (clock, sink) = (Arc::clone(&now), Arc::clone(&outcomes));
         let database = Database::open_backend(&options, disk.clone())?;
         let (store, writer) = handle::assemble(
             database,
             FreeDisk::with_probe(Box::new(probe), options.free_disk_min),
             options,
             Box::new(move || Timestamp(*clock.lock())),
-            Box::new(move |outcomes, _| teller.lock().extend(outcomes)),
+            Box::new(move |outcomes, _| sink.lock().extend(outcomes)),
         )?;
-        Ok(Self { store, writer, now, told })
+        Ok(Self { store, writer, now, outcomes })
     }
 
     /// Decides `jobs` as one batch and returns the outcomes.
@@ -51,7 +51,7 @@ impl Stepped {
             self.store.try_reserve(100).expect("the queue has room").send(job).expect("the store is open");
         }
         let _ = self.writer.step();
-        std::mem::take(&mut self.told.lock())
+        std::mem::take(&mut self.outcomes.lock())
     }
 
     /// Flushes the dirty set, as an idle writer does.

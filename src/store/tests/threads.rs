@@ -57,7 +57,7 @@ fn versions_only_rise_for_readers_beside_the_writer() {
                 let applied = outcome.result.unwrap();
                 accepted[outcome.job.context as usize] += u64::from(applied.seq.is_some());
                 let read = running.store.read(&outcome.job.key).unwrap();
-                assert!(read.document.version >= applied.after.version, "who was told reads it");
+                assert!(read.document.version >= applied.after.version, "a requester reads its own write");
             }
         }
         stop.store(true, Ordering::Relaxed);
@@ -79,8 +79,8 @@ fn the_cache_stays_within_its_limit() {
     let running = Running::open(options).unwrap();
     let name = |n: u64| key(&format!("device-{n}"));
     for start in (0..SHADOWS).step_by(1000) {
-        let told = running.apply((start..start + 1000).map(|n| job(&name(n), count(n), n)));
-        assert!(told.iter().all(|outcome| outcome.result.is_ok()));
+        let outcomes = running.apply((start..start + 1000).map(|n| job(&name(n), count(n), n)));
+        assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()));
         let health = running.store.health();
         assert!(health.backlog_documents <= 2048 + 2 * 1024, "{health:?}");
         assert!(health.cached_documents <= bytes_max / 512 + 2048 + 2 * 1024, "{health:?}");
@@ -101,9 +101,9 @@ fn closing_finishes_what_was_sent() {
     let permit = running.store.try_reserve(10).unwrap();
     (0..2000).for_each(|n| running.send(job(&key(&format!("d{}", n % 50)), count(n), n)));
     running.store.close();
-    let told: Vec<_> = running.told.try_iter().flatten().collect();
-    assert_eq!(told.len(), 2000);
-    assert!(told.iter().all(|outcome| outcome.result.is_ok()));
+    let outcomes: Vec<_> = running.reported.try_iter().flatten().collect();
+    assert_eq!(outcomes.len(), 2000);
+    assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()));
 
     assert!(permit.send(job(&key("late"), count(1), 7)).is_err_and(|job| job.context == 7));
     assert!(running.store.try_reserve(10).is_none());

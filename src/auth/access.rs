@@ -1,7 +1,7 @@
-//! What one client may do: the one answer to every question of rights, whichever door it came through.
+//! The rights of one client: every authorization check for MQTT and HTTP.
 //!
-//! A command passes [`Access::admit`] on its way to the service, and carries away what its sender may do; whatever is
-//! rendered for a reader passes [`Access::projection`]; ordinary topics pass [`Access::may_publish`] and
+//! A command passes [`Access::admit`] on its way to the service, which attaches the rights of its sender. All rendering
+//! for a reader passes [`Access::projection`]. Ordinary topics pass [`Access::may_publish`] and
 //! [`Access::may_receive`].
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::{
     shadow::{Command, Delete, Paths, Pointer, Rejection, Scope, Sender, ShadowKey},
 };
 
-/// What one client may do. Cheap to clone.
+/// The rights of one client. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Access {
     principal: Principal,
@@ -23,26 +23,26 @@ pub struct Access {
     rights: Arc<Rights>,
 }
 
-/// The rules that a client has.
+/// The rules of a client.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Rights {
     granted: Vec<Granted>,
-    /// One of the rules allows everything, so that nothing need be looked at.
+    /// True if one of the rules allows everything, which saves all lookups.
     everything: bool,
 }
 
-/// A rule of a role that a client has, with what its placeholders stand for.
+/// A rule of a role of the client, with the values of its placeholders.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Granted {
     rule: Arc<Rule>,
-    /// The devices that the role was granted for.
+    /// The devices for which the role was granted.
     devices: Arc<[Pattern]>,
     reads: Paths,
     writes: Paths,
 }
 
 impl Granted {
-    /// The paths that `operation` is about.
+    /// Returns the paths that concern `operation`.
     fn paths(&self, operation: Operation) -> &Paths {
         match operation {
             Operation::Update | Operation::Delete => &self.writes,
@@ -51,17 +51,17 @@ impl Granted {
     }
 }
 
-/// The place of a device id or shadow name in a filter.
+/// The device id or shadow name in a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted<'a> {
-    /// Any.
+    /// Any value.
     Any,
-    /// This one.
+    /// This value.
     Is(&'a str),
 }
 
 impl Granted {
-    /// `rule` of a role granted for `devices`.
+    /// Returns `rule` of a role granted for `devices`.
     #[must_use]
     pub fn new(rule: Arc<Rule>, devices: Arc<[Pattern]>, who: Who<'_>) -> Self {
         Self { reads: rule.reads(who), writes: rule.writes(who), rule, devices }
@@ -69,7 +69,7 @@ impl Granted {
 }
 
 impl Rights {
-    /// The rights of these rules.
+    /// Returns the rights of these rules.
     #[must_use]
     pub fn new(granted: Vec<Granted>) -> Self {
         let everything = granted.iter().any(|granted| granted.rule.is_everything());
@@ -78,50 +78,50 @@ impl Rights {
 }
 
 impl Access {
-    /// `rights` for `principal` as the client `client`.
+    /// Returns `rights` for `principal` as the client `client`.
     #[must_use]
     pub fn new(principal: Principal, client: Arc<str>, rights: Rights) -> Self {
         Self { principal, client, rights: Arc::new(rights) }
     }
 
-    /// Everything, for `principal`.
+    /// Returns all rights for `principal`.
     #[must_use]
     pub fn admin(principal: Principal) -> Self {
         let rights = Rights { granted: Vec::new(), everything: true };
         Self { principal, client: "".into(), rights: Arc::new(rights) }
     }
 
-    /// Nothing, for `principal`.
+    /// Returns no rights for `principal`.
     #[must_use]
     pub fn none(principal: Principal) -> Self {
         Self::new(principal, "".into(), Rights::default())
     }
 
-    /// Whose access this is.
+    /// Returns the principal.
     #[must_use]
     pub fn principal(&self) -> &Principal {
         &self.principal
     }
 
-    /// Whether there is anything that may be done.
+    /// Returns true if there is any right.
     #[must_use]
     pub fn is_any(&self) -> bool {
         self.rights.everything || !self.rights.granted.is_empty()
     }
 
-    /// Whether it may do everything there is to do, as who operates the service.
+    /// Returns true if everything is allowed, as for the operator.
     #[must_use]
     pub fn is_everything(&self) -> bool {
         self.rights.everything
     }
 
-    /// Whether `other` may do the same.
+    /// Returns true if `other` has the same rights.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         self.principal == other.principal && self.client == other.client && self.rights == other.rights
     }
 
-    /// What of the shadow `key` may be read by `operation`; `None`: there is nothing.
+    /// Returns the part of the shadow `key` that may be read by `operation`; `None` if there is none.
     #[must_use]
     pub fn projection(&self, key: &ShadowKey, operation: Operation) -> Option<Projection> {
         if self.rights.everything {
@@ -131,12 +131,12 @@ impl Access {
         (!paths.is_empty()).then(|| paths.into())
     }
 
-    /// Checks that `command` may be done to `key`, takes out of a `"state": null` what may not be cleared, and tells
-    /// what its sender may do.
+    /// Checks the rights of `command` on `key`, and returns its sender with these rights. Restricts a `"state": null`
+    /// to the sections that may be cleared.
     ///
     /// # Errors
     ///
-    /// [`Rejection::Forbidden`] that names the operation or the first path refused.
+    /// [`Rejection::Forbidden`] with the operation or the first path refused.
     pub fn admit(&self, key: &ShadowKey, command: &mut Command) -> Result<Sender, Rejection> {
         let by = self.principal.name().clone();
         if self.rights.everything {
@@ -155,7 +155,7 @@ impl Access {
         Ok(Sender { by, scope })
     }
 
-    /// Whether `operation` may be done to `key` at all.
+    /// Checks that `operation` on `key` is allowed at all.
     ///
     /// # Errors
     ///
@@ -170,22 +170,22 @@ impl Access {
         if admitted { Ok(()) } else { Err(forbidden(key, operation)) }
     }
 
-    /// Whether `key` may be deleted.
+    /// Returns true if `key` may be deleted.
     #[must_use]
     pub fn may_delete(&self, key: &ShadowKey) -> bool {
         self.admit(key, &mut Command::Delete(Delete::default())).is_ok()
     }
 
-    /// What may be read of `key` on request.
+    /// Returns the part of `key` that may be read on request.
     ///
     /// # Errors
     ///
-    /// [`Rejection::Forbidden`]: nothing.
+    /// [`Rejection::Forbidden`] if there is none.
     pub fn admit_get(&self, key: &ShadowKey) -> Result<Projection, Rejection> {
         self.projection(key, Operation::Get).ok_or_else(|| forbidden(key, Operation::Get))
     }
 
-    /// What may be read of the past of `key`.
+    /// Returns the part of the history of `key` that may be read.
     ///
     /// # Errors
     ///
@@ -194,26 +194,27 @@ impl Access {
         self.projection(key, Operation::History).ok_or_else(|| forbidden(key, Operation::History))
     }
 
-    /// Whether an ordinary `topic` may be published to.
+    /// Returns true if publishing to an ordinary `topic` is allowed.
     #[must_use]
     pub fn may_publish(&self, topic: &str) -> bool {
         self.rights.everything || self.rules_to_publish(topic).next().is_some()
     }
 
-    /// Whether a message on an ordinary `topic` may be received.
+    /// Returns true if receiving messages of an ordinary `topic` is allowed.
     #[must_use]
     pub fn may_receive(&self, topic: &str) -> bool {
         self.rights.everything || self.rules_to_receive(topic).next().is_some()
     }
 
-    /// Whether `filter` may select an ordinary topic that may be received.
+    /// Returns true if `filter` may select an ordinary topic that may be received.
     #[must_use]
     pub fn may_receive_some(&self, filter: &str) -> bool {
         self.rights.everything
             || self.all_rules().any(|rule| rule.subscribe().iter().any(|known| known.overlaps(filter, self.who())))
     }
 
-    /// Whether changes of a shadow may be received whose device and name are these; no name: a classic one.
+    /// Returns true if changes of some shadow with this device and name may be received; no name means the classic
+    /// shadow.
     #[must_use]
     pub fn may_follow_some(&self, device: Wanted<'_>, name: Option<Wanted<'_>>) -> bool {
         let who = self.who();
@@ -233,7 +234,7 @@ impl Access {
         self.rights.everything || self.rights.granted.iter().any(follows)
     }
 
-    /// The rules by which `operation` is allowed on `path` of `key`, or on any path, in the order they stand in.
+    /// Returns the rules that allow `operation` on `path` of `key`, or on any path, in order.
     pub fn rules<'a>(
         &'a self,
         key: &'a ShadowKey,
@@ -250,19 +251,19 @@ impl Access {
         granted.map(|granted| &*granted.rule)
     }
 
-    /// The rules by which an ordinary `topic` may be published to.
+    /// Returns the rules that allow publishing to an ordinary `topic`.
     pub fn rules_to_publish<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Rule> {
         let allowed = move |rule: &&Rule| rule.publish().iter().any(|known| known.matches(topic, self.who()));
         self.all_rules().filter(allowed)
     }
 
-    /// The rules by which an ordinary `topic` may be received.
+    /// Returns the rules that allow receiving an ordinary `topic`.
     pub fn rules_to_receive<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Rule> {
         let allowed = move |rule: &&Rule| rule.subscribe().iter().any(|known| known.matches(topic, self.who()));
         self.all_rules().filter(allowed)
     }
 
-    /// Every rule there is.
+    /// Returns all rules.
     pub fn all_rules(&self) -> impl Iterator<Item = &Rule> {
         self.rights.granted.iter().map(|granted| &*granted.rule)
     }

@@ -1,35 +1,35 @@
-//! Access keys as AWS has them: a client that signs its requests with the secret of one is the principal it stands for.
+//! Access keys as in AWS: a client that signs its requests with the secret of a key acts as the principal of that key.
 //!
-//! In the file, a key is a line: its id, its secret and the principal, with blanks between them. Empty lines and those
-//! that begin with `#` say nothing. Signatures need the secret itself, so the file must be one that only its owner can
-//! read.
+//! A line of the file holds a key: its id, its secret and the principal, separated by blanks. Empty lines and those
+//! that begin with `#` are ignored. The server needs the secrets themselves to verify signatures, so only the owner of
+//! the file may be able to read it.
 
 use std::{collections::HashMap, fmt, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use super::{FileError, Principal};
 
-/// Access keys, by their id.
+/// The access keys by id.
 #[derive(Default)]
 pub struct AccessKeys(HashMap<String, AccessKey>);
 
 /// One access key.
 pub struct AccessKey {
-    /// What requests are signed with.
+    /// The secret that signs requests.
     pub secret: String,
-    /// Whom it stands for.
+    /// The principal of the key.
     pub principal: Principal,
 }
 
-/// The largest file of keys.
+/// Most bytes of the file.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
-/// Others than its owner may not read the file.
+/// The permission bits of group and others, which must be clear.
 const OTHERS: u32 = 0o077;
 
 impl AccessKeys {
     /// Reads the file at `path`.
     pub(super) fn read(path: &Path) -> Result<Self, FileError> {
-        let refuse = |told: &dyn fmt::Display| FileError::whole(path, told);
+        let refuse = |detail: &dyn fmt::Display| FileError::whole(path, detail);
         let mode = fs::metadata(path).map_err(|error| refuse(&error))?.permissions().mode();
         if mode & OTHERS != 0 {
             return Err(refuse(&"holds secrets that others than its owner may read; chmod 600 it"));
@@ -41,7 +41,7 @@ impl AccessKeys {
         let mut keys = Self::default();
         let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
         for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
-            let refuse = |told: &dyn fmt::Display| FileError::line(path, number, told);
+            let refuse = |detail: &dyn fmt::Display| FileError::line(path, number, detail);
             let mut words = line.split_whitespace();
             let (Some(id), Some(secret), Some(name), None) = (words.next(), words.next(), words.next(), words.next())
             else {
@@ -55,7 +55,7 @@ impl AccessKeys {
         Ok(keys)
     }
 
-    /// The key with this id.
+    /// Returns the key with this id.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&AccessKey> {
         self.0.get(id)
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_a_key_a_line() {
+    fn a_line_holds_a_key() {
         let keys = read("# back ends\n\nAKIA1 s3cr/t+ app-1\n  AKIA2\tother  app-2\n", 0o600).unwrap();
         let found = keys.get("AKIA1").unwrap();
         assert_eq!((found.secret.as_str(), &**found.principal.name()), ("s3cr/t+", "app-1"));
@@ -91,8 +91,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line_and_without_the_secret() {
-        for (text, mode, told) in [
+    fn an_error_names_the_line_and_hides_the_secret() {
+        for (text, mode, detail) in [
             ("AKIA1 s3cret\n", 0o600, ":1: must be"),
             ("\nAKIA1 s3cret a b\n", 0o600, ":2: must be"),
             ("AKIA1 s3cret a/b\n", 0o600, ":1: \"a/b\" cannot be a name"),
@@ -100,7 +100,7 @@ mod tests {
             ("AKIA1 s3cret a\n", 0o644, "chmod 600"),
         ] {
             let error = read(text, mode).map(|_| ()).unwrap_err();
-            assert!(error.contains(told) && !error.contains("s3cret"), "{error}");
+            assert!(error.contains(detail) && !error.contains("s3cret"), "{error}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Lets clients in, and says what they may do; the one place that both doors ask.
+//! Authentication and authorization of clients, shared by MQTT and HTTP.
 //!
-//! What a client was let in on is its [`Standing`]. When users, keys, roles and grants are read anew, every open
-//! session is reviewed on it: it goes on with the rights that it has now, or ends.
+//! The result of a login is the client's [`Standing`]. After users, keys, roles and grants are reloaded, each open
+//! session is reviewed by it: it continues with its present rights, or ends.
 
 use std::{
     collections::HashMap,
@@ -24,69 +24,69 @@ use crate::{
     config::{Config, ListenerConfig},
 };
 
-/// Who decides. One for all listeners.
+/// The authority on all listeners.
 pub struct Authority {
     login: Login,
-    /// Replaced as a whole when it is read anew.
+    /// The rules; replaced as a whole by a reload.
     rules: RwLock<Arc<Rules>>,
     access_keys: RwLock<Arc<AccessKeys>>,
     access_keys_file: Option<PathBuf>,
-    /// How often everything has been read.
+    /// The number of reloads.
     generation: watch::Sender<u64>,
 }
 
-/// What is decided by, but for users and keys.
+/// The rules apart from users and keys.
 struct Rules {
     policy: Policy,
     listeners: HashMap<String, Terms>,
 }
 
-/// On which terms a listener takes clients.
+/// The authentication policy of a listener.
 #[derive(Clone)]
 struct Terms {
-    /// Where it listens, which a check of the configuration allowed these terms for.
+    /// The listener's address, for which the configuration check allowed this policy.
     bind: SocketAddr,
     anonymous: bool,
     anonymous_role: Option<Arc<str>>,
     certificate_role: Option<Arc<str>>,
 }
 
-/// What a client was let in on.
+/// The result of a login: identity, listener and client id.
 #[derive(Clone, Debug)]
 pub struct Standing {
-    /// Who it is.
+    /// The identity of the client.
     pub identity: Identity,
     listener: Arc<str>,
     client: Arc<str>,
 }
 
-/// What a client shows.
+/// The credentials of a client and their origin.
 #[derive(Clone, Copy)]
 pub struct Shown<'a> {
-    /// Where it is.
+    /// The client's address.
     pub address: IpAddr,
-    /// The listener it came to, by name.
+    /// The name of the listener.
     pub listener: &'a Arc<str>,
-    /// Its certificate.
+    /// The client's certificate.
     pub proof: &'a Proof,
-    /// What it sent.
+    /// The credentials sent.
     pub credentials: Credentials<'a>,
 }
 
 impl Standing {
-    /// Whether the client was let in at this listener.
+    /// Returns true if the login was at this listener.
     #[must_use]
     pub fn is_of(&self, listener: &str) -> bool {
         *self.listener == *listener
     }
 
-    /// It, known as another client of the same principal.
+    /// Returns the same login under another client id.
     #[must_use]
     pub fn as_client(&self, client: &Arc<str>) -> Self {
         Self { client: client.clone(), ..self.clone() }
     }
 
-    /// That of a user at `listener`.
+    /// Returns the login of a user at `listener`.
     #[cfg(test)]
     pub(crate) fn of_user(principal: Principal, listener: &str) -> Self {
         let identity = Identity::lasting(principal, Method::Password);
@@ -113,10 +113,10 @@ impl Authority {
         })
     }
 
-    /// Takes over the roles and grants of `config`, if there is one, and the terms of the listeners that there are, and
-    /// reads users and keys again. Blocks while it reads. Every session is to be reviewed then ([`Authority::review`]).
+    /// Replaces the roles and grants by those of `config`, if given, and the policies of existing listeners. Reads
+    /// users and keys again, blocking. Every session must be reviewed afterwards ([`Authority::review`]).
     ///
-    /// Returns what is wrong with each file that cannot be used; what was read of it before stays.
+    /// Returns the errors of unusable files; their old content stays in use.
     #[must_use]
     pub fn reload(&self, config: Option<&Config>) -> Vec<FileError> {
         if let Some(config) = config {
@@ -134,38 +134,37 @@ impl Authority {
         faults
     }
 
-    /// Changes each time that everything has been read anew.
+    /// Returns a number that changes with each reload.
     #[must_use]
     pub fn generation(&self) -> u64 {
         *self.generation.borrow()
     }
 
-    /// Waits until everything has been read anew since `generation`.
+    /// Waits for the first reload after `generation`.
     pub async fn read_anew(&self, generation: u64) {
         let read = self.generation.subscribe().wait_for(|current| *current != generation).await.is_ok();
         debug_assert!(read, "the sender is here");
     }
 
-    /// The access keys of AWS's kind.
+    /// Returns the AWS access keys.
     #[must_use]
     pub fn access_keys(&self) -> Arc<AccessKeys> {
         self.access_keys.read().clone()
     }
 
-    /// What `principal` may do as the client `client`, by what grants give it.
+    /// Returns the rights that grants give to `principal` as the client `client`.
     #[must_use]
     pub fn access(&self, principal: &Principal, method: Method, client: &Arc<str>) -> Access {
         self.rules().policy.access(principal, method, None, client)
     }
 
-    /// Whether the time of what a client was let in on is over.
+    /// Returns true if the authentication has expired.
     #[must_use]
     pub fn is_over(&self, standing: &Standing) -> bool {
         standing.identity.until.is_some() && !self.login.still_valid(&standing.identity)
     }
 
-    /// Finds out who a client is and what it may do; `client` is its client id, empty over HTTP. A refusal takes a
-    /// while.
+    /// Authenticates a client and returns its rights; `client` is its client id, empty over HTTP. A refusal is delayed.
     ///
     /// # Errors
     ///
@@ -178,14 +177,14 @@ impl Authority {
             return Ok((standing, access));
         }
         if standing.identity.method == Method::Anonymous {
-            return Err(Denied::Missing); // it may still say who it is
+            return Err(Denied::Missing); // the client may still authenticate
         }
         self.login.note(shown.address, Denied::NoRole, Some(&standing.identity.principal));
         Err(Denied::NoRole)
     }
 
-    /// As [`Self::let_in`], for a client that signed in before, as `signed_in`: if it shows nothing now, it is still
-    /// that.
+    /// Authenticates as [`Self::let_in`] does, for a client that signed in before as `signed_in`. Without new
+    /// credentials, the earlier login counts.
     ///
     /// # Errors
     ///
@@ -206,27 +205,26 @@ impl Authority {
         }
     }
 
-    /// The roles that a client has now that was let in as `standing`, without those that no rule tells of.
+    /// Returns the present roles of a logged-in client that have rules.
     #[must_use]
     pub fn roles(&self, standing: &Standing) -> Vec<Arc<str>> {
         self.rules().roles(standing)
     }
 
-    /// What a client may do now that was let in as `standing`; `None`: nothing any more.
+    /// Returns the present rights of a logged-in client; `None` if its session must end.
     #[must_use]
     pub fn review(&self, standing: &Standing) -> Option<Access> {
         self.rules().access(standing).filter(|_| self.login.still_valid(&standing.identity))
     }
 
-    /// What a client without a connection may do now that was let in as `standing` when it was here. It has to be let
-    /// in again, so a password that has changed and a token that has ended do not matter; `None`: it is not to come
-    /// back.
+    /// Returns the present rights of a disconnected client. It must log in again to return, so a changed password or an
+    /// expired token does not matter. `None` if it may not return.
     #[must_use]
     pub fn review_absent(&self, standing: &Standing) -> Option<Access> {
         self.rules().access(standing).filter(|_| self.login.still_known(&standing.identity))
     }
 
-    /// Logins that were refused so far, by cause.
+    /// Returns the counters of refused logins by cause.
     #[must_use]
     pub fn counters(&self) -> &crate::metrics::LoginCounters {
         self.login.counters()
@@ -243,7 +241,8 @@ impl Rules {
         Self { policy: config.policy.clone(), listeners: listeners.collect() }
     }
 
-    /// Those of `config` for the listeners that there are: one that is not in it, or elsewhere, keeps its terms.
+    /// Returns the policies of `config` for existing listeners. A listener that is missing in it, or has another
+    /// address, keeps its policy.
     fn renewed(&self, config: &Config) -> Self {
         let renewed = self.listeners.iter().map(|(name, terms)| {
             let mut now = config.listeners.iter().filter(|now| now.name == *name && now.bind == terms.bind);
@@ -252,7 +251,7 @@ impl Rules {
         Self { policy: config.policy.clone(), listeners: renewed.collect() }
     }
 
-    /// What a client may do; `None`: nothing, or its listener does not take such clients.
+    /// Returns the rights of a client; `None` if it has none, or its listener does not accept it.
     fn access(&self, standing: &Standing) -> Option<Access> {
         let Standing { identity, client, listener } = standing;
         let access = self.policy.access(&identity.principal, identity.method, self.role_here(standing), client);
@@ -270,7 +269,7 @@ impl Rules {
         roles.into_iter().map(Arc::from).collect()
     }
 
-    /// The role that the client has by its listener.
+    /// Returns the role that the listener assigns to the client.
     fn role_here(&self, standing: &Standing) -> Option<&str> {
         let terms = self.listeners.get(&*standing.listener)?;
         match standing.identity.method {

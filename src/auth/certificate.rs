@@ -1,26 +1,26 @@
-//! The name in a client certificate.
+//! The principal of a client certificate.
 //!
-//! The signature has been verified by then; this is not where that happens. What is accepted as a name is decided here:
-//! the common name (CN) of the subject, as on AWS; where there is none, the first DNS name or URI of the subject's
-//! alternative names that can be a principal. So a certificate that has a CN is never known by anything else.
+//! TLS has already verified the signature. This module only chooses the name: the common name (CN) of the subject, as
+//! on AWS. Without a CN, it is the first DNS name or URI of the subject's alternative names that can be a principal. So
+//! a certificate with a CN is never identified by another name.
 
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::auth::Principal;
 
-/// Who a client is, by its certificate.
+/// The identity of a client by its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// It showed none.
+    /// The client sent no certificate.
     None,
-    /// It showed one that was verified, which names this principal.
+    /// The certificate was verified and names this principal.
     Certificate(Principal),
-    /// It showed one that was verified, and whose name cannot be a principal.
+    /// The certificate was verified, but its name cannot be a principal.
     Unusable,
 }
 
 impl Proof {
-    /// By the DER certificate that was shown, and verified, if one was.
+    /// Returns the identity for the verified DER certificate, if the client sent one.
     #[must_use]
     pub fn of(shown: Option<&[u8]>) -> Self {
         match shown {
@@ -30,10 +30,10 @@ impl Proof {
     }
 }
 
-/// The principal that a DER certificate names.
+/// Returns the principal that a DER certificate names.
 ///
-/// `None` if its common name is not 1–128 of `A-Z a-z 0-9 . : _ -` or there is more than one, and, where there is no
-/// common name, if none of its alternative DNS names and URIs is (`spiffe://…` is not, `urn:dev:mac:…` is).
+/// `None` if its common name is not 1–128 of `A-Z a-z 0-9 . : _ -` or there is more than one. Without a common name,
+/// `None` if none of its alternative DNS names and URIs qualifies (`spiffe://…` does not, `urn:dev:mac:…` does).
 #[must_use]
 pub fn principal(certificate: &[u8]) -> Option<Principal> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
@@ -103,7 +103,7 @@ mod tests {
     fn without_a_common_name_the_first_usable_alternative_counts() {
         let address = SanType::IpAddress([127, 0, 0, 1].into());
         let mail = SanType::Rfc822Name("lamp@example.org".try_into().unwrap());
-        // common name, alternatives, who it is
+        // common name, alternatives, principal
         let table = [
             (None, vec![dns("lamp.example"), dns("other")], Some("lamp.example")),
             (None, vec![uri("urn:dev:mac:0024befffe804ff1"), dns("lamp")], Some("urn:dev:mac:0024befffe804ff1")),
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_are_trusted() {
+    fn arbitrary_bytes_do_not_panic() {
         for sound in [certificate(Some("lamp"), Vec::new()), certificate(None, vec![dns("lamp"), uri("urn:x:y")])] {
             for end in 0..sound.len() {
                 assert_eq!(principal(sound.get(..end).unwrap_or_default()), None, "cut at {end}");

@@ -1,7 +1,8 @@
-//! The threads that check passwords: few, of the lowest priority, in front of a bounded queue.
+//! The hashing threads for passwords: few, at the lowest priority, behind a bounded queue.
 //!
-//! A hash takes tens of milliseconds and as many MiB, so it has no place on the threads that serve connections, and
-//! those who are connected must not feel a flood of logins. A check that is being made, or waits, is not made a second
+//! A hash takes tens of milliseconds and as many MiB. So it must not run on the threads that serve connections, and a
+//! flood of logins must not slow connected clients. Equal checks from one address share one job and its verdict. A job
+//! whose clients have all gone is skipped.
 //! time: whoever asks the same from the same address gets the same answer. One that nobody waits for any more, because
 //! its clients have gone, is not made at all.
 
@@ -24,51 +25,50 @@ use zeroize::Zeroizing;
 use super::{PasswordHash, Principal, password::Memory, verified::Tag};
 use crate::quota::Network;
 
-/// A password to check.
+/// A password to verify.
 pub(super) struct Check {
-    /// Where it came from.
+    /// The source network of the login.
     pub(super) from: Network,
-    /// Whose it is said to be.
+    /// The claimed user.
     pub(super) user: Principal,
-    /// As it was sent.
+    /// The password as sent.
     pub(super) password: Zeroizing<Vec<u8>>,
-    /// The hash of that user, or one that nothing matches.
+    /// The hash of the user, or one that nothing matches.
     pub(super) hash: Arc<PasswordHash>,
-    /// Of the three above.
+    /// The tag of the three fields above.
     pub(super) tag: Tag,
 }
 
-/// What came out.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is the user's password.
+    /// The password is right.
     Right,
-    /// It is not.
+    /// The password is wrong.
     Wrong,
-    /// It was not compared: too much had failed when its turn came.
+    /// The password was not checked: too many failures; retry after this time.
     TooMany(Duration),
 }
 
-/// As much waits as may, or the check panicked.
+/// An error: the queue is full, or the check panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Busy;
 
-/// The threads and their queue. Dropped, they end.
+/// The hashing threads and their queue. The threads end when this is dropped.
 pub(super) struct Checks {
-    /// `None` only while being dropped.
+    /// The queue; `None` only during the drop.
     queue: Option<SyncSender<Job>>,
     pending: Pending,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Where the verdict of a check is told, as long as there is none.
+/// The checks without a verdict, with the channels for it.
 type Pending = Arc<Mutex<HashMap<Key, Arc<Verdicts>>>>;
 type Verdicts = watch::Sender<Option<Verdict>>;
-/// What makes two checks the same.
+/// The identity of a check.
 type Key = (Network, Tag);
 
-/// A check in the queue or in the hands of a thread. Dropped, it is no longer pending, whether there is a verdict or
-/// not.
+/// A check that is queued or running. Dropping it removes it from the pending checks.
 struct Job {
     check: Check,
     verdicts: Arc<Verdicts>,
@@ -76,7 +76,7 @@ struct Job {
 }
 
 impl Checks {
-    /// Starts `threads` of them, at least 1, which leave the checking to `examine`; at most `waiting_max` wait.
+    /// Starts `threads` hashing threads, at least 1, that run `examine`; at most `waiting_max` checks queue.
     pub(super) fn start<E>(threads: usize, waiting_max: usize, examine: E) -> io::Result<Self>
     where
         E: Fn(&Check, &mut Memory) -> Verdict + Clone + Send + 'static,
@@ -92,11 +92,11 @@ impl Checks {
         Ok(checks)
     }
 
-    /// Has `check` made, unless as many wait as may.
+    /// Runs `check` and returns its verdict, unless the queue is full.
     pub(super) async fn verdict(&self, check: Check) -> Result<Verdict, Busy> {
-        let mut told = self.submit(check)?;
-        // It ends without a verdict only by a panic.
-        let verdict = told.wait_for(Option::is_some).await.map_err(|_| Busy)?;
+        let mut reply = self.submit(check)?;
+        // The channel closes without a verdict only after a panic.
+        let verdict = reply.wait_for(Option::is_some).await.map_err(|_| Busy)?;
         verdict.ok_or(Busy)
     }
 
@@ -106,20 +106,20 @@ impl Checks {
         if let Some(verdicts) = pending.get(&key) {
             return Ok(verdicts.subscribe());
         }
-        let (verdicts, told) = watch::channel(None);
+        let (verdicts, reply) = watch::channel(None);
         let verdicts = Arc::new(verdicts);
         let job = Job { check, verdicts: verdicts.clone(), pending: self.pending.clone() };
         pending.insert(key, verdicts);
-        drop(pending); // a job that is not taken is dropped, which takes this lock
+        drop(pending); // dropping a refused job takes this lock
         self.queue.as_ref().ok_or(Busy)?.try_send(job).map_err(|_| Busy)?;
-        Ok(told)
+        Ok(reply)
     }
 }
 
 impl Drop for Checks {
     fn drop(&mut self) {
         self.queue = None;
-        // Nobody waits any more, so what is left in the queue is not checked.
+        // The remaining checks are skipped, since nobody waits for them.
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -127,7 +127,7 @@ impl Drop for Checks {
 }
 
 impl Job {
-    /// Whether somebody waits for it. If not, nobody will any more.
+    /// Returns true if a client waits for the verdict. If not, removes the check, so that no client can join it.
     fn is_wanted(&self) -> bool {
         let mut pending = self.pending.lock();
         let wanted = self.verdicts.receiver_count() > 0;
@@ -151,7 +151,7 @@ impl Drop for Job {
     }
 }
 
-/// Makes one check after the other until there is no queue any more.
+/// Runs checks until the queue is closed.
 fn work(queue: &Mutex<Receiver<Job>>, examine: &impl Fn(&Check, &mut Memory) -> Verdict) {
     lower_priority();
     let mut memory = Memory::default();
@@ -162,22 +162,22 @@ fn work(queue: &Mutex<Receiver<Job>>, examine: &impl Fn(&Check, &mut Memory) -> 
             continue;
         }
         let Ok(verdict) = catch_unwind(AssertUnwindSafe(|| examine(&job.check, &mut memory))) else {
-            tracing::error!("the check of a password panicked, and its login is refused");
-            memory = Memory::default(); // nobody knows how it was left
+            tracing::error!("a password check panicked; its login is refused");
+            memory = Memory::default(); // its state is unknown
             continue;
         };
-        // Those who ask from now on ask anew.
+        // Removed before the verdict is sent, so that later logins start a new check.
         job.forget(&mut job.pending.lock());
         job.verdicts.send_replace(Some(verdict));
     }
 }
 
-/// On Linux each thread has a priority of its own; elsewhere this would be the whole server's.
+/// Lowers the priority of the thread. Only Linux has priorities per thread; elsewhere it would affect the whole server.
 #[cfg(target_os = "linux")]
 fn lower_priority() {
     const LOWEST: i32 = 19;
     if let Err(error) = rustix::process::setpriority_process(None, LOWEST) {
-        tracing::warn!(%error, "passwords are checked at the priority of everything else");
+        tracing::warn!(%error, "cannot lower the priority of the hashing threads");
     }
 }
 
@@ -205,7 +205,7 @@ mod tests {
         }
     }
 
-    /// One thread, which waits for a verdict to be handed to it, and tells which passwords it has begun with.
+    /// Starts one hashing thread that waits for verdicts from the test, and reports the passwords it has begun.
     fn by_hand(waiting_max: usize) -> (Checks, Sender<Verdict>, Receiver<u8>) {
         let (hand, verdicts) = channel();
         let (begun, seen) = channel();
@@ -218,19 +218,19 @@ mod tests {
         (Checks::start(1, waiting_max, examine).unwrap(), hand, seen)
     }
 
-    async fn verdict(told: &mut watch::Receiver<Option<Verdict>>) -> Option<Verdict> {
-        told.wait_for(Option::is_some).await.ok().and_then(|verdict| *verdict)
+    async fn verdict(reply: &mut watch::Receiver<Option<Verdict>>) -> Option<Verdict> {
+        reply.wait_for(Option::is_some).await.ok().and_then(|verdict| *verdict)
     }
 
     #[tokio::test]
-    async fn the_same_check_is_made_once_for_all_who_ask() {
+    async fn equal_checks_run_once() {
         let (checks, hand, seen) = by_hand(2);
         let mut all = (0..10_000).map(|_| checks.submit(check(1)).unwrap()).collect::<Vec<_>>();
         let mut other = checks.submit(check(2)).unwrap();
         hand.send(Verdict::Right).unwrap();
         hand.send(Verdict::Wrong).unwrap();
-        for told in &mut all {
-            assert_eq!(verdict(told).await, Some(Verdict::Right));
+        for reply in &mut all {
+            assert_eq!(verdict(reply).await, Some(Verdict::Right));
         }
         assert_eq!(verdict(&mut other).await, Some(Verdict::Wrong));
         drop(checks);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_does_not_fit_the_queue_is_refused() {
+    async fn a_full_queue_refuses_checks() {
         let (checks, hand, seen) = by_hand(2);
         let mut first = checks.submit(check(1)).unwrap();
         assert_eq!(seen.recv(), Ok(1), "in the hands of the thread");
@@ -249,8 +249,8 @@ mod tests {
             hand.send(Verdict::Wrong).unwrap();
         }
         assert_eq!(verdict(&mut first).await, Some(Verdict::Wrong));
-        for mut told in waiting {
-            assert_eq!(verdict(&mut told).await, Some(Verdict::Wrong));
+        for mut reply in waiting {
+            assert_eq!(verdict(&mut reply).await, Some(Verdict::Wrong));
         }
         assert!(checks.pending.lock().is_empty());
         hand.send(Verdict::Right).unwrap();
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_waits_for_is_not_checked() {
+    async fn an_abandoned_check_is_skipped() {
         let (checks, hand, seen) = by_hand(8);
         let mut first = checks.submit(check(1)).unwrap();
         assert_eq!(seen.recv(), Ok(1));
@@ -286,7 +286,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn checks_give_way_to_everything_else() {
+    async fn hashing_threads_have_the_lowest_priority() {
         let before = rustix::process::getpriority_process(None).unwrap();
         let (report, nice) = channel();
         let report = Arc::new(Mutex::new(report));

@@ -1,4 +1,4 @@
-//! What somebody may do, and by which rule: for people who write rules.
+//! Explanations of authorization for the authors of rules: the rules that allow an operation.
 
 use std::fmt;
 
@@ -7,18 +7,18 @@ use crate::{
     shadow::{Pointer, ShadowKey},
 };
 
-/// What is asked about.
+/// An operation to explain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// An operation on a shadow, on one path or on any.
+    /// An operation on a shadow, on one path or on any path.
     Shadow(Operation, ShadowKey, Option<Pointer>),
-    /// To publish to an ordinary topic.
+    /// Publishing to an ordinary topic.
     Publish(String),
-    /// To receive what is published to an ordinary topic.
+    /// Receiving messages of an ordinary topic.
     Receive(String),
 }
 
-/// The answer: allowed by these rules, in the order they stand in; by none: not allowed.
+/// The rules that allow the operation, in order; without any it is not allowed.
 #[derive(Debug)]
 pub struct Answer<'a> {
     access: &'a Access,
@@ -27,11 +27,11 @@ pub struct Answer<'a> {
 }
 
 impl Question {
-    /// Whether `access` allows it.
+    /// Returns the rules of `access` that allow the operation.
     #[must_use]
     pub fn ask<'a>(&'a self, access: &'a Access) -> Answer<'a> {
         let by = match self {
-            // Takes all of the state, which the rules may have together.
+            // Deleting requires write access to all of the state, which several rules may grant together.
             Self::Shadow(Operation::Delete, key, None) if !access.may_delete(key) => Vec::new(),
             Self::Shadow(operation, key, path) => access.rules(key, *operation, path.as_ref()).collect(),
             Self::Publish(topic) => access.rules_to_publish(topic).collect(),
@@ -42,7 +42,7 @@ impl Question {
 }
 
 impl Answer<'_> {
-    /// Whether it is allowed.
+    /// Returns true if the operation is allowed.
     #[must_use]
     pub fn is_allowed(&self) -> bool {
         !self.by.is_empty()

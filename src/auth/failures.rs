@@ -1,13 +1,12 @@
-//! How many logins have failed, per address and user, and per address; what is over its limit is refused unheard.
+//! Limits on failed logins, per address and user, and per address. A login over its limit is refused without a check.
 //!
-//! The limit per address and user is tight and stops guessing at one user. What is over it no longer counts against the
-//! address, so that one device with a wrong password does not lock out its neighbours behind the same router. The limit
-//! per address is looser and stops guessing at many. A success is not counted and clears nothing.
+//! The limit per address and user is tight and stops guesses at one user. A login over it does not count against the
+//! address, so a device with a wrong password does not lock out its neighbours behind the same router. The limit per
+//! address is looser and stops guesses at many users. A success does not count and resets nothing.
 //!
-//! Nothing grows: the meters are a fixed table, a key has one in each row, and it is over its limit only if all of them
-//! are. Which ones is a keyed hash, unknown outside. Keys that share a meter can only make each other seem worse, and
-//! both would have to meet in every row, so there is nothing to evict, and no flood of addresses makes room for a
-//! guess.
+//! The memory is constant: a fixed table of limiters. A key has one limiter in each row, chosen by a secret keyed hash,
+//! and is over its limit only if all of them are. Keys that share a limiter can only increase each other's counts, and
+//! they would have to collide in every row. So nothing is evicted, and no flood of addresses makes room for a guess.
 
 use std::{
     hash::{BuildHasher, Hash, RandomState},
@@ -18,12 +17,12 @@ use parking_lot::Mutex;
 
 use crate::quota::{Meter, Network, Rate};
 
-/// Rows of a table: the hash of a key has 16 bits for each.
+/// The rows of a table: the hash of a key has 16 bits for each.
 const ROWS: usize = 4;
-/// Meters in a row.
+/// The limiters of a row.
 const ROW: usize = 1 << 14;
 
-/// Failed logins, counted.
+/// The counts of failed logins.
 pub(super) struct Failures {
     of_users: Table,
     of_addresses: Table,
@@ -32,37 +31,37 @@ pub(super) struct Failures {
 struct Table {
     rate: Rate,
     hasher: RandomState,
-    /// Row after row.
+    /// The limiters, row after row.
     meters: Mutex<Vec<Meter>>,
 }
 
 impl Failures {
-    /// Allows failures at the rate `of_users` per address and user, at `of_addresses` per address.
+    /// Allows failures at the rate `of_users` per address and user, and `of_addresses` per address.
     pub(super) fn new(of_users: Rate, of_addresses: Rate) -> Self {
         Self { of_users: Table::new(of_users), of_addresses: Table::new(of_addresses) }
     }
 
-    /// Whether a login of `user`, whatever text that is, may be tried from an address.
+    /// Checks that a login of `user`, which may be any text, may be tried from an address.
     ///
     /// # Errors
     ///
-    /// How long to wait.
+    /// The time to wait.
     pub(super) fn check(&self, from: Network, user: &str, now: Instant) -> Result<(), Duration> {
         self.check_user(from, user, now)?;
         self.check_address(from, now)
     }
 
-    /// As [`Self::check`], of the limit per address and user alone.
+    /// Checks the limit per address and user only.
     pub(super) fn check_user(&self, from: Network, user: &str, now: Instant) -> Result<(), Duration> {
         self.of_users.wait(&(from, user), now).map_or(Ok(()), Err)
     }
 
-    /// As [`Self::check`], of the limit per address alone.
+    /// Checks the limit per address only.
     pub(super) fn check_address(&self, from: Network, now: Instant) -> Result<(), Duration> {
         self.of_addresses.wait(&from, now).map_or(Ok(()), Err)
     }
 
-    /// Counts a login that was tried and failed.
+    /// Counts a failed login.
     pub(super) fn count(&self, from: Network, user: &str, now: Instant) {
         self.of_users.charge(&(from, user), now);
         self.of_addresses.charge(&from, now);
@@ -74,23 +73,23 @@ impl Table {
         Self { rate, hasher: RandomState::new(), meters: Mutex::new(vec![Meter::new(Instant::now()); ROWS * ROW]) }
     }
 
-    /// How long to wait, if one more failure would be over the limit.
+    /// Returns the time to wait if one more failure would exceed the limit.
     fn wait(&self, key: &impl Hash, now: Instant) -> Option<Duration> {
         let meters = self.meters.lock();
-        let places = self.places(key).into_iter();
-        places.filter_map(|place| meters.get(place)).map(|meter| meter.wait(self.rate, now)).min().flatten()
+        let slots = self.slots(key).into_iter();
+        slots.filter_map(|slot| meters.get(slot)).map(|meter| meter.wait(self.rate, now)).min().flatten()
     }
 
     fn charge(&self, key: &impl Hash, now: Instant) {
         let mut meters = self.meters.lock();
-        for place in self.places(key) {
-            if let Some(meter) = meters.get_mut(place) {
+        for slot in self.slots(key) {
+            if let Some(meter) = meters.get_mut(slot) {
                 meter.charge(self.rate, 1, now);
             }
         }
     }
 
-    fn places(&self, key: &impl Hash) -> [usize; ROWS] {
+    fn slots(&self, key: &impl Hash) -> [usize; ROWS] {
         let parts = self.hasher.hash_one(key).to_le_bytes();
         std::array::from_fn(|row| {
             let part = parts.get(2 * row..2 * row + 2).and_then(|part| part.try_into().ok());
@@ -117,7 +116,7 @@ mod tests {
         text.parse::<IpAddr>().expect("an address").into()
     }
 
-    /// Fails `count` times as often as it is let, and tells how often that was.
+    /// Attempts `count` failures, and returns the number that the limit allowed.
     fn fail(failures: &Failures, from: Network, count: usize, user: impl Fn(usize) -> String, now: Instant) -> usize {
         let tried = (0..count).filter(|&n| {
             let may = failures.check(from, &user(n), now).is_ok();
@@ -130,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn one_user_may_fail_a_few_times_then_slowly() {
+    fn a_user_may_fail_in_a_burst_then_slowly() {
         let (failures, from, start) = (failures(), network("192.0.2.1"), Instant::now());
         let lamp = |_: usize| "lamp".to_owned();
         assert_eq!(fail(&failures, from, 100, lamp, start), 5);
@@ -139,7 +138,7 @@ mod tests {
         assert_eq!(fail(&failures, from, 100, lamp, start + HOUR), 5);
     }
 
-    /// What one device tries behind a router is at most its own burst of what the address may.
+    /// A device behind a router uses at most its own burst of the limit of the address.
     #[test]
     fn a_neighbour_is_not_locked_out() {
         let (failures, from, start) = (failures(), network("192.0.2.1"), Instant::now());
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_may_not_fail_with_ever_other_users() {
+    fn an_address_may_not_fail_with_ever_new_users() {
         let (failures, start) = (failures(), Instant::now());
         let user = |n: usize| format!("user-{n}");
         assert_eq!(fail(&failures, network("192.0.2.1"), 1_000, user, start), 50);
@@ -162,9 +161,9 @@ mod tests {
         assert_eq!(fail(&failures, network("192.0.2.1"), 1_000, |n| format!("later-{n}"), later), 10);
     }
 
-    /// Whoever has many addresses fills the table, which then refuses more than it should, never less.
+    /// Many addresses fill the table, which then refuses more than necessary, never less.
     #[test]
-    fn a_flood_of_addresses_frees_nobody_who_is_over_the_limit() {
+    fn a_flood_of_addresses_resets_no_key_over_its_limit() {
         let (failures, start) = (failures(), Instant::now());
         let from = network("192.0.2.1");
         assert_eq!(fail(&failures, from, 5, |_| "lamp".to_owned(), start), 5);
@@ -174,9 +173,9 @@ mod tests {
         assert!(failures.check(from, "lamp", start).is_err());
     }
 
-    /// A thousand others who fail all the time, each at its limit, make nobody else seem to.
+    /// A thousand keys at their limit do not lock out other keys.
     #[test]
-    fn strangers_do_not_share_meters() {
+    fn unrelated_keys_are_not_locked_out() {
         let (failures, start) = (failures(), Instant::now());
         for n in 0..1_000 {
             let from = IpAddr::from([10, 0, (n / 250) as u8, (n % 250) as u8]).into();

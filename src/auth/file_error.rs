@@ -1,30 +1,30 @@
-//! What is wrong with a file that says who may come in, told to the operator.
+//! Errors in files of users and keys, for the operator.
 
 use std::{
     fmt,
     path::{Path, PathBuf},
 };
 
-/// A file of users or keys that cannot be used. Never shows a hash or a key.
+/// An error in a file of users or keys. It never contains a hash or a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct FileError {
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// The line, from 1, if it is about one.
+    /// The line, from 1, if known.
     pub line: Option<usize>,
-    /// What is wrong.
+    /// The error.
     pub told: String,
 }
 
 impl FileError {
-    /// About the whole file.
-    pub(super) fn whole(path: &Path, told: impl fmt::Display) -> Self {
-        Self { path: path.to_owned(), line: None, told: told.to_string() }
+    /// Returns an error about the whole file.
+    pub(super) fn whole(path: &Path, detail: impl fmt::Display) -> Self {
+        Self { path: path.to_owned(), line: None, told: detail.to_string() }
     }
 
-    /// About the line `line`, from 1.
-    pub(super) fn line(path: &Path, line: usize, told: impl fmt::Display) -> Self {
-        Self { line: Some(line), ..Self::whole(path, told) }
+    /// Returns an error about a line, counted from 1.
+    pub(super) fn line(path: &Path, line: usize, detail: impl fmt::Display) -> Self {
+        Self { line: Some(line), ..Self::whole(path, detail) }
     }
 }
 

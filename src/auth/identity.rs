@@ -1,54 +1,54 @@
-//! What a client shows, and what comes of it: an identity, or a refusal.
+//! Credentials, and the result of authentication: an identity or a refusal.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{PasswordHash, Principal, token_keys::TokenKey, tokens::Expiry};
 
-/// What a client sends to be known by.
+/// The credentials that a client sends.
 #[derive(Clone, Copy)]
 pub enum Credentials<'a> {
-    /// Nothing.
+    /// No credentials.
     None,
-    /// User name and password, or a token in place of the password.
+    /// A user name and a password, or a token in place of the password.
     Password {
-        /// The user name; empty if there was none.
+        /// The user name; empty if not sent.
         user: &'a str,
-        /// The password; empty if there was none.
+        /// The password; empty if not sent.
         password: &'a [u8],
     },
-    /// A token, as in `Authorization: Bearer …`.
+    /// A token of `Authorization: Bearer …`.
     Bearer(&'a str),
 }
 
-/// Who a client is.
+/// The identity of a client.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// The name.
+    /// The principal.
     pub principal: Principal,
-    /// How it is known.
+    /// The authentication method.
     pub method: Method,
-    /// When it ends; `None` if it does not by itself.
+    /// The end of the authentication; `None` if it does not expire.
     pub until: Option<Expiry>,
     pub(super) ground: Ground,
 }
 
-/// How a client is known.
+/// The methods of authentication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// It is not; its listener takes that.
+    /// None; the listener accepts anonymous clients.
     Anonymous,
-    /// By its certificate.
+    /// A client certificate.
     Certificate,
-    /// By user name and password.
+    /// A user name and a password.
     Password,
-    /// By a token.
+    /// A token.
     Token,
-    /// By the signature of an access key, on AWS's paths of HTTP.
+    /// The signature of an access key, on the AWS paths of HTTP.
     AccessKey,
 }
 
 impl Method {
-    /// All, as they are named in grants and by `umbrad auth explain`.
+    /// All methods, by their names in grants and in `umbrad auth explain`.
     pub const NAMED: [(&'static str, Self); 5] = [
         ("anonymous", Self::Anonymous),
         ("certificate", Self::Certificate),
@@ -58,45 +58,45 @@ impl Method {
     ];
 }
 
-/// What the files must still hold for an identity to go on.
+/// The entry in users file or keys on which the authentication depends.
 #[derive(Clone)]
 pub(super) enum Ground {
-    /// Nothing.
+    /// No entry.
     None,
-    /// The principal, with this password.
+    /// The user with this password hash.
     User(Arc<PasswordHash>),
-    /// This key.
+    /// The token key.
     Key(Arc<TokenKey>),
 }
 
-/// Why a client is not let in.
+/// Reason for refusing a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// The user name, the password or the token is wrong; which one is not told.
+    /// Wrong user name, password or token. The client does not learn which.
     #[error("user name, password or token is wrong")]
     Bad,
-    /// Too many logins have failed.
+    /// Too many failed logins.
     #[error("too many logins have failed")]
     TooMany {
-        /// When the next may succeed.
+        /// The time after which a login may succeed.
         retry_after: Duration,
     },
-    /// It showed nothing, or a certificate without a usable name, and the listener wants to know its clients.
+    /// No credentials, or a certificate without a usable name, on a listener that requires authentication.
     #[error("this listener takes no clients that it does not know")]
     Missing,
-    /// It is known, and has no role.
+    /// Authenticated, but no role assigned.
     #[error("this client has no role here")]
     NoRole,
-    /// More logins wait to be checked than may.
+    /// Too many logins are queued for verification.
     #[error("too many logins at once")]
     Busy,
 }
 
 impl<'a> Credentials<'a> {
-    /// Of an MQTT CONNECT, or of HTTP's `Authorization: Basic`.
+    /// Returns the credentials of an MQTT CONNECT or of `Authorization: Basic`.
     ///
-    /// What follows a `?` in a user name is not part of it: AWS's SDKs tell there what they are, with a user name
-    /// before it or without. A user name alone is one with a wrong password.
+    /// A `?` ends the user name: AWS SDKs append their name and version to it, or send only that. A user name without a
+    /// password counts as one with a wrong password.
     #[must_use]
     pub fn of(user: Option<&'a str>, password: Option<&'a [u8]>) -> Self {
         let user = user.and_then(|user| user.split('?').next()).unwrap_or_default();
@@ -108,21 +108,21 @@ impl<'a> Credentials<'a> {
 }
 
 impl Identity {
-    /// One that nothing but its connection ends.
+    /// Returns an identity that does not expire.
     pub(super) fn lasting(principal: Principal, method: Method) -> Self {
         Self { principal, method, until: None, ground: Ground::None }
     }
 }
 
 impl From<Duration> for Denied {
-    /// Of a limit of failures, with the time to wait.
+    /// Converts the wait time of a failure limit.
     fn from(retry_after: Duration) -> Self {
         Self::TooMany { retry_after }
     }
 }
 
 impl fmt::Debug for Credentials<'_> {
-    /// Keeps passwords and tokens out of logs.
+    /// Hides passwords and tokens, as in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "None",

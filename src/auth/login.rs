@@ -1,19 +1,20 @@
-//! The one place that decides who a client is, whichever door it comes through.
+//! The authentication of clients, for MQTT and HTTP.
 //!
-//! What it shows counts in this order:
+//! The credentials of a client have this order of precedence:
 //!
-//! 1. A verified certificate. Whatever else it sends is ignored, as AWS's SDKs send user names that name nobody.
-//! 2. A token, as such or as an MQTT password of the form of one while tokens are configured; its user name is ignored.
-//! 3. User name and password.
-//! 4. Nothing: where the listener takes that, it is `anonymous/<client id>`.
+//! 1. A verified certificate. Other credentials are ignored, since AWS SDKs send user names that name no user.
+//! 2. A token, sent as such or, if it has the form of one and tokens are configured, as MQTT password. Its user name is
+//!    ignored.
+//! 3. A user name and a password.
+//! 4. None: on an anonymous listener, the client is `anonymous/<client id>`.
 //!
-//! Where neither users nor tokens are configured, an anonymous listener ignores what a client sends; where they are,
-//! what is wrong is refused there too, since who says who it is wants to be that.
+//! If neither users nor tokens are configured, an anonymous listener ignores all credentials. If they are, it refuses
+//! wrong ones too, because a client that sends credentials wants to be identified by them.
 //!
-//! A refusal never tells which half was wrong, not by its text and not by the time it takes: it comes a fixed time
-//! after the login did, unless hashing takes longer, which it then does for everybody. `failures` has the limits of how
-//! often. Passwords are hashed on threads of their own (`checks`), and one that was right is not hashed again
-//! (`verified`). What a client that is known may do is decided elsewhere.
+//! A refusal does not reveal which half was wrong, neither by its text nor by its time. It is sent at a fixed time
+//! after the login, unless hashing takes longer, which it then does for all clients. `failures` limits failed logins.
+//! Passwords are hashed on separate threads (`checks`), and verified ones are cached (`verified`). The rights of an
+//! authenticated client are decided elsewhere.
 
 use std::{
     fmt, io,
@@ -45,40 +46,40 @@ pub use super::{
     tokens::Expiry,
 };
 
-/// Decides who clients are. One for all listeners.
+/// The authentication of clients on all listeners.
 pub struct Login {
     clock: Clock,
     failure_delay: Duration,
     failures: Arc<Failures>,
     counters: Arc<LoginCounters>,
-    /// Refusals that the log told of.
+    /// The rate limit of logged refusals.
     told: Mutex<Meter>,
-    /// `None`: no users are configured.
+    /// The users; `None` if not configured.
     passwords: Option<Passwords>,
-    /// `None`: no tokens are configured.
+    /// The tokens; `None` if not configured.
     tokens: Option<Tokens>,
 }
 
-/// How many refusals the log tells of, so that whoever guesses does not fill it.
-const TOLD_PER_MINUTE: u64 = 10;
+/// Most refusals logged per minute, so that guesses do not flood the log.
+const LOGGED_PER_MINUTE: u64 = 10;
 
-/// Why nobody can be known.
+/// An error that prevents authentication.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
-    /// A file of users or keys.
+    /// An error in a file of users or keys.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The operating system gives no thread or no random bytes.
+    /// The operating system provides no thread or no random bytes.
     #[error("cannot check passwords: {0}")]
     System(io::Error),
 }
 
 impl Login {
-    /// Reads users and keys, and starts the threads that check passwords.
+    /// Reads users and keys, and starts the hashing threads.
     ///
     /// # Errors
     ///
-    /// A [`LoginError`], which names the file, and the line where there is one.
+    /// A [`LoginError`] with the file and, if known, the line.
     pub fn open(config: &AuthConfig, clock: Clock) -> Result<Self, LoginError> {
         let of_users = Rate::every(config.user_failure_every, config.user_failures_at_once);
         let of_addresses = Rate::every(config.address_failure_every, config.address_failures_at_once);
@@ -98,9 +99,9 @@ impl Login {
         })
     }
 
-    /// Reads users and keys again. Blocks while it reads. Ask [`Self::still_valid`] of those who are connected then.
+    /// Reads users and keys again, blocking. Connected clients must be checked with [`Self::still_valid`] afterwards.
     ///
-    /// Returns what is wrong with each file that cannot be used; what was read of it before stays.
+    /// Returns the errors of unusable files; their old content stays in use.
     #[must_use]
     pub fn reload(&self) -> Vec<FileError> {
         let users = self.passwords.as_ref().map_or(Ok(()), Passwords::reload);
@@ -108,10 +109,9 @@ impl Login {
         [users, keys].into_iter().filter_map(Result::err).collect()
     }
 
-    /// Finds out who the client at `address` is. `anonymous`: the client id to call it by if its listener takes clients
-    /// that are not known.
+    /// Authenticates the client at `address`. `anonymous` is its client id if the listener accepts anonymous clients.
     ///
-    /// A refusal takes `failure_delay`. Dropping the future gives the login up.
+    /// A refusal takes `failure_delay`. Dropping the future cancels the login.
     ///
     /// # Errors
     ///
@@ -127,7 +127,7 @@ impl Login {
         let known = self.known(address.into(), certificate, credentials, anonymous).await;
         let denied = match known {
             Ok(identity) => return Ok(identity),
-            Err(Denied::Missing) => return Err(Denied::Missing), // nothing was tried, so there is nothing to learn
+            Err(Denied::Missing) => return Err(Denied::Missing), // no delay: nothing was tried
             Err(denied) => denied,
         };
         self.note(address, denied, None);
@@ -135,18 +135,18 @@ impl Login {
         Err(denied)
     }
 
-    /// Counts a refusal, and tells the log: as much of it as somebody may read, the rest at the level `debug`.
+    /// Counts a refusal and logs it: at level `info` within the rate limit, at level `debug` beyond.
     pub(super) fn note(&self, address: IpAddr, denied: Denied, principal: Option<&Principal>) {
         self.counters.of(denied).add(1);
         let principal = principal.map(tracing::field::display);
-        match self.told.lock().take(Rate::per_minute(TOLD_PER_MINUTE), Instant::now()) {
+        match self.told.lock().take(Rate::per_minute(LOGGED_PER_MINUTE), Instant::now()) {
             Ok(()) => tracing::info!(%address, principal, %denied, "a login was refused"),
             Err(_) => tracing::debug!(%address, principal, %denied, "a login was refused"),
         }
     }
 
-    /// Whether a client that was let in as `identity` may stay: its user is there with the same password, its token's
-    /// key is there, its token has not expired.
+    /// Returns true if an authenticated client may stay: its user has the same password, its token's key is still
+    /// there, and its token has not expired.
     #[must_use]
     pub fn still_valid(&self, identity: &Identity) -> bool {
         let grounded = match &identity.ground {
@@ -157,8 +157,7 @@ impl Login {
         grounded && identity.until.is_none_or(|until| !until.is_past(&self.clock, Instant::now()))
     }
 
-    /// Whether a client that was once let in as `identity` may come back: if it is a user, there is still one of this
-    /// name.
+    /// Returns true if a client authenticated earlier may return; for a user, if the user name still exists.
     #[must_use]
     pub fn still_known(&self, identity: &Identity) -> bool {
         match &identity.ground {
@@ -167,7 +166,7 @@ impl Login {
         }
     }
 
-    /// What was checked and refused so far.
+    /// Returns the counters of checks and refusals.
     #[must_use]
     pub fn counters(&self) -> &LoginCounters {
         &self.counters
@@ -200,7 +199,7 @@ impl Login {
         }
     }
 
-    /// The token that a password is, while tokens are taken.
+    /// Returns the token that a password contains, if tokens are configured.
     fn token_in<'a>(&self, password: &'a [u8]) -> Option<(&Tokens, &'a str)> {
         let tokens = self.tokens.as_ref()?;
         let token = std::str::from_utf8(password).ok().filter(|text| is_like_token(text))?;
@@ -213,9 +212,9 @@ impl Login {
         Ok(Identity { principal: user, method: Method::Password, until: None, ground: Ground::User(hash) })
     }
 
-    /// A token is no guess, so one that is right is taken whatever else fails at its address. One that is wrong counts
-    /// as a user of its own: a device that goes on with the same expired one does not use up what its neighbours
-    /// may.
+    /// Authenticates by token. A token cannot be guessed, so a valid one is accepted whatever else fails at its
+    /// address. An invalid one counts as a separate user. So a device that repeats an expired token does not use up the
+    /// limit of its neighbours.
     fn by_token(&self, from: Network, tokens: &Tokens, token: &str) -> Result<Identity, Denied> {
         let now = Instant::now();
         let own = format!("token/{:?}", digest::digest(&digest::SHA256, token.as_bytes())); // no user is called that
@@ -225,7 +224,7 @@ impl Login {
                 Ok(Identity { principal, method: Method::Token, until: Some(until), ground: Ground::Key(key) })
             }
             Err(fault) => {
-                tracing::debug!(%fault, "a token is not taken");
+                tracing::debug!(%fault, "a token was refused");
                 self.failures.check_address(from, now)?;
                 self.failures.count(from, &own, now);
                 Err(Denied::Bad)

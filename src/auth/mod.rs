@@ -1,12 +1,12 @@
-//! Who is asking, and what that one may do.
+//! Authentication and authorization.
 //!
-//! `login` tells who a client is: by its certificate, its password (`passwords`) or its token (`tokens`). `policy` has
-//! the roles, which are sets of rules (`rule`), and who has them; it makes the [`Access`] of a client, which answers
-//! every question of rights for every door. `pattern` and `topics` are how rules name devices, principals and topics,
-//! `explain` tells people what is allowed and by which rule.
+//! `login` identifies a client by its certificate, its password (`passwords`) or its token (`tokens`). `policy` holds
+//! the roles, which are sets of rules (`rule`), and the grants. It makes the [`Access`] of a client, which answers
+//! every authorization check for MQTT and HTTP. `pattern` and `topics` define how rules name devices, principals and
+//! topics. `explain` reports to operators which rule allows an operation.
 //!
-//! *Invariant:* a command gets to the service only with the [`Sender`](crate::shadow::Sender) that [`Access::admit`]
-//! made for it, and everything rendered of a shadow goes through a [`Projection`].
+//! *Invariant:* a command reaches the service only with the [`Sender`](crate::shadow::Sender) that [`Access::admit`]
+//! made for it. Every rendering of a shadow goes through a [`Projection`].
 
 mod access;
 pub mod access_keys;

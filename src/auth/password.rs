@@ -1,7 +1,7 @@
 //! Password hashes: argon2id, as the PHC text `$argon2id$v=19$m=…,t=…,p=…$salt$hash`.
 //!
-//! New hashes cost what OWASP recommends, 19 MiB and two passes. What is read from a file says itself what it costs; it
-//! is bounded here, so that a line of a file cannot take the server's memory or hours of its time.
+//! New hashes have the cost that OWASP recommends, 19 MiB and two passes. A hash in a file states its own cost. The
+//! cost is bounded here, so that a line in a file cannot exhaust the memory or CPU time of the server.
 
 use std::fmt;
 
@@ -11,18 +11,18 @@ use argon2::{
 };
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// The longest password. What is longer is refused without being hashed.
+/// Most bytes of a password. A longer one is refused without hashing.
 pub const PASSWORD_BYTES_MAX: usize = 1_024;
 
-/// The most memory that one hash may take, in KiB.
+/// Most memory of one hash, in KiB.
 const MEMORY_KIB_MAX: u32 = 256 * 1_024;
-/// The most passes over that memory.
+/// Most passes over that memory.
 const PASSES_MAX: u32 = 16;
-/// The most lanes; they are computed one after the other and cost nothing more.
+/// Most lanes. They are computed one after another, without extra cost.
 const LANES_MAX: u32 = 16;
-/// The longest PHC text that can keep these bounds.
+/// Most bytes of a PHC text within these bounds.
 const TEXT_BYTES_MAX: usize = 512;
-/// The fewest bytes of a hash: what is shorter could be met by chance.
+/// Fewest bytes of a hash; a shorter one could match by chance.
 const OUTPUT_BYTES_MIN: usize = 16;
 
 /// The hash of one password.
@@ -33,34 +33,34 @@ pub struct PasswordHash {
     output: Output,
 }
 
-/// A hash that cannot be used.
+/// An error for a hash that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HashError {
-    /// Not PHC text with a salt and a hash.
+    /// The text is not PHC text with a salt and a hash.
     #[error("the hash is not of the form $argon2id$v=19$m=…,t=…,p=…$salt$hash")]
     Form,
-    /// A hash of another function, or another version of it.
+    /// The hash is of another function or version.
     #[error("the hash is not argon2id of version 19, which is the only one that is taken")]
     Function,
-    /// Dearer than the server will pay, or than the function can be.
+    /// The cost exceeds the bounds of the server or of the function.
     #[error("the hash has m={memory},t={passes},p={lanes}, but at most m=262144,t=16,p=16 are taken")]
     Cost {
-        /// KiB of memory.
+        /// The memory in KiB.
         memory: u32,
-        /// Passes.
+        /// The number of passes.
         passes: u32,
-        /// Lanes.
+        /// The number of lanes.
         lanes: u32,
     },
-    /// Too short to mean anything.
+    /// The hash is too short to be secure.
     #[error("the hash is {0} bytes long, but must be at least 16")]
     Short(usize),
-    /// The operating system gives no random bytes, or no memory.
+    /// The operating system provides no random bytes or no memory.
     #[error("cannot hash: {0}")]
     System(&'static str),
 }
 
-/// Working memory of hashes, used again and again by one thread.
+/// Working memory for hashing, reused by one thread.
 #[derive(Default)]
 pub(super) struct Memory(Vec<Block>);
 
@@ -82,11 +82,11 @@ impl PasswordHash {
         Ok(Self { output: output.ok_or(HashError::System("no memory"))?, params, salt })
     }
 
-    /// Reads PHC text.
+    /// Parses PHC text.
     ///
     /// # Errors
     ///
-    /// A [`HashError`] that says what about it cannot be used.
+    /// A [`HashError`] that says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, HashError> {
         let parsed = Some(text).filter(|text| text.len() <= TEXT_BYTES_MAX);
         let parsed = parsed.and_then(|text| phc::PasswordHash::new(text).ok()).ok_or(HashError::Form)?;
@@ -105,18 +105,18 @@ impl PasswordHash {
         Ok(Self { params, salt, output })
     }
 
-    /// A hash that no password has and that costs as much to check as `self`.
+    /// Returns a hash that no password matches and that costs as much to check as `self`.
     pub(super) fn imaginary(&self) -> Result<Self, HashError> {
         let output = Output::new(&vec![0; self.output.len()]).map_err(|_| HashError::Form)?;
         Ok(Self { params: self.params.clone(), salt: new_salt()?, output })
     }
 
-    /// What a check costs, to compare.
+    /// Returns the cost of a check, for comparison.
     pub(super) fn cost(&self) -> u64 {
         u64::from(self.params.m_cost()) * u64::from(self.params.t_cost())
     }
 
-    /// Whether it is the hash of `password`. Takes the time of a hash either way, tens of milliseconds.
+    /// Returns true if `password` matches. Takes the time of a hash in either case, tens of milliseconds.
     pub(super) fn matches(&self, password: &[u8], memory: &mut Memory) -> bool {
         let found = output(&self.params, &self.salt, self.output.len(), password, memory);
         found.is_some_and(|found| found == self.output) // compares in constant time
@@ -139,7 +139,7 @@ impl fmt::Display for PasswordHash {
 }
 
 impl fmt::Debug for PasswordHash {
-    /// Keeps hashes out of logs.
+    /// Hides hashes, as in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PasswordHash").finish_non_exhaustive()
     }
@@ -151,7 +151,7 @@ fn new_salt() -> Result<Salt, HashError> {
     Salt::new(&bytes).map_err(|_| HashError::Form)
 }
 
-/// `None` if the parameters do not fit each other, or there is no memory.
+/// Computes the hash; `None` if the parameters do not fit each other, or there is no memory.
 fn output(params: &Params, salt: &Salt, length: usize, password: &[u8], memory: &mut Memory) -> Option<Output> {
     let blocks = memory.blocks(params.block_count())?;
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
@@ -178,13 +178,13 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// The hash of `password` that costs next to nothing.
+    /// Returns a hash of `password` at almost no cost.
     pub(in crate::auth) fn cheap(password: &str) -> PasswordHash {
         PasswordHash::costing(8, 1, password.as_bytes()).unwrap()
     }
 
     #[test]
-    fn a_hash_is_written_and_read_again() {
+    fn a_hash_round_trips() {
         let hash = PasswordHash::new("pässword".as_bytes()).unwrap();
         let text = hash.to_string();
         assert!(text.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{text}");
@@ -199,7 +199,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn memory_is_used_again_for_hashes_of_another_cost() {
+    fn memory_is_reused_for_hashes_of_another_cost() {
         let mut memory = Memory::default();
         for blocks in [64, 8, 128, 8] {
             let hash = PasswordHash::costing(blocks, 1, b"x").unwrap();
@@ -209,7 +209,7 @@ pub(super) mod tests {
 
     /// Made by argon2-cffi 25.1, Python: `PasswordHasher(time_cost=3, memory_cost=1024, parallelism=4).hash(…)`.
     #[test]
-    fn hashes_of_others_are_understood() {
+    fn hashes_of_another_implementation_are_accepted() {
         let hash = PasswordHash::parse(FOREIGN).unwrap();
         assert!(hash.matches("correct horse".as_bytes(), &mut Memory::default()));
         assert!(!hash.matches("correct hors".as_bytes(), &mut Memory::default()));
@@ -217,13 +217,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_told() {
+    fn an_unusable_hash_is_reported() {
         let sound = cheap("x").to_string();
         let with = |from: &str, to: &str| sound.replace(from, to);
         let (salt, output) = ("AAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
         let form = "the hash is not of the form $argon2id$v=19$m=…,t=…,p=…$salt$hash";
         let function = "the hash is not argon2id of version 19, which is the only one that is taken";
-        for (text, told) in [
+        for (text, detail) in [
             (with("argon2id", "argon2i"), function),
             (with("argon2id", "scrypt"), function),
             (with("v=19", "v=16"), function),
@@ -250,7 +250,7 @@ pub(super) mod tests {
             (String::new(), form),
         ] {
             let read = PasswordHash::parse(&text);
-            assert_eq!(read.err().map(|error| error.to_string()).as_deref(), Some(told), "{text}");
+            assert_eq!(read.err().map(|error| error.to_string()).as_deref(), Some(detail), "{text}");
         }
     }
 

@@ -1,9 +1,10 @@
-//! Users and their passwords: whether a login is right, at what cost.
+//! Users and the verification of their passwords, with bounded cost.
 //!
-//! In this order: what cannot be right (too long, no name) is refused as wrong; a password that was found right lately
-//! is right, whatever has failed meanwhile; who is over a limit of failures is refused; the rest is hashed, by
-//! [`Checks`], where limits and recent passwords are looked at again when its turn comes. A user who is not there is
-//! checked too, against a hash that nothing matches, so that nothing tells it from one with another password.
+//! The checks run in this order. A login that cannot succeed (too long, no name) is refused as wrong. A password that
+//! was verified recently succeeds, whatever failed in the meantime. A client over a limit of failures is refused.
+//! Otherwise the password is hashed by [`Checks`], which repeats the limit and cache checks when the job starts. An
+//! unknown user is checked against a hash that nothing matches, so that it cannot be distinguished from a wrong
+//! password.
 
 use std::{io, path::PathBuf, sync::Arc, time::Instant};
 
@@ -21,40 +22,40 @@ use super::{
 };
 use crate::{config::AuthConfig, metrics::LoginCounters, quota::Network};
 
-/// The users, and what it takes to check their passwords.
+/// The users and the verification of their passwords.
 pub(super) struct Passwords {
     path: PathBuf,
-    /// Replaced as a whole by [`Self::reload`].
+    /// The users; replaced as a whole by [`Self::reload`].
     users: RwLock<Arc<Users>>,
     desk: Arc<Desk>,
     checks: Checks,
 }
 
-/// What the threads of [`Checks`] work with.
+/// The state used by the threads of [`Checks`].
 struct Desk {
     verified: Verified,
     failures: Arc<Failures>,
     counters: Arc<LoginCounters>,
 }
 
-/// A user whose password was right.
+/// A user whose password was verified.
 pub(super) struct Proven {
     pub(super) user: Principal,
-    /// The hash it was compared with.
+    /// The hash that matched.
     pub(super) hash: Arc<PasswordHash>,
 }
 
-/// Why passwords cannot be checked.
+/// An error that prevents the verification of passwords.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The users file.
+    /// An error in the users file.
     File(FileError),
-    /// The operating system.
+    /// An error of the operating system.
     System(io::Error),
 }
 
 impl Passwords {
-    /// Reads the users file at `path` and starts the threads.
+    /// Reads the users file at `path` and starts the hashing threads.
     pub(super) fn open(
         path: PathBuf,
         config: &AuthConfig,
@@ -62,7 +63,7 @@ impl Passwords {
         counters: Arc<LoginCounters>,
     ) -> Result<Self, Fault> {
         let users = Users::read(&path).map_err(Fault::File)?;
-        tracing::info!(path = %path.display(), users = users.count(), "users");
+        tracing::info!(path = %path.display(), users = users.count(), "users read");
         let verified = Verified::new(config.password_cache_age)
             .ok_or_else(|| Fault::System(io::Error::other("the system gives no random bytes")))?;
         let desk = Arc::new(Desk { verified, failures, counters });
@@ -75,26 +76,26 @@ impl Passwords {
         Ok(Self { path, users: RwLock::new(Arc::new(users)), desk, checks })
     }
 
-    /// Reads the file again; if that fails, the users stay as they were.
+    /// Reads the users file again; if that fails, the old users stay.
     pub(super) fn reload(&self) -> Result<(), FileError> {
         let users = Arc::new(Users::read(&self.path)?);
-        tracing::info!(path = %self.path.display(), users = users.count(), "users");
+        tracing::info!(path = %self.path.display(), users = users.count(), "users read");
         *self.users.write() = users.clone();
         self.desk.verified.sweep(|user| users.get(user).is_some(), Instant::now());
         Ok(())
     }
 
-    /// Whether `user` is still there, with the password whose hash this is.
+    /// Returns true if `user` still has the password with this hash.
     pub(super) fn has(&self, user: &Principal, hash: &PasswordHash) -> bool {
         self.users.read().get(user).is_some_and(|now| **now == *hash)
     }
 
-    /// Whether there is a user of this name, whatever its password.
+    /// Returns true if there is a user of this name.
     pub(super) fn knows(&self, user: &Principal) -> bool {
         self.users.read().get(user).is_some()
     }
 
-    /// Checks a login.
+    /// Verifies a login.
     pub(super) async fn verify(&self, from: Network, user: &str, password: &[u8]) -> Result<Proven, Denied> {
         let now = Instant::now();
         let Some(user) = Principal::named(user).ok().filter(|_| password.len() <= PASSWORD_BYTES_MAX) else {
@@ -113,7 +114,7 @@ impl Passwords {
         let password = Zeroizing::new(password.to_vec());
         let check = Check { from, user: user.clone(), password, hash: hash.clone(), tag };
         match self.checks.verdict(check).await {
-            // It may have been taken out while this one waited.
+            // The user may have been removed while the check was queued.
             Ok(Verdict::Right) if self.has(&user, &hash) => Ok(Proven { user, hash }),
             Ok(Verdict::Right | Verdict::Wrong) => {
                 tracing::debug!(%user, known = known.is_some(), "a password is wrong");
@@ -126,7 +127,7 @@ impl Passwords {
 }
 
 impl Desk {
-    /// Makes one check, on one of the threads for it.
+    /// Runs one check on a hashing thread.
     fn examine(&self, check: &Check, memory: &mut Memory) -> Verdict {
         let (user, now) = (&check.user, Instant::now());
         if self.verified.holds(user, &check.tag, now) {

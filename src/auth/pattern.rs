@@ -1,15 +1,15 @@
-//! Patterns of names: text in which `*` stands for any run of characters, `{principal}` for the name of who asks and
+//! Patterns of names: text with `*` for any run of characters, `{principal}` for the name of the principal and
 //! `{client}` for its client id.
 //!
-//! What is put in for a placeholder is compared as it is: a `*`, `+`, `#` or `/` in a client id is that character and
-//! nothing more. A client id is chosen by the client, so `{client}` proves nothing by itself.
+//! A placeholder's value is compared literally: a `*`, `+`, `#` or `/` in a client id has no special meaning. The
+//! client chooses its client id, so `{client}` alone proves nothing.
 
 use std::{fmt, str::FromStr};
 
 /// A pattern of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    /// What lies between the `*`, in order: one run more than there are `*`.
+    /// The text between the `*`, in order: one run more than there are `*`.
     runs: Vec<Vec<Piece>>,
 }
 
@@ -20,7 +20,7 @@ enum Piece {
     Client,
 }
 
-/// Whom the placeholders of a pattern stand for.
+/// The values of the placeholders.
 #[derive(Clone, Copy, Debug)]
 pub struct Who<'a> {
     /// The name of the principal.
@@ -29,26 +29,26 @@ pub struct Who<'a> {
     pub client: &'a str,
 }
 
-/// A text that is no pattern.
+/// An error for a text that is not a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// Braces around something that is no placeholder, or only one of them.
+    /// Unknown placeholder, or an unmatched brace.
     #[error("has '{0}', where braces are around something else than {{principal}} or {{client}}")]
     Placeholder(String),
-    /// A `*` where none may be.
+    /// A `*` where it is not allowed.
     #[error("'{0}' has a '*', which no path has")]
     Star(String),
 }
 
 impl Pattern {
-    /// Whether `text` is one of the names.
+    /// Returns true if `text` matches the pattern.
     #[must_use]
     pub fn matches(&self, text: &str, who: Who<'_>) -> bool {
         let strip = |run: &Vec<Piece>, text: &'_ str| stripped(run, text, who).map(str::len);
         let Some((first, rest)) = self.runs.split_first() else { return text.is_empty() };
         let Some(after) = strip(first, text).and_then(|left| text.get(text.len() - left..)) else { return false };
         let Some((last, middle)) = rest.split_last() else { return after.is_empty() };
-        // Leftmost is best for each run in the middle; the last one must reach the end.
+        // For runs in the middle, the leftmost match is best; the last run must match at the end.
         let mut text = after;
         for run in middle {
             let starts = text.char_indices().map(|(start, _)| start).chain([text.len()]);
@@ -63,14 +63,14 @@ impl Pattern {
             .is_some_and(|end| stripped(last, end, who).is_some_and(str::is_empty))
     }
 
-    /// The one name this pattern has, if it has no `*`.
+    /// Returns the only name that matches, if the pattern has no `*`.
     #[must_use]
     pub fn name(&self, who: Who<'_>) -> Option<String> {
         let [run] = self.runs.as_slice() else { return None };
         Some(run.iter().map(|piece| piece.text(who)).collect())
     }
 
-    /// The text in it, piece by piece.
+    /// Returns the literal pieces of the pattern.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.runs.iter().flatten().filter_map(|piece| match piece {
             Piece::Text(text) => Some(&**text),
@@ -78,20 +78,20 @@ impl Pattern {
         })
     }
 
-    /// Whether every name is one of the names.
+    /// Returns true if every name matches.
     #[must_use]
     pub fn is_any(&self) -> bool {
         self.runs.len() > 1 && self.runs.iter().all(Vec::is_empty)
     }
 
-    /// Returns true if it is written with `c` at its beginning.
+    /// Returns true if the pattern begins with the literal `c`.
     #[must_use]
     pub fn begins_with(&self, c: char) -> bool {
         let first = self.runs.first().and_then(|run| run.first());
         matches!(first, Some(Piece::Text(text)) if text.starts_with(c))
     }
 
-    /// Whether a name may be one that has no `/`, `+` and `#`: a level of a topic.
+    /// Returns true if a name without `/`, `+` and `#`, that is a topic level, may match.
     #[must_use]
     pub fn may_be_level(&self, who: Who<'_>) -> bool {
         self.runs.iter().flatten().all(|piece| !piece.text(who).contains(['/', '+', '#']))
@@ -108,7 +108,7 @@ impl Piece {
     }
 }
 
-/// What follows `run` in a text that begins with it.
+/// Returns the text after `run`, if it begins with it.
 fn stripped<'t>(run: &[Piece], text: &'t str, who: Who<'_>) -> Option<&'t str> {
     run.iter().try_fold(text, |text, piece| text.strip_prefix(piece.text(who)))
 }
@@ -166,7 +166,7 @@ mod tests {
     const WHO: Who<'_> = Who { principal: "lamp-1", client: "a*+#/" };
 
     #[test]
-    fn names_match_as_a_whole() {
+    fn a_pattern_matches_the_whole_name() {
         for (pattern, matching, others) in [
             ("lamp-1", &["lamp-1"][..], &["lamp-12", "Lamp-1", "", "xlamp-1"][..]),
             ("*", &["", "anything"], &[]),
@@ -189,14 +189,14 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_placeholder_is_refused() {
+    fn an_unknown_placeholder_is_refused() {
         for text in ["{principle}", "{", "a}b", "{principal", "{{principal}}", "{*}", "{Principal}"] {
             assert_eq!(text.parse::<Pattern>(), Err(PatternError::Placeholder(text.into())), "{text}");
         }
     }
 
     #[test]
-    fn a_name_that_is_no_level_is_none() {
+    fn a_name_with_a_separator_is_no_level() {
         let may = |pattern: &str| pattern.parse::<Pattern>().unwrap().may_be_level(WHO);
         assert!(may("{principal}") && may("a*") && !may("{client}") && !may("x{client}*"));
     }

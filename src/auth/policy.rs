@@ -1,7 +1,7 @@
-//! Which roles there are, and who has them.
+//! The roles and their assignment to clients.
 //!
-//! A client has the role of its listener (for clients without credentials, and for those with a certificate) and the
-//! roles that grants give to its principal. Without any role it may do nothing.
+//! A client has the role of its listener, if it has no credentials or a certificate, and the roles that grants give to
+//! its principal. A client without a role may do nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,16 +15,16 @@ use crate::auth::{
     rule::{Rule, RuleError, RuleText, device_pattern},
 };
 
-/// A grant as it is written.
+/// A grant as written in the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GrantText {
     /// The role.
     pub role: String,
-    /// Patterns of principals.
+    /// The patterns of principals.
     pub principals: Vec<String>,
-    /// Names of methods; none: all but `anonymous`.
+    /// The names of authentication methods; if empty, all but `anonymous`.
     pub by: Vec<String>,
-    /// Patterns of device ids.
+    /// The patterns of device ids.
     pub devices: Vec<String>,
 }
 
@@ -43,23 +43,23 @@ struct Grant {
     devices: Arc<[Pattern]>,
 }
 
-/// A rule or grant that is refused.
+/// The error of a refused rule or grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyError {
     /// `rule` or `grant`.
     pub list: &'static str,
-    /// Which of them, from 0.
+    /// Its index, from 0.
     pub index: usize,
-    /// What about it.
+    /// The error.
     pub error: RuleError,
 }
 
 impl Policy {
-    /// Reads rules and grants.
+    /// Checks rules and grants.
     ///
     /// # Errors
     ///
-    /// The first that makes no sense, or is about a role that there is not.
+    /// The first invalid one, or one that names an unknown role.
     pub fn read(rules: &[RuleText], grants: &[GrantText]) -> Result<Self, PolicyError> {
         let mut policy = Self::default();
         for (index, text) in rules.iter().enumerate() {
@@ -73,19 +73,19 @@ impl Policy {
         Ok(policy)
     }
 
-    /// Whether there is a role of this name.
+    /// Returns true if there is a role of this name.
     #[must_use]
     pub fn has_role(&self, name: &str) -> bool {
         self.roles.contains_key(name)
     }
 
-    /// The names of the roles.
+    /// Returns the names of the roles.
     pub fn roles(&self) -> impl Iterator<Item = &str> {
         self.roles.keys().map(|name| &**name)
     }
 
-    /// What `principal`, known by `method`, may do as the client `client`. `role` is that of its listener, if it gives
-    /// one.
+    /// Returns the rights of `principal`, authenticated by `method`, as the client `client`. `role` is that assigned by
+    /// its listener, if any.
     #[must_use]
     pub fn access(&self, principal: &Principal, method: Method, role: Option<&str>, client: &Arc<str>) -> Access {
         let who = Who { principal: principal.name(), client };
@@ -100,7 +100,7 @@ impl Policy {
         Access::new(principal.clone(), client.clone(), Rights::new(granted.collect()))
     }
 
-    /// The roles that [`Self::access`] is made of, each once.
+    /// Returns the roles in [`Self::access`], each once.
     #[must_use]
     pub fn roles_of<'a>(
         &'a self,
@@ -142,7 +142,7 @@ impl Policy {
 
 impl Grant {
     fn is_for(&self, method: Method, who: Who<'_>) -> bool {
-        // What an anonymous client calls itself proves nothing, so such a grant must say that it means that.
+        // An anonymous client chooses its own name, so a grant to anonymous clients must name that method.
         let known = if self.by.is_empty() { method != Method::Anonymous } else { self.by.contains(&method) };
         known && self.principals.iter().any(|pattern| pattern.matches(who.principal, who))
     }

@@ -1,29 +1,29 @@
-//! Who a request is made by: the names that exist, whatever proves them.
+//! Principals: the names under which requests are made.
 //!
-//! A client certificate, an entry of the users file and the claim of a token all name principals by one rule, and equal
-//! names are one principal. No name holds `+`, `#` or `/`, so none can widen a topic or a rule it is put into, and none
-//! looks like an anonymous client.
+//! Client certificates, the users file and tokens name principals by one rule, and equal names are the same principal.
+//! No name holds `+`, `#` or `/`, so it cannot extend a topic or rule in which it is inserted. No name looks like that
+//! of an anonymous client.
 
 use std::{fmt, sync::Arc};
 
-/// The most bytes of a name.
+/// Most bytes of a name.
 const NAME_BYTES_MAX: usize = 128;
 
-/// The identity a request is made under, as recorded in metadata and history.
+/// The name under which a request is made, as recorded in metadata and history.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Principal(Arc<str>);
 
-/// A text that cannot be the name of a principal.
+/// An error for a text that cannot name a principal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} cannot be a name: names are 1 to 128 of A-Z a-z 0-9 . : _ -")]
 pub struct NameError(String);
 
 impl Principal {
-    /// The principal that a certificate, the users file or a token calls `name`.
+    /// Returns the principal `name`, as named by a certificate, the users file or a token.
     ///
     /// # Errors
     ///
-    /// It is not 1–128 of `A-Z a-z 0-9 . : _ -`.
+    /// The name is not 1–128 of `A-Z a-z 0-9 . : _ -`.
     pub fn named(name: &str) -> Result<Self, NameError> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '_' | '-');
         if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(allowed) {
@@ -32,13 +32,13 @@ impl Principal {
         Err(NameError(name.chars().take(NAME_BYTES_MAX).collect()))
     }
 
-    /// A client on a listener that asks for no proof: `anonymous/<client id>`.
+    /// Returns the principal of a client on an anonymous listener: `anonymous/<client id>`.
     #[must_use]
     pub fn anonymous(client_id: &str) -> Self {
         Self(format!("anonymous/{client_id}").into())
     }
 
-    /// The name, shared.
+    /// Returns the shared name.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
         &self.0
@@ -82,7 +82,7 @@ mod tests {
     }
 
     proptest! {
-        /// A name is one level of a topic, and no wildcard.
+        /// A name is a single topic level without wildcards.
         #[test]
         fn a_name_is_one_plain_topic_level(text in "\\PC{0,140}") {
             if let Ok(principal) = Principal::named(&text) {

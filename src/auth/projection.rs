@@ -1,82 +1,81 @@
-//! The part of a shadow that a reader may see, and the one place where that is applied.
+//! Projections: the part of a shadow that a reader may see.
 //!
-//! Everything that is rendered for somebody asks a projection for the parts of a document and never takes them from
-//! the document itself. Two readers with equal projections are sent the same bytes, so a projection is also the key
-//! under which a rendered event is shared.
+//! All rendering for readers takes the parts of a document from a projection, never from the document itself. Readers
+//! with equal projections receive equal bytes, so a projection is also the cache key of a rendered event.
 
 use std::borrow::Cow;
 
 use crate::shadow::{Change, Document, Etag, Paths, Pointer, Update, delta, pointer::SectionName, tree::Members};
 
-/// Which paths of a shadow a reader may see. Cheap to clone.
+/// The paths of a shadow that a reader may see. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Projection(Paths);
 
 impl Projection {
-    /// Everything.
+    /// All paths.
     pub const ALL: Self = Self(Paths::ALL);
 
-    /// What a device sees by default: all but the back end's notes.
+    /// The default of a device: everything except `tags`.
     pub const STATE: Self = Self(Paths::STATE);
 
-    /// Nothing: such a reader still learns that there is a version.
+    /// No path. Such a reader still sees the version.
     pub const NONE: Self = Self(Paths::NONE);
 
-    /// This one without `tags`, which the AWS dialect has not.
+    /// Returns this projection without `tags`, which the AWS dialect lacks.
     #[must_use]
     pub fn without_tags(&self) -> Self {
         Self(self.0.clone().without(SectionName::Tags))
     }
 
-    /// Whether `path` may be seen, and all below it.
+    /// Returns true if `path` and all paths below it are visible.
     #[must_use]
     pub fn reads(&self, path: &Pointer) -> bool {
         self.0.has(path)
     }
 
-    /// Whether all of `desired` and `reported` may be seen. Who may not is told an etag of what may be.
+    /// Returns true if all of `desired` and `reported` is visible. Otherwise the etag covers only the visible part.
     #[must_use]
     pub fn reads_state(&self) -> bool {
         self.0.has_state()
     }
 
-    /// What may be seen of `document`.
+    /// Returns the visible part of `document`.
     #[must_use]
     pub fn document<'a>(&self, document: &'a Document) -> Cow<'a, Document> {
         document.seen(&self.0)
     }
 
-    /// What may be seen of the delta of `document`. It tells of both sections, so it takes the right to see both.
+    /// Returns the visible part of the delta. A path must be visible in both sections, since a delta reveals both.
     #[must_use]
     pub fn delta(&self, document: &Document) -> Option<Members> {
         document.delta_seen(&self.0)
     }
 
-    /// Whether there is a delta to see; cheaper than asking for it.
+    /// Returns true if there is a visible delta; cheaper than computing it.
     #[must_use]
     pub fn has_delta(&self, document: &Document) -> bool {
         if self.reads_state() { delta::has_delta(document) } else { self.delta(document).is_some() }
     }
 
-    /// What may be seen of what `change` did; `None`: nothing.
+    /// Returns the visible effect of `change`; `None` if there is none.
     #[must_use]
     pub fn change<'a>(&self, change: &'a Change) -> Option<Cow<'a, Change>> {
         self.0.change(change)
     }
 
-    /// The etag of `document`, made of what may be seen.
+    /// Returns the etag of the visible part of `document`.
     #[must_use]
     pub fn etag(&self, document: &Document) -> Etag {
         document.etag_seen(&self.0)
     }
 
-    /// The paths that may be read.
+    /// Returns the visible paths.
     #[must_use]
     pub fn paths(&self) -> &Paths {
         &self.0
     }
 
-    /// What may be seen of what `update` says.
+    /// Returns the visible part of `update`.
     #[must_use]
     pub fn update<'a>(&self, update: &'a Update) -> Cow<'a, Update> {
         update.seen(&self.0)

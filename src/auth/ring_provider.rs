@@ -1,6 +1,6 @@
-//! The signatures of tokens, verified by ring for the token library, which brings no cryptography of its own.
+//! Verification of token signatures by ring, for the token library, which has no cryptography of its own.
 //!
-//! One algorithm and one key, of the kind that the algorithm takes; nothing here chooses between algorithms.
+//! Each call has one algorithm and one key of the kind that it requires. Nothing here chooses an algorithm.
 
 use jsonwebtoken::{
     Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, EncodingKey,
@@ -13,13 +13,13 @@ use ring::{
     signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm},
 };
 
-/// Makes the library use ring, in this process.
+/// Installs ring as the provider of the library, for this process.
 pub(super) fn install() {
-    // It can be done once. That it was done before is fine.
+    // The provider can be installed only once; an earlier installation is fine.
     let _ = PROVIDER.install_default();
 }
 
-/// Keys are only read, never made or told in other forms, so the utilities are not needed.
+/// Keys are only read, never generated or converted, so the utilities are not needed.
 static PROVIDER: CryptoProvider =
     CryptoProvider { signer_factory: no_signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };
 
@@ -33,7 +33,7 @@ fn no_signer(_: &Algorithm, _: &EncodingKey) -> Result<Box<dyn JwtSigner>> {
 }
 
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
-    // A public key taken for the secret of an HMAC would let anybody sign.
+    // A public key used as the secret of an HMAC would let any client sign.
     if key.family() != algorithm.family() {
         return Err(ErrorKind::InvalidKeyFormat.into());
     }

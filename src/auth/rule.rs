@@ -1,7 +1,7 @@
-//! Rules: what a role may do, and to which shadows and topics.
+//! Rules: the operations that a role may perform, on which shadows and topics.
 //!
-//! A rule allows, nothing forbids: a role may do what any of its rules allows, a principal what any of its roles does.
-//! What a rule says of shadows holds for the devices *and* names *and* operations *and* paths it has.
+//! A rule only allows. A role may do what any of its rules allows, and a principal what any of its roles may do. For
+//! shadows, a rule allows the combination of its devices *and* names *and* operations *and* paths.
 
 use std::sync::Arc;
 
@@ -13,54 +13,54 @@ use crate::{
     shadow::{DeviceId, Paths, Pointer, ShadowKey, ShadowName, pointer::NotAPointer},
 };
 
-/// What may be done to a shadow.
+/// The operations on a shadow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// Read it on request.
+    /// Reads it on request.
     Get,
-    /// Write to it.
+    /// Writes to it.
     Update,
-    /// Delete it.
+    /// Deletes it.
     Delete,
-    /// Be told of its changes.
+    /// Receives its changes.
     Subscribe,
-    /// Read who changed what.
+    /// Reads the history of its changes.
     History,
 }
 
-/// Some operations.
+/// A set of operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Operations(u8);
 
-/// A rule as it is written.
+/// A rule as written in the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleText {
     /// The role.
     pub role: String,
-    /// Where it stands, for those who ask which rule it was.
+    /// The location of the rule, for explanations.
     pub origin: String,
-    /// Patterns of device ids; [`GRANTED`]: those of the grant.
+    /// The patterns of device ids; [`GRANTED`] stands for those of the grant.
     pub devices: Vec<String>,
-    /// Patterns of shadow names; the classic shadow's is empty.
+    /// The patterns of shadow names; the classic shadow has the empty name.
     pub names: Vec<String>,
-    /// Names of operations.
+    /// The names of operations.
     pub operations: Vec<String>,
-    /// Paths.
+    /// The readable paths.
     pub read: Vec<String>,
-    /// Paths.
+    /// The writable paths.
     pub write: Vec<String>,
-    /// Patterns of ordinary topics.
+    /// The patterns of ordinary topics for publishing.
     pub publish: Vec<String>,
-    /// Patterns of ordinary topics.
+    /// The patterns of ordinary topics for receiving.
     pub subscribe: Vec<String>,
 }
 
-/// A rule.
+/// A checked rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// The role.
     pub role: Arc<str>,
-    /// Where it stands.
+    /// The location of the rule.
     pub origin: Origin,
     devices: Vec<Devices>,
     names: Vec<Pattern>,
@@ -71,39 +71,39 @@ pub struct Rule {
     subscribe: Vec<TopicPattern>,
 }
 
-/// Where a rule stands. Rules that differ in it alone are equal.
+/// The location of a rule. It is ignored when rules are compared.
 #[derive(Clone, Debug)]
 pub struct Origin(pub Arc<str>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Devices {
     Like(Pattern),
-    /// Those that the grant of the role names.
+    /// The devices named by the grant of the role.
     Granted,
 }
 
-/// Paths, some with placeholders.
+/// A list of paths, some with placeholders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct PathPatterns {
     fixed: Paths,
     others: Vec<(Pointer, Vec<Pattern>)>,
 }
 
-/// A rule that is refused: the key, and what is wrong with it.
+/// The error of a refused rule: its key and the problem.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
 pub struct RuleError {
     /// The key in the rule.
     pub key: &'static str,
-    /// What is wrong, naming the value.
+    /// The problem, with the offending value.
     pub problem: String,
 }
 
-/// In `devices` of a rule: the devices of the grant.
+/// A placeholder in `devices` for the devices of the grant.
 pub const GRANTED: &str = "{devices}";
 
 impl Operation {
-    /// All, as they are named in rules.
+    /// All operations by their names in rules.
     pub const NAMED: [(&'static str, Self); 5] = [
         ("get", Self::Get),
         ("update", Self::Update),
@@ -112,13 +112,13 @@ impl Operation {
         ("history", Self::History),
     ];
 
-    /// The operation of this name.
+    /// Returns the operation of this name.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
         Self::NAMED.into_iter().find(|(known, _)| *known == name).map(|(_, operation)| operation)
     }
 
-    /// Its name.
+    /// Returns the name.
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::NAMED.into_iter().find(|(_, operation)| *operation == self).map_or("", |(name, _)| name)
@@ -126,7 +126,7 @@ impl Operation {
 }
 
 impl Operations {
-    /// Whether `operation` is one of them.
+    /// Returns true if `operation` is in the set.
     #[must_use]
     pub fn has(self, operation: Operation) -> bool {
         self.0 & (1 << operation as u8) != 0
@@ -138,11 +138,11 @@ impl Operations {
 }
 
 impl Rule {
-    /// Reads a rule.
+    /// Checks a rule.
     ///
     /// # Errors
     ///
-    /// The first value that makes no sense.
+    /// The first invalid value.
     pub fn read(text: &RuleText) -> Result<Self, RuleError> {
         let failed = |key| move |error: String| RuleError { key, problem: error };
         let mut operations = Operations::default();
@@ -170,7 +170,7 @@ impl Rule {
         })
     }
 
-    /// Whether it is about `device` when the role was granted with `granted`.
+    /// Returns true if the rule covers `device`, for a role granted with `granted`.
     #[must_use]
     pub fn has_device(&self, device: &str, granted: &[Pattern], who: Who<'_>) -> bool {
         self.devices.iter().any(|devices| match devices {
@@ -179,7 +179,7 @@ impl Rule {
         })
     }
 
-    /// Whether it is about any device when the role was granted with `granted`.
+    /// Returns true if the rule covers any device, for a role granted with `granted`.
     #[must_use]
     pub fn has_devices(&self, granted: &[Pattern], who: Who<'_>) -> bool {
         self.devices.iter().any(|devices| match devices {
@@ -188,56 +188,56 @@ impl Rule {
         })
     }
 
-    /// Whether it is about the shadow of this name; empty: the classic one.
+    /// Returns true if the rule covers shadows of this name; the classic shadow has the empty name.
     #[must_use]
     pub fn has_name(&self, name: &str, who: Who<'_>) -> bool {
         self.names.iter().any(|pattern| pattern.matches(name, who))
     }
 
-    /// Whether it is about any shadow that has a name.
+    /// Returns true if the rule covers any named shadow.
     #[must_use]
     pub fn has_names(&self, who: Who<'_>) -> bool {
         self.names.iter().any(|pattern| pattern.may_be_level(who) && pattern.name(who).as_deref() != Some(""))
     }
 
-    /// Whether it is about `key`.
+    /// Returns true if the rule covers `key`.
     #[must_use]
     pub fn is_about(&self, key: &ShadowKey, granted: &[Pattern], who: Who<'_>) -> bool {
         self.has_name(key.name.as_ref().map_or("", |name| name.as_str()), who)
             && self.has_device(key.device.as_str(), granted, who)
     }
 
-    /// Whether it allows `operation` on the shadows that it is about.
+    /// Returns true if the rule allows `operation` on its shadows.
     #[must_use]
     pub fn allows(&self, operation: Operation) -> bool {
         self.operations.has(operation)
     }
 
-    /// The paths that may be read.
+    /// Returns the readable paths.
     #[must_use]
     pub fn reads(&self, who: Who<'_>) -> Paths {
         self.read.of(who)
     }
 
-    /// The paths that may be written.
+    /// Returns the writable paths.
     #[must_use]
     pub fn writes(&self, who: Who<'_>) -> Paths {
         self.write.of(who)
     }
 
-    /// The ordinary topics that may be published to.
+    /// Returns the patterns of ordinary topics for publishing.
     #[must_use]
     pub fn publish(&self) -> &[TopicPattern] {
         &self.publish
     }
 
-    /// The ordinary topics that may be received.
+    /// Returns the patterns of ordinary topics for receiving.
     #[must_use]
     pub fn subscribe(&self) -> &[TopicPattern] {
         &self.subscribe
     }
 
-    /// Whether it allows everything.
+    /// Returns true if the rule allows everything.
     #[must_use]
     pub fn is_everything(&self) -> bool {
         let any_device = |devices: &Devices| matches!(devices, Devices::Like(pattern) if pattern.is_any());
@@ -288,7 +288,7 @@ impl PathPatterns {
     }
 }
 
-/// A pattern of device ids. One that no id matches would grant nothing and never be noticed.
+/// Parses a pattern of device ids. One that no id can match is refused, since it would silently grant nothing.
 pub(super) fn device_pattern(text: &str) -> Result<Pattern, String> {
     let pattern = text.parse::<Pattern>().map_err(|error| error.to_string())?;
     let fits = if text.is_empty() { DeviceId::new(text).map(drop) } else { Ok(()) };
@@ -297,7 +297,7 @@ pub(super) fn device_pattern(text: &str) -> Result<Pattern, String> {
     Ok(pattern)
 }
 
-/// A pattern of shadow names, that of the classic shadow being empty.
+/// Parses a pattern of shadow names; that of the classic shadow is empty.
 fn name_pattern(text: &str) -> Result<Pattern, String> {
     let pattern = text.parse::<Pattern>().map_err(|error| error.to_string())?;
     let fits = pattern.texts().try_for_each(|text| ShadowName::new(text).map(drop));

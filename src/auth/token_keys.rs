@@ -1,8 +1,8 @@
-//! The keys that tokens are verified with, as the file of `token_keys` holds them.
+//! The keys that verify tokens, from the file `token_keys`.
 //!
-//! One public key in PEM, a JWK set, or, for the HMAC algorithms, a bare secret. Every key is tied to the algorithms it
-//! is for when it is read: those the configuration allows, of the key's own kind. So a token can choose neither its
-//! algorithm nor how a key is understood, only which key it names by its `kid`.
+//! The file holds one public key in PEM, a JWK set or, for the HMAC algorithms, a bare secret. Each key is bound to its
+//! algorithms when it is read: those that the configuration allows and that fit its type. So a token cannot choose its
+//! algorithm or the interpretation of a key; it only names a key by `kid`.
 
 use std::{collections::HashSet, fs, path::Path, sync::Arc};
 
@@ -14,36 +14,36 @@ use ring::digest;
 
 use super::FileError;
 
-/// The largest file of keys.
+/// Most bytes of the file.
 const FILE_BYTES_MAX: usize = 1 << 20;
-/// The most keys of a set, used or not.
+/// Most keys of a set, usable or not.
 const KEYS_MAX: usize = 256;
-/// The fewest bytes of an RSA key: 2,048 bits.
+/// Fewest bytes of an RSA key: 2,048 bits.
 const RSA_BYTES_MIN: usize = 256;
 
-/// At least one key. If there are several, each has an id and no two the same.
+/// At least one key. If there are several, each has a unique id.
 pub(super) struct TokenKeys(Vec<Arc<TokenKey>>);
 
-/// A key, and what it may verify.
+/// A key with the algorithms it may verify.
 pub(super) struct TokenKey {
     id: Option<String>,
     pub(super) key: DecodingKey,
-    /// Not empty.
+    /// The algorithms; at least one.
     algorithms: Vec<Algorithm>,
-    /// Of the key and its id, to know it again in a file that was read anew.
+    /// A digest of the key and its id, by which it is recognized after a reload.
     fingerprint: Vec<u8>,
 }
 
 impl TokenKeys {
     /// Reads the file at `path`, for tokens signed with one of `algorithms`.
     pub(super) fn read(path: &Path, algorithms: &[Algorithm]) -> Result<Self, FileError> {
-        let refuse = |told: &dyn std::fmt::Display| FileError::whole(path, told);
+        let refuse = |detail: &dyn std::fmt::Display| FileError::whole(path, detail);
         let content = fs::read(path).map_err(|error| refuse(&error))?;
         if content.len() > FILE_BYTES_MAX {
             return Err(refuse(&"is larger than 1 MiB"));
         }
         let keys = if content.starts_with(b"-----BEGIN ") {
-            vec![TokenKey::new(None, pem(&content).map_err(|told| refuse(&told))?, algorithms)]
+            vec![TokenKey::new(None, pem(&content).map_err(|detail| refuse(&detail))?, algorithms)]
         } else if content.trim_ascii_start().starts_with(b"{") {
             set(path, &content, algorithms)?
         } else if algorithms.iter().all(|algorithm| algorithm.family() == AlgorithmFamily::Hmac) {
@@ -52,10 +52,10 @@ impl TokenKeys {
         } else {
             return Err(refuse(&"holds neither a public key in PEM nor a JWK set"));
         };
-        Self::usable(keys, algorithms).map_err(|told| refuse(&told))
+        Self::usable(keys, algorithms).map_err(|detail| refuse(&detail))
     }
 
-    /// The key for a token with this header, if it may be used.
+    /// Returns the key for a token with this header, if it may be used.
     pub(super) fn select(&self, header: &Header) -> Option<&Arc<TokenKey>> {
         let found = match self.0.as_slice() {
             [key] if key.id.is_none() || header.kid.is_none() => Some(key),
@@ -64,17 +64,17 @@ impl TokenKeys {
         found.filter(|key| key.algorithms.contains(&header.alg))
     }
 
-    /// Whether `key` is still one of these.
+    /// Returns true if `key` is in the set.
     pub(super) fn has(&self, key: &TokenKey) -> bool {
         self.0.iter().any(|other| other.fingerprint == key.fingerprint)
     }
 
-    /// How many there are.
+    /// Returns the number of keys.
     pub(super) fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Those of `keys` that can be used with some of `algorithms`.
+    /// Returns the `keys` that fit some of `algorithms`.
     fn usable(mut keys: Vec<TokenKey>, algorithms: &[Algorithm]) -> Result<Self, String> {
         keys.retain(|key| !key.algorithms.is_empty());
         let mut ids = HashSet::new();
@@ -101,7 +101,7 @@ impl TokenKey {
     }
 }
 
-/// The one public key in PEM.
+/// Parses a public key in PEM.
 fn pem(content: &[u8]) -> Result<DecodingKey, &'static str> {
     let text = std::str::from_utf8(content).map_err(|_| "is not text")?;
     let mut labels = text.lines().filter_map(|line| line.strip_prefix("-----BEGIN ")?.trim_end().strip_suffix("-----"));
@@ -120,7 +120,7 @@ fn pem(content: &[u8]) -> Result<DecodingKey, &'static str> {
         .ok_or("holds a public key that is none of RSA, EC and Ed25519")
 }
 
-/// Those of a JWK set that are for signatures.
+/// Returns the signature keys of a JWK set.
 fn set(path: &Path, content: &[u8], algorithms: &[Algorithm]) -> Result<Vec<TokenKey>, FileError> {
     let set: JwkSet = serde_json::from_slice(content)
         .map_err(|error| FileError::line(path, error.line().max(1), format!("is not a JWK set: {error}")))?;
@@ -130,7 +130,7 @@ fn set(path: &Path, content: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Toke
     let mut keys = Vec::new();
     for jwk in set.keys.into_iter().filter(is_for_signatures) {
         let allowed = algorithms.iter().copied().filter(|algorithm| names(&jwk, *algorithm)).collect::<Vec<_>>();
-        // What is of no known kind is somebody else's, as is a key for another algorithm.
+        // A key of an unknown type or for another algorithm belongs to another service.
         if let Ok(key) = DecodingKey::from_jwk(&jwk) {
             keys.push(TokenKey::new(jwk.common.key_id, key, &allowed));
         }
@@ -144,17 +144,17 @@ fn is_for_signatures(jwk: &Jwk) -> bool {
     by_use && operations.is_none_or(|operations| operations.contains(&KeyOperations::Verify))
 }
 
-/// Whether the key's own `alg`, if it has one, is this.
+/// Returns true if the `alg` of the key is `algorithm` or missing.
 fn names(jwk: &Jwk, algorithm: Algorithm) -> bool {
     jwk.common.key_algorithm.is_none_or(|named| named.to_string().parse() == Ok(algorithm))
 }
 
-/// Whether a key is of the kind and the strength that an algorithm takes.
+/// Returns true if the key has the type and the strength that the algorithm requires.
 fn fits(key: &DecodingKey, algorithm: Algorithm) -> bool {
     let length = parts(key).next().map_or(0, <[u8]>::len);
     key.family() == algorithm.family()
         && match algorithm {
-            // RFC 7518, 3.2: a key of the size of the hash or larger.
+            // RFC 7518, 3.2: a key at least as long as the hash.
             Algorithm::HS256 => length >= 32,
             Algorithm::HS384 => length >= 48,
             Algorithm::HS512 => length >= 64,
@@ -174,7 +174,7 @@ fn parts(key: &DecodingKey) -> impl Iterator<Item = &[u8]> {
     [Some(first), second].into_iter().flatten().map(Vec::as_slice)
 }
 
-/// What keys must have, where that is easily missed.
+/// Returns the requirements on keys that are easily missed.
 fn least(algorithms: &[Algorithm]) -> &'static str {
     match algorithms.first().map(|algorithm| algorithm.family()) {
         Some(AlgorithmFamily::Hmac) => ": a secret must be as long as the hash, 32, 48 or 64 bytes",

@@ -1,9 +1,8 @@
-//! Bearer tokens: JSON Web Tokens of one issuer, signed with a pinned algorithm, for this audience, for a time.
+//! Bearer tokens: JSON Web Tokens of one issuer, signed with a pinned algorithm, for this audience.
 //!
-//! A token proves itself, so it is verified each time, in less than the TLS handshake of its connection takes. What
-//! must be in it: a principal in the configured claim, `exp`, `aud`, and `iss` where one is configured; `nbf` counts
-//! where it is there. Time is the wall clock's, with a leeway. The session that a token opened ends with it
-//! ([`Expiry`]).
+//! A token is verified on each login, in less time than the TLS handshake of its connection. It must have a principal
+//! in the configured claim, `exp`, `aud`, and `iss` if one is configured; `nbf` is checked if present. Times are
+//! compared with the wall clock, with a leeway. The session that a token opened ends with the token ([`Expiry`]).
 
 use std::{
     path::Path,
@@ -21,39 +20,39 @@ use super::{
 };
 use crate::{clock::Clock, config::TokenConfig, shadow::Timestamp};
 
-/// The longest token that is looked at.
+/// Most bytes of a token.
 pub(super) const TOKEN_BYTES_MAX: usize = 8 * 1_024;
 
-/// The furthest ahead that the end of a session is set; no machine runs that long.
+/// The limit for the end of a session; no machine runs that long.
 const AHEAD_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// When a session ends that a token opened: as soon as one of the two is over, so that neither a wall clock that is set
-/// back nor a machine that slept prolongs it.
+/// The end of a session that a token opened. Either clock ends it, so that neither a wall clock that is set back nor a
+/// suspended machine prolongs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expiry {
-    /// By the wall clock: the token's `exp` and the leeway.
+    /// The end by the wall clock: the token's `exp` plus the leeway.
     pub wall: Timestamp,
-    /// By the clock that only goes on, as it looked when the token came.
+    /// The end by the monotonic clock, computed when the token was verified.
     pub deadline: Instant,
 }
 
-/// What it takes to verify tokens.
+/// The verification of tokens.
 pub(super) struct Tokens {
     config: TokenConfig,
     clock: Clock,
-    /// Replaced as a whole by [`Self::reload`].
+    /// The keys; replaced as a whole by [`Self::reload`].
     keys: RwLock<Arc<TokenKeys>>,
 }
 
-/// A token that was verified.
+/// A verified token.
 pub(super) struct Token {
     pub(super) principal: Principal,
     pub(super) until: Expiry,
-    /// The key it was signed with.
+    /// The key that signed it.
     pub(super) key: Arc<TokenKey>,
 }
 
-/// Why a token is not taken. For the log; the client is told nothing of it.
+/// The reason for refusing a token, for the log only. The client does not learn it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TokenFault {
     #[error("longer than {TOKEN_BYTES_MAX} bytes")]
@@ -73,7 +72,7 @@ pub(super) enum TokenFault {
 }
 
 impl Expiry {
-    /// Whether it is over.
+    /// Returns true if the time is over.
     #[must_use]
     pub fn is_past(&self, clock: &Clock, now: Instant) -> bool {
         clock.now() >= self.wall || now >= self.deadline
@@ -88,14 +87,14 @@ impl Tokens {
         Ok(Self { config, clock, keys })
     }
 
-    /// Reads the keys again; if that fails, they stay as they were.
+    /// Reads the keys again; if that fails, the old keys stay.
     pub(super) fn reload(&self) -> Result<(), FileError> {
         let keys = Arc::new(read(&self.config)?);
         *self.keys.write() = keys;
         Ok(())
     }
 
-    /// Whether `key` is still one of those that tokens are verified with.
+    /// Returns true if `key` is still in use.
     pub(super) fn has(&self, key: &TokenKey) -> bool {
         self.keys.read().has(key)
     }
@@ -118,7 +117,8 @@ impl Tokens {
         Ok(Token { principal, until, key })
     }
 
-    /// What the library is to look at besides the signature: all but time, which it would ask the system for.
+    /// Returns the checks that the library performs besides the signature. Time is excluded, since the library would
+    /// read the system clock.
     fn validation(&self, header: &Header) -> Validation {
         let mut validation = Validation::new(header.alg);
         validation.set_audience(&[&self.config.audience]);
@@ -133,7 +133,7 @@ impl Tokens {
         validation
     }
 
-    /// Checks that the token is valid now, and tells until when it is.
+    /// Checks that the token is valid now, and returns its end.
     fn period(&self, claims: &Map<String, Value>) -> Result<Expiry, TokenFault> {
         let (now, leeway) = (Duration::from_millis(self.clock.now_milliseconds()), self.config.leeway);
         let date = |claim: &str| date(claims, claim).map_err(|()| TokenFault::Claim(claim.to_owned()));
@@ -148,21 +148,21 @@ impl Tokens {
     }
 }
 
-/// Whether `text` is of the form of a JSON Web Token: three parts in base64url, the first the beginning of an object.
+/// Returns true if `text` looks like a JSON Web Token: three base64url parts, the first the beginning of an object.
 pub(super) fn is_like_token(text: &str) -> bool {
     let part = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    // `{"`, which may be followed by spaces and line ends, but hardly ever is.
+    // `{"` in base64url; spaces or line ends could follow `{`, but hardly ever do.
     text.starts_with("ey") && text.split('.').count() == 3 && text.split('.').all(part)
 }
 
 fn read(config: &TokenConfig) -> Result<TokenKeys, FileError> {
     let path: &Path = &config.keys;
     let keys = TokenKeys::read(path, &config.algorithms)?;
-    tracing::info!(path = %path.display(), keys = keys.count(), "keys of tokens");
+    tracing::info!(path = %path.display(), keys = keys.count(), "token keys read");
     Ok(keys)
 }
 
-/// A `NumericDate` (RFC 7519, 2): seconds since 1970, perhaps with a fraction, which is dropped.
+/// Parses a `NumericDate` (RFC 7519, 2): seconds since 1970; a fraction is dropped.
 fn date(claims: &Map<String, Value>, claim: &str) -> Result<Option<Duration>, ()> {
     let Some(value) = claims.get(claim) else { return Ok(None) };
     let seconds = value.as_u64().or_else(|| {

@@ -1,7 +1,7 @@
 //! Patterns of ordinary topics: an MQTT topic filter whose levels may have placeholders and `*`.
 //!
-//! Whether a topic may be published to or received is a match; whether a filter may be subscribed to, whether any topic
-//! that it selects could be received: each message is checked again when it is delivered.
+//! A topic is allowed if it matches. A subscription is allowed if its filter may select a matching topic; each message
+//! is checked again on delivery.
 
 use std::{fmt, str::FromStr};
 
@@ -15,29 +15,29 @@ pub struct TopicPattern {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Level {
-    /// `+`
+    /// A `+` level.
     One,
-    /// `#`, at the end.
+    /// A `#` level, at the end.
     Rest,
     Named(Pattern),
 }
 
-/// A text that is no pattern of ordinary topics.
+/// An error for a text that is not a pattern of ordinary topics.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopicPatternError {
-    /// A `+` beside something else in its level, or a `#` that is not the last level.
+    /// A `+` with other text in its level, or a `#` before the last level.
     #[error("'{0}' has a '+' or '#' that is not a level of its own, or a '#' that is not the last one")]
     Wildcard(String),
-    /// `shadow/…`, `$aws/…`, `$share/…` and `$SYS/…` are not ordinary topics.
+    /// A reserved topic: `shadow/…`, `$aws/…`, `$share/…` and `$SYS/…` are not ordinary topics.
     #[error("'{0}' is no ordinary topic: the topics of shadows go by 'devices', 'read' and 'write'")]
     Reserved(String),
-    /// A level is no pattern.
+    /// A level that is not a pattern.
     #[error(transparent)]
     Pattern(#[from] PatternError),
 }
 
 impl TopicPattern {
-    /// Whether `topic` is one of the topics. No topic of shadows or of the service is.
+    /// Returns true if `topic` matches. Topics of shadows and of the service never match.
     #[must_use]
     pub fn matches(&self, topic: &str, who: Who<'_>) -> bool {
         if is_reserved(topic) || topic.starts_with('$') != self.begins_with_dollar() {
@@ -55,7 +55,7 @@ impl TopicPattern {
         levels.next().is_none()
     }
 
-    /// Whether `filter` may select one of the topics.
+    /// Returns true if `filter` may select a matching topic.
     #[must_use]
     pub fn overlaps(&self, filter: &str, who: Who<'_>) -> bool {
         if is_reserved(filter) || filter.starts_with('$') != self.begins_with_dollar() {
@@ -64,7 +64,7 @@ impl TopicPattern {
         let mut wanted = filter.split('/');
         for level in &self.levels {
             match (level, wanted.next()) {
-                // `a/#` selects `a` as well. [MQTT-4.7.1-2]
+                // `a/#` also selects `a`. [MQTT-4.7.1-2]
                 (_, Some("#")) | (Level::Rest, _) => return true,
                 (Level::One, Some(_)) => {}
                 (Level::Named(pattern), Some("+")) if pattern.may_be_level(who) => {}
@@ -75,13 +75,13 @@ impl TopicPattern {
         matches!(wanted.next(), None | Some("#"))
     }
 
-    /// Topics that begin with `$` are only those of patterns that do: neither a wildcard [MQTT-4.7.2-1] nor a placeholder
-    /// grants them.
+    /// Returns true if the pattern begins with `$`. Only such patterns match topics that begin with `$`: neither a wildcard
+    /// [MQTT-4.7.2-1] nor a placeholder grants them.
     fn begins_with_dollar(&self) -> bool {
         matches!(self.levels.first(), Some(Level::Named(pattern)) if pattern.begins_with('$'))
     }
 
-    /// Whether every topic is one of the topics, but for those that begin with `$`.
+    /// Returns true if every ordinary topic matches, apart from those that begin with `$`.
     #[must_use]
     pub fn is_any(&self) -> bool {
         self.levels.first() == Some(&Level::Rest)
@@ -106,8 +106,8 @@ impl FromStr for TopicPattern {
     }
 }
 
-/// Returns true if a topic, or all that a filter selects but for the topic `shadow`, belongs to shadows or to the
-/// service. Other topics that begin with `$` are ordinary.
+/// Returns true if a topic is reserved for shadows or the service. For a filter, returns true if everything that it
+/// selects is reserved, apart from the topic `shadow`. Other topics that begin with `$` are ordinary.
 #[must_use]
 pub fn is_reserved(text: &str) -> bool {
     let (root, below) = text.split_once('/').map_or((text, None), |(root, rest)| (root, Some(rest)));
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn topics_and_filters_are_compared_level_by_level() {
         let own = Who { principal: "d1", client: "+" };
-        // pattern, topic or filter, whether it is such a topic, whether the filter may select one
+        // pattern, topic or filter, true if the topic matches, true if the filter may select a match
         for (pattern, text, matches, overlaps) in [
             ("#", "a/b", true, true),
             ("#", "shadow/d1/get/accepted", false, false),
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ordinary_topic_is_refused() {
+    fn a_reserved_topic_is_refused() {
         for text in
             ["a/#/b", "a+", "#a", "$aws/x", "$aws", "$SYS/#", "$share/g/a", "shadow/+/update", "shadow", "a/{x}"]
         {

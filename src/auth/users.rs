@@ -1,20 +1,20 @@
-//! The users file as it was read: who there is, and the hash of each one's password.
+//! The parsed users file: user names and password hashes.
 //!
-//! A line is `name:$argon2id$…`, or empty, or a comment that begins with `#`. One line that cannot be used makes the
-//! whole file unusable, since a user who silently is not there would be found out at the next outage.
+//! A line is `name:$argon2id$…`, empty, or a comment that begins with `#`. One unusable line makes the whole file
+//! unusable. Otherwise a silently missing user would be noticed only at the next outage.
 
 use std::{collections::HashMap, fs, io, path::Path, sync::Arc};
 
 use super::{FileError, PasswordHash, Principal, password::HashError};
 
-/// The most users that one file may have.
+/// Most users of a file.
 pub(super) const USERS_MAX: usize = 1_000_000;
 
-/// Every user, by name.
+/// The users by name.
 #[derive(Debug)]
 pub(super) struct Users {
     by_name: HashMap<Principal, Arc<PasswordHash>>,
-    /// Checked in place of the hash of a user who is not there.
+    /// The hash that is checked for an unknown user.
     imaginary: Arc<PasswordHash>,
 }
 
@@ -30,13 +30,13 @@ impl Users {
         Self::parse(path, &text)
     }
 
-    /// Reads `text`, which is that of the file at `path`.
+    /// Parses `text`, the content of the file at `path`.
     pub(super) fn parse(path: &Path, text: &str) -> Result<Self, FileError> {
         let mut by_name = HashMap::new();
         let mut dearest: Option<Arc<PasswordHash>> = None;
         for (number, line) in (1..).zip(text.lines()) {
-            let refuse = |told: &dyn std::fmt::Display| FileError::line(path, number, told);
-            let Some((name, hash)) = parse_line(line).map_err(|told| refuse(&told))? else { continue };
+            let refuse = |detail: &dyn std::fmt::Display| FileError::line(path, number, detail);
+            let Some((name, hash)) = parse_line(line).map_err(|detail| refuse(&detail))? else { continue };
             let hash = Arc::new(hash);
             if dearest.as_ref().is_none_or(|dearest| dearest.cost() < hash.cost()) {
                 dearest = Some(hash.clone());
@@ -52,29 +52,29 @@ impl Users {
         Ok(Self { by_name, imaginary: Arc::new(imaginary) })
     }
 
-    /// The hash of a user's password.
+    /// Returns the password hash of a user.
     pub(super) fn get(&self, name: &Principal) -> Option<&Arc<PasswordHash>> {
         self.by_name.get(name)
     }
 
-    /// The hash that a password of a user who is not there is compared with, at the cost of the dearest in the file.
+    /// Returns the hash for unknown users, as costly as the most costly hash in the file.
     pub(super) fn imaginary(&self) -> &Arc<PasswordHash> {
         &self.imaginary
     }
 
-    /// How many there are.
+    /// Returns the number of users.
     pub(super) fn count(&self) -> usize {
         self.by_name.len()
     }
 }
 
-/// The user that one line is about, if it is about one; the error says what about it cannot be used.
+/// Parses one line; `None` if it names no user. The error text says what is wrong with it.
 pub(super) fn parse_line(line: &str) -> Result<Option<(Principal, PasswordHash)>, String> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
     }
-    // A name may hold colons, but no dollar.
+    // A name may hold colons, but no dollar sign.
     let (name, _) = line.split_once(":$").ok_or("is not of the form name:$argon2id$…")?;
     let hash = line.get(name.len() + 1..).unwrap_or_default();
     let name = Principal::named(name).map_err(|error| error.to_string())?;
@@ -84,12 +84,12 @@ pub(super) fn parse_line(line: &str) -> Result<Option<(Principal, PasswordHash)>
     }
 }
 
-/// A user's line, without its end.
+/// Returns the line of a user, without a line end.
 pub(super) fn line_of(name: &Principal, hash: &PasswordHash) -> String {
     format!("{name}:{hash}")
 }
 
-/// Of the cost of `like`, or of a new hash in a file without any.
+/// Returns a hash that matches nothing, as costly as `like`, or as a new hash if the file has none.
 fn imaginary(like: Option<&PasswordHash>) -> Result<PasswordHash, HashError> {
     match like {
         Some(hash) => hash.imaginary(),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn users_are_read() {
+    fn users_are_parsed() {
         let (lamp, colon) = (cheap("one"), cheap("two"));
         let users = parse(&format!("# ours\n\nlamp:{lamp}\r\n  a:b:c:{colon} \n#lamp:{lamp}\n")).unwrap();
         assert_eq!(users.count(), 2);
@@ -128,14 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_users_is_one() {
+    fn a_file_without_users_is_valid() {
         let users = parse("").unwrap();
         assert_eq!(users.count(), 0);
         assert!(!users.imaginary().matches(b"", &mut Memory::default()));
     }
 
     proptest! {
-        /// Whatever an editor left behind is read or refused, and what is read is written the same.
+        /// Arbitrary text is parsed or refused, and what is parsed is written back unchanged.
         #[test]
         fn any_text_is_read_or_refused(text in "(lamp:)?\\$argon2id\\$(v=19\\$)?(m=[0-9]{1,12},?)?(t=[0-9]{1,3},?)?(p=[0-9]{1,3})?(\\$[A-Za-z0-9+/]{0,60}){0,3}|\\PC{0,80}") {
             if let Ok(Some((name, hash))) = parse_line(&text) {
@@ -146,10 +146,10 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_told_with_its_line_and_without_the_hash() {
+    fn an_error_names_the_line_and_hides_the_hash() {
         let hash = cheap("x").to_string();
         let (dear, half) = (hash.replace("m=8,", "m=999999,"), hash.get(..40).unwrap());
-        for (text, told) in [
+        for (text, detail) in [
             (format!("lamp:{hash}\nlamp:{hash}"), "users:2: the user lamp is there before"),
             ("\nlamp".to_owned(), "users:2: is not of the form name:$argon2id$…"),
             ("lamp:hunter2".to_owned(), "users:1: is not of the form name:$argon2id$…"),
@@ -164,7 +164,7 @@ mod tests {
                 "users:2: user lamp: the hash has m=999999,t=1,p=1, but at most m=262144,t=16,p=16 are taken",
             ),
         ] {
-            assert_eq!(parse(&text).err().as_deref(), Some(told), "{text}");
+            assert_eq!(parse(&text).err().as_deref(), Some(detail), "{text}");
         }
     }
 }

@@ -1,9 +1,8 @@
-//! Changes of the users file, as `umbrad passwd` makes them.
+//! Edits of the users file by `umbrad passwd`.
 //!
-//! The new text goes to a file beside it, is synced and takes the old one's place, so that a reader, and a machine that
-//! stops in between, sees one or the other. A lock on the folder makes writers wait for each other. Comments and order
-//! are kept; a file that cannot be read as it should be is not touched. The result can be read by the owner of the old
-//! file alone.
+//! The new text is written to a file beside the old one, synced, and renamed over it. So a reader, or a start after a
+//! power loss, sees either the old or the new file. A lock on the directory serializes writers. Comments and order are
+//! kept. A file with an error is not changed. Only the owner of the old file can read the new one.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -17,44 +16,44 @@ use super::{
     users::{Users, line_of, parse_line},
 };
 
-/// A users file, which need not be there yet.
+/// A users file, which may not exist yet.
 #[derive(Clone, Debug)]
 pub struct UsersFile {
     path: PathBuf,
 }
 
-/// Whether a user was there before.
+/// The state of a user before the edit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Former {
-    /// It was.
+    /// The user existed.
     There,
-    /// It was not.
+    /// The user did not exist.
     Absent,
 }
 
 impl UsersFile {
-    /// The one at `path`, or, where that is a symbolic link, the one it leads to.
+    /// Returns the file at `path`; a symbolic link is followed.
     #[must_use]
     pub fn at(path: &Path) -> Self {
         Self { path: path.canonicalize().unwrap_or_else(|_| path.to_owned()) }
     }
 
-    /// The users, in the order of the file.
+    /// Returns the names of the users in file order.
     ///
     /// # Errors
     ///
-    /// The file is not there, or cannot be used.
+    /// The file is missing or has an error.
     pub fn names(&self) -> Result<Vec<Principal>, FileError> {
         let text = fs::read_to_string(&self.path).map_err(|error| FileError::whole(&self.path, error))?;
         Users::parse(&self.path, &text)?;
         Ok(text.lines().filter_map(user_of).collect())
     }
 
-    /// Gives the user `name` a password, whether it had one or not. The file is made if it is not there.
+    /// Sets the password of the user `name`. Creates the user and the file if missing.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, used or written; it is as before.
+    /// The file cannot be read or written, or has an error; it is unchanged.
     pub fn set(&self, name: &Principal, hash: &PasswordHash) -> Result<Former, FileError> {
         let (_lock, mut lines) = self.locked()?;
         let line = line_of(name, hash);
@@ -72,11 +71,11 @@ impl UsersFile {
         Ok(former)
     }
 
-    /// Takes the user `name` out.
+    /// Removes the user `name`.
     ///
     /// # Errors
     ///
-    /// The file is not there, or cannot be read, used or written; it is as before.
+    /// The file is missing, cannot be read or written, or has an error; it is unchanged.
     pub fn remove(&self, name: &Principal) -> Result<Former, FileError> {
         fs::metadata(&self.path).map_err(|error| FileError::whole(&self.path, error))?;
         let (_lock, mut lines) = self.locked()?;
@@ -86,7 +85,7 @@ impl UsersFile {
         Ok(Former::There)
     }
 
-    /// Waits for other writers, keeps them out for as long as the lock is held, and reads.
+    /// Waits for the lock, and reads the file. Other writers wait until the lock is dropped.
     fn locked(&self) -> Result<(File, Vec<String>), FileError> {
         let refuse = |error: io::Error| FileError::whole(&self.path, error);
         let lock = File::open(self.folder()).map_err(refuse)?;
@@ -105,7 +104,7 @@ impl UsersFile {
         let new = self.path.with_file_name(name);
         let written = self.write(&new, lines).and_then(|()| fs::rename(&new, &self.path));
         if written.is_err() {
-            let _ = fs::remove_file(&new); // what is left of it, if anything
+            let _ = fs::remove_file(&new); // a partial file, if any
         }
         written
             .and_then(|()| File::open(self.folder())?.sync_all())
@@ -113,14 +112,14 @@ impl UsersFile {
     }
 
     fn write(&self, new: &Path, lines: &[String]) -> io::Result<()> {
-        // What a writer left behind that was killed; none is at work, since the folder is locked.
+        // Remove what a killed writer left behind; the lock excludes other writers.
         match fs::remove_file(new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(new)?;
         file.set_permissions(Permissions::from_mode(PRIVATE))?;
-        // root may change the file of the user that the server runs as, who must still be able to read it.
+        // If root edits the file, the user of the server must still be able to read it.
         if let Ok(old) = fs::metadata(&self.path) {
             let made = file.metadata()?;
             if (old.uid(), old.gid()) != (made.uid(), made.gid()) {
@@ -147,7 +146,7 @@ fn user_of(line: &str) -> Option<Principal> {
     parse_line(line).ok().flatten().map(|(name, _)| name)
 }
 
-/// Read and written by its owner alone.
+/// File mode: read and write for the owner only.
 const PRIVATE: u32 = 0o600;
 
 #[cfg(test)]
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn users_come_change_and_go_and_the_rest_stays() {
+    fn users_are_added_changed_and_removed_and_the_rest_stays() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("users");
         let (a, b) = (cheap("a"), cheap("b"));
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_its_owners_alone() {
+    fn only_the_owner_can_read_the_file() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("users");
         let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
@@ -196,7 +195,7 @@ mod tests {
         file.set(&named("lamp"), &cheap("a")).unwrap();
         assert_eq!(mode(), 0o600);
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        // left by a writer that was killed
+        // left by a killed writer
         fs::write(folder.path().join("users.new"), "half a line").unwrap();
         fs::set_permissions(folder.path().join("users.new"), Permissions::from_mode(0o666)).unwrap();
         file.set(&named("lamp"), &cheap("a")).unwrap();
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_stays_one() {
+    fn a_symbolic_link_is_kept() {
         let folder = TempDir::new().unwrap();
         let (path, link) = (folder.path().join("users"), folder.path().join("link"));
         fs::write(&path, "").unwrap();
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_a_mistake_is_not_touched() {
+    fn a_file_with_an_error_is_not_changed() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("users");
         fs::write(&path, "# ours\nlamp\n").unwrap();
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn no_writer_undoes_what_another_wrote() {
+    fn concurrent_writers_lose_nothing() {
         let folder = TempDir::new().unwrap();
         let file = UsersFile::at(&folder.path().join("users"));
         thread::scope(|scope| {

@@ -1,8 +1,8 @@
-//! Passwords that were found right, so that a fleet which comes back after an outage is not hashed again.
+//! A cache of verified passwords, which saves hashing when a fleet reconnects after an outage.
 //!
-//! What is kept of a password is a tag: HMAC-SHA256 over user, password and the user's hash, under a key that this
-//! process made up and nobody else knows. Whoever changes or removes a user makes its tag worthless, since the hash it
-//! was made with is no longer the user's. One tag a user, so there are never more than users.
+//! An entry is a tag: HMAC-SHA256 of user, password and the user's hash, under a random key of this process. Changing
+//! or removing a user invalidates its tag, since the hash differs. Each user has at most one tag, so the cache is
+//! bounded by the number of users.
 
 use std::{
     collections::HashMap,
@@ -14,13 +14,13 @@ use ring::{hmac, rand::SystemRandom};
 
 use super::{PasswordHash, Principal};
 
-/// HMAC-SHA256 of a user, a password and a hash.
+/// An HMAC-SHA256 of user, password and hash.
 pub(super) type Tag = [u8; 32];
 
-/// The tags of passwords that were found right.
+/// The tags of verified passwords.
 pub(super) struct Verified {
     key: hmac::Key,
-    /// How long a tag is kept after the last login with it.
+    /// The lifetime of a tag after the last login with it.
     age_max: Duration,
     tags: Mutex<HashMap<Principal, Entry>>,
 }
@@ -31,25 +31,25 @@ struct Entry {
 }
 
 impl Verified {
-    /// None so far. `None`: the operating system gives no random bytes.
+    /// Returns an empty cache; `None` if the operating system provides no random bytes.
     pub(super) fn new(age_max: Duration) -> Option<Self> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok()?;
         Some(Self { key, age_max, tags: Mutex::default() })
     }
 
-    /// What would be kept of `password`.
+    /// Returns the tag of `password`.
     pub(super) fn tag(&self, user: &str, password: &[u8], hash: &PasswordHash) -> Tag {
         let mut context = hmac::Context::with_key(&self.key);
         for part in [user.as_bytes(), hash.to_string().as_bytes(), password] {
-            context.update(&(part.len() as u64).to_le_bytes()); // or two that differ could run into the same bytes
+            context.update(&(part.len() as u64).to_le_bytes()); // lengths keep different parts distinct
             context.update(part);
         }
         context.sign().as_ref().try_into().expect("an HMAC-SHA256 has 32 bytes")
     }
 
-    /// Whether the password of `tag` was found right lately. The tag is kept longer for that.
+    /// Returns true if the password of `tag` was verified recently, and extends the life of the tag.
     ///
-    /// Who does not know the key learns nothing from how long the comparison takes.
+    /// The comparison is not constant-time; its duration reveals nothing without the key.
     pub(super) fn holds(&self, user: &Principal, tag: &Tag, now: Instant) -> bool {
         let mut tags = self.tags.lock();
         match tags.get_mut(user) {
@@ -61,14 +61,14 @@ impl Verified {
         }
     }
 
-    /// The password of `tag` is right.
+    /// Stores the tag of a verified password.
     pub(super) fn keep(&self, user: &Principal, tag: Tag, now: Instant) {
         if !self.age_max.is_zero() {
             self.tags.lock().insert(user.clone(), Entry { tag, until: now + self.age_max });
         }
     }
 
-    /// Drops the tags of users who are not there any more, and those that are too old.
+    /// Drops expired tags and those of removed users.
     pub(super) fn sweep(&self, is_there: impl Fn(&Principal) -> bool, now: Instant) {
         let mut tags = self.tags.lock();
         tags.retain(|user, entry| entry.until > now && is_there(user));
@@ -85,7 +85,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3_600);
 
     #[test]
-    fn tags_tell_everything_apart_that_they_are_made_of() {
+    fn a_tag_depends_on_each_of_its_parts() {
         let verified = Verified::new(HOUR).unwrap();
         let (hash, other) = (cheap("x"), cheap("x"));
         let tags = [
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_kept_for_a_time_after_its_last_use() {
+    fn a_tag_expires_some_time_after_its_last_use() {
         let (verified, start) = (Verified::new(HOUR).unwrap(), Instant::now());
         let (lamp, other) = (Principal::named("lamp").unwrap(), Principal::named("other").unwrap());
         let tag = verified.tag("lamp", b"x", &cheap("x"));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_swept_is_gone() {
+    fn a_swept_tag_is_gone() {
         let (verified, start) = (Verified::new(HOUR).unwrap(), Instant::now());
         let users = ["a", "b", "c"].map(|name| Principal::named(name).unwrap());
         for (n, user) in (0..).zip(&users) {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn an_age_of_nothing_keeps_nothing() {
+    fn a_lifetime_of_zero_disables_the_cache() {
         let verified = Verified::new(Duration::ZERO).unwrap();
         let user = Principal::named("a").unwrap();
         verified.keep(&user, Tag::default(), Instant::now());

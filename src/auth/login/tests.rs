@@ -1,4 +1,4 @@
-//! Logins, right and wrong, through the whole of [`Login`].
+//! Tests of successful and failed logins through [`Login`].
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -23,7 +23,7 @@ use crate::{
 const NOW: u64 = 1_800_000_000;
 const HERE: &str = "192.0.2.1";
 
-/// What a [`Login`] of the tests has.
+/// The configuration of a [`Login`] under test.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum With {
     Nothing,
@@ -86,7 +86,7 @@ impl Bench {
     }
 }
 
-fn shown(known: Result<Identity, Denied>) -> String {
+fn outcome(known: Result<Identity, Denied>) -> String {
     match known {
         Ok(identity) => format!("{} by {:?}", identity.principal, identity.method),
         Err(Denied::TooMany { .. }) => "TooMany".to_owned(),
@@ -95,7 +95,7 @@ fn shown(known: Result<Identity, Denied>) -> String {
 }
 
 #[tokio::test]
-async fn what_a_client_shows_counts_in_order() {
+async fn credentials_have_an_order_of_precedence() {
     use With::{Both, Nothing, Tokens, Users};
     let lamp = Proof::Certificate(Principal::named("cert").unwrap());
     let (good, expired) = (token_of("bearer", NOW + 60), token_of("bearer", NOW - 60));
@@ -118,7 +118,7 @@ async fn what_a_client_shows_counts_in_order() {
         (Both, &Proof::None, in_password(&expired), client, "Bad"),
         (Users, &Proof::None, in_password(&good), None, "Bad"),
         (Users, &Proof::None, Credentials::Bearer(&good), None, "Bad"),
-        // then user name and password
+        // then a user name and a password
         (Users, &Proof::None, password("lamp", "secret"), None, "lamp by Password"),
         (Both, &Proof::None, password("lamp", "secret"), client, "lamp by Password"),
         (Both, &Proof::None, password("lamp", "other"), None, "Bad"),
@@ -139,7 +139,7 @@ async fn what_a_client_shows_counts_in_order() {
     for (row, (with, proof, credentials, anonymous, expected)) in table.into_iter().enumerate() {
         let bench = bench(with, |_| {});
         let known = bench.login.identify(HERE.parse().unwrap(), proof, credentials, anonymous).await;
-        assert_eq!(shown(known), expected, "row {row}");
+        assert_eq!(outcome(known), expected, "row {row}");
     }
 }
 
@@ -148,18 +148,18 @@ async fn ten_thousand_logins_cost_one_hash() {
     let bench = bench(With::Users, |_| {});
     for n in 0..10_000_u32 {
         let address = IpAddr::from((n % 500).to_be_bytes()).to_string();
-        assert_eq!(shown(bench.password(&address, "lamp", "secret").await), "lamp by Password");
+        assert_eq!(outcome(bench.password(&address, "lamp", "secret").await), "lamp by Password");
     }
     assert_eq!(bench.hashes(), 1);
 }
 
-/// After a restart nothing was found right yet, and everybody comes at once.
+/// After a restart the cache is empty, and the whole fleet connects at once.
 #[tokio::test]
 async fn ten_thousand_logins_at_once_cost_one_hash_and_are_not_too_many() {
     let bench = Arc::new(bench(With::Users, |config| config.password_checks_waiting = 8));
     let logins = (0..10_000).map(|_| {
         let bench = bench.clone();
-        tokio::spawn(async move { shown(bench.password(HERE, "lamp", "secret").await) })
+        tokio::spawn(async move { outcome(bench.password(HERE, "lamp", "secret").await) })
     });
     for login in logins.collect::<Vec<_>>() {
         assert_eq!(login.await.unwrap(), "lamp by Password");
@@ -168,16 +168,16 @@ async fn ten_thousand_logins_at_once_cost_one_hash_and_are_not_too_many() {
 }
 
 #[tokio::test]
-async fn a_user_who_is_not_there_costs_as_much_as_a_wrong_password() {
+async fn an_unknown_user_costs_as_much_as_a_wrong_password() {
     let bench = bench(With::Users, |_| {});
     for (n, user) in (1..).zip(["lamp", "nobody", "heater", "nobody-else"]) {
-        assert_eq!(shown(bench.password(HERE, user, "wrong").await), "Bad");
+        assert_eq!(outcome(bench.password(HERE, user, "wrong").await), "Bad");
         assert_eq!(bench.hashes(), n, "{user}");
     }
 }
 
 #[tokio::test]
-async fn what_cannot_be_right_costs_no_hash() {
+async fn an_impossible_login_costs_no_hash() {
     let bench = bench(With::Users, |_| {});
     let (longest, long, huge) = ("x".repeat(1_024), "x".repeat(1_025), "x".repeat(65_535));
     for (user, password, hashes) in [
@@ -189,13 +189,13 @@ async fn what_cannot_be_right_costs_no_hash() {
         ("", "", 1),
         ("anonymous/c1", "secret", 1),
     ] {
-        assert_eq!(shown(bench.password(HERE, user, password).await), "Bad");
+        assert_eq!(outcome(bench.password(HERE, user, password).await), "Bad");
         assert_eq!(bench.hashes(), hashes, "{} {}", user.len(), password.len());
     }
 }
 
 #[tokio::test]
-async fn a_refusal_takes_its_time_and_does_not_tell_why() {
+async fn a_refusal_is_delayed_and_hides_its_reason() {
     const DELAY: Duration = Duration::from_millis(200);
     let bench = bench(With::Both, |config| {
         config.failure_delay = DELAY;
@@ -217,7 +217,7 @@ async fn a_refusal_takes_its_time_and_does_not_tell_why() {
     for (user, password, expected) in tries {
         let came = Instant::now();
         let known = bench.password(HERE, user, password).await;
-        assert_eq!(shown(known), expected, "{user}");
+        assert_eq!(outcome(known), expected, "{user}");
         assert!(came.elapsed() >= DELAY, "{user}");
     }
     let counters = bench.login.counters();
@@ -225,46 +225,46 @@ async fn a_refusal_takes_its_time_and_does_not_tell_why() {
 }
 
 #[tokio::test]
-async fn guessing_ends_and_whoever_was_found_right_still_comes_in() {
+async fn guessing_is_stopped_and_a_verified_password_still_works() {
     let bench = bench(With::Both, |_| {});
-    assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
+    assert_eq!(outcome(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
     let mut seen = Vec::new();
     for guess in 0..20 {
-        seen.push(shown(bench.password(HERE, "lamp", &format!("guess-{guess}")).await));
+        seen.push(outcome(bench.password(HERE, "lamp", &format!("guess-{guess}")).await));
     }
     assert_eq!(seen.iter().filter(|seen| *seen == "Bad").count(), 5);
     assert_eq!(seen.iter().filter(|seen| *seen == "TooMany").count(), 15);
     assert_eq!(bench.hashes(), 6, "who is over the limit is not hashed");
-    assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "lamp by Password", "found right before");
-    assert_eq!(shown(bench.password("192.0.2.2", "lamp", "wrong").await), "Bad", "from elsewhere");
+    assert_eq!(outcome(bench.password(HERE, "lamp", "secret").await), "lamp by Password", "found right before");
+    assert_eq!(outcome(bench.password("192.0.2.2", "lamp", "wrong").await), "Bad", "from elsewhere");
 
-    // One bad device has not used up what its neighbours may.
-    assert_eq!(shown(bench.password(HERE, "heater", "other").await), "heater by Password");
+    // One failing device does not use up the limit of its neighbours.
+    assert_eq!(outcome(bench.password(HERE, "heater", "other").await), "heater by Password");
 }
 
 #[tokio::test]
-async fn an_address_that_tries_many_users_is_refused_unless_it_is_right_beyond_doubt() {
+async fn an_address_that_tries_many_users_is_refused_except_for_verified_logins() {
     let bench = bench(With::Both, |config| config.address_failure_every = Duration::from_secs(3_600));
-    assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
+    assert_eq!(outcome(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
     for user in 0..60 {
         let expected = if user < 50 { "Bad" } else { "TooMany" };
-        assert_eq!(shown(bench.password(HERE, &format!("user-{user}"), "x").await), expected, "{user}");
+        assert_eq!(outcome(bench.password(HERE, &format!("user-{user}"), "x").await), expected, "{user}");
     }
     assert_eq!(bench.hashes(), 51);
-    assert_eq!(shown(bench.password(HERE, "heater", "other").await), "TooMany", "never seen, so not hashed");
-    assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
-    assert_eq!(shown(bench.bearer(HERE, &token_of("bearer", NOW + 1)).await), "bearer by Token");
-    assert_eq!(shown(bench.bearer(HERE, &token_of("bearer", NOW - 1)).await), "TooMany");
-    assert_eq!(shown(bench.password("192.0.2.2", "heater", "other").await), "heater by Password");
+    assert_eq!(outcome(bench.password(HERE, "heater", "other").await), "TooMany", "never seen, so not hashed");
+    assert_eq!(outcome(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
+    assert_eq!(outcome(bench.bearer(HERE, &token_of("bearer", NOW + 1)).await), "bearer by Token");
+    assert_eq!(outcome(bench.bearer(HERE, &token_of("bearer", NOW - 1)).await), "TooMany");
+    assert_eq!(outcome(bench.password("192.0.2.2", "heater", "other").await), "heater by Password");
 }
 
-/// What is let into the queue before the first failure is known is refused when its turn comes.
+/// Checks that were queued before the first failure are refused when they start.
 #[tokio::test]
-async fn guesses_sent_all_at_once_are_no_more_than_those_sent_one_by_one() {
+async fn concurrent_guesses_are_limited_like_sequential_ones() {
     let bench = Arc::new(bench(With::Users, |config| config.user_failure_every = Duration::from_secs(3_600)));
     let guesses = (0..500).map(|guess| {
         let bench = bench.clone();
-        tokio::spawn(async move { shown(bench.password(HERE, "lamp", &format!("guess-{guess}")).await) })
+        tokio::spawn(async move { outcome(bench.password(HERE, "lamp", &format!("guess-{guess}")).await) })
     });
     let mut bad = 0;
     for guess in guesses.collect::<Vec<_>>() {
@@ -274,19 +274,19 @@ async fn guesses_sent_all_at_once_are_no_more_than_those_sent_one_by_one() {
 }
 
 #[tokio::test]
-async fn a_device_that_goes_on_with_an_expired_token_harms_itself_alone() {
+async fn an_expired_token_affects_only_its_own_device() {
     let bench = bench(With::Both, |config| config.address_failures_at_once = 6);
     let expired = token_of("bearer", NOW - 1);
     for n in 0..20 {
         let expected = if n < 5 { "Bad" } else { "TooMany" };
-        assert_eq!(shown(bench.bearer(HERE, &expired).await), expected, "{n}");
+        assert_eq!(outcome(bench.bearer(HERE, &expired).await), expected, "{n}");
     }
-    assert_eq!(shown(bench.bearer(HERE, &token_of("bearer", NOW + 1)).await), "bearer by Token");
-    assert_eq!(shown(bench.password(HERE, "heater", "other").await), "heater by Password");
+    assert_eq!(outcome(bench.bearer(HERE, &token_of("bearer", NOW + 1)).await), "bearer by Token");
+    assert_eq!(outcome(bench.password(HERE, "heater", "other").await), "heater by Password");
 }
 
 #[tokio::test]
-async fn whoever_is_removed_or_changed_goes() {
+async fn a_removed_or_changed_user_loses_its_session() {
     let bench = bench(With::Both, |_| {});
     let users = bench.folder.path().join("users");
     let lamp = bench.password(HERE, "lamp", "secret").await.unwrap();
@@ -297,36 +297,36 @@ async fn whoever_is_removed_or_changed_goes() {
     let valid = || [&lamp, &heater, &bearer, &anonymous].map(|identity| bench.login.still_valid(identity));
     assert_eq!(valid(), [true; 4]);
 
-    // A mistake in the file changes nothing.
+    // An error in the file changes nothing.
     let kept = fs::read_to_string(&users).unwrap();
     fs::write(&users, format!("{kept}oops\n")).unwrap();
     assert_eq!(bench.faults(), [format!("{}:3: is not of the form name:$argon2id$…", users.display())]);
     assert_eq!(valid(), [true; 4]);
-    assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
+    assert_eq!(outcome(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
 
-    // One user more.
+    // One user added.
     fs::write(&users, format!("{kept}door:{}\n", cheap("new"))).unwrap();
     assert_eq!(bench.faults(), [""; 0]);
     assert_eq!(valid(), [true; 4]);
     let hashes = bench.hashes();
-    assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
+    assert_eq!(outcome(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
     assert_eq!(bench.hashes(), hashes, "still known to be right");
-    assert_eq!(shown(bench.password(HERE, "door", "new").await), "door by Password");
+    assert_eq!(outcome(bench.password(HERE, "door", "new").await), "door by Password");
 
-    // One changed, one removed.
+    // One user changed, one removed.
     write_users(&users, &[("lamp", "changed")]);
     assert_eq!(bench.faults(), [""; 0]);
     assert_eq!(valid(), [false, false, true, true]);
-    assert_eq!(shown(bench.password(HERE, "lamp", "secret").await), "Bad");
-    assert_eq!(shown(bench.password(HERE, "heater", "other").await), "Bad");
-    assert_eq!(shown(bench.password(HERE, "lamp", "changed").await), "lamp by Password");
+    assert_eq!(outcome(bench.password(HERE, "lamp", "secret").await), "Bad");
+    assert_eq!(outcome(bench.password(HERE, "heater", "other").await), "Bad");
+    assert_eq!(outcome(bench.password(HERE, "lamp", "changed").await), "lamp by Password");
 
     fs::write(bench.folder.path().join("keys"), "another secret that is as long as it must be").unwrap();
     assert_eq!(bench.faults(), [""; 0]);
     assert_eq!(valid(), [false, false, false, true]);
 }
 
-/// The wall clock was set back while a session was open, which went on for as long again.
+/// The wall clock was set back during a session, which then lasted that much longer.
 #[tokio::test]
 async fn a_session_does_not_outlive_its_token() {
     let bench = bench(With::Tokens, |_| {});
@@ -345,20 +345,20 @@ async fn a_session_does_not_outlive_its_token() {
 }
 
 #[tokio::test]
-async fn files_that_cannot_be_used_are_named() {
+async fn errors_name_the_file() {
     let folder = TempDir::new().unwrap();
     let users = folder.path().join("users");
     let config = AuthConfig { users: Some(users.clone()), ..Config::default().auth };
     let open = || Login::open(&config, Clock::system()).unwrap_err().to_string();
-    let told = "No such file or directory (os error 2); auth.users names it, `umbrad passwd add` makes it";
-    assert_eq!(open(), format!("{}: {told}", users.display()));
+    let detail = "No such file or directory (os error 2); auth.users names it, `umbrad passwd add` makes it";
+    assert_eq!(open(), format!("{}: {detail}", users.display()));
     fs::write(&users, "# ours\nlamp:secret\n").unwrap();
     assert_eq!(open(), format!("{}:2: is not of the form name:$argon2id$…", users.display()));
 }
 
 #[test]
-fn a_connect_has_credentials_or_has_none() {
-    // user name, password, what they are
+fn credentials_of_a_connect_are_parsed() {
+    // user name, password, the credentials
     let table = [
         (None, None, None),
         (Some(""), None, None),
@@ -380,7 +380,7 @@ fn a_connect_has_credentials_or_has_none() {
 }
 
 #[test]
-fn secrets_are_not_shown() {
+fn debug_output_hides_secrets() {
     let credentials = [Credentials::Password { user: "lamp", password: b"secret" }, Credentials::Bearer("secret")];
     assert!(!format!("{credentials:?}").contains("secret"));
 }

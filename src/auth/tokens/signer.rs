@@ -1,18 +1,18 @@
-//! Makes tokens for tests, right ones and wrong ones, without the library that reads them.
+//! A signer of valid and invalid tokens for tests, independent of the library that verifies them.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use ring::hmac;
 use serde_json::{Value, json};
 
-/// What they are signed with.
+/// The secret of the HMAC.
 pub(in crate::auth) const SECRET: &str = "the secret that the tests sign their tokens with";
 
-/// A token with these claims, signed with HS256 and [`SECRET`].
+/// Returns a token with these claims, signed with HS256 and [`SECRET`].
 pub(in crate::auth) fn token(claims: &Value) -> String {
     signed(&json!({"alg": "HS256", "typ": "JWT"}), claims, SECRET.as_bytes())
 }
 
-/// A token with this header, whatever it says, signed with HS256.
+/// Returns a token with an arbitrary header, signed with HS256.
 pub(in crate::auth) fn signed(header: &Value, claims: &Value, secret: &[u8]) -> String {
     let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
     let message = format!("{}.{}", part(header), part(claims));

@@ -1,5 +1,5 @@
-//! Tokens, right and wrong. `vectors.json` has tokens and keys made by PyJWT 2.15, the secrets of which are gone; the
-//! rest is signed here.
+//! Tests of valid and invalid tokens. `vectors.json` has tokens and keys made by PyJWT 2.15, whose secrets are gone;
+//! other tokens are signed here.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::clock::ManualClock;
 
-/// When the tests play. The vectors expire at 2,000,000,000.
+/// The time of the tests. The vectors expire at 2,000,000,000.
 const NOW: u64 = 1_800_000_000;
 const LEEWAY: u64 = 10;
 
@@ -65,7 +65,7 @@ fn claims(changed: Value) -> Value {
 }
 
 impl Bench {
-    /// Who a token is of, or why it is not taken.
+    /// Returns the principal of a token, or the reason for refusing it.
     fn of(&self, token: &str) -> String {
         match self.tokens.verify(token) {
             Ok(token) => token.principal.to_string(),
@@ -101,9 +101,9 @@ fn tokens_of_another_implementation_are_verified_with_every_algorithm() {
 }
 
 #[test]
-fn what_claims_must_hold() {
+fn claims_are_checked() {
     let bench = bench();
-    // what is different from a token that is taken, what comes of it
+    // the difference from a valid token, the outcome
     let table = [
         (json!({}), "lamp"),
         (json!({"sub": "a.b:c_d-E"}), "a.b:c_d-E"),
@@ -138,7 +138,7 @@ fn what_claims_must_hold() {
 }
 
 #[test]
-fn no_token_chooses_how_it_is_verified() {
+fn a_token_cannot_choose_how_it_is_verified() {
     let vectors = vectors();
     let pem = vectors["pem"]["rsa"].as_str().unwrap();
     let rs256 = vectors["tokens"][0]["token"].as_str().unwrap();
@@ -146,13 +146,13 @@ fn no_token_chooses_how_it_is_verified() {
     let own = signed(&json!({"alg": "HS256", "kid": "rsa"}), &claims, pem.as_bytes());
     let jwk = vectors["jwks"]["keys"][0].clone();
     let unsigned = format!("{}.", signed(&json!({"alg": "none"}), &claims, b"").rsplit_once('.').unwrap().0);
-    // the file, what may be used, the token, what comes of it
+    // the key file, the allowed algorithms, the token, the outcome
     let table = [
-        // the public key, which everybody has, as the secret of an HMAC
+        // the public key, which is known to all, as the secret of an HMAC
         (pem, vec![RS256], own.as_str(), "Key"),
         (pem, vec![RS256], unsigned.as_str(), "Refused"),
         (SECRET, vec![HS256], unsigned.as_str(), "Refused"),
-        // allowed in general, but not what this key is for
+        // allowed by the configuration, but not for this key
         (pem, vec![RS256, ES256], vectors["tokens"][6]["token"].as_str().unwrap(), "Key"),
         // of another algorithm of the same key
         (pem, vec![RS256], vectors["tokens"][1]["token"].as_str().unwrap(), "Key"),
@@ -179,14 +179,14 @@ fn no_token_chooses_how_it_is_verified() {
 }
 
 #[test]
-fn no_bytes_are_trusted() {
+fn altered_tokens_are_refused() {
     let bench = bench();
     let sound = token(&claims(json!({})));
     for end in 0..sound.len() {
         assert_ne!(bench.of(&sound[..end]), "lamp", "cut at {end}");
         let mut wrong = sound.clone().into_bytes();
         wrong[end] = if wrong[end] == b'A' { b'B' } else { b'A' };
-        // The last character of a part may have bits to spare, which no decoder may accept either.
+        // The last character of a part may have unused bits, which no decoder may accept either.
         assert_ne!(bench.of(std::str::from_utf8(&wrong).unwrap()), "lamp", "changed at {end}");
     }
     let long = token(&claims(json!({"pad": "x".repeat(TOKEN_BYTES_MAX)})));
@@ -217,7 +217,7 @@ fn a_session_ends_with_its_token_whatever_the_wall_clock_does() {
 }
 
 #[test]
-fn keys_are_read_again_and_known_again() {
+fn keys_are_recognized_after_a_reload() {
     let vectors = vectors();
     let keys = vectors["jwks"]["keys"].as_array().unwrap();
     let es256 = vectors["tokens"][6]["token"].as_str().unwrap();
@@ -248,7 +248,7 @@ fn keys_are_read_again_and_known_again() {
 }
 
 #[test]
-fn files_that_cannot_be_used_are_told() {
+fn unusable_key_files_are_reported() {
     let vectors = vectors();
     let pem = |name: &str| vectors["pem"][name].as_str().unwrap().to_owned();
     let keys = vectors["jwks"]["keys"].as_array().unwrap();
@@ -327,7 +327,7 @@ fn files_that_cannot_be_used_are_told() {
 }
 
 #[test]
-fn tokens_are_told_from_passwords() {
+fn tokens_are_distinguished_from_passwords() {
     let token = token(&claims(json!({})));
     for (text, like) in [
         (token.as_str(), true),

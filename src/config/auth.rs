@@ -1,4 +1,4 @@
-//! `[auth]`: how clients become known.
+//! The section `[auth]`: authentication of clients.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,47 +12,47 @@ use super::{
 };
 use crate::limits as hard;
 
-/// `[auth]`
+/// The section `[auth]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthConfig {
-    /// The file of users; `None`: there are none.
+    /// The users file; `None` for no users.
     pub users: Option<PathBuf>,
-    /// Threads that check passwords.
+    /// The number of hashing threads.
     pub password_checks_at_once: usize,
-    /// Passwords that may wait for them.
+    /// Most password checks in their queue.
     pub password_checks_waiting: usize,
-    /// How long a password is known to be right after the last login with it.
+    /// The lifetime of a verified password after the last login with it.
     pub password_cache_age: Duration,
-    /// How long after it came a failed login is answered.
+    /// The time after which a failed login is answered.
     pub failure_delay: Duration,
-    /// Failed logins at once of one user from one address.
+    /// Most failed logins in a burst, per user and address.
     pub user_failures_at_once: u32,
-    /// After those, one in each such time.
+    /// The time for one further failure after the burst.
     pub user_failure_every: Duration,
-    /// Failed logins at once from one address.
+    /// Most failed logins in a burst, per address.
     pub address_failures_at_once: u32,
-    /// After those, one in each such time.
+    /// The time for one further failure after the burst.
     pub address_failure_every: Duration,
-    /// `None`: tokens are not taken.
+    /// The verification of tokens; `None` to refuse tokens.
     pub tokens: Option<TokenConfig>,
-    /// The file of access keys of AWS's kind; `None`: there are none.
+    /// The file of AWS access keys; `None` for no keys.
     pub aws_keys: Option<PathBuf>,
 }
 
 /// The `token_…` keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenConfig {
-    /// The file of the keys that tokens are signed with.
+    /// The file of the keys that verify tokens.
     pub keys: PathBuf,
-    /// What they may be signed with: at least one, all for a secret or all for a public key.
+    /// The allowed signature algorithms: at least one, all for a secret or all for a public key.
     pub algorithms: Vec<Algorithm>,
-    /// What must be in `aud`.
+    /// The required `aud`.
     pub audience: String,
-    /// What `iss` must be; `None`: anything.
+    /// The required `iss`; `None` for any.
     pub issuer: Option<String>,
-    /// The claim that has the principal's name.
+    /// The claim with the name of the principal.
     pub claim: String,
-    /// How far the issuer's clock may be from ours, in whole seconds.
+    /// The allowed difference to the issuer's clock, in whole seconds.
     pub leeway: Duration,
 }
 
@@ -83,7 +83,7 @@ fn tokens(at: &Section, raw: &RawAuth) -> Result<Option<TokenConfig>, Fault> {
         (None, None) if issuer.is_none() => Ok(None),
         (None, None) => Err(at.invalid("token_issuer", "is set, but token_keys is not".into())),
         (None, Some(_)) => Err(at.invalid("token_audience", "is set, but token_keys is not".into())),
-        // A token for another service of the same issuer would do.
+        // Without it, a token for another service of the same issuer would be accepted.
         (Some(_), None) => Err(at.invalid("token_audience", "is empty, but token_keys is not".into())),
         (Some(keys), Some(audience)) => Ok(Some(TokenConfig { keys, algorithms, audience, issuer, claim, leeway })),
     }
@@ -100,8 +100,8 @@ fn algorithms(at: &Section, text: &Text) -> Result<Vec<Algorithm>, Fault> {
     }
     let secret = |algorithm: &Algorithm| algorithm.family() == AlgorithmFamily::Hmac;
     if algorithms.iter().any(secret) && !algorithms.iter().all(secret) {
-        let told = format!("is {:?}, but HS256, HS384 and HS512 cannot be mixed with others", text.0);
-        return Err(at.invalid("token_algorithms", told));
+        let detail = format!("is {:?}, but HS256, HS384 and HS512 cannot be mixed with others", text.0);
+        return Err(at.invalid("token_algorithms", detail));
     }
     Ok(algorithms)
 }

@@ -1,4 +1,4 @@
-//! From the configuration as written to the checked one: ranges, and rules between values.
+//! The checks that turn the written configuration into the checked one: ranges, and rules between values.
 
 use std::{
     collections::HashSet,
@@ -29,7 +29,7 @@ pub(super) const SECOND: u64 = 1_000;
 pub(super) const MINUTE: u64 = 60 * SECOND;
 pub(super) const DAY: u64 = 24 * 60 * MINUTE;
 
-/// The value of a key, by a method of [`Section`] that is told the name of the key and a range:
+/// Checks the value of a key by a method of [`Section`], which receives the name of the key and a range:
 /// `checked!(at.number(raw.key, range))`.
 macro_rules! checked {
     ($at:ident.$check:ident($raw:ident.$key:ident, $range:expr)) => {
@@ -38,9 +38,9 @@ macro_rules! checked {
 }
 pub(super) use checked;
 
-/// Checks everything; the first fault ends it.
+/// Checks the whole configuration; the first fault ends the check.
 ///
-/// `place` tells where a key stands.
+/// `place` returns the location of a key.
 pub(super) fn check(raw: RawConfig, written: Written, place: impl Fn(&str) -> String) -> Result<Config, Fault> {
     let limits = limits(&raw.limits)?;
     let store = store(&raw.store)?;
@@ -93,7 +93,7 @@ fn listener(index: usize, raw: &RawListener, policy: &Policy) -> Result<Listener
     })
 }
 
-/// Requests for a host that is not the listener's are refused, so one that has no host would serve nobody.
+/// Checks the kind of a listener. An HTTP listener needs a host, since requests for other hosts are refused.
 fn kind(at: &Section, raw: &RawListener, bind: SocketAddr) -> Result<ListenerKind, Fault> {
     let http = at.choice("kind", &raw.kind, &[("mqtt", false), ("http", true)])?;
     let only = [("hosts", &raw.hosts), ("origins", &raw.origins)];
@@ -108,8 +108,8 @@ fn kind(at: &Section, raw: &RawListener, bind: SocketAddr) -> Result<ListenerKin
     let hosts = at.each("hosts", &raw.hosts, host, Host::parse)?;
     let origins = at.each("origins", &raw.origins, origin, Origin::parse)?;
     if http && hosts.is_empty() && !is_loopback(bind) {
-        let told = format!("is empty, but a listener on {bind} needs one: requests for any other host are refused");
-        return Err(at.invalid("hosts", told));
+        let detail = format!("is empty, but a listener on {bind} needs one: requests for any other host are refused");
+        return Err(at.invalid("hosts", detail));
     }
     Ok(if http {
         ListenerKind::Http(HttpConfig { hosts, origins, metrics: raw.metrics.0 })
@@ -142,7 +142,7 @@ fn tls(at: &Section, raw: &RawListener) -> Result<Option<TlsConfig>, Fault> {
 }
 
 fn client_tls(at: &Section, raw: &RawListener) -> Result<Option<ClientTlsConfig>, Fault> {
-    // Left out, it follows from what a client without a certificate could be.
+    // If not set, it follows from whether a client without a certificate could authenticate.
     let optional = match raw.tls_client_auth.0.as_str() {
         "" => raw.anonymous.0,
         _ => at.choice("tls_client_auth", &raw.tls_client_auth, &[("optional", true), ("required", false)])?,
@@ -157,7 +157,7 @@ fn client_tls(at: &Section, raw: &RawListener) -> Result<Option<ClientTlsConfig>
     }
 }
 
-/// What a text says, unless it is empty.
+/// Returns the value of a text; `None` if it is empty.
 pub(super) fn given<T: From<String>>(text: &Text) -> Option<T> {
     (!text.0.is_empty()).then(|| text.0.clone().into())
 }
@@ -200,7 +200,7 @@ fn limits(raw: &RawLimits) -> Result<Limits, Fault> {
 
 fn log(raw: &RawLog) -> Result<LogConfig, Fault> {
     let at = Section("log".into());
-    // `Targets` would take a misspelt level for the name of a module, and log nothing else.
+    // `Targets` would take a misspelt level for a module name and log nothing else.
     let is_level = |part: &str| part.rsplit('=').next().is_some_and(|level| level.parse::<LevelFilter>().is_ok());
     let text = &raw.level.0;
     let filter = text.parse::<Targets>().ok().filter(|_| text.split(',').all(is_level)).ok_or_else(|| {
@@ -211,7 +211,7 @@ fn log(raw: &RawLog) -> Result<LogConfig, Fault> {
     Ok(LogConfig { filter, format: at.choice("format", &raw.format, &formats)? })
 }
 
-/// The largest document must fit a packet, or a client could be given a shadow that it cannot send back.
+/// Checks that the largest document fits a packet; otherwise a client could not send back a shadow that it received.
 fn check_packet(limits: &Limits) -> Result<(), Fault> {
     let least = (limits.document_bytes_max + limits.tags_bytes_max) as u64 + hard::ENVELOPE_BYTES;
     if limits.packet_bytes_max as u64 >= least {
@@ -223,19 +223,20 @@ fn check_packet(limits: &Limits) -> Result<(), Fault> {
         .invalid("packet_bytes_max", format!("is {given}, but must be at least {least}: {sum}")))
 }
 
-/// Every connection has a session.
+/// Checks that there is a session for every connection.
 fn check_sessions(limits: &Limits) -> Result<(), Fault> {
     if limits.sessions_max >= limits.connections_max {
         return Ok(());
     }
-    let told = format!("is {}, but must be at least connections_max, {}", limits.sessions_max, limits.connections_max);
-    Err(Section("limits".into()).invalid("sessions_max", told))
+    let detail =
+        format!("is {}, but must be at least connections_max, {}", limits.sessions_max, limits.connections_max);
+    Err(Section("limits".into()).invalid("sessions_max", detail))
 }
 
 fn check_listeners(listeners: &[ListenerConfig], anonymous_anywhere: bool) -> Result<(), Fault> {
     if listeners.is_empty() || listeners.len() > hard::LISTENERS_MAX {
-        let told = format!("is there {} times, but must be 1 to {} times", listeners.len(), hard::LISTENERS_MAX);
-        return Err(Fault::new("listener", Problem::Invalid(told)));
+        let detail = format!("is there {} times, but must be 1 to {} times", listeners.len(), hard::LISTENERS_MAX);
+        return Err(Fault::new("listener", Problem::Invalid(detail)));
     }
     let (mut names, mut addresses) = (HashSet::new(), HashSet::new());
     for (index, listener) in listeners.iter().enumerate() {
@@ -254,7 +255,7 @@ fn check_listeners(listeners: &[ListenerConfig], anonymous_anywhere: bool) -> Re
     Ok(())
 }
 
-/// The section that values are checked in, as it is named in a [`Fault`].
+/// A section of the configuration, by its name in a [`Fault`].
 pub(super) struct Section(pub(super) String);
 
 impl Section {
@@ -262,11 +263,11 @@ impl Section {
         Fault::new(format!("{}.{key}", self.0), problem)
     }
 
-    pub(super) fn invalid(&self, key: &str, told: String) -> Fault {
-        self.fault(key, Problem::Invalid(told))
+    pub(super) fn invalid(&self, key: &str, detail: String) -> Fault {
+        self.fault(key, Problem::Invalid(detail))
     }
 
-    /// A value within `range`, which must lie within `T`.
+    /// Returns a value within `range`, which must be within `T`.
     pub(super) fn number<T: TryFrom<u64>, A: Amount>(
         &self,
         key: &str,
@@ -280,12 +281,12 @@ impl Section {
         })
     }
 
-    /// A duration within `range`, in milliseconds.
+    /// Returns a duration within `range`, in milliseconds.
     pub(super) fn duration(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
         self.number(key, value, range).map(Duration::from_millis)
     }
 
-    /// A duration of whole seconds, because the protocol has no smaller ones.
+    /// Returns a duration of whole seconds, since the protocol has no smaller unit.
     pub(super) fn seconds(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
         match self.duration(key, value, range)? {
             duration if duration.subsec_millis() == 0 => Ok(duration),
@@ -300,11 +301,11 @@ impl Section {
         }
     }
 
-    /// The values of a list, each read by `parse`, which takes what `wanted` tells.
+    /// Returns the values of a list, each parsed by `parse`; `wanted` describes what it accepts.
     fn each<T>(&self, key: &str, list: &List, wanted: &str, parse: fn(&str) -> Option<T>) -> Result<Vec<T>, Fault> {
         if list.0.len() > hard::LISTED_MAX {
-            let told = format!("has {} values, but must have at most {}", list.0.len(), hard::LISTED_MAX);
-            return Err(self.invalid(key, told));
+            let detail = format!("has {} values, but must have at most {}", list.0.len(), hard::LISTED_MAX);
+            return Err(self.invalid(key, detail));
         }
         let parsed = list
             .0
@@ -325,7 +326,7 @@ impl Section {
 /// A scalar with a range.
 pub(super) trait Amount: Copy {
     fn amount(self) -> u64;
-    /// How an amount of this kind would be written.
+    /// Returns an amount as it would be written.
     fn shown(amount: u64) -> String;
 }
 

@@ -1,58 +1,58 @@
-//! What is wrong with the configuration, told to the operator: where, which key, what about it.
+//! Errors in the configuration, for the operator: location, key and problem.
 
 use std::{fmt, path::PathBuf};
 
-/// A configuration that is refused.
+/// An error in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
-    /// Where the value stands.
+    /// The location of the value.
     pub place: Place,
-    /// The key with its section, such as `limits.depth_max` or `listener[0].bind`, if it is about one.
+    /// The key with its section, such as `limits.depth_max` or `listener[0].bind`, if known.
     pub key: Option<String>,
-    /// What is wrong.
+    /// The problem.
     pub problem: Problem,
 }
 
-/// Where a value of the configuration comes from.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// A file, and the line, from 1, if it is about one.
+    /// A file with the line, from 1, if known.
     File(PathBuf, Option<usize>),
-    /// An environment variable or a command line argument, by name.
+    /// An environment variable or command line argument, by name.
     Named(String),
-    /// Nowhere: the default.
+    /// The default.
     Default,
 }
 
-/// What is wrong with a value.
+/// A problem with a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// The file is missing or cannot be read as UTF-8 text.
+    /// The file is missing, or cannot be read as UTF-8 text.
     #[error("cannot be read: {0}")]
     Unreadable(String),
     /// The file is not TOML.
     #[error("is not TOML: {0}")]
     Syntax(String),
-    /// No such key; the known one that is most like it, if any is.
+    /// The key is unknown. Holds the most similar known key, if any.
     #[error("is not a known key{}", suggestion(.0))]
     Unknown(Option<String>),
-    /// A value of another type: "must be …, not …".
+    /// The value has the wrong type: "must be …, not …".
     #[error("{0}")]
     Type(String),
-    /// A value outside its range, rendered as it would be written.
+    /// The value is outside its range. Both are shown as they would be written.
     #[error("is {value}, but must be {range}")]
     Range {
         /// The value.
         value: String,
-        /// The least and the most that are allowed.
+        /// The allowed range.
         range: String,
     },
-    /// A value that is not possible, or not together with another: "is …, but …".
+    /// The value is impossible, alone or with another one: "is …, but …".
     #[error("{0}")]
     Invalid(String),
 }
 
-/// A problem with one key, before it is known where the key stands.
+/// A problem with a key whose location is not known yet.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) key: String,

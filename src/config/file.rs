@@ -1,4 +1,4 @@
-//! A configuration file: its text, and the lines its keys stand on, which the `config` crate does not keep.
+//! A configuration file with the line numbers of its keys, which the `config` crate does not keep.
 
 use std::{
     fs,
@@ -16,13 +16,13 @@ use super::{
     known::{Entry, Known},
 };
 
-/// A file that was read, is TOML, and holds only known keys.
+/// A file that is TOML and has only known keys.
 pub(super) struct SourceFile {
     pub(super) path: PathBuf,
     pub(super) text: String,
 }
 
-/// A problem with the span of the key it is about.
+/// A problem with the span of its key.
 type Found = (Range<usize>, Fault);
 
 impl SourceFile {
@@ -40,8 +40,8 @@ impl SourceFile {
         Ok(Self { path: path.to_owned(), text })
     }
 
-    /// The line, from 1, on which the value of `key` stands, if the file has it; if a section of a list leaves it out,
-    /// that section's line. `key` is as in a [`Fault`].
+    /// Returns the line, from 1, of the value of `key`; `key` is as in a [`Fault`]. For a key missing in a list
+    /// section, returns the line of the section.
     pub(super) fn line(&self, key: &str) -> Option<usize> {
         let table = DeTable::parse(&self.text).ok()?;
         let mut names = key.split(['.', '[', ']']).filter(|name| !name.is_empty());
@@ -63,13 +63,13 @@ impl SourceFile {
 }
 
 impl SourceFile {
-    /// The names at the top of the file.
+    /// Returns the top-level names.
     pub(super) fn keys(&self) -> Vec<String> {
         let table = DeTable::parse(&self.text);
         table.map_or_else(|_| Vec::new(), |table| table.get_ref().keys().map(|key| key.get_ref().to_string()).collect())
     }
 
-    /// How many sections the list `name` has.
+    /// Returns the number of sections in the list `name`.
     pub(super) fn count(&self, name: &str) -> usize {
         let Ok(table) = DeTable::parse(&self.text) else { return 0 };
         match table.get_ref().get(name).map(Spanned::get_ref) {
@@ -107,7 +107,7 @@ fn check_file(file: &DeTable<'_>, known: &Known) -> Result<(), Found> {
     Ok(())
 }
 
-/// `path` is the section's name with its index, if it is one of a list.
+/// Checks a section; `path` is its name, with its index if it is in a list.
 fn check_section(section: &DeTable<'_>, name: &str, path: &str, known: &Known) -> Result<(), Found> {
     for (key, value) in section {
         let full = format!("{path}.{}", key.get_ref());
@@ -120,7 +120,7 @@ fn check_section(section: &DeTable<'_>, name: &str, path: &str, known: &Known) -
     Ok(())
 }
 
-/// The `config` crate reads integers as `i64` and would refuse the whole file without a line.
+/// Checks the range of integers. The `config` crate reads `i64` and would report a larger one without a line.
 fn check_number(key: &str, value: &Spanned<DeValue<'_>>) -> Result<(), Found> {
     match value.get_ref() {
         DeValue::Integer(number) if i64::from_str_radix(number.as_str(), number.radix()).is_err() => {

@@ -1,41 +1,41 @@
-//! The names of a server in HTTP: `Host` and `Origin`, as they are configured and as a request carries them.
+//! Host names and origins of HTTP: `Host` and `Origin`, as configured and as sent in requests.
 //!
-//! Two spellings of one name are equal here: letters of either case, a dot at the end, the default port written out, an
-//! IPv4 address mapped into IPv6. A spelling that is not a plain name or address, `0x7f.1` or `user@host`, is none.
+//! Different spellings of a name are equal: upper and lower case, a dot at the end, an explicit default port, an IPv4
+//! address mapped into IPv6. A text that is not a plain name or address, such as `0x7f.1` or `user@host`, is refused.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 /// A host name in lower case, or an address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
-    /// A DNS name, without the dot at its end.
+    /// A DNS name without a final dot.
     Name(String),
-    /// An address; an IPv4 one mapped into IPv6 is an IPv4 one.
+    /// An IP address; a mapped IPv4 address is an IPv4 address.
     Address(IpAddr),
 }
 
-/// A host, and the port if it is told: the value of a `Host` field.
+/// A host with an optional port: the value of a `Host` field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority {
     /// The host.
     pub host: Host,
-    /// `None`: the default one of the scheme.
+    /// The port; `None` for the default of the scheme.
     pub port: Option<u16>,
 }
 
-/// Where a web page comes from: the value of an `Origin` field.
+/// The origin of a web page: the value of an `Origin` field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// In lower case, such as `https`.
+    /// The scheme in lower case, such as `https`.
     pub scheme: String,
     /// The host.
     pub host: Host,
-    /// The port; for `http` and `https` never left out.
+    /// The port; always present for `http` and `https`.
     pub port: Option<u16>,
 }
 
 impl Host {
-    /// Reads a name, an IPv4 address, or an IPv6 address with or without brackets.
+    /// Parses a name, an IPv4 address, or an IPv6 address with or without brackets.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
@@ -50,13 +50,13 @@ impl Host {
         }
         let labels = name.split('.').collect::<Vec<_>>();
         let plain = |label: &&str| !label.is_empty() && label.len() <= LABEL_MAX && label.bytes().all(is_of_a_name);
-        // A last label of digits, also hexadecimal ones, makes it an address in a spelling that browsers know.
+        // Browsers read a name whose last label is a decimal or hexadecimal number as an address.
         let number = |label: &&str| label.starts_with("0x") || label.bytes().all(|byte| byte.is_ascii_digit());
         let sound = name.len() <= NAME_MAX && labels.iter().all(plain) && !labels.last().is_some_and(number);
         sound.then_some(Self::Name(name))
     }
 
-    /// Whether it is this machine, whoever asks: `localhost`, 127.0.0.0/8 or `::1`.
+    /// Returns true if it is the local machine: `localhost`, 127.0.0.0/8 or `::1`.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         match self {
@@ -67,7 +67,7 @@ impl Host {
 }
 
 impl Authority {
-    /// Reads `host` or `host:port`; an IPv6 address must be in brackets.
+    /// Parses `host` or `host:port`; an IPv6 address must be in brackets.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let end_of_host =
@@ -84,7 +84,7 @@ impl Authority {
 }
 
 impl Origin {
-    /// Reads `scheme://host` or `scheme://host:port`. `None` for anything else, `null` among it, which is what a page
+    /// Parses `scheme://host` or `scheme://host:port`. Returns `None` for other texts, including `null`, which a page
     /// without an origin sends.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -98,8 +98,8 @@ impl Origin {
         Some(Self { scheme, host, port })
     }
 
-    /// Whether a page from here and a server asked for as `authority` are one origin. An authority without a port has
-    /// the default one of this origin's scheme.
+    /// Returns true if a page of this origin and the server `authority` have the same origin. An authority without a
+    /// port has the default port of this origin's scheme.
     #[must_use]
     pub fn is_of(&self, authority: &Authority) -> bool {
         self.host == authority.host && self.port == authority.port.or_else(|| default_port(&self.scheme))
@@ -160,7 +160,7 @@ mod tests {
             ("[localhost]", None),
             ("[::1", None),
             ("[fe80::1%eth0]", None),
-            // An address to a browser; none that is written like this is configured.
+            // Browsers read this as an address; it is refused in a configuration.
             ("127.1", None),
             ("2130706433", None),
             ("0x7f000001", None),
@@ -216,8 +216,8 @@ mod tests {
     }
 
     #[test]
-    fn origins_and_the_servers_they_are_of() {
-        // origin, authority, whether one is of the other; `None`: it is no origin
+    fn origins_match_their_servers() {
+        // origin, authority, true if both are the same origin; `None` if it is not an origin
         for (origin, authority, expected) in [
             ("http://localhost:8080", "localhost:8080", Some(true)),
             ("http://LOCALHOST.:8080", "localhost:8080", Some(true)),

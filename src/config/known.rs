@@ -1,23 +1,24 @@
-//! The keys that exist, their types and defaults: what the shipped `broker.toml` says.
+//! The known keys with their types and defaults, from the shipped `broker.toml`.
 
 use config::{Config, File, FileFormat, Map, Value, ValueKind};
 
-/// The shipped configuration: the lowest layer, so what an operator may set and reads there is what counts.
+/// The shipped configuration, which is the lowest layer. So the keys and defaults that an operator reads there are
+/// those in effect.
 pub(super) const SHIPPED: &str = include_str!("../../broker.toml");
 
-/// Furthest a misspelt key may be from the one that was meant, in edits.
+/// Most edits between a misspelt key and a suggestion.
 const EDITS_MAX: usize = 4;
 
-/// The keys of [`SHIPPED`]. A list of sections (`[[listener]]`) counts as one section, its first.
+/// The keys of [`SHIPPED`]. A list of sections (`[[listener]]`) is represented by its first section.
 pub(super) struct Known(Map<String, Value>);
 
-/// What a name at the top of the file stands for.
+/// The meaning of a top-level name.
 pub(super) enum Entry<'a> {
-    /// A key outside any section.
+    /// A key outside of sections.
     Key,
-    /// `[name]`.
+    /// A section `[name]`.
     Section(&'a Map<String, Value>),
-    /// `[[name]]`.
+    /// A list of sections `[[name]]`.
     List(&'a Map<String, Value>),
 }
 
@@ -31,7 +32,7 @@ impl Known {
         self.0.get(name).map(entry)
     }
 
-    /// The default of `key` in `section`, or of `key` outside any.
+    /// Returns the default of `key` in `section`, or of `key` outside of sections.
     pub(super) fn default(&self, section: Option<&str>, key: &str) -> Option<&Value> {
         match section.map(|section| self.entry(section)) {
             None => self.0.get(key).filter(|value| matches!(entry(value), Entry::Key)),
@@ -40,8 +41,8 @@ impl Known {
         }
     }
 
-    /// The known key most like `key`; of those equally like, one in the same section. None is like one that is known,
-    /// and stands in the wrong place, or with an index too many or too few.
+    /// Returns the known key most similar to `key`, preferably in the same section. Returns `None` for a known key in
+    /// the wrong place, or with a missing or superfluous index.
     pub(super) fn nearest(&self, section: Option<&str>, key: &str) -> Option<String> {
         if self.default(section, key).is_some() || (section.is_none() && self.0.contains_key(key)) {
             return None;
@@ -58,7 +59,8 @@ impl Known {
     }
 }
 
-/// How far `given` is from `known`; a name that was not finished, `depth` for `depth_max`, counts as one edit.
+/// Returns the edit distance of `given` and `known`. An incomplete name, such as `depth` for `depth_max`, counts as one
+/// edit.
 fn edits(given: &str, known: &str) -> usize {
     match known.strip_prefix(given) {
         Some(rest) if rest.starts_with('_') => 1,

@@ -1,5 +1,5 @@
-//! Lays the configuration together: the shipped file, the operator's file over it, the environment over that, the
-//! command line over all. Keeps where each value came from, so that a problem found later can say so.
+//! The layers of the configuration: the shipped file, the operator's file, the environment, the command line; later
+//! ones win. The source of each value is kept, so that an error can name it.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -14,22 +14,22 @@ use super::{
     written::Written,
 };
 
-/// What the names of environment variables begin with; what follows is the key, its parts separated by `__`.
+/// The prefix of environment variables. The key follows, with `__` between its parts.
 const PREFIX: &str = "UMBRA__";
 
-/// The layers, the upper ones by key.
+/// The layers; values of the upper ones are by key.
 pub(super) struct Layers {
     known: Known,
     file: Option<SourceFile>,
-    /// The file with more rules and grants.
+    /// The file with additional rules and grants.
     rules_file: Option<SourceFile>,
-    /// Key to the variable or argument that sets it.
+    /// The variable or argument that sets a key.
     named: BTreeMap<String, String>,
     tree: Tree,
 }
 
 impl Layers {
-    /// The shipped configuration with `file` over it.
+    /// Reads the shipped configuration with `file` over it.
     pub(super) fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
         let known = Known::shipped().map_err(ours)?;
         let file = file.map(|path| SourceFile::read(path, &known)).transpose()?;
@@ -41,7 +41,7 @@ impl Layers {
         Ok(Self { known, file, rules_file: None, named: BTreeMap::new(), tree })
     }
 
-    /// Sets what the variables that begin with [`PREFIX`] say.
+    /// Sets the values of variables that begin with [`PREFIX`].
     pub(super) fn environment(&mut self, all: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
         let mut values = Vec::new();
         for (name, text) in all {
@@ -53,7 +53,7 @@ impl Layers {
         self.set(values)
     }
 
-    /// Sets what the command line says.
+    /// Sets the values of the command line.
     pub(super) fn arguments(&mut self, arguments: &Arguments) -> Result<(), ConfigError> {
         let mut values = Vec::new();
         if let Some(path) = &arguments.store {
@@ -70,7 +70,7 @@ impl Layers {
         self.set(values)
     }
 
-    /// All layers as one, types checked, ranges not.
+    /// Returns the merged layers. Types are checked, ranges are not.
     pub(super) fn merged(&mut self) -> Result<RawConfig, ConfigError> {
         self.complete_listeners()?;
         self.join_rules()?;
@@ -83,18 +83,18 @@ impl Layers {
         })
     }
 
-    /// What is written for each key of [`Self::merged`].
+    /// Returns the written value of each key of [`Self::merged`].
     pub(super) fn written(&self) -> Written {
         Written::of(&self.tree)
     }
 
-    /// Says where the key of `fault` stands.
+    /// Adds the location of the key to `fault`.
     pub(super) fn blame(&self, fault: Fault) -> ConfigError {
         let place = self.place(&fault.key);
         fault.at(place)
     }
 
-    /// Where `key` stands.
+    /// Returns the location of `key`.
     pub(super) fn place(&self, key: &str) -> Place {
         let section = key.split('[').next().unwrap_or_default();
         if let Some(name) = self.named.get(key).or_else(|| self.named.get(section)) {
@@ -107,7 +107,7 @@ impl Layers {
         self.file.as_ref().map_or(Place::Default, in_file)
     }
 
-    /// Where `key` of a list stands that [`Layers::join_rules`] put together: the sections of the file come first, then
+    /// Returns the location of `key` in a list joined by [`Layers::join_rules`]: first the sections of the file, then
     /// those of the rules file, then shipped ones.
     fn place_joined(&self, list: &str, key: &str) -> Place {
         let index = key.split(['[', ']']).nth(1).and_then(|index| index.parse::<usize>().ok()).unwrap_or_default();
@@ -123,7 +123,8 @@ impl Layers {
         Place::Default
     }
 
-    /// The key that a variable names, `LIMITS__DEPTH_MAX` or `LISTENER__0__BIND`, and its value in that key's type.
+    /// Returns the key named by a variable such as `LIMITS__DEPTH_MAX` or `LISTENER__0__BIND`, with its value in the
+    /// type of the key.
     fn variable(&self, path: &str, text: String) -> Result<(String, Value), Fault> {
         let path = path.to_lowercase();
         let parts = path.split("__").collect::<Vec<_>>();
@@ -136,7 +137,7 @@ impl Layers {
         let indexed = parts.len() == 3;
         let list = section.is_some_and(|name| matches!(self.known.entry(name), Some(Entry::List(_))));
         let default = self.known.default(section, key);
-        // A key that there is, with a number too many or too few, is not misspelt.
+        // A known key with a missing or superfluous index is not misspelt.
         let nearest = || if default.is_some() { None } else { self.known.nearest(section, key) };
         let unknown = || Fault::new(full.clone(), Problem::Unknown(nearest()));
         let default = default.filter(|_| indexed == list).ok_or_else(unknown)?;
@@ -151,7 +152,7 @@ impl Layers {
         Ok((full, typed(text, &default.kind)))
     }
 
-    /// Gives each listener the keys it leaves out.
+    /// Adds the missing keys of each listener.
     fn complete_listeners(&mut self) -> Result<(), ConfigError> {
         let Some(Entry::List(defaults)) = self.known.entry("listener") else { return Ok(()) };
         let mut missing = Vec::new();
@@ -163,7 +164,7 @@ impl Layers {
         self.set(missing)
     }
 
-    /// Joins the rules and grants of the file, those of its rules file, and the shipped ones whose role the others do
+    /// Joins the rules and grants of the file, those of its rules file, and shipped ones of roles that the others do
     /// not name.
     fn join_rules(&mut self) -> Result<(), ConfigError> {
         let path = self.tree.get_string("rules_file").unwrap_or_default();
@@ -171,8 +172,8 @@ impl Layers {
             let file = SourceFile::read(Path::new(&path), &self.known)?;
             if let Some(key) = file.keys().into_iter().find(|key| !JOINED.contains(&key.as_str())) {
                 let place = Place::File(file.path.clone(), file.line(&key));
-                let told = "does not belong into a rules file, which has [[rule]] and [[grant]] only".to_owned();
-                return Err(Fault::new(key, Problem::Invalid(told)).at(place));
+                let detail = "does not belong into a rules file, which has [[rule]] and [[grant]] only".to_owned();
+                return Err(Fault::new(key, Problem::Invalid(detail)).at(place));
             }
             self.rules_file = Some(file);
         }
@@ -203,10 +204,10 @@ impl Layers {
     }
 }
 
-/// The lists that files add to instead of taking their place.
+/// The lists that files extend rather than replace.
 const JOINED: [&str; 2] = ["rule", "grant"];
 
-/// The role that a rule or grant is about.
+/// Returns the role of a rule or grant.
 fn role(section: &Value) -> Option<String> {
     match &section.kind {
         ValueKind::Table(keys) => keys.get("role").map(ToString::to_string),
@@ -214,7 +215,7 @@ fn role(section: &Value) -> Option<String> {
     }
 }
 
-/// `text` in the type of a default; as it is where it is not of that type, which is then refused as in a file.
+/// Returns `text` in the type of a default. A text of another type is unchanged and is refused later, as in a file.
 fn typed(text: String, like: &ValueKind) -> Value {
     match like {
         ValueKind::Boolean(_) => text.parse::<bool>().map(Value::from).unwrap_or_else(|_| text.into()),
@@ -227,7 +228,7 @@ fn owned((key, value): (&str, &str)) -> (String, Value) {
     (key.to_owned(), value.into())
 }
 
-/// A failure that no operator can cause: the shipped file, or the `config` crate.
+/// Converts an error that no operator can cause: in the shipped file, or in the `config` crate.
 fn ours(error: config::ConfigError) -> ConfigError {
     ConfigError { place: Place::Default, key: None, problem: Problem::Invalid(error.to_string()) }
 }

@@ -1,13 +1,17 @@
-//! The configuration: read from the shipped `broker.toml`, the operator's file, the environment and the command line,
-//! each over the one before, and checked before anything is opened or bound.
+//! The configuration, from the shipped `broker.toml`, the operator's file, the environment and the command line. Later
+//! sources win. It is checked before anything is opened or bound.
 //!
-//! [`Config`] is what the rest of the server sees: every value in its type and within its range, and every rule
-//! between two values kept. A [`ConfigError`] names the file and line, or the variable or argument, and the key.
+//! The rest of the server uses [`Config`]: every value has its type and is within its range, and the rules between
+//! values hold. A [`ConfigError`] names the key and its file and line, or the variable or argument.
 //!
-//! `known` has the keys that exist, `file` the lines they stand on, `layers` lays the sources together into `raw`'s
-//! structures, `units` reads sizes and durations, `check` turns raw into checked, `auth` what is in `[auth]`, `quotas`
-//! the quotas in `[limits]`, `roles` rules and grants, `written` tells two configurations apart. The most a limit may
-//! be set to is [`crate::limits`]'.
+//! - `known`: the known keys.
+//! - `file`: the line numbers of keys.
+//! - `layers`: merges the sources into the structures of `raw`.
+//! - `units`: parses sizes and durations.
+//! - `check`: checks `raw`; `auth` checks `[auth]`, `quotas` the quotas in `[limits]`, `roles` the rules and grants.
+//! - `written`: compares two configurations.
+//!
+//! The highest value of each limit is in [`crate::limits`].
 
 mod auth;
 mod check;
@@ -42,82 +46,82 @@ pub use written::Written;
 
 use crate::{auth::Policy, shadow::DocumentLimits};
 
-/// The whole configuration, checked.
+/// The checked configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where and how shadows are stored.
+    /// The store: path and sizes.
     pub store: StoreConfig,
-    /// How clients become known.
+    /// The authentication of clients.
     pub auth: AuthConfig,
-    /// At least one; names and addresses differ, ports 0 apart.
+    /// At least one listener. Names differ, and so do addresses, apart from port 0.
     pub listeners: Vec<ListenerConfig>,
-    /// Which roles there are, and who has them.
+    /// The roles and their assignment.
     pub policy: Policy,
-    /// What a shadow, a request, a connection and a session may take.
+    /// The limits of shadows, requests, connections and sessions.
     pub limits: Limits,
-    /// What is logged, and how.
+    /// The log: filter and format.
     pub log: LogConfig,
-    /// All of it as it is written.
+    /// The whole configuration as written.
     pub written: Written,
 }
 
-/// `[store]`
+/// The section `[store]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// The store file.
+    /// The path of the store file.
     pub path: PathBuf,
-    /// Memory for pages of the file, in bytes.
+    /// Bytes of the page cache.
     pub cache_bytes: usize,
-    /// Memory of decoded shadows, in bytes.
+    /// Bytes of the cache of decoded shadows.
     pub document_cache_bytes: usize,
-    /// Whether each commit saves what lets the file open at once after a crash.
+    /// True to save, with each commit, the data for opening at once after a crash.
     pub quick_repair: bool,
-    /// Journal bytes above which its oldest entries go.
+    /// The size of the journal above which its oldest entries are removed, in bytes.
     pub journal_bytes_max: u64,
-    /// Age above which a journal entry goes.
+    /// The age above which a journal entry is removed.
     pub journal_age_max: Duration,
-    /// Journal entries that may not yet be in the state table.
+    /// Most journal entries not yet in the state table.
     pub lag_entries_max: u64,
-    /// Bytes of journal entries that may not yet be in the state table.
+    /// Most bytes of journal entries not yet in the state table.
     pub lag_bytes_max: u64,
-    /// Free bytes on the disk below which writes are refused.
+    /// The free bytes on the disk below which writes are refused.
     pub free_disk_min: u64,
 }
 
-/// `[[listener]]`
+/// A section `[[listener]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
-    /// For the log.
+    /// The name, for the log.
     pub name: String,
-    /// What it serves.
+    /// The protocol.
     pub kind: ListenerKind,
-    /// Where it listens; a loopback address if it is anonymous, unless the operator allowed others.
+    /// The address. For an anonymous listener it is a loopback address, unless the operator allowed others.
     pub bind: SocketAddr,
-    /// Whether clients connect without credentials.
+    /// True to accept clients without credentials.
     pub anonymous: bool,
-    /// The role they have then, if any.
+    /// The role of clients without credentials, if any.
     pub anonymous_role: Option<Arc<str>>,
     /// The role of clients with a certificate, if any.
     pub certificate_role: Option<Arc<str>>,
-    /// Its connections at once.
+    /// Most concurrent connections of the listener.
     pub connections_max: usize,
-    /// How long a new connection may take to send its CONNECT or the head of its request, all that comes before
-    /// included; and how long one of HTTP may rest between requests.
+    /// The time until a new connection must have sent its CONNECT or the head of its request. It includes everything
+    /// before that. Also the idle time between two HTTP requests.
     pub connect_timeout: Duration,
-    /// Who must send a PROXY header before anything else.
+    /// The networks whose connections must begin with a PROXY header.
     pub proxy_from: Vec<IpNet>,
-    /// `None`: plain TCP.
+    /// The TLS settings; `None` for plain TCP.
     pub tls: Option<TlsConfig>,
 }
 
 /// The `tls_…` keys of a listener: PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
-    /// The server's certificate, and those between it and its authority.
+    /// The certificate chain of the server.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// The private key.
     pub key: PathBuf,
-    /// What clients must show; `None`: they are not asked for a certificate.
+    /// The client certificates; `None` to request none.
     pub clients: Option<ClientTlsConfig>,
     /// Bytes of plaintext in a record that is sent.
     pub record_bytes_max: usize,
@@ -126,123 +130,125 @@ pub struct TlsConfig {
 /// The `tls_client_…` keys of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientTlsConfig {
-    /// The authorities that certificates must come from.
+    /// The certificate authorities of clients.
     pub ca: PathBuf,
-    /// Whether a client without a certificate is let in.
+    /// True to accept clients without a certificate.
     pub optional: bool,
-    /// Revocation lists of those authorities.
+    /// The revocation lists of these authorities.
     pub crl: Option<PathBuf>,
 }
 
-/// What a listener serves.
+/// The protocol of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenerKind {
     /// MQTT.
     Mqtt,
-    /// HTTP/1.1, with MQTT over WebSocket in it.
+    /// HTTP/1.1, with MQTT over WebSocket.
     Http(HttpConfig),
 }
 
-/// The keys of a listener for HTTP alone.
+/// The keys that only an HTTP listener has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpConfig {
-    /// What it is called besides the loopback names, which a listener on loopback always has; elsewhere at least one.
+    /// The host names besides the loopback names, which a loopback listener always has. Other listeners need at least
+    /// one.
     pub hosts: Vec<Host>,
-    /// Other origins whose pages may use it.
+    /// The other origins whose pages may use the listener.
     pub origins: Vec<Origin>,
-    /// Whether whoever reaches it may read the metrics.
+    /// True to serve the metrics without authentication.
     pub metrics: bool,
 }
 
-/// `[limits]`; the default is the shipped one.
+/// The section `[limits]`; the default is the shipped one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Canonical bytes of `desired` and `reported` together.
+    /// Most canonical bytes of `desired` and `reported` together.
     pub document_bytes_max: usize,
-    /// Canonical bytes of `tags`.
+    /// Most canonical bytes of `tags`.
     pub tags_bytes_max: usize,
-    /// Leaves of a shadow, array elements counted.
+    /// Most leaves of a shadow; each array element counts.
     pub leaves_max: usize,
-    /// Levels of objects and arrays below a section.
+    /// Most levels of objects and arrays below a section.
     pub depth_max: usize,
-    /// Removed paths a shadow remembers.
+    /// Most path tombstones of a shadow.
     pub path_tombstones_max: usize,
-    /// Shadow names of a device, deleted ones counted.
+    /// Most shadow names of a device, including deleted ones.
     pub shadow_names_max: usize,
-    /// Bytes of a packet from a client; the largest document fits.
+    /// Most bytes of a packet from a client; the largest document fits.
     pub packet_bytes_max: usize,
-    /// Bytes of a topic name or filter.
+    /// Most bytes of a topic name or filter.
     pub topic_bytes_max: usize,
-    /// Filters in one SUBSCRIBE.
+    /// Most filters in one SUBSCRIBE.
     pub filters_per_subscribe_max: usize,
-    /// Filters of one session.
+    /// Most filters of one session.
     pub filters_per_session_max: usize,
-    /// Undecided requests per principal and shadow.
+    /// Most requests in flight per principal and shadow.
     pub requests_in_flight_max: usize,
-    /// Requests a second per principal and shadow, on average.
+    /// The rate of requests per principal and shadow.
     pub requests_per_second: u32,
-    /// Requests at once per principal and shadow, after a pause.
+    /// The burst of requests per principal and shadow.
     pub requests_burst: u32,
-    /// PUBLISH packets a second from one connection, above which reading pauses.
+    /// The rate of PUBLISH packets of one connection, above which it is throttled.
     pub publishes_per_second: u32,
-    /// What a connection, a principal, a shadow and a source address may do.
+    /// The quotas of connections, principals, shadows and source addresses.
     pub quotas: QuotaLimits,
-    /// Bytes that wait for one connected subscriber.
+    /// Most bytes queued for one connected subscriber.
     pub outbox_bytes_max: usize,
-    /// Bytes of plain messages that wait for one session without a connection.
+    /// Most bytes of ordinary messages queued for a disconnected session.
     pub session_queue_bytes_max: usize,
-    /// Retained plain messages.
+    /// Most retained ordinary messages.
     pub retained_messages_max: usize,
-    /// Memory of retained plain messages, in bytes.
+    /// Most bytes of retained ordinary messages.
     pub retained_bytes_max: usize,
-    /// Sessions, connected or not; at least `connections_max`.
+    /// Most sessions, connected or not; at least `connections_max`.
     pub sessions_max: usize,
-    /// How long a session may outlive its connection, in whole seconds.
+    /// The longest session expiry, in whole seconds.
     pub session_expiry_max: Duration,
-    /// Connections at once, on all listeners together.
+    /// Most concurrent connections on all listeners together.
     pub connections_max: usize,
-    /// QoS 1 and 2 messages of one client handled at once.
+    /// Most QoS 1 and 2 messages of one client in flight.
     pub receive_maximum: NonZeroU16,
-    /// Topic aliases a client may set.
+    /// The highest topic alias of a client.
     pub topic_alias_max: u16,
-    /// Longest keep-alive, in whole seconds up to 65,535; at that, a client may also have none.
+    /// The longest keep-alive, in whole seconds up to 65,535; at that, a client may also have none.
     pub keep_alive_max: Duration,
 }
 
-/// `[log]`
+/// The section `[log]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
-    /// Level, by module.
+    /// The levels by module.
     pub filter: Targets,
-    /// How a line looks.
+    /// The format of a line.
     pub format: LogFormat,
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// A line for people.
     Human,
-    /// One JSON object.
+    /// A JSON object.
     Json,
 }
 
-/// What the command line sets; wins over everything.
+/// The values set by the command line, which override all others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Arguments {
-    /// `--store`
+    /// The value of `--store`.
     pub store: Option<String>,
-    /// `--bind`, each in place of a listener.
+    /// The values of `--bind`, one per listener.
     pub bind: Vec<String>,
 }
 
 impl Config {
-    /// Reads the configuration: the defaults, `file` over them, then `UMBRA__…` of `environment`, then `arguments`.
+    /// Reads the configuration from the defaults, `file`, the `UMBRA__…` variables of `environment`, and `arguments`;
+    /// later sources win.
     ///
     /// # Errors
     ///
-    /// The first [`ConfigError`] found: unknown keys of the file first, then those of the environment, then types, then
-    /// ranges, then rules between values.
+    /// The first [`ConfigError`]: unknown keys of the file, then those of the environment, then types, then ranges,
+    /// then rules between values.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -258,7 +264,7 @@ impl Config {
 }
 
 impl Default for Config {
-    /// The shipped configuration.
+    /// Returns the shipped configuration.
     fn default() -> Self {
         Self::load(None, [], &Arguments::default()).expect("the shipped broker.toml is part of the program, and tested")
     }
@@ -271,7 +277,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Those of one shadow.
+    /// Returns the limits of one shadow.
     #[must_use]
     pub fn document(&self) -> DocumentLimits {
         DocumentLimits {

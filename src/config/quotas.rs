@@ -1,7 +1,6 @@
-//! The keys of `[limits]` that say how much of the service one connection, principal, shadow or source address may
-//! have.
+//! The keys of `[limits]` for the quotas of connections, principals, shadows and source addresses.
 //!
-//! Those of one principal at one shadow, `requests_…`, and `publishes_per_second` are in [`super::Limits`] itself.
+//! The keys `requests_…`, for one principal at one shadow, and `publishes_per_second` are in [`super::Limits`] itself.
 
 use super::{
     check::{Section, checked},
@@ -10,42 +9,42 @@ use super::{
 };
 use crate::limits::{self as hard, KIB};
 
-/// What a connection, a principal, a shadow and a source address may do.
+/// The quotas of connections, principals, shadows and source addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotaLimits {
-    /// Bytes a second from one connection, above which reading pauses.
+    /// The rate of bytes from one connection, above which it is throttled.
     pub connection_bytes_per_second: u64,
-    /// Packets other than PUBLISH a second from one connection, each filter counted, above which reading pauses.
+    /// The rate of packets other than PUBLISH from one connection, above which it is throttled. Each filter counts.
     pub control_packets_per_second: u32,
-    /// Refusals for want of quota a minute, above which a connection is ended.
+    /// Most refusals of one connection per minute; above that it is closed.
     pub refusals_per_minute_max: u32,
-    /// Connections of one principal.
+    /// Most connections of one principal.
     pub principal_connections_max: usize,
-    /// Sessions of one principal, connected or not; at least `principal_connections_max`.
+    /// Most sessions of one principal, connected or not; at least `principal_connections_max`.
     pub principal_sessions_max: usize,
-    /// Filters of all sessions of one principal.
+    /// Most filters in all sessions of one principal.
     pub principal_subscriptions_max: usize,
-    /// Streams of events and waits for a change that one principal has open over HTTP.
+    /// Most event streams and waits for a change that one principal has open over HTTP.
     pub principal_streams_max: usize,
-    /// Retained plain messages that one principal published, above which one is refused.
+    /// Most retained ordinary messages published by one principal; further ones are refused.
     pub principal_retained_messages_max: usize,
-    /// Memory of those.
+    /// Most bytes of these messages in memory.
     pub principal_retained_bytes_max: usize,
-    /// Requests a second of one principal to all shadows.
+    /// The rate of requests of one principal to all shadows.
     pub principal_requests_per_second: u32,
-    /// Bytes a second on all connections of one principal, above which reading pauses.
+    /// The rate of bytes on all connections of one principal, above which they are throttled.
     pub principal_bytes_per_second: u64,
-    /// Updates and deletions a second of one shadow by all principals.
+    /// The rate of updates and deletions of one shadow by all principals.
     pub shadow_writes_per_second: u32,
-    /// Connections from one address.
+    /// Most connections from one address.
     pub address_connections_max: usize,
-    /// New connections a second from one address, on average.
+    /// The rate of new connections from one address.
     pub address_connects_per_second: u32,
-    /// New connections at once from one address, after a pause.
+    /// The burst of new connections from one address.
     pub address_connects_burst: u32,
-    /// Connections a minute from one address that end before their CONNECT.
+    /// Most connections per minute from one address that end before their CONNECT.
     pub address_failed_handshakes_per_minute: u32,
-    /// Whether loopback counts as a source address like any other.
+    /// True to apply the address limits to loopback.
     pub address_limits_on_loopback: bool,
 }
 
@@ -85,8 +84,8 @@ pub(super) fn quotas(at: &Section, raw: &RawLimits) -> Result<QuotaLimits, Fault
     // Every connection has a session.
     if quotas.principal_sessions_max < quotas.principal_connections_max {
         let (given, least) = (quotas.principal_sessions_max, quotas.principal_connections_max);
-        let told = format!("is {given}, but must be at least principal_connections_max, {least}");
-        return Err(at.invalid("principal_sessions_max", told));
+        let detail = format!("is {given}, but must be at least principal_connections_max, {least}");
+        return Err(at.invalid("principal_sessions_max", detail));
     }
     Ok(quotas)
 }

@@ -1,7 +1,7 @@
-//! The configuration as it is written: every key of `broker.toml`, in the type it has there, nothing checked yet.
+//! The configuration as written: every key of `broker.toml` in its type, unchecked.
 //!
-//! But for those of rules and grants no key is optional, because the shipped file supplies what an operator leaves out.
-//! Units and meaning are told there; ranges are [`super::check`]'s.
+//! No key is optional, apart from those of rules and grants, because the shipped file supplies the defaults. Units and
+//! meanings are in that file, ranges in [`super::check`].
 
 use serde::Deserialize;
 

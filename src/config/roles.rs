@@ -1,4 +1,4 @@
-//! From rules and grants as they are written to the policy.
+//! The conversion of written rules and grants to the policy.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::auth::{
     rule::{RuleError, RuleText},
 };
 
-/// Reads all rules and grants; `place` tells where each stands.
+/// Returns the policy of all rules and grants; `place` returns the location of each.
 pub(super) fn policy(raw: &RawConfig, place: impl Fn(&str) -> String) -> Result<Policy, Fault> {
     let rules = raw.rule.iter().enumerate().map(|(index, rule)| rule_text(rule, place(&format!("rule[{index}]"))));
     let rules: Vec<_> = rules.collect();
@@ -24,7 +24,7 @@ pub(super) fn policy(raw: &RawConfig, place: impl Fn(&str) -> String) -> Result<
     })
 }
 
-/// The role that `key` of a listener names; `None` if that is empty.
+/// Returns the role that `key` of a listener names; `None` if the value is empty.
 pub(super) fn role(at: &Section, key: &str, text: &Text, policy: &Policy) -> Result<Option<Arc<str>>, Fault> {
     match text.0.as_str() {
         "" => Ok(None),

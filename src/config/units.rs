@@ -1,7 +1,7 @@
-//! The scalars of the configuration as they are written, each strict about its type.
+//! The scalar types of written values, each strict about its type.
 //!
-//! The `config` crate would take the text `"8"` for a number and `1` for true. These types take what they are called
-//! and say what they want otherwise. Ranges are checked later, in [`super::check`].
+//! The `config` crate would accept the text `"8"` for a number and `1` for true. These types accept only their own
+//! form, and otherwise report the form expected. Ranges are checked later, in [`super::check`].
 
 use std::{
     fmt::{self, Write as _},
@@ -13,22 +13,22 @@ use serde::Deserialize;
 
 use crate::limits::{GIB, KIB, MIB, TIB};
 
-/// `true` or `false`.
+/// A boolean, `true` or `false`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "Value")]
 pub(super) struct Flag(pub(super) bool);
 
-/// Text.
+/// A text.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "Value")]
 pub(super) struct Text(pub(super) String);
 
-/// Texts: a list of them, or one text with commas between them, as an environment variable has it.
+/// A list of texts, or one text with commas, as in an environment variable.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(try_from = "Value")]
 pub(super) struct List(pub(super) Vec<String>);
 
-/// A number of things.
+/// A count.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "Value")]
 pub(super) struct Count(pub(super) u64);
@@ -43,7 +43,7 @@ pub(super) struct Size(pub(super) u64);
 #[serde(try_from = "Value")]
 pub(super) struct Period(pub(super) u64);
 
-/// A value of another type than its key has.
+/// An error for a value of the wrong type.
 #[derive(Debug, thiserror::Error)]
 #[error("must be {wanted}, not {given}")]
 pub(super) struct Mismatch {
@@ -51,7 +51,7 @@ pub(super) struct Mismatch {
     given: String,
 }
 
-/// Units, largest first.
+/// The units, largest first.
 const SIZES: [(&str, u64); 5] = [("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB), ("B", 1)];
 const PERIODS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
@@ -161,7 +161,7 @@ impl fmt::Display for Period {
     }
 }
 
-/// Reads a duration as it is written in the configuration, `"1h 30m"`.
+/// Parses a duration as written in the configuration, `"1h 30m"`.
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     amount(text, &PERIODS).map(Duration::from_millis)
 }
@@ -174,7 +174,8 @@ fn whole(kind: &ValueKind) -> Option<u64> {
     }
 }
 
-/// Adds up `"1h 30m"`: numbers, each with its unit, spaces anywhere. `None` if it is not that, or beyond `u64`.
+/// Returns the sum of a text such as `"1h 30m"`: numbers with units, spaces anywhere. `None` if it is malformed or
+/// exceeds `u64`.
 fn amount(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let mut rest = text.trim();
     let mut total: Option<u64> = None;
@@ -190,7 +191,7 @@ fn amount(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     total
 }
 
-/// Writes `amount` in the largest unit it is a multiple of.
+/// Writes `amount` in the largest unit of which it is a multiple.
 fn show(f: &mut fmt::Formatter<'_>, amount: u64, space: &str, units: &[(&str, u64)]) -> fmt::Result {
     let whole = units.iter().find(|(_, factor)| amount >= *factor && amount.is_multiple_of(*factor));
     let Some((unit, factor)) = whole.or(units.last()) else { return f.write_char('0') };
@@ -202,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_durations_are_read() {
+    fn sizes_and_durations_are_parsed() {
         // text, as size, as duration in milliseconds
         let table: [(&str, Option<u64>, Option<u64>); 19] = [
             ("8192", Some(8192), None),

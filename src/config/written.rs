@@ -1,16 +1,15 @@
-//! What is written for each key, for a server that runs to tell what has changed since it was started.
+//! The written values of all keys, by which a running server reports changes since its start.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::{Config as Tree, Value, ValueKind};
 
-/// The values of all keys as they are written, but for rules and grants. Configurations that differ in it alone are
-/// equal.
+/// The written values of all keys except rules and grants. It is ignored when configurations are compared.
 #[derive(Clone, Debug)]
 pub struct Written(BTreeMap<String, String>);
 
 impl Written {
-    /// Those of `tree`, in which no key is missing. A key of a listener is `listener.NAME.KEY`.
+    /// Returns the values of `tree`, in which no key is missing. A key of a listener is `listener.NAME.KEY`.
     pub(super) fn of(tree: &Tree) -> Self {
         let mut written = Self(BTreeMap::new());
         let ValueKind::Table(sections) = &tree.cache.kind else { return written };
@@ -31,7 +30,7 @@ impl Written {
         written
     }
 
-    /// The keys whose values are others in `now`; of a listener that came or went, it alone.
+    /// Returns the keys whose values differ in `now`. For an added or removed listener, returns only its name.
     #[must_use]
     pub fn changed(&self, now: &Self) -> BTreeSet<String> {
         let keys = self.0.keys().chain(now.0.keys()).filter(|key| self.0.get(*key) != now.0.get(*key));

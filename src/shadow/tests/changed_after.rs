@@ -123,8 +123,8 @@ fn replacing_a_section_changes_only_what_is_different() {
     else {
         panic!("no change");
     };
-    let told: Vec<String> = changes.iter().map(|change| change.path.to_string()).collect();
-    assert_eq!(told, ["/desired/b", "/desired/c/y", "/desired/c/z"]);
+    let paths: Vec<String> = changes.iter().map(|change| change.path.to_string()).collect();
+    assert_eq!(paths, ["/desired/b", "/desired/c/y", "/desired/c/z"]);
     for (path, expected) in [("a", false), ("b", true), ("c/x", false), ("c/y", true), ("c/z", true), ("c", true)] {
         let path = pointer(&format!("/desired/{path}"));
         assert_eq!(document.changed_after(&path, Version(1)), expected, "{path}");

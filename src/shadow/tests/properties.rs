@@ -91,7 +91,7 @@ fn check_changes(before: &Document, changes: &[Change]) {
         assert_eq!(change.replaced.as_ref().map(|replaced| &replaced.value), there.as_ref());
         if let (Effect::Set(new), Some(old)) = (&change.effect, &there) {
             let members = |value: &Value| value.as_object().is_some_and(|members| !members.is_empty());
-            assert!(!(members(new) && members(old)), "told whole: {change:?}");
+            assert!(!(members(new) && members(old)), "one change for a whole object: {change:?}");
             assert_ne!(naive::canonical(new), naive::canonical(old));
         }
     }

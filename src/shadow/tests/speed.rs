@@ -168,9 +168,9 @@ fn a_patch() {
 
 fn measure(label: &str, decide: impl Fn() -> Result<(), Rejection>) {
     let (rounds, start) = (20, Instant::now());
-    let told = (0..rounds).map(|_| decide()).last();
-    let told = told.map(|result| result.map_err(|rejection| rejection.error()));
-    println!("{label}: {} us, {told:?}", start.elapsed().as_micros() / rounds);
+    let outcome = (0..rounds).map(|_| decide()).last();
+    let outcome = outcome.map(|result| result.map_err(|rejection| rejection.error()));
+    println!("{label}: {} us, {outcome:?}", start.elapsed().as_micros() / rounds);
 }
 
 fn patch(json: Value) -> Command {

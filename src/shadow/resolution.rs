@@ -26,7 +26,7 @@ impl Patch {
     ///
     /// # Errors
     ///
-    /// - [`Rejection::Forbidden`]: it writes a path that the sender may not write, or it is to be rebased and sets an
+    /// - [`Rejection::Forbidden`]: it writes a path that the sender may not write. Or it is to be rebased, and sets an
     ///   object where the sender may not read. Paths that it reads were checked by [`Scope::admit`].
     /// - [`Rejection::ExpectationFailed`]: a path lacks the value that an operation requires.
     /// - [`Rejection::VersionConflict`]: an operation does not apply, and a precondition does not hold.

@@ -1,7 +1,7 @@
 //! A disk in memory that can stop at any operation and lose power.
 //!
-//! Written data is *pending* until a sync makes it durable. After a power cut, the disk holds the synced data and any
-//! part of the pending data: each sector of each write may or may not be there.
+//! Written data is *pending* until a sync makes it durable. A power cut keeps all synced data and any part of the
+//! pending data: each sector of each write may or may not be there.
 
 use std::{
     fmt, io,

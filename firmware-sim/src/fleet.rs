@@ -4,7 +4,7 @@
 //! nothing is left, within a deadline, and each reads its shadow a last time; then the oracle judges. With no
 //! `--duration`, the end begins at the first interrupt; a second one ends the process at once.
 
-use std::{collections::BTreeMap, net::ToSocketAddrs, process::ExitCode, str::FromStr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::ToSocketAddrs, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
-use umbra_client::{DeviceId, Document};
+use umbra_client::{Address, ConnectOptions, DeviceId, Document};
 
 use crate::{
     device::{Device, Pace},
@@ -36,9 +36,8 @@ pub(crate) struct FleetArgs {
     /// Thermostats.
     #[arg(long, short = 'n', default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     devices: u32,
-    /// Address of the broker.
-    #[arg(long, default_value = "127.0.0.1:1883")]
-    broker: String,
+    #[command(flatten)]
+    connect: ConnectOptions,
     /// Seconds until the fleet comes to rest; without it, until interrupted.
     #[arg(long)]
     duration: Option<f64>,
@@ -89,13 +88,14 @@ pub(crate) fn main(args: FleetArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
-    let broker = Broker::from_str(&args.broker)?;
-    wait_for_broker(&args.broker).await?;
+    let broker = Broker::new(&args.connect)?;
+    let address = args.connect.address();
+    wait_for_broker(&address).await?;
     let seed = args.seed.unwrap_or_else(rand::random);
     let witness = Arc::new(Witness::new(args.narrate));
     witness.tell(&format!(
         "{} thermostats, {} apps and {} monitors write the same shadows on {} (seed {seed})",
-        args.devices, args.app_writers, args.monitors, args.broker
+        args.devices, args.app_writers, args.monitors, address
     ));
 
     let fleet = Fleet { args, broker, witness: witness.clone(), dice: SmallRng::seed_from_u64(seed) };
@@ -205,8 +205,9 @@ impl Fleet {
 }
 
 /// The service may have been started a moment ago; a fleet that finds nobody says so instead of trying for ever.
-async fn wait_for_broker(address: &str) -> anyhow::Result<()> {
-    let mut addresses = address.to_socket_addrs().with_context(|| format!("looking up {address}"))?;
+async fn wait_for_broker(address: &Address) -> anyhow::Result<()> {
+    let mut addresses =
+        (address.host(), address.port()).to_socket_addrs().with_context(|| format!("looking up {address}"))?;
     let Some(resolved) = addresses.next() else { bail!("{address} has no address") };
     let deadline = Instant::now() + BROKER_WAIT;
     loop {

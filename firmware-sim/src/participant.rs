@@ -3,26 +3,30 @@
 //! The writing itself, with its retries, is the client library's; here every try, every connection and every version
 //! that is announced is entered into the ledger.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use umbra_client::{Accepted, Attempt, Client, DeviceId, Error, Observer, Options, Rejection, ShadowId};
+use umbra_client::{
+    Accepted, Attempt, Client, ConnectOptions, DeviceId, Error, Observer, Options, Rejection, ShadowId,
+};
 
 use crate::{
     oracle::{AcceptedUpdate, Listener},
     report::Witness,
 };
 
-/// Where the broker is, as `HOST:PORT`.
+/// The broker, with the TLS settings and the login that all clients share.
 #[derive(Debug, Clone)]
-pub(crate) struct Broker(String);
+pub(crate) struct Broker(Options);
 
-impl FromStr for Broker {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        Options::new(text, "any")?;
-        Ok(Self(text.to_owned()))
+impl Broker {
+    /// Reads the files that `options` name, once for all clients.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be used, or the options do not fit together.
+    pub(crate) fn new(options: &ConnectOptions) -> anyhow::Result<Self> {
+        Ok(Self(options.options("any")?))
     }
 }
 
@@ -38,8 +42,7 @@ pub(crate) fn name(text: &str) -> anyhow::Result<DeviceId> {
 /// Connects `name` in the background; `tells_all` if every write of it is to be told, not only those that met others.
 pub(crate) fn connect(name: &DeviceId, broker: &Broker, witness: &Arc<Witness>, tells_all: bool) -> Client {
     let observer = Arc::new(Reporter { name: name.clone(), witness: witness.clone(), tells_all });
-    let options = Options::new(&broker.0, name.as_str()).expect("a Broker is an address that Options take");
-    Client::start(options.observer(observer))
+    Client::start(broker.0.clone().client_id(name.as_str()).observer(observer))
 }
 
 /// Hears what is announced to one connection, and has the witness note what cannot be.

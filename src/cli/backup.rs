@@ -10,7 +10,8 @@ use serde_json::json;
 
 use super::{
     Exit,
-    http_client::{Failure, Server},
+    connect_args::ContextArgs,
+    http_client::{Failure, Server, exit_of},
     output::{complain, print},
     part::Part,
     serve::Source,
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     config::Arguments,
     server::store_options,
-    store::{self, BackupError, CopyError, Report, StoreError, StoreOptions},
+    store::{self, CopyError, Report, StoreOptions},
 };
 
 /// Take a backup of the running server, which goes on, or of a store that none has open. It holds every update that was
@@ -29,9 +30,9 @@ pub(super) struct Backup {
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
     #[command(flatten)]
-    server: Server,
+    server: ContextArgs,
     /// The store file, in place of a running server.
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["url", "user", "password_file", "token_file", "ca"])]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["ConnectOptions", "context"])]
     store: Option<PathBuf>,
 }
 
@@ -82,7 +83,10 @@ impl Backup {
     async fn fill(&self, part: &Part) -> Result<Report, Failure> {
         let mut out = BufWriter::new(part.file());
         match &self.store {
-            None => self.server.post("/v1/backup", &mut out).await?,
+            None => {
+                let server = self.server.resolve().and_then(|options| Server::new(&options));
+                server.map_err(Failure::Client)?.post("/v1/backup", &mut out).await?;
+            }
             Some(store) => store::back_up(&StoreOptions::new(store), &mut out)?,
         }
         let written = out.into_inner().map_err(|error| error.into_error()).and_then(|file| file.sync_all());
@@ -146,18 +150,4 @@ fn tell(report: &Report, damaged: &str) -> Exit {
         complain(&format!("and {findings_more} more"), Exit::Store);
     }
     complain(&damaged, Exit::Store)
-}
-
-fn exit_of(failure: &Failure) -> Exit {
-    match failure {
-        Failure::Rejected(_) => Exit::Rejected,
-        Failure::Usage(_) => Exit::Usage,
-        Failure::Store(
-            CopyError::Store(StoreError::Io { .. })
-            | CopyError::Backup { error: BackupError::Io(_), .. }
-            | CopyError::Exists(_),
-        ) => Exit::Failed,
-        Failure::Store(_) => Exit::Store,
-        Failure::Connection(..) | Failure::Write(_) => Exit::Failed,
-    }
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Exit, broker_args::BrokerArgs, request, shadow_args::ShadowArgs};
+use super::{Exit, connect_args::BrokerArgs, request, shadow_args::ShadowArgs};
 
 /// Delete the shadow of a device. Its versions go on from where they were if it is written again.
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Exit, broker_args::BrokerArgs, request, shadow_args::ShadowArgs};
+use super::{Exit, connect_args::BrokerArgs, request, shadow_args::ShadowArgs};
 
 /// Print the shadow of a device: its state, metadata, version and etag.
 #[derive(Debug, Args)]

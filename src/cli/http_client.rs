@@ -3,53 +3,35 @@
 
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
 use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use clap::Args;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{
-        ClientConfig, RootCertStore,
-        crypto::ring,
-        pki_types::{CertificateDer, ServerName, pem::PemObject},
-    },
-};
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
+use umbra_client::{ConnectOptions, Credentials, Tls};
 
-use super::password_file;
-use crate::store::CopyError;
+use super::{Exit, connect_args::Failure as ClientFailure};
+use crate::store::{BackupError, CopyError, StoreError};
 
-/// Which server, and as whom.
-#[derive(Debug, Args)]
+/// The HTTP interface of a running server.
+#[derive(Debug)]
 pub(super) struct Server {
-    /// Where the server listens for HTTP.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     url: Uri,
-    /// The user to log in as.
-    #[arg(long, value_name = "NAME", requires = "password_file")]
-    user: Option<String>,
-    /// A file with the user's password in its first line.
-    #[arg(long, value_name = "FILE", requires = "user")]
-    password_file: Option<PathBuf>,
-    /// A file with a token, in place of user and password.
-    #[arg(long, value_name = "FILE", conflicts_with = "user")]
-    token_file: Option<PathBuf>,
-    /// For https: the authority of the server's certificate, in PEM.
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    /// Value of the Authorization header.
+    authorization: Option<String>,
+    /// Settings for https.
+    tls: Option<Tls>,
 }
 
 /// Why there is no result.
@@ -58,6 +40,9 @@ pub(super) enum Failure {
     /// The arguments, or a file they name.
     #[error("{0}")]
     Usage(String),
+    /// The connection options.
+    #[error(transparent)]
+    Client(ClientFailure),
     /// No connection, or it ended too early.
     #[error("{0}: {1}")]
     Connection(Uri, String),
@@ -78,64 +63,60 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
 impl Server {
+    /// Returns the server that `options` name. Reads the files that they name.
+    pub(super) fn new(options: &ConnectOptions) -> Result<Self, ClientFailure> {
+        let url = options.http_address()?;
+        let tls = url.starts_with("https:").then(|| options.tls()).transpose()?;
+        let authorization = options.credentials()?.map(|credentials| match credentials {
+            Credentials::Token(token) => format!("Bearer {token}"),
+            Credentials::Password(user, password) => {
+                format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
+            }
+        });
+        let url = url.parse().map_err(|_| ClientFailure::usage(format!("{url} is no URL for HTTP")))?;
+        Ok(Self { url, authorization, tls })
+    }
+
     /// Sends an empty POST to `path` and writes the body of the answer, all of it, to `out`.
     pub(super) async fn post(&self, path: &str, out: &mut impl Write) -> Result<(), Failure> {
-        let https = match self.url.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err(Failure::Usage(format!("{}: a URL begins with http:// or https://", self.url))),
-        };
-        let host = self.url.host().ok_or_else(|| Failure::Usage(format!("{}: there is no host in it", self.url)))?;
+        self.send(Method::POST, path, out).await
+    }
+
+    /// Gets the JSON at `path`.
+    pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
+        let mut body = Vec::new();
+        self.send(Method::GET, path, &mut body).await?;
+        serde_json::from_slice(&body).map_err(|error| Failure::Connection(self.url.clone(), error.to_string()))
+    }
+
+    async fn send(&self, method: Method, path: &str, out: &mut impl Write) -> Result<(), Failure> {
+        let host = self.url.host().unwrap_or_default();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let port = self.url.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let request = self.request(path, host)?;
+        let request = self.request(method, path)?;
+        let port = self.url.port_u16().unwrap_or_default();
         let connected = self.in_time(TcpStream::connect((bare, port))).await?;
-        if !https {
-            return self.exchange(connected, request, out).await;
-        }
+        let Some(tls) = &self.tls else { return self.exchange(connected, request, out).await };
         let name = ServerName::try_from(bare.to_owned()).map_err(|error| Failure::Usage(format!("{bare}: {error}")))?;
-        let stream = self.in_time(self.tls()?.connect(name, connected)).await?;
+        let stream = self.in_time(TlsConnector::from(tls.config()).connect(name, connected)).await?;
         self.exchange(stream, request, out).await
     }
 
-    fn request(&self, path: &str, host: &str) -> Result<Request<Empty<Bytes>>, Failure> {
-        let host = self.url.port_u16().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    fn request(&self, method: Method, path: &str) -> Result<Request<Empty<Bytes>>, Failure> {
         let mut request = Request::new(Empty::new());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = Uri::try_from(path).expect("the paths of this program are sound");
-        let fields = [(header::HOST, Some(host)), (header::AUTHORIZATION, self.authorization()?)];
+        *request.method_mut() = method;
+        let prefix = self.url.path().trim_end_matches('/');
+        let target = Uri::try_from(format!("{prefix}{path}"));
+        *request.uri_mut() = target.map_err(|error| Failure::Usage(format!("{path}: {error}")))?;
+        let host = self.url.authority().map(|authority| authority.to_string());
+        let fields = [(header::HOST, host), (header::AUTHORIZATION, self.authorization.clone())];
         for (name, text) in fields {
             let Some(text) = text else { continue };
             let value = HeaderValue::try_from(text);
-            let mut value = value.map_err(|_| Failure::Usage(format!("this cannot be sent as {name}")))?;
+            let mut value = value.map_err(|_| Failure::Usage(format!("the credentials cannot be sent as {name}")))?;
             value.set_sensitive(name == header::AUTHORIZATION);
             request.headers_mut().insert(name, value);
         }
         Ok(request)
-    }
-
-    fn authorization(&self) -> Result<Option<String>, Failure> {
-        if let Some(file) = &self.token_file {
-            return Ok(Some(format!("Bearer {}", secret(file)?)));
-        }
-        let Some((user, file)) = self.user.as_ref().zip(self.password_file.as_ref()) else { return Ok(None) };
-        let both = format!("{user}:{}", secret(file)?);
-        Ok(Some(format!("Basic {}", BASE64_STANDARD.encode(both))))
-    }
-
-    fn tls(&self) -> Result<TlsConnector, Failure> {
-        let Some(file) = &self.ca else {
-            return Err(Failure::Usage("https needs --ca, the authority of the server's certificate".to_owned()));
-        };
-        let wrong = |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", file.display()));
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| wrong(&error))? {
-            let certificate = certificate.map_err(|error| wrong(&error))?;
-            roots.add(certificate).map_err(|error| wrong(&error))?;
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let config = config.with_safe_default_protocol_versions().map_err(|error| wrong(&error))?;
-        Ok(TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
     }
 
     /// Sends `request` over `stream`. The connection is driven by this task alone, and ends with it.
@@ -180,15 +161,27 @@ impl Server {
     }
 }
 
+/// Returns the exit code of a failure.
+pub(super) fn exit_of(failure: &Failure) -> Exit {
+    match failure {
+        Failure::Rejected(_) => Exit::Rejected,
+        Failure::Usage(_) => Exit::Usage,
+        Failure::Client(failure) => failure.exit,
+        Failure::Store(
+            CopyError::Store(StoreError::Io { .. })
+            | CopyError::Backup { error: BackupError::Io(_), .. }
+            | CopyError::Exists(_),
+        ) => Exit::Failed,
+        Failure::Store(_) => Exit::Store,
+        Failure::Connection(..) | Failure::Write(_) => Exit::Failed,
+    }
+}
+
 /// What the server says of a refusal: message and detail of its problem, if it is one.
 async fn refusal(status: StatusCode, body: Incoming) -> Failure {
     let body = timeout(TIMEOUT, Limited::new(body, REFUSAL_BYTES_MAX).collect()).await;
     let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
-    let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
     let said = ["message", "detail"].into_iter().filter_map(|member| problem.get(member)?.as_str());
     Failure::Rejected(said.fold(status.to_string(), |told, said| format!("{told}: {said}")))
-}
-
-fn secret(file: &Path) -> Result<String, Failure> {
-    password_file::read(file).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
 }

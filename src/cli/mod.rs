@@ -1,30 +1,34 @@
 //! The command line: `serve` runs the server, `passwd` keeps the file of its users, `backup`, `restore` and `check` are
-//! for its store, most others are a small MQTT client for people and scripts.
+//! for its store, most others are a client for people and scripts, made of the library `umbra-client`.
 //!
 //! Results go to standard output, everything else to standard error. They are JSON, but for those of `auth explain`,
-//! `check-config`, `watch` without `--json`, and the `listening` lines of `serve`. A subcommand ends in an [`Exit`];
+//! `check-config`, `context list`, `watch`, `sub`, `list` and `history` without `--json`, the texts of `manual`, and
+//! the `listening` lines of `serve`. A subcommand ends in an [`Exit`];
 //! what it has to say about a failure it has said by then.
 //!
-//! `connection` is one command's MQTT 5 connection, `request` sends a request and waits for its reply, `shadow_args`
-//! and `broker_args` are the arguments that name a shadow and a broker, `http_client` asks a server over HTTP, `part`
-//! is a file in the making, `terminal` asks for passwords, `password_file` reads them. The client commands know the
-//! wire contract and how names are spelled, and nothing else of the server.
+//! `connect_args` are the arguments that name a broker, and one command's connection; `contexts` keeps such arguments
+//! under names. `request` sends a request and waits for its reply, `shadow_args` are the arguments that name a shadow,
+//! `http_client` asks a server over HTTP, `part` is a file in the making, `terminal` asks for passwords. The client
+//! commands know the wire contract and how names are spelled, and nothing else of the server.
 
 mod auth;
 mod backup;
-mod broker_args;
-mod connection;
+mod connect_args;
+mod context;
+mod contexts;
 mod delete;
 mod get;
 mod http_client;
+mod list;
+mod manual;
 mod output;
 mod part;
 mod passwd;
-mod password_file;
 mod request;
 mod serve;
 mod shadow_args;
 mod terminal;
+mod topics;
 mod update;
 mod watch;
 
@@ -60,6 +64,14 @@ enum Command {
     Update(update::Update),
     Delete(delete::Delete),
     Watch(watch::Watch),
+    List(list::List),
+    History(list::History),
+    Pub(topics::Publish),
+    Sub(topics::Subscribe),
+    Context(context::Context),
+    Completions(manual::Completions),
+    Man(manual::Manual),
+    DefaultConfig(manual::DefaultConfig),
 }
 
 /// How a subcommand ended; the number is the process's exit code.
@@ -92,6 +104,14 @@ impl Cli {
             Command::Update(update) => update.run().await,
             Command::Delete(delete) => delete.run().await,
             Command::Watch(watch) => watch.run().await,
+            Command::List(list) => list.run().await,
+            Command::History(history) => history.run().await,
+            Command::Pub(publish) => publish.run().await,
+            Command::Sub(subscribe) => subscribe.run().await,
+            Command::Context(context) => context.run(),
+            Command::Completions(completions) => completions.run(),
+            Command::Man(manual) => manual.run(),
+            Command::DefaultConfig(config) => config.run(),
         }
     }
 }

@@ -1,76 +1,32 @@
 //! A shadow request and its reply.
-//!
-//! The reply is asked for on a topic of this command's own (MQTT 5 Response Topic and Correlation Data), so that no
-//! other client's reply can be taken for it, and a request that the service cannot even parse is answered too.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
-use bytes::Bytes;
-use rumqttc::v5::mqttbytes::v5::{Packet, PublishProperties};
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::{
     Exit,
-    broker_args::BrokerArgs,
-    connection::{Connection, Failure, nonce, refusal},
+    connect_args::{BrokerArgs, Failure},
     output::{complain, print},
 };
 
-/// How long a reply may come after an acknowledgement that refuses the request.
-const GRACE: Duration = Duration::from_millis(500);
-
-/// Sends `payload` to `topic`, prints the reply, and says how that ended.
+/// Sends `payload` to `topic`, prints the reply, and returns how that ended.
 pub(super) async fn run(broker: &BrokerArgs, topic: &str, payload: String) -> Exit {
     match exchange(broker, topic, payload).await {
         Ok(reply) => match Rejection::of(&reply) {
             None => print(&reply),
             Some(rejection) => complain(&rejection, Exit::Rejected),
         },
-        Err(failure) => complain(&failure, Exit::Failed),
+        Err(failure) => complain(&failure, failure.exit),
     }
 }
 
 async fn exchange(broker: &BrokerArgs, topic: &str, payload: String) -> Result<Value, Failure> {
-    let mut connection = Connection::open(broker).await?;
-    let id = nonce();
-    let replies = format!("umbrad-reply/{id}");
-    connection.subscribe(vec![replies.clone()]).await?;
-    let properties = PublishProperties {
-        response_topic: Some(replies),
-        correlation_data: Some(Bytes::from(id.clone())),
-        ..PublishProperties::default()
-    };
-    connection.publish(topic, payload, properties).await?;
-    let reply = reply(&mut connection, &id).await;
-    connection.close().await;
-    reply
-}
-
-/// Waits for the reply to the request `id`.
-async fn reply(connection: &mut Connection, id: &str) -> Result<Value, Failure> {
-    let mut deadline = connection.deadline();
-    let mut refused = None;
-    loop {
-        match connection.packet_by(deadline, "reply").await {
-            Ok(Packet::Publish(publish)) => {
-                let correlation = publish.properties.and_then(|properties| properties.correlation_data);
-                if let (true, Ok(reply)) =
-                    (correlation.is_some_and(|data| data == id.as_bytes()), serde_json::from_slice(&publish.payload))
-                {
-                    return Ok(reply);
-                }
-            }
-            Ok(Packet::PubAck(ack)) => {
-                refused = refusal(ack);
-                if refused.is_some() {
-                    deadline = deadline.min(Instant::now() + GRACE);
-                }
-            }
-            Ok(_) => {}
-            Err(failure) => return Err(refused.map_or(failure, Failure::Request)),
-        }
-    }
+    let connection = broker.connect().await?;
+    let reply = connection.client.exchange(topic, payload.into()).await;
+    let reply = reply.map_err(|error| connection.failure(error))?;
+    connection.client.close().await;
+    serde_json::from_slice(&reply).map_err(|error| Failure::failed(format!("the reply is not JSON: {error}")))
 }
 
 /// What a rejected request is told.

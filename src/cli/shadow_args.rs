@@ -25,7 +25,7 @@ impl ShadowArgs {
     }
 }
 
-fn device(text: &str) -> Result<DeviceId, NameError> {
+pub(super) fn device(text: &str) -> Result<DeviceId, NameError> {
     DeviceId::new(text)
 }
 

@@ -5,7 +5,7 @@ use std::{fs, io::Read};
 use clap::Args;
 use serde_json::Value;
 
-use super::{Exit, broker_args::BrokerArgs, output::complain, request, shadow_args::ShadowArgs};
+use super::{Exit, connect_args::BrokerArgs, output::complain, request, shadow_args::ShadowArgs};
 
 /// Change the shadow of a device: objects merge, null removes, arrays are replaced whole.
 #[derive(Debug, Args)]

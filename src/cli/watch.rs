@@ -3,18 +3,19 @@
 use std::io::{self, ErrorKind, Write};
 
 use clap::Args;
-use rumqttc::v5::mqttbytes::v5::Publish;
 use serde_json::{Value, json};
+use umbra_client::{Message, Qos};
 
 use super::{
     Exit,
-    broker_args::BrokerArgs,
-    connection::{Connection, Failure},
+    connect_args::{BrokerArgs, Failure},
     output::{complain, printable},
     request::Rejection,
 };
 use crate::shadow::name::{DeviceId, ShadowName};
 
+/// Events that may wait to be printed.
+const CAPACITY: usize = 1_024;
 /// What happens to a shadow, by the end of the topic it is told on.
 const EVENTS: [&str; 4] = ["update/documents", "update/delta", "update/rejected", "delete/accepted"];
 
@@ -43,43 +44,49 @@ impl Watch {
     pub(super) async fn run(self) -> Exit {
         match self.watch().await {
             Ok(exit) => exit,
-            Err(failure) => complain(&failure, Exit::Failed),
+            Err(failure) => complain(&failure, failure.exit),
         }
     }
 
     async fn watch(&self) -> Result<Exit, Failure> {
-        let mut connection = Connection::open(&self.broker).await?;
-        connection.subscribe(self.filters()).await?;
+        let connection = self.broker.connect().await?;
+        let filters = self.filters();
+        let filters = filters.each_ref().map(String::as_str);
+        let subscribed = connection.client.subscribe(&filters, Qos::AtLeastOnce, CAPACITY).await;
+        let mut messages = subscribed.map_err(|error| connection.failure(error))?;
         eprintln!("umbrad: watching; interrupt to end");
         let mut left = self.count.unwrap_or(u64::MAX);
         while left > 0 {
-            let message = connection.message().await?;
+            let message = messages.recv().await.ok_or_else(|| connection.lost())?;
             match writeln!(io::stdout().lock(), "{}", self.line(&message)) {
                 Ok(()) => left -= 1,
                 // Whoever read has enough: `umbrad watch … | head`.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
                 Err(error) => return Ok(complain(&error, Exit::Failed)),
             }
+            if messages.missed() > 0 {
+                return Err(Failure::failed("standard output was not read in time; events were lost".to_owned()));
+            }
         }
-        connection.close().await;
+        connection.client.close().await;
         Ok(Exit::Done)
     }
 
-    fn filters(&self) -> Vec<String> {
+    fn filters(&self) -> [String; 4] {
         let shadow = match &self.name {
             None => format!("shadow/{}", self.device),
             Some(name) => format!("shadow/{}/name/{name}", self.device),
         };
-        EVENTS.map(|event| format!("{shadow}/{event}")).into()
+        EVENTS.map(|event| format!("{shadow}/{event}"))
     }
 
-    fn line(&self, message: &Publish) -> String {
-        let topic = String::from_utf8_lossy(&message.topic);
+    fn line(&self, message: &Message) -> String {
+        let topic = &*message.topic;
         let body = serde_json::from_slice(&message.payload)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&message.payload).into_owned()));
         match self.json {
             true => json!({ "topic": topic, "message": body }).to_string(),
-            false => printable(&told(&topic, &body)),
+            false => printable(&told(topic, &body)),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use serde_json::Value;
 use tokio::{
     sync::{Mutex as AsyncMutex, Notify, Semaphore, SemaphorePermit, mpsc, oneshot, watch},
@@ -16,6 +17,7 @@ use tokio::{
 use crate::{
     connection::{self, Ends, Order, Request, Status},
     error::Error,
+    messages::{Message, MessageSink, Messages, Qos},
     names::ShadowId,
     observer::Observer,
     options::Options,
@@ -49,7 +51,7 @@ impl Client {
     #[must_use]
     pub fn start(options: Options) -> Self {
         let (orders, orders_end) = mpsc::channel(REQUESTS_IN_FLIGHT);
-        let (status_end, status) = watch::channel(Status::Down("not yet".into()));
+        let (status_end, status) = watch::channel(Status::Connecting);
         let watch_ended = Arc::new(Notify::new());
         let ends = Ends { orders: orders_end, status: status_end, watch_ended: watch_ended.clone() };
         let (reply_deadline, observer) = (options.reply_deadline, options.observer.clone());
@@ -105,6 +107,65 @@ impl Client {
         Ok(watch)
     }
 
+    /// Publishes a request as it is, once, and returns the payload of its reply, be it a rejection or not. For
+    /// programs that pass on what others wrote; [`Shadow`] has the requests for everybody else.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Topic`]: the topic is malformed.
+    /// - [`Error::Refused`]: the broker refused the message without a reply.
+    /// - [`Error::Unanswered`]: it may have been carried out, or not.
+    pub async fn exchange(&self, topic: &str, payload: Bytes) -> Result<Bytes, Error> {
+        let _permit = self.shared.permits.acquire().await.map_err(|_| Error::Closed)?;
+        let message = Message { topic: topic.to_owned(), payload, qos: Qos::AtLeastOnce, retain: false };
+        message.check()?;
+        self.send_and_receive(message.topic, message.payload).await
+    }
+
+    /// Publishes a message; returns once it is sent (QoS 0) or acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Topic`]: the topic is malformed.
+    /// - [`Error::Refused`]: the broker does not take it.
+    /// - [`Error::Unanswered`]: it may have arrived, or not.
+    pub async fn publish(&self, message: Message) -> Result<(), Error> {
+        message.check()?;
+        let _permit = self.shared.permits.acquire().await.map_err(|_| Error::Closed)?;
+        let deadline = Instant::now() + self.shared.reply_deadline;
+        self.up_by(deadline).await?;
+        let (waiter, answer) = oneshot::channel();
+        self.shared.orders.send(Order::Publish(message, waiter)).await.map_err(|_| Error::Closed)?;
+        timeout_at(deadline, answer).await.map_err(|_| Error::Unanswered)?.map_err(|_| Error::Closed)?
+    }
+
+    /// Subscribes to messages. At most `capacity` wait to be read.
+    ///
+    /// Retained messages come again only where no other subscription of this client has the same filter.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Topic`]: a filter is malformed.
+    /// - [`Error::Refused`]: the broker does not grant it.
+    /// - [`Error::TooManyWatches`]: one session does not take more filters.
+    pub async fn subscribe(&self, filters: &[&str], qos: Qos, capacity: usize) -> Result<Messages, Error> {
+        let (sink, messages) = MessageSink::new(filters, qos, capacity, self.shared.watch_ended.clone())?;
+        let (granted, answer) = oneshot::channel();
+        self.shared.orders.send(Order::Subscribe(sink, granted)).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)??;
+        Ok(messages)
+    }
+
+    /// Returns why there is no connection, if there is none.
+    #[must_use]
+    pub fn offline_reason(&self) -> Option<String> {
+        match &*self.shared.status.borrow() {
+            Status::Up => None,
+            Status::Connecting => Some("not connected yet".to_owned()),
+            Status::Down(why) | Status::Ended(why) => Some(why.clone()),
+        }
+    }
+
     /// Ends the connection in good order; other handles find the client closed.
     pub async fn close(self) {
         let task = self.shared.task.lock().await.take();
@@ -121,24 +182,27 @@ impl Client {
     /// Sends one request about `shadow` and waits for its reply, which is no rejection.
     pub(crate) async fn request(&self, shadow: &ShadowId, verb: &str, body: &Value) -> Result<Value, Error> {
         let _permit = self.turn(shadow).await?;
-        let deadline = Instant::now() + self.shared.reply_deadline;
-        // A request that could not be sent at all is not unanswered: it is certain that it did nothing.
-        self.up_by(deadline).await?;
-        let (reply, answer) = oneshot::channel();
         let topic = format!("{}/{verb}", shadow.prefix());
-        let order = Order::Request(Request { topic, body: body.to_string().into_bytes(), reply });
-        self.shared.orders.send(order).await.map_err(|_| Error::Closed)?;
-        let payload = match timeout_at(deadline, answer).await {
-            Err(_) => return Err(Error::Unanswered),
-            Ok(answer) => answer.map_err(|_| Error::Closed)??,
-        };
-        let reply = read(&payload);
+        let reply = read(&self.send_and_receive(topic, body.to_string().into()).await?);
         if let Err(Error::Rejected(rejection)) = &reply
             && let Some(wait) = rejection.retry_after()
         {
             self.pace().asked(shadow, wait, Instant::now());
         }
         reply
+    }
+
+    async fn send_and_receive(&self, topic: String, body: Bytes) -> Result<Bytes, Error> {
+        let deadline = Instant::now() + self.shared.reply_deadline;
+        // A request that could not be sent at all is not unanswered: it is certain that it did nothing.
+        self.up_by(deadline).await?;
+        let (reply, answer) = oneshot::channel();
+        let order = Order::Request(Request { topic, body, reply });
+        self.shared.orders.send(order).await.map_err(|_| Error::Closed)?;
+        match timeout_at(deadline, answer).await {
+            Err(_) => Err(Error::Unanswered),
+            Ok(answer) => answer.map_err(|_| Error::Closed)?,
+        }
     }
 
     /// Waits until a request about `shadow` may go.
@@ -154,14 +218,14 @@ impl Client {
 
     async fn up_by(&self, deadline: Instant) -> Result<(), Error> {
         let mut status = self.shared.status.clone();
-        let outcome = timeout_at(deadline, status.wait_for(|status| *status == Status::Up)).await;
-        match outcome {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(Error::Closed),
-            Err(_) => match &*self.shared.status.borrow() {
-                Status::Down(why) => Err(Error::Offline(why.clone())),
-                Status::Up => Ok(()),
-            },
+        let settled = status.wait_for(|status| matches!(status, Status::Up | Status::Ended(_)));
+        let closed = matches!(timeout_at(deadline, settled).await, Ok(Err(_)));
+        match &*self.shared.status.borrow() {
+            Status::Ended(why) => Err(Error::Offline(why.clone())),
+            _ if closed => Err(Error::Closed),
+            Status::Up => Ok(()),
+            Status::Down(why) => Err(Error::Offline(why.clone())),
+            Status::Connecting => Err(Error::Offline(format!("no answer within {:?}", self.shared.reply_deadline))),
         }
     }
 

@@ -20,17 +20,21 @@ use rumqttc::v5::{
     AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions,
     mqttbytes::{
         QoS,
-        v5::{Filter, PubAck, PubAckReason, Publish, PublishProperties, SubAck, SubscribeReasonCode},
+        v5::{
+            Filter, PubAck, PubAckReason, PubRec, PubRecReason, Publish, PublishProperties, SubAck, SubscribeReasonCode,
+        },
     },
 };
-use rumqttc::{NetworkOptions, Outgoing};
+use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, TlsError, Transport};
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
+    address,
     error::Error,
+    messages::{Message, MessageSink},
     options::Options,
     subscriptions::{Subscriptions, Watcher},
     watch::News,
@@ -43,6 +47,10 @@ pub(crate) enum Order {
     Request(Request),
     /// Subscribe; answered when the subscription is granted, or will be with the next connection.
     Watch(Watcher, oneshot::Sender<Result<(), Error>>),
+    /// Subscribe to messages; answered as [`Order::Watch`] is.
+    Subscribe(MessageSink, oneshot::Sender<Result<(), Error>>),
+    /// Publish a message; answered when it is sent (QoS 0) or acknowledged.
+    Publish(Message, oneshot::Sender<Result<(), Error>>),
     /// End, although there are handles.
     Close,
 }
@@ -51,15 +59,19 @@ pub(crate) enum Order {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) topic: String,
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Bytes,
     pub(crate) reply: oneshot::Sender<Result<Bytes, Error>>,
 }
 
 /// How the connection is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Status {
+    /// Not there yet.
+    Connecting,
     /// Not there, and why, as far as is known.
     Down(String),
+    /// Not there, and no attempt follows.
+    Ended(String),
     /// Requests can be sent.
     Up,
 }
@@ -100,12 +112,20 @@ struct Subscribing {
 #[derive(Default)]
 struct Requests {
     count: u64,
-    waiting: HashMap<u64, oneshot::Sender<Result<Bytes, Error>>>,
+    waiting: HashMap<u64, Waiter>,
     /// Handed over, without a packet id yet, in order.
     unnumbered: VecDeque<u64>,
     by_packet_id: HashMap<u16, u64>,
     /// Acknowledged with a refusal: a reply that says more is given a moment to come.
     refused: VecDeque<(Instant, u64, String)>,
+}
+
+/// Who waits for what becomes of a PUBLISH.
+enum Waiter {
+    /// The reply to a request.
+    Reply(oneshot::Sender<Result<Bytes, Error>>),
+    /// The acknowledgement of a message.
+    Acknowledgement(oneshot::Sender<Result<(), Error>>),
 }
 
 /// Runs until the handles are gone.
@@ -126,7 +146,15 @@ pub(crate) async fn run(options: Options, ends: Ends) {
                 event = &mut poll => break event,
                 order = orders.recv() => match order {
                     Some(Order::Request(request)) => connection.request(request),
-                    Some(Order::Watch(watcher, waiter)) => connection.watch(watcher, waiter),
+                    Some(Order::Watch(watcher, waiter)) => {
+                        let filters = connection.subscriptions.add(watcher);
+                        connection.subscribe_to(filters, waiter);
+                    }
+                    Some(Order::Subscribe(sink, waiter)) => {
+                        let filters = connection.subscriptions.add_sink(sink);
+                        connection.subscribe_to(filters, waiter);
+                    }
+                    Some(Order::Publish(message, waiter)) => connection.publish(message, waiter),
                     Some(Order::Close) | None => break Err(ConnectionError::RequestsDone),
                 },
                 () = watch_ended.notified() => connection.prune(),
@@ -134,9 +162,16 @@ pub(crate) async fn run(options: Options, ends: Ends) {
             }
         };
         match event {
+            Ok(Event::Incoming(Incoming::Publish(publish))) => connection.receive(&publish).await,
             Ok(event) => connection.handle(event),
             Err(ConnectionError::RequestsDone) => break,
-            Err(error) => connect_at = Instant::now() + connection.lost(&error.to_string()),
+            Err(error) => {
+                let wait = connection.lost(&describe(&error));
+                if connection.options.connects_once {
+                    break;
+                }
+                connect_at = Instant::now() + wait;
+            }
         }
     }
     connection.subscriptions.close();
@@ -175,8 +210,8 @@ impl Connection {
         }
     }
 
-    fn watch(&mut self, watcher: Watcher, waiter: oneshot::Sender<Result<(), Error>>) {
-        match self.subscriptions.add(watcher) {
+    fn subscribe_to(&mut self, filters: Result<Vec<String>, Error>, waiter: oneshot::Sender<Result<(), Error>>) {
+        match filters {
             // What is not subscribed to now, the next connection will be.
             Ok(filters) if !filters.is_empty() && self.connected => {
                 self.subscribe(filters, Some(waiter));
@@ -184,6 +219,16 @@ impl Connection {
             outcome => {
                 let _ = waiter.send(outcome.map(drop));
             }
+        }
+    }
+
+    fn publish(&mut self, message: Message, waiter: oneshot::Sender<Result<(), Error>>) {
+        let Message { topic, payload, qos, retain } = message;
+        let up = *self.status.borrow() == Status::Up;
+        if up && self.mqtt.try_publish(topic, qos.into(), retain, payload).is_ok() {
+            self.requests.sent(Waiter::Acknowledgement(waiter));
+        } else {
+            let _ = waiter.send(Err(Error::Unanswered));
         }
     }
 
@@ -196,7 +241,7 @@ impl Connection {
             ..PublishProperties::default()
         };
         match self.mqtt.try_publish_with_properties(topic, QoS::AtLeastOnce, false, body, properties) {
-            Ok(()) => self.requests.sent(reply),
+            Ok(()) => self.requests.sent(Waiter::Reply(reply)),
             Err(_) => {
                 let _ = reply.send(Err(Error::Unanswered));
             }
@@ -211,7 +256,8 @@ impl Connection {
     }
 
     fn subscribe(&mut self, filters: Vec<String>, waiter: Option<oneshot::Sender<Result<(), Error>>>) {
-        let asked = filters.iter().map(|filter| Filter::new(filter, QoS::AtLeastOnce));
+        let asked = filters.iter().map(|filter| Filter::new(filter, self.subscriptions.qos(filter).into()));
+        let asked: Vec<_> = asked.collect();
         if self.mqtt.try_subscribe_many(asked).is_ok() {
             self.subscribing.push_back(Subscribing { filters, waiter });
         } else if let Some(waiter) = waiter {
@@ -228,8 +274,9 @@ impl Connection {
                 filters.chunks(FILTERS_PER_PACKET).for_each(|chunk| self.subscribe(chunk.to_vec(), None));
             }
             Event::Incoming(Incoming::SubAck(ack)) => self.subscribed(&ack),
-            Event::Incoming(Incoming::Publish(publish)) => self.receive(&publish),
             Event::Incoming(Incoming::PubAck(ack)) => self.requests.acknowledged(ack),
+            Event::Incoming(Incoming::PubRec(ack)) => self.requests.received(ack),
+            Event::Incoming(Incoming::PubComp(ack)) => self.requests.completed(ack.pkid),
             Event::Outgoing(Outgoing::Publish(id)) => self.requests.numbered(id),
             _ => {}
         }
@@ -265,7 +312,8 @@ impl Connection {
 
     fn lost(&mut self, why: &str) -> Duration {
         self.connected = false;
-        let was_up = self.status.send_replace(Status::Down(why.to_owned())) == Status::Up;
+        let status = if self.options.connects_once { Status::Ended } else { Status::Down };
+        let was_up = self.status.send_replace(status(why.to_owned())) == Status::Up;
         self.requests.fail_all(&Error::Unanswered);
         for Subscribing { waiter, .. } in self.subscribing.drain(..) {
             // The next connection subscribes to it.
@@ -277,35 +325,46 @@ impl Connection {
         wait
     }
 
-    fn receive(&mut self, publish: &Publish) {
+    async fn receive(&mut self, publish: &Publish) {
         let topic = str::from_utf8(&publish.topic).unwrap_or_default();
         if topic == self.reply_topic {
             let correlation = publish.properties.as_ref().and_then(|properties| properties.correlation_data.as_ref());
             self.requests.replied(correlation.map(Bytes::as_ref).unwrap_or_default(), &publish.payload);
-        } else if let Err(error) = self.subscriptions.route(topic, &publish.payload) {
+            return;
+        }
+        if let Err(error) = self.subscriptions.route(topic, &publish.payload) {
             self.options.observer.unheard(topic, &error.to_string());
+        }
+        if self.subscriptions.has_sinks() {
+            let (topic, payload) = (topic.to_owned(), publish.payload.clone());
+            let message = Message { topic, payload, qos: publish.qos.into(), retain: publish.retain };
+            self.subscriptions.deliver(&message).await;
         }
     }
 }
 
 impl Requests {
-    fn sent(&mut self, reply: oneshot::Sender<Result<Bytes, Error>>) {
+    fn sent(&mut self, waiter: Waiter) {
         // Those that nobody waits for any more leave with the next one.
-        self.waiting.retain(|_, reply| !reply.is_closed());
-        self.waiting.insert(self.count, reply);
+        self.waiting.retain(|_, waiter| !waiter.is_closed());
+        self.waiting.insert(self.count, waiter);
         self.unnumbered.push_back(self.count);
         self.count += 1;
     }
 
     fn numbered(&mut self, packet_id: u16) {
-        if let Some(number) = self.unnumbered.pop_front() {
+        let Some(number) = self.unnumbered.pop_front() else { return };
+        if packet_id == 0 {
+            // QoS 0: that is all there will be.
+            self.finish(number, Ok(()));
+        } else {
             self.by_packet_id.insert(packet_id, number);
         }
     }
 
     fn replied(&mut self, correlation: &[u8], payload: &Bytes) {
         let number = correlation.try_into().map(u64::from_be_bytes).ok();
-        if let Some(reply) = number.and_then(|number| self.waiting.remove(&number)) {
+        if let Some(Waiter::Reply(reply)) = number.and_then(|number| self.waiting.remove(&number)) {
             let _ = reply.send(Ok(payload.clone()));
         }
     }
@@ -313,10 +372,34 @@ impl Requests {
     fn acknowledged(&mut self, ack: PubAck) {
         let Some(number) = self.by_packet_id.remove(&ack.pkid) else { return };
         let refused = !matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers);
-        if refused && self.waiting.contains_key(&number) {
+        let why = ack.properties.and_then(|properties| properties.reason_string);
+        let why = why.unwrap_or_else(|| format!("{:?}", ack.reason));
+        match self.waiting.get(&number) {
+            Some(Waiter::Reply(_)) if refused => self.refused.push_back((Instant::now() + GRACE, number, why)),
+            Some(Waiter::Acknowledgement(_)) => self.finish(number, if refused { Err(why) } else { Ok(()) }),
+            _ => {}
+        }
+    }
+
+    /// The first acknowledgement of QoS 2, which is the last one if it refuses.
+    fn received(&mut self, ack: PubRec) {
+        if !matches!(ack.reason, PubRecReason::Success | PubRecReason::NoMatchingSubscribers)
+            && let Some(number) = self.by_packet_id.remove(&ack.pkid)
+        {
             let why = ack.properties.and_then(|properties| properties.reason_string);
-            let why = why.unwrap_or_else(|| format!("{:?}", ack.reason));
-            self.refused.push_back((Instant::now() + GRACE, number, why));
+            self.finish(number, Err(why.unwrap_or_else(|| format!("{:?}", ack.reason))));
+        }
+    }
+
+    fn completed(&mut self, packet_id: u16) {
+        if let Some(number) = self.by_packet_id.remove(&packet_id) {
+            self.finish(number, Ok(()));
+        }
+    }
+
+    fn finish(&mut self, number: u64, outcome: Result<(), String>) {
+        if let Some(Waiter::Acknowledgement(waiter)) = self.waiting.remove(&number) {
+            let _ = waiter.send(outcome.map_err(Error::Refused));
         }
     }
 
@@ -330,30 +413,68 @@ impl Requests {
 
     fn give_up_refused(&mut self, now: Instant) {
         while let Some((_, number, why)) = self.refused.pop_front_if(|(when, ..)| *when <= now) {
-            if let Some(reply) = self.waiting.remove(&number) {
-                let _ = reply.send(Err(Error::Refused(why)));
+            if let Some(waiter) = self.waiting.remove(&number) {
+                waiter.fail(Error::Refused(why));
             }
         }
     }
 
     fn fail_all(&mut self, error: &Error) {
-        for (_, reply) in self.waiting.drain() {
-            let _ = reply.send(Err(error.clone()));
-        }
+        self.waiting.drain().for_each(|(_, waiter)| waiter.fail(error.clone()));
         self.unnumbered.clear();
         self.by_packet_id.clear();
         self.refused.clear();
     }
 }
 
+impl Waiter {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Reply(reply) => reply.is_closed(),
+            Self::Acknowledgement(waiter) => waiter.is_closed(),
+        }
+    }
+
+    fn fail(self, error: Error) {
+        match self {
+            Self::Reply(reply) => drop(reply.send(Err(error))),
+            Self::Acknowledgement(waiter) => drop(waiter.send(Err(error))),
+        }
+    }
+}
+
+/// Returns why a connection failed, in the words of its cause: those of the MQTT library name its parts.
+fn describe(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::Io(error) => error.to_string(),
+        ConnectionError::Tls(TlsError::Io(error)) => format!("TLS: {error}"),
+        ConnectionError::Websocket(error) => format!("WebSocket: {error}"),
+        ConnectionError::ResponseValidation(error) => format!("WebSocket: {error}"),
+        ConnectionError::ConnectionRefused(code) => format!("the broker refuses the connection: {code:?}"),
+        ConnectionError::Timeout(_) => "no answer in time".to_owned(),
+        error => error.to_string(),
+    }
+}
+
 fn mqtt_options(options: &Options) -> MqttOptions {
-    let mut mqtt = MqttOptions::new(&options.client_id, &options.host, options.port);
+    let address = &options.address;
+    let tls = || TlsConfiguration::Rustls(options.tls.clone().unwrap_or_default().config());
+    // A WebSocket's URL takes the place of the host.
+    let (host, transport) = match address.transport() {
+        address::Transport::Tcp => (address.host().to_owned(), Transport::tcp()),
+        address::Transport::Tls => (address.host().to_owned(), Transport::tls_with_config(tls())),
+        address::Transport::WebSocket => (address.to_string(), Transport::ws()),
+        address::Transport::SecureWebSocket => (address.to_string(), Transport::wss_with_config(tls())),
+    };
+    let mut mqtt = MqttOptions::new(&options.client_id, host, address.port());
+    mqtt.set_transport(transport);
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
-    network.set_connection_timeout(CONNECT_SECONDS);
+    let connect_seconds = CONNECT_SECONDS.max(options.reply_deadline.as_secs());
+    network.set_connection_timeout(connect_seconds);
     mqtt.set_keep_alive(options.keep_alive)
         .set_clean_start(true)
-        .set_connection_timeout(CONNECT_SECONDS)
+        .set_connection_timeout(connect_seconds)
         .set_max_packet_size(Some(PACKET_MAX))
         .set_network_options(network);
     if let Some((user, password)) = &options.credentials {
@@ -403,7 +524,8 @@ mod tests {
                 if step == begins_at {
                     let topics = [Topic::Delta].into_iter().collect();
                     let watcher = Watcher { scope: Scope::All, topics, queue: Arc::new(Queue::new(1)) };
-                    connection.watch(watcher, oneshot::channel().0);
+                    let filters = connection.subscriptions.add(watcher);
+                    connection.subscribe_to(filters, oneshot::channel().0);
                 }
                 match step {
                     0 => connection.handle(Event::Incoming(Incoming::ConnAck(ConnAck {

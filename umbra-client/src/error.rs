@@ -1,6 +1,6 @@
 //! Why a request came to nothing.
 
-use crate::{names::InvalidName, rejection::Rejection};
+use crate::{address::InvalidAddress, names::InvalidName, rejection::Rejection};
 
 /// Why a request came to nothing, or may have.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -37,6 +37,12 @@ pub enum Error {
     /// The client was closed.
     #[error("the client is closed")]
     Closed,
+    /// An address that is malformed.
+    #[error(transparent)]
+    Address(#[from] InvalidAddress),
+    /// A topic or filter that MQTT does not allow, or a message that is too large.
+    #[error("'{0}' is no valid topic or filter")]
+    Topic(String),
     /// A name that the service would not take.
     #[error(transparent)]
     Name(#[from] InvalidName),

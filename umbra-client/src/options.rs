@@ -3,47 +3,66 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
+    address::Address,
     backoff::Backoff,
     error::Error,
     observer::{Nobody, Observer},
+    tls::Tls,
 };
 
 /// Where the broker is, and how to behave towards it.
 #[derive(Clone)]
 pub struct Options {
-    pub(crate) host: String,
-    pub(crate) port: u16,
+    pub(crate) address: Address,
+    /// `None`: the authorities of the system, if the address is encrypted.
+    pub(crate) tls: Option<Tls>,
     pub(crate) client_id: String,
     pub(crate) credentials: Option<(String, String)>,
     pub(crate) keep_alive: Duration,
     pub(crate) reply_deadline: Duration,
     pub(crate) reconnect: Backoff,
+    pub(crate) connects_once: bool,
     pub(crate) observer: Arc<dyn Observer>,
 }
 
 impl Options {
-    /// A client called `client_id` of the broker at `address`, such as `127.0.0.1:1883` or `[::1]:1883`.
+    /// A client called `client_id` of the broker at `address`, such as `127.0.0.1:1883` or `mqtts://broker.example`.
     ///
     /// # Errors
     ///
-    /// [`Error::Offline`]: the address has no host or no port.
+    /// [`Error::Address`]: the address is malformed.
     pub fn new(address: &str, client_id: &str) -> Result<Self, Error> {
-        let wrong = || Error::Offline(format!("{address}: expected HOST:PORT"));
-        let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
-        let port = port.parse().map_err(|_| wrong())?;
-        if host.is_empty() {
-            return Err(wrong());
-        }
-        Ok(Self {
-            host: host.to_owned(),
-            port,
+        Ok(Self::at(address.parse()?, client_id))
+    }
+
+    /// A client called `client_id` of the broker at `address`.
+    #[must_use]
+    pub fn at(address: Address, client_id: &str) -> Self {
+        Self {
+            address,
+            tls: None,
             client_id: client_id.to_owned(),
             credentials: None,
             keep_alive: Duration::from_secs(30),
             reply_deadline: Duration::from_secs(10),
             reconnect: Backoff::CONNECTS,
+            connects_once: false,
             observer: Arc::new(Nobody),
-        })
+        }
+    }
+
+    /// Sets the authorities to trust and the client certificate, for an address that is encrypted.
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Takes another client id.
+    #[must_use]
+    pub fn client_id(mut self, client_id: &str) -> Self {
+        self.client_id = client_id.to_owned();
+        self
     }
 
     /// Introduces itself with a user name and a password.
@@ -74,6 +93,13 @@ impl Options {
         self
     }
 
+    /// Ends the client at the first connection that fails or breaks, instead of connecting again.
+    #[must_use]
+    pub fn connect_once(mut self) -> Self {
+        self.connects_once = true;
+        self
+    }
+
     /// Tells `observer` what happens.
     #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
@@ -85,7 +111,7 @@ impl Options {
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the password.
-        let Self { host, port, client_id, keep_alive, reply_deadline, .. } = self;
-        write!(f, "Options({client_id} at {host}:{port}, keep-alive {keep_alive:?}, replies {reply_deadline:?})")
+        let Self { address, client_id, keep_alive, reply_deadline, .. } = self;
+        write!(f, "Options({client_id} at {address}, keep-alive {keep_alive:?}, replies {reply_deadline:?})")
     }
 }

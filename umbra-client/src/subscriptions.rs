@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     error::Error,
+    messages::{Message, MessageSink, Qos},
     names::ShadowId,
     watch::{News, Queue, Scope, Topic},
 };
@@ -17,8 +18,16 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     watches: Vec<Watcher>,
-    /// Filters with the number of watches that need each.
-    needed: BTreeMap<String, usize>,
+    sinks: Vec<MessageSink>,
+    needed: BTreeMap<String, Need>,
+}
+
+/// Who needs a filter.
+#[derive(Debug, Default)]
+struct Need {
+    count: usize,
+    /// The highest that was asked for.
+    qos: Qos,
 }
 
 /// One watch as the client's task knows it.
@@ -36,36 +45,74 @@ impl Subscriptions {
     ///
     /// [`Error::TooManyWatches`]; nothing was added.
     pub(crate) fn add(&mut self, watcher: Watcher) -> Result<Vec<String>, Error> {
-        let filters = watcher.filters();
-        let new: Vec<_> = filters.iter().filter(|filter| !self.needed.contains_key(*filter)).cloned().collect();
+        let new = self.need(watcher.filters(), Qos::AtLeastOnce)?;
+        self.watches.push(watcher);
+        Ok(new)
+    }
+
+    /// Adds a subscription to messages; returns the filters to subscribe to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyWatches`]; nothing was added.
+    pub(crate) fn add_sink(&mut self, sink: MessageSink) -> Result<Vec<String>, Error> {
+        let new = self.need(sink.filters.clone(), sink.qos)?;
+        self.sinks.push(sink);
+        Ok(new)
+    }
+
+    /// Counts `filters` as needed once more; returns those that nobody needed before at that quality of service.
+    fn need(&mut self, filters: Vec<String>, qos: Qos) -> Result<Vec<String>, Error> {
+        let unmet = |filter: &&String| self.needed.get(*filter).is_none_or(|need| need.qos < qos);
+        let new: Vec<_> = filters.iter().filter(unmet).cloned().collect();
         if self.needed.len() + new.len() > FILTERS_MAX {
             return Err(Error::TooManyWatches(FILTERS_MAX));
         }
-        filters.into_iter().for_each(|filter| *self.needed.entry(filter).or_default() += 1);
-        self.watches.push(watcher);
+        for filter in filters {
+            let need = self.needed.entry(filter).or_default();
+            need.count += 1;
+            need.qos = need.qos.max(qos);
+        }
         Ok(new)
     }
 
     /// Removes watches that nobody reads; the filters that nobody needs since.
     pub(crate) fn prune(&mut self) -> Vec<String> {
-        let mut unneeded = Vec::new();
-        for watcher in self.watches.extract_if(.., |watcher| watcher.queue.is_closed()) {
-            for filter in watcher.filters() {
-                if let Some(count) = self.needed.get_mut(&filter) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.needed.remove(&filter);
-                        unneeded.push(filter);
-                    }
-                }
+        let watches = self.watches.extract_if(.., |watcher| watcher.queue.is_closed());
+        let mut filters: Vec<_> = watches.flat_map(|watcher| watcher.filters()).collect();
+        filters.extend(self.sinks.extract_if(.., |sink| sink.is_closed()).flat_map(|sink| sink.filters));
+        filters.retain(|filter| {
+            let Some(need) = self.needed.get_mut(filter) else { return false };
+            need.count -= 1;
+            let unneeded = need.count == 0;
+            if unneeded {
+                self.needed.remove(filter);
             }
-        }
-        unneeded
+            unneeded
+        });
+        filters
     }
 
     /// Every filter that somebody needs.
     pub(crate) fn filters(&self) -> impl Iterator<Item = &String> {
         self.needed.keys()
+    }
+
+    /// The quality of service to subscribe to `filter` with.
+    pub(crate) fn qos(&self, filter: &str) -> Qos {
+        self.needed.get(filter).map_or(Qos::AtLeastOnce, |need| need.qos)
+    }
+
+    /// True if somebody subscribed to messages.
+    pub(crate) fn has_sinks(&self) -> bool {
+        !self.sinks.is_empty()
+    }
+
+    /// Hands a message to the subscriptions whose filters match, waiting for readers that are behind.
+    pub(crate) async fn deliver(&self, message: &Message) {
+        for sink in &self.sinks {
+            sink.offer(message).await;
+        }
     }
 
     /// Hands a message to those who watch for it.
@@ -87,7 +134,8 @@ impl Subscriptions {
     }
 
     /// Ends all watches.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(&mut self) {
+        self.sinks.clear();
         self.watches.iter().for_each(|watcher| watcher.queue.close());
     }
 }

@@ -1,0 +1,80 @@
+// A lamp that obeys its shadow, for ESP32 and ESP8266 with PubSubClient and ArduinoJson 7 (library manager).
+// PubSubClient publishes at QoS 0 and drops, without a word, what is larger than its buffer.
+#include <ArduinoJson.h>
+#include <PubSubClient.h>
+#ifdef ESP8266
+#include <ESP8266WiFi.h>
+#else
+#include <WiFi.h>
+#endif
+
+const char *WIFI_NAME = "...", *WIFI_PASSWORD = "...";
+const char *HOST = "192.168.1.10";
+const uint16_t PORT = 1883;
+const String DEVICE_ID = "lamp-1";
+const String SHADOW = "shadow/" + DEVICE_ID + "/";
+const int PIN = 2;
+
+WiFiClient network;
+PubSubClient client(network);
+bool on = false;
+uint64_t seen = 0;  // the newest version that was obeyed
+unsigned long nextTry = 0, pause = 1000;
+
+void report() {
+  String body = String("{\"state\":{\"reported\":{\"power\":\"") + (on ? "on" : "off") + "\"}}}";
+  client.publish((SHADOW + "update").c_str(), body.c_str());
+}
+
+void obey(uint64_t version, JsonVariantConst delta) {
+  if (version < seen) return;  // older than what was obeyed already
+  seen = version;
+  const char *power = delta["power"] | "";
+  if (!strcmp(power, "on") || !strcmp(power, "off")) {
+    on = !strcmp(power, "on");
+    digitalWrite(PIN, on ? HIGH : LOW);
+  }
+  report();
+}
+
+void onMessage(char *name, byte *payload, unsigned int length) {
+  String topic(name);  // before anything is published: both share one buffer
+  JsonDocument filter, body;
+  filter["version"] = filter["code"] = filter["message"] = true;
+  filter["state"]["power"] = filter["state"]["delta"]["power"] = true;
+  if (deserializeJson(body, payload, length, DeserializationOption::Filter(filter))) return;
+  if (topic == SHADOW + "update/delta") {
+    obey(body["version"], body["state"]);
+  } else if (topic == SHADOW + "get/accepted") {
+    obey(body["version"], body["state"]["delta"]);
+  } else if (topic == SHADOW + "get/rejected" && body["code"] == 404) {
+    report();  // the first report makes the shadow
+  } else {
+    Serial.printf("%s: %s\n", topic.c_str(), body["message"] | "?");
+  }
+}
+
+void setup() {
+  Serial.begin(115200);
+  pinMode(PIN, OUTPUT);
+  WiFi.begin(WIFI_NAME, WIFI_PASSWORD);
+  client.setServer(HOST, PORT);
+  client.setKeepAlive(60);
+  client.setBufferSize(2048);  // topic and message; see "Sizes and buffers" in docs/devices.md
+  client.setCallback(onMessage);
+}
+
+void loop() {
+  if (client.loop()) return;
+  if (WiFi.status() != WL_CONNECTED || (long)(millis() - nextTry) < 0) return;
+  if (client.connect(DEVICE_ID.c_str())) {
+    pause = 1000;
+    for (const char *end : {"update/delta", "update/rejected", "get/accepted", "get/rejected"})
+      client.subscribe((SHADOW + end).c_str(), 1);
+    // The broker handles packets in order: the subscriptions are in force before it reads this.
+    client.publish((SHADOW + "get").c_str(), "");
+  } else {
+    nextTry = millis() + pause;
+    pause = min(pause * 2, 60000UL);
+  }
+}

@@ -1,0 +1,139 @@
+//! Arguments that say which broker, and the connection that a command makes with them.
+//!
+//! A connection is used for one command. It is never made again, since a request that may have been carried out must
+//! not be sent again unasked, and a gap in what `watch` and `sub` show must not go unseen.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
+
+use clap::Args;
+use umbra_client::{Client, ConnectOptions, ConnectOptionsError, Error};
+
+use super::{Exit, contexts::Contexts};
+use crate::config;
+
+/// Which broker, from flags or a stored context.
+#[derive(Debug, Args)]
+pub(super) struct ContextArgs {
+    #[command(flatten)]
+    pub(super) options: ConnectOptions,
+    /// Stored connection to use (see `umbrad context`); flags win over it. Default: UMBRA_CONTEXT in the environment,
+    /// else the selected context, which a URL on the command line puts aside.
+    #[arg(long, value_name = "NAME", help_heading = CONNECTION)]
+    pub(super) context: Option<String>,
+}
+
+/// Which broker, as which client, and how long to wait.
+#[derive(Debug, Args)]
+pub(super) struct BrokerArgs {
+    #[command(flatten)]
+    context: ContextArgs,
+    /// MQTT client id; without it, one that nobody else has.
+    #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new(), help_heading = CONNECTION)]
+    client_id: Option<String>,
+    /// How long to wait for the connection and for the reply, such as 500ms or 10s.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, help_heading = CONNECTION)]
+    timeout: Duration,
+}
+
+/// Why a command failed, and how it exits.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct Failure {
+    pub(super) message: String,
+    pub(super) exit: Exit,
+}
+
+/// An open connection.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    broker: String,
+    timeout: Duration,
+}
+
+/// Heading of these flags in the help.
+const CONNECTION: &str = "Connection";
+
+impl ContextArgs {
+    /// Returns the connection options: the flags, completed from the context.
+    pub(super) fn resolve(&self) -> Result<ConnectOptions, Failure> {
+        let from_environment = || std::env::var("UMBRA_CONTEXT").ok().filter(|name| !name.is_empty());
+        let given = &self.options;
+        let addressed = given.url.is_some() || given.http_url.is_some();
+        let stored = match (&self.context, addressed) {
+            (Some(name), _) => Some(Contexts::open()?.load(name)?),
+            // A login of another broker must not go to this one.
+            (None, true) => None,
+            (None, false) => match from_environment() {
+                Some(name) => Some(Contexts::open()?.load(&name)?),
+                None => Contexts::selected_options()?,
+            },
+        };
+        Ok(given.clone().or(stored.unwrap_or_default()))
+    }
+}
+
+impl BrokerArgs {
+    /// Connects, with a clean session.
+    pub(super) async fn connect(&self) -> Result<Connection, Failure> {
+        let options = self.context.resolve()?;
+        let broker = options.address().to_string();
+        let id = self.client_id.clone().unwrap_or_else(|| format!("umbrad-{}", nonce()));
+        let options = options.options(&id)?.reply_deadline(self.timeout).connect_once();
+        let connected = Client::connect(options).await;
+        let client = connected.map_err(|error| match error {
+            Error::Offline(reason) => Failure::failed(format!("{broker}: {reason}")),
+            error => Failure::failed(format!("{broker}: {error}")),
+        })?;
+        Ok(Connection { client, broker, timeout: self.timeout })
+    }
+}
+
+impl Connection {
+    /// Returns the failure that `error` of the client is.
+    pub(super) fn failure(&self, error: Error) -> Failure {
+        match (error, self.client.offline_reason()) {
+            (Error::Refused(reason), _) => Failure::failed(format!("the broker refuses the request: {reason}")),
+            (Error::Topic(topic), _) => Failure::usage(Error::Topic(topic).to_string()),
+            (_, Some(reason)) => Failure::failed(format!("{}: connection lost: {reason}", self.broker)),
+            (Error::Unanswered, None) => {
+                Failure::failed(format!("{}: no reply within {:?}", self.broker, self.timeout))
+            }
+            (error, None) => Failure::failed(format!("{}: {error}", self.broker)),
+        }
+    }
+
+    /// Returns the failure that the end of the connection is.
+    pub(super) fn lost(&self) -> Failure {
+        self.failure(Error::Closed)
+    }
+}
+
+impl Failure {
+    pub(super) fn usage(message: String) -> Self {
+        Self { message, exit: Exit::Usage }
+    }
+
+    pub(super) fn failed(message: String) -> Self {
+        Self { message, exit: Exit::Failed }
+    }
+}
+
+impl From<ConnectOptionsError> for Failure {
+    fn from(error: ConnectOptionsError) -> Self {
+        let exit = if matches!(error, ConnectOptionsError::File { .. }) { Exit::Failed } else { Exit::Usage };
+        Self { message: error.to_string(), exit }
+    }
+}
+
+/// 16 hex digits that differ for every call and process.
+fn nonce() -> String {
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = config::parse_duration(text).filter(|duration| !duration.is_zero());
+    duration.ok_or_else(|| "must be a duration such as 500ms or 10s".to_owned())
+}

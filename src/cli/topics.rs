@@ -1,0 +1,168 @@
+//! `umbrad pub` and `umbrad sub`
+
+use std::io::{self, ErrorKind, Read, Write};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use umbra_client::{Error, Message, Qos};
+
+use super::{
+    Exit,
+    connect_args::{BrokerArgs, Connection, Failure},
+    output::complain,
+};
+
+/// Publish one message.
+#[derive(Debug, Args)]
+pub(super) struct Publish {
+    /// The topic.
+    topic: String,
+    /// The payload, as it is. Without it, or as -, it is read from standard input. "" with --retain removes a retained
+    /// message.
+    message: Option<String>,
+    /// Quality of service.
+    #[arg(short, long, value_enum, default_value = "1")]
+    qos: QosArg,
+    /// Have the broker keep the message for later subscribers.
+    #[arg(short, long)]
+    retain: bool,
+    #[command(flatten)]
+    broker: BrokerArgs,
+}
+
+/// Print the messages of topics as they come, the payload of each on a line, until interrupted.
+///
+/// Ends with exit code 1 when the connection is lost, so that a gap does not go unseen.
+#[derive(Debug, Args)]
+pub(super) struct Subscribe {
+    /// Topics, with + for one level and # for all that follow.
+    #[arg(required = true)]
+    filters: Vec<String>,
+    /// Highest quality of service to receive with.
+    #[arg(short, long, value_enum, default_value = "1")]
+    qos: QosArg,
+    /// Print the topic before each payload.
+    #[arg(short, long, conflicts_with = "json")]
+    verbose: bool,
+    /// One JSON object a line: topic, qos, retain, and the payload as text, or as base64 where it is not UTF-8.
+    #[arg(long)]
+    json: bool,
+    /// End after this many messages.
+    #[arg(short = 'C', long, value_name = "N")]
+    count: Option<u64>,
+    #[command(flatten)]
+    broker: BrokerArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum QosArg {
+    #[value(name = "0")]
+    AtMostOnce,
+    #[value(name = "1")]
+    AtLeastOnce,
+    #[value(name = "2")]
+    ExactlyOnce,
+}
+
+impl Publish {
+    pub(super) async fn run(self) -> Exit {
+        match self.publish().await {
+            Ok(()) => Exit::Done,
+            Err(failure) => complain(&failure, failure.exit),
+        }
+    }
+
+    async fn publish(self) -> Result<(), Failure> {
+        let payload = match self.message {
+            Some(text) if text != "-" => Bytes::from(text),
+            _ => read_input()?,
+        };
+        let connection = self.broker.connect().await?;
+        let message = Message { topic: self.topic, payload, qos: self.qos.into(), retain: self.retain };
+        connection.client.publish(message).await.map_err(|error| refusal(&connection, error))?;
+        connection.client.close().await;
+        Ok(())
+    }
+}
+
+impl Subscribe {
+    pub(super) async fn run(self) -> Exit {
+        match self.subscribe().await {
+            Ok(exit) => exit,
+            Err(failure) => complain(&failure, failure.exit),
+        }
+    }
+
+    async fn subscribe(&self) -> Result<Exit, Failure> {
+        let connection = self.broker.connect().await?;
+        let filters: Vec<_> = self.filters.iter().map(String::as_str).collect();
+        let subscribed = connection.client.subscribe(&filters, self.qos.into(), CAPACITY).await;
+        let mut messages = subscribed.map_err(|error| refusal(&connection, error))?;
+        let mut left = self.count.unwrap_or(u64::MAX);
+        while left > 0 {
+            let message = messages.recv().await.ok_or_else(|| connection.lost())?;
+            match self.write(&message) {
+                Ok(()) => left -= 1,
+                // The reader has enough: `umbrad sub … | head`.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
+                Err(error) => return Ok(complain(&error, Exit::Failed)),
+            }
+            if messages.missed() > 0 {
+                return Err(Failure::failed("standard output was not read in time; messages were lost".to_owned()));
+            }
+        }
+        connection.client.close().await;
+        Ok(Exit::Done)
+    }
+
+    fn write(&self, message: &Message) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.json {
+            return writeln!(out, "{}", as_json(message));
+        }
+        if self.verbose {
+            write!(out, "{} ", message.topic)?;
+        }
+        out.write_all(&message.payload)?;
+        out.write_all(b"\n")
+    }
+}
+
+impl From<QosArg> for Qos {
+    fn from(qos: QosArg) -> Self {
+        match qos {
+            QosArg::AtMostOnce => Self::AtMostOnce,
+            QosArg::AtLeastOnce => Self::AtLeastOnce,
+            QosArg::ExactlyOnce => Self::ExactlyOnce,
+        }
+    }
+}
+
+/// Here a refusal is the service's answer, for no other can follow.
+fn refusal(connection: &Connection, error: Error) -> Failure {
+    match error {
+        Error::Refused(reason) => Failure { message: format!("the broker refuses: {reason}"), exit: Exit::Rejected },
+        error => connection.failure(error),
+    }
+}
+
+fn as_json(message: &Message) -> Value {
+    let mut object = json!({ "topic": message.topic, "qos": message.qos as u8, "retain": message.retain });
+    match str::from_utf8(&message.payload) {
+        Ok(text) => object["payload"] = text.into(),
+        Err(_) => object["payloadBase64"] = BASE64_STANDARD.encode(&message.payload).into(),
+    }
+    object
+}
+
+fn read_input() -> Result<Bytes, Failure> {
+    let mut payload = Vec::new();
+    let read = io::stdin().lock().read_to_end(&mut payload);
+    read.map_err(|error| Failure::failed(format!("cannot read standard input: {error}")))?;
+    Ok(payload.into())
+}
+
+/// Messages that may wait to be printed.
+const CAPACITY: usize = 1_024;

@@ -1,0 +1,108 @@
+//! TLS towards the broker: which authorities are trusted, and the client's own certificate.
+
+use std::{fmt, sync::Arc};
+
+use tokio_rustls::rustls::{
+    self, ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+};
+
+/// TLS settings of a client. The default trusts the authorities that the system trusts.
+#[derive(Clone)]
+pub struct Tls {
+    config: Arc<ClientConfig>,
+}
+
+/// A certificate or key that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// The text with the authorities holds no certificate.
+    #[error("no certificate of an authority in PEM")]
+    NoAuthority,
+    /// A certificate of an authority is malformed.
+    #[error("a certificate of an authority cannot be used: {0}")]
+    Authority(String),
+    /// The client's certificate is missing or malformed.
+    #[error("the client certificate cannot be used: {0}")]
+    Certificate(String),
+    /// The client's key is missing or malformed.
+    #[error("the key of the client certificate cannot be used: {0}")]
+    Key(String),
+    /// The key is not that of the certificate.
+    #[error("client certificate and key do not belong together: {0}")]
+    Pair(String),
+}
+
+impl Tls {
+    /// Returns settings that trust the authorities in `ca` (PEM), or those of the system without it, and show the
+    /// client certificate in `identity`, a chain and its key (PEM).
+    ///
+    /// # Errors
+    ///
+    /// One of the texts cannot be used.
+    pub fn from_pem(ca: Option<&[u8]>, identity: Option<(&[u8], &[u8])>) -> Result<Self, TlsError> {
+        let roots = match ca {
+            Some(pem) => authorities(pem)?,
+            None => system_authorities(),
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring supports the default versions")
+            .with_root_certificates(roots);
+        let config = match identity {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => {
+                let chain = certificates(chain).map_err(|error| TlsError::Certificate(error.to_string()))?;
+                if chain.is_empty() {
+                    return Err(TlsError::Certificate("no certificate in PEM".into()));
+                }
+                let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsError::Key(error.to_string()))?;
+                builder.with_client_auth_cert(chain, key).map_err(|error| match error {
+                    rustls::Error::InconsistentKeys(_) => TlsError::Pair("the public keys differ".into()),
+                    error => TlsError::Key(error.to_string()),
+                })?
+            }
+        };
+        Ok(Self { config: Arc::new(config) })
+    }
+
+    /// Returns the settings as rustls takes them.
+    #[must_use]
+    pub fn config(&self) -> Arc<ClientConfig> {
+        self.config.clone()
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self::from_pem(None, None).expect("without PEM there is nothing that could be wrong")
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+fn authorities(pem: &[u8]) -> Result<RootCertStore, TlsError> {
+    let wrong = |error: &dyn fmt::Display| TlsError::Authority(error.to_string());
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem).map_err(|error| wrong(&error))? {
+        roots.add(certificate).map_err(|error| wrong(&error))?;
+    }
+    if roots.is_empty() { Err(TlsError::NoAuthority) } else { Ok(roots) }
+}
+
+/// Returns what can be read of the system's authorities. If that is none, every handshake fails and says so.
+fn system_authorities() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
+    CertificateDer::pem_slice_iter(pem).collect()
+}

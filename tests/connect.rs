@@ -139,7 +139,8 @@ fn what_is_wrong_with_a_connection_is_named() {
     let (shell, secure) = (Shell::new(), Secure::start());
     let (ca, mqtts, wss) = (secure.ca(), secure.url("mqtts"), secure.url("wss"));
     let (mqtt, ws) = (secure.url("mqtt"), secure.url("ws"));
-    let other = Authority::new("other").file.display().to_string();
+    let authority = Authority::new("other");
+    let other = authority.file.display().to_string();
     for (flags, code, expected) in [
         (&["--url", "mqtt//x"][..], 2, "'mqtt//x' is no address of a broker"),
         (&["--url", "mqtt://a:b@x"], 2, "credentials do not belong in it"),
@@ -179,7 +180,7 @@ fn a_context_takes_the_place_of_flags() {
 
     shell.ok(&["update", "lamp-1", "--desired", "{\"power\":\"on\"}", "--context", "site"]);
     let mut command = shell.command(&["get", "lamp-1"]);
-    assert_eq!(command.env("UMBRA_CONTEXT", "site").status().unwrap().code(), Some(0));
+    assert_eq!(command.env("UMBRA_CONTEXT", "site").output().unwrap().status.code(), Some(0));
     assert_eq!(shell.ok(&["context", "list"]), "  bare\n  site\n");
     shell.ok(&["context", "select", "site"]);
     assert_eq!(shell.ok(&["context", "list"]), "  bare\n* site\n");
@@ -251,9 +252,9 @@ fn the_program_has_its_completions_manual_and_configuration() {
     for shell_name in ["zsh", "fish"] {
         assert!(shell.ok(&["completions", shell_name]).contains("umbrad"));
     }
-    let page = feed("groff", &["-man", "-Tascii", "-ww"], &shell.ok(&["man", "get"]));
-    assert!(page.contains("UMBRA_PASSWORD") && page.contains("DEVICE"), "{page}");
-    assert!(feed("groff", &["-man", "-Tascii"], &shell.ok(&["man"])).contains("Exit codes"));
+    let page = feed("groff", &["-man", "-Tascii", "-P-cbou", "-ww"], &shell.ok(&["man", "get"]));
+    assert!(page.contains("--password-file <FILE>") && page.contains("<DEVICE>"), "{page}");
+    assert!(feed("groff", &["-man", "-Tascii", "-P-cbou"], &shell.ok(&["man"])).contains("Exit codes"));
     shell.ok(&["man", "--to", "pages"]);
     let pages = shell.home.path().join("pages");
     for name in ["umbrad.1", "umbrad-get.1", "umbrad-context-add.1"] {
@@ -275,7 +276,7 @@ fn every_argument_of_every_command_has_help() {
         assert!(help.contains("Usage: umbrad"), "{help}");
         let mut lines = help.lines().skip_while(|line| !line.ends_with(':')).peekable();
         while let Some(line) = lines.next() {
-            let is_argument = line.trim_start().starts_with(['-', '<', '[']) && line.starts_with("  ");
+            let is_argument = line.trim_start().starts_with(['-', '<']) && line.starts_with("  ");
             let described =
                 line.trim().contains("  ") || lines.peek().is_some_and(|next| next.starts_with("          "));
             assert!(!is_argument || described, "{command}: {line}");

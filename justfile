@@ -8,6 +8,10 @@ default:
 demo *arguments:
     ./demo {{arguments}}
 
+# Makes the picture of the dashboard in the documentation anew.
+picture:
+    dashboard/picture
+
 # Installs what the tests need and runs them all, or some: `just test --test config`.
 test *arguments:
     ./test {{arguments}}

@@ -6,13 +6,14 @@ import { first } from "./first.mjs";
 import { fleet } from "./fleet.mjs";
 import { merge } from "./merge.mjs";
 import { outage } from "./outage.mjs";
+import { picture } from "./picture.mjs";
 import { rights } from "./rights.mjs";
 import { signIn } from "./sign_in.mjs";
 
 const [scenario, origin, broker] = process.argv.slice(2);
 const browser = await Browser.start(origin);
 try {
-  await { charts, first, fleet, merge, outage, rights, "sign-in": signIn }[scenario](browser, { origin, broker });
+  await { charts, first, fleet, merge, outage, picture, rights, "sign-in": signIn }[scenario](browser, { origin, broker });
 } catch (error) {
   for (const page of browser.context.pages()) {
     await browser.shoot(page, `failed-${scenario}`).catch(() => {});

@@ -11,6 +11,7 @@ use std::{
 use crate::{
     bystander::Bystander,
     harness::{
+        DEADLINE,
         client::Client,
         eventually,
         server::{Server, Setup, UNLIMITED},
@@ -189,24 +190,26 @@ fn every_identifier_unacknowledged() {
 #[test]
 fn a_flood_of_connections() {
     const THREADS: usize = 4;
-    let limits = "address_limits_on_loopback = true\naddress_connects_per_second = 50\naddress_connects_burst = 200\n\
+    let limits = "address_limits_on_loopback = true\naddress_connects_per_second = 10\naddress_connects_burst = 200\n\
                   address_connections_max = 100";
     let mut server = Server::with(Setup { limits, ..Setup::default() });
     // From 127.0.0.1, which has the same quota for itself.
     let mut bystander = Bystander::new(&server);
     let files = server.open_files();
-    let (over, attempts, taken) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let over = AtomicBool::new(false);
+    let [attempts, taken, refused] = [const { AtomicUsize::new(0) }; 3];
     let started = Instant::now();
     thread::scope(|scope| {
         for thread in 0..THREADS {
-            let (server, over, attempts, taken) = (&server, &over, &attempts, &taken);
+            let (server, over, attempts, taken, refused) = (&server, &over, &attempts, &taken, &refused);
             scope.spawn(move || {
-                while !over.load(Ordering::Relaxed) {
+                while !over.load(Ordering::Relaxed) && started.elapsed() < 2 * *DEADLINE {
                     let number = attempts.fetch_add(1, Ordering::Relaxed);
                     // The kernel may be out of ports for a moment.
                     let Ok(mut client) = Client::try_open_from(server, V4, [127, 0, 0, 2]) else { continue };
                     let answer = client.ask_in(&format!("flood-{thread}-{number}"));
-                    taken.fetch_add(usize::from(answer == Some(0)), Ordering::Relaxed);
+                    let counter = if answer == Some(0) { taken } else { refused };
+                    counter.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
@@ -214,11 +217,13 @@ fn a_flood_of_connections() {
             bystander.update();
             Client::connect(&server, V5, "newcomer").disconnect();
         }
+        // However slow the machine is, it goes on until there were more than there may be.
+        eventually("some to be refused", || (refused.load(Ordering::Relaxed) > 0).then_some(()));
         over.store(true, Ordering::Relaxed);
     });
     let (attempts, taken) = (attempts.into_inner(), taken.into_inner());
-    let allowed = 200 + 50 * (started.elapsed().as_secs() as usize + 1);
-    assert!(taken <= allowed && attempts > taken, "{taken} of {attempts} were taken, {allowed} may be");
+    let allowed = 200 + 10 * (started.elapsed().as_secs() as usize + 1);
+    assert!(taken <= allowed, "{taken} of {attempts} were taken, {allowed} may be");
     bystander.check(&mut server);
     eventually("the flood's connections to be gone", || (server.open_files() <= files + 8).then_some(()));
     println!("{taken} of {attempts} connections in {:?} were taken", started.elapsed());

@@ -76,7 +76,8 @@ fn bodies_of_one_principal() {
 /// Lists and streams were free, however much of the store they walked through.
 #[test]
 fn lists_and_streams_are_requests() {
-    let mut server = web("principal_requests_per_second = 5\nrequests_per_second = 1000\nrequests_burst = 1000");
+    // So few that even a machine that takes half a second for each of them meets it.
+    let mut server = web("principal_requests_per_second = 1\nrequests_per_second = 1000\nrequests_burst = 1000");
     for (number, path) in [
         "/v1/devices",
         "/v1/devices/lamp/shadows",
@@ -97,14 +98,14 @@ fn lists_and_streams_are_requests() {
                     refused += 1;
                     assert!(reply.header("retry-after").is_some(), "{path}: {reply:?}");
                     assert!(
-                        reply.text().contains("more than 5 requests a second of one principal"),
+                        reply.text().contains("more than 1 requests a second of one principal"),
                         "{path}: {reply:?}"
                     );
                 }
                 _ => taken += 1,
             }
         }
-        assert!((5..=allowance(start, 5, 5)).contains(&taken), "{path}: {taken} in {:?}", start.elapsed());
+        assert!((1..=allowance(start, 1, 1)).contains(&taken), "{path}: {taken} in {:?}", start.elapsed());
         assert!(refused > 0, "{path}: none of 40 in {:?}", start.elapsed());
     }
     assert_met(&mut server, &["principal_requests"]);

@@ -17,7 +17,8 @@ use crate::{
 
 #[test]
 fn requests_to_all_shadows_together() {
-    let mut server = server("principal_requests_per_second = 5");
+    // So few that even a machine that takes half a second for each of them meets it.
+    let mut server = server("principal_requests_per_second = 1");
     for protocol in BOTH {
         let mut client = Client::connect(&server, protocol, &format!("wide-{}", protocol as u8));
         client.subscribe(&[("shadow/+/update/rejected", 1), ("shadow/+/update/accepted", 1)]);
@@ -34,11 +35,11 @@ fn requests_to_all_shadows_together() {
             refused += 1;
             let body = answer.json();
             assert_eq!((&body["code"], &body["error"]), (&json!(429), &json!("too-many-requests")), "{body}");
-            assert_eq!(body["message"], json!("Too many requests: more than 5 requests a second of one principal"));
-            assert!((1..=201).contains(&body["retryAfterMs"].as_u64().unwrap()), "{body}");
+            assert_eq!(body["message"], json!("Too many requests: more than 1 requests a second of one principal"));
+            assert!((1..=1_001).contains(&body["retryAfterMs"].as_u64().unwrap()), "{body}");
             assert_eq!(code, if protocol == V5 { 0x97 } else { 0 });
         }
-        assert!((5..=allowance(start, 5, 5)).contains(&accepted) && refused > 0, "{accepted} in {:?}", start.elapsed());
+        assert!((1..=allowance(start, 1, 1)).contains(&accepted) && refused > 0, "{accepted} in {:?}", start.elapsed());
         // Another principal has its own.
         let mut other = Client::connect(&server, V5, &format!("other-{}", protocol as u8));
         assert_eq!(other.publish("shadow/wide-0/update", r#"{"state":{"reported":{"n":2}}}"#, 1), 0);

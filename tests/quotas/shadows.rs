@@ -20,7 +20,8 @@ const UPDATE: &str = r#"{"state":{"reported":{"n":1}}}"#;
 /// Twenty principals write to one shadow, each within its own quota; one that writes to another shadow notices nothing.
 #[test]
 fn a_shadow_that_everybody_writes_to() {
-    let mut server = server("shadow_writes_per_second = 5");
+    // So few that even a machine that takes half a second for each of them meets it.
+    let mut server = server("shadow_writes_per_second = 1");
     let mut bystander = Requester::new(&server, V5, "bystander", "shadow/quiet");
     let mut writers: Vec<_> =
         (0..20).map(|number| Client::connect(&server, BOTH[number % 2], &format!("writer-{number}"))).collect();
@@ -37,17 +38,17 @@ fn a_shadow_that_everybody_writes_to() {
                 continue;
             }
             refused += 1;
-            let message = "Too many requests: more than 5 updates and deletions a second of one shadow by all";
+            let message = "Too many requests: more than 1 updates and deletions a second of one shadow by all";
             let body = answer.json();
             assert_eq!((&body["code"], &body["message"]), (&json!(429), &json!(message)));
-            assert!((1..=201).contains(&body["retryAfterMs"].as_u64().unwrap()), "{body}");
+            assert!((1..=1_001).contains(&body["retryAfterMs"].as_u64().unwrap()), "{body}");
             assert_eq!(code, if writer.protocol == V5 { 0x97 } else { 0 });
         }
-        if round < 3 {
+        if round == 2 {
             bystander.update(json!({"state": {"reported": {"n": round}}}));
         }
     }
-    assert!((5..=allowance(start, 5, 5)).contains(&accepted) && refused > 0, "{accepted} in {:?}", start.elapsed());
+    assert!((1..=allowance(start, 1, 1)).contains(&accepted) && refused > 0, "{accepted} in {:?}", start.elapsed());
     // Whoever only asks what it says may do so.
     let mut reader = Requester::new(&server, V5, "reader", "shadow/busy");
     for _ in 0..20 {

@@ -63,12 +63,14 @@ pub enum ServeError {
         error: tls::PemError,
     },
     /// An address cannot be listened on.
-    #[error("listener '{name}' cannot listen on {address}: {error}")]
+    #[error("listener '{name}' cannot listen on {address}: {error}; its address is {key}")]
     Bind {
         /// The listener.
         name: String,
         /// The address in its configuration.
         address: SocketAddr,
+        /// The key of the address, and where it stands.
+        key: String,
         /// Why.
         error: io::Error,
     },
@@ -124,8 +126,8 @@ pub fn check(config: &Config) -> Result<(), ServeError> {
 /// Serves until `shutdown` resolves, then ends in order. At each signal of `hangups`, `read_config` and files are read
 /// again.
 ///
-/// For each listener, `listening <name> <address>` is printed on standard output once it accepts, or logged if nobody
-/// reads there any more.
+/// For each listener, `listening <name> <address>` is printed on standard output once it accepts, and for each of HTTP
+/// `dashboard <url>` after that; or logged if nobody reads there any more.
 ///
 /// # Errors
 ///
@@ -138,7 +140,8 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let Files { authority, tls } = Files::read(&config)?;
     let (parts, announce) = Parts::assemble(&config, Arc::new(authority))?;
-    let bound = config.listeners.iter().zip(tls).map(bind).collect::<Result<Vec<_>, _>>()?;
+    let bound = config.listeners.iter().zip(tls).enumerate();
+    let bound = bound.map(|(index, listener)| bind(&config, index, listener)).collect::<Result<Vec<_>, _>>()?;
     let tls = bound.iter().filter_map(|(listener, _)| Some((listener.name().to_owned(), listener.tls()?))).collect();
     let Running { mut tasks, mut announcing } = parts.start(&config, bound, announce)?;
     let (authority, broker) = (parts.authority.clone(), parts.broker.clone());
@@ -193,7 +196,7 @@ impl Parts {
         let mut tasks = JoinSet::new();
         self.api.set_mqtt_listeners(mqtt_listeners(&bound, &config.listeners));
         for ((listener, address), settings) in bound.into_iter().zip(&config.listeners) {
-            tell(listener.name(), address);
+            announce_listener(settings, address);
             self.open_door(&mut tasks, listener, settings, &config.limits);
         }
         tasks.spawn(self.broker.clone().watch_sessions());
@@ -286,14 +289,20 @@ fn open(config: &Config) -> Result<(Service, Decided), ServeError> {
         .map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
 }
 
-fn bind((config, tls): (&ListenerConfig, Option<Arc<Tls>>)) -> Result<(Listener, SocketAddr), ServeError> {
-    let failed = |error| ServeError::Bind { name: config.name.clone(), address: config.bind, error };
-    let listener = Listener::bind(config.clone(), tls).map_err(failed)?;
+fn bind(
+    config: &Config,
+    index: usize,
+    (settings, tls): (&ListenerConfig, Option<Arc<Tls>>),
+) -> Result<(Listener, SocketAddr), ServeError> {
+    let failed = |error| {
+        let key = config.written.bind_place(index);
+        ServeError::Bind { name: settings.name.clone(), address: settings.bind, key, error }
+    };
+    let listener = Listener::bind(settings.clone(), tls).map_err(failed)?;
     let address = listener.address().map_err(failed)?;
     Ok((listener, address))
 }
 
-/// Tells on standard output what accepts connections.
 /// Returns the listeners for MQTT, with the addresses that they are bound to.
 fn mqtt_listeners(bound: &[(Listener, SocketAddr)], settings: &[ListenerConfig]) -> Vec<MqttListener> {
     let all = bound.iter().zip(settings).filter(|(_, settings)| matches!(settings.kind, ListenerKind::Mqtt));
@@ -305,10 +314,26 @@ fn mqtt_listeners(bound: &[(Listener, SocketAddr)], settings: &[ListenerConfig])
     .collect()
 }
 
-fn tell(listener: &str, address: SocketAddr) {
-    if let Err(error) = writeln!(io::stdout(), "listening {listener} {address}") {
-        tracing::warn!(listener, %address, %error, "listening, and standard output cannot be told");
+/// Prints on standard output that `listener` accepts connections at `address`, and the URL of the dashboard if it
+/// serves one.
+fn announce_listener(listener: &ListenerConfig, address: SocketAddr) {
+    let name = &listener.name;
+    let dashboard = dashboard_url(listener, address).map(|url| format!("dashboard {url}\n")).unwrap_or_default();
+    let mut out = io::stdout().lock();
+    let written = write!(out, "listening {name} {address}\n{dashboard}").and_then(|()| out.flush());
+    if let Err(error) = written {
+        tracing::warn!(listener = name, %address, %error, "listening, and standard output cannot be told");
     }
+}
+
+/// The URL at which a browser finds the dashboard of a listener bound to `address`; `None` if it does not serve HTTP.
+fn dashboard_url(listener: &ListenerConfig, address: SocketAddr) -> Option<String> {
+    let ListenerKind::Http(http) = &listener.kind else { return None };
+    let scheme = if listener.tls.is_some() { "https" } else { "http" };
+    Some(match http.hosts.first() {
+        Some(host) if !address.ip().to_canonical().is_loopback() => format!("{scheme}://{host}:{}/", address.port()),
+        _ => format!("{scheme}://{address}/"),
+    })
 }
 
 pub(crate) fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOptions {
@@ -332,9 +357,34 @@ const TASK: &str = "a listener, or the watch of sessions,";
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
+    #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
     use super::*;
+    use crate::config::Host;
+
+    #[test]
+    fn dashboard_urls() {
+        let shipped = Config::default().listeners;
+        let web = |hosts: &[&str]| {
+            let hosts = hosts.iter().map(|host| Host::parse(host).unwrap()).collect();
+            let kind = ListenerKind::Http(crate::config::HttpConfig { hosts, ..Default::default() });
+            ListenerConfig { kind, ..shipped[1].clone() }
+        };
+        for (listener, address, expected) in [
+            (shipped[0].clone(), "127.0.0.1:1883", None),
+            (shipped[1].clone(), "127.0.0.1:8080", Some("http://127.0.0.1:8080/")),
+            (web(&["umbra.example.com"]), "127.0.0.1:81", Some("http://127.0.0.1:81/")),
+            (web(&["umbra.example.com", "other"]), "0.0.0.0:81", Some("http://umbra.example.com:81/")),
+            (web(&["2001:db8::1"]), "[::]:81", Some("http://[2001:db8::1]:81/")),
+            (web(&[]), "[::1]:81", Some("http://[::1]:81/")),
+        ] {
+            assert_eq!(dashboard_url(&listener, address.parse().unwrap()).as_deref(), expected, "{address}");
+        }
+        let tls = crate::config::TlsConfig { certificate: "c".into(), key: "k".into(), clients: None };
+        let listener = ListenerConfig { tls: Some(tls), ..web(&["umbra.example.com"]) };
+        let url = dashboard_url(&listener, "0.0.0.0:443".parse().unwrap());
+        assert_eq!(url.as_deref(), Some("https://umbra.example.com:443/"));
+    }
 
     /// The server went on: without events and answers, or without a door.
     #[tokio::test]

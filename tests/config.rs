@@ -73,9 +73,11 @@ fn the_defaults_are_those_of_the_protocol() {
 }
 
 #[test]
-fn the_shipped_listener_is_loopback() {
+fn the_shipped_listeners_are_loopback() {
     let listeners = Config::default().listeners;
-    assert_eq!(listeners.iter().map(|listener| listener.bind.to_string()).collect::<Vec<_>>(), ["127.0.0.1:1883"]);
+    let shown = listeners.iter().map(|listener| (listener.bind.to_string(), listener.kind == ListenerKind::Mqtt));
+    assert_eq!(shown.collect::<Vec<_>>(), [("127.0.0.1:1883".into(), true), ("127.0.0.1:8080".into(), false)]);
+    assert!(listeners.iter().all(|listener| listener.anonymous_role.as_deref() == Some("admin")));
 }
 
 #[test]
@@ -379,14 +381,14 @@ fn mistakes_elsewhere_name_the_variable_or_the_argument() {
             "UMBRA__LIMITS__0__DEPTH_MAX: 'limits[0].depth_max' is not a known key",
         ),
         (
-            &[("UMBRA__LISTENER__1__BIND", "127.0.0.1:1")],
+            &[("UMBRA__LISTENER__2__BIND", "127.0.0.1:1")],
             &[],
-            "UMBRA__LISTENER__1__BIND: 'listener[1].bind' names none of the 1 sections [[listener]], numbered from 0",
+            "UMBRA__LISTENER__2__BIND: 'listener[2].bind' names none of the 2 sections [[listener]], numbered from 0",
         ),
         (
             &[("UMBRA__LISTENER__00__BIND", "127.0.0.1:1")],
             &[],
-            "UMBRA__LISTENER__00__BIND: 'listener[00].bind' names none of the 1 sections [[listener]], numbered from 0",
+            "UMBRA__LISTENER__00__BIND: 'listener[00].bind' names none of the 2 sections [[listener]], numbered from 0",
         ),
         (
             &[("UMBRA__LIMITS__DEPTH_MAX", "deep")],

@@ -3,7 +3,10 @@
 //! Different spellings of a name are equal: upper and lower case, a dot at the end, an explicit default port, an IPv4
 //! address mapped into IPv6. A text that is not a plain name or address, such as `0x7f.1` or `user@host`, is refused.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
 
 /// A host name in lower case, or an address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +65,17 @@ impl Host {
         match self {
             Self::Name(name) => name == "localhost",
             Self::Address(address) => address.is_loopback(),
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    /// As in a URL: an IPv6 address in brackets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+            Self::Address(address) => address.fmt(f),
         }
     }
 }

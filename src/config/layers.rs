@@ -85,7 +85,7 @@ impl Layers {
 
     /// Returns the written value of each key of [`Self::merged`].
     pub(super) fn written(&self) -> Written {
-        Written::of(&self.tree)
+        Written::of(&self.tree, |key| self.place(key).to_string())
     }
 
     /// Adds the location of the key to `fault`.

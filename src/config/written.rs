@@ -6,25 +6,32 @@ use config::{Config as Tree, Value, ValueKind};
 
 /// The written values of all keys except rules and grants. It is ignored when configurations are compared.
 #[derive(Clone, Debug)]
-pub struct Written(BTreeMap<String, String>);
+pub struct Written {
+    values: BTreeMap<String, String>,
+    /// The key of each listener's address, and where it stands.
+    binds: Vec<String>,
+}
 
 impl Written {
-    /// Returns the values of `tree`, in which no key is missing. A key of a listener is `listener.NAME.KEY`.
-    pub(super) fn of(tree: &Tree) -> Self {
-        let mut written = Self(BTreeMap::new());
+    /// Returns the values of `tree`, in which no key is missing. A key of a listener is `listener.NAME.KEY`. `place` tells
+    /// where a key stands.
+    pub(super) fn of(tree: &Tree, place: impl Fn(&str) -> String) -> Self {
+        let mut written = Self { values: BTreeMap::new(), binds: Vec::new() };
         let ValueKind::Table(sections) = &tree.cache.kind else { return written };
         for (name, value) in sections {
             match &value.kind {
                 ValueKind::Table(keys) => written.section(name, keys),
                 ValueKind::Array(listeners) if name == "listener" => {
-                    for listener in listeners {
+                    for (index, listener) in listeners.iter().enumerate() {
+                        let key = format!("{name}[{index}].bind");
+                        written.binds.push(format!("'{key}' of {}", place(&key)));
                         let ValueKind::Table(keys) = &listener.kind else { continue };
                         let own = keys.get("name").map(ToString::to_string).unwrap_or_default();
                         written.section(&format!("{name}.{own}"), keys);
                     }
                 }
                 ValueKind::Array(_) => {}
-                _ => _ = written.0.insert(name.clone(), value.to_string()),
+                _ => _ = written.values.insert(name.clone(), value.to_string()),
             }
         }
         written
@@ -33,16 +40,24 @@ impl Written {
     /// Returns the keys whose values differ in `now`. For an added or removed listener, returns only its name.
     #[must_use]
     pub fn changed(&self, now: &Self) -> BTreeSet<String> {
-        let keys = self.0.keys().chain(now.0.keys()).filter(|key| self.0.get(*key) != now.0.get(*key));
-        let named = |key: &String| match self.0.contains_key(key) && now.0.contains_key(key) {
+        let keys = self.values.keys().chain(now.values.keys());
+        let keys = keys.filter(|key| self.values.get(*key) != now.values.get(*key));
+        let named = |key: &String| match self.values.contains_key(key) && now.values.contains_key(key) {
             true => key.clone(),
             false => key.rsplit_once('.').map_or(key.clone(), |(section, _)| section.to_owned()),
         };
         keys.map(named).collect()
     }
 
+    /// The key of the address of the listener `index`, from 0, and where it stands.
+    #[must_use]
+    pub fn bind_place(&self, index: usize) -> String {
+        let place = self.binds.get(index).cloned().unwrap_or_default();
+        format!("{place} (in the environment: UMBRA__LISTENER__{index}__BIND)")
+    }
+
     fn section(&mut self, name: &str, keys: &config::Map<String, Value>) {
-        self.0.extend(keys.iter().map(|(key, value)| (format!("{name}.{key}"), value.to_string())));
+        self.values.extend(keys.iter().map(|(key, value)| (format!("{name}.{key}"), value.to_string())));
     }
 }
 

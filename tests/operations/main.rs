@@ -1,4 +1,4 @@
-//! What an operator does with a running server: backups, metrics, health; and who is connected.
+//! What an operator does with a server: start, backups, metrics, health; and who is connected.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
@@ -6,8 +6,10 @@
 mod harness;
 
 mod backup;
+mod demo;
 mod health;
 mod metrics;
 mod presence;
 mod request_ids;
 mod site;
+mod start;

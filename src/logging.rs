@@ -3,14 +3,19 @@
 //! Standard output belongs to results. What is logged is the filter of [`LogConfig`]; there is no other switch, no
 //! `RUST_LOG`, so that the configuration tells what a log will hold.
 //!
+//! Lines that anybody can cause are limited to a few a minute ([`LineLimit`]); what libraries warn of on behalf of
+//! strangers is left out ([`crate::config`]).
+//!
 //! Client ids and other texts of clients get into it. Characters that end a line, move the cursor or turn the direction
 //! of writing are escaped, so that no client writes lines of its own or makes others read otherwise.
 
 use std::{
     fmt::{self, Write as _},
     io::{self, IsTerminal},
+    time::Instant,
 };
 
+use parking_lot::Mutex;
 use tracing_subscriber::{
     Layer,
     fmt::{
@@ -23,7 +28,74 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::config::{LogConfig, LogFormat};
+use crate::{
+    config::{LogConfig, LogFormat},
+    quota::{Meter, Rate},
+};
+
+/// The target of the lines that say who connects and disconnects; `[log] connections` switches it.
+pub const CONNECTIONS: &str = "umbrad::connections";
+
+/// Lines of one kind a minute that strangers can cause.
+const LINES_PER_MINUTE: u64 = 10;
+
+/// Limits the lines of one kind that strangers can cause, so that none of them fills the log.
+#[derive(Debug)]
+pub struct LineLimit(Mutex<LinesWritten>);
+
+#[derive(Debug)]
+struct LinesWritten {
+    meter: Meter,
+    left_out: u64,
+}
+
+impl Default for LineLimit {
+    fn default() -> Self {
+        Self(Mutex::new(LinesWritten { meter: Meter::new(Instant::now()), left_out: 0 }))
+    }
+}
+
+impl LineLimit {
+    /// Counts a line. Returns how many were left out since the last one that was written, or `None` if this one is to
+    /// be left out as well.
+    pub fn take(&self) -> Option<u64> {
+        let mut written = self.0.lock();
+        match written.meter.take(Rate::per_minute(LINES_PER_MINUTE), Instant::now()) {
+            Ok(()) => Some(std::mem::take(&mut written.left_out)),
+            Err(_) => {
+                written.left_out += 1;
+                None
+            }
+        }
+    }
+}
+
+/// Logs a line at the level `info` if a [`LineLimit`] admits it, else at `debug`. `left_out` tells of those before it
+/// that were not admitted.
+macro_rules! limited_info {
+    ($limit:expr, $($line:tt)*) => {
+        match $limit.take() {
+            Some(left_out) => {
+                let left_out = (left_out > 0).then_some(left_out);
+                tracing::info!(left_out, $($line)*)
+            }
+            None => tracing::debug!($($line)*),
+        }
+    };
+}
+pub(crate) use limited_info;
+
+/// Text of a client, cut to 128 characters for the log.
+pub struct Shortened<'a>(pub &'a str);
+
+impl fmt::Display for Shortened<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(128) {
+            None => f.write_str(self.0),
+            Some((end, _)) => write!(f, "{}…", self.0.get(..end).unwrap_or_default()),
+        }
+    }
+}
 
 /// Starts the log of this process.
 ///
@@ -165,6 +237,23 @@ mod tests {
         }
         let json: serde_json::Value = serde_json::from_str(&logged(LogFormat::Json, false, hostile)).unwrap();
         assert_eq!((&json["client"], &json["quoted"]), (&hostile.into(), &hostile.into()));
+    }
+
+    #[test]
+    fn lines_beyond_the_limit_are_counted() {
+        let limit = LineLimit::default();
+        let admitted = (0..LINES_PER_MINUTE + 7).filter_map(|_| limit.take()).collect::<Vec<_>>();
+        assert_eq!(admitted, vec![0; LINES_PER_MINUTE as usize]);
+        limit.0.lock().meter = Meter::new(Instant::now());
+        assert_eq!([limit.take(), limit.take()], [Some(7), Some(0)]);
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        let long = "é".repeat(129);
+        for (text, expected) in [("", ""), (&long[2..], &long[2..]), (&long, &format!("{}…", &long[2..]))] {
+            assert_eq!(Shortened(text).to_string(), expected);
+        }
     }
 
     #[test]

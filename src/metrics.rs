@@ -16,7 +16,7 @@ pub use self::{
     outcomes::{Label, Outcomes},
     text::{Family, Page},
 };
-use crate::quota::Cause;
+use crate::{net::HandshakeFailure, quota::Cause};
 
 /// A number that only rises.
 #[derive(Default)]
@@ -50,6 +50,8 @@ pub struct Counters {
     pub connections_accepted: Counter,
     /// Connections closed at once because there were too many.
     pub connections_refused: Counter,
+    /// TLS handshakes that failed, by cause.
+    pub tls_handshakes_failed: HandshakeCounters,
     /// Connections ended because the client broke the protocol.
     pub violations: Counter,
     /// Publications to a topic that only the service publishes to.
@@ -120,6 +122,24 @@ pub struct LoginCounters {
     pub busy: Counter,
 }
 
+/// How many TLS handshakes failed, for each cause.
+#[derive(Debug, Default)]
+pub struct HandshakeCounters([Counter; HandshakeFailure::NAMED.len()]);
+
+impl HandshakeCounters {
+    /// Counts one more.
+    pub fn add(&self, failure: HandshakeFailure) {
+        if let Some(counter) = self.0.get(failure as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// The counts so far, by the name of the cause.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        HandshakeFailure::NAMED.iter().zip(&self.0).map(|((name, _), counter)| (*name, counter.get()))
+    }
+}
+
 /// How often something was refused or slowed, for each quota.
 #[derive(Default)]
 pub struct QuotaCounters([Counter; Cause::ALL.len()]);
@@ -152,6 +172,16 @@ impl fmt::Debug for QuotaCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_handshake_failure_has_a_counter_of_its_own() {
+        let counters = HandshakeCounters::default();
+        for (number, (_, failure)) in (1..).zip(HandshakeFailure::NAMED) {
+            (0..number).for_each(|_| counters.add(failure));
+        }
+        let names = HandshakeFailure::NAMED.map(|(name, _)| name);
+        assert_eq!(counters.counts().collect::<Vec<_>>(), names.into_iter().zip(1..).collect::<Vec<_>>());
+    }
 
     #[test]
     fn each_quota_has_a_counter_of_its_own() {

@@ -88,7 +88,10 @@ impl Reload {
     fn read_tls(&self) {
         for (listener, tls) in &self.tls {
             match tls.reload() {
-                Ok(()) => tracing::info!(listener, "TLS files read again"),
+                Ok(()) => {
+                    tls.warn_of_expiry(listener);
+                    tracing::info!(listener, "TLS files read again");
+                }
                 Err(error) => tracing::error!(listener, %error, "TLS files not taken, those before stay in use"),
             }
         }

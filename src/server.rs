@@ -15,6 +15,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use tokio::{
@@ -36,10 +37,11 @@ use crate::{
         router::{RetainedLimits, Router},
     },
     net::{Gate, Listener, Tls, tls},
-    quota::Quotas,
+    quota::{Cause, Quotas},
     reload::{ReadConfig, Reload},
     service::{Decided, Service},
     store::{StoreError, StoreOptions},
+    supervisor,
     telemetry::Telemetry,
 };
 
@@ -63,14 +65,14 @@ pub enum ServeError {
         error: tls::PemError,
     },
     /// An address cannot be listened on.
-    #[error("listener '{name}' cannot listen on {address}: {error}; its address is {key}")]
+    #[error("listener '{name}' cannot listen on {address}: {error}; {advice}")]
     Bind {
         /// The listener.
         name: String,
         /// The address in its configuration.
         address: SocketAddr,
-        /// The key of the address, and where it stands.
-        key: String,
+        /// Where to change it.
+        advice: String,
         /// Why.
         error: io::Error,
     },
@@ -138,14 +140,20 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
     hangups: Signal,
 ) -> Result<(), ServeError> {
+    Telemetry::started();
     let Files { authority, tls } = Files::read(&config)?;
-    let (parts, announce) = Parts::assemble(&config, Arc::new(authority))?;
+    let names = config.listeners.iter().map(|listener| listener.name.clone());
+    let secured: Vec<_> = names.zip(&tls).filter_map(|(name, tls)| Some((name, tls.clone()?))).collect();
+    secured.iter().for_each(|(listener, tls)| tls.warn_of_expiry(listener));
+    let (parts, announce) = Parts::assemble(&config, Arc::new(authority), secured.clone())?;
     let bound = config.listeners.iter().zip(tls).enumerate();
     let bound = bound.map(|(index, listener)| bind(&config, index, listener)).collect::<Result<Vec<_>, _>>()?;
-    let tls = bound.iter().filter_map(|(listener, _)| Some((listener.name().to_owned(), listener.tls()?))).collect();
     let Running { mut tasks, mut announcing } = parts.start(&config, bound, announce)?;
     let (authority, broker) = (parts.authority.clone(), parts.broker.clone());
-    let reload = Reload { read_config, started_with: config.written, authority, tls, broker };
+    tasks.spawn(supervisor::watch(parts.service.clone(), broker.clone()));
+    supervisor::serving();
+    tasks.spawn(watch_certificates(secured.clone(), broker.clone()));
+    let reload = Reload { read_config, started_with: config.written, authority, tls: secured, broker };
     let stopped = tokio::select! {
         () = shutdown => Ok(()),
         () = reload.at(hangups) => Ok(()),
@@ -154,6 +162,7 @@ pub async fn run(
     if let Err(error) = &stopped {
         tracing::error!(%error, "shutting down");
     }
+    supervisor::ending();
     let ended = parts.end(Running { tasks, announcing }).await;
     stopped.and(ended).map_err(ServeError::Stopped)
 }
@@ -163,6 +172,7 @@ impl Parts {
     fn assemble(
         config: &Config,
         authority: Arc<Authority>,
+        tls: Vec<(String, Arc<Tls>)>,
     ) -> Result<(Self, impl FnOnce() + Send + 'static), ServeError> {
         let limits = &config.limits;
         let (service, decided) = open(config)?;
@@ -178,6 +188,7 @@ impl Parts {
             service: service.clone(),
             authority: authority.clone(),
             places: (places.clone(), limits.connections_max),
+            tls,
         });
         let api = Api::new(service.clone(), changes, telemetry.clone(), telemetry, authority.clone(), limits);
         let (counters, closing) = (broker.counters.clone(), broker.closing());
@@ -225,14 +236,55 @@ impl Parts {
         api.close();
         let left = all_ended(tasks).await;
         broker.finish().await;
-        let quotas = service.quotas().counters();
-        tracing::info!(counters = ?broker.counters, ?quotas, drops = ?broker.drops, "what was refused and dropped");
         let ended = task::spawn_blocking(move || {
             service.close();
             // The store's end of the channel is gone with its writer, so the announcer ends too.
             announcing.thread.join()
         });
-        left.and(if matches!(ended.await, Ok(Ok(()))) { Ok(()) } else { Err(ANNOUNCER) })
+        let ended = left.and(if matches!(ended.await, Ok(Ok(()))) { Ok(()) } else { Err(ANNOUNCER) });
+        tracing::info!(refused_and_dropped = losses(&broker), quotas_met = quotas_met(&broker), "ended");
+        ended
+    }
+}
+
+/// Counts of what was refused and dropped, as `name=count`, without those that are zero.
+fn losses(broker: &Broker) -> String {
+    let (counters, drops) = (&broker.counters, &broker.drops);
+    let counts = [
+        ("accepts-failed", &counters.accepts_failed),
+        ("connections-refused", &counters.connections_refused),
+        ("protocol-violations", &counters.violations),
+        ("publishes-refused", &counters.publishes_refused),
+        ("too-large-for-client", &counters.deliveries_too_large),
+        ("expired", &counters.deliveries_expired),
+        ("superseded", &drops.superseded),
+        ("plain-qos-0", &drops.plain_at_most_once),
+        ("plain-qos-1-2", &drops.plain_guaranteed),
+        ("replies", &drops.replies),
+        ("expired-in-queue", &drops.expired),
+    ];
+    let counts = counts.into_iter().map(|(name, counter)| (name, counter.get()));
+    let handshakes: u64 = counters.tls_handshakes_failed.counts().map(|(_, count)| count).sum();
+    listed(counts.chain([("tls-handshakes-failed", handshakes)]))
+}
+
+/// Counts of the quotas that were met, as [`losses`] has them.
+fn quotas_met(broker: &Broker) -> String {
+    let counters = broker.service.quotas().counters();
+    listed(Cause::ALL.iter().map(|cause| (cause.name(), counters.get(*cause))))
+}
+
+fn listed(counts: impl Iterator<Item = (&'static str, u64)>) -> String {
+    let shown = counts.filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name}={count}"));
+    let shown: Vec<_> = shown.collect();
+    if shown.is_empty() { "none".to_owned() } else { shown.join(" ") }
+}
+
+/// Warns once a day of certificates that expire, until the broker closes.
+async fn watch_certificates(tls: Vec<(String, Arc<Tls>)>, broker: Arc<Broker>) {
+    tokio::select! {
+        () = tls::warn_of_expiries(&tls, EXPIRY_CHECK) => {}
+        () = broker.closed() => {}
     }
 }
 
@@ -295,8 +347,8 @@ fn bind(
     (settings, tls): (&ListenerConfig, Option<Arc<Tls>>),
 ) -> Result<(Listener, SocketAddr), ServeError> {
     let failed = |error| {
-        let key = config.written.bind_place(index);
-        ServeError::Bind { name: settings.name.clone(), address: settings.bind, key, error }
+        let advice = config.written.bind_advice(index).to_owned();
+        ServeError::Bind { name: settings.name.clone(), address: settings.bind, advice, error }
     };
     let listener = Listener::bind(settings.clone(), tls).map_err(failed)?;
     let address = listener.address().map_err(failed)?;
@@ -331,7 +383,10 @@ fn dashboard_url(listener: &ListenerConfig, address: SocketAddr) -> Option<Strin
     let ListenerKind::Http(http) = &listener.kind else { return None };
     let scheme = if listener.tls.is_some() { "https" } else { "http" };
     Some(match http.hosts.first() {
-        Some(host) if !address.ip().to_canonical().is_loopback() => format!("{scheme}://{host}:{}/", address.port()),
+        // Behind a proxy on this machine the host is the proxy's, unless the TLS is here.
+        Some(host) if listener.tls.is_some() || !address.ip().to_canonical().is_loopback() => {
+            format!("{scheme}://{host}:{}/", address.port())
+        }
         _ => format!("{scheme}://{address}/"),
     })
 }
@@ -352,6 +407,8 @@ pub(crate) fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOption
     }
 }
 
+/// How often certificates are looked at.
+const EXPIRY_CHECK: Duration = Duration::from_secs(24 * 3600);
 const ANNOUNCER: &str = "the announcer";
 const TASK: &str = "a listener, or the watch of sessions,";
 
@@ -380,10 +437,13 @@ mod tests {
         ] {
             assert_eq!(dashboard_url(&listener, address.parse().unwrap()).as_deref(), expected, "{address}");
         }
-        let tls = crate::config::TlsConfig { certificate: "c".into(), key: "k".into(), clients: None };
+        let (certificate, key) = ("c".into(), "k".into());
+        let tls = crate::config::TlsConfig { certificate, key, clients: None, record_bytes_max: 16_384 };
         let listener = ListenerConfig { tls: Some(tls), ..web(&["umbra.example.com"]) };
-        let url = dashboard_url(&listener, "0.0.0.0:443".parse().unwrap());
-        assert_eq!(url.as_deref(), Some("https://umbra.example.com:443/"));
+        for address in ["0.0.0.0:443", "127.0.0.1:443"] {
+            let url = dashboard_url(&listener, address.parse().unwrap());
+            assert_eq!(url.as_deref(), Some("https://umbra.example.com:443/"));
+        }
     }
 
     /// The server went on: without events and answers, or without a door.

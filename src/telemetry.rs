@@ -2,8 +2,10 @@
 //! under its name, read at the moment of asking.
 //!
 //! Nothing is kept here. Counters and histograms are raised where things happen ([`crate::metrics`]); what goes up and
-//! down is asked of whoever has it. No label is made of anything a client sends, so the page has the same lines for
-//! every fleet. `docs/grafana.json` draws these names; a test holds them together.
+//! down is asked of whoever has it. No label is made of anything a client sends, only of words of the program and names
+//! of listeners, so the page has the same lines for every fleet. `docs/grafana.json` draws these names; a test holds them together.
+
+mod process;
 
 use std::sync::Arc;
 
@@ -13,7 +15,8 @@ use crate::{
     auth::Authority,
     http,
     metrics::Page,
-    mqtt::{broker::Broker, packet::Protocol, presence::Presence},
+    mqtt::{broker::Broker, presence::Presence},
+    net::Tls,
     quota::Cause,
     service::Service,
     shadow::DeviceId,
@@ -31,12 +34,15 @@ pub struct Telemetry {
     pub authority: Arc<Authority>,
     /// Places for connections, and how many there are in all.
     pub places: (Arc<Semaphore>, usize),
+    /// The TLS of each listener that has it, by the listener's name.
+    pub tls: Vec<(String, Arc<Tls>)>,
 }
 
 impl http::Metrics for Telemetry {
     fn page(&self) -> String {
         let mut page = Page::default();
         self.connections(&mut page);
+        self.tls(&mut page);
         self.sessions(&mut page);
         self.requests(&mut page);
         self.drops(&mut page);
@@ -45,6 +51,7 @@ impl http::Metrics for Telemetry {
         let health = self.service.health();
         self.commits(&mut page, &health);
         journal(&mut page, &health);
+        process::put(&mut page);
         page.into_text()
     }
 }
@@ -56,15 +63,16 @@ impl http::Presence for Telemetry {
 
     fn seen(&self, device: &DeviceId) -> Option<Seen> {
         let Presence { last_seen, address, protocol, .. } = self.broker.presence.of(device)?;
-        let protocol = match protocol {
-            Protocol::V4 => "mqtt-3.1.1",
-            Protocol::V5 => "mqtt-5",
-        };
-        Some(Seen { last: last_seen, protocol, address: Some(address) })
+        Some(Seen { last: last_seen, protocol: protocol.name(), address: Some(address) })
     }
 }
 
 impl Telemetry {
+    /// Gives the time of the start to [`http::Metrics::page`]; to be called while the server starts.
+    pub fn started() {
+        process::started();
+    }
+
     fn connections(&self, page: &mut Page) {
         let (places, all) = &self.places;
         let counters = &self.broker.counters;
@@ -86,6 +94,20 @@ impl Telemetry {
             page.counters("umbra_mqtt_bytes_total", "Bytes of MQTT, without TLS and WebSocket around them.");
         bytes.sample(&[("direction", "received")], counters.bytes_received.get());
         bytes.sample(&[("direction", "sent")], counters.bytes_sent.get());
+    }
+
+    fn tls(&self, page: &mut Page) {
+        let mut failed = page.counters("umbra_tls_handshakes_failed_total", "TLS handshakes that failed, by cause.");
+        for (cause, count) in self.broker.counters.tls_handshakes_failed.counts() {
+            failed.sample(&[("cause", cause)], count);
+        }
+        let mut expiry = page.gauges(
+            "umbra_tls_certificate_expiry_seconds",
+            "Seconds until the certificate of a listener, or one of its chain, expires; negative once it has.",
+        );
+        for (listener, tls) in &self.tls {
+            expiry.sample(&[("listener", listener)], tls.seconds_to_expiry());
+        }
     }
 
     fn sessions(&self, page: &mut Page) {

@@ -1,6 +1,6 @@
 //! The configuration as an operator meets it: defaults, layers, and what each mistake is told.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
 use std::{fs, time::Duration};
 
@@ -77,12 +77,17 @@ fn the_shipped_listeners_are_loopback() {
     let listeners = Config::default().listeners;
     let shown = listeners.iter().map(|listener| (listener.bind.to_string(), listener.kind == ListenerKind::Mqtt));
     assert_eq!(shown.collect::<Vec<_>>(), [("127.0.0.1:1883".into(), true), ("127.0.0.1:8080".into(), false)]);
+    let advice = "set 'listener[1].bind' in a file given with --config, or UMBRA__LISTENER__1__BIND";
+    assert_eq!(Config::default().written.bind_advice(1), advice);
     assert!(listeners.iter().all(|listener| listener.anonymous_role.as_deref() == Some("admin")));
 }
 
 #[test]
 fn the_shipped_file_can_be_given_as_it_is() {
-    assert_eq!(load(Some(include_str!("../broker.toml")), &[], &[]).unwrap(), Config::default());
+    let mut config = load(Some(include_str!("../broker.toml")), &[], &[]).unwrap();
+    assert!(config.store.path.is_absolute(), "{:?}", config.store.path); // at the folder of that file
+    config.store.path = Config::default().store.path;
+    assert_eq!(config, Config::default());
 }
 
 #[test]
@@ -206,6 +211,41 @@ fn mistakes_in_a_file_are_told_with_their_line() {
             "[[grant]]\nrole = \"app\"\nprincipals = [\"a\"]\ndevices = [\"\"]",
             ":4: 'grant[0].devices' has '', which no device id matches: '' is 0 bytes long, allowed are 1 to 128",
         ),
+        (
+            "[[grant]]\nrole = \"viewer\"\nprincipals = [\"a\"]\ndevices = [\"lamp-*\"]",
+            ":4: 'grant[0].devices' is set, but no rule of the role 'viewer' has devices = [\"{devices}\"]",
+        ),
+        ("[[grant]]\nrole = \"app\"\nprincipals = [\"a\"]\ndevices = [\"lamp-*\"]", "accepted"),
+        (
+            "[[grant]]\nrole = \"viewer\"\nprincipals = [\"a\", \"b c\"]",
+            ":3: 'grant[0].principals' has 'b c', which no principal can be called: names are 1 to 128 of A-Z a-z 0-9 . : _ -",
+        ),
+        (
+            "[[grant]]\nrole = \"viewer\"\nprincipals = [\"lamp/*\"]",
+            ":3: 'grant[0].principals' has 'lamp/*', which no principal can be called: names are 1 to 128 of A-Z a-z 0-9 . : _ -",
+        ),
+        (
+            "[[grant]]\nrole = \"viewer\"\nprincipals = [\"\"]",
+            ":3: 'grant[0].principals' has '', which no principal can be called: names are 1 to 128 of A-Z a-z 0-9 . : _ -",
+        ),
+        (
+            "[[grant]]\nrole = \"viewer\"\nprincipals = [\"anonymous/kiosk\"]",
+            ":3: 'grant[0].principals' has 'anonymous/kiosk', which is an anonymous client, but by does not have \"anonymous\"",
+        ),
+        (
+            "[[grant]]\nrole = \"viewer\"\nprincipals = [\"kiosk\"]\nby = [\"anonymous\"]",
+            ":3: 'grant[0].principals' has 'kiosk', which no such principal is called: an anonymous client is anonymous/ and \
+             its client id",
+        ),
+        (
+            "[[grant]]\nrole = \"viewer\"\nprincipals = [\"anonymous/a b\", \"*\", \"anon*\"]\nby = [\"anonymous\"]",
+            "accepted",
+        ),
+        (
+            "[[grant]]\nrole = \"viewer\"\nprincipals = [\"kiosk\", \"anonymous/*\"]\nby = [\"anonymous\", \"token\"]",
+            "accepted",
+        ),
+        ("[[grant]]\nrole = \"viewer\"\nprincipals = [\"*\", \"{client}\", \"lamp-*.example\"]", "accepted"),
         // ranges
         ("[limits]\ndepth_max = 65", ":2: 'limits.depth_max' is 65, but must be 1 to 64"),
         ("[limits]\ndepth_max = 0", ":2: 'limits.depth_max' is 0, but must be 1 to 64"),
@@ -415,6 +455,39 @@ fn mistakes_elsewhere_name_the_variable_or_the_argument() {
     for (variables, bind, expected) in table {
         assert_eq!(told(load(None, variables, bind)), expected, "{variables:?} {bind:?}");
     }
+}
+
+/// They began at the working directory, so that one configuration meant other files for each command, and each user.
+#[test]
+fn relative_paths_of_a_file_begin_at_its_folder() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("rules")).unwrap();
+    fs::write(at("rules/more.toml"), "[[grant]]\nrole = \"viewer\"\nprincipals = [\"boss\"]\n").unwrap();
+    let text = format!(
+        "rules_file = \"rules/more.toml\"\n[store]\npath = \"data/umbra.redb\"\n[auth]\nusers = \"../users\"\n\
+         aws_keys = {:?}\ntoken_keys = \"keys\"\ntoken_audience = \"a\"\n[[listener]]\ntls_certificate = \"c\"\ntls_key = \"k\"\n\
+         tls_client_ca = \"ca\"\ntls_client_crl = \"crl\"\n",
+        at("elsewhere")
+    );
+    fs::write(at("umbra.toml"), text).unwrap();
+    let variables = [("UMBRA__AUTH__TOKEN_KEYS".to_owned(), "keys-of-the-environment".to_owned())];
+    let config = Config::load(Some(&at("umbra.toml")), variables, &Arguments::default()).unwrap();
+    assert_eq!(config.store.path, at("data/umbra.redb"));
+    assert_eq!(config.auth.users, Some(at("../users")));
+    assert_eq!(config.auth.aws_keys, Some(at("elsewhere")));
+    assert_eq!(config.auth.tokens.unwrap().keys.to_str(), Some("keys-of-the-environment"));
+    let tls = config.listeners[0].tls.clone().unwrap();
+    let clients = tls.clients.unwrap();
+    assert_eq!([tls.certificate, tls.key, clients.ca, clients.crl.unwrap()], ["c", "k", "ca", "crl"].map(at));
+
+    // What the file does not set is as without it.
+    fs::write(at("umbra.toml"), "").unwrap();
+    let config = Config::load(Some(&at("umbra.toml")), [], &Arguments::default()).unwrap();
+    assert_eq!(config.store.path, Config::default().store.path);
+    let arguments = Arguments { store: Some("argument.redb".into()), bind: vec!["127.0.0.1:0".into()] };
+    let config = Config::load(Some(&at("umbra.toml")), [], &arguments).unwrap();
+    assert_eq!(config.store.path.to_str(), Some("argument.redb"));
 }
 
 #[test]

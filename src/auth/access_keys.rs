@@ -4,9 +4,10 @@
 //! that begin with `#` are ignored. The server needs the secrets themselves to verify signatures, so only the owner of
 //! the file may be able to read it.
 
-use std::{collections::HashMap, fmt, fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{collections::HashMap, fmt, fs, path::Path};
 
 use super::{FileError, Principal};
+use crate::private_file;
 
 /// The access keys by id.
 #[derive(Default)]
@@ -23,17 +24,11 @@ pub struct AccessKey {
 /// Most bytes of the file.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
-/// The permission bits of group and others, which must be clear.
-const OTHERS: u32 = 0o077;
-
 impl AccessKeys {
     /// Reads the file at `path`.
     pub(super) fn read(path: &Path) -> Result<Self, FileError> {
         let refuse = |detail: &dyn fmt::Display| FileError::whole(path, detail);
-        let mode = fs::metadata(path).map_err(|error| refuse(&error))?.permissions().mode();
-        if mode & OTHERS != 0 {
-            return Err(refuse(&"holds secrets that others than its owner may read; chmod 600 it"));
-        }
+        private_file::check(path).map_err(|error| refuse(&error))?;
         let text = fs::read_to_string(path).map_err(|error| refuse(&error))?;
         if text.len() > FILE_BYTES_MAX {
             return Err(refuse(&"is larger than 1 MiB"));
@@ -72,6 +67,8 @@ impl AccessKeys {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 

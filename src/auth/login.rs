@@ -23,7 +23,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
 use ring::digest;
 
 use super::{
@@ -37,8 +36,9 @@ use super::{
 use crate::{
     clock::Clock,
     config::AuthConfig,
+    logging::{LineLimit, limited_info},
     metrics::LoginCounters,
-    quota::{Meter, Network, Rate},
+    quota::{Network, Rate},
 };
 
 pub use super::{
@@ -52,16 +52,13 @@ pub struct Login {
     failure_delay: Duration,
     failures: Arc<Failures>,
     counters: Arc<LoginCounters>,
-    /// The rate limit of logged refusals.
-    told: Mutex<Meter>,
+    /// The limit of logged refusals.
+    lines: LineLimit,
     /// The users; `None` if not configured.
     passwords: Option<Passwords>,
     /// The tokens; `None` if not configured.
     tokens: Option<Tokens>,
 }
-
-/// Most refusals logged per minute, so that guesses do not flood the log.
-const LOGGED_PER_MINUTE: u64 = 10;
 
 /// An error that prevents authentication.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +90,7 @@ impl Login {
             failure_delay: config.failure_delay,
             failures,
             counters,
-            told: Mutex::new(Meter::new(Instant::now())),
+            lines: LineLimit::default(),
             passwords: passwords.transpose()?,
             tokens: tokens.transpose()?,
         })
@@ -139,10 +136,7 @@ impl Login {
     pub(super) fn note(&self, address: IpAddr, denied: Denied, principal: Option<&Principal>) {
         self.counters.of(denied).add(1);
         let principal = principal.map(tracing::field::display);
-        match self.told.lock().take(Rate::per_minute(LOGGED_PER_MINUTE), Instant::now()) {
-            Ok(()) => tracing::info!(%address, principal, %denied, "a login was refused"),
-            Err(_) => tracing::debug!(%address, principal, %denied, "a login was refused"),
-        }
+        limited_info!(self.lines, %address, principal, %denied, "a login was refused");
     }
 
     /// Returns true if an authenticated client may stay: its user has the same password, its token's key is still

@@ -13,6 +13,7 @@ use jsonwebtoken::{
 use ring::digest;
 
 use super::FileError;
+use crate::private_file;
 
 /// Most bytes of the file.
 const FILE_BYTES_MAX: usize = 1 << 20;
@@ -38,6 +39,9 @@ impl TokenKeys {
     /// Reads the file at `path`, for tokens signed with one of `algorithms`.
     pub(super) fn read(path: &Path, algorithms: &[Algorithm]) -> Result<Self, FileError> {
         let refuse = |detail: &dyn std::fmt::Display| FileError::whole(path, detail);
+        if algorithms.iter().all(|algorithm| algorithm.family() == AlgorithmFamily::Hmac) {
+            private_file::check(path).map_err(|error| refuse(&error))?;
+        }
         let content = fs::read(path).map_err(|error| refuse(&error))?;
         if content.len() > FILE_BYTES_MAX {
             return Err(refuse(&"is larger than 1 MiB"));

@@ -3,6 +3,7 @@
 use std::{
     fmt::Display,
     io::{self, IsTerminal, Write},
+    path::{self, Path},
 };
 
 use serde_json::Value;
@@ -27,6 +28,11 @@ pub(super) fn say(text: &dyn Display, exit: Exit) -> Exit {
 pub(super) fn print(result: &Value) -> Exit {
     let text = if io::stdout().is_terminal() { format!("{result:#}") } else { result.to_string() };
     say(&text, Exit::Done)
+}
+
+/// The absolute path of a file, for somebody who looks for it.
+pub(super) fn absolute(path: &Path) -> String {
+    path::absolute(path).as_deref().unwrap_or(path).display().to_string()
 }
 
 /// `text` without control characters: much of what is shown was written by other clients, and a terminal obeys some.

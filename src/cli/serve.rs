@@ -8,11 +8,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     Exit,
-    output::{complain, say},
+    output::{absolute, complain, say},
 };
 use crate::{
     auth::login::LoginError,
-    config::{Arguments, Config, ConfigError},
+    config::{Arguments, Config, ConfigError, ListenerKind},
     logging,
     server::{self, ServeError},
 };
@@ -55,6 +55,7 @@ impl Serve {
         if let Err(error) = logging::start(&config.log) {
             return complain(&error, Exit::Failed);
         }
+        log_start(&config, &self.source);
         raise_file_limit();
         let (shutdown, hangups) = match (Shutdown::listen(), signal(SignalKind::hangup())) {
             (Ok(shutdown), Ok(hangups)) => (shutdown, hangups),
@@ -84,6 +85,18 @@ impl CheckConfig {
         let configuration = self.source.config.as_ref().map(|file| file.display().to_string());
         say(&format!("{}: accepted", configuration.as_deref().unwrap_or("default configuration")), Exit::Done)
     }
+}
+
+/// Logs what starts: the version, where its configuration comes from, and what it listens on.
+fn log_start(config: &Config, source: &Source) {
+    let configuration = source.config.as_deref().map_or_else(|| "default configuration".to_owned(), absolute);
+    let store = absolute(&config.store.path);
+    let listeners = config.listeners.iter().map(|listener| {
+        let kind = if listener.kind == ListenerKind::Mqtt { "mqtt" } else { "http" };
+        format!("{} {kind}{} {}", listener.name, if listener.tls.is_some() { "+tls" } else { "" }, listener.bind)
+    });
+    let listeners = listeners.collect::<Vec<_>>().join(", ");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration, store, listeners, "umbrad starts");
 }
 
 fn exit_of(error: &ServeError) -> Exit {

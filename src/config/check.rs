@@ -23,6 +23,7 @@ use super::{
 use crate::{
     auth::Policy,
     limits::{self as hard, KIB, MIB},
+    logging,
 };
 
 pub(super) const SECOND: u64 = 1_000;
@@ -207,8 +208,18 @@ fn log(raw: &RawLog) -> Result<LogConfig, Fault> {
         let wanted = "off, error, warn, info, debug or trace, or a list such as \"info,umbrad::store=debug\"";
         at.invalid("level", format!("is {text:?}, but must be {wanted}"))
     })?;
+    let filter = without_strangers(filter, text, raw.connections.0);
     let formats = [("human", LogFormat::Human), ("json", LogFormat::Json)];
     Ok(LogConfig { filter, format: at.choice("format", &raw.format, &formats)? })
+}
+
+/// Leaves out of `filter`, which is written as `text`, what is not wanted unless it is asked for: lines about who connects, if
+/// not `connections`, and the warnings of the TLS library, which any stranger can cause and nobody can act on.
+fn without_strangers(filter: Targets, text: &str, connections: bool) -> Targets {
+    let names = |target: &str| text.split(',').any(|part| part.trim().starts_with(target));
+    let filter = if connections { filter } else { filter.with_target(logging::CONNECTIONS, LevelFilter::OFF) };
+    let everything = filter.default_level().unwrap_or(LevelFilter::OFF);
+    if names("rustls") { filter } else { filter.with_target("rustls", everything.min(LevelFilter::ERROR)) }
 }
 
 /// Checks that the largest document fits a packet; otherwise a client could not send back a shadow that it received.

@@ -1,7 +1,10 @@
 //! The layers of the configuration: the shipped file, the operator's file, the environment, the command line; later
 //! ones win. The source of each value is kept, so that an error can name it.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{self, Path},
+};
 
 use config::{Config as Tree, File, FileFormat, Map, Value, ValueKind};
 
@@ -73,6 +76,7 @@ impl Layers {
     /// Returns the merged layers. Types are checked, ranges are not.
     pub(super) fn merged(&mut self) -> Result<RawConfig, ConfigError> {
         self.complete_listeners()?;
+        self.anchor_paths()?;
         self.join_rules()?;
         self.tree.clone().try_deserialize().map_err(|error| match error {
             config::ConfigError::At { error, key: Some(key), .. } => {
@@ -85,7 +89,7 @@ impl Layers {
 
     /// Returns the written value of each key of [`Self::merged`].
     pub(super) fn written(&self) -> Written {
-        Written::of(&self.tree, |key| self.place(key).to_string())
+        Written::of(&self.tree, |key| self.place(key))
     }
 
     /// Adds the location of the key to `fault`.
@@ -164,6 +168,28 @@ impl Layers {
         self.set(missing)
     }
 
+    /// Has the relative paths that the file sets begin at its folder. Those of the environment and the command line begin
+    /// at the working directory, and so does the default.
+    fn anchor_paths(&mut self) -> Result<(), ConfigError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let parent = file.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // A folder that no text can name is the working directory's, or nothing in it could be named here.
+        let folder = path::absolute(parent).unwrap_or_else(|_| parent.to_owned());
+        let Some(folder) = folder.to_str() else { return Ok(()) };
+        let listeners = 0..self.tree.get_array("listener").map_or(0, |listeners| listeners.len());
+        let of_listeners =
+            listeners.flat_map(|index| LISTENER_PATHS.iter().map(move |key| format!("listener[{index}].{key}")));
+        let keys = PATHS.iter().map(|key| (*key).to_owned()).chain(of_listeners);
+        let mut values = Vec::new();
+        for key in keys.filter(|key| matches!(self.place(key), Place::File(_, Some(_)))) {
+            let Ok(Value { kind: ValueKind::String(text), .. }) = self.tree.get::<Value>(&key) else { continue };
+            if !text.is_empty() && Path::new(&text).is_relative() {
+                values.push((key, format!("{folder}/{text}").into()));
+            }
+        }
+        self.set(values)
+    }
+
     /// Joins the rules and grants of the file, those of its rules file, and shipped ones of roles that the others do
     /// not name.
     fn join_rules(&mut self) -> Result<(), ConfigError> {
@@ -203,6 +229,11 @@ impl Layers {
         Ok(())
     }
 }
+
+/// The keys that hold a path.
+const PATHS: [&str; 5] = ["rules_file", "store.path", "auth.users", "auth.aws_keys", "auth.token_keys"];
+/// The keys of a listener that hold a path.
+const LISTENER_PATHS: [&str; 4] = ["tls_certificate", "tls_key", "tls_client_ca", "tls_client_crl"];
 
 /// The lists that files extend rather than replace.
 const JOINED: [&str; 2] = ["rule", "grant"];

@@ -243,7 +243,7 @@ pub struct Arguments {
 
 impl Config {
     /// Reads the configuration from the defaults, `file`, the `UMBRA__…` variables of `environment`, and `arguments`;
-    /// later sources win.
+    /// later sources win. Relative paths in `file` begin at its folder, all others at the working directory.
     ///
     /// # Errors
     ///

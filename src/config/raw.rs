@@ -164,4 +164,5 @@ pub(super) struct RawLimits {
 pub(super) struct RawLog {
     pub(super) level: Text,
     pub(super) format: Text,
+    pub(super) connections: Flag,
 }

@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::{Config as Tree, Value, ValueKind};
 
+use super::error::Place;
+
 /// The written values of all keys except rules and grants. It is ignored when configurations are compared.
 #[derive(Clone, Debug)]
 pub struct Written {
     values: BTreeMap<String, String>,
-    /// The key of each listener's address, and where it stands.
+    /// What to do about each listener's address if it cannot be listened on.
     binds: Vec<String>,
 }
 
 impl Written {
     /// Returns the values of `tree`, in which no key is missing. A key of a listener is `listener.NAME.KEY`. `place` tells
     /// where a key stands.
-    pub(super) fn of(tree: &Tree, place: impl Fn(&str) -> String) -> Self {
+    pub(super) fn of(tree: &Tree, place: impl Fn(&str) -> Place) -> Self {
         let mut written = Self { values: BTreeMap::new(), binds: Vec::new() };
         let ValueKind::Table(sections) = &tree.cache.kind else { return written };
         for (name, value) in sections {
@@ -24,7 +26,13 @@ impl Written {
                 ValueKind::Array(listeners) if name == "listener" => {
                     for (index, listener) in listeners.iter().enumerate() {
                         let key = format!("{name}[{index}].bind");
-                        written.binds.push(format!("'{key}' of {}", place(&key)));
+                        written.binds.push(match place(&key) {
+                            Place::Named(source) => format!("change {source}"),
+                            place @ Place::File(..) => format!("change '{key}' at {place}"),
+                            Place::Default => {
+                                format!("set '{key}' in a file given with --config, or UMBRA__LISTENER__{index}__BIND")
+                            }
+                        });
                         let ValueKind::Table(keys) = &listener.kind else { continue };
                         let own = keys.get("name").map(ToString::to_string).unwrap_or_default();
                         written.section(&format!("{name}.{own}"), keys);
@@ -49,11 +57,10 @@ impl Written {
         keys.map(named).collect()
     }
 
-    /// The key of the address of the listener `index`, from 0, and where it stands.
+    /// Says where to change the address of the listener `index`, from 0.
     #[must_use]
-    pub fn bind_place(&self, index: usize) -> String {
-        let place = self.binds.get(index).cloned().unwrap_or_default();
-        format!("{place} (in the environment: UMBRA__LISTENER__{index}__BIND)")
+    pub fn bind_advice(&self, index: usize) -> &str {
+        self.binds.get(index).map_or("", String::as_str)
     }
 
     fn section(&mut self, name: &str, keys: &config::Map<String, Value>) {

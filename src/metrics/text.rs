@@ -63,12 +63,17 @@ impl Page {
 }
 
 impl Family<'_> {
-    /// Adds a sample; label values are words of the program, which need no escape.
+    /// Adds a sample.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
-        let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         put(self.page, format_args!("{}{labels} {value}\n", self.name));
     }
+}
+
+/// A label value as it stands between quotes.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 /// A bound without the traces of binary fractions.
@@ -89,12 +94,12 @@ mod tests {
     fn a_page_is_written_as_prometheus_reads_it() {
         let mut page = Page::default();
         page.counter("a_total", "What a is.", 7);
-        page.gauges("b", "What b is.").sample(&[("kind", "x"), ("of", "y")], 1.5);
+        page.gauges("b", "What b is.").sample(&[("kind", "x"), ("of", "\"y\"\\\n")], 1.5);
         let histogram = Histogram::new(&[1_000_000, 2_500_000], 1e-9);
         [500_000, 2_000_000, 9_000_000].iter().for_each(|value| histogram.observe(*value));
         page.histogram("c_seconds", "What c is.", &histogram);
         let expected = "# HELP a_total What a is.\n# TYPE a_total counter\na_total 7\n\
-                        # HELP b What b is.\n# TYPE b gauge\nb{kind=\"x\",of=\"y\"} 1.5\n\
+                        # HELP b What b is.\n# TYPE b gauge\nb{kind=\"x\",of=\"\\\"y\\\"\\\\\\n\"} 1.5\n\
                         # HELP c_seconds What c is.\n# TYPE c_seconds histogram\n\
                         c_seconds_bucket{le=\"0.001\"} 1\nc_seconds_bucket{le=\"0.0025\"} 2\n\
                         c_seconds_bucket{le=\"+Inf\"} 3\nc_seconds_sum 0.0115\nc_seconds_count 3\n";

@@ -17,6 +17,7 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     auth::{Access, Authority, Principal},
     config::Limits,
+    logging::LineLimit,
     metrics::{Counters, DropCounters},
     mqtt::{
         catch_up::CatchUp,
@@ -59,6 +60,8 @@ pub struct Broker {
     pub counters: Arc<Counters>,
     /// What was not delivered so far.
     pub drops: Arc<DropCounters>,
+    /// Lines about refusals of which a client cannot be told why.
+    pub refusals: LineLimit,
     closing: watch::Sender<bool>,
     /// Wills that wait for room in the engine.
     wills: Mutex<JoinSet<()>>,
@@ -124,6 +127,7 @@ impl Broker {
             authority,
             counters: Arc::default(),
             drops: Arc::default(),
+            refusals: LineLimit::default(),
             closing: watch::Sender::new(false),
             wills: Mutex::default(),
             sessions_made: AtomicU64::new(0),

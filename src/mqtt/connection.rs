@@ -11,7 +11,7 @@
 //! What packets mean is the session's and [`super::dispatch`]'s; CONNECT is [`super::handshake`]'s.
 
 use std::{
-    io,
+    fmt, io,
     net::IpAddr,
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -27,6 +27,7 @@ use tokio::{
 };
 
 use crate::{
+    logging,
     mqtt::{
         broker::Broker,
         catch_up::Next,
@@ -51,6 +52,8 @@ pub(super) struct Connection<S> {
     pub(super) key: SessionKey,
     /// Where the client is.
     pub(super) address: IpAddr,
+    /// The listener it came to, by name.
+    pub(super) listener: Arc<str>,
     /// The device that the client is, if it is one.
     pub(super) device: Option<DeviceId>,
     pub(super) protocol: Protocol,
@@ -90,6 +93,21 @@ pub(super) enum End {
     Quota(Cause),
     /// A mistake of ours, which may have left anything in the output.
     Panic,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disconnect { with_will: false } => f.write_str("the client disconnected"),
+            Self::Disconnect { with_will: true } => f.write_str("the client disconnected, leaving its will"),
+            Self::Lost(None) => f.write_str("the client closed the connection"),
+            Self::Lost(Some(error)) => write!(f, "the connection was lost: {error}"),
+            Self::Violation(violation) => write!(f, "protocol violation: {violation}"),
+            Self::Server(reason) => f.write_str(reason.name()),
+            Self::Quota(cause) => write!(f, "too many {}", cause.what()),
+            Self::Panic => f.write_str("a fault of the server"),
+        }
+    }
 }
 
 impl From<io::Error> for End {
@@ -359,7 +377,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 (Some((Reason::QUOTA_EXCEEDED, Some(format!("too many {}", cause.what())))), true)
             }
         };
-        tracing::debug!(client = %self.key.client_id, ?end, "connection ends");
+        tracing::info!(
+            target: logging::CONNECTIONS, principal = %self.key.principal, client = %self.key.client_id,
+            address = %self.address, listener = &*self.listener, protocol = self.protocol.name(), reason = %end, "disconnected"
+        );
         self.count_traffic();
         if let Some((reason, text)) = farewell {
             self.client.session.disconnect(reason, text, self.transport.output());

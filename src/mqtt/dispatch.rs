@@ -7,11 +7,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     auth::Access,
+    logging::{Shortened, limited_info},
     mqtt::{
         broker::Broker,
         connection::Connection,
         message::Message,
-        packet::{PacketId, Properties, Reason, Subscribe, Subscription},
+        packet::{PacketId, Properties, Protocol, Reason, Subscribe, Subscription},
         presence,
         request::{self, Asker, Request, ResponseTopic},
         rights,
@@ -59,14 +60,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Carries out a PUBLISH.
     pub(super) async fn publish(&mut self, inbound: Inbound) {
         if let Some(verdict) = unfit(&inbound, self.broker.limits.topic_bytes_max) {
-            self.broker.counters.publishes_refused.add(1);
-            return self.complete(inbound.ticket, verdict);
+            return self.refuse_publish(&inbound, verdict);
         }
         match Destination::of(&inbound.topic) {
             Destination::Plain => self.publish_plain(inbound),
             Destination::Reserved(reserved) => {
-                self.broker.counters.publishes_refused.add(1);
-                self.complete(inbound.ticket, refused(&reserved.to_string()));
+                self.refuse_publish(&inbound, refused(&reserved.to_string()));
             }
             Destination::Request(key, operation, dialect) => self.request(inbound, key, operation, dialect).await,
         }
@@ -75,8 +74,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn publish_plain(&mut self, inbound: Inbound) {
         let ticket = inbound.ticket;
         if !self.client.outbox.with_access(|access| access.may_publish(inbound.topic.as_str())) {
-            self.broker.counters.publishes_refused.add(1);
-            return self.complete(ticket, forbidden(&inbound.topic));
+            return self.refuse_publish(&inbound, forbidden(&inbound.topic));
         }
         // The payload is a slice of the read buffer, which must not be kept alive by a retained or queued message.
         let payload = Bytes::copy_from_slice(&inbound.payload);
@@ -166,7 +164,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// Refuses a publication to a topic that is not the client's to publish to.
+    fn refuse_publish(&mut self, inbound: &Inbound, verdict: Verdict) {
+        self.broker.counters.publishes_refused.add(1);
+        let reason = verdict.reason_string.as_deref().unwrap_or_default();
+        self.log_refusal("a message was refused", inbound.topic.as_str(), reason);
+        self.complete(inbound.ticket, verdict);
+    }
+
+    /// Logs that something about `topic` was refused, if the client is not told why: MQTT 3.1.1 has no reasons.
+    fn log_refusal(&self, what: &str, topic: &str, reason: &str) {
+        if self.protocol == Protocol::V5 {
+            return;
+        }
+        limited_info!(
+            self.broker.refusals, principal = %Shortened(self.key.principal.name()),
+            client = %Shortened(&self.key.client_id), address = %self.address,
+            topic = %Shortened(topic), reason = %Shortened(reason), "{what}"
+        );
+    }
+
     fn refuse(&self, request: Request, rejection: &Rejection) {
+        if matches!(rejection, Rejection::Forbidden { .. } | Rejection::Unauthorized) {
+            let (key, reason) = (&request.key, rejection.message(&request.key));
+            self.log_refusal("a request was refused", &key.to_string(), &reason);
+        }
         request.refuse(&self.broker.service, &self.key, &self.client.outbox.access(), rejection);
     }
 
@@ -182,13 +204,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.client.catch_up.subscribing();
         let reasons: Vec<Reason> = filters
             .into_iter()
-            .map(|filter| filter.and_then(|subscription| self.subscribe_one(subscription, subscription_id)))
+            .map(|filter| filter.and_then(|subscription| self.subscribe_one_logged(subscription, subscription_id)))
             .map(|granted| granted.unwrap_or_else(|reason| reason))
             .collect();
         if reasons.contains(&Reason::QUOTA_EXCEEDED) {
             self.pace.refused(&self.broker.limits.pace, Instant::now());
         }
         self.client.session.subscribed(id, reasons, self.transport.output());
+    }
+
+    /// As [`Self::subscribe_one`], with a refusal in the log that its client is not told the reason of.
+    fn subscribe_one_logged(&mut self, subscription: Subscription, id: Option<u32>) -> Result<Reason, Reason> {
+        let filter = (self.protocol == Protocol::V4).then(|| subscription.filter.as_str().to_owned());
+        let granted = self.subscribe_one(subscription, id);
+        if let (Some(filter), Err(reason)) = (filter, &granted) {
+            self.log_refusal("a subscription was refused", &filter, reason.name());
+        }
+        granted
     }
 
     fn subscribe_one(&mut self, subscription: Subscription, subscription_id: Option<u32>) -> Result<Reason, Reason> {

@@ -14,6 +14,7 @@ use crate::{
         Access, Shown, Standing,
         login::{Credentials, Denied},
     },
+    logging::{self, Shortened, limited_info},
     mqtt::{
         broker::Broker,
         codec::{self, bytes_max},
@@ -167,7 +168,10 @@ async fn let_in(peer: &Peer, connect: &Connect, client_id: &Arc<str>, broker: &B
         Ok(()) => Ok(standing),
         Err((reason, text)) => {
             let principal = standing.identity.principal.name();
-            tracing::debug!(peer = %peer.address, %principal, %text, "refused");
+            limited_info!(
+                broker.refusals, address = %peer.address, %principal, client = %Shortened(client_id), reason = %Shortened(&text),
+                "a client with its will was refused"
+            );
             Err(Refused(reason, text))
         }
     }
@@ -211,8 +215,10 @@ where
     if let Some(device) = &device {
         broker.presence.opened(device, peer.address.ip(), connect.protocol, broker.service.now());
     }
-    tracing::debug!(
-        peer = %peer.address, client = %key.client_id, protocol = ?connect.protocol, present = attached.present, "connected"
+    tracing::info!(
+        target: logging::CONNECTIONS, principal = %key.principal, client = %key.client_id,
+        address = %peer.address.ip(), listener = &*peer.listener, protocol = connect.protocol.name(),
+        resumed = attached.present, "connected"
     );
     let keep_alive = broker.limits.keep_alive(connect.keep_alive);
     let connack = accepted(&connect, attached.present, assigned, &broker);
@@ -226,6 +232,7 @@ where
         transport,
         key,
         address: peer.address.ip(),
+        listener: peer.listener.clone(),
         device,
         protocol: connect.protocol,
         client: attached.client,

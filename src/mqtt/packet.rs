@@ -18,6 +18,17 @@ pub enum Protocol {
     V5,
 }
 
+impl Protocol {
+    /// Its name, for the log and lists of devices.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "mqtt-3.1.1",
+            Self::V5 => "mqtt-5",
+        }
+    }
+}
+
 /// The delivery guarantee of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QoS {

@@ -61,6 +61,29 @@ impl Reason {
         }
     }
 
+    /// Its name in the standard, in lower case, for the log. OASIS MQTT 5.0 section 2.4.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SUCCESS => "success",
+            Self::MALFORMED_PACKET => "malformed packet",
+            Self::PROTOCOL_ERROR => "protocol error",
+            Self::IMPLEMENTATION_SPECIFIC => "implementation specific error",
+            Self::NOT_AUTHORIZED => "not authorized",
+            Self::SERVER_UNAVAILABLE => "server unavailable",
+            Self::SERVER_BUSY => "server busy",
+            Self::SERVER_SHUTTING_DOWN => "server shutting down",
+            Self::KEEP_ALIVE_TIMEOUT => "keep alive timeout",
+            Self::SESSION_TAKEN_OVER => "session taken over",
+            Self::TOPIC_FILTER_INVALID => "topic filter invalid",
+            Self::TOPIC_NAME_INVALID => "topic name invalid",
+            Self::PACKET_TOO_LARGE => "packet too large",
+            Self::QUOTA_EXCEEDED => "quota exceeded",
+            Self::PAYLOAD_FORMAT_INVALID => "payload format invalid",
+            _ => "unspecified error",
+        }
+    }
+
     /// The return code of a 3.1.1 SUBACK: the QoS granted, or 0x80.
     #[must_use]
     pub fn subscribe_return_code(self) -> u8 {

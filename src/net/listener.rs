@@ -254,20 +254,19 @@ impl Arrival {
         let (peer, deadline) = (self.peer, self.deadline);
         let stream = Wary::new(self.stream, peer.acquaintance.clone());
         let unlocked = tokio::select! {
-            unlocked = tokio::time::timeout_at(deadline.into(), tls.accept(stream)) => unlocked,
+            unlocked = tokio::time::timeout_at(deadline.into(), tls.clone().accept(stream)) => unlocked,
             () = closed(&mut self.closing) => return,
         };
-        match unlocked {
+        let error = match unlocked {
             Ok(Ok((stream, proof))) => {
                 peer.acquaintance.let_go();
-                door.serve(stream, Peer { proof, ..peer }, deadline).await;
+                return door.serve(stream, Peer { proof, ..peer }, deadline).await;
             }
-            failed => {
-                let error = failed.ok().and_then(Result::err); // none: it took too long
-                tracing::debug!(peer = %peer.address, ?error, "no TLS handshake in time");
-                self.quotas.addresses.handshake_failed(peer.address.ip(), Instant::now());
-            }
-        }
+            Ok(Err(error)) => error,
+            Err(_late) => io::ErrorKind::TimedOut.into(),
+        };
+        self.counters.tls_handshakes_failed.add(tls.log_failure(&peer, &error));
+        self.quotas.addresses.handshake_failed(peer.address.ip(), Instant::now());
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! In the order of a connection's way in: `listener` accepts it or refuses it, `proxy` takes the header of a load
 //! balancer, `tls` unlocks, and a [`Door`] serves what comes out. A stream over TLS is a `trusted` one: it fails once a
-//! reload finds its peer's certificate revoked. `tcp` sets the options of sockets and acknowledges promptly. `pem` reads the files, `spare` is for when the process has no file
+//! reload finds its peer's certificate revoked. `handshake_failure` names the causes of handshakes that fail. `tcp` sets
+//! the options of sockets and acknowledges promptly. `pem` reads the files, `spare` is for when the process has no file
 //! left. `wary` reads no more of a client than there is room for, before it is known who it is.
 //!
 //! Nothing here knows what a door speaks, and each listener has the one that it was given.
 
 pub mod door;
+mod handshake_failure;
 pub mod listener;
 pub mod peer;
 mod pem;
@@ -20,6 +22,7 @@ pub mod wary;
 
 pub use self::{
     door::Door,
+    handshake_failure::HandshakeFailure,
     listener::{Gate, Listener},
     peer::Peer,
     tls::Tls,

@@ -1,7 +1,7 @@
 //! The files that TLS needs, in PEM.
 
 use std::{
-    fmt,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -9,7 +9,9 @@ use tokio_rustls::rustls::pki_types::{
     CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
     pem::{self, PemObject},
 };
-use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer};
+use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer, X509Certificate};
+
+use crate::private_file;
 
 /// A file of TLS that will not do.
 #[derive(Debug, thiserror::Error)]
@@ -30,14 +32,30 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     all(path, "there is no certificate in it")
 }
 
-/// The private key in a file.
+/// When the first of `chain` expires, in seconds since 1970, and its subject.
+pub(super) fn expiry(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(i64, String), PemError> {
+    let mut expiries = Vec::new();
+    for certificate in chain {
+        let (_, certificate) = X509Certificate::from_der(certificate).map_err(|error| PemError::new(path, &error))?;
+        expiries.push((certificate.validity().not_after.timestamp(), certificate.subject().to_string()));
+    }
+    Ok(expiries.into_iter().min_by_key(|(at, _)| *at).unwrap_or((i64::MAX, String::new())))
+}
+
+/// The private key in a file, which only its owner may be able to read.
 pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
+    private_file::check(path).map_err(|error| PemError::new(path, &error))?;
     PrivateKeyDer::from_pem_file(path).map_err(|error| PemError::new(path, &error))
 }
 
-/// The revocation lists in a file: at least one. The log is told of those that should have been replaced by now: what
-/// they revoke stays revoked, and refusing every client for want of a newer one would help nobody.
+/// The revocation lists in a file; none in one that is empty. The log is told of those that should have been replaced by
+/// now: what they revoke stays revoked, and refusing every client for want of a newer one would help nobody.
 pub(super) fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+    let content = fs::read(path).map_err(|error| PemError::new(path, &error))?;
+    if content.trim_ascii().is_empty() {
+        tracing::warn!(file = %path.display(), "no revocation list in it yet: no certificate counts as revoked");
+        return Ok(Vec::new());
+    }
     let lists = all::<CertificateRevocationListDer<'static>>(path, "there is no revocation list in it")?;
     for list in &lists {
         let (_, list) = CertificateRevocationList::from_der(list).map_err(|error| PemError::new(path, &error))?;

@@ -4,7 +4,12 @@
 //! read when the listener is bound and at each [`Tls::reload`], all of them or none; a handshake goes by those that
 //! were there when it began, and a connection is looked at again after each reload ([`super::trusted`]).
 
-use std::{fmt, io, path::Path, sync::Arc};
+use std::{
+    fmt, io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -13,9 +18,9 @@ use tokio::{
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        HandshakeKind, RootCertStore, ServerConfig,
+        self, CertificateError, HandshakeKind, RootCertStore, ServerConfig,
         crypto::{CryptoProvider, ring},
-        pki_types::{CertificateDer, UnixTime},
+        pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime},
         server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     },
 };
@@ -24,8 +29,13 @@ pub use crate::net::pem::PemError;
 use crate::{
     auth::certificate::Proof,
     config::{ClientTlsConfig, TlsConfig},
-    net::{pem, trusted::Trusted},
+    logging::{LineLimit, Shortened, limited_info},
+    net::{HandshakeFailure, Peer, pem, trusted::Trusted},
 };
+
+/// Days before the expiry of a server's certificate from which on the log warns of it.
+const EXPIRY_WARNING_DAYS: i64 = 14;
+const DAY: i64 = 24 * 60 * 60;
 
 /// Takes the server's side of handshakes.
 pub struct Tls {
@@ -33,6 +43,8 @@ pub struct Tls {
     protocols: &'static [&'static [u8]],
     /// What was read last.
     files: watch::Sender<Arc<Files>>,
+    /// Lines about handshakes that failed.
+    failures: LineLimit,
 }
 
 /// Tells of reloads.
@@ -43,6 +55,10 @@ struct Files {
     acceptor: TlsAcceptor,
     /// `None`: clients are not asked for a certificate.
     clients: Option<Arc<dyn ClientCertVerifier>>,
+    /// Whether there are revocation lists.
+    revokes: bool,
+    /// When the first certificate of the server's chain expires, in seconds since 1970, and its subject.
+    expiry: (i64, String),
 }
 
 impl Tls {
@@ -54,7 +70,8 @@ impl Tls {
     /// A [`PemError`] about the first file that will not do.
     pub fn open(config: &TlsConfig, protocols: &'static [&'static [u8]]) -> Result<Self, PemError> {
         let files = Files::read(config, protocols)?;
-        Ok(Self { config: config.clone(), protocols, files: watch::Sender::new(Arc::new(files)) })
+        let files = watch::Sender::new(Arc::new(files));
+        Ok(Self { config: config.clone(), protocols, files, failures: LineLimit::default() })
     }
 
     /// Reads the files again: new connections go by what is in them now, and those that are open whose certificate
@@ -62,9 +79,15 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// As [`Self::open`]; everything stays as it was.
+    /// As [`Self::open`]; or there were revocation lists, and their file is empty now. Everything stays as it was.
     pub fn reload(&self) -> Result<(), PemError> {
         let files = Files::read(&self.config, self.protocols)?;
+        if self.files.borrow().revokes && !files.revokes {
+            // A file that was cut short would let in all who were revoked.
+            let path = self.config.clients.as_ref().and_then(|clients| clients.crl.as_deref()).unwrap_or(Path::new(""));
+            let told = "is empty, and had revocation lists before; a list without entries revokes nothing";
+            return Err(PemError::new(path, &told));
+        }
         self.files.send_replace(Arc::new(files));
         Ok(())
     }
@@ -73,6 +96,36 @@ impl Tls {
     #[must_use]
     pub fn still_trusts(&self, chain: &[CertificateDer<'_>]) -> bool {
         self.files.borrow().clone().trusts(chain)
+    }
+
+    /// Returns the seconds until the first certificate of the server's chain expires; negative once it has.
+    #[must_use]
+    pub fn seconds_to_expiry(&self) -> i64 {
+        self.files.borrow().expiry.0.saturating_sub(unix_now())
+    }
+
+    /// Warns in the log if a certificate of the server's chain has expired or soon does.
+    pub fn warn_of_expiry(&self, listener: &str) {
+        let files = self.files.borrow().clone();
+        let (at, subject) = &files.expiry;
+        if let Some(when) = expiry_warning(*at, unix_now()) {
+            let file = self.config.certificate.display();
+            tracing::warn!(listener, %file, subject, "the certificate of a listener {when}");
+        }
+    }
+
+    /// Logs that the handshake with `peer` failed, as far as the limit of such lines admits, and returns why. One that
+    /// closes the connection, as health checks and port scanners do, is logged at the level `debug`.
+    pub(super) fn log_failure(&self, peer: &Peer, error: &io::Error) -> HandshakeFailure {
+        let failure = HandshakeFailure::of(error);
+        let (address, listener, cause, error) = (peer.address, &*peer.listener, failure.name(), error.to_string());
+        let error = Shortened(&error);
+        if failure == HandshakeFailure::Closed {
+            tracing::debug!(%address, listener, cause, %error, "a TLS handshake failed");
+        } else {
+            limited_info!(self.failures, %address, listener, cause, %error, "a TLS handshake failed");
+        }
+        failure
     }
 
     /// Goes through the handshake.
@@ -90,8 +143,8 @@ impl Tls {
         let connection = stream.get_ref().1;
         let chain = connection.peer_certificates().unwrap_or_default();
         // A resumed session has the chain that was verified when it began, which may have expired since.
-        if connection.handshake_kind() == Some(HandshakeKind::Resumed) && !files.trusts(chain) {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the resumed certificate is no longer good"));
+        if connection.handshake_kind() == Some(HandshakeKind::Resumed) {
+            files.verify(chain).map_err(io::Error::other)?;
         }
         let proof = Proof::of(chain.first().map(AsRef::as_ref));
         Ok((Trusted::new(stream, self, Reloads(reloads)), proof))
@@ -118,8 +171,13 @@ impl Files {
         let failed = |error| PemError::new(&config.certificate, &error);
         let provider = Arc::new(ring::default_provider());
         let chain = pem::certificates(&config.certificate)?;
+        let expiry = pem::expiry(&config.certificate, &chain)?;
         let key = pem::key(&config.key)?;
-        let clients = config.clients.as_ref().map(|clients| verifier(clients, provider.clone())).transpose()?;
+        let lists = config.clients.as_ref().and_then(|clients| clients.crl.as_deref());
+        let lists = lists.map(pem::revocation_lists).transpose()?.unwrap_or_default();
+        let revokes = !lists.is_empty();
+        let clients = config.clients.as_ref();
+        let clients = clients.map(|clients| verifier(clients, lists, provider.clone())).transpose()?;
         let builder =
             ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(failed)?;
         let builder = match &clients {
@@ -130,22 +188,56 @@ impl Files {
         let mut server = builder.with_single_cert(chain, key).map_err(failed)?;
         server.max_fragment_size = Some(config.record_bytes_max + RECORD_HEAD_BYTES);
         server.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(server)), clients })
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(server)), clients, revokes, expiry })
     }
 
     fn trusts(&self, chain: &[CertificateDer<'_>]) -> bool {
+        self.verify(chain).is_ok()
+    }
+
+    /// Verifies the chain of a client, its own certificate first.
+    fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
         match (chain.split_first(), &self.clients) {
-            (None, None) => true,
-            (None, Some(clients)) => !clients.client_auth_mandatory(),
-            (Some(_), None) => false,
-            (Some((own, others)), Some(clients)) => clients.verify_client_cert(own, others, UnixTime::now()).is_ok(),
+            (None, Some(clients)) if clients.client_auth_mandatory() => Err(rustls::Error::NoCertificatesPresented),
+            (None, _) => Ok(()),
+            (Some(_), None) => Err(CertificateError::UnknownIssuer.into()),
+            (Some((own, others)), Some(clients)) => {
+                clients.verify_client_cert(own, others, UnixTime::now()).map(|_verified| ())
+            }
         }
     }
 }
 
-/// Verifies client certificates as `config` says. With lists of what is revoked, all of a chain must be known not to
+/// Warns of the certificates of listeners, given with their names, `every` so often. Never returns.
+pub async fn warn_of_expiries(tls: &[(String, Arc<Tls>)], every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        tls.iter().for_each(|(listener, tls)| tls.warn_of_expiry(listener));
+    }
+}
+
+/// Says when a certificate that expires at `at` does, if that is soon or was; both in seconds since 1970.
+fn expiry_warning(at: i64, now: i64) -> Option<String> {
+    let shown = |days: i64| if days == 1 { "1 day".to_owned() } else { format!("{days} days") };
+    match at.saturating_sub(now) {
+        left if left > EXPIRY_WARNING_DAYS * DAY => None,
+        left @ 0.. => Some(format!("expires in less than {}", shown(left / DAY + 1))),
+        left => Some(format!("expired less than {} ago", shown(left.saturating_neg() / DAY + 1))),
+    }
+}
+
+fn unix_now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Verifies client certificates as `config` says. With `lists` of what is revoked, all of a chain must be known not to
 /// be.
-fn verifier(config: &ClientTlsConfig, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, PemError> {
+fn verifier(
+    config: &ClientTlsConfig,
+    lists: Vec<CertificateRevocationListDer<'static>>,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, PemError> {
     let failed = |path: &Path, error: &dyn fmt::Display| PemError::new(path, error);
     let mut roots = RootCertStore::empty();
     for root in pem::certificates(&config.ca)? {
@@ -154,11 +246,8 @@ fn verifier(config: &ClientTlsConfig, provider: Arc<CryptoProvider>) -> Result<A
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let builder = if config.optional { builder.allow_unauthenticated() } else { builder };
     match &config.crl {
-        None => builder.build().map_err(|error| failed(&config.ca, &error)),
-        Some(path) => {
-            let lists = pem::revocation_lists(path)?;
-            builder.with_crls(lists).build().map_err(|error| failed(path, &error))
-        }
+        Some(path) if !lists.is_empty() => builder.with_crls(lists).build().map_err(|error| failed(path, &error)),
+        _ => builder.build().map_err(|error| failed(&config.ca, &error)),
     }
 }
 
@@ -169,7 +258,7 @@ const RECORD_HEAD_BYTES: usize = 5;
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
 
-    use std::{fs, path::PathBuf};
+    use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
     use rcgen::{
         BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
@@ -227,6 +316,7 @@ mod tests {
             let (certificate, key) = self.issue(1);
             fs::write(self.file("certificate"), certificate.pem()).unwrap();
             fs::write(self.file("key"), key.serialize_pem()).unwrap();
+            fs::set_permissions(self.file("key"), fs::Permissions::from_mode(0o600)).unwrap();
             self.revoke(&[]);
             let clients = ClientTlsConfig { ca: self.file("ca"), optional, crl: Some(self.file("crl")) };
             let [certificate, key] = ["certificate", "key"].map(|name| self.file(name));
@@ -266,6 +356,84 @@ mod tests {
         fs::copy(stranger.file("crl"), authority.file("crl")).unwrap();
         tls.reload().unwrap();
         assert_eq!(trusted(), [false, false, true, false], "the authority was taken away");
+    }
+
+    #[tokio::test]
+    async fn an_empty_list_file_revokes_nothing_until_there_is_a_list() {
+        let authority = Authority::new();
+        let client = [authority.issue(2).0.der().clone()];
+        let config = authority.listener(false);
+        fs::write(authority.file("crl"), " \n").unwrap();
+        let tls = Tls::open(&config, &[]).unwrap();
+        assert!(tls.still_trusts(&client));
+        tls.reload().unwrap();
+        authority.revoke(&[2]);
+        tls.reload().unwrap();
+        assert!(!tls.still_trusts(&client));
+        // Cut short, it would let the revoked in again.
+        fs::write(authority.file("crl"), "").unwrap();
+        let told = tls.reload().unwrap_err().to_string();
+        assert!(told.contains("crl: is empty, and had revocation lists before"), "{told}");
+        assert!(!tls.still_trusts(&client));
+        fs::write(authority.file("crl"), "no list").unwrap();
+        assert!(Tls::open(&config, &[]).is_err(), "neither empty nor a list");
+    }
+
+    #[test]
+    fn certificates_that_expire_are_warned_of() {
+        for (left, expected) in [
+            (15 * DAY, None),
+            (14 * DAY + 1, None),
+            (14 * DAY, Some("expires in less than 15 days")),
+            (DAY - 1, Some("expires in less than 1 day")),
+            (0, Some("expires in less than 1 day")),
+            (-1, Some("expired less than 1 day ago")),
+            (-3 * DAY, Some("expired less than 4 days ago")),
+        ] {
+            assert_eq!(expiry_warning(1_000_000_000 + left, 1_000_000_000).as_deref(), expected, "{left}");
+        }
+    }
+
+    /// A server that was started two months before saw nothing of it.
+    #[tokio::test]
+    async fn they_are_warned_of_again_and_again() {
+        let authority = Authority::new();
+        let config = authority.listener(false);
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_after = date_time_ymd(2000, 1, 1);
+        fs::write(authority.file("certificate"), params.signed_by(&key, &authority.issuer).unwrap().pem()).unwrap();
+        fs::write(authority.file("key"), key.serialize_pem()).unwrap();
+        let tls = [("devices".to_owned(), Arc::new(Tls::open(&config, &[]).unwrap()))];
+        let (warned, mut warnings) = tokio::sync::mpsc::unbounded_channel();
+        let writer = move || Lines(warned.clone());
+        let subscriber = tracing_subscriber::fmt().with_writer(writer).with_ansi(false).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        for _ in 0..3 {
+            let warning = tokio::select! {
+                () = warn_of_expiries(&tls, Duration::from_millis(1)) => None,
+                warning = warnings.recv() => warning,
+            };
+            let warning = warning.unwrap();
+            assert!(
+                warning.contains("the certificate of a listener expired") && warning.contains("devices"),
+                "{warning}"
+            );
+        }
+    }
+
+    /// Sends each line that is written.
+    struct Lines(tokio::sync::mpsc::UnboundedSender<String>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            let _ = self.0.send(String::from_utf8_lossy(line).into_owned());
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     /// Each client of a page's script over TLS had a copy of it made.

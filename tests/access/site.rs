@@ -101,10 +101,10 @@ pub(crate) fn site_within(limits: &'static str) -> Server {
 fn started(more: &str, limits: &'static str) -> Server {
     let directory = tempfile::tempdir().unwrap();
     add_users(directory.path());
-    fs::write(directory.path().join("secret"), TOKEN_SECRET).unwrap();
-    let aws_keys = directory.path().join("aws-keys");
-    fs::write(&aws_keys, format!("AKIDLAMP {AWS_SECRET} lamp-1\n")).unwrap();
-    fs::set_permissions(&aws_keys, fs::Permissions::from_mode(0o600)).unwrap();
+    for (name, text) in [("secret", TOKEN_SECRET.to_owned()), ("aws-keys", format!("AKIDLAMP {AWS_SECRET} lamp-1\n"))] {
+        fs::write(directory.path().join(name), text).unwrap();
+        fs::set_permissions(directory.path().join(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
     start(directory, more, limits)
 }
 

@@ -57,8 +57,9 @@ fn a_demo_on_a_terminal_goes_on_until_it_is_interrupted() {
     let directory = tempfile::tempdir().unwrap();
     // `script` makes its terminal raw where its own input is none.
     let command = format!("stty sane; {SCRIPT} --rebase");
-    let mut child = demo(directory.path(), "script")
-        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+    // Tests that run in the background of a script have interrupts ignored, and so would all that they start.
+    let mut child = demo(directory.path(), "env")
+        .args(["--default-signal=INT", "script", "--quiet", "--return", "--command", &command, "/dev/null"])
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
@@ -76,7 +77,8 @@ fn a_demo_on_a_terminal_goes_on_until_it_is_interrupted() {
     let line = |start: &'static str| {
         eventually(start, || {
             let text = fs::read_to_string(&said).unwrap_or_default();
-            text.lines().find_map(|line| Some(line.strip_prefix(start)?.trim_end().to_owned()))
+            // A terminal echoes the interrupt, ^C, before what follows it.
+            text.lines().find_map(|line| Some(line.trim_start_matches("^C").strip_prefix(start)?.trim_end().to_owned()))
         })
     };
     let dashboard = line("The dashboard, for your browser: http://");

@@ -1,6 +1,9 @@
 //! `/metrics`, and the dashboard that draws them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::{Value, json};
 
@@ -63,9 +66,19 @@ fn what_happens_is_counted() {
         "umbra_store_free_disk_bytes",
         "umbra_journal_bytes",
         "umbra_commit_seconds_sum",
+        "process_cpu_seconds_total",
+        "process_open_fds",
     ] {
         assert!(found[name] > 0.0, "{name}: {page}");
     }
+    let near = |name: &str, expected: f64| {
+        assert!((expected / 2.0..expected * 2.0).contains(&found[name]), "{name}, {expected}: {page}");
+    };
+    near("process_resident_memory_bytes", server.resident_bytes() as f64);
+    near("process_open_fds", server.open_files() as f64);
+    assert!(found["process_max_fds"] >= found["process_open_fds"]);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((now - 600.0..=now).contains(&found["process_start_time_seconds"]), "{now}: {page}");
     assert_eq!(found["umbra_commit_seconds_bucket{le=\"+Inf\"}"], found["umbra_commit_seconds_count"]);
     // Every family is explained and typed, once, before its samples.
     let families: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
@@ -104,6 +117,7 @@ fn the_dashboard_draws_what_there_is() {
     let mut drawn = BTreeSet::new();
     names(&dashboard, &mut drawn);
     assert!(drawn.len() > 30, "{drawn:?}");
+    drawn.remove("umbra_tls_certificate_expiry_seconds"); // this server has no TLS
     for name in &drawn {
         assert!(there.contains(name), "{name} is drawn, and is not there");
     }
@@ -113,13 +127,19 @@ fn the_dashboard_draws_what_there_is() {
     assert!(forgotten.is_empty(), "{forgotten:?}");
 }
 
+/// Collects the names of metrics in an expression.
+pub(crate) fn names_in(text: &str, found: &mut BTreeSet<String>) {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let named = words.filter(|word| word.starts_with("umbra_") || word.starts_with("process_"));
+    found.extend(named.map(str::to_owned));
+}
+
 /// Collects the names of metrics in the expressions of a dashboard.
 fn names(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(members) => members.iter().for_each(|(key, value)| match value.as_str() {
             Some(text) if key == "expr" || key == "query" => {
-                let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-                found.extend(words.filter(|word| word.starts_with("umbra_")).map(str::to_owned));
+                names_in(text, found);
             }
             _ => names(value, found),
         }),

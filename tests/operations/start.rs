@@ -52,7 +52,7 @@ fn a_port_that_is_taken_is_told_with_its_key() {
     let address = taken.local_addr().unwrap().to_string();
     let file = directory.path().join("umbra.toml");
     fs::write(&file, format!("[[listener]]\nname = \"a\"\nbind = {address:?}\n")).unwrap();
-    let line = format!("'listener[0].bind' of {}:3", file.display());
+    let line = format!("change 'listener[0].bind' at {}:3", file.display());
     let (shipped, configured, bound) = (
         serve(directory.path(), ["127.0.0.1:0", &address]),
         {
@@ -68,11 +68,9 @@ fn a_port_that_is_taken_is_told_with_its_key() {
             command
         },
     );
-    for (mut command, key) in [
-        (shipped, "'listener[1].bind' of UMBRA__LISTENER__1__BIND (in the environment: UMBRA__LISTENER__1__BIND)"),
-        (configured, &*line),
-        (bound, "'listener[0].bind' of --bind"),
-    ] {
+    for (mut command, key) in
+        [(shipped, "; change UMBRA__LISTENER__1__BIND"), (configured, &*line), (bound, "; change --bind")]
+    {
         let output = command.output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{said}");

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
+    os::unix::fs::PermissionsExt,
     time::Instant,
 };
 
@@ -74,6 +75,7 @@ fn tls() -> (TempDir, String) {
     let file = |name: &str, text: String| {
         let path = directory.path().join(name);
         fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         path
     };
     let (certificate, key) = (file("certificate", key.cert.pem()), file("key", key.signing_key.serialize_pem()));

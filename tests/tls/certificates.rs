@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -44,6 +45,15 @@ impl Authority {
     /// A certificate of a server on this machine.
     pub(crate) fn server(&self) -> Issued {
         self.issue(named("server", &["localhost", "127.0.0.1"]))
+    }
+
+    /// As [`Self::server`], good for this long from now, or until as long ago.
+    pub(crate) fn server_until(&self, days: i64) -> Issued {
+        let mut params = named("server", &["localhost", "127.0.0.1"]);
+        let distance = std::time::Duration::from_secs(days.unsigned_abs() * 24 * 3600);
+        let now = std::time::SystemTime::now();
+        params.not_after = if days < 0 { now - distance } else { now + distance }.into();
+        self.issue(params)
     }
 
     /// A client's certificate with this common name.
@@ -142,5 +152,6 @@ fn named(name: &str, hosts: &[&str]) -> CertificateParams {
 fn written(directory: &Path, name: &str, pem: &str) -> PathBuf {
     let path = directory.join(format!("{name}.pem"));
     fs::write(&path, pem).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     path
 }

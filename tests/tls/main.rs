@@ -8,6 +8,7 @@ mod harness;
 mod certificates;
 mod client;
 mod downgrade;
+mod failures;
 mod listeners;
 mod refused;
 mod reload;

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use jsonwebtoken::Algorithm;
 use serde_json::json;
@@ -43,6 +43,7 @@ fn bench(with: With, change: impl FnOnce(&mut AuthConfig)) -> Bench {
     let (users, keys) = (folder.path().join("users"), folder.path().join("keys"));
     write_users(&users, &[("lamp", "secret"), ("heater", "other")]);
     fs::write(&keys, SECRET).unwrap();
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).unwrap();
     let mut config = AuthConfig { failure_delay: Duration::ZERO, ..Config::default().auth };
     config.users = matches!(with, With::Users | With::Both).then_some(users);
     config.tokens = matches!(with, With::Tokens | With::Both).then(|| TokenConfig {

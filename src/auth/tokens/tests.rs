@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use jsonwebtoken::Algorithm::{self, ES256, ES384, EdDSA, HS256, HS384, HS512, RS256};
 use serde_json::json;
@@ -30,6 +30,7 @@ fn open(content: &str, algorithms: &[Algorithm]) -> Result<Bench, String> {
     let folder = TempDir::new().unwrap();
     let keys = folder.path().join("keys");
     fs::write(&keys, content).unwrap();
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).unwrap();
     let config = TokenConfig {
         keys,
         algorithms: algorithms.to_vec(),

@@ -1,0 +1,104 @@
+//! The log: who connects, who is refused what, and how it begins and ends.
+
+use crate::harness::{
+    client::Client,
+    eventually,
+    packet::Packet,
+    server::{Server, Setup},
+    wire::{BOTH, Connect, V4, V5},
+};
+
+/// Lines of the log at the level `info` with all of `words`.
+fn lines(server: &Server, words: &[&str]) -> usize {
+    let log = server.log();
+    log.lines().filter(|line| line.contains(" INFO ") && words.iter().all(|word| line.contains(word))).count()
+}
+
+fn wait_for(server: &Server, words: &[&str]) {
+    eventually(&format!("{words:?}"), || (lines(server, words) > 0).then_some(()));
+}
+
+#[test]
+fn it_begins_with_what_starts_and_ends_in_words() {
+    let mut server = Server::start();
+    let log = server.log();
+    let first = log.lines().find(|line| line.contains(" INFO ")).unwrap();
+    let configuration = format!("configuration=\"{}\"", server.directory().join("broker.toml").display());
+    let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
+    for part in ["umbrad starts", &version, &configuration, "listeners=\"test mqtt 127.0.0.1:0\""] {
+        assert!(first.contains(part), "{part}: {first}");
+    }
+    let exit = server.stop();
+    let last = exit.log.lines().last().unwrap();
+    assert!(last.ends_with(": ended refused_and_dropped=\"none\" quotas_met=\"none\""), "{last}");
+
+    let mut server = Server::with(Setup { listener: "anonymous_role = \"viewer\"", ..Setup::default() });
+    Client::connect(&server, V5, "client").publish("not/mine", "", 1);
+    let exit = server.stop();
+    let last = exit.log.lines().last().unwrap();
+    assert!(last.ends_with(": ended refused_and_dropped=\"publishes-refused=1\" quotas_met=\"none\""), "{last}");
+}
+
+#[test]
+fn connections_leave_lines_when_they_begin_and_end() {
+    let server = Server::start();
+    for protocol in BOTH {
+        let (client, name) = match protocol {
+            V4 => ("four", "protocol=\"mqtt-3.1.1\""),
+            V5 => ("five", "protocol=\"mqtt-5\""),
+        };
+        let id = format!("client={client} ");
+        let whole = ["principal=anonymous/", &id, "address=127.0.0.1", "listener=\"test\"", name];
+        let ends = |reason: &str| wait_for(&server, &[&whole[..], &[" disconnected ", reason]].concat());
+        let mut open = Client::connect(&server, protocol, client);
+        wait_for(&server, &[&whole[..], &[" connected "]].concat());
+        let taker = Client::connect(&server, protocol, client);
+        ends("reason=session taken over");
+        open.discard_until_closed();
+        taker.disconnect();
+        ends("reason=the client disconnected");
+        Client::connect(&server, protocol, client).drop_connection();
+        ends("reason=the client closed the connection");
+        let mut wrong = Client::connect(&server, protocol, client);
+        wrong.send(Connect::new(protocol, client).encode());
+        ends("reason=protocol violation: a second CONNECT");
+        wrong.discard_until_closed();
+    }
+}
+
+#[test]
+fn lines_about_connections_can_be_switched_off() {
+    let server = Server::with(Setup { limits: "[log]\nconnections = false", ..Setup::default() });
+    Client::connect(&server, V5, "client").disconnect();
+    let log = { server }.stop().log;
+    assert!(!log.contains("connected"), "{log}");
+    assert!(log.contains("umbrad starts"), "{log}");
+}
+
+/// A device of MQTT 3.1.1 saw its messages acknowledged and lost, and the log said nothing.
+#[test]
+fn what_a_client_cannot_be_told_is_in_the_log() {
+    let server = Server::with(Setup { listener: "anonymous_role = \"viewer\"", ..Setup::default() });
+    let mut client = Client::connect(&server, V4, "lamp\u{202e}1");
+    let long = format!("other/{}", "x".repeat(300));
+    for (topic, shown, reason) in [
+        ("not/mine", "topic=not/mine ", "reason=Forbidden: publish not/mine"),
+        ("shadow/lamp-2/update", "topic=lamp-2 ", "reason=Forbidden"),
+        ("shadow/lamp-2/updat", "topic=shadow/lamp-2/updat ", "reason=unknown operation 'updat'"),
+        (&long, "xxx… ", "reason=Forbidden: publish other/x"),
+    ] {
+        client.publish(topic, "{\"state\":{}}", 1);
+        wait_for(&server, &["was refused", r"client=lamp\u{202e}1", "address=127.0.0.1", shown, reason]);
+    }
+    assert_eq!(client.subscribe_with(&[("not/mine/#", 1)], &crate::harness::wire::Properties::none()), [0x80]);
+    wait_for(&server, &["a subscription was refused", "topic=not/mine/# ", "reason=not authorized"]);
+
+    // One of MQTT 5 is told, and no line is needed; one of either that goes on does not fill the log.
+    let mut told = Client::connect(&server, V5, "told");
+    assert_eq!(told.publish("told/of/it", "", 1), 0x87);
+    (0..60).for_each(|_| _ = client.publish("again/and/again", "", 1));
+    client.send(crate::harness::wire::PINGREQ);
+    assert_eq!(client.recv(), Packet::PingResp);
+    assert_eq!(lines(&server, &["was refused", "told/of/it"]), 0);
+    assert!(lines(&server, &["was refused", "again/and/again"]) < 60, "{}", server.log());
+}

@@ -1,0 +1,142 @@
+//! A server under a service manager: what it is sent on its socket, the unit for systemd, and the alerts for Prometheus.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::net::UnixDatagram,
+    process::{Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::{
+    metrics::names_in,
+    site::{get, start},
+};
+use crate::harness::{DEADLINE, shadow::Requester, wire::V5};
+
+#[test]
+fn a_service_manager_is_told_when_it_serves_that_it_is_alive_and_when_it_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(*DEADLINE)).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_umbrad"))
+        .args(["serve", "--bind", "127.0.0.1:0"])
+        .current_dir(directory.path())
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "100000")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let next = || {
+        let mut buffer = [0; 256];
+        let count = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..count]).trim_end().to_owned()
+    };
+    assert_eq!([next(), next(), next()], ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let last = loop {
+        match next() {
+            said if said == "WATCHDOG=1" => {}
+            said => break said,
+        }
+    };
+    assert_eq!(last, "STOPPING=1");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// A check before the start ended with its own status, which systemd does not compare with `RestartPreventExitStatus`: a
+/// wrong configuration was tried again for ever.
+#[test]
+fn the_unit_does_what_its_comments_say() {
+    let unit = include_str!("../../packaging/umbrad.service");
+    let has = |line: &str| unit.lines().any(|given| given == line);
+    assert!(!unit.lines().any(|line| line.starts_with("ExecStartPre")), "{unit}");
+    for line in ["Type=notify", "WatchdogSec=30s", "RestartPreventExitStatus=2 4", "Restart=on-failure"] {
+        assert!(has(line), "{line}");
+    }
+}
+
+fn promtool(what: &str, file: &str) {
+    let path = format!("{}/packaging/{file}", env!("CARGO_MANIFEST_DIR"));
+    let output =
+        Command::new("promtool").args([what, "rules", &path]).output().expect("promtool is installed: run ./test");
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}
+
+/// Nobody runs a cluster for a test; what is in the manifest is read, and the server says what it thinks of its own part.
+#[test]
+fn the_manifest_for_kubernetes_fits_the_server() {
+    const READ: &str = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(sys.stdin))))";
+    let python = std::env::var("UMBRA_TEST_PYTHON").expect("UMBRA_TEST_PYTHON names an interpreter: run ./test");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/kubernetes.yaml");
+    let output = Command::new(python).args(["-c", READ]).stdin(fs::File::open(path).unwrap()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let documents: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let of_kind = |kind: &str| documents.iter().find(|document| document["kind"] == kind).unwrap();
+    let spec = &of_kind("StatefulSet")["spec"]["template"]["spec"];
+    let container = &spec["containers"][0];
+    assert_eq!(container["args"], json!(["serve", "--config", "/etc/umbra/umbra.toml"]));
+    assert_eq!(spec["volumes"][1]["secret"]["defaultMode"], 0o400);
+    for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz"), ("startupProbe", "/healthz")] {
+        assert_eq!(container[probe]["httpGet"], json!({"path": path, "port": "http"}));
+    }
+
+    let text = of_kind("ConfigMap")["data"]["umbra.toml"].as_str().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("umbra.toml");
+    fs::write(&file, text).unwrap();
+    let config = umbrad::config::Config::load(Some(&file), [], &umbrad::config::Arguments::default()).unwrap();
+    let ports: Vec<_> = config.listeners.iter().map(|listener| json!(listener.bind.port())).collect();
+    let exposed: Vec<_> =
+        container["ports"].as_array().unwrap().iter().map(|port| port["containerPort"].clone()).collect();
+    assert_eq!(ports, exposed);
+    // Its files are those of the Secret and the volume, and no others.
+    let mounts: Vec<_> = container["volumeMounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|mount| mount["mountPath"].as_str().unwrap())
+        .collect();
+    let tls = config.listeners[0].tls.clone().unwrap();
+    let clients = tls.clients.unwrap();
+    let files =
+        [config.store.path, config.auth.users.unwrap(), tls.certificate, tls.key, clients.ca, clients.crl.unwrap()];
+    for file in files {
+        assert!(mounts.iter().any(|mount| file.parent() == Some(std::path::Path::new(mount))), "{}", file.display());
+    }
+}
+
+#[test]
+fn the_alerts_are_sound_and_fire_when_they_should() {
+    promtool("check", "umbra-alerts.yml");
+    promtool("test", "umbra-alerts-test.yml");
+    let read = |file: &str| fs::read_to_string(format!("{}/packaging/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let named = |text: &str, key: &str| -> BTreeSet<String> {
+        text.lines()
+            .filter_map(|line| Some(line.trim().trim_start_matches("- ").strip_prefix(key)?.trim().to_owned()))
+            .collect()
+    };
+    let (rules, tests) = (read("umbra-alerts.yml"), read("umbra-alerts-test.yml"));
+    let alerts = named(&rules, "alert:");
+    assert!(alerts.len() >= 10, "{alerts:?}");
+    assert_eq!(alerts, named(&tests, "alertname:"), "each alert is tested");
+
+    // What they look at is there.
+    let server = start();
+    Requester::new(&server, V5, "setter", "shadow/lamp-1").update(json!({"state": {"desired": {"n": 1}}}));
+    let page = get(server.address_of("web"), "/metrics").text();
+    let mut used = BTreeSet::new();
+    names_in(&rules, &mut used);
+    // This server has no TLS, so no certificate either, which has a test of its own.
+    used.remove("umbra_tls_certificate_expiry_seconds");
+    assert!(used.len() >= 10, "{used:?}");
+    for name in used {
+        assert!(page.lines().any(|line| line.starts_with(&name)), "{name} is not there");
+    }
+}

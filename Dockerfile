@@ -1,5 +1,6 @@
 # Builds umbrad and puts it into an image without a shell. Configuration in /etc/umbra/umbra.toml, the store in
-# /var/lib/umbra, both of them to be mounted:
+# /var/lib/umbra, both of them to be mounted; relative paths in the configuration begin at /etc/umbra, so the store's is to
+# be path = "/var/lib/umbra/umbra.redb", or left out:
 #
 #   docker build -t umbra .
 #   docker run --rm -p 1883:1883 -v umbra:/var/lib/umbra -v ./umbra.toml:/etc/umbra/umbra.toml:ro umbra

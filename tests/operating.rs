@@ -20,11 +20,14 @@ fn blocks<'p>(page: &'p str, language: &str) -> Vec<&'p str> {
 
 /// `page`, with free ports of loopback in the place of its own.
 fn moved(page: &str, ports: &[&str]) -> String {
-    let sockets: Vec<_> = ports.iter().map(|port| (port, TcpListener::bind("127.0.0.1:0").unwrap())).collect();
+    let sockets: Vec<_> = ports.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let page = page.replace("0.0.0.0:", "127.0.0.1:");
-    sockets
-        .iter()
-        .fold(page, |page, (port, socket)| page.replace(**port, &socket.local_addr().unwrap().port().to_string()))
+    // In two steps, as a free port may hold the digits of one that is still to be replaced.
+    let mark = |number: usize| format!("\u{1}{number}\u{2}");
+    let marked = ports.iter().enumerate().fold(page, |page, (number, port)| page.replace(*port, &mark(number)));
+    sockets.iter().enumerate().fold(marked, |page, (number, socket)| {
+        page.replace(&mark(number), &socket.local_addr().unwrap().port().to_string())
+    })
 }
 
 /// Runs the commands of `page` in `directory`; what they said.
@@ -33,7 +36,7 @@ fn run(page: &str, directory: &Path) -> String {
         panic!("UMBRA_TEST_PYTHON names no interpreter: run ./test, which installs what is needed")
     });
     // A failure in the middle must not leave the server behind.
-    let end = "trap 'kill -9 $(jobs -p) 2>/dev/null || true' EXIT";
+    let end = "trap 'kill $(jobs -p) 2>/dev/null && sleep 1; kill -9 $(jobs -p) 2>/dev/null || true' EXIT";
     let script = format!("set -euo pipefail\n{end}\nset -x\n{}\necho done\n", blocks(page, "sh").join("\n"));
     fs::write(directory.join("script"), script).unwrap();
     let tools =
@@ -51,7 +54,8 @@ fn run(page: &str, directory: &Path) -> String {
         .status()
         .unwrap();
     let read = |file: &Path| fs::read_to_string(file).unwrap_or_default();
-    let (said, log) = (read(&said), read(&log) + &read(&directory.join("umbrad.log")));
+    let logs = ["umbrad.log", "behind.log", "nginx.log"].map(|log| read(&directory.join(log))).concat();
+    let (said, log) = (read(&said), read(&log) + &logs);
     assert!(status.success(), "{said}\n{log}");
     assert!(said.ends_with("done\n"));
     assert!(!log.contains("panicked"), "{log}");
@@ -61,9 +65,17 @@ fn run(page: &str, directory: &Path) -> String {
 #[test]
 fn the_worked_example_works() {
     let directory = tempfile::tempdir().unwrap();
-    let page = moved(include_str!("../docs/operating.md"), &["8883", "8443"]);
+    let ports = ["18883", "18884", "18080", "18081", "9883", "9884", "9443", "9444", "8883", "8443"];
+    let page = moved(include_str!("../docs/operating.md"), &ports);
     let configuration = blocks(&page, "toml");
-    fs::write(directory.path().join("umbra.toml"), configuration[0]).unwrap();
+    for (name, text) in [
+        ("umbra.toml", configuration[0]),
+        ("behind.toml", configuration[1]),
+        ("nginx.conf", blocks(&page, "nginx")[0]),
+        ("haproxy.cfg", blocks(&page, "haproxy")[0]),
+    ] {
+        fs::write(directory.path().join(name), text).unwrap();
+    }
     run(&page, directory.path());
 }
 

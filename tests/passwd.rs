@@ -55,7 +55,7 @@ async fn users_come_change_and_go() {
     let folder = TempDir::new().unwrap();
     let users = folder.path().join("users");
     let file = users.to_str().unwrap();
-    let done = |told: &str| (0, String::new(), format!("umbrad: user {told}\n"));
+    let done = |told: &str| (0, String::new(), format!("umbrad: user {told}, in {file}\n"));
 
     assert_eq!(passwd(&["add", "lamp", "--stdin", "--file", file], "secret\n"), done("lamp added"));
     assert_eq!(passwd(&["add", "a:b", "--stdin", "--file", file], "pässword mit Raum\r\n"), done("a:b added"));
@@ -146,6 +146,29 @@ fn mistakes_change_nothing_and_are_told() {
     assert_eq!(fs::read_to_string(&sound).unwrap(), kept);
     assert_eq!(fs::read_to_string(&broken).unwrap(), "# ours\nlamp:secret\n");
     assert!(!Path::new(&absent).exists());
+}
+
+/// Thousands of devices took thousands of calls, each of which rewrote the file.
+#[tokio::test]
+async fn many_users_come_from_a_list() {
+    let folder = TempDir::new().unwrap();
+    let users = folder.path().join("users");
+    let file = users.to_str().unwrap();
+    assert_eq!(passwd(&["add", "lamp-2", "--stdin", "--file", file], "old").0, 0);
+    let list = "lamp-1:one:1\r\nlamp-2:two\n\nurn:dev:3\tthree\n";
+    let told = format!("umbrad: users added: 2, with another password now: 1, in {file}\n");
+    assert_eq!(passwd(&["import", "--file", file], list), (0, String::new(), told));
+    for (user, password) in [("lamp-1", "one:1"), ("lamp-2", "two"), ("urn:dev:3", "three")] {
+        assert_eq!(known(&users, user, password).await, Ok(user.into()));
+    }
+    assert_eq!(known(&users, "lamp-2", "old").await, Err(Denied::Bad));
+    assert_eq!(fs::metadata(&users).unwrap().permissions().mode() & 0o777, 0o600);
+
+    // One mistake, and nothing is changed.
+    let kept = fs::read_to_string(&users).unwrap();
+    let told = "umbrad: line 2: \"a/b\" cannot be a name: names are 1 to 128 of A-Z a-z 0-9 . : _ -\n".to_owned();
+    assert_eq!(passwd(&["import", "--file", file], "lamp-1:new\na/b:x\n"), (2, String::new(), told));
+    assert_eq!(fs::read_to_string(&users).unwrap(), kept);
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::{
 use crate::auth::{
     Method, Principal,
     access::{Access, Granted, Rights},
-    pattern::{Pattern, Who},
-    rule::{Rule, RuleError, RuleText, device_pattern},
+    pattern::{Pattern, PatternError, Who},
+    rule::{GRANTED, Rule, RuleError, RuleText, device_pattern},
 };
 
 /// A grant as written in the configuration.
@@ -116,8 +116,6 @@ impl Policy {
 
     fn grant(&self, text: &GrantText) -> Result<Grant, RuleError> {
         let refuse = |key| move |problem: String| RuleError { key, problem };
-        let principal = |text: &String| text.parse::<Pattern>().map_err(|error| error.to_string());
-        let principals = text.principals.iter().map(principal).collect::<Result<Vec<_>, _>>();
         let devices = text.devices.iter().map(|text| device_pattern(text)).collect::<Result<Vec<_>, _>>();
         if !self.has_role(&text.role) {
             let known = self.roles().collect::<Vec<_>>().join(", ");
@@ -131,13 +129,42 @@ impl Policy {
                 RuleError { key: "by", problem: format!("has '{name}', but must be of {known}") }
             })
         };
+        let by = text.by.iter().map(method).collect::<Result<Vec<_>, _>>()?;
+        let principals = text.principals.iter().map(|text| principal_pattern(text, &by)).collect::<Result<_, _>>();
+        let devices: Arc<[Pattern]> = devices.map_err(refuse("devices"))?.into();
+        if !devices.is_empty() && !self.roles.get(&*text.role).into_iter().flatten().any(|rule| rule.has_granted()) {
+            let problem = format!("is set, but no rule of the role '{}' has devices = [\"{GRANTED}\"]", text.role);
+            return Err(RuleError { key: "devices", problem });
+        }
         Ok(Grant {
             role: text.role.as_str().into(),
             principals: principals.map_err(refuse("principals"))?,
-            by: text.by.iter().map(method).collect::<Result<_, _>>()?,
-            devices: devices.map_err(refuse("devices"))?.into(),
+            by,
+            devices,
         })
     }
+}
+
+/// Reads a pattern of names of principals who are known by one of the methods `by`. One that no such name matches is
+/// refused: whoever wrote it meant somebody.
+fn principal_pattern(text: &str, by: &[Method]) -> Result<Pattern, String> {
+    let pattern: Pattern = text.parse().map_err(|error: PatternError| error.to_string())?;
+    let anonymous = by.contains(&Method::Anonymous);
+    let named = !anonymous || by.len() > 1;
+    if (named && pattern.texts().all(Principal::may_hold) && !text.is_empty())
+        || (anonymous && Principal::may_be_anonymous(text))
+    {
+        return Ok(pattern);
+    }
+    let names = "names are 1 to 128 of A-Z a-z 0-9 . : _ -";
+    let anonymous_names = "an anonymous client is anonymous/ and its client id";
+    Err(match (anonymous, named) {
+        (true, false) => format!("has '{text}', which no such principal is called: {anonymous_names}"),
+        (false, _) if Principal::may_be_anonymous(text) => {
+            format!("has '{text}', which is an anonymous client, but by does not have \"anonymous\"")
+        }
+        _ => format!("has '{text}', which no principal can be called: {names}"),
+    })
 }
 
 impl Grant {

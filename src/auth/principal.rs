@@ -6,6 +6,8 @@
 
 use std::{fmt, sync::Arc};
 
+/// What the names of anonymous clients begin with.
+const ANONYMOUS: &str = "anonymous/";
 /// Most bytes of a name.
 const NAME_BYTES_MAX: usize = 128;
 
@@ -25,17 +27,30 @@ impl Principal {
     ///
     /// The name is not 1–128 of `A-Z a-z 0-9 . : _ -`.
     pub fn named(name: &str) -> Result<Self, NameError> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '_' | '-');
-        if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(allowed) {
+        if !name.is_empty() && Self::may_hold(name) {
             return Ok(Self(name.into()));
         }
         Err(NameError(name.chars().take(NAME_BYTES_MAX).collect()))
     }
 
+    /// Returns true if `part` may be a part of a name that [`Principal::named`] takes.
+    #[must_use]
+    pub fn may_hold(part: &str) -> bool {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '_' | '-');
+        part.len() <= NAME_BYTES_MAX && part.chars().all(allowed)
+    }
+
+    /// Returns true if a pattern that is written as `text` may match the name of an anonymous client.
+    #[must_use]
+    pub fn may_be_anonymous(text: &str) -> bool {
+        let start = text.split(['*', '{']).next().unwrap_or_default();
+        start.starts_with(ANONYMOUS) || (start.len() < text.len() && ANONYMOUS.starts_with(start))
+    }
+
     /// Returns the principal of a client on an anonymous listener: `anonymous/<client id>`.
     #[must_use]
     pub fn anonymous(client_id: &str) -> Self {
-        Self(format!("anonymous/{client_id}").into())
+        Self(format!("{ANONYMOUS}{client_id}").into())
     }
 
     /// Returns the shared name.

@@ -170,6 +170,12 @@ impl Rule {
         })
     }
 
+    /// Returns true if the rule covers the devices that the role is granted with.
+    #[must_use]
+    pub fn has_granted(&self) -> bool {
+        self.devices.contains(&Devices::Granted)
+    }
+
     /// Returns true if the rule covers `device`, for a role granted with `granted`.
     #[must_use]
     pub fn has_device(&self, device: &str, granted: &[Pattern], who: Who<'_>) -> bool {

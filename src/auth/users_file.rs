@@ -5,6 +5,7 @@
 //! kept. A file with an error is not changed. Only the owner of the old file can read the new one.
 
 use std::{
+    collections::HashMap,
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
@@ -49,26 +50,38 @@ impl UsersFile {
         Ok(text.lines().filter_map(user_of).collect())
     }
 
-    /// Sets the password of the user `name`. Creates the user and the file if missing.
+    /// Sets the passwords of `users`, whose names must differ. Creates the users and the file if missing. Returns for each
+    /// whether it was there before.
     ///
     /// # Errors
     ///
     /// The file cannot be read or written, or has an error; it is unchanged.
-    pub fn set(&self, name: &Principal, hash: &PasswordHash) -> Result<Former, FileError> {
+    pub fn set(&self, users: &[(Principal, PasswordHash)]) -> Result<Vec<Former>, FileError> {
         let (_lock, mut lines) = self.locked()?;
-        let line = line_of(name, hash);
-        let former = match position(&lines, name).and_then(|place| lines.get_mut(place)) {
-            Some(old) => {
-                *old = line;
-                Former::There
+        let placed = lines.iter().enumerate().filter_map(|(place, line)| Some((user_of(line)?, place)));
+        let places: HashMap<_, _> = placed.collect();
+        let formers = users.iter().map(|(name, hash)| {
+            let line = line_of(name, hash);
+            match places.get(name).and_then(|place| lines.get_mut(*place)) {
+                Some(old) => {
+                    *old = line;
+                    Former::There
+                }
+                None => {
+                    lines.push(line);
+                    Former::Absent
+                }
             }
-            None => {
-                lines.push(line);
-                Former::Absent
-            }
-        };
+        });
+        let formers = formers.collect();
         self.replace(&lines)?;
-        Ok(former)
+        Ok(formers)
+    }
+
+    /// The path of the file, as it was given or, behind a symbolic link, of what that leads to.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Removes the user `name`.
@@ -175,8 +188,8 @@ mod tests {
         let before = format!("# ours\nlamp:{a}\n\n# theirs\nheater:{a}\n");
         fs::write(&path, &before).unwrap();
         let file = UsersFile::at(&path);
-        assert_eq!(file.set(&named("lamp"), &b).unwrap(), Former::There);
-        assert_eq!(file.set(&named("door"), &b).unwrap(), Former::Absent);
+        assert_eq!(file.set(&[(named("lamp"), b.clone())]).unwrap(), [Former::There]);
+        assert_eq!(file.set(&[(named("door"), b.clone())]).unwrap(), [Former::Absent]);
         assert_eq!(file.remove(&named("heater")).unwrap(), Former::There);
         assert_eq!(file.remove(&named("heater")).unwrap(), Former::Absent);
         let after = fs::read_to_string(&path).unwrap();
@@ -192,13 +205,13 @@ mod tests {
         let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         let file = UsersFile::at(&path);
         assert!(file.names().is_err() && file.remove(&named("lamp")).is_err(), "it is not there");
-        file.set(&named("lamp"), &cheap("a")).unwrap();
+        file.set(&[(named("lamp"), cheap("a"))]).unwrap();
         assert_eq!(mode(), 0o600);
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         // left by a killed writer
         fs::write(folder.path().join("users.new"), "half a line").unwrap();
         fs::set_permissions(folder.path().join("users.new"), Permissions::from_mode(0o666)).unwrap();
-        file.set(&named("lamp"), &cheap("a")).unwrap();
+        file.set(&[(named("lamp"), cheap("a"))]).unwrap();
         assert_eq!((mode(), names(&file)), (0o600, vec!["lamp".to_owned()]));
     }
 
@@ -208,7 +221,7 @@ mod tests {
         let (path, link) = (folder.path().join("users"), folder.path().join("link"));
         fs::write(&path, "").unwrap();
         symlink(&path, &link).unwrap();
-        UsersFile::at(&link).set(&named("lamp"), &cheap("a")).unwrap();
+        UsersFile::at(&link).set(&[(named("lamp"), cheap("a"))]).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(names(&UsersFile::at(&path)), ["lamp"]);
     }
@@ -219,7 +232,7 @@ mod tests {
         let path = folder.path().join("users");
         fs::write(&path, "# ours\nlamp\n").unwrap();
         let file = UsersFile::at(&path);
-        for error in [file.set(&named("x"), &cheap("x")).err(), file.remove(&named("x")).err(), file.names().err()] {
+        for error in [file.set(&[(named("x"), cheap("x"))]).err(), file.remove(&named("x")).err(), file.names().err()] {
             assert_eq!(error.and_then(|error| error.line), Some(2));
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), "# ours\nlamp\n");
@@ -234,7 +247,7 @@ mod tests {
                 let file = &file;
                 scope.spawn(move || {
                     for n in 0..8 {
-                        file.set(&named(&format!("w{writer}-{n}")), &cheap("x")).unwrap();
+                        file.set(&[(named(&format!("w{writer}-{n}")), cheap("x"))]).unwrap();
                     }
                     file.remove(&named(&format!("w{writer}-0"))).unwrap();
                 });

@@ -3,7 +3,10 @@
 //! A backup comes from the running server, or from a store that no server has open. It gets its name only once it is
 //! whole on the disk and has been looked through: what has the name of a backup is one.
 
-use std::{io::BufWriter, path::PathBuf};
+use std::{
+    io::BufWriter,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use serde_json::json;
@@ -12,7 +15,7 @@ use super::{
     Exit,
     connect_args::ContextArgs,
     http_client::{Failure, Server, exit_of},
-    output::{complain, print},
+    output::{absolute, complain, print},
     part::Part,
     serve::Source,
 };
@@ -59,7 +62,7 @@ pub(super) struct Check {
 impl Backup {
     pub(super) async fn run(self) -> Exit {
         match self.take().await {
-            Ok(report) => tell(&report, "the store is damaged, and so is its backup"),
+            Ok(report) => tell(&report, Some(&self.to), "the store is damaged, and so is its backup"),
             Err(failure) => {
                 let told = match &failure {
                     Failure::Write(_) => format!("{}: {failure}", self.to.display()),
@@ -106,7 +109,9 @@ impl Restore {
         let mut options = store_options(&config.store, &config.limits);
         options.path = self.store.unwrap_or(options.path);
         match store::restore(&self.file, &options) {
-            Ok(report) => tell(&report, "the backup holds damaged records, and so does the store now"),
+            Ok(report) => {
+                tell(&report, Some(&options.path), "the backup holds damaged records, and so does the store now")
+            }
             Err(error) => {
                 let failure = Failure::from(error);
                 complain(&failure, exit_of(&failure))
@@ -118,7 +123,7 @@ impl Restore {
 impl Check {
     pub(super) fn run(self) -> Exit {
         match store::check(&StoreOptions::new(&self.file)) {
-            Ok(report) => tell(&report, "damaged"),
+            Ok(report) => tell(&report, None, "damaged"),
             Err(error) => {
                 let failure = Failure::from(error);
                 complain(&failure, exit_of(&failure))
@@ -136,10 +141,14 @@ impl From<CopyError> for Failure {
     }
 }
 
-/// Prints what was found; `damaged` says what it means if something is wrong.
-fn tell(report: &Report, damaged: &str) -> Exit {
+/// Prints what was found, and the absolute path of the file that was `written`; `damaged` says what it means if something
+/// is wrong.
+fn tell(report: &Report, written: Option<&Path>, damaged: &str) -> Exit {
     let Report { shadows, entries, head, findings, findings_more } = report;
-    let found = json!({ "shadows": shadows, "entries": entries, "head": head.0 });
+    let mut found = json!({ "shadows": shadows, "entries": entries, "head": head.0 });
+    if let (Some(written), Some(found)) = (written, found.as_object_mut()) {
+        found.insert("file".to_owned(), absolute(written).into());
+    }
     if findings.is_empty() {
         return print(&found);
     }

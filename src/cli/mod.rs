@@ -8,7 +8,8 @@
 //!
 //! `connect_args` are the arguments that name a broker, and one command's connection; `contexts` keeps such arguments
 //! under names. `request` sends a request and waits for its reply, `shadow_args` are the arguments that name a shadow,
-//! `http_client` asks a server over HTTP, `part` is a file in the making, `terminal` asks for passwords. The client
+//! `http_client` asks a server over HTTP, `part` is a file in the making, `terminal` asks for passwords, `user_list`
+//! reads many. The client
 //! commands know the wire contract and how names are spelled, and nothing else of the server.
 
 mod auth;
@@ -30,6 +31,7 @@ mod shadow_args;
 mod terminal;
 mod topics;
 mod update;
+mod user_list;
 mod watch;
 
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
 //! `umbrad passwd`: the file of users that may log in with a password.
 //!
-//! A password comes from the terminal, unseen, or from standard input; never from an argument, which every process of
+//! Whatever changes the file says where that is. A password comes from the terminal, unseen, or from standard input; never from an argument, which every process of
 //! the machine could read.
 
 use std::{
@@ -15,9 +15,10 @@ use zeroize::Zeroizing;
 
 use super::{
     Exit,
-    output::{complain, print},
+    output::{absolute, complain, print},
     serve::Source,
     terminal::SilentTerminal,
+    user_list::{self, LIST_BYTES_MAX},
 };
 use crate::{
     auth::{
@@ -44,6 +45,12 @@ enum Command {
         /// Read the password from standard input, up to the first line end.
         #[arg(long)]
         stdin: bool,
+        #[command(flatten)]
+        file: UsersArgs,
+    },
+    /// Add users, or give them other passwords: one a line of standard input, as NAME:PASSWORD, or NAME, a tab and PASSWORD
+    /// for names with colons. If anything is wrong with a line, nothing is changed.
+    Import {
         #[command(flatten)]
         file: UsersArgs,
     },
@@ -82,6 +89,7 @@ impl Passwd {
     pub(super) fn run(self) -> Exit {
         let done = match self.command {
             Command::Add { name, stdin, file } => add(&name, stdin, &file),
+            Command::Import { file } => import(&file),
             Command::Remove { name, file } => remove(&name, &file),
             Command::List { file } => list(&file),
         };
@@ -109,19 +117,29 @@ impl UsersArgs {
 fn add(name: &str, stdin: bool, file: &UsersArgs) -> Result<Exit, Failure> {
     let (name, file) = (Principal::named(name).map_err(Failure::usage)?, file.open()?);
     let password = if stdin { from_stdin()? } else { from_terminal(&name)? };
-    match password.len() {
-        0 => return Err(Failure::usage("the password is empty")),
-        1..=PASSWORD_BYTES_MAX => {}
-        more => {
-            return Err(Failure::usage(format!("the password is {more} bytes long, but may be {PASSWORD_BYTES_MAX}")));
-        }
-    }
+    user_list::check(&password).map_err(Failure::usage)?;
     let hash = PasswordHash::new(&password).map_err(Failure::failed)?;
-    let told = match file.set(&name, &hash)? {
-        Former::There => "has another password now",
-        Former::Absent => "added",
+    let told = match file.set(&[(name.clone(), hash)])?.as_slice() {
+        [Former::There] => "has another password now",
+        _ => "added",
     };
-    eprintln!("umbrad: user {name} {told}");
+    eprintln!("umbrad: user {name} {told}, in {}", absolute(file.path()));
+    Ok(Exit::Done)
+}
+
+fn import(file: &UsersArgs) -> Result<Exit, Failure> {
+    let file = file.open()?;
+    let mut list = Zeroizing::new(Vec::new());
+    io::stdin().lock().take(LIST_BYTES_MAX + 1).read_to_end(&mut list).map_err(Failure::failed)?;
+    if list.len() as u64 > LIST_BYTES_MAX {
+        return Err(Failure::usage("there is more on standard input than 256 MiB"));
+    }
+    let users = user_list::parse(&list).map_err(Failure::usage)?;
+    let hashes = user_list::hash(&users).map_err(Failure::failed)?;
+    let formers = file.set(&hashes)?;
+    let changed = formers.iter().filter(|former| **former == Former::There).count();
+    let (added, path) = (formers.len() - changed, absolute(file.path()));
+    eprintln!("umbrad: users added: {added}, with another password now: {changed}, in {path}");
     Ok(Exit::Done)
 }
 
@@ -129,7 +147,7 @@ fn remove(name: &str, file: &UsersArgs) -> Result<Exit, Failure> {
     let (name, file) = (Principal::named(name).map_err(Failure::usage)?, file.open()?);
     match file.remove(&name)? {
         Former::There => {
-            eprintln!("umbrad: user {name} removed");
+            eprintln!("umbrad: user {name} removed, in {}", absolute(file.path()));
             Ok(Exit::Done)
         }
         Former::Absent => Err(Failure::failed(format!("there is no user {name}"))),

@@ -242,7 +242,9 @@ impl Parts {
             announcing.thread.join()
         });
         let ended = left.and(if matches!(ended.await, Ok(Ok(()))) { Ok(()) } else { Err(ANNOUNCER) });
-        tracing::info!(refused_and_dropped = losses(&broker), quotas_met = quotas_met(&broker), "ended");
+        let connections_accepted = broker.counters.connections_accepted.get();
+        let (refused_and_dropped, quotas_met) = (losses(&broker), quotas_met(&broker));
+        tracing::info!(connections_accepted, refused_and_dropped, quotas_met, "ended");
         ended
     }
 }

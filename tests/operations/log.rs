@@ -30,13 +30,19 @@ fn it_begins_with_what_starts_and_ends_in_words() {
     }
     let exit = server.stop();
     let last = exit.log.lines().last().unwrap();
-    assert!(last.ends_with(": ended refused_and_dropped=\"none\" quotas_met=\"none\""), "{last}");
+    assert!(
+        last.ends_with(": ended connections_accepted=0 refused_and_dropped=\"none\" quotas_met=\"none\""),
+        "{last}"
+    );
 
     let mut server = Server::with(Setup { listener: "anonymous_role = \"viewer\"", ..Setup::default() });
     Client::connect(&server, V5, "client").publish("not/mine", "", 1);
     let exit = server.stop();
     let last = exit.log.lines().last().unwrap();
-    assert!(last.ends_with(": ended refused_and_dropped=\"publishes-refused=1\" quotas_met=\"none\""), "{last}");
+    assert!(
+        last.ends_with(" connections_accepted=1 refused_and_dropped=\"publishes-refused=1\" quotas_met=\"none\""),
+        "{last}"
+    );
 }
 
 #[test]

@@ -106,7 +106,7 @@ pub struct ListenerConfig {
     /// Most concurrent connections of the listener.
     pub connections_max: usize,
     /// The time until a new connection must have sent its CONNECT or the head of its request. It includes everything
-    /// before that. Also the idle time between two HTTP requests.
+    /// before that. Also the longest idle time between two HTTP requests.
     pub connect_timeout: Duration,
     /// The networks whose connections must begin with a PROXY header.
     pub proxy_from: Vec<IpNet>,

@@ -23,7 +23,7 @@ pub struct Acquaintance(Arc<Mutex<Option<Stranger>>>);
 
 /// The state of an unauthenticated client; dropping it releases its share of the budgets.
 struct Stranger {
-    /// The budgets to acquire from, all for every step.
+    /// The budgets; every step acquires from all of them.
     budgets: Vec<Arc<Semaphore>>,
     held: Vec<OwnedSemaphorePermit>,
     growing: Option<Growing>,

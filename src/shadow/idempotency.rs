@@ -6,9 +6,10 @@
 //! restores them.
 //!
 //! A shadow stores at most [`PER_SHADOW_MAX`] keys, and at most [`PER_PRINCIPAL_MAX`] of one principal. A key expires
-//! after [`REMEMBERED_SECONDS`] of the store's clock; a jump of that clock moves the expiry. A principal at its maximum
-//! evicts its own oldest key. In a full shadow, a principal evicts the oldest key of the principal with the most keys,
-//! if that one has at least two more than itself. Otherwise it evicts its own oldest key.
+//! after [`REMEMBERED_SECONDS`] of the store's clock. A clock that jumps forward expires keys earlier, one that jumps
+//! back expires them later. A principal at its maximum evicts its own oldest key. In a full shadow, a principal evicts
+//! the oldest key of the principal with the most keys, if that one has at least two more than itself. Otherwise it
+//! evicts its own oldest key.
 //!
 //! *Invariant:* with `n` principals, the newest ⌊64/n⌋ keys of each stay, whatever the others send. If 64 principals
 //! hold one key each, a further principal is refused rather than evict an only key.
@@ -40,8 +41,8 @@ pub const REMEMBERED_SECONDS: u64 = 24 * 3600;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(Arc<str>);
 
-/// The digest of a request in 16 bytes: operation, state and preconditions. It excludes the client token and the
-/// dry-run flag. Part of the store's format.
+/// The digest of a request in 16 bytes: operation, state and preconditions, whether sent in the payload or in headers.
+/// It excludes the client token and the dry-run flag. Part of the store's format.
 pub type RequestDigest = [u8; 16];
 
 /// An idempotency key with the digest of its request.

@@ -274,6 +274,15 @@ impl Follower {
 }
 
 impl Following {
+    /// Returns the newest change of the feed if nothing up to it waits here: all of them were handed out, or are none
+    /// that this follower may care about.
+    #[must_use]
+    pub fn position(&self) -> Option<Seq> {
+        let followers = self.changes.0.lock();
+        let queue = self.follower.queue.lock();
+        (queue.told.is_empty() && !queue.cut).then_some(followers.told)
+    }
+
     /// The next change, once there is one. May be dropped while it waits.
     pub async fn next(&self) -> Next {
         loop {
@@ -410,7 +419,7 @@ mod tests {
     #[test]
     fn no_documents_wait_but_the_one_that_is_asked_for() {
         let changes = Arc::new(Changes::new(Seq(0)));
-        let _all = changes.follow(Interest::default(), Keep::All { bytes_max: usize::MAX });
+        let all = changes.follow(Interest::default(), Keep::All { bytes_max: usize::MAX });
         let newest = changes.follow(Interest::default(), Keep::Newest);
         let documents = [(); 3].map(|()| Arc::new(Document::absent()));
         for (seq, after) in (1..).map(Seq).zip(&documents) {
@@ -431,6 +440,7 @@ mod tests {
             };
             changes.clone().announce(&outcome, &Nobody);
         }
+        assert_eq!((all.position(), newest.position()), (None, Some(Seq(3))), "three wait for the one, none here");
         assert_eq!(documents.each_ref().map(Arc::strong_count), [1, 1, 2]);
         let next = newest.follower.take();
         assert!(matches!(&next, Some(Next::Newest(document)) if Arc::ptr_eq(document, &documents[2])), "{next:?}");

@@ -33,7 +33,7 @@ use crate::{
     metrics::{CommitMetrics, Label, Outcomes},
     quota::{Admitted, Allowance, Quotas, Share},
     request_id::RequestId,
-    shadow::{Command, Manner, Rejection, Sender, ShadowKey, Timestamp, Version},
+    shadow::{Command, DeviceId, Manner, Rejection, Sender, ShadowKey, ShadowName, Timestamp, Version},
     store::{
         self, Applied, COMMAND_OVERHEAD_BYTES, CopyError, Entry, Health, Held, History, Job, Listed, Page, Past, Room,
         Seq, Store, StoreError, StoreOptions,
@@ -286,12 +286,13 @@ impl Service {
     /// As [`Service::read`].
     pub async fn former_if_sound(&self, key: &ShadowKey, before: Version) -> Result<Option<Entry>, Rejection> {
         let key = key.clone();
-        let history = self.blocking(move |store| unless_damaged(store.history(&key, Some(before), 1)));
-        Ok(history.await?.and_then(|mut history| history.entries.pop()))
+        let history = self.blocking(move |store| unless_damaged(store.history(&key, None, Some(before), 1)));
+        Ok(history.await?.flatten().and_then(|mut history| history.entries.pop()))
     }
 
-    /// The changes of `key` that made versions below `before`, newest first. `turn` is held until they are found, even
-    /// if nobody waits for them any more: a walk that has begun goes on.
+    /// The changes of `key` that made versions below `before`, newest first, from the newest or the entry `from` of it;
+    /// `None` if `from` is none of its entries. `turn` is held until they are found, even if nobody waits for them any
+    /// more: a walk that has begun goes on.
     ///
     /// # Errors
     ///
@@ -299,12 +300,29 @@ impl Service {
     pub async fn history(
         &self,
         key: &ShadowKey,
+        from: Option<Seq>,
         before: Version,
         limit: usize,
         turn: impl Send + 'static,
-    ) -> Result<History, Rejection> {
+    ) -> Result<Option<History>, Rejection> {
         let key = key.clone();
-        self.blocking(move |store| during(turn, || store.history(&key, Some(before), limit))).await
+        self.blocking(move |store| during(turn, || store.history(&key, from, Some(before), limit))).await
+    }
+
+    /// The place of the journal from which a reader of the shadows of `device` that has everything up to `after` can go
+    /// on without missing anything; `None` if there is none. `turn` is held as in [`Service::history`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn resume(
+        &self,
+        device: DeviceId,
+        name: Option<Option<ShadowName>>,
+        after: Seq,
+        turn: impl Send + 'static,
+    ) -> Result<Option<Seq>, Rejection> {
+        self.blocking(move |store| during(turn, || store.resume(device, name, after))).await
     }
 
     /// `key` as it was at `version`, which is at least 1; `turn` is held as in [`Service::history`].
@@ -643,7 +661,7 @@ mod tests {
         let key = ShadowKey::classic(DeviceId::new("lamp").unwrap());
         let (sender, ended) = mpsc::channel();
         // Nobody waits for them, unless they have ended by now.
-        let _ = service.history(&key, Version(1), 1, Turn(sender.clone())).now_or_never();
+        let _ = service.history(&key, None, Version(1), 1, Turn(sender.clone())).now_or_never();
         let _ = service.at_version(&key, Version(1), Turn(sender)).now_or_never();
         for by in ended {
             assert_ne!(by, thread::current().id(), "by the walk, and not by who gave up waiting for it");

@@ -97,6 +97,31 @@ impl Authority {
     }
 }
 
+impl Authority {
+    /// Returns true if `text` has the form of a host with or without a port, of whatever server. RFC 3986 section 3.2.
+    #[must_use]
+    pub fn is_well_formed(text: &str) -> bool {
+        let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, port)) => (address.parse::<Ipv6Addr>().is_ok(), port),
+            None => {
+                let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+                (is_reg_name(name), port)
+            }
+        };
+        let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        host && (port.is_empty() || port.strip_prefix(':').is_some_and(digits))
+    }
+}
+
+/// RFC 3986 section 3.2.2; an IPv4 address is one as well.
+fn is_reg_name(text: &str) -> bool {
+    let mut parts = text.split('%');
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte);
+    let escaped = |part: &str| part.get(..2).is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    parts.next().is_some_and(|first| first.bytes().all(plain))
+        && parts.all(|part| escaped(part) && part.bytes().all(plain))
+}
+
 impl Origin {
     /// Parses `scheme://host` or `scheme://host:port`. Returns `None` for other texts, including `null`, which a page
     /// without an origin sends.

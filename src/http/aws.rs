@@ -26,7 +26,7 @@ use crate::{
         query::{BadParameter, Query, bad},
         shadows::JSON,
         sigv4::{Signed, Unverified},
-        submit::{self, Accepted, Request},
+        submit::{self, Request},
         target::Target,
     },
     shadow::{Command, Delete, Rejection, ShadowKey, ShadowName, Timestamp},
@@ -119,7 +119,7 @@ async fn command(
     let projection = projection(&caller, &key).unwrap_or(Projection::NONE);
     let request = Request { key: key.clone(), command, dialect: Dialect::Aws, client_token: token.clone() };
     match submit::submit(api, &caller, request, projection, admitted).await {
-        Ok(Accepted { body, .. }) => Ok(answer(body)),
+        Ok(accepted) => Ok(accepted.mark_replay(answer(accepted.body.clone()))),
         Err(rejection) => Err(rejected(&rejection, &key, api, token.as_ref())),
     }
 }

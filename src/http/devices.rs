@@ -177,6 +177,16 @@ async fn shadow_entry(api: &Api, caller: &Caller, key: &ShadowKey) -> Result<Opt
     }))
 }
 
+/// Returns whether `device` is connected and how it was seen last, as far as `caller` may know.
+pub(super) fn presence(api: &Api, caller: &Caller, device: &DeviceId) -> (Option<bool>, Option<Seen>) {
+    if !caller.is_told_presence(device) {
+        return (None, None);
+    }
+    // Where it is on the network is for who operates the service.
+    let address = |seen: Seen| Seen { address: seen.address.filter(|_| caller.may_everything()), ..seen };
+    (Some(api.presence.connected(device)), api.presence.seen(device).map(address))
+}
+
 impl Page<'_> {
     /// Fills the page; returns whether there may be more after it.
     async fn fill(&mut self) -> Result<bool, Rejection> {
@@ -224,11 +234,7 @@ impl Page<'_> {
         self.looks += 1;
         let Self { api, caller, current, .. } = self;
         let (_, entry) = current.get_or_insert_with(|| {
-            let told = caller.is_told_presence(&key.device);
-            let connected = told.then(|| api.presence.connected(&key.device));
-            // Where it is on the network is for who operates the service.
-            let address = |seen: Seen| Seen { address: seen.address.filter(|_| caller.may_everything()), ..seen };
-            let seen = api.presence.seen(&key.device).filter(|_| told).map(address);
+            let (connected, seen) = presence(api, caller, &key.device);
             let id = key.device.as_str().to_owned();
             (key.device.clone(), DeviceEntry { id, connected, seen, drift: false, shadows: 0 })
         });
@@ -293,7 +299,7 @@ fn without_cursor(query: &str) -> String {
     kept.map(|pair| format!("{pair}&")).collect()
 }
 
-fn failed(rejection: &Rejection, api: &Api) -> Problem {
+pub(super) fn failed(rejection: &Rejection, api: &Api) -> Problem {
     let status = super::problem::status(rejection);
     Problem::new(status, rejection.error(), "The list cannot be read", api.now())
 }

@@ -1,20 +1,26 @@
 //! Server-sent events: every change that the caller may see, as it happens, from where it left off.
 //!
-//! The `id` of an event is its sequence in the journal. A stream begins after the last event its reader has, from the
+//! The `id` of an event is its place in the journal, in a form that clients cannot take for a number ([`event_id`]). It
+//! moves on with the head of the journal in heartbeats, whatever the filter lets through, so that a reader of rare
+//! changes does not come back for entries that are no longer kept. A stream begins after the last event its reader has, from the
 //! journal, and goes on with the feed of changes where the journal meets it. A reader that is too slow is cut off
 //! rather than remembered: it comes back with the last event it had, and the journal has the rest.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::Body,
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use futures_util::stream;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use crate::{
     auth,
@@ -31,7 +37,7 @@ use crate::{
     wire,
 };
 
-/// How long nothing may be sent before a comment shows that both ends are there.
+/// How long nothing may be sent before a comment shows that both ends are there, and how far the reader has come.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Entries of the journal read at once.
@@ -51,6 +57,8 @@ struct Reader {
     /// The last entry of the journal that was looked at.
     at: Seq,
     begun: bool,
+    /// When a heartbeat is due: nothing was sent for a while then.
+    silent_until: Instant,
     _place: Place,
 }
 
@@ -68,31 +76,54 @@ pub(super) async fn follow(
     let place = api.stream(&caller)?;
     let keep = Keep::All { bytes_max: api.event_bytes_max };
     let following = api.changes.follow(interest.clone(), keep);
-    let at = last.unwrap_or(following.since);
     // Asked now, while there is a status to say it with.
-    if let Page { gone: true, .. } = journal(&api, at, 1).await? {
-        let message =
-            format!("What came after event {} is not kept any more, or never was; begin with what is there", at.0);
-        return Err(Problem::new(StatusCode::GONE, "gone", &message, api.now()));
-    }
+    let at = match last {
+        None => following.since,
+        Some(last) => begin(&api, &caller, &interest, last).await?,
+    };
+    let silent_until = Instant::now() + HEARTBEAT;
     let ready = VecDeque::new();
-    let reader = Reader { api, caller, interest, following, ready, at, begun: false, _place: place };
+    let reader = Reader { api, caller, interest, following, ready, at, begun: false, silent_until, _place: place };
     let events = stream::unfold(reader, |mut reader| async move {
         let bytes = reader.next().await?;
+        reader.silent_until = Instant::now() + HEARTBEAT;
         Some((Ok::<_, std::convert::Infallible>(bytes), reader))
     });
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        // nginx passes each event on at once.
+        (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
     Ok((headers, Body::from_stream(events)).into_response())
 }
 
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Returns the place from which a reader whose last event is `last` misses nothing: `last` itself, or a later one if
+/// none of the removed entries were of the device that it follows.
+async fn begin(api: &Api, caller: &Caller, interest: &Interest, last: Seq) -> Result<Seq, Problem> {
+    let gone = || {
+        let message = "The events after Last-Event-ID are not kept any more, or never were; begin with the documents";
+        Problem::new(StatusCode::GONE, "gone", message, api.now())
+    };
+    if !journal(api, last, 1).await?.gone {
+        return Ok(last);
+    }
+    let Some(device) = interest.device.clone() else { return Err(gone()) };
+    let turn = api.read_turn(caller).await;
+    let resumed =
+        api.service.resume(device, interest.name.clone(), last, turn).await.map_err(|error| failed(&error, api))?;
+    resumed.ok_or_else(gone)
+}
+
 async fn journal(api: &Api, after: Seq, limit: usize) -> Result<Page, Problem> {
     let page = api.service.journal(after, limit).await;
-    page.map_err(|rejection: Rejection| {
-        Problem::new(status(&rejection), rejection.error(), "The journal cannot be read", api.now())
-    })
+    page.map_err(|rejection| failed(&rejection, api))
+}
+
+fn failed(rejection: &Rejection, api: &Api) -> Problem {
+    Problem::new(status(rejection), rejection.error(), "The journal cannot be read", api.now())
 }
 
 impl Reader {
@@ -102,7 +133,7 @@ impl Reader {
             // So that the headers leave at once, and who loses the connection before the first event knows where it
             // was.
             self.begun = true;
-            return Some(format!("retry: {RETRY}\nid: {}\n\n", self.at.0).into());
+            return Some(format!("retry: {RETRY}\nid: {}\n\n", event_id(self.at)).into());
         }
         loop {
             // Rights may have been read anew since the last event, and a token ends.
@@ -113,17 +144,18 @@ impl Reader {
                 if let Some(event) = self.event(&told) {
                     return Some(event);
                 }
+            } else if Instant::now() >= self.silent_until {
+                return Some(self.heartbeat());
             } else if self.at < self.following.since {
                 self.catch_up().await?;
             } else {
+                // Changes that the filter holds back do not put the heartbeat off.
                 let next = tokio::select! {
                     () = self.caller.in_question(&self.api) => continue,
-                    next = timeout(HEARTBEAT, self.following.next()) => next,
+                    next = timeout_at(self.silent_until.into(), self.following.next()) => next,
                 };
                 match next {
-                    // No event, but the place up to which there was none. It moves on, so that a reader of what is
-                    // rare does not come back for what is no longer kept.
-                    Err(_) => return Some(format!(":\nid: {}\n\n", self.at.0).into()),
+                    Err(_) => return Some(self.heartbeat()),
                     Ok(Next::Change(told)) => {
                         if told.seq > self.at {
                             self.at = told.seq;
@@ -135,6 +167,16 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Returns a block without an event: the place up to which the reader has everything.
+    fn heartbeat(&mut self) -> Bytes {
+        if self.at >= self.following.since
+            && let Some(position) = self.following.position()
+        {
+            self.at = self.at.max(position);
+        }
+        format!(":\nid: {}\n\n", event_id(self.at)).into()
     }
 
     /// Reads on in the journal, up to where the feed begins.
@@ -166,7 +208,7 @@ impl Reader {
         }
         Some(told.rendered(&reader, |told| {
             let data = wire::change_entry(&told.entry(), &reader);
-            let mut event = format!("id: {}\nevent: change\ndata: ", told.seq.0).into_bytes();
+            let mut event = format!("id: {}\nevent: change\ndata: ", event_id(told.seq)).into_bytes();
             // JSON has no line ends but escaped ones.
             event.extend_from_slice(&data);
             event.extend_from_slice(b"\n\n");
@@ -193,11 +235,41 @@ fn interest(uri: &Uri) -> Result<Interest, BadParameter> {
     })
 }
 
-/// The last event that the reader had. One it was never sent one has none: browsers leave the header out then.
+/// Returns the id of the event at `seq`. Clients only send it back: it begins with a letter, so that nobody computes
+/// with it.
+fn event_id(seq: Seq) -> String {
+    format!("{ID_PREFIX}{:x}", seq.0)
+}
+
+const ID_PREFIX: char = 'j';
+
+/// Reads an id, or the bare number that older servers sent. `None`: no server sent it.
+fn read_event_id(text: &str) -> Option<Seq> {
+    let (digits, radix) = text.strip_prefix(ID_PREFIX).map_or((text, 10), |digits| (digits, 16));
+    u64::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+')).map(Seq)
+}
+
+/// Reads the last event that the reader has. Browsers leave the header out if there was none.
 fn last_event(headers: &HeaderMap) -> Result<Option<Seq>, BadParameter> {
     let Some(value) = headers.get(LAST_EVENT_ID.name) else { return Ok(None) };
-    let text = value.to_str().unwrap_or_default();
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let seq = text.parse().ok().filter(|_| digits).map(Seq);
+    let seq = read_event_id(value.to_str().unwrap_or_default());
     seq.map(Some).ok_or_else(|| bad(LAST_EVENT_ID.name, "must be the id of an event"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_come_back_and_are_no_numbers() {
+        for seq in [0, 1, 9, 10, 0xe5, 4096, u64::MAX] {
+            let id = event_id(Seq(seq));
+            assert_eq!(read_event_id(&id), Some(Seq(seq)));
+            assert!(id.parse::<f64>().is_err(), "{id}");
+            assert_eq!(read_event_id(&seq.to_string()), Some(Seq(seq)), "as older servers sent it");
+        }
+        for unknown in ["j", "+1", "j+1", "jg", "-1", "1.5", "x1", "99999999999999999999", "j11111111111111111"] {
+            assert_eq!(read_event_id(unknown), None, "{unknown}");
+        }
+    }
 }

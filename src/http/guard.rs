@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::{
     extract::{Request, State},
     http::{
-        HeaderMap, StatusCode,
+        HeaderMap, StatusCode, Version,
         header::{HOST, ORIGIN, UPGRADE},
     },
     middleware::Next,
@@ -42,6 +42,9 @@ enum Refusal {
     /// RFC 9112 section 3.2.
     #[error("a request must have one Host field")]
     HostMissing,
+    /// `Host`, or the host of the target, is no host at all. RFC 9112 section 3.2.
+    #[error("{0:?} is no host and port")]
+    HostMalformed(String),
     /// `Host`, or the host of the target, is none of the listener's.
     #[error("{0:?} is not a host of this server; its operator can list it in 'hosts'")]
     HostUnknown(String),
@@ -67,6 +70,9 @@ impl Guard {
     }
 
     fn check(&self, request: &Request) -> Result<(), Refusal> {
+        if HEALTH_PATHS.contains(&request.uri().path()) && request.method().is_safe() {
+            return check_any_host(request);
+        }
         let mut asked = self.host(request.headers())?;
         // A target that names a host, as is sent to a proxy, wins over the field, which must be one of ours all the
         // same.
@@ -78,18 +84,17 @@ impl Guard {
     }
 
     fn host(&self, headers: &HeaderMap) -> Result<Authority, Refusal> {
-        let mut fields = headers.get_all(HOST).iter();
-        match (fields.next(), fields.next()) {
-            (Some(field), None) => self.own(&String::from_utf8_lossy(field.as_bytes())),
-            _ => Err(Refusal::HostMissing),
-        }
+        self.own(&host_field(headers)?.ok_or(Refusal::HostMissing)?)
     }
 
     /// Reads the name of a server, which must be this one.
     fn own(&self, text: &str) -> Result<Authority, Refusal> {
         let is_own = |host: &Host| self.hosts.contains(host) || (self.loopback && host.is_loopback());
         let authority = Authority::parse(text).filter(|authority| is_own(&authority.host));
-        authority.ok_or_else(|| Refusal::HostUnknown(shown(text)))
+        authority.ok_or_else(|| match Authority::is_well_formed(text) {
+            true => Refusal::HostUnknown(shown(text)),
+            false => Refusal::HostMalformed(shown(text)),
+        })
     }
 
     /// What is no page of a browser has no origin.
@@ -115,6 +120,32 @@ impl Guard {
     }
 }
 
+/// What load balancers ask for, under whatever name they know the server: an address, or none in HTTP/1.0. No page
+/// learns from it more than that the server is there.
+const HEALTH_PATHS: [&str; 2] = ["/healthz", "/readyz"];
+
+/// Checks the form of the host alone.
+fn check_any_host(request: &Request) -> Result<(), Refusal> {
+    let field = host_field(request.headers())?;
+    if field.is_none() && request.version() >= Version::HTTP_11 {
+        return Err(Refusal::HostMissing);
+    }
+    let target = request.uri().authority().map(|target| target.to_string());
+    match [field, target].into_iter().flatten().find(|host| !Authority::is_well_formed(host)) {
+        None => Ok(()),
+        Some(host) => Err(Refusal::HostMalformed(shown(&host))),
+    }
+}
+
+/// Returns the value of the one `Host` field.
+fn host_field(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let mut fields = headers.get_all(HOST).iter();
+    match (fields.next(), fields.next()) {
+        (field, None) => Ok(field.map(|field| String::from_utf8_lossy(field.as_bytes()).into_owned())),
+        _ => Err(Refusal::HostMissing),
+    }
+}
+
 /// The guard as a layer, before every route.
 pub(super) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     match guard.check(&request) {
@@ -130,6 +161,7 @@ impl Refusal {
     fn problem(&self, now: Timestamp) -> Problem {
         match self {
             Self::HostMissing => Problem::parameter("Host", "must be there once", now),
+            Self::HostMalformed(_) => Problem::parameter("Host", &self.to_string(), now),
             Self::HostUnknown(_) | Self::OriginForeign(_) => {
                 Problem::new(StatusCode::FORBIDDEN, "forbidden", &format!("Forbidden: {self}"), now)
             }
@@ -189,7 +221,18 @@ mod tests {
             ("/", "192.0.2.7", [403, 200, 403]),
             ("/", "evil.example", [403, 403, 403]),
             ("/", "localhost.evil.example", [403, 403, 403]),
-            ("/", "localhost@evil.example", [403, 403, 403]),
+            ("/", "localhost@evil.example", [400, 400, 400]),
+            ("/", "local host", [400, 400, 400]),
+            ("/", "localhost/", [400, 400, 400]),
+            ("/", "localhost, localhost", [400, 400, 400]),
+            ("/", "localhost:80:80", [400, 400, 400]),
+            ("/", "localhost:x", [400, 400, 400]),
+            ("/", "[::1", [400, 400, 400]),
+            ("/", "::1", [400, 400, 400]),
+            ("/", "lamp%zz", [400, 400, 400]),
+            ("/", "lamp%20", [403, 403, 403]),
+            ("/", "localhost:99999", [403, 403, 403]),
+            ("/", "ünicode", [400, 400, 400]),
             ("/", "0.0.0.0", [403, 403, 403]),
             ("/", "2130706433", [403, 403, 403]),
             ("/", "", [403, 403, 403]),
@@ -198,7 +241,13 @@ mod tests {
             ("http://localhost:99/", "127.0.0.1", [200, 403, 200]),
             ("http://evil.example/", "localhost", [403, 403, 403]),
             ("http://localhost/", "evil.example", [403, 403, 403]),
-            ("http://evil@localhost/", "localhost", [403, 403, 403]),
+            ("http://evil@localhost/", "localhost", [400, 400, 400]),
+            // Health checks come under any name.
+            ("/healthz", "10.1.2.3:8080", [200, 200, 200]),
+            ("/readyz", "evil.example", [200, 200, 200]),
+            ("http://10.1.2.3/readyz", "", [200, 200, 200]),
+            ("/readyz", "a b", [400, 400, 400]),
+            ("/readyz/", "evil.example", [403, 403, 403]),
         ] {
             let found = [&local, &named, &both].map(|guard| checked(guard, "GET", target, &[("host", host)]));
             assert_eq!(found, expected, "{target} {host:?}");
@@ -206,6 +255,8 @@ mod tests {
         assert_eq!(checked(&local, "GET", "/", &[]), 400, "no Host");
         assert_eq!(checked(&local, "GET", "/", &[("host", "localhost"), ("host", "localhost")]), 400, "two");
         assert_eq!(checked(&local, "GET", "http://localhost/", &[]), 400, "only the target");
+        assert_eq!(checked(&local, "GET", "/healthz", &[]), 400, "no Host in HTTP/1.1");
+        assert_eq!(checked(&local, "POST", "/healthz", &[("host", "evil.example")]), 403, "no health check");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
     http::{
         api::Api,
         caller::Caller,
-        operation::{AFTER, BEFORE, LIMIT, Operation},
+        operation::{AFTER, BEFORE, HISTORY_CURSOR, LIMIT, Operation},
         problem::Problem,
         query::{BadParameter, Query, bad},
         shadows::JSON,
@@ -22,7 +22,7 @@ use crate::{
     },
     service::RefusalPosition,
     shadow::{Rejection, Version},
-    store::{Entry, HistoryEnd},
+    store::{Entry, HistoryEnd, Seq},
     wire::{self, ChangeEntry, RefusedEntry},
 };
 
@@ -43,7 +43,8 @@ pub(super) async fn get(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let projection = caller.hindsight(&key, &api)?;
-    let (before, limit) = page(&uri).map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
+    let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
+    let Page { from, before, limit } = Page::read(&uri).map_err(invalid)?;
     let refused = |rejection: Rejection| caller.refused(&rejection, &key, &api);
     let _admitted = api.service.admit(caller.principal(), &key).map_err(refused)?;
     let held = api.service.read(&key).await.map_err(refused)?;
@@ -51,18 +52,43 @@ pub(super) async fn get(
         return Err(refused(Rejection::NotFound));
     }
     let turn = api.read_turn(&caller).await;
-    let history = api.service.history(&key, before, limit, turn).await.map_err(refused)?;
-    let end = match history.end {
-        HistoryEnd::First => wire::HistoryEnd::First,
-        HistoryEnd::More => wire::HistoryEnd::More,
-        HistoryEnd::Gone => wire::HistoryEnd::Gone,
+    let history = api.service.history(&key, from, before, limit, turn).await.map_err(refused)?;
+    let history = history.ok_or_else(|| invalid(bad(HISTORY_CURSOR.name, "is no 'next' of this shadow's history")))?;
+    let (end, next) = match history.end {
+        HistoryEnd::First => (wire::HistoryEnd::First, None),
+        HistoryEnd::More(next) => (wire::HistoryEnd::More, Some(cursor(next, before))),
+        HistoryEnd::Gone => (wire::HistoryEnd::Gone, None),
     };
-    let mut response = fresh(wire::history(history.entries.iter().map(entry), end, &projection));
-    if let (wire::HistoryEnd::More, Some(last)) = (end, history.entries.last()) {
-        let next = format!("{}?before={}&limit={limit}", uri.path(), last.version.0);
-        link(&mut response, &next);
+    let mut response = fresh(wire::history(history.entries.iter().map(entry), end, next.as_deref(), &projection));
+    if let Some(next) = next {
+        link(&mut response, &format!("{}?cursor={next}&limit={limit}", uri.path()));
     }
     Ok(response)
+}
+
+/// A page of history that is asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Page {
+    /// The entry to begin with; `None`: the newest.
+    from: Option<Seq>,
+    /// Only versions below this one.
+    before: Version,
+    limit: usize,
+}
+
+/// No version is as high.
+const ALL: Version = Version(u64::MAX);
+
+/// Returns the text that stands for the page that begins with the entry at `from`. It holds `before` too: the walk may
+/// not have got there yet.
+fn cursor(from: Seq, before: Version) -> String {
+    format!("{:x}.{:x}", from.0, if before == ALL { 0 } else { before.0 })
+}
+
+fn read_cursor(text: &str) -> Option<(Seq, Version)> {
+    let (from, before) = text.split_once('.')?;
+    let number = |digits: &str| u64::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'));
+    Some((Seq(number(from)?), Some(Version(number(before)?)).filter(|before| before.0 > 0).unwrap_or(ALL)))
 }
 
 /// `GET S/rejections`
@@ -129,11 +155,20 @@ pub(super) fn link(response: &mut Response, next: &str) {
     }
 }
 
-fn page(uri: &Uri) -> Result<(Version, usize), BadParameter> {
-    let query = Query::read(uri.query(), Operation::GetHistory.parameters())?;
-    let before = query.integer(&BEFORE)?.map_or(Version(u64::MAX), Version);
-    let limit = query.integer(&LIMIT)?.and_then(|limit| limit.try_into().ok());
-    Ok((before, limit.unwrap_or(PAGE)))
+impl Page {
+    fn read(uri: &Uri) -> Result<Self, BadParameter> {
+        let query = Query::read(uri.query(), Operation::GetHistory.parameters())?;
+        let limit = query.integer(&LIMIT)?.and_then(|limit| limit.try_into().ok()).unwrap_or(PAGE);
+        let before = query.integer(&BEFORE)?.map(Version);
+        match query.text(&HISTORY_CURSOR)? {
+            None => Ok(Self { from: None, before: before.unwrap_or(ALL), limit }),
+            Some(_) if before.is_some() => Err(bad(BEFORE.name, "is part of the cursor; leave it out")),
+            Some(text) => {
+                let read = read_cursor(&text).ok_or_else(|| bad(HISTORY_CURSOR.name, "is no 'next' of a history"))?;
+                Ok(Self { from: Some(read.0), before: read.1, limit })
+            }
+        }
+    }
 }
 
 fn entry(entry: &Entry) -> ChangeEntry<'_> {

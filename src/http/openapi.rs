@@ -129,6 +129,7 @@ fn response(response: &exchanges::Response) -> (String, Value) {
 fn header(name: &&'static str) -> (String, Value) {
     let schema = match *name {
         "ETag" => json!({ "type": "string", "pattern": schemas::ETAG }),
+        "Idempotent-Replayed" => json!({ "type": "string", "enum": ["true"] }),
         "Umbra-Wait" => json!({ "type": "string", "enum": ["met", "timeout"] }),
         "Retry-After" => json!({ "type": "string", "pattern": "^[0-9]+$" }),
         _ => json!({ "type": "string" }),

@@ -19,6 +19,7 @@ pub(super) enum Operation {
     FollowRejections,
     ListShadows,
     ListDevices,
+    GetDevice,
     FollowEvents,
     AwsGetShadow,
     AwsUpdateShadow,
@@ -39,6 +40,7 @@ const SHADOW: &[Operation] =
 /// Every path of the API. What operators and browsers ask for besides is in `router`.
 pub(super) const ROUTES: &[Route] = &[
     Route { path: "/v1/devices", operations: &[Operation::ListDevices] },
+    Route { path: "/v1/devices/{id}", operations: &[Operation::GetDevice] },
     Route { path: "/v1/devices/{id}/shadows", operations: &[Operation::ListShadows] },
     Route { path: "/v1/devices/{id}/shadow", operations: SHADOW },
     Route { path: "/v1/devices/{id}/shadows/{name}", operations: SHADOW },
@@ -88,7 +90,7 @@ pub(super) static NAME: Parameter = Parameter {
 pub(super) static FIELDS: Parameter = query(
     "fields",
     Kind::Text(POINTERS),
-    "Show only what is at or below these JSON Pointers into `state`, apart by commas",
+    "Show only what is at or below these JSON Pointers into `state`, apart by commas; at most 32",
 );
 pub(super) static VERSION: Parameter = query(
     "version",
@@ -113,6 +115,11 @@ pub(super) static BASE_VERSION: Parameter = query(
     Kind::Integer { min: 1, max: u64::MAX >> 11 },
     "The version that a rebased write was made for",
 );
+pub(super) static UPSERT: Parameter = query(
+    "upsert",
+    Kind::Flag,
+    "`true`: create the shadow or change whatever is there; takes the place of If-Match and If-None-Match",
+);
 pub(super) static DRY_RUN: Parameter =
     query("dry_run", Kind::Flag, "Decide, tell what would become of it, and change nothing");
 pub(super) static BEFORE: Parameter =
@@ -129,6 +136,8 @@ pub(super) static CURSOR: Parameter = query(
     Kind::Text("^([A-Za-z0-9:_-]{1,128}|~[A-Za-z0-9_-]{208})$"),
     "Where the page before ended: its `next`",
 );
+pub(super) static HISTORY_CURSOR: Parameter =
+    query("cursor", Kind::Text("^[0-9a-f]{1,16}\\.[0-9a-f]{1,16}$"), "Where the page before ended: its `next`");
 pub(super) static SHADOW_CURSOR: Parameter =
     query("cursor", Kind::Text("^(\\.|[A-Za-z0-9:_$-]{1,64})$"), "Where the page before ended: its `next`");
 pub(super) static PREFIX: Parameter =
@@ -146,7 +155,7 @@ pub(super) static SHADOW_NAME: Parameter = query(
 pub(super) static PATH: Parameter = query(
     "path",
     Kind::Text(SECTION_POINTERS),
-    "Only changes at, above or below one of these JSON Pointers into `state`, apart by commas",
+    "Only changes at, above or below one of these JSON Pointers into `state`, apart by commas; at most 32",
 );
 pub(super) static AWS_NAME: Parameter =
     query("name", Kind::Text("^[A-Za-z0-9:_$-]{1,64}$"), "A named shadow; without it the classic one");
@@ -169,8 +178,8 @@ pub(super) static PREFER: Parameter = header(
 );
 pub(super) static LAST_EVENT_ID: Parameter = header(
     "Last-Event-ID",
-    Kind::Integer { min: 0, max: u64::MAX >> 11 },
-    "Go on after this event; 410 if the events after it are not kept any more",
+    Kind::Text("^(j[0-9a-f]{1,15}|[0-9]{1,15})$"),
+    "Go on after the event with this id, which is opaque; 410 if events after it are not kept any more",
 );
 
 impl Operation {
@@ -189,6 +198,7 @@ impl Operation {
             | Self::FollowRejections
             | Self::ListShadows
             | Self::ListDevices
+            | Self::GetDevice
             | Self::FollowEvents
             | Self::AwsGetShadow
             | Self::AwsListShadows
@@ -205,11 +215,22 @@ impl Operation {
         match self {
             Self::GetShadow => const { &[&FIELDS, &VERSION, &WAIT, &TIMEOUT, &IF_MATCH, &IF_NONE_MATCH] },
             Self::PutShadow | Self::PatchShadow => {
-                const { &[&ON_CONFLICT, &BASE_VERSION, &DRY_RUN, &IF_MATCH, &IF_NONE_MATCH, &IDEMPOTENCY_KEY, &PREFER] }
+                const {
+                    &[
+                        &ON_CONFLICT,
+                        &BASE_VERSION,
+                        &UPSERT,
+                        &DRY_RUN,
+                        &IF_MATCH,
+                        &IF_NONE_MATCH,
+                        &IDEMPOTENCY_KEY,
+                        &PREFER,
+                    ]
+                }
             }
             Self::DeleteShadow => const { &[&IF_MATCH, &IF_NONE_MATCH, &IDEMPOTENCY_KEY] },
-            Self::GetHistory => const { &[&BEFORE, &LIMIT] },
-            Self::GetRejections | Self::GetDescription => &[],
+            Self::GetHistory => const { &[&BEFORE, &LIMIT, &HISTORY_CURSOR] },
+            Self::GetRejections | Self::GetDevice | Self::GetDescription => &[],
             Self::FollowRejections => const { &[&AFTER, &LIMIT] },
             Self::ListShadows => const { &[&LIMIT, &SHADOW_CURSOR] },
             Self::ListDevices => const { &[&PREFIX, &CONNECTED, &DRIFT, &LIMIT, &CURSOR] },

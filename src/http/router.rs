@@ -12,7 +12,7 @@ use axum::{
 
 use crate::http::{
     api::Api,
-    aws, dashboard, devices, events, history, openapi, operating,
+    aws, dashboard, device, devices, events, history, openapi, operating,
     operation::{Operation, ROUTES, Route},
     problem::Problem,
     shadows, sign_in, writes,
@@ -46,6 +46,7 @@ fn methods(route: &'static Route) -> MethodRouter<Arc<Api>> {
             Operation::FollowRejections => methods.get(history::all_rejections),
             Operation::ListShadows => methods.get(devices::shadows),
             Operation::ListDevices => methods.get(devices::list),
+            Operation::GetDevice => methods.get(device::get),
             Operation::FollowEvents => methods.get(events::follow),
             Operation::AwsGetShadow => methods.get(aws::get),
             Operation::AwsUpdateShadow => methods.post(aws::update),
@@ -93,7 +94,23 @@ fn not_allowed(route: &Route, api: &Api, method: &Method) -> Response {
     response
 }
 
-async fn no_such_path(State(api): State<Arc<Api>>, uri: Uri) -> Problem {
+/// Answers what no route is for, and `OPTIONS *`, which is about the server as a whole.
+async fn no_such_path(State(api): State<Arc<Api>>, method: Method, uri: Uri) -> Response {
+    match (uri.path(), &method) {
+        ("*", &Method::OPTIONS) => (StatusCode::NO_CONTENT, [(header::ALLOW, ALL_METHODS)]).into_response(),
+        // RFC 9112 section 3.2.4.
+        ("*", _) => {
+            let message = "The target '*' is for OPTIONS alone";
+            Problem::new(StatusCode::BAD_REQUEST, "invalid-target", message, api.now()).into_response()
+        }
+        _ => not_found(&uri, &api).into_response(),
+    }
+}
+
+/// The methods of all routes.
+const ALL_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
+fn not_found(uri: &Uri, api: &Api) -> Problem {
     let path: String = uri.path().chars().take(128).collect();
     let message = format!("There is nothing at '{path}'; /openapi.json tells what there is");
     Problem::new(StatusCode::NOT_FOUND, "no-such-path", &message, api.now())

@@ -49,6 +49,7 @@ use crate::{
     http::{
         body::TimedBody,
         caller::LastCaller,
+        framing,
         guard::{self, Guard},
         impatient::Impatient,
         operating::MetricsForAll,
@@ -124,6 +125,7 @@ impl<D: Door> HttpDoor<D> {
             .layer(Extension(Secure(options.guard.has_tls())))
             .layer(DefaultBodyLimit::max(options.message_bytes_max))
             .layer(middleware::from_fn_with_state(Arc::new(options.guard.clone()), guard::guard))
+            .layer(middleware::from_fn(framing::check))
             .layer(middleware::from_fn(identified));
         Self(Arc::new(Server { routes, sockets, quotas, options, closing }))
     }

@@ -2,6 +2,10 @@
 
 use std::{sync::Arc, time::Instant};
 
+use axum::{
+    http::{HeaderName, HeaderValue},
+    response::Response,
+};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -25,11 +29,29 @@ pub(super) struct Accepted {
     pub(super) document: Arc<Document>,
     /// The etag it was told: for a replay, that of the first time, if it is known.
     pub(super) etag: Option<Etag>,
-    /// Whether there was none before, and it was done now.
+    /// True if there was no shadow before and the command made one, now or, for a replay, the first time.
     pub(super) created: bool,
     /// How it came to be.
     pub(super) manner: Manner,
 }
+
+impl Accepted {
+    /// Returns true if this is a replay and the shadow has changed since the first time.
+    pub(super) fn is_outdated(&self) -> bool {
+        matches!(self.manner, Manner::Again(first) if first.version != self.document.version)
+    }
+
+    /// Marks `response` as the answer to a request that was accepted before, if it is one.
+    pub(super) fn mark_replay(&self, mut response: Response) -> Response {
+        if matches!(self.manner, Manner::Again(_)) {
+            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+        }
+        response
+    }
+}
+
+/// Header of an answer that repeats the first one given under an idempotency key.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// A command, and how its outcome is to be told.
 pub(super) struct Request {
@@ -126,11 +148,14 @@ impl Waiting {
     fn accepted(&self, command: &Command, applied: &Applied) -> Accepted {
         let body = service::accepted(self.dialect, command, applied, &self.projection, self.client_token.as_ref());
         let etag = match applied.manner {
-            // Known only as who sees all was told it.
-            Manner::Again(first) => self.projection.reads_state().then_some(first.etag),
+            Manner::Again(first) => (first.etag_is_own || self.projection.reads_state()).then_some(first.etag),
             Manner::Done | Manner::DryRun => Some(self.projection.etag(&applied.after)),
         };
-        let created = applied.manner == Manner::Done && !applied.before.exists() && applied.after.exists();
+        let created = match applied.manner {
+            Manner::Again(first) => first.created,
+            Manner::Done => applied.is_created(),
+            Manner::DryRun => false,
+        };
         Accepted { body, document: applied.after.clone(), etag, created, manner: applied.manner }
     }
 }

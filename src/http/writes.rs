@@ -20,7 +20,7 @@ use crate::{
         api::Api,
         caller::Caller,
         conditional::Conditions,
-        operation::{BASE_VERSION, DRY_RUN, IDEMPOTENCY_KEY, ON_CONFLICT, Operation},
+        operation::{BASE_VERSION, DRY_RUN, IDEMPOTENCY_KEY, ON_CONFLICT, Operation, UPSERT},
         payload::{self, Unread},
         problem::{Problem, etag_value, status},
         query::{BadParameter, Query, bad},
@@ -132,7 +132,7 @@ pub(super) async fn delete(
     let keyed = write.asked.idempotency_key.clone().map(|key| Keyed::delete(key, &delete));
     let command = Command::Delete(Delete { keyed, ..delete });
     match write.submit(command, admitted).await {
-        Ok(_) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Ok(accepted) => Ok(accepted.mark_replay(StatusCode::NO_CONTENT.into_response())),
         Err(rejection) => Err(write.refused(&rejection)),
     }
 }
@@ -152,7 +152,8 @@ impl<'a> Write<'a> {
         let asked = asked.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
         let asked = asked.ok_or_else(|| {
             let message = "A write must say what it expects: If-Match with the ETag that was read, If-Match: * for \
-                           whatever is there, If-None-Match: * to create, or on_conflict=rebase with base_version";
+                           whatever is there, If-None-Match: * to create, upsert=true to create or change, or on_conflict=rebase with \
+                           base_version";
             Problem::new(StatusCode::PRECONDITION_REQUIRED, "precondition-required", message, api.now())
         })?;
         Ok(Self { api, caller, key, projection, asked })
@@ -235,7 +236,8 @@ impl<'a> Write<'a> {
         let dry = accepted.manner == Manner::DryRun;
         let prefer = self.asked.prefer.filter(|prefer| match prefer {
             Prefer::Minimal => !dry,
-            Prefer::Representation => !dry && accepted.document.exists(),
+            // A replay does not pass off a later version as the one it made.
+            Prefer::Representation => !dry && accepted.document.exists() && !accepted.is_outdated(),
         });
         let (status, body, etag) = match prefer {
             None => (status, accepted.body.clone(), accepted.etag),
@@ -265,7 +267,7 @@ impl<'a> Write<'a> {
         {
             headers.insert(header::CONTENT_LOCATION, location);
         }
-        response
+        accepted.mark_replay(response)
     }
 }
 
@@ -281,7 +283,12 @@ impl Asked {
             Some("rebase") => OnConflict::Rebase,
             Some(_) => return Err(bad(ON_CONFLICT.name, "must be 'reject' or 'rebase'")),
         };
+        let upsert = query.flag(&UPSERT)?.unwrap_or(false);
+        if upsert && (base.is_some() || conditions.of_write().is_some()) {
+            return Err(bad(UPSERT.name, "takes the place of If-Match, If-None-Match and base_version"));
+        }
         let preconditions = match (conditions.of_write(), base) {
+            (None, None) if upsert => Preconditions::default(),
             (Some(_), Some(_)) => return Err(bad(BASE_VERSION.name, "takes the place of If-Match and If-None-Match")),
             (Some(_), None) if on_conflict == OnConflict::Rebase => {
                 return Err(bad(ON_CONFLICT.name, "needs base_version, in the place of If-Match and If-None-Match"));

@@ -63,10 +63,15 @@ pub struct FirstOutcome {
     pub version: Version,
     /// The time at which that version was made.
     pub timestamp: Timestamp,
-    /// The etag of that version.
+    /// The etag of that version, as the requester was sent it if `etag_is_own`.
     pub etag: Etag,
+    /// True if `etag` digests the part that the requester could read. False for requests remembered by older
+    /// programs: `etag` then digests everything, and only readers of everything may be sent it.
+    pub etag_is_own: bool,
     /// True if the request made that version.
     pub changed: bool,
+    /// True if no shadow existed before the request.
+    pub created: bool,
     /// The earlier version that the request was rebased from.
     pub rebased_from: Option<Version>,
 }
@@ -303,7 +308,9 @@ mod tests {
             version: Version(1),
             timestamp: Timestamp(decided),
             etag: document.etag,
+            etag_is_own: true,
             changed: true,
+            created: false,
             rebased_from: None,
         };
         RememberedKey { by: by.into(), key: IdempotencyKey::new(key).unwrap(), decided: Timestamp(decided), first }

@@ -25,7 +25,7 @@ use crate::{
         names::NameCounts,
         reader::Shared,
         record::Held,
-        remembered::EntryKey,
+        remembered::{EntryKey, FirstAnswer},
         schema::Mark,
     },
 };
@@ -170,8 +170,7 @@ impl<C> Batch<C> {
             rebased_from,
             manner: if job.command.is_dry_run() { Manner::DryRun } else { Manner::Done },
         };
-        let remembered =
-            job.command.keyed().map(|keyed| applied.remember(&work.held, &job.sender.by, keyed, bench.now));
+        let remembered = job.command.keyed().map(|keyed| applied.remember(&work.held, &job.sender, keyed, bench.now));
         let remembered = remembered.transpose()?;
         admit_name(job, &applied, bench)?;
         if applied.manner == Manner::DryRun {
@@ -194,8 +193,15 @@ impl<C> Batch<C> {
         let Some(work) = self.works.get_mut(&job.key) else { return applied };
         let seq = Seq(self.head.seq.0 + 1);
         let rebased_from = applied.rebased_from;
-        let remembered = job.command.keyed().map(|keyed| EntryKey { keyed: keyed.clone(), rebased_from });
         let document = &applied.after;
+        let remembered = job.command.keyed().map(|keyed| EntryKey {
+            keyed: keyed.clone(),
+            rebased_from,
+            answer: Some(FirstAnswer {
+                etag_digest: document.etag_seen(&job.sender.scope.reads).digest,
+                created: applied.is_created(),
+            }),
+        });
         let entry = NewEntry {
             seq,
             key: &job.key,
@@ -232,19 +238,33 @@ impl Applied {
         }
     }
 
-    /// Returns the stored keys of the shadow, including this outcome for the request of `by`.
-    fn remember(&self, held: &Held, by: &Arc<str>, keyed: &Keyed, now: Timestamp) -> Result<Remembered, Rejection> {
-        let Document { version, timestamp, etag, .. } = *self.after;
-        let changed = self.is_changed();
+    /// Returns the stored keys of the shadow, including this outcome for the request of `sender`.
+    fn remember(&self, held: &Held, sender: &Sender, keyed: &Keyed, now: Timestamp) -> Result<Remembered, Rejection> {
+        let Document { version, timestamp, .. } = *self.after;
         let Keyed { key, digest } = keyed.clone();
-        let first = FirstOutcome { digest, version, timestamp, etag, changed, rebased_from: self.rebased_from };
-        held.remembered.with(RememberedKey { by: Arc::clone(by), key, decided: now, first })
+        let first = FirstOutcome {
+            digest,
+            version,
+            timestamp,
+            etag: self.after.etag_seen(&sender.scope.reads),
+            etag_is_own: true,
+            changed: self.is_changed(),
+            created: self.is_created(),
+            rebased_from: self.rebased_from,
+        };
+        held.remembered.with(RememberedKey { by: Arc::clone(&sender.by), key, decided: now, first })
     }
 
     /// Returns true if the command made a version, or would make one.
     #[must_use]
     pub fn is_changed(&self) -> bool {
         self.after.version != self.before.version
+    }
+
+    /// Returns true if it made, or would make, a shadow where none existed.
+    #[must_use]
+    pub fn is_created(&self) -> bool {
+        !self.before.exists() && self.after.exists()
     }
 
     /// Returns true if only the requester receives the outcome.

@@ -138,8 +138,8 @@ impl Entry {
             remembered: None,
         };
         seal::extensions(payload, |tag, mut extension| match tag {
-            remembered::TAG => {
-                entry.remembered = Some(remembered::key(&mut extension)?);
+            remembered::TAG_WITHOUT_ANSWER | remembered::TAG => {
+                entry.remembered = Some(remembered::key(tag, &mut extension)?);
                 extension.finish().map(|()| true)
             }
             _ => Ok(false),
@@ -149,10 +149,21 @@ impl Entry {
 
     /// Returns the stored keys of the shadow after this entry; `former` are those before it.
     pub(super) fn remember(&self, former: &Remembered) -> Result<Remembered, Rejection> {
-        let Some(EntryKey { keyed, rebased_from }) = self.remembered.clone() else { return Ok(former.clone()) };
+        let Some(EntryKey { keyed, rebased_from, answer }) = self.remembered.clone() else {
+            return Ok(former.clone());
+        };
         let Keyed { key, digest } = keyed;
-        let Self { version, timestamp, etag, .. } = *self;
-        let first = FirstOutcome { digest, version, timestamp, etag, changed: true, rebased_from };
+        let Self { version, timestamp, .. } = *self;
+        let first = FirstOutcome {
+            digest,
+            version,
+            timestamp,
+            etag: answer.as_ref().map_or(self.etag, |answer| Etag { version, digest: answer.etag_digest }),
+            etag_is_own: answer.is_some(),
+            changed: true,
+            created: answer.is_some_and(|answer| answer.created),
+            rebased_from,
+        };
         former.with(RememberedKey { by: Arc::clone(&self.principal), key, decided: timestamp, first })
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::{
 
 use crate::{
     metrics::CommitMetrics,
-    shadow::{Document, ShadowKey, Timestamp, Version},
+    shadow::{DeviceId, Document, ShadowKey, ShadowName, Timestamp, Version},
     store::{
         backlog::Backlog,
         batch::{Job, Outcome},
@@ -190,14 +190,40 @@ impl<C: Send + 'static> Store<C> {
         self.inner.shared.journal(after, limit)
     }
 
-    /// Returns the changes of `key` that made versions below `before` (all if `None`), newest first; at most `limit`
-    /// and at most 1,000. Reads the disk once per entry.
+    /// Returns the changes of `key` that made versions below `before` (all if `None`), newest first, from the newest or the
+    /// entry `from` of it; at most `limit`, at most 1,000. `None`: `from` is no entry of `key`. Reads the disk, one
+    /// place per entry, at most 10,000: the rest is on the next page.
     ///
     /// # Errors
     ///
     /// As [`Store::read`].
-    pub fn history(&self, key: &ShadowKey, before: Option<Version>, limit: usize) -> Result<History, StoreError> {
-        self.inner.shared.history(key, before, limit)
+    pub fn history(
+        &self,
+        key: &ShadowKey,
+        from: Option<Seq>,
+        before: Option<Version>,
+        limit: usize,
+    ) -> Result<Option<History>, StoreError> {
+        self.inner.shared.history(key, from, before, limit)
+    }
+
+    /// Returns the place from which a reader of the shadows of `device` (of that `name`, if one is given) that has
+    /// every entry up to `after` can go on; `None` if it would miss something. Reads the disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::read`].
+    pub fn resume(
+        &self,
+        device: DeviceId,
+        name: Option<Option<ShadowName>>,
+        after: Seq,
+    ) -> Result<Option<Seq>, StoreError> {
+        let keys = match name {
+            Some(name) => vec![ShadowKey { device, name }],
+            None => self.inner.shared.keys_of(&device)?,
+        };
+        self.inner.shared.resume(&keys, after)
     }
 
     /// Returns a reader of the past of documents, which does not keep the store open.

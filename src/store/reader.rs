@@ -36,7 +36,7 @@ const PAGE_MAX: usize = 1000;
 /// Most bytes of entries in one result; the last entry may exceed it.
 const PAGE_BYTES_MAX: usize = 4 << 20;
 
-/// Most entries that a history lookup walks back.
+/// Most entries that one history lookup walks back.
 const HISTORY_STEPS_MAX: usize = 10_000;
 
 /// The state shared by writer and readers.
@@ -91,9 +91,9 @@ pub struct History {
 pub enum HistoryEnd {
     /// The shadow has no older entry.
     First,
-    /// Older entries exist; request the next page.
-    More,
-    /// Older entries were removed by retention, or are too far back.
+    /// Older entries exist, from this one on; request the next page. A page with few entries, or none, may have one.
+    More(Seq),
+    /// Older entries were removed by retention.
     Gone,
 }
 
@@ -240,23 +240,28 @@ impl Shared {
     pub(super) fn history(
         &self,
         key: &ShadowKey,
+        from: Option<Seq>,
         before: Option<Version>,
         limit: usize,
-    ) -> Result<History, StoreError> {
-        let mut next = self.held(key)?.last_entry;
+    ) -> Result<Option<History>, StoreError> {
+        let last = self.held(key)?.last_entry;
+        let mut next = from.unwrap_or(last);
         self.database.read(|transaction| {
             let removed = progress(transaction)?.removed.seq;
             let table = transaction.open_table(JOURNAL_TABLE)?;
+            if next > last || (next > removed && from.is_some() && !is_entry_of(&table, next, key)?) {
+                return Ok(None);
+            }
             let mut entries = Vec::new();
             for _ in 0..HISTORY_STEPS_MAX {
                 if next == Seq(0) {
-                    return Ok(History { entries, end: HistoryEnd::First });
+                    return Ok(Some(History { entries, end: HistoryEnd::First }));
                 }
                 if next <= removed {
-                    break;
+                    return Ok(Some(History { entries, end: HistoryEnd::Gone }));
                 }
                 if entries.len() >= limit.min(PAGE_MAX) {
-                    return Ok(History { entries, end: HistoryEnd::More });
+                    break;
                 }
                 let found = entry_of(&table, next, key)?;
                 next = found.previous;
@@ -264,8 +269,52 @@ impl Shared {
                     entries.push(found);
                 }
             }
-            Ok(History { entries, end: HistoryEnd::Gone })
+            let end = match next {
+                Seq(0) => HistoryEnd::First,
+                next if next <= removed => HistoryEnd::Gone,
+                next => HistoryEnd::More(next),
+            };
+            Ok(Some(History { entries, end }))
         })
+    }
+
+    /// Returns the oldest place of the journal, for a reader of `keys` that has everything up to `after`, if it misses
+    /// nothing by going on from there: no entry of `keys` after `after` was removed.
+    pub(super) fn resume(&self, keys: &[ShadowKey], after: Seq) -> Result<Option<Seq>, StoreError> {
+        if after > Seq(self.head.load(Ordering::Acquire)) {
+            return Ok(None);
+        }
+        let newest = keys.iter().map(|key| Ok(self.held(key)?.last_entry)).collect::<Result<Vec<_>, StoreError>>()?;
+        self.database.read(|transaction| {
+            let removed = progress(transaction)?.removed.seq;
+            let table = transaction.open_table(JOURNAL_TABLE)?;
+            let mut steps = 0;
+            for (key, mut next) in keys.iter().zip(newest) {
+                while next > after {
+                    steps += 1;
+                    if next <= removed || steps > HISTORY_STEPS_MAX {
+                        return Ok(None);
+                    }
+                    next = entry_of(&table, next, key)?.previous;
+                }
+            }
+            Ok(Some(after.max(removed)))
+        })
+    }
+
+    /// Returns the keys of the shadows of `device`, deleted ones among them.
+    pub(super) fn keys_of(&self, device: &DeviceId) -> Result<Vec<ShadowKey>, StoreError> {
+        let mut keys = vec![ShadowKey::classic(device.clone())];
+        loop {
+            let page = self.list(keys.last(), PAGE_MAX)?;
+            let complete = page.len() < PAGE_MAX;
+            let own = page.into_iter().map(|listed| listed.key).take_while(|key| key.device == *device);
+            let known = keys.len();
+            keys.extend(own);
+            if complete || keys.len() < known + PAGE_MAX {
+                return Ok(keys);
+            }
+        }
     }
 }
 
@@ -279,6 +328,12 @@ fn progress(transaction: &ReadTransaction) -> Result<Progress, Failure> {
 
 fn stored_key(bytes: &[u8]) -> Result<ShadowKey, StoreError> {
     schema::shadow_key(bytes).map_err(|error| StoreError::record(STATE, bytes.escape_ascii(), &error))
+}
+
+/// True if there is an entry of `key` at `seq`, a place that a client named.
+fn is_entry_of(table: &impl ReadableTable<u64, &'static [u8]>, seq: Seq, key: &ShadowKey) -> Result<bool, Failure> {
+    let Some(value) = table.get(seq.0)? else { return Ok(false) };
+    Ok(entry(seq, value.value())?.key == *key)
 }
 
 /// Returns the entry at `seq`, to which a document or entry of `key` points.

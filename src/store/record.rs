@@ -168,7 +168,7 @@ pub(super) fn decode(key: &[u8], sealed: &[u8]) -> Result<Held, DecodeError> {
     };
     let mut remembered = Remembered::default();
     seal::extensions(payload, |tag, mut extension| match tag {
-        remembered::TAG => {
+        remembered::TAG_WITHOUT_ANSWER | remembered::TAG => {
             remembered = remembered::all(&mut extension)?;
             extension.finish().map(|()| true)
         }

@@ -1,5 +1,8 @@
 //! The encoding of idempotency keys, as an extension of records and of entries.
 //!
+//! Each has two tags. Older programs wrote [`TAG_WITHOUT_ANSWER`], which lacks the etag as it was sent to a reader of
+//! part of the shadow, and whether the request created the shadow. Both tags are read; only [`TAG`] is written.
+//!
 //! An entry holds its own key; the rest of the outcome is in the entry itself. A record holds all stored keys of its
 //! shadow. A no-op with a key has no entry, so its record is written in the same commit.
 
@@ -13,31 +16,66 @@ use crate::{
     },
 };
 
-/// The tag of both extensions.
-pub(super) const TAG: u64 = 1;
+/// The tag of either extension in files of older programs.
+pub(super) const TAG_WITHOUT_ANSWER: u64 = 1;
+
+/// The tag of either extension.
+pub(super) const TAG: u64 = 2;
 
 const CHANGED: u8 = 1;
+const CREATED: u8 = 2;
+/// The etag is the requester's own; without it, that of a reader of everything.
+const OWN_ETAG: u8 = 4;
+const KNOWN_FLAGS: u8 = CHANGED | CREATED | OWN_ETAG;
 
 /// The idempotency key of an entry.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct EntryKey {
     pub(super) keyed: Keyed,
     pub(super) rebased_from: Option<Version>,
+    /// `None` in entries of older programs.
+    pub(super) answer: Option<FirstAnswer>,
+}
+
+/// The part of the first answer that the rest of an entry does not tell.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct FirstAnswer {
+    /// Digest of the etag as the requester was sent it.
+    pub(super) etag_digest: [u8; 16],
+    /// True if the request created the shadow.
+    pub(super) created: bool,
 }
 
 /// Appends the extension of an entry.
 pub(super) fn put_key(out: &mut Vec<u8>, key: &EntryKey) {
-    seal::put_extension(out, TAG, |out| {
+    let tag = if key.answer.is_some() { TAG } else { TAG_WITHOUT_ANSWER };
+    seal::put_extension(out, tag, |out| {
         put_str(out, key.keyed.key.as_str());
         out.extend_from_slice(&key.keyed.digest);
         put_rebased(out, key.rebased_from);
+        if let Some(FirstAnswer { etag_digest, created }) = &key.answer {
+            out.push(u8::from(*created) * CREATED);
+            out.extend_from_slice(etag_digest);
+        }
     });
 }
 
-/// Decodes the extension of an entry.
-pub(super) fn key(payload: &mut Decoder<'_>) -> Result<EntryKey, DecodeError> {
+/// Decodes the extension of an entry, which has `tag`.
+pub(super) fn key(tag: u64, payload: &mut Decoder<'_>) -> Result<EntryKey, DecodeError> {
     let keyed = Keyed { key: text(payload)?, digest: payload.array()? };
-    Ok(EntryKey { keyed, rebased_from: rebased(payload)? })
+    let rebased_from = rebased(payload)?;
+    let answer = match tag {
+        TAG_WITHOUT_ANSWER => None,
+        _ => {
+            let created = flags(payload)? & CREATED != 0;
+            Some(FirstAnswer { created, etag_digest: payload.array()? })
+        }
+    };
+    Ok(EntryKey { keyed, rebased_from, answer })
+}
+
+fn flags(payload: &mut Decoder<'_>) -> Result<u8, DecodeError> {
+    Some(payload.u8()?).filter(|flags| flags & !KNOWN_FLAGS == 0).ok_or(DecodeError::Invalid("a flag"))
 }
 
 /// Appends the extension of a record, unless it is empty.
@@ -62,7 +100,8 @@ pub(super) fn put_all(out: &mut Vec<u8>, remembered: &Remembered) {
             put_u64(out, first.version.0);
             put_u64(out, first.timestamp.0);
             out.extend_from_slice(&first.etag.digest);
-            out.push(u8::from(first.changed) * CHANGED);
+            let flags = [(first.changed, CHANGED), (first.created, CREATED), (first.etag_is_own, OWN_ETAG)];
+            out.push(flags.into_iter().filter(|(is, _)| *is).map(|(_, flag)| flag).sum());
             put_rebased(out, first.rebased_from);
         }
     });
@@ -82,12 +121,17 @@ fn known(payload: &mut Decoder<'_>, principals: &[Arc<str>]) -> Result<Remembere
     let digest = payload.array()?;
     let (version, timestamp) = (Version(payload.u64()?), Timestamp(payload.u64()?));
     let etag = Etag { version, digest: payload.array()? };
-    let changed = match payload.u8()? {
-        0 => false,
-        CHANGED => true,
-        _ => return Err(DecodeError::Invalid("a flag")),
+    let flags = flags(payload)?;
+    let first = FirstOutcome {
+        digest,
+        version,
+        timestamp,
+        etag,
+        etag_is_own: flags & OWN_ETAG != 0,
+        changed: flags & CHANGED != 0,
+        created: flags & CREATED != 0,
+        rebased_from: rebased(payload)?,
     };
-    let first = FirstOutcome { digest, version, timestamp, etag, changed, rebased_from: rebased(payload)? };
     Ok(RememberedKey { by, key, decided, first })
 }
 

@@ -70,8 +70,8 @@ pub fn update_outcome(accepted: &Accepted<'_>, projection: &Projection, token: O
         }
         envelope.member("version", &told.version.0);
         envelope.member("timestamp", &told.timestamp.0);
-        // Of an earlier version it is known only as who sees all was told it.
-        if projection.reads_state() || !matches!(accepted.manner, Manner::Again(_)) {
+        // An etag of everything tells a reader of part of it something about the rest.
+        if told.etag_is_own || projection.reads_state() {
             envelope.text("etag", &told.etag.to_string());
         }
         envelope.member("changed", &told.changed);
@@ -93,7 +93,8 @@ impl Accepted<'_> {
     fn first(&self, etag: Etag) -> FirstOutcome {
         let Document { version, timestamp, .. } = *self.document;
         let (changed, rebased_from) = (self.changed, self.rebased_from);
-        FirstOutcome { digest: Default::default(), version, timestamp, etag, changed, rebased_from }
+        let (digest, etag_is_own, created) = (Default::default(), true, false);
+        FirstOutcome { digest, version, timestamp, etag, etag_is_own, changed, created, rebased_from }
     }
 }
 

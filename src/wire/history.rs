@@ -81,12 +81,20 @@ pub struct RefusedEntry {
     pub version: Option<Version>,
 }
 
-/// A page of history, newest first.
+/// A page of history, newest first; `next` is the cursor of the one after it.
 #[must_use]
-pub fn history<'a>(entries: impl Iterator<Item = ChangeEntry<'a>>, end: HistoryEnd, projection: &Projection) -> Bytes {
+pub fn history<'a>(
+    entries: impl Iterator<Item = ChangeEntry<'a>>,
+    end: HistoryEnd,
+    next: Option<&str>,
+    projection: &Projection,
+) -> Bytes {
     message(|envelope| {
         envelope.array("entries", entries, |out, entry| write_change(Object::open(out), &entry, projection));
         envelope.text("end", end.as_str());
+        if let Some(next) = next {
+            envelope.text("next", next);
+        }
     })
 }
 

@@ -57,22 +57,54 @@ pub fn devices(entries: &[DeviceEntry], next: Option<&str>) -> Bytes {
         envelope.array("devices", entries.iter(), |out, entry| {
             let mut object = Object::open(out);
             object.text("id", &entry.id);
-            if let Some(connected) = entry.connected {
-                object.member("connected", &connected);
-            }
-            if let Some(seen) = &entry.seen {
-                object.member("lastSeen", &seen.last.0);
-                object.text("protocol", seen.protocol);
-                if let Some(address) = seen.address {
-                    object.text("address", &address.to_string());
-                }
-            }
+            presence_members(&mut object, entry.connected, entry.seen.as_ref());
             object.member("drift", &entry.drift);
             object.member("shadows", &entry.shadows);
             object.close();
         });
         cursor(envelope, next);
     })
+}
+
+/// One device with its shadows.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceDetail<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Whether it is connected, if the reader may know.
+    pub connected: Option<bool>,
+    /// How it was seen last, if it was and the reader may know.
+    pub seen: Option<&'a Seen>,
+    /// Those of its shadows that the reader may see.
+    pub shadows: &'a [ShadowEntry],
+}
+
+/// Returns one device; `next` is the cursor of the shadows that are not in it.
+#[must_use]
+pub fn device(detail: &DeviceDetail<'_>, next: Option<&str>) -> Bytes {
+    message(|envelope| {
+        envelope.text("id", detail.id);
+        presence_members(envelope, detail.connected, detail.seen);
+        if let Some(seen) = detail.seen.filter(|_| detail.connected == Some(true)) {
+            envelope.member("connectedSince", &seen.last.0);
+        }
+        envelope.member("drift", &detail.shadows.iter().any(|entry| entry.drift));
+        envelope.array("shadows", detail.shadows.iter(), write_shadow);
+        cursor(envelope, next);
+    })
+}
+
+fn presence_members(object: &mut Object<'_>, connected: Option<bool>, seen: Option<&Seen>) {
+    if let Some(connected) = connected {
+        object.member("connected", &connected);
+    }
+    if let Some(seen) = seen {
+        object.member("lastSeen", &seen.last.0);
+        object.text("protocol", seen.protocol);
+        if let Some(address) = seen.address {
+            object.text("address", &address.to_string());
+        }
+    }
 }
 
 /// Whether a device is connected.
@@ -88,19 +120,21 @@ pub fn presence(connected: bool, last_seen: Timestamp) -> Bytes {
 #[must_use]
 pub fn shadows(entries: &[ShadowEntry], next: Option<&str>) -> Bytes {
     message(|envelope| {
-        envelope.array("shadows", entries.iter(), |out, entry| {
-            let mut object = Object::open(out);
-            if let Some(name) = &entry.name {
-                object.text("name", name.as_str());
-            }
-            object.member("version", &entry.version.0);
-            object.text("etag", &entry.etag.to_string());
-            object.member("timestamp", &entry.timestamp.0);
-            object.member("drift", &entry.drift);
-            object.close();
-        });
+        envelope.array("shadows", entries.iter(), write_shadow);
         cursor(envelope, next);
     })
+}
+
+fn write_shadow(out: &mut Vec<u8>, entry: &ShadowEntry) {
+    let mut object = Object::open(out);
+    if let Some(name) = &entry.name {
+        object.text("name", name.as_str());
+    }
+    object.member("version", &entry.version.0);
+    object.text("etag", &entry.etag.to_string());
+    object.member("timestamp", &entry.timestamp.0);
+    object.member("drift", &entry.drift);
+    object.close();
 }
 
 /// Who asks, how that is known, and the roles it has.

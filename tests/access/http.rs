@@ -236,6 +236,46 @@ fn tags_tell_nothing_of_what_is_hidden() {
     assert_eq!(tags[0], tags[1]);
 }
 
+/// A reader of part of a shadow was told no `ETag` by a replay.
+#[test]
+fn a_replay_has_the_tag_of_the_part_that_its_reader_sees() {
+    let mut server = hidden(4711);
+    let ask = |server: &Server| {
+        let update = r#"{"desired":{"zone":{"t":21}}}"#;
+        patch(server, "partial", "merge-patch+json", "If-Match: *\nIdempotency-Key: k", update)
+    };
+    let first = ask(&server);
+    assert_eq!((first.status, first.header("etag")), (200, get(&server, "partial", LAMP).header("etag")));
+    for _ in 0..2 {
+        let again = ask(&server);
+        assert_eq!((again.status, again.header("etag")), (200, first.header("etag")));
+        assert_eq!((&again.json()["etag"], &again.json()["replayed"]), (&first.json()["etag"], &json!(true)));
+        assert_eq!(send(&server, "boss", &format!("DELETE {LAMP} HTTP/1.1\nIf-Match: *"), "").status / 100, 2);
+        let state = r#"{"desired":{"zone":{"t":1}}}"#;
+        let put = "HTTP/1.1\nContent-Type: application/json\nIf-None-Match: *";
+        assert_eq!(send(&server, "boss", &format!("PUT {LAMP} {put}"), state).status, 201);
+        server.kill();
+        server.restart();
+    }
+}
+
+/// One device tells as much as lists do.
+#[test]
+fn a_device_shows_what_its_reader_may_see() {
+    let server = hidden(1);
+    let _device = client(&server, "lamp-1", V5);
+    let of = |user: &str, device: &str| get(&server, user, &format!("/v1/devices/{device}"));
+    for (user, told) in [("boss", [true, true]), ("viewer-1", [true, false]), ("lamp-1", [true, false])] {
+        let found = of(user, "lamp-1").json();
+        assert_eq!([found["connected"] == json!(true), found["address"].is_string()], told, "{user}: {found}");
+        assert_eq!(found["shadows"].as_array().map(Vec::len), Some(1), "{user}");
+    }
+    assert_eq!(of("partial", "lamp-1").json()["shadows"][0]["etag"], get(&server, "partial", LAMP).etag());
+    for (user, device) in [("partial", "lamp-2"), ("lamp-2", "lamp-1"), ("boss", "nobody")] {
+        assert_eq!(of(user, device).status, 404, "{user} {device}");
+    }
+}
+
 #[test]
 fn a_json_patch_does_not_look_where_its_sender_may_not() {
     let server = hidden(4711);

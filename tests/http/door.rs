@@ -70,6 +70,13 @@ impl Door {
         Self { address: server.address_of("web"), server }
     }
 
+    /// The same after a restart.
+    pub(crate) fn restarted(mut self) -> Self {
+        self.server.kill();
+        self.server.restart();
+        Self::of(self.server)
+    }
+
     pub(crate) fn client(&self) -> Http {
         Http::connect(self.address)
     }

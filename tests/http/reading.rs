@@ -122,7 +122,18 @@ fn history_is_paged_newest_first() {
         assert_eq!(page["end"], json!(if next.is_some() { "more" } else { "first" }));
     }
     assert_eq!(versions, (1..=23).rev().collect::<Vec<u64>>());
-    let page = door.get(&format!("{PATH}/history?before=3&limit=1")).json();
+    let page = door.get(&format!("{PATH}/history?before=4&limit=1")).json();
+    let next = page["next"].as_str().unwrap();
+    for (query, status) in [
+        (format!("cursor={next}&before=3"), 400),
+        ("cursor=1.0".to_owned(), 200),
+        ("cursor=999.0".to_owned(), 400),
+        ("cursor=1".to_owned(), 400),
+        ("cursor=+1.0".to_owned(), 400),
+    ] {
+        assert_eq!(door.get(&format!("{PATH}/history?{query}")).status, status, "{query}");
+    }
+    let page = door.get(&format!("{PATH}/history?cursor={next}&limit=1")).json();
     let entry = &page["entries"][0];
     assert_eq!(entry["changes"], json!([{"path": "/desired/n", "value": 2, "previous": 1}]));
     assert_eq!(
@@ -295,6 +306,16 @@ fn devices_are_listed_by_whether_they_are_connected() {
     assert_eq!((ids(true), ids(false)), (vec![json!("dev-2")], vec![json!("dev-1")]));
     let second = device();
     assert_eq!(ids(true), [json!("dev-2")], "taken over");
+    let detail = |id: &str| door.get(&format!("/v1/devices/{id}"));
+    let known = detail("dev-2").json();
+    assert_eq!((&known["id"], &known["connected"], &known["drift"]), (&json!("dev-2"), &json!(true), &json!(false)));
+    assert_eq!((&known["protocol"], &known["address"]), (&json!("mqtt-5"), &json!("127.0.0.1")));
+    assert!(known["lastSeen"].is_u64() && known["connectedSince"] == known["lastSeen"], "{known}");
+    let summary = &door.get("/v1/devices/dev-2/shadows").json()["shadows"];
+    assert_eq!(&known["shadows"], summary);
+    let away = detail("dev-1").json();
+    assert_eq!((&away["connected"], away.get("lastSeen"), away.get("connectedSince")), (&json!(false), None, None));
+    assert_eq!((detail("nobody").status, detail("a.b").status), (404, 400));
     first.abandon();
     second.drop_connection();
     eventually("the connection's end", || ids(true).is_empty().then_some(()));
@@ -324,6 +345,8 @@ fn what_cannot_be_answered_is_refused_by_name() {
         ("GET /v1/devices?prefix=a.b HTTP/1.1".to_owned(), 400, "'prefix'"),
         ("GET /v1/events?path=/x HTTP/1.1".to_owned(), 400, "'path'"),
         ("GET /v1/events HTTP/1.1\nLast-Event-ID: x".to_owned(), 400, "'Last-Event-ID'"),
+        ("GET /v1/events HTTP/1.1\nLast-Event-ID: j+1".to_owned(), 400, "'Last-Event-ID'"),
+        ("GET /v1/devices/lamp?limit=1 HTTP/1.1".to_owned(), 400, "'limit'"),
         (format!("GET {PATH} HTTP/1.1\nUmbra-Client: a b"), 400, "'Umbra-Client'"),
         ("GET /v1/nothing HTTP/1.1".to_owned(), 404, "/v1/nothing"),
         (format!("GET {PATH}/ HTTP/1.1"), 404, "/shadow/"),

@@ -228,6 +228,83 @@ fn a_request_sent_again_is_answered_again() {
     }
 }
 
+/// A replay was 200 whatever the first answer had been, and without `ETag` for a reader of part of the shadow: a client
+/// that retried after a lost answer could not tell that it had created the shadow.
+#[test]
+fn a_replay_answers_as_the_first_time() {
+    let door = Door::open();
+    let json = "Content-Type: application/json";
+    let etag = |door: &Door| door.get(PATH).etag();
+    let steps: [(&str, &str, String, &str, u16); 7] = [
+        ("PUT", "", format!("If-None-Match: *\n{json}"), r#"{"desired":{"n":1}}"#, 201),
+        ("PATCH", "", MERGE.to_owned(), r#"{"desired":{"n":2}}"#, 200),
+        ("PATCH", "", MERGE.to_owned(), r#"{"desired":{"n":2}}"#, 200),
+        ("PATCH", "", format!("{MERGE}\nPrefer: return=minimal"), r#"{"desired":{"n":3}}"#, 204),
+        ("DELETE", "", "If-Match: *".to_owned(), "", 204),
+        ("PUT", "", format!("If-None-Match: *\nPrefer: return=minimal\n{json}"), r#"{"desired":{"n":1}}"#, 201),
+        ("PUT", "?upsert=true", json.to_owned(), r#"{"reported":{"n":1}}"#, 200),
+    ];
+    let ask = |door: &Door, key: usize| {
+        let (method, query, headers, body, _) = &steps[key];
+        write(door, method, query, &format!("{headers}\nIdempotency-Key: k{key}"), body)
+    };
+    let mut firsts = Vec::new();
+    for (key, (method, .., status)) in steps.iter().enumerate() {
+        let first = ask(&door, key);
+        assert_eq!((first.status, first.header("idempotent-replayed")), (*status, None), "{key} {method}");
+        firsts.push(first);
+    }
+    let mut door = door;
+    for restarted in [false, true] {
+        let now = etag(&door);
+        for (key, first) in firsts.iter().enumerate() {
+            let again = ask(&door, key);
+            assert_eq!((again.status, again.header("etag")), (first.status, first.header("etag")), "{key} {restarted}");
+            assert_eq!(again.header("idempotent-replayed"), Some("true"), "{key} {restarted}");
+            assert_eq!(again.body.is_empty(), first.body.is_empty(), "{key} {restarted}");
+        }
+        assert_eq!(etag(&door), now, "nothing changed");
+        if !restarted {
+            door = door.restarted();
+        }
+    }
+    // The shadow has gone on: what it is now is not passed off as what the first request made.
+    let representation = format!("{MERGE}\nPrefer: return=representation\nIdempotency-Key: whole");
+    let first = write(&door, "PATCH", "", &representation, r#"{"desired":{"n":5}}"#);
+    assert_eq!(write(&door, "PATCH", "", &representation, r#"{"desired":{"n":5}}"#).json(), first.json());
+    door.merge(PATH, json!({"desired": {"n": 6}}));
+    let again = write(&door, "PATCH", "", &representation, r#"{"desired":{"n":5}}"#);
+    assert_eq!((again.status, again.etag(), again.header("preference-applied")), (200, first.etag(), None));
+    assert_eq!((&again.json()["version"], &again.json()["replayed"]), (&first.json()["version"], &json!(true)));
+}
+
+#[test]
+fn upsert_creates_or_changes() {
+    let door = Door::open();
+    let json = "Content-Type: application/json";
+    let merge = "Content-Type: application/merge-patch+json";
+    for (method, query, headers, status) in [
+        ("PUT", "", json, 428),
+        ("PUT", "?upsert=false", json, 428),
+        ("PATCH", "?upsert=true&dry_run=true", merge, 200),
+        ("PATCH", "?upsert=true", merge, 201),
+        ("PATCH", "?upsert=true", merge, 200),
+        ("PUT", "?upsert=true", json, 200),
+        ("DELETE", "?upsert=true", "", 400),
+        ("DELETE", "", "If-Match: *", 204),
+        ("PUT", "", "If-Match: *\nContent-Type: application/json", 412),
+        ("PUT", "?upsert=true", json, 201),
+        ("PUT", "?upsert=true", "If-Match: *\nContent-Type: application/json", 400),
+        ("PUT", "?upsert=true", "If-None-Match: *\nContent-Type: application/json", 400),
+        ("PUT", "?upsert=true&on_conflict=rebase&base_version=1", json, 400),
+        ("PUT", "?upsert=yes", json, 400),
+    ] {
+        let body = if method == "DELETE" { "" } else { r#"{"desired":{"n":1}}"# };
+        let reply = write(&door, method, query, headers, body);
+        assert_eq!(reply.status, status, "{method} {query} {headers}: {}", reply.text());
+    }
+}
+
 /// The examples of RFC 6902's appendix A, in sections of a shadow.
 #[test]
 fn json_patches() {

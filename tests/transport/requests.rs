@@ -25,7 +25,17 @@ fn what_is_there() {
         (get("/mqtt", ""), 400, None),
         ("POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".to_owned(), 405, None),
         ("CONNECT localhost:22 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 404, None),
-        ("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 404, None),
+        ("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 204, None),
+        ("GET * HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400, None),
+        // As load balancers ask.
+        ("GET /healthz HTTP/1.1\r\nHost: 10.1.2.3:8080\r\n\r\n".to_owned(), 200, Some("ok")),
+        ("GET /readyz HTTP/1.1\r\nHost: 10.1.2.3\r\n\r\n".to_owned(), 200, Some("ready\n")),
+        ("GET /healthz HTTP/1.0\r\n\r\n".to_owned(), 200, Some("ok")),
+        ("GET /readyz HTTP/1.0\r\n\r\n".to_owned(), 200, Some("ready\n")),
+        ("GET /healthz HTTP/1.1\r\n\r\n".to_owned(), 400, None),
+        ("GET /metrics HTTP/1.0\r\n\r\n".to_owned(), 400, None),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n".to_owned(), 400, None),
+        ("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_owned(), 403, None),
     ] {
         let answer = ask(address, &request).expect("an answer");
         assert_eq!(answer.status, status, "{request}{answer:?}");
@@ -51,6 +61,11 @@ fn a_connection_for_many_requests() {
     stream.write_all(get("/healthz", "Connection: close\r\n").as_bytes()).unwrap();
     assert_eq!(read_answer(&mut stream).unwrap().status, 200);
     assert_eq!(ended(&mut stream), 0);
+}
+
+fn coded(coding: &str) -> Vec<u8> {
+    let head = format!("POST /v1/backup HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: {coding}\r\n\r\n");
+    [head.as_bytes(), b"0\r\n\r\n"].concat()
 }
 
 #[test]
@@ -82,6 +97,10 @@ fn requests_that_are_too_much_or_none() {
                 .to_vec(),
             &[400],
         ),
+        ("a coding beside chunked", coded("gzip, chunked"), &[501]),
+        ("chunked twice", coded("chunked, chunked"), &[501]),
+        ("two fields of codings", coded("identity\r\nTransfer-Encoding: chunked"), &[501]),
+        ("chunks and a length", coded("chunked\r\nContent-Length: 5"), &[400]),
     ] {
         let found = ask(address, &bytes).map(|answer| answer.status);
         assert!(found.map_or(statuses.is_empty(), |status| statuses.contains(&status)), "{what}: {found:?}");

@@ -37,6 +37,7 @@ pub(super) fn of(operation: Operation) -> Exchange {
         Operation::FollowRejections => follow_rejections(),
         Operation::ListShadows => list_shadows(),
         Operation::ListDevices => list_devices(),
+        Operation::GetDevice => get_device(),
         Operation::FollowEvents => follow_events(),
         Operation::AwsGetShadow => aws_get_shadow(),
         Operation::AwsUpdateShadow => aws_update_shadow(),
@@ -85,7 +86,7 @@ fn delete_shadow() -> Exchange {
         summary: "Delete the shadow; its versions go on should it come back",
         requests: Vec::new(),
         responses: everywhere(vec![
-            bare(204, "It is deleted", &[]),
+            bare(204, "It is deleted", &["Idempotent-Replayed"]),
             refused(404, "There is no such shadow"),
             refused(412, "What was expected does not hold"),
             refused(422, "The idempotency key was used with another request"),
@@ -130,6 +131,14 @@ fn list_devices() -> Exchange {
     read("listDevices", "The devices that have shadows", vec![given(200, "A page", "Devices", &["Link"])])
 }
 
+fn get_device() -> Exchange {
+    read(
+        "getDevice",
+        "A device: its presence, as far as the caller may know, and its shadows",
+        vec![given(200, "The device", "DeviceDetail", &["Link"]), refused(404, "There is no such device")],
+    )
+}
+
 fn follow_events() -> Exchange {
     read(
         "followEvents",
@@ -137,7 +146,7 @@ fn follow_events() -> Exchange {
         vec![
             Response {
                 status: 200,
-                about: "Events `change`; `id` is the place in the journal, `data` a Change",
+                about: "Events `change`; `id` is opaque, `data` a Change",
                 media: Some(Media { name: "text/event-stream", schema: "EventStream" }),
                 headers: &[],
             },
@@ -198,9 +207,9 @@ fn read(id: &'static str, summary: &'static str, responses: Vec<Response>) -> Ex
 
 fn write(id: &'static str, summary: &'static str, requests: Vec<Media>) -> Exchange {
     let responses = vec![
-        given(200, "It is accepted", "Accepted", &["ETag", "Preference-Applied"]),
-        given(201, "It is accepted, and the shadow is there now", "Accepted", &["ETag", "Preference-Applied"]),
-        bare(204, "It is accepted, and no more was to be told", &["ETag", "Preference-Applied"]),
+        given(200, "It is accepted", "Accepted", WRITTEN),
+        given(201, "It is accepted, and the shadow is there now", "Accepted", WRITTEN),
+        bare(204, "It is accepted, and no more was to be told", WRITTEN),
         refused(404, "There is no such shadow for the caller"),
         refused(409, "The patch does not fit what is there"),
         refused(412, "What was expected does not hold; tells what is there instead"),
@@ -214,6 +223,9 @@ fn write(id: &'static str, summary: &'static str, requests: Vec<Media>) -> Excha
     ];
     Exchange { id, summary, requests, responses: everywhere(responses) }
 }
+
+/// Headers of an accepted write.
+const WRITTEN: &[&str] = &["ETag", "Preference-Applied", "Idempotent-Replayed"];
 
 /// With what any native operation may answer.
 fn everywhere(mut responses: Vec<Response>) -> Vec<Response> {

@@ -158,7 +158,8 @@ fn told(schemas: &mut Map<String, Value>) {
     let needs = ["version", "timestamp", "by", "etag", "changes"];
     put(schemas, "Change", closed(change.into_iter().chain(who.clone()), &needs));
     let end = json!({ "enum": ["first", "more", "gone"] });
-    put(schemas, "History", closed([("entries", list("Change")), ("end", end)], &["entries", "end"]));
+    let history = [("entries", list("Change")), ("end", end), ("next", text.clone())];
+    put(schemas, "History", closed(history, &["entries", "end"]));
     let refusal = [
         ("code", json!({ "type": "integer" })),
         ("error", text.clone()),
@@ -185,9 +186,11 @@ fn told(schemas: &mut Map<String, Value>) {
         ("protocol", text.clone()),
         ("address", text.clone()),
         ("drift", flag.clone()),
-        ("shadows", version(1)),
     ];
-    put(schemas, "Device", closed(device, &["id", "drift", "shadows"]));
+    let needs = ["id", "drift", "shadows"];
+    put(schemas, "Device", closed(device.clone().into_iter().chain([("shadows", version(1))]), &needs));
+    let more = [("connectedSince", time()), ("shadows", list("ShadowSummary")), ("next", text.clone())];
+    put(schemas, "DeviceDetail", closed(device.into_iter().chain(more), &needs));
     put(schemas, "Devices", closed([("devices", list("Device")), ("next", text.clone())], &["devices"]));
     let shadow =
         [("name", text.clone()), ("version", version(1)), ("etag", etag()), ("timestamp", time()), ("drift", flag)];

@@ -94,7 +94,9 @@ fn variants(document: &crate::shadow::Document, commands: &[Command]) {
                     version: now.version,
                     timestamp: now.timestamp,
                     etag: now.etag,
+                    etag_is_own: true,
                     changed: true,
+                    created: false,
                     rebased_from: None,
                 };
                 remembered =

@@ -87,7 +87,7 @@ fn retention_removes_by_size_and_by_age() {
     let page = stepped.store.journal(Seq(oldest.0 - 1), 10).unwrap();
     assert!(!page.gone);
     assert_eq!(page.entries.first().map(|entry| entry.seq), Some(oldest));
-    let history = stepped.store.history(&key("d"), None, 1000).unwrap();
+    let history = stepped.store.history(&key("d"), None, None, 1000).unwrap().unwrap();
     assert_eq!(history.end, HistoryEnd::Gone);
     assert_eq!(history.entries.len() as u64, 400 - oldest.0 + 1);
     assert_eq!(history.entries.last().map(|entry| entry.seq), Some(oldest));

@@ -59,23 +59,81 @@ fn the_history_walks_back_through_deletes() {
             stepped.idle();
         }
         let history = |before: Option<u64>, limit| {
-            let page = stepped.store.history(&key("d"), before.map(Version), limit).unwrap();
+            let page = stepped.store.history(&key("d"), None, before.map(Version), limit).unwrap().unwrap();
             (page.entries.iter().map(|entry| entry.version.0).collect::<Vec<_>>(), page.end)
         };
         assert_eq!(history(None, 10), (vec![5, 4, 3, 2, 1], HistoryEnd::First));
         assert_eq!(history(None, 5), (vec![5, 4, 3, 2, 1], HistoryEnd::First));
-        assert_eq!(history(None, 2), (vec![5, 4], HistoryEnd::More));
-        assert_eq!(history(Some(4), 2), (vec![3, 2], HistoryEnd::More));
+        assert_eq!(history(None, 2), (vec![5, 4], HistoryEnd::More(Seq(5))));
+        assert_eq!(history(Some(4), 2), (vec![3, 2], HistoryEnd::More(Seq(1))));
         assert_eq!(history(Some(1), 2), (vec![], HistoryEnd::First));
     }
-    let entries = stepped.store.history(&key("d"), None, 10).unwrap().entries;
+    let entries = stepped.store.history(&key("d"), None, None, 10).unwrap().unwrap().entries;
     assert!(entries[1].deleted && !entries[0].deleted);
     assert_eq!((&*entries[2].principal, &*entries[2].client), ("app-1", "client-1"));
     let change = &entries[2].changes[0];
     assert_eq!((change.path.to_string().as_str(), &change.effect), ("/reported/n", &Effect::Set(json!(3))));
     let replaced = change.replaced.as_ref().unwrap();
     assert_eq!((&replaced.value, replaced.version), (&json!(2), Version(2)));
-    assert_eq!(stepped.store.history(&key("never"), None, 10).unwrap().end, HistoryEnd::First);
+    assert_eq!(stepped.store.history(&key("never"), None, None, 10).unwrap().unwrap().end, HistoryEnd::First);
+    for (from, entries) in [(1, Some(1)), (5, Some(3)), (2, None), (6, None), (9, None), (1 << 60, None)] {
+        let page = stepped.store.history(&key("d"), Some(Seq(from)), None, 10).unwrap();
+        assert_eq!(page.map(|page| page.entries.len()), entries, "from {from}");
+    }
+}
+
+/// A history ended as `gone` after 10,000 entries, whatever was kept. A page is bounded, the history is not.
+#[test]
+fn the_history_goes_as_far_back_as_the_journal() {
+    const CHANGES: u64 = 20_100;
+    let (_, mut stepped) = opened();
+    stepped.apply((1..=CHANGES).map(|n| job(&key("d"), count(n), 0)));
+    for (before, first) in [(None, CHANGES), (Some(Version(50)), 49)] {
+        let (mut from, mut expected, mut pages) = (None, first, 0);
+        loop {
+            let page = stepped.store.history(&key("d"), from, before, 1000).unwrap().unwrap();
+            for entry in page.entries {
+                assert_eq!(entry.version, Version(expected));
+                expected -= 1;
+            }
+            pages += 1;
+            match page.end {
+                HistoryEnd::More(next) => from = Some(next),
+                end => break assert_eq!((end, expected), (HistoryEnd::First, 0)),
+            }
+        }
+        assert_eq!(pages, if before.is_some() { 3 } else { 21 }, "before {before:?}");
+    }
+}
+
+/// A reader of one device was told that events were gone when only those of others were.
+#[test]
+fn who_missed_nothing_goes_on() {
+    let disk = SimDisk::new(Vec::new(), Stop::Never);
+    let short = crate::store::StoreOptions { journal_bytes_max: 1, ..options() };
+    let mut stepped = Stepped::open(&disk, short).unwrap();
+    stepped.apply([job(&key("rare"), count(1), 0)]);
+    for n in 1..100 {
+        stepped.apply([job(&key("busy"), count(n), 0)]);
+    }
+    stepped.apply([job(&key("late"), count(1), 0)]);
+    stepped.idle();
+    stepped.apply([job(&key("busy"), count(100), 0)]);
+    let removed = Seq(stepped.store.health().oldest.0 - 1);
+    assert!(removed > Seq(50));
+    // device, the last event its reader had, where it goes on
+    for (device, after, expected) in [
+        ("rare", Seq(0), None),
+        ("rare", Seq(1), Some(removed)),
+        ("never", Seq(0), Some(removed)),
+        ("busy", Seq(1), None),
+        ("busy", removed, Some(removed)),
+        ("rare", Seq(1000), None),
+    ] {
+        let found = stepped.store.resume(key(device).device, None, after).unwrap();
+        assert_eq!(found, expected, "{device} after {after:?}");
+        assert_eq!(stepped.store.resume(key(device).device, Some(None), after).unwrap(), expected);
+    }
 }
 
 #[test]

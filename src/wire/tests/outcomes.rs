@@ -131,7 +131,9 @@ fn what_accepted_tells_besides() {
         version,
         timestamp: Timestamp(4),
         etag,
+        etag_is_own: true,
         changed: true,
+        created: false,
         rebased_from: Some(Version(1)),
     };
     let later = written(&[

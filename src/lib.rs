@@ -15,6 +15,7 @@ pub mod config;
 pub mod http;
 pub mod limits;
 pub mod logging;
+mod messages;
 pub mod metrics;
 pub mod mqtt;
 pub mod net;

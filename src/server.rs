@@ -190,7 +190,15 @@ impl Parts {
             places: (places.clone(), limits.connections_max),
             tls,
         });
-        let api = Api::new(service.clone(), changes, telemetry.clone(), telemetry, authority.clone(), limits);
+        let api = Api::new(
+            service.clone(),
+            changes,
+            telemetry.clone(),
+            telemetry.clone(),
+            telemetry,
+            authority.clone(),
+            limits,
+        );
         let (counters, closing) = (broker.counters.clone(), broker.closing());
         let gate = Gate { quotas: service.quotas().clone(), places, counters, closing };
         Ok((Self { service, authority, broker, api: Arc::new(api), gate }, move || decided.announce(announcers)))
@@ -221,7 +229,7 @@ impl Parts {
             ListenerKind::Mqtt => tasks.spawn(listener.run(gate, mqtt)),
             ListenerKind::Http(http) => {
                 let (routes, sessions) = (http::router(self.api.clone()), self.api.sessions());
-                let options = HttpOptions::of(settings, http, limits);
+                let options = HttpOptions::of(settings, http, limits).with_signed_urls(self.authority.clone());
                 let door = HttpDoor::new(routes, sessions, mqtt, gate.quotas.clone(), options, gate.closing.clone());
                 tasks.spawn(listener.run(gate, door))
             }

@@ -173,6 +173,12 @@ impl Service {
         Ok((Self { store, quotas, refusals, outcomes, clock }, decided))
     }
 
+    /// The time of the service, in milliseconds since 1970.
+    #[must_use]
+    pub fn now_milliseconds(&self) -> u64 {
+        self.clock.now_milliseconds()
+    }
+
     /// The time to put into replies.
     #[must_use]
     pub fn now(&self) -> Timestamp {

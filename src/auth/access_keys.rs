@@ -56,6 +56,12 @@ impl AccessKeys {
         self.0.get(id)
     }
 
+    /// Returns true if there is a key of `principal`.
+    #[must_use]
+    pub fn stand_for(&self, principal: &Principal) -> bool {
+        self.0.values().any(|key| key.principal == *principal)
+    }
+
     /// Adds a key.
     #[cfg(test)]
     pub(crate) fn with(mut self, id: &str, secret: &str, principal: Principal) -> Self {

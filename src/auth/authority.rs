@@ -86,6 +86,12 @@ impl Standing {
         Self { client: client.clone(), ..self.clone() }
     }
 
+    /// Returns the login of a client at `listener` that is known by the signature of an access key.
+    #[must_use]
+    pub fn of_access_key(principal: Principal, listener: Arc<str>) -> Self {
+        Self { identity: Identity::lasting(principal, Method::AccessKey), listener, client: "".into() }
+    }
+
     /// Returns the login of a user at `listener`.
     #[cfg(test)]
     pub(crate) fn of_user(principal: Principal, listener: &str) -> Self {
@@ -196,7 +202,10 @@ impl Authority {
         client: &Arc<str>,
     ) -> Result<(Standing, Access), Denied> {
         match signed_in {
-            Some(standing) if matches!(shown.credentials, Credentials::None) => {
+            // AWS's SDKs send a user name that names nobody beside a signed URL.
+            Some(standing)
+                if matches!(shown.credentials, Credentials::None) || standing.identity.method == Method::AccessKey =>
+            {
                 let standing = standing.as_client(client);
                 let access = self.review(&standing).ok_or(Denied::Missing)?;
                 Ok((standing, access))
@@ -214,7 +223,7 @@ impl Authority {
     /// Returns the present rights of a logged-in client; `None` if its session must end.
     #[must_use]
     pub fn review(&self, standing: &Standing) -> Option<Access> {
-        self.rules().access(standing).filter(|_| self.login.still_valid(&standing.identity))
+        self.rules().access(standing).filter(|_| self.login.still_valid(&standing.identity) && self.has_key(standing))
     }
 
     /// Returns the present rights of a disconnected client. It must log in again to return, so a changed password or an
@@ -228,6 +237,12 @@ impl Authority {
     #[must_use]
     pub fn counters(&self) -> &crate::metrics::LoginCounters {
         self.login.counters()
+    }
+
+    /// True unless `standing` is by an access key of a principal that has none any more.
+    fn has_key(&self, standing: &Standing) -> bool {
+        let Identity { principal, method, .. } = &standing.identity;
+        *method != Method::AccessKey || self.access_keys().stand_for(principal)
     }
 
     fn rules(&self) -> Arc<Rules> {

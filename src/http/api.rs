@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    auth::Authority,
+    auth::{Access, Authority},
     changes::Changes,
     config::Limits,
     http::{caller::Caller, cursor::Cursors, openapi, operating::Metrics, problem::Problem, sessions::Sessions},
@@ -44,6 +44,73 @@ pub struct MqttListener {
     pub anonymous: bool,
 }
 
+/// An ordinary message that a client publishes over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedMessage {
+    /// Where it is published.
+    pub topic: String,
+    /// The payload.
+    pub payload: Bytes,
+    /// QoS 1, else 0.
+    pub at_least_once: bool,
+    /// Whether its topic keeps it.
+    pub retain: bool,
+    /// The payload format, if it is told.
+    pub payload_is_utf8: Option<bool>,
+    /// MIME type of the payload.
+    pub content_type: Option<String>,
+    /// Where a reply goes.
+    pub response_topic: Option<String>,
+    /// Correlation data for a reply.
+    pub correlation_data: Option<Bytes>,
+    /// Seconds the message stays worth delivering.
+    pub expiry: Option<u32>,
+    /// Name and value pairs, in order.
+    pub user: Vec<(String, String)>,
+}
+
+/// A retained message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetainedMessage {
+    /// Its topic.
+    pub topic: String,
+    /// The payload.
+    pub payload: Bytes,
+    /// The QoS it was published at.
+    pub qos: u8,
+    /// When it was published, in milliseconds since 1970.
+    pub stored_at_ms: u64,
+    /// Name and value pairs, in order.
+    pub user: Vec<(String, String)>,
+}
+
+/// Why a message was not published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotPublished {
+    /// The topic, or the response topic, is none that anybody publishes to; the text follows its name.
+    Topic(String),
+    /// The client may not publish there.
+    Forbidden,
+    /// More than this quota.
+    Quota(String),
+}
+
+/// Ordinary messages, which are the broker's.
+pub trait Messages: Send + Sync {
+    /// Publishes `message` for a client with `access`.
+    ///
+    /// # Errors
+    ///
+    /// A [`NotPublished`]; nothing was changed.
+    fn publish(&self, access: &Access, message: PublishedMessage) -> Result<(), NotPublished>;
+
+    /// Returns the message that `topic` retains, whoever may receive it.
+    fn retained(&self, topic: &str) -> Option<RetainedMessage>;
+
+    /// Returns at most `limit` retained messages of the topics after `topic`, or from the first one on.
+    fn retained_after(&self, topic: Option<&str>, limit: usize) -> Vec<RetainedMessage>;
+}
+
 /// The state of the HTTP door.
 pub struct Api {
     /// The way to a shadow.
@@ -52,6 +119,8 @@ pub struct Api {
     pub changes: Arc<Changes>,
     /// Who is connected.
     pub presence: Arc<dyn Presence>,
+    /// Ordinary messages.
+    pub messages: Arc<dyn Messages>,
     /// What there is to measure.
     pub metrics: Arc<dyn Metrics>,
     /// Who is let in, and may do what.
@@ -92,6 +161,7 @@ impl Api {
         service: Arc<Service>,
         changes: Arc<Changes>,
         presence: Arc<dyn Presence>,
+        messages: Arc<dyn Messages>,
         metrics: Arc<dyn Metrics>,
         authority: Arc<Authority>,
         limits: &Limits,
@@ -100,6 +170,7 @@ impl Api {
             service,
             changes,
             presence,
+            messages,
             metrics,
             authority,
             sessions: Arc::default(),

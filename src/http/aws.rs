@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 use axum::{
     body::Body,
     extract::{FromRequestParts, Request as HttpRequest, State},
-    http::{HeaderValue, StatusCode, Uri, header, request::Parts},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -23,9 +23,10 @@ use crate::{
         history::PAGE,
         operation::{AWS_NAME, NEXT_TOKEN, Operation, PAGE_SIZE},
         payload::{self, Unread},
+        problem::RefusedByEngine,
         query::{BadParameter, Query, bad},
         shadows::JSON,
-        sigv4::{Signed, Unverified},
+        sigv4::{self, Signed, Unverified},
         submit::{self, Request},
         target::Target,
     },
@@ -37,7 +38,8 @@ use crate::{
 struct Asked {
     caller: Caller,
     key: ShadowKey,
-    uri: Uri,
+    /// Without the parameters of a presigned URL.
+    query: String,
     body: Bytes,
 }
 
@@ -72,9 +74,9 @@ pub(super) async fn delete(State(api): State<Arc<Api>>, request: HttpRequest) ->
 
 /// `GET /api/things/shadow/ListNamedShadowsForThing/{id}`
 pub(super) async fn list(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
-    let Asked { caller, key, uri, .. } = asked(&api, request, Operation::AwsListShadows).await?;
+    let Asked { caller, key, query: text, .. } = asked(&api, request, Operation::AwsListShadows).await?;
     let page = || -> Result<_, BadParameter> {
-        let query = Query::read(uri.query(), Operation::AwsListShadows.parameters())?;
+        let query = Query::read(Some(&text), Operation::AwsListShadows.parameters())?;
         let size = query.integer(&PAGE_SIZE)?.and_then(|size| size.try_into().ok()).unwrap_or(PAGE);
         let after = query.text(&NEXT_TOKEN)?.map(|text| ShadowName::new(&text)).transpose();
         Ok((size, after.map_err(|error| bad(NEXT_TOKEN.name, error.to_string()))?))
@@ -120,7 +122,11 @@ async fn command(
     let request = Request { key: key.clone(), command, dialect: Dialect::Aws, client_token: token.clone() };
     match submit::submit(api, &caller, request, projection, admitted).await {
         Ok(accepted) => Ok(accepted.mark_replay(answer(accepted.body.clone()))),
-        Err(rejection) => Err(rejected(&rejection, &key, api, token.as_ref())),
+        Err(rejection) => {
+            let mut response = rejected(&rejection, &key, api, token.as_ref());
+            response.extensions_mut().insert(RefusedByEngine);
+            Err(response)
+        }
     }
 }
 
@@ -135,7 +141,8 @@ async fn asked(api: &Arc<Api>, request: HttpRequest, operation: Operation) -> Re
     let target = Target::from_request_parts(&mut parts, api).await;
     let Target(mut key) =
         target.map_err(|_| invalid(&bad("thingName", "must be 1 to 128 of A-Z a-z 0-9 : _ -"), api))?;
-    let query = Query::read(parts.uri.query(), operation.parameters()).map_err(|bad| invalid(&bad, api))?;
+    let text = sigv4::without_signature(&parts).into_owned();
+    let query = Query::read(Some(&text), operation.parameters()).map_err(|bad| invalid(&bad, api))?;
     if operation.parameters().contains(&&AWS_NAME)
         && let Some(name) = query.text(&AWS_NAME).map_err(|bad| invalid(&bad, api))?
     {
@@ -143,12 +150,17 @@ async fn asked(api: &Arc<Api>, request: HttpRequest, operation: Operation) -> Re
         key.name = Some(name);
     }
     let (caller, body) = caller(api, &mut parts, body, &key).await?;
-    Ok(Asked { caller, key, uri: parts.uri, body })
+    Ok(Asked { caller, key, query: text, body })
 }
 
 /// Who makes a request: whose signature it carries, else whoever the listener says. And its body, which is not read
 /// before that is known, but for what is signed: until then a stranger sent it.
-async fn caller(api: &Arc<Api>, parts: &mut Parts, body: Body, key: &ShadowKey) -> Result<(Caller, Bytes), Response> {
+pub(super) async fn caller(
+    api: &Arc<Api>,
+    parts: &mut Parts,
+    body: Body,
+    key: &ShadowKey,
+) -> Result<(Caller, Bytes), Response> {
     caller::authorization(&parts.headers).map_err(|bad| invalid(&bad, api))?;
     let now = api.now();
     let unverified = |error: Unverified| refused(StatusCode::FORBIDDEN, error.exception(), &error.to_string(), now);
@@ -182,11 +194,11 @@ async fn read(api: &Api, parts: &Parts, body: Body, key: &ShadowKey) -> Result<B
     })
 }
 
-fn answer(body: Bytes) -> Response {
+pub(super) fn answer(body: Bytes) -> Response {
     ([(header::CONTENT_TYPE, JSON)], body).into_response()
 }
 
-fn invalid(bad: &BadParameter, api: &Api) -> Response {
+pub(super) fn invalid(bad: &BadParameter, api: &Api) -> Response {
     let message = format!("Invalid parameter '{}': {}", bad.name, bad.reason);
     refused(StatusCode::BAD_REQUEST, "InvalidRequestException", &message, api.now())
 }
@@ -197,10 +209,10 @@ pub(super) fn refused(status: StatusCode, exception: &str, message: &str, now: T
     named(status, exception, body)
 }
 
-fn rejected(rejection: &Rejection, key: &ShadowKey, api: &Api, token: Option<&ClientToken>) -> Response {
+pub(super) fn rejected(rejection: &Rejection, key: &ShadowKey, api: &Api, token: Option<&ClientToken>) -> Response {
     let status = StatusCode::from_u16(rejection.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = named(status, exception(rejection), aws::rejected(rejection, key, api.now(), token));
-    if let Rejection::TooManyRequests { retry_after_ms, .. } = rejection {
+    if let Rejection::TooManyRequests { retry_after_ms: Some(retry_after_ms), .. } = rejection {
         response.headers_mut().insert(header::RETRY_AFTER, retry_after_ms.div_ceil(1000).max(1).into());
     }
     response

@@ -129,6 +129,11 @@ impl Caller {
         self.access.principal()
     }
 
+    /// Its rights.
+    pub(super) fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// Whether it may do everything, as who operates the service.
     pub(super) fn may_everything(&self) -> bool {
         self.access.is_everything()

@@ -17,6 +17,7 @@
 
 pub mod api;
 mod aws;
+mod aws_topics;
 mod backup;
 mod body;
 mod caller;
@@ -45,12 +46,13 @@ mod sign_in;
 pub mod sigv4;
 mod submit;
 mod target;
+mod url_keys;
 mod wait;
 mod websocket;
 mod writes;
 
 pub use self::{
-    api::{Api, MqttListener, Presence},
+    api::{Api, Messages, MqttListener, NotPublished, Presence, PublishedMessage, RetainedMessage},
     operating::Metrics,
     router::router,
     server::{HttpDoor, HttpOptions, PROTOCOLS},

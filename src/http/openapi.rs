@@ -17,7 +17,7 @@ use crate::{
     http::{
         api::Api,
         history::fresh,
-        operation::{ID, NAME, Operation, ROUTES, Route},
+        operation::{ID, NAME, Operation, ROUTES, Route, TOPIC},
         query::{Kind, Parameter, Place},
     },
     shadow::DocumentLimits,
@@ -30,7 +30,7 @@ pub(super) async fn get(State(api): State<Arc<Api>>) -> Response {
 
 /// The description of a server with these limits.
 pub(super) fn document(limits: &DocumentLimits) -> Bytes {
-    let paths: Map<String, Value> = ROUTES.iter().map(|route| (route.path.to_owned(), path(route))).collect();
+    let paths: Map<String, Value> = ROUTES.iter().map(|route| (route.path.replace("{*", "{"), path(route))).collect();
     let document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -47,7 +47,10 @@ pub(super) fn document(limits: &DocumentLimits) -> Bytes {
 }
 
 fn path(route: &Route) -> Value {
-    let names = [&ID, &NAME].into_iter().filter(|parameter| route.path.contains(&format!("{{{}}}", parameter.name)));
+    let names = [&ID, &NAME, &TOPIC].into_iter().filter(|parameter| {
+        route.path.contains(&format!("{{{}}}", parameter.name))
+            || route.path.contains(&format!("{{*{}}}", parameter.name))
+    });
     let mut item = Map::new();
     let parameters: Vec<Value> = names.map(parameter).collect();
     if !parameters.is_empty() {
@@ -135,7 +138,7 @@ fn header(name: &&'static str) -> (String, Value) {
         _ => json!({ "type": "string" }),
     };
     // Some are there only where there is something to tell.
-    let required = matches!(*name, "Retry-After" | "Allow" | "WWW-Authenticate");
+    let required = matches!(*name, "Allow" | "WWW-Authenticate");
     ((*name).to_owned(), json!({ "required": required, "schema": schema }))
 }
 
@@ -163,7 +166,7 @@ mod tests {
         let document = described();
         let mut ids = BTreeSet::new();
         for route in ROUTES {
-            let item = document["paths"][route.path].as_object().unwrap();
+            let item = document["paths"][route.path.replace("{*", "{")].as_object().unwrap();
             assert_eq!(item.keys().filter(|key| *key != "parameters").count(), route.operations.len());
             for operation in route.operations {
                 let described = &item[method(*operation)];

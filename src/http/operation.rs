@@ -25,6 +25,9 @@ pub(super) enum Operation {
     AwsUpdateShadow,
     AwsDeleteShadow,
     AwsListShadows,
+    AwsPublish,
+    AwsGetRetained,
+    AwsListRetained,
     GetDescription,
 }
 
@@ -55,6 +58,9 @@ pub(super) const ROUTES: &[Route] = &[
         operations: &[Operation::AwsGetShadow, Operation::AwsUpdateShadow, Operation::AwsDeleteShadow],
     },
     Route { path: "/api/things/shadow/ListNamedShadowsForThing/{id}", operations: &[Operation::AwsListShadows] },
+    Route { path: "/topics/{*topic}", operations: &[Operation::AwsPublish] },
+    Route { path: "/retainedMessage/{*topic}", operations: &[Operation::AwsGetRetained] },
+    Route { path: "/retainedMessage", operations: &[Operation::AwsListRetained] },
     Route { path: "/openapi.json", operations: &[Operation::GetDescription] },
 ];
 
@@ -72,6 +78,8 @@ const SECTION_POINTERS: &str =
     r"^/(desired|reported|tags)(/([^~/]|~[01])*)*(,/(desired|reported|tags)(/([^~/]|~[01])*)*)*$";
 /// RFC 9110 section 8.8.3, in a list that may have empty elements.
 const TAGS: &str = "^(\\*|[ ,]*((W/)?\"[!#-~\u{80}-\u{ff}]*\"( *,[ ,]*(W/)?\"[!#-~\u{80}-\u{ff}]*\")*)?[ ,]*)$";
+/// Visible characters of ASCII.
+const PLAIN: &str = "^[!-~]*$";
 /// Whatever a header may hold.
 const ANYTHING: &str = "";
 
@@ -164,6 +172,39 @@ pub(super) static PAGE_SIZE: Parameter =
 pub(super) static NEXT_TOKEN: Parameter =
     query("nextToken", Kind::Text("^[A-Za-z0-9:_$-]{1,64}$"), "Where the page before ended");
 
+pub(super) static TOPIC: Parameter = Parameter {
+    name: "topic",
+    place: Place::Path,
+    kind: Kind::Text(r"^[^\u0000-\u001f\u007f-\u009f+#]+$"),
+    about: "An ordinary topic, percent-encoded",
+};
+pub(super) static AWS_QOS: Parameter = query("qos", Kind::Integer { min: 0, max: 1 }, "The QoS; 0 if not given");
+pub(super) static AWS_RETAIN: Parameter = query("retain", Kind::Flag, "Whether the topic keeps the message");
+pub(super) static AWS_CONTENT_TYPE: Parameter = query("contentType", Kind::Text(PLAIN), "MIME type of the payload");
+pub(super) static AWS_RESPONSE_TOPIC: Parameter =
+    query("responseTopic", Kind::Text("^[A-Za-z0-9_/-]{0,128}$"), "Where a reply goes");
+pub(super) static AWS_MESSAGE_EXPIRY: Parameter = query(
+    "messageExpiry",
+    Kind::Integer { min: 0, max: 0xFFFF_FFFF },
+    "Seconds the message stays worth delivering; 0: as long as there is a place for it",
+);
+pub(super) static AWS_MAX_RESULTS: Parameter =
+    query("maxResults", Kind::Integer { min: 1, max: 200 }, "Topics in a page; 200 if not given");
+pub(super) static AWS_TOPIC_TOKEN: Parameter =
+    query("nextToken", Kind::Text("^([A-Za-z0-9_-]{4})*$"), "Where the page before ended");
+pub(super) static AWS_PAYLOAD_FORMAT: Parameter = header(
+    "x-amz-mqtt5-payload-format-indicator",
+    Kind::Choice(&["UNSPECIFIED_BYTES", "UTF8_DATA"]),
+    "Whether the payload is UTF-8",
+);
+pub(super) static AWS_CORRELATION_DATA: Parameter =
+    header("x-amz-mqtt5-correlation-data", Kind::Text("^([A-Za-z0-9+/]{4})*$"), "Correlation data in base64");
+pub(super) static AWS_USER_PROPERTIES: Parameter = header(
+    "x-amz-mqtt5-user-properties",
+    Kind::Text("^(W10=|W3siYSI6ImIifV0=)$"),
+    "Base64 of a JSON array of objects, each with names and texts, such as `[{\"a\":\"b\"}]`",
+);
+
 pub(super) static IF_MATCH: Parameter = header("If-Match", Kind::Text(TAGS), "Entity tags, or * for any");
 pub(super) static IF_NONE_MATCH: Parameter = header("If-None-Match", Kind::Text(TAGS), "Entity tags, or * for any");
 pub(super) static IDEMPOTENCY_KEY: Parameter = header(
@@ -202,11 +243,13 @@ impl Operation {
             | Self::FollowEvents
             | Self::AwsGetShadow
             | Self::AwsListShadows
+            | Self::AwsGetRetained
+            | Self::AwsListRetained
             | Self::GetDescription => Method::GET,
             Self::PutShadow => Method::PUT,
             Self::PatchShadow => Method::PATCH,
             Self::DeleteShadow | Self::AwsDeleteShadow => Method::DELETE,
-            Self::AwsUpdateShadow => Method::POST,
+            Self::AwsUpdateShadow | Self::AwsPublish => Method::POST,
         }
     }
 
@@ -237,6 +280,22 @@ impl Operation {
             Self::FollowEvents => const { &[&DEVICE, &SHADOW_NAME, &PATH, &LAST_EVENT_ID] },
             Self::AwsGetShadow | Self::AwsUpdateShadow | Self::AwsDeleteShadow => const { &[&AWS_NAME] },
             Self::AwsListShadows => const { &[&PAGE_SIZE, &NEXT_TOKEN] },
+            Self::AwsPublish => {
+                const {
+                    &[
+                        &AWS_QOS,
+                        &AWS_RETAIN,
+                        &AWS_CONTENT_TYPE,
+                        &AWS_RESPONSE_TOPIC,
+                        &AWS_MESSAGE_EXPIRY,
+                        &AWS_PAYLOAD_FORMAT,
+                        &AWS_CORRELATION_DATA,
+                        &AWS_USER_PROPERTIES,
+                    ]
+                }
+            }
+            Self::AwsGetRetained => &[],
+            Self::AwsListRetained => const { &[&AWS_MAX_RESULTS, &AWS_TOPIC_TOKEN] },
         }
     }
 }

@@ -21,7 +21,13 @@ pub(super) struct Problem {
     status: StatusCode,
     body: Bytes,
     headers: Vec<(HeaderName, HeaderValue)>,
+    by_engine: bool,
 }
+
+/// Marks the answer to a request that the engine refused: if for want of quota, others may have used that up, so it is
+/// not held against the connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RefusedByEngine;
 
 pub(super) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -36,7 +42,7 @@ impl Problem {
     /// A refusal that is about the request itself.
     pub(super) fn new(status: StatusCode, error: &str, message: &str, now: Timestamp) -> Self {
         let problem = wire::Problem { status: status.as_u16(), error, message, retry_after_ms: None };
-        Self { status, body: wire::problem(&problem, now), headers: Vec::new() }
+        Self { status, body: wire::problem(&problem, now), headers: Vec::new(), by_engine: false }
     }
 
     /// 400: a parameter or header, named, and what is wrong with it.
@@ -54,7 +60,7 @@ impl Problem {
     /// A rejection of a request that is about no single shadow.
     pub(super) fn general(rejection: &Rejection, now: Timestamp) -> Self {
         match rejection {
-            Rejection::TooManyRequests { quota, retry_after_ms } => {
+            Rejection::TooManyRequests { quota, retry_after_ms: Some(retry_after_ms) } => {
                 let (status, message) = (status(rejection), format!("Too many requests: {quota}"));
                 Self::later(status, rejection.error(), &message, Duration::from_millis(*retry_after_ms), now)
             }
@@ -66,7 +72,7 @@ impl Problem {
     pub(super) fn later(status: StatusCode, error: &str, message: &str, wait: Duration, now: Timestamp) -> Self {
         let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let problem = wire::Problem { status: status.as_u16(), error, message, retry_after_ms: Some(millis) };
-        let problem = Self { status, body: wire::problem(&problem, now), headers: Vec::new() };
+        let problem = Self { status, body: wire::problem(&problem, now), headers: Vec::new(), by_engine: false };
         problem.with(header::RETRY_AFTER, millis.div_ceil(1000).max(1).into())
     }
 
@@ -80,16 +86,22 @@ impl Problem {
         note: Option<&str>,
     ) -> Self {
         let body = wire::rejection_problem(status.as_u16(), rejection, key, now, projection, note);
-        let problem = Self { status, body, headers: Vec::new() };
+        let problem = Self { status, body, headers: Vec::new(), by_engine: false };
         match rejection {
             Rejection::VersionConflict { etag: Some(etag), .. }
             | Rejection::ExpectationFailed { etag: Some(etag), .. } => problem.with(header::ETAG, etag_value(*etag)),
-            Rejection::TooManyRequests { retry_after_ms, .. } => {
+            Rejection::TooManyRequests { retry_after_ms: Some(retry_after_ms), .. } => {
                 problem.with(header::RETRY_AFTER, retry_after_ms.div_ceil(1000).max(1).into())
             }
             Rejection::Unauthorized => problem.with(header::WWW_AUTHENTICATE, CHALLENGE),
             _ => problem,
         }
+    }
+
+    /// Marks it as [`RefusedByEngine`].
+    pub(super) fn by_engine(mut self) -> Self {
+        self.by_engine = true;
+        self
     }
 
     /// It with one more header.
@@ -107,6 +119,9 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.extend(self.headers);
+        if self.by_engine {
+            response.extensions_mut().insert(RefusedByEngine);
+        }
         response
     }
 }

@@ -12,7 +12,7 @@ use axum::{
 
 use crate::http::{
     api::Api,
-    aws, dashboard, device, devices, events, history, openapi, operating,
+    aws, aws_topics, dashboard, device, devices, events, history, openapi, operating,
     operation::{Operation, ROUTES, Route},
     problem::Problem,
     shadows, sign_in, writes,
@@ -52,6 +52,9 @@ fn methods(route: &'static Route) -> MethodRouter<Arc<Api>> {
             Operation::AwsUpdateShadow => methods.post(aws::update),
             Operation::AwsDeleteShadow => methods.delete(aws::delete),
             Operation::AwsListShadows => methods.get(aws::list),
+            Operation::AwsPublish => methods.post(aws_topics::publish),
+            Operation::AwsGetRetained => methods.get(aws_topics::get),
+            Operation::AwsListRetained => methods.get(aws_topics::list),
             Operation::GetDescription => methods.get(openapi::get),
         };
     }

@@ -24,7 +24,7 @@ use axum::{
     Extension, Router,
     body::Body,
     extract::DefaultBodyLimit,
-    http::{HeaderName, HeaderValue},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     middleware,
     response::Response,
     routing::get,
@@ -39,12 +39,14 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, watch},
     time::{sleep_until, timeout},
 };
 
 use crate::{
+    auth::Authority,
     config::{HttpConfig, Limits, ListenerConfig},
     http::{
         body::TimedBody,
@@ -53,12 +55,14 @@ use crate::{
         guard::{self, Guard},
         impatient::Impatient,
         operating::MetricsForAll,
+        problem::RefusedByEngine,
         sessions::Sessions,
         sign_in::Secure,
+        url_keys::UrlKeys,
         websocket::{self, EmptyFrames, Handover},
     },
     net::{Door, Peer, door::Stream},
-    quota::{Quotas, Rate},
+    quota::{Cause, Meter, Quotas, Rate},
     request_id::RequestId,
 };
 
@@ -70,15 +74,18 @@ pub const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 pub struct HttpDoor<D>(Arc<Server<D>>);
 
 /// What one listener takes.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HttpOptions {
     guard: Guard,
+    url_keys: UrlKeys,
     metrics: MetricsForAll,
     timeout: Duration,
     /// Bytes of a request's body, unless its route says otherwise, and of a WebSocket message.
     message_bytes_max: usize,
     /// Frames of a WebSocket that bring nothing.
     empty_frames: Rate,
+    /// Refusals for want of quota, above which the connection ends.
+    refusals: Rate,
 }
 
 struct Server<D> {
@@ -95,11 +102,21 @@ impl HttpOptions {
     pub fn of(listener: &ListenerConfig, http: &HttpConfig, limits: &Limits) -> Self {
         Self {
             guard: Guard::new(listener, http),
+            url_keys: UrlKeys::default(),
             metrics: MetricsForAll(http.metrics),
             timeout: listener.connect_timeout,
             message_bytes_max: limits.packet_bytes_max,
             empty_frames: Rate::per_second(limits.quotas.control_packets_per_second.into()),
+            refusals: Rate::per_minute(limits.quotas.refusals_per_minute_max.into()),
         }
+    }
+}
+
+impl HttpOptions {
+    /// These, with WebSockets for those who signed their URL with an access key of `authority`.
+    #[must_use]
+    pub fn with_signed_urls(self, authority: Arc<Authority>) -> Self {
+        Self { url_keys: UrlKeys(Some(authority)), ..self }
     }
 }
 
@@ -122,6 +139,7 @@ impl<D: Door> HttpDoor<D> {
             .layer(middleware::from_fn(websocket::elsewhere))
             .layer(Extension(options.metrics))
             .layer(Extension(sessions))
+            .layer(Extension(options.url_keys.clone()))
             .layer(Extension(Secure(options.guard.has_tls())))
             .layer(DefaultBodyLimit::max(options.message_bytes_max))
             .layer(middleware::from_fn_with_state(Arc::new(options.guard.clone()), guard::guard))
@@ -157,6 +175,7 @@ impl<D: Door> Server<D> {
             let (peer, handled, asked) = (peer.clone(), handled.clone(), asked.clone());
             let caller = LastCaller::default();
             let (routes, timeout) = (TowerToHyperService::new(self.routes.clone()), self.options.timeout);
+            let refusals = Arc::new(Refusals::new(self.options.refusals, self.quotas.clone()));
             move |request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
                 let acquaintance = peer.acquaintance.clone();
@@ -164,9 +183,9 @@ impl<D: Door> Server<D> {
                 request.extensions_mut().insert(peer.clone());
                 request.extensions_mut().insert(caller.clone());
                 request.extensions_mut().insert(handover.clone());
-                let (answer, handled) = (routes.call(request), handled.clone());
+                let (answer, handled, refusals) = (routes.call(request), handled.clone(), refusals.clone());
                 async move {
-                    let answer = answer.await;
+                    let answer = answer.await.map(|answer| refusals.count(answer));
                     acquaintance.let_go();
                     drop(handled);
                     answer
@@ -209,6 +228,33 @@ impl<D: Door> Server<D> {
                 let _ = timeout(if answering { LEAVE_TIMEOUT } else { FAREWELL_TIMEOUT }, connection).await;
             }
         }
+    }
+}
+
+/// The refusals for want of quota that one connection has met.
+struct Refusals {
+    rate: Rate,
+    met: Mutex<Meter>,
+    quotas: Arc<Quotas>,
+}
+
+impl Refusals {
+    fn new(rate: Rate, quotas: Arc<Quotas>) -> Self {
+        Self { rate, met: Mutex::new(Meter::new(Instant::now())), quotas }
+    }
+
+    /// Counts `answer` if it is one, and ends the connection with it if they are too many, as over MQTT: a client that
+    /// takes no notice of refusals is sent away.
+    fn count(&self, mut answer: Response) -> Response {
+        let refuses = answer.status() == StatusCode::TOO_MANY_REQUESTS;
+        if refuses
+            && answer.extensions().get::<RefusedByEngine>().is_none()
+            && self.met.lock().charge(self.rate, 1, Instant::now()).is_some()
+        {
+            self.quotas.count(Cause::Refusals);
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
     }
 }
 

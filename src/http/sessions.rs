@@ -62,6 +62,8 @@ pub(super) struct SignedIn {
     /// When it ends at the latest.
     until: Instant,
     ended: watch::Receiver<()>,
+    /// Keeps `ended` open where there is no session that could end.
+    _open: Option<Arc<watch::Sender<()>>>,
 }
 
 impl Sessions {
@@ -94,7 +96,7 @@ impl Sessions {
         }
         session.used = now;
         let (standing, ended) = (session.standing.clone(), session.ended.subscribe());
-        Some(SignedIn { standing, until: session.made + AGE_MAX, ended })
+        Some(SignedIn { standing, until: session.made + AGE_MAX, ended, _open: None })
     }
 
     /// Ends the session that the cookie in `headers` names.
@@ -112,6 +114,12 @@ impl Session {
 }
 
 impl SignedIn {
+    /// Returns the client of a presigned URL, which is no session that it could end: it lasts as long as one may.
+    pub(super) fn by_url(standing: Arc<Standing>, now: Instant) -> Self {
+        let open = watch::Sender::new(());
+        Self { standing, until: now + AGE_MAX, ended: open.subscribe(), _open: Some(Arc::new(open)) }
+    }
+
     /// Whether the session has ended.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         // The sender never sends: an error is its having been dropped.

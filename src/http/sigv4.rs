@@ -1,7 +1,13 @@
 //! AWS Signature Version 4, as far as a server needs it: was a request signed with the secret of the key it names?
 //!
+//! A signature comes in `Authorization`, or in the query of a presigned URL, which is good for as long as it says, and
+//! seven days at most. The signature of a presigned URL covers all its parameters but itself; AWS's own clients add
+//! `X-Amz-Security-Token` to the URL of a WebSocket after signing it, so it may be left out.
+//!
 //! Pure: the secrets, the time and the request come in. The signature covers method, path, query, the signed headers
 //! and the body, so all of these have to be as they came over the wire.
+
+use std::borrow::Cow;
 
 use axum::http::request::Parts;
 use hmac::{Hmac, KeyInit, Mac};
@@ -33,8 +39,10 @@ struct SignedParts {
     /// When it was signed, as it was written and as it is.
     date: String,
     time: Timestamp,
-    /// The canonical request up to the digest of the body.
-    canonical_head: String,
+    /// Seconds for which it is good.
+    good_for: u64,
+    /// The canonical request up to the digest of the body; of one with a security token also without that.
+    canonical_heads: Vec<String>,
 }
 
 /// Why a signature was not accepted.
@@ -47,7 +55,7 @@ pub enum Unverified {
     #[error("The access key is not known")]
     UnknownKey,
     /// It was signed too long ago, or in the future.
-    #[error("The request was signed more than five minutes from now")]
+    #[error("The request was signed more than five minutes from now, or its URL is not good any more")]
     Expired,
     /// It is not what the secret would sign.
     #[error("The signature does not match the request")]
@@ -80,18 +88,18 @@ impl Signed {
     /// An [`Unverified`].
     pub fn verify(&self, body: &[u8], keys: &AccessKeys, now: Timestamp) -> Result<Principal, Unverified> {
         let (signed, key) = self.key(keys)?;
-        if signed.time.0.abs_diff(now.0) > SKEW_MAX {
+        if now.0.saturating_add(SKEW_MAX) < signed.time.0 || now.0 > signed.time.0.saturating_add(signed.good_for) {
             return Err(Unverified::Expired);
         }
-        let canonical_request = format!("{}\n{}", signed.canonical_head, hex(&Sha256::digest(body)));
-        let digest = hex(&Sha256::digest(&canonical_request));
-        let to_sign = format!("{ALGORITHM}\n{}\n{}\n{digest}", signed.date, signed.scope);
         let first = format!("AWS4{}", key.secret).into_bytes();
         let signing = signed.scope.split('/').fold(first, |key, part| mac(&key, part).finalize().into_bytes().to_vec());
-        match mac(&signing, &to_sign).verify_slice(&signed.signature) {
-            Ok(()) => Ok(key.principal.clone()),
-            Err(_) => Err(Unverified::Mismatch),
-        }
+        let body = hex(&Sha256::digest(body));
+        let fits = |head: &String| {
+            let digest = hex(&Sha256::digest(format!("{head}\n{body}")));
+            let to_sign = format!("{ALGORITHM}\n{}\n{}\n{digest}", signed.date, signed.scope);
+            mac(&signing, &to_sign).verify_slice(&signed.signature).is_ok()
+        };
+        if signed.canonical_heads.iter().any(fits) { Ok(key.principal.clone()) } else { Err(Unverified::Mismatch) }
     }
 
     fn key<'k>(&self, keys: &'k AccessKeys) -> Result<(&SignedParts, &'k AccessKey), Unverified> {
@@ -117,44 +125,134 @@ impl Signed {
     /// The signature of a request; `None`: it carries none.
     #[must_use]
     pub fn of(request: &Parts) -> Option<Self> {
-        let header = request.headers.get("authorization")?.to_str().ok()?;
-        let fields = header.strip_prefix(ALGORITHM)?;
+        let Some(header) = request.headers.get("authorization") else { return Self::presigned(request) };
+        let fields = header.to_str().ok()?.strip_prefix(ALGORITHM)?;
         Some(Self { parts: signed(request, fields) })
     }
+
+    /// The signature in the URL of a request; `None`: it carries none.
+    #[must_use]
+    pub fn presigned(request: &Parts) -> Option<Self> {
+        is_presigned(request).then(|| Self { parts: presigned(request) })
+    }
+}
+
+/// Returns the query of a request, without what signs it if it is a presigned URL.
+#[must_use]
+pub fn without_signature(request: &Parts) -> Cow<'_, str> {
+    let query = request.uri.query().unwrap_or_default();
+    if !is_presigned(request) {
+        return query.into();
+    }
+    let kept = query.split('&').filter(|pair| !pair.get(..PRESIGNED.len()).is_some_and(|start| start == PRESIGNED));
+    kept.collect::<Vec<_>>().join("&").into()
+}
+
+/// The beginning of the names of the parameters that sign a URL.
+const PRESIGNED: &str = "X-Amz-";
+const TOKEN: &str = "X-Amz-Security-Token";
+
+/// The longest time for which a URL is good, in seconds: seven days.
+const GOOD_FOR_MAX: u64 = 7 * 86_400;
+
+fn is_presigned(request: &Parts) -> bool {
+    parameter(request, "X-Amz-Algorithm").is_some_and(|algorithm| algorithm == ALGORITHM)
+}
+
+/// The value of the one parameter of this name.
+fn parameter<'r>(request: &'r Parts, name: &str) -> Option<Cow<'r, str>> {
+    let pairs = request.uri.query()?.split('&');
+    let mut values = pairs.filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    match (values.next(), values.next()) {
+        (Some(value), None) => percent_decode_str(value).decode_utf8().ok(),
+        _ => None,
+    }
+}
+
+fn presigned(request: &Parts) -> Option<SignedParts> {
+    let value = |name: &str| parameter(request, name);
+    let good_for: u64 = value("X-Amz-Expires").map_or(Some(DEFAULT_GOOD_FOR), |text| text.parse().ok())?;
+    if !(1..=GOOD_FOR_MAX).contains(&good_for) {
+        return None;
+    }
+    let fields = Fields {
+        credential: &value("X-Amz-Credential")?,
+        signed_headers: &value("X-Amz-SignedHeaders")?,
+        signature: &value("X-Amz-Signature")?,
+        date: &value("X-Amz-Date")?,
+    };
+    let of = |left_out: &[&str]| {
+        let pairs = request.uri.query().unwrap_or_default().split('&');
+        let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+        pairs.filter(|pair| !left_out.contains(&name(pair).as_str())).collect::<Vec<_>>().join("&")
+    };
+    let signature = "X-Amz-Signature";
+    let mut queries = vec![of(&[signature])];
+    if value(TOKEN).is_some() {
+        queries.push(of(&[signature, TOKEN]));
+    }
+    let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+    signed_parts(request, &fields, &["host"], &queries, good_for)
+}
+
+/// How long a URL is good that does not say, as those of WebSockets: AWS lets those begin for five minutes too.
+const DEFAULT_GOOD_FOR: u64 = SKEW_MAX;
+
+/// What a signature says of itself.
+struct Fields<'a> {
+    credential: &'a str,
+    signed_headers: &'a str,
+    signature: &'a str,
+    date: &'a str,
 }
 
 fn signed(request: &Parts, fields: &str) -> Option<SignedParts> {
     let field = |name: &str| fields.split(',').find_map(|field| field.trim().strip_prefix(name)?.strip_prefix('='));
-    let (access_key, scope) = field("Credential")?.split_once('/')?;
-    let signed_headers = field("SignedHeaders")?;
+    let fields = Fields {
+        credential: field("Credential")?,
+        signed_headers: field("SignedHeaders")?,
+        signature: field("Signature")?,
+        date: request.headers.get("x-amz-date")?.to_str().ok()?,
+    };
+    let query = request.uri.query().unwrap_or_default();
+    signed_parts(request, &fields, &["host", "x-amz-date"], &[query], SKEW_MAX)
+}
+
+/// Reads `fields`; `must` are the headers without which a signature could be taken to another server, or used for ever.
+fn signed_parts(
+    request: &Parts,
+    fields: &Fields<'_>,
+    must: &[&str],
+    queries: &[&str],
+    good_for: u64,
+) -> Option<SignedParts> {
+    let Fields { signed_headers, date, .. } = *fields;
+    let (access_key, scope) = fields.credential.split_once('/')?;
     let names: Vec<_> = signed_headers.split(';').collect();
-    // Else a signature could be taken to another server, or used for ever.
-    if !names.contains(&"host") || !names.contains(&"x-amz-date") {
+    if !must.iter().all(|name| names.contains(name)) {
         return None;
     }
-    let date = request.headers.get("x-amz-date")?.to_str().ok()?;
     let parts: Vec<_> = scope.split('/').collect();
     let [day, _, _, "aws4_request"] = parts.as_slice() else { return None };
     if !date.starts_with(day) || day.len() != 8 {
         return None;
     }
     let headers: Option<String> = names.iter().map(|name| canonical_header(request, name)).collect();
-    let canonical_head = [
-        request.method.as_str(),
-        // What is in the path already is encoded once more, as all services but S3 have it.
-        &utf8_percent_encode(request.uri.path(), RESERVED_BUT_SLASH).to_string(),
-        &canonical_query(request.uri.query().unwrap_or_default())?,
-        &headers?,
-        signed_headers,
-    ]
-    .join("\n");
+    let headers = headers?;
+    // What is in the path already is encoded once more, as all services but S3 have it.
+    let path = utf8_percent_encode(request.uri.path(), RESERVED_BUT_SLASH).to_string();
+    let head = |query: &&str| {
+        Some([request.method.as_str(), &path, &canonical_query(query)?, &headers, signed_headers].join("\n"))
+    };
+    let canonical_heads = queries.iter().map(head).collect::<Option<Vec<_>>>()?;
     Some(SignedParts {
         access_key: access_key.to_owned(),
         scope: scope.to_owned(),
-        signature: unhex(field("Signature")?)?,
+        signature: unhex(fields.signature)?,
         date: date.to_owned(),
         time: time(date)?,
-        canonical_head,
+        good_for,
+        canonical_heads,
     })
 }
 

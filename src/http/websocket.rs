@@ -57,6 +57,7 @@ use crate::{
     http::{
         impatient::Impatient,
         sessions::{Sessions, SignedIn},
+        url_keys::UrlKeys,
     },
     net::{Door, Peer, door::Stream},
     quota::{Cause, Meter, Quotas, Rate},
@@ -73,8 +74,9 @@ pub(super) struct Handover(pub(super) mpsc::Sender<(OnUpgrade, Option<SignedIn>)
 pub(super) async fn upgrade(
     Extension(handover): Extension<Handover>,
     Extension(sessions): Extension<Arc<Sessions>>,
+    Extension(keys): Extension<UrlKeys>,
     Extension(peer): Extension<Peer>,
-    mut request: Request,
+    request: Request,
 ) -> Response {
     let mut response = match create_response_with_body(&request, Body::empty) {
         Ok(response) => response,
@@ -89,7 +91,13 @@ pub(super) async fn upgrade(
             return refusal(&format!("the subprotocols offered do not include one of {}", SUBPROTOCOLS.join(", ")));
         }
     }
-    let session = sessions.find(request.headers(), &peer.listener, Instant::now());
+    let (parts, body) = request.into_parts();
+    let session = match keys.signer(&parts, &peer.listener) {
+        Ok(Some(signer)) => Some(signer),
+        Ok(None) => sessions.find(&parts.headers, &peer.listener, Instant::now()),
+        Err(error) => return (StatusCode::FORBIDDEN, format!("{error}\n")).into_response(),
+    };
+    let mut request = Request::from_parts(parts, body);
     if handover.0.try_send((hyper::upgrade::on(&mut request), session)).is_err() {
         return StatusCode::BAD_REQUEST.into_response(); // a connection becomes one thing only
     }

@@ -133,7 +133,7 @@ pub(super) async fn delete(
     let command = Command::Delete(Delete { keyed, ..delete });
     match write.submit(command, admitted).await {
         Ok(accepted) => Ok(accepted.mark_replay(StatusCode::NO_CONTENT.into_response())),
-        Err(rejection) => Err(write.refused(&rejection)),
+        Err(rejection) => Err(write.refused(&rejection).by_engine()),
     }
 }
 
@@ -204,7 +204,7 @@ impl<'a> Write<'a> {
     async fn change(&self, command: Command, admitted: Admission, uri: &Uri) -> Result<Response, Problem> {
         match self.submit(command, admitted).await {
             Ok(accepted) => Ok(self.answer(&accepted, uri)),
-            Err(rejection) => Err(self.refused(&rejection)),
+            Err(rejection) => Err(self.refused(&rejection).by_engine()),
         }
     }
 

@@ -23,6 +23,7 @@ mod handshake;
 pub mod inflight;
 pub mod message;
 pub mod outbox;
+pub mod outside;
 pub mod pace;
 pub mod packet;
 pub mod presence;

@@ -201,7 +201,7 @@ impl Quotas {
         self.count(cause);
         let quota = format!("more than {max} {}", cause.what());
         let retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-        Rejection::TooManyRequests { quota, retry_after_ms }
+        Rejection::TooManyRequests { quota, retry_after_ms: Some(retry_after_ms) }
     }
 }
 

@@ -177,7 +177,7 @@ fn full(keys: &[Arc<RememberedKey>], now: Timestamp) -> Rejection {
     let oldest = keys.iter().map(|known| known.decided.0).min().unwrap_or(now.0);
     let seconds = (oldest + REMEMBERED_SECONDS + 1).saturating_sub(now.0);
     let quota = "the shadow remembers the idempotency keys of as many principals as it can".to_owned();
-    Rejection::TooManyRequests { quota, retry_after_ms: seconds.saturating_mul(1000) }
+    Rejection::TooManyRequests { quota, retry_after_ms: Some(seconds.saturating_mul(1000)) }
 }
 
 impl Keyed {
@@ -369,7 +369,9 @@ mod tests {
         let full = filled(PER_SHADOW_MAX, 1);
         let refused = full.with(known("late", "k", 150)).unwrap_err();
         let after = REMEMBERED_SECONDS + 1 - 50;
-        assert!(matches!(refused, Rejection::TooManyRequests { retry_after_ms, .. } if retry_after_ms == after * 1000));
+        assert!(
+            matches!(refused, Rejection::TooManyRequests { retry_after_ms, .. } if retry_after_ms == Some(after * 1000))
+        );
         let later = full.with(known("late", "k", 150 + after)).unwrap();
         assert_eq!((later.keys().len(), count(&later, "late")), (1, 1));
         let own = full.with(known("p7", "other", 150)).unwrap();

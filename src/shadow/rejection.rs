@@ -135,8 +135,8 @@ pub enum Rejection {
     TooManyRequests {
         /// The quota, in words.
         quota: String,
-        /// The time to wait before a retry, in milliseconds.
-        retry_after_ms: u64,
+        /// The time to wait before a retry, in milliseconds; `None` if waiting does not help.
+        retry_after_ms: Option<u64>,
     },
     /// 500: an internal error; nothing was tried.
     Internal,
@@ -296,6 +296,9 @@ impl Rejection {
     pub fn detail(&self) -> Option<String> {
         match self {
             Self::InvalidJson { detail } => Some(detail.clone()).filter(|detail| !detail.is_empty()),
+            Self::InvalidNode { key } if key == "delta" => {
+                Some("'delta' is computed from desired and reported: leave it out of what is written".into())
+            }
             Self::InvalidNode { .. } => {
                 Some("the keys of the state are desired, reported and tags, and no array holds null".into())
             }

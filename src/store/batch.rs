@@ -286,12 +286,14 @@ fn admit_name<C>(job: &Job<C>, applied: &Applied, bench: &mut Bench<'_>) -> Resu
     if admitted.map_err(|error| internal(&error, job))? {
         return Ok(());
     }
-    let quota = format!("device '{}' has as many named shadows as it may have", job.key.device.as_str());
-    Err(Rejection::TooManyRequests { quota, retry_after_ms: NAMES_RETRY_MS })
+    let quota = format!(
+        "device '{}' has {} named shadows, as many as it may have (limits.shadow_names_max); deleted names count",
+        job.key.device.as_str(),
+        bench.names.max(),
+    );
+    // Waiting makes no room among a device's names.
+    Err(Rejection::TooManyRequests { quota, retry_after_ms: None })
 }
-
-/// The retry delay is long, because waiting does not free a name.
-const NAMES_RETRY_MS: u64 = 60_000;
 
 fn work(key: &ShadowKey, shared: &Shared) -> Result<Work, StoreError> {
     let (held, was_cached) = match shared.cache.get(key) {

@@ -24,6 +24,11 @@ impl NameCounts {
         Self { known: HashMap::new(), names_max }
     }
 
+    /// Returns how many names a device may have.
+    pub(super) fn max(&self) -> usize {
+        self.names_max
+    }
+
     /// Drops the counts if there are too many. Only allowed between batches, since only the count includes names that
     /// are decided but not committed.
     pub(super) fn shrink(&mut self) {

@@ -222,7 +222,9 @@ pub(super) fn refused(
             etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
             refusal::failed(envelope, failed, projection);
         }
-        Rejection::TooManyRequests { retry_after_ms, .. } => envelope.member("retryAfterMs", retry_after_ms),
+        Rejection::TooManyRequests { retry_after_ms: Some(retry_after_ms), .. } => {
+            envelope.member("retryAfterMs", retry_after_ms);
+        }
         _ => {}
     }
 }

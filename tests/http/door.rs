@@ -55,6 +55,11 @@ impl Door {
         Self::of(Server::with(Setup { listener: WEB, limits: Box::leak(limits.into_boxed_str()), ..Setup::default() }))
     }
 
+    /// With these limits.
+    pub(crate) fn limited(limits: &'static str) -> Self {
+        Self::of(Server::with(Setup { listener: WEB, limits, ..Setup::default() }))
+    }
+
     /// With a file of AWS access keys: one stands for the principal `back-end`, the other for one without a role.
     pub(crate) fn with_access_key() -> Self {
         let directory = tempfile::tempdir().unwrap();

@@ -37,3 +37,12 @@ for method, url, data, headers in [
     request = AWSRequest(method=method, url=url, data=data, headers=headers)
     SigV4Auth(credentials, "iotdata", "eu-central-1").add_auth(request)
     print(json.dumps([method, url, data.decode(), dict(request.headers)]))
+
+for token in (None, "tok/en+="):
+    signer = botocore.auth.SigV4QueryAuth(
+        Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", token), "iotdata", "eu-central-1", expires=900
+    )
+    for url in ("http://localhost:8080/things/lamp/shadow?name=with%3Acolon", "http://localhost:8080/mqtt"):
+        request = AWSRequest(method="GET", url=url)
+        signer.add_auth(request)
+        print(request.url)

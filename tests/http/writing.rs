@@ -84,6 +84,13 @@ fn bodies_are_refused_as_over_mqtt() {
             );
         }
     }
+    // What was read and is written back as it was has a delta.
+    for (method, headers) in [("PUT", PUT), ("PATCH", MERGE)] {
+        let told = write(&door, method, "", headers, r#"{"desired":{"a":1},"delta":{"a":1}}"#).json();
+        let detail = told["detail"].as_str().unwrap_or_default();
+        assert_eq!((&told["status"], &told["error"]), (&json!(400), &json!("invalid-node")), "{told}");
+        assert!(detail.contains("'delta' is computed") && detail.contains("leave it out"), "{method}: {told}");
+    }
     let mut client = door.client();
     let reply = client.send(&format!("PUT {PATH} HTTP/1.1\n{PUT}"), b"{\"desired\":{\"a\":\"\xff\"}}");
     assert_eq!((reply.status, reply.json()["error"].clone()), (415, json!("not-utf8")));
@@ -303,6 +310,26 @@ fn upsert_creates_or_changes() {
         let reply = write(&door, method, query, headers, body);
         assert_eq!(reply.status, status, "{method} {query} {headers}: {}", reply.text());
     }
+}
+
+/// The refusal told to come again in a minute, when nothing would have changed.
+#[test]
+fn a_device_with_all_its_names_is_told_so() {
+    let door = Door::limited("shadow_names_max = 2\nrequests_per_second = 1000\nrequests_burst = 1000");
+    let create = |name: &str| {
+        let head = format!("PUT /v1/devices/lamp/shadows/{name} HTTP/1.1\nIf-None-Match: *");
+        door.send(&format!("{head}\nContent-Type: application/json"), r#"{"desired":{"n":1}}"#)
+    };
+    assert_eq!((create("a").status, create("b").status), (201, 201));
+    door.send("DELETE /v1/devices/lamp/shadows/a HTTP/1.1\nIf-Match: *", "");
+    let refused = create("c");
+    let told = refused.json();
+    let message = told["message"].as_str().unwrap_or_default();
+    assert_eq!((refused.status, refused.header("retry-after"), told.get("retryAfterMs")), (429, None, None));
+    for part in ["'lamp'", "2 named shadows", "limits.shadow_names_max", "deleted names count"] {
+        assert!(message.contains(part), "{part}: {told}");
+    }
+    assert_eq!(create("a").status, 201, "a deleted one may come back");
 }
 
 /// The examples of RFC 6902's appendix A, in sections of a shadow.

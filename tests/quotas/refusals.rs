@@ -4,7 +4,9 @@ use crate::{
     assert_met,
     harness::{
         client::Client,
+        http::Http,
         packet::Packet,
+        server::{Server, Setup},
         wire::{self, BOTH, Properties, Publish, V5, prop},
     },
     server,
@@ -46,6 +48,41 @@ fn a_client_that_is_refused_too_often() {
             assert_met(&mut server, &[quota, "refusals"]);
         }
     }
+}
+
+/// A connection of HTTP could ask on for ever. It is ended as one of MQTT, but not for what others have used up.
+#[test]
+fn an_http_client_that_is_refused_too_often() {
+    let listener = "[[listener]]\nname = \"web\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"\nconnect_timeout = \"5m\"";
+    let mut server = Server::with(Setup { listener, limits: LIMITS, ..Setup::default() });
+    let mut http = Http::connect(server.address_of("web"));
+    let mut refused = 0;
+    let last = loop {
+        let reply = http.send("GET /v1/devices/hasty/shadow HTTP/1.1\nUmbra-Client: hasty", b"");
+        refused += usize::from(reply.status == 429);
+        if reply.header("connection").is_some() {
+            break reply;
+        }
+        assert!(refused <= 13, "{refused} were answered");
+    };
+    assert_eq!((last.status, last.header("connection")), (429, Some("close")));
+    assert!(http.ended());
+    assert_met(&mut server, &["requests", "refusals"]);
+
+    let limits = "refusals_per_minute_max = 1\nshadow_writes_per_second = 1";
+    let mut server = Server::with(Setup { listener, limits, ..Setup::default() });
+    let mut http = Http::connect(server.address_of("web"));
+    let mut refused = 0;
+    for n in 0..60 {
+        let head = "PUT /v1/devices/busy/shadow?upsert=true HTTP/1.1\nContent-Type: application/json";
+        let reply = http.send(head, format!(r#"{{"reported":{{"n":{n}}}}}"#).as_bytes());
+        refused += usize::from(reply.status == 429);
+        assert_eq!(reply.header("connection"), None, "{reply:?}");
+        if refused == 5 {
+            break;
+        }
+    }
+    server.stop();
 }
 
 /// As many refusals as there may be, and those that have another reason, end nothing.

@@ -43,6 +43,9 @@ pub(super) fn of(operation: Operation) -> Exchange {
         Operation::AwsUpdateShadow => aws_update_shadow(),
         Operation::AwsDeleteShadow => aws_delete_shadow(),
         Operation::AwsListShadows => aws_list_shadows(),
+        Operation::AwsPublish => aws_publish(),
+        Operation::AwsGetRetained => aws_get_retained(),
+        Operation::AwsListRetained => aws_list_retained(),
         Operation::GetDescription => get_description(),
     }
 }
@@ -189,6 +192,33 @@ fn aws_list_shadows() -> Exchange {
         "As AWS IoT's ListNamedShadowsForThing",
         vec![],
         vec![given(200, "A page", "AwsNames", &[])],
+    )
+}
+
+fn aws_publish() -> Exchange {
+    aws(
+        "Publish",
+        "As AWS IoT's Publish: an ordinary message",
+        vec![Media { name: "application/octet-stream", schema: "Payload" }],
+        vec![given(200, "It is published", "AwsPublished", &[]), exception(413, "RequestEntityTooLargeException")],
+    )
+}
+
+fn aws_get_retained() -> Exchange {
+    aws(
+        "GetRetainedMessage",
+        "As AWS IoT's GetRetainedMessage",
+        vec![],
+        vec![given(200, "The message", "AwsRetained", &[])],
+    )
+}
+
+fn aws_list_retained() -> Exchange {
+    aws(
+        "ListRetainedMessages",
+        "As AWS IoT's ListRetainedMessages",
+        vec![],
+        vec![given(200, "A page", "AwsRetainedTopics", &[])],
     )
 }
 

@@ -259,6 +259,7 @@ fn aws(schemas: &mut Map<String, Value>) {
     let names = json!({ "type": "array", "items": text });
     let names = [("results", names), ("nextToken", text.clone()), ("timestamp", time())];
     put(schemas, "AwsNames", closed(names, &["results", "timestamp"]));
+    retained(schemas);
     let exception = [
         ("code", json!({ "type": "integer" })),
         ("message", text.clone()),
@@ -266,6 +267,26 @@ fn aws(schemas: &mut Map<String, Value>) {
         ("clientToken", text),
     ];
     put(schemas, "AwsException", closed(exception, &["code", "message"]));
+}
+
+/// Ordinary messages in the shapes of AWS.
+fn retained(schemas: &mut Map<String, Value>) {
+    let text = json!({ "type": "string" });
+    put(schemas, "Payload", json!({ "type": "string", "format": "binary" }));
+    put(schemas, "AwsPublished", closed([("message", text.clone())], &["message"]));
+    let about = [
+        ("topic", text.clone()),
+        ("qos", json!({ "type": "integer", "minimum": 0, "maximum": 2 })),
+        ("lastModifiedTime", json!({ "type": "integer", "minimum": 0, "description": "Milliseconds since 1970" })),
+    ];
+    let more = [("payload", text.clone()), ("userProperties", text.clone())];
+    let needs = ["topic", "payload", "qos", "lastModifiedTime"];
+    put(schemas, "AwsRetained", closed(about.clone().into_iter().chain(more), &needs));
+    let size = [("payloadSize", json!({ "type": "integer", "minimum": 0 }))];
+    let needs = ["topic", "payloadSize", "qos", "lastModifiedTime"];
+    put(schemas, "AwsRetainedTopic", closed(about.into_iter().chain(size), &needs));
+    let page = [("retainedTopics", list("AwsRetainedTopic")), ("nextToken", text)];
+    put(schemas, "AwsRetainedTopics", closed(page, &["retainedTopics"]));
 }
 
 fn put(schemas: &mut Map<String, Value>, name: &str, schema: Value) {

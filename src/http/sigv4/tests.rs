@@ -1,6 +1,6 @@
 //! Requests that botocore signed (`tests/http/signatures.py` makes them), and what must not pass.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use axum::http::Request;
 
@@ -151,4 +151,63 @@ fn times_are_read() {
     ] {
         assert_eq!(time(text), expected.map(Timestamp), "{text}");
     }
+}
+
+/// Path and query of URLs that botocore signed for 900 seconds, the last two with a security token.
+const PRESIGNED_URLS: [&str; 4] = [
+    "/things/lamp/shadow?name=with%3Acolon&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F20260921%2Feu-central-1%2Fiotdata%2Faws4_request&X-Amz-Date=20260921T141320Z&X-Amz-Expires=900&X-Amz-SignedHeaders=host&X-Amz-Signature=90af108e07a957c92aa1cad1a2be4168fea93216e53616276f016c55b3b1b073",
+    "/mqtt?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F20260921%2Feu-central-1%2Fiotdata%2Faws4_request&X-Amz-Date=20260921T141320Z&X-Amz-Expires=900&X-Amz-SignedHeaders=host&X-Amz-Signature=fe4d24402ad2ad53f2a638c660fc3bcbb3e1cd0c6b1c8b5b128c113c565a8c53",
+    "/things/lamp/shadow?name=with%3Acolon&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F20260921%2Feu-central-1%2Fiotdata%2Faws4_request&X-Amz-Date=20260921T141320Z&X-Amz-Expires=900&X-Amz-SignedHeaders=host&X-Amz-Security-Token=tok%2Fen%2B%3D&X-Amz-Signature=f7ca767e1e800d91d1d7b401d00a3ec1fb7f6dfaed6765a2914c0153624a04de",
+    "/mqtt?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F20260921%2Feu-central-1%2Fiotdata%2Faws4_request&X-Amz-Date=20260921T141320Z&X-Amz-Expires=900&X-Amz-SignedHeaders=host&X-Amz-Security-Token=tok%2Fen%2B%3D&X-Amz-Signature=b0a612598a776ac7fb179ba1e72d2b289e1bf4df9142649983596e60fb392b02",
+];
+
+fn of_url(url: &str) -> Parts {
+    Request::builder().uri(url).header("host", "localhost:8080").body(()).unwrap().into_parts().0
+}
+
+#[test]
+fn urls_are_good_for_as_long_as_they_say() {
+    for url in PRESIGNED_URLS {
+        for (seconds, expected) in [
+            (-301, Err(Unverified::Expired)),
+            (-300, Ok(())),
+            (0, Ok(())),
+            (900, Ok(())),
+            (901, Err(Unverified::Expired)),
+        ] {
+            let now = Timestamp(SIGNED_AT.0.saturating_add_signed(seconds));
+            assert_eq!(verified(&of_url(url), b"", now).map(|_| ()), expected, "{seconds}: {url}");
+        }
+    }
+    // AWS's clients add the token to the URL of a WebSocket once that is signed.
+    let later = format!("{}&X-Amz-Security-Token=later", PRESIGNED_URLS[1]);
+    assert_eq!(verified(&of_url(&later), b"", SIGNED_AT).as_deref(), Ok("back-end"));
+    assert_eq!(without_signature(&of_url(PRESIGNED_URLS[2])), "name=with%3Acolon");
+    assert_eq!(without_signature(&of_url("/x?a=1&X-Amz-Date=2")), "a=1&X-Amz-Date=2", "not presigned");
+}
+
+#[test]
+fn urls_that_were_changed_are_refused() {
+    for (from, to, expected) in [
+        ("name=with%3Acolon", "name=other", Unverified::Mismatch),
+        ("/things/lamp/", "/things/lamp2/", Unverified::Mismatch),
+        ("X-Amz-Expires=900", "X-Amz-Expires=901", Unverified::Mismatch),
+        ("X-Amz-Expires=900", "X-Amz-Expires=604801", Unverified::Incomplete),
+        ("X-Amz-Expires=900", "X-Amz-Expires=0", Unverified::Incomplete),
+        ("X-Amz-Expires=900", "X-Amz-Expires=x", Unverified::Incomplete),
+        ("X-Amz-Expires=900", "X-Amz-Expires=900&X-Amz-Expires=900", Unverified::Mismatch),
+        ("X-Amz-SignedHeaders=host", "X-Amz-SignedHeaders=", Unverified::Incomplete),
+        ("X-Amz-Signature=9", "X-Amz-Signature=8", Unverified::Mismatch),
+        ("&X-Amz-Signature=", "&X-Amz-Sig=", Unverified::Incomplete),
+        ("AKIDEXAMPLE", "AKIDOTHER", Unverified::UnknownKey),
+        ("name=with", "more=1&name=with", Unverified::Mismatch),
+    ] {
+        let url = PRESIGNED_URLS[0].replace(from, to);
+        assert_ne!(url, PRESIGNED_URLS[0], "{from}");
+        let found = verified(&of_url(&url), b"", SIGNED_AT);
+        assert_eq!(found, Err(expected), "{from} → {to}");
+    }
+    let mut elsewhere = of_url(PRESIGNED_URLS[0]);
+    elsewhere.headers.insert("host", "localhost:8081".parse().unwrap());
+    assert_eq!(verified(&elsewhere, b"", SIGNED_AT), Err(Unverified::Mismatch));
 }

@@ -232,6 +232,19 @@ impl Router {
         selection
     }
 
+    /// Returns the message that `topic` retains, and when it was published.
+    #[must_use]
+    pub fn retained_on(&self, topic: &str) -> Option<(Arc<Message>, Instant)> {
+        self.retained.lock().on(topic, Instant::now())
+    }
+
+    /// Returns retained messages, at most `limit`, of the topics after `topic` or from the first one on, in an order
+    /// that only a further call needs to know.
+    #[must_use]
+    pub fn retained_after(&self, topic: Option<&str>, limit: usize) -> Vec<(Arc<Message>, Instant)> {
+        self.retained.lock().after(topic, limit, Instant::now())
+    }
+
     /// Whether `message` is still the one its topic retains.
     #[must_use]
     pub fn is_retained(&self, message: &Arc<Message>) -> bool {

@@ -71,6 +71,7 @@ pub(super) struct Retained {
 struct Kept {
     message: Arc<Message>,
     by: Principal,
+    at: Instant,
 }
 
 /// A topic with NUL for `/`.
@@ -127,7 +128,7 @@ impl Retained {
         if let Some(at) = message.expires_at {
             self.expiring.insert((at, Arc::clone(&key)));
         }
-        self.messages.insert(key, Kept { message: Arc::clone(message), by: by.clone() });
+        self.messages.insert(key, Kept { message: Arc::clone(message), by: by.clone(), at: now });
         Ok(())
     }
 
@@ -163,6 +164,22 @@ impl Retained {
         page
     }
 
+    /// Returns the message of `topic` and when it came.
+    pub(super) fn on(&mut self, topic: &str, now: Instant) -> Option<(Arc<Message>, Instant)> {
+        self.expire(now);
+        let kept = self.messages.get(topic.replace('/', SEPARATOR).as_str())?;
+        Some((Arc::clone(&kept.message), kept.at))
+    }
+
+    /// Returns the messages of the topics after `topic`, at most `limit`, and when they came.
+    pub(super) fn after(&mut self, topic: Option<&str>, limit: usize, now: Instant) -> Vec<(Arc<Message>, Instant)> {
+        self.expire(now);
+        let key = topic.map(|topic| topic.replace('/', SEPARATOR));
+        let from = key.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let kept = self.messages.range::<str, _>((from, Bound::Unbounded)).take(limit);
+        kept.map(|(_, kept)| (Arc::clone(&kept.message), kept.at)).collect()
+    }
+
     pub(super) fn count(&self) -> usize {
         self.messages.len()
     }
@@ -174,7 +191,7 @@ impl Retained {
     }
 
     fn remove(&mut self, key: &Key) {
-        let Some(Kept { message, by }) = self.messages.remove(key) else { return };
+        let Some(Kept { message, by, .. }) = self.messages.remove(key) else { return };
         self.all.subtract(&message);
         if let hash_map::Entry::Occupied(mut own) = self.of.entry(by) {
             own.get_mut().subtract(&message);

@@ -169,7 +169,7 @@ fn rejected() {
             r#""code":413,"error":"too-large","message":"Json document too large.  Size is 9000, max allowed: 8192","detail":"'desired' and 'reported' together, in bytes of canonical JSON","timestamp":9"#,
         ),
         (
-            Rejection::TooManyRequests { quota: "20 updates a second".into(), retry_after_ms: 40 },
+            Rejection::TooManyRequests { quota: "20 updates a second".into(), retry_after_ms: Some(40) },
             r#""code":429,"error":"too-many-requests","message":"Too many requests: 20 updates a second","timestamp":9,"retryAfterMs":40"#,
         ),
         (Rejection::Unauthorized, r#""code":401,"error":"unauthorized","message":"Unauthorized","timestamp":9"#),

@@ -36,8 +36,8 @@ pub use given::Payload;
 pub use history::{ChangeEntry, HistoryEnd, RefusedEntry, Via, change_entry, followed_refusals, history, refusals};
 pub use json_patch::{json_patch, parse_operations};
 pub use listing::{
-    DeviceDetail, DeviceEntry, MqttAddress, Seen, ShadowEntry, device, devices, mqtt_listeners, names, presence, session,
-    shadows,
+    DeviceDetail, DeviceEntry, MqttAddress, Seen, ShadowEntry, device, devices, mqtt_listeners, names, presence,
+    session, shadows,
 };
 pub use problem::{Problem, problem, rejection_problem};
 pub use request::{Parsed, Refused, parse_delete, parse_get, parse_state, parse_update};

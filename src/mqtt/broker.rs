@@ -166,10 +166,15 @@ impl Broker {
         Ok(self.router.tell(&message, Class::Plain { from }))
     }
 
-    /// Publishes what ended leaves behind, and takes its subscriptions away.
-    pub fn dispose(self: &Arc<Self>, ended: Ended) {
-        if let Some(client) = &ended.client {
+    /// Publishes what ended leaves behind, and takes its subscriptions away. What it had not acknowledged of its shared
+    /// ones goes to the others of their groups, but for those of a broker that closes.
+    pub fn dispose(self: &Arc<Self>, mut ended: Ended) {
+        if let Some(client) = &mut ended.client {
             self.router.remove(client.outbox.id(), client.filters.iter());
+            let unacknowledged = client.session.take_shared().into_iter().chain(client.outbox.take_shared());
+            if !*self.closing.borrow() {
+                unacknowledged.for_each(|delivery| self.router.hand_over(&delivery, &ended.access));
+            }
         }
         if let Some(will) = ended.will {
             self.publish_will(ended.key, ended.access, ended.from, will);

@@ -257,16 +257,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Moves what is queued to the output until enough of it is unsent; the backlog follows when nothing is queued.
-    /// Returns whether there is more of the backlog to look at, for which the connection's other business is not to
-    /// wait.
+    /// Moves what is queued to the output until enough of it is unsent, and in turn with it what is to be caught up with.
+    /// Returns whether there is more of that to look at, for which the connection's other business is not to wait.
     async fn fill_output(&mut self) -> Result<bool, End> {
         let (now, outbox) = (Instant::now(), self.client.outbox.clone());
-        let mut more = false;
+        // Whether catching up had nothing to send, and then whether it has to go on looking.
+        let (mut looked, mut more) = (false, false);
         while self.transport.unsent() < OUTPUT_LOW_BYTES && !self.client.session.is_stuck() {
-            let window_open = self.client.session.window_open();
-            let item = outbox.pop(window_open).or_else(|| self.light_reply()).or_else(|| self.early_ack(window_open));
-            let delivery = match item {
+            let may_look = !looked && self.leaving.is_none();
+            let delivery = match if may_look && self.client.catch_up.is_due(&outbox) { None } else { self.queued() } {
                 Some(Item::Ack { ticket, verdict }) if verdict.unknown && self.protocol == Protocol::V4 => {
                     // It cannot be told, so it is not acknowledged: its resend asks again. PROTOCOL section 4.
                     if self.client.session.abandon(ticket) {
@@ -278,14 +277,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.client.session.complete(ticket, verdict, self.transport.output());
                     continue;
                 }
-                Some(Item::Delivery { delivery, .. }) => delivery,
-                None if !window_open || self.leaving.is_some() => break,
-                None if self.client.catch_up.is_idle(&outbox) => break,
-                None => match Box::pin(self.client.catch_up.next(&self.broker, &self.key, &outbox)).await {
+                Some(Item::Delivery { delivery, .. }) => {
+                    self.client.catch_up.passed();
+                    looked = false;
+                    delivery
+                }
+                None if !may_look || self.client.catch_up.is_idle(&outbox) => break,
+                None => match Box::pin(self.look_up()).await {
                     Next::Delivery(delivery) => *delivery,
                     next => {
-                        more = matches!(next, Next::Later);
-                        break;
+                        (looked, more) = (true, matches!(next, Next::Later));
+                        continue; // with what is queued
                     }
                 },
             };
@@ -297,6 +299,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             None if self.client.session.is_stuck() => Err(End::Server(Reason::PACKET_TOO_LARGE)),
             None => Ok(more),
         }
+    }
+
+    async fn look_up(&mut self) -> Next {
+        let ClientSession { session, outbox, catch_up, .. } = &mut self.client;
+        catch_up.next(&self.broker, &self.key, outbox, session.window_open()).await
+    }
+
+    fn queued(&self) -> Option<Item> {
+        let window = self.client.session.window();
+        let item = self.client.outbox.pop(window);
+        item.or_else(|| self.light_reply()).or_else(|| self.early_ack(window > 0))
     }
 
     /// A reply that is not kept for a resend, since what is kept already is as much as may be: the client asked for it,

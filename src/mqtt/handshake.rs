@@ -226,7 +226,7 @@ where
     codec::encode(connect.protocol, &connack, bytes_max, transport.output()).expect("its size was checked");
     let now = Instant::now();
     attached.client.session.attach(&connect, now, transport.output());
-    attached.client.outbox.attach();
+    attached.client.outbox.attach(attached.client.session.window());
     let pace = Pace::new(attached.client.filters.allowance().clone(), now);
     Connection {
         transport,

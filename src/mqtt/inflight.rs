@@ -57,6 +57,24 @@ impl Inflight {
         self.entries.len() < window.into() && self.bytes < bytes_max
     }
 
+    /// How many more messages may be sent, by the rules of [`Inflight::is_open`].
+    pub(crate) fn room(&self, window: u16, bytes_max: usize) -> u16 {
+        let under_way = u16::try_from(self.entries.len()).unwrap_or(u16::MAX);
+        if self.bytes < bytes_max { window.saturating_sub(under_way) } else { 0 }
+    }
+
+    /// Takes out the deliveries of shared subscriptions at QoS 1, oldest first; for the end of the session. One at QoS 2
+    /// that was sent goes to nobody else [MQTT-4.8.2-5].
+    pub(crate) fn take_shared(&mut self) -> Vec<Delivery> {
+        let entries = std::mem::take(&mut self.entries);
+        (self.unsent, self.bytes) = (0, 0);
+        let deliveries = entries.into_iter().filter_map(|entry| match entry.stage {
+            Stage::Published(delivery) => Some(delivery),
+            Stage::Released => None,
+        });
+        deliveries.filter(|delivery| delivery.share.is_some() && delivery.qos == QoS::AtLeastOnce).collect()
+    }
+
     /// Bytes of the messages kept for a resend.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

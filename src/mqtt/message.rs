@@ -18,7 +18,7 @@ use bytes::Bytes;
 use crate::mqtt::{
     codec::put,
     packet::{PacketId, Properties, Protocol, QoS},
-    topic::TopicName,
+    topic::{TopicFilter, TopicName},
 };
 
 /// A message as it was published.
@@ -54,6 +54,8 @@ pub struct Delivery {
     pub retain: bool,
     /// Empty unless the subscriptions have identifiers.
     pub subscription_ids: SubscriptionIds,
+    /// The shared subscription it is a delivery of, if it is one.
+    pub share: Option<Arc<TopicFilter>>,
 }
 
 /// The encoded heads of a message, each made when it is first asked for.
@@ -257,7 +259,7 @@ mod tests {
     fn delivery(properties: Option<Properties>, qos: QoS, ids: &[u32], now: Instant) -> Delivery {
         let topic = TopicName::new("a/b").unwrap();
         let message = Message::new(topic, Bytes::from_static(b"hi"), qos, false, properties.map(Box::new), now);
-        Delivery { message: Arc::new(message), qos, retain: false, subscription_ids: ids.into() }
+        Delivery { message: Arc::new(message), qos, retain: false, subscription_ids: ids.into(), share: None }
     }
 
     /// How a delivery is to be written.

@@ -7,8 +7,8 @@
 //! of it on.
 //!
 //! Nobody is sent a presence as it changes. A change gets a number and is told to the outboxes of those who subscribed;
-//! they note which topics changed or, if those are many, since which number. When a connection has nothing else to
-//! send, it sends what is noted as it is then ([`super::catch_up`]). So a device that comes and goes costs a slow
+//! they note which topics changed or, if those are many, since which number. When it is the turn of what is noted, the
+//! connection sends it as it is then ([`super::catch_up`]). So a device that comes and goes costs a slow
 //! subscriber one message, and the newest state always arrives.
 //!
 //! The table is in memory alone. It keeps those who went away, up to a number of devices: then the ones that went first

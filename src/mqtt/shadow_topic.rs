@@ -193,6 +193,27 @@ pub fn told_on(topic: &str) -> Option<ShadowKey> {
     presence_of(topic).map(ShadowKey::classic).or_else(|| Event::ALL.into_iter().find_map(event))
 }
 
+/// Returns true if `topic`, of either dialect, tells of the shadow of `key`, but for presence.
+#[must_use]
+pub fn is_of(topic: &str, key: &ShadowKey) -> bool {
+    let (rest, shadow) = match topic.strip_prefix(NATIVE) {
+        Some(rest) => (Some(rest), ""),
+        None => (topic.strip_prefix(AWS), AWS_SHADOW),
+    };
+    let rest = rest.and_then(|rest| rest.strip_prefix(key.device.as_str())?.strip_prefix(shadow));
+    let rest = match &key.name {
+        None => rest,
+        Some(name) => rest.and_then(|rest| rest.strip_prefix(NAME)?.strip_prefix(name.as_str())),
+    };
+    rest.is_some_and(|end| Event::ALL.iter().any(|event| event.suffix() == end))
+}
+
+/// Returns true if only the service publishes to `topic`.
+#[must_use]
+pub fn is_service(topic: &str) -> bool {
+    topic.starts_with(NATIVE) || topic.starts_with(AWS)
+}
+
 /// One level of a topic that the service publishes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {

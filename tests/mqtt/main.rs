@@ -12,6 +12,7 @@ mod limits;
 mod qos;
 mod retained;
 mod sessions;
+mod share_of_shadows;
 mod shared;
 mod subscriptions;
 mod wills;

@@ -4,7 +4,7 @@ use crate::harness::{
     client::Client,
     packet::Packet,
     server::{Server, UNLIMITED},
-    wire::{self, BOTH, Properties, Publish, V4, V5},
+    wire::{self, BOTH, Connect, Properties, Publish, V4, V5, Value, prop},
 };
 
 #[test]
@@ -98,4 +98,73 @@ fn malformed_shared_filters_are_refused() {
     let mut client = Client::connect(&server, V5, "client");
     client.send(wire::subscribe(V5, 1, &[("$share/g/t", 0x04)], &Properties::none()));
     assert_eq!(client.closed(), Some(0x82));
+}
+
+/// A member that had as much as it took held what was given to it, while another was free.
+#[test]
+fn a_member_whose_window_is_full_is_passed_over() {
+    let server = Server::with(UNLIMITED);
+    for qos in [1, 2] {
+        let narrow = Connect::new(V5, "full").property(prop::RECEIVE_MAXIMUM, Value::Two(2));
+        let (mut full, _) = Client::connect_as(&server, &narrow);
+        let mut free = Client::connect(&server, V4, "free");
+        full.subscribe(&[("$share/g/work/#", qos)]);
+        free.subscribe(&[("$share/g/work/#", qos), ("end", 1)]);
+        let mut sender = Client::connect(&server, V5, "sender");
+        for number in 0..50 {
+            sender.publish("work/t", number.to_string(), qos);
+        }
+        sender.publish("end", "", 1);
+        let mut all = until_end(&mut free);
+        assert_eq!(all.len(), 48, "QoS {qos}: {all:?}");
+        for _ in 0..2 {
+            all.push(full.message().text().parse().unwrap());
+        }
+        all.sort_unstable();
+        assert_eq!(all, (0..50).collect::<Vec<_>>());
+    }
+}
+
+/// [MQTT-4.8.2]: messages that a member had not acknowledged were lost with its session.
+#[test]
+fn what_a_member_leaves_goes_to_another() {
+    let server = Server::with(UNLIMITED);
+    let leave: [(&str, fn(Client, &Server)); 3] = [
+        ("connection lost", |member, _| member.abandon()),
+        ("disconnect", |member, _| member.disconnect()),
+        ("clean start", |member, server| {
+            drop(Client::connect(server, V5, "leaves"));
+            member.drop_connection();
+        }),
+    ];
+    for (name, leave) in leave {
+        for qos in [1, 2] {
+            let connect = Connect::new(V5, "leaves").property(prop::RECEIVE_MAXIMUM, Value::Two(2));
+            let (mut leaves, _) = Client::connect_as(&server, &connect);
+            leaves.subscribe(&[("$share/g/work/#", qos)]);
+            leaves.subscribe(&[("work/#", qos)]); // its own, which goes with it
+            let mut sender = Client::connect(&server, V5, "sender");
+            for number in 0..10 {
+                sender.publish("work/t", number.to_string(), qos);
+            }
+            // Of the first message one copy is the group's and one its own.
+            let both = [leaves.peek_message().id, leaves.peek_message().id];
+            let mut heir = Client::connect(&server, V4, "heir");
+            heir.subscribe(&[("$share/g/work/#", qos), ("end", 1)]);
+            leave(leaves, &server);
+            sender.ping();
+            // QoS 2 that was sent goes to nobody else.
+            let expected: Vec<u32> = if qos == 1 { (0..10).collect() } else { (1..10).collect() };
+            let mut got = Vec::new();
+            while got.len() < expected.len() {
+                let message = heir.message();
+                assert!(!message.dup, "new to this client");
+                got.push(message.text().parse::<u32>().unwrap());
+            }
+            got.sort_unstable();
+            assert_eq!(got, expected, "{name} QoS {qos} {both:?}");
+            sender.publish("end", "", 1);
+            assert!(until_end(&mut heir).is_empty(), "{name} QoS {qos}: none twice");
+        }
+    }
 }

@@ -11,7 +11,13 @@
 //!    yet, so it finds `since` gone and is queued, and one of `caught_up` or lower is covered by `live_from`. No change
 //!    is lost, and none older than what was sent follows.
 //! 4. Lag begins at the last finished sequence, or below the lowest one dropped: the announcer may be half through one.
-//! 5. A document sent past the queue at a sequence the announcer has not finished is remembered until it has, and the
+//! 5. The change right above `since` may have been sent in part. `unsent` names the first of its events that was
+//!    dropped: the events of one change are queued in a fixed order and leave in that order, so those before it were
+//!    sent, and neither it nor any after it was. The document alone may have left earlier, in the place of an older one;
+//!    then `document_sent` is its sequence. All of this is forgotten when `since` moves.
+//! 6. While there is lag nothing that tells of a shadow overtakes what catching up sends: notices are dropped, and
+//!    catching up waits for the replies that are queued. Ordinary messages are in the other lane and tell of no shadow.
+//! 7. A document sent past the queue at a sequence the announcer has not finished is remembered until it has, and the
 //!    older ones of its topic are ignored.
 
 use std::collections::HashMap;
@@ -27,8 +33,37 @@ use crate::mqtt::topic::TopicName;
 pub(super) struct Lag {
     since: Option<u64>,
     live_from: u64,
+    /// Where to go on within the change after `since`, if that was sent in part.
+    unsent: Option<Box<Unsent>>,
     #[expect(clippy::box_collection, reason = "nearly always none, and there is one for each session")]
     ahead: Option<Box<HashMap<TopicName, u64>>>,
+}
+
+/// The first of the events and documents that an outbox dropped unsent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsent {
+    /// The lowest journal sequence among them.
+    pub seq: u64,
+    /// The topic of the first event of that change; none if only its document was dropped.
+    pub topic: Option<TopicName>,
+    /// True if the document of that change was sent before.
+    pub document_sent: bool,
+}
+
+impl Unsent {
+    pub(super) fn of(entry: &Entry) -> Self {
+        let topic = (entry.kind == Kind::Event).then(|| entry.delivery.message.topic.clone());
+        Self { seq: entry.seq, topic, document_sent: false }
+    }
+
+    /// Takes in an entry that was queued behind.
+    pub(super) fn add(&mut self, entry: &Entry) {
+        if entry.seq < self.seq {
+            *self = Self::of(entry);
+        } else if entry.seq == self.seq && self.topic.is_none() {
+            self.topic = Self::of(entry).topic;
+        }
+    }
 }
 
 impl Lag {
@@ -39,17 +74,30 @@ impl Lag {
     /// Changes above `at` have to be caught up; the caller leaves no event in the queue.
     pub(super) fn begin(&mut self, at: u64) {
         self.since = Some(self.since.map_or(at, |since| since.min(at)).max(self.live_from));
+        self.unsent = None;
+    }
+
+    /// The caller has dropped everything from `unsent` on, and leaves no event in the queue.
+    pub(super) fn begin_before(&mut self, unsent: Unsent) {
+        self.begin(unsent.seq - 1); // queued, hence above `live_from`
+        self.unsent = Some(Box::new(unsent));
+    }
+
+    /// Returns where to go on within the first change that has to be caught up, if it was sent in part.
+    pub(super) fn unsent(&self) -> Option<&Unsent> {
+        self.unsent.as_deref()
     }
 
     /// All up to `caught_up` has been caught up. Returns whether events are live from here.
     pub(super) fn end(&mut self, caught_up: u64, routed: &Routed) -> bool {
         let Some(since) = self.since else { return true };
         self.live_from = since.max(caught_up);
+        self.unsent = None;
         self.since = (routed.begun() > self.live_from).then_some(self.live_from);
         self.since.is_none()
     }
 
-    /// Whether an event or document that is pushed is not to be queued.
+    /// Returns true if an event or document that is pushed is not to be queued.
     pub(super) fn ignores(&mut self, entry: &Entry) -> bool {
         if entry.seq <= self.live_from || self.since.is_some() {
             return true;

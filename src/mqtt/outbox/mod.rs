@@ -4,12 +4,16 @@
 //! router (under its read lock: nothing here calls back) and the tasks that decide requests; the one consumer is the
 //! session's connection, which pops until nothing comes and then waits for [`Outbox::ready`].
 //!
-//! Order: deliveries leave in the order they came, but for a document, which takes the place of an older one of its
-//! topic. An acknowledgement waits only for the replies queued before it.
+//! Order: there are two lanes, one for what tells of shadows and one for ordinary messages. Each leaves in the order in
+//! which it came, but for a document, which takes the place of an older one of its topic; together they leave in that
+//! order too, until one has had a few deliveries in a row while the other waits ([`queue`]). So neither starves the other,
+//! and nothing overtakes anything older of its shadow or of its ordinary topic. An acknowledgement waits only for the
+//! replies queued before it.
 //!
-//! Events can be left out, since the journal has them: superseded ones first (those for whose topic a later one is
-//! queued), then all of them, and the session *lags* until its connection has caught up from the journal. A session
-//! without a connection lags by definition. `lag` has the invariants that keep this from losing a change.
+//! Over the limit, superseded events go first (those for whose topic a later one is queued), then the oldest ordinary
+//! messages, then all events, since the journal has them: the session *lags* until its connection has caught up from
+//! the journal. A session without a connection lags by definition. `lag` has the invariants that keep this from losing a
+//! change.
 //!
 //! Not here: which subscriptions select what ([`super::router`]), packet identifiers, retransmission and the QoS window
 //! (session), walking the journal to catch up (connection).
@@ -19,6 +23,8 @@ mod notes;
 mod queue;
 #[cfg(test)]
 mod race;
+mod resync;
+mod room;
 mod routed;
 #[cfg(test)]
 mod tests;
@@ -31,16 +37,17 @@ use tokio::sync::Notify;
 use self::{
     lag::Lag,
     notes::Notes,
-    queue::{Entry, Kind, Queue},
+    queue::{Entry, Head, Kind, Queue},
 };
-pub use self::{notes::Noted, routed::Routed};
+pub use self::{lag::Unsent, notes::Noted, resync::Ahead, routed::Routed};
 use crate::{
     auth::Access,
-    metrics::{Counter, DropCounters},
+    metrics::DropCounters,
     mqtt::{
         message::{Delivery, Message},
         packet::{QoS, Reason},
         session::{Ticket, Verdict},
+        shadow_topic,
         topic::TopicName,
     },
 };
@@ -81,9 +88,11 @@ pub enum Item {
 /// What would become of a message pushed now, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Readiness {
-    /// It would be queued towards a connection.
+    /// It would be sent as soon as its connection takes it.
     Now,
-    /// It would be kept until there is a connection, or until the connection has caught up.
+    /// It would wait for its client's acknowledgements, or behind what the connection is catching up with.
+    Waits,
+    /// It would be kept until there is a connection.
     Later,
     /// It would be dropped.
     Never,
@@ -108,6 +117,10 @@ struct Inner {
     replies_out: u64,
     lag: Lag,
     notes: Notes,
+    /// Sequence of the last document that left the queue.
+    last_document: u64,
+    /// Messages at QoS 1 and 2 that the client's window has room for, as the consumer found it last.
+    window: u16,
     connected: bool,
     closed: Option<Reason>,
     idle: Idle,
@@ -119,7 +132,7 @@ enum Idle {
     Busy,
     /// For anything at all.
     Empty,
-    /// For the QoS window: more deliveries behind the one that waits are no news.
+    /// For the QoS window: of more deliveries only one that need not wait for it, at the head of its lane, is news.
     Window,
 }
 
@@ -141,6 +154,8 @@ impl Outbox {
             replies_out: 0,
             lag: Lag::default(),
             notes: Notes::default(),
+            last_document: 0,
+            window: u16::MAX,
             connected: true,
             closed: None,
             idle: Idle::Busy,
@@ -173,10 +188,11 @@ impl Outbox {
         }
         *self.access.write() = access.clone();
         self.change(|inner| {
-            inner.queue.drop_plain_unless(|topic| access.may_receive(topic));
+            inner.queue.drop_plain_unless(|topic| access.may_receive(topic) && !shadow_topic::is_service(topic));
             self.drop_replies(inner);
-            if let Some(lowest) = inner.queue.drop_journalled() {
-                inner.lag.begin(lowest - 1); // queued, hence above `live_from`
+            self.drop_notices(inner);
+            if let Some(unsent) = inner.drop_journalled() {
+                inner.lag.begin_before(unsent);
             }
             inner.wake_always()
         });
@@ -213,7 +229,8 @@ impl Outbox {
         }
         inner.queue.push(entry);
         inner.replies_in += 1;
-        self.make_room(inner) || inner.wake_always() // it may not have to wait for the window
+        let _ = self.make_room(inner);
+        inner.wake_always() // it may not have to wait for the window
     }
 
     /// Queues an event of the change that the journal has at `seq`; the rules are in the module's header.
@@ -236,37 +253,18 @@ impl Outbox {
         if inner.lag.ignores(&entry) {
             return false;
         }
+        let news = inner.is_news(&entry);
         match entry.kind {
             Kind::Document => inner.queue.push_document(entry),
             _ => inner.queue.push(entry),
         }
-        self.make_room(inner) || inner.wake_for_delivery()
+        (self.make_room(inner) || news) && inner.wake_always()
     }
 
     /// Notes that the presence told on `topic` has changed, as change `number`; what it is then is asked when it is
     /// sent.
     pub fn note_presence(&self, topic: &TopicName, number: u64) {
-        self.change(|inner| inner.notes.add(topic, number) && inner.wake_for_delivery());
-    }
-
-    /// Whether presence has changed since the last [`Outbox::take_noted`].
-    #[must_use]
-    pub fn has_noted(&self) -> bool {
-        !self.inner.lock().notes.is_empty()
-    }
-
-    /// What was noted of presence, to be sent now.
-    #[must_use]
-    pub fn take_noted(&self) -> Noted {
-        self.inner.lock().notes.take()
-    }
-
-    /// Tells that the document of `topic` as it is at `seq` has been sent past the queue, on subscribing: a queued or
-    /// coming one that is not newer is dropped, so that no older document follows.
-    pub fn document_sent(&self, topic: &TopicName, seq: u64, routed: &Routed) {
-        let inner = &mut *self.inner.lock();
-        inner.queue.drop_document(topic.as_str(), seq);
-        inner.lag.sent_ahead(topic, seq, routed);
+        self.change(|inner| inner.notes.add(topic, number) && inner.wake_always());
     }
 
     /// Queues an ordinary message; without a connection only QoS 1 and 2, and none with an expiry interval of 0.
@@ -284,19 +282,36 @@ impl Outbox {
                 self.counters.expired.add(1);
                 return false;
             }
-            let mut made_room = false;
-            while !self.fits(inner, entry.cost()) {
-                let dropped = inner.queue.drop_oldest_plain();
-                self.dropped(dropped.unwrap_or(entry.delivery.qos)).add(1);
-                if dropped.is_none() {
-                    return made_room && inner.wake_always();
-                }
-                made_room = true;
-            }
-            inner.queue.push(entry);
-            // What stood at the head may be gone.
-            if made_room { inner.wake_always() } else { inner.wake_for_delivery() }
+            self.queue_plain(inner, entry)
         });
+    }
+
+    /// Queues what is told on a shadow's topic without a change: in the order of that shadow's events, and dropped as
+    /// an ordinary message would be. During lag it is dropped too, since it would come after what it tells of.
+    pub fn push_notice(&self, delivery: Delivery) {
+        let entry = Entry::new(Kind::Notice, delivery, 0);
+        self.change(|inner| {
+            if inner.lag.since().is_some() {
+                self.dropped(entry.delivery.qos).add(1);
+                return false;
+            }
+            self.queue_plain(inner, entry)
+        });
+    }
+
+    fn queue_plain(&self, inner: &mut Inner, entry: Entry) -> bool {
+        let mut made_room = false;
+        while !self.fits(inner, entry.cost()) {
+            let dropped = inner.queue.drop_oldest_plain();
+            self.dropped(dropped.unwrap_or(entry.delivery.qos)).add(1);
+            if dropped.is_none() {
+                return made_room && inner.wake_always();
+            }
+            made_room = true;
+        }
+        let news = inner.is_news(&entry);
+        inner.queue.push(entry);
+        (made_room || news) && inner.wake_always() // what stood at the head may be gone
     }
 
     /// Queues the acknowledgement of a request of this session. Their number is bounded by the requests a session may
@@ -308,11 +323,13 @@ impl Outbox {
         });
     }
 
-    /// Takes what is to be sent next. With the QoS window closed, a QoS 1 or 2 message at the head holds all deliveries
-    /// back; acknowledgements pass. Nothing comes from a closed outbox.
+    /// Takes what is to be sent next, while there is room for `window` more messages at QoS 1 and 2. Without any, such a
+    /// message at the head of a lane holds that lane back; the other lane and acknowledgements pass. Nothing comes from a
+    /// closed outbox.
     #[must_use]
-    pub fn pop(&self, window_open: bool) -> Option<Item> {
+    pub fn pop(&self, window: u16) -> Option<Item> {
         let mut inner = self.inner.lock();
+        inner.window = window;
         if inner.closed.is_some() {
             inner.idle = Idle::Empty;
             return None;
@@ -321,22 +338,23 @@ impl Outbox {
             return Some(Item::Ack { ticket: ack.ticket, verdict: ack.verdict });
         }
         loop {
-            let Some(head) = inner.queue.front() else {
-                inner.idle = Idle::Empty;
-                return None;
+            let lane = match inner.queue.head(window > 0) {
+                Head::Next(lane) => lane,
+                Head::Blocked => {
+                    inner.idle = Idle::Window;
+                    return None;
+                }
+                Head::Empty => {
+                    inner.idle = Idle::Empty;
+                    return None;
+                }
             };
-            let expired = head.is_expired(); // [MQTT-3.3.2-5]
-            if !expired && !window_open && head.delivery.qos != QoS::AtMostOnce {
-                inner.idle = Idle::Window;
-                return None;
-            }
-            let entry = inner.queue.pop()?;
+            let entry = inner.queue.pop(lane)?;
             inner.replies_out += u64::from(entry.kind == Kind::Reply);
-            if !expired {
-                let seq = matches!(entry.kind, Kind::Event | Kind::Document).then_some(entry.seq);
-                return Some(Item::Delivery { delivery: entry.delivery, seq });
+            if !entry.is_expired() {
+                return Some(inner.sent(entry));
             }
-            self.counters.expired.add(1);
+            self.counters.expired.add(1); // [MQTT-3.3.2-5]
         }
     }
 
@@ -376,24 +394,11 @@ impl Outbox {
         self.inner.lock().closed
     }
 
-    /// The journal sequence above which changes must be caught up from the journal, if there is lag.
-    #[must_use]
-    pub fn lag(&self) -> Option<u64> {
-        self.inner.lock().lag.since()
-    }
-
-    /// Ends lag if the announcer has not gone beyond `caught_up`, else moves it up to there. Returns whether it ended.
-    ///
-    /// The caller has sent the newest state of everything that changed above [`Outbox::lag`] up to `caught_up`, and no
-    /// state newer than `caught_up`: while that is not so, it walks on.
-    pub fn leave_lag(&self, caught_up: u64, routed: &Routed) -> bool {
-        self.inner.lock().lag.end(caught_up, routed)
-    }
-
-    /// The session has a connection again.
-    pub fn attach(&self) {
+    /// The session has a connection, whose client's window has room for `window` more messages.
+    pub fn attach(&self, window: u16) {
         let inner = &mut *self.inner.lock();
         inner.connected = true;
+        inner.window = window;
         inner.closed = None;
         inner.idle = Idle::Busy;
     }
@@ -403,8 +408,9 @@ impl Outbox {
     pub fn detach(&self, routed: &Routed) {
         let inner = &mut *self.inner.lock();
         inner.connected = false;
-        let dropped = inner.queue.drop_journalled().map_or(u64::MAX, |lowest| lowest - 1);
+        let dropped = inner.queue.drop_journalled().map_or(u64::MAX, |unsent| unsent.seq - 1);
         inner.lag.begin(dropped.min(routed.finished()));
+        self.drop_notices(inner);
         let (replies, plain) = inner.queue.drop_unguaranteed();
         inner.replies_out += replies as u64;
         self.counters.replies.add(replies as u64);
@@ -416,14 +422,20 @@ impl Outbox {
         }
     }
 
+    /// Takes out the deliveries of shared subscriptions that wait, oldest first; for the end of the session.
+    #[must_use]
+    pub fn take_shared(&self) -> Vec<Delivery> {
+        self.inner.lock().queue.take_shared()
+    }
+
     /// What would become of `message` pushed now to be delivered at `qos`.
     #[must_use]
     pub fn readiness(&self, message: &Message, qos: QoS) -> Readiness {
         let inner = self.inner.lock();
         match (self.fits(&inner, queue::cost(message)), inner.connected) {
             _ if inner.closed.is_some() => Readiness::Never,
-            (true, true) if inner.lag.since().is_none() => Readiness::Now,
-            (true, true) => Readiness::Later,
+            (true, true) if inner.lag.since().is_none() && inner.has_window(qos) => Readiness::Now,
+            (true, true) => Readiness::Waits,
             (true, false) if qos != QoS::AtMostOnce => Readiness::Later,
             _ => Readiness::Never,
         }
@@ -438,42 +450,11 @@ impl Outbox {
         inner.queue.fits(more, if inner.connected { self.limits.bytes } else { self.limits.offline_bytes })
     }
 
-    /// Brings a queue beyond its limit to three quarters of it by dropping superseded events, or begins lag. The
-    /// quarter is what makes the walk over the queue rare. Returns whether to wake the consumer: what stood at the head
-    /// may be gone.
-    fn make_room(&self, inner: &mut Inner) -> bool {
-        // One delivery always fits.
-        if inner.queue.bytes() <= self.limits.bytes || inner.queue.len() <= 1 || !inner.queue.has_journalled() {
-            return false;
-        }
-        let target = self.limits.bytes / 4 * 3;
-        self.counters.superseded.add(inner.queue.drop_superseded(target) as u64);
-        if inner.queue.bytes() > target
-            && inner.queue.len() > 1
-            && let Some(lowest) = inner.queue.drop_journalled()
-        {
-            inner.lag.begin(lowest - 1); // queued, hence above `live_from`
-            self.counters.lagged.add(1);
-        }
-        inner.wake_always()
-    }
-
     fn close(&self, inner: &mut Inner, reason: Reason) {
         self.drop_replies(inner);
         // The acknowledgements stay: the session may outlive the connection, and a resend waits for its verdict.
         inner.closed = Some(reason);
         self.counters.closed.add(1);
-    }
-
-    fn drop_replies(&self, inner: &mut Inner) {
-        let replies = inner.queue.drop_replies() as u64;
-        inner.replies_out += replies;
-        self.counters.replies.add(replies);
-    }
-
-    /// The counter of ordinary messages dropped at `qos`.
-    fn dropped(&self, qos: QoS) -> &Counter {
-        if qos == QoS::AtMostOnce { &self.counters.plain_at_most_once } else { &self.counters.plain_guaranteed }
     }
 
     /// Changes the queue, then wakes the consumer, outside the lock, if `change` says so.
@@ -493,8 +474,36 @@ impl Inner {
         Some(ack)
     }
 
-    fn wake_for_delivery(&mut self) -> bool {
-        self.idle == Idle::Empty && self.wake_always()
+    /// Notes that `entry` leaves for the client.
+    fn sent(&mut self, entry: Entry) -> Item {
+        if entry.delivery.qos != QoS::AtMostOnce {
+            self.window = self.window.saturating_sub(1);
+        }
+        if entry.kind == Kind::Document {
+            self.last_document = entry.seq;
+        }
+        let seq = entry.is_journalled().then_some(entry.seq);
+        Item::Delivery { delivery: entry.delivery, seq }
+    }
+
+    fn drop_journalled(&mut self) -> Option<Unsent> {
+        let unsent = self.queue.drop_journalled()?;
+        Some(Unsent { document_sent: unsent.seq == self.last_document, ..unsent })
+    }
+
+    /// Returns true if everything queued and one more message at `qos` can be sent without an acknowledgement.
+    fn has_window(&self, qos: QoS) -> bool {
+        let queued = self.queue.acknowledged() + usize::from(qos != QoS::AtMostOnce);
+        queued <= self.window.into()
+    }
+
+    /// Returns true if the consumer waits for something like `entry`, which is about to be queued.
+    fn is_news(&self, entry: &Entry) -> bool {
+        match self.idle {
+            Idle::Busy => false,
+            Idle::Empty => true,
+            Idle::Window => entry.delivery.qos == QoS::AtMostOnce && self.queue.is_lane_empty(entry.lane()),
+        }
     }
 
     fn wake_always(&mut self) -> bool {

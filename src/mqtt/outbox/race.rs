@@ -15,8 +15,9 @@ use super::{
 const SHADOWS: u64 = 6;
 const CHANGES: u64 = 400;
 
-/// One race: a writer commits, the announcer routes an event and a document of each change, a connection reads, loses
-/// its connection now and then and catches up. Sequence `s` of the journal changes the shadow `s % SHADOWS`.
+/// One race: a writer commits, the announcer routes an event and a document of each change, another thread publishes
+/// ordinary messages without a pause, a connection reads, loses its connection now and then and catches up in turn with
+/// what is queued. Sequence `s` of the journal changes the shadow `s % SHADOWS`.
 struct Race {
     outbox: Outbox,
     routed: Routed,
@@ -52,7 +53,34 @@ impl Race {
         }
     }
 
-    /// Reads until the newest of every topic has come. Versions of a topic must rise.
+    /// Keeps the queue full of ordinary messages, numbered in their topics, until the connection is done.
+    fn flood(&self) {
+        for number in 0_u64.. {
+            if self.seen.load(SeqCst) == u64::MAX {
+                return;
+            }
+            self.outbox.push_plain(delivery(&format!("p{number}"), 1));
+            if number % 4 == 0 {
+                thread::yield_now();
+            }
+        }
+    }
+
+    /// Takes the next change of the journal above `walked` that is still the newest of its shadow.
+    fn catch_up(&self, walked: &mut Option<u64>) -> Option<u64> {
+        let lag = self.outbox.lag().filter(|_| !self.outbox.has_replies())?;
+        let (after, head) = (walked.map_or(lag, |walked| walked.max(lag)), self.head.load(SeqCst));
+        if after >= head {
+            *walked = (!self.outbox.leave_lag(after, &self.routed)).then_some(after);
+            return None;
+        }
+        let next = (after + 1).max((head + 1).saturating_sub(SHADOWS));
+        *walked = Some(next);
+        Some(next)
+    }
+
+    /// Reads until the newest of every topic has come. Versions of a topic must rise, and so must the numbers of ordinary
+    /// messages.
     fn connect(&self, slowness: u64) {
         let _over = Over(&self.seen);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -63,41 +91,45 @@ impl Race {
             self.seen.fetch_max(seq, SeqCst);
             newest.values().sum::<u64>() == 2 * (0..SHADOWS).map(|back| CHANGES - back).sum::<u64>()
         };
+        let (mut walked, mut ordinary, mut others) = (None, None, 0);
         for turn in 1_u64.. {
-            if turn % 37 == 0 {
+            if turn % 97 == 0 {
                 self.outbox.detach(&self.routed);
-                self.outbox.attach();
+                self.outbox.attach(u16::MAX);
+                walked = None;
             }
             if turn % slowness == 0 {
                 thread::yield_now();
             }
-            match self.outbox.pop(true) {
-                Some(Item::Delivery { delivery, seq }) => {
-                    if saw(delivery.message.topic.to_string(), seq.unwrap(), false) {
+            let due = others >= 3 && self.outbox.lag().is_some();
+            match if due { None } else { self.outbox.pop(u16::MAX) } {
+                Some(Item::Delivery { delivery, seq: Some(seq) }) => {
+                    others += 1;
+                    if saw(delivery.message.topic.to_string(), seq, false) {
                         break;
                     }
                 }
+                Some(Item::Delivery { delivery, seq: None }) => {
+                    others += 1;
+                    let number = delivery.message.topic.as_str()[1..].parse::<u64>().unwrap();
+                    assert!(ordinary < Some(number), "{number} after {ordinary:?}");
+                    ordinary = Some(number);
+                }
                 Some(Item::Ack { .. }) => panic!("nothing was asked"),
-                None => match self.outbox.lag() {
-                    Some(lag) => {
-                        let head = self.head.load(SeqCst);
-                        let changed = (0..SHADOWS).map(|back| head.saturating_sub(back)).filter(|&seq| seq > lag);
-                        let sent = changed.flat_map(|seq| ["e", "d"].map(|kind| (kind, seq)));
+                None if self.outbox.lag().is_some() => {
+                    others = 0;
+                    if let Some(seq) = self.catch_up(&mut walked) {
                         // A state that was half routed, or sent, when lag began may come again.
-                        let mut done = false;
-                        for (kind, seq) in sent {
-                            done |= saw(format!("{kind}{}", seq % SHADOWS), seq, true);
-                        }
-                        if done {
+                        let topic = |kind: &str| format!("{kind}{}", seq % SHADOWS);
+                        if ["e", "d"].map(|kind| saw(topic(kind), seq, true)).contains(&true) {
                             break;
                         }
-                        self.outbox.leave_lag(head, &self.routed);
                     }
-                    None => {
-                        let ready = async { tokio::time::timeout(Duration::from_secs(10), self.outbox.ready()).await };
-                        assert!(runtime.block_on(ready).is_ok(), "a change or a wake-up was lost: {newest:?}");
-                    }
-                },
+                }
+                None => {
+                    let ready = async { tokio::time::timeout(Duration::from_secs(10), self.outbox.ready()).await };
+                    assert!(runtime.block_on(ready).is_ok(), "a change or a wake-up was lost: {newest:?}");
+                }
             }
         }
     }
@@ -121,6 +153,9 @@ fn nothing_is_lost_between_live_events_and_catching_up() {
         thread::scope(|scope| {
             scope.spawn(|| race.write());
             scope.spawn(|| race.announce());
+            if round % 5 == 0 {
+                scope.spawn(|| race.flood());
+            }
             race.connect(1 + round as u64 % 5);
         });
         lagged += counters.lagged.get();

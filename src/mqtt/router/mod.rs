@@ -10,7 +10,7 @@
 //! and may get one twice.
 //!
 //! A session gets a message once, whatever number of its own filters select it, at the highest QoS they grant and with
-//! all their identifiers; a shared subscription is a delivery of its own.
+//! all their identifiers; a shared subscription is a delivery of its own, and an ordinary message whatever it tells.
 //!
 //! Not here: the events of shadows and their documents (announcer, connection), the limit of filters per session
 //! (session), encoding ([`super::message`]).
@@ -36,14 +36,16 @@ use self::{
     trie::Trie,
 };
 use crate::{
-    auth::{Access, Principal},
+    auth::{Access, Operation, Principal},
     mqtt::{
         message::{Delivery, Message},
         outbox::{Outbox, SessionId},
         packet::{QoS, Reason, Subscription},
+        shadow_topic,
         topic::TopicFilter,
     },
     quota::Cause,
+    shadow::ShadowKey,
 };
 
 /// What a message is, which decides who gets it and what becomes of it at a full queue.
@@ -162,7 +164,7 @@ impl Router {
             return Err(Reason::QUOTA_EXCEEDED);
         }
         let subscriber = Subscriber::new(subscriber, subscription, subscription_id);
-        let existed = self.filters.write().entry(filter).insert(filter.share(), subscriber);
+        let existed = self.filters.write().entry(filter).insert(filter, subscriber);
         Ok(if existed { Subscribed::Replaced } else { Subscribed::New })
     }
 
@@ -196,7 +198,7 @@ impl Router {
             found.add(subscribers);
             ControlFlow::Continue(())
         });
-        let route = Route { publication, class };
+        let route = Route { publication, class, share: None };
         let own = if found.more.is_empty() {
             found.all().flat_map(Subscribers::own).map(|subscriber| route.deliver(&[subscriber])).sum()
         } else {
@@ -204,6 +206,22 @@ impl Router {
         };
         let groups = found.all().flat_map(Subscribers::groups);
         own + groups.map(|group| route.deliver_to_one(group)).sum::<usize>()
+    }
+
+    /// Queues `delivery` of a shared subscription, which a session that ended had not acknowledged, towards another member
+    /// of its group. The session is not in the router any more; `former` is what it could read.
+    pub fn hand_over(&self, delivery: &Delivery, former: &Access) {
+        let filters = self.filters.read();
+        let (message, class) = (&delivery.message, Class::Plain { from: None });
+        let publication = Inherited { message, former, key: shadow_topic::told_on(message.topic.as_str()) };
+        let route = Route { publication: &publication, class, share: None };
+        let _ = filters.visit(message.topic.as_str(), |subscribers| {
+            let mut groups = subscribers.groups().filter(|group| delivery.share.as_ref() == Some(group.filter()));
+            groups.next().map_or(ControlFlow::Continue(()), |group| {
+                route.deliver_to_one(group);
+                ControlFlow::Break(())
+            })
+        });
     }
 
     /// The retained messages that `filter` selects and `subscriber` may receive, some at a time: from the beginning, or
@@ -326,7 +344,14 @@ impl Selection {
             retain: message.retain && self.retain_as_published,
             message,
             subscription_ids: self.ids.into(),
+            share: None,
         }
+    }
+
+    /// The highest QoS that they grant.
+    #[must_use]
+    pub fn qos(&self) -> QoS {
+        self.qos
     }
 
     fn add(&mut self, subscriber: &Subscriber) {
@@ -340,6 +365,33 @@ impl Selection {
 struct Route<'a, P> {
     publication: &'a P,
     class: Class,
+    /// The shared subscription that it goes by, if it is not the session's own.
+    share: Option<&'a Arc<TopicFilter>>,
+}
+
+/// A message that was on its way to a member of a group whose session ended.
+struct Inherited<'a> {
+    message: &'a Arc<Message>,
+    /// What that member could read.
+    former: &'a Access,
+    /// The shadow it tells of, if it does.
+    key: Option<ShadowKey>,
+}
+
+/// Part of a shadow is told only to whom the same part is to be told.
+impl Publication for Inherited<'_> {
+    fn topic(&self) -> &str {
+        self.message.topic.as_str()
+    }
+
+    fn told_to(&self, access: &Access) -> Option<Arc<Message>> {
+        let part = |access: &Access, key| access.projection(key, Operation::Subscribe);
+        let may = match &self.key {
+            None => access.may_receive(self.topic()),
+            Some(key) => part(access, key).is_some_and(|it| Some(it) == part(self.former, key)),
+        };
+        may.then(|| Arc::clone(self.message))
+    }
 }
 
 impl<P: Publication> Route<'_, P> {
@@ -356,9 +408,13 @@ impl<P: Publication> Route<'_, P> {
         {
             return 0; // that one was told for all
         }
-        // A note is sent by a session's own subscriptions, which this is none of.
-        let class = if let Class::Presence { .. } = self.class { Class::Plain { from: None } } else { self.class };
-        let route = Self { class, ..*self };
+        // What is made up for later is so by a session's own subscriptions, which this is none of.
+        let class = match self.class {
+            Class::Event { .. } | Class::Document { .. } | Class::Presence { .. } => Class::Plain { from: None },
+            Class::Change { by: to, .. } | Class::Reply { to, .. } => Class::Reply { to, seq: None },
+            class @ (Class::Plain { .. } | Class::Private { .. } | Class::Others { .. }) => class,
+        };
+        let route = Route { publication: self.publication, class, share: Some(group.filter()) };
         let told = |outbox: &Outbox| outbox.with_access(|access| self.told_to(outbox, access));
         group.pick(told).map_or(0, |member| route.deliver(&[member]))
     }
@@ -382,6 +438,7 @@ impl<P: Publication> Route<'_, P> {
             retain: message.retain && selected().any(|subscription| subscription.retain_as_published),
             // [MQTT-3.3.4-3], [MQTT-3.3.4-4]
             subscription_ids: selected().filter_map(|subscription| subscription.id).map(u32::from).collect(),
+            share: self.share.cloned(),
             message,
         };
         self.push(outbox, delivery);
@@ -398,7 +455,10 @@ impl<P: Publication> Route<'_, P> {
             }
             Class::Presence { number } => outbox.note_presence(&delivery.message.topic, number),
             Class::Document { seq } => outbox.push_document(delivery, seq),
-            Class::Plain { .. } | Class::Others { .. } | Class::Reply { seq: None, .. } => outbox.push_plain(delivery),
+            Class::Plain { .. } | Class::Others { .. } | Class::Reply { seq: None, .. } => {
+                let is_notice = self.share.is_none() && shadow_topic::is_service(delivery.message.topic.as_str());
+                if is_notice { outbox.push_notice(delivery) } else { outbox.push_plain(delivery) }
+            }
         }
     }
 

@@ -1,8 +1,11 @@
 //! A shared subscription: each message goes to one member of the group.
 //!
-//! Members take turns. One that may not read the topic is passed over always; one that would drop the message or keep
-//! it for later only as long as another would not. A message given to a member stays with it: when the member's
-//! session ends, what was queued for it is not handed to the others.
+//! Members take turns. One that may not read the topic is passed over always; one whose window is full, that would drop
+//! the message or keep it for later, only as long as another is not. When a member's session ends, what it had not
+//! acknowledged goes to another member ([`super::Router::hand_over`]).
+//!
+//! To its member such a delivery is an ordinary message whatever it tells, since the journal is walked for a session's
+//! own subscriptions only.
 
 use std::{
     collections::BTreeMap,
@@ -17,11 +20,13 @@ use super::subscribers::Subscriber;
 use crate::mqtt::{
     message::Message,
     outbox::{Outbox, Readiness, SessionId},
+    topic::TopicFilter,
 };
 
 /// The members of a group on one filter.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Group {
+    filter: Arc<TopicFilter>,
     members: BTreeMap<SessionId, Subscriber>,
     /// The member that had the last message, changed by publishers under the router's read lock. Two that race may
     /// give both messages to the same member.
@@ -29,6 +34,16 @@ pub(super) struct Group {
 }
 
 impl Group {
+    /// A group without members on `filter`.
+    pub(super) fn new(filter: &TopicFilter) -> Self {
+        Self { filter: Arc::new(filter.clone()), members: BTreeMap::new(), last: AtomicU64::new(0) }
+    }
+
+    /// The filter with the group's name.
+    pub(super) fn filter(&self) -> &Arc<TopicFilter> {
+        &self.filter
+    }
+
     /// Returns whether the session was a member already.
     pub(super) fn insert(&mut self, subscriber: Subscriber) -> bool {
         self.members.insert(subscriber.outbox.id(), subscriber).is_some()

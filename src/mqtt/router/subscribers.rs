@@ -9,6 +9,7 @@ use super::shared::Group;
 use crate::mqtt::{
     outbox::{Outbox, SessionId},
     packet::{QoS, Subscription},
+    topic::TopicFilter,
 };
 
 /// All that hangs on one filter.
@@ -52,13 +53,12 @@ impl Subscriber {
 }
 
 impl Subscribers {
-    /// Adds a subscriber to itself or to the group `share`; one of the same session is replaced [MQTT-3.8.4-3].
+    /// Adds a subscriber to `filter`, on its own or in its group; one of the same session is replaced [MQTT-3.8.4-3].
     /// Returns whether there was one.
-    pub(super) fn insert(&mut self, share: Option<&str>, subscriber: Subscriber) -> bool {
-        match share {
-            None => self.own.insert(subscriber),
-            Some(name) => self.groups.get_or_insert_default().entry(name.into()).or_default().insert(subscriber),
-        }
+    pub(super) fn insert(&mut self, filter: &TopicFilter, subscriber: Subscriber) -> bool {
+        let Some(name) = filter.share() else { return self.own.insert(subscriber) };
+        let groups = self.groups.get_or_insert_default();
+        groups.entry(name.into()).or_insert_with(|| Group::new(filter)).insert(subscriber)
     }
 
     /// Returns whether the session was there.

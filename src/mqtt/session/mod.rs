@@ -238,10 +238,22 @@ impl Session {
         }
     }
 
-    /// Whether a message at QoS 1 or 2 may be delivered now.
+    /// Returns true if a message at QoS 1 or 2 may be delivered now.
     #[must_use]
     pub fn window_open(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| self.inflight.is_open(link.window, self.limits.outbound_bytes))
+        self.window() > 0
+    }
+
+    /// Returns how many messages at QoS 1 or 2 may be delivered before an acknowledgement comes.
+    #[must_use]
+    pub fn window(&self) -> u16 {
+        self.link.as_ref().map_or(0, |link| self.inflight.room(link.window, self.limits.outbound_bytes))
+    }
+
+    /// Takes out the unacknowledged deliveries that another member of their group is to get, now that the session ends.
+    #[must_use]
+    pub fn take_shared(&mut self) -> Vec<Delivery> {
+        self.inflight.take_shared()
     }
 
     /// Whether one may not for the bytes that are under way, though for their number it might.

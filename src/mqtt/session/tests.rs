@@ -92,7 +92,7 @@ impl Peer {
     fn deliver(&mut self, qos: QoS, text: &str) -> Option<Vec<u8>> {
         let topic = TopicName::new("t").unwrap();
         let message = Arc::new(Message::new(topic, Bytes::from(text.to_owned()), qos, false, None, self.now));
-        let delivery = Delivery { message, qos, retain: false, subscription_ids: Box::default() };
+        let delivery = Delivery { message, qos, retain: false, subscription_ids: Box::default(), share: None };
         let mut out = Vec::new();
         match self.session.deliver(delivery, self.now, &mut out) {
             Delivered::Sent => Some(out),
@@ -374,6 +374,7 @@ fn expired_and_oversized_messages_are_not_sent() {
         qos: QoS::AtLeastOnce,
         retain: false,
         subscription_ids: Box::default(),
+        share: None,
     };
     let later = peer.now + Duration::from_secs(1);
     let mut out = Vec::new();

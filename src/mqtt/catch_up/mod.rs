@@ -1,0 +1,454 @@
+//! Messages a connection looks up and sends beside those of its outbox: devices that came and went, the changes its
+//! session missed, and what is retained for its new subscriptions.
+//!
+//! A session that was away, or too slow, has a journal sequence above which it was sent nothing ([`Outbox::lag`]). The
+//! journal is walked from there to its head; an entry that is still the newest of its shadow is sent as delta,
+//! documents, accepted and document, any other is passed over, since a later one follows. Where retention has passed
+//! the sequence, the delta and document of every shadow are sent instead.
+//!
+//! Turns: the three sources take turns with each other, and together they have a turn after every few deliveries of the
+//! outbox ([`CatchUp::is_due`]), so that none of them waits for a queue that never empties. What would overtake something
+//! older that is queued waits for that ([`step`]): missed changes for the replies, a retained document for the events of
+//! its shadow. Of those there is an end, since each lane of the outbox has its turns too.
+//!
+//! What of this a connection has not sent waits in its session for the next one. Only the walk begins anew, at the lag
+//! that the outbox still has.
+//!
+//! Everything is read at the moment it is sent and a page at a time, so that no state older than one already sent
+//! follows, and a long walk holds little memory and goes as fast as the client reads.
+//!
+//! [`Outbox::lag`]: super::outbox::Outbox::lag
+
+mod selects;
+mod step;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use self::{
+    selects::{Devices, Documents, PAGE},
+    step::{Gap, Reader, Step, Wanting},
+};
+use crate::{
+    mqtt::{
+        broker::Broker,
+        message::Delivery,
+        outbox::{Noted, Outbox},
+        packet::{RetainHandling, Subscription},
+        presence,
+        router::{Cursor, Subscribed},
+        sessions::SessionKey,
+        topic::TopicFilter,
+    },
+    shadow::{DeviceId, Rejection, ShadowKey},
+    store::Seq,
+};
+
+/// Everything that is still to be looked up and sent.
+#[derive(Debug, Default)]
+pub(super) struct CatchUp {
+    /// None for most sessions, which have nothing to catch up with.
+    work: Option<Box<Work>>,
+    /// SUBSCRIBE packets so far.
+    subscribes: u32,
+    /// Deliveries of the outbox since the last turn.
+    others: u8,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    missed: Missed,
+    presence: Presence,
+    retained: Retained,
+    /// Whose turn it is.
+    turn: Source,
+    /// Until when the store is not read, since it could not be.
+    paused: Option<Instant>,
+}
+
+/// The changes that were missed.
+#[derive(Debug, Default)]
+struct Missed {
+    /// The page in hand.
+    steps: VecDeque<Step>,
+    /// How far the journal was walked, while there is lag.
+    walked: Option<Seq>,
+    /// The last shadow that was sent, while all shadows are.
+    resent: Option<Option<ShadowKey>>,
+}
+
+/// The devices that came or went.
+#[derive(Debug, Default)]
+struct Presence {
+    steps: VecDeque<Step>,
+    /// The last change that was sent, while all after some change are.
+    after: Option<u64>,
+}
+
+/// What is retained for new subscriptions.
+#[derive(Debug, Default)]
+struct Retained {
+    steps: VecDeque<Step>,
+    /// The subscriptions, first come first.
+    wanted: VecDeque<Wanted>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Source {
+    #[default]
+    Presence,
+    Missed,
+    Retained,
+}
+
+/// What [`CatchUp::next`] found.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// A message to send.
+    Delivery(Box<Delivery>),
+    /// Nothing yet; ask again when nothing else is to be done.
+    Later,
+    /// There is nothing to catch up with, it has to wait for what is queued or for the QoS window, or the store cannot be
+    /// read now: then there is a pause.
+    Nothing,
+}
+
+/// What one source found.
+enum Found {
+    Delivery(Box<Delivery>),
+    /// A page of which nothing was to be sent.
+    Page,
+    /// Nothing that can be sent now.
+    Nothing,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    selection: Arc<Wanting>,
+    stage: Stage,
+    /// The SUBSCRIBE packet it came in, by number.
+    packet: u32,
+    /// How often that packet asks for it.
+    times: u16,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Messages(Cursor),
+    Documents(Option<ShadowKey>),
+    Presence(Option<DeviceId>),
+}
+
+impl CatchUp {
+    /// Notes that the subscriptions of another SUBSCRIBE follow.
+    pub(super) fn subscribing(&mut self) {
+        self.subscribes = self.subscribes.wrapping_add(1);
+    }
+
+    /// Notes that what is retained for a subscription is to be sent, as its retain handling asks.
+    pub(super) fn subscribed(&mut self, subscription: Subscription, id: Option<u32>, subscribed: Subscribed) {
+        let packet = self.subscribes;
+        let is_same =
+            |wanted: &&mut Wanted| wanted.packet == packet && wanted.selection.filter() == &subscription.filter;
+        let same = self.work.as_mut().and_then(|work| work.retained.wanted.iter_mut().find(is_same));
+        // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
+        let send = match subscription.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => subscribed == Subscribed::New,
+            RetainHandling::DoNotSend => false,
+        };
+        // A filter that stands twice in one SUBSCRIBE counts as if it stood in two of them [MQTT-3.8.4-5].
+        match same {
+            Some(same) if send => {
+                same.selection = Arc::new(Wanting { subscription, id });
+                same.times = same.times.saturating_add(1);
+            }
+            Some(_) => {}
+            None => {
+                self.unsubscribed(&subscription.filter);
+                if send && subscription.filter.share().is_none() {
+                    let selection = Arc::new(Wanting { subscription, id });
+                    let wanted = Wanted { selection, stage: Stage::default(), packet, times: 1 };
+                    self.work.get_or_insert_default().retained.wanted.push_back(wanted);
+                }
+            }
+        }
+    }
+
+    /// The connection ended and the session lives on: what is still to be sent waits for the next one, but for the
+    /// missed changes, since the walk begins anew.
+    pub(super) fn detach(&mut self) {
+        if let Some(work) = &mut self.work {
+            (work.missed, work.paused) = (Missed::default(), None);
+        }
+        self.release();
+    }
+
+    /// Forgets what was to be sent for `filter`.
+    pub(super) fn unsubscribed(&mut self, filter: &TopicFilter) {
+        if let Some(work) = &mut self.work {
+            work.retained.wanted.retain(|wanted| wanted.selection.filter() != filter);
+            work.retained.steps.retain(|step| !step.is_for(filter));
+        }
+        self.release();
+    }
+
+    /// Returns true if there is nothing to catch up with now.
+    pub(super) fn is_idle(&self, outbox: &Outbox) -> bool {
+        match &self.work {
+            Some(work) if work.paused.is_some() => true,
+            Some(work) if !work.is_done() => false,
+            _ => !outbox.wants_catching_up(),
+        }
+    }
+
+    /// Returns true if the outbox has had its deliveries, and what is to be caught up with has its turn.
+    pub(super) fn is_due(&self, outbox: &Outbox) -> bool {
+        self.others >= TURN && !self.is_idle(outbox)
+    }
+
+    /// Notes a delivery of the outbox.
+    pub(super) fn passed(&mut self) {
+        self.others = self.others.saturating_add(1);
+    }
+
+    /// When to go on, during a pause.
+    pub(super) fn paused(&self) -> Option<Instant> {
+        self.work.as_ref()?.paused
+    }
+
+    /// Ends the pause if it is over.
+    pub(super) fn resume(&mut self, now: Instant) {
+        if let Some(work) = &mut self.work {
+            work.paused = work.paused.filter(|until| *until > now);
+        }
+    }
+
+    /// The next message to send. Looks at [`PAGES_AT_ONCE`] at most, however little of them concerns the session.
+    pub(super) async fn next(&mut self, broker: &Broker, own: &SessionKey, outbox: &Outbox, window_open: bool) -> Next {
+        let reader = Reader { broker, own, outbox, window_open };
+        let next = self.work.get_or_insert_default().next(reader).await;
+        self.release();
+        if !matches!(next, Next::Nothing) {
+            self.others = 0; // what has to wait keeps its turn
+        }
+        next
+    }
+
+    /// Gives the memory back when nothing is left.
+    fn release(&mut self) {
+        self.work.take_if(|work| work.is_done() && work.paused.is_none());
+    }
+}
+
+impl Work {
+    fn is_done(&self) -> bool {
+        self.missed.is_done() && self.presence.is_done() && self.retained.is_done()
+    }
+
+    async fn next(&mut self, reader: Reader<'_>) -> Next {
+        let (mut pages, mut nothing) = (0, 0);
+        while pages < PAGES_AT_ONCE && nothing < SOURCES {
+            let source = self.turn;
+            self.turn = source.after();
+            let found = match source {
+                Source::Presence => self.presence.next(reader).await,
+                Source::Missed => self.missed.next(reader).await,
+                Source::Retained => self.retained.next(reader).await,
+            };
+            match found {
+                Ok(Found::Delivery(delivery)) => return Next::Delivery(delivery),
+                Ok(Found::Page) => (pages, nothing) = (pages + 1, 0),
+                Ok(Found::Nothing) => nothing += 1,
+                // What could not be read is as it was before, and is read again later.
+                Err(_) => {
+                    (self.turn, self.paused) = (source, Some(Instant::now() + PAUSE));
+                    return Next::Nothing;
+                }
+            }
+        }
+        if pages < PAGES_AT_ONCE { Next::Nothing } else { Next::Later }
+    }
+}
+
+/// The store could not be read.
+struct Unread;
+
+impl From<Rejection> for Unread {
+    fn from(_: Rejection) -> Self {
+        Self
+    }
+}
+
+/// The first of `steps` that sends something, if none before it has to wait. Those before it are taken out.
+async fn first(steps: &mut VecDeque<Step>, reader: Reader<'_>) -> Result<Found, Unread> {
+    while let Some(step) = steps.front() {
+        let delivery = match step.deliver(reader).await {
+            Ok(delivery) => Some(delivery),
+            Err(Gap::Void) => None,
+            Err(Gap::Held) => return Ok(Found::Nothing),
+            Err(Gap::Unread) => return Err(Unread),
+        };
+        steps.pop_front();
+        if let Some(delivery) = delivery {
+            return Ok(Found::Delivery(Box::new(delivery)));
+        }
+    }
+    Ok(Found::Page)
+}
+
+impl Missed {
+    fn is_done(&self) -> bool {
+        self.steps.is_empty() && self.walked.is_none() && self.resent.is_none()
+    }
+
+    async fn next(&mut self, reader: Reader<'_>) -> Result<Found, Unread> {
+        if self.steps.is_empty() {
+            let Some(lag) = reader.outbox.lag() else { return Ok(Found::Nothing) };
+            self.walk(reader.broker, reader.outbox, Seq(lag)).await?;
+        }
+        first(&mut self.steps, reader).await
+    }
+
+    /// Takes the next page of missed changes, or ends the lag.
+    async fn walk(&mut self, broker: &Broker, outbox: &Outbox, lag: Seq) -> Result<(), Rejection> {
+        if let Some(after) = self.resent.clone() {
+            return self.resend(broker, after).await;
+        }
+        let walked = self.walked.map_or(lag, |walked| walked.max(lag));
+        let page = broker.service.journal_if_sound(walked, PAGE).await?;
+        let Some(page) = page.filter(|page| !page.gone) else {
+            // What was missed cannot be known: every shadow is sent, then the journal from the present head on.
+            self.walked = Some(broker.service.head());
+            self.resent = Some(None);
+            return Ok(());
+        };
+        match page.entries.last() {
+            Some(last) => self.walked = Some(last.seq),
+            None if outbox.leave_lag(walked.0, broker.events.routed()) => self.walked = None,
+            None => self.walked = Some(walked),
+        }
+        let unsent = outbox.unsent();
+        let entries = page.entries.into_iter().map(Arc::new);
+        self.steps.extend(entries.flat_map(|entry| step::missed(&entry, unsent.as_ref())));
+        Ok(())
+    }
+
+    async fn resend(&mut self, broker: &Broker, after: Option<ShadowKey>) -> Result<(), Rejection> {
+        let page = broker.service.list(after, PAGE).await?;
+        self.resent = page.last().map(|last| Some(last.key.clone()));
+        let existing = page.into_iter().filter(|listed| !listed.deleted);
+        self.steps.extend(existing.flat_map(|listed| step::present(&listed.key).collect::<Vec<_>>()));
+        Ok(())
+    }
+}
+
+impl Presence {
+    fn is_done(&self) -> bool {
+        self.steps.is_empty() && self.after.is_none()
+    }
+
+    async fn next(&mut self, reader: Reader<'_>) -> Result<Found, Unread> {
+        if self.steps.is_empty() && !self.take(reader.broker, reader.outbox) {
+            return Ok(Found::Nothing);
+        }
+        first(&mut self.steps, reader).await
+    }
+
+    /// Takes what has changed of who is connected. False: nothing has.
+    fn take(&mut self, broker: &Broker, outbox: &Outbox) -> bool {
+        if let Some(after) = self.after.take() {
+            let changed = broker.presence.changed_after(after, PAGE);
+            self.after = changed.last().map(|(number, _)| *number);
+            self.steps.extend(changed.into_iter().map(|(_, device)| Step::Presence(device, None)));
+            return true;
+        }
+        if !outbox.has_noted() {
+            return false;
+        }
+        let Noted { topics, since } = outbox.take_noted();
+        self.after = since;
+        let devices = topics.iter().filter_map(presence::device_in);
+        self.steps.extend(devices.map(|device| Step::Presence(device, None)));
+        true
+    }
+}
+
+impl Retained {
+    fn is_done(&self) -> bool {
+        self.steps.is_empty() && self.wanted.is_empty()
+    }
+
+    async fn next(&mut self, reader: Reader<'_>) -> Result<Found, Unread> {
+        if self.steps.is_empty() && !self.take(reader.broker, reader.outbox).await? {
+            return Ok(Found::Nothing);
+        }
+        first(&mut self.steps, reader).await
+    }
+
+    /// Takes the next page of what is retained. False: there is none left.
+    async fn take(&mut self, broker: &Broker, outbox: &Outbox) -> Result<bool, Rejection> {
+        let Some(wanted) = self.wanted.front_mut() else { return Ok(false) };
+        let (selection, filter) = (wanted.selection.clone(), wanted.selection.filter());
+        match &mut wanted.stage {
+            Stage::Messages(cursor) => {
+                let page = broker.router.retained(outbox, filter, std::mem::take(cursor));
+                let retained = |message| Step::Retained(Arc::downgrade(message), selection.clone());
+                self.steps.extend(page.messages.iter().map(retained));
+                wanted.stage = page.next.map_or(Stage::Documents(None), Stage::Messages);
+            }
+            Stage::Documents(after) => {
+                let (page, next) = Documents::of(filter).page(broker, after.clone()).await?;
+                match next {
+                    Some(next) => *after = Some(next),
+                    None => wanted.stage = Stage::Presence(None),
+                }
+                let existing = page.into_iter().filter(|listed| !listed.deleted);
+                self.steps.extend(existing.map(|listed| Step::Document(listed.key, selection.clone())));
+            }
+            Stage::Presence(after) => {
+                let (page, next) = Devices::of(filter).page(&broker.presence, after.take());
+                match next {
+                    Some(next) => *after = Some(next),
+                    None if wanted.times > 1 => (wanted.times, wanted.stage) = (wanted.times - 1, Stage::default()),
+                    None => drop(self.wanted.pop_front()),
+                }
+                self.steps.extend(page.into_iter().map(|device| Step::Presence(device, Some(selection.clone()))));
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self::Messages(Cursor::default())
+    }
+}
+
+impl Source {
+    fn after(self) -> Self {
+        match self {
+            Self::Presence => Self::Missed,
+            Self::Missed => Self::Retained,
+            Self::Retained => Self::Presence,
+        }
+    }
+}
+
+/// Deliveries of the outbox between two turns.
+const TURN: u8 = 3;
+
+/// How many sources take turns.
+const SOURCES: usize = 3;
+
+/// How long the store is not read after it could not be.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Pages looked at before the connection's other business has its turn.
+const PAGES_AT_ONCE: usize = 8;

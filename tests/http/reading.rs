@@ -212,7 +212,7 @@ fn refusals_of_all_shadows_are_followed() {
     let (_, start) = page("");
     let (none, next) = page(&format!("?after={start}"));
     assert_eq!((&*none, &next), (&[][..], &start), "there is always a next page");
-    paths.map(refuse);
+    paths.into_iter().for_each(refuse);
     let stale = r#"{"version":7,"state":{"reported":{"n":2}}}"#;
     Client::connect(&door.server, V5, "a").publish("shadow/a/update", stale, 1);
     let all = [r#""a" null 409 "http""#, r#""b" "n" 409 "http""#, r#""a" null 409 "mqtt""#];

@@ -60,6 +60,9 @@ pub const STREAMS_MAX: u64 = 8_192;
 /// Filters of all sessions of one principal.
 pub const FILTERS_PER_PRINCIPAL_MAX: u64 = 100_000_000;
 
+/// Bytes received from one principal, or from all, and not handled yet.
+pub const INPUT_BYTES_MAX: u64 = 64 * GIB;
+
 /// Bytes queued towards one subscriber, connected or away.
 pub const QUEUE_BYTES_MAX: u64 = 64 * MIB;
 /// Retained plain messages.

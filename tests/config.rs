@@ -47,14 +47,15 @@ fn the_defaults_are_those_of_the_protocol() {
         (limits.depth_max, 8),
         (limits.path_tombstones_max, 256),
         (limits.shadow_names_max, 100),
-        (limits.packet_bytes_max, 131_072),
+        (limits.packet_bytes_max, 1_048_576),
         (limits.topic_bytes_max, 512),
-        (limits.filters_per_subscribe_max, 64),
-        (limits.filters_per_session_max, 256),
+        (limits.filters_per_subscribe_max, 512),
+        (limits.filters_per_session_max, 4_096),
         (limits.requests_in_flight_max, 64),
         (limits.requests_per_second as usize, 20),
         (limits.requests_burst as usize, 40),
         (limits.publishes_per_second as usize, 100),
+        (limits.publishes_burst as usize, 5_000),
         (limits.outbox_bytes_max, 262_144),
         (limits.quotas.principal_streams_max, 1024),
         (limits.quotas.principal_retained_messages_max, 10_000),
@@ -288,9 +289,17 @@ fn mistakes_in_a_file_are_told_with_their_line() {
              and 4 KiB around them",
         ),
         (
-            "[limits]\ndocument_bytes_max = \"256 KiB\"",
-            ": 'limits.packet_bytes_max' is 128 KiB, but must be at least 268 KiB: document_bytes_max, tags_bytes_max \
+            "[limits]\ndocument_bytes_max = \"1 MiB\"",
+            ": 'limits.packet_bytes_max' is 1 MiB, but must be at least 1036 KiB: document_bytes_max, tags_bytes_max \
              and 4 KiB around them",
+        ),
+        (
+            "[limits]\nprincipal_input_bytes_max = \"1 MiB\"",
+            ":2: 'limits.principal_input_bytes_max' is 1 MiB, but must be at least 2 MiB: twice packet_bytes_max",
+        ),
+        (
+            "[limits]\ninput_bytes_max = \"16 MiB\"\npacket_bytes_max = \"16 MiB\"",
+            ":2: 'limits.input_bytes_max' is 16 MiB, but must be at least 32 MiB: twice packet_bytes_max",
         ),
         (
             "[limits]\nsessions_max = 10",

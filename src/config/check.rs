@@ -185,6 +185,7 @@ fn limits(raw: &RawLimits) -> Result<Limits, Fault> {
         requests_per_second: checked!(at.number(raw.requests_per_second, rate.clone())),
         requests_burst: checked!(at.number(raw.requests_burst, rate)),
         publishes_per_second: checked!(at.number(raw.publishes_per_second, 1..=hard::PUBLISHES_PER_SECOND_MAX)),
+        publishes_burst: checked!(at.number(raw.publishes_burst, 1..=hard::PUBLISHES_PER_SECOND_MAX)),
         quotas: quotas::quotas(&at, raw)?,
         outbox_bytes_max: checked!(at.number(raw.outbox_bytes_max, 16 * KIB..=hard::QUEUE_BYTES_MAX)),
         session_queue_bytes_max: checked!(at.number(raw.session_queue_bytes_max, 0..=hard::QUEUE_BYTES_MAX)),
@@ -226,12 +227,29 @@ fn without_strangers(filter: Targets, text: &str, connections: bool) -> Targets 
 fn check_packet(limits: &Limits) -> Result<(), Fault> {
     let least = (limits.document_bytes_max + limits.tags_bytes_max) as u64 + hard::ENVELOPE_BYTES;
     if limits.packet_bytes_max as u64 >= least {
-        return Ok(());
+        return check_input(limits);
     }
     let (given, least) = (Size(limits.packet_bytes_max as u64), Size(least));
     let sum = "document_bytes_max, tags_bytes_max and 4 KiB around them";
     Err(Section("limits".into())
         .invalid("packet_bytes_max", format!("is {given}, but must be at least {least}: {sum}")))
+}
+
+/// Checks that the largest packet fits the input budgets, with its framing.
+fn check_input(limits: &Limits) -> Result<(), Fault> {
+    let least = 2 * limits.packet_bytes_max;
+    let budgets = [
+        ("principal_input_bytes_max", limits.quotas.principal_input_bytes_max),
+        ("input_bytes_max", limits.quotas.input_bytes_max),
+    ];
+    match budgets.into_iter().find(|(_, bytes)| *bytes < least) {
+        None => Ok(()),
+        Some((key, given)) => {
+            let (given, least) = (Size(given as u64), Size(least as u64));
+            let told = format!("is {given}, but must be at least {least}: twice packet_bytes_max");
+            Err(Section("limits".into()).invalid(key, told))
+        }
+    }
 }
 
 /// Checks that there is a session for every connection.

@@ -190,6 +190,8 @@ pub struct Limits {
     pub requests_burst: u32,
     /// The rate of PUBLISH packets of one connection, above which it is throttled.
     pub publishes_per_second: u32,
+    /// The burst of PUBLISH packets of one connection.
+    pub publishes_burst: u32,
     /// The quotas of connections, principals, shadows and source addresses.
     pub quotas: QuotaLimits,
     /// Most bytes queued for one connected subscriber.

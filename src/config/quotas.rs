@@ -16,6 +16,8 @@ pub struct QuotaLimits {
     pub connection_bytes_per_second: u64,
     /// The rate of packets other than PUBLISH from one connection, above which it is throttled. Each filter counts.
     pub control_packets_per_second: u32,
+    /// The burst of these packets.
+    pub control_packets_burst: u32,
     /// Most refusals of one connection per minute; above that it is closed.
     pub refusals_per_minute_max: u32,
     /// Most connections of one principal.
@@ -34,6 +36,10 @@ pub struct QuotaLimits {
     pub principal_requests_per_second: u32,
     /// The rate of bytes on all connections of one principal, above which they are throttled.
     pub principal_bytes_per_second: u64,
+    /// Most bytes received from all connections of one principal and not handled yet.
+    pub principal_input_bytes_max: usize,
+    /// Most bytes received from all principals and not handled yet.
+    pub input_bytes_max: usize,
     /// The rate of updates and deletions of one shadow by all principals.
     pub shadow_writes_per_second: u32,
     /// Most connections from one address.
@@ -52,11 +58,13 @@ pub struct QuotaLimits {
 pub(super) fn quotas(at: &Section, raw: &RawLimits) -> Result<QuotaLimits, Fault> {
     let (bytes, connections) = (KIB..=hard::BYTES_PER_SECOND_MAX, 1..=hard::CONNECTIONS_MAX);
     let (requests, connects) = (1..=hard::REQUESTS_PER_SECOND_MAX, 1..=hard::CONNECTS_PER_SECOND_MAX);
+    let input = hard::MIB..=hard::INPUT_BYTES_MAX;
     let quotas = QuotaLimits {
         connection_bytes_per_second: checked!(at.number(raw.connection_bytes_per_second, bytes.clone())),
         control_packets_per_second: checked!(
             at.number(raw.control_packets_per_second, 1..=hard::PUBLISHES_PER_SECOND_MAX)
         ),
+        control_packets_burst: checked!(at.number(raw.control_packets_burst, 1..=hard::PUBLISHES_PER_SECOND_MAX)),
         refusals_per_minute_max: checked!(at.number(raw.refusals_per_minute_max, 1..=hard::FAILURES_PER_MINUTE_MAX)),
         principal_connections_max: checked!(at.number(raw.principal_connections_max, connections.clone())),
         principal_sessions_max: checked!(at.number(raw.principal_sessions_max, 1..=hard::SESSIONS_MAX)),
@@ -72,6 +80,8 @@ pub(super) fn quotas(at: &Section, raw: &RawLimits) -> Result<QuotaLimits, Fault
         ),
         principal_requests_per_second: checked!(at.number(raw.principal_requests_per_second, requests.clone())),
         principal_bytes_per_second: checked!(at.number(raw.principal_bytes_per_second, bytes)),
+        principal_input_bytes_max: checked!(at.number(raw.principal_input_bytes_max, input.clone())),
+        input_bytes_max: checked!(at.number(raw.input_bytes_max, input)),
         shadow_writes_per_second: checked!(at.number(raw.shadow_writes_per_second, requests)),
         address_connections_max: checked!(at.number(raw.address_connections_max, connections)),
         address_connects_per_second: checked!(at.number(raw.address_connects_per_second, connects.clone())),

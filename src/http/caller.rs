@@ -260,11 +260,19 @@ impl FromRequestParts<Arc<Api>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         let caller = Self::find(parts, api).await?;
+        let principals = &api.service.quotas().principals;
         if let Some(peer) = parts.extensions.get::<Peer>() {
-            peer.acquaintance.settle();
+            match has_body(&parts.headers) {
+                true => peer.acquaintance.know(&principals.of(caller.principal().name(), Instant::now())),
+                false => peer.acquaintance.settle(),
+            }
         }
         Ok(caller)
     }
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// The one `Authorization`, if there is one: of two, whoever is before the server may have looked at the other.

@@ -2,13 +2,15 @@
 //!
 //! Each turn of the loop looks whether a deadline has passed, processes the input there is, moves what the outbox holds
 //! to the output while little of that is unsent, and then waits for the first of: input, output sent, something queued,
-//! room in the engine, a deadline, being told to end. Input is not read while a request waits for the engine, while a
-//! 3.1.1 client has more requests undecided than the session's window, or while the client is over a rate
-//! ([`super::pace`]); a full outbox never stops it.
+//! room in the engine, a deadline, being told to end. Packets are not handled while a request waits for the engine,
+//! while a 3.1.1 client has more requests undecided than the session's window, or while the client is over a rate
+//! ([`super::pace`]); a full outbox never stops them. What is read meanwhile is in [`intake`].
 //!
 //! However serving ends, even by a panic, the session is given back: its client finds it free, or gone.
 //!
 //! What packets mean is the session's and [`super::dispatch`]'s; CONNECT is [`super::handshake`]'s.
+
+mod intake;
 
 use std::{
     fmt, io,
@@ -18,7 +20,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
 use futures_util::FutureExt;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -26,18 +27,18 @@ use tokio::{
     time::Sleep,
 };
 
+pub(super) use self::intake::Intake;
 use crate::{
     logging,
     mqtt::{
         broker::Broker,
         catch_up::Next,
-        codec,
         dispatch::{Stalled, room},
         message::Delivery,
         outbox::Item,
         pace::Pace,
         packet::{ClientPacket, Protocol, Reason, Will},
-        session::{Action, Delivered, Violation},
+        session::{Delivered, Violation},
         sessions::{ClientSession, SessionKey},
         transport::{Transport, Turn},
     },
@@ -57,6 +58,8 @@ pub(super) struct Connection<S> {
     /// The device that the client is, if it is one.
     pub(super) device: Option<DeviceId>,
     pub(super) protocol: Protocol,
+    /// True for a bridge of another broker; see [`Connect::bridge`](crate::mqtt::packet::Connect::bridge).
+    pub(super) bridge: bool,
     pub(super) client: ClientSession,
     /// Published when the connection ends in any other way than by DISCONNECT.
     pub(super) will: Option<Will>,
@@ -68,6 +71,7 @@ pub(super) struct Connection<S> {
     /// A request that waits for room in the engine.
     pub(super) stalled: Option<Stalled>,
     pub(super) pace: Pace,
+    pub(super) intake: Intake,
     /// The server ends, and until then this connection answers what it has taken; nothing more is taken.
     pub(super) leaving: Option<Instant>,
     pub(super) heard: Instant,
@@ -112,7 +116,10 @@ impl fmt::Display for End {
 
 impl From<io::Error> for End {
     fn from(error: io::Error) -> Self {
-        Self::Lost(Some(error))
+        match error.kind() {
+            io::ErrorKind::QuotaExceeded => Self::Quota(Cause::InputBytes), // no memory to read more
+            _ => Self::Lost(Some(error)),
+        }
     }
 }
 
@@ -125,9 +132,8 @@ impl From<Violation> for End {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Serves the client until the connection ends, then gives the session back.
     pub(super) async fn run(mut self: Box<Self>) {
-        let end = match AssertUnwindSafe(self.serve()).catch_unwind().await {
-            Ok(Ok(never)) => match never {},
-            Ok(Err(end)) => end,
+        let end = match AssertUnwindSafe(self.serve_to_end()).catch_unwind().await {
+            Ok(end) => end,
             Err(_panic) => {
                 tracing::error!(client = %self.key.client_id, "a connection ends by a panic, and its session with it");
                 self.session_expiry = 0; // nobody knows how it was left
@@ -136,6 +142,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         // Boxed, as all that is rarely waited for: an idle client pays for the largest of what it may wait for.
         Box::pin(self.finish(end)).await;
+    }
+
+    async fn serve_to_end(&mut self) -> End {
+        match self.serve().await {
+            Ok(never) => match never {},
+            Err(end) => Box::pin(self.handle_arrived(end)).await,
+        }
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
@@ -150,6 +163,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Sleep::reset(sleep.as_mut(), self.next_deadline().into());
             }
             self.process_input().await?;
+            if self.intake.ended && self.may_process() {
+                return Err(End::Lost(None)); // all that it sent has been handled
+            }
             let more = self.fill_output().await?;
             if self.leaving.is_some() && self.is_idle() {
                 return Err(End::Server(Reason::SERVER_SHUTTING_DOWN));
@@ -172,7 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 turn = self.transport.turn(may_read) => match turn? {
                     Turn::Input => self.received(self.transport.input.len() - unread),
                     Turn::Flushed => {}
-                    Turn::End => return Err(End::Lost(None)),
+                    Turn::End => self.intake.ended = true,
                 },
                 () = outbox.ready() => {} // with output unsent, only to be told that the outbox is closed
                 () = &mut sleep => {}
@@ -195,66 +211,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.heard = Instant::now();
         let (limits, quotas) = (&self.broker.limits.pace, self.broker.service.quotas());
         self.pace.received(bytes, limits, quotas, self.heard);
-    }
-
-    /// Decodes and carries out what has been received, as far as it may be.
-    async fn process_input(&mut self) -> Result<(), End> {
-        while self.may_read() {
-            let Some(frame) = codec::split_frame(&mut self.transport.input, self.broker.limits.frame)? else { break };
-            let packet = codec::decode(self.protocol, frame)?;
-            if self.leaving.is_some() && asks(&packet) {
-                continue; // not taken, so neither answered nor acknowledged
-            }
-            let now = Instant::now();
-            let (limits, quotas) = (&self.broker.limits.pace, self.broker.service.quotas());
-            self.pace.took(&packet, &self.client.session, limits, quotas, now);
-            let action = self.client.session.receive(packet, now, self.transport.output())?;
-            if let Some(action) = action {
-                self.act(action).await?;
-            }
-            if self.pace.is_refused_too_often() {
-                return Err(End::Quota(Cause::Refusals));
-            }
-            if !self.transport.input.is_empty() {
-                self.send_between().await?;
-            }
-            // Replies that only this client asked for, and does not read. PROTOCOL section 7. What a resumed session is
-            // sent again, all at once, is none.
-            let unsent = self.transport.unsent();
-            let max = self.broker.limits.output_bytes_max;
-            if unsent > max && unsent > max + self.client.session.inflight_bytes() {
-                return Err(End::Quota(Cause::UnreadReplies));
-            }
-        }
-        if self.transport.input.is_empty() {
-            self.transport.input = BytesMut::new(); // an idle connection holds no buffer
-        }
-        Ok(())
-    }
-
-    /// Sends what the stream takes at once. Between requests that came together, so that their replies are too many
-    /// only for a client that does not read them.
-    async fn send_between(&mut self) -> Result<(), End> {
-        self.fill_output().await?;
-        if self.transport.unsent() >= OUTPUT_LOW_BYTES {
-            tokio::task::yield_now().await; // or the runtime may let the stream take nothing
-            self.transport.send_some().await?;
-        }
-        Ok(())
-    }
-
-    async fn act(&mut self, action: Action) -> Result<(), End> {
-        match action {
-            Action::Publish(inbound) => self.publish(inbound).await,
-            Action::Subscribe(subscribe) => self.subscribe(subscribe),
-            Action::Unsubscribe(id, filters) => self.unsubscribe(id, filters),
-            Action::Disconnect { with_will, session_expiry } => {
-                self.session_expiry =
-                    session_expiry.unwrap_or(self.session_expiry).min(self.broker.limits.session_expiry_max);
-                return Err(End::Disconnect { with_will });
-            }
-        }
-        Ok(())
     }
 
     /// Moves what is queued to the output until enough of it is unsent, and in turn with it what is to be caught up with.
@@ -335,17 +291,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn may_read(&self) -> bool {
-        self.stalled.is_none() && self.pace.paused().is_none() && !self.window_is_full()
-    }
-
-    /// Whether the client has as many requests undecided as it may. An MQTT 5 client was told how many those are; its
-    /// session sees to it, and reading goes on for its acknowledgements.
-    fn window_is_full(&self) -> bool {
-        let window = usize::from(self.broker.limits.session.inbound_window);
-        self.protocol == Protocol::V4 && self.client.session.inbound_pending() >= window
-    }
-
     /// Whether everything that was taken has been answered and sent.
     fn is_idle(&self) -> bool {
         self.stalled.is_none() && self.client.session.inbound_pending() == 0 && self.transport.unsent() == 0
@@ -360,8 +305,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.until.is_some_and(|until| until <= now) {
             return Err(End::Server(Reason::NOT_AUTHORIZED));
         }
-        if !self.may_read() {
-            self.heard = now; // silence that is not the client's
+        if self.holds_back() {
+            self.heard = now;
         }
         match self.silence_max {
             Some(max) if now.duration_since(self.heard) >= max => Err(End::Server(Reason::KEEP_ALIVE_TIMEOUT)), // [MQTT-3.1.2-22]

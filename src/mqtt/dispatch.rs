@@ -223,7 +223,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         granted
     }
 
-    fn subscribe_one(&mut self, subscription: Subscription, subscription_id: Option<u32>) -> Result<Reason, Reason> {
+    fn subscribe_one(
+        &mut self,
+        mut subscription: Subscription,
+        subscription_id: Option<u32>,
+    ) -> Result<Reason, Reason> {
+        if self.bridge {
+            subscription.no_local = subscription.filter.share().is_none(); // [MQTT-3.8.3-4] of MQTT 5
+            subscription.retain_as_published = true;
+        }
         let filter = &subscription.filter;
         if !self.client.outbox.with_access(|access| rights::may_subscribe(access, filter)) {
             return Err(Reason::NOT_AUTHORIZED);

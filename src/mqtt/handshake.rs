@@ -17,8 +17,8 @@ use crate::{
     logging::{self, Shortened, limited_info},
     mqtt::{
         broker::Broker,
-        codec::{self, bytes_max},
-        connection::{Connection, FAREWELL_TIMEOUT},
+        codec::{self, FrameLimits, bytes_max},
+        connection::{Connection, FAREWELL_TIMEOUT, Intake},
         pace::Pace,
         packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
         presence, rights,
@@ -83,8 +83,9 @@ async fn read_connect<S>(transport: &mut Transport<S>, peer: &Peer, broker: &Bro
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let packet_bytes_max = broker.limits.frame.packet_bytes_max.min(CONNECT_BYTES_MAX);
     loop {
-        match codec::split_frame(&mut transport.input, broker.limits.frame) {
+        match codec::split_frame(&mut transport.input, FrameLimits { packet_bytes_max }) {
             Ok(Some(frame)) => match codec::decode_connect(frame) {
                 Ok(connect) => return Some(Box::new(connect)),
                 Err(refusal) => {
@@ -227,6 +228,7 @@ where
     let now = Instant::now();
     attached.client.session.attach(&connect, now, transport.output());
     attached.client.outbox.attach(attached.client.session.window());
+    peer.acquaintance.know(attached.client.filters.allowance());
     let pace = Pace::new(attached.client.filters.allowance().clone(), now);
     Connection {
         transport,
@@ -235,6 +237,7 @@ where
         listener: peer.listener.clone(),
         device,
         protocol: connect.protocol,
+        bridge: connect.bridge,
         client: attached.client,
         will: connect.will.take(),
         session_expiry: connect.session_expiry.min(broker.limits.session_expiry_max),
@@ -242,6 +245,7 @@ where
         kicked: attached.kicked,
         stalled: None,
         pace,
+        intake: Intake::new(peer.acquaintance.clone()),
         until: standing.identity.until.map(|until| until.deadline),
         leaving: None,
         heard: now,
@@ -320,6 +324,9 @@ where
     peer.acquaintance.settle();
     let _ = tokio::time::timeout(FAREWELL_TIMEOUT, transport.finish()).await;
 }
+
+/// Bytes of a CONNECT. Its will is kept for as long as the connection; this fits the longest user name and password.
+const CONNECT_BYTES_MAX: usize = 128 * 1024;
 
 /// How long a client waits for the end of the connection whose session it takes over.
 const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(10);

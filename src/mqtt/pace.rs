@@ -1,7 +1,7 @@
-//! How fast one connection is read, and when it has been refused often enough.
+//! How fast the packets of one connection are handled, and when it has been refused often enough.
 //!
-//! What has been received cannot be refused any more, so it is charged, and reading rests until it is within the rates
-//! again: TCP tells the client to wait. Only acknowledgements of what was sent are free: there are as many as the
+//! What has been received cannot be refused any more, so it is charged, and handling rests until it is within the rates
+//! again, and soon reading does: TCP tells the client to wait. Only acknowledgements of what was sent are free: there are as many as the
 //! server wants. A request above a quota is refused instead, and a client that takes no notice of refusals is sent
 //! away.
 
@@ -45,8 +45,8 @@ impl PaceLimits {
     pub fn of(limits: &Limits) -> Self {
         let quotas = &limits.quotas;
         Self {
-            publishes: Rate::per_second(limits.publishes_per_second.into()),
-            control: Rate::per_second(quotas.control_packets_per_second.into()),
+            publishes: Rate::new(limits.publishes_per_second, limits.publishes_burst),
+            control: Rate::new(quotas.control_packets_per_second, quotas.control_packets_burst),
             bytes: Rate::per_second(quotas.connection_bytes_per_second),
             refusals: Rate::per_minute(quotas.refusals_per_minute_max.into()),
         }
@@ -107,6 +107,11 @@ impl Pace {
         };
         let wait = self.control.charge(limits.control, u64::try_from(count).unwrap_or(u64::MAX), now);
         self.rest([(wait, Cause::ControlPackets)], quotas, now);
+    }
+
+    /// Counts a PINGREQ that is answered before its turn, unless there were too many control packets.
+    pub(super) fn may_answer(&mut self, limits: &PaceLimits, now: Instant) -> bool {
+        self.control.take(limits.control, now).is_ok()
     }
 
     /// Counts a refusal for want of quota.

@@ -115,6 +115,9 @@ pub enum ClientPacket {
 pub struct Connect {
     /// The version the client speaks.
     pub protocol: Protocol,
+    /// True for a bridge of another broker, as mosquitto's bridges show by a bit of the protocol level: it is not sent
+    /// its own messages, and gets all with the retain flag they were published with.
+    pub bridge: bool,
     /// As sent; empty asks the server for one. At most 256 bytes, no NUL.
     pub client_id: String,
     /// Clean session (3.1.1) or clean start (5).
@@ -145,6 +148,7 @@ impl Connect {
     pub(super) fn plain(protocol: Protocol) -> Self {
         Self {
             protocol,
+            bridge: false,
             client_id: String::new(),
             clean_start: true,
             keep_alive: 0,

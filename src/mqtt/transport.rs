@@ -93,6 +93,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         .await
     }
 
+    /// Reads once what is there, without waiting. `None`: nothing is.
+    ///
+    /// # Errors
+    ///
+    /// Those of the stream.
+    pub(super) async fn read_some(&mut self) -> io::Result<Option<Turn>> {
+        let read = poll_fn(|context| match self.poll_read(context) {
+            Poll::Ready(turn) => Poll::Ready(turn.map(Some)),
+            Poll::Pending => Poll::Ready(Ok(None)),
+        });
+        tokio::task::unconstrained(read).await
+    }
+
     /// Sends all output and then the end of the stream, and waits for the peer's end of it.
     ///
     /// What the peer still sends is read and dropped: closing a socket with unread input resets the connection, and the
@@ -118,9 +131,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         if (self.unsent() > 0 || self.unflushed) && self.poll_send(context)?.is_ready() {
             return Poll::Ready(Ok(Turn::Flushed));
         }
-        if !may_read {
-            return Poll::Pending;
-        }
+        if may_read { self.poll_read(context) } else { Poll::Pending }
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Turn>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;

@@ -4,7 +4,7 @@
 //! balancer, `tls` unlocks, and a [`Door`] serves what comes out. A stream over TLS is a `trusted` one: it fails once a
 //! reload finds its peer's certificate revoked. `handshake_failure` names the causes of handshakes that fail. `tcp` sets
 //! the options of sockets and acknowledges promptly. `pem` reads the files, `spare` is for when the process has no file
-//! left. `wary` reads no more of a client than there is room for, before it is known who it is.
+//! left. `wary` reads no more of a client than there is room for.
 //!
 //! Nothing here knows what a door speaks, and each listener has the one that it was given.
 

@@ -1,4 +1,4 @@
-//! A stream of which no more is read than a stranger may make the service hold, until it is known who its client is.
+//! A stream of which no more is read than its client may make the service hold.
 
 use std::{
     io,
@@ -14,15 +14,14 @@ use crate::quota::Acquaintance;
 #[derive(Debug)]
 pub struct Wary<S> {
     stream: S,
-    /// `None`: the client is known.
-    acquaintance: Option<Acquaintance>,
+    client: Acquaintance,
 }
 
 impl<S> Wary<S> {
-    /// Reads of `stream` what `acquaintance` has room for.
+    /// Reads of `stream` what `client` has room for.
     #[must_use]
-    pub fn new(stream: S, acquaintance: Acquaintance) -> Self {
-        Self { stream, acquaintance: Some(acquaintance) }
+    pub fn new(stream: S, client: Acquaintance) -> Self {
+        Self { stream, client }
     }
 }
 
@@ -32,19 +31,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wary<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { stream, acquaintance } = &mut *self;
-        if let Some(stranger) = acquaintance {
-            if let Some(room) = ready!(stranger.poll_room(context)) {
-                let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room.min(buffer.remaining())));
-                ready!(Pin::new(stream).poll_read(context, &mut part))?;
-                let count = part.filled().len();
-                stranger.count(count);
-                buffer.advance(count);
-                return Poll::Ready(Ok(()));
-            }
-            *acquaintance = None;
-        }
-        Pin::new(stream).poll_read(context, buffer)
+        let Self { stream, client } = &mut *self;
+        let Some(room) = ready!(client.poll_room(context))? else { return Pin::new(stream).poll_read(context, buffer) };
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room.min(buffer.remaining())));
+        ready!(Pin::new(stream).poll_read(context, &mut part))?;
+        let count = part.filled().len();
+        client.count(count);
+        buffer.advance(count);
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -3,14 +3,13 @@
 //! They are checked as soon as a connection is accepted, before any byte is read and before TLS costs CPU time. All
 //! addresses of a [`Network`] share one quota.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
-
-use tokio::sync::Semaphore;
+use std::{net::IpAddr, time::Instant};
 
 use super::{
     cause::Cause,
     network::Network,
     rate::{Meter, Rate},
+    strangers::Budget,
     table::{Entry, Table},
     tally::{Place, Tally},
 };
@@ -48,7 +47,7 @@ struct Use {
     connections: Tally,
     connects: Meter,
     failed_handshakes: Meter,
-    strangers: Arc<Semaphore>,
+    strangers: Budget,
 }
 
 impl Addresses {
@@ -85,7 +84,7 @@ impl Addresses {
     }
 
     /// Returns the memory budget of the unauthenticated clients of `address`; `None` if it has no quota.
-    pub(super) fn strangers(&self, address: IpAddr, now: Instant) -> Option<Arc<Semaphore>> {
+    pub(super) fn strangers(&self, address: IpAddr, now: Instant) -> Option<Budget> {
         self.source(address).map(|source| self.with(source, now, |known| known.strangers.clone()))
     }
 
@@ -100,7 +99,7 @@ impl Addresses {
             connections: Tally::default(),
             connects: Meter::new(now),
             failed_handshakes: Meter::new(now),
-            strangers: Arc::new(Semaphore::new(self.limits.strangers_bytes)),
+            strangers: Budget::new(self.limits.strangers_bytes),
         };
         self.known.with(&source, now, |source| *source, new, with)
     }
@@ -111,7 +110,7 @@ impl Entry for Use {
         self.connections.count() == 0
             && self.connects.is_idle(now)
             && self.failed_handshakes.is_idle(now)
-            && Arc::strong_count(&self.strangers) == 1
+            && self.strangers.is_whole()
     }
 }
 

@@ -78,6 +78,8 @@ causes! {
     /// Throttled: a connection whose principal sends too many bytes. Refused: an HTTP request of that principal with a
     /// body.
     PrincipalBytes, "principal_bytes", "bytes a second of one principal";
+    /// Closed: a connection that waited too long for memory for an unfinished packet.
+    InputBytes, "input_bytes", "bytes received and not handled yet";
     /// Closed: a connection that was refused too often.
     Refusals, "refusals", "refusals a minute on one connection";
     /// Closed: a connection whose client does not read the replies to its own requests.

@@ -9,7 +9,7 @@
 //! - `principals` counts the usage of a principal over all shadows.
 //! - `shadows` counts the writes of all principals to one shadow.
 //! - `addresses` counts connections per `network`.
-//! - `strangers` limits the memory of unauthenticated clients.
+//! - `strangers` limits the memory of input that is not handled yet.
 //!
 //! All of them store their usage in a bounded `table` and count with `rate` and `tally`. A `cause` names each quota,
 //! for rejections and metrics.
@@ -36,13 +36,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Semaphore;
-
 use self::{
     addresses::AddressLimits,
     principals::PrincipalLimits,
     requests::{Over, Requests},
     shadows::Shadows,
+    strangers::Budget,
 };
 pub use self::{
     addresses::{Addresses, Visit},
@@ -67,7 +66,7 @@ pub struct Quotas {
     /// The quotas per principal.
     pub principals: Principals,
     /// The memory budget shared by all unauthenticated clients, beyond the free bytes of each.
-    strangers: Arc<Semaphore>,
+    strangers: Budget,
     requests: Requests,
     shadows: Shadows,
     counters: QuotaCounters,
@@ -91,6 +90,7 @@ impl Quotas {
             bytes: Rate::per_second(quotas.principal_bytes_per_second),
             subscriptions_max: quotas.principal_subscriptions_max,
             streams_max: quotas.principal_streams_max,
+            input_bytes_max: quotas.principal_input_bytes_max,
         };
         let requests = Rate::new(limits.requests_per_second, limits.requests_burst);
         let writes = Rate::per_second(quotas.shadow_writes_per_second.into());
@@ -98,8 +98,8 @@ impl Quotas {
         let entries_max = limits.sessions_max + ENTRIES_SPARE;
         Self {
             addresses: Addresses::new(address, limits.connections_max + ENTRIES_SPARE),
-            principals: Principals::new(principal, entries_max),
-            strangers: Arc::new(Semaphore::new(STRANGERS_BYTES)),
+            principals: Principals::new(principal, entries_max, Budget::new(quotas.input_bytes_max)),
+            strangers: Budget::new(STRANGERS_BYTES),
             requests: Requests::new(requests, limits.requests_in_flight_max, entries_max),
             shadows: Shadows::new(writes, entries_max),
             counters: QuotaCounters::default(),

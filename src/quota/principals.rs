@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     rate::{Meter, Rate},
+    strangers::{Budget, Budgets},
     table::{Entry, Table},
 };
 
@@ -26,6 +27,8 @@ pub struct Principals {
     known: Table<Arc<str>, Arc<Allowance>>,
     /// The number of streams of all principals.
     streams: Arc<AtomicUsize>,
+    /// What all of them sent and that was not handled yet.
+    input: Budget,
 }
 
 /// The limits of one principal.
@@ -39,6 +42,8 @@ pub(super) struct PrincipalLimits {
     pub(super) subscriptions_max: usize,
     /// Most event streams and waits over HTTP.
     pub(super) streams_max: usize,
+    /// Bytes that were received and not handled yet.
+    pub(super) input_bytes_max: usize,
 }
 
 /// The usage of one principal. Connections and sessions keep a reference, which saves the lookup.
@@ -51,6 +56,8 @@ pub struct Allowance {
     streams: AtomicUsize,
     reads: Arc<Semaphore>,
     queue: Arc<Semaphore>,
+    /// Its own, and that of all.
+    input: Budgets,
 }
 
 /// A permit for a scan of the store, or for queue bytes of a command, within the limits of its principal. Dropping it
@@ -70,8 +77,8 @@ pub struct Streaming {
 
 impl Principals {
     /// Returns the quotas of at most `entries_max` principals, each with `limits`.
-    pub(super) fn new(limits: PrincipalLimits, entries_max: usize) -> Self {
-        Self { limits: Arc::new(limits), known: Table::new(entries_max), streams: Arc::default() }
+    pub(super) fn new(limits: PrincipalLimits, entries_max: usize, input: Budget) -> Self {
+        Self { limits: Arc::new(limits), known: Table::new(entries_max), streams: Arc::default(), input }
     }
 
     /// Returns the usage of `principal`.
@@ -128,17 +135,23 @@ impl Principals {
     }
 
     fn with<T>(&self, principal: &Arc<str>, now: Instant, with: impl FnOnce(&Arc<Allowance>) -> T) -> T {
-        let new = || Arc::new(Allowance::new(self.limits.clone(), now));
+        let new = || Arc::new(Allowance::new(self.limits.clone(), self.input.clone(), now));
         self.known.with(principal, now, Clone::clone, new, |known| with(known))
     }
 }
 
 impl Allowance {
-    fn new(limits: Arc<PrincipalLimits>, now: Instant) -> Self {
+    fn new(limits: Arc<PrincipalLimits>, input: Budget, now: Instant) -> Self {
         let nothing = || Mutex::new(Meter::new(now));
         let (subscriptions, streams) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (reads, queue) = (Arc::new(Semaphore::new(READS_MAX)), Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)));
-        Self { limits, requests: nothing(), bytes: nothing(), subscriptions, streams, reads, queue }
+        let input = [Budget::new(limits.input_bytes_max), input].into();
+        Self { limits, requests: nothing(), bytes: nothing(), subscriptions, streams, reads, queue, input }
+    }
+
+    /// What it sends takes from these until it was handled.
+    pub(super) fn input(&self) -> &Budgets {
+        &self.input
     }
 
     /// Counts received bytes. Returns the time to wait before receiving more, if any.
@@ -203,7 +216,10 @@ impl Drop for Streaming {
 impl Entry for Arc<Allowance> {
     /// An entry in use must stay in the table, or its principal would get a second one.
     fn is_idle(&self, now: Instant) -> bool {
-        Arc::strong_count(self) == 1 && self.requests.lock().is_idle(now) && self.bytes.lock().is_idle(now)
+        Arc::strong_count(self) == 1
+            && Arc::strong_count(&self.input) == 1
+            && self.requests.lock().is_idle(now)
+            && self.bytes.lock().is_idle(now)
     }
 }
 
@@ -226,8 +242,9 @@ mod tests {
 
     fn principals(entries_max: usize) -> Principals {
         let rate = Rate::new(10, 10);
-        let limits = PrincipalLimits { requests: rate, bytes: rate, subscriptions_max: 3, streams_max: 2 };
-        Principals::new(limits, entries_max)
+        let limits =
+            PrincipalLimits { requests: rate, bytes: rate, subscriptions_max: 3, streams_max: 2, input_bytes_max: 0 };
+        Principals::new(limits, entries_max, Budget::new(0))
     }
 
     #[test]

@@ -1,30 +1,49 @@
-//! A memory budget for clients before authentication.
+//! Memory budgets for input that is not handled yet.
 //!
-//! Each client may use a few bytes freely. Beyond these, all unauthenticated clients wait for one shared budget, and
-//! those of one source address for a part of it. So their total memory is bounded, and one address cannot take all of
-//! it. Authenticated clients need none of the budget.
+//! Each client may use a few bytes freely. Beyond these, all unauthenticated clients share one budget, and those of one
+//! source address a part of it. All authenticated clients share another one, and those of one principal a part of it.
+//! So the total is bounded, and neither an address nor a principal can take all of it.
 //!
 //! The stream of a connection acquires budget before it reads ([`crate::net`]). The code that authenticates the client,
-//! or that discards its input, releases it.
+//! or that handles or discards its input, releases it. An authenticated client that waits for [`WAIT_MAX`] is
+//! disconnected, which releases what it holds: clients that each hold a part cannot block each other for ever.
 
 use std::{
-    fmt,
+    fmt, io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
-/// The budget of one connection until its client is authenticated. All clones refer to the same connection.
+use super::principals::Allowance;
+
+/// The budget of one connection. All clones refer to the same connection.
 #[derive(Clone)]
-pub struct Acquaintance(Arc<Mutex<Option<Stranger>>>);
+pub struct Acquaintance(Arc<Mutex<Option<Occupant>>>);
 
-/// The state of an unauthenticated client; dropping it releases its share of the budgets.
-struct Stranger {
-    /// The budgets; every step acquires from all of them.
-    budgets: Vec<Arc<Semaphore>>,
+/// Bytes that several clients share.
+#[derive(Clone, Debug)]
+pub(super) struct Budget {
+    left: Arc<Semaphore>,
+    bytes: usize,
+}
+
+/// Budgets that one client takes from, in this order.
+pub(super) type Budgets = Arc<[Budget]>;
+
+/// The state of a client; dropping it releases its share of the budgets.
+struct Occupant {
+    budgets: Budgets,
+    /// True once the client is authenticated.
+    known: bool,
+    /// One permit of each budget, or none.
     held: Vec<OwnedSemaphorePermit>,
     growing: Option<Growing>,
     /// Bytes that the client may send.
@@ -35,74 +54,179 @@ struct Stranger {
     waiting: Option<Waker>,
 }
 
-/// A pending acquisition from all budgets.
-type Growing = Pin<Box<dyn Future<Output = Vec<OwnedSemaphorePermit>> + Send>>;
+/// A pending acquisition from all budgets; `None` after [`WAIT_MAX`].
+type Growing = Pin<Box<dyn Future<Output = Option<Vec<OwnedSemaphorePermit>>> + Send>>;
+
+impl Budget {
+    pub(super) fn new(bytes: usize) -> Self {
+        let bytes = bytes.min(Semaphore::MAX_PERMITS);
+        Self { left: Arc::new(Semaphore::new(bytes)), bytes }
+    }
+
+    /// True if nobody can have any of it.
+    pub(super) fn is_whole(&self) -> bool {
+        Arc::strong_count(&self.left) == 1
+    }
+
+    /// True if at least half of it is left after `bytes` more.
+    fn has_plenty(&self, bytes: u32) -> bool {
+        self.left.available_permits() >= self.bytes / 2 + bytes as usize
+    }
+}
 
 impl Acquaintance {
-    /// Returns the budget of a client that has sent nothing and holds nothing of `budgets`.
-    pub(super) fn new(budgets: Vec<Arc<Semaphore>>) -> Self {
-        let (held, growing) = (Vec::new(), None);
-        let stranger = Stranger { budgets, held, growing, room: FREE_BYTES, sent: 0, waiting: None };
-        Self(Arc::new(Mutex::new(Some(stranger))))
+    /// Returns the budget of an unauthenticated client that has sent nothing and holds nothing of `budgets`.
+    pub(super) fn new(budgets: Vec<Budget>) -> Self {
+        Self(Arc::new(Mutex::new(Some(Occupant::new(budgets.into(), false)))))
     }
 
-    /// Waits until some bytes may be read and returns their number; `None` if the client is authenticated.
-    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<Option<usize>> {
-        let mut stranger = self.0.lock();
-        let Some(stranger) = &mut *stranger else { return Poll::Ready(None) };
-        if stranger.sent >= stranger.room {
-            stranger.waiting = Some(context.waker().clone());
-            ready!(stranger.poll_grow(context));
-            stranger.waiting = None;
+    /// Waits until some bytes may be read and returns their number; `None` if there is no limit.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::QuotaExceeded`]: the client is authenticated and has waited for too long.
+    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<usize>>> {
+        let mut occupant = self.0.lock();
+        let Some(occupant) = &mut *occupant else { return Poll::Ready(Ok(None)) };
+        if occupant.sent >= occupant.room {
+            occupant.waiting = Some(context.waker().clone());
+            let grown = ready!(occupant.poll_grow(context));
+            occupant.waiting = None;
+            if !grown {
+                return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
+            }
         }
-        Poll::Ready(Some(stranger.room - stranger.sent))
+        Poll::Ready(Ok(Some(occupant.room.saturating_sub(occupant.sent))))
     }
 
-    /// Returns true if reading waits for the budget.
+    /// Makes room for more without waiting, if the budgets have plenty. Returns false if there is no room.
+    #[must_use]
+    pub fn has_spare_room(&self) -> bool {
+        let mut occupant = self.0.lock();
+        let Some(occupant) = &mut *occupant else { return true };
+        occupant.sent < occupant.room || occupant.grow_at_once()
+    }
+
+    /// True if the client waits for budget that others hold.
     #[must_use]
     pub fn waits(&self) -> bool {
-        self.0.lock().as_ref().is_some_and(|stranger| stranger.waiting.is_some())
+        self.0.lock().as_ref().is_some_and(|occupant| occupant.waiting.is_some())
     }
 
     /// Counts `bytes` that were read.
     pub fn count(&self, bytes: usize) {
-        if let Some(stranger) = &mut *self.0.lock() {
-            stranger.sent += bytes;
+        if let Some(occupant) = &mut *self.0.lock() {
+            occupant.sent += bytes;
         }
     }
 
-    /// Releases the budget: nothing of the input is in memory any more.
+    /// Releases all but `bytes` of what was read so far.
+    pub fn hold(&self, bytes: usize) {
+        if let Some(occupant) = &mut *self.0.lock() {
+            occupant.hold(bytes);
+        }
+    }
+
+    /// Releases all of what was read so far.
     pub fn let_go(&self) {
-        if let Some(stranger) = &mut *self.0.lock() {
-            (stranger.held, stranger.growing) = (Vec::new(), None);
-            (stranger.room, stranger.sent) = (FREE_BYTES, 0);
-            stranger.waiting.take().into_iter().for_each(Waker::wake);
-        }
+        self.hold(0);
     }
 
-    /// Ends the limit: the client is authenticated, or its further input is not kept.
+    /// Marks the client as authenticated: from now on it uses the budgets of `principal`. Releases what was read so
+    /// far.
+    pub fn know(&self, principal: &Allowance) {
+        let budgets = principal.input();
+        let mut occupant = self.0.lock();
+        if occupant.as_ref().is_some_and(|occupant| occupant.known && Arc::ptr_eq(&occupant.budgets, budgets)) {
+            return;
+        }
+        let before = occupant.replace(Occupant::new(budgets.clone(), true));
+        before.and_then(|before| before.waiting).into_iter().for_each(Waker::wake);
+    }
+
+    /// Lifts the limit, for a client whose further input is discarded or has a limit of its own.
     pub fn settle(&self) {
-        let stranger = self.0.lock().take();
-        stranger.and_then(|stranger| stranger.waiting).into_iter().for_each(Waker::wake);
+        let occupant = self.0.lock().take();
+        occupant.and_then(|occupant| occupant.waiting).into_iter().for_each(Waker::wake);
     }
 }
 
-impl Stranger {
-    fn poll_grow(&mut self, context: &mut Context<'_>) -> Poll<()> {
+impl Occupant {
+    fn new(budgets: Budgets, known: bool) -> Self {
+        let (held, growing) = (Vec::new(), None);
+        let room = if known { KNOWN_FREE_BYTES } else { FREE_BYTES };
+        Self { budgets, known, held, growing, room, sent: 0, waiting: None }
+    }
+
+    fn free(&self) -> usize {
+        if self.known { KNOWN_FREE_BYTES } else { FREE_BYTES }
+    }
+
+    fn step(&self) -> u32 {
+        if self.known { KNOWN_STEP_BYTES } else { STEP_BYTES }
+    }
+
+    /// Waits for one step of each budget. Returns false after [`WAIT_MAX`].
+    fn poll_grow(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        let (step, known) = (self.step(), self.known);
         let growing = self.growing.get_or_insert_with(|| {
             let budgets = self.budgets.clone();
-            Box::pin(async move {
+            let acquired = async move {
                 let mut held = Vec::with_capacity(budgets.len());
-                for budget in budgets {
-                    held.extend(budget.acquire_many_owned(STEP_BYTES).await); // never closed
+                for budget in &*budgets {
+                    held.extend(budget.left.clone().acquire_many_owned(step).await); // never closed
                 }
                 held
-            })
+            };
+            Box::pin(async move { if known { timeout(WAIT_MAX, acquired).await.ok() } else { Some(acquired.await) } })
         });
-        self.held.extend(ready!(growing.as_mut().poll(context)));
+        let grown = ready!(growing.as_mut().poll(context));
         self.growing = None;
-        self.room += STEP_BYTES as usize;
-        Poll::Ready(())
+        let Some(permits) = grown else { return Poll::Ready(false) };
+        self.take(permits);
+        Poll::Ready(true)
+    }
+
+    fn grow_at_once(&mut self) -> bool {
+        let step = self.step();
+        // Half of each budget is for packets that cannot be handled before they are whole.
+        if self.growing.is_some() || self.budgets.iter().any(|budget| !budget.has_plenty(step)) {
+            return false;
+        }
+        let acquired = self.budgets.iter().map(|budget| budget.left.clone().try_acquire_many_owned(step));
+        let Ok(permits) = acquired.collect::<Result<Vec<_>, _>>() else { return false };
+        self.take(permits);
+        true
+    }
+
+    fn take(&mut self, permits: Vec<OwnedSemaphorePermit>) {
+        self.room += self.step() as usize;
+        if self.held.is_empty() {
+            self.held = permits;
+            return;
+        }
+        for (held, permit) in self.held.iter_mut().zip(permits) {
+            held.merge(permit);
+        }
+    }
+
+    fn hold(&mut self, bytes: usize) {
+        self.sent = bytes;
+        let step = self.step() as usize;
+        let surplus = self.room.saturating_sub(bytes.max(self.free())) / step * step;
+        if surplus > 0 {
+            self.room -= surplus;
+            for held in &mut self.held {
+                drop(held.split(surplus));
+            }
+            if self.room == self.free() {
+                self.held = Vec::new();
+            }
+        }
+        if self.sent < self.room {
+            self.growing = None;
+            self.waiting.take().into_iter().for_each(Waker::wake);
+        }
     }
 }
 
@@ -112,34 +236,44 @@ impl fmt::Debug for Acquaintance {
     }
 }
 
-/// Bytes that each client may use without the budget; the CONNECT of most clients is smaller.
+/// Free bytes of each unauthenticated client; most CONNECT packets are smaller.
 const FREE_BYTES: usize = 4 * 1024;
-/// Bytes acquired from the budget at once.
+/// Bytes that it acquires at once beyond that.
 pub(super) const STEP_BYTES: u32 = 16 * 1024;
+/// The same for authenticated clients.
+const KNOWN_FREE_BYTES: usize = 16 * 1024;
+const KNOWN_STEP_BYTES: u32 = 64 * 1024;
+/// How long an authenticated client waits; longer than the shipped timeout of a request body.
+const WAIT_MAX: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::{future::poll_fn, time::Instant};
 
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::quota::{
+        principals::{PrincipalLimits, Principals},
+        rate::Rate,
+    };
 
     const STEP: usize = STEP_BYTES as usize;
 
-    fn budget(steps: usize) -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(steps * STEP))
+    fn budget(steps: usize) -> Budget {
+        Budget::new(steps * STEP)
     }
 
-    /// Sends as many bytes as may be read now; `None` if none may.
+    /// Sends as much as is read at once; `None`: nothing is.
     fn send(client: &Acquaintance) -> Option<Option<usize>> {
         let room = poll_fn(|context| client.poll_room(context)).now_or_never();
+        let room = room.map(|room| room.expect("it has not waited long"));
         room.flatten().into_iter().for_each(|room| client.count(room));
         room
     }
 
     #[tokio::test]
-    async fn the_budget_is_shared_and_released() {
+    async fn the_budget_is_shared_and_comes_back() {
         let all = budget(2);
         let [first, second] = [(); 2].map(|()| Acquaintance::new(vec![all.clone()]));
         assert_eq!([(); 4].map(|()| send(&first)), [Some(Some(FREE_BYTES)), Some(Some(STEP)), Some(Some(STEP)), None]);
@@ -152,15 +286,65 @@ mod tests {
         second.settle();
         assert_eq!((send(&first), send(&second)), (Some(Some(STEP)), Some(None)));
         drop((first, second));
-        assert_eq!(all.available_permits(), 2 * STEP);
+        assert_eq!(all.left.available_permits(), 2 * STEP);
     }
 
     #[tokio::test]
-    async fn an_address_is_limited_to_its_part() {
+    async fn an_address_has_a_part_of_it() {
         let (all, here, there) = (budget(3), budget(2), budget(2));
-        let of = |own: &Arc<Semaphore>| Acquaintance::new(vec![own.clone(), all.clone()]);
+        let of = |own: &Budget| Acquaintance::new(vec![own.clone(), all.clone()]);
         let (greedy, neighbour, other) = (of(&here), of(&here), of(&there));
         let sent = [&greedy, &neighbour, &other].map(|client| std::iter::from_fn(|| send(client)).count());
         assert_eq!(sent, [3, 1, 2], "what each has, and two, none and one more");
+    }
+
+    const KNOWN_STEP: usize = KNOWN_STEP_BYTES as usize;
+
+    fn principals(own: usize, all: usize) -> Principals {
+        let rate = Rate::per_second(1);
+        let limits = PrincipalLimits {
+            requests: rate,
+            bytes: rate,
+            subscriptions_max: 1,
+            streams_max: 1,
+            input_bytes_max: own * KNOWN_STEP,
+        };
+        Principals::new(limits, 100, Budget::new(all * KNOWN_STEP))
+    }
+
+    fn known(principals: &Principals, name: &str) -> Acquaintance {
+        let client = Acquaintance::new(vec![budget(0)]);
+        client.count(FREE_BYTES);
+        client.know(&principals.of(&name.into(), Instant::now()));
+        client
+    }
+
+    #[tokio::test]
+    async fn who_is_known_takes_from_its_principal_and_from_all() {
+        let principals = principals(2, 3);
+        let [first, second, other, last] = ["a", "a", "b", "c"].map(|name| known(&principals, name));
+        let steps = |client: &Acquaintance| std::iter::from_fn(|| send(client)).count();
+        assert_eq!([&first, &second].map(steps), [3, 1], "what each has, and two, and none");
+        assert!(second.waits());
+        first.hold(KNOWN_FREE_BYTES + 1);
+        assert_eq!(send(&second), Some(Some(KNOWN_STEP)), "one step of two came back");
+        first.know(&principals.of(&"a".into(), Instant::now()));
+        assert_eq!(send(&first), Some(Some(KNOWN_STEP - 1)), "to know it again changes nothing");
+        assert_eq!([&other, &last].map(steps), [2, 1], "there are three for all");
+        drop((first, second));
+        assert_eq!([&other, &last].map(steps), [1, 1]);
+    }
+
+    #[tokio::test]
+    async fn half_is_left_for_packets_that_are_not_whole() {
+        let principals = principals(5, 100);
+        let [throttled, whole] = ["a"; 2].map(|name| known(&principals, name));
+        let mut ahead = 0;
+        while throttled.has_spare_room() {
+            ahead += 1;
+            send(&throttled);
+        }
+        assert_eq!(ahead, 3, "what it has, and two steps");
+        assert_eq!(std::iter::from_fn(|| send(&whole)).count(), 4);
     }
 }

@@ -27,7 +27,7 @@ fn an_empty_client_id_is_given_one() {
 #[test]
 fn an_unknown_protocol_is_refused() {
     let server = Server::start();
-    for (name, level) in [("MQTT", 3), ("MQTT", 6), ("MQIsdp", 3), ("HTTP", 4), ("", 5), ("MQTT", 0x84)] {
+    for (name, level) in [("MQTT", 3), ("MQTT", 6), ("MQIsdp", 4), ("HTTP", 4), ("", 5), ("MQTT", 0x85)] {
         let mut client = Client::open(&server, V4);
         client.send(wire::frame(0x10, &[wire::string(name), vec![level, 2, 0, 0], wire::string("c")].concat()));
         // A server may answer before it closes; what it says then is of a version the client does not speak.

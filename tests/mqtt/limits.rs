@@ -320,7 +320,7 @@ fn a_bad_alias_ends_the_connection() {
 /// gone to sleep for good.
 #[test]
 fn a_client_above_its_rate_is_slowed_not_stopped() {
-    let limits = "publishes_per_second = 200";
+    let limits = "publishes_per_second = 200\npublishes_burst = 200";
     let server = Server::with(Setup { limits, ..Setup::default() });
     for protocol in BOTH {
         let mut client = Client::connect(&server, protocol, "hasty");
@@ -355,6 +355,37 @@ fn filters_above_the_maximum_are_refused() {
         // Those it has may be renewed.
         assert_eq!(subscribe(&mut client, 0..3), [0, 0, 0], "{protocol:?}");
         assert_eq!(refused_before_unsubscribing(&mut client, protocol), 0);
+    }
+}
+
+/// What Home Assistant does at its start, as shipped: 2,000 filters, 500 in each SUBSCRIBE.
+#[test]
+fn a_start_of_home_assistant_is_granted() {
+    let server = Server::start();
+    for protocol in BOTH {
+        let mut client = Client::connect(&server, protocol, "home");
+        for part in 0..4 {
+            let filters: Vec<String> = (0..500).map(|name| format!("homeassistant/{part}/{name}/config")).collect();
+            let filters: Vec<_> = filters.iter().map(|filter| (&**filter, 0)).collect();
+            assert_eq!(client.subscribe_with(&filters, &Properties::none()), [0; 500], "{protocol:?}");
+        }
+        client.publish("homeassistant/3/499/config", "last", 1);
+        assert_eq!(client.message().text(), "last");
+    }
+}
+
+/// As shipped a message may be nearly 1 MiB, whoever is behind in reading gets it all the same.
+#[test]
+fn a_large_message_arrives() {
+    let server = Server::start();
+    let payload = "x".repeat(1_000_000);
+    for protocol in BOTH {
+        let mut client = Client::connect(&server, protocol, "large");
+        client.subscribe(&[("large", 1)]);
+        for _ in 0..2 {
+            client.publish("large", &payload, 1);
+            assert_eq!(client.message().payload.len(), payload.len());
+        }
     }
 }
 

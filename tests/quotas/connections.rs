@@ -35,7 +35,9 @@ fn kinds(protocol: Protocol, count: u16) -> Vec<(&'static str, Vec<u8>)> {
 #[test]
 fn every_kind_of_packet_has_a_rate() {
     const RATE: u16 = 100;
-    let mut server = server("control_packets_per_second = 100\npublishes_per_second = 100");
+    let mut server = server(
+        "control_packets_per_second = 100\ncontrol_packets_burst = 100\npublishes_per_second = 100\npublishes_burst = 100",
+    );
     thread::scope(|scope| {
         for protocol in BOTH {
             for (kind, packets) in kinds(protocol, 3 * RATE) {
@@ -59,7 +61,7 @@ fn every_kind_of_packet_has_a_rate() {
 /// Each filter of a SUBSCRIBE counts.
 #[test]
 fn filters_count_one_by_one() {
-    let mut server = server("control_packets_per_second = 60");
+    let mut server = server("control_packets_per_second = 60\ncontrol_packets_burst = 60");
     let mut client = Client::connect(&server, V5, "many");
     let filters: Vec<String> = (0..60).map(|number| format!("rate/{number}")).collect();
     let filters: Vec<_> = filters.iter().map(|filter| (&**filter, 0)).collect();
@@ -67,7 +69,7 @@ fn filters_count_one_by_one() {
     for _ in 0..3 {
         client.subscribe(&filters);
     }
-    client.ping();
+    client.publish("rate/last", "", 1);
     assert!(start.elapsed() >= Duration::from_millis(1_900), "{:?}", start.elapsed());
     assert_met(&mut server, &["control_packets"]);
 }
@@ -75,7 +77,8 @@ fn filters_count_one_by_one() {
 /// A subscriber acknowledges as often as it is sent something, which no quota of its own may hold up.
 #[test]
 fn acknowledgements_of_messages_are_free() {
-    let mut server = server("control_packets_per_second = 10\npublishes_per_second = 10_000");
+    let mut server =
+        server("control_packets_per_second = 10\ncontrol_packets_burst = 10\npublishes_per_second = 10_000");
     for (protocol, id) in BOTH.into_iter().zip(["reader-4", "reader-5"]) {
         let mut reader = Client::connect(&server, protocol, id);
         reader.subscribe(&[("acked/#", 2)]);
@@ -101,7 +104,7 @@ fn bytes_have_a_rate() {
             client.send(Publish::new("large/t", vec![b'x'; 8 * 1024]).encode(protocol, 0, 0));
         }
         (0..12).for_each(|_| assert_eq!(client.message().payload.len(), 8 * 1024));
-        client.ping();
+        client.publish("large/last", "", 1);
         assert!(start.elapsed() >= Duration::from_millis(1_900), "{:?}", start.elapsed());
     }
     assert_met(&mut server, &["bytes"]);

@@ -10,6 +10,7 @@ mod harness;
 mod addresses;
 mod connections;
 mod http;
+mod keep_alive;
 mod principals;
 mod refusals;
 mod shadows;

@@ -1,4 +1,4 @@
-//! Clients that others wrote, in both versions of MQTT: the Mosquitto command line tools over TCP, Python's and C's paho
+//! Clients that others wrote, in both versions of MQTT: the Mosquitto command line tools and bridge over TCP, Python's and C's paho
 //! over TCP and WebSocket, MQTT.js over WebSocket.
 //!
 //! They must be installed; `./test` does that. `UMBRA_TEST_PYTHON` names the interpreter that has paho,
@@ -9,6 +9,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod bridge;
+mod burst;
 mod mosquitto;
 mod mqtt_js;
 mod paho;

@@ -75,7 +75,7 @@ fn a_client_that_never_reads() {
 /// Above its rate a client is not read from: TCP tells it, and nothing piles up here.
 #[test]
 fn a_client_that_writes_more_than_it_may() {
-    let mut server = server_with("", "", "publishes_per_second = 1");
+    let mut server = server_with("", "", "publishes_per_second = 1\npublishes_burst = 1");
     let address = server.address_of("web");
     let mut bystander = Bystander::new(&server);
     let mut socket = Socket::connect(address, V4, "fast");

@@ -1,5 +1,8 @@
 //! CONNECT: which version it speaks, whether it is well formed, and what a refused one is answered.
 //!
+//! MQTT 3.1 (`MQIsdp`, level 3) is spoken as 3.1.1; what differs for a server is in CONNECT alone. Client ids of more
+//! than its 23 characters are taken. Bridges of mosquitto set the highest bit of the level in 3.1 and 3.1.1.
+//!
 //! User name and password are read here and kept from rumqttd, which takes a password for text and an empty user name
 //! for none.
 
@@ -72,17 +75,28 @@ pub fn decode_connect(frame: Frame) -> Result<Connect, ConnectRefusal> {
         Ok(_) => return Err(silent(Violation::NotConnected)), // [MQTT-3.1.0-1]
         Err(violation) => return Err(silent(violation)),
     }
-    let protocol = sniff(&frame)?;
+    let version = sniff(&frame)?;
     let mut maximum_packet_size = None;
-    let login = check(protocol, &frame, &mut maximum_packet_size);
-    login.and_then(|login| build(protocol, &frame, login)).map_err(|violation| ConnectRefusal {
-        violation,
-        protocol: Some(protocol),
-        maximum_packet_size,
-    })
+    let connect = as_3_1_1(frame, version).and_then(|frame| {
+        let login = check(version, &frame, &mut maximum_packet_size)?;
+        build(version.protocol, &frame, login)
+    });
+    match connect {
+        Ok(connect) => Ok(Connect { bridge: version.bridge, ..connect }),
+        Err(violation) => Err(ConnectRefusal { violation, protocol: Some(version.protocol), maximum_packet_size }),
+    }
 }
 
-fn sniff(frame: &Frame) -> Result<Protocol, ConnectRefusal> {
+/// The version that a CONNECT is of.
+#[derive(Clone, Copy)]
+struct Version {
+    protocol: Protocol,
+    /// MQTT 3.1, taken for 3.1.1.
+    old: bool,
+    bridge: bool,
+}
+
+fn sniff(frame: &Frame) -> Result<Version, ConnectRefusal> {
     let mut reader = Reader::new(frame.body());
     let refuse = |violation, protocol| Err(ConnectRefusal { violation, protocol, maximum_packet_size: None });
     let (name, level) = match reader.binary().and_then(|name| Ok((name, reader.one()?))) {
@@ -90,13 +104,24 @@ fn sniff(frame: &Frame) -> Result<Protocol, ConnectRefusal> {
         Err(violation) => return refuse(violation, None),
     };
     match (name, level) {
-        (b"MQTT", 4) => Ok(Protocol::V4),
-        (b"MQTT", 5) => Ok(Protocol::V5),
-        // Later versions understand the MQTT 5 answer. Level 3, and the 0x8X of a bridge, the 3.1.1 one [MQTT-3.1.2-2].
+        (b"MQTT", 4 | 0x84) => Ok(Version { protocol: Protocol::V4, old: false, bridge: level == 0x84 }),
+        (b"MQIsdp", 3 | 0x83) => Ok(Version { protocol: Protocol::V4, old: true, bridge: level == 0x83 }),
+        (b"MQTT", 5) => Ok(Version { protocol: Protocol::V5, old: false, bridge: false }),
+        // Later versions understand the MQTT 5 answer, others the 3.1.1 one [MQTT-3.1.2-2].
         (b"MQTT", 6..0x80) => refuse(Violation::ProtocolVersion, Some(Protocol::V5)),
         (b"MQTT" | b"MQIsdp", _) => refuse(Violation::ProtocolVersion, Some(Protocol::V4)),
         _ => refuse(Violation::ProtocolVersion, None), // [MQTT-3.1.2-1]
     }
+}
+
+/// Returns a CONNECT of 3.1, or of a bridge, with the name and level of 3.1.1.
+fn as_3_1_1(frame: Frame, version: Version) -> Result<Frame, Violation> {
+    if !version.old && !version.bridge {
+        return Ok(frame);
+    }
+    let name = if version.old { OLD_NAME_BYTES } else { NAME.len() };
+    let rest = frame.body().get(name + 1..).ok_or(Violation::Malformed)?;
+    Ok(frame.with_body(&[NAME, &[4], rest]))
 }
 
 /// What the guard reads of a CONNECT that rumqttd shall not.
@@ -107,7 +132,8 @@ struct Login {
     password: Option<Bytes>,
 }
 
-fn check(protocol: Protocol, frame: &Frame, maximum_packet_size: &mut Option<u32>) -> Result<Login, Violation> {
+fn check(version: Version, frame: &Frame, maximum_packet_size: &mut Option<u32>) -> Result<Login, Violation> {
+    let protocol = version.protocol;
     if protocol == Protocol::V5 && !frame.length_is_shortest() {
         return Err(Violation::VariableInteger);
     }
@@ -120,8 +146,8 @@ fn check(protocol: Protocol, frame: &Frame, maximum_packet_size: &mut Option<u32
         *maximum_packet_size = property::check(Section::Connect, &mut reader)?;
     }
     let client_id = reader.string()?;
-    // [MQTT-3.1.3-8] of 3.1.1: without an id there is nothing to find the session by.
-    let anonymous = protocol == Protocol::V4 && client_id.is_empty() && flags & CLEAN_START == 0;
+    // [MQTT-3.1.3-8] of 3.1.1: without an id there is nothing to find the session by. In 3.1 there must always be one.
+    let anonymous = protocol == Protocol::V4 && client_id.is_empty() && (flags & CLEAN_START == 0 || version.old);
     if client_id.len() > CLIENT_ID_BYTES_MAX || anonymous || !is_clean(client_id) {
         return Err(Violation::ClientId);
     }
@@ -133,11 +159,13 @@ fn check(protocol: Protocol, frame: &Frame, maximum_packet_size: &mut Option<u32
         reader.binary()?;
     }
     let at = frame.body().len() - reader.len();
-    let username = if flags & USERNAME == 0 { None } else { Some(reader.string()?) };
+    // In 3.1 the remaining length wins over the flags.
+    let there = |reader: &Reader<'_>, flag| flags & flag != 0 && !(version.old && reader.len() == 0);
+    let username = if there(&reader, USERNAME) { Some(reader.string()?) } else { None };
     if protocol == Protocol::V5 && !username.is_none_or(is_clean) {
         return Err(Violation::Character); // a 3.1.1 client is told what is known of such a user: nothing
     }
-    let password = if flags & PASSWORD == 0 { None } else { Some(Bytes::copy_from_slice(reader.binary()?)) };
+    let password = if there(&reader, PASSWORD) { Some(Bytes::copy_from_slice(reader.binary()?)) } else { None };
     reader.end()?;
     Ok(Login { at, username: username.map(str::to_owned), password })
 }
@@ -171,6 +199,7 @@ fn build(protocol: Protocol, frame: &Frame, login: Login) -> Result<Connect, Vio
     };
     Ok(Connect {
         protocol,
+        bridge: false,
         client_id: connect.client_id,
         clean_start: connect.clean_session,
         keep_alive: connect.keep_alive,
@@ -214,6 +243,11 @@ fn without_login(frame: &Frame, login_at: usize) -> BytesMut {
     }
     bytes
 }
+
+/// The protocol name as it is sent.
+const NAME: &[u8] = b"\0\x04MQTT";
+/// Bytes of that of MQTT 3.1.
+const OLD_NAME_BYTES: usize = 8;
 
 /// Where in the body the CONNECT flags are: after the protocol name `MQTT` and level.
 const FLAGS_AT: usize = 7;

@@ -6,7 +6,10 @@
 use bytes::BytesMut;
 
 use crate::mqtt::{
-    codec::{put::varint_len, reader::peek_varint},
+    codec::{
+        put::{self, varint_len},
+        reader::peek_varint,
+    },
     violation::Violation,
 };
 
@@ -46,21 +49,50 @@ pub(crate) enum Kind {
 ///
 /// What the fixed header alone shows to be wrong; nothing after it can be read then.
 pub fn split_frame(buffer: &mut BytesMut, limits: FrameLimits) -> Result<Option<Frame>, Violation> {
-    let Some((first, rest)) = buffer.split_first() else { return Ok(None) };
-    check_first_byte(*first)?;
-    let Some((remaining, length_len)) = peek_varint(rest)? else { return Ok(None) };
-    let header_len = 1 + length_len;
-    let bytes = header_len + remaining;
-    if bytes > limits.packet_bytes_max {
-        return Err(Violation::PacketTooLarge { bytes, max: limits.packet_bytes_max });
-    }
+    let Some((header_len, bytes)) = peek(buffer, limits)? else { return Ok(None) };
     if buffer.len() < bytes {
         return Ok(None);
     }
     Ok(Some(Frame { bytes: buffer.split_to(bytes), header_len }))
 }
 
+/// The length of the packet that `buffer` begins with, if it is whole and its fixed header in order.
+#[must_use]
+pub fn whole_packet(buffer: &[u8], limits: FrameLimits) -> Option<usize> {
+    let (_, bytes) = peek(buffer, limits).ok()??;
+    (bytes <= buffer.len()).then_some(bytes)
+}
+
+/// Bytes of the fixed header and of the packet that `buffer` begins with. `None`: the header is not whole.
+fn peek(buffer: &[u8], limits: FrameLimits) -> Result<Option<(usize, usize)>, Violation> {
+    let Some((first, rest)) = buffer.split_first() else { return Ok(None) };
+    check_first_byte(*first)?;
+    let Some((remaining, length_len)) = peek_varint(rest)? else { return Ok(None) };
+    let header_len = 1 + length_len;
+    let bytes = header_len + remaining;
+    match bytes > limits.packet_bytes_max {
+        true => Err(Violation::PacketTooLarge { bytes, max: limits.packet_bytes_max }),
+        false => Ok(Some((header_len, bytes))),
+    }
+}
+
 impl Frame {
+    /// Bytes of the packet, its fixed header included.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// A packet with the first byte of this one and another body.
+    pub(crate) fn with_body(&self, parts: &[&[u8]]) -> Self {
+        let mut bytes = vec![self.first_byte()];
+        put::varint(parts.iter().map(|part| part.len()).sum(), &mut bytes);
+        let header_len = bytes.len();
+        for part in parts {
+            bytes.extend_from_slice(part);
+        }
+        Self { bytes: BytesMut::from(&*bytes), header_len }
+    }
+
     pub(crate) fn first_byte(&self) -> u8 {
         self.bytes.first().copied().unwrap_or_default()
     }

@@ -25,7 +25,7 @@ mod reader;
 pub use connect::{ConnectRefusal, bytes_max, decode_connect};
 pub use decode::decode;
 pub use encode::{TooLarge, encode};
-pub use frame::{Frame, FrameLimits, split_frame};
+pub use frame::{Frame, FrameLimits, split_frame, whole_packet};
 
 #[cfg(test)]
 pub(crate) mod corpus;

@@ -47,7 +47,16 @@ fn a_plain_connect_has_the_defaults() {
     assert_eq!(connect("v5-connect-binary-password"), Connect { password, ..plain.clone() });
     let username = Some(String::new());
     let protocol = Protocol::V4;
-    assert_eq!(connect("v4-connect-empty-user-name"), Connect { protocol, username, ..plain });
+    assert_eq!(connect("v4-connect-empty-user-name"), Connect { protocol, username, ..plain.clone() });
+    assert_eq!(connect("v4-connect-bridge"), Connect { protocol, bridge: true, ..plain.clone() });
+    assert_eq!(connect("v4-connect-mqtt-3-1-flags-alone"), Connect { protocol, ..plain.clone() });
+    let client_id = "a-client-id-of-28-characters".into();
+    assert_eq!(connect("v4-connect-mqtt-3-1"), Connect { protocol, client_id, ..plain });
+    let bridge = connect("v4-connect-mqtt-3-1-bridge");
+    assert_eq!(
+        (bridge.bridge, bridge.username.as_deref(), bridge.password.as_deref()),
+        (true, Some("u"), Some(&b"p"[..]))
+    );
 }
 
 #[test]

@@ -54,6 +54,11 @@ pub trait Requester: Send {
     /// What the request carried to correlate its replies.
     fn client_token(&self) -> Option<&ClientToken>;
 
+    /// Returns false if it wants no metadata in what its request causes to be sent to it.
+    fn wants_metadata(&self) -> bool {
+        true
+    }
+
     /// Called once, after the outcome is durable and has been announced. A version conflict may be told after later
     /// outcomes: what it collided with is then looked up.
     fn decided(self: Box<Self>, outcome: Result<Done<'_>, &Rejection>, now: Timestamp);

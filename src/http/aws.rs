@@ -61,7 +61,7 @@ pub(super) async fn update(State(api): State<Arc<Api>>, request: HttpRequest) ->
     let Asked { caller, key, body, .. } = asked(&api, request, Operation::AwsUpdateShadow).await?;
     command(&api, caller, key, &body, |body| {
         let parsed = wire::parse_update(body, Dialect::Aws, &api.document);
-        parsed.map(|Parsed { body, client_token }| (Command::Update(body), client_token))
+        parsed.map(|Parsed { body, client_token, .. }| (Command::Update(body), client_token))
     })
     .await
 }

@@ -1,6 +1,7 @@
 //! The events of shadows: which messages a decided command makes, in which order they leave, on which topics.
 //!
-//! For a change: delta if there is one, documents, accepted, then the document; for a no-op: accepted; for a replay or
+//! For a change: delta if there is one, documents, accepted, then the document, then the lean delta if the difference is
+//! another one; for a no-op: accepted; for a replay or
 //! a dry run: accepted, to who asked alone. An event is told under both prefixes of its shadow, native first, rendered
 //! only if somebody listens there, and once for all who may read the same part of the shadow. The order between
 //! commands is the announcer thread's, which calls [`Events::announce`] in the order of the journal; [`Routed`] tells
@@ -24,7 +25,7 @@ use crate::{
     service::{self, Announcer, Outcome, Requester},
     shadow::{Command, ShadowKey},
     store::{Applied, Seq},
-    wire::{ClientToken, Dialect},
+    wire::{Dialect, ReplyOptions},
 };
 
 /// The way of shadow events to their subscribers.
@@ -40,7 +41,7 @@ struct Accepted<'a> {
     command: &'a Command,
     applied: &'a Applied,
     requester: Option<SessionId>,
-    client_token: Option<&'a ClientToken>,
+    options: ReplyOptions<'a>,
 }
 
 impl Events {
@@ -56,16 +57,18 @@ impl Events {
         &self.routed
     }
 
-    /// Publishes a reply that tells of no change: to all subscribers, and surely to who asked.
+    /// Publishes a reply that tells of no change: to all subscribers, and surely to who asked, who may want no `metadata`.
     pub fn reply(
         &self,
         key: &ShadowKey,
         event: Event,
         to: Option<SessionId>,
-        render: impl Fn(Dialect, &Projection) -> Bytes,
+        metadata: bool,
+        render: impl Fn(Dialect, &Projection, bool) -> Bytes,
     ) {
         let class = to.map_or(Class::Plain { from: None }, |to| Class::Reply { to, seq: None });
-        self.publish(key, event, class, |dialect, reader| Some(render(dialect, reader)));
+        let lean = to.filter(|_| !metadata);
+        self.publish(key, event, class, lean, |dialect, reader, metadata| Some(render(dialect, reader, metadata)));
     }
 
     /// Publishes a reply for who asked alone; nobody else hears of it.
@@ -77,7 +80,7 @@ impl Events {
         render: impl Fn(Dialect, &Projection) -> Bytes,
     ) {
         if let Some(to) = to {
-            self.publish(key, event, Class::Private { to }, |dialect, reader| Some(render(dialect, reader)));
+            self.publish(key, event, Class::Private { to }, None, |dialect, reader, _| Some(render(dialect, reader)));
         }
     }
 
@@ -90,7 +93,7 @@ impl Events {
         render: impl Fn(Dialect, &Projection) -> Bytes,
     ) {
         let class = than.map_or(Class::Plain { from: None }, |than| Class::Others { than });
-        self.publish(key, event, class, |dialect, reader| Some(render(dialect, reader)));
+        self.publish(key, event, class, None, |dialect, reader, _| Some(render(dialect, reader)));
     }
 
     /// Publishes `message` on the ordinary topic where `to` wants a reply.
@@ -100,17 +103,18 @@ impl Events {
     }
 
     fn accepted(&self, told: &Accepted<'_>) {
-        let Accepted { key, command, applied, client_token, .. } = *told;
+        let Accepted { key, command, applied, options, .. } = *told;
+        let lean = told.requester.filter(|_| !options.metadata);
         let (before, after) = (&*applied.before, &*applied.after);
         if let Some(Seq(seq)) = applied.seq
             && let Command::Update(_) = command
         {
             let class = told.requester.map_or(Class::Event { seq }, |by| Class::Change { by, seq });
-            self.publish(key, Event::Delta, class, |dialect, reader| {
-                shapes::delta(dialect, after, reader, client_token)
+            self.publish(key, Event::Delta, class, lean, |dialect, reader, metadata| {
+                shapes::delta(dialect, after, reader, ReplyOptions { metadata, ..options })
             });
-            self.publish(key, Event::Documents, class, |dialect, reader| {
-                Some(shapes::documents(dialect, before, after, reader, client_token))
+            self.publish(key, Event::Documents, class, lean, |dialect, reader, metadata| {
+                Some(shapes::documents(dialect, before, after, reader, ReplyOptions { metadata, ..options }))
             });
         }
         let class = match (told.requester, applied.seq) {
@@ -120,30 +124,34 @@ impl Events {
             (None, Some(Seq(seq))) => Class::Event { seq },
             (None, None) => Class::Plain { from: None },
         };
-        self.publish(key, accepted_event(command), class, |dialect, reader| {
-            Some(service::accepted(dialect, command, applied, reader, client_token))
+        self.publish(key, accepted_event(command), class, lean, |dialect, reader, metadata| {
+            Some(service::accepted(dialect, command, applied, reader, ReplyOptions { metadata, ..options }))
         });
         if let Some(Seq(seq)) = applied.seq {
-            self.publish(key, Event::Document, Class::Document { seq }, |_, reader| {
-                Some(shapes::document(after, reader))
+            let class = Class::Document { seq };
+            self.publish(key, Event::Document, class, None, |_, reader, _| Some(shapes::document(after, reader)));
+            self.publish(key, Event::LeanDelta, class, None, |_, reader, _| {
+                shapes::changed_delta(before, after, reader)
             });
         }
     }
 
     /// The one way of an event to its topics; `render` is called for each dialect and part of the shadow that anybody
-    /// listens to.
+    /// listens to, and with false for `lean`, who wants no metadata.
     fn publish(
         &self,
         key: &ShadowKey,
         event: Event,
         class: Class,
-        render: impl Fn(Dialect, &Projection) -> Option<Bytes>,
+        lean: Option<SessionId>,
+        render: impl Fn(Dialect, &Projection, bool) -> Option<Bytes>,
     ) {
         for dialect in DIALECTS.into_iter().filter(|&dialect| shapes::has(dialect, event)) {
             let topic = event.topic(dialect, key);
-            let render = |reader: &Projection| render(dialect, reader);
+            let render = |reader: &Projection, metadata| render(dialect, reader, metadata);
             let privately = matches!(class, Class::Private { .. });
-            self.router.tell(&Telling { key, event, topic, privately, render, told: RefCell::default() }, class);
+            let told = RefCell::default();
+            self.router.tell(&Telling { key, event, topic, privately, lean, render, told }, class);
         }
     }
 }
@@ -155,24 +163,27 @@ struct Telling<'a, F> {
     topic: String,
     /// Who asked is answered, whatever it may read.
     privately: bool,
+    /// Who is told it without metadata.
+    lean: Option<SessionId>,
     render: F,
-    /// What has been rendered.
-    told: RefCell<Vec<(Projection, Option<Arc<Message>>)>>,
+    /// What has been rendered, for whom and whether with metadata.
+    told: RefCell<Vec<((Projection, bool), Option<Arc<Message>>)>>,
 }
 
-impl<F: Fn(&Projection) -> Option<Bytes>> Publication for Telling<'_, F> {
+impl<F: Fn(&Projection, bool) -> Option<Bytes>> Publication for Telling<'_, F> {
     fn topic(&self) -> &str {
         &self.topic
     }
 
-    fn told_to(&self, access: &Access) -> Option<Arc<Message>> {
+    fn told_to(&self, session: SessionId, access: &Access) -> Option<Arc<Message>> {
         let reader = access.projection(self.key, Operation::Subscribe);
         let reader = reader.or_else(|| self.privately.then_some(Projection::NONE))?;
+        let reader = (reader, self.lean != Some(session));
         let mut told = self.told.borrow_mut();
         if let Some((_, message)) = told.iter().find(|(known, _)| *known == reader) {
             return message.clone();
         }
-        let message = (self.render)(&reader).map(|payload| message(self.event, &self.topic, payload));
+        let message = (self.render)(&reader.0, reader.1).map(|payload| message(self.event, &self.topic, payload));
         if told.len() < TOLD_MAX {
             told.push((reader, message.clone()));
         }
@@ -191,7 +202,7 @@ impl Announcer for Arc<Events> {
             command: &outcome.command,
             applied,
             requester: requester.session().map(SessionId),
-            client_token: requester.client_token(),
+            options: ReplyOptions { token: requester.client_token(), metadata: requester.wants_metadata() },
         });
         if let Some(Seq(seq)) = applied.seq {
             self.routed.finish(seq);
@@ -202,8 +213,8 @@ impl Announcer for Arc<Events> {
 /// The message that tells `event` on `topic`.
 pub(super) fn message(event: Event, topic: &str, payload: Bytes) -> Arc<Message> {
     let topic = TopicName::new(topic).expect("a shadow's topics are built from checked names and fit the limit");
-    // The document is what a subscriber may ask to be told as retained. PROTOCOL section 2.
-    Arc::new(Message::new(topic, payload, QoS::AtLeastOnce, event == Event::Document, None, Instant::now()))
+    // PROTOCOL section 2.
+    Arc::new(Message::new(topic, payload, QoS::AtLeastOnce, event.is_retained(), None, Instant::now()))
 }
 
 /// A message of the service on `topic` that a subscriber may ask to be told as retained.

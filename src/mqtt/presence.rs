@@ -29,6 +29,7 @@ use crate::{
     mqtt::{
         events,
         message::Message,
+        outbox::SessionId,
         packet::Protocol,
         router::{Class, Publication, Router},
         shadow_topic,
@@ -181,7 +182,7 @@ impl Publication for Notice {
     }
 
     /// Who may read anything of a device's classic shadow may know whether it is there.
-    fn told_to(&self, access: &Access) -> Option<Arc<Message>> {
+    fn told_to(&self, _: SessionId, access: &Access) -> Option<Arc<Message>> {
         access.projection(&self.key, Operation::Subscribe).map(|_| Arc::clone(&self.message))
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     request_id::RequestId,
     service::{self, Done, Requester, Service, Submission},
     shadow::{Command, Delete, Document, DocumentLimits, Rejection, Sender, ShadowKey, Timestamp},
-    wire::{self, ClientToken, Dialect, Parsed, Payload, Refused, Via},
+    wire::{self, ClientToken, Dialect, Parsed, Payload, Refused, ReplyOptions, Via},
 };
 
 /// A request on its way.
@@ -43,6 +43,8 @@ pub(super) struct Request {
     pub dialect: Dialect,
     /// Correlates replies.
     pub client_token: Option<ClientToken>,
+    /// Whether who asks wants metadata in what it is sent.
+    pub metadata: bool,
     /// Where the reply goes as well.
     pub response: Option<ResponseTopic>,
     /// Counts the request until it is decided.
@@ -81,6 +83,7 @@ impl Request {
             operation,
             dialect,
             client_token: None,
+            metadata: true,
             response: None,
             admitted: None,
             private: false,
@@ -149,8 +152,8 @@ impl Request {
 
     fn take<T>(&mut self, parsed: Result<Parsed<T>, Refused>) -> Result<T, Rejection> {
         match parsed {
-            Ok(Parsed { body, client_token }) => {
-                self.client_token = client_token;
+            Ok(Parsed { body, client_token, metadata }) => {
+                (self.client_token, self.metadata) = (client_token, metadata);
                 Ok(body)
             }
             Err(Refused { rejection, client_token }) => {
@@ -222,10 +225,11 @@ impl Request {
         if !document.exists() {
             return self.reject(&Rejection::NotFound, now);
         }
-        let payload =
-            |dialect, reader: &Projection| shapes::got(dialect, document, now, reader, self.client_token.as_ref());
-        self.events.reply(&self.key, Event::GetAccepted, self.session_id(), payload);
-        let payload = self.response.as_ref().map(|_| payload(self.dialect, &self.reads));
+        let payload = |dialect, reader: &Projection, metadata| {
+            shapes::got(dialect, document, now, reader, ReplyOptions { token: self.client_token.as_ref(), metadata })
+        };
+        self.events.reply(&self.key, Event::GetAccepted, self.session_id(), self.metadata, payload);
+        let payload = self.response.as_ref().map(|_| payload(self.dialect, &self.reads, self.metadata));
         self.answer(payload, Verdict::SUCCESS);
     }
 
@@ -264,13 +268,17 @@ impl Requester for Request {
         self.client_token.as_ref()
     }
 
+    fn wants_metadata(&self) -> bool {
+        self.metadata
+    }
+
     fn decided(self: Box<Self>, outcome: Result<Done<'_>, &Rejection>, now: Timestamp) {
         match outcome {
             Err(rejection) => self.reject(rejection, now),
             Ok(Done { command, applied }) => {
-                let (reads, token) = (&self.reads, self.client_token.as_ref());
-                let payload =
-                    self.response.as_ref().map(|_| service::accepted(self.dialect, command, applied, reads, token));
+                let options = ReplyOptions { token: self.client_token.as_ref(), metadata: self.metadata };
+                let accepted = |_| service::accepted(self.dialect, command, applied, &self.reads, options);
+                let payload = self.response.as_ref().map(accepted);
                 self.answer(payload, Verdict::SUCCESS);
             }
         }

@@ -72,6 +72,8 @@ pub enum Event {
     DeleteRejected,
     /// `P/document`.
     Document,
+    /// `P/delta`.
+    LeanDelta,
 }
 
 impl From<Operation> for auth::Operation {
@@ -119,7 +121,7 @@ impl Destination {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Delta,
         Self::Documents,
         Self::UpdateAccepted,
@@ -129,7 +131,17 @@ impl Event {
         Self::DeleteAccepted,
         Self::DeleteRejected,
         Self::Document,
+        Self::LeanDelta,
     ];
+
+    /// What is sent as retained to who subscribes, and of which only the newest counts.
+    pub const RETAINED: [Self; 2] = [Self::Document, Self::LeanDelta];
+
+    /// Returns true for one of [`Event::RETAINED`], which the AWS dialect does not have.
+    #[must_use]
+    pub fn is_retained(self) -> bool {
+        Self::RETAINED.contains(&self)
+    }
 
     /// The topic of this event of `key`'s shadow in `dialect`.
     #[must_use]
@@ -166,6 +178,7 @@ impl Event {
             Self::DeleteAccepted => "/delete/accepted",
             Self::DeleteRejected => "/delete/rejected",
             Self::Document => "/document",
+            Self::LeanDelta => "/delta",
         }
     }
 }
@@ -208,6 +221,12 @@ pub fn is_of(topic: &str, key: &ShadowKey) -> bool {
     rest.is_some_and(|end| Event::ALL.iter().any(|event| event.suffix() == end))
 }
 
+/// Returns true if `topic`, on which something retained is told of a shadow, has its difference.
+#[must_use]
+pub fn is_lean_delta(topic: &str) -> bool {
+    topic.ends_with(Event::LeanDelta.suffix())
+}
+
 /// Returns true if only the service publishes to `topic`.
 #[must_use]
 pub fn is_service(topic: &str) -> bool {
@@ -227,7 +246,7 @@ pub enum Level {
 
 /// The topics that the service publishes to, level by level.
 pub fn shapes() -> impl Iterator<Item = Vec<Level>> {
-    let suffixes = Event::ALL.map(|event| (event.suffix(), event != Event::Document));
+    let suffixes = Event::ALL.map(|event| (event.suffix(), !event.is_retained()));
     let suffixes = suffixes.into_iter().chain([(PRESENCE, false)]);
     suffixes.flat_map(|(suffix, over_aws)| {
         let native = &[Level::Is("shadow"), Level::Device][..];
@@ -283,6 +302,10 @@ mod tests {
             let key = super::key(device, name).expect("valid");
             assert_eq!(Event::Document.key_of(&Event::Document.topic(Dialect::Native, &key)), Some(key.clone()));
             assert_eq!(Event::Document.key_of(&Event::Delta.topic(Dialect::Native, &key)), None);
+            let lean = Event::LeanDelta.topic(Dialect::Native, &key);
+            assert_eq!(told_on(&lean), Some(key.clone()));
+            assert_eq!((Event::LeanDelta.key_of(&lean), Event::Delta.key_of(&lean)), (Some(key.clone()), None));
+            assert_eq!(Event::LeanDelta.key_of(&Event::Delta.topic(Dialect::Native, &key)), None);
             assert_eq!(told_on(&presence(&key.device)), Some(ShadowKey::classic(key.device.clone())));
             for dialect in [Dialect::Native, Dialect::Aws] {
                 let topic = Event::UpdateAccepted.topic(dialect, &key);
@@ -306,6 +329,8 @@ mod tests {
             ("shadow/d1/update/accepted", RESERVED),
             ("shadow/d1/update/", "unknown operation 'update/'"),
             ("shadow/d1/document", RESERVED),
+            ("shadow/d1/delta", RESERVED),
+            ("shadow/d1/name/n/delta", RESERVED),
             ("shadow/d1/name/update", RESERVED),
             ("shadow/d1/name//update", "invalid shadow name: ''"),
             ("shadow/d.1/update", "invalid device id: 'd.1' holds '.', allowed are A-Z a-z 0-9 : _ -"),

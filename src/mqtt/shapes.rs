@@ -10,7 +10,7 @@ use crate::{
     auth::Projection,
     mqtt::shadow_topic::Event,
     shadow::{Change, Document, Rejection, ShadowKey, Timestamp, Update},
-    wire::{self, ClientToken, Dialect, aws},
+    wire::{self, ClientToken, Dialect, ReplyOptions, aws},
 };
 
 /// The dialects, in the order an event is told in.
@@ -18,7 +18,7 @@ pub(super) const DIALECTS: [Dialect; 2] = [Dialect::Native, Dialect::Aws];
 
 /// Whether `dialect` has such an event at all.
 pub(super) fn has(dialect: Dialect, event: Event) -> bool {
-    dialect == Dialect::Native || event != Event::Document
+    dialect == Dialect::Native || !event.is_retained()
 }
 
 /// `update/delta`, if there is one.
@@ -26,11 +26,11 @@ pub(super) fn delta(
     dialect: Dialect,
     document: &Document,
     reader: &Projection,
-    token: Option<&ClientToken>,
+    options: ReplyOptions<'_>,
 ) -> Option<Bytes> {
     match dialect {
-        Dialect::Native => wire::update_delta(document, reader, token),
-        Dialect::Aws => aws::update_delta(document, &reader.without_tags(), token),
+        Dialect::Native => wire::update_delta(document, reader, options),
+        Dialect::Aws => aws::update_delta(document, &reader.without_tags(), options.token),
     }
 }
 
@@ -40,11 +40,11 @@ pub(super) fn documents(
     before: &Document,
     after: &Document,
     reader: &Projection,
-    token: Option<&ClientToken>,
+    options: ReplyOptions<'_>,
 ) -> Bytes {
     match dialect {
-        Dialect::Native => wire::update_documents(before, after, reader, token),
-        Dialect::Aws => aws::update_documents(before, after, &reader.without_tags(), token),
+        Dialect::Native => wire::update_documents(before, after, reader, options),
+        Dialect::Aws => aws::update_documents(before, after, &reader.without_tags(), options.token),
     }
 }
 
@@ -63,12 +63,22 @@ pub(super) fn got(
     document: &Document,
     now: Timestamp,
     reader: &Projection,
-    token: Option<&ClientToken>,
+    options: ReplyOptions<'_>,
 ) -> Bytes {
     match dialect {
-        Dialect::Native => wire::get_accepted(document, reader, token),
-        Dialect::Aws => aws::get_accepted(document, &reader.without_tags(), now, token),
+        Dialect::Native => wire::get_accepted(document, reader, options),
+        Dialect::Aws => aws::get_accepted(document, &reader.without_tags(), now, options.token),
     }
+}
+
+/// What `P/delta` says after a change; `None` if the difference, as far as the reader may see it, is as it was before.
+pub(super) fn changed_delta(before: &Document, after: &Document, reader: &Projection) -> Option<Bytes> {
+    wire::changed_lean_delta(before, after, reader)
+}
+
+/// What `P/document` or `P/delta` says: the document or the difference, or nothing if there is none.
+pub(super) fn retained(event: Event, document: &Document, reader: &Projection) -> Bytes {
+    if event == Event::LeanDelta { wire::lean_delta(document, reader) } else { self::document(document, reader) }
 }
 
 /// What `P/document` says: the document, or nothing once it is deleted.

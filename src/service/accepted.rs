@@ -8,17 +8,19 @@ use crate::{
     auth::Projection,
     shadow::{Command, Document, FirstOutcome, Manner},
     store::Applied,
-    wire::{self, ClientToken, Dialect, aws},
+    wire::{self, Dialect, ReplyOptions, aws},
 };
 
 /// The body of `accepted` to `command`, for a reader who sees what `reader` says. AWS knows no tags.
-pub(crate) fn accepted(
+pub(crate) fn accepted<'o>(
     dialect: Dialect,
     command: &Command,
     applied: &Applied,
     reader: &Projection,
-    token: Option<&ClientToken>,
+    options: impl Into<ReplyOptions<'o>>,
 ) -> Bytes {
+    let options = options.into();
+    let token = options.token;
     match (command.said(), dialect) {
         (Some(update), Dialect::Native) => {
             let accepted = wire::Accepted {
@@ -29,7 +31,7 @@ pub(crate) fn accepted(
                 rebased_from: applied.rebased_from,
                 manner: applied.manner,
             };
-            wire::update_outcome(&accepted, reader, token)
+            wire::update_outcome(&accepted, reader, options)
         }
         (Some(update), Dialect::Aws) => aws::update_accepted(&update, &told(applied), &reader.without_tags(), token),
         (None, Dialect::Native) => wire::delete_outcome(&applied.after, applied.manner, token),

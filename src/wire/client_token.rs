@@ -6,6 +6,21 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClientToken(Arc<str>);
 
+/// What a request asks of the messages that answer it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyOptions<'a> {
+    /// Echoed on them.
+    pub token: Option<&'a ClientToken>,
+    /// Whether they have metadata.
+    pub metadata: bool,
+}
+
+impl<'a> From<Option<&'a ClientToken>> for ReplyOptions<'a> {
+    fn from(token: Option<&'a ClientToken>) -> Self {
+        Self { token, metadata: true }
+    }
+}
+
 impl ClientToken {
     /// The most bytes of one.
     pub const BYTES_MAX: usize = 64;

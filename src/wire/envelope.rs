@@ -13,7 +13,7 @@ use crate::{
         Document, Etag, FirstOutcome, Manner, Rejection, SectionPatch, ShadowKey, Timestamp, Update, Version,
         tree::{Members, Node},
     },
-    wire::{client_token::ClientToken, metadata::Metadata, refusal, write::Object},
+    wire::{ReplyOptions, client_token::ClientToken, metadata::Metadata, refusal, write::Object},
 };
 
 /// An accepted update, to be told to who asked.
@@ -51,7 +51,12 @@ pub fn update_accepted(
 /// A replay tells again what was told first. The metadata is that of the leaves that have not changed since; of the
 /// others it is not known any more.
 #[must_use]
-pub fn update_outcome(accepted: &Accepted<'_>, projection: &Projection, token: Option<&ClientToken>) -> Bytes {
+pub fn update_outcome<'a>(
+    accepted: &Accepted<'_>,
+    projection: &Projection,
+    options: impl Into<ReplyOptions<'a>>,
+) -> Bytes {
+    let options = options.into();
     let (update, document) = (projection.update(accepted.update), projection.document(accepted.document));
     let (told, until) = match accepted.manner {
         Manner::Again(first) => (first, first.version),
@@ -60,6 +65,8 @@ pub fn update_outcome(accepted: &Accepted<'_>, projection: &Projection, token: O
     message(|envelope| {
         if accepted.is_known {
             sent(envelope, &update);
+        }
+        if accepted.is_known && options.metadata {
             let (mut all, mut metadata) = (envelope.object("metadata"), Metadata::until(until));
             for (name, patch) in update.patches() {
                 let SectionPatch::Merge(patch) = patch else { continue };
@@ -83,9 +90,9 @@ pub fn update_outcome(accepted: &Accepted<'_>, projection: &Projection, token: O
         }
         if update.dry_run {
             envelope.member("dryRun", &true);
-            side(envelope.object("document"), accepted.document, projection);
+            side(envelope.object("document"), accepted.document, projection, options.metadata);
         }
-        echo(envelope, token);
+        echo(envelope, options.token);
     })
 }
 
@@ -100,14 +107,53 @@ impl Accepted<'_> {
 
 /// `update/delta`: what `desired` has and `reported` lacks; `None` if there is nothing, or nothing the reader may see.
 #[must_use]
-pub fn update_delta(document: &Document, projection: &Projection, token: Option<&ClientToken>) -> Option<Bytes> {
-    let delta = projection.delta(document)?;
+pub fn update_delta<'a>(
+    document: &Document,
+    projection: &Projection,
+    options: impl Into<ReplyOptions<'a>>,
+) -> Option<Bytes> {
+    let (delta, options) = (projection.delta(document)?, options.into());
     Some(message(|envelope| {
         values(envelope.key("state"), &delta);
-        Metadata::default().members(envelope.key("metadata"), &delta);
+        if options.metadata {
+            Metadata::default().members(envelope.key("metadata"), &delta);
+        }
         version_and_time(envelope, document);
-        echo(envelope, token);
+        echo(envelope, options.token);
     }))
+}
+
+/// `delta`, for small devices: the version, and what `desired` has and `reported` lacks. Empty if there is nothing, or
+/// nothing the reader may see.
+#[must_use]
+pub fn lean_delta(document: &Document, projection: &Projection) -> Bytes {
+    lean(document, &difference(document, projection))
+}
+
+/// `delta` after a change; `None` if the difference is as it was, as far as the reader may see it.
+#[must_use]
+pub fn changed_lean_delta(before: &Document, after: &Document, projection: &Projection) -> Option<Bytes> {
+    let state = difference(after, projection);
+    (state != difference(before, projection)).then(|| lean(after, &state))
+}
+
+fn lean(document: &Document, state: &[u8]) -> Bytes {
+    if state.is_empty() {
+        return Bytes::new();
+    }
+    message(|envelope| {
+        envelope.member("version", &document.version.0);
+        envelope.key("state").extend_from_slice(state);
+    })
+}
+
+/// The delta of `document` as JSON; empty if there is none.
+fn difference(document: &Document, projection: &Projection) -> Vec<u8> {
+    let mut state = Vec::new();
+    if let Some(delta) = projection.delta(document).filter(|_| document.exists()) {
+        values(&mut state, &delta);
+    }
+    state
 }
 
 /// `update/documents`: the shadow before a change and after it.
@@ -115,13 +161,14 @@ pub fn update_delta(document: &Document, projection: &Projection, token: Option<
 /// Where `before` is no longer at hand, [`Document::undo`] makes it of `after`; leaves whose stamp is forgotten then
 /// show their version alone.
 #[must_use]
-pub fn update_documents(
+pub fn update_documents<'a>(
     before: &Document,
     after: &Document,
     projection: &Projection,
-    token: Option<&ClientToken>,
+    options: impl Into<ReplyOptions<'a>>,
 ) -> Bytes {
-    documents(before, after, token, |object, document| side(object, document, projection))
+    let ReplyOptions { token, metadata } = options.into();
+    documents(before, after, token, |object, document| side(object, document, projection, metadata))
 }
 
 /// `update/documents`, each of the two documents written by `side`.
@@ -145,15 +192,18 @@ pub(super) fn documents(
 
 /// `get/accepted`, and the current document on `document`. `document` must exist.
 #[must_use]
-pub fn get_accepted(document: &Document, projection: &Projection, token: Option<&ClientToken>) -> Bytes {
+pub fn get_accepted<'a>(document: &Document, projection: &Projection, options: impl Into<ReplyOptions<'a>>) -> Bytes {
+    let options = options.into();
     let delta = projection.delta(document);
     let document = &*projection.document(document);
     message(|envelope| {
         state_and_delta(envelope, document, delta.as_ref());
-        metadata_of(envelope, document);
+        if options.metadata {
+            metadata_of(envelope, document);
+        }
         version_and_time(envelope, document);
         envelope.text("etag", &document.etag.to_string());
-        echo(envelope, token);
+        echo(envelope, options.token);
     })
 }
 
@@ -249,10 +299,12 @@ pub(super) fn echo(envelope: &mut Object<'_>, token: Option<&ClientToken>) {
 }
 
 /// One side of `documents`.
-fn side(mut side: Object<'_>, document: &Document, projection: &Projection) {
+fn side(mut side: Object<'_>, document: &Document, projection: &Projection, metadata: bool) {
     let document = &*projection.document(document);
     state(&mut side, document);
-    metadata_of(&mut side, document);
+    if metadata {
+        metadata_of(&mut side, document);
+    }
     side.member("version", &document.version.0);
     side.close();
 }

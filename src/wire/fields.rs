@@ -35,12 +35,14 @@ impl Request {
                 "dryRun",
                 "idempotencyKey",
                 "clientToken",
+                "metadata",
             ],
             (Self::Update, Dialect::Aws) => {
                 &["state", "version", "onConflict", "expect", "idempotencyKey", "clientToken"]
             }
-            (Self::Delete, Dialect::Native) => &["version", "etag", "idempotencyKey", "clientToken"],
-            (Self::Delete, Dialect::Aws) | (Self::Get, _) => &["clientToken"],
+            (Self::Delete, Dialect::Native) => &["version", "etag", "idempotencyKey", "clientToken", "metadata"],
+            (Self::Get, Dialect::Native) => &["clientToken", "metadata"],
+            (Self::Delete | Self::Get, Dialect::Aws) => &["clientToken"],
         }
     }
 
@@ -157,11 +159,11 @@ pub(super) fn version(value: &Value) -> Option<Version> {
     value.as_u64().or_else(|| value.as_f64().filter(whole).map(|double| double as u64)).map(Version)
 }
 
-/// `replace` or `dryRun`.
-pub(super) fn flag(members: &Map<String, Value>, field: &str) -> Result<bool, Rejection> {
+/// `replace`, `dryRun` or `metadata`; `None` if it is not given.
+pub(super) fn flag(members: &Map<String, Value>, field: &str) -> Result<Option<bool>, Rejection> {
     match members.get(field) {
-        None => Ok(false),
-        Some(Value::Bool(flag)) => Ok(*flag),
+        None => Ok(None),
+        Some(Value::Bool(flag)) => Ok(Some(*flag)),
         Some(_) => Err(invalid(field, "must be true or false")),
     }
 }

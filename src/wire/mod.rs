@@ -26,11 +26,11 @@ mod tests;
 mod weight;
 mod write;
 
-pub use client_token::ClientToken;
+pub use client_token::{ClientToken, ReplyOptions};
 pub use dialect::Dialect;
 pub use envelope::{
-    Accepted, delete_accepted, delete_outcome, get_accepted, rejected, update_accepted, update_delta, update_documents,
-    update_outcome,
+    Accepted, changed_lean_delta, delete_accepted, delete_outcome, get_accepted, lean_delta, rejected, update_accepted,
+    update_delta, update_documents, update_outcome,
 };
 pub use given::Payload;
 pub use history::{ChangeEntry, HistoryEnd, RefusedEntry, Via, change_entry, followed_refusals, history, refusals};

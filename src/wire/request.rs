@@ -23,6 +23,8 @@ pub struct Parsed<T> {
     pub body: T,
     /// What to echo in the replies.
     pub client_token: Option<ClientToken>,
+    /// Whether its sender wants metadata in them.
+    pub metadata: bool,
 }
 
 /// A request that was not.
@@ -50,7 +52,8 @@ pub fn parse_update<'a>(
     parse(object, payload.user, limits.depth_max, |mut members, null_in| {
         Request::Update.check_names(dialect, &members)?;
         let preconditions = fields::preconditions(&members)?;
-        let (replace, dry_run) = (fields::flag(&members, "replace")?, fields::flag(&members, "dryRun")?);
+        let flag = |field| fields::flag(&members, field).map(Option::unwrap_or_default);
+        let (replace, dry_run) = (flag("replace")?, flag("dryRun")?);
         let key = fields::idempotency_key(&members)?;
         let state = members.remove("state").ok_or(Rejection::MissingState)?;
         // Over AWS every update takes a version. PROTOCOL section 3.
@@ -138,10 +141,13 @@ fn parse<T>(
     let body = match (refusal, token) {
         (Some(Rejection::TooDeep { .. }), _) => Err(Rejection::TooDeep { max: depth_max }),
         (Some(rejection), _) | (None, Err(rejection)) => Err(rejection),
-        (None, Ok(_)) => given::add(&mut members, user).and_then(|()| body(members, null_in)),
+        (None, Ok(_)) => given::add(&mut members, user).and_then(|()| {
+            let metadata = fields::flag(&members, "metadata"); // the AWS dialect does not read it
+            Ok((body(members, null_in)?, metadata?.unwrap_or(true)))
+        }),
     };
     match body {
-        Ok(body) => Ok(Parsed { body, client_token }),
+        Ok((body, metadata)) => Ok(Parsed { body, client_token, metadata }),
         Err(rejection) => Err(Refused { rejection, client_token }),
     }
 }

@@ -9,6 +9,7 @@ mod acknowledgement;
 mod catch_up;
 mod deletion;
 mod document_topic;
+mod lean;
 mod listening;
 mod preconditions;
 mod refusals;

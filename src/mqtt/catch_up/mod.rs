@@ -43,10 +43,11 @@ use crate::{
         presence,
         router::{Cursor, Subscribed},
         sessions::SessionKey,
+        shadow_topic::Event,
         topic::TopicFilter,
     },
     shadow::{DeviceId, Rejection, ShadowKey},
-    store::Seq,
+    store::{Listed, Seq},
 };
 
 /// Everything that is still to be looked up and sent.
@@ -409,7 +410,11 @@ impl Retained {
                     None => wanted.stage = Stage::Presence(None),
                 }
                 let existing = page.into_iter().filter(|listed| !listed.deleted);
-                self.steps.extend(existing.map(|listed| Step::Document(listed.key, selection.clone())));
+                let steps = |listed: Listed| {
+                    let selection = selection.clone();
+                    Event::RETAINED.map(|event| Step::Document(listed.key.clone(), event, selection.clone()))
+                };
+                self.steps.extend(existing.flat_map(steps));
             }
             Stage::Presence(after) => {
                 let (page, next) = Devices::of(filter).page(&broker.presence, after.take());

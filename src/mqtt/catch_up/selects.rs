@@ -7,7 +7,7 @@ use crate::{
     store::Listed,
 };
 
-/// Which shadows' documents a filter selects.
+/// Which shadows' documents or differences a filter selects.
 pub(super) enum Documents {
     None,
     One(ShadowKey),
@@ -21,10 +21,13 @@ impl Documents {
     pub(super) fn of(filter: &TopicFilter) -> Self {
         let text = filter.as_str();
         if !text.contains(['+', '#']) {
-            return Event::Document.key_of(text).map_or(Self::None, Self::One);
+            let key = Event::RETAINED.into_iter().find_map(|event| event.key_of(text));
+            return key.map_or(Self::None, Self::One);
         }
-        let shapes = [&["shadow", "+", "document"][..], &["shadow", "+", "name", "+", "document"]];
-        if !shapes.into_iter().any(|shape| selects_any(text, shape)) {
+        let shapes = ["document", "delta"]
+            .into_iter()
+            .flat_map(|end| [vec!["shadow", "+", end], vec!["shadow", "+", "name", "+", end]]);
+        if !shapes.into_iter().any(|shape| selects_any(text, &shape)) {
             return Self::None;
         }
         // A fleet's most common filter is `shadow/<id>/#`; it must not make each device look at all others.
@@ -125,6 +128,10 @@ mod tests {
         for (filter, expected) in [
             ("shadow/d1/document", "one"),
             ("shadow/d1/name/n/document", "one"),
+            ("shadow/d1/delta", "one"),
+            ("shadow/d1/name/n/delta", "one"),
+            ("shadow/d1/update/delta", "none"),
+            ("shadow/+/delta", "any"),
             ("shadow/d1/update/accepted", "none"),
             ("shadow/d1/#", "device"),
             ("shadow/d1/+", "device"),

@@ -31,8 +31,8 @@ pub(super) enum Step {
     Missed(Arc<Entry>, Event, Dialect),
     /// One event of a shadow's present state.
     Present(ShadowKey, Event, Dialect),
-    /// A retained document.
-    Document(ShadowKey, Arc<Wanting>),
+    /// A retained document or difference.
+    Document(ShadowKey, Event, Arc<Wanting>),
     /// Whether a device is connected; retained, for a new subscription.
     Presence(DeviceId, Option<Arc<Wanting>>),
     /// A retained message, if it is still the one retained: a session that is away keeps no other.
@@ -76,8 +76,8 @@ pub(super) struct Reader<'a> {
 /// The steps of a missed change, in the order in which its events are told, but for those that `unsent` says were sent.
 pub(super) fn missed(entry: &Arc<Entry>, unsent: Option<&Unsent>) -> Vec<Step> {
     let events: &[Event] = match entry.deleted {
-        false => &[Event::Delta, Event::Documents, Event::UpdateAccepted, Event::Document],
-        true => &[Event::DeleteAccepted, Event::Document],
+        false => &[Event::Delta, Event::Documents, Event::UpdateAccepted, Event::Document, Event::LeanDelta],
+        true => &[Event::DeleteAccepted, Event::Document, Event::LeanDelta],
     };
     let mut events: Vec<_> = both(events).collect();
     if let Some(Unsent { topic, document_sent, .. }) = unsent.filter(|unsent| unsent.seq == entry.seq.0) {
@@ -94,7 +94,8 @@ pub(super) fn missed(entry: &Arc<Entry>, unsent: Option<&Unsent>) -> Vec<Step> {
 
 /// The steps of a shadow's present state.
 pub(super) fn present(key: &ShadowKey) -> impl Iterator<Item = Step> {
-    both(&[Event::Delta, Event::Document]).map(|(event, dialect)| Step::Present(key.clone(), event, dialect))
+    both(&[Event::Delta, Event::Document, Event::LeanDelta])
+        .map(|(event, dialect)| Step::Present(key.clone(), event, dialect))
 }
 
 impl Step {
@@ -121,7 +122,7 @@ impl Step {
                 let payload = present_payload((event, dialect), &document, &projection)?;
                 Ok(selection.deliver(message(event, &topic, payload)))
             }
-            Self::Document(key, wanted) => self.retained_document(key, wanted, reader).await,
+            &Self::Document(ref key, event, ref wanted) => retained(key, event, wanted, reader).await,
             Self::Presence(device, wanted) => {
                 reader.projection(&ShadowKey::classic(device.clone()))?;
                 let message = presence::message(device, broker.presence.of(device).ok_or(Gap::Void)?);
@@ -146,39 +147,40 @@ impl Step {
         }
     }
 
-    /// A document that is queued comes in its turn. If older events of its shadow are, it waits for them: they are from
-    /// before the subscription, since each later change brings the document itself.
-    async fn retained_document(&self, key: &ShadowKey, wanted: &Wanting, reader: Reader<'_>) -> Result<Delivery, Gap> {
-        let Reader { broker, outbox, .. } = reader;
-        let topic = Event::Document.topic(Dialect::Native, key);
-        if !TopicName::new(&topic).is_ok_and(|topic| wanted.filter().matches(&topic)) {
-            return Err(Gap::Void);
-        }
-        match outbox.ahead_of_document(key, &topic) {
-            Ahead::Nothing => {}
-            Ahead::Older => return Err(Gap::Held),
-            Ahead::Document => return Err(Gap::Void),
-        }
-        reader.hold_for_window(wanted.subscription.qos)?;
-        let projection = reader.projection(key)?;
-        let read = read(broker, key).await?;
-        if !read.document.exists() {
-            return Err(Gap::Void);
-        }
-        let message = message(Event::Document, &topic, shapes::document(&read.document, &projection));
-        outbox.document_sent(&message.topic, read.last_entry.0, broker.events.routed());
-        Ok(wanted.deliver(message))
-    }
-
     /// Returns true if it is sent for the subscription with this filter.
     pub(super) fn is_for(&self, filter: &TopicFilter) -> bool {
         match self {
-            Self::Document(_, wanted) | Self::Retained(_, wanted) | Self::Presence(_, Some(wanted)) => {
+            Self::Document(_, _, wanted) | Self::Retained(_, wanted) | Self::Presence(_, Some(wanted)) => {
                 wanted.filter() == filter
             }
             Self::Missed(..) | Self::Present(..) | Self::Presence(_, None) => false,
         }
     }
+}
+
+/// A document or difference that is retained. One that is queued comes in its turn. If older events of its shadow are, a
+/// document waits for them: they are from before the subscription, since each later change brings the document itself.
+async fn retained(key: &ShadowKey, event: Event, wanted: &Wanting, reader: Reader<'_>) -> Result<Delivery, Gap> {
+    let Reader { broker, outbox, .. } = reader;
+    let topic = event.topic(Dialect::Native, key);
+    if !TopicName::new(&topic).is_ok_and(|topic| wanted.filter().matches(&topic)) {
+        return Err(Gap::Void);
+    }
+    match outbox.ahead_of_document(key, &topic) {
+        Ahead::Older if event == Event::Document => return Err(Gap::Held),
+        Ahead::Nothing | Ahead::Older => {}
+        Ahead::Document => return Err(Gap::Void),
+    }
+    reader.hold_for_window(wanted.subscription.qos)?;
+    let projection = reader.projection(key)?;
+    let read = read(broker, key).await?;
+    let payload = shapes::retained(event, &read.document, &projection);
+    if payload.is_empty() {
+        return Err(Gap::Void);
+    }
+    let message = message(event, &topic, payload);
+    outbox.document_sent(&message.topic, read.last_entry.0, broker.events.routed());
+    Ok(wanted.deliver(message))
 }
 
 impl Reader<'_> {
@@ -250,7 +252,7 @@ async fn missed_payload(
     match event {
         Event::Documents => {
             let before = document.undo(&entry.changes, former(broker, entry).await?);
-            Ok(shapes::documents(dialect, &before, document, reader, None))
+            Ok(shapes::documents(dialect, &before, document, reader, None.into()))
         }
         // Replies to requests of the session itself are not left to the journal.
         Event::UpdateAccepted | Event::DeleteAccepted if is_own => Err(Gap::Void),
@@ -271,8 +273,8 @@ async fn former(broker: &Broker, entry: &Entry) -> Result<Former, Rejection> {
 
 fn present_payload((event, dialect): (Event, Dialect), document: &Document, reader: &Projection) -> Result<Bytes, Gap> {
     match event {
-        Event::Delta if document.exists() => shapes::delta(dialect, document, reader, None).ok_or(Gap::Void),
-        Event::Document => Ok(shapes::document(document, reader)),
+        Event::Delta if document.exists() => shapes::delta(dialect, document, reader, None.into()).ok_or(Gap::Void),
+        Event::Document | Event::LeanDelta => Ok(shapes::retained(event, document, reader)),
         _ => Err(Gap::Void),
     }
 }

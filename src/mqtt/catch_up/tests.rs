@@ -31,7 +31,7 @@ async fn what_cannot_be_read_is_read_later() {
         retain_handling: RetainHandling::Send,
     };
     let selection = Arc::new(Wanting { subscription, id: None });
-    let step = Step::Document(key.clone(), selection.clone());
+    let step = Step::Document(key.clone(), Event::Document, selection.clone());
     let wanted = Wanted { selection, stage: Stage::Documents(Some(key.clone())), packet: 0, times: 1 };
     let retained = |retained| Work { retained, turn: Source::Retained, ..Work::default() };
     for (lags, work) in [
@@ -95,15 +95,15 @@ async fn what_was_sent_of_a_change_does_not_come_again() {
     let unsent =
         |seq: u64, topic: &str, document_sent| Some(Unsent { seq, topic: TopicName::new(topic).ok(), document_sent });
     // left unsent, what is sent then, as the ends of topics and the dialect
-    let all = "delta delta-aws documents documents-aws accepted accepted-aws document";
+    let all = "delta delta-aws documents documents-aws accepted accepted-aws document delta";
     let table = [
         (None, all),
         (unsent(1, "shadow/d/update/delta", false), all),
         (unsent(1, "shadow/d/update/documents", false), &all[16..]),
         (unsent(1, "$aws/things/d/shadow/update/documents", false), &all[26..]),
-        (unsent(1, "$aws/things/d/shadow/update/accepted", true), "accepted-aws"),
-        (unsent(1, "", false), "document"),
-        (unsent(1, "", true), ""),
+        (unsent(1, "$aws/things/d/shadow/update/accepted", true), "accepted-aws delta"),
+        (unsent(1, "", false), "document delta"),
+        (unsent(1, "", true), "delta"),
         (unsent(1, "shadow/other/update/delta", false), all),
         (unsent(2, "shadow/d/update/accepted", false), all),
     ];

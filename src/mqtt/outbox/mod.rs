@@ -479,7 +479,7 @@ impl Inner {
         if entry.delivery.qos != QoS::AtMostOnce {
             self.window = self.window.saturating_sub(1);
         }
-        if entry.kind == Kind::Document {
+        if entry.kind == Kind::Document && !shadow_topic::is_lean_delta(entry.topic()) {
             self.last_document = entry.seq;
         }
         let seq = entry.is_journalled().then_some(entry.seq);

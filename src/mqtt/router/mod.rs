@@ -103,8 +103,8 @@ pub trait Publication {
     /// Where it is published.
     fn topic(&self) -> &str;
 
-    /// The message for a reader with `access`; `None`: it may not receive it, or there is nothing to tell it.
-    fn told_to(&self, access: &Access) -> Option<Arc<Message>>;
+    /// The message for `session`, which has `access`; `None`: it may not receive it, or there is nothing to tell it.
+    fn told_to(&self, session: SessionId, access: &Access) -> Option<Arc<Message>>;
 }
 
 /// An ordinary message: everybody who may receive its topic is told the same.
@@ -113,7 +113,7 @@ impl Publication for Arc<Message> {
         self.topic.as_str()
     }
 
-    fn told_to(&self, access: &Access) -> Option<Arc<Message>> {
+    fn told_to(&self, _: SessionId, access: &Access) -> Option<Arc<Message>> {
         access.may_receive(self.topic()).then(|| Arc::clone(self))
     }
 }
@@ -384,7 +384,7 @@ impl Publication for Inherited<'_> {
         self.message.topic.as_str()
     }
 
-    fn told_to(&self, access: &Access) -> Option<Arc<Message>> {
+    fn told_to(&self, _: SessionId, access: &Access) -> Option<Arc<Message>> {
         let part = |access: &Access, key| access.projection(key, Operation::Subscribe);
         let may = match &self.key {
             None => access.may_receive(self.topic()),
@@ -467,7 +467,7 @@ impl<P: Publication> Route<'_, P> {
         match self.class {
             Class::Private { to } if to != outbox.id() => None,
             Class::Others { than } if than == outbox.id() => None,
-            _ => self.publication.told_to(access),
+            _ => self.publication.told_to(outbox.id(), access),
         }
     }
 }

@@ -170,7 +170,7 @@ fn fields_are_checked_natively() {
         (
             r#"{"state":{},"ifVersionIs":1}"#,
             "invalid-field",
-            "Invalid field 'ifVersionIs': unknown; known are state, version, etag, onConflict, expect, replace, dryRun, idempotencyKey, clientToken",
+            "Invalid field 'ifVersionIs': unknown; known are state, version, etag, onConflict, expect, replace, dryRun, idempotencyKey, clientToken, metadata",
         ),
     ] {
         let detail = match error {

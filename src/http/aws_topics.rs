@@ -193,6 +193,7 @@ fn header(headers: &HeaderMap, name: &str) -> Result<Option<String>, BadParamete
     let mut fields = headers.get_all(name).iter();
     match (fields.next(), fields.next()) {
         (None, _) => Ok(None),
+        (Some(field), None) if field.is_empty() => Ok(None),
         (Some(field), None) => match field.to_str() {
             Ok(text) if text.len() <= HEADER_BYTES_MAX => Ok(Some(text.to_owned())),
             _ => Err(bad(name, "is not ASCII, or too long")),

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 use umbra_client::{Error, Message, Qos};
 
@@ -23,8 +23,8 @@ pub(super) struct Publish {
     /// message.
     message: Option<String>,
     /// Quality of service.
-    #[arg(short, long, value_enum, default_value = "1")]
-    qos: QosArg,
+    #[arg(short, long, value_name = "0|1|2", default_value = "1", value_parser = qos)]
+    qos: Qos,
     /// Have the broker keep the message for later subscribers.
     #[arg(short, long)]
     retain: bool,
@@ -41,8 +41,8 @@ pub(super) struct Subscribe {
     #[arg(required = true)]
     filters: Vec<String>,
     /// Highest quality of service to receive with.
-    #[arg(short, long, value_enum, default_value = "1")]
-    qos: QosArg,
+    #[arg(short, long, value_name = "0|1|2", default_value = "1", value_parser = qos)]
+    qos: Qos,
     /// Print the topic before each payload.
     #[arg(short, long, conflicts_with = "json")]
     verbose: bool,
@@ -54,16 +54,6 @@ pub(super) struct Subscribe {
     count: Option<u64>,
     #[command(flatten)]
     broker: BrokerArgs,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum QosArg {
-    #[value(name = "0")]
-    AtMostOnce,
-    #[value(name = "1")]
-    AtLeastOnce,
-    #[value(name = "2")]
-    ExactlyOnce,
 }
 
 impl Publish {
@@ -80,7 +70,7 @@ impl Publish {
             _ => read_input()?,
         };
         let connection = self.broker.connect().await?;
-        let message = Message { topic: self.topic, payload, qos: self.qos.into(), retain: self.retain };
+        let message = Message { topic: self.topic, payload, qos: self.qos, retain: self.retain };
         connection.client.publish(message).await.map_err(|error| refusal(&connection, error))?;
         connection.client.close().await;
         Ok(())
@@ -98,7 +88,7 @@ impl Subscribe {
     async fn subscribe(&self) -> Result<Exit, Failure> {
         let connection = self.broker.connect().await?;
         let filters: Vec<_> = self.filters.iter().map(String::as_str).collect();
-        let subscribed = connection.client.subscribe(&filters, self.qos.into(), CAPACITY).await;
+        let subscribed = connection.client.subscribe(&filters, self.qos, CAPACITY).await;
         let mut messages = subscribed.map_err(|error| refusal(&connection, error))?;
         let mut left = self.count.unwrap_or(u64::MAX);
         while left > 0 {
@@ -130,13 +120,12 @@ impl Subscribe {
     }
 }
 
-impl From<QosArg> for Qos {
-    fn from(qos: QosArg) -> Self {
-        match qos {
-            QosArg::AtMostOnce => Self::AtMostOnce,
-            QosArg::AtLeastOnce => Self::AtLeastOnce,
-            QosArg::ExactlyOnce => Self::ExactlyOnce,
-        }
+fn qos(text: &str) -> Result<Qos, String> {
+    match text {
+        "0" => Ok(Qos::AtMostOnce),
+        "1" => Ok(Qos::AtLeastOnce),
+        "2" => Ok(Qos::ExactlyOnce),
+        _ => Err("must be 0, 1 or 2".to_owned()),
     }
 }
 
@@ -149,12 +138,15 @@ fn refusal(connection: &Connection, error: Error) -> Failure {
 }
 
 fn as_json(message: &Message) -> Value {
-    let mut object = json!({ "topic": message.topic, "qos": message.qos as u8, "retain": message.retain });
-    match str::from_utf8(&message.payload) {
-        Ok(text) => object["payload"] = text.into(),
-        Err(_) => object["payloadBase64"] = BASE64_STANDARD.encode(&message.payload).into(),
+    let Message { topic, qos, retain, payload } = message;
+    let qos = *qos as u8;
+    match str::from_utf8(payload) {
+        Ok(text) => json!({ "topic": topic, "qos": qos, "retain": retain, "payload": text }),
+        Err(_) => {
+            let encoded = BASE64_STANDARD.encode(payload);
+            json!({ "topic": topic, "qos": qos, "retain": retain, "payloadBase64": encoded })
+        }
     }
-    object
 }
 
 fn read_input() -> Result<Bytes, Failure> {

@@ -35,7 +35,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run thermostats, and apps and monitors that race them, and judge what the service told them.
-    Fleet(fleet::FleetArgs),
+    Fleet(Box<fleet::FleetArgs>),
     /// Measure a broker: updates a second, latency, memory.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -43,7 +43,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Fleet(args) => fleet::main(args),
+        Command::Fleet(args) => fleet::main(*args),
         Command::Bench(command) => bench::main(command),
     };
     outcome.unwrap_or_else(|error| {

@@ -144,7 +144,7 @@ pub fn without_signature(request: &Parts) -> Cow<'_, str> {
     if !is_presigned(request) {
         return query.into();
     }
-    let kept = query.split('&').filter(|pair| !pair.get(..PRESIGNED.len()).is_some_and(|start| start == PRESIGNED));
+    let kept = query.split('&').filter(|pair| !pair.starts_with(PRESIGNED));
     kept.collect::<Vec<_>>().join("&").into()
 }
 

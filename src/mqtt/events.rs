@@ -167,8 +167,11 @@ struct Telling<'a, F> {
     lean: Option<SessionId>,
     render: F,
     /// What has been rendered, for whom and whether with metadata.
-    told: RefCell<Vec<((Projection, bool), Option<Arc<Message>>)>>,
+    told: RefCell<Vec<Rendered>>,
 }
+
+/// A rendered event, with its reader's projection and whether it has metadata; `None` if there is nothing to send.
+type Rendered = ((Projection, bool), Option<Arc<Message>>);
 
 impl<F: Fn(&Projection, bool) -> Option<Bytes>> Publication for Telling<'_, F> {
     fn topic(&self) -> &str {

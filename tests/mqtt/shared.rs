@@ -129,7 +129,8 @@ fn a_member_whose_window_is_full_is_passed_over() {
 #[test]
 fn what_a_member_leaves_goes_to_another() {
     let server = Server::with(UNLIMITED);
-    let leave: [(&str, fn(Client, &Server)); 3] = [
+    type Leave = fn(Client, &Server);
+    let leave: [(&str, Leave); 3] = [
         ("connection lost", |member, _| member.abandon()),
         ("disconnect", |member, _| member.disconnect()),
         ("clean start", |member, server| {

@@ -1,6 +1,6 @@
 //! Requests that botocore signed (`tests/http/signatures.py` makes them), and what must not pass.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use axum::http::Request;
 

@@ -159,7 +159,7 @@ const CONTROL_BYTES_MAX: usize = 4 * 1024;
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test")]
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
     use futures_util::FutureExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -160,7 +160,7 @@ fn check(version: Version, frame: &Frame, maximum_packet_size: &mut Option<u32>)
     }
     let at = frame.body().len() - reader.len();
     // In 3.1 the remaining length wins over the flags.
-    let there = |reader: &Reader<'_>, flag| flags & flag != 0 && !(version.old && reader.len() == 0);
+    let there = |reader: &Reader<'_>, flag| flags & flag != 0 && !(version.old && reader.is_empty());
     let username = if there(&reader, USERNAME) { Some(reader.string()?) } else { None };
     if protocol == Protocol::V5 && !username.is_none_or(is_clean) {
         return Err(Violation::Character); // a 3.1.1 client is told what is known of such a user: nothing

@@ -1,5 +1,5 @@
-//! Pages whose commands are run from top to bottom, as somebody would who follows them: `docs/operating.md`, and the
-//! chapter of the README on HTTP.
+//! Pages whose commands are run from top to bottom, as somebody would who follows them: `docs/operating.md` and
+//! `docs/tutorial.md`.
 //!
 //! Nothing of them is changed but where the server listens: on free ports of loopback.
 
@@ -80,10 +80,8 @@ fn the_worked_example_works() {
 }
 
 #[test]
-fn the_chapter_on_http_works() {
-    let readme = include_str!("../README.md");
-    let chapter = readme.split("\n## ").find(|chapter| chapter.starts_with("Over HTTP")).unwrap();
+fn the_tutorial_works() {
     let directory = tempfile::tempdir().unwrap();
-    let said = run(&moved(chapter, &["1883", "8080"]), directory.path());
-    assert!(said.contains("a conflict, as AWS tells it") && said.contains("'color': 'red'"), "{said}");
+    let said = run(&moved(include_str!("../docs/tutorial.md"), &["1883", "8080"]), directory.path());
+    assert!(said.contains("a conflict, as AWS reports it") && said.contains("'color': 'red'"), "{said}");
 }

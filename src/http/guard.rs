@@ -240,7 +240,7 @@ mod tests {
             ("http://localhost:99/", "127.0.0.1", [200, 403, 200]),
             ("http://evil.example/", "localhost", [403, 403, 403]),
             ("http://localhost/", "evil.example", [403, 403, 403]),
-            ("http://evil@localhost/", "localhost", [400, 400, 400]),
+            ("http://evil@localhost/", "localhost", [400, 403, 400]),
             // Health checks come under any name.
             ("/healthz", "10.1.2.3:8080", [200, 200, 200]),
             ("/readyz", "evil.example", [200, 200, 200]),

@@ -159,7 +159,7 @@ impl Watcher {
     }
 }
 
-const TOPICS: [Topic; 4] = [Topic::Delta, Topic::Changes, Topic::Document, Topic::Accepted];
+const TOPICS: [Topic; 5] = [Topic::Delta, Topic::Difference, Topic::Changes, Topic::Document, Topic::Accepted];
 /// The service takes 256 filters in one session; one is for replies.
 const FILTERS_MAX: usize = 250;
 
@@ -198,6 +198,7 @@ mod tests {
         let rows = [
             (one("a"), vec![Topic::Delta], 1),
             (one("b"), vec![Topic::Delta], 0),
+            (one("a"), vec![Topic::Difference], 2),
             (Scope::All, vec![Topic::Delta, Topic::Document], 3),
             (Scope::All, vec![Topic::Accepted], 0),
         ];
@@ -209,6 +210,8 @@ mod tests {
         for (topic, payload) in [
             ("shadow/a/update/delta", r#"{"state": {}, "version": 1}"#),
             ("shadow/c/name/x/update/delta", r#"{"state": {}, "version": 1}"#),
+            ("shadow/a/delta", r#"{"version": 1, "state": {"v": 2}}"#),
+            ("shadow/a/delta", ""),
             ("shadow/a/document", ""),
             ("shadow/a/presence", "{}"),
             ("elsewhere", "{}"),

@@ -18,8 +18,10 @@ use crate::{
 /// What to hear of a shadow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Topic {
-    /// What the device has to make up for, whenever there is something: for devices.
+    /// What the device has to make up for, whenever there is something, with who wished for it.
     Delta,
+    /// The difference alone: at once if there is one, and whenever it changes, as fast as one reads. For devices.
+    Difference,
     /// Each change, with the document before and after it.
     Changes,
     /// The document as it is now: at once, and after every change, as fast as one reads. For dashboards.
@@ -42,6 +44,8 @@ pub enum Scope {
 pub enum News {
     /// See [`Topic::Delta`].
     Delta(ShadowId, Delta),
+    /// See [`Topic::Difference`]; `None` once nothing is left to make up for.
+    Difference(ShadowId, Option<Delta>),
     /// See [`Topic::Changes`].
     Changed(ShadowId, Box<Change>),
     /// See [`Topic::Document`]; `None` once the shadow is deleted.
@@ -57,6 +61,7 @@ impl Topic {
     pub(crate) fn suffix(self) -> &'static str {
         match self {
             Self::Delta => "update/delta",
+            Self::Difference => "delta",
             Self::Changes => "update/documents",
             Self::Document => "document",
             Self::Accepted => "update/accepted",
@@ -67,6 +72,8 @@ impl Topic {
     pub(crate) fn parse(self, shadow: ShadowId, payload: &[u8]) -> serde_json::Result<News> {
         Ok(match self {
             Self::Delta => News::Delta(shadow, serde_json::from_slice(payload)?),
+            Self::Difference if payload.is_empty() => News::Difference(shadow, None),
+            Self::Difference => News::Difference(shadow, Some(serde_json::from_slice(payload)?)),
             Self::Changes => News::Changed(shadow, serde_json::from_slice(payload)?),
             Self::Document if payload.is_empty() => News::Document(shadow, None),
             Self::Document => News::Document(shadow, Some(serde_json::from_slice(payload)?)),
@@ -80,6 +87,7 @@ impl News {
     fn subject(&self) -> (Option<&ShadowId>, Option<Topic>) {
         match self {
             Self::Delta(shadow, _) => (Some(shadow), Some(Topic::Delta)),
+            Self::Difference(shadow, _) => (Some(shadow), Some(Topic::Difference)),
             Self::Changed(shadow, _) => (Some(shadow), Some(Topic::Changes)),
             Self::Document(shadow, _) => (Some(shadow), Some(Topic::Document)),
             Self::Accepted(shadow, _) => (Some(shadow), Some(Topic::Accepted)),

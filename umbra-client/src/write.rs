@@ -105,6 +105,8 @@ pub struct Update {
     pub idempotency_key: Option<String>,
     /// Replace each section named in place of merging into it.
     pub replace: bool,
+    /// Leave metadata out of everything that the service sends to this client because of the update.
+    pub omit_metadata: bool,
 }
 
 impl Update {
@@ -116,6 +118,7 @@ impl Update {
             ("onConflict", self.rebase.then(|| json!("rebase"))),
             ("idempotencyKey", self.idempotency_key.as_ref().map(|key| json!(key))),
             ("replace", self.replace.then_some(json!(true))),
+            ("metadata", self.omit_metadata.then_some(json!(false))),
         ];
         body.extend(fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         Value::Object(body)
@@ -240,6 +243,7 @@ impl WriteOptions {
             rebase: self.rebase && known.exists(),
             idempotency_key: self.keyed.then(|| format!("{:032x}", rand::random::<u128>())),
             replace: false,
+            omit_metadata: false,
         }
     }
 

@@ -212,9 +212,15 @@ async fn nothing_to_do_sends_nothing() {
 fn a_message_holds_only_what_is_wanted() {
     let plain = Update { state: json!({"desired": {"a": 1}}), ..Update::default() };
     assert_eq!(plain.body(), json!({"state": {"desired": {"a": 1}}}));
-    let all =
-        Update { version: Some(Version(3)), rebase: true, idempotency_key: Some("k".into()), replace: true, ..plain };
+    let all = Update {
+        version: Some(Version(3)),
+        rebase: true,
+        idempotency_key: Some("k".into()),
+        replace: true,
+        omit_metadata: true,
+        ..plain
+    };
     let expected = json!({"state": {"desired": {"a": 1}}, "version": 3, "onConflict": "rebase",
-        "idempotencyKey": "k", "replace": true});
+        "idempotencyKey": "k", "replace": true, "metadata": false});
     assert_eq!(all.body(), expected);
 }

@@ -10,7 +10,7 @@
 
 static const char *device = "lamp-1";
 static const char *power = "off";
-static double seen; /* the newest version that was obeyed */
+static double seen; /* the newest version that was obeyed over this connection */
 
 static const char *topic(const char *end) {
     static char buffer[256];
@@ -20,11 +20,12 @@ static const char *topic(const char *end) {
 
 static void report(struct mosquitto *client) {
     char body[128];
-    int length = snprintf(body, sizeof body, "{\"state\":{\"reported\":{\"power\":\"%s\"}}}", power);
+    int length = snprintf(body, sizeof body, "{\"state\":{\"reported\":{\"power\":\"%s\"}},\"metadata\":false}", power);
     mosquitto_publish(client, NULL, topic("update"), length, body, 1, false);
 }
 
-static void obey(struct mosquitto *client, const cJSON *message, const cJSON *delta) {
+static void obey(struct mosquitto *client, const cJSON *message) {
+    const cJSON *delta = cJSON_GetObjectItemCaseSensitive(message, "state");
     const cJSON *version = cJSON_GetObjectItemCaseSensitive(message, "version");
     if (!cJSON_IsNumber(version) || version->valuedouble < seen) return; /* older than what was obeyed already */
     seen = version->valuedouble;
@@ -43,32 +44,19 @@ static void on_connect(struct mosquitto *client, void *context, int code) {
         fprintf(stderr, "refused: %s\n", mosquitto_connack_string(code));
         return;
     }
-    char delta[256], rejected[256], get[256];
-    snprintf(delta, sizeof delta, "%s", topic("update/delta"));
-    snprintf(rejected, sizeof rejected, "%s", topic("update/rejected"));
-    snprintf(get, sizeof get, "%s", topic("get/+"));
-    char *filters[] = {delta, rejected, get};
-    mosquitto_subscribe_multiple(client, NULL, 3, filters, 1, 0, NULL);
-}
-
-static void on_subscribe(struct mosquitto *client, void *context, int id, int count, const int *granted) {
-    (void)context, (void)id, (void)count, (void)granted;
-    /* Only now: what changes from here on is heard as a delta. */
-    mosquitto_publish(client, NULL, topic("get"), 0, NULL, 1, false);
+    seen = 0;
+    mosquitto_subscribe(client, NULL, topic("delta"), 1);
+    mosquitto_subscribe(client, NULL, topic("update/rejected"), 1);
+    report(client); /* the first report makes the shadow */
 }
 
 static void on_message(struct mosquitto *client, void *context, const struct mosquitto_message *message) {
     (void)context;
+    if (message->payloadlen == 0) return; /* nothing is left to do */
     cJSON *body = cJSON_ParseWithLength(message->payload, message->payloadlen);
     if (!body) return;
-    const cJSON *state = cJSON_GetObjectItemCaseSensitive(body, "state");
-    const cJSON *code = cJSON_GetObjectItemCaseSensitive(body, "code");
-    if (!strcmp(message->topic, topic("update/delta"))) {
-        obey(client, body, state);
-    } else if (!strcmp(message->topic, topic("get/accepted"))) {
-        obey(client, body, cJSON_GetObjectItemCaseSensitive(state, "delta"));
-    } else if (!strcmp(message->topic, topic("get/rejected")) && code && code->valueint == 404) {
-        report(client); /* the first report makes the shadow */
+    if (!strcmp(message->topic, topic("delta"))) {
+        obey(client, body);
     } else {
         fprintf(stderr, "%s %.*s\n", message->topic, message->payloadlen, (char *)message->payload);
     }
@@ -83,7 +71,6 @@ int main(int count, char **arguments) {
     struct mosquitto *client = mosquitto_new(device, true, NULL);
     if (!client) return 1;
     mosquitto_connect_callback_set(client, on_connect);
-    mosquitto_subscribe_callback_set(client, on_subscribe);
     mosquitto_message_callback_set(client, on_message);
     mosquitto_reconnect_delay_set(client, 1, 60, true);
     int result = mosquitto_connect(client, host, port, 60);

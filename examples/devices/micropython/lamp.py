@@ -1,5 +1,5 @@
 # A lamp that obeys its shadow, for MicroPython with umqtt.simple: mpremote mip install umqtt.simple
-# The network must be up: do that in boot.py. umqtt reads whole messages into memory: keep the shadow small.
+# The network must be up: do that in boot.py. umqtt reads whole messages into memory: keep `desired` small.
 
 import json
 import time
@@ -12,7 +12,7 @@ PORT = 1883
 SHADOW = "shadow/" + DEVICE
 
 state = {"power": "off"}
-seen = 0  # the newest version that was obeyed
+seen = 0  # the newest version that was obeyed over this connection
 client = None
 
 
@@ -21,7 +21,8 @@ def topic(end):
 
 
 def report():
-    client.publish(topic("update"), json.dumps({"state": {"reported": state}}).encode(), qos=0)
+    body = {"state": {"reported": state}, "metadata": False}
+    client.publish(topic("update"), json.dumps(body).encode(), qos=0)
 
 
 def obey(version, delta):
@@ -36,26 +37,24 @@ def obey(version, delta):
 
 
 def on_message(name, payload):
+    if not payload:
+        return  # nothing is left to do
     body = json.loads(payload)
-    if name == topic("update/delta"):
+    if name == topic("delta"):
         obey(body["version"], body["state"])
-    elif name == topic("get/accepted"):
-        obey(body["version"], body["state"].get("delta", {}))
-    elif name == topic("get/rejected") and body["code"] == 404:
-        report()  # the first report makes the shadow
     else:
-        print(name, payload)
+        print("rejected:", body["code"], body["message"])
 
 
 def run():
-    global client
+    global client, seen
+    seen = 0
     client = MQTTClient(DEVICE, HOST, PORT, keepalive=60)
     client.set_callback(on_message)
     client.connect()
-    for end in ("update/delta", "update/rejected", "get/accepted", "get/rejected"):
+    for end in ("delta", "update/rejected"):
         client.subscribe(topic(end))  # waits for the SUBACK
-    # Only now: what changes from here on is heard as a delta.
-    client.publish(topic("get"), b"")
+    report()  # the first report makes the shadow
     last_ping = time.time()
     while True:
         client.check_msg()

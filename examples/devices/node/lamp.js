@@ -5,11 +5,12 @@ const device = process.argv[2] ?? "lamp-1";
 const url = process.argv[3] ?? "mqtt://127.0.0.1:1883";
 const shadow = `shadow/${device}`;
 const state = { power: "off" };
-let seen = 0; // the newest version that was obeyed
+let seen = 0; // the newest version that was obeyed over this connection
 
 const client = mqtt.connect(url, { clientId: device, keepalive: 60, reconnectPeriod: 2000, resubscribe: false });
 
-const report = () => client.publish(`${shadow}/update`, JSON.stringify({ state: { reported: state } }), { qos: 1 });
+const report = () =>
+  client.publish(`${shadow}/update`, JSON.stringify({ state: { reported: state }, metadata: false }), { qos: 1 });
 
 function obey(version, delta) {
   if (version < seen) return; // older than what was obeyed already
@@ -22,21 +23,18 @@ function obey(version, delta) {
 }
 
 client.on("connect", () => {
-  const filters = [`${shadow}/update/delta`, `${shadow}/update/rejected`, `${shadow}/get/+`];
-  client.subscribe(filters, { qos: 1 }, (error) => {
-    if (error) return console.error("not subscribed:", error.message);
-    // Only now: what changes from here on is heard as a delta.
-    client.publish(`${shadow}/get`, "", { qos: 1 });
+  seen = 0;
+  client.subscribe([`${shadow}/delta`, `${shadow}/update/rejected`], { qos: 1 }, (error) => {
+    if (error) console.error("not subscribed:", error.message);
   });
+  report(); // the first report makes the shadow
 });
 
 client.on("message", (topic, payload) => {
+  if (payload.length === 0) return; // nothing is left to do
   const body = JSON.parse(payload);
-  const kind = topic.slice(shadow.length + 1);
-  if (kind === "update/delta") obey(body.version, body.state);
-  else if (kind === "get/accepted") obey(body.version, body.state.delta ?? {});
-  else if (kind === "get/rejected" && body.code === 404) report(); // the first report makes the shadow
-  else console.log(kind, body.code, body.message);
+  if (topic === `${shadow}/delta`) obey(body.version, body.state);
+  else console.log("rejected:", body.code, body.message);
 });
 
 client.on("error", (error) => console.error(error.message));

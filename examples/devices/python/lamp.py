@@ -11,11 +11,11 @@ port = int(sys.argv[3]) if len(sys.argv) > 3 else 1883
 
 shadow = f"shadow/{device}"
 state = {"power": "off"}
-seen = 0  # the newest version that was obeyed
+seen = 0  # the newest version that was obeyed over this connection
 
 
 def report(client):
-    client.publish(f"{shadow}/update", json.dumps({"state": {"reported": state}}), qos=1)
+    client.publish(f"{shadow}/update", json.dumps({"state": {"reported": state}, "metadata": False}), qos=1)
 
 
 def obey(client, version, delta):
@@ -30,32 +30,27 @@ def obey(client, version, delta):
 
 
 def on_connect(client, _userdata, _flags, reason, _properties):
+    global seen
     if reason.is_failure:
         print("refused:", reason, flush=True)
         return
-    client.subscribe([(f"{shadow}/update/delta", 1), (f"{shadow}/update/rejected", 1), (f"{shadow}/get/+", 1)])
-
-
-def on_subscribe(client, _userdata, _mid, _reasons, _properties):
-    # Only now: what changes from here on is heard as a delta.
-    client.publish(f"{shadow}/get", "", qos=1)
+    seen = 0
+    client.subscribe([(f"{shadow}/delta", 1), (f"{shadow}/update/rejected", 1)])
+    report(client)  # the first report makes the shadow
 
 
 def on_message(client, _userdata, message):
+    if not message.payload:
+        return  # nothing is left to do
     body = json.loads(message.payload)
-    kind = message.topic.removeprefix(f"{shadow}/")
-    if kind == "update/delta":
+    if message.topic == f"{shadow}/delta":
         obey(client, body["version"], body["state"])
-    elif kind == "get/accepted":
-        obey(client, body["version"], body["state"].get("delta", {}))
-    elif kind == "get/rejected" and body["code"] == 404:
-        report(client)  # the first report makes the shadow
     else:
-        print(kind, body["code"], body["message"], flush=True)
+        print("rejected:", body["code"], body["message"], flush=True)
 
 
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=device)
-client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subscribe, on_message
+client.on_connect, client.on_message = on_connect, on_message
 client.reconnect_delay_set(min_delay=1, max_delay=60)
 client.connect_async(host, port, keepalive=60)
 client.loop_forever(retry_first_connection=True)

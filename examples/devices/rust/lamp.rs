@@ -1,7 +1,7 @@
 //! A lamp that obeys its shadow, with `umbra-client`: `cargo run --example lamp -- [DEVICE] [URL]`
 
-use serde_json::{Map, Value, json};
-use umbra_client::{Client, DeviceId, Error, News, Options, Shadow, Topic, Update};
+use serde_json::{Value, json};
+use umbra_client::{Client, DeviceId, Error, News, Options, Shadow, Topic, Update, Version};
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -15,32 +15,38 @@ async fn main() -> Result<(), Error> {
 pub(crate) async fn run(device: &str, url: &str) -> Result<(), Error> {
     let client = Client::connect(Options::new(url, device)?).await?;
     let shadow = client.shadow(DeviceId::new(device)?);
-    // First the subscription, then the read: what changes in between is heard as a delta.
-    let mut events = shadow.watch(&[Topic::Delta], 16).await?;
+    let mut events = shadow.watch(&[Topic::Difference], 16).await?;
     let mut power = "off".to_owned();
-    let document = shadow.get().await?;
-    obey(&shadow, &mut power, document.delta()).await?;
+    // The newest version that was obeyed over this connection.
+    let mut seen = Version::default();
+    report(&shadow, &power).await?; // the first report makes the shadow
     while let Some(event) = events.recv().await {
         match event {
-            News::Delta(_, delta) => obey(&shadow, &mut power, Some(&delta.state)).await?,
-            News::Resumed => obey(&shadow, &mut power, shadow.get().await?.delta()).await?,
+            News::Difference(_, Some(delta)) if delta.version >= seen => {
+                seen = delta.version;
+                let wanted = delta.state.get("power").and_then(Value::as_str);
+                if let Some(wanted @ ("on" | "off")) = wanted {
+                    wanted.clone_into(&mut power);
+                    println!("power {power}");
+                }
+                report(&shadow, &power).await?;
+            }
+            News::Resumed => {
+                seen = Version::default();
+                report(&shadow, &power).await?;
+            }
+            // Older than what was obeyed already, or nothing is left to do.
             _ => {}
         }
     }
     Ok(())
 }
 
-/// Does what the delta asks for, and reports what the lamp is then.
-async fn obey(shadow: &Shadow, power: &mut String, delta: Option<&Map<String, Value>>) -> Result<(), Error> {
-    let wanted = delta.and_then(|delta| delta.get("power")).and_then(Value::as_str);
-    if let Some(wanted @ ("on" | "off")) = wanted {
-        wanted.clone_into(power);
-        println!("power {power}");
-    }
-    // `reported` is this device's alone, so no version is required.
-    let report = Update { state: json!({"reported": {"power": power}}), ..Update::default() };
-    match shadow.send(&report).await {
-        // The next connection reads the shadow and reports again.
+/// Reports what the lamp is. `reported` is this device's alone, so no version is required.
+async fn report(shadow: &Shadow, power: &str) -> Result<(), Error> {
+    let update = Update { state: json!({"reported": {"power": power}}), omit_metadata: true, ..Update::default() };
+    match shadow.send(&update).await {
+        // The next connection reports again.
         Err(Error::Unanswered | Error::Offline(_)) => Ok(()),
         outcome => outcome.map(drop),
     }

@@ -18,11 +18,11 @@ const int PIN = 2;
 WiFiClient network;
 PubSubClient client(network);
 bool on = false;
-uint64_t seen = 0;  // the newest version that was obeyed
+uint64_t seen = 0;  // the newest version that was obeyed over this connection
 unsigned long nextTry = 0, pause = 1000;
 
 void report() {
-  String body = String("{\"state\":{\"reported\":{\"power\":\"") + (on ? "on" : "off") + "\"}}}";
+  String body = String("{\"state\":{\"reported\":{\"power\":\"") + (on ? "on" : "off") + "\"}},\"metadata\":false}";
   client.publish((SHADOW + "update").c_str(), body.c_str());
 }
 
@@ -38,19 +38,15 @@ void obey(uint64_t version, JsonVariantConst delta) {
 }
 
 void onMessage(char *name, byte *payload, unsigned int length) {
-  String topic(name);  // before anything is published: both share one buffer
+  if (length == 0) return;  // nothing is left to do
   JsonDocument filter, body;
   filter["version"] = filter["code"] = filter["message"] = true;
-  filter["state"]["power"] = filter["state"]["delta"]["power"] = true;
+  filter["state"]["power"] = true;
   if (deserializeJson(body, payload, length, DeserializationOption::Filter(filter))) return;
-  if (topic == SHADOW + "update/delta") {
+  if (SHADOW + "delta" == name) {
     obey(body["version"], body["state"]);
-  } else if (topic == SHADOW + "get/accepted") {
-    obey(body["version"], body["state"]["delta"]);
-  } else if (topic == SHADOW + "get/rejected" && body["code"] == 404) {
-    report();  // the first report makes the shadow
   } else {
-    Serial.printf("%s: %s\n", topic.c_str(), body["message"] | "?");
+    Serial.printf("rejected: %d %s\n", body["code"] | 0, body["message"] | "?");
   }
 }
 
@@ -60,7 +56,7 @@ void setup() {
   WiFi.begin(WIFI_NAME, WIFI_PASSWORD);
   client.setServer(HOST, PORT);
   client.setKeepAlive(60);
-  client.setBufferSize(2048);  // topic and message; see "Sizes and buffers" in docs/devices.md
+  client.setBufferSize(512);  // topic and message; see "Sizes and buffers" in docs/devices.md
   client.setCallback(onMessage);
 }
 
@@ -69,10 +65,10 @@ void loop() {
   if (WiFi.status() != WL_CONNECTED || (long)(millis() - nextTry) < 0) return;
   if (client.connect(DEVICE_ID.c_str())) {
     pause = 1000;
-    for (const char *end : {"update/delta", "update/rejected", "get/accepted", "get/rejected"})
-      client.subscribe((SHADOW + end).c_str(), 1);
-    // The broker handles packets in order: the subscriptions are in force before it reads this.
-    client.publish((SHADOW + "get").c_str(), "");
+    seen = 0;
+    client.subscribe((SHADOW + "delta").c_str(), 1);
+    client.subscribe((SHADOW + "update/rejected").c_str(), 1);
+    report();  // the first report makes the shadow
   } else {
     nextTry = millis() + pause;
     pause = min(pause * 2, 60000UL);

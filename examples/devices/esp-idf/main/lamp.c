@@ -17,16 +17,16 @@
 
 static const char *TAG = "lamp";
 static bool on;
-static double seen;    /* the newest version that was obeyed */
-static int subscribed; /* id of the last SUBSCRIBE */
+static double seen; /* the newest version that was obeyed over this connection */
 
 static void report(esp_mqtt_client_handle_t client) {
-    char body[64];
-    snprintf(body, sizeof body, "{\"state\":{\"reported\":{\"power\":\"%s\"}}}", on ? "on" : "off");
+    char body[96];
+    snprintf(body, sizeof body, "{\"state\":{\"reported\":{\"power\":\"%s\"}},\"metadata\":false}", on ? "on" : "off");
     esp_mqtt_client_enqueue(client, SHADOW "update", body, 0, 1, 0, true);
 }
 
-static void obey(esp_mqtt_client_handle_t client, const cJSON *message, const cJSON *delta) {
+static void obey(esp_mqtt_client_handle_t client, const cJSON *message) {
+    const cJSON *delta = cJSON_GetObjectItemCaseSensitive(message, "state");
     const cJSON *version = cJSON_GetObjectItemCaseSensitive(message, "version");
     if (!cJSON_IsNumber(version) || version->valuedouble < seen) return; /* older than what was obeyed already */
     seen = version->valuedouble;
@@ -47,16 +47,11 @@ static void receive(const esp_mqtt_event_t *event) {
         ESP_LOGE(TAG, "a message of %d bytes is larger than buffer.size", event->total_data_len);
         return;
     }
+    if (event->data_len == 0) return; /* nothing is left to do */
     cJSON *body = cJSON_ParseWithLength(event->data, event->data_len);
     if (!body) return;
-    const cJSON *state = cJSON_GetObjectItemCaseSensitive(body, "state");
-    const cJSON *code = cJSON_GetObjectItemCaseSensitive(body, "code");
-    if (is(event, SHADOW "update/delta")) {
-        obey(event->client, body, state);
-    } else if (is(event, SHADOW "get/accepted")) {
-        obey(event->client, body, cJSON_GetObjectItemCaseSensitive(state, "delta"));
-    } else if (is(event, SHADOW "get/rejected") && code && code->valueint == 404) {
-        report(event->client); /* the first report makes the shadow */
+    if (is(event, SHADOW "delta")) {
+        obey(event->client, body);
     } else {
         ESP_LOGW(TAG, "%.*s: %.*s", event->topic_len, event->topic, event->data_len, event->data);
     }
@@ -67,13 +62,10 @@ static void on_event(void *context, esp_event_base_t base, int32_t id, void *dat
     const esp_mqtt_event_t *event = data;
     switch ((esp_mqtt_event_id_t)id) {
     case MQTT_EVENT_CONNECTED:
-        esp_mqtt_client_subscribe(event->client, SHADOW "update/delta", 1);
+        seen = 0;
+        esp_mqtt_client_subscribe(event->client, SHADOW "delta", 1);
         esp_mqtt_client_subscribe(event->client, SHADOW "update/rejected", 1);
-        subscribed = esp_mqtt_client_subscribe(event->client, SHADOW "get/+", 1);
-        break;
-    case MQTT_EVENT_SUBSCRIBED:
-        /* Only after the last of them: what changes from here on is heard as a delta. */
-        if (event->msg_id == subscribed) esp_mqtt_client_enqueue(event->client, SHADOW "get", "", 0, 1, 0, true);
+        report(event->client); /* the first report makes the shadow */
         break;
     case MQTT_EVENT_DATA:
         receive(event);
@@ -93,7 +85,7 @@ void app_main(void) {
         .broker.address.uri = URL,
         .credentials.client_id = DEVICE,
         .session.keepalive = 60,
-        .buffer.size = 4096,
+        .buffer.size = 1024, /* topic and message; see "Sizes and buffers" in docs/devices.md */
         .network.reconnect_timeout_ms = 5000,
     };
     esp_mqtt_client_handle_t client = esp_mqtt_client_init(&config);

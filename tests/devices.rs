@@ -1,5 +1,6 @@
 //! The device programs of `examples/devices` as they are, each against a server: they boot without a shadow, obey what
-//! is desired while they run, and what was desired while they were away.
+//! is desired while they run, and what was desired while they were away. A program that ends fails its test at once,
+//! with what it wrote.
 //!
 //! `./test` installs what they need. Those for ESP-IDF, Arduino and MicroPython need their toolchains and do not run.
 
@@ -12,20 +13,61 @@ mod harness;
 mod lamp;
 
 use std::{
+    fs::File,
+    future::Future,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 use harness::{eventually, server::Server};
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+use tokio::{runtime::Runtime, task::JoinHandle};
 
-/// A program that runs; killed when it is dropped.
-struct Device(Child);
+/// A lamp that runs until it is dropped.
+trait Lamp {
+    /// How it ended and what it wrote, once it did.
+    fn ended(&mut self) -> Option<String>;
+}
 
-impl Drop for Device {
+/// A program of its own.
+struct Program {
+    child: Child,
+    /// What it writes to standard output and standard error.
+    output: NamedTempFile,
+}
+
+impl Lamp for Program {
+    fn ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().unwrap()?;
+        Some(format!("{status}\n{}", String::from_utf8_lossy(&std::fs::read(self.output.path()).unwrap())))
+    }
+}
+
+impl Drop for Program {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A task of this process.
+struct Task<T> {
+    runtime: Runtime,
+    task: JoinHandle<T>,
+}
+
+impl<T: std::fmt::Debug + Send + 'static> Task<T> {
+    fn start(lamp: impl Future<Output = T> + Send + 'static) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let task = runtime.spawn(lamp);
+        Self { runtime, task }
+    }
+}
+
+impl<T: std::fmt::Debug> Lamp for Task<T> {
+    fn ended(&mut self) -> Option<String> {
+        self.task.is_finished().then(|| format!("{:?}", self.runtime.block_on(&mut self.task)))
     }
 }
 
@@ -40,11 +82,17 @@ fn umbrad(server: &Server, arguments: &[&str]) -> Option<Value> {
 }
 
 /// Waits until the lamp has reported `power`.
-fn reports(server: &Server, power: &str) {
-    eventually(&format!("the report of {power}"), || {
+fn reports(server: &Server, lamp: &mut impl Lamp, power: &str) {
+    let reported = eventually(&format!("the report of {power}"), || {
+        if let Some(how) = lamp.ended() {
+            return Some(Err(how));
+        }
         let shadow = umbrad(server, &["get", "lamp-1"])?;
-        (shadow["state"]["reported"]["power"] == power).then_some(())
+        (shadow["state"]["reported"]["power"] == power).then_some(Ok(()))
     });
+    if let Err(how) = reported {
+        panic!("the lamp ended: {how}");
+    }
 }
 
 fn desire(server: &Server, power: &str) {
@@ -53,20 +101,26 @@ fn desire(server: &Server, power: &str) {
 }
 
 /// Has a lamp boot, obey, lose its power, and boot again; `boot` starts it.
-fn lives<D>(boot: impl Fn(&Server) -> D) {
+fn lives<L: Lamp>(boot: impl Fn(&Server) -> L) {
     let server = Server::start();
-    let device = boot(&server);
-    reports(&server, "off");
+    let mut lamp = boot(&server);
+    reports(&server, &mut lamp, "off");
+    for power in ["on", "off"] {
+        desire(&server, power);
+        reports(&server, &mut lamp, power);
+    }
+    drop(lamp);
+    // A lamp is off when it boots: it is on only because it was told to be.
     desire(&server, "on");
-    reports(&server, "on");
-    drop(device);
-    desire(&server, "off");
-    let _device = boot(&server);
-    reports(&server, "off");
+    let mut lamp = boot(&server);
+    reports(&server, &mut lamp, "on");
 }
 
-fn start(command: &mut Command) -> Device {
-    Device(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("./test installs what the examples need"))
+fn start(command: &mut Command) -> Program {
+    let output = NamedTempFile::new().unwrap();
+    let writer = || File::options().append(true).open(output.path()).unwrap();
+    let child = command.stdin(Stdio::null()).stdout(writer()).stderr(writer()).spawn();
+    Program { child: child.expect("./test installs what the examples need"), output }
 }
 
 #[test]
@@ -108,8 +162,18 @@ fn the_lamp_in_c_obeys() {
 fn the_lamp_in_rust_obeys() {
     lives(|server| {
         let url = format!("mqtt://{}", server.address);
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        runtime.spawn(async move { lamp::run("lamp-1", &url).await.expect("the lamp runs until it is dropped") });
-        runtime
+        Task::start(async move { lamp::run("lamp-1", &url).await })
     });
+}
+
+#[test]
+#[should_panic(expected = "the lamp ended: exit status: 3\nno such module")]
+fn a_program_that_ends_fails_its_test_at_once() {
+    lives(|_| start(Command::new("sh").args(["-c", "echo no such module >&2; exit 3"])));
+}
+
+#[test]
+#[should_panic(expected = "the lamp ended: Ok(7)")]
+fn a_task_that_ends_fails_its_test_at_once() {
+    lives(|_| Task::start(async { 7 }));
 }

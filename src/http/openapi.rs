@@ -4,6 +4,7 @@
 //! that are in `schemas`. It is made once, when the server starts.
 
 mod exchanges;
+mod others;
 mod schemas;
 
 use std::sync::Arc;
@@ -30,7 +31,9 @@ pub(super) async fn get(State(api): State<Arc<Api>>) -> Response {
 
 /// The description of a server with these limits.
 pub(super) fn document(limits: &DocumentLimits) -> Bytes {
-    let paths: Map<String, Value> = ROUTES.iter().map(|route| (route.path.replace("{*", "{"), path(route))).collect();
+    let mut paths: Map<String, Value> =
+        ROUTES.iter().map(|route| (route.path.replace("{*", "{"), path(route))).collect();
+    paths.extend(others::paths());
     let document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -41,7 +44,9 @@ pub(super) fn document(limits: &DocumentLimits) -> Bytes {
             "license": { "name": "Apache-2.0 OR MIT" },
         },
         "paths": paths,
-        "components": { "schemas": schemas::all(limits) },
+        "components": { "schemas": schemas::all(limits), "securitySchemes": others::security_schemes() },
+        // Any of them, or none where the listener takes anonymous clients.
+        "security": [{}, { "basic": [] }, { "bearer": [] }, { "session": [] }],
     });
     document.to_string().into()
 }
@@ -63,6 +68,11 @@ fn path(route: &Route) -> Value {
     item.into()
 }
 
+/// True for the operations of AWS's data plane, whose names begin as AWS has them.
+fn is_of_aws(id: &str) -> bool {
+    id.starts_with(|first: char| first.is_ascii_uppercase())
+}
+
 fn method(operation: Operation) -> &'static str {
     match operation.method() {
         Method::GET => "get",
@@ -77,11 +87,18 @@ fn described(operation: Operation, named: bool) -> Value {
     let Exchange { id, summary, requests, responses } = exchanges::of(operation);
     let id = if named { format!("{id}Named") } else { id.to_owned() };
     let mut described = json!({
-        "operationId": id,
+        "operationId": &id,
         "summary": summary,
         "parameters": operation.parameters().iter().map(|shown| parameter(shown)).collect::<Vec<_>>(),
         "responses": responses.iter().map(response).collect::<Map<String, Value>>(),
     });
+    if is_of_aws(&id) {
+        set(
+            &mut described,
+            "security",
+            json!([{}, { "sigv4": [] }, { "basic": [] }, { "bearer": [] }, { "session": [] }]),
+        );
+    }
     if !requests.is_empty() {
         let content: Map<String, Value> = requests.iter().map(content).collect();
         set(&mut described, "requestBody", json!({ "required": true, "content": content }));
@@ -173,7 +190,7 @@ mod tests {
                 assert!(ids.insert(described["operationId"].as_str().unwrap().to_owned()), "{described}");
             }
         }
-        assert_eq!(document["paths"].as_object().unwrap().len(), ROUTES.len());
+        assert_eq!(document["paths"].as_object().unwrap().len(), ROUTES.len() + others::paths().len());
     }
 
     /// All references lead somewhere, and all schemas are referred to.

@@ -9,6 +9,7 @@ mod both_doors;
 mod conditions;
 mod door;
 mod events;
+mod generated;
 mod others;
 mod reading;
 mod waiting;

@@ -7,13 +7,13 @@ use serde_json::json;
 
 use crate::door::{ACCESS_KEY, Door, SECRET};
 
-fn python() -> String {
+pub(crate) fn python() -> String {
     std::env::var("UMBRA_TEST_PYTHON").unwrap_or_else(|_| {
-        panic!("UMBRA_TEST_PYTHON names no interpreter with boto3 and schemathesis: run ./test, which installs them")
+        panic!("UMBRA_TEST_PYTHON names no interpreter with what tests/requirements.txt lists: run ./test")
     })
 }
 
-fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; run ./test, which installs it"));
     let said = String::from_utf8_lossy(&output.stdout);
     let complained = String::from_utf8_lossy(&output.stderr);
@@ -22,7 +22,7 @@ fn run(command: &mut Command) -> Output {
 }
 
 /// The path of a file beside this one.
-fn beside(name: &str) -> String {
+pub(crate) fn beside(name: &str) -> String {
     format!("{}/tests/http/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 

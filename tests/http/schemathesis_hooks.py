@@ -1,7 +1,28 @@
-"""Makes well-formed requests keep to what the description says in words: which parameters exclude one another."""
+"""Makes well-formed requests keep to what the description says in words: which values a shadow holds, and which
+parameters exclude one another."""
 
 import schemathesis
 from schemathesis import GenerationMode
+
+EXACT = 2**53
+
+
+def any_of(value, *others):
+    """Values of JSON whose elements and members are as `value` has them."""
+    number = {"type": "number", "minimum": -EXACT, "maximum": EXACT}
+    array = {"type": "array", "items": {"$ref": "#/components/schemas/Value"}}
+    members = {"type": "object", "additionalProperties": {"$ref": f"#/components/schemas/{value}"}}
+    return {"anyOf": [{"type": ["boolean", "string", *others]}, number, array, members]}
+
+
+@schemathesis.hook
+def before_load_schema(context, raw_schema):
+    """Says as a schema which values there are. The description cannot: it is for generators of clients too, and they
+    do not take a schema that refers to itself."""
+    schemas = raw_schema["components"]["schemas"]
+    for name, schema in (("Value", any_of("Value")), ("ValueOrRemoval", any_of("ValueOrRemoval", "null"))):
+        assert schemas[name].keys() == {"description"}, schemas[name]
+        schemas[name] = schema
 
 
 @schemathesis.hook

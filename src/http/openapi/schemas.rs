@@ -29,78 +29,59 @@ pub(super) fn all(limits: &DocumentLimits) -> Map<String, Value> {
 }
 
 /// Values in a shadow, and what is sent of them.
+///
+/// A value is described in words: generators of clients cannot read a schema that refers to itself.
 fn values(schemas: &mut Map<String, Value>, limits: &DocumentLimits) {
     let (bytes, leaves, depth) = (limits.document_bytes_max, limits.leaves_max, limits.depth_max);
-    let number = json!({ "type": "number", "minimum": -EXACT, "maximum": EXACT });
-    let section = format!(
+    let about = format!(
         "At most {depth} levels of objects and arrays; at most {bytes} bytes for `desired` and `reported` together, and \
          {leaves} leaves for all"
     );
-    put(
-        schemas,
-        "Value",
-        json!({
-            "description": "Anything but null",
-            "anyOf": [
-                { "type": "boolean" },
-                number,
-                { "type": "string" },
-                { "type": "array", "items": reference("Value") },
-                { "type": "object", "additionalProperties": reference("Value") },
-            ],
-        }),
-    );
-    put(
-        schemas,
-        "ValueOrRemoval",
-        json!({
-            "description": "A value; null, at any depth of objects, removes what is there",
-            "anyOf": [
-                { "type": ["boolean", "null", "string"] },
-                number,
-                { "type": "array", "items": reference("Value") },
-                { "type": "object", "additionalProperties": reference("ValueOrRemoval") },
-            ],
-        }),
-    );
-    let part = json!({ "type": ["object", "null"], "additionalProperties": reference("ValueOrRemoval") });
-    put(
-        schemas,
-        "State",
-        json!({
-            "description": section,
-            "type": ["object", "null"],
-            "properties": { "desired": part, "reported": part, "tags": part },
-            "additionalProperties": false,
-        }),
-    );
-    put(schemas, "JsonPatch", json_patch());
+    put(schemas, "Value", json!({ "description": "A JSON value in which, at any depth, there is no null" }));
+    let removal = "A JSON value; null, at any depth of objects, removes what is there. No array holds null";
+    put(schemas, "ValueOrRemoval", json!({ "description": removal }));
+    put(schemas, "Section", json!({ "type": "object", "additionalProperties": reference("ValueOrRemoval") }));
+    let parts = ["desired", "reported", "tags"].map(|name| (name, or_null("Section")));
+    let mut object = closed(parts, &[]);
+    set(&mut object, "description", json!(about));
+    put(schemas, "StateObject", object);
+    let mut state = or_null("StateObject");
+    set(&mut state, "description", json!("The sections that are named; null clears them all"));
+    put(schemas, "State", state);
+    json_patch(schemas);
 }
 
-fn json_patch() -> Value {
-    let operation = |names: &[&str], path: &str, other: Option<(&str, Value)>| {
-        let mut properties = json!({ "op": { "enum": names }, "path": { "type": "string", "pattern": path } });
-        let mut required = vec!["op", "path"];
-        if let Some((name, schema)) = other {
-            set(&mut properties, name, schema);
-            required.push(name);
-        }
-        json!({ "type": "object", "properties": properties, "required": required })
+fn json_patch(schemas: &mut Map<String, Value>) {
+    let operation = |names: &[&str], path: &str, other: Option<(&'static str, Value)>| {
+        let op = json!({ "type": "string", "enum": names });
+        let members = [("op", op), ("path", json!({ "type": "string", "pattern": path }))];
+        let required: Vec<&str> = ["op", "path"].into_iter().chain(other.iter().map(|(name, _)| *name)).collect();
+        let mut operation = closed(members.into_iter().chain(other.clone()), &required);
+        // Others are ignored. RFC 6902 section 4.
+        set(&mut operation, "additionalProperties", json!(true));
+        operation
     };
-    let section = json!({ "type": "object", "additionalProperties": reference("Value") });
     let from = json!({ "type": "string", "pattern": POINTER });
-    json!({
-        "description": "RFC 6902; paths lead into a section, and a section is an object",
-        "type": "array",
-        "maxItems": OPERATIONS_MAX,
-        "items": { "anyOf": [
-            operation(&["add", "replace"], INSIDE, Some(("value", reference("Value")))),
-            operation(&["add", "replace"], SECTION, Some(("value", section))),
-            operation(&["test"], POINTER, Some(("value", json!({})))),
-            operation(&["remove"], POINTER, None),
-            operation(&["move", "copy"], POINTER, Some(("from", from))),
-        ] },
-    })
+    put(schemas, "WholeSection", json!({ "type": "object", "additionalProperties": reference("Value") }));
+    let operations = [
+        ("PatchValue", operation(&["add", "replace"], INSIDE, Some(("value", reference("Value"))))),
+        ("PatchSection", operation(&["add", "replace"], SECTION, Some(("value", reference("WholeSection"))))),
+        ("PatchTest", operation(&["test"], POINTER, Some(("value", json!({}))))),
+        ("PatchRemoval", operation(&["remove"], POINTER, None)),
+        ("PatchMove", operation(&["move", "copy"], POINTER, Some(("from", from)))),
+    ];
+    let any: Vec<Value> = operations.iter().map(|(name, _)| reference(name)).collect();
+    operations.into_iter().for_each(|(name, schema)| put(schemas, name, schema));
+    put(
+        schemas,
+        "JsonPatch",
+        json!({
+            "description": "RFC 6902; paths lead into a section, and a section is an object",
+            "type": "array",
+            "maxItems": OPERATIONS_MAX,
+            "items": { "anyOf": any },
+        }),
+    );
 }
 
 /// The shadow and what becomes of writes.
@@ -124,8 +105,8 @@ fn native(schemas: &mut Map<String, Value>) {
         ("metadata", object.clone()),
         ("changed", json!({ "type": "boolean" })),
         ("rebasedFrom", version(1)),
-        ("replayed", json!({ "const": true })),
-        ("dryRun", json!({ "const": true })),
+        ("replayed", json!({ "type": "boolean" })),
+        ("dryRun", json!({ "type": "boolean" })),
         ("document", object),
     ];
     let needs = ["version", "timestamp", "etag"];
@@ -137,7 +118,7 @@ fn native(schemas: &mut Map<String, Value>) {
 /// What is told of the past, of lists, and of refusals.
 fn told(schemas: &mut Map<String, Value>) {
     let text = json!({ "type": "string" });
-    let yes = json!({ "const": true });
+    let yes = json!({ "type": "boolean" });
     let who = [("by", text.clone()), ("client", text.clone()), ("timestamp", time())];
     put(
         schemas,
@@ -157,7 +138,7 @@ fn told(schemas: &mut Map<String, Value>) {
     ];
     let needs = ["version", "timestamp", "by", "etag", "changes"];
     put(schemas, "Change", closed(change.into_iter().chain(who.clone()), &needs));
-    let end = json!({ "enum": ["first", "more", "gone"] });
+    let end = json!({ "type": "string", "enum": ["first", "more", "gone"] });
     let history = [("entries", list("Change")), ("end", end), ("next", text.clone())];
     put(schemas, "History", closed(history, &["entries", "end"]));
     let refusal = [
@@ -167,7 +148,7 @@ fn told(schemas: &mut Map<String, Value>) {
         ("detail", text.clone()),
         ("expected", version(0)),
         ("version", version(0)),
-        ("via", json!({ "enum": ["mqtt", "http"] })),
+        ("via", json!({ "type": "string", "enum": ["mqtt", "http"] })),
     ];
     let refusal = refusal.into_iter().chain(who);
     let needs = ["code", "error", "message", "timestamp", "by", "via"];
@@ -197,6 +178,7 @@ fn told(schemas: &mut Map<String, Value>) {
     put(schemas, "ShadowSummary", closed(shadow, &["version", "etag", "timestamp", "drift"]));
     put(schemas, "Shadows", closed([("shadows", list("ShadowSummary")), ("next", text)], &["shadows"]));
     put(schemas, "Problem", problem());
+    sessions(schemas);
 }
 
 fn problem() -> Value {
@@ -217,7 +199,7 @@ fn problem() -> Value {
             ("etag", etag()),
             ("conflicts", objects.clone()),
             ("clean", json!({ "type": "array", "items": text })),
-            ("truncated", json!({ "const": true })),
+            ("truncated", json!({ "type": "boolean" })),
             ("failed", objects),
             ("retryAfterMs", json!({ "type": "integer" })),
         ],
@@ -225,15 +207,23 @@ fn problem() -> Value {
     )
 }
 
+/// Those who sign in.
+fn sessions(schemas: &mut Map<String, Value>) {
+    let text = json!({ "type": "string" });
+    let password = closed([("user", text.clone()), ("password", text.clone())], &["user", "password"]);
+    put(schemas, "SignInByPassword", password);
+    put(schemas, "SignInByToken", closed([("token", text.clone())], &["token"]));
+    put(schemas, "SignIn", json!({ "anyOf": [reference("SignInByPassword"), reference("SignInByToken")] }));
+    let roles = json!({ "type": "array", "items": text });
+    let session = [("principal", text.clone()), ("method", text), ("roles", roles)];
+    put(schemas, "Session", closed(session, &["principal", "method", "roles"]));
+}
+
 /// The shapes of AWS.
 fn aws(schemas: &mut Map<String, Value>) {
     let (object, text) = (json!({ "type": "object" }), json!({ "type": "string" }));
-    let part = json!({ "type": ["object", "null"], "additionalProperties": reference("ValueOrRemoval") });
-    let state = json!({
-        "type": ["object", "null"],
-        "properties": { "desired": part, "reported": part },
-        "additionalProperties": false,
-    });
+    put(schemas, "AwsState", closed(["desired", "reported"].map(|name| (name, or_null("Section"))), &[]));
+    let state = or_null("AwsState");
     let token = json!({ "type": "string", "maxLength": 64 });
     let update = [
         ("state", state),
@@ -295,6 +285,10 @@ fn put(schemas: &mut Map<String, Value>, name: &str, schema: Value) {
 
 fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn or_null(name: &str) -> Value {
+    json!({ "anyOf": [reference(name), { "type": "null" }] })
 }
 
 fn list(name: &str) -> Value {

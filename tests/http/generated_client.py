@@ -1,0 +1,99 @@
+"""Uses the client that openapi-python-client generates. Arguments: its package, the description, the server's address."""
+
+import importlib
+import io
+import json
+import pkgutil
+import re
+import sys
+from base64 import b64decode
+from pathlib import Path
+
+package, description, address = sys.argv[1:4]
+sys.path.insert(0, str(Path(package).parent))
+generated = importlib.import_module(Path(package).name)
+modules = {
+    module.name.rsplit(".", 1)[-1]: importlib.import_module(module.name)
+    for module in pkgutil.walk_packages(generated.__path__, generated.__name__ + ".")
+}
+
+
+def snake_case(name):
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+paths = json.loads(Path(description).read_text())["paths"]
+operations = {
+    snake_case(operation["operationId"])
+    for item in paths.values()
+    for operation in item.values()
+    if isinstance(operation, dict)
+}
+missing = operations - modules.keys()
+assert not missing, f"no call for {missing}"
+
+client = generated.Client(base_url=address)
+State, Section = modules["state_object"].StateObject, modules["section"].Section
+File = modules["types"].File
+called = set()
+
+
+def call(name, *arguments, status=200, **parameters):
+    """What the server answers, as the client reads it."""
+    answer = modules[name].sync_detailed(*arguments, client=client, **parameters)
+    assert answer.status_code == status, (name, answer)
+    called.add(name)
+    return answer.parsed
+
+
+def section(**members):
+    return Section.from_dict(members)
+
+
+# A shadow of a device, and a named one beside it.
+for named, shadow in (("", ["lamp"]), ("_named", ["lamp", "night"])):
+    desired = State(desired=section(mode="eco", list=[1, {"deep": True}]))
+    created = call("put_shadow" + named, *shadow, body=desired, upsert=True, status=201)
+    assert created.version == 1, created
+    read = call("get_shadow" + named, *shadow, fields="/desired")
+    assert read.state.to_dict()["desired"] == {"mode": "eco", "list": [1, {"deep": True}]}, read
+    reported = State(reported=section(mode="eco", list=None))
+    merged = call("patch_shadow" + named, *shadow, body=reported, if_match=read.etag)
+    assert merged.changed is True and merged.version == 2, merged
+    stale = call("delete_shadow" + named, *shadow, if_match=read.etag, status=412)
+    assert stale.error == "version-conflict" and stale.version == 2, stale
+    history = call("get_history" + named, *shadow, limit=1)
+    assert history.end == "more" and history.entries[0].version == 2, history
+    refusals = call("get_rejections" + named, *shadow)
+    assert refusals.rejections[0].error == "version-conflict" and refusals.rejections[0].via == "http", refusals
+refusals = call("follow_rejections")
+assert [one.device for one in refusals.rejections] == ["lamp", "lamp"], refusals
+assert len(call("list_shadows", "lamp").shadows) == 2
+assert len(call("get_device", "lamp").shadows) == 2
+assert [one.id for one in call("list_devices", drift=True).devices] == ["lamp"]
+call("delete_shadow_named", "lamp", "night", if_match=merged.etag, status=204)
+
+# As AWS IoT has it.
+Update, AwsState = modules["aws_update"].AwsUpdate, modules["aws_state"].AwsState
+updated = call("update_thing_shadow", "lamp", body=Update(state=AwsState(desired=section(mode="off")), version=2))
+assert updated.version == 3, updated
+assert call("get_thing_shadow", "lamp").state.to_dict()["desired"]["mode"] == "off"
+assert call("delete_thing_shadow", "lamp").version == 4
+assert call("list_named_shadows_for_thing", "lamp").results == []
+call("publish", "hall/light", body=File(payload=io.BytesIO(b"on")), qos=1, retain=True)
+assert b64decode(call("get_retained_message", "hall/light").payload) == b"on"
+assert [one.topic for one in call("list_retained_messages").retained_topics] == ["hall/light"]
+
+# Sessions, and an operator's tools.
+assert call("get_session").roles == ["admin"]
+body = modules["sign_in_by_password"].SignInByPassword(user="nobody", password="wrong")
+assert call("sign_in", body=body, status=401).error == "unauthorized"
+call("sign_out", status=204)
+assert call("get_health") == "ok"
+assert call("get_readiness") == "ready\n"
+assert "umbra_" in call("get_metrics")
+assert call("take_backup").payload.read()
+assert call("get_description").to_dict()["openapi"] == "3.1.0"
+
+# An endless stream, which no generated call reads.
+assert operations - called == {"follow_events"}, operations - called

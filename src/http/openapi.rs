@@ -100,8 +100,10 @@ fn described(operation: Operation, named: bool) -> Value {
         );
     }
     if !requests.is_empty() {
+        // A message may be empty.
+        let required = requests.iter().all(|media| media.schema != "Payload");
         let content: Map<String, Value> = requests.iter().map(content).collect();
-        set(&mut described, "requestBody", json!({ "required": true, "content": content }));
+        set(&mut described, "requestBody", json!({ "required": required, "content": content }));
     }
     described
 }

@@ -78,8 +78,8 @@ const SECTION_POINTERS: &str =
     r"^/(desired|reported|tags)(/([^~/]|~[01])*)*(,/(desired|reported|tags)(/([^~/]|~[01])*)*)*$";
 /// RFC 9110 section 8.8.3, in a list that may have empty elements.
 const TAGS: &str = "^(\\*|[ ,]*((W/)?\"[!#-~\u{80}-\u{ff}]*\"( *,[ ,]*(W/)?\"[!#-~\u{80}-\u{ff}]*\")*)?[ ,]*)$";
-/// Visible characters of ASCII.
-const PLAIN: &str = "^[!-~]*$";
+/// No control characters.
+const PRINTABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 /// Whatever a header may hold.
 const ANYTHING: &str = "";
 
@@ -180,9 +180,9 @@ pub(super) static TOPIC: Parameter = Parameter {
 };
 pub(super) static AWS_QOS: Parameter = query("qos", Kind::Integer { min: 0, max: 1 }, "The QoS; 0 if not given");
 pub(super) static AWS_RETAIN: Parameter = query("retain", Kind::Flag, "Whether the topic keeps the message");
-pub(super) static AWS_CONTENT_TYPE: Parameter = query("contentType", Kind::Text(PLAIN), "MIME type of the payload");
+pub(super) static AWS_CONTENT_TYPE: Parameter = query("contentType", Kind::Text(PRINTABLE), "MIME type of the payload");
 pub(super) static AWS_RESPONSE_TOPIC: Parameter =
-    query("responseTopic", Kind::Text("^[A-Za-z0-9_/-]{0,128}$"), "Where a reply goes");
+    query("responseTopic", Kind::Text(r"^[^\u0000-\u001f\u007f-\u009f+#]*$"), "Where a reply goes");
 pub(super) static AWS_MESSAGE_EXPIRY: Parameter = query(
     "messageExpiry",
     Kind::Integer { min: 0, max: 0xFFFF_FFFF },
@@ -201,7 +201,7 @@ pub(super) static AWS_CORRELATION_DATA: Parameter =
     header("x-amz-mqtt5-correlation-data", Kind::Text("^([A-Za-z0-9+/]{4})*$"), "Correlation data in base64");
 pub(super) static AWS_USER_PROPERTIES: Parameter = header(
     "x-amz-mqtt5-user-properties",
-    Kind::Text("^(W10=|W3siYSI6ImIifV0=)$"),
+    Kind::Text("^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"),
     "Base64 of a JSON array of objects, each with names and texts, such as `[{\"a\":\"b\"}]`",
 );
 

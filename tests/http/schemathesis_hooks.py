@@ -40,6 +40,12 @@ def before_call(context, case, kwargs):
         query.pop("cursor", None)
     if "retainedMessage" in case.operation.path:
         query.pop("nextToken", None)
+    # A header tells of the payload, and another one holds JSON.
+    for name in list(headers):
+        if name.lower() == "x-amz-mqtt5-payload-format-indicator" and headers[name] == "UTF8_DATA":
+            headers[name] = "UNSPECIFIED_BYTES"
+        elif name.lower() == "x-amz-mqtt5-user-properties":
+            headers[name] = "W3siYSI6ImIifV0="
     if "base_version" in query:
         headers.pop("If-Match", None)
         headers.pop("If-None-Match", None)

@@ -147,7 +147,7 @@ impl Device {
                 self.ear.reset();
                 self.read().await?;
             }
-            News::Changed(..) | News::Document(..) => return Ok(()),
+            News::Changed(..) | News::Document(..) | News::Difference(..) => return Ok(()),
         }
         self.step();
         self.report(self.view.clone()).await;

@@ -42,6 +42,7 @@ fn a_dry_run_tells_and_does_nothing() {
         "update/documents",
         "update/accepted",
         "document",
+        "delta",
         "update/delta",
         "update/documents",
         "update/accepted",

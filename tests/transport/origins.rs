@@ -21,7 +21,7 @@ fn a_page_of_another_origin() {
         let (length, kind) = (body.len(), "Content-Type: text/plain");
         format!("POST /healthz HTTP/1.1\r\nHost: {host}\r\n{origin}{kind}\r\nContent-Length: {length}\r\n\r\n{body}")
     };
-    let get = |host: &str| format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let get = |host: &str| format!("GET /openapi.json HTTP/1.1\r\nHost: {host}\r\n\r\n");
     let local = format!("localhost:{port}");
     for (what, request, status) in [
         ("its own page's WebSocket", upgrade(&local, &format!("Origin: {own}\r\n")), 101),
@@ -44,9 +44,13 @@ fn a_page_of_another_origin() {
         ("by address", get(&address.to_string()), 200),
         ("by a name in capitals", get("LocalHost."), 200),
         ("no host", "GET /healthz HTTP/1.1\r\n\r\n".to_owned(), 400),
-        ("two hosts", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n".to_owned(), 400),
-        ("another host in the target", get("localhost").replace("/healthz", "http://evil.example/healthz"), 403),
-        ("what is not there", get("evil.example").replace("/healthz", "/other"), 403),
+        ("two hosts", "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n".to_owned(), 400),
+        (
+            "another host in the target",
+            get("localhost").replace("/openapi.json", "http://evil.example/openapi.json"),
+            403,
+        ),
+        ("what is not there", get("evil.example").replace("/openapi.json", "/other"), 403),
     ] {
         let answer = ask(address, &request).expect("an answer");
         assert_eq!(answer.status, status, "{what}: {request}\n{answer:?}");

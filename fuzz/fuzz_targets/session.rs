@@ -152,6 +152,7 @@ impl World {
         let maximum_packet_size = (five && how & 4 != 0).then_some(u32::from(how >> 4) + 6);
         let connect = Connect {
             protocol,
+            bridge: false,
             client_id: String::new(),
             clean_start: false,
             keep_alive: 0,

@@ -16,7 +16,7 @@ fn a_client_id_with_a_slash_twice() {
     let mut server = Server::start();
     let mut bystander = Bystander::new(&server);
     for protocol in BOTH {
-        for id in ["a/b", "#", "+/+", "$share/x", "../..", "é", "%s%n", "\u{10FFFF}"] {
+        for id in ["a/b", "#", "+/+", "$share/x", "../..", "é", "%s%n", "\u{10FFFD}"] {
             let mut first = Client::connect(&server, protocol, id);
             let mut second = Client::connect(&server, protocol, id);
             assert_eq!(first.closed(), (protocol == V5).then_some(0x8E), "{id}");
@@ -31,7 +31,7 @@ fn a_client_id_with_a_slash_twice() {
 fn a_topic_that_begins_beyond_ascii() {
     let mut server = Server::start();
     let mut bystander = Bystander::new(&server);
-    let topics = ["é", "état/1", "ü/ö", "日本/温度", "\u{10FFFF}/x", "/", "//", "a//b", " ", "$", "$/x", "$é/x"];
+    let topics = ["é", "état/1", "ü/ö", "日本/温度", "\u{10FFFD}/x", "/", "//", "a//b", " ", "$", "$/x", "$é/x"];
     for protocol in BOTH {
         let mut watcher = Client::connect(&server, V5, "watcher");
         let filters: Vec<_> = topics.iter().map(|topic| (*topic, 1)).collect();

@@ -82,6 +82,14 @@ fn the_worked_example_works() {
 #[test]
 fn the_tutorial_works() {
     let directory = tempfile::tempdir().unwrap();
-    let said = run(&moved(include_str!("../docs/tutorial.md"), &["1883", "8080"]), directory.path());
+    let page = moved(include_str!("../docs/tutorial.md"), &["1883", "8080"]);
+    // The page's server has the shipped addresses, which are moved here as well.
+    let after =
+        |text: &str| page.split(text).nth(1).unwrap().chars().take_while(char::is_ascii_digit).collect::<String>();
+    let (mqtt, http) = (after("MQTT on 127.0.0.1:"), after("http://127.0.0.1:"));
+    let binds =
+        format!("UMBRA__LISTENER__0__BIND=127.0.0.1:{mqtt} UMBRA__LISTENER__1__BIND=127.0.0.1:{http} umbrad serve");
+    assert!(page.contains("\numbrad serve --store"));
+    let said = run(&page.replace("\numbrad serve --store", &format!("\n{binds} --store")), directory.path());
     assert!(said.contains("a conflict, as AWS reports it") && said.contains("'color': 'red'"), "{said}");
 }

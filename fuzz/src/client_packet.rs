@@ -45,7 +45,8 @@ fn write_connect(connect: &Connect) -> Vec<u8> {
     let Connect { protocol, client_id, clean_start, keep_alive, will, username, password, .. } = connect;
     let (mut body, mut properties) = (Body::default(), Body::default());
     body.text("MQTT");
-    body.0.push(if *protocol == Protocol::V4 { 4 } else { 5 });
+    let level = if *protocol == Protocol::V4 { 4 } else { 5 };
+    body.0.push(level | u8::from(connect.bridge) << 7);
     let will_flags = will.as_ref().map_or(0, |will| 4 | (will.qos as u8) << 3 | u8::from(will.retain) << 5);
     let login = u8::from(username.is_some()) << 7 | u8::from(password.is_some()) << 6;
     body.0.push(u8::from(*clean_start) << 1 | will_flags | login);

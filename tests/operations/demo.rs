@@ -55,10 +55,12 @@ fn a_demo_without_a_terminal_ends() {
 #[test]
 fn a_demo_on_a_terminal_goes_on_until_it_is_interrupted() {
     let directory = tempfile::tempdir().unwrap();
-    // `script` makes its terminal raw where its own input is none.
-    let command = format!("stty sane; {SCRIPT} --rebase");
+    // `script` makes its terminal raw where its own input is none. It runs the command with $SHELL, or with sh where
+    // that is unset; a shell that stayed would itself die of the interrupt and hide the demo's exit status.
+    let command = format!("stty sane; exec {SCRIPT} --rebase");
     // Tests that run in the background of a script have interrupts ignored, and so would all that they start.
     let mut child = demo(directory.path(), "env")
+        .env("SHELL", "/bin/sh")
         .args(["--default-signal=INT", "script", "--quiet", "--return", "--command", &command, "/dev/null"])
         .stdin(Stdio::piped())
         .spawn()

@@ -10,7 +10,7 @@ fuzz_target!(|data: &[u8]| {
     let parts = [fuzzing::value, fuzzing::pointer, fuzzing::integer];
     parts.iter().for_each(|kind| _ = kind(data));
 
-    let kinds = [fuzzing::record, fuzzing::entry, fuzzing::progress, fuzzing::created];
+    let kinds = [fuzzing::record, fuzzing::entry, fuzzing::progress, fuzzing::created, fuzzing::floor];
     for (kind, sealed) in kinds.iter().zip(fuzzing::sealed(data)) {
         assert_eq!(kind(data), None, "a checksum of any bytes is found right once in four thousand million times");
         if let Some(written) = kind(&sealed) {

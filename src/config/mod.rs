@@ -172,7 +172,7 @@ pub struct Limits {
     pub depth_max: usize,
     /// Most path tombstones of a shadow.
     pub path_tombstones_max: usize,
-    /// Most shadow names of a device, including deleted ones.
+    /// Most shadow names of a device, including deleted ones whose tombstone is stored.
     pub shadow_names_max: usize,
     /// Most bytes of a packet from a client; the largest document fits.
     pub packet_bytes_max: usize,

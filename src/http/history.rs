@@ -48,7 +48,7 @@ pub(super) async fn get(
     let refused = |rejection: Rejection| caller.refused(&rejection, &key, &api);
     let _admitted = api.service.admit(caller.principal(), &key).map_err(refused)?;
     let held = api.service.read(&key).await.map_err(refused)?;
-    if held.document.version == Version(0) {
+    if !held.is_recorded() {
         return Err(refused(Rejection::NotFound));
     }
     let turn = api.read_turn(&caller).await;

@@ -129,6 +129,15 @@ impl Document {
         }
     }
 
+    /// Returns the document of a shadow without a record on a device whose names were purged up to version `floor`: a
+    /// tombstone at that version. At version 0, this is [`Document::absent`].
+    #[must_use]
+    pub fn absent_at(floor: Version) -> Self {
+        let absent = Self::absent();
+        let etag = Etag { version: floor, ..absent.etag };
+        Self { version: floor, deleted: floor > Version(0), etag, floor, ..absent }
+    }
+
     /// Returns true if the shadow was written and is not deleted.
     #[must_use]
     pub fn exists(&self) -> bool {

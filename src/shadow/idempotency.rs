@@ -130,6 +130,13 @@ impl Remembered {
         self.keys().iter().rev().find(fits).map(|known| &known.first)
     }
 
+    /// Returns the first time at which none of the keys is valid; `None` if there are no keys.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        let newest = self.keys().iter().map(|known| known.decided.0).max()?;
+        Some(Timestamp(newest.saturating_add(REMEMBERED_SECONDS + 1)))
+    }
+
     /// Returns a copy that includes `new`, after eviction of the keys that make room for it.
     ///
     /// # Errors

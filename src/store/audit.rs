@@ -1,6 +1,6 @@
 //! The consistency check of a store: checksums, the chain of the journal, and the state table against the journal.
 //!
-//! The records arrive in one pass, `meta`, then `journal`, then `state`, from an open store or from a backup. For each
+//! The records arrive in one pass, `meta`, `journal`, `state`, then `floors`, from an open store or from a backup. For each
 //! shadow in the journal, its newest entry is kept in memory (about 200 bytes a shadow). Only entries that the state
 //! table may lack are kept whole: these are replayed as by a start.
 //!
@@ -13,12 +13,13 @@ use std::{
 };
 
 use crate::{
-    shadow::{Document, Etag, Remembered, ShadowKey, Version},
+    shadow::{DeviceId, Document, Etag, ShadowKey, Version},
     store::{
         backup::{Record, Table},
         codec::DecodeError,
         entry::{Entry, JOURNAL, Seq},
         error::StoreError,
+        floor::{DeviceFloor, FLOORS},
         reader,
         record::{self, Held, STATE},
         recovery,
@@ -51,6 +52,9 @@ pub(super) struct Audit {
     bytes: u64,
     journal_ended: bool,
     chains: HashMap<ShadowKey, Chain>,
+    /// The first entries of shadows that begin above version 1, which need a floor of their device.
+    raised: Vec<(Seq, DeviceId, Version)>,
+    floors: HashMap<DeviceId, Version>,
     tombstones_max: usize,
     report: Report,
 }
@@ -107,6 +111,10 @@ impl Audit {
                 self.end_journal();
                 self.state(key, value)
             }
+            Table::Floors => {
+                self.end_journal();
+                self.floor(key, value)
+            }
         };
         if let Err(error) = taken {
             self.report.add(error.to_string());
@@ -119,8 +127,7 @@ impl Audit {
         if !self.created {
             self.report.add(format!("{META}/{CREATED_KEY} is missing"));
         }
-        let absent =
-            Held { document: Arc::new(Document::absent()), last_entry: Seq(0), remembered: Remembered::default() };
+        self.check_floors();
         for (key, chain) in std::mem::take(&mut self.chains) {
             if chain.stored {
                 continue;
@@ -128,7 +135,10 @@ impl Audit {
             self.report.shadows += 1;
             let made = match chain.settled {
                 Some(Point { seq, .. }) => Err(lost(&key, seq)),
-                None => self.replay(absent.clone(), &chain),
+                None => {
+                    let floor = self.floors.get(&key.device).copied().unwrap_or(Version(0));
+                    self.replay(Held::absent_at(floor), &chain)
+                }
             };
             if let Err(error) = made {
                 self.report.add(error.to_string());
@@ -170,7 +180,13 @@ impl Audit {
         let (key, previous) = (entry.key.clone(), entry.previous);
         let follows = match self.chains.get(&key) {
             Some(chain) => previous == chain.newest.seq && entry.version.0 == chain.newest.version.0 + 1,
-            None => previous <= progress.removed.seq && (previous == Seq(0)) == (entry.version == Version(1)),
+            None if previous == Seq(0) => {
+                if entry.version > Version(1) {
+                    self.raised.push((seq, key.device.clone(), Version(entry.version.0 - 1)));
+                }
+                entry.version > Version(0)
+            }
+            None => previous <= progress.removed.seq && entry.version > Version(1),
         };
         let chain = match self.chains.entry(key) {
             hash_map::Entry::Occupied(chain) => chain.into_mut(),
@@ -240,6 +256,33 @@ impl Audit {
             return Err(wrong(format!("it is not what entry {last}, which it says it is of, made")));
         }
         self.replay(held, &chain)
+    }
+
+    fn floor(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let broken = |error: DecodeError| StoreError::record(FLOORS, key.escape_ascii(), &error);
+        let floor = DeviceFloor::decode(key, value).map_err(broken)?;
+        let device = str::from_utf8(key).ok().and_then(|name| DeviceId::new(name).ok());
+        let device = device.ok_or_else(|| broken(DecodeError::Invalid("a device id")))?;
+        if floor.last_entry > self.progress.unwrap_or_default().removed.seq {
+            let detail = format!("entry {}, which it says was removed, is in the journal", floor.last_entry);
+            return Err(StoreError::Record { table: FLOORS, key: device.as_str().to_owned(), detail });
+        }
+        self.floors.insert(device, floor.version);
+        Ok(())
+    }
+
+    /// Checks the number of floors, and the shadows that begin above version 1.
+    fn check_floors(&mut self) {
+        let (expected, found) = (self.progress.unwrap_or_default().floors, self.floors.len() as u64);
+        if found != expected {
+            self.report.add(format!("there are {found} sound floors and should be {expected}"));
+        }
+        for (seq, device, floor) in std::mem::take(&mut self.raised) {
+            if self.floors.get(&device).is_none_or(|found| *found < floor) {
+                let detail = format!("it begins after version {} and its device has no such floor", floor.0);
+                self.report.add(StoreError::entry(seq, detail).to_string());
+            }
+        }
     }
 
     /// Applies the entries newer than `held`, as a start would.

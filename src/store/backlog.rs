@@ -14,7 +14,7 @@
 use std::{collections::BTreeMap, ops::Bound};
 
 use crate::{
-    shadow::ShadowKey,
+    shadow::{DeviceId, ShadowKey},
     store::{
         options::StoreOptions,
         record::Held,
@@ -64,9 +64,9 @@ impl Backlog {
         self.dirty.contains_key(key)
     }
 
-    /// Returns the keys from `first` on.
-    pub(super) fn keys_from(&self, first: &ShadowKey) -> impl Iterator<Item = &ShadowKey> {
-        self.dirty.range((Bound::Included(first), Bound::Unbounded)).map(|(key, _)| key)
+    /// Returns the dirty documents of the shadows of `device`.
+    pub(super) fn of_device<'a>(&'a self, device: &'a DeviceId) -> impl Iterator<Item = (&'a ShadowKey, &'a Held)> {
+        self.dirty.range(ShadowKey::classic(device.clone())..).take_while(|(key, _)| key.device == *device)
     }
 
     /// Adds the newest document of `key`.

@@ -1,8 +1,8 @@
 //! The backup file: the records of one commit in order, with a digest at the end.
 //!
 //! ```text
-//! "UMBRABAK" · format (1 byte: 1)
-//! table (1 byte: 1 meta, 2 journal, 3 state) · key length · key · value length · value
+//! "UMBRABAK" · format (1 byte: 2 if there is a floor, otherwise 1)
+//! table (1 byte: 1 meta, 2 journal, 3 state, 4 floors) · key length · key · value length · value
 //! …    in the order of tables and keys
 //! 0 (1 byte) · number of records (8 bytes) · SHA-256 of all before it (32 bytes)
 //! ```
@@ -30,6 +30,7 @@ pub(super) enum Table {
     Meta = 1,
     Journal = 2,
     State = 3,
+    Floors = 4,
 }
 
 /// A reason why a file is not a complete backup.
@@ -68,17 +69,19 @@ pub(super) struct BackupReader<R> {
 }
 
 const MAGIC: &[u8; 8] = b"UMBRABAK";
-const FORMAT: u8 = 1;
+/// The newest format, which has [`Table::Floors`].
+const FORMAT: u8 = 2;
+const FORMAT_WITHOUT_FLOORS: u8 = 1;
 const END: u8 = 0;
 /// A limit above the length of any key in the store.
 const KEY_BYTES_MAX: u32 = 1024;
 
 impl<W: Write> BackupWriter<W> {
-    /// Begins a backup in `out`.
-    pub(super) fn begin(out: W) -> io::Result<Self> {
+    /// Begins a backup in `out`. Without floors, older programs can read it.
+    pub(super) fn begin(out: W, has_floors: bool) -> io::Result<Self> {
         let mut writer = Self { out, digest: Sha256::new(), records: 0 };
         writer.put(MAGIC)?;
-        writer.put(&[FORMAT])?;
+        writer.put(&[if has_floors { FORMAT } else { FORMAT_WITHOUT_FLOORS }])?;
         Ok(writer)
     }
 
@@ -124,7 +127,7 @@ impl<R: Read> BackupReader<R> {
             Err(error) => return Err(error),
         }
         match reader.array()? {
-            [FORMAT] => Ok(reader),
+            [FORMAT | FORMAT_WITHOUT_FLOORS] => Ok(reader),
             [format] => Err(BackupError::Format(format)),
         }
     }
@@ -136,6 +139,7 @@ impl<R: Read> BackupReader<R> {
             [1] => Table::Meta,
             [2] => Table::Journal,
             [3] => Table::State,
+            [4] => Table::Floors,
             _ => return Err(BackupError::Damaged("there is no such table")),
         };
         if table < self.last {
@@ -195,7 +199,7 @@ mod tests {
     use super::*;
 
     fn backup() -> Vec<u8> {
-        let mut writer = BackupWriter::begin(Vec::new()).unwrap();
+        let mut writer = BackupWriter::begin(Vec::new(), false).unwrap();
         writer.record(Table::Meta, b"store", b"one").unwrap();
         writer.record(Table::Journal, &7u64.to_le_bytes(), b"an entry").unwrap();
         writer.record(Table::State, b"d\0", b"").unwrap();

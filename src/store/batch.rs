@@ -15,14 +15,15 @@ use std::{
 use crate::{
     request_id::RequestId,
     shadow::{
-        self, Change, Command, Decision, Document, DocumentLimits, FirstOutcome, Keyed, Manner, Rejection, Remembered,
-        RememberedKey, Sender, ShadowKey, Timestamp, Version,
+        self, Change, Command, Decision, DeviceId, Document, DocumentLimits, FirstOutcome, Keyed, Manner, Rejection,
+        Remembered, RememberedKey, Sender, ShadowKey, Timestamp, Version,
     },
     store::{
         backlog::Backlog,
         entry::{NewEntry, Seq},
         error::StoreError,
-        names::NameCounts,
+        names::{Admission, NameCounts},
+        purge::{Purge, PurgeSearch},
         reader::Shared,
         record::Held,
         remembered::{EntryKey, FirstAnswer},
@@ -83,6 +84,8 @@ pub(super) struct Bench<'a> {
     pub(super) shared: &'a Shared,
     pub(super) backlog: &'a Backlog,
     pub(super) names: &'a mut NameCounts,
+    /// The last entry removed by retention.
+    pub(super) removed: Seq,
     pub(super) limits: &'a DocumentLimits,
     pub(super) now: Timestamp,
 }
@@ -107,6 +110,8 @@ pub(super) struct Batch<C> {
     /// The new entries, framed and checksummed.
     pub(super) entries: Vec<(Seq, Vec<u8>)>,
     pub(super) works: HashMap<ShadowKey, Work>,
+    /// The tombstones to purge, by device.
+    pub(super) purged: HashMap<DeviceId, Purge>,
     pub(super) outcomes: Vec<Outcome<C>>,
 }
 
@@ -116,6 +121,7 @@ impl<C> Batch<C> {
             head,
             entries: Vec::with_capacity(jobs),
             works: HashMap::with_capacity(jobs),
+            purged: HashMap::new(),
             outcomes: Vec::with_capacity(jobs),
         }
     }
@@ -141,16 +147,25 @@ impl<C> Batch<C> {
         let work = match self.works.entry(job.key.clone()) {
             hash_map::Entry::Occupied(work) => work.into_mut(),
             hash_map::Entry::Vacant(vacant) => {
-                vacant.insert(work(&job.key, bench.shared).map_err(|error| internal(&error, job))?)
+                let purged = self.purged.get(&job.key.device);
+                vacant.insert(work(&job.key, bench.shared, purged).map_err(|error| internal(&error, job))?)
             }
         };
-        let before = Arc::clone(&work.held.document);
+        let (mut before, is_recorded) = (Arc::clone(&work.held.document), work.held.is_recorded());
         if let Some(keyed) = job.command.keyed()
             && let Some(first) = work.held.remembered.find(&job.sender.by, &keyed.key, bench.now)
         {
             // Checked before the preconditions: the first request may itself have made its version stale.
             let same = first.digest == keyed.digest;
             return if same { Ok(Applied::again(before, *first)) } else { Err(Rejection::IdempotencyKeyReused) };
+        }
+        let admission = if is_recorded { None } else { Some(self.admission(job, bench)?) };
+        if let Some(Admission::Purge(purge)) = &admission
+            && let Some(work) = self.works.get_mut(&job.key)
+        {
+            // Decided at the floor after the purge. A refusal or dry run purges nothing, but names this version.
+            work.held = Held::absent_at(purge.floor.version);
+            before = Arc::clone(&work.held.document);
         }
         if let Command::Patch(patch) = &job.command {
             // The outcome and the stored key hold the resolved update.
@@ -170,13 +185,17 @@ impl<C> Batch<C> {
             rebased_from,
             manner: if job.command.is_dry_run() { Manner::DryRun } else { Manner::Done },
         };
-        let remembered = job.command.keyed().map(|keyed| applied.remember(&work.held, &job.sender, keyed, bench.now));
-        let remembered = remembered.transpose()?;
-        admit_name(job, &applied, bench)?;
+        let remembered = self.remembered(job, &applied, bench.now)?;
+        if admission == Some(Admission::Full) {
+            return Err(names_exhausted(&job.key, bench.names.max()));
+        }
         if applied.manner == Manner::DryRun {
             return Ok(applied);
         }
-        if let Some(remembered) = remembered {
+        if let Some(admission) = admission {
+            self.admit(&job.key, admission, bench.names);
+        }
+        if let (Some(remembered), Some(work)) = (remembered, self.works.get_mut(&job.key)) {
             work.held.remembered = remembered;
             // A no-op has no journal entry that could hold its key.
             work.carry |= after.is_none();
@@ -186,6 +205,41 @@ impl<C> Batch<C> {
             None => Ok(applied),
             Some(_) => Ok(self.append(job, applied)),
         }
+    }
+
+    /// Returns the stored keys of the shadow with that of the job; `None` if the job has none.
+    fn remembered(&self, job: &Job<C>, applied: &Applied, now: Timestamp) -> Result<Option<Remembered>, Rejection> {
+        match (job.command.keyed(), self.works.get(&job.key)) {
+            (Some(keyed), Some(work)) => applied.remember(&work.held, &job.sender, keyed, now).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Returns the answer for a shadow without a record, which the command may create.
+    fn admission(&self, job: &Job<C>, bench: &mut Bench<'_>) -> Result<Admission, Rejection> {
+        let search = PurgeSearch {
+            shared: bench.shared,
+            backlog: bench.backlog,
+            works: &self.works,
+            purged: &self.purged,
+            head: self.head.seq,
+            removed: bench.removed,
+            now: bench.now,
+        };
+        bench.names.admission(&job.key, &search).map_err(|error| internal(&error, job))
+    }
+
+    /// Counts the shadow of `key`, which is created, and purges the tombstones that make room for it.
+    fn admit(&mut self, key: &ShadowKey, admission: Admission, names: &mut NameCounts) {
+        let Admission::Purge(purge) = admission else { return names.add(key, 0) };
+        names.add(key, purge.keys.len());
+        let absent = Held::absent_at(purge.floor.version);
+        for (other, work) in &mut self.works {
+            if other.device == key.device && !work.held.is_recorded() {
+                work.held = absent.clone();
+            }
+        }
+        self.purged.entry(key.device.clone()).or_default().merge(purge);
     }
 
     /// Appends the journal entry of a change.
@@ -274,33 +328,29 @@ impl Applied {
     }
 }
 
-/// Counts the name of a shadow that the command creates.
-fn admit_name<C>(job: &Job<C>, applied: &Applied, bench: &mut Bench<'_>) -> Result<(), Rejection> {
-    if applied.before.version > Version(0) {
-        return Ok(());
-    }
-    let admitted = match applied.manner {
-        Manner::DryRun => bench.names.would_admit(&job.key, bench.shared, bench.backlog),
-        Manner::Done | Manner::Again(_) => bench.names.admit(&job.key, bench.shared, bench.backlog),
-    };
-    if admitted.map_err(|error| internal(&error, job))? {
-        return Ok(());
-    }
+/// Returns the refusal of a name beyond the maximum of a device.
+fn names_exhausted(key: &ShadowKey, max: usize) -> Rejection {
     let quota = format!(
-        "device '{}' has {} named shadows, as many as it may have (limits.shadow_names_max); deleted names count",
-        job.key.device.as_str(),
-        bench.names.max(),
+        "device '{}' has {max} named shadows, as many as it may have (limits.shadow_names_max); deleted names count \
+         until their changes have left the journal and their idempotency keys have expired",
+        key.device.as_str(),
     );
-    // Waiting makes no room among a device's names.
-    Err(Rejection::TooManyRequests { quota, retry_after_ms: None })
+    // Waiting makes no room among a device's names that its client could rely on.
+    Rejection::TooManyRequests { quota, retry_after_ms: None }
 }
 
-fn work(key: &ShadowKey, shared: &Shared) -> Result<Work, StoreError> {
+/// Returns the shadow of `key` as it is before the batch; `purged` are the tombstones of its device that the batch purges.
+fn work(key: &ShadowKey, shared: &Shared, purged: Option<&Purge>) -> Result<Work, StoreError> {
     let (held, was_cached) = match shared.cache.get(key) {
+        _ if purged.is_some_and(|purge| purge.keys.contains(key)) => (shared.absent_at(Version(0)), false),
         Ok(held) => (held, true),
         Err(_) => (shared.load(key)?, false),
     };
-    Ok(Work { is_new: held.last_entry == Seq(0), held, was_cached, changed: false, carry: false })
+    let held = match purged {
+        Some(purge) if !held.is_recorded() => shared.absent_at(purge.floor.version),
+        _ => held,
+    };
+    Ok(Work { is_new: !held.is_recorded(), held, was_cached, changed: false, carry: false })
 }
 
 /// Logs a record that cannot be read. Its shadow is out of service; the others are not.

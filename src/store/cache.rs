@@ -118,6 +118,16 @@ impl DocumentCache {
         self.put(&mut shard, key, held, pinned);
     }
 
+    /// Removes the document of `key`, whose record was purged. Only the writer calls this.
+    pub(super) fn remove(&self, key: &ShadowKey) {
+        let mut shard = self.shard(self.shard_of(key)).write();
+        // A reader that found the record before must not cache it afterwards.
+        shard.published += 1;
+        if self.evict(&mut shard, key) {
+            shard.ring.retain(|other| other != key);
+        }
+    }
+
     /// Unpins the document of `key` after its flush. Only the writer calls this.
     pub(super) fn unpin(&self, key: &ShadowKey) {
         let mut shard = self.shard(self.shard_of(key)).write();
@@ -151,12 +161,19 @@ impl DocumentCache {
             let keep = shard.slots.get_mut(&key).is_some_and(|slot| slot.pinned | std::mem::take(slot.used.get_mut()));
             if keep {
                 shard.ring.push_back(key);
-            } else if let Some(slot) = shard.slots.remove(&key) {
-                shard.bytes -= slot.bytes;
-                self.bytes.fetch_sub(slot.bytes, Ordering::Relaxed);
-                self.documents.fetch_sub(1, Ordering::Relaxed);
+            } else {
+                self.evict(shard, &key);
             }
         }
+    }
+
+    /// Removes the slot of `key`; false if there is none.
+    fn evict(&self, shard: &mut Shard, key: &ShadowKey) -> bool {
+        let Some(slot) = shard.slots.remove(key) else { return false };
+        shard.bytes -= slot.bytes;
+        self.bytes.fetch_sub(slot.bytes, Ordering::Relaxed);
+        self.documents.fetch_sub(1, Ordering::Relaxed);
+        true
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "any bits of the hash do")]
@@ -216,11 +233,13 @@ mod tests {
         Settled {
             seq: u64,
         },
+        /// The record was purged.
+        Purged,
     }
 
     #[test]
     fn a_read_from_disk_is_merged_with_publications() {
-        use Meanwhile::{Gone, Nothing, Published, Settled};
+        use Meanwhile::{Gone, Nothing, Published, Purged, Settled};
         for (meanwhile, read, answered, kept) in [
             (Nothing, 5, 5, Some(5)),
             (Nothing, 0, 0, None),
@@ -233,6 +252,7 @@ mod tests {
             // An old result must not be kept, since nothing would correct it.
             (Gone { seq: 6 }, 5, 5, None),
             (Gone { seq: 6 }, 6, 6, None),
+            (Purged, 5, 5, None),
         ] {
             let about = format!("{meanwhile:?}, read {read}");
             let cache = DocumentCache::new(1 << 20);
@@ -244,6 +264,7 @@ mod tests {
                     cache.publish(&key("d"), held(seq), false);
                     cache.shard(miss.shard).write().slots.clear();
                 }
+                Purged => cache.remove(&key("d")),
                 Settled { seq } => {
                     let other = cache.get(&key("d")).err().unwrap();
                     assert_eq!(cache.settle(&key("d"), held(seq), &other).last_entry, Seq(seq), "{about}");
@@ -252,6 +273,19 @@ mod tests {
             assert_eq!(cache.settle(&key("d"), held(read), &miss).last_entry, Seq(answered), "{about}");
             assert_eq!(cache.get(&key("d")).ok().map(|held| held.last_entry), kept.map(Seq), "{about}");
         }
+    }
+
+    #[test]
+    fn a_removed_slot_leaves_nothing() {
+        let cache = DocumentCache::new(1 << 20);
+        for _ in 0..3 {
+            cache.publish(&key("d"), held(1), false);
+            cache.remove(&key("d"));
+            cache.remove(&key("d"));
+        }
+        assert!(cache.get(&key("d")).is_err());
+        assert_eq!(cache.size(), (0, 0));
+        assert!(cache.shards.iter().all(|shard| shard.read().ring.is_empty()));
     }
 
     #[test]

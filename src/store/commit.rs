@@ -1,18 +1,19 @@
 //! One commit of the writer, and the publication of its documents to readers.
 //!
 //! The transaction contains the new entries, the flushed documents (including those whose record must not wait), the
-//! removals by retention, and the progress record. After the commit, new documents are published in the cache, pinned
+//! removals by retention, the purges, and the progress record. After the commit, new documents are published in the cache, pinned
 //! if they are still dirty. Then the new head is published, so every reader that sees an entry finds its document.
 //! `writer` decides when to commit and what to report.
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 
 use crate::{
-    shadow::{Rejection, ShadowKey},
+    shadow::{DeviceId, Rejection, ShadowKey},
     store::{
         batch::{Batch, Work},
         database::Failure,
         entry::Seq,
+        purge::{self, Purge},
         record::Held,
         schema::{self, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, Progress, STATE_TABLE},
         writer::Writer,
@@ -37,7 +38,8 @@ impl<C> Writer<C> {
         let due = self.backlog.due(&progress, batch.entries.len() as u64, bytes);
         let mut flushed = self.backlog.take(due, &mut progress);
         flushed.append(&mut out_of_turn);
-        self.commit(progress, &batch.entries, &flushed)?;
+        self.commit(progress, &batch.entries, &flushed, &batch.purged)?;
+        self.remove_purged(&batch.purged);
         self.publish(works, &flushed);
         Ok(())
     }
@@ -46,19 +48,20 @@ impl<C> Writer<C> {
     pub(super) fn carry_some(&mut self) {
         let mut progress = self.progress;
         let flushed = self.backlog.take(self.options.carry_documents_idle.max(1), &mut progress);
-        if self.commit(progress, &[], &flushed).is_ok() {
+        if self.commit(progress, &[], &flushed, &HashMap::new()).is_ok() {
             self.release(&flushed);
         }
         self.report();
     }
 
-    /// Commits `entries` and the flushed documents. Afterwards journal and state table stand at `progress`, or beyond
+    /// Commits `entries`, the flushed documents and the purges. Afterwards journal and state table stand at `progress`, or beyond
     /// it by retention.
     fn commit(
         &mut self,
         mut progress: Progress,
         entries: &[(Seq, Vec<u8>)],
         flushed: &[(ShadowKey, Held)],
+        purged: &HashMap<DeviceId, Purge>,
     ) -> Result<(), Rejection> {
         let started = Instant::now();
         let Self { shared, retention, encoder, clock, .. } = self;
@@ -69,6 +72,8 @@ impl<C> Writer<C> {
             }
             retention.trim(&mut journal, &mut progress, clock(), entries.len())?;
             let mut state = transaction.open_table(STATE_TABLE)?;
+            // Before the flushed documents, since a purged name may be in use again.
+            progress.floors += purge::write(transaction, &mut state, purged)?;
             for (key, held) in flushed {
                 let key = schema::state_key(key);
                 state.insert(key.as_slice(), encoder.encode(&key, held))?;
@@ -84,6 +89,15 @@ impl<C> Writer<C> {
                 Ok(())
             }
             Err(failure) => Err(self.latch(failure)),
+        }
+    }
+
+    /// Removes the purged tombstones from the cache.
+    fn remove_purged(&self, purged: &HashMap<DeviceId, Purge>) {
+        for (device, purge) in purged {
+            purge.keys.iter().for_each(|key| self.shared.cache.remove(key));
+            let (device, names, floor) = (device.as_str(), purge.keys.len(), purge.floor.version.0);
+            tracing::debug!(device, names, floor, "purged the tombstones of deleted names");
         }
     }
 

@@ -20,8 +20,9 @@ use crate::store::{
     database::{CommitFailure, Database, Failure},
     entry::JOURNAL,
     error::StoreError,
+    floor::{self, FLOORS},
     options::StoreOptions,
-    schema::{JOURNAL_TABLE, META, META_TABLE, STATE_TABLE},
+    schema::{FLOORS_TABLE, JOURNAL_TABLE, META, META_TABLE, STATE_TABLE},
 };
 
 /// A reason why a store or backup could not be copied.
@@ -52,11 +53,14 @@ const SLICE_BYTES: usize = 8 << 20;
 impl Database {
     /// Writes a backup of the newest commit to `out`.
     pub(super) fn back_up(&self, out: impl Write) -> Result<(), CopyError> {
-        let copied = self.read(|transaction| match BackupWriter::begin(out) {
-            Err(error) => Ok(Err(error)),
-            Ok(mut writer) => {
-                let copied = each(transaction, |table, key, value| writer.record(table, key, value))?;
-                Ok(copied.and_then(|()| writer.finish()).map(drop))
+        let copied = self.read(|transaction| {
+            let has_floors = floor::table(transaction)?.is_some();
+            match BackupWriter::begin(out, has_floors) {
+                Err(error) => Ok(Err(error)),
+                Ok(mut writer) => {
+                    let copied = each(transaction, |table, key, value| writer.record(table, key, value))?;
+                    Ok(copied.and_then(|()| writer.finish()).map(drop))
+                }
             }
         });
         copied?.map_err(CopyError::Write)
@@ -89,6 +93,11 @@ impl Database {
                         drop(journal.insert(u64::from_le_bytes(seq), value.as_slice())?);
                     }
                     Table::State => drop(state.insert(key.as_slice(), value.as_slice())?),
+                    Table::Floors => {
+                        let device = str::from_utf8(key).map_err(|_| wrong_key(FLOORS, key))?;
+                        let mut floors = transaction.open_table(FLOORS_TABLE)?;
+                        drop(floors.insert(device, value.as_slice())?);
+                    }
                 }
             }
             Ok(())
@@ -207,6 +216,13 @@ fn each<E>(
     for item in transaction.open_table(STATE_TABLE)?.iter()? {
         let (key, value) = item?;
         if let Err(error) = take(Table::State, key.value(), value.value()) {
+            return Ok(Err(error));
+        }
+    }
+    let Some(floors) = floor::table(transaction)? else { return Ok(Ok(())) };
+    for item in floors.iter()? {
+        let (key, value) = item?;
+        if let Err(error) = take(Table::Floors, key.value().as_bytes(), value.value()) {
             return Ok(Err(error));
         }
     }

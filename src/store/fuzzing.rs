@@ -10,6 +10,7 @@ use crate::{
     store::{
         codec::{DecodeError, Decoder, put_pointer, put_u64, put_value},
         entry::{Entry, JOURNAL, NewEntry, Seq},
+        floor::{DeviceFloor, FLOORS},
         record::{self, Held, RecordEncoder, STATE},
         schema::{CREATED_KEY, Created, FILE_FORMAT, META, PROGRESS_KEY, Progress},
         seal,
@@ -17,6 +18,7 @@ use crate::{
 };
 
 const KEY: &[u8] = b"d\0n";
+const DEVICE: &[u8] = b"d";
 const SEQ: Seq = Seq(7);
 
 /// Decodes and encodes a document of the state table.
@@ -24,6 +26,7 @@ const SEQ: Seq = Seq(7);
 pub fn record(sealed: &[u8]) -> Option<Vec<u8>> {
     let (held, written) = again(sealed, |sealed| record::decode(KEY, sealed), encode_record)?;
     assert_eq!(record::decode_deleted(KEY, sealed), Ok(held.document.deleted), "read in the short way");
+    assert_eq!(record::may_be_deleted(sealed), held.document.deleted, "read without the checksum");
     Some(written)
 }
 
@@ -82,6 +85,13 @@ pub fn progress(sealed: &[u8]) -> Option<Vec<u8>> {
     again(sealed, Progress::decode, Progress::encode).map(|(_, written)| written)
 }
 
+/// Decodes and encodes the floor of a device.
+#[must_use]
+pub fn floor(sealed: &[u8]) -> Option<Vec<u8>> {
+    let encode = |floor: &DeviceFloor| floor.encode(DEVICE);
+    again(sealed, |sealed| DeviceFloor::decode(DEVICE, sealed), encode).map(|(_, written)| written)
+}
+
 /// Decodes and encodes the creation record. Of a later format only the beginning is read, so it is not encoded again.
 #[must_use]
 pub fn created(sealed: &[u8]) -> Option<Vec<u8>> {
@@ -107,12 +117,13 @@ pub fn integer(bytes: &[u8]) -> Option<Vec<u8>> {
     part(bytes, |decoder| decoder.u64(), |integer, out| put_u64(out, *integer))
 }
 
-/// Returns `payload` framed as a document, a change, a progress record and a creation record, so that the checksum does
-/// not stop the fuzzer.
+/// Returns `payload` framed as a document, a change, a progress record, a creation record and a floor, so that the
+/// checksum does not stop the fuzzer.
 #[must_use]
-pub fn sealed(payload: &[u8]) -> [Vec<u8>; 4] {
+pub fn sealed(payload: &[u8]) -> [Vec<u8>; 5] {
     let seq = SEQ.0.to_le_bytes();
-    let keys = [(STATE, KEY), (JOURNAL, &seq), (META, PROGRESS_KEY.as_bytes()), (META, CREATED_KEY.as_bytes())];
+    let (progress, created) = (PROGRESS_KEY.as_bytes(), CREATED_KEY.as_bytes());
+    let keys = [(STATE, KEY), (JOURNAL, &seq), (META, progress), (META, created), (FLOORS, DEVICE)];
     keys.map(|(table, key)| {
         let mut out = Vec::new();
         seal::begin(&mut out);

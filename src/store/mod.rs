@@ -24,6 +24,7 @@ mod database;
 mod disk;
 mod entry;
 mod error;
+mod floor;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -31,6 +32,7 @@ mod handle;
 mod health;
 mod names;
 mod options;
+mod purge;
 mod reader;
 mod record;
 mod recovery;

@@ -1,13 +1,18 @@
-//! Counts of named shadows per device, including deleted ones.
+//! Counts of named shadows per device, including deleted ones whose tombstone is stored.
 //!
 //! The first new name of a device since the start counts the names in the state table and the dirty set. Later names
-//! increment that count.
+//! increment that count, and a purge decrements it.
 
 use std::collections::HashMap;
 
 use crate::{
     shadow::{ShadowKey, name::DeviceId},
-    store::{backlog::Backlog, error::StoreError, reader::Shared},
+    store::{
+        backlog::Backlog,
+        error::StoreError,
+        purge::{NextSearch, Purge, PurgeSearch},
+        reader::Shared,
+    },
 };
 
 /// Most devices whose count is kept.
@@ -15,8 +20,26 @@ const DEVICES_MAX: usize = 4096;
 
 /// The known counts.
 pub(super) struct NameCounts {
-    known: HashMap<DeviceId, usize>,
+    known: HashMap<DeviceId, DeviceNames>,
     names_max: usize,
+}
+
+/// The names of one device.
+struct DeviceNames {
+    count: usize,
+    /// Set if a search found too few tombstones to purge.
+    next_search: Option<NextSearch>,
+}
+
+/// The answer to a command that may create a shadow.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// The shadow is the classic one, or the device has room for another name.
+    Room,
+    /// The device has room for another name once these tombstones are purged.
+    Purge(Purge),
+    /// The device is at its maximum.
+    Full,
 }
 
 impl NameCounts {
@@ -37,45 +60,44 @@ impl NameCounts {
         }
     }
 
-    /// Counts one more shadow for the device of `key`; false if it is at its maximum.
-    pub(super) fn admit(&mut self, key: &ShadowKey, shared: &Shared, backlog: &Backlog) -> Result<bool, StoreError> {
+    /// Returns the answer for a shadow without a record. Changes no count.
+    pub(super) fn admission(&mut self, key: &ShadowKey, search: &PurgeSearch<'_>) -> Result<Admission, StoreError> {
         if key.name.is_none() {
-            return Ok(true);
+            return Ok(Admission::Room);
         }
-        let count = match self.known.get_mut(&key.device) {
-            Some(count) => count,
+        let device = &key.device;
+        let names_max = self.names_max;
+        let names = match self.known.get_mut(device) {
+            Some(names) => names,
             None => {
-                let count = self.count(&key.device, shared, backlog)?;
-                self.known.entry(key.device.clone()).or_insert(count)
+                let count = count(device, search.shared, search.backlog)?;
+                self.known.entry(device.clone()).or_insert(DeviceNames { count, next_search: None })
             }
         };
-        let admitted = *count < self.names_max;
-        *count += usize::from(admitted);
-        Ok(admitted)
+        if names.count < names_max {
+            return Ok(Admission::Room);
+        }
+        if names.next_search.is_some_and(|next| !search.is_due(next)) {
+            return Ok(Admission::Full);
+        }
+        let (purge, next) = search.run(device)?;
+        let room = names.count.saturating_sub(purge.keys.len()) < names_max;
+        names.next_search = (!room).then_some(next);
+        Ok(if room { Admission::Purge(purge) } else { Admission::Full })
     }
 
-    /// Returns true if [`NameCounts::admit`] would admit the shadow.
-    pub(super) fn would_admit(
-        &mut self,
-        key: &ShadowKey,
-        shared: &Shared,
-        backlog: &Backlog,
-    ) -> Result<bool, StoreError> {
-        let admitted = self.admit(key, shared, backlog)?;
-        if let Some(count) = self.known.get_mut(&key.device)
-            && admitted
+    /// Counts one more shadow, and `purged` fewer, for the device of `key`.
+    pub(super) fn add(&mut self, key: &ShadowKey, purged: usize) {
+        if let Some(names) = self.known.get_mut(&key.device)
             && key.name.is_some()
         {
-            *count -= 1;
+            names.count = (names.count + 1).saturating_sub(purged);
         }
-        Ok(admitted)
     }
+}
 
-    fn count(&self, device: &DeviceId, shared: &Shared, backlog: &Backlog) -> Result<usize, StoreError> {
-        let mut names = shared.stored_names(device, self.names_max)?;
-        let first = ShadowKey::classic(device.clone());
-        let waiting = backlog.keys_from(&first).take_while(|key| key.device == *device);
-        names.extend(waiting.filter_map(|key| key.name.clone()));
-        Ok(names.len())
-    }
+fn count(device: &DeviceId, shared: &Shared, backlog: &Backlog) -> Result<usize, StoreError> {
+    let mut names = shared.stored_names(device)?;
+    names.extend(backlog.of_device(device).filter_map(|(key, _)| key.name.clone()));
+    Ok(names.len())
 }

@@ -37,7 +37,7 @@ pub struct StoreOptions {
     pub carry_documents_idle: usize,
     /// The free bytes on the disk below which commands are refused.
     pub free_disk_min: u64,
-    /// Most named shadows of a device, including deleted ones.
+    /// Most named shadows of a device, including deleted ones whose tombstone is stored.
     pub shadow_names_max: usize,
     /// The limits of one document.
     pub document: DocumentLimits,

@@ -24,6 +24,7 @@ use crate::{
         disk::FreeDisk,
         entry::{Entry, JOURNAL, Seq},
         error::StoreError,
+        floor,
         health::Health,
         record::{self, Held, STATE},
         schema::{self, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, Progress, STATE_TABLE},
@@ -154,11 +155,7 @@ impl Shared {
         self.database.read(|transaction| {
             let table = transaction.open_table(STATE_TABLE)?;
             match table.get(stored.as_slice())? {
-                None => Ok(Held {
-                    document: Arc::clone(&self.absent),
-                    last_entry: Seq(0),
-                    remembered: Remembered::default(),
-                }),
+                None => Ok(self.absent_at(floor::of(transaction, &key.device)?.version)),
                 Some(value) => {
                     Ok(record::decode(&stored, value.value())
                         .map_err(|error| StoreError::record(STATE, key, &error))?)
@@ -167,13 +164,23 @@ impl Shared {
         })
     }
 
-    /// Returns at most `limit` names of `device`'s shadows in the state table.
-    pub(super) fn stored_names(&self, device: &DeviceId, limit: usize) -> Result<BTreeSet<ShadowName>, StoreError> {
+    /// Returns the state of a shadow without a record whose device has `floor`.
+    pub(super) fn absent_at(&self, floor: Version) -> Held {
+        match floor {
+            Version(0) => {
+                Held { document: Arc::clone(&self.absent), last_entry: Seq(0), remembered: Remembered::default() }
+            }
+            _ => Held::absent_at(floor),
+        }
+    }
+
+    /// Returns the names of `device`'s shadows in the state table.
+    pub(super) fn stored_names(&self, device: &DeviceId) -> Result<BTreeSet<ShadowName>, StoreError> {
         let range = schema::named_range(device);
         self.database.read(|transaction| {
             let table = transaction.open_table(STATE_TABLE)?;
             let mut names = BTreeSet::new();
-            for item in table.range(range.start.as_slice()..range.end.as_slice())?.take(limit) {
+            for item in table.range(range.start.as_slice()..range.end.as_slice())? {
                 names.extend(stored_key(item?.0.value())?.name);
             }
             Ok(names)
@@ -244,8 +251,11 @@ impl Shared {
         before: Option<Version>,
         limit: usize,
     ) -> Result<Option<History>, StoreError> {
-        let last = self.held(key)?.last_entry;
+        let held = self.held(key)?;
+        let last = held.last_entry;
         let mut next = from.unwrap_or(last);
+        // The version before that of the last entry found. Its entry was removed if the tombstone was purged.
+        let mut former = if held.is_recorded() { Version(0) } else { held.document.version };
         self.database.read(|transaction| {
             let removed = progress(transaction)?.removed.seq;
             let table = transaction.open_table(JOURNAL_TABLE)?;
@@ -254,23 +264,18 @@ impl Shared {
             }
             let mut entries = Vec::new();
             for _ in 0..HISTORY_STEPS_MAX {
-                if next == Seq(0) {
-                    return Ok(Some(History { entries, end: HistoryEnd::First }));
-                }
-                if next <= removed {
-                    return Ok(Some(History { entries, end: HistoryEnd::Gone }));
-                }
-                if entries.len() >= limit.min(PAGE_MAX) {
+                if next <= removed || entries.len() >= limit.min(PAGE_MAX) {
                     break;
                 }
                 let found = entry_of(&table, next, key)?;
                 next = found.previous;
+                former = Version(found.version.0.saturating_sub(1));
                 if before.is_none_or(|before| found.version < before) {
                     entries.push(found);
                 }
             }
             let end = match next {
-                Seq(0) => HistoryEnd::First,
+                Seq(0) if former == Version(0) => HistoryEnd::First,
                 next if next <= removed => HistoryEnd::Gone,
                 next => HistoryEnd::More(next),
             };
@@ -278,7 +283,7 @@ impl Shared {
         })
     }
 
-    /// Returns the oldest place of the journal, for a reader of `keys` that has everything up to `after`, if it misses
+    /// Returns the oldest place of the journal, for a reader of `keys` of one device that has everything up to `after`, if it misses
     /// nothing by going on from there: no entry of `keys` after `after` was removed.
     pub(super) fn resume(&self, keys: &[ShadowKey], after: Seq) -> Result<Option<Seq>, StoreError> {
         if after > Seq(self.head.load(Ordering::Acquire)) {
@@ -286,6 +291,12 @@ impl Shared {
         }
         let newest = keys.iter().map(|key| Ok(self.held(key)?.last_entry)).collect::<Result<Vec<_>, StoreError>>()?;
         self.database.read(|transaction| {
+            // A purged tombstone is in no list, and its entries were removed.
+            if let Some(key) = keys.first()
+                && floor::of(transaction, &key.device)?.last_entry > after
+            {
+                return Ok(None);
+            }
             let removed = progress(transaction)?.removed.seq;
             let table = transaction.open_table(JOURNAL_TABLE)?;
             let mut steps = 0;

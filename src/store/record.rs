@@ -33,12 +33,26 @@ const DEPTH_MAX: usize = 128;
 /// A document, the journal entry that made it, and the stored idempotency keys of its shadow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Held {
-    /// The document; [`Document::absent`] if the shadow was never written.
+    /// The document; [`Document::absent_at`] the floor of the device if the shadow has no record.
     pub document: Arc<Document>,
-    /// The newest entry of the shadow; 0 if it was never written.
+    /// The newest entry of the shadow; 0 if it has no record: it was never written, or its tombstone was purged.
     pub last_entry: Seq,
     /// The stored outcomes of requests with an idempotency key.
     pub remembered: Remembered,
+}
+
+impl Held {
+    /// Returns the state of a shadow without a record whose device has `floor`.
+    pub(super) fn absent_at(floor: Version) -> Self {
+        let document = Arc::new(Document::absent_at(floor));
+        Self { document, last_entry: Seq(0), remembered: Remembered::default() }
+    }
+
+    /// Returns true if the shadow has a record, or will have one once this state is committed.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.last_entry > Seq(0)
+    }
 }
 
 /// An encoder of records that reuses its buffers.
@@ -180,6 +194,12 @@ pub(super) fn decode(key: &[u8], sealed: &[u8]) -> Result<Held, DecodeError> {
 /// Returns true if the record under `key` is that of a deleted shadow.
 pub(super) fn decode_deleted(key: &[u8], sealed: &[u8]) -> Result<bool, DecodeError> {
     flags(&mut seal::open(sealed, STATE, key)?)
+}
+
+/// Returns false if the record is certainly not that of a deleted shadow. Does not compute the checksum.
+pub(super) fn may_be_deleted(sealed: &[u8]) -> bool {
+    // The flags follow the format byte.
+    sealed.get(1).is_some_and(|flags| flags & DELETED != 0)
 }
 
 fn flags(payload: &mut Decoder<'_>) -> Result<bool, DecodeError> {

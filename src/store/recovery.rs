@@ -111,7 +111,7 @@ impl Replay {
             Some(held) => held,
             None => {
                 let loaded = load(shared, &entry.key)?;
-                if loaded.as_ref().is_some_and(|held| held.last_entry == Seq(0)) {
+                if loaded.as_ref().is_some_and(|held| !held.is_recorded()) {
                     self.fresh.insert(entry.key.clone());
                 }
                 self.documents.entry(entry.key.clone()).or_insert(loaded)
@@ -145,7 +145,15 @@ fn load(shared: &Shared, key: &ShadowKey) -> Result<Option<Held>, StoreError> {
 }
 
 /// Returns the document after applying `entry` to `held`.
+///
+/// The first entry of a shadow without a record was decided at the floor that the device had then. The floor may be
+/// higher now.
 pub(super) fn next(held: &Held, entry: &Entry, tombstones_max: usize) -> Result<Document, StoreError> {
+    let floor = Version(entry.version.0.saturating_sub(1));
+    let held = match held.is_recorded() || held.document.version <= floor {
+        true => held,
+        false => &Held::absent_at(floor),
+    };
     let former = held.document.version;
     if entry.previous != held.last_entry || entry.version != Version(former.0 + 1) {
         let detail = format!("it makes version {} of {}, which is at {}", entry.version.0, entry.key, former.0);

@@ -6,6 +6,7 @@
 //! | `meta` | `progress` | [`Progress`]: the positions of journal and state table |
 //! | `state` | device, NUL, shadow name | a document, `record` |
 //! | `journal` | sequence | a change, `entry` |
+//! | `floors` | device | the floor of its versions, `floor`; the table exists once a name was purged |
 //!
 //! *Invariant:* keys of `state` sort as [`ShadowKey`] does. NUL is below every byte of a name, so the shadows of a
 //! device are adjacent, the classic one first.
@@ -30,6 +31,9 @@ pub(super) const META_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition:
 pub(super) const STATE_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(super::record::STATE);
 /// The table of changes, back to the limit of retention.
 pub(super) const JOURNAL_TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new(super::entry::JOURNAL);
+
+/// The table of version floors of devices; missing until a name was purged.
+pub(super) const FLOORS_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(super::floor::FLOORS);
 
 /// The name of the table, part of each checksum.
 pub(super) const META: &str = "meta";
@@ -66,7 +70,12 @@ pub(super) struct Progress {
     pub(super) checkpoint: Mark,
     /// The last entry removed by retention.
     pub(super) removed: Mark,
+    /// The number of records in the table of floors.
+    pub(super) floors: u64,
 }
+
+/// The tag of the extension of [`Progress`] with the number of floors. Programs that do not know floors refuse it.
+const FLOORS_TAG: u64 = 1;
 
 impl Mark {
     /// Returns the position after one more entry of `bytes`.
@@ -94,6 +103,9 @@ impl Progress {
             put_u64(&mut out, mark.seq.0);
             put_u64(&mut out, mark.bytes);
         }
+        if self.floors > 0 {
+            seal::put_extension(&mut out, FLOORS_TAG, |out| put_u64(out, self.floors));
+        }
         seal::finish(&mut out, META, PROGRESS_KEY.as_bytes());
         out
     }
@@ -102,8 +114,14 @@ impl Progress {
     pub(super) fn decode(sealed: &[u8]) -> Result<Self, DecodeError> {
         let mut payload = seal::open(sealed, META, PROGRESS_KEY.as_bytes())?;
         let mut mark = || Ok(Mark { seq: Seq(payload.u64()?), bytes: payload.u64()? });
-        let progress = Self { head: mark()?, checkpoint: mark()?, removed: mark()? };
-        seal::no_extensions(payload)?;
+        let mut progress = Self { head: mark()?, checkpoint: mark()?, removed: mark()?, floors: 0 };
+        seal::extensions(payload, |tag, mut extension| match tag {
+            FLOORS_TAG => {
+                progress.floors = extension.u64()?;
+                extension.finish().map(|()| true)
+            }
+            _ => Ok(false),
+        })?;
         if progress.removed.seq <= progress.checkpoint.seq && progress.checkpoint.seq <= progress.head.seq {
             Ok(progress)
         } else {
@@ -198,8 +216,10 @@ mod tests {
     #[test]
     fn progress_comes_back_and_must_be_in_order() {
         let mark = |seq| Mark { seq: Seq(seq), bytes: seq * 100 };
-        let sound = Progress { head: mark(9), checkpoint: mark(7), removed: mark(2) };
-        assert_eq!(Progress::decode(&sound.encode()), Ok(sound));
+        let sound = Progress { head: mark(9), checkpoint: mark(7), removed: mark(2), floors: 0 };
+        for progress in [sound, Progress { floors: 300, ..sound }] {
+            assert_eq!(Progress::decode(&progress.encode()), Ok(progress));
+        }
         for wrong in [Progress { checkpoint: mark(10), ..sound }, Progress { removed: mark(8), ..sound }] {
             assert!(Progress::decode(&wrong.encode()).is_err(), "{wrong:?}");
         }

@@ -159,6 +159,7 @@ impl<C> Writer<C> {
             shared: &self.shared,
             backlog: &self.backlog,
             names: &mut self.names,
+            removed: self.progress.removed.seq,
             limits: &self.options.document,
             now: (self.clock)(),
         };

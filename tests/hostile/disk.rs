@@ -24,7 +24,8 @@ fn large(number: u64) -> Value {
     json!({"state": {"desired": {"filler": format!("{number:0>7000}")}}})
 }
 
-/// Ever new shadows of one device, each deleted at once: the deleted ones count, and the loop ends at the limit.
+/// Ever new shadows of one device, each deleted at once: the deleted ones count while the journal has them, and the loop
+/// ends at the limit.
 #[test]
 fn names_made_and_deleted() {
     let mut server = Server::with(UNLIMITED);

@@ -326,7 +326,7 @@ fn a_device_with_all_its_names_is_told_so() {
     let told = refused.json();
     let message = told["message"].as_str().unwrap_or_default();
     assert_eq!((refused.status, refused.header("retry-after"), told.get("retryAfterMs")), (429, None, None));
-    for part in ["'lamp'", "2 named shadows", "limits.shadow_names_max", "deleted names count"] {
+    for part in ["'lamp'", "2 named shadows", "limits.shadow_names_max", "deleted names count until"] {
         assert!(message.contains(part), "{part}: {told}");
     }
     assert_eq!(create("a").status, 201, "a deleted one may come back");

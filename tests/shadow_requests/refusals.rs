@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use crate::harness::{
     client::Client,
     packet::Ack,
-    server::{Server, Setup},
-    shadow::Requester,
+    server::{Server, Setup, UNLIMITED},
+    shadow::{Requester, version},
     wire::{BOTH, Publish, V5},
 };
 
@@ -198,12 +198,44 @@ fn no_room_on_the_disk() {
     Requester::new(&server, V5, "client", "shadow/full").update(json!({"state": {"reported": {"a": 2}}, "version": 1}));
 }
 
+/// A deleted name counts while the journal has its changes. After that, a new name takes its place, and its version goes on.
+#[test]
+fn a_deleted_name_frees_its_place() {
+    let mut server = Server::with(Setup { store: "journal_bytes_max = \"16 MiB\"", ..UNLIMITED });
+    let client = |server: &Server, name: &str| {
+        Requester::private(server, &format!("client{}", name.replace('/', "-")), &format!("shadow/freed{name}"))
+    };
+    let write = json!({"state": {"reported": {"a": 1}}});
+    for number in 0..100 {
+        client(&server, &format!("/name/n{number}")).update(write.clone());
+    }
+    assert_eq!(version(&client(&server, "/name/n7").accepted("delete", json!({}))), 2);
+    client(&server, "/name/late").rejected("update", write.clone(), 429, "too-many-requests");
+
+    // Each entry has the new and the former value.
+    let mut filler = Requester::private(&server, "filler", "shadow/filler");
+    for number in 0..1_500 {
+        filler.update(json!({"state": {"reported": {"filler": format!("{number:0>7000}")}}}));
+    }
+    assert_eq!(version(&client(&server, "/name/late").update(write.clone())), 3);
+    server.kill();
+    server.restart();
+    let mut late = client(&server, "/name/late");
+    assert_eq!(version(&late.get()), 3);
+    client(&server, "/name/n7").rejected("get", json!({}), 404, "not-found");
+    client(&server, "/name/n7").rejected("update", write.clone(), 429, "too-many-requests");
+    let mut classic = client(&server, "");
+    let stale = classic.rejected("update", json!({"state": {"reported": {}}, "version": 1}), 409, "version-conflict");
+    assert_eq!(stale.body["version"], json!(2));
+    assert_eq!(version(&classic.update(json!({"state": {"reported": {"a": 1}}, "version": 0}))), 3);
+}
+
 /// The same store under another configuration.
 fn restarted(server: Server, setup: Setup) -> Server {
     Server::within(server.into_directory(), setup).unwrap_or_else(|(exit, _)| panic!("{exit:?}"))
 }
 
-/// A device has so many shadow names for ever, deleted ones counted; its classic shadow is none of them.
+/// The limit on the shadow names of a device, including deleted ones in the journal and excluding the classic shadow.
 #[test]
 fn too_many_names() {
     let mut server = Server::with(Setup { limits: "shadow_names_max = 3", ..Setup::default() });

@@ -123,7 +123,7 @@ fn a_record_with_a_key_of_another_kind_is_not_restored() {
     let directory = tempfile::tempdir().unwrap();
     let (copy, target) = (directory.path().join("copy"), directory.path().join("restored.redb"));
     for (table, key, name) in [(Table::Meta, &b"a\xff"[..], "meta"), (Table::Journal, b"1234567", "journal")] {
-        let mut writer = BackupWriter::begin(Vec::new()).unwrap();
+        let mut writer = BackupWriter::begin(Vec::new(), false).unwrap();
         writer.record(table, key, b"value").unwrap();
         fs::write(&copy, writer.finish().unwrap()).unwrap();
         let refused = store::restore(&copy, &at(&target)).unwrap_err();

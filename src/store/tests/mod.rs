@@ -10,6 +10,7 @@ mod files;
 mod keys;
 mod laps;
 mod model;
+mod names;
 mod patches;
 mod reading;
 mod sim_disk;

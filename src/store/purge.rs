@@ -1,0 +1,149 @@
+//! Purge of the tombstones of deleted names, which frees the places of those names on their device.
+//!
+//! A deleted shadow keeps its record as a tombstone, and its name counts against the maximum of the device. When a new
+//! name is refused because of that maximum, the tombstones of the device are searched. One is purged if nothing else
+//! depends on it: it is in the state table, retention has removed all its journal entries, and its idempotency keys
+//! have expired. The commit with the new name removes the records and raises the floor of the device ([`super::floor`]).
+//! The classic shadow has no name and is never purged.
+
+use std::collections::{BTreeSet, HashMap};
+
+use redb::{Table, WriteTransaction};
+
+use crate::{
+    shadow::{ShadowKey, Timestamp, name::DeviceId},
+    store::{
+        backlog::Backlog,
+        batch::Work,
+        database::Failure,
+        entry::Seq,
+        error::StoreError,
+        floor::{self, DeviceFloor},
+        reader::Shared,
+        record::{self, Held},
+        schema::{self, FLOORS_TABLE, STATE_TABLE},
+    },
+};
+
+/// The tombstones to purge from one device, and its floor without them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Purge {
+    pub(super) keys: BTreeSet<ShadowKey>,
+    pub(super) floor: DeviceFloor,
+}
+
+/// The earliest moment at which a search may find more than the last one did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NextSearch {
+    /// The position of retention that is enough.
+    removed: Seq,
+    /// The time that is enough.
+    at: Timestamp,
+}
+
+/// A search for tombstones, in the middle of a batch.
+pub(super) struct PurgeSearch<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) backlog: &'a Backlog,
+    /// The shadows that the batch has touched.
+    pub(super) works: &'a HashMap<ShadowKey, Work>,
+    /// The tombstones that the batch purges already.
+    pub(super) purged: &'a HashMap<DeviceId, Purge>,
+    /// The newest entry of the batch.
+    pub(super) head: Seq,
+    /// The last entry removed by retention.
+    pub(super) removed: Seq,
+    pub(super) now: Timestamp,
+}
+
+impl Purge {
+    /// Adds the tombstones of `other`, of the same device.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.keys.extend(other.keys);
+        self.floor.raise(other.floor);
+    }
+}
+
+impl PurgeSearch<'_> {
+    /// Returns true if a search at `next` or later may find something now.
+    pub(super) fn is_due(&self, next: NextSearch) -> bool {
+        self.removed >= next.removed || self.now >= next.at
+    }
+
+    /// Returns the tombstones of `device` that can be purged, and the moment for another search if they are too few.
+    pub(super) fn run(&self, device: &DeviceId) -> Result<(Purge, NextSearch), StoreError> {
+        // A shadow deleted from now on has an entry after the head.
+        let mut next = NextSearch { removed: Seq(self.head.0 + 1), at: Timestamp(u64::MAX) };
+        for held in self.unflushed(device).filter(|held| held.document.deleted && held.is_recorded()) {
+            next.removed = next.removed.min(held.last_entry);
+        }
+        let purged = self.purged.get(device);
+        let (mut floor, tombstones) = self.stored(device)?;
+        floor.raise(purged.map(|purged| purged.floor).unwrap_or_default());
+        let mut keys = BTreeSet::new();
+        for (key, Held { document, last_entry, remembered }) in tombstones {
+            if self.is_unflushed(&key) || purged.is_some_and(|purged| purged.keys.contains(&key)) {
+                continue;
+            }
+            match remembered.expires_at().filter(|expiry| *expiry > self.now) {
+                _ if last_entry > self.removed => next.removed = next.removed.min(last_entry),
+                Some(expiry) => next.at = next.at.min(expiry),
+                None => {
+                    floor.raise(DeviceFloor { version: document.version, last_entry });
+                    keys.insert(key);
+                }
+            }
+        }
+        Ok((Purge { keys, floor }, next))
+    }
+
+    /// Returns the states of shadows of `device` that the state table lacks, or may lack with this batch.
+    fn unflushed<'b>(&'b self, device: &'b DeviceId) -> impl Iterator<Item = &'b Held> {
+        let works = self.works.iter().filter(|(key, _)| key.device == *device).map(|(_, work)| &work.held);
+        self.backlog.of_device(device).map(|(_, held)| held).chain(works)
+    }
+
+    fn is_unflushed(&self, key: &ShadowKey) -> bool {
+        self.works.contains_key(key) || self.backlog.contains(key)
+    }
+
+    /// Returns the floor of `device` and the tombstones of its names in the state table. Ignores damaged records.
+    fn stored(&self, device: &DeviceId) -> Result<(DeviceFloor, Vec<(ShadowKey, Held)>), StoreError> {
+        let range = schema::named_range(device);
+        self.shared.database.read(|transaction| {
+            let table = transaction.open_table(STATE_TABLE)?;
+            let mut tombstones = Vec::new();
+            for item in table.range(range.start.as_slice()..range.end.as_slice())? {
+                let (key, value) = item?;
+                let (key, value) = (key.value(), value.value());
+                if !record::may_be_deleted(value) {
+                    continue;
+                }
+                if let (Ok(shadow), Ok(held)) = (schema::shadow_key(key), record::decode(key, value)) {
+                    tombstones.push((shadow, held));
+                }
+            }
+            Ok((floor::of(transaction, device)?, tombstones))
+        })
+    }
+}
+
+/// Removes the records of `purged` from `state` and raises the floors. Returns the number of devices that had none.
+pub(super) fn write(
+    transaction: &WriteTransaction,
+    state: &mut Table<'_, &'static [u8], &'static [u8]>,
+    purged: &HashMap<DeviceId, Purge>,
+) -> Result<u64, Failure> {
+    if purged.is_empty() {
+        return Ok(0);
+    }
+    let mut floors = transaction.open_table(FLOORS_TABLE)?;
+    let mut new = 0;
+    for (device, purge) in purged {
+        for key in &purge.keys {
+            state.remove(schema::state_key(key).as_slice())?;
+        }
+        new += u64::from(floor::raise(&mut floors, device, purge.floor)?);
+    }
+    Ok(new)
+}

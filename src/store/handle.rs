@@ -159,9 +159,9 @@ impl<C: Send + 'static> Store<C> {
         self.inner.shared.cache.get(key).ok()
     }
 
-    /// Returns the newest committed document of `key`, or [`Document::absent`] if it was never written. May read the
-    /// disk, so it must not be called in an async task. Never waits for the writer. The versions that one caller reads
-    /// never decrease.
+    /// Returns the newest committed document of `key`, or [`Document::absent_at`] the floor of its device if it has no
+    /// record. May read the disk, so it must not be called in an async task. Never waits for the writer. The versions
+    /// that one caller reads never decrease.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! The consistency check of a store: checksums, the chain of the journal, and the state table against the journal.
 //!
-//! The records arrive in one pass, `meta`, `journal`, `state`, then `floors`, from an open store or from a backup. For each
-//! shadow in the journal, its newest entry is kept in memory (about 200 bytes a shadow). Only entries that the state
-//! table may lack are kept whole: these are replayed as by a start.
+//! The records arrive in one pass, `meta`, `journal`, `state`, then `floors`, from an open store or from a backup. For
+//! each shadow in the journal, its newest entry is kept in memory (about 200 bytes a shadow). Only entries that the
+//! state table may lack are kept whole: these are replayed as by a start.
 //!
 //! An inconsistency is recorded and the pass continues, so that one run finds all of them. After [`FINDINGS_MAX`] they
 //! are only counted.

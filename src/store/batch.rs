@@ -339,7 +339,8 @@ fn names_exhausted(key: &ShadowKey, max: usize) -> Rejection {
     Rejection::TooManyRequests { quota, retry_after_ms: None }
 }
 
-/// Returns the shadow of `key` as it is before the batch; `purged` are the tombstones of its device that the batch purges.
+/// Returns the shadow of `key` as it is before the batch; `purged` are the tombstones of its device that the batch
+/// purges.
 fn work(key: &ShadowKey, shared: &Shared, purged: Option<&Purge>) -> Result<Work, StoreError> {
     let (held, was_cached) = match shared.cache.get(key) {
         _ if purged.is_some_and(|purge| purge.keys.contains(key)) => (shared.absent_at(Version(0)), false),

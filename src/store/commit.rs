@@ -1,9 +1,9 @@
 //! One commit of the writer, and the publication of its documents to readers.
 //!
 //! The transaction contains the new entries, the flushed documents (including those whose record must not wait), the
-//! removals by retention, the purges, and the progress record. After the commit, new documents are published in the cache, pinned
-//! if they are still dirty. Then the new head is published, so every reader that sees an entry finds its document.
-//! `writer` decides when to commit and what to report.
+//! removals by retention, the purges, and the progress record. After the commit, new documents are published in the
+//! cache, pinned if they are still dirty. Then the new head is published, so every reader that sees an entry finds its
+//! document. `writer` decides when to commit and what to report.
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 
@@ -54,8 +54,8 @@ impl<C> Writer<C> {
         self.report();
     }
 
-    /// Commits `entries`, the flushed documents and the purges. Afterwards journal and state table stand at `progress`, or beyond
-    /// it by retention.
+    /// Commits `entries`, the flushed documents and the purges. Afterwards journal and state table stand at `progress`,
+    /// or beyond it by retention.
     fn commit(
         &mut self,
         mut progress: Progress,

@@ -283,8 +283,8 @@ impl Shared {
         })
     }
 
-    /// Returns the oldest place of the journal, for a reader of `keys` of one device that has everything up to `after`, if it misses
-    /// nothing by going on from there: no entry of `keys` after `after` was removed.
+    /// Returns the oldest place of the journal, for a reader of `keys` of one device that has everything up to `after`,
+    /// if it misses nothing by going on from there: no entry of `keys` after `after` was removed.
     pub(super) fn resume(&self, keys: &[ShadowKey], after: Seq) -> Result<Option<Seq>, StoreError> {
         if after > Seq(self.head.load(Ordering::Acquire)) {
             return Ok(None);

@@ -1,7 +1,8 @@
 //! The door for HTTP/1.1: the native API, the AWS-compatible one, MQTT over WebSocket, and what they share.
 //!
 //! `server` serves a connection of [`crate::net`]: it bounds what a client may send, and, with `body` and `impatient`,
-//! how slowly it may send and read, and has the routes answer it. `guard` stands before all of them and refuses what a
+//! how slowly it may send and read, and has the routes answer it. `framing` is between the network and hyper, and refuses
+//! requests whose body is framed ambiguously. `guard` stands before all of them and refuses what a
 //! web page of somebody else's may have made a browser send. `sign_in` signs people in and out, `dashboard` has the
 //! page they do it on. `websocket` turns a connection into a stream of bytes that the door for MQTT serves, of which
 //! nothing is known here but that it is one.

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::{
-    http::{api::Api, problem::Problem},
+    http::{api::Api, framing::ChunkFault, problem::Problem},
     shadow::{Measured, Rejection},
 };
 
@@ -53,6 +53,11 @@ fn unread(error: &(dyn Error + 'static), max: usize, api: &Api) -> Unread {
         let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body came too slowly", api.now());
         return Unread::Failed(problem.with(header::CONNECTION, HeaderValue::from_static("close")));
     }
+    if let Some(fault) = chunk_fault(error) {
+        let problem =
+            Problem::new(StatusCode::BAD_REQUEST, "invalid-framing", &format!("The body has an {fault}"), api.now());
+        return Unread::Failed(problem.with(header::CONNECTION, HeaderValue::from_static("close")));
+    }
     Unread::Failed(Problem::new(StatusCode::BAD_REQUEST, "incomplete", "The body is incomplete", api.now()))
 }
 
@@ -65,6 +70,12 @@ fn length(headers: &HeaderMap) -> Option<usize> {
 fn is_of(error: &(dyn Error + 'static), kind: io::ErrorKind) -> bool {
     let own = error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == kind);
     own || error.source().is_some_and(|source| is_of(source, kind))
+}
+
+/// Returns the fault of a chunked body from which `error` comes.
+fn chunk_fault<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a ChunkFault> {
+    let wrapped = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref());
+    wrapped.or_else(|| chunk_fault(error.source()?))
 }
 
 /// Refuses a body that is encoded; nothing is decoded here, so that a small one cannot become a large one.

@@ -51,7 +51,7 @@ use crate::{
     http::{
         body::TimedBody,
         caller::LastCaller,
-        framing,
+        framing::{self, FramingStream},
         guard::{self, Guard},
         impatient::Impatient,
         operating::MetricsForAll,
@@ -171,6 +171,8 @@ impl<D: Door> Server<D> {
         // One more for each request that is being answered.
         let handled = Arc::new(());
         let asked = Arc::new(AtomicBool::new(false));
+        let stream = FramingStream::new(Impatient::new(stream, self.options.timeout));
+        let refusal = stream.refusal();
         let service = service_fn({
             let (peer, handled, asked) = (peer.clone(), handled.clone(), asked.clone());
             let caller = LastCaller::default();
@@ -183,6 +185,7 @@ impl<D: Door> Server<D> {
                 request.extensions_mut().insert(peer.clone());
                 request.extensions_mut().insert(caller.clone());
                 request.extensions_mut().insert(handover.clone());
+                request.extensions_mut().insert(refusal.clone());
                 let (answer, handled, refusals) = (routes.call(request), handled.clone(), refusals.clone());
                 async move {
                     let answer = answer.await.map(|answer| refusals.count(answer));
@@ -198,7 +201,7 @@ impl<D: Door> Server<D> {
             .max_headers(HEADERS_MAX)
             .max_header_size(HEAD_BYTES_MAX)
             .max_buf_size(BUFFER_BYTES_MAX)
-            .serve_connection(TokioIo::new(Impatient::new(stream, self.options.timeout)), service)
+            .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = pin!(connection);
         let mut closing = self.closing.clone();
@@ -281,9 +284,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// How many hold the count of requests when there is none: the server and its service.
 const ANSWERING_NONE: usize = 2;
 
-const HEADERS_MAX: usize = 64;
+pub(super) const HEADERS_MAX: usize = 64;
 /// Bytes of a request's line and header fields.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
+pub(super) const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes read and not yet processed, and written and not yet sent, of each; a request's head has to fit.
 const BUFFER_BYTES_MAX: usize = HEAD_BYTES_MAX;
 

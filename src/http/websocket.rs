@@ -55,6 +55,7 @@ use tokio_tungstenite::{
 use self::outlet::Outlet;
 use crate::{
     http::{
+        framing::FramingStream,
         impatient::Impatient,
         sessions::{Sessions, SignedIn},
         url_keys::UrlKeys,
@@ -134,14 +135,15 @@ pub(super) async fn open<S: Stream>(
     upgraded: Upgraded,
     message_bytes_max: usize,
 ) -> Option<WebSocketStream<Outlet<S>>> {
-    let parts = upgraded.downcast::<TokioIo<Impatient<S>>>().ok()?;
+    let parts = upgraded.downcast::<TokioIo<FramingStream<Impatient<S>>>>().ok()?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0) // a control frame goes to the outlet when it is made
         .max_write_buffer_size(CONTROL_BYTES_MAX)
         .max_message_size(Some(message_bytes_max))
         .max_frame_size(Some(message_bytes_max));
-    let (stream, read) = (parts.io.into_inner().into_inner(), parts.read_buf.to_vec());
+    let (stream, unread) = parts.io.into_inner().into_parts();
+    let (stream, read) = (stream.into_inner(), [parts.read_buf, unread].concat());
     Some(WebSocketStream::from_partially_read(Outlet::new(stream), read, Role::Server, Some(config)).await)
 }
 

@@ -18,6 +18,7 @@ mod client;
 mod exchange;
 mod files;
 mod frames;
+mod framing;
 mod handshake;
 mod origins;
 mod packets;

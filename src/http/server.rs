@@ -267,7 +267,7 @@ async fn identified(request: axum::extract::Request, next: middleware::Next) -> 
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let mut response = id.scope(next.run(request)).await;
     match response.status().as_u16() {
-        status @ 500.. if status != 503 => {
+        status @ 500.. if status != 501 && status != 503 => {
             tracing::error!(request = %id, %method, path = uri.path(), status, "a request failed")
         }
         status => tracing::debug!(request = %id, %method, path = uri.path(), status, "answered"),

@@ -4,7 +4,7 @@
 //! are found by device, so that a thousand readers of one device each cost a change of one of them one look-up. What a
 //! change says is rendered by the first reader that needs it, for all that see the same of it.
 //!
-//! A follower that reads the journal up to [`Following::since`] and then [`Following::next`] misses nothing and sees
+//! A follower that reads the journal up to [`FollowHandle::since`] and then [`FollowHandle::next`] misses nothing and sees
 //! nothing twice. A queue that grows beyond its bytes is cut: its follower is told so and has to start again from the
 //! journal, which has what it missed.
 
@@ -20,18 +20,18 @@ use tokio::sync::Notify;
 
 use crate::{
     auth::Projection,
-    service::{Announcer, Outcome, Requester},
+    service::{Notifier, Outcome, Requester},
     shadow::{
         Change, DeviceId, Document, Etag, Pointer, ShadowKey, ShadowName, Timestamp, Version, change::Effect,
         pointer::SectionName,
     },
-    store::{Entry, Seq},
+    store::{JournalEntry, Seq},
     wire::ChangeEntry,
 };
 
 /// One accepted change, shared by all who are told of it.
 #[derive(Debug)]
-pub struct Told {
+pub struct ChangeEvent {
     /// Its place in the journal.
     pub seq: Seq,
     /// The shadow.
@@ -51,7 +51,7 @@ pub struct Told {
 
 /// Which changes a follower cares about.
 #[derive(Clone, Debug, Default)]
-pub struct Interest {
+pub struct FeedFilter {
     /// Those of one device; `None`: of all.
     pub device: Option<DeviceId>,
     /// Those of its shadows of one name, `Some(None)` being the classic one; `None`: of all.
@@ -62,7 +62,7 @@ pub struct Interest {
 
 /// What waits for a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
+pub enum QueueContent {
     /// Every change, up to so many bytes of them.
     All {
         /// About the memory they take.
@@ -75,9 +75,9 @@ pub enum Keep {
 /// What a follower is told.
 #[derive(Clone, Debug)]
 pub enum Next {
-    /// A change, for who keeps [`Keep::All`].
-    Change(Arc<Told>),
-    /// The shadow after its newest change, for who keeps [`Keep::Newest`].
+    /// A change, for who keeps [`QueueContent::All`].
+    Change(Arc<ChangeEvent>),
+    /// The shadow after its newest change, for who keeps [`QueueContent::Newest`].
     Newest(Arc<Document>),
     /// It was too slow; changes are missing from here on.
     Cut,
@@ -91,7 +91,7 @@ pub struct Changes(Mutex<Followers>);
 
 /// A place in the feed, until it is dropped.
 #[derive(Debug)]
-pub struct Following {
+pub struct FollowHandle {
     changes: Arc<Changes>,
     follower: Arc<Follower>,
     /// The last change that was told before.
@@ -109,15 +109,15 @@ struct Followers {
 
 #[derive(Debug)]
 struct Follower {
-    interest: Interest,
-    keep: Keep,
+    interest: FeedFilter,
+    keep: QueueContent,
     queue: Mutex<Queue>,
     ready: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    told: VecDeque<Arc<Told>>,
+    told: VecDeque<Arc<ChangeEvent>>,
     /// What the changes in `told` take. They hold no documents, which are larger and are not counted.
     bytes: usize,
     newest: Option<Arc<Document>>,
@@ -137,7 +137,7 @@ impl Changes {
 
     /// Follows the changes after the last one that was told.
     #[must_use]
-    pub fn follow(self: &Arc<Self>, interest: Interest, keep: Keep) -> Following {
+    pub fn follow(self: &Arc<Self>, interest: FeedFilter, keep: QueueContent) -> FollowHandle {
         let mut followers = self.0.lock();
         let queue = Mutex::new(Queue { closed: followers.closed, ..Queue::default() });
         let follower = Arc::new(Follower { interest, keep, queue, ready: Notify::new() });
@@ -145,7 +145,7 @@ impl Changes {
             Some(device) => followers.of_device.entry(device.clone()).or_default().push(follower.clone()),
             None => followers.of_all.push(follower.clone()),
         }
-        Following { changes: self.clone(), follower, since: followers.told }
+        FollowHandle { changes: self.clone(), follower, since: followers.told }
     }
 
     /// Ends every follower once it has been told what waits for it.
@@ -175,7 +175,7 @@ impl Changes {
     }
 }
 
-impl Announcer for Arc<Changes> {
+impl Notifier for Arc<Changes> {
     fn announce(&mut self, outcome: &Outcome, _: &dyn Requester) {
         let Ok(applied) = &outcome.result else { return };
         let Some(seq) = applied.seq else { return };
@@ -191,19 +191,20 @@ impl Announcer for Arc<Changes> {
         let mut told = None;
         for follower in followers.filter(|follower| follower.interest.may_care(&outcome.key, &sections)) {
             match follower.keep {
-                Keep::Newest => follower.replace(&applied.after),
-                Keep::All { bytes_max } => {
-                    follower.push(told.get_or_insert_with(|| Arc::new(Told::of(outcome, seq, applied))), bytes_max);
+                QueueContent::Newest => follower.replace(&applied.after),
+                QueueContent::All { bytes_max } => {
+                    follower
+                        .push(told.get_or_insert_with(|| Arc::new(ChangeEvent::of(outcome, seq, applied))), bytes_max);
                 }
             }
         }
     }
 }
 
-impl Interest {
+impl FeedFilter {
     /// Whether it cares about `told`.
     #[must_use]
-    pub fn cares(&self, told: &Told) -> bool {
+    pub fn cares(&self, told: &ChangeEvent) -> bool {
         self.device.as_ref().is_none_or(|device| *device == told.key.device)
             && self.names(&told.key)
             && (self.paths.is_empty() || told.changes.iter().any(|change| self.meets_one(change)))
@@ -219,7 +220,7 @@ impl Interest {
     /// Whether what `reader` may see of a change is what it cares about: it must not find out by its paths that
     /// something changed which it may not see.
     #[must_use]
-    pub fn cares_as(&self, told: &Told, reader: &Projection) -> bool {
+    pub fn cares_as(&self, told: &ChangeEvent, reader: &Projection) -> bool {
         let seen = |change| reader.change(change).is_some_and(|seen| self.meets_one(&seen));
         self.paths.is_empty() || told.changes.iter().any(seen)
     }
@@ -239,7 +240,7 @@ impl Follower {
         self.ready.notify_one();
     }
 
-    fn push(&self, told: &Arc<Told>, bytes_max: usize) {
+    fn push(&self, told: &Arc<ChangeEvent>, bytes_max: usize) {
         let mut queue = self.queue.lock();
         if queue.cut {
             return;
@@ -273,7 +274,7 @@ impl Follower {
     }
 }
 
-impl Following {
+impl FollowHandle {
     /// Returns the newest change of the feed if nothing up to it waits here: all of them were handed out, or are none
     /// that this follower may care about.
     #[must_use]
@@ -295,13 +296,13 @@ impl Following {
     }
 }
 
-impl Drop for Following {
+impl Drop for FollowHandle {
     fn drop(&mut self) {
         self.changes.leave(&self.follower);
     }
 }
 
-impl Told {
+impl ChangeEvent {
     fn of(outcome: &Outcome, seq: Seq, applied: &crate::store::Applied) -> Self {
         Self {
             seq,
@@ -348,8 +349,8 @@ impl Told {
     }
 }
 
-impl From<Entry> for Told {
-    fn from(entry: Entry) -> Self {
+impl From<JournalEntry> for ChangeEvent {
+    fn from(entry: JournalEntry) -> Self {
         Self {
             seq: entry.seq,
             version: entry.version,
@@ -395,15 +396,15 @@ fn memory(value: &Value) -> usize {
 mod tests {
     use super::*;
     use crate::{
-        service::Done,
-        shadow::{Command, Delete, Manner, Rejection},
+        service::AcceptedCommand,
+        shadow::{Command, Delete, Disposition, Rejection},
         store::Applied,
         wire::ClientToken,
     };
 
-    struct Nobody;
+    struct IgnoringRequester;
 
-    impl Requester for Nobody {
+    impl Requester for IgnoringRequester {
         fn session(&self) -> Option<u64> {
             None
         }
@@ -412,15 +413,15 @@ mod tests {
             None
         }
 
-        fn decided(self: Box<Self>, _: Result<Done<'_>, &Rejection>, _: Timestamp) {}
+        fn on_outcome(self: Box<Self>, _: Result<AcceptedCommand<'_>, &Rejection>, _: Timestamp) {}
     }
 
     /// Each change that waited for a slow reader held the whole document it had made, of which its bytes said nothing.
     #[test]
     fn no_documents_wait_but_the_one_that_is_asked_for() {
         let changes = Arc::new(Changes::new(Seq(0)));
-        let all = changes.follow(Interest::default(), Keep::All { bytes_max: usize::MAX });
-        let newest = changes.follow(Interest::default(), Keep::Newest);
+        let all = changes.follow(FeedFilter::default(), QueueContent::All { bytes_max: usize::MAX });
+        let newest = changes.follow(FeedFilter::default(), QueueContent::Newest);
         let documents = [(); 3].map(|()| Arc::new(Document::absent()));
         for (seq, after) in (1..).map(Seq).zip(&documents) {
             let applied = Applied {
@@ -429,7 +430,7 @@ mod tests {
                 after: after.clone(),
                 changes: Vec::new(),
                 rebased_from: None,
-                manner: Manner::Done,
+                manner: Disposition::Applied,
             };
             let outcome = Outcome {
                 key: ShadowKey::classic(DeviceId::new("d").expect("a name")),
@@ -438,7 +439,7 @@ mod tests {
                 client: "c".into(),
                 result: Ok(applied),
             };
-            changes.clone().announce(&outcome, &Nobody);
+            changes.clone().announce(&outcome, &IgnoringRequester);
         }
         assert_eq!((all.position(), newest.position()), (None, Some(Seq(3))), "three wait for the one, none here");
         assert_eq!(documents.each_ref().map(Arc::strong_count), [1, 1, 2]);

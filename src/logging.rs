@@ -30,7 +30,7 @@ use tracing_subscriber::{
 
 use crate::{
     config::{LogConfig, LogFormat},
-    quota::{Meter, Rate},
+    quota::{Gcra, Rate},
 };
 
 /// The target of the lines that say who connects and disconnects; `[log] connections` switches it.
@@ -45,13 +45,13 @@ pub struct LineLimit(Mutex<LinesWritten>);
 
 #[derive(Debug)]
 struct LinesWritten {
-    meter: Meter,
+    meter: Gcra,
     left_out: u64,
 }
 
 impl Default for LineLimit {
     fn default() -> Self {
-        Self(Mutex::new(LinesWritten { meter: Meter::new(Instant::now()), left_out: 0 }))
+        Self(Mutex::new(LinesWritten { meter: Gcra::new(Instant::now()), left_out: 0 }))
     }
 }
 
@@ -244,7 +244,7 @@ mod tests {
         let limit = LineLimit::default();
         let admitted = (0..LINES_PER_MINUTE + 7).filter_map(|_| limit.take()).collect::<Vec<_>>();
         assert_eq!(admitted, vec![0; LINES_PER_MINUTE as usize]);
-        limit.0.lock().meter = Meter::new(Instant::now());
+        limit.0.lock().meter = Gcra::new(Instant::now());
         assert_eq!([limit.take(), limit.take()], [Some(7), Some(0)]);
     }
 

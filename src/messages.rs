@@ -5,14 +5,14 @@ use std::time::Instant;
 use crate::{
     http::{self, PublishedMessage, RetainedMessage},
     mqtt::{
+        external::{ExternalMessage, NotPublished},
         message::Message,
-        outside::{NotPublished, Outside},
         packet::{Properties, QoS},
     },
     telemetry::Telemetry,
 };
 
-impl http::Messages for Telemetry {
+impl http::MessageBroker for Telemetry {
     fn publish(&self, access: &crate::auth::Access, message: PublishedMessage) -> Result<(), http::NotPublished> {
         let properties = Properties {
             payload_format_indicator: message.payload_is_utf8.map(u8::from),
@@ -22,7 +22,7 @@ impl http::Messages for Telemetry {
             correlation_data: message.correlation_data,
             user: message.user,
         };
-        let outside = Outside {
+        let external = ExternalMessage {
             topic: &message.topic,
             payload: &message.payload,
             qos: if message.at_least_once { QoS::AtLeastOnce } else { QoS::AtMostOnce },
@@ -30,7 +30,7 @@ impl http::Messages for Telemetry {
             properties: (properties != Properties::default()).then(|| Box::new(properties)),
             response_topic: message.response_topic.as_deref(),
         };
-        self.broker.publish_outside(access, outside).map_err(|error| match error {
+        self.broker.publish_external(access, external).map_err(|error| match error {
             NotPublished::Forbidden => http::NotPublished::Forbidden,
             NotPublished::Quota(_) => http::NotPublished::Quota(error.to_string()),
             error => http::NotPublished::Topic(error.to_string()),

@@ -13,10 +13,10 @@ use std::{
 
 pub use self::{
     histogram::Histogram,
-    outcomes::{Label, Outcomes},
-    text::{Family, Page},
+    outcomes::{Label, OutcomeCounters},
+    text::{Family, MetricsPage},
 };
-use crate::{net::HandshakeFailure, quota::Cause};
+use crate::{net::HandshakeFailure, quota::QuotaKind};
 
 /// A number that only rises.
 #[derive(Default)]
@@ -142,21 +142,21 @@ impl HandshakeCounters {
 
 /// How often something was refused or slowed, for each quota.
 #[derive(Default)]
-pub struct QuotaCounters([Counter; Cause::ALL.len()]);
+pub struct QuotaCounters([Counter; QuotaKind::ALL.len()]);
 
 impl QuotaCounters {
     /// Counts one more for `cause`; how many those are.
-    pub fn add(&self, cause: Cause) -> u64 {
+    pub fn add(&self, cause: QuotaKind) -> u64 {
         self.of(cause).0.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
     /// How many there were for `cause`.
     #[must_use]
-    pub fn get(&self, cause: Cause) -> u64 {
+    pub fn get(&self, cause: QuotaKind) -> u64 {
         self.of(cause).get()
     }
 
-    fn of(&self, cause: Cause) -> &Counter {
+    fn of(&self, cause: QuotaKind) -> &Counter {
         self.0.get(cause as usize).expect("there is a counter for each cause")
     }
 }
@@ -164,7 +164,7 @@ impl QuotaCounters {
 impl fmt::Debug for QuotaCounters {
     /// Those that were met.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let met = Cause::ALL.iter().map(|&cause| (cause.name(), self.get(cause))).filter(|(_, count)| *count > 0);
+        let met = QuotaKind::ALL.iter().map(|&cause| (cause.name(), self.get(cause))).filter(|(_, count)| *count > 0);
         f.debug_map().entries(met).finish()
     }
 }
@@ -186,11 +186,11 @@ mod tests {
     #[test]
     fn each_quota_has_a_counter_of_its_own() {
         let counters = QuotaCounters::default();
-        for (number, cause) in (1..).zip(Cause::ALL) {
+        for (number, cause) in (1..).zip(QuotaKind::ALL) {
             let counted = (0..number).map(|_| counters.add(*cause)).collect::<Vec<u64>>();
             assert_eq!(counted, (1..=number).collect::<Vec<_>>());
         }
-        let counted: Vec<u64> = Cause::ALL.iter().map(|cause| counters.get(*cause)).collect();
+        let counted: Vec<u64> = QuotaKind::ALL.iter().map(|cause| counters.get(*cause)).collect();
         assert_eq!(counted, (1..=counted.len() as u64).collect::<Vec<_>>());
     }
 }

@@ -29,17 +29,17 @@ use crate::{
     changes::Changes,
     clock::Clock,
     config::{Config, Limits, ListenerConfig, ListenerKind, StoreConfig},
-    http::{self, Api, HttpDoor, HttpOptions, MqttListener},
+    http::{self, Api, HttpHandler, HttpOptions, MqttListener},
     mqtt::{
         broker::Broker,
-        door::{self as mqtt, MqttDoor},
         events::Events,
+        handler::{self as mqtt, MqttHandler},
         router::{RetainedLimits, Router},
     },
-    net::{Gate, Listener, Tls, tls},
-    quota::{Cause, Quotas},
+    net::{Listener, ListenerContext, Tls, tls},
+    quota::{QuotaKind, Quotas},
     reload::{ReadConfig, Reload},
-    service::{Decided, Service},
+    service::{Outcomes, Service},
     store::{StoreError, StoreOptions},
     supervisor,
     telemetry::Telemetry,
@@ -95,22 +95,22 @@ struct Files {
 }
 
 /// What connections are served with.
-struct Parts {
+struct ServerParts {
     service: Arc<Service>,
     authority: Arc<Authority>,
     broker: Arc<Broker>,
     api: Arc<Api>,
-    gate: Gate,
+    listener_context: ListenerContext,
 }
 
 /// What runs until the server ends.
-struct Running {
+struct RunningTasks {
     tasks: JoinSet<()>,
-    announcing: Announcing,
+    announcing: Notifying,
 }
 
 /// The thread of the announcer.
-struct Announcing {
+struct Notifying {
     thread: JoinHandle<()>,
     /// Resolves as the thread ends, in whatever way.
     ended: oneshot::Receiver<Infallible>,
@@ -145,10 +145,10 @@ pub async fn run(
     let names = config.listeners.iter().map(|listener| listener.name.clone());
     let secured: Vec<_> = names.zip(&tls).filter_map(|(name, tls)| Some((name, tls.clone()?))).collect();
     secured.iter().for_each(|(listener, tls)| tls.warn_of_expiry(listener));
-    let (parts, announce) = Parts::assemble(&config, Arc::new(authority), secured.clone())?;
+    let (parts, announce) = ServerParts::assemble(&config, Arc::new(authority), secured.clone())?;
     let bound = config.listeners.iter().zip(tls).enumerate();
     let bound = bound.map(|(index, listener)| bind(&config, index, listener)).collect::<Result<Vec<_>, _>>()?;
-    let Running { mut tasks, mut announcing } = parts.start(&config, bound, announce)?;
+    let RunningTasks { mut tasks, mut announcing } = parts.start(&config, bound, announce)?;
     let (authority, broker) = (parts.authority.clone(), parts.broker.clone());
     tasks.spawn(supervisor::watch(parts.service.clone(), broker.clone()));
     supervisor::serving();
@@ -163,11 +163,11 @@ pub async fn run(
         tracing::error!(%error, "shutting down");
     }
     supervisor::ending();
-    let ended = parts.end(Running { tasks, announcing }).await;
+    let ended = parts.end(RunningTasks { tasks, announcing }).await;
     stopped.and(ended).map_err(ServeError::Stopped)
 }
 
-impl Parts {
+impl ServerParts {
     /// Opens the store, and makes all that is around it; and what the announcer does.
     fn assemble(
         config: &Config,
@@ -200,8 +200,10 @@ impl Parts {
             limits,
         );
         let (counters, closing) = (broker.counters.clone(), broker.closing());
-        let gate = Gate { quotas: service.quotas().clone(), places, counters, closing };
-        Ok((Self { service, authority, broker, api: Arc::new(api), gate }, move || decided.announce(announcers)))
+        let listener_context = ListenerContext { quotas: service.quotas().clone(), places, counters, closing };
+        Ok((Self { service, authority, broker, api: Arc::new(api), listener_context }, move || {
+            decided.announce(announcers)
+        }))
     }
 
     /// Has `announce` and all listeners run.
@@ -210,8 +212,8 @@ impl Parts {
         config: &Config,
         bound: Vec<(Listener, SocketAddr)>,
         announce: impl FnOnce() + Send + 'static,
-    ) -> Result<Running, ServeError> {
-        let announcing = Announcing::start(announce)?;
+    ) -> Result<RunningTasks, ServeError> {
+        let announcing = Notifying::start(announce)?;
         let mut tasks = JoinSet::new();
         self.api.set_mqtt_listeners(mqtt_listeners(&bound, &config.listeners));
         for ((listener, address), settings) in bound.into_iter().zip(&config.listeners) {
@@ -219,25 +221,32 @@ impl Parts {
             self.open_door(&mut tasks, listener, settings, &config.limits);
         }
         tasks.spawn(self.broker.clone().watch_sessions());
-        Ok(Running { tasks, announcing })
+        Ok(RunningTasks { tasks, announcing })
     }
 
     /// Gives `listener` the door that its settings name.
     fn open_door(&self, tasks: &mut JoinSet<()>, listener: Listener, settings: &ListenerConfig, limits: &Limits) {
-        let (gate, mqtt) = (self.gate.clone(), MqttDoor::new(self.broker.clone()));
+        let (listener_context, mqtt) = (self.listener_context.clone(), MqttHandler::new(self.broker.clone()));
         match &settings.kind {
-            ListenerKind::Mqtt => tasks.spawn(listener.run(gate, mqtt)),
+            ListenerKind::Mqtt => tasks.spawn(listener.run(listener_context, mqtt)),
             ListenerKind::Http(http) => {
                 let (routes, sessions) = (http::router(self.api.clone()), self.api.sessions());
                 let options = HttpOptions::of(settings, http, limits).with_signed_urls(self.authority.clone());
-                let door = HttpDoor::new(routes, sessions, mqtt, gate.quotas.clone(), options, gate.closing.clone());
-                tasks.spawn(listener.run(gate, door))
+                let door = HttpHandler::new(
+                    routes,
+                    sessions,
+                    mqtt,
+                    listener_context.quotas.clone(),
+                    options,
+                    listener_context.closing.clone(),
+                );
+                tasks.spawn(listener.run(listener_context, door))
             }
         };
     }
 
     /// Ends all of it in order.
-    async fn end(self, Running { tasks, announcing }: Running) -> Result<(), &'static str> {
+    async fn end(self, RunningTasks { tasks, announcing }: RunningTasks) -> Result<(), &'static str> {
         let Self { service, broker, api, .. } = self;
         tracing::info!(sessions = broker.sessions.count(), "ending");
         broker.close();
@@ -281,7 +290,7 @@ fn losses(broker: &Broker) -> String {
 /// Counts of the quotas that were met, as [`losses`] has them.
 fn quotas_met(broker: &Broker) -> String {
     let counters = broker.service.quotas().counters();
-    listed(Cause::ALL.iter().map(|cause| (cause.name(), counters.get(*cause))))
+    listed(QuotaKind::ALL.iter().map(|cause| (cause.name(), counters.get(*cause))))
 }
 
 fn listed(counts: impl Iterator<Item = (&'static str, u64)>) -> String {
@@ -299,7 +308,7 @@ async fn watch_certificates(tls: Vec<(String, Arc<Tls>)>, broker: Arc<Broker>) {
 }
 
 /// Waits until something stops that should not; what it is.
-async fn first_stopped(tasks: &mut JoinSet<()>, announcing: &mut Announcing) -> &'static str {
+async fn first_stopped(tasks: &mut JoinSet<()>, announcing: &mut Notifying) -> &'static str {
     tokio::select! {
         _ = tasks.join_next() => TASK,
         _ = &mut announcing.ended => ANNOUNCER,
@@ -315,7 +324,7 @@ async fn all_ended(mut tasks: JoinSet<()>) -> Result<(), &'static str> {
     ended
 }
 
-impl Announcing {
+impl Notifying {
     fn start(announce: impl FnOnce() + Send + 'static) -> Result<Self, ServeError> {
         let (runs, ended) = oneshot::channel();
         let run = move || {
@@ -344,7 +353,7 @@ fn open_tls(config: &ListenerConfig) -> Result<Option<Arc<Tls>>, ServeError> {
     opened.map_err(|error| ServeError::Tls { name: config.name.clone(), error })
 }
 
-fn open(config: &Config) -> Result<(Service, Decided), ServeError> {
+fn open(config: &Config) -> Result<(Service, Outcomes), ServeError> {
     let options = store_options(&config.store, &config.limits);
     let quotas = Arc::new(Quotas::new(&config.limits));
     Service::open(options, quotas, Clock::system())
@@ -460,7 +469,7 @@ mod tests {
     #[tokio::test]
     async fn what_stops_by_itself_is_seen() {
         let (runs, goes_on) = std::sync::mpsc::channel::<()>();
-        let mut announcing = Announcing::start(move || while goes_on.recv().is_ok() {}).unwrap();
+        let mut announcing = Notifying::start(move || while goes_on.recv().is_ok() {}).unwrap();
         for panics in [false, true] {
             let mut tasks = JoinSet::new();
             tasks.spawn(std::future::pending());
@@ -471,7 +480,7 @@ mod tests {
         tasks.spawn(std::future::pending());
         drop(runs);
         assert_eq!(first_stopped(&mut tasks, &mut announcing).await, ANNOUNCER);
-        let mut announcing = Announcing::start(|| panic!("for the test")).unwrap();
+        let mut announcing = Notifying::start(|| panic!("for the test")).unwrap();
         assert_eq!(first_stopped(&mut tasks, &mut announcing).await, ANNOUNCER);
     }
 

@@ -1,15 +1,15 @@
 //! The one entry for a shadow command, whichever door it came through.
 //!
 //! A command is counted against its quotas and queued for the store's writer. Once it is decided and durable, the
-//! announcer thread takes it, in the order of the journal: the [`Announcer`] tells the change to whom it concerns,
+//! announcer thread takes it, in the order of the journal: the [`Notifier`] tells the change to whom it concerns,
 //! then the requester is answered. So the events of one shadow leave in version order, and an acknowledgement never
 //! overtakes the events it acknowledges.
 //!
 //! Reading goes around all of this: a reader sees the newest committed document at once.
 
 mod accepted;
+mod conflict_base;
 mod former;
-mod hindsight;
 mod refusals;
 
 use std::{
@@ -23,20 +23,20 @@ pub(crate) use self::accepted::accepted;
 pub use self::former::AtVersion;
 pub use self::refusals::{FollowedRefusal, RefusalPosition};
 use self::{
-    hindsight::{Hindsight, Refused},
+    conflict_base::{ConflictBaseLookup, PendingRefusal},
     refusals::Refusals,
 };
 
 use crate::{
     auth::Principal,
     clock::Clock,
-    metrics::{CommitMetrics, Label, Outcomes},
-    quota::{Admitted, Allowance, Quotas, Share},
+    metrics::{CommitMetrics, Label, OutcomeCounters},
+    quota::{Admitted, PrincipalPermit, PrincipalQuota, Quotas},
     request_id::RequestId,
-    shadow::{Command, DeviceId, Manner, Rejection, Sender, ShadowKey, ShadowName, Timestamp, Version},
+    shadow::{Command, DeviceId, Disposition, Rejection, Sender, ShadowKey, ShadowName, Timestamp, Version},
     store::{
-        self, Applied, COMMAND_OVERHEAD_BYTES, CopyError, Entry, Health, Held, History, Job, Listed, Page, Past, Room,
-        Seq, Store, StoreError, StoreOptions,
+        self, Applied, COMMAND_OVERHEAD_BYTES, CopyError, Health, History, HistoryReader, JournalEntry, JournalPage,
+        Listed, QueueReservation, QueuedCommand, Seq, Store, StoreError, StoreOptions, StoredShadow,
     },
     wire::{ClientToken, RefusedEntry, Via},
 };
@@ -61,12 +61,12 @@ pub trait Requester: Send {
 
     /// Called once, after the outcome is durable and has been announced. A version conflict may be told after later
     /// outcomes: what it collided with is then looked up.
-    fn decided(self: Box<Self>, outcome: Result<Done<'_>, &Rejection>, now: Timestamp);
+    fn on_outcome(self: Box<Self>, outcome: Result<AcceptedCommand<'_>, &Rejection>, now: Timestamp);
 }
 
 /// A command that was accepted.
 #[derive(Clone, Copy)]
-pub struct Done<'a> {
+pub struct AcceptedCommand<'a> {
     /// What was asked.
     pub command: &'a Command,
     /// What became of it.
@@ -74,13 +74,13 @@ pub struct Done<'a> {
 }
 
 /// Tells accepted commands to those who listen.
-pub trait Announcer: Send {
+pub trait Notifier: Send {
     /// Called for every accepted command, no-ops included, in the order of the journal.
     fn announce(&mut self, outcome: &Outcome, requester: &dyn Requester);
 }
 
 /// Tells the one, then the other.
-impl<A: Announcer, B: Announcer> Announcer for (A, B) {
+impl<A: Notifier, B: Notifier> Notifier for (A, B) {
     fn announce(&mut self, outcome: &Outcome, requester: &dyn Requester) {
         self.0.announce(outcome, requester);
         self.1.announce(outcome, requester);
@@ -107,29 +107,29 @@ pub struct Submission {
 
 /// The service. Dropping it ends nothing: see [`Service::close`].
 pub struct Service {
-    store: Store<Asked>,
+    store: Store<PendingReply>,
     quotas: Arc<Quotas>,
     refusals: Arc<Refusals>,
-    outcomes: Arc<Outcomes>,
+    outcomes: Arc<OutcomeCounters>,
     clock: Clock,
 }
 
 /// Decided commands on their way to the announcer.
-pub struct Decided {
+pub struct Outcomes {
     batches: mpsc::Receiver<Batch>,
     clock: Clock,
-    past: Past,
+    past: HistoryReader,
     refusals: Arc<Refusals>,
-    outcomes: Arc<Outcomes>,
+    outcomes: Arc<OutcomeCounters>,
 }
 
 /// What one commit decided, and the room that it takes until it is told.
-type Batch = (Vec<store::Outcome<Asked>>, Room);
+type Batch = (Vec<store::Outcome<PendingReply>>, QueueReservation);
 
 /// Who waits for a command, and the room that it takes of what its principal may have.
-struct Asked {
+struct PendingReply {
     requester: Box<dyn Requester>,
-    queued: Share,
+    queued: PrincipalPermit,
 }
 
 /// A decided command. Accepted, and then durable; or refused, and then nothing was changed.
@@ -149,26 +149,26 @@ pub struct Outcome {
 
 /// Room in the queue for one submission.
 pub struct Permit {
-    room: store::Permit<Asked>,
-    queued: Share,
+    room: store::Permit<PendingReply>,
+    queued: PrincipalPermit,
     quotas: Arc<Quotas>,
     clock: Clock,
 }
 
 impl Service {
-    /// Opens the store. What is decided from now on waits for [`Decided::announce`].
+    /// Opens the store. What is decided from now on waits for [`Outcomes::announce`].
     ///
     /// # Errors
     ///
     /// Those of [`store::open`].
-    pub fn open(options: StoreOptions, quotas: Arc<Quotas>, clock: Clock) -> Result<(Self, Decided), StoreError> {
+    pub fn open(options: StoreOptions, quotas: Arc<Quotas>, clock: Clock) -> Result<(Self, Outcomes), StoreError> {
         let (sender, batches) = mpsc::sync_channel(BATCHES_AHEAD);
         let time = clock.clone();
         // The channel ends with the announcer, after which nobody waits for an outcome.
         let store = store::open(options, move || time.now(), move |batch, room| drop(sender.send((batch, room))))?;
         let refusals = Arc::<Refusals>::default();
-        let outcomes = Arc::<Outcomes>::default();
-        let decided = Decided {
+        let outcomes = Arc::<OutcomeCounters>::default();
+        let decided = Outcomes {
             batches,
             clock: clock.clone(),
             past: store.past(),
@@ -210,7 +210,7 @@ impl Service {
     ///
     /// [`wire::weight`]: crate::wire::weight
     #[must_use]
-    pub fn try_reserve(&self, principal: &Arc<Allowance>, bytes: usize) -> Option<Permit> {
+    pub fn try_reserve(&self, principal: &Arc<PrincipalQuota>, bytes: usize) -> Option<Permit> {
         let queued = principal.try_queue(bytes.saturating_add(COMMAND_OVERHEAD_BYTES))?;
         Some(self.permit(queued, self.store.try_reserve(bytes)?))
     }
@@ -221,18 +221,18 @@ impl Service {
     /// # Errors
     ///
     /// [`Rejection::Unavailable`]: the service is ending.
-    pub async fn reserve(&self, principal: &Arc<Allowance>, bytes: usize) -> Result<Permit, Rejection> {
+    pub async fn reserve(&self, principal: &Arc<PrincipalQuota>, bytes: usize) -> Result<Permit, Rejection> {
         let queued = principal.queue(bytes.saturating_add(COMMAND_OVERHEAD_BYTES)).await;
         Ok(self.permit(queued, self.store.reserve(bytes).await.map_err(rejection)?))
     }
 
-    fn permit(&self, queued: Share, room: store::Permit<Asked>) -> Permit {
+    fn permit(&self, queued: PrincipalPermit, room: store::Permit<PendingReply>) -> Permit {
         Permit { room, queued, quotas: self.quotas.clone(), clock: self.clock.clone() }
     }
 
     /// The newest committed document of `key` if it is in memory.
     #[must_use]
-    pub fn cached(&self, key: &ShadowKey) -> Option<Held> {
+    pub fn cached(&self, key: &ShadowKey) -> Option<StoredShadow> {
         self.store.cached(key)
     }
 
@@ -241,7 +241,7 @@ impl Service {
     /// # Errors
     ///
     /// [`Rejection::Internal`] if it cannot be read; the log says why.
-    pub async fn read(&self, key: &ShadowKey) -> Result<Held, Rejection> {
+    pub async fn read(&self, key: &ShadowKey) -> Result<StoredShadow, Rejection> {
         if let Some(held) = self.cached(key) {
             return Ok(held);
         }
@@ -254,7 +254,7 @@ impl Service {
     /// # Errors
     ///
     /// As [`Service::read`].
-    pub async fn read_if_sound(&self, key: &ShadowKey) -> Result<Option<Held>, Rejection> {
+    pub async fn read_if_sound(&self, key: &ShadowKey) -> Result<Option<StoredShadow>, Rejection> {
         if let Some(held) = self.cached(key) {
             return Ok(Some(held));
         }
@@ -276,7 +276,7 @@ impl Service {
     /// # Errors
     ///
     /// As [`Service::read`].
-    pub async fn journal(&self, after: Seq, limit: usize) -> Result<Page, Rejection> {
+    pub async fn journal(&self, after: Seq, limit: usize) -> Result<JournalPage, Rejection> {
         self.blocking(move |store| store.journal(after, limit)).await
     }
 
@@ -285,7 +285,7 @@ impl Service {
     /// # Errors
     ///
     /// As [`Service::read`].
-    pub async fn journal_if_sound(&self, after: Seq, limit: usize) -> Result<Option<Page>, Rejection> {
+    pub async fn journal_if_sound(&self, after: Seq, limit: usize) -> Result<Option<JournalPage>, Rejection> {
         self.blocking(move |store| unless_damaged(store.journal(after, limit))).await
     }
 
@@ -295,7 +295,7 @@ impl Service {
     /// # Errors
     ///
     /// As [`Service::read`].
-    pub async fn former_if_sound(&self, key: &ShadowKey, before: Version) -> Result<Option<Entry>, Rejection> {
+    pub async fn former_if_sound(&self, key: &ShadowKey, before: Version) -> Result<Option<JournalEntry>, Rejection> {
         let key = key.clone();
         let history = self.blocking(move |store| unless_damaged(store.history(&key, None, Some(before), 1)));
         Ok(history.await?.flatten().and_then(|mut history| history.entries.pop()))
@@ -395,7 +395,7 @@ impl Service {
 
     /// What became of the commands that were decided.
     #[must_use]
-    pub fn outcomes(&self) -> &Outcomes {
+    pub fn outcomes(&self) -> &OutcomeCounters {
         &self.outcomes
     }
 
@@ -424,7 +424,7 @@ impl Service {
 
     async fn blocking<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Store<Asked>) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Store<PendingReply>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Rejection> {
         let store = self.store.clone();
         match tokio::task::spawn_blocking(move || read(&store)).await {
@@ -437,18 +437,25 @@ impl Service {
     }
 }
 
-impl Decided {
+impl Outcomes {
     /// Announces outcomes and answers their requesters until the store is closed. Blocks: for a thread of its own.
-    pub fn announce(self, mut announcer: impl Announcer) {
+    pub fn announce(self, mut announcer: impl Notifier) {
         let Self { batches, clock, past, refusals, outcomes } = self;
         thread::scope(|scope| {
-            let hindsight = Hindsight::start(scope, &past, &clock);
+            let conflict_base = ConflictBaseLookup::start(scope, &past, &clock);
             // The room of a batch is given back when the batch is told: whatever waits to be is counted.
             for (batch, _room) in batches {
                 let now = clock.now();
                 outcomes.count(&batch.iter().map(|outcome| label(outcome)).collect::<Vec<_>>());
-                for store::Outcome { job, result, against } in batch {
-                    let Job { key, command, sender, id, client, context: Asked { requester, queued: _queued } } = job;
+                for store::Outcome { queued, result, against } in batch {
+                    let QueuedCommand {
+                        key,
+                        command,
+                        sender,
+                        id,
+                        client,
+                        context: PendingReply { requester, queued: _queued },
+                    } = queued;
                     let outcome = Outcome { key, command, by: sender.by, client, result };
                     if let Err(rejection) = &outcome.result {
                         log_refusal(id, &outcome.key, &outcome.by, &outcome.client, rejection);
@@ -462,10 +469,12 @@ impl Decided {
                     announcer.announce(&outcome, &*requester);
                     let Outcome { key, command, result, .. } = outcome;
                     match (result, against) {
-                        (Ok(applied), _) => requester.decided(Ok(Done { command: &command, applied: &applied }), now),
-                        (Err(rejection), None) => requester.decided(Err(&rejection), now),
+                        (Ok(applied), _) => {
+                            requester.on_outcome(Ok(AcceptedCommand { command: &command, applied: &applied }), now)
+                        }
+                        (Err(rejection), None) => requester.on_outcome(Err(&rejection), now),
                         (Err(rejection), Some(against)) => {
-                            hindsight.tell(Refused { key, rejection, against, requester }, &command, now);
+                            conflict_base.tell(PendingRefusal { key, rejection, against, requester }, &command, now);
                         }
                     }
                 }
@@ -478,7 +487,7 @@ impl Submission {
     /// Answers the requester with `rejection`.
     fn refuse(self, rejection: Rejection, now: Timestamp) {
         log_refusal(self.id, &self.key, &self.sender.by, &self.client, &rejection);
-        self.requester.decided(Err(&rejection), now);
+        self.requester.on_outcome(Err(&rejection), now);
     }
 }
 
@@ -490,10 +499,10 @@ impl Permit {
             return submission.refuse(rejection, self.clock.now());
         }
         let Submission { key, command, sender, id, client, requester } = submission;
-        let context = Asked { requester, queued: self.queued };
-        let job = Job { key, command, sender, id, client, context };
-        if let Err(unsent) = self.room.send(job) {
-            let Job { key, command, sender, id, client, context: Asked { requester, .. } } = *unsent;
+        let context = PendingReply { requester, queued: self.queued };
+        let queued = QueuedCommand { key, command, sender, id, client, context };
+        if let Err(unsent) = self.room.send(queued) {
+            let QueuedCommand { key, command, sender, id, client, context: PendingReply { requester, .. } } = *unsent;
             let submission = Submission { key, command, sender, id, client, requester };
             submission.refuse(unavailable(), self.clock.now());
         }
@@ -521,17 +530,17 @@ pub(crate) fn log_refusal(id: RequestId, key: &ShadowKey, by: &str, client: &str
 
 /// What an outcome counts as.
 fn label<C>(outcome: &store::Outcome<C>) -> Label {
-    let operation = match outcome.job.command {
+    let operation = match outcome.queued.command {
         Command::Update(_) | Command::Patch(_) => "update",
         Command::Delete(_) => "delete",
     };
     let ended = match &outcome.result {
         Err(rejection) => rejection.error(),
         Ok(applied) => match applied.manner {
-            Manner::Again(_) => "replayed",
-            Manner::DryRun => "dry-run",
-            Manner::Done if applied.is_changed() => "accepted",
-            Manner::Done => "unchanged",
+            Disposition::Replayed(_) => "replayed",
+            Disposition::DryRun => "dry-run",
+            Disposition::Applied if applied.is_changed() => "accepted",
+            Disposition::Applied => "unchanged",
         },
     };
     (operation, ended)
@@ -580,9 +589,9 @@ mod tests {
         shadow::{Delete, name::DeviceId, tests::sender},
     };
 
-    struct Told(mpsc::Sender<Timestamp>);
+    struct ReportedTime(mpsc::Sender<Timestamp>);
 
-    impl Requester for Told {
+    impl Requester for ReportedTime {
         fn session(&self) -> Option<u64> {
             None
         }
@@ -591,7 +600,7 @@ mod tests {
             None
         }
 
-        fn decided(self: Box<Self>, _: Result<Done<'_>, &Rejection>, now: Timestamp) {
+        fn on_outcome(self: Box<Self>, _: Result<AcceptedCommand<'_>, &Rejection>, now: Timestamp) {
             self.0.send(now).unwrap();
         }
     }
@@ -603,7 +612,7 @@ mod tests {
             sender: sender("p"),
             id: RequestId::current(),
             client: "c".into(),
-            requester: Box::new(Told(told.clone())),
+            requester: Box::new(ReportedTime(told.clone())),
         }
     }
 
@@ -625,11 +634,11 @@ mod tests {
         permit.submit(deletion(&told));
         service.close();
         assert!(greedy.try_queue(1).is_none(), "decided, and not told yet");
-        struct Nobody;
-        impl Announcer for Nobody {
+        struct IgnoringRequester;
+        impl Notifier for IgnoringRequester {
             fn announce(&mut self, _: &Outcome, _: &dyn Requester) {}
         }
-        decided.announce(Nobody);
+        decided.announce(IgnoringRequester);
         assert!(greedy.try_queue(1).is_some());
     }
 
@@ -653,9 +662,9 @@ mod tests {
     }
 
     /// Tells which thread dropped it.
-    struct Turn(mpsc::Sender<ThreadId>);
+    struct ReadPermit(mpsc::Sender<ThreadId>);
 
-    impl Drop for Turn {
+    impl Drop for ReadPermit {
         fn drop(&mut self) {
             let _ = self.0.send(thread::current().id());
         }
@@ -672,8 +681,8 @@ mod tests {
         let key = ShadowKey::classic(DeviceId::new("lamp").unwrap());
         let (sender, ended) = mpsc::channel();
         // Nobody waits for them, unless they have ended by now.
-        let _ = service.history(&key, None, Version(1), 1, Turn(sender.clone())).now_or_never();
-        let _ = service.at_version(&key, Version(1), Turn(sender)).now_or_never();
+        let _ = service.history(&key, None, Version(1), 1, ReadPermit(sender.clone())).now_or_never();
+        let _ = service.at_version(&key, Version(1), ReadPermit(sender)).now_or_never();
         for by in ended {
             assert_ne!(by, thread::current().id(), "by the walk, and not by who gave up waiting for it");
         }

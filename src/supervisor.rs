@@ -26,7 +26,7 @@ pub fn ending() {
 pub async fn watch(service: Arc<Service>, broker: Arc<Broker>) {
     let Some(wanted_within) = sd_notify::watchdog_enabled() else { return broker.closed().await };
     tracing::info!(?wanted_within, "the service manager watches whether the server is alive");
-    let mut announced = Announced::default();
+    let mut announced = LastAnnounced::default();
     loop {
         tokio::select! {
             () = tokio::time::sleep(wanted_within / 2) => {}
@@ -42,9 +42,9 @@ pub async fn watch(service: Arc<Service>, broker: Arc<Broker>) {
 
 /// The newest committed change when it was looked at last.
 #[derive(Debug, Default)]
-struct Announced(Option<u64>);
+struct LastAnnounced(Option<u64>);
 
-impl Announced {
+impl LastAnnounced {
     /// Returns whether everything was announced that was committed by the last call. `head` is the newest committed
     /// change, `finished` the newest announced one.
     fn goes_on(&mut self, head: u64, finished: u64) -> bool {
@@ -52,11 +52,11 @@ impl Announced {
     }
 }
 
-async fn is_alive(service: &Arc<Service>, broker: &Broker, announced: &mut Announced, within: Duration) -> bool {
+async fn is_alive(service: &Arc<Service>, broker: &Broker, announced: &mut LastAnnounced, within: Duration) -> bool {
     let service = service.clone();
     let health = tokio::time::timeout(within, task::spawn_blocking(move || service.health())).await;
     let Ok(Ok(health)) = health else { return false };
-    announced.goes_on(health.head.0, broker.events.routed().finished())
+    announced.goes_on(health.head.0, broker.events.fan_out_position().finished())
 }
 
 fn notify(state: &NotifyState<'_>) {
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn an_announcer_that_stands_still_is_seen() {
-        let mut announced = Announced::default();
+        let mut announced = LastAnnounced::default();
         // head, finished, whether it goes on
         for (row, (head, finished, expected)) in [
             (0, 0, true),

@@ -14,10 +14,10 @@ use tokio::sync::Semaphore;
 use crate::{
     auth::Authority,
     http,
-    metrics::Page,
+    metrics::MetricsPage,
     mqtt::{broker::Broker, presence::Presence},
     net::Tls,
-    quota::Cause,
+    quota::QuotaKind,
     service::Service,
     shadow::DeviceId,
     store::{Health, State},
@@ -40,7 +40,7 @@ pub struct Telemetry {
 
 impl http::Metrics for Telemetry {
     fn page(&self) -> String {
-        let mut page = Page::default();
+        let mut page = MetricsPage::default();
         self.connections(&mut page);
         self.tls(&mut page);
         self.sessions(&mut page);
@@ -73,7 +73,7 @@ impl Telemetry {
         process::started();
     }
 
-    fn connections(&self, page: &mut Page) {
+    fn connections(&self, page: &mut MetricsPage) {
         let (places, all) = &self.places;
         let counters = &self.broker.counters;
         page.gauges("umbra_build_info", "1; the label tells the version.")
@@ -96,7 +96,7 @@ impl Telemetry {
         bytes.sample(&[("direction", "sent")], counters.bytes_sent.get());
     }
 
-    fn tls(&self, page: &mut Page) {
+    fn tls(&self, page: &mut MetricsPage) {
         let mut failed = page.counters("umbra_tls_handshakes_failed_total", "TLS handshakes that failed, by cause.");
         for (cause, count) in self.broker.counters.tls_handshakes_failed.counts() {
             failed.sample(&[("cause", cause)], count);
@@ -110,11 +110,11 @@ impl Telemetry {
         }
     }
 
-    fn sessions(&self, page: &mut Page) {
+    fn sessions(&self, page: &mut MetricsPage) {
         let load = self.broker.sessions.load();
         let mut sessions = page.gauges("umbra_sessions", "Sessions, connected or kept for their client.");
         sessions.sample(&[("state", "connected")], load.connected);
-        sessions.sample(&[("state", "parked")], load.parked);
+        sessions.sample(&[("state", "parked")], load.disconnected);
         page.gauge("umbra_outbox_bytes", "Bytes queued towards all sessions.", load.queued_bytes);
         page.gauge(
             "umbra_outbox_bytes_largest",
@@ -139,7 +139,7 @@ impl Telemetry {
         page.gauge("umbra_retained_messages", "Retained ordinary messages.", self.broker.router.retained_count());
     }
 
-    fn requests(&self, page: &mut Page) {
+    fn requests(&self, page: &mut MetricsPage) {
         let mut requests = page.counters(
             "umbra_requests_total",
             "Commands that were decided, by what was asked and how it ended: accepted, unchanged, replayed, dry-run, or the \
@@ -158,11 +158,11 @@ impl Telemetry {
         let (queued, room) = self.service.queue_bytes();
         page.gauge("umbra_engine_queue_bytes", "Bytes of commands that wait to be decided.", queued);
         page.gauge("umbra_engine_queue_bytes_max", "Bytes of commands that may wait.", room);
-        let behind = self.service.head().0.saturating_sub(self.broker.events.routed().finished());
+        let behind = self.service.head().0.saturating_sub(self.broker.events.fan_out_position().finished());
         page.gauge("umbra_announcer_behind_entries", "Changes on the disk that are not announced yet.", behind);
     }
 
-    fn drops(&self, page: &mut Page) {
+    fn drops(&self, page: &mut MetricsPage) {
         let (counters, drops) = (&self.broker.counters, &self.broker.drops);
         let mut dropped = page.counters(
             "umbra_deliveries_dropped_total",
@@ -194,16 +194,16 @@ impl Telemetry {
         page.counter("umbra_sessions_overrun_total", "Connections ended because replies were not read.", closed);
     }
 
-    fn quotas(&self, page: &mut Page) {
+    fn quotas(&self, page: &mut MetricsPage) {
         let counters = self.service.quotas().counters();
         let mut met =
             page.counters("umbra_quota_met_total", "Times something was refused or slowed for a quota, by quota.");
-        for cause in Cause::ALL {
+        for cause in QuotaKind::ALL {
             met.sample(&[("quota", cause.name())], counters.get(*cause));
         }
     }
 
-    fn logins(&self, page: &mut Page) {
+    fn logins(&self, page: &mut MetricsPage) {
         let counters = self.authority.counters();
         let mut logins = page.counters("umbra_logins_refused_total", "Logins refused, by cause.");
         logins.sample(&[("cause", "wrong")], counters.refused.get());
@@ -217,7 +217,7 @@ impl Telemetry {
         );
     }
 
-    fn commits(&self, page: &mut Page, health: &Health) {
+    fn commits(&self, page: &mut MetricsPage, health: &Health) {
         let commits = self.service.commits();
         page.histogram(
             "umbra_commit_seconds",
@@ -241,7 +241,7 @@ impl Telemetry {
     }
 }
 
-fn journal(page: &mut Page, health: &Health) {
+fn journal(page: &mut MetricsPage, health: &Health) {
     let entries = (health.head.0 + 1).saturating_sub(health.oldest.0);
     page.gauge("umbra_journal_entries", "Changes that are kept.", entries);
     page.gauge("umbra_journal_bytes", "Bytes of the changes that are kept.", health.journal_bytes);

@@ -6,7 +6,7 @@ use std::{fs, time::Duration};
 
 use tempfile::TempDir;
 use umbrad::config::{
-    Arguments, Config, ConfigError, Host, HttpConfig, Limits, ListenerKind, LogFormat, Origin, Place,
+    Arguments, Config, ConfigError, Host, HttpConfig, Limits, ListenerKind, LogFormat, Origin, ValueSource,
 };
 
 /// Loads `text` as `umbra.toml`, or no file at all, under `variables`.
@@ -27,8 +27,8 @@ fn told(result: Result<Config, ConfigError>) -> String {
         Ok(_) => "accepted".to_owned(),
         Err(error) => {
             let folder = match &error.place {
-                Place::File(path, _) => format!("{}/", path.parent().unwrap().display()),
-                Place::Named(_) | Place::Default => String::new(),
+                ValueSource::File(path, _) => format!("{}/", path.parent().unwrap().display()),
+                ValueSource::Named(_) | ValueSource::Default => String::new(),
             };
             error.to_string().replace(&folder, "")
         }

@@ -15,8 +15,8 @@ use std::{
 use tempfile::TempDir;
 use umbrad::{
     auth::{
-        certificate::Proof,
-        login::{Credentials, Denied, Login},
+        certificate::PeerCertificate,
+        login::{AuthenticationError, Credentials, Login},
     },
     clock::Clock,
     config::{AuthConfig, Config},
@@ -42,12 +42,15 @@ fn passwd(arguments: &[&str], input: &str) -> (i32, String, String) {
 }
 
 /// Who a user with a password is, to a server with this file.
-async fn known(users: &Path, user: &str, password: &str) -> Result<String, Denied> {
+async fn known(users: &Path, user: &str, password: &str) -> Result<String, AuthenticationError> {
     let config = AuthConfig { users: Some(users.into()), failure_delay: Duration::ZERO, ..Config::default().auth };
     let login = Login::open(&config, Clock::system()).unwrap();
     let credentials = Credentials::Password { user, password: password.as_bytes() };
     let address = IpAddr::from(Ipv4Addr::LOCALHOST);
-    login.identify(address, &Proof::None, credentials, None).await.map(|identity| identity.principal.to_string())
+    login
+        .identify(address, &PeerCertificate::None, credentials, None)
+        .await
+        .map(|identity| identity.principal.to_string())
 }
 
 #[tokio::test]
@@ -63,14 +66,14 @@ async fn users_come_change_and_go() {
     assert_eq!(fs::metadata(&users).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(known(&users, "lamp", "secret").await, Ok("lamp".into()));
     assert_eq!(known(&users, "a:b", "pässword mit Raum").await, Ok("a:b".into()));
-    assert_eq!(known(&users, "lamp", "secret\n").await, Err(Denied::Bad));
+    assert_eq!(known(&users, "lamp", "secret\n").await, Err(AuthenticationError::Bad));
 
     assert_eq!(passwd(&["add", "lamp", "--stdin", "--file", file], "new"), done("lamp has another password now"));
-    assert_eq!(known(&users, "lamp", "secret").await, Err(Denied::Bad));
+    assert_eq!(known(&users, "lamp", "secret").await, Err(AuthenticationError::Bad));
     assert_eq!(known(&users, "lamp", "new").await, Ok("lamp".into()));
 
     assert_eq!(passwd(&["remove", "lamp", "--file", file], ""), done("lamp removed"));
-    assert_eq!(known(&users, "lamp", "new").await, Err(Denied::Bad));
+    assert_eq!(known(&users, "lamp", "new").await, Err(AuthenticationError::Bad));
     let absent = (1, String::new(), "umbrad: there is no user lamp\n".to_owned());
     assert_eq!(passwd(&["remove", "lamp", "--file", file], ""), absent);
     let text = fs::read_to_string(&users).unwrap();
@@ -161,7 +164,7 @@ async fn many_users_come_from_a_list() {
     for (user, password) in [("lamp-1", "one:1"), ("lamp-2", "two"), ("urn:dev:3", "three")] {
         assert_eq!(known(&users, user, password).await, Ok(user.into()));
     }
-    assert_eq!(known(&users, "lamp-2", "old").await, Err(Denied::Bad));
+    assert_eq!(known(&users, "lamp-2", "old").await, Err(AuthenticationError::Bad));
     assert_eq!(fs::metadata(&users).unwrap().permissions().mode() & 0o777, 0o600);
 
     // One mistake, and nothing is changed.

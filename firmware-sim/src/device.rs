@@ -20,14 +20,14 @@ use umbra_client::{Client, DeviceId, Document, News, Shadow, Topic, Watch, Write
 use crate::{
     difference::difference,
     oracle::{Oracle, Violation},
-    participant::{self, Broker, Ear},
+    participant::{self, AnnouncementObserver, Broker},
     report::Witness,
     thermostat::{OWNED, Thermostat},
 };
 
 /// How a device spends its time.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
+pub(crate) struct DutyCycle {
     /// Between two readings.
     pub(crate) reading: Duration,
     /// Seconds of physics in a second of the clock.
@@ -42,12 +42,12 @@ pub(crate) struct Device {
     thermostat: Thermostat,
     client: Client,
     shadow: Shadow,
-    ear: Ear,
+    ear: AnnouncementObserver,
     /// The shadow as far as the device knows: `reported` as accepted last, and the version.
     view: Document,
     /// What it was asked for: `desired` as read on connecting, and every delta since.
     asked: Map<String, Value>,
-    pace: Pace,
+    pace: DutyCycle,
     /// Until when physics has been computed.
     lived: Instant,
     witness: Arc<Witness>,
@@ -60,7 +60,7 @@ impl Device {
         id: DeviceId,
         number: u32,
         broker: &Broker,
-        pace: Pace,
+        pace: DutyCycle,
         witness: Arc<Witness>,
         seed: u64,
     ) -> Self {
@@ -70,7 +70,7 @@ impl Device {
             thermostat: Thermostat::new(number, &mut dice),
             shadow: client.shadow(id.clone()),
             client,
-            ear: Ear::new(id.clone(), witness.clone()),
+            ear: AnnouncementObserver::new(id.clone(), witness.clone()),
             view: Document::default(),
             id,
             asked: Map::new(),
@@ -170,7 +170,7 @@ impl Device {
             let patch = difference(known.reported(), &report);
             (!patch.is_empty()).then(|| json!({"reported": patch}))
         };
-        let options = WriteOptions::default().from(basis).blind_to_others().rebase(self.pace.rebase);
+        let options = WriteOptions::default().from(basis).without_precondition().rebase(self.pace.rebase);
         // How it failed, the witness has been told.
         let Ok(outcome) = self.shadow.update_with(&options, changes).await else { return };
         if let Some(accepted) = outcome {

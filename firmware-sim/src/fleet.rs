@@ -18,11 +18,11 @@ use tokio::{
 use umbra_client::{Address, ConnectOptions, DeviceId, Document};
 
 use crate::{
-    device::{Device, Pace},
+    device::{Device, DutyCycle},
     participant::{Broker, name},
     report::Witness,
     thermostat::OWNED,
-    writers::{Habits, Kind, Writer},
+    writers::{Kind, Writer, WriterProfile},
 };
 
 /// Arguments of `fleet`.
@@ -157,7 +157,7 @@ impl Fleet {
         rest: &watch::Receiver<bool>,
     ) -> JoinSet<(DeviceId, Result<Document, String>)> {
         let (reading, speedup) = (Duration::from_secs_f64(1.0 / self.args.rate), self.args.speedup);
-        let pace = Pace { reading, speedup, rebase: self.args.rebase };
+        let pace = DutyCycle { reading, speedup, rebase: self.args.rebase };
         let begin = Instant::now();
         let mut devices = JoinSet::new();
         for (number, id) in (1..).zip(ids) {
@@ -172,7 +172,7 @@ impl Fleet {
 
     fn start_writers(&mut self, ids: &Arc<[DeviceId]>, stop: &watch::Receiver<bool>) -> anyhow::Result<JoinSet<()>> {
         let pause = Duration::from_secs_f64(1.0 / self.args.writer_rate);
-        let habits = Habits { pause, rebase: self.args.rebase };
+        let habits = WriterProfile { pause, rebase: self.args.rebase };
         let apps = (1..=self.args.app_writers).map(|n| (Kind::App, format!("{}-app-{n}", self.args.prefix)));
         let monitors = (1..=self.args.monitors).map(|n| (Kind::Monitor, format!("{}-monitor-{n}", self.args.prefix)));
         let mut writers = JoinSet::new();

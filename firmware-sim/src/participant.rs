@@ -46,12 +46,12 @@ pub(crate) fn connect(name: &DeviceId, broker: &Broker, witness: &Arc<Witness>, 
 }
 
 /// Hears what is announced to one connection, and has the witness note what cannot be.
-pub(crate) struct Ear {
+pub(crate) struct AnnouncementObserver {
     listener: Listener,
     witness: Arc<Witness>,
 }
 
-impl Ear {
+impl AnnouncementObserver {
     /// An ear of `name` that has heard nothing.
     pub(crate) fn new(name: DeviceId, witness: Arc<Witness>) -> Self {
         Self { listener: Listener::new(name), witness }

@@ -15,7 +15,7 @@ use tokio::{
 use umbra_client::{Client, DeviceId, Document, News, Scope, Topic, Watch, WriteOptions};
 
 use crate::{
-    participant::{self, Broker, Ear},
+    participant::{self, AnnouncementObserver, Broker},
     report::Witness,
     thermostat::{MODES, TARGETS},
 };
@@ -31,7 +31,7 @@ pub(crate) enum Kind {
 
 /// How a writer goes about its edits.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Habits {
+pub(crate) struct WriterProfile {
     /// Between two of them.
     pub(crate) pause: Duration,
     /// Leave changes of other fields to the service.
@@ -43,8 +43,8 @@ pub(crate) struct Writer {
     kind: Kind,
     devices: Arc<[DeviceId]>,
     client: Client,
-    ear: Ear,
-    habits: Habits,
+    ear: AnnouncementObserver,
+    habits: WriterProfile,
     dice: SmallRng,
 }
 
@@ -55,12 +55,19 @@ impl Writer {
         name: DeviceId,
         devices: Arc<[DeviceId]>,
         broker: &Broker,
-        habits: Habits,
+        habits: WriterProfile,
         witness: Arc<Witness>,
         seed: u64,
     ) -> Self {
         let client = participant::connect(&name, broker, &witness, true);
-        Self { kind, devices, client, ear: Ear::new(name, witness), habits, dice: SmallRng::seed_from_u64(seed) }
+        Self {
+            kind,
+            devices,
+            client,
+            ear: AnnouncementObserver::new(name, witness),
+            habits,
+            dice: SmallRng::seed_from_u64(seed),
+        }
     }
 
     /// Edits until told to stop; an edit that has begun is brought to its end.

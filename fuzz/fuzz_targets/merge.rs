@@ -11,10 +11,10 @@ use serde_json::Value;
 use umbra_fuzz::{commands, merge_patch};
 use umbrad::{
     shadow::{
-        Change, Command, Decision, Document, DocumentLimits, Former, Measured, Pointer, Rejection, Scope, Sender,
+        Change, Command, Decision, Document, DocumentLimits, PreviousVersion, SizeLimit, Pointer, Rejection, Scope, Sender,
         Stamp, Timestamp, Version, decide, delta, pointer::SectionName,
     },
-    store::{Held, Seq, fuzzing},
+    store::{StoredShadow, Seq, fuzzing},
 };
 
 fuzz_target!(|data: &[u8]| {
@@ -49,14 +49,14 @@ fn decided(current: &Document, command: &Command, limits: &DocumentLimits) -> Op
             let state = merge_patch::state(&document);
             assert_eq!(merge_patch::canonical_state(&state), merge_patch::canonical_state(&expected));
             assert_eq!(document.version.0, current.version.0 + 1);
-            assert!(!same || !document.exists() || !current.exists() || touches(command), "a change of nothing");
+            assert!(!same || !document.exists() || !current.exists() || bumps(command), "a change of nothing");
             measured(&document, &state);
             repeated_and_undone(current, &document, &changes, now, limits);
             stored(&document, &changes);
             Some(document)
         }
         Ok(Decision::Unchanged) => {
-            assert!(same && current.exists() && !touches(command), "a change was not made");
+            assert!(same && current.exists() && !bumps(command), "a change was not made");
             None
         }
         Err(Rejection::NotFound) => {
@@ -70,8 +70,8 @@ fn decided(current: &Document, command: &Command, limits: &DocumentLimits) -> Op
     }
 }
 
-fn touches(command: &Command) -> bool {
-    matches!(command, Command::Update(update) if update.touches)
+fn bumps(command: &Command) -> bool {
+    matches!(command, Command::Update(update) if update.bumps)
 }
 
 /// Sizes, leaves and the etag are those of the values; and the delta is what `reported` lacks.
@@ -121,13 +121,13 @@ fn repeated_and_undone(
     let stamp = Arc::new(Stamp { version: next.version, timestamp: now, by: "p".into() });
     assert_eq!(&current.apply(changes, &stamp, next.deleted, limits.path_tombstones_max), next, "applied again");
     let Document { version, timestamp, deleted, .. } = *current;
-    let undone = next.undo(changes, Former { version, timestamp, deleted });
+    let undone = next.undo(changes, PreviousVersion { version, timestamp, deleted });
     assert_eq!(merge_patch::state(&undone), merge_patch::state(current), "undone");
     assert_eq!((undone.etag, undone.leaves(), undone.deleted), (current.etag, current.leaves(), deleted), "undone");
 }
 
 fn stored(document: &Document, changes: &[Change]) {
-    let held = Held { document: Arc::new(document.clone()), last_entry: Seq(7), remembered: <_>::default() };
+    let held = StoredShadow { document: Arc::new(document.clone()), last_entry: Seq(7), remembered: <_>::default() };
     let sealed = fuzzing::encode_record(&held);
     assert_eq!(fuzzing::record(&sealed).as_ref(), Some(&sealed), "the record comes back otherwise");
     let sealed = fuzzing::encode_change(document, changes);
@@ -142,11 +142,11 @@ fn beyond(limits: &DocumentLimits, current: &Document, expected: &merge_patch::S
     let depth = expected.iter().flat_map(|section| section.values()).map(umbra_fuzz::json::depth).max().unwrap_or(0);
     let leaves: usize = expected.iter().map(leaves).sum();
     let justified = match *rejection {
-        Rejection::TooLarge { what: Measured::State, size, max } => {
+        Rejection::TooLarge { what: SizeLimit::State, size, max } => {
             let is_so = size == desired + reported && max == limits.document_bytes_max;
             is_so && size > max && size > current.state_bytes()
         }
-        Rejection::TooLarge { what: Measured::Tags, size, max } => {
+        Rejection::TooLarge { what: SizeLimit::Tags, size, max } => {
             size == tags && max == limits.tags_bytes_max && size > max && size > current.tags.canonical_bytes
         }
         Rejection::TooManyLeaves { count, max } => count == leaves && count > max && count > current.leaves(),

@@ -120,7 +120,7 @@ fn asks_what_it_says(members: &Map<String, Value>, update: &Update, dialect: Dia
     assert!(!json::has_null_in_array(state, false));
     assert_eq!(update.preconditions.version.is_some(), members.contains_key("version"));
     assert_eq!(update.keyed.is_some(), members.contains_key("idempotencyKey"));
-    assert_eq!(update.touches, dialect == Dialect::Aws);
+    assert_eq!(update.bumps, dialect == Dialect::Aws);
     if dialect == Dialect::Native {
         assert_eq!(Some(update.dry_run), members.get("dryRun").map_or(Some(false), Value::as_bool));
         assert_eq!(Some(update.replace), members.get("replace").map_or(Some(false), Value::as_bool));

@@ -17,14 +17,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use umbra_fuzz::{
     deliveries::{Client, Deliveries, TOPIC},
-    exchanges::{Exchanges, Taken},
+    exchanges::{Exchanges, PublishOutcome},
     server_packet::{self, Sent},
 };
 use umbrad::mqtt::{
     codec::{FrameLimits, decode, split_frame},
     message::{Delivery, Message},
     packet::{ClientPacket, Connect, PacketId, Properties, Protocol, Publish, QoS, Reason},
-    session::{Action, Delivered, Session, SessionLimits, Ticket, Verdict},
+    session::{Action, Delivered, Session, SessionLimits, AckId, AckResult},
     topic::TopicName,
 };
 
@@ -69,7 +69,7 @@ struct World {
     exchanges: Exchanges,
     deliveries: Deliveries,
     /// All there ever were.
-    tickets: Vec<Ticket>,
+    tickets: Vec<AckId>,
     delivered: u8,
 }
 
@@ -90,20 +90,20 @@ impl World {
     }
 
     fn step(&mut self, which: u8, how: u8) {
-        let ticket = self.tickets.get(usize::from(how) % self.tickets.len().max(1)).copied();
-        let verdict = |reason| Verdict { reason: Reason(reason), ..Verdict::SUCCESS };
-        match (which, ticket) {
+        let ack_id = self.tickets.get(usize::from(how) % self.tickets.len().max(1)).copied();
+        let verdict = |reason| AckResult { reason: Reason(reason), ..AckResult::SUCCESS };
+        match (which, ack_id) {
             (0, _) => self.attach(Protocol::V4, how),
             (1, _) => self.attach(Protocol::V5, how),
             (2, _) => self.detach(),
-            (3 | 4, Some(ticket)) => self.complete(ticket, Verdict::SUCCESS),
-            (5, Some(ticket)) => self.complete(ticket, verdict(0x10)),
-            (6, Some(ticket)) => {
-                self.complete(ticket, Verdict { reason_string: Some("no such luck".into()), ..verdict(0x83) });
+            (3 | 4, Some(ack_id)) => self.complete(ack_id, AckResult::SUCCESS),
+            (5, Some(ack_id)) => self.complete(ack_id, verdict(0x10)),
+            (6, Some(ack_id)) => {
+                self.complete(ack_id, AckResult { reason_string: Some("no such luck".into()), ..verdict(0x83) });
             }
-            (7, Some(ticket)) => {
-                let waits = self.exchanges.abandon(ticket);
-                assert_eq!(self.session.abandon(ticket), waits);
+            (7, Some(ack_id)) => {
+                let waits = self.exchanges.abandon(ack_id);
+                assert_eq!(self.session.abandon(ack_id), waits);
                 if waits {
                     self.detach();
                 }
@@ -184,10 +184,10 @@ impl World {
         }
     }
 
-    fn complete(&mut self, ticket: Ticket, verdict: Verdict) {
-        self.exchanges.decide(ticket, verdict.reason);
+    fn complete(&mut self, ack_id: AckId, verdict: AckResult) {
+        self.exchanges.decide(ack_id, verdict.reason);
         let expected = self.acknowledgements();
-        self.sends(expected, |session, out| session.complete(ticket, verdict, out));
+        self.sends(expected, |session, out| session.complete(ack_id, verdict, out));
     }
 
     fn acknowledgements(&mut self) -> Vec<Sent> {
@@ -293,35 +293,35 @@ impl World {
         };
         let protocol = link.client.protocol;
         let taken = match (&topic, id) {
-            (None, _) => Taken::Violation,
-            (Some(_), None) => Taken::New,
+            (None, _) => PublishOutcome::Violation,
+            (Some(_), None) => PublishOutcome::New,
             (Some(_), Some(id)) => {
                 let held = qos == QoS::ExactlyOnce && self.exchanges.holds(id);
                 let taken = self.exchanges.publish(id, qos, dup, protocol, LIMITS.inbound_window.into());
-                assert!(!(held && taken == Taken::New), "{id} would be asked for twice");
+                assert!(!(held && taken == PublishOutcome::New), "{id} would be asked for twice");
                 taken
             }
         };
         let packet = ClientPacket::Publish(publish);
         match (taken, topic) {
-            (Taken::New, Some(topic)) => match self.receives(packet, Vec::new()) {
+            (PublishOutcome::New, Some(topic)) => match self.receives(packet, Vec::new()) {
                 Ok(Some(Action::Publish(asked))) => {
-                    assert_eq!(asked.ticket.is_some(), id.is_some());
-                    self.tickets.extend(asked.ticket);
-                    if let Some((id, ticket)) = id.zip(asked.ticket) {
-                        self.exchanges.asked(id, qos, ticket);
+                    assert_eq!(asked.ack_id.is_some(), id.is_some());
+                    self.tickets.extend(asked.ack_id);
+                    if let Some((id, ack_id)) = id.zip(asked.ack_id) {
+                        self.exchanges.asked(id, qos, ack_id);
                     }
                     let said = (asked.topic, asked.payload, asked.qos, asked.retain, asked.properties);
                     assert_eq!(said, (topic, payload, qos, retain, properties));
                 }
                 other => panic!("a new message is {other:?}"),
             },
-            (Taken::Waits, _) => {
+            (PublishOutcome::Waits, _) => {
                 let expected = self.acknowledgements();
                 assert_eq!(self.receives(packet, expected), Ok(None));
             }
-            (Taken::Repeat(received), _) => assert_eq!(self.receives(packet, vec![received]), Ok(None)),
-            (Taken::Violation, _) | (Taken::New, None) => {
+            (PublishOutcome::Repeat(received), _) => assert_eq!(self.receives(packet, vec![received]), Ok(None)),
+            (PublishOutcome::Violation, _) | (PublishOutcome::New, None) => {
                 assert_eq!(self.receives(packet, Vec::new()), Err(()));
                 self.detach();
             }
@@ -341,8 +341,8 @@ impl World {
 
     /// Once all is decided, all is acknowledged.
     fn finish(mut self) {
-        for ticket in self.tickets.clone() {
-            self.complete(ticket, Verdict::SUCCESS);
+        for ack_id in self.tickets.clone() {
+            self.complete(ack_id, AckResult::SUCCESS);
         }
         assert_eq!(self.session.inbound_pending(), 0);
     }

@@ -67,7 +67,7 @@ fn matchers_agree(names: &[TopicName], filters: &[TopicFilter]) {
 fn shadow_topic(topic: &TopicName) {
     let destination = Destination::of(topic);
     let meaning = match &destination {
-        Destination::Plain => "plain".to_owned(),
+        Destination::Ordinary => "plain".to_owned(),
         Destination::Reserved(_) => "reserved".to_owned(),
         Destination::Request(key, operation, dialect) => {
             let operation = format!("{operation:?}").to_lowercase();

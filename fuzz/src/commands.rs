@@ -21,7 +21,7 @@ pub fn command(bytes: &mut Unstructured<'_>) -> Result<Command> {
         reported: section(bytes)?,
         tags: section(bytes)?,
         replace: bytes.ratio(1, 5)?,
-        touches: bytes.ratio(1, 4)?,
+        bumps: bytes.ratio(1, 4)?,
         ..Update::default()
     }))
 }

@@ -9,12 +9,12 @@ use crate::server_packet::Sent;
 #[derive(Debug, Default)]
 pub struct Deliveries {
     /// In the order in which they were first sent; the last `unsent` not yet on this connection.
-    entries: Vec<Entry>,
+    entries: Vec<JournalEntry>,
     unsent: usize,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct JournalEntry {
     id: PacketId,
     qos: QoS,
     payload: Vec<u8>,
@@ -64,7 +64,7 @@ impl Deliveries {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let kept = self.entries.iter().filter(|entry| !entry.released);
-        let properties = |entry: &Entry| if entry.expires { size_of::<Properties>() } else { 0 };
+        let properties = |entry: &JournalEntry| if entry.expires { size_of::<Properties>() } else { 0 };
         kept.map(|entry| TOPIC.len() + entry.payload.len() + properties(entry)).sum()
     }
 
@@ -72,7 +72,7 @@ impl Deliveries {
     pub fn sent(&mut self, id: PacketId, qos: QoS, payload: Vec<u8>, expires: bool) {
         assert!(self.entries.iter().all(|entry| entry.id != id), "{id} is in use");
         assert_eq!(self.unsent, 0, "a new message overtakes one to be sent again");
-        self.entries.push(Entry { id, qos, payload, expires, released: false });
+        self.entries.push(JournalEntry { id, qos, payload, expires, released: false });
     }
 
     /// PUBACK.
@@ -82,7 +82,7 @@ impl Deliveries {
 
     /// PUBREC: the PUBREL that has to follow.
     pub fn receive(&mut self, id: PacketId, reason: Reason) -> Option<Sent> {
-        let fits = |entry: &Entry| entry.id == id && entry.qos == QoS::ExactlyOnce;
+        let fits = |entry: &JournalEntry| entry.id == id && entry.qos == QoS::ExactlyOnce;
         let Some(entry) = self.entries.iter_mut().find(|entry| fits(entry)) else {
             return Some(Sent::PubRel(id, Reason::PACKET_IDENTIFIER_NOT_FOUND));
         };
@@ -110,7 +110,7 @@ impl Deliveries {
         while self.unsent > 0 && self.entries.len() - self.unsent < client.window {
             let at = self.entries.len() - self.unsent;
             self.unsent -= 1;
-            let Entry { id, qos, ref payload, expires, released } = self.entries[at];
+            let JournalEntry { id, qos, ref payload, expires, released } = self.entries[at];
             if released {
                 sent.push(Sent::PubRel(id, Reason::SUCCESS));
             } else if client.takes(qos, payload, expires) {
@@ -122,7 +122,7 @@ impl Deliveries {
         sent
     }
 
-    fn remove(&mut self, fits: impl Fn(&Entry) -> bool) {
+    fn remove(&mut self, fits: impl Fn(&JournalEntry) -> bool) {
         let Some(at) = self.entries.iter().position(fits) else { return };
         if at >= self.entries.len() - self.unsent {
             self.unsent -= 1;

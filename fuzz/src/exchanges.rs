@@ -1,9 +1,9 @@
-//! What a session owes a client for its PUBLISHes at QoS 1 and 2, by the table in `mqtt/session/receipts.rs` and the
+//! What a session owes a client for its PUBLISHes at QoS 1 and 2, by the table in `mqtt/session/inbound_acks.rs` and the
 //! standard: one list, walked from end to end at every question.
 
 use umbrad::mqtt::{
     packet::{PacketId, Protocol, QoS, Reason},
-    session::Ticket,
+    session::AckId,
 };
 
 use crate::server_packet::Sent;
@@ -23,7 +23,7 @@ pub struct Exchanges {
 struct Exchange {
     id: PacketId,
     qos: QoS,
-    ticket: Ticket,
+    ack_id: AckId,
     verdict: Option<Reason>,
     /// The connection that it was last published on.
     published: usize,
@@ -33,7 +33,7 @@ struct Exchange {
 
 /// What has to become of a PUBLISH.
 #[derive(Debug, PartialEq)]
-pub enum Taken {
+pub enum PublishOutcome {
     /// It is asked for.
     New,
     /// Nothing yet.
@@ -46,11 +46,11 @@ pub enum Taken {
 
 impl Exchanges {
     /// A PUBLISH, with the receive maximum, which only MQTT 5 clients are told.
-    pub fn publish(&mut self, id: PacketId, qos: QoS, dup: bool, protocol: Protocol, window: usize) -> Taken {
+    pub fn publish(&mut self, id: PacketId, qos: QoS, dup: bool, protocol: Protocol, window: usize) -> PublishOutcome {
         let now = self.now;
         let is_resend = |first: &Exchange| first.qos == qos && (dup || qos == QoS::ExactlyOnce);
         if let Some(first) = self.waiting().find(|exchange| exchange.id == id) {
-            return if is_resend(first) { Taken::Waits } else { Taken::Violation };
+            return if is_resend(first) { PublishOutcome::Waits } else { PublishOutcome::Violation };
         }
         if qos == QoS::ExactlyOnce {
             let held = self.known.iter().position(|exchange| exchange.received.is_some() && exchange.id == id);
@@ -60,46 +60,46 @@ impl Exchanges {
                     self.known.remove(at);
                     self.refuse(id, reason);
                 }
-                return Taken::Repeat(Sent::PubRec(id, told));
+                return PublishOutcome::Repeat(Sent::PubRec(id, told));
             }
             match self.refused.iter().position(|(refused, _)| *refused == id) {
-                Some(at) if dup => return Taken::Repeat(Sent::PubRec(id, told(protocol, self.refused[at].1))),
+                Some(at) if dup => return PublishOutcome::Repeat(Sent::PubRec(id, told(protocol, self.refused[at].1))),
                 Some(at) => _ = self.refused.remove(at),
                 None => {}
             }
         }
         let open = self.waiting().count() + self.known.iter().filter(|known| known.received == Some(now)).count();
         if protocol == Protocol::V5 && open >= window {
-            return Taken::Violation;
+            return PublishOutcome::Violation;
         }
         let earlier = |exchange: &Exchange| exchange.received.is_none() && exchange.id == id;
         if let Some(at) = self.known.iter().position(earlier) {
             let first = self.known.remove(at);
             if is_resend(&first) {
                 self.known.push(Exchange { published: now, ..first });
-                return Taken::Waits;
+                return PublishOutcome::Waits;
             }
         }
-        Taken::New
+        PublishOutcome::New
     }
 
     /// A PUBLISH that is new was asked for.
-    pub fn asked(&mut self, id: PacketId, qos: QoS, ticket: Ticket) {
-        assert!(self.known.iter().all(|known| known.ticket != ticket), "one ticket for two requests");
-        self.known.push(Exchange { id, qos, ticket, verdict: None, published: self.now, received: None });
+    pub fn asked(&mut self, id: PacketId, qos: QoS, ack_id: AckId) {
+        assert!(self.known.iter().all(|known| known.ack_id != ack_id), "one ticket for two requests");
+        self.known.push(Exchange { id, qos, ack_id, verdict: None, published: self.now, received: None });
     }
 
     /// A request is decided; the first verdict stands.
-    pub fn decide(&mut self, ticket: Ticket, reason: Reason) {
-        if let Some(known) = self.known.iter_mut().find(|known| known.ticket == ticket) {
+    pub fn decide(&mut self, ack_id: AckId, reason: Reason) {
+        if let Some(known) = self.known.iter_mut().find(|known| known.ack_id == ack_id) {
             known.verdict.get_or_insert(reason);
         }
     }
 
     /// A request will not be decided. Returns whether the connection waits for it.
-    pub fn abandon(&mut self, ticket: Ticket) -> bool {
-        let waits = self.waiting().any(|exchange| exchange.ticket == ticket);
-        self.known.retain(|known| known.ticket != ticket || known.received.is_some());
+    pub fn abandon(&mut self, ack_id: AckId) -> bool {
+        let waits = self.waiting().any(|exchange| exchange.ack_id == ack_id);
+        self.known.retain(|known| known.ack_id != ack_id || known.received.is_some());
         waits
     }
 

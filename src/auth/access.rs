@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::{
     auth::{
         Principal, Projection,
-        pattern::{Pattern, Who},
+        pattern::{Pattern, PlaceholderValues},
         rule::{Operation, Rule},
     },
     shadow::{Command, Delete, Paths, Pointer, Rejection, Scope, Sender, ShadowKey},
@@ -26,14 +26,14 @@ pub struct Access {
 /// The rules of a client.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Rights {
-    granted: Vec<Granted>,
+    granted: Vec<GrantedRule>,
     /// True if one of the rules allows everything, which saves all lookups.
     everything: bool,
 }
 
 /// A rule of a role of the client, with the values of its placeholders.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Granted {
+pub struct GrantedRule {
     rule: Arc<Rule>,
     /// The devices for which the role was granted.
     devices: Arc<[Pattern]>,
@@ -41,7 +41,7 @@ pub struct Granted {
     writes: Paths,
 }
 
-impl Granted {
+impl GrantedRule {
     /// Returns the paths that concern `operation`.
     fn paths(&self, operation: Operation) -> &Paths {
         match operation {
@@ -53,17 +53,17 @@ impl Granted {
 
 /// The device id or shadow name in a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted<'a> {
+pub enum NameFilter<'a> {
     /// Any value.
     Any,
     /// This value.
     Is(&'a str),
 }
 
-impl Granted {
+impl GrantedRule {
     /// Returns `rule` of a role granted for `devices`.
     #[must_use]
-    pub fn new(rule: Arc<Rule>, devices: Arc<[Pattern]>, who: Who<'_>) -> Self {
+    pub fn new(rule: Arc<Rule>, devices: Arc<[Pattern]>, who: PlaceholderValues<'_>) -> Self {
         Self { reads: rule.reads(who), writes: rule.writes(who), rule, devices }
     }
 }
@@ -71,7 +71,7 @@ impl Granted {
 impl Rights {
     /// Returns the rights of these rules.
     #[must_use]
-    pub fn new(granted: Vec<Granted>) -> Self {
+    pub fn new(granted: Vec<GrantedRule>) -> Self {
         let everything = granted.iter().any(|granted| granted.rule.is_everything());
         Self { granted, everything }
     }
@@ -216,18 +216,18 @@ impl Access {
     /// Returns true if changes of some shadow with this device and name may be received; no name means the classic
     /// shadow.
     #[must_use]
-    pub fn may_follow_some(&self, device: Wanted<'_>, name: Option<Wanted<'_>>) -> bool {
+    pub fn may_follow_some(&self, device: NameFilter<'_>, name: Option<NameFilter<'_>>) -> bool {
         let who = self.who();
-        let follows = |granted: &Granted| {
+        let follows = |granted: &GrantedRule| {
             let rule = &granted.rule;
             let device = match device {
-                Wanted::Any => rule.has_devices(&granted.devices, who),
-                Wanted::Is(device) => rule.has_device(device, &granted.devices, who),
+                NameFilter::Any => rule.has_devices(&granted.devices, who),
+                NameFilter::Is(device) => rule.has_device(device, &granted.devices, who),
             };
             let name = match name {
                 None => rule.has_name("", who),
-                Some(Wanted::Any) => rule.has_names(who),
-                Some(Wanted::Is(name)) => rule.has_name(name, who),
+                Some(NameFilter::Any) => rule.has_names(who),
+                Some(NameFilter::Is(name)) => rule.has_name(name, who),
             };
             device && name && rule.allows(Operation::Subscribe) && !granted.reads.is_empty()
         };
@@ -279,8 +279,8 @@ impl Access {
         paths
     }
 
-    fn who(&self) -> Who<'_> {
-        Who { principal: self.principal.name(), client: &self.client }
+    fn who(&self) -> PlaceholderValues<'_> {
+        PlaceholderValues { principal: self.principal.name(), client: &self.client }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Authentication and authorization of clients, shared by MQTT and HTTP.
 //!
-//! The result of a login is the client's [`Standing`]. After users, keys, roles and grants are reloaded, each open
+//! The result of a login is the client's [`AuthContext`]. After users, keys, roles and grants are reloaded, each open
 //! session is reviewed by it: it continues with its present rights, or ends.
 
 use std::{
@@ -17,8 +17,8 @@ use crate::{
     auth::{
         Access, FileError, Method, Policy, Principal,
         access_keys::AccessKeys,
-        certificate::Proof,
-        login::{Credentials, Denied, Identity, Login, LoginError},
+        certificate::PeerCertificate,
+        login::{AuthenticationError, Credentials, Identity, Login, LoginError},
     },
     clock::Clock,
     config::{Config, ListenerConfig},
@@ -38,12 +38,12 @@ pub struct Authority {
 /// The rules apart from users and keys.
 struct Rules {
     policy: Policy,
-    listeners: HashMap<String, Terms>,
+    listeners: HashMap<String, ListenerAuthPolicy>,
 }
 
 /// The authentication policy of a listener.
 #[derive(Clone)]
-struct Terms {
+struct ListenerAuthPolicy {
     /// The listener's address, for which the configuration check allowed this policy.
     bind: SocketAddr,
     anonymous: bool,
@@ -53,7 +53,7 @@ struct Terms {
 
 /// The result of a login: identity, listener and client id.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct AuthContext {
     /// The identity of the client.
     pub identity: Identity,
     listener: Arc<str>,
@@ -62,18 +62,18 @@ pub struct Standing {
 
 /// The credentials of a client and their origin.
 #[derive(Clone, Copy)]
-pub struct Shown<'a> {
+pub struct LoginRequest<'a> {
     /// The client's address.
     pub address: IpAddr,
     /// The name of the listener.
     pub listener: &'a Arc<str>,
     /// The client's certificate.
-    pub proof: &'a Proof,
+    pub proof: &'a PeerCertificate,
     /// The credentials sent.
     pub credentials: Credentials<'a>,
 }
 
-impl Standing {
+impl AuthContext {
     /// Returns true if the login was at this listener.
     #[must_use]
     pub fn is_of(&self, listener: &str) -> bool {
@@ -166,71 +166,78 @@ impl Authority {
 
     /// Returns true if the authentication has expired.
     #[must_use]
-    pub fn is_over(&self, standing: &Standing) -> bool {
-        standing.identity.until.is_some() && !self.login.still_valid(&standing.identity)
+    pub fn is_over(&self, auth_context: &AuthContext) -> bool {
+        auth_context.identity.until.is_some() && !self.login.still_valid(&auth_context.identity)
     }
 
     /// Authenticates a client and returns its rights; `client` is its client id, empty over HTTP. A refusal is delayed.
     ///
     /// # Errors
     ///
-    /// [`Denied`].
-    pub async fn let_in(&self, shown: Shown<'_>, client: &Arc<str>) -> Result<(Standing, Access), Denied> {
-        let anonymous = self.rules().takes_anonymous(shown.listener).then_some(&**client);
-        let identity = self.login.identify(shown.address, shown.proof, shown.credentials, anonymous).await?;
-        let standing = Standing { identity, listener: shown.listener.clone(), client: client.clone() };
-        if let Some(access) = self.rules().access(&standing) {
-            return Ok((standing, access));
+    /// [`AuthenticationError`].
+    pub async fn authenticate(
+        &self,
+        login: LoginRequest<'_>,
+        client: &Arc<str>,
+    ) -> Result<(AuthContext, Access), AuthenticationError> {
+        let anonymous = self.rules().takes_anonymous(login.listener).then_some(&**client);
+        let identity = self.login.identify(login.address, login.proof, login.credentials, anonymous).await?;
+        let auth_context = AuthContext { identity, listener: login.listener.clone(), client: client.clone() };
+        if let Some(access) = self.rules().access(&auth_context) {
+            return Ok((auth_context, access));
         }
-        if standing.identity.method == Method::Anonymous {
-            return Err(Denied::Missing); // the client may still authenticate
+        if auth_context.identity.method == Method::Anonymous {
+            return Err(AuthenticationError::Missing); // the client may still authenticate
         }
-        self.login.note(shown.address, Denied::NoRole, Some(&standing.identity.principal));
-        Err(Denied::NoRole)
+        self.login.note(login.address, AuthenticationError::NoRole, Some(&auth_context.identity.principal));
+        Err(AuthenticationError::NoRole)
     }
 
-    /// Authenticates as [`Self::let_in`] does, for a client that signed in before as `signed_in`. Without new
+    /// Authenticates as [`Self::authenticate`] does, for a client that signed in before as `signed_in`. Without new
     /// credentials, the earlier login counts.
     ///
     /// # Errors
     ///
-    /// [`Denied`].
+    /// [`AuthenticationError`].
     pub async fn let_in_again(
         &self,
-        signed_in: Option<&Standing>,
-        shown: Shown<'_>,
+        signed_in: Option<&AuthContext>,
+        login: LoginRequest<'_>,
         client: &Arc<str>,
-    ) -> Result<(Standing, Access), Denied> {
+    ) -> Result<(AuthContext, Access), AuthenticationError> {
         match signed_in {
             // AWS's SDKs send a user name that names nobody beside a signed URL.
-            Some(standing)
-                if matches!(shown.credentials, Credentials::None) || standing.identity.method == Method::AccessKey =>
+            Some(auth_context)
+                if matches!(login.credentials, Credentials::None)
+                    || auth_context.identity.method == Method::AccessKey =>
             {
-                let standing = standing.as_client(client);
-                let access = self.review(&standing).ok_or(Denied::Missing)?;
-                Ok((standing, access))
+                let auth_context = auth_context.as_client(client);
+                let access = self.review(&auth_context).ok_or(AuthenticationError::Missing)?;
+                Ok((auth_context, access))
             }
-            _ => self.let_in(shown, client).await,
+            _ => self.authenticate(login, client).await,
         }
     }
 
     /// Returns the present roles of a logged-in client that have rules.
     #[must_use]
-    pub fn roles(&self, standing: &Standing) -> Vec<Arc<str>> {
-        self.rules().roles(standing)
+    pub fn roles(&self, auth_context: &AuthContext) -> Vec<Arc<str>> {
+        self.rules().roles(auth_context)
     }
 
     /// Returns the present rights of a logged-in client; `None` if its session must end.
     #[must_use]
-    pub fn review(&self, standing: &Standing) -> Option<Access> {
-        self.rules().access(standing).filter(|_| self.login.still_valid(&standing.identity) && self.has_key(standing))
+    pub fn review(&self, auth_context: &AuthContext) -> Option<Access> {
+        self.rules()
+            .access(auth_context)
+            .filter(|_| self.login.still_valid(&auth_context.identity) && self.has_key(auth_context))
     }
 
     /// Returns the present rights of a disconnected client. It must log in again to return, so a changed password or an
     /// expired token does not matter. `None` if it may not return.
     #[must_use]
-    pub fn review_absent(&self, standing: &Standing) -> Option<Access> {
-        self.rules().access(standing).filter(|_| self.login.still_known(&standing.identity))
+    pub fn review_absent(&self, auth_context: &AuthContext) -> Option<Access> {
+        self.rules().access(auth_context).filter(|_| self.login.still_known(&auth_context.identity))
     }
 
     /// Returns the counters of refused logins by cause.
@@ -239,9 +246,9 @@ impl Authority {
         self.login.counters()
     }
 
-    /// True unless `standing` is by an access key of a principal that has none any more.
-    fn has_key(&self, standing: &Standing) -> bool {
-        let Identity { principal, method, .. } = &standing.identity;
+    /// True unless `auth_context` is by an access key of a principal that has none any more.
+    fn has_key(&self, auth_context: &AuthContext) -> bool {
+        let Identity { principal, method, .. } = &auth_context.identity;
         *method != Method::AccessKey || self.access_keys().stand_for(principal)
     }
 
@@ -252,50 +259,52 @@ impl Authority {
 
 impl Rules {
     fn of(config: &Config) -> Self {
-        let listeners = config.listeners.iter().map(|listener| (listener.name.clone(), Terms::of(listener)));
+        let listeners =
+            config.listeners.iter().map(|listener| (listener.name.clone(), ListenerAuthPolicy::of(listener)));
         Self { policy: config.policy.clone(), listeners: listeners.collect() }
     }
 
     /// Returns the policies of `config` for existing listeners. A listener that is missing in it, or has another
     /// address, keeps its policy.
     fn renewed(&self, config: &Config) -> Self {
-        let renewed = self.listeners.iter().map(|(name, terms)| {
-            let mut now = config.listeners.iter().filter(|now| now.name == *name && now.bind == terms.bind);
-            (name.clone(), now.next().map_or_else(|| terms.clone(), Terms::of))
+        let renewed = self.listeners.iter().map(|(name, policy_of_listener)| {
+            let mut now =
+                config.listeners.iter().filter(|now| now.name == *name && now.bind == policy_of_listener.bind);
+            (name.clone(), now.next().map_or_else(|| policy_of_listener.clone(), ListenerAuthPolicy::of))
         });
         Self { policy: config.policy.clone(), listeners: renewed.collect() }
     }
 
     /// Returns the rights of a client; `None` if it has none, or its listener does not accept it.
-    fn access(&self, standing: &Standing) -> Option<Access> {
-        let Standing { identity, client, listener } = standing;
-        let access = self.policy.access(&identity.principal, identity.method, self.role_here(standing), client);
+    fn access(&self, auth_context: &AuthContext) -> Option<Access> {
+        let AuthContext { identity, client, listener } = auth_context;
+        let access = self.policy.access(&identity.principal, identity.method, self.role_here(auth_context), client);
         let taken = identity.method != Method::Anonymous || self.takes_anonymous(listener);
         (taken && access.is_any()).then_some(access)
     }
 
     fn takes_anonymous(&self, listener: &str) -> bool {
-        self.listeners.get(listener).is_some_and(|terms| terms.anonymous)
+        self.listeners.get(listener).is_some_and(|policy_of_listener| policy_of_listener.anonymous)
     }
 
-    fn roles(&self, standing: &Standing) -> Vec<Arc<str>> {
-        let Standing { identity, client, .. } = standing;
-        let roles = self.policy.roles_of(&identity.principal, identity.method, self.role_here(standing), client);
+    fn roles(&self, auth_context: &AuthContext) -> Vec<Arc<str>> {
+        let AuthContext { identity, client, .. } = auth_context;
+        let roles = self.policy.roles_of(&identity.principal, identity.method, self.role_here(auth_context), client);
         roles.into_iter().map(Arc::from).collect()
     }
 
     /// Returns the role that the listener assigns to the client.
-    fn role_here(&self, standing: &Standing) -> Option<&str> {
-        let terms = self.listeners.get(&*standing.listener)?;
-        match standing.identity.method {
-            Method::Anonymous => terms.anonymous_role.as_deref(),
-            Method::Certificate => terms.certificate_role.as_deref(),
+    fn role_here(&self, auth_context: &AuthContext) -> Option<&str> {
+        let policy_of_listener = self.listeners.get(&*auth_context.listener)?;
+        match auth_context.identity.method {
+            Method::Anonymous => policy_of_listener.anonymous_role.as_deref(),
+            Method::Certificate => policy_of_listener.certificate_role.as_deref(),
             Method::Password | Method::Token | Method::AccessKey => None,
         }
     }
 }
 
-impl Terms {
+impl ListenerAuthPolicy {
     fn of(listener: &ListenerConfig) -> Self {
         Self {
             bind: listener.bind,

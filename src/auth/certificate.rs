@@ -10,7 +10,7 @@ use crate::auth::Principal;
 
 /// The identity of a client by its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Proof {
+pub enum PeerCertificate {
     /// The client sent no certificate.
     None,
     /// The certificate was verified and names this principal.
@@ -19,7 +19,7 @@ pub enum Proof {
     Unusable,
 }
 
-impl Proof {
+impl PeerCertificate {
     /// Returns the identity for the verified DER certificate, if the client sent one.
     #[must_use]
     pub fn of(shown: Option<&[u8]>) -> Self {

@@ -29,7 +29,7 @@ pub struct Identity {
     pub method: Method,
     /// The end of the authentication; `None` if it does not expire.
     pub until: Option<Expiry>,
-    pub(super) ground: Ground,
+    pub(super) origin: CredentialOrigin,
 }
 
 /// The methods of authentication.
@@ -60,7 +60,7 @@ impl Method {
 
 /// The entry in users file or keys on which the authentication depends.
 #[derive(Clone)]
-pub(super) enum Ground {
+pub(super) enum CredentialOrigin {
     /// No entry.
     None,
     /// The user with this password hash.
@@ -71,7 +71,7 @@ pub(super) enum Ground {
 
 /// Reason for refusing a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub enum AuthenticationError {
     /// Wrong user name, password or token. The client does not learn which.
     #[error("user name, password or token is wrong")]
     Bad,
@@ -110,11 +110,11 @@ impl<'a> Credentials<'a> {
 impl Identity {
     /// Returns an identity that does not expire.
     pub(super) fn lasting(principal: Principal, method: Method) -> Self {
-        Self { principal, method, until: None, ground: Ground::None }
+        Self { principal, method, until: None, origin: CredentialOrigin::None }
     }
 }
 
-impl From<Duration> for Denied {
+impl From<Duration> for AuthenticationError {
     /// Converts the wait time of a failure limit.
     fn from(retry_after: Duration) -> Self {
         Self::TooMany { retry_after }
@@ -132,7 +132,7 @@ impl fmt::Debug for Credentials<'_> {
     }
 }
 
-impl fmt::Debug for Ground {
+impl fmt::Debug for CredentialOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "None",

@@ -27,10 +27,10 @@ use ring::digest;
 
 use super::{
     FileError, Principal,
-    certificate::Proof,
-    failures::Failures,
-    identity::Ground,
-    passwords::{Fault, Passwords, Proven},
+    certificate::PeerCertificate,
+    identity::CredentialOrigin,
+    login_throttle::LoginThrottle,
+    passwords::{Passwords, PasswordsError, VerifiedUser},
     tokens::{Token, Tokens, is_like_token},
 };
 use crate::{
@@ -42,7 +42,7 @@ use crate::{
 };
 
 pub use super::{
-    identity::{Credentials, Denied, Identity, Method},
+    identity::{AuthenticationError, Credentials, Identity, Method},
     tokens::Expiry,
 };
 
@@ -50,7 +50,7 @@ pub use super::{
 pub struct Login {
     clock: Clock,
     failure_delay: Duration,
-    failures: Arc<Failures>,
+    failures: Arc<LoginThrottle>,
     counters: Arc<LoginCounters>,
     /// The limit of logged refusals.
     lines: LineLimit,
@@ -80,7 +80,7 @@ impl Login {
     pub fn open(config: &AuthConfig, clock: Clock) -> Result<Self, LoginError> {
         let of_users = Rate::every(config.user_failure_every, config.user_failures_at_once);
         let of_addresses = Rate::every(config.address_failure_every, config.address_failures_at_once);
-        let failures = Arc::new(Failures::new(of_users, of_addresses));
+        let failures = Arc::new(LoginThrottle::new(of_users, of_addresses));
         let counters = Arc::new(LoginCounters::default());
         let passwords = config.users.clone();
         let passwords = passwords.map(|path| Passwords::open(path, config, failures.clone(), counters.clone()));
@@ -112,19 +112,19 @@ impl Login {
     ///
     /// # Errors
     ///
-    /// [`Denied`], for the client.
+    /// [`AuthenticationError`], for the client.
     pub async fn identify(
         &self,
         address: IpAddr,
-        certificate: &Proof,
+        certificate: &PeerCertificate,
         credentials: Credentials<'_>,
         anonymous: Option<&str>,
-    ) -> Result<Identity, Denied> {
+    ) -> Result<Identity, AuthenticationError> {
         let came = Instant::now();
         let known = self.known(address.into(), certificate, credentials, anonymous).await;
         let denied = match known {
             Ok(identity) => return Ok(identity),
-            Err(Denied::Missing) => return Err(Denied::Missing), // no delay: nothing was tried
+            Err(AuthenticationError::Missing) => return Err(AuthenticationError::Missing), // no delay: nothing was tried
             Err(denied) => denied,
         };
         self.note(address, denied, None);
@@ -133,7 +133,7 @@ impl Login {
     }
 
     /// Counts a refusal and logs it: at level `info` within the rate limit, at level `debug` beyond.
-    pub(super) fn note(&self, address: IpAddr, denied: Denied, principal: Option<&Principal>) {
+    pub(super) fn note(&self, address: IpAddr, denied: AuthenticationError, principal: Option<&Principal>) {
         self.counters.of(denied).add(1);
         let principal = principal.map(tracing::field::display);
         limited_info!(self.lines, %address, principal, %denied, "a login was refused");
@@ -143,10 +143,12 @@ impl Login {
     /// there, and its token has not expired.
     #[must_use]
     pub fn still_valid(&self, identity: &Identity) -> bool {
-        let grounded = match &identity.ground {
-            Ground::None => true,
-            Ground::User(hash) => self.passwords.as_ref().is_some_and(|users| users.has(&identity.principal, hash)),
-            Ground::Key(key) => self.tokens.as_ref().is_some_and(|tokens| tokens.has(key)),
+        let grounded = match &identity.origin {
+            CredentialOrigin::None => true,
+            CredentialOrigin::User(hash) => {
+                self.passwords.as_ref().is_some_and(|users| users.has(&identity.principal, hash))
+            }
+            CredentialOrigin::Key(key) => self.tokens.as_ref().is_some_and(|tokens| tokens.has(key)),
         };
         grounded && identity.until.is_none_or(|until| !until.is_past(&self.clock, Instant::now()))
     }
@@ -154,9 +156,9 @@ impl Login {
     /// Returns true if a client authenticated earlier may return; for a user, if the user name still exists.
     #[must_use]
     pub fn still_known(&self, identity: &Identity) -> bool {
-        match &identity.ground {
-            Ground::None | Ground::Key(_) => true,
-            Ground::User(_) => self.passwords.as_ref().is_some_and(|users| users.knows(&identity.principal)),
+        match &identity.origin {
+            CredentialOrigin::None | CredentialOrigin::Key(_) => true,
+            CredentialOrigin::User(_) => self.passwords.as_ref().is_some_and(|users| users.knows(&identity.principal)),
         }
     }
 
@@ -169,14 +171,16 @@ impl Login {
     async fn known(
         &self,
         from: Network,
-        certificate: &Proof,
+        certificate: &PeerCertificate,
         credentials: Credentials<'_>,
         anonymous: Option<&str>,
-    ) -> Result<Identity, Denied> {
+    ) -> Result<Identity, AuthenticationError> {
         match certificate {
-            Proof::Certificate(principal) => return Ok(Identity::lasting(principal.clone(), Method::Certificate)),
-            Proof::Unusable => return Err(Denied::Missing),
-            Proof::None => {}
+            PeerCertificate::Certificate(principal) => {
+                return Ok(Identity::lasting(principal.clone(), Method::Certificate));
+            }
+            PeerCertificate::Unusable => return Err(AuthenticationError::Missing),
+            PeerCertificate::None => {}
         }
         let ignored = anonymous.is_some() && self.passwords.is_none() && self.tokens.is_none();
         match (credentials, anonymous) {
@@ -186,10 +190,10 @@ impl Login {
             },
             (Credentials::Bearer(token), _) if !ignored => match &self.tokens {
                 Some(tokens) => self.by_token(from, tokens, token),
-                None => Err(Denied::Bad),
+                None => Err(AuthenticationError::Bad),
             },
             (_, Some(client)) => Ok(Identity::lasting(Principal::anonymous(client), Method::Anonymous)),
-            (_, None) => Err(Denied::Missing),
+            (_, None) => Err(AuthenticationError::Missing),
         }
     }
 
@@ -200,49 +204,52 @@ impl Login {
         Some((tokens, token))
     }
 
-    async fn by_password(&self, from: Network, user: &str, password: &[u8]) -> Result<Identity, Denied> {
-        let Some(passwords) = &self.passwords else { return Err(Denied::Bad) };
-        let Proven { user, hash } = passwords.verify(from, user, password).await?;
-        Ok(Identity { principal: user, method: Method::Password, until: None, ground: Ground::User(hash) })
+    async fn by_password(&self, from: Network, user: &str, password: &[u8]) -> Result<Identity, AuthenticationError> {
+        let Some(passwords) = &self.passwords else { return Err(AuthenticationError::Bad) };
+        let VerifiedUser { user, hash } = passwords.verify(from, user, password).await?;
+        Ok(Identity { principal: user, method: Method::Password, until: None, origin: CredentialOrigin::User(hash) })
     }
 
     /// Authenticates by token. A token cannot be guessed, so a valid one is accepted whatever else fails at its
     /// address. An invalid one counts as a separate user. So a device that repeats an expired token does not use up the
     /// limit of its neighbours.
-    fn by_token(&self, from: Network, tokens: &Tokens, token: &str) -> Result<Identity, Denied> {
+    fn by_token(&self, from: Network, tokens: &Tokens, token: &str) -> Result<Identity, AuthenticationError> {
         let now = Instant::now();
         let own = format!("token/{:?}", digest::digest(&digest::SHA256, token.as_bytes())); // no user is called that
         self.failures.check_user(from, &own, now)?;
         match tokens.verify(token) {
-            Ok(Token { principal, until, key }) => {
-                Ok(Identity { principal, method: Method::Token, until: Some(until), ground: Ground::Key(key) })
-            }
+            Ok(Token { principal, until, key }) => Ok(Identity {
+                principal,
+                method: Method::Token,
+                until: Some(until),
+                origin: CredentialOrigin::Key(key),
+            }),
             Err(fault) => {
                 tracing::debug!(%fault, "a token was refused");
                 self.failures.check_address(from, now)?;
                 self.failures.count(from, &own, now);
-                Err(Denied::Bad)
+                Err(AuthenticationError::Bad)
             }
         }
     }
 }
 
 impl LoginCounters {
-    fn of(&self, denied: Denied) -> &crate::metrics::Counter {
+    fn of(&self, denied: AuthenticationError) -> &crate::metrics::Counter {
         match denied {
-            Denied::Bad | Denied::Missing => &self.refused,
-            Denied::NoRole => &self.without_role,
-            Denied::TooMany { .. } => &self.limited,
-            Denied::Busy => &self.busy,
+            AuthenticationError::Bad | AuthenticationError::Missing => &self.refused,
+            AuthenticationError::NoRole => &self.without_role,
+            AuthenticationError::TooMany { .. } => &self.limited,
+            AuthenticationError::Busy => &self.busy,
         }
     }
 }
 
-impl From<Fault> for LoginError {
-    fn from(fault: Fault) -> Self {
+impl From<PasswordsError> for LoginError {
+    fn from(fault: PasswordsError) -> Self {
         match fault {
-            Fault::File(error) => Self::File(error),
-            Fault::System(error) => Self::System(error),
+            PasswordsError::File(error) => Self::File(error),
+            PasswordsError::System(error) => Self::System(error),
         }
     }
 }

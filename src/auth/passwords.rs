@@ -2,7 +2,7 @@
 //!
 //! The checks run in this order. A login that cannot succeed (too long, no name) is refused as wrong. A password that
 //! was verified recently succeeds, whatever failed in the meantime. A client over a limit of failures is refused.
-//! Otherwise the password is hashed by [`Checks`], which repeats the limit and cache checks when the job starts. An
+//! Otherwise the password is hashed by [`PasswordHashPool`], which repeats the limit and cache checks when the job starts. An
 //! unknown user is checked against a hash that nothing matches, so that it cannot be distinguished from a wrong
 //! password.
 
@@ -13,12 +13,12 @@ use zeroize::Zeroizing;
 
 use super::{
     FileError, PASSWORD_BYTES_MAX, PasswordHash, Principal,
-    checks::{Check, Checks, Verdict},
-    failures::Failures,
-    login::Denied,
+    hash_pool::{PasswordCheck, PasswordHashPool, PasswordVerdict},
+    login::AuthenticationError,
+    login_throttle::LoginThrottle,
     password::Memory,
+    password_cache::PasswordCache,
     users::Users,
-    verified::Verified,
 };
 use crate::{config::AuthConfig, metrics::LoginCounters, quota::Network};
 
@@ -27,19 +27,19 @@ pub(super) struct Passwords {
     path: PathBuf,
     /// The users; replaced as a whole by [`Self::reload`].
     users: RwLock<Arc<Users>>,
-    desk: Arc<Desk>,
-    checks: Checks,
+    context: Arc<HashContext>,
+    checks: PasswordHashPool,
 }
 
-/// The state used by the threads of [`Checks`].
-struct Desk {
-    verified: Verified,
-    failures: Arc<Failures>,
+/// The state used by the threads of [`PasswordHashPool`].
+struct HashContext {
+    verified: PasswordCache,
+    failures: Arc<LoginThrottle>,
     counters: Arc<LoginCounters>,
 }
 
 /// A user whose password was verified.
-pub(super) struct Proven {
+pub(super) struct VerifiedUser {
     pub(super) user: Principal,
     /// The hash that matched.
     pub(super) hash: Arc<PasswordHash>,
@@ -47,7 +47,7 @@ pub(super) struct Proven {
 
 /// An error that prevents the verification of passwords.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum PasswordsError {
     /// An error in the users file.
     File(FileError),
     /// An error of the operating system.
@@ -59,21 +59,21 @@ impl Passwords {
     pub(super) fn open(
         path: PathBuf,
         config: &AuthConfig,
-        failures: Arc<Failures>,
+        failures: Arc<LoginThrottle>,
         counters: Arc<LoginCounters>,
-    ) -> Result<Self, Fault> {
-        let users = Users::read(&path).map_err(Fault::File)?;
+    ) -> Result<Self, PasswordsError> {
+        let users = Users::read(&path).map_err(PasswordsError::File)?;
         tracing::info!(path = %path.display(), users = users.count(), "users read");
-        let verified = Verified::new(config.password_cache_age)
-            .ok_or_else(|| Fault::System(io::Error::other("the system gives no random bytes")))?;
-        let desk = Arc::new(Desk { verified, failures, counters });
+        let verified = PasswordCache::new(config.password_cache_age)
+            .ok_or_else(|| PasswordsError::System(io::Error::other("the system gives no random bytes")))?;
+        let context = Arc::new(HashContext { verified, failures, counters });
         let examine = {
-            let desk = desk.clone();
-            move |check: &Check, memory: &mut Memory| desk.examine(check, memory)
+            let context = context.clone();
+            move |check: &PasswordCheck, memory: &mut Memory| context.examine(check, memory)
         };
-        let checks = Checks::start(config.password_checks_at_once, config.password_checks_waiting, examine)
-            .map_err(Fault::System)?;
-        Ok(Self { path, users: RwLock::new(Arc::new(users)), desk, checks })
+        let checks = PasswordHashPool::start(config.password_checks_at_once, config.password_checks_waiting, examine)
+            .map_err(PasswordsError::System)?;
+        Ok(Self { path, users: RwLock::new(Arc::new(users)), context, checks })
     }
 
     /// Reads the users file again; if that fails, the old users stay.
@@ -81,7 +81,7 @@ impl Passwords {
         let users = Arc::new(Users::read(&self.path)?);
         tracing::info!(path = %self.path.display(), users = users.count(), "users read");
         *self.users.write() = users.clone();
-        self.desk.verified.sweep(|user| users.get(user).is_some(), Instant::now());
+        self.context.verified.sweep(|user| users.get(user).is_some(), Instant::now());
         Ok(())
     }
 
@@ -96,53 +96,58 @@ impl Passwords {
     }
 
     /// Verifies a login.
-    pub(super) async fn verify(&self, from: Network, user: &str, password: &[u8]) -> Result<Proven, Denied> {
+    pub(super) async fn verify(
+        &self,
+        from: Network,
+        user: &str,
+        password: &[u8],
+    ) -> Result<VerifiedUser, AuthenticationError> {
         let now = Instant::now();
         let Some(user) = Principal::named(user).ok().filter(|_| password.len() <= PASSWORD_BYTES_MAX) else {
-            self.desk.failures.check(from, user, now)?;
-            self.desk.failures.count(from, user, now);
-            return Err(Denied::Bad);
+            self.context.failures.check(from, user, now)?;
+            self.context.failures.count(from, user, now);
+            return Err(AuthenticationError::Bad);
         };
         let users = self.users.read().clone();
         let known = users.get(&user);
         let hash = known.unwrap_or_else(|| users.imaginary()).clone();
-        let tag = self.desk.verified.tag(user.name(), password, &hash);
-        if known.is_some() && self.desk.verified.holds(&user, &tag, now) {
-            return Ok(Proven { user, hash });
+        let tag = self.context.verified.tag(user.name(), password, &hash);
+        if known.is_some() && self.context.verified.holds(&user, &tag, now) {
+            return Ok(VerifiedUser { user, hash });
         }
-        self.desk.failures.check(from, user.name(), now)?;
+        self.context.failures.check(from, user.name(), now)?;
         let password = Zeroizing::new(password.to_vec());
-        let check = Check { from, user: user.clone(), password, hash: hash.clone(), tag };
+        let check = PasswordCheck { from, user: user.clone(), password, hash: hash.clone(), tag };
         match self.checks.verdict(check).await {
             // The user may have been removed while the check was queued.
-            Ok(Verdict::Right) if self.has(&user, &hash) => Ok(Proven { user, hash }),
-            Ok(Verdict::Right | Verdict::Wrong) => {
+            Ok(PasswordVerdict::Right) if self.has(&user, &hash) => Ok(VerifiedUser { user, hash }),
+            Ok(PasswordVerdict::Right | PasswordVerdict::Wrong) => {
                 tracing::debug!(%user, known = known.is_some(), "a password is wrong");
-                Err(Denied::Bad)
+                Err(AuthenticationError::Bad)
             }
-            Ok(Verdict::TooMany(retry_after)) => Err(Denied::TooMany { retry_after }),
-            Err(_) => Err(Denied::Busy),
+            Ok(PasswordVerdict::TooMany(retry_after)) => Err(AuthenticationError::TooMany { retry_after }),
+            Err(_) => Err(AuthenticationError::Busy),
         }
     }
 }
 
-impl Desk {
+impl HashContext {
     /// Runs one check on a hashing thread.
-    fn examine(&self, check: &Check, memory: &mut Memory) -> Verdict {
+    fn examine(&self, check: &PasswordCheck, memory: &mut Memory) -> PasswordVerdict {
         let (user, now) = (&check.user, Instant::now());
         if self.verified.holds(user, &check.tag, now) {
-            return Verdict::Right;
+            return PasswordVerdict::Right;
         }
         if let Err(retry_after) = self.failures.check(check.from, user.name(), now) {
-            return Verdict::TooMany(retry_after);
+            return PasswordVerdict::TooMany(retry_after);
         }
         self.counters.password_hashes.add(1);
         if check.hash.matches(&check.password, memory) {
             self.verified.keep(user, check.tag, Instant::now());
-            Verdict::Right
+            PasswordVerdict::Right
         } else {
             self.failures.count(check.from, user.name(), Instant::now());
-            Verdict::Wrong
+            PasswordVerdict::Wrong
         }
     }
 }

@@ -10,11 +10,11 @@ use std::{fmt, str::FromStr};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     /// The text between the `*`, in order: one run more than there are `*`.
-    runs: Vec<Vec<Piece>>,
+    runs: Vec<Vec<Segment>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
+enum Segment {
     Text(Box<str>),
     Principal,
     Client,
@@ -22,7 +22,7 @@ enum Piece {
 
 /// The values of the placeholders.
 #[derive(Clone, Copy, Debug)]
-pub struct Who<'a> {
+pub struct PlaceholderValues<'a> {
     /// The name of the principal.
     pub principal: &'a str,
     /// The client id; empty over HTTP.
@@ -43,8 +43,8 @@ pub enum PatternError {
 impl Pattern {
     /// Returns true if `text` matches the pattern.
     #[must_use]
-    pub fn matches(&self, text: &str, who: Who<'_>) -> bool {
-        let strip = |run: &Vec<Piece>, text: &'_ str| stripped(run, text, who).map(str::len);
+    pub fn matches(&self, text: &str, who: PlaceholderValues<'_>) -> bool {
+        let strip = |run: &Vec<Segment>, text: &'_ str| stripped(run, text, who).map(str::len);
         let Some((first, rest)) = self.runs.split_first() else { return text.is_empty() };
         let Some(after) = strip(first, text).and_then(|left| text.get(text.len() - left..)) else { return false };
         let Some((last, middle)) = rest.split_last() else { return after.is_empty() };
@@ -65,7 +65,7 @@ impl Pattern {
 
     /// Returns the only name that matches, if the pattern has no `*`.
     #[must_use]
-    pub fn name(&self, who: Who<'_>) -> Option<String> {
+    pub fn name(&self, who: PlaceholderValues<'_>) -> Option<String> {
         let [run] = self.runs.as_slice() else { return None };
         Some(run.iter().map(|piece| piece.text(who)).collect())
     }
@@ -73,8 +73,8 @@ impl Pattern {
     /// Returns the literal pieces of the pattern.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.runs.iter().flatten().filter_map(|piece| match piece {
-            Piece::Text(text) => Some(&**text),
-            Piece::Principal | Piece::Client => None,
+            Segment::Text(text) => Some(&**text),
+            Segment::Principal | Segment::Client => None,
         })
     }
 
@@ -88,18 +88,18 @@ impl Pattern {
     #[must_use]
     pub fn begins_with(&self, c: char) -> bool {
         let first = self.runs.first().and_then(|run| run.first());
-        matches!(first, Some(Piece::Text(text)) if text.starts_with(c))
+        matches!(first, Some(Segment::Text(text)) if text.starts_with(c))
     }
 
     /// Returns true if a name without `/`, `+` and `#`, that is a topic level, may match.
     #[must_use]
-    pub fn may_be_level(&self, who: Who<'_>) -> bool {
+    pub fn may_be_level(&self, who: PlaceholderValues<'_>) -> bool {
         self.runs.iter().flatten().all(|piece| !piece.text(who).contains(['/', '+', '#']))
     }
 }
 
-impl Piece {
-    fn text<'a>(&'a self, who: Who<'a>) -> &'a str {
+impl Segment {
+    fn text<'a>(&'a self, who: PlaceholderValues<'a>) -> &'a str {
         match self {
             Self::Text(text) => text,
             Self::Principal => who.principal,
@@ -109,11 +109,11 @@ impl Piece {
 }
 
 /// Returns the text after `run`, if it begins with it.
-fn stripped<'t>(run: &[Piece], text: &'t str, who: Who<'_>) -> Option<&'t str> {
+fn stripped<'t>(run: &[Segment], text: &'t str, who: PlaceholderValues<'_>) -> Option<&'t str> {
     run.iter().try_fold(text, |text, piece| text.strip_prefix(piece.text(who)))
 }
 
-fn length(run: &[Piece], who: Who<'_>) -> usize {
+fn length(run: &[Segment], who: PlaceholderValues<'_>) -> usize {
     run.iter().map(|piece| piece.text(who).len()).sum()
 }
 
@@ -126,20 +126,20 @@ impl FromStr for Pattern {
     }
 }
 
-fn pieces(mut text: &str) -> Option<Vec<Piece>> {
+fn pieces(mut text: &str) -> Option<Vec<Segment>> {
     let mut pieces = Vec::new();
     while let Some(start) = text.find(['{', '}']) {
         let (before, rest) = text.split_at(start);
         if !before.is_empty() {
-            pieces.push(Piece::Text(before.into()));
+            pieces.push(Segment::Text(before.into()));
         }
-        let known = [("{principal}", Piece::Principal), ("{client}", Piece::Client)];
+        let known = [("{principal}", Segment::Principal), ("{client}", Segment::Client)];
         let (rest, piece) = known.into_iter().find_map(|(name, piece)| Some((rest.strip_prefix(name)?, piece)))?;
         pieces.push(piece);
         text = rest;
     }
     if !text.is_empty() {
-        pieces.push(Piece::Text(text.into()));
+        pieces.push(Segment::Text(text.into()));
     }
     Some(pieces)
 }
@@ -150,8 +150,9 @@ impl fmt::Display for Pattern {
             if number > 0 {
                 f.write_str("*")?;
             }
-            run.iter()
-                .try_for_each(|piece| f.write_str(piece.text(Who { principal: "{principal}", client: "{client}" })))?;
+            run.iter().try_for_each(|piece| {
+                f.write_str(piece.text(PlaceholderValues { principal: "{principal}", client: "{client}" }))
+            })?;
         }
         Ok(())
     }
@@ -163,7 +164,7 @@ mod tests {
 
     use super::*;
 
-    const WHO: Who<'_> = Who { principal: "lamp-1", client: "a*+#/" };
+    const WHO: PlaceholderValues<'_> = PlaceholderValues { principal: "lamp-1", client: "a*+#/" };
 
     #[test]
     fn a_pattern_matches_the_whole_name() {

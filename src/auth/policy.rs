@@ -10,8 +10,8 @@ use std::{
 
 use crate::auth::{
     Method, Principal,
-    access::{Access, Granted, Rights},
-    pattern::{Pattern, PatternError, Who},
+    access::{Access, GrantedRule, Rights},
+    pattern::{Pattern, PatternError, PlaceholderValues},
     rule::{GRANTED, Rule, RuleError, RuleText, device_pattern},
 };
 
@@ -88,14 +88,14 @@ impl Policy {
     /// its listener, if any.
     #[must_use]
     pub fn access(&self, principal: &Principal, method: Method, role: Option<&str>, client: &Arc<str>) -> Access {
-        let who = Who { principal: principal.name(), client };
+        let who = PlaceholderValues { principal: principal.name(), client };
         let none: Arc<[Pattern]> = Arc::default();
         let of_listener = role.into_iter().map(|role| (role, &none));
         let grants = self.grants.iter().filter(|grant| grant.is_for(method, who));
         let roles = of_listener.chain(grants.map(|grant| (&*grant.role, &grant.devices)));
         let granted = roles.flat_map(|(role, devices)| {
             let rules = self.roles.get(role).into_iter().flatten();
-            rules.map(|rule| Granted::new(rule.clone(), devices.clone(), who))
+            rules.map(|rule| GrantedRule::new(rule.clone(), devices.clone(), who))
         });
         Access::new(principal.clone(), client.clone(), Rights::new(granted.collect()))
     }
@@ -109,7 +109,7 @@ impl Policy {
         role: Option<&'a str>,
         client: &Arc<str>,
     ) -> BTreeSet<&'a str> {
-        let who = Who { principal: principal.name(), client };
+        let who = PlaceholderValues { principal: principal.name(), client };
         let grants = self.grants.iter().filter(|grant| grant.is_for(method, who));
         role.into_iter().chain(grants.map(|grant| &*grant.role)).collect()
     }
@@ -168,7 +168,7 @@ fn principal_pattern(text: &str, by: &[Method]) -> Result<Pattern, String> {
 }
 
 impl Grant {
-    fn is_for(&self, method: Method, who: Who<'_>) -> bool {
+    fn is_for(&self, method: Method, who: PlaceholderValues<'_>) -> bool {
         // An anonymous client chooses its own name, so a grant to anonymous clients must name that method.
         let known = if self.by.is_empty() { method != Method::Anonymous } else { self.by.contains(&method) };
         known && self.principals.iter().any(|pattern| pattern.matches(who.principal, who))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::{
     auth::{
-        pattern::{Pattern, PatternError, Who},
+        pattern::{Pattern, PatternError, PlaceholderValues},
         topics::TopicPattern,
     },
     shadow::{DeviceId, Paths, Pointer, ShadowKey, ShadowName, pointer::NotAPointer},
@@ -79,7 +79,7 @@ pub struct Origin(pub Arc<str>);
 enum Devices {
     Like(Pattern),
     /// The devices named by the grant of the role.
-    Granted,
+    GrantedRule,
 }
 
 /// A list of paths, some with placeholders.
@@ -154,7 +154,7 @@ impl Rule {
             operations.0 |= 1 << operation as u8;
         }
         let device = |text: &String| match text.as_str() {
-            GRANTED => Ok(Devices::Granted),
+            GRANTED => Ok(Devices::GrantedRule),
             text => device_pattern(text).map(Devices::Like),
         };
         Ok(Self {
@@ -173,42 +173,42 @@ impl Rule {
     /// Returns true if the rule covers the devices that the role is granted with.
     #[must_use]
     pub fn has_granted(&self) -> bool {
-        self.devices.contains(&Devices::Granted)
+        self.devices.contains(&Devices::GrantedRule)
     }
 
     /// Returns true if the rule covers `device`, for a role granted with `granted`.
     #[must_use]
-    pub fn has_device(&self, device: &str, granted: &[Pattern], who: Who<'_>) -> bool {
+    pub fn has_device(&self, device: &str, granted: &[Pattern], who: PlaceholderValues<'_>) -> bool {
         self.devices.iter().any(|devices| match devices {
             Devices::Like(pattern) => pattern.matches(device, who),
-            Devices::Granted => granted.iter().any(|pattern| pattern.matches(device, who)),
+            Devices::GrantedRule => granted.iter().any(|pattern| pattern.matches(device, who)),
         })
     }
 
     /// Returns true if the rule covers any device, for a role granted with `granted`.
     #[must_use]
-    pub fn has_devices(&self, granted: &[Pattern], who: Who<'_>) -> bool {
+    pub fn has_devices(&self, granted: &[Pattern], who: PlaceholderValues<'_>) -> bool {
         self.devices.iter().any(|devices| match devices {
             Devices::Like(pattern) => pattern.may_be_level(who),
-            Devices::Granted => granted.iter().any(|pattern| pattern.may_be_level(who)),
+            Devices::GrantedRule => granted.iter().any(|pattern| pattern.may_be_level(who)),
         })
     }
 
     /// Returns true if the rule covers shadows of this name; the classic shadow has the empty name.
     #[must_use]
-    pub fn has_name(&self, name: &str, who: Who<'_>) -> bool {
+    pub fn has_name(&self, name: &str, who: PlaceholderValues<'_>) -> bool {
         self.names.iter().any(|pattern| pattern.matches(name, who))
     }
 
     /// Returns true if the rule covers any named shadow.
     #[must_use]
-    pub fn has_names(&self, who: Who<'_>) -> bool {
+    pub fn has_names(&self, who: PlaceholderValues<'_>) -> bool {
         self.names.iter().any(|pattern| pattern.may_be_level(who) && pattern.name(who).as_deref() != Some(""))
     }
 
     /// Returns true if the rule covers `key`.
     #[must_use]
-    pub fn is_about(&self, key: &ShadowKey, granted: &[Pattern], who: Who<'_>) -> bool {
+    pub fn is_about(&self, key: &ShadowKey, granted: &[Pattern], who: PlaceholderValues<'_>) -> bool {
         self.has_name(key.name.as_ref().map_or("", |name| name.as_str()), who)
             && self.has_device(key.device.as_str(), granted, who)
     }
@@ -221,13 +221,13 @@ impl Rule {
 
     /// Returns the readable paths.
     #[must_use]
-    pub fn reads(&self, who: Who<'_>) -> Paths {
+    pub fn reads(&self, who: PlaceholderValues<'_>) -> Paths {
         self.read.of(who)
     }
 
     /// Returns the writable paths.
     #[must_use]
-    pub fn writes(&self, who: Who<'_>) -> Paths {
+    pub fn writes(&self, who: PlaceholderValues<'_>) -> Paths {
         self.write.of(who)
     }
 
@@ -284,7 +284,7 @@ impl PathPatterns {
         Ok(read)
     }
 
-    fn of(&self, who: Who<'_>) -> Paths {
+    fn of(&self, who: PlaceholderValues<'_>) -> Paths {
         let mut paths = self.fixed.clone();
         for (path, keys) in &self.others {
             let keys = keys.iter().filter_map(|key| key.name(who)).map(Into::into).collect();

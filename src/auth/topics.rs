@@ -5,7 +5,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::auth::pattern::{Pattern, PatternError, Who};
+use crate::auth::pattern::{Pattern, PatternError, PlaceholderValues};
 
 /// A pattern of topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub enum TopicPatternError {
 impl TopicPattern {
     /// Returns true if `topic` matches. Topics of shadows and of the service never match.
     #[must_use]
-    pub fn matches(&self, topic: &str, who: Who<'_>) -> bool {
+    pub fn matches(&self, topic: &str, who: PlaceholderValues<'_>) -> bool {
         if is_reserved(topic) || topic.starts_with('$') != self.begins_with_dollar() {
             return false;
         }
@@ -57,7 +57,7 @@ impl TopicPattern {
 
     /// Returns true if `filter` may select a matching topic.
     #[must_use]
-    pub fn overlaps(&self, filter: &str, who: Who<'_>) -> bool {
+    pub fn overlaps(&self, filter: &str, who: PlaceholderValues<'_>) -> bool {
         if is_reserved(filter) || filter.starts_with('$') != self.begins_with_dollar() {
             return false;
         }
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn topics_and_filters_are_compared_level_by_level() {
-        let own = Who { principal: "d1", client: "+" };
+        let own = PlaceholderValues { principal: "d1", client: "+" };
         // pattern, topic or filter, true if the topic matches, true if the filter may select a match
         for (pattern, text, matches, overlaps) in [
             ("#", "a/b", true, true),

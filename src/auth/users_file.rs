@@ -25,7 +25,7 @@ pub struct UsersFile {
 
 /// The state of a user before the edit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Former {
+pub enum PreviousUser {
     /// The user existed.
     There,
     /// The user did not exist.
@@ -56,7 +56,7 @@ impl UsersFile {
     /// # Errors
     ///
     /// The file cannot be read or written, or has an error; it is unchanged.
-    pub fn set(&self, users: &[(Principal, PasswordHash)]) -> Result<Vec<Former>, FileError> {
+    pub fn set(&self, users: &[(Principal, PasswordHash)]) -> Result<Vec<PreviousUser>, FileError> {
         let (_lock, mut lines) = self.locked()?;
         let placed = lines.iter().enumerate().filter_map(|(place, line)| Some((user_of(line)?, place)));
         let places: HashMap<_, _> = placed.collect();
@@ -65,11 +65,11 @@ impl UsersFile {
             match places.get(name).and_then(|place| lines.get_mut(*place)) {
                 Some(old) => {
                     *old = line;
-                    Former::There
+                    PreviousUser::There
                 }
                 None => {
                     lines.push(line);
-                    Former::Absent
+                    PreviousUser::Absent
                 }
             }
         });
@@ -89,13 +89,13 @@ impl UsersFile {
     /// # Errors
     ///
     /// The file is missing, cannot be read or written, or has an error; it is unchanged.
-    pub fn remove(&self, name: &Principal) -> Result<Former, FileError> {
+    pub fn remove(&self, name: &Principal) -> Result<PreviousUser, FileError> {
         fs::metadata(&self.path).map_err(|error| FileError::whole(&self.path, error))?;
         let (_lock, mut lines) = self.locked()?;
-        let Some(place) = position(&lines, name) else { return Ok(Former::Absent) };
+        let Some(place) = position(&lines, name) else { return Ok(PreviousUser::Absent) };
         lines.remove(place);
         self.replace(&lines)?;
-        Ok(Former::There)
+        Ok(PreviousUser::There)
     }
 
     /// Waits for the lock, and reads the file. Other writers wait until the lock is dropped.
@@ -188,10 +188,10 @@ mod tests {
         let before = format!("# ours\nlamp:{a}\n\n# theirs\nheater:{a}\n");
         fs::write(&path, &before).unwrap();
         let file = UsersFile::at(&path);
-        assert_eq!(file.set(&[(named("lamp"), b.clone())]).unwrap(), [Former::There]);
-        assert_eq!(file.set(&[(named("door"), b.clone())]).unwrap(), [Former::Absent]);
-        assert_eq!(file.remove(&named("heater")).unwrap(), Former::There);
-        assert_eq!(file.remove(&named("heater")).unwrap(), Former::Absent);
+        assert_eq!(file.set(&[(named("lamp"), b.clone())]).unwrap(), [PreviousUser::There]);
+        assert_eq!(file.set(&[(named("door"), b.clone())]).unwrap(), [PreviousUser::Absent]);
+        assert_eq!(file.remove(&named("heater")).unwrap(), PreviousUser::There);
+        assert_eq!(file.remove(&named("heater")).unwrap(), PreviousUser::Absent);
         let after = fs::read_to_string(&path).unwrap();
         assert_eq!(after, format!("# ours\nlamp:{b}\n\n# theirs\ndoor:{b}\n"));
         assert_eq!(names(&file), ["lamp", "door"]);

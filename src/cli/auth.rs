@@ -131,7 +131,7 @@ impl Explain {
 /// A request to a shadow is no publication to who writes rules, but its operation.
 fn publish(topic: &str) -> Result<Question, String> {
     match Destination::of(&topic_name(topic)?) {
-        Destination::Plain => Ok(Question::Publish(topic.to_owned())),
+        Destination::Ordinary => Ok(Question::Publish(topic.to_owned())),
         Destination::Request(key, operation, _) => Ok(Question::Shadow(operation.into(), key, None)),
         Destination::Reserved(reserved) => Err(format!("{topic}: {reserved}")),
     }
@@ -140,7 +140,7 @@ fn publish(topic: &str) -> Result<Question, String> {
 /// What the service tells of a shadow is told to who may subscribe to that.
 fn receive(topic: &str) -> Result<Question, String> {
     match (Destination::of(&topic_name(topic)?), shadow_topic::told_on(topic)) {
-        (Destination::Plain, _) => Ok(Question::Receive(topic.to_owned())),
+        (Destination::Ordinary, _) => Ok(Question::Receive(topic.to_owned())),
         (_, Some(key)) => Ok(Question::Shadow(Operation::Subscribe, key, None)),
         (_, None) => Err(format!("{topic}: the service tells nothing there; for a shadow ask about 'subscribe'")),
     }

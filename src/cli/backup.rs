@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{
     Exit,
     connect_args::ContextArgs,
-    http_client::{Failure, Server, exit_of},
+    http_client::{HttpFailure, Server, exit_of},
     output::{absolute, complain, print},
     part::Part,
     serve::Source,
@@ -65,7 +65,7 @@ impl Backup {
             Ok(report) => tell(&report, Some(&self.to), "the store is damaged, and so is its backup"),
             Err(failure) => {
                 let told = match &failure {
-                    Failure::Write(_) => format!("{}: {failure}", self.to.display()),
+                    HttpFailure::Write(_) => format!("{}: {failure}", self.to.display()),
                     failure => failure.to_string(),
                 };
                 complain(&told, exit_of(&failure))
@@ -73,9 +73,9 @@ impl Backup {
         }
     }
 
-    async fn take(&self) -> Result<Report, Failure> {
+    async fn take(&self) -> Result<Report, HttpFailure> {
         // It holds every shadow and the name of everybody: for its owner alone.
-        let part = Part::begin(&self.to).map_err(Failure::Write)?;
+        let part = Part::begin(&self.to).map_err(HttpFailure::Write)?;
         let taken = self.fill(&part).await;
         if taken.is_err() {
             part.discard(); // what is left of it is no backup
@@ -83,19 +83,19 @@ impl Backup {
         taken
     }
 
-    async fn fill(&self, part: &Part) -> Result<Report, Failure> {
+    async fn fill(&self, part: &Part) -> Result<Report, HttpFailure> {
         let mut out = BufWriter::new(part.file());
         match &self.store {
             None => {
                 let server = self.server.resolve().and_then(|options| Server::new(&options));
-                server.map_err(Failure::Client)?.post("/v1/backup", &mut out).await?;
+                server.map_err(HttpFailure::Client)?.post("/v1/backup", &mut out).await?;
             }
             Some(store) => store::back_up(&StoreOptions::new(store), &mut out)?,
         }
         let written = out.into_inner().map_err(|error| error.into_error()).and_then(|file| file.sync_all());
-        written.map_err(Failure::Write)?;
+        written.map_err(HttpFailure::Write)?;
         let report = store::check_backup(&StoreOptions::new(part.path()))?;
-        part.keep(&self.to).map_err(Failure::Write)?;
+        part.keep(&self.to).map_err(HttpFailure::Write)?;
         Ok(report)
     }
 }
@@ -113,7 +113,7 @@ impl Restore {
                 tell(&report, Some(&options.path), "the backup holds damaged records, and so does the store now")
             }
             Err(error) => {
-                let failure = Failure::from(error);
+                let failure = HttpFailure::from(error);
                 complain(&failure, exit_of(&failure))
             }
         }
@@ -125,14 +125,14 @@ impl Check {
         match store::check(&StoreOptions::new(&self.file)) {
             Ok(report) => tell(&report, None, "damaged"),
             Err(error) => {
-                let failure = Failure::from(error);
+                let failure = HttpFailure::from(error);
                 complain(&failure, exit_of(&failure))
             }
         }
     }
 }
 
-impl From<CopyError> for Failure {
+impl From<CopyError> for HttpFailure {
     fn from(error: CopyError) -> Self {
         match error {
             CopyError::Write(error) => Self::Write(error),

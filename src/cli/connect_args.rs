@@ -41,7 +41,7 @@ pub(super) struct BrokerArgs {
 /// Why a command failed, and how it exits.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub(super) struct Failure {
+pub(super) struct CommandFailure {
     pub(super) message: String,
     pub(super) exit: Exit,
 }
@@ -58,7 +58,7 @@ const CONNECTION: &str = "Connection";
 
 impl ContextArgs {
     /// Returns the connection options: the flags, completed from the context.
-    pub(super) fn resolve(&self) -> Result<ConnectOptions, Failure> {
+    pub(super) fn resolve(&self) -> Result<ConnectOptions, CommandFailure> {
         let from_environment = || std::env::var("UMBRA_CONTEXT").ok().filter(|name| !name.is_empty());
         let given = &self.options;
         let addressed = given.url.is_some() || given.http_url.is_some();
@@ -77,15 +77,15 @@ impl ContextArgs {
 
 impl BrokerArgs {
     /// Connects, with a clean session.
-    pub(super) async fn connect(&self) -> Result<Connection, Failure> {
+    pub(super) async fn connect(&self) -> Result<Connection, CommandFailure> {
         let options = self.context.resolve()?;
         let broker = options.address().to_string();
         let id = self.client_id.clone().unwrap_or_else(|| format!("umbrad-{}", nonce()));
         let options = options.options(&id)?.reply_deadline(self.timeout).connect_once();
         let connected = Client::connect(options).await;
         let client = connected.map_err(|error| match error {
-            Error::Offline(reason) => Failure::failed(format!("{broker}: {reason}")),
-            error => Failure::failed(format!("{broker}: {error}")),
+            Error::Offline(reason) => CommandFailure::failed(format!("{broker}: {reason}")),
+            error => CommandFailure::failed(format!("{broker}: {error}")),
         })?;
         Ok(Connection { client, broker, timeout: self.timeout })
     }
@@ -93,25 +93,25 @@ impl BrokerArgs {
 
 impl Connection {
     /// Returns the failure that `error` of the client is.
-    pub(super) fn failure(&self, error: Error) -> Failure {
+    pub(super) fn failure(&self, error: Error) -> CommandFailure {
         match (error, self.client.offline_reason()) {
-            (Error::Refused(reason), _) => Failure::failed(format!("the broker refuses the request: {reason}")),
-            (Error::Topic(topic), _) => Failure::usage(Error::Topic(topic).to_string()),
-            (_, Some(reason)) => Failure::failed(format!("{}: connection lost: {reason}", self.broker)),
+            (Error::Refused(reason), _) => CommandFailure::failed(format!("the broker refuses the request: {reason}")),
+            (Error::Topic(topic), _) => CommandFailure::usage(Error::Topic(topic).to_string()),
+            (_, Some(reason)) => CommandFailure::failed(format!("{}: connection lost: {reason}", self.broker)),
             (Error::Unanswered, None) => {
-                Failure::failed(format!("{}: no reply within {:?}", self.broker, self.timeout))
+                CommandFailure::failed(format!("{}: no reply within {:?}", self.broker, self.timeout))
             }
-            (error, None) => Failure::failed(format!("{}: {error}", self.broker)),
+            (error, None) => CommandFailure::failed(format!("{}: {error}", self.broker)),
         }
     }
 
     /// Returns the failure that the end of the connection is.
-    pub(super) fn lost(&self) -> Failure {
+    pub(super) fn lost(&self) -> CommandFailure {
         self.failure(Error::Closed)
     }
 }
 
-impl Failure {
+impl CommandFailure {
     pub(super) fn usage(message: String) -> Self {
         Self { message, exit: Exit::Usage }
     }
@@ -121,7 +121,7 @@ impl Failure {
     }
 }
 
-impl From<ConnectOptionsError> for Failure {
+impl From<ConnectOptionsError> for CommandFailure {
     fn from(error: ConnectOptionsError) -> Self {
         let exit = if matches!(error, ConnectOptionsError::File { .. }) { Exit::Failed } else { Exit::Usage };
         Self { message: error.to_string(), exit }

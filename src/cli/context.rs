@@ -5,7 +5,7 @@ use umbra_client::ConnectOptions;
 
 use super::{
     Exit,
-    connect_args::Failure,
+    connect_args::CommandFailure,
     contexts::Contexts,
     output::{complain, print, say},
 };
@@ -66,10 +66,10 @@ impl Context {
 }
 
 impl Command {
-    fn run(self, contexts: &Contexts) -> Result<Exit, Failure> {
+    fn run(self, contexts: &Contexts) -> Result<Exit, CommandFailure> {
         match self {
             Self::Add { name, replace, select, mut options } => {
-                options.make_paths_absolute().map_err(|error| Failure::failed(error.to_string()))?;
+                options.make_paths_absolute().map_err(|error| CommandFailure::failed(error.to_string()))?;
                 contexts.store(&name, &options, replace)?;
                 if select { contexts.select(Some(&name)) } else { Ok(()) }?;
             }
@@ -83,7 +83,7 @@ impl Command {
     }
 }
 
-fn list(contexts: &Contexts) -> Result<Exit, Failure> {
+fn list(contexts: &Contexts) -> Result<Exit, CommandFailure> {
     let selected = contexts.selected()?;
     for name in contexts.names()? {
         let mark = if selected.as_deref() == Some(&*name) { '*' } else { ' ' };
@@ -95,9 +95,10 @@ fn list(contexts: &Contexts) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn show(contexts: &Contexts, name: Option<String>) -> Result<Exit, Failure> {
+fn show(contexts: &Contexts, name: Option<String>) -> Result<Exit, CommandFailure> {
     let name = name.map_or_else(|| contexts.selected(), |name| Ok(Some(name)))?;
-    let name = name.ok_or_else(|| Failure::usage("no context is selected; name one".to_owned()))?;
-    let options = serde_json::to_value(contexts.load(&name)?).map_err(|error| Failure::failed(error.to_string()))?;
+    let name = name.ok_or_else(|| CommandFailure::usage("no context is selected; name one".to_owned()))?;
+    let options =
+        serde_json::to_value(contexts.load(&name)?).map_err(|error| CommandFailure::failed(error.to_string()))?;
     Ok(print(&options))
 }

@@ -14,7 +14,7 @@ use std::{
 
 use umbra_client::ConnectOptions;
 
-use super::connect_args::Failure;
+use super::connect_args::CommandFailure;
 
 /// The directory with the stored connections.
 pub(super) struct Contexts {
@@ -23,11 +23,11 @@ pub(super) struct Contexts {
 
 impl Contexts {
     /// Returns the contexts of this user; the directory need not exist.
-    pub(super) fn open() -> Result<Self, Failure> {
+    pub(super) fn open() -> Result<Self, CommandFailure> {
         let variable = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let base = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
         let base = base.ok_or_else(|| {
-            Failure::usage(
+            CommandFailure::usage(
                 "contexts are kept below XDG_CONFIG_HOME or HOME; set one of them to an absolute path".into(),
             )
         })?;
@@ -35,13 +35,13 @@ impl Contexts {
     }
 
     /// Returns the selected options; `None` if no context is selected, or there is no place for contexts.
-    pub(super) fn selected_options() -> Result<Option<ConnectOptions>, Failure> {
+    pub(super) fn selected_options() -> Result<Option<ConnectOptions>, CommandFailure> {
         let Ok(contexts) = Self::open() else { return Ok(None) };
         contexts.selected()?.map(|name| contexts.load(&name)).transpose()
     }
 
     /// Returns the name of the selected context.
-    pub(super) fn selected(&self) -> Result<Option<String>, Failure> {
+    pub(super) fn selected(&self) -> Result<Option<String>, CommandFailure> {
         let path = self.directory.join(SELECTED);
         match fs::read_to_string(&path) {
             Ok(name) => Ok(Some(name.trim().to_owned()).filter(|name| !name.is_empty())),
@@ -51,7 +51,7 @@ impl Contexts {
     }
 
     /// Selects a context that exists, or none.
-    pub(super) fn select(&self, name: Option<&str>) -> Result<(), Failure> {
+    pub(super) fn select(&self, name: Option<&str>) -> Result<(), CommandFailure> {
         let path = self.directory.join(SELECTED);
         match name {
             Some(name) => {
@@ -63,7 +63,7 @@ impl Contexts {
     }
 
     /// Returns the names of all contexts, sorted.
-    pub(super) fn names(&self) -> Result<Vec<String>, Failure> {
+    pub(super) fn names(&self) -> Result<Vec<String>, CommandFailure> {
         let directory = self.directory.join(CONTEXTS);
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
@@ -78,42 +78,44 @@ impl Contexts {
     }
 
     /// Returns the options stored as `name`.
-    pub(super) fn load(&self, name: &str) -> Result<ConnectOptions, Failure> {
+    pub(super) fn load(&self, name: &str) -> Result<ConnectOptions, CommandFailure> {
         let path = self.path(name)?;
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(unknown(name)),
             Err(error) => return Err(failure(&path, &error)),
         };
-        serde_json::from_str(&text).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+        serde_json::from_str(&text).map_err(|error| CommandFailure::usage(format!("{}: {error}", path.display())))
     }
 
     /// Stores `options` as `name`.
-    pub(super) fn store(&self, name: &str, options: &ConnectOptions, replace: bool) -> Result<(), Failure> {
+    pub(super) fn store(&self, name: &str, options: &ConnectOptions, replace: bool) -> Result<(), CommandFailure> {
         let path = self.path(name)?;
         if path.exists() && !replace {
-            return Err(Failure::failed(format!("context '{name}' exists; --replace replaces it")));
+            return Err(CommandFailure::failed(format!("context '{name}' exists; --replace replaces it")));
         }
-        let text = serde_json::to_string_pretty(options).map_err(|error| Failure::failed(error.to_string()))?;
+        let text = serde_json::to_string_pretty(options).map_err(|error| CommandFailure::failed(error.to_string()))?;
         self.write(&path, &text)
     }
 
     /// Removes the context, and the selection if it was this one.
-    pub(super) fn remove(&self, name: &str) -> Result<(), Failure> {
+    pub(super) fn remove(&self, name: &str) -> Result<(), CommandFailure> {
         if !removed(&self.path(name)?)? {
             return Err(unknown(name));
         }
         if self.selected()?.as_deref() == Some(name) { self.select(None) } else { Ok(()) }
     }
 
-    fn path(&self, name: &str) -> Result<PathBuf, Failure> {
+    fn path(&self, name: &str) -> Result<PathBuf, CommandFailure> {
         if is_name(name) {
             return Ok(self.directory.join(CONTEXTS).join(format!("{name}.json")));
         }
-        Err(Failure::usage(format!("'{name}' is no name of a context: 1 to 64 of A-Z a-z 0-9 . _ -, no '.' first")))
+        Err(CommandFailure::usage(format!(
+            "'{name}' is no name of a context: 1 to 64 of A-Z a-z 0-9 . _ -, no '.' first"
+        )))
     }
 
-    fn write(&self, path: &Path, text: &str) -> Result<(), Failure> {
+    fn write(&self, path: &Path, text: &str) -> Result<(), CommandFailure> {
         let directories = fs::DirBuilder::new().recursive(true).mode(0o700).create(self.directory.join(CONTEXTS));
         directories.map_err(|error| failure(&self.directory, &error))?;
         let part = path.with_extension(format!("part-{}", std::process::id()));
@@ -135,7 +137,7 @@ fn is_name(name: &str) -> bool {
 }
 
 /// Removes a file; false if there was none.
-fn removed(path: &Path) -> Result<bool, Failure> {
+fn removed(path: &Path) -> Result<bool, CommandFailure> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -143,12 +145,12 @@ fn removed(path: &Path) -> Result<bool, Failure> {
     }
 }
 
-fn unknown(name: &str) -> Failure {
-    Failure::usage(format!("there is no context '{name}'; `umbrad context list` shows those there are"))
+fn unknown(name: &str) -> CommandFailure {
+    CommandFailure::usage(format!("there is no context '{name}'; `umbrad context list` shows those there are"))
 }
 
-fn failure(path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("{}: {error}", path.display()))
+fn failure(path: &Path, error: &io::Error) -> CommandFailure {
+    CommandFailure::failed(format!("{}: {error}", path.display()))
 }
 
 const CONTEXTS: &str = "contexts";

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 use umbra_client::{ConnectOptions, Credentials, Tls};
 
-use super::{Exit, connect_args::Failure as ClientFailure};
+use super::{Exit, connect_args::CommandFailure as ClientFailure};
 use crate::store::{BackupError, CopyError, StoreError};
 
 /// The HTTP interface of a running server.
@@ -36,7 +36,7 @@ pub(super) struct Server {
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum HttpFailure {
     /// The arguments, or a file they name.
     #[error("{0}")]
     Usage(String),
@@ -78,41 +78,43 @@ impl Server {
     }
 
     /// Sends an empty POST to `path` and writes the body of the answer, all of it, to `out`.
-    pub(super) async fn post(&self, path: &str, out: &mut impl Write) -> Result<(), Failure> {
+    pub(super) async fn post(&self, path: &str, out: &mut impl Write) -> Result<(), HttpFailure> {
         self.send(Method::POST, path, out).await
     }
 
     /// Gets the JSON at `path`.
-    pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
+    pub(super) async fn get(&self, path: &str) -> Result<Value, HttpFailure> {
         let mut body = Vec::new();
         self.send(Method::GET, path, &mut body).await?;
-        serde_json::from_slice(&body).map_err(|error| Failure::Connection(self.url.clone(), error.to_string()))
+        serde_json::from_slice(&body).map_err(|error| HttpFailure::Connection(self.url.clone(), error.to_string()))
     }
 
-    async fn send(&self, method: Method, path: &str, out: &mut impl Write) -> Result<(), Failure> {
+    async fn send(&self, method: Method, path: &str, out: &mut impl Write) -> Result<(), HttpFailure> {
         let host = self.url.host().unwrap_or_default();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let request = self.request(method, path)?;
         let port = self.url.port_u16().unwrap_or_default();
         let connected = self.in_time(TcpStream::connect((bare, port))).await?;
         let Some(tls) = &self.tls else { return self.exchange(connected, request, out).await };
-        let name = ServerName::try_from(bare.to_owned()).map_err(|error| Failure::Usage(format!("{bare}: {error}")))?;
+        let name =
+            ServerName::try_from(bare.to_owned()).map_err(|error| HttpFailure::Usage(format!("{bare}: {error}")))?;
         let stream = self.in_time(TlsConnector::from(tls.config()).connect(name, connected)).await?;
         self.exchange(stream, request, out).await
     }
 
-    fn request(&self, method: Method, path: &str) -> Result<Request<Empty<Bytes>>, Failure> {
+    fn request(&self, method: Method, path: &str) -> Result<Request<Empty<Bytes>>, HttpFailure> {
         let mut request = Request::new(Empty::new());
         *request.method_mut() = method;
         let prefix = self.url.path().trim_end_matches('/');
         let target = Uri::try_from(format!("{prefix}{path}"));
-        *request.uri_mut() = target.map_err(|error| Failure::Usage(format!("{path}: {error}")))?;
+        *request.uri_mut() = target.map_err(|error| HttpFailure::Usage(format!("{path}: {error}")))?;
         let host = self.url.authority().map(|authority| authority.to_string());
         let fields = [(header::HOST, host), (header::AUTHORIZATION, self.authorization.clone())];
         for (name, text) in fields {
             let Some(text) = text else { continue };
             let value = HeaderValue::try_from(text);
-            let mut value = value.map_err(|_| Failure::Usage(format!("the credentials cannot be sent as {name}")))?;
+            let mut value =
+                value.map_err(|_| HttpFailure::Usage(format!("the credentials cannot be sent as {name}")))?;
             value.set_sensitive(name == header::AUTHORIZATION);
             request.headers_mut().insert(name, value);
         }
@@ -125,7 +127,7 @@ impl Server {
         stream: S,
         request: Request<Empty<Bytes>>,
         out: &mut impl Write,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), HttpFailure> {
         let (mut sender, connection) = self.in_time(http1::handshake(TokioIo::new(stream))).await?;
         let answered = async {
             let response = self.in_time(sender.send_request(request)).await?;
@@ -143,17 +145,20 @@ impl Server {
         }
     }
 
-    async fn write(&self, mut body: Incoming, out: &mut impl Write) -> Result<(), Failure> {
+    async fn write(&self, mut body: Incoming, out: &mut impl Write) -> Result<(), HttpFailure> {
         while let Some(frame) = self.in_time(async { body.frame().await.transpose() }).await? {
             if let Ok(piece) = frame.into_data() {
-                out.write_all(&piece).map_err(Failure::Write)?;
+                out.write_all(&piece).map_err(HttpFailure::Write)?;
             }
         }
         Ok(())
     }
 
-    async fn in_time<T, E: std::fmt::Display>(&self, step: impl Future<Output = Result<T, E>>) -> Result<T, Failure> {
-        let failed = |told: String| Failure::Connection(self.url.clone(), told);
+    async fn in_time<T, E: std::fmt::Display>(
+        &self,
+        step: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, HttpFailure> {
+        let failed = |told: String| HttpFailure::Connection(self.url.clone(), told);
         match timeout(TIMEOUT, step).await {
             Ok(done) => done.map_err(|error| failed(error.to_string())),
             Err(_) => Err(failed(format!("no answer within {TIMEOUT:?}"))),
@@ -162,26 +167,26 @@ impl Server {
 }
 
 /// Returns the exit code of a failure.
-pub(super) fn exit_of(failure: &Failure) -> Exit {
+pub(super) fn exit_of(failure: &HttpFailure) -> Exit {
     match failure {
-        Failure::Rejected(_) => Exit::Rejected,
-        Failure::Usage(_) => Exit::Usage,
-        Failure::Client(failure) => failure.exit,
-        Failure::Store(
+        HttpFailure::Rejected(_) => Exit::Rejected,
+        HttpFailure::Usage(_) => Exit::Usage,
+        HttpFailure::Client(failure) => failure.exit,
+        HttpFailure::Store(
             CopyError::Store(StoreError::Io { .. })
             | CopyError::Backup { error: BackupError::Io(_), .. }
             | CopyError::Exists(_),
         ) => Exit::Failed,
-        Failure::Store(_) => Exit::Store,
-        Failure::Connection(..) | Failure::Write(_) => Exit::Failed,
+        HttpFailure::Store(_) => Exit::Store,
+        HttpFailure::Connection(..) | HttpFailure::Write(_) => Exit::Failed,
     }
 }
 
 /// What the server says of a refusal: message and detail of its problem, if it is one.
-async fn refusal(status: StatusCode, body: Incoming) -> Failure {
+async fn refusal(status: StatusCode, body: Incoming) -> HttpFailure {
     let body = timeout(TIMEOUT, Limited::new(body, REFUSAL_BYTES_MAX).collect()).await;
     let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
     let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
     let said = ["message", "detail"].into_iter().filter_map(|member| problem.get(member)?.as_str());
-    Failure::Rejected(said.fold(status.to_string(), |told, said| format!("{told}: {said}")))
+    HttpFailure::Rejected(said.fold(status.to_string(), |told, said| format!("{told}: {said}")))
 }

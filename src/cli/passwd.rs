@@ -23,7 +23,7 @@ use super::{
 use crate::{
     auth::{
         FileError, PASSWORD_BYTES_MAX, PasswordHash, Principal,
-        users_file::{Former, UsersFile},
+        users_file::{PreviousUser, UsersFile},
     },
     config::Arguments,
 };
@@ -78,7 +78,7 @@ struct UsersArgs {
 }
 
 /// Why the file was not changed.
-enum Failure {
+enum PasswdError {
     /// What was given is wrong.
     Usage(String),
     /// The file, or the machine.
@@ -95,94 +95,94 @@ impl Passwd {
         };
         match done {
             Ok(exit) => exit,
-            Err(Failure::Usage(told)) => complain(&told, Exit::Usage),
-            Err(Failure::Failed(told)) => complain(&told, Exit::Failed),
+            Err(PasswdError::Usage(told)) => complain(&told, Exit::Usage),
+            Err(PasswdError::Failed(told)) => complain(&told, Exit::Failed),
         }
     }
 }
 
 impl UsersArgs {
-    fn open(&self) -> Result<UsersFile, Failure> {
+    fn open(&self) -> Result<UsersFile, PasswdError> {
         if let Some(path) = &self.file {
             return Ok(UsersFile::at(path));
         }
-        let config = self.source.load(&Arguments::default()).map_err(Failure::usage)?;
+        let config = self.source.load(&Arguments::default()).map_err(PasswdError::usage)?;
         let path = config.auth.users.ok_or_else(|| {
-            Failure::usage("which file? Give it with --file, or a --config in which users is set in [auth]")
+            PasswdError::usage("which file? Give it with --file, or a --config in which users is set in [auth]")
         })?;
         Ok(UsersFile::at(&path))
     }
 }
 
-fn add(name: &str, stdin: bool, file: &UsersArgs) -> Result<Exit, Failure> {
-    let (name, file) = (Principal::named(name).map_err(Failure::usage)?, file.open()?);
+fn add(name: &str, stdin: bool, file: &UsersArgs) -> Result<Exit, PasswdError> {
+    let (name, file) = (Principal::named(name).map_err(PasswdError::usage)?, file.open()?);
     let password = if stdin { from_stdin()? } else { from_terminal(&name)? };
-    user_list::check(&password).map_err(Failure::usage)?;
-    let hash = PasswordHash::new(&password).map_err(Failure::failed)?;
+    user_list::check(&password).map_err(PasswdError::usage)?;
+    let hash = PasswordHash::new(&password).map_err(PasswdError::failed)?;
     let told = match file.set(&[(name.clone(), hash)])?.as_slice() {
-        [Former::There] => "has another password now",
+        [PreviousUser::There] => "has another password now",
         _ => "added",
     };
     eprintln!("umbrad: user {name} {told}, in {}", absolute(file.path()));
     Ok(Exit::Done)
 }
 
-fn import(file: &UsersArgs) -> Result<Exit, Failure> {
+fn import(file: &UsersArgs) -> Result<Exit, PasswdError> {
     let file = file.open()?;
     let mut list = Zeroizing::new(Vec::new());
-    io::stdin().lock().take(LIST_BYTES_MAX + 1).read_to_end(&mut list).map_err(Failure::failed)?;
+    io::stdin().lock().take(LIST_BYTES_MAX + 1).read_to_end(&mut list).map_err(PasswdError::failed)?;
     if list.len() as u64 > LIST_BYTES_MAX {
-        return Err(Failure::usage("there is more on standard input than 256 MiB"));
+        return Err(PasswdError::usage("there is more on standard input than 256 MiB"));
     }
-    let users = user_list::parse(&list).map_err(Failure::usage)?;
-    let hashes = user_list::hash(&users).map_err(Failure::failed)?;
+    let users = user_list::parse(&list).map_err(PasswdError::usage)?;
+    let hashes = user_list::hash(&users).map_err(PasswdError::failed)?;
     let formers = file.set(&hashes)?;
-    let changed = formers.iter().filter(|former| **former == Former::There).count();
+    let changed = formers.iter().filter(|former| **former == PreviousUser::There).count();
     let (added, path) = (formers.len() - changed, absolute(file.path()));
     eprintln!("umbrad: users added: {added}, with another password now: {changed}, in {path}");
     Ok(Exit::Done)
 }
 
-fn remove(name: &str, file: &UsersArgs) -> Result<Exit, Failure> {
-    let (name, file) = (Principal::named(name).map_err(Failure::usage)?, file.open()?);
+fn remove(name: &str, file: &UsersArgs) -> Result<Exit, PasswdError> {
+    let (name, file) = (Principal::named(name).map_err(PasswdError::usage)?, file.open()?);
     match file.remove(&name)? {
-        Former::There => {
+        PreviousUser::There => {
             eprintln!("umbrad: user {name} removed, in {}", absolute(file.path()));
             Ok(Exit::Done)
         }
-        Former::Absent => Err(Failure::failed(format!("there is no user {name}"))),
+        PreviousUser::Absent => Err(PasswdError::failed(format!("there is no user {name}"))),
     }
 }
 
-fn list(file: &UsersArgs) -> Result<Exit, Failure> {
+fn list(file: &UsersArgs) -> Result<Exit, PasswdError> {
     let names = file.open()?.names()?;
     Ok(print(&json!(names.iter().map(|name| name.name()).collect::<Vec<_>>())))
 }
 
 /// Asks twice, and does not show what is typed.
-fn from_terminal(name: &Principal) -> Result<Zeroizing<Vec<u8>>, Failure> {
+fn from_terminal(name: &Principal) -> Result<Zeroizing<Vec<u8>>, PasswdError> {
     let ask = || {
         let mut terminal = SilentTerminal::open()?;
         Ok((terminal.ask(&format!("Password of {name}: "))?, terminal.ask("Again: ")?))
     };
     let (first, second) = ask().map_err(|error: io::Error| {
-        Failure::failed(format!("cannot ask for a password: {error}; --stdin reads it from standard input"))
+        PasswdError::failed(format!("cannot ask for a password: {error}; --stdin reads it from standard input"))
     })?;
     if first != second {
-        return Err(Failure::usage("the two passwords differ"));
+        return Err(PasswdError::usage("the two passwords differ"));
     }
     Ok(first)
 }
 
 /// Standard input up to its first line end. Whatever comes after one is not part of any password, so it is refused.
-fn from_stdin() -> Result<Zeroizing<Vec<u8>>, Failure> {
+fn from_stdin() -> Result<Zeroizing<Vec<u8>>, PasswdError> {
     let mut read = Zeroizing::new(Vec::new());
     // A longer password is refused anyway, so it need not be read to its end.
     let most = PASSWORD_BYTES_MAX as u64 + 3;
-    io::stdin().lock().take(most).read_to_end(&mut read).map_err(Failure::failed)?;
+    io::stdin().lock().take(most).read_to_end(&mut read).map_err(PasswdError::failed)?;
     let end = read.iter().position(|byte| *byte == b'\n').unwrap_or(read.len());
     if read.len() > end + 1 {
-        return Err(Failure::usage("there is more than one line on standard input"));
+        return Err(PasswdError::usage("there is more than one line on standard input"));
     }
     read.truncate(end);
     if read.last() == Some(&b'\r') {
@@ -191,7 +191,7 @@ fn from_stdin() -> Result<Zeroizing<Vec<u8>>, Failure> {
     Ok(read)
 }
 
-impl Failure {
+impl PasswdError {
     fn usage(told: impl fmt::Display) -> Self {
         Self::Usage(told.to_string())
     }
@@ -201,7 +201,7 @@ impl Failure {
     }
 }
 
-impl From<FileError> for Failure {
+impl From<FileError> for PasswdError {
     fn from(error: FileError) -> Self {
         Self::failed(error)
     }

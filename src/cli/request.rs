@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Exit,
-    connect_args::{BrokerArgs, Failure},
+    connect_args::{BrokerArgs, CommandFailure},
     output::{complain, print},
 };
 
@@ -21,12 +21,12 @@ pub(super) async fn run(broker: &BrokerArgs, topic: &str, payload: String) -> Ex
     }
 }
 
-async fn exchange(broker: &BrokerArgs, topic: &str, payload: String) -> Result<Value, Failure> {
+async fn exchange(broker: &BrokerArgs, topic: &str, payload: String) -> Result<Value, CommandFailure> {
     let connection = broker.connect().await?;
     let reply = connection.client.exchange(topic, payload.into()).await;
     let reply = reply.map_err(|error| connection.failure(error))?;
     connection.client.close().await;
-    serde_json::from_slice(&reply).map_err(|error| Failure::failed(format!("the reply is not JSON: {error}")))
+    serde_json::from_slice(&reply).map_err(|error| CommandFailure::failed(format!("the reply is not JSON: {error}")))
 }
 
 /// What a rejected request is told.

@@ -10,7 +10,7 @@ use umbra_client::{Error, Message, Qos};
 
 use super::{
     Exit,
-    connect_args::{BrokerArgs, Connection, Failure},
+    connect_args::{BrokerArgs, CommandFailure, Connection},
     output::complain,
 };
 
@@ -64,7 +64,7 @@ impl Publish {
         }
     }
 
-    async fn publish(self) -> Result<(), Failure> {
+    async fn publish(self) -> Result<(), CommandFailure> {
         let payload = match self.message {
             Some(text) if text != "-" => Bytes::from(text),
             _ => read_input()?,
@@ -85,7 +85,7 @@ impl Subscribe {
         }
     }
 
-    async fn subscribe(&self) -> Result<Exit, Failure> {
+    async fn subscribe(&self) -> Result<Exit, CommandFailure> {
         let connection = self.broker.connect().await?;
         let filters: Vec<_> = self.filters.iter().map(String::as_str).collect();
         let subscribed = connection.client.subscribe(&filters, self.qos, CAPACITY).await;
@@ -100,7 +100,9 @@ impl Subscribe {
                 Err(error) => return Ok(complain(&error, Exit::Failed)),
             }
             if messages.missed() > 0 {
-                return Err(Failure::failed("standard output was not read in time; messages were lost".to_owned()));
+                return Err(CommandFailure::failed(
+                    "standard output was not read in time; messages were lost".to_owned(),
+                ));
             }
         }
         connection.client.close().await;
@@ -130,9 +132,11 @@ fn qos(text: &str) -> Result<Qos, String> {
 }
 
 /// Here a refusal is the service's answer, for no other can follow.
-fn refusal(connection: &Connection, error: Error) -> Failure {
+fn refusal(connection: &Connection, error: Error) -> CommandFailure {
     match error {
-        Error::Refused(reason) => Failure { message: format!("the broker refuses: {reason}"), exit: Exit::Rejected },
+        Error::Refused(reason) => {
+            CommandFailure { message: format!("the broker refuses: {reason}"), exit: Exit::Rejected }
+        }
         error => connection.failure(error),
     }
 }
@@ -149,10 +153,10 @@ fn as_json(message: &Message) -> Value {
     }
 }
 
-fn read_input() -> Result<Bytes, Failure> {
+fn read_input() -> Result<Bytes, CommandFailure> {
     let mut payload = Vec::new();
     let read = io::stdin().lock().read_to_end(&mut payload);
-    read.map_err(|error| Failure::failed(format!("cannot read standard input: {error}")))?;
+    read.map_err(|error| CommandFailure::failed(format!("cannot read standard input: {error}")))?;
     Ok(payload.into())
 }
 

@@ -8,7 +8,7 @@ use umbra_client::{Message, Qos};
 
 use super::{
     Exit,
-    connect_args::{BrokerArgs, Failure},
+    connect_args::{BrokerArgs, CommandFailure},
     output::{complain, printable},
     request::Rejection,
 };
@@ -48,7 +48,7 @@ impl Watch {
         }
     }
 
-    async fn watch(&self) -> Result<Exit, Failure> {
+    async fn watch(&self) -> Result<Exit, CommandFailure> {
         let connection = self.broker.connect().await?;
         let filters = self.filters();
         let filters = filters.each_ref().map(String::as_str);
@@ -65,7 +65,9 @@ impl Watch {
                 Err(error) => return Ok(complain(&error, Exit::Failed)),
             }
             if messages.missed() > 0 {
-                return Err(Failure::failed("standard output was not read in time; events were lost".to_owned()));
+                return Err(CommandFailure::failed(
+                    "standard output was not read in time; events were lost".to_owned(),
+                ));
             }
         }
         connection.client.close().await;

@@ -6,7 +6,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
 use super::{
     check::{DAY, MINUTE, Section, checked, given},
-    error::Fault,
+    error::UnlocatedError,
     raw::RawAuth,
     units::Text,
 };
@@ -56,7 +56,7 @@ pub struct TokenConfig {
     pub leeway: Duration,
 }
 
-pub(super) fn check(raw: &RawAuth) -> Result<AuthConfig, Fault> {
+pub(super) fn check(raw: &RawAuth) -> Result<AuthConfig, UnlocatedError> {
     let at = Section("auth".into());
     let failures = 1..=hard::FAILURES_MAX;
     Ok(AuthConfig {
@@ -74,7 +74,7 @@ pub(super) fn check(raw: &RawAuth) -> Result<AuthConfig, Fault> {
     })
 }
 
-fn tokens(at: &Section, raw: &RawAuth) -> Result<Option<TokenConfig>, Fault> {
+fn tokens(at: &Section, raw: &RawAuth) -> Result<Option<TokenConfig>, UnlocatedError> {
     let algorithms = algorithms(at, &raw.token_algorithms)?;
     let leeway = checked!(at.seconds(raw.token_leeway, 0..=5 * MINUTE));
     let claim = at.filled("token_claim", &raw.token_claim)?;
@@ -89,7 +89,7 @@ fn tokens(at: &Section, raw: &RawAuth) -> Result<Option<TokenConfig>, Fault> {
     }
 }
 
-fn algorithms(at: &Section, text: &Text) -> Result<Vec<Algorithm>, Fault> {
+fn algorithms(at: &Section, text: &Text) -> Result<Vec<Algorithm>, UnlocatedError> {
     let mut algorithms = Vec::new();
     for name in text.0.split(',').map(str::trim) {
         let algorithm = name.parse::<Algorithm>().map_err(|_| {

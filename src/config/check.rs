@@ -14,7 +14,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use super::{
     ClientTlsConfig, Config, Host, HttpConfig, Limits, ListenerConfig, ListenerKind, LogConfig, LogFormat, Origin,
     StoreConfig, TlsConfig, Written, auth,
-    error::{Fault, Problem},
+    error::{Problem, UnlocatedError},
     quotas,
     raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
     roles,
@@ -42,7 +42,11 @@ pub(super) use checked;
 /// Checks the whole configuration; the first fault ends the check.
 ///
 /// `place` returns the location of a key.
-pub(super) fn check(raw: RawConfig, written: Written, place: impl Fn(&str) -> String) -> Result<Config, Fault> {
+pub(super) fn check(
+    raw: RawConfig,
+    written: Written,
+    place: impl Fn(&str) -> String,
+) -> Result<Config, UnlocatedError> {
     let limits = limits(&raw.limits)?;
     let store = store(&raw.store)?;
     let policy = roles::policy(&raw, place)?;
@@ -55,7 +59,7 @@ pub(super) fn check(raw: RawConfig, written: Written, place: impl Fn(&str) -> St
     Ok(Config { store, auth, listeners, policy, limits, log: log(&raw.log)?, written })
 }
 
-fn store(raw: &RawStore) -> Result<StoreConfig, Fault> {
+fn store(raw: &RawStore) -> Result<StoreConfig, UnlocatedError> {
     let at = Section("store".into());
     Ok(StoreConfig {
         path: at.filled("path", &raw.path)?.into(),
@@ -70,7 +74,7 @@ fn store(raw: &RawStore) -> Result<StoreConfig, Fault> {
     })
 }
 
-fn listener(index: usize, raw: &RawListener, policy: &Policy) -> Result<ListenerConfig, Fault> {
+fn listener(index: usize, raw: &RawListener, policy: &Policy) -> Result<ListenerConfig, UnlocatedError> {
     let at = Section(format!("listener[{index}]"));
     let name = at.filled("name", &raw.name)?;
     if name.chars().count() > 64 {
@@ -95,7 +99,7 @@ fn listener(index: usize, raw: &RawListener, policy: &Policy) -> Result<Listener
 }
 
 /// Checks the kind of a listener. An HTTP listener needs a host, since requests for other hosts are refused.
-fn kind(at: &Section, raw: &RawListener, bind: SocketAddr) -> Result<ListenerKind, Fault> {
+fn kind(at: &Section, raw: &RawListener, bind: SocketAddr) -> Result<ListenerKind, UnlocatedError> {
     let http = at.choice("kind", &raw.kind, &[("mqtt", false), ("http", true)])?;
     let only = [("hosts", &raw.hosts), ("origins", &raw.origins)];
     if let Some((key, _)) = only.into_iter().find(|(_, list)| !http && !list.0.is_empty()) {
@@ -127,7 +131,7 @@ fn is_loopback(bind: SocketAddr) -> bool {
     bind.ip().to_canonical().is_loopback()
 }
 
-fn tls(at: &Section, raw: &RawListener) -> Result<Option<TlsConfig>, Fault> {
+fn tls(at: &Section, raw: &RawListener) -> Result<Option<TlsConfig>, UnlocatedError> {
     let clients = client_tls(at, raw)?;
     let record_bytes_max =
         checked!(at.number(raw.tls_record_bytes_max, hard::TLS_RECORD_BYTES_MIN..=hard::TLS_RECORD_BYTES_MAX));
@@ -142,7 +146,7 @@ fn tls(at: &Section, raw: &RawListener) -> Result<Option<TlsConfig>, Fault> {
     }
 }
 
-fn client_tls(at: &Section, raw: &RawListener) -> Result<Option<ClientTlsConfig>, Fault> {
+fn client_tls(at: &Section, raw: &RawListener) -> Result<Option<ClientTlsConfig>, UnlocatedError> {
     // If not set, it follows from whether a client without a certificate could authenticate.
     let optional = match raw.tls_client_auth.0.as_str() {
         "" => raw.anonymous.0,
@@ -163,7 +167,7 @@ pub(super) fn given<T: From<String>>(text: &Text) -> Option<T> {
     (!text.0.is_empty()).then(|| text.0.clone().into())
 }
 
-fn limits(raw: &RawLimits) -> Result<Limits, Fault> {
+fn limits(raw: &RawLimits) -> Result<Limits, UnlocatedError> {
     let at = Section("limits".into());
     let document = 64..=hard::DOCUMENT_BYTES_MAX;
     let rate = 1..=hard::REQUESTS_PER_SECOND_MAX;
@@ -200,7 +204,7 @@ fn limits(raw: &RawLimits) -> Result<Limits, Fault> {
     })
 }
 
-fn log(raw: &RawLog) -> Result<LogConfig, Fault> {
+fn log(raw: &RawLog) -> Result<LogConfig, UnlocatedError> {
     let at = Section("log".into());
     // `Targets` would take a misspelt level for a module name and log nothing else.
     let is_level = |part: &str| part.rsplit('=').next().is_some_and(|level| level.parse::<LevelFilter>().is_ok());
@@ -224,7 +228,7 @@ fn without_strangers(filter: Targets, text: &str, connections: bool) -> Targets 
 }
 
 /// Checks that the largest document fits a packet; otherwise a client could not send back a shadow that it received.
-fn check_packet(limits: &Limits) -> Result<(), Fault> {
+fn check_packet(limits: &Limits) -> Result<(), UnlocatedError> {
     let least = (limits.document_bytes_max + limits.tags_bytes_max) as u64 + hard::ENVELOPE_BYTES;
     if limits.packet_bytes_max as u64 >= least {
         return check_input(limits);
@@ -236,7 +240,7 @@ fn check_packet(limits: &Limits) -> Result<(), Fault> {
 }
 
 /// Checks that the largest packet fits the input budgets, with its framing.
-fn check_input(limits: &Limits) -> Result<(), Fault> {
+fn check_input(limits: &Limits) -> Result<(), UnlocatedError> {
     let least = 2 * limits.packet_bytes_max;
     let budgets = [
         ("principal_input_bytes_max", limits.quotas.principal_input_bytes_max),
@@ -253,7 +257,7 @@ fn check_input(limits: &Limits) -> Result<(), Fault> {
 }
 
 /// Checks that there is a session for every connection.
-fn check_sessions(limits: &Limits) -> Result<(), Fault> {
+fn check_sessions(limits: &Limits) -> Result<(), UnlocatedError> {
     if limits.sessions_max >= limits.connections_max {
         return Ok(());
     }
@@ -262,10 +266,10 @@ fn check_sessions(limits: &Limits) -> Result<(), Fault> {
     Err(Section("limits".into()).invalid("sessions_max", detail))
 }
 
-fn check_listeners(listeners: &[ListenerConfig], anonymous_anywhere: bool) -> Result<(), Fault> {
+fn check_listeners(listeners: &[ListenerConfig], anonymous_anywhere: bool) -> Result<(), UnlocatedError> {
     if listeners.is_empty() || listeners.len() > hard::LISTENERS_MAX {
         let detail = format!("is there {} times, but must be 1 to {} times", listeners.len(), hard::LISTENERS_MAX);
-        return Err(Fault::new("listener", Problem::Invalid(detail)));
+        return Err(UnlocatedError::new("listener", Problem::Invalid(detail)));
     }
     let (mut names, mut addresses) = (HashSet::new(), HashSet::new());
     for (index, listener) in listeners.iter().enumerate() {
@@ -284,25 +288,25 @@ fn check_listeners(listeners: &[ListenerConfig], anonymous_anywhere: bool) -> Re
     Ok(())
 }
 
-/// A section of the configuration, by its name in a [`Fault`].
+/// A section of the configuration, by its name in a [`UnlocatedError`].
 pub(super) struct Section(pub(super) String);
 
 impl Section {
-    fn fault(&self, key: &str, problem: Problem) -> Fault {
-        Fault::new(format!("{}.{key}", self.0), problem)
+    fn fault(&self, key: &str, problem: Problem) -> UnlocatedError {
+        UnlocatedError::new(format!("{}.{key}", self.0), problem)
     }
 
-    pub(super) fn invalid(&self, key: &str, detail: String) -> Fault {
+    pub(super) fn invalid(&self, key: &str, detail: String) -> UnlocatedError {
         self.fault(key, Problem::Invalid(detail))
     }
 
     /// Returns a value within `range`, which must be within `T`.
-    pub(super) fn number<T: TryFrom<u64>, A: Amount>(
+    pub(super) fn number<T: TryFrom<u64>, A: Ranged>(
         &self,
         key: &str,
         value: A,
         range: RangeInclusive<u64>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, UnlocatedError> {
         let admitted = range.contains(&value.amount()).then(|| T::try_from(value.amount()).ok());
         admitted.flatten().ok_or_else(|| {
             let [value, least, most] = [value.amount(), *range.start(), *range.end()].map(A::shown);
@@ -311,19 +315,29 @@ impl Section {
     }
 
     /// Returns a duration within `range`, in milliseconds.
-    pub(super) fn duration(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
+    pub(super) fn duration(
+        &self,
+        key: &str,
+        value: Period,
+        range: RangeInclusive<u64>,
+    ) -> Result<Duration, UnlocatedError> {
         self.number(key, value, range).map(Duration::from_millis)
     }
 
     /// Returns a duration of whole seconds, since the protocol has no smaller unit.
-    pub(super) fn seconds(&self, key: &str, value: Period, range: RangeInclusive<u64>) -> Result<Duration, Fault> {
+    pub(super) fn seconds(
+        &self,
+        key: &str,
+        value: Period,
+        range: RangeInclusive<u64>,
+    ) -> Result<Duration, UnlocatedError> {
         match self.duration(key, value, range)? {
             duration if duration.subsec_millis() == 0 => Ok(duration),
             _ => Err(self.invalid(key, format!("is {value}, but must be whole seconds"))),
         }
     }
 
-    pub(super) fn filled(&self, key: &str, value: &Text) -> Result<String, Fault> {
+    pub(super) fn filled(&self, key: &str, value: &Text) -> Result<String, UnlocatedError> {
         match value.0.as_str() {
             "" => Err(self.invalid(key, "is empty".into())),
             text => Ok(text.to_owned()),
@@ -331,7 +345,13 @@ impl Section {
     }
 
     /// Returns the values of a list, each parsed by `parse`; `wanted` describes what it accepts.
-    fn each<T>(&self, key: &str, list: &List, wanted: &str, parse: fn(&str) -> Option<T>) -> Result<Vec<T>, Fault> {
+    fn each<T>(
+        &self,
+        key: &str,
+        list: &List,
+        wanted: &str,
+        parse: fn(&str) -> Option<T>,
+    ) -> Result<Vec<T>, UnlocatedError> {
         if list.0.len() > hard::LISTED_MAX {
             let detail = format!("has {} values, but must have at most {}", list.0.len(), hard::LISTED_MAX);
             return Err(self.invalid(key, detail));
@@ -343,7 +363,7 @@ impl Section {
         parsed.collect()
     }
 
-    pub(super) fn choice<T: Copy>(&self, key: &str, value: &Text, choices: &[(&str, T)]) -> Result<T, Fault> {
+    pub(super) fn choice<T: Copy>(&self, key: &str, value: &Text, choices: &[(&str, T)]) -> Result<T, UnlocatedError> {
         let chosen = choices.iter().find(|(name, _)| *name == value.0).map(|(_, choice)| *choice);
         chosen.ok_or_else(|| {
             let names = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(" or ");
@@ -353,13 +373,13 @@ impl Section {
 }
 
 /// A scalar with a range.
-pub(super) trait Amount: Copy {
+pub(super) trait Ranged: Copy {
     fn amount(self) -> u64;
     /// Returns an amount as it would be written.
     fn shown(amount: u64) -> String;
 }
 
-impl Amount for Count {
+impl Ranged for Count {
     fn amount(self) -> u64 {
         self.0
     }
@@ -369,7 +389,7 @@ impl Amount for Count {
     }
 }
 
-impl Amount for Size {
+impl Ranged for Size {
     fn amount(self) -> u64 {
         self.0
     }
@@ -379,7 +399,7 @@ impl Amount for Size {
     }
 }
 
-impl Amount for Period {
+impl Ranged for Period {
     fn amount(self) -> u64 {
         self.0
     }

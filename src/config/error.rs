@@ -6,7 +6,7 @@ use std::{fmt, path::PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
     /// The location of the value.
-    pub place: Place,
+    pub place: ValueSource,
     /// The key with its section, such as `limits.depth_max` or `listener[0].bind`, if known.
     pub key: Option<String>,
     /// The problem.
@@ -15,7 +15,7 @@ pub struct ConfigError {
 
 /// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ValueSource {
     /// A file with the line, from 1, if known.
     File(PathBuf, Option<usize>),
     /// An environment variable or command line argument, by name.
@@ -54,17 +54,17 @@ pub enum Problem {
 
 /// A problem with a key whose location is not known yet.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct UnlocatedError {
     pub(super) key: String,
     pub(super) problem: Problem,
 }
 
-impl Fault {
+impl UnlocatedError {
     pub(super) fn new(key: impl Into<String>, problem: Problem) -> Self {
         Self { key: key.into(), problem }
     }
 
-    pub(super) fn at(self, place: Place) -> ConfigError {
+    pub(super) fn at(self, place: ValueSource) -> ConfigError {
         ConfigError { place, key: Some(self.key), problem: self.problem }
     }
 }
@@ -78,7 +78,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, Some(line)) => write!(f, "{}:{line}", path.display()),

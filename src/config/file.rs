@@ -12,8 +12,8 @@ use toml::{
 };
 
 use super::{
-    error::{ConfigError, Fault, Place, Problem},
-    known::{Entry, Known},
+    error::{ConfigError, Problem, UnlocatedError, ValueSource},
+    known::{KnownEntry, KnownKeys},
 };
 
 /// A file that is TOML and has only known keys.
@@ -23,11 +23,12 @@ pub(super) struct SourceFile {
 }
 
 /// A problem with the span of its key.
-type Found = (Range<usize>, Fault);
+type LocatedProblem = (Range<usize>, UnlocatedError);
 
 impl SourceFile {
-    pub(super) fn read(path: &Path, known: &Known) -> Result<Self, ConfigError> {
-        let refuse = |problem, line| ConfigError { place: Place::File(path.to_owned(), line), key: None, problem };
+    pub(super) fn read(path: &Path, known: &KnownKeys) -> Result<Self, ConfigError> {
+        let refuse =
+            |problem, line| ConfigError { place: ValueSource::File(path.to_owned(), line), key: None, problem };
         let text = fs::read_to_string(path).map_err(|error| refuse(Problem::Unreadable(error.to_string()), None))?;
         let table = DeTable::parse(&text).map_err(|error| {
             let line = error.span().map(|span| line_of(&text, span.start));
@@ -35,12 +36,12 @@ impl SourceFile {
         })?;
         check_file(table.get_ref(), known).map_err(|(span, fault)| {
             let line = line_of(&text, span.start);
-            fault.at(Place::File(path.to_owned(), Some(line)))
+            fault.at(ValueSource::File(path.to_owned(), Some(line)))
         })?;
         Ok(Self { path: path.to_owned(), text })
     }
 
-    /// Returns the line, from 1, of the value of `key`; `key` is as in a [`Fault`]. For a key missing in a list
+    /// Returns the line, from 1, of the value of `key`; `key` is as in a [`UnlocatedError`]. For a key missing in a list
     /// section, returns the line of the section.
     pub(super) fn line(&self, key: &str) -> Option<usize> {
         let table = DeTable::parse(&self.text).ok()?;
@@ -79,16 +80,16 @@ impl SourceFile {
     }
 }
 
-fn check_file(file: &DeTable<'_>, known: &Known) -> Result<(), Found> {
+fn check_file(file: &DeTable<'_>, known: &KnownKeys) -> Result<(), LocatedProblem> {
     for (name, value) in file {
-        let fault = |problem| (name.span(), Fault::new(name.get_ref().clone(), problem));
+        let fault = |problem| (name.span(), UnlocatedError::new(name.get_ref().clone(), problem));
         match (known.entry(name.get_ref()), value.get_ref()) {
             (None, _) => return Err(fault(Problem::Unknown(known.nearest(None, name.get_ref())))),
-            (Some(Entry::Key), _) => check_number(name.get_ref(), value)?,
-            (Some(Entry::Section(_)), DeValue::Table(section)) => {
+            (Some(KnownEntry::Key), _) => check_number(name.get_ref(), value)?,
+            (Some(KnownEntry::Section(_)), DeValue::Table(section)) => {
                 check_section(section, name.get_ref(), name.get_ref(), known)?;
             }
-            (Some(Entry::List(_)), DeValue::Array(sections)) => {
+            (Some(KnownEntry::List(_)), DeValue::Array(sections)) => {
                 for (index, section) in sections.iter().enumerate() {
                     let DeValue::Table(section) = section.get_ref() else {
                         return Err(fault(Problem::Type(format!("must be sections, each [[{}]]", name.get_ref()))));
@@ -96,10 +97,10 @@ fn check_file(file: &DeTable<'_>, known: &Known) -> Result<(), Found> {
                     check_section(section, name.get_ref(), &format!("{}[{index}]", name.get_ref()), known)?;
                 }
             }
-            (Some(Entry::Section(_)), _) => {
+            (Some(KnownEntry::Section(_)), _) => {
                 return Err(fault(Problem::Type(format!("must be a section, [{}]", name.get_ref()))));
             }
-            (Some(Entry::List(_)), _) => {
+            (Some(KnownEntry::List(_)), _) => {
                 return Err(fault(Problem::Type(format!("must be sections, each [[{}]]", name.get_ref()))));
             }
         }
@@ -108,12 +109,12 @@ fn check_file(file: &DeTable<'_>, known: &Known) -> Result<(), Found> {
 }
 
 /// Checks a section; `path` is its name, with its index if it is in a list.
-fn check_section(section: &DeTable<'_>, name: &str, path: &str, known: &Known) -> Result<(), Found> {
+fn check_section(section: &DeTable<'_>, name: &str, path: &str, known: &KnownKeys) -> Result<(), LocatedProblem> {
     for (key, value) in section {
         let full = format!("{path}.{}", key.get_ref());
         if known.default(Some(name), key.get_ref()).is_none() {
             let problem = Problem::Unknown(known.nearest(Some(name), key.get_ref()));
-            return Err((key.span(), Fault::new(full, problem)));
+            return Err((key.span(), UnlocatedError::new(full, problem)));
         }
         check_number(&full, value)?;
     }
@@ -121,11 +122,11 @@ fn check_section(section: &DeTable<'_>, name: &str, path: &str, known: &Known) -
 }
 
 /// Checks the range of integers. The `config` crate reads `i64` and would report a larger one without a line.
-fn check_number(key: &str, value: &Spanned<DeValue<'_>>) -> Result<(), Found> {
+fn check_number(key: &str, value: &Spanned<DeValue<'_>>) -> Result<(), LocatedProblem> {
     match value.get_ref() {
         DeValue::Integer(number) if i64::from_str_radix(number.as_str(), number.radix()).is_err() => {
             let problem = Problem::Type(format!("is {number}, which is beyond any range"));
-            Err((value.span(), Fault::new(key, problem)))
+            Err((value.span(), UnlocatedError::new(key, problem)))
         }
         _ => Ok(()),
     }

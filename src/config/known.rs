@@ -10,10 +10,10 @@ pub(super) const SHIPPED: &str = include_str!("../../broker.toml");
 const EDITS_MAX: usize = 4;
 
 /// The keys of [`SHIPPED`]. A list of sections (`[[listener]]`) is represented by its first section.
-pub(super) struct Known(Map<String, Value>);
+pub(super) struct KnownKeys(Map<String, Value>);
 
 /// The meaning of a top-level name.
-pub(super) enum Entry<'a> {
+pub(super) enum KnownEntry<'a> {
     /// A key outside of sections.
     Key,
     /// A section `[name]`.
@@ -22,21 +22,21 @@ pub(super) enum Entry<'a> {
     List(&'a Map<String, Value>),
 }
 
-impl Known {
+impl KnownKeys {
     pub(super) fn shipped() -> Result<Self, config::ConfigError> {
         let shipped = Config::builder().add_source(File::from_str(SHIPPED, FileFormat::Toml)).build()?;
         shipped.try_deserialize().map(Self)
     }
 
-    pub(super) fn entry(&self, name: &str) -> Option<Entry<'_>> {
+    pub(super) fn entry(&self, name: &str) -> Option<KnownEntry<'_>> {
         self.0.get(name).map(entry)
     }
 
     /// Returns the default of `key` in `section`, or of `key` outside of sections.
     pub(super) fn default(&self, section: Option<&str>, key: &str) -> Option<&Value> {
         match section.map(|section| self.entry(section)) {
-            None => self.0.get(key).filter(|value| matches!(entry(value), Entry::Key)),
-            Some(Some(Entry::Section(keys) | Entry::List(keys))) => keys.get(key),
+            None => self.0.get(key).filter(|value| matches!(entry(value), KnownEntry::Key)),
+            Some(Some(KnownEntry::Section(keys) | KnownEntry::List(keys))) => keys.get(key),
             Some(_) => None,
         }
     }
@@ -49,8 +49,10 @@ impl Known {
         }
         let outside = self.0.keys().map(|name| (None, name));
         let inside = self.0.iter().flat_map(|(name, value)| match entry(value) {
-            Entry::Key => Vec::new(),
-            Entry::Section(keys) | Entry::List(keys) => keys.keys().map(|key| (Some(name.as_str()), key)).collect(),
+            KnownEntry::Key => Vec::new(),
+            KnownEntry::Section(keys) | KnownEntry::List(keys) => {
+                keys.keys().map(|key| (Some(name.as_str()), key)).collect()
+            }
         });
         let ranked = outside.chain(inside).map(|(place, name)| (edits(key, name), place != section, place, name));
         let (edits, _, place, name) = ranked.min()?;
@@ -68,13 +70,13 @@ fn edits(given: &str, known: &str) -> usize {
     }
 }
 
-fn entry(value: &Value) -> Entry<'_> {
+fn entry(value: &Value) -> KnownEntry<'_> {
     match &value.kind {
-        ValueKind::Table(keys) => Entry::Section(keys),
+        ValueKind::Table(keys) => KnownEntry::Section(keys),
         ValueKind::Array(sections) => match sections.first().map(|section| &section.kind) {
-            Some(ValueKind::Table(keys)) => Entry::List(keys),
-            _ => Entry::Key,
+            Some(ValueKind::Table(keys)) => KnownEntry::List(keys),
+            _ => KnownEntry::Key,
         },
-        _ => Entry::Key,
+        _ => KnownEntry::Key,
     }
 }

@@ -10,9 +10,9 @@ use config::{Config as Tree, File, FileFormat, Map, Value, ValueKind};
 
 use super::{
     Arguments,
-    error::{ConfigError, Fault, Place, Problem},
+    error::{ConfigError, Problem, UnlocatedError, ValueSource},
     file::SourceFile,
-    known::{Entry, Known, SHIPPED},
+    known::{KnownEntry, KnownKeys, SHIPPED},
     raw::RawConfig,
     written::Written,
 };
@@ -22,7 +22,7 @@ const PREFIX: &str = "UMBRA__";
 
 /// The layers; values of the upper ones are by key.
 pub(super) struct Layers {
-    known: Known,
+    known: KnownKeys,
     file: Option<SourceFile>,
     /// The file with additional rules and grants.
     rules_file: Option<SourceFile>,
@@ -34,7 +34,7 @@ pub(super) struct Layers {
 impl Layers {
     /// Reads the shipped configuration with `file` over it.
     pub(super) fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let known = Known::shipped().map_err(ours)?;
+        let known = KnownKeys::shipped().map_err(ours)?;
         let file = file.map(|path| SourceFile::read(path, &known)).transpose()?;
         let mut builder = Tree::builder().add_source(File::from_str(SHIPPED, FileFormat::Toml));
         if let Some(file) = &file {
@@ -49,7 +49,7 @@ impl Layers {
         let mut values = Vec::new();
         for (name, text) in all {
             let Some(path) = name.strip_prefix(PREFIX) else { continue };
-            let (key, value) = self.variable(path, text).map_err(|fault| fault.at(Place::Named(name.clone())))?;
+            let (key, value) = self.variable(path, text).map_err(|fault| fault.at(ValueSource::Named(name.clone())))?;
             self.named.insert(key.clone(), name);
             values.push((key, value));
         }
@@ -81,7 +81,7 @@ impl Layers {
         self.tree.clone().try_deserialize().map_err(|error| match error {
             config::ConfigError::At { error, key: Some(key), .. } => {
                 // The crate writes `listener[0]bind`.
-                self.blame(Fault::new(key.replace(']', "]."), Problem::Type(error.to_string())))
+                self.blame(UnlocatedError::new(key.replace(']', "]."), Problem::Type(error.to_string())))
             }
             other => ours(other),
         })
@@ -93,43 +93,43 @@ impl Layers {
     }
 
     /// Adds the location of the key to `fault`.
-    pub(super) fn blame(&self, fault: Fault) -> ConfigError {
+    pub(super) fn blame(&self, fault: UnlocatedError) -> ConfigError {
         let place = self.place(&fault.key);
         fault.at(place)
     }
 
     /// Returns the location of `key`.
-    pub(super) fn place(&self, key: &str) -> Place {
+    pub(super) fn place(&self, key: &str) -> ValueSource {
         let section = key.split('[').next().unwrap_or_default();
         if let Some(name) = self.named.get(key).or_else(|| self.named.get(section)) {
-            return Place::Named(name.clone());
+            return ValueSource::Named(name.clone());
         }
         if JOINED.contains(&section) {
             return self.place_joined(section, key);
         }
-        let in_file = |file: &SourceFile| Place::File(file.path.clone(), file.line(key));
-        self.file.as_ref().map_or(Place::Default, in_file)
+        let in_file = |file: &SourceFile| ValueSource::File(file.path.clone(), file.line(key));
+        self.file.as_ref().map_or(ValueSource::Default, in_file)
     }
 
     /// Returns the location of `key` in a list joined by [`Layers::join_rules`]: first the sections of the file, then
     /// those of the rules file, then shipped ones.
-    fn place_joined(&self, list: &str, key: &str) -> Place {
+    fn place_joined(&self, list: &str, key: &str) -> ValueSource {
         let index = key.split(['[', ']']).nth(1).and_then(|index| index.parse::<usize>().ok()).unwrap_or_default();
         let mut before = 0;
         for file in [&self.file, &self.rules_file].into_iter().flatten() {
             let count = file.count(list);
             if index < before + count {
                 let own = key.replacen(&format!("[{index}]"), &format!("[{}]", index - before), 1);
-                return Place::File(file.path.clone(), file.line(&own));
+                return ValueSource::File(file.path.clone(), file.line(&own));
             }
             before += count;
         }
-        Place::Default
+        ValueSource::Default
     }
 
     /// Returns the key named by a variable such as `LIMITS__DEPTH_MAX` or `LISTENER__0__BIND`, with its value in the
     /// type of the key.
-    fn variable(&self, path: &str, text: String) -> Result<(String, Value), Fault> {
+    fn variable(&self, path: &str, text: String) -> Result<(String, Value), UnlocatedError> {
         let path = path.to_lowercase();
         let parts = path.split("__").collect::<Vec<_>>();
         let (section, key, full) = match parts.as_slice() {
@@ -139,18 +139,18 @@ impl Layers {
             _ => (None, path.as_str(), path.replace("__", ".")),
         };
         let indexed = parts.len() == 3;
-        let list = section.is_some_and(|name| matches!(self.known.entry(name), Some(Entry::List(_))));
+        let list = section.is_some_and(|name| matches!(self.known.entry(name), Some(KnownEntry::List(_))));
         let default = self.known.default(section, key);
         // A known key with a missing or superfluous index is not misspelt.
         let nearest = || if default.is_some() { None } else { self.known.nearest(section, key) };
-        let unknown = || Fault::new(full.clone(), Problem::Unknown(nearest()));
+        let unknown = || UnlocatedError::new(full.clone(), Problem::Unknown(nearest()));
         let default = default.filter(|_| indexed == list).ok_or_else(unknown)?;
         if let [section, index, _] = parts.as_slice() {
             let count = self.tree.get_array(section).map_or(0, |sections| sections.len());
             if !(0..count).any(|known| known.to_string() == *index) {
                 let problem =
                     Problem::Invalid(format!("names none of the {count} sections [[{section}]], numbered from 0"));
-                return Err(Fault::new(full, problem));
+                return Err(UnlocatedError::new(full, problem));
             }
         }
         Ok((full, typed(text, &default.kind)))
@@ -158,7 +158,7 @@ impl Layers {
 
     /// Adds the missing keys of each listener.
     fn complete_listeners(&mut self) -> Result<(), ConfigError> {
-        let Some(Entry::List(defaults)) = self.known.entry("listener") else { return Ok(()) };
+        let Some(KnownEntry::List(defaults)) = self.known.entry("listener") else { return Ok(()) };
         let mut missing = Vec::new();
         for (index, listener) in self.tree.get_array("listener").unwrap_or_default().into_iter().enumerate() {
             let ValueKind::Table(given) = listener.kind else { continue };
@@ -181,7 +181,7 @@ impl Layers {
             listeners.flat_map(|index| LISTENER_PATHS.iter().map(move |key| format!("listener[{index}].{key}")));
         let keys = PATHS.iter().map(|key| (*key).to_owned()).chain(of_listeners);
         let mut values = Vec::new();
-        for key in keys.filter(|key| matches!(self.place(key), Place::File(_, Some(_)))) {
+        for key in keys.filter(|key| matches!(self.place(key), ValueSource::File(_, Some(_)))) {
             let Ok(Value { kind: ValueKind::String(text), .. }) = self.tree.get::<Value>(&key) else { continue };
             if !text.is_empty() && Path::new(&text).is_relative() {
                 values.push((key, format!("{folder}/{text}").into()));
@@ -197,9 +197,9 @@ impl Layers {
         if !path.is_empty() {
             let file = SourceFile::read(Path::new(&path), &self.known)?;
             if let Some(key) = file.keys().into_iter().find(|key| !JOINED.contains(&key.as_str())) {
-                let place = Place::File(file.path.clone(), file.line(&key));
+                let place = ValueSource::File(file.path.clone(), file.line(&key));
                 let detail = "does not belong into a rules file, which has [[rule]] and [[grant]] only".to_owned();
-                return Err(Fault::new(key, Problem::Invalid(detail)).at(place));
+                return Err(UnlocatedError::new(key, Problem::Invalid(detail)).at(place));
             }
             self.rules_file = Some(file);
         }
@@ -261,5 +261,5 @@ fn owned((key, value): (&str, &str)) -> (String, Value) {
 
 /// Converts an error that no operator can cause: in the shipped file, or in the `config` crate.
 fn ours(error: config::ConfigError) -> ConfigError {
-    ConfigError { place: Place::Default, key: None, problem: Problem::Invalid(error.to_string()) }
+    ConfigError { place: ValueSource::Default, key: None, problem: Problem::Invalid(error.to_string()) }
 }

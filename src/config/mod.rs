@@ -38,7 +38,7 @@ use ipnet::IpNet;
 use tracing_subscriber::filter::Targets;
 
 pub use auth::{AuthConfig, TokenConfig};
-pub use error::{ConfigError, Place, Problem};
+pub use error::{ConfigError, Problem, ValueSource};
 pub use host::{Authority, Host, Origin};
 pub use quotas::QuotaLimits;
 pub(crate) use units::parse_duration;

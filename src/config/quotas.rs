@@ -4,7 +4,7 @@
 
 use super::{
     check::{Section, checked},
-    error::Fault,
+    error::UnlocatedError,
     raw::RawLimits,
 };
 use crate::limits::{self as hard, KIB};
@@ -55,7 +55,7 @@ pub struct QuotaLimits {
 }
 
 /// Checks the quotas of the section `at`.
-pub(super) fn quotas(at: &Section, raw: &RawLimits) -> Result<QuotaLimits, Fault> {
+pub(super) fn quotas(at: &Section, raw: &RawLimits) -> Result<QuotaLimits, UnlocatedError> {
     let (bytes, connections) = (KIB..=hard::BYTES_PER_SECOND_MAX, 1..=hard::CONNECTIONS_MAX);
     let (requests, connects) = (1..=hard::REQUESTS_PER_SECOND_MAX, 1..=hard::CONNECTS_PER_SECOND_MAX);
     let input = hard::MIB..=hard::INPUT_BYTES_MAX;

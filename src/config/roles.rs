@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     check::Section,
-    error::{Fault, Problem},
+    error::{Problem, UnlocatedError},
     raw::{RawConfig, RawGrant, RawRule},
     units::{List, Text},
 };
@@ -15,17 +15,17 @@ use crate::auth::{
 };
 
 /// Returns the policy of all rules and grants; `place` returns the location of each.
-pub(super) fn policy(raw: &RawConfig, place: impl Fn(&str) -> String) -> Result<Policy, Fault> {
+pub(super) fn policy(raw: &RawConfig, place: impl Fn(&str) -> String) -> Result<Policy, UnlocatedError> {
     let rules = raw.rule.iter().enumerate().map(|(index, rule)| rule_text(rule, place(&format!("rule[{index}]"))));
     let rules: Vec<_> = rules.collect();
     let grants: Vec<_> = raw.grant.iter().map(grant_text).collect();
     Policy::read(&rules, &grants).map_err(|PolicyError { list, index, error: RuleError { key, problem } }| {
-        Fault::new(format!("{list}[{index}].{key}"), Problem::Invalid(problem))
+        UnlocatedError::new(format!("{list}[{index}].{key}"), Problem::Invalid(problem))
     })
 }
 
 /// Returns the role that `key` of a listener names; `None` if the value is empty.
-pub(super) fn role(at: &Section, key: &str, text: &Text, policy: &Policy) -> Result<Option<Arc<str>>, Fault> {
+pub(super) fn role(at: &Section, key: &str, text: &Text, policy: &Policy) -> Result<Option<Arc<str>>, UnlocatedError> {
     match text.0.as_str() {
         "" => Ok(None),
         name if policy.has_role(name) => Ok(Some(name.into())),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::{Config as Tree, Value, ValueKind};
 
-use super::error::Place;
+use super::error::ValueSource;
 
 /// The written values of all keys except rules and grants. It is ignored when configurations are compared.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub struct Written {
 impl Written {
     /// Returns the values of `tree`, in which no key is missing. A key of a listener is `listener.NAME.KEY`. `place` tells
     /// where a key stands.
-    pub(super) fn of(tree: &Tree, place: impl Fn(&str) -> Place) -> Self {
+    pub(super) fn of(tree: &Tree, place: impl Fn(&str) -> ValueSource) -> Self {
         let mut written = Self { values: BTreeMap::new(), binds: Vec::new() };
         let ValueKind::Table(sections) = &tree.cache.kind else { return written };
         for (name, value) in sections {
@@ -27,9 +27,9 @@ impl Written {
                     for (index, listener) in listeners.iter().enumerate() {
                         let key = format!("{name}[{index}].bind");
                         written.binds.push(match place(&key) {
-                            Place::Named(source) => format!("change {source}"),
-                            place @ Place::File(..) => format!("change '{key}' at {place}"),
-                            Place::Default => {
+                            ValueSource::Named(source) => format!("change {source}"),
+                            place @ ValueSource::File(..) => format!("change '{key}' at {place}"),
+                            ValueSource::Default => {
                                 format!("set '{key}' in a file given with --config, or UMBRA__LISTENER__{index}__BIND")
                             }
                         });

@@ -18,7 +18,7 @@ use crate::{
     config::Limits,
     http::{caller::Caller, cursor::Cursors, openapi, operating::Metrics, problem::Problem, sessions::Sessions},
     limits::STREAMS_MAX,
-    quota::{Share, Streaming},
+    quota::{PrincipalPermit, Streaming},
     service::Service,
     shadow::{DeviceId, DocumentLimits, Timestamp},
     wire::Seen,
@@ -96,7 +96,7 @@ pub enum NotPublished {
 }
 
 /// Ordinary messages, which are the broker's.
-pub trait Messages: Send + Sync {
+pub trait MessageBroker: Send + Sync {
     /// Publishes `message` for a client with `access`.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ pub struct Api {
     /// Who is connected.
     pub presence: Arc<dyn Presence>,
     /// Ordinary messages.
-    pub messages: Arc<dyn Messages>,
+    pub messages: Arc<dyn MessageBroker>,
     /// What there is to measure.
     pub metrics: Arc<dyn Metrics>,
     /// Who is let in, and may do what.
@@ -149,10 +149,10 @@ pub struct Api {
 const READS_MAX: usize = 8;
 
 /// A place of somebody who stays to be told something, among those of its principal and among all.
-pub(super) type Place = (Streaming, OwnedSemaphorePermit);
+pub(super) type StreamPermit = (Streaming, OwnedSemaphorePermit);
 
 /// The turn of a walk through the store, among those of its principal and among all.
-pub(super) type Turn = (Share, OwnedSemaphorePermit);
+pub(super) type ReadPermit = (PrincipalPermit, OwnedSemaphorePermit);
 
 impl Api {
     /// The door to `service`, whose changes are told through `changes`.
@@ -161,7 +161,7 @@ impl Api {
         service: Arc<Service>,
         changes: Arc<Changes>,
         presence: Arc<dyn Presence>,
-        messages: Arc<dyn Messages>,
+        messages: Arc<dyn MessageBroker>,
         metrics: Arc<dyn Metrics>,
         authority: Arc<Authority>,
         limits: &Limits,
@@ -215,7 +215,7 @@ impl Api {
 
     /// Waits for the turn of a walk of `caller` through the store: for its own others first, so that it is in the way
     /// of everybody with these alone.
-    pub(super) async fn read_turn(&self, caller: &Caller) -> Turn {
+    pub(super) async fn read_turn(&self, caller: &Caller) -> ReadPermit {
         let own = self.service.quotas().principals.reading(caller.principal().name(), Instant::now()).await;
         (own, self.reads.clone().acquire_owned().await.expect("this semaphore is never closed"))
     }
@@ -227,13 +227,13 @@ impl Api {
     }
 
     /// A place for `caller` among those who wait for a change.
-    pub(super) fn waiter(&self, caller: &Caller) -> Result<Place, Problem> {
+    pub(super) fn waiter(&self, caller: &Caller) -> Result<StreamPermit, Problem> {
         let own = self.streaming(caller)?;
         Ok((own, self.place(&self.waiters, "as many requests wait for changes as may")?))
     }
 
     /// A place for `caller` among the readers of events.
-    pub(super) fn stream(&self, caller: &Caller) -> Result<Place, Problem> {
+    pub(super) fn stream(&self, caller: &Caller) -> Result<StreamPermit, Problem> {
         let own = self.streaming(caller)?;
         Ok((own, self.place(&self.streams, "there are as many readers of events as may be")?))
     }

@@ -15,18 +15,18 @@ use axum::{
 use bytes::Bytes;
 
 use crate::{
-    auth::{Projection, login::Denied},
+    auth::{Projection, login::AuthenticationError},
     http::{
         api::Api,
         caller::{self, Caller},
         devices::{self, After},
         history::PAGE,
         operation::{AWS_NAME, NEXT_TOKEN, Operation, PAGE_SIZE},
-        payload::{self, Unread},
+        payload::{self, BodyError},
         problem::RefusedByEngine,
         query::{BadParameter, Query, bad},
         shadows::JSON,
-        sigv4::{self, Signed, Unverified},
+        sigv4::{self, SignatureError, Signed},
         submit::{self, Request},
         target::Target,
     },
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// A request that was understood as far as AWS's paths tell.
-struct Asked {
+struct ParsedWrite {
     caller: Caller,
     key: ShadowKey,
     /// Without the parameters of a presigned URL.
@@ -45,7 +45,7 @@ struct Asked {
 
 /// `GET /things/{id}/shadow`
 pub(super) async fn get(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
-    let Asked { caller, key, .. } = asked(&api, request, Operation::AwsGetShadow).await?;
+    let ParsedWrite { caller, key, .. } = asked(&api, request, Operation::AwsGetShadow).await?;
     let refused = |rejection: Rejection| rejected(&rejection, &key, &api, None);
     let projection = projection(&caller, &key).ok_or_else(|| refused(Rejection::NotFound))?;
     let _admitted = api.service.admit(caller.principal(), &key).map_err(refused)?;
@@ -58,7 +58,7 @@ pub(super) async fn get(State(api): State<Arc<Api>>, request: HttpRequest) -> Re
 
 /// `POST /things/{id}/shadow`
 pub(super) async fn update(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
-    let Asked { caller, key, body, .. } = asked(&api, request, Operation::AwsUpdateShadow).await?;
+    let ParsedWrite { caller, key, body, .. } = asked(&api, request, Operation::AwsUpdateShadow).await?;
     command(&api, caller, key, &body, |body| {
         let parsed = wire::parse_update(body, Dialect::Aws, &api.document);
         parsed.map(|Parsed { body, client_token, .. }| (Command::Update(body), client_token))
@@ -68,13 +68,13 @@ pub(super) async fn update(State(api): State<Arc<Api>>, request: HttpRequest) ->
 
 /// `DELETE /things/{id}/shadow`
 pub(super) async fn delete(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
-    let Asked { caller, key, .. } = asked(&api, request, Operation::AwsDeleteShadow).await?;
+    let ParsedWrite { caller, key, .. } = asked(&api, request, Operation::AwsDeleteShadow).await?;
     command(&api, caller, key, &[], |_| Ok((Command::Delete(Delete::default()), None))).await
 }
 
 /// `GET /api/things/shadow/ListNamedShadowsForThing/{id}`
 pub(super) async fn list(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
-    let Asked { caller, key, query: text, .. } = asked(&api, request, Operation::AwsListShadows).await?;
+    let ParsedWrite { caller, key, query: text, .. } = asked(&api, request, Operation::AwsListShadows).await?;
     let page = || -> Result<_, BadParameter> {
         let query = Query::read(Some(&text), Operation::AwsListShadows.parameters())?;
         let size = query.integer(&PAGE_SIZE)?.and_then(|size| size.try_into().ok()).unwrap_or(PAGE);
@@ -136,7 +136,7 @@ fn projection(caller: &Caller, key: &ShadowKey) -> Option<Projection> {
 }
 
 /// Reads a request: the shadow it is about, its body, and who makes it.
-async fn asked(api: &Arc<Api>, request: HttpRequest, operation: Operation) -> Result<Asked, Response> {
+async fn asked(api: &Arc<Api>, request: HttpRequest, operation: Operation) -> Result<ParsedWrite, Response> {
     let (mut parts, body) = request.into_parts();
     let target = Target::from_request_parts(&mut parts, api).await;
     let Target(mut key) =
@@ -150,7 +150,7 @@ async fn asked(api: &Arc<Api>, request: HttpRequest, operation: Operation) -> Re
         key.name = Some(name);
     }
     let (caller, body) = caller(api, &mut parts, body, &key).await?;
-    Ok(Asked { caller, key, query: text, body })
+    Ok(ParsedWrite { caller, key, query: text, body })
 }
 
 /// Who makes a request: whose signature it carries, else whoever the listener says. And its body, which is not read
@@ -163,7 +163,7 @@ pub(super) async fn caller(
 ) -> Result<(Caller, Bytes), Response> {
     caller::authorization(&parts.headers).map_err(|bad| invalid(&bad, api))?;
     let now = api.now();
-    let unverified = |error: Unverified| refused(StatusCode::FORBIDDEN, error.exception(), &error.to_string(), now);
+    let unverified = |error: SignatureError| refused(StatusCode::FORBIDDEN, error.exception(), &error.to_string(), now);
     let keys = api.authority.access_keys();
     let signed = Signed::of(parts);
     let claimed = signed.as_ref().map(|signed| signed.claims(&keys).map(|()| signed));
@@ -172,10 +172,11 @@ pub(super) async fn caller(
             let body = read(api, parts, body, key).await?;
             let keys = api.authority.access_keys(); // those of now: the body may have taken a while
             let principal = signed.verify(&body, &keys, now).map_err(unverified)?;
-            let no_role = || rejected(&Rejection::Forbidden { what: Denied::NoRole.to_string() }, key, api, None);
+            let no_role =
+                || rejected(&Rejection::Forbidden { what: AuthenticationError::NoRole.to_string() }, key, api, None);
             return Ok((Caller::signed(&principal, api).ok_or_else(no_role)?, body));
         }
-        Some(Err(error @ Unverified::UnknownKey)) => unverified(error),
+        Some(Err(error @ SignatureError::UnknownKey)) => unverified(error),
         Some(Err(error)) => return Err(unverified(error)),
         None => {
             let message = "Missing Authentication Token";
@@ -189,8 +190,8 @@ pub(super) async fn caller(
 
 async fn read(api: &Api, parts: &Parts, body: Body, key: &ShadowKey) -> Result<Bytes, Response> {
     payload::read(&parts.headers, body, api.body_bytes_max, api).await.map_err(|unread| match unread {
-        Unread::Rejected(rejection) => rejected(&rejection, key, api, None),
-        Unread::Failed(problem) => problem.into_response(),
+        BodyError::Rejected(rejection) => rejected(&rejection, key, api, None),
+        BodyError::Failed(problem) => problem.into_response(),
     })
 }
 

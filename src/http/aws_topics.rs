@@ -1,7 +1,7 @@
 //! Ordinary topics in the API of AWS IoT's data plane: `Publish`, `GetRetainedMessage`, `ListRetainedMessages`.
 //!
 //! A message that comes this way is an ordinary one of its principal: the same rights, the same quotas, the same
-//! subscribers. What a topic holds is the broker's ([`Messages`]); here are AWS's shapes alone. The topics of shadows
+//! subscribers. What a topic holds is the broker's ([`MessageBroker`]); here are AWS's shapes alone. The topics of shadows
 //! are not published to here: a client updates a shadow with `UpdateThingShadow`.
 
 use std::{sync::Arc, time::Instant};
@@ -40,7 +40,7 @@ const PAGE: usize = 200;
 const BATCH: usize = 500;
 
 /// A request, and who makes it.
-struct Asked {
+struct ParsedCall {
     caller: Caller,
     /// Empty where the path names none.
     topic: String,
@@ -52,7 +52,7 @@ struct Asked {
 
 /// `POST /topics/{topic}`
 pub(super) async fn publish(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
-    let Asked { caller, topic, query, headers, body } = asked(&api, request).await?;
+    let ParsedCall { caller, topic, query, headers, body } = asked(&api, request).await?;
     let message = message(topic, &query, &headers, body).map_err(|bad| aws::invalid(&bad, &api))?;
     let (quotas, now) = (api.service.quotas(), Instant::now());
     let counted = quotas.admit_general(caller.principal().name(), now).and_then(|()| {
@@ -72,7 +72,7 @@ pub(super) async fn publish(State(api): State<Arc<Api>>, request: Request) -> Re
 
 /// `GET /retainedMessage/{topic}`
 pub(super) async fn get(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
-    let Asked { caller, topic, query, .. } = asked(&api, request).await?;
+    let ParsedCall { caller, topic, query, .. } = asked(&api, request).await?;
     let read = Query::read(Some(&query), Operation::AwsGetRetained.parameters());
     read.map_err(|bad| aws::invalid(&bad, &api))?;
     let counted = api.service.quotas().admit_general(caller.principal().name(), Instant::now());
@@ -103,7 +103,7 @@ pub(super) async fn get(State(api): State<Arc<Api>>, request: Request) -> Result
 ///
 /// A page has what its caller may receive, and ends at such a topic: where it ends tells nothing of others.
 pub(super) async fn list(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
-    let Asked { caller, query, .. } = asked(&api, request).await?;
+    let ParsedCall { caller, query, .. } = asked(&api, request).await?;
     let (limit, after) = page(&query).map_err(|bad| aws::invalid(&bad, &api))?;
     let counted = api.service.quotas().admit_general(caller.principal().name(), Instant::now());
     counted.map_err(|rejection| rejected(&rejection, &api))?;
@@ -227,7 +227,7 @@ fn user_properties(text: &str) -> Option<Vec<(String, String)>> {
     Some(pairs)
 }
 
-async fn asked(api: &Arc<Api>, request: Request) -> Result<Asked, Response> {
+async fn asked(api: &Arc<Api>, request: Request) -> Result<ParsedCall, Response> {
     let (mut parts, body) = request.into_parts();
     let topic = RawPathParams::from_request_parts(&mut parts, api)
         .await
@@ -236,7 +236,7 @@ async fn asked(api: &Arc<Api>, request: Request) -> Result<Asked, Response> {
         topic.map_err(|_| aws::invalid(&bad("topic", "is not UTF-8 once its percent-encoding is undone"), api))?;
     let query = sigv4::without_signature(&parts).into_owned();
     let (caller, body) = aws::caller(api, &mut parts, body, &nowhere()).await?;
-    Ok(Asked { caller, topic, query, headers: parts.headers, body })
+    Ok(ParsedCall { caller, topic, query, headers: parts.headers, body })
 }
 
 /// The shadow of a rejection that is about none: its text names it only where a shadow is missing.

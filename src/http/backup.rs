@@ -2,9 +2,9 @@
 //!
 //! One at a time, and only for who may do everything: a backup is every shadow and every principal's name. It is read
 //! on a thread of its own; a few pieces wait for its reader, who must take one in [`STALL_TIMEOUT`], since the store
-//! keeps the pages that are replaced meanwhile. Its connection has less patience as shipped ([`super::impatient`]).
+//! keeps the pages that are replaced meanwhile. Its connection has less patience as shipped ([`super::write_timeout`]).
 //!
-//! *Invariant:* the body ends in order only after [`Piece::End`]. However else the thread ends, the connection does
+//! *Invariant:* the body ends in order only after [`BackupChunk::End`]. However else the thread ends, the connection does
 //! too, before the end of the body.
 
 use std::{
@@ -29,15 +29,15 @@ use crate::{
 };
 
 /// A part of a backup on its way to its reader.
-enum Piece {
+enum BackupChunk {
     Bytes(Bytes),
     /// There was no more, and nothing went wrong.
     End,
 }
 
 /// Where a backup is written to.
-struct Pieces {
-    pieces: mpsc::Sender<Piece>,
+struct ChunkWriter {
+    pieces: mpsc::Sender<BackupChunk>,
     runtime: Handle,
     piece: Vec<u8>,
 }
@@ -61,9 +61,9 @@ pub(super) async fn back_up(State(api): State<Arc<Api>>, caller: Caller) -> Resu
     let by = caller.principal().name().clone();
     tracing::info!(%by, head = service.head().0, "a backup begins");
     let _ends_when_nobody_reads = tokio::task::spawn_blocking(move || {
-        let mut out = Pieces { pieces, runtime, piece: Vec::with_capacity(PIECE_BYTES) };
+        let mut out = ChunkWriter { pieces, runtime, piece: Vec::with_capacity(PIECE_BYTES) };
         let written = service.back_up(&mut out);
-        match written.and_then(|()| out.send(Piece::End).map_err(CopyError::Write)) {
+        match written.and_then(|()| out.send(BackupChunk::End).map_err(CopyError::Write)) {
             Ok(()) => tracing::info!(%by, "a backup is done"),
             Err(error) => tracing::error!(%by, %error, "a backup broke off"),
         }
@@ -76,20 +76,20 @@ pub(super) async fn back_up(State(api): State<Arc<Api>>, caller: Caller) -> Resu
     Ok((headers, Body::from_stream(body(taken))).into_response())
 }
 
-/// The body of the answer. It fails if what is `taken` ends without [`Piece::End`].
-fn body(taken: mpsc::Receiver<Piece>) -> impl Stream<Item = io::Result<Bytes>> {
+/// The body of the answer. It fails if what is `taken` ends without [`BackupChunk::End`].
+fn body(taken: mpsc::Receiver<BackupChunk>) -> impl Stream<Item = io::Result<Bytes>> {
     stream::unfold(Some(taken), async |taken| {
         let mut taken = taken?;
         match taken.recv().await {
-            Some(Piece::Bytes(bytes)) => Some((Ok(bytes), Some(taken))),
-            Some(Piece::End) => None,
+            Some(BackupChunk::Bytes(bytes)) => Some((Ok(bytes), Some(taken))),
+            Some(BackupChunk::End) => None,
             None => Some((Err(io::Error::other("the backup broke off")), None)),
         }
     })
 }
 
-impl Pieces {
-    fn send(&self, piece: Piece) -> io::Result<()> {
+impl ChunkWriter {
+    fn send(&self, piece: BackupChunk) -> io::Result<()> {
         match self.runtime.block_on(timeout(STALL_TIMEOUT, self.pieces.send(piece))) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(io::Error::new(io::ErrorKind::BrokenPipe, "its reader is gone")),
@@ -98,7 +98,7 @@ impl Pieces {
     }
 }
 
-impl Write for Pieces {
+impl Write for ChunkWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.piece.extend_from_slice(bytes);
         if self.piece.len() >= PIECE_BYTES {
@@ -112,7 +112,7 @@ impl Write for Pieces {
         if piece.is_empty() {
             return Ok(());
         }
-        self.send(Piece::Bytes(piece.into()))
+        self.send(BackupChunk::Bytes(piece.into()))
     }
 }
 
@@ -130,10 +130,10 @@ mod tests {
         for whole in [true, false] {
             let (pieces, taken) = mpsc::channel(PIECES_AHEAD);
             for _ in 0..PIECES_AHEAD - usize::from(whole) {
-                pieces.try_send(Piece::Bytes(Bytes::from_static(b"piece"))).ok().unwrap();
+                pieces.try_send(BackupChunk::Bytes(Bytes::from_static(b"piece"))).ok().unwrap();
             }
             if whole {
-                pieces.try_send(Piece::End).ok().unwrap();
+                pieces.try_send(BackupChunk::End).ok().unwrap();
             }
             drop(pieces);
             let read = to_bytes(Body::from_stream(body(taken)), usize::MAX).await;

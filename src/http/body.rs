@@ -11,7 +11,7 @@ use axum::BoxError;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use crate::quota::Acquaintance;
+use crate::quota::PreAuthPermit;
 
 /// A body that fails if it is not whole within a time from when it is first waited for: as one that timed out, or, if
 /// there was no room for what a stranger sends, as a busy one.
@@ -19,14 +19,14 @@ pub(super) struct TimedBody {
     body: Incoming,
     timeout: Duration,
     /// Tells whether it is others that it waits for.
-    acquaintance: Acquaintance,
+    preauth_permit: PreAuthPermit,
     /// `None`: not waited for yet.
     ending: Option<Pin<Box<Sleep>>>,
 }
 
 impl TimedBody {
-    pub(super) fn new(body: Incoming, timeout: Duration, acquaintance: Acquaintance) -> Self {
-        Self { body, timeout, acquaintance, ending: None }
+    pub(super) fn new(body: Incoming, timeout: Duration, preauth_permit: PreAuthPermit) -> Self {
+        Self { body, timeout, preauth_permit, ending: None }
     }
 }
 
@@ -46,7 +46,7 @@ impl Body for TimedBody {
         match ending.as_mut().poll(context) {
             Poll::Ready(()) => {
                 let kind =
-                    if self.acquaintance.waits() { io::ErrorKind::ResourceBusy } else { io::ErrorKind::TimedOut };
+                    if self.preauth_permit.waits() { io::ErrorKind::ResourceBusy } else { io::ErrorKind::TimedOut };
                 Poll::Ready(Some(Err(io::Error::from(kind).into())))
             }
             Poll::Pending => Poll::Pending,

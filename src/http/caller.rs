@@ -20,8 +20,8 @@ use parking_lot::Mutex;
 
 use crate::{
     auth::{
-        self, Access, Method, Principal, Projection, Shown, Standing,
-        login::{Credentials, Denied},
+        self, Access, AuthContext, LoginRequest, Method, Principal, Projection,
+        login::{AuthenticationError, Credentials},
     },
     http::{
         api::Api,
@@ -40,7 +40,7 @@ pub(super) struct Caller {
     access: Access,
     client: Arc<str>,
     /// What it was let in on; `None`: by its signature, which each request carries.
-    standing: Option<Arc<Standing>>,
+    auth_context: Option<Arc<AuthContext>>,
     /// The session whose cookie it showed, if that is what it is known by.
     session: Option<SignedIn>,
     /// Of the rules that `access` was made by.
@@ -71,7 +71,7 @@ impl Caller {
     pub(super) fn signed(principal: &Principal, api: &Api) -> Option<Self> {
         let (client, generation) = (Arc::<str>::from("aws"), api.authority.generation());
         let access = signer(principal, &client, api)?;
-        Some(Self { access, client, standing: None, session: None, generation })
+        Some(Self { access, client, auth_context: None, session: None, generation })
     }
 
     /// Who is signed in with the cookie of the request; `None`: nobody is, or not any more.
@@ -79,9 +79,9 @@ impl Caller {
         let listener = &parts.extensions.get::<Peer>()?.listener;
         let session = api.sessions.find(&parts.headers, listener, Instant::now())?;
         let (client, generation) = (Arc::<str>::from(client), api.authority.generation());
-        let standing = session.standing.as_client(&client);
-        let access = api.authority.review(&standing)?;
-        Some(Self { access, client, standing: Some(Arc::new(standing)), session: Some(session), generation })
+        let auth_context = session.auth_context.as_client(&client);
+        let access = api.authority.review(&auth_context)?;
+        Some(Self { access, client, auth_context: Some(Arc::new(auth_context)), session: Some(session), generation })
     }
 
     /// Finds out who makes a request.
@@ -99,17 +99,17 @@ impl Caller {
             return Ok(caller);
         }
         let peer = parts.extensions.get::<Peer>().ok_or_else(|| unauthorized(&parts.headers, api))?;
-        let sent = Sent::read(authorization);
-        let shown = Shown {
+        let sent = AuthorizationHeader::read(authorization);
+        let shown = LoginRequest {
             address: peer.address.ip(),
             listener: &peer.listener,
             proof: &peer.proof,
             credentials: sent.credentials(),
         };
         let (client, generation) = (Arc::<str>::from(client), api.authority.generation());
-        let let_in = api.authority.let_in(shown, &client).await;
-        let (standing, access) = let_in.map_err(|denied| denied_as(denied, &parts.headers, api))?;
-        let caller = Self { access, client, standing: Some(Arc::new(standing)), session: None, generation };
+        let authenticate = api.authority.authenticate(shown, &client).await;
+        let (auth_context, access) = authenticate.map_err(|denied| denied_as(denied, &parts.headers, api))?;
+        let caller = Self { access, client, auth_context: Some(Arc::new(auth_context)), session: None, generation };
         if let Some(last) = last {
             last.keep(authorization.cloned(), &caller);
         }
@@ -117,9 +117,9 @@ impl Caller {
     }
 
     /// How it is known, and its roles.
-    pub(super) fn standing(&self, api: &Api) -> (Method, Vec<Arc<str>>) {
-        match &self.standing {
-            Some(standing) => (standing.identity.method, api.authority.roles(standing)),
+    pub(super) fn auth_context(&self, api: &Api) -> (Method, Vec<Arc<str>>) {
+        match &self.auth_context {
+            Some(auth_context) => (auth_context.identity.method, api.authority.roles(auth_context)),
             None => (Method::AccessKey, Vec::new()),
         }
     }
@@ -165,14 +165,14 @@ impl Caller {
     }
 
     /// What it may see of `key`, and that there is none for who may see nothing.
-    pub(super) fn sight(&self, key: &ShadowKey, api: &Api) -> Result<Projection, Problem> {
+    pub(super) fn read_projection(&self, key: &ShadowKey, api: &Api) -> Result<Projection, Problem> {
         self.projection(key).ok_or_else(|| self.refused(&Rejection::NotFound, key, api))
     }
 
     /// What it may see of the past of `key`. Only who may not see either what is there now is told that there is none.
-    pub(super) fn hindsight(&self, key: &ShadowKey, api: &Api) -> Result<Projection, Problem> {
+    pub(super) fn history_projection(&self, key: &ShadowKey, api: &Api) -> Result<Projection, Problem> {
         self.access.admit_history(key).or_else(|refusal| {
-            self.sight(key, api)?;
+            self.read_projection(key, api)?;
             Err(self.refused(&refusal, key, api))
         })
     }
@@ -196,12 +196,12 @@ impl Caller {
             return false;
         }
         let generation = api.authority.generation();
-        let is_over = self.standing.as_ref().is_some_and(|standing| api.authority.is_over(standing));
+        let is_over = self.auth_context.as_ref().is_some_and(|auth_context| api.authority.is_over(auth_context));
         if generation == self.generation && !is_over {
             return true;
         }
-        let access = match &self.standing {
-            Some(standing) => api.authority.review(standing),
+        let access = match &self.auth_context {
+            Some(auth_context) => api.authority.review(auth_context),
             None => signer(self.principal(), &self.client, api),
         };
         let Some(access) = access else { return false };
@@ -224,7 +224,7 @@ impl Caller {
             }
         };
         let read_anew = async {
-            match &self.standing {
+            match &self.auth_context {
                 Some(_) => api.authority.read_anew(self.generation).await,
                 None => std::future::pending().await,
             }
@@ -263,8 +263,8 @@ impl FromRequestParts<Arc<Api>> for Caller {
         let principals = &api.service.quotas().principals;
         if let Some(peer) = parts.extensions.get::<Peer>() {
             match has_body(&parts.headers) {
-                true => peer.acquaintance.know(&principals.of(caller.principal().name(), Instant::now())),
-                false => peer.acquaintance.settle(),
+                true => peer.preauth_permit.know(&principals.of(caller.principal().name(), Instant::now())),
+                false => peer.preauth_permit.settle(),
             }
         }
         Ok(caller)
@@ -285,7 +285,7 @@ pub(super) fn authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>,
 }
 
 /// What `Authorization` holds.
-enum Sent {
+enum AuthorizationHeader {
     Nothing,
     Basic(String, Vec<u8>),
     Bearer(String),
@@ -293,7 +293,7 @@ enum Sent {
     Nonsense,
 }
 
-impl Sent {
+impl AuthorizationHeader {
     fn read(header: Option<&HeaderValue>) -> Self {
         let Some(header) = header else { return Self::Nothing };
         let Some((scheme, rest)) = header.to_str().ok().and_then(|text| text.split_once(' ')) else {
@@ -320,12 +320,12 @@ impl Sent {
 }
 
 /// RFC 7617.
-fn basic(text: &str) -> Option<Sent> {
+fn basic(text: &str) -> Option<AuthorizationHeader> {
     let mut user = BASE64_STANDARD.decode(text).ok()?;
     let colon = user.iter().position(|byte| *byte == b':')?;
     let mut password = user.split_off(colon);
     password.remove(0);
-    Some(Sent::Basic(String::from_utf8(user).ok()?, password))
+    Some(AuthorizationHeader::Basic(String::from_utf8(user).ok()?, password))
 }
 
 fn unauthorized(headers: &HeaderMap, api: &Api) -> Problem {
@@ -336,13 +336,17 @@ fn unauthorized(headers: &HeaderMap, api: &Api) -> Problem {
     problem.with(header::WWW_AUTHENTICATE, challenge)
 }
 
-pub(super) fn denied_as(denied: Denied, headers: &HeaderMap, api: &Api) -> Problem {
+pub(super) fn denied_as(denied: AuthenticationError, headers: &HeaderMap, api: &Api) -> Problem {
     let later = |status, error, wait| Problem::later(status, error, &denied.to_string(), wait, api.now());
     match denied {
-        Denied::Bad | Denied::Missing => unauthorized(headers, api),
-        Denied::NoRole => Problem::new(StatusCode::FORBIDDEN, "forbidden", &format!("Forbidden: {denied}"), api.now()),
-        Denied::TooMany { retry_after } => later(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", retry_after),
-        Denied::Busy => later(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Duration::from_secs(1)),
+        AuthenticationError::Bad | AuthenticationError::Missing => unauthorized(headers, api),
+        AuthenticationError::NoRole => {
+            Problem::new(StatusCode::FORBIDDEN, "forbidden", &format!("Forbidden: {denied}"), api.now())
+        }
+        AuthenticationError::TooMany { retry_after } => {
+            later(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", retry_after)
+        }
+        AuthenticationError::Busy => later(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Duration::from_secs(1)),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
 
 /// One entity tag of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Tag {
+pub(super) struct EntityTag {
     pub(super) weak: bool,
     /// With its quotes.
     pub(super) quoted: String,
@@ -27,7 +27,7 @@ pub(super) enum Tags {
     /// `*`
     Any,
     /// Entity tags; there may be none.
-    List(Vec<Tag>),
+    List(Vec<EntityTag>),
 }
 
 /// The conditions of a request.
@@ -41,7 +41,7 @@ pub(super) struct Conditions {
 
 /// What becomes of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ConditionResult {
     /// It is answered as if it were unconditional.
     Proceed,
     /// 304
@@ -72,7 +72,7 @@ impl Conditions {
     }
 
     /// Decides a GET or HEAD of a representation with this tag, as it stands in a header, that was made at `modified`.
-    pub(super) fn of_read(&self, etag: &[u8], modified: Timestamp) -> Verdict {
+    pub(super) fn of_read(&self, etag: &[u8], modified: Timestamp) -> ConditionResult {
         let modified = UNIX_EPOCH + Duration::from_secs(modified.0);
         // Section 13.2.2, steps 1 and 2.
         let matched = match (&self.if_match, self.if_unmodified_since) {
@@ -81,7 +81,7 @@ impl Conditions {
             (None, None) => true,
         };
         if !matched {
-            return Verdict::Failed;
+            return ConditionResult::Failed;
         }
         // Steps 3 and 4.
         let same = match (&self.if_none_match, self.if_modified_since) {
@@ -89,7 +89,7 @@ impl Conditions {
             (None, Some(date)) => modified <= date,
             (None, None) => false,
         };
-        if same { Verdict::NotModified } else { Verdict::Proceed }
+        if same { ConditionResult::NotModified } else { ConditionResult::Proceed }
     }
 
     /// Whether it has a tag that cannot match.
@@ -121,8 +121,8 @@ impl Conditions {
 }
 
 /// A single tag means what the field `etag` means.
-fn one_of(tags: &[Tag]) -> EtagCondition {
-    let condition = |tag: &Tag| match tag.weak {
+fn one_of(tags: &[EntityTag]) -> EtagCondition {
+    let condition = |tag: &EntityTag| match tag.weak {
         true => EtagCondition::Other(format!("W/{}", tag.quoted)),
         false => EtagCondition::from(tag.quoted.as_str()),
     };
@@ -163,7 +163,7 @@ fn tags(headers: &HeaderMap, name: HeaderName, shown: &str) -> Result<Option<Tag
 }
 
 /// Reads `#entity-tag`; empty elements are allowed (section 5.6.1.2).
-fn read_list(mut rest: &[u8], list: &mut Vec<Tag>) -> Option<()> {
+fn read_list(mut rest: &[u8], list: &mut Vec<EntityTag>) -> Option<()> {
     loop {
         rest = rest.trim_ascii_start();
         match rest {
@@ -183,7 +183,7 @@ fn read_list(mut rest: &[u8], list: &mut Vec<Tag>) -> Option<()> {
         if !inner.get(..length)?.iter().all(valid) {
             return None;
         }
-        list.push(Tag { weak, quoted: String::from_utf8_lossy(quoted).into_owned() });
+        list.push(EntityTag { weak, quoted: String::from_utf8_lossy(quoted).into_owned() });
         rest = opaque.get(length + 2..)?.trim_ascii_start();
         match rest {
             [] => return Some(()),
@@ -199,7 +199,7 @@ mod tests {
 
     use axum::http::HeaderValue;
 
-    use super::{Verdict::*, *};
+    use super::{ConditionResult::*, *};
 
     const ETAG: &str = "\"7-0123456789abcdef0123456789abcdef\"";
     /// 2026-09-21T14:13:20Z

@@ -35,7 +35,7 @@ const UNOPENED: &str = "is no 'next' that this reader was told since the server 
 
 /// Which devices are asked for.
 #[derive(Debug)]
-struct Asked {
+struct ParsedList {
     prefix: String,
     connected: Option<bool>,
     drift: Option<bool>,
@@ -45,10 +45,10 @@ struct Asked {
 }
 
 /// A page in the making.
-struct Page<'a> {
+struct JournalPage<'a> {
     api: &'a Api,
     caller: &'a Caller,
-    asked: Asked,
+    asked: ParsedList,
     found: Vec<DeviceEntry>,
     /// The device that is being looked at.
     current: Option<(DeviceId, DeviceEntry)>,
@@ -61,10 +61,11 @@ struct Page<'a> {
 pub(super) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
     api.admit(&caller)?;
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
-    let asked = Asked::read(&uri, &caller, &api).map_err(invalid)?;
+    let asked = ParsedList::read(&uri, &caller, &api).map_err(invalid)?;
     let next = uri.query().map(without_cursor).unwrap_or_default();
     let _turn = api.read_turn(&caller).await;
-    let mut page = Page { api: &api, caller: &caller, asked, found: Vec::new(), current: None, last: None, looks: 0 };
+    let mut page =
+        JournalPage { api: &api, caller: &caller, asked, found: Vec::new(), current: None, last: None, looks: 0 };
     let more = page.fill().await.map_err(|rejection| failed(&rejection, &api))?;
     let cursor = page.last.as_ref().filter(|_| more).map(|(device, seen)| match seen {
         true => device.as_str().to_owned(),
@@ -187,7 +188,7 @@ pub(super) fn presence(api: &Api, caller: &Caller, device: &DeviceId) -> (Option
     (Some(api.presence.connected(device)), api.presence.seen(device).map(address))
 }
 
-impl Page<'_> {
+impl JournalPage<'_> {
     /// Fills the page; returns whether there may be more after it.
     async fn fill(&mut self) -> Result<bool, Rejection> {
         let mut from = match &self.asked.cursor {
@@ -250,7 +251,7 @@ impl Page<'_> {
     /// The device that was looked at is complete: it is in the page if it is one of those asked for.
     fn finish(&mut self) {
         let Some((device, entry)) = self.current.take() else { return };
-        let Asked { connected, drift, .. } = self.asked;
+        let ParsedList { connected, drift, .. } = self.asked;
         let seen = entry.shadows > 0;
         let wanted = seen
             && connected.is_none_or(|wanted| entry.connected == Some(wanted))
@@ -262,7 +263,7 @@ impl Page<'_> {
     }
 }
 
-impl Asked {
+impl ParsedList {
     fn read(uri: &Uri, caller: &Caller, api: &Api) -> Result<Self, BadParameter> {
         let query = Query::read(uri.query(), Operation::ListDevices.parameters())?;
         let prefix = query.text(&PREFIX)?.unwrap_or_default().into_owned();

@@ -24,16 +24,16 @@ use tokio::time::timeout_at;
 
 use crate::{
     auth,
-    changes::{Following, Interest, Keep, Next, Told},
+    changes::{ChangeEvent, FeedFilter, FollowHandle, Next, QueueContent},
     http::{
-        api::{Api, Place},
+        api::{Api, StreamPermit},
         caller::Caller,
         operation::{DEVICE, LAST_EVENT_ID, Operation, PATH, SHADOW_NAME},
         problem::{Problem, status},
         query::{BadParameter, Query, bad},
     },
     shadow::{DeviceId, Rejection, ShadowName},
-    store::{Page, Seq},
+    store::{JournalPage, Seq},
     wire,
 };
 
@@ -50,16 +50,16 @@ const RETRY: u32 = 2000;
 struct Reader {
     api: Arc<Api>,
     caller: Caller,
-    interest: Interest,
-    following: Following,
+    interest: FeedFilter,
+    following: FollowHandle,
     /// What was found in the journal and not sent yet.
-    ready: VecDeque<Arc<Told>>,
+    ready: VecDeque<Arc<ChangeEvent>>,
     /// The last entry of the journal that was looked at.
     at: Seq,
     begun: bool,
     /// When a heartbeat is due: nothing was sent for a while then.
     silent_until: Instant,
-    _place: Place,
+    _place: StreamPermit,
 }
 
 /// `GET /v1/events`
@@ -74,7 +74,7 @@ pub(super) async fn follow(
     let interest = interest(&uri).map_err(invalid)?;
     let last = last_event(&headers).map_err(invalid)?;
     let place = api.stream(&caller)?;
-    let keep = Keep::All { bytes_max: api.event_bytes_max };
+    let keep = QueueContent::All { bytes_max: api.event_bytes_max };
     let following = api.changes.follow(interest.clone(), keep);
     // Asked now, while there is a status to say it with.
     let at = match last {
@@ -102,7 +102,7 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 
 /// Returns the place from which a reader whose last event is `last` misses nothing: `last` itself, or a later one if
 /// none of the removed entries were of the device that it follows.
-async fn begin(api: &Api, caller: &Caller, interest: &Interest, last: Seq) -> Result<Seq, Problem> {
+async fn begin(api: &Api, caller: &Caller, interest: &FeedFilter, last: Seq) -> Result<Seq, Problem> {
     let gone = || {
         let message = "The events after Last-Event-ID are not kept any more, or never were; begin with the documents";
         Problem::new(StatusCode::GONE, "gone", message, api.now())
@@ -117,7 +117,7 @@ async fn begin(api: &Api, caller: &Caller, interest: &Interest, last: Seq) -> Re
     resumed.ok_or_else(gone)
 }
 
-async fn journal(api: &Api, after: Seq, limit: usize) -> Result<Page, Problem> {
+async fn journal(api: &Api, after: Seq, limit: usize) -> Result<JournalPage, Problem> {
     let page = api.service.journal(after, limit).await;
     page.map_err(|rejection| failed(&rejection, api))
 }
@@ -192,7 +192,7 @@ impl Reader {
                 break;
             }
             self.at = entry.seq;
-            let told = Told::from(entry);
+            let told = ChangeEvent::from(entry);
             if self.interest.cares(&told) {
                 self.ready.push_back(Arc::new(told));
             }
@@ -201,7 +201,7 @@ impl Reader {
     }
 
     /// What the caller is told of a change, by what it may see now; `None`: nothing.
-    fn event(&self, told: &Told) -> Option<Bytes> {
+    fn event(&self, told: &ChangeEvent) -> Option<Bytes> {
         let reader = self.caller.projection_of(&told.key, auth::Operation::Subscribe)?;
         if !self.interest.cares_as(told, &reader) {
             return None;
@@ -217,7 +217,7 @@ impl Reader {
     }
 }
 
-fn interest(uri: &Uri) -> Result<Interest, BadParameter> {
+fn interest(uri: &Uri) -> Result<FeedFilter, BadParameter> {
     let query = Query::read(uri.query(), Operation::FollowEvents.parameters())?;
     let device = query.text(&DEVICE)?.map(|text| DeviceId::new(&text)).transpose();
     let name = match query.text(&SHADOW_NAME)?.as_deref() {
@@ -228,7 +228,7 @@ fn interest(uri: &Uri) -> Result<Interest, BadParameter> {
     let paths = query.pointers(&PATH)?.into_iter().map(|path| {
         path.parse().map_err(|error: crate::shadow::pointer::NotAPointer| bad(PATH.name, error.to_string()))
     });
-    Ok(Interest {
+    Ok(FeedFilter {
         device: device.map_err(|error| bad(DEVICE.name, error.to_string()))?,
         name,
         paths: paths.collect::<Result<_, _>>()?,

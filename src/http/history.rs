@@ -22,7 +22,7 @@ use crate::{
     },
     service::RefusalPosition,
     shadow::{Rejection, Version},
-    store::{Entry, HistoryEnd, Seq},
+    store::{HistoryEnd, JournalEntry, Seq},
     wire::{self, ChangeEntry, RefusedEntry},
 };
 
@@ -42,9 +42,9 @@ pub(super) async fn get(
     Target(key): Target,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let projection = caller.hindsight(&key, &api)?;
+    let projection = caller.history_projection(&key, &api)?;
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
-    let Page { from, before, limit } = Page::read(&uri).map_err(invalid)?;
+    let HistoryPage { from, before, limit } = HistoryPage::read(&uri).map_err(invalid)?;
     let refused = |rejection: Rejection| caller.refused(&rejection, &key, &api);
     let _admitted = api.service.admit(caller.principal(), &key).map_err(refused)?;
     let held = api.service.read(&key).await.map_err(refused)?;
@@ -68,7 +68,7 @@ pub(super) async fn get(
 
 /// A page of history that is asked for.
 #[derive(Debug, PartialEq, Eq)]
-struct Page {
+struct HistoryPage {
     /// The entry to begin with; `None`: the newest.
     from: Option<Seq>,
     /// Only versions below this one.
@@ -98,7 +98,7 @@ pub(super) async fn rejections(
     Target(key): Target,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let projection = caller.sight(&key, &api)?;
+    let projection = caller.read_projection(&key, &api)?;
     let query = Query::read(uri.query(), Operation::GetRejections.parameters());
     query.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
     let admitted = api.service.admit(caller.principal(), &key);
@@ -155,7 +155,7 @@ pub(super) fn link(response: &mut Response, next: &str) {
     }
 }
 
-impl Page {
+impl HistoryPage {
     fn read(uri: &Uri) -> Result<Self, BadParameter> {
         let query = Query::read(uri.query(), Operation::GetHistory.parameters())?;
         let limit = query.integer(&LIMIT)?.and_then(|limit| limit.try_into().ok()).unwrap_or(PAGE);
@@ -171,7 +171,7 @@ impl Page {
     }
 }
 
-fn entry(entry: &Entry) -> ChangeEntry<'_> {
+fn entry(entry: &JournalEntry) -> ChangeEntry<'_> {
     ChangeEntry {
         key: &entry.key,
         version: entry.version,

@@ -1,6 +1,6 @@
 //! The door for HTTP/1.1: the native API, the AWS-compatible one, MQTT over WebSocket, and what they share.
 //!
-//! `server` serves a connection of [`crate::net`]: it bounds what a client may send, and, with `body` and `impatient`,
+//! `server` serves a connection of [`crate::net`]: it bounds what a client may send, and, with `body` and `write_timeout`,
 //! how slowly it may send and read, and has the routes answer it. `framing` is between the network and hyper, and refuses
 //! requests whose body is framed ambiguously. `guard` stands before all of them and refuses what a
 //! web page of somebody else's may have made a browser send. `sign_in` signs people in and out, `dashboard` has the
@@ -32,7 +32,6 @@ mod framing;
 mod guard;
 mod hex;
 mod history;
-mod impatient;
 mod openapi;
 mod operating;
 mod operation;
@@ -50,13 +49,14 @@ mod target;
 mod url_keys;
 mod wait;
 mod websocket;
+mod write_timeout;
 mod writes;
 
 pub use self::{
-    api::{Api, Messages, MqttListener, NotPublished, Presence, PublishedMessage, RetainedMessage},
+    api::{Api, MessageBroker, MqttListener, NotPublished, Presence, PublishedMessage, RetainedMessage},
     operating::Metrics,
     router::router,
-    server::{HttpDoor, HttpOptions, PROTOCOLS},
+    server::{HttpHandler, HttpOptions, PROTOCOLS},
     sessions::Sessions,
 };
 

@@ -19,7 +19,7 @@ use crate::{
         api::Api,
         history::fresh,
         operation::{ID, NAME, Operation, ROUTES, Route, TOPIC},
-        query::{Kind, Parameter, Place},
+        query::{Kind, Parameter, ParameterLocation},
     },
     shadow::DocumentLimits,
 };
@@ -110,9 +110,9 @@ fn described(operation: Operation, named: bool) -> Value {
 
 fn parameter(parameter: &Parameter) -> Value {
     let place = match parameter.place {
-        Place::Path => "path",
-        Place::Query => "query",
-        Place::Header => "header",
+        ParameterLocation::Path => "path",
+        ParameterLocation::Query => "query",
+        ParameterLocation::Header => "header",
     };
     let schema = match parameter.kind {
         Kind::Text("") => json!({ "type": "string" }),
@@ -124,7 +124,7 @@ fn parameter(parameter: &Parameter) -> Value {
     json!({
         "name": parameter.name,
         "in": place,
-        "required": parameter.place == Place::Path,
+        "required": parameter.place == ParameterLocation::Path,
         "description": parameter.about,
         "schema": schema,
     })

@@ -5,7 +5,7 @@
 
 use axum::http::Method;
 
-use crate::http::query::{Kind, Parameter, Place};
+use crate::http::query::{Kind, Parameter, ParameterLocation};
 
 /// Something that can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,11 +65,11 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 const fn query(name: &'static str, kind: Kind, about: &'static str) -> Parameter {
-    Parameter { name, place: Place::Query, kind, about }
+    Parameter { name, place: ParameterLocation::Query, kind, about }
 }
 
 const fn header(name: &'static str, kind: Kind, about: &'static str) -> Parameter {
-    Parameter { name, place: Place::Header, kind, about }
+    Parameter { name, place: ParameterLocation::Header, kind, about }
 }
 
 const POINTERS: &str =
@@ -85,13 +85,13 @@ const ANYTHING: &str = "";
 
 pub(super) static ID: Parameter = Parameter {
     name: "id",
-    place: Place::Path,
+    place: ParameterLocation::Path,
     kind: Kind::Text("^[A-Za-z0-9:_-]{1,128}$"),
     about: "The device: 1 to 128 of A-Z a-z 0-9 : _ -",
 };
 pub(super) static NAME: Parameter = Parameter {
     name: "name",
-    place: Place::Path,
+    place: ParameterLocation::Path,
     kind: Kind::Text("^[A-Za-z0-9:_$-]{1,64}$"),
     about: "The shadow: 1 to 64 of A-Z a-z 0-9 : _ - $",
 };
@@ -174,7 +174,7 @@ pub(super) static NEXT_TOKEN: Parameter =
 
 pub(super) static TOPIC: Parameter = Parameter {
     name: "topic",
-    place: Place::Path,
+    place: ParameterLocation::Path,
     kind: Kind::Text(r"^[^\u0000-\u001f\u007f-\u009f+#]+$"),
     about: "An ordinary topic, percent-encoded",
 };
@@ -309,7 +309,7 @@ mod tests {
         for operation in Operation::all() {
             let parameters = operation.parameters();
             for (index, parameter) in parameters.iter().enumerate() {
-                assert!(parameter.place != Place::Path, "{operation:?}: paths tell theirs");
+                assert!(parameter.place != ParameterLocation::Path, "{operation:?}: paths tell theirs");
                 let name = parameter.name.to_lowercase();
                 assert!(!parameters.iter().skip(index + 1).any(|other| other.name.to_lowercase() == name), "{name}");
             }

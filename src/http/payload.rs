@@ -11,11 +11,11 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::{
     http::{api::Api, framing::ChunkFault, problem::Problem},
-    shadow::{Measured, Rejection},
+    shadow::{Rejection, SizeLimit},
 };
 
 /// Why a body was not read.
-pub(super) enum Unread {
+pub(super) enum BodyError {
     /// What it is about is larger than may be.
     Rejected(Rejection),
     /// The transfer failed.
@@ -25,9 +25,9 @@ pub(super) enum Unread {
 /// Reads all of `body`, which may have `max` bytes.
 ///
 /// It is copied as it comes: a piece of it, be it one byte, is held in the whole buffer that it was read into.
-pub(super) async fn read(headers: &HeaderMap, body: Body, max: usize, api: &Api) -> Result<Bytes, Unread> {
+pub(super) async fn read(headers: &HeaderMap, body: Body, max: usize, api: &Api) -> Result<Bytes, BodyError> {
     if let Some(size) = length(headers).filter(|length| *length > max) {
-        return Err(Unread::Rejected(Rejection::TooLarge { what: Measured::Body, size, max }));
+        return Err(BodyError::Rejected(Rejection::TooLarge { what: SizeLimit::Body, size, max }));
     }
     let mut body = Limited::new(body, max);
     let mut whole = BytesMut::new();
@@ -41,24 +41,24 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, max: usize, api: &Api)
 }
 
 /// Why a body that may have `max` bytes was not read, if it failed with `error`.
-fn unread(error: &(dyn Error + 'static), max: usize, api: &Api) -> Unread {
+fn unread(error: &(dyn Error + 'static), max: usize, api: &Api) -> BodyError {
     if error.is::<LengthLimitError>() {
-        return Unread::Rejected(Rejection::TooLarge { what: Measured::Body, size: max + 1, max });
+        return BodyError::Rejected(Rejection::TooLarge { what: SizeLimit::Body, size: max + 1, max });
     }
     if is_of(error, io::ErrorKind::ResourceBusy) {
         let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, "Too many requests of strangers at once");
-        return Unread::Failed(Problem::later(status, "unavailable", message, Duration::from_secs(1), api.now()));
+        return BodyError::Failed(Problem::later(status, "unavailable", message, Duration::from_secs(1), api.now()));
     }
     if is_of(error, io::ErrorKind::TimedOut) {
         let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body came too slowly", api.now());
-        return Unread::Failed(problem.with(header::CONNECTION, HeaderValue::from_static("close")));
+        return BodyError::Failed(problem.with(header::CONNECTION, HeaderValue::from_static("close")));
     }
     if let Some(fault) = chunk_fault(error) {
         let problem =
             Problem::new(StatusCode::BAD_REQUEST, "invalid-framing", &format!("The body has an {fault}"), api.now());
-        return Unread::Failed(problem.with(header::CONNECTION, HeaderValue::from_static("close")));
+        return BodyError::Failed(problem.with(header::CONNECTION, HeaderValue::from_static("close")));
     }
-    Unread::Failed(Problem::new(StatusCode::BAD_REQUEST, "incomplete", "The body is incomplete", api.now()))
+    BodyError::Failed(Problem::new(StatusCode::BAD_REQUEST, "incomplete", "The body is incomplete", api.now()))
 }
 
 /// How long a body is, if that is said before it.

@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 
 /// Where a parameter stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum ParameterLocation {
     Path,
     Query,
     Header,
@@ -29,7 +29,7 @@ pub(super) enum Kind {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parameter {
     pub(super) name: &'static str,
-    pub(super) place: Place,
+    pub(super) place: ParameterLocation,
     pub(super) kind: Kind,
     pub(super) about: &'static str,
 }
@@ -55,7 +55,7 @@ impl<'q> Query<'q> {
         for pair in text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name, "query")?;
-            let parameter = known.iter().find(|known| known.place == Place::Query && known.name == name);
+            let parameter = known.iter().find(|known| known.place == ParameterLocation::Query && known.name == name);
             let parameter = *parameter.ok_or_else(|| bad(&name, unknown(known)))?;
             if found.iter().any(|(other, _)| *other == parameter) {
                 return Err(bad(&name, "is there more than once".to_owned()));
@@ -125,7 +125,8 @@ pub(super) fn bad(name: &str, reason: impl Into<String>) -> BadParameter {
 }
 
 fn unknown(known: &[&'static Parameter]) -> String {
-    let names: Vec<_> = known.iter().filter(|known| known.place == Place::Query).map(|known| known.name).collect();
+    let names: Vec<_> =
+        known.iter().filter(|known| known.place == ParameterLocation::Query).map(|known| known.name).collect();
     match names.is_empty() {
         true => "unknown; there are none here".to_owned(),
         false => format!("unknown; known are {}", names.join(", ")),
@@ -155,8 +156,9 @@ mod tests {
     use super::*;
 
     static NUMBER: Parameter =
-        Parameter { name: "n", place: Place::Query, kind: Kind::Integer { min: 1, max: 10 }, about: "" };
-    static PATHS: Parameter = Parameter { name: "paths", place: Place::Query, kind: Kind::Text("^"), about: "" };
+        Parameter { name: "n", place: ParameterLocation::Query, kind: Kind::Integer { min: 1, max: 10 }, about: "" };
+    static PATHS: Parameter =
+        Parameter { name: "paths", place: ParameterLocation::Query, kind: Kind::Text("^"), about: "" };
     static KNOWN: [&Parameter; 2] = [&NUMBER, &PATHS];
 
     #[test]

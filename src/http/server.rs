@@ -53,16 +53,16 @@ use crate::{
         caller::LastCaller,
         framing::{self, FramingStream},
         guard::{self, Guard},
-        impatient::Impatient,
         operating::MetricsForAll,
         problem::RefusedByEngine,
         sessions::Sessions,
         sign_in::Secure,
         url_keys::UrlKeys,
         websocket::{self, EmptyFrames, Handover},
+        write_timeout::WriteTimeoutStream,
     },
-    net::{Door, Peer, door::Stream},
-    quota::{Cause, Meter, Quotas, Rate},
+    net::{ConnectionHandler, Peer, handler::Stream},
+    quota::{Gcra, QuotaKind, Quotas, Rate},
     request_id::RequestId,
 };
 
@@ -71,7 +71,7 @@ pub const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 
 /// Serves HTTP, and what comes over a WebSocket through another door.
 #[derive(Clone)]
-pub struct HttpDoor<D>(Arc<Server<D>>);
+pub struct HttpHandler<D>(Arc<Server<D>>);
 
 /// What one listener takes.
 #[derive(Clone)]
@@ -120,7 +120,7 @@ impl HttpOptions {
     }
 }
 
-impl<D: Door> HttpDoor<D> {
+impl<D: ConnectionHandler> HttpHandler<D> {
     /// Serves `api` beside what is here, and WebSockets, with `sessions` on the same terms, by `sockets`, until
     /// `closing` turns true.
     #[must_use]
@@ -149,7 +149,7 @@ impl<D: Door> HttpDoor<D> {
     }
 }
 
-impl<D: Door> Door for HttpDoor<D> {
+impl<D: ConnectionHandler> ConnectionHandler for HttpHandler<D> {
     async fn serve<S: Stream>(self, stream: S, peer: Peer, deadline: Instant) {
         let (handover, mut handed) = mpsc::channel(1);
         self.0.answer(stream, &peer, Handover(handover), deadline).await;
@@ -165,13 +165,13 @@ impl<D: Door> Door for HttpDoor<D> {
     }
 }
 
-impl<D: Door> Server<D> {
+impl<D: ConnectionHandler> Server<D> {
     /// Answers requests until the connection ends, or one hands it over.
     async fn answer<S: Stream>(&self, stream: S, peer: &Peer, handover: Handover, deadline: Instant) {
         // One more for each request that is being answered.
         let handled = Arc::new(());
         let asked = Arc::new(AtomicBool::new(false));
-        let stream = FramingStream::new(Impatient::new(stream, self.options.timeout));
+        let stream = FramingStream::new(WriteTimeoutStream::new(stream, self.options.timeout));
         let refusal = stream.refusal();
         let service = service_fn({
             let (peer, handled, asked) = (peer.clone(), handled.clone(), asked.clone());
@@ -180,8 +180,8 @@ impl<D: Door> Server<D> {
             let refusals = Arc::new(Refusals::new(self.options.refusals, self.quotas.clone()));
             move |request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
-                let acquaintance = peer.acquaintance.clone();
-                let mut request = request.map(|body| Body::new(TimedBody::new(body, timeout, acquaintance.clone())));
+                let preauth_permit = peer.preauth_permit.clone();
+                let mut request = request.map(|body| Body::new(TimedBody::new(body, timeout, preauth_permit.clone())));
                 request.extensions_mut().insert(peer.clone());
                 request.extensions_mut().insert(caller.clone());
                 request.extensions_mut().insert(handover.clone());
@@ -189,7 +189,7 @@ impl<D: Door> Server<D> {
                 let (answer, handled, refusals) = (routes.call(request), handled.clone(), refusals.clone());
                 async move {
                     let answer = answer.await.map(|answer| refusals.count(answer));
-                    acquaintance.let_go();
+                    preauth_permit.release();
                     drop(handled);
                     answer
                 }
@@ -237,13 +237,13 @@ impl<D: Door> Server<D> {
 /// The refusals for want of quota that one connection has met.
 struct Refusals {
     rate: Rate,
-    met: Mutex<Meter>,
+    met: Mutex<Gcra>,
     quotas: Arc<Quotas>,
 }
 
 impl Refusals {
     fn new(rate: Rate, quotas: Arc<Quotas>) -> Self {
-        Self { rate, met: Mutex::new(Meter::new(Instant::now())), quotas }
+        Self { rate, met: Mutex::new(Gcra::new(Instant::now())), quotas }
     }
 
     /// Counts `answer` if it is one, and ends the connection with it if they are too many, as over MQTT: a client that
@@ -254,7 +254,7 @@ impl Refusals {
             && answer.extensions().get::<RefusedByEngine>().is_none()
             && self.met.lock().charge(self.rate, 1, Instant::now()).is_some()
         {
-            self.quotas.count(Cause::Refusals);
+            self.quotas.count(QuotaKind::Refusals);
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         answer

@@ -24,7 +24,7 @@ use ring::{
 };
 use tokio::{sync::watch, time::sleep_until};
 
-use crate::auth::Standing;
+use crate::auth::AuthContext;
 
 /// The name of the cookie.
 pub(super) const COOKIE: &str = "umbra-session";
@@ -48,7 +48,7 @@ pub struct Sessions(Mutex<HashMap<Digest, Session>>);
 type Digest = [u8; 32];
 
 struct Session {
-    standing: Arc<Standing>,
+    auth_context: Arc<AuthContext>,
     made: Instant,
     used: Instant,
     /// Dropped with the session, which tells those who wait.
@@ -58,7 +58,7 @@ struct Session {
 /// Who is signed in.
 #[derive(Clone, Debug)]
 pub(super) struct SignedIn {
-    pub(super) standing: Arc<Standing>,
+    pub(super) auth_context: Arc<AuthContext>,
     /// When it ends at the latest.
     until: Instant,
     ended: watch::Receiver<()>,
@@ -67,15 +67,16 @@ pub(super) struct SignedIn {
 }
 
 impl Sessions {
-    /// Begins one for `standing`, and returns its id; `None`: the operating system has no random bytes.
-    pub(super) fn begin(&self, standing: Standing, now: Instant) -> Option<String> {
+    /// Begins one for `auth_context`, and returns its id; `None`: the operating system has no random bytes.
+    pub(super) fn begin(&self, auth_context: AuthContext, now: Instant) -> Option<String> {
         let mut id = [0; ID_BYTES];
         SystemRandom::new().fill(&mut id).ok()?;
-        let session = Session { standing: Arc::new(standing), made: now, used: now, ended: watch::Sender::new(()) };
+        let session =
+            Session { auth_context: Arc::new(auth_context), made: now, used: now, ended: watch::Sender::new(()) };
         let mut sessions = self.0.lock();
         sessions.retain(|_, session| session.is_alive(now));
-        let principal = &session.standing.identity.principal;
-        let same = |other: &Session| other.standing.identity.principal == *principal;
+        let principal = &session.auth_context.identity.principal;
+        let same = |other: &Session| other.auth_context.identity.principal == *principal;
         if sessions.values().filter(|session| same(session)).count() >= SESSIONS_OF_ONE_MAX {
             remove_oldest(&mut sessions, same);
         } else if sessions.len() >= SESSIONS_MAX {
@@ -89,14 +90,14 @@ impl Sessions {
     pub(super) fn find(&self, headers: &HeaderMap, listener: &str, now: Instant) -> Option<SignedIn> {
         let digest = named(headers)?;
         let mut sessions = self.0.lock();
-        let session = sessions.get_mut(&digest).filter(|session| session.standing.is_of(listener))?;
+        let session = sessions.get_mut(&digest).filter(|session| session.auth_context.is_of(listener))?;
         if !session.is_alive(now) {
             sessions.remove(&digest);
             return None;
         }
         session.used = now;
-        let (standing, ended) = (session.standing.clone(), session.ended.subscribe());
-        Some(SignedIn { standing, until: session.made + AGE_MAX, ended, _open: None })
+        let (auth_context, ended) = (session.auth_context.clone(), session.ended.subscribe());
+        Some(SignedIn { auth_context, until: session.made + AGE_MAX, ended, _open: None })
     }
 
     /// Ends the session that the cookie in `headers` names.
@@ -115,9 +116,9 @@ impl Session {
 
 impl SignedIn {
     /// Returns the client of a presigned URL, which is no session that it could end: it lasts as long as one may.
-    pub(super) fn by_url(standing: Arc<Standing>, now: Instant) -> Self {
+    pub(super) fn by_url(auth_context: Arc<AuthContext>, now: Instant) -> Self {
         let open = watch::Sender::new(());
-        Self { standing, until: now + AGE_MAX, ended: open.subscribe(), _open: Some(Arc::new(open)) }
+        Self { auth_context, until: now + AGE_MAX, ended: open.subscribe(), _open: Some(Arc::new(open)) }
     }
 
     /// Whether the session has ended.
@@ -167,8 +168,8 @@ mod tests {
         HeaderMap::from_iter([(header::COOKIE, format!("other=1; {COOKIE}={id}").parse().unwrap())])
     }
 
-    fn standing(name: &str) -> Standing {
-        Standing::of_user(Principal::named(name).unwrap(), "web")
+    fn auth_context(name: &str) -> AuthContext {
+        AuthContext::of_user(Principal::named(name).unwrap(), "web")
     }
 
     #[test]
@@ -188,7 +189,7 @@ mod tests {
             (late, false),
         ] {
             let sessions = Sessions::default();
-            let id = sessions.begin(standing("app"), begun).unwrap();
+            let id = sessions.begin(auth_context("app"), begun).unwrap();
             let last = uses.iter().map(|after| sessions.find(&cookie(&id), "web", begun + *after).is_some()).last();
             assert_eq!(last, Some(found), "{uses:?}");
         }
@@ -197,8 +198,8 @@ mod tests {
     #[test]
     fn a_session_is_found_by_its_id_at_its_listener_alone() {
         let (sessions, now) = (Sessions::default(), Instant::now());
-        let id = sessions.begin(standing("app"), now).unwrap();
-        let other = sessions.begin(standing("app"), now).unwrap();
+        let id = sessions.begin(auth_context("app"), now).unwrap();
+        let other = sessions.begin(auth_context("app"), now).unwrap();
         assert_ne!(id, other);
         for (id, listener, found) in [
             (id.as_str(), "web", true),
@@ -217,9 +218,9 @@ mod tests {
     #[test]
     fn one_principal_cannot_take_the_room_of_others() {
         let (sessions, begun) = (Sessions::default(), Instant::now());
-        let other = sessions.begin(standing("other"), begun).unwrap();
+        let other = sessions.begin(auth_context("other"), begun).unwrap();
         let ids = (0..=SESSIONS_OF_ONE_MAX)
-            .map(|step| sessions.begin(standing("app"), begun + Duration::from_secs(step as u64)).unwrap());
+            .map(|step| sessions.begin(auth_context("app"), begun + Duration::from_secs(step as u64)).unwrap());
         let ids = ids.collect::<Vec<_>>();
         let now = begun + Duration::from_secs(60);
         let found = ids.iter().filter(|id| sessions.find(&cookie(id), "web", now).is_some()).count();
@@ -231,7 +232,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_the_end_is_told() {
         let (sessions, now) = (Sessions::default(), Instant::now());
-        let id = sessions.begin(standing("app"), now).unwrap();
+        let id = sessions.begin(auth_context("app"), now).unwrap();
         let signed_in = sessions.find(&cookie(&id), "web", now).unwrap();
         let waiting = tokio::spawn(signed_in.clone().ended());
         assert!(!signed_in.is_over(now) && signed_in.is_over(now + AGE_MAX));

@@ -18,7 +18,7 @@ use crate::{
     http::{
         api::Api,
         caller::Caller,
-        conditional::{Conditions, Verdict},
+        conditional::{ConditionResult, Conditions},
         operation::{FIELDS, Operation, VERSION},
         problem::{Problem, etag_value},
         query::{BadParameter, Query, bad},
@@ -39,7 +39,7 @@ pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json"
 
 /// What a GET asks for.
 #[derive(Debug, Default)]
-struct Asked {
+struct ParsedRead {
     fields: Option<Selection>,
     version: Option<Version>,
     wait: Option<Wait>,
@@ -53,10 +53,10 @@ pub(super) async fn get(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut projection = caller.sight(&key, &api)?;
+    let mut projection = caller.read_projection(&key, &api)?;
     let refused = |caller: &Caller, rejection: Rejection| caller.refused(&rejection, &key, &api);
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
-    let asked = Asked::read(&uri).map_err(invalid)?;
+    let asked = ParsedRead::read(&uri).map_err(invalid)?;
     let conditions = Conditions::read(&headers).map_err(invalid)?;
     let admitted = api.service.admit(caller.principal(), &key).map_err(|rejection| refused(&caller, rejection))?;
     let (document, met) = match (asked.wait, asked.version) {
@@ -95,7 +95,7 @@ pub(super) async fn get(
     Ok(response)
 }
 
-impl Asked {
+impl ParsedRead {
     fn read(uri: &Uri) -> Result<Self, BadParameter> {
         if uri.query().is_none() {
             return Ok(Self::default());
@@ -127,17 +127,17 @@ fn fields(query: &Query<'_>) -> Result<Option<Selection>, BadParameter> {
     Ok(Some(selection))
 }
 
-/// The shadow at a version, and what `caller`, which sees `sight` of it now, may see of that.
+/// The shadow at a version, and what `caller`, which sees `read_projection` of it now, may see of that.
 async fn former(
     api: &Api,
     caller: &Caller,
     key: &ShadowKey,
     version: Version,
-    sight: Projection,
+    read_projection: Projection,
 ) -> Result<(Arc<Document>, Projection), Problem> {
     let refused = |rejection: Rejection| caller.refused(&rejection, key, api);
     let current = api.service.read(key).await.map_err(refused)?.document.version;
-    let projection = if version < current { caller.hindsight(key, api)? } else { sight };
+    let projection = if version < current { caller.history_projection(key, api)? } else { read_projection };
     let turn = api.read_turn(caller).await;
     let now = api.now();
     match api.service.at_version(key, version, turn).await.map_err(refused)? {
@@ -167,13 +167,13 @@ fn answer(
 ) -> Response {
     let etag = etag_value(etag);
     let mut response = match conditions.of_read(etag.as_bytes(), document.timestamp) {
-        Verdict::Failed => return conflict().into_response(),
-        Verdict::NotModified => {
+        ConditionResult::Failed => return conflict().into_response(),
+        ConditionResult::NotModified => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             response
         }
-        Verdict::Proceed => {
+        ConditionResult::Proceed => {
             let mut response = Response::new(Body::from(render()));
             response.headers_mut().insert(header::CONTENT_TYPE, JSON);
             response

@@ -16,14 +16,14 @@ use serde::Deserialize;
 
 use crate::{
     auth::{
-        Method, Shown,
-        login::{Credentials, Denied},
+        LoginRequest, Method,
+        login::{AuthenticationError, Credentials},
     },
     http::{
         api::Api,
         caller::{Caller, denied_as},
         history::fresh,
-        payload::{self, Unread},
+        payload::{self, BodyError},
         problem::Problem,
         sessions::{AGE_MAX, COOKIE},
     },
@@ -65,11 +65,11 @@ pub(super) async fn begin(
     body: Body,
 ) -> Result<Response, Problem> {
     let body = payload::read(&headers, body, BODY_BYTES_MAX, &api).await.map_err(|unread| match unread {
-        Unread::Rejected(_) => {
+        BodyError::Rejected(_) => {
             let message = format!("The body must have at most {BODY_BYTES_MAX} bytes");
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", &message, api.now())
         }
-        Unread::Failed(problem) => problem,
+        BodyError::Failed(problem) => problem,
     })?;
     let sent: SignIn = serde_json::from_slice(&body).map_err(|_| {
         let message = "The body must be {\"user\":…,\"password\":…} or {\"token\":…}";
@@ -79,15 +79,15 @@ pub(super) async fn begin(
         SignIn::Password(sent) => Credentials::of(Some(&sent.user), Some(sent.password.as_bytes())),
         SignIn::Token(sent) => Credentials::Bearer(&sent.token),
     };
-    let shown = Shown { address: peer.address.ip(), listener: &peer.listener, proof: &peer.proof, credentials };
-    let let_in = api.authority.let_in(shown, &"".into()).await;
-    let (standing, _) = let_in.map_err(|denied| denied_as(denied, &headers, &api))?;
+    let shown = LoginRequest { address: peer.address.ip(), listener: &peer.listener, proof: &peer.proof, credentials };
+    let authenticate = api.authority.authenticate(shown, &"".into()).await;
+    let (auth_context, _) = authenticate.map_err(|denied| denied_as(denied, &headers, &api))?;
     // Who is known in another way is so with each request, and whoever says what is not looked at is not known by it.
-    if !matches!(standing.identity.method, Method::Password | Method::Token) {
-        return Err(denied_as(Denied::Bad, &headers, &api));
+    if !matches!(auth_context.identity.method, Method::Password | Method::Token) {
+        return Err(denied_as(AuthenticationError::Bad, &headers, &api));
     }
     api.sessions.end(&headers);
-    let id = api.sessions.begin(standing, Instant::now()).ok_or_else(|| {
+    let id = api.sessions.begin(auth_context, Instant::now()).ok_or_else(|| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal service failure", api.now())
     })?;
     Ok(answer(&id, AGE_MAX.as_secs(), secure))
@@ -105,7 +105,7 @@ pub(super) async fn end(
 
 /// `GET /session`
 pub(super) async fn get(State(api): State<Arc<Api>>, caller: Caller) -> Response {
-    let (method, roles) = caller.standing(&api);
+    let (method, roles) = caller.auth_context(&api);
     let method = Method::NAMED.into_iter().find(|(_, named)| *named == method).map_or("", |(name, _)| name);
     fresh(wire::session(caller.principal().name(), method, roles.iter().map(|role| &**role)))
 }

@@ -47,7 +47,7 @@ struct SignedParts {
 
 /// Why a signature was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unverified {
+pub enum SignatureError {
     /// The header, or the date, is not of the form it must have, or something is not signed that must be.
     #[error("The Authorization header is not a complete AWS4-HMAC-SHA256 signature")]
     Incomplete,
@@ -76,8 +76,8 @@ impl Signed {
     ///
     /// # Errors
     ///
-    /// An [`Unverified`]; a key that is not known may still come from where nobody has to prove anything.
-    pub fn claims(&self, keys: &AccessKeys) -> Result<(), Unverified> {
+    /// An [`SignatureError`]; a key that is not known may still come from where nobody has to prove anything.
+    pub fn claims(&self, keys: &AccessKeys) -> Result<(), SignatureError> {
         self.key(keys).map(|_| ())
     }
 
@@ -85,11 +85,11 @@ impl Signed {
     ///
     /// # Errors
     ///
-    /// An [`Unverified`].
-    pub fn verify(&self, body: &[u8], keys: &AccessKeys, now: Timestamp) -> Result<Principal, Unverified> {
+    /// An [`SignatureError`].
+    pub fn verify(&self, body: &[u8], keys: &AccessKeys, now: Timestamp) -> Result<Principal, SignatureError> {
         let (signed, key) = self.key(keys)?;
         if now.0.saturating_add(SKEW_MAX) < signed.time.0 || now.0 > signed.time.0.saturating_add(signed.good_for) {
-            return Err(Unverified::Expired);
+            return Err(SignatureError::Expired);
         }
         let first = format!("AWS4{}", key.secret).into_bytes();
         let signing = signed.scope.split('/').fold(first, |key, part| mac(&key, part).finalize().into_bytes().to_vec());
@@ -99,17 +99,17 @@ impl Signed {
             let to_sign = format!("{ALGORITHM}\n{}\n{}\n{digest}", signed.date, signed.scope);
             mac(&signing, &to_sign).verify_slice(&signed.signature).is_ok()
         };
-        if signed.canonical_heads.iter().any(fits) { Ok(key.principal.clone()) } else { Err(Unverified::Mismatch) }
+        if signed.canonical_heads.iter().any(fits) { Ok(key.principal.clone()) } else { Err(SignatureError::Mismatch) }
     }
 
-    fn key<'k>(&self, keys: &'k AccessKeys) -> Result<(&SignedParts, &'k AccessKey), Unverified> {
-        let signed = self.parts.as_ref().ok_or(Unverified::Incomplete)?;
-        let key = keys.get(&signed.access_key).ok_or(Unverified::UnknownKey)?;
+    fn key<'k>(&self, keys: &'k AccessKeys) -> Result<(&SignedParts, &'k AccessKey), SignatureError> {
+        let signed = self.parts.as_ref().ok_or(SignatureError::Incomplete)?;
+        let key = keys.get(&signed.access_key).ok_or(SignatureError::UnknownKey)?;
         Ok((signed, key))
     }
 }
 
-impl Unverified {
+impl SignatureError {
     /// What AWS calls it.
     #[must_use]
     pub fn exception(self) -> &'static str {

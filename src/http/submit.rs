@@ -14,8 +14,8 @@ use crate::{
     http::{api::Api, caller::Caller},
     quota::Admitted,
     request_id::RequestId,
-    service::{self, Done, Permit, Requester, Submission},
-    shadow::{Command, Document, Etag, Manner, Rejection, ShadowKey, Timestamp},
+    service::{self, AcceptedCommand, Permit, Requester, Submission},
+    shadow::{Command, Disposition, Document, Etag, Rejection, ShadowKey, Timestamp},
     store::Applied,
     wire::{self, ClientToken, Dialect, Via},
 };
@@ -32,18 +32,18 @@ pub(super) struct Accepted {
     /// True if there was no shadow before and the command made one, now or, for a replay, the first time.
     pub(super) created: bool,
     /// How it came to be.
-    pub(super) manner: Manner,
+    pub(super) manner: Disposition,
 }
 
 impl Accepted {
     /// Returns true if this is a replay and the shadow has changed since the first time.
     pub(super) fn is_outdated(&self) -> bool {
-        matches!(self.manner, Manner::Again(first) if first.version != self.document.version)
+        matches!(self.manner, Disposition::Replayed(first) if first.version != self.document.version)
     }
 
     /// Marks `response` as the answer to a request that was accepted before, if it is one.
     pub(super) fn mark_replay(&self, mut response: Response) -> Response {
-        if matches!(self.manner, Manner::Again(_)) {
+        if matches!(self.manner, Disposition::Replayed(_)) {
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
         }
         response
@@ -102,14 +102,14 @@ pub(super) async fn submit(
         sender,
         id: RequestId::current(),
         client: caller.client().clone(),
-        requester: Box::new(Waiting { answer, dialect, projection, client_token, admitted }),
+        requester: Box::new(PendingResponse { answer, dialect, projection, client_token, admitted }),
     });
     // The other end is dropped without an answer only where the announcer has stopped.
     decided.await.unwrap_or(Err(Rejection::OutcomeUnknown))
 }
 
 /// A request that waits for its answer.
-struct Waiting {
+struct PendingResponse {
     answer: oneshot::Sender<Result<Accepted, Rejection>>,
     dialect: Dialect,
     projection: Projection,
@@ -118,7 +118,7 @@ struct Waiting {
     admitted: Admitted,
 }
 
-impl Requester for Waiting {
+impl Requester for PendingResponse {
     fn session(&self) -> Option<u64> {
         None
     }
@@ -131,9 +131,9 @@ impl Requester for Waiting {
         self.client_token.as_ref()
     }
 
-    fn decided(self: Box<Self>, outcome: Result<Done<'_>, &Rejection>, _now: Timestamp) {
+    fn on_outcome(self: Box<Self>, outcome: Result<AcceptedCommand<'_>, &Rejection>, _now: Timestamp) {
         let told = match outcome {
-            Ok(Done { command, applied }) => Ok(self.accepted(command, applied)),
+            Ok(AcceptedCommand { command, applied }) => Ok(self.accepted(command, applied)),
             Err(rejection) => Err(rejection.clone()),
         };
         let Self { answer, admitted, .. } = *self;
@@ -144,17 +144,17 @@ impl Requester for Waiting {
     }
 }
 
-impl Waiting {
+impl PendingResponse {
     fn accepted(&self, command: &Command, applied: &Applied) -> Accepted {
         let body = service::accepted(self.dialect, command, applied, &self.projection, self.client_token.as_ref());
         let etag = match applied.manner {
-            Manner::Again(first) => (first.etag_is_own || self.projection.reads_state()).then_some(first.etag),
-            Manner::Done | Manner::DryRun => Some(self.projection.etag(&applied.after)),
+            Disposition::Replayed(first) => (first.etag_is_own || self.projection.reads_state()).then_some(first.etag),
+            Disposition::Applied | Disposition::DryRun => Some(self.projection.etag(&applied.after)),
         };
         let created = match applied.manner {
-            Manner::Again(first) => first.created,
-            Manner::Done => applied.is_created(),
-            Manner::DryRun => false,
+            Disposition::Replayed(first) => first.created,
+            Disposition::Applied => applied.is_created(),
+            Disposition::DryRun => false,
         };
         Accepted { body, document: applied.after.clone(), etag, created, manner: applied.manner }
     }

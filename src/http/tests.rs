@@ -14,19 +14,19 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{HttpDoor, HttpOptions};
+use super::{HttpHandler, HttpOptions};
 use crate::{
-    auth::certificate::Proof,
+    auth::certificate::PeerCertificate,
     config::{Config, HttpConfig, Limits},
-    net::{Door, Peer, door::Stream},
+    net::{ConnectionHandler, Peer, handler::Stream},
     quota::Quotas,
 };
 
 /// Serves no WebSocket.
 #[derive(Clone)]
-struct Nothing;
+struct NoWebSocket;
 
-impl Door for Nothing {
+impl ConnectionHandler for NoWebSocket {
     async fn serve<S: Stream>(self, _: S, _: Peer, _: Instant) {}
 }
 
@@ -56,12 +56,12 @@ fn serve_over(
     let quotas = Arc::new(Quotas::new(&limits));
     let peer = Peer {
         address: "192.0.2.7:4660".parse().unwrap(),
-        proof: Proof::None,
+        proof: PeerCertificate::None,
         listener: "web".into(),
         signed_in: None,
-        acquaintance: quotas.stranger([192, 0, 2, 7].into(), Instant::now()),
+        preauth_permit: quotas.stranger([192, 0, 2, 7].into(), Instant::now()),
     };
-    let door = HttpDoor::new(routes, Arc::default(), Nothing, quotas, options, closed);
+    let door = HttpHandler::new(routes, Arc::default(), NoWebSocket, quotas, options, closed);
     let served = tokio::spawn(door.serve(server, peer, deadline));
     Fixture { client, served, closing }
 }

@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Instant};
 use axum::http::request::Parts;
 
 use crate::{
-    auth::{Authority, Standing},
+    auth::{AuthContext, Authority},
     clock::Clock,
     http::{
         sessions::SignedIn,
-        sigv4::{Signed, Unverified},
+        sigv4::{SignatureError, Signed},
     },
 };
 
@@ -23,15 +23,15 @@ impl UrlKeys {
     ///
     /// # Errors
     ///
-    /// An [`Unverified`] if the key is known and the signature not good.
-    pub(super) fn signer(&self, request: &Parts, listener: &Arc<str>) -> Result<Option<SignedIn>, Unverified> {
+    /// An [`SignatureError`] if the key is known and the signature not good.
+    pub(super) fn signer(&self, request: &Parts, listener: &Arc<str>) -> Result<Option<SignedIn>, SignatureError> {
         let (Some(authority), Some(signed)) = (&self.0, Signed::presigned(request)) else { return Ok(None) };
         match signed.verify(&[], &authority.access_keys(), Clock::system().now()) {
             Ok(principal) => {
-                let standing = Standing::of_access_key(principal, listener.clone());
-                Ok(Some(SignedIn::by_url(Arc::new(standing), Instant::now())))
+                let auth_context = AuthContext::of_access_key(principal, listener.clone());
+                Ok(Some(SignedIn::by_url(Arc::new(auth_context), Instant::now())))
             }
-            Err(Unverified::UnknownKey) => Ok(None),
+            Err(SignatureError::UnknownKey) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     auth::Projection,
-    changes::{Interest, Keep, Next},
+    changes::{FeedFilter, Next, QueueContent},
     http::{
         api::Api,
         caller::Caller,
@@ -38,7 +38,7 @@ pub(super) struct Wait {
 }
 
 /// What a wait came to.
-pub(super) struct Waited {
+pub(super) struct WaitResult {
     /// What is there now.
     pub(super) document: Arc<Document>,
     /// What may be seen of it now.
@@ -81,21 +81,21 @@ impl Wait {
         caller: &mut Caller,
         key: &ShadowKey,
         headers: &HeaderMap,
-    ) -> Result<Waited, Problem> {
+    ) -> Result<WaitResult, Problem> {
         let deadline = Instant::now() + self.patience;
         let _place = api.waiter(caller)?;
-        let interest = Interest { device: Some(key.device.clone()), name: Some(key.name.clone()), paths: Vec::new() };
+        let interest = FeedFilter { device: Some(key.device.clone()), name: Some(key.name.clone()), paths: Vec::new() };
         // Before the document is read, so that no change falls in between.
-        let following = api.changes.follow(interest, Keep::Newest);
+        let following = api.changes.follow(interest, QueueContent::Newest);
         let held = api.service.read(key).await;
         let mut document = held.map_err(|rejection| caller.refused(&rejection, key, api))?.document;
         let mut over = false;
         loop {
             caller.renew_for(headers, api)?;
-            let projection = caller.sight(key, api)?;
+            let projection = caller.read_projection(key, api)?;
             let met = self.condition.holds(&document, &projection);
             if met || over {
-                return Ok(Waited { document, projection, met });
+                return Ok(WaitResult { document, projection, met });
             }
             tokio::select! {
                 () = caller.in_question(api) => {}

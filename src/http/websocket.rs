@@ -3,14 +3,14 @@
 //! By RFC 6455 and section 6 of both versions of MQTT: what is in binary messages, end to end, are MQTT's bytes: a packet
 //! of a client may span messages and a message hold several. A message is taken whole before its bytes are passed on,
 //! hence the bound on it; the next one is read only when they were taken. In the other direction each packet is one
-//! message (`outlet`). Frames with nothing of MQTT in them count as MQTT's control packets do, or they would be free:
+//! message (`frame_writer`). Frames with nothing of MQTT in them count as MQTT's control packets do, or they would be free:
 //! above that rate the next message waits.
 //!
 //! The subprotocol is `mqtt`, as the standard has it, or `mqttv3.1`, which clients older than it ask for, or none.
 //!
 //! [`upgrade`] answers the request, [`open`] takes the connection from HTTP, and [`serve`] has a door serve it.
 
-mod outlet;
+mod frame_writer;
 
 use std::{
     future::poll_fn,
@@ -52,16 +52,16 @@ use tokio_tungstenite::{
     },
 };
 
-use self::outlet::Outlet;
+use self::frame_writer::FrameWriter;
 use crate::{
     http::{
         framing::FramingStream,
-        impatient::Impatient,
         sessions::{Sessions, SignedIn},
         url_keys::UrlKeys,
+        write_timeout::WriteTimeoutStream,
     },
-    net::{Door, Peer, door::Stream},
-    quota::{Cause, Meter, Quotas, Rate},
+    net::{ConnectionHandler, Peer, handler::Stream},
+    quota::{Gcra, QuotaKind, Quotas, Rate},
 };
 
 /// Where a request leaves the connection that it is to become.
@@ -134,8 +134,8 @@ fn subprotocol(headers: &HeaderMap) -> Result<Option<&'static str>, ()> {
 pub(super) async fn open<S: Stream>(
     upgraded: Upgraded,
     message_bytes_max: usize,
-) -> Option<WebSocketStream<Outlet<S>>> {
-    let parts = upgraded.downcast::<TokioIo<FramingStream<Impatient<S>>>>().ok()?;
+) -> Option<WebSocketStream<FrameWriter<S>>> {
+    let parts = upgraded.downcast::<TokioIo<FramingStream<WriteTimeoutStream<S>>>>().ok()?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0) // a control frame goes to the outlet when it is made
@@ -144,24 +144,24 @@ pub(super) async fn open<S: Stream>(
         .max_frame_size(Some(message_bytes_max));
     let (stream, unread) = parts.io.into_inner().into_parts();
     let (stream, read) = (stream.into_inner(), [parts.read_buf, unread].concat());
-    Some(WebSocketStream::from_partially_read(Outlet::new(stream), read, Role::Server, Some(config)).await)
+    Some(WebSocketStream::from_partially_read(FrameWriter::new(stream), read, Role::Server, Some(config)).await)
 }
 
 /// Has `door` serve what is in the messages, then ends the WebSocket; or until `session` ends, if there is one.
-pub(super) async fn serve<S: Stream, D: Door>(
-    socket: WebSocketStream<Outlet<S>>,
+pub(super) async fn serve<S: Stream, D: ConnectionHandler>(
+    socket: WebSocketStream<FrameWriter<S>>,
     session: Option<SignedIn>,
     empty: EmptyFrames,
     door: D,
     peer: Peer,
     deadline: Instant,
 ) {
-    let peer = Peer { signed_in: session.as_ref().map(|session| session.standing.clone()), ..peer };
-    let over: Option<Over> = session.map(|session| Box::pin(session.ended()) as Over);
+    let peer = Peer { signed_in: session.as_ref().map(|session| session.auth_context.clone()), ..peer };
+    let over: Option<SessionEnd> = session.map(|session| Box::pin(session.ended()) as SessionEnd);
     let address = peer.address;
     let socket = Socket { socket, over, empty, unread: Bytes::new(), fault: None, closed: false, closing: false };
     let socket = Arc::new(Mutex::new(socket));
-    door.serve(Contents(socket.clone()), peer, deadline).await;
+    door.serve(SharedSocket(socket.clone()), peer, deadline).await;
     // The door has let go of its share.
     if let Some(socket) = Arc::into_inner(socket) {
         let ended = timeout(FAREWELL_TIMEOUT, socket.into_inner().finish()).await;
@@ -171,15 +171,15 @@ pub(super) async fn serve<S: Stream, D: Door>(
 
 /// What is in the messages of a WebSocket, as a stream. Its end is left to [`serve`], which has the other share of the
 /// socket: by then the door is done with the client.
-struct Contents<S>(Arc<Mutex<Socket<S>>>);
+struct SharedSocket<S>(Arc<Mutex<Socket<S>>>);
 
 /// The end of a session.
-type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
+type SessionEnd = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct Socket<S> {
-    socket: WebSocketStream<Outlet<S>>,
+    socket: WebSocketStream<FrameWriter<S>>,
     /// When the client is no longer known, nothing more is read. `None`: it has no session, or has had one.
-    over: Option<Over>,
+    over: Option<SessionEnd>,
     empty: EmptyFrames,
     /// What is left of the message that was read last.
     unread: Bytes,
@@ -195,7 +195,7 @@ struct Socket<S> {
 pub(super) struct EmptyFrames {
     rate: Rate,
     quotas: Arc<Quotas>,
-    counted: Meter,
+    counted: Gcra,
     /// No message is read until then.
     rest: Option<Pin<Box<Sleep>>>,
 }
@@ -203,12 +203,12 @@ pub(super) struct EmptyFrames {
 impl EmptyFrames {
     /// None yet, of which there may be `rate`.
     pub(super) fn new(rate: Rate, quotas: Arc<Quotas>) -> Self {
-        Self { rate, quotas, counted: Meter::new(Instant::now()), rest: None }
+        Self { rate, quotas, counted: Gcra::new(Instant::now()), rest: None }
     }
 
     fn count(&mut self) {
         if let Some(wait) = self.counted.charge(self.rate, 1, Instant::now()) {
-            self.quotas.count(Cause::ControlPackets);
+            self.quotas.count(QuotaKind::ControlPackets);
             self.rest = Some(Box::pin(sleep(wait)));
         }
     }
@@ -301,13 +301,13 @@ impl<S: Stream> Socket<S> {
     }
 }
 
-impl<S: Stream> AsyncRead for Contents<S> {
+impl<S: Stream> AsyncRead for SharedSocket<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_read(context, buffer)
     }
 }
 
-impl<S: Stream> AsyncWrite for Contents<S> {
+impl<S: Stream> AsyncWrite for SharedSocket<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.0.lock().poll_write(context, bytes)
     }

@@ -21,7 +21,7 @@ use crate::{
         caller::Caller,
         conditional::Conditions,
         operation::{BASE_VERSION, DRY_RUN, IDEMPOTENCY_KEY, ON_CONFLICT, Operation, UPSERT},
-        payload::{self, Unread},
+        payload::{self, BodyError},
         problem::{Problem, etag_value, status},
         query::{BadParameter, Query, bad},
         router::ACCEPT_PATCH,
@@ -30,8 +30,8 @@ use crate::{
         target::Target,
     },
     shadow::{
-        Command, Delete, IdempotencyKey, Keyed, Manner, OnConflict, Patch, Preconditions, Rejection, ShadowKey, Update,
-        Version,
+        Command, Delete, Disposition, IdempotencyKey, Keyed, OnConflict, Patch, Preconditions, Rejection, ShadowKey,
+        Update, Version,
     },
     wire::{self, Dialect},
 };
@@ -42,12 +42,12 @@ struct Write<'a> {
     caller: Caller,
     key: ShadowKey,
     projection: Projection,
-    asked: Asked,
+    asked: ParsedWrite,
 }
 
 /// What a write asks for besides its body.
 #[derive(Clone, Debug)]
-struct Asked {
+struct ParsedWrite {
     preconditions: Preconditions,
     dry_run: bool,
     idempotency_key: Option<IdempotencyKey>,
@@ -147,8 +147,8 @@ impl<'a> Write<'a> {
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<Self, Problem> {
-        let projection = caller.sight(&key, api)?;
-        let asked = Asked::read(operation, uri, headers);
+        let projection = caller.read_projection(&key, api)?;
+        let asked = ParsedWrite::read(operation, uri, headers);
         let asked = asked.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
         let asked = asked.ok_or_else(|| {
             let message = "A write must say what it expects: If-Match with the ETag that was read, If-Match: * for \
@@ -165,7 +165,7 @@ impl<'a> Write<'a> {
         let admitted = submit::admit(self.api, &self.caller, &self.key, body).await;
         let admitted = admitted.map_err(|rejection| self.not_tried(&rejection))?;
         self.caller.renew_for(headers, self.api)?;
-        self.projection = self.caller.sight(&self.key, self.api)?;
+        self.projection = self.caller.read_projection(&self.key, self.api)?;
         Ok(admitted)
     }
 
@@ -173,8 +173,8 @@ impl<'a> Write<'a> {
     async fn body(&mut self, headers: &HeaderMap, body: Body) -> Result<(Admission, Bytes), Problem> {
         match payload::read(headers, body, self.api.body_bytes_max, self.api).await {
             Ok(body) => Ok((self.admitted(headers, &body).await?, body)),
-            Err(Unread::Rejected(rejection)) => Err(self.not_tried(&rejection)),
-            Err(Unread::Failed(problem)) => Err(problem),
+            Err(BodyError::Rejected(rejection)) => Err(self.not_tried(&rejection)),
+            Err(BodyError::Failed(problem)) => Err(problem),
         }
     }
 
@@ -184,7 +184,7 @@ impl<'a> Write<'a> {
 
     /// Has `update` decided under the conditions of the request, and answers.
     async fn update(&self, update: Update, admitted: Admission, uri: &Uri) -> Result<Response, Problem> {
-        let Asked { preconditions, dry_run, idempotency_key, .. } = self.asked.clone();
+        let ParsedWrite { preconditions, dry_run, idempotency_key, .. } = self.asked.clone();
         let update = Update { preconditions, dry_run, ..update };
         let keyed = idempotency_key.map(|key| Keyed::update(key, &update));
         let command = Command::Update(Update { keyed, ..update });
@@ -194,7 +194,7 @@ impl<'a> Write<'a> {
     /// Has the JSON Patch in `body` decided under the conditions of the request, and answers.
     async fn edit(&self, body: &[u8], admitted: Admission, uri: &Uri) -> Result<Response, Problem> {
         let json = self.parsed(wire::parse_operations(body, &self.api.document))?;
-        let Asked { preconditions, dry_run, idempotency_key, .. } = self.asked.clone();
+        let ParsedWrite { preconditions, dry_run, idempotency_key, .. } = self.asked.clone();
         let keyed = idempotency_key.map(|key| Keyed::edits(key, &json, &preconditions));
         let operations = self.parsed(wire::json_patch(json))?;
         let command = Command::Patch(Patch { operations, preconditions, dry_run, keyed });
@@ -233,7 +233,7 @@ impl<'a> Write<'a> {
 
     fn answer(&self, accepted: &Accepted, uri: &Uri) -> Response {
         let status = if accepted.created { StatusCode::CREATED } else { StatusCode::OK };
-        let dry = accepted.manner == Manner::DryRun;
+        let dry = accepted.manner == Disposition::DryRun;
         let prefer = self.asked.prefer.filter(|prefer| match prefer {
             Prefer::Minimal => !dry,
             // A replay does not pass off a later version as the one it made.
@@ -271,7 +271,7 @@ impl<'a> Write<'a> {
     }
 }
 
-impl Asked {
+impl ParsedWrite {
     /// Reads query and headers; `None`: the write expects nothing.
     fn read(operation: Operation, uri: &Uri, headers: &HeaderMap) -> Result<Option<Self>, BadParameter> {
         let query = Query::read(uri.query(), operation.parameters())?;

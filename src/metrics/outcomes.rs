@@ -9,13 +9,13 @@ use parking_lot::Mutex;
 
 /// The counts.
 #[derive(Debug, Default)]
-pub struct Outcomes(Mutex<BTreeMap<Label, u64>>);
+pub struct OutcomeCounters(Mutex<BTreeMap<Label, u64>>);
 
 /// What was asked (`update`, `delete`) and how it ended: `accepted`, `unchanged`, `replayed`, `dry-run`, or the `error`
 /// of the rejection.
 pub type Label = (&'static str, &'static str);
 
-impl Outcomes {
+impl OutcomeCounters {
     /// Counts one of each.
     pub fn count(&self, labels: &[Label]) {
         let mut counts = self.0.lock();

@@ -6,7 +6,7 @@ use super::Histogram;
 
 /// A page of metrics in the making.
 #[derive(Debug, Default)]
-pub struct Page(String);
+pub struct MetricsPage(String);
 
 /// A family of the page: the samples of one name.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Family<'a> {
     name: &'static str,
 }
 
-impl Page {
+impl MetricsPage {
     /// The text.
     #[must_use]
     pub fn into_text(self) -> String {
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_page_is_written_as_prometheus_reads_it() {
-        let mut page = Page::default();
+        let mut page = MetricsPage::default();
         page.counter("a_total", "What a is.", 7);
         page.gauges("b", "What b is.").sample(&[("kind", "x"), ("of", "\"y\"\\\n")], 1.5);
         let histogram = Histogram::new(&[1_000_000, 2_500_000], 1e-9);

@@ -20,22 +20,22 @@ use crate::{
     logging::LineLimit,
     metrics::{Counters, DropCounters},
     mqtt::{
-        catch_up::CatchUp,
         codec::FrameLimits,
         events::Events,
         filters::Filters,
         message::Message,
         outbox::{Outbox, QueueLimits, SessionId},
-        pace::PaceLimits,
         packet::{ConnAckLimits, Properties, Reason, Will},
         presence::PresenceTable,
+        rate_limit::ConnectionRateLimits,
         request::{self, Request},
-        router::{Class, Router},
+        resync::Resync,
+        router::{DeliveryKind, Router},
         session::{Session, SessionLimits},
-        sessions::{ClientSession, Ended, SessionKey, Sessions, SessionsMax},
+        sessions::{ClientSession, ClosedSession, SessionKey, Sessions, SessionsMax},
         shadow_topic::Destination,
     },
-    quota::Cause,
+    quota::QuotaKind,
     service::{Permit, Service},
     shadow::{Command, DocumentLimits, Rejection, Sender},
 };
@@ -90,7 +90,7 @@ pub struct ConnectionLimits {
     /// Bytes of output that wait for a client that does not read.
     pub output_bytes_max: usize,
     /// Of what it sends.
-    pub pace: PaceLimits,
+    pub pace: ConnectionRateLimits,
     /// Bytes of a topic name or filter.
     pub topic_bytes_max: usize,
     /// Filters of its session.
@@ -142,7 +142,7 @@ impl Broker {
         let outbox = Outbox::new(id, self.limits.queue, self.drops.clone(), access.clone());
         let allowance = self.service.quotas().principals.of(access.principal().name(), Instant::now());
         let (session, filters) = (Session::new(self.limits.session), Filters::new(allowance));
-        ClientSession { session, outbox: Arc::new(outbox), filters, catch_up: CatchUp::default() }
+        ClientSession { session, outbox: Arc::new(outbox), filters, resync: Resync::default() }
     }
 
     /// A client id that no client has and none can guess.
@@ -158,17 +158,22 @@ impl Broker {
     /// # Errors
     ///
     /// The quota of retained messages that it is above, which is counted; it is not published then.
-    pub(super) fn publish(&self, message: Message, by: &Principal, from: Option<SessionId>) -> Result<usize, Cause> {
+    pub(super) fn publish(
+        &self,
+        message: Message,
+        by: &Principal,
+        from: Option<SessionId>,
+    ) -> Result<usize, QuotaKind> {
         let message = Arc::new(message);
         if message.retain {
             self.router.retain(&message, by).inspect_err(|cause| self.service.quotas().count(*cause))?;
         }
-        Ok(self.router.tell(&message, Class::Plain { from }))
+        Ok(self.router.tell(&message, DeliveryKind::Ordinary { from }))
     }
 
     /// Publishes what ended leaves behind, and takes its subscriptions away. What it had not acknowledged of its shared
     /// ones goes to the others of their groups, but for those of a broker that closes.
-    pub fn dispose(self: &Arc<Self>, mut ended: Ended) {
+    pub fn dispose(self: &Arc<Self>, mut ended: ClosedSession) {
         if let Some(client) = &mut ended.client {
             self.router.remove(client.outbox.id(), client.filters.iter());
             let unacknowledged = client.session.take_shared().into_iter().chain(client.outbox.take_shared());
@@ -227,13 +232,13 @@ impl Broker {
     fn publish_will(self: &Arc<Self>, owner: SessionKey, access: Access, from: SessionId, will: Will) {
         let Will { topic, payload, qos, retain, properties, .. } = will;
         match Destination::of(&topic) {
-            Destination::Plain if access.may_publish(topic.as_str()) => {
+            Destination::Ordinary if access.may_publish(topic.as_str()) => {
                 let message = Message::new(topic, payload, qos, retain, properties, Instant::now());
                 if let Err(cause) = self.publish(message, &owner.principal, Some(from)) {
                     tracing::debug!(client = %owner.client_id, quota = cause.name(), "a will is refused");
                 }
             }
-            Destination::Plain | Destination::Reserved(_) => self.counters.publishes_refused.add(1),
+            Destination::Ordinary | Destination::Reserved(_) => self.counters.publishes_refused.add(1),
             Destination::Request(key, operation, dialect) => {
                 let request = Request::new(self.events.clone(), key, operation, dialect);
                 self.request(WillRequest { owner, access, request, payload, properties });
@@ -304,7 +309,7 @@ impl ConnectionLimits {
             },
             queue: QueueLimits { bytes: limits.outbox_bytes_max, offline_bytes: limits.session_queue_bytes_max },
             output_bytes_max: limits.outbox_bytes_max,
-            pace: PaceLimits::of(limits),
+            pace: ConnectionRateLimits::of(limits),
             topic_bytes_max: limits.topic_bytes_max,
             filters_max: limits.filters_per_session_max,
             session_expiry_max: seconds(limits.session_expiry_max),

@@ -32,17 +32,17 @@ use crate::{
     logging,
     mqtt::{
         broker::Broker,
-        catch_up::Next,
-        dispatch::{Stalled, room},
+        dispatch::{AwaitingPermit, room},
         message::Delivery,
         outbox::Item,
-        pace::Pace,
         packet::{ClientPacket, Protocol, Reason, Will},
+        rate_limit::ConnectionRateLimit,
+        resync::Next,
         session::{Delivered, Violation},
         sessions::{ClientSession, SessionKey},
-        transport::{Transport, Turn},
+        transport::{Transport, TransportEvent},
     },
-    quota::Cause,
+    quota::QuotaKind,
     shadow::{DeviceId, Timestamp},
 };
 
@@ -67,21 +67,21 @@ pub(super) struct Connection<S> {
     pub(super) session_expiry: u32,
     /// The longest silence of the client.
     pub(super) silence_max: Option<Duration>,
-    pub(super) kicked: oneshot::Receiver<Reason>,
+    pub(super) disconnect_signal: oneshot::Receiver<Reason>,
     /// A request that waits for room in the engine.
-    pub(super) stalled: Option<Stalled>,
-    pub(super) pace: Pace,
+    pub(super) awaiting_permit: Option<AwaitingPermit>,
+    pub(super) pace: ConnectionRateLimit,
     pub(super) intake: Intake,
     /// The server ends, and until then this connection answers what it has taken; nothing more is taken.
-    pub(super) leaving: Option<Instant>,
-    pub(super) heard: Instant,
+    pub(super) draining_until: Option<Instant>,
+    pub(super) last_received: Instant,
     /// When the client is no longer known: the end of its token.
-    pub(super) until: Option<Instant>,
+    pub(super) auth_expires_at: Option<Instant>,
 }
 
 /// Why a connection ends.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum EndReason {
     /// The client said DISCONNECT.
     Disconnect {
         /// Whether it wants its will published.
@@ -94,12 +94,12 @@ pub(super) enum End {
     /// The server ends it.
     Server(Reason),
     /// The client is above a quota for which the only answer is to end it.
-    Quota(Cause),
+    Quota(QuotaKind),
     /// A mistake of ours, which may have left anything in the output.
     Panic,
 }
 
-impl fmt::Display for End {
+impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Disconnect { with_will: false } => f.write_str("the client disconnected"),
@@ -114,16 +114,16 @@ impl fmt::Display for End {
     }
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for EndReason {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::QuotaExceeded => Self::Quota(Cause::InputBytes), // no memory to read more
+            io::ErrorKind::QuotaExceeded => Self::Quota(QuotaKind::InputBytes), // no memory to read more
             _ => Self::Lost(Some(error)),
         }
     }
 }
 
-impl From<Violation> for End {
+impl From<Violation> for EndReason {
     fn from(violation: Violation) -> Self {
         Self::Violation(violation)
     }
@@ -137,21 +137,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Err(_panic) => {
                 tracing::error!(client = %self.key.client_id, "a connection ends by a panic, and its session with it");
                 self.session_expiry = 0; // nobody knows how it was left
-                End::Panic
+                EndReason::Panic
             }
         };
         // Boxed, as all that is rarely waited for: an idle client pays for the largest of what it may wait for.
         Box::pin(self.finish(end)).await;
     }
 
-    async fn serve_to_end(&mut self) -> End {
+    async fn serve_to_end(&mut self) -> EndReason {
         match self.serve().await {
             Ok(never) => match never {},
             Err(end) => Box::pin(self.handle_arrived(end)).await,
         }
     }
 
-    async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
+    async fn serve(&mut self) -> Result<std::convert::Infallible, EndReason> {
         let outbox = self.client.outbox.clone();
         let sleep = tokio::time::sleep_until(self.next_deadline().into());
         tokio::pin!(sleep);
@@ -164,31 +164,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             self.process_input().await?;
             if self.intake.ended && self.may_process() {
-                return Err(End::Lost(None)); // all that it sent has been handled
+                return Err(EndReason::Lost(None)); // all that it sent has been handled
             }
             let more = self.fill_output().await?;
-            if self.leaving.is_some() && self.is_idle() {
-                return Err(End::Server(Reason::SERVER_SHUTTING_DOWN));
+            if self.draining_until.is_some() && self.is_idle() {
+                return Err(EndReason::Server(Reason::SERVER_SHUTTING_DOWN));
             }
-            let paused = [self.pace.paused(), self.client.catch_up.paused()].into_iter().flatten().min();
+            let paused = [self.pace.paused(), self.client.resync.paused()].into_iter().flatten().min();
             if let Some(paused) = paused.filter(|paused| *paused < sleep.deadline().into_std()) {
                 Sleep::reset(sleep.as_mut(), paused.into());
             }
             let (may_read, unread) = (self.may_read(), self.transport.input.len());
             tokio::select! {
                 biased;
-                reason = &mut self.kicked, if self.leaving.is_none() => match reason {
+                reason = &mut self.disconnect_signal, if self.draining_until.is_none() => match reason {
                     Ok(Reason::SERVER_SHUTTING_DOWN) | Err(_) => {
-                        self.leaving = Some(Instant::now() + LEAVE_TIMEOUT);
+                        self.draining_until = Some(Instant::now() + LEAVE_TIMEOUT);
                         Sleep::reset(sleep.as_mut(), self.next_deadline().into());
                     }
-                    Ok(reason) => return Err(End::Server(reason)),
+                    Ok(reason) => return Err(EndReason::Server(reason)),
                 },
-                permit = room(&mut self.stalled), if self.stalled.is_some() => self.resume_stalled(permit),
+                permit = room(&mut self.awaiting_permit), if self.awaiting_permit.is_some() => self.resume_awaiting(permit),
                 turn = self.transport.turn(may_read) => match turn? {
-                    Turn::Input => self.received(self.transport.input.len() - unread),
-                    Turn::Flushed => {}
-                    Turn::End => self.intake.ended = true,
+                    TransportEvent::Input => self.received(self.transport.input.len() - unread),
+                    TransportEvent::Flushed => {}
+                    TransportEvent::End => self.intake.ended = true,
                 },
                 () = outbox.ready() => {} // with output unsent, only to be told that the outbox is closed
                 () = &mut sleep => {}
@@ -208,37 +208,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn received(&mut self, bytes: usize) {
-        self.heard = Instant::now();
+        self.last_received = Instant::now();
         let (limits, quotas) = (&self.broker.limits.pace, self.broker.service.quotas());
-        self.pace.received(bytes, limits, quotas, self.heard);
+        self.pace.received(bytes, limits, quotas, self.last_received);
     }
 
     /// Moves what is queued to the output until enough of it is unsent, and in turn with it what is to be caught up with.
     /// Returns whether there is more of that to look at, for which the connection's other business is not to wait.
-    async fn fill_output(&mut self) -> Result<bool, End> {
+    async fn fill_output(&mut self) -> Result<bool, EndReason> {
         let (now, outbox) = (Instant::now(), self.client.outbox.clone());
         // Whether catching up had nothing to send, and then whether it has to go on looking.
         let (mut looked, mut more) = (false, false);
         while self.transport.unsent() < OUTPUT_LOW_BYTES && !self.client.session.is_stuck() {
-            let may_look = !looked && self.leaving.is_none();
-            let delivery = match if may_look && self.client.catch_up.is_due(&outbox) { None } else { self.queued() } {
-                Some(Item::Ack { ticket, verdict }) if verdict.unknown && self.protocol == Protocol::V4 => {
+            let may_look = !looked && self.draining_until.is_none();
+            let delivery = match if may_look && self.client.resync.is_due(&outbox) { None } else { self.queued() } {
+                Some(Item::Ack { ack_id, verdict }) if verdict.unknown && self.protocol == Protocol::V4 => {
                     // It cannot be told, so it is not acknowledged: its resend asks again. PROTOCOL section 4.
-                    if self.client.session.abandon(ticket) {
-                        return Err(End::Server(Reason::IMPLEMENTATION_SPECIFIC));
+                    if self.client.session.abandon(ack_id) {
+                        return Err(EndReason::Server(Reason::IMPLEMENTATION_SPECIFIC));
                     }
                     continue;
                 }
-                Some(Item::Ack { ticket, verdict }) => {
-                    self.client.session.complete(ticket, verdict, self.transport.output());
+                Some(Item::Ack { ack_id, verdict }) => {
+                    self.client.session.complete(ack_id, verdict, self.transport.output());
                     continue;
                 }
                 Some(Item::Delivery { delivery, .. }) => {
-                    self.client.catch_up.passed();
+                    self.client.resync.passed();
                     looked = false;
                     delivery
                 }
-                None if !may_look || self.client.catch_up.is_idle(&outbox) => break,
+                None if !may_look || self.client.resync.is_idle(&outbox) => break,
                 None => match Box::pin(self.look_up()).await {
                     Next::Delivery(delivery) => *delivery,
                     next => {
@@ -250,33 +250,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.deliver(delivery, now);
         }
         match outbox.closed() {
-            Some(Reason::QUOTA_EXCEEDED) => Err(End::Quota(Cause::UnreadReplies)),
-            Some(reason) => Err(End::Server(reason)),
-            None if self.client.session.is_stuck() => Err(End::Server(Reason::PACKET_TOO_LARGE)),
+            Some(Reason::QUOTA_EXCEEDED) => Err(EndReason::Quota(QuotaKind::UnreadReplies)),
+            Some(reason) => Err(EndReason::Server(reason)),
+            None if self.client.session.is_stuck() => Err(EndReason::Server(Reason::PACKET_TOO_LARGE)),
             None => Ok(more),
         }
     }
 
     async fn look_up(&mut self) -> Next {
-        let ClientSession { session, outbox, catch_up, .. } = &mut self.client;
-        catch_up.next(&self.broker, &self.key, outbox, session.window_open()).await
+        let ClientSession { session, outbox, resync, .. } = &mut self.client;
+        resync.next(&self.broker, &self.key, outbox, session.window_open()).await
     }
 
     fn queued(&self) -> Option<Item> {
         let window = self.client.session.window();
         let item = self.client.outbox.pop(window);
-        item.or_else(|| self.light_reply()).or_else(|| self.early_ack(window > 0))
+        item.or_else(|| self.pop_reply_unstored()).or_else(|| self.pop_ack_early(window > 0))
     }
 
     /// A reply that is not kept for a resend, since what is kept already is as much as may be: the client asked for it,
     /// and the acknowledgements that would make room may come after all else that it asks for.
-    fn light_reply(&self) -> Option<Item> {
-        if self.client.session.is_laden() { self.client.outbox.pop_reply() } else { None }
+    fn pop_reply_unstored(&self) -> Option<Item> {
+        if self.client.session.over_byte_limit() { self.client.outbox.pop_reply() } else { None }
     }
 
     /// An acknowledgement that does not wait for the replies before it: they wait for the client's acknowledgements,
     /// and those are not read before ours has left.
-    fn early_ack(&self, window_open: bool) -> Option<Item> {
+    fn pop_ack_early(&self, window_open: bool) -> Option<Item> {
         if window_open || !self.window_is_full() { None } else { self.client.outbox.pop_ack() }
     }
 
@@ -293,44 +293,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Whether everything that was taken has been answered and sent.
     fn is_idle(&self) -> bool {
-        self.stalled.is_none() && self.client.session.inbound_pending() == 0 && self.transport.unsent() == 0
+        self.awaiting_permit.is_none() && self.client.session.inbound_pending() == 0 && self.transport.unsent() == 0
     }
 
-    fn check_deadlines(&mut self, now: Instant) -> Result<(), End> {
+    fn check_deadlines(&mut self, now: Instant) -> Result<(), EndReason> {
         self.pace.resume(now);
-        self.client.catch_up.resume(now);
-        if self.leaving.is_some_and(|until| until <= now) {
-            return Err(End::Server(Reason::SERVER_SHUTTING_DOWN));
+        self.client.resync.resume(now);
+        if self.draining_until.is_some_and(|until| until <= now) {
+            return Err(EndReason::Server(Reason::SERVER_SHUTTING_DOWN));
         }
-        if self.until.is_some_and(|until| until <= now) {
-            return Err(End::Server(Reason::NOT_AUTHORIZED));
+        if self.auth_expires_at.is_some_and(|until| until <= now) {
+            return Err(EndReason::Server(Reason::NOT_AUTHORIZED));
         }
         if self.holds_back() {
-            self.heard = now;
+            self.last_received = now;
         }
         match self.silence_max {
-            Some(max) if now.duration_since(self.heard) >= max => Err(End::Server(Reason::KEEP_ALIVE_TIMEOUT)), // [MQTT-3.1.2-22]
+            Some(max) if now.duration_since(self.last_received) >= max => {
+                Err(EndReason::Server(Reason::KEEP_ALIVE_TIMEOUT))
+            } // [MQTT-3.1.2-22]
             _ => Ok(()),
         }
     }
 
     fn next_deadline(&self) -> Instant {
-        let silence = self.silence_max.map(|max| self.heard + max);
+        let silence = self.silence_max.map(|max| self.last_received + max);
         let far = Instant::now() + FAR;
-        [silence, self.pace.paused(), self.leaving, self.until].into_iter().flatten().fold(far, Instant::min)
+        [silence, self.pace.paused(), self.draining_until, self.auth_expires_at]
+            .into_iter()
+            .flatten()
+            .fold(far, Instant::min)
     }
 
     /// Says why, if the client can be told, and gives the session back.
-    async fn finish(mut self: Box<Self>, end: End) {
+    async fn finish(mut self: Box<Self>, end: EndReason) {
         let (farewell, with_will) = match &end {
-            End::Disconnect { with_will } => (None, *with_will),
-            End::Lost(_) | End::Panic => (None, true),
-            End::Violation(violation) => {
+            EndReason::Disconnect { with_will } => (None, *with_will),
+            EndReason::Lost(_) | EndReason::Panic => (None, true),
+            EndReason::Violation(violation) => {
                 self.broker.counters.violations.add(1);
                 (Some((violation.reason(), Some(violation.to_string()))), true)
             }
-            End::Server(reason) => (Some((*reason, None)), true),
-            End::Quota(cause) => {
+            EndReason::Server(reason) => (Some((*reason, None)), true),
+            EndReason::Quota(cause) => {
                 self.broker.service.quotas().count(*cause);
                 (Some((Reason::QUOTA_EXCEEDED, Some(format!("too many {}", cause.what())))), true)
             }
@@ -343,22 +348,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some((reason, text)) = farewell {
             self.client.session.disconnect(reason, text, self.transport.output());
         }
-        if let Some(ticket) = self.stalled.take().and_then(|stalled| stalled.ticket()) {
-            self.client.session.abandon(ticket); // it was never sent to the engine: a resend is a new request
+        if let Some(ack_id) = self.awaiting_permit.take().and_then(|awaiting_permit| awaiting_permit.ack_id()) {
+            self.client.session.abandon(ack_id); // it was never sent to the engine: a resend is a new request
         }
         // The session first: whoever sees the stream end finds it free, and a peer that does not read holds up nobody.
         self.client.session.detach();
-        self.client.outbox.detach(self.broker.events.routed());
-        self.client.catch_up.detach();
+        self.client.outbox.detach(self.broker.events.fan_out_position());
+        self.client.resync.detach();
         let will = self.will.filter(|_| with_will);
         if let Some(device) = &self.device {
-            let heard = self.broker.service.now().0.saturating_sub(self.heard.elapsed().as_secs());
+            let heard = self.broker.service.now().0.saturating_sub(self.last_received.elapsed().as_secs());
             self.broker.presence.closed(device, Timestamp(heard));
         }
         let ended = self.broker.sessions.release(&self.key, self.client, self.session_expiry, will);
         self.broker.dispose(ended);
         // The end of the client's side too is answered with ours, by TLS with a close_notify.
-        if !matches!(end, End::Lost(Some(_)) | End::Panic) {
+        if !matches!(end, EndReason::Lost(Some(_)) | EndReason::Panic) {
             let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.transport.finish()).await;
         }
     }

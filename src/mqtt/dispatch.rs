@@ -14,44 +14,44 @@ use crate::{
         message::Message,
         packet::{PacketId, Properties, Protocol, Reason, Subscribe, Subscription},
         presence,
-        request::{self, Asker, Request, ResponseTopic},
+        request::{self, Request, RequestOrigin, ResponseTopic},
         rights,
-        session::{Inbound, Ticket, Verdict},
-        shadow_topic::{Destination, Operation},
+        session::{AckId, AckResult, Inbound},
+        shadow_topic::{Destination, RequestKind},
         topic::{TopicError, TopicFilter, TopicName, is_clean},
     },
-    quota::Cause,
+    quota::QuotaKind,
     service::Permit,
     shadow::{Command, Rejection, Sender, ShadowKey},
-    store::Held,
+    store::StoredShadow,
     wire::Dialect,
 };
 
 /// A request whose payload is not read yet: what is made of it may be many times as large.
-struct Asked {
+struct ParsedRequest {
     request: Request,
     payload: Bytes,
     properties: Option<Box<Properties>>,
 }
 
 /// A request that is admitted and waits for room in the engine.
-pub(super) struct Stalled {
-    asked: Asked,
+pub(super) struct AwaitingPermit {
+    asked: ParsedRequest,
     /// Its place among those that wait, which other business of the connection must not cost it.
     room: Pin<Box<dyn Future<Output = Result<Permit, Rejection>> + Send>>,
 }
 
-impl Stalled {
+impl AwaitingPermit {
     /// What its acknowledgement completes.
-    pub(super) fn ticket(&self) -> Option<Ticket> {
-        self.asked.request.from.as_ref()?.ticket
+    pub(super) fn ack_id(&self) -> Option<AckId> {
+        self.asked.request.from.as_ref()?.ack_id
     }
 }
 
-/// Waits until there is room for `stalled`, if there is such a request.
-pub(super) async fn room(stalled: &mut Option<Stalled>) -> Result<Permit, Rejection> {
-    match stalled {
-        Some(stalled) => stalled.room.as_mut().await,
+/// Waits until there is room for `awaiting_permit`, if there is such a request.
+pub(super) async fn room(awaiting_permit: &mut Option<AwaitingPermit>) -> Result<Permit, Rejection> {
+    match awaiting_permit {
+        Some(awaiting_permit) => awaiting_permit.room.as_mut().await,
         None => future::pending().await,
     }
 }
@@ -63,7 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return self.refuse_publish(&inbound, verdict);
         }
         match Destination::of(&inbound.topic) {
-            Destination::Plain => self.publish_plain(inbound),
+            Destination::Ordinary => self.publish_plain(inbound),
             Destination::Reserved(reserved) => {
                 self.refuse_publish(&inbound, refused(&reserved.to_string()));
             }
@@ -72,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn publish_plain(&mut self, inbound: Inbound) {
-        let ticket = inbound.ticket;
+        let ack_id = inbound.ack_id;
         if !self.client.outbox.with_access(|access| access.may_publish(inbound.topic.as_str())) {
             return self.refuse_publish(&inbound, forbidden(&inbound.topic));
         }
@@ -81,14 +81,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let message =
             Message::new(inbound.topic, payload, inbound.qos, inbound.retain, inbound.properties, Instant::now());
         let verdict = match self.broker.publish(message, &self.key.principal, Some(self.client.outbox.id())) {
-            Ok(0) => Verdict { reason: Reason::NO_MATCHING_SUBSCRIBERS, ..Verdict::SUCCESS },
-            Ok(_) => Verdict::SUCCESS,
+            Ok(0) => AckResult { reason: Reason::NO_MATCHING_SUBSCRIBERS, ..AckResult::SUCCESS },
+            Ok(_) => AckResult::SUCCESS,
             Err(cause) => over(cause),
         };
-        self.complete(ticket, verdict);
+        self.complete(ack_id, verdict);
     }
 
-    async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: Operation, dialect: Dialect) {
+    async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: RequestKind, dialect: Dialect) {
         let (now, access) = (self.broker.service.now(), self.client.outbox.access());
         if self.device.is_none() && presence::acts_as(&access, &key.device) {
             self.broker.presence.opened(&key.device, self.address, self.protocol, now);
@@ -96,14 +96,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let response = match response_topic(&inbound, &access) {
             Ok(response) => response,
-            Err(verdict) => return self.complete(inbound.ticket, verdict),
+            Err(verdict) => return self.complete(inbound.ack_id, verdict),
         };
         let request = Request {
-            from: Some(Asker { outbox: self.client.outbox.clone(), ticket: inbound.ticket }),
+            from: Some(RequestOrigin { outbox: self.client.outbox.clone(), ack_id: inbound.ack_id }),
             response,
             ..Request::new(self.broker.events.clone(), key, operation, dialect)
         };
-        let mut asked = Asked { request, payload: inbound.payload, properties: inbound.properties };
+        let mut asked = ParsedRequest { request, payload: inbound.payload, properties: inbound.properties };
         match self.broker.service.admit(access.principal(), &asked.request.key) {
             Err(rejection) => {
                 self.pace.refused(&self.broker.limits.pace, Instant::now());
@@ -111,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let rejection = self.prepare(&mut asked).err().unwrap_or(rejection);
                 self.refuse(asked.request, &rejection);
             }
-            Ok(_admitted) if operation == Operation::Get => {
+            Ok(_admitted) if operation == RequestKind::Get => {
                 let held = match self.prepare(&mut asked) {
                     Ok(_) => read(&self.broker, &asked.request).await,
                     Err(rejection) => Err(rejection),
@@ -128,13 +128,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn prepare(&self, asked: &mut Asked) -> Result<Option<(Command, Sender)>, Rejection> {
+    fn prepare(&self, asked: &mut ParsedRequest) -> Result<Option<(Command, Sender)>, Rejection> {
         let (access, limits) = (self.client.outbox.access(), &self.broker.limits.document);
         asked.request.prepare(&asked.payload, asked.properties.as_deref(), &access, limits)
     }
 
     /// Has a command decided as soon as there is room for it.
-    fn submit(&mut self, asked: Asked) {
+    fn submit(&mut self, asked: ParsedRequest) {
         let weight = request::weight(&asked.payload, asked.properties.as_deref());
         let principal = self.client.filters.allowance();
         match self.broker.service.try_reserve(principal, weight) {
@@ -142,12 +142,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             None => {
                 let (service, principal) = (self.broker.service.clone(), principal.clone());
                 let room = Box::pin(async move { service.reserve(&principal, weight).await });
-                self.stalled = Some(Stalled { asked, room });
+                self.awaiting_permit = Some(AwaitingPermit { asked, room });
             }
         }
     }
 
-    fn submit_in(&self, permit: Permit, mut asked: Asked) {
+    fn submit_in(&self, permit: Permit, mut asked: ParsedRequest) {
         match self.prepare(&mut asked) {
             Ok(Some(command)) => permit.submit(asked.request.submission(command, &self.key.client_id)),
             Ok(None) => {}
@@ -156,20 +156,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Goes on with the request that waited.
-    pub(super) fn resume_stalled(&mut self, permit: Result<Permit, Rejection>) {
-        match (self.stalled.take(), permit) {
+    pub(super) fn resume_awaiting(&mut self, permit: Result<Permit, Rejection>) {
+        match (self.awaiting_permit.take(), permit) {
             (None, _) => {}
-            (Some(Stalled { asked, .. }), Ok(permit)) => self.submit_in(permit, asked),
-            (Some(Stalled { asked, .. }), Err(rejection)) => self.refuse(asked.request, &rejection),
+            (Some(AwaitingPermit { asked, .. }), Ok(permit)) => self.submit_in(permit, asked),
+            (Some(AwaitingPermit { asked, .. }), Err(rejection)) => self.refuse(asked.request, &rejection),
         }
     }
 
     /// Refuses a publication to a topic that is not the client's to publish to.
-    fn refuse_publish(&mut self, inbound: &Inbound, verdict: Verdict) {
+    fn refuse_publish(&mut self, inbound: &Inbound, verdict: AckResult) {
         self.broker.counters.publishes_refused.add(1);
         let reason = verdict.reason_string.as_deref().unwrap_or_default();
         self.log_refusal("a message was refused", inbound.topic.as_str(), reason);
-        self.complete(inbound.ticket, verdict);
+        self.complete(inbound.ack_id, verdict);
     }
 
     /// Logs that something about `topic` was refused, if the client is not told why: MQTT 3.1.1 has no reasons.
@@ -192,16 +192,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         request.refuse(&self.broker.service, &self.key, &self.client.outbox.access(), rejection);
     }
 
-    fn complete(&mut self, ticket: Option<Ticket>, verdict: Verdict) {
-        if let Some(ticket) = ticket {
-            self.client.session.complete(ticket, verdict, self.transport.output());
+    fn complete(&mut self, ack_id: Option<AckId>, verdict: AckResult) {
+        if let Some(ack_id) = ack_id {
+            self.client.session.complete(ack_id, verdict, self.transport.output());
         }
     }
 
     /// Carries out a SUBSCRIBE and answers it; what is retained follows the SUBACK.
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
         let Subscribe { id, subscription_id, filters } = subscribe;
-        self.client.catch_up.subscribing();
+        self.client.resync.subscribing();
         let reasons: Vec<Reason> = filters
             .into_iter()
             .map(|filter| filter.and_then(|subscription| self.subscribe_one_logged(subscription, subscription_id)))
@@ -252,7 +252,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         };
         let granted = Reason(subscription.qos as u8);
-        self.client.catch_up.subscribed(subscription, subscription_id, subscribed);
+        self.client.resync.subscribed(subscription, subscription_id, subscribed);
         Ok(granted)
     }
 
@@ -264,7 +264,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(reason) => reason,
                 Ok(filter) => {
                     self.client.filters.remove(&filter);
-                    self.client.catch_up.unsubscribed(&filter);
+                    self.client.resync.unsubscribed(&filter);
                     match self.broker.router.unsubscribe(self.client.outbox.id(), &filter) {
                         true => Reason::SUCCESS,
                         false => Reason::NO_SUBSCRIPTION_EXISTED,
@@ -277,7 +277,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 /// Returns why a message that may be well formed is not for anybody to receive, if it is so.
-fn unfit(inbound: &Inbound, topic_bytes_max: usize) -> Option<Verdict> {
+fn unfit(inbound: &Inbound, topic_bytes_max: usize) -> Option<AckResult> {
     let topic = inbound.topic.as_str();
     if topic.len() > topic_bytes_max {
         return Some(refused("the topic is longer than this server takes"));
@@ -289,7 +289,7 @@ fn unfit(inbound: &Inbound, topic_bytes_max: usize) -> Option<Verdict> {
     let user = properties.user.iter().flat_map(|(name, value)| [name, value]);
     let mut strings = user.chain(&properties.content_type);
     let is_unclean = strings.any(|text| !is_clean(text));
-    is_unclean.then(|| Verdict {
+    is_unclean.then(|| AckResult {
         reason: Reason::PAYLOAD_FORMAT_INVALID,
         reason_string: Some("a property holds a control character or a Unicode non-character".into()),
         unknown: false,
@@ -297,10 +297,10 @@ fn unfit(inbound: &Inbound, topic_bytes_max: usize) -> Option<Verdict> {
 }
 
 /// The response topic of a request, which must be an ordinary one that its sender may publish to.
-fn response_topic(inbound: &Inbound, access: &Access) -> Result<Option<ResponseTopic>, Verdict> {
+fn response_topic(inbound: &Inbound, access: &Access) -> Result<Option<ResponseTopic>, AckResult> {
     let Some(properties) = inbound.properties.as_deref() else { return Ok(None) };
     let Some(topic) = &properties.response_topic else { return Ok(None) };
-    if Destination::of(topic) != Destination::Plain {
+    if Destination::of(topic) != Destination::Ordinary {
         return Err(refused("the response topic is not an ordinary one"));
     }
     if !access.may_publish(topic.as_str()) {
@@ -311,22 +311,22 @@ fn response_topic(inbound: &Inbound, access: &Access) -> Result<Option<ResponseT
 }
 
 /// The document that is asked for; what it takes to wait for the disk is boxed, since it is rare.
-async fn read(broker: &Broker, request: &Request) -> Result<Held, Rejection> {
+async fn read(broker: &Broker, request: &Request) -> Result<StoredShadow, Rejection> {
     match broker.service.cached(&request.key) {
         Some(held) => Ok(held),
         None => Box::pin(request.id.scope(broker.service.read(&request.key))).await,
     }
 }
 
-fn refused(why: &str) -> Verdict {
-    Verdict { reason: Reason::TOPIC_NAME_INVALID, reason_string: Some(why.into()), unknown: false }
+fn refused(why: &str) -> AckResult {
+    AckResult { reason: Reason::TOPIC_NAME_INVALID, reason_string: Some(why.into()), unknown: false }
 }
 
-fn over(cause: Cause) -> Verdict {
-    Verdict { reason: Reason::QUOTA_EXCEEDED, reason_string: Some(cause.full().into()), unknown: false }
+fn over(cause: QuotaKind) -> AckResult {
+    AckResult { reason: Reason::QUOTA_EXCEEDED, reason_string: Some(cause.full().into()), unknown: false }
 }
 
-fn forbidden(topic: &TopicName) -> Verdict {
+fn forbidden(topic: &TopicName) -> AckResult {
     let text = format!("Forbidden: publish {topic}");
-    Verdict { reason: Reason::NOT_AUTHORIZED, reason_string: Some(text.into()), unknown: false }
+    AckResult { reason: Reason::NOT_AUTHORIZED, reason_string: Some(text.into()), unknown: false }
 }

@@ -4,7 +4,7 @@
 //! another one; for a no-op: accepted; for a replay or
 //! a dry run: accepted, to who asked alone. An event is told under both prefixes of its shadow, native first, rendered
 //! only if somebody listens there, and once for all who may read the same part of the shadow. The order between
-//! commands is the announcer thread's, which calls [`Events::announce`] in the order of the journal; [`Routed`] tells
+//! commands is the announcer thread's, which calls [`Events::announce`] in the order of the journal; [`FanOutPosition`] tells
 //! the outboxes how far that has come.
 
 use std::{cell::RefCell, sync::Arc, time::Instant};
@@ -15,14 +15,14 @@ use crate::{
     auth::{Access, Operation, Projection},
     mqtt::{
         message::Message,
-        outbox::{Routed, SessionId},
+        outbox::{FanOutPosition, SessionId},
         packet::QoS,
-        router::{Class, Publication, Router},
+        rendering::{self, DIALECTS},
+        router::{DeliveryKind, Publication, Router},
         shadow_topic::Event,
-        shapes::{self, DIALECTS},
         topic::TopicName,
     },
-    service::{self, Announcer, Outcome, Requester},
+    service::{self, Notifier, Outcome, Requester},
     shadow::{Command, ShadowKey},
     store::{Applied, Seq},
     wire::{Dialect, ReplyOptions},
@@ -32,7 +32,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Events {
     router: Arc<Router>,
-    routed: Routed,
+    fan_out_position: FanOutPosition,
 }
 
 /// What one accepted command tells.
@@ -48,13 +48,13 @@ impl Events {
     /// Events that go on after `head`, the last change in the journal.
     #[must_use]
     pub fn new(router: Arc<Router>, head: Seq) -> Self {
-        Self { router, routed: Routed::new(head.0) }
+        Self { router, fan_out_position: FanOutPosition::new(head.0) }
     }
 
     /// How far the journal has been announced.
     #[must_use]
-    pub fn routed(&self) -> &Routed {
-        &self.routed
+    pub fn fan_out_position(&self) -> &FanOutPosition {
+        &self.fan_out_position
     }
 
     /// Publishes a reply that tells of no change: to all subscribers, and surely to who asked, who may want no `metadata`.
@@ -66,7 +66,7 @@ impl Events {
         metadata: bool,
         render: impl Fn(Dialect, &Projection, bool) -> Bytes,
     ) {
-        let class = to.map_or(Class::Plain { from: None }, |to| Class::Reply { to, seq: None });
+        let class = to.map_or(DeliveryKind::Ordinary { from: None }, |to| DeliveryKind::Reply { to, seq: None });
         let lean = to.filter(|_| !metadata);
         self.publish(key, event, class, lean, |dialect, reader, metadata| Some(render(dialect, reader, metadata)));
     }
@@ -80,7 +80,9 @@ impl Events {
         render: impl Fn(Dialect, &Projection) -> Bytes,
     ) {
         if let Some(to) = to {
-            self.publish(key, event, Class::Private { to }, None, |dialect, reader, _| Some(render(dialect, reader)));
+            self.publish(key, event, DeliveryKind::Private { to }, None, |dialect, reader, _| {
+                Some(render(dialect, reader))
+            });
         }
     }
 
@@ -92,13 +94,13 @@ impl Events {
         than: Option<SessionId>,
         render: impl Fn(Dialect, &Projection) -> Bytes,
     ) {
-        let class = than.map_or(Class::Plain { from: None }, |than| Class::Others { than });
+        let class = than.map_or(DeliveryKind::Ordinary { from: None }, |than| DeliveryKind::Others { than });
         self.publish(key, event, class, None, |dialect, reader, _| Some(render(dialect, reader)));
     }
 
     /// Publishes `message` on the ordinary topic where `to` wants a reply.
     pub fn respond(&self, message: Message, to: Option<SessionId>) {
-        let class = to.map_or(Class::Plain { from: None }, |to| Class::Reply { to, seq: None });
+        let class = to.map_or(DeliveryKind::Ordinary { from: None }, |to| DeliveryKind::Reply { to, seq: None });
         self.router.tell(&Arc::new(message), class);
     }
 
@@ -109,29 +111,29 @@ impl Events {
         if let Some(Seq(seq)) = applied.seq
             && let Command::Update(_) = command
         {
-            let class = told.requester.map_or(Class::Event { seq }, |by| Class::Change { by, seq });
+            let class = told.requester.map_or(DeliveryKind::Event { seq }, |by| DeliveryKind::Change { by, seq });
             self.publish(key, Event::Delta, class, lean, |dialect, reader, metadata| {
-                shapes::delta(dialect, after, reader, ReplyOptions { metadata, ..options })
+                rendering::delta(dialect, after, reader, ReplyOptions { metadata, ..options })
             });
             self.publish(key, Event::Documents, class, lean, |dialect, reader, metadata| {
-                Some(shapes::documents(dialect, before, after, reader, ReplyOptions { metadata, ..options }))
+                Some(rendering::documents(dialect, before, after, reader, ReplyOptions { metadata, ..options }))
             });
         }
         let class = match (told.requester, applied.seq) {
-            (Some(to), _) if applied.is_private() => Class::Private { to },
+            (Some(to), _) if applied.is_private() => DeliveryKind::Private { to },
             (None, _) if applied.is_private() => return,
-            (Some(to), seq) => Class::Reply { to, seq: seq.map(|seq| seq.0) },
-            (None, Some(Seq(seq))) => Class::Event { seq },
-            (None, None) => Class::Plain { from: None },
+            (Some(to), seq) => DeliveryKind::Reply { to, seq: seq.map(|seq| seq.0) },
+            (None, Some(Seq(seq))) => DeliveryKind::Event { seq },
+            (None, None) => DeliveryKind::Ordinary { from: None },
         };
         self.publish(key, accepted_event(command), class, lean, |dialect, reader, metadata| {
             Some(service::accepted(dialect, command, applied, reader, ReplyOptions { metadata, ..options }))
         });
         if let Some(Seq(seq)) = applied.seq {
-            let class = Class::Document { seq };
-            self.publish(key, Event::Document, class, None, |_, reader, _| Some(shapes::document(after, reader)));
+            let class = DeliveryKind::Document { seq };
+            self.publish(key, Event::Document, class, None, |_, reader, _| Some(rendering::document(after, reader)));
             self.publish(key, Event::LeanDelta, class, None, |_, reader, _| {
-                shapes::changed_delta(before, after, reader)
+                rendering::changed_delta(before, after, reader)
             });
         }
     }
@@ -142,22 +144,22 @@ impl Events {
         &self,
         key: &ShadowKey,
         event: Event,
-        class: Class,
+        class: DeliveryKind,
         lean: Option<SessionId>,
         render: impl Fn(Dialect, &Projection, bool) -> Option<Bytes>,
     ) {
-        for dialect in DIALECTS.into_iter().filter(|&dialect| shapes::has(dialect, event)) {
+        for dialect in DIALECTS.into_iter().filter(|&dialect| rendering::has(dialect, event)) {
             let topic = event.topic(dialect, key);
             let render = |reader: &Projection, metadata| render(dialect, reader, metadata);
-            let privately = matches!(class, Class::Private { .. });
+            let privately = matches!(class, DeliveryKind::Private { .. });
             let told = RefCell::default();
-            self.router.tell(&Telling { key, event, topic, privately, lean, render, told }, class);
+            self.router.tell(&FanOut { key, event, topic, privately, lean, render, told }, class);
         }
     }
 }
 
 /// One event on one topic: each reader is told the part that it may see.
-struct Telling<'a, F> {
+struct FanOut<'a, F> {
     key: &'a ShadowKey,
     event: Event,
     topic: String,
@@ -173,7 +175,7 @@ struct Telling<'a, F> {
 /// A rendered event, with its reader's projection and whether it has metadata; `None` if there is nothing to send.
 type Rendered = ((Projection, bool), Option<Arc<Message>>);
 
-impl<F: Fn(&Projection, bool) -> Option<Bytes>> Publication for Telling<'_, F> {
+impl<F: Fn(&Projection, bool) -> Option<Bytes>> Publication for FanOut<'_, F> {
     fn topic(&self) -> &str {
         &self.topic
     }
@@ -194,11 +196,11 @@ impl<F: Fn(&Projection, bool) -> Option<Bytes>> Publication for Telling<'_, F> {
     }
 }
 
-impl Announcer for Arc<Events> {
+impl Notifier for Arc<Events> {
     fn announce(&mut self, outcome: &Outcome, requester: &dyn Requester) {
         let Ok(applied) = &outcome.result else { return };
         if let Some(Seq(seq)) = applied.seq {
-            self.routed.begin(seq);
+            self.fan_out_position.begin(seq);
         }
         self.accepted(&Accepted {
             key: &outcome.key,
@@ -208,7 +210,7 @@ impl Announcer for Arc<Events> {
             options: ReplyOptions { token: requester.client_token(), metadata: requester.wants_metadata() },
         });
         if let Some(Seq(seq)) = applied.seq {
-            self.routed.finish(seq);
+            self.fan_out_position.finish(seq);
         }
     }
 }

@@ -4,26 +4,26 @@ use std::sync::Arc;
 
 use crate::{
     mqtt::topic::TopicFilter,
-    quota::{Allowance, Cause},
+    quota::{PrincipalQuota, QuotaKind},
 };
 
 /// The filters of one session. Dropped, they are given back to the principal's allowance.
 #[derive(Debug)]
 pub struct Filters {
     held: Vec<TopicFilter>,
-    allowance: Arc<Allowance>,
+    allowance: Arc<PrincipalQuota>,
 }
 
 impl Filters {
     /// None yet, of a session whose principal has this allowance.
     #[must_use]
-    pub fn new(allowance: Arc<Allowance>) -> Self {
+    pub fn new(allowance: Arc<PrincipalQuota>) -> Self {
         Self { held: Vec::new(), allowance }
     }
 
     /// What the principal may use.
     #[must_use]
-    pub fn allowance(&self) -> &Arc<Allowance> {
+    pub fn allowance(&self) -> &Arc<PrincipalQuota> {
         &self.allowance
     }
 
@@ -38,12 +38,12 @@ impl Filters {
     /// # Errors
     ///
     /// The session has `max` already, or its principal as many as it may.
-    pub fn add(&mut self, filter: &TopicFilter, max: usize) -> Result<(), Cause> {
+    pub fn add(&mut self, filter: &TopicFilter, max: usize) -> Result<(), QuotaKind> {
         if self.held.len() >= max {
-            return Err(Cause::Subscriptions);
+            return Err(QuotaKind::Subscriptions);
         }
         if !self.allowance.subscribe() {
-            return Err(Cause::PrincipalSubscriptions);
+            return Err(QuotaKind::PrincipalSubscriptions);
         }
         self.held.push(filter.clone());
         Ok(())

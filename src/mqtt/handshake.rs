@@ -11,32 +11,33 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     auth::{
-        Access, Shown, Standing,
-        login::{Credentials, Denied},
+        Access, AuthContext, LoginRequest,
+        login::{AuthenticationError, Credentials},
     },
     logging::{self, Shortened, limited_info},
     mqtt::{
         broker::Broker,
         codec::{self, FrameLimits, bytes_max},
         connection::{Connection, FAREWELL_TIMEOUT, Intake},
-        pace::Pace,
         packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
-        presence, rights,
+        presence,
+        rate_limit::ConnectionRateLimit,
+        rights,
         sessions::{Attached, Refusal, SessionKey},
-        transport::{Transport, Turn},
+        transport::{Transport, TransportEvent},
     },
     net::Peer,
 };
 
 /// A client that was taken in.
-struct Taken {
-    standing: Standing,
+struct AcceptedClient {
+    auth_context: AuthContext,
     key: SessionKey,
     attached: Attached,
 }
 
 /// What a client is told that is not.
-struct Refused(Reason, Cow<'static, str>);
+struct ConnectRefused(Reason, Cow<'static, str>);
 
 /// Serves a client on `stream` from its CONNECT to its end. Its CONNECT must be whole by `deadline`.
 ///
@@ -95,12 +96,12 @@ where
                 }
             },
             Ok(None) => match transport.turn(true).await {
-                Ok(Turn::Input) => {}
-                Ok(Turn::End) => {
+                Ok(TransportEvent::Input) => {}
+                Ok(TransportEvent::End) => {
                     part(transport, peer).await;
                     return None;
                 }
-                Ok(Turn::Flushed) | Err(_) => return None,
+                Ok(TransportEvent::Flushed) | Err(_) => return None,
             },
             Err(_) => return None, // not MQTT, or too large: there is no version to answer in
         }
@@ -125,7 +126,7 @@ where
     };
     match taken {
         Ok(taken) => Some(Box::new(welcome(transport, &peer, *connect, assigned, taken, broker))),
-        Err(Refused(reason, text)) => {
+        Err(ConnectRefused(reason, text)) => {
             let (protocol, bytes_max) = (connect.protocol, bytes_max(connect.maximum_packet_size));
             drop(connect);
             refuse(&mut transport, &peer, (protocol, bytes_max), reason, &text).await;
@@ -135,45 +136,56 @@ where
 }
 
 /// Finds out who the client is, and finds or makes its session.
-async fn take_in(peer: &Peer, connect: &Connect, client_id: Arc<str>, broker: &Arc<Broker>) -> Result<Taken, Refused> {
+async fn take_in(
+    peer: &Peer,
+    connect: &Connect,
+    client_id: Arc<str>,
+    broker: &Arc<Broker>,
+) -> Result<AcceptedClient, ConnectRefused> {
     check(connect, broker.limits.topic_bytes_max).inspect_err(|_| {
         broker.service.quotas().addresses.handshake_failed(peer.address.ip(), Instant::now());
     })?;
-    let standing = let_in(peer, connect, &client_id, broker).await?;
-    peer.acquaintance.settle();
-    let key = SessionKey { principal: standing.identity.principal.clone(), client_id };
-    let mut attached = attach(&key, &standing, connect.clean_start, broker).await?;
-    let Some(replaced) = attached.replaced.take() else { return Ok(Taken { standing, key, attached }) };
+    let auth_context = authenticate(peer, connect, &client_id, broker).await?;
+    peer.preauth_permit.settle();
+    let key = SessionKey { principal: auth_context.identity.principal.clone(), client_id };
+    let mut attached = attach(&key, &auth_context, connect.clean_start, broker).await?;
+    let Some(replaced) = attached.replaced.take() else { return Ok(AcceptedClient { auth_context, key, attached }) };
     // The session is in no connection's hands yet, so what goes wrong here must not go by it.
     match catch_unwind(AssertUnwindSafe(|| broker.dispose(replaced))) {
-        Ok(()) => Ok(Taken { standing, key, attached }),
+        Ok(()) => Ok(AcceptedClient { auth_context, key, attached }),
         Err(_panic) => {
             let ended = broker.sessions.release(&key, attached.client, 0, None);
             broker.dispose(ended);
-            Err(Refused(Reason::SERVER_UNAVAILABLE, "the server failed".into()))
+            Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, "the server failed".into()))
         }
     }
 }
 
 /// Who the client is, if it may do something, and leave the will that it has.
-async fn let_in(peer: &Peer, connect: &Connect, client_id: &Arc<str>, broker: &Broker) -> Result<Standing, Refused> {
-    let shown = Shown {
+async fn authenticate(
+    peer: &Peer,
+    connect: &Connect,
+    client_id: &Arc<str>,
+    broker: &Broker,
+) -> Result<AuthContext, ConnectRefused> {
+    let shown = LoginRequest {
         address: peer.address.ip(),
         listener: &peer.listener,
         proof: &peer.proof,
         credentials: Credentials::of(connect.username.as_deref(), connect.password.as_deref()),
     };
-    let let_in = broker.authority.let_in_again(peer.signed_in.as_deref(), shown, client_id).await;
-    let (standing, access) = let_in.map_err(|denied| Refused(reason_of(denied), denied.to_string().into()))?;
+    let authenticate = broker.authority.let_in_again(peer.signed_in.as_deref(), shown, client_id).await;
+    let (auth_context, access) =
+        authenticate.map_err(|denied| ConnectRefused(reason_of(denied), denied.to_string().into()))?;
     match rights::may_leave(&access, connect.will.as_ref()) {
-        Ok(()) => Ok(standing),
+        Ok(()) => Ok(auth_context),
         Err((reason, text)) => {
-            let principal = standing.identity.principal.name();
+            let principal = auth_context.identity.principal.name();
             limited_info!(
                 broker.refusals, address = %peer.address, %principal, client = %Shortened(client_id), reason = %Shortened(&text),
                 "a client with its will was refused"
             );
-            Err(Refused(reason, text))
+            Err(ConnectRefused(reason, text))
         }
     }
 }
@@ -181,21 +193,23 @@ async fn let_in(peer: &Peer, connect: &Connect, client_id: &Arc<str>, broker: &B
 /// The client's session, once no other connection has it.
 async fn attach(
     key: &SessionKey,
-    standing: &Standing,
+    auth_context: &AuthContext,
     clean_start: bool,
     broker: &Broker,
-) -> Result<Attached, Refused> {
+) -> Result<Attached, ConnectRefused> {
     let make = |access: &Access| broker.new_session(access);
-    let attached = broker.sessions.attach(key, standing, clean_start, &broker.authority, make);
+    let attached = broker.sessions.attach(key, auth_context, clean_start, &broker.authority, make);
     match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
         Ok(Ok(attached)) => Ok(attached),
         Ok(Err(Refusal::Quota(cause))) => {
             broker.service.quotas().count(cause);
-            Err(Refused(Reason::QUOTA_EXCEEDED, cause.full().into()))
+            Err(ConnectRefused(Reason::QUOTA_EXCEEDED, cause.full().into()))
         }
-        Ok(Err(Refusal::NoRights)) => Err(Refused(Reason::NOT_AUTHORIZED, "this client is no longer let in".into())),
-        Ok(Err(Refusal::Closing)) => Err(Refused(Reason::SERVER_UNAVAILABLE, "the server is ending".into())),
-        Err(_) => Err(Refused(Reason::SERVER_BUSY, "the session's other connection does not end".into())),
+        Ok(Err(Refusal::NoRights)) => {
+            Err(ConnectRefused(Reason::NOT_AUTHORIZED, "this client is no longer let in".into()))
+        }
+        Ok(Err(Refusal::Closing)) => Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, "the server is ending".into())),
+        Err(_) => Err(ConnectRefused(Reason::SERVER_BUSY, "the session's other connection does not end".into())),
     }
 }
 
@@ -205,13 +219,13 @@ fn welcome<S>(
     peer: &Peer,
     mut connect: Connect,
     assigned: Option<String>,
-    taken: Taken,
+    taken: AcceptedClient,
     broker: Arc<Broker>,
 ) -> Connection<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Taken { standing, key, mut attached } = taken;
+    let AcceptedClient { auth_context, key, mut attached } = taken;
     let device = presence::device_of(&attached.client.outbox.access());
     if let Some(device) = &device {
         broker.presence.opened(device, peer.address.ip(), connect.protocol, broker.service.now());
@@ -228,8 +242,8 @@ where
     let now = Instant::now();
     attached.client.session.attach(&connect, now, transport.output());
     attached.client.outbox.attach(attached.client.session.window());
-    peer.acquaintance.know(attached.client.filters.allowance());
-    let pace = Pace::new(attached.client.filters.allowance().clone(), now);
+    peer.preauth_permit.know(attached.client.filters.allowance());
+    let pace = ConnectionRateLimit::new(attached.client.filters.allowance().clone(), now);
     Connection {
         transport,
         key,
@@ -242,13 +256,13 @@ where
         will: connect.will.take(),
         session_expiry: connect.session_expiry.min(broker.limits.session_expiry_max),
         silence_max: (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1500)), // [MQTT-3.1.2-22]
-        kicked: attached.kicked,
-        stalled: None,
+        disconnect_signal: attached.disconnect_signal,
+        awaiting_permit: None,
         pace,
-        intake: Intake::new(peer.acquaintance.clone()),
-        until: standing.identity.until.map(|until| until.deadline),
-        leaving: None,
-        heard: now,
+        intake: Intake::new(peer.preauth_permit.clone()),
+        auth_expires_at: auth_context.identity.until.map(|until| until.deadline),
+        draining_until: None,
+        last_received: now,
         broker,
     }
 }
@@ -265,33 +279,33 @@ fn accepted(connect: &Connect, session_present: bool, assigned: Option<String>, 
 }
 
 /// Refuses a client that does not take the CONNACK it would get, before its session is touched.
-fn check_size(connect: &Connect, assigned: Option<&str>, broker: &Broker) -> Result<(), Refused> {
+fn check_size(connect: &Connect, assigned: Option<&str>, broker: &Broker) -> Result<(), ConnectRefused> {
     if connect.maximum_packet_size.is_none() {
         return Ok(());
     }
     let connack = accepted(connect, false, assigned.map(str::to_owned), broker);
     let fits = codec::encode(connect.protocol, &connack, bytes_max(connect.maximum_packet_size), &mut Vec::new());
-    fits.map_err(|error| Refused(Reason::PACKET_TOO_LARGE, error.to_string().into()))
+    fits.map_err(|error| ConnectRefused(Reason::PACKET_TOO_LARGE, error.to_string().into()))
 }
 
 /// How a client is told that it is not let in.
-fn reason_of(denied: Denied) -> Reason {
+fn reason_of(denied: AuthenticationError) -> Reason {
     match denied {
-        Denied::Bad => Reason::BAD_USER_NAME_OR_PASSWORD,
-        Denied::Missing | Denied::NoRole => Reason::NOT_AUTHORIZED,
-        Denied::TooMany { .. } => Reason::QUOTA_EXCEEDED,
-        Denied::Busy => Reason::SERVER_BUSY,
+        AuthenticationError::Bad => Reason::BAD_USER_NAME_OR_PASSWORD,
+        AuthenticationError::Missing | AuthenticationError::NoRole => Reason::NOT_AUTHORIZED,
+        AuthenticationError::TooMany { .. } => Reason::QUOTA_EXCEEDED,
+        AuthenticationError::Busy => Reason::SERVER_BUSY,
     }
 }
 
-fn check(connect: &Connect, topic_bytes_max: usize) -> Result<(), Refused> {
+fn check(connect: &Connect, topic_bytes_max: usize) -> Result<(), ConnectRefused> {
     if connect.authentication_method.is_some() {
         let text = "enhanced authentication is not offered".into();
-        return Err(Refused(Reason::BAD_AUTHENTICATION_METHOD, text)); // [MQTT-4.12.0-1]
+        return Err(ConnectRefused(Reason::BAD_AUTHENTICATION_METHOD, text)); // [MQTT-4.12.0-1]
     }
     if connect.will.as_ref().is_some_and(|will| will.topic.as_str().len() > topic_bytes_max) {
         let text = "the will's topic is longer than this server takes".into();
-        return Err(Refused(Reason::TOPIC_NAME_INVALID, text));
+        return Err(ConnectRefused(Reason::TOPIC_NAME_INVALID, text));
     }
     Ok(())
 }
@@ -321,7 +335,7 @@ async fn part<S>(transport: &mut Transport<S>, peer: &Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    peer.acquaintance.settle();
+    peer.preauth_permit.settle();
     let _ = tokio::time::timeout(FAREWELL_TIMEOUT, transport.finish()).await;
 }
 

@@ -28,7 +28,7 @@ pub(crate) enum Received {
 /// The messages under way to one client.
 #[derive(Debug, Default)]
 pub(crate) struct Inflight {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<InflightEntry>,
     /// How many entries, the last ones, wait to be sent on the present connection.
     unsent: usize,
     /// Of the messages kept for a resend.
@@ -37,13 +37,13 @@ pub(crate) struct Inflight {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct InflightEntry {
     id: PacketId,
-    stage: Stage,
+    stage: InflightState,
 }
 
 #[derive(Debug)]
-enum Stage {
+enum InflightState {
     /// PUBLISH was sent.
     Published(Delivery),
     /// QoS 2: PUBREC came, PUBREL was sent.
@@ -69,8 +69,8 @@ impl Inflight {
         let entries = std::mem::take(&mut self.entries);
         (self.unsent, self.bytes) = (0, 0);
         let deliveries = entries.into_iter().filter_map(|entry| match entry.stage {
-            Stage::Published(delivery) => Some(delivery),
-            Stage::Released => None,
+            InflightState::Published(delivery) => Some(delivery),
+            InflightState::Released => None,
         });
         deliveries.filter(|delivery| delivery.share.is_some() && delivery.qos == QoS::AtLeastOnce).collect()
     }
@@ -93,9 +93,9 @@ impl Inflight {
 
     /// Remembers a message as sent.
     pub(crate) fn push(&mut self, id: PacketId, delivery: Delivery) {
-        let stage = Stage::Published(delivery);
+        let stage = InflightState::Published(delivery);
         self.bytes += stage.weight();
-        self.entries.push_back(Entry { id, stage });
+        self.entries.push_back(InflightEntry { id, stage });
     }
 
     /// Whether a message waits for this PUBACK.
@@ -110,7 +110,7 @@ impl Inflight {
 
     /// Whether a message waits for this PUBCOMP.
     pub(crate) fn awaits_pubcomp(&self, id: PacketId) -> bool {
-        self.entries.iter().any(|entry| entry.id == id && matches!(entry.stage, Stage::Released))
+        self.entries.iter().any(|entry| entry.id == id && matches!(entry.stage, InflightState::Released))
     }
 
     /// PUBACK; one that fits no message is let go.
@@ -120,7 +120,8 @@ impl Inflight {
 
     /// PUBREC.
     pub(crate) fn receive(&mut self, id: PacketId, reason: Reason) -> Received {
-        let fits = |stage: &Stage| stage.is_published(QoS::ExactlyOnce) || matches!(stage, Stage::Released);
+        let fits =
+            |stage: &InflightState| stage.is_published(QoS::ExactlyOnce) || matches!(stage, InflightState::Released);
         let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id && fits(&entry.stage)) else {
             return Received::Unknown;
         };
@@ -129,13 +130,13 @@ impl Inflight {
             return Received::Refused;
         }
         self.bytes -= entry.stage.weight();
-        entry.stage = Stage::Released;
+        entry.stage = InflightState::Released;
         Received::Release
     }
 
     /// PUBCOMP; one that fits no message is let go.
     pub(crate) fn complete(&mut self, id: PacketId) {
-        self.remove(id, |stage| matches!(stage, Stage::Released));
+        self.remove(id, |stage| matches!(stage, InflightState::Released));
     }
 
     /// The connection is gone: all has to be sent again on the next one.
@@ -161,15 +162,15 @@ impl Inflight {
         while self.unsent > 0 && self.entries.len() - self.unsent < window.into() {
             let next = self.entries.len() - self.unsent;
             self.unsent -= 1;
-            let Some(Entry { id, stage }) = self.entries.get(next) else { break };
+            let Some(InflightEntry { id, stage }) = self.entries.get(next) else { break };
             match stage {
-                Stage::Published(delivery) => {
+                InflightState::Published(delivery) => {
                     if !delivery.write(protocol, Some(*id), true, now, bytes_max, out) {
                         self.bytes -= stage.weight();
                         self.entries.remove(next);
                     }
                 }
-                Stage::Released => {
+                InflightState::Released => {
                     codec::encode(protocol, &ServerPacket::PubRel(*id, Reason::SUCCESS), bytes_max, out)?;
                 }
             }
@@ -177,7 +178,7 @@ impl Inflight {
         Ok(())
     }
 
-    fn remove(&mut self, id: PacketId, fits: impl Fn(&Stage) -> bool) {
+    fn remove(&mut self, id: PacketId, fits: impl Fn(&InflightState) -> bool) {
         let Some(at) = self.entries.iter().position(|entry| entry.id == id && fits(&entry.stage)) else { return };
         if at >= self.entries.len() - self.unsent {
             self.unsent -= 1;
@@ -191,7 +192,7 @@ impl Inflight {
     }
 }
 
-impl Stage {
+impl InflightState {
     fn is_published(&self, qos: QoS) -> bool {
         matches!(self, Self::Published(delivery) if delivery.qos == qos)
     }

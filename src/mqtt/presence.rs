@@ -8,7 +8,7 @@
 //!
 //! Nobody is sent a presence as it changes. A change gets a number and is told to the outboxes of those who subscribed;
 //! they note which topics changed or, if those are many, since which number. When it is the turn of what is noted, the
-//! connection sends it as it is then ([`super::catch_up`]). So a device that comes and goes costs a slow
+//! connection sends it as it is then ([`super::resync`]). So a device that comes and goes costs a slow
 //! subscriber one message, and the newest state always arrives.
 //!
 //! The table is in memory alone. It keeps those who went away, up to a number of devices: then the ones that went first
@@ -31,7 +31,7 @@ use crate::{
         message::Message,
         outbox::SessionId,
         packet::Protocol,
-        router::{Class, Publication, Router},
+        router::{DeliveryKind, Publication, Router},
         shadow_topic,
         topic::TopicName,
     },
@@ -41,7 +41,7 @@ use crate::{
 
 /// The devices that are connected, or were.
 pub struct PresenceTable {
-    table: Mutex<Table>,
+    table: Mutex<PresenceEntries>,
     devices_max: usize,
     router: Arc<Router>,
 }
@@ -60,7 +60,7 @@ pub struct Presence {
 }
 
 #[derive(Default)]
-struct Table {
+struct PresenceEntries {
     devices: BTreeMap<DeviceId, Device>,
     /// The number of each device's last change; the highest is the newest.
     changes: BTreeMap<u64, DeviceId>,
@@ -143,14 +143,14 @@ impl PresenceTable {
     }
 
     /// Keeps a change and tells it, under the lock: changes of one device are noted in their order.
-    fn change(&self, table: &mut Table, device: &DeviceId, connections: usize, presence: Presence) {
+    fn change(&self, table: &mut PresenceEntries, device: &DeviceId, connections: usize, presence: Presence) {
         let number = table.put(device, connections, presence);
         let notice = Notice { key: ShadowKey::classic(device.clone()), message: message(device, presence) };
-        self.router.tell(&notice, Class::Presence { number });
+        self.router.tell(&notice, DeliveryKind::Presence { number });
     }
 }
 
-impl Table {
+impl PresenceEntries {
     fn put(&mut self, device: &DeviceId, connections: usize, presence: Presence) -> u64 {
         self.newest += 1;
         let changed = self.newest;

@@ -14,15 +14,15 @@ use crate::{
         message::Message,
         outbox::{Outbox, SessionId},
         packet::{Properties, QoS, Reason},
-        session::{Ticket, Verdict},
+        rendering,
+        session::{AckId, AckResult},
         sessions::SessionKey,
-        shadow_topic::{Event, Operation},
-        shapes,
+        shadow_topic::{Event, RequestKind},
         topic::TopicName,
     },
     quota::Admitted,
     request_id::RequestId,
-    service::{self, Done, Requester, Service, Submission},
+    service::{self, AcceptedCommand, Requester, Service, Submission},
     shadow::{Command, Delete, Document, DocumentLimits, Rejection, Sender, ShadowKey, Timestamp},
     wire::{self, ClientToken, Dialect, Parsed, Payload, Refused, ReplyOptions, Via},
 };
@@ -32,13 +32,13 @@ pub(super) struct Request {
     /// Where its events go.
     pub events: Arc<Events>,
     /// Who asked; `None`: a will, which nobody waits for.
-    pub from: Option<Asker>,
+    pub from: Option<RequestOrigin>,
     /// Its id in the log.
     pub id: RequestId,
     /// The shadow.
     pub key: ShadowKey,
     /// What was asked.
-    pub operation: Operation,
+    pub operation: RequestKind,
     /// Under which contract.
     pub dialect: Dialect,
     /// Correlates replies.
@@ -56,11 +56,11 @@ pub(super) struct Request {
 }
 
 /// The session that asked.
-pub(super) struct Asker {
+pub(super) struct RequestOrigin {
     /// Its queue.
     pub outbox: Arc<Outbox>,
     /// What its acknowledgement completes, for QoS 1 and 2.
-    pub ticket: Option<Ticket>,
+    pub ack_id: Option<AckId>,
 }
 
 /// Where a requester wants its reply besides the shadow's own topics.
@@ -74,7 +74,7 @@ pub(super) struct ResponseTopic {
 
 impl Request {
     /// A request that nobody waits for, its payload not yet read.
-    pub(super) fn new(events: Arc<Events>, key: ShadowKey, operation: Operation, dialect: Dialect) -> Self {
+    pub(super) fn new(events: Arc<Events>, key: ShadowKey, operation: RequestKind, dialect: Dialect) -> Self {
         Self {
             events,
             from: None,
@@ -109,14 +109,14 @@ impl Request {
         let parsed = self.parse(payload, properties, limits);
         self.reads = access.projection(&self.key, auth::Operation::Get).unwrap_or(Projection::NONE);
         match self.operation {
-            Operation::Get => access.admit_get(&self.key).and(parsed.map(|_| None)),
-            Operation::Update | Operation::Delete => {
+            RequestKind::Get => access.admit_get(&self.key).and(parsed.map(|_| None)),
+            RequestKind::Update | RequestKind::Delete => {
                 let mut command = match parsed {
                     Ok(command) => command,
                     Err(rejection) => {
                         match self.operation {
                             // What it takes is known without reading it.
-                            Operation::Delete => {
+                            RequestKind::Delete => {
                                 access.admit(&self.key, &mut Command::Delete(Delete::default())).map(drop)
                             }
                             operation => access.admit_any(&self.key, operation.into()),
@@ -138,13 +138,13 @@ impl Request {
     ) -> Result<Option<Command>, Rejection> {
         let payload = given(payload, properties);
         match self.operation {
-            Operation::Update => {
+            RequestKind::Update => {
                 let update = self.take(wire::parse_update(payload, self.dialect, limits))?;
                 self.private = update.dry_run;
                 Ok(Some(Command::Update(update)))
             }
-            Operation::Get => self.take(wire::parse_get(payload, self.dialect)).map(|()| None),
-            Operation::Delete => {
+            RequestKind::Get => self.take(wire::parse_get(payload, self.dialect)).map(|()| None),
+            RequestKind::Delete => {
                 self.take(wire::parse_delete(payload, self.dialect)).map(|body| Some(Command::Delete(body)))
             }
         }
@@ -179,7 +179,7 @@ impl Request {
     pub(super) fn refuse(self, service: &Service, by: &SessionKey, access: &Access, rejection: &Rejection) {
         let SessionKey { principal, client_id } = by;
         // What somebody sends who has no business here is no news to those who have.
-        if self.operation != Operation::Get && access.admit_any(&self.key, self.operation.into()).is_ok() {
+        if self.operation != RequestKind::Get && access.admit_any(&self.key, self.operation.into()).is_ok() {
             service.note_refusal(&self.key, principal, client_id, Via::Mqtt, rejection);
         }
         service::log_refusal(self.id, &self.key, principal.name(), client_id, rejection);
@@ -189,7 +189,7 @@ impl Request {
     /// Refuses the request. Of one that is refused for lack of rights nobody else hears. PROTOCOL section 2.
     fn reject(self, rejection: &Rejection, now: Timestamp) {
         let payload = |dialect, rejection: &Rejection, reader: &Projection| {
-            shapes::rejected(dialect, rejection, &self.key, now, reader, self.client_token.as_ref())
+            rendering::rejected(dialect, rejection, &self.key, now, reader, self.client_token.as_ref())
         };
         let own = |dialect, reader: &Projection| payload(dialect, &self.as_told(rejection, reader), reader);
         let (event, to) = (self.operation.rejected(), self.session_id());
@@ -226,11 +226,11 @@ impl Request {
             return self.reject(&Rejection::NotFound, now);
         }
         let payload = |dialect, reader: &Projection, metadata| {
-            shapes::got(dialect, document, now, reader, ReplyOptions { token: self.client_token.as_ref(), metadata })
+            rendering::got(dialect, document, now, reader, ReplyOptions { token: self.client_token.as_ref(), metadata })
         };
         self.events.reply(&self.key, Event::GetAccepted, self.session_id(), self.metadata, payload);
         let payload = self.response.as_ref().map(|_| payload(self.dialect, &self.reads, self.metadata));
-        self.answer(payload, Verdict::SUCCESS);
+        self.answer(payload, AckResult::SUCCESS);
     }
 
     fn session_id(&self) -> Option<SessionId> {
@@ -238,14 +238,14 @@ impl Request {
     }
 
     /// Sends `payload` to the response topic, if there is one, and the verdict to the requester.
-    fn answer(mut self, payload: Option<Bytes>, verdict: Verdict) {
+    fn answer(mut self, payload: Option<Bytes>, verdict: AckResult) {
         // Before its client can know: it may have as many in flight as its window, and the next takes this one's place.
         self.admitted = None;
         let to = self.session_id();
         let verdict = match self.dialect {
             Dialect::Native => verdict,
             // On AWS topics every request is acknowledged alike. PROTOCOL section 2.
-            Dialect::Aws => Verdict { unknown: verdict.unknown, ..Verdict::SUCCESS },
+            Dialect::Aws => AckResult { unknown: verdict.unknown, ..AckResult::SUCCESS },
         };
         if let (Some(ResponseTopic { topic, correlation_data }), Some(payload)) = (self.response, payload) {
             let properties = correlation_data
@@ -253,8 +253,8 @@ impl Request {
             let reply = Message::new(topic, payload, QoS::AtLeastOnce, false, properties, Instant::now());
             self.events.respond(reply, to);
         }
-        if let Some(Asker { outbox, ticket: Some(ticket) }) = self.from {
-            outbox.push_ack(ticket, verdict);
+        if let Some(RequestOrigin { outbox, ack_id: Some(ack_id) }) = self.from {
+            outbox.push_ack(ack_id, verdict);
         }
     }
 }
@@ -272,14 +272,14 @@ impl Requester for Request {
         self.metadata
     }
 
-    fn decided(self: Box<Self>, outcome: Result<Done<'_>, &Rejection>, now: Timestamp) {
+    fn on_outcome(self: Box<Self>, outcome: Result<AcceptedCommand<'_>, &Rejection>, now: Timestamp) {
         match outcome {
             Err(rejection) => self.reject(rejection, now),
-            Ok(Done { command, applied }) => {
+            Ok(AcceptedCommand { command, applied }) => {
                 let options = ReplyOptions { token: self.client_token.as_ref(), metadata: self.metadata };
                 let accepted = |_| service::accepted(self.dialect, command, applied, &self.reads, options);
                 let payload = self.response.as_ref().map(accepted);
-                self.answer(payload, Verdict::SUCCESS);
+                self.answer(payload, AckResult::SUCCESS);
             }
         }
     }
@@ -295,7 +295,7 @@ fn given<'a>(payload: &'a [u8], properties: Option<&'a Properties>) -> Payload<'
 }
 
 /// The verdict of a PUBACK on a refused request. PROTOCOL section 2.
-fn verdict(rejection: &Rejection, key: &ShadowKey, id: RequestId) -> Verdict {
+fn verdict(rejection: &Rejection, key: &ShadowKey, id: RequestId) -> AckResult {
     let reason = match rejection {
         Rejection::Forbidden { .. } | Rejection::Unauthorized => Reason::NOT_AUTHORIZED,
         Rejection::TooManyRequests { .. } => Reason::QUOTA_EXCEEDED,
@@ -326,5 +326,5 @@ fn verdict(rejection: &Rejection, key: &ShadowKey, id: RequestId) -> Verdict {
     } else if let Some(detail) = rejection.detail() {
         text = format!("{text}: {detail}");
     }
-    Verdict { reason, reason_string: Some(text.into()), unknown: *rejection == Rejection::OutcomeUnknown }
+    AckResult { reason, reason_string: Some(text.into()), unknown: *rejection == Rejection::OutcomeUnknown }
 }

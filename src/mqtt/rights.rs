@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    auth::{Access, Wanted},
+    auth::{Access, NameFilter},
     mqtt::{
         packet::{Reason, Will},
         shadow_topic::{self, Destination},
@@ -21,7 +21,7 @@ use crate::{
 pub(super) fn may_leave(access: &Access, will: Option<&Will>) -> Result<(), (Reason, Cow<'static, str>)> {
     let Some(will) = will else { return Ok(()) };
     let allowed = match Destination::of(&will.topic) {
-        Destination::Plain => access.may_publish(will.topic.as_str()),
+        Destination::Ordinary => access.may_publish(will.topic.as_str()),
         Destination::Request(key, operation, _) => access.admit_any(&key, operation.into()).is_ok(),
         Destination::Reserved(reserved) => {
             return Err((Reason::TOPIC_NAME_INVALID, format!("will topic: {reserved}").into()));
@@ -34,24 +34,24 @@ pub(super) fn may_leave(access: &Access, will: Option<&Will>) -> Result<(), (Rea
 pub(super) fn may_subscribe(access: &Access, filter: &TopicFilter) -> bool {
     let filter = filter.as_str();
     access.may_receive_some(filter)
-        || shadow_topic::shapes()
+        || shadow_topic::rendering()
             .any(|shape| selected(filter, &shape).is_some_and(|(device, name)| access.may_follow_some(device, name)))
 }
 
 /// Which devices and names `filter` selects of the topics of this `shape`; `None`: none.
-fn selected<'f>(filter: &'f str, shape: &[shadow_topic::Level]) -> Option<(Wanted<'f>, Option<Wanted<'f>>)> {
+fn selected<'f>(filter: &'f str, shape: &[shadow_topic::Level]) -> Option<(NameFilter<'f>, Option<NameFilter<'f>>)> {
     // [MQTT-4.7.2-1]
     if filter.starts_with(['+', '#']) && shape.first() == Some(&shadow_topic::Level::Is("$aws")) {
         return None;
     }
-    let (mut device, mut name) = (Wanted::Any, None);
+    let (mut device, mut name) = (NameFilter::Any, None);
     let mut levels = filter.split('/');
     let mut all = false;
     for level in shape {
         let wanted = if all { "#" } else { levels.next()? };
         all |= wanted == "#";
         let open = matches!(wanted, "#" | "+");
-        let this = if open { Wanted::Any } else { Wanted::Is(wanted) };
+        let this = if open { NameFilter::Any } else { NameFilter::Is(wanted) };
         match level {
             shadow_topic::Level::Is(text) if open || wanted == *text => {}
             shadow_topic::Level::Is(_) => return None,

@@ -7,7 +7,7 @@
 //!
 //! Delayed wills and session expiry are instants in one ordered set; [`Sessions::due`] hands out what has fallen due.
 
-mod holders;
+mod session_counts;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,18 +18,18 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::OwnedNotified, oneshot};
 
-use self::holders::Holders;
-pub use self::holders::SessionsMax;
+use self::session_counts::SessionCounts;
+pub use self::session_counts::SessionsMax;
 use crate::{
-    auth::{Access, Authority, Principal, Standing},
+    auth::{Access, AuthContext, Authority, Principal},
     mqtt::{
-        catch_up::CatchUp,
         filters::Filters,
         outbox::{Outbox, SessionId},
         packet::{Reason, Will},
+        resync::Resync,
         session::Session,
     },
-    quota::Cause,
+    quota::QuotaKind,
 };
 
 /// Whose session it is.
@@ -51,7 +51,7 @@ pub struct ClientSession {
     /// Its filters, as the router has them.
     pub filters: Filters,
     /// What its connection has yet to look up and send.
-    pub(super) catch_up: CatchUp,
+    pub(super) resync: Resync,
 }
 
 /// A session in the hands of a connection.
@@ -62,14 +62,14 @@ pub struct Attached {
     /// Whether it was there before.
     pub present: bool,
     /// Resolves when the connection has to end, with the reason.
-    pub kicked: oneshot::Receiver<Reason>,
+    pub disconnect_signal: oneshot::Receiver<Reason>,
     /// The session this one replaces, if the client asked for a clean start.
-    pub replaced: Option<Ended>,
+    pub replaced: Option<ClosedSession>,
 }
 
 /// What is left to do for a session that is no more, or for a will whose time has come.
 #[derive(Debug)]
-pub struct Ended {
+pub struct ClosedSession {
     /// Whose it was.
     pub key: SessionKey,
     /// What its owner may do.
@@ -85,16 +85,16 @@ pub struct Ended {
 /// The table of sessions.
 #[derive(Debug)]
 pub struct Sessions {
-    table: Mutex<Table>,
+    table: Mutex<SessionTable>,
     max: SessionsMax,
     timers_changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    entries: HashMap<SessionKey, Entry>,
+struct SessionTable {
+    entries: HashMap<SessionKey, SessionSlot>,
     /// Whose `entries` are, changed with them.
-    holders: Holders,
+    session_counts: SessionCounts,
     timers: BTreeMap<(Instant, u64), SessionKey>,
     timers_made: u64,
     /// Set once: no connection is taken any more.
@@ -102,21 +102,21 @@ struct Table {
 }
 
 #[derive(Debug)]
-enum Entry {
-    /// A connection holds the session. `kick` is taken by the first that wants it to end.
+enum SessionSlot {
+    /// A connection holds the session. `disconnect` is taken by the first that wants it to end.
     Connected {
-        kick: Option<oneshot::Sender<Reason>>,
+        disconnect: Option<oneshot::Sender<Reason>>,
         released: Arc<Notify>,
-        standing: Box<Standing>,
+        auth_context: Box<AuthContext>,
         outbox: Arc<Outbox>,
     },
     /// Nobody does.
-    Parked(Box<Parked>),
+    DisconnectedSession(Box<DisconnectedSession>),
 }
 
 #[derive(Debug)]
-struct Parked {
-    standing: Box<Standing>,
+struct DisconnectedSession {
+    auth_context: Box<AuthContext>,
     client: ClientSession,
     expires: Instant,
     will: Option<(Instant, Will)>,
@@ -124,8 +124,8 @@ struct Parked {
 }
 
 /// What came of an attempt to take a session.
-enum Attempt {
-    Done(Box<Attached>),
+enum AttachAttempt {
+    AcceptedCommand(Box<Attached>),
     /// A connection holds it, and was told to end. Resolves when it has given the session back.
     Held(OwnedNotified),
 }
@@ -136,7 +136,7 @@ pub struct Load {
     /// In the hands of a connection.
     pub connected: usize,
     /// Waiting for their client.
-    pub parked: usize,
+    pub disconnected: usize,
     /// Connected ones that have to catch up from the journal.
     pub lagging: usize,
     /// Bytes queued towards all of them.
@@ -149,7 +149,7 @@ pub struct Load {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// There are as many sessions or connections as there may be, altogether or of its principal.
-    Quota(Cause),
+    Quota(QuotaKind),
     /// Its client is no longer let in.
     NoRights,
     /// The server is about to end.
@@ -163,7 +163,7 @@ impl Sessions {
         Self { table: Mutex::default(), max, timers_changed: Notify::new() }
     }
 
-    /// Gives the session of `key` to a new connection that was let in on `standing`, ending the one that holds it;
+    /// Gives the session of `key` to a new connection that was let in on `auth_context`, ending the one that holds it;
     /// `make` makes a new session. It has the rights of that moment: while it waited its token may have ended, or
     /// rights may have been read anew. From then on it is in the table, and reviewed there.
     ///
@@ -173,30 +173,30 @@ impl Sessions {
     pub async fn attach(
         &self,
         key: &SessionKey,
-        standing: &Standing,
+        auth_context: &AuthContext,
         clean_start: bool,
         authority: &Authority,
         make: impl Fn(&Access) -> ClientSession,
     ) -> Result<Attached, Refusal> {
         loop {
-            match self.try_attach(key, standing, clean_start, authority, &make)? {
-                Attempt::Done(attached) => return Ok(*attached),
-                Attempt::Held(released) => released.await,
+            match self.try_attach(key, auth_context, clean_start, authority, &make)? {
+                AttachAttempt::AcceptedCommand(attached) => return Ok(*attached),
+                AttachAttempt::Held(released) => released.await,
             }
         }
     }
 
     /// Takes back the session of a connection that ended, to keep it for `expiry` seconds if its client may come back,
     /// and tells what to do now.
-    pub fn release(&self, key: &SessionKey, client: ClientSession, expiry: u32, will: Option<Will>) -> Ended {
+    pub fn release(&self, key: &SessionKey, client: ClientSession, expiry: u32, will: Option<Will>) -> ClosedSession {
         let now = Instant::now();
         let mut table = self.table.lock();
-        let Some(Entry::Connected { released, standing, .. }) = table.remove(key) else {
-            return Ended::session(key.clone(), client, will);
+        let Some(SessionSlot::Connected { released, auth_context, .. }) = table.remove(key) else {
+            return ClosedSession::session(key.clone(), client, will);
         };
         released.notify_waiters();
         if expiry == 0 || table.closing || !client.outbox.access().is_any() {
-            return Ended::session(key.clone(), client, will);
+            return ClosedSession::session(key.clone(), client, will);
         }
         let expires = now + Duration::from_secs(expiry.into());
         let (will_now, will_later) = match will {
@@ -205,16 +205,16 @@ impl Sessions {
         };
         let (access, from) = (client.outbox.access(), client.outbox.id());
         let timer = table.set_timer(key, expires, will_later.as_ref().map(|(at, _)| *at));
-        let parked = Parked { standing, client, expires, will: will_later, timer };
-        table.holders.add(&key.principal, false);
-        table.entries.insert(key.clone(), Entry::Parked(Box::new(parked)));
+        let disconnected = DisconnectedSession { auth_context, client, expires, will: will_later, timer };
+        table.session_counts.add(&key.principal, false);
+        table.entries.insert(key.clone(), SessionSlot::DisconnectedSession(Box::new(disconnected)));
         drop(table);
         self.timers_changed.notify_one();
-        Ended { key: key.clone(), access, from, client: None, will: will_now }
+        ClosedSession { key: key.clone(), access, from, client: None, will: will_now }
     }
 
     /// Waits until a will or a session falls due, and hands out what has.
-    pub async fn due(&self) -> Vec<Ended> {
+    pub async fn due(&self) -> Vec<ClosedSession> {
         loop {
             let changed = self.timers_changed.notified();
             let (due, next) = self.take_due(Instant::now());
@@ -236,10 +236,10 @@ impl Sessions {
         let mut table = self.table.lock();
         table.closing = true;
         for entry in table.entries.values_mut() {
-            if let Entry::Connected { kick, .. } = entry
-                && let Some(kick) = kick.take()
+            if let SessionSlot::Connected { disconnect, .. } = entry
+                && let Some(disconnect) = disconnect.take()
             {
-                let _ = kick.send(reason);
+                let _ = disconnect.send(reason);
             }
         }
     }
@@ -250,23 +250,23 @@ impl Sessions {
     ///
     /// The table is taken for one session at a time, so that nobody waits for all of them. A client that comes
     /// meanwhile has the rights of now.
-    pub fn review(&self, authority: &Authority) -> Vec<Ended> {
+    pub fn review(&self, authority: &Authority) -> Vec<ClosedSession> {
         let keys: Vec<_> = self.table.lock().entries.keys().cloned().collect();
         keys.into_iter().filter_map(|key| self.table.lock().review(key, authority)).collect()
     }
 
     /// Hands out every parked session as ended; for the end of the server, after [`Sessions::close`].
-    pub fn drain(&self) -> Vec<Ended> {
+    pub fn drain(&self) -> Vec<ClosedSession> {
         let mut table = self.table.lock();
         table.timers.clear();
-        let Table { entries, holders, .. } = &mut *table;
-        let parked = entries.extract_if(|_, entry| matches!(entry, Entry::Parked(_)));
-        let parked = parked.inspect(|(key, _)| holders.remove(&key.principal, false));
+        let SessionTable { entries, session_counts, .. } = &mut *table;
+        let disconnected = entries.extract_if(|_, entry| matches!(entry, SessionSlot::DisconnectedSession(_)));
+        let disconnected = disconnected.inspect(|(key, _)| session_counts.remove(&key.principal, false));
         let ended = |(key, entry)| match entry {
-            Entry::Parked(parked) => Some(parked.into_ended(key)),
-            Entry::Connected { .. } => None,
+            SessionSlot::DisconnectedSession(disconnected) => Some(disconnected.into_closed(key)),
+            SessionSlot::Connected { .. } => None,
         };
-        parked.filter_map(ended).collect()
+        disconnected.filter_map(ended).collect()
     }
 
     /// How many sessions there are, and what is queued towards them. Looks at every one, the table free meanwhile.
@@ -275,8 +275,8 @@ impl Sessions {
         let entries: Vec<(bool, Arc<Outbox>)> = {
             let table = self.table.lock();
             let outboxes = table.entries.values().map(|entry| match entry {
-                Entry::Connected { outbox, .. } => (true, outbox.clone()),
-                Entry::Parked(parked) => (false, parked.client.outbox.clone()),
+                SessionSlot::Connected { outbox, .. } => (true, outbox.clone()),
+                SessionSlot::DisconnectedSession(disconnected) => (false, disconnected.client.outbox.clone()),
             });
             outboxes.collect()
         };
@@ -287,7 +287,7 @@ impl Sessions {
             load.queued_bytes_largest = load.queued_bytes_largest.max(bytes);
             match connected {
                 true => load.connected += 1,
-                false => load.parked += 1,
+                false => load.disconnected += 1,
             }
             load.lagging += usize::from(connected && outbox.lag().is_some());
         }
@@ -303,35 +303,35 @@ impl Sessions {
     fn try_attach(
         &self,
         key: &SessionKey,
-        standing: &Standing,
+        auth_context: &AuthContext,
         clean_start: bool,
         authority: &Authority,
         make: impl Fn(&Access) -> ClientSession,
-    ) -> Result<Attempt, Refusal> {
+    ) -> Result<AttachAttempt, Refusal> {
         let mut table = self.table.lock();
         if table.closing {
             return Err(Refusal::Closing);
         }
-        let access = authority.review(standing).ok_or(Refusal::NoRights)?;
+        let access = authority.review(auth_context).ok_or(Refusal::NoRights)?;
         if let Some(released) = table.take_over(key) {
-            return Ok(Attempt::Held(released));
+            return Ok(AttachAttempt::Held(released));
         }
         table.check(key, &self.max).map_err(Refusal::Quota)?;
-        let parked = table.unpark(key);
-        let (client, present, replaced) = match parked {
+        let disconnected = table.take_disconnected(key);
+        let (client, present, replaced) = match disconnected {
             None => (make(&access), false, None),
             // The session ends here, and with it any delay of its will. [MQTT-3.1.2-8]
-            Some(parked) if clean_start => (make(&access), false, Some(parked.into_ended(key.clone()))),
-            Some(parked) => {
-                parked.client.outbox.set_access(access);
-                (parked.client, true, None)
+            Some(disconnected) if clean_start => (make(&access), false, Some(disconnected.into_closed(key.clone()))),
+            Some(disconnected) => {
+                disconnected.client.outbox.set_access(access);
+                (disconnected.client, true, None)
             }
         };
-        let kicked = table.connect(key, standing, &client);
-        Ok(Attempt::Done(Box::new(Attached { client, present, kicked, replaced })))
+        let disconnect_signal = table.connect(key, auth_context, &client);
+        Ok(AttachAttempt::AcceptedCommand(Box::new(Attached { client, present, disconnect_signal, replaced })))
     }
 
-    fn take_due(&self, now: Instant) -> (Vec<Ended>, Option<Instant>) {
+    fn take_due(&self, now: Instant) -> (Vec<ClosedSession>, Option<Instant>) {
         let mut table = self.table.lock();
         let mut due = Vec::new();
         while let Some(first) = table.timers.first_entry() {
@@ -339,57 +339,62 @@ impl Sessions {
                 break;
             }
             let key = first.remove();
-            due.extend(table.fall_due(key, now));
+            due.extend(table.expire(key, now));
         }
         let next = table.timers.first_key_value().map(|((at, _), _)| *at);
         (due, next)
     }
 }
 
-impl Table {
-    fn remove(&mut self, key: &SessionKey) -> Option<Entry> {
+impl SessionTable {
+    fn remove(&mut self, key: &SessionKey) -> Option<SessionSlot> {
         let entry = self.entries.remove(key)?;
-        self.holders.remove(&key.principal, matches!(entry, Entry::Connected { .. }));
+        self.session_counts.remove(&key.principal, matches!(entry, SessionSlot::Connected { .. }));
         Some(entry)
     }
 
     /// Tells a connection that holds the session of `key` to end, if one does: what resolves when it has.
     fn take_over(&mut self, key: &SessionKey) -> Option<OwnedNotified> {
-        let Some(Entry::Connected { kick, released, .. }) = self.entries.get_mut(key) else { return None };
-        if let Some(kick) = kick.take() {
-            let _ = kick.send(Reason::SESSION_TAKEN_OVER); // [MQTT-3.1.4-3]
+        let Some(SessionSlot::Connected { disconnect, released, .. }) = self.entries.get_mut(key) else { return None };
+        if let Some(disconnect) = disconnect.take() {
+            let _ = disconnect.send(Reason::SESSION_TAKEN_OVER); // [MQTT-3.1.4-3]
         }
         Some(released.clone().notified_owned())
     }
 
     /// Whether there may be one more connection, for the session of `key`, which none holds.
-    fn check(&self, key: &SessionKey, max: &SessionsMax) -> Result<(), Cause> {
+    fn check(&self, key: &SessionKey, max: &SessionsMax) -> Result<(), QuotaKind> {
         let new = !self.entries.contains_key(key);
         if new && self.entries.len() >= max.sessions {
-            return Err(Cause::Sessions);
+            return Err(QuotaKind::Sessions);
         }
-        self.holders.check(&key.principal, new, max)
+        self.session_counts.check(&key.principal, new, max)
     }
 
     /// Takes out the session of `key`, which no connection holds, if there is one.
-    fn unpark(&mut self, key: &SessionKey) -> Option<Parked> {
-        let Some(Entry::Parked(parked)) = self.remove(key) else { return None };
-        self.timers.remove(&parked.timer);
-        Some(*parked)
+    fn take_disconnected(&mut self, key: &SessionKey) -> Option<DisconnectedSession> {
+        let Some(SessionSlot::DisconnectedSession(disconnected)) = self.remove(key) else { return None };
+        self.timers.remove(&disconnected.timer);
+        Some(*disconnected)
     }
 
     /// Puts `client` in the hands of a connection; what tells that one to end.
-    fn connect(&mut self, key: &SessionKey, standing: &Standing, client: &ClientSession) -> oneshot::Receiver<Reason> {
-        let (kick, kicked) = oneshot::channel();
-        let entry = Entry::Connected {
-            kick: Some(kick),
+    fn connect(
+        &mut self,
+        key: &SessionKey,
+        auth_context: &AuthContext,
+        client: &ClientSession,
+    ) -> oneshot::Receiver<Reason> {
+        let (disconnect, disconnect_signal) = oneshot::channel();
+        let entry = SessionSlot::Connected {
+            disconnect: Some(disconnect),
             released: Arc::default(),
-            standing: Box::new(standing.clone()),
+            auth_context: Box::new(auth_context.clone()),
             outbox: client.outbox.clone(),
         };
-        self.holders.add(&key.principal, true);
+        self.session_counts.add(&key.principal, true);
         self.entries.insert(key.clone(), entry);
-        kicked
+        disconnect_signal
     }
 
     fn set_timer(&mut self, key: &SessionKey, expires: Instant, will: Option<Instant>) -> (Instant, u64) {
@@ -400,56 +405,62 @@ impl Table {
     }
 
     /// See [`Sessions::review`].
-    fn review(&mut self, key: SessionKey, authority: &Authority) -> Option<Ended> {
+    fn review(&mut self, key: SessionKey, authority: &Authority) -> Option<ClosedSession> {
         let entry = self.entries.get_mut(&key)?;
-        let (standing, outbox, stays) = match &*entry {
-            Entry::Connected { standing, outbox, .. } => (standing, outbox, authority.review(standing).is_some()),
-            Entry::Parked(parked) => (&parked.standing, &parked.client.outbox, true),
+        let (auth_context, outbox, stays) = match &*entry {
+            SessionSlot::Connected { auth_context, outbox, .. } => {
+                (auth_context, outbox, authority.review(auth_context).is_some())
+            }
+            SessionSlot::DisconnectedSession(disconnected) => {
+                (&disconnected.auth_context, &disconnected.client.outbox, true)
+            }
         };
         // A connection that ends leaves the session to who is let in again.
-        let access = authority.review_absent(standing);
+        let access = authority.review_absent(auth_context);
         let ends = access.is_none();
         outbox.set_access(access.unwrap_or_else(|| Access::none(key.principal.clone())));
         match entry {
-            Entry::Connected { kick, .. } if ends || !stays => {
-                if let Some(kick) = kick.take() {
-                    let _ = kick.send(Reason::NOT_AUTHORIZED);
+            SessionSlot::Connected { disconnect, .. } if ends || !stays => {
+                if let Some(disconnect) = disconnect.take() {
+                    let _ = disconnect.send(Reason::NOT_AUTHORIZED);
                 }
                 None
             }
-            Entry::Parked(_) if ends => self.unpark(&key).map(|parked| parked.into_ended(key)),
-            Entry::Connected { .. } | Entry::Parked(_) => None,
+            SessionSlot::DisconnectedSession(_) if ends => {
+                self.take_disconnected(&key).map(|disconnected| disconnected.into_closed(key))
+            }
+            SessionSlot::Connected { .. } | SessionSlot::DisconnectedSession(_) => None,
         }
     }
 
-    fn fall_due(&mut self, key: SessionKey, now: Instant) -> Option<Ended> {
-        let Some(Entry::Parked(parked)) = self.entries.get_mut(&key) else {
+    fn expire(&mut self, key: SessionKey, now: Instant) -> Option<ClosedSession> {
+        let Some(SessionSlot::DisconnectedSession(disconnected)) = self.entries.get_mut(&key) else {
             return None;
         };
-        if parked.expires <= now {
-            return self.unpark(&key).map(|parked| parked.into_ended(key));
+        if disconnected.expires <= now {
+            return self.take_disconnected(&key).map(|disconnected| disconnected.into_closed(key));
         }
-        let will = parked.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
-        let (expires, outbox) = (parked.expires, &parked.client.outbox);
+        let will = disconnected.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
+        let (expires, outbox) = (disconnected.expires, &disconnected.client.outbox);
         let (access, from) = (outbox.access(), outbox.id());
         let timer = self.set_timer(&key, expires, None);
-        if let Some(Entry::Parked(parked)) = self.entries.get_mut(&key) {
-            parked.timer = timer;
+        if let Some(SessionSlot::DisconnectedSession(disconnected)) = self.entries.get_mut(&key) {
+            disconnected.timer = timer;
         }
-        Some(Ended { key, access, from, client: None, will })
+        Some(ClosedSession { key, access, from, client: None, will })
     }
 }
 
-impl Ended {
+impl ClosedSession {
     /// A session that is over.
     fn session(key: SessionKey, client: ClientSession, will: Option<Will>) -> Self {
         Self { key, access: client.outbox.access(), from: client.outbox.id(), client: Some(client), will }
     }
 }
 
-impl Parked {
-    fn into_ended(self, key: SessionKey) -> Ended {
-        Ended::session(key, self.client, self.will.map(|(_, will)| will))
+impl DisconnectedSession {
+    fn into_closed(self, key: SessionKey) -> ClosedSession {
+        ClosedSession::session(key, self.client, self.will.map(|(_, will)| will))
     }
 }
 

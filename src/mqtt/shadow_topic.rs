@@ -16,9 +16,9 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// An ordinary message.
-    Plain,
+    Ordinary,
     /// A request to a shadow.
-    Request(ShadowKey, Operation, Dialect),
+    Request(ShadowKey, RequestKind, Dialect),
     /// No client publishes there.
     Reserved(Reserved),
 }
@@ -37,12 +37,12 @@ pub enum Reserved {
     Name(NameError),
     /// What stands at the end is no request.
     #[error("unknown operation '{0}': known are update, get and delete")]
-    Operation(String),
+    RequestKind(String),
 }
 
 /// What a request asks of a shadow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub enum RequestKind {
     /// `P/update`.
     Update,
     /// `P/get`.
@@ -76,17 +76,17 @@ pub enum Event {
     LeanDelta,
 }
 
-impl From<Operation> for auth::Operation {
-    fn from(operation: Operation) -> Self {
+impl From<RequestKind> for auth::Operation {
+    fn from(operation: RequestKind) -> Self {
         match operation {
-            Operation::Update => Self::Update,
-            Operation::Get => Self::Get,
-            Operation::Delete => Self::Delete,
+            RequestKind::Update => Self::Update,
+            RequestKind::Get => Self::Get,
+            RequestKind::Delete => Self::Delete,
         }
     }
 }
 
-impl Operation {
+impl RequestKind {
     /// Where a refusal of it is told.
     #[must_use]
     pub fn rejected(self) -> Event {
@@ -110,7 +110,7 @@ impl Destination {
             let parts = parts.and_then(|(device, rest)| Some((device, rest.strip_prefix("shadow/")?)));
             (parts, Dialect::Aws)
         } else {
-            return Self::Plain;
+            return Self::Ordinary;
         };
         match parts.ok_or(Reserved::Service).and_then(|(device, rest)| request(device, rest)) {
             Ok((key, operation)) => Self::Request(key, operation, dialect),
@@ -245,7 +245,7 @@ pub enum Level {
 }
 
 /// The topics that the service publishes to, level by level.
-pub fn shapes() -> impl Iterator<Item = Vec<Level>> {
+pub fn rendering() -> impl Iterator<Item = Vec<Level>> {
     let suffixes = Event::ALL.map(|event| (event.suffix(), !event.is_retained()));
     let suffixes = suffixes.into_iter().chain([(PRESENCE, false)]);
     suffixes.flat_map(|(suffix, over_aws)| {
@@ -262,17 +262,17 @@ pub fn shapes() -> impl Iterator<Item = Vec<Level>> {
 }
 
 /// Reads what follows `device` in a topic: `<operation>` or `name/<name>/<operation>`.
-fn request(device: &str, rest: &str) -> Result<(ShadowKey, Operation), Reserved> {
+fn request(device: &str, rest: &str) -> Result<(ShadowKey, RequestKind), Reserved> {
     let (name, verb) = match rest.strip_prefix("name/") {
         None => (None, rest),
         Some(rest) => rest.split_once('/').map(|(name, verb)| (Some(name), verb)).ok_or(Reserved::Service)?,
     };
     let operation = match verb {
-        "update" => Operation::Update,
-        "get" => Operation::Get,
-        "delete" => Operation::Delete,
+        "update" => RequestKind::Update,
+        "get" => RequestKind::Get,
+        "delete" => RequestKind::Delete,
         end if Event::is_named(end) || PRESENCE.strip_prefix('/') == Some(end) => return Err(Reserved::Service),
-        other => return Err(Reserved::Operation(other.chars().take(64).collect())),
+        other => return Err(Reserved::RequestKind(other.chars().take(64).collect())),
     };
     Ok((key(device, name)?, operation))
 }
@@ -311,7 +311,7 @@ mod tests {
                 let topic = Event::UpdateAccepted.topic(dialect, &key);
                 assert_eq!(told_on(&topic), Some(key.clone()), "{topic}");
                 let request = topic.strip_suffix("/accepted").and_then(|topic| TopicName::new(topic).ok());
-                let expected = Destination::Request(key.clone(), Operation::Update, dialect);
+                let expected = Destination::Request(key.clone(), RequestKind::Update, dialect);
                 assert_eq!(request.map(|topic| Destination::of(&topic)), Some(expected), "{topic}");
             }
         }
@@ -371,7 +371,7 @@ mod tests {
             ("shadow/name/name/name/update", "name~name Update"),
         ] {
             let found = TopicName::new(topic).map(|name| match Destination::of(&name) {
-                Destination::Plain => "plain".to_owned(),
+                Destination::Ordinary => "plain".to_owned(),
                 Destination::Reserved(reserved) => reserved.to_string(),
                 Destination::Request(key, operation, Dialect::Native) => format!("{key} {operation:?}"),
                 Destination::Request(key, operation, Dialect::Aws) => format!("{key} {operation:?} over AWS"),

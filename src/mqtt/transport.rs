@@ -31,7 +31,7 @@ pub(super) struct Transport<S> {
 
 /// What [`Transport::turn`] waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum TransportEvent {
     /// There is more input.
     Input,
     /// All output was sent.
@@ -67,7 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// # Errors
     ///
     /// Those of the stream.
-    pub(super) async fn turn(&mut self, may_read: bool) -> io::Result<Turn> {
+    pub(super) async fn turn(&mut self, may_read: bool) -> io::Result<TransportEvent> {
         poll_fn(|context| self.poll_turn(context, may_read)).await
     }
 
@@ -98,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// # Errors
     ///
     /// Those of the stream.
-    pub(super) async fn read_some(&mut self) -> io::Result<Option<Turn>> {
+    pub(super) async fn read_some(&mut self) -> io::Result<Option<TransportEvent>> {
         let read = poll_fn(|context| match self.poll_read(context) {
             Poll::Ready(turn) => Poll::Ready(turn.map(Some)),
             Poll::Pending => Poll::Ready(Ok(None)),
@@ -119,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         self.flush().await?;
         poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context)).await?;
         for _ in 0..LAST_READS_MAX {
-            if self.turn(true).await? == Turn::End {
+            if self.turn(true).await? == TransportEvent::End {
                 break;
             }
             self.input.clear();
@@ -127,23 +127,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         Ok(())
     }
 
-    fn poll_turn(&mut self, context: &mut Context<'_>, may_read: bool) -> Poll<io::Result<Turn>> {
+    fn poll_turn(&mut self, context: &mut Context<'_>, may_read: bool) -> Poll<io::Result<TransportEvent>> {
         if (self.unsent() > 0 || self.unflushed) && self.poll_send(context)?.is_ready() {
-            return Poll::Ready(Ok(Turn::Flushed));
+            return Poll::Ready(Ok(TransportEvent::Flushed));
         }
         if may_read { self.poll_read(context) } else { Poll::Pending }
     }
 
-    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Turn>> {
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<TransportEvent>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
             if buffer.filled().is_empty() {
-                return Poll::Ready(Ok(Turn::End));
+                return Poll::Ready(Ok(TransportEvent::End));
             }
             self.input.extend_from_slice(buffer.filled());
             self.traffic.0 += buffer.filled().len() as u64;
-            Poll::Ready(Ok(Turn::Input))
+            Poll::Ready(Ok(TransportEvent::Input))
         })
     }
 
@@ -244,7 +244,7 @@ mod tests {
         let mut transport = Transport::new(Holding::default());
         for round in 1..=3 {
             transport.output().extend_from_slice(b"packet");
-            assert_eq!(transport.turn(true).await.unwrap(), Turn::Flushed);
+            assert_eq!(transport.turn(true).await.unwrap(), TransportEvent::Flushed);
             assert_eq!((transport.unsent(), transport.stream.passed_on.len()), (0, 6 * round));
         }
         transport.output().extend_from_slice(b"last");

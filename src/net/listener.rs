@@ -18,18 +18,18 @@ use tokio::{
 };
 
 use crate::{
-    auth::certificate::Proof,
+    auth::certificate::PeerCertificate,
     config::ListenerConfig,
     metrics::Counters,
     net::{
-        Door, Peer,
+        ConnectionHandler, Peer,
+        preauth_stream::PreAuthStream,
         proxy::{self, ProxyError},
-        spare::Spare,
+        reserved_fd::ReservedFd,
         tcp::{Tcp, probe_peers},
         tls::Tls,
-        wary::Wary,
     },
-    quota::{Quotas, Visit},
+    quota::{AddressPermit, Quotas},
 };
 
 /// A bound socket.
@@ -44,7 +44,7 @@ pub struct Listener {
 
 /// What all listeners share.
 #[derive(Clone, Debug)]
-pub struct Gate {
+pub struct ListenerContext {
     /// What one source address may have.
     pub quotas: Arc<Quotas>,
     /// Places for connections.
@@ -56,13 +56,13 @@ pub struct Gate {
 }
 
 /// A connection on its way to the door.
-struct Arrival {
+struct PendingConnection {
     stream: Tcp,
     peer: Peer,
     /// Whether a PROXY header must come first.
     proxied: bool,
     /// Counts it for its source address.
-    visit: Option<Visit>,
+    address_permit: Option<AddressPermit>,
     quotas: Arc<Quotas>,
     counters: Arc<Counters>,
     tls: Option<Arc<Tls>>,
@@ -110,11 +110,11 @@ impl Listener {
     }
 
     /// Accepts for `door` until the gate closes, then waits for the connections to end.
-    pub async fn run<D: Door>(self, gate: Gate, door: D) {
+    pub async fn run<D: ConnectionHandler>(self, listener_context: ListenerContext, door: D) {
         let mut connections = JoinSet::new();
         let places = Arc::new(Semaphore::new(self.config.connections_max));
-        let mut spare = Spare::new();
-        let mut closing = gate.closing.clone();
+        let mut reserved_fd = ReservedFd::new();
+        let mut closing = listener_context.closing.clone();
         let mut failing = false;
         loop {
             tokio::select! {
@@ -122,10 +122,10 @@ impl Listener {
                 accepted = self.socket.accept() => match accepted {
                     Ok((stream, address)) => {
                         failing = false;
-                        self.admit(stream, address, (&gate, &places), &door, &mut connections);
+                        self.admit(stream, address, (&listener_context, &places), &door, &mut connections);
                     }
                     Err(error) => {
-                        self.refuse(&error, &mut spare, &gate.counters, failing).await;
+                        self.refuse(&error, &mut reserved_fd, &listener_context.counters, failing).await;
                         failing = true;
                     }
                 },
@@ -137,18 +137,18 @@ impl Listener {
     }
 
     /// Gives a connection a task, if there is a place for it.
-    fn admit<D: Door>(
+    fn admit<D: ConnectionHandler>(
         &self,
         stream: TcpStream,
         address: SocketAddr,
-        (gate, places): (&Gate, &Arc<Semaphore>),
+        (listener_context, places): (&ListenerContext, &Arc<Semaphore>),
         door: &D,
         connections: &mut JoinSet<()>,
     ) {
         let own = places.clone().try_acquire_owned();
-        let shared = gate.places.clone().try_acquire_owned();
+        let shared = listener_context.places.clone().try_acquire_owned();
         let (Ok(own), Ok(shared)) = (own, shared) else {
-            gate.counters.connections_refused.add(1);
+            listener_context.counters.connections_refused.add(1);
             return;
         };
         let stream = match Tcp::new(stream) {
@@ -158,40 +158,40 @@ impl Listener {
         let ip = address.ip().to_canonical();
         let proxied = self.config.proxy_from.iter().any(|network| network.contains(&ip));
         // Of one that a load balancer brings, the address is known once it has said it.
-        let visit = match proxied {
+        let address_permit = match proxied {
             true => None,
-            false => match gate.quotas.enter(ip, Instant::now()) {
-                Some(visit) => Some(visit),
+            false => match listener_context.quotas.enter(ip, Instant::now()) {
+                Some(address_permit) => Some(address_permit),
                 None => return,
             },
         };
-        let arrival = Arrival {
+        let arrival = PendingConnection {
             stream,
             peer: Peer {
                 address,
-                proof: Proof::None,
+                proof: PeerCertificate::None,
                 listener: self.shared_name.clone(),
                 signed_in: None,
-                acquaintance: gate.quotas.stranger(ip, Instant::now()),
+                preauth_permit: listener_context.quotas.stranger(ip, Instant::now()),
             },
             proxied,
-            visit,
-            quotas: gate.quotas.clone(),
-            counters: gate.counters.clone(),
+            address_permit,
+            quotas: listener_context.quotas.clone(),
+            counters: listener_context.counters.clone(),
             tls: self.tls.clone(),
             deadline: Instant::now() + self.config.connect_timeout,
-            closing: gate.closing.clone(),
+            closing: listener_context.closing.clone(),
         };
         connections.spawn(in_place(arrival.enter(door.clone()), [own, shared]));
     }
 
     /// Has the client that waits longest know that it cannot be accepted, or rests. The log is told once of a shortage.
-    async fn refuse(&self, error: &io::Error, spare: &mut Spare, counters: &Counters, failing: bool) {
+    async fn refuse(&self, error: &io::Error, reserved_fd: &mut ReservedFd, counters: &Counters, failing: bool) {
         if !failing {
             tracing::warn!(listener = self.config.name, %error, "cannot accept");
         }
         counters.accepts_failed.add(1);
-        if !Spare::is_wanted(error) || !spare.refuse(&self.socket).await {
+        if !ReservedFd::is_wanted(error) || !reserved_fd.refuse(&self.socket).await {
             tokio::time::sleep(ACCEPT_PAUSE).await;
         }
     }
@@ -208,19 +208,19 @@ async fn in_place(connection: impl Future<Output = ()>, places: [OwnedSemaphoreP
     drop(places);
 }
 
-impl Arrival {
+impl PendingConnection {
     /// Takes what comes before the door, and has the door serve the rest.
     ///
     /// What only some connections need is in a box of its own, or a task of plain TCP would be as large as one of TLS.
-    async fn enter<D: Door>(mut self, door: D) {
+    async fn enter<D: ConnectionHandler>(mut self, door: D) {
         if self.proxied && !Box::pin(self.take_proxy_header()).await {
             return;
         }
-        let _visit = self.visit.take();
+        let _visit = self.address_permit.take();
         self.counters.connections_accepted.add(1);
         match self.tls.take() {
             None => {
-                let stream = Wary::new(self.stream, self.peer.acquaintance.clone());
+                let stream = PreAuthStream::new(self.stream, self.peer.preauth_permit.clone());
                 door.serve(stream, self.peer, self.deadline).await;
             }
             Some(tls) => Box::pin(self.unlock(tls, door)).await,
@@ -238,9 +238,9 @@ impl Arrival {
             Ok(Ok(address)) => {
                 self.peer.address = address.unwrap_or(balancer);
                 let (ip, now) = (self.peer.address.ip(), Instant::now());
-                self.peer.acquaintance = self.quotas.stranger(ip, now);
-                self.visit = self.quotas.enter(ip, now);
-                return self.visit.is_some();
+                self.peer.preauth_permit = self.quotas.stranger(ip, now);
+                self.address_permit = self.quotas.enter(ip, now);
+                return self.address_permit.is_some();
             }
             Ok(Err(ProxyError::Stream(error))) => tracing::debug!(peer = %balancer, %error, "no PROXY header"),
             Ok(Err(error)) => tracing::warn!(peer = %balancer, %error, "not served"),
@@ -250,16 +250,16 @@ impl Arrival {
     }
 
     /// Goes through the TLS handshake and has `door` serve what is in it.
-    async fn unlock<D: Door>(mut self, tls: Arc<Tls>, door: D) {
+    async fn unlock<D: ConnectionHandler>(mut self, tls: Arc<Tls>, door: D) {
         let (peer, deadline) = (self.peer, self.deadline);
-        let stream = Wary::new(self.stream, peer.acquaintance.clone());
+        let stream = PreAuthStream::new(self.stream, peer.preauth_permit.clone());
         let unlocked = tokio::select! {
             unlocked = tokio::time::timeout_at(deadline.into(), tls.clone().accept(stream)) => unlocked,
             () = closed(&mut self.closing) => return,
         };
         let error = match unlocked {
             Ok(Ok((stream, proof))) => {
-                peer.acquaintance.let_go();
+                peer.preauth_permit.release();
                 return door.serve(stream, Peer { proof, ..peer }, deadline).await;
             }
             Ok(Err(error)) => error,

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
-    auth::{Standing, certificate::Proof},
-    quota::Acquaintance,
+    auth::{AuthContext, certificate::PeerCertificate},
+    quota::PreAuthPermit,
 };
 
 /// What is known of a client before it has said anything.
@@ -13,11 +13,11 @@ pub struct Peer {
     /// Where it is; behind a load balancer, where that says it is.
     pub address: SocketAddr,
     /// Who its certificate says it is.
-    pub proof: Proof,
+    pub proof: PeerCertificate,
     /// The listener it came to, by name.
     pub listener: Arc<str>,
     /// What it was let in on before, as which it may be known without showing anything again.
-    pub signed_in: Option<Arc<Standing>>,
+    pub signed_in: Option<Arc<AuthContext>>,
     /// To be told once it is known who it is.
-    pub acquaintance: Acquaintance,
+    pub preauth_permit: PreAuthPermit,
 }

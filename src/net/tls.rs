@@ -27,10 +27,10 @@ use tokio_rustls::{
 
 pub use crate::net::pem::PemError;
 use crate::{
-    auth::certificate::Proof,
+    auth::certificate::PeerCertificate,
     config::{ClientTlsConfig, TlsConfig},
     logging::{LineLimit, Shortened, limited_info},
-    net::{HandshakeFailure, Peer, pem, trusted::Trusted},
+    net::{HandshakeFailure, Peer, pem, revalidating::RevalidatingTlsStream},
 };
 
 /// Days before the expiry of a server's certificate from which on the log warns of it.
@@ -133,7 +133,7 @@ impl Tls {
     /// # Errors
     ///
     /// Those of the stream, and what is wrong with the handshake.
-    pub(super) async fn accept<S>(self: Arc<Self>, stream: S) -> io::Result<(Trusted<S>, Proof)>
+    pub(super) async fn accept<S>(self: Arc<Self>, stream: S) -> io::Result<(RevalidatingTlsStream<S>, PeerCertificate)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -146,8 +146,8 @@ impl Tls {
         if connection.handshake_kind() == Some(HandshakeKind::Resumed) {
             files.verify(chain).map_err(io::Error::other)?;
         }
-        let proof = Proof::of(chain.first().map(AsRef::as_ref));
-        Ok((Trusted::new(stream, self, Reloads(reloads)), proof))
+        let proof = PeerCertificate::of(chain.first().map(AsRef::as_ref));
+        Ok((RevalidatingTlsStream::new(stream, self, Reloads(reloads)), proof))
     }
 }
 

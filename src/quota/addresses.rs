@@ -6,19 +6,19 @@
 use std::{net::IpAddr, time::Instant};
 
 use super::{
-    cause::Cause,
+    cause::QuotaKind,
+    counter::{Counter, Permit},
     network::Network,
-    rate::{Meter, Rate},
-    strangers::Budget,
-    table::{Entry, Table},
-    tally::{Place, Tally},
+    preauth_budget::Budget,
+    rate::{Gcra, Rate},
+    rate_table::{RateEntry, RateTable},
 };
 
 /// The usage of every source address.
 #[derive(Debug)]
 pub struct Addresses {
     limits: AddressLimits,
-    known: Table<Network, Use>,
+    known: RateTable<Network, AddressUse>,
 }
 
 /// The limits of one source address.
@@ -38,22 +38,22 @@ pub(super) struct AddressLimits {
 
 /// A permit for one connection of a source address; dropping it releases the connection.
 #[derive(Debug)]
-pub struct Visit {
-    _place: Option<Place>,
+pub struct AddressPermit {
+    _place: Option<Permit>,
 }
 
 #[derive(Debug)]
-struct Use {
-    connections: Tally,
-    connects: Meter,
-    failed_handshakes: Meter,
-    strangers: Budget,
+struct AddressUse {
+    connections: Counter,
+    connects: Gcra,
+    failed_handshakes: Gcra,
+    preauth_budget: Budget,
 }
 
 impl Addresses {
     /// Returns the quotas of at most `entries_max` addresses, each with `limits`.
     pub(super) fn new(limits: AddressLimits, entries_max: usize) -> Self {
-        Self { limits, known: Table::new(entries_max) }
+        Self { limits, known: RateTable::new(entries_max) }
     }
 
     /// Counts a new connection from `address`.
@@ -61,18 +61,18 @@ impl Addresses {
     /// # Errors
     ///
     /// The exceeded quota; nothing was counted.
-    pub(super) fn enter(&self, address: IpAddr, now: Instant) -> Result<Visit, Cause> {
-        let Some(source) = self.source(address) else { return Ok(Visit { _place: None }) };
+    pub(super) fn enter(&self, address: IpAddr, now: Instant) -> Result<AddressPermit, QuotaKind> {
+        let Some(source) = self.source(address) else { return Ok(AddressPermit { _place: None }) };
         let limits = &self.limits;
         self.with(source, now, |known| {
             if known.failed_handshakes.excess(limits.failed_handshakes, now).is_some() {
-                return Err(Cause::AddressFailedHandshakes);
+                return Err(QuotaKind::AddressFailedHandshakes);
             }
             if known.connections.count() >= limits.connections_max {
-                return Err(Cause::AddressConnections);
+                return Err(QuotaKind::AddressConnections);
             }
-            known.connects.take(limits.connects, now).map_err(|_| Cause::AddressConnects)?;
-            Ok(Visit { _place: Some(known.connections.take()) })
+            known.connects.take(limits.connects, now).map_err(|_| QuotaKind::AddressConnects)?;
+            Ok(AddressPermit { _place: Some(known.connections.take()) })
         })
     }
 
@@ -84,8 +84,8 @@ impl Addresses {
     }
 
     /// Returns the memory budget of the unauthenticated clients of `address`; `None` if it has no quota.
-    pub(super) fn strangers(&self, address: IpAddr, now: Instant) -> Option<Budget> {
-        self.source(address).map(|source| self.with(source, now, |known| known.strangers.clone()))
+    pub(super) fn preauth_budget(&self, address: IpAddr, now: Instant) -> Option<Budget> {
+        self.source(address).map(|source| self.with(source, now, |known| known.preauth_budget.clone()))
     }
 
     /// Returns the network that `address` counts for; `None` if it is exempt.
@@ -94,23 +94,23 @@ impl Addresses {
         limited.then(|| address.into())
     }
 
-    fn with<T>(&self, source: Network, now: Instant, with: impl FnOnce(&mut Use) -> T) -> T {
-        let new = || Use {
-            connections: Tally::default(),
-            connects: Meter::new(now),
-            failed_handshakes: Meter::new(now),
-            strangers: Budget::new(self.limits.strangers_bytes),
+    fn with<T>(&self, source: Network, now: Instant, with: impl FnOnce(&mut AddressUse) -> T) -> T {
+        let new = || AddressUse {
+            connections: Counter::default(),
+            connects: Gcra::new(now),
+            failed_handshakes: Gcra::new(now),
+            preauth_budget: Budget::new(self.limits.strangers_bytes),
         };
         self.known.with(&source, now, |source| *source, new, with)
     }
 }
 
-impl Entry for Use {
+impl RateEntry for AddressUse {
     fn is_idle(&self, now: Instant) -> bool {
         self.connections.count() == 0
             && self.connects.is_idle(now)
             && self.failed_handshakes.is_idle(now)
-            && self.strangers.is_whole()
+            && self.preauth_budget.is_whole()
     }
 }
 
@@ -144,7 +144,7 @@ mod tests {
             let enter = |address: &str| addresses.enter(address.parse().expect("an address"), now);
             let visits: Vec<_> = (0..3).map(|_| enter(first)).collect();
             assert!(visits.iter().all(Result::is_ok));
-            let expected = if shared { Some(Cause::AddressConnections) } else { None };
+            let expected = if shared { Some(QuotaKind::AddressConnections) } else { None };
             assert_eq!(enter(second).err(), expected, "{second} after {first}");
             drop(visits);
             assert!(enter(second).is_ok(), "{second}");
@@ -158,7 +158,7 @@ mod tests {
         for _ in 0..5 {
             assert!(addresses.enter(home, start).is_ok());
         }
-        assert_eq!(addresses.enter(home, start).err(), Some(Cause::AddressConnects));
+        assert_eq!(addresses.enter(home, start).err(), Some(QuotaKind::AddressConnects));
         let mut now = start + Duration::from_millis(100);
         assert!(addresses.enter(home, now).is_ok());
         now += Duration::from_secs(1);
@@ -166,7 +166,7 @@ mod tests {
             addresses.handshake_failed(home, now);
             assert_eq!(addresses.enter(home, now).is_err(), refused);
         }
-        assert_eq!(addresses.enter(home, now).err(), Some(Cause::AddressFailedHandshakes));
+        assert_eq!(addresses.enter(home, now).err(), Some(QuotaKind::AddressFailedHandshakes));
         assert!(addresses.enter(home, now + Duration::from_secs(30)).is_ok());
     }
 }

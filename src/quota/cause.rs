@@ -5,11 +5,11 @@ macro_rules! causes {
     ($($(#[$doc:meta])* $cause:ident, $name:literal, $what:literal;)*) => {
         /// The kind of quota that was exceeded.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Cause {
+        pub enum QuotaKind {
             $($(#[$doc])* $cause,)*
         }
 
-        impl Cause {
+        impl QuotaKind {
             /// All kinds, in order of declaration.
             pub const ALL: &[Self] = &[$(Self::$cause,)*];
 

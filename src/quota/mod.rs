@@ -9,7 +9,7 @@
 //! - `principals` counts the usage of a principal over all shadows.
 //! - `shadows` counts the writes of all principals to one shadow.
 //! - `addresses` counts connections per `network`.
-//! - `strangers` limits the memory of input that is not handled yet.
+//! - `preauth_budget` limits the memory of input that is not handled yet.
 //!
 //! All of them store their usage in a bounded `table` and count with `rate` and `tally`. A `cause` names each quota,
 //! for rejections and metrics.
@@ -19,16 +19,16 @@
 
 mod addresses;
 mod cause;
+mod counter;
 mod network;
+mod preauth_budget;
 mod principals;
 mod rate;
+mod rate_table;
 mod requests;
 mod shadows;
 #[cfg(test)]
 mod speed;
-mod strangers;
-mod table;
-mod tally;
 
 use std::{
     net::IpAddr,
@@ -38,19 +38,19 @@ use std::{
 
 use self::{
     addresses::AddressLimits,
+    preauth_budget::Budget,
     principals::PrincipalLimits,
-    requests::{Over, Requests},
+    requests::{Exceeded, Requests},
     shadows::Shadows,
-    strangers::Budget,
 };
 pub use self::{
-    addresses::{Addresses, Visit},
-    cause::Cause,
+    addresses::{AddressPermit, Addresses},
+    cause::QuotaKind,
     network::Network,
-    principals::{Allowance, Principals, Share, Streaming},
-    rate::{Meter, Rate},
+    preauth_budget::PreAuthPermit,
+    principals::{PrincipalPermit, PrincipalQuota, Principals, Streaming},
+    rate::{Gcra, Rate},
     requests::Admitted,
-    strangers::Acquaintance,
 };
 use crate::{
     config::Limits,
@@ -66,7 +66,7 @@ pub struct Quotas {
     /// The quotas per principal.
     pub principals: Principals,
     /// The memory budget shared by all unauthenticated clients, beyond the free bytes of each.
-    strangers: Budget,
+    preauth_budget: Budget,
     requests: Requests,
     shadows: Shadows,
     counters: QuotaCounters,
@@ -82,7 +82,7 @@ impl Quotas {
             connects: Rate::new(quotas.address_connects_per_second, quotas.address_connects_burst),
             failed_handshakes: Rate::per_minute(quotas.address_failed_handshakes_per_minute.into()),
             strangers_bytes: (STRANGERS_BYTES / STRANGERS_PARTS)
-                .max(2 * limits.packet_bytes_max.next_multiple_of(strangers::STEP_BYTES as usize)),
+                .max(2 * limits.packet_bytes_max.next_multiple_of(preauth_budget::STEP_BYTES as usize)),
             on_loopback: quotas.address_limits_on_loopback,
         };
         let principal = PrincipalLimits {
@@ -99,7 +99,7 @@ impl Quotas {
         Self {
             addresses: Addresses::new(address, limits.connections_max + ENTRIES_SPARE),
             principals: Principals::new(principal, entries_max, Budget::new(quotas.input_bytes_max)),
-            strangers: Budget::new(STRANGERS_BYTES),
+            preauth_budget: Budget::new(STRANGERS_BYTES),
             requests: Requests::new(requests, limits.requests_in_flight_max, entries_max),
             shadows: Shadows::new(writes, entries_max),
             counters: QuotaCounters::default(),
@@ -109,15 +109,15 @@ impl Quotas {
     /// Counts a connection from `address` that was just accepted, until the permit is dropped. `None`: the connection
     /// must be closed at once.
     #[must_use]
-    pub fn enter(&self, address: IpAddr, now: Instant) -> Option<Visit> {
+    pub fn enter(&self, address: IpAddr, now: Instant) -> Option<AddressPermit> {
         self.addresses.enter(address, now).inspect_err(|cause| self.count(*cause)).ok()
     }
 
     /// Returns the memory budget of a client from `address` before its authentication.
     #[must_use]
-    pub fn stranger(&self, address: IpAddr, now: Instant) -> Acquaintance {
-        let own = self.addresses.strangers(address, now);
-        Acquaintance::new(own.into_iter().chain([self.strangers.clone()]).collect())
+    pub fn stranger(&self, address: IpAddr, now: Instant) -> PreAuthPermit {
+        let own = self.addresses.preauth_budget(address, now);
+        PreAuthPermit::new(own.into_iter().chain([self.preauth_budget.clone()]).collect())
     }
 
     /// Counts a request of `principal` to `key` until the returned permit is dropped.
@@ -128,12 +128,12 @@ impl Quotas {
     pub fn admit(&self, principal: &Arc<str>, key: &ShadowKey, now: Instant) -> Result<Admitted, Rejection> {
         let principal_may = || self.principals.request(principal, now);
         self.requests.admit(principal, key, now, principal_may).map_err(|over| match over {
-            Over::InFlight => {
+            Exceeded::InFlight => {
                 let max = u64::try_from(self.requests.in_flight_max).unwrap_or(u64::MAX);
-                self.refuse(Cause::RequestsInFlight, max, self.requests.rate.time_of(1))
+                self.refuse(QuotaKind::RequestsInFlight, max, self.requests.rate.time_of(1))
             }
-            Over::Rate(wait) => self.refuse(Cause::Requests, self.requests.rate.count(), wait),
-            Over::Principal(wait) => self.over_principal(wait),
+            Exceeded::Rate(wait) => self.refuse(QuotaKind::Requests, self.requests.rate.count(), wait),
+            Exceeded::Principal(wait) => self.over_principal(wait),
         })
     }
 
@@ -151,11 +151,11 @@ impl Quotas {
     /// # Errors
     ///
     /// As [`Quotas::admit`].
-    pub fn admit_body(&self, principal: &Allowance, bytes: usize, now: Instant) -> Result<(), Rejection> {
+    pub fn admit_body(&self, principal: &PrincipalQuota, bytes: usize, now: Instant) -> Result<(), Rejection> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         principal
             .receive(bytes, now)
-            .map_err(|wait| self.refuse(Cause::PrincipalBytes, self.principals.bytes().count(), wait))
+            .map_err(|wait| self.refuse(QuotaKind::PrincipalBytes, self.principals.bytes().count(), wait))
     }
 
     /// Counts an event stream or a wait for a change of `principal`, until the returned permit is dropped.
@@ -166,7 +166,7 @@ impl Quotas {
     pub fn admit_stream(&self, principal: &Arc<str>, now: Instant) -> Result<Streaming, Rejection> {
         self.principals.stream(principal, now).ok_or_else(|| {
             let max = u64::try_from(self.principals.streams_max()).unwrap_or(u64::MAX);
-            self.refuse(Cause::PrincipalStreams, max, STREAM_WAIT)
+            self.refuse(QuotaKind::PrincipalStreams, max, STREAM_WAIT)
         })
     }
 
@@ -177,11 +177,11 @@ impl Quotas {
     /// As [`Quotas::admit`].
     pub fn admit_write(&self, key: &ShadowKey, now: Instant) -> Result<(), Rejection> {
         let admitted = self.shadows.admit(key, now);
-        admitted.map_err(|wait| self.refuse(Cause::ShadowWrites, self.shadows.rate.count(), wait))
+        admitted.map_err(|wait| self.refuse(QuotaKind::ShadowWrites, self.shadows.rate.count(), wait))
     }
 
     /// Counts a refusal or throttling; logs the first of each kind.
-    pub fn count(&self, cause: Cause) {
+    pub fn count(&self, cause: QuotaKind) {
         if self.counters.add(cause) == 1 {
             tracing::warn!(quota = cause.name(), "a quota was exceeded for the first time; further times are counted");
         }
@@ -194,10 +194,10 @@ impl Quotas {
     }
 
     fn over_principal(&self, wait: Duration) -> Rejection {
-        self.refuse(Cause::PrincipalRequests, self.principals.requests().count(), wait)
+        self.refuse(QuotaKind::PrincipalRequests, self.principals.requests().count(), wait)
     }
 
-    fn refuse(&self, cause: Cause, max: u64, wait: Duration) -> Rejection {
+    fn refuse(&self, cause: QuotaKind, max: u64, wait: Duration) -> Rejection {
         self.count(cause);
         let quota = format!("more than {max} {}", cause.what());
         let retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);

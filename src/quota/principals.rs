@@ -15,16 +15,16 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    rate::{Meter, Rate},
-    strangers::{Budget, Budgets},
-    table::{Entry, Table},
+    preauth_budget::{Budget, Budgets},
+    rate::{Gcra, Rate},
+    rate_table::{RateEntry, RateTable},
 };
 
 /// The usage of every principal.
 #[derive(Debug)]
 pub struct Principals {
     limits: Arc<PrincipalLimits>,
-    known: Table<Arc<str>, Arc<Allowance>>,
+    known: RateTable<Arc<str>, Arc<PrincipalQuota>>,
     /// The number of streams of all principals.
     streams: Arc<AtomicUsize>,
     /// What all of them sent and that was not handled yet.
@@ -48,10 +48,10 @@ pub(super) struct PrincipalLimits {
 
 /// The usage of one principal. Connections and sessions keep a reference, which saves the lookup.
 #[derive(Debug)]
-pub struct Allowance {
+pub struct PrincipalQuota {
     limits: Arc<PrincipalLimits>,
-    requests: Mutex<Meter>,
-    bytes: Mutex<Meter>,
+    requests: Mutex<Gcra>,
+    bytes: Mutex<Gcra>,
     subscriptions: AtomicUsize,
     streams: AtomicUsize,
     reads: Arc<Semaphore>,
@@ -63,27 +63,27 @@ pub struct Allowance {
 /// A permit for a scan of the store, or for queue bytes of a command, within the limits of its principal. Dropping it
 /// releases them.
 #[derive(Debug)]
-pub struct Share {
+pub struct PrincipalPermit {
     _permit: OwnedSemaphorePermit,
-    _own: Arc<Allowance>,
+    _own: Arc<PrincipalQuota>,
 }
 
 /// A permit for an event stream or a wait of a principal; dropping it releases the stream.
 #[derive(Debug)]
 pub struct Streaming {
-    own: Arc<Allowance>,
+    own: Arc<PrincipalQuota>,
     all: Arc<AtomicUsize>,
 }
 
 impl Principals {
     /// Returns the quotas of at most `entries_max` principals, each with `limits`.
     pub(super) fn new(limits: PrincipalLimits, entries_max: usize, input: Budget) -> Self {
-        Self { limits: Arc::new(limits), known: Table::new(entries_max), streams: Arc::default(), input }
+        Self { limits: Arc::new(limits), known: RateTable::new(entries_max), streams: Arc::default(), input }
     }
 
     /// Returns the usage of `principal`.
     #[must_use]
-    pub fn of(&self, principal: &Arc<str>, now: Instant) -> Arc<Allowance> {
+    pub fn of(&self, principal: &Arc<str>, now: Instant) -> Arc<PrincipalQuota> {
         self.with(principal, now, Arc::clone)
     }
 
@@ -108,7 +108,7 @@ impl Principals {
 
     /// Waits for a permit to scan the store. [`READS_MAX`] scans of one principal run at once; the others wait for
     /// these, not for scans of other principals.
-    pub async fn reading(&self, principal: &Arc<str>, now: Instant) -> Share {
+    pub async fn reading(&self, principal: &Arc<str>, now: Instant) -> PrincipalPermit {
         let own = self.of(principal, now);
         own.wait(&own.reads, 1).await
     }
@@ -134,15 +134,15 @@ impl Principals {
         self.limits.requests
     }
 
-    fn with<T>(&self, principal: &Arc<str>, now: Instant, with: impl FnOnce(&Arc<Allowance>) -> T) -> T {
-        let new = || Arc::new(Allowance::new(self.limits.clone(), self.input.clone(), now));
+    fn with<T>(&self, principal: &Arc<str>, now: Instant, with: impl FnOnce(&Arc<PrincipalQuota>) -> T) -> T {
+        let new = || Arc::new(PrincipalQuota::new(self.limits.clone(), self.input.clone(), now));
         self.known.with(principal, now, Clone::clone, new, |known| with(known))
     }
 }
 
-impl Allowance {
+impl PrincipalQuota {
     fn new(limits: Arc<PrincipalLimits>, input: Budget, now: Instant) -> Self {
-        let nothing = || Mutex::new(Meter::new(now));
+        let nothing = || Mutex::new(Gcra::new(now));
         let (subscriptions, streams) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (reads, queue) = (Arc::new(Semaphore::new(READS_MAX)), Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)));
         let input = [Budget::new(limits.input_bytes_max), input].into();
@@ -177,20 +177,20 @@ impl Allowance {
 
     /// Reserves queue bytes for a command; `None` if the principal has too few left.
     #[must_use]
-    pub fn try_queue(self: &Arc<Self>, bytes: usize) -> Option<Share> {
+    pub fn try_queue(self: &Arc<Self>, bytes: usize) -> Option<PrincipalPermit> {
         let permit = self.queue.clone().try_acquire_many_owned(queue_share(bytes)).ok()?;
-        Some(Share { _permit: permit, _own: self.clone() })
+        Some(PrincipalPermit { _permit: permit, _own: self.clone() })
     }
 
     /// Waits until the principal has queue bytes for a command. Commands of one principal share a part of the engine
     /// queue and wait for each other, so commands of other principals need not wait.
-    pub async fn queue(self: &Arc<Self>, bytes: usize) -> Share {
+    pub async fn queue(self: &Arc<Self>, bytes: usize) -> PrincipalPermit {
         self.wait(&self.queue, queue_share(bytes)).await
     }
 
-    async fn wait(self: &Arc<Self>, of: &Arc<Semaphore>, count: u32) -> Share {
+    async fn wait(self: &Arc<Self>, of: &Arc<Semaphore>, count: u32) -> PrincipalPermit {
         let permit = of.clone().acquire_many_owned(count).await.expect("this semaphore is never closed");
-        Share { _permit: permit, _own: self.clone() }
+        PrincipalPermit { _permit: permit, _own: self.clone() }
     }
 
     /// Counts one more subscription; false if the principal is at its maximum.
@@ -213,7 +213,7 @@ impl Drop for Streaming {
     }
 }
 
-impl Entry for Arc<Allowance> {
+impl RateEntry for Arc<PrincipalQuota> {
     /// An entry in use must stay in the table, or its principal would get a second one.
     fn is_idle(&self, now: Instant) -> bool {
         Arc::strong_count(self) == 1

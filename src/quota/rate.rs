@@ -17,7 +17,7 @@ pub struct Rate {
 
 /// The usage of a [`Rate`], as its theoretical arrival time.
 #[derive(Clone, Copy, Debug)]
-pub struct Meter {
+pub struct Gcra {
     arrival: Instant,
 }
 
@@ -65,7 +65,7 @@ impl Rate {
     }
 }
 
-impl Meter {
+impl Gcra {
     /// Returns an unused limiter.
     #[must_use]
     pub fn new(now: Instant) -> Self {
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_burst_then_the_rate() {
         let (rate, start) = (Rate::new(20, 40), Instant::now());
-        let mut meter = Meter::new(start);
+        let mut meter = Gcra::new(start);
         let at_once = (0..100).filter(|_| meter.take(rate, start).is_ok()).count();
         assert_eq!(at_once, 40);
         let later = start + Duration::from_millis(500);
@@ -136,7 +136,7 @@ mod tests {
         // per second, charged at once, the number in ten seconds plus a burst
         for (per_second, each, expected) in [(100, 1, 1_100), (100, 7, 1_100), (1 << 30, 65_536, 11 << 30)] {
             let rate = Rate::per_second(per_second);
-            let (mut meter, mut now, mut count) = (Meter::new(start), start, 0);
+            let (mut meter, mut now, mut count) = (Gcra::new(start), start, 0);
             while now < start + Duration::from_secs(10) {
                 now += meter.charge(rate, each, now).unwrap_or_default();
                 count += each;
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_minute_is_sixty_seconds() {
         let (rate, start) = (Rate::per_minute(6), Instant::now());
-        let mut meter = Meter::new(start);
+        let mut meter = Gcra::new(start);
         assert_eq!((0..10).filter(|_| meter.take(rate, start).is_ok()).count(), 6);
         assert_eq!(meter.take(rate, start), Err(Duration::from_secs(10)));
         assert!(!meter.is_idle(start + Duration::from_secs(59)) && meter.is_idle(start + Duration::from_secs(60)));

@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    rate::{Meter, Rate},
-    table::{Entry, Table},
-    tally::{Place, Tally},
+    counter::{Counter, Permit},
+    rate::{Gcra, Rate},
+    rate_table::{RateEntry, RateTable},
 };
 use crate::shadow::ShadowKey;
 
@@ -17,18 +17,18 @@ use crate::shadow::ShadowKey;
 pub(super) struct Requests {
     pub(super) rate: Rate,
     pub(super) in_flight_max: usize,
-    uses: Table<(Arc<str>, ShadowKey), Use>,
+    uses: RateTable<(Arc<str>, ShadowKey), RequestUse>,
 }
 
 /// A permit for one request; dropping it marks the request as decided.
 #[derive(Debug)]
 pub struct Admitted {
-    _in_flight: Place,
+    _in_flight: Permit,
 }
 
 /// The quota that a request exceeds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Over<E> {
+pub(super) enum Exceeded<E> {
     /// Too many requests are in flight.
     InFlight,
     /// The rate is exceeded for this time.
@@ -38,16 +38,16 @@ pub(super) enum Over<E> {
 }
 
 #[derive(Debug)]
-struct Use {
-    meter: Meter,
-    in_flight: Tally,
+struct RequestUse {
+    meter: Gcra,
+    in_flight: Counter,
 }
 
 impl Requests {
     /// Returns the quotas of at most `entries_max` pairs of principal and shadow, each with `rate` and at most
     /// `in_flight_max` undecided requests.
     pub(super) fn new(rate: Rate, in_flight_max: usize, entries_max: usize) -> Self {
-        Self { rate, in_flight_max, uses: Table::new(entries_max) }
+        Self { rate, in_flight_max, uses: RateTable::new(entries_max) }
     }
 
     /// Counts one request, if `principal_may` also allows it. It is called last.
@@ -61,23 +61,23 @@ impl Requests {
         key: &ShadowKey,
         now: Instant,
         principal_may: impl FnOnce() -> Result<(), E>,
-    ) -> Result<Admitted, Over<E>> {
+    ) -> Result<Admitted, Exceeded<E>> {
         let key = (principal.clone(), key.clone());
-        let new = || Use { meter: Meter::new(now), in_flight: Tally::default() };
+        let new = || RequestUse { meter: Gcra::new(now), in_flight: Counter::default() };
         self.uses.with(&key, now, Clone::clone, new, |known| {
             if known.in_flight.count() >= self.in_flight_max {
-                return Err(Over::InFlight);
+                return Err(Exceeded::InFlight);
             }
             let mut meter = known.meter;
-            meter.take(self.rate, now).map_err(Over::Rate)?;
-            principal_may().map_err(Over::Principal)?;
+            meter.take(self.rate, now).map_err(Exceeded::Rate)?;
+            principal_may().map_err(Exceeded::Principal)?;
             known.meter = meter;
             Ok(Admitted { _in_flight: known.in_flight.take() })
         })
     }
 }
 
-impl Entry for Use {
+impl RateEntry for RequestUse {
     fn is_idle(&self, now: Instant) -> bool {
         self.in_flight.count() == 0 && self.meter.is_idle(now)
     }
@@ -98,7 +98,7 @@ mod tests {
         };
         let (first, second) = (admit("a"), admit("a"));
         assert!(first.is_ok() && second.is_ok());
-        assert!(matches!(admit("a"), Err(Over::InFlight)));
+        assert!(matches!(admit("a"), Err(Exceeded::InFlight)));
         assert!(admit("b").is_ok(), "another shadow has its own");
         drop(first);
         assert!(admit("a").is_ok());
@@ -112,7 +112,7 @@ mod tests {
         let key = ShadowKey::classic(DeviceId::new("a").expect("a valid id"));
         let mut calls = 0;
         for _ in 0..5 {
-            assert!(matches!(requests.admit(&by, &key, now, || Err("no")), Err(Over::Principal("no"))));
+            assert!(matches!(requests.admit(&by, &key, now, || Err("no")), Err(Exceeded::Principal("no"))));
         }
         for admitted in [true, true, false, false] {
             let outcome = requests.admit(&by, &key, now, || {

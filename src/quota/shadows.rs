@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    rate::{Meter, Rate},
-    table::{Entry, Table},
+    rate::{Gcra, Rate},
+    rate_table::{RateEntry, RateTable},
 };
 use crate::shadow::ShadowKey;
 
@@ -14,13 +14,13 @@ use crate::shadow::ShadowKey;
 #[derive(Debug)]
 pub(super) struct Shadows {
     pub(super) rate: Rate,
-    writes: Table<ShadowKey, Meter>,
+    writes: RateTable<ShadowKey, Gcra>,
 }
 
 impl Shadows {
     /// Returns the quotas of at most `entries_max` shadows, each with `rate`.
     pub(super) fn new(rate: Rate, entries_max: usize) -> Self {
-        Self { rate, writes: Table::new(entries_max) }
+        Self { rate, writes: RateTable::new(entries_max) }
     }
 
     /// Counts one write.
@@ -29,12 +29,12 @@ impl Shadows {
     ///
     /// The time to wait; nothing was counted.
     pub(super) fn admit(&self, key: &ShadowKey, now: Instant) -> Result<(), Duration> {
-        self.writes.with(key, now, Clone::clone, || Meter::new(now), |meter| meter.take(self.rate, now))
+        self.writes.with(key, now, Clone::clone, || Gcra::new(now), |meter| meter.take(self.rate, now))
     }
 }
 
-impl Entry for Meter {
+impl RateEntry for Gcra {
     fn is_idle(&self, now: Instant) -> bool {
-        Meter::is_idle(self, now)
+        Gcra::is_idle(self, now)
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     auth::Projection,
-    shadow::{Command, Document, FirstOutcome, Manner},
+    shadow::{Command, Disposition, Document, FirstOutcome},
     store::Applied,
     wire::{self, Dialect, ReplyOptions, aws},
 };
@@ -21,7 +21,7 @@ pub(crate) fn accepted<'o>(
 ) -> Bytes {
     let options = options.into();
     let token = options.token;
-    match (command.said(), dialect) {
+    match (command.update(), dialect) {
         (Some(update), Dialect::Native) => {
             let accepted = wire::Accepted {
                 update: &update,
@@ -42,9 +42,9 @@ pub(crate) fn accepted<'o>(
 /// The document as AWS tells of it: for a replay, at the version that was told first.
 fn told(applied: &Applied) -> Cow<'_, Document> {
     match applied.manner {
-        Manner::Again(FirstOutcome { version, timestamp, .. }) => {
+        Disposition::Replayed(FirstOutcome { version, timestamp, .. }) => {
             Cow::Owned(Document { version, timestamp, ..Document::clone(&applied.after) })
         }
-        Manner::Done | Manner::DryRun => Cow::Borrowed(&applied.after),
+        Disposition::Applied | Disposition::DryRun => Cow::Borrowed(&applied.after),
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    shadow::{Document, Former, ShadowKey, Version},
-    store::{Entry, Held, Past, StoreError},
+    shadow::{Document, PreviousVersion, ShadowKey, Version},
+    store::{HistoryReader, JournalEntry, StoreError, StoredShadow},
 };
 
 /// Most versions that are gone back.
@@ -22,7 +22,12 @@ pub enum AtVersion {
 }
 
 /// Goes back from `held` to `version`, which is at least 1.
-pub(super) fn at(past: &Past, key: &ShadowKey, held: &Held, version: Version) -> Result<AtVersion, StoreError> {
+pub(super) fn at(
+    past: &HistoryReader,
+    key: &ShadowKey,
+    held: &StoredShadow,
+    version: Version,
+) -> Result<AtVersion, StoreError> {
     let current = &held.document;
     match version {
         _ if version > current.version => return Ok(AtVersion::Later(current.version)),
@@ -33,9 +38,9 @@ pub(super) fn at(past: &Past, key: &ShadowKey, held: &Held, version: Version) ->
     // The entry of the version itself tells what is known of it.
     let above = Version(version.0.saturating_sub(1));
     let arrived = past.walk(key, held, above, STEPS_MAX, |entry| match entry {
-        Entry { version: newer, changes, .. } if *newer > version => undoing.undo(changes),
-        Entry { version, timestamp, deleted, .. } => {
-            former = Some(Former { version: *version, timestamp: *timestamp, deleted: *deleted });
+        JournalEntry { version: newer, changes, .. } if *newer > version => undoing.undo(changes),
+        JournalEntry { version, timestamp, deleted, .. } => {
+            former = Some(PreviousVersion { version: *version, timestamp: *timestamp, deleted: *deleted });
         }
     })?;
     match former.filter(|former| arrived && former.version == version) {

@@ -36,11 +36,11 @@ const TEXT_MAX: usize = 256;
 pub(super) struct Refusals {
     /// Tells the positions of this process from those of an earlier one.
     run: u32,
-    table: Mutex<Table>,
+    table: Mutex<RefusalTable>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct RefusalTable {
     shadows: HashMap<ShadowKey, (u64, VecDeque<Arc<RefusedEntry>>)>,
     /// The shadows by when they were refused last.
     by_turn: BTreeMap<u64, ShadowKey>,

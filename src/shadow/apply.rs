@@ -22,7 +22,7 @@ use crate::shadow::{
 
 /// The metadata of a previous version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Former {
+pub struct PreviousVersion {
     /// The version.
     pub version: Version,
     /// The time at which it was made.
@@ -59,9 +59,9 @@ impl Document {
         next
     }
 
-    /// Returns the document before `changes`: [`Undoing`] of one version.
+    /// Returns the document before `changes`: [`ReverseChange`] of one version.
     #[must_use]
-    pub fn undo(&self, changes: &[Change], former: Former) -> Self {
+    pub fn undo(&self, changes: &[Change], former: PreviousVersion) -> Self {
         let mut undoing = self.undoing();
         undoing.undo(changes);
         undoing.arrive(former)
@@ -69,8 +69,8 @@ impl Document {
 
     /// Begins to go back from this version.
     #[must_use]
-    pub fn undoing(&self) -> Undoing<'_> {
-        Undoing { from: self, touched: BTreeMap::new() }
+    pub fn undoing(&self) -> ReverseChange<'_> {
+        ReverseChange { from: self, touched: BTreeMap::new() }
     }
 
     /// Replaces the sections for which `edit` returns members, and updates sizes and etag.
@@ -103,13 +103,13 @@ impl Document {
 /// Values are exact. A restored leaf is stamped with the version in [`Change::replaced`], by [`Stamp::forgotten`].
 /// Tombstones are unknown, so the floor is the version itself.
 #[derive(Clone, Debug)]
-pub struct Undoing<'a> {
+pub struct ReverseChange<'a> {
     from: &'a Document,
     /// The sections that differ from those of `from`.
     touched: BTreeMap<SectionName, Members>,
 }
 
-impl Undoing<'_> {
+impl ReverseChange<'_> {
     /// Goes back over one more version, made by `changes`.
     pub fn undo(&mut self, changes: &[Change]) {
         for change in changes {
@@ -125,7 +125,7 @@ impl Undoing<'_> {
 
     /// Returns the document at the version reached, with the metadata `former`.
     #[must_use]
-    pub fn arrive(mut self, former: Former) -> Document {
+    pub fn arrive(mut self, former: PreviousVersion) -> Document {
         let mut before = Document {
             version: former.version,
             timestamp: former.timestamp,

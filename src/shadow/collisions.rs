@@ -40,7 +40,7 @@ pub struct Conflict {
     pub path: Pointer,
     /// The value that the command would set; null for a removal.
     pub yours: Value,
-    /// The value at the expected version, if it was found; see [`crate::shadow::Rewind`].
+    /// The value at the expected version, if it was found; see [`crate::shadow::ReverseApply`].
     pub base: Option<Value>,
     /// The current value; `None` if the path is empty.
     pub current: Option<Value>,
@@ -49,19 +49,19 @@ pub struct Conflict {
 }
 
 /// The extent to which a command touches one section.
-enum Touch<'a> {
+enum SectionTouch<'a> {
     /// The leaves and removals of this patch.
     Parts(&'a Map<String, Value>),
     /// The whole section; the members sent, if any.
     Whole(Option<&'a Map<String, Value>>),
 }
 
-fn touch(update: &Update, name: SectionName) -> Option<Touch<'_>> {
+fn touch(update: &Update, name: SectionName) -> Option<SectionTouch<'_>> {
     match (update.section(name), update.replace) {
         (SectionPatch::Keep, _) => None,
-        (SectionPatch::Clear, _) => Some(Touch::Whole(None)),
-        (SectionPatch::Merge(patch), true) => Some(Touch::Whole(Some(patch))),
-        (SectionPatch::Merge(patch), false) => Some(Touch::Parts(patch)),
+        (SectionPatch::Clear, _) => Some(SectionTouch::Whole(None)),
+        (SectionPatch::Merge(patch), true) => Some(SectionTouch::Whole(Some(patch))),
+        (SectionPatch::Merge(patch), false) => Some(SectionTouch::Parts(patch)),
     }
 }
 
@@ -70,10 +70,10 @@ pub(crate) fn is_clean(update: &Update, current: &Document, since: Version) -> b
     let changes = Changes::after(current, since);
     SectionName::ALL.into_iter().all(|name| match touch(update, name) {
         None => true,
-        Some(Touch::Parts(patch)) => {
+        Some(SectionTouch::Parts(patch)) => {
             leaves_of(patch, &mut Pointer::section(name), &mut |path, _| !changes.is_changed(path))
         }
-        Some(Touch::Whole(_)) => !changes.is_changed(&Pointer::section(name)),
+        Some(SectionTouch::Whole(_)) => !changes.is_changed(&Pointer::section(name)),
     })
 }
 
@@ -85,15 +85,15 @@ pub fn collisions(command: &Command, current: &Document, since: Version) -> Coll
         let touch = match command {
             Command::Update(update) => touch(update, name),
             Command::Delete(_) if current.section(name).members.is_empty() => None,
-            Command::Delete(_) => Some(Touch::Whole(None)),
+            Command::Delete(_) => Some(SectionTouch::Whole(None)),
             // A patch touches unknown paths until it is resolved.
             Command::Patch(_) => None,
         };
         let mut sort = |path: &Pointer, yours: &Value| found.sort(path, yours, &changes);
         match touch {
             None => {}
-            Some(Touch::Parts(patch)) => _ = leaves_of(patch, &mut Pointer::section(name), &mut sort),
-            Some(Touch::Whole(next)) => {
+            Some(SectionTouch::Parts(patch)) => _ = leaves_of(patch, &mut Pointer::section(name), &mut sort),
+            Some(SectionTouch::Whole(next)) => {
                 let stripped = next.map(without_nulls);
                 let next = stripped.as_ref();
                 whole_section(name, next.unwrap_or(&Map::new()), &changes, &mut sort);

@@ -28,7 +28,7 @@ impl Command {
     /// Returns the update that this command describes; `None` for a deletion. A patch is not resolved yet, so its
     /// update is empty.
     #[must_use]
-    pub fn said(&self) -> Option<Cow<'_, Update>> {
+    pub fn update(&self) -> Option<Cow<'_, Update>> {
         match self {
             Self::Update(update) => Some(Cow::Borrowed(update)),
             Self::Patch(patch) => Some(Cow::Owned(Update { dry_run: patch.dry_run, ..Update::default() })),
@@ -54,7 +54,7 @@ pub struct Update {
     pub replace: bool,
     /// True to take a version even if no value changes, and to refresh the time of leaves that are sent again (the AWS
     /// dialect).
-    pub touches: bool,
+    pub bumps: bool,
     /// True to report the outcome without applying it.
     pub dry_run: bool,
     /// The idempotency key and request digest, made by [`Keyed::update`] or [`Keyed::delete`].

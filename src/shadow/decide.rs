@@ -37,13 +37,13 @@ pub enum Decision {
 
 /// The disposition of an accepted command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub enum Disposition {
     /// The command was applied.
-    Done,
+    Applied,
     /// The command was a dry run and was not applied.
     DryRun,
     /// The command had been applied before, with this outcome.
-    Again(FirstOutcome),
+    Replayed(FirstOutcome),
 }
 
 /// Decides `command` of `sender` at `now` against `current`, which is [`Document::absent`] for a shadow never written.
@@ -87,7 +87,7 @@ fn decide_update(
     stamp: impl FnOnce() -> Arc<Stamp>,
     limits: &DocumentLimits,
 ) -> Result<Decision, Rejection> {
-    if let Some(path) = scope.spoils(update, current) {
+    if let Some(path) = scope.overwrites(update, current) {
         return Err(Rejection::Forbidden { what: path.to_string() });
     }
     update.preconditions.check(current, &scope.reads, |since| collisions::is_clean(update, current, since))?;
@@ -96,7 +96,7 @@ fn decide_update(
         let members = &current.section(name).members;
         merge::changes_of_section(name, members, update, &mut changes);
     }
-    if changes.is_empty() && current.exists() && !update.touches {
+    if changes.is_empty() && current.exists() && !update.bumps {
         return Ok(Decision::Unchanged);
     }
     let document = current.apply(&changes, &stamp(), false, limits.path_tombstones_max);

@@ -13,7 +13,7 @@ use crate::shadow::{
 
 /// The target of a path.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Found<'a> {
+pub(crate) enum PathTarget<'a> {
     /// A section or an object with members.
     Members(&'a Members),
     /// A leaf.
@@ -24,9 +24,9 @@ pub(crate) enum Found<'a> {
 
 impl Document {
     /// Returns the target of `path`. A key that meets an array is an index into it (RFC 6901).
-    pub(crate) fn find(&self, path: &Pointer) -> Option<Found<'_>> {
+    pub(crate) fn find(&self, path: &Pointer) -> Option<PathTarget<'_>> {
         let section = &self.section(path.section).members;
-        if section.is_empty() { None } else { find(Found::Members(section), &path.keys) }
+        if section.is_empty() { None } else { find(PathTarget::Members(section), &path.keys) }
     }
 
     /// Returns the newest stamp at, below or right above `path`, including the stamps of removals there.
@@ -47,14 +47,14 @@ impl Document {
     }
 }
 
-fn find<'a>(at: Found<'a>, keys: &[Box<str>]) -> Option<Found<'a>> {
+fn find<'a>(at: PathTarget<'a>, keys: &[Box<str>]) -> Option<PathTarget<'a>> {
     let [key, rest @ ..] = keys else { return Some(at) };
     let next = match at {
-        Found::Members(members) => match members.get(key)? {
-            Node::Leaf(leaf) => Found::Leaf(leaf),
-            Node::Object(members) => Found::Members(members),
+        PathTarget::Members(members) => match members.get(key)? {
+            Node::Leaf(leaf) => PathTarget::Leaf(leaf),
+            Node::Object(members) => PathTarget::Members(members),
         },
-        Found::Leaf(Leaf { value, .. }) | Found::Inside(value) => Found::Inside(match value {
+        PathTarget::Leaf(Leaf { value, .. }) | PathTarget::Inside(value) => PathTarget::Inside(match value {
             Value::Array(elements) => elements.get(index(key)?)?,
             Value::Object(members) => members.get(&**key)?,
             _ => return None,
@@ -77,7 +77,7 @@ fn newest_of(members: &Members) -> Option<&Arc<Stamp>> {
     stamps.max_by_key(|stamp| stamp.version)
 }
 
-impl Found<'_> {
+impl PathTarget<'_> {
     /// Returns true if the target equals `value`; numbers compare by value.
     pub(crate) fn is(self, value: &Value) -> bool {
         match (self, value) {

@@ -22,16 +22,16 @@ use crate::shadow::{
     equality::same,
     find::index,
     pointer::{Pointer, SectionName},
-    rejection::{Measured, Rejection},
+    rejection::{Rejection, SizeLimit},
 };
 
 /// The operations of a patch, at most [`OPERATIONS_MAX`].
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct JsonPatch(Vec<Operation>);
+pub struct JsonPatch(Vec<PatchOperation>);
 
 /// One operation. Its value holds no null.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Operation {
+pub enum PatchOperation {
     /// Inserts a value into an object or array, or sets a section.
     Add(Pointer, Value),
     /// Removes a value.
@@ -69,7 +69,7 @@ pub(super) struct Edit {
 
 /// The error of a patch that does not apply to a state.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Misfit {
+pub(super) struct PatchError {
     /// The reason why the first failing operation does not apply.
     pub(super) reason: Reason,
     /// The paths written or read up to the failure.
@@ -88,10 +88,10 @@ pub(super) enum Reason {
 }
 
 /// A patch while it is applied.
-struct Work<'p> {
+struct PatchInProgress<'p> {
     state: Map<String, Value>,
-    written: BTreeSet<Place<'p>>,
-    seen: BTreeSet<Place<'p>>,
+    written: BTreeSet<Location<'p>>,
+    seen: BTreeSet<Location<'p>>,
     /// The number of the current operation.
     operation: usize,
     /// Bytes inserted, plus one for eight shifted array elements; at most `size_max`.
@@ -100,7 +100,7 @@ struct Work<'p> {
 }
 
 /// A path of an operation, or a prefix of one.
-type Place<'p> = (SectionName, &'p [Box<str>]);
+type Location<'p> = (SectionName, &'p [Box<str>]);
 
 /// Most operations of a patch.
 pub const OPERATIONS_MAX: usize = 256;
@@ -112,27 +112,29 @@ pub const LEVELS_MAX: usize = 72;
 impl JsonPatch {
     /// Returns a patch of these operations; `None` if there are too many.
     #[must_use]
-    pub fn new(operations: Vec<Operation>) -> Option<Self> {
+    pub fn new(operations: Vec<PatchOperation>) -> Option<Self> {
         (operations.len() <= OPERATIONS_MAX).then_some(Self(operations))
     }
 
     /// Returns the paths whose existence or value the patch reads.
     pub fn looks_at(&self) -> impl Iterator<Item = &Pointer> {
         self.0.iter().filter_map(|operation| match operation {
-            Operation::Add(..) => None,
-            Operation::Remove(path) | Operation::Replace(path, _) | Operation::Test(path, _) => Some(path),
-            Operation::Move { from, .. } | Operation::Copy { from, .. } => Some(from),
+            PatchOperation::Add(..) => None,
+            PatchOperation::Remove(path) | PatchOperation::Replace(path, _) | PatchOperation::Test(path, _) => {
+                Some(path)
+            }
+            PatchOperation::Move { from, .. } | PatchOperation::Copy { from, .. } => Some(from),
         })
     }
 
     /// Returns true if a path of the patch leads into `section`.
     pub(super) fn names(&self, section: SectionName) -> bool {
         self.0.iter().any(|operation| match operation {
-            Operation::Add(path, _)
-            | Operation::Remove(path)
-            | Operation::Replace(path, _)
-            | Operation::Test(path, _) => path.section == section,
-            Operation::Move { from, to } | Operation::Copy { from, to } => {
+            PatchOperation::Add(path, _)
+            | PatchOperation::Remove(path)
+            | PatchOperation::Replace(path, _)
+            | PatchOperation::Test(path, _) => path.section == section,
+            PatchOperation::Move { from, to } | PatchOperation::Copy { from, to } => {
                 [from, to].iter().any(|path| path.section == section)
             }
         })
@@ -144,44 +146,44 @@ impl JsonPatch {
     /// # Errors
     ///
     /// The first operation that does not apply.
-    pub(super) fn apply(&self, state: &Map<String, Value>, size_max: usize) -> Result<Edit, Misfit> {
+    pub(super) fn apply(&self, state: &Map<String, Value>, size_max: usize) -> Result<Edit, PatchError> {
         let (written, seen) = (BTreeSet::new(), BTreeSet::new());
-        let mut work = Work { state: state.clone(), written, seen, operation: 0, size: 0, size_max };
+        let mut work = PatchInProgress { state: state.clone(), written, seen, operation: 0, size: 0, size_max };
         for (number, operation) in self.0.iter().enumerate() {
             work.operation = number;
             if let Err(reason) = work.apply(operation) {
-                return Err(Misfit { reason, paths: work.written.iter().chain(&work.seen).map(pointer).collect() });
+                return Err(PatchError { reason, paths: work.written.iter().chain(&work.seen).map(pointer).collect() });
             }
         }
         Ok(work.edit(state))
     }
 }
 
-impl<'p> Work<'p> {
-    fn apply(&mut self, operation: &'p Operation) -> Result<(), Reason> {
+impl<'p> PatchInProgress<'p> {
+    fn apply(&mut self, operation: &'p PatchOperation) -> Result<(), Reason> {
         match operation {
-            Operation::Test(path, value) => {
+            PatchOperation::Test(path, value) => {
                 let found = self.look(path)?;
                 if same(found, value) { Ok(()) } else { Err(Reason::Different(path.clone())) }
             }
-            Operation::Add(path, value) => {
+            PatchOperation::Add(path, value) => {
                 self.puts(path, value)?;
                 self.add(path, value.clone())
             }
-            Operation::Remove(path) => self.remove(path).map(|_| ()),
-            Operation::Replace(path, value) => {
+            PatchOperation::Remove(path) => self.remove(path).map(|_| ()),
+            PatchOperation::Replace(path, value) => {
                 self.look_up(path)?;
                 self.puts(path, value)?;
                 *self.find(path)? = value.clone();
                 self.wrote(path);
                 Ok(())
             }
-            Operation::Copy { from, to } => {
+            PatchOperation::Copy { from, to } => {
                 let value = self.look(from)?.clone();
                 self.puts(to, &value)?;
                 self.add(to, value)
             }
-            Operation::Move { from, to } => {
+            PatchOperation::Move { from, to } => {
                 self.look_up(from)?;
                 if from == to {
                     return Ok(());
@@ -216,7 +218,7 @@ impl<'p> Work<'p> {
         self.find_at(place(path)).ok_or_else(|| Reason::Absent(path.clone()))
     }
 
-    fn find_at(&mut self, (section, keys): Place<'_>) -> Option<&mut Value> {
+    fn find_at(&mut self, (section, keys): Location<'_>) -> Option<&mut Value> {
         let section = self.state.get_mut(section.as_str());
         keys.iter().fold(section, |at, key| match at? {
             Value::Object(members) => members.get_mut(&**key),
@@ -300,7 +302,7 @@ impl<'p> Work<'p> {
         if size <= max {
             Ok(())
         } else {
-            Err(Reason::Refused(Rejection::TooLarge { what: Measured::Patch { operation }, size, max }))
+            Err(Reason::Refused(Rejection::TooLarge { what: SizeLimit::Patch { operation }, size, max }))
         }
     }
 
@@ -310,7 +312,7 @@ impl<'p> Work<'p> {
         let mut objects = Vec::new();
         let mut patches: Map<String, Value> = Map::new();
         let mut update = Update::default();
-        let mut last: Option<Place<'_>> = None;
+        let mut last: Option<Location<'_>> = None;
         // A path sorts before all paths below it.
         for &(name, keys) in &written {
             if last.is_some_and(|(above, begin)| name == above && keys.starts_with(begin)) {
@@ -343,15 +345,15 @@ fn section(update: &mut Update, name: SectionName) -> &mut SectionPatch {
     }
 }
 
-fn place(path: &Pointer) -> Place<'_> {
+fn place(path: &Pointer) -> Location<'_> {
     (path.section, &path.keys)
 }
 
-fn pointer(&(section, keys): &Place<'_>) -> Pointer {
+fn pointer(&(section, keys): &Location<'_>) -> Pointer {
     Pointer { section, keys: keys.to_vec() }
 }
 
-fn at<'s>(state: &'s Map<String, Value>, (section, keys): Place<'_>) -> Option<&'s Value> {
+fn at<'s>(state: &'s Map<String, Value>, (section, keys): Location<'_>) -> Option<&'s Value> {
     let section = state.get(section.as_str());
     keys.iter().fold(section, |at, key| at?.as_object()?.get(&**key))
 }
@@ -371,7 +373,7 @@ fn difference(old: Option<&Value>, new: Option<&Value>) -> Value {
 }
 
 /// Sets `value` at a path of a merge patch. All values above it are objects in the document, before and after.
-fn put(patches: &mut Map<String, Value>, (section, keys): Place<'_>, value: Value) {
+fn put(patches: &mut Map<String, Value>, (section, keys): Location<'_>, value: Value) {
     let mut place = patches.entry(section.as_str()).or_insert_with(|| Value::Object(Map::new()));
     for key in keys {
         if !place.is_object() {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::shadow::{
     change::{Change, Effect},
     document::{Document, DocumentLimits},
-    rejection::{Measured, Rejection},
+    rejection::{Rejection, SizeLimit},
 };
 
 impl DocumentLimits {
@@ -22,8 +22,8 @@ impl DocumentLimits {
             return Err(Rejection::TooDeep { max: self.depth_max });
         }
         for (what, size, before, max) in [
-            (Measured::State, next.state_bytes(), current.state_bytes(), self.document_bytes_max),
-            (Measured::Tags, next.tags.canonical_bytes, current.tags.canonical_bytes, self.tags_bytes_max),
+            (SizeLimit::State, next.state_bytes(), current.state_bytes(), self.document_bytes_max),
+            (SizeLimit::Tags, next.tags.canonical_bytes, current.tags.canonical_bytes, self.tags_bytes_max),
         ] {
             if size > max && size > before {
                 return Err(Rejection::TooLarge { what, size, max });

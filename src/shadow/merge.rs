@@ -17,7 +17,7 @@ use crate::shadow::{
 
 /// Appends the changes that `update` makes to the section `name`, which holds `current`.
 pub(crate) fn changes_of_section(name: SectionName, current: &Members, update: &Update, changes: &mut Vec<Change>) {
-    let mut diff = Diff { section: name, keys: Vec::new(), touches: update.touches, changes };
+    let mut diff = Diff { section: name, keys: Vec::new(), bumps: update.bumps, changes };
     match update.section(name) {
         SectionPatch::Keep => {}
         SectionPatch::Clear => diff.clear(current),
@@ -35,7 +35,7 @@ struct Diff<'a> {
     section: SectionName,
     keys: Vec<&'a str>,
     /// True to record an equal value as touched.
-    touches: bool,
+    bumps: bool,
     changes: &'a mut Vec<Change>,
 }
 
@@ -108,7 +108,7 @@ impl<'a> Diff<'a> {
     fn set(&mut self, node: &Node, value: &Value) {
         if !equality::holds(node, value) {
             self.record(Some(replaced(node)), Effect::Set(value.clone()));
-        } else if self.touches {
+        } else if self.bumps {
             self.record(Some(replaced(node)), Effect::Touch);
         }
     }
@@ -142,5 +142,5 @@ fn without_nulls(members: &Map<String, Value>) -> Map<String, Value> {
 
 /// Appends the change that removes a whole section, for a deletion.
 pub(crate) fn clearing(name: SectionName, current: &Members, changes: &mut Vec<Change>) {
-    Diff { section: name, keys: Vec::new(), touches: false, changes }.clear(current);
+    Diff { section: name, keys: Vec::new(), bumps: false, changes }.clear(current);
 }

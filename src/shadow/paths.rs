@@ -22,14 +22,14 @@ use crate::shadow::{
 /// A set of paths. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Paths {
-    desired: Part,
-    reported: Part,
-    tags: Part,
+    desired: PathSubset,
+    reported: PathSubset,
+    tags: PathSubset,
 }
 
 /// The part of a set at and below one path.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-enum Part {
+enum PathSubset {
     #[default]
     Nothing,
     Everything,
@@ -37,17 +37,19 @@ enum Part {
     Below(Arc<Branches>),
 }
 
-type Branches = BTreeMap<Box<str>, Part>;
+type Branches = BTreeMap<Box<str>, PathSubset>;
 
 impl Paths {
     /// The empty set.
-    pub const NONE: Self = Self { desired: Part::Nothing, reported: Part::Nothing, tags: Part::Nothing };
+    pub const NONE: Self =
+        Self { desired: PathSubset::Nothing, reported: PathSubset::Nothing, tags: PathSubset::Nothing };
 
     /// The set of all paths.
-    pub const ALL: Self = Self { desired: Part::Everything, reported: Part::Everything, tags: Part::Everything };
+    pub const ALL: Self =
+        Self { desired: PathSubset::Everything, reported: PathSubset::Everything, tags: PathSubset::Everything };
 
     /// All of `desired` and `reported`: the default for a device.
-    pub const STATE: Self = Self { tags: Part::Nothing, ..Self::ALL };
+    pub const STATE: Self = Self { tags: PathSubset::Nothing, ..Self::ALL };
 
     /// Adds `path` and all paths below it.
     pub fn insert(&mut self, path: &Pointer) {
@@ -65,7 +67,7 @@ impl Paths {
     /// Removes `section` from the set.
     #[must_use]
     pub fn without(mut self, section: SectionName) -> Self {
-        *self.part_mut(section) = Part::Nothing;
+        *self.part_mut(section) = PathSubset::Nothing;
         self
     }
 
@@ -78,7 +80,7 @@ impl Paths {
     /// Returns true if the set includes all of `section`.
     #[must_use]
     pub fn has_section(&self, section: SectionName) -> bool {
-        *self.part(section) == Part::Everything
+        *self.part(section) == PathSubset::Everything
     }
 
     /// Returns true if the set includes all of `desired` and `reported`, which the etag covers.
@@ -109,10 +111,10 @@ impl Paths {
     #[must_use]
     pub fn patch<'a>(&self, section: SectionName, patch: &'a SectionPatch) -> Cow<'a, SectionPatch> {
         match (self.part(section), patch) {
-            (Part::Everything, patch) => Cow::Borrowed(patch),
-            (Part::Nothing, _) | (_, SectionPatch::Keep) => Cow::Owned(SectionPatch::Keep),
-            (Part::Below(branches), SectionPatch::Clear) => Cow::Owned(SectionPatch::Merge(removals(branches))),
-            (Part::Below(branches), SectionPatch::Merge(patch)) => match restrict(branches, patch) {
+            (PathSubset::Everything, patch) => Cow::Borrowed(patch),
+            (PathSubset::Nothing, _) | (_, SectionPatch::Keep) => Cow::Owned(SectionPatch::Keep),
+            (PathSubset::Below(branches), SectionPatch::Clear) => Cow::Owned(SectionPatch::Merge(removals(branches))),
+            (PathSubset::Below(branches), SectionPatch::Merge(patch)) => match restrict(branches, patch) {
                 restricted if restricted.is_empty() => Cow::Owned(SectionPatch::Keep),
                 restricted => Cow::Owned(SectionPatch::Merge(restricted)),
             },
@@ -123,9 +125,9 @@ impl Paths {
     #[must_use]
     pub fn change<'a>(&self, change: &'a Change) -> Option<Cow<'a, Change>> {
         let branches = match self.part(change.path.section).at(&change.path.keys) {
-            Part::Everything => return Some(Cow::Borrowed(change)),
-            Part::Nothing => return None,
-            Part::Below(branches) => branches,
+            PathSubset::Everything => return Some(Cow::Borrowed(change)),
+            PathSubset::Nothing => return None,
+            PathSubset::Below(branches) => branches,
         };
         // The change is above included paths: compare their values before and after.
         let after = match &change.effect {
@@ -144,7 +146,7 @@ impl Paths {
         (!same).then(|| Cow::Owned(Change { path: change.path.clone(), replaced: before, effect }))
     }
 
-    fn part(&self, section: SectionName) -> &Part {
+    fn part(&self, section: SectionName) -> &PathSubset {
         match section {
             SectionName::Desired => &self.desired,
             SectionName::Reported => &self.reported,
@@ -152,7 +154,7 @@ impl Paths {
         }
     }
 
-    fn part_mut(&mut self, section: SectionName) -> &mut Part {
+    fn part_mut(&mut self, section: SectionName) -> &mut PathSubset {
         match section {
             SectionName::Desired => &mut self.desired,
             SectionName::Reported => &mut self.reported,
@@ -169,7 +171,7 @@ impl<'a> FromIterator<&'a Pointer> for Paths {
     }
 }
 
-impl Part {
+impl PathSubset {
     fn insert(&mut self, keys: &[Box<str>]) {
         match (&mut *self, keys) {
             (Self::Everything, _) => {}
@@ -257,9 +259,9 @@ fn cut(branches: &Branches, value: &Value) -> Option<Value> {
     let seen = branches.iter().filter_map(|(key, part)| {
         let value = members.get(&**key)?;
         let value = match part {
-            Part::Everything => value.clone(),
-            Part::Below(inner) => cut(inner, value)?,
-            Part::Nothing => return None,
+            PathSubset::Everything => value.clone(),
+            PathSubset::Below(inner) => cut(inner, value)?,
+            PathSubset::Nothing => return None,
         };
         Some((key.to_string(), value))
     });
@@ -269,10 +271,10 @@ fn cut(branches: &Branches, value: &Value) -> Option<Value> {
 
 /// Returns a patch that removes all of `branches`.
 fn removals(branches: &Branches) -> Map<String, Value> {
-    let removal = |key: &str, part: &Part| {
+    let removal = |key: &str, part: &PathSubset| {
         let value = match part {
-            Part::Below(inner) => Value::Object(removals(inner)),
-            Part::Everything | Part::Nothing => Value::Null,
+            PathSubset::Below(inner) => Value::Object(removals(inner)),
+            PathSubset::Everything | PathSubset::Nothing => Value::Null,
         };
         (key.to_string(), value)
     };
@@ -283,11 +285,11 @@ fn removals(branches: &Branches) -> Map<String, Value> {
 fn restrict(branches: &Branches, patch: &Map<String, Value>) -> Map<String, Value> {
     let restricted = branches.iter().filter_map(|(key, part)| {
         let value = match (part, patch.get(&**key)?) {
-            (Part::Below(inner), Value::Object(patch)) => match restrict(inner, patch) {
+            (PathSubset::Below(inner), Value::Object(patch)) => match restrict(inner, patch) {
                 restricted if restricted.is_empty() => return None,
                 restricted => Value::Object(restricted),
             },
-            (Part::Below(inner), _) => Value::Object(removals(inner)),
+            (PathSubset::Below(inner), _) => Value::Object(removals(inner)),
             (_, value) => value.clone(),
         };
         Some((key.to_string(), value))

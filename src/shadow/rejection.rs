@@ -18,7 +18,7 @@ use crate::shadow::{
 
 /// The subject of a size limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Measured {
+pub enum SizeLimit {
     /// `desired` and `reported` together.
     State,
     /// `tags`.
@@ -32,7 +32,7 @@ pub enum Measured {
     },
 }
 
-impl fmt::Display for Measured {
+impl fmt::Display for SizeLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::State => f.write_str("'desired' and 'reported' together, in bytes of canonical JSON"),
@@ -114,7 +114,7 @@ pub enum Rejection {
     /// 413: a size limit is exceeded, or would be.
     TooLarge {
         /// The subject of the limit.
-        what: Measured,
+        what: SizeLimit,
         /// The actual bytes.
         size: usize,
         /// The limit.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::shadow::{
     command::{Expectation, Expected, OnConflict, Patch, Update},
     document::{Document, DocumentLimits, Version},
-    json_patch::{Edit, Misfit, Reason},
+    json_patch::{Edit, PatchError, Reason},
     paths::Paths,
     pointer::SectionName,
     rejection::{FailedExpectation, Rejection},
@@ -63,7 +63,7 @@ impl Patch {
         self.preconditions.version.filter(|version| rebases && *version > Version(0))
     }
 
-    fn refusal(&self, error: Misfit, current: &Document, reads: &Paths) -> Rejection {
+    fn refusal(&self, error: PatchError, current: &Document, reads: &Paths) -> Rejection {
         let readable = error.paths.iter().filter(|path| reads.has(path));
         let clean = |since| !readable.clone().any(|path| current.changed_after(path, since));
         if let Err(rejection) = self.preconditions.check(current, reads, clean) {

@@ -1,7 +1,7 @@
 //! The rights of a command's sender on its shadow, and the checks of a command against them.
 //!
 //! The paths that a command names are checked when it arrives ([`Scope::admit`]). Values that it would overwrite are
-//! checked when it is decided ([`Scope::spoils`]): a write below `/desired/a` replaces a scalar at `/desired/a`. The
+//! checked when it is decided ([`Scope::overwrites`]): a write below `/desired/a` replaces a scalar at `/desired/a`. The
 //! paths that a JSON Patch reads are checked when it arrives, and the paths it writes once it is an update.
 //!
 //! `"state": null` clears only the sections that the sender may write.
@@ -110,7 +110,7 @@ impl Scope {
 
     /// Returns the first scalar or array of `current` that `update` would overwrite with an object, without the right
     /// to write it.
-    pub(super) fn spoils(&self, update: &Update, current: &Document) -> Option<Pointer> {
+    pub(super) fn overwrites(&self, update: &Update, current: &Document) -> Option<Pointer> {
         if self.writes == Paths::ALL || update.replace {
             return None;
         }

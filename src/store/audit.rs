@@ -15,15 +15,15 @@ use std::{
 use crate::{
     shadow::{DeviceId, Document, Etag, ShadowKey, Version},
     store::{
-        backup::{Record, Table},
+        backup::{BackupTable, Record},
         codec::DecodeError,
-        entry::{Entry, JOURNAL, Seq},
+        entry::{JOURNAL, JournalEntry, Seq},
         error::StoreError,
         floor::{DeviceFloor, FLOORS},
         reader,
-        record::{self, Held, STATE},
+        record::{self, STATE, StoredShadow},
         recovery,
-        schema::{self, CREATED_KEY, Created, FILE_FORMAT, META, PROGRESS_KEY, Progress},
+        schema::{self, CREATED_KEY, Checkpoint, Created, FILE_FORMAT, META, PROGRESS_KEY},
     },
 };
 
@@ -46,7 +46,7 @@ pub struct Report {
 #[derive(Default)]
 pub(super) struct Audit {
     created: bool,
-    progress: Option<Progress>,
+    progress: Option<Checkpoint>,
     /// The last entry seen, and the bytes of all entries so far.
     at: Seq,
     bytes: u64,
@@ -61,18 +61,18 @@ pub(super) struct Audit {
 
 /// The entries of one shadow.
 struct Chain {
-    newest: Point,
+    newest: EntryCheck,
     /// The newest entry that the state table must include.
-    settled: Option<Point>,
+    settled: Option<EntryCheck>,
     /// The entries after it.
-    open: Vec<Entry>,
+    open: Vec<JournalEntry>,
     /// True if the state table has the shadow.
     stored: bool,
 }
 
 /// The result of an entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Point {
+struct EntryCheck {
     seq: Seq,
     version: Version,
     etag: Etag,
@@ -105,13 +105,13 @@ impl Audit {
     /// Checks the next record.
     pub(super) fn record(&mut self, Record { table, key, value }: &Record) {
         let taken = match table {
-            Table::Meta => self.meta(key, value),
-            Table::Journal => self.entry(key, value),
-            Table::State => {
+            BackupTable::Meta => self.meta(key, value),
+            BackupTable::Journal => self.entry(key, value),
+            BackupTable::State => {
                 self.end_journal();
                 self.state(key, value)
             }
-            Table::Floors => {
+            BackupTable::Floors => {
                 self.end_journal();
                 self.floor(key, value)
             }
@@ -134,10 +134,10 @@ impl Audit {
             }
             self.report.shadows += 1;
             let made = match chain.settled {
-                Some(Point { seq, .. }) => Err(lost(&key, seq)),
+                Some(EntryCheck { seq, .. }) => Err(lost(&key, seq)),
                 None => {
                     let floor = self.floors.get(&key.device).copied().unwrap_or(Version(0));
-                    self.replay(Held::absent_at(floor), &chain)
+                    self.replay(StoredShadow::absent_at(floor), &chain)
                 }
             };
             if let Err(error) = made {
@@ -151,7 +151,7 @@ impl Audit {
         let name = String::from_utf8_lossy(key);
         let broken = |error: DecodeError| StoreError::record(META, &name, &error);
         if key == PROGRESS_KEY.as_bytes() {
-            let progress = Progress::decode(value).map_err(broken)?;
+            let progress = Checkpoint::decode(value).map_err(broken)?;
             (self.at, self.report.head) = (progress.removed.seq, progress.head.seq);
             self.progress = Some(progress);
         } else if key == CREATED_KEY.as_bytes() {
@@ -175,7 +175,7 @@ impl Audit {
             self.report.add(StoreError::entry(expected, "it is missing").to_string());
         }
         let entry = reader::entry(seq, value)?;
-        let point = Point { seq, version: entry.version, etag: entry.etag };
+        let point = EntryCheck { seq, version: entry.version, etag: entry.etag };
         let progress = self.progress.unwrap_or_default();
         let (key, previous) = (entry.key.clone(), entry.previous);
         let follows = match self.chains.get(&key) {
@@ -248,8 +248,9 @@ impl Audit {
         if let Some(settled) = chain.settled.filter(|settled| last < settled.seq) {
             return Err(lost(&shadow, settled.seq));
         }
-        let made = Point { seq: last, version, etag };
-        let open = chain.open.iter().map(|entry| Point { seq: entry.seq, version: entry.version, etag: entry.etag });
+        let made = EntryCheck { seq: last, version, etag };
+        let open =
+            chain.open.iter().map(|entry| EntryCheck { seq: entry.seq, version: entry.version, etag: entry.etag });
         let removed = self.progress.unwrap_or_default().removed.seq;
         let old = chain.settled.is_none() && last <= removed;
         if !old && !chain.settled.into_iter().chain(open).any(|point| point == made) {
@@ -286,7 +287,7 @@ impl Audit {
     }
 
     /// Applies the entries newer than `held`, as a start would.
-    fn replay(&self, mut held: Held, chain: &Chain) -> Result<(), StoreError> {
+    fn replay(&self, mut held: StoredShadow, chain: &Chain) -> Result<(), StoreError> {
         let last = held.last_entry;
         for entry in chain.open.iter().filter(|entry| entry.seq > last) {
             held.document = Arc::new(recovery::next(&held, entry, self.tombstones_max)?);

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 /// One record of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    pub(super) table: Table,
+    pub(super) table: BackupTable,
     /// The key as in the store; a sequence is 8 bytes, little-endian.
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
@@ -26,7 +26,7 @@ pub(super) struct Record {
 
 /// The tables, in file order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Table {
+pub(super) enum BackupTable {
     Meta = 1,
     Journal = 2,
     State = 3,
@@ -65,11 +65,11 @@ pub(super) struct BackupReader<R> {
     from: R,
     digest: Sha256,
     records: u64,
-    last: Table,
+    last: BackupTable,
 }
 
 const MAGIC: &[u8; 8] = b"UMBRABAK";
-/// The newest format, which has [`Table::Floors`].
+/// The newest format, which has [`BackupTable::Floors`].
 const FORMAT: u8 = 2;
 const FORMAT_WITHOUT_FLOORS: u8 = 1;
 const END: u8 = 0;
@@ -86,7 +86,7 @@ impl<W: Write> BackupWriter<W> {
     }
 
     /// Appends a record; tables and keys must be in order.
-    pub(super) fn record(&mut self, table: Table, key: &[u8], value: &[u8]) -> io::Result<()> {
+    pub(super) fn record(&mut self, table: BackupTable, key: &[u8], value: &[u8]) -> io::Result<()> {
         self.records += 1;
         self.put(&[table as u8])?;
         for part in [key, value] {
@@ -120,7 +120,7 @@ impl<R: Read> BackupReader<R> {
 
     /// Begins to read a backup.
     pub(super) fn begin(from: R) -> Result<Self, BackupError> {
-        let mut reader = Self { from, digest: Sha256::new(), records: 0, last: Table::Meta };
+        let mut reader = Self { from, digest: Sha256::new(), records: 0, last: BackupTable::Meta };
         match reader.array::<8>() {
             Ok(magic) if magic == *MAGIC => {}
             Ok(_) | Err(BackupError::Cut) => return Err(BackupError::Foreign),
@@ -136,10 +136,10 @@ impl<R: Read> BackupReader<R> {
     pub(super) fn next(&mut self) -> Result<Option<Record>, BackupError> {
         let table = match self.array()? {
             [END] => return self.end().map(|()| None),
-            [1] => Table::Meta,
-            [2] => Table::Journal,
-            [3] => Table::State,
-            [4] => Table::Floors,
+            [1] => BackupTable::Meta,
+            [2] => BackupTable::Journal,
+            [3] => BackupTable::State,
+            [4] => BackupTable::Floors,
             _ => return Err(BackupError::Damaged("there is no such table")),
         };
         if table < self.last {
@@ -200,9 +200,9 @@ mod tests {
 
     fn backup() -> Vec<u8> {
         let mut writer = BackupWriter::begin(Vec::new(), false).unwrap();
-        writer.record(Table::Meta, b"store", b"one").unwrap();
-        writer.record(Table::Journal, &7u64.to_le_bytes(), b"an entry").unwrap();
-        writer.record(Table::State, b"d\0", b"").unwrap();
+        writer.record(BackupTable::Meta, b"store", b"one").unwrap();
+        writer.record(BackupTable::Journal, &7u64.to_le_bytes(), b"an entry").unwrap();
+        writer.record(BackupTable::State, b"d\0", b"").unwrap();
         writer.finish().unwrap()
     }
 
@@ -221,7 +221,11 @@ mod tests {
         let keys: Vec<_> = records.iter().map(|record| (record.table, record.key.as_slice())).collect();
         assert_eq!(
             keys,
-            [(Table::Meta, &b"store"[..]), (Table::Journal, &[7, 0, 0, 0, 0, 0, 0, 0]), (Table::State, b"d\0")]
+            [
+                (BackupTable::Meta, &b"store"[..]),
+                (BackupTable::Journal, &[7, 0, 0, 0, 0, 0, 0, 0]),
+                (BackupTable::State, b"d\0")
+            ]
         );
         assert_eq!(records[1].value, b"an entry");
     }

@@ -15,25 +15,25 @@ use std::{
 use crate::{
     request_id::RequestId,
     shadow::{
-        self, Change, Command, Decision, DeviceId, Document, DocumentLimits, FirstOutcome, Keyed, Manner, Rejection,
-        Remembered, RememberedKey, Sender, ShadowKey, Timestamp, Version,
+        self, Change, Command, Decision, DeviceId, Disposition, Document, DocumentLimits, FirstOutcome, Keyed,
+        Rejection, Remembered, RememberedKey, Sender, ShadowKey, Timestamp, Version,
     },
     store::{
-        backlog::Backlog,
-        entry::{NewEntry, Seq},
+        dirty_set::DirtySet,
+        entry::{NewJournalEntry, Seq},
         error::StoreError,
         names::{Admission, NameCounts},
         purge::{Purge, PurgeSearch},
         reader::Shared,
-        record::Held,
+        record::StoredShadow,
         remembered::{EntryKey, FirstAnswer},
-        schema::Mark,
+        schema::JournalPosition,
     },
 };
 
 /// A command for the store, with the caller's context for its outcome.
 #[derive(Debug)]
-pub struct Job<C> {
+pub struct QueuedCommand<C> {
     /// The shadow.
     pub key: ShadowKey,
     /// The command.
@@ -48,18 +48,18 @@ pub struct Job<C> {
     pub context: C,
 }
 
-/// The outcome of a [`Job`].
+/// The outcome of a [`QueuedCommand`].
 #[derive(Debug)]
 pub struct Outcome<C> {
     /// The job.
-    pub job: Job<C>,
+    pub queued: QueuedCommand<C>,
     /// The accepted command, which is durable, or the refusal, which changed nothing (but see
     /// [`Rejection::OutcomeUnknown`]).
     pub result: Result<Applied, Rejection>,
-    /// The document that a failed version check was decided against, for lookups with [`Past`].
+    /// The document that a failed version check was decided against, for lookups with [`HistoryReader`].
     ///
-    /// [`Past`]: crate::store::Past
-    pub against: Option<Held>,
+    /// [`HistoryReader`]: crate::store::Past
+    pub against: Option<StoredShadow>,
 }
 
 /// An accepted command.
@@ -76,13 +76,13 @@ pub struct Applied {
     /// The earlier version that the command was rebased from.
     pub rebased_from: Option<Version>,
     /// The disposition: applied, dry run or replayed.
-    pub manner: Manner,
+    pub manner: Disposition,
 }
 
 /// The context of the decisions in a batch.
-pub(super) struct Bench<'a> {
+pub(super) struct DecideContext<'a> {
     pub(super) shared: &'a Shared,
-    pub(super) backlog: &'a Backlog,
+    pub(super) dirty_set: &'a DirtySet,
     pub(super) names: &'a mut NameCounts,
     /// The last entry removed by retention.
     pub(super) removed: Seq,
@@ -91,8 +91,8 @@ pub(super) struct Bench<'a> {
 }
 
 /// A shadow that the batch has touched.
-pub(super) struct Work {
-    pub(super) held: Held,
+pub(super) struct TouchedShadow {
+    pub(super) held: StoredShadow,
     /// True if its document was in memory before the batch.
     pub(super) was_cached: bool,
     /// True if the store had no such shadow before the batch.
@@ -106,73 +106,73 @@ pub(super) struct Work {
 /// A batch while it is decided.
 pub(super) struct Batch<C> {
     /// The end of the journal with the entries of this batch.
-    pub(super) head: Mark,
+    pub(super) head: JournalPosition,
     /// The new entries, framed and checksummed.
     pub(super) entries: Vec<(Seq, Vec<u8>)>,
-    pub(super) works: HashMap<ShadowKey, Work>,
+    pub(super) touched: HashMap<ShadowKey, TouchedShadow>,
     /// The tombstones to purge, by device.
     pub(super) purged: HashMap<DeviceId, Purge>,
     pub(super) outcomes: Vec<Outcome<C>>,
 }
 
 impl<C> Batch<C> {
-    pub(super) fn new(head: Mark, jobs: usize) -> Self {
+    pub(super) fn new(head: JournalPosition, queue: usize) -> Self {
         Self {
             head,
-            entries: Vec::with_capacity(jobs),
-            works: HashMap::with_capacity(jobs),
+            entries: Vec::with_capacity(queue),
+            touched: HashMap::with_capacity(queue),
             purged: HashMap::new(),
-            outcomes: Vec::with_capacity(jobs),
+            outcomes: Vec::with_capacity(queue),
         }
     }
 
-    /// Decides `job` after all earlier ones.
-    pub(super) fn decide(&mut self, mut job: Job<C>, bench: &mut Bench<'_>) {
-        let result = self.result(&mut job, bench);
-        let against = match (&result, &job.command) {
+    /// Decides `queued` after all earlier ones.
+    pub(super) fn decide(&mut self, mut queued: QueuedCommand<C>, context: &mut DecideContext<'_>) {
+        let result = self.result(&mut queued, context);
+        let against = match (&result, &queued.command) {
             // The touched paths of an unresolved patch are unknown.
             (_, Command::Patch(_)) => None,
-            (Err(Rejection::VersionConflict { .. }), _) => self.works.get(&job.key).map(|work| work.held.clone()),
+            (Err(Rejection::VersionConflict { .. }), _) => self.touched.get(&queued.key).map(|work| work.held.clone()),
             _ => None,
         };
-        self.outcomes.push(Outcome { job, result, against });
+        self.outcomes.push(Outcome { queued, result, against });
     }
 
     /// Returns true if the batch has data to make durable.
     pub(super) fn needs_commit(&self) -> bool {
-        !self.entries.is_empty() || self.works.values().any(|work| work.carry)
+        !self.entries.is_empty() || self.touched.values().any(|work| work.carry)
     }
 
-    fn result(&mut self, job: &mut Job<C>, bench: &mut Bench<'_>) -> Result<Applied, Rejection> {
-        let work = match self.works.entry(job.key.clone()) {
+    fn result(&mut self, queued: &mut QueuedCommand<C>, context: &mut DecideContext<'_>) -> Result<Applied, Rejection> {
+        let work = match self.touched.entry(queued.key.clone()) {
             hash_map::Entry::Occupied(work) => work.into_mut(),
             hash_map::Entry::Vacant(vacant) => {
-                let purged = self.purged.get(&job.key.device);
-                vacant.insert(work(&job.key, bench.shared, purged).map_err(|error| internal(&error, job))?)
+                let purged = self.purged.get(&queued.key.device);
+                vacant.insert(work(&queued.key, context.shared, purged).map_err(|error| internal(&error, queued))?)
             }
         };
         let (mut before, is_recorded) = (Arc::clone(&work.held.document), work.held.is_recorded());
-        if let Some(keyed) = job.command.keyed()
-            && let Some(first) = work.held.remembered.find(&job.sender.by, &keyed.key, bench.now)
+        if let Some(keyed) = queued.command.keyed()
+            && let Some(first) = work.held.remembered.find(&queued.sender.by, &keyed.key, context.now)
         {
             // Checked before the preconditions: the first request may itself have made its version stale.
             let same = first.digest == keyed.digest;
             return if same { Ok(Applied::again(before, *first)) } else { Err(Rejection::IdempotencyKeyReused) };
         }
-        let admission = if is_recorded { None } else { Some(self.admission(job, bench)?) };
+        let admission = if is_recorded { None } else { Some(self.admission(queued, context)?) };
         if let Some(Admission::Purge(purge)) = &admission
-            && let Some(work) = self.works.get_mut(&job.key)
+            && let Some(work) = self.touched.get_mut(&queued.key)
         {
             // Decided at the floor after the purge. A refusal or dry run purges nothing, but names this version.
-            work.held = Held::absent_at(purge.floor.version);
+            work.held = StoredShadow::absent_at(purge.floor.version);
             before = Arc::clone(&work.held.document);
         }
-        if let Command::Patch(patch) = &job.command {
+        if let Command::Patch(patch) = &queued.command {
             // The outcome and the stored key hold the resolved update.
-            job.command = Command::Update(patch.resolve(&before, &job.sender.scope, bench.limits)?);
+            queued.command = Command::Update(patch.resolve(&before, &queued.sender.scope, context.limits)?);
         }
-        let decision = shadow::decide(&before, &job.command, &job.sender, bench.now, bench.limits)?;
-        let rebased_from = job.command.rebased_from(&before);
+        let decision = shadow::decide(&before, &queued.command, &queued.sender, context.now, context.limits)?;
+        let rebased_from = queued.command.rebased_from(&before);
         let (after, changes) = match decision {
             Decision::Unchanged => (None, Vec::new()),
             Decision::Changed { document, changes } => (Some(Arc::new(document)), changes),
@@ -183,19 +183,19 @@ impl<C> Batch<C> {
             before,
             changes,
             rebased_from,
-            manner: if job.command.is_dry_run() { Manner::DryRun } else { Manner::Done },
+            manner: if queued.command.is_dry_run() { Disposition::DryRun } else { Disposition::Applied },
         };
-        let remembered = self.remembered(job, &applied, bench.now)?;
+        let remembered = self.remembered(queued, &applied, context.now)?;
         if admission == Some(Admission::Full) {
-            return Err(names_exhausted(&job.key, bench.names.max()));
+            return Err(names_exhausted(&queued.key, context.names.max()));
         }
-        if applied.manner == Manner::DryRun {
+        if applied.manner == Disposition::DryRun {
             return Ok(applied);
         }
         if let Some(admission) = admission {
-            self.admit(&job.key, admission, bench.names);
+            self.admit(&queued.key, admission, context.names);
         }
-        if let (Some(remembered), Some(work)) = (remembered, self.works.get_mut(&job.key)) {
+        if let (Some(remembered), Some(work)) = (remembered, self.touched.get_mut(&queued.key)) {
             work.held.remembered = remembered;
             // A no-op has no journal entry that could hold its key.
             work.carry |= after.is_none();
@@ -203,38 +203,43 @@ impl<C> Batch<C> {
         }
         match after {
             None => Ok(applied),
-            Some(_) => Ok(self.append(job, applied)),
+            Some(_) => Ok(self.append(queued, applied)),
         }
     }
 
     /// Returns the stored keys of the shadow with that of the job; `None` if the job has none.
-    fn remembered(&self, job: &Job<C>, applied: &Applied, now: Timestamp) -> Result<Option<Remembered>, Rejection> {
-        match (job.command.keyed(), self.works.get(&job.key)) {
-            (Some(keyed), Some(work)) => applied.remember(&work.held, &job.sender, keyed, now).map(Some),
+    fn remembered(
+        &self,
+        queued: &QueuedCommand<C>,
+        applied: &Applied,
+        now: Timestamp,
+    ) -> Result<Option<Remembered>, Rejection> {
+        match (queued.command.keyed(), self.touched.get(&queued.key)) {
+            (Some(keyed), Some(work)) => applied.remember(&work.held, &queued.sender, keyed, now).map(Some),
             _ => Ok(None),
         }
     }
 
     /// Returns the answer for a shadow without a record, which the command may create.
-    fn admission(&self, job: &Job<C>, bench: &mut Bench<'_>) -> Result<Admission, Rejection> {
+    fn admission(&self, queued: &QueuedCommand<C>, context: &mut DecideContext<'_>) -> Result<Admission, Rejection> {
         let search = PurgeSearch {
-            shared: bench.shared,
-            backlog: bench.backlog,
-            works: &self.works,
+            shared: context.shared,
+            dirty_set: context.dirty_set,
+            touched: &self.touched,
             purged: &self.purged,
             head: self.head.seq,
-            removed: bench.removed,
-            now: bench.now,
+            removed: context.removed,
+            now: context.now,
         };
-        bench.names.admission(&job.key, &search).map_err(|error| internal(&error, job))
+        context.names.admission(&queued.key, &search).map_err(|error| internal(&error, queued))
     }
 
     /// Counts the shadow of `key`, which is created, and purges the tombstones that make room for it.
     fn admit(&mut self, key: &ShadowKey, admission: Admission, names: &mut NameCounts) {
         let Admission::Purge(purge) = admission else { return names.add(key, 0) };
         names.add(key, purge.keys.len());
-        let absent = Held::absent_at(purge.floor.version);
-        for (other, work) in &mut self.works {
+        let absent = StoredShadow::absent_at(purge.floor.version);
+        for (other, work) in &mut self.touched {
             if other.device == key.device && !work.held.is_recorded() {
                 work.held = absent.clone();
             }
@@ -243,28 +248,28 @@ impl<C> Batch<C> {
     }
 
     /// Appends the journal entry of a change.
-    fn append(&mut self, job: &Job<C>, applied: Applied) -> Applied {
-        let Some(work) = self.works.get_mut(&job.key) else { return applied };
+    fn append(&mut self, queued: &QueuedCommand<C>, applied: Applied) -> Applied {
+        let Some(work) = self.touched.get_mut(&queued.key) else { return applied };
         let seq = Seq(self.head.seq.0 + 1);
         let rebased_from = applied.rebased_from;
         let document = &applied.after;
-        let remembered = job.command.keyed().map(|keyed| EntryKey {
+        let remembered = queued.command.keyed().map(|keyed| EntryKey {
             keyed: keyed.clone(),
             rebased_from,
             answer: Some(FirstAnswer {
-                etag_digest: document.etag_seen(&job.sender.scope.reads).digest,
+                etag_digest: document.etag_seen(&queued.sender.scope.reads).digest,
                 created: applied.is_created(),
             }),
         });
-        let entry = NewEntry {
+        let entry = NewJournalEntry {
             seq,
-            key: &job.key,
+            key: &queued.key,
             deleted: document.deleted,
             version: document.version,
             etag: document.etag,
             timestamp: document.timestamp,
-            principal: &job.sender.by,
-            client: &job.client,
+            principal: &queued.sender.by,
+            client: &queued.client,
             changes: &applied.changes,
             previous: work.held.last_entry,
             remembered: remembered.as_ref(),
@@ -288,12 +293,18 @@ impl Applied {
             before: current,
             changes: Vec::new(),
             rebased_from: first.rebased_from,
-            manner: Manner::Again(first),
+            manner: Disposition::Replayed(first),
         }
     }
 
     /// Returns the stored keys of the shadow, including this outcome for the request of `sender`.
-    fn remember(&self, held: &Held, sender: &Sender, keyed: &Keyed, now: Timestamp) -> Result<Remembered, Rejection> {
+    fn remember(
+        &self,
+        held: &StoredShadow,
+        sender: &Sender,
+        keyed: &Keyed,
+        now: Timestamp,
+    ) -> Result<Remembered, Rejection> {
         let Document { version, timestamp, .. } = *self.after;
         let Keyed { key, digest } = keyed.clone();
         let first = FirstOutcome {
@@ -324,7 +335,7 @@ impl Applied {
     /// Returns true if only the requester receives the outcome.
     #[must_use]
     pub fn is_private(&self) -> bool {
-        self.manner != Manner::Done
+        self.manner != Disposition::Applied
     }
 }
 
@@ -341,7 +352,7 @@ fn names_exhausted(key: &ShadowKey, max: usize) -> Rejection {
 
 /// Returns the shadow of `key` as it is before the batch; `purged` are the tombstones of its device that the batch
 /// purges.
-fn work(key: &ShadowKey, shared: &Shared, purged: Option<&Purge>) -> Result<Work, StoreError> {
+fn work(key: &ShadowKey, shared: &Shared, purged: Option<&Purge>) -> Result<TouchedShadow, StoreError> {
     let (held, was_cached) = match shared.cache.get(key) {
         _ if purged.is_some_and(|purge| purge.keys.contains(key)) => (shared.absent_at(Version(0)), false),
         Ok(held) => (held, true),
@@ -351,11 +362,11 @@ fn work(key: &ShadowKey, shared: &Shared, purged: Option<&Purge>) -> Result<Work
         Some(purge) if !held.is_recorded() => shared.absent_at(purge.floor.version),
         _ => held,
     };
-    Ok(Work { is_new: !held.is_recorded(), held, was_cached, changed: false, carry: false })
+    Ok(TouchedShadow { is_new: !held.is_recorded(), held, was_cached, changed: false, carry: false })
 }
 
 /// Logs a record that cannot be read. Its shadow is out of service; the others are not.
-fn internal<C>(error: &StoreError, job: &Job<C>) -> Rejection {
-    tracing::error!(request = %job.id, key = %job.key, %error, "a command could not be decided");
+fn internal<C>(error: &StoreError, queued: &QueuedCommand<C>) -> Rejection {
+    tracing::error!(request = %queued.id, key = %queued.key, %error, "a command could not be decided");
     Rejection::Internal
 }

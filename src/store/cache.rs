@@ -12,7 +12,7 @@
 //! result to [`DocumentCache::settle`], which
 //!
 //! - returns the newer of slot and result, so that no reader sees a version decrease;
-//! - creates a slot only if nothing was published in the shard since the lookup ([`Miss`]), so that an old result is
+//! - creates a slot only if nothing was published in the shard since the lookup ([`CacheMiss`]), so that an old result is
 //!   not kept past an eviction.
 
 use std::{
@@ -25,7 +25,7 @@ use parking_lot::RwLock;
 
 use crate::{
     shadow::{Document, ShadowKey, pointer::SectionName},
-    store::{entry::Seq, record::Held},
+    store::{entry::Seq, record::StoredShadow},
 };
 
 /// A power of two well above the number of reading threads.
@@ -55,7 +55,7 @@ struct Shard {
 }
 
 struct Slot {
-    held: Held,
+    held: StoredShadow,
     bytes: usize,
     pinned: bool,
     /// True if looked up since the last sweep.
@@ -63,7 +63,7 @@ struct Slot {
 }
 
 /// Evidence of the time at which a reader found no slot.
-pub(super) struct Miss {
+pub(super) struct CacheMiss {
     shard: usize,
     published: u64,
 }
@@ -84,8 +84,8 @@ impl DocumentCache {
         (self.documents.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
-    /// Returns the newest published document of `key`, or the [`Miss`] for reading the state table.
-    pub(super) fn get(&self, key: &ShadowKey) -> Result<Held, Miss> {
+    /// Returns the newest published document of `key`, or the [`CacheMiss`] for reading the state table.
+    pub(super) fn get(&self, key: &ShadowKey) -> Result<StoredShadow, CacheMiss> {
         let shard = self.shard_of(key);
         let guard = self.shard(shard).read();
         match guard.slots.get(key) {
@@ -93,12 +93,12 @@ impl DocumentCache {
                 slot.used.store(true, Ordering::Relaxed);
                 Ok(slot.held.clone())
             }
-            None => Err(Miss { shard, published: guard.published }),
+            None => Err(CacheMiss { shard, published: guard.published }),
         }
     }
 
     /// Takes the document that a reader found in the state table after `miss`, and returns the one to use.
-    pub(super) fn settle(&self, key: &ShadowKey, read: Held, miss: &Miss) -> Held {
+    pub(super) fn settle(&self, key: &ShadowKey, read: StoredShadow, miss: &CacheMiss) -> StoredShadow {
         let mut shard = self.shard(miss.shard).write();
         match shard.slots.get(key) {
             Some(slot) if slot.pinned || slot.held.last_entry >= read.last_entry => slot.held.clone(),
@@ -112,7 +112,7 @@ impl DocumentCache {
     }
 
     /// Publishes a committed document to readers. Only the writer calls this.
-    pub(super) fn publish(&self, key: &ShadowKey, held: Held, pinned: bool) {
+    pub(super) fn publish(&self, key: &ShadowKey, held: StoredShadow, pinned: bool) {
         let mut shard = self.shard(self.shard_of(key)).write();
         shard.published += 1;
         self.put(&mut shard, key, held, pinned);
@@ -137,7 +137,7 @@ impl DocumentCache {
         self.sweep(&mut shard);
     }
 
-    fn put(&self, shard: &mut Shard, key: &ShadowKey, held: Held, pinned: bool) {
+    fn put(&self, shard: &mut Shard, key: &ShadowKey, held: StoredShadow, pinned: bool) {
         let bytes = approximate_bytes(&held.document) + 160 * held.remembered.keys().len();
         let slot = Slot { held, bytes, pinned, used: AtomicBool::new(false) };
         let former = shard.slots.insert(key.clone(), slot);
@@ -213,8 +213,8 @@ mod tests {
     }
 
     /// Returns a document whose last entry is `seq`.
-    fn held(seq: u64) -> Held {
-        Held { document: Arc::new(Document::absent()), last_entry: Seq(seq), remembered: Default::default() }
+    fn held(seq: u64) -> StoredShadow {
+        StoredShadow { document: Arc::new(Document::absent()), last_entry: Seq(seq), remembered: Default::default() }
     }
 
     /// The events between a lookup in the cache and the end of the read from disk.

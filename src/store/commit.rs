@@ -10,44 +10,48 @@ use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 use crate::{
     shadow::{DeviceId, Rejection, ShadowKey},
     store::{
-        batch::{Batch, Work},
-        database::Failure,
+        batch::{Batch, TouchedShadow},
+        database::AbortCause,
         entry::Seq,
         purge::{self, Purge},
-        record::Held,
-        schema::{self, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, Progress, STATE_TABLE},
+        record::StoredShadow,
+        schema::{self, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
         writer::Writer,
     },
 };
 
 impl<C> Writer<C> {
     /// Commits the changes of `batch`, some of the dirty set, and removals by retention; then publishes.
-    pub(super) fn commit_batch(&mut self, batch: &Batch<C>, works: HashMap<ShadowKey, Work>) -> Result<(), Rejection> {
+    pub(super) fn commit_batch(
+        &mut self,
+        batch: &Batch<C>,
+        touched: HashMap<ShadowKey, TouchedShadow>,
+    ) -> Result<(), Rejection> {
         let mut progress = self.progress;
         progress.head = batch.head;
         let mut out_of_turn = Vec::new();
-        for (key, work) in &works {
+        for (key, work) in &touched {
             if work.carry {
-                self.backlog.remove(key);
+                self.dirty_set.remove(key);
                 out_of_turn.push((key.clone(), work.held.clone()));
             } else if work.changed {
-                self.backlog.insert(key.clone(), work.held.clone());
+                self.dirty_set.insert(key.clone(), work.held.clone());
             }
         }
         let bytes = batch.head.bytes - self.progress.head.bytes;
-        let due = self.backlog.due(&progress, batch.entries.len() as u64, bytes);
-        let mut flushed = self.backlog.take(due, &mut progress);
+        let due = self.dirty_set.due(&progress, batch.entries.len() as u64, bytes);
+        let mut flushed = self.dirty_set.take(due, &mut progress);
         flushed.append(&mut out_of_turn);
         self.commit(progress, &batch.entries, &flushed, &batch.purged)?;
         self.remove_purged(&batch.purged);
-        self.publish(works, &flushed);
+        self.publish(touched, &flushed);
         Ok(())
     }
 
     /// Flushes a part of the dirty set in a commit of its own.
     pub(super) fn carry_some(&mut self) {
         let mut progress = self.progress;
-        let flushed = self.backlog.take(self.options.carry_documents_idle.max(1), &mut progress);
+        let flushed = self.dirty_set.take(self.options.carry_documents_idle.max(1), &mut progress);
         if self.commit(progress, &[], &flushed, &HashMap::new()).is_ok() {
             self.release(&flushed);
         }
@@ -58,9 +62,9 @@ impl<C> Writer<C> {
     /// or beyond it by retention.
     fn commit(
         &mut self,
-        mut progress: Progress,
+        mut progress: Checkpoint,
         entries: &[(Seq, Vec<u8>)],
-        flushed: &[(ShadowKey, Held)],
+        flushed: &[(ShadowKey, StoredShadow)],
         purged: &HashMap<DeviceId, Purge>,
     ) -> Result<(), Rejection> {
         let started = Instant::now();
@@ -80,7 +84,7 @@ impl<C> Writer<C> {
             }
             let mut meta = transaction.open_table(META_TABLE)?;
             meta.insert(PROGRESS_KEY, progress.encode().as_slice())?;
-            Ok::<_, Failure>(progress)
+            Ok::<_, AbortCause>(progress)
         });
         match filled {
             Ok(progress) => {
@@ -102,15 +106,15 @@ impl<C> Writer<C> {
     }
 
     /// Publishes the committed documents to readers.
-    fn publish(&mut self, works: HashMap<ShadowKey, Work>, flushed: &[(ShadowKey, Held)]) {
-        let (changed, loaded): (Vec<_>, Vec<_>) = works.into_iter().partition(|(_, work)| work.changed);
-        let is_fresh = |(key, work): &&(ShadowKey, Work)| work.is_new && self.backlog.contains(key);
+    fn publish(&mut self, touched: HashMap<ShadowKey, TouchedShadow>, flushed: &[(ShadowKey, StoredShadow)]) {
+        let (changed, loaded): (Vec<_>, Vec<_>) = touched.into_iter().partition(|(_, work)| work.changed);
+        let is_fresh = |(key, work): &&(ShadowKey, TouchedShadow)| work.is_new && self.dirty_set.contains(key);
         let fresh: Vec<_> = changed.iter().filter(is_fresh).map(|(key, _)| key.clone()).collect();
         if !fresh.is_empty() {
             self.shared.fresh.write().extend(fresh);
         }
         for (key, work) in changed {
-            let pinned = self.backlog.contains(&key);
+            let pinned = self.dirty_set.contains(&key);
             self.shared.cache.publish(&key, work.held, pinned);
         }
         self.keep_loaded(loaded);
@@ -119,8 +123,8 @@ impl<C> Writer<C> {
     }
 
     /// Caches the documents that were read from the state table for the decisions.
-    pub(super) fn keep_loaded(&self, works: impl IntoIterator<Item = (ShadowKey, Work)>) {
-        for (key, work) in works {
+    pub(super) fn keep_loaded(&self, touched: impl IntoIterator<Item = (ShadowKey, TouchedShadow)>) {
+        for (key, work) in touched {
             if !work.was_cached && !work.is_new {
                 self.shared.cache.publish(&key, work.held, false);
             }
@@ -128,7 +132,7 @@ impl<C> Writer<C> {
     }
 
     /// Unpins the flushed documents, so that they may be evicted.
-    fn release(&self, flushed: &[(ShadowKey, Held)]) {
+    fn release(&self, flushed: &[(ShadowKey, StoredShadow)]) {
         for (key, _) in flushed {
             self.shared.cache.unpin(key);
         }

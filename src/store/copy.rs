@@ -15,9 +15,9 @@ use redb::{ReadTransaction, ReadableTable};
 
 use crate::store::{
     audit::{Audit, Report},
-    backup::{BackupError, BackupReader, BackupWriter, Record, Table},
+    backup::{BackupError, BackupReader, BackupTable, BackupWriter, Record},
     codec::DecodeError,
-    database::{CommitFailure, Database, Failure},
+    database::{AbortCause, CommitFailure, Database},
     entry::JOURNAL,
     error::StoreError,
     floor::{self, FLOORS},
@@ -84,16 +84,16 @@ impl Database {
             let mut state = transaction.open_table(STATE_TABLE)?;
             for Record { table, key, value } in records {
                 match table {
-                    Table::Meta => {
+                    BackupTable::Meta => {
                         let name = str::from_utf8(key).map_err(|_| wrong_key(META, key))?;
                         drop(meta.insert(name, value.as_slice())?);
                     }
-                    Table::Journal => {
+                    BackupTable::Journal => {
                         let seq = key.as_slice().try_into().map_err(|_| wrong_key(JOURNAL, key))?;
                         drop(journal.insert(u64::from_le_bytes(seq), value.as_slice())?);
                     }
-                    Table::State => drop(state.insert(key.as_slice(), value.as_slice())?),
-                    Table::Floors => {
+                    BackupTable::State => drop(state.insert(key.as_slice(), value.as_slice())?),
+                    BackupTable::Floors => {
                         let device = str::from_utf8(key).map_err(|_| wrong_key(FLOORS, key))?;
                         let mut floors = transaction.open_table(FLOORS_TABLE)?;
                         drop(floors.insert(device, value.as_slice())?);
@@ -199,30 +199,30 @@ fn wrong_key(table: &'static str, key: &[u8]) -> StoreError {
 /// Calls `take` with every record, in backup order, until it fails.
 fn each<E>(
     transaction: &ReadTransaction,
-    mut take: impl FnMut(Table, &[u8], &[u8]) -> Result<(), E>,
-) -> Result<Result<(), E>, Failure> {
+    mut take: impl FnMut(BackupTable, &[u8], &[u8]) -> Result<(), E>,
+) -> Result<Result<(), E>, AbortCause> {
     for item in transaction.open_table(META_TABLE)?.iter()? {
         let (key, value) = item?;
-        if let Err(error) = take(Table::Meta, key.value().as_bytes(), value.value()) {
+        if let Err(error) = take(BackupTable::Meta, key.value().as_bytes(), value.value()) {
             return Ok(Err(error));
         }
     }
     for item in transaction.open_table(JOURNAL_TABLE)?.iter()? {
         let (key, value) = item?;
-        if let Err(error) = take(Table::Journal, &key.value().to_le_bytes(), value.value()) {
+        if let Err(error) = take(BackupTable::Journal, &key.value().to_le_bytes(), value.value()) {
             return Ok(Err(error));
         }
     }
     for item in transaction.open_table(STATE_TABLE)?.iter()? {
         let (key, value) = item?;
-        if let Err(error) = take(Table::State, key.value(), value.value()) {
+        if let Err(error) = take(BackupTable::State, key.value(), value.value()) {
             return Ok(Err(error));
         }
     }
     let Some(floors) = floor::table(transaction)? else { return Ok(Ok(())) };
     for item in floors.iter()? {
         let (key, value) = item?;
-        if let Err(error) = take(Table::Floors, key.value().as_bytes(), value.value()) {
+        if let Err(error) = take(BackupTable::Floors, key.value().as_bytes(), value.value()) {
             return Ok(Err(error));
         }
     }

@@ -18,7 +18,9 @@ use redb::{Builder, Durability, ReadTransaction, ReadableDatabase, WriteTransact
 use crate::store::{
     error::StoreError,
     options::StoreOptions,
-    schema::{CREATED_KEY, Created, FILE_FORMAT, JOURNAL_TABLE, META, META_TABLE, PROGRESS_KEY, Progress, STATE_TABLE},
+    schema::{
+        CREATED_KEY, Checkpoint, Created, FILE_FORMAT, JOURNAL_TABLE, META, META_TABLE, PROGRESS_KEY, STATE_TABLE,
+    },
 };
 
 /// An open file with all tables in it.
@@ -37,7 +39,7 @@ pub(super) enum CommitFailure {
 }
 
 /// An error inside a transaction, without the path of the file.
-pub(super) enum Failure {
+pub(super) enum AbortCause {
     Redb(Box<redb::Error>),
     Store(StoreError),
 }
@@ -124,7 +126,7 @@ impl Database {
         let created = self.commit(|transaction| {
             let mut meta = transaction.open_table(META_TABLE)?;
             meta.insert(CREATED_KEY, Created::now().encode().as_slice())?;
-            meta.insert(PROGRESS_KEY, Progress::default().encode().as_slice())?;
+            meta.insert(PROGRESS_KEY, Checkpoint::default().encode().as_slice())?;
             transaction.open_table(STATE_TABLE)?;
             transaction.open_table(JOURNAL_TABLE)?;
             Ok(())
@@ -150,8 +152,8 @@ impl Database {
     }
 
     /// Returns the positions of journal and state table.
-    pub(super) fn progress(&self) -> Result<Progress, StoreError> {
-        self.meta(PROGRESS_KEY, Progress::decode)
+    pub(super) fn progress(&self) -> Result<Checkpoint, StoreError> {
+        self.meta(PROGRESS_KEY, Checkpoint::decode)
     }
 
     fn meta<T>(
@@ -179,14 +181,17 @@ impl Database {
     }
 
     /// Reads in a snapshot of the newest commit.
-    pub(super) fn read<T>(&self, body: impl FnOnce(&ReadTransaction) -> Result<T, Failure>) -> Result<T, StoreError> {
+    pub(super) fn read<T>(
+        &self,
+        body: impl FnOnce(&ReadTransaction) -> Result<T, AbortCause>,
+    ) -> Result<T, StoreError> {
         guarded(&self.path, || body(&self.redb.begin_read()?))
     }
 
     /// Commits the writes of `fill`; on return they are on disk.
     pub(super) fn commit<T>(
         &self,
-        fill: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
+        fill: impl FnOnce(&WriteTransaction) -> Result<T, AbortCause>,
     ) -> Result<T, CommitFailure> {
         let filled = guarded(&self.path, || {
             let mut transaction = self.redb.begin_write()?;
@@ -229,19 +234,19 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Runs `body`, which calls redb, and adds `path` to its errors.
-fn guarded<T>(path: &Path, body: impl FnOnce() -> Result<T, Failure>) -> Result<T, StoreError> {
+fn guarded<T>(path: &Path, body: impl FnOnce() -> Result<T, AbortCause>) -> Result<T, StoreError> {
     // A panic can leave only parts of redb half done: its transaction, which is dropped, and its caches, which it marks
     // as failed by poisoned locks.
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
         let detail = format!("the storage engine stopped on it: {text}");
-        Err(Failure::Store(StoreError::Corrupt { path: path.to_owned(), detail }))
+        Err(AbortCause::Store(StoreError::Corrupt { path: path.to_owned(), detail }))
     });
     result.map_err(|failure| failure.into_error(path))
 }
 
-impl Failure {
+impl AbortCause {
     fn into_error(self, path: &Path) -> StoreError {
         let error = match self {
             Self::Store(error) => return error,
@@ -263,7 +268,7 @@ impl Failure {
     }
 }
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for AbortCause {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
@@ -271,7 +276,7 @@ impl From<StoreError> for Failure {
 
 macro_rules! failure_from_redb {
     ($($error:ident),*) => {
-        $(impl From<redb::$error> for Failure {
+        $(impl From<redb::$error> for AbortCause {
             fn from(error: redb::$error) -> Self {
                 Self::Redb(Box::new(error.into()))
             }

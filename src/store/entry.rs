@@ -1,6 +1,6 @@
 //! One accepted change, as stored in the journal.
 //!
-//! The entries of one shadow form a linked list from the newest back ([`Entry::previous`]). The sequence is the order
+//! The entries of one shadow form a linked list from the newest back ([`JournalEntry::previous`]). The sequence is the order
 //! in which the changes of all shadows were decided. An entry holds the change itself (author, time, paths, old values)
 //! and never the whole document, which is in `record`.
 
@@ -42,7 +42,7 @@ impl fmt::Display for Seq {
 
 /// An accepted change of one shadow.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub struct JournalEntry {
     /// The position in the journal.
     pub seq: Seq,
     /// The shadow.
@@ -67,8 +67,8 @@ pub struct Entry {
     pub(super) remembered: Option<EntryKey>,
 }
 
-/// An [`Entry`] to be written, borrowed from the decision.
-pub(super) struct NewEntry<'a> {
+/// An [`JournalEntry`] to be written, borrowed from the decision.
+pub(super) struct NewJournalEntry<'a> {
     pub(super) seq: Seq,
     pub(super) key: &'a ShadowKey,
     pub(super) deleted: bool,
@@ -82,7 +82,7 @@ pub(super) struct NewEntry<'a> {
     pub(super) remembered: Option<&'a EntryKey>,
 }
 
-impl NewEntry<'_> {
+impl NewJournalEntry<'_> {
     /// Returns the framed and checksummed value.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
@@ -110,7 +110,7 @@ impl NewEntry<'_> {
     }
 }
 
-impl Entry {
+impl JournalEntry {
     /// Decodes the framed value found at `seq`.
     pub(super) fn decode(seq: Seq, sealed: &[u8]) -> Result<Self, DecodeError> {
         let mut payload = seal::open(sealed, JOURNAL, &seq.0.to_le_bytes())?;

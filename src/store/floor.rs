@@ -12,7 +12,7 @@ use crate::{
     shadow::{DeviceId, Version},
     store::{
         codec::{DecodeError, put_u64},
-        database::Failure,
+        database::AbortCause,
         entry::Seq,
         error::StoreError,
         schema::FLOORS_TABLE,
@@ -65,7 +65,7 @@ impl DeviceFloor {
 }
 
 /// Returns the table of floors in this snapshot; `None` if no name was ever purged.
-pub(super) fn table(transaction: &ReadTransaction) -> Result<Option<FloorsTable>, Failure> {
+pub(super) fn table(transaction: &ReadTransaction) -> Result<Option<FloorsTable>, AbortCause> {
     match transaction.open_table(FLOORS_TABLE) {
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         table => Ok(Some(table?)),
@@ -73,7 +73,7 @@ pub(super) fn table(transaction: &ReadTransaction) -> Result<Option<FloorsTable>
 }
 
 /// Returns the floor of `device` in this snapshot.
-pub(super) fn of(transaction: &ReadTransaction, device: &DeviceId) -> Result<DeviceFloor, Failure> {
+pub(super) fn of(transaction: &ReadTransaction, device: &DeviceId) -> Result<DeviceFloor, AbortCause> {
     table(transaction)?.map_or(Ok(DeviceFloor::default()), |table| get(&table, device))
 }
 
@@ -82,7 +82,7 @@ pub(super) fn raise(
     table: &mut Table<'_, &'static str, &'static [u8]>,
     device: &DeviceId,
     floor: DeviceFloor,
-) -> Result<bool, Failure> {
+) -> Result<bool, AbortCause> {
     let mut raised = get(table, device)?;
     raised.raise(floor);
     let name = device.as_str();
@@ -90,7 +90,7 @@ pub(super) fn raise(
     Ok(former.is_none())
 }
 
-fn get(table: &impl ReadableTable<&'static str, &'static [u8]>, device: &DeviceId) -> Result<DeviceFloor, Failure> {
+fn get(table: &impl ReadableTable<&'static str, &'static [u8]>, device: &DeviceId) -> Result<DeviceFloor, AbortCause> {
     let name = device.as_str();
     match table.get(name)? {
         None => Ok(DeviceFloor::default()),

@@ -9,10 +9,10 @@ use crate::{
     shadow::{Change, DeviceId, Document, ShadowKey},
     store::{
         codec::{DecodeError, Decoder, put_pointer, put_u64, put_value},
-        entry::{Entry, JOURNAL, NewEntry, Seq},
+        entry::{JOURNAL, JournalEntry, NewJournalEntry, Seq},
         floor::{DeviceFloor, FLOORS},
-        record::{self, Held, RecordEncoder, STATE},
-        schema::{CREATED_KEY, Created, FILE_FORMAT, META, PROGRESS_KEY, Progress},
+        record::{self, RecordEncoder, STATE, StoredShadow},
+        schema::{CREATED_KEY, Checkpoint, Created, FILE_FORMAT, META, PROGRESS_KEY},
         seal,
     },
 };
@@ -32,22 +32,22 @@ pub fn record(sealed: &[u8]) -> Option<Vec<u8>> {
 
 /// Returns the framed value of a document, as [`record`] reads it.
 #[must_use]
-pub fn encode_record(held: &Held) -> Vec<u8> {
+pub fn encode_record(held: &StoredShadow) -> Vec<u8> {
     RecordEncoder::default().encode(KEY, held).to_vec()
 }
 
 /// Decodes and encodes a change of the journal.
 #[must_use]
 pub fn entry(sealed: &[u8]) -> Option<Vec<u8>> {
-    let (entry, written) = again(sealed, |sealed| Entry::decode(SEQ, sealed), encode_entry)?;
-    assert_eq!(Entry::decode_timestamp(SEQ, sealed), Ok(entry.timestamp), "read in the short way");
+    let (entry, written) = again(sealed, |sealed| JournalEntry::decode(SEQ, sealed), encode_entry)?;
+    assert_eq!(JournalEntry::decode_timestamp(SEQ, sealed), Ok(entry.timestamp), "read in the short way");
     Some(written)
 }
 
 /// Returns the framed value of the change that made `document`, as [`entry`] reads it.
 #[must_use]
 pub fn encode_change(document: &Document, changes: &[Change]) -> Vec<u8> {
-    encode_entry(&Entry {
+    encode_entry(&JournalEntry {
         seq: SEQ,
         key: ShadowKey::classic(DeviceId::new("d").expect("valid")),
         deleted: document.deleted,
@@ -62,8 +62,8 @@ pub fn encode_change(document: &Document, changes: &[Change]) -> Vec<u8> {
     })
 }
 
-fn encode_entry(entry: &Entry) -> Vec<u8> {
-    NewEntry {
+fn encode_entry(entry: &JournalEntry) -> Vec<u8> {
+    NewJournalEntry {
         seq: entry.seq,
         key: &entry.key,
         deleted: entry.deleted,
@@ -82,7 +82,7 @@ fn encode_entry(entry: &Entry) -> Vec<u8> {
 /// Decodes and encodes the positions of journal and state table.
 #[must_use]
 pub fn progress(sealed: &[u8]) -> Option<Vec<u8>> {
-    again(sealed, Progress::decode, Progress::encode).map(|(_, written)| written)
+    again(sealed, Checkpoint::decode, Checkpoint::encode).map(|(_, written)| written)
 }
 
 /// Decodes and encodes the floor of a device.

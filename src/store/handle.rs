@@ -17,22 +17,22 @@ use crate::{
     metrics::CommitMetrics,
     shadow::{DeviceId, Document, ShadowKey, ShadowName, Timestamp, Version},
     store::{
-        backlog::Backlog,
-        batch::{Job, Outcome},
+        batch::{Outcome, QueuedCommand},
         cache::DocumentCache,
         copy::CopyError,
         database::Database,
+        dirty_set::DirtySet,
         disk::FreeDisk,
         entry::Seq,
         error::StoreError,
         health::{Health, State},
         names::NameCounts,
         options::{COMMAND_OVERHEAD_BYTES, StoreOptions},
-        reader::{History, Listed, Page, Past, Shared},
-        record::{Held, RecordEncoder},
+        reader::{History, HistoryReader, JournalPage, Listed, Shared},
+        record::{RecordEncoder, StoredShadow},
         recovery,
         retention::Retention,
-        writer::{Message, Room, Writer},
+        writer::{Message, QueueReservation, Writer},
     },
 };
 
@@ -72,7 +72,7 @@ pub struct Permit<C> {
 pub fn open<C: Send + 'static>(
     options: StoreOptions,
     clock: impl Fn() -> Timestamp + Send + 'static,
-    tell: impl FnMut(Vec<Outcome<C>>, Room) + Send + 'static,
+    tell: impl FnMut(Vec<Outcome<C>>, QueueReservation) + Send + 'static,
 ) -> Result<Store<C>, StoreError> {
     let database = Database::open(&options)?;
     let disk = FreeDisk::of(options.path.clone(), options.free_disk_min);
@@ -88,7 +88,7 @@ pub(super) fn assemble<C: Send + 'static>(
     disk: FreeDisk,
     options: StoreOptions,
     clock: Box<dyn Fn() -> Timestamp + Send>,
-    tell: Box<dyn FnMut(Vec<Outcome<C>>, Room) + Send>,
+    tell: Box<dyn FnMut(Vec<Outcome<C>>, QueueReservation) + Send>,
 ) -> Result<(Store<C>, Writer<C>), StoreError> {
     let progress = database.progress()?;
     let shared = Shared {
@@ -118,7 +118,7 @@ pub(super) fn assemble<C: Send + 'static>(
         room: Arc::clone(&room),
         clock,
         tell,
-        backlog: Backlog::new(recovered.dirty, &progress, &options),
+        dirty_set: DirtySet::new(recovered.dirty, &progress, &options),
         progress,
         names: NameCounts::new(options.shadow_names_max),
         retention: Retention::new(&options),
@@ -155,7 +155,7 @@ impl<C: Send + 'static> Store<C> {
 
     /// Returns the newest committed document of `key` if it is in memory. Never reads the disk.
     #[must_use]
-    pub fn cached(&self, key: &ShadowKey) -> Option<Held> {
+    pub fn cached(&self, key: &ShadowKey) -> Option<StoredShadow> {
         self.inner.shared.cache.get(key).ok()
     }
 
@@ -167,7 +167,7 @@ impl<C: Send + 'static> Store<C> {
     ///
     /// [`StoreError::Record`] if the document is damaged; [`StoreError::Io`], [`StoreError::Corrupt`],
     /// [`StoreError::Latched`] if the file cannot be read.
-    pub fn read(&self, key: &ShadowKey) -> Result<Held, StoreError> {
+    pub fn read(&self, key: &ShadowKey) -> Result<StoredShadow, StoreError> {
         self.inner.shared.held(key)
     }
 
@@ -186,7 +186,7 @@ impl<C: Send + 'static> Store<C> {
     /// # Errors
     ///
     /// As [`Store::read`].
-    pub fn journal(&self, after: Seq, limit: usize) -> Result<Page, StoreError> {
+    pub fn journal(&self, after: Seq, limit: usize) -> Result<JournalPage, StoreError> {
         self.inner.shared.journal(after, limit)
     }
 
@@ -228,8 +228,8 @@ impl<C: Send + 'static> Store<C> {
 
     /// Returns a reader of the past of documents, which does not keep the store open.
     #[must_use]
-    pub fn past(&self) -> Past {
-        Past(Arc::clone(&self.inner.shared))
+    pub fn past(&self) -> HistoryReader {
+        HistoryReader(Arc::clone(&self.inner.shared))
     }
 
     /// Returns the newest entry. Documents read from now on are at least as new.
@@ -320,14 +320,14 @@ impl<C: Send + 'static> Drop for Inner<C> {
 }
 
 impl<C> Permit<C> {
-    /// Sends `job`, to be decided after all earlier ones.
+    /// Sends `queued`, to be decided after all earlier ones.
     ///
     /// # Errors
     ///
     /// The unchanged job, if the store was closed in the meantime.
-    pub fn send(self, job: Job<C>) -> Result<(), Box<Job<C>>> {
-        self.queue.send(Message::Job(Box::new(job), self.room)).map_err(|unsent| match unsent.0 {
-            Message::Job(job, _) => job,
+    pub fn send(self, queued: QueuedCommand<C>) -> Result<(), Box<QueuedCommand<C>>> {
+        self.queue.send(Message::QueuedCommand(Box::new(queued), self.room)).map_err(|unsent| match unsent.0 {
+            Message::QueuedCommand(queued, _) => queued,
             Message::Close => unreachable!("a job was sent"),
         })
     }

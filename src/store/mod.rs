@@ -2,7 +2,7 @@
 //!
 //! One thread writes ([`writer`]), in group commits without a timer. The journal append in such a commit makes an
 //! update durable. Decoded documents live in a bounded [`cache`]. The state table on disk follows behind: the dirty set
-//! ([`backlog`]) is flushed step by step, and a start replays the rest of the journal ([`recovery`]). Reads
+//! ([`dirty_set`]) is flushed step by step, and a start replays the rest of the journal ([`recovery`]). Reads
 //! ([`reader`]) never wait for the writer. [`crate::shadow`] decides what a command does. `docs/format.md` describes
 //! the file, and `docs/decisions/0002-the-journal-is-the-commit.md` gives the reasons.
 //!
@@ -13,7 +13,6 @@
 //! that the store is one file or that it uses redb.
 
 mod audit;
-mod backlog;
 mod backup;
 mod batch;
 mod cache;
@@ -21,6 +20,7 @@ mod codec;
 mod commit;
 mod copy;
 mod database;
+mod dirty_set;
 mod disk;
 mod entry;
 mod error;
@@ -47,14 +47,14 @@ mod tests;
 
 pub use audit::Report;
 pub use backup::BackupError;
-pub use batch::{Applied, Job, Outcome};
+pub use batch::{Applied, Outcome, QueuedCommand};
 pub use copy::{CopyError, back_up, check, check_backup, restore};
 pub use disk::DiskLow;
-pub use entry::{Entry, Seq};
+pub use entry::{JournalEntry, Seq};
 pub use error::StoreError;
 pub use handle::{Permit, Store, open};
 pub use health::{Health, State};
 pub use options::{COMMAND_OVERHEAD_BYTES, StoreOptions};
-pub use reader::{History, HistoryEnd, Listed, Page, Past};
-pub use record::Held;
-pub use writer::Room;
+pub use reader::{History, HistoryEnd, HistoryReader, JournalPage, Listed};
+pub use record::StoredShadow;
+pub use writer::QueueReservation;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use crate::{
     shadow::{ShadowKey, name::DeviceId},
     store::{
-        backlog::Backlog,
+        dirty_set::DirtySet,
         error::StoreError,
         purge::{NextSearch, Purge, PurgeSearch},
         reader::Shared,
@@ -35,7 +35,7 @@ struct DeviceNames {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     /// The shadow is the classic one, or the device has room for another name.
-    Room,
+    QueueReservation,
     /// The device has room for another name once these tombstones are purged.
     Purge(Purge),
     /// The device is at its maximum.
@@ -63,19 +63,19 @@ impl NameCounts {
     /// Returns the answer for a shadow without a record. Changes no count.
     pub(super) fn admission(&mut self, key: &ShadowKey, search: &PurgeSearch<'_>) -> Result<Admission, StoreError> {
         if key.name.is_none() {
-            return Ok(Admission::Room);
+            return Ok(Admission::QueueReservation);
         }
         let device = &key.device;
         let names_max = self.names_max;
         let names = match self.known.get_mut(device) {
             Some(names) => names,
             None => {
-                let count = count(device, search.shared, search.backlog)?;
+                let count = count(device, search.shared, search.dirty_set)?;
                 self.known.entry(device.clone()).or_insert(DeviceNames { count, next_search: None })
             }
         };
         if names.count < names_max {
-            return Ok(Admission::Room);
+            return Ok(Admission::QueueReservation);
         }
         if names.next_search.is_some_and(|next| !search.is_due(next)) {
             return Ok(Admission::Full);
@@ -96,8 +96,8 @@ impl NameCounts {
     }
 }
 
-fn count(device: &DeviceId, shared: &Shared, backlog: &Backlog) -> Result<usize, StoreError> {
+fn count(device: &DeviceId, shared: &Shared, dirty_set: &DirtySet) -> Result<usize, StoreError> {
     let mut names = shared.stored_names(device)?;
-    names.extend(backlog.of_device(device).filter_map(|(key, _)| key.name.clone()));
+    names.extend(dirty_set.of_device(device).filter_map(|(key, _)| key.name.clone()));
     Ok(names.len())
 }

@@ -13,14 +13,14 @@ use redb::{Table, WriteTransaction};
 use crate::{
     shadow::{ShadowKey, Timestamp, name::DeviceId},
     store::{
-        backlog::Backlog,
-        batch::Work,
-        database::Failure,
+        batch::TouchedShadow,
+        database::AbortCause,
+        dirty_set::DirtySet,
         entry::Seq,
         error::StoreError,
         floor::{self, DeviceFloor},
         reader::Shared,
-        record::{self, Held},
+        record::{self, StoredShadow},
         schema::{self, FLOORS_TABLE, STATE_TABLE},
     },
 };
@@ -44,9 +44,9 @@ pub(super) struct NextSearch {
 /// A search for tombstones, in the middle of a batch.
 pub(super) struct PurgeSearch<'a> {
     pub(super) shared: &'a Shared,
-    pub(super) backlog: &'a Backlog,
+    pub(super) dirty_set: &'a DirtySet,
     /// The shadows that the batch has touched.
-    pub(super) works: &'a HashMap<ShadowKey, Work>,
+    pub(super) touched: &'a HashMap<ShadowKey, TouchedShadow>,
     /// The tombstones that the batch purges already.
     pub(super) purged: &'a HashMap<DeviceId, Purge>,
     /// The newest entry of the batch.
@@ -81,7 +81,7 @@ impl PurgeSearch<'_> {
         let (mut floor, tombstones) = self.stored(device)?;
         floor.raise(purged.map(|purged| purged.floor).unwrap_or_default());
         let mut keys = BTreeSet::new();
-        for (key, Held { document, last_entry, remembered }) in tombstones {
+        for (key, StoredShadow { document, last_entry, remembered }) in tombstones {
             if self.is_unflushed(&key) || purged.is_some_and(|purged| purged.keys.contains(&key)) {
                 continue;
             }
@@ -98,17 +98,17 @@ impl PurgeSearch<'_> {
     }
 
     /// Returns the states of shadows of `device` that the state table lacks, or may lack with this batch.
-    fn unflushed<'b>(&'b self, device: &'b DeviceId) -> impl Iterator<Item = &'b Held> {
-        let works = self.works.iter().filter(|(key, _)| key.device == *device).map(|(_, work)| &work.held);
-        self.backlog.of_device(device).map(|(_, held)| held).chain(works)
+    fn unflushed<'b>(&'b self, device: &'b DeviceId) -> impl Iterator<Item = &'b StoredShadow> {
+        let touched = self.touched.iter().filter(|(key, _)| key.device == *device).map(|(_, work)| &work.held);
+        self.dirty_set.of_device(device).map(|(_, held)| held).chain(touched)
     }
 
     fn is_unflushed(&self, key: &ShadowKey) -> bool {
-        self.works.contains_key(key) || self.backlog.contains(key)
+        self.touched.contains_key(key) || self.dirty_set.contains(key)
     }
 
     /// Returns the floor of `device` and the tombstones of its names in the state table. Ignores damaged records.
-    fn stored(&self, device: &DeviceId) -> Result<(DeviceFloor, Vec<(ShadowKey, Held)>), StoreError> {
+    fn stored(&self, device: &DeviceId) -> Result<(DeviceFloor, Vec<(ShadowKey, StoredShadow)>), StoreError> {
         let range = schema::named_range(device);
         self.shared.database.read(|transaction| {
             let table = transaction.open_table(STATE_TABLE)?;
@@ -133,7 +133,7 @@ pub(super) fn write(
     transaction: &WriteTransaction,
     state: &mut Table<'_, &'static [u8], &'static [u8]>,
     purged: &HashMap<DeviceId, Purge>,
-) -> Result<u64, Failure> {
+) -> Result<u64, AbortCause> {
     if purged.is_empty() {
         return Ok(0);
     }

@@ -20,14 +20,14 @@ use crate::{
     shadow::{Document, Remembered, ShadowKey, ShadowName, Version, name::DeviceId},
     store::{
         cache::DocumentCache,
-        database::{Database, Failure},
+        database::{AbortCause, Database},
         disk::FreeDisk,
-        entry::{Entry, JOURNAL, Seq},
+        entry::{JOURNAL, JournalEntry, Seq},
         error::StoreError,
         floor,
         health::Health,
-        record::{self, Held, STATE},
-        schema::{self, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, Progress, STATE_TABLE},
+        record::{self, STATE, StoredShadow},
+        schema::{self, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
     },
 };
 
@@ -70,9 +70,9 @@ pub struct Listed {
 
 /// A page of the journal.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Page {
+pub struct JournalPage {
     /// The entries, oldest first.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<JournalEntry>,
     /// True if entries after the requested position were removed, or the journal never reached that position. The
     /// caller must start again from the documents; `entries` is empty.
     pub gone: bool,
@@ -82,7 +82,7 @@ pub struct Page {
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
     /// The entries, newest first.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<JournalEntry>,
     /// The reason for the end of the page.
     pub end: HistoryEnd,
 }
@@ -100,9 +100,9 @@ pub enum HistoryEnd {
 
 /// A reader of the past of documents, which does not keep the store open.
 #[derive(Clone)]
-pub struct Past(pub(super) Arc<Shared>);
+pub struct HistoryReader(pub(super) Arc<Shared>);
 
-impl Past {
+impl HistoryReader {
     /// Calls `each` for the entries that made the versions of `key` above `version`, newest first, beginning at the
     /// document `held`. Returns false if they were removed or are more than `limit`. Reads the disk once per entry.
     ///
@@ -112,10 +112,10 @@ impl Past {
     pub fn walk(
         &self,
         key: &ShadowKey,
-        held: &Held,
+        held: &StoredShadow,
         version: Version,
         limit: usize,
-        mut each: impl FnMut(&Entry),
+        mut each: impl FnMut(&JournalEntry),
     ) -> Result<bool, StoreError> {
         if held.document.version <= version {
             return Ok(true);
@@ -142,7 +142,7 @@ impl Past {
 
 impl Shared {
     /// Returns the newest committed document of `key` and the entry that made it.
-    pub(super) fn held(&self, key: &ShadowKey) -> Result<Held, StoreError> {
+    pub(super) fn held(&self, key: &ShadowKey) -> Result<StoredShadow, StoreError> {
         match self.cache.get(key) {
             Ok(held) => Ok(held),
             Err(miss) => Ok(self.cache.settle(key, self.load(key)?, &miss)),
@@ -150,7 +150,7 @@ impl Shared {
     }
 
     /// Returns the document of `key` in the state table.
-    pub(super) fn load(&self, key: &ShadowKey) -> Result<Held, StoreError> {
+    pub(super) fn load(&self, key: &ShadowKey) -> Result<StoredShadow, StoreError> {
         let stored = schema::state_key(key);
         self.database.read(|transaction| {
             let table = transaction.open_table(STATE_TABLE)?;
@@ -165,12 +165,14 @@ impl Shared {
     }
 
     /// Returns the state of a shadow without a record whose device has `floor`.
-    pub(super) fn absent_at(&self, floor: Version) -> Held {
+    pub(super) fn absent_at(&self, floor: Version) -> StoredShadow {
         match floor {
-            Version(0) => {
-                Held { document: Arc::clone(&self.absent), last_entry: Seq(0), remembered: Remembered::default() }
-            }
-            _ => Held::absent_at(floor),
+            Version(0) => StoredShadow {
+                document: Arc::clone(&self.absent),
+                last_entry: Seq(0),
+                remembered: Remembered::default(),
+            },
+            _ => StoredShadow::absent_at(floor),
         }
     }
 
@@ -220,14 +222,14 @@ impl Shared {
         })
     }
 
-    pub(super) fn journal(&self, after: Seq, limit: usize) -> Result<Page, StoreError> {
+    pub(super) fn journal(&self, after: Seq, limit: usize) -> Result<JournalPage, StoreError> {
         let head = Seq(self.head.load(Ordering::Acquire));
         if after >= head {
-            return Ok(Page { entries: Vec::new(), gone: after > head });
+            return Ok(JournalPage { entries: Vec::new(), gone: after > head });
         }
         self.database.read(|transaction| {
             if after < progress(transaction)?.removed.seq {
-                return Ok(Page { entries: Vec::new(), gone: true });
+                return Ok(JournalPage { entries: Vec::new(), gone: true });
             }
             let table = transaction.open_table(JOURNAL_TABLE)?;
             let mut entries = Vec::new();
@@ -240,7 +242,7 @@ impl Shared {
                     break;
                 }
             }
-            Ok(Page { entries, gone: false })
+            Ok(JournalPage { entries, gone: false })
         })
     }
 
@@ -330,11 +332,11 @@ impl Shared {
 }
 
 /// Returns the positions of journal and state table in this snapshot.
-fn progress(transaction: &ReadTransaction) -> Result<Progress, Failure> {
+fn progress(transaction: &ReadTransaction) -> Result<Checkpoint, AbortCause> {
     let table = transaction.open_table(META_TABLE)?;
     let value = table.get(PROGRESS_KEY)?;
     let bytes = value.as_ref().map_or(&[][..], |value| value.value());
-    Ok(Progress::decode(bytes).map_err(|error| StoreError::record(schema::META, PROGRESS_KEY, &error))?)
+    Ok(Checkpoint::decode(bytes).map_err(|error| StoreError::record(schema::META, PROGRESS_KEY, &error))?)
 }
 
 fn stored_key(bytes: &[u8]) -> Result<ShadowKey, StoreError> {
@@ -342,13 +344,17 @@ fn stored_key(bytes: &[u8]) -> Result<ShadowKey, StoreError> {
 }
 
 /// True if there is an entry of `key` at `seq`, a place that a client named.
-fn is_entry_of(table: &impl ReadableTable<u64, &'static [u8]>, seq: Seq, key: &ShadowKey) -> Result<bool, Failure> {
+fn is_entry_of(table: &impl ReadableTable<u64, &'static [u8]>, seq: Seq, key: &ShadowKey) -> Result<bool, AbortCause> {
     let Some(value) = table.get(seq.0)? else { return Ok(false) };
     Ok(entry(seq, value.value())?.key == *key)
 }
 
 /// Returns the entry at `seq`, to which a document or entry of `key` points.
-fn entry_of(table: &impl ReadableTable<u64, &'static [u8]>, seq: Seq, key: &ShadowKey) -> Result<Entry, Failure> {
+fn entry_of(
+    table: &impl ReadableTable<u64, &'static [u8]>,
+    seq: Seq,
+    key: &ShadowKey,
+) -> Result<JournalEntry, AbortCause> {
     let value = table.get(seq.0)?.ok_or_else(|| StoreError::entry(seq, "it is missing"))?;
     let found = entry(seq, value.value())?;
     if found.key != *key || found.previous >= seq {
@@ -358,6 +364,6 @@ fn entry_of(table: &impl ReadableTable<u64, &'static [u8]>, seq: Seq, key: &Shad
 }
 
 /// Decodes the entry found at `seq`.
-pub(super) fn entry(seq: Seq, sealed: &[u8]) -> Result<Entry, StoreError> {
-    Entry::decode(seq, sealed).map_err(|error| StoreError::record(JOURNAL, seq, &error))
+pub(super) fn entry(seq: Seq, sealed: &[u8]) -> Result<JournalEntry, StoreError> {
+    JournalEntry::decode(seq, sealed).map_err(|error| StoreError::record(JOURNAL, seq, &error))
 }

@@ -32,7 +32,7 @@ const DEPTH_MAX: usize = 128;
 
 /// A document, the journal entry that made it, and the stored idempotency keys of its shadow.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Held {
+pub struct StoredShadow {
     /// The document; [`Document::absent_at`] the floor of the device if the shadow has no record.
     pub document: Arc<Document>,
     /// The newest entry of the shadow; 0 if it has no record: it was never written, or its tombstone was purged.
@@ -41,7 +41,7 @@ pub struct Held {
     pub remembered: Remembered,
 }
 
-impl Held {
+impl StoredShadow {
     /// Returns the state of a shadow without a record whose device has `floor`.
     pub(super) fn absent_at(floor: Version) -> Self {
         let document = Arc::new(Document::absent_at(floor));
@@ -74,7 +74,7 @@ struct Stamps {
 
 impl RecordEncoder {
     /// Returns the framed value of `held` under `key`.
-    pub(super) fn encode(&mut self, key: &[u8], held: &Held) -> &[u8] {
+    pub(super) fn encode(&mut self, key: &[u8], held: &StoredShadow) -> &[u8] {
         let document = &held.document;
         self.stamps.clear();
         self.body.clear();
@@ -160,7 +160,7 @@ fn put_members(out: &mut Vec<u8>, members: &Members, stamps: &mut Stamps) {
 }
 
 /// Decodes the framed value found under `key`.
-pub(super) fn decode(key: &[u8], sealed: &[u8]) -> Result<Held, DecodeError> {
+pub(super) fn decode(key: &[u8], sealed: &[u8]) -> Result<StoredShadow, DecodeError> {
     let mut payload = seal::open(sealed, STATE, key)?;
     let deleted = flags(&mut payload)?;
     let last_entry = Seq(payload.u64()?);
@@ -188,7 +188,7 @@ pub(super) fn decode(key: &[u8], sealed: &[u8]) -> Result<Held, DecodeError> {
         }
         _ => Ok(false),
     })?;
-    Ok(Held { document: Arc::new(document), last_entry, remembered })
+    Ok(StoredShadow { document: Arc::new(document), last_entry, remembered })
 }
 
 /// Returns true if the record under `key` is that of a deleted shadow.

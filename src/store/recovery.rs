@@ -16,12 +16,12 @@ use redb::{ReadTransaction, ReadableTable};
 use crate::{
     shadow::{Document, ShadowKey, Stamp, Version},
     store::{
-        database::Failure,
-        entry::{Entry, Seq},
+        database::AbortCause,
+        entry::{JournalEntry, Seq},
         error::StoreError,
         reader::{Shared, entry},
-        record::Held,
-        schema::{JOURNAL_TABLE, Progress},
+        record::StoredShadow,
+        schema::{Checkpoint, JOURNAL_TABLE},
     },
 };
 
@@ -31,7 +31,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(2);
 /// The result of recovery.
 pub(super) struct Recovered {
     /// The documents newer than the state table.
-    pub(super) dirty: BTreeMap<ShadowKey, Held>,
+    pub(super) dirty: BTreeMap<ShadowKey, StoredShadow>,
     /// The dirty documents whose shadow the state table lacks.
     pub(super) fresh: BTreeSet<ShadowKey>,
     /// The number of entries replayed.
@@ -42,12 +42,12 @@ pub(super) struct Recovered {
 #[derive(Default)]
 struct Replay {
     /// The documents by key; `None` if the record is damaged.
-    documents: HashMap<ShadowKey, Option<Held>>,
+    documents: HashMap<ShadowKey, Option<StoredShadow>>,
     fresh: BTreeSet<ShadowKey>,
 }
 
 /// Replays the journal after the checkpoint of `progress`.
-pub(super) fn recover(shared: &Shared, progress: &Progress, tombstones_max: usize) -> Result<Recovered, StoreError> {
+pub(super) fn recover(shared: &Shared, progress: &Checkpoint, tombstones_max: usize) -> Result<Recovered, StoreError> {
     let started = Instant::now();
     let Replay { documents, fresh } = shared.database.read(|transaction| {
         check_head(transaction, progress)?;
@@ -70,7 +70,7 @@ pub(super) fn recover(shared: &Shared, progress: &Progress, tombstones_max: usiz
 }
 
 /// Checks that the journal ends where the last commit recorded.
-fn check_head(transaction: &ReadTransaction, progress: &Progress) -> Result<(), Failure> {
+fn check_head(transaction: &ReadTransaction, progress: &Checkpoint) -> Result<(), AbortCause> {
     let table = transaction.open_table(JOURNAL_TABLE)?;
     let last = table.last()?.map_or(progress.removed.seq, |(seq, _)| Seq(seq.value()));
     if last == progress.head.seq {
@@ -82,9 +82,9 @@ fn check_head(transaction: &ReadTransaction, progress: &Progress) -> Result<(), 
 fn replay(
     shared: &Shared,
     transaction: &ReadTransaction,
-    progress: &Progress,
+    progress: &Checkpoint,
     tombstones_max: usize,
-) -> Result<Replay, Failure> {
+) -> Result<Replay, AbortCause> {
     let table = transaction.open_table(JOURNAL_TABLE)?;
     let (checkpoint, head) = (progress.checkpoint.seq, progress.head.seq);
     let mut replay = Replay::default();
@@ -106,7 +106,7 @@ fn replay(
 }
 
 impl Replay {
-    fn apply(&mut self, shared: &Shared, entry: &Entry, tombstones_max: usize) -> Result<(), StoreError> {
+    fn apply(&mut self, shared: &Shared, entry: &JournalEntry, tombstones_max: usize) -> Result<(), StoreError> {
         let held = match self.documents.get_mut(&entry.key) {
             Some(held) => held,
             None => {
@@ -126,14 +126,14 @@ impl Replay {
                 tracing::warn!(seq = entry.seq.0, key = %entry.key, "no room for an idempotency key");
                 held.remembered.clone()
             });
-            *held = Held { document, last_entry: entry.seq, remembered };
+            *held = StoredShadow { document, last_entry: entry.seq, remembered };
         }
         Ok(())
     }
 }
 
 /// Returns the document of `key` in the state table; `None` if it is damaged.
-fn load(shared: &Shared, key: &ShadowKey) -> Result<Option<Held>, StoreError> {
+fn load(shared: &Shared, key: &ShadowKey) -> Result<Option<StoredShadow>, StoreError> {
     match shared.load(key) {
         Ok(held) => Ok(Some(held)),
         Err(error @ StoreError::Record { .. }) => {
@@ -148,11 +148,11 @@ fn load(shared: &Shared, key: &ShadowKey) -> Result<Option<Held>, StoreError> {
 ///
 /// The first entry of a shadow without a record was decided at the floor that the device had then. The floor may be
 /// higher now.
-pub(super) fn next(held: &Held, entry: &Entry, tombstones_max: usize) -> Result<Document, StoreError> {
+pub(super) fn next(held: &StoredShadow, entry: &JournalEntry, tombstones_max: usize) -> Result<Document, StoreError> {
     let floor = Version(entry.version.0.saturating_sub(1));
     let held = match held.is_recorded() || held.document.version <= floor {
         true => held,
-        false => &Held::absent_at(floor),
+        false => &StoredShadow::absent_at(floor),
     };
     let former = held.document.version;
     if entry.previous != held.last_entry || entry.version != Version(former.0 + 1) {

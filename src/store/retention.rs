@@ -8,10 +8,10 @@ use redb::{ReadableTable, Table};
 use crate::{
     shadow::Timestamp,
     store::{
-        database::Failure,
-        entry::{Entry, Seq},
+        database::AbortCause,
+        entry::{JournalEntry, Seq},
         options::StoreOptions,
-        schema::Progress,
+        schema::Checkpoint,
     },
 };
 
@@ -35,10 +35,10 @@ impl Retention {
     pub(super) fn trim(
         &mut self,
         journal: &mut Table<'_, u64, &'static [u8]>,
-        progress: &mut Progress,
+        progress: &mut Checkpoint,
         now: Timestamp,
         added: usize,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), AbortCause> {
         for _ in 0..EXTRA_STEPS + 2 * added {
             let first = Seq(progress.removed.seq.0 + 1);
             if first > progress.checkpoint.seq {
@@ -54,7 +54,7 @@ impl Retention {
         Ok(())
     }
 
-    fn timestamp(&mut self, journal: &Table<'_, u64, &'static [u8]>, seq: Seq) -> Result<Timestamp, Failure> {
+    fn timestamp(&mut self, journal: &Table<'_, u64, &'static [u8]>, seq: Seq) -> Result<Timestamp, AbortCause> {
         if let Some((known, timestamp)) = self.oldest
             && known == seq
         {
@@ -63,7 +63,7 @@ impl Retention {
         let value = journal.get(seq.0)?;
         // An unreadable entry has no use, so it counts as old.
         let timestamp =
-            value.and_then(|value| Entry::decode_timestamp(seq, value.value()).ok()).unwrap_or(Timestamp(0));
+            value.and_then(|value| JournalEntry::decode_timestamp(seq, value.value()).ok()).unwrap_or(Timestamp(0));
         self.oldest = Some((seq, timestamp));
         Ok(timestamp)
     }

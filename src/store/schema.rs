@@ -3,7 +3,7 @@
 //! | table | key | value (framed) |
 //! |---|---|---|
 //! | `meta` | `store` | [`Created`]: the format of the whole file |
-//! | `meta` | `progress` | [`Progress`]: the positions of journal and state table |
+//! | `meta` | `progress` | [`Checkpoint`]: the positions of journal and state table |
 //! | `state` | device, NUL, shadow name | a document, `record` |
 //! | `journal` | sequence | a change, `entry` |
 //! | `floors` | device | the floor of its versions, `floor`; the table exists once a name was purged |
@@ -39,7 +39,7 @@ pub(super) const FLOORS_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinitio
 pub(super) const META: &str = "meta";
 /// The key of [`Created`].
 pub(super) const CREATED_KEY: &str = "store";
-/// The key of [`Progress`].
+/// The key of [`Checkpoint`].
 pub(super) const PROGRESS_KEY: &str = "progress";
 
 /// The format of the whole file: its tables and the meaning of their keys.
@@ -56,35 +56,35 @@ pub(super) struct Created {
 
 /// A position in the journal, with the bytes of all entries up to it since the store was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(super) struct JournalPosition {
     pub(super) seq: Seq,
     pub(super) bytes: u64,
 }
 
 /// The positions of journal and state table; written with every commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(super) struct Checkpoint {
     /// The newest entry.
-    pub(super) head: Mark,
+    pub(super) head: JournalPosition,
     /// The checkpoint: every entry up to it is in the state table.
-    pub(super) checkpoint: Mark,
+    pub(super) checkpoint: JournalPosition,
     /// The last entry removed by retention.
-    pub(super) removed: Mark,
+    pub(super) removed: JournalPosition,
     /// The number of records in the table of floors.
     pub(super) floors: u64,
 }
 
-/// The tag of the extension of [`Progress`] with the number of floors. Programs that do not know floors refuse it.
+/// The tag of the extension of [`Checkpoint`] with the number of floors. Programs that do not know floors refuse it.
 const FLOORS_TAG: u64 = 1;
 
-impl Mark {
+impl JournalPosition {
     /// Returns the position after one more entry of `bytes`.
     pub(super) fn next(self, bytes: usize) -> Self {
         Self { seq: Seq(self.seq.0 + 1), bytes: self.bytes + bytes as u64 }
     }
 }
 
-impl Progress {
+impl Checkpoint {
     /// Returns the entries and bytes that a start would have to replay.
     pub(super) fn lag(&self) -> (u64, u64) {
         (self.head.seq.0.saturating_sub(self.checkpoint.seq.0), self.head.bytes.saturating_sub(self.checkpoint.bytes))
@@ -113,7 +113,7 @@ impl Progress {
     /// Decodes the framed value.
     pub(super) fn decode(sealed: &[u8]) -> Result<Self, DecodeError> {
         let mut payload = seal::open(sealed, META, PROGRESS_KEY.as_bytes())?;
-        let mut mark = || Ok(Mark { seq: Seq(payload.u64()?), bytes: payload.u64()? });
+        let mut mark = || Ok(JournalPosition { seq: Seq(payload.u64()?), bytes: payload.u64()? });
         let mut progress = Self { head: mark()?, checkpoint: mark()?, removed: mark()?, floors: 0 };
         seal::extensions(payload, |tag, mut extension| match tag {
             FLOORS_TAG => {
@@ -215,13 +215,13 @@ mod tests {
 
     #[test]
     fn progress_comes_back_and_must_be_in_order() {
-        let mark = |seq| Mark { seq: Seq(seq), bytes: seq * 100 };
-        let sound = Progress { head: mark(9), checkpoint: mark(7), removed: mark(2), floors: 0 };
-        for progress in [sound, Progress { floors: 300, ..sound }] {
-            assert_eq!(Progress::decode(&progress.encode()), Ok(progress));
+        let mark = |seq| JournalPosition { seq: Seq(seq), bytes: seq * 100 };
+        let sound = Checkpoint { head: mark(9), checkpoint: mark(7), removed: mark(2), floors: 0 };
+        for progress in [sound, Checkpoint { floors: 300, ..sound }] {
+            assert_eq!(Checkpoint::decode(&progress.encode()), Ok(progress));
         }
-        for wrong in [Progress { checkpoint: mark(10), ..sound }, Progress { removed: mark(8), ..sound }] {
-            assert!(Progress::decode(&wrong.encode()).is_err(), "{wrong:?}");
+        for wrong in [Checkpoint { checkpoint: mark(10), ..sound }, Checkpoint { removed: mark(8), ..sound }] {
+            assert!(Checkpoint::decode(&wrong.encode()).is_err(), "{wrong:?}");
         }
     }
 }

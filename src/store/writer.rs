@@ -18,9 +18,9 @@ use tokio::sync::{
 use crate::{
     shadow::{Rejection, Timestamp},
     store::{
-        backlog::Backlog,
-        batch::{Batch, Bench, Job, Outcome},
+        batch::{Batch, DecideContext, Outcome, QueuedCommand},
         database::CommitFailure,
+        dirty_set::DirtySet,
         entry::Seq,
         health::State,
         names::NameCounts,
@@ -28,20 +28,20 @@ use crate::{
         reader::Shared,
         record::RecordEncoder,
         retention::Retention,
-        schema::Progress,
+        schema::Checkpoint,
     },
 };
 
 /// A message in the queue.
 pub(super) enum Message<C> {
     /// A command with its reservation in the queue.
-    Job(Box<Job<C>>, OwnedSemaphorePermit),
+    QueuedCommand(Box<QueuedCommand<C>>, OwnedSemaphorePermit),
     /// A request to close the queue and finish the commands in it.
     Close,
 }
 
 /// The queue bytes of some commands, released when dropped.
-pub struct Room(#[expect(dead_code, reason = "for its drop")] Option<OwnedSemaphorePermit>);
+pub struct QueueReservation(#[expect(dead_code, reason = "for its drop")] Option<OwnedSemaphorePermit>);
 
 /// The state of the writer; see the module.
 pub(super) struct Writer<C> {
@@ -51,9 +51,9 @@ pub(super) struct Writer<C> {
     /// The free bytes of the queue; closed when the writer ends.
     pub(super) room: Arc<Semaphore>,
     pub(super) clock: Box<dyn Fn() -> Timestamp + Send>,
-    pub(super) tell: Box<dyn FnMut(Vec<Outcome<C>>, Room) + Send>,
-    pub(super) progress: Progress,
-    pub(super) backlog: Backlog,
+    pub(super) tell: Box<dyn FnMut(Vec<Outcome<C>>, QueueReservation) + Send>,
+    pub(super) progress: Checkpoint,
+    pub(super) dirty_set: DirtySet,
     pub(super) names: NameCounts,
     pub(super) retention: Retention,
     pub(super) encoder: RecordEncoder,
@@ -64,7 +64,7 @@ impl<C> Writer<C> {
     /// Runs until the queue is closed and empty, then flushes the dirty set.
     pub(super) fn run(&mut self) {
         while self.step().is_continue() {}
-        while !self.backlog.is_empty() && !self.is_latched() {
+        while !self.dirty_set.is_empty() && !self.is_latched() {
             self.carry_some();
         }
         if !self.is_latched() {
@@ -88,7 +88,7 @@ impl<C> Writer<C> {
     /// Takes the queued messages, at most one batch.
     fn take(&mut self, messages: &mut Vec<Message<C>>) -> ControlFlow<()> {
         let most = self.options.batch_commands_max.max(1);
-        if self.backlog.is_empty() || self.is_latched() {
+        if self.dirty_set.is_empty() || self.is_latched() {
             return match self.queue.blocking_recv_many(messages, most) {
                 0 => ControlFlow::Break(()),
                 _ => ControlFlow::Continue(()),
@@ -106,12 +106,12 @@ impl<C> Writer<C> {
 
     fn work(&mut self, messages: Vec<Message<C>>) {
         let mut room: Option<OwnedSemaphorePermit> = None;
-        let mut jobs = Vec::with_capacity(messages.len());
+        let mut queue = Vec::with_capacity(messages.len());
         for message in messages {
             match message {
                 Message::Close => self.queue.close(),
-                Message::Job(job, permit) => {
-                    jobs.push(*job);
+                Message::QueuedCommand(queued, permit) => {
+                    queue.push(*queued);
                     match &mut room {
                         Some(room) => room.merge(permit),
                         None => room = Some(permit),
@@ -119,12 +119,12 @@ impl<C> Writer<C> {
                 }
             }
         }
-        let room = Room(room);
+        let room = QueueReservation(room);
         if let Some(refusal) = self.refusal() {
-            return self.refuse(jobs, room, &refusal);
+            return self.refuse(queue, room, &refusal);
         }
-        self.shared.commits.batches.observe(jobs.len() as u64);
-        let batch = self.decide(jobs);
+        self.shared.commits.batches.observe(queue.len() as u64);
+        let batch = self.decide(queue);
         self.conclude(batch, room);
     }
 
@@ -143,41 +143,41 @@ impl<C> Writer<C> {
         })
     }
 
-    fn refuse(&mut self, jobs: Vec<Job<C>>, room: Room, refusal: &Rejection) {
+    fn refuse(&mut self, queue: Vec<QueuedCommand<C>>, room: QueueReservation, refusal: &Rejection) {
         self.report();
         let outcomes: Vec<_> =
-            jobs.into_iter().map(|job| Outcome { job, result: Err(refusal.clone()), against: None }).collect();
+            queue.into_iter().map(|queued| Outcome { queued, result: Err(refusal.clone()), against: None }).collect();
         if !outcomes.is_empty() {
             (self.tell)(outcomes, room);
         }
     }
 
-    fn decide(&mut self, jobs: Vec<Job<C>>) -> Batch<C> {
+    fn decide(&mut self, queue: Vec<QueuedCommand<C>>) -> Batch<C> {
         self.names.shrink();
-        let mut batch = Batch::new(self.progress.head, jobs.len());
-        let mut bench = Bench {
+        let mut batch = Batch::new(self.progress.head, queue.len());
+        let mut context = DecideContext {
             shared: &self.shared,
-            backlog: &self.backlog,
+            dirty_set: &self.dirty_set,
             names: &mut self.names,
             removed: self.progress.removed.seq,
             limits: &self.options.document,
             now: (self.clock)(),
         };
-        jobs.into_iter().for_each(|job| batch.decide(job, &mut bench));
+        queue.into_iter().for_each(|queued| batch.decide(queued, &mut context));
         batch
     }
 
     /// Commits `batch` if it changes anything, publishes it and reports its outcomes.
-    fn conclude(&mut self, mut batch: Batch<C>, room: Room) {
+    fn conclude(&mut self, mut batch: Batch<C>, room: QueueReservation) {
         if batch.needs_commit() {
-            let works = std::mem::take(&mut batch.works);
-            if let Err(rejection) = self.commit_batch(&batch, works) {
+            let touched = std::mem::take(&mut batch.touched);
+            if let Err(rejection) = self.commit_batch(&batch, touched) {
                 for outcome in &mut batch.outcomes {
                     outcome.result = Err(rejection.clone());
                 }
             }
         } else {
-            self.keep_loaded(std::mem::take(&mut batch.works));
+            self.keep_loaded(std::mem::take(&mut batch.touched));
         }
         self.report();
         if !batch.outcomes.is_empty() {
@@ -214,7 +214,7 @@ impl<C> Writer<C> {
         health.lag_entries = lag_entries;
         health.lag_bytes = lag_bytes;
         health.journal_bytes = self.progress.journal_bytes();
-        health.backlog_documents = self.backlog.len();
+        health.backlog_documents = self.dirty_set.len();
         health.cached_documents = cached_documents;
         health.cached_bytes = cached_bytes;
     }

@@ -12,7 +12,7 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
-use crate::metrics::Page;
+use crate::metrics::MetricsPage;
 
 /// When this process started; looked at first while it starts.
 static STARTED: LazyLock<f64> =
@@ -24,7 +24,7 @@ pub(super) fn started() {
 }
 
 /// Adds the metrics of the process; those that the system does not tell are left out.
-pub(super) fn put(page: &mut Page) {
+pub(super) fn put(page: &mut MetricsPage) {
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     let seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
     page.counters("process_cpu_seconds_total", "CPU time of the process, user and system, in seconds.")

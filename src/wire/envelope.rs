@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     auth::Projection,
     shadow::{
-        Document, Etag, FirstOutcome, Manner, Rejection, SectionPatch, ShadowKey, Timestamp, Update, Version,
+        Disposition, Document, Etag, FirstOutcome, Rejection, SectionPatch, ShadowKey, Timestamp, Update, Version,
         tree::{Members, Node},
     },
     wire::{ReplyOptions, client_token::ClientToken, metadata::Metadata, refusal, write::Object},
@@ -30,7 +30,7 @@ pub struct Accepted<'a> {
     /// The earlier version it was accepted under.
     pub rebased_from: Option<Version>,
     /// Whether it was done now, before, or not at all.
-    pub manner: Manner,
+    pub manner: Disposition,
 }
 
 /// `update/accepted`: what was sent, and the metadata of its leaves as they are in `document`, the shadow after it.
@@ -42,7 +42,8 @@ pub fn update_accepted(
     projection: &Projection,
     token: Option<&ClientToken>,
 ) -> Bytes {
-    let accepted = Accepted { update, is_known: true, changed, document, rebased_from: None, manner: Manner::Done };
+    let accepted =
+        Accepted { update, is_known: true, changed, document, rebased_from: None, manner: Disposition::Applied };
     update_outcome(&accepted, projection, token)
 }
 
@@ -59,8 +60,8 @@ pub fn update_outcome<'a>(
     let options = options.into();
     let (update, document) = (projection.update(accepted.update), projection.document(accepted.document));
     let (told, until) = match accepted.manner {
-        Manner::Again(first) => (first, first.version),
-        Manner::Done | Manner::DryRun => (accepted.first(document.etag), Version(u64::MAX)),
+        Disposition::Replayed(first) => (first, first.version),
+        Disposition::Applied | Disposition::DryRun => (accepted.first(document.etag), Version(u64::MAX)),
     };
     message(|envelope| {
         if accepted.is_known {
@@ -85,7 +86,7 @@ pub fn update_outcome<'a>(
         if let Some(version) = told.rebased_from {
             envelope.member("rebasedFrom", &version.0);
         }
-        if matches!(accepted.manner, Manner::Again(_)) {
+        if matches!(accepted.manner, Disposition::Replayed(_)) {
             envelope.member("replayed", &true);
         }
         if update.dry_run {
@@ -210,20 +211,20 @@ pub fn get_accepted<'a>(document: &Document, projection: &Projection, options: i
 /// `delete/accepted`; `document` is the tombstone.
 #[must_use]
 pub fn delete_accepted(document: &Document, token: Option<&ClientToken>) -> Bytes {
-    delete_outcome(document, Manner::Done, token)
+    delete_outcome(document, Disposition::Applied, token)
 }
 
 /// `delete/accepted`, again if it is a replay.
 #[must_use]
-pub fn delete_outcome(document: &Document, manner: Manner, token: Option<&ClientToken>) -> Bytes {
+pub fn delete_outcome(document: &Document, manner: Disposition, token: Option<&ClientToken>) -> Bytes {
     message(|envelope| {
         match manner {
-            Manner::Again(first) => {
+            Disposition::Replayed(first) => {
                 envelope.member("version", &first.version.0);
                 envelope.member("timestamp", &first.timestamp.0);
                 envelope.member("replayed", &true);
             }
-            Manner::Done | Manner::DryRun => version_and_time(envelope, document),
+            Disposition::Applied | Disposition::DryRun => version_and_time(envelope, document),
         }
         echo(envelope, token);
     })

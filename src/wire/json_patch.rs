@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::{
     shadow::{
         DocumentLimits, JsonPatch, Pointer, Rejection,
-        json_patch::{LEVELS_MAX, OPERATIONS_MAX, Operation},
+        json_patch::{LEVELS_MAX, OPERATIONS_MAX, PatchOperation},
     },
     wire::{
         fields::invalid,
@@ -44,35 +44,35 @@ pub fn json_patch(json: Value) -> Result<JsonPatch, Rejection> {
     }
     let operations = operations.into_iter().enumerate().map(|(index, json)| {
         operation(json).map_err(|fault| match fault {
-            Fault::Reason(reason) => invalid(&format!("operation {index}"), &reason),
-            Fault::Rejected(rejection) => rejection,
+            OperationError::Reason(reason) => invalid(&format!("operation {index}"), &reason),
+            OperationError::Rejected(rejection) => rejection,
         })
     });
     JsonPatch::new(operations.collect::<Result<_, _>>()?).ok_or_else(too_many)
 }
 
 /// What is wrong with one operation.
-enum Fault {
+enum OperationError {
     Reason(String),
     Rejected(Rejection),
 }
 
-impl From<String> for Fault {
+impl From<String> for OperationError {
     fn from(reason: String) -> Self {
         Self::Reason(reason)
     }
 }
 
-fn operation(json: Value) -> Result<Operation, Fault> {
+fn operation(json: Value) -> Result<PatchOperation, OperationError> {
     let Value::Object(mut members) = json else { return Err("must be an object".to_owned().into()) };
     let op = members.get("op").and_then(Value::as_str).ok_or_else(|| "'op' must be a string".to_owned())?.to_owned();
     let path = pointer(&members, "path")?;
     let mut value = || members.remove("value").ok_or_else(|| format!("'{op}' needs a 'value'"));
     Ok(match op.as_str() {
-        "add" => Operation::Add(path.clone(), storable(&path, value()?)?),
-        "replace" => Operation::Replace(path.clone(), storable(&path, value()?)?),
-        "test" => Operation::Test(path, value()?),
-        "remove" => Operation::Remove(path),
+        "add" => PatchOperation::Add(path.clone(), storable(&path, value()?)?),
+        "replace" => PatchOperation::Replace(path.clone(), storable(&path, value()?)?),
+        "test" => PatchOperation::Test(path, value()?),
+        "remove" => PatchOperation::Remove(path),
         "move" | "copy" => {
             let from = pointer(&members, "from")?;
             match op.as_str() {
@@ -80,8 +80,8 @@ fn operation(json: Value) -> Result<Operation, Fault> {
                 "move" if path != from && path.is_within(&from) => {
                     return Err("a value cannot be moved into itself".to_owned().into());
                 }
-                "move" => Operation::Move { from, to: path },
-                _ => Operation::Copy { from, to: path },
+                "move" => PatchOperation::Move { from, to: path },
+                _ => PatchOperation::Copy { from, to: path },
             }
         }
         _ => {
@@ -91,11 +91,11 @@ fn operation(json: Value) -> Result<Operation, Fault> {
     })
 }
 
-fn pointer(members: &Map<String, Value>, field: &str) -> Result<Pointer, Fault> {
+fn pointer(members: &Map<String, Value>, field: &str) -> Result<Pointer, OperationError> {
     let text = members.get(field).and_then(Value::as_str).ok_or_else(|| format!("'{field}' must be a string"))?;
     let pointer: Pointer = text.parse().map_err(|error| {
         let text: String = text.chars().take(64).collect();
-        Fault::Reason(format!("'{field}' is '{text}', {error}"))
+        OperationError::Reason(format!("'{field}' is '{text}', {error}"))
     })?;
     if pointer.keys.len() > LEVELS_MAX {
         return Err(format!("'{field}' has more than {LEVELS_MAX} keys").into());
@@ -104,13 +104,13 @@ fn pointer(members: &Map<String, Value>, field: &str) -> Result<Pointer, Fault> 
 }
 
 /// A value that a shadow may hold at `path`.
-fn storable(path: &Pointer, value: Value) -> Result<Value, Fault> {
+fn storable(path: &Pointer, value: Value) -> Result<Value, OperationError> {
     if path.keys.is_empty() && !value.is_object() {
-        return Err(Fault::Rejected(Rejection::InvalidSection(Some(path.section))));
+        return Err(OperationError::Rejected(Rejection::InvalidSection(Some(path.section))));
     }
     let key = path.keys.last().map_or(path.section.as_str(), |key| &**key);
     match null_in(key, &value) {
-        Some(key) => Err(Fault::Rejected(Rejection::InvalidNode { key: key.chars().take(64).collect() })),
+        Some(key) => Err(OperationError::Rejected(Rejection::InvalidNode { key: key.chars().take(64).collect() })),
         None => Ok(value),
     }
 }

@@ -57,8 +57,8 @@ pub fn parse_update<'a>(
         let key = fields::idempotency_key(&members)?;
         let state = members.remove("state").ok_or(Rejection::MissingState)?;
         // Over AWS every update takes a version. PROTOCOL section 3.
-        let touches = dialect == Dialect::Aws;
-        let update = Update { preconditions, replace, dry_run, touches, ..patches(state, dialect)? };
+        let bumps = dialect == Dialect::Aws;
+        let update = Update { preconditions, replace, dry_run, bumps, ..patches(state, dialect)? };
         match null_in {
             Some(key) => Err(Rejection::InvalidNode { key }),
             None => Ok(Update { keyed: key.map(|key| Keyed::update(key, &update)), ..update }),

@@ -5,7 +5,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::{
-    door::Door,
+    door::ConnectionHandler,
     harness::{
         Meeting,
         client::Client,
@@ -60,7 +60,7 @@ fn over_http(client: &mut Http, way: Way, current: &Value) -> bool {
     reply.status == 200
 }
 
-fn increments(door: &Door, way: Way, name: &str, start: &Meeting) -> usize {
+fn increments(door: &ConnectionHandler, way: Way, name: &str, start: &Meeting) -> usize {
     let mut http = door.client();
     let mut mqtt = Requester::private(&door.server, name, "shadow/counter");
     let mut refused = 0;
@@ -86,7 +86,7 @@ fn increments(door: &Door, way: Way, name: &str, start: &Meeting) -> usize {
 
 #[test]
 fn no_increment_is_lost() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(PATH, json!({"reported": {"counter": 0}}));
     let start = Meeting::of(WRITERS);
     let ways = [Way::Mqtt, Way::Tag, Way::Mqtt, Way::Rebase, Way::Mqtt, Way::Patch];
@@ -109,7 +109,7 @@ fn no_increment_is_lost() {
 /// Patches that append to one list, whatever is in it: each of them is in it once.
 #[test]
 fn no_append_is_lost() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"list": []}}));
     let (writers, each) = (16, 20);
     let start = Meeting::of(writers);
@@ -138,7 +138,7 @@ fn no_append_is_lost() {
 
 #[test]
 fn devices_hear_of_every_change() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     for (device, protocol) in (0..12).map(|n| (format!("dev-{n}"), if n % 2 == 0 { V4 } else { V5 })) {
         let mut client = Client::connect(&door.server, protocol, &device);
         let (native, aws) = (format!("shadow/{device}"), format!("$aws/things/{device}/shadow"));

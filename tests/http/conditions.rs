@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    door::Door,
+    door::ConnectionHandler,
     harness::http::{Http, Reply},
 };
 
@@ -19,7 +19,7 @@ fn check(client: &mut Http, label: &str, head: &str, body: &str, status: u16, et
 
 #[test]
 fn reads() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"mode": "eco"}}));
     let first = door.get(PATH);
     let (tag, modified) = (first.etag(), first.header("last-modified").unwrap().to_owned());
@@ -89,7 +89,7 @@ fn reads() {
 /// Each write begins with the shadow at the tag `current` and must leave it there if it is refused.
 #[test]
 fn writes() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let mut client = door.client();
     let first = door.put(PATH, json!({"desired": {"n": 0}})).etag();
     let mut current = door.put(PATH, json!({"desired": {"n": 1}})).etag();
@@ -151,7 +151,7 @@ fn writes() {
 
 #[test]
 fn creation_and_deletion() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let mut client = door.client();
     let put = |condition: &str| format!("PUT {PATH} HTTP/1.1\n{condition}\nContent-Type: application/json");
     let body = r#"{"reported":{"on":true}}"#;
@@ -176,7 +176,7 @@ fn creation_and_deletion() {
 
 #[test]
 fn a_conflict_tells_what_collided() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"target": 19, "mode": "eco"}}));
     let old = door.get(PATH).etag();
     door.merge(PATH, json!({"desired": {"target": 23}}));

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde_json::{Value, json};
 
 use crate::{
-    door::Door,
+    door::ConnectionHandler,
     harness::http::{Http, Reply},
 };
 
@@ -29,7 +29,7 @@ struct Event {
 }
 
 impl Stream {
-    fn open(door: &Door, query: &str, last: Option<&str>) -> Result<Self, Reply> {
+    fn open(door: &ConnectionHandler, query: &str, last: Option<&str>) -> Result<Self, Reply> {
         let mut client = door.client();
         let last = last.map(|id| format!("\nLast-Event-ID: {id}")).unwrap_or_default();
         client.write(&format!("GET /v1/events{query} HTTP/1.1\nAccept: text/event-stream{last}"), b"");
@@ -76,7 +76,7 @@ fn path(device: &str) -> String {
 
 #[test]
 fn changes_are_told_as_they_happen() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(&path("lamp"), json!({"desired": {"n": 0}}));
     let mut stream = Stream::open(&door, "", None).unwrap_or_else(|head| panic!("{head:?}"));
     door.merge(&path("lamp"), json!({"desired": {"n": 1}}));
@@ -106,7 +106,7 @@ fn changes_are_told_as_they_happen() {
 /// so fast that nothing is ever silent.
 #[test]
 fn a_reader_of_what_never_comes_keeps_up() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(&path("lamp"), json!({"reported": {"n": 0}}));
     let mut newest = Stream::open(&door, "", None).unwrap_or_else(|head| panic!("{head:?}"));
     let queries = ["?device=other", "?device=lamp&path=/desired/x", "?device=lamp&path=/reported/x"];
@@ -146,7 +146,7 @@ fn a_reader_of_what_never_comes_keeps_up() {
 
 #[test]
 fn filters_narrow_a_stream() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let queries = [
         ("", vec![1, 2, 3, 4, 5]),
         ("?device=lamp", vec![1, 2, 3, 5]),
@@ -184,7 +184,7 @@ fn filters_narrow_a_stream() {
 
 #[test]
 fn what_is_not_there_to_resume_from_is_gone() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(&path("lamp"), json!({"desired": {"n": 0}}));
     let last = Stream::open(&door, "", BEGINNING).unwrap_or_else(|head| panic!("{head:?}")).next().unwrap().id;
     let gone = Stream::open(&door, "", Some("2")).err().expect("there was no such event");
@@ -196,7 +196,7 @@ fn what_is_not_there_to_resume_from_is_gone() {
 /// twice.
 #[test]
 fn nothing_is_missed_and_nothing_told_twice() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let wide = "x".repeat(6000);
     door.put(&path("lamp"), json!({"desired": {"n": 0}}));
     let mut stream = Stream::open(&door, "?device=lamp", None).unwrap_or_else(|head| panic!("{head:?}"));
@@ -230,7 +230,7 @@ fn nothing_is_missed_and_nothing_told_twice() {
 
 #[test]
 fn readers_see_writers_that_go_on() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(&path("lamp"), json!({"desired": {"n": 0}}));
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..4)
@@ -261,7 +261,7 @@ fn readers_see_writers_that_go_on() {
 /// Who waits for ever is no reason for the server not to end.
 #[test]
 fn streams_and_waits_end_with_the_server() {
-    let mut door = Door::open();
+    let mut door = ConnectionHandler::open();
     door.put(&path("lamp"), json!({"desired": {"n": 0}}));
     let mut stream = Stream::open(&door, "", None).unwrap_or_else(|head| panic!("{head:?}"));
     let mut waiter = door.client();

@@ -3,17 +3,17 @@
 use std::{fs, os::unix::fs::symlink, process::Command};
 
 use crate::{
-    door::Door,
+    door::ConnectionHandler,
     others::{beside, python, run},
 };
 
-fn description(door: &Door) -> String {
+fn description(door: &ConnectionHandler) -> String {
     door.get("/openapi.json").text()
 }
 
 #[test]
 fn openapi_python_client() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).display().to_string();
     fs::write(at("openapi.json"), description(&door)).unwrap();
@@ -32,7 +32,7 @@ fn openapi_python_client() {
 
 #[test]
 fn openapi_typescript() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let modules = std::env::var("UMBRA_TEST_NODE")
         .unwrap_or_else(|_| panic!("UMBRA_TEST_NODE names no modules with openapi-typescript: run ./test"));
     let directory = tempfile::tempdir().unwrap();

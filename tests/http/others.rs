@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::json;
 
-use crate::door::{ACCESS_KEY, Door, SECRET};
+use crate::door::{ACCESS_KEY, ConnectionHandler, SECRET};
 
 pub(crate) fn python() -> String {
     std::env::var("UMBRA_TEST_PYTHON").unwrap_or_else(|_| {
@@ -28,7 +28,7 @@ pub(crate) fn beside(name: &str) -> String {
 
 #[test]
 fn schemathesis_finds_nothing() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let directory = tempfile::tempdir().unwrap();
     let location = format!("http://{}/openapi.json", door.address);
     let mut command = Command::new(python());
@@ -43,7 +43,7 @@ fn schemathesis_finds_nothing() {
 
 #[test]
 fn boto3_unmodified() {
-    let door = Door::with_access_key();
+    let door = ConnectionHandler::with_access_key();
     let endpoint = format!("http://{}", door.address);
     let output = run(Command::new(python()).args([&beside("boto3_client.py"), &endpoint, ACCESS_KEY, SECRET]));
     println!("{}", String::from_utf8_lossy(&output.stdout));
@@ -54,7 +54,7 @@ fn boto3_unmodified() {
 /// As the documentation shows it.
 #[test]
 fn curl() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let url = format!("http://{}/v1/devices/lamp/shadow", door.address);
     let curl = |arguments: &[&str]| {
         let output = run(Command::new("curl").args(["-sS", "-i", "--max-time", "60"]).args(arguments).arg(&url));

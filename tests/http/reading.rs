@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    door::Door,
+    door::ConnectionHandler,
     harness::{
         client::Client,
         eventually,
@@ -15,7 +15,7 @@ const PATH: &str = "/v1/devices/lamp/shadow";
 
 #[test]
 fn the_envelope() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"on": true}, "reported": {"on": false}, "tags": {"room": 7}}));
     let reply = door.get(PATH);
     let told = reply.json();
@@ -32,7 +32,7 @@ fn the_envelope() {
 
 #[test]
 fn fields_are_projected() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let state = json!({
         "desired": {"mode": "eco", "light": {"r": 1, "g": 2}, "list": [1, 2], "a/b": {"~": 1}, "c,d": 1},
         "reported": {"mode": "eco", "light": {"r": 1}}
@@ -70,7 +70,7 @@ fn fields_are_projected() {
 
 #[test]
 fn former_versions_are_shown_as_they_were() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let states = [
         json!({"desired": {"a": 1, "b": {"c": [1]}}}),
         json!({"desired": {"b": {"c": [2], "d": {}}}, "reported": {"a": 1}, "tags": {"t": 1}}),
@@ -102,7 +102,7 @@ fn former_versions_are_shown_as_they_were() {
 
 #[test]
 fn history_is_paged_newest_first() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     assert_eq!(door.get(&format!("{PATH}/history")).status, 404);
     for n in 1..=23 {
         door.put(PATH, json!({"desired": {"n": n}}));
@@ -148,7 +148,7 @@ fn history_is_paged_newest_first() {
 
 #[test]
 fn refusals_are_remembered() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"n": 1}}));
     let patch = |condition: &str, body: &str| {
         let media = "Content-Type: application/merge-patch+json\nUmbra-Client: app";
@@ -179,7 +179,7 @@ fn refusals_are_remembered() {
 /// A will that was refused before it came to the engine was told to subscribers, and remembered nowhere.
 #[test]
 fn a_refused_will_is_remembered() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let mut watcher = Client::connect(&door.server, V5, "watcher");
     watcher.subscribe(&[("shadow/lamp/update/rejected", 1)]);
     let will = Publish::new("shadow/lamp/update", r#"{"state":"#);
@@ -194,7 +194,7 @@ fn a_refused_will_is_remembered() {
 /// A refusal over HTTP is announced to nobody: who watches a fleet asks for those of all shadows, from where it left off.
 #[test]
 fn refusals_of_all_shadows_are_followed() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let page = |query: &str| {
         let page = door.get(&format!("/v1/rejections{query}")).json();
         let of = |entry: &Value| format!("{} {} {} {}", entry["device"], entry["name"], entry["code"], entry["via"]);
@@ -231,7 +231,7 @@ fn refusals_of_all_shadows_are_followed() {
 }
 
 /// Follows the pages of a list to its end.
-fn listed(door: &Door, path: &str, member: &str) -> Vec<Value> {
+fn listed(door: &ConnectionHandler, path: &str, member: &str) -> Vec<Value> {
     let (mut found, mut next) = (Vec::new(), Some(path.to_owned()));
     while let Some(path) = next {
         let reply = door.get(&path);
@@ -246,7 +246,7 @@ fn listed(door: &Door, path: &str, member: &str) -> Vec<Value> {
 
 #[test]
 fn devices_are_listed_in_pages() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     for n in 0..12 {
         let drift = json!({"desired": {"n": n}, "reported": {"n": n % 3}});
         door.put(&format!("/v1/devices/dev-{n:02}/shadow"), drift);
@@ -286,7 +286,7 @@ fn devices_are_listed_in_pages() {
 
 #[test]
 fn devices_are_listed_by_whether_they_are_connected() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let ids = |connected: bool| -> Vec<Value> {
         let found = listed(&door, &format!("/v1/devices?connected={connected}"), "devices");
         assert!(found.iter().all(|entry| entry["connected"] == json!(connected)), "{found:?}");
@@ -323,7 +323,7 @@ fn devices_are_listed_by_whether_they_are_connected() {
 
 #[test]
 fn what_cannot_be_answered_is_refused_by_name() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(PATH, json!({"reported": {}}));
     let long = "d".repeat(129);
     for (head, status, named) in [
@@ -362,7 +362,7 @@ fn what_cannot_be_answered_is_refused_by_name() {
 
 #[test]
 fn methods_are_told() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     for (path, allow) in [
         (PATH, "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
         ("/v1/devices", "GET, HEAD, OPTIONS"),

@@ -4,13 +4,13 @@ use std::thread;
 
 use serde_json::json;
 
-use crate::{door::Door, harness::http::Http};
+use crate::{door::ConnectionHandler, harness::http::Http};
 
 const PATH: &str = "/v1/devices/lamp/shadow";
 
 /// Begins a read, and returns once the server has it: another request on the same connection would not show that, but
 /// the number of those that follow the device does not matter, since a change before the read is answered at once.
-fn begin(door: &Door, query: &str) -> Http {
+fn begin(door: &ConnectionHandler, query: &str) -> Http {
     let mut client = door.client();
     client.write(&format!("GET {PATH}?{query} HTTP/1.1"), b"");
     client
@@ -18,7 +18,7 @@ fn begin(door: &Door, query: &str) -> Http {
 
 #[test]
 fn until_there_is_no_delta() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"on": true, "mode": "eco"}}));
     let mut waiters: Vec<_> = (0..20).map(|_| begin(&door, "wait=converged&timeout=120")).collect();
     door.merge(PATH, json!({"reported": {"on": true}}));
@@ -36,7 +36,7 @@ fn until_there_is_no_delta() {
 
 #[test]
 fn until_there_is_a_later_version() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"n": 1}}));
     let tag = door.get(PATH).etag();
     let too_early = door.get(&format!("{PATH}?wait=version%3E1&timeout=0"));
@@ -64,7 +64,7 @@ fn until_there_is_a_later_version() {
 
 #[test]
 fn for_what_is_not_there_yet() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let nothing = door.get(&format!("{PATH}?wait=version%3E0&timeout=0"));
     assert_eq!(nothing.status, 404);
     let mut waiter = begin(&door, "wait=version%3E0&timeout=120");

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::{door::Door, harness::http::Reply};
+use crate::{door::ConnectionHandler, harness::http::Reply};
 
 const PATH: &str = "/v1/devices/lamp/shadow";
 
-fn write(door: &Door, method: &str, query: &str, headers: &str, body: &str) -> Reply {
+fn write(door: &ConnectionHandler, method: &str, query: &str, headers: &str, body: &str) -> Reply {
     door.send(&format!("{method} {PATH}{query} HTTP/1.1\n{headers}"), body)
 }
 
@@ -16,7 +16,7 @@ const EDIT: &str = "If-Match: *\nContent-Type: application/json-patch+json";
 
 #[test]
 fn put_replaces_sections_and_merge_patch_merges() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"a": 1, "b": {"c": 1, "d": 2}}, "tags": {"t": 1}}));
     for (method, headers, body, expected) in [
         (
@@ -54,7 +54,7 @@ fn put_replaces_sections_and_merge_patch_merges() {
 
 #[test]
 fn bodies_are_refused_as_over_mqtt() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"a": 1}}));
     let etag = door.get(PATH).etag();
     let deep = format!("{}1{}", "{\"a\":".repeat(10), "}".repeat(10));
@@ -99,7 +99,7 @@ fn bodies_are_refused_as_over_mqtt() {
 
 #[test]
 fn media_types_and_encodings() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"a": 1}}));
     for (method, headers, status, hint) in [
         ("PUT", "Content-Type: application/json; charset=utf-8", 200, None),
@@ -131,7 +131,7 @@ fn media_types_and_encodings() {
 
 #[test]
 fn preferences_and_dry_runs() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let created = write(
         &door,
         "PUT",
@@ -168,7 +168,7 @@ fn preferences_and_dry_runs() {
 
 #[test]
 fn rebase_takes_the_place_of_if_match() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"a": 1, "b": 1}}));
     door.merge(PATH, json!({"desired": {"a": 2}}));
     let media = "Content-Type: application/merge-patch+json";
@@ -195,7 +195,7 @@ fn rebase_takes_the_place_of_if_match() {
 
 #[test]
 fn a_request_sent_again_is_answered_again() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"n": 1, "list": [1]}}));
     let etag = door.get(PATH).etag();
     for (media, body, other) in [
@@ -239,9 +239,9 @@ fn a_request_sent_again_is_answered_again() {
 /// that retried after a lost answer could not tell that it had created the shadow.
 #[test]
 fn a_replay_answers_as_the_first_time() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let json = "Content-Type: application/json";
-    let etag = |door: &Door| door.get(PATH).etag();
+    let etag = |door: &ConnectionHandler| door.get(PATH).etag();
     let steps: [(&str, &str, String, &str, u16); 7] = [
         ("PUT", "", format!("If-None-Match: *\n{json}"), r#"{"desired":{"n":1}}"#, 201),
         ("PATCH", "", MERGE.to_owned(), r#"{"desired":{"n":2}}"#, 200),
@@ -251,7 +251,7 @@ fn a_replay_answers_as_the_first_time() {
         ("PUT", "", format!("If-None-Match: *\nPrefer: return=minimal\n{json}"), r#"{"desired":{"n":1}}"#, 201),
         ("PUT", "?upsert=true", json.to_owned(), r#"{"reported":{"n":1}}"#, 200),
     ];
-    let ask = |door: &Door, key: usize| {
+    let ask = |door: &ConnectionHandler, key: usize| {
         let (method, query, headers, body, _) = &steps[key];
         write(door, method, query, &format!("{headers}\nIdempotency-Key: k{key}"), body)
     };
@@ -287,7 +287,7 @@ fn a_replay_answers_as_the_first_time() {
 
 #[test]
 fn upsert_creates_or_changes() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     let json = "Content-Type: application/json";
     let merge = "Content-Type: application/merge-patch+json";
     for (method, query, headers, status) in [
@@ -315,7 +315,7 @@ fn upsert_creates_or_changes() {
 /// The refusal told to come again in a minute, when nothing would have changed.
 #[test]
 fn a_device_with_all_its_names_is_told_so() {
-    let door = Door::limited("shadow_names_max = 2\nrequests_per_second = 1000\nrequests_burst = 1000");
+    let door = ConnectionHandler::limited("shadow_names_max = 2\nrequests_per_second = 1000\nrequests_burst = 1000");
     let create = |name: &str| {
         let head = format!("PUT /v1/devices/lamp/shadows/{name} HTTP/1.1\nIf-None-Match: *");
         door.send(&format!("{head}\nContent-Type: application/json"), r#"{"desired":{"n":1}}"#)
@@ -335,7 +335,7 @@ fn a_device_with_all_its_names_is_told_so() {
 /// The examples of RFC 6902's appendix A, in sections of a shadow.
 #[test]
 fn json_patches() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     // state, patch, what becomes of it: the sections or a status
     for (label, state, patch, expected) in [
         (
@@ -600,7 +600,7 @@ fn json_patches() {
 /// Copies of copies would fill the memory.
 #[test]
 fn a_patch_cannot_grow_without_bound() {
-    let door = Door::open();
+    let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"a": {"x": "y"}}}));
     let wide: Vec<_> =
         (0..200).map(|n| json!({"op": "copy", "from": "/desired/a", "path": format!("/desired/a/{n}")})).collect();
@@ -621,7 +621,7 @@ fn a_patch_cannot_grow_without_bound() {
 
 #[test]
 fn quotas_say_when_to_come_again() {
-    let door = Door::with(1);
+    let door = ConnectionHandler::with(1);
     door.put(PATH, json!({"desired": {"n": 1}}));
     let mut client = door.client();
     let refused = (0..8).map(|_| client.send(&format!("GET {PATH} HTTP/1.1"), b"")).find(|reply| reply.status != 200);

@@ -70,7 +70,7 @@ impl Thermostat {
 /// `reported` is this device's alone, so after a conflict the same goes out again under the version that was told.
 async fn report(shadow: &Shadow, known: Document, thermostat: &Thermostat) -> Result<Document, Error> {
     let now = json!({"target": thermostat.target, "temperature": (thermostat.room * 10.0).round() / 10.0});
-    let options = WriteOptions::default().from(known.clone()).blind_to_others();
+    let options = WriteOptions::default().from(known.clone()).without_precondition();
     let outcome = shadow
         .update_with(&options, |known| {
             let last = known.reported().cloned().map_or(json!({}), Value::Object);

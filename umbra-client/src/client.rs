@@ -21,10 +21,10 @@ use crate::{
     names::ShadowId,
     observer::Observer,
     options::Options,
-    pace::Pace,
     rejection::Rejection,
     shadow::Shadow,
     subscriptions::Watcher,
+    throttled::ThrottledShadows,
     watch::{Queue, Scope, Topic, Watch},
 };
 
@@ -40,7 +40,7 @@ struct Shared {
     watch_ended: Arc<Notify>,
     /// Requests in flight.
     permits: Semaphore,
-    pace: Mutex<Pace>,
+    pace: Mutex<ThrottledShadows>,
     reply_deadline: Duration,
     observer: Arc<dyn Observer>,
     task: AsyncMutex<Option<JoinHandle<()>>>,
@@ -229,7 +229,7 @@ impl Client {
         }
     }
 
-    fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
+    fn pace(&self) -> std::sync::MutexGuard<'_, ThrottledShadows> {
         self.shared.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,14 +16,14 @@ pub enum Error {
     #[error("no reply")]
     Unanswered,
     /// Every try failed in a way that might have passed, or the last one did not tell what became of one before it.
-    #[error("gave up after {tries} tries: {last}{}", if *doubtful { "; it may have got in" } else { "" })]
+    #[error("gave up after {tries} tries: {last}{}", if *outcome_unknown { "; it may have got in" } else { "" })]
     GaveUp {
         /// How many tries there were.
         tries: u32,
         /// How the last one failed.
         last: Box<Error>,
         /// Whether one of them may have got in unheard, and none of the later ones told.
-        doubtful: bool,
+        outcome_unknown: bool,
     },
     /// There is no connection.
     #[error("not connected: {0}")]
@@ -64,8 +64,8 @@ impl Error {
     pub fn is_outcome_unknown(&self) -> bool {
         match self {
             Self::Unanswered | Self::Unreadable(_) => true,
-            Self::Rejected(rejection) => rejection.remedy() == crate::rejection::Remedy::Find,
-            Self::GaveUp { doubtful, .. } => *doubtful,
+            Self::Rejected(rejection) => rejection.remedy() == crate::rejection::RecoveryAction::Find,
+            Self::GaveUp { outcome_unknown, .. } => *outcome_unknown,
             _ => false,
         }
     }

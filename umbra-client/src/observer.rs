@@ -55,6 +55,6 @@ pub struct Attempt<'a> {
 }
 
 /// Observes nothing.
-pub(crate) struct Nobody;
+pub(crate) struct NoopObserver;
 
-impl Observer for Nobody {}
+impl Observer for NoopObserver {}

@@ -6,7 +6,7 @@ use crate::{
     address::Address,
     backoff::Backoff,
     error::Error,
-    observer::{Nobody, Observer},
+    observer::{NoopObserver, Observer},
     tls::Tls,
 };
 
@@ -47,7 +47,7 @@ impl Options {
             reply_deadline: Duration::from_secs(10),
             reconnect: Backoff::CONNECTS,
             connects_once: false,
-            observer: Arc::new(Nobody),
+            observer: Arc::new(NoopObserver),
         }
     }
 

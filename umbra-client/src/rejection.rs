@@ -99,7 +99,7 @@ pub enum Reason {
 
 /// What may help after a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Remedy {
+pub(crate) enum RecoveryAction {
     /// Another version is there: look at it, decide anew.
     Refresh,
     /// Nothing was tried: the same again, later.
@@ -123,12 +123,12 @@ impl Rejection {
         self.code == 409
     }
 
-    pub(crate) fn remedy(&self) -> Remedy {
+    pub(crate) fn remedy(&self) -> RecoveryAction {
         match (self.code, &self.reason) {
-            (409, _) => Remedy::Refresh,
-            (429 | 503, _) | (500, Reason::Internal) => Remedy::Later,
-            (500.., _) => Remedy::Find,
-            _ => Remedy::None,
+            (409, _) => RecoveryAction::Refresh,
+            (429 | 503, _) | (500, Reason::Internal) => RecoveryAction::Later,
+            (500.., _) => RecoveryAction::Find,
+            _ => RecoveryAction::None,
         }
     }
 }
@@ -166,17 +166,17 @@ mod tests {
     #[test]
     fn every_refusal_has_a_remedy_or_none() {
         for (code, error, remedy) in [
-            (409, "version-conflict", Remedy::Refresh),
-            (409, "expectation-failed", Remedy::Refresh),
-            (429, "too-many-requests", Remedy::Later),
-            (503, "unavailable", Remedy::Later),
-            (500, "internal", Remedy::Later),
-            (500, "outcome-unknown", Remedy::Find),
-            (500, "of a later protocol", Remedy::Find),
-            (400, "invalid-json", Remedy::None),
-            (403, "forbidden", Remedy::None),
-            (413, "too-large", Remedy::None),
-            (422, "idempotency-key-reused", Remedy::None),
+            (409, "version-conflict", RecoveryAction::Refresh),
+            (409, "expectation-failed", RecoveryAction::Refresh),
+            (429, "too-many-requests", RecoveryAction::Later),
+            (503, "unavailable", RecoveryAction::Later),
+            (500, "internal", RecoveryAction::Later),
+            (500, "outcome-unknown", RecoveryAction::Find),
+            (500, "of a later protocol", RecoveryAction::Find),
+            (400, "invalid-json", RecoveryAction::None),
+            (403, "forbidden", RecoveryAction::None),
+            (413, "too-large", RecoveryAction::None),
+            (422, "idempotency-key-reused", RecoveryAction::None),
         ] {
             let rejection: Rejection = serde_json::from_value(json!({"code": code, "error": error})).expect("read");
             assert_eq!(rejection.remedy(), remedy, "{code} {error}");

@@ -19,12 +19,12 @@ use crate::{
 pub(crate) struct Subscriptions {
     watches: Vec<Watcher>,
     sinks: Vec<MessageSink>,
-    needed: BTreeMap<String, Need>,
+    needed: BTreeMap<String, FilterUse>,
 }
 
 /// Who needs a filter.
 #[derive(Debug, Default)]
-struct Need {
+struct FilterUse {
     count: usize,
     /// The highest that was asked for.
     qos: Qos,

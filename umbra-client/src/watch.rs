@@ -149,12 +149,12 @@ impl Drop for Watch {
 #[derive(Debug)]
 pub(crate) struct Queue {
     room: usize,
-    held: Mutex<Held>,
+    held: Mutex<WatchedShadow>,
     pushed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct WatchedShadow {
     news: VecDeque<News>,
     missed: u64,
     closed: bool,
@@ -192,7 +192,7 @@ impl Queue {
         self.lock().closed
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, WatchedShadow> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

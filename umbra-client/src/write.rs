@@ -24,7 +24,7 @@ use crate::{
     error::Error,
     names::ShadowId,
     observer::{Attempt, Observer},
-    rejection::Remedy,
+    rejection::RecoveryAction,
 };
 
 /// How a write goes about it. The default reads first, is rejected when anything changed since, and is keyed.
@@ -79,7 +79,7 @@ impl WriteOptions {
     /// After a conflict decides anew on the document known before, with the version the rejection told: saves a read
     /// where the patch does not depend on what others wrote.
     #[must_use]
-    pub fn blind_to_others(mut self) -> Self {
+    pub fn without_precondition(mut self) -> Self {
         self.refresh = Refresh::Version;
         self
     }
@@ -146,12 +146,12 @@ pub(crate) async fn read(exchange: &impl Exchange, backoff: Backoff) -> Result<D
             Err(error) => error,
         };
         tried += 1;
-        if after(&error) == After::Stop {
+        if after(&error) == RetryDecision::Stop {
             return Err(error);
         }
         match backoff.next(tried, asked(&error)) {
             Some(wait) => sleep(wait).await,
-            None => return Err(Error::GaveUp { tries: tried, last: Box::new(error), doubtful: false }),
+            None => return Err(Error::GaveUp { tries: tried, last: Box::new(error), outcome_unknown: false }),
         }
     }
 }
@@ -167,7 +167,7 @@ pub(crate) async fn write(
         None => read(exchange, options.backoff).await?,
     };
     let Some(mut update) = decide(&known).map(|state| options.update(state, &known)) else { return Ok(None) };
-    let (began, mut tried, mut doubtful) = (Instant::now(), 0, false);
+    let (began, mut tried, mut outcome_unknown) = (Instant::now(), 0, false);
     loop {
         tried += 1;
         let Failed { error, after, wait } = match attempt(exchange, options, &update, tried, began).await {
@@ -175,17 +175,17 @@ pub(crate) async fn write(
             Err(failed) => failed,
         };
         // A key that is known is answered before versions are looked at, so a conflict says that nothing got in.
-        doubtful = after == After::Find || (doubtful && after != After::Refresh);
-        let Some(wait) = wait else { return Err(gave_up(tried, error, after, doubtful)) };
+        outcome_unknown = after == RetryDecision::Find || (outcome_unknown && after != RetryDecision::Refresh);
+        let Some(wait) = wait else { return Err(gave_up(tried, error, after, outcome_unknown)) };
         sleep(wait).await;
-        if after == After::Refresh || (after == After::Find && !options.keyed) {
+        if after == RetryDecision::Refresh || (after == RetryDecision::Find && !options.keyed) {
             known = match options.refreshed(exchange, known, &error).await {
                 Ok(known) => known,
-                Err(error) => return Err(gave_up(tried, error, After::Stop, doubtful)),
+                Err(error) => return Err(gave_up(tried, error, RetryDecision::Stop, outcome_unknown)),
             };
             let Some(state) = decide(&known) else { return Ok(None) };
             update = options.update(state, &known);
-            doubtful = false;
+            outcome_unknown = false;
         }
     }
 }
@@ -193,7 +193,7 @@ pub(crate) async fn write(
 /// A try that failed.
 struct Failed {
     error: Error,
-    after: After,
+    after: RetryDecision,
     /// Before the next try; `None` if there is to be none.
     wait: Option<Duration>,
 }
@@ -207,9 +207,9 @@ async fn attempt(
 ) -> Result<Accepted, Failed> {
     let sent = Instant::now();
     let outcome = exchange.put(update).await;
-    let after = outcome.as_ref().err().map_or(After::Stop, after);
+    let after = outcome.as_ref().err().map_or(RetryDecision::Stop, after);
     let wait = match &outcome {
-        Err(error) if after != After::Stop => options.backoff.next(number, asked(error)),
+        Err(error) if after != RetryDecision::Stop => options.backoff.next(number, asked(error)),
         _ => None,
     };
     exchange.observer().tried(&Attempt {
@@ -226,11 +226,11 @@ async fn attempt(
 }
 
 /// The end of a write whose last try, or whose look at what is there now, ended in `last`.
-fn gave_up(tries: u32, last: Error, after: After, doubtful: bool) -> Error {
+fn gave_up(tries: u32, last: Error, after: RetryDecision, outcome_unknown: bool) -> Error {
     match (after, last) {
-        (After::Stop, last) if !doubtful => last,
-        (_, Error::GaveUp { last, .. }) => Error::GaveUp { tries, last, doubtful },
-        (_, last) => Error::GaveUp { tries, last: Box::new(last), doubtful },
+        (RetryDecision::Stop, last) if !outcome_unknown => last,
+        (_, Error::GaveUp { last, .. }) => Error::GaveUp { tries, last, outcome_unknown },
+        (_, last) => Error::GaveUp { tries, last: Box::new(last), outcome_unknown },
     }
 }
 
@@ -258,7 +258,7 @@ impl WriteOptions {
 
 /// What to do after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum After {
+enum RetryDecision {
     /// Look, decide anew.
     Refresh,
     /// The same again.
@@ -269,17 +269,17 @@ enum After {
     Stop,
 }
 
-fn after(error: &Error) -> After {
+fn after(error: &Error) -> RetryDecision {
     match error {
         Error::Rejected(rejection) => match rejection.remedy() {
-            Remedy::Refresh => After::Refresh,
-            Remedy::Later => After::Again,
-            Remedy::Find => After::Find,
-            Remedy::None => After::Stop,
+            RecoveryAction::Refresh => RetryDecision::Refresh,
+            RecoveryAction::Later => RetryDecision::Again,
+            RecoveryAction::Find => RetryDecision::Find,
+            RecoveryAction::None => RetryDecision::Stop,
         },
-        Error::Unanswered => After::Find,
-        Error::Offline(_) => After::Again,
-        _ => After::Stop,
+        Error::Unanswered => RetryDecision::Find,
+        Error::Offline(_) => RetryDecision::Again,
+        _ => RetryDecision::Stop,
     }
 }
 

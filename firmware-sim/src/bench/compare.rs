@@ -19,8 +19,8 @@ use serde::Serialize;
 
 use super::{
     Shape,
-    generator::{Generator, Load, Measured},
-    message::Manner,
+    generator::{Generator, Load, Measurement},
+    message::UpdateKind,
     servers::{Peer, Servers},
     table,
 };
@@ -79,7 +79,7 @@ pub(crate) struct Comparison {
     /// mosquitto with the echo engine at the usual size.
     pub(crate) mosquitto: Vec<Round>,
     /// umbrad at the usual size, by how updates are guarded.
-    pub(crate) manners: Vec<(Manner, Round)>,
+    pub(crate) manners: Vec<(UpdateKind, Round)>,
     /// umbrad with many devices.
     pub(crate) many: Vec<Round>,
     /// umbrad with few devices.
@@ -93,7 +93,7 @@ pub(crate) struct Comparison {
 pub(crate) struct Round {
     /// What the generator measured.
     #[serde(flatten)]
-    pub(crate) measured: Measured,
+    pub(crate) measured: Measurement,
     /// Microseconds of CPU the server (and the echo engine) used for each update, from start to end of the round.
     pub(crate) server_cpu_us: f64,
 }
@@ -131,7 +131,8 @@ pub(crate) fn compare(args: &CompareArgs, stop: &Arc<AtomicBool>) -> anyhow::Res
 }
 
 /// In the order of their turns.
-const MANNERS: [Manner; 4] = [Manner::Unconditional, Manner::Conditional, Manner::Rebase, Manner::Keyed];
+const MANNERS: [UpdateKind; 4] =
+    [UpdateKind::Unconditional, UpdateKind::Conditional, UpdateKind::Rebase, UpdateKind::Keyed];
 
 struct Bench<'a> {
     args: &'a CompareArgs,
@@ -179,7 +180,7 @@ impl Bench<'_> {
         self.round(&peer, "umbrad", self.load(&peer, devices)?, number)
     }
 
-    fn guarded(&self, manner: Manner, number: u32) -> anyhow::Result<Round> {
+    fn guarded(&self, manner: UpdateKind, number: u32) -> anyhow::Result<Round> {
         let peer = self.servers.start_umbrad()?;
         let load = Load { manner, ..self.load(&peer, self.args.devices)? };
         self.round(&peer, &format!("umbrad, {}", manner.name()), load, number)
@@ -236,7 +237,7 @@ fn settled(peer: &Peer) -> anyhow::Result<u64> {
 
 /// One target and what was reached.
 #[derive(Debug, Serialize)]
-pub(crate) struct Verdict {
+pub(crate) struct TargetResult {
     /// What it is about.
     pub(crate) what: &'static str,
     /// What was reached.
@@ -251,26 +252,26 @@ pub(crate) struct Verdict {
 
 impl Comparison {
     /// The targets that can be judged by what was measured.
-    pub(crate) fn verdicts(&self) -> Vec<Verdict> {
+    pub(crate) fn verdicts(&self) -> Vec<TargetResult> {
         let rate = |rounds: &[Round]| median(rounds.iter().map(|round| round.measured.updates_per_second));
         let usual = rate(&self.umbrad);
         let ratio = |part: Option<f64>, whole: Option<f64>| Some(part? / whole?);
         let connect = median(self.many.iter().map(|round| round.measured.connect_seconds));
         let latency = median(self.few.iter().map(|round| round.measured.latency_ms.p50));
         let guarded = |manner| {
-            let of = |wanted: Manner| {
+            let of = |wanted: UpdateKind| {
                 let rounds = self.manners.iter().filter(move |(manner, _)| *manner == wanted);
                 median(rounds.map(|(_, round)| round.measured.updates_per_second))
             };
-            ratio(of(manner), of(Manner::Unconditional))
+            ratio(of(manner), of(UpdateKind::Unconditional))
         };
         let memory = self.idle.as_ref().map(|idle| idle.bytes_per_device / 1000.0);
         [
             ("durable accepted updates/s", usual, 30_000.0, true),
             ("ratio to mosquitto with an echo and no storage", ratio(usual, rate(&self.mosquitto)), 1.1, true),
-            ("ratio of conditional to unconditional updates", guarded(Manner::Conditional), 0.85, true),
-            ("ratio of rebased to unconditional updates", guarded(Manner::Rebase), 0.85, true),
-            ("ratio of keyed to unconditional updates", guarded(Manner::Keyed), 0.85, true),
+            ("ratio of conditional to unconditional updates", guarded(UpdateKind::Conditional), 0.85, true),
+            ("ratio of rebased to unconditional updates", guarded(UpdateKind::Rebase), 0.85, true),
+            ("ratio of keyed to unconditional updates", guarded(UpdateKind::Keyed), 0.85, true),
             ("ratio of many devices to the usual size", ratio(rate(&self.many), usual), 0.7, true),
             ("seconds to connect many devices", connect, 15.0, false),
             ("median latency of few devices, ms", latency, 4.0, false),
@@ -280,7 +281,7 @@ impl Comparison {
         .filter_map(|(what, reached, target, at_least)| {
             let reached = reached?;
             let met = if at_least { reached >= target } else { reached <= target };
-            Some(Verdict { what, reached, target, at_least, met })
+            Some(TargetResult { what, reached, target, at_least, met })
         })
         .collect()
     }

@@ -17,8 +17,8 @@ use mio::{Interest, Registry, Token, net::TcpStream};
 
 use super::{
     frame::{self, Frame, Login, Message, Protocol},
-    message::{self, ID_BYTES, Manner, Templates},
-    tally::Tally,
+    message::{self, ID_BYTES, Templates, UpdateKind},
+    tally::UpdateStats,
 };
 
 /// What all connections of one measurement have in common.
@@ -33,7 +33,7 @@ pub(crate) struct Shared {
     /// The update that is sent again and again.
     pub(crate) templates: Templates,
     /// What was counted.
-    pub(crate) tally: Tally,
+    pub(crate) tally: UpdateStats,
     /// Whether a finished update is followed by the next.
     pub(crate) updating: bool,
     /// Connections whose subscriptions were granted.
@@ -78,7 +78,7 @@ impl Shared {
     pub(crate) fn new(
         protocol: Protocol,
         event_qos: u8,
-        manner: Manner,
+        manner: UpdateKind,
         login: Option<Login<'static>>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
@@ -86,7 +86,7 @@ impl Shared {
             login,
             event_qos,
             templates: Templates::new(protocol, manner)?,
-            tally: Tally::new(),
+            tally: UpdateStats::new(),
             updating: false,
             subscribed: 0,
             in_flight: 0,

@@ -106,7 +106,7 @@ pub(crate) fn flood(args: &FloodArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<
 fn round(load: Load, args: &FloodArgs) -> anyhow::Result<Round> {
     let (alone, _) = Generator::connect(load.clone())?.run()?;
     let generator = Generator::connect(load.clone())?;
-    let strangers = Strangers::come(load.broker, args.logins)?;
+    let strangers = Attackers::come(load.broker, args.logins)?;
     let flooded = generator.run();
     let counts = strangers.leave()?;
     let (flooded, _) = flooded?;
@@ -120,7 +120,7 @@ fn round(load: Load, args: &FloodArgs) -> anyhow::Result<Round> {
 }
 
 /// Those who try to get in, on a thread of their own.
-struct Strangers {
+struct Attackers {
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<anyhow::Result<Counts>>,
 }
@@ -131,7 +131,7 @@ struct Counts {
     seconds: f64,
 }
 
-impl Strangers {
+impl Attackers {
     fn come(broker: SocketAddr, per_second: u32) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();

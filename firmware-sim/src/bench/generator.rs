@@ -22,7 +22,7 @@ use serde::Serialize;
 use super::{
     connection::{Connection, Shared},
     frame::{Login, Protocol},
-    message::Manner,
+    message::UpdateKind,
     process::cpu_time,
     tally::Latencies,
 };
@@ -39,7 +39,7 @@ pub(crate) struct Load {
     /// QoS of the subscriptions; updates are QoS 1 always.
     pub(crate) event_qos: u8,
     /// How updates are guarded.
-    pub(crate) manner: Manner,
+    pub(crate) manner: UpdateKind,
     /// Time not counted, after each device has made its first report.
     pub(crate) warm_up: Duration,
     /// Time counted.
@@ -52,7 +52,7 @@ pub(crate) struct Load {
 
 /// What was measured.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Measured {
+pub(crate) struct Measurement {
     /// Devices connected.
     pub(crate) devices: usize,
     /// Accepted updates a second.
@@ -119,7 +119,7 @@ impl Generator {
     /// # Errors
     ///
     /// An update was rejected, answered wrongly, or lost.
-    pub(crate) fn run(mut self) -> anyhow::Result<(Measured, u64)> {
+    pub(crate) fn run(mut self) -> anyhow::Result<(Measurement, u64)> {
         self.first_reports()?;
         self.turn_for(self.load.warm_up)?;
         self.shared.tally.reset();
@@ -128,7 +128,7 @@ impl Generator {
         let (elapsed, cpu) = (started.elapsed(), cpu_time(std::process::id())? - cpu);
         let tally = &self.shared.tally;
         let updates = tally.updates().max(1) as f64;
-        let measured = Measured {
+        let measured = Measurement {
             devices: self.load.devices,
             updates_per_second: tally.updates() as f64 / elapsed.as_secs_f64(),
             latency_ms: tally.latencies(),

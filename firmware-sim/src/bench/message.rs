@@ -33,7 +33,7 @@ pub(crate) fn full_report() -> String {
 /// How the updates that follow are guarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Manner {
+pub(crate) enum UpdateKind {
     /// Not at all: the last write wins.
     Unconditional,
     /// By the version known.
@@ -44,7 +44,7 @@ pub(crate) enum Manner {
     Keyed,
 }
 
-impl Manner {
+impl UpdateKind {
     /// Its name, as it is given on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -74,14 +74,14 @@ impl Manner {
 /// What the updates of one manner are written from.
 #[derive(Debug)]
 pub(crate) struct Templates {
-    manner: Manner,
+    manner: UpdateKind,
     first: Template,
     second: Template,
 }
 
 impl Templates {
     /// Those for one version of MQTT.
-    pub(crate) fn new(protocol: Protocol, manner: Manner) -> anyhow::Result<Self> {
+    pub(crate) fn new(protocol: Protocol, manner: UpdateKind) -> anyhow::Result<Self> {
         let template = |other| Template::new(protocol, &manner.payload(other));
         Ok(Self { manner, first: template(false)?, second: template(true)? })
     }
@@ -90,7 +90,7 @@ impl Templates {
     pub(crate) fn write(&self, out: &mut Vec<u8>, id: &[u8; ID_BYTES], packet_id: u16, count: u64, version: u64) {
         let (template, version) = match self.manner {
             // Nothing is older than the first report, which named every field.
-            Manner::Rebase if count > 1 => {
+            UpdateKind::Rebase if count > 1 => {
                 (if count.is_multiple_of(2) { &self.second } else { &self.first }, version - 1)
             }
             _ => (&self.first, version),
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
     use crate::bench::frame::{Message, split};
 
-    fn update(protocol: Protocol, manner: Manner, count: u64, version: u64) -> Value {
+    fn update(protocol: Protocol, manner: UpdateKind, count: u64, version: u64) -> Value {
         let mut out = b"before".to_vec();
         let templates = Templates::new(protocol, manner).expect("the templates");
         templates.write(&mut out, b"bench-00042", 513, count, version);
@@ -237,9 +237,9 @@ mod tests {
     #[test]
     fn every_update_is_json_names_its_version_and_differs_from_the_last_in_every_field() {
         for protocol in [Protocol::V311, Protocol::V5] {
-            let mut last = update(protocol, Manner::Conditional, 0, 0);
+            let mut last = update(protocol, UpdateKind::Conditional, 0, 0);
             for count in 1..1_000 {
-                let next = update(protocol, Manner::Conditional, count, count * 1_000_003);
+                let next = update(protocol, UpdateKind::Conditional, count, count * 1_000_003);
                 assert_eq!(next.get("version").and_then(Value::as_u64), Some(count * 1_000_003));
                 for field in ["temperature", "humidity", "rssi", "uptime"] {
                     let at = format!("/state/reported/{field}");
@@ -262,12 +262,12 @@ mod tests {
         let none = Value::Null;
         for count in [1, 2, 3] {
             let key = "update-0000000007";
-            assert_eq!(guards(Manner::Unconditional, count), (true, [none.clone(), none.clone(), none.clone()]));
-            assert_eq!(guards(Manner::Conditional, count), (true, [7.into(), none.clone(), none.clone()]));
-            assert_eq!(guards(Manner::Keyed, count), (true, [7.into(), none.clone(), key.into()]));
+            assert_eq!(guards(UpdateKind::Unconditional, count), (true, [none.clone(), none.clone(), none.clone()]));
+            assert_eq!(guards(UpdateKind::Conditional, count), (true, [7.into(), none.clone(), none.clone()]));
+            assert_eq!(guards(UpdateKind::Keyed, count), (true, [7.into(), none.clone(), key.into()]));
         }
         for (count, first, version) in [(1, true, 7), (2, false, 6), (3, true, 6)] {
-            assert_eq!(guards(Manner::Rebase, count), (first, [version.into(), "rebase".into(), none.clone()]));
+            assert_eq!(guards(UpdateKind::Rebase, count), (first, [version.into(), "rebase".into(), none.clone()]));
         }
     }
 

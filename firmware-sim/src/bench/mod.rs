@@ -34,7 +34,7 @@ use clap::{Args, Subcommand};
 
 use frame::Protocol;
 use generator::{Generator, Load};
-use message::Manner;
+use message::UpdateKind;
 
 /// The measurements.
 #[derive(Debug, Subcommand)]
@@ -82,7 +82,7 @@ pub(crate) struct Shape {
     event_qos: u8,
     /// How updates are guarded.
     #[arg(long, value_enum, default_value = "conditional")]
-    manner: Manner,
+    manner: UpdateKind,
 }
 
 /// Arguments of `bench echo`.

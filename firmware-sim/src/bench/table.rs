@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 
 use super::{
-    compare::{Comparison, Round, Verdict, median},
-    generator::Measured,
+    compare::{Comparison, Round, TargetResult, median},
+    generator::Measurement,
 };
 
 /// One measurement, a line for each number.
-pub(crate) fn measured(measured: &Measured) -> String {
-    let Measured { devices, updates_per_second, latency_ms: l, connect_seconds, .. } = measured;
+pub(crate) fn measured(measured: &Measurement) -> String {
+    let Measurement { devices, updates_per_second, latency_ms: l, connect_seconds, .. } = measured;
     format!(
         "devices             {devices}, all connected in {connect_seconds:.2} s\n\
          accepted updates/s  {updates_per_second:.0}\n\
@@ -21,7 +21,7 @@ pub(crate) fn measured(measured: &Measured) -> String {
 }
 
 /// All rounds, their medians, and the targets.
-pub(crate) fn comparison(all: &Comparison, verdicts: &[Verdict]) -> String {
+pub(crate) fn comparison(all: &Comparison, verdicts: &[TargetResult]) -> String {
     let mut text = String::from(HEAD);
     for (name, rounds) in
         [("umbrad", &all.umbrad), ("mosquitto + echo", &all.mosquitto), ("umbrad", &all.many), ("umbrad", &all.few)]
@@ -39,7 +39,7 @@ pub(crate) fn comparison(all: &Comparison, verdicts: &[Verdict]) -> String {
         let _ = writeln!(text, "\numbrad, {devices} idle devices: {kilobytes:.2} KB each, connected in {seconds:.1} s");
     }
     let _ = writeln!(text, "\n{:<50} {:>10}   target", "target", "reached");
-    for Verdict { what, reached, target, at_least, met } in verdicts {
+    for TargetResult { what, reached, target, at_least, met } in verdicts {
         let (bound, met) = (if *at_least { "≥" } else { "≤" }, if *met { "met" } else { "MISSED" });
         let _ = writeln!(text, "{what:<50} {:>10}   {bound} {target:<8} {met}", short(*reached));
     }

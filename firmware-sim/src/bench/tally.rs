@@ -9,7 +9,7 @@ use crate::report::latencies;
 
 /// Counts and latencies of accepted updates.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct UpdateStats {
     updates: u64,
     /// From publish to accepted, in microseconds.
     latencies: Histogram<u64>,
@@ -29,7 +29,7 @@ pub(crate) struct Latencies {
     pub(crate) max: f64,
 }
 
-impl Tally {
+impl UpdateStats {
     /// Nothing yet.
     pub(crate) fn new() -> Self {
         Self { updates: 0, latencies: latencies(), accepted_bytes: 0 }

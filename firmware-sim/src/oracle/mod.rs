@@ -50,13 +50,13 @@ pub(crate) struct AcceptedUpdate {
 /// The ledger of all that was told.
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
-    shadows: BTreeMap<DeviceId, Told>,
+    shadows: BTreeMap<DeviceId, ObservedShadow>,
     found: Vec<Violation>,
 }
 
 /// What was told of one shadow.
 #[derive(Debug, Default)]
-struct Told {
+struct ObservedShadow {
     /// Versions that an update of ours made.
     versions: VersionSet,
     /// The last write of each path that was ever written.
@@ -155,7 +155,7 @@ impl Oracle {
     }
 }
 
-impl Told {
+impl ObservedShadow {
     fn judge(&self, device: &DeviceId, found: &Document, violations: &mut Vec<Violation>) {
         if let Some(accepted) = self.versions.last().filter(|last| *last > found.version) {
             violations.push(Violation::FinalBehind { device: device.clone(), accepted, version: found.version });

@@ -32,13 +32,13 @@ enum With {
     Both,
 }
 
-struct Bench {
+struct Fixture {
     folder: TempDir,
     login: Login,
     hand: ManualClock,
 }
 
-fn bench(with: With, change: impl FnOnce(&mut AuthConfig)) -> Bench {
+fn fixture(with: With, change: impl FnOnce(&mut AuthConfig)) -> Fixture {
     let folder = TempDir::new().unwrap();
     let (users, keys) = (folder.path().join("users"), folder.path().join("keys"));
     write_users(&users, &[("lamp", "secret"), ("heater", "other")]);
@@ -56,7 +56,7 @@ fn bench(with: With, change: impl FnOnce(&mut AuthConfig)) -> Bench {
     });
     change(&mut config);
     let (clock, hand) = Clock::manual(Duration::from_secs(NOW));
-    Bench { login: Login::open(&config, clock).unwrap(), folder, hand }
+    Fixture { login: Login::open(&config, clock).unwrap(), folder, hand }
 }
 
 fn write_users(path: &Path, users: &[(&str, &str)]) {
@@ -68,14 +68,14 @@ fn token_of(name: &str, expires: u64) -> String {
     token(&json!({"sub": name, "aud": "umbra", "exp": expires}))
 }
 
-impl Bench {
-    async fn password(&self, address: &str, user: &str, password: &str) -> Result<Identity, Denied> {
+impl Fixture {
+    async fn password(&self, address: &str, user: &str, password: &str) -> Result<Identity, AuthenticationError> {
         let credentials = Credentials::Password { user, password: password.as_bytes() };
-        self.login.identify(address.parse().unwrap(), &Proof::None, credentials, None).await
+        self.login.identify(address.parse().unwrap(), &PeerCertificate::None, credentials, None).await
     }
 
-    async fn bearer(&self, address: &str, token: &str) -> Result<Identity, Denied> {
-        self.login.identify(address.parse().unwrap(), &Proof::None, Credentials::Bearer(token), None).await
+    async fn bearer(&self, address: &str, token: &str) -> Result<Identity, AuthenticationError> {
+        self.login.identify(address.parse().unwrap(), &PeerCertificate::None, Credentials::Bearer(token), None).await
     }
 
     fn faults(&self) -> Vec<String> {
@@ -87,10 +87,10 @@ impl Bench {
     }
 }
 
-fn outcome(known: Result<Identity, Denied>) -> String {
+fn outcome(known: Result<Identity, AuthenticationError>) -> String {
     match known {
         Ok(identity) => format!("{} by {:?}", identity.principal, identity.method),
-        Err(Denied::TooMany { .. }) => "TooMany".to_owned(),
+        Err(AuthenticationError::TooMany { .. }) => "TooMany".to_owned(),
         Err(denied) => format!("{denied:?}"),
     }
 }
@@ -98,7 +98,7 @@ fn outcome(known: Result<Identity, Denied>) -> String {
 #[tokio::test]
 async fn credentials_have_an_order_of_precedence() {
     use With::{Both, Nothing, Tokens, Users};
-    let lamp = Proof::Certificate(Principal::named("cert").unwrap());
+    let lamp = PeerCertificate::Certificate(Principal::named("cert").unwrap());
     let (good, expired) = (token_of("bearer", NOW + 60), token_of("bearer", NOW - 60));
     let password =
         |user: &'static str, password: &'static str| Credentials::Password { user, password: password.as_bytes() };
@@ -110,76 +110,76 @@ async fn credentials_have_an_order_of_precedence() {
         (Both, &lamp, password("?SDK=Python&Version=1.6.2", ""), None, "cert by Certificate"),
         (Both, &lamp, password("lamp", "wrong"), client, "cert by Certificate"),
         (Both, &lamp, Credentials::Bearer(&expired), client, "cert by Certificate"),
-        (Both, &Proof::Unusable, password("lamp", "secret"), None, "Missing"),
-        (Both, &Proof::Unusable, Credentials::None, client, "Missing"),
+        (Both, &PeerCertificate::Unusable, password("lamp", "secret"), None, "Missing"),
+        (Both, &PeerCertificate::Unusable, Credentials::None, client, "Missing"),
         // then a token
-        (Tokens, &Proof::None, Credentials::Bearer(&good), None, "bearer by Token"),
-        (Both, &Proof::None, in_password(&good), None, "bearer by Token"),
-        (Both, &Proof::None, in_password(&expired), None, "Bad"),
-        (Both, &Proof::None, in_password(&expired), client, "Bad"),
-        (Users, &Proof::None, in_password(&good), None, "Bad"),
-        (Users, &Proof::None, Credentials::Bearer(&good), None, "Bad"),
+        (Tokens, &PeerCertificate::None, Credentials::Bearer(&good), None, "bearer by Token"),
+        (Both, &PeerCertificate::None, in_password(&good), None, "bearer by Token"),
+        (Both, &PeerCertificate::None, in_password(&expired), None, "Bad"),
+        (Both, &PeerCertificate::None, in_password(&expired), client, "Bad"),
+        (Users, &PeerCertificate::None, in_password(&good), None, "Bad"),
+        (Users, &PeerCertificate::None, Credentials::Bearer(&good), None, "Bad"),
         // then a user name and a password
-        (Users, &Proof::None, password("lamp", "secret"), None, "lamp by Password"),
-        (Both, &Proof::None, password("lamp", "secret"), client, "lamp by Password"),
-        (Both, &Proof::None, password("lamp", "other"), None, "Bad"),
-        (Both, &Proof::None, password("lamp", "other"), client, "Bad"),
-        (Both, &Proof::None, password("lamp", ""), None, "Bad"),
-        (Both, &Proof::None, password("nobody", "secret"), None, "Bad"),
-        (Both, &Proof::None, password("", "secret"), None, "Bad"),
-        (Both, &Proof::None, password("shadow/+/#", "secret"), None, "Bad"),
-        (Tokens, &Proof::None, password("lamp", "secret"), client, "Bad"),
+        (Users, &PeerCertificate::None, password("lamp", "secret"), None, "lamp by Password"),
+        (Both, &PeerCertificate::None, password("lamp", "secret"), client, "lamp by Password"),
+        (Both, &PeerCertificate::None, password("lamp", "other"), None, "Bad"),
+        (Both, &PeerCertificate::None, password("lamp", "other"), client, "Bad"),
+        (Both, &PeerCertificate::None, password("lamp", ""), None, "Bad"),
+        (Both, &PeerCertificate::None, password("nobody", "secret"), None, "Bad"),
+        (Both, &PeerCertificate::None, password("", "secret"), None, "Bad"),
+        (Both, &PeerCertificate::None, password("shadow/+/#", "secret"), None, "Bad"),
+        (Tokens, &PeerCertificate::None, password("lamp", "secret"), client, "Bad"),
         // then nothing
-        (Both, &Proof::None, Credentials::None, client, "anonymous/c1 by Anonymous"),
-        (Both, &Proof::None, Credentials::None, None, "Missing"),
-        (Nothing, &Proof::None, password("lamp", "wrong"), client, "anonymous/c1 by Anonymous"),
-        (Nothing, &Proof::None, Credentials::Bearer(&expired), client, "anonymous/c1 by Anonymous"),
-        (Nothing, &Proof::None, password("lamp", "wrong"), None, "Bad"),
-        (Nothing, &Proof::None, Credentials::None, None, "Missing"),
+        (Both, &PeerCertificate::None, Credentials::None, client, "anonymous/c1 by Anonymous"),
+        (Both, &PeerCertificate::None, Credentials::None, None, "Missing"),
+        (Nothing, &PeerCertificate::None, password("lamp", "wrong"), client, "anonymous/c1 by Anonymous"),
+        (Nothing, &PeerCertificate::None, Credentials::Bearer(&expired), client, "anonymous/c1 by Anonymous"),
+        (Nothing, &PeerCertificate::None, password("lamp", "wrong"), None, "Bad"),
+        (Nothing, &PeerCertificate::None, Credentials::None, None, "Missing"),
     ];
     for (row, (with, proof, credentials, anonymous, expected)) in table.into_iter().enumerate() {
-        let bench = bench(with, |_| {});
-        let known = bench.login.identify(HERE.parse().unwrap(), proof, credentials, anonymous).await;
+        let fixture = fixture(with, |_| {});
+        let known = fixture.login.identify(HERE.parse().unwrap(), proof, credentials, anonymous).await;
         assert_eq!(outcome(known), expected, "row {row}");
     }
 }
 
 #[tokio::test]
 async fn ten_thousand_logins_cost_one_hash() {
-    let bench = bench(With::Users, |_| {});
+    let fixture = fixture(With::Users, |_| {});
     for n in 0..10_000_u32 {
         let address = IpAddr::from((n % 500).to_be_bytes()).to_string();
-        assert_eq!(outcome(bench.password(&address, "lamp", "secret").await), "lamp by Password");
+        assert_eq!(outcome(fixture.password(&address, "lamp", "secret").await), "lamp by Password");
     }
-    assert_eq!(bench.hashes(), 1);
+    assert_eq!(fixture.hashes(), 1);
 }
 
 /// After a restart the cache is empty, and the whole fleet connects at once.
 #[tokio::test]
 async fn ten_thousand_logins_at_once_cost_one_hash_and_are_not_too_many() {
-    let bench = Arc::new(bench(With::Users, |config| config.password_checks_waiting = 8));
+    let fixture = Arc::new(fixture(With::Users, |config| config.password_checks_waiting = 8));
     let logins = (0..10_000).map(|_| {
-        let bench = bench.clone();
-        tokio::spawn(async move { outcome(bench.password(HERE, "lamp", "secret").await) })
+        let fixture = fixture.clone();
+        tokio::spawn(async move { outcome(fixture.password(HERE, "lamp", "secret").await) })
     });
     for login in logins.collect::<Vec<_>>() {
         assert_eq!(login.await.unwrap(), "lamp by Password");
     }
-    assert_eq!(bench.hashes(), 1);
+    assert_eq!(fixture.hashes(), 1);
 }
 
 #[tokio::test]
 async fn an_unknown_user_costs_as_much_as_a_wrong_password() {
-    let bench = bench(With::Users, |_| {});
+    let fixture = fixture(With::Users, |_| {});
     for (n, user) in (1..).zip(["lamp", "nobody", "heater", "nobody-else"]) {
-        assert_eq!(outcome(bench.password(HERE, user, "wrong").await), "Bad");
-        assert_eq!(bench.hashes(), n, "{user}");
+        assert_eq!(outcome(fixture.password(HERE, user, "wrong").await), "Bad");
+        assert_eq!(fixture.hashes(), n, "{user}");
     }
 }
 
 #[tokio::test]
 async fn an_impossible_login_costs_no_hash() {
-    let bench = bench(With::Users, |_| {});
+    let fixture = fixture(With::Users, |_| {});
     let (longest, long, huge) = ("x".repeat(1_024), "x".repeat(1_025), "x".repeat(65_535));
     for (user, password, hashes) in [
         ("lamp", longest.as_str(), 1),
@@ -190,15 +190,15 @@ async fn an_impossible_login_costs_no_hash() {
         ("", "", 1),
         ("anonymous/c1", "secret", 1),
     ] {
-        assert_eq!(outcome(bench.password(HERE, user, password).await), "Bad");
-        assert_eq!(bench.hashes(), hashes, "{} {}", user.len(), password.len());
+        assert_eq!(outcome(fixture.password(HERE, user, password).await), "Bad");
+        assert_eq!(fixture.hashes(), hashes, "{} {}", user.len(), password.len());
     }
 }
 
 #[tokio::test]
 async fn a_refusal_is_delayed_and_hides_its_reason() {
     const DELAY: Duration = Duration::from_millis(200);
-    let bench = bench(With::Both, |config| {
+    let fixture = fixture(With::Both, |config| {
         config.failure_delay = DELAY;
         config.user_failures_at_once = 1;
     });
@@ -217,132 +217,133 @@ async fn a_refusal_is_delayed_and_hides_its_reason() {
     ];
     for (user, password, expected) in tries {
         let came = Instant::now();
-        let known = bench.password(HERE, user, password).await;
+        let known = fixture.password(HERE, user, password).await;
         assert_eq!(outcome(known), expected, "{user}");
         assert!(came.elapsed() >= DELAY, "{user}");
     }
-    let counters = bench.login.counters();
+    let counters = fixture.login.counters();
     assert_eq!((counters.refused.get(), counters.limited.get(), counters.busy.get()), (5, 5, 0));
 }
 
 #[tokio::test]
 async fn guessing_is_stopped_and_a_verified_password_still_works() {
-    let bench = bench(With::Both, |_| {});
-    assert_eq!(outcome(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
+    let fixture = fixture(With::Both, |_| {});
+    assert_eq!(outcome(fixture.password(HERE, "lamp", "secret").await), "lamp by Password");
     let mut seen = Vec::new();
     for guess in 0..20 {
-        seen.push(outcome(bench.password(HERE, "lamp", &format!("guess-{guess}")).await));
+        seen.push(outcome(fixture.password(HERE, "lamp", &format!("guess-{guess}")).await));
     }
     assert_eq!(seen.iter().filter(|seen| *seen == "Bad").count(), 5);
     assert_eq!(seen.iter().filter(|seen| *seen == "TooMany").count(), 15);
-    assert_eq!(bench.hashes(), 6, "who is over the limit is not hashed");
-    assert_eq!(outcome(bench.password(HERE, "lamp", "secret").await), "lamp by Password", "found right before");
-    assert_eq!(outcome(bench.password("192.0.2.2", "lamp", "wrong").await), "Bad", "from elsewhere");
+    assert_eq!(fixture.hashes(), 6, "who is over the limit is not hashed");
+    assert_eq!(outcome(fixture.password(HERE, "lamp", "secret").await), "lamp by Password", "found right before");
+    assert_eq!(outcome(fixture.password("192.0.2.2", "lamp", "wrong").await), "Bad", "from elsewhere");
 
     // One failing device does not use up the limit of its neighbours.
-    assert_eq!(outcome(bench.password(HERE, "heater", "other").await), "heater by Password");
+    assert_eq!(outcome(fixture.password(HERE, "heater", "other").await), "heater by Password");
 }
 
 #[tokio::test]
 async fn an_address_that_tries_many_users_is_refused_except_for_verified_logins() {
-    let bench = bench(With::Both, |config| config.address_failure_every = Duration::from_secs(3_600));
-    assert_eq!(outcome(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
+    let fixture = fixture(With::Both, |config| config.address_failure_every = Duration::from_secs(3_600));
+    assert_eq!(outcome(fixture.password(HERE, "lamp", "secret").await), "lamp by Password");
     for user in 0..60 {
         let expected = if user < 50 { "Bad" } else { "TooMany" };
-        assert_eq!(outcome(bench.password(HERE, &format!("user-{user}"), "x").await), expected, "{user}");
+        assert_eq!(outcome(fixture.password(HERE, &format!("user-{user}"), "x").await), expected, "{user}");
     }
-    assert_eq!(bench.hashes(), 51);
-    assert_eq!(outcome(bench.password(HERE, "heater", "other").await), "TooMany", "never seen, so not hashed");
-    assert_eq!(outcome(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
-    assert_eq!(outcome(bench.bearer(HERE, &token_of("bearer", NOW + 1)).await), "bearer by Token");
-    assert_eq!(outcome(bench.bearer(HERE, &token_of("bearer", NOW - 1)).await), "TooMany");
-    assert_eq!(outcome(bench.password("192.0.2.2", "heater", "other").await), "heater by Password");
+    assert_eq!(fixture.hashes(), 51);
+    assert_eq!(outcome(fixture.password(HERE, "heater", "other").await), "TooMany", "never seen, so not hashed");
+    assert_eq!(outcome(fixture.password(HERE, "lamp", "secret").await), "lamp by Password");
+    assert_eq!(outcome(fixture.bearer(HERE, &token_of("bearer", NOW + 1)).await), "bearer by Token");
+    assert_eq!(outcome(fixture.bearer(HERE, &token_of("bearer", NOW - 1)).await), "TooMany");
+    assert_eq!(outcome(fixture.password("192.0.2.2", "heater", "other").await), "heater by Password");
 }
 
 /// Checks that were queued before the first failure are refused when they start.
 #[tokio::test]
 async fn concurrent_guesses_are_limited_like_sequential_ones() {
-    let bench = Arc::new(bench(With::Users, |config| config.user_failure_every = Duration::from_secs(3_600)));
+    let fixture = Arc::new(fixture(With::Users, |config| config.user_failure_every = Duration::from_secs(3_600)));
     let guesses = (0..500).map(|guess| {
-        let bench = bench.clone();
-        tokio::spawn(async move { outcome(bench.password(HERE, "lamp", &format!("guess-{guess}")).await) })
+        let fixture = fixture.clone();
+        tokio::spawn(async move { outcome(fixture.password(HERE, "lamp", &format!("guess-{guess}")).await) })
     });
     let mut bad = 0;
     for guess in guesses.collect::<Vec<_>>() {
         bad += usize::from(guess.await.unwrap() == "Bad");
     }
-    assert_eq!((bad, bench.hashes()), (5, 5));
+    assert_eq!((bad, fixture.hashes()), (5, 5));
 }
 
 #[tokio::test]
 async fn an_expired_token_affects_only_its_own_device() {
-    let bench = bench(With::Both, |config| config.address_failures_at_once = 6);
+    let fixture = fixture(With::Both, |config| config.address_failures_at_once = 6);
     let expired = token_of("bearer", NOW - 1);
     for n in 0..20 {
         let expected = if n < 5 { "Bad" } else { "TooMany" };
-        assert_eq!(outcome(bench.bearer(HERE, &expired).await), expected, "{n}");
+        assert_eq!(outcome(fixture.bearer(HERE, &expired).await), expected, "{n}");
     }
-    assert_eq!(outcome(bench.bearer(HERE, &token_of("bearer", NOW + 1)).await), "bearer by Token");
-    assert_eq!(outcome(bench.password(HERE, "heater", "other").await), "heater by Password");
+    assert_eq!(outcome(fixture.bearer(HERE, &token_of("bearer", NOW + 1)).await), "bearer by Token");
+    assert_eq!(outcome(fixture.password(HERE, "heater", "other").await), "heater by Password");
 }
 
 #[tokio::test]
 async fn a_removed_or_changed_user_loses_its_session() {
-    let bench = bench(With::Both, |_| {});
-    let users = bench.folder.path().join("users");
-    let lamp = bench.password(HERE, "lamp", "secret").await.unwrap();
-    let heater = bench.password(HERE, "heater", "other").await.unwrap();
-    let bearer = bench.bearer(HERE, &token_of("bearer", NOW + 60)).await.unwrap();
-    let anonymous = bench.login.identify(HERE.parse().unwrap(), &Proof::None, Credentials::None, Some("c1"));
+    let fixture = fixture(With::Both, |_| {});
+    let users = fixture.folder.path().join("users");
+    let lamp = fixture.password(HERE, "lamp", "secret").await.unwrap();
+    let heater = fixture.password(HERE, "heater", "other").await.unwrap();
+    let bearer = fixture.bearer(HERE, &token_of("bearer", NOW + 60)).await.unwrap();
+    let anonymous =
+        fixture.login.identify(HERE.parse().unwrap(), &PeerCertificate::None, Credentials::None, Some("c1"));
     let anonymous = anonymous.await.unwrap();
-    let valid = || [&lamp, &heater, &bearer, &anonymous].map(|identity| bench.login.still_valid(identity));
+    let valid = || [&lamp, &heater, &bearer, &anonymous].map(|identity| fixture.login.still_valid(identity));
     assert_eq!(valid(), [true; 4]);
 
     // An error in the file changes nothing.
     let kept = fs::read_to_string(&users).unwrap();
     fs::write(&users, format!("{kept}oops\n")).unwrap();
-    assert_eq!(bench.faults(), [format!("{}:3: is not of the form name:$argon2id$…", users.display())]);
+    assert_eq!(fixture.faults(), [format!("{}:3: is not of the form name:$argon2id$…", users.display())]);
     assert_eq!(valid(), [true; 4]);
-    assert_eq!(outcome(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
+    assert_eq!(outcome(fixture.password(HERE, "lamp", "secret").await), "lamp by Password");
 
     // One user added.
     fs::write(&users, format!("{kept}door:{}\n", cheap("new"))).unwrap();
-    assert_eq!(bench.faults(), [""; 0]);
+    assert_eq!(fixture.faults(), [""; 0]);
     assert_eq!(valid(), [true; 4]);
-    let hashes = bench.hashes();
-    assert_eq!(outcome(bench.password(HERE, "lamp", "secret").await), "lamp by Password");
-    assert_eq!(bench.hashes(), hashes, "still known to be right");
-    assert_eq!(outcome(bench.password(HERE, "door", "new").await), "door by Password");
+    let hashes = fixture.hashes();
+    assert_eq!(outcome(fixture.password(HERE, "lamp", "secret").await), "lamp by Password");
+    assert_eq!(fixture.hashes(), hashes, "still known to be right");
+    assert_eq!(outcome(fixture.password(HERE, "door", "new").await), "door by Password");
 
     // One user changed, one removed.
     write_users(&users, &[("lamp", "changed")]);
-    assert_eq!(bench.faults(), [""; 0]);
+    assert_eq!(fixture.faults(), [""; 0]);
     assert_eq!(valid(), [false, false, true, true]);
-    assert_eq!(outcome(bench.password(HERE, "lamp", "secret").await), "Bad");
-    assert_eq!(outcome(bench.password(HERE, "heater", "other").await), "Bad");
-    assert_eq!(outcome(bench.password(HERE, "lamp", "changed").await), "lamp by Password");
+    assert_eq!(outcome(fixture.password(HERE, "lamp", "secret").await), "Bad");
+    assert_eq!(outcome(fixture.password(HERE, "heater", "other").await), "Bad");
+    assert_eq!(outcome(fixture.password(HERE, "lamp", "changed").await), "lamp by Password");
 
-    fs::write(bench.folder.path().join("keys"), "another secret that is as long as it must be").unwrap();
-    assert_eq!(bench.faults(), [""; 0]);
+    fs::write(fixture.folder.path().join("keys"), "another secret that is as long as it must be").unwrap();
+    assert_eq!(fixture.faults(), [""; 0]);
     assert_eq!(valid(), [false, false, false, true]);
 }
 
 /// The wall clock was set back during a session, which then lasted that much longer.
 #[tokio::test]
 async fn a_session_does_not_outlive_its_token() {
-    let bench = bench(With::Tokens, |_| {});
+    let fixture = fixture(With::Tokens, |_| {});
     let almost = Duration::from_secs(NOW + 60) - Duration::from_millis(5);
-    bench.hand.set(almost);
-    let identity = bench.bearer(HERE, &token_of("lamp", NOW + 60)).await.unwrap();
-    bench.hand.set(Duration::from_secs(NOW - 86_400));
+    fixture.hand.set(almost);
+    let identity = fixture.bearer(HERE, &token_of("lamp", NOW + 60)).await.unwrap();
+    fixture.hand.set(Duration::from_secs(NOW - 86_400));
     let until = identity.until.unwrap();
     tokio::time::sleep_until(until.deadline.into()).await;
-    assert!(!bench.login.still_valid(&identity), "set back");
+    assert!(!fixture.login.still_valid(&identity), "set back");
 
-    let identity = bench.bearer(HERE, &token_of("lamp", NOW + 60)).await.unwrap();
-    assert!(bench.login.still_valid(&identity));
-    bench.hand.set(Duration::from_secs(NOW + 60));
-    assert!(!bench.login.still_valid(&identity), "set forwards, or the machine slept");
+    let identity = fixture.bearer(HERE, &token_of("lamp", NOW + 60)).await.unwrap();
+    assert!(fixture.login.still_valid(&identity));
+    fixture.hand.set(Duration::from_secs(NOW + 60));
+    assert!(!fixture.login.still_valid(&identity), "set forwards, or the machine slept");
 }
 
 #[tokio::test]

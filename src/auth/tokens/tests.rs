@@ -19,14 +19,14 @@ use crate::clock::ManualClock;
 const NOW: u64 = 1_800_000_000;
 const LEEWAY: u64 = 10;
 
-struct Bench {
+struct Fixture {
     folder: TempDir,
     tokens: Tokens,
     hand: ManualClock,
     clock: Clock,
 }
 
-fn open(content: &str, algorithms: &[Algorithm]) -> Result<Bench, String> {
+fn open(content: &str, algorithms: &[Algorithm]) -> Result<Fixture, String> {
     let folder = TempDir::new().unwrap();
     let keys = folder.path().join("keys");
     fs::write(&keys, content).unwrap();
@@ -42,10 +42,10 @@ fn open(content: &str, algorithms: &[Algorithm]) -> Result<Bench, String> {
     let (clock, hand) = Clock::manual(Duration::from_secs(NOW));
     let prefix = format!("{}/", folder.path().display());
     let tokens = Tokens::open(config, clock.clone()).map_err(|error| error.to_string().replace(&prefix, ""))?;
-    Ok(Bench { folder, tokens, hand, clock })
+    Ok(Fixture { folder, tokens, hand, clock })
 }
 
-fn bench() -> Bench {
+fn fixture() -> Fixture {
     open(SECRET, &[HS256]).unwrap()
 }
 
@@ -65,7 +65,7 @@ fn claims(changed: Value) -> Value {
     claims
 }
 
-impl Bench {
+impl Fixture {
     /// Returns the principal of a token, or the reason for refusing it.
     fn of(&self, token: &str) -> String {
         match self.tokens.verify(token) {
@@ -91,19 +91,19 @@ fn tokens_of_another_implementation_are_verified_with_every_algorithm() {
             _ => files.push(&set),
         }
         for file in files {
-            let bench = open(file, &[algorithm]).unwrap();
-            assert_eq!(bench.of(token), "lamp", "{name} {file}");
+            let fixture = open(file, &[algorithm]).unwrap();
+            assert_eq!(fixture.of(token), "lamp", "{name} {file}");
             let (begin, end) = token.split_at(token.len() - 10);
-            assert_ne!(bench.of(&format!("{begin}{}", end.replace(end, "AAAAAAAAAA"))), "lamp", "{name} {file}");
-            bench.hand.set(Duration::from_secs(2_000_000_000 + LEEWAY));
-            assert_eq!(bench.of(token), "Expired", "{name}");
+            assert_ne!(fixture.of(&format!("{begin}{}", end.replace(end, "AAAAAAAAAA"))), "lamp", "{name} {file}");
+            fixture.hand.set(Duration::from_secs(2_000_000_000 + LEEWAY));
+            assert_eq!(fixture.of(token), "Expired", "{name}");
         }
     }
 }
 
 #[test]
 fn claims_are_checked() {
-    let bench = bench();
+    let fixture = fixture();
     // the difference from a valid token, the outcome
     let table = [
         (json!({}), "lamp"),
@@ -134,7 +134,7 @@ fn claims_are_checked() {
         (json!({"nbf": "now"}), "Claim(\"nbf\")"),
     ];
     for (changed, expected) in table {
-        assert_eq!(bench.of(&token(&claims(changed.clone()))), expected, "{changed}");
+        assert_eq!(fixture.of(&token(&claims(changed.clone()))), expected, "{changed}");
     }
 }
 
@@ -163,7 +163,7 @@ fn a_token_cannot_choose_how_it_is_verified() {
         let found = open(file, &algorithms).unwrap().of(token);
         assert!(found.starts_with(expected), "{algorithms:?} {token}: {found}");
     }
-    let bench = bench();
+    let fixture = fixture();
     for (header, expected) in [
         (json!({"alg": "HS256", "kid": "whichever"}), "lamp"),
         (json!({"alg": "HS256", "jwk": jwk, "jku": "https://evil.example", "x5u": "https://evil.example"}), "lamp"),
@@ -173,42 +173,42 @@ fn a_token_cannot_choose_how_it_is_verified() {
         (json!({"typ": "JWT"}), "Refused"),
         (json!([]), "Refused"),
     ] {
-        let found = bench.of(&signed(&header, &claims, SECRET.as_bytes()));
+        let found = fixture.of(&signed(&header, &claims, SECRET.as_bytes()));
         assert!(found.starts_with(expected), "{header}: {found}");
     }
-    assert!(bench.of(&signed(&json!({"alg": "HS256"}), &claims, b"guess")).starts_with("Refused"));
+    assert!(fixture.of(&signed(&json!({"alg": "HS256"}), &claims, b"guess")).starts_with("Refused"));
 }
 
 #[test]
 fn altered_tokens_are_refused() {
-    let bench = bench();
+    let fixture = fixture();
     let sound = token(&claims(json!({})));
     for end in 0..sound.len() {
-        assert_ne!(bench.of(&sound[..end]), "lamp", "cut at {end}");
+        assert_ne!(fixture.of(&sound[..end]), "lamp", "cut at {end}");
         let mut wrong = sound.clone().into_bytes();
         wrong[end] = if wrong[end] == b'A' { b'B' } else { b'A' };
         // The last character of a part may have unused bits, which no decoder may accept either.
-        assert_ne!(bench.of(std::str::from_utf8(&wrong).unwrap()), "lamp", "changed at {end}");
+        assert_ne!(fixture.of(std::str::from_utf8(&wrong).unwrap()), "lamp", "changed at {end}");
     }
     let long = token(&claims(json!({"pad": "x".repeat(TOKEN_BYTES_MAX)})));
-    assert_eq!(bench.of(&long), "Long");
+    assert_eq!(fixture.of(&long), "Long");
     for garbage in ["", ".", "..", "...", "a.b.c", "eyJ.eyJ.x", "é.é.é", &"[".repeat(4_000)] {
-        assert!(bench.of(garbage).starts_with("Refused"), "{garbage}");
+        assert!(fixture.of(garbage).starts_with("Refused"), "{garbage}");
     }
 }
 
 #[test]
 fn a_session_ends_with_its_token_whatever_the_wall_clock_does() {
-    let bench = bench();
+    let fixture = fixture();
     let before = Instant::now();
-    let until = bench.tokens.verify(&token(&claims(json!({})))).map(|token| token.until).unwrap();
+    let until = fixture.tokens.verify(&token(&claims(json!({})))).map(|token| token.until).unwrap();
     let life = Duration::from_secs(60 + LEEWAY);
     assert_eq!(until.wall, Timestamp(NOW + 60 + LEEWAY));
     assert!(until.deadline >= before + life && until.deadline <= Instant::now() + life);
 
     let past = |wall: u64, passed: Duration| {
-        bench.hand.set(Duration::from_secs(wall));
-        until.is_past(&bench.clock, before + passed)
+        fixture.hand.set(Duration::from_secs(wall));
+        until.is_past(&fixture.clock, before + passed)
     };
     let second = Duration::from_secs(1);
     assert!(!past(NOW, Duration::ZERO) && !past(NOW + 69, life - second));
@@ -222,30 +222,30 @@ fn keys_are_recognized_after_a_reload() {
     let vectors = vectors();
     let keys = vectors["jwks"]["keys"].as_array().unwrap();
     let es256 = vectors["tokens"][6]["token"].as_str().unwrap();
-    let bench = open(&json!({"keys": [keys[0], keys[1]]}).to_string(), &[RS256, ES256]).unwrap();
-    let write = |content: &str| fs::write(bench.folder.path().join("keys"), content).unwrap();
-    let key = bench.tokens.verify(es256).map(|token| token.key).unwrap();
-    assert!(bench.tokens.has(&key));
+    let fixture = open(&json!({"keys": [keys[0], keys[1]]}).to_string(), &[RS256, ES256]).unwrap();
+    let write = |content: &str| fs::write(fixture.folder.path().join("keys"), content).unwrap();
+    let key = fixture.tokens.verify(es256).map(|token| token.key).unwrap();
+    assert!(fixture.tokens.has(&key));
 
     write(&json!({"keys": [keys[1], keys[0], {"kty": "unheard-of"}]}).to_string());
-    bench.tokens.reload().unwrap();
-    assert!(bench.tokens.has(&key), "in another place of the set");
+    fixture.tokens.reload().unwrap();
+    assert!(fixture.tokens.has(&key), "in another place of the set");
 
     write("nonsense");
-    assert!(bench.tokens.reload().is_err());
-    assert_eq!(bench.of(es256), "lamp", "as before");
+    assert!(fixture.tokens.reload().is_err());
+    assert_eq!(fixture.of(es256), "lamp", "as before");
 
     write(&json!({"keys": [keys[0]]}).to_string());
-    bench.tokens.reload().unwrap();
-    assert!(!bench.tokens.has(&key));
-    assert_eq!(bench.of(es256), "Key");
+    fixture.tokens.reload().unwrap();
+    assert!(!fixture.tokens.has(&key));
+    assert_eq!(fixture.of(es256), "Key");
 
     let mut renamed = keys[1].clone();
     renamed["kid"] = json!("renewed");
     write(&json!({"keys": [renamed, keys[0]]}).to_string());
-    bench.tokens.reload().unwrap();
-    assert!(!bench.tokens.has(&key));
-    assert_eq!(bench.of(es256), "Key", "its kid is not there");
+    fixture.tokens.reload().unwrap();
+    assert!(!fixture.tokens.has(&key));
+    assert_eq!(fixture.of(es256), "Key", "its kid is not there");
 }
 
 #[test]

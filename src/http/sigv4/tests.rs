@@ -61,7 +61,7 @@ fn body(vector: usize) -> &'static [u8] {
     VECTORS.get(vector).unwrap().2.as_bytes()
 }
 
-fn verified(parts: &Parts, body: &[u8], now: Timestamp) -> Result<String, Unverified> {
+fn verified(parts: &Parts, body: &[u8], now: Timestamp) -> Result<String, SignatureError> {
     let signed = Signed::of(parts).unwrap();
     signed.verify(body, &keys(), now).map(|principal| principal.name().to_string())
 }
@@ -97,7 +97,7 @@ fn what_is_changed_is_not() {
                     parts.headers.insert("authorization", moved.parse().unwrap());
                 }
             }
-            assert_eq!(verified(&parts, &payload, SIGNED_AT), Err(Unverified::Mismatch), "{vector}, {changed}");
+            assert_eq!(verified(&parts, &payload, SIGNED_AT), Err(SignatureError::Mismatch), "{vector}, {changed}");
         }
     }
 }
@@ -105,22 +105,22 @@ fn what_is_changed_is_not() {
 #[test]
 fn signatures_are_for_now_and_complete() {
     for (seconds, expected) in
-        [(-300, Ok(())), (300, Ok(())), (301, Err(Unverified::Expired)), (-301, Err(Unverified::Expired))]
+        [(-300, Ok(())), (300, Ok(())), (301, Err(SignatureError::Expired)), (-301, Err(SignatureError::Expired))]
     {
         let now = Timestamp(SIGNED_AT.0.saturating_add_signed(seconds));
         assert_eq!(verified(&parts(0), b"", now).map(|_| ()), expected, "{seconds}");
     }
     let complete = parts(0).headers.get("authorization").unwrap().to_str().unwrap().to_owned();
     for (from, to, expected) in [
-        ("AKIDEXAMPLE", "AKIDOTHER", Unverified::UnknownKey),
-        ("host;x-amz-date", "x-amz-date", Unverified::Incomplete),
-        ("host;x-amz-date", "host", Unverified::Incomplete),
-        ("host;x-amz-date", "host;x-amz-date;x-none", Unverified::Incomplete),
-        ("/aws4_request", "/other", Unverified::Incomplete),
-        ("20260921", "20260920", Unverified::Incomplete),
-        ("Signature=", "Signatur=", Unverified::Incomplete),
-        ("Signature=2", "Signature=x", Unverified::Incomplete),
-        ("Credential=", "Credential", Unverified::Incomplete),
+        ("AKIDEXAMPLE", "AKIDOTHER", SignatureError::UnknownKey),
+        ("host;x-amz-date", "x-amz-date", SignatureError::Incomplete),
+        ("host;x-amz-date", "host", SignatureError::Incomplete),
+        ("host;x-amz-date", "host;x-amz-date;x-none", SignatureError::Incomplete),
+        ("/aws4_request", "/other", SignatureError::Incomplete),
+        ("20260921", "20260920", SignatureError::Incomplete),
+        ("Signature=", "Signatur=", SignatureError::Incomplete),
+        ("Signature=2", "Signature=x", SignatureError::Incomplete),
+        ("Credential=", "Credential", SignatureError::Incomplete),
     ] {
         let mut parts = parts(0);
         parts.headers.insert("authorization", complete.replace(from, to).parse().unwrap());
@@ -169,11 +169,11 @@ fn of_url(url: &str) -> Parts {
 fn urls_are_good_for_as_long_as_they_say() {
     for url in PRESIGNED_URLS {
         for (seconds, expected) in [
-            (-301, Err(Unverified::Expired)),
+            (-301, Err(SignatureError::Expired)),
             (-300, Ok(())),
             (0, Ok(())),
             (900, Ok(())),
-            (901, Err(Unverified::Expired)),
+            (901, Err(SignatureError::Expired)),
         ] {
             let now = Timestamp(SIGNED_AT.0.saturating_add_signed(seconds));
             assert_eq!(verified(&of_url(url), b"", now).map(|_| ()), expected, "{seconds}: {url}");
@@ -189,18 +189,18 @@ fn urls_are_good_for_as_long_as_they_say() {
 #[test]
 fn urls_that_were_changed_are_refused() {
     for (from, to, expected) in [
-        ("name=with%3Acolon", "name=other", Unverified::Mismatch),
-        ("/things/lamp/", "/things/lamp2/", Unverified::Mismatch),
-        ("X-Amz-Expires=900", "X-Amz-Expires=901", Unverified::Mismatch),
-        ("X-Amz-Expires=900", "X-Amz-Expires=604801", Unverified::Incomplete),
-        ("X-Amz-Expires=900", "X-Amz-Expires=0", Unverified::Incomplete),
-        ("X-Amz-Expires=900", "X-Amz-Expires=x", Unverified::Incomplete),
-        ("X-Amz-Expires=900", "X-Amz-Expires=900&X-Amz-Expires=900", Unverified::Mismatch),
-        ("X-Amz-SignedHeaders=host", "X-Amz-SignedHeaders=", Unverified::Incomplete),
-        ("X-Amz-Signature=9", "X-Amz-Signature=8", Unverified::Mismatch),
-        ("&X-Amz-Signature=", "&X-Amz-Sig=", Unverified::Incomplete),
-        ("AKIDEXAMPLE", "AKIDOTHER", Unverified::UnknownKey),
-        ("name=with", "more=1&name=with", Unverified::Mismatch),
+        ("name=with%3Acolon", "name=other", SignatureError::Mismatch),
+        ("/things/lamp/", "/things/lamp2/", SignatureError::Mismatch),
+        ("X-Amz-Expires=900", "X-Amz-Expires=901", SignatureError::Mismatch),
+        ("X-Amz-Expires=900", "X-Amz-Expires=604801", SignatureError::Incomplete),
+        ("X-Amz-Expires=900", "X-Amz-Expires=0", SignatureError::Incomplete),
+        ("X-Amz-Expires=900", "X-Amz-Expires=x", SignatureError::Incomplete),
+        ("X-Amz-Expires=900", "X-Amz-Expires=900&X-Amz-Expires=900", SignatureError::Mismatch),
+        ("X-Amz-SignedHeaders=host", "X-Amz-SignedHeaders=", SignatureError::Incomplete),
+        ("X-Amz-Signature=9", "X-Amz-Signature=8", SignatureError::Mismatch),
+        ("&X-Amz-Signature=", "&X-Amz-Sig=", SignatureError::Incomplete),
+        ("AKIDEXAMPLE", "AKIDOTHER", SignatureError::UnknownKey),
+        ("name=with", "more=1&name=with", SignatureError::Mismatch),
     ] {
         let url = PRESIGNED_URLS[0].replace(from, to);
         assert_ne!(url, PRESIGNED_URLS[0], "{from}");
@@ -209,5 +209,5 @@ fn urls_that_were_changed_are_refused() {
     }
     let mut elsewhere = of_url(PRESIGNED_URLS[0]);
     elsewhere.headers.insert("host", "localhost:8081".parse().unwrap());
-    assert_eq!(verified(&elsewhere, b"", SIGNED_AT), Err(Unverified::Mismatch));
+    assert_eq!(verified(&elsewhere, b"", SIGNED_AT), Err(SignatureError::Mismatch));
 }

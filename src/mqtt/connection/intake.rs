@@ -15,22 +15,22 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Connection, End, OUTPUT_LOW_BYTES, asks};
+use super::{Connection, EndReason, OUTPUT_LOW_BYTES, asks};
 use crate::{
     mqtt::{
         codec::{self, Frame},
         dispatch::room,
         packet::{ClientPacket, Protocol, Reason},
         session::Action,
-        transport::Turn,
+        transport::TransportEvent,
     },
-    quota::{Acquaintance, Cause},
+    quota::{PreAuthPermit, QuotaKind},
 };
 
 /// The state of a connection's input beside the bytes themselves.
 pub(in crate::mqtt) struct Intake {
     /// Bounds what is received and not handled yet.
-    memory: Acquaintance,
+    memory: PreAuthPermit,
     /// Bytes of input when `memory` was told last.
     held: usize,
     /// Bytes of input of which each PINGREQ is answered.
@@ -45,14 +45,14 @@ pub(in crate::mqtt) struct Intake {
 
 impl Intake {
     /// Nothing was handled yet of a client that is known to `memory`.
-    pub(in crate::mqtt) fn new(memory: Acquaintance) -> Self {
+    pub(in crate::mqtt) fn new(memory: PreAuthPermit) -> Self {
         Self { memory, held: 0, looked_through: 0, handled: 0, ended: false, taken_over: false }
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Decodes and carries out what has been received, as far as it may be, and looks through the rest.
-    pub(super) async fn process_input(&mut self) -> Result<(), End> {
+    pub(super) async fn process_input(&mut self) -> Result<(), EndReason> {
         while self.may_process() {
             let Some(frame) = codec::split_frame(&mut self.transport.input, self.broker.limits.frame)? else { break };
             self.handle(frame).await?;
@@ -76,11 +76,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    async fn handle(&mut self, frame: Frame) -> Result<(), End> {
+    async fn handle(&mut self, frame: Frame) -> Result<(), EndReason> {
         let was_looked_at = self.intake.looked_through > 0;
         self.intake.looked_through = self.intake.looked_through.saturating_sub(frame.len());
         let packet = codec::decode(self.protocol, frame)?;
-        if self.leaving.is_some() && asks(&packet) {
+        if self.draining_until.is_some() && asks(&packet) {
             return Ok(()); // not taken, so neither answered nor acknowledged
         }
         if was_looked_at && matches!(packet, ClientPacket::PingReq) {
@@ -94,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.act(action).await?;
         }
         if self.pace.is_refused_too_often() {
-            return Err(End::Quota(Cause::Refusals));
+            return Err(EndReason::Quota(QuotaKind::Refusals));
         }
         if self.intake.taken_over {
             return Ok(());
@@ -107,14 +107,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let unsent = self.transport.unsent();
         let max = self.broker.limits.output_bytes_max;
         if unsent > max && unsent > max + self.client.session.inflight_bytes() {
-            return Err(End::Quota(Cause::UnreadReplies));
+            return Err(EndReason::Quota(QuotaKind::UnreadReplies));
         }
         Ok(())
     }
 
     /// Sends what the stream takes at once. Between requests that came together, so that their replies are too many
     /// only for a client that does not read them.
-    async fn send_between(&mut self) -> Result<(), End> {
+    async fn send_between(&mut self) -> Result<(), EndReason> {
         self.fill_output().await?;
         if self.transport.unsent() >= OUTPUT_LOW_BYTES {
             tokio::task::yield_now().await; // or the runtime may let the stream take nothing
@@ -123,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    async fn act(&mut self, action: Action) -> Result<(), End> {
+    async fn act(&mut self, action: Action) -> Result<(), EndReason> {
         match action {
             Action::Publish(inbound) => self.publish(inbound).await,
             Action::Subscribe(subscribe) => self.subscribe(subscribe),
@@ -131,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Action::Disconnect { with_will, session_expiry } => {
                 self.session_expiry =
                     session_expiry.unwrap_or(self.session_expiry).min(self.broker.limits.session_expiry_max);
-                return Err(End::Disconnect { with_will });
+                return Err(EndReason::Disconnect { with_will });
             }
         }
         Ok(())
@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while let Some(rest) = self.transport.input.get(self.intake.looked_through..) {
             let Some(len) = codec::whole_packet(rest, self.broker.limits.frame) else { break };
             if rest.starts_with(&PINGREQ) {
-                let may = self.transport.unsent() < OUTPUT_LOW_BYTES && self.leaving.is_none();
+                let may = self.transport.unsent() < OUTPUT_LOW_BYTES && self.draining_until.is_none();
                 if !may || !self.pace.may_answer(&self.broker.limits.pace, now) {
                     break;
                 }
@@ -157,13 +157,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// True if the next packet may be handled.
     pub(super) fn may_process(&self) -> bool {
-        self.stalled.is_none() && (self.intake.taken_over || self.pace.paused().is_none() && !self.window_is_full())
+        self.awaiting_permit.is_none()
+            && (self.intake.taken_over || self.pace.paused().is_none() && !self.window_is_full())
     }
 
     /// True if the socket may be read: either packets may be handled, or there is room to read ahead.
     pub(super) fn may_read(&self) -> bool {
         let ahead = || self.transport.input.len() < AHEAD_BYTES_MAX && self.intake.memory.has_spare_room();
-        !self.intake.ended && (self.may_process() || self.leaving.is_none() && ahead())
+        !self.intake.ended && (self.may_process() || self.draining_until.is_none() && ahead())
     }
 
     /// True if silence is not the client's: what it sends may not have been read.
@@ -180,29 +181,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Handles what had arrived when the connection ended by a take-over or an error of the stream, since its client
     /// may count on that. Returns how the connection ends.
-    pub(super) async fn handle_arrived(&mut self, end: End) -> End {
-        let takes_over = matches!(end, End::Server(Reason::SESSION_TAKEN_OVER));
-        if !takes_over && !matches!(end, End::Lost(Some(_))) {
+    pub(super) async fn handle_arrived(&mut self, end: EndReason) -> EndReason {
+        let takes_over = matches!(end, EndReason::Server(Reason::SESSION_TAKEN_OVER));
+        if !takes_over && !matches!(end, EndReason::Lost(Some(_))) {
             return end;
         }
         self.intake.taken_over = true;
         match tokio::time::timeout(TAKE_OVER_TIMEOUT, self.drain(takes_over)).await {
-            Ok(Err(goodbye @ End::Disconnect { .. })) => goodbye,
+            Ok(Err(goodbye @ EndReason::Disconnect { .. })) => goodbye,
             _ => end,
         }
     }
 
-    async fn drain(&mut self, read: bool) -> Result<(), End> {
+    async fn drain(&mut self, read: bool) -> Result<(), EndReason> {
         let mut left = if read { TAKE_OVER_BYTES_MAX } else { 0 };
         loop {
             self.process_input().await?;
-            if self.stalled.is_some() {
-                let permit = room(&mut self.stalled).await;
-                self.resume_stalled(permit);
+            if self.awaiting_permit.is_some() {
+                let permit = room(&mut self.awaiting_permit).await;
+                self.resume_awaiting(permit);
                 continue;
             }
             let before = self.transport.input.len();
-            if left == 0 || self.transport.read_some().await? != Some(Turn::Input) {
+            if left == 0 || self.transport.read_some().await? != Some(TransportEvent::Input) {
                 return Ok(());
             }
             left = left.saturating_sub(self.transport.input.len() - before);

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::*;
 use crate::{
-    auth::{Access, Authority, Expiry, Method, Principal, Standing, certificate::Proof},
+    auth::{Access, AuthContext, Authority, Expiry, Method, Principal, certificate::PeerCertificate},
     clock::Clock,
     config::Config,
     mqtt::{
@@ -26,10 +26,10 @@ use crate::{
         outbox::SessionId,
         packet::QoS,
         router::{RetainedLimits, Router},
-        sessions::Ended,
+        sessions::ClosedSession,
         topic::TopicName,
     },
-    net::{Peer, wary::Wary},
+    net::{Peer, preauth_stream::PreAuthStream},
     quota::Quotas,
     service::Service,
     shadow::{ShadowKey, Version},
@@ -66,26 +66,26 @@ fn broker_at(directory: &std::path::Path, config: Config, clock: Clock) -> Arc<B
 
 /// A connection of one persistent 3.1.1 session; its CONNACK must say whether the session was there.
 async fn connect(broker: &Arc<Broker>, present: u8) -> DuplexStream {
-    let (near, answer) = ask_in(broker, Proof::None, b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x00\x00\x01c").await;
+    let (near, answer) = ask_in(broker, PeerCertificate::None, b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x00\x00\x01c").await;
     assert_eq!(answer, [0x20, 2, present, 0]);
     near
 }
 
 /// Sends a 3.1.1 CONNECT; what comes is four bytes.
-async fn ask_in(broker: &Arc<Broker>, proof: Proof, connect: &[u8]) -> (DuplexStream, [u8; 4]) {
+async fn ask_in(broker: &Arc<Broker>, proof: PeerCertificate, connect: &[u8]) -> (DuplexStream, [u8; 4]) {
     let (mut near, far) = tokio::io::duplex(4096);
     let peer = peer(proof, broker);
-    let far = Wary::new(far, peer.acquaintance.clone());
+    let far = PreAuthStream::new(far, peer.preauth_permit.clone());
     tokio::spawn(handshake::serve(far, peer, broker.clone(), Instant::now() + Duration::from_secs(60)));
     near.write_all(connect).await.unwrap();
     let answer = read(&mut near).await;
     (near, answer)
 }
 
-fn peer(proof: Proof, broker: &Broker) -> Peer {
+fn peer(proof: PeerCertificate, broker: &Broker) -> Peer {
     let ip = [127, 0, 0, 1].into();
-    let acquaintance = broker.service.quotas().stranger(ip, Instant::now());
-    Peer { address: (ip, 1).into(), proof, listener: "local".into(), signed_in: None, acquaintance }
+    let preauth_permit = broker.service.quotas().stranger(ip, Instant::now());
+    Peer { address: (ip, 1).into(), proof, listener: "local".into(), signed_in: None, preauth_permit }
 }
 
 async fn read(stream: &mut DuplexStream) -> [u8; 4] {
@@ -138,7 +138,7 @@ async fn a_refused_client_gives_its_memory_back() {
     let before = free();
     let head = b"\x10\xd9\x8c\x01\x00\x04MQTT\x05\x04\x00\x00\x04\x15\x00\x01x\x00\x01c\x00\x00\x01w\x46\x41";
     let connect = [&head[..], &[b'w'; 17_985]].concat();
-    let (_near, answer) = ask_in(&broker, Proof::None, &connect).await;
+    let (_near, answer) = ask_in(&broker, PeerCertificate::None, &connect).await;
     assert_eq!((answer[0], answer[3]), (0x20, 0x8c), "there is no enhanced authentication");
     assert_eq!(free(), before);
 }
@@ -152,7 +152,8 @@ async fn a_principal_has_so_many_connections_and_sessions() {
     let broker = broker_with(directory.path(), config);
     let enter = async |principal: &str, client: u8, flags: u8| {
         let connect = [&b"\x10\x0d\x00\x04MQTT\x04"[..], &[flags], b"\x00\x00\x00\x01", &[client]].concat();
-        let (near, answer) = ask_in(&broker, Proof::Certificate(Principal::named(principal).unwrap()), &connect).await;
+        let (near, answer) =
+            ask_in(&broker, PeerCertificate::Certificate(Principal::named(principal).unwrap()), &connect).await;
         (near, answer[3])
     };
     let leave = async |mut near: DuplexStream| {
@@ -184,7 +185,7 @@ async fn a_principal_has_so_many_connections_and_sessions() {
     assert_eq!(code, 0);
     leave(d).await;
     let counters = broker.service.quotas().counters();
-    let met = [Cause::PrincipalConnections, Cause::PrincipalSessions].map(|cause| counters.get(cause));
+    let met = [QuotaKind::PrincipalConnections, QuotaKind::PrincipalSessions].map(|cause| counters.get(cause));
     assert_eq!((broker.sessions.count(), met), (3, [2, 1]), "a and c, and the one of q");
 }
 
@@ -236,10 +237,10 @@ async fn a_client_that_never_pauses_goes_when_its_time_is_over() {
     let connect = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c";
     let busy = Busy { connect, packet: b"\xc0\x00", packets: 10_000, last: || {} };
     let deadline = Instant::now() + Duration::from_secs(60);
-    let mut connection = handshake::accept(busy, peer(Proof::None, &broker), broker, deadline).await.unwrap();
-    connection.until = Some(Instant::now());
+    let mut connection = handshake::accept(busy, peer(PeerCertificate::None, &broker), broker, deadline).await.unwrap();
+    connection.auth_expires_at = Some(Instant::now());
     let ended = connection.serve().await;
-    assert!(matches!(ended, Err(End::Server(Reason::NOT_AUTHORIZED))), "{ended:?}");
+    assert!(matches!(ended, Err(EndReason::Server(Reason::NOT_AUTHORIZED))), "{ended:?}");
 }
 
 /// A burst over WebSocket, whose every read brings one packet, was handled without a pause: the outbox of a subscriber
@@ -249,7 +250,8 @@ async fn a_burst_leaves_its_subscribers_time() {
     const COUNT: usize = 5_000;
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
-    let (mut reader, _) = ask_in(&broker, Proof::None, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01r").await;
+    let (mut reader, _) =
+        ask_in(&broker, PeerCertificate::None, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01r").await;
     reader.write_all(b"\x82\x06\x00\x01\x00\x01t\x00").await.unwrap();
     reader.read_exact(&mut [0; 5]).await.unwrap();
     let reading = tokio::spawn(async move {
@@ -262,7 +264,7 @@ async fn a_burst_leaves_its_subscribers_time() {
     let connect = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c";
     let busy = Busy { connect, packet: b"\x30\x03\x00\x01t", packets: COUNT, last: || {} };
     let deadline = Instant::now() + Duration::from_secs(60);
-    handshake::serve(busy, peer(Proof::None, &broker), broker.clone(), deadline).await;
+    handshake::serve(busy, peer(PeerCertificate::None, &broker), broker.clone(), deadline).await;
     tokio::time::timeout(Duration::from_secs(60), reading).await.expect("all of them come").unwrap();
 }
 
@@ -276,13 +278,20 @@ async fn a_panic_ends_the_session_of_its_connection() {
     // A persistent session, with "bye" to be published on "w".
     let with_will = b"\x10\x15\x00\x04MQTT\x04\x04\x00\x00\x00\x01c\x00\x01w\x00\x03bye";
     let busy = Busy { connect: with_will, packet: b"\xc0\x00", packets: 1, last: || panic!("for the test") };
-    let (mut reader, answer) = ask_in(&broker, Proof::None, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01r").await;
+    let (mut reader, answer) =
+        ask_in(&broker, PeerCertificate::None, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01r").await;
     assert_eq!(answer, [0x20, 2, 0, 0]);
     reader.write_all(b"\x82\x06\x00\x01\x00\x01w\x00").await.unwrap();
     let mut packet = [0; 5];
     reader.read_exact(&mut packet).await.unwrap();
     assert_eq!(packet, *b"\x90\x03\x00\x01\x00");
-    handshake::serve(busy, peer(Proof::None, &broker), broker.clone(), Instant::now() + Duration::from_secs(60)).await;
+    handshake::serve(
+        busy,
+        peer(PeerCertificate::None, &broker),
+        broker.clone(),
+        Instant::now() + Duration::from_secs(60),
+    )
+    .await;
     connect(&broker, 0).await;
     let mut packet = [0; 8];
     reader.read_exact(&mut packet).await.unwrap();
@@ -296,22 +305,22 @@ async fn a_login_that_ends_before_its_connack_is_refused() {
     let (clock, hand) = Clock::manual(Duration::from_secs(10));
     let broker = broker_at(directory.path(), Config::default(), clock);
     let principal = Principal::named("p").unwrap();
-    let mut standing = Standing::of_user(principal.clone(), "local");
-    standing.identity.method = Method::Certificate; // whose clients have a role as shipped
-    standing.identity.until = Some(Expiry { wall: Timestamp(20), deadline: Instant::now() + FAR });
+    let mut auth_context = AuthContext::of_user(principal.clone(), "local");
+    auth_context.identity.method = Method::Certificate; // whose clients have a role as shipped
+    auth_context.identity.until = Some(Expiry { wall: Timestamp(20), deadline: Instant::now() + FAR });
     // The time that it is when its turn comes, what the session is kept for then, and the CONNACK.
     for (at, kept, connack) in [(19, 0, [0, 0]), (20, 0, [0, 5]), (19, 60, [1, 0]), (20, 60, [0, 5])] {
         hand.set(Duration::from_secs(10));
         let key = SessionKey { principal: principal.clone(), client_id: "c".into() };
         let make = |access: &Access| broker.new_session(access);
-        let held = broker.sessions.attach(&key, &standing, true, &broker.authority, make).await.unwrap();
+        let held = broker.sessions.attach(&key, &auth_context, true, &broker.authority, make).await.unwrap();
         let (mut near, far) = tokio::io::duplex(4096);
-        let peer = Peer { signed_in: Some(Arc::new(standing.clone())), ..peer(Proof::None, &broker) };
+        let peer = Peer { signed_in: Some(Arc::new(auth_context.clone())), ..peer(PeerCertificate::None, &broker) };
         tokio::spawn(handshake::serve(far, peer, broker.clone(), Instant::now() + Duration::from_secs(60)));
         let flags = if kept == 0 { CLEAN } else { PARKED };
         let connect = [&b"\x10\x0d\x00\x04MQTT\x04"[..], &[flags], b"\x00\x00\x00\x01c"].concat();
         near.write_all(&connect).await.unwrap();
-        assert_eq!(held.kicked.await, Ok(Reason::SESSION_TAKEN_OVER), "it was let in and waits");
+        assert_eq!(held.disconnect_signal.await, Ok(Reason::SESSION_TAKEN_OVER), "it was let in and waits");
         hand.set(Duration::from_secs(at));
         broker.sessions.release(&key, held.client, kept, None);
         assert_eq!(read(&mut near).await, [0x20, 2, connack[0], connack[1]], "at {at}, kept for {kept}");
@@ -328,7 +337,13 @@ pub(in crate::mqtt) fn leave(broker: &Arc<Broker>, topic: &str, payload: &'stati
     let will = Will { topic, payload, qos: QoS::AtLeastOnce, retain: true, delay: 0, properties: None };
     let principal = Principal::anonymous("c");
     let key = SessionKey { principal: principal.clone(), client_id: "c".into() };
-    broker.dispose(Ended { key, access: Access::admin(principal), from: SessionId(0), client: None, will: Some(will) });
+    broker.dispose(ClosedSession {
+        key,
+        access: Access::admin(principal),
+        from: SessionId(0),
+        client: None,
+        will: Some(will),
+    });
 }
 
 /// Wills were published one after another: those that fell due waited for one that had no room in the engine.

@@ -18,14 +18,14 @@
 //! Not here: which subscriptions select what ([`super::router`]), packet identifiers, retransmission and the QoS window
 //! (session), walking the journal to catch up (connection).
 
-mod lag;
-mod notes;
+mod fan_out_position;
+mod pending_presence;
 mod queue;
 #[cfg(test)]
 mod race;
 mod resync;
+mod resync_cursor;
 mod room;
-mod routed;
 #[cfg(test)]
 mod tests;
 
@@ -34,19 +34,21 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use self::{
-    lag::Lag,
-    notes::Notes,
-    queue::{Entry, Head, Kind, Queue},
+pub use self::{
+    fan_out_position::FanOutPosition, pending_presence::ChangedPresence, resync::QueuedForShadow, resync_cursor::Unsent,
 };
-pub use self::{lag::Unsent, notes::Noted, resync::Ahead, routed::Routed};
+use self::{
+    pending_presence::PendingPresence,
+    queue::{DeliveryClass, Head, Queue, QueuedDelivery},
+    resync_cursor::ResyncCursor,
+};
 use crate::{
     auth::Access,
     metrics::DropCounters,
     mqtt::{
         message::{Delivery, Message},
         packet::{QoS, Reason},
-        session::{Ticket, Verdict},
+        session::{AckId, AckResult},
         shadow_topic,
         topic::TopicName,
     },
@@ -72,9 +74,9 @@ pub enum Item {
     /// The acknowledgement of a request.
     Ack {
         /// Which request.
-        ticket: Ticket,
+        ack_id: AckId,
         /// What was decided.
-        verdict: Verdict,
+        verdict: AckResult,
     },
     /// A message.
     Delivery {
@@ -115,8 +117,8 @@ struct Inner {
     /// Replies ever queued, and replies that left the queue: an acknowledgement waits for those queued before it.
     replies_in: u64,
     replies_out: u64,
-    lag: Lag,
-    notes: Notes,
+    lag: ResyncCursor,
+    notes: PendingPresence,
     /// Sequence of the last document that left the queue.
     last_document: u64,
     /// Messages at QoS 1 and 2 that the client's window has room for, as the consumer found it last.
@@ -137,8 +139,8 @@ enum Idle {
 }
 
 struct QueuedAck {
-    ticket: Ticket,
-    verdict: Verdict,
+    ack_id: AckId,
+    verdict: AckResult,
     /// Goes once so many replies are out.
     after: u64,
 }
@@ -152,8 +154,8 @@ impl Outbox {
             acks: VecDeque::new(),
             replies_in: 0,
             replies_out: 0,
-            lag: Lag::default(),
-            notes: Notes::default(),
+            lag: ResyncCursor::default(),
+            notes: PendingPresence::default(),
             last_document: 0,
             window: u16::MAX,
             connected: true,
@@ -188,7 +190,7 @@ impl Outbox {
         }
         *self.access.write() = access.clone();
         self.change(|inner| {
-            inner.queue.drop_plain_unless(|topic| access.may_receive(topic) && !shadow_topic::is_service(topic));
+            inner.queue.drop_ordinary_unless(|topic| access.may_receive(topic) && !shadow_topic::is_service(topic));
             self.drop_replies(inner);
             self.drop_notices(inner);
             if let Some(unsent) = inner.drop_journalled() {
@@ -212,12 +214,12 @@ impl Outbox {
     pub fn push_own_event(&self, delivery: Delivery, seq: u64) {
         self.change(|inner| match inner.lag.since() {
             Some(since) if seq > since => self.queue_reply(inner, delivery),
-            _ => self.queue_journalled(inner, Entry::new(Kind::Event, delivery, seq)),
+            _ => self.queue_journalled(inner, QueuedDelivery::new(DeliveryClass::Event, delivery, seq)),
         });
     }
 
     fn queue_reply(&self, inner: &mut Inner, delivery: Delivery) -> bool {
-        let entry = Entry::new(Kind::Reply, delivery, 0);
+        let entry = QueuedDelivery::new(DeliveryClass::Reply, delivery, 0);
         if inner.closed.is_some() || (!inner.connected && !self.keeps_offline(inner, &entry)) {
             self.counters.replies.add(1);
             return false;
@@ -235,27 +237,27 @@ impl Outbox {
 
     /// Queues an event of the change that the journal has at `seq`; the rules are in the module's header.
     pub fn push_event(&self, delivery: Delivery, seq: u64) {
-        self.push_journalled(Entry::new(Kind::Event, delivery, seq));
+        self.push_journalled(QueuedDelivery::new(DeliveryClass::Event, delivery, seq));
     }
 
     /// Queues the document as it is at `seq`, in the place of an older one that has not been sent yet.
     ///
     /// In place, not last: a shadow that changes faster than the subscriber reads would never get to the front.
     pub fn push_document(&self, delivery: Delivery, seq: u64) {
-        self.push_journalled(Entry::new(Kind::Document, delivery, seq));
+        self.push_journalled(QueuedDelivery::new(DeliveryClass::Document, delivery, seq));
     }
 
-    fn push_journalled(&self, entry: Entry) {
+    fn push_journalled(&self, entry: QueuedDelivery) {
         self.change(|inner| self.queue_journalled(inner, entry));
     }
 
-    fn queue_journalled(&self, inner: &mut Inner, entry: Entry) -> bool {
+    fn queue_journalled(&self, inner: &mut Inner, entry: QueuedDelivery) -> bool {
         if inner.lag.ignores(&entry) {
             return false;
         }
         let news = inner.is_news(&entry);
         match entry.kind {
-            Kind::Document => inner.queue.push_document(entry),
+            DeliveryClass::Document => inner.queue.push_document(entry),
             _ => inner.queue.push(entry),
         }
         (self.make_room(inner) || news) && inner.wake_always()
@@ -263,7 +265,7 @@ impl Outbox {
 
     /// Notes that the presence told on `topic` has changed, as change `number`; what it is then is asked when it is
     /// sent.
-    pub fn note_presence(&self, topic: &TopicName, number: u64) {
+    pub fn mark_presence(&self, topic: &TopicName, number: u64) {
         self.change(|inner| inner.notes.add(topic, number) && inner.wake_always());
     }
 
@@ -271,8 +273,8 @@ impl Outbox {
     ///
     /// At a full queue the oldest ordinary messages go: the newest says most about how things are. If others than
     /// ordinary messages fill it, the message itself goes.
-    pub fn push_plain(&self, delivery: Delivery) {
-        let entry = Entry::new(Kind::Plain, delivery, 0);
+    pub fn push_ordinary(&self, delivery: Delivery) {
+        let entry = QueuedDelivery::new(DeliveryClass::Ordinary, delivery, 0);
         self.change(|inner| {
             if !inner.connected && entry.delivery.qos == QoS::AtMostOnce {
                 self.dropped(entry.delivery.qos).add(1);
@@ -289,7 +291,7 @@ impl Outbox {
     /// Queues what is told on a shadow's topic without a change: in the order of that shadow's events, and dropped as
     /// an ordinary message would be. During lag it is dropped too, since it would come after what it tells of.
     pub fn push_notice(&self, delivery: Delivery) {
-        let entry = Entry::new(Kind::Notice, delivery, 0);
+        let entry = QueuedDelivery::new(DeliveryClass::Notice, delivery, 0);
         self.change(|inner| {
             if inner.lag.since().is_some() {
                 self.dropped(entry.delivery.qos).add(1);
@@ -299,10 +301,10 @@ impl Outbox {
         });
     }
 
-    fn queue_plain(&self, inner: &mut Inner, entry: Entry) -> bool {
+    fn queue_plain(&self, inner: &mut Inner, entry: QueuedDelivery) -> bool {
         let mut made_room = false;
         while !self.fits(inner, entry.cost()) {
-            let dropped = inner.queue.drop_oldest_plain();
+            let dropped = inner.queue.drop_oldest_ordinary();
             self.dropped(dropped.unwrap_or(entry.delivery.qos)).add(1);
             if dropped.is_none() {
                 return made_room && inner.wake_always();
@@ -316,9 +318,9 @@ impl Outbox {
 
     /// Queues the acknowledgement of a request of this session. Their number is bounded by the requests a session may
     /// have in flight.
-    pub fn push_ack(&self, ticket: Ticket, verdict: Verdict) {
+    pub fn push_ack(&self, ack_id: AckId, verdict: AckResult) {
         self.change(|inner| {
-            inner.acks.push_back(QueuedAck { ticket, verdict, after: inner.replies_in });
+            inner.acks.push_back(QueuedAck { ack_id, verdict, after: inner.replies_in });
             inner.wake_always()
         });
     }
@@ -335,7 +337,7 @@ impl Outbox {
             return None;
         }
         if let Some(ack) = inner.pop_ack() {
-            return Some(Item::Ack { ticket: ack.ticket, verdict: ack.verdict });
+            return Some(Item::Ack { ack_id: ack.ack_id, verdict: ack.verdict });
         }
         loop {
             let lane = match inner.queue.head(window > 0) {
@@ -350,7 +352,7 @@ impl Outbox {
                 }
             };
             let entry = inner.queue.pop(lane)?;
-            inner.replies_out += u64::from(entry.kind == Kind::Reply);
+            inner.replies_out += u64::from(entry.kind == DeliveryClass::Reply);
             if !entry.is_expired() {
                 return Some(inner.sent(entry));
             }
@@ -362,7 +364,7 @@ impl Outbox {
     #[must_use]
     pub fn pop_reply(&self) -> Option<Item> {
         let mut inner = self.inner.lock();
-        let Entry { delivery, .. } = inner.queue.pop_reply()?;
+        let QueuedDelivery { delivery, .. } = inner.queue.pop_reply()?;
         inner.replies_out += 1;
         Some(Item::Delivery { delivery: Delivery { qos: QoS::AtMostOnce, ..delivery }, seq: None })
     }
@@ -371,9 +373,9 @@ impl Outbox {
     #[must_use]
     pub fn pop_ack(&self) -> Option<Item> {
         let mut inner = self.inner.lock();
-        let QueuedAck { ticket, verdict, .. } = inner.acks.pop_front()?;
+        let QueuedAck { ack_id, verdict, .. } = inner.acks.pop_front()?;
         queue::release(&mut inner.acks);
-        Some(Item::Ack { ticket, verdict })
+        Some(Item::Ack { ack_id, verdict })
     }
 
     /// Waits until there may be something new: an item, lag, or the close. For the one consumer, after a pop that
@@ -405,18 +407,18 @@ impl Outbox {
 
     /// The connection ended and the session lives on: QoS 0 goes, events are left to the journal, and the oldest
     /// ordinary messages go that are too many now.
-    pub fn detach(&self, routed: &Routed) {
+    pub fn detach(&self, fan_out_position: &FanOutPosition) {
         let inner = &mut *self.inner.lock();
         inner.connected = false;
         let dropped = inner.queue.drop_journalled().map_or(u64::MAX, |unsent| unsent.seq - 1);
-        inner.lag.begin(dropped.min(routed.finished()));
+        inner.lag.begin(dropped.min(fan_out_position.finished()));
         self.drop_notices(inner);
         let (replies, plain) = inner.queue.drop_unguaranteed();
         inner.replies_out += replies as u64;
         self.counters.replies.add(replies as u64);
         self.counters.plain_at_most_once.add(plain as u64);
         while !self.fits(inner, 0)
-            && let Some(qos) = inner.queue.drop_oldest_plain()
+            && let Some(qos) = inner.queue.drop_oldest_ordinary()
         {
             self.dropped(qos).add(1);
         }
@@ -441,7 +443,7 @@ impl Outbox {
         }
     }
 
-    fn keeps_offline(&self, inner: &Inner, entry: &Entry) -> bool {
+    fn keeps_offline(&self, inner: &Inner, entry: &QueuedDelivery) -> bool {
         entry.delivery.qos != QoS::AtMostOnce && self.fits(inner, entry.cost())
     }
 
@@ -475,11 +477,11 @@ impl Inner {
     }
 
     /// Notes that `entry` leaves for the client.
-    fn sent(&mut self, entry: Entry) -> Item {
+    fn sent(&mut self, entry: QueuedDelivery) -> Item {
         if entry.delivery.qos != QoS::AtMostOnce {
             self.window = self.window.saturating_sub(1);
         }
-        if entry.kind == Kind::Document && !shadow_topic::is_lean_delta(entry.topic()) {
+        if entry.kind == DeliveryClass::Document && !shadow_topic::is_lean_delta(entry.topic()) {
             self.last_document = entry.seq;
         }
         let seq = entry.is_journalled().then_some(entry.seq);
@@ -498,7 +500,7 @@ impl Inner {
     }
 
     /// Returns true if the consumer waits for something like `entry`, which is about to be queued.
-    fn is_news(&self, entry: &Entry) -> bool {
+    fn is_news(&self, entry: &QueuedDelivery) -> bool {
         match self.idle {
             Idle::Busy => false,
             Idle::Empty => true,

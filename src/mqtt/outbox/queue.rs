@@ -16,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-use super::lag::Unsent;
+use super::resync_cursor::Unsent;
 use crate::mqtt::{
     message::{Delivery, Message},
     packet::QoS,
@@ -25,8 +25,8 @@ use crate::mqtt::{
 /// Deliveries of both lanes.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    shadow: VecDeque<Entry>,
-    ordinary: VecDeque<Entry>,
+    shadow: VecDeque<QueuedDelivery>,
+    ordinary: VecDeque<QueuedDelivery>,
     /// Number of the newest entry.
     newest: u64,
     /// Sum of all costs.
@@ -46,9 +46,9 @@ pub(super) struct Queue {
 
 /// One queued delivery.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct QueuedDelivery {
     pub(super) delivery: Delivery,
-    pub(super) kind: Kind,
+    pub(super) kind: DeliveryClass,
     /// Journal sequence of an event or document, else 0.
     pub(super) seq: u64,
     /// Position in the order of arrival; set when it is pushed.
@@ -60,7 +60,7 @@ pub(super) struct Entry {
 
 /// The rules a delivery is queued under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum DeliveryClass {
     /// Answer to a request of the session itself.
     Reply,
     /// Event of a change, which the journal can make up for.
@@ -70,7 +70,7 @@ pub(super) enum Kind {
     /// Message on a shadow's topic that tells of no change, such as the refusal of another session's request.
     Notice,
     /// Ordinary message.
-    Plain,
+    Ordinary,
 }
 
 /// Which of the two lanes.
@@ -92,10 +92,10 @@ pub(super) enum Head {
     Empty,
 }
 
-impl Entry {
-    pub(super) fn new(kind: Kind, delivery: Delivery, seq: u64) -> Self {
+impl QueuedDelivery {
+    pub(super) fn new(kind: DeliveryClass, delivery: Delivery, seq: u64) -> Self {
         let cost = cost(&delivery.message);
-        let mark = if kind == Kind::Document { mark(delivery.message.topic.as_str()) } else { 0 };
+        let mark = if kind == DeliveryClass::Document { mark(delivery.message.topic.as_str()) } else { 0 };
         Self { delivery, kind, seq, number: 0, cost, mark }
     }
 
@@ -104,12 +104,12 @@ impl Entry {
     }
 
     pub(super) fn lane(&self) -> Lane {
-        if self.kind == Kind::Plain { Lane::Ordinary } else { Lane::Shadow }
+        if self.kind == DeliveryClass::Ordinary { Lane::Ordinary } else { Lane::Shadow }
     }
 
     /// Returns true if the journal has what is needed to make up for losing it.
     pub(super) fn is_journalled(&self) -> bool {
-        matches!(self.kind, Kind::Event | Kind::Document)
+        matches!(self.kind, DeliveryClass::Event | DeliveryClass::Document)
     }
 
     pub(super) fn topic(&self) -> &str {
@@ -153,7 +153,7 @@ impl Queue {
     }
 
     /// The shadow lane, next first.
-    pub(super) fn shadow(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn shadow(&self) -> impl Iterator<Item = &QueuedDelivery> {
         self.shadow.iter()
     }
 
@@ -168,11 +168,11 @@ impl Queue {
     }
 
     /// Returns true if `reply` can join without the replies going beyond `limit` bytes; the first always can.
-    pub(super) fn fits_reply(&self, reply: &Entry, limit: usize) -> bool {
+    pub(super) fn fits_reply(&self, reply: &QueuedDelivery, limit: usize) -> bool {
         self.reply_bytes == 0 || self.reply_bytes + reply.cost <= limit
     }
 
-    pub(super) fn push(&mut self, mut entry: Entry) {
+    pub(super) fn push(&mut self, mut entry: QueuedDelivery) {
         self.newest += 1;
         entry.number = self.newest;
         self.count_in(&entry);
@@ -182,7 +182,7 @@ impl Queue {
     /// The lane that is next, by the rule in the module's header. An entry at QoS 1 or 2 holds its lane back while the
     /// window is closed.
     pub(super) fn head(&self, window_open: bool) -> Head {
-        let ready = |entry: &&Entry| window_open || !entry.is_acknowledged() || entry.is_expired();
+        let ready = |entry: &&QueuedDelivery| window_open || !entry.is_acknowledged() || entry.is_expired();
         let (shadow, ordinary) = (self.shadow.front(), self.ordinary.front());
         match (shadow.filter(ready), ordinary.filter(ready)) {
             (Some(shadow), Some(ordinary)) => {
@@ -197,7 +197,7 @@ impl Queue {
         }
     }
 
-    pub(super) fn pop(&mut self, lane: Lane) -> Option<Entry> {
+    pub(super) fn pop(&mut self, lane: Lane) -> Option<QueuedDelivery> {
         let entry = self.lane_mut(lane).pop_front()?;
         let in_row = if self.row.0 == lane { self.row.1.saturating_add(1) } else { 1 };
         self.row = (lane, if self.is_lane_empty(lane.other()) { 0 } else { in_row });
@@ -208,12 +208,12 @@ impl Queue {
 
     /// Takes out the first reply if nothing but notices stand before it in its lane: what events and documents tell came
     /// before it.
-    pub(super) fn pop_reply(&mut self) -> Option<Entry> {
+    pub(super) fn pop_reply(&mut self) -> Option<QueuedDelivery> {
         if self.reply_bytes == 0 {
             return None;
         }
-        let at = self.shadow.iter().position(|entry| entry.kind != Kind::Notice)?;
-        self.shadow.get(at).filter(|entry| entry.kind == Kind::Reply)?;
+        let at = self.shadow.iter().position(|entry| entry.kind != DeliveryClass::Notice)?;
+        self.shadow.get(at).filter(|entry| entry.kind == DeliveryClass::Reply)?;
         let entry = self.shadow.remove(at)?;
         self.count_out(&entry);
         self.release();
@@ -221,9 +221,9 @@ impl Queue {
     }
 
     /// Puts a document where an older one of its topic waits, or last if there is none.
-    pub(super) fn push_document(&mut self, mut entry: Entry) {
-        let same = |queued: &&mut Entry| {
-            queued.kind == Kind::Document && queued.mark == entry.mark && queued.topic() == entry.topic()
+    pub(super) fn push_document(&mut self, mut entry: QueuedDelivery) {
+        let same = |queued: &&mut QueuedDelivery| {
+            queued.kind == DeliveryClass::Document && queued.mark == entry.mark && queued.topic() == entry.topic()
         };
         match self.shadow.iter_mut().find(same) {
             None => self.push(entry),
@@ -240,7 +240,7 @@ impl Queue {
     /// Takes out the document of `topic` if one is queued that is not newer than `seq`.
     pub(super) fn drop_document(&mut self, topic: &str, seq: u64) {
         self.drop_where(Lane::Shadow, |entry| {
-            entry.kind == Kind::Document && entry.seq <= seq && entry.topic() == topic
+            entry.kind == DeliveryClass::Document && entry.seq <= seq && entry.topic() == topic
         });
     }
 
@@ -270,8 +270,9 @@ impl Queue {
     }
 
     /// Takes out the oldest ordinary message or notice. Returns its QoS, if there was one.
-    pub(super) fn drop_oldest_plain(&mut self) -> Option<QoS> {
-        let notice = (self.notices > 0).then(|| self.shadow.iter().position(|entry| entry.kind == Kind::Notice));
+    pub(super) fn drop_oldest_ordinary(&mut self) -> Option<QoS> {
+        let notice =
+            (self.notices > 0).then(|| self.shadow.iter().position(|entry| entry.kind == DeliveryClass::Notice));
         let ordinary = self.ordinary.front().map_or(u64::MAX, |entry| entry.number);
         let older = notice.flatten().filter(|&at| self.shadow.get(at).is_some_and(|entry| entry.number < ordinary));
         let entry = match older {
@@ -283,7 +284,7 @@ impl Queue {
     }
 
     /// Takes out the ordinary messages on topics that are not `kept`.
-    pub(super) fn drop_plain_unless(&mut self, kept: impl Fn(&str) -> bool) {
+    pub(super) fn drop_ordinary_unless(&mut self, kept: impl Fn(&str) -> bool) {
         self.drop_where(Lane::Ordinary, |entry| !kept(entry.topic()));
     }
 
@@ -309,7 +310,7 @@ impl Queue {
         }
         let mut at_most_once = 0;
         let all = self.drop_where(Lane::Shadow, |entry| {
-            let goes = entry.kind == Kind::Notice;
+            let goes = entry.kind == DeliveryClass::Notice;
             at_most_once += usize::from(goes && !entry.is_acknowledged());
             goes
         });
@@ -318,7 +319,7 @@ impl Queue {
 
     /// Takes out the replies. Returns how many.
     pub(super) fn drop_replies(&mut self) -> usize {
-        self.drop_where(Lane::Shadow, |entry| entry.kind == Kind::Reply)
+        self.drop_where(Lane::Shadow, |entry| entry.kind == DeliveryClass::Reply)
     }
 
     /// Takes out what is not guaranteed to be delivered to a session that is not connected. Returns how many of those
@@ -326,7 +327,7 @@ impl Queue {
     pub(super) fn drop_unguaranteed(&mut self) -> (usize, usize) {
         let mut replies = 0;
         let shadow = self.drop_where(Lane::Shadow, |entry| {
-            replies += usize::from(!entry.is_acknowledged() && entry.kind == Kind::Reply);
+            replies += usize::from(!entry.is_acknowledged() && entry.kind == DeliveryClass::Reply);
             !entry.is_acknowledged()
         });
         (replies, shadow - replies + self.drop_where(Lane::Ordinary, |entry| !entry.is_acknowledged()))
@@ -345,7 +346,7 @@ impl Queue {
         shared
     }
 
-    fn drop_where(&mut self, lane: Lane, mut goes: impl FnMut(&Entry) -> bool) -> usize {
+    fn drop_where(&mut self, lane: Lane, mut goes: impl FnMut(&QueuedDelivery) -> bool) -> usize {
         let mut entries = std::mem::take(self.lane_mut(lane));
         let before = entries.len();
         entries.retain(|entry| {
@@ -361,34 +362,34 @@ impl Queue {
         dropped
     }
 
-    fn lane(&self, lane: Lane) -> &VecDeque<Entry> {
+    fn lane(&self, lane: Lane) -> &VecDeque<QueuedDelivery> {
         match lane {
             Lane::Shadow => &self.shadow,
             Lane::Ordinary => &self.ordinary,
         }
     }
 
-    fn lane_mut(&mut self, lane: Lane) -> &mut VecDeque<Entry> {
+    fn lane_mut(&mut self, lane: Lane) -> &mut VecDeque<QueuedDelivery> {
         match lane {
             Lane::Shadow => &mut self.shadow,
             Lane::Ordinary => &mut self.ordinary,
         }
     }
 
-    fn count_in(&mut self, entry: &Entry) {
+    fn count_in(&mut self, entry: &QueuedDelivery) {
         self.bytes += entry.cost;
-        self.reply_bytes += if entry.kind == Kind::Reply { entry.cost } else { 0 };
+        self.reply_bytes += if entry.kind == DeliveryClass::Reply { entry.cost } else { 0 };
         self.journalled += usize::from(entry.is_journalled());
         self.unsearched += usize::from(entry.is_journalled());
-        self.notices += usize::from(entry.kind == Kind::Notice);
+        self.notices += usize::from(entry.kind == DeliveryClass::Notice);
         self.acknowledged += usize::from(entry.is_acknowledged());
     }
 
-    fn count_out(&mut self, entry: &Entry) {
+    fn count_out(&mut self, entry: &QueuedDelivery) {
         self.bytes -= entry.cost;
-        self.reply_bytes -= if entry.kind == Kind::Reply { entry.cost } else { 0 };
+        self.reply_bytes -= if entry.kind == DeliveryClass::Reply { entry.cost } else { 0 };
         self.journalled -= usize::from(entry.is_journalled());
-        self.notices -= usize::from(entry.kind == Kind::Notice);
+        self.notices -= usize::from(entry.kind == DeliveryClass::Notice);
         self.acknowledged -= usize::from(entry.is_acknowledged());
     }
 

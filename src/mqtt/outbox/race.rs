@@ -20,7 +20,7 @@ const CHANGES: u64 = 400;
 /// what is queued. Sequence `s` of the journal changes the shadow `s % SHADOWS`.
 struct Race {
     outbox: Outbox,
-    routed: Routed,
+    fan_out_position: FanOutPosition,
     head: AtomicU64,
     /// The highest sequence the connection has seen, for the writer not to be done before it has begun; the maximum
     /// when the connection is done or has failed.
@@ -43,13 +43,13 @@ impl Race {
             while self.head.load(SeqCst) < seq {
                 thread::yield_now();
             }
-            self.routed.begin(seq);
+            self.fan_out_position.begin(seq);
             self.outbox.push_event(delivery(&format!("e{}", seq % SHADOWS), 1), seq);
             if seq % 3 == 0 {
                 thread::yield_now();
             }
             self.outbox.push_document(delivery(&format!("d{}", seq % SHADOWS), 1), seq);
-            self.routed.finish(seq);
+            self.fan_out_position.finish(seq);
         }
     }
 
@@ -59,7 +59,7 @@ impl Race {
             if self.seen.load(SeqCst) == u64::MAX {
                 return;
             }
-            self.outbox.push_plain(delivery(&format!("p{number}"), 1));
+            self.outbox.push_ordinary(delivery(&format!("p{number}"), 1));
             if number % 4 == 0 {
                 thread::yield_now();
             }
@@ -67,11 +67,11 @@ impl Race {
     }
 
     /// Takes the next change of the journal above `walked` that is still the newest of its shadow.
-    fn catch_up(&self, walked: &mut Option<u64>) -> Option<u64> {
+    fn resync(&self, walked: &mut Option<u64>) -> Option<u64> {
         let lag = self.outbox.lag().filter(|_| !self.outbox.has_replies())?;
         let (after, head) = (walked.map_or(lag, |walked| walked.max(lag)), self.head.load(SeqCst));
         if after >= head {
-            *walked = (!self.outbox.leave_lag(after, &self.routed)).then_some(after);
+            *walked = (!self.outbox.leave_lag(after, &self.fan_out_position)).then_some(after);
             return None;
         }
         let next = (after + 1).max((head + 1).saturating_sub(SHADOWS));
@@ -94,7 +94,7 @@ impl Race {
         let (mut walked, mut ordinary, mut others) = (None, None, 0);
         for turn in 1_u64.. {
             if turn % 97 == 0 {
-                self.outbox.detach(&self.routed);
+                self.outbox.detach(&self.fan_out_position);
                 self.outbox.attach(u16::MAX);
                 walked = None;
             }
@@ -118,7 +118,7 @@ impl Race {
                 Some(Item::Ack { .. }) => panic!("nothing was asked"),
                 None if self.outbox.lag().is_some() => {
                     others = 0;
-                    if let Some(seq) = self.catch_up(&mut walked) {
+                    if let Some(seq) = self.resync(&mut walked) {
                         // A state that was half routed, or sent, when lag began may come again.
                         let topic = |kind: &str| format!("{kind}{}", seq % SHADOWS);
                         if ["e", "d"].map(|kind| saw(topic(kind), seq, true)).contains(&true) {
@@ -149,7 +149,7 @@ fn nothing_is_lost_between_live_events_and_catching_up() {
     for round in 0..150 {
         let (outbox, counters) = outbox();
         let (head, seen) = (AtomicU64::new(0), AtomicU64::new(0));
-        let race = Race { outbox, routed: Routed::new(0), head, seen, pace: [2, 9, 100][round % 3] };
+        let race = Race { outbox, fan_out_position: FanOutPosition::new(0), head, seen, pace: [2, 9, 100][round % 3] };
         thread::scope(|scope| {
             scope.spawn(|| race.write());
             scope.spawn(|| race.announce());

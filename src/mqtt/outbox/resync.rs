@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Noted, Outbox, Routed, Unsent, queue::Kind};
+use super::{ChangedPresence, FanOutPosition, Outbox, Unsent, queue::DeliveryClass};
 use crate::{
     mqtt::{message::Message, shadow_topic, topic::TopicName},
     shadow::ShadowKey,
@@ -11,7 +11,7 @@ use crate::{
 
 /// What is queued of a shadow whose document is about to be sent past the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ahead {
+pub enum QueuedForShadow {
     /// Nothing.
     Nothing,
     /// Something older: the document has to wait for it.
@@ -37,13 +37,13 @@ impl Outbox {
     ///
     /// The caller has sent the newest state of everything that changed above [`Outbox::lag`] up to `caught_up`, and no
     /// state newer than `caught_up`: while that is not so, it walks on.
-    pub fn leave_lag(&self, caught_up: u64, routed: &Routed) -> bool {
-        self.inner.lock().lag.end(caught_up, routed)
+    pub fn leave_lag(&self, caught_up: u64, fan_out_position: &FanOutPosition) -> bool {
+        self.inner.lock().lag.end(caught_up, fan_out_position)
     }
 
-    /// Returns true if presence has changed since the last [`Outbox::take_noted`].
+    /// Returns true if presence has changed since the last [`Outbox::take_changed_presence`].
     #[must_use]
-    pub fn has_noted(&self) -> bool {
+    pub fn has_changed_presence(&self) -> bool {
         !self.inner.lock().notes.is_empty()
     }
 
@@ -68,15 +68,15 @@ impl Outbox {
 
     /// Returns what is queued of the shadow of `key`, whose document is told on `topic`.
     #[must_use]
-    pub fn ahead_of_document(&self, key: &ShadowKey, topic: &str) -> Ahead {
+    pub fn ahead_of_document(&self, key: &ShadowKey, topic: &str) -> QueuedForShadow {
         let inner = self.inner.lock();
-        let mut ahead = Ahead::Nothing;
+        let mut ahead = QueuedForShadow::Nothing;
         for entry in inner.queue.shadow() {
-            if entry.kind == Kind::Document && entry.topic() == topic {
-                return Ahead::Document;
+            if entry.kind == DeliveryClass::Document && entry.topic() == topic {
+                return QueuedForShadow::Document;
             }
-            if ahead == Ahead::Nothing && shadow_topic::is_of(entry.topic(), key) {
-                ahead = Ahead::Older;
+            if ahead == QueuedForShadow::Nothing && shadow_topic::is_of(entry.topic(), key) {
+                ahead = QueuedForShadow::Older;
             }
         }
         ahead
@@ -84,15 +84,15 @@ impl Outbox {
 
     /// What was noted of presence, to be sent now.
     #[must_use]
-    pub fn take_noted(&self) -> Noted {
+    pub fn take_changed_presence(&self) -> ChangedPresence {
         self.inner.lock().notes.take()
     }
 
     /// Tells that the document of `topic` as it is at `seq` has been sent past the queue, on subscribing: a queued or
     /// coming one that is not newer is dropped, so that no older document follows.
-    pub fn document_sent(&self, topic: &TopicName, seq: u64, routed: &Routed) {
+    pub fn document_sent(&self, topic: &TopicName, seq: u64, fan_out_position: &FanOutPosition) {
         let inner = &mut *self.inner.lock();
         inner.queue.drop_document(topic.as_str(), seq);
-        inner.lag.sent_ahead(topic, seq, routed);
+        inner.lag.sent_ahead(topic, seq, fan_out_position);
     }
 }

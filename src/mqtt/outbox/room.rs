@@ -19,7 +19,7 @@ impl Outbox {
             self.counters.superseded.add(inner.queue.drop_superseded(target) as u64);
         }
         while inner.queue.bytes() > limit
-            && let Some(qos) = inner.queue.drop_oldest_plain()
+            && let Some(qos) = inner.queue.drop_oldest_ordinary()
         {
             self.dropped(qos).add(1);
         }

@@ -23,7 +23,7 @@ pub(super) fn delivery(topic: &str, qos: usize) -> Delivery {
 }
 
 fn ack(outbox: &Outbox, request: u32) {
-    outbox.push_ack(Ticket(request), Verdict::SUCCESS);
+    outbox.push_ack(AckId(request), AckResult::SUCCESS);
 }
 
 /// Pushes by a short notation: `r` reply, `e` event, `d` document, `p` plain, `n` notice, each with a topic of two characters and
@@ -37,7 +37,7 @@ fn push(outbox: &Outbox, script: &str) {
             "r" => outbox.push_reply(delivery(topic, number)),
             "e" => outbox.push_event(delivery(topic, number), seq),
             "d" => outbox.push_document(delivery(topic, number), seq),
-            "p" => outbox.push_plain(delivery(topic, number)),
+            "p" => outbox.push_ordinary(delivery(topic, number)),
             "n" => outbox.push_notice(delivery(topic, number)),
             "a" => ack(outbox, number as u32),
             other => panic!("{other}"),
@@ -48,7 +48,7 @@ fn push(outbox: &Outbox, script: &str) {
 /// All that comes out: acknowledgements as `a<id>`, deliveries as `<topic>` with `@<seq>` for what is in the journal.
 fn drain(outbox: &Outbox, window_open: bool) -> String {
     let words = std::iter::from_fn(|| outbox.pop(if window_open { u16::MAX } else { 0 })).map(|item| match item {
-        Item::Ack { ticket, .. } => format!("a{}", ticket.0),
+        Item::Ack { ack_id, .. } => format!("a{}", ack_id.0),
         Item::Delivery { delivery, seq: Some(seq) } => format!("{}@{seq}", delivery.message.topic),
         Item::Delivery { delivery, seq: None } => delivery.message.topic.to_string(),
     });
@@ -188,7 +188,7 @@ fn what_was_sent_of_a_change_is_told() {
         }
         let expected = if sent == 7 { Unsent { topic: None, ..expected } } else { expected };
         assert_eq!((outbox.lag(), outbox.unsent()), (Some(6), Some(expected)), "{document} {sent}");
-        outbox.detach(&Routed::new(29));
+        outbox.detach(&FanOutPosition::new(29));
         assert_eq!((outbox.lag(), outbox.unsent()), (Some(6), None), "what was sent may be lost");
     }
 }
@@ -225,7 +225,7 @@ fn replies_beyond_the_limit_close() {
     assert_eq!(outbox.closed(), Some(Reason::QUOTA_EXCEEDED));
     assert_eq!((drain(&outbox, true).as_str(), counters.closed.get()), ("", 1));
     // The next connection of the session begins afresh with what was not a reply.
-    outbox.detach(&Routed::new(0));
+    outbox.detach(&FanOutPosition::new(0));
     outbox.attach(u16::MAX);
     push(&outbox, "rjj1 a2");
     assert_eq!((outbox.closed(), drain(&outbox, true).as_str()), (None, "a1 xx jj a2"));
@@ -243,7 +243,7 @@ fn plain_messages_are_dropped_at_a_full_queue_and_counted() {
 fn a_session_without_connection_keeps_what_is_guaranteed() {
     let (outbox, counters) = outbox();
     push(&outbox, "paa0 pbb1 ecc1 rdd0 a1");
-    outbox.detach(&Routed::new(3));
+    outbox.detach(&FanOutPosition::new(3));
     assert_eq!(outbox.lag(), Some(2), "the event at 3 was not sent");
     push(&outbox, "pee0 pff1 egg1 rhh1 rii0 pjj1 a1");
     outbox.attach(u16::MAX);
@@ -255,38 +255,38 @@ fn a_session_without_connection_keeps_what_is_guaranteed() {
 #[test]
 fn lag_ends_only_when_the_announcer_is_not_ahead() {
     let (outbox, _) = outbox();
-    let routed = Routed::new(10);
-    outbox.detach(&routed);
+    let fan_out_position = FanOutPosition::new(10);
+    outbox.detach(&fan_out_position);
     outbox.attach(u16::MAX);
     assert_eq!(outbox.lag(), Some(10));
 
-    routed.begin(13);
+    fan_out_position.begin(13);
     outbox.push_event(delivery("aa", 1), 13); // ignored
-    assert!(!outbox.leave_lag(12, &routed), "13 is in nobody's hands otherwise");
+    assert!(!outbox.leave_lag(12, &fan_out_position), "13 is in nobody's hands otherwise");
     assert_eq!(outbox.lag(), Some(12));
 
-    assert!(outbox.leave_lag(15, &routed));
+    assert!(outbox.leave_lag(15, &fan_out_position));
     for seq in 13..=17 {
         outbox.push_event(delivery("aa", 1), seq);
     }
     assert_eq!(drain(&outbox, true), "aa@16 aa@17", "up to 15 it has been caught up");
 
     // Detached while the announcer is inside 18: what it has yet to push of it is ignored, so 18 is to be caught up.
-    routed.finish(17);
-    routed.begin(18);
+    fan_out_position.finish(17);
+    fan_out_position.begin(18);
     outbox.push_event(delivery("aa", 1), 18);
     assert_eq!(drain(&outbox, true), "aa@18");
-    outbox.detach(&routed);
+    outbox.detach(&fan_out_position);
     assert_eq!(outbox.lag(), Some(17));
 }
 
 #[test]
 fn no_older_document_follows_one_sent_past_the_queue() {
     let (outbox, _) = outbox();
-    let (routed, topic) = (Routed::new(4), TopicName::new("xx").unwrap());
+    let (fan_out_position, topic) = (FanOutPosition::new(4), TopicName::new("xx").unwrap());
     outbox.push_document(delivery("xx", 1), 4);
     outbox.push_document(delivery("yy", 1), 4);
-    outbox.document_sent(&topic, 7, &routed);
+    outbox.document_sent(&topic, 7, &fan_out_position);
     for seq in 5..=8 {
         outbox.push_document(delivery("xx", 1), seq);
         outbox.push_event(delivery("zz", 1), seq);
@@ -315,7 +315,7 @@ fn verdicts_outlive_a_connection_that_ends_for_its_replies() {
     let (outbox, _) = outbox();
     push(&outbox, "raa1 a1 rbb1 rcc1 rdd1 ree1 rff1 rgg1 rhh1 a2 rii1 a3");
     assert_eq!((drain(&outbox, true).as_str(), outbox.closed()), ("", Some(Reason::QUOTA_EXCEEDED)));
-    outbox.detach(&Routed::new(0));
+    outbox.detach(&FanOutPosition::new(0));
     outbox.attach(u16::MAX);
     assert_eq!(drain(&outbox, true), "a1 a2 a3");
 }
@@ -341,11 +341,11 @@ fn members_of_a_group_are_ranked() {
     let some = message_of(&delivery("aa", 1));
     let ranks = |outbox: &Outbox| [QoS::AtMostOnce, QoS::AtLeastOnce].map(|qos| outbox.readiness(&some, qos));
     assert_eq!(ranks(&outbox), [Now, Now]);
-    outbox.detach(&Routed::new(0));
+    outbox.detach(&FanOutPosition::new(0));
     assert_eq!(ranks(&outbox), [Never, Later]);
     outbox.attach(u16::MAX);
     assert_eq!(ranks(&outbox), [Waits, Waits], "it has to catch up");
-    assert!(outbox.leave_lag(0, &Routed::new(0)));
+    assert!(outbox.leave_lag(0, &FanOutPosition::new(0)));
     push(&outbox, "paa1 pbb1");
     assert!(outbox.pop(2).is_some(), "of the two that the window has room for");
     assert_eq!(ranks(&outbox), [Now, Waits], "the other fills it");

@@ -29,7 +29,7 @@ use std::{collections::HashMap, hash::Hash, ops::ControlFlow, sync::Arc, time::I
 
 use parking_lot::{Mutex, RwLock};
 
-pub use self::retained::{Amount, Cursor, Page, RetainedLimits};
+pub use self::retained::{Amount, Cursor, RetainedLimits, RetainedPage};
 use self::{
     retained::Retained,
     subscribers::{Subscriber, Subscribers},
@@ -44,15 +44,15 @@ use crate::{
         shadow_topic,
         topic::TopicFilter,
     },
-    quota::Cause,
+    quota::QuotaKind,
     shadow::ShadowKey,
 };
 
 /// What a message is, which decides who gets it and what becomes of it at a full queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum DeliveryKind {
     /// An ordinary message.
-    Plain {
+    Ordinary {
         /// The session that published it; none if the service did.
         from: Option<SessionId>,
     },
@@ -120,7 +120,7 @@ impl Publication for Arc<Message> {
 
 /// Whether a subscription is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subscribed {
+pub enum SubscriptionChange {
     /// The session had no subscription with this filter.
     New,
     /// It took the place of the session's earlier one with the same filter.
@@ -158,14 +158,14 @@ impl Router {
         subscriber: &Arc<Outbox>,
         subscription: &Subscription,
         subscription_id: Option<u32>,
-    ) -> Result<Subscribed, Reason> {
+    ) -> Result<SubscriptionChange, Reason> {
         let filter = &subscription.filter;
         if is_wildcard(filter) && filter.as_str().split('/').count() > trie::LEVELS_MAX {
             return Err(Reason::QUOTA_EXCEEDED);
         }
         let subscriber = Subscriber::new(subscriber, subscription, subscription_id);
         let existed = self.filters.write().entry(filter).insert(filter, subscriber);
-        Ok(if existed { Subscribed::Replaced } else { Subscribed::New })
+        Ok(if existed { SubscriptionChange::Replaced } else { SubscriptionChange::New })
     }
 
     /// Ends a subscription. Returns whether there was one.
@@ -186,14 +186,14 @@ impl Router {
     /// # Errors
     ///
     /// The quota that it is above; nothing was changed.
-    pub fn retain(&self, message: &Arc<Message>, by: &Principal) -> Result<(), Cause> {
+    pub fn retain(&self, message: &Arc<Message>, by: &Principal) -> Result<(), QuotaKind> {
         self.retained.lock().store(message, by, Instant::now())
     }
 
     /// Queues what is told of `publication` towards every session that is to have it. Returns how many those are.
-    pub fn tell(&self, publication: &impl Publication, class: Class) -> usize {
+    pub fn tell(&self, publication: &impl Publication, class: DeliveryKind) -> usize {
         let filters = self.filters.read();
-        let mut found = Found::default();
+        let mut found = MatchedFilters::default();
         let _ = filters.visit(publication.topic(), |subscribers| {
             found.add(subscribers);
             ControlFlow::Continue(())
@@ -212,8 +212,8 @@ impl Router {
     /// of its group. The session is not in the router any more; `former` is what it could read.
     pub fn hand_over(&self, delivery: &Delivery, former: &Access) {
         let filters = self.filters.read();
-        let (message, class) = (&delivery.message, Class::Plain { from: None });
-        let publication = Inherited { message, former, key: shadow_topic::told_on(message.topic.as_str()) };
+        let (message, class) = (&delivery.message, DeliveryKind::Ordinary { from: None });
+        let publication = OrphanedMessage { message, former, key: shadow_topic::told_on(message.topic.as_str()) };
         let route = Route { publication: &publication, class, share: None };
         let _ = filters.visit(message.topic.as_str(), |subscribers| {
             let mut groups = subscribers.groups().filter(|group| delivery.share.as_ref() == Some(group.filter()));
@@ -227,9 +227,9 @@ impl Router {
     /// The retained messages that `filter` selects and `subscriber` may receive, some at a time: from the beginning, or
     /// from where an earlier page ended. Shared subscriptions get none.
     #[must_use]
-    pub fn retained(&self, subscriber: &Outbox, filter: &TopicFilter, from: Cursor) -> Page {
+    pub fn retained(&self, subscriber: &Outbox, filter: &TopicFilter, from: Cursor) -> RetainedPage {
         if filter.share().is_some() {
-            return Page::default();
+            return RetainedPage::default();
         }
         let mut page = self.retained.lock().page(filter, from, Instant::now());
         subscriber.with_access(|access| page.messages.retain(|message| access.may_receive(message.topic.as_str())));
@@ -309,12 +309,12 @@ impl Filters {
 
 /// The subscribers of the filters that select a topic: nearly always those of one filter.
 #[derive(Default)]
-struct Found<'a> {
+struct MatchedFilters<'a> {
     first: Option<&'a Subscribers>,
     more: Vec<&'a Subscribers>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> MatchedFilters<'a> {
     fn add(&mut self, subscribers: &'a Subscribers) {
         match self.first {
             None => self.first = Some(subscribers),
@@ -364,13 +364,13 @@ impl Selection {
 /// One publication on its way to those who subscribed to its topic.
 struct Route<'a, P> {
     publication: &'a P,
-    class: Class,
+    class: DeliveryKind,
     /// The shared subscription that it goes by, if it is not the session's own.
     share: Option<&'a Arc<TopicFilter>>,
 }
 
 /// A message that was on its way to a member of a group whose session ended.
-struct Inherited<'a> {
+struct OrphanedMessage<'a> {
     message: &'a Arc<Message>,
     /// What that member could read.
     former: &'a Access,
@@ -379,7 +379,7 @@ struct Inherited<'a> {
 }
 
 /// Part of a shadow is told only to whom the same part is to be told.
-impl Publication for Inherited<'_> {
+impl Publication for OrphanedMessage<'_> {
     fn topic(&self) -> &str {
         self.message.topic.as_str()
     }
@@ -403,16 +403,22 @@ impl<P: Publication> Route<'_, P> {
     }
 
     fn deliver_to_one(&self, group: &shared::Group) -> usize {
-        if let Class::Others { than } = self.class
+        if let DeliveryKind::Others { than } = self.class
             && group.has(than)
         {
             return 0; // that one was told for all
         }
         // What is made up for later is so by a session's own subscriptions, which this is none of.
         let class = match self.class {
-            Class::Event { .. } | Class::Document { .. } | Class::Presence { .. } => Class::Plain { from: None },
-            Class::Change { by: to, .. } | Class::Reply { to, .. } => Class::Reply { to, seq: None },
-            class @ (Class::Plain { .. } | Class::Private { .. } | Class::Others { .. }) => class,
+            DeliveryKind::Event { .. } | DeliveryKind::Document { .. } | DeliveryKind::Presence { .. } => {
+                DeliveryKind::Ordinary { from: None }
+            }
+            DeliveryKind::Change { by: to, .. } | DeliveryKind::Reply { to, .. } => {
+                DeliveryKind::Reply { to, seq: None }
+            }
+            class @ (DeliveryKind::Ordinary { .. } | DeliveryKind::Private { .. } | DeliveryKind::Others { .. }) => {
+                class
+            }
         };
         let route = Route { publication: self.publication, class, share: Some(group.filter()) };
         let told = |outbox: &Outbox| outbox.with_access(|access| self.told_to(outbox, access));
@@ -429,7 +435,7 @@ impl<P: Publication> Route<'_, P> {
     }
 
     fn queue(&self, outbox: &Outbox, subscriptions: &[&Subscriber], message: Arc<Message>) -> usize {
-        let own = matches!(self.class, Class::Plain { from } if from == Some(outbox.id()));
+        let own = matches!(self.class, DeliveryKind::Ordinary { from } if from == Some(outbox.id()));
         let selected = || subscriptions.iter().filter(|subscription| !(own && subscription.no_local)); // [MQTT-3.8.3-3]
         let Some(qos) = selected().map(|subscription| subscription.qos).max() else { return 0 };
         let delivery = Delivery {
@@ -447,17 +453,17 @@ impl<P: Publication> Route<'_, P> {
 
     fn push(&self, outbox: &Outbox, delivery: Delivery) {
         match self.class {
-            Class::Private { .. } => outbox.push_reply(delivery),
-            Class::Reply { to, .. } if to == outbox.id() => outbox.push_reply(delivery),
-            Class::Change { by, seq } if by == outbox.id() => outbox.push_own_event(delivery, seq),
-            Class::Event { seq } | Class::Change { seq, .. } | Class::Reply { seq: Some(seq), .. } => {
-                outbox.push_event(delivery, seq)
-            }
-            Class::Presence { number } => outbox.note_presence(&delivery.message.topic, number),
-            Class::Document { seq } => outbox.push_document(delivery, seq),
-            Class::Plain { .. } | Class::Others { .. } | Class::Reply { seq: None, .. } => {
+            DeliveryKind::Private { .. } => outbox.push_reply(delivery),
+            DeliveryKind::Reply { to, .. } if to == outbox.id() => outbox.push_reply(delivery),
+            DeliveryKind::Change { by, seq } if by == outbox.id() => outbox.push_own_event(delivery, seq),
+            DeliveryKind::Event { seq }
+            | DeliveryKind::Change { seq, .. }
+            | DeliveryKind::Reply { seq: Some(seq), .. } => outbox.push_event(delivery, seq),
+            DeliveryKind::Presence { number } => outbox.mark_presence(&delivery.message.topic, number),
+            DeliveryKind::Document { seq } => outbox.push_document(delivery, seq),
+            DeliveryKind::Ordinary { .. } | DeliveryKind::Others { .. } | DeliveryKind::Reply { seq: None, .. } => {
                 let is_notice = self.share.is_none() && shadow_topic::is_service(delivery.message.topic.as_str());
-                if is_notice { outbox.push_notice(delivery) } else { outbox.push_plain(delivery) }
+                if is_notice { outbox.push_notice(delivery) } else { outbox.push_ordinary(delivery) }
             }
         }
     }
@@ -465,8 +471,8 @@ impl<P: Publication> Route<'_, P> {
     /// The message for the session of `outbox`, which has `access`, if it is for it at all.
     fn told_to(&self, outbox: &Outbox, access: &Access) -> Option<Arc<Message>> {
         match self.class {
-            Class::Private { to } if to != outbox.id() => None,
-            Class::Others { than } if than == outbox.id() => None,
+            DeliveryKind::Private { to } if to != outbox.id() => None,
+            DeliveryKind::Others { than } if than == outbox.id() => None,
             _ => self.publication.told_to(outbox.id(), access),
         }
     }

@@ -21,7 +21,7 @@ use crate::{
     auth::Principal,
     config::Limits,
     mqtt::{message::Message, topic::TopicFilter},
-    quota::Cause,
+    quota::QuotaKind,
 };
 
 /// How much may be retained.
@@ -48,7 +48,7 @@ pub struct Cursor(Option<Key>);
 
 /// Some of the messages a filter selects.
 #[derive(Debug, Default)]
-pub struct Page {
+pub struct RetainedPage {
     /// In the order of their topics; may be none although more follow.
     pub messages: Vec<Arc<Message>>,
     /// Where the next page begins, if there may be more.
@@ -59,7 +59,7 @@ pub struct Page {
 #[derive(Debug)]
 pub(super) struct Retained {
     limits: RetainedLimits,
-    messages: BTreeMap<Key, Kept>,
+    messages: BTreeMap<Key, StoredMessage>,
     /// Those of the messages that expire, soonest first.
     expiring: BTreeSet<(Instant, Key)>,
     all: Amount,
@@ -68,7 +68,7 @@ pub(super) struct Retained {
 }
 
 #[derive(Debug)]
-struct Kept {
+struct StoredMessage {
     message: Arc<Message>,
     by: Principal,
     at: Instant,
@@ -99,7 +99,7 @@ impl Retained {
     /// # Errors
     ///
     /// There is no room for it; nothing was changed.
-    pub(super) fn store(&mut self, message: &Arc<Message>, by: &Principal, now: Instant) -> Result<(), Cause> {
+    pub(super) fn store(&mut self, message: &Arc<Message>, by: &Principal, now: Instant) -> Result<(), QuotaKind> {
         self.expire(now);
         let key: Key = message.topic.as_str().replace('/', SEPARATOR).into();
         // [MQTT-3.3.1-6], [MQTT-3.3.1-7]; and what is expired at once takes the place of what was there all the same.
@@ -117,10 +117,10 @@ impl Retained {
         all.add(message);
         own.add(message);
         if own.exceeds(&self.limits.of_principal) {
-            return Err(Cause::PrincipalRetained);
+            return Err(QuotaKind::PrincipalRetained);
         }
         if all.exceeds(&self.limits.all) {
-            return Err(Cause::Retained);
+            return Err(QuotaKind::Retained);
         }
         self.remove(&key);
         self.all = all;
@@ -128,31 +128,33 @@ impl Retained {
         if let Some(at) = message.expires_at {
             self.expiring.insert((at, Arc::clone(&key)));
         }
-        self.messages.insert(key, Kept { message: Arc::clone(message), by: by.clone(), at: now });
+        self.messages.insert(key, StoredMessage { message: Arc::clone(message), by: by.clone(), at: now });
         Ok(())
     }
 
     /// Collects messages that `filter` selects, from `from` on.
-    pub(super) fn page(&mut self, filter: &TopicFilter, from: Cursor, now: Instant) -> Page {
+    pub(super) fn page(&mut self, filter: &TopicFilter, from: Cursor, now: Instant) -> RetainedPage {
         self.expire(now);
         let pattern = filter.as_str().replace('/', SEPARATOR);
-        let mut page = Page::default();
+        let mut page = RetainedPage::default();
         let mut next = from.0.map_or(Bound::Unbounded, Bound::Included);
         for _ in 0..PAGE_STEPS {
             let rest = (next.as_ref().map(|key| &**key), Bound::Unbounded);
-            let Some((key, Kept { message, .. })) = self.messages.range::<str, _>(rest).next() else { return page };
+            let Some((key, StoredMessage { message, .. })) = self.messages.range::<str, _>(rest).next() else {
+                return page;
+            };
             if page.messages.len() == PAGE_MESSAGES {
                 page.next = Some(Cursor(Some(Arc::clone(key))));
                 return page;
             }
             next = match compare(&pattern, key) {
-                Step::Selected => {
+                LookupStep::Selected => {
                     page.messages.push(Arc::clone(message));
                     Bound::Excluded(Arc::clone(key))
                 }
-                Step::Follow => Bound::Excluded(Arc::clone(key)),
-                Step::Leap(to) => Bound::Included(to.into()),
-                Step::End => return page,
+                LookupStep::Follow => Bound::Excluded(Arc::clone(key)),
+                LookupStep::Leap(to) => Bound::Included(to.into()),
+                LookupStep::End => return page,
             };
         }
         page.next = match next {
@@ -191,7 +193,7 @@ impl Retained {
     }
 
     fn remove(&mut self, key: &Key) {
-        let Some(Kept { message, by, .. }) = self.messages.remove(key) else { return };
+        let Some(StoredMessage { message, by, .. }) = self.messages.remove(key) else { return };
         self.all.subtract(&message);
         if let hash_map::Entry::Occupied(mut own) = self.of.entry(by) {
             own.get_mut().subtract(&message);
@@ -250,7 +252,7 @@ impl Amount {
 
 /// What a lookup does at a topic.
 #[derive(Debug, PartialEq, Eq)]
-enum Step {
+enum LookupStep {
     /// Takes it.
     Selected,
     /// Goes on with the next topic.
@@ -262,10 +264,10 @@ enum Step {
 }
 
 /// Compares a filter with a topic, both with NUL between levels.
-fn compare(filter: &str, topic: &str) -> Step {
+fn compare(filter: &str, topic: &str) -> LookupStep {
     // [MQTT-4.7.2-1]; topics that start with `$` are before all that start with a later character.
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
-        return Step::Leap(AFTER_DOLLAR.into());
+        return LookupStep::Leap(AFTER_DOLLAR.into());
     }
     // The end of the subtree under the last `+`, to leap to when nothing more can match inside it.
     let mut past = None;
@@ -275,18 +277,20 @@ fn compare(filter: &str, topic: &str) -> Step {
         let end = at + name.len();
         let head = |length: usize| topic.get(..length).unwrap_or(topic);
         match levels.next() {
-            Some("#") => return Step::Selected,
+            Some("#") => return LookupStep::Selected,
             Some("+") => past = Some(end),
             Some(level) if level == name => {}
-            Some(level) if name < level => return Step::Leap(format!("{}{level}", head(at))),
+            Some(level) if name < level => return LookupStep::Leap(format!("{}{level}", head(at))),
             // Beyond the filter, in this level or in depth, and so is all that follows inside the subtree.
-            _ => return past.map_or(Step::End, |end| Step::Leap(format!("{}{AFTER_SEPARATOR}", head(end)))),
+            _ => {
+                return past.map_or(LookupStep::End, |end| LookupStep::Leap(format!("{}{AFTER_SEPARATOR}", head(end))));
+            }
         }
         at = end + SEPARATOR.len();
     }
     match levels.next() {
-        None | Some("#") => Step::Selected,
-        Some(_) => Step::Follow,
+        None | Some("#") => LookupStep::Selected,
+        Some(_) => LookupStep::Follow,
     }
 }
 

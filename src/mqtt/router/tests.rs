@@ -9,7 +9,7 @@ use super::*;
 use crate::auth::{Access, Method, Policy, Principal, rule::RuleText};
 use crate::metrics::DropCounters;
 use crate::mqtt::{
-    outbox::{Item, QueueLimits, Routed},
+    outbox::{FanOutPosition, Item, QueueLimits},
     packet::{QoS, RetainHandling},
     topic::TopicName,
 };
@@ -58,7 +58,7 @@ fn message(topic: &str, payload: &str) -> Message {
 }
 
 fn publish(router: &Router, topic: &str) -> usize {
-    router.tell(&Arc::new(message(topic, "x")), Class::Plain { from: None })
+    router.tell(&Arc::new(message(topic, "x")), DeliveryKind::Ordinary { from: None })
 }
 
 fn received(outbox: &Outbox) -> Vec<Delivery> {
@@ -121,7 +121,7 @@ fn routing_agrees_with_matching_one_by_one() {
         let (who, filter) = (random.below(sessions.len()), random.filter());
         if random.below(3) > 0 {
             let result = router.subscribe(&sessions[who], &subscription(filter.as_str(), 1), None).unwrap();
-            assert_eq!(result == Subscribed::New, held.insert((who, filter)), "seed {seed} step {step}");
+            assert_eq!(result == SubscriptionChange::New, held.insert((who, filter)), "seed {seed} step {step}");
         } else {
             let some = held.iter().nth(random.below(held.len().max(1))).cloned().unwrap_or((who, filter));
             assert_eq!(
@@ -197,7 +197,7 @@ fn overlapping_filters_give_one_delivery() {
             router.subscribe(&outbox, &subscription(text, qos), (id > 0).then_some(id)).unwrap();
         }
         let message = Arc::new(Message { qos: QOS[published], ..message("a/b", "x") });
-        assert_eq!(router.tell(&message, Class::Plain { from: None }), 2, "row {row}");
+        assert_eq!(router.tell(&message, DeliveryKind::Ordinary { from: None }), 2, "row {row}");
         let received = received(&outbox);
         assert_eq!(received.len(), 1, "row {row}");
         let mut told = received[0].subscription_ids.to_vec();
@@ -221,7 +221,7 @@ fn flags_of_subscriptions_are_obeyed() {
         router.subscribe(&outbox, &chosen, None).unwrap();
         let message = Arc::new(Message { retain: true, ..message("a", "x") });
         let from = Some(SessionId(if own { 1 } else { 2 }));
-        assert_eq!(router.tell(&message, Class::Plain { from }), usize::from(delivered));
+        assert_eq!(router.tell(&message, DeliveryKind::Ordinary { from }), usize::from(delivered));
         let flags: Vec<_> = received(&outbox).iter().map(|delivery| delivery.retain).collect();
         assert_eq!(flags, if delivered { vec![retain] } else { vec![] });
     }
@@ -229,7 +229,7 @@ fn flags_of_subscriptions_are_obeyed() {
     let (router, outbox) = (router(), session(1));
     router.subscribe(&outbox, &Subscription { no_local: true, ..subscription("a", 2) }, Some(1)).unwrap();
     router.subscribe(&outbox, &subscription("+", 0), Some(2)).unwrap();
-    router.tell(&Arc::new(message("a", "x")), Class::Plain { from: Some(SessionId(1)) });
+    router.tell(&Arc::new(message("a", "x")), DeliveryKind::Ordinary { from: Some(SessionId(1)) });
     let received = received(&outbox);
     assert_eq!((received[0].qos, &*received[0].subscription_ids), (QoS::AtMostOnce, &[2][..]));
 }
@@ -238,13 +238,13 @@ fn flags_of_subscriptions_are_obeyed() {
 fn classes_decide_who_gets_a_message_and_how() {
     // class, popped by the session that asked (1) with a sequence, and by another (2)
     let table = [
-        (Class::Plain { from: Some(SessionId(1)) }, Some(None), Some(None)),
-        (Class::Event { seq: 5 }, Some(Some(5)), Some(Some(5))),
-        (Class::Document { seq: 5 }, Some(Some(5)), Some(Some(5))),
-        (Class::Reply { to: SessionId(1), seq: Some(5) }, Some(None), Some(Some(5))),
-        (Class::Reply { to: SessionId(1), seq: None }, Some(None), Some(None)),
-        (Class::Private { to: SessionId(1) }, Some(None), None),
-        (Class::Others { than: SessionId(1) }, None, Some(None)),
+        (DeliveryKind::Ordinary { from: Some(SessionId(1)) }, Some(None), Some(None)),
+        (DeliveryKind::Event { seq: 5 }, Some(Some(5)), Some(Some(5))),
+        (DeliveryKind::Document { seq: 5 }, Some(Some(5)), Some(Some(5))),
+        (DeliveryKind::Reply { to: SessionId(1), seq: Some(5) }, Some(None), Some(Some(5))),
+        (DeliveryKind::Reply { to: SessionId(1), seq: None }, Some(None), Some(None)),
+        (DeliveryKind::Private { to: SessionId(1) }, Some(None), None),
+        (DeliveryKind::Others { than: SessionId(1) }, None, Some(None)),
     ];
     for (class, asked, other) in table {
         let (router, outboxes) = (router(), [session(1), session(2)]);
@@ -275,10 +275,10 @@ fn a_shared_group_takes_turns() {
         members.each_ref().map(|member| received(member).len())
     };
     assert_eq!(counts(9), [3, 3, 3]);
-    members[1].detach(&Routed::new(0));
+    members[1].detach(&FanOutPosition::new(0));
     assert_eq!(counts(8), [4, 0, 4], "one without a connection is passed over");
-    members[0].detach(&Routed::new(0));
-    members[2].detach(&Routed::new(0));
+    members[0].detach(&FanOutPosition::new(0));
+    members[2].detach(&FanOutPosition::new(0));
     assert_eq!(counts(3), [1, 1, 1], "unless all are; then it is kept for them");
     assert!(router.unsubscribe(members[0].id(), &filter("$share/g/a/+")));
     assert!(!router.unsubscribe(members[0].id(), &filter("$share/g/a/+")));
@@ -305,7 +305,11 @@ fn every_delivery_asks_for_the_right_to_read() {
     subscribe(&router, &barred, "#");
     subscribe(&router, &barred, "secret");
     [&barred, &free].iter().for_each(|member| subscribe(&router, member, "$share/g/#"));
-    for class in [Class::Plain { from: None }, Class::Event { seq: 1 }, Class::Private { to: SessionId(1) }] {
+    for class in [
+        DeliveryKind::Ordinary { from: None },
+        DeliveryKind::Event { seq: 1 },
+        DeliveryKind::Private { to: SessionId(1) },
+    ] {
         router.tell(&Arc::new(message("secret", "x")), class);
     }
     assert_eq!((received(&barred).len(), received(&free).len()), (0, 2), "only the group's other member");
@@ -342,7 +346,7 @@ fn what_is_handed_over_keeps_to_rights() {
         let (router, leaves) = (router(), session(1));
         let (narrow, other) = (session_with(2, 1 << 20, part.clone()), session(3));
         subscribe(&router, &leaves, "$share/g/#");
-        router.tell(&Arc::new(message(topic, "x")), Class::Plain { from: None });
+        router.tell(&Arc::new(message(topic, "x")), DeliveryKind::Ordinary { from: None });
         router.remove(leaves.id(), [&filter("$share/g/#")]);
         subscribe(&router, &narrow, "$share/g/#");
         subscribe(&router, &other, "$share/other/#");
@@ -356,8 +360,8 @@ fn what_is_handed_over_keeps_to_rights() {
 
 #[test]
 fn retained_messages_have_limits() {
-    const ALL: Result<(), Cause> = Err(Cause::Retained);
-    const OWN: Result<(), Cause> = Err(Cause::PrincipalRetained);
+    const ALL: Result<(), QuotaKind> = Err(QuotaKind::Retained);
+    const OWN: Result<(), QuotaKind> = Err(QuotaKind::PrincipalRetained);
     let now = Instant::now();
     let mut retained = Retained::new(RetainedLimits {
         all: Amount { messages: 3, bytes: 10_000 },
@@ -461,7 +465,7 @@ fn throughput() {
         for update in 1..=UPDATES {
             let number = (update * 7_919 % SESSIONS) as usize;
             for message in &messages[number] {
-                router.tell(message, Class::Event { seq: update });
+                router.tell(message, DeliveryKind::Event { seq: update });
             }
             while outboxes[number].pop(u16::MAX).is_some() {}
         }

@@ -11,14 +11,14 @@
 //! Not here: sockets, keep-alive, taking a client id over, wills and session expiry, which are the connection layer's;
 //! who may do what; which messages a client gets.
 
-mod receipts;
+mod inbound_acks;
 
 use std::time::Instant;
 
 use bytes::Bytes;
 
-pub use self::receipts::Ticket;
-use self::receipts::{Receipts, Taken};
+pub use self::inbound_acks::AckId;
+use self::inbound_acks::{InboundAcks, PublishOutcome};
 pub use crate::mqtt::violation::Violation;
 use crate::mqtt::{
     codec,
@@ -86,14 +86,14 @@ pub struct Inbound {
     /// Whether to keep it for later subscribers.
     pub retain: bool,
     /// What to complete; `Some` exactly for QoS 1 and 2.
-    pub ticket: Option<Ticket>,
+    pub ack_id: Option<AckId>,
     /// MQTT 5 properties other than the alias.
     pub properties: Option<Box<Properties>>,
 }
 
 /// How a message from the client was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct AckResult {
     /// What PUBACK or PUBREC says to an MQTT 5 client.
     pub reason: Reason,
     /// Explains it, to a client that wants explanations.
@@ -102,7 +102,7 @@ pub struct Verdict {
     pub unknown: bool,
 }
 
-impl Verdict {
+impl AckResult {
     /// The message was taken.
     pub const SUCCESS: Self = Self { reason: Reason::SUCCESS, reason_string: None, unknown: false };
 }
@@ -126,7 +126,7 @@ pub enum Delivered {
 pub struct Session {
     limits: SessionLimits,
     link: Option<Link>,
-    receipts: Receipts,
+    inbound_acks: InboundAcks,
     inflight: Inflight,
 }
 
@@ -151,7 +151,7 @@ impl Session {
     /// A session without connection.
     #[must_use]
     pub fn new(limits: SessionLimits) -> Self {
-        Self { limits, link: None, receipts: Receipts::default(), inflight: Inflight::default() }
+        Self { limits, link: None, inbound_acks: InboundAcks::default(), inflight: Inflight::default() }
     }
 
     /// Gives the session a connection, and appends what its client has to be sent again; call it after CONNACK is in
@@ -173,7 +173,7 @@ impl Session {
     /// Takes the connection away, and with it all that is not of the session.
     pub fn detach(&mut self) {
         if self.link.take().is_some() {
-            self.receipts.detach();
+            self.inbound_acks.detach();
             self.inflight.detach();
         }
     }
@@ -209,7 +209,7 @@ impl Session {
             }
             ClientPacket::PingReq => link.send(&ServerPacket::PingResp, out), // [MQTT-3.12.4-1]
             ClientPacket::PubRel(id) => {
-                let held = self.receipts.release(id)?;
+                let held = self.inbound_acks.release(id)?;
                 link.send(&ServerPacket::PubComp(id, found(held)), out);
             }
             ClientPacket::PubAck(id, _) => self.inflight.acknowledge(id),
@@ -233,7 +233,7 @@ impl Session {
             ClientPacket::PubAck(id, _) => self.inflight.awaits_puback(*id),
             ClientPacket::PubRec(id, _) => self.inflight.awaits_pubrec(*id),
             ClientPacket::PubComp(id) => self.inflight.awaits_pubcomp(*id),
-            ClientPacket::PubRel(id) => self.receipts.awaits_pubrel(*id),
+            ClientPacket::PubRel(id) => self.inbound_acks.awaits_pubrel(*id),
             _ => false,
         }
     }
@@ -258,7 +258,7 @@ impl Session {
 
     /// Whether one may not for the bytes that are under way, though for their number it might.
     #[must_use]
-    pub fn is_laden(&self) -> bool {
+    pub fn over_byte_limit(&self) -> bool {
         !self.window_open() && self.link.as_ref().is_some_and(|link| self.inflight.is_open(link.window, usize::MAX))
     }
 
@@ -287,15 +287,15 @@ impl Session {
     ///
     /// Without a connection the verdict is kept for the resend. A ticket of a message that is no longer known is let
     /// go.
-    pub fn complete(&mut self, ticket: Ticket, verdict: Verdict, out: &mut Vec<u8>) {
-        self.receipts.decide(ticket, verdict);
+    pub fn complete(&mut self, ack_id: AckId, verdict: AckResult, out: &mut Vec<u8>) {
+        self.inbound_acks.decide(ack_id, verdict);
         self.acknowledge(out);
     }
 
     /// Tells that a message from the client will have no verdict, because its outcome is not known or it was not tried:
     /// a resend is a new request. Returns whether the present connection waits for it, which then has to end.
-    pub fn abandon(&mut self, ticket: Ticket) -> bool {
-        self.receipts.abandon(ticket)
+    pub fn abandon(&mut self, ack_id: AckId) -> bool {
+        self.inbound_acks.abandon(ack_id)
     }
 
     /// Answers a SUBSCRIBE with one reason per filter.
@@ -324,7 +324,7 @@ impl Session {
     /// How many messages from the client on this connection are not acknowledged yet.
     #[must_use]
     pub fn inbound_pending(&self) -> usize {
-        self.receipts.waiting()
+        self.inbound_acks.waiting()
     }
 
     /// Bytes of the messages to the client that are kept for a resend.
@@ -347,26 +347,26 @@ impl Session {
             Some(alias) => link.resolve(alias.get(), topic, self.limits.topic_alias_max)?,
         };
         let (protocol, window) = (link.protocol, self.limits.inbound_window);
-        let ticket = match id.map(|id| self.receipts.take(id, qos, dup, protocol, window)).transpose()? {
+        let ack_id = match id.map(|id| self.inbound_acks.take(id, qos, dup, protocol, window)).transpose()? {
             None => None,
-            Some(Taken::New(ticket)) => Some(ticket),
-            Some(Taken::Waits) => {
+            Some(PublishOutcome::New(ack_id)) => Some(ack_id),
+            Some(PublishOutcome::Waits) => {
                 self.acknowledge(out);
                 return Ok(None);
             }
-            Some(Taken::Repeat(verdict)) => {
+            Some(PublishOutcome::Repeat(verdict)) => {
                 if let Some(id) = id {
                     link.acknowledge(id, qos, verdict, out);
                 }
                 return Ok(None);
             }
         };
-        Ok(Some(Action::Publish(Inbound { topic, payload, qos, retain, ticket, properties })))
+        Ok(Some(Action::Publish(Inbound { topic, payload, qos, retain, ack_id, properties })))
     }
 
     fn acknowledge(&mut self, out: &mut Vec<u8>) {
         let Some(link) = &mut self.link else { return };
-        while let Some((id, qos, verdict)) = self.receipts.next(link.protocol) {
+        while let Some((id, qos, verdict)) = self.inbound_acks.next(link.protocol) {
             link.acknowledge(id, qos, verdict, out);
         }
     }
@@ -412,8 +412,8 @@ impl Link {
     }
 
     /// Writes PUBACK or PUBREC, its reason string only if the client wants it [MQTT-3.1.2-29].
-    fn acknowledge(&mut self, id: PacketId, qos: QoS, verdict: Verdict, out: &mut Vec<u8>) {
-        let Verdict { reason, reason_string, .. } = verdict;
+    fn acknowledge(&mut self, id: PacketId, qos: QoS, verdict: AckResult, out: &mut Vec<u8>) {
+        let AckResult { reason, reason_string, .. } = verdict;
         let text = reason_string.filter(|_| self.explain).map(String::from);
         let packet = match qos {
             QoS::ExactlyOnce => ServerPacket::PubRec(id, reason, text),

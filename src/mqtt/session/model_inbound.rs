@@ -46,7 +46,7 @@ struct World {
     /// The client's messages that are not acknowledged, oldest first.
     unfinished: Vec<Sent>,
     /// Requests to decide: message and ticket.
-    undecided: Vec<(usize, Ticket)>,
+    undecided: Vec<(usize, AckId)>,
     /// Per message: QoS, how often it was asked for, and whether it was decided.
     messages: Vec<(QoS, usize, bool)>,
     /// Identifiers published on this connection, per QoS, that wait for PUBACK or PUBREC.
@@ -85,9 +85,9 @@ impl World {
             Step::Publish { .. } => {}
             Step::Decide(which) => {
                 if !self.undecided.is_empty() {
-                    let (number, ticket) = self.undecided.swap_remove(which % self.undecided.len());
+                    let (number, ack_id) = self.undecided.swap_remove(which % self.undecided.len());
                     self.messages[number].2 = true;
-                    self.session.complete(ticket, Verdict::SUCCESS, &mut self.wire);
+                    self.session.complete(ack_id, AckResult::SUCCESS, &mut self.wire);
                 }
             }
             Step::Read => self.read(),
@@ -110,7 +110,7 @@ impl World {
         if let Some(Action::Publish(inbound)) = self.session.receive(packet, self.now, &mut self.wire).unwrap() {
             assert_eq!(inbound.payload, number.to_string());
             self.messages[number].1 += 1;
-            self.undecided.push((number, inbound.ticket.unwrap()));
+            self.undecided.push((number, inbound.ack_id.unwrap()));
         }
     }
 

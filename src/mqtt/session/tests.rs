@@ -50,35 +50,35 @@ impl Peer {
     }
 
     /// Sends a PUBLISH to topic `a` and tells whether it was a request, and what was answered at once.
-    fn publish(&mut self, qos: u8, dup: bool, id: u8) -> (Result<Option<Ticket>, Violation>, Vec<u8>) {
+    fn publish(&mut self, qos: u8, dup: bool, id: u8) -> (Result<Option<AckId>, Violation>, Vec<u8>) {
         let first_byte = 0x30 | qos << 1 | u8::from(dup) << 3;
         let (length, properties) = if self.protocol == Protocol::V4 { (5, "") } else { (6, "00") };
         let (action, out) = self.send(&format!(r#"{first_byte:02X} {length:02X} 00 01 "a" 00 {id:02X} {properties}"#));
-        let ticket = |action| match action {
-            Some(Action::Publish(inbound)) => inbound.ticket,
+        let ack_id = |action| match action {
+            Some(Action::Publish(inbound)) => inbound.ack_id,
             None => None,
             other => panic!("{other:?}"),
         };
-        (action.map(ticket), out)
+        (action.map(ack_id), out)
     }
 
     /// A PUBLISH that has to be a request.
-    fn request(&mut self, qos: u8, dup: bool, id: u8) -> Ticket {
-        let (ticket, out) = self.publish(qos, dup, id);
+    fn request(&mut self, qos: u8, dup: bool, id: u8) -> AckId {
+        let (ack_id, out) = self.publish(qos, dup, id);
         assert!(out.is_empty(), "{out:02x?}");
-        ticket.unwrap().expect("a request")
+        ack_id.unwrap().expect("a request")
     }
 
     /// A PUBLISH that has to be taken for a resend.
     fn resend(&mut self, qos: u8, id: u8) -> Vec<u8> {
-        let (ticket, out) = self.publish(qos, true, id);
-        assert_eq!(ticket, Ok(None));
+        let (ack_id, out) = self.publish(qos, true, id);
+        assert_eq!(ack_id, Ok(None));
         out
     }
 
-    fn decide(&mut self, ticket: Ticket, reason: Reason) -> Vec<u8> {
+    fn decide(&mut self, ack_id: AckId, reason: Reason) -> Vec<u8> {
         let mut out = Vec::new();
-        self.session.complete(ticket, Verdict { reason, ..Verdict::SUCCESS }, &mut out);
+        self.session.complete(ack_id, AckResult { reason, ..AckResult::SUCCESS }, &mut out);
         out
     }
 
@@ -120,17 +120,17 @@ fn acknowledgements_keep_the_order_of_the_publishes() {
 fn a_qos_2_message_is_asked_for_once_while_the_session_lives() {
     for connect in [V4, V5] {
         let mut peer = Peer::new(connect);
-        let ticket = peer.request(2, false, 7);
+        let ack_id = peer.request(2, false, 7);
         assert!(peer.resend(2, 7).is_empty(), "undecided: it waits");
         peer.reconnect();
         assert!(peer.resend(2, 7).is_empty(), "undecided, after a resume: it waits");
-        assert_eq!(peer.decide(ticket, Reason::SUCCESS), bytes("50 02 00 07"));
+        assert_eq!(peer.decide(ack_id, Reason::SUCCESS), bytes("50 02 00 07"));
         assert_eq!(peer.resend(2, 7), bytes("50 02 00 07"));
         assert_eq!(peer.publish(2, false, 7), (Ok(None), bytes("50 02 00 07")), "without DUP too");
         peer.reconnect();
         assert_eq!(peer.resend(2, 7), bytes("50 02 00 07"));
         peer.answers("62 02 00 07", "70 02 00 07");
-        assert_ne!(peer.request(2, false, 7), ticket, "released: the identifier is free");
+        assert_ne!(peer.request(2, false, 7), ack_id, "released: the identifier is free");
     }
 }
 
@@ -162,18 +162,18 @@ fn a_client_that_forgot_its_session_has_its_new_messages_asked_for() {
 fn a_refused_qos_2_message_is_refused_again_or_asked_anew() {
     let mut peer = Peer::new(V5);
     let refused = bytes("50 03 00 07 83");
-    let ticket = peer.request(2, false, 7);
-    assert_eq!(peer.decide(ticket, Reason::IMPLEMENTATION_SPECIFIC), refused);
+    let ack_id = peer.request(2, false, 7);
+    assert_eq!(peer.decide(ack_id, Reason::IMPLEMENTATION_SPECIFIC), refused);
     peer.reconnect();
     assert_eq!(peer.resend(2, 7), refused, "a resend");
     assert_eq!(peer.resend(2, 7), refused, "and another");
-    let ticket = peer.request(2, false, 7);
-    assert_eq!(peer.decide(ticket, Reason::SUCCESS), bytes("50 02 00 07"), "a new one");
+    let ack_id = peer.request(2, false, 7);
+    assert_eq!(peer.decide(ack_id, Reason::SUCCESS), bytes("50 02 00 07"), "a new one");
     assert_eq!(peer.resend(2, 7), bytes("50 02 00 07"));
     // Only so many refusals are remembered.
     for id in 10..40 {
-        let ticket = peer.request(2, false, id);
-        peer.decide(ticket, Reason::NOT_AUTHORIZED);
+        let ack_id = peer.request(2, false, id);
+        peer.decide(ack_id, Reason::NOT_AUTHORIZED);
     }
     assert_eq!(peer.resend(2, 39), bytes("50 03 00 27 87"));
     peer.request(2, true, 10);
@@ -182,8 +182,8 @@ fn a_refused_qos_2_message_is_refused_again_or_asked_anew() {
 #[test]
 fn a_3_1_1_client_releases_what_was_refused() {
     let mut peer = Peer::new(V4);
-    let ticket = peer.request(2, false, 7);
-    assert_eq!(peer.decide(ticket, Reason::NOT_AUTHORIZED), bytes("50 02 00 07"));
+    let ack_id = peer.request(2, false, 7);
+    assert_eq!(peer.decide(ack_id, Reason::NOT_AUTHORIZED), bytes("50 02 00 07"));
     assert_eq!(peer.publish(2, false, 7), (Ok(None), bytes("50 02 00 07")));
     peer.answers("62 02 00 07", "70 02 00 07");
 }
@@ -194,8 +194,8 @@ fn a_3_1_1_client_releases_what_was_refused() {
 #[test]
 fn a_refusal_told_to_a_client_that_speaks_mqtt_5_now_frees_the_identifier() {
     let mut peer = Peer::new(V4);
-    let ticket = peer.request(2, false, 7);
-    assert_eq!(peer.decide(ticket, Reason::NOT_AUTHORIZED), bytes("50 02 00 07"));
+    let ack_id = peer.request(2, false, 7);
+    assert_eq!(peer.decide(ack_id, Reason::NOT_AUTHORIZED), bytes("50 02 00 07"));
     peer.session.detach();
     peer.connect(V5);
     let refused = bytes("50 03 00 07 87");
@@ -241,8 +241,8 @@ fn the_receive_maximum_holds_for_mqtt_5_alone() {
     let mut peer = Peer::new(V5);
     let tickets: Vec<_> = (1..=4).map(|id| peer.request(2, false, id)).collect();
     assert_eq!(peer.publish(1, false, 5).0, Err(Violation::ReceiveMaximumExceeded));
-    for ticket in tickets {
-        peer.decide(ticket, Reason::SUCCESS);
+    for ack_id in tickets {
+        peer.decide(ack_id, Reason::SUCCESS);
     }
     assert_eq!(peer.publish(1, false, 5).0, Err(Violation::ReceiveMaximumExceeded), "PUBREC alone frees nothing");
     peer.answers("62 02 00 01", "70 02 00 01");
@@ -421,10 +421,10 @@ fn reason_strings_go_to_those_who_want_them_and_can_take_them() {
     ];
     for (label, connect, answer) in table {
         let mut peer = Peer::new(connect);
-        let ticket = peer.request(1, false, 1);
+        let ack_id = peer.request(1, false, 1);
         let mut out = Vec::new();
-        let verdict = Verdict { reason: Reason::NOT_AUTHORIZED, reason_string: Some("no".into()), unknown: false };
-        peer.session.complete(ticket, verdict, &mut out);
+        let verdict = AckResult { reason: Reason::NOT_AUTHORIZED, reason_string: Some("no".into()), unknown: false };
+        peer.session.complete(ack_id, verdict, &mut out);
         assert_eq!(out, bytes(answer), "{label}");
     }
 }
@@ -509,9 +509,9 @@ fn no_mutilation_of_a_packet_upsets_a_session() {
 /// Accepts what is asked, and says "close" if that is what was asked for.
 fn accept(session: &mut Session, action: Action, out: &mut Vec<u8>) -> Option<&'static str> {
     match action {
-        Action::Publish(Inbound { ticket, .. }) => {
-            if let Some(ticket) = ticket {
-                session.complete(ticket, Verdict::SUCCESS, out);
+        Action::Publish(Inbound { ack_id, .. }) => {
+            if let Some(ack_id) = ack_id {
+                session.complete(ack_id, AckResult::SUCCESS, out);
             }
         }
         Action::Subscribe(Subscribe { id, filters, .. }) => {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{after, decided, pointer, sender, state, thermostat, update, written};
 use crate::shadow::{
-    Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Measured, Preconditions, Rejection, Stamp,
+    Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Preconditions, Rejection, SizeLimit, Stamp,
     Timestamp, Update, Version, command::EtagCondition, decide, tree::Node,
 };
 
@@ -276,7 +276,7 @@ fn limits_apply_to_the_result() {
         path_tombstones_max: 4,
     };
     let size = |size, max| {
-        let what = if max == 40 { Measured::State } else { Measured::Tags };
+        let what = if max == 40 { SizeLimit::State } else { SizeLimit::Tags };
         Err(Rejection::TooLarge { what, size, max })
     };
     let leaves = |count| Err(Rejection::TooManyLeaves { count, max: 6 });
@@ -388,7 +388,7 @@ fn an_equal_value_sent_again_is_refreshed() {
         (json!({"desired": {"a": 1.0}}), &["/desired/a"]),
         (json!({"desired": {"b": {"c": [1], "d": {}}}}), &["/desired/b/c", "/desired/b/d"]),
     ] {
-        let command = Command::Update(Update { touches: true, ..update(sent.clone()) });
+        let command = Command::Update(Update { bumps: true, ..update(sent.clone()) });
         let Ok(Decision::Changed { document: next, changes }) =
             decide(&document, &command, &sender("heartbeat"), Timestamp(100), &DocumentLimits::default())
         else {

@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::shadow::{
-    JsonPatch, Measured, OnConflict, Patch, Preconditions, command::EtagCondition, idempotency::IdempotencyKey,
+    JsonPatch, OnConflict, Patch, Preconditions, SizeLimit, command::EtagCondition, idempotency::IdempotencyKey,
     json_patch::LEVELS_MAX,
 };
 
@@ -427,7 +427,7 @@ fn steps_down_with_a_large_value_are_counted() {
     let decided = |command| decide(&document, &command, &sender, Timestamp(9), &DocumentLimits::default()).map(|_| ());
     // Eight steps down are less than 4 * 16 KiB.
     let refused = decided(back_and_forth("/desired/a/list", "/desired/list")).unwrap_err();
-    assert_eq!(refused, Rejection::TooLarge { what: Measured::Patch { operation: 16 }, size: 9 * 8008, max: 65_536 });
+    assert_eq!(refused, Rejection::TooLarge { what: SizeLimit::Patch { operation: 16 }, size: 9 * 8008, max: 65_536 });
     let detail = "what the patch puts and moves up to operation 16, in bytes and eight for each value";
     assert_eq!((refused.code(), refused.detail().as_deref()), (413, Some(detail)));
     assert_eq!(decided(back_and_forth("/desired/other", "/desired/list")), Ok(()), "no step down");

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::{after, decided, naive, object, state, update};
 use crate::shadow::{
-    Change, Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Former, Pointer, Section, Stamp, Update,
-    pointer::SectionName,
+    Change, Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Pointer, PreviousVersion, Section,
+    Stamp, Update, pointer::SectionName,
 };
 
 /// Few keys, so that updates overlap; some sort differently as UTF-8 and UTF-16 or need escapes.
@@ -59,7 +59,7 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
     });
     let flags = (prop::bool::weighted(0.2), prop::bool::weighted(0.3));
     let update = (states, flags)
-        .prop_map(|(state, (replace, touches))| Command::Update(Update { replace, touches, ..update(state) }));
+        .prop_map(|(state, (replace, bumps))| Command::Update(Update { replace, bumps, ..update(state) }));
     prop_oneof![9 => update, 1 => Just(Command::Delete(Delete::default()))]
 }
 
@@ -140,7 +140,7 @@ proptest! {
             let again = document.apply(&changes, &stamp, matches!(command, Command::Delete(_)), 256);
             prop_assert_eq!(&again, &next);
 
-            let former = Former { version: document.version, timestamp: document.timestamp, deleted: document.deleted };
+            let former = PreviousVersion { version: document.version, timestamp: document.timestamp, deleted: document.deleted };
             let undone = next.undo(&changes, former);
             prop_assert_eq!(state(&undone), state(&document));
             prop_assert_eq!(undone.etag, document.etag);
@@ -152,7 +152,7 @@ proptest! {
         let mut undoing = document.undoing();
         for (document, changes) in made.iter().rev() {
             undoing.undo(changes);
-            let former = Former { version: document.version, timestamp: document.timestamp, deleted: document.deleted };
+            let former = PreviousVersion { version: document.version, timestamp: document.timestamp, deleted: document.deleted };
             let undone = undoing.clone().arrive(former);
             prop_assert_eq!(state(&undone), state(document));
             prop_assert_eq!(undone.etag, document.etag);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{Random, Running, job, key, update};
+use super::{Random, Running, key, queued, update};
 use crate::{
     shadow::{Command, IdempotencyKey, Keyed, OnConflict},
     store::StoreOptions,
@@ -46,28 +46,28 @@ fn committed_updates_per_second() {
         let running = Running::open(options).unwrap();
         let keys: Vec<_> = (0..shadows).map(|n| key(&format!("device-{n:06}"))).collect();
         for chunk in keys.chunks(1000) {
-            running.apply(chunk.iter().map(|key| job(key, update(&document(1), None), 0)));
+            running.apply(chunk.iter().map(|key| queued(key, update(&document(1), None), 0)));
         }
         let mut random = Random::new(1);
         let mut next = |n: u64| {
             let key = &keys[random.below(shadows) as usize];
             let change = json!({"reported": {"temperature": n as f64 / 8.0, "humidity": n, "rssi": -60, "log": {"reading-3": n, "reading-7": n + 1}}});
-            job(key, update(&change, None), n)
+            queued(key, update(&change, None), n)
         };
         let total = in_flight * if in_flight < 1000 { rounds * 2 } else { rounds };
-        let jobs: Vec<_> = (0..total).map(&mut next).collect();
+        let queue: Vec<_> = (0..total).map(&mut next).collect();
         let before = running.store.health();
         let cpu_before = writer_cpu_seconds();
         let started = Instant::now();
         let mut count = 0;
-        let mut jobs = jobs.into_iter();
-        jobs.by_ref().take(in_flight as usize).for_each(|job| running.send(job));
+        let mut queue = queue.into_iter();
+        queue.by_ref().take(in_flight as usize).for_each(|queued| running.send(queued));
         let mut batches = 0;
         while count < total {
             let outcomes = running.reported.recv().unwrap();
             batches += 1;
             count += outcomes.len() as u64;
-            jobs.by_ref().take(outcomes.len()).for_each(|job| running.send(job));
+            queue.by_ref().take(outcomes.len()).for_each(|queued| running.send(queued));
         }
         let seconds = started.elapsed().as_secs_f64();
         let health = running.store.health();
@@ -100,7 +100,7 @@ fn conditions_cost() {
     let running = Running::open(options).unwrap();
     let keys = VARIANTS.map(|variant| (0..SHADOWS).map(|n| key(&format!("{variant}-{n:06}"))).collect::<Vec<_>>());
     for chunk in keys.iter().flat_map(|keys| keys.chunks(1000)) {
-        running.apply(chunk.iter().map(|key| job(key, update(&document(1), None), 0)));
+        running.apply(chunk.iter().map(|key| queued(key, update(&document(1), None), 0)));
     }
     let mut measured = VARIANTS.map(|_| (Vec::new(), Vec::new()));
     for version in 1..=TURNS {
@@ -108,10 +108,10 @@ fn conditions_cost() {
         let fields = if version % 2 == 0 { ["a", "b", "c"] } else { ["x", "y", "z"] };
         let change = json!({"reported": {fields[0]: version, fields[1]: 0.5, "log": {fields[2]: version}}});
         for ((variant, keys), (rates, costs)) in VARIANTS.iter().zip(&keys).zip(&mut measured) {
-            let jobs: Vec<_> =
-                keys.iter().map(|key| job(key, variant_of(variant, &change, version), version)).collect();
+            let queue: Vec<_> =
+                keys.iter().map(|key| queued(key, variant_of(variant, &change, version), version)).collect();
             let (cpu, started) = (writer_cpu_seconds(), Instant::now());
-            let outcomes = running.apply(jobs);
+            let outcomes = running.apply(queue);
             assert!(outcomes.iter().all(|outcome| outcome.result.as_ref().is_ok_and(|applied| applied.seq.is_some())));
             rates.push(SHADOWS as f64 / started.elapsed().as_secs_f64());
             costs.push((writer_cpu_seconds() - cpu) * 1e6 / SHADOWS as f64);

@@ -4,12 +4,12 @@ use std::{fs, io, path::Path};
 
 use redb::ReadableTable;
 
-use super::{Random, Running, count, delete, job, key, named, options};
+use super::{Random, Running, count, delete, key, named, options, queued};
 use crate::{
     shadow::Version,
     store::{
         self, CopyError, Report, Seq, StoreError, StoreOptions,
-        backup::{BackupWriter, Table},
+        backup::{BackupTable, BackupWriter},
         schema::{self, JOURNAL_TABLE, STATE_TABLE},
     },
 };
@@ -21,8 +21,8 @@ fn at(path: &Path) -> StoreOptions {
 /// Applies `n` rounds of changes to 30 shadows, some of which are deleted.
 fn work(running: &Running, n: u64) {
     for round in 0..n {
-        running.apply((0..30).map(|shadow| job(&key(&format!("device-{shadow}")), count(round), 0)));
-        running.apply([job(&named("device-1", "lamp"), count(round), 0), job(&key("device-2"), delete(), 0)]);
+        running.apply((0..30).map(|shadow| queued(&key(&format!("device-{shadow}")), count(round), 0)));
+        running.apply([queued(&named("device-1", "lamp"), count(round), 0), queued(&key("device-2"), delete(), 0)]);
     }
 }
 
@@ -122,7 +122,9 @@ fn a_backup_is_restored_only_if_complete_and_to_a_new_path() {
 fn a_record_with_a_key_of_another_kind_is_not_restored() {
     let directory = tempfile::tempdir().unwrap();
     let (copy, target) = (directory.path().join("copy"), directory.path().join("restored.redb"));
-    for (table, key, name) in [(Table::Meta, &b"a\xff"[..], "meta"), (Table::Journal, b"1234567", "journal")] {
+    for (table, key, name) in
+        [(BackupTable::Meta, &b"a\xff"[..], "meta"), (BackupTable::Journal, b"1234567", "journal")]
+    {
         let mut writer = BackupWriter::begin(Vec::new(), false).unwrap();
         writer.record(table, key, b"value").unwrap();
         fs::write(&copy, writer.finish().unwrap()).unwrap();
@@ -139,7 +141,7 @@ fn a_store_after_retention_is_sound() {
     let (path, copy) = (directory.path().join("store.redb"), directory.path().join("copy"));
     let options = StoreOptions { journal_bytes_max: 10_000, ..at(&path) };
     let running = Running::open(options).unwrap();
-    running.apply([job(&key("old"), count(1), 0)]);
+    running.apply([queued(&key("old"), count(1), 0)]);
     work(&running, 30);
     running.store.back_up(fs::File::create(&copy).unwrap()).unwrap();
     let (head, oldest) = (running.store.head(), running.store.health().oldest);

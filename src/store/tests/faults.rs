@@ -31,12 +31,12 @@ fn run(seed: u64, stop: Stop, about: &str) -> Option<Run> {
     let mut reported = Model::default();
     let mut reported_and_unknown = Model::default();
     for batch in 0..BATCHES {
-        let jobs = random_batch(&mut random);
+        let queue = random_batch(&mut random);
         let now = *stepped.now.lock();
         reported_and_unknown = reported.clone();
-        let expected = reported_and_unknown.apply(&jobs, now, &options.document);
-        let outcomes = stepped.apply(copies(&jobs));
-        assert_eq!(outcomes.len(), jobs.len(), "{about}: each is reported once");
+        let expected = reported_and_unknown.apply(&queue, now, &options.document);
+        let outcomes = stepped.apply(copies(&queue));
+        assert_eq!(outcomes.len(), queue.len(), "{about}: each is reported once");
         if all_rejected(&outcomes, &Rejection::OutcomeUnknown) {
             break;
         }
@@ -89,9 +89,9 @@ fn check_image(run: &Run, image: Vec<u8>, about: &str) {
     model.check(&stepped, about);
 
     // The store is usable.
-    let jobs = random_batch(&mut Random::new(7));
-    let expected = model.apply(&jobs, *stepped.now.lock(), &options.document);
-    check_outcomes(&stepped.apply(copies(&jobs)), &expected, about);
+    let queue = random_batch(&mut Random::new(7));
+    let expected = model.apply(&queue, *stepped.now.lock(), &options.document);
+    check_outcomes(&stepped.apply(copies(&queue)), &expected, about);
     stepped.idle();
     model.check(&stepped, about);
     drop(stepped);
@@ -150,9 +150,9 @@ fn the_disk_matches_the_model_after_every_commit() {
         let mut stepped = Stepped::open(&disk, options.clone()).unwrap();
         let mut reported = Model::default();
         for batch in 0..25 {
-            let jobs = random_batch(&mut random);
-            let expected = reported.apply(&jobs, *stepped.now.lock(), &options.document);
-            check_outcomes(&stepped.apply(copies(&jobs)), &expected, &format!("seed {seed}, batch {batch}"));
+            let queue = random_batch(&mut random);
+            let expected = reported.apply(&queue, *stepped.now.lock(), &options.document);
+            check_outcomes(&stepped.apply(copies(&queue)), &expected, &format!("seed {seed}, batch {batch}"));
             let run = Run { disk: disk.clone(), reported: reported.clone(), reported_and_unknown: reported.clone() };
             check_image(&run, disk.durable(), &format!("seed {seed}, cut after batch {batch}"));
         }

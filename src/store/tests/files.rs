@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Random, Running, count, job, key, options,
+    Random, Running, count, key, options, queued,
     sim_disk::{SimDisk, Stop},
     stepped::Stepped,
 };
@@ -127,7 +127,7 @@ fn sound_image() -> Vec<u8> {
     let disk = SimDisk::new(Vec::new(), Stop::Never);
     let mut stepped = Stepped::open(&disk, StoreOptions { carry_documents_min: 0, ..options() }).unwrap();
     for n in 0..3 {
-        stepped.apply((0..40).map(|device| job(&key(&format!("device-{device}")), count(n), 0)));
+        stepped.apply((0..40).map(|device| queued(&key(&format!("device-{device}")), count(n), 0)));
     }
     stepped.idle();
     drop(stepped);
@@ -150,7 +150,7 @@ fn check_image(image: Vec<u8>, verify_on_open: bool, about: &str) -> bool {
     }
     sound &= stepped.store.list(None, 100).is_ok_and(|list| list.len() == 40);
     sound &= stepped.store.journal(crate::store::Seq(0), 1000).is_ok_and(|page| page.entries.len() == 120);
-    stepped.apply([job(&key("device-1"), count(9), 0), job(&key("new"), count(9), 0)]);
+    stepped.apply([queued(&key("device-1"), count(9), 0), queued(&key("new"), count(9), 0)]);
     sound
 }
 

@@ -3,13 +3,13 @@
 use serde_json::json;
 
 use super::{
-    Job, job, key, options, sender,
+    QueuedCommand, key, options, queued, sender,
     sim_disk::{SimDisk, Stop},
     stepped::Stepped,
     update,
 };
 use crate::shadow::{
-    Command, Delete, IdempotencyKey, Keyed, Manner, Rejection, Update, Version, idempotency::REMEMBERED_SECONDS,
+    Command, Delete, Disposition, IdempotencyKey, Keyed, Rejection, Update, Version, idempotency::REMEMBERED_SECONDS,
 };
 
 fn keyed(text: &str, command: Command) -> Command {
@@ -31,9 +31,9 @@ fn stepped() -> Stepped {
 
 /// Returns the outcome of one job in its own batch: the version, and true if it was replayed.
 fn ask(store: &mut Stepped, by: &str, command: Command) -> Result<(u64, bool), Rejection> {
-    let outcome = store.apply([Job { sender: sender(by), ..job(&key("dev"), command, 0) }]).pop().unwrap();
+    let outcome = store.apply([QueuedCommand { sender: sender(by), ..queued(&key("dev"), command, 0) }]).pop().unwrap();
     outcome.result.map(|applied| match applied.manner {
-        Manner::Again(first) => (first.version.0, true),
+        Disposition::Replayed(first) => (first.version.0, true),
         _ => (applied.after.version.0, false),
     })
 }
@@ -75,16 +75,19 @@ fn a_dry_run_stores_nothing() {
         Command::Update(update) => Command::Update(Update { dry_run: true, ..update }),
         delete => delete,
     };
-    let outcomes = store.apply([job(&key("dev"), dry(set(1, None)), 0), job(&key("dev"), dry(set(1, None)), 0)]);
+    let outcomes = store.apply([queued(&key("dev"), dry(set(1, None)), 0), queued(&key("dev"), dry(set(1, None)), 0)]);
     for outcome in outcomes {
         let applied = outcome.result.unwrap();
-        assert_eq!((applied.seq, applied.after.version, applied.manner), (None, Version(1), Manner::DryRun));
+        assert_eq!((applied.seq, applied.after.version, applied.manner), (None, Version(1), Disposition::DryRun));
     }
     assert!(!store.store.read(&key("dev")).unwrap().document.exists());
     assert_eq!(store.store.head().0, 0);
     assert_eq!(ask(&mut store, "a", keyed("k", set(1, None))), Ok((1, false)), "the key was not used");
-    let outcome = store.apply([Job { sender: sender("a"), ..job(&key("dev"), dry(set(1, None)), 0) }]).pop().unwrap();
-    assert!(matches!(outcome.result.unwrap().manner, Manner::Again(_)), "what would become of it is a replay");
+    let outcome = store
+        .apply([QueuedCommand { sender: sender("a"), ..queued(&key("dev"), dry(set(1, None)), 0) }])
+        .pop()
+        .unwrap();
+    assert!(matches!(outcome.result.unwrap().manner, Disposition::Replayed(_)), "what would become of it is a replay");
 }
 
 #[test]

@@ -11,9 +11,9 @@ use std::{
 use serde_json::json;
 
 use super::{
-    Random, count, job, key,
+    Random, count, key,
     model::{Model, copies, random_batch, small_options},
-    options,
+    options, queued,
     sim_disk::{SimDisk, Stop},
     stepped::{START, Stepped},
     update,
@@ -41,10 +41,10 @@ fn the_lag_stays_within_its_bounds() {
         let mut bytes_before = 0;
         for round in 0..150 {
             let batch = 1 + random.below(16);
-            let jobs: Vec<_> = (0..batch)
-                .map(|_| job(&key(&format!("d{}", random.below(documents))), count(random.next()), 0))
+            let queue: Vec<_> = (0..batch)
+                .map(|_| queued(&key(&format!("d{}", random.below(documents))), count(random.next()), 0))
                 .collect();
-            stepped.apply(jobs);
+            stepped.apply(queue);
             let health = stepped.store.health();
             let batch_bytes = health.journal_bytes - bytes_before;
             bytes_before = health.journal_bytes;
@@ -64,7 +64,7 @@ fn a_single_update_is_flushed_in_its_own_commit() {
     let disk = SimDisk::new(Vec::new(), Stop::Never);
     let mut stepped = Stepped::open(&disk, options()).unwrap();
     for n in 0..20 {
-        stepped.apply([job(&key(["m", "a", "z"][n as usize % 3]), count(n), 0)]);
+        stepped.apply([queued(&key(["m", "a", "z"][n as usize % 3]), count(n), 0)]);
         assert_eq!(stepped.store.health().lag_entries, 0, "update {n}");
     }
 }
@@ -75,7 +75,7 @@ fn retention_removes_by_size_and_by_age() {
     let limits = StoreOptions { journal_bytes_max: 20_000, journal_age_max: Duration::from_secs(100), ..options() };
     let mut stepped = Stepped::open(&disk, limits.clone()).unwrap();
     for n in 0..400 {
-        stepped.apply([job(&key("d"), count(n), 0)]);
+        stepped.apply([queued(&key("d"), count(n), 0)]);
         assert!(stepped.store.health().journal_bytes <= 20_000 + 200);
     }
     let health = stepped.store.health();
@@ -95,7 +95,7 @@ fn retention_removes_by_size_and_by_age() {
     // The age limit.
     *stepped.now.lock() = START + 101;
     for n in 0..10 {
-        stepped.apply([job(&key("e"), count(n), 0)]);
+        stepped.apply([queued(&key("e"), count(n), 0)]);
     }
     assert_eq!(stepped.store.health().oldest, Seq(401));
 
@@ -105,9 +105,9 @@ fn retention_removes_by_size_and_by_age() {
     assert_eq!(stepped.store.health().oldest, Seq(401));
     assert!(stepped.store.journal(Seq(399), 10).unwrap().gone);
     *stepped.now.lock() = START + 1000;
-    stepped.apply([job(&key("f"), count(1), 0)]);
+    stepped.apply([queued(&key("f"), count(1), 0)]);
     // Entries above the checkpoint at the beginning of the commit stay; the next commit removes them.
-    stepped.apply([job(&key("f"), count(2), 0)]);
+    stepped.apply([queued(&key("f"), count(2), 0)]);
     assert_eq!(stepped.store.health().oldest, Seq(411));
     assert_eq!(stepped.store.read(&key("d")).unwrap().document.version, Version(400));
 }
@@ -121,9 +121,9 @@ fn retention_keeps_entries_after_the_checkpoint() {
         let mut random = Random::new(seed);
         let mut model = Model::default();
         for batch in 0..40 {
-            let jobs = random_batch(&mut random);
-            model.apply(&jobs, *stepped.now.lock(), &options.document);
-            stepped.apply(copies(&jobs));
+            let queue = random_batch(&mut random);
+            model.apply(&queue, *stepped.now.lock(), &options.document);
+            stepped.apply(copies(&queue));
             let cut = Stepped::open(&SimDisk::new(disk.durable(), Stop::Never), options.clone()).unwrap();
             for (key, document) in &model.documents {
                 assert_eq!(&*cut.store.read(key).unwrap().document, document, "seed {seed}, batch {batch}, {key}");
@@ -142,7 +142,7 @@ fn a_full_disk_refuses_until_there_is_room() {
     let options = StoreOptions { free_disk_min: 5000, ..options() };
     let probe = move || Ok(probed.load(Ordering::SeqCst));
     let mut stepped = Stepped::open_probed(&disk, options, probe).unwrap();
-    let outcomes = stepped.apply([job(&key("d"), count(1), 0)]);
+    let outcomes = stepped.apply([queued(&key("d"), count(1), 0)]);
     let text = format!("{:?}", outcomes[0].result);
     assert!(text.contains("Unavailable") && text.contains("1000") && text.contains("5000"), "{text}");
     assert_eq!(stepped.store.read(&key("d")).unwrap().document.version, Version(0));
@@ -150,6 +150,6 @@ fn a_full_disk_refuses_until_there_is_room() {
     free.store(6000, Ordering::SeqCst);
     *stepped.writer.shared.disk.lock() = FreeDisk::with_probe(Box::new(move || Ok(free.load(Ordering::SeqCst))), 5000);
     assert_eq!(stepped.store.health().state, State::Writable, "without a command");
-    let outcomes = stepped.apply([job(&key("d"), update(&json!({"desired": {"a": 1}}), Some(0)), 0)]);
+    let outcomes = stepped.apply([queued(&key("d"), update(&json!({"desired": {"a": 1}}), Some(0)), 0)]);
     assert!(outcomes[0].result.is_ok());
 }

@@ -27,7 +27,7 @@ use crate::{
         Command, Delete, Preconditions, SectionPatch, ShadowKey, ShadowName, Timestamp, Update, Version,
         name::DeviceId, tests::sender,
     },
-    store::{Job, Outcome, Store, StoreError, StoreOptions},
+    store::{Outcome, QueuedCommand, Store, StoreError, StoreOptions},
 };
 
 fn device(name: &str) -> DeviceId {
@@ -67,8 +67,8 @@ fn count(n: u64) -> Command {
     update(&json!({"reported": {"n": n}}), None)
 }
 
-fn job<C>(key: &ShadowKey, command: Command, context: C) -> Job<C> {
-    Job {
+fn queued<C>(key: &ShadowKey, command: Command, context: C) -> QueuedCommand<C> {
+    QueuedCommand {
         key: key.clone(),
         command,
         sender: sender("app-1"),
@@ -101,13 +101,13 @@ impl Running {
         Ok(Self { store: crate::store::open(options, || Timestamp(1_790_000_000), report)?, reported })
     }
 
-    fn send(&self, job: Job<u64>) {
-        self.store.try_reserve(100).expect("the queue has room").send(job).unwrap();
+    fn send(&self, queued: QueuedCommand<u64>) {
+        self.store.try_reserve(100).expect("the queue has room").send(queued).unwrap();
     }
 
-    /// Sends `jobs` and waits for as many outcomes.
-    fn apply(&self, jobs: impl IntoIterator<Item = Job<u64>>) -> Vec<Outcome<u64>> {
-        let expected = jobs.into_iter().map(|job| self.send(job)).count();
+    /// Sends `queue` and waits for as many outcomes.
+    fn apply(&self, queue: impl IntoIterator<Item = QueuedCommand<u64>>) -> Vec<Outcome<u64>> {
+        let expected = queue.into_iter().map(|queued| self.send(queued)).count();
         let mut outcomes = Vec::new();
         while outcomes.len() < expected {
             outcomes.extend(

@@ -8,10 +8,10 @@ use super::{Random, arc, delete, key, named, sender, stepped::Stepped, update};
 use crate::{
     request_id::RequestId,
     shadow::{
-        self, Command, Decision, Delete, Document, DocumentLimits, IdempotencyKey, Keyed, Manner, Rejection, ShadowKey,
-        Stamp, Timestamp, Update, Version,
+        self, Command, Decision, Delete, Disposition, Document, DocumentLimits, IdempotencyKey, Keyed, Rejection,
+        ShadowKey, Stamp, Timestamp, Update, Version,
     },
-    store::{Applied, Entry, Job, Outcome, Seq, StoreOptions},
+    store::{Applied, JournalEntry, Outcome, QueuedCommand, Seq, StoreOptions},
 };
 
 /// The documents by key, without absent ones.
@@ -27,40 +27,40 @@ pub(super) struct Model {
 }
 
 /// The expected outcome of a job: the document, and true if it was replayed.
-pub(super) type Told = Result<(Document, bool), Rejection>;
+pub(super) type Reported = Result<(Document, bool), Rejection>;
 
 impl Model {
-    /// Decides `jobs` and returns the expected outcomes.
-    pub(super) fn apply(&mut self, jobs: &[Job<u64>], now: u64, limits: &DocumentLimits) -> Vec<Told> {
-        jobs.iter().map(|job| self.decide(job, now, limits)).collect()
+    /// Decides `queue` and returns the expected outcomes.
+    pub(super) fn apply(&mut self, queue: &[QueuedCommand<u64>], now: u64, limits: &DocumentLimits) -> Vec<Reported> {
+        queue.iter().map(|queued| self.decide(queued, now, limits)).collect()
     }
 
-    fn decide(&mut self, job: &Job<u64>, now: u64, limits: &DocumentLimits) -> Told {
-        let current = self.documents.get(&job.key).cloned().unwrap_or_else(Document::absent);
-        let place = job.command.keyed().map(|keyed| {
+    fn decide(&mut self, queued: &QueuedCommand<u64>, now: u64, limits: &DocumentLimits) -> Reported {
+        let current = self.documents.get(&queued.key).cloned().unwrap_or_else(Document::absent);
+        let place = queued.command.keyed().map(|keyed| {
             let key = keyed.key.as_str().to_owned();
-            (job.key.clone(), job.sender.by.to_string(), key)
+            (queued.key.clone(), queued.sender.by.to_string(), key)
         });
         if let Some(first) = place.as_ref().and_then(|place| self.keys.get(place)) {
-            return if *first == job.command { Ok((current, true)) } else { Err(Rejection::IdempotencyKeyReused) };
+            return if *first == queued.command { Ok((current, true)) } else { Err(Rejection::IdempotencyKeyReused) };
         }
-        let document = self.decide_anew(job, current, now, limits)?;
-        self.keys.extend(place.map(|place| (place, job.command.clone())));
+        let document = self.decide_anew(queued, current, now, limits)?;
+        self.keys.extend(place.map(|place| (place, queued.command.clone())));
         Ok((document, false))
     }
 
     fn decide_anew(
         &mut self,
-        job: &Job<u64>,
+        queued: &QueuedCommand<u64>,
         current: Document,
         now: u64,
         limits: &DocumentLimits,
     ) -> Result<Document, Rejection> {
-        match shadow::decide(&current, &job.command, &job.sender, Timestamp(now), limits)? {
+        match shadow::decide(&current, &queued.command, &queued.sender, Timestamp(now), limits)? {
             Decision::Unchanged => Ok(current),
             Decision::Changed { document, .. } => {
-                self.documents.insert(job.key.clone(), document.clone());
-                self.changes.push((job.key.clone(), document.version));
+                self.documents.insert(queued.key.clone(), document.clone());
+                self.changes.push((queued.key.clone(), document.version));
                 Ok(document)
             }
         }
@@ -96,7 +96,7 @@ impl Model {
     }
 
     /// Checks that the journal has the accepted changes in order, and that they lead to the documents.
-    fn check_journal(&self, entries: &[Entry], about: &str) {
+    fn check_journal(&self, entries: &[JournalEntry], about: &str) {
         let changes: Vec<_> = entries.iter().map(|entry| (entry.key.clone(), entry.version)).collect();
         assert_eq!(changes, self.changes, "{about}: the journal");
         let mut replayed = Documents::new();
@@ -115,8 +115,8 @@ impl Model {
 }
 
 /// Returns every entry, page by page.
-pub(super) fn whole_journal(stepped: &Stepped) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = Vec::new();
+pub(super) fn whole_journal(stepped: &Stepped) -> Vec<JournalEntry> {
+    let mut entries: Vec<JournalEntry> = Vec::new();
     loop {
         let after = entries.last().map_or(Seq(0), |entry| entry.seq);
         let page = stepped.store.journal(after, 7).unwrap();
@@ -130,18 +130,18 @@ pub(super) fn whole_journal(stepped: &Stepped) -> Vec<Entry> {
 }
 
 /// Returns a batch of random commands for a dozen shadows.
-pub(super) fn random_batch(random: &mut Random) -> Vec<Job<u64>> {
+pub(super) fn random_batch(random: &mut Random) -> Vec<QueuedCommand<u64>> {
     (0..=random.below(5)).map(|number| random_job(random, number)).collect()
 }
 
-fn random_job(random: &mut Random, context: u64) -> Job<u64> {
+fn random_job(random: &mut Random, context: u64) -> QueuedCommand<u64> {
     let device = format!("dev-{}", random.below(8));
     let key = match random.below(3) {
         0 => named(&device, "config"),
         _ => key(&device),
     };
     let command = random_command(random);
-    Job {
+    QueuedCommand {
         key,
         command,
         sender: sender(["app-1", "dev", "monitor"][random.below(3) as usize]),
@@ -177,7 +177,7 @@ fn random_update(random: &mut Random) -> Command {
     let expected = random.chance(3).then(|| random.below(6));
     let mut command = update(&state, expected);
     if let Command::Update(update) = &mut command {
-        update.touches = random.chance(4);
+        update.bumps = random.chance(4);
     }
     command
 }
@@ -199,8 +199,8 @@ fn random_object(random: &mut Random, depth: u64) -> Value {
 }
 
 /// Checks that the outcomes equal those of the model, except for the sequence.
-pub(super) fn check_outcomes(outcomes: &[Outcome<u64>], expected: &[Told], about: &str) {
-    let summary = |applied: &Applied| ((*applied.after).clone(), matches!(applied.manner, Manner::Again(_)));
+pub(super) fn check_outcomes(outcomes: &[Outcome<u64>], expected: &[Reported], about: &str) {
+    let summary = |applied: &Applied| ((*applied.after).clone(), matches!(applied.manner, Disposition::Replayed(_)));
     let outcomes: Vec<_> =
         outcomes.iter().map(|outcome| outcome.result.as_ref().map(summary).map_err(Clone::clone)).collect();
     assert_eq!(outcomes, expected, "{about}");
@@ -218,15 +218,16 @@ pub(super) fn small_options() -> StoreOptions {
 }
 
 /// Returns a copy of the jobs, since the store consumes them.
-pub(super) fn copies(jobs: &[Job<u64>]) -> Vec<Job<u64>> {
-    jobs.iter()
-        .map(|job| Job {
-            key: job.key.clone(),
-            command: job.command.clone(),
-            sender: job.sender.clone(),
-            id: job.id,
-            client: job.client.clone(),
-            context: job.context,
+pub(super) fn copies(queue: &[QueuedCommand<u64>]) -> Vec<QueuedCommand<u64>> {
+    queue
+        .iter()
+        .map(|queued| QueuedCommand {
+            key: queued.key.clone(),
+            command: queued.command.clone(),
+            sender: queued.sender.clone(),
+            id: queued.id,
+            client: queued.client.clone(),
+            context: queued.context,
         })
         .collect()
 }

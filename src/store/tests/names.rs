@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 use serde_json::json;
 
 use super::{
-    Random, count, delete, job, key, named, options, sender,
+    Random, count, delete, key, named, options, queued, sender,
     sim_disk::{SimDisk, Stop},
     stepped::Stepped,
     update,
@@ -14,7 +14,7 @@ use crate::{
     shadow::{
         Command, Delete, IdempotencyKey, Keyed, Rejection, ShadowKey, Update, Version, idempotency::REMEMBERED_SECONDS,
     },
-    store::{self, HistoryEnd, Job, Seq, State, StoreOptions, floor::DeviceFloor, schema::FLOORS_TABLE},
+    store::{self, HistoryEnd, QueuedCommand, Seq, State, StoreOptions, floor::DeviceFloor, schema::FLOORS_TABLE},
 };
 
 /// Returns the options of a store with two names per device that keeps no entry longer than it must.
@@ -38,8 +38,8 @@ fn cut(disk: &SimDisk) -> SimDisk {
 
 /// Returns the version that each command makes, in one batch for named shadows of device `d`.
 fn apply<const N: usize>(store: &mut Stepped, commands: [(&str, Command); N]) -> [Result<u64, Rejection>; N] {
-    let jobs = commands.map(|(name, command)| job(&named("d", name), command, 0));
-    let outcomes = store.apply(jobs).into_iter().map(|outcome| outcome.result.map(|applied| applied.after.version.0));
+    let queue = commands.map(|(name, command)| queued(&named("d", name), command, 0));
+    let outcomes = store.apply(queue).into_iter().map(|outcome| outcome.result.map(|applied| applied.after.version.0));
     outcomes.collect::<Vec<_>>().try_into().unwrap()
 }
 
@@ -93,7 +93,7 @@ fn a_deleted_name_frees_its_place_once_its_journal_is_gone() {
     assert!(is_full(&apply(&mut store, [("c", count(1))])[0]));
     // The entries are too old now, and the next commit removes them.
     *store.now.lock() += 8 * 24 * 3600;
-    store.apply([job(&key("other"), count(1), 0)]);
+    store.apply([queued(&key("other"), count(1), 0)]);
     assert_eq!(apply(&mut store, [("c", count(1))]), [Ok(5)]);
     assert_eq!(names(&store), ["d~b", "d~c", "other"]);
     assert!(is_full(&apply(&mut store, [("a", count(1))])[0]), "a purged name is a new one");
@@ -121,7 +121,7 @@ fn remembered_keys_keep_the_tombstone() {
 #[test]
 fn the_classic_shadow_is_never_purged() {
     let mut store = Stepped::open(&disk(), short()).unwrap();
-    store.apply([job(&key("d"), count(1), 0), job(&key("d"), delete(), 0)]);
+    store.apply([queued(&key("d"), count(1), 0), queued(&key("d"), delete(), 0)]);
     accept(&mut store, [("a", count(1)), ("b", count(1))]);
     store.idle();
     assert!(is_full(&apply(&mut store, [("c", count(1))])[0]));
@@ -160,7 +160,7 @@ fn versions_go_on_above_the_floor() {
     let [stale, current] = apply(&mut store, [("a", expecting(2)), ("a", expecting(3))]);
     assert!(matches!(stale, Err(Rejection::VersionConflict { version: Version(3), .. })), "{stale:?}");
     assert_eq!(current, Ok(4), "b was purged at version 2, which is below the floor");
-    let outcome = store.apply([job(&key("d"), expecting(0), 0)]).pop().unwrap().result.unwrap();
+    let outcome = store.apply([queued(&key("d"), expecting(0), 0)]).pop().unwrap().result.unwrap();
     assert_eq!((outcome.after.version, outcome.is_created()), (Version(4), true));
     assert_eq!(names(&store), ["d", "d~a", "d~c"]);
     sound_backup(&store, "at the end");
@@ -203,7 +203,7 @@ fn one_batch_may_purge_and_use_the_name_again() {
     let mut store = with_tombstone(&disk);
     accept(&mut store, [("b", delete())]);
     store.idle();
-    let absent = job(&named("d", "z"), delete(), 0);
+    let absent = queued(&named("d", "z"), delete(), 0);
     let outcomes = store.apply([absent]);
     assert_eq!(outcomes[0].result, Err(Rejection::NotFound));
     // `a` is touched before the purge, so it stays until the next batch.
@@ -302,7 +302,7 @@ fn a_backup_keeps_the_floor() {
     assert!(store::check(&restored).unwrap().is_sound());
     let running = super::Running::open(restored).unwrap();
     assert_eq!(running.store.read(&named("d", "a")).unwrap().document.version, Version(3));
-    let outcome = running.apply([job(&key("d"), count(1), 0)]).pop().unwrap();
+    let outcome = running.apply([queued(&key("d"), count(1), 0)]).pop().unwrap();
     assert_eq!(outcome.result.unwrap().after.version, Version(4));
 }
 
@@ -327,15 +327,15 @@ fn a_wrong_floor_is_found() {
     let path = directory.path().join("store.redb");
     let at = || StoreOptions { path: path.clone(), carry_documents_min: 0, ..long() };
     let running = super::Running::open(StoreOptions { journal_bytes_max: 1, ..at() }).unwrap();
-    let jobs = [("a", count(1)), ("a", count(2)), ("a", delete()), ("b", count(1))];
-    running.apply(jobs.map(|(name, command)| job(&named("d", name), command, 0)));
+    let queue = [("a", count(1)), ("a", count(2)), ("a", delete()), ("b", count(1))];
+    running.apply(queue.map(|(name, command)| queued(&named("d", name), command, 0)));
     drop(running);
     // The first commit after the start removes the old entries.
     let running = super::Running::open(StoreOptions { journal_bytes_max: 1, ..at() }).unwrap();
-    running.apply([job(&key("other"), count(1), 0)]);
+    running.apply([queued(&key("other"), count(1), 0)]);
     drop(running);
     let running = super::Running::open(at()).unwrap();
-    assert!(running.apply([job(&named("d", "c"), count(1), 0)])[0].result.is_ok());
+    assert!(running.apply([queued(&named("d", "c"), count(1), 0)])[0].result.is_ok());
     drop(running);
     assert!(store::check(&at()).unwrap().is_sound());
     let image = fs::read(&path).unwrap();
@@ -364,10 +364,10 @@ fn versions_never_decrease() {
         let mut created_at_floor = 0;
         for round in 0..200 {
             let about = format!("seed {seed}, round {round}");
-            let jobs: Vec<_> = (0..=random.below(4)).map(|_| random_job(&mut random)).collect();
-            for outcome in store.apply(jobs) {
+            let queue: Vec<_> = (0..=random.below(4)).map(|_| random_job(&mut random)).collect();
+            for outcome in store.apply(queue) {
                 let Ok(applied) = outcome.result else { continue };
-                let former = newest.entry(outcome.job.key).or_default();
+                let former = newest.entry(outcome.queued.key).or_default();
                 assert!(applied.after.version > *former, "{about}: {:?} after {former:?}", applied.after.version);
                 assert_eq!(applied.after.version.0, applied.before.version.0 + 1, "{about}");
                 created_at_floor += u32::from(applied.before.version > Version(0) && *former == Version(0));
@@ -392,10 +392,10 @@ fn versions_never_decrease() {
     }
 }
 
-fn random_job(random: &mut Random) -> Job<u64> {
+fn random_job(random: &mut Random) -> QueuedCommand<u64> {
     let device = ["d", "e"][random.below(2) as usize];
     let name = format!("n{}", random.below(8));
     let key = if random.chance(8) { key(device) } else { named(device, &name) };
     let command = if random.chance(2) { delete() } else { count(random.next()) };
-    Job { sender: sender("app-1"), ..job(&key, command, 0) }
+    QueuedCommand { sender: sender("app-1"), ..queued(&key, command, 0) }
 }

@@ -3,14 +3,14 @@
 use serde_json::{Value, json};
 
 use super::{
-    delete, job, key, options,
+    delete, key, options, queued,
     sim_disk::{SimDisk, Stop},
     stepped::Stepped,
     update,
 };
 use crate::{
     shadow::{
-        Command, IdempotencyKey, Keyed, Manner, Patch, Preconditions, Rejection, Version,
+        Command, Disposition, IdempotencyKey, Keyed, Patch, Preconditions, Rejection, Version,
         command::EtagCondition,
         tests::{json_patch::operations, state},
     },
@@ -31,20 +31,20 @@ fn list(elements: impl IntoIterator<Item = u64>) -> Value {
 
 fn stepped(start: &Value) -> Stepped {
     let mut store = Stepped::open(&SimDisk::new(Vec::new(), Stop::Never), options()).unwrap();
-    store.apply([job(&key("dev"), update(start, None), 0)]);
+    store.apply([queued(&key("dev"), update(start, None), 0)]);
     store
 }
 
 #[test]
 fn appends_of_one_batch_all_land_in_order() {
     let (mut store, count) = (stepped(&list([])), 100);
-    let outcomes = store.apply((1..=count).map(|n| job(&key("dev"), Command::Patch(append(n)), n)));
+    let outcomes = store.apply((1..=count).map(|n| queued(&key("dev"), Command::Patch(append(n)), n)));
     assert_eq!(outcomes.len() as u64, count);
     for (n, outcome) in (1..).zip(outcomes) {
         let applied = outcome.result.unwrap();
-        assert_eq!((outcome.job.context, applied.seq, applied.after.version), (n, Some(Seq(n + 1)), Version(n + 1)));
+        assert_eq!((outcome.queued.context, applied.seq, applied.after.version), (n, Some(Seq(n + 1)), Version(n + 1)));
         assert_eq!(state(&applied.after), list(1..=n));
-        assert_eq!(outcome.job.command, update(&list(1..=n), None), "the outcome holds the resolved update");
+        assert_eq!(outcome.queued.command, update(&list(1..=n), None), "the outcome holds the resolved update");
     }
     let held = store.store.read(&key("dev")).unwrap();
     assert_eq!((state(&held.document), store.store.head()), (list(1..=count), Seq(count + 1)));
@@ -58,10 +58,10 @@ fn a_failing_patch_does_not_affect_the_next() {
         {"op": "test", "path": "/desired/list", "value": [1]},
     ]));
     let outcomes = store.apply([
-        job(&key("dev"), Command::Patch(failing), 0),
-        job(&key("dev"), Command::Patch(append(3)), 0),
-        job(&key("dev"), delete(), 0),
-        job(&key("dev"), Command::Patch(append(4)), 0),
+        queued(&key("dev"), Command::Patch(failing), 0),
+        queued(&key("dev"), Command::Patch(append(3)), 0),
+        queued(&key("dev"), delete(), 0),
+        queued(&key("dev"), Command::Patch(append(4)), 0),
     ]);
     let words: Vec<_> = outcomes.iter().map(|outcome| outcome.result.as_ref().map_err(Rejection::error)).collect();
     let versions: Vec<_> = words.iter().map(|result| result.map(|applied| applied.after.version.0)).collect();
@@ -79,15 +79,15 @@ fn a_conflict_has_the_document_it_was_decided_against() {
     let misfit = patch(json!([{"op": "remove", "path": "/desired/none"}]));
     let misfit = Patch { preconditions: stale, ..misfit };
     let outcomes = store.apply([
-        job(&key("dev"), Command::Patch(append(9)), 0),
-        job(&key("dev"), Command::Patch(fits), 0),
-        job(&key("dev"), Command::Patch(misfit), 0),
+        queued(&key("dev"), Command::Patch(append(9)), 0),
+        queued(&key("dev"), Command::Patch(fits), 0),
+        queued(&key("dev"), Command::Patch(misfit), 0),
     ]);
     for (outcome, against) in outcomes.iter().zip([None, Some(2), None]) {
         let version = outcome.against.as_ref().map(|held| held.document.version.0);
-        assert_eq!(version, against, "{:?}", outcome.job.command);
+        assert_eq!(version, against, "{:?}", outcome.queued.command);
         let conflict = matches!(&outcome.result, Err(Rejection::VersionConflict { version: Version(2), .. }));
-        assert_eq!(conflict, outcome.job.context == 0 && outcome.result.is_err());
+        assert_eq!(conflict, outcome.queued.context == 0 && outcome.result.is_err());
     }
 }
 
@@ -98,11 +98,11 @@ fn a_patch_repeated_in_the_same_batch_is_replayed() {
     let keyed = Keyed::edits(IdempotencyKey::new("k").unwrap(), &edit, &Preconditions::default());
     let once = Patch { keyed: Some(keyed.clone()), ..patch(edit) };
     let other = Patch { keyed: Some(Keyed { digest: [0; 16], ..keyed }), ..append(2) };
-    let outcomes = store.apply([once.clone(), once, other].map(|patch| job(&key("dev"), Command::Patch(patch), 0)));
+    let outcomes = store.apply([once.clone(), once, other].map(|patch| queued(&key("dev"), Command::Patch(patch), 0)));
     let [first, again, reused] = &outcomes[..] else { panic!("{outcomes:?}") };
-    assert_eq!(first.result.as_ref().unwrap().manner, Manner::Done);
+    assert_eq!(first.result.as_ref().unwrap().manner, Disposition::Applied);
     let applied = again.result.as_ref().unwrap();
-    assert!(matches!(applied.manner, Manner::Again(first) if first.version == Version(2)), "{applied:?}");
+    assert!(matches!(applied.manner, Disposition::Replayed(first) if first.version == Version(2)), "{applied:?}");
     assert_eq!(reused.result, Err(Rejection::IdempotencyKeyReused));
     assert_eq!(state(&store.store.read(&key("dev")).unwrap().document), list([1]));
 }

@@ -4,7 +4,7 @@ use redb::ReadableTable;
 use serde_json::json;
 
 use super::{
-    count, delete, job, key, named, options,
+    count, delete, key, named, options, queued,
     sim_disk::{SimDisk, Stop},
     stepped::Stepped,
     update,
@@ -28,18 +28,18 @@ fn a_batch_is_decided_in_order() {
     let (_, mut stepped) = opened();
     let set = |n: u64, expected| update(&json!({"reported": {"n": n}}), expected);
     let outcomes = stepped.apply([
-        job(&key("d"), set(1, Some(0)), 0),
-        job(&key("d"), set(2, Some(0)), 1),
-        job(&key("d"), set(1, None), 2),
-        job(&key("d"), set(3, Some(1)), 3),
-        job(&key("d"), delete(), 4),
-        job(&key("d"), delete(), 5),
-        job(&key("d"), set(4, Some(0)), 6),
+        queued(&key("d"), set(1, Some(0)), 0),
+        queued(&key("d"), set(2, Some(0)), 1),
+        queued(&key("d"), set(1, None), 2),
+        queued(&key("d"), set(3, Some(1)), 3),
+        queued(&key("d"), delete(), 4),
+        queued(&key("d"), delete(), 5),
+        queued(&key("d"), set(4, Some(0)), 6),
     ]);
     let seqs: Vec<_> = outcomes.iter().map(|outcome| outcome.result.as_ref().ok().map(|applied| applied.seq)).collect();
     let some = |seq| Some(Some(Seq(seq)));
     assert_eq!(seqs, [some(1), None, Some(None), some(2), some(3), None, some(4)]);
-    assert!(outcomes.iter().map(|outcome| outcome.job.context).eq(0..7), "outcomes in order");
+    assert!(outcomes.iter().map(|outcome| outcome.queued.context).eq(0..7), "outcomes in order");
     assert_eq!(outcomes[5].result, Err(Rejection::NotFound));
     let document = stepped.store.read(&key("d")).unwrap().document;
     assert_eq!((document.version, document.deleted), (Version(4), false));
@@ -50,10 +50,10 @@ fn a_batch_is_decided_in_order() {
 fn the_history_walks_back_through_deletes() {
     let (_, mut stepped) = opened();
     for n in 1..=3 {
-        stepped.apply([job(&key("d"), count(n), 0), job(&key("other"), count(n), 0)]);
+        stepped.apply([queued(&key("d"), count(n), 0), queued(&key("other"), count(n), 0)]);
     }
-    stepped.apply([job(&key("d"), delete(), 0)]);
-    stepped.apply([job(&key("d"), count(9), 0)]);
+    stepped.apply([queued(&key("d"), delete(), 0)]);
+    stepped.apply([queued(&key("d"), count(9), 0)]);
     for idle in [false, true] {
         if idle {
             stepped.idle();
@@ -89,7 +89,7 @@ fn the_history_goes_as_far_back_as_the_journal() {
     let (_, mut stepped) = opened();
     // No batch takes more.
     for first in (1..=CHANGES).step_by(1000) {
-        stepped.apply((first..CHANGES.min(first + 999) + 1).map(|n| job(&key("d"), count(n), 0)));
+        stepped.apply((first..CHANGES.min(first + 999) + 1).map(|n| queued(&key("d"), count(n), 0)));
     }
     for (before, first) in [(None, CHANGES), (Some(Version(50)), 49)] {
         let (mut from, mut expected, mut pages) = (None, first, 0);
@@ -115,13 +115,13 @@ fn who_missed_nothing_goes_on() {
     let disk = SimDisk::new(Vec::new(), Stop::Never);
     let short = crate::store::StoreOptions { journal_bytes_max: 1, ..options() };
     let mut stepped = Stepped::open(&disk, short).unwrap();
-    stepped.apply([job(&key("rare"), count(1), 0)]);
+    stepped.apply([queued(&key("rare"), count(1), 0)]);
     for n in 1..100 {
-        stepped.apply([job(&key("busy"), count(n), 0)]);
+        stepped.apply([queued(&key("busy"), count(n), 0)]);
     }
-    stepped.apply([job(&key("late"), count(1), 0)]);
+    stepped.apply([queued(&key("late"), count(1), 0)]);
     stepped.idle();
-    stepped.apply([job(&key("busy"), count(100), 0)]);
+    stepped.apply([queued(&key("busy"), count(100), 0)]);
     let removed = Seq(stepped.store.health().oldest.0 - 1);
     assert!(removed > Seq(50));
     // device, the last event its reader had, where it goes on
@@ -145,13 +145,13 @@ fn the_list_has_flushed_and_dirty_shadows() {
     let quiet = StoreOptions { carry_documents_min: 0, ..options() };
     let mut stepped = Stepped::open(&disk, quiet.clone()).unwrap();
     let names = ["c", "a", "e"];
-    stepped.apply(names.map(|name| job(&key(name), count(1), 0)));
+    stepped.apply(names.map(|name| queued(&key(name), count(1), 0)));
     stepped.idle();
     stepped.apply([
-        job(&named("a", "x"), count(1), 0),
-        job(&key("d"), count(1), 0),
-        job(&key("c"), delete(), 0),
-        job(&key("b"), update(&json!({}), Some(7)), 0),
+        queued(&named("a", "x"), count(1), 0),
+        queued(&key("d"), count(1), 0),
+        queued(&key("c"), delete(), 0),
+        queued(&key("b"), update(&json!({}), Some(7)), 0),
     ]);
     let check = |stepped: &Stepped, about: &str| {
         let list = |after: Option<&str>, limit| {
@@ -179,16 +179,20 @@ fn names_of_a_device_stay_counted() {
     let mut disk = SimDisk::new(Vec::new(), Stop::Never);
     let three = StoreOptions { shadow_names_max: 3, carry_documents_min: 0, ..options() };
     let mut stepped = Stepped::open(&disk, three.clone()).unwrap();
-    let create = |name: &str| job(&named("d", name), count(1), 0);
-    let outcomes =
-        stepped.apply([job(&key("d"), count(1), 0), job(&named("d-", "x"), count(1), 0), create("a"), create("b")]);
+    let create = |name: &str| queued(&named("d", name), count(1), 0);
+    let outcomes = stepped.apply([
+        queued(&key("d"), count(1), 0),
+        queued(&named("d-", "x"), count(1), 0),
+        create("a"),
+        create("b"),
+    ]);
     assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()));
     // Counted from the dirty set.
     disk = SimDisk::new(disk.durable(), Stop::Never);
     stepped = Stepped::open(&disk, three.clone()).unwrap();
     for round in 0..4 {
         match round {
-            1 => drop(stepped.apply([job(&named("d", "a"), delete(), 0)])),
+            1 => drop(stepped.apply([queued(&named("d", "a"), delete(), 0)])),
             2 => stepped.idle(),
             // Counted from the state table.
             3 => {
@@ -197,7 +201,7 @@ fn names_of_a_device_stay_counted() {
             }
             _ => {}
         }
-        let outcomes = stepped.apply([create("c"), create("e"), job(&named("d", "f"), delete(), 0), create("a")]);
+        let outcomes = stepped.apply([create("c"), create("e"), queued(&named("d", "f"), delete(), 0), create("a")]);
         assert!(outcomes[0].result.is_ok(), "round {round}");
         assert!(
             matches!(&outcomes[1].result, Err(Rejection::TooManyRequests { quota, .. }) if quota.contains("'d'")),
@@ -212,14 +216,14 @@ fn names_of_a_device_stay_counted() {
 #[test]
 fn a_damaged_record_affects_one_shadow() {
     let (disk, mut stepped) = opened();
-    stepped.apply([job(&key("a"), count(1), 0), job(&key("b"), count(1), 0)]);
+    stepped.apply([queued(&key("a"), count(1), 0), queued(&key("b"), count(1), 0)]);
     stepped.idle();
     drop(stepped);
     damage(&disk, "a");
     let mut stepped = Stepped::open(&disk, options()).unwrap();
     let error = stepped.store.read(&key("a")).unwrap_err();
     assert!(matches!(&error, StoreError::Record { table: "state", key, .. } if key == "a"), "{error}");
-    let outcomes = stepped.apply([job(&key("a"), count(2), 0), job(&key("b"), count(2), 0)]);
+    let outcomes = stepped.apply([queued(&key("a"), count(2), 0), queued(&key("b"), count(2), 0)]);
     assert_eq!(outcomes[0].result, Err(Rejection::Internal));
     assert!(outcomes[1].result.is_ok());
     assert_eq!(stepped.store.list(None, 10).unwrap().len(), 2);
@@ -232,9 +236,9 @@ fn a_damaged_record_does_not_stop_a_recovery() {
     let disk = SimDisk::new(Vec::new(), Stop::Never);
     let quiet = StoreOptions { carry_documents_min: 0, ..options() };
     let mut stepped = Stepped::open(&disk, quiet.clone()).unwrap();
-    stepped.apply([job(&key("a"), count(1), 0), job(&key("b"), count(1), 0)]);
+    stepped.apply([queued(&key("a"), count(1), 0), queued(&key("b"), count(1), 0)]);
     stepped.idle();
-    stepped.apply([job(&key("a"), count(2), 0), job(&key("b"), count(2), 0)]);
+    stepped.apply([queued(&key("a"), count(2), 0), queued(&key("b"), count(2), 0)]);
     drop(stepped);
     damage(&disk, "a");
     let stepped = Stepped::open(&disk, quiet).unwrap();

@@ -8,7 +8,8 @@ use super::sim_disk::SimDisk;
 use crate::{
     shadow::Timestamp,
     store::{
-        Job, Outcome, Store, StoreError, StoreOptions, database::Database, disk::FreeDisk, handle, writer::Writer,
+        Outcome, QueuedCommand, Store, StoreError, StoreOptions, database::Database, disk::FreeDisk, handle,
+        writer::Writer,
     },
 };
 
@@ -45,10 +46,10 @@ impl Stepped {
         Ok(Self { store, writer, now, outcomes })
     }
 
-    /// Decides `jobs` as one batch and returns the outcomes.
-    pub(super) fn apply(&mut self, jobs: impl IntoIterator<Item = Job<u64>>) -> Vec<Outcome<u64>> {
-        for job in jobs {
-            self.store.try_reserve(100).expect("the queue has room").send(job).expect("the store is open");
+    /// Decides `queue` as one batch and returns the outcomes.
+    pub(super) fn apply(&mut self, queue: impl IntoIterator<Item = QueuedCommand<u64>>) -> Vec<Outcome<u64>> {
+        for queued in queue {
+            self.store.try_reserve(100).expect("the queue has room").send(queued).expect("the store is open");
         }
         let _ = self.writer.step();
         std::mem::take(&mut self.outcomes.lock())

@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use super::{Random, Running, count, job, key, options};
+use super::{Random, Running, count, key, options, queued};
 use crate::{
     shadow::{ShadowKey, Version},
     store::{State, Store, StoreError, StoreOptions},
@@ -52,11 +52,11 @@ fn versions_only_rise_for_readers_beside_the_writer() {
             .collect();
         for round in 0..150 {
             let chosen: Vec<_> = (0..20).map(|_| random.below(keys.len() as u64) as usize).collect();
-            let outcomes = running.apply(chosen.iter().map(|index| job(&keys[*index], count(round), *index as u64)));
+            let outcomes = running.apply(chosen.iter().map(|index| queued(&keys[*index], count(round), *index as u64)));
             for outcome in outcomes {
                 let applied = outcome.result.unwrap();
-                accepted[outcome.job.context as usize] += u64::from(applied.seq.is_some());
-                let read = running.store.read(&outcome.job.key).unwrap();
+                accepted[outcome.queued.context as usize] += u64::from(applied.seq.is_some());
+                let read = running.store.read(&outcome.queued.key).unwrap();
                 assert!(read.document.version >= applied.after.version, "a requester reads its own write");
             }
         }
@@ -79,7 +79,7 @@ fn the_cache_stays_within_its_limit() {
     let running = Running::open(options).unwrap();
     let name = |n: u64| key(&format!("device-{n}"));
     for start in (0..SHADOWS).step_by(1000) {
-        let outcomes = running.apply((start..start + 1000).map(|n| job(&name(n), count(n), n)));
+        let outcomes = running.apply((start..start + 1000).map(|n| queued(&name(n), count(n), n)));
         assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()));
         let health = running.store.health();
         assert!(health.backlog_documents <= 2048 + 2 * 1024, "{health:?}");
@@ -99,13 +99,13 @@ fn closing_finishes_what_was_sent() {
     let directory = tempfile::tempdir().unwrap();
     let running = Running::open(file_options(&directory)).unwrap();
     let permit = running.store.try_reserve(10).unwrap();
-    (0..2000).for_each(|n| running.send(job(&key(&format!("d{}", n % 50)), count(n), n)));
+    (0..2000).for_each(|n| running.send(queued(&key(&format!("d{}", n % 50)), count(n), n)));
     running.store.close();
     let outcomes: Vec<_> = running.reported.try_iter().flatten().collect();
     assert_eq!(outcomes.len(), 2000);
     assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()));
 
-    assert!(permit.send(job(&key("late"), count(1), 7)).is_err_and(|job| job.context == 7));
+    assert!(permit.send(queued(&key("late"), count(1), 7)).is_err_and(|queued| queued.context == 7));
     assert!(running.store.try_reserve(10).is_none());
     assert_eq!(running.store.read(&key("d0")).unwrap().document.version, Version(40), "reads go on");
     running.store.close();

@@ -7,8 +7,8 @@ use super::only;
 use crate::{
     auth::Projection,
     shadow::{
-        Command, Decision, Delete, DeviceId, Document, DocumentLimits, Former, Rejection, ShadowKey, ShadowName,
-        Timestamp, Version, decide,
+        Command, Decision, Delete, DeviceId, Document, DocumentLimits, PreviousVersion, Rejection, ShadowKey,
+        ShadowName, Timestamp, Version, decide,
         pointer::SectionName,
         tests::{sender, update, written},
     },
@@ -114,7 +114,7 @@ fn update_documents_of_an_undone_change() {
     let limits = DocumentLimits::default();
     let decision = decide(&before, &command, &sender("tester"), Timestamp(2), &limits).unwrap();
     let Decision::Changed { document, changes } = decision else { panic!("no change") };
-    let former = Former { version: Version(1), timestamp: Timestamp(1), deleted: false };
+    let former = PreviousVersion { version: Version(1), timestamp: Timestamp(1), deleted: false };
     check(
         &envelope::update_documents(&document.undo(&changes, former), &document, &Projection::ALL, None),
         r#"{"previous":{"state":{"reported":{"a":1,"b":{"c":1},"d":1}},
@@ -165,7 +165,7 @@ fn rejected() {
             r#""code":404,"error":"not-found","message":"No shadow exists with name: 'dev-1'","timestamp":9"#,
         ),
         (
-            Rejection::TooLarge { what: crate::shadow::Measured::State, size: 9000, max: 8192 },
+            Rejection::TooLarge { what: crate::shadow::SizeLimit::State, size: 9000, max: 8192 },
             r#""code":413,"error":"too-large","message":"Json document too large.  Size is 9000, max allowed: 8192","detail":"'desired' and 'reported' together, in bytes of canonical JSON","timestamp":9"#,
         ),
         (

@@ -6,8 +6,8 @@ use super::only;
 use crate::{
     auth::Projection,
     shadow::{
-        Command, Decision, Delete, DeviceId, Document, DocumentLimits, FirstOutcome, Manner, OnConflict, Preconditions,
-        Rejection, ShadowKey, Timestamp, Update, Version, collisions,
+        Command, Decision, Delete, DeviceId, Disposition, Document, DocumentLimits, FirstOutcome, OnConflict,
+        Preconditions, Rejection, ShadowKey, Timestamp, Update, Version, collisions,
         pointer::SectionName,
         tests::{decided, update, written},
     },
@@ -119,7 +119,7 @@ fn what_accepted_tells_besides() {
         changed: true,
         document: &after,
         rebased_from: sent.preconditions.rebased_from(&document),
-        manner: Manner::Done,
+        manner: Disposition::Applied,
     };
     let shown = told(&wire::update_outcome(&accepted, &Projection::ALL, None));
     assert_eq!((&shown["rebasedFrom"], &shown["version"], shown.get("replayed")), (&json!(1), &json!(4), None));
@@ -144,7 +144,7 @@ fn what_accepted_tells_besides() {
         json!({"desired": {"mode": "off"}}),
         json!({"desired": {"mode": "on"}}),
     ]);
-    let again = Accepted { changed: false, document: &later, manner: Manner::Again(first), ..accepted };
+    let again = Accepted { changed: false, document: &later, manner: Disposition::Replayed(first), ..accepted };
     let token = ClientToken::new("retry").unwrap();
     let shown = told(&wire::update_outcome(&again, &Projection::ALL, Some(&token)));
     let expected = json!({
@@ -156,7 +156,7 @@ fn what_accepted_tells_besides() {
     assert_eq!(shown, expected);
 
     let dry = Update { dry_run: true, ..sent.clone() };
-    let dry = Accepted { update: &dry, rebased_from: None, manner: Manner::DryRun, ..accepted };
+    let dry = Accepted { update: &dry, rebased_from: None, manner: Disposition::DryRun, ..accepted };
     let shown = told(&wire::update_outcome(&dry, &Projection::STATE, None));
     assert_eq!((&shown["dryRun"], &shown["changed"]), (&json!(true), &json!(true)));
     assert_eq!(shown["document"]["state"], json!({"desired": {"mode": "eco", "target": 23}}));
@@ -167,6 +167,6 @@ fn what_accepted_tells_besides() {
     else {
         panic!("no change")
     };
-    let shown = told(&wire::delete_outcome(&tombstone, Manner::Again(first), None));
+    let shown = told(&wire::delete_outcome(&tombstone, Disposition::Replayed(first), None));
     assert_eq!(shown, json!({"version": 4, "timestamp": 4, "replayed": true}));
 }

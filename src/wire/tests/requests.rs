@@ -239,7 +239,7 @@ fn the_aws_dialect_ignores_what_it_does_not_know() {
     let deep = "[".repeat(1000) + &"]".repeat(1000);
     let payload =
         format!(r#"{{"state":{{"desired":{{"a":1}}}},"etag":5,"replace":"x","enableVersioning":{deep},"x":1,"x":2}}"#);
-    assert_eq!(aws(&payload).unwrap().body, Update { touches: true, ..update(json!({"desired": {"a": 1}})) });
+    assert_eq!(aws(&payload).unwrap().body, Update { bumps: true, ..update(json!({"desired": {"a": 1}})) });
     assert_eq!(aws(r#"{"state":{"tags":{}}}"#).unwrap_err().rejection, Rejection::InvalidNode { key: "tags".into() });
     assert_eq!(aws(r#"{"state":null}"#).unwrap().body.tags, SectionPatch::Keep);
     assert_eq!(

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::VecDeque};
 
 use super::*;
-use crate::{DeviceId, Rejection, observer::Nobody};
+use crate::{DeviceId, Rejection, observer::NoopObserver};
 
 /// What the shadow does with one put.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +69,7 @@ impl Exchange for Scripted {
     }
 
     fn observer(&self) -> &dyn Observer {
-        &Nobody
+        &NoopObserver
     }
 
     async fn get(&self) -> Result<Document, Error> {
@@ -190,7 +190,7 @@ async fn waits_are_as_long_as_the_service_asked() {
 #[tokio::test(start_paused = true)]
 async fn a_known_document_saves_the_read_and_a_told_version_the_next() {
     let known = Document { version: Version(5), ..Document::default() };
-    let options = WriteOptions::default().from(known).blind_to_others();
+    let options = WriteOptions::default().from(known).without_precondition();
     let (shadow, outcome) = counted(&[Conflicts], options).await;
     assert!(matches!(outcome, Ok(Some(Accepted { version: Version(7), .. }))), "{outcome:?}");
     assert_eq!(*shadow.gets.borrow(), 0);

@@ -17,7 +17,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream under a WebSocket, with frames that it has not taken yet.
-pub(in crate::http) struct Outlet<S> {
+pub(in crate::http) struct FrameWriter<S> {
     stream: S,
     /// Frames, of which the last may be incomplete.
     staged: Vec<u8>,
@@ -29,7 +29,7 @@ pub(in crate::http) struct Outlet<S> {
     control: Vec<u8>,
 }
 
-impl<S> Outlet<S> {
+impl<S> FrameWriter<S> {
     /// Wraps `stream`, on which the next byte begins a frame.
     pub(super) fn new(stream: S) -> Self {
         Self { stream, staged: Vec::new(), written: 0, frame_left: 0, control: Vec::new() }
@@ -61,7 +61,7 @@ impl<S> Outlet<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Outlet<S> {
+impl<S: AsyncWrite + Unpin> FrameWriter<S> {
     /// Takes some of `bytes`, which are MQTT packets end to end over all calls.
     pub(super) fn poll_packets(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.staged.len() >= STAGED_BYTES_MAX {
@@ -83,7 +83,7 @@ impl<S: AsyncWrite + Unpin> Outlet<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Outlet<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FrameWriter<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -94,7 +94,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Outlet<S> {
 }
 
 /// For the library's control frames.
-impl<S: AsyncWrite + Unpin> AsyncWrite for Outlet<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FrameWriter<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let full = self.staged.len() + self.control.len() >= STAGED_BYTES_MAX + CONTROL_BYTES_MAX;
         if full {
@@ -221,20 +221,20 @@ mod tests {
         let all = packets.concat();
         for capacity in [1_000_000, 7, 1000] {
             let (near, mut far) = tokio::io::duplex(capacity);
-            let mut outlet = Outlet::new(near);
+            let mut frame_writer = FrameWriter::new(near);
             let (all, pong) = (all.clone(), [0x8A, 1, 7]);
             let sending = async move {
                 let mut left = &all[..];
                 let mut pongs = 0;
                 while !left.is_empty() {
-                    let count = std::future::poll_fn(|context| outlet.poll_packets(context, left)).await.unwrap();
+                    let count = std::future::poll_fn(|context| frame_writer.poll_packets(context, left)).await.unwrap();
                     left = &left[count..];
                     if pongs < 20 {
-                        outlet.write_all(&pong).await.unwrap();
+                        frame_writer.write_all(&pong).await.unwrap();
                         pongs += 1;
                     }
                 }
-                outlet.shutdown().await.unwrap();
+                frame_writer.shutdown().await.unwrap();
                 pongs
             };
             let receiving = async {
@@ -254,13 +254,13 @@ mod tests {
     #[tokio::test]
     async fn messages_are_written_together() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
-        let mut outlet = Outlet::new(near);
+        let mut frame_writer = FrameWriter::new(near);
         let all = packet(20).repeat(100);
-        let count = std::future::poll_fn(|context| outlet.poll_packets(context, &all)).await.unwrap();
+        let count = std::future::poll_fn(|context| frame_writer.poll_packets(context, &all)).await.unwrap();
         assert_eq!(count, all.len());
         let mut bytes = [0; 1 << 16];
         assert!(far.read(&mut bytes).now_or_never().is_none(), "nothing is written before the flush");
-        outlet.flush().await.unwrap();
+        frame_writer.flush().await.unwrap();
         let read = far.read(&mut bytes).await.unwrap();
         assert_eq!(frames(&bytes[..read]).len(), 100);
     }
@@ -269,12 +269,12 @@ mod tests {
     #[tokio::test]
     async fn control_frames_are_bounded() {
         let (near, _far) = tokio::io::duplex(10);
-        let mut outlet = Outlet::new(near);
+        let mut frame_writer = FrameWriter::new(near);
         let large = packet(100_000);
-        while std::future::poll_fn(|context| outlet.poll_packets(context, &large)).now_or_never().is_some() {}
+        while std::future::poll_fn(|context| frame_writer.poll_packets(context, &large)).now_or_never().is_some() {}
         let pong = [0x8A; 100];
-        let taken = (0..1000).take_while(|_| matches!(outlet.write(&pong).now_or_never(), Some(Ok(_)))).count();
+        let taken = (0..1000).take_while(|_| matches!(frame_writer.write(&pong).now_or_never(), Some(Ok(_)))).count();
         assert!((40..=250).contains(&taken), "{taken}");
-        assert!(outlet.staged.len() + outlet.control.len() < STAGED_BYTES_MAX + CONTROL_BYTES_MAX + 200);
+        assert!(frame_writer.staged.len() + frame_writer.control.len() < STAGED_BYTES_MAX + CONTROL_BYTES_MAX + 200);
     }
 }

@@ -14,7 +14,7 @@ use crate::names::ShadowId;
 
 /// The shadows that are to be left alone for now.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub(crate) struct ThrottledShadows {
     slow: HashMap<ShadowId, Slow>,
 }
 
@@ -26,7 +26,7 @@ struct Slow {
     spacing: Duration,
 }
 
-impl Pace {
+impl ThrottledShadows {
     /// The service asked at `now` to be left alone about `shadow` for `wait`.
     pub(crate) fn asked(&mut self, shadow: &ShadowId, wait: Duration, now: Instant) {
         self.slow.retain(|_, slow| slow.next > now);
@@ -72,7 +72,7 @@ mod tests {
     fn those_who_wait_go_one_after_the_other() {
         let (now, ms) = (Instant::now(), Duration::from_millis);
         let (slow, other) = (shadow("slow"), shadow("other"));
-        let mut pace = Pace::default();
+        let mut pace = ThrottledShadows::default();
         assert_eq!(pace.slot(&slow, now), None, "nobody asked for anything");
         pace.asked(&slow, ms(64), now);
         assert_eq!(pace.slot(&slow, now), Some(now + ms(64)));
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let now = Instant::now();
-        let mut pace = Pace::default();
+        let mut pace = ThrottledShadows::default();
         for n in 0..2 * SHADOWS_MAX {
             pace.asked(&shadow(&n.to_string()), Duration::from_secs(1), now);
         }

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The journal sequences the announcer has begun and finished.
 #[derive(Debug)]
-pub struct Routed {
+pub struct FanOutPosition {
     begun: AtomicU64,
     finished: AtomicU64,
 }
 
-impl Routed {
+impl FanOutPosition {
     /// An announcer that goes on after `head`, the last sequence of the journal when the process started.
     #[must_use]
     pub fn new(head: u64) -> Self {

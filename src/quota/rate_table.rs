@@ -13,15 +13,15 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// The state of one key in a [`Table`].
-pub(super) trait Entry {
+/// The state of one key in a [`RateTable`].
+pub(super) trait RateEntry {
     /// Returns true if the entry carries no more information than a new one.
     fn is_idle(&self, now: Instant) -> bool;
 }
 
 /// A map of entries by key. The entry of a key over its limit stays as long as it matters.
 #[derive(Debug)]
-pub(super) struct Table<K, V> {
+pub(super) struct RateTable<K, V> {
     hasher: RandomState,
     shards: Vec<Mutex<Shard<K, V>>>,
     /// Most entries of one shard.
@@ -38,7 +38,7 @@ struct Shard<K, V> {
     sweep_after: Option<Instant>,
 }
 
-impl<K: Hash + Eq, V: Entry> Table<K, V> {
+impl<K: Hash + Eq, V: RateEntry> RateTable<K, V> {
     /// Returns a table of about `entries_max` entries at most.
     pub(super) fn new(entries_max: usize) -> Self {
         let entries_max = entries_max.div_ceil(SHARDS);
@@ -83,7 +83,7 @@ impl<K: Hash + Eq, V: Entry> Table<K, V> {
     }
 }
 
-impl<K: Hash + Eq, V: Entry> Shard<K, V> {
+impl<K: Hash + Eq, V: RateEntry> Shard<K, V> {
     /// Evicts idle entries, once there are twice as many entries as the last sweep left.
     fn sweep(&mut self, entries_max: usize, now: Instant) {
         if self.entries.len() < self.sweep_at.min(entries_max) || self.sweep_after.is_some_and(|after| now < after) {
@@ -110,13 +110,13 @@ mod tests {
     /// An entry that is idle from an instant on.
     struct Until(Instant, u32);
 
-    impl Entry for Until {
+    impl RateEntry for Until {
         fn is_idle(&self, now: Instant) -> bool {
             self.0 <= now
         }
     }
 
-    fn count(table: &Table<u32, Until>, key: u32, now: Instant, lasts: Duration) -> u32 {
+    fn count(table: &RateTable<u32, Until>, key: u32, now: Instant, lasts: Duration) -> u32 {
         table.with(
             &key,
             now,
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn idle_entries_are_swept() {
-        let (table, start) = (Table::new(1 << 20), Instant::now());
+        let (table, start) = (RateTable::new(1 << 20), Instant::now());
         for n in 0..100_000_u32 {
             count(&table, n, start + Duration::from_millis(n.into()), Duration::from_millis(50));
         }
@@ -141,7 +141,7 @@ mod tests {
     /// New keys in any number neither make the table grow nor evict a key over its limit.
     #[test]
     fn a_full_table_evicts_no_entry_in_use_and_new_keys_share() {
-        let (table, now, minute) = (Table::new(1_600), Instant::now(), Duration::from_secs(60));
+        let (table, now, minute) = (RateTable::new(1_600), Instant::now(), Duration::from_secs(60));
         assert_eq!(count(&table, 0, now, minute), 1);
         let new_keys: Vec<u32> = (1..20_000).map(|key| count(&table, key, now, minute)).collect();
         assert!((1_500..=1_600).contains(&table.len()), "{} entries held", table.len());

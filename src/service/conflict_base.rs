@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     service::Requester,
     shadow::{Command, Rejection, ShadowKey, Timestamp, Version, collisions},
-    store::{Held, Past},
+    store::{HistoryReader, StoredShadow},
 };
 
 /// Most versions that are walked back at all.
@@ -31,24 +31,24 @@ const STEPS_LATER: u64 = STEPS_AT_ONCE + 1;
 const WAITING_MAX: usize = 256;
 
 /// A refusal that is not told yet.
-pub(super) struct Refused {
+pub(super) struct PendingRefusal {
     pub(super) key: ShadowKey,
     pub(super) rejection: Rejection,
     /// What the command was decided against.
-    pub(super) against: Held,
+    pub(super) against: StoredShadow,
     pub(super) requester: Box<dyn Requester>,
 }
 
 /// The announcer's side of the thread that makes long walks, which ends when this is dropped.
-pub(super) struct Hindsight<'s> {
-    past: &'s Past,
-    long: Option<SyncSender<Refused>>,
+pub(super) struct ConflictBaseLookup<'s> {
+    past: &'s HistoryReader,
+    long: Option<SyncSender<PendingRefusal>>,
 }
 
-impl<'s> Hindsight<'s> {
+impl<'s> ConflictBaseLookup<'s> {
     /// Starts the thread; without one, long walks are not made.
-    pub(super) fn start(scope: &'s Scope<'s, '_>, past: &'s Past, clock: &'s Clock) -> Self {
-        let (sender, refusals) = mpsc::sync_channel::<Refused>(WAITING_MAX);
+    pub(super) fn start(scope: &'s Scope<'s, '_>, past: &'s HistoryReader, clock: &'s Clock) -> Self {
+        let (sender, refusals) = mpsc::sync_channel::<PendingRefusal>(WAITING_MAX);
         let walk = move || {
             for mut refused in refusals {
                 refused.walk(past);
@@ -63,7 +63,7 @@ impl<'s> Hindsight<'s> {
     }
 
     /// Completes a refusal of `command` and tells it, now or later.
-    pub(super) fn tell(&self, mut refused: Refused, command: &Command, now: Timestamp) {
+    pub(super) fn tell(&self, mut refused: PendingRefusal, command: &Command, now: Timestamp) {
         match refused.collide(command) {
             0 => {}
             1..=STEPS_AT_ONCE => refused.walk(self.past),
@@ -81,7 +81,7 @@ impl<'s> Hindsight<'s> {
     }
 }
 
-impl Refused {
+impl PendingRefusal {
     /// Finds the paths that collided. Returns how many versions lie between them and their former values; 0 if there
     /// is nothing to look for.
     fn collide(&mut self, command: &Command) -> u64 {
@@ -95,7 +95,7 @@ impl Refused {
     }
 
     /// Finds the former values. If they cannot be found, the refusal is as true without.
-    fn walk(&mut self, past: &Past) {
+    fn walk(&mut self, past: &HistoryReader) {
         let Rejection::VersionConflict { expected: Some(expected), collisions: Some(found), .. } = &mut self.rejection
         else {
             return;
@@ -110,6 +110,6 @@ impl Refused {
     }
 
     fn tell(self, now: Timestamp) {
-        self.requester.decided(Err(&self.rejection), now);
+        self.requester.on_outcome(Err(&self.rejection), now);
     }
 }

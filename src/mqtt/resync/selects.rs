@@ -24,10 +24,10 @@ impl Documents {
             let key = Event::RETAINED.into_iter().find_map(|event| event.key_of(text));
             return key.map_or(Self::None, Self::One);
         }
-        let shapes = ["document", "delta"]
+        let rendering = ["document", "delta"]
             .into_iter()
             .flat_map(|end| [vec!["shadow", "+", end], vec!["shadow", "+", "name", "+", end]]);
-        if !shapes.into_iter().any(|shape| selects_any(text, &shape)) {
+        if !rendering.into_iter().any(|shape| selects_any(text, &shape)) {
             return Self::None;
         }
         // A fleet's most common filter is `shadow/<id>/#`; it must not make each device look at all others.
@@ -103,10 +103,10 @@ impl Devices {
 /// Whether `filter` selects a topic of this shape, in which `+` is any level.
 fn selects_any(filter: &str, shape: &[&str]) -> bool {
     let mut levels = filter.split('/');
-    for &wanted in shape {
+    for &pending in shape {
         match levels.next() {
             Some("#") => return true,
-            Some(level) if level == wanted || level == "+" || wanted == "+" => {}
+            Some(level) if level == pending || level == "+" || pending == "+" => {}
             _ => return false,
         }
     }

@@ -7,11 +7,11 @@ use crate::mqtt::topic::TopicName;
 
 /// What was noted since it was taken last; in a box, since there is one for each session and mostly nothing.
 #[derive(Debug, Default)]
-pub(super) struct Notes(Option<Box<Noted>>);
+pub(super) struct PendingPresence(Option<Box<ChangedPresence>>);
 
 /// What has changed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Noted {
+pub struct ChangedPresence {
     /// The topics that it is told on.
     pub topics: Vec<TopicName>,
     /// And all changes numbered above this.
@@ -21,10 +21,10 @@ pub struct Noted {
 /// Topics that are noted; after that, all that changes.
 const TOPICS_MAX: usize = 32;
 
-impl Notes {
+impl PendingPresence {
     /// Notes the change `number`, on `topic`. Returns whether that is news.
     pub(super) fn add(&mut self, topic: &TopicName, number: u64) -> bool {
-        let Noted { topics, since } = &mut **self.0.get_or_insert_default();
+        let ChangedPresence { topics, since } = &mut **self.0.get_or_insert_default();
         if since.is_some() || topics.contains(topic) {
             return false;
         }
@@ -39,7 +39,7 @@ impl Notes {
         self.0.is_none()
     }
 
-    pub(super) fn take(&mut self) -> Noted {
+    pub(super) fn take(&mut self) -> ChangedPresence {
         self.0.take().map(|noted| *noted).unwrap_or_default()
     }
 }
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn many_topics_become_a_number() {
-        let mut notes = Notes::default();
+        let mut notes = PendingPresence::default();
         let topic = |n: usize| TopicName::new(&format!("t/{n}")).unwrap();
         for n in 0..TOPICS_MAX {
             assert!(notes.add(&topic(n), n as u64 + 1));

@@ -13,12 +13,12 @@ use crate::{
         shadow_topic::Destination,
         topic::{TopicError, TopicName},
     },
-    quota::Cause,
+    quota::QuotaKind,
 };
 
 /// A message from outside.
 #[derive(Debug)]
-pub struct Outside<'a> {
+pub struct ExternalMessage<'a> {
     /// Where it is published.
     pub topic: &'a str,
     /// The payload, which may be a part of a larger buffer.
@@ -50,27 +50,27 @@ pub enum NotPublished {
     Forbidden,
     /// More than a quota of retained messages.
     #[error("{}", .0.full())]
-    Quota(Cause),
+    Quota(QuotaKind),
 }
 
 impl Broker {
-    /// Publishes `outside` for a client with `access`, as if it came in a PUBLISH.
+    /// Publishes `external` for a client with `access`, as if it came in a PUBLISH.
     ///
     /// # Errors
     ///
     /// A [`NotPublished`]; nothing was changed.
-    pub fn publish_outside(&self, access: &Access, outside: Outside<'_>) -> Result<(), NotPublished> {
-        let topic = self.ordinary_topic(outside.topic).inspect_err(|_| self.counters.publishes_refused.add(1))?;
+    pub fn publish_external(&self, access: &Access, external: ExternalMessage<'_>) -> Result<(), NotPublished> {
+        let topic = self.ordinary_topic(external.topic).inspect_err(|_| self.counters.publishes_refused.add(1))?;
         if !access.may_publish(topic.as_str()) {
             self.counters.publishes_refused.add(1);
             return Err(NotPublished::Forbidden);
         }
-        let mut properties = outside.properties;
-        if let Some(response_topic) = outside.response_topic {
+        let mut properties = external.properties;
+        if let Some(response_topic) = external.response_topic {
             properties.get_or_insert_default().response_topic = Some(TopicName::new(response_topic)?);
         }
-        let payload = Bytes::copy_from_slice(outside.payload);
-        let message = Message::new(topic, payload, outside.qos, outside.retain, properties, Instant::now());
+        let payload = Bytes::copy_from_slice(external.payload);
+        let message = Message::new(topic, payload, external.qos, external.retain, properties, Instant::now());
         self.publish(message, access.principal(), None).map(|_| ()).map_err(NotPublished::Quota)
     }
 
@@ -79,6 +79,6 @@ impl Broker {
             return Err(NotPublished::TooLong(self.limits.topic_bytes_max));
         }
         let topic = TopicName::new(text)?;
-        if Destination::of(&topic) == Destination::Plain { Ok(topic) } else { Err(NotPublished::Reserved) }
+        if Destination::of(&topic) == Destination::Ordinary { Ok(topic) } else { Err(NotPublished::Reserved) }
     }
 }

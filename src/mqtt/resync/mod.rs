@@ -7,7 +7,7 @@
 //! the sequence, the delta and document of every shadow are sent instead.
 //!
 //! Turns: the three sources take turns with each other, and together they have a turn after every few deliveries of the
-//! outbox ([`CatchUp::is_due`]), so that none of them waits for a queue that never empties. What would overtake something
+//! outbox ([`Resync::is_due`]), so that none of them waits for a queue that never empties. What would overtake something
 //! older that is queued waits for that ([`step`]): missed changes for the replies, a retained document for the events of
 //! its shadow. Of those there is an end, since each lane of the outbox has its turns too.
 //!
@@ -32,16 +32,16 @@ use std::{
 
 use self::{
     selects::{Devices, Documents, PAGE},
-    step::{Gap, Reader, Step, Wanting},
+    step::{Reader, ResyncStep, RetainedSelection, Skip},
 };
 use crate::{
     mqtt::{
         broker::Broker,
         message::Delivery,
-        outbox::{Noted, Outbox},
+        outbox::{ChangedPresence, Outbox},
         packet::{RetainHandling, Subscription},
         presence,
-        router::{Cursor, Subscribed},
+        router::{Cursor, SubscriptionChange},
         sessions::SessionKey,
         shadow_topic::Event,
         topic::TopicFilter,
@@ -52,9 +52,9 @@ use crate::{
 
 /// Everything that is still to be looked up and sent.
 #[derive(Debug, Default)]
-pub(super) struct CatchUp {
+pub(super) struct Resync {
     /// None for most sessions, which have nothing to catch up with.
-    work: Option<Box<Work>>,
+    work: Option<Box<ResyncWork>>,
     /// SUBSCRIBE packets so far.
     subscribes: u32,
     /// Deliveries of the outbox since the last turn.
@@ -62,8 +62,8 @@ pub(super) struct CatchUp {
 }
 
 #[derive(Debug, Default)]
-struct Work {
-    missed: Missed,
+struct ResyncWork {
+    missed: MissedChanges,
     presence: Presence,
     retained: Retained,
     /// Whose turn it is.
@@ -74,9 +74,9 @@ struct Work {
 
 /// The changes that were missed.
 #[derive(Debug, Default)]
-struct Missed {
+struct MissedChanges {
     /// The page in hand.
-    steps: VecDeque<Step>,
+    steps: VecDeque<ResyncStep>,
     /// How far the journal was walked, while there is lag.
     walked: Option<Seq>,
     /// The last shadow that was sent, while all shadows are.
@@ -86,7 +86,7 @@ struct Missed {
 /// The devices that came or went.
 #[derive(Debug, Default)]
 struct Presence {
-    steps: VecDeque<Step>,
+    steps: VecDeque<ResyncStep>,
     /// The last change that was sent, while all after some change are.
     after: Option<u64>,
 }
@@ -94,20 +94,20 @@ struct Presence {
 /// What is retained for new subscriptions.
 #[derive(Debug, Default)]
 struct Retained {
-    steps: VecDeque<Step>,
+    steps: VecDeque<ResyncStep>,
     /// The subscriptions, first come first.
-    wanted: VecDeque<Wanted>,
+    pending: VecDeque<PendingRetained>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 enum Source {
     #[default]
     Presence,
-    Missed,
+    MissedChanges,
     Retained,
 }
 
-/// What [`CatchUp::next`] found.
+/// What [`Resync::next`] found.
 #[derive(Debug)]
 pub(super) enum Next {
     /// A message to send.
@@ -120,7 +120,7 @@ pub(super) enum Next {
 }
 
 /// What one source found.
-enum Found {
+enum SourceResult {
     Delivery(Box<Delivery>),
     /// A page of which nothing was to be sent.
     Page,
@@ -129,9 +129,9 @@ enum Found {
 }
 
 #[derive(Debug)]
-struct Wanted {
-    selection: Arc<Wanting>,
-    stage: Stage,
+struct PendingRetained {
+    selection: Arc<RetainedSelection>,
+    stage: ResyncStage,
     /// The SUBSCRIBE packet it came in, by number.
     packet: u32,
     /// How often that packet asks for it.
@@ -139,43 +139,44 @@ struct Wanted {
 }
 
 #[derive(Debug)]
-enum Stage {
-    Messages(Cursor),
+enum ResyncStage {
+    MessageBroker(Cursor),
     Documents(Option<ShadowKey>),
     Presence(Option<DeviceId>),
 }
 
-impl CatchUp {
+impl Resync {
     /// Notes that the subscriptions of another SUBSCRIBE follow.
     pub(super) fn subscribing(&mut self) {
         self.subscribes = self.subscribes.wrapping_add(1);
     }
 
     /// Notes that what is retained for a subscription is to be sent, as its retain handling asks.
-    pub(super) fn subscribed(&mut self, subscription: Subscription, id: Option<u32>, subscribed: Subscribed) {
+    pub(super) fn subscribed(&mut self, subscription: Subscription, id: Option<u32>, subscribed: SubscriptionChange) {
         let packet = self.subscribes;
-        let is_same =
-            |wanted: &&mut Wanted| wanted.packet == packet && wanted.selection.filter() == &subscription.filter;
-        let same = self.work.as_mut().and_then(|work| work.retained.wanted.iter_mut().find(is_same));
+        let is_same = |pending: &&mut PendingRetained| {
+            pending.packet == packet && pending.selection.filter() == &subscription.filter
+        };
+        let same = self.work.as_mut().and_then(|work| work.retained.pending.iter_mut().find(is_same));
         // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
         let send = match subscription.retain_handling {
             RetainHandling::Send => true,
-            RetainHandling::SendIfNew => subscribed == Subscribed::New,
+            RetainHandling::SendIfNew => subscribed == SubscriptionChange::New,
             RetainHandling::DoNotSend => false,
         };
         // A filter that stands twice in one SUBSCRIBE counts as if it stood in two of them [MQTT-3.8.4-5].
         match same {
             Some(same) if send => {
-                same.selection = Arc::new(Wanting { subscription, id });
+                same.selection = Arc::new(RetainedSelection { subscription, id });
                 same.times = same.times.saturating_add(1);
             }
             Some(_) => {}
             None => {
                 self.unsubscribed(&subscription.filter);
                 if send && subscription.filter.share().is_none() {
-                    let selection = Arc::new(Wanting { subscription, id });
-                    let wanted = Wanted { selection, stage: Stage::default(), packet, times: 1 };
-                    self.work.get_or_insert_default().retained.wanted.push_back(wanted);
+                    let selection = Arc::new(RetainedSelection { subscription, id });
+                    let pending = PendingRetained { selection, stage: ResyncStage::default(), packet, times: 1 };
+                    self.work.get_or_insert_default().retained.pending.push_back(pending);
                 }
             }
         }
@@ -185,7 +186,7 @@ impl CatchUp {
     /// missed changes, since the walk begins anew.
     pub(super) fn detach(&mut self) {
         if let Some(work) = &mut self.work {
-            (work.missed, work.paused) = (Missed::default(), None);
+            (work.missed, work.paused) = (MissedChanges::default(), None);
         }
         self.release();
     }
@@ -193,7 +194,7 @@ impl CatchUp {
     /// Forgets what was to be sent for `filter`.
     pub(super) fn unsubscribed(&mut self, filter: &TopicFilter) {
         if let Some(work) = &mut self.work {
-            work.retained.wanted.retain(|wanted| wanted.selection.filter() != filter);
+            work.retained.pending.retain(|pending| pending.selection.filter() != filter);
             work.retained.steps.retain(|step| !step.is_for(filter));
         }
         self.release();
@@ -247,7 +248,7 @@ impl CatchUp {
     }
 }
 
-impl Work {
+impl ResyncWork {
     fn is_done(&self) -> bool {
         self.missed.is_done() && self.presence.is_done() && self.retained.is_done()
     }
@@ -259,13 +260,13 @@ impl Work {
             self.turn = source.after();
             let found = match source {
                 Source::Presence => self.presence.next(reader).await,
-                Source::Missed => self.missed.next(reader).await,
+                Source::MissedChanges => self.missed.next(reader).await,
                 Source::Retained => self.retained.next(reader).await,
             };
             match found {
-                Ok(Found::Delivery(delivery)) => return Next::Delivery(delivery),
-                Ok(Found::Page) => (pages, nothing) = (pages + 1, 0),
-                Ok(Found::Nothing) => nothing += 1,
+                Ok(SourceResult::Delivery(delivery)) => return Next::Delivery(delivery),
+                Ok(SourceResult::Page) => (pages, nothing) = (pages + 1, 0),
+                Ok(SourceResult::Nothing) => nothing += 1,
                 // What could not be read is as it was before, and is read again later.
                 Err(_) => {
                     (self.turn, self.paused) = (source, Some(Instant::now() + PAUSE));
@@ -278,39 +279,39 @@ impl Work {
 }
 
 /// The store could not be read.
-struct Unread;
+struct ReadFailed;
 
-impl From<Rejection> for Unread {
+impl From<Rejection> for ReadFailed {
     fn from(_: Rejection) -> Self {
         Self
     }
 }
 
 /// The first of `steps` that sends something, if none before it has to wait. Those before it are taken out.
-async fn first(steps: &mut VecDeque<Step>, reader: Reader<'_>) -> Result<Found, Unread> {
+async fn first(steps: &mut VecDeque<ResyncStep>, reader: Reader<'_>) -> Result<SourceResult, ReadFailed> {
     while let Some(step) = steps.front() {
         let delivery = match step.deliver(reader).await {
             Ok(delivery) => Some(delivery),
-            Err(Gap::Void) => None,
-            Err(Gap::Held) => return Ok(Found::Nothing),
-            Err(Gap::Unread) => return Err(Unread),
+            Err(Skip::Void) => None,
+            Err(Skip::StoredShadow) => return Ok(SourceResult::Nothing),
+            Err(Skip::ReadFailed) => return Err(ReadFailed),
         };
         steps.pop_front();
         if let Some(delivery) = delivery {
-            return Ok(Found::Delivery(Box::new(delivery)));
+            return Ok(SourceResult::Delivery(Box::new(delivery)));
         }
     }
-    Ok(Found::Page)
+    Ok(SourceResult::Page)
 }
 
-impl Missed {
+impl MissedChanges {
     fn is_done(&self) -> bool {
         self.steps.is_empty() && self.walked.is_none() && self.resent.is_none()
     }
 
-    async fn next(&mut self, reader: Reader<'_>) -> Result<Found, Unread> {
+    async fn next(&mut self, reader: Reader<'_>) -> Result<SourceResult, ReadFailed> {
         if self.steps.is_empty() {
-            let Some(lag) = reader.outbox.lag() else { return Ok(Found::Nothing) };
+            let Some(lag) = reader.outbox.lag() else { return Ok(SourceResult::Nothing) };
             self.walk(reader.broker, reader.outbox, Seq(lag)).await?;
         }
         first(&mut self.steps, reader).await
@@ -331,7 +332,7 @@ impl Missed {
         };
         match page.entries.last() {
             Some(last) => self.walked = Some(last.seq),
-            None if outbox.leave_lag(walked.0, broker.events.routed()) => self.walked = None,
+            None if outbox.leave_lag(walked.0, broker.events.fan_out_position()) => self.walked = None,
             None => self.walked = Some(walked),
         }
         let unsent = outbox.unsent();
@@ -354,9 +355,9 @@ impl Presence {
         self.steps.is_empty() && self.after.is_none()
     }
 
-    async fn next(&mut self, reader: Reader<'_>) -> Result<Found, Unread> {
+    async fn next(&mut self, reader: Reader<'_>) -> Result<SourceResult, ReadFailed> {
         if self.steps.is_empty() && !self.take(reader.broker, reader.outbox) {
-            return Ok(Found::Nothing);
+            return Ok(SourceResult::Nothing);
         }
         first(&mut self.steps, reader).await
     }
@@ -366,81 +367,83 @@ impl Presence {
         if let Some(after) = self.after.take() {
             let changed = broker.presence.changed_after(after, PAGE);
             self.after = changed.last().map(|(number, _)| *number);
-            self.steps.extend(changed.into_iter().map(|(_, device)| Step::Presence(device, None)));
+            self.steps.extend(changed.into_iter().map(|(_, device)| ResyncStep::Presence(device, None)));
             return true;
         }
-        if !outbox.has_noted() {
+        if !outbox.has_changed_presence() {
             return false;
         }
-        let Noted { topics, since } = outbox.take_noted();
+        let ChangedPresence { topics, since } = outbox.take_changed_presence();
         self.after = since;
         let devices = topics.iter().filter_map(presence::device_in);
-        self.steps.extend(devices.map(|device| Step::Presence(device, None)));
+        self.steps.extend(devices.map(|device| ResyncStep::Presence(device, None)));
         true
     }
 }
 
 impl Retained {
     fn is_done(&self) -> bool {
-        self.steps.is_empty() && self.wanted.is_empty()
+        self.steps.is_empty() && self.pending.is_empty()
     }
 
-    async fn next(&mut self, reader: Reader<'_>) -> Result<Found, Unread> {
+    async fn next(&mut self, reader: Reader<'_>) -> Result<SourceResult, ReadFailed> {
         if self.steps.is_empty() && !self.take(reader.broker, reader.outbox).await? {
-            return Ok(Found::Nothing);
+            return Ok(SourceResult::Nothing);
         }
         first(&mut self.steps, reader).await
     }
 
     /// Takes the next page of what is retained. False: there is none left.
     async fn take(&mut self, broker: &Broker, outbox: &Outbox) -> Result<bool, Rejection> {
-        let Some(wanted) = self.wanted.front_mut() else { return Ok(false) };
-        let (selection, filter) = (wanted.selection.clone(), wanted.selection.filter());
-        match &mut wanted.stage {
-            Stage::Messages(cursor) => {
+        let Some(pending) = self.pending.front_mut() else { return Ok(false) };
+        let (selection, filter) = (pending.selection.clone(), pending.selection.filter());
+        match &mut pending.stage {
+            ResyncStage::MessageBroker(cursor) => {
                 let page = broker.router.retained(outbox, filter, std::mem::take(cursor));
-                let retained = |message| Step::Retained(Arc::downgrade(message), selection.clone());
+                let retained = |message| ResyncStep::Retained(Arc::downgrade(message), selection.clone());
                 self.steps.extend(page.messages.iter().map(retained));
-                wanted.stage = page.next.map_or(Stage::Documents(None), Stage::Messages);
+                pending.stage = page.next.map_or(ResyncStage::Documents(None), ResyncStage::MessageBroker);
             }
-            Stage::Documents(after) => {
+            ResyncStage::Documents(after) => {
                 let (page, next) = Documents::of(filter).page(broker, after.clone()).await?;
                 match next {
                     Some(next) => *after = Some(next),
-                    None => wanted.stage = Stage::Presence(None),
+                    None => pending.stage = ResyncStage::Presence(None),
                 }
                 let existing = page.into_iter().filter(|listed| !listed.deleted);
                 let steps = |listed: Listed| {
                     let selection = selection.clone();
-                    Event::RETAINED.map(|event| Step::Document(listed.key.clone(), event, selection.clone()))
+                    Event::RETAINED.map(|event| ResyncStep::Document(listed.key.clone(), event, selection.clone()))
                 };
                 self.steps.extend(existing.flat_map(steps));
             }
-            Stage::Presence(after) => {
+            ResyncStage::Presence(after) => {
                 let (page, next) = Devices::of(filter).page(&broker.presence, after.take());
                 match next {
                     Some(next) => *after = Some(next),
-                    None if wanted.times > 1 => (wanted.times, wanted.stage) = (wanted.times - 1, Stage::default()),
-                    None => drop(self.wanted.pop_front()),
+                    None if pending.times > 1 => {
+                        (pending.times, pending.stage) = (pending.times - 1, ResyncStage::default())
+                    }
+                    None => drop(self.pending.pop_front()),
                 }
-                self.steps.extend(page.into_iter().map(|device| Step::Presence(device, Some(selection.clone()))));
+                self.steps.extend(page.into_iter().map(|device| ResyncStep::Presence(device, Some(selection.clone()))));
             }
         }
         Ok(true)
     }
 }
 
-impl Default for Stage {
+impl Default for ResyncStage {
     fn default() -> Self {
-        Self::Messages(Cursor::default())
+        Self::MessageBroker(Cursor::default())
     }
 }
 
 impl Source {
     fn after(self) -> Self {
         match self {
-            Self::Presence => Self::Missed,
-            Self::Missed => Self::Retained,
+            Self::Presence => Self::MissedChanges,
+            Self::MissedChanges => Self::Retained,
             Self::Retained => Self::Presence,
         }
     }

@@ -11,9 +11,9 @@ use tokio::net::TcpListener;
 
 /// The file, unless there was none to be had when it was last wanted back.
 #[derive(Debug)]
-pub(super) struct Spare(Option<File>);
+pub(super) struct ReservedFd(Option<File>);
 
-impl Spare {
+impl ReservedFd {
     pub(super) fn new() -> Self {
         Self(open())
     }

@@ -30,33 +30,33 @@ async fn what_cannot_be_read_is_read_later() {
         retain_as_published: false,
         retain_handling: RetainHandling::Send,
     };
-    let selection = Arc::new(Wanting { subscription, id: None });
-    let step = Step::Document(key.clone(), Event::Document, selection.clone());
-    let wanted = Wanted { selection, stage: Stage::Documents(Some(key.clone())), packet: 0, times: 1 };
-    let retained = |retained| Work { retained, turn: Source::Retained, ..Work::default() };
+    let selection = Arc::new(RetainedSelection { subscription, id: None });
+    let step = ResyncStep::Document(key.clone(), Event::Document, selection.clone());
+    let pending = PendingRetained { selection, stage: ResyncStage::Documents(Some(key.clone())), packet: 0, times: 1 };
+    let retained = |retained| ResyncWork { retained, turn: Source::Retained, ..ResyncWork::default() };
     for (lags, work) in [
         (false, retained(Retained { steps: [step].into(), ..Retained::default() })),
-        (false, retained(Retained { wanted: [wanted].into(), ..Retained::default() })),
+        (false, retained(Retained { pending: [pending].into(), ..Retained::default() })),
         (
             true,
-            Work {
-                missed: Missed { resent: Some(Some(key)), ..Missed::default() },
-                turn: Source::Missed,
-                ..Work::default()
+            ResyncWork {
+                missed: MissedChanges { resent: Some(Some(key)), ..MissedChanges::default() },
+                turn: Source::MissedChanges,
+                ..ResyncWork::default()
             },
         ),
     ] {
-        let mut catch_up = CatchUp { work: Some(Box::new(work)), ..CatchUp::default() };
+        let mut resync = Resync { work: Some(Box::new(work)), ..Resync::default() };
         if lags {
-            outbox.detach(broker.events.routed());
+            outbox.detach(broker.events.fan_out_position());
         }
-        let before = format!("{catch_up:?}");
-        assert!(matches!(catch_up.next(&broker, &own, &outbox, true).await, Next::Nothing), "{before}");
-        let until = catch_up.paused().unwrap();
-        assert!(catch_up.is_idle(&outbox), "{before}");
-        catch_up.resume(until);
-        assert!(!catch_up.is_idle(&outbox), "there is more, after a pause");
-        assert_eq!(format!("{catch_up:?}"), before);
+        let before = format!("{resync:?}");
+        assert!(matches!(resync.next(&broker, &own, &outbox, true).await, Next::Nothing), "{before}");
+        let until = resync.paused().unwrap();
+        assert!(resync.is_idle(&outbox), "{before}");
+        resync.resume(until);
+        assert!(!resync.is_idle(&outbox), "there is more, after a pause");
+        assert_eq!(format!("{resync:?}"), before);
     }
 }
 
@@ -75,11 +75,11 @@ async fn what_is_damaged_is_passed_over() {
     needles.into_iter().for_each(|at| file[at] = b'N');
     fs::write(&path, file).unwrap();
     let outbox = broker.new_session(&Access::admin(Principal::anonymous("c"))).outbox;
-    let mut missed = Missed::default();
+    let mut missed = MissedChanges::default();
     assert!(missed.walk(&broker, &outbox, Seq(0)).await.is_ok());
     assert_eq!((missed.walked, missed.resent), (Some(Seq(1)), Some(None)), "every shadow is sent");
     let key = ShadowKey::classic(DeviceId::new("d").unwrap());
-    assert!(matches!(step::read(&broker, &key).await, Err(Gap::Void)));
+    assert!(matches!(step::read(&broker, &key).await, Err(Skip::Void)));
 }
 
 /// A change whose events had been sent in part came whole again.
@@ -110,7 +110,7 @@ async fn what_was_sent_of_a_change_does_not_come_again() {
     for (unsent, expected) in table {
         let steps = step::missed(&entry, unsent.as_ref());
         let words = steps.iter().map(|step| match step {
-            Step::Missed(entry, event, dialect) => {
+            ResyncStep::MissedChanges(entry, event, dialect) => {
                 let topic = event.topic(*dialect, &entry.key);
                 let end = topic.rsplit('/').next().unwrap();
                 format!("{end}{}", if topic.starts_with('$') { "-aws" } else { "" })
@@ -123,5 +123,5 @@ async fn what_was_sent_of_a_change_does_not_come_again() {
 
 #[test]
 fn nothing_to_catch_up_with_takes_no_memory() {
-    assert!(size_of::<CatchUp>() <= 16, "{}", size_of::<CatchUp>());
+    assert!(size_of::<Resync>() <= 16, "{}", size_of::<Resync>());
 }

@@ -8,24 +8,24 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::quota::Acquaintance;
+use crate::quota::PreAuthPermit;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Wary<S> {
+pub struct PreAuthStream<S> {
     stream: S,
-    client: Acquaintance,
+    client: PreAuthPermit,
 }
 
-impl<S> Wary<S> {
+impl<S> PreAuthStream<S> {
     /// Reads of `stream` what `client` has room for.
     #[must_use]
-    pub fn new(stream: S, client: Acquaintance) -> Self {
+    pub fn new(stream: S, client: PreAuthPermit) -> Self {
         Self { stream, client }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Wary<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for PreAuthStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -42,7 +42,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wary<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Wary<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for PreAuthStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }

@@ -17,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 use crate::net::tls::{Reloads, Tls};
 
 /// See the module.
-pub(super) struct Trusted<S> {
+pub(super) struct RevalidatingTlsStream<S> {
     stream: TlsStream<S>,
     /// `None` for a peer that showed no certificate, or one that was found bad.
     watch: Option<Watch>,
@@ -30,7 +30,7 @@ struct Watch {
     reload: Pin<Box<dyn Future<Output = Reloads> + Send>>,
 }
 
-impl<S> Trusted<S> {
+impl<S> RevalidatingTlsStream<S> {
     /// `reloads` must not have seen any that the handshake did not know of.
     pub(super) fn new(stream: TlsStream<S>, tls: Arc<Tls>, reloads: Reloads) -> Self {
         let shown = stream.get_ref().1.peer_certificates().is_some();
@@ -60,7 +60,7 @@ async fn next(mut reloads: Reloads) -> Reloads {
     reloads
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Trusted<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for RevalidatingTlsStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -71,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Trusted<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Trusted<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RevalidatingTlsStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_trust(context)?;
         Pin::new(&mut self.stream).poll_write(context, bytes)

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use crate::{
     mqtt::{broker::Broker, handshake},
-    net::{Door, Peer, door::Stream},
+    net::{ConnectionHandler, Peer, handler::Stream},
 };
 
 /// What clients may ask for by ALPN; AWS's name for MQTT on its port for everything is among them.
@@ -12,9 +12,9 @@ pub const PROTOCOLS: &[&[u8]] = &[b"mqtt", b"x-amzn-mqtt-ca"];
 
 /// Serves MQTT.
 #[derive(Clone)]
-pub struct MqttDoor(Arc<Broker>);
+pub struct MqttHandler(Arc<Broker>);
 
-impl MqttDoor {
+impl MqttHandler {
     /// The door of `broker`.
     #[must_use]
     pub fn new(broker: Arc<Broker>) -> Self {
@@ -22,7 +22,7 @@ impl MqttDoor {
     }
 }
 
-impl Door for MqttDoor {
+impl ConnectionHandler for MqttHandler {
     fn serve<S: Stream>(self, stream: S, peer: Peer, deadline: Instant) -> impl Future<Output = ()> + Send {
         handshake::serve(stream, peer, self.0, deadline)
     }

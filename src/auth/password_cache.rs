@@ -15,22 +15,22 @@ use ring::{hmac, rand::SystemRandom};
 use super::{PasswordHash, Principal};
 
 /// An HMAC-SHA256 of user, password and hash.
-pub(super) type Tag = [u8; 32];
+pub(super) type CacheTag = [u8; 32];
 
 /// The tags of verified passwords.
-pub(super) struct Verified {
+pub(super) struct PasswordCache {
     key: hmac::Key,
     /// The lifetime of a tag after the last login with it.
     age_max: Duration,
-    tags: Mutex<HashMap<Principal, Entry>>,
+    tags: Mutex<HashMap<Principal, CachedPassword>>,
 }
 
-struct Entry {
-    tag: Tag,
+struct CachedPassword {
+    tag: CacheTag,
     until: Instant,
 }
 
-impl Verified {
+impl PasswordCache {
     /// Returns an empty cache; `None` if the operating system provides no random bytes.
     pub(super) fn new(age_max: Duration) -> Option<Self> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok()?;
@@ -38,7 +38,7 @@ impl Verified {
     }
 
     /// Returns the tag of `password`.
-    pub(super) fn tag(&self, user: &str, password: &[u8], hash: &PasswordHash) -> Tag {
+    pub(super) fn tag(&self, user: &str, password: &[u8], hash: &PasswordHash) -> CacheTag {
         let mut context = hmac::Context::with_key(&self.key);
         for part in [user.as_bytes(), hash.to_string().as_bytes(), password] {
             context.update(&(part.len() as u64).to_le_bytes()); // lengths keep different parts distinct
@@ -50,7 +50,7 @@ impl Verified {
     /// Returns true if the password of `tag` was verified recently, and extends the life of the tag.
     ///
     /// The comparison is not constant-time; its duration reveals nothing without the key.
-    pub(super) fn holds(&self, user: &Principal, tag: &Tag, now: Instant) -> bool {
+    pub(super) fn holds(&self, user: &Principal, tag: &CacheTag, now: Instant) -> bool {
         let mut tags = self.tags.lock();
         match tags.get_mut(user) {
             Some(entry) if entry.tag == *tag && entry.until > now => {
@@ -62,9 +62,9 @@ impl Verified {
     }
 
     /// Stores the tag of a verified password.
-    pub(super) fn keep(&self, user: &Principal, tag: Tag, now: Instant) {
+    pub(super) fn keep(&self, user: &Principal, tag: CacheTag, now: Instant) {
         if !self.age_max.is_zero() {
-            self.tags.lock().insert(user.clone(), Entry { tag, until: now + self.age_max });
+            self.tags.lock().insert(user.clone(), CachedPassword { tag, until: now + self.age_max });
         }
     }
 
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_tag_depends_on_each_of_its_parts() {
-        let verified = Verified::new(HOUR).unwrap();
+        let verified = PasswordCache::new(HOUR).unwrap();
         let (hash, other) = (cheap("x"), cheap("x"));
         let tags = [
             verified.tag("user", b"password", &hash),
@@ -95,7 +95,7 @@ mod tests {
             verified.tag("user", b"password", &other),
             verified.tag("user", b"", &hash),
             verified.tag("", b"", &hash),
-            Verified::new(HOUR).unwrap().tag("user", b"password", &hash),
+            PasswordCache::new(HOUR).unwrap().tag("user", b"password", &hash),
         ];
         for (n, tag) in tags.iter().enumerate() {
             assert!(!tags.get(..n).unwrap().contains(tag), "{n}");
@@ -105,11 +105,11 @@ mod tests {
 
     #[test]
     fn a_tag_expires_some_time_after_its_last_use() {
-        let (verified, start) = (Verified::new(HOUR).unwrap(), Instant::now());
+        let (verified, start) = (PasswordCache::new(HOUR).unwrap(), Instant::now());
         let (lamp, other) = (Principal::named("lamp").unwrap(), Principal::named("other").unwrap());
         let tag = verified.tag("lamp", b"x", &cheap("x"));
         verified.keep(&lamp, tag, start);
-        assert!(!verified.holds(&other, &tag, start) && !verified.holds(&lamp, &Tag::default(), start));
+        assert!(!verified.holds(&other, &tag, start) && !verified.holds(&lamp, &CacheTag::default(), start));
         for half_hours in 1..10 {
             assert!(verified.holds(&lamp, &tag, start + HOUR / 2 * half_hours), "{half_hours}");
         }
@@ -118,23 +118,23 @@ mod tests {
 
     #[test]
     fn a_swept_tag_is_gone() {
-        let (verified, start) = (Verified::new(HOUR).unwrap(), Instant::now());
+        let (verified, start) = (PasswordCache::new(HOUR).unwrap(), Instant::now());
         let users = ["a", "b", "c"].map(|name| Principal::named(name).unwrap());
         for (n, user) in (0..).zip(&users) {
-            verified.keep(user, Tag::default(), start + HOUR * n);
+            verified.keep(user, CacheTag::default(), start + HOUR * n);
         }
         verified.sweep(|user| &**user.name() != "c", start + HOUR);
-        let held = users.each_ref().map(|user| verified.holds(user, &Tag::default(), start + HOUR));
+        let held = users.each_ref().map(|user| verified.holds(user, &CacheTag::default(), start + HOUR));
         assert_eq!(held, [false, true, false]);
         assert_eq!(verified.tags.lock().len(), 1);
     }
 
     #[test]
     fn a_lifetime_of_zero_disables_the_cache() {
-        let verified = Verified::new(Duration::ZERO).unwrap();
+        let verified = PasswordCache::new(Duration::ZERO).unwrap();
         let user = Principal::named("a").unwrap();
-        verified.keep(&user, Tag::default(), Instant::now());
-        assert!(!verified.holds(&user, &Tag::default(), Instant::now()));
+        verified.keep(&user, CacheTag::default(), Instant::now());
+        assert!(!verified.holds(&user, &CacheTag::default(), Instant::now()));
         assert!(verified.tags.lock().is_empty());
     }
 }

@@ -15,7 +15,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::quota::{Meter, Network, Rate};
+use crate::quota::{Gcra, Network, Rate};
 
 /// The rows of a table: the hash of a key has 16 bits for each.
 const ROWS: usize = 4;
@@ -23,22 +23,22 @@ const ROWS: usize = 4;
 const ROW: usize = 1 << 14;
 
 /// The counts of failed logins.
-pub(super) struct Failures {
-    of_users: Table,
-    of_addresses: Table,
+pub(super) struct LoginThrottle {
+    of_users: ThrottleTable,
+    of_addresses: ThrottleTable,
 }
 
-struct Table {
+struct ThrottleTable {
     rate: Rate,
     hasher: RandomState,
     /// The limiters, row after row.
-    meters: Mutex<Vec<Meter>>,
+    meters: Mutex<Vec<Gcra>>,
 }
 
-impl Failures {
+impl LoginThrottle {
     /// Allows failures at the rate `of_users` per address and user, and `of_addresses` per address.
     pub(super) fn new(of_users: Rate, of_addresses: Rate) -> Self {
-        Self { of_users: Table::new(of_users), of_addresses: Table::new(of_addresses) }
+        Self { of_users: ThrottleTable::new(of_users), of_addresses: ThrottleTable::new(of_addresses) }
     }
 
     /// Checks that a login of `user`, which may be any text, may be tried from an address.
@@ -68,9 +68,9 @@ impl Failures {
     }
 }
 
-impl Table {
+impl ThrottleTable {
     fn new(rate: Rate) -> Self {
-        Self { rate, hasher: RandomState::new(), meters: Mutex::new(vec![Meter::new(Instant::now()); ROWS * ROW]) }
+        Self { rate, hasher: RandomState::new(), meters: Mutex::new(vec![Gcra::new(Instant::now()); ROWS * ROW]) }
     }
 
     /// Returns the time to wait if one more failure would exceed the limit.
@@ -108,8 +108,8 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3_600);
 
-    fn failures() -> Failures {
-        Failures::new(Rate::every(Duration::from_secs(10), 5), Rate::every(Duration::from_millis(200), 50))
+    fn failures() -> LoginThrottle {
+        LoginThrottle::new(Rate::every(Duration::from_secs(10), 5), Rate::every(Duration::from_millis(200), 50))
     }
 
     fn network(text: &str) -> Network {
@@ -117,7 +117,13 @@ mod tests {
     }
 
     /// Attempts `count` failures, and returns the number that the limit allowed.
-    fn fail(failures: &Failures, from: Network, count: usize, user: impl Fn(usize) -> String, now: Instant) -> usize {
+    fn fail(
+        failures: &LoginThrottle,
+        from: Network,
+        count: usize,
+        user: impl Fn(usize) -> String,
+        now: Instant,
+    ) -> usize {
         let tried = (0..count).filter(|&n| {
             let may = failures.check(from, &user(n), now).is_ok();
             if may {

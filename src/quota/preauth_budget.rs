@@ -22,11 +22,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::principals::Allowance;
+use super::principals::PrincipalQuota;
 
 /// The budget of one connection. All clones refer to the same connection.
 #[derive(Clone)]
-pub struct Acquaintance(Arc<Mutex<Option<Occupant>>>);
+pub struct PreAuthPermit(Arc<Mutex<Option<BudgetShare>>>);
 
 /// Bytes that several clients share.
 #[derive(Clone, Debug)]
@@ -39,13 +39,13 @@ pub(super) struct Budget {
 pub(super) type Budgets = Arc<[Budget]>;
 
 /// The state of a client; dropping it releases its share of the budgets.
-struct Occupant {
+struct BudgetShare {
     budgets: Budgets,
     /// True once the client is authenticated.
     known: bool,
     /// One permit of each budget, or none.
     held: Vec<OwnedSemaphorePermit>,
-    growing: Option<Growing>,
+    growing: Option<PendingAcquire>,
     /// Bytes that the client may send.
     room: usize,
     /// Bytes that the client sent and that may still be in memory.
@@ -55,7 +55,7 @@ struct Occupant {
 }
 
 /// A pending acquisition from all budgets; `None` after [`WAIT_MAX`].
-type Growing = Pin<Box<dyn Future<Output = Option<Vec<OwnedSemaphorePermit>>> + Send>>;
+type PendingAcquire = Pin<Box<dyn Future<Output = Option<Vec<OwnedSemaphorePermit>>> + Send>>;
 
 impl Budget {
     pub(super) fn new(bytes: usize) -> Self {
@@ -74,10 +74,10 @@ impl Budget {
     }
 }
 
-impl Acquaintance {
+impl PreAuthPermit {
     /// Returns the budget of an unauthenticated client that has sent nothing and holds nothing of `budgets`.
     pub(super) fn new(budgets: Vec<Budget>) -> Self {
-        Self(Arc::new(Mutex::new(Some(Occupant::new(budgets.into(), false)))))
+        Self(Arc::new(Mutex::new(Some(BudgetShare::new(budgets.into(), false)))))
     }
 
     /// Waits until some bytes may be read and returns their number; `None` if there is no limit.
@@ -128,19 +128,19 @@ impl Acquaintance {
     }
 
     /// Releases all of what was read so far.
-    pub fn let_go(&self) {
+    pub fn release(&self) {
         self.hold(0);
     }
 
     /// Marks the client as authenticated: from now on it uses the budgets of `principal`. Releases what was read so
     /// far.
-    pub fn know(&self, principal: &Allowance) {
+    pub fn know(&self, principal: &PrincipalQuota) {
         let budgets = principal.input();
         let mut occupant = self.0.lock();
         if occupant.as_ref().is_some_and(|occupant| occupant.known && Arc::ptr_eq(&occupant.budgets, budgets)) {
             return;
         }
-        let before = occupant.replace(Occupant::new(budgets.clone(), true));
+        let before = occupant.replace(BudgetShare::new(budgets.clone(), true));
         before.and_then(|before| before.waiting).into_iter().for_each(Waker::wake);
     }
 
@@ -151,7 +151,7 @@ impl Acquaintance {
     }
 }
 
-impl Occupant {
+impl BudgetShare {
     fn new(budgets: Budgets, known: bool) -> Self {
         let (held, growing) = (Vec::new(), None);
         let room = if known { KNOWN_FREE_BYTES } else { FREE_BYTES };
@@ -230,7 +230,7 @@ impl Occupant {
     }
 }
 
-impl fmt::Debug for Acquaintance {
+impl fmt::Debug for PreAuthPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Acquaintance").finish_non_exhaustive()
     }
@@ -265,7 +265,7 @@ mod tests {
     }
 
     /// Sends as much as is read at once; `None`: nothing is.
-    fn send(client: &Acquaintance) -> Option<Option<usize>> {
+    fn send(client: &PreAuthPermit) -> Option<Option<usize>> {
         let room = poll_fn(|context| client.poll_room(context)).now_or_never();
         let room = room.map(|room| room.expect("it has not waited long"));
         room.flatten().into_iter().for_each(|room| client.count(room));
@@ -275,11 +275,11 @@ mod tests {
     #[tokio::test]
     async fn the_budget_is_shared_and_comes_back() {
         let all = budget(2);
-        let [first, second] = [(); 2].map(|()| Acquaintance::new(vec![all.clone()]));
+        let [first, second] = [(); 2].map(|()| PreAuthPermit::new(vec![all.clone()]));
         assert_eq!([(); 4].map(|()| send(&first)), [Some(Some(FREE_BYTES)), Some(Some(STEP)), Some(Some(STEP)), None]);
         assert_eq!([(); 2].map(|()| send(&second)), [Some(Some(FREE_BYTES)), None]);
         assert!(first.waits() && second.waits());
-        first.let_go();
+        first.release();
         assert!(!first.waits());
         assert_eq!([(); 3].map(|()| send(&second)), [Some(Some(STEP)), Some(Some(STEP)), None]);
         assert_eq!([(); 2].map(|()| send(&first)), [Some(Some(FREE_BYTES)), None]);
@@ -292,7 +292,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_has_a_part_of_it() {
         let (all, here, there) = (budget(3), budget(2), budget(2));
-        let of = |own: &Budget| Acquaintance::new(vec![own.clone(), all.clone()]);
+        let of = |own: &Budget| PreAuthPermit::new(vec![own.clone(), all.clone()]);
         let (greedy, neighbour, other) = (of(&here), of(&here), of(&there));
         let sent = [&greedy, &neighbour, &other].map(|client| std::iter::from_fn(|| send(client)).count());
         assert_eq!(sent, [3, 1, 2], "what each has, and two, none and one more");
@@ -312,8 +312,8 @@ mod tests {
         Principals::new(limits, 100, Budget::new(all * KNOWN_STEP))
     }
 
-    fn known(principals: &Principals, name: &str) -> Acquaintance {
-        let client = Acquaintance::new(vec![budget(0)]);
+    fn known(principals: &Principals, name: &str) -> PreAuthPermit {
+        let client = PreAuthPermit::new(vec![budget(0)]);
         client.count(FREE_BYTES);
         client.know(&principals.of(&name.into(), Instant::now()));
         client
@@ -323,7 +323,7 @@ mod tests {
     async fn who_is_known_takes_from_its_principal_and_from_all() {
         let principals = principals(2, 3);
         let [first, second, other, last] = ["a", "a", "b", "c"].map(|name| known(&principals, name));
-        let steps = |client: &Acquaintance| std::iter::from_fn(|| send(client)).count();
+        let steps = |client: &PreAuthPermit| std::iter::from_fn(|| send(client)).count();
         assert_eq!([&first, &second].map(steps), [3, 1], "what each has, and two, and none");
         assert!(second.waits());
         first.hold(KNOWN_FREE_BYTES + 1);

@@ -13,12 +13,12 @@ use std::{
 use crate::{
     config::Limits,
     mqtt::{packet::ClientPacket, session::Session},
-    quota::{Allowance, Cause, Meter, Quotas, Rate},
+    quota::{Gcra, PrincipalQuota, QuotaKind, Quotas, Rate},
 };
 
 /// How much one connection may send.
 #[derive(Clone, Copy, Debug)]
-pub struct PaceLimits {
+pub struct ConnectionRateLimits {
     publishes: Rate,
     control: Rate,
     bytes: Rate,
@@ -27,19 +27,19 @@ pub struct PaceLimits {
 
 /// How much one connection has sent lately.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct ConnectionRateLimit {
     /// Of its principal, which may have others.
-    allowance: Arc<Allowance>,
-    publishes: Meter,
-    control: Meter,
-    bytes: Meter,
-    refusals: Meter,
+    allowance: Arc<PrincipalQuota>,
+    publishes: Gcra,
+    control: Gcra,
+    bytes: Gcra,
+    refusals: Gcra,
     refused_too_often: bool,
     /// Reading rests until then.
     paused: Option<Instant>,
 }
 
-impl PaceLimits {
+impl ConnectionRateLimits {
     /// As the configuration says.
     #[must_use]
     pub fn of(limits: &Limits) -> Self {
@@ -53,10 +53,10 @@ impl PaceLimits {
     }
 }
 
-impl Pace {
+impl ConnectionRateLimit {
     /// Of a connection that has sent nothing since its CONNECT.
-    pub(super) fn new(allowance: Arc<Allowance>, now: Instant) -> Self {
-        let nothing = Meter::new(now);
+    pub(super) fn new(allowance: Arc<PrincipalQuota>, now: Instant) -> Self {
+        let nothing = Gcra::new(now);
         Self {
             allowance,
             publishes: nothing,
@@ -79,11 +79,11 @@ impl Pace {
     }
 
     /// Counts what was read.
-    pub(super) fn received(&mut self, bytes: usize, limits: &PaceLimits, quotas: &Quotas, now: Instant) {
+    pub(super) fn received(&mut self, bytes: usize, limits: &ConnectionRateLimits, quotas: &Quotas, now: Instant) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let own = self.bytes.charge(limits.bytes, bytes, now);
         let shared = self.allowance.received(bytes, now);
-        self.rest([(own, Cause::Bytes), (shared, Cause::PrincipalBytes)], quotas, now);
+        self.rest([(own, QuotaKind::Bytes), (shared, QuotaKind::PrincipalBytes)], quotas, now);
     }
 
     /// Counts a packet that `session` is about to take.
@@ -91,14 +91,14 @@ impl Pace {
         &mut self,
         packet: &ClientPacket,
         session: &Session,
-        limits: &PaceLimits,
+        limits: &ConnectionRateLimits,
         quotas: &Quotas,
         now: Instant,
     ) {
         let count = match packet {
             ClientPacket::Publish(_) => {
                 let wait = self.publishes.charge(limits.publishes, 1, now);
-                return self.rest([(wait, Cause::Publishes)], quotas, now);
+                return self.rest([(wait, QuotaKind::Publishes)], quotas, now);
             }
             ClientPacket::Subscribe(subscribe) => subscribe.filters.len(),
             ClientPacket::Unsubscribe(_, filters) => filters.len(),
@@ -106,16 +106,16 @@ impl Pace {
             _ => 1,
         };
         let wait = self.control.charge(limits.control, u64::try_from(count).unwrap_or(u64::MAX), now);
-        self.rest([(wait, Cause::ControlPackets)], quotas, now);
+        self.rest([(wait, QuotaKind::ControlPackets)], quotas, now);
     }
 
     /// Counts a PINGREQ that is answered before its turn, unless there were too many control packets.
-    pub(super) fn may_answer(&mut self, limits: &PaceLimits, now: Instant) -> bool {
+    pub(super) fn may_answer(&mut self, limits: &ConnectionRateLimits, now: Instant) -> bool {
         self.control.take(limits.control, now).is_ok()
     }
 
     /// Counts a refusal for want of quota.
-    pub(super) fn refused(&mut self, limits: &PaceLimits, now: Instant) {
+    pub(super) fn refused(&mut self, limits: &ConnectionRateLimits, now: Instant) {
         self.refused_too_often |= self.refusals.charge(limits.refusals, 1, now).is_some();
     }
 
@@ -124,7 +124,7 @@ impl Pace {
         self.refused_too_often
     }
 
-    fn rest<const N: usize>(&mut self, waits: [(Option<Duration>, Cause); N], quotas: &Quotas, now: Instant) {
+    fn rest<const N: usize>(&mut self, waits: [(Option<Duration>, QuotaKind); N], quotas: &Quotas, now: Instant) {
         for (wait, cause) in waits {
             if let Some(wait) = wait {
                 quotas.count(cause);

@@ -17,20 +17,20 @@ use crate::{
     shadow::{DeviceId, ShadowKey},
     store::{
         options::StoreOptions,
-        record::Held,
-        schema::{Mark, Progress},
+        record::StoredShadow,
+        schema::{Checkpoint, JournalPosition},
     },
 };
 
 /// The dirty documents in key order.
-pub(super) struct Backlog {
-    dirty: BTreeMap<ShadowKey, Held>,
+pub(super) struct DirtySet {
+    dirty: BTreeMap<ShadowKey, StoredShadow>,
     /// The last key flushed in this pass.
     cursor: Option<ShadowKey>,
     /// The number of `dirty` documents after the cursor.
     ahead: usize,
     /// The head of the journal when this pass started.
-    lap_start: Mark,
+    round_start: JournalPosition,
     /// The part of the allowed lag for one pass.
     lap_entries_max: u64,
     lap_bytes_max: u64,
@@ -38,14 +38,14 @@ pub(super) struct Backlog {
     slice_min: usize,
 }
 
-impl Backlog {
+impl DirtySet {
     /// Returns the dirty set found by recovery, with the checkpoint of `progress`.
-    pub(super) fn new(dirty: BTreeMap<ShadowKey, Held>, progress: &Progress, options: &StoreOptions) -> Self {
+    pub(super) fn new(dirty: BTreeMap<ShadowKey, StoredShadow>, progress: &Checkpoint, options: &StoreOptions) -> Self {
         Self {
             ahead: dirty.len(),
             dirty,
             cursor: None,
-            lap_start: progress.head,
+            round_start: progress.head,
             lap_entries_max: options.lag_entries_max / 2,
             lap_bytes_max: options.lag_bytes_max / 2,
             slice_min: options.carry_documents_min,
@@ -65,12 +65,15 @@ impl Backlog {
     }
 
     /// Returns the dirty documents of the shadows of `device`.
-    pub(super) fn of_device<'a>(&'a self, device: &'a DeviceId) -> impl Iterator<Item = (&'a ShadowKey, &'a Held)> {
+    pub(super) fn of_device<'a>(
+        &'a self,
+        device: &'a DeviceId,
+    ) -> impl Iterator<Item = (&'a ShadowKey, &'a StoredShadow)> {
         self.dirty.range(ShadowKey::classic(device.clone())..).take_while(|(key, _)| key.device == *device)
     }
 
     /// Adds the newest document of `key`.
-    pub(super) fn insert(&mut self, key: ShadowKey, held: Held) {
+    pub(super) fn insert(&mut self, key: ShadowKey, held: StoredShadow) {
         let is_ahead = self.cursor.as_ref().is_none_or(|cursor| key > *cursor);
         if self.dirty.insert(key, held).is_none() && is_ahead {
             self.ahead += 1;
@@ -86,13 +89,13 @@ impl Backlog {
 
     /// Returns the number of documents to flush in a commit of `entries` and `bytes` that moves the head to that of
     /// `progress`.
-    pub(super) fn due(&self, progress: &Progress, entries: u64, bytes: u64) -> usize {
+    pub(super) fn due(&self, progress: &Checkpoint, entries: u64, bytes: u64) -> usize {
         let share = |used: u64, max: u64, now: u64| {
             let left = max.saturating_sub(used);
             (self.ahead as u64).saturating_mul(now).div_ceil(left.saturating_add(now).max(1))
         };
-        let entries_used = progress.head.seq.0 - self.lap_start.seq.0;
-        let bytes_used = progress.head.bytes - self.lap_start.bytes;
+        let entries_used = progress.head.seq.0 - self.round_start.seq.0;
+        let bytes_used = progress.head.bytes - self.round_start.bytes;
         let due = share(entries_used, self.lap_entries_max, entries).max(share(bytes_used, self.lap_bytes_max, bytes));
         usize::try_from(due).unwrap_or(usize::MAX).max(self.slice_min)
     }
@@ -100,12 +103,12 @@ impl Backlog {
     /// Removes `count` documents in order to flush them, and moves the checkpoint of `progress` accordingly.
     ///
     /// The set does not keep the removed documents: if the commit fails, no further commit is allowed.
-    pub(super) fn take(&mut self, count: usize, progress: &mut Progress) -> Vec<(ShadowKey, Held)> {
+    pub(super) fn take(&mut self, count: usize, progress: &mut Checkpoint) -> Vec<(ShadowKey, StoredShadow)> {
         let mut taken = Vec::new();
         while taken.len() < count || self.ahead == 0 {
             if self.ahead == 0 {
-                progress.checkpoint = if self.is_empty() { progress.head } else { self.lap_start };
-                self.start_lap(progress.head);
+                progress.checkpoint = if self.is_empty() { progress.head } else { self.round_start };
+                self.start_round(progress.head);
                 if self.is_empty() {
                     break;
                 }
@@ -125,8 +128,8 @@ impl Backlog {
         taken
     }
 
-    fn start_lap(&mut self, head: Mark) {
-        self.lap_start = head;
+    fn start_round(&mut self, head: JournalPosition) {
+        self.round_start = head;
         self.cursor = None;
         self.ahead = self.dirty.len();
     }

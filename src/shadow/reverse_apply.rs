@@ -13,7 +13,7 @@ use crate::shadow::{
 
 /// A walk back over versions, beginning at the document in which the conflicts were found.
 #[derive(Debug)]
-pub struct Rewind<'a> {
+pub struct ReverseApply<'a> {
     conflicts: &'a mut [Conflict],
     /// The value at the path of each conflict, at the version reached so far.
     values: Vec<Option<Value>>,
@@ -21,13 +21,13 @@ pub struct Rewind<'a> {
 
 impl Collisions {
     /// Begins at the document in which the conflicts were found.
-    pub fn rewind(&mut self) -> Rewind<'_> {
+    pub fn rewind(&mut self) -> ReverseApply<'_> {
         let values = self.conflicts.iter().map(|conflict| conflict.current.clone()).collect();
-        Rewind { conflicts: &mut self.conflicts, values }
+        ReverseApply { conflicts: &mut self.conflicts, values }
     }
 }
 
-impl Rewind<'_> {
+impl ReverseApply<'_> {
     /// Goes back over one more version, made by `changes`.
     pub fn undo(&mut self, changes: &[Change]) {
         for change in changes {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::{auth::Principal, quota::Cause};
+use crate::{auth::Principal, quota::QuotaKind};
 
 /// How many sessions there may be.
 #[derive(Clone, Copy, Debug)]
@@ -17,27 +17,27 @@ pub struct SessionsMax {
 
 /// The principals that have sessions.
 #[derive(Debug, Default)]
-pub(super) struct Holders(HashMap<Principal, Held>);
+pub(super) struct SessionCounts(HashMap<Principal, SessionCount>);
 
 #[derive(Debug, Default)]
-struct Held {
+struct SessionCount {
     sessions: usize,
     connected: usize,
 }
 
-impl Holders {
+impl SessionCounts {
     /// Whether `principal` may have one more connection, and one more session if that is `new`.
-    pub(super) fn check(&self, principal: &Principal, new: bool, max: &SessionsMax) -> Result<(), Cause> {
+    pub(super) fn check(&self, principal: &Principal, new: bool, max: &SessionsMax) -> Result<(), QuotaKind> {
         match self.0.get(principal) {
-            Some(held) if held.connected >= max.connected_of_principal => Err(Cause::PrincipalConnections),
-            Some(held) if new && held.sessions >= max.of_principal => Err(Cause::PrincipalSessions),
+            Some(held) if held.connected >= max.connected_of_principal => Err(QuotaKind::PrincipalConnections),
+            Some(held) if new && held.sessions >= max.of_principal => Err(QuotaKind::PrincipalSessions),
             _ => Ok(()),
         }
     }
 
     pub(super) fn add(&mut self, principal: &Principal, connected: bool) {
         if !self.0.contains_key(principal) {
-            self.0.insert(principal.clone(), Held::default());
+            self.0.insert(principal.clone(), SessionCount::default());
         }
         if let Some(held) = self.0.get_mut(principal) {
             held.sessions += 1;
@@ -62,18 +62,18 @@ mod tests {
     #[test]
     fn who_has_no_session_is_not_remembered() {
         let max = SessionsMax { sessions: 9, of_principal: 2, connected_of_principal: 1 };
-        let (mut holders, principal) = (Holders::default(), Principal::anonymous("a"));
+        let (mut session_counts, principal) = (SessionCounts::default(), Principal::anonymous("a"));
         // connected, whether one more connection may come for a new session, and for one that is there
         for (connected, new, known) in [
             (false, Ok(()), Ok(())),
-            (false, Err(Cause::PrincipalSessions), Ok(())),
-            (true, Err(Cause::PrincipalConnections), Err(Cause::PrincipalConnections)),
+            (false, Err(QuotaKind::PrincipalSessions), Ok(())),
+            (true, Err(QuotaKind::PrincipalConnections), Err(QuotaKind::PrincipalConnections)),
         ] {
-            holders.add(&principal, connected);
-            assert_eq!(holders.check(&principal, true, &max), new);
-            assert_eq!(holders.check(&principal, false, &max), known);
+            session_counts.add(&principal, connected);
+            assert_eq!(session_counts.check(&principal, true, &max), new);
+            assert_eq!(session_counts.check(&principal, false, &max), known);
         }
-        [true, false, false].into_iter().for_each(|connected| holders.remove(&principal, connected));
-        assert!(holders.0.is_empty());
+        [true, false, false].into_iter().for_each(|connected| session_counts.remove(&principal, connected));
+        assert!(session_counts.0.is_empty());
     }
 }

@@ -22,11 +22,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::{PasswordHash, Principal, password::Memory, verified::Tag};
+use super::{PasswordHash, Principal, password::Memory, password_cache::CacheTag};
 use crate::quota::Network;
 
 /// A password to verify.
-pub(super) struct Check {
+pub(super) struct PasswordCheck {
     /// The source network of the login.
     pub(super) from: Network,
     /// The claimed user.
@@ -36,12 +36,12 @@ pub(super) struct Check {
     /// The hash of the user, or one that nothing matches.
     pub(super) hash: Arc<PasswordHash>,
     /// The tag of the three fields above.
-    pub(super) tag: Tag,
+    pub(super) tag: CacheTag,
 }
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum PasswordVerdict {
     /// The password is right.
     Right,
     /// The password is wrong.
@@ -52,34 +52,34 @@ pub(super) enum Verdict {
 
 /// An error: the queue is full, or the check panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Busy;
+pub(super) struct HashQueueError;
 
 /// The hashing threads and their queue. The threads end when this is dropped.
-pub(super) struct Checks {
+pub(super) struct PasswordHashPool {
     /// The queue; `None` only during the drop.
-    queue: Option<SyncSender<Job>>,
+    queue: Option<SyncSender<HashJob>>,
     pending: Pending,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// The checks without a verdict, with the channels for it.
-type Pending = Arc<Mutex<HashMap<Key, Arc<Verdicts>>>>;
-type Verdicts = watch::Sender<Option<Verdict>>;
+type Pending = Arc<Mutex<HashMap<Key, Arc<PasswordVerdicts>>>>;
+type PasswordVerdicts = watch::Sender<Option<PasswordVerdict>>;
 /// The identity of a check.
-type Key = (Network, Tag);
+type Key = (Network, CacheTag);
 
 /// A check that is queued or running. Dropping it removes it from the pending checks.
-struct Job {
-    check: Check,
-    verdicts: Arc<Verdicts>,
+struct HashJob {
+    check: PasswordCheck,
+    verdicts: Arc<PasswordVerdicts>,
     pending: Pending,
 }
 
-impl Checks {
+impl PasswordHashPool {
     /// Starts `threads` hashing threads, at least 1, that run `examine`; at most `waiting_max` checks queue.
     pub(super) fn start<E>(threads: usize, waiting_max: usize, examine: E) -> io::Result<Self>
     where
-        E: Fn(&Check, &mut Memory) -> Verdict + Clone + Send + 'static,
+        E: Fn(&PasswordCheck, &mut Memory) -> PasswordVerdict + Clone + Send + 'static,
     {
         let (sender, receiver) = sync_channel(waiting_max);
         let receiver = Arc::new(Mutex::new(receiver));
@@ -93,14 +93,14 @@ impl Checks {
     }
 
     /// Runs `check` and returns its verdict, unless the queue is full.
-    pub(super) async fn verdict(&self, check: Check) -> Result<Verdict, Busy> {
+    pub(super) async fn verdict(&self, check: PasswordCheck) -> Result<PasswordVerdict, HashQueueError> {
         let mut reply = self.submit(check)?;
         // The channel closes without a verdict only after a panic.
-        let verdict = reply.wait_for(Option::is_some).await.map_err(|_| Busy)?;
-        verdict.ok_or(Busy)
+        let verdict = reply.wait_for(Option::is_some).await.map_err(|_| HashQueueError)?;
+        verdict.ok_or(HashQueueError)
     }
 
-    fn submit(&self, check: Check) -> Result<watch::Receiver<Option<Verdict>>, Busy> {
+    fn submit(&self, check: PasswordCheck) -> Result<watch::Receiver<Option<PasswordVerdict>>, HashQueueError> {
         let key = (check.from, check.tag);
         let mut pending = self.pending.lock();
         if let Some(verdicts) = pending.get(&key) {
@@ -108,15 +108,15 @@ impl Checks {
         }
         let (verdicts, reply) = watch::channel(None);
         let verdicts = Arc::new(verdicts);
-        let job = Job { check, verdicts: verdicts.clone(), pending: self.pending.clone() };
+        let job = HashJob { check, verdicts: verdicts.clone(), pending: self.pending.clone() };
         pending.insert(key, verdicts);
         drop(pending); // dropping a refused job takes this lock
-        self.queue.as_ref().ok_or(Busy)?.try_send(job).map_err(|_| Busy)?;
+        self.queue.as_ref().ok_or(HashQueueError)?.try_send(job).map_err(|_| HashQueueError)?;
         Ok(reply)
     }
 }
 
-impl Drop for Checks {
+impl Drop for PasswordHashPool {
     fn drop(&mut self) {
         self.queue = None;
         // The remaining checks are skipped, since nobody waits for them.
@@ -126,7 +126,7 @@ impl Drop for Checks {
     }
 }
 
-impl Job {
+impl HashJob {
     /// Returns true if a client waits for the verdict. If not, removes the check, so that no client can join it.
     fn is_wanted(&self) -> bool {
         let mut pending = self.pending.lock();
@@ -137,7 +137,7 @@ impl Job {
         wanted
     }
 
-    fn forget(&self, pending: &mut HashMap<Key, Arc<Verdicts>>) {
+    fn forget(&self, pending: &mut HashMap<Key, Arc<PasswordVerdicts>>) {
         let key = (self.check.from, self.check.tag);
         if pending.get(&key).is_some_and(|verdicts| Arc::ptr_eq(verdicts, &self.verdicts)) {
             pending.remove(&key);
@@ -145,14 +145,14 @@ impl Job {
     }
 }
 
-impl Drop for Job {
+impl Drop for HashJob {
     fn drop(&mut self) {
         self.forget(&mut self.pending.lock());
     }
 }
 
 /// Runs checks until the queue is closed.
-fn work(queue: &Mutex<Receiver<Job>>, examine: &impl Fn(&Check, &mut Memory) -> Verdict) {
+fn work(queue: &Mutex<Receiver<HashJob>>, examine: &impl Fn(&PasswordCheck, &mut Memory) -> PasswordVerdict) {
     lower_priority();
     let mut memory = Memory::default();
     loop {
@@ -195,8 +195,8 @@ mod tests {
 
     use super::{super::password::tests::cheap, *};
 
-    fn check(password: u8) -> Check {
-        Check {
+    fn check(password: u8) -> PasswordCheck {
+        PasswordCheck {
             from: IpAddr::from(Ipv4Addr::LOCALHOST).into(),
             user: Principal::named("lamp").unwrap(),
             password: Zeroizing::new(vec![password]),
@@ -206,19 +206,19 @@ mod tests {
     }
 
     /// Starts one hashing thread that waits for verdicts from the test, and reports the passwords it has begun.
-    fn by_hand(waiting_max: usize) -> (Checks, Sender<Verdict>, Receiver<u8>) {
+    fn by_hand(waiting_max: usize) -> (PasswordHashPool, Sender<PasswordVerdict>, Receiver<u8>) {
         let (hand, verdicts) = channel();
         let (begun, seen) = channel();
         let hands = Arc::new(Mutex::new((verdicts, begun)));
-        let examine = move |check: &Check, _: &mut Memory| {
+        let examine = move |check: &PasswordCheck, _: &mut Memory| {
             let (verdicts, begun) = &*hands.lock();
             begun.send(*check.password.first().unwrap()).unwrap();
             verdicts.recv().unwrap()
         };
-        (Checks::start(1, waiting_max, examine).unwrap(), hand, seen)
+        (PasswordHashPool::start(1, waiting_max, examine).unwrap(), hand, seen)
     }
 
-    async fn verdict(reply: &mut watch::Receiver<Option<Verdict>>) -> Option<Verdict> {
+    async fn verdict(reply: &mut watch::Receiver<Option<PasswordVerdict>>) -> Option<PasswordVerdict> {
         reply.wait_for(Option::is_some).await.ok().and_then(|verdict| *verdict)
     }
 
@@ -227,12 +227,12 @@ mod tests {
         let (checks, hand, seen) = by_hand(2);
         let mut all = (0..10_000).map(|_| checks.submit(check(1)).unwrap()).collect::<Vec<_>>();
         let mut other = checks.submit(check(2)).unwrap();
-        hand.send(Verdict::Right).unwrap();
-        hand.send(Verdict::Wrong).unwrap();
+        hand.send(PasswordVerdict::Right).unwrap();
+        hand.send(PasswordVerdict::Wrong).unwrap();
         for reply in &mut all {
-            assert_eq!(verdict(reply).await, Some(Verdict::Right));
+            assert_eq!(verdict(reply).await, Some(PasswordVerdict::Right));
         }
-        assert_eq!(verdict(&mut other).await, Some(Verdict::Wrong));
+        assert_eq!(verdict(&mut other).await, Some(PasswordVerdict::Wrong));
         drop(checks);
         assert_eq!(seen.iter().collect::<Vec<_>>(), [1, 2]);
     }
@@ -246,15 +246,15 @@ mod tests {
         assert!(checks.submit(check(4)).is_err() && checks.submit(check(4)).is_err());
         assert_eq!(checks.pending.lock().len(), 3, "what is refused leaves nothing");
         for _ in 0..3 {
-            hand.send(Verdict::Wrong).unwrap();
+            hand.send(PasswordVerdict::Wrong).unwrap();
         }
-        assert_eq!(verdict(&mut first).await, Some(Verdict::Wrong));
+        assert_eq!(verdict(&mut first).await, Some(PasswordVerdict::Wrong));
         for mut reply in waiting {
-            assert_eq!(verdict(&mut reply).await, Some(Verdict::Wrong));
+            assert_eq!(verdict(&mut reply).await, Some(PasswordVerdict::Wrong));
         }
         assert!(checks.pending.lock().is_empty());
-        hand.send(Verdict::Right).unwrap();
-        assert_eq!(checks.verdict(check(4)).await, Ok(Verdict::Right));
+        hand.send(PasswordVerdict::Right).unwrap();
+        assert_eq!(checks.verdict(check(4)).await, Ok(PasswordVerdict::Right));
     }
 
     #[tokio::test]
@@ -264,24 +264,24 @@ mod tests {
         assert_eq!(seen.recv(), Ok(1));
         drop(checks.submit(check(2)).unwrap());
         let mut last = checks.submit(check(3)).unwrap();
-        hand.send(Verdict::Right).unwrap();
-        hand.send(Verdict::Right).unwrap();
+        hand.send(PasswordVerdict::Right).unwrap();
+        hand.send(PasswordVerdict::Right).unwrap();
         verdict(&mut first).await;
-        assert_eq!(verdict(&mut last).await, Some(Verdict::Right));
+        assert_eq!(verdict(&mut last).await, Some(PasswordVerdict::Right));
         assert_eq!(seen.try_iter().collect::<Vec<_>>(), [3]);
     }
 
     /// The thread was gone then, and after the last of them every login was refused as long as the server ran.
     #[tokio::test]
     async fn a_check_that_panics_is_the_only_one_refused() {
-        let examine = |check: &Check, _: &mut Memory| {
+        let examine = |check: &PasswordCheck, _: &mut Memory| {
             assert_ne!(*check.password, [1], "for the test");
-            Verdict::Right
+            PasswordVerdict::Right
         };
-        let checks = Checks::start(1, 8, examine).unwrap();
-        assert_eq!(checks.verdict(check(1)).await, Err(Busy));
+        let checks = PasswordHashPool::start(1, 8, examine).unwrap();
+        assert_eq!(checks.verdict(check(1)).await, Err(HashQueueError));
         assert!(checks.pending.lock().is_empty());
-        assert_eq!(checks.verdict(check(2)).await, Ok(Verdict::Right));
+        assert_eq!(checks.verdict(check(2)).await, Ok(PasswordVerdict::Right));
     }
 
     #[cfg(target_os = "linux")]
@@ -290,11 +290,11 @@ mod tests {
         let before = rustix::process::getpriority_process(None).unwrap();
         let (report, nice) = channel();
         let report = Arc::new(Mutex::new(report));
-        let examine = move |_: &Check, _: &mut Memory| {
+        let examine = move |_: &PasswordCheck, _: &mut Memory| {
             report.lock().send(rustix::process::getpriority_process(None).unwrap()).unwrap();
-            Verdict::Right
+            PasswordVerdict::Right
         };
-        let checks = Checks::start(1, 1, examine).unwrap();
+        let checks = PasswordHashPool::start(1, 1, examine).unwrap();
         checks.verdict(check(1)).await.unwrap();
         assert_eq!(nice.recv(), Ok(19));
         assert_eq!(rustix::process::getpriority_process(None).unwrap(), before, "this thread's is as it was");

@@ -17,50 +17,50 @@ use std::collections::VecDeque;
 
 use crate::mqtt::{
     packet::{PacketId, Protocol, QoS, Reason},
-    session::Verdict,
+    session::AckResult,
     violation::Violation,
 };
 
 /// Which request a verdict is for; of one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ticket(pub(crate) u32);
+pub struct AckId(pub(crate) u32);
 
 /// What became of a PUBLISH.
 #[derive(Debug)]
-pub(crate) enum Taken {
+pub(crate) enum PublishOutcome {
     /// It is a request.
-    New(Ticket),
+    New(AckId),
     /// It is a resend, and its acknowledgement comes in its turn.
     Waits,
     /// It is a resend of one whose PUBREC was sent: this one, which is due again.
-    Repeat(Verdict),
+    Repeat(AckResult),
 }
 
 /// What one client is owed.
 #[derive(Debug, Default)]
-pub(crate) struct Receipts {
+pub(crate) struct InboundAcks {
     /// Not acknowledged, in the order in which they came on this connection.
-    waiting: VecDeque<Receipt>,
+    waiting: VecDeque<InboundAck>,
     /// Not acknowledged, of earlier connections, and not resent on this one.
-    earlier: Vec<Receipt>,
+    earlier: Vec<InboundAck>,
     /// QoS 2, PUBREC sent, PUBREL awaited.
     unreleased: Vec<(PacketId, Reason)>,
     /// How many of `unreleased`, the first ones, are of earlier connections.
     unreleased_earlier: usize,
     /// QoS 2, refused by a PUBREC; the last [`REFUSALS_MAX`].
-    refused: VecDeque<(PacketId, Verdict)>,
+    refused: VecDeque<(PacketId, AckResult)>,
     last_ticket: u32,
 }
 
 #[derive(Debug)]
-struct Receipt {
+struct InboundAck {
     id: PacketId,
     qos: QoS,
-    ticket: Ticket,
-    verdict: Option<Verdict>,
+    ack_id: AckId,
+    verdict: Option<AckResult>,
 }
 
-impl Receipts {
+impl InboundAcks {
     /// How many requests of this connection are not acknowledged yet.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
@@ -74,15 +74,15 @@ impl Receipts {
         dup: bool,
         protocol: Protocol,
         window: u16,
-    ) -> Result<Taken, Violation> {
+    ) -> Result<PublishOutcome, Violation> {
         if let Some(first) = self.waiting.iter().find(|receipt| receipt.id == id) {
             let resend = first.qos == qos && (dup || qos == QoS::ExactlyOnce);
-            return if resend { Ok(Taken::Waits) } else { Err(Violation::PacketIdInUse(id.get())) };
+            return if resend { Ok(PublishOutcome::Waits) } else { Err(Violation::PacketIdInUse(id.get())) };
         }
         if qos == QoS::ExactlyOnce
             && let Some(verdict) = self.sent_before(id, dup, protocol)
         {
-            return Ok(Taken::Repeat(verdict));
+            return Ok(PublishOutcome::Repeat(verdict));
         }
         // Section 3.1.2.11.3: what the client sent on this connection and has not seen the end of.
         let open = self.waiting.len() + self.unreleased.len() - self.unreleased_earlier;
@@ -93,39 +93,39 @@ impl Receipts {
             let first = self.earlier.remove(at);
             if first.qos == qos && (dup || qos == QoS::ExactlyOnce) {
                 self.waiting.push_back(first);
-                return Ok(Taken::Waits);
+                return Ok(PublishOutcome::Waits);
             }
         }
         if qos == QoS::ExactlyOnce && self.unreleased.len() + self.earlier.len() + self.waiting.len() >= HELD_MAX {
             return Err(Violation::TooManyUnreleased);
         }
         self.last_ticket = self.last_ticket.wrapping_add(1);
-        let ticket = Ticket(self.last_ticket);
-        self.waiting.push_back(Receipt { id, qos, ticket, verdict: None });
-        Ok(Taken::New(ticket))
+        let ack_id = AckId(self.last_ticket);
+        self.waiting.push_back(InboundAck { id, qos, ack_id, verdict: None });
+        Ok(PublishOutcome::New(ack_id))
     }
 
     /// Sets the verdict of a request; the first one stands.
-    pub(crate) fn decide(&mut self, ticket: Ticket, verdict: Verdict) {
-        let mut receipts = self.waiting.iter_mut().chain(&mut self.earlier);
-        if let Some(receipt) = receipts.find(|receipt| receipt.ticket == ticket && receipt.verdict.is_none()) {
+    pub(crate) fn decide(&mut self, ack_id: AckId, verdict: AckResult) {
+        let mut inbound_acks = self.waiting.iter_mut().chain(&mut self.earlier);
+        if let Some(receipt) = inbound_acks.find(|receipt| receipt.ack_id == ack_id && receipt.verdict.is_none()) {
             receipt.verdict = Some(verdict);
         }
     }
 
     /// Forgets a request that will have no verdict: a resend of it is a new one. Returns whether it was sent or resent
     /// on this connection.
-    pub(crate) fn abandon(&mut self, ticket: Ticket) -> bool {
+    pub(crate) fn abandon(&mut self, ack_id: AckId) -> bool {
         let waiting = self.waiting.len();
-        self.waiting.retain(|receipt| receipt.ticket != ticket);
-        self.earlier.retain(|receipt| receipt.ticket != ticket);
+        self.waiting.retain(|receipt| receipt.ack_id != ack_id);
+        self.earlier.retain(|receipt| receipt.ack_id != ack_id);
         self.waiting.len() < waiting
     }
 
     /// The next acknowledgement to write, if its turn has come.
-    pub(crate) fn next(&mut self, protocol: Protocol) -> Option<(PacketId, QoS, Verdict)> {
+    pub(crate) fn next(&mut self, protocol: Protocol) -> Option<(PacketId, QoS, AckResult)> {
         self.waiting.front()?.verdict.as_ref()?;
-        let Receipt { id, qos, verdict, .. } = self.waiting.pop_front()?;
+        let InboundAck { id, qos, verdict, .. } = self.waiting.pop_front()?;
         let verdict = verdict?;
         if self.waiting.is_empty() && self.waiting.capacity() > KEPT_CAPACITY {
             self.waiting = VecDeque::new();
@@ -150,7 +150,7 @@ impl Receipts {
         if self.forget_unreleased(id) {
             return Ok(true);
         }
-        let undecided = |receipt: &Receipt| receipt.id == id && receipt.qos == QoS::ExactlyOnce;
+        let undecided = |receipt: &InboundAck| receipt.id == id && receipt.qos == QoS::ExactlyOnce;
         if self.waiting.iter().chain(&self.earlier).any(undecided) {
             // A PUBCOMP would tell that the request is settled.
             return Err(Violation::ReleasedTooEarly(id.get()));
@@ -168,9 +168,9 @@ impl Receipts {
     }
 
     /// The PUBREC that was sent for a QoS 2 identifier, if this is a resend.
-    fn sent_before(&mut self, id: PacketId, dup: bool, protocol: Protocol) -> Option<Verdict> {
+    fn sent_before(&mut self, id: PacketId, dup: bool, protocol: Protocol) -> Option<AckResult> {
         if let Some((_, reason)) = self.unreleased.iter().find(|(held, _)| *held == id) {
-            let verdict = Verdict { reason: *reason, ..Verdict::SUCCESS };
+            let verdict = AckResult { reason: *reason, ..AckResult::SUCCESS };
             // A 3.1.1 client had to release it; as an MQTT 5 client it is told now that it need not.
             if ends_the_exchange(protocol, verdict.reason) {
                 self.forget_unreleased(id);
@@ -199,7 +199,7 @@ impl Receipts {
         true
     }
 
-    fn refuse(&mut self, id: PacketId, verdict: Verdict) {
+    fn refuse(&mut self, id: PacketId, verdict: AckResult) {
         self.refused.retain(|(refused, _)| *refused != id);
         if self.refused.len() == REFUSALS_MAX {
             self.refused.pop_front();

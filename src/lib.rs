@@ -7,26 +7,20 @@
 
 #![warn(missing_docs)]
 
+pub mod admission;
 pub mod auth;
-pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod engine;
 pub mod http;
-pub mod limits;
-pub mod logging;
-mod messages;
-pub mod metrics;
 pub mod mqtt;
 pub mod net;
+pub mod observability;
 pub mod private_file;
-pub mod quota;
+pub mod rate;
 pub mod reload;
-pub mod request_id;
 pub mod server;
-pub mod service;
 pub mod shadow;
 pub mod store;
-pub mod supervisor;
-pub mod telemetry;
 pub mod wire;

@@ -8,6 +8,9 @@
 //! *Invariant:* every part serves until the server ends. If one stops by itself, the server shuts down and says so: one
 //! that accepts no more, or tells no outcomes, would look alive.
 
+pub(crate) mod messages;
+pub mod supervisor;
+pub mod telemetry;
 use std::{
     convert::Infallible,
     io::{self, Write},
@@ -25,24 +28,24 @@ use tokio::{
 };
 
 use crate::{
-    auth::{Authority, login::LoginError},
-    changes::Changes,
+    admission::{QuotaKind, Quotas},
+    auth::{Authority, authn::login::LoginError},
     clock::Clock,
     config::{Config, Limits, ListenerConfig, ListenerKind, StoreConfig},
+    engine::{Outcomes, Service, changes::Changes},
     http::{self, Api, HttpHandler, HttpOptions, MqttListener},
     mqtt::{
-        broker::Broker,
-        events::Events,
-        handler::{self as mqtt, MqttHandler},
-        router::{RetainedLimits, Router},
+        broker::{
+            Broker,
+            router::{RetainedLimits, Router},
+        },
+        connection::handler::{self as mqtt, MqttHandler},
+        shadow::fan_out::Events,
     },
     net::{Listener, ListenerContext, Tls, tls},
-    quota::{QuotaKind, Quotas},
     reload::{ReadConfig, Reload},
-    service::{Outcomes, Service},
+    server::telemetry::Telemetry,
     store::{StoreError, StoreOptions},
-    supervisor,
-    telemetry::Telemetry,
 };
 
 /// Why the server could not start, or ended.

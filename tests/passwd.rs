@@ -14,7 +14,7 @@ use std::{
 
 use tempfile::TempDir;
 use umbrad::{
-    auth::{
+    auth::authn::{
         certificate::PeerCertificate,
         login::{AuthenticationError, Credentials, Login},
     },

@@ -10,13 +10,7 @@ use std::{sync::Arc, time::Instant};
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use umbra_fuzz::client_packet;
-use umbrad::mqtt::{
-    codec::{self, Frame, FrameLimits, decode, decode_connect, split_frame},
-    message::{Delivery, Message},
-    packet::{ClientPacket, Properties, Protocol, Publish, ServerPacket},
-    topic::TopicName,
-    violation::Violation,
-};
+use umbrad::mqtt::protocol::{codec::{self, Frame, FrameLimits, decode, decode_connect, split_frame}, message::{Delivery, Message}, packet::{ClientPacket, Properties, Protocol, Publish, ServerPacket}, topic::TopicName, violation::Violation};
 
 fuzz_target!(|data: &[u8]| {
     let whole = Split::of([data]);
@@ -126,8 +120,8 @@ fn again(protocol: Protocol, packet: &ClientPacket) {
         }
         ClientPacket::PubAck(id, reason) => ServerPacket::PubAck(*id, *reason, None),
         ClientPacket::PubRec(id, reason) => ServerPacket::PubRec(*id, *reason, None),
-        ClientPacket::PubRel(id) => ServerPacket::PubRel(*id, umbrad::mqtt::packet::Reason::SUCCESS),
-        ClientPacket::PubComp(id) => ServerPacket::PubComp(*id, umbrad::mqtt::packet::Reason::SUCCESS),
+        ClientPacket::PubRel(id) => ServerPacket::PubRel(*id, umbrad::mqtt::protocol::packet::Reason::SUCCESS),
+        ClientPacket::PubComp(id) => ServerPacket::PubComp(*id, umbrad::mqtt::protocol::packet::Reason::SUCCESS),
         ClientPacket::Disconnect(reason, None) if protocol == Protocol::V5 => ServerPacket::Disconnect(*reason, None),
         _ => return,
     };

@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use umbrad::mqtt::{packet::Protocol, session::fuzzing};
+use umbrad::mqtt::{protocol::packet::Protocol, session::fuzzing};
 
 fuzz_target!(|data: &[u8]| {
     let Some((which, steps)) = data.split_first() else { return };

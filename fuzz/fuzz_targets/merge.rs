@@ -9,13 +9,7 @@ use std::sync::Arc;
 use libfuzzer_sys::{arbitrary::Unstructured, fuzz_target};
 use serde_json::Value;
 use umbra_fuzz::{commands, merge_patch};
-use umbrad::{
-    shadow::{
-        Change, Command, Decision, Document, DocumentLimits, PreviousVersion, SizeLimit, Pointer, Rejection, Scope, Sender,
-        Stamp, Timestamp, Version, decide, delta, pointer::SectionName,
-    },
-    store::{StoredShadow, Seq, fuzzing},
-};
+use umbrad::{shadow::{Change, Command, Decision, Document, DocumentLimits, Pointer, PreviousVersion, Rejection, Scope, Sender, SizeLimit, Stamp, Timestamp, Version, decide, document::delta, pointer::SectionName}, store::{Seq, StoredShadow, fuzzing}};
 
 fuzz_target!(|data: &[u8]| {
     let mut bytes = Unstructured::new(data);
@@ -86,7 +80,7 @@ fn measured(document: &Document, state: &merge_patch::State) {
     let difference = delta::delta(document);
     assert_eq!(difference.is_some(), delta::has_delta(document));
     let [desired, reported, _] = state;
-    let missing = difference.map(|members| umbrad::shadow::tree::values(&members)).unwrap_or_default();
+    let missing = difference.map(|members| umbrad::shadow::document::tree::values(&members)).unwrap_or_default();
     let expected = lacking(&Value::Object(desired.clone()), &Value::Object(reported.clone()));
     let missing = Some(Value::Object(missing)).filter(|missing| *missing != Value::Object(<_>::default()));
     assert_eq!(missing.as_ref().map(merge_patch::canonical), expected.as_ref().map(merge_patch::canonical));

@@ -7,14 +7,7 @@ use std::collections::BTreeSet;
 
 use libfuzzer_sys::fuzz_target;
 use umbra_fuzz::topics;
-use umbrad::{
-    mqtt::{
-        router::fuzzing,
-        shadow_topic::{Destination, Event, Operation},
-        topic::{TopicFilter, TopicName},
-    },
-    wire::Dialect,
-};
+use umbrad::{mqtt::{broker::router::fuzzing, protocol::topic::{TopicFilter, TopicName}, shadow::topics::{Destination, Event, Operation}}, wire::Dialect};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };

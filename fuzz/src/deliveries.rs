@@ -1,7 +1,7 @@
 //! Messages at QoS 1 and 2 on their way to a client that answers what it likes: which of them a session has to keep,
 //! and when it has to send them again.
 
-use umbrad::mqtt::packet::{PacketId, Properties, Protocol, QoS, Reason};
+use umbrad::mqtt::protocol::packet::{PacketId, Properties, Protocol, QoS, Reason};
 
 use crate::server_packet::Sent;
 

@@ -1,6 +1,6 @@
 //! The packets that a session sends, read by OASIS MQTT 3.1.1 and 5.0.
 
-use umbrad::mqtt::packet::{PacketId, Protocol, QoS, Reason};
+use umbrad::mqtt::protocol::packet::{PacketId, Protocol, QoS, Reason};
 
 /// A packet of the server. A 3.1.1 client is told no reasons: success stands for them.
 #[derive(Clone, Debug, PartialEq)]

@@ -16,9 +16,11 @@ use tokio::sync::watch;
 use crate::{
     auth::{
         Access, FileError, Method, Policy, Principal,
-        access_keys::AccessKeys,
-        certificate::PeerCertificate,
-        login::{AuthenticationError, Credentials, Identity, Login, LoginError},
+        authn::{
+            access_keys::AccessKeys,
+            certificate::PeerCertificate,
+            login::{AuthenticationError, Credentials, Identity, Login, LoginError},
+        },
     },
     clock::Clock,
     config::{Config, ListenerConfig},
@@ -242,7 +244,7 @@ impl Authority {
 
     /// Returns the counters of refused logins by cause.
     #[must_use]
-    pub fn counters(&self) -> &crate::metrics::LoginCounters {
+    pub fn counters(&self) -> &crate::observability::metrics::LoginCounters {
         self.login.counters()
     }
 

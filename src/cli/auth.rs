@@ -10,11 +10,11 @@ use super::{
     serve::Source,
 };
 use crate::{
-    auth::{self, Access, Operation, Principal, explain::Question},
+    auth::{self, Access, Operation, Principal, authz::explain::Question},
     config::{Arguments, Config},
     mqtt::{
-        shadow_topic::{self, Destination},
-        topic::TopicName,
+        protocol::topic::TopicName,
+        shadow::topics::{self, Destination},
     },
     shadow::{DeviceId, Pointer, ShadowKey, ShadowName, name::NameError},
 };
@@ -139,7 +139,7 @@ fn publish(topic: &str) -> Result<Question, String> {
 
 /// What the service tells of a shadow is told to who may subscribe to that.
 fn receive(topic: &str) -> Result<Question, String> {
-    match (Destination::of(&topic_name(topic)?), shadow_topic::told_on(topic)) {
+    match (Destination::of(&topic_name(topic)?), topics::told_on(topic)) {
         (Destination::Ordinary, _) => Ok(Question::Receive(topic.to_owned())),
         (_, Some(key)) => Ok(Question::Shadow(Operation::Subscribe, key, None)),
         (_, None) => Err(format!("{topic}: the service tells nothing there; for a shadow ask about 'subscribe'")),

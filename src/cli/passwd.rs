@@ -23,7 +23,7 @@ use super::{
 use crate::{
     auth::{
         FileError, PASSWORD_BYTES_MAX, PasswordHash, Principal,
-        users_file::{PreviousUser, UsersFile},
+        authn::users_file::{PreviousUser, UsersFile},
     },
     config::Arguments,
 };

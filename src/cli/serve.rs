@@ -11,9 +11,9 @@ use super::{
     output::{absolute, complain, say},
 };
 use crate::{
-    auth::login::LoginError,
+    auth::authn::login::LoginError,
     config::{Arguments, Config, ConfigError, ListenerKind},
-    logging,
+    observability::logging,
     server::{self, ServeError},
 };
 

@@ -10,7 +10,7 @@ use super::{
     raw::RawAuth,
     units::Text,
 };
-use crate::limits as hard;
+use crate::config::limits as hard;
 
 /// The section `[auth]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

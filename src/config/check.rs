@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{
-    ClientTlsConfig, Config, Host, HttpConfig, Limits, ListenerConfig, ListenerKind, LogConfig, LogFormat, Origin,
-    StoreConfig, TlsConfig, Written, auth,
+    CONNECTIONS_TARGET, ClientTlsConfig, Config, Host, HttpConfig, Limits, ListenerConfig, ListenerKind, LogConfig,
+    LogFormat, Origin, StoreConfig, TlsConfig, Written, auth,
     error::{Problem, UnlocatedError},
     quotas,
     raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
@@ -22,8 +22,7 @@ use super::{
 };
 use crate::{
     auth::Policy,
-    limits::{self as hard, KIB, MIB},
-    logging,
+    config::limits::{self as hard, KIB, MIB},
 };
 
 pub(super) const SECOND: u64 = 1_000;
@@ -222,7 +221,7 @@ fn log(raw: &RawLog) -> Result<LogConfig, UnlocatedError> {
 /// not `connections`, and the warnings of the TLS library, which any stranger can cause and nobody can act on.
 fn without_strangers(filter: Targets, text: &str, connections: bool) -> Targets {
     let names = |target: &str| text.split(',').any(|part| part.trim().starts_with(target));
-    let filter = if connections { filter } else { filter.with_target(logging::CONNECTIONS, LevelFilter::OFF) };
+    let filter = if connections { filter } else { filter.with_target(CONNECTIONS_TARGET, LevelFilter::OFF) };
     let everything = filter.default_level().unwrap_or(LevelFilter::OFF);
     if names("rustls") { filter } else { filter.with_target("rustls", everything.min(LevelFilter::ERROR)) }
 }

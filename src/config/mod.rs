@@ -11,7 +11,7 @@
 //! - `check`: checks `raw`; `auth` checks `[auth]`, `quotas` the quotas in `[limits]`, `roles` the rules and grants.
 //! - `written`: compares two configurations.
 //!
-//! The highest value of each limit is in [`crate::limits`].
+//! The highest value of each limit is in [`crate::config::limits`].
 
 mod auth;
 mod check;
@@ -20,6 +20,7 @@ mod file;
 mod host;
 mod known;
 mod layers;
+pub mod limits;
 mod quotas;
 mod raw;
 mod roles;
@@ -215,6 +216,9 @@ pub struct Limits {
     /// The longest keep-alive, in whole seconds up to 65,535; at that, a client may also have none.
     pub keep_alive_max: Duration,
 }
+
+/// The log target of the lines about connections, which `[log] connections` switches.
+pub const CONNECTIONS_TARGET: &str = "umbrad::connections";
 
 /// The section `[log]`.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,7 +7,7 @@ use super::{
     error::UnlocatedError,
     raw::RawLimits,
 };
-use crate::limits::{self as hard, KIB};
+use crate::config::limits::{self as hard, KIB};
 
 /// The quotas of connections, principals, shadows and source addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]

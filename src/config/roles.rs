@@ -10,8 +10,10 @@ use super::{
 };
 use crate::auth::{
     Operation, Policy,
-    policy::{GrantText, PolicyError},
-    rule::{RuleError, RuleText},
+    authz::{
+        policy::{GrantText, PolicyError},
+        rule::{RuleError, RuleText},
+    },
 };
 
 /// Returns the policy of all rules and grants; `place` returns the location of each.

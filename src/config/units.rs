@@ -11,7 +11,7 @@ use std::{
 use config::{Value, ValueKind};
 use serde::Deserialize;
 
-use crate::limits::{GIB, KIB, MIB, TIB};
+use crate::config::limits::{GIB, KIB, MIB, TIB};
 
 /// A boolean, `true` or `false`.
 #[derive(Clone, Copy, Debug, Deserialize)]

@@ -1,5 +1,22 @@
 //! What every request needs of the server.
 
+pub(super) mod aws;
+pub(super) mod aws_topics;
+pub(super) mod backup;
+pub(super) mod conditional;
+pub(super) mod cursor;
+pub(super) mod device;
+pub(super) mod devices;
+pub(super) mod history;
+pub(super) mod operating;
+pub(super) mod payload;
+pub(super) mod problem;
+pub(super) mod query;
+pub(super) mod shadows;
+pub(super) mod submit;
+pub(super) mod target;
+pub(super) mod wait;
+pub(super) mod writes;
 use std::{
     net::SocketAddr,
     sync::{
@@ -13,13 +30,15 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
+    admission::{PrincipalPermit, Streaming},
     auth::{Access, Authority},
-    changes::Changes,
-    config::Limits,
-    http::{caller::Caller, cursor::Cursors, openapi, operating::Metrics, problem::Problem, sessions::Sessions},
-    limits::STREAMS_MAX,
-    quota::{PrincipalPermit, Streaming},
-    service::Service,
+    config::{Limits, limits::STREAMS_MAX},
+    engine::{Service, changes::Changes},
+    http::{
+        api::{cursor::Cursors, operating::Metrics, problem::Problem},
+        auth::{caller::Caller, sessions::Sessions},
+        openapi,
+    },
     shadow::{DeviceId, DocumentLimits, Timestamp},
     wire::Seen,
 };

@@ -20,10 +20,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     http::{
-        api::{Api, MqttListener},
-        caller::Caller,
+        api::{Api, MqttListener, history::fresh},
+        auth::caller::Caller,
         hex::hex,
-        history::fresh,
     },
     wire::{self, MqttAddress},
 };

@@ -14,50 +14,25 @@
 //!
 //! `operating` and `backup` are for an operator's tools.
 //!
-//! Commands go through [`crate::service`], as those of MQTT do, and are announced there as well.
+//! Commands go through [`crate::engine`], as those of MQTT do, and are announced there as well.
 
 pub mod api;
-mod aws;
-mod aws_topics;
-mod backup;
-mod body;
-mod caller;
-mod conditional;
-mod cursor;
+pub mod auth;
 mod dashboard;
-mod device;
-mod devices;
-mod events;
-mod framing;
-mod guard;
 mod hex;
-mod history;
 mod openapi;
-mod operating;
 mod operation;
-mod payload;
-mod problem;
-mod query;
 mod router;
 mod server;
-mod sessions;
-mod shadows;
-mod sign_in;
-pub mod sigv4;
-mod submit;
-mod target;
-mod url_keys;
-mod wait;
-mod websocket;
-mod write_timeout;
-mod writes;
+mod sse;
 
-pub use self::{
-    api::{Api, MessageBroker, MqttListener, NotPublished, Presence, PublishedMessage, RetainedMessage},
-    operating::Metrics,
+pub use crate::http::{
+    api::{
+        Api, MessageBroker, MqttListener, NotPublished, Presence, PublishedMessage, RetainedMessage, operating::Metrics,
+    },
+    auth::sessions::Sessions,
     router::router,
     server::{HttpHandler, HttpOptions, PROTOCOLS},
-    sessions::Sessions,
 };
 
 #[cfg(test)]

@@ -16,10 +16,12 @@ use serde_json::{Map, Value, json};
 use self::exchanges::{Exchange, Media};
 use crate::{
     http::{
-        api::Api,
-        history::fresh,
+        api::{
+            Api,
+            history::fresh,
+            query::{Kind, Parameter, ParameterLocation},
+        },
         operation::{ID, NAME, Operation, ROUTES, Route, TOPIC},
-        query::{Kind, Parameter, ParameterLocation},
     },
     shadow::DocumentLimits,
 };

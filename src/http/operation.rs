@@ -5,7 +5,7 @@
 
 use axum::http::Method;
 
-use crate::http::query::{Kind, Parameter, ParameterLocation};
+use crate::http::api::query::{Kind, Parameter, ParameterLocation};
 
 /// Something that can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

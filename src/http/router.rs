@@ -11,11 +11,11 @@ use axum::{
 };
 
 use crate::http::{
-    api::Api,
-    aws, aws_topics, dashboard, device, devices, events, history, openapi, operating,
+    api::{Api, aws, aws_topics, device, devices, history, operating, problem::Problem, shadows, writes},
+    auth::sign_in,
+    dashboard, openapi,
     operation::{Operation, ROUTES, Route},
-    problem::Problem,
-    shadows, sign_in, writes,
+    sse,
 };
 
 /// What a PATCH may be sent as. RFC 5789 section 3.1.
@@ -47,7 +47,7 @@ fn methods(route: &'static Route) -> MethodRouter<Arc<Api>> {
             Operation::ListShadows => methods.get(devices::shadows),
             Operation::ListDevices => methods.get(devices::list),
             Operation::GetDevice => methods.get(device::get),
-            Operation::FollowEvents => methods.get(events::follow),
+            Operation::FollowEvents => methods.get(sse::follow),
             Operation::AwsGetShadow => methods.get(aws::get),
             Operation::AwsUpdateShadow => methods.post(aws::update),
             Operation::AwsDeleteShadow => methods.delete(aws::delete),

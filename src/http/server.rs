@@ -10,6 +10,10 @@
 //!
 //! Each request carries among its extensions its [`Peer`], and whom the connection was known as last.
 
+pub(super) mod body;
+pub(super) mod framing;
+pub(super) mod websocket;
+pub(super) mod write_timeout;
 use std::{
     future,
     pin::pin,
@@ -46,24 +50,27 @@ use tokio::{
 };
 
 use crate::{
+    admission::{Gcra, QuotaKind, Quotas, Rate},
     auth::Authority,
     config::{HttpConfig, Limits, ListenerConfig},
     http::{
-        body::TimedBody,
-        caller::LastCaller,
-        framing::{self, FramingStream},
-        guard::{self, Guard},
-        operating::MetricsForAll,
-        problem::RefusedByEngine,
-        sessions::Sessions,
-        sign_in::Secure,
-        url_keys::UrlKeys,
-        websocket::{self, EmptyFrames, Handover},
-        write_timeout::WriteTimeoutStream,
+        api::{operating::MetricsForAll, problem::RefusedByEngine},
+        auth::{
+            caller::LastCaller,
+            guard::{self, Guard},
+            sessions::Sessions,
+            sign_in::Secure,
+            url_keys::UrlKeys,
+        },
+        server::{
+            body::TimedBody,
+            framing::FramingStream,
+            websocket::{EmptyFrames, Handover},
+            write_timeout::WriteTimeoutStream,
+        },
     },
     net::{ConnectionHandler, Peer, handler::Stream},
-    quota::{Gcra, QuotaKind, Quotas, Rate},
-    request_id::RequestId,
+    observability::request_id::RequestId,
 };
 
 /// What clients may ask for by ALPN.

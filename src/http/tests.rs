@@ -16,10 +16,10 @@ use tokio::{
 
 use super::{HttpHandler, HttpOptions};
 use crate::{
-    auth::certificate::PeerCertificate,
+    admission::Quotas,
+    auth::authn::certificate::PeerCertificate,
     config::{Config, HttpConfig, Limits},
     net::{ConnectionHandler, Peer, handler::Stream},
-    quota::Quotas,
 };
 
 /// Serves no WebSocket.

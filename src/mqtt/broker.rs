@@ -1,5 +1,12 @@
 //! What all connections share: the router, the sessions, the way to the shadows, the limits.
 
+pub mod external;
+pub mod filters;
+pub mod outbox;
+pub mod presence;
+pub(super) mod rights;
+pub mod router;
+pub mod sessions;
 use std::{
     hash::{BuildHasher, RandomState},
     num::NonZeroU16,
@@ -15,28 +22,36 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
+    admission::QuotaKind,
     auth::{Access, Authority, Principal},
     config::Limits,
-    logging::LineLimit,
-    metrics::{Counters, DropCounters},
+    engine::{Permit, Service},
     mqtt::{
-        codec::FrameLimits,
-        events::Events,
-        filters::Filters,
-        message::Message,
-        outbox::{Outbox, QueueLimits, SessionId},
-        packet::{ConnAckLimits, Properties, Reason, Will},
-        presence::PresenceTable,
-        rate_limit::ConnectionRateLimits,
-        request::{self, Request},
-        resync::Resync,
-        router::{DeliveryKind, Router},
+        broker::{
+            filters::Filters,
+            outbox::{Outbox, QueueLimits, SessionId},
+            presence::PresenceTable,
+            router::{DeliveryKind, Router},
+            sessions::{ClientSession, ClosedSession, SessionKey, Sessions, SessionsMax},
+        },
+        connection::rate_limit::ConnectionRateLimits,
+        protocol::{
+            codec::FrameLimits,
+            message::Message,
+            packet::{ConnAckLimits, Properties, Reason, Will},
+        },
         session::{Session, SessionLimits},
-        sessions::{ClientSession, ClosedSession, SessionKey, Sessions, SessionsMax},
-        shadow_topic::Destination,
+        shadow::{
+            fan_out::Events,
+            request::{self, Request},
+            resync::Resync,
+            topics::Destination,
+        },
     },
-    quota::QuotaKind,
-    service::{Permit, Service},
+    observability::{
+        logging::LineLimit,
+        metrics::{Counters, DropCounters},
+    },
     shadow::{Command, DocumentLimits, Rejection, Sender},
 };
 

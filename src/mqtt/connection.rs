@@ -8,9 +8,14 @@
 //!
 //! However serving ends, even by a panic, the session is given back: its client finds it free, or gone.
 //!
-//! What packets mean is the session's and [`super::dispatch`]'s; CONNECT is [`super::handshake`]'s.
+//! What packets mean is the session's and [`crate::mqtt::connection::dispatch`]'s; CONNECT is [`crate::mqtt::connection::handshake`]'s.
 
+pub(super) mod dispatch;
+pub mod handler;
+pub(super) mod handshake;
 mod intake;
+pub mod rate_limit;
+pub(super) mod transport;
 
 use std::{
     fmt, io,
@@ -29,20 +34,26 @@ use tokio::{
 
 pub(super) use self::intake::Intake;
 use crate::{
-    logging,
+    admission::QuotaKind,
+    config::CONNECTIONS_TARGET,
     mqtt::{
-        broker::Broker,
-        dispatch::{AwaitingPermit, room},
-        message::Delivery,
-        outbox::Item,
-        packet::{ClientPacket, Protocol, Reason, Will},
-        rate_limit::ConnectionRateLimit,
-        resync::Next,
+        broker::{
+            Broker,
+            outbox::Item,
+            sessions::{ClientSession, SessionKey},
+        },
+        connection::{
+            dispatch::{AwaitingPermit, room},
+            rate_limit::ConnectionRateLimit,
+            transport::{Transport, TransportEvent},
+        },
+        protocol::{
+            message::Delivery,
+            packet::{ClientPacket, Protocol, Reason, Will},
+        },
         session::{Delivered, Violation},
-        sessions::{ClientSession, SessionKey},
-        transport::{Transport, TransportEvent},
+        shadow::resync::Next,
     },
-    quota::QuotaKind,
     shadow::{DeviceId, Timestamp},
 };
 
@@ -58,7 +69,7 @@ pub(super) struct Connection<S> {
     /// The device that the client is, if it is one.
     pub(super) device: Option<DeviceId>,
     pub(super) protocol: Protocol,
-    /// True for a bridge of another broker; see [`Connect::bridge`](crate::mqtt::packet::Connect::bridge).
+    /// True for a bridge of another broker; see [`Connect::bridge`](crate::mqtt::protocol::packet::Connect::bridge).
     pub(super) bridge: bool,
     pub(super) client: ClientSession,
     /// Published when the connection ends in any other way than by DISCONNECT.
@@ -341,7 +352,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         };
         tracing::info!(
-            target: logging::CONNECTIONS, principal = %self.key.principal, client = %self.key.client_id,
+            target: CONNECTIONS_TARGET, principal = %self.key.principal, client = %self.key.client_id,
             address = %self.address, listener = &*self.listener, protocol = self.protocol.name(), reason = %end, "disconnected"
         );
         self.count_traffic();

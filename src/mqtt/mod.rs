@@ -12,29 +12,7 @@
 //! `reason` how it is told.
 
 pub mod broker;
-pub mod codec;
-mod connection;
-mod dispatch;
-pub mod events;
-pub mod external;
-pub mod filters;
-pub mod handler;
-mod handshake;
-pub mod inflight;
-pub mod message;
-pub mod outbox;
-pub mod packet;
-pub mod presence;
-pub mod rate_limit;
-pub mod reason;
-mod rendering;
-mod request;
-mod resync;
-mod rights;
-pub mod router;
+pub mod connection;
+pub mod protocol;
 pub mod session;
-pub mod sessions;
-pub mod shadow_topic;
-pub mod topic;
-mod transport;
-pub mod violation;
+pub mod shadow;

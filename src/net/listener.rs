@@ -18,9 +18,9 @@ use tokio::{
 };
 
 use crate::{
-    auth::certificate::PeerCertificate,
+    admission::{AddressPermit, Quotas},
+    auth::authn::certificate::PeerCertificate,
     config::ListenerConfig,
-    metrics::Counters,
     net::{
         ConnectionHandler, Peer,
         preauth_stream::PreAuthStream,
@@ -29,7 +29,7 @@ use crate::{
         tcp::{Tcp, probe_peers},
         tls::Tls,
     },
-    quota::{AddressPermit, Quotas},
+    observability::metrics::Counters,
 };
 
 /// A bound socket.

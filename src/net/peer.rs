@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
-    auth::{AuthContext, certificate::PeerCertificate},
-    quota::PreAuthPermit,
+    admission::PreAuthPermit,
+    auth::{AuthContext, authn::certificate::PeerCertificate},
 };
 
 /// What is known of a client before it has said anything.

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::quota::PreAuthPermit;
+use crate::admission::PreAuthPermit;
 
 /// See the module.
 #[derive(Debug)]

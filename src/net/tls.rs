@@ -27,10 +27,10 @@ use tokio_rustls::{
 
 pub use crate::net::pem::PemError;
 use crate::{
-    auth::certificate::PeerCertificate,
+    auth::authn::certificate::PeerCertificate,
     config::{ClientTlsConfig, TlsConfig},
-    logging::{LineLimit, Shortened, limited_info},
     net::{HandshakeFailure, Peer, pem, revalidating::RevalidatingTlsStream},
+    observability::logging::{LineLimit, Shortened, limited_info},
 };
 
 /// Days before the expiry of a server's certificate from which on the log warns of it.

@@ -1,15 +1,22 @@
 //! Commands to a shadow, parsed and typed.
 
+pub mod collisions;
+pub mod decide;
+pub mod idempotency;
+pub(super) mod precondition;
+pub mod rejection;
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
 use crate::shadow::{
-    change::{Change, Effect},
-    document::Version,
-    etag::Etag,
-    idempotency::Keyed,
-    json_patch::JsonPatch,
+    command::idempotency::Keyed,
+    document::{
+        Version,
+        change::{Change, Effect},
+        etag::Etag,
+    },
+    patch::JsonPatch,
     pointer::{Pointer, SectionName},
 };
 
@@ -222,7 +229,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::shadow::{Pointer, change::Replaced};
+    use crate::shadow::{Pointer, document::change::Replaced};
 
     #[test]
     fn changes_become_an_update() {

@@ -1,11 +1,23 @@
 //! The shadow document in memory. Changes are applied in `apply`; queries are in `changed_after` and `delta`.
 
+pub(super) mod apply;
+pub(crate) mod canonical;
+pub mod change;
+pub(super) mod changed_after;
+pub mod delta;
+pub(super) mod equality;
+pub mod etag;
+pub(super) mod find;
+pub(super) mod limits;
+pub(super) mod merge;
+pub(super) mod reverse_apply;
+pub(super) mod tombstone;
+pub mod tree;
 use std::sync::Arc;
 
 use crate::shadow::{
-    etag::Etag,
+    document::{etag::Etag, tree::Members},
     pointer::{Pointer, SectionName},
-    tree::Members,
 };
 
 /// The version of a shadow: 0 before the first write, then one more for each accepted write. It never decreases.

@@ -13,21 +13,23 @@ use std::{
 };
 
 use crate::{
-    request_id::RequestId,
+    observability::request_id::RequestId,
     shadow::{
         self, Change, Command, Decision, DeviceId, Disposition, Document, DocumentLimits, FirstOutcome, Keyed,
         Rejection, Remembered, RememberedKey, Sender, ShadowKey, Timestamp, Version,
     },
     store::{
-        dirty_set::DirtySet,
-        entry::{NewJournalEntry, Seq},
         error::StoreError,
-        names::{Admission, NameCounts},
-        purge::{Purge, PurgeSearch},
+        journal::entry::{NewJournalEntry, Seq},
         reader::Shared,
-        record::StoredShadow,
-        remembered::{EntryKey, FirstAnswer},
         schema::JournalPosition,
+        state::{
+            dirty_set::DirtySet,
+            names::{Admission, NameCounts},
+            purge::{Purge, PurgeSearch},
+            record::StoredShadow,
+            remembered::{EntryKey, FirstAnswer},
+        },
     },
 };
 

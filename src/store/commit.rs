@@ -12,10 +12,12 @@ use crate::{
     store::{
         batch::{Batch, TouchedShadow},
         database::AbortCause,
-        entry::Seq,
-        purge::{self, Purge},
-        record::StoredShadow,
+        journal::entry::Seq,
         schema::{self, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
+        state::{
+            purge::{self, Purge},
+            record::StoredShadow,
+        },
         writer::Writer,
     },
 };

@@ -5,7 +5,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::store::{codec::DecodeError, entry::Seq};
+use crate::store::{codec::DecodeError, journal::entry::Seq};
 
 /// A reason why the store cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]

@@ -9,11 +9,13 @@ use crate::{
     shadow::{Change, DeviceId, Document, ShadowKey},
     store::{
         codec::{DecodeError, Decoder, put_pointer, put_u64, put_value},
-        entry::{JOURNAL, JournalEntry, NewJournalEntry, Seq},
-        floor::{DeviceFloor, FLOORS},
-        record::{self, RecordEncoder, STATE, StoredShadow},
+        journal::entry::{JOURNAL, JournalEntry, NewJournalEntry, Seq},
         schema::{CREATED_KEY, Checkpoint, Created, FILE_FORMAT, META, PROGRESS_KEY},
         seal,
+        state::{
+            floor::{DeviceFloor, FLOORS},
+            record::{self, RecordEncoder, STATE, StoredShadow},
+        },
     },
 };
 

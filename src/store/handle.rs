@@ -14,24 +14,24 @@ use tokio::sync::{
 };
 
 use crate::{
-    metrics::CommitMetrics,
+    observability::metrics::CommitMetrics,
     shadow::{DeviceId, Document, ShadowKey, ShadowName, Timestamp, Version},
     store::{
+        backup::copy::CopyError,
         batch::{Outcome, QueuedCommand},
-        cache::DocumentCache,
-        copy::CopyError,
         database::Database,
-        dirty_set::DirtySet,
         disk::FreeDisk,
-        entry::Seq,
         error::StoreError,
         health::{Health, State},
-        names::NameCounts,
+        journal::{entry::Seq, recovery, retention::Retention},
         options::{COMMAND_OVERHEAD_BYTES, StoreOptions},
         reader::{History, HistoryReader, JournalPage, Listed, Shared},
-        record::{RecordEncoder, StoredShadow},
-        recovery,
-        retention::Retention,
+        state::{
+            cache::DocumentCache,
+            dirty_set::DirtySet,
+            names::NameCounts,
+            record::{RecordEncoder, StoredShadow},
+        },
         writer::{Message, QueueReservation, Writer},
     },
 };

@@ -1,6 +1,6 @@
 //! The health of the store, for readiness and metrics.
 
-use crate::store::{disk::DiskLow, entry::Seq};
+use crate::store::{disk::DiskLow, journal::entry::Seq};
 
 /// The state of the store with respect to commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -12,49 +12,39 @@
 //! *Invariant:* callers can apply commands, read documents and history, and follow the journal. No other module knows
 //! that the store is one file or that it uses redb.
 
-mod audit;
 mod backup;
 mod batch;
-mod cache;
 mod codec;
 mod commit;
-mod copy;
 mod database;
-mod dirty_set;
 mod disk;
-mod entry;
 mod error;
-mod floor;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
 mod handle;
 mod health;
-mod names;
+mod journal;
 mod options;
-mod purge;
 mod reader;
-mod record;
-mod recovery;
-mod remembered;
-mod retention;
 mod schema;
 mod seal;
+mod state;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-pub use audit::Report;
-pub use backup::BackupError;
+pub use crate::store::backup::audit::Report;
+pub use crate::store::backup::copy::{CopyError, back_up, check, check_backup, restore};
+pub use crate::store::backup::file::BackupError;
+pub use crate::store::journal::entry::{JournalEntry, Seq};
+pub use crate::store::state::record::StoredShadow;
 pub use batch::{Applied, Outcome, QueuedCommand};
-pub use copy::{CopyError, back_up, check, check_backup, restore};
 pub use disk::DiskLow;
-pub use entry::{JournalEntry, Seq};
 pub use error::StoreError;
 pub use handle::{Permit, Store, open};
 pub use health::{Health, State};
 pub use options::{COMMAND_OVERHEAD_BYTES, StoreOptions};
 pub use reader::{History, HistoryEnd, HistoryReader, JournalPage, Listed};
-pub use record::StoredShadow;
 pub use writer::QueueReservation;

@@ -16,18 +16,20 @@ use parking_lot::{Mutex, RwLock};
 use redb::{ReadTransaction, ReadableTable};
 
 use crate::{
-    metrics::CommitMetrics,
+    observability::metrics::CommitMetrics,
     shadow::{Document, Remembered, ShadowKey, ShadowName, Version, name::DeviceId},
     store::{
-        cache::DocumentCache,
         database::{AbortCause, Database},
         disk::FreeDisk,
-        entry::{JOURNAL, JournalEntry, Seq},
         error::StoreError,
-        floor,
         health::Health,
-        record::{self, STATE, StoredShadow},
+        journal::entry::{JOURNAL, JournalEntry, Seq},
         schema::{self, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
+        state::{
+            cache::DocumentCache,
+            floor,
+            record::{self, STATE, StoredShadow},
+        },
     },
 };
 

@@ -20,7 +20,7 @@ use crate::{
     },
     store::{
         codec::{DecodeError, put_str, put_u64},
-        entry::Seq,
+        journal::entry::Seq,
         seal,
     },
 };
@@ -28,12 +28,15 @@ use crate::{
 /// The table of facts about the file.
 pub(super) const META_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(META);
 /// The table of documents, complete up to the checkpoint.
-pub(super) const STATE_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(super::record::STATE);
+pub(super) const STATE_TABLE: TableDefinition<'_, &[u8], &[u8]> =
+    TableDefinition::new(crate::store::state::record::STATE);
 /// The table of changes, back to the limit of retention.
-pub(super) const JOURNAL_TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new(super::entry::JOURNAL);
+pub(super) const JOURNAL_TABLE: TableDefinition<'_, u64, &[u8]> =
+    TableDefinition::new(crate::store::journal::entry::JOURNAL);
 
 /// The table of version floors of devices; missing until a name was purged.
-pub(super) const FLOORS_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(super::floor::FLOORS);
+pub(super) const FLOORS_TABLE: TableDefinition<'_, &str, &[u8]> =
+    TableDefinition::new(crate::store::state::floor::FLOORS);
 
 /// The name of the table, part of each checksum.
 pub(super) const META: &str = "meta";

@@ -20,15 +20,12 @@ use crate::{
     store::{
         batch::{Batch, DecideContext, Outcome, QueuedCommand},
         database::CommitFailure,
-        dirty_set::DirtySet,
-        entry::Seq,
         health::State,
-        names::NameCounts,
+        journal::{entry::Seq, retention::Retention},
         options::StoreOptions,
         reader::Shared,
-        record::RecordEncoder,
-        retention::Retention,
         schema::Checkpoint,
+        state::{dirty_set::DirtySet, names::NameCounts, record::RecordEncoder},
     },
 };
 

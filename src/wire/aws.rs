@@ -13,11 +13,11 @@ use crate::{
     auth::Projection,
     shadow::{
         Document, Rejection, SectionPatch, ShadowKey, Timestamp, Update,
-        tree::{Leaf, Members, Node},
+        document::tree::{Leaf, Members, Node},
     },
     wire::{
         client_token::ClientToken,
-        envelope::{self, echo, message, version_and_time},
+        native::{self, echo, message, version_and_time},
         write::Object,
     },
 };
@@ -32,7 +32,7 @@ pub fn update_accepted(
 ) -> Bytes {
     let (update, document) = (&*projection.update(update), &*projection.document(document));
     message(|message| {
-        envelope::sent(message, update);
+        native::sent(message, update);
         let now = document.timestamp;
         if update.state_is_null {
             stamp(message.key("metadata"), now);
@@ -65,7 +65,7 @@ pub fn update_delta(document: &Document, projection: &Projection, token: Option<
     let delta = projection.delta(document)?;
     Some(message(|message| {
         version_and_time(message, document);
-        envelope::values(message.key("state"), &delta);
+        native::values(message.key("state"), &delta);
         metadata(message.key("metadata"), &delta, document.timestamp);
         echo(message, token);
     }))
@@ -79,7 +79,7 @@ pub fn update_documents(
     projection: &Projection,
     token: Option<&ClientToken>,
 ) -> Bytes {
-    envelope::documents(before, after, token, |object, document| side(object, document, projection))
+    native::documents(before, after, token, |object, document| side(object, document, projection))
 }
 
 /// `get/accepted`, answered at `now`. `document` must exist.
@@ -93,7 +93,7 @@ pub fn get_accepted(
     let delta = projection.delta(document);
     let document = &*projection.document(document);
     message(|message| {
-        envelope::state_and_delta(message, document, delta.as_ref());
+        native::state_and_delta(message, document, delta.as_ref());
         metadata_of(message, document);
         message.member("version", &document.version.0);
         message.member("timestamp", &now.0);
@@ -129,7 +129,7 @@ pub fn refused(code: u16, text: &str, now: Timestamp) -> Bytes {
 /// One side of `documents`.
 fn side(mut side: Object<'_>, document: &Document, projection: &Projection) {
     let document = &*projection.document(document);
-    envelope::state(&mut side, document);
+    native::state(&mut side, document);
     metadata_of(&mut side, document);
     side.member("version", &document.version.0);
     side.close();

@@ -9,37 +9,28 @@
 pub mod aws;
 mod client_token;
 mod dialect;
-mod envelope;
-mod fields;
-mod given;
-mod history;
-mod json_patch;
-mod listing;
-mod metadata;
-mod problem;
-mod refusal;
+mod native;
 mod request;
-mod selection;
-mod strict;
 #[cfg(test)]
 mod tests;
-mod weight;
 mod write;
 
-pub use client_token::{ClientToken, ReplyOptions};
-pub use dialect::Dialect;
-pub use envelope::{
-    Accepted, changed_lean_delta, delete_accepted, delete_outcome, get_accepted, lean_delta, rejected, update_accepted,
-    update_delta, update_documents, update_outcome,
+pub use crate::wire::native::history::{
+    ChangeEntry, HistoryEnd, RefusedEntry, Via, change_entry, followed_refusals, history, refusals,
 };
-pub use given::Payload;
-pub use history::{ChangeEntry, HistoryEnd, RefusedEntry, Via, change_entry, followed_refusals, history, refusals};
-pub use json_patch::{json_patch, parse_operations};
-pub use listing::{
+pub use crate::wire::native::listing::{
     DeviceDetail, DeviceEntry, MqttAddress, Seen, ShadowEntry, device, devices, mqtt_listeners, names, presence,
     session, shadows,
 };
-pub use problem::{Problem, problem, rejection_problem};
+pub use crate::wire::native::problem::{Problem, problem, rejection_problem};
+pub use crate::wire::native::selection::{Selection, former, get_selected};
+pub use crate::wire::native::{
+    Accepted, changed_lean_delta, delete_accepted, delete_outcome, get_accepted, lean_delta, rejected, update_accepted,
+    update_delta, update_documents, update_outcome,
+};
+pub use crate::wire::request::given::Payload;
+pub use crate::wire::request::json_patch::{json_patch, parse_operations};
+pub use crate::wire::request::weight::weight;
+pub use client_token::{ClientToken, ReplyOptions};
+pub use dialect::Dialect;
 pub use request::{Parsed, Refused, parse_delete, parse_get, parse_state, parse_update};
-pub use selection::{Selection, former, get_selected};
-pub use weight::weight;

@@ -3,6 +3,11 @@
 //! What is wrong is told in this order: not UTF-8; not JSON; too deep; `clientToken`; a field that is none; the other
 //! fields; `state`, its sections, its nodes. The token goes back with a rejection whenever it could be read.
 
+pub(super) mod fields;
+pub(super) mod given;
+pub(super) mod json_patch;
+pub(super) mod strict;
+pub(super) mod weight;
 use serde_json::{Map, Value};
 
 use crate::{
@@ -10,9 +15,11 @@ use crate::{
     wire::{
         client_token::ClientToken,
         dialect::Dialect,
-        fields::{self, Request},
-        given::{self, Payload},
-        strict::{self, Object, shown},
+        request::{
+            fields::Request,
+            given::Payload,
+            strict::{Object, shown},
+        },
     },
 };
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::shadow::canonical;
+use crate::shadow::document::canonical;
 
 /// Appends anything serde can write.
 pub(super) fn json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::set;
-use crate::shadow::{DocumentLimits, json_patch::OPERATIONS_MAX};
+use crate::shadow::{DocumentLimits, patch::OPERATIONS_MAX};
 
 /// The form of an entity tag.
 pub(super) const ETAG: &str = "^\"(0|[1-9][0-9]*)-[0-9a-f]{32}\"$";

@@ -17,14 +17,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Connection, EndReason, OUTPUT_LOW_BYTES, asks};
 use crate::{
+    admission::{PreAuthPermit, QuotaKind},
     mqtt::{
-        codec::{self, Frame},
-        dispatch::room,
-        packet::{ClientPacket, Protocol, Reason},
+        connection::{dispatch::room, transport::TransportEvent},
+        protocol::{
+            codec::{self, Frame},
+            packet::{ClientPacket, Protocol, Reason},
+        },
         session::Action,
-        transport::TransportEvent,
     },
-    quota::{PreAuthPermit, QuotaKind},
 };
 
 /// The state of a connection's input beside the bytes themselves.

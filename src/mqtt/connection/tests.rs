@@ -17,21 +17,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::*;
 use crate::{
-    auth::{Access, AuthContext, Authority, Expiry, Method, Principal, certificate::PeerCertificate},
+    admission::Quotas,
+    auth::{Access, AuthContext, Authority, Expiry, Method, Principal, authn::certificate::PeerCertificate},
     clock::Clock,
     config::Config,
+    engine::Service,
     mqtt::{
-        events::Events,
-        handshake,
-        outbox::SessionId,
-        packet::QoS,
-        router::{RetainedLimits, Router},
-        sessions::ClosedSession,
-        topic::TopicName,
+        broker::{
+            outbox::SessionId,
+            router::{RetainedLimits, Router},
+            sessions::ClosedSession,
+        },
+        connection::handshake,
+        protocol::{packet::QoS, topic::TopicName},
+        shadow::fan_out::Events,
     },
     net::{Peer, preauth_stream::PreAuthStream},
-    quota::Quotas,
-    service::Service,
     shadow::{ShadowKey, Version},
     store::StoreOptions,
 };

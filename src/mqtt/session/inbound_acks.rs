@@ -16,9 +16,11 @@
 use std::collections::VecDeque;
 
 use crate::mqtt::{
-    packet::{PacketId, Protocol, QoS, Reason},
+    protocol::{
+        packet::{PacketId, Protocol, QoS, Reason},
+        violation::Violation,
+    },
     session::AckResult,
-    violation::Violation,
 };
 
 /// Which request a verdict is for; of one session.

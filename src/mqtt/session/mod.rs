@@ -12,6 +12,7 @@
 //! who may do what; which messages a client gets.
 
 mod inbound_acks;
+pub mod inflight;
 
 use std::time::Instant;
 
@@ -19,13 +20,17 @@ use bytes::Bytes;
 
 pub use self::inbound_acks::AckId;
 use self::inbound_acks::{InboundAcks, PublishOutcome};
-pub use crate::mqtt::violation::Violation;
+pub use crate::mqtt::protocol::violation::Violation;
 use crate::mqtt::{
-    codec,
-    inflight::{Inflight, Received},
-    message::Delivery,
-    packet::{ClientPacket, Connect, PacketId, Properties, Protocol, Publish, QoS, Reason, ServerPacket, Subscribe},
-    topic::{TopicFilter, TopicName},
+    protocol::{
+        codec,
+        message::Delivery,
+        packet::{
+            ClientPacket, Connect, PacketId, Properties, Protocol, Publish, QoS, Reason, ServerPacket, Subscribe,
+        },
+        topic::{TopicFilter, TopicName},
+    },
+    session::inflight::{Inflight, Received},
 };
 
 /// What a session holds at most.

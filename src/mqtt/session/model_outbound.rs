@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::*;
-use crate::mqtt::message::Message;
+use crate::mqtt::protocol::message::Message;
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {

@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::mqtt::{
+use crate::mqtt::protocol::{
     codec::corpus::{self, Decoded, bytes, samples},
     message::Message,
 };
@@ -528,7 +528,7 @@ fn accept(session: &mut Session, action: Action, out: &mut Vec<u8>) -> Option<&'
     None
 }
 
-fn granted_qos(subscription: crate::mqtt::packet::Subscription) -> Reason {
+fn granted_qos(subscription: crate::mqtt::protocol::packet::Subscription) -> Reason {
     Reason(subscription.qos as u8)
 }
 

@@ -7,8 +7,10 @@ use super::{after, decided, is_version, pointer, properties::command, update, wr
 use crate::shadow::{
     Change, Collisions, Command, Decision, Document, DocumentLimits, OnConflict, Preconditions, Rejection, Update,
     Version,
-    collisions::{collisions, is_clean},
-    command::{Expectation, Expected},
+    command::{
+        Expectation, Expected,
+        collisions::{collisions, is_clean},
+    },
 };
 
 fn rebasing(sent: &Value, replace: bool, seen: u64) -> Update {

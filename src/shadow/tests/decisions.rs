@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{after, decided, pointer, sender, state, thermostat, update, written};
 use crate::shadow::{
     Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Preconditions, Rejection, SizeLimit, Stamp,
-    Timestamp, Update, Version, command::EtagCondition, decide, tree::Node,
+    Timestamp, Update, Version, command::EtagCondition, decide, document::tree::Node,
 };
 
 fn command(state: &Value, replace: bool) -> Command {
@@ -152,9 +152,9 @@ fn stamps_move_with_values() {
     ]);
     let version = |key: &str| document.reported.members[key].newest().0;
     assert_eq!((version("a"), version("b"), version("c")), (1, 2, 2));
-    let crate::shadow::tree::Node::Object(b) = &document.reported.members["b"] else { panic!() };
+    let crate::shadow::document::tree::Node::Object(b) = &document.reported.members["b"] else { panic!() };
     assert_eq!((b["x"].newest().0, b["y"].newest().0), (2, 1));
-    let crate::shadow::tree::Node::Leaf(a) = &document.reported.members["a"] else { panic!() };
+    let crate::shadow::document::tree::Node::Leaf(a) = &document.reported.members["a"] else { panic!() };
     assert_eq!((a.changed.timestamp.0, &*a.changed.by), (1, "tester"));
 }
 

@@ -4,8 +4,9 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::shadow::{
-    JsonPatch, OnConflict, Patch, Preconditions, SizeLimit, command::EtagCondition, idempotency::IdempotencyKey,
-    json_patch::LEVELS_MAX,
+    JsonPatch, OnConflict, Patch, Preconditions, SizeLimit,
+    command::{EtagCondition, idempotency::IdempotencyKey},
+    patch::LEVELS_MAX,
 };
 
 /// Parses the operations in `json` as the server parses a request.

@@ -202,11 +202,11 @@ proptest! {
     fn equal_values_have_equal_canonical_forms(a in value(false), b in value(false)) {
         let ours = |value: &Value| {
             let mut out = Vec::new();
-            crate::shadow::canonical::write_value(&mut out, value);
+            crate::shadow::document::canonical::write_value(&mut out, value);
             String::from_utf8(out).unwrap()
         };
         prop_assert_eq!(ours(&a), naive::canonical(&a));
-        prop_assert_eq!(crate::shadow::equality::same(&a, &b), ours(&a) == ours(&b));
+        prop_assert_eq!(crate::shadow::document::equality::same(&a, &b), ours(&a) == ours(&b));
     }
 }
 
@@ -217,11 +217,11 @@ fn a_delta_merged_into_reported_leaves_none() {
         "desired": {"a": 1, "b": {"c": [1], "d": {}}, "e": {}, "f": 1.0, "g": {"x": 1}},
         "reported": {"a": 2, "b": {"c": [2], "z": 0}, "f": 1, "g": 5},
     })]);
-    let delta = crate::shadow::delta::delta(&document).unwrap();
-    let values = crate::shadow::tree::values(&delta);
+    let delta = crate::shadow::document::delta::delta(&document).unwrap();
+    let values = crate::shadow::document::tree::values(&delta);
     assert_eq!(Value::Object(values.clone()), json!({"a": 1, "b": {"c": [1], "d": {}}, "e": {}, "g": {"x": 1}}));
     let reported = Command::Update(update(json!({"reported": object(values.into())})));
-    assert_eq!(crate::shadow::delta::delta(&after(&document, &reported)), None);
-    assert!(!crate::shadow::delta::has_delta(&after(&document, &reported)));
-    assert!(crate::shadow::delta::has_delta(&document));
+    assert_eq!(crate::shadow::document::delta::delta(&after(&document, &reported)), None);
+    assert!(!crate::shadow::document::delta::has_delta(&after(&document, &reported)));
+    assert!(crate::shadow::document::delta::has_delta(&document));
 }

@@ -9,7 +9,7 @@ use crate::shadow::{
     Command, Decision, DocumentLimits, FirstOutcome, IdempotencyKey, Keyed, OnConflict, Patch, Rejection, Remembered,
     RememberedKey, Update, Version,
     command::{Expectation, Expected},
-    json_patch::{LEVELS_MAX, OPERATIONS_MAX},
+    patch::{LEVELS_MAX, OPERATIONS_MAX},
 };
 
 #[test]
@@ -39,7 +39,7 @@ fn a_decision() {
     document = after(&document, &Command::Update(update(json!({"desired": {"target": 19}}))));
     let start = Instant::now();
     let total: usize =
-        (0..200_000).map(|_| crate::shadow::delta::delta(&document).map_or(0, |delta| delta.len())).sum();
+        (0..200_000).map(|_| crate::shadow::document::delta::delta(&document).map_or(0, |delta| delta.len())).sum();
     println!("delta: {} ns ({total})", start.elapsed().as_nanos() / 200_000);
 }
 
@@ -123,7 +123,7 @@ fn a_canonical_form() {
     let start = Instant::now();
     for _ in 0..rounds {
         let mut out = Vec::with_capacity(1024);
-        crate::shadow::canonical::write_value(&mut out, &state);
+        crate::shadow::document::canonical::write_value(&mut out, &state);
         assert!(out.len() > 500);
     }
     println!("canonical form: {} ns", start.elapsed().as_nanos() / rounds);

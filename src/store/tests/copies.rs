@@ -9,7 +9,7 @@ use crate::{
     shadow::Version,
     store::{
         self, CopyError, Report, Seq, StoreError, StoreOptions,
-        backup::{BackupTable, BackupWriter},
+        backup::file::{BackupTable, BackupWriter},
         schema::{self, JOURNAL_TABLE, STATE_TABLE},
     },
 };

@@ -9,7 +9,8 @@ use super::{
     update,
 };
 use crate::shadow::{
-    Command, Delete, Disposition, IdempotencyKey, Keyed, Rejection, Update, Version, idempotency::REMEMBERED_SECONDS,
+    Command, Delete, Disposition, IdempotencyKey, Keyed, Rejection, Update, Version,
+    command::idempotency::REMEMBERED_SECONDS,
 };
 
 fn keyed(text: &str, command: Command) -> Command {

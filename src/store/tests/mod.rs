@@ -22,7 +22,7 @@ use std::sync::{Arc, mpsc};
 use serde_json::{Value, json};
 
 use crate::{
-    request_id::RequestId,
+    observability::request_id::RequestId,
     shadow::{
         Command, Delete, Preconditions, SectionPatch, ShadowKey, ShadowName, Timestamp, Update, Version,
         name::DeviceId, tests::sender,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Random, arc, delete, key, named, sender, stepped::Stepped, update};
 use crate::{
-    request_id::RequestId,
+    observability::request_id::RequestId,
     shadow::{
         self, Command, Decision, Delete, Disposition, Document, DocumentLimits, IdempotencyKey, Keyed, Rejection,
         ShadowKey, Stamp, Timestamp, Update, Version,

@@ -12,9 +12,12 @@ use super::{
 };
 use crate::{
     shadow::{
-        Command, Delete, IdempotencyKey, Keyed, Rejection, ShadowKey, Update, Version, idempotency::REMEMBERED_SECONDS,
+        Command, Delete, IdempotencyKey, Keyed, Rejection, ShadowKey, Update, Version,
+        command::idempotency::REMEMBERED_SECONDS,
     },
-    store::{self, HistoryEnd, QueuedCommand, Seq, State, StoreOptions, floor::DeviceFloor, schema::FLOORS_TABLE},
+    store::{
+        self, HistoryEnd, QueuedCommand, Seq, State, StoreOptions, schema::FLOORS_TABLE, state::floor::DeviceFloor,
+    },
 };
 
 /// Returns the options of a store with two names per device that keeps no entry longer than it must.

@@ -12,7 +12,7 @@ use crate::{
         pointer::SectionName,
         tests::{sender, update, written},
     },
-    wire::{ClientToken, envelope},
+    wire::{ClientToken, native},
 };
 
 /// The version is the time; `tester` writes.
@@ -43,7 +43,7 @@ fn key(name: Option<&str>) -> ShadowKey {
 #[test]
 fn get_accepted() {
     check(
-        &envelope::get_accepted(&shadow(), &Projection::ALL, Some(&token())),
+        &native::get_accepted(&shadow(), &Projection::ALL, Some(&token())),
         r#"{"state":{"desired":{"empty":{},"fan":{"speed":3},"list":[1,{"a":2.5}],"mode":"eco"},"reported":{"mode":"eco"},
         "tags":{"site":"é\"/"},"delta":{"empty":{},"fan":{"speed":3},"list":[1,{"a":2.5}]}},
         "metadata":{"desired":{"empty":{"timestamp":2,"version":2,"by":"tester"},
@@ -61,7 +61,7 @@ fn update_accepted() {
     );
     let after = written(&[json!({"desired": {"fan": {"speed": 3}, "none": {"y": 1}}})]);
     let etag = after.etag.to_string();
-    let accepted = envelope::update_accepted(&sent, true, &after, &Projection::ALL, None);
+    let accepted = native::update_accepted(&sent, true, &after, &Projection::ALL, None);
     check(
         &accepted,
         &r#"{"state":{"desired":{"fan":{"gone":null,"speed":3},"mode":null,"none":{"x":null}},"tags":null},
@@ -70,7 +70,7 @@ fn update_accepted() {
             .replace("ETAG", &serde_json::to_string(&etag).unwrap()),
     );
     check(
-        &envelope::update_accepted(&update(json!(null)), false, &shadow(), &Projection::ALL, Some(&token())),
+        &native::update_accepted(&update(json!(null)), false, &shadow(), &Projection::ALL, Some(&token())),
         r#"{"state":null,"metadata":{},"version":2,"timestamp":2,"etag":ETAG2,"changed":false,"clientToken":"t-1"}"#,
     );
 }
@@ -78,13 +78,13 @@ fn update_accepted() {
 #[test]
 fn update_delta() {
     check(
-        &envelope::update_delta(&shadow(), &Projection::STATE, Some(&token())).unwrap(),
+        &native::update_delta(&shadow(), &Projection::STATE, Some(&token())).unwrap(),
         r#"{"state":{"empty":{},"fan":{"speed":3},"list":[1,{"a":2.5}]},
         "metadata":{"empty":{"timestamp":2,"version":2,"by":"tester"},"fan":{"speed":{"timestamp":2,"version":2,"by":"tester"}},
         "list":{"timestamp":1,"version":1,"by":"tester"}},"version":2,"timestamp":2,"clientToken":"t-1"}"#,
     );
     let converged = written(&[json!({"desired": {"a": 1}, "reported": {"a": 1.0, "b": 2}})]);
-    assert_eq!(envelope::update_delta(&converged, &Projection::ALL, None), None);
+    assert_eq!(native::update_delta(&converged, &Projection::ALL, None), None);
 }
 
 #[test]
@@ -92,12 +92,12 @@ fn update_documents() {
     let first = written(&[json!({"reported": {"a": 1}})]);
     let second = written(&[json!({"reported": {"a": 1}}), json!({"desired": {"b": [true]}})]);
     check(
-        &envelope::update_documents(&Document::absent(), &first, &Projection::ALL, None),
+        &native::update_documents(&Document::absent(), &first, &Projection::ALL, None),
         r#"{"previous":null,"current":{"state":{"reported":{"a":1}},
         "metadata":{"reported":{"a":{"timestamp":1,"version":1,"by":"tester"}}},"version":1},"timestamp":1}"#,
     );
     check(
-        &envelope::update_documents(&first, &second, &Projection::ALL, Some(&token())),
+        &native::update_documents(&first, &second, &Projection::ALL, Some(&token())),
         r#"{"previous":{"state":{"reported":{"a":1}},
         "metadata":{"reported":{"a":{"timestamp":1,"version":1,"by":"tester"}}},"version":1},
         "current":{"state":{"desired":{"b":[true]},"reported":{"a":1}},
@@ -116,7 +116,7 @@ fn update_documents_of_an_undone_change() {
     let Decision::Changed { document, changes } = decision else { panic!("no change") };
     let former = PreviousVersion { version: Version(1), timestamp: Timestamp(1), deleted: false };
     check(
-        &envelope::update_documents(&document.undo(&changes, former), &document, &Projection::ALL, None),
+        &native::update_documents(&document.undo(&changes, former), &document, &Projection::ALL, None),
         r#"{"previous":{"state":{"reported":{"a":1,"b":{"c":1},"d":1}},
         "metadata":{"reported":{"a":{"version":1},"b":{"c":{"version":1}},"d":{"timestamp":1,"version":1,"by":"tester"}}},
         "version":1},"current":{"state":{"reported":{"a":2,"d":1}},
@@ -128,7 +128,7 @@ fn update_documents_of_an_undone_change() {
 #[test]
 fn delete_accepted() {
     let tombstone = written(&[json!({"desired": {"a": 1}}), json!("delete")]);
-    check(&envelope::delete_accepted(&tombstone, Some(&token())), r#"{"version":2,"timestamp":2,"clientToken":"t-1"}"#);
+    check(&native::delete_accepted(&tombstone, Some(&token())), r#"{"version":2,"timestamp":2,"clientToken":"t-1"}"#);
 }
 
 #[test]
@@ -141,9 +141,9 @@ fn rejected() {
         collisions: None,
     };
     let told =
-        |rejection: &Rejection, name| envelope::rejected(rejection, &key(name), Timestamp(9), &Projection::ALL, None);
+        |rejection: &Rejection, name| native::rejected(rejection, &key(name), Timestamp(9), &Projection::ALL, None);
     check(
-        &envelope::rejected(&conflict(Some(1), etag), &key(None), Timestamp(9), &Projection::ALL, Some(&token())),
+        &native::rejected(&conflict(Some(1), etag), &key(None), Timestamp(9), &Projection::ALL, Some(&token())),
         r#"{"code":409,"error":"version-conflict","message":"Version conflict","timestamp":9,"clientToken":"t-1",
         "expected":1,"version":2,"etag":ETAG2}"#,
     );
@@ -195,18 +195,18 @@ fn a_reader_sees_its_part_only() {
         [(&Projection::ALL, true, true), (&Projection::STATE, false, true), (reported, false, false)]
     {
         let messages = [
-            envelope::get_accepted(&document, projection, None),
-            envelope::update_documents(&document, &document, projection, None),
-            envelope::update_accepted(&sent, true, &document, projection, None),
+            native::get_accepted(&document, projection, None),
+            native::update_documents(&document, &document, projection, None),
+            native::update_accepted(&sent, true, &document, projection, None),
         ];
         for message in messages {
             let text = str::from_utf8(&message).unwrap();
             assert_eq!((text.contains("tags"), text.contains("site")), (tags, tags), "{text}");
             assert_eq!(text.contains("desired"), desired, "{text}");
         }
-        assert_eq!(envelope::update_delta(&document, projection, None).is_some(), desired);
+        assert_eq!(native::update_delta(&document, projection, None).is_some(), desired);
     }
-    let get: Value = serde_json::from_slice(&envelope::get_accepted(&document, &Projection::NONE, None)).unwrap();
+    let get: Value = serde_json::from_slice(&native::get_accepted(&document, &Projection::NONE, None)).unwrap();
     assert_eq!((&get["state"], &get["metadata"], &get["version"]), (&json!({}), &json!({}), &json!(2)));
 }
 
@@ -219,6 +219,6 @@ fn a_deleted_shadow_counts_as_absent_before() {
     assert_eq!(refused, Err(Rejection::NotFound));
     let again = written(&[json!({"desired": {"a": 1}}), json!("delete"), json!({"desired": {"a": 1}})]);
     let documents: Value =
-        serde_json::from_slice(&envelope::update_documents(&deleted, &again, &Projection::ALL, None)).unwrap();
+        serde_json::from_slice(&native::update_documents(&deleted, &again, &Projection::ALL, None)).unwrap();
     assert_eq!((&documents["previous"], &documents["current"]["version"]), (&Value::Null, &json!(3)));
 }

@@ -8,7 +8,7 @@ use crate::{
         Command, Decision, Delete, DeviceId, Document, DocumentLimits, Rejection, ShadowKey, Timestamp, Update,
         Version, collisions, decide, tests::sender,
     },
-    wire::{ClientToken, Dialect, envelope, parse_update},
+    wire::{ClientToken, Dialect, native, parse_update},
 };
 
 const REFERENCE: &str = include_str!("../../../docs/protocol.md");
@@ -42,13 +42,13 @@ fn its_examples_are_true() {
 
     let (update, token) = parsed(boot);
     let first = decided(&Document::absent(), Command::Update(update.clone()), "anonymous/thermostat-1", 0).unwrap();
-    check(accepted, &envelope::update_accepted(&update, true, &first, all, token.as_ref()));
+    check(accepted, &native::update_accepted(&update, true, &first, all, token.as_ref()));
 
     let (update, _) = parsed(wish);
     let second = decided(&first, Command::Update(update.clone()), "anonymous/app", 5).unwrap();
-    check(delta, &envelope::update_delta(&second, all, None).unwrap());
-    check(documents, &envelope::update_documents(&first, &second, all, None));
-    check(get, &envelope::get_accepted(&second, all, None));
+    check(delta, &native::update_delta(&second, all, None).unwrap());
+    check(documents, &native::update_documents(&first, &second, all, None));
+    check(get, &native::get_accepted(&second, all, None));
 
     let (update, token) = parsed(stale);
     let stale = Command::Update(update);
@@ -57,7 +57,7 @@ fn its_examples_are_true() {
         panic!("{rejection:?}")
     };
     *told = Some(Box::new(collisions(&stale, &second, *expected)));
-    check(conflict, &envelope::rejected(&rejection, &key, Timestamp(1_790_000_009), all, token.as_ref()));
+    check(conflict, &native::rejected(&rejection, &key, Timestamp(1_790_000_009), all, token.as_ref()));
 
     let (update, _) = parsed(rebase);
     assert_eq!(update.preconditions.rebased_from(&second), Some(Version(1)));
@@ -66,8 +66,8 @@ fn its_examples_are_true() {
 
     let third = decided(&second, Command::Delete(Delete::default()), "anonymous/app", 20).unwrap();
     assert_eq!(third.version, Version(3));
-    check(deleted, &envelope::delete_accepted(&third, None));
+    check(deleted, &native::delete_accepted(&third, None));
 
     let typo = parse_update(br#"{"state":{},"vresion":1}"#, Dialect::Native, &DocumentLimits::default()).unwrap_err();
-    check(refused, &envelope::rejected(&typo.rejection, &key, Timestamp(1_790_000_030), all, None));
+    check(refused, &native::rejected(&typo.rejection, &key, Timestamp(1_790_000_030), all, None));
 }

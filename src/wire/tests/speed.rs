@@ -10,7 +10,7 @@ use crate::{
         DocumentLimits,
         tests::{thermostat, update, written},
     },
-    wire::{Dialect, envelope, parse_update},
+    wire::{Dialect, native, parse_update},
 };
 
 #[test]
@@ -22,10 +22,10 @@ fn envelopes() {
     let limits = DocumentLimits::default();
     let (document, sent) = (written(&[thermostat()]), update(state));
     time("parse", || parse_update(payload.as_bytes(), Dialect::Native, &limits).is_ok().into());
-    time("accepted", || envelope::update_accepted(&sent, true, &document, &Projection::ALL, None).len());
-    time("documents", || envelope::update_documents(&document, &document, &Projection::ALL, None).len());
-    time("get", || envelope::get_accepted(&document, &Projection::ALL, None).len());
-    time("delta", || envelope::update_delta(&document, &Projection::ALL, None).map_or(0, |delta| delta.len()));
+    time("accepted", || native::update_accepted(&sent, true, &document, &Projection::ALL, None).len());
+    time("documents", || native::update_documents(&document, &document, &Projection::ALL, None).len());
+    time("get", || native::get_accepted(&document, &Projection::ALL, None).len());
+    time("delta", || native::update_delta(&document, &Projection::ALL, None).map_or(0, |delta| delta.len()));
 }
 
 fn time(what: &str, run: impl Fn() -> usize) {

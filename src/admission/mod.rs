@@ -1,0 +1,220 @@
+//! Quotas of connections, principals, shadows and source addresses.
+//!
+//! Every request passes [`Quotas::admit`], and every write also [`Quotas::admit_write`]; [`crate::engine`] calls both,
+//! for MQTT and HTTP alike. An HTTP request that concerns no single shadow passes [`Quotas::admit_general`], and its
+//! body passes [`Quotas::admit_body`]. Event streams and waits pass [`Quotas::admit_stream`]. Scans of the store wait
+//! for a permit of [`Principals::reading`].
+//!
+//! - `requests` counts requests per principal and shadow.
+//! - `principals` counts the usage of a principal over all shadows.
+//! - `shadows` counts the writes of all principals to one shadow.
+//! - `addresses` counts connections per `network`.
+//! - `preauth_budget` limits the memory of input that is not handled yet.
+//!
+//! All of them store their usage in a bounded `table` and count with `rate` and `tally`. A `cause` names each quota,
+//! for rejections and metrics.
+//!
+//! Not here: the read rate of one connection (`pace` in [`crate::mqtt`]), and limits on concurrent use, which are
+//! checked where the resource is held.
+
+mod addresses;
+mod cause;
+mod counter;
+pub(crate) mod login_throttle;
+mod network;
+mod preauth_budget;
+mod principals;
+mod rate_table;
+mod requests;
+mod shadows;
+#[cfg(test)]
+mod speed;
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use self::{
+    addresses::AddressLimits,
+    preauth_budget::Budget,
+    principals::PrincipalLimits,
+    requests::{Exceeded, Requests},
+    shadows::Shadows,
+};
+pub use crate::{
+    admission::{
+        addresses::{AddressPermit, Addresses},
+        cause::QuotaKind,
+        network::Network,
+        preauth_budget::PreAuthPermit,
+        principals::{PrincipalPermit, PrincipalQuota, Principals, Streaming},
+        requests::Admitted,
+    },
+    rate::{Gcra, Rate},
+};
+use crate::{
+    config::Limits,
+    observability::metrics::QuotaCounters,
+    shadow::{Rejection, ShadowKey},
+};
+
+/// All quotas, with a counter of violations for each.
+#[derive(Debug)]
+pub struct Quotas {
+    /// The quotas per source address.
+    pub addresses: Addresses,
+    /// The quotas per principal.
+    pub principals: Principals,
+    /// The memory budget shared by all unauthenticated clients, beyond the free bytes of each.
+    preauth_budget: Budget,
+    requests: Requests,
+    shadows: Shadows,
+    counters: QuotaCounters,
+}
+
+impl Quotas {
+    /// Returns unused quotas with the given `limits`.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        let quotas = &limits.quotas;
+        let address = AddressLimits {
+            connections_max: quotas.address_connections_max,
+            connects: Rate::new(quotas.address_connects_per_second, quotas.address_connects_burst),
+            failed_handshakes: Rate::per_minute(quotas.address_failed_handshakes_per_minute.into()),
+            strangers_bytes: (STRANGERS_BYTES / STRANGERS_PARTS)
+                .max(2 * limits.packet_bytes_max.next_multiple_of(preauth_budget::STEP_BYTES as usize)),
+            on_loopback: quotas.address_limits_on_loopback,
+        };
+        let principal = PrincipalLimits {
+            requests: Rate::per_second(quotas.principal_requests_per_second.into()),
+            bytes: Rate::per_second(quotas.principal_bytes_per_second),
+            subscriptions_max: quotas.principal_subscriptions_max,
+            streams_max: quotas.principal_streams_max,
+            input_bytes_max: quotas.principal_input_bytes_max,
+        };
+        let requests = Rate::new(limits.requests_per_second, limits.requests_burst);
+        let writes = Rate::per_second(quotas.shadow_writes_per_second.into());
+        // Room for every device of a fleet to have a request in flight to its own shadow, plus a reserve.
+        let entries_max = limits.sessions_max + ENTRIES_SPARE;
+        Self {
+            addresses: Addresses::new(address, limits.connections_max + ENTRIES_SPARE),
+            principals: Principals::new(principal, entries_max, Budget::new(quotas.input_bytes_max)),
+            preauth_budget: Budget::new(STRANGERS_BYTES),
+            requests: Requests::new(requests, limits.requests_in_flight_max, entries_max),
+            shadows: Shadows::new(writes, entries_max),
+            counters: QuotaCounters::default(),
+        }
+    }
+
+    /// Counts a connection from `address` that was just accepted, until the permit is dropped. `None`: the connection
+    /// must be closed at once.
+    #[must_use]
+    pub fn enter(&self, address: IpAddr, now: Instant) -> Option<AddressPermit> {
+        self.addresses.enter(address, now).inspect_err(|cause| self.count(*cause)).ok()
+    }
+
+    /// Returns the memory budget of a client from `address` before its authentication.
+    #[must_use]
+    pub fn stranger(&self, address: IpAddr, now: Instant) -> PreAuthPermit {
+        let own = self.addresses.preauth_budget(address, now);
+        PreAuthPermit::new(own.into_iter().chain([self.preauth_budget.clone()]).collect())
+    }
+
+    /// Counts a request of `principal` to `key` until the returned permit is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::TooManyRequests`] with the quota and the time to wait; nothing was counted.
+    pub fn admit(&self, principal: &Arc<str>, key: &ShadowKey, now: Instant) -> Result<Admitted, Rejection> {
+        let principal_may = || self.principals.request(principal, now);
+        self.requests.admit(principal, key, now, principal_may).map_err(|over| match over {
+            Exceeded::InFlight => {
+                let max = u64::try_from(self.requests.in_flight_max).unwrap_or(u64::MAX);
+                self.refuse(QuotaKind::RequestsInFlight, max, self.requests.rate.time_of(1))
+            }
+            Exceeded::Rate(wait) => self.refuse(QuotaKind::Requests, self.requests.rate.count(), wait),
+            Exceeded::Principal(wait) => self.over_principal(wait),
+        })
+    }
+
+    /// Counts a request of `principal` that concerns no single shadow: a list, or an event stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`Quotas::admit`].
+    pub fn admit_general(&self, principal: &Arc<str>, now: Instant) -> Result<(), Rejection> {
+        self.principals.request(principal, now).map_err(|wait| self.over_principal(wait))
+    }
+
+    /// Counts the body of an HTTP request of the principal with this quota.
+    ///
+    /// # Errors
+    ///
+    /// As [`Quotas::admit`].
+    pub fn admit_body(&self, principal: &PrincipalQuota, bytes: usize, now: Instant) -> Result<(), Rejection> {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        principal
+            .receive(bytes, now)
+            .map_err(|wait| self.refuse(QuotaKind::PrincipalBytes, self.principals.bytes().count(), wait))
+    }
+
+    /// Counts an event stream or a wait for a change of `principal`, until the returned permit is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`Quotas::admit`].
+    pub fn admit_stream(&self, principal: &Arc<str>, now: Instant) -> Result<Streaming, Rejection> {
+        self.principals.stream(principal, now).ok_or_else(|| {
+            let max = u64::try_from(self.principals.streams_max()).unwrap_or(u64::MAX);
+            self.refuse(QuotaKind::PrincipalStreams, max, STREAM_WAIT)
+        })
+    }
+
+    /// Counts an authorized write to `key`, whoever sends it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Quotas::admit`].
+    pub fn admit_write(&self, key: &ShadowKey, now: Instant) -> Result<(), Rejection> {
+        let admitted = self.shadows.admit(key, now);
+        admitted.map_err(|wait| self.refuse(QuotaKind::ShadowWrites, self.shadows.rate.count(), wait))
+    }
+
+    /// Counts a refusal or throttling; logs the first of each kind.
+    pub fn count(&self, cause: QuotaKind) {
+        if self.counters.add(cause) == 1 {
+            tracing::warn!(quota = cause.name(), "a quota was exceeded for the first time; further times are counted");
+        }
+    }
+
+    /// Returns the counters of exceeded quotas.
+    #[must_use]
+    pub fn counters(&self) -> &QuotaCounters {
+        &self.counters
+    }
+
+    fn over_principal(&self, wait: Duration) -> Rejection {
+        self.refuse(QuotaKind::PrincipalRequests, self.principals.requests().count(), wait)
+    }
+
+    fn refuse(&self, cause: QuotaKind, max: u64, wait: Duration) -> Rejection {
+        self.count(cause);
+        let quota = format!("more than {max} {}", cause.what());
+        let retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        Rejection::TooManyRequests { quota, retry_after_ms: Some(retry_after_ms) }
+    }
+}
+
+/// The time after which a client may retry to open a stream. It is a guess: a stream ends at any time.
+const STREAM_WAIT: Duration = Duration::from_secs(1);
+/// Entries of a table beyond one for each session. An entry of any table takes 200 to 300 bytes, including its names.
+const ENTRIES_SPARE: usize = 1 << 16;
+
+/// Most bytes of all unauthenticated clients together, beyond the free bytes of each; the largest packet fits.
+const STRANGERS_BYTES: usize = 64 << 20;
+/// The number of parts of that budget. The clients of one address may use one part; a packet with its buffers fits.
+const STRANGERS_PARTS: usize = 8;
+
+const _: () = assert!(crate::config::limits::PACKET_BYTES_MAX < STRANGERS_BYTES as u64);

@@ -1,0 +1,291 @@
+//! The rights of one client: every authorization check for MQTT and HTTP.
+//!
+//! A command passes [`Access::admit`] on its way to the service, which attaches the rights of its sender. All rendering
+//! for a reader passes [`Access::projection`]. Ordinary topics pass [`Access::may_publish`] and
+//! [`Access::may_receive`].
+
+use std::sync::Arc;
+
+use crate::{
+    auth::{
+        Principal, Projection,
+        authz::{
+            pattern::{Pattern, PlaceholderValues},
+            rule::{Operation, Rule},
+        },
+    },
+    shadow::{Command, Delete, Paths, Pointer, Rejection, Scope, Sender, ShadowKey},
+};
+
+/// The rights of one client. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Access {
+    principal: Principal,
+    client: Arc<str>,
+    rights: Arc<Rights>,
+}
+
+/// The rules of a client.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    granted: Vec<GrantedRule>,
+    /// True if one of the rules allows everything, which saves all lookups.
+    everything: bool,
+}
+
+/// A rule of a role of the client, with the values of its placeholders.
+#[derive(Debug, PartialEq, Eq)]
+pub struct GrantedRule {
+    rule: Arc<Rule>,
+    /// The devices for which the role was granted.
+    devices: Arc<[Pattern]>,
+    reads: Paths,
+    writes: Paths,
+}
+
+impl GrantedRule {
+    /// Returns the paths that concern `operation`.
+    fn paths(&self, operation: Operation) -> &Paths {
+        match operation {
+            Operation::Update | Operation::Delete => &self.writes,
+            Operation::Get | Operation::Subscribe | Operation::History => &self.reads,
+        }
+    }
+}
+
+/// The device id or shadow name in a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameFilter<'a> {
+    /// Any value.
+    Any,
+    /// This value.
+    Is(&'a str),
+}
+
+impl GrantedRule {
+    /// Returns `rule` of a role granted for `devices`.
+    #[must_use]
+    pub fn new(rule: Arc<Rule>, devices: Arc<[Pattern]>, who: PlaceholderValues<'_>) -> Self {
+        Self { reads: rule.reads(who), writes: rule.writes(who), rule, devices }
+    }
+}
+
+impl Rights {
+    /// Returns the rights of these rules.
+    #[must_use]
+    pub fn new(granted: Vec<GrantedRule>) -> Self {
+        let everything = granted.iter().any(|granted| granted.rule.is_everything());
+        Self { granted, everything }
+    }
+}
+
+impl Access {
+    /// Returns `rights` for `principal` as the client `client`.
+    #[must_use]
+    pub fn new(principal: Principal, client: Arc<str>, rights: Rights) -> Self {
+        Self { principal, client, rights: Arc::new(rights) }
+    }
+
+    /// Returns all rights for `principal`.
+    #[must_use]
+    pub fn admin(principal: Principal) -> Self {
+        let rights = Rights { granted: Vec::new(), everything: true };
+        Self { principal, client: "".into(), rights: Arc::new(rights) }
+    }
+
+    /// Returns no rights for `principal`.
+    #[must_use]
+    pub fn none(principal: Principal) -> Self {
+        Self::new(principal, "".into(), Rights::default())
+    }
+
+    /// Returns the principal.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// Returns true if there is any right.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.rights.everything || !self.rights.granted.is_empty()
+    }
+
+    /// Returns true if everything is allowed, as for the operator.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.rights.everything
+    }
+
+    /// Returns true if `other` has the same rights.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.principal == other.principal && self.client == other.client && self.rights == other.rights
+    }
+
+    /// Returns the part of the shadow `key` that may be read by `operation`; `None` if there is none.
+    #[must_use]
+    pub fn projection(&self, key: &ShadowKey, operation: Operation) -> Option<Projection> {
+        if self.rights.everything {
+            return Some(Projection::ALL);
+        }
+        let paths = self.paths(key, operation);
+        (!paths.is_empty()).then(|| paths.into())
+    }
+
+    /// Checks the rights of `command` on `key`, and returns its sender with these rights. Restricts a `"state": null`
+    /// to the sections that may be cleared.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::Forbidden`] with the operation or the first path refused.
+    pub fn admit(&self, key: &ShadowKey, command: &mut Command) -> Result<Sender, Rejection> {
+        let by = self.principal.name().clone();
+        if self.rights.everything {
+            return Ok(Sender { by, scope: Scope::ALL });
+        }
+        let operation = match command {
+            Command::Update(_) | Command::Patch(_) => Operation::Update,
+            Command::Delete(_) => Operation::Delete,
+        };
+        let writes = self.paths(key, operation);
+        if writes.is_empty() {
+            return Err(forbidden(key, operation));
+        }
+        let scope = Scope { reads: self.paths(key, Operation::Get), writes };
+        scope.admit(command)?;
+        Ok(Sender { by, scope })
+    }
+
+    /// Checks that `operation` on `key` is allowed at all.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::Forbidden`].
+    pub fn admit_any(&self, key: &ShadowKey, operation: Operation) -> Result<(), Rejection> {
+        let admitted = self.rights.everything
+            || self.rights.granted.iter().any(|granted| {
+                granted.rule.allows(operation)
+                    && granted.rule.is_about(key, &granted.devices, self.who())
+                    && !granted.paths(operation).is_empty()
+            });
+        if admitted { Ok(()) } else { Err(forbidden(key, operation)) }
+    }
+
+    /// Returns true if `key` may be deleted.
+    #[must_use]
+    pub fn may_delete(&self, key: &ShadowKey) -> bool {
+        self.admit(key, &mut Command::Delete(Delete::default())).is_ok()
+    }
+
+    /// Returns the part of `key` that may be read on request.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::Forbidden`] if there is none.
+    pub fn admit_get(&self, key: &ShadowKey) -> Result<Projection, Rejection> {
+        self.projection(key, Operation::Get).ok_or_else(|| forbidden(key, Operation::Get))
+    }
+
+    /// Returns the part of the history of `key` that may be read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Access::admit_get`].
+    pub fn admit_history(&self, key: &ShadowKey) -> Result<Projection, Rejection> {
+        self.projection(key, Operation::History).ok_or_else(|| forbidden(key, Operation::History))
+    }
+
+    /// Returns true if publishing to an ordinary `topic` is allowed.
+    #[must_use]
+    pub fn may_publish(&self, topic: &str) -> bool {
+        self.rights.everything || self.rules_to_publish(topic).next().is_some()
+    }
+
+    /// Returns true if receiving messages of an ordinary `topic` is allowed.
+    #[must_use]
+    pub fn may_receive(&self, topic: &str) -> bool {
+        self.rights.everything || self.rules_to_receive(topic).next().is_some()
+    }
+
+    /// Returns true if `filter` may select an ordinary topic that may be received.
+    #[must_use]
+    pub fn may_receive_some(&self, filter: &str) -> bool {
+        self.rights.everything
+            || self.all_rules().any(|rule| rule.subscribe().iter().any(|known| known.overlaps(filter, self.who())))
+    }
+
+    /// Returns true if changes of some shadow with this device and name may be received; no name means the classic
+    /// shadow.
+    #[must_use]
+    pub fn may_follow_some(&self, device: NameFilter<'_>, name: Option<NameFilter<'_>>) -> bool {
+        let who = self.who();
+        let follows = |granted: &GrantedRule| {
+            let rule = &granted.rule;
+            let device = match device {
+                NameFilter::Any => rule.has_devices(&granted.devices, who),
+                NameFilter::Is(device) => rule.has_device(device, &granted.devices, who),
+            };
+            let name = match name {
+                None => rule.has_name("", who),
+                Some(NameFilter::Any) => rule.has_names(who),
+                Some(NameFilter::Is(name)) => rule.has_name(name, who),
+            };
+            device && name && rule.allows(Operation::Subscribe) && !granted.reads.is_empty()
+        };
+        self.rights.everything || self.rights.granted.iter().any(follows)
+    }
+
+    /// Returns the rules that allow `operation` on `path` of `key`, or on any path, in order.
+    pub fn rules<'a>(
+        &'a self,
+        key: &'a ShadowKey,
+        operation: Operation,
+        path: Option<&'a Pointer>,
+    ) -> impl Iterator<Item = &'a Rule> {
+        let who = self.who();
+        let granted = self.rights.granted.iter().filter(move |granted| {
+            let paths = granted.paths(operation);
+            granted.rule.allows(operation)
+                && granted.rule.is_about(key, &granted.devices, who)
+                && path.map_or(!paths.is_empty(), |path| paths.has(path))
+        });
+        granted.map(|granted| &*granted.rule)
+    }
+
+    /// Returns the rules that allow publishing to an ordinary `topic`.
+    pub fn rules_to_publish<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Rule> {
+        let allowed = move |rule: &&Rule| rule.publish().iter().any(|known| known.matches(topic, self.who()));
+        self.all_rules().filter(allowed)
+    }
+
+    /// Returns the rules that allow receiving an ordinary `topic`.
+    pub fn rules_to_receive<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Rule> {
+        let allowed = move |rule: &&Rule| rule.subscribe().iter().any(|known| known.matches(topic, self.who()));
+        self.all_rules().filter(allowed)
+    }
+
+    /// Returns all rules.
+    pub fn all_rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rights.granted.iter().map(|granted| &*granted.rule)
+    }
+
+    fn paths(&self, key: &ShadowKey, operation: Operation) -> Paths {
+        let who = self.who();
+        let mut paths = Paths::NONE;
+        for granted in &self.rights.granted {
+            if granted.rule.allows(operation) && granted.rule.is_about(key, &granted.devices, who) {
+                paths.add(granted.paths(operation));
+            }
+        }
+        paths
+    }
+
+    fn who(&self) -> PlaceholderValues<'_> {
+        PlaceholderValues { principal: self.principal.name(), client: &self.client }
+    }
+}
+
+fn forbidden(key: &ShadowKey, operation: Operation) -> Rejection {
+    Rejection::Forbidden { what: format!("{} {key}", operation.name()) }
+}

@@ -1,0 +1,11 @@
+//! Authorization: roles, rules, and the access of one principal.
+//!
+//! [`policy`] compiles `[[rule]]` and `[[grant]]` sections; [`access`] answers for one principal and its client.
+
+pub(super) mod access;
+pub mod explain;
+pub mod pattern;
+pub mod policy;
+pub(super) mod projection;
+pub mod rule;
+pub(super) mod topics;

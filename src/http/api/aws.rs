@@ -1,0 +1,263 @@
+//! The API of AWS IoT's data plane, as far as it is about shadows: its paths, its shapes, its exceptions.
+//!
+//! An exception is named by `x-amzn-ErrorType`, from which an SDK makes a typed one. A request is signed with SigV4 or
+//! comes from a listener that takes anonymous ones; a signature by a key that the operator has mapped is always
+//! verified.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    body::Body,
+    extract::{FromRequestParts, Request as HttpRequest, State},
+    http::{HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+
+use crate::{
+    auth::{Projection, authn::login::AuthenticationError},
+    http::{
+        api::{
+            Api,
+            devices::{self, After},
+            history::PAGE,
+            payload::{self, BodyError},
+            problem::RefusedByEngine,
+            query::{BadParameter, Query, bad},
+            shadows::JSON,
+            submit::{self, Request},
+            target::Target,
+        },
+        auth::{
+            caller::{self, Caller},
+            sigv4::{self, SignatureError, Signed},
+        },
+        operation::{AWS_NAME, NEXT_TOKEN, Operation, PAGE_SIZE},
+    },
+    shadow::{Command, Delete, Rejection, ShadowKey, ShadowName, Timestamp},
+    wire::{self, ClientToken, Dialect, Parsed, Refused, aws},
+};
+
+/// A request that was understood as far as AWS's paths tell.
+struct ParsedWrite {
+    caller: Caller,
+    key: ShadowKey,
+    /// Without the parameters of a presigned URL.
+    query: String,
+    body: Bytes,
+}
+
+/// `GET /things/{id}/shadow`
+pub(in crate::http) async fn get(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
+    let ParsedWrite { caller, key, .. } = asked(&api, request, Operation::AwsGetShadow).await?;
+    let refused = |rejection: Rejection| rejected(&rejection, &key, &api, None);
+    let projection = projection(&caller, &key).ok_or_else(|| refused(Rejection::NotFound))?;
+    let _admitted = api.service.admit(caller.principal(), &key).map_err(refused)?;
+    let document = api.service.read(&key).await.map_err(refused)?.document;
+    match document.exists() {
+        true => Ok(answer(aws::get_accepted(&document, &projection, api.now(), None))),
+        false => Err(refused(Rejection::NotFound)),
+    }
+}
+
+/// `POST /things/{id}/shadow`
+pub(in crate::http) async fn update(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
+    let ParsedWrite { caller, key, body, .. } = asked(&api, request, Operation::AwsUpdateShadow).await?;
+    command(&api, caller, key, &body, |body| {
+        let parsed = wire::parse_update(body, Dialect::Aws, &api.document);
+        parsed.map(|Parsed { body, client_token, .. }| (Command::Update(body), client_token))
+    })
+    .await
+}
+
+/// `DELETE /things/{id}/shadow`
+pub(in crate::http) async fn delete(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
+    let ParsedWrite { caller, key, .. } = asked(&api, request, Operation::AwsDeleteShadow).await?;
+    command(&api, caller, key, &[], |_| Ok((Command::Delete(Delete::default()), None))).await
+}
+
+/// `GET /api/things/shadow/ListNamedShadowsForThing/{id}`
+pub(in crate::http) async fn list(State(api): State<Arc<Api>>, request: HttpRequest) -> Result<Response, Response> {
+    let ParsedWrite { caller, key, query: text, .. } = asked(&api, request, Operation::AwsListShadows).await?;
+    let page = || -> Result<_, BadParameter> {
+        let query = Query::read(Some(&text), Operation::AwsListShadows.parameters())?;
+        let size = query.integer(&PAGE_SIZE)?.and_then(|size| size.try_into().ok()).unwrap_or(PAGE);
+        let after = query.text(&NEXT_TOKEN)?.map(|text| ShadowName::new(&text)).transpose();
+        Ok((size, after.map_err(|error| bad(NEXT_TOKEN.name, error.to_string()))?))
+    };
+    let (size, after) = page().map_err(|bad| invalid(&bad, &api))?;
+    let counted = api.service.quotas().admit_general(caller.principal().name(), Instant::now());
+    counted.map_err(|rejection| rejected(&rejection, &key, &api, None))?;
+    let _turn = api.read_turn(&caller).await;
+    let after = after.map_or(After::Classic, After::Named);
+    let found = devices::of_device(&api, &caller, &key.device, after, size).await;
+    let (entries, more) = found.map_err(|rejection| rejected(&rejection, &key, &api, None))?;
+    let names: Vec<_> = entries.iter().filter_map(|entry| entry.name.as_ref()).map(ShadowName::as_str).collect();
+    let next = names.last().filter(|_| more).copied();
+    Ok(answer(wire::names(names.iter().copied(), next, api.now())))
+}
+
+/// Has the command that `parse` finds in `body` decided, and answers.
+async fn command(
+    api: &Api,
+    mut caller: Caller,
+    key: ShadowKey,
+    body: &[u8],
+    parse: impl FnOnce(&[u8]) -> Result<(Command, Option<ClientToken>), Refused>,
+) -> Result<Response, Response> {
+    let admitted = submit::admit(api, &caller, &key, body).await;
+    // While its body came, and it waited for its place, rights may have been read anew.
+    if admitted.is_ok() && !caller.renew(api) {
+        return Err(rejected(&Rejection::Unauthorized, &key, api, None));
+    }
+    let parsed = parse(body);
+    let token = match &parsed {
+        Ok((_, token)) | Err(Refused { client_token: token, .. }) => token.clone(),
+    };
+    let tried = admitted.and_then(|admitted| match parsed {
+        Ok((command, _)) => Ok((admitted, command)),
+        Err(Refused { rejection, .. }) => Err(rejection),
+    });
+    let (admitted, command) = tried.map_err(|rejection| {
+        caller.note_refusal(&key, &rejection, api);
+        rejected(&rejection, &key, api, token.as_ref())
+    })?;
+    let projection = projection(&caller, &key).unwrap_or(Projection::NONE);
+    let request = Request { key: key.clone(), command, dialect: Dialect::Aws, client_token: token.clone() };
+    match submit::submit(api, &caller, request, projection, admitted).await {
+        Ok(accepted) => Ok(accepted.mark_replay(answer(accepted.body.clone()))),
+        Err(rejection) => {
+            let mut response = rejected(&rejection, &key, api, token.as_ref());
+            response.extensions_mut().insert(RefusedByEngine);
+            Err(response)
+        }
+    }
+}
+
+/// What `caller` may see of `key` in the shapes of AWS, which has no tags.
+fn projection(caller: &Caller, key: &ShadowKey) -> Option<Projection> {
+    caller.projection(key).map(|projection| projection.without_tags())
+}
+
+/// Reads a request: the shadow it is about, its body, and who makes it.
+async fn asked(api: &Arc<Api>, request: HttpRequest, operation: Operation) -> Result<ParsedWrite, Response> {
+    let (mut parts, body) = request.into_parts();
+    let target = Target::from_request_parts(&mut parts, api).await;
+    let Target(mut key) =
+        target.map_err(|_| invalid(&bad("thingName", "must be 1 to 128 of A-Z a-z 0-9 : _ -"), api))?;
+    let text = sigv4::without_signature(&parts).into_owned();
+    let query = Query::read(Some(&text), operation.parameters()).map_err(|bad| invalid(&bad, api))?;
+    if operation.parameters().contains(&&AWS_NAME)
+        && let Some(name) = query.text(&AWS_NAME).map_err(|bad| invalid(&bad, api))?
+    {
+        let name = ShadowName::new(&name).map_err(|error| invalid(&bad("shadowName", error.to_string()), api))?;
+        key.name = Some(name);
+    }
+    let (caller, body) = caller(api, &mut parts, body, &key).await?;
+    Ok(ParsedWrite { caller, key, query: text, body })
+}
+
+/// Who makes a request: whose signature it carries, else whoever the listener says. And its body, which is not read
+/// before that is known, but for what is signed: until then a stranger sent it.
+pub(in crate::http) async fn caller(
+    api: &Arc<Api>,
+    parts: &mut Parts,
+    body: Body,
+    key: &ShadowKey,
+) -> Result<(Caller, Bytes), Response> {
+    caller::authorization(&parts.headers).map_err(|bad| invalid(&bad, api))?;
+    let now = api.now();
+    let unverified = |error: SignatureError| refused(StatusCode::FORBIDDEN, error.exception(), &error.to_string(), now);
+    let keys = api.authority.access_keys();
+    let signed = Signed::of(parts);
+    let claimed = signed.as_ref().map(|signed| signed.claims(&keys).map(|()| signed));
+    let otherwise = match claimed {
+        Some(Ok(signed)) => {
+            let body = read(api, parts, body, key).await?;
+            let keys = api.authority.access_keys(); // those of now: the body may have taken a while
+            let principal = signed.verify(&body, &keys, now).map_err(unverified)?;
+            let no_role =
+                || rejected(&Rejection::Forbidden { what: AuthenticationError::NoRole.to_string() }, key, api, None);
+            return Ok((Caller::signed(&principal, api).ok_or_else(no_role)?, body));
+        }
+        Some(Err(error @ SignatureError::UnknownKey)) => unverified(error),
+        Some(Err(error)) => return Err(unverified(error)),
+        None => {
+            let message = "Missing Authentication Token";
+            refused(StatusCode::FORBIDDEN, "MissingAuthenticationTokenException", message, now)
+        }
+    };
+    let caller = Caller::from_request_parts(parts, api).await.map_err(|_| otherwise)?;
+    let body = read(api, parts, body, key).await?;
+    Ok((caller, body))
+}
+
+async fn read(api: &Api, parts: &Parts, body: Body, key: &ShadowKey) -> Result<Bytes, Response> {
+    payload::read(&parts.headers, body, api.body_bytes_max, api).await.map_err(|unread| match unread {
+        BodyError::Rejected(rejection) => rejected(&rejection, key, api, None),
+        BodyError::Failed(problem) => problem.into_response(),
+    })
+}
+
+pub(in crate::http) fn answer(body: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, JSON)], body).into_response()
+}
+
+pub(in crate::http) fn invalid(bad: &BadParameter, api: &Api) -> Response {
+    let message = format!("Invalid parameter '{}': {}", bad.name, bad.reason);
+    refused(StatusCode::BAD_REQUEST, "InvalidRequestException", &message, api.now())
+}
+
+/// A refusal that is about the request itself.
+pub(in crate::http) fn refused(status: StatusCode, exception: &str, message: &str, now: Timestamp) -> Response {
+    let body = aws::refused(status.as_u16(), message, now);
+    named(status, exception, body)
+}
+
+pub(in crate::http) fn rejected(
+    rejection: &Rejection,
+    key: &ShadowKey,
+    api: &Api,
+    token: Option<&ClientToken>,
+) -> Response {
+    let status = StatusCode::from_u16(rejection.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = named(status, exception(rejection), aws::rejected(rejection, key, api.now(), token));
+    if let Rejection::TooManyRequests { retry_after_ms: Some(retry_after_ms), .. } = rejection {
+        response.headers_mut().insert(header::RETRY_AFTER, retry_after_ms.div_ceil(1000).max(1).into());
+    }
+    response
+}
+
+fn named(status: StatusCode, exception: &str, body: Bytes) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    if let Ok(exception) = HeaderValue::try_from(exception) {
+        response.headers_mut().insert("x-amzn-errortype", exception);
+    }
+    response
+}
+
+/// The exception that AWS's model of the service has for a rejection.
+fn exception(rejection: &Rejection) -> &'static str {
+    match rejection {
+        Rejection::InvalidJson { .. }
+        | Rejection::MissingState
+        | Rejection::InvalidSection(_)
+        | Rejection::InvalidNode { .. }
+        | Rejection::InvalidVersion
+        | Rejection::InvalidClientToken
+        | Rejection::TooDeep { .. }
+        | Rejection::InvalidField { .. }
+        | Rejection::IdempotencyKeyReused => "InvalidRequestException",
+        Rejection::Unauthorized => "UnauthorizedException",
+        Rejection::Forbidden { .. } => "ForbiddenException",
+        Rejection::NotFound => "ResourceNotFoundException",
+        Rejection::VersionConflict { .. } | Rejection::ExpectationFailed { .. } => "ConflictException",
+        Rejection::TooLarge { .. } | Rejection::TooManyLeaves { .. } => "RequestEntityTooLargeException",
+        Rejection::NotUtf8 => "UnsupportedDocumentEncodingException",
+        Rejection::TooManyRequests { .. } => "ThrottlingException",
+        Rejection::Internal | Rejection::OutcomeUnknown => "InternalFailureException",
+        Rejection::Unavailable(_) => "ServiceUnavailableException",
+    }
+}

@@ -1,0 +1,278 @@
+//! Ordinary topics in the API of AWS IoT's data plane: `Publish`, `GetRetainedMessage`, `ListRetainedMessages`.
+//!
+//! A message that comes this way is an ordinary one of its principal: the same rights, the same quotas, the same
+//! subscribers. What a topic holds is the broker's ([`MessageBroker`]); here are AWS's shapes alone. The topics of shadows
+//! are not published to here: a client updates a shadow with `UpdateThingShadow`.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    extract::{FromRequestParts, RawPathParams, Request, State},
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    http::{
+        api::{
+            Api, NotPublished, PublishedMessage, RetainedMessage, aws,
+            query::{BadParameter, Query, bad},
+        },
+        auth::{caller::Caller, sigv4},
+        operation::{
+            AWS_CONTENT_TYPE, AWS_CORRELATION_DATA, AWS_MAX_RESULTS, AWS_MESSAGE_EXPIRY, AWS_PAYLOAD_FORMAT, AWS_QOS,
+            AWS_RESPONSE_TOPIC, AWS_RETAIN, AWS_TOPIC_TOKEN, AWS_USER_PROPERTIES, Operation,
+        },
+    },
+    shadow::{DeviceId, Rejection, ShadowKey},
+};
+
+/// Topics in a page, unless the request says otherwise.
+const PAGE: usize = 200;
+
+/// Retained messages looked at in one piece; between two, others get the table.
+const BATCH: usize = 500;
+
+/// A request, and who makes it.
+struct ParsedCall {
+    caller: Caller,
+    /// Empty where the path names none.
+    topic: String,
+    /// Without the parameters of a presigned URL.
+    query: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// `POST /topics/{topic}`
+pub(in crate::http) async fn publish(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
+    let ParsedCall { caller, topic, query, headers, body } = asked(&api, request).await?;
+    let message = message(topic, &query, &headers, body).map_err(|bad| aws::invalid(&bad, &api))?;
+    let (quotas, now) = (api.service.quotas(), Instant::now());
+    let counted = quotas.admit_general(caller.principal().name(), now).and_then(|()| {
+        let allowance = quotas.principals.of(caller.principal().name(), now);
+        quotas.admit_body(&allowance, message.payload.len(), now)
+    });
+    counted.map_err(|rejection| rejected(&rejection, &api))?;
+    match api.messages.publish(caller.access(), message) {
+        Ok(()) => Ok(aws::answer(json!({ "message": "OK" }).to_string().into())),
+        Err(NotPublished::Topic(reason)) => Err(aws::invalid(&bad("topic", reason), &api)),
+        Err(NotPublished::Forbidden) => Err(forbidden(&api)),
+        Err(NotPublished::Quota(quota)) => {
+            Err(rejected(&Rejection::TooManyRequests { quota, retry_after_ms: None }, &api))
+        }
+    }
+}
+
+/// `GET /retainedMessage/{topic}`
+pub(in crate::http) async fn get(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
+    let ParsedCall { caller, topic, query, .. } = asked(&api, request).await?;
+    let read = Query::read(Some(&query), Operation::AwsGetRetained.parameters());
+    read.map_err(|bad| aws::invalid(&bad, &api))?;
+    let counted = api.service.quotas().admit_general(caller.principal().name(), Instant::now());
+    counted.map_err(|rejection| rejected(&rejection, &api))?;
+    if !caller.access().may_receive(&topic) {
+        return Err(forbidden(&api));
+    }
+    let Some(RetainedMessage { topic, payload, qos, stored_at_ms, user }) = api.messages.retained(&topic) else {
+        let message = "No retained message exists on this topic";
+        return Err(aws::refused(StatusCode::NOT_FOUND, "ResourceNotFoundException", message, api.now()));
+    };
+    let mut found = json!({
+        "topic": topic,
+        "payload": BASE64_STANDARD.encode(&payload),
+        "qos": qos,
+        "lastModifiedTime": stored_at_ms,
+    });
+    if !user.is_empty() {
+        let user: Value = user.into_iter().map(|(name, value)| json!({ name: value })).collect();
+        if let Value::Object(members) = &mut found {
+            members.insert("userProperties".to_owned(), BASE64_STANDARD.encode(user.to_string()).into());
+        }
+    }
+    Ok(aws::answer(found.to_string().into()))
+}
+
+/// `GET /retainedMessage`
+///
+/// A page has what its caller may receive, and ends at such a topic: where it ends tells nothing of others.
+pub(in crate::http) async fn list(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
+    let ParsedCall { caller, query, .. } = asked(&api, request).await?;
+    let (limit, after) = page(&query).map_err(|bad| aws::invalid(&bad, &api))?;
+    let counted = api.service.quotas().admit_general(caller.principal().name(), Instant::now());
+    counted.map_err(|rejection| rejected(&rejection, &api))?;
+    let _turn = api.read_turn(&caller).await;
+    let (mut found, mut from, mut more) = (Vec::new(), after, false);
+    while !more {
+        let batch = api.messages.retained_after(from.as_deref(), BATCH);
+        let Some(last) = batch.last() else { break };
+        from = Some(last.topic.clone());
+        let mut seen = batch.into_iter().filter(|message| caller.access().may_receive(&message.topic));
+        found.extend(seen.by_ref().take(limit + 1 - found.len()));
+        more = found.len() > limit;
+    }
+    found.truncate(limit);
+    let next = found.last().filter(|_| more).map(|message| BASE64_URL_SAFE_NO_PAD.encode(&message.topic));
+    let topics: Vec<Value> = found.iter().map(summary).collect();
+    let mut answer = Map::from_iter([("retainedTopics".to_owned(), topics.into())]);
+    answer.extend(next.map(|next| ("nextToken".to_owned(), next.into())));
+    Ok(aws::answer(Value::from(answer).to_string().into()))
+}
+
+fn summary(message: &RetainedMessage) -> Value {
+    json!({
+        "topic": message.topic,
+        "payloadSize": message.payload.len(),
+        "qos": message.qos,
+        "lastModifiedTime": message.stored_at_ms,
+    })
+}
+
+fn page(query: &str) -> Result<(usize, Option<String>), BadParameter> {
+    let query = Query::read(Some(query), Operation::AwsListRetained.parameters())?;
+    let limit = query.integer(&AWS_MAX_RESULTS)?.and_then(|limit| limit.try_into().ok()).unwrap_or(PAGE);
+    let read = |text: &str| String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok();
+    let after = query.text(&AWS_TOPIC_TOKEN)?.map(|text| read(&text).ok_or_else(|| bad("nextToken", "is none")));
+    Ok((limit, after.transpose()?))
+}
+
+/// Reads the message that a request publishes.
+fn message(topic: String, query: &str, headers: &HeaderMap, payload: Bytes) -> Result<PublishedMessage, BadParameter> {
+    let query = Query::read(Some(query), Operation::AwsPublish.parameters())?;
+    let text = |parameter| Ok(query.text(parameter)?.filter(|text| !text.is_empty()).map(|text| text.into_owned()));
+    let format = header(headers, AWS_PAYLOAD_FORMAT.name)?;
+    let payload_is_utf8 = match format.as_deref() {
+        None => None,
+        Some("UNSPECIFIED_BYTES") => Some(false),
+        Some("UTF8_DATA") if std::str::from_utf8(&payload).is_ok() => Some(true),
+        Some("UTF8_DATA") => return Err(bad(AWS_PAYLOAD_FORMAT.name, "says UTF-8, which the payload is not")),
+        Some(_) => return Err(bad(AWS_PAYLOAD_FORMAT.name, "must be UNSPECIFIED_BYTES or UTF8_DATA")),
+    };
+    let user = match header(headers, AWS_USER_PROPERTIES.name)? {
+        None => Vec::new(),
+        Some(text) => user_properties(&text)
+            .ok_or_else(|| bad(AWS_USER_PROPERTIES.name, "must be base64 of a JSON array of {name: text}"))?,
+    };
+    let (content_type, response_topic) = (text(&AWS_CONTENT_TYPE)?, text(&AWS_RESPONSE_TOPIC)?);
+    let strings = user.iter().flat_map(|(name, value)| [name, value]).chain(&content_type).chain(&response_topic);
+    if !strings.chain([&topic]).all(|text| is_mqtt_string(text)) {
+        return Err(bad(
+            "topic",
+            "and all that goes with the message hold no control characters, and 65,535 bytes at most",
+        ));
+    }
+    let correlation_data = header(headers, AWS_CORRELATION_DATA.name)?.map(|text| base64(&text)).transpose();
+    Ok(PublishedMessage {
+        topic,
+        payload,
+        at_least_once: query.integer(&AWS_QOS)?.unwrap_or(0) > 0,
+        retain: query.flag(&AWS_RETAIN)?.unwrap_or(false),
+        payload_is_utf8,
+        content_type,
+        response_topic,
+        correlation_data: correlation_data.map_err(|()| bad(AWS_CORRELATION_DATA.name, "must be base64"))?,
+        // boto3 sends 0 for none.
+        expiry: query.integer(&AWS_MESSAGE_EXPIRY)?.and_then(|expiry| expiry.try_into().ok()).filter(|it| *it > 0),
+        user,
+    })
+}
+
+/// True if a subscriber over MQTT may be sent `text`. OASIS MQTT 5.0 section 1.5.4.
+fn is_mqtt_string(text: &str) -> bool {
+    let non_character = |code: u32| code & 0xFFFE == 0xFFFE || (0xFDD0..=0xFDEF).contains(&code);
+    text.len() <= usize::from(u16::MAX) && !text.chars().any(|one| one.is_control() || non_character(one.into()))
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Result<Option<String>, BadParameter> {
+    let mut fields = headers.get_all(name).iter();
+    match (fields.next(), fields.next()) {
+        (None, _) => Ok(None),
+        (Some(field), None) if field.is_empty() => Ok(None),
+        (Some(field), None) => match field.to_str() {
+            Ok(text) if text.len() <= HEADER_BYTES_MAX => Ok(Some(text.to_owned())),
+            _ => Err(bad(name, "is not ASCII, or too long")),
+        },
+        _ => Err(bad(name, "must be there once")),
+    }
+}
+
+const HEADER_BYTES_MAX: usize = 8 * 1024;
+
+fn base64(text: &str) -> Result<Bytes, ()> {
+    BASE64_STANDARD.decode(text).map(Bytes::from).map_err(|_| ())
+}
+
+/// Reads `[{"name": "value"}, …]`, encoded as SDKs do: the JSON may be a string that holds JSON.
+fn user_properties(text: &str) -> Option<Vec<(String, String)>> {
+    let value: Value = serde_json::from_slice(&base64(text).ok()?).ok()?;
+    let value = match value {
+        Value::String(text) => serde_json::from_str(&text).ok()?,
+        value => value,
+    };
+    let Value::Array(objects) = value else { return None };
+    let mut pairs = Vec::new();
+    for object in objects {
+        let Value::Object(members) = object else { return None };
+        for (name, value) in members {
+            let Value::String(value) = value else { return None };
+            pairs.push((name, value));
+        }
+    }
+    Some(pairs)
+}
+
+async fn asked(api: &Arc<Api>, request: Request) -> Result<ParsedCall, Response> {
+    let (mut parts, body) = request.into_parts();
+    let topic = RawPathParams::from_request_parts(&mut parts, api)
+        .await
+        .map(|parameters| parameters.iter().next().map(|(_, topic)| topic.to_owned()).unwrap_or_default());
+    let topic =
+        topic.map_err(|_| aws::invalid(&bad("topic", "is not UTF-8 once its percent-encoding is undone"), api))?;
+    let query = sigv4::without_signature(&parts).into_owned();
+    let (caller, body) = aws::caller(api, &mut parts, body, &nowhere()).await?;
+    Ok(ParsedCall { caller, topic, query, headers: parts.headers, body })
+}
+
+/// The shadow of a rejection that is about none: its text names it only where a shadow is missing.
+fn nowhere() -> ShadowKey {
+    ShadowKey::classic(DeviceId::new("-").expect("a dash is a device id"))
+}
+
+fn rejected(rejection: &Rejection, api: &Api) -> Response {
+    aws::rejected(rejection, &nowhere(), api, None)
+}
+
+fn forbidden(api: &Api) -> Response {
+    aws::refused(StatusCode::FORBIDDEN, "ForbiddenException", "Forbidden", api.now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_properties_as_sdks_send_them() {
+        let encoded = |text: &str| BASE64_STANDARD.encode(text);
+        let pairs = |pairs: &[(&str, &str)]| {
+            Some(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>())
+        };
+        for (text, expected) in [
+            (r#"[{"a":"1"},{"a":"2","b":""}]"#, pairs(&[("a", "1"), ("a", "2"), ("b", "")])),
+            (r#""[{\"a\":\"1\"}]""#, pairs(&[("a", "1")])),
+            ("[]", pairs(&[])),
+            (r#"{"a":"1"}"#, None),
+            (r#"[{"a":1}]"#, None),
+            ("[1]", None),
+            ("", None),
+        ] {
+            assert_eq!(user_properties(&encoded(text)), expected, "{text}");
+        }
+        assert_eq!(user_properties("!"), None);
+    }
+}

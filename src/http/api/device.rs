@@ -1,0 +1,59 @@
+//! One device: its presence and its shadows.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::{StatusCode, Uri},
+    response::Response,
+};
+
+use crate::{
+    http::{
+        api::{
+            Api,
+            devices::{self, After},
+            history::{fresh, link},
+            problem::Problem,
+            query::Query,
+            target::Target,
+        },
+        auth::caller::Caller,
+        operation::Operation,
+    },
+    shadow::ShadowName,
+    wire::{self, DeviceDetail},
+};
+
+/// Shadows in one answer; more are listed by `/v1/devices/{id}/shadows`.
+const SHADOWS_MAX: usize = 100;
+
+/// `GET /v1/devices/{id}`
+///
+/// A device is there for a caller who may see one of its shadows, or may know its presence and it was seen.
+pub(in crate::http) async fn get(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Target(key): Target,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    api.admit(&caller)?;
+    let query = Query::read(uri.query(), Operation::GetDevice.parameters());
+    query.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
+    let turn = api.read_turn(&caller).await;
+    let found = devices::of_device(&api, &caller, &key.device, After::Nothing, SHADOWS_MAX).await;
+    let (shadows, more) = found.map_err(|rejection| devices::failed(&rejection, &api))?;
+    drop(turn);
+    let (connected, seen) = devices::presence(&api, &caller, &key.device);
+    if shadows.is_empty() && seen.is_none() {
+        let message = format!("There is no device '{}'", key.device.as_str());
+        return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", &message, api.now()));
+    }
+    let last = shadows.last().filter(|_| more).map(|entry| entry.name.as_ref().map_or(".", ShadowName::as_str));
+    let detail = DeviceDetail { id: key.device.as_str(), connected, seen: seen.as_ref(), shadows: &shadows };
+    let mut response = fresh(wire::device(&detail, last));
+    if let Some(last) = last {
+        link(&mut response, &format!("{}/shadows?cursor={last}", uri.path()));
+    }
+    Ok(response)
+}

@@ -1,0 +1,36 @@
+//! The shadow or device that a path names.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{FromRequestParts, RawPathParams},
+    http::request::Parts,
+};
+
+use crate::{
+    http::api::{Api, problem::Problem},
+    shadow::{DeviceId, ShadowKey, ShadowName},
+};
+
+/// The shadow `{id}`, or `{id}` and `{name}`, of a path.
+#[derive(Clone, Debug)]
+pub(in crate::http) struct Target(pub(in crate::http) ShadowKey);
+
+impl FromRequestParts<Arc<Api>> for Target {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        let invalid = |name: &str, reason: &str| Problem::parameter(name, reason, api.now());
+        let parameters = RawPathParams::from_request_parts(parts, api).await;
+        let parameters = parameters.map_err(|_| invalid("id", "is not UTF-8 once its percent-encoding is undone"))?;
+        let (mut device, mut name) = (None, None);
+        for (parameter, text) in &parameters {
+            match parameter {
+                "id" => device = Some(DeviceId::new(text).map_err(|error| invalid("id", &error.to_string()))?),
+                _ => name = Some(ShadowName::new(text).map_err(|error| invalid("name", &error.to_string()))?),
+            }
+        }
+        let device = device.ok_or_else(|| invalid("id", "is missing"))?;
+        Ok(Self(ShadowKey { device, name }))
+    }
+}

@@ -1,0 +1,304 @@
+//! Refuses what a browser sends for a web page of somebody else's: PROTOCOL section 5, last lines.
+//!
+//! A listener on loopback can be reached by every page that a browser on the machine shows. A page whose own name was
+//! made to lead here (DNS rebinding) is told by `Host`, which a page cannot choose. A page that sends here what it may
+//! send anywhere without asking, a POST of plain text or a WebSocket, is told by `Origin`, which it cannot choose
+//! either. What is no browser may say in both what it likes, and proves who it is in another way.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    http::{
+        HeaderMap, StatusCode, Version,
+        header::{HOST, ORIGIN, UPGRADE},
+    },
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use crate::{
+    clock::Clock,
+    config::{Authority, Host, HttpConfig, ListenerConfig, Origin},
+    http::api::problem::Problem,
+    shadow::Timestamp,
+};
+
+/// Whose requests a listener takes.
+#[derive(Clone, Debug)]
+pub(in crate::http) struct Guard {
+    hosts: Vec<Host>,
+    origins: Vec<Origin>,
+    /// Whether it listens on loopback, so that loopback names are its own.
+    loopback: bool,
+    /// Whether it has TLS itself. Without, something before it may have.
+    tls: bool,
+    clock: Clock,
+}
+
+/// Why a request is refused. A browser's user may see it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Refusal {
+    /// RFC 9112 section 3.2.
+    #[error("a request must have one Host field")]
+    HostMissing,
+    /// `Host`, or the host of the target, is no host at all. RFC 9112 section 3.2.
+    #[error("{0:?} is no host and port")]
+    HostMalformed(String),
+    /// `Host`, or the host of the target, is none of the listener's.
+    #[error("{0:?} is not a host of this server; its operator can list it in 'hosts'")]
+    HostUnknown(String),
+    /// The page is from elsewhere.
+    #[error("pages from {0:?} may not do this; the server's operator can list them in 'origins'")]
+    OriginForeign(String),
+}
+
+impl Guard {
+    pub(in crate::http) fn new(listener: &ListenerConfig, http: &HttpConfig) -> Self {
+        Self {
+            hosts: http.hosts.clone(),
+            origins: http.origins.clone(),
+            loopback: listener.bind.ip().to_canonical().is_loopback(),
+            tls: listener.tls.is_some(),
+            clock: Clock::system(),
+        }
+    }
+
+    /// Whether the listener has TLS.
+    pub(in crate::http) fn has_tls(&self) -> bool {
+        self.tls
+    }
+
+    fn check(&self, request: &Request) -> Result<(), Refusal> {
+        if HEALTH_PATHS.contains(&request.uri().path()) && request.method().is_safe() {
+            return check_any_host(request);
+        }
+        let mut asked = self.host(request.headers())?;
+        // A target that names a host, as is sent to a proxy, wins over the field, which must be one of ours all the
+        // same.
+        if let Some(target) = request.uri().authority() {
+            asked = self.own(target.as_str())?;
+        }
+        let changes = !request.method().is_safe() || request.headers().contains_key(UPGRADE);
+        if changes { self.check_origin(request.headers(), &asked) } else { Ok(()) }
+    }
+
+    fn host(&self, headers: &HeaderMap) -> Result<Authority, Refusal> {
+        self.own(&host_field(headers)?.ok_or(Refusal::HostMissing)?)
+    }
+
+    /// Reads the name of a server, which must be this one.
+    fn own(&self, text: &str) -> Result<Authority, Refusal> {
+        let is_own = |host: &Host| self.hosts.contains(host) || (self.loopback && host.is_loopback());
+        let authority = Authority::parse(text).filter(|authority| is_own(&authority.host));
+        authority.ok_or_else(|| match Authority::is_well_formed(text) {
+            true => Refusal::HostUnknown(shown(text)),
+            false => Refusal::HostMalformed(shown(text)),
+        })
+    }
+
+    /// What is no page of a browser has no origin.
+    fn check_origin(&self, headers: &HeaderMap, asked: &Authority) -> Result<(), Refusal> {
+        let fields = headers.get_all(ORIGIN).iter().map(|field| String::from_utf8_lossy(field.as_bytes()));
+        let fields = fields.collect::<Vec<_>>();
+        let origin = match fields.as_slice() {
+            [] => return Ok(()),
+            [field] => Origin::parse(field),
+            _ => None,
+        };
+        let welcome = |origin: &Origin| self.is_same(origin, asked) || self.origins.contains(origin);
+        match origin.as_ref().is_some_and(welcome) {
+            true => Ok(()),
+            false => Err(Refusal::OriginForeign(shown(&fields.join(", ")))),
+        }
+    }
+
+    /// Whether a page is one of this server's own.
+    fn is_same(&self, origin: &Origin, asked: &Authority) -> bool {
+        let scheme = origin.scheme == "https" || (origin.scheme == "http" && !self.tls);
+        scheme && origin.is_of(asked)
+    }
+}
+
+/// What load balancers ask for, under whatever name they know the server: an address, or none in HTTP/1.0. No page
+/// learns from it more than that the server is there.
+const HEALTH_PATHS: [&str; 2] = ["/healthz", "/readyz"];
+
+/// Checks the form of the host alone.
+fn check_any_host(request: &Request) -> Result<(), Refusal> {
+    let field = host_field(request.headers())?;
+    if field.is_none() && request.version() >= Version::HTTP_11 {
+        return Err(Refusal::HostMissing);
+    }
+    let target = request.uri().authority().map(|target| target.to_string());
+    match [field, target].into_iter().flatten().find(|host| !Authority::is_well_formed(host)) {
+        None => Ok(()),
+        Some(host) => Err(Refusal::HostMalformed(shown(&host))),
+    }
+}
+
+/// Returns the value of the one `Host` field.
+fn host_field(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let mut fields = headers.get_all(HOST).iter();
+    match (fields.next(), fields.next()) {
+        (field, None) => Ok(field.map(|field| String::from_utf8_lossy(field.as_bytes()).into_owned())),
+        _ => Err(Refusal::HostMissing),
+    }
+}
+
+/// The guard as a layer, before every route.
+pub(in crate::http) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    match guard.check(&request) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => {
+            tracing::debug!(%refusal, target = %request.uri(), "refused");
+            refusal.problem(guard.clock.now()).into_response()
+        }
+    }
+}
+
+impl Refusal {
+    fn problem(&self, now: Timestamp) -> Problem {
+        match self {
+            Self::HostMissing => Problem::parameter("Host", "must be there once", now),
+            Self::HostMalformed(_) => Problem::parameter("Host", &self.to_string(), now),
+            Self::HostUnknown(_) | Self::OriginForeign(_) => {
+                Problem::new(StatusCode::FORBIDDEN, "forbidden", &format!("Forbidden: {self}"), now)
+            }
+        }
+    }
+}
+
+/// As much of a value as is told back.
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS_MAX).collect()
+}
+
+const SHOWN_CHARS_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use axum::body::Body;
+
+    use super::*;
+
+    fn guard(hosts: &[&str], origins: &[&str], loopback: bool, tls: bool) -> Guard {
+        Guard {
+            hosts: hosts.iter().map(|host| Host::parse(host).unwrap()).collect(),
+            origins: origins.iter().map(|origin| Origin::parse(origin).unwrap()).collect(),
+            loopback,
+            tls,
+            clock: Clock::system(),
+        }
+    }
+
+    /// The status of a refusal, or 200.
+    fn checked(guard: &Guard, method: &str, target: &str, fields: &[(&str, &str)]) -> u16 {
+        let request = Request::builder().method(method).uri(target);
+        let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        match guard.check(&request.body(Body::empty()).unwrap()) {
+            Ok(()) => 200,
+            Err(refusal) => refusal.problem(Timestamp(0)).into_response().status().as_u16(),
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        let local = guard(&[], &[], true, false);
+        let named = guard(&["umbra.example.com", "192.0.2.7"], &[], false, true);
+        let both = guard(&["umbra.example.com"], &[], true, false);
+        // target, Host, on loopback, elsewhere with names, on loopback with a name
+        for (target, host, expected) in [
+            ("/", "localhost", [200, 403, 200]),
+            ("/", "localhost:8080", [200, 403, 200]),
+            ("/", "LOCALHOST.", [200, 403, 200]),
+            ("/", "127.0.0.1:1", [200, 403, 200]),
+            ("/", "[::1]", [200, 403, 200]),
+            ("/", "umbra.example.com", [403, 200, 200]),
+            ("/", "Umbra.Example.com.:443", [403, 200, 200]),
+            ("/", "192.0.2.7", [403, 200, 403]),
+            ("/", "evil.example", [403, 403, 403]),
+            ("/", "localhost.evil.example", [403, 403, 403]),
+            ("/", "localhost@evil.example", [400, 400, 400]),
+            ("/", "local host", [400, 400, 400]),
+            ("/", "localhost/", [400, 400, 400]),
+            ("/", "localhost, localhost", [400, 400, 400]),
+            ("/", "localhost:80:80", [400, 400, 400]),
+            ("/", "localhost:x", [400, 400, 400]),
+            ("/", "[::1", [400, 400, 400]),
+            ("/", "::1", [400, 400, 400]),
+            ("/", "lamp%zz", [400, 400, 400]),
+            ("/", "lamp%20", [403, 403, 403]),
+            ("/", "localhost:99999", [403, 403, 403]),
+            ("/", "0.0.0.0", [403, 403, 403]),
+            ("/", "2130706433", [403, 403, 403]),
+            ("/", "", [403, 403, 403]),
+            // A target with a host.
+            ("http://localhost/", "localhost", [200, 403, 200]),
+            ("http://localhost:99/", "127.0.0.1", [200, 403, 200]),
+            ("http://evil.example/", "localhost", [403, 403, 403]),
+            ("http://localhost/", "evil.example", [403, 403, 403]),
+            ("http://evil@localhost/", "localhost", [400, 403, 400]),
+            // Health checks come under any name.
+            ("/healthz", "10.1.2.3:8080", [200, 200, 200]),
+            ("/readyz", "evil.example", [200, 200, 200]),
+            ("http://10.1.2.3/readyz", "", [200, 200, 200]),
+            ("/readyz", "a b", [400, 400, 400]),
+            ("/readyz/", "evil.example", [403, 403, 403]),
+        ] {
+            let found = [&local, &named, &both].map(|guard| checked(guard, "GET", target, &[("host", host)]));
+            assert_eq!(found, expected, "{target} {host:?}");
+        }
+        assert_eq!(checked(&local, "GET", "/", &[]), 400, "no Host");
+        assert_eq!(checked(&local, "GET", "/", &[("host", "localhost"), ("host", "localhost")]), 400, "two");
+        assert_eq!(checked(&local, "GET", "http://localhost/", &[]), 400, "only the target");
+        assert_eq!(checked(&local, "GET", "/healthz", &[]), 400, "no Host in HTTP/1.1");
+        assert_eq!(checked(&local, "POST", "/healthz", &[("host", "evil.example")]), 403, "no health check");
+    }
+
+    #[test]
+    fn origins() {
+        let plain = guard(&["umbra.example.com"], &["https://app.example.com"], true, false);
+        let tls = guard(&["umbra.example.com"], &["https://app.example.com"], true, true);
+        // Host, Origin, without TLS and with it; `None`: none
+        for (host, origin, expected) in [
+            ("localhost:8080", None, [200, 200]),
+            ("localhost:8080", Some("http://localhost:8080"), [200, 403]),
+            ("localhost:8080", Some("https://localhost:8080"), [200, 200]),
+            ("LOCALHOST:8080", Some("http://localhost.:8080"), [200, 403]),
+            ("umbra.example.com", Some("https://umbra.example.com"), [200, 200]),
+            ("umbra.example.com", Some("http://umbra.example.com"), [200, 403]),
+            ("umbra.example.com", Some("https://app.example.com"), [200, 200]),
+            ("umbra.example.com", Some("https://APP.example.com:443"), [200, 200]),
+            ("umbra.example.com", Some("http://app.example.com"), [403, 403]),
+            ("umbra.example.com", Some("https://app.example.com:8443"), [403, 403]),
+            ("localhost:8080", Some("http://localhost:3000"), [403, 403]),
+            ("localhost:8080", Some("http://localhost"), [403, 403]),
+            ("localhost:8080", Some("http://127.0.0.1:8080"), [403, 403]),
+            ("localhost:8080", Some("http://evil.example"), [403, 403]),
+            ("localhost:8080", Some("null"), [403, 403]),
+            ("localhost:8080", Some(""), [403, 403]),
+            ("localhost:8080", Some("app://localhost:8080"), [403, 403]),
+        ] {
+            let fields = |more: &[(&'static str, &'static str)]| {
+                let origin = origin.map(|origin| ("origin", origin));
+                [("host", host)].into_iter().chain(origin).chain(more.iter().copied()).collect::<Vec<_>>()
+            };
+            for (guard, expected) in [&plain, &tls].into_iter().zip(expected) {
+                for method in ["POST", "PUT", "PATCH", "DELETE", "ODD"] {
+                    assert_eq!(checked(guard, method, "/", &fields(&[])), expected, "{method} {host} {origin:?}");
+                }
+                let socket = fields(&[("upgrade", "websocket")]);
+                assert_eq!(checked(guard, "GET", "/mqtt", &socket), expected, "WebSocket {host} {origin:?}");
+                // What only reads is the browser's to keep from the page.
+                for method in ["GET", "HEAD", "OPTIONS"] {
+                    assert_eq!(checked(guard, method, "/", &fields(&[])), 200, "{method} {host} {origin:?}");
+                }
+            }
+        }
+        let twice = [("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://localhost")];
+        assert_eq!(checked(&plain, "POST", "/", &twice), 403);
+    }
+}

@@ -1,0 +1,8 @@
+//! Authentication over HTTP: callers, browser sessions, SigV4, and the Host and Origin guard.
+
+pub(super) mod caller;
+pub(super) mod guard;
+pub(super) mod sessions;
+pub(super) mod sign_in;
+pub mod sigv4;
+pub(super) mod url_keys;

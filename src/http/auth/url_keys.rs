@@ -1,0 +1,42 @@
+//! Who opens a WebSocket by a presigned URL: AWS's SDKs for browsers sign the URL of `/mqtt` with SigV4.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::http::request::Parts;
+
+use crate::{
+    auth::{AuthContext, Authority},
+    clock::Clock,
+    http::auth::{
+        sessions::SignedIn,
+        sigv4::{SignatureError, Signed},
+    },
+};
+
+/// The access keys by which URLs may be signed; none in tests of the transport alone.
+#[derive(Clone, Default)]
+pub(in crate::http) struct UrlKeys(pub(in crate::http) Option<Arc<Authority>>);
+
+impl UrlKeys {
+    /// Returns who signed the URL of a request to `listener`. `None`: it is not signed, or by a key that is not known,
+    /// so that the client has to say in its CONNECT who it is.
+    ///
+    /// # Errors
+    ///
+    /// An [`SignatureError`] if the key is known and the signature not good.
+    pub(in crate::http) fn signer(
+        &self,
+        request: &Parts,
+        listener: &Arc<str>,
+    ) -> Result<Option<SignedIn>, SignatureError> {
+        let (Some(authority), Some(signed)) = (&self.0, Signed::presigned(request)) else { return Ok(None) };
+        match signed.verify(&[], &authority.access_keys(), Clock::system().now()) {
+            Ok(principal) => {
+                let auth_context = AuthContext::of_access_key(principal, listener.clone());
+                Ok(Some(SignedIn::by_url(Arc::new(auth_context), Instant::now())))
+            }
+            Err(SignatureError::UnknownKey) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}

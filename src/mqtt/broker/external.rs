@@ -1,0 +1,86 @@
+//! Ordinary messages for those who are no MQTT clients: what they publish, and what is retained.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::{
+    admission::QuotaKind,
+    auth::Access,
+    mqtt::{
+        broker::Broker,
+        protocol::{
+            message::Message,
+            packet::{Properties, QoS},
+            topic::{TopicError, TopicName},
+        },
+        shadow::topics::Destination,
+    },
+};
+
+/// A message from outside.
+#[derive(Debug)]
+pub struct ExternalMessage<'a> {
+    /// Where it is published.
+    pub topic: &'a str,
+    /// The payload, which may be a part of a larger buffer.
+    pub payload: &'a [u8],
+    /// 0 or 1.
+    pub qos: QoS,
+    /// Whether its topic keeps it.
+    pub retain: bool,
+    /// MQTT 5 properties, if there are any; the response topic apart.
+    pub properties: Option<Box<Properties>>,
+    /// Where a reply goes.
+    pub response_topic: Option<&'a str>,
+}
+
+/// Why a message from outside was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum NotPublished {
+    /// The topic is none.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// The topic is longer than the configuration allows.
+    #[error("is longer than {0} bytes")]
+    TooLong(usize),
+    /// The topic is not an ordinary one.
+    #[error("is a topic of shadows or of the service")]
+    Reserved,
+    /// The publisher lacks the right.
+    #[error("may not be published to")]
+    Forbidden,
+    /// More than a quota of retained messages.
+    #[error("{}", .0.full())]
+    Quota(QuotaKind),
+}
+
+impl Broker {
+    /// Publishes `external` for a client with `access`, as if it came in a PUBLISH.
+    ///
+    /// # Errors
+    ///
+    /// A [`NotPublished`]; nothing was changed.
+    pub fn publish_external(&self, access: &Access, external: ExternalMessage<'_>) -> Result<(), NotPublished> {
+        let topic = self.ordinary_topic(external.topic).inspect_err(|_| self.counters.publishes_refused.add(1))?;
+        if !access.may_publish(topic.as_str()) {
+            self.counters.publishes_refused.add(1);
+            return Err(NotPublished::Forbidden);
+        }
+        let mut properties = external.properties;
+        if let Some(response_topic) = external.response_topic {
+            properties.get_or_insert_default().response_topic = Some(TopicName::new(response_topic)?);
+        }
+        let payload = Bytes::copy_from_slice(external.payload);
+        let message = Message::new(topic, payload, external.qos, external.retain, properties, Instant::now());
+        self.publish(message, access.principal(), None).map(|_| ()).map_err(NotPublished::Quota)
+    }
+
+    fn ordinary_topic(&self, text: &str) -> Result<TopicName, NotPublished> {
+        if text.len() > self.limits.topic_bytes_max {
+            return Err(NotPublished::TooLong(self.limits.topic_bytes_max));
+        }
+        let topic = TopicName::new(text)?;
+        if Destination::of(&topic) == Destination::Ordinary { Ok(topic) } else { Err(NotPublished::Reserved) }
+    }
+}

@@ -1,0 +1,444 @@
+//! Deliveries queued towards one subscriber, in two lanes, with their weight.
+//!
+//! Lanes: *shadow* holds what is sent of shadows on the session's own subscriptions (replies, events, documents,
+//! notices), *ordinary* holds ordinary messages and every delivery of a shared subscription. Each lane is first in,
+//! first out, but for a document, which takes the place of an older one of its topic. Across lanes the older head leaves
+//! first, until one lane has had [`TURN`] deliveries in a row while the other waits: then the other has its turn.
+//!
+//! A plain data structure: no lock, no wake-up, no limit of its own. [`super::Outbox`] decides when it is too full and
+//! what has to go; this file knows how to take it out. Bytes are the size of a delivery on the wire plus a fixed
+//! overhead, although its message is shared between subscribers: the bound is on what one subscriber makes us owe.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Instant,
+};
+
+use crate::mqtt::broker::outbox::resync_cursor::Unsent;
+use crate::mqtt::protocol::{
+    message::{Delivery, Message},
+    packet::QoS,
+};
+
+/// Deliveries of both lanes.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    shadow: VecDeque<QueuedDelivery>,
+    ordinary: VecDeque<QueuedDelivery>,
+    /// Number of the newest entry.
+    newest: u64,
+    /// Sum of all costs.
+    bytes: usize,
+    /// Sum of the costs of the replies.
+    reply_bytes: usize,
+    /// Number of events and documents.
+    journalled: usize,
+    notices: usize,
+    /// Number of entries at QoS 1 and 2.
+    acknowledged: usize,
+    /// Events and documents pushed since superseded ones were last looked for.
+    unsearched: usize,
+    /// The lane of the last delivery, and how many it had in a row while the other one waited.
+    row: (Lane, u8),
+}
+
+/// One queued delivery.
+#[derive(Debug)]
+pub(super) struct QueuedDelivery {
+    pub(super) delivery: Delivery,
+    pub(super) kind: DeliveryClass,
+    /// Journal sequence of an event or document, else 0.
+    pub(super) seq: u64,
+    /// Position in the order of arrival; set when it is pushed.
+    number: u64,
+    cost: usize,
+    /// Hash of a document's topic, so that the search for an older one stays inside the queue's own memory.
+    mark: u32,
+}
+
+/// The rules a delivery is queued under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DeliveryClass {
+    /// Answer to a request of the session itself.
+    Reply,
+    /// Event of a change, which the journal can make up for.
+    Event,
+    /// Document after a change, which the journal can make up for.
+    Document,
+    /// Message on a shadow's topic that tells of no change, such as the refusal of another session's request.
+    Notice,
+    /// Ordinary message.
+    Ordinary,
+}
+
+/// Which of the two lanes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Lane {
+    #[default]
+    Shadow,
+    Ordinary,
+}
+
+/// Result of looking for the next delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Head {
+    /// This lane is next.
+    Next(Lane),
+    /// Everything that could be next waits for the QoS window.
+    Blocked,
+    /// Nothing is queued.
+    Empty,
+}
+
+impl QueuedDelivery {
+    pub(super) fn new(kind: DeliveryClass, delivery: Delivery, seq: u64) -> Self {
+        let cost = cost(&delivery.message);
+        let mark = if kind == DeliveryClass::Document { mark(delivery.message.topic.as_str()) } else { 0 };
+        Self { delivery, kind, seq, number: 0, cost, mark }
+    }
+
+    pub(super) fn cost(&self) -> usize {
+        self.cost
+    }
+
+    pub(super) fn lane(&self) -> Lane {
+        if self.kind == DeliveryClass::Ordinary { Lane::Ordinary } else { Lane::Shadow }
+    }
+
+    /// Returns true if the journal has what is needed to make up for losing it.
+    pub(super) fn is_journalled(&self) -> bool {
+        matches!(self.kind, DeliveryClass::Event | DeliveryClass::Document)
+    }
+
+    pub(super) fn topic(&self) -> &str {
+        self.delivery.message.topic.as_str()
+    }
+
+    /// Returns true if its message expiry interval has passed. The clock is asked only if there is one.
+    pub(super) fn is_expired(&self) -> bool {
+        self.delivery.message.expires_at.is_some_and(|at| at <= Instant::now())
+    }
+
+    fn is_acknowledged(&self) -> bool {
+        self.delivery.qos != QoS::AtMostOnce
+    }
+}
+
+impl Queue {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.shadow.len() + self.ordinary.len()
+    }
+
+    pub(super) fn has_journalled(&self) -> bool {
+        self.journalled > 0
+    }
+
+    pub(super) fn has_replies(&self) -> bool {
+        self.reply_bytes > 0
+    }
+
+    /// Number of entries at QoS 1 and 2.
+    pub(super) fn acknowledged(&self) -> usize {
+        self.acknowledged
+    }
+
+    pub(super) fn is_lane_empty(&self, lane: Lane) -> bool {
+        self.lane(lane).is_empty()
+    }
+
+    /// The shadow lane, next first.
+    pub(super) fn shadow(&self) -> impl Iterator<Item = &QueuedDelivery> {
+        self.shadow.iter()
+    }
+
+    /// Returns true if the ordinary lane has this very message.
+    pub(super) fn has_ordinary(&self, message: &Arc<Message>) -> bool {
+        self.ordinary.iter().any(|entry| Arc::ptr_eq(&entry.delivery.message, message))
+    }
+
+    /// Returns true if `more` bytes can join without the sum going beyond `limit`; the first delivery always can.
+    pub(super) fn fits(&self, more: usize, limit: usize) -> bool {
+        self.len() == 0 || self.bytes + more <= limit
+    }
+
+    /// Returns true if `reply` can join without the replies going beyond `limit` bytes; the first always can.
+    pub(super) fn fits_reply(&self, reply: &QueuedDelivery, limit: usize) -> bool {
+        self.reply_bytes == 0 || self.reply_bytes + reply.cost <= limit
+    }
+
+    pub(super) fn push(&mut self, mut entry: QueuedDelivery) {
+        self.newest += 1;
+        entry.number = self.newest;
+        self.count_in(&entry);
+        self.lane_mut(entry.lane()).push_back(entry);
+    }
+
+    /// The lane that is next, by the rule in the module's header. An entry at QoS 1 or 2 holds its lane back while the
+    /// window is closed.
+    pub(super) fn head(&self, window_open: bool) -> Head {
+        let ready = |entry: &&QueuedDelivery| window_open || !entry.is_acknowledged() || entry.is_expired();
+        let (shadow, ordinary) = (self.shadow.front(), self.ordinary.front());
+        match (shadow.filter(ready), ordinary.filter(ready)) {
+            (Some(shadow), Some(ordinary)) => {
+                let older = if shadow.number < ordinary.number { Lane::Shadow } else { Lane::Ordinary };
+                let had_its_turn = self.row.0 == older && self.row.1 >= TURN;
+                Head::Next(if had_its_turn { older.other() } else { older })
+            }
+            (Some(_), None) => Head::Next(Lane::Shadow),
+            (None, Some(_)) => Head::Next(Lane::Ordinary),
+            (None, None) if shadow.is_none() && ordinary.is_none() => Head::Empty,
+            (None, None) => Head::Blocked,
+        }
+    }
+
+    pub(super) fn pop(&mut self, lane: Lane) -> Option<QueuedDelivery> {
+        let entry = self.lane_mut(lane).pop_front()?;
+        let in_row = if self.row.0 == lane { self.row.1.saturating_add(1) } else { 1 };
+        self.row = (lane, if self.is_lane_empty(lane.other()) { 0 } else { in_row });
+        self.count_out(&entry);
+        self.release();
+        Some(entry)
+    }
+
+    /// Takes out the first reply if nothing but notices stand before it in its lane: what events and documents tell came
+    /// before it.
+    pub(super) fn pop_reply(&mut self) -> Option<QueuedDelivery> {
+        if self.reply_bytes == 0 {
+            return None;
+        }
+        let at = self.shadow.iter().position(|entry| entry.kind != DeliveryClass::Notice)?;
+        self.shadow.get(at).filter(|entry| entry.kind == DeliveryClass::Reply)?;
+        let entry = self.shadow.remove(at)?;
+        self.count_out(&entry);
+        self.release();
+        Some(entry)
+    }
+
+    /// Puts a document where an older one of its topic waits, or last if there is none.
+    pub(super) fn push_document(&mut self, mut entry: QueuedDelivery) {
+        let same = |queued: &&mut QueuedDelivery| {
+            queued.kind == DeliveryClass::Document && queued.mark == entry.mark && queued.topic() == entry.topic()
+        };
+        match self.shadow.iter_mut().find(same) {
+            None => self.push(entry),
+            Some(queued) => {
+                self.bytes = self.bytes - queued.cost + entry.cost;
+                self.acknowledged -= usize::from(queued.is_acknowledged());
+                self.acknowledged += usize::from(entry.is_acknowledged());
+                entry.number = queued.number;
+                *queued = entry;
+            }
+        }
+    }
+
+    /// Takes out the document of `topic` if one is queued that is not newer than `seq`.
+    pub(super) fn drop_document(&mut self, topic: &str, seq: u64) {
+        self.drop_where(Lane::Shadow, |entry| {
+            entry.kind == DeliveryClass::Document && entry.seq <= seq && entry.topic() == topic
+        });
+    }
+
+    /// Returns true if enough events came since the last search for superseded ones to make another worth its walk over
+    /// the lane.
+    pub(super) fn is_search_due(&self) -> bool {
+        self.unsearched >= self.shadow.len() / SEARCHES_PER_LANE
+    }
+
+    /// Takes out events that a later one of the same topic makes superfluous, oldest first, until at most `target`
+    /// bytes are left or none is superfluous. Returns how many went.
+    pub(super) fn drop_superseded(&mut self, target: usize) -> usize {
+        self.unsearched = 0;
+        let mut newer = HashSet::with_capacity(self.journalled);
+        let superseded: Vec<bool> =
+            self.shadow.iter().rev().map(|entry| entry.is_journalled() && !newer.insert(entry.topic())).collect();
+        drop(newer);
+        let mut superseded = superseded.into_iter().rev();
+        let mut excess = self.bytes.saturating_sub(target);
+        self.drop_where(Lane::Shadow, |entry| {
+            let goes = superseded.next().unwrap_or(false) && excess > 0;
+            if goes {
+                excess = excess.saturating_sub(entry.cost);
+            }
+            goes
+        })
+    }
+
+    /// Takes out the oldest ordinary message or notice. Returns its QoS, if there was one.
+    pub(super) fn drop_oldest_ordinary(&mut self) -> Option<QoS> {
+        let notice =
+            (self.notices > 0).then(|| self.shadow.iter().position(|entry| entry.kind == DeliveryClass::Notice));
+        let ordinary = self.ordinary.front().map_or(u64::MAX, |entry| entry.number);
+        let older = notice.flatten().filter(|&at| self.shadow.get(at).is_some_and(|entry| entry.number < ordinary));
+        let entry = match older {
+            Some(at) => self.shadow.remove(at),
+            None => self.ordinary.pop_front(),
+        }?;
+        self.count_out(&entry);
+        Some(entry.delivery.qos)
+    }
+
+    /// Takes out the ordinary messages on topics that are not `kept`.
+    pub(super) fn drop_ordinary_unless(&mut self, kept: impl Fn(&str) -> bool) {
+        self.drop_where(Lane::Ordinary, |entry| !kept(entry.topic()));
+    }
+
+    /// Takes out all events and documents. Returns how far what is left to the journal goes back, if anything went.
+    pub(super) fn drop_journalled(&mut self) -> Option<Unsent> {
+        let mut unsent: Option<Unsent> = None;
+        self.drop_where(Lane::Shadow, |entry| {
+            if entry.is_journalled() {
+                match &mut unsent {
+                    Some(unsent) => unsent.add(entry),
+                    None => unsent = Some(Unsent::of(entry)),
+                }
+            }
+            entry.is_journalled()
+        });
+        unsent
+    }
+
+    /// Takes out the notices. Returns how many there were at QoS 0 and how many at others.
+    pub(super) fn drop_notices(&mut self) -> (usize, usize) {
+        if self.notices == 0 {
+            return (0, 0);
+        }
+        let mut at_most_once = 0;
+        let all = self.drop_where(Lane::Shadow, |entry| {
+            let goes = entry.kind == DeliveryClass::Notice;
+            at_most_once += usize::from(goes && !entry.is_acknowledged());
+            goes
+        });
+        (at_most_once, all - at_most_once)
+    }
+
+    /// Takes out the replies. Returns how many.
+    pub(super) fn drop_replies(&mut self) -> usize {
+        self.drop_where(Lane::Shadow, |entry| entry.kind == DeliveryClass::Reply)
+    }
+
+    /// Takes out what is not guaranteed to be delivered to a session that is not connected. Returns how many of those
+    /// were replies and how many others.
+    pub(super) fn drop_unguaranteed(&mut self) -> (usize, usize) {
+        let mut replies = 0;
+        let shadow = self.drop_where(Lane::Shadow, |entry| {
+            replies += usize::from(!entry.is_acknowledged() && entry.kind == DeliveryClass::Reply);
+            !entry.is_acknowledged()
+        });
+        (replies, shadow - replies + self.drop_where(Lane::Ordinary, |entry| !entry.is_acknowledged()))
+    }
+
+    /// Takes out the deliveries of shared subscriptions, oldest first.
+    pub(super) fn take_shared(&mut self) -> Vec<Delivery> {
+        let mut shared = Vec::new();
+        self.drop_where(Lane::Ordinary, |entry| {
+            let goes = entry.delivery.share.is_some();
+            if goes {
+                shared.push(entry.delivery.clone());
+            }
+            goes
+        });
+        shared
+    }
+
+    fn drop_where(&mut self, lane: Lane, mut goes: impl FnMut(&QueuedDelivery) -> bool) -> usize {
+        let mut entries = std::mem::take(self.lane_mut(lane));
+        let before = entries.len();
+        entries.retain(|entry| {
+            let goes = goes(entry);
+            if goes {
+                self.count_out(entry);
+            }
+            !goes
+        });
+        let dropped = before - entries.len();
+        *self.lane_mut(lane) = entries;
+        self.release();
+        dropped
+    }
+
+    fn lane(&self, lane: Lane) -> &VecDeque<QueuedDelivery> {
+        match lane {
+            Lane::Shadow => &self.shadow,
+            Lane::Ordinary => &self.ordinary,
+        }
+    }
+
+    fn lane_mut(&mut self, lane: Lane) -> &mut VecDeque<QueuedDelivery> {
+        match lane {
+            Lane::Shadow => &mut self.shadow,
+            Lane::Ordinary => &mut self.ordinary,
+        }
+    }
+
+    fn count_in(&mut self, entry: &QueuedDelivery) {
+        self.bytes += entry.cost;
+        self.reply_bytes += if entry.kind == DeliveryClass::Reply { entry.cost } else { 0 };
+        self.journalled += usize::from(entry.is_journalled());
+        self.unsearched += usize::from(entry.is_journalled());
+        self.notices += usize::from(entry.kind == DeliveryClass::Notice);
+        self.acknowledged += usize::from(entry.is_acknowledged());
+    }
+
+    fn count_out(&mut self, entry: &QueuedDelivery) {
+        self.bytes -= entry.cost;
+        self.reply_bytes -= if entry.kind == DeliveryClass::Reply { entry.cost } else { 0 };
+        self.journalled -= usize::from(entry.is_journalled());
+        self.notices -= usize::from(entry.kind == DeliveryClass::Notice);
+        self.acknowledged -= usize::from(entry.is_acknowledged());
+    }
+
+    fn release(&mut self) {
+        release(&mut self.shadow);
+        release(&mut self.ordinary);
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.shadow.capacity().max(self.ordinary.capacity())
+    }
+}
+
+impl Lane {
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Shadow => Self::Ordinary,
+            Self::Ordinary => Self::Shadow,
+        }
+    }
+}
+
+/// Gives the memory of an emptied queue back, so that a burst does not stay allocated for as long as the session.
+pub(super) fn release<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > CAPACITY_KEPT {
+        *queue = VecDeque::new();
+    }
+}
+
+/// What a message weighs in a queue, in bytes.
+pub(super) fn cost(message: &Message) -> usize {
+    ENTRY_OVERHEAD + message.weight()
+}
+
+fn mark(topic: &str) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    topic.hash(&mut hasher);
+    hasher.finish() as u32
+}
+
+/// Bytes each delivery counts for beside its topic, payload and properties.
+const ENTRY_OVERHEAD: usize = 128;
+
+/// Entries an empty queue keeps room for: the few events of one update.
+const CAPACITY_KEPT: usize = 8;
+
+/// Deliveries one lane may have in a row while the other waits.
+pub(super) const TURN: u8 = 3;
+
+/// Superseded events are looked for once in so many parts of the lane that are new.
+const SEARCHES_PER_LANE: usize = 4;

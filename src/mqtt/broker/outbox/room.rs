@@ -1,0 +1,61 @@
+//! How a full outbox gets room: what goes, in which order, and how it is counted.
+
+use crate::mqtt::broker::outbox::{Inner, Outbox};
+use crate::{mqtt::protocol::packet::QoS, observability::metrics::Counter};
+
+impl Outbox {
+    /// Brings a queue with events in it back to its limit: drops superseded events, then the oldest ordinary messages,
+    /// then all events, with which lag begins. Returns whether to wake the consumer: what stood at the head may be gone.
+    ///
+    /// Superseded events go down to three quarters of the limit, and are looked for only after so many new ones, which
+    /// makes the walk over the lane rare; lag begins if those quarters are not reached either.
+    pub(super) fn make_room(&self, inner: &mut Inner) -> bool {
+        let (limit, target) = (self.limits.bytes, self.limits.bytes / 4 * 3);
+        // One delivery always fits.
+        if inner.queue.bytes() <= limit || inner.queue.len() <= 1 || !inner.queue.has_journalled() {
+            return false;
+        }
+        if inner.queue.is_search_due() {
+            self.counters.superseded.add(inner.queue.drop_superseded(target) as u64);
+        }
+        while inner.queue.bytes() > limit
+            && let Some(qos) = inner.queue.drop_oldest_ordinary()
+        {
+            self.dropped(qos).add(1);
+        }
+        if inner.queue.bytes() > limit && inner.queue.len() > 1 {
+            self.counters.superseded.add(inner.queue.drop_superseded(target) as u64);
+            if inner.queue.bytes() > target {
+                self.begin_lag(inner);
+            }
+        }
+        true
+    }
+
+    fn begin_lag(&self, inner: &mut Inner) {
+        if inner.queue.len() > 1
+            && let Some(unsent) = inner.drop_journalled()
+        {
+            self.drop_notices(inner);
+            inner.lag.begin_before(unsent);
+            self.counters.lagged.add(1);
+        }
+    }
+
+    pub(super) fn drop_replies(&self, inner: &mut Inner) {
+        let replies = inner.queue.drop_replies() as u64;
+        inner.replies_out += replies;
+        self.counters.replies.add(replies);
+    }
+
+    pub(super) fn drop_notices(&self, inner: &mut Inner) {
+        let (at_most_once, guaranteed) = inner.queue.drop_notices();
+        self.counters.plain_at_most_once.add(at_most_once as u64);
+        self.counters.plain_guaranteed.add(guaranteed as u64);
+    }
+
+    /// The counter of ordinary messages dropped at `qos`.
+    pub(super) fn dropped(&self, qos: QoS) -> &Counter {
+        if qos == QoS::AtMostOnce { &self.counters.plain_at_most_once } else { &self.counters.plain_guaranteed }
+    }
+}

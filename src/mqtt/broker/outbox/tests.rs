@@ -1,0 +1,377 @@
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::time::{Duration, Instant};
+
+use crate::mqtt::broker::outbox::*;
+use crate::{auth::Principal, mqtt::protocol::message::Message};
+
+const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+
+/// Room for about eight of the deliveries below.
+const LIMITS: QueueLimits = QueueLimits { bytes: 2_400, offline_bytes: 900 };
+
+pub(super) fn outbox() -> (Outbox, Arc<DropCounters>) {
+    let counters = Arc::new(DropCounters::default());
+    (Outbox::new(SessionId(1), LIMITS, Arc::clone(&counters), Access::admin(Principal::anonymous("test"))), counters)
+}
+
+/// A delivery of 128 + 2 + 170 = 300 bytes if the topic has two.
+pub(super) fn delivery(topic: &str, qos: usize) -> Delivery {
+    let message =
+        Message::new(TopicName::new(topic).unwrap(), vec![b'x'; 170].into(), QOS[qos], false, None, Instant::now());
+    Delivery { message: Arc::new(message), qos: QOS[qos], retain: false, subscription_ids: Box::default(), share: None }
+}
+
+fn ack(outbox: &Outbox, request: u32) {
+    outbox.push_ack(AckId(request), AckResult::SUCCESS);
+}
+
+/// Pushes by a short notation: `r` reply, `e` event, `d` document, `p` plain, `n` notice, each with a topic of two characters and
+/// the QoS; events and documents have their position, from 1, as sequence. `a` is an acknowledgement.
+fn push(outbox: &Outbox, script: &str) {
+    for (at, word) in script.split_whitespace().enumerate() {
+        let (seq, digit) = (at as u64 + 1, word.len() - 1);
+        let number: usize = word[digit..].parse().unwrap();
+        let topic = word.get(1..digit).unwrap_or_default();
+        match &word[..1] {
+            "r" => outbox.push_reply(delivery(topic, number)),
+            "e" => outbox.push_event(delivery(topic, number), seq),
+            "d" => outbox.push_document(delivery(topic, number), seq),
+            "p" => outbox.push_ordinary(delivery(topic, number)),
+            "n" => outbox.push_notice(delivery(topic, number)),
+            "a" => ack(outbox, number as u32),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+/// All that comes out: acknowledgements as `a<id>`, deliveries as `<topic>` with `@<seq>` for what is in the journal.
+fn drain(outbox: &Outbox, window_open: bool) -> String {
+    let words = std::iter::from_fn(|| outbox.pop(if window_open { u16::MAX } else { 0 })).map(|item| match item {
+        Item::Ack { ack_id, .. } => format!("a{}", ack_id.0),
+        Item::Delivery { delivery, seq: Some(seq) } => format!("{}@{seq}", delivery.message.topic),
+        Item::Delivery { delivery, seq: None } => delivery.message.topic.to_string(),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn what_is_pushed_leaves_in_order_and_within_the_limit() {
+    // name, pushed, popped, lag
+    let table = [
+        ("one order for all kinds", "eaa1 pbb0 rcc1 edd0", "aa@1 bb cc dd@4", None),
+        ("an ack passes events and plain messages", "eaa1 pbb1 a7", "a7 aa@1 bb", None),
+        ("an ack waits for the replies before it only", "eaa1 rbb1 a7 rcc1", "aa@1 bb a7 cc", None),
+        ("a document replaces an older one where it stands", "dxx1 eaa1 dyy1 dxx1", "xx@4 aa@2 yy@3", None),
+        ("an event is not replaced while there is room", "exx1 exx1", "xx@1 xx@2", None),
+        ("eight fit", "eaa1 ebb1 ecc1 edd1 eee1 eff1 egg1 ehh1", "aa@1 bb@2 cc@3 dd@4 ee@5 ff@6 gg@7 hh@8", None),
+        (
+            "superseded events go first, oldest first, down to three quarters",
+            "eaa1 ebb1 eaa1 ebb1 eaa1 ebb1 eaa1 ebb1 eaa1",
+            "bb@4 aa@5 bb@6 aa@7 bb@8 aa@9",
+            None,
+        ),
+        (
+            "the newest of each topic stays",
+            "eaa1 ebb1 ebb1 ebb1 ebb1 ebb1 ebb1 ebb1 ebb1",
+            "aa@1 bb@5 bb@6 bb@7 bb@8 bb@9",
+            None,
+        ),
+        (
+            "with nothing superseded all events go and lag begins",
+            "eaa1 ebb1 ecc1 edd1 eee1 eff1 egg1 ehh1 eii1",
+            "",
+            Some(0),
+        ),
+        ("lag spares the replies", "rxx1 pyy1 ecc1 edd1 eee1 eff1 egg1 ehh1 eii1 ejj1", "xx", Some(2)),
+        (
+            "an event pushes out the oldest ordinary messages, and follows a few others",
+            "paa1 pbb1 pcc1 pdd1 pee1 pff1 pgg1 phh1 ezz1 dyy1",
+            "cc dd ee zz@9 ff gg hh yy@10",
+            None,
+        ),
+        (
+            "superseded events go before ordinary messages",
+            "pxx1 eaa1 eaa1 eaa1 eaa1 pyy1 eaa1 eaa1 eaa1",
+            "xx aa@5 yy aa@7 aa@8 aa@9",
+            None,
+        ),
+        (
+            "ordinary messages have their turn too",
+            "eaa1 ebb1 ecc1 edd1 eee1 eff1 egg1 phh1",
+            "aa@1 bb@2 cc@3 hh dd@4 ee@5 ff@6 gg@7",
+            None,
+        ),
+        ("a notice keeps the order of its lane", "eaa1 nbb1 ecc1 pdd1", "aa@1 bb cc@3 dd", None),
+        (
+            "the older of notices and ordinary messages goes first",
+            "naa1 pbb1 ncc1 pdd1 eee1 eff1 egg1 ehh1 eii1 ejj1",
+            "cc dd ee@5 ff@6 gg@7 hh@8 ii@9 jj@10",
+            None,
+        ),
+        ("lag takes notices along", "naa1 ebb1 ecc1 edd1 eee1 eff1 egg1 ehh1 eii1 ejj1 nkk1", "", Some(1)),
+        ("a reply makes events go", "eaa1 ebb1 ecc1 edd1 eee1 eff1 egg1 ehh1 rzz1", "zz", Some(0)),
+        (
+            "a plain message does not",
+            "eaa1 ebb1 ecc1 edd1 eee1 eff1 egg1 ehh1 pzz1",
+            "aa@1 bb@2 cc@3 dd@4 ee@5 ff@6 gg@7 hh@8",
+            None,
+        ),
+    ];
+    for (name, pushed, popped, lag) in table {
+        let (outbox, _) = outbox();
+        push(&outbox, pushed);
+        assert_eq!((drain(&outbox, true).as_str(), outbox.lag()), (popped, lag), "{name}");
+    }
+}
+
+#[test]
+fn a_closed_window_holds_deliveries_and_lets_acks_pass() {
+    // name, pushed, popped with the window closed, popped then with it open
+    let table = [
+        ("QoS 0 passes until the first QoS 1 of its lane", "eaa0 pbb0 rcc1 pdd0 eee0", "aa@1 bb dd", "cc ee@5"),
+        ("an ordinary message holds no event back", "paa1 ebb0 dcc0 pdd0", "bb@2 cc@3", "aa dd"),
+        ("an ack passes", "eaa1 a3", "a3", "aa@1"),
+        ("an ack does not pass a reply that waits", "raa2 a3", "", "aa a3"),
+    ];
+    for (name, pushed, closed, open) in table {
+        let (outbox, _) = outbox();
+        push(&outbox, pushed);
+        assert_eq!((drain(&outbox, false).as_str(), drain(&outbox, true).as_str()), (closed, open), "{name}");
+    }
+}
+
+#[test]
+fn a_reply_past_a_closed_window_passes_plain_messages_alone() {
+    // pushed, popped past the window, popped then with it open
+    let table = [
+        ("paa1 pbb1 rcc1 rdd1 a3", "cc dd", "a3 aa bb"),
+        ("paa1 rbb1 ecc1 rdd1", "bb", "aa cc@3 dd"),
+        ("paa1 dbb1 rcc1", "", "aa bb@2 cc"),
+        ("paa1 ebb1", "", "aa bb@2"),
+    ];
+    for (pushed, past, open) in table {
+        let (outbox, _) = outbox();
+        push(&outbox, pushed);
+        let popped: Vec<_> = std::iter::from_fn(|| outbox.pop_reply()).collect();
+        let topics = popped.iter().map(|item| match item {
+            Item::Delivery { delivery, .. } => delivery.message.topic.as_str(),
+            Item::Ack { .. } => "ack",
+        });
+        assert_eq!(topics.collect::<Vec<_>>().join(" "), past, "{pushed}");
+        assert_eq!(drain(&outbox, true), open, "{pushed}");
+    }
+}
+
+/// One change's events did not all fit; those that had been sent came a second time.
+#[test]
+fn what_was_sent_of_a_change_is_told() {
+    // pushed of a change at 7, sent before it overflows, first event unsent, whether the document was sent
+    let unsent = |topic: &str, document_sent| Unsent { seq: 7, topic: TopicName::new(topic).ok(), document_sent };
+    let table = [
+        ("xx", 0, unsent("e0", false)),
+        ("xx", 2, unsent("e2", false)),
+        ("xx", 7, unsent("e7", false)),
+        ("e7", 3, unsent("e2", true)), // in the place of an older document of the topic `e7`
+    ];
+    for (document, sent, expected) in table {
+        let (outbox, _) = outbox();
+        outbox.push_document(delivery(document, 1), 6);
+        if document == "xx" {
+            assert!(outbox.pop(u16::MAX).is_some());
+        }
+        (0..7).for_each(|number| outbox.push_event(delivery(&format!("e{number}"), 1), 7));
+        outbox.push_document(delivery("e7", 1), 7);
+        (0..sent).for_each(|_| assert!(outbox.pop(u16::MAX).is_some()));
+        for seq in 8..30 {
+            outbox.push_event(delivery(&format!("{seq:02}"), 1), seq);
+        }
+        let expected = if sent == 7 { Unsent { topic: None, ..expected } } else { expected };
+        assert_eq!((outbox.lag(), outbox.unsent()), (Some(6), Some(expected)), "{document} {sent}");
+        outbox.detach(&FanOutPosition::new(29));
+        assert_eq!((outbox.lag(), outbox.unsent()), (Some(6), None), "what was sent may be lost");
+    }
+}
+
+/// A reply that came while its session waited for the window was not looked at before that opened.
+#[tokio::test]
+async fn a_reply_wakes_a_consumer_that_waits_for_the_window() {
+    let (outbox, _) = outbox();
+    push(&outbox, "paa1");
+    assert!(outbox.pop(0).is_none() && outbox.pop_reply().is_none());
+    push(&outbox, "rbb1");
+    let woken = tokio::time::timeout(Duration::from_secs(60), outbox.ready()).await;
+    assert!(woken.is_ok() && outbox.pop_reply().is_some());
+}
+
+#[test]
+fn an_event_larger_than_the_limit_is_delivered() {
+    let (outbox, _) = outbox();
+    let mut large = delivery("aa", 1);
+    large.message = Arc::new(Message { payload: vec![0; 10_000].into(), ..message_of(&large) });
+    outbox.push_event(large.clone(), 1);
+    assert_eq!((drain(&outbox, true).as_str(), outbox.lag()), ("aa@1", None));
+    outbox.push_reply(large);
+    assert_eq!((outbox.closed(), drain(&outbox, true).as_str()), (None, "aa"));
+}
+
+#[test]
+fn replies_beyond_the_limit_close() {
+    let (outbox, counters) = outbox();
+    let eight = "raa1 rbb1 rcc1 rdd1 ree1 rff1 rgg1 rhh1";
+    push(&outbox, &format!("pxx1 {eight} a1"));
+    assert_eq!(outbox.closed(), None);
+    push(&outbox, "rii1");
+    assert_eq!(outbox.closed(), Some(Reason::QUOTA_EXCEEDED));
+    assert_eq!((drain(&outbox, true).as_str(), counters.closed.get()), ("", 1));
+    // The next connection of the session begins afresh with what was not a reply.
+    outbox.detach(&FanOutPosition::new(0));
+    outbox.attach(u16::MAX);
+    push(&outbox, "rjj1 a2");
+    assert_eq!((outbox.closed(), drain(&outbox, true).as_str()), (None, "a1 xx jj a2"));
+}
+
+#[test]
+fn plain_messages_are_dropped_at_a_full_queue_and_counted() {
+    let (outbox, counters) = outbox();
+    push(&outbox, "paa0 pbb1 pcc2 pdd0 pee0 pff0 pgg0 phh0 pii0 pjj1 pkk2");
+    assert_eq!(drain(&outbox, true), "dd ee ff gg hh ii jj kk");
+    assert_eq!((counters.plain_at_most_once.get(), counters.plain_guaranteed.get()), (1, 2));
+}
+
+#[test]
+fn a_session_without_connection_keeps_what_is_guaranteed() {
+    let (outbox, counters) = outbox();
+    push(&outbox, "paa0 pbb1 ecc1 rdd0 a1");
+    outbox.detach(&FanOutPosition::new(3));
+    assert_eq!(outbox.lag(), Some(2), "the event at 3 was not sent");
+    push(&outbox, "pee0 pff1 egg1 rhh1 rii0 pjj1 a1");
+    outbox.attach(u16::MAX);
+    assert_eq!(drain(&outbox, true), "a1 ff hh a1 jj", "the newest three, and every verdict");
+    assert_eq!((counters.plain_at_most_once.get(), counters.plain_guaranteed.get()), (2, 1));
+    assert_eq!(counters.replies.get(), 2);
+}
+
+#[test]
+fn lag_ends_only_when_the_announcer_is_not_ahead() {
+    let (outbox, _) = outbox();
+    let fan_out_position = FanOutPosition::new(10);
+    outbox.detach(&fan_out_position);
+    outbox.attach(u16::MAX);
+    assert_eq!(outbox.lag(), Some(10));
+
+    fan_out_position.begin(13);
+    outbox.push_event(delivery("aa", 1), 13); // ignored
+    assert!(!outbox.leave_lag(12, &fan_out_position), "13 is in nobody's hands otherwise");
+    assert_eq!(outbox.lag(), Some(12));
+
+    assert!(outbox.leave_lag(15, &fan_out_position));
+    for seq in 13..=17 {
+        outbox.push_event(delivery("aa", 1), seq);
+    }
+    assert_eq!(drain(&outbox, true), "aa@16 aa@17", "up to 15 it has been caught up");
+
+    // Detached while the announcer is inside 18: what it has yet to push of it is ignored, so 18 is to be caught up.
+    fan_out_position.finish(17);
+    fan_out_position.begin(18);
+    outbox.push_event(delivery("aa", 1), 18);
+    assert_eq!(drain(&outbox, true), "aa@18");
+    outbox.detach(&fan_out_position);
+    assert_eq!(outbox.lag(), Some(17));
+}
+
+#[test]
+fn no_older_document_follows_one_sent_past_the_queue() {
+    let (outbox, _) = outbox();
+    let (fan_out_position, topic) = (FanOutPosition::new(4), TopicName::new("xx").unwrap());
+    outbox.push_document(delivery("xx", 1), 4);
+    outbox.push_document(delivery("yy", 1), 4);
+    outbox.document_sent(&topic, 7, &fan_out_position);
+    for seq in 5..=8 {
+        outbox.push_document(delivery("xx", 1), seq);
+        outbox.push_event(delivery("zz", 1), seq);
+    }
+    assert_eq!(drain(&outbox, true), "yy@4 zz@5 zz@6 zz@7 xx@8 zz@8");
+    assert_eq!(drain(&outbox, true), "");
+}
+
+#[test]
+fn expired_messages_are_not_delivered() {
+    let (outbox, counters) = outbox();
+    let now = Instant::now();
+    for (topic, expires_at) in [("aa", now), ("bb", now + Duration::from_secs(600))] {
+        let mut expiring = delivery(topic, 1);
+        expiring.message = Arc::new(Message { expires_at: Some(expires_at), ..message_of(&expiring) });
+        outbox.push_reply(expiring);
+    }
+    ack(&outbox, 1);
+    assert_eq!((drain(&outbox, true).as_str(), counters.expired.get()), ("bb a1", 1));
+}
+
+/// A client asked for more than it read and was cut off; the verdicts that were queued then were forgotten, and the
+/// resends of its next connection waited for them for ever.
+#[test]
+fn verdicts_outlive_a_connection_that_ends_for_its_replies() {
+    let (outbox, _) = outbox();
+    push(&outbox, "raa1 a1 rbb1 rcc1 rdd1 ree1 rff1 rgg1 rhh1 a2 rii1 a3");
+    assert_eq!((drain(&outbox, true).as_str(), outbox.closed()), ("", Some(Reason::QUOTA_EXCEEDED)));
+    outbox.detach(&FanOutPosition::new(0));
+    outbox.attach(u16::MAX);
+    assert_eq!(drain(&outbox, true), "a1 a2 a3");
+}
+
+/// A connection whose client reads nothing pops nothing, so that it was never woken to be ended.
+#[test]
+fn the_close_wakes_a_consumer_that_has_stopped_popping() {
+    let (outbox, _) = outbox();
+    push(&outbox, "raa1");
+    assert!(outbox.pop(u16::MAX).is_some(), "what came before it is no news");
+    while outbox.closed().is_none() {
+        push(&outbox, "rbb1");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let woken = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), outbox.ready()).await });
+    assert_eq!(woken, Ok(()));
+}
+
+#[test]
+fn members_of_a_group_are_ranked() {
+    use Readiness::{Later, Never, Now, Waits};
+    let (outbox, _) = outbox();
+    let some = message_of(&delivery("aa", 1));
+    let ranks = |outbox: &Outbox| [QoS::AtMostOnce, QoS::AtLeastOnce].map(|qos| outbox.readiness(&some, qos));
+    assert_eq!(ranks(&outbox), [Now, Now]);
+    outbox.detach(&FanOutPosition::new(0));
+    assert_eq!(ranks(&outbox), [Never, Later]);
+    outbox.attach(u16::MAX);
+    assert_eq!(ranks(&outbox), [Waits, Waits], "it has to catch up");
+    assert!(outbox.leave_lag(0, &FanOutPosition::new(0)));
+    push(&outbox, "paa1 pbb1");
+    assert!(outbox.pop(2).is_some(), "of the two that the window has room for");
+    assert_eq!(ranks(&outbox), [Now, Waits], "the other fills it");
+    assert!(outbox.pop(1).is_some());
+    assert_eq!(ranks(&outbox), [Now, Waits], "it is full");
+    push(&outbox, "paa1 pbb1 pcc1 pdd1 pee1 pff1 pgg1 phh1");
+    assert_eq!(ranks(&outbox), [Never, Never]);
+}
+
+#[test]
+fn an_empty_outbox_is_small_and_a_drained_one_is_small_again() {
+    assert!(size_of::<Outbox>() <= 360, "{} bytes", size_of::<Outbox>());
+    let counters = Arc::new(DropCounters::default());
+    let limits = QueueLimits { bytes: 1 << 20, ..LIMITS };
+    let outbox = Outbox::new(SessionId(1), limits, counters, Access::admin(Principal::anonymous("test")));
+    for seq in 1..=1_000 {
+        outbox.push_event(delivery("aa", 1), seq);
+        ack(&outbox, 1);
+    }
+    assert_eq!(drain(&outbox, true).split(' ').count(), 2_000);
+    let inner = outbox.inner.lock();
+    assert!(inner.queue.capacity() <= 8 && inner.acks.capacity() <= 8);
+    assert_eq!(inner.queue.bytes(), 0);
+}
+
+fn message_of(delivery: &Delivery) -> Message {
+    let message = &delivery.message;
+    Message::new(message.topic.clone(), message.payload.clone(), message.qos, false, None, Instant::now())
+}

@@ -1,0 +1,59 @@
+//! For the fuzz targets: the two ways in which the router matches, without subscribers.
+
+use std::{ops::ControlFlow, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+
+use crate::mqtt::broker::router::{
+    Amount, Cursor, RetainedLimits,
+    retained::Retained,
+    trie::{LEVELS_MAX, Trie},
+};
+use crate::{
+    auth::Principal,
+    mqtt::protocol::{
+        message::Message,
+        packet::QoS,
+        topic::{TopicFilter, TopicName},
+    },
+};
+
+/// Whether the router takes a filter with wildcards and so many levels.
+#[must_use]
+pub fn is_taken(filter: &TopicFilter) -> bool {
+    filter.as_str().split('/').count() <= LEVELS_MAX
+}
+
+/// How many filters a trie of `filters`, which are all taken, finds for `topic`; one that stands there twice counts
+/// once.
+#[must_use]
+pub fn filters_found(filters: &[TopicFilter], topic: &TopicName) -> usize {
+    let mut trie = Trie::default();
+    filters.iter().for_each(|filter| _ = trie.entry(filter));
+    let mut found = 0;
+    let _ = trie.visit(topic.as_str(), |_| {
+        found += 1;
+        ControlFlow::Continue(())
+    });
+    filters.iter().for_each(|filter| _ = trie.remove(filter, |_| true));
+    assert!(trie.is_empty(), "nodes are left of {filters:?}");
+    found
+}
+
+/// The topics of retained messages that `filter` selects, page by page; the messages are of `topics`.
+#[must_use]
+pub fn retained_found(topics: &[TopicName], filter: &TopicFilter) -> Vec<TopicName> {
+    let (now, by) = (Instant::now(), Principal::anonymous("fuzzing"));
+    let mut retained = Retained::new(RetainedLimits { all: Amount::MAX, of_principal: Amount::MAX });
+    for topic in topics {
+        let message = Message::new(topic.clone(), Bytes::from_static(b"x"), QoS::AtMostOnce, true, None, now);
+        retained.store(&Arc::new(message), &by, now).expect("there is room");
+    }
+    let (mut found, mut next) = (Vec::new(), Some(Cursor::default()));
+    while let Some(from) = next {
+        let page = retained.page(filter, from, now);
+        found.extend(page.messages.iter().map(|message| message.topic.clone()));
+        next = page.next;
+    }
+    found
+}

@@ -1,0 +1,142 @@
+//! Who subscribed to one filter: sessions on their own, each once, and shared groups.
+//!
+//! Nearly all filters of a fleet have exactly one subscriber, so one is stored in place; from two on they are in a map
+//! by session, since a filter may also have all sessions and each of them comes and goes.
+
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
+
+use crate::mqtt::broker::router::shared::Group;
+use crate::mqtt::{
+    broker::outbox::{Outbox, SessionId},
+    protocol::{
+        packet::{QoS, Subscription},
+        topic::TopicFilter,
+    },
+};
+
+/// All that hangs on one filter.
+#[derive(Debug, Default)]
+pub(super) struct Subscribers {
+    own: Own,
+    #[expect(clippy::box_collection, reason = "nearly always none, and there is one for each filter")]
+    groups: Option<Box<BTreeMap<Box<str>, Group>>>,
+}
+
+/// One session's subscription.
+#[derive(Clone, Debug)]
+pub(super) struct Subscriber {
+    pub(super) outbox: Arc<Outbox>,
+    /// MQTT 5 subscription identifier.
+    pub(super) id: Option<NonZeroU32>,
+    pub(super) qos: QoS,
+    pub(super) no_local: bool,
+    pub(super) retain_as_published: bool,
+}
+
+#[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "rare, and it would make the common variant larger")]
+enum Own {
+    #[default]
+    None,
+    One(Subscriber),
+    Many(Box<BTreeMap<SessionId, Subscriber>>),
+}
+
+impl Subscriber {
+    pub(super) fn new(outbox: &Arc<Outbox>, subscription: &Subscription, id: Option<u32>) -> Self {
+        Self {
+            outbox: Arc::clone(outbox),
+            id: id.and_then(NonZeroU32::new),
+            qos: subscription.qos,
+            no_local: subscription.no_local,
+            retain_as_published: subscription.retain_as_published,
+        }
+    }
+}
+
+impl Subscribers {
+    /// Adds a subscriber to `filter`, on its own or in its group; one of the same session is replaced [MQTT-3.8.4-3].
+    /// Returns whether there was one.
+    pub(super) fn insert(&mut self, filter: &TopicFilter, subscriber: Subscriber) -> bool {
+        let Some(name) = filter.share() else { return self.own.insert(subscriber) };
+        let groups = self.groups.get_or_insert_default();
+        groups.entry(name.into()).or_insert_with(|| Group::new(filter)).insert(subscriber)
+    }
+
+    /// Returns whether the session was there.
+    pub(super) fn remove(&mut self, share: Option<&str>, session: SessionId) -> bool {
+        let Some(name) = share else { return self.own.remove(session) };
+        let Some(groups) = &mut self.groups else { return false };
+        let Some(group) = groups.get_mut(name) else { return false };
+        let removed = group.remove(session);
+        if group.is_empty() {
+            groups.remove(name);
+        }
+        if groups.is_empty() {
+            self.groups = None;
+        }
+        removed
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self.own, Own::None) && self.groups.is_none()
+    }
+
+    /// The sessions that subscribed on their own, in the order of their identifiers.
+    pub(super) fn own(&self) -> impl Iterator<Item = &Subscriber> {
+        let (one, many) = match &self.own {
+            Own::None => (None, None),
+            Own::One(subscriber) => (Some(subscriber), None),
+            Own::Many(all) => (None, Some(all)),
+        };
+        one.into_iter().chain(many.into_iter().flat_map(|all| all.values()))
+    }
+
+    /// The shared groups.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter().flat_map(|groups| groups.values())
+    }
+}
+
+impl Own {
+    fn insert(&mut self, subscriber: Subscriber) -> bool {
+        match self {
+            Own::None => {
+                *self = Own::One(subscriber);
+                false
+            }
+            Own::One(one) if one.outbox.id() == subscriber.outbox.id() => {
+                *one = subscriber;
+                true
+            }
+            Own::One(one) => {
+                let both = [one.clone(), subscriber].map(|subscriber| (subscriber.outbox.id(), subscriber));
+                *self = Own::Many(Box::new(BTreeMap::from(both)));
+                false
+            }
+            Own::Many(all) => all.insert(subscriber.outbox.id(), subscriber).is_some(),
+        }
+    }
+
+    fn remove(&mut self, session: SessionId) -> bool {
+        match self {
+            Own::None => false,
+            Own::One(one) => {
+                let removed = one.outbox.id() == session;
+                if removed {
+                    *self = Own::None;
+                }
+                removed
+            }
+            Own::Many(all) => {
+                let removed = all.remove(&session).is_some();
+                if all.len() == 1
+                    && let Some((_, last)) = all.pop_first()
+                {
+                    *self = Own::One(last);
+                }
+                removed
+            }
+        }
+    }
+}

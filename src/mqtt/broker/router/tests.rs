@@ -1,0 +1,477 @@
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
+
+use crate::auth::{Access, Method, Policy, Principal, authz::rule::RuleText};
+use crate::mqtt::broker::router::*;
+use crate::mqtt::{
+    broker::outbox::{FanOutPosition, Item, QueueLimits},
+    protocol::{
+        packet::{QoS, RetainHandling},
+        topic::TopicName,
+    },
+};
+use crate::observability::metrics::DropCounters;
+
+const LIMITS: RetainedLimits = RetainedLimits { all: Amount::MAX, of_principal: Amount::MAX };
+const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+
+fn publisher() -> Principal {
+    Principal::anonymous("publisher")
+}
+
+fn router() -> Router {
+    Router::new(LIMITS)
+}
+
+fn session_with(id: u64, bytes: usize, access: Access) -> Arc<Outbox> {
+    let limits = QueueLimits { bytes, offline_bytes: bytes };
+    Arc::new(Outbox::new(SessionId(id), limits, Arc::new(DropCounters::default()), access))
+}
+
+fn session(id: u64) -> Arc<Outbox> {
+    session_with(id, 1 << 20, Access::admin(Principal::anonymous("test")))
+}
+
+fn filter(text: &str) -> TopicFilter {
+    TopicFilter::new(text).unwrap()
+}
+
+fn subscription(text: &str, qos: usize) -> Subscription {
+    Subscription {
+        filter: filter(text),
+        qos: QOS[qos],
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::Send,
+    }
+}
+
+fn subscribe(router: &Router, outbox: &Arc<Outbox>, text: &str) {
+    router.subscribe(outbox, &subscription(text, 1), None).unwrap();
+}
+
+fn message(topic: &str, payload: &str) -> Message {
+    let topic = TopicName::new(topic).unwrap();
+    Message::new(topic, payload.to_owned().into(), QoS::AtLeastOnce, false, None, Instant::now())
+}
+
+fn publish(router: &Router, topic: &str) -> usize {
+    router.tell(&Arc::new(message(topic, "x")), DeliveryKind::Ordinary { from: None })
+}
+
+fn received(outbox: &Outbox) -> Vec<Delivery> {
+    std::iter::from_fn(|| outbox.pop(u16::MAX))
+        .filter_map(|item| match item {
+            Item::Delivery { delivery, .. } => Some(delivery),
+            Item::Ack { .. } => None,
+        })
+        .collect()
+}
+
+/// SplitMix64: enough to choose filters and topics.
+struct Random(u64);
+
+impl Random {
+    fn seeded() -> (Self, u64) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let seed = std::env::var("UMBRA_TEST_SEED").map_or(now.as_nanos() as u64, |text| text.parse().unwrap());
+        (Self(seed), seed)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % bound as u64) as usize
+    }
+
+    fn levels(&mut self, names: &[&str]) -> String {
+        let count = 1 + self.below(4);
+        (0..count).map(|_| names[self.below(names.len())]).collect::<Vec<_>>().join("/")
+    }
+
+    fn topic(&mut self) -> TopicName {
+        loop {
+            if let Ok(topic) = TopicName::new(&self.levels(&["a", "ab", "b", "", "$s", "\u{1}", "é", "a-"])) {
+                return topic;
+            }
+        }
+    }
+
+    fn filter(&mut self) -> TopicFilter {
+        let mut text = self.levels(&["a", "ab", "b", "", "$s", "\u{1}", "é", "a-", "+", "+", "+"]);
+        if self.below(4) == 0 {
+            text.push_str("/#");
+        }
+        TopicFilter::new(&text).unwrap_or_else(|_| filter("#"))
+    }
+}
+
+/// Random subscribing and unsubscribing: each publish reaches exactly those whose filters, one by one, match it.
+#[test]
+fn routing_agrees_with_matching_one_by_one() {
+    let (mut random, seed) = Random::seeded();
+    let router = router();
+    let sessions: Vec<_> = (1..=8).map(session).collect();
+    let mut held: BTreeSet<(usize, TopicFilter)> = BTreeSet::new();
+    for step in 0..4_000 {
+        let (who, filter) = (random.below(sessions.len()), random.filter());
+        if random.below(3) > 0 {
+            let result = router.subscribe(&sessions[who], &subscription(filter.as_str(), 1), None).unwrap();
+            assert_eq!(result == SubscriptionChange::New, held.insert((who, filter)), "seed {seed} step {step}");
+        } else {
+            let some = held.iter().nth(random.below(held.len().max(1))).cloned().unwrap_or((who, filter));
+            assert_eq!(
+                router.unsubscribe(sessions[some.0].id(), &some.1),
+                held.remove(&some),
+                "seed {seed} step {step}"
+            );
+        }
+        let topic = random.topic();
+        let expected: BTreeSet<usize> = held.iter().filter(|(_, f)| f.matches(&topic)).map(|(who, _)| *who).collect();
+        assert_eq!(publish(&router, topic.as_str()), expected.len(), "seed {seed} {topic}");
+        for (who, outbox) in sessions.iter().enumerate() {
+            let count = usize::from(expected.contains(&who));
+            assert_eq!(received(outbox).len(), count, "seed {seed} step {step} session {who} {topic}");
+        }
+    }
+    for (who, outbox) in sessions.iter().enumerate() {
+        router.remove(outbox.id(), held.iter().filter(|(holder, _)| *holder == who).map(|(_, filter)| filter));
+    }
+    let filters = router.filters.read();
+    assert!(filters.wildcard.is_empty() && filters.exact.is_empty(), "seed {seed}: something was left behind");
+}
+
+/// Random retained messages, some of which expire or are removed: each lookup yields exactly those that match.
+#[test]
+fn retained_lookups_agree_with_matching_one_by_one() {
+    let (mut random, seed) = Random::seeded();
+    let mut retained = Retained::new(LIMITS);
+    let mut held: BTreeSet<TopicName> = BTreeSet::new();
+    let now = Instant::now();
+    for step in 0..2_000 {
+        let topic = random.topic();
+        let removed = random.below(3) == 0;
+        let expires = (random.below(9) == 0).then_some(now);
+        let payload = if removed { "" } else { "x" };
+        let kept = Arc::new(Message { expires_at: expires, ..message(topic.as_str(), payload) });
+        assert_eq!(retained.store(&kept, &publisher(), now), Ok(()));
+        if removed || expires.is_some() {
+            held.remove(&topic);
+        } else {
+            held.insert(topic);
+        }
+        let filter = random.filter();
+        let (mut found, mut from) = (Vec::new(), Some(Cursor::default()));
+        while let Some(cursor) = from {
+            let page = retained.page(&filter, cursor, now);
+            found.extend(page.messages.iter().map(|message| message.topic.clone()));
+            from = page.next;
+        }
+        found.sort();
+        let expected: Vec<_> = held.iter().filter(|topic| filter.matches(topic)).cloned().collect();
+        assert_eq!(found, expected, "seed {seed} step {step} {filter}");
+    }
+}
+
+#[test]
+fn overlapping_filters_give_one_delivery() {
+    // subscriptions (filter, QoS, identifier), published QoS, delivered QoS, identifiers
+    type Row<'a> = (&'a [(&'a str, usize, u32)], usize, usize, &'a [u32]);
+    let table: [Row; 5] = [
+        (&[("a/b", 1, 0)], 2, 1, &[]),
+        (&[("a/b", 2, 7)], 1, 1, &[7]),
+        (&[("a/b", 0, 1), ("a/+", 2, 2), ("#", 1, 3)], 2, 2, &[1, 2, 3]),
+        (&[("a/b", 0, 0), ("a/#", 0, 9)], 2, 0, &[9]),
+        (&[("a/b", 1, 5), ("a/b", 2, 6), ("b", 2, 8)], 2, 2, &[6]),
+    ];
+    for (row, (subscriptions, published, qos, ids)) in table.into_iter().enumerate() {
+        let (router, outbox) = (router(), session(1));
+        let (other, bystander) = (session(2), session(3));
+        subscribe(&router, &other, "a/#");
+        subscribe(&router, &bystander, "b/#");
+        for &(text, qos, id) in subscriptions {
+            router.subscribe(&outbox, &subscription(text, qos), (id > 0).then_some(id)).unwrap();
+        }
+        let message = Arc::new(Message { qos: QOS[published], ..message("a/b", "x") });
+        assert_eq!(router.tell(&message, DeliveryKind::Ordinary { from: None }), 2, "row {row}");
+        let received = received(&outbox);
+        assert_eq!(received.len(), 1, "row {row}");
+        let mut told = received[0].subscription_ids.to_vec();
+        told.sort_unstable();
+        assert_eq!((received[0].qos, told.as_slice()), (QOS[qos], ids), "row {row}");
+    }
+}
+
+#[test]
+fn flags_of_subscriptions_are_obeyed() {
+    // no local, retain as published, own message, delivered, retain flag
+    let table = [
+        (false, false, true, true, false),
+        (true, false, true, false, false),
+        (true, false, false, true, false),
+        (false, true, false, true, true),
+    ];
+    for (no_local, retain_as_published, own, delivered, retain) in table {
+        let (router, outbox) = (router(), session(1));
+        let chosen = Subscription { no_local, retain_as_published, ..subscription("a", 1) };
+        router.subscribe(&outbox, &chosen, None).unwrap();
+        let message = Arc::new(Message { retain: true, ..message("a", "x") });
+        let from = Some(SessionId(if own { 1 } else { 2 }));
+        assert_eq!(router.tell(&message, DeliveryKind::Ordinary { from }), usize::from(delivered));
+        let flags: Vec<_> = received(&outbox).iter().map(|delivery| delivery.retain).collect();
+        assert_eq!(flags, if delivered { vec![retain] } else { vec![] });
+    }
+    // Of two overlapping subscriptions only one has no local: the other still selects the session's own message.
+    let (router, outbox) = (router(), session(1));
+    router.subscribe(&outbox, &Subscription { no_local: true, ..subscription("a", 2) }, Some(1)).unwrap();
+    router.subscribe(&outbox, &subscription("+", 0), Some(2)).unwrap();
+    router.tell(&Arc::new(message("a", "x")), DeliveryKind::Ordinary { from: Some(SessionId(1)) });
+    let received = received(&outbox);
+    assert_eq!((received[0].qos, &*received[0].subscription_ids), (QoS::AtMostOnce, &[2][..]));
+}
+
+#[test]
+fn classes_decide_who_gets_a_message_and_how() {
+    // class, popped by the session that asked (1) with a sequence, and by another (2)
+    let table = [
+        (DeliveryKind::Ordinary { from: Some(SessionId(1)) }, Some(None), Some(None)),
+        (DeliveryKind::Event { seq: 5 }, Some(Some(5)), Some(Some(5))),
+        (DeliveryKind::Document { seq: 5 }, Some(Some(5)), Some(Some(5))),
+        (DeliveryKind::Reply { to: SessionId(1), seq: Some(5) }, Some(None), Some(Some(5))),
+        (DeliveryKind::Reply { to: SessionId(1), seq: None }, Some(None), Some(None)),
+        (DeliveryKind::Private { to: SessionId(1) }, Some(None), None),
+        (DeliveryKind::Others { than: SessionId(1) }, None, Some(None)),
+    ];
+    for (class, asked, other) in table {
+        let (router, outboxes) = (router(), [session(1), session(2)]);
+        outboxes.iter().for_each(|outbox| subscribe(&router, outbox, "a/b"));
+        subscribe(&router, &outboxes[0], "a/+");
+        let receivers = router.tell(&Arc::new(message("a/b", "x")), class);
+        let popped = outboxes.each_ref().map(|outbox| {
+            outbox.pop(u16::MAX).map(|item| match item {
+                Item::Delivery { seq, .. } => seq,
+                Item::Ack { .. } => panic!("nothing was asked"),
+            })
+        });
+        assert_eq!(popped, [asked, other], "{class:?}");
+        assert_eq!(receivers, [asked, other].iter().flatten().count(), "{class:?}");
+    }
+}
+
+#[test]
+fn a_shared_group_takes_turns() {
+    let (router, members) = (router(), [1, 2, 3].map(session));
+    members.iter().for_each(|member| subscribe(&router, member, "$share/g/a/+"));
+    let alone = session(9);
+    subscribe(&router, &alone, "$share/h/a/b");
+    let counts = |times: usize| {
+        for _ in 0..times {
+            assert_eq!(publish(&router, "a/b"), 2, "one of each group");
+        }
+        members.each_ref().map(|member| received(member).len())
+    };
+    assert_eq!(counts(9), [3, 3, 3]);
+    members[1].detach(&FanOutPosition::new(0));
+    assert_eq!(counts(8), [4, 0, 4], "one without a connection is passed over");
+    members[0].detach(&FanOutPosition::new(0));
+    members[2].detach(&FanOutPosition::new(0));
+    assert_eq!(counts(3), [1, 1, 1], "unless all are; then it is kept for them");
+    assert!(router.unsubscribe(members[0].id(), &filter("$share/g/a/+")));
+    assert!(!router.unsubscribe(members[0].id(), &filter("$share/g/a/+")));
+    assert!(!router.unsubscribe(members[1].id(), &filter("a/+")), "a shared subscription is another one");
+    assert_eq!(counts(4), [0, 2, 2]);
+    assert_eq!(received(&alone).len(), 24);
+}
+
+#[test]
+fn a_shared_group_passes_over_a_full_member() {
+    let (router, full, free) =
+        (router(), session_with(1, 300, Access::admin(Principal::anonymous("test"))), session(2));
+    [&full, &free].iter().for_each(|member| subscribe(&router, member, "$share/g/a"));
+    (0..10).for_each(|_| assert_eq!(publish(&router, "a"), 1));
+    assert_eq!((received(&full).len(), received(&free).len()), (2, 8));
+}
+
+#[test]
+fn every_delivery_asks_for_the_right_to_read() {
+    let open = RuleText { role: "r".into(), subscribe: vec!["open/#".into()], ..RuleText::default() };
+    let policy = Policy::read(&[open], &[]).unwrap();
+    let access = policy.access(&Principal::anonymous("x"), Method::Anonymous, Some("r"), &"x".into());
+    let (router, barred, free) = (router(), session_with(1, 1 << 20, access), session(2));
+    subscribe(&router, &barred, "#");
+    subscribe(&router, &barred, "secret");
+    [&barred, &free].iter().for_each(|member| subscribe(&router, member, "$share/g/#"));
+    for class in [
+        DeliveryKind::Ordinary { from: None },
+        DeliveryKind::Event { seq: 1 },
+        DeliveryKind::Private { to: SessionId(1) },
+    ] {
+        router.tell(&Arc::new(message("secret", "x")), class);
+    }
+    assert_eq!((received(&barred).len(), received(&free).len()), (0, 2), "only the group's other member");
+    assert_eq!(router.retain(&Arc::new(message("secret", "x")), &publisher()), Ok(()));
+    assert_eq!(router.retained(&barred, &filter("#"), Cursor::default()).messages.len(), 0);
+    assert_eq!(router.retained(&free, &filter("#"), Cursor::default()).messages.len(), 1);
+    assert_eq!(router.retained(&free, &filter("$share/g/#"), Cursor::default()).messages.len(), 0);
+}
+
+/// What a member left went to nobody; it must not go to one that may read less.
+#[test]
+fn what_is_handed_over_keeps_to_rights() {
+    let all = Access::admin(Principal::anonymous("test"));
+    let rule = RuleText {
+        role: "r".into(),
+        devices: vec!["d".into()],
+        names: vec!["".into()],
+        operations: vec!["subscribe".into()],
+        read: vec!["/reported".into()],
+        subscribe: vec!["open/#".into()],
+        ..RuleText::default()
+    };
+    let policy = Policy::read(&[rule], &[]).unwrap();
+    let part = policy.access(&Principal::anonymous("x"), Method::Anonymous, Some("r"), &"x".into());
+    // topic, what the former member could read, whether the narrow heir gets it
+    let table = [
+        ("open/t", &all, true),
+        ("secret", &all, false),
+        ("shadow/d/update/delta", &all, false),
+        ("shadow/d/update/delta", &part, true),
+        ("shadow/d/document", &part, true),
+    ];
+    for (topic, former, expected) in table {
+        let (router, leaves) = (router(), session(1));
+        let (narrow, other) = (session_with(2, 1 << 20, part.clone()), session(3));
+        subscribe(&router, &leaves, "$share/g/#");
+        router.tell(&Arc::new(message(topic, "x")), DeliveryKind::Ordinary { from: None });
+        router.remove(leaves.id(), [&filter("$share/g/#")]);
+        subscribe(&router, &narrow, "$share/g/#");
+        subscribe(&router, &other, "$share/other/#");
+        for delivery in leaves.take_shared() {
+            router.hand_over(&delivery, former);
+        }
+        assert_eq!(received(&narrow).len(), usize::from(expected), "{topic}");
+        assert!(received(&other).is_empty(), "another group has its own");
+    }
+}
+
+#[test]
+fn retained_messages_have_limits() {
+    const ALL: Result<(), QuotaKind> = Err(QuotaKind::Retained);
+    const OWN: Result<(), QuotaKind> = Err(QuotaKind::PrincipalRetained);
+    let now = Instant::now();
+    let mut retained = Retained::new(RetainedLimits {
+        all: Amount { messages: 3, bytes: 10_000 },
+        of_principal: Amount { messages: 2, bytes: 9_000 },
+    });
+    let mut kept = |by: &str, topic: &str, length: usize, expires_at: Option<Instant>, now: Instant| {
+        let message = Message { expires_at, ..message(topic, &"x".repeat(length)) };
+        let stored = retained.store(&Arc::new(message), &Principal::anonymous(by), now);
+        let page = retained.page(&filter("#"), Cursor::default(), now);
+        let there = page.messages.iter().map(|message| format!("{}{}", message.topic, message.payload.len()));
+        (stored, there.collect::<Vec<_>>().join(" "))
+    };
+    let later = now + Duration::from_secs(60);
+    // by whom, topic, payload bytes, expiry, time, kept, what is there then
+    let table = [
+        ("p", "a", 1, None, now, Ok(()), "a1"),
+        ("p", "b", 1, Some(later), now, Ok(()), "a1 b1"),
+        ("p", "c", 1, None, now, OWN, "a1 b1"), // one too many
+        ("q", "c", 1, None, now, Ok(()), "a1 b1 c1"),
+        ("q", "d", 1, None, now, ALL, "a1 b1 c1"),
+        ("q", "b", 2, Some(later), now, Ok(()), "a1 b2 c1"), // it is another's now
+        ("p", "a", 8_000, None, now, Ok(()), "a8000 b2 c1"),
+        ("p", "a", 9_000, None, now, OWN, "a8000 b2 c1"), // too large, and what it was to replace stays
+        ("q", "c", 1_500, None, now, ALL, "a8000 b2 c1"),
+        ("q", "c", 2, None, later, Ok(()), "a8000 c2"),
+        ("q", "d", 1, None, later, Ok(()), "a8000 c2 d1"), // what expired made room
+        ("q", "e", 0, None, later, Ok(()), "a8000 c2 d1"),
+        ("q", "a", 0, None, later, Ok(()), "c2 d1"),
+        ("p", "b", 8_000, None, later, Ok(()), "b8000 c2 d1"),
+        ("p", "b", 0, None, later, Ok(()), "c2 d1"),
+        ("p", "c", 0, None, later, Ok(()), "d1"),
+        ("p", "d", 0, None, later, Ok(()), ""),
+    ];
+    for (row, (by, topic, length, expires_at, now, stored, there)) in table.into_iter().enumerate() {
+        assert_eq!(kept(by, topic, length, expires_at, now), (stored, there.to_owned()), "row {row}");
+    }
+    assert!(retained.is_empty());
+}
+
+#[test]
+fn retained_messages_come_in_pages() {
+    let router = Router::new(LIMITS);
+    for number in 0..3_000 {
+        let topic = format!("a/{number}/{}", if number % 100 == 0 { "x" } else { "y" });
+        assert_eq!(router.retain(&Arc::new(message(&topic, "x")), &publisher()), Ok(()));
+    }
+    let outbox = session(1);
+    for (text, expected) in [("a/#", 3_000), ("a/+/x", 30), ("a/7/y", 1), ("+/+", 0), ("b/#", 0), ("a/+/y", 2_970)] {
+        let (mut found, mut from) = (0, Some(Cursor::default()));
+        while let Some(cursor) = from {
+            let page = router.retained(&outbox, &filter(text), cursor);
+            assert!(page.messages.len() <= 64);
+            (found, from) = (found + page.messages.len(), page.next);
+        }
+        assert_eq!(found, expected, "{text}");
+    }
+}
+
+#[test]
+fn deep_topics_and_filters_are_bounded() {
+    let (router, outbox) = (router(), session(1));
+    let deep = "/".repeat(512);
+    subscribe(&router, &outbox, &deep);
+    subscribe(&router, &outbox, "#");
+    for levels in 1..=64 {
+        subscribe(&router, &outbox, &vec!["+"; levels].join("/"));
+        subscribe(&router, &outbox, &format!("{}#", "+/".repeat(levels - 1)));
+    }
+    let too_deep = vec!["+"; 65].join("/");
+    assert_eq!(router.subscribe(&outbox, &subscription(&too_deep, 1), None), Err(Reason::QUOTA_EXCEEDED));
+    assert_eq!(publish(&router, &deep), 1);
+    assert_eq!(router.retain(&Arc::new(message(&deep, "x")), &publisher()), Ok(()));
+    let page = router.retained(&outbox, &filter(&format!("{too_deep}/#")), Cursor::default());
+    assert_eq!((page.messages.len(), received(&outbox).len()), (1, 1));
+}
+
+/// `cargo test --release --lib router::tests::throughput -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn throughput() {
+    const SESSIONS: u64 = 15_000;
+    const UPDATES: u64 = 400_000;
+    const EVENTS: [&str; 4] = ["update/delta", "update/documents", "update/accepted", "update/rejected"];
+    for wildcards in [false, true] {
+        let router = router();
+        let topic = |number: u64, event: usize| format!("shadow/device-{number:05}/{}", EVENTS[event]);
+        let outboxes: Vec<_> = (0..SESSIONS).map(session).collect();
+        let begun = Instant::now();
+        for (number, outbox) in outboxes.iter().enumerate() {
+            (0..4).for_each(|event| subscribe(&router, outbox, &topic(number as u64, event)));
+        }
+        let watcher = session(SESSIONS);
+        if wildcards {
+            subscribe(&router, &watcher, "shadow/+/update/rejected");
+            subscribe(&router, &watcher, "other/#");
+        }
+        let subscribed = begun.elapsed();
+        let messages: Vec<_> =
+            (0..SESSIONS).map(|number| [0, 1, 2].map(|event| Arc::new(message(&topic(number, event), "x")))).collect();
+        let begun = Instant::now();
+        for update in 1..=UPDATES {
+            let number = (update * 7_919 % SESSIONS) as usize;
+            for message in &messages[number] {
+                router.tell(message, DeliveryKind::Event { seq: update });
+            }
+            while outboxes[number].pop(u16::MAX).is_some() {}
+        }
+        let rate = UPDATES as f64 / begun.elapsed().as_secs_f64();
+        println!("wildcards {wildcards}: 60,000 subscriptions in {subscribed:?}, {rate:.0} updates/s of 3 events");
+    }
+}

@@ -1,0 +1,334 @@
+//! What a connection does with the packets that concern the broker: PUBLISH, SUBSCRIBE, UNSUBSCRIBE.
+
+use std::{future, pin::Pin, time::Instant};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    admission::QuotaKind,
+    auth::Access,
+    engine::Permit,
+    mqtt::{
+        broker::{Broker, presence, rights},
+        connection::Connection,
+        protocol::{
+            message::Message,
+            packet::{PacketId, Properties, Protocol, Reason, Subscribe, Subscription},
+            topic::{TopicError, TopicFilter, TopicName, is_clean},
+        },
+        session::{AckId, AckResult, Inbound},
+        shadow::{
+            request::{self, Request, RequestOrigin, ResponseTopic},
+            topics::{Destination, RequestKind},
+        },
+    },
+    observability::logging::{Shortened, limited_info},
+    shadow::{Command, Rejection, Sender, ShadowKey},
+    store::StoredShadow,
+    wire::Dialect,
+};
+
+/// A request whose payload is not read yet: what is made of it may be many times as large.
+struct ParsedRequest {
+    request: Request,
+    payload: Bytes,
+    properties: Option<Box<Properties>>,
+}
+
+/// A request that is admitted and waits for room in the engine.
+pub(in crate::mqtt) struct AwaitingPermit {
+    asked: ParsedRequest,
+    /// Its place among those that wait, which other business of the connection must not cost it.
+    room: Pin<Box<dyn Future<Output = Result<Permit, Rejection>> + Send>>,
+}
+
+impl AwaitingPermit {
+    /// What its acknowledgement completes.
+    pub(in crate::mqtt) fn ack_id(&self) -> Option<AckId> {
+        self.asked.request.from.as_ref()?.ack_id
+    }
+}
+
+/// Waits until there is room for `awaiting_permit`, if there is such a request.
+pub(in crate::mqtt) async fn room(awaiting_permit: &mut Option<AwaitingPermit>) -> Result<Permit, Rejection> {
+    match awaiting_permit {
+        Some(awaiting_permit) => awaiting_permit.room.as_mut().await,
+        None => future::pending().await,
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Carries out a PUBLISH.
+    pub(in crate::mqtt) async fn publish(&mut self, inbound: Inbound) {
+        if let Some(verdict) = unfit(&inbound, self.broker.limits.topic_bytes_max) {
+            return self.refuse_publish(&inbound, verdict);
+        }
+        match Destination::of(&inbound.topic) {
+            Destination::Ordinary => self.publish_plain(inbound),
+            Destination::Reserved(reserved) => {
+                self.refuse_publish(&inbound, refused(&reserved.to_string()));
+            }
+            Destination::Request(key, operation, dialect) => self.request(inbound, key, operation, dialect).await,
+        }
+    }
+
+    fn publish_plain(&mut self, inbound: Inbound) {
+        let ack_id = inbound.ack_id;
+        if !self.client.outbox.with_access(|access| access.may_publish(inbound.topic.as_str())) {
+            return self.refuse_publish(&inbound, forbidden(&inbound.topic));
+        }
+        // The payload is a slice of the read buffer, which must not be kept alive by a retained or queued message.
+        let payload = Bytes::copy_from_slice(&inbound.payload);
+        let message =
+            Message::new(inbound.topic, payload, inbound.qos, inbound.retain, inbound.properties, Instant::now());
+        let verdict = match self.broker.publish(message, &self.key.principal, Some(self.client.outbox.id())) {
+            Ok(0) => AckResult { reason: Reason::NO_MATCHING_SUBSCRIBERS, ..AckResult::SUCCESS },
+            Ok(_) => AckResult::SUCCESS,
+            Err(cause) => over(cause),
+        };
+        self.complete(ack_id, verdict);
+    }
+
+    async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: RequestKind, dialect: Dialect) {
+        let (now, access) = (self.broker.service.now(), self.client.outbox.access());
+        if self.device.is_none() && presence::acts_as(&access, &key.device) {
+            self.broker.presence.opened(&key.device, self.address, self.protocol, now);
+            self.device = Some(key.device.clone());
+        }
+        let response = match response_topic(&inbound, &access) {
+            Ok(response) => response,
+            Err(verdict) => return self.complete(inbound.ack_id, verdict),
+        };
+        let request = Request {
+            from: Some(RequestOrigin { outbox: self.client.outbox.clone(), ack_id: inbound.ack_id }),
+            response,
+            ..Request::new(self.broker.events.clone(), key, operation, dialect)
+        };
+        let mut asked = ParsedRequest { request, payload: inbound.payload, properties: inbound.properties };
+        match self.broker.service.admit(access.principal(), &asked.request.key) {
+            Err(rejection) => {
+                self.pace.refused(&self.broker.limits.pace, Instant::now());
+                // Read all the same: a refusal carries the client's token, and what else is wrong with it comes first.
+                let rejection = self.prepare(&mut asked).err().unwrap_or(rejection);
+                self.refuse(asked.request, &rejection);
+            }
+            Ok(_admitted) if operation == RequestKind::Get => {
+                let held = match self.prepare(&mut asked) {
+                    Ok(_) => read(&self.broker, &asked.request).await,
+                    Err(rejection) => Err(rejection),
+                };
+                match held {
+                    Ok(held) => asked.request.got(&held.document, now),
+                    Err(rejection) => self.refuse(asked.request, &rejection),
+                }
+            }
+            Ok(admitted) => {
+                asked.request.admitted = Some(admitted);
+                self.submit(asked);
+            }
+        }
+    }
+
+    fn prepare(&self, asked: &mut ParsedRequest) -> Result<Option<(Command, Sender)>, Rejection> {
+        let (access, limits) = (self.client.outbox.access(), &self.broker.limits.document);
+        asked.request.prepare(&asked.payload, asked.properties.as_deref(), &access, limits)
+    }
+
+    /// Has a command decided as soon as there is room for it.
+    fn submit(&mut self, asked: ParsedRequest) {
+        let weight = request::weight(&asked.payload, asked.properties.as_deref());
+        let principal = self.client.filters.allowance();
+        match self.broker.service.try_reserve(principal, weight) {
+            Some(permit) => self.submit_in(permit, asked),
+            None => {
+                let (service, principal) = (self.broker.service.clone(), principal.clone());
+                let room = Box::pin(async move { service.reserve(&principal, weight).await });
+                self.awaiting_permit = Some(AwaitingPermit { asked, room });
+            }
+        }
+    }
+
+    fn submit_in(&self, permit: Permit, mut asked: ParsedRequest) {
+        match self.prepare(&mut asked) {
+            Ok(Some(command)) => permit.submit(asked.request.submission(command, &self.key.client_id)),
+            Ok(None) => {}
+            Err(rejection) => self.refuse(asked.request, &rejection),
+        }
+    }
+
+    /// Goes on with the request that waited.
+    pub(in crate::mqtt) fn resume_awaiting(&mut self, permit: Result<Permit, Rejection>) {
+        match (self.awaiting_permit.take(), permit) {
+            (None, _) => {}
+            (Some(AwaitingPermit { asked, .. }), Ok(permit)) => self.submit_in(permit, asked),
+            (Some(AwaitingPermit { asked, .. }), Err(rejection)) => self.refuse(asked.request, &rejection),
+        }
+    }
+
+    /// Refuses a publication to a topic that is not the client's to publish to.
+    fn refuse_publish(&mut self, inbound: &Inbound, verdict: AckResult) {
+        self.broker.counters.publishes_refused.add(1);
+        let reason = verdict.reason_string.as_deref().unwrap_or_default();
+        self.log_refusal("a message was refused", inbound.topic.as_str(), reason);
+        self.complete(inbound.ack_id, verdict);
+    }
+
+    /// Logs that something about `topic` was refused, if the client is not told why: MQTT 3.1.1 has no reasons.
+    fn log_refusal(&self, what: &str, topic: &str, reason: &str) {
+        if self.protocol == Protocol::V5 {
+            return;
+        }
+        limited_info!(
+            self.broker.refusals, principal = %Shortened(self.key.principal.name()),
+            client = %Shortened(&self.key.client_id), address = %self.address,
+            topic = %Shortened(topic), reason = %Shortened(reason), "{what}"
+        );
+    }
+
+    fn refuse(&self, request: Request, rejection: &Rejection) {
+        if matches!(rejection, Rejection::Forbidden { .. } | Rejection::Unauthorized) {
+            let (key, reason) = (&request.key, rejection.message(&request.key));
+            self.log_refusal("a request was refused", &key.to_string(), &reason);
+        }
+        request.refuse(&self.broker.service, &self.key, &self.client.outbox.access(), rejection);
+    }
+
+    fn complete(&mut self, ack_id: Option<AckId>, verdict: AckResult) {
+        if let Some(ack_id) = ack_id {
+            self.client.session.complete(ack_id, verdict, self.transport.output());
+        }
+    }
+
+    /// Carries out a SUBSCRIBE and answers it; what is retained follows the SUBACK.
+    pub(in crate::mqtt) fn subscribe(&mut self, subscribe: Subscribe) {
+        let Subscribe { id, subscription_id, filters } = subscribe;
+        self.client.resync.subscribing();
+        let reasons: Vec<Reason> = filters
+            .into_iter()
+            .map(|filter| filter.and_then(|subscription| self.subscribe_one_logged(subscription, subscription_id)))
+            .map(|granted| granted.unwrap_or_else(|reason| reason))
+            .collect();
+        if reasons.contains(&Reason::QUOTA_EXCEEDED) {
+            self.pace.refused(&self.broker.limits.pace, Instant::now());
+        }
+        self.client.session.subscribed(id, reasons, self.transport.output());
+    }
+
+    /// As [`Self::subscribe_one`], with a refusal in the log that its client is not told the reason of.
+    fn subscribe_one_logged(&mut self, subscription: Subscription, id: Option<u32>) -> Result<Reason, Reason> {
+        let filter = (self.protocol == Protocol::V4).then(|| subscription.filter.as_str().to_owned());
+        let granted = self.subscribe_one(subscription, id);
+        if let (Some(filter), Err(reason)) = (filter, &granted) {
+            self.log_refusal("a subscription was refused", &filter, reason.name());
+        }
+        granted
+    }
+
+    fn subscribe_one(
+        &mut self,
+        mut subscription: Subscription,
+        subscription_id: Option<u32>,
+    ) -> Result<Reason, Reason> {
+        if self.bridge {
+            subscription.no_local = subscription.filter.share().is_none(); // [MQTT-3.8.3-4] of MQTT 5
+            subscription.retain_as_published = true;
+        }
+        let filter = &subscription.filter;
+        if !self.client.outbox.with_access(|access| rights::may_subscribe(access, filter)) {
+            return Err(Reason::NOT_AUTHORIZED);
+        }
+        if filter.as_str().len() > self.broker.limits.topic_bytes_max {
+            return Err(Reason::TOPIC_FILTER_INVALID);
+        }
+        let known = self.client.filters.contains(filter);
+        if !known && let Err(cause) = self.client.filters.add(filter, self.broker.limits.filters_max) {
+            self.broker.service.quotas().count(cause);
+            return Err(Reason::QUOTA_EXCEEDED);
+        }
+        let subscribed = match self.broker.router.subscribe(&self.client.outbox, &subscription, subscription_id) {
+            Ok(subscribed) => subscribed,
+            Err(reason) => {
+                self.client.filters.remove(filter);
+                return Err(reason);
+            }
+        };
+        let granted = Reason(subscription.qos as u8);
+        self.client.resync.subscribed(subscription, subscription_id, subscribed);
+        Ok(granted)
+    }
+
+    /// Carries out an UNSUBSCRIBE and answers it.
+    pub(in crate::mqtt) fn unsubscribe(&mut self, id: PacketId, filters: Vec<Result<TopicFilter, Reason>>) {
+        let reasons = filters
+            .into_iter()
+            .map(|filter| match filter {
+                Err(reason) => reason,
+                Ok(filter) => {
+                    self.client.filters.remove(&filter);
+                    self.client.resync.unsubscribed(&filter);
+                    match self.broker.router.unsubscribe(self.client.outbox.id(), &filter) {
+                        true => Reason::SUCCESS,
+                        false => Reason::NO_SUBSCRIPTION_EXISTED,
+                    }
+                }
+            })
+            .collect();
+        self.client.session.unsubscribed(id, reasons, self.transport.output());
+    }
+}
+
+/// Returns why a message that may be well formed is not for anybody to receive, if it is so.
+fn unfit(inbound: &Inbound, topic_bytes_max: usize) -> Option<AckResult> {
+    let topic = inbound.topic.as_str();
+    if topic.len() > topic_bytes_max {
+        return Some(refused("the topic is longer than this server takes"));
+    }
+    if !is_clean(topic) {
+        return Some(refused(&TopicError::Character.to_string()));
+    }
+    let properties = inbound.properties.as_deref()?;
+    let user = properties.user.iter().flat_map(|(name, value)| [name, value]);
+    let mut strings = user.chain(&properties.content_type);
+    let is_unclean = strings.any(|text| !is_clean(text));
+    is_unclean.then(|| AckResult {
+        reason: Reason::PAYLOAD_FORMAT_INVALID,
+        reason_string: Some("a property holds a control character or a Unicode non-character".into()),
+        unknown: false,
+    })
+}
+
+/// The response topic of a request, which must be an ordinary one that its sender may publish to.
+fn response_topic(inbound: &Inbound, access: &Access) -> Result<Option<ResponseTopic>, AckResult> {
+    let Some(properties) = inbound.properties.as_deref() else { return Ok(None) };
+    let Some(topic) = &properties.response_topic else { return Ok(None) };
+    if Destination::of(topic) != Destination::Ordinary {
+        return Err(refused("the response topic is not an ordinary one"));
+    }
+    if !access.may_publish(topic.as_str()) {
+        return Err(refused("the response topic is not one that this client may publish to"));
+    }
+    let correlation_data = properties.correlation_data.clone();
+    Ok(Some(ResponseTopic { topic: topic.clone(), correlation_data }))
+}
+
+/// The document that is asked for; what it takes to wait for the disk is boxed, since it is rare.
+async fn read(broker: &Broker, request: &Request) -> Result<StoredShadow, Rejection> {
+    match broker.service.cached(&request.key) {
+        Some(held) => Ok(held),
+        None => Box::pin(request.id.scope(broker.service.read(&request.key))).await,
+    }
+}
+
+fn refused(why: &str) -> AckResult {
+    AckResult { reason: Reason::TOPIC_NAME_INVALID, reason_string: Some(why.into()), unknown: false }
+}
+
+fn over(cause: QuotaKind) -> AckResult {
+    AckResult { reason: Reason::QUOTA_EXCEEDED, reason_string: Some(cause.full().into()), unknown: false }
+}
+
+fn forbidden(topic: &TopicName) -> AckResult {
+    let text = format!("Forbidden: publish {topic}");
+    AckResult { reason: Reason::NOT_AUTHORIZED, reason_string: Some(text.into()), unknown: false }
+}

@@ -1,0 +1,351 @@
+//! From an accepted socket to a connection: CONNECT, who it is, which session it gets, CONNACK.
+
+use std::{
+    borrow::Cow,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    auth::{
+        Access, AuthContext, LoginRequest,
+        authn::login::{AuthenticationError, Credentials},
+    },
+    config::CONNECTIONS_TARGET,
+    mqtt::{
+        broker::{
+            Broker, presence, rights,
+            sessions::{Attached, Refusal, SessionKey},
+        },
+        connection::{
+            Connection, FAREWELL_TIMEOUT, Intake,
+            rate_limit::ConnectionRateLimit,
+            transport::{Transport, TransportEvent},
+        },
+        protocol::{
+            codec::{self, FrameLimits, bytes_max},
+            packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
+        },
+    },
+    net::Peer,
+    observability::logging::{Shortened, limited_info},
+};
+
+/// A client that was taken in.
+struct AcceptedClient {
+    auth_context: AuthContext,
+    key: SessionKey,
+    attached: Attached,
+}
+
+/// What a client is told that is not.
+struct ConnectRefused(Reason, Cow<'static, str>);
+
+/// Serves a client on `stream` from its CONNECT to its end. Its CONNECT must be whole by `deadline`.
+///
+/// What is needed for the time of the handshake alone is in a box of its own, so that a connected client does not pay
+/// for it.
+pub(in crate::mqtt) async fn serve<S>(stream: S, peer: Peer, broker: Arc<Broker>, deadline: Instant)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Some(connection) = Box::pin(accept(stream, peer, broker, deadline)).await {
+        connection.run().await;
+    }
+}
+
+/// Takes the CONNECT. `None`: the connection is over.
+pub(in crate::mqtt) async fn accept<S>(
+    stream: S,
+    peer: Peer,
+    broker: Arc<Broker>,
+    deadline: Instant,
+) -> Option<Box<Connection<S>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut transport = Transport::new(stream);
+    let mut closing = broker.closing();
+    let connect = tokio::select! {
+        connect = tokio::time::timeout_at(deadline.into(), read_connect(&mut transport, &peer, &broker)) => connect,
+        _ = closing.wait_for(|closing| *closing) => return None,
+    };
+    match connect {
+        Ok(Some(connect)) => establish(transport, peer, connect, broker).await,
+        nothing => {
+            let in_time = nothing.is_ok();
+            tracing::debug!(peer = %peer.address, in_time, "no CONNECT"); // [MQTT-3.1.4-1]
+            broker.service.quotas().addresses.handshake_failed(peer.address.ip(), Instant::now());
+            None
+        }
+    }
+}
+
+/// Reads a whole CONNECT; refuses what is none. `None`: the connection is over.
+async fn read_connect<S>(transport: &mut Transport<S>, peer: &Peer, broker: &Broker) -> Option<Box<Connect>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let packet_bytes_max = broker.limits.frame.packet_bytes_max.min(CONNECT_BYTES_MAX);
+    loop {
+        match codec::split_frame(&mut transport.input, FrameLimits { packet_bytes_max }) {
+            Ok(Some(frame)) => match codec::decode_connect(frame) {
+                Ok(connect) => return Some(Box::new(connect)),
+                Err(refusal) => {
+                    refusal.answer(transport.output());
+                    part(transport, peer).await;
+                    return None;
+                }
+            },
+            Ok(None) => match transport.turn(true).await {
+                Ok(TransportEvent::Input) => {}
+                Ok(TransportEvent::End) => {
+                    part(transport, peer).await;
+                    return None;
+                }
+                Ok(TransportEvent::Flushed) | Err(_) => return None,
+            },
+            Err(_) => return None, // not MQTT, or too large: there is no version to answer in
+        }
+    }
+}
+
+/// Takes the client in and says CONNACK. `None`: it was refused.
+async fn establish<S>(
+    mut transport: Transport<S>,
+    peer: Peer,
+    connect: Box<Connect>,
+    broker: Arc<Broker>,
+) -> Option<Box<Connection<S>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let assigned = connect.client_id.is_empty().then(|| broker.unique_client_id());
+    let client_id = assigned.as_deref().unwrap_or(&connect.client_id).into();
+    let taken = match check_size(&connect, assigned.as_deref(), &broker) {
+        Ok(()) => take_in(&peer, &connect, client_id, &broker).await,
+        Err(refused) => Err(refused),
+    };
+    match taken {
+        Ok(taken) => Some(Box::new(welcome(transport, &peer, *connect, assigned, taken, broker))),
+        Err(ConnectRefused(reason, text)) => {
+            let (protocol, bytes_max) = (connect.protocol, bytes_max(connect.maximum_packet_size));
+            drop(connect);
+            refuse(&mut transport, &peer, (protocol, bytes_max), reason, &text).await;
+            None
+        }
+    }
+}
+
+/// Finds out who the client is, and finds or makes its session.
+async fn take_in(
+    peer: &Peer,
+    connect: &Connect,
+    client_id: Arc<str>,
+    broker: &Arc<Broker>,
+) -> Result<AcceptedClient, ConnectRefused> {
+    check(connect, broker.limits.topic_bytes_max).inspect_err(|_| {
+        broker.service.quotas().addresses.handshake_failed(peer.address.ip(), Instant::now());
+    })?;
+    let auth_context = authenticate(peer, connect, &client_id, broker).await?;
+    peer.preauth_permit.settle();
+    let key = SessionKey { principal: auth_context.identity.principal.clone(), client_id };
+    let mut attached = attach(&key, &auth_context, connect.clean_start, broker).await?;
+    let Some(replaced) = attached.replaced.take() else { return Ok(AcceptedClient { auth_context, key, attached }) };
+    // The session is in no connection's hands yet, so what goes wrong here must not go by it.
+    match catch_unwind(AssertUnwindSafe(|| broker.dispose(replaced))) {
+        Ok(()) => Ok(AcceptedClient { auth_context, key, attached }),
+        Err(_panic) => {
+            let ended = broker.sessions.release(&key, attached.client, 0, None);
+            broker.dispose(ended);
+            Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, "the server failed".into()))
+        }
+    }
+}
+
+/// Who the client is, if it may do something, and leave the will that it has.
+async fn authenticate(
+    peer: &Peer,
+    connect: &Connect,
+    client_id: &Arc<str>,
+    broker: &Broker,
+) -> Result<AuthContext, ConnectRefused> {
+    let shown = LoginRequest {
+        address: peer.address.ip(),
+        listener: &peer.listener,
+        proof: &peer.proof,
+        credentials: Credentials::of(connect.username.as_deref(), connect.password.as_deref()),
+    };
+    let authenticate = broker.authority.let_in_again(peer.signed_in.as_deref(), shown, client_id).await;
+    let (auth_context, access) =
+        authenticate.map_err(|denied| ConnectRefused(reason_of(denied), denied.to_string().into()))?;
+    match rights::may_leave(&access, connect.will.as_ref()) {
+        Ok(()) => Ok(auth_context),
+        Err((reason, text)) => {
+            let principal = auth_context.identity.principal.name();
+            limited_info!(
+                broker.refusals, address = %peer.address, %principal, client = %Shortened(client_id), reason = %Shortened(&text),
+                "a client with its will was refused"
+            );
+            Err(ConnectRefused(reason, text))
+        }
+    }
+}
+
+/// The client's session, once no other connection has it.
+async fn attach(
+    key: &SessionKey,
+    auth_context: &AuthContext,
+    clean_start: bool,
+    broker: &Broker,
+) -> Result<Attached, ConnectRefused> {
+    let make = |access: &Access| broker.new_session(access);
+    let attached = broker.sessions.attach(key, auth_context, clean_start, &broker.authority, make);
+    match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
+        Ok(Ok(attached)) => Ok(attached),
+        Ok(Err(Refusal::Quota(cause))) => {
+            broker.service.quotas().count(cause);
+            Err(ConnectRefused(Reason::QUOTA_EXCEEDED, cause.full().into()))
+        }
+        Ok(Err(Refusal::NoRights)) => {
+            Err(ConnectRefused(Reason::NOT_AUTHORIZED, "this client is no longer let in".into()))
+        }
+        Ok(Err(Refusal::Closing)) => Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, "the server is ending".into())),
+        Err(_) => Err(ConnectRefused(Reason::SERVER_BUSY, "the session's other connection does not end".into())),
+    }
+}
+
+/// Says CONNACK, and makes the connection of all that was found.
+fn welcome<S>(
+    mut transport: Transport<S>,
+    peer: &Peer,
+    mut connect: Connect,
+    assigned: Option<String>,
+    taken: AcceptedClient,
+    broker: Arc<Broker>,
+) -> Connection<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let AcceptedClient { auth_context, key, mut attached } = taken;
+    let device = presence::device_of(&attached.client.outbox.access());
+    if let Some(device) = &device {
+        broker.presence.opened(device, peer.address.ip(), connect.protocol, broker.service.now());
+    }
+    tracing::info!(
+        target: CONNECTIONS_TARGET, principal = %key.principal, client = %key.client_id,
+        address = %peer.address.ip(), listener = &*peer.listener, protocol = connect.protocol.name(),
+        resumed = attached.present, "connected"
+    );
+    let keep_alive = broker.limits.keep_alive(connect.keep_alive);
+    let connack = accepted(&connect, attached.present, assigned, &broker);
+    let bytes_max = bytes_max(connect.maximum_packet_size);
+    codec::encode(connect.protocol, &connack, bytes_max, transport.output()).expect("its size was checked");
+    let now = Instant::now();
+    attached.client.session.attach(&connect, now, transport.output());
+    attached.client.outbox.attach(attached.client.session.window());
+    peer.preauth_permit.know(attached.client.filters.allowance());
+    let pace = ConnectionRateLimit::new(attached.client.filters.allowance().clone(), now);
+    Connection {
+        transport,
+        key,
+        address: peer.address.ip(),
+        listener: peer.listener.clone(),
+        device,
+        protocol: connect.protocol,
+        bridge: connect.bridge,
+        client: attached.client,
+        will: connect.will.take(),
+        session_expiry: connect.session_expiry.min(broker.limits.session_expiry_max),
+        silence_max: (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1500)), // [MQTT-3.1.2-22]
+        disconnect_signal: attached.disconnect_signal,
+        awaiting_permit: None,
+        pace,
+        intake: Intake::new(peer.preauth_permit.clone()),
+        auth_expires_at: auth_context.identity.until.map(|until| until.deadline),
+        draining_until: None,
+        last_received: now,
+        broker,
+    }
+}
+
+/// The CONNACK of a client that is accepted.
+fn accepted(connect: &Connect, session_present: bool, assigned: Option<String>, broker: &Broker) -> ServerPacket {
+    ServerPacket::ConnAck(Box::new(ConnAck {
+        session_present,
+        reason: Reason::SUCCESS,
+        reason_string: None,
+        assigned_client_id: assigned,
+        limits: Some(broker.limits.connack(connect.session_expiry, connect.keep_alive)),
+    }))
+}
+
+/// Refuses a client that does not take the CONNACK it would get, before its session is touched.
+fn check_size(connect: &Connect, assigned: Option<&str>, broker: &Broker) -> Result<(), ConnectRefused> {
+    if connect.maximum_packet_size.is_none() {
+        return Ok(());
+    }
+    let connack = accepted(connect, false, assigned.map(str::to_owned), broker);
+    let fits = codec::encode(connect.protocol, &connack, bytes_max(connect.maximum_packet_size), &mut Vec::new());
+    fits.map_err(|error| ConnectRefused(Reason::PACKET_TOO_LARGE, error.to_string().into()))
+}
+
+/// How a client is told that it is not let in.
+fn reason_of(denied: AuthenticationError) -> Reason {
+    match denied {
+        AuthenticationError::Bad => Reason::BAD_USER_NAME_OR_PASSWORD,
+        AuthenticationError::Missing | AuthenticationError::NoRole => Reason::NOT_AUTHORIZED,
+        AuthenticationError::TooMany { .. } => Reason::QUOTA_EXCEEDED,
+        AuthenticationError::Busy => Reason::SERVER_BUSY,
+    }
+}
+
+fn check(connect: &Connect, topic_bytes_max: usize) -> Result<(), ConnectRefused> {
+    if connect.authentication_method.is_some() {
+        let text = "enhanced authentication is not offered".into();
+        return Err(ConnectRefused(Reason::BAD_AUTHENTICATION_METHOD, text)); // [MQTT-4.12.0-1]
+    }
+    if connect.will.as_ref().is_some_and(|will| will.topic.as_str().len() > topic_bytes_max) {
+        let text = "the will's topic is longer than this server takes".into();
+        return Err(ConnectRefused(Reason::TOPIC_NAME_INVALID, text));
+    }
+    Ok(())
+}
+
+async fn refuse<S>(
+    transport: &mut Transport<S>,
+    peer: &Peer,
+    (protocol, bytes_max): (Protocol, usize),
+    reason: Reason,
+    text: &str,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let connack = ConnAck {
+        session_present: false,
+        reason,
+        reason_string: Some(text.to_owned()),
+        assigned_client_id: None,
+        limits: None,
+    };
+    let _ = codec::encode(protocol, &ServerPacket::ConnAck(Box::new(connack)), bytes_max, transport.output());
+    part(transport, peer).await;
+}
+
+/// Sends what there is to send and waits for the client's end, of whose input nothing is kept from here on.
+async fn part<S>(transport: &mut Transport<S>, peer: &Peer)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    peer.preauth_permit.settle();
+    let _ = tokio::time::timeout(FAREWELL_TIMEOUT, transport.finish()).await;
+}
+
+/// Bytes of a CONNECT. Its will is kept for as long as the connection; this fits the longest user name and password.
+const CONNECT_BYTES_MAX: usize = 128 * 1024;
+
+/// How long a client waits for the end of the connection whose session it takes over.
+const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(10);

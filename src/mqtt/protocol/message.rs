@@ -1,0 +1,327 @@
+//! An application message on its way to subscribers, and its PUBLISH packet.
+//!
+//! A message is rendered once and shared. What stands before the payload in its PUBLISH packet (fixed header, topic,
+//! room for the packet identifier, properties) is encoded once per protocol version, with and without an identifier;
+//! a subscriber's write is two copies and the patching of flags and identifier. Two things differ per delivery and are
+//! encoded anew when they are there: subscription identifiers, and the seconds left of a message expiry interval.
+//!
+//! Properties are not sent to MQTT 3.1.1 clients, which have no place for them. Who gets a message is
+//! [`crate::mqtt::broker::router`]'s, and what happens to its packet identifier is [`crate::mqtt::session`]'s.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use crate::mqtt::protocol::{
+    codec::put,
+    packet::{PacketId, Properties, Protocol, QoS},
+    topic::{TopicFilter, TopicName},
+};
+
+/// A message as it was published.
+#[derive(Debug)]
+pub struct Message {
+    /// Where it was published.
+    pub topic: TopicName,
+    /// What it says.
+    pub payload: Bytes,
+    /// The QoS it was published at; a subscription may lower it.
+    pub qos: QoS,
+    /// Whether it was published with the retain flag.
+    pub retain: bool,
+    /// MQTT 5 properties, without a topic alias.
+    pub properties: Option<Box<Properties>>,
+    /// When it stops being worth delivering, from its message expiry interval. For an interval of 0, the end of
+    /// [`MOMENT`].
+    pub expires_at: Option<Instant>,
+    pub(in crate::mqtt) heads: Heads,
+}
+
+/// The identifiers of the subscriptions that selected a message; none for most.
+pub type SubscriptionIds = Box<[u32]>;
+
+/// One message for one subscriber.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// What was published.
+    pub message: Arc<Message>,
+    /// The lower of the message's and the subscription's QoS.
+    pub qos: QoS,
+    /// The retain flag as this subscriber shall see it.
+    pub retain: bool,
+    /// Empty unless the subscriptions have identifiers.
+    pub subscription_ids: SubscriptionIds,
+    /// The shared subscription it is a delivery of, if it is one.
+    pub share: Option<Arc<TopicFilter>>,
+}
+
+/// The encoded heads of a message, each made when it is first asked for.
+#[derive(Debug, Default)]
+pub(in crate::mqtt) struct Heads {
+    v4: OnceLock<Head>,
+    v4_with_id: OnceLock<Head>,
+    v5: OnceLock<Head>,
+    v5_with_id: OnceLock<Head>,
+}
+
+/// A PUBLISH packet up to its payload, flags and packet identifier zero.
+#[derive(Clone, Debug)]
+struct Head {
+    bytes: Box<[u8]>,
+    /// Where in `bytes` the packet identifier goes, if there is one.
+    id_at: usize,
+}
+
+impl Message {
+    /// A message published at `now`, which its message expiry interval counts from.
+    #[must_use]
+    pub fn new(
+        topic: TopicName,
+        payload: Bytes,
+        qos: QoS,
+        retain: bool,
+        properties: Option<Box<Properties>>,
+        now: Instant,
+    ) -> Self {
+        let expiry = properties.as_ref().and_then(|properties| properties.message_expiry);
+        let lifetime = |seconds| if seconds == 0 { MOMENT } else { Duration::from_secs(u64::from(seconds)) };
+        let expires_at = expiry.and_then(|seconds| now.checked_add(lifetime(seconds)));
+        Self { topic, payload, qos, retain, properties, expires_at, heads: Heads::default() }
+    }
+
+    /// Whether its message expiry interval has passed.
+    #[must_use]
+    pub fn is_expired(&self, now: Instant) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// Returns true for a message expiry interval of 0: it is for who is there to receive it, and neither retained nor
+    /// kept for a session without connection.
+    #[must_use]
+    pub fn is_momentary(&self) -> bool {
+        self.properties.as_ref().is_some_and(|properties| properties.message_expiry == Some(0))
+    }
+
+    /// Bytes of topic, payload and properties, by which queues are measured.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.topic.as_str().len() + self.payload.len() + self.properties_bytes()
+    }
+
+    /// What the properties occupy in memory, in bytes.
+    #[must_use]
+    pub fn properties_bytes(&self) -> usize {
+        let Some(properties) = self.properties.as_deref() else { return 0 };
+        size_of::<Properties>()
+            + properties.content_type.as_ref().map_or(0, String::len)
+            + properties.response_topic.as_ref().map_or(0, |topic| topic.as_str().len())
+            + properties.correlation_data.as_ref().map_or(0, Bytes::len)
+            + properties.user.iter().map(user_property_bytes).sum::<usize>()
+    }
+
+    fn cached_head(&self, protocol: Protocol, with_id: bool) -> &Head {
+        let cell = match (protocol, with_id) {
+            (Protocol::V4, false) => &self.heads.v4,
+            (Protocol::V4, true) => &self.heads.v4_with_id,
+            (Protocol::V5, false) => &self.heads.v5,
+            (Protocol::V5, true) => &self.heads.v5_with_id,
+        };
+        cell.get_or_init(|| self.encode_head(protocol, with_id, None, &[]))
+    }
+
+    fn encode_head(&self, protocol: Protocol, with_id: bool, expiry: Option<u32>, ids: &[u32]) -> Head {
+        let topic = self.topic.as_str().as_bytes();
+        let mut properties = Vec::new();
+        if protocol == Protocol::V5 {
+            let mut section = Vec::new();
+            self.put_properties(expiry, ids, &mut section);
+            put::varint(section.len(), &mut properties);
+            properties.append(&mut section);
+        }
+        let id_len = if with_id { 2 } else { 0 };
+        let remaining = 2 + topic.len() + id_len + properties.len() + self.payload.len();
+
+        let mut bytes = Vec::with_capacity(5 + remaining - self.payload.len());
+        bytes.push(PUBLISH);
+        put::varint(remaining.min(put::VARINT_MAX), &mut bytes);
+        put::length_prefixed(topic, &mut bytes);
+        let id_at = bytes.len();
+        if with_id {
+            put::two(0, &mut bytes);
+        }
+        bytes.append(&mut properties);
+        Head { bytes: bytes.into(), id_at }
+    }
+
+    /// OASIS MQTT 5.0 section 3.3.2.3, in the order of the identifiers.
+    fn put_properties(&self, expiry: Option<u32>, ids: &[u32], out: &mut Vec<u8>) {
+        if let Some(seconds) = expiry {
+            out.push(0x02);
+            put::four(seconds, out);
+        }
+        for id in ids {
+            out.push(0x0B);
+            put::varint(*id as usize, out);
+        }
+        let Some(properties) = &self.properties else { return };
+        if let Some(indicator) = properties.payload_format_indicator {
+            out.extend_from_slice(&[0x01, indicator]);
+        }
+        if let Some(content_type) = &properties.content_type {
+            out.push(0x03);
+            put::length_prefixed(content_type.as_bytes(), out);
+        }
+        if let Some(topic) = &properties.response_topic {
+            out.push(0x08);
+            put::length_prefixed(topic.as_str().as_bytes(), out);
+        }
+        if let Some(data) = &properties.correlation_data {
+            out.push(0x09);
+            put::length_prefixed(data, out);
+        }
+        for (name, value) in &properties.user {
+            out.push(0x26);
+            put::length_prefixed(name.as_bytes(), out);
+            put::length_prefixed(value.as_bytes(), out);
+        }
+    }
+}
+
+impl Delivery {
+    /// Appends the PUBLISH packet to `out` unless it is larger than `bytes_max`, and says whether it did.
+    ///
+    /// `id` is `Some` exactly for QoS 1 and 2. `now` tells what is left of a message expiry interval.
+    pub fn write(
+        &self,
+        protocol: Protocol,
+        id: Option<PacketId>,
+        dup: bool,
+        now: Instant,
+        bytes_max: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let message = &*self.message;
+        let own;
+        let head = if protocol == Protocol::V4 || (message.expires_at.is_none() && self.subscription_ids.is_empty()) {
+            message.cached_head(protocol, id.is_some())
+        } else {
+            own = message.encode_head(protocol, id.is_some(), self.seconds_left(now), &self.subscription_ids);
+            &own
+        };
+        if head.bytes.len() + message.payload.len() > bytes_max.min(put::VARINT_MAX) {
+            return false;
+        }
+        let start = out.len();
+        out.reserve(head.bytes.len() + message.payload.len());
+        out.extend_from_slice(&head.bytes);
+        if let Some(flags) = out.get_mut(start) {
+            *flags |= u8::from(dup) << 3 | (self.qos as u8) << 1 | u8::from(self.retain);
+        }
+        if let Some((id, place)) = id.zip(out.get_mut(start + head.id_at..start + head.id_at + 2)) {
+            place.copy_from_slice(&id.get().to_be_bytes());
+        }
+        out.extend_from_slice(&message.payload);
+        true
+    }
+
+    /// The expiry interval as received, less the time waited here, rounded up [MQTT-3.3.2-6].
+    fn seconds_left(&self, now: Instant) -> Option<u32> {
+        let left = self.message.expires_at?.saturating_duration_since(now);
+        let seconds = u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        Some(if self.message.is_momentary() { 0 } else { seconds })
+    }
+}
+
+/// What a user property occupies: two strings, and its bytes again in the head of the packet.
+fn user_property_bytes(pair: &(String, String)) -> usize {
+    size_of_val(pair) + 2 * (ALLOCATION_BYTES + pair.0.len() + pair.1.len())
+}
+
+/// How long a message with an expiry interval of 0 may be under way within the server: a connection's task has to get
+/// its turn. One unit of the interval.
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// What a string takes on the heap beside its bytes.
+const ALLOCATION_BYTES: usize = 8;
+
+/// The first byte of a PUBLISH packet, no flag set.
+const PUBLISH: u8 = 0x30;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn delivery(properties: Option<Properties>, qos: QoS, ids: &[u32], now: Instant) -> Delivery {
+        let topic = TopicName::new("a/b").unwrap();
+        let message = Message::new(topic, Bytes::from_static(b"hi"), qos, false, properties.map(Box::new), now);
+        Delivery { message: Arc::new(message), qos, retain: false, subscription_ids: ids.into(), share: None }
+    }
+
+    /// How a delivery is to be written.
+    struct Case<'a> {
+        properties: Option<&'a Properties>,
+        protocol: Protocol,
+        qos: QoS,
+        dup: bool,
+        ids: &'a [u32],
+    }
+
+    #[test]
+    fn a_publish_is_written_byte_by_byte_as_the_standard_says() {
+        use self::{
+            Protocol::{V4, V5},
+            QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce},
+        };
+        let some =
+            Properties { content_type: Some("t".into()), user: vec![("k".into(), "v".into())], ..<_>::default() };
+        let ttl = Properties { message_expiry: Some(10), ..<_>::default() };
+        let plain = |protocol, qos| Case { properties: None, protocol, qos, dup: false, ids: &[] };
+        let with = |properties, protocol, qos| Case { properties: Some(properties), ..plain(protocol, qos) };
+        // label, how, bytes
+        let table: [(&str, Case<'_>, &[u8]); 9] = [
+            ("plain 3.1.1", plain(V4, AtMostOnce), b"\x30\x07\0\x03a/bhi"),
+            ("no properties", Case { ids: &[9], ..with(&some, V4, AtMostOnce) }, b"\x30\x07\0\x03a/bhi"),
+            ("no expiry", with(&ttl, V4, AtMostOnce), b"\x30\x07\0\x03a/bhi"),
+            ("packet id", plain(V4, AtLeastOnce), b"\x32\x09\0\x03a/b\0\x07hi"),
+            ("resend", Case { dup: true, ..plain(V4, ExactlyOnce) }, b"\x3c\x09\0\x03a/b\0\x07hi"),
+            ("plain 5", plain(V5, AtMostOnce), b"\x30\x08\0\x03a/b\0hi"),
+            ("properties", with(&some, V5, AtLeastOnce), b"\x32\x15\0\x03a/b\0\x07\x0b\x03\0\x01t\x26\0\x01k\0\x01vhi"),
+            ("ids", Case { ids: &[1, 200], ..plain(V5, AtMostOnce) }, b"\x30\x0d\0\x03a/b\x05\x0b\x01\x0b\xc8\x01hi"),
+            ("expiry", with(&ttl, V5, AtMostOnce), b"\x30\x0d\0\x03a/b\x05\x02\0\0\0\x08hi"),
+        ];
+        let start = Instant::now();
+        let later = start + Duration::from_millis(2_500);
+        for (label, Case { properties, protocol, qos, dup, ids }, bytes) in table {
+            let delivery = delivery(properties.cloned(), qos, ids, start);
+            let id = if qos == AtMostOnce { None } else { PacketId::new(7) };
+            // The second time from what the first has kept.
+            for _ in 0..2 {
+                let mut out = b"before".to_vec();
+                assert!(delivery.write(protocol, id, dup, later, bytes.len(), &mut out), "{label}");
+                assert_eq!(out.strip_prefix(b"before").unwrap(), bytes, "{label}");
+                assert!(!delivery.write(protocol, id, dup, later, bytes.len() - 1, &mut out), "{label}");
+                assert_eq!(out.len(), b"before".len() + bytes.len(), "{label}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_expires_when_its_interval_has_passed() {
+        let start = Instant::now();
+        let ttl = Properties { message_expiry: Some(10), ..<_>::default() };
+        let message = delivery(Some(ttl), QoS::AtMostOnce, &[], start).message;
+        assert!(!message.is_expired(start + Duration::from_secs(9)));
+        assert!(message.is_expired(start + Duration::from_secs(10)));
+        let momentary = Properties { message_expiry: Some(0), ..<_>::default() };
+        let delivery = delivery(Some(momentary), QoS::AtMostOnce, &[], start);
+        assert!(!delivery.message.is_expired(start) && delivery.message.is_expired(start + MOMENT));
+        let mut out = Vec::new();
+        assert!(delivery.write(Protocol::V5, None, false, start, usize::MAX, &mut out));
+        assert_eq!(out, b"\x30\x0d\0\x03a/b\x05\x02\0\0\0\0hi", "0 seconds are left");
+    }
+}

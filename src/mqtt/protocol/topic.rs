@@ -1,0 +1,261 @@
+//! Topic names and topic filters, checked once where they enter.
+//!
+//! A [`TopicName`] is what a message is published to; a [`TopicFilter`] is what a client subscribes to. Both are
+//! valid by construction, so nothing further in looks at raw strings. Matching is the router's.
+
+use std::{fmt, sync::Arc};
+
+/// The largest topic name or filter, in UTF-8 bytes.
+pub const TOPIC_BYTES_MAX: usize = crate::config::limits::TOPIC_BYTES_MAX as usize;
+
+/// A valid topic name: 1 to [`TOPIC_BYTES_MAX`] bytes, no wildcard, no NUL, and but for [`TopicName::lenient`] nothing
+/// else that [`is_clean`] finds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicName(Arc<str>);
+
+/// A valid topic filter, without the `$share/<group>/` prefix, which is kept apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicFilter {
+    text: Arc<str>,
+    share: Option<Arc<str>>,
+}
+
+/// Why a string is no topic name or filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// Zero bytes long.
+    #[error("a topic is empty")]
+    Empty,
+    /// Longer than [`TOPIC_BYTES_MAX`].
+    #[error("a topic is longer than {TOPIC_BYTES_MAX} bytes")]
+    TooLong,
+    /// In a name `+` or `#`.
+    #[error("a topic name holds a wildcard")]
+    WildcardInName,
+    /// A control character or a non-character.
+    #[error("a topic holds a control character or a Unicode non-character")]
+    Character,
+    /// In a filter: `+` or `#` beside other characters of a level, or `#` not last.
+    #[error("a wildcard is not alone in its level, or # is not the last level")]
+    Wildcard,
+    /// `$share/` without a group name or without a filter, or a group name with a wildcard.
+    #[error("a shared subscription is not of the form $share/<group>/<filter>")]
+    Share,
+}
+
+impl TopicName {
+    /// Checks `text`.
+    ///
+    /// # Errors
+    ///
+    /// [`TopicError::Empty`], [`TopicError::TooLong`], [`TopicError::WildcardInName`], [`TopicError::Character`].
+    pub fn new(text: &str) -> Result<Self, TopicError> {
+        if is_clean(text) { Self::lenient(text) } else { Err(TopicError::Character) }
+    }
+
+    /// Checks `text` but for characters that a client may send and no subscriber should get. The topic of a PUBLISH is
+    /// read so: a message is refused for them, its connection is not ended.
+    ///
+    /// # Errors
+    ///
+    /// [`TopicError::Empty`], [`TopicError::TooLong`], [`TopicError::WildcardInName`]; [`TopicError::Character`] for
+    /// NUL.
+    pub fn lenient(text: &str) -> Result<Self, TopicError> {
+        check_length(text)?;
+        if text.contains(['+', '#']) {
+            return Err(TopicError::WildcardInName); // [MQTT-3.3.2-2]
+        }
+        if text.contains('\0') {
+            return Err(TopicError::Character); // [MQTT-4.7.3-2]
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The topic as it was sent.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TopicFilter {
+    /// Checks `text`, taking a `$share/<group>/` prefix off.
+    ///
+    /// # Errors
+    ///
+    /// Any [`TopicError`].
+    pub fn new(text: &str) -> Result<Self, TopicError> {
+        check_length(text)?;
+        if !is_clean(text) {
+            return Err(TopicError::Character); // [MQTT-4.7.3-2]; others are in no topic either
+        }
+        let (share, filter) = match text.strip_prefix("$share/") {
+            None => (None, text),
+            Some(rest) => {
+                let (group, filter) = rest.split_once('/').ok_or(TopicError::Share)?;
+                // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+                if group.is_empty() || filter.is_empty() || group.contains(['+', '#']) {
+                    return Err(TopicError::Share);
+                }
+                (Some(group.into()), filter)
+            }
+        };
+        let mut levels = filter.split('/').peekable();
+        while let Some(level) = levels.next() {
+            let last = levels.peek().is_none();
+            // [MQTT-4.7.1-1], [MQTT-4.7.1-2]
+            if (level.contains('#') && (level != "#" || !last)) || (level.contains('+') && level != "+") {
+                return Err(TopicError::Wildcard);
+            }
+        }
+        Ok(Self { text: filter.into(), share })
+    }
+
+    /// The filter itself, without a `$share/<group>/` prefix.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The same as [`Self::as_str`], to be kept without a copy.
+    #[must_use]
+    pub fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
+    /// The group of a shared subscription.
+    #[must_use]
+    pub fn share(&self) -> Option<&str> {
+        self.share.as_deref()
+    }
+
+    /// Whether `topic` is one of those the filter selects; `$…` topics are not selected by a leading wildcard.
+    #[must_use]
+    pub fn matches(&self, topic: &TopicName) -> bool {
+        // [MQTT-4.7.2-1]
+        if topic.as_str().starts_with('$') && self.text.starts_with(['+', '#']) {
+            return false;
+        }
+        let mut names = topic.as_str().split('/');
+        for level in self.text.split('/') {
+            match (level, names.next()) {
+                ("#", _) => return true,
+                ("+", Some(_)) => {}
+                (level, Some(name)) if level == name => {}
+                _ => return false,
+            }
+        }
+        names.next().is_none()
+    }
+}
+
+impl fmt::Display for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for TopicFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.share {
+            Some(group) => write!(f, "$share/{group}/{}", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+/// Returns false if `text` holds a control character (U+0000–1F, U+007F–9F) or a non-character (U+FDD0–EF, and the
+/// last two of each plane). Section 1.5.4 advises against them, and clients built on libmosquitto disconnect when
+/// they receive one.
+#[must_use]
+pub fn is_clean(text: &str) -> bool {
+    let plain = |byte| matches!(byte, 0x20..0x7F); // nearly every string
+    text.bytes().all(plain)
+        || !text
+            .chars()
+            .any(|c| c.is_control() || matches!(c, '\u{FDD0}'..='\u{FDEF}') || u32::from(c) & 0xFFFE == 0xFFFE)
+}
+
+fn check_length(text: &str) -> Result<(), TopicError> {
+    match text.len() {
+        0 => Err(TopicError::Empty),
+        length if length > TOPIC_BYTES_MAX => Err(TopicError::TooLong),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_select_topics() {
+        // filter, topic, selected
+        let table = [
+            ("a/b", "a/b", true),
+            ("a/b", "a/b/c", false),
+            ("a/+", "a/b", true),
+            ("a/+", "a", false),
+            ("a/+", "a/", true),
+            ("+/+", "/x", true),
+            ("a/#", "a", true),
+            ("a/#", "a/b/c", true),
+            ("#", "a/b", true),
+            ("#", "$aws/things", false),
+            ("+/things", "$aws/things", false),
+            ("$aws/#", "$aws/things", true),
+            ("a/b/#", "a/c", false),
+        ];
+        for (filter, topic, selected) in table {
+            let (parsed, name) = (TopicFilter::new(filter), TopicName::new(topic));
+            assert_eq!(parsed.ok().zip(name.ok()).map(|(f, t)| f.matches(&t)), Some(selected), "{filter} {topic}");
+        }
+    }
+
+    #[test]
+    fn bad_topics_are_refused() {
+        let long = "x".repeat(TOPIC_BYTES_MAX + 1);
+        for (filter, error) in [
+            ("", TopicError::Empty),
+            (long.as_str(), TopicError::TooLong),
+            ("a\0b", TopicError::Character),
+            ("a/\u{1}", TopicError::Character),
+            ("$share/g\u{85}/a", TopicError::Character),
+            ("a/#/b", TopicError::Wildcard),
+            ("a#", TopicError::Wildcard),
+            ("a+/b", TopicError::Wildcard),
+            ("$share/g", TopicError::Share),
+            ("$share//a", TopicError::Share),
+            ("$share/g/", TopicError::Share),
+            ("$share/g+/a", TopicError::Share),
+        ] {
+            assert_eq!(TopicFilter::new(filter), Err(error), "{filter}");
+        }
+        assert_eq!(TopicName::new("a/+"), Err(TopicError::WildcardInName));
+        assert_eq!(TopicFilter::new("$share/g/a/+").map(|f| f.to_string()), Ok("$share/g/a/+".into()));
+    }
+
+    #[test]
+    fn control_characters_and_non_characters_are_not_clean() {
+        for (first, last, clean) in [
+            (0x0, 0x1F, false),
+            (0x20, 0x7E, true),
+            (0x7F, 0x9F, false),
+            (0xA0, 0xD7FF, true),
+            (0xE000, 0xFDCF, true),
+            (0xFDD0, 0xFDEF, false),
+            (0xFDF0, 0xFFFD, true),
+            (0xFFFE, 0xFFFF, false),
+            (0x1_0000, 0x1_FFFD, true),
+            (0x1_FFFE, 0x1_FFFF, false),
+            (0x10_FFFD, 0x10_FFFD, true),
+            (0x10_FFFE, 0x10_FFFF, false),
+        ] {
+            for c in (first..=last).filter_map(char::from_u32) {
+                assert_eq!(is_clean(&format!("a/{c}b")), clean, "{c:?}");
+                assert_eq!(TopicName::new(&format!("{c}/a")).is_ok(), clean && !"+#".contains(c), "{c:?}");
+                assert_eq!(TopicName::lenient(&format!("{c}/a")).is_ok(), !"\0+#".contains(c), "{c:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! Messages a connection looks up and sends beside those of its outbox: devices that came and went, the changes its
+//! session missed, and what is retained for its new subscriptions.
+//!
+//! A session that was away, or too slow, has a journal sequence above which it was sent nothing ([`Outbox::lag`]). The
+//! journal is walked from there to its head; an entry that is still the newest of its shadow is sent as delta,
+//! documents, accepted and document, any other is passed over, since a later one follows. Where retention has passed
+//! the sequence, the delta and document of every shadow are sent instead.
+//!
+//! Turns: the three sources take turns with each other, and together they have a turn after every few deliveries of the
+//! outbox ([`Resync::is_due`]), so that none of them waits for a queue that never empties. What would overtake something
+//! older that is queued waits for that ([`step`]): missed changes for the replies, a retained document for the events of
+//! its shadow. Of those there is an end, since each lane of the outbox has its turns too.
+//!
+//! What of this a connection has not sent waits in its session for the next one. Only the walk begins anew, at the lag
+//! that the outbox still has.
+//!
+//! Everything is read at the moment it is sent and a page at a time, so that no state older than one already sent
+//! follows, and a long walk holds little memory and goes as fast as the client reads.
+//!
+//! [`Outbox::lag`]: crate::mqtt::broker::outbox::Outbox::lag
+
+mod selects;
+mod step;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use self::{
+    selects::{Devices, Documents, PAGE},
+    step::{Reader, ResyncStep, RetainedSelection, Skip},
+};
+use crate::{
+    mqtt::{
+        broker::{
+            Broker,
+            outbox::{ChangedPresence, Outbox},
+            presence,
+            router::{Cursor, SubscriptionChange},
+            sessions::SessionKey,
+        },
+        protocol::{
+            message::Delivery,
+            packet::{RetainHandling, Subscription},
+            topic::TopicFilter,
+        },
+        shadow::topics::Event,
+    },
+    shadow::{DeviceId, Rejection, ShadowKey},
+    store::{Listed, Seq},
+};
+
+/// Everything that is still to be looked up and sent.
+#[derive(Debug, Default)]
+pub(in crate::mqtt) struct Resync {
+    /// None for most sessions, which have nothing to catch up with.
+    work: Option<Box<ResyncWork>>,
+    /// SUBSCRIBE packets so far.
+    subscribes: u32,
+    /// Deliveries of the outbox since the last turn.
+    others: u8,
+}
+
+#[derive(Debug, Default)]
+struct ResyncWork {
+    missed: MissedChanges,
+    presence: Presence,
+    retained: Retained,
+    /// Whose turn it is.
+    turn: Source,
+    /// Until when the store is not read, since it could not be.
+    paused: Option<Instant>,
+}
+
+/// The changes that were missed.
+#[derive(Debug, Default)]
+struct MissedChanges {
+    /// The page in hand.
+    steps: VecDeque<ResyncStep>,
+    /// How far the journal was walked, while there is lag.
+    walked: Option<Seq>,
+    /// The last shadow that was sent, while all shadows are.
+    resent: Option<Option<ShadowKey>>,
+}
+
+/// The devices that came or went.
+#[derive(Debug, Default)]
+struct Presence {
+    steps: VecDeque<ResyncStep>,
+    /// The last change that was sent, while all after some change are.
+    after: Option<u64>,
+}
+
+/// What is retained for new subscriptions.
+#[derive(Debug, Default)]
+struct Retained {
+    steps: VecDeque<ResyncStep>,
+    /// The subscriptions, first come first.
+    pending: VecDeque<PendingRetained>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Source {
+    #[default]
+    Presence,
+    MissedChanges,
+    Retained,
+}
+
+/// What [`Resync::next`] found.
+#[derive(Debug)]
+pub(in crate::mqtt) enum Next {
+    /// A message to send.
+    Delivery(Box<Delivery>),
+    /// Nothing yet; ask again when nothing else is to be done.
+    Later,
+    /// There is nothing to catch up with, it has to wait for what is queued or for the QoS window, or the store cannot be
+    /// read now: then there is a pause.
+    Nothing,
+}
+
+/// What one source found.
+enum SourceResult {
+    Delivery(Box<Delivery>),
+    /// A page of which nothing was to be sent.
+    Page,
+    /// Nothing that can be sent now.
+    Nothing,
+}
+
+#[derive(Debug)]
+struct PendingRetained {
+    selection: Arc<RetainedSelection>,
+    stage: ResyncStage,
+    /// The SUBSCRIBE packet it came in, by number.
+    packet: u32,
+    /// How often that packet asks for it.
+    times: u16,
+}
+
+#[derive(Debug)]
+enum ResyncStage {
+    MessageBroker(Cursor),
+    Documents(Option<ShadowKey>),
+    Presence(Option<DeviceId>),
+}
+
+impl Resync {
+    /// Notes that the subscriptions of another SUBSCRIBE follow.
+    pub(in crate::mqtt) fn subscribing(&mut self) {
+        self.subscribes = self.subscribes.wrapping_add(1);
+    }
+
+    /// Notes that what is retained for a subscription is to be sent, as its retain handling asks.
+    pub(in crate::mqtt) fn subscribed(
+        &mut self,
+        subscription: Subscription,
+        id: Option<u32>,
+        subscribed: SubscriptionChange,
+    ) {
+        let packet = self.subscribes;
+        let is_same = |pending: &&mut PendingRetained| {
+            pending.packet == packet && pending.selection.filter() == &subscription.filter
+        };
+        let same = self.work.as_mut().and_then(|work| work.retained.pending.iter_mut().find(is_same));
+        // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
+        let send = match subscription.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => subscribed == SubscriptionChange::New,
+            RetainHandling::DoNotSend => false,
+        };
+        // A filter that stands twice in one SUBSCRIBE counts as if it stood in two of them [MQTT-3.8.4-5].
+        match same {
+            Some(same) if send => {
+                same.selection = Arc::new(RetainedSelection { subscription, id });
+                same.times = same.times.saturating_add(1);
+            }
+            Some(_) => {}
+            None => {
+                self.unsubscribed(&subscription.filter);
+                if send && subscription.filter.share().is_none() {
+                    let selection = Arc::new(RetainedSelection { subscription, id });
+                    let pending = PendingRetained { selection, stage: ResyncStage::default(), packet, times: 1 };
+                    self.work.get_or_insert_default().retained.pending.push_back(pending);
+                }
+            }
+        }
+    }
+
+    /// The connection ended and the session lives on: what is still to be sent waits for the next one, but for the
+    /// missed changes, since the walk begins anew.
+    pub(in crate::mqtt) fn detach(&mut self) {
+        if let Some(work) = &mut self.work {
+            (work.missed, work.paused) = (MissedChanges::default(), None);
+        }
+        self.release();
+    }
+
+    /// Forgets what was to be sent for `filter`.
+    pub(in crate::mqtt) fn unsubscribed(&mut self, filter: &TopicFilter) {
+        if let Some(work) = &mut self.work {
+            work.retained.pending.retain(|pending| pending.selection.filter() != filter);
+            work.retained.steps.retain(|step| !step.is_for(filter));
+        }
+        self.release();
+    }
+
+    /// Returns true if there is nothing to catch up with now.
+    pub(in crate::mqtt) fn is_idle(&self, outbox: &Outbox) -> bool {
+        match &self.work {
+            Some(work) if work.paused.is_some() => true,
+            Some(work) if !work.is_done() => false,
+            _ => !outbox.wants_catching_up(),
+        }
+    }
+
+    /// Returns true if the outbox has had its deliveries, and what is to be caught up with has its turn.
+    pub(in crate::mqtt) fn is_due(&self, outbox: &Outbox) -> bool {
+        self.others >= TURN && !self.is_idle(outbox)
+    }
+
+    /// Notes a delivery of the outbox.
+    pub(in crate::mqtt) fn passed(&mut self) {
+        self.others = self.others.saturating_add(1);
+    }
+
+    /// When to go on, during a pause.
+    pub(in crate::mqtt) fn paused(&self) -> Option<Instant> {
+        self.work.as_ref()?.paused
+    }
+
+    /// Ends the pause if it is over.
+    pub(in crate::mqtt) fn resume(&mut self, now: Instant) {
+        if let Some(work) = &mut self.work {
+            work.paused = work.paused.filter(|until| *until > now);
+        }
+    }
+
+    /// The next message to send. Looks at [`PAGES_AT_ONCE`] at most, however little of them concerns the session.
+    pub(in crate::mqtt) async fn next(
+        &mut self,
+        broker: &Broker,
+        own: &SessionKey,
+        outbox: &Outbox,
+        window_open: bool,
+    ) -> Next {
+        let reader = Reader { broker, own, outbox, window_open };
+        let next = self.work.get_or_insert_default().next(reader).await;
+        self.release();
+        if !matches!(next, Next::Nothing) {
+            self.others = 0; // what has to wait keeps its turn
+        }
+        next
+    }
+
+    /// Gives the memory back when nothing is left.
+    fn release(&mut self) {
+        self.work.take_if(|work| work.is_done() && work.paused.is_none());
+    }
+}
+
+impl ResyncWork {
+    fn is_done(&self) -> bool {
+        self.missed.is_done() && self.presence.is_done() && self.retained.is_done()
+    }
+
+    async fn next(&mut self, reader: Reader<'_>) -> Next {
+        let (mut pages, mut nothing) = (0, 0);
+        while pages < PAGES_AT_ONCE && nothing < SOURCES {
+            let source = self.turn;
+            self.turn = source.after();
+            let found = match source {
+                Source::Presence => self.presence.next(reader).await,
+                Source::MissedChanges => self.missed.next(reader).await,
+                Source::Retained => self.retained.next(reader).await,
+            };
+            match found {
+                Ok(SourceResult::Delivery(delivery)) => return Next::Delivery(delivery),
+                Ok(SourceResult::Page) => (pages, nothing) = (pages + 1, 0),
+                Ok(SourceResult::Nothing) => nothing += 1,
+                // What could not be read is as it was before, and is read again later.
+                Err(_) => {
+                    (self.turn, self.paused) = (source, Some(Instant::now() + PAUSE));
+                    return Next::Nothing;
+                }
+            }
+        }
+        if pages < PAGES_AT_ONCE { Next::Nothing } else { Next::Later }
+    }
+}
+
+/// The store could not be read.
+struct ReadFailed;
+
+impl From<Rejection> for ReadFailed {
+    fn from(_: Rejection) -> Self {
+        Self
+    }
+}
+
+/// The first of `steps` that sends something, if none before it has to wait. Those before it are taken out.
+async fn first(steps: &mut VecDeque<ResyncStep>, reader: Reader<'_>) -> Result<SourceResult, ReadFailed> {
+    while let Some(step) = steps.front() {
+        let delivery = match step.deliver(reader).await {
+            Ok(delivery) => Some(delivery),
+            Err(Skip::Void) => None,
+            Err(Skip::StoredShadow) => return Ok(SourceResult::Nothing),
+            Err(Skip::ReadFailed) => return Err(ReadFailed),
+        };
+        steps.pop_front();
+        if let Some(delivery) = delivery {
+            return Ok(SourceResult::Delivery(Box::new(delivery)));
+        }
+    }
+    Ok(SourceResult::Page)
+}
+
+impl MissedChanges {
+    fn is_done(&self) -> bool {
+        self.steps.is_empty() && self.walked.is_none() && self.resent.is_none()
+    }
+
+    async fn next(&mut self, reader: Reader<'_>) -> Result<SourceResult, ReadFailed> {
+        if self.steps.is_empty() {
+            let Some(lag) = reader.outbox.lag() else { return Ok(SourceResult::Nothing) };
+            self.walk(reader.broker, reader.outbox, Seq(lag)).await?;
+        }
+        first(&mut self.steps, reader).await
+    }
+
+    /// Takes the next page of missed changes, or ends the lag.
+    async fn walk(&mut self, broker: &Broker, outbox: &Outbox, lag: Seq) -> Result<(), Rejection> {
+        if let Some(after) = self.resent.clone() {
+            return self.resend(broker, after).await;
+        }
+        let walked = self.walked.map_or(lag, |walked| walked.max(lag));
+        let page = broker.service.journal_if_sound(walked, PAGE).await?;
+        let Some(page) = page.filter(|page| !page.gone) else {
+            // What was missed cannot be known: every shadow is sent, then the journal from the present head on.
+            self.walked = Some(broker.service.head());
+            self.resent = Some(None);
+            return Ok(());
+        };
+        match page.entries.last() {
+            Some(last) => self.walked = Some(last.seq),
+            None if outbox.leave_lag(walked.0, broker.events.fan_out_position()) => self.walked = None,
+            None => self.walked = Some(walked),
+        }
+        let unsent = outbox.unsent();
+        let entries = page.entries.into_iter().map(Arc::new);
+        self.steps.extend(entries.flat_map(|entry| step::missed(&entry, unsent.as_ref())));
+        Ok(())
+    }
+
+    async fn resend(&mut self, broker: &Broker, after: Option<ShadowKey>) -> Result<(), Rejection> {
+        let page = broker.service.list(after, PAGE).await?;
+        self.resent = page.last().map(|last| Some(last.key.clone()));
+        let existing = page.into_iter().filter(|listed| !listed.deleted);
+        self.steps.extend(existing.flat_map(|listed| step::present(&listed.key).collect::<Vec<_>>()));
+        Ok(())
+    }
+}
+
+impl Presence {
+    fn is_done(&self) -> bool {
+        self.steps.is_empty() && self.after.is_none()
+    }
+
+    async fn next(&mut self, reader: Reader<'_>) -> Result<SourceResult, ReadFailed> {
+        if self.steps.is_empty() && !self.take(reader.broker, reader.outbox) {
+            return Ok(SourceResult::Nothing);
+        }
+        first(&mut self.steps, reader).await
+    }
+
+    /// Takes what has changed of who is connected. False: nothing has.
+    fn take(&mut self, broker: &Broker, outbox: &Outbox) -> bool {
+        if let Some(after) = self.after.take() {
+            let changed = broker.presence.changed_after(after, PAGE);
+            self.after = changed.last().map(|(number, _)| *number);
+            self.steps.extend(changed.into_iter().map(|(_, device)| ResyncStep::Presence(device, None)));
+            return true;
+        }
+        if !outbox.has_changed_presence() {
+            return false;
+        }
+        let ChangedPresence { topics, since } = outbox.take_changed_presence();
+        self.after = since;
+        let devices = topics.iter().filter_map(presence::device_in);
+        self.steps.extend(devices.map(|device| ResyncStep::Presence(device, None)));
+        true
+    }
+}
+
+impl Retained {
+    fn is_done(&self) -> bool {
+        self.steps.is_empty() && self.pending.is_empty()
+    }
+
+    async fn next(&mut self, reader: Reader<'_>) -> Result<SourceResult, ReadFailed> {
+        if self.steps.is_empty() && !self.take(reader.broker, reader.outbox).await? {
+            return Ok(SourceResult::Nothing);
+        }
+        first(&mut self.steps, reader).await
+    }
+
+    /// Takes the next page of what is retained. False: there is none left.
+    async fn take(&mut self, broker: &Broker, outbox: &Outbox) -> Result<bool, Rejection> {
+        let Some(pending) = self.pending.front_mut() else { return Ok(false) };
+        let (selection, filter) = (pending.selection.clone(), pending.selection.filter());
+        match &mut pending.stage {
+            ResyncStage::MessageBroker(cursor) => {
+                let page = broker.router.retained(outbox, filter, std::mem::take(cursor));
+                let retained = |message| ResyncStep::Retained(Arc::downgrade(message), selection.clone());
+                self.steps.extend(page.messages.iter().map(retained));
+                pending.stage = page.next.map_or(ResyncStage::Documents(None), ResyncStage::MessageBroker);
+            }
+            ResyncStage::Documents(after) => {
+                let (page, next) = Documents::of(filter).page(broker, after.clone()).await?;
+                match next {
+                    Some(next) => *after = Some(next),
+                    None => pending.stage = ResyncStage::Presence(None),
+                }
+                let existing = page.into_iter().filter(|listed| !listed.deleted);
+                let steps = |listed: Listed| {
+                    let selection = selection.clone();
+                    Event::RETAINED.map(|event| ResyncStep::Document(listed.key.clone(), event, selection.clone()))
+                };
+                self.steps.extend(existing.flat_map(steps));
+            }
+            ResyncStage::Presence(after) => {
+                let (page, next) = Devices::of(filter).page(&broker.presence, after.take());
+                match next {
+                    Some(next) => *after = Some(next),
+                    None if pending.times > 1 => {
+                        (pending.times, pending.stage) = (pending.times - 1, ResyncStage::default())
+                    }
+                    None => drop(self.pending.pop_front()),
+                }
+                self.steps.extend(page.into_iter().map(|device| ResyncStep::Presence(device, Some(selection.clone()))));
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Default for ResyncStage {
+    fn default() -> Self {
+        Self::MessageBroker(Cursor::default())
+    }
+}
+
+impl Source {
+    fn after(self) -> Self {
+        match self {
+            Self::Presence => Self::MissedChanges,
+            Self::MissedChanges => Self::Retained,
+            Self::Retained => Self::Presence,
+        }
+    }
+}
+
+/// Deliveries of the outbox between two turns.
+const TURN: u8 = 3;
+
+/// How many sources take turns.
+const SOURCES: usize = 3;
+
+/// How long the store is not read after it could not be.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Pages looked at before the connection's other business has its turn.
+const PAGES_AT_ONCE: usize = 8;

@@ -1,0 +1,261 @@
+//! Starts the log: `tracing` events, and those of libraries that use `log`, to standard error.
+//!
+//! Standard output belongs to results. What is logged is the filter of [`LogConfig`]; there is no other switch, no
+//! `RUST_LOG`, so that the configuration tells what a log will hold.
+//!
+//! Lines that anybody can cause are limited to a few a minute ([`LineLimit`]); what libraries warn of on behalf of
+//! strangers is left out ([`crate::config`]).
+//!
+//! Client ids and other texts of clients get into it. Characters that end a line, move the cursor or turn the direction
+//! of writing are escaped, so that no client writes lines of its own or makes others read otherwise.
+
+use std::{
+    fmt::{self, Write as _},
+    io::{self, IsTerminal},
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+use tracing_subscriber::{
+    Layer,
+    fmt::{
+        FormatFields, MakeWriter,
+        format::{self, Writer},
+        layer,
+    },
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
+use crate::{
+    config::{LogConfig, LogFormat},
+    rate::{Gcra, Rate},
+};
+
+/// Lines of one kind a minute that strangers can cause.
+const LINES_PER_MINUTE: u64 = 10;
+
+/// Limits the lines of one kind that strangers can cause, so that none of them fills the log.
+#[derive(Debug)]
+pub struct LineLimit(Mutex<LinesWritten>);
+
+#[derive(Debug)]
+struct LinesWritten {
+    meter: Gcra,
+    left_out: u64,
+}
+
+impl Default for LineLimit {
+    fn default() -> Self {
+        Self(Mutex::new(LinesWritten { meter: Gcra::new(Instant::now()), left_out: 0 }))
+    }
+}
+
+impl LineLimit {
+    /// Counts a line. Returns how many were left out since the last one that was written, or `None` if this one is to
+    /// be left out as well.
+    pub fn take(&self) -> Option<u64> {
+        let mut written = self.0.lock();
+        match written.meter.take(Rate::per_minute(LINES_PER_MINUTE), Instant::now()) {
+            Ok(()) => Some(std::mem::take(&mut written.left_out)),
+            Err(_) => {
+                written.left_out += 1;
+                None
+            }
+        }
+    }
+}
+
+/// Logs a line at the level `info` if a [`LineLimit`] admits it, else at `debug`. `left_out` tells of those before it
+/// that were not admitted.
+macro_rules! limited_info {
+    ($limit:expr, $($line:tt)*) => {
+        match $limit.take() {
+            Some(left_out) => {
+                let left_out = (left_out > 0).then_some(left_out);
+                tracing::info!(left_out, $($line)*)
+            }
+            None => tracing::debug!($($line)*),
+        }
+    };
+}
+pub(crate) use limited_info;
+
+/// Text of a client, cut to 128 characters for the log.
+pub struct Shortened<'a>(pub &'a str);
+
+impl fmt::Display for Shortened<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(128) {
+            None => f.write_str(self.0),
+            Some((end, _)) => write!(f, "{}…", self.0.get(..end).unwrap_or_default()),
+        }
+    }
+}
+
+/// Starts the log of this process.
+///
+/// # Errors
+///
+/// It was started before.
+pub fn start(config: &LogConfig) -> anyhow::Result<()> {
+    let lines = lines(config.format, io::stderr, io::stderr().is_terminal());
+    tracing_subscriber::registry().with(lines.with_filter(config.filter.clone())).try_init()?;
+    Ok(())
+}
+
+/// Writes events as lines of `format`.
+fn lines<S, W>(format: LogFormat, writer: W, ansi: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    match format {
+        LogFormat::Human => layer().fmt_fields(fields()).with_writer(writer).with_ansi(ansi).boxed(),
+        LogFormat::Json => {
+            let writer = JsonWriter(writer);
+            layer().with_writer(writer).json().flatten_event(true).boxed()
+        }
+    }
+}
+
+/// The fields of an event, as [`format::DefaultFields`] writes them, escaped.
+fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
+    format::debug_fn(|out: &mut Writer<'_>, field, value| {
+        match field.name() {
+            name if name.starts_with("log.") => return Ok(()), // where it comes from, which the line begins with
+            "message" => {}
+            name if out.has_ansi_escapes() => write!(out, " \x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?,
+            name => write!(out, " {name}=")?,
+        }
+        write!(Escaped(out), "{value:?}")
+    })
+}
+
+/// Escapes what is written through it.
+struct Escaped<'a, 'w>(&'a mut Writer<'w>);
+
+impl fmt::Write for Escaped<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|c| match is_unsafe(c) {
+            true => write!(self.0, "{}", c.escape_default()),
+            false => self.0.write_char(c),
+        })
+    }
+}
+
+/// Makes writers for JSON, one object a line, of which only the texts in it can have anything to escape.
+struct JsonWriter<W>(W);
+
+struct JsonLine<W>(W);
+
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for JsonWriter<W> {
+    type Writer = JsonLine<W::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        JsonLine(self.0.make_writer())
+    }
+}
+
+impl<W: io::Write> io::Write for JsonLine<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut escaped = String::with_capacity(line.len());
+        for c in String::from_utf8_lossy(line).chars() {
+            match is_unsafe(c) && c != '\n' {
+                true => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+                false => escaped.push(c),
+            }
+        }
+        self.0.write_all(escaped.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Whether `c` may do something else to a log than stand in it: control characters, ends of lines, marks and overrides
+/// of the direction of writing. All of them are of the basic plane.
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged of a client whose id is `client`.
+    fn logged(format: LogFormat, ansi: bool, client: &str) -> String {
+        let kept = Lines::default();
+        let writer = kept.clone();
+        let subscriber = tracing_subscriber::registry().with(lines(format, move || writer.clone(), ansi));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(%client, quoted = client, count = 7, "refused: {client}");
+        });
+        String::from_utf8(kept.0.lock().clone()).unwrap()
+    }
+
+    /// A client id with line breaks wrote lines of its own, one with an override turned the rest of a line round.
+    #[test]
+    fn what_clients_say_stays_in_its_place() {
+        let hostile = "a\r\nWARN b\u{1b}[2J\0\u{7f}\u{9b}c\u{202e}d\u{2066}e\u{2028}f\u{61c}";
+        let shown = r"a\r\nWARN b\u{1b}[2J\u{0}\u{7f}\u{9b}c\u{202e}d\u{2066}e\u{2028}f\u{61c}";
+        let human = logged(LogFormat::Human, false, hostile);
+        assert!(
+            human
+                .ends_with(&format!("refused: {shown} client={shown} quoted=\"{}\" count=7\n", hostile.escape_debug()))
+        );
+        for line in [human, logged(LogFormat::Json, false, hostile), logged(LogFormat::Human, true, hostile)] {
+            assert_eq!(line.chars().filter(|c| is_unsafe(*c) && !matches!(c, '\n' | '\u{1b}')).count(), 0, "{line:?}");
+            assert_eq!(line.lines().count(), 1, "{line:?}");
+            assert!(!line.contains("\u{1b}[2J"), "{line:?}");
+        }
+        let json: serde_json::Value = serde_json::from_str(&logged(LogFormat::Json, false, hostile)).unwrap();
+        assert_eq!((&json["client"], &json["quoted"]), (&hostile.into(), &hostile.into()));
+    }
+
+    #[test]
+    fn lines_beyond_the_limit_are_counted() {
+        let limit = LineLimit::default();
+        let admitted = (0..LINES_PER_MINUTE + 7).filter_map(|_| limit.take()).collect::<Vec<_>>();
+        assert_eq!(admitted, vec![0; LINES_PER_MINUTE as usize]);
+        limit.0.lock().meter = Gcra::new(Instant::now());
+        assert_eq!([limit.take(), limit.take()], [Some(7), Some(0)]);
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        let long = "é".repeat(129);
+        for (text, expected) in [("", ""), (&long[2..], &long[2..]), (&long, &format!("{}…", &long[2..]))] {
+            assert_eq!(Shortened(text).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_harmless_is_written_as_it_is() {
+        let human = logged(LogFormat::Human, false, "Größe 日本 🙂 \\");
+        assert!(human.contains(" client=Größe 日本 🙂 \\ "), "{human}");
+    }
+}

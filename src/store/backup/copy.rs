@@ -1,0 +1,232 @@
+//! Whole stores: backup of one commit, restore from a backup, and checks of both.
+//!
+//! A backup is read in one snapshot while the writer continues. It contains every change reported before it began, and
+//! nothing of a commit that is not on disk. A restored store is created beside its final path and linked there once it
+//! is complete, so a damaged backup leaves nothing behind.
+
+use std::{
+    convert::Infallible,
+    fs::File,
+    io::{self, BufReader, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use redb::{ReadTransaction, ReadableTable};
+
+use crate::store::{
+    backup::{
+        audit::{Audit, Report},
+        file::{BackupError, BackupReader, BackupTable, BackupWriter, Record},
+    },
+    codec::DecodeError,
+    database::{AbortCause, CommitFailure, Database},
+    error::StoreError,
+    journal::entry::JOURNAL,
+    options::StoreOptions,
+    schema::{FLOORS_TABLE, JOURNAL_TABLE, META, META_TABLE, STATE_TABLE},
+    state::floor::{self, FLOORS},
+};
+
+/// A reason why a store or backup could not be copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// An error of the store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The backup is incomplete or damaged.
+    #[error("{}: {error}", path.display())]
+    Backup {
+        /// The path of the file.
+        path: PathBuf,
+        /// The error in it.
+        error: BackupError,
+    },
+    /// A file exists at the path of the restored store.
+    #[error("{}: there is a file already; a backup is only restored to where none is", .0.display())]
+    Exists(PathBuf),
+    /// The backup cannot be written.
+    #[error("cannot write the backup: {0}")]
+    Write(io::Error),
+}
+
+/// Bytes of records buffered for one commit of a restore.
+const SLICE_BYTES: usize = 8 << 20;
+
+impl Database {
+    /// Writes a backup of the newest commit to `out`.
+    pub(in crate::store) fn back_up(&self, out: impl Write) -> Result<(), CopyError> {
+        let copied = self.read(|transaction| {
+            let has_floors = floor::table(transaction)?.is_some();
+            match BackupWriter::begin(out, has_floors) {
+                Err(error) => Ok(Err(error)),
+                Ok(mut writer) => {
+                    let copied = each(transaction, |table, key, value| writer.record(table, key, value))?;
+                    Ok(copied.and_then(|()| writer.finish()).map(drop))
+                }
+            }
+        });
+        copied?.map_err(CopyError::Write)
+    }
+
+    fn audit(&self, tombstones_max: usize) -> Result<Report, StoreError> {
+        let mut audit = Audit::new(tombstones_max);
+        let Ok(()) = self.read(|transaction| {
+            each(transaction, |table, key, value| {
+                audit.record(&Record { table, key: key.to_vec(), value: value.to_vec() });
+                Ok::<_, Infallible>(())
+            })
+        })?;
+        Ok(audit.finish())
+    }
+
+    fn fill(&self, records: &[Record]) -> Result<(), StoreError> {
+        let filled = self.commit(|transaction| {
+            let mut meta = transaction.open_table(META_TABLE)?;
+            let mut journal = transaction.open_table(JOURNAL_TABLE)?;
+            let mut state = transaction.open_table(STATE_TABLE)?;
+            for Record { table, key, value } in records {
+                match table {
+                    BackupTable::Meta => {
+                        let name = str::from_utf8(key).map_err(|_| wrong_key(META, key))?;
+                        drop(meta.insert(name, value.as_slice())?);
+                    }
+                    BackupTable::Journal => {
+                        let seq = key.as_slice().try_into().map_err(|_| wrong_key(JOURNAL, key))?;
+                        drop(journal.insert(u64::from_le_bytes(seq), value.as_slice())?);
+                    }
+                    BackupTable::State => drop(state.insert(key.as_slice(), value.as_slice())?),
+                    BackupTable::Floors => {
+                        let device = str::from_utf8(key).map_err(|_| wrong_key(FLOORS, key))?;
+                        let mut floors = transaction.open_table(FLOORS_TABLE)?;
+                        drop(floors.insert(device, value.as_slice())?);
+                    }
+                }
+            }
+            Ok(())
+        });
+        filled.map_err(CommitFailure::into_error)
+    }
+}
+
+/// Writes a backup of the store of `options`, which must not be open, to `out`.
+///
+/// # Errors
+///
+/// [`CopyError::Store`]: the store is missing, in use or unreadable. [`CopyError::Write`]: `out` fails.
+pub fn back_up(options: &StoreOptions, out: impl Write) -> Result<(), CopyError> {
+    Database::open_existing(options)?.back_up(out)
+}
+
+/// Restores the backup in `from` to a new store at the path of `options`, and returns a report on it.
+///
+/// A complete backup that holds damaged records of its origin is restored with them; the report lists them.
+///
+/// # Errors
+///
+/// [`CopyError::Exists`], [`CopyError::Backup`], [`CopyError::Store`]; nothing is left behind.
+pub fn restore(from: &Path, options: &StoreOptions) -> Result<Report, CopyError> {
+    if options.path.exists() {
+        return Err(CopyError::Exists(options.path.clone()));
+    }
+    let wrong = |error| CopyError::Backup { path: from.to_owned(), error };
+    let mut reader = open(from)?;
+    let mut audit = Audit::new(options.document.path_tombstones_max);
+    let made: Result<bool, CopyError> = Database::make(options, |database| {
+        let (mut slice, mut bytes) = (Vec::new(), 0);
+        while let Some(record) = reader.next().map_err(wrong)? {
+            audit.record(&record);
+            bytes += record.key.len() + record.value.len();
+            slice.push(record);
+            if bytes >= SLICE_BYTES {
+                database.fill(&slice)?;
+                (slice, bytes) = (Vec::new(), 0);
+            }
+        }
+        Ok(database.fill(&slice)?)
+    });
+    match made? {
+        true => Ok(audit.finish()),
+        false => Err(CopyError::Exists(options.path.clone())),
+    }
+}
+
+/// Checks every page and record of the store at the path of `options`, or of the backup there.
+///
+/// A store that was not closed is repaired first, as by a start.
+///
+/// # Errors
+///
+/// [`CopyError::Store`]: the store is damaged. [`CopyError::Backup`]: the backup is incomplete or damaged.
+pub fn check(options: &StoreOptions) -> Result<Report, CopyError> {
+    if is_backup(&options.path)? {
+        return check_backup(options);
+    }
+    let options = StoreOptions { verify_on_open: true, ..options.clone() };
+    Ok(Database::open_existing(&options)?.audit(options.document.path_tombstones_max)?)
+}
+
+/// Checks a backup as [`check`] does.
+///
+/// # Errors
+///
+/// [`CopyError::Backup`].
+pub fn check_backup(options: &StoreOptions) -> Result<Report, CopyError> {
+    let path = &options.path;
+    let mut reader = open(path)?;
+    let mut audit = Audit::new(options.document.path_tombstones_max);
+    while let Some(record) = reader.next().map_err(|error| CopyError::Backup { path: path.clone(), error })? {
+        audit.record(&record);
+    }
+    Ok(audit.finish())
+}
+
+fn is_backup(path: &Path) -> Result<bool, StoreError> {
+    let of_path = |error| StoreError::Io { path: path.to_owned(), error };
+    let mut head = Vec::new();
+    File::open(path).map_err(of_path)?.take(16).read_to_end(&mut head).map_err(of_path)?;
+    Ok(BackupReader::<File>::is_begun(&head))
+}
+
+fn open(path: &Path) -> Result<BackupReader<BufReader<File>>, CopyError> {
+    let wrong = |error| CopyError::Backup { path: path.to_owned(), error };
+    let file = File::open(path).map_err(|error| wrong(BackupError::Io(error)))?;
+    BackupReader::begin(BufReader::with_capacity(1 << 16, file)).map_err(wrong)
+}
+
+/// Returns the error for a record whose key does not fit its table.
+fn wrong_key(table: &'static str, key: &[u8]) -> StoreError {
+    StoreError::record(table, key.escape_ascii(), &DecodeError::Invalid("the key"))
+}
+
+/// Calls `take` with every record, in backup order, until it fails.
+fn each<E>(
+    transaction: &ReadTransaction,
+    mut take: impl FnMut(BackupTable, &[u8], &[u8]) -> Result<(), E>,
+) -> Result<Result<(), E>, AbortCause> {
+    for item in transaction.open_table(META_TABLE)?.iter()? {
+        let (key, value) = item?;
+        if let Err(error) = take(BackupTable::Meta, key.value().as_bytes(), value.value()) {
+            return Ok(Err(error));
+        }
+    }
+    for item in transaction.open_table(JOURNAL_TABLE)?.iter()? {
+        let (key, value) = item?;
+        if let Err(error) = take(BackupTable::Journal, &key.value().to_le_bytes(), value.value()) {
+            return Ok(Err(error));
+        }
+    }
+    for item in transaction.open_table(STATE_TABLE)?.iter()? {
+        let (key, value) = item?;
+        if let Err(error) = take(BackupTable::State, key.value(), value.value()) {
+            return Ok(Err(error));
+        }
+    }
+    let Some(floors) = floor::table(transaction)? else { return Ok(Ok(())) };
+    for item in floors.iter()? {
+        let (key, value) = item?;
+        if let Err(error) = take(BackupTable::Floors, key.value().as_bytes(), value.value()) {
+            return Ok(Err(error));
+        }
+    }
+    Ok(Ok(()))
+}

@@ -1,0 +1,5 @@
+//! The journal: entries, recovery from them, and retention.
+
+pub(super) mod entry;
+pub(super) mod recovery;
+pub(super) mod retention;

@@ -1,0 +1,151 @@
+//! Purge of the tombstones of deleted names, which frees the places of those names on their device.
+//!
+//! A deleted shadow keeps its record as a tombstone, and its name counts against the maximum of the device. When a new
+//! name is refused because of that maximum, the tombstones of the device are searched. One is purged if nothing else
+//! depends on it: it is in the state table, retention has removed all its journal entries, and its idempotency keys
+//! have expired. The commit with the new name removes the records and raises the floor of the device ([`super::floor`]).
+//! The classic shadow has no name and is never purged.
+
+use std::collections::{BTreeSet, HashMap};
+
+use redb::{Table, WriteTransaction};
+
+use crate::{
+    shadow::{ShadowKey, Timestamp, name::DeviceId},
+    store::{
+        batch::TouchedShadow,
+        database::AbortCause,
+        error::StoreError,
+        journal::entry::Seq,
+        reader::Shared,
+        schema::{self, FLOORS_TABLE, STATE_TABLE},
+        state::{
+            dirty_set::DirtySet,
+            floor::{self, DeviceFloor},
+            record::{self, StoredShadow},
+        },
+    },
+};
+
+/// The tombstones to purge from one device, and its floor without them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::store) struct Purge {
+    pub(in crate::store) keys: BTreeSet<ShadowKey>,
+    pub(in crate::store) floor: DeviceFloor,
+}
+
+/// The earliest moment at which a search may find more than the last one did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) struct NextSearch {
+    /// The position of retention that is enough.
+    removed: Seq,
+    /// The time that is enough.
+    at: Timestamp,
+}
+
+/// A search for tombstones, in the middle of a batch.
+pub(in crate::store) struct PurgeSearch<'a> {
+    pub(in crate::store) shared: &'a Shared,
+    pub(in crate::store) dirty_set: &'a DirtySet,
+    /// The shadows that the batch has touched.
+    pub(in crate::store) touched: &'a HashMap<ShadowKey, TouchedShadow>,
+    /// The tombstones that the batch purges already.
+    pub(in crate::store) purged: &'a HashMap<DeviceId, Purge>,
+    /// The newest entry of the batch.
+    pub(in crate::store) head: Seq,
+    /// The last entry removed by retention.
+    pub(in crate::store) removed: Seq,
+    pub(in crate::store) now: Timestamp,
+}
+
+impl Purge {
+    /// Adds the tombstones of `other`, of the same device.
+    pub(in crate::store) fn merge(&mut self, other: Self) {
+        self.keys.extend(other.keys);
+        self.floor.raise(other.floor);
+    }
+}
+
+impl PurgeSearch<'_> {
+    /// Returns true if a search at `next` or later may find something now.
+    pub(in crate::store) fn is_due(&self, next: NextSearch) -> bool {
+        self.removed >= next.removed || self.now >= next.at
+    }
+
+    /// Returns the tombstones of `device` that can be purged, and the moment for another search if they are too few.
+    pub(in crate::store) fn run(&self, device: &DeviceId) -> Result<(Purge, NextSearch), StoreError> {
+        // A shadow deleted from now on has an entry after the head.
+        let mut next = NextSearch { removed: Seq(self.head.0 + 1), at: Timestamp(u64::MAX) };
+        for held in self.unflushed(device).filter(|held| held.document.deleted && held.is_recorded()) {
+            next.removed = next.removed.min(held.last_entry);
+        }
+        let purged = self.purged.get(device);
+        let (mut floor, tombstones) = self.stored(device)?;
+        floor.raise(purged.map(|purged| purged.floor).unwrap_or_default());
+        let mut keys = BTreeSet::new();
+        for (key, StoredShadow { document, last_entry, remembered }) in tombstones {
+            if self.is_unflushed(&key) || purged.is_some_and(|purged| purged.keys.contains(&key)) {
+                continue;
+            }
+            match remembered.expires_at().filter(|expiry| *expiry > self.now) {
+                _ if last_entry > self.removed => next.removed = next.removed.min(last_entry),
+                Some(expiry) => next.at = next.at.min(expiry),
+                None => {
+                    floor.raise(DeviceFloor { version: document.version, last_entry });
+                    keys.insert(key);
+                }
+            }
+        }
+        Ok((Purge { keys, floor }, next))
+    }
+
+    /// Returns the states of shadows of `device` that the state table lacks, or may lack with this batch.
+    fn unflushed<'b>(&'b self, device: &'b DeviceId) -> impl Iterator<Item = &'b StoredShadow> {
+        let touched = self.touched.iter().filter(|(key, _)| key.device == *device).map(|(_, work)| &work.held);
+        self.dirty_set.of_device(device).map(|(_, held)| held).chain(touched)
+    }
+
+    fn is_unflushed(&self, key: &ShadowKey) -> bool {
+        self.touched.contains_key(key) || self.dirty_set.contains(key)
+    }
+
+    /// Returns the floor of `device` and the tombstones of its names in the state table. Ignores damaged records.
+    fn stored(&self, device: &DeviceId) -> Result<(DeviceFloor, Vec<(ShadowKey, StoredShadow)>), StoreError> {
+        let range = schema::named_range(device);
+        self.shared.database.read(|transaction| {
+            let table = transaction.open_table(STATE_TABLE)?;
+            let mut tombstones = Vec::new();
+            for item in table.range(range.start.as_slice()..range.end.as_slice())? {
+                let (key, value) = item?;
+                let (key, value) = (key.value(), value.value());
+                if !record::may_be_deleted(value) {
+                    continue;
+                }
+                if let (Ok(shadow), Ok(held)) = (schema::shadow_key(key), record::decode(key, value)) {
+                    tombstones.push((shadow, held));
+                }
+            }
+            Ok((floor::of(transaction, device)?, tombstones))
+        })
+    }
+}
+
+/// Removes the records of `purged` from `state` and raises the floors. Returns the number of devices that had none.
+pub(in crate::store) fn write(
+    transaction: &WriteTransaction,
+    state: &mut Table<'_, &'static [u8], &'static [u8]>,
+    purged: &HashMap<DeviceId, Purge>,
+) -> Result<u64, AbortCause> {
+    if purged.is_empty() {
+        return Ok(0);
+    }
+    let mut floors = transaction.open_table(FLOORS_TABLE)?;
+    let mut new = 0;
+    for (device, purge) in purged {
+        for key in &purge.keys {
+            state.remove(schema::state_key(key).as_slice())?;
+        }
+        new += u64::from(floor::raise(&mut floors, device, purge.floor)?);
+    }
+    Ok(new)
+}

@@ -1,0 +1,256 @@
+//! A whole document, as stored in the state table.
+//!
+//! Stamps are written once each, in a table that leaves and tombstones index, and principals once each in another. A
+//! document of 30 leaves usually has a handful of stamps and two principals. Decoding shares them again.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    shadow::{
+        Document, Etag, Remembered, Section, Stamp, Timestamp, Version,
+        document::{
+            Tombstone,
+            tree::{Leaf, Members, Node},
+        },
+        pointer::SectionName,
+    },
+    store::{
+        codec::{DecodeError, Decoder, put_len, put_pointer, put_str, put_u64, put_value},
+        journal::entry::Seq,
+        seal,
+        state::remembered,
+    },
+};
+
+/// The name of the table, part of each checksum.
+pub(in crate::store) const STATE: &str = "state";
+
+const DELETED: u8 = 1;
+
+const LEAF: u8 = 0;
+const OBJECT: u8 = 1;
+
+/// Most levels of objects in a record; far above the limit of a document.
+const DEPTH_MAX: usize = 128;
+
+/// A document, the journal entry that made it, and the stored idempotency keys of its shadow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredShadow {
+    /// The document; [`Document::absent_at`] the floor of the device if the shadow has no record.
+    pub document: Arc<Document>,
+    /// The newest entry of the shadow; 0 if it has no record: it was never written, or its tombstone was purged.
+    pub last_entry: Seq,
+    /// The stored outcomes of requests with an idempotency key.
+    pub remembered: Remembered,
+}
+
+impl StoredShadow {
+    /// Returns the state of a shadow without a record whose device has `floor`.
+    pub(in crate::store) fn absent_at(floor: Version) -> Self {
+        let document = Arc::new(Document::absent_at(floor));
+        Self { document, last_entry: Seq(0), remembered: Remembered::default() }
+    }
+
+    /// Returns true if the shadow has a record, or will have one once this state is committed.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.last_entry > Seq(0)
+    }
+}
+
+/// An encoder of records that reuses its buffers.
+#[derive(Default)]
+pub(in crate::store) struct RecordEncoder {
+    stamps: Stamps,
+    /// The sections and tombstones, written after the tables that they index.
+    body: Vec<u8>,
+    out: Vec<u8>,
+}
+
+/// The stamps and principals of the current record, in order of first use.
+#[derive(Default)]
+struct Stamps {
+    by_address: HashMap<usize, u64>,
+    stamps: Vec<Arc<Stamp>>,
+    principals: Vec<Arc<str>>,
+}
+
+impl RecordEncoder {
+    /// Returns the framed value of `held` under `key`.
+    pub(in crate::store) fn encode(&mut self, key: &[u8], held: &StoredShadow) -> &[u8] {
+        let document = &held.document;
+        self.stamps.clear();
+        self.body.clear();
+        for name in SectionName::ALL {
+            put_section(&mut self.body, document.section(name), &mut self.stamps);
+        }
+        put_len(&mut self.body, document.tombstones.len());
+        for tombstone in document.tombstones.iter() {
+            put_pointer(&mut self.body, &tombstone.path);
+            put_u64(&mut self.body, self.stamps.index(&tombstone.removed));
+        }
+
+        let out = &mut self.out;
+        seal::begin(out);
+        out.push(u8::from(document.deleted) * DELETED);
+        put_u64(out, held.last_entry.0);
+        put_u64(out, document.version.0);
+        put_u64(out, document.timestamp.0);
+        put_u64(out, document.etag.version.0);
+        out.extend_from_slice(&document.etag.digest);
+        put_u64(out, document.floor.0);
+        self.stamps.put(out);
+        out.extend_from_slice(&self.body);
+        remembered::put_all(out, &held.remembered);
+        seal::finish(out, STATE, key);
+        out
+    }
+}
+
+impl Stamps {
+    fn clear(&mut self) {
+        self.by_address.clear();
+        self.stamps.clear();
+        self.principals.clear();
+    }
+
+    fn index(&mut self, stamp: &Arc<Stamp>) -> u64 {
+        *self.by_address.entry(Arc::as_ptr(stamp).addr()).or_insert_with(|| {
+            self.stamps.push(Arc::clone(stamp));
+            self.stamps.len() as u64 - 1
+        })
+    }
+
+    fn put(&mut self, out: &mut Vec<u8>) {
+        for stamp in &self.stamps {
+            if !self.principals.contains(&stamp.by) {
+                self.principals.push(Arc::clone(&stamp.by));
+            }
+        }
+        put_len(out, self.principals.len());
+        self.principals.iter().for_each(|principal| put_str(out, principal));
+        put_len(out, self.stamps.len());
+        for stamp in &self.stamps {
+            put_u64(out, stamp.version.0);
+            put_u64(out, stamp.timestamp.0);
+            put_len(out, self.principals.iter().position(|by| *by == stamp.by).unwrap_or_default());
+        }
+    }
+}
+
+fn put_section(out: &mut Vec<u8>, section: &Section, stamps: &mut Stamps) {
+    put_len(out, section.canonical_bytes);
+    put_len(out, section.leaves);
+    put_members(out, &section.members, stamps);
+}
+
+fn put_members(out: &mut Vec<u8>, members: &Members, stamps: &mut Stamps) {
+    put_len(out, members.len());
+    for (key, node) in members {
+        put_str(out, key);
+        match node {
+            Node::Leaf(leaf) => {
+                out.push(LEAF);
+                put_value(out, &leaf.value);
+                put_u64(out, stamps.index(&leaf.changed));
+            }
+            Node::Object(below) => {
+                out.push(OBJECT);
+                put_members(out, below, stamps);
+            }
+        }
+    }
+}
+
+/// Decodes the framed value found under `key`.
+pub(in crate::store) fn decode(key: &[u8], sealed: &[u8]) -> Result<StoredShadow, DecodeError> {
+    let mut payload = seal::open(sealed, STATE, key)?;
+    let deleted = flags(&mut payload)?;
+    let last_entry = Seq(payload.u64()?);
+    let version = Version(payload.u64()?);
+    let timestamp = Timestamp(payload.u64()?);
+    let etag = Etag { version: Version(payload.u64()?), digest: payload.array()? };
+    let floor = Version(payload.u64()?);
+    let stamps = stamps(&mut payload)?;
+    let document = Document {
+        version,
+        timestamp,
+        deleted,
+        etag,
+        floor,
+        desired: section(&mut payload, &stamps)?,
+        reported: section(&mut payload, &stamps)?,
+        tags: section(&mut payload, &stamps)?,
+        tombstones: Arc::new(tombstones(&mut payload, &stamps)?),
+    };
+    let mut remembered = Remembered::default();
+    seal::extensions(payload, |tag, mut extension| match tag {
+        remembered::TAG_WITHOUT_ANSWER | remembered::TAG => {
+            remembered = remembered::all(&mut extension)?;
+            extension.finish().map(|()| true)
+        }
+        _ => Ok(false),
+    })?;
+    Ok(StoredShadow { document: Arc::new(document), last_entry, remembered })
+}
+
+/// Returns true if the record under `key` is that of a deleted shadow.
+pub(in crate::store) fn decode_deleted(key: &[u8], sealed: &[u8]) -> Result<bool, DecodeError> {
+    flags(&mut seal::open(sealed, STATE, key)?)
+}
+
+/// Returns false if the record is certainly not that of a deleted shadow. Does not compute the checksum.
+pub(in crate::store) fn may_be_deleted(sealed: &[u8]) -> bool {
+    // The flags follow the format byte.
+    sealed.get(1).is_some_and(|flags| flags & DELETED != 0)
+}
+
+fn flags(payload: &mut Decoder<'_>) -> Result<bool, DecodeError> {
+    match payload.u8()? {
+        0 => Ok(false),
+        DELETED => Ok(true),
+        _ => Err(DecodeError::Invalid("a flag")),
+    }
+}
+
+fn stamps(payload: &mut Decoder<'_>) -> Result<Vec<Arc<Stamp>>, DecodeError> {
+    let principals: Vec<Arc<str>> =
+        (0..payload.count()?).map(|_| payload.str().map(Arc::from)).collect::<Result<_, _>>()?;
+    (0..payload.count()?)
+        .map(|_| {
+            let (version, timestamp) = (Version(payload.u64()?), Timestamp(payload.u64()?));
+            let by = principals.get(payload.size()?).ok_or(DecodeError::Invalid("a principal"))?;
+            Ok(Arc::new(Stamp { version, timestamp, by: Arc::clone(by) }))
+        })
+        .collect()
+}
+
+fn section(payload: &mut Decoder<'_>, stamps: &[Arc<Stamp>]) -> Result<Arc<Section>, DecodeError> {
+    let (canonical_bytes, leaves) = (payload.size()?, payload.size()?);
+    Ok(Arc::new(Section { members: members(payload, stamps, DEPTH_MAX)?, canonical_bytes, leaves }))
+}
+
+fn members(payload: &mut Decoder<'_>, stamps: &[Arc<Stamp>], depth: usize) -> Result<Members, DecodeError> {
+    let depth = depth.checked_sub(1).ok_or(DecodeError::Invalid("the nesting of a section"))?;
+    (0..payload.count()?)
+        .map(|_| {
+            let key = payload.str()?.into();
+            let node = match payload.u8()? {
+                LEAF => Node::Leaf(Leaf { value: payload.value()?, changed: stamp(payload, stamps)? }),
+                OBJECT => Node::Object(members(payload, stamps, depth)?),
+                _ => return Err(DecodeError::Invalid("the kind of a member")),
+            };
+            Ok((key, node))
+        })
+        .collect()
+}
+
+fn tombstones(payload: &mut Decoder<'_>, stamps: &[Arc<Stamp>]) -> Result<Vec<Tombstone>, DecodeError> {
+    (0..payload.count()?)
+        .map(|_| Ok(Tombstone { path: payload.pointer()?, removed: stamp(payload, stamps)? }))
+        .collect()
+}
+
+fn stamp(payload: &mut Decoder<'_>, stamps: &[Arc<Stamp>]) -> Result<Arc<Stamp>, DecodeError> {
+    stamps.get(payload.size()?).map(Arc::clone).ok_or(DecodeError::Invalid("a stamp"))
+}

@@ -1,0 +1,196 @@
+//! Lists of devices and of the shadows of one.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+
+use crate::{
+    shadow::{Etag, ShadowName, Timestamp, Version, document::canonical},
+    wire::{native::message, write::Object},
+};
+
+/// A device that has shadows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceEntry {
+    /// Its id.
+    pub id: String,
+    /// Whether it is connected, if the reader may know.
+    pub connected: Option<bool>,
+    /// How it was seen last, if it was and the reader may know.
+    pub seen: Option<Seen>,
+    /// Whether a shadow of it has a delta.
+    pub drift: bool,
+    /// How many shadows it has.
+    pub shadows: usize,
+}
+
+/// How a device was seen last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// When it came, while it is connected; then when it was heard last.
+    pub last: Timestamp,
+    /// What it speaks.
+    pub protocol: &'static str,
+    /// Where it came from, if the reader may know.
+    pub address: Option<IpAddr>,
+}
+
+/// A shadow of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShadowEntry {
+    /// `None`: the classic one.
+    pub name: Option<ShadowName>,
+    /// Its version.
+    pub version: Version,
+    /// Its etag.
+    pub etag: Etag,
+    /// When that version was made.
+    pub timestamp: Timestamp,
+    /// Whether it has a delta.
+    pub drift: bool,
+}
+
+/// A page of devices; `next` is the cursor of the one after it.
+#[must_use]
+pub fn devices(entries: &[DeviceEntry], next: Option<&str>) -> Bytes {
+    message(|envelope| {
+        envelope.array("devices", entries.iter(), |out, entry| {
+            let mut object = Object::open(out);
+            object.text("id", &entry.id);
+            presence_members(&mut object, entry.connected, entry.seen.as_ref());
+            object.member("drift", &entry.drift);
+            object.member("shadows", &entry.shadows);
+            object.close();
+        });
+        cursor(envelope, next);
+    })
+}
+
+/// One device with its shadows.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceDetail<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Whether it is connected, if the reader may know.
+    pub connected: Option<bool>,
+    /// How it was seen last, if it was and the reader may know.
+    pub seen: Option<&'a Seen>,
+    /// Those of its shadows that the reader may see.
+    pub shadows: &'a [ShadowEntry],
+}
+
+/// Returns one device; `next` is the cursor of the shadows that are not in it.
+#[must_use]
+pub fn device(detail: &DeviceDetail<'_>, next: Option<&str>) -> Bytes {
+    message(|envelope| {
+        envelope.text("id", detail.id);
+        presence_members(envelope, detail.connected, detail.seen);
+        if let Some(seen) = detail.seen.filter(|_| detail.connected == Some(true)) {
+            envelope.member("connectedSince", &seen.last.0);
+        }
+        envelope.member("drift", &detail.shadows.iter().any(|entry| entry.drift));
+        envelope.array("shadows", detail.shadows.iter(), write_shadow);
+        cursor(envelope, next);
+    })
+}
+
+fn presence_members(object: &mut Object<'_>, connected: Option<bool>, seen: Option<&Seen>) {
+    if let Some(connected) = connected {
+        object.member("connected", &connected);
+    }
+    if let Some(seen) = seen {
+        object.member("lastSeen", &seen.last.0);
+        object.text("protocol", seen.protocol);
+        if let Some(address) = seen.address {
+            object.text("address", &address.to_string());
+        }
+    }
+}
+
+/// Whether a device is connected.
+#[must_use]
+pub fn presence(connected: bool, last_seen: Timestamp) -> Bytes {
+    message(|envelope| {
+        envelope.member("connected", &connected);
+        envelope.member("lastSeen", &last_seen.0);
+    })
+}
+
+/// A page of the shadows of a device.
+#[must_use]
+pub fn shadows(entries: &[ShadowEntry], next: Option<&str>) -> Bytes {
+    message(|envelope| {
+        envelope.array("shadows", entries.iter(), write_shadow);
+        cursor(envelope, next);
+    })
+}
+
+fn write_shadow(out: &mut Vec<u8>, entry: &ShadowEntry) {
+    let mut object = Object::open(out);
+    if let Some(name) = &entry.name {
+        object.text("name", name.as_str());
+    }
+    object.member("version", &entry.version.0);
+    object.text("etag", &entry.etag.to_string());
+    object.member("timestamp", &entry.timestamp.0);
+    object.member("drift", &entry.drift);
+    object.close();
+}
+
+/// Who asks, how that is known, and the roles it has.
+#[must_use]
+pub fn session<'a>(principal: &str, method: &str, roles: impl Iterator<Item = &'a str>) -> Bytes {
+    message(|envelope| {
+        envelope.text("principal", principal);
+        envelope.text("method", method);
+        envelope.array("roles", roles, crate::shadow::document::canonical::write_string);
+    })
+}
+
+/// A listener for MQTT.
+#[derive(Clone, Copy, Debug)]
+pub struct MqttAddress {
+    /// The host to connect to; `None`: any that leads here.
+    pub host: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+    /// True if clients need TLS.
+    pub tls: bool,
+    /// True if clients need no credentials.
+    pub anonymous: bool,
+}
+
+/// The listeners for MQTT.
+#[must_use]
+pub fn mqtt_listeners(listeners: impl Iterator<Item = MqttAddress>) -> Bytes {
+    message(|envelope| {
+        envelope.array("listeners", listeners, |out, listener| {
+            let mut object = Object::open(out);
+            if let Some(host) = listener.host {
+                object.text("host", &host.to_string());
+            }
+            object.member("port", &listener.port);
+            object.member("tls", &listener.tls);
+            object.member("anonymous", &listener.anonymous);
+            object.close();
+        });
+    })
+}
+
+/// A page of the names of a device's named shadows, in the shape of AWS.
+#[must_use]
+pub fn names<'a>(names: impl Iterator<Item = &'a str>, next: Option<&str>, now: Timestamp) -> Bytes {
+    message(|envelope| {
+        envelope.array("results", names, canonical::write_string);
+        envelope.member("timestamp", &now.0);
+        if let Some(next) = next {
+            envelope.text("nextToken", next);
+        }
+    })
+}
+
+fn cursor(envelope: &mut Object<'_>, next: Option<&str>) {
+    if let Some(next) = next {
+        envelope.text("next", next);
+    }
+}

@@ -42,7 +42,7 @@ use crate::{
         connection::handler::{self as mqtt, MqttHandler},
         shadow::fan_out::Events,
     },
-    net::{Listener, ListenerContext, Tls, tls},
+    net::{Listener, ListenerContext, ListenerCounters, Tls, tls},
     reload::{ReadConfig, Reload},
     server::telemetry::Telemetry,
     store::{StoreError, StoreOptions},
@@ -186,9 +186,11 @@ impl ServerParts {
         let announcers = (events.clone(), changes.clone());
         let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), limits));
         let places = Arc::new(Semaphore::new(limits.connections_max));
+        let listeners = Arc::<ListenerCounters>::default();
         let telemetry = Arc::new(Telemetry {
             broker: broker.clone(),
             service: service.clone(),
+            listeners: listeners.clone(),
             authority: authority.clone(),
             places: (places.clone(), limits.connections_max),
             tls,
@@ -202,8 +204,8 @@ impl ServerParts {
             authority.clone(),
             limits,
         );
-        let (counters, closing) = (broker.counters.clone(), broker.closing());
-        let listener_context = ListenerContext { quotas: service.quotas().clone(), places, counters, closing };
+        let quotas = service.quotas().clone();
+        let listener_context = ListenerContext { quotas, places, counters: listeners, closing: broker.closing() };
         Ok((Self { service, authority, broker, api: Arc::new(api), listener_context }, move || {
             decided.announce(announcers)
         }))
@@ -250,7 +252,7 @@ impl ServerParts {
 
     /// Ends all of it in order.
     async fn end(self, RunningTasks { tasks, announcing }: RunningTasks) -> Result<(), &'static str> {
-        let Self { service, broker, api, .. } = self;
+        let Self { service, broker, api, listener_context: ListenerContext { counters, .. }, .. } = self;
         tracing::info!(sessions = broker.sessions.count(), "ending");
         broker.close();
         api.close();
@@ -262,19 +264,19 @@ impl ServerParts {
             announcing.thread.join()
         });
         let ended = left.and(if matches!(ended.await, Ok(Ok(()))) { Ok(()) } else { Err(ANNOUNCER) });
-        let connections_accepted = broker.counters.connections_accepted.get();
-        let (refused_and_dropped, quotas_met) = (losses(&broker), quotas_met(&broker));
+        let connections_accepted = counters.connections_accepted.get();
+        let (refused_and_dropped, quotas_met) = (losses(&counters, &broker), quotas_met(&broker));
         tracing::info!(connections_accepted, refused_and_dropped, quotas_met, "ended");
         ended
     }
 }
 
 /// Counts of what was refused and dropped, as `name=count`, without those that are zero.
-fn losses(broker: &Broker) -> String {
+fn losses(listeners: &ListenerCounters, broker: &Broker) -> String {
     let (counters, drops) = (&broker.counters, &broker.drops);
     let counts = [
-        ("accepts-failed", &counters.accepts_failed),
-        ("connections-refused", &counters.connections_refused),
+        ("accepts-failed", &listeners.accepts_failed),
+        ("connections-refused", &listeners.connections_refused),
         ("protocol-violations", &counters.violations),
         ("publishes-refused", &counters.publishes_refused),
         ("too-large-for-client", &counters.deliveries_too_large),
@@ -286,7 +288,7 @@ fn losses(broker: &Broker) -> String {
         ("expired-in-queue", &drops.expired),
     ];
     let counts = counts.into_iter().map(|(name, counter)| (name, counter.get()));
-    let handshakes: u64 = counters.tls_handshakes_failed.counts().map(|(_, count)| count).sum();
+    let handshakes: u64 = listeners.tls_handshakes_failed.counts().map(|(_, count)| count).sum();
     listed(counts.chain([("tls-handshakes-failed", handshakes)]))
 }
 

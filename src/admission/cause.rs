@@ -1,4 +1,8 @@
-//! The kinds of quotas that a client can exceed.
+//! The kinds of quotas that a client can exceed, and how often each was exceeded.
+
+use std::fmt;
+
+use crate::observability::metrics::Counter;
 
 /// Declares the kinds with their names and the descriptions used in a 429 reply.
 macro_rules! causes {
@@ -84,4 +88,49 @@ causes! {
     Refusals, "refusals", "refusals a minute on one connection";
     /// Closed: a connection whose client does not read the replies to its own requests.
     UnreadReplies, "unread_replies", "bytes of replies that one client does not read";
+}
+
+/// One counter per kind.
+#[derive(Default)]
+pub struct QuotaCounters([Counter; QuotaKind::ALL.len()]);
+
+impl QuotaCounters {
+    /// Counts one more of `kind` and returns the new count.
+    pub fn add(&self, kind: QuotaKind) -> u64 {
+        self.of(kind).increment()
+    }
+
+    /// Returns the count of `kind`.
+    #[must_use]
+    pub fn get(&self, kind: QuotaKind) -> u64 {
+        self.of(kind).get()
+    }
+
+    fn of(&self, kind: QuotaKind) -> &Counter {
+        self.0.get(kind as usize).expect("there is a counter for each kind")
+    }
+}
+
+impl fmt::Debug for QuotaCounters {
+    /// Lists the kinds with a count above zero.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exceeded = QuotaKind::ALL.iter().map(|&kind| (kind.name(), self.get(kind))).filter(|(_, count)| *count > 0);
+        f.debug_map().entries(exceeded).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_quota_has_a_counter_of_its_own() {
+        let counters = QuotaCounters::default();
+        for (number, kind) in (1..).zip(QuotaKind::ALL) {
+            let counted = (0..number).map(|_| counters.add(*kind)).collect::<Vec<u64>>();
+            assert_eq!(counted, (1..=number).collect::<Vec<_>>());
+        }
+        let counted: Vec<u64> = QuotaKind::ALL.iter().map(|kind| counters.get(*kind)).collect();
+        assert_eq!(counted, (1..=counted.len() as u64).collect::<Vec<_>>());
+    }
 }

@@ -46,7 +46,7 @@ use self::{
 pub use crate::{
     admission::{
         addresses::{AddressPermit, Addresses},
-        cause::QuotaKind,
+        cause::{QuotaCounters, QuotaKind},
         network::Network,
         preauth_budget::PreAuthPermit,
         principals::{PrincipalPermit, PrincipalQuota, Principals, Streaming},
@@ -56,7 +56,6 @@ pub use crate::{
 };
 use crate::{
     config::Limits,
-    observability::metrics::QuotaCounters,
     shadow::{Rejection, ShadowKey},
 };
 

@@ -22,14 +22,13 @@ use crate::{
     auth::authn::certificate::PeerCertificate,
     config::ListenerConfig,
     net::{
-        ConnectionHandler, Peer,
+        ConnectionHandler, ListenerCounters, Peer,
         preauth_stream::PreAuthStream,
         proxy::{self, ProxyError},
         reserved_fd::ReservedFd,
         tcp::{Tcp, probe_peers},
         tls::Tls,
     },
-    observability::metrics::Counters,
 };
 
 /// A bound socket.
@@ -50,7 +49,7 @@ pub struct ListenerContext {
     /// Places for connections.
     pub places: Arc<Semaphore>,
     /// What happened so far.
-    pub counters: Arc<Counters>,
+    pub counters: Arc<ListenerCounters>,
     /// Turns true when no more are to be accepted.
     pub closing: watch::Receiver<bool>,
 }
@@ -64,7 +63,7 @@ struct PendingConnection {
     /// Counts it for its source address.
     address_permit: Option<AddressPermit>,
     quotas: Arc<Quotas>,
-    counters: Arc<Counters>,
+    counters: Arc<ListenerCounters>,
     tls: Option<Arc<Tls>>,
     deadline: Instant,
     closing: watch::Receiver<bool>,
@@ -186,7 +185,13 @@ impl Listener {
     }
 
     /// Has the client that waits longest know that it cannot be accepted, or rests. The log is told once of a shortage.
-    async fn refuse(&self, error: &io::Error, reserved_fd: &mut ReservedFd, counters: &Counters, failing: bool) {
+    async fn refuse(
+        &self,
+        error: &io::Error,
+        reserved_fd: &mut ReservedFd,
+        counters: &ListenerCounters,
+        failing: bool,
+    ) {
         if !failing {
             tracing::warn!(listener = self.config.name, %error, "cannot accept");
         }

@@ -8,6 +8,7 @@
 //!
 //! Nothing here knows what a door speaks, and each listener has the one that it was given.
 
+mod counters;
 pub mod handler;
 mod handshake_failure;
 pub mod listener;
@@ -21,6 +22,7 @@ mod tcp;
 pub mod tls;
 
 pub use self::{
+    counters::{HandshakeCounters, ListenerCounters},
     handler::ConnectionHandler,
     handshake_failure::HandshakeFailure,
     listener::{Listener, ListenerContext},

@@ -16,19 +16,23 @@ pub use self::{
     outcomes::{Label, OutcomeCounters},
     text::{Family, MetricsPage},
 };
-use crate::{admission::QuotaKind, net::HandshakeFailure};
 
 /// A number that only rises.
 #[derive(Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Raises it by `count`.
+    /// Adds `count`.
     pub fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Its value.
+    /// Adds 1 and returns the new value.
+    pub fn increment(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// Returns its value.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -44,14 +48,6 @@ impl fmt::Debug for Counter {
 /// The counters of the broker. Any connection raises them; the server logs them when it ends.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Accepts that failed, for want of file descriptors mostly.
-    pub accepts_failed: Counter,
-    /// Connections that were given a place.
-    pub connections_accepted: Counter,
-    /// Connections closed at once because there were too many.
-    pub connections_refused: Counter,
-    /// TLS handshakes that failed, by cause.
-    pub tls_handshakes_failed: HandshakeCounters,
     /// Connections ended because the client broke the protocol.
     pub violations: Counter,
     /// Publications to a topic that only the service publishes to.
@@ -120,77 +116,4 @@ pub struct LoginCounters {
     pub limited: Counter,
     /// Logins refused because too many waited.
     pub busy: Counter,
-}
-
-/// How many TLS handshakes failed, for each cause.
-#[derive(Debug, Default)]
-pub struct HandshakeCounters([Counter; HandshakeFailure::NAMED.len()]);
-
-impl HandshakeCounters {
-    /// Counts one more.
-    pub fn add(&self, failure: HandshakeFailure) {
-        if let Some(counter) = self.0.get(failure as usize) {
-            counter.add(1);
-        }
-    }
-
-    /// The counts so far, by the name of the cause.
-    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        HandshakeFailure::NAMED.iter().zip(&self.0).map(|((name, _), counter)| (*name, counter.get()))
-    }
-}
-
-/// How often something was refused or slowed, for each quota.
-#[derive(Default)]
-pub struct QuotaCounters([Counter; QuotaKind::ALL.len()]);
-
-impl QuotaCounters {
-    /// Counts one more for `cause`; how many those are.
-    pub fn add(&self, cause: QuotaKind) -> u64 {
-        self.of(cause).0.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
-    }
-
-    /// How many there were for `cause`.
-    #[must_use]
-    pub fn get(&self, cause: QuotaKind) -> u64 {
-        self.of(cause).get()
-    }
-
-    fn of(&self, cause: QuotaKind) -> &Counter {
-        self.0.get(cause as usize).expect("there is a counter for each cause")
-    }
-}
-
-impl fmt::Debug for QuotaCounters {
-    /// Those that were met.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let met = QuotaKind::ALL.iter().map(|&cause| (cause.name(), self.get(cause))).filter(|(_, count)| *count > 0);
-        f.debug_map().entries(met).finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_handshake_failure_has_a_counter_of_its_own() {
-        let counters = HandshakeCounters::default();
-        for (number, (_, failure)) in (1..).zip(HandshakeFailure::NAMED) {
-            (0..number).for_each(|_| counters.add(failure));
-        }
-        let names = HandshakeFailure::NAMED.map(|(name, _)| name);
-        assert_eq!(counters.counts().collect::<Vec<_>>(), names.into_iter().zip(1..).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn each_quota_has_a_counter_of_its_own() {
-        let counters = QuotaCounters::default();
-        for (number, cause) in (1..).zip(QuotaKind::ALL) {
-            let counted = (0..number).map(|_| counters.add(*cause)).collect::<Vec<u64>>();
-            assert_eq!(counted, (1..=number).collect::<Vec<_>>());
-        }
-        let counted: Vec<u64> = QuotaKind::ALL.iter().map(|cause| counters.get(*cause)).collect();
-        assert_eq!(counted, (1..=counted.len() as u64).collect::<Vec<_>>());
-    }
 }

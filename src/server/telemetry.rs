@@ -17,7 +17,7 @@ use crate::{
     engine::Service,
     http,
     mqtt::broker::{Broker, presence::Presence},
-    net::Tls,
+    net::{ListenerCounters, Tls},
     observability::metrics::MetricsPage,
     shadow::DeviceId,
     store::{Health, State},
@@ -30,6 +30,8 @@ pub struct Telemetry {
     pub broker: Arc<Broker>,
     /// The engine.
     pub service: Arc<Service>,
+    /// The counters of the listeners.
+    pub listeners: Arc<ListenerCounters>,
     /// Logins.
     pub authority: Arc<Authority>,
     /// Places for connections, and how many there are in all.
@@ -75,7 +77,7 @@ impl Telemetry {
 
     fn connections(&self, page: &mut MetricsPage) {
         let (places, all) = &self.places;
-        let counters = &self.broker.counters;
+        let (counters, listeners) = (&self.broker.counters, &self.listeners);
         page.gauges("umbra_build_info", "1; the label tells the version.")
             .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
         page.gauge("umbra_connections", "Open connections, of all listeners.", all - places.available_permits());
@@ -83,12 +85,12 @@ impl Telemetry {
         page.counter(
             "umbra_connections_accepted_total",
             "Connections that were given a place.",
-            counters.connections_accepted.get(),
+            listeners.connections_accepted.get(),
         );
         let mut closed =
             page.counters("umbra_connections_refused_total", "Connections not served, or ended, by cause.");
-        closed.sample(&[("cause", "limit")], counters.connections_refused.get());
-        closed.sample(&[("cause", "accept-failed")], counters.accepts_failed.get());
+        closed.sample(&[("cause", "limit")], listeners.connections_refused.get());
+        closed.sample(&[("cause", "accept-failed")], listeners.accepts_failed.get());
         closed.sample(&[("cause", "protocol-violation")], counters.violations.get());
         let mut bytes =
             page.counters("umbra_mqtt_bytes_total", "Bytes of MQTT, without TLS and WebSocket around them.");
@@ -98,7 +100,7 @@ impl Telemetry {
 
     fn tls(&self, page: &mut MetricsPage) {
         let mut failed = page.counters("umbra_tls_handshakes_failed_total", "TLS handshakes that failed, by cause.");
-        for (cause, count) in self.broker.counters.tls_handshakes_failed.counts() {
+        for (cause, count) in self.listeners.tls_handshakes_failed.counts() {
             failed.sample(&[("cause", cause)], count);
         }
         let mut expiry = page.gauges(

@@ -11,14 +11,14 @@ use std::{collections::BTreeSet, sync::Arc};
 use tokio::{signal::unix::Signal, task};
 
 use crate::{
-    auth::{Authority, FileError},
+    auth::{Authority, FileError, Policy},
     config::{Config, ConfigError, Written},
     mqtt::broker::Broker,
     net::Tls,
 };
 
 /// Reads the configuration as it was read at the start.
-pub type ReadConfig = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+pub type ReadConfig = Box<dyn Fn() -> Result<(Config, Policy), ConfigError> + Send + Sync>;
 
 /// All that is read again.
 pub struct Reload {
@@ -70,10 +70,12 @@ impl Reload {
         let config = (self.read_config)().inspect_err(|error| {
             tracing::error!(%error, "the configuration is not taken, the one before stays in use");
         });
-        if let Ok(config) = &config {
+        if let Ok((config, _)) = &config {
             self.tell_what_waits(config);
         }
-        (config.is_ok(), self.authority.reload(config.ok().as_ref()))
+        let read = config.is_ok();
+        let config = config.ok();
+        (read, self.authority.reload(config.as_ref().map(|(config, policy)| (config, policy.clone()))))
     }
 
     fn tell_what_waits(&self, config: &Config) {

@@ -29,7 +29,7 @@ use tokio::{
 
 use crate::{
     admission::{QuotaKind, Quotas},
-    auth::{Authority, authn::login::LoginError},
+    auth::{Authority, Policy, authn::login::LoginError},
     clock::Clock,
     config::{Config, Limits, ListenerConfig, ListenerKind, StoreConfig},
     engine::{Outcomes, Service, changes::Changes},
@@ -124,8 +124,8 @@ struct Notifying {
 /// # Errors
 ///
 /// [`ServeError::Login`] or [`ServeError::Tls`].
-pub fn check(config: &Config) -> Result<(), ServeError> {
-    Files::read(config).map(drop)
+pub fn check(config: &Config, policy: Policy) -> Result<(), ServeError> {
+    Files::read(config, policy).map(drop)
 }
 
 /// Serves until `shutdown` resolves, then ends in order. At each signal of `hangups`, `read_config` and files are read
@@ -139,12 +139,13 @@ pub fn check(config: &Config) -> Result<(), ServeError> {
 /// A [`ServeError`]: nothing was served, except with [`ServeError::Stopped`].
 pub async fn run(
     config: Config,
+    policy: Policy,
     read_config: ReadConfig,
     shutdown: impl Future<Output = ()>,
     hangups: Signal,
 ) -> Result<(), ServeError> {
     Telemetry::started();
-    let Files { authority, tls } = Files::read(&config)?;
+    let Files { authority, tls } = Files::read(&config, policy)?;
     let names = config.listeners.iter().map(|listener| listener.name.clone());
     let secured: Vec<_> = names.zip(&tls).filter_map(|(name, tls)| Some((name, tls.clone()?))).collect();
     secured.iter().for_each(|(listener, tls)| tls.warn_of_expiry(listener));
@@ -342,8 +343,8 @@ impl Notifying {
 }
 
 impl Files {
-    fn read(config: &Config) -> Result<Self, ServeError> {
-        let authority = Authority::open(config, Clock::system()).map_err(ServeError::Login)?;
+    fn read(config: &Config, policy: Policy) -> Result<Self, ServeError> {
+        let authority = Authority::open(config, policy, Clock::system()).map_err(ServeError::Login)?;
         let tls = config.listeners.iter().map(open_tls).collect::<Result<_, _>>()?;
         Ok(Self { authority, tls })
     }

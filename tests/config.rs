@@ -5,6 +5,7 @@
 use std::{fs, time::Duration};
 
 use tempfile::TempDir;
+use umbrad::auth::Policy;
 use umbrad::config::{
     Arguments, Config, ConfigError, Host, HttpConfig, Limits, ListenerKind, LogFormat, Origin, ValueSource,
 };
@@ -18,7 +19,9 @@ fn load(text: Option<&str>, variables: &[(&str, &str)], bind: &[&str]) -> Result
     }
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let arguments = Arguments { store: None, bind: bind.iter().map(|bind| (*bind).to_owned()).collect() };
-    Config::load(text.map(|_| path.as_path()), variables, &arguments)
+    let config = Config::load(text.map(|_| path.as_path()), variables, &arguments)?;
+    Policy::of(&config)?;
+    Ok(config)
 }
 
 /// What the operator is told, with the file's folder taken off.

@@ -103,32 +103,32 @@ impl AuthContext {
 }
 
 impl Authority {
-    /// Reads users and keys.
+    /// Reads users and keys. `policy` is that of `config`.
     ///
     /// # Errors
     ///
-    /// Those of [`Login::open`].
-    pub fn open(config: &Config, clock: Clock) -> Result<Self, LoginError> {
+    /// Errors of [`Login::open`].
+    pub fn open(config: &Config, policy: Policy, clock: Clock) -> Result<Self, LoginError> {
         let login = Login::open(&config.auth, clock)?;
         let access_keys_file = config.auth.aws_keys.clone();
         let access_keys = access_keys_file.as_deref().map(AccessKeys::read).transpose()?.unwrap_or_default();
         Ok(Self {
             login,
-            rules: RwLock::new(Arc::new(Rules::of(config))),
+            rules: RwLock::new(Arc::new(Rules::of(config, policy))),
             access_keys: RwLock::new(Arc::new(access_keys)),
             access_keys_file,
             generation: watch::Sender::new(0),
         })
     }
 
-    /// Replaces the roles and grants by those of `config`, if given, and the policies of existing listeners. Reads
+    /// Replaces the roles and grants by the policy of `config`, if given, and the policies of existing listeners. Reads
     /// users and keys again, blocking. Every session must be reviewed afterwards ([`Authority::review`]).
     ///
     /// Returns the errors of unusable files; their old content stays in use.
     #[must_use]
-    pub fn reload(&self, config: Option<&Config>) -> Vec<FileError> {
-        if let Some(config) = config {
-            let rules = self.rules().renewed(config);
+    pub fn reload(&self, config: Option<(&Config, Policy)>) -> Vec<FileError> {
+        if let Some((config, policy)) = config {
+            let rules = self.rules().renewed(config, policy);
             *self.rules.write() = Arc::new(rules);
         }
         let mut faults = self.login.reload();
@@ -260,21 +260,21 @@ impl Authority {
 }
 
 impl Rules {
-    fn of(config: &Config) -> Self {
+    fn of(config: &Config, policy: Policy) -> Self {
         let listeners =
             config.listeners.iter().map(|listener| (listener.name.clone(), ListenerAuthPolicy::of(listener)));
-        Self { policy: config.policy.clone(), listeners: listeners.collect() }
+        Self { policy, listeners: listeners.collect() }
     }
 
     /// Returns the policies of `config` for existing listeners. A listener that is missing in it, or has another
     /// address, keeps its policy.
-    fn renewed(&self, config: &Config) -> Self {
+    fn renewed(&self, config: &Config, policy: Policy) -> Self {
         let renewed = self.listeners.iter().map(|(name, policy_of_listener)| {
             let mut now =
                 config.listeners.iter().filter(|now| now.name == *name && now.bind == policy_of_listener.bind);
             (name.clone(), now.next().map_or_else(|| policy_of_listener.clone(), ListenerAuthPolicy::of))
         });
-        Self { policy: config.policy.clone(), listeners: renewed.collect() }
+        Self { policy, listeners: renewed.collect() }
     }
 
     /// Returns the rights of a client; `None` if it has none, or its listener does not accept it.

@@ -10,7 +10,7 @@ use super::{
     serve::Source,
 };
 use crate::{
-    auth::{self, Access, Operation, Principal, authz::explain::Question},
+    auth::{self, Access, Operation, Policy, Principal, authz::explain::Question},
     config::{Arguments, Config},
     mqtt::{
         protocol::topic::TopicName,
@@ -74,14 +74,15 @@ impl Auth {
 impl Explain {
     /// Prints the answer; no is [`Exit::Rejected`].
     fn run(self) -> Exit {
-        let config = match self.source.load(&Arguments::default()) {
-            Ok(config) => config,
+        let (config, policy) = match self.source.load(&Arguments::default()) {
+            Ok(loaded) => loaded,
             Err(error) => return complain(&error, Exit::Usage),
         };
-        let (question, access) = match self.question().and_then(|question| Ok((question, self.access(&config)?))) {
-            Ok(both) => both,
-            Err(error) => return complain(&error, Exit::Usage),
-        };
+        let (question, access) =
+            match self.question().and_then(|question| Ok((question, self.access(&config, &policy)?))) {
+                Ok(both) => both,
+                Err(error) => return complain(&error, Exit::Usage),
+            };
         let answer = question.ask(&access);
         say(&answer, if answer.is_allowed() { Exit::Done } else { Exit::Rejected })
     }
@@ -101,7 +102,7 @@ impl Explain {
         }
     }
 
-    fn access(&self, config: &Config) -> Result<Access, String> {
+    fn access(&self, config: &Config, policy: &Policy) -> Result<Access, String> {
         let listener = match &self.listener {
             None => config.listeners.first(),
             Some(name) => config.listeners.iter().find(|listener| listener.name == *name),
@@ -124,7 +125,7 @@ impl Explain {
             })?,
         };
         let client: Arc<str> = self.client_id.as_str().into();
-        Ok(config.policy.access(&principal, method, role, &client))
+        Ok(policy.access(&principal, method, role, &client))
     }
 }
 

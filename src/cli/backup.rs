@@ -102,8 +102,8 @@ impl Backup {
 
 impl Restore {
     pub(super) fn run(self) -> Exit {
-        let config = match self.source.load(&Arguments::default()) {
-            Ok(config) => config,
+        let (config, _) = match self.source.load(&Arguments::default()) {
+            Ok(loaded) => loaded,
             Err(error) => return complain(&error, Exit::Usage),
         };
         let mut options = store_options(&config.store, &config.limits);

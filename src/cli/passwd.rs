@@ -106,7 +106,7 @@ impl UsersArgs {
         if let Some(path) = &self.file {
             return Ok(UsersFile::at(path));
         }
-        let config = self.source.load(&Arguments::default()).map_err(PasswdError::usage)?;
+        let (config, _) = self.source.load(&Arguments::default()).map_err(PasswdError::usage)?;
         let path = config.auth.users.ok_or_else(|| {
             PasswdError::usage("which file? Give it with --file, or a --config in which users is set in [auth]")
         })?;

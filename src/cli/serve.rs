@@ -11,7 +11,7 @@ use super::{
     output::{absolute, complain, say},
 };
 use crate::{
-    auth::authn::login::LoginError,
+    auth::{Policy, authn::login::LoginError},
     config::{Arguments, Config, ConfigError, ListenerKind},
     observability::logging,
     server::{self, ServeError},
@@ -48,8 +48,8 @@ pub(super) struct Source {
 impl Serve {
     pub(super) async fn run(self) -> Exit {
         let arguments = Arguments { store: self.store, bind: self.bind };
-        let config = match self.source.load(&arguments) {
-            Ok(config) => config,
+        let (config, policy) = match self.source.load(&arguments) {
+            Ok(loaded) => loaded,
             Err(error) => return complain(&error, Exit::Usage),
         };
         if let Err(error) = logging::start(&config.log) {
@@ -63,7 +63,7 @@ impl Serve {
         };
         let source = self.source;
         let read_config = Box::new(move || source.load(&arguments));
-        match server::run(config, read_config, shutdown.asked(), hangups).await {
+        match server::run(config, policy, read_config, shutdown.asked(), hangups).await {
             Ok(()) => Exit::Done,
             Err(error) => {
                 tracing::error!(%error, "the server ended");
@@ -75,11 +75,11 @@ impl Serve {
 
 impl CheckConfig {
     pub(super) fn run(self) -> Exit {
-        let config = match self.source.load(&Arguments::default()) {
-            Ok(config) => config,
+        let (config, policy) = match self.source.load(&Arguments::default()) {
+            Ok(loaded) => loaded,
             Err(error) => return complain(&error, Exit::Usage),
         };
-        if let Err(error) = server::check(&config) {
+        if let Err(error) = server::check(&config, policy) {
             return complain(&error, exit_of(&error));
         }
         let configuration = self.source.config.as_ref().map(|file| file.display().to_string());
@@ -111,11 +111,13 @@ fn exit_of(error: &ServeError) -> Exit {
 }
 
 impl Source {
-    pub(super) fn load(&self, arguments: &Arguments) -> Result<Config, ConfigError> {
+    pub(super) fn load(&self, arguments: &Arguments) -> Result<(Config, Policy), ConfigError> {
         // A variable that is not Unicode cannot be one of ours.
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
-        Config::load(self.config.as_deref(), environment, arguments)
+        let config = Config::load(self.config.as_deref(), environment, arguments)?;
+        let policy = Policy::of(&config)?;
+        Ok((config, policy))
     }
 }
 

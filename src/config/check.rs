@@ -13,17 +13,14 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{
     CONNECTIONS_TARGET, ClientTlsConfig, Config, Host, HttpConfig, Limits, ListenerConfig, ListenerKind, LogConfig,
-    LogFormat, Origin, StoreConfig, TlsConfig, Written, auth,
+    LogFormat, Origin, RuleConfig, StoreConfig, TlsConfig, Written, auth,
     error::{Problem, UnlocatedError},
     quotas,
     raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
     roles,
     units::{Count, List, Period, Size, Text},
 };
-use crate::{
-    auth::Policy,
-    config::limits::{self as hard, KIB, MIB},
-};
+use crate::config::limits::{self as hard, KIB, MIB};
 
 pub(super) const SECOND: u64 = 1_000;
 pub(super) const MINUTE: u64 = 60 * SECOND;
@@ -48,14 +45,14 @@ pub(super) fn check(
 ) -> Result<Config, UnlocatedError> {
     let limits = limits(&raw.limits)?;
     let store = store(&raw.store)?;
-    let policy = roles::policy(&raw, place)?;
+    let rules = roles::rules(&raw, place);
     let auth = auth::check(&raw.auth)?;
     let listeners = raw.listener.iter().enumerate();
-    let listeners = listeners.map(|(index, raw)| listener(index, raw, &policy)).collect::<Result<Vec<_>, _>>()?;
+    let listeners = listeners.map(|(index, raw)| listener(index, raw, &rules)).collect::<Result<Vec<_>, _>>()?;
     check_packet(&limits)?;
     check_sessions(&limits)?;
     check_listeners(&listeners, raw.allow_anonymous_anywhere.0)?;
-    Ok(Config { store, auth, listeners, policy, limits, log: log(&raw.log)?, written })
+    Ok(Config { store, auth, listeners, rules, grants: roles::grants(&raw), limits, log: log(&raw.log)?, written })
 }
 
 fn store(raw: &RawStore) -> Result<StoreConfig, UnlocatedError> {
@@ -73,7 +70,7 @@ fn store(raw: &RawStore) -> Result<StoreConfig, UnlocatedError> {
     })
 }
 
-fn listener(index: usize, raw: &RawListener, policy: &Policy) -> Result<ListenerConfig, UnlocatedError> {
+fn listener(index: usize, raw: &RawListener, rules: &[RuleConfig]) -> Result<ListenerConfig, UnlocatedError> {
     let at = Section(format!("listener[{index}]"));
     let name = at.filled("name", &raw.name)?;
     if name.chars().count() > 64 {
@@ -88,8 +85,8 @@ fn listener(index: usize, raw: &RawListener, policy: &Policy) -> Result<Listener
         kind: kind(&at, raw, bind)?,
         bind,
         anonymous: raw.anonymous.0,
-        anonymous_role: roles::role(&at, "anonymous_role", &raw.anonymous_role, policy)?,
-        certificate_role: roles::role(&at, "certificate_role", &raw.certificate_role, policy)?,
+        anonymous_role: roles::role(&at, "anonymous_role", &raw.anonymous_role, rules)?,
+        certificate_role: roles::role(&at, "certificate_role", &raw.certificate_role, rules)?,
         connections_max: checked!(at.number(raw.connections_max, 1..=hard::CONNECTIONS_MAX)),
         connect_timeout: checked!(at.duration(raw.connect_timeout, 100..=5 * MINUTE)),
         proxy_from: at.each("proxy_from", &raw.proxy_from, network, networks)?,

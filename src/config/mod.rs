@@ -8,7 +8,8 @@
 //! - `file`: the line numbers of keys.
 //! - `layers`: merges the sources into the structures of `raw`.
 //! - `units`: parses sizes and durations.
-//! - `check`: checks `raw`; `auth` checks `[auth]`, `quotas` the quotas in `[limits]`, `roles` the rules and grants.
+//! - `check`: checks `raw`; `auth` checks `[auth]`, `quotas` the quotas in `[limits]`.
+//! - `roles`: rules and grants as written; [`crate::auth::Policy`] checks them.
 //! - `written`: compares two configurations.
 //!
 //! The highest value of each limit is in [`crate::config::limits`].
@@ -42,10 +43,11 @@ pub use auth::{AuthConfig, TokenConfig};
 pub use error::{ConfigError, Problem, ValueSource};
 pub use host::{Authority, Host, Origin};
 pub use quotas::QuotaLimits;
+pub use roles::{GrantConfig, RuleConfig};
 pub(crate) use units::parse_duration;
 pub use written::Written;
 
-use crate::{auth::Policy, shadow::DocumentLimits};
+use crate::shadow::DocumentLimits;
 
 /// The checked configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,8 +58,10 @@ pub struct Config {
     pub auth: AuthConfig,
     /// At least one listener. Names differ, and so do addresses, apart from port 0.
     pub listeners: Vec<ListenerConfig>,
-    /// The roles and their assignment.
-    pub policy: Policy,
+    /// The rules of roles, as written.
+    pub rules: Vec<RuleConfig>,
+    /// The grants of roles, as written.
+    pub grants: Vec<GrantConfig>,
     /// The limits of shadows, requests, connections and sessions.
     pub limits: Limits,
     /// The log: filter and format.
@@ -266,6 +270,14 @@ impl Config {
         let raw = layers.merged()?;
         let place = |key: &str| layers.place(key).to_string();
         check::check(raw, layers.written(), place).map_err(|fault| layers.blame(fault))
+    }
+}
+
+impl Config {
+    /// Returns the error that `key` of a rule or grant, such as `rule[0].devices`, is invalid.
+    #[must_use]
+    pub fn invalid(&self, key: String, problem: String) -> ConfigError {
+        ConfigError { place: self.written.place(&key), key: Some(key), problem: Problem::Invalid(problem) }
     }
 }
 

@@ -1,52 +1,86 @@
-//! The conversion of written rules and grants to the policy.
+//! Rules and grants as written. [`crate::auth::Policy`] compiles and checks them.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     check::Section,
-    error::{Problem, UnlocatedError},
+    error::UnlocatedError,
     raw::{RawConfig, RawGrant, RawRule},
     units::{List, Text},
 };
-use crate::auth::{
-    Operation, Policy,
-    authz::{
-        policy::{GrantText, PolicyError},
-        rule::{RuleError, RuleText},
-    },
-};
 
-/// Returns the policy of all rules and grants; `place` returns the location of each.
-pub(super) fn policy(raw: &RawConfig, place: impl Fn(&str) -> String) -> Result<Policy, UnlocatedError> {
-    let rules = raw.rule.iter().enumerate().map(|(index, rule)| rule_text(rule, place(&format!("rule[{index}]"))));
-    let rules: Vec<_> = rules.collect();
-    let grants: Vec<_> = raw.grant.iter().map(grant_text).collect();
-    Policy::read(&rules, &grants).map_err(|PolicyError { list, index, error: RuleError { key, problem } }| {
-        UnlocatedError::new(format!("{list}[{index}].{key}"), Problem::Invalid(problem))
-    })
+/// A section `[[rule]]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleConfig {
+    /// The role.
+    pub role: String,
+    /// The location of the rule, for explanations.
+    pub origin: String,
+    /// The patterns of device ids.
+    pub devices: Vec<String>,
+    /// The patterns of shadow names; the classic shadow has the empty name.
+    pub names: Vec<String>,
+    /// The names of operations; `None` for all.
+    pub operations: Option<Vec<String>>,
+    /// The readable paths.
+    pub read: Vec<String>,
+    /// The writable paths.
+    pub write: Vec<String>,
+    /// The patterns of ordinary topics for publishing.
+    pub publish: Vec<String>,
+    /// The patterns of ordinary topics for receiving.
+    pub subscribe: Vec<String>,
+}
+
+/// A section `[[grant]]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GrantConfig {
+    /// The role.
+    pub role: String,
+    /// The patterns of principals.
+    pub principals: Vec<String>,
+    /// The names of authentication methods; if empty, all but `anonymous`.
+    pub by: Vec<String>,
+    /// The patterns of device ids.
+    pub devices: Vec<String>,
+}
+
+/// Returns all rules; `place` returns the location of a key.
+pub(super) fn rules(raw: &RawConfig, place: impl Fn(&str) -> String) -> Vec<RuleConfig> {
+    raw.rule.iter().enumerate().map(|(index, raw)| rule(raw, place(&format!("rule[{index}]")))).collect()
+}
+
+/// Returns all grants.
+pub(super) fn grants(raw: &RawConfig) -> Vec<GrantConfig> {
+    raw.grant.iter().map(grant).collect()
 }
 
 /// Returns the role that `key` of a listener names; `None` if the value is empty.
-pub(super) fn role(at: &Section, key: &str, text: &Text, policy: &Policy) -> Result<Option<Arc<str>>, UnlocatedError> {
+pub(super) fn role(
+    at: &Section,
+    key: &str,
+    text: &Text,
+    rules: &[RuleConfig],
+) -> Result<Option<Arc<str>>, UnlocatedError> {
     match text.0.as_str() {
         "" => Ok(None),
-        name if policy.has_role(name) => Ok(Some(name.into())),
+        name if rules.iter().any(|rule| rule.role == name) => Ok(Some(name.into())),
         name => {
-            let known = policy.roles().collect::<Vec<_>>().join(", ");
+            let known: BTreeSet<_> = rules.iter().map(|rule| rule.role.as_str()).collect();
+            let known = known.into_iter().collect::<Vec<_>>().join(", ");
             Err(at.invalid(key, format!("is {name:?}, but must be one of the roles that there are: {known}")))
         }
     }
 }
 
-fn rule_text(raw: &RawRule, origin: String) -> RuleText {
-    let all = || Operation::NAMED.map(|(name, _)| name.to_owned()).to_vec();
-    let or = |texts: &Option<List>, otherwise: Vec<String>| texts.as_ref().map_or(otherwise, |texts| texts.0.clone());
-    RuleText {
+fn rule(raw: &RawRule, origin: String) -> RuleConfig {
+    let optional = |texts: &Option<List>| texts.as_ref().map(|texts| texts.0.clone());
+    RuleConfig {
         role: raw.role.0.clone(),
         origin,
         devices: raw.devices.0.clone(),
-        names: or(&raw.names, vec!["*".to_owned()]),
-        operations: or(&raw.operations, all()),
+        names: optional(&raw.names).unwrap_or_else(|| vec!["*".to_owned()]),
+        operations: optional(&raw.operations),
         read: raw.read.0.clone(),
         write: raw.write.0.clone(),
         publish: raw.publish.0.clone(),
@@ -54,8 +88,8 @@ fn rule_text(raw: &RawRule, origin: String) -> RuleText {
     }
 }
 
-fn grant_text(raw: &RawGrant) -> GrantText {
-    GrantText {
+fn grant(raw: &RawGrant) -> GrantConfig {
+    GrantConfig {
         role: raw.role.0.clone(),
         principals: raw.principals.0.clone(),
         by: raw.by.0.clone(),

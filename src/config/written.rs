@@ -1,4 +1,5 @@
-//! The written values of all keys, by which a running server reports changes since its start.
+//! The written values of all keys, by which a running server reports changes since its start, and the locations of
+//! rules and grants, which are checked later.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +13,15 @@ pub struct Written {
     values: BTreeMap<String, String>,
     /// What to do about each listener's address if it cannot be listened on.
     binds: Vec<String>,
+    /// The locations of the sections and keys of rules and grants.
+    places: BTreeMap<String, ValueSource>,
 }
 
 impl Written {
     /// Returns the values of `tree`, in which no key is missing. A key of a listener is `listener.NAME.KEY`. `place` tells
     /// where a key stands.
     pub(super) fn of(tree: &Tree, place: impl Fn(&str) -> ValueSource) -> Self {
-        let mut written = Self { values: BTreeMap::new(), binds: Vec::new() };
+        let mut written = Self { values: BTreeMap::new(), binds: Vec::new(), places: BTreeMap::new() };
         let ValueKind::Table(sections) = &tree.cache.kind else { return written };
         for (name, value) in sections {
             match &value.kind {
@@ -38,7 +41,16 @@ impl Written {
                         written.section(&format!("{name}.{own}"), keys);
                     }
                 }
-                ValueKind::Array(_) => {}
+                ValueKind::Array(sections) => {
+                    for (index, section) in sections.iter().enumerate() {
+                        let section_key = format!("{name}[{index}]");
+                        if let ValueKind::Table(keys) = &section.kind {
+                            let keys = keys.keys().map(|key| format!("{section_key}.{key}"));
+                            written.places.extend(keys.map(|key| (key.clone(), place(&key))));
+                        }
+                        written.places.insert(section_key.clone(), place(&section_key));
+                    }
+                }
                 _ => _ = written.values.insert(name.clone(), value.to_string()),
             }
         }
@@ -61,6 +73,12 @@ impl Written {
     #[must_use]
     pub fn bind_advice(&self, index: usize) -> &str {
         self.binds.get(index).map_or("", String::as_str)
+    }
+
+    /// Returns the location of a key of a rule or grant. For a missing key, returns that of its section.
+    pub(super) fn place(&self, key: &str) -> ValueSource {
+        let section = key.split('.').next().unwrap_or_default();
+        self.places.get(key).or_else(|| self.places.get(section)).cloned().unwrap_or(ValueSource::Default)
     }
 
     fn section(&mut self, name: &str, keys: &config::Map<String, Value>) {

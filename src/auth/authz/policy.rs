@@ -8,27 +8,17 @@ use std::{
     sync::Arc,
 };
 
-use crate::auth::{
-    Method, Principal,
-    authz::{
-        access::{Access, GrantedRule, Rights},
-        pattern::{Pattern, PatternError, PlaceholderValues},
-        rule::{GRANTED, Rule, RuleError, RuleText, device_pattern},
+use crate::{
+    auth::{
+        Method, Principal,
+        authz::{
+            access::{Access, GrantedRule, Rights},
+            pattern::{Pattern, PatternError, PlaceholderValues},
+            rule::{GRANTED, Rule, RuleError, device_pattern},
+        },
     },
+    config::{Config, ConfigError, GrantConfig, RuleConfig},
 };
-
-/// A grant as written in the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GrantText {
-    /// The role.
-    pub role: String,
-    /// The patterns of principals.
-    pub principals: Vec<String>,
-    /// The names of authentication methods; if empty, all but `anonymous`.
-    pub by: Vec<String>,
-    /// The patterns of device ids.
-    pub devices: Vec<String>,
-}
 
 /// Roles and grants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,12 +47,25 @@ pub struct PolicyError {
 }
 
 impl Policy {
-    /// Checks rules and grants.
+    /// Compiles the rules and grants of `config`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for the first invalid one, with its location.
+    pub fn of(config: &Config) -> Result<Self, ConfigError> {
+        Self::read(&config.rules, &config.grants).map_err(
+            |PolicyError { list, index, error: RuleError { key, problem } }| {
+                config.invalid(format!("{list}[{index}].{key}"), problem)
+            },
+        )
+    }
+
+    /// Compiles rules and grants.
     ///
     /// # Errors
     ///
     /// The first invalid one, or one that names an unknown role.
-    pub fn read(rules: &[RuleText], grants: &[GrantText]) -> Result<Self, PolicyError> {
+    pub fn read(rules: &[RuleConfig], grants: &[GrantConfig]) -> Result<Self, PolicyError> {
         let mut policy = Self::default();
         for (index, text) in rules.iter().enumerate() {
             let rule = Rule::read(text).map_err(|error| PolicyError { list: "rule", index, error })?;
@@ -116,7 +119,7 @@ impl Policy {
         role.into_iter().chain(grants.map(|grant| &*grant.role)).collect()
     }
 
-    fn grant(&self, text: &GrantText) -> Result<Grant, RuleError> {
+    fn grant(&self, text: &GrantConfig) -> Result<Grant, RuleError> {
         let refuse = |key| move |problem: String| RuleError { key, problem };
         let devices = text.devices.iter().map(|text| device_pattern(text)).collect::<Result<Vec<_>, _>>();
         if !self.has_role(&text.role) {

@@ -10,6 +10,7 @@ use crate::{
         pattern::{Pattern, PatternError, PlaceholderValues},
         topics::TopicPattern,
     },
+    config::RuleConfig,
     shadow::{DeviceId, Paths, Pointer, ShadowKey, ShadowName, pointer::NotAPointer},
 };
 
@@ -31,29 +32,6 @@ pub enum Operation {
 /// A set of operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Operations(u8);
-
-/// A rule as written in the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RuleText {
-    /// The role.
-    pub role: String,
-    /// The location of the rule, for explanations.
-    pub origin: String,
-    /// The patterns of device ids; [`GRANTED`] stands for those of the grant.
-    pub devices: Vec<String>,
-    /// The patterns of shadow names; the classic shadow has the empty name.
-    pub names: Vec<String>,
-    /// The names of operations.
-    pub operations: Vec<String>,
-    /// The readable paths.
-    pub read: Vec<String>,
-    /// The writable paths.
-    pub write: Vec<String>,
-    /// The patterns of ordinary topics for publishing.
-    pub publish: Vec<String>,
-    /// The patterns of ordinary topics for receiving.
-    pub subscribe: Vec<String>,
-}
 
 /// A checked rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,10 +121,11 @@ impl Rule {
     /// # Errors
     ///
     /// The first invalid value.
-    pub fn read(text: &RuleText) -> Result<Self, RuleError> {
+    pub fn read(text: &RuleConfig) -> Result<Self, RuleError> {
         let failed = |key| move |error: String| RuleError { key, problem: error };
+        let all = || Operation::NAMED.iter().map(|(name, _)| (*name).to_owned()).collect();
         let mut operations = Operations::default();
-        for name in &text.operations {
+        for name in &text.operations.clone().unwrap_or_else(all) {
             let Some(operation) = Operation::of(name) else {
                 let known = Operation::NAMED.map(|(name, _)| name).join(", ");
                 return Err(failed("operations")(format!("has '{name}', but must be of {known}")));

@@ -75,18 +75,21 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::auth::{Method, Policy, Principal, authz::rule::RuleText};
+    use crate::{
+        auth::{Method, Policy, Principal},
+        config::RuleConfig,
+    };
 
     fn access(devices: &[&str], names: &[&str], subscribe: &[&str]) -> Access {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        let rule = RuleText {
+        let rule = RuleConfig {
             role: "r".into(),
             devices: texts(devices),
             names: texts(names),
-            operations: texts(&["subscribe"]),
+            operations: Some(texts(&["subscribe"])),
             read: texts(&["/reported"]),
             subscribe: texts(subscribe),
-            ..RuleText::default()
+            ..RuleConfig::default()
         };
         let policy = Policy::read(&[rule], &[]).unwrap();
         policy.access(&Principal::named("d1").unwrap(), Method::Certificate, Some("r"), &Arc::from("c"))

@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 use super::*;
 use crate::{
     admission::Quotas,
-    auth::{Access, AuthContext, Authority, Expiry, Method, Principal, authn::certificate::PeerCertificate},
+    auth::{Access, AuthContext, Authority, Expiry, Method, Policy, Principal, authn::certificate::PeerCertificate},
     clock::Clock,
     config::Config,
     engine::Service,
@@ -57,7 +57,7 @@ fn broker_at(directory: &std::path::Path, config: Config, clock: Clock) -> Arc<B
         ..StoreOptions::new(path)
     };
     let (service, decided) = Service::open(options, Arc::new(Quotas::new(&config.limits)), clock.clone()).unwrap();
-    let authority = Authority::open(&config, clock).unwrap();
+    let authority = Authority::open(&config, Policy::of(&config).unwrap(), clock).unwrap();
     let router = Arc::new(Router::new(RetainedLimits::of(&config.limits)));
     let events = Arc::new(Events::new(router.clone(), service.head()));
     let announcer = events.clone();

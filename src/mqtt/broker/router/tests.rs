@@ -5,7 +5,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::auth::{Access, Method, Policy, Principal, authz::rule::RuleText};
 use crate::mqtt::broker::router::*;
 use crate::mqtt::{
     broker::outbox::{FanOutPosition, Item, QueueLimits},
@@ -15,6 +14,10 @@ use crate::mqtt::{
     },
 };
 use crate::observability::metrics::DropCounters;
+use crate::{
+    auth::{Access, Method, Policy, Principal},
+    config::RuleConfig,
+};
 
 const LIMITS: RetainedLimits = RetainedLimits { all: Amount::MAX, of_principal: Amount::MAX };
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
@@ -300,7 +303,7 @@ fn a_shared_group_passes_over_a_full_member() {
 
 #[test]
 fn every_delivery_asks_for_the_right_to_read() {
-    let open = RuleText { role: "r".into(), subscribe: vec!["open/#".into()], ..RuleText::default() };
+    let open = RuleConfig { role: "r".into(), subscribe: vec!["open/#".into()], ..RuleConfig::default() };
     let policy = Policy::read(&[open], &[]).unwrap();
     let access = policy.access(&Principal::anonymous("x"), Method::Anonymous, Some("r"), &"x".into());
     let (router, barred, free) = (router(), session_with(1, 1 << 20, access), session(2));
@@ -325,14 +328,14 @@ fn every_delivery_asks_for_the_right_to_read() {
 #[test]
 fn what_is_handed_over_keeps_to_rights() {
     let all = Access::admin(Principal::anonymous("test"));
-    let rule = RuleText {
+    let rule = RuleConfig {
         role: "r".into(),
         devices: vec!["d".into()],
         names: vec!["".into()],
-        operations: vec!["subscribe".into()],
+        operations: Some(vec!["subscribe".into()]),
         read: vec!["/reported".into()],
         subscribe: vec!["open/#".into()],
-        ..RuleText::default()
+        ..RuleConfig::default()
     };
     let policy = Policy::read(&[rule], &[]).unwrap();
     let part = policy.access(&Principal::anonymous("x"), Method::Anonymous, Some("r"), &"x".into());

@@ -6,10 +6,13 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{
+    Method, Request, StatusCode, Uri,
+    header::{self, HeaderValue},
+};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;

@@ -1,0 +1,223 @@
+//! Rules about the source text itself: the direction of imports, where a library may be named, and the shape of files.
+//!
+//! The rules are those of ARCHITECTURE.md. The files are read as text, so a test module's imports do not count.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Modules each top-level module may import, the lowest first.
+const MAY_IMPORT: [(&str, &[&str]); 18] = [
+    ("shadow", &[]),
+    ("rate", &[]),
+    ("private_file", &[]),
+    ("clock", &["shadow"]),
+    ("config", &["shadow"]),
+    ("observability", &["config", "rate", "shadow"]),
+    ("admission", &["config", "observability", "rate", "shadow"]),
+    ("auth", &["admission", "clock", "config", "observability", "private_file", "rate", "shadow"]),
+    ("net", &["admission", "auth", "config", "observability", "private_file", "rate"]),
+    ("store", &["observability", "shadow"]),
+    ("wire", &["auth", "shadow"]),
+    ("engine", &["admission", "auth", "clock", "observability", "shadow", "store", "wire"]),
+    ("mqtt", FRONT_END),
+    ("http", FRONT_END),
+    ("reload", ANY),
+    ("server", ANY),
+    ("cli", ANY),
+    ("main", ANY),
+];
+const FRONT_END: &[&str] =
+    &["admission", "auth", "clock", "config", "engine", "net", "observability", "rate", "shadow", "store", "wire"];
+const ANY: &[&str] = &["*"];
+
+/// Libraries that only some places may name.
+const NAMED_IN: [(&str, &[&str]); 3] =
+    [("redb", &["store/"]), ("axum", &["http/", "server.rs"]), ("rumqttd", &["mqtt/protocol/"])];
+
+const FILE_LINES_MAX: usize = 550;
+const FUNCTION_LINES_MAX: usize = 70;
+const BACKWARD: [&str; 5] = ["What ", "Whether ", "Who ", "Those ", "Of "];
+
+#[test]
+fn imports_point_one_way() {
+    let mut found = Vec::new();
+    let allowed: BTreeMap<_, _> = MAY_IMPORT.into_iter().collect();
+    for (path, text) in sources().into_iter().filter(|(path, _)| !is_test(path)) {
+        let module = top_module(&path);
+        if module == "lib" {
+            continue;
+        }
+        let allowed = allowed.get(module.as_str()).copied().unwrap_or_default();
+        for imported in imported_modules(without_tests(&text)) {
+            if imported != module && allowed != ANY && !allowed.contains(&imported.as_str()) {
+                found.push(format!("{} imports crate::{imported}", path.display()));
+            }
+        }
+    }
+    report("imports against the direction of ARCHITECTURE.md", found);
+}
+
+#[test]
+fn libraries_are_named_in_their_place() {
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        let (name, code) = (path.display().to_string(), code(&text));
+        for (library, places) in NAMED_IN {
+            if names_path(&code, library) && !places.iter().any(|place| name.starts_with(place)) {
+                found.push(format!("{name} names {library}, which only {} may", places.join(" and ")));
+            }
+        }
+        if name.starts_with("shadow/") && names_path(without_tests(&code), "tokio") {
+            found.push(format!("{name} names tokio; the core is free of I/O, clocks and tasks"));
+        }
+    }
+    report("libraries named out of place", found);
+}
+
+#[test]
+fn files_and_functions_are_short() {
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        let lines = text.lines().count();
+        if lines > FILE_LINES_MAX {
+            found.push(format!("{} has {lines} lines, at most {FILE_LINES_MAX}", path.display()));
+        }
+        // A test's table is one function.
+        let code = if is_test(&path) { "" } else { without_tests(&text) };
+        found.extend(long_functions(code).map(|(line, length)| {
+            format!("{}:{line}: a function of {length} lines, at most {FUNCTION_LINES_MAX}", path.display())
+        }));
+    }
+    report("files or functions that are too long", found);
+}
+
+#[test]
+fn doc_comments_begin_with_their_subject() {
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        let mut inside = false;
+        for (number, line) in (1..).zip(text.lines()) {
+            let doc = line.trim_start().strip_prefix("///").or_else(|| line.strip_prefix("//!"));
+            if let Some(doc) = doc.map(str::trim_start).filter(|_| !inside)
+                && BACKWARD.iter().any(|word| doc.starts_with(word))
+            {
+                found.push(format!("{}:{number}: {doc}", path.display()));
+            }
+            inside = doc.is_some_and(|doc| !doc.trim().is_empty());
+        }
+    }
+    report("doc comments that begin backwards (VOCABULARY: subject first)", found);
+}
+
+/// Every source file of the server, by its path below `src/`.
+fn sources() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut folders, mut files) = (vec![root.clone()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("src is readable").map(|entry| entry.expect("an entry").path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+            } else if entry.extension().is_some_and(|ending| ending == "rs") {
+                let text = fs::read_to_string(&entry).expect("a source file is text");
+                files.push((entry.strip_prefix(&root).expect("below src").to_owned(), text));
+            }
+        }
+    }
+    assert!(files.len() > 100, "{} files found: the rules would hold for nothing", files.len());
+    files.sort();
+    files
+}
+
+fn top_module(path: &Path) -> String {
+    let first = path.iter().next().expect("a path has a first component").to_string_lossy();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// Returns the text above an inline test module.
+fn without_tests(text: &str) -> &str {
+    text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default()
+}
+
+/// Returns true for a file that only tests use.
+fn is_test(path: &Path) -> bool {
+    path.iter().any(|part| part == "tests" || part == "tests.rs")
+}
+
+/// The text without its line comments.
+fn code(text: &str) -> String {
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// The first path segments after `crate::`, in `use` trees and elsewhere.
+fn imported_modules(text: &str) -> Vec<String> {
+    let code = code(text);
+    let mut found = Vec::new();
+    for rest in code.split("crate::").skip(1) {
+        match rest.strip_prefix('{') {
+            Some(tree) => {
+                let (mut depth, mut start) = (0, true);
+                let mut chars = tree.char_indices();
+                while let Some((at, char)) = chars.next() {
+                    match char {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => start = true,
+                        _ if start && depth == 0 && !char.is_whitespace() => {
+                            found.push(identifier(&tree[at..]));
+                            start = false;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            None => found.push(identifier(rest)),
+        }
+    }
+    found.retain(|name| !name.is_empty());
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn identifier(text: &str) -> String {
+    text.chars().take_while(|char| char.is_alphanumeric() || *char == '_').collect()
+}
+
+fn names_path(code: &str, library: &str) -> bool {
+    let path = format!("{library}::");
+    code.match_indices(&path)
+        .any(|(at, _)| !code[..at].ends_with(|char: char| char.is_alphanumeric() || char == '_' || char == ':'))
+}
+
+/// The first line and the length of every function that is too long, found by the indentation that rustfmt gives.
+fn long_functions(text: &str) -> impl Iterator<Item = (usize, usize)> {
+    let lines: Vec<_> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let indent = line.len() - line.trim_start().len();
+        let is_function = line
+            .trim_start()
+            .split(' ')
+            .take_while(|word| *word != "fn")
+            .all(|word| ["pub", "async", "const", "unsafe", "extern"].contains(&word) || word.starts_with("pub("))
+            && line.contains("fn ");
+        if !is_function || line.trim_end().ends_with(';') || line.trim_end().ends_with('}') {
+            continue;
+        }
+        let end = format!("{}}}", " ".repeat(indent));
+        if let Some(length) = lines[at..].iter().position(|line| *line == end)
+            && length + 1 > FUNCTION_LINES_MAX
+        {
+            found.push((at + 1, length + 1));
+        }
+    }
+    found.into_iter()
+}
+
+fn report(rule: &str, found: Vec<String>) {
+    assert!(found.is_empty(), "{rule}:\n{}", found.join("\n"));
+}

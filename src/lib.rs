@@ -1,9 +1,8 @@
 //! Umbra: an MQTT broker that keeps the shadow of every device under optimistic concurrency.
 //!
-//! Dependencies between the modules point one way: `mqtt`, `http` and `cli` use `service`, `service` uses `store`,
-//! `store` uses `shadow`. `shadow` is pure: no I/O, no clock, no async, no lock. redb is named only in `store`, axum
-//! and hyper only in `http`, `server` and the client of `cli`. `mqtt` and `http` are doors of `net` and never name each
-//! other; `net` names neither.
+//! Imports point one way: [`mqtt`], [`http`] and [`cli`] use [`engine`], `engine` uses [`store`], `store` uses
+//! [`shadow`]. `shadow` is pure: no I/O, clock, async or lock. `mqtt` and `http` are front ends behind [`net`] and never
+//! name each other; [`server`] wires them. `tests/tidy.rs` checks these rules, ARCHITECTURE.md explains them.
 
 #![warn(missing_docs)]
 

@@ -10,7 +10,13 @@ use std::{sync::Arc, time::Instant};
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use umbra_fuzz::client_packet;
-use umbrad::mqtt::protocol::{codec::{self, Frame, FrameLimits, decode, decode_connect, split_frame}, message::{Delivery, Message}, packet::{ClientPacket, Properties, Protocol, Publish, ServerPacket}, topic::TopicName, violation::Violation};
+use umbrad::mqtt::protocol::{
+    codec::{self, Frame, FrameLimits, decode, decode_connect, split_frame},
+    message::{Delivery, Message},
+    packet::{ClientPacket, Properties, Protocol, Publish, ServerPacket},
+    topic::TopicName,
+    violation::Violation,
+};
 
 fuzz_target!(|data: &[u8]| {
     let whole = Split::of([data]);

@@ -9,7 +9,13 @@ use std::sync::Arc;
 use libfuzzer_sys::{arbitrary::Unstructured, fuzz_target};
 use serde_json::Value;
 use umbra_fuzz::{commands, merge_patch};
-use umbrad::{shadow::{Change, Command, Decision, Document, DocumentLimits, Pointer, PreviousVersion, Rejection, Scope, Sender, SizeLimit, Stamp, Timestamp, Version, decide, document::delta, pointer::SectionName}, store::{Seq, StoredShadow, fuzzing}};
+use umbrad::{
+    shadow::{
+        Change, Command, Decision, Document, DocumentLimits, Pointer, PreviousVersion, Rejection, Scope, Sender,
+        SizeLimit, Stamp, Timestamp, Version, decide, document::delta, pointer::SectionName,
+    },
+    store::{Seq, StoredShadow, fuzzing},
+};
 
 fuzz_target!(|data: &[u8]| {
     let mut bytes = Unstructured::new(data);

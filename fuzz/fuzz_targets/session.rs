@@ -20,7 +20,15 @@ use umbra_fuzz::{
     exchanges::{Exchanges, PublishOutcome},
     server_packet::{self, Sent},
 };
-use umbrad::mqtt::{protocol::{codec::{FrameLimits, decode, split_frame}, message::{Delivery, Message}, packet::{ClientPacket, Connect, PacketId, Properties, Protocol, Publish, QoS, Reason}, topic::TopicName}, session::{AckId, AckResult, Action, Delivered, Session, SessionLimits}};
+use umbrad::mqtt::{
+    protocol::{
+        codec::{FrameLimits, decode, split_frame},
+        message::{Delivery, Message},
+        packet::{ClientPacket, Connect, PacketId, Properties, Protocol, Publish, QoS, Reason},
+        topic::TopicName,
+    },
+    session::{AckId, AckResult, Action, Delivered, Session, SessionLimits},
+};
 
 fuzz_target!(|data: &[u8]| {
     let (mut world, mut stream) = (World::new(), BytesMut::from(data));

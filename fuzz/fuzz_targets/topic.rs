@@ -7,7 +7,14 @@ use std::collections::BTreeSet;
 
 use libfuzzer_sys::fuzz_target;
 use umbra_fuzz::topics;
-use umbrad::{mqtt::{broker::router::fuzzing, protocol::topic::{TopicFilter, TopicName}, shadow::topics::{Destination, Event, Operation}}, wire::Dialect};
+use umbrad::{
+    mqtt::{
+        broker::router::fuzzing,
+        protocol::topic::{TopicFilter, TopicName},
+        shadow::topics::{Destination, Event, RequestKind},
+    },
+    wire::Dialect,
+};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -71,9 +78,9 @@ fn shadow_topic(topic: &TopicName) {
     assert_eq!(meaning, topics::meaning(topic.as_str()), "{topic}");
     let Destination::Request(key, operation, dialect) = destination else { return };
     let accepted = match operation {
-        Operation::Update => Event::UpdateAccepted,
-        Operation::Get => Event::GetAccepted,
-        Operation::Delete => Event::DeleteAccepted,
+        RequestKind::Update => Event::UpdateAccepted,
+        RequestKind::Get => Event::GetAccepted,
+        RequestKind::Delete => Event::DeleteAccepted,
     };
     let answer = accepted.topic(dialect, &key);
     assert_eq!(answer.strip_suffix("/accepted"), Some(topic.as_str()));

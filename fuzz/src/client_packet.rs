@@ -1,6 +1,9 @@
 //! The packets of a client, written from OASIS MQTT 3.1.1 and 5.0: what the codec reads has to be read the same again.
 
-use umbrad::mqtt::protocol::packet::{ClientPacket, Connect, PacketId, Properties, Protocol, Publish, Reason, RetainHandling, Subscribe, Subscription, Will};
+use umbrad::mqtt::protocol::packet::{
+    ClientPacket, Connect, PacketId, Properties, Protocol, Publish, Reason, RetainHandling, Subscribe, Subscription,
+    Will,
+};
 
 /// `packet` as a client would send it; what is refused in it (a filter that is none) stands there as another refused
 /// one.

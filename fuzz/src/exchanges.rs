@@ -1,7 +1,10 @@
 //! What a session owes a client for its PUBLISHes at QoS 1 and 2, by the table in `mqtt/session/inbound_acks.rs` and the
 //! standard: one list, walked from end to end at every question.
 
-use umbrad::mqtt::{protocol::packet::{PacketId, Protocol, QoS, Reason}, session::AckId};
+use umbrad::mqtt::{
+    protocol::packet::{PacketId, Protocol, QoS, Reason},
+    session::AckId,
+};
 
 use crate::server_packet::Sent;
 

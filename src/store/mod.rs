@@ -19,7 +19,7 @@ mod commit;
 mod database;
 mod disk;
 mod error;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod handle;

@@ -142,7 +142,7 @@ pub struct Connect {
     pub password: Option<Bytes>,
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "fuzzing"))]
 impl Connect {
     /// The CONNECT of a clean session that sets nothing.
     pub(in crate::mqtt) fn plain(protocol: Protocol) -> Self {

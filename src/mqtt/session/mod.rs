@@ -433,12 +433,12 @@ fn found(held: bool) -> Reason {
     if held { Reason::SUCCESS } else { Reason::PACKET_IDENTIFIER_NOT_FOUND }
 }
 
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "fuzzing"))]
 mod model_inbound;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "fuzzing"))]
 mod model_outbound;
 #[cfg(test)]
 mod tests;

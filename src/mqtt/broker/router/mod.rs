@@ -15,7 +15,7 @@
 //! Not here: the events of shadows and their documents (announcer, connection), the limit of filters per session
 //! (session), encoding ([`crate::mqtt::protocol::message`]).
 
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod retained;

@@ -112,7 +112,7 @@ impl Frame {
     }
 }
 
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 impl Frame {
     /// The packet as it was sent.
     #[doc(hidden)]

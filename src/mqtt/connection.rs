@@ -1,14 +1,14 @@
 //! One connection: the task that moves packets between a stream, its session and the broker.
 //!
-//! Each turn of the loop looks whether a deadline has passed, processes the input there is, moves what the outbox holds
-//! to the output while little of that is unsent, and then waits for the first of: input, output sent, something queued,
-//! room in the engine, a deadline, being told to end. Packets are not handled while a request waits for the engine,
-//! while a 3.1.1 client has more requests undecided than the session's window, or while the client is over a rate
-//! ([`super::pace`]); a full outbox never stops them. What is read meanwhile is in [`intake`].
+//! Each turn of the loop checks the deadlines, processes the input, moves queued deliveries to the output while little
+//! of it is unsent, and then waits. It waits for the first of: input, sent output, a queued item, a permit from the
+//! engine, a deadline, the disconnect signal. Packets are not handled while a request waits for the engine, while a
+//! 3.1.1 client has more undecided requests than the session's window, or while the client is throttled
+//! ([`rate_limit`]). A full outbox never stops them. [`intake`] describes the input read meanwhile.
 //!
-//! However serving ends, even by a panic, the session is given back: its client finds it free, or gone.
+//! However the connection ends, even by a panic, the session is released: it is free for its client, or removed.
 //!
-//! What packets mean is the session's and [`crate::mqtt::connection::dispatch`]'s; CONNECT is [`crate::mqtt::connection::handshake`]'s.
+//! The session interprets packets, [`dispatch`] carries out those for the broker, and [`handshake`] handles CONNECT.
 
 pub(super) mod dispatch;
 pub mod handler;
@@ -62,51 +62,51 @@ pub(super) struct Connection<S> {
     pub(super) transport: Transport<S>,
     pub(super) broker: Arc<Broker>,
     pub(super) key: SessionKey,
-    /// Where the client is.
+    /// The client's address.
     pub(super) address: IpAddr,
-    /// The listener it came to, by name.
+    /// The name of the listener that accepted the connection.
     pub(super) listener: Arc<str>,
-    /// The device that the client is, if it is one.
+    /// The device that the client acts as, if any.
     pub(super) device: Option<DeviceId>,
     pub(super) protocol: Protocol,
     /// True for a bridge of another broker; see [`Connect::bridge`](crate::mqtt::protocol::packet::Connect::bridge).
     pub(super) bridge: bool,
     pub(super) client: ClientSession,
-    /// Published when the connection ends in any other way than by DISCONNECT.
+    /// The will, published unless the connection ends by DISCONNECT.
     pub(super) will: Option<Will>,
-    /// Seconds the session is kept after the connection.
+    /// Seconds that the session is kept after the connection.
     pub(super) session_expiry: u32,
-    /// The longest silence of the client.
+    /// The time after which a silent client is disconnected.
     pub(super) silence_max: Option<Duration>,
     pub(super) disconnect_signal: oneshot::Receiver<Reason>,
-    /// A request that waits for room in the engine.
+    /// A request that waits for space in the engine queue.
     pub(super) awaiting_permit: Option<AwaitingPermit>,
     pub(super) pace: ConnectionRateLimit,
     pub(super) intake: Intake,
-    /// The server ends, and until then this connection answers what it has taken; nothing more is taken.
+    /// The deadline for answering accepted requests while the server shuts down; no new packets are accepted.
     pub(super) draining_until: Option<Instant>,
     pub(super) last_received: Instant,
-    /// When the client is no longer known: the end of its token.
+    /// The time at which the client's token expires.
     pub(super) auth_expires_at: Option<Instant>,
 }
 
-/// Why a connection ends.
+/// The reason for which a connection ends.
 #[derive(Debug)]
 pub(super) enum EndReason {
-    /// The client said DISCONNECT.
+    /// The client sent DISCONNECT.
     Disconnect {
-        /// Whether it wants its will published.
+        /// True if the client wants its will published.
         with_will: bool,
     },
     /// The stream ended or failed.
     Lost(Option<io::Error>),
-    /// The client broke the protocol.
+    /// The client violated the protocol.
     Violation(Violation),
-    /// The server ends it.
+    /// The server closes the connection.
     Server(Reason),
-    /// The client is above a quota for which the only answer is to end it.
+    /// The client exceeded a quota whose only remedy is to close the connection.
     Quota(QuotaKind),
-    /// A mistake of ours, which may have left anything in the output.
+    /// A panic, after which the output may hold anything.
     Panic,
 }
 
@@ -114,13 +114,13 @@ impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Disconnect { with_will: false } => f.write_str("the client disconnected"),
-            Self::Disconnect { with_will: true } => f.write_str("the client disconnected, leaving its will"),
+            Self::Disconnect { with_will: true } => f.write_str("the client disconnected with its will"),
             Self::Lost(None) => f.write_str("the client closed the connection"),
             Self::Lost(Some(error)) => write!(f, "the connection was lost: {error}"),
             Self::Violation(violation) => write!(f, "protocol violation: {violation}"),
             Self::Server(reason) => f.write_str(reason.name()),
             Self::Quota(cause) => write!(f, "too many {}", cause.what()),
-            Self::Panic => f.write_str("a fault of the server"),
+            Self::Panic => f.write_str("internal error"),
         }
     }
 }
@@ -141,17 +141,17 @@ impl From<Violation> for EndReason {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Serves the client until the connection ends, then gives the session back.
+    /// Serves the client until the connection ends, then releases the session.
     pub(super) async fn run(mut self: Box<Self>) {
         let end = match AssertUnwindSafe(self.serve_to_end()).catch_unwind().await {
             Ok(end) => end,
             Err(_panic) => {
-                tracing::error!(client = %self.key.client_id, "a connection ends by a panic, and its session with it");
-                self.session_expiry = 0; // nobody knows how it was left
+                tracing::error!(client = %self.key.client_id, "connection task panicked; its session is discarded");
+                self.session_expiry = 0; // its state is unknown
                 EndReason::Panic
             }
         };
-        // Boxed, as all that is rarely waited for: an idle client pays for the largest of what it may wait for.
+        // Boxed, as every future that is rarely awaited: an idle client pays for the largest future it may await.
         Box::pin(self.finish(end)).await;
     }
 
@@ -175,22 +175,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             self.process_input().await?;
             if self.intake.ended && self.may_process() {
-                return Err(EndReason::Lost(None)); // all that it sent has been handled
+                return Err(EndReason::Lost(None)); // all its input has been handled
             }
             let more = self.fill_output().await?;
             if self.draining_until.is_some() && self.is_idle() {
                 return Err(EndReason::Server(Reason::SERVER_SHUTTING_DOWN));
             }
-            let paused = [self.pace.paused(), self.client.resync.paused()].into_iter().flatten().min();
-            if let Some(paused) = paused.filter(|paused| *paused < sleep.deadline().into_std()) {
-                Sleep::reset(sleep.as_mut(), paused.into());
+            let paused_until = [self.pace.throttled_until(), self.client.resync.paused()].into_iter().flatten().min();
+            if let Some(paused_until) = paused_until.filter(|until| *until < sleep.deadline().into_std()) {
+                Sleep::reset(sleep.as_mut(), paused_until.into());
             }
             let (may_read, unread) = (self.may_read(), self.transport.input.len());
             tokio::select! {
                 biased;
                 reason = &mut self.disconnect_signal, if self.draining_until.is_none() => match reason {
                     Ok(Reason::SERVER_SHUTTING_DOWN) | Err(_) => {
-                        self.draining_until = Some(Instant::now() + LEAVE_TIMEOUT);
+                        self.draining_until = Some(Instant::now() + DRAIN_TIMEOUT);
                         Sleep::reset(sleep.as_mut(), self.next_deadline().into());
                     }
                     Ok(reason) => return Err(EndReason::Server(reason)),
@@ -201,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     TransportEvent::Flushed => {}
                     TransportEvent::End => self.intake.ended = true,
                 },
-                () = outbox.ready() => {} // with output unsent, only to be told that the outbox is closed
+                () = outbox.ready() => {} // with unsent output, only to notice that the outbox is closed
                 () = &mut sleep => {}
                 () = tokio::task::yield_now(), if more => {}
             }
@@ -221,20 +221,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn received(&mut self, bytes: usize) {
         self.last_received = Instant::now();
         let (limits, quotas) = (&self.broker.limits.pace, self.broker.service.quotas());
-        self.pace.received(bytes, limits, quotas, self.last_received);
+        self.pace.charge_bytes(bytes, limits, quotas, self.last_received);
     }
 
-    /// Moves what is queued to the output until enough of it is unsent, and in turn with it what is to be caught up with.
-    /// Returns whether there is more of that to look at, for which the connection's other business is not to wait.
+    /// Moves queued deliveries and resync messages, in turn, to the output until enough of it is unsent. Returns true
+    /// if the resync has more to read, which must not delay the connection's other work.
     async fn fill_output(&mut self) -> Result<bool, EndReason> {
         let (now, outbox) = (Instant::now(), self.client.outbox.clone());
-        // Whether catching up had nothing to send, and then whether it has to go on looking.
+        // `looked`: the resync had nothing to send; `more`: it has to continue reading.
         let (mut looked, mut more) = (false, false);
         while self.transport.unsent() < OUTPUT_LOW_BYTES && !self.client.session.is_stuck() {
             let may_look = !looked && self.draining_until.is_none();
             let delivery = match if may_look && self.client.resync.is_due(&outbox) { None } else { self.queued() } {
                 Some(Item::Ack { ack_id, verdict }) if verdict.unknown && self.protocol == Protocol::V4 => {
-                    // It cannot be told, so it is not acknowledged: its resend asks again. PROTOCOL section 4.
+                    // 3.1.1 cannot express an unknown outcome, so there is no ack: the resend asks again. PROTOCOL
+                    // section 4.
                     if self.client.session.abandon(ack_id) {
                         return Err(EndReason::Server(Reason::IMPLEMENTATION_SPECIFIC));
                     }
@@ -250,11 +251,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     delivery
                 }
                 None if !may_look || self.client.resync.is_idle(&outbox) => break,
-                None => match Box::pin(self.look_up()).await {
+                None => match Box::pin(self.next_resync()).await {
                     Next::Delivery(delivery) => *delivery,
                     next => {
                         (looked, more) = (true, matches!(next, Next::Later));
-                        continue; // with what is queued
+                        continue; // with queued deliveries
                     }
                 },
             };
@@ -276,18 +277,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn queued(&self) -> Option<Item> {
         let window = self.client.session.window();
         let item = self.client.outbox.pop(window);
-        item.or_else(|| self.pop_reply_unstored()).or_else(|| self.pop_ack_early(window > 0))
+        item.or_else(|| self.pop_unstored_reply()).or_else(|| self.pop_early_ack(window > 0))
     }
 
-    /// A reply that is not kept for a resend, since what is kept already is as much as may be: the client asked for it,
-    /// and the acknowledgements that would make room may come after all else that it asks for.
-    fn pop_reply_unstored(&self) -> Option<Item> {
+    /// Returns a reply that is not kept for a resend, because the kept ones have reached the byte limit. The client
+    /// asked for it, and the acknowledgements that free memory may follow all its other requests.
+    fn pop_unstored_reply(&self) -> Option<Item> {
         if self.client.session.over_byte_limit() { self.client.outbox.pop_reply() } else { None }
     }
 
-    /// An acknowledgement that does not wait for the replies before it: they wait for the client's acknowledgements,
-    /// and those are not read before ours has left.
-    fn pop_ack_early(&self, window_open: bool) -> Option<Item> {
+    /// Returns an acknowledgement ahead of the replies before it. Those wait for the client's acknowledgements, which
+    /// are not read before ours is sent.
+    fn pop_early_ack(&self, window_open: bool) -> Option<Item> {
         if window_open || !self.window_is_full() { None } else { self.client.outbox.pop_ack() }
     }
 
@@ -297,12 +298,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Delivered::Expired => self.broker.counters.deliveries_expired.add(1),
             Delivered::TooLarge => self.broker.counters.deliveries_too_large.add(1),
             Delivered::NotNow(_) => {
-                tracing::error!(client = %self.key.client_id, "a message was taken with no room for it")
+                tracing::error!(client = %self.key.client_id, "dequeued a message without space in the session")
             }
         }
     }
 
-    /// Whether everything that was taken has been answered and sent.
+    /// Returns true if every accepted request has been answered and sent.
     fn is_idle(&self) -> bool {
         self.awaiting_permit.is_none() && self.client.session.inbound_pending() == 0 && self.transport.unsent() == 0
     }
@@ -316,7 +317,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.auth_expires_at.is_some_and(|until| until <= now) {
             return Err(EndReason::Server(Reason::NOT_AUTHORIZED));
         }
-        if self.holds_back() {
+        if self.is_held_back() {
             self.last_received = now;
         }
         match self.silence_max {
@@ -330,15 +331,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn next_deadline(&self) -> Instant {
         let silence = self.silence_max.map(|max| self.last_received + max);
         let far = Instant::now() + FAR;
-        [silence, self.pace.paused(), self.draining_until, self.auth_expires_at]
+        [silence, self.pace.throttled_until(), self.draining_until, self.auth_expires_at]
             .into_iter()
             .flatten()
             .fold(far, Instant::min)
     }
 
-    /// Says why, if the client can be told, and gives the session back.
+    /// Sends a DISCONNECT with the reason, if the protocol allows it, and releases the session.
     async fn finish(mut self: Box<Self>, end: EndReason) {
-        let (farewell, with_will) = match &end {
+        let (disconnect, with_will) = match &end {
             EndReason::Disconnect { with_will } => (None, *with_will),
             EndReason::Lost(_) | EndReason::Panic => (None, true),
             EndReason::Violation(violation) => {
@@ -356,42 +357,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             address = %self.address, listener = &*self.listener, protocol = self.protocol.name(), reason = %end, "disconnected"
         );
         self.count_traffic();
-        if let Some((reason, text)) = farewell {
+        if let Some((reason, text)) = disconnect {
             self.client.session.disconnect(reason, text, self.transport.output());
         }
         if let Some(ack_id) = self.awaiting_permit.take().and_then(|awaiting_permit| awaiting_permit.ack_id()) {
-            self.client.session.abandon(ack_id); // it was never sent to the engine: a resend is a new request
+            self.client.session.abandon(ack_id); // it never reached the engine, so a resend is a new request
         }
-        // The session first: whoever sees the stream end finds it free, and a peer that does not read holds up nobody.
+        // The session first: a client that sees the stream end finds it free, and a peer that does not read delays
+        // nobody.
         self.client.session.detach();
         self.client.outbox.detach(self.broker.events.fan_out_position());
         self.client.resync.detach();
         let will = self.will.filter(|_| with_will);
         if let Some(device) = &self.device {
-            let heard = self.broker.service.now().0.saturating_sub(self.last_received.elapsed().as_secs());
-            self.broker.presence.closed(device, Timestamp(heard));
+            let last_received = self.broker.service.now().0.saturating_sub(self.last_received.elapsed().as_secs());
+            self.broker.presence.closed(device, Timestamp(last_received));
         }
-        let ended = self.broker.sessions.release(&self.key, self.client, self.session_expiry, will);
-        self.broker.dispose(ended);
-        // The end of the client's side too is answered with ours, by TLS with a close_notify.
+        let closed = self.broker.sessions.release(&self.key, self.client, self.session_expiry, will);
+        self.broker.dispose(closed);
+        // If the client closed its side, ours is closed too, with a close_notify under TLS.
         if !matches!(end, EndReason::Lost(Some(_)) | EndReason::Panic) {
-            let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.transport.finish()).await;
+            let _ = tokio::time::timeout(GRACEFUL_CLOSE_TIMEOUT, self.transport.finish()).await;
         }
     }
 }
 
-/// Whether a packet asks for something that would have to be answered.
-fn asks(packet: &ClientPacket) -> bool {
+/// Returns true if a packet requests something that would need an answer.
+fn needs_answer(packet: &ClientPacket) -> bool {
     matches!(packet, ClientPacket::Publish(_) | ClientPacket::Subscribe(_) | ClientPacket::Unsubscribe(..))
 }
 
-/// Unsent output above which nothing more is taken from the outbox.
+/// Unsent output in bytes above which nothing more is taken from the outbox.
 const OUTPUT_LOW_BYTES: usize = 32 * 1024;
-/// How long a client that is told why its connection ends has to read that and end it too.
-pub(super) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long an ending server waits for what a connection has taken to be answered.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A deadline for connections that have none.
+/// Time for a client to read the reason of its disconnect and to close its side.
+pub(super) const GRACEFUL_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for a server that shuts down to answer the accepted requests of a connection.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A deadline for connections without one.
 const FAR: Duration = Duration::from_secs(24 * 3600);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What a connection does with the packets that concern the broker: PUBLISH, SUBSCRIBE, UNSUBSCRIBE.
+//! Handling of the packets that concern the broker: PUBLISH, SUBSCRIBE, UNSUBSCRIBE.
 
 use std::{future, pin::Pin, time::Instant};
 
@@ -29,28 +29,28 @@ use crate::{
     wire::Dialect,
 };
 
-/// A request whose payload is not read yet: what is made of it may be many times as large.
+/// A request whose payload is not parsed yet, because the result may take many times its memory.
 struct ParsedRequest {
     request: Request,
     payload: Bytes,
     properties: Option<Box<Properties>>,
 }
 
-/// A request that is admitted and waits for room in the engine.
+/// An admitted request that waits for space in the engine queue.
 pub(in crate::mqtt) struct AwaitingPermit {
     asked: ParsedRequest,
-    /// Its place among those that wait, which other business of the connection must not cost it.
+    /// Its place in the engine's waiting line, which other work of the connection must not lose.
     room: Pin<Box<dyn Future<Output = Result<Permit, Rejection>> + Send>>,
 }
 
 impl AwaitingPermit {
-    /// What its acknowledgement completes.
+    /// Returns the id of the acknowledgement for its packet.
     pub(in crate::mqtt) fn ack_id(&self) -> Option<AckId> {
         self.asked.request.from.as_ref()?.ack_id
     }
 }
 
-/// Waits until there is room for `awaiting_permit`, if there is such a request.
+/// Waits until the engine has space for `awaiting_permit`; forever if there is no such request.
 pub(in crate::mqtt) async fn room(awaiting_permit: &mut Option<AwaitingPermit>) -> Result<Permit, Rejection> {
     match awaiting_permit {
         Some(awaiting_permit) => awaiting_permit.room.as_mut().await,
@@ -59,7 +59,7 @@ pub(in crate::mqtt) async fn room(awaiting_permit: &mut Option<AwaitingPermit>) 
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Carries out a PUBLISH.
+    /// Handles a PUBLISH.
     pub(in crate::mqtt) async fn publish(&mut self, inbound: Inbound) {
         if let Some(verdict) = unfit(&inbound, self.broker.limits.topic_bytes_max) {
             return self.refuse_publish(&inbound, verdict);
@@ -78,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !self.client.outbox.with_access(|access| access.may_publish(inbound.topic.as_str())) {
             return self.refuse_publish(&inbound, forbidden(&inbound.topic));
         }
-        // The payload is a slice of the read buffer, which must not be kept alive by a retained or queued message.
+        // The payload is a slice of the read buffer, which a retained or queued message must not keep alive.
         let payload = Bytes::copy_from_slice(&inbound.payload);
         let message =
             Message::new(inbound.topic, payload, inbound.qos, inbound.retain, inbound.properties, Instant::now());
@@ -109,7 +109,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match self.broker.service.admit(access.principal(), &asked.request.key) {
             Err(rejection) => {
                 self.pace.refused(&self.broker.limits.pace, Instant::now());
-                // Read all the same: a refusal carries the client's token, and what else is wrong with it comes first.
+                // Parsed all the same: a refusal carries the client token, and the request's other faults take
+                // precedence.
                 let rejection = self.prepare(&mut asked).err().unwrap_or(rejection);
                 self.refuse(asked.request, &rejection);
             }
@@ -135,7 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         asked.request.prepare(&asked.payload, asked.properties.as_deref(), &access, limits)
     }
 
-    /// Has a command decided as soon as there is room for it.
+    /// Submits a command as soon as the engine has space for it.
     fn submit(&mut self, asked: ParsedRequest) {
         let weight = request::weight(&asked.payload, asked.properties.as_deref());
         let principal = self.client.filters.allowance();
@@ -157,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Goes on with the request that waited.
+    /// Continues with the request that waited for `permit`.
     pub(in crate::mqtt) fn resume_awaiting(&mut self, permit: Result<Permit, Rejection>) {
         match (self.awaiting_permit.take(), permit) {
             (None, _) => {}
@@ -166,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Refuses a publication to a topic that is not the client's to publish to.
+    /// Refuses a publication to a topic that the client may not publish to.
     fn refuse_publish(&mut self, inbound: &Inbound, verdict: AckResult) {
         self.broker.counters.publishes_refused.add(1);
         let reason = verdict.reason_string.as_deref().unwrap_or_default();
@@ -174,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.complete(inbound.ack_id, verdict);
     }
 
-    /// Logs that something about `topic` was refused, if the client is not told why: MQTT 3.1.1 has no reasons.
+    /// Logs a refusal about `topic` if the protocol has no reason strings for it: MQTT 3.1.1.
     fn log_refusal(&self, what: &str, topic: &str, reason: &str) {
         if self.protocol == Protocol::V5 {
             return;
@@ -200,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Carries out a SUBSCRIBE and answers it; what is retained follows the SUBACK.
+    /// Handles a SUBSCRIBE and answers it; retained messages follow the SUBACK.
     pub(in crate::mqtt) fn subscribe(&mut self, subscribe: Subscribe) {
         let Subscribe { id, subscription_id, filters } = subscribe;
         self.client.resync.subscribing();
@@ -215,7 +216,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.client.session.subscribed(id, reasons, self.transport.output());
     }
 
-    /// As [`Self::subscribe_one`], with a refusal in the log that its client is not told the reason of.
+    /// Calls [`Self::subscribe_one`] and logs a refusal whose reason the client does not receive.
     fn subscribe_one_logged(&mut self, subscription: Subscription, id: Option<u32>) -> Result<Reason, Reason> {
         let filter = (self.protocol == Protocol::V4).then(|| subscription.filter.as_str().to_owned());
         let granted = self.subscribe_one(subscription, id);
@@ -258,7 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(granted)
     }
 
-    /// Carries out an UNSUBSCRIBE and answers it.
+    /// Handles an UNSUBSCRIBE and answers it.
     pub(in crate::mqtt) fn unsubscribe(&mut self, id: PacketId, filters: Vec<Result<TopicFilter, Reason>>) {
         let reasons = filters
             .into_iter()
@@ -278,7 +279,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// Returns why a message that may be well formed is not for anybody to receive, if it is so.
+/// Returns the refusal of a well-formed message that no subscriber should receive.
 fn unfit(inbound: &Inbound, topic_bytes_max: usize) -> Option<AckResult> {
     let topic = inbound.topic.as_str();
     if topic.len() > topic_bytes_max {
@@ -298,7 +299,7 @@ fn unfit(inbound: &Inbound, topic_bytes_max: usize) -> Option<AckResult> {
     })
 }
 
-/// The response topic of a request, which must be an ordinary one that its sender may publish to.
+/// Returns the response topic of a request, which must be an ordinary one that its sender may publish to.
 fn response_topic(inbound: &Inbound, access: &Access) -> Result<Option<ResponseTopic>, AckResult> {
     let Some(properties) = inbound.properties.as_deref() else { return Ok(None) };
     let Some(topic) = &properties.response_topic else { return Ok(None) };
@@ -312,7 +313,7 @@ fn response_topic(inbound: &Inbound, access: &Access) -> Result<Option<ResponseT
     Ok(Some(ResponseTopic { topic: topic.clone(), correlation_data }))
 }
 
-/// The document that is asked for; what it takes to wait for the disk is boxed, since it is rare.
+/// Reads the requested document; the wait for the disk is boxed, since it is rare.
 async fn read(broker: &Broker, request: &Request) -> Result<StoredShadow, Rejection> {
     match broker.service.cached(&request.key) {
         Some(held) => Ok(held),

@@ -1,4 +1,4 @@
-//! The way into the broker for a stream, whatever it came over.
+//! The handler of MQTT connections, independent of their transport.
 
 use std::{sync::Arc, time::Instant};
 
@@ -7,7 +7,7 @@ use crate::{
     net::{ConnectionHandler, Peer, handler::Stream},
 };
 
-/// What clients may ask for by ALPN; AWS's name for MQTT on its port for everything is among them.
+/// ALPN names that clients may request, among them AWS's name for MQTT on its shared port.
 pub const PROTOCOLS: &[&[u8]] = &[b"mqtt", b"x-amzn-mqtt-ca"];
 
 /// Serves MQTT.
@@ -15,7 +15,7 @@ pub const PROTOCOLS: &[&[u8]] = &[b"mqtt", b"x-amzn-mqtt-ca"];
 pub struct MqttHandler(Arc<Broker>);
 
 impl MqttHandler {
-    /// The door of `broker`.
+    /// Creates a handler for clients of `broker`.
     #[must_use]
     pub fn new(broker: Arc<Broker>) -> Self {
         Self(broker)

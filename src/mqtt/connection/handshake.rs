@@ -1,4 +1,4 @@
-//! From an accepted socket to a connection: CONNECT, who it is, which session it gets, CONNACK.
+//! The CONNECT handshake: from an accepted socket through authentication and session to CONNACK.
 
 use std::{
     borrow::Cow,
@@ -21,7 +21,7 @@ use crate::{
             sessions::{Attached, Refusal, SessionKey},
         },
         connection::{
-            Connection, FAREWELL_TIMEOUT, Intake,
+            Connection, GRACEFUL_CLOSE_TIMEOUT, Intake,
             rate_limit::ConnectionRateLimit,
             transport::{Transport, TransportEvent},
         },
@@ -34,20 +34,19 @@ use crate::{
     observability::logging::{Shortened, limited_info},
 };
 
-/// A client that was taken in.
+/// A client that is authenticated and has its session.
 struct AcceptedClient {
     auth_context: AuthContext,
     key: SessionKey,
     attached: Attached,
 }
 
-/// What a client is told that is not.
+/// Reason and text sent to a client whose CONNECT is refused.
 struct ConnectRefused(Reason, Cow<'static, str>);
 
-/// Serves a client on `stream` from its CONNECT to its end. Its CONNECT must be whole by `deadline`.
+/// Serves a client on `stream` from its CONNECT to its end. The whole CONNECT must arrive by `deadline`.
 ///
-/// What is needed for the time of the handshake alone is in a box of its own, so that a connected client does not pay
-/// for it.
+/// The state of the handshake alone is boxed, so that a connected client does not pay for it.
 pub(in crate::mqtt) async fn serve<S>(stream: S, peer: Peer, broker: Arc<Broker>, deadline: Instant)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -57,7 +56,7 @@ where
     }
 }
 
-/// Takes the CONNECT. `None`: the connection is over.
+/// Reads and answers the CONNECT. Returns `None` if the connection is over.
 pub(in crate::mqtt) async fn accept<S>(
     stream: S,
     peer: Peer,
@@ -75,8 +74,8 @@ where
     };
     match connect {
         Ok(Some(connect)) => establish(transport, peer, connect, broker).await,
-        nothing => {
-            let in_time = nothing.is_ok();
+        no_connect => {
+            let in_time = no_connect.is_ok();
             tracing::debug!(peer = %peer.address, in_time, "no CONNECT"); // [MQTT-3.1.4-1]
             broker.service.quotas().addresses.handshake_failed(peer.address.ip(), Instant::now());
             None
@@ -84,7 +83,7 @@ where
     }
 }
 
-/// Reads a whole CONNECT; refuses what is none. `None`: the connection is over.
+/// Reads a whole CONNECT and refuses any other packet. Returns `None` if the connection is over.
 async fn read_connect<S>(transport: &mut Transport<S>, peer: &Peer, broker: &Broker) -> Option<Box<Connect>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -96,14 +95,14 @@ where
                 Ok(connect) => return Some(Box::new(connect)),
                 Err(refusal) => {
                     refusal.answer(transport.output());
-                    part(transport, peer).await;
+                    close_gracefully(transport, peer).await;
                     return None;
                 }
             },
             Ok(None) => match transport.turn(true).await {
                 Ok(TransportEvent::Input) => {}
                 Ok(TransportEvent::End) => {
-                    part(transport, peer).await;
+                    close_gracefully(transport, peer).await;
                     return None;
                 }
                 Ok(TransportEvent::Flushed) | Err(_) => return None,
@@ -113,7 +112,7 @@ where
     }
 }
 
-/// Takes the client in and says CONNACK. `None`: it was refused.
+/// Authenticates the client and sends CONNACK. Returns `None` if it was refused.
 async fn establish<S>(
     mut transport: Transport<S>,
     peer: Peer,
@@ -125,12 +124,12 @@ where
 {
     let assigned = connect.client_id.is_empty().then(|| broker.unique_client_id());
     let client_id = assigned.as_deref().unwrap_or(&connect.client_id).into();
-    let taken = match check_size(&connect, assigned.as_deref(), &broker) {
-        Ok(()) => take_in(&peer, &connect, client_id, &broker).await,
+    let client = match check_size(&connect, assigned.as_deref(), &broker) {
+        Ok(()) => admit(&peer, &connect, client_id, &broker).await,
         Err(refused) => Err(refused),
     };
-    match taken {
-        Ok(taken) => Some(Box::new(welcome(transport, &peer, *connect, assigned, taken, broker))),
+    match client {
+        Ok(client) => Some(Box::new(open_connection(transport, &peer, *connect, assigned, client, broker))),
         Err(ConnectRefused(reason, text)) => {
             let (protocol, bytes_max) = (connect.protocol, bytes_max(connect.maximum_packet_size));
             drop(connect);
@@ -140,14 +139,14 @@ where
     }
 }
 
-/// Finds out who the client is, and finds or makes its session.
-async fn take_in(
+/// Authenticates the client, and finds or creates its session.
+async fn admit(
     peer: &Peer,
     connect: &Connect,
     client_id: Arc<str>,
     broker: &Arc<Broker>,
 ) -> Result<AcceptedClient, ConnectRefused> {
-    check(connect, broker.limits.topic_bytes_max).inspect_err(|_| {
+    check_options(connect, broker.limits.topic_bytes_max).inspect_err(|_| {
         broker.service.quotas().addresses.handshake_failed(peer.address.ip(), Instant::now());
     })?;
     let auth_context = authenticate(peer, connect, &client_id, broker).await?;
@@ -155,31 +154,31 @@ async fn take_in(
     let key = SessionKey { principal: auth_context.identity.principal.clone(), client_id };
     let mut attached = attach(&key, &auth_context, connect.clean_start, broker).await?;
     let Some(replaced) = attached.replaced.take() else { return Ok(AcceptedClient { auth_context, key, attached }) };
-    // The session is in no connection's hands yet, so what goes wrong here must not go by it.
+    // No connection owns the session yet, so it must be released here on a panic.
     match catch_unwind(AssertUnwindSafe(|| broker.dispose(replaced))) {
         Ok(()) => Ok(AcceptedClient { auth_context, key, attached }),
         Err(_panic) => {
-            let ended = broker.sessions.release(&key, attached.client, 0, None);
-            broker.dispose(ended);
-            Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, "the server failed".into()))
+            let closed = broker.sessions.release(&key, attached.client, 0, None);
+            broker.dispose(closed);
+            Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, "internal error".into()))
         }
     }
 }
 
-/// Who the client is, if it may do something, and leave the will that it has.
+/// Authenticates the client and checks its right to leave its will.
 async fn authenticate(
     peer: &Peer,
     connect: &Connect,
     client_id: &Arc<str>,
     broker: &Broker,
 ) -> Result<AuthContext, ConnectRefused> {
-    let shown = LoginRequest {
+    let login = LoginRequest {
         address: peer.address.ip(),
         listener: &peer.listener,
         proof: &peer.proof,
         credentials: Credentials::of(connect.username.as_deref(), connect.password.as_deref()),
     };
-    let authenticate = broker.authority.let_in_again(peer.signed_in.as_deref(), shown, client_id).await;
+    let authenticate = broker.authority.let_in_again(peer.signed_in.as_deref(), login, client_id).await;
     let (auth_context, access) =
         authenticate.map_err(|denied| ConnectRefused(reason_of(denied), denied.to_string().into()))?;
     match rights::may_leave(&access, connect.will.as_ref()) {
@@ -188,14 +187,14 @@ async fn authenticate(
             let principal = auth_context.identity.principal.name();
             limited_info!(
                 broker.refusals, address = %peer.address, %principal, client = %Shortened(client_id), reason = %Shortened(&text),
-                "a client with its will was refused"
+                "will refused"
             );
             Err(ConnectRefused(reason, text))
         }
     }
 }
 
-/// The client's session, once no other connection has it.
+/// Returns the client's session, once no other connection has it.
 async fn attach(
     key: &SessionKey,
     auth_context: &AuthContext,
@@ -211,26 +210,26 @@ async fn attach(
             Err(ConnectRefused(Reason::QUOTA_EXCEEDED, cause.full().into()))
         }
         Ok(Err(Refusal::NoRights)) => {
-            Err(ConnectRefused(Reason::NOT_AUTHORIZED, "this client is no longer let in".into()))
+            Err(ConnectRefused(Reason::NOT_AUTHORIZED, "the client has no rights any more".into()))
         }
-        Ok(Err(Refusal::Closing)) => Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, "the server is ending".into())),
-        Err(_) => Err(ConnectRefused(Reason::SERVER_BUSY, "the session's other connection does not end".into())),
+        Ok(Err(Refusal::Closing)) => Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, "the server is shutting down".into())),
+        Err(_) => Err(ConnectRefused(Reason::SERVER_BUSY, "the other connection of this session does not close".into())),
     }
 }
 
-/// Says CONNACK, and makes the connection of all that was found.
-fn welcome<S>(
+/// Sends CONNACK and builds the connection.
+fn open_connection<S>(
     mut transport: Transport<S>,
     peer: &Peer,
     mut connect: Connect,
     assigned: Option<String>,
-    taken: AcceptedClient,
+    client: AcceptedClient,
     broker: Arc<Broker>,
 ) -> Connection<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let AcceptedClient { auth_context, key, mut attached } = taken;
+    let AcceptedClient { auth_context, key, mut attached } = client;
     let device = presence::device_of(&attached.client.outbox.access());
     if let Some(device) = &device {
         broker.presence.opened(device, peer.address.ip(), connect.protocol, broker.service.now());
@@ -272,7 +271,7 @@ where
     }
 }
 
-/// The CONNACK of a client that is accepted.
+/// Returns the CONNACK of an accepted client.
 fn accepted(connect: &Connect, session_present: bool, assigned: Option<String>, broker: &Broker) -> ServerPacket {
     ServerPacket::ConnAck(Box::new(ConnAck {
         session_present,
@@ -283,7 +282,7 @@ fn accepted(connect: &Connect, session_present: bool, assigned: Option<String>, 
     }))
 }
 
-/// Refuses a client that does not take the CONNACK it would get, before its session is touched.
+/// Refuses a client whose maximum packet size is below that of its CONNACK, before its session is touched.
 fn check_size(connect: &Connect, assigned: Option<&str>, broker: &Broker) -> Result<(), ConnectRefused> {
     if connect.maximum_packet_size.is_none() {
         return Ok(());
@@ -293,7 +292,7 @@ fn check_size(connect: &Connect, assigned: Option<&str>, broker: &Broker) -> Res
     fits.map_err(|error| ConnectRefused(Reason::PACKET_TOO_LARGE, error.to_string().into()))
 }
 
-/// How a client is told that it is not let in.
+/// Returns the reason code of a failed authentication.
 fn reason_of(denied: AuthenticationError) -> Reason {
     match denied {
         AuthenticationError::Bad => Reason::BAD_USER_NAME_OR_PASSWORD,
@@ -303,13 +302,13 @@ fn reason_of(denied: AuthenticationError) -> Reason {
     }
 }
 
-fn check(connect: &Connect, topic_bytes_max: usize) -> Result<(), ConnectRefused> {
+fn check_options(connect: &Connect, topic_bytes_max: usize) -> Result<(), ConnectRefused> {
     if connect.authentication_method.is_some() {
-        let text = "enhanced authentication is not offered".into();
+        let text = "enhanced authentication is not supported".into();
         return Err(ConnectRefused(Reason::BAD_AUTHENTICATION_METHOD, text)); // [MQTT-4.12.0-1]
     }
     if connect.will.as_ref().is_some_and(|will| will.topic.as_str().len() > topic_bytes_max) {
-        let text = "the will's topic is longer than this server takes".into();
+        let text = format!("the topic of the will exceeds {topic_bytes_max} bytes").into();
         return Err(ConnectRefused(Reason::TOPIC_NAME_INVALID, text));
     }
     Ok(())
@@ -332,20 +331,20 @@ async fn refuse<S>(
         limits: None,
     };
     let _ = codec::encode(protocol, &ServerPacket::ConnAck(Box::new(connack)), bytes_max, transport.output());
-    part(transport, peer).await;
+    close_gracefully(transport, peer).await;
 }
 
-/// Sends what there is to send and waits for the client's end, of whose input nothing is kept from here on.
+/// Sends the remaining output and waits for the client to close its side; its further input is dropped.
 async fn part<S>(transport: &mut Transport<S>, peer: &Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     peer.preauth_permit.settle();
-    let _ = tokio::time::timeout(FAREWELL_TIMEOUT, transport.finish()).await;
+    let _ = tokio::time::timeout(GRACEFUL_CLOSE_TIMEOUT, transport.finish()).await;
 }
 
 /// Bytes of a CONNECT. Its will is kept for as long as the connection; this fits the longest user name and password.
 const CONNECT_BYTES_MAX: usize = 128 * 1024;
 
-/// How long a client waits for the end of the connection whose session it takes over.
+/// Time that a client waits for the end of the connection whose session it takes over.
 const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(10);

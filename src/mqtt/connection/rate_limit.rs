@@ -1,9 +1,9 @@
-//! How fast the packets of one connection are handled, and when it has been refused often enough.
+//! Rate limits of one connection, and the number of refusals after which it is closed.
 //!
-//! What has been received cannot be refused any more, so it is charged, and handling rests until it is within the rates
-//! again, and soon reading does: TCP tells the client to wait. Only acknowledgements of what was sent are free: there are as many as the
-//! server wants. A request above a quota is refused instead, and a client that takes no notice of refusals is sent
-//! away.
+//! Received packets cannot be refused any more, so they are charged. Handling is throttled until the connection is
+//! within its rates again, and soon reading is too: TCP makes the client wait. Only acknowledgements of sent messages
+//! are free: their number is up to the server. A request above a quota is refused instead, and a client that ignores
+//! refusals is disconnected.
 
 use std::{
     sync::Arc,
@@ -16,7 +16,7 @@ use crate::{
     mqtt::{protocol::packet::ClientPacket, session::Session},
 };
 
-/// How much one connection may send.
+/// The rates that one connection may send at.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionRateLimits {
     publishes: Rate,
@@ -25,22 +25,22 @@ pub struct ConnectionRateLimits {
     refusals: Rate,
 }
 
-/// How much one connection has sent lately.
+/// The recent use of the rates by one connection.
 #[derive(Debug)]
 pub(in crate::mqtt) struct ConnectionRateLimit {
-    /// Of its principal, which may have others.
-    allowance: Arc<PrincipalQuota>,
+    /// The quota of its principal, which may have other connections.
+    principal: Arc<PrincipalQuota>,
     publishes: Gcra,
     control: Gcra,
     bytes: Gcra,
     refusals: Gcra,
-    refused_too_often: bool,
-    /// Reading rests until then.
-    paused: Option<Instant>,
+    exceeds_refusals: bool,
+    /// The time until which packets are not handled.
+    throttled_until: Option<Instant>,
 }
 
 impl ConnectionRateLimits {
-    /// As the configuration says.
+    /// Returns the rates of the configuration.
     #[must_use]
     pub fn of(limits: &Limits) -> Self {
         let quotas = &limits.quotas;
@@ -54,32 +54,32 @@ impl ConnectionRateLimits {
 }
 
 impl ConnectionRateLimit {
-    /// Of a connection that has sent nothing since its CONNECT.
-    pub(in crate::mqtt) fn new(allowance: Arc<PrincipalQuota>, now: Instant) -> Self {
+    /// Creates the state of a connection that has sent nothing since its CONNECT.
+    pub(in crate::mqtt) fn new(principal: Arc<PrincipalQuota>, now: Instant) -> Self {
         let nothing = Gcra::new(now);
         Self {
-            allowance,
+            principal,
             publishes: nothing,
             control: nothing,
             bytes: nothing,
             refusals: nothing,
-            refused_too_often: false,
-            paused: None,
+            exceeds_refusals: false,
+            throttled_until: None,
         }
     }
 
-    /// Until when reading rests.
-    pub(in crate::mqtt) fn paused(&self) -> Option<Instant> {
-        self.paused
+    /// Returns the end of the throttling, if the connection is throttled.
+    pub(in crate::mqtt) fn throttled_until(&self) -> Option<Instant> {
+        self.throttled_until
     }
 
-    /// Ends the rest, if it is over.
+    /// Ends the throttling if its time has passed.
     pub(in crate::mqtt) fn resume(&mut self, now: Instant) {
-        self.paused.take_if(|until| *until <= now);
+        self.throttled_until.take_if(|until| *until <= now);
     }
 
-    /// Counts what was read.
-    pub(in crate::mqtt) fn received(
+    /// Charges received bytes.
+    pub(in crate::mqtt) fn charge_bytes(
         &mut self,
         bytes: usize,
         limits: &ConnectionRateLimits,
@@ -88,12 +88,12 @@ impl ConnectionRateLimit {
     ) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let own = self.bytes.charge(limits.bytes, bytes, now);
-        let shared = self.allowance.received(bytes, now);
-        self.rest([(own, QuotaKind::Bytes), (shared, QuotaKind::PrincipalBytes)], quotas, now);
+        let shared = self.principal.received(bytes, now);
+        self.throttle([(own, QuotaKind::Bytes), (shared, QuotaKind::PrincipalBytes)], quotas, now);
     }
 
-    /// Counts a packet that `session` is about to take.
-    pub(in crate::mqtt) fn took(
+    /// Charges a packet that `session` is about to receive.
+    pub(in crate::mqtt) fn charge_packet(
         &mut self,
         packet: &ClientPacket,
         session: &Session,
@@ -104,7 +104,7 @@ impl ConnectionRateLimit {
         let count = match packet {
             ClientPacket::Publish(_) => {
                 let wait = self.publishes.charge(limits.publishes, 1, now);
-                return self.rest([(wait, QuotaKind::Publishes)], quotas, now);
+                return self.throttle([(wait, QuotaKind::Publishes)], quotas, now);
             }
             ClientPacket::Subscribe(subscribe) => subscribe.filters.len(),
             ClientPacket::Unsubscribe(_, filters) => filters.len(),
@@ -112,29 +112,29 @@ impl ConnectionRateLimit {
             _ => 1,
         };
         let wait = self.control.charge(limits.control, u64::try_from(count).unwrap_or(u64::MAX), now);
-        self.rest([(wait, QuotaKind::ControlPackets)], quotas, now);
+        self.throttle([(wait, QuotaKind::ControlPackets)], quotas, now);
     }
 
-    /// Counts a PINGREQ that is answered before its turn, unless there were too many control packets.
-    pub(in crate::mqtt) fn may_answer(&mut self, limits: &ConnectionRateLimits, now: Instant) -> bool {
+    /// Charges a PINGREQ that is answered ahead of its turn. Returns false if the rate of control packets is exceeded.
+    pub(in crate::mqtt) fn may_answer_ping(&mut self, limits: &ConnectionRateLimits, now: Instant) -> bool {
         self.control.take(limits.control, now).is_ok()
     }
 
-    /// Counts a refusal for want of quota.
+    /// Charges a refusal by a quota.
     pub(in crate::mqtt) fn refused(&mut self, limits: &ConnectionRateLimits, now: Instant) {
-        self.refused_too_often |= self.refusals.charge(limits.refusals, 1, now).is_some();
+        self.exceeds_refusals |= self.refusals.charge(limits.refusals, 1, now).is_some();
     }
 
-    /// Whether the connection is to be ended.
-    pub(in crate::mqtt) fn is_refused_too_often(&self) -> bool {
-        self.refused_too_often
+    /// Returns true if the connection has to be closed.
+    pub(in crate::mqtt) fn exceeds_refusals(&self) -> bool {
+        self.exceeds_refusals
     }
 
-    fn rest<const N: usize>(&mut self, waits: [(Option<Duration>, QuotaKind); N], quotas: &Quotas, now: Instant) {
+    fn throttle<const N: usize>(&mut self, waits: [(Option<Duration>, QuotaKind); N], quotas: &Quotas, now: Instant) {
         for (wait, cause) in waits {
             if let Some(wait) = wait {
                 quotas.count(cause);
-                self.paused = self.paused.max(Some(now + wait));
+                self.throttled_until = self.throttled_until.max(Some(now + wait));
             }
         }
     }

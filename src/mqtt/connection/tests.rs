@@ -1,6 +1,5 @@
-//! Tests: what becomes of a request when its connection ends before the engine has room for it; how many connections
-//! and sessions one principal has; that no will waits for another; when a connection ends that always has something
-//! to do.
+//! Tests of requests that wait for the engine when their connection ends, of the connection and session counts of a
+//! principal, of wills that wait, and of connections that always have input.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -60,20 +59,20 @@ fn broker_at(directory: &std::path::Path, config: Config, clock: Clock) -> Arc<B
     let authority = Authority::open(&config, Policy::of(&config).unwrap(), clock).unwrap();
     let router = Arc::new(Router::new(RetainedLimits::of(&config.limits)));
     let events = Arc::new(Events::new(router.clone(), service.head()));
-    let announcer = events.clone();
-    thread::spawn(move || decided.announce(announcer));
+    let notifier = events.clone();
+    thread::spawn(move || decided.announce(notifier));
     Arc::new(Broker::new(Arc::new(service), events, router, Arc::new(authority), &config.limits))
 }
 
-/// A connection of one persistent 3.1.1 session; its CONNACK must say whether the session was there.
+/// Connects with one persistent 3.1.1 session; its CONNACK must have this session-present flag.
 async fn connect(broker: &Arc<Broker>, present: u8) -> DuplexStream {
-    let (near, answer) = ask_in(broker, PeerCertificate::None, b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x00\x00\x01c").await;
+    let (near, answer) = connect_with(broker, PeerCertificate::None, b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x00\x00\x01c").await;
     assert_eq!(answer, [0x20, 2, present, 0]);
     near
 }
 
-/// Sends a 3.1.1 CONNECT; what comes is four bytes.
-async fn ask_in(broker: &Arc<Broker>, proof: PeerCertificate, connect: &[u8]) -> (DuplexStream, [u8; 4]) {
+/// Sends a 3.1.1 CONNECT and returns the first four bytes of the answer.
+async fn connect_with(broker: &Arc<Broker>, proof: PeerCertificate, connect: &[u8]) -> (DuplexStream, [u8; 4]) {
     let (mut near, far) = tokio::io::duplex(4096);
     let peer = peer(proof, broker);
     let far = PreAuthStream::new(far, peer.preauth_permit.clone());
@@ -96,16 +95,16 @@ async fn read(stream: &mut DuplexStream) -> [u8; 4] {
     packet
 }
 
-/// The update, at QoS 1 or 2, with packet identifier 1.
+/// Returns the update with packet identifier 1; `first` is the first byte of the packet, with the QoS.
 fn update(first: u8) -> Vec<u8> {
     let body = [&b"\x00\x0fshadow/d/update\x00\x01"[..], br#"{"state":{"reported":{"n":1}}}"#].concat();
     [&[first, u8::try_from(body.len()).unwrap()], body.as_slice()].concat()
 }
 
-/// A session was taken over while its request waited for the engine. The request was gone, but its resend was taken for
-/// one that is being decided: it, and all after it, waited for ever.
+/// A session was taken over while its request waited for the engine. The request was gone, but its resend was mistaken
+/// for one under decision: it, and all later requests, waited forever.
 #[tokio::test]
-async fn a_request_that_waited_for_the_engine_is_taken_again() {
+async fn accepts_the_resend_of_a_request_that_waited_for_the_engine() {
     for (sent, resent, answer) in [(0x32, 0x3a, 0x40), (0x34, 0x3c, 0x50)] {
         let directory = tempfile::tempdir().unwrap();
         let broker = broker(directory.path());
@@ -114,7 +113,7 @@ async fn a_request_that_waited_for_the_engine_is_taken_again() {
         let mut first = connect(&broker, 0).await;
         first.write_all(&update(sent)).await.unwrap();
         for _ in 0..100 {
-            tokio::task::yield_now().await; // the one thread there is has taken the request then
+            tokio::task::yield_now().await; // by now the only thread has received the request
         }
         let mut second = connect(&broker, 1).await;
         second.write_all(&update(resent)).await.unwrap();
@@ -123,12 +122,12 @@ async fn a_request_that_waited_for_the_engine_is_taken_again() {
     }
 }
 
-const PARKED: u8 = 0x00;
+const PERSISTENT: u8 = 0x00;
 const CLEAN: u8 = 0x02;
 
-/// What a refused client had sent stayed its own for as long as it did not close the connection.
+/// The input of a refused client occupied memory until the client closed the connection.
 #[tokio::test]
-async fn a_refused_client_gives_its_memory_back() {
+async fn frees_the_memory_of_a_refused_client() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
     let free = || {
@@ -139,63 +138,63 @@ async fn a_refused_client_gives_its_memory_back() {
     let before = free();
     let head = b"\x10\xd9\x8c\x01\x00\x04MQTT\x05\x04\x00\x00\x04\x15\x00\x01x\x00\x01c\x00\x00\x01w\x46\x41";
     let connect = [&head[..], &[b'w'; 17_985]].concat();
-    let (_near, answer) = ask_in(&broker, PeerCertificate::None, &connect).await;
-    assert_eq!((answer[0], answer[3]), (0x20, 0x8c), "there is no enhanced authentication");
+    let (_near, answer) = connect_with(&broker, PeerCertificate::None, &connect).await;
+    assert_eq!((answer[0], answer[3]), (0x20, 0x8c), "enhanced authentication is refused");
     assert_eq!(free(), before);
 }
 
-/// One certificate on many devices: its connections and sessions are counted together, whatever their client ids.
+/// Connections and sessions with one certificate on many devices are counted together, whatever their client ids.
 #[tokio::test]
-async fn a_principal_has_so_many_connections_and_sessions() {
+async fn limits_connections_and_sessions_per_principal() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = Config::default();
     (config.limits.quotas.principal_connections_max, config.limits.quotas.principal_sessions_max) = (2, 3);
     let broker = broker_with(directory.path(), config);
-    let enter = async |principal: &str, client: u8, flags: u8| {
+    let connect = async |principal: &str, client: u8, flags: u8| {
         let connect = [&b"\x10\x0d\x00\x04MQTT\x04"[..], &[flags], b"\x00\x00\x00\x01", &[client]].concat();
         let (near, answer) =
-            ask_in(&broker, PeerCertificate::Certificate(Principal::named(principal).unwrap()), &connect).await;
+            connect_with(&broker, PeerCertificate::Certificate(Principal::named(principal).unwrap()), &connect).await;
         (near, answer[3])
     };
-    let leave = async |mut near: DuplexStream| {
+    let disconnect = async |mut near: DuplexStream| {
         near.write_all(b"\xe0\x00").await.unwrap();
         assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
     };
-    let (a, code) = enter("p", b'a', PARKED).await;
+    let (a, code) = connect("p", b'a', PERSISTENT).await;
     assert_eq!(code, 0);
-    let (b, code) = enter("p", b'b', PARKED).await;
+    let (b, code) = connect("p", b'b', PERSISTENT).await;
     assert_eq!(code, 0);
-    assert_eq!(enter("p", b'c', CLEAN).await.1, 3, "two are connected");
-    let (_q, code) = enter("q", b'c', CLEAN).await;
+    assert_eq!(connect("p", b'c', CLEAN).await.1, 3, "two are connected");
+    let (_q, code) = connect("q", b'c', CLEAN).await;
     assert_eq!(code, 0, "another principal");
-    // One that comes back before its old connection was given up takes its place.
-    let (a_again, code) = enter("p", b'a', PARKED).await;
+    // A client that reconnects before its old connection was noticed as lost takes over its place.
+    let (a_again, code) = connect("p", b'a', PERSISTENT).await;
     assert_eq!(code, 0);
     drop(a);
-    leave(a_again).await;
-    leave(b).await;
-    let (c, code) = enter("p", b'c', PARKED).await;
+    disconnect(a_again).await;
+    disconnect(b).await;
+    let (c, code) = connect("p", b'c', PERSISTENT).await;
     assert_eq!(code, 0);
-    assert_eq!(enter("p", b'd', CLEAN).await.1, 3, "there are three sessions, two of them parked");
-    let (b, code) = enter("p", b'b', CLEAN).await;
-    assert_eq!(code, 0, "one that is there may be resumed, or replaced");
-    assert_eq!(enter("p", b'a', PARKED).await.1, 3, "but two are connected");
-    leave(b).await; // it was clean, so it is gone
-    leave(c).await;
-    let (d, code) = enter("p", b'd', CLEAN).await;
+    assert_eq!(connect("p", b'd', CLEAN).await.1, 3, "three sessions exist, two of them without a connection");
+    let (b, code) = connect("p", b'b', CLEAN).await;
+    assert_eq!(code, 0, "an existing session may be resumed or replaced");
+    assert_eq!(connect("p", b'a', PERSISTENT).await.1, 3, "but two are connected");
+    disconnect(b).await; // it was clean, so it is gone
+    disconnect(c).await;
+    let (d, code) = connect("p", b'd', CLEAN).await;
     assert_eq!(code, 0);
-    leave(d).await;
+    disconnect(d).await;
     let counters = broker.service.quotas().counters();
     let met = [QuotaKind::PrincipalConnections, QuotaKind::PrincipalSessions].map(|cause| counters.get(cause));
     assert_eq!((broker.sessions.count(), met), (3, [2, 1]), "a and c, and the one of q");
 }
 
-/// A client that sends CONNECT and then a packet whenever it is read from, so many times, and takes all that it is sent.
+/// A client that sends CONNECT, then one packet for each read, `packets` times, and accepts all output.
 struct Busy {
     connect: &'static [u8],
     packet: &'static [u8],
     packets: usize,
-    /// What comes after the last of them.
+    /// Called by each read after the last packet.
     last: fn(),
 }
 
@@ -227,10 +226,10 @@ impl AsyncWrite for Busy {
     }
 }
 
-/// A timer told of the end of its token, which was asked after the input: a client that always had some went on for
-/// ever.
+/// A timer signalled the end of the token, but was polled after the input: a client that always had input was served
+/// forever.
 #[tokio::test]
-async fn a_client_that_never_pauses_goes_when_its_time_is_over() {
+async fn disconnects_a_busy_client_when_its_token_expires() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = Config::default();
     config.limits.quotas.control_packets_per_second = u32::MAX;
@@ -244,15 +243,15 @@ async fn a_client_that_never_pauses_goes_when_its_time_is_over() {
     assert!(matches!(ended, Err(EndReason::Server(Reason::NOT_AUTHORIZED))), "{ended:?}");
 }
 
-/// A burst over WebSocket, whose every read brings one packet, was handled without a pause: the outbox of a subscriber
-/// that reads at once ran full meanwhile.
+/// A burst over WebSocket, with one packet in each read, was handled without a pause. Meanwhile the outbox of a
+/// subscriber that reads promptly filled up.
 #[tokio::test]
-async fn a_burst_leaves_its_subscribers_time() {
+async fn yields_to_subscribers_during_a_burst() {
     const COUNT: usize = 5_000;
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
     let (mut reader, _) =
-        ask_in(&broker, PeerCertificate::None, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01r").await;
+        connect_with(&broker, PeerCertificate::None, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01r").await;
     reader.write_all(b"\x82\x06\x00\x01\x00\x01t\x00").await.unwrap();
     reader.read_exact(&mut [0; 5]).await.unwrap();
     let reading = tokio::spawn(async move {
@@ -269,9 +268,9 @@ async fn a_burst_leaves_its_subscribers_time() {
     tokio::time::timeout(Duration::from_secs(60), reading).await.expect("all of them come").unwrap();
 }
 
-/// What panicked took the session with it: it was never given back, and its client could not come in again.
+/// A panic lost the session of its connection: it was never released, and its client could not connect again.
 #[tokio::test]
-async fn a_panic_ends_the_session_of_its_connection() {
+async fn a_panic_releases_the_session_of_its_connection() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = Config::default();
     config.limits.quotas.principal_connections_max = 1;
@@ -280,7 +279,7 @@ async fn a_panic_ends_the_session_of_its_connection() {
     let with_will = b"\x10\x15\x00\x04MQTT\x04\x04\x00\x00\x00\x01c\x00\x01w\x00\x03bye";
     let busy = Busy { connect: with_will, packet: b"\xc0\x00", packets: 1, last: || panic!("for the test") };
     let (mut reader, answer) =
-        ask_in(&broker, PeerCertificate::None, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01r").await;
+        connect_with(&broker, PeerCertificate::None, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01r").await;
     assert_eq!(answer, [0x20, 2, 0, 0]);
     reader.write_all(b"\x82\x06\x00\x01\x00\x01w\x00").await.unwrap();
     let mut packet = [0; 5];
@@ -299,9 +298,9 @@ async fn a_panic_ends_the_session_of_its_connection() {
     assert_eq!(packet, *b"\x30\x06\x00\x01wbye");
 }
 
-/// What a client was let in on may end while it waits for its session.
+/// The credentials of a client may expire while it waits for its session.
 #[tokio::test]
-async fn a_login_that_ends_before_its_connack_is_refused() {
+async fn refuses_a_login_that_expires_before_its_connack() {
     let directory = tempfile::tempdir().unwrap();
     let (clock, hand) = Clock::manual(Duration::from_secs(10));
     let broker = broker_at(directory.path(), Config::default(), clock);
@@ -309,7 +308,7 @@ async fn a_login_that_ends_before_its_connack_is_refused() {
     let mut auth_context = AuthContext::of_user(principal.clone(), "local");
     auth_context.identity.method = Method::Certificate; // whose clients have a role as shipped
     auth_context.identity.until = Some(Expiry { wall: Timestamp(20), deadline: Instant::now() + FAR });
-    // The time that it is when its turn comes, what the session is kept for then, and the CONNACK.
+    // The time at which the client gets its session, the expiry of the session then, and the CONNACK.
     for (at, kept, connack) in [(19, 0, [0, 0]), (20, 0, [0, 5]), (19, 60, [1, 0]), (20, 60, [0, 5])] {
         hand.set(Duration::from_secs(10));
         let key = SessionKey { principal: principal.clone(), client_id: "c".into() };
@@ -318,21 +317,21 @@ async fn a_login_that_ends_before_its_connack_is_refused() {
         let (mut near, far) = tokio::io::duplex(4096);
         let peer = Peer { signed_in: Some(Arc::new(auth_context.clone())), ..peer(PeerCertificate::None, &broker) };
         tokio::spawn(handshake::serve(far, peer, broker.clone(), Instant::now() + Duration::from_secs(60)));
-        let flags = if kept == 0 { CLEAN } else { PARKED };
+        let flags = if kept == 0 { CLEAN } else { PERSISTENT };
         let connect = [&b"\x10\x0d\x00\x04MQTT\x04"[..], &[flags], b"\x00\x00\x00\x01c"].concat();
         near.write_all(&connect).await.unwrap();
-        assert_eq!(held.disconnect_signal.await, Ok(Reason::SESSION_TAKEN_OVER), "it was let in and waits");
+        assert_eq!(held.disconnect_signal.await, Ok(Reason::SESSION_TAKEN_OVER), "it is authenticated and waits");
         hand.set(Duration::from_secs(at));
         broker.sessions.release(&key, held.client, kept, None);
         assert_eq!(read(&mut near).await, [0x20, 2, connack[0], connack[1]], "at {at}, kept for {kept}");
-        let _refused_ones_are_gone = near.write_all(b"\xe0\x00").await;
+        let _fails_if_refused = near.write_all(b"\xe0\x00").await;
         assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
         assert_eq!(broker.sessions.count(), usize::from(kept > 0), "a session that is kept stays, at {at}");
     }
 }
 
-/// Disposes of a will.
-pub(in crate::mqtt) fn leave(broker: &Arc<Broker>, topic: &str, payload: &'static [u8]) {
+/// Disposes of a closed session with a will.
+pub(in crate::mqtt) fn dispose_will(broker: &Arc<Broker>, topic: &str, payload: &'static [u8]) {
     let topic = TopicName::new(topic).unwrap();
     let payload = Bytes::from_static(payload);
     let will = Will { topic, payload, qos: QoS::AtLeastOnce, retain: true, delay: 0, properties: None };
@@ -347,20 +346,20 @@ pub(in crate::mqtt) fn leave(broker: &Arc<Broker>, topic: &str, payload: &'stati
     });
 }
 
-/// Wills were published one after another: those that fell due waited for one that had no room in the engine.
+/// Wills were published one after another: a will that waited for the engine delayed all others.
 #[tokio::test]
-async fn a_will_that_waits_for_the_engine_holds_up_nobody() {
+async fn a_waiting_will_does_not_delay_others() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
     let allowance = broker.service.quotas().principals.of(&"other".into(), Instant::now());
     let full = broker.service.try_reserve(&allowance, QUEUE_BYTES).expect("nothing is queued");
-    leave(&broker, "shadow/d/update", br#"{"state":{"reported":{"n":1}}}"#);
-    leave(&broker, "w", b"bye");
+    dispose_will(&broker, "shadow/d/update", br#"{"state":{"reported":{"n":1}}}"#);
+    dispose_will(&broker, "w", b"bye");
     assert_eq!(broker.router.retained_count(), 1);
     let mut finish = pin!(broker.finish());
-    assert!((&mut finish).now_or_never().is_none(), "it has no room yet");
+    assert!((&mut finish).now_or_never().is_none(), "the engine has no space yet");
     drop(full);
-    tokio::time::timeout(Duration::from_secs(60), finish).await.expect("there is room");
+    tokio::time::timeout(Duration::from_secs(60), finish).await.expect("the engine has space");
     broker.service.close();
     let held = broker.service.read(&ShadowKey::classic(DeviceId::new("d").unwrap())).await.unwrap();
     assert_eq!(held.document.version, Version(1));

@@ -1,8 +1,8 @@
-//! Bytes in and out of one stream, holding no buffer while nothing happens.
+//! Buffered bytes in and out of one stream. An idle stream owns no buffer.
 //!
-//! Reading goes through one scratch buffer per thread, so that an idle connection owns no input buffer; output is a
-//! vector that is given back once it was sent. What has been read and not yet split into frames stays in `input`,
-//! which the connection bounds by not reading while it cannot process.
+//! Reads go through one scratch buffer per thread, so an idle connection owns no input buffer. The output is a vector
+//! that is freed once it was sent. Input not yet split into frames stays in `input`, which the connection bounds by not
+//! reading while it cannot process.
 
 use std::{
     cell::RefCell,
@@ -25,48 +25,48 @@ pub(in crate::mqtt) struct Transport<S> {
     sent: usize,
     /// Bytes received and sent that were not counted yet.
     traffic: (u64, u64),
-    /// Whether the stream may hold back some of what it took, as TLS does until it is flushed.
+    /// True if the stream may buffer some of the written bytes, as TLS does until it is flushed.
     unflushed: bool,
 }
 
-/// What [`Transport::turn`] waited for.
+/// The event that ended [`Transport::turn`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::mqtt) enum TransportEvent {
     /// There is more input.
     Input,
     /// All output was sent.
     Flushed,
-    /// The peer sends no more.
+    /// The peer closed its side.
     End,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
-    /// Takes `stream` with nothing read or written.
+    /// Wraps `stream` with empty buffers.
     pub(in crate::mqtt) fn new(stream: S) -> Self {
         Self { stream, input: BytesMut::new(), output: Vec::new(), sent: 0, traffic: (0, 0), unflushed: false }
     }
 
-    /// Where to append what is to be sent.
+    /// Returns the buffer to which output is appended.
     pub(in crate::mqtt) fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output
     }
 
-    /// Bytes received and sent since this was asked last.
+    /// Returns the bytes received and sent since the last call.
     pub(in crate::mqtt) fn take_traffic(&mut self) -> (u64, u64) {
         std::mem::take(&mut self.traffic)
     }
 
-    /// Bytes that wait to be sent.
+    /// Returns the number of bytes that wait to be sent.
     #[must_use]
     pub(in crate::mqtt) fn unsent(&self) -> usize {
         self.output.len() - self.sent
     }
 
-    /// Sends what there is to send and, if `may_read`, reads once. Loses nothing when dropped.
+    /// Sends the output and, if `may_read`, reads once. Cancellation loses nothing.
     ///
     /// # Errors
     ///
-    /// Those of the stream.
+    /// Returns the errors of the stream.
     pub(in crate::mqtt) async fn turn(&mut self, may_read: bool) -> io::Result<TransportEvent> {
         poll_fn(|context| self.poll_turn(context, may_read)).await
     }
@@ -75,16 +75,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     ///
     /// # Errors
     ///
-    /// Those of the stream.
+    /// Returns the errors of the stream.
     pub(in crate::mqtt) async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|context| self.poll_send(context)).await
     }
 
-    /// Sends what the stream takes without waiting.
+    /// Sends what the stream accepts without waiting.
     ///
     /// # Errors
     ///
-    /// Those of the stream.
+    /// Returns the errors of the stream.
     pub(in crate::mqtt) async fn send_some(&mut self) -> io::Result<()> {
         poll_fn(|context| match self.poll_send(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -93,11 +93,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         .await
     }
 
-    /// Reads once what is there, without waiting. `None`: nothing is.
+    /// Reads once without waiting. Returns `None` if there is no input.
     ///
     /// # Errors
     ///
-    /// Those of the stream.
+    /// Returns the errors of the stream.
     pub(in crate::mqtt) async fn read_some(&mut self) -> io::Result<Option<TransportEvent>> {
         let read = poll_fn(|context| match self.poll_read(context) {
             Poll::Ready(turn) => Poll::Ready(turn.map(Some)),
@@ -106,14 +106,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         tokio::task::unconstrained(read).await
     }
 
-    /// Sends all output and then the end of the stream, and waits for the peer's end of it.
+    /// Sends all output, closes our side of the stream, and waits for the peer to close its side.
     ///
-    /// What the peer still sends is read and dropped: closing a socket with unread input resets the connection, and the
-    /// peer might never see what was sent last.
+    /// Further input is read and dropped: closing a socket with unread input resets the connection, and the peer might
+    /// never see the last output.
     ///
     /// # Errors
     ///
-    /// Those of the stream.
+    /// Returns the errors of the stream.
     pub(in crate::mqtt) async fn finish(&mut self) -> io::Result<()> {
         self.input = BytesMut::new();
         self.flush().await?;
@@ -147,9 +147,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         })
     }
 
-    /// Lets go of what was sent, once that is most of what is held: a peer that never takes all there is must not make
-    /// the output grow.
-    fn forget_sent(&mut self) {
+    /// Frees the sent bytes once they are most of the buffer, so that a peer that always leaves some unread does not
+    /// make the buffer grow.
+    fn free_sent(&mut self) {
         if self.sent > self.unsent() {
             self.output.drain(..self.sent);
             self.sent = 0;
@@ -159,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(unsent) = self.output.get(self.sent..).filter(|unsent| !unsent.is_empty()) {
             let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(context, unsent) else {
-                self.forget_sent();
+                self.free_sent();
                 return Poll::Pending;
             };
             match written? {
@@ -200,7 +200,7 @@ mod tests {
 
     use super::*;
 
-    /// A stream that passes on what it took only when it is flushed, and for that wants to be asked twice.
+    /// A stream that passes bytes on only when flushed, and completes only every second flush.
     #[derive(Default)]
     struct Holding {
         held: Vec<u8>,
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_stream_holds_back_is_flushed() {
+    async fn flushes_bytes_that_the_stream_buffers() {
         let mut transport = Transport::new(Holding::default());
         for round in 1..=3 {
             transport.output().extend_from_slice(b"packet");
@@ -252,15 +252,15 @@ mod tests {
         assert!(transport.stream.passed_on.ends_with(b"packetlast"));
     }
 
-    /// A peer that always left something unsent made the output grow by all that was sent to it.
+    /// The output grew without limit for a peer that always left something unread.
     #[tokio::test]
-    async fn output_that_was_sent_is_let_go_of() {
+    async fn frees_output_that_was_sent() {
         let (near, mut far) = tokio::io::duplex(1000);
         let mut transport = Transport::new(near);
         let mut read = [0; 1000];
         for _ in 0..1000 {
-            let room = 3000 - transport.unsent();
-            transport.output().extend(std::iter::repeat_n(0, room));
+            let missing = 3000 - transport.unsent();
+            transport.output().extend(std::iter::repeat_n(0, missing));
             tokio::task::yield_now().await; // gives back what the runtime lets one turn of a task do
             transport.send_some().await.unwrap();
             far.read_exact(&mut read).await.unwrap();

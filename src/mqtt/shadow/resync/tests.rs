@@ -7,7 +7,7 @@ use crate::{
     auth::{Access, Principal},
     mqtt::{
         broker::outbox::Unsent,
-        connection::tests::{broker, leave},
+        connection::tests::{broker, dispose_will},
         protocol::{packet::QoS, topic::TopicName},
     },
 };
@@ -64,7 +64,7 @@ async fn what_cannot_be_read_is_read_later() {
 async fn what_is_damaged_is_passed_over() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
-    leave(&broker, "shadow/d/update", br#"{"state":{"reported":{"needle":1}}}"#);
+    dispose_will(&broker, "shadow/d/update", br#"{"state":{"reported":{"needle":1}}}"#);
     broker.finish().await;
     broker.service.close();
     let path = directory.path().join("store");
@@ -86,7 +86,7 @@ async fn what_is_damaged_is_passed_over() {
 async fn what_was_sent_of_a_change_does_not_come_again() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
-    leave(&broker, "shadow/d/update", br#"{"state":{"reported":{"a":1}}}"#);
+    dispose_will(&broker, "shadow/d/update", br#"{"state":{"reported":{"a":1}}}"#);
     broker.finish().await;
     broker.service.close();
     let page = broker.service.journal_if_sound(Seq(0), PAGE).await.unwrap().unwrap();

@@ -246,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     continue;
                 }
                 Some(Item::Delivery { delivery, .. }) => {
-                    self.client.resync.passed();
+                    self.client.resync.delivered();
                     looked = false;
                     delivery
                 }

@@ -212,8 +212,12 @@ async fn attach(
         Ok(Err(Refusal::NoRights)) => {
             Err(ConnectRefused(Reason::NOT_AUTHORIZED, "the client has no rights any more".into()))
         }
-        Ok(Err(Refusal::Closing)) => Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, "the server is shutting down".into())),
-        Err(_) => Err(ConnectRefused(Reason::SERVER_BUSY, "the other connection of this session does not close".into())),
+        Ok(Err(Refusal::Closing)) => {
+            Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, "the server is shutting down".into()))
+        }
+        Err(_) => {
+            Err(ConnectRefused(Reason::SERVER_BUSY, "the other connection of this session does not close".into()))
+        }
     }
 }
 

@@ -1,11 +1,10 @@
-//! The events of shadows: which messages a decided command makes, in which order they leave, on which topics.
+//! The fan-out of shadow events: the messages of a decided command, their order and their topics.
 //!
-//! For a change: delta if there is one, documents, accepted, then the document, then the lean delta if the difference is
-//! another one; for a no-op: accepted; for a replay or
-//! a dry run: accepted, to who asked alone. An event is told under both prefixes of its shadow, native first, rendered
-//! only if somebody listens there, and once for all who may read the same part of the shadow. The order between
-//! commands is the announcer thread's, which calls [`Events::announce`] in the order of the journal; [`FanOutPosition`] tells
-//! the outboxes how far that has come.
+//! For a change: delta if there is one, documents, accepted, then the document, then the lean delta if it has changed.
+//! For a no-op: accepted. For a replay or a dry run: accepted, to the requester alone. An event is published under both
+//! prefixes of its shadow, native first. It is rendered only if somebody subscribes to it, and once for all readers
+//! with the same projection. The notifier thread, which calls [`Events::announce`] in the order of the journal, fixes
+//! the order between commands. [`FanOutPosition`] shows the outboxes how far it has come.
 
 use std::{cell::RefCell, sync::Arc, time::Instant};
 
@@ -30,14 +29,14 @@ use crate::{
     wire::{Dialect, ReplyOptions},
 };
 
-/// The way of shadow events to their subscribers.
+/// The publisher of shadow events.
 #[derive(Debug)]
 pub struct Events {
     router: Arc<Router>,
     fan_out_position: FanOutPosition,
 }
 
-/// What one accepted command tells.
+/// An accepted command with the options of its requester.
 struct Accepted<'a> {
     key: &'a ShadowKey,
     command: &'a Command,
@@ -47,19 +46,20 @@ struct Accepted<'a> {
 }
 
 impl Events {
-    /// Events that go on after `head`, the last change in the journal.
+    /// Creates a publisher that continues after `head`, the last change in the journal.
     #[must_use]
     pub fn new(router: Arc<Router>, head: Seq) -> Self {
         Self { router, fan_out_position: FanOutPosition::new(head.0) }
     }
 
-    /// How far the journal has been announced.
+    /// Returns the position in the journal up to which events were published.
     #[must_use]
     pub fn fan_out_position(&self) -> &FanOutPosition {
         &self.fan_out_position
     }
 
-    /// Publishes a reply that tells of no change: to all subscribers, and surely to who asked, who may want no `metadata`.
+    /// Publishes a reply without a change to all subscribers and to the requester, even if that has no subscription.
+    /// The requester may have asked for no `metadata`.
     pub fn reply(
         &self,
         key: &ShadowKey,
@@ -73,7 +73,7 @@ impl Events {
         self.publish(key, event, class, lean, |dialect, reader, metadata| Some(render(dialect, reader, metadata)));
     }
 
-    /// Publishes a reply for who asked alone; nobody else hears of it.
+    /// Publishes a reply to the requester alone.
     pub fn reply_privately(
         &self,
         key: &ShadowKey,
@@ -88,7 +88,7 @@ impl Events {
         }
     }
 
-    /// Publishes what others than `than` are told of a reply.
+    /// Publishes the form of a reply that sessions other than `than` receive.
     pub fn tell_others(
         &self,
         key: &ShadowKey,
@@ -100,20 +100,20 @@ impl Events {
         self.publish(key, event, class, None, |dialect, reader, _| Some(render(dialect, reader)));
     }
 
-    /// Publishes `message` on the ordinary topic where `to` wants a reply.
+    /// Publishes `message` on the ordinary response topic that `to` named.
     pub fn respond(&self, message: Message, to: Option<SessionId>) {
         let class = to.map_or(DeliveryKind::Ordinary { from: None }, |to| DeliveryKind::Reply { to, seq: None });
         self.router.tell(&Arc::new(message), class);
     }
 
-    fn accepted(&self, told: &Accepted<'_>) {
-        let Accepted { key, command, applied, options, .. } = *told;
-        let lean = told.requester.filter(|_| !options.metadata);
+    fn accepted(&self, accepted: &Accepted<'_>) {
+        let Accepted { key, command, applied, options, .. } = *accepted;
+        let lean = accepted.requester.filter(|_| !options.metadata);
         let (before, after) = (&*applied.before, &*applied.after);
         if let Some(Seq(seq)) = applied.seq
             && let Command::Update(_) = command
         {
-            let class = told.requester.map_or(DeliveryKind::Event { seq }, |by| DeliveryKind::Change { by, seq });
+            let class = accepted.requester.map_or(DeliveryKind::Event { seq }, |by| DeliveryKind::Change { by, seq });
             self.publish(key, Event::Delta, class, lean, |dialect, reader, metadata| {
                 rendering::delta(dialect, after, reader, ReplyOptions { metadata, ..options })
             });
@@ -121,7 +121,7 @@ impl Events {
                 Some(rendering::documents(dialect, before, after, reader, ReplyOptions { metadata, ..options }))
             });
         }
-        let class = match (told.requester, applied.seq) {
+        let class = match (accepted.requester, applied.seq) {
             (Some(to), _) if applied.is_private() => DeliveryKind::Private { to },
             (None, _) if applied.is_private() => return,
             (Some(to), seq) => DeliveryKind::Reply { to, seq: seq.map(|seq| seq.0) },
@@ -140,8 +140,8 @@ impl Events {
         }
     }
 
-    /// The one way of an event to its topics; `render` is called for each dialect and part of the shadow that anybody
-    /// listens to, and with false for `lean`, who wants no metadata.
+    /// Publishes an event on its topics. `render` is called for each dialect and projection with a subscriber, and with
+    /// false for `lean`, the requester that wants no metadata.
     fn publish(
         &self,
         key: &ShadowKey,
@@ -154,27 +154,27 @@ impl Events {
             let topic = event.topic(dialect, key);
             let render = |reader: &Projection, metadata| render(dialect, reader, metadata);
             let privately = matches!(class, DeliveryKind::Private { .. });
-            let told = RefCell::default();
-            self.router.tell(&FanOut { key, event, topic, privately, lean, render, told }, class);
+            let rendered = RefCell::default();
+            self.router.tell(&FanOut { key, event, topic, privately, lean, render, rendered }, class);
         }
     }
 }
 
-/// One event on one topic: each reader is told the part that it may see.
+/// One event on one topic, rendered for each projection.
 struct FanOut<'a, F> {
     key: &'a ShadowKey,
     event: Event,
     topic: String,
-    /// Who asked is answered, whatever it may read.
+    /// True for a reply to the requester alone, which it receives whatever it may read.
     privately: bool,
-    /// Who is told it without metadata.
+    /// The session that receives the event without metadata.
     lean: Option<SessionId>,
     render: F,
-    /// What has been rendered, for whom and whether with metadata.
-    told: RefCell<Vec<Rendered>>,
+    /// The events rendered so far, by projection and presence of metadata.
+    rendered: RefCell<Vec<Rendered>>,
 }
 
-/// A rendered event, with its reader's projection and whether it has metadata; `None` if there is nothing to send.
+/// A rendered event, with its reader's projection and a flag for metadata; `None` if there is nothing to send.
 type Rendered = ((Projection, bool), Option<Arc<Message>>);
 
 impl<F: Fn(&Projection, bool) -> Option<Bytes>> Publication for FanOut<'_, F> {
@@ -186,13 +186,13 @@ impl<F: Fn(&Projection, bool) -> Option<Bytes>> Publication for FanOut<'_, F> {
         let reader = access.projection(self.key, Operation::Subscribe);
         let reader = reader.or_else(|| self.privately.then_some(Projection::NONE))?;
         let reader = (reader, self.lean != Some(session));
-        let mut told = self.told.borrow_mut();
-        if let Some((_, message)) = told.iter().find(|(known, _)| *known == reader) {
+        let mut rendered = self.rendered.borrow_mut();
+        if let Some((_, message)) = rendered.iter().find(|(known, _)| *known == reader) {
             return message.clone();
         }
         let message = (self.render)(&reader.0, reader.1).map(|payload| message(self.event, &self.topic, payload));
-        if told.len() < TOLD_MAX {
-            told.push((reader, message.clone()));
+        if rendered.len() < RENDERED_MAX {
+            rendered.push((reader, message.clone()));
         }
         message
     }
@@ -217,14 +217,14 @@ impl Notifier for Arc<Events> {
     }
 }
 
-/// The message that tells `event` on `topic`.
+/// Returns the message for `event` on `topic`.
 pub(in crate::mqtt) fn message(event: Event, topic: &str, payload: Bytes) -> Arc<Message> {
     let topic = TopicName::new(topic).expect("a shadow's topics are built from checked names and fit the limit");
     // PROTOCOL section 2.
     Arc::new(Message::new(topic, payload, QoS::AtLeastOnce, event.is_retained(), None, Instant::now()))
 }
 
-/// A message of the service on `topic` that a subscriber may ask to be told as retained.
+/// Returns a message of the service on `topic` that subscribers may request as retained.
 pub(in crate::mqtt) fn retained_message(topic: &str, payload: Bytes) -> Arc<Message> {
     message(Event::Document, topic, payload)
 }
@@ -236,5 +236,5 @@ fn accepted_event(command: &Command) -> Event {
     }
 }
 
-/// Parts of a shadow that one event is kept rendered for; beyond, it is rendered again for each reader.
-const TOLD_MAX: usize = 32;
+/// Rendered projections kept per event; further ones are rendered again for each reader.
+const RENDERED_MAX: usize = 32;

@@ -1,8 +1,8 @@
-//! Which message an event is in each dialect.
+//! The message of an event in each dialect.
 //!
-//! Every event is told under both prefixes of its shadow, each in its own shape, and of it each reader what it may see.
-//! This file only chooses, but for `accepted`, which [`crate::engine`] does: the shapes themselves are
-//! [`crate::wire`]'s, who hears them is [`crate::mqtt::shadow::fan_out`]'.
+//! Every event is published under both prefixes of its shadow, each time in the form of that dialect and with the part
+//! that the reader may see. This file only selects the rendering: the forms are those of [`crate::wire`], and for
+//! `accepted` of [`crate::engine`]. The receivers are chosen by [`crate::mqtt::shadow::fan_out`].
 
 use bytes::Bytes;
 
@@ -13,15 +13,15 @@ use crate::{
     wire::{self, ClientToken, Dialect, ReplyOptions, aws},
 };
 
-/// The dialects, in the order an event is told in.
+/// The dialects, in the order in which events are published.
 pub(in crate::mqtt) const DIALECTS: [Dialect; 2] = [Dialect::Native, Dialect::Aws];
 
-/// Whether `dialect` has such an event at all.
+/// Returns true if `dialect` has this event.
 pub(in crate::mqtt) fn has(dialect: Dialect, event: Event) -> bool {
     dialect == Dialect::Native || !event.is_retained()
 }
 
-/// `update/delta`, if there is one.
+/// Returns the payload of `update/delta`, or `None` without a delta.
 pub(in crate::mqtt) fn delta(
     dialect: Dialect,
     document: &Document,
@@ -34,7 +34,7 @@ pub(in crate::mqtt) fn delta(
     }
 }
 
-/// `update/documents`.
+/// Returns the payload of `update/documents`.
 pub(in crate::mqtt) fn documents(
     dialect: Dialect,
     before: &Document,
@@ -48,7 +48,8 @@ pub(in crate::mqtt) fn documents(
     }
 }
 
-/// What `accepted` says, in hindsight, of the `changes` that made `document`: `state` is what they changed.
+/// Returns the payload of `accepted` for a missed change that made `document`. Its `state` is made of `changes`, since
+/// the request is no longer known.
 pub(in crate::mqtt) fn missed_accepted(
     dialect: Dialect,
     changes: &[Change],
@@ -62,7 +63,7 @@ pub(in crate::mqtt) fn missed_accepted(
     }
 }
 
-/// What `get/accepted` says at `now`.
+/// Returns the payload of `get/accepted` at `now`.
 pub(in crate::mqtt) fn got(
     dialect: Dialect,
     document: &Document,
@@ -76,17 +77,17 @@ pub(in crate::mqtt) fn got(
     }
 }
 
-/// What `P/delta` says after a change; `None` if the difference, as far as the reader may see it, is as it was before.
+/// Returns the payload of `P/delta` after a change, or `None` if the delta that the reader may see is unchanged.
 pub(in crate::mqtt) fn changed_delta(before: &Document, after: &Document, reader: &Projection) -> Option<Bytes> {
     wire::changed_lean_delta(before, after, reader)
 }
 
-/// What `P/document` or `P/delta` says: the document or the difference, or nothing if there is none.
+/// Returns the payload of `P/document` or `P/delta`: the document or delta, empty if there is none.
 pub(in crate::mqtt) fn retained(event: Event, document: &Document, reader: &Projection) -> Bytes {
     if event == Event::LeanDelta { wire::lean_delta(document, reader) } else { self::document(document, reader) }
 }
 
-/// What `P/document` says: the document, or nothing once it is deleted.
+/// Returns the payload of `P/document`: the document, empty if the shadow is deleted.
 pub(in crate::mqtt) fn document(document: &Document, reader: &Projection) -> Bytes {
     match document.exists() {
         true => wire::get_accepted(document, reader, None),
@@ -94,7 +95,7 @@ pub(in crate::mqtt) fn document(document: &Document, reader: &Projection) -> Byt
     }
 }
 
-/// What any `rejected` says at `now`.
+/// Returns the payload of any `rejected` at `now`.
 pub(in crate::mqtt) fn rejected(
     dialect: Dialect,
     rejection: &Rejection,

@@ -1,7 +1,8 @@
-//! A shadow request that came as a PUBLISH: what is needed to answer it, whatever becomes of it.
+//! A shadow request that came as a PUBLISH, with everything needed to answer it.
 //!
-//! Its answers leave in this order: the `accepted` or `rejected` event, the same on the response topic if one was
-//! named, then the PUBACK or PUBREC with the verdict, through the requester's outbox like the events before it.
+//! The answers leave in this order: the `accepted` or `rejected` event, the same payload on the response topic if one
+//! was named, then the PUBACK or PUBREC with the result. The acknowledgement goes through the requester's outbox, like
+//! the events before it.
 
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
@@ -33,53 +34,53 @@ use crate::{
     wire::{self, ClientToken, Dialect, Parsed, Payload, Refused, ReplyOptions, Via},
 };
 
-/// A request on its way.
+/// A shadow request between its arrival and its answer.
 pub(in crate::mqtt) struct Request {
-    /// Where its events go.
+    /// The publisher of its events.
     pub events: Arc<Events>,
-    /// Who asked; `None`: a will, which nobody waits for.
+    /// The requester; `None` for a will, which nobody waits for.
     pub from: Option<RequestOrigin>,
-    /// Its id in the log.
+    /// The id of the request in the log.
     pub id: RequestId,
-    /// The shadow.
+    /// The shadow that is requested.
     pub key: ShadowKey,
-    /// What was asked.
+    /// The kind of the request.
     pub operation: RequestKind,
-    /// Under which contract.
+    /// The dialect of its topic.
     pub dialect: Dialect,
-    /// Correlates replies.
+    /// The token that correlates the replies.
     pub client_token: Option<ClientToken>,
-    /// Whether who asks wants metadata in what it is sent.
+    /// True if the requester wants metadata in the replies.
     pub metadata: bool,
-    /// Where the reply goes as well.
+    /// The requested response topic.
     pub response: Option<ResponseTopic>,
     /// Counts the request until it is decided.
     pub admitted: Option<Admitted>,
-    /// Whether nobody else hears of it: a dry run.
+    /// True if only the requester receives the reply: a dry run.
     pub private: bool,
-    /// What who asks may read of the shadow.
+    /// The projection of the shadow that the requester may read.
     pub reads: Projection,
 }
 
-/// The session that asked.
+/// The session that made a request.
 pub(in crate::mqtt) struct RequestOrigin {
-    /// Its queue.
+    /// The outbox of the session.
     pub outbox: Arc<Outbox>,
-    /// What its acknowledgement completes, for QoS 1 and 2.
+    /// The acknowledgement to complete, for QoS 1 and 2.
     pub ack_id: Option<AckId>,
 }
 
-/// Where a requester wants its reply besides the shadow's own topics.
+/// A further topic for the reply, named by the requester.
 #[derive(Clone, Debug)]
 pub(in crate::mqtt) struct ResponseTopic {
-    /// An ordinary topic.
+    /// The ordinary topic.
     pub topic: TopicName,
-    /// Sent back as it came.
+    /// Data that is returned unchanged.
     pub correlation_data: Option<Bytes>,
 }
 
 impl Request {
-    /// A request that nobody waits for, its payload not yet read.
+    /// Creates a request without requester, its payload not yet parsed.
     pub(in crate::mqtt) fn new(events: Arc<Events>, key: ShadowKey, operation: RequestKind, dialect: Dialect) -> Self {
         Self {
             events,
@@ -97,14 +98,14 @@ impl Request {
         }
     }
 
-    /// Reads the payload and the fields that came beside it as user properties, and checks that who sent it, with
-    /// `access`, may ask that. `None`: a get, which is no command.
+    /// Parses the payload and the user properties, and checks that a sender with `access` may make this request.
+    /// Returns `None` for a get, which is no command.
     ///
     /// # Errors
     ///
-    /// The rejection of a payload that cannot be understood, or is not allowed. The former is told only to who may do
-    /// anything of the kind to the shadow: else anybody could have a `rejected` announced to its subscribers. For the
-    /// same reason the lack of rights comes before any quota that is exceeded too.
+    /// Returns the rejection of a payload that is invalid or not allowed. Only a sender with rights to the shadow is
+    /// shown that the payload is invalid: otherwise anybody could have a `rejected` published to its subscribers. For
+    /// the same reason missing rights take precedence over any exceeded quota.
     pub(in crate::mqtt) fn prepare(
         &mut self,
         payload: &[u8],
@@ -121,7 +122,7 @@ impl Request {
                     Ok(command) => command,
                     Err(rejection) => {
                         match self.operation {
-                            // What it takes is known without reading it.
+                            // A deletion needs the same rights whatever its payload.
                             RequestKind::Delete => {
                                 access.admit(&self.key, &mut Command::Delete(Delete::default())).map(drop)
                             }
@@ -169,7 +170,7 @@ impl Request {
         }
     }
 
-    /// What the engine is to decide; `client` asked.
+    /// Returns the submission to the engine, with `client` as the id of the requester.
     pub(in crate::mqtt) fn submission(self, (command, sender): (Command, Sender), client: &Arc<str>) -> Submission {
         Submission {
             key: self.key.clone(),
@@ -181,10 +182,10 @@ impl Request {
         }
     }
 
-    /// Refuses a request that never came to the engine, of `by` with `access`, and remembers why.
+    /// Refuses a request of `by` with `access` that never reached the engine, and notes the refusal.
     pub(in crate::mqtt) fn refuse(self, service: &Service, by: &SessionKey, access: &Access, rejection: &Rejection) {
         let SessionKey { principal, client_id } = by;
-        // What somebody sends who has no business here is no news to those who have.
+        // A refused request of a sender without rights here is not listed among the shadow's refusals.
         if self.operation != RequestKind::Get && access.admit_any(&self.key, self.operation.into()).is_ok() {
             service.note_refusal(&self.key, principal, client_id, Via::Mqtt, rejection);
         }
@@ -192,7 +193,7 @@ impl Request {
         self.reject(rejection, service.now());
     }
 
-    /// Refuses the request. Of one that is refused for lack of rights nobody else hears. PROTOCOL section 2.
+    /// Refuses the request. Only the requester learns of missing rights. PROTOCOL section 2.
     fn reject(self, rejection: &Rejection, now: Timestamp) {
         let payload = |dialect, rejection: &Rejection, reader: &Projection| {
             rendering::rejected(dialect, rejection, &self.key, now, reader, self.client_token.as_ref())
@@ -210,7 +211,8 @@ impl Request {
         self.answer(payload, verdict);
     }
 
-    /// `rejection` for a reader: its etag digests what who asked may read, which is no news to whoever reads the same.
+    /// Returns `rejection` for a reader. Its etag digests the part that the requester may read, so only readers of the
+    /// same part receive it.
     fn as_told<'a>(&self, rejection: &'a Rejection, reader: &Projection) -> Cow<'a, Rejection> {
         if *reader == self.reads || reader.reads_state() && self.reads.reads_state() {
             return Cow::Borrowed(rejection);
@@ -218,7 +220,8 @@ impl Request {
         Cow::Owned(rejection.clone().without_etag())
     }
 
-    /// `rejection` for a reader who did not ask: what is in the payload is not told to who may not see everything.
+    /// Returns `rejection` for a reader that is not the requester. Names from the payload are only sent to readers of
+    /// everything.
     fn as_told_to_others<'a>(&self, rejection: &'a Rejection, reader: &Projection) -> Cow<'a, Rejection> {
         match self.as_told(rejection, reader) {
             told if *reader == Projection::ALL => told,
@@ -243,14 +246,14 @@ impl Request {
         self.from.as_ref().map(|from| from.outbox.id())
     }
 
-    /// Sends `payload` to the response topic, if there is one, and the verdict to the requester.
+    /// Sends `payload` to the response topic, if there is one, and `verdict` to the requester.
     fn answer(mut self, payload: Option<Bytes>, verdict: AckResult) {
-        // Before its client can know: it may have as many in flight as its window, and the next takes this one's place.
+        // Released before the client can see the answer: a client with a full window sends its next request at once.
         self.admitted = None;
         let to = self.session_id();
         let verdict = match self.dialect {
             Dialect::Native => verdict,
-            // On AWS topics every request is acknowledged alike. PROTOCOL section 2.
+            // Every request on an AWS topic is acknowledged alike. PROTOCOL section 2.
             Dialect::Aws => AckResult { unknown: verdict.unknown, ..AckResult::SUCCESS },
         };
         if let (Some(ResponseTopic { topic, correlation_data }), Some(payload)) = (self.response, payload) {
@@ -291,7 +294,7 @@ impl Requester for Request {
     }
 }
 
-/// About the memory that a request takes once its payload is read.
+/// Estimates the memory of a request after its payload is parsed.
 pub(in crate::mqtt) fn weight(payload: &[u8], properties: Option<&Properties>) -> usize {
     wire::weight(given(payload, properties))
 }
@@ -300,7 +303,7 @@ fn given<'a>(payload: &'a [u8], properties: Option<&'a Properties>) -> Payload<'
     Payload { bytes: payload, user: properties.map_or(&[], |properties| &properties.user) }
 }
 
-/// The verdict of a PUBACK on a refused request. PROTOCOL section 2.
+/// Returns the acknowledgement of a refused request. PROTOCOL section 2.
 fn verdict(rejection: &Rejection, key: &ShadowKey, id: RequestId) -> AckResult {
     let reason = match rejection {
         Rejection::Forbidden { .. } | Rejection::Unauthorized => Reason::NOT_AUTHORIZED,
@@ -328,7 +331,7 @@ fn verdict(rejection: &Rejection, key: &ShadowKey, id: RequestId) -> AckResult {
     if let Rejection::VersionConflict { expected: Some(expected), version, .. } = rejection {
         text = format!("version conflict: expected {}, current {}", expected.0, version.0);
     } else if let Rejection::Internal | Rejection::OutcomeUnknown = rejection {
-        text = format!("{text} (request {id})"); // what the log calls it
+        text = format!("{text} (request {id})"); // as in the log
     } else if let Some(detail) = rejection.detail() {
         text = format!("{text}: {detail}");
     }

@@ -1,9 +1,9 @@
-//! Which topics are the service's own, and what a publication to one of them asks for.
+//! The topics of shadows, and the request that a publication to one of them makes.
 //!
 //! `shadow/<id>` and `shadow/<id>/name/<name>` are the prefixes of a shadow's topics, `$aws/things/<id>/shadow` and
-//! `$aws/things/<id>/shadow/name/<name>` are those of the same shadow in the AWS dialect. A client may publish to
-//! `…/update`, `…/get` and `…/delete` below a prefix; everything else below `shadow/`, `$aws`, `$SYS` and `$share` is
-//! the service's to publish. All other topics are ordinary, those that begin with `$` too.
+//! `$aws/things/<id>/shadow/name/<name>` those of the same shadow in the AWS dialect. A client may publish to
+//! `…/update`, `…/get` and `…/delete` below a prefix. Only the service publishes to the other topics below `shadow/`,
+//! `$aws`, `$SYS` and `$share`. All other topics are ordinary, including other ones that begin with `$`.
 
 use crate::{
     auth,
@@ -12,35 +12,35 @@ use crate::{
     wire::Dialect,
 };
 
-/// What a publication to a topic means.
+/// The meaning of a publication to a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// An ordinary message.
     Ordinary,
     /// A request to a shadow.
     Request(ShadowKey, RequestKind, Dialect),
-    /// No client publishes there.
+    /// A topic that no client may publish to.
     Reserved(Reserved),
 }
 
-/// Why a topic of the service asks for nothing.
+/// The reason for which a reserved topic is no request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reserved {
-    /// It is the service's, or would be.
+    /// The topic belongs to the service.
     #[error("only the service publishes to this topic")]
     Service,
-    /// What stands in the place of a device id is none.
+    /// The device id is invalid.
     #[error("invalid device id: {0}")]
     Device(NameError),
-    /// What stands in the place of a shadow's name is none.
+    /// The shadow name is invalid.
     #[error("invalid shadow name: {0}")]
     Name(NameError),
-    /// What stands at the end is no request.
+    /// The last level is no request.
     #[error("unknown operation '{0}': known are update, get and delete")]
     RequestKind(String),
 }
 
-/// What a request asks of a shadow.
+/// The kind of a request to a shadow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {
     /// `P/update`.
@@ -87,7 +87,7 @@ impl From<RequestKind> for auth::Operation {
 }
 
 impl RequestKind {
-    /// Where a refusal of it is told.
+    /// Returns the event that reports a rejection of this request.
     #[must_use]
     pub fn rejected(self) -> Event {
         match self {
@@ -99,7 +99,7 @@ impl RequestKind {
 }
 
 impl Destination {
-    /// What a publication to `topic` means.
+    /// Returns the meaning of a publication to `topic`.
     #[must_use]
     pub fn of(topic: &TopicName) -> Self {
         let topic = topic.as_str();
@@ -120,7 +120,7 @@ impl Destination {
 }
 
 impl Event {
-    /// All of them.
+    /// Every event.
     pub const ALL: [Self; 10] = [
         Self::Delta,
         Self::Documents,
@@ -134,7 +134,7 @@ impl Event {
         Self::LeanDelta,
     ];
 
-    /// What is sent as retained to who subscribes, and of which only the newest counts.
+    /// The events that are sent as retained messages to new subscribers; only the newest counts.
     pub const RETAINED: [Self; 2] = [Self::Document, Self::LeanDelta];
 
     /// Returns true for one of [`Event::RETAINED`], which the AWS dialect does not have.
@@ -143,7 +143,7 @@ impl Event {
         Self::RETAINED.contains(&self)
     }
 
-    /// The topic of this event of `key`'s shadow in `dialect`.
+    /// Returns the topic of this event of `key`'s shadow in `dialect`.
     #[must_use]
     pub fn topic(self, dialect: Dialect, key: &ShadowKey) -> String {
         let (root, shadow) = match dialect {
@@ -154,7 +154,7 @@ impl Event {
         [root, key.device.as_str(), shadow, slash, name, self.suffix()].concat()
     }
 
-    /// The shadow whose event of this kind the native `topic` is.
+    /// Returns the shadow whose event of this kind is published on the native `topic`.
     #[must_use]
     pub fn key_of(self, topic: &str) -> Option<ShadowKey> {
         let prefix = topic.strip_prefix(NATIVE)?.strip_suffix(self.suffix())?;
@@ -162,7 +162,7 @@ impl Event {
         key(device, name).ok()
     }
 
-    /// The event of this name, the end of its topic.
+    /// Returns true if `end`, the last levels of a topic, is that of an event.
     fn is_named(end: &str) -> bool {
         Self::ALL.iter().any(|event| event.suffix().strip_prefix('/') == Some(end))
     }
@@ -183,19 +183,19 @@ impl Event {
     }
 }
 
-/// Where it is told whether `device` is connected.
+/// Returns the topic for the presence of `device`.
 #[must_use]
 pub fn presence(device: &DeviceId) -> String {
     [NATIVE, device.as_str(), PRESENCE].concat()
 }
 
-/// The device of which `topic` tells whether it is connected.
+/// Returns the device whose presence is published on `topic`.
 #[must_use]
 pub fn presence_of(topic: &str) -> Option<DeviceId> {
     DeviceId::new(topic.strip_prefix(NATIVE)?.strip_suffix(PRESENCE)?).ok()
 }
 
-/// The shadow that `topic`, of either dialect, tells of.
+/// Returns the shadow whose events or presence are published on `topic`, of either dialect.
 #[must_use]
 pub fn told_on(topic: &str) -> Option<ShadowKey> {
     let aws = topic.strip_prefix(AWS).and_then(|rest| {
@@ -206,7 +206,7 @@ pub fn told_on(topic: &str) -> Option<ShadowKey> {
     presence_of(topic).map(ShadowKey::classic).or_else(|| Event::ALL.into_iter().find_map(event))
 }
 
-/// Returns true if `topic`, of either dialect, tells of the shadow of `key`, but for presence.
+/// Returns true if events of `key`'s shadow, presence excluded, are published on `topic`, of either dialect.
 #[must_use]
 pub fn is_of(topic: &str, key: &ShadowKey) -> bool {
     let (rest, shadow) = match topic.strip_prefix(NATIVE) {
@@ -221,7 +221,7 @@ pub fn is_of(topic: &str, key: &ShadowKey) -> bool {
     rest.is_some_and(|end| Event::ALL.iter().any(|event| event.suffix() == end))
 }
 
-/// Returns true if `topic`, on which something retained is told of a shadow, has its difference.
+/// Returns true if the retained `topic` of a shadow is that of its lean delta.
 #[must_use]
 pub fn is_lean_delta(topic: &str) -> bool {
     topic.ends_with(Event::LeanDelta.suffix())
@@ -261,7 +261,7 @@ pub fn rendering() -> impl Iterator<Item = Vec<Level>> {
     })
 }
 
-/// Reads what follows `device` in a topic: `<operation>` or `name/<name>/<operation>`.
+/// Parses the levels after `device` in a topic: `<operation>` or `name/<name>/<operation>`.
 fn request(device: &str, rest: &str) -> Result<(ShadowKey, RequestKind), Reserved> {
     let (name, verb) = match rest.strip_prefix("name/") {
         None => (None, rest),
@@ -296,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_s_topic_names_its_shadow() {
+    fn the_topic_of_an_event_names_its_shadow() {
         for key in ["d1", "d1/name/n$"] {
             let (device, name) = key.split_once(NAME).map_or((key, None), |(device, name)| (device, Some(name)));
             let key = super::key(device, name).expect("valid");
@@ -318,8 +318,8 @@ mod tests {
     }
 
     #[test]
-    fn topics_are_told_apart() {
-        // topic, "plain", how it is told that it is reserved begins, or the request
+    fn parses_the_destination_of_a_publication() {
+        // topic; then "ordinary", the beginning of the error, or the request
         const RESERVED: &str = "only the service publishes to this topic";
         for (topic, expected) in [
             ("shadow/d1/update", "d1 Update"),
@@ -339,9 +339,9 @@ mod tests {
             ("shadow/x/updat", "unknown operation 'updat': known are update, get and delete"),
             ("shadow/d1/presence", RESERVED),
             ("shadow/d1/name/a.b/update", "invalid shadow name: 'a.b' holds '.', allowed are A-Z a-z 0-9 : _ - $"),
-            ("shadow", "plain"),
-            ("shadows/d1/update", "plain"),
-            ("/shadow/d1/update", "plain"),
+            ("shadow", "ordinary"),
+            ("shadows/d1/update", "ordinary"),
+            ("/shadow/d1/update", "ordinary"),
             ("$aws/things/d1/shadow/update", "d1 Update over AWS"),
             ("$aws/things/d1/shadow/get", "d1 Get over AWS"),
             ("$aws/things/d1/shadow/name/n$1/delete", "d1~n$1 Delete over AWS"),
@@ -361,17 +361,17 @@ mod tests {
             ("$share/g/x", RESERVED),
             ("$SYS/broker", RESERVED),
             ("$SYS", RESERVED),
-            ("$other/x", "plain"),
-            ("$awsome", "plain"),
-            ("$aws-x/things/d1/shadow/update", "plain"),
-            ("$sys/x", "plain"),
-            ("$", "plain"),
-            ("sensors/1", "plain"),
+            ("$other/x", "ordinary"),
+            ("$awsome", "ordinary"),
+            ("$aws-x/things/d1/shadow/update", "ordinary"),
+            ("$sys/x", "ordinary"),
+            ("$", "ordinary"),
+            ("sensors/1", "ordinary"),
             ("shadow/d1/name/n/name/update", "unknown operation 'name/update'"),
             ("shadow/name/name/name/update", "name~name Update"),
         ] {
             let found = TopicName::new(topic).map(|name| match Destination::of(&name) {
-                Destination::Ordinary => "plain".to_owned(),
+                Destination::Ordinary => "ordinary".to_owned(),
                 Destination::Reserved(reserved) => reserved.to_string(),
                 Destination::Request(key, operation, Dialect::Native) => format!("{key} {operation:?}"),
                 Destination::Request(key, operation, Dialect::Aws) => format!("{key} {operation:?} over AWS"),

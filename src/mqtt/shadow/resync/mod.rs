@@ -1,21 +1,21 @@
-//! Messages a connection looks up and sends beside those of its outbox: devices that came and went, the changes its
-//! session missed, and what is retained for its new subscriptions.
+//! Resync: messages that a connection reads and sends beside those of its outbox. They report the presence of devices,
+//! the changes that the session missed, and retained messages for its new subscriptions.
 //!
-//! A session that was away, or too slow, has a journal sequence above which it was sent nothing ([`Outbox::lag`]). The
-//! journal is walked from there to its head; an entry that is still the newest of its shadow is sent as delta,
-//! documents, accepted and document, any other is passed over, since a later one follows. Where retention has passed
-//! the sequence, the delta and document of every shadow are sent instead.
+//! A session that was absent or too slow has a journal sequence above which it was sent nothing ([`Outbox::lag`]). The
+//! journal is read from there to its head. An entry that is still the newest of its shadow is sent as delta, documents,
+//! accepted and document. Any other entry is skipped, since a later one follows. If retention has removed entries after
+//! that sequence, the delta and document of every shadow are sent instead.
 //!
-//! Turns: the three sources take turns with each other, and together they have a turn after every few deliveries of the
-//! outbox ([`Resync::is_due`]), so that none of them waits for a queue that never empties. What would overtake something
-//! older that is queued waits for that ([`step`]): missed changes for the replies, a retained document for the events of
-//! its shadow. Of those there is an end, since each lane of the outbox has its turns too.
+//! Turns: the three sources take turns, and together they have a turn after every few deliveries of the outbox
+//! ([`Resync::is_due`]). Thus none of them waits for a queue that never empties. A message that would overtake older
+//! queued ones waits for them ([`step`]): missed changes wait for replies, a retained document waits for the events of
+//! its shadow. This wait ends, since each lane of the outbox has its turns too.
 //!
-//! What of this a connection has not sent waits in its session for the next one. Only the walk begins anew, at the lag
-//! that the outbox still has.
+//! Messages that a connection has not sent stay in its session for the next one. Only the missed changes begin anew, at
+//! the lag that the outbox still has.
 //!
-//! Everything is read at the moment it is sent and a page at a time, so that no state older than one already sent
-//! follows, and a long walk holds little memory and goes as fast as the client reads.
+//! Everything is read at the moment it is sent, a page at a time. So no state older than one already sent follows, and
+//! a long resync holds little memory and proceeds as fast as the client reads.
 //!
 //! [`Outbox::lag`]: crate::mqtt::broker::outbox::Outbox::lag
 
@@ -54,15 +54,15 @@ use crate::{
     store::{Listed, Seq},
 };
 
-/// Everything that is still to be looked up and sent.
+/// Everything that has yet to be read and sent.
 #[derive(Debug, Default)]
 pub(in crate::mqtt) struct Resync {
-    /// None for most sessions, which have nothing to catch up with.
+    /// `None` for most sessions, which have nothing to resync.
     work: Option<Box<ResyncWork>>,
-    /// SUBSCRIBE packets so far.
+    /// Number of SUBSCRIBE packets so far.
     subscribes: u32,
     /// Deliveries of the outbox since the last turn.
-    others: u8,
+    deliveries: u8,
 }
 
 #[derive(Debug, Default)]
@@ -70,36 +70,36 @@ struct ResyncWork {
     missed: MissedChanges,
     presence: Presence,
     retained: Retained,
-    /// Whose turn it is.
+    /// The source that is next.
     turn: Source,
-    /// Until when the store is not read, since it could not be.
+    /// The time until which the store is not read after a failure.
     paused: Option<Instant>,
 }
 
-/// The changes that were missed.
+/// The changes that the session missed.
 #[derive(Debug, Default)]
 struct MissedChanges {
-    /// The page in hand.
+    /// The page that is being sent.
     steps: VecDeque<ResyncStep>,
-    /// How far the journal was walked, while there is lag.
+    /// The journal position reached, while there is lag.
     walked: Option<Seq>,
-    /// The last shadow that was sent, while all shadows are.
+    /// The last shadow sent, while every shadow is sent again.
     resent: Option<Option<ShadowKey>>,
 }
 
-/// The devices that came or went.
+/// The devices that connected or disconnected.
 #[derive(Debug, Default)]
 struct Presence {
     steps: VecDeque<ResyncStep>,
-    /// The last change that was sent, while all after some change are.
+    /// The last change sent, while all changes since some number are sent.
     after: Option<u64>,
 }
 
-/// What is retained for new subscriptions.
+/// The retained messages for new subscriptions.
 #[derive(Debug, Default)]
 struct Retained {
     steps: VecDeque<ResyncStep>,
-    /// The subscriptions, first come first.
+    /// The subscriptions in the order of their arrival.
     pending: VecDeque<PendingRetained>,
 }
 
@@ -111,24 +111,24 @@ enum Source {
     Retained,
 }
 
-/// What [`Resync::next`] found.
+/// The result of [`Resync::next`].
 #[derive(Debug)]
 pub(in crate::mqtt) enum Next {
     /// A message to send.
     Delivery(Box<Delivery>),
-    /// Nothing yet; ask again when nothing else is to be done.
+    /// Nothing yet; call again when there is no other work.
     Later,
-    /// There is nothing to catch up with, it has to wait for what is queued or for the QoS window, or the store cannot be
-    /// read now: then there is a pause.
+    /// There is nothing to send, it has to wait for queued messages or the QoS window, or the store cannot be read now:
+    /// then the resync pauses.
     Nothing,
 }
 
-/// What one source found.
+/// The result of one source.
 enum SourceResult {
     Delivery(Box<Delivery>),
-    /// A page of which nothing was to be sent.
+    /// A page without a message to send.
     Page,
-    /// Nothing that can be sent now.
+    /// No message that can be sent now.
     Nothing,
 }
 
@@ -136,26 +136,26 @@ enum SourceResult {
 struct PendingRetained {
     selection: Arc<RetainedSelection>,
     stage: ResyncStage,
-    /// The SUBSCRIBE packet it came in, by number.
+    /// The number of the SUBSCRIBE packet with the filter.
     packet: u32,
-    /// How often that packet asks for it.
+    /// Number of times the packet has the filter.
     times: u16,
 }
 
 #[derive(Debug)]
 enum ResyncStage {
-    MessageBroker(Cursor),
+    Ordinary(Cursor),
     Documents(Option<ShadowKey>),
     Presence(Option<DeviceId>),
 }
 
 impl Resync {
-    /// Notes that the subscriptions of another SUBSCRIBE follow.
+    /// Marks the beginning of the subscriptions of another SUBSCRIBE.
     pub(in crate::mqtt) fn subscribing(&mut self) {
         self.subscribes = self.subscribes.wrapping_add(1);
     }
 
-    /// Notes that what is retained for a subscription is to be sent, as its retain handling asks.
+    /// Queues the retained messages for a subscription if its retain handling asks for them.
     pub(in crate::mqtt) fn subscribed(
         &mut self,
         subscription: Subscription,
@@ -173,7 +173,7 @@ impl Resync {
             RetainHandling::SendIfNew => subscribed == SubscriptionChange::New,
             RetainHandling::DoNotSend => false,
         };
-        // A filter that stands twice in one SUBSCRIBE counts as if it stood in two of them [MQTT-3.8.4-5].
+        // A filter that is twice in one SUBSCRIBE counts like one in two of them [MQTT-3.8.4-5].
         match same {
             Some(same) if send => {
                 same.selection = Arc::new(RetainedSelection { subscription, id });
@@ -191,8 +191,8 @@ impl Resync {
         }
     }
 
-    /// The connection ended and the session lives on: what is still to be sent waits for the next one, but for the
-    /// missed changes, since the walk begins anew.
+    /// Prepares the session to wait for its next connection, which receives the messages not sent yet. The missed
+    /// changes are dropped, since they are read anew.
     pub(in crate::mqtt) fn detach(&mut self) {
         if let Some(work) = &mut self.work {
             (work.missed, work.paused) = (MissedChanges::default(), None);
@@ -200,7 +200,7 @@ impl Resync {
         self.release();
     }
 
-    /// Forgets what was to be sent for `filter`.
+    /// Drops the messages for `filter`.
     pub(in crate::mqtt) fn unsubscribed(&mut self, filter: &TopicFilter) {
         if let Some(work) = &mut self.work {
             work.retained.pending.retain(|pending| pending.selection.filter() != filter);
@@ -209,7 +209,7 @@ impl Resync {
         self.release();
     }
 
-    /// Returns true if there is nothing to catch up with now.
+    /// Returns true if there is nothing to send now.
     pub(in crate::mqtt) fn is_idle(&self, outbox: &Outbox) -> bool {
         match &self.work {
             Some(work) if work.paused.is_some() => true,
@@ -218,29 +218,30 @@ impl Resync {
         }
     }
 
-    /// Returns true if the outbox has had its deliveries, and what is to be caught up with has its turn.
+    /// Returns true if the outbox has had its deliveries and the resync has its turn.
     pub(in crate::mqtt) fn is_due(&self, outbox: &Outbox) -> bool {
-        self.others >= TURN && !self.is_idle(outbox)
+        self.deliveries >= TURN && !self.is_idle(outbox)
     }
 
-    /// Notes a delivery of the outbox.
-    pub(in crate::mqtt) fn passed(&mut self) {
-        self.others = self.others.saturating_add(1);
+    /// Counts a delivery of the outbox.
+    pub(in crate::mqtt) fn delivered(&mut self) {
+        self.deliveries = self.deliveries.saturating_add(1);
     }
 
-    /// When to go on, during a pause.
+    /// Returns the end of the pause, if there is one.
     pub(in crate::mqtt) fn paused(&self) -> Option<Instant> {
         self.work.as_ref()?.paused
     }
 
-    /// Ends the pause if it is over.
+    /// Ends the pause if its time has passed.
     pub(in crate::mqtt) fn resume(&mut self, now: Instant) {
         if let Some(work) = &mut self.work {
             work.paused = work.paused.filter(|until| *until > now);
         }
     }
 
-    /// The next message to send. Looks at [`PAGES_AT_ONCE`] at most, however little of them concerns the session.
+    /// Returns the next message to send. Reads at most [`PAGES_AT_ONCE`] pages, even if they have nothing for the
+    /// session.
     pub(in crate::mqtt) async fn next(
         &mut self,
         broker: &Broker,
@@ -252,12 +253,12 @@ impl Resync {
         let next = self.work.get_or_insert_default().next(reader).await;
         self.release();
         if !matches!(next, Next::Nothing) {
-            self.others = 0; // what has to wait keeps its turn
+            self.deliveries = 0; // a source that has to wait keeps its turn
         }
         next
     }
 
-    /// Gives the memory back when nothing is left.
+    /// Frees the memory when nothing is left.
     fn release(&mut self) {
         self.work.take_if(|work| work.is_done() && work.paused.is_none());
     }
@@ -282,7 +283,7 @@ impl ResyncWork {
                 Ok(SourceResult::Delivery(delivery)) => return Next::Delivery(delivery),
                 Ok(SourceResult::Page) => (pages, nothing) = (pages + 1, 0),
                 Ok(SourceResult::Nothing) => nothing += 1,
-                // What could not be read is as it was before, and is read again later.
+                // Unread pages are unchanged, and are read again later.
                 Err(_) => {
                     (self.turn, self.paused) = (source, Some(Instant::now() + PAUSE));
                     return Next::Nothing;
@@ -293,7 +294,7 @@ impl ResyncWork {
     }
 }
 
-/// The store could not be read.
+/// A failed read of the store.
 struct ReadFailed;
 
 impl From<Rejection> for ReadFailed {
@@ -302,13 +303,13 @@ impl From<Rejection> for ReadFailed {
     }
 }
 
-/// The first of `steps` that sends something, if none before it has to wait. Those before it are taken out.
+/// Returns the first message of `steps`, unless an earlier step has to wait. Removes the steps before it.
 async fn first(steps: &mut VecDeque<ResyncStep>, reader: Reader<'_>) -> Result<SourceResult, ReadFailed> {
     while let Some(step) = steps.front() {
         let delivery = match step.deliver(reader).await {
             Ok(delivery) => Some(delivery),
             Err(Skip::Void) => None,
-            Err(Skip::StoredShadow) => return Ok(SourceResult::Nothing),
+            Err(Skip::Wait) => return Ok(SourceResult::Nothing),
             Err(Skip::ReadFailed) => return Err(ReadFailed),
         };
         steps.pop_front();
@@ -332,7 +333,7 @@ impl MissedChanges {
         first(&mut self.steps, reader).await
     }
 
-    /// Takes the next page of missed changes, or ends the lag.
+    /// Reads the next page of missed changes, or ends the lag.
     async fn walk(&mut self, broker: &Broker, outbox: &Outbox, lag: Seq) -> Result<(), Rejection> {
         if let Some(after) = self.resent.clone() {
             return self.resend(broker, after).await;
@@ -340,7 +341,7 @@ impl MissedChanges {
         let walked = self.walked.map_or(lag, |walked| walked.max(lag));
         let page = broker.service.journal_if_sound(walked, PAGE).await?;
         let Some(page) = page.filter(|page| !page.gone) else {
-            // What was missed cannot be known: every shadow is sent, then the journal from the present head on.
+            // The missed changes are unknown: every shadow is sent, then the journal from the current head.
             self.walked = Some(broker.service.head());
             self.resent = Some(None);
             return Ok(());
@@ -377,7 +378,7 @@ impl Presence {
         first(&mut self.steps, reader).await
     }
 
-    /// Takes what has changed of who is connected. False: nothing has.
+    /// Takes the devices whose presence changed. Returns false if there are none.
     fn take(&mut self, broker: &Broker, outbox: &Outbox) -> bool {
         if let Some(after) = self.after.take() {
             let changed = broker.presence.changed_after(after, PAGE);
@@ -408,16 +409,16 @@ impl Retained {
         first(&mut self.steps, reader).await
     }
 
-    /// Takes the next page of what is retained. False: there is none left.
+    /// Reads the next page of retained messages. Returns false if none is left.
     async fn take(&mut self, broker: &Broker, outbox: &Outbox) -> Result<bool, Rejection> {
         let Some(pending) = self.pending.front_mut() else { return Ok(false) };
         let (selection, filter) = (pending.selection.clone(), pending.selection.filter());
         match &mut pending.stage {
-            ResyncStage::MessageBroker(cursor) => {
+            ResyncStage::Ordinary(cursor) => {
                 let page = broker.router.retained(outbox, filter, std::mem::take(cursor));
                 let retained = |message| ResyncStep::Retained(Arc::downgrade(message), selection.clone());
                 self.steps.extend(page.messages.iter().map(retained));
-                pending.stage = page.next.map_or(ResyncStage::Documents(None), ResyncStage::MessageBroker);
+                pending.stage = page.next.map_or(ResyncStage::Documents(None), ResyncStage::Ordinary);
             }
             ResyncStage::Documents(after) => {
                 let (page, next) = Documents::of(filter).page(broker, after.clone()).await?;
@@ -450,7 +451,7 @@ impl Retained {
 
 impl Default for ResyncStage {
     fn default() -> Self {
-        Self::MessageBroker(Cursor::default())
+        Self::Ordinary(Cursor::default())
     }
 }
 
@@ -467,11 +468,11 @@ impl Source {
 /// Deliveries of the outbox between two turns.
 const TURN: u8 = 3;
 
-/// How many sources take turns.
+/// Number of sources that take turns.
 const SOURCES: usize = 3;
 
-/// How long the store is not read after it could not be.
+/// Pause after a failed read of the store.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Pages looked at before the connection's other business has its turn.
+/// Pages read before the connection's other work has a turn.
 const PAGES_AT_ONCE: usize = 8;

@@ -1,5 +1,5 @@
-//! Which shadows and devices a subscription's filter selects, page by page: those whose documents and presence are
-//! retained for it.
+//! The shadows and devices that a filter selects, page by page. Their documents and presence are retained for a new
+//! subscription.
 
 use crate::{
     mqtt::{
@@ -11,13 +11,13 @@ use crate::{
     store::Listed,
 };
 
-/// Which shadows' documents or differences a filter selects.
+/// The shadows whose retained documents or deltas a filter selects.
 pub(super) enum Documents {
     None,
     One(ShadowKey),
-    /// Each of this device has to be looked at.
+    /// Each shadow of this device has to be checked.
     Device(DeviceId),
-    /// Each has to be looked at.
+    /// Each shadow has to be checked.
     Any,
 }
 
@@ -34,7 +34,7 @@ impl Documents {
         if !rendering.into_iter().any(|shape| selects_any(text, &shape)) {
             return Self::None;
         }
-        // A fleet's most common filter is `shadow/<id>/#`; it must not make each device look at all others.
+        // Most filters of a fleet are `shadow/<id>/#`; they must not make each device check all others.
         let mut levels = text.split('/');
         match (levels.next(), levels.next().map(DeviceId::new)) {
             (Some("shadow"), Some(Ok(device))) => Self::Device(device),
@@ -42,7 +42,7 @@ impl Documents {
         }
     }
 
-    /// Some of the shadows, from the beginning or after `after`, and where to go on.
+    /// Returns a page of shadows, from the beginning or after `after`, and the key to continue from.
     pub(super) async fn page(
         self,
         broker: &Broker,
@@ -52,7 +52,7 @@ impl Documents {
             Self::None => return Ok((Vec::new(), None)),
             Self::One(key) => return Ok((vec![Listed { key, deleted: false }], None)),
             Self::Device(device) if after.is_none() => {
-                // The classic shadow is the first of its device, if it is there.
+                // The classic shadow comes first, whether it exists or not.
                 let classic = ShadowKey::classic(device);
                 return Ok((vec![Listed { key: classic.clone(), deleted: false }], Some(classic)));
             }
@@ -68,7 +68,7 @@ impl Documents {
     }
 }
 
-/// Which devices' presence a filter selects.
+/// The devices whose presence a filter selects.
 pub(super) enum Devices {
     None,
     One(DeviceId),
@@ -90,7 +90,7 @@ impl Devices {
         }
     }
 
-    /// Some of the devices, from the beginning or after `after`, and where to go on.
+    /// Returns a page of devices, from the beginning or after `after`, and the id to continue from.
     pub(super) fn page(self, table: &PresenceTable, after: Option<DeviceId>) -> (Vec<DeviceId>, Option<DeviceId>) {
         match self {
             Self::None => (Vec::new(), None),
@@ -104,7 +104,7 @@ impl Devices {
     }
 }
 
-/// Whether `filter` selects a topic of this shape, in which `+` is any level.
+/// Returns true if `filter` selects a topic of this shape, in which `+` is any level.
 fn selects_any(filter: &str, shape: &[&str]) -> bool {
     let mut levels = filter.split('/');
     for &pending in shape {
@@ -126,9 +126,9 @@ mod tests {
 
     use super::*;
 
-    /// A device that subscribed to `shadow/<id>/#` was looked up among the shadows of all devices.
+    /// A device that subscribed to `shadow/<id>/#` was searched for among the shadows of all devices.
     #[test]
-    fn a_filter_looks_at_the_shadows_it_can_select() {
+    fn a_filter_checks_only_shadows_that_it_can_select() {
         for (filter, expected) in [
             ("shadow/d1/document", "one"),
             ("shadow/d1/name/n/document", "one"),

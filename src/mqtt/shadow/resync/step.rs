@@ -1,4 +1,4 @@
-//! One message that catching up sends: what it takes to make it at the moment it is sent, or not to send it.
+//! One message of a resync: makes it at the moment it is sent, or decides that it is not sent.
 
 use std::sync::{Arc, Weak};
 
@@ -30,28 +30,28 @@ use crate::{
     wire::Dialect,
 };
 
-/// A message to be looked up and sent.
+/// A message that is to be made and sent.
 #[derive(Debug)]
 pub(super) enum ResyncStep {
     /// One event of a missed change, if the shadow is still at that version.
     MissedChanges(Arc<JournalEntry>, Event, Dialect),
-    /// One event of a shadow's present state.
+    /// One event of a shadow's current state.
     Present(ShadowKey, Event, Dialect),
-    /// A retained document or difference.
+    /// A retained document or lean delta.
     Document(ShadowKey, Event, Arc<RetainedSelection>),
-    /// Whether a device is connected; retained, for a new subscription.
+    /// The presence of a device; retained if it is for a new subscription.
     Presence(DeviceId, Option<Arc<RetainedSelection>>),
-    /// A retained message, if it is still the one retained: a session that is away keeps no other.
+    /// A message if it is still the retained one; only this reference is kept for absent sessions.
     Retained(Weak<Message>, Arc<RetainedSelection>),
 }
 
-/// Why a step sends nothing.
+/// The reason for which a step sends nothing.
 #[derive(Debug)]
 pub(super) enum Skip {
-    /// It has become void, or what it tells of is damaged.
+    /// The step is outdated, or its data is damaged.
     Void,
-    /// It has to wait for the QoS window, or for something older that is queued.
-    StoredShadow,
+    /// The step has to wait for the QoS window or for older queued messages.
+    Wait,
     /// The store could not be read.
     ReadFailed,
 }
@@ -62,24 +62,24 @@ impl From<Rejection> for Skip {
     }
 }
 
-/// The subscription something retained is sent for.
+/// The subscription for which retained messages are sent.
 #[derive(Debug)]
 pub(super) struct RetainedSelection {
     pub(super) subscription: Subscription,
     pub(super) id: Option<u32>,
 }
 
-/// What a step needs to know of its session.
+/// The session that receives the messages of a step.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     pub(super) broker: &'a Broker,
     pub(super) own: &'a SessionKey,
     pub(super) outbox: &'a Outbox,
-    /// Whether a message at QoS 1 or 2 may be sent now.
+    /// True if a message at QoS 1 or 2 may be sent now.
     pub(super) window_open: bool,
 }
 
-/// The steps of a missed change, in the order in which its events are told, but for those that `unsent` says were sent.
+/// Returns the steps of a missed change in the order of publication, except those sent before according to `unsent`.
 pub(super) fn missed(entry: &Arc<JournalEntry>, unsent: Option<&Unsent>) -> Vec<ResyncStep> {
     let events: &[Event] = match entry.deleted {
         false => &[Event::Delta, Event::Documents, Event::UpdateAccepted, Event::Document, Event::LeanDelta],
@@ -98,20 +98,20 @@ pub(super) fn missed(entry: &Arc<JournalEntry>, unsent: Option<&Unsent>) -> Vec<
     events.into_iter().map(|(event, dialect)| ResyncStep::MissedChanges(entry.clone(), event, dialect)).collect()
 }
 
-/// The steps of a shadow's present state.
+/// Returns the steps of a shadow's current state.
 pub(super) fn present(key: &ShadowKey) -> impl Iterator<Item = ResyncStep> {
     both(&[Event::Delta, Event::Document, Event::LeanDelta])
         .map(|(event, dialect)| ResyncStep::Present(key.clone(), event, dialect))
 }
 
 impl ResyncStep {
-    /// The message of this step, as things are now.
+    /// Makes the message of this step from the current state.
     pub(super) async fn deliver(&self, reader: Reader<'_>) -> Result<Delivery, Skip> {
         let Reader { broker, own, outbox, .. } = reader;
         match self {
             &Self::MissedChanges(ref entry, event, dialect) => {
                 let (topic, selection) = reader.select(event.topic(dialect, &entry.key))?;
-                reader.hold_for_replies()?;
+                reader.wait_for_replies()?;
                 let projection = reader.projection(&entry.key)?;
                 let document = read(broker, &entry.key).await?.document;
                 if document.version != entry.version {
@@ -122,7 +122,7 @@ impl ResyncStep {
             }
             &Self::Present(ref key, event, dialect) => {
                 let (topic, selection) = reader.select(event.topic(dialect, key))?;
-                reader.hold_for_replies()?;
+                reader.wait_for_replies()?;
                 let projection = reader.projection(key)?;
                 let document = read(broker, key).await?.document;
                 let payload = present_payload((event, dialect), &document, &projection)?;
@@ -134,7 +134,7 @@ impl ResyncStep {
                 let message = presence::message(device, broker.presence.of(device).ok_or(Skip::Void)?);
                 match pending {
                     Some(pending) => {
-                        reader.hold_for_window(pending.qos(&message))?;
+                        reader.wait_for_window(pending.qos(&message))?;
                         Ok(pending.deliver(message))
                     }
                     None => Ok(reader.select(message.topic.to_string())?.1.deliver(message)),
@@ -143,17 +143,17 @@ impl ResyncStep {
             Self::Retained(message, pending) => {
                 let message = message.upgrade().ok_or(Skip::Void)?;
                 let may = outbox.with_access(|access| access.may_receive(message.topic.as_str()));
-                // One that is queued comes in its turn, behind the older ones of its topic.
+                // A queued one is sent in its turn, after the older ones of its topic.
                 if !may || !broker.router.is_retained(&message) || outbox.has_ordinary(&message) {
                     return Err(Skip::Void);
                 }
-                reader.hold_for_window(pending.qos(&message))?;
+                reader.wait_for_window(pending.qos(&message))?;
                 Ok(pending.deliver(message))
             }
         }
     }
 
-    /// Returns true if it is sent for the subscription with this filter.
+    /// Returns true if the step sends something for the subscription with this filter.
     pub(super) fn is_for(&self, filter: &TopicFilter) -> bool {
         match self {
             Self::Document(_, _, pending) | Self::Retained(_, pending) | Self::Presence(_, Some(pending)) => {
@@ -164,8 +164,8 @@ impl ResyncStep {
     }
 }
 
-/// A document or difference that is retained. One that is queued comes in its turn. If older events of its shadow are, a
-/// document waits for them: they are from before the subscription, since each later change brings the document itself.
+/// Makes a retained document or lean delta. A queued one is sent in its turn. A document waits for older queued events
+/// of its shadow: they precede the subscription, since each later change brings the document itself.
 async fn retained(
     key: &ShadowKey,
     event: Event,
@@ -178,11 +178,11 @@ async fn retained(
         return Err(Skip::Void);
     }
     match outbox.ahead_of_document(key, &topic) {
-        QueuedForShadow::Older if event == Event::Document => return Err(Skip::StoredShadow),
+        QueuedForShadow::Older if event == Event::Document => return Err(Skip::Wait),
         QueuedForShadow::Nothing | QueuedForShadow::Older => {}
         QueuedForShadow::Document => return Err(Skip::Void),
     }
-    reader.hold_for_window(pending.subscription.qos)?;
+    reader.wait_for_window(pending.subscription.qos)?;
     let projection = reader.projection(key)?;
     let read = read(broker, key).await?;
     let payload = rendering::retained(event, &read.document, &projection);
@@ -195,23 +195,23 @@ async fn retained(
 }
 
 impl Reader<'_> {
-    /// How the session's subscriptions select `topic`, on which the service tells at QoS 1.
+    /// Returns the options with which the session's subscriptions select `topic`, whose messages have QoS 1.
     fn select(&self, topic: String) -> Result<(String, Selection), Skip> {
         let selection = self.broker.router.selection(self.outbox, &topic).ok_or(Skip::Void)?;
-        self.hold_for_window(selection.qos())?;
+        self.wait_for_window(selection.qos())?;
         Ok((topic, selection))
     }
 
-    fn hold_for_window(&self, qos: QoS) -> Result<(), Skip> {
-        if self.window_open || qos == QoS::AtMostOnce { Ok(()) } else { Err(Skip::StoredShadow) }
+    fn wait_for_window(&self, qos: QoS) -> Result<(), Skip> {
+        if self.window_open || qos == QoS::AtMostOnce { Ok(()) } else { Err(Skip::Wait) }
     }
 
-    /// A reply tells of a request that was decided before, so a later change waits for it.
-    fn hold_for_replies(&self) -> Result<(), Skip> {
-        if self.outbox.has_replies() { Err(Skip::StoredShadow) } else { Ok(()) }
+    /// Makes a change wait for the replies to earlier requests.
+    fn wait_for_replies(&self) -> Result<(), Skip> {
+        if self.outbox.has_replies() { Err(Skip::Wait) } else { Ok(()) }
     }
 
-    /// What the session may read of `key` as it changes.
+    /// Returns the part of `key` that the session may read as it changes.
     fn projection(&self, key: &ShadowKey) -> Result<Projection, Skip> {
         self.outbox.with_access(|access| access.projection(key, Operation::Subscribe)).ok_or(Skip::Void)
     }
@@ -226,7 +226,7 @@ impl RetainedSelection {
         self.subscription.qos.min(message.qos)
     }
 
-    /// A message that goes out because it is retained. [MQTT-3.3.1-8]
+    /// Returns the delivery of a retained message. [MQTT-3.3.1-8]
     fn deliver(&self, message: Arc<Message>) -> Delivery {
         Delivery {
             qos: self.qos(&message),
@@ -238,19 +238,19 @@ impl RetainedSelection {
     }
 }
 
-/// `events` as each dialect has them, in the order they are told.
+/// Returns `events` in each dialect that has them, in the order of publication.
 fn both(events: &[Event]) -> impl Iterator<Item = (Event, Dialect)> {
     let each = |event| DIALECTS.into_iter().map(move |dialect| (event, dialect));
     events.iter().copied().flat_map(each).filter(|&(event, dialect)| rendering::has(dialect, event))
 }
 
-/// The document of `key`.
+/// Reads the document of `key`.
 pub(super) async fn read(broker: &Broker, key: &ShadowKey) -> Result<StoredShadow, Skip> {
     broker.service.read_if_sound(key).await?.ok_or(Skip::Void)
 }
 
-/// What the change of `entry`, which made `document`, tells in hindsight: `state` of `accepted` is what it changed, and
-/// there is no client token.
+/// Returns the payload for a missed change that made `document`. Its `accepted` has the changed paths as `state`, and
+/// no client token.
 async fn missed_payload(
     broker: &Broker,
     own: &SessionKey,
@@ -265,7 +265,7 @@ async fn missed_payload(
             let before = document.undo(&entry.changes, former(broker, entry).await?);
             Ok(rendering::documents(dialect, &before, document, reader, None.into()))
         }
-        // Replies to requests of the session itself are not left to the journal.
+        // The outbox keeps replies to the session's own requests.
         Event::UpdateAccepted | Event::DeleteAccepted if is_own => Err(Skip::Void),
         Event::UpdateAccepted | Event::DeleteAccepted => {
             Ok(rendering::missed_accepted(dialect, &entry.changes, document, reader))
@@ -274,7 +274,7 @@ async fn missed_payload(
     }
 }
 
-/// The version before that of `entry`, as far as the journal still tells.
+/// Returns the version before that of `entry`, as far as the journal still has it.
 async fn former(broker: &Broker, entry: &JournalEntry) -> Result<PreviousVersion, Rejection> {
     Ok(match broker.service.former_if_sound(&entry.key, entry.version).await? {
         Some(former) => {

@@ -12,9 +12,9 @@ use crate::{
     },
 };
 
-/// A page that could not be read was passed over, or all before it came again.
+/// A page that could not be read was skipped, or all pages before it were sent again.
 #[tokio::test]
-async fn what_cannot_be_read_is_read_later() {
+async fn retries_a_failed_read_after_a_pause() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
     let principal = Principal::anonymous("c");
@@ -33,7 +33,7 @@ async fn what_cannot_be_read_is_read_later() {
     let step = ResyncStep::Document(key.clone(), Event::Document, selection.clone());
     let pending = PendingRetained { selection, stage: ResyncStage::Documents(Some(key.clone())), packet: 0, times: 1 };
     let retained = |retained| ResyncWork { retained, turn: Source::Retained, ..ResyncWork::default() };
-    for (lags, work) in [
+    for (has_lag, work) in [
         (false, retained(Retained { steps: [step].into(), ..Retained::default() })),
         (false, retained(Retained { pending: [pending].into(), ..Retained::default() })),
         (
@@ -46,7 +46,7 @@ async fn what_cannot_be_read_is_read_later() {
         ),
     ] {
         let mut resync = Resync { work: Some(Box::new(work)), ..Resync::default() };
-        if lags {
+        if has_lag {
             outbox.detach(broker.events.fan_out_position());
         }
         let before = format!("{resync:?}");
@@ -59,9 +59,9 @@ async fn what_cannot_be_read_is_read_later() {
     }
 }
 
-/// A damaged entry of the journal kept a session from catching up for good.
+/// A damaged journal entry stopped the resync of a session for good.
 #[tokio::test]
-async fn what_is_damaged_is_passed_over() {
+async fn skips_damaged_entries() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
     dispose_will(&broker, "shadow/d/update", br#"{"state":{"reported":{"needle":1}}}"#);
@@ -81,9 +81,9 @@ async fn what_is_damaged_is_passed_over() {
     assert!(matches!(step::read(&broker, &key).await, Err(Skip::Void)));
 }
 
-/// A change whose events had been sent in part came whole again.
+/// A change whose events had been sent in part was sent whole again.
 #[tokio::test]
-async fn what_was_sent_of_a_change_does_not_come_again() {
+async fn resumes_a_partly_sent_change() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
     dispose_will(&broker, "shadow/d/update", br#"{"state":{"reported":{"a":1}}}"#);
@@ -93,7 +93,7 @@ async fn what_was_sent_of_a_change_does_not_come_again() {
     let entry = Arc::new(page.entries.into_iter().next().unwrap());
     let unsent =
         |seq: u64, topic: &str, document_sent| Some(Unsent { seq, topic: TopicName::new(topic).ok(), document_sent });
-    // left unsent, what is sent then, as the ends of topics and the dialect
+    // the first unsent event; the events sent then, as the ends of their topics and the dialect
     let all = "delta delta-aws documents documents-aws accepted accepted-aws document delta";
     let table = [
         (None, all),
@@ -121,6 +121,6 @@ async fn what_was_sent_of_a_change_does_not_come_again() {
 }
 
 #[test]
-fn nothing_to_catch_up_with_takes_no_memory() {
+fn an_idle_resync_takes_no_memory() {
     assert!(size_of::<Resync>() <= 16, "{}", size_of::<Resync>());
 }

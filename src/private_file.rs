@@ -6,17 +6,17 @@ use std::{
     path::Path,
 };
 
-/// Permissions of others than the owner; of the group, and of everybody else.
+/// Permissions of the group and of everybody else.
 const OTHERS: u32 = 0o077;
-/// As [`OTHERS`], but for reading by the group.
+/// [`OTHERS`] without the permission of the group to read.
 const OTHERS_OF_ROOT: u32 = 0o037;
 
-/// Checks that nobody but its owner may read the file at `path`; a file of root's may also be read by its group, which is
+/// Checks that nobody but its owner may read the file at `path`. A file of root may also be read by its group, which is
 /// how a secret is handed to a service that runs as another user.
 ///
 /// # Errors
 ///
-/// The file cannot be looked at, or others may read it; the text says what to do.
+/// The file cannot be inspected, or others may read it; the text says what to do.
 pub fn check(path: &Path) -> io::Result<()> {
     let metadata = path.metadata()?;
     let (mode, of_root) = (metadata.permissions().mode(), metadata.uid() == 0);
@@ -26,7 +26,7 @@ pub fn check(path: &Path) -> io::Result<()> {
         _ => Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             format!(
-                "holds a secret and has mode {:03o}, so that others than its owner may read it; chmod 600 it",
+                "holds a secret and has mode {:03o}: others than its owner may read it; run chmod 600 on it",
                 mode & 0o777
             ),
         )),
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modes() {
+    fn accepts_only_private_modes() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let of_root = file.path().metadata().unwrap().uid() == 0;
         for (mode, accepted) in [

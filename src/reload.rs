@@ -1,10 +1,10 @@
-//! What SIGHUP does: read again, while the server runs, what says who may come in and do what.
+//! The reload at SIGHUP: reads users, keys, rules and TLS files again while the server runs.
 //!
-//! These are the files of TLS, users, token keys and access keys that the server was started with, and of the
-//! configuration the rules and grants and which clients each listener takes; all else in it waits for a restart, and
-//! the log names what has changed of that. What will not do is told in the log and changes nothing of its kind; all
-//! else is taken all the same, so that a mistake elsewhere keeps nobody in who was removed. Then every session is
-//! reviewed: it goes on with the rights that it has now, or ends.
+//! It covers the files of TLS, users, token keys and access keys that the server was started with. Of the configuration
+//! it covers the rules, the grants, and the clients that each listener accepts. All other keys take effect at a
+//! restart, and the log names those that changed. An unusable file is logged and leaves its part unchanged, but
+//! everything else is replaced. So a mistake elsewhere does not keep access for somebody who was removed. Then every
+//! session is reviewed: it continues with its present rights, or ends.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -17,92 +17,92 @@ use crate::{
     net::Tls,
 };
 
-/// Reads the configuration as it was read at the start.
+/// Reads the configuration in the same way as at the start.
 pub type ReadConfig = Box<dyn Fn() -> Result<(Config, Policy), ConfigError> + Send + Sync>;
 
-/// All that is read again.
+/// Everything that a reload reads or updates.
 pub struct Reload {
-    /// How the configuration is read.
+    /// The way to read the configuration.
     pub read_config: ReadConfig,
-    /// What the server was started with.
+    /// The keys with which the server was started.
     pub started_with: Written,
-    /// Users, keys, roles.
+    /// The authority with users, keys and roles.
     pub authority: Arc<Authority>,
     /// The TLS of each listener that has it, by the listener's name.
     pub tls: Vec<(String, Arc<Tls>)>,
-    /// Has the sessions.
+    /// The owner of the sessions.
     pub broker: Arc<Broker>,
 }
 
 impl Reload {
-    /// Reads everything again at each of `hangups`. Never returns.
+    /// Reloads at each of `hangups`. Never returns.
     pub async fn at(self, mut hangups: Signal) {
         let reload = Arc::new(self);
         while let Some(()) = hangups.recv().await {
-            tracing::info!("SIGHUP: reading files again");
+            tracing::info!("SIGHUP: reloading files");
             let again = reload.clone();
-            let (roles_read, faults) = match task::spawn_blocking(move || again.read()).await {
+            let (roles_reloaded, faults) = match task::spawn_blocking(move || again.read()).await {
                 Ok(read) => read,
                 Err(error) => {
-                    tracing::error!(%error, "files could not be read again");
+                    tracing::error!(%error, "cannot reload files");
                     continue;
                 }
             };
             for error in &faults {
-                tracing::error!(%error, "a file of users or keys is not taken, what was in it before stays in use");
+                tracing::error!(%error, "file of users or keys rejected, its previous content stays in use");
             }
             reload.broker.review();
-            match (roles_read, faults.is_empty()) {
-                (true, true) => tracing::info!("users, keys and roles read again, sessions reviewed"),
-                (false, true) => tracing::warn!("users and keys read again, sessions reviewed; roles are those before"),
+            match (roles_reloaded, faults.is_empty()) {
+                (true, true) => tracing::info!("users, keys and roles reloaded, sessions reviewed"),
+                (false, true) => tracing::warn!("users and keys reloaded, sessions reviewed; roles are unchanged"),
                 (_, false) => {
-                    tracing::warn!(files = faults.len(), roles_read, "sessions reviewed without what is not taken");
+                    tracing::warn!(files = faults.len(), roles_reloaded, "sessions reviewed; some files were rejected");
                 }
             }
         }
         std::future::pending().await
     }
 
-    /// Returns whether the configuration is taken, and what is wrong with the files of users and keys; sessions may be
-    /// worth something else then all the same.
+    /// Reads everything. Returns true if the configuration was accepted, and the errors of the files of users and keys.
+    /// Sessions must be reviewed in any case.
     fn read(&self) -> (bool, Vec<FileError>) {
         self.read_tls();
         let config = (self.read_config)().inspect_err(|error| {
-            tracing::error!(%error, "the configuration is not taken, the one before stays in use");
+            tracing::error!(%error, "configuration rejected, the previous one stays in use");
         });
         if let Ok((config, _)) = &config {
-            self.tell_what_waits(config);
+            self.log_keys_that_need_a_restart(config);
         }
         let read = config.is_ok();
         let config = config.ok();
         (read, self.authority.reload(config.as_ref().map(|(config, policy)| (config, policy.clone()))))
     }
 
-    fn tell_what_waits(&self, config: &Config) {
+    fn log_keys_that_need_a_restart(&self, config: &Config) {
         let changed = self.started_with.changed(&config.written);
-        let waiting = changed.iter().filter(|key| !is_taken(key, &changed)).map(String::as_str).collect::<Vec<_>>();
-        if !waiting.is_empty() {
-            tracing::warn!(keys = waiting.join(", "), "changed in the configuration, but that waits for a restart");
+        let unapplied = changed.iter().filter(|key| !is_applied(key, &changed)).map(String::as_str).collect::<Vec<_>>();
+        if !unapplied.is_empty() {
+            tracing::warn!(keys = unapplied.join(", "), "changed configuration keys take effect after a restart");
         }
     }
 
-    /// A listener with a file that will not do stays as it was, and so does everything else.
+    /// Reads the TLS files of each listener. One with an unusable file keeps all its previous files.
     fn read_tls(&self) {
         for (listener, tls) in &self.tls {
             match tls.reload() {
                 Ok(()) => {
                     tls.warn_of_expiry(listener);
-                    tracing::info!(listener, "TLS files read again");
+                    tracing::info!(listener, "TLS files reloaded");
                 }
-                Err(error) => tracing::error!(listener, %error, "TLS files not taken, those before stay in use"),
+                Err(error) => tracing::error!(listener, %error, "TLS files rejected, the previous ones stay in use"),
             }
         }
     }
 }
 
-/// Whether a change of `key`, one of those `changed`, counts from now on: which clients listeners take, unless they are
-/// to listen elsewhere, and where more rules are.
-fn is_taken(key: &str, changed: &BTreeSet<String>) -> bool {
+/// Returns true if a reload applies a change of `key`, which is one of `changed`: the clients that a listener accepts,
+/// unless its address changes too, and the sources of further rules.
+fn is_applied(key: &str, changed: &BTreeSet<String>) -> bool {
     match key.rsplit_once('.') {
         Some((listener, "anonymous" | "anonymous_role" | "certificate_role")) => {
             !changed.contains(&format!("{listener}.bind"))

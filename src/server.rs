@@ -1,12 +1,12 @@
-//! The wiring: reads the files that say who may come in, opens the store, binds the listeners, owns every task and
-//! thread, orders the shutdown.
+//! The wiring: reads the files for authentication, opens the store, binds the listeners, owns every task and thread,
+//! and orders the shutdown.
 //!
-//! Shutdown: the listeners stop accepting and every connection is told to end, wills go out, the store decides and
-//! commits what it was sent and carries its state, the announcer answers the last requests, and only then does
-//! [`run`] return.
+//! Shutdown: the listeners stop accepting, every connection is closed gracefully, and wills are published. The store
+//! decides and commits the commands that it was sent and flushes its dirty set. The notifier answers the last requests,
+//! and only then does [`run`] return.
 //!
-//! *Invariant:* every part serves until the server ends. If one stops by itself, the server shuts down and says so: one
-//! that accepts no more, or tells no outcomes, would look alive.
+//! *Invariant:* every part runs until the server ends. If one stops unexpectedly, the server logs it and shuts down: a
+//! server without listeners or replies would look alive.
 
 pub(crate) mod messages;
 pub mod supervisor;
@@ -48,56 +48,56 @@ use crate::{
     store::{StoreError, StoreOptions},
 };
 
-/// Why the server could not start, or ended.
+/// The reason for which the server could not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The store cannot be opened.
     #[error("cannot open the store {path}: {error}")]
     Store {
-        /// The file.
+        /// The store file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: StoreError,
     },
     /// A file that the TLS of a listener needs cannot be used.
     #[error("listener '{name}': {error}")]
     Tls {
-        /// The listener.
+        /// The name of the listener.
         name: String,
-        /// The file, and why.
+        /// The file and the cause.
         error: tls::PemError,
     },
-    /// An address cannot be listened on.
+    /// An address cannot be bound.
     #[error("listener '{name}' cannot listen on {address}: {error}; {advice}")]
     Bind {
-        /// The listener.
+        /// The name of the listener.
         name: String,
-        /// The address in its configuration.
+        /// The configured address.
         address: SocketAddr,
-        /// Where to change it.
+        /// The place to change it.
         advice: String,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
     /// A file of users or keys cannot be used.
     #[error(transparent)]
     Login(LoginError),
-    /// The operating system gives no thread.
+    /// The operating system provides no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
-    /// A part of it ended that serves as long as the server does: a mistake of ours, of which the log says more.
-    #[error("{0} stopped by itself")]
+    /// A part that serves as long as the server ended: an internal error, of which the log says more.
+    #[error("{0} stopped unexpectedly")]
     Stopped(&'static str),
 }
 
-/// What the files come to that the configuration names, the store apart.
+/// The parsed files that the configuration names, except the store.
 struct Files {
     authority: Authority,
-    /// Of each listener, in their order.
+    /// The TLS of each listener, in order.
     tls: Vec<Option<Arc<Tls>>>,
 }
 
-/// What connections are served with.
+/// The parts that serve connections.
 struct ServerParts {
     service: Arc<Service>,
     authority: Arc<Authority>,
@@ -106,37 +106,37 @@ struct ServerParts {
     listener_context: ListenerContext,
 }
 
-/// What runs until the server ends.
+/// The tasks and threads that run until the server ends.
 struct RunningTasks {
     tasks: JoinSet<()>,
-    announcing: Notifying,
+    notifier: NotifierThread,
 }
 
-/// The thread of the announcer.
-struct Notifying {
+/// The notifier thread.
+struct NotifierThread {
     thread: JoinHandle<()>,
-    /// Resolves as the thread ends, in whatever way.
+    /// Resolves when the thread ends, also by a panic.
     ended: oneshot::Receiver<Infallible>,
 }
 
-/// Reads the files that `config` names as [`run`] does, but not the store, which a running server has open.
+/// Reads the files that `config` names like [`run`], except the store, which a running server has open.
 ///
 /// # Errors
 ///
-/// [`ServeError::Login`] or [`ServeError::Tls`].
+/// Returns [`ServeError::Login`] or [`ServeError::Tls`].
 pub fn check(config: &Config, policy: Policy) -> Result<(), ServeError> {
     Files::read(config, policy).map(drop)
 }
 
-/// Serves until `shutdown` resolves, then ends in order. At each signal of `hangups`, `read_config` and files are read
-/// again.
+/// Serves until `shutdown` resolves, then shuts down in order. At each signal of `hangups`, reloads the configuration
+/// with `read_config`, and the files.
 ///
-/// For each listener, `listening <name> <address>` is printed on standard output once it accepts, and for each of HTTP
-/// `dashboard <url>` after that; or logged if nobody reads there any more.
+/// Prints `listening <name> <address>` on standard output for each listener once it accepts, and `dashboard <url>`
+/// after it for a listener of HTTP. Logs that instead if standard output is closed.
 ///
 /// # Errors
 ///
-/// A [`ServeError`]: nothing was served, except with [`ServeError::Stopped`].
+/// Returns a [`ServeError`]. Nothing was served, except with [`ServeError::Stopped`].
 pub async fn run(
     config: Config,
     policy: Policy,
@@ -152,27 +152,27 @@ pub async fn run(
     let (parts, announce) = ServerParts::assemble(&config, Arc::new(authority), secured.clone())?;
     let bound = config.listeners.iter().zip(tls).enumerate();
     let bound = bound.map(|(index, listener)| bind(&config, index, listener)).collect::<Result<Vec<_>, _>>()?;
-    let RunningTasks { mut tasks, mut announcing } = parts.start(&config, bound, announce)?;
+    let RunningTasks { mut tasks, mut notifier } = parts.start(&config, bound, announce)?;
     let (authority, broker) = (parts.authority.clone(), parts.broker.clone());
     tasks.spawn(supervisor::watch(parts.service.clone(), broker.clone()));
-    supervisor::serving();
+    supervisor::ready();
     tasks.spawn(watch_certificates(secured.clone(), broker.clone()));
     let reload = Reload { read_config, started_with: config.written, authority, tls: secured, broker };
     let stopped = tokio::select! {
         () = shutdown => Ok(()),
         () = reload.at(hangups) => Ok(()),
-        stopped = first_stopped(&mut tasks, &mut announcing) => Err(stopped),
+        stopped = first_stopped(&mut tasks, &mut notifier) => Err(stopped),
     };
     if let Err(error) = &stopped {
         tracing::error!(%error, "shutting down");
     }
-    supervisor::ending();
-    let ended = parts.end(RunningTasks { tasks, announcing }).await;
+    supervisor::stopping();
+    let ended = parts.shut_down(RunningTasks { tasks, notifier }).await;
     stopped.and(ended).map_err(ServeError::Stopped)
 }
 
 impl ServerParts {
-    /// Opens the store, and makes all that is around it; and what the announcer does.
+    /// Opens the store and creates everything around it. Also returns the body of the notifier thread.
     fn assemble(
         config: &Config,
         authority: Arc<Authority>,
@@ -184,16 +184,16 @@ impl ServerParts {
         let router = Arc::new(Router::new(RetainedLimits::of(limits)));
         let events = Arc::new(Events::new(router.clone(), service.head()));
         let changes = Arc::new(Changes::new(service.head()));
-        let announcers = (events.clone(), changes.clone());
+        let notifiers = (events.clone(), changes.clone());
         let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), limits));
-        let places = Arc::new(Semaphore::new(limits.connections_max));
+        let connection_permits = Arc::new(Semaphore::new(limits.connections_max));
         let listeners = Arc::<ListenerCounters>::default();
         let telemetry = Arc::new(Telemetry {
             broker: broker.clone(),
             service: service.clone(),
             listeners: listeners.clone(),
             authority: authority.clone(),
-            places: (places.clone(), limits.connections_max),
+            connection_permits: (connection_permits.clone(), limits.connections_max),
             tls,
         });
         let api = Api::new(
@@ -206,39 +206,40 @@ impl ServerParts {
             limits,
         );
         let quotas = service.quotas().clone();
-        let listener_context = ListenerContext { quotas, places, counters: listeners, closing: broker.closing() };
+        let listener_context =
+            ListenerContext { quotas, connection_permits, counters: listeners, closing: broker.closing() };
         Ok((Self { service, authority, broker, api: Arc::new(api), listener_context }, move || {
-            decided.announce(announcers)
+            decided.announce(notifiers)
         }))
     }
 
-    /// Has `announce` and all listeners run.
+    /// Starts the notifier thread and all listeners.
     fn start(
         &self,
         config: &Config,
         bound: Vec<(Listener, SocketAddr)>,
         announce: impl FnOnce() + Send + 'static,
     ) -> Result<RunningTasks, ServeError> {
-        let announcing = Notifying::start(announce)?;
+        let notifier = NotifierThread::start(announce)?;
         let mut tasks = JoinSet::new();
         self.api.set_mqtt_listeners(mqtt_listeners(&bound, &config.listeners));
         for ((listener, address), settings) in bound.into_iter().zip(&config.listeners) {
-            announce_listener(settings, address);
-            self.open_door(&mut tasks, listener, settings, &config.limits);
+            print_address(settings, address);
+            self.start_listener(&mut tasks, listener, settings, &config.limits);
         }
         tasks.spawn(self.broker.clone().watch_sessions());
-        Ok(RunningTasks { tasks, announcing })
+        Ok(RunningTasks { tasks, notifier })
     }
 
-    /// Gives `listener` the door that its settings name.
-    fn open_door(&self, tasks: &mut JoinSet<()>, listener: Listener, settings: &ListenerConfig, limits: &Limits) {
+    /// Starts `listener` with the handler that its settings name.
+    fn start_listener(&self, tasks: &mut JoinSet<()>, listener: Listener, settings: &ListenerConfig, limits: &Limits) {
         let (listener_context, mqtt) = (self.listener_context.clone(), MqttHandler::new(self.broker.clone()));
         match &settings.kind {
             ListenerKind::Mqtt => tasks.spawn(listener.run(listener_context, mqtt)),
             ListenerKind::Http(http) => {
                 let (routes, sessions) = (http::router(self.api.clone()), self.api.sessions());
                 let options = HttpOptions::of(settings, http, limits).with_signed_urls(self.authority.clone());
-                let door = HttpHandler::new(
+                let handler = HttpHandler::new(
                     routes,
                     sessions,
                     mqtt,
@@ -246,33 +247,33 @@ impl ServerParts {
                     options,
                     listener_context.closing.clone(),
                 );
-                tasks.spawn(listener.run(listener_context, door))
+                tasks.spawn(listener.run(listener_context, handler))
             }
         };
     }
 
-    /// Ends all of it in order.
-    async fn end(self, RunningTasks { tasks, announcing }: RunningTasks) -> Result<(), &'static str> {
+    /// Shuts everything down in order.
+    async fn shut_down(self, RunningTasks { tasks, notifier }: RunningTasks) -> Result<(), &'static str> {
         let Self { service, broker, api, listener_context: ListenerContext { counters, .. }, .. } = self;
-        tracing::info!(sessions = broker.sessions.count(), "ending");
+        tracing::info!(sessions = broker.sessions.count(), "shutting down");
         broker.close();
         api.close();
-        let left = all_ended(tasks).await;
+        let left = join_all(tasks).await;
         broker.finish().await;
         let ended = task::spawn_blocking(move || {
             service.close();
-            // The store's end of the channel is gone with its writer, so the announcer ends too.
-            announcing.thread.join()
+            // The writer owned the sender of the channel, so the notifier ends too.
+            notifier.thread.join()
         });
-        let ended = left.and(if matches!(ended.await, Ok(Ok(()))) { Ok(()) } else { Err(ANNOUNCER) });
+        let ended = left.and(if matches!(ended.await, Ok(Ok(()))) { Ok(()) } else { Err(NOTIFIER) });
         let connections_accepted = counters.connections_accepted.get();
         let (refused_and_dropped, quotas_met) = (losses(&counters, &broker), quotas_met(&broker));
-        tracing::info!(connections_accepted, refused_and_dropped, quotas_met, "ended");
+        tracing::info!(connections_accepted, refused_and_dropped, quotas_met, "shutdown complete");
         ended
     }
 }
 
-/// Counts of what was refused and dropped, as `name=count`, without those that are zero.
+/// Lists counts of refused and dropped items as `name=count`, without those that are zero.
 fn losses(listeners: &ListenerCounters, broker: &Broker) -> String {
     let (counters, drops) = (&broker.counters, &broker.drops);
     let counts = [
@@ -293,7 +294,7 @@ fn losses(listeners: &ListenerCounters, broker: &Broker) -> String {
     listed(counts.chain([("tls-handshakes-failed", handshakes)]))
 }
 
-/// Counts of the quotas that were met, as [`losses`] has them.
+/// Lists the quotas that were exceeded, in the format of [`losses`].
 fn quotas_met(broker: &Broker) -> String {
     let counters = broker.service.quotas().counters();
     listed(QuotaKind::ALL.iter().map(|cause| (cause.name(), counters.get(*cause))))
@@ -305,7 +306,7 @@ fn listed(counts: impl Iterator<Item = (&'static str, u64)>) -> String {
     if shown.is_empty() { "none".to_owned() } else { shown.join(" ") }
 }
 
-/// Warns once a day of certificates that expire, until the broker closes.
+/// Logs warnings about expiring certificates once a day, until the broker closes.
 async fn watch_certificates(tls: Vec<(String, Arc<Tls>)>, broker: Arc<Broker>) {
     tokio::select! {
         () = tls::warn_of_expiries(&tls, EXPIRY_CHECK) => {}
@@ -313,16 +314,16 @@ async fn watch_certificates(tls: Vec<(String, Arc<Tls>)>, broker: Arc<Broker>) {
     }
 }
 
-/// Waits until something stops that should not; what it is.
-async fn first_stopped(tasks: &mut JoinSet<()>, announcing: &mut Notifying) -> &'static str {
+/// Waits until a part stops that should not, and returns its name.
+async fn first_stopped(tasks: &mut JoinSet<()>, notifier: &mut NotifierThread) -> &'static str {
     tokio::select! {
         _ = tasks.join_next() => TASK,
-        _ = &mut announcing.ended => ANNOUNCER,
+        _ = &mut notifier.ended => NOTIFIER,
     }
 }
 
-/// Waits until all have ended that were told to.
-async fn all_ended(mut tasks: JoinSet<()>) -> Result<(), &'static str> {
+/// Waits until all tasks have ended.
+async fn join_all(mut tasks: JoinSet<()>) -> Result<(), &'static str> {
     let mut ended = Ok(());
     while let Some(task) = tasks.join_next().await {
         ended = ended.and(task.map_err(|_| TASK));
@@ -330,14 +331,14 @@ async fn all_ended(mut tasks: JoinSet<()>) -> Result<(), &'static str> {
     ended
 }
 
-impl Notifying {
+impl NotifierThread {
     fn start(announce: impl FnOnce() + Send + 'static) -> Result<Self, ServeError> {
         let (runs, ended) = oneshot::channel();
         let run = move || {
             let _dropped_at_the_end = runs;
             announce();
         };
-        let thread = thread::Builder::new().name("announcer".to_owned()).spawn(run).map_err(ServeError::Thread)?;
+        let thread = thread::Builder::new().name("notifier".to_owned()).spawn(run).map_err(ServeError::Thread)?;
         Ok(Self { thread, ended })
     }
 }
@@ -380,7 +381,7 @@ fn bind(
     Ok((listener, address))
 }
 
-/// Returns the listeners for MQTT, with the addresses that they are bound to.
+/// Returns the listeners for MQTT with their bound addresses.
 fn mqtt_listeners(bound: &[(Listener, SocketAddr)], settings: &[ListenerConfig]) -> Vec<MqttListener> {
     let all = bound.iter().zip(settings).filter(|(_, settings)| matches!(settings.kind, ListenerKind::Mqtt));
     all.map(|((_, address), ListenerConfig { tls, anonymous, .. })| MqttListener {
@@ -391,24 +392,24 @@ fn mqtt_listeners(bound: &[(Listener, SocketAddr)], settings: &[ListenerConfig])
     .collect()
 }
 
-/// Prints on standard output that `listener` accepts connections at `address`, and the URL of the dashboard if it
-/// serves one.
-fn announce_listener(listener: &ListenerConfig, address: SocketAddr) {
+/// Prints on standard output that `listener` accepts connections at `address`, and the URL of its dashboard if there is
+/// one.
+fn print_address(listener: &ListenerConfig, address: SocketAddr) {
     let name = &listener.name;
     let dashboard = dashboard_url(listener, address).map(|url| format!("dashboard {url}\n")).unwrap_or_default();
     let mut out = io::stdout().lock();
     let written = write!(out, "listening {name} {address}\n{dashboard}").and_then(|()| out.flush());
     if let Err(error) = written {
-        tracing::warn!(listener = name, %address, %error, "listening, and standard output cannot be told");
+        tracing::warn!(listener = name, %address, %error, "listening, but cannot write to standard output");
     }
 }
 
-/// The URL at which a browser finds the dashboard of a listener bound to `address`; `None` if it does not serve HTTP.
+/// Returns the URL of the dashboard for a listener bound to `address`; `None` if it does not serve HTTP.
 fn dashboard_url(listener: &ListenerConfig, address: SocketAddr) -> Option<String> {
     let ListenerKind::Http(http) = &listener.kind else { return None };
     let scheme = if listener.tls.is_some() { "https" } else { "http" };
     Some(match http.hosts.first() {
-        // Behind a proxy on this machine the host is the proxy's, unless the TLS is here.
+        // Behind a proxy on this machine the host is that of the proxy, unless TLS ends here.
         Some(host) if listener.tls.is_some() || !address.ip().to_canonical().is_loopback() => {
             format!("{scheme}://{host}:{}/", address.port())
         }
@@ -432,10 +433,10 @@ pub(crate) fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOption
     }
 }
 
-/// How often certificates are looked at.
+/// Interval of the checks of certificates.
 const EXPIRY_CHECK: Duration = Duration::from_secs(24 * 3600);
-const ANNOUNCER: &str = "the announcer";
-const TASK: &str = "a listener, or the watch of sessions,";
+const NOTIFIER: &str = "the notifier thread";
+const TASK: &str = "a listener or another task";
 
 #[cfg(test)]
 mod tests {
@@ -445,7 +446,7 @@ mod tests {
     use crate::config::Host;
 
     #[test]
-    fn dashboard_urls() {
+    fn builds_dashboard_urls() {
         let shipped = Config::default().listeners;
         let web = |hosts: &[&str]| {
             let hosts = hosts.iter().map(|host| Host::parse(host).unwrap()).collect();
@@ -471,33 +472,33 @@ mod tests {
         }
     }
 
-    /// The server went on: without events and answers, or without a door.
+    /// The server kept running without events and replies, or without a listener.
     #[tokio::test]
-    async fn what_stops_by_itself_is_seen() {
-        let (runs, goes_on) = std::sync::mpsc::channel::<()>();
-        let mut announcing = Notifying::start(move || while goes_on.recv().is_ok() {}).unwrap();
+    async fn detects_a_task_that_exits() {
+        let (runs, stop) = std::sync::mpsc::channel::<()>();
+        let mut notifier = NotifierThread::start(move || while stop.recv().is_ok() {}).unwrap();
         for panics in [false, true] {
             let mut tasks = JoinSet::new();
             tasks.spawn(std::future::pending());
             tasks.spawn(async move { assert!(!panics, "for the test") });
-            assert_eq!(first_stopped(&mut tasks, &mut announcing).await, TASK);
+            assert_eq!(first_stopped(&mut tasks, &mut notifier).await, TASK);
         }
         let mut tasks = JoinSet::new();
         tasks.spawn(std::future::pending());
         drop(runs);
-        assert_eq!(first_stopped(&mut tasks, &mut announcing).await, ANNOUNCER);
-        let mut announcing = Notifying::start(|| panic!("for the test")).unwrap();
-        assert_eq!(first_stopped(&mut tasks, &mut announcing).await, ANNOUNCER);
+        assert_eq!(first_stopped(&mut tasks, &mut notifier).await, NOTIFIER);
+        let mut notifier = NotifierThread::start(|| panic!("for the test")).unwrap();
+        assert_eq!(first_stopped(&mut tasks, &mut notifier).await, NOTIFIER);
     }
 
     #[tokio::test]
-    async fn what_panics_while_the_server_ends_is_seen() {
+    async fn detects_a_panic_during_shutdown() {
         let mut tasks = JoinSet::new();
         tasks.spawn(async {});
-        assert_eq!(all_ended(tasks).await, Ok(()));
+        assert_eq!(join_all(tasks).await, Ok(()));
         let mut tasks = JoinSet::new();
         tasks.spawn(async { panic!("for the test") });
         tasks.spawn(async {});
-        assert_eq!(all_ended(tasks).await, Err(TASK));
+        assert_eq!(join_all(tasks).await, Err(TASK));
     }
 }

@@ -72,7 +72,7 @@ fn nobody_need_read_what_is_listened_on() {
         .spawn()
         .unwrap();
     let mut log = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
-    let told = log.by_ref().filter(|line| line.contains("standard output cannot be told")).take(2).count();
+    let told = log.by_ref().filter(|line| line.contains("cannot write to standard output")).take(2).count();
     kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
     assert_eq!((told, server.wait().unwrap().code()), (2, Some(0)));
 }

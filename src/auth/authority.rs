@@ -201,7 +201,7 @@ impl Authority {
     /// # Errors
     ///
     /// [`AuthenticationError`].
-    pub async fn let_in_again(
+    pub async fn authenticate_again(
         &self,
         signed_in: Option<&AuthContext>,
         login: LoginRequest<'_>,

@@ -4,10 +4,10 @@ use std::io;
 
 use tokio_rustls::rustls::{CertificateError, Error};
 
-/// Why a TLS handshake failed.
+/// The cause of a failed TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeFailure {
-    /// The client shows no certificate, and must.
+    /// The client presented no certificate where one is required.
     NoCertificate,
     /// The client's certificate has expired.
     Expired,
@@ -25,18 +25,18 @@ pub enum HandshakeFailure {
     NotTls,
     /// Client and server share no version, cipher, signature scheme or application protocol.
     Incompatible,
-    /// The client ended it with an alert, as one does that does not trust the server's certificate.
+    /// The client sent an alert, for example because it does not trust the server's certificate.
     RefusedByClient,
-    /// The client breaks the protocol.
+    /// The client violated the protocol.
     Protocol,
     /// The client closed the connection.
     Closed,
-    /// The handshake was not complete in time.
+    /// The handshake took too long.
     Timeout,
 }
 
 impl HandshakeFailure {
-    /// All of them with their names, in their order.
+    /// Every cause with its name, in declaration order.
     pub const NAMED: [(&'static str, Self); 13] = [
         ("no-certificate", Self::NoCertificate),
         ("expired", Self::Expired),
@@ -53,13 +53,13 @@ impl HandshakeFailure {
         ("timeout", Self::Timeout),
     ];
 
-    /// Its name.
+    /// Returns the name of the cause.
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::NAMED.into_iter().find(|(_, failure)| *failure == self).map_or("", |(name, _)| name)
     }
 
-    /// Returns the cause of `error`, which a handshake ended with.
+    /// Returns the cause of `error`, with which a handshake failed.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {

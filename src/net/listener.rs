@@ -1,8 +1,8 @@
-//! One listening socket: accepts, bounds the number of connections, and owns their tasks.
+//! One listening socket: accepts connections, bounds their number, and owns their tasks.
 //!
-//! A connection above a bound, or for which the process has no file left, is closed at once and accepting goes on, so
-//! that a full server is seen to be full; nothing that is connected suffers. What comes before the door, a PROXY header
-//! and the TLS handshake, is the connection's own task, so that a slow one keeps nobody waiting.
+//! A connection above a bound, or without a file descriptor left for it, is closed at once, and accepting goes on. So
+//! clients see that the server is full, and open connections are not affected. The PROXY header and the TLS handshake
+//! are read in the task of the connection, so a slow client delays no other.
 
 use std::{
     io,
@@ -35,32 +35,32 @@ use crate::{
 #[derive(Debug)]
 pub struct Listener {
     config: ListenerConfig,
-    /// The name in `config`, to be shared with its connections.
+    /// The name in `config`, shared with the connections.
     shared_name: Arc<str>,
     socket: TcpListener,
     tls: Option<Arc<Tls>>,
 }
 
-/// What all listeners share.
+/// State that all listeners share.
 #[derive(Clone, Debug)]
 pub struct ListenerContext {
-    /// What one source address may have.
+    /// The quotas of source addresses.
     pub quotas: Arc<Quotas>,
-    /// Places for connections.
-    pub places: Arc<Semaphore>,
-    /// What happened so far.
+    /// Permits for connections.
+    pub connection_permits: Arc<Semaphore>,
+    /// The counters of the listeners.
     pub counters: Arc<ListenerCounters>,
-    /// Turns true when no more are to be accepted.
+    /// Becomes true when no more connections are accepted.
     pub closing: watch::Receiver<bool>,
 }
 
-/// A connection on its way to the door.
+/// An accepted connection before its handler runs.
 struct PendingConnection {
     stream: Tcp,
     peer: Peer,
-    /// Whether a PROXY header must come first.
+    /// True if a PROXY header must come first.
     proxied: bool,
-    /// Counts it for its source address.
+    /// Counts the connection for its source address.
     address_permit: Option<AddressPermit>,
     quotas: Arc<Quotas>,
     counters: Arc<ListenerCounters>,
@@ -70,11 +70,11 @@ struct PendingConnection {
 }
 
 impl Listener {
-    /// Binds the address of `config`, whose TLS is `tls`.
+    /// Binds the address of `config`; `tls` are its TLS files, if any.
     ///
     /// # Errors
     ///
-    /// The operating system refuses the address: it is in use, is not this machine's, or may not be bound.
+    /// The operating system refuses the address: it is in use, is not of this machine, or may not be bound.
     pub fn bind(config: ListenerConfig, tls: Option<Arc<Tls>>) -> io::Result<Self> {
         let socket = match config.bind {
             SocketAddr::V4(_) => TcpSocket::new_v4(),
@@ -87,45 +87,45 @@ impl Listener {
         Ok(Self { socket: socket.listen(BACKLOG)?, config, shared_name, tls })
     }
 
-    /// The address in use, its port found if the configured one was 0.
+    /// Returns the bound address, with the actual port if the configured one was 0.
     ///
     /// # Errors
     ///
-    /// Those of the operating system.
+    /// Returns the errors of the operating system.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// The name in the configuration.
+    /// Returns the name in the configuration.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.config.name
     }
 
-    /// Its TLS, to be reloaded.
+    /// Returns the TLS state, which can be reloaded.
     #[must_use]
     pub fn tls(&self) -> Option<Arc<Tls>> {
         self.tls.clone()
     }
 
-    /// Accepts for `door` until the gate closes, then waits for the connections to end.
-    pub async fn run<D: ConnectionHandler>(self, listener_context: ListenerContext, door: D) {
+    /// Accepts connections for `handler` until `listener_context.closing` is true, then waits for them to end.
+    pub async fn run<H: ConnectionHandler>(self, listener_context: ListenerContext, handler: H) {
         let mut connections = JoinSet::new();
-        let places = Arc::new(Semaphore::new(self.config.connections_max));
+        let listener_permits = Arc::new(Semaphore::new(self.config.connections_max));
         let mut reserved_fd = ReservedFd::new();
         let mut closing = listener_context.closing.clone();
-        let mut failing = false;
+        let mut shortage = false;
         loop {
             tokio::select! {
                 () = closed(&mut closing) => break,
                 accepted = self.socket.accept() => match accepted {
                     Ok((stream, address)) => {
-                        failing = false;
-                        self.admit(stream, address, (&listener_context, &places), &door, &mut connections);
+                        shortage = false;
+                        self.admit(stream, address, (&listener_context, &listener_permits), &handler, &mut connections);
                     }
                     Err(error) => {
-                        self.refuse(&error, &mut reserved_fd, &listener_context.counters, failing).await;
-                        failing = true;
+                        self.refuse(&error, &mut reserved_fd, &listener_context.counters, shortage).await;
+                        shortage = true;
                     }
                 },
                 Some(_) = connections.join_next() => {}
@@ -135,28 +135,28 @@ impl Listener {
         while connections.join_next().await.is_some() {}
     }
 
-    /// Gives a connection a task, if there is a place for it.
-    fn admit<D: ConnectionHandler>(
+    /// Spawns the task of a connection if there are permits for it.
+    fn admit<H: ConnectionHandler>(
         &self,
         stream: TcpStream,
         address: SocketAddr,
-        (listener_context, places): (&ListenerContext, &Arc<Semaphore>),
-        door: &D,
+        (listener_context, listener_permits): (&ListenerContext, &Arc<Semaphore>),
+        handler: &H,
         connections: &mut JoinSet<()>,
     ) {
-        let own = places.clone().try_acquire_owned();
-        let shared = listener_context.places.clone().try_acquire_owned();
+        let own = listener_permits.clone().try_acquire_owned();
+        let shared = listener_context.connection_permits.clone().try_acquire_owned();
         let (Ok(own), Ok(shared)) = (own, shared) else {
             listener_context.counters.connections_refused.add(1);
             return;
         };
         let stream = match Tcp::new(stream) {
             Ok(stream) => stream,
-            Err(error) => return tracing::debug!(peer = %address, %error, "lost before it was served"),
+            Err(error) => return tracing::debug!(peer = %address, %error, "connection lost before it was served"),
         };
         let ip = address.ip().to_canonical();
         let proxied = self.config.proxy_from.iter().any(|network| network.contains(&ip));
-        // Of one that a load balancer brings, the address is known once it has said it.
+        // Behind a load balancer the address is known after the PROXY header.
         let address_permit = match proxied {
             true => None,
             false => match listener_context.quotas.enter(ip, Instant::now()) {
@@ -164,7 +164,7 @@ impl Listener {
                 None => return,
             },
         };
-        let arrival = PendingConnection {
+        let pending = PendingConnection {
             stream,
             peer: Peer {
                 address,
@@ -181,18 +181,19 @@ impl Listener {
             deadline: Instant::now() + self.config.connect_timeout,
             closing: listener_context.closing.clone(),
         };
-        connections.spawn(in_place(arrival.enter(door.clone()), [own, shared]));
+        connections.spawn(with_permits(pending.serve(handler.clone()), [own, shared]));
     }
 
-    /// Has the client that waits longest know that it cannot be accepted, or rests. The log is told once of a shortage.
+    /// On EMFILE: closes the oldest pending connection using the reserved descriptor, else backs off. Logs once per
+    /// shortage.
     async fn refuse(
         &self,
         error: &io::Error,
         reserved_fd: &mut ReservedFd,
         counters: &ListenerCounters,
-        failing: bool,
+        shortage: bool,
     ) {
-        if !failing {
+        if !shortage {
             tracing::warn!(listener = self.config.name, %error, "cannot accept");
         }
         counters.accepts_failed.add(1);
@@ -207,33 +208,33 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }
 
-/// Holds `places` for as long as `connection` takes.
-async fn in_place(connection: impl Future<Output = ()>, places: [OwnedSemaphorePermit; 2]) {
+/// Holds `permits` until `connection` has completed.
+async fn with_permits(connection: impl Future<Output = ()>, permits: [OwnedSemaphorePermit; 2]) {
     connection.await;
-    drop(places);
+    drop(permits);
 }
 
 impl PendingConnection {
-    /// Takes what comes before the door, and has the door serve the rest.
+    /// Reads the PROXY header, performs the TLS handshake, and runs the handler.
     ///
-    /// What only some connections need is in a box of its own, or a task of plain TCP would be as large as one of TLS.
-    async fn enter<D: ConnectionHandler>(mut self, door: D) {
-        if self.proxied && !Box::pin(self.take_proxy_header()).await {
+    /// The steps of some connections only are boxed, or a task of plain TCP would be as large as one of TLS.
+    async fn serve<H: ConnectionHandler>(mut self, handler: H) {
+        if self.proxied && !Box::pin(self.read_proxy_header()).await {
             return;
         }
-        let _visit = self.address_permit.take();
+        let _address_permit = self.address_permit.take();
         self.counters.connections_accepted.add(1);
         match self.tls.take() {
             None => {
                 let stream = PreAuthStream::new(self.stream, self.peer.preauth_permit.clone());
-                door.serve(stream, self.peer, self.deadline).await;
+                handler.serve(stream, self.peer, self.deadline).await;
             }
-            Some(tls) => Box::pin(self.unlock(tls, door)).await,
+            Some(tls) => Box::pin(self.handshake(tls, handler)).await,
         }
     }
 
-    /// Reads the header of a load balancer. `false`: the connection is over.
-    async fn take_proxy_header(&mut self) -> bool {
+    /// Reads the header of a load balancer. Returns false if the connection is over.
+    async fn read_proxy_header(&mut self) -> bool {
         let balancer = self.peer.address;
         let header = tokio::select! {
             header = tokio::time::timeout_at(self.deadline.into(), proxy::read(&mut self.stream)) => header,
@@ -248,24 +249,24 @@ impl PendingConnection {
                 return self.address_permit.is_some();
             }
             Ok(Err(ProxyError::Stream(error))) => tracing::debug!(peer = %balancer, %error, "no PROXY header"),
-            Ok(Err(error)) => tracing::warn!(peer = %balancer, %error, "not served"),
+            Ok(Err(error)) => tracing::warn!(peer = %balancer, %error, "invalid PROXY header"),
             Err(_) => tracing::warn!(peer = %balancer, "no PROXY header in time"),
         }
         false
     }
 
-    /// Goes through the TLS handshake and has `door` serve what is in it.
-    async fn unlock<D: ConnectionHandler>(mut self, tls: Arc<Tls>, door: D) {
+    /// Performs the TLS handshake and runs `handler` on the resulting stream.
+    async fn handshake<H: ConnectionHandler>(mut self, tls: Arc<Tls>, handler: H) {
         let (peer, deadline) = (self.peer, self.deadline);
         let stream = PreAuthStream::new(self.stream, peer.preauth_permit.clone());
-        let unlocked = tokio::select! {
-            unlocked = tokio::time::timeout_at(deadline.into(), tls.clone().accept(stream)) => unlocked,
+        let handshake = tokio::select! {
+            handshake = tokio::time::timeout_at(deadline.into(), tls.clone().accept(stream)) => handshake,
             () = closed(&mut self.closing) => return,
         };
-        let error = match unlocked {
+        let error = match handshake {
             Ok(Ok((stream, proof))) => {
                 peer.preauth_permit.release();
-                return door.serve(stream, Peer { proof, ..peer }, deadline).await;
+                return handler.serve(stream, Peer { proof, ..peer }, deadline).await;
             }
             Ok(Err(error)) => error,
             Err(_late) => io::ErrorKind::TimedOut.into(),
@@ -275,6 +276,6 @@ impl PendingConnection {
     }
 }
 
-/// Connections the kernel completes before they are accepted.
+/// Connections that the kernel completes before they are accepted.
 const BACKLOG: u32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

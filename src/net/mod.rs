@@ -1,12 +1,13 @@
 //! The transports: from a listening socket to a stream whose peer is known.
 //!
-//! In the order of a connection's way in: `listener` accepts it or refuses it, `proxy` takes the header of a load
-//! balancer, `tls` unlocks, and a [`ConnectionHandler`] serves what comes out. A stream over TLS is a `trusted` one: it fails once a
-//! reload finds its peer's certificate revoked. `handshake_failure` names the causes of handshakes that fail. `tcp` sets
-//! the options of sockets and acknowledges promptly. `pem` reads the files, `reserved_fd` is for when the process has no file
-//! left. `preauth_stream` reads no more of a client than there is room for.
+//! A connection passes them in this order: `listener` accepts or refuses it, `proxy` reads the header of a load
+//! balancer, `tls` performs the handshake, and a [`ConnectionHandler`] serves the resulting stream. A TLS stream is a
+//! `revalidating` one: it fails once a reload finds its peer's certificate revoked. `handshake_failure` names the
+//! causes of failed handshakes. `tcp` sets socket options and acknowledges promptly. `pem` reads the files, and
+//! `reserved_fd` helps when no file descriptor is left. `preauth_stream` bounds the bytes read from clients that are
+//! not authenticated.
 //!
-//! Nothing here knows what a door speaks, and each listener has the one that it was given.
+//! Nothing here knows the protocol of a handler; each listener has the handler that it was given.
 
 mod counters;
 pub mod handler;

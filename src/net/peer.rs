@@ -1,4 +1,4 @@
-//! Who is on the other side of a connection, as far as the transport tells.
+//! The peer of a connection, as far as the transport knows it.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -7,17 +7,17 @@ use crate::{
     auth::{AuthContext, authn::certificate::PeerCertificate},
 };
 
-/// What is known of a client before it has said anything.
+/// Properties of a client that are known before its first packet or request.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Where it is; behind a load balancer, where that says it is.
+    /// The client's address; behind a load balancer, the one in the PROXY header.
     pub address: SocketAddr,
-    /// Who its certificate says it is.
+    /// The identity in the client's certificate.
     pub proof: PeerCertificate,
-    /// The listener it came to, by name.
+    /// The name of the listener that accepted the connection.
     pub listener: Arc<str>,
-    /// What it was let in on before, as which it may be known without showing anything again.
+    /// An earlier login, which counts if the client sends no credentials.
     pub signed_in: Option<Arc<AuthContext>>,
-    /// To be told once it is known who it is.
+    /// Accounts for the client's memory until it is authenticated.
     pub preauth_permit: PreAuthPermit,
 }

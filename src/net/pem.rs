@@ -1,4 +1,4 @@
-//! The files that TLS needs, in PEM.
+//! The PEM files of TLS.
 
 use std::{
     fmt, fs,
@@ -13,26 +13,26 @@ use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer, X509Cer
 
 use crate::private_file;
 
-/// A file of TLS that will not do.
+/// An unusable TLS file.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {told}")]
+#[error("{path}: {reason}")]
 pub struct PemError {
     path: PathBuf,
-    told: String,
+    reason: String,
 }
 
 impl PemError {
-    pub(super) fn new(path: &Path, told: &dyn fmt::Display) -> Self {
-        Self { path: path.to_owned(), told: told.to_string() }
+    pub(super) fn new(path: &Path, reason: &dyn fmt::Display) -> Self {
+        Self { path: path.to_owned(), reason: reason.to_string() }
     }
 }
 
-/// The certificates in a file: at least one.
+/// Reads the certificates in a file: at least one.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
-    all(path, "there is no certificate in it")
+    all(path, "contains no certificate")
 }
 
-/// When the first of `chain` expires, in seconds since 1970, and its subject.
+/// Returns the earliest expiry in `chain`, in seconds since 1970, and the subject of that certificate.
 pub(super) fn expiry(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(i64, String), PemError> {
     let mut expiries = Vec::new();
     for certificate in chain {
@@ -42,21 +42,21 @@ pub(super) fn expiry(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(i64, 
     Ok(expiries.into_iter().min_by_key(|(at, _)| *at).unwrap_or((i64::MAX, String::new())))
 }
 
-/// The private key in a file, which only its owner may be able to read.
+/// Reads the private key in a file, which only its owner may be able to read.
 pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     private_file::check(path).map_err(|error| PemError::new(path, &error))?;
     PrivateKeyDer::from_pem_file(path).map_err(|error| PemError::new(path, &error))
 }
 
-/// The revocation lists in a file; none in one that is empty. The log is told of those that should have been replaced by
-/// now: what they revoke stays revoked, and refusing every client for want of a newer one would help nobody.
+/// Reads the revocation lists in a file; an empty file has none. Logs a warning about lists whose update is overdue.
+/// They stay in use: refusing every client for lack of a newer list would help nobody.
 pub(super) fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
     let content = fs::read(path).map_err(|error| PemError::new(path, &error))?;
     if content.trim_ascii().is_empty() {
-        tracing::warn!(file = %path.display(), "no revocation list in it yet: no certificate counts as revoked");
+        tracing::warn!(file = %path.display(), "empty file of revocation lists: no certificate counts as revoked");
         return Ok(Vec::new());
     }
-    let lists = all::<CertificateRevocationListDer<'static>>(path, "there is no revocation list in it")?;
+    let lists = all::<CertificateRevocationListDer<'static>>(path, "contains no revocation list")?;
     for list in &lists {
         let (_, list) = CertificateRevocationList::from_der(list).map_err(|error| PemError::new(path, &error))?;
         if let Some(next) = list.next_update().filter(|next| *next < ASN1Time::now()) {

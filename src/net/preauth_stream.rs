@@ -1,4 +1,4 @@
-//! A stream of which no more is read than its client may make the service hold.
+//! A stream that reads no more than the client's memory budget allows before authentication.
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::admission::PreAuthPermit;
 
-/// See the module.
+/// A stream that reads only bytes for which its client has memory.
 #[derive(Debug)]
 pub struct PreAuthStream<S> {
     stream: S,
@@ -18,7 +18,7 @@ pub struct PreAuthStream<S> {
 }
 
 impl<S> PreAuthStream<S> {
-    /// Reads of `stream` what `client` has room for.
+    /// Reads from `stream` within the budget of `client`.
     #[must_use]
     pub fn new(stream: S, client: PreAuthPermit) -> Self {
         Self { stream, client }

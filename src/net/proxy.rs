@@ -1,7 +1,7 @@
-//! The PROXY protocol, version 2: a header in which a load balancer tells whose connection it passes on.
+//! The PROXY protocol, version 2: a header in which a load balancer names the client of a connection.
 //!
-//! By the specification of HAProxy (`proxy-protocol.txt`, section 2.2). Exactly the header is read, what follows is the
-//! client's. Of the values that may come after the addresses none is looked at.
+//! Follows the specification of HAProxy (`proxy-protocol.txt`, section 2.2). Exactly the header is read; the rest of
+//! the stream is the client's. Values after the addresses are ignored.
 
 use std::{
     io,
@@ -10,34 +10,36 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// What every header begins with.
+/// The first bytes of every header.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The most bytes after the first 16. The addresses take 36, or 216; the rest is for what load balancers add to them.
+/// Maximum number of bytes after the first 16. Addresses take 36 or 216; the rest is for values that load balancers
+/// add.
 const REST_BYTES_MAX: u16 = 2048;
 
-/// Why there is no header.
+/// The reason for a missing or unusable header.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyError {
     /// The stream ended or failed.
     #[error(transparent)]
     Stream(#[from] io::Error),
-    /// It does not begin with the signature.
+    /// The stream does not begin with the signature.
     #[error("no PROXY header of version 2")]
     Absent,
-    /// A version, command, family or transport that is not taken.
+    /// The version, command, family or transport is not supported.
     #[error("a PROXY header of unknown {0} {1:#04x}")]
     Unknown(&'static str, u8),
-    /// It is too long, or too short for its addresses.
+    /// The header is too long, or too short for its addresses.
     #[error("a PROXY header with {0} bytes after the first 16")]
     Length(u16),
 }
 
-/// Reads a header. `None`: the connection is the load balancer's own, or of a client that has no internet address.
+/// Reads a header. Returns `None` for a connection of the load balancer itself, or of a client without an internet
+/// address.
 ///
 /// # Errors
 ///
-/// A [`ProxyError`], at the first byte that cannot be of a header: whoever sent it may be waiting for an answer.
+/// Returns a [`ProxyError`] at the first byte that cannot belong to a header: its sender may be waiting for an answer.
 pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<SocketAddr>, ProxyError> {
     for expected in SIGNATURE {
         if stream.read_u8().await? != expected {
@@ -53,14 +55,14 @@ pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<
     let mut rest = vec![0; usize::from(length)];
     stream.read_exact(&mut rest).await?;
     match version_and_command {
-        0x20 => Ok(None), // LOCAL: whatever else it tells is not to be used
+        0x20 => Ok(None), // LOCAL: the addresses must be ignored
         0x21 => source(family_and_transport, &rest, length),
         other if other >> 4 == 2 => Err(ProxyError::Unknown("command", other & 0x0F)),
         other => Err(ProxyError::Unknown("version", other >> 4)),
     }
 }
 
-/// The source address: in `rest` it comes first, then the destination's, then both ports.
+/// Parses the source address: `rest` has it first, then the destination address, then both ports.
 fn source(family_and_transport: u8, rest: &[u8], length: u16) -> Result<Option<SocketAddr>, ProxyError> {
     let (address, port) = match family_and_transport {
         0x11 => {
@@ -76,7 +78,7 @@ fn source(family_and_transport: u8, rest: &[u8], length: u16) -> Result<Option<S
             };
             (IpAddr::V6(Ipv6Addr::from(*address)), [*high, *low])
         }
-        0x00 | 0x31 => return Ok(None), // not told, or a Unix socket
+        0x00 | 0x31 => return Ok(None), // unspecified, or a Unix socket
         other => return Err(ProxyError::Unknown("family or transport", other)),
     };
     Ok(Some(SocketAddr::new(address.to_canonical(), u16::from_be_bytes(port))))
@@ -101,8 +103,8 @@ mod tests {
         [&SIGNATURE[..], &[version_and_command, family_and_transport], &length, rest].concat()
     }
 
-    /// What `bytes` with `tail` after them come to, and whether exactly `tail` was left.
-    async fn told(bytes: &[u8]) -> String {
+    /// Returns the outcome for `bytes`. Asserts that exactly the tail is left unread.
+    async fn outcome(bytes: &[u8]) -> String {
         let stream = [bytes, b"tail"].concat();
         let mut left = stream.as_slice();
         match read(&mut left).await {
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn headers() {
+    async fn parses_headers() {
         let with_values = [&V4[..], &[0x20; 100]].concat();
         for (bytes, expected) in [
             (header(0x21, 0x11, &V4), "192.0.2.7:4660"),
@@ -137,20 +139,20 @@ mod tests {
             (b"\r\n\r\n\0\r\nQUIX".to_vec(), "no PROXY header of version 2"),
             (Vec::new(), "no PROXY header of version 2"),
         ] {
-            assert_eq!(told(&bytes).await, expected, "{bytes:02x?}");
+            assert_eq!(outcome(&bytes).await, expected, "{bytes:02x?}");
         }
     }
 
-    /// Whoever sends no header is found out at its first byte.
+    /// A stream without a header is refused at its first wrong byte.
     #[tokio::test]
-    async fn nothing_is_waited_for() {
+    async fn refuses_a_stream_at_its_first_wrong_byte() {
         let (mut near, mut far) = tokio::io::duplex(64);
         tokio::io::AsyncWriteExt::write_all(&mut far, b"\r\nX").await.unwrap();
         assert!(matches!(read(&mut near).await, Err(ProxyError::Absent)));
     }
 
     #[tokio::test]
-    async fn a_header_that_ends_early() {
+    async fn fails_on_a_truncated_header() {
         let whole = header(0x21, 0x21, &V6);
         for end in 0..whole.len() {
             let mut part = whole.get(..end).unwrap();

@@ -1,8 +1,8 @@
-//! A stream over TLS that fails when its peer's certificate is no longer good.
+//! A TLS stream that fails once its peer's certificate is no longer valid.
 //!
-//! A handshake looks at a certificate once, and a connection lasts for months. So at each reload of its listener's
-//! files every connection looks at its own again, in its own task; one whose certificate would not pass the handshake
-//! any more reads and writes nothing from then on, and its door ends it as any connection that is lost.
+//! A handshake verifies a certificate once, but a connection lasts for months. So after each reload of its listener's
+//! files, every connection verifies its certificate again, in its own task. If the certificate would not pass the
+//! handshake any more, reads and writes fail, and the handler ends the connection like any lost one.
 
 use std::{
     io,
@@ -16,12 +16,12 @@ use tokio_rustls::server::TlsStream;
 
 use crate::net::tls::{Reloads, Tls};
 
-/// See the module.
+/// A TLS stream that verifies its peer's certificate after each reload.
 pub(super) struct RevalidatingTlsStream<S> {
     stream: TlsStream<S>,
-    /// `None` for a peer that showed no certificate, or one that was found bad.
+    /// `None` if the peer presented no certificate, or it was found invalid.
     watch: Option<Watch>,
-    distrusted: bool,
+    invalid: bool,
 }
 
 struct Watch {
@@ -31,25 +31,25 @@ struct Watch {
 }
 
 impl<S> RevalidatingTlsStream<S> {
-    /// `reloads` must not have seen any that the handshake did not know of.
+    /// `reloads` must not have seen a reload that the handshake did not use.
     pub(super) fn new(stream: TlsStream<S>, tls: Arc<Tls>, reloads: Reloads) -> Self {
-        let shown = stream.get_ref().1.peer_certificates().is_some();
-        let watch = shown.then(|| Watch { tls, reload: Box::pin(next(reloads)) });
-        Self { stream, watch, distrusted: false }
+        let presented = stream.get_ref().1.peer_certificates().is_some();
+        let watch = presented.then(|| Watch { tls, reload: Box::pin(next(reloads)) });
+        Self { stream, watch, invalid: false }
     }
 
-    fn poll_trust(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+    fn poll_revalidation(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         while let Some(watch) = &mut self.watch {
             let Poll::Ready(reloads) = watch.reload.as_mut().poll(context) else { break };
             let chain = self.stream.get_ref().1.peer_certificates().unwrap_or_default();
             if watch.tls.still_trusts(chain) {
                 watch.reload = Box::pin(next(reloads));
             } else {
-                (self.watch, self.distrusted) = (None, true);
+                (self.watch, self.invalid) = (None, true);
             }
         }
-        if self.distrusted {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the client's certificate is no longer good"));
+        if self.invalid {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the client's certificate is no longer valid"));
         }
         Ok(())
     }
@@ -66,14 +66,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for RevalidatingTlsStream<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.poll_trust(context)?;
+        self.poll_revalidation(context)?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RevalidatingTlsStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_trust(context)?;
+        self.poll_revalidation(context)?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -82,11 +82,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RevalidatingTlsStream<S> 
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_trust(context)?;
+        self.poll_revalidation(context)?;
         Pin::new(&mut self.stream).poll_write_vectored(context, parts)
     }
 
-    /// Otherwise hyper copies what it sends, as much as a page's script for each connection.
+    /// Without it, hyper copies its output, as much as a script of the dashboard for each connection.
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }

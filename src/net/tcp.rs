@@ -1,12 +1,12 @@
 //! An accepted TCP connection: its socket options, and prompt acknowledgements.
 //!
-//! Linux delays the acknowledgement of what was received by some 40 ms, to send it along with a reply. A client that
-//! leaves Nagle's algorithm on, as stock paho for Python does, sends no second small packet before the first one was
-//! acknowledged, so each exchange in which it has the word twice takes that long. Hence, when a reader would wait for
-//! more and nothing was sent since the last data came, that data is acknowledged at once (`TCP_QUICKACK`). A reply that
-//! was sent meanwhile has carried the acknowledgement, and costs no system call more.
+//! Linux delays the acknowledgement of received data by some 40 ms, to send it along with a reply. A client that leaves
+//! Nagle's algorithm on, as stock paho for Python does, sends no second small packet before the first one is
+//! acknowledged. So each exchange with two such packets takes that long. Hence, when a reader would wait for more and
+//! nothing was sent since the last data arrived, the data is acknowledged at once (`TCP_QUICKACK`). A reply that was
+//! sent meanwhile has carried the acknowledgement, and saves the system call.
 //!
-//! Keep-alive probes of TCP find peers that vanished without MQTT's keep-alive.
+//! TCP keep-alive probes find vanished peers that have no MQTT keep-alive.
 
 use std::{
     io,
@@ -21,7 +21,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 
-/// A stream that acknowledges what it has read before it waits for more.
+/// A stream that acknowledges received data before it waits for more.
 #[derive(Debug)]
 pub(super) struct Tcp {
     stream: TcpStream,
@@ -38,7 +38,7 @@ impl Tcp {
 
     #[cfg(target_os = "linux")]
     fn acknowledge(&self) {
-        // It fails only on a socket that is closed, which the next read tells.
+        // It fails only on a closed socket, which the next read reports.
         let _ = sockopt::set_tcp_quickack(&self.stream, true);
     }
 
@@ -46,12 +46,13 @@ impl Tcp {
     fn acknowledge(&self) {}
 }
 
-/// Has the kernel probe the connections that `socket` will accept, which inherit this: after [`KEEP_ALIVE_IDLE`] of
-/// silence, then every [`KEEP_ALIVE_INTERVAL`]; after [`KEEP_ALIVE_PROBES`] without an answer a connection is lost.
+/// Makes the kernel probe the connections that `socket` will accept, which inherit this. Probes start after
+/// [`KEEP_ALIVE_IDLE`] of silence and repeat every [`KEEP_ALIVE_INTERVAL`]. After [`KEEP_ALIVE_PROBES`] without an
+/// answer a connection is lost.
 ///
 /// # Errors
 ///
-/// Those of the operating system.
+/// Returns the errors of the operating system.
 pub(super) fn probe_peers(socket: &TcpSocket) -> io::Result<()> {
     socket.set_keepalive(true)?;
     sockopt::set_tcp_keepidle(socket, KEEP_ALIVE_IDLE)?;
@@ -106,7 +107,7 @@ impl AsyncWrite for Tcp {
     }
 }
 
-/// Silence after which a peer is probed. A device with an MQTT keep-alive below it is never woken for this.
+/// Silence after which a peer is probed. It never wakes a device with a shorter MQTT keep-alive.
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(300);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_PROBES: u32 = 5;
@@ -129,8 +130,8 @@ mod tests {
         (client, listener.accept().await.unwrap().0)
     }
 
-    /// Has both sides talk until the kernel takes the connection for an interactive one and delays acknowledgements.
-    async fn talk(client: &mut TcpStream, served: &mut Tcp) {
+    /// Exchanges data until the kernel treats the connection as interactive and delays acknowledgements.
+    async fn exchange(client: &mut TcpStream, served: &mut Tcp) {
         for _ in 0..20 {
             client.write_all(b"ask").await.unwrap();
             served.read_exact(&mut [0; 3]).await.unwrap();
@@ -144,9 +145,9 @@ mod tests {
         let (mut client, served) = pair().await;
         let mut served = Tcp::new(served).unwrap();
         assert!(served.stream.nodelay().unwrap());
-        talk(&mut client, &mut served).await;
+        exchange(&mut client, &mut served).await;
         assert!(!sockopt::tcp_quickack(&served.stream).unwrap(), "the kernel delays acknowledgements");
-        client.write_all(b"told").await.unwrap();
+        client.write_all(b"data").await.unwrap();
         served.read_exact(&mut [0; 4]).await.unwrap();
         assert!(!sockopt::tcp_quickack(&served.stream).unwrap(), "an answer may come yet");
         assert!(served.read(&mut [0]).now_or_never().is_none(), "there is no more");
@@ -157,7 +158,7 @@ mod tests {
     async fn an_answer_carries_the_acknowledgement() {
         let (mut client, served) = pair().await;
         let mut served = Tcp::new(served).unwrap();
-        talk(&mut client, &mut served).await;
+        exchange(&mut client, &mut served).await;
         assert!(served.read(&mut [0]).now_or_never().is_none());
         assert!(!sockopt::tcp_quickack(&served.stream).unwrap(), "one system call less");
     }

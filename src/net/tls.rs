@@ -1,8 +1,8 @@
-//! TLS of one listener: its certificate, and who the client proves to be.
+//! TLS of one listener: its certificate, and the verification of client certificates.
 //!
-//! TLS 1.2 and 1.3. A client certificate is asked for where the listener names an authority for them. The files are
-//! read when the listener is bound and at each [`Tls::reload`], all of them or none; a handshake goes by those that
-//! were there when it began, and a connection is looked at again after each reload ([`super::trusted`]).
+//! TLS 1.2 and 1.3. A client certificate is requested if the listener names an authority for them. The files are read
+//! when the listener is bound and at each [`Tls::reload`], all of them or none. A handshake uses the files that were
+//! current when it began, and each connection is verified again after a reload ([`super::revalidating`]).
 
 use std::{
     fmt, io,
@@ -33,66 +33,67 @@ use crate::{
     observability::logging::{LineLimit, Shortened, limited_info},
 };
 
-/// Days before the expiry of a server's certificate from which on the log warns of it.
+/// Days before the expiry of a server certificate from which on the log warns of it.
 const EXPIRY_WARNING_DAYS: i64 = 14;
 const DAY: i64 = 24 * 60 * 60;
 
-/// Takes the server's side of handshakes.
+/// The server side of the TLS handshakes of a listener.
 pub struct Tls {
     config: TlsConfig,
     protocols: &'static [&'static [u8]],
-    /// What was read last.
+    /// The files read last.
     files: watch::Sender<Arc<Files>>,
-    /// Lines about handshakes that failed.
+    /// Limits log lines about failed handshakes.
     failures: LineLimit,
 }
 
-/// Tells of reloads.
+/// A receiver that resolves at each reload.
 pub(super) struct Reloads(watch::Receiver<Arc<Files>>);
 
-/// What the files of a listener come to.
+/// The parsed files of a listener.
 struct Files {
     acceptor: TlsAcceptor,
-    /// `None`: clients are not asked for a certificate.
+    /// The verifier of client certificates; `None` if none are requested.
     clients: Option<Arc<dyn ClientCertVerifier>>,
-    /// Whether there are revocation lists.
+    /// True if there are revocation lists.
     revokes: bool,
-    /// When the first certificate of the server's chain expires, in seconds since 1970, and its subject.
+    /// The earliest expiry in the server's chain, in seconds since 1970, and its subject.
     expiry: (i64, String),
 }
 
 impl Tls {
-    /// Reads the files of `config`. `protocols` are what clients may ask for by ALPN; one that asks for nothing is
-    /// taken.
+    /// Reads the files of `config`. `protocols` are the ALPN names that clients may request; clients without ALPN are
+    /// accepted.
     ///
     /// # Errors
     ///
-    /// A [`PemError`] about the first file that will not do.
+    /// Returns a [`PemError`] about the first unusable file.
     pub fn open(config: &TlsConfig, protocols: &'static [&'static [u8]]) -> Result<Self, PemError> {
         let files = Files::read(config, protocols)?;
         let files = watch::Sender::new(Arc::new(files));
         Ok(Self { config: config.clone(), protocols, files, failures: LineLimit::default() })
     }
 
-    /// Reads the files again: new connections go by what is in them now, and those that are open whose certificate
-    /// would not be taken any more end.
+    /// Reads the files again. New connections use their content, and open connections whose certificate would not be
+    /// accepted any more end.
     ///
     /// # Errors
     ///
-    /// As [`Self::open`]; or there were revocation lists, and their file is empty now. Everything stays as it was.
+    /// Returns the errors of [`Self::open`], and one if the file of revocation lists has become empty. Then nothing
+    /// changes.
     pub fn reload(&self) -> Result<(), PemError> {
         let files = Files::read(&self.config, self.protocols)?;
         if self.files.borrow().revokes && !files.revokes {
-            // A file that was cut short would let in all who were revoked.
+            // A truncated file would accept every revoked certificate.
             let path = self.config.clients.as_ref().and_then(|clients| clients.crl.as_deref()).unwrap_or(Path::new(""));
-            let told = "is empty, and had revocation lists before; a list without entries revokes nothing";
-            return Err(PemError::new(path, &told));
+            let reason = "is empty, and had revocation lists before; to revoke nothing, use a list without entries";
+            return Err(PemError::new(path, &reason));
         }
         self.files.send_replace(Arc::new(files));
         Ok(())
     }
 
-    /// Whether a client that shows `chain`, its own certificate first, would be taken now.
+    /// Returns true if a client with `chain`, its own certificate first, would be accepted now.
     #[must_use]
     pub fn still_trusts(&self, chain: &[CertificateDer<'_>]) -> bool {
         self.files.borrow().clone().trusts(chain)
@@ -104,7 +105,7 @@ impl Tls {
         self.files.borrow().expiry.0.saturating_sub(unix_now())
     }
 
-    /// Warns in the log if a certificate of the server's chain has expired or soon does.
+    /// Logs a warning if a certificate of the server's chain has expired or soon does.
     pub fn warn_of_expiry(&self, listener: &str) {
         let files = self.files.borrow().clone();
         let (at, subject) = &files.expiry;
@@ -114,8 +115,8 @@ impl Tls {
         }
     }
 
-    /// Logs that the handshake with `peer` failed, as far as the limit of such lines admits, and returns why. One that
-    /// closes the connection, as health checks and port scanners do, is logged at the level `debug`.
+    /// Logs that the handshake with `peer` failed, within the limit of such lines, and returns the cause. A closed
+    /// connection, as by health checks and port scanners, is logged at the level `debug`.
     pub(super) fn log_failure(&self, peer: &Peer, error: &io::Error) -> HandshakeFailure {
         let failure = HandshakeFailure::of(error);
         let (address, listener, cause, error) = (peer.address, &*peer.listener, failure.name(), error.to_string());
@@ -128,11 +129,11 @@ impl Tls {
         failure
     }
 
-    /// Goes through the handshake.
+    /// Performs the handshake.
     ///
     /// # Errors
     ///
-    /// Those of the stream, and what is wrong with the handshake.
+    /// Returns the errors of the stream and of the handshake.
     pub(super) async fn accept<S>(self: Arc<Self>, stream: S) -> io::Result<(RevalidatingTlsStream<S>, PeerCertificate)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -142,7 +143,7 @@ impl Tls {
         let stream = files.acceptor.accept(stream).await?;
         let connection = stream.get_ref().1;
         let chain = connection.peer_certificates().unwrap_or_default();
-        // A resumed session has the chain that was verified when it began, which may have expired since.
+        // A resumed session has the chain verified when it began, which may have expired since.
         if connection.handshake_kind() == Some(HandshakeKind::Resumed) {
             files.verify(chain).map_err(io::Error::other)?;
         }
@@ -158,10 +159,10 @@ impl fmt::Debug for Tls {
 }
 
 impl Reloads {
-    /// Waits for a reload that was not seen yet.
+    /// Waits for the next reload.
     pub(super) async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
-            std::future::pending::<()>().await; // the listener and all it holds are gone: no reload will come
+            std::future::pending::<()>().await; // the listener and its files are gone: no reload will come
         }
     }
 }
@@ -184,7 +185,7 @@ impl Files {
             None => builder.with_no_client_auth(),
             Some(clients) => builder.with_client_cert_verifier(clients.clone()),
         };
-        // Sessions to be resumed are kept with it, so after a reload none of before is.
+        // The cache of resumable sessions is part of it, so a reload empties the cache.
         let mut server = builder.with_single_cert(chain, key).map_err(failed)?;
         server.max_fragment_size = Some(config.record_bytes_max + RECORD_HEAD_BYTES);
         server.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
@@ -208,7 +209,7 @@ impl Files {
     }
 }
 
-/// Warns of the certificates of listeners, given with their names, `every` so often. Never returns.
+/// Logs warnings about expiring certificates of the named listeners at the interval `every`. Never returns.
 pub async fn warn_of_expiries(tls: &[(String, Arc<Tls>)], every: Duration) {
     loop {
         tokio::time::sleep(every).await;
@@ -216,7 +217,7 @@ pub async fn warn_of_expiries(tls: &[(String, Arc<Tls>)], every: Duration) {
     }
 }
 
-/// Says when a certificate that expires at `at` does, if that is soon or was; both in seconds since 1970.
+/// Returns a text about a certificate that expires at `at`, if it has expired or soon does; in seconds since 1970.
 fn expiry_warning(at: i64, now: i64) -> Option<String> {
     let shown = |days: i64| if days == 1 { "1 day".to_owned() } else { format!("{days} days") };
     match at.saturating_sub(now) {
@@ -231,8 +232,8 @@ fn unix_now() -> i64 {
     i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// Verifies client certificates as `config` says. With `lists` of what is revoked, all of a chain must be known not to
-/// be.
+/// Returns a verifier of client certificates according to `config`. With revocation `lists`, the revocation status of a
+/// whole chain must be known.
 fn verifier(
     config: &ClientTlsConfig,
     lists: Vec<CertificateRevocationListDer<'static>>,
@@ -251,7 +252,7 @@ fn verifier(
     }
 }
 
-/// Bytes before the contents of a record, which rustls counts among its size.
+/// Bytes of a record header, which rustls counts as part of the record's size.
 const RECORD_HEAD_BYTES: usize = 5;
 
 #[cfg(test)]
@@ -268,7 +269,7 @@ mod tests {
 
     use super::*;
 
-    /// An authority, its files in a directory of their own.
+    /// A certificate authority with its files in its own directory.
     struct Authority {
         directory: tempfile::TempDir,
         issuer: Issuer<'static, KeyPair>,
@@ -325,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whom_a_reload_leaves_trusted() {
+    async fn a_reload_revalidates_client_certificates() {
         let (authority, stranger) = (Authority::new(), Authority::new());
         let [first, second] = [2, 3].map(|serial| [authority.issue(serial).0.der().clone()]);
         let forged = [stranger.issue(2).0.der().clone()];
@@ -340,13 +341,13 @@ mod tests {
         reloads.changed().await;
         assert_eq!(trusted(), [true, false, false, false]);
 
-        // Nothing of a set is taken of which one file will not do.
+        // A set of files with an unusable one is rejected as a whole.
         authority.revoke(&[]);
         fs::write(authority.file("key"), "none").unwrap();
-        let told = tls.reload().unwrap_err().to_string();
-        assert!(told.starts_with(&authority.file("key").display().to_string()), "{told}");
+        let error = tls.reload().unwrap_err().to_string();
+        assert!(error.starts_with(&authority.file("key").display().to_string()), "{error}");
         assert_eq!(trusted(), [true, false, false, false]);
-        assert!(!reloads.0.has_changed().unwrap(), "nobody is told");
+        assert!(!reloads.0.has_changed().unwrap(), "no connection is notified");
 
         let [key, certificate] = ["key", "certificate"].map(|name| stranger.file(name));
         stranger.listener(false);
@@ -359,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_empty_list_file_revokes_nothing_until_there_is_a_list() {
+    async fn an_empty_crl_file_revokes_nothing_until_it_has_a_list() {
         let authority = Authority::new();
         let client = [authority.issue(2).0.der().clone()];
         let config = authority.listener(false);
@@ -370,17 +371,17 @@ mod tests {
         authority.revoke(&[2]);
         tls.reload().unwrap();
         assert!(!tls.still_trusts(&client));
-        // Cut short, it would let the revoked in again.
+        // A truncated file would accept revoked certificates again.
         fs::write(authority.file("crl"), "").unwrap();
-        let told = tls.reload().unwrap_err().to_string();
-        assert!(told.contains("crl: is empty, and had revocation lists before"), "{told}");
+        let error = tls.reload().unwrap_err().to_string();
+        assert!(error.contains("crl: is empty, and had revocation lists before"), "{error}");
         assert!(!tls.still_trusts(&client));
         fs::write(authority.file("crl"), "no list").unwrap();
         assert!(Tls::open(&config, &[]).is_err(), "neither empty nor a list");
     }
 
     #[test]
-    fn certificates_that_expire_are_warned_of() {
+    fn warns_of_expiring_certificates() {
         for (left, expected) in [
             (15 * DAY, None),
             (14 * DAY + 1, None),
@@ -394,9 +395,9 @@ mod tests {
         }
     }
 
-    /// A server that was started two months before saw nothing of it.
+    /// A server that had been started two months before the expiry logged no warning.
     #[tokio::test]
-    async fn they_are_warned_of_again_and_again() {
+    async fn repeats_warnings_about_certificates() {
         let authority = Authority::new();
         let config = authority.listener(false);
         let key = KeyPair::generate().unwrap();
@@ -422,7 +423,7 @@ mod tests {
         }
     }
 
-    /// Sends each line that is written.
+    /// Sends each written line.
     struct Lines(tokio::sync::mpsc::UnboundedSender<String>);
 
     impl io::Write for Lines {
@@ -436,9 +437,9 @@ mod tests {
         }
     }
 
-    /// Each client of a page's script over TLS had a copy of it made.
+    /// A script of the dashboard was copied for each client over TLS.
     #[tokio::test]
-    async fn what_is_sent_in_parts_is_taken_in_parts() {
+    async fn supports_vectored_writes() {
         let authority = Authority::new();
         let tls = Arc::new(Tls::open(&authority.listener(true), &[]).unwrap());
         let mut roots = RootCertStore::empty();
@@ -456,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn whether_no_certificate_will_do() {
+    fn accepts_no_certificate_only_if_optional() {
         let authority = Authority::new();
         for (optional, expected) in [(true, true), (false, false)] {
             assert_eq!(Tls::open(&authority.listener(optional), &[]).unwrap().still_trusts(&[]), expected);

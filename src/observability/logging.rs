@@ -1,13 +1,13 @@
-//! Starts the log: `tracing` events, and those of libraries that use `log`, to standard error.
+//! Logging to standard error: `tracing` events, and those of libraries that use `log`.
 //!
-//! Standard output belongs to results. What is logged is the filter of [`LogConfig`]; there is no other switch, no
-//! `RUST_LOG`, so that the configuration tells what a log will hold.
+//! Standard output is for results. The filter of [`LogConfig`] alone selects the lines. There is no `RUST_LOG`, so that
+//! the configuration shows what a log contains.
 //!
-//! Lines that anybody can cause are limited to a few a minute ([`LineLimit`]); what libraries warn of on behalf of
-//! strangers is left out ([`crate::config`]).
+//! Lines that anybody can cause are limited to a few a minute ([`LineLimit`]). Warnings of libraries about
+//! unauthenticated clients are filtered out ([`crate::config`]).
 //!
-//! Client ids and other texts of clients get into it. Characters that end a line, move the cursor or turn the direction
-//! of writing are escaped, so that no client writes lines of its own or makes others read otherwise.
+//! Lines contain client ids and other texts of clients. Characters that end a line, move the cursor or change the
+//! direction of writing are escaped, so that no client can add or disguise lines.
 
 use std::{
     fmt::{self, Write as _},
@@ -33,31 +33,31 @@ use crate::{
     rate::{Gcra, Rate},
 };
 
-/// Lines of one kind a minute that strangers can cause.
+/// Lines of one kind a minute that unauthenticated clients can cause.
 const LINES_PER_MINUTE: u64 = 10;
 
-/// Limits the lines of one kind that strangers can cause, so that none of them fills the log.
+/// A limit on the lines of one kind that unauthenticated clients can cause, so that they do not fill the log.
 #[derive(Debug)]
 pub struct LineLimit(Mutex<LinesWritten>);
 
 #[derive(Debug)]
 struct LinesWritten {
-    meter: Gcra,
+    rate: Gcra,
     left_out: u64,
 }
 
 impl Default for LineLimit {
     fn default() -> Self {
-        Self(Mutex::new(LinesWritten { meter: Gcra::new(Instant::now()), left_out: 0 }))
+        Self(Mutex::new(LinesWritten { rate: Gcra::new(Instant::now()), left_out: 0 }))
     }
 }
 
 impl LineLimit {
-    /// Counts a line. Returns how many were left out since the last one that was written, or `None` if this one is to
-    /// be left out as well.
+    /// Counts a line. Returns the number of lines dropped since the last written one, or `None` if this one is dropped
+    /// too.
     pub fn take(&self) -> Option<u64> {
         let mut written = self.0.lock();
-        match written.meter.take(Rate::per_minute(LINES_PER_MINUTE), Instant::now()) {
+        match written.rate.take(Rate::per_minute(LINES_PER_MINUTE), Instant::now()) {
             Ok(()) => Some(std::mem::take(&mut written.left_out)),
             Err(_) => {
                 written.left_out += 1;
@@ -67,8 +67,8 @@ impl LineLimit {
     }
 }
 
-/// Logs a line at the level `info` if a [`LineLimit`] admits it, else at `debug`. `left_out` tells of those before it
-/// that were not admitted.
+/// Logs a line at the level `info` if a [`LineLimit`] admits it, else at `debug`. `left_out` is the number of lines
+/// before it that were not admitted.
 macro_rules! limited_info {
     ($limit:expr, $($line:tt)*) => {
         match $limit.take() {
@@ -98,7 +98,7 @@ impl fmt::Display for Shortened<'_> {
 ///
 /// # Errors
 ///
-/// It was started before.
+/// Returns an error if the log was started before.
 pub fn start(config: &LogConfig) -> anyhow::Result<()> {
     let lines = lines(config.format, io::stderr, io::stderr().is_terminal());
     tracing_subscriber::registry().with(lines.with_filter(config.filter.clone())).try_init()?;
@@ -120,11 +120,11 @@ where
     }
 }
 
-/// The fields of an event, as [`format::DefaultFields`] writes them, escaped.
+/// Formats the fields of an event like [`format::DefaultFields`], escaped.
 fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
     format::debug_fn(|out: &mut Writer<'_>, field, value| {
         match field.name() {
-            name if name.starts_with("log.") => return Ok(()), // where it comes from, which the line begins with
+            name if name.starts_with("log.") => return Ok(()), // the origin, with which the line begins
             "message" => {}
             name if out.has_ansi_escapes() => write!(out, " \x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?,
             name => write!(out, " {name}=")?,
@@ -133,7 +133,7 @@ fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
     })
 }
 
-/// Escapes what is written through it.
+/// A writer that escapes unsafe characters.
 struct Escaped<'a, 'w>(&'a mut Writer<'w>);
 
 impl fmt::Write for Escaped<'_, '_> {
@@ -145,7 +145,7 @@ impl fmt::Write for Escaped<'_, '_> {
     }
 }
 
-/// Makes writers for JSON, one object a line, of which only the texts in it can have anything to escape.
+/// Makes writers for JSON, one object a line. Only texts in it can contain unsafe characters.
 struct JsonWriter<W>(W);
 
 struct JsonLine<W>(W);
@@ -176,8 +176,8 @@ impl<W: io::Write> io::Write for JsonLine<W> {
     }
 }
 
-/// Whether `c` may do something else to a log than stand in it: control characters, ends of lines, marks and overrides
-/// of the direction of writing. All of them are of the basic plane.
+/// Returns true if a log must not contain `c` unescaped: control characters, line ends, and marks and overrides of the
+/// direction of writing. All of them are in the basic multilingual plane.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -206,7 +206,7 @@ mod tests {
         }
     }
 
-    /// What is logged of a client whose id is `client`.
+    /// Returns the log line about a client with the id `client`.
     fn logged(format: LogFormat, ansi: bool, client: &str) -> String {
         let kept = Lines::default();
         let writer = kept.clone();
@@ -217,9 +217,9 @@ mod tests {
         String::from_utf8(kept.0.lock().clone()).unwrap()
     }
 
-    /// A client id with line breaks wrote lines of its own, one with an override turned the rest of a line round.
+    /// A client id with line breaks wrote lines of its own, one with an override reversed the rest of a line.
     #[test]
-    fn what_clients_say_stays_in_its_place() {
+    fn escapes_control_characters_of_clients() {
         let hostile = "a\r\nWARN b\u{1b}[2J\0\u{7f}\u{9b}c\u{202e}d\u{2066}e\u{2028}f\u{61c}";
         let shown = r"a\r\nWARN b\u{1b}[2J\u{0}\u{7f}\u{9b}c\u{202e}d\u{2066}e\u{2028}f\u{61c}";
         let human = logged(LogFormat::Human, false, hostile);
@@ -237,16 +237,16 @@ mod tests {
     }
 
     #[test]
-    fn lines_beyond_the_limit_are_counted() {
+    fn counts_lines_beyond_the_limit() {
         let limit = LineLimit::default();
         let admitted = (0..LINES_PER_MINUTE + 7).filter_map(|_| limit.take()).collect::<Vec<_>>();
         assert_eq!(admitted, vec![0; LINES_PER_MINUTE as usize]);
-        limit.0.lock().meter = Gcra::new(Instant::now());
+        limit.0.lock().rate = Gcra::new(Instant::now());
         assert_eq!([limit.take(), limit.take()], [Some(7), Some(0)]);
     }
 
     #[test]
-    fn long_texts_are_cut() {
+    fn cuts_long_texts() {
         let long = "é".repeat(129);
         for (text, expected) in [("", ""), (&long[2..], &long[2..]), (&long, &format!("{}…", &long[2..]))] {
             assert_eq!(Shortened(text).to_string(), expected);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_harmless_is_written_as_it_is() {
+    fn keeps_harmless_characters() {
         let human = logged(LogFormat::Human, false, "Größe 日本 🙂 \\");
         assert!(human.contains(" client=Größe 日本 🙂 \\ "), "{human}");
     }

@@ -1,6 +1,6 @@
-//! What happened so far, counted: each counter named once, here.
+//! Counters and histograms.
 //!
-//! Whoever does something raises a counter; [`crate::server::telemetry`] gives them their names in `/metrics`.
+//! The modules of the service update them; [`crate::server::telemetry`] gives them their names in `/metrics`.
 
 mod histogram;
 mod outcomes;
@@ -32,7 +32,7 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
-    /// Returns its value.
+    /// Returns the value.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -45,48 +45,48 @@ impl fmt::Debug for Counter {
     }
 }
 
-/// The counters of the broker. Any connection raises them; the server logs them when it ends.
+/// The counters of the broker. Any connection raises them; the server logs them at shutdown.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Connections ended because the client broke the protocol.
+    /// Connections closed because the client violated the protocol.
     pub violations: Counter,
     /// Publications to a topic that only the service publishes to.
     pub publishes_refused: Counter,
-    /// Messages not sent because they are above the client's Maximum Packet Size.
+    /// Messages not sent because they exceed the client's Maximum Packet Size.
     pub deliveries_too_large: Counter,
     /// Messages not sent because they had expired.
     pub deliveries_expired: Counter,
-    /// Bytes of MQTT received and sent, without TLS and WebSocket around them.
+    /// Bytes of MQTT received, excluding TLS and WebSocket framing.
     pub bytes_received: Counter,
-    /// See [`Counters::bytes_received`].
+    /// Bytes of MQTT sent, excluding TLS and WebSocket framing.
     pub bytes_sent: Counter,
 }
 
-/// What was not delivered to slow or absent sessions, summed over all of them. Their outboxes raise them.
+/// Counters of deliveries dropped for slow or absent sessions. The outboxes raise them.
 #[derive(Debug, Default)]
 pub struct DropCounters {
-    /// Events left out because a later one of the same topic was queued.
+    /// Events dropped because a later one of the same topic was queued.
     pub superseded: Counter,
-    /// Ordinary QoS 0 messages dropped at a full queue or for want of a connection.
+    /// Ordinary QoS 0 messages dropped because the queue was full or the client not connected.
     pub plain_at_most_once: Counter,
     /// Ordinary QoS 1 and 2 messages dropped at a full queue.
     pub plain_guaranteed: Counter,
     /// Replies dropped because their session had no connection, or was closed for having too many.
     pub replies: Counter,
-    /// Times a session went over to catching up because its queue was full.
+    /// Number of times a session began a resync because its queue was full.
     pub lagged: Counter,
     /// Messages whose expiry interval passed in the queue.
     pub expired: Counter,
-    /// Times the replies alone exceeded the limit.
+    /// Number of times the replies alone exceeded the limit.
     pub closed: Counter,
 }
 
-/// The commits of the store. Its writer observes them.
+/// Measurements of the store's commits, made by its writer.
 #[derive(Debug)]
 pub struct CommitMetrics {
-    /// How long each took, to where it is on the disk.
+    /// Time of each commit until it is on the disk.
     pub durations: Histogram,
-    /// How many commands each batch had that were decided together.
+    /// Commands decided together in each batch.
     pub batches: Histogram,
     /// Commits that failed; the first stops the store.
     pub failed: Counter,
@@ -106,14 +106,14 @@ impl Default for CommitMetrics {
 /// The counters of [`crate::auth::authn::login`].
 #[derive(Debug, Default)]
 pub struct LoginCounters {
-    /// Passwords that were hashed to compare them.
+    /// Passwords hashed to compare them.
     pub password_hashes: Counter,
-    /// Logins refused because something was wrong.
+    /// Logins refused because of wrong credentials.
     pub refused: Counter,
-    /// Logins refused because nothing is allowed to who it is.
+    /// Logins refused because the principal has no role assigned.
     pub without_role: Counter,
     /// Logins refused because too many had failed.
     pub limited: Counter,
-    /// Logins refused because too many waited.
+    /// Logins refused because too many were waiting.
     pub busy: Counter,
 }

@@ -1,7 +1,7 @@
 //! Logging, metrics and request ids.
 //!
-//! Nothing here knows what it measures: each module of the service counts for itself, and [`telemetry`] reads the
-//! counters when `/metrics` is asked for.
+//! Nothing here knows the meaning of a metric: each module updates its own counters, and [`crate::server::telemetry`]
+//! reads them for `/metrics`.
 
 pub mod logging;
 pub mod metrics;

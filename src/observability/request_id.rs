@@ -1,8 +1,8 @@
-//! The id of one request, MQTT or HTTP: what joins the lines of the log that are about it, and what a client is told
-//! when it was our fault.
+//! The id of one MQTT or HTTP request. It joins the log lines about the request, and is sent to the client with an
+//! internal error.
 //!
-//! Ids are counted, so giving one costs next to nothing and nothing is written until there is something to say. What
-//! stands before the dash tells one run of the process from another.
+//! Ids are consecutive, so creating one costs next to nothing, and nothing is formatted until there is something to
+//! log. The part before the dash distinguishes runs of the process.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-/// Names a request in the log.
+/// The id of a request in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId(u64);
 
@@ -25,19 +25,19 @@ tokio::task_local! {
 }
 
 impl RequestId {
-    /// One that no other request of this process has.
+    /// Returns an id that no other request of this process has.
     #[must_use]
     pub fn next() -> Self {
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// That of the request which the task answers, if it is in [`RequestId::scope`]; else a new one.
+    /// Returns the id of the request that the task answers inside [`RequestId::scope`]; else a new one.
     #[must_use]
     pub fn current() -> Self {
         CURRENT.try_with(|id| *id).unwrap_or_else(|_| Self::next())
     }
 
-    /// Answers a request under this id.
+    /// Runs `answer` with this id as the current one.
     pub async fn scope<F: Future>(self, answer: F) -> F::Output {
         CURRENT.scope(self, answer).await
     }

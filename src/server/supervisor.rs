@@ -1,8 +1,8 @@
-//! What a service manager is told that started the server (systemd's `sd_notify`): when it serves, that it is alive, when
-//! it ends. Without one, nothing is sent.
+//! Notifications to the service manager that started the server (systemd's `sd_notify`): ready, alive, stopping.
+//! Without a service manager, nothing is sent.
 //!
-//! Alive means that the runtime runs tasks, that its blocking threads get to the store's state, and that committed
-//! changes are announced. A disk that is full or failed does not count: a restart mends neither.
+//! Alive means that the runtime runs tasks, that its blocking threads can read the store's state, and that committed
+//! changes are published. A full or failed disk does not count: a restart would not mend it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,52 +11,52 @@ use tokio::task;
 
 use crate::{engine::Service, mqtt::broker::Broker};
 
-/// Sends that the server accepts connections.
-pub fn serving() {
+/// Reports that the server accepts connections.
+pub fn ready() {
     notify(&NotifyState::Ready);
 }
 
-/// Sends that the server ends.
-pub fn ending() {
+/// Reports that the server shuts down.
+pub fn stopping() {
     notify(&NotifyState::Stopping);
 }
 
-/// Sends that the server is alive, twice as often as the service manager wants it, for as long as that is so; until the
-/// broker closes.
+/// Reports that the server is alive, twice as often as the service manager demands, while that is true. Returns when
+/// the broker closes.
 pub async fn watch(service: Arc<Service>, broker: Arc<Broker>) {
-    let Some(wanted_within) = sd_notify::watchdog_enabled() else { return broker.closed().await };
-    tracing::info!(?wanted_within, "the service manager watches whether the server is alive");
-    let mut announced = LastAnnounced::default();
+    let Some(watchdog_interval) = sd_notify::watchdog_enabled() else { return broker.closed().await };
+    tracing::info!(?watchdog_interval, "watchdog of the service manager enabled");
+    let mut last_head = LastHead::default();
     loop {
         tokio::select! {
-            () = tokio::time::sleep(wanted_within / 2) => {}
+            () = tokio::time::sleep(watchdog_interval / 2) => {}
             () = broker.closed() => return,
         }
-        if is_alive(&service, &broker, &mut announced, wanted_within / 2).await {
+        if is_alive(&service, &broker, &mut last_head, watchdog_interval / 2).await {
             notify(&NotifyState::Watchdog);
         } else {
-            tracing::error!("not alive: the service manager is not told otherwise");
+            tracing::error!("not alive: no watchdog notification is sent");
         }
     }
 }
 
-/// The newest committed change when it was looked at last.
+/// The newest committed change at the last check.
 #[derive(Debug, Default)]
-struct LastAnnounced(Option<u64>);
+struct LastHead(Option<u64>);
 
-impl LastAnnounced {
-    /// Returns whether everything was announced that was committed by the last call. `head` is the newest committed
-    /// change, `finished` the newest announced one.
-    fn goes_on(&mut self, head: u64, finished: u64) -> bool {
+impl LastHead {
+    /// Returns true if every change that was committed at the last call has been published. `head` is the newest
+    /// committed change, `finished` the newest published one.
+    fn makes_progress(&mut self, head: u64, finished: u64) -> bool {
         self.0.replace(head).is_none_or(|before| finished >= before)
     }
 }
 
-async fn is_alive(service: &Arc<Service>, broker: &Broker, announced: &mut LastAnnounced, within: Duration) -> bool {
+async fn is_alive(service: &Arc<Service>, broker: &Broker, last_head: &mut LastHead, within: Duration) -> bool {
     let service = service.clone();
     let health = tokio::time::timeout(within, task::spawn_blocking(move || service.health())).await;
     let Ok(Ok(health)) = health else { return false };
-    announced.goes_on(health.head.0, broker.events.fan_out_position().finished())
+    last_head.makes_progress(health.head.0, broker.events.fan_out_position().finished())
 }
 
 fn notify(state: &NotifyState<'_>) {
@@ -70,9 +70,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_announcer_that_stands_still_is_seen() {
-        let mut announced = LastAnnounced::default();
-        // head, finished, whether it goes on
+    fn detects_a_notifier_that_makes_no_progress() {
+        let mut last_head = LastHead::default();
+        // head, finished, expected result
         for (row, (head, finished, expected)) in [
             (0, 0, true),
             (0, 0, true),
@@ -86,7 +86,7 @@ mod tests {
         .into_iter()
         .enumerate()
         {
-            assert_eq!(announced.goes_on(head, finished), expected, "row {row}");
+            assert_eq!(last_head.makes_progress(head, finished), expected, "row {row}");
         }
     }
 }

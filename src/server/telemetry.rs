@@ -1,9 +1,9 @@
-//! What the door for HTTP is told of that for MQTT: who is connected and, for `/metrics`, every number of the service
-//! under its name, read at the moment of asking.
+//! Presence and metrics of the MQTT broker for the HTTP front end; metrics are read when `/metrics` is requested.
 //!
-//! Nothing is kept here. Counters and histograms are raised where things happen ([`crate::observability::metrics`]); what goes up and
-//! down is asked of whoever has it. No label is made of anything a client sends, only of words of the program and names
-//! of listeners, so the page has the same lines for every fleet. `docs/grafana.json` draws these names; a test holds them together.
+//! Nothing is stored here. Counters and histograms are updated where events happen ([`crate::observability::metrics`]);
+//! gauges are computed by their owners. Labels are made only of words of the program and names of listeners, never of
+//! texts of clients, so the page has the same lines for every fleet. `docs/grafana.json` uses these names; a test
+//! compares them.
 
 mod process;
 
@@ -24,18 +24,18 @@ use crate::{
     wire::Seen,
 };
 
-/// Whom to ask.
+/// The sources of the metrics.
 pub struct Telemetry {
-    /// The door for MQTT.
+    /// The MQTT broker.
     pub broker: Arc<Broker>,
     /// The engine.
     pub service: Arc<Service>,
     /// The counters of the listeners.
     pub listeners: Arc<ListenerCounters>,
-    /// Logins.
+    /// The authority, for the counters of logins.
     pub authority: Arc<Authority>,
-    /// Places for connections, and how many there are in all.
-    pub places: (Arc<Semaphore>, usize),
+    /// Permits for connections, and their maximum.
+    pub connection_permits: (Arc<Semaphore>, usize),
     /// The TLS of each listener that has it, by the listener's name.
     pub tls: Vec<(String, Arc<Tls>)>,
 }
@@ -70,42 +70,36 @@ impl http::Presence for Telemetry {
 }
 
 impl Telemetry {
-    /// Gives the time of the start to [`http::Metrics::page`]; to be called while the server starts.
+    /// Records the start time for [`http::Metrics::page`]; call it while the server starts.
     pub fn started() {
         process::started();
     }
 
     fn connections(&self, page: &mut MetricsPage) {
-        let (places, all) = &self.places;
+        let (permits, max) = &self.connection_permits;
         let (counters, listeners) = (&self.broker.counters, &self.listeners);
-        page.gauges("umbra_build_info", "1; the label tells the version.")
+        page.gauges("umbra_build_info", "Always 1; the label has the version.")
             .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
-        page.gauge("umbra_connections", "Open connections, of all listeners.", all - places.available_permits());
-        page.gauge("umbra_connections_max", "Connections there may be at once.", all);
-        page.counter(
-            "umbra_connections_accepted_total",
-            "Connections that were given a place.",
-            listeners.connections_accepted.get(),
-        );
-        let mut closed =
-            page.counters("umbra_connections_refused_total", "Connections not served, or ended, by cause.");
+        page.gauge("umbra_connections", "Open connections of all listeners.", max - permits.available_permits());
+        page.gauge("umbra_connections_max", "Maximum number of open connections.", max);
+        page.counter("umbra_connections_accepted_total", "Accepted connections.", listeners.connections_accepted.get());
+        let mut closed = page.counters("umbra_connections_refused_total", "Connections refused or closed, by cause.");
         closed.sample(&[("cause", "limit")], listeners.connections_refused.get());
         closed.sample(&[("cause", "accept-failed")], listeners.accepts_failed.get());
         closed.sample(&[("cause", "protocol-violation")], counters.violations.get());
-        let mut bytes =
-            page.counters("umbra_mqtt_bytes_total", "Bytes of MQTT, without TLS and WebSocket around them.");
+        let mut bytes = page.counters("umbra_mqtt_bytes_total", "Bytes of MQTT, excluding TLS and WebSocket framing.");
         bytes.sample(&[("direction", "received")], counters.bytes_received.get());
         bytes.sample(&[("direction", "sent")], counters.bytes_sent.get());
     }
 
     fn tls(&self, page: &mut MetricsPage) {
-        let mut failed = page.counters("umbra_tls_handshakes_failed_total", "TLS handshakes that failed, by cause.");
+        let mut failed = page.counters("umbra_tls_handshakes_failed_total", "Failed TLS handshakes, by cause.");
         for (cause, count) in self.listeners.tls_handshakes_failed.counts() {
             failed.sample(&[("cause", cause)], count);
         }
         let mut expiry = page.gauges(
             "umbra_tls_certificate_expiry_seconds",
-            "Seconds until the certificate of a listener, or one of its chain, expires; negative once it has.",
+            "Seconds until the first certificate in the chain of a listener expires; negative afterwards.",
         );
         for (listener, tls) in &self.tls {
             expiry.sample(&[("listener", listener)], tls.seconds_to_expiry());
@@ -114,23 +108,23 @@ impl Telemetry {
 
     fn sessions(&self, page: &mut MetricsPage) {
         let load = self.broker.sessions.load();
-        let mut sessions = page.gauges("umbra_sessions", "Sessions, connected or kept for their client.");
+        let mut sessions = page.gauges("umbra_sessions", "Sessions by state.");
         sessions.sample(&[("state", "connected")], load.connected);
         sessions.sample(&[("state", "parked")], load.disconnected);
-        page.gauge("umbra_outbox_bytes", "Bytes queued towards all sessions.", load.queued_bytes);
+        page.gauge("umbra_outbox_bytes", "Bytes queued for all sessions.", load.queued_bytes);
         page.gauge(
             "umbra_outbox_bytes_largest",
-            "Bytes queued towards the slowest session.",
+            "Bytes queued for the session with the longest queue.",
             load.queued_bytes_largest,
         );
         page.gauge(
             "umbra_sessions_lagging",
-            "Connected sessions that catch up from the journal because their queue was full, or they were away.",
+            "Connected sessions that resync from the journal because their queue was full or they were absent.",
             load.lagging,
         );
         page.gauge(
             "umbra_streams",
-            "Streams of events, and requests that wait for a change, over HTTP.",
+            "Open event streams and waiting requests over HTTP.",
             self.service.quotas().principals.streams(),
         );
         page.gauge(
@@ -144,10 +138,10 @@ impl Telemetry {
     fn requests(&self, page: &mut MetricsPage) {
         let mut requests = page.counters(
             "umbra_requests_total",
-            "Commands that were decided, by what was asked and how it ended: accepted, unchanged, replayed, dry-run, or the \
+            "Decided commands by operation and outcome: accepted, unchanged, replayed, dry-run, or the \
              error of the rejection.",
         );
-        // These are there from the start, so that a rate over them has a beginning.
+        // Present from the start, so that a rate over them has a first value.
         let mut counts = self.service.outcomes().counts();
         for label in [("update", "accepted"), ("update", "unchanged"), ("update", "version-conflict")] {
             if !counts.iter().any(|(known, _)| *known == label) {
@@ -157,18 +151,18 @@ impl Telemetry {
         for ((operation, outcome), count) in counts {
             requests.sample(&[("operation", operation), ("outcome", outcome)], count);
         }
-        let (queued, room) = self.service.queue_bytes();
-        page.gauge("umbra_engine_queue_bytes", "Bytes of commands that wait to be decided.", queued);
-        page.gauge("umbra_engine_queue_bytes_max", "Bytes of commands that may wait.", room);
+        let (queued, max) = self.service.queue_bytes();
+        page.gauge("umbra_engine_queue_bytes", "Bytes of queued commands.", queued);
+        page.gauge("umbra_engine_queue_bytes_max", "Maximum bytes of queued commands.", max);
         let behind = self.service.head().0.saturating_sub(self.broker.events.fan_out_position().finished());
-        page.gauge("umbra_announcer_behind_entries", "Changes on the disk that are not announced yet.", behind);
+        page.gauge("umbra_announcer_behind_entries", "Committed changes that are not published yet.", behind);
     }
 
     fn drops(&self, page: &mut MetricsPage) {
         let (counters, drops) = (&self.broker.counters, &self.broker.drops);
         let mut dropped = page.counters(
             "umbra_deliveries_dropped_total",
-            "Messages not delivered, by cause. What is superseded was followed by a newer one of its topic.",
+            "Dropped messages, by cause. After a superseded one a newer one of its topic was sent.",
         );
         for (cause, count) in [
             ("superseded", &drops.superseded),
@@ -183,71 +177,67 @@ impl Telemetry {
         dropped.sample(&[("cause", "too-large-for-client")], counters.deliveries_too_large.get());
         page.counter(
             "umbra_publishes_refused_total",
-            "Publications to topics that are not the client's to publish to.",
+            "Publications to topics that the client may not publish to.",
             counters.publishes_refused.get(),
         );
         let lagged = drops.lagged.get();
         page.counter(
             "umbra_sessions_lagged_total",
-            "Times the queue of a session was full and it had to catch up.",
+            "Number of times a session began a resync because its queue was full.",
             lagged,
         );
         let closed = drops.closed.get();
-        page.counter("umbra_sessions_overrun_total", "Connections ended because replies were not read.", closed);
+        page.counter("umbra_sessions_overrun_total", "Connections closed because replies were not read.", closed);
     }
 
     fn quotas(&self, page: &mut MetricsPage) {
         let counters = self.service.quotas().counters();
-        let mut met =
-            page.counters("umbra_quota_met_total", "Times something was refused or slowed for a quota, by quota.");
+        let mut exceeded =
+            page.counters("umbra_quota_met_total", "Number of times a quota caused a refusal or throttling, by quota.");
         for cause in QuotaKind::ALL {
-            met.sample(&[("quota", cause.name())], counters.get(*cause));
+            exceeded.sample(&[("quota", cause.name())], counters.get(*cause));
         }
     }
 
     fn logins(&self, page: &mut MetricsPage) {
         let counters = self.authority.counters();
-        let mut logins = page.counters("umbra_logins_refused_total", "Logins refused, by cause.");
+        let mut logins = page.counters("umbra_logins_refused_total", "Refused logins, by cause.");
         logins.sample(&[("cause", "wrong")], counters.refused.get());
         logins.sample(&[("cause", "no-role")], counters.without_role.get());
         logins.sample(&[("cause", "too-many-failures")], counters.limited.get());
         logins.sample(&[("cause", "busy")], counters.busy.get());
-        page.counter(
-            "umbra_password_hashes_total",
-            "Passwords hashed to compare them.",
-            counters.password_hashes.get(),
-        );
+        page.counter("umbra_password_hashes_total", "Passwords hashed for comparison.", counters.password_hashes.get());
     }
 
     fn commits(&self, page: &mut MetricsPage, health: &Health) {
         let commits = self.service.commits();
-        page.histogram(
-            "umbra_commit_seconds",
-            "How long a commit took, to where it is on the disk.",
-            &commits.durations,
-        );
-        page.histogram("umbra_batch_commands", "Commands that were decided together.", &commits.batches);
-        page.counter(
-            "umbra_commits_failed_total",
-            "Commits that failed; the first stops the store.",
-            commits.failed.get(),
-        );
+        page.histogram("umbra_commit_seconds", "Duration of commits until they are on the disk.", &commits.durations);
+        page.histogram("umbra_batch_commands", "Commands per batch.", &commits.batches);
+        page.counter("umbra_commits_failed_total", "Failed commits; the first stops the store.", commits.failed.get());
         let writable = u8::from(health.state == State::Writable);
-        page.gauge("umbra_store_writable", "1 if updates are taken; 0: /readyz says why not.", writable);
+        page.gauge(
+            "umbra_store_writable",
+            "1 if the store accepts updates, else 0; /readyz gives the reason.",
+            writable,
+        );
         page.gauge("umbra_store_file_bytes", "Bytes of the store file.", health.file_bytes);
         if let Some(free) = health.free_disk {
             page.gauge("umbra_store_free_disk_bytes", "Free bytes on the disk of the store.", free);
         }
-        page.gauge("umbra_cached_documents", "Shadows in memory.", health.cached_documents);
-        page.gauge("umbra_cached_bytes", "About how many bytes they take.", health.cached_bytes);
+        page.gauge("umbra_cached_documents", "Shadows in the document cache.", health.cached_documents);
+        page.gauge("umbra_cached_bytes", "Approximate bytes of the document cache.", health.cached_bytes);
     }
 }
 
 fn journal(page: &mut MetricsPage, health: &Health) {
     let entries = (health.head.0 + 1).saturating_sub(health.oldest.0);
-    page.gauge("umbra_journal_entries", "Changes that are kept.", entries);
-    page.gauge("umbra_journal_bytes", "Bytes of the changes that are kept.", health.journal_bytes);
-    page.gauge("umbra_journal_head", "The sequence of the newest change.", health.head.0);
-    page.gauge("umbra_lag_entries", "Changes that a start after a crash would apply again.", health.lag_entries);
-    page.gauge("umbra_lag_bytes", "Bytes of these.", health.lag_bytes);
+    page.gauge("umbra_journal_entries", "Changes in the journal.", entries);
+    page.gauge("umbra_journal_bytes", "Bytes of the journal.", health.journal_bytes);
+    page.gauge("umbra_journal_head", "Sequence of the newest change.", health.head.0);
+    page.gauge(
+        "umbra_lag_entries",
+        "Changes after the checkpoint, which a start after a crash replays.",
+        health.lag_entries,
+    );
+    page.gauge("umbra_lag_bytes", "Bytes of the changes after the checkpoint.", health.lag_bytes);
 }

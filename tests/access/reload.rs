@@ -16,7 +16,7 @@ use crate::{
     site::{client, connect, heard, site, site_with, topics},
 };
 
-const DONE: &str = "users, keys and roles read again";
+const DONE: &str = "users, keys and roles reloaded";
 
 /// How the server ends the connection of one who may not stay.
 fn ended(client: &mut Client) {
@@ -191,9 +191,9 @@ fn a_configuration_that_will_not_do_keeps_nobody_in() {
     let mut removed = client(&server, "lamp-1", V5);
     edit(&server, "role = \"viewer\"\nprincipals", "role = \"viewr\"\nprincipals");
     passwd(server.directory(), &["remove", "lamp-1"], "");
-    server.hangup(1, "users and keys read again, sessions reviewed; roles are those before");
+    server.hangup(1, "users and keys reloaded, sessions reviewed; roles are unchanged");
     let log = server.log();
-    assert!(log.contains("the configuration is not taken, the one before stays in use"), "{log}");
+    assert!(log.contains("configuration rejected, the previous one stays in use"), "{log}");
     assert!(log.contains("is 'viewr', but must be one of the roles that there are"), "{log}");
     ended(&mut removed);
     viewer.subscribe(&[("shadow/lamp-1/update/accepted", 1)]);
@@ -211,7 +211,7 @@ fn every_file_that_will_not_do_is_named() {
     }
     server.hangup(1, "sessions reviewed");
     let log = server.log();
-    let named = log.lines().filter(|line| line.contains("is not taken, what was in it before stays in use"));
+    let named = log.lines().filter(|line| line.contains("rejected, its previous content stays in use"));
     let named: Vec<_> = named.filter_map(|line| line.split("error=").nth(1)).collect();
     assert_eq!(named.len(), 3, "{log}");
     for file in ["users", "secret", "aws-keys"] {
@@ -225,7 +225,7 @@ fn every_file_that_will_not_do_is_named() {
 /// A limit that was raised seemed to be in force.
 #[test]
 fn what_waits_for_a_restart_is_named() {
-    let waits = "changed in the configuration, but that waits for a restart";
+    let waits = "changed configuration keys take effect after a restart";
     let server = site();
     edit(&server, "kind = \"http\"", "kind = \"http\"\ncertificate_role = \"viewer\"");
     server.hangup(1, DONE);

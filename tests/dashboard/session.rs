@@ -138,7 +138,7 @@ fn a_session_ends_with_the_user() {
     let site = Site::open();
     let (boss, viewer) = (site.sign_in("boss"), site.sign_in("viewer-1"));
     passwd(site.server.directory(), &["remove", "viewer-1"], "");
-    site.server.hangup(1, "read again");
+    site.server.hangup(1, "reloaded");
     assert_eq!((site.who(&viewer).0, site.who(&boss).0), (401, 200));
 }
 

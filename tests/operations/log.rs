@@ -31,7 +31,7 @@ fn it_begins_with_what_starts_and_ends_in_words() {
     let exit = server.stop();
     let last = exit.log.lines().last().unwrap();
     assert!(
-        last.ends_with(": ended connections_accepted=0 refused_and_dropped=\"none\" quotas_met=\"none\""),
+        last.ends_with(": shutdown complete connections_accepted=0 refused_and_dropped=\"none\" quotas_met=\"none\""),
         "{last}"
     );
 

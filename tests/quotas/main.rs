@@ -33,7 +33,7 @@ fn allowance(start: Instant, per_second: u64, burst: u64) -> usize {
 /// Stops the server; it must have counted these quotas as met, and no others.
 fn assert_met(server: &mut Server, quotas: &[&str]) {
     let log = server.stop().log;
-    let line = log.lines().rfind(|line| line.contains(": ended ")).expect("the counters are logged");
+    let line = log.lines().rfind(|line| line.contains(": shutdown complete ")).expect("the counters are logged");
     let met =
         line.split("quotas_met=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("with those of the quotas");
     let met: Vec<&str> = met.split(' ').filter_map(|one| Some(one.split_once('=')?.0)).collect();

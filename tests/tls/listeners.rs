@@ -161,9 +161,9 @@ fn files_that_will_not_do() {
         (missing, key, ca, missing, "No such file"),
         (certificate, missing, ca, missing, "No such file"),
         (certificate, key, missing, missing, "No such file"),
-        (key, key, ca, key, "there is no certificate in it"),
+        (key, key, ca, key, "contains no certificate"),
         (certificate, certificate, ca, certificate, "no items found"),
-        (certificate, key, key, key, "there is no certificate in it"),
+        (certificate, key, key, key, "contains no certificate"),
         (certificate, &client.key, ca, certificate, "keys may not be consistent"),
     ] {
         let lines = format!("tls_certificate = {certificate:?}\ntls_key = {key:?}\ntls_client_ca = {ca:?}");

@@ -15,8 +15,8 @@ use crate::{
     },
 };
 
-const DONE: &str = "TLS files read again";
-const NOT_TAKEN: &str = "TLS files not taken";
+const DONE: &str = "TLS files reloaded";
+const NOT_TAKEN: &str = "TLS files rejected";
 
 /// Puts the files of `issued` in the place of those of `before`.
 fn replace(before: &Issued, issued: &Issued) {

@@ -245,7 +245,7 @@ fn a_certificate_that_is_revoked() {
         socket
     });
     authority.revoke(&[&stolen]);
-    server.hangup(1, "TLS files read again");
+    server.hangup(1, "TLS files reloaded");
     assert_eq!(ends.frame(), None);
     stays.ping();
 }

@@ -178,7 +178,7 @@ async fn authenticate(
         proof: &peer.proof,
         credentials: Credentials::of(connect.username.as_deref(), connect.password.as_deref()),
     };
-    let authenticate = broker.authority.let_in_again(peer.signed_in.as_deref(), login, client_id).await;
+    let authenticate = broker.authority.authenticate_again(peer.signed_in.as_deref(), login, client_id).await;
     let (auth_context, access) =
         authenticate.map_err(|denied| ConnectRefused(reason_of(denied), denied.to_string().into()))?;
     match rights::may_leave(&access, connect.will.as_ref()) {

@@ -1,4 +1,4 @@
-//! How values are spread: counted in buckets, each an atomic number, by any thread.
+//! A histogram with atomic buckets, which any thread may update.
 
 use std::{
     fmt,
@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-/// Values by size. What is observed is an integer; [`Histogram::unit`] says what one is, such as 10⁻⁹ s.
+/// Counts of values by size. Values are integers; [`Histogram::unit`] is the size of 1, such as 10⁻⁹ s.
 pub struct Histogram {
-    /// The highest value of each bucket, ascending; one more bucket has what is above.
+    /// The highest value of each bucket, ascending; one more bucket has the values above.
     bounds: &'static [u64],
     unit: f64,
     buckets: Box<[AtomicU64]>,
@@ -16,14 +16,14 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// An empty one.
+    /// Creates an empty histogram.
     #[must_use]
     pub fn new(bounds: &'static [u64], unit: f64) -> Self {
         let buckets = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         Self { bounds, unit, buckets, sum: AtomicU64::new(0) }
     }
 
-    /// An empty one of durations, from 100 µs to 10 s.
+    /// Creates an empty histogram of durations from 100 µs to 10 s.
     #[must_use]
     pub fn of_durations() -> Self {
         Self::new(&DURATIONS, 1e-9)
@@ -43,13 +43,13 @@ impl Histogram {
         self.observe(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// What one observed unit is.
+    /// Returns the size of one unit.
     #[must_use]
     pub fn unit(&self) -> f64 {
         self.unit
     }
 
-    /// How many values were at most as high as each bound, and, at the end, how many there were; and their sum.
+    /// Returns the cumulative counts by bound, the last one without bound, and the sum of all values.
     #[must_use]
     pub fn counts(&self) -> (Vec<(Option<u64>, u64)>, u64) {
         let bounds = self.bounds.iter().copied().map(Some).chain([None]);
@@ -68,7 +68,7 @@ impl fmt::Debug for Histogram {
     }
 }
 
-/// In nanoseconds.
+/// Nanoseconds.
 const DURATIONS: [u64; 16] = [
     100_000,
     250_000,

@@ -1,22 +1,22 @@
-//! What became of requests, counted by what was asked and how it ended.
+//! Counts of decided requests by operation and outcome.
 //!
-//! Only the announcer's thread counts, batch by batch, so the lock is free but for a reader of the metrics. The labels
-//! are words of the program: what a client sends makes none.
+//! Only the notifier thread counts, batch by batch, so only a reader of the metrics can contend for the lock. The
+//! labels are fixed words of the program, never texts of clients.
 
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-/// The counts.
+/// Counters by operation and outcome.
 #[derive(Debug, Default)]
 pub struct OutcomeCounters(Mutex<BTreeMap<Label, u64>>);
 
-/// What was asked (`update`, `delete`) and how it ended: `accepted`, `unchanged`, `replayed`, `dry-run`, or the `error`
+/// The operation (`update`, `delete`) and the outcome: `accepted`, `unchanged`, `replayed`, `dry-run`, or the `error`
 /// of the rejection.
 pub type Label = (&'static str, &'static str);
 
 impl OutcomeCounters {
-    /// Counts one of each.
+    /// Adds one to the count of each label.
     pub fn count(&self, labels: &[Label]) {
         let mut counts = self.0.lock();
         for label in labels {
@@ -24,7 +24,7 @@ impl OutcomeCounters {
         }
     }
 
-    /// The counts so far, in the order of the labels.
+    /// Returns the counts so far, in the order of the labels.
     #[must_use]
     pub fn counts(&self) -> Vec<(Label, u64)> {
         self.0.lock().iter().map(|(label, count)| (*label, *count)).collect()

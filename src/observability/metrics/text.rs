@@ -4,11 +4,11 @@ use std::fmt::{Display, Write};
 
 use crate::observability::metrics::Histogram;
 
-/// A page of metrics in the making.
+/// A page of metrics under construction.
 #[derive(Debug, Default)]
 pub struct MetricsPage(String);
 
-/// A family of the page: the samples of one name.
+/// A metric family: the samples of one name.
 #[derive(Debug)]
 pub struct Family<'a> {
     page: &'a mut String,
@@ -16,35 +16,35 @@ pub struct Family<'a> {
 }
 
 impl MetricsPage {
-    /// The text.
+    /// Returns the text of the page.
     #[must_use]
     pub fn into_text(self) -> String {
         self.0
     }
 
-    /// Begins a family of numbers that only rise; its name ends in `_total`.
-    pub fn counters(&mut self, name: &'static str, about: &str) -> Family<'_> {
-        self.family(name, about, "counter")
+    /// Begins a family of counters; its name ends in `_total`.
+    pub fn counters(&mut self, name: &'static str, help: &str) -> Family<'_> {
+        self.family(name, help, "counter")
     }
 
-    /// Begins a family of numbers that go up and down.
-    pub fn gauges(&mut self, name: &'static str, about: &str) -> Family<'_> {
-        self.family(name, about, "gauge")
+    /// Begins a family of gauges.
+    pub fn gauges(&mut self, name: &'static str, help: &str) -> Family<'_> {
+        self.family(name, help, "gauge")
     }
 
-    /// A counter without labels.
-    pub fn counter(&mut self, name: &'static str, about: &str, value: u64) {
-        self.counters(name, about).sample(&[], value);
+    /// Adds a counter without labels.
+    pub fn counter(&mut self, name: &'static str, help: &str, value: u64) {
+        self.counters(name, help).sample(&[], value);
     }
 
-    /// A gauge without labels.
-    pub fn gauge(&mut self, name: &'static str, about: &str, value: impl Display) {
-        self.gauges(name, about).sample(&[], value);
+    /// Adds a gauge without labels.
+    pub fn gauge(&mut self, name: &'static str, help: &str, value: impl Display) {
+        self.gauges(name, help).sample(&[], value);
     }
 
-    /// A histogram.
-    pub fn histogram(&mut self, name: &'static str, about: &str, histogram: &Histogram) {
-        let family = self.family(name, about, "histogram");
+    /// Adds a histogram.
+    pub fn histogram(&mut self, name: &'static str, help: &str, histogram: &Histogram) {
+        let family = self.family(name, help, "histogram");
         let (counts, sum) = histogram.counts();
         let scaled = |value: u64| value as f64 * histogram.unit();
         let mut all = 0;
@@ -56,8 +56,8 @@ impl MetricsPage {
         put(family.page, format_args!("{name}_sum {}\n{name}_count {all}\n", scaled(sum)));
     }
 
-    fn family(&mut self, name: &'static str, about: &str, kind: &str) -> Family<'_> {
-        put(&mut self.0, format_args!("# HELP {name} {about}\n# TYPE {name} {kind}\n"));
+    fn family(&mut self, name: &'static str, help: &str, kind: &str) -> Family<'_> {
+        put(&mut self.0, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
         Family { page: &mut self.0, name }
     }
 }
@@ -71,12 +71,12 @@ impl Family<'_> {
     }
 }
 
-/// A label value as it stands between quotes.
+/// Returns a label value escaped for its quotes.
 fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// A bound without the traces of binary fractions.
+/// Formats a bound without the artifacts of binary fractions.
 fn rounded(value: f64) -> String {
     let text = format!("{value:.6}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -91,16 +91,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_written_as_prometheus_reads_it() {
+    fn writes_the_prometheus_text_format() {
         let mut page = MetricsPage::default();
-        page.counter("a_total", "What a is.", 7);
-        page.gauges("b", "What b is.").sample(&[("kind", "x"), ("of", "\"y\"\\\n")], 1.5);
+        page.counter("a_total", "The a.", 7);
+        page.gauges("b", "The b.").sample(&[("kind", "x"), ("of", "\"y\"\\\n")], 1.5);
         let histogram = Histogram::new(&[1_000_000, 2_500_000], 1e-9);
         [500_000, 2_000_000, 9_000_000].iter().for_each(|value| histogram.observe(*value));
-        page.histogram("c_seconds", "What c is.", &histogram);
-        let expected = "# HELP a_total What a is.\n# TYPE a_total counter\na_total 7\n\
-                        # HELP b What b is.\n# TYPE b gauge\nb{kind=\"x\",of=\"\\\"y\\\"\\\\\\n\"} 1.5\n\
-                        # HELP c_seconds What c is.\n# TYPE c_seconds histogram\n\
+        page.histogram("c_seconds", "The c.", &histogram);
+        let expected = "# HELP a_total The a.\n# TYPE a_total counter\na_total 7\n\
+                        # HELP b The b.\n# TYPE b gauge\nb{kind=\"x\",of=\"\\\"y\\\"\\\\\\n\"} 1.5\n\
+                        # HELP c_seconds The c.\n# TYPE c_seconds histogram\n\
                         c_seconds_bucket{le=\"0.001\"} 1\nc_seconds_bucket{le=\"0.0025\"} 2\n\
                         c_seconds_bucket{le=\"+Inf\"} 3\nc_seconds_sum 0.0115\nc_seconds_count 3\n";
         let text = page.into_text();

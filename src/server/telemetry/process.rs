@@ -1,4 +1,4 @@
-//! Metrics of the process, under the names that Prometheus' own client libraries give them.
+//! Metrics of the process, under the names that Prometheus' own client libraries use.
 
 use std::{
     fs,
@@ -14,16 +14,16 @@ use rustix::{
 
 use crate::observability::metrics::MetricsPage;
 
-/// When this process started; looked at first while it starts.
+/// The start time of this process, first read while it starts.
 static STARTED: LazyLock<f64> =
     LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
 
-/// Remembers that the process starts now.
+/// Records that the process starts now.
 pub(super) fn started() {
     LazyLock::force(&STARTED);
 }
 
-/// Adds the metrics of the process; those that the system does not tell are left out.
+/// Adds the metrics of the process; those that the system does not provide are left out.
 pub(super) fn put(page: &mut MetricsPage) {
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     let seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
@@ -37,12 +37,12 @@ pub(super) fn put(page: &mut MetricsPage) {
         page.gauge("process_open_fds", "Open files of the process, sockets included.", open);
     }
     if let Some(max) = getrlimit(Resource::Nofile).current {
-        page.gauge("process_max_fds", "Open files that the process may have.", max);
+        page.gauge("process_max_fds", "Maximum number of open files.", max);
     }
-    page.gauge("process_start_time_seconds", "When the process started, in seconds since 1970.", *STARTED);
+    page.gauge("process_start_time_seconds", "Start time of the process in seconds since 1970.", *STARTED);
 }
 
-/// The second number of `/proc/self/statm`, in pages.
+/// Returns the resident memory: the second number of `/proc/self/statm`, which counts pages.
 fn resident_bytes() -> Option<u64> {
     let pages: u64 = fs::read_to_string("/proc/self/statm").ok()?.split_whitespace().nth(1)?.parse().ok()?;
     Some(pages * param::page_size() as u64)

@@ -143,7 +143,7 @@ fn a_refusal_has_its_exit_code_and_says_why() {
     for (answer, code, told) in [
         ((Some(CONFLICT), 0x83), 3, "umbrad: rejected: 409 version-conflict: Version conflict; current version 9\n"),
         ((Some(CONFLICT), 0), 3, "current version 9"),
-        ((None, 0x87), 1, "umbrad: the broker refuses the request: NotAuthorized\n"),
+        ((None, 0x87), 1, "umbrad: the broker refused the request: NotAuthorized\n"),
     ] {
         let (output, _) = ask(&["update", "d-1", "{}"], answer);
         check(&output, code, "", told);
@@ -220,8 +220,8 @@ fn what_is_asked_of_a_shadow_s_topic_is_asked_of_the_shadow() {
         (["publish", "log/lamp-1"], 3, may_not("publish to log/lamp-1"), ""),
         (["publish", "shadow/lamp-1/updat"], 2, String::new(), "unknown operation 'updat'"),
         (["publish", "shadow/lamp-1/presence"], 2, String::new(), "only the service publishes to this topic"),
-        (["receive", "$SYS/x"], 2, String::new(), "the service tells nothing there"),
-        (["receive", "shadow/+/update"], 2, String::new(), "'shadow/+/update' is no topic"),
+        (["receive", "$SYS/x"], 2, String::new(), "the service publishes nothing there"),
+        (["receive", "shadow/+/update"], 2, String::new(), "'shadow/+/update' is not a topic name"),
         (["get", "shadow/lamp-1"], 2, String::new(), "a shadow is DEVICE or DEVICE~NAME"),
     ] {
         let arguments = [&["auth", "explain", "lamp-1"][..], &question, &["--by", "certificate"]].concat();

@@ -156,7 +156,7 @@ fn what_is_wrong_with_a_connection_is_named() {
         (&["--url", &format!("{ws}/elsewhere")], 1, "WebSocket: "),
         (&["--url", &mqtt, "--user", "x"], 2, "--password-file FILE, or UMBRA_PASSWORD"),
         (&["--context", "none"], 2, "there is no context 'none'"),
-        (&["--context", "../none"], 2, "'../none' is no name of a context"),
+        (&["--context", "../none"], 2, "invalid context name '../none'"),
     ] {
         shell.fails(&[&["get", "lamp-1"], flags].concat(), code, expected);
     }
@@ -224,7 +224,11 @@ fn messages_go_to_topics_and_come_from_them() {
     shell.fails(&["pub", "plant/#", "x", "--url", &url], 2, "'plant/#' is no valid topic");
     shell.fails(&["sub", "a/#/b", "--url", &url], 2, "'a/#/b' is no valid topic or filter");
     for qos in ["1", "2"] {
-        shell.fails(&["pub", "shadow/lamp-1/presence", "x", "-q", qos, "--url", &url], 3, "the broker refuses");
+        shell.fails(
+            &["pub", "shadow/lamp-1/presence", "x", "-q", qos, "--url", &url],
+            3,
+            "the broker refused the request",
+        );
     }
 }
 

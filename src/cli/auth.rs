@@ -19,7 +19,7 @@ use crate::{
     shadow::{DeviceId, Pointer, ShadowKey, ShadowName, name::NameError},
 };
 
-/// Who may do what.
+/// Explain the access rights of clients.
 #[derive(Debug, Args)]
 pub(super) struct Auth {
     #[command(subcommand)]
@@ -31,24 +31,24 @@ enum Command {
     Explain(Explain),
 }
 
-/// Tell whether a principal may do something, and by which rule.
+/// Print whether a principal may do something, and by which rule.
 #[derive(Debug, Args)]
 struct Explain {
-    /// The name of the principal: a user, the common name of a certificate, the subject of a token.
+    /// Name of the principal: a user, the common name of a certificate, or the subject of a token.
     principal: String,
-    /// get, update, delete, subscribe, history; or publish, receive for a topic.
+    /// One of get, update, delete, subscribe, history for a shadow; publish or receive for a topic.
     operation: String,
-    /// The shadow, as DEVICE or DEVICE~NAME; or the topic, without wildcards.
+    /// The shadow as DEVICE or DEVICE~NAME, or the topic without wildcards.
     subject: String,
-    /// A path in it, such as /desired/mode; without it, any.
+    /// Path in the shadow, such as /desired/mode; without it, any path.
     path: Option<Pointer>,
-    /// How the principal is known.
+    /// Authentication method of the principal.
     #[arg(long, value_enum, default_value = "password")]
     by: Method,
-    /// The client id, for rules with {client}.
+    /// Client id, for rules with {client}.
     #[arg(long, value_name = "ID", default_value = "")]
     client_id: String,
-    /// The listener, which may give a role; without it, the first.
+    /// Name of the listener, which may assign a role; without it, the first one.
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
     #[command(flatten)]
@@ -72,7 +72,7 @@ impl Auth {
 }
 
 impl Explain {
-    /// Prints the answer; no is [`Exit::Rejected`].
+    /// Prints the answer. Returns [`Exit::Rejected`] if access is not allowed.
     fn run(self) -> Exit {
         let (config, policy) = match self.source.load(&Arguments::default()) {
             Ok(loaded) => loaded,
@@ -95,7 +95,7 @@ impl Explain {
             (name, path) => {
                 let known = Operation::NAMED.map(|(name, _)| name).join(", ");
                 let operation = Operation::of(name).ok_or_else(|| {
-                    format!("'{name}' is no operation; known are {known}, and publish and receive for topics")
+                    format!("unknown operation '{name}': use {known}, or publish or receive for topics")
                 })?;
                 Ok(Question::Shadow(operation, shadow(&self.subject)?, path.clone()))
             }
@@ -109,7 +109,10 @@ impl Explain {
         };
         let listener = listener.ok_or_else(|| {
             let known = config.listeners.iter().map(|listener| &*listener.name).collect::<Vec<_>>().join(", ");
-            format!("there is no listener '{}'; there are {known}", self.listener.as_deref().unwrap_or_default())
+            format!(
+                "unknown listener '{}': the configuration has {known}",
+                self.listener.as_deref().unwrap_or_default()
+            )
         })?;
         let (method, role) = match self.by {
             Method::Anonymous => (auth::Method::Anonymous, listener.anonymous_role.as_deref()),
@@ -120,16 +123,16 @@ impl Explain {
         };
         let principal = match self.by {
             Method::Anonymous => Principal::anonymous(&self.principal),
-            _ => Principal::named(&self.principal).map_err(|error| {
-                format!("{error}; an anonymous client is asked about by its client id and --by anonymous")
-            })?,
+            _ => Principal::named(&self.principal)
+                .map_err(|error| format!("{error}; for an anonymous client give its client id and --by anonymous"))?,
         };
         let client: Arc<str> = self.client_id.as_str().into();
         Ok(policy.access(&principal, method, role, &client))
     }
 }
 
-/// A request to a shadow is no publication to who writes rules, but its operation.
+/// Returns the question for a publication. For the authors of rules, a request to a shadow is its operation and no
+/// publication.
 fn publish(topic: &str) -> Result<Question, String> {
     match Destination::of(&topic_name(topic)?) {
         Destination::Ordinary => Ok(Question::Publish(topic.to_owned())),
@@ -138,27 +141,27 @@ fn publish(topic: &str) -> Result<Question, String> {
     }
 }
 
-/// What the service tells of a shadow is told to who may subscribe to that.
+/// Returns the question for receiving `topic`. Events of a shadow need the right to subscribe to the shadow.
 fn receive(topic: &str) -> Result<Question, String> {
-    match (Destination::of(&topic_name(topic)?), topics::told_on(topic)) {
+    match (Destination::of(&topic_name(topic)?), topics::shadow_of(topic)) {
         (Destination::Ordinary, _) => Ok(Question::Receive(topic.to_owned())),
         (_, Some(key)) => Ok(Question::Shadow(Operation::Subscribe, key, None)),
-        (_, None) => Err(format!("{topic}: the service tells nothing there; for a shadow ask about 'subscribe'")),
+        (_, None) => Err(format!("{topic}: the service publishes nothing there; for a shadow use 'subscribe'")),
     }
 }
 
 fn topic_name(text: &str) -> Result<TopicName, String> {
-    TopicName::new(text).map_err(|error| format!("'{text}' is no topic: {error}"))
+    TopicName::new(text).map_err(|error| format!("'{text}' is not a topic name: {error}"))
 }
 
-/// Reads `DEVICE` or `DEVICE~NAME`, as shadows are named in messages.
+/// Parses `DEVICE` or `DEVICE~NAME`, the form of shadows in messages.
 fn shadow(text: &str) -> Result<ShadowKey, String> {
-    let told =
+    let explained =
         |error: NameError| format!("{error}; a shadow is DEVICE or DEVICE~NAME, topics are for publish and receive");
     Ok(match text.split_once('~') {
-        None => ShadowKey::classic(DeviceId::new(text).map_err(told)?),
+        None => ShadowKey::classic(DeviceId::new(text).map_err(explained)?),
         Some((device, name)) => {
-            ShadowKey::named(DeviceId::new(device).map_err(told)?, ShadowName::new(name).map_err(told)?)
+            ShadowKey::named(DeviceId::new(device).map_err(explained)?, ShadowName::new(name).map_err(explained)?)
         }
     })
 }

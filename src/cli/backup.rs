@@ -1,7 +1,7 @@
 //! `umbrad backup`, `umbrad restore` and `umbrad check`.
 //!
-//! A backup comes from the running server, or from a store that no server has open. It gets its name only once it is
-//! whole on the disk and has been looked through: what has the name of a backup is one.
+//! A backup is taken from the running server, or from a store that no server has open. It gets its name only once it is
+//! complete on the disk and was checked, so every file with the name of a backup is one.
 
 use std::{
     io::BufWriter,
@@ -25,60 +25,60 @@ use crate::{
     store::{self, CopyError, Report, StoreOptions},
 };
 
-/// Take a backup of the running server, which goes on, or of a store that none has open. It holds every update that was
-/// accepted before it began.
+/// Take a backup of the running server, which continues, or of a store that no server has open. It has every update
+/// that was accepted before it began.
 #[derive(Debug, Args)]
 pub(super) struct Backup {
-    /// Where to write it. A file that is there is replaced once the new one is whole.
+    /// File for the backup. An existing file is replaced once the new one is complete.
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
     #[command(flatten)]
     server: ContextArgs,
-    /// The store file, in place of a running server.
+    /// Store file to back up instead of a running server.
     #[arg(long, value_name = "PATH", conflicts_with_all = ["ConnectOptions", "context"])]
     store: Option<PathBuf>,
 }
 
-/// Make a store of a backup, where there is none yet.
+/// Restore a store from a backup, where no store exists yet.
 #[derive(Debug, Args)]
 pub(super) struct Restore {
-    /// The backup.
+    /// The backup file.
     file: PathBuf,
-    /// Where the store is to be; without it, where the configuration says.
+    /// File for the store; without it, the path in the configuration.
     #[arg(long, value_name = "PATH")]
     store: Option<PathBuf>,
     #[command(flatten)]
     source: Source,
 }
 
-/// Look through a backup, or a store that no server has open: every page and every value, the journal's chain, and
-/// every shadow against the journal.
+/// Check a backup, or a store that no server has open: every page and value, the chain of the journal, and every shadow
+/// against the journal.
 #[derive(Debug, Args)]
 pub(super) struct Check {
-    /// The store or backup.
+    /// The store or backup file.
     file: PathBuf,
 }
 
 impl Backup {
     pub(super) async fn run(self) -> Exit {
         match self.take().await {
-            Ok(report) => tell(&report, Some(&self.to), "the store is damaged, and so is its backup"),
+            Ok(report) => print_report(&report, Some(&self.to), "the store is damaged, and so is its backup"),
             Err(failure) => {
-                let told = match &failure {
+                let message = match &failure {
                     HttpFailure::Write(_) => format!("{}: {failure}", self.to.display()),
                     failure => failure.to_string(),
                 };
-                complain(&told, exit_of(&failure))
+                complain(&message, exit_of(&failure))
             }
         }
     }
 
     async fn take(&self) -> Result<Report, HttpFailure> {
-        // It holds every shadow and the name of everybody: for its owner alone.
+        // A backup has every shadow and the names of all principals, so only its owner may read it.
         let part = Part::begin(&self.to).map_err(HttpFailure::Write)?;
         let taken = self.fill(&part).await;
         if taken.is_err() {
-            part.discard(); // what is left of it is no backup
+            part.discard(); // an incomplete file is no backup
         }
         taken
     }
@@ -109,9 +109,11 @@ impl Restore {
         let mut options = store_options(&config.store, &config.limits);
         options.path = self.store.unwrap_or(options.path);
         match store::restore(&self.file, &options) {
-            Ok(report) => {
-                tell(&report, Some(&options.path), "the backup holds damaged records, and so does the store now")
-            }
+            Ok(report) => print_report(
+                &report,
+                Some(&options.path),
+                "the backup has damaged records, and so has the restored store",
+            ),
             Err(error) => {
                 let failure = HttpFailure::from(error);
                 complain(&failure, exit_of(&failure))
@@ -123,7 +125,7 @@ impl Restore {
 impl Check {
     pub(super) fn run(self) -> Exit {
         match store::check(&StoreOptions::new(&self.file)) {
-            Ok(report) => tell(&report, None, "damaged"),
+            Ok(report) => print_report(&report, None, "damaged"),
             Err(error) => {
                 let failure = HttpFailure::from(error);
                 complain(&failure, exit_of(&failure))
@@ -141,9 +143,9 @@ impl From<CopyError> for HttpFailure {
     }
 }
 
-/// Prints what was found, and the absolute path of the file that was `written`; `damaged` says what it means if something
-/// is wrong.
-fn tell(report: &Report, written: Option<&Path>, damaged: &str) -> Exit {
+/// Prints the report, and the absolute path of the file that was `written`. `damaged` is the message if there are
+/// findings.
+fn print_report(report: &Report, written: Option<&Path>, damaged: &str) -> Exit {
     let Report { shadows, entries, head, findings, findings_more } = report;
     let mut found = json!({ "shadows": shadows, "entries": entries, "head": head.0 });
     if let (Some(written), Some(found)) = (written, found.as_object_mut()) {

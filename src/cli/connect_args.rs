@@ -1,7 +1,7 @@
-//! Arguments that say which broker, and the connection that a command makes with them.
+//! Arguments that name a broker, and the connection of one command.
 //!
-//! A connection is used for one command. It is never made again, since a request that may have been carried out must
-//! not be sent again unasked, and a gap in what `watch` and `sub` show must not go unseen.
+//! A connection serves one command and is never restored: a request that may have been carried out must not be repeated
+//! unasked, and a gap in the output of `watch` and `sub` must not go unnoticed.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -14,31 +14,31 @@ use umbra_client::{Client, ConnectOptions, ConnectOptionsError, Error};
 use super::{Exit, contexts::Contexts};
 use crate::config;
 
-/// Which broker, from flags or a stored context.
+/// The broker, from flags or a stored context.
 #[derive(Debug, Args)]
 pub(super) struct ContextArgs {
     #[command(flatten)]
     pub(super) options: ConnectOptions,
-    /// Stored connection to use (see `umbrad context`); flags win over it. Default: UMBRA_CONTEXT in the environment,
-    /// else the selected context, which a URL on the command line puts aside.
+    /// Stored connection to use (see `umbrad context`); flags override it. Default: UMBRA_CONTEXT in the environment,
+    /// else the selected context, which is ignored if the command line has a URL.
     #[arg(long, value_name = "NAME", help_heading = CONNECTION)]
     pub(super) context: Option<String>,
 }
 
-/// Which broker, as which client, and how long to wait.
+/// The broker, the client id, and the timeout.
 #[derive(Debug, Args)]
 pub(super) struct BrokerArgs {
     #[command(flatten)]
     context: ContextArgs,
-    /// MQTT client id; without it, one that nobody else has.
+    /// MQTT client id; without it, a unique one.
     #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new(), help_heading = CONNECTION)]
     client_id: Option<String>,
-    /// How long to wait for the connection and for the reply, such as 500ms or 10s.
+    /// Maximum time to wait for the connection and for the reply, such as 500ms or 10s.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, help_heading = CONNECTION)]
     timeout: Duration,
 }
 
-/// Why a command failed, and how it exits.
+/// The cause of a failed command, and its exit code.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(super) struct CommandFailure {
@@ -64,7 +64,7 @@ impl ContextArgs {
         let addressed = given.url.is_some() || given.http_url.is_some();
         let stored = match (&self.context, addressed) {
             (Some(name), _) => Some(Contexts::open()?.load(name)?),
-            // A login of another broker must not go to this one.
+            // The login for another broker must not be sent to this one.
             (None, true) => None,
             (None, false) => match from_environment() {
                 Some(name) => Some(Contexts::open()?.load(&name)?),
@@ -92,10 +92,10 @@ impl BrokerArgs {
 }
 
 impl Connection {
-    /// Returns the failure that `error` of the client is.
+    /// Returns the failure for an error of the client.
     pub(super) fn failure(&self, error: Error) -> CommandFailure {
         match (error, self.client.offline_reason()) {
-            (Error::Refused(reason), _) => CommandFailure::failed(format!("the broker refuses the request: {reason}")),
+            (Error::Refused(reason), _) => CommandFailure::failed(format!("the broker refused the request: {reason}")),
             (Error::Topic(topic), _) => CommandFailure::usage(Error::Topic(topic).to_string()),
             (_, Some(reason)) => CommandFailure::failed(format!("{}: connection lost: {reason}", self.broker)),
             (Error::Unanswered, None) => {
@@ -105,7 +105,7 @@ impl Connection {
         }
     }
 
-    /// Returns the failure that the end of the connection is.
+    /// Returns the failure for a lost connection.
     pub(super) fn lost(&self) -> CommandFailure {
         self.failure(Error::Closed)
     }
@@ -128,7 +128,7 @@ impl From<ConnectOptionsError> for CommandFailure {
     }
 }
 
-/// 16 hex digits that differ for every call and process.
+/// Returns 16 hex digits that differ for every call and process.
 fn nonce() -> String {
     format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }

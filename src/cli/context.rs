@@ -12,7 +12,7 @@ use super::{
 
 /// Store connections under names, so that commands need no flags.
 ///
-/// A context holds the flags of a connection, and the paths of files with certificates and passwords, never a password
+/// A context has the flags of a connection, and the paths of files with certificates and passwords, never a password
 /// itself.
 #[derive(Debug, Args)]
 pub(super) struct Context {
@@ -24,34 +24,34 @@ pub(super) struct Context {
 enum Command {
     /// Store a connection.
     Add {
-        /// Its name: 1 to 64 of A-Z a-z 0-9 . _ -
+        /// Name of the context: 1 to 64 of A-Z a-z 0-9 . _ -
         name: String,
         /// Replace a context of this name.
         #[arg(long)]
         replace: bool,
-        /// Select it as well.
+        /// Also select the context.
         #[arg(long)]
         select: bool,
         #[command(flatten)]
         options: Box<ConnectOptions>,
     },
-    /// List the names, with * before the selected one.
+    /// List the contexts, with * before the selected one.
     List,
-    /// Use this context wherever no other connection is named.
+    /// Use this context for commands without another connection.
     Select {
-        /// Its name.
+        /// Name of the context.
         name: String,
     },
     /// Use no context.
     Unselect,
     /// Print a context.
     Show {
-        /// Its name; without it, the selected one.
+        /// Name of the context; without it, the selected one.
         name: Option<String>,
     },
     /// Remove a context.
     Remove {
-        /// Its name.
+        /// Name of the context.
         name: String,
     },
 }

@@ -1,8 +1,8 @@
-//! Stored connections: one JSON file per context below `umbra/contexts` of the user's configuration directory
+//! Stored connections: one JSON file per context in `umbra/contexts` of the user's configuration directory
 //! (`XDG_CONFIG_HOME`, else `~/.config`), and the name of the selected one in `umbra/context`.
 //!
-//! The files hold no secrets, only the paths of files that do; they are for their owner alone all the same. Each is
-//! replaced as a whole.
+//! The files contain no secrets, only the paths of files that do, but only their owner may read them. Each is replaced
+//! as a whole.
 
 use std::{
     env,
@@ -34,7 +34,7 @@ impl Contexts {
         Ok(Self { directory: base.join("umbra") })
     }
 
-    /// Returns the selected options; `None` if no context is selected, or there is no place for contexts.
+    /// Returns the selected options; `None` if no context is selected, or there is no directory for contexts.
     pub(super) fn selected_options() -> Result<Option<ConnectOptions>, CommandFailure> {
         let Ok(contexts) = Self::open() else { return Ok(None) };
         contexts.selected()?.map(|name| contexts.load(&name)).transpose()
@@ -50,7 +50,7 @@ impl Contexts {
         }
     }
 
-    /// Selects a context that exists, or none.
+    /// Selects an existing context, or none.
     pub(super) fn select(&self, name: Option<&str>) -> Result<(), CommandFailure> {
         let path = self.directory.join(SELECTED);
         match name {
@@ -98,7 +98,7 @@ impl Contexts {
         self.write(&path, &text)
     }
 
-    /// Removes the context, and the selection if it was this one.
+    /// Removes the context, and the selection if it was selected.
     pub(super) fn remove(&self, name: &str) -> Result<(), CommandFailure> {
         if !removed(&self.path(name)?)? {
             return Err(unknown(name));
@@ -111,7 +111,7 @@ impl Contexts {
             return Ok(self.directory.join(CONTEXTS).join(format!("{name}.json")));
         }
         Err(CommandFailure::usage(format!(
-            "'{name}' is no name of a context: 1 to 64 of A-Z a-z 0-9 . _ -, no '.' first"
+            "invalid context name '{name}': use 1 to 64 of A-Z a-z 0-9 . _ -, not beginning with '.'"
         )))
     }
 
@@ -136,7 +136,7 @@ fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(allowed)
 }
 
-/// Removes a file; false if there was none.
+/// Removes a file. Returns false if there was none.
 fn removed(path: &Path) -> Result<bool, CommandFailure> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -146,7 +146,7 @@ fn removed(path: &Path) -> Result<bool, CommandFailure> {
 }
 
 fn unknown(name: &str) -> CommandFailure {
-    CommandFailure::usage(format!("there is no context '{name}'; `umbrad context list` shows those there are"))
+    CommandFailure::usage(format!("there is no context '{name}'; see `umbrad context list`"))
 }
 
 fn failure(path: &Path, error: &io::Error) -> CommandFailure {

@@ -5,12 +5,12 @@ use serde_json::json;
 
 use super::{Exit, connect_args::BrokerArgs, request, shadow_args::ShadowArgs};
 
-/// Delete the shadow of a device. Its versions go on from where they were if it is written again.
+/// Delete the shadow of a device. If it is written again, its versions continue from the deleted one.
 #[derive(Debug, Args)]
 pub(super) struct Delete {
     #[command(flatten)]
     shadow: ShadowArgs,
-    /// Only if this is the current version.
+    /// Delete only if this is the current version.
     #[arg(long, value_name = "VERSION")]
     version: Option<u64>,
     #[command(flatten)]

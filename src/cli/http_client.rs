@@ -1,5 +1,4 @@
-//! One request to a running server over HTTP/1.1, with TLS where its URL says https. Knows nothing of the server but
-//! its paths.
+//! One request to a running server over HTTP/1.1, with TLS for https URLs. It depends only on the paths of the server.
 
 use std::{
     io::{self, Write},
@@ -37,36 +36,36 @@ pub(super) struct Server {
     tls: Option<Tls>,
 }
 
-/// Why there is no result.
+/// The cause of a missing result.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HttpFailure {
-    /// The arguments, or a file they name.
+    /// An error in the arguments or in a file that they name.
     #[error("{0}")]
     Usage(String),
-    /// The connection options.
+    /// An error in the connection options.
     #[error(transparent)]
     Client(ClientFailure),
-    /// No connection, or it ended too early.
+    /// A connection that failed or ended early.
     #[error("{0}: {1}")]
     Connection(Uri, String),
-    /// The server's answer.
-    #[error("the server refuses: {0}")]
+    /// A rejection by the server.
+    #[error("the server refused the request: {0}")]
     Rejected(String),
-    /// The file that is written.
+    /// An error of the output file.
     #[error("cannot write: {0}")]
     Write(io::Error),
-    /// The store or backup.
+    /// An error of the store or backup.
     #[error(transparent)]
     Store(CopyError),
 }
 
-/// How long the server may take to be reached, to answer, and between two pieces of its answer.
+/// Time limit for the connection, for the response, and between two parts of it.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of a refusal that are shown.
+/// Maximum size of a refusal that is read.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
 impl Server {
-    /// Returns the server that `options` name. Reads the files that they name.
+    /// Returns the server that `options` name, with the files that they name read.
     pub(super) fn new(options: &ConnectOptions) -> Result<Self, ClientFailure> {
         let url = options.http_address()?;
         let tls = url.starts_with("https:").then(|| options.tls()).transpose()?;
@@ -76,16 +75,16 @@ impl Server {
                 format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
             }
         });
-        let url = url.parse().map_err(|_| ClientFailure::usage(format!("{url} is no URL for HTTP")))?;
+        let url = url.parse().map_err(|_| ClientFailure::usage(format!("{url} is not an HTTP URL")))?;
         Ok(Self { url, authorization, tls })
     }
 
-    /// Sends an empty POST to `path` and writes the body of the answer, all of it, to `out`.
+    /// Sends an empty POST to `path` and writes the whole body of the response to `out`.
     pub(super) async fn post(&self, path: &str, out: &mut impl Write) -> Result<(), HttpFailure> {
         self.send(Method::POST, path, out).await
     }
 
-    /// Gets the JSON at `path`.
+    /// Returns the JSON at `path`.
     pub(super) async fn get(&self, path: &str) -> Result<Value, HttpFailure> {
         let mut body = Vec::new();
         self.send(Method::GET, path, &mut body).await?;
@@ -124,7 +123,7 @@ impl Server {
         Ok(request)
     }
 
-    /// Sends `request` over `stream`. The connection is driven by this task alone, and ends with it.
+    /// Sends `request` over `stream`. Only this task drives the connection, which ends with it.
     async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         stream: S,
@@ -143,7 +142,7 @@ impl Server {
         tokio::pin!(connection, answered);
         tokio::select! {
             answered = &mut answered => answered,
-            // The server may have closed the connection after its answer, which is then there to be read.
+            // The server may have closed the connection after its response, which can still be read.
             _ = &mut connection => answered.await,
         }
     }
@@ -161,7 +160,7 @@ impl Server {
         &self,
         step: impl Future<Output = Result<T, E>>,
     ) -> Result<T, HttpFailure> {
-        let failed = |told: String| HttpFailure::Connection(self.url.clone(), told);
+        let failed = |error: String| HttpFailure::Connection(self.url.clone(), error);
         match timeout(TIMEOUT, step).await {
             Ok(done) => done.map_err(|error| failed(error.to_string())),
             Err(_) => Err(failed(format!("no answer within {TIMEOUT:?}"))),
@@ -185,11 +184,11 @@ pub(super) fn exit_of(failure: &HttpFailure) -> Exit {
     }
 }
 
-/// What the server says of a refusal: message and detail of its problem, if it is one.
+/// Returns the failure for a refusal, with message and detail of its problem document if it has one.
 async fn refusal(status: StatusCode, body: Incoming) -> HttpFailure {
     let body = timeout(TIMEOUT, Limited::new(body, REFUSAL_BYTES_MAX).collect()).await;
     let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
     let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let said = ["message", "detail"].into_iter().filter_map(|member| problem.get(member)?.as_str());
-    HttpFailure::Rejected(said.fold(status.to_string(), |told, said| format!("{told}: {said}")))
+    let texts = ["message", "detail"].into_iter().filter_map(|member| problem.get(member)?.as_str());
+    HttpFailure::Rejected(texts.fold(status.to_string(), |message, text| format!("{message}: {text}")))
 }

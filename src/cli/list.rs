@@ -1,4 +1,4 @@
-//! `umbrad list` and `umbrad history`, which ask over HTTP: MQTT has no such request.
+//! `umbrad list` and `umbrad history`. They use HTTP, since MQTT has no such request.
 
 use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -13,10 +13,10 @@ use super::{
 };
 use crate::shadow::name::DeviceId;
 
-/// List the devices that have shadows, or the shadows of one device; over HTTP.
+/// List the devices that have shadows, or the shadows of one device, over HTTP.
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// A device, to list its shadows.
+    /// Device id, to list the shadows of the device.
     #[arg(value_parser = device, conflicts_with_all = ["prefix", "connected", "drift"])]
     device: Option<DeviceId>,
     /// Only devices whose ids begin with this.
@@ -25,20 +25,20 @@ pub(super) struct List {
     /// Only devices that are connected (true) or not (false).
     #[arg(long, value_name = "BOOL")]
     connected: Option<bool>,
-    /// Only devices that have (true) or have not (false) yet done what is desired.
+    /// Only devices with (true) or without (false) a difference between desired and reported state.
     #[arg(long, value_name = "BOOL")]
     drift: Option<bool>,
-    /// End after this many.
+    /// Maximum number of entries.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// One JSON object a line, as the service sent it.
+    /// Print one JSON object per line, as the server sent it.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     server: ContextArgs,
 }
 
-/// Print the changes of a shadow, newest first; over HTTP.
+/// Print the changes of a shadow over HTTP, newest first.
 #[derive(Debug, Args)]
 pub(super) struct History {
     #[command(flatten)]
@@ -46,17 +46,17 @@ pub(super) struct History {
     /// Only changes before this version.
     #[arg(long, value_name = "VERSION")]
     before: Option<u64>,
-    /// End after this many.
+    /// Maximum number of entries.
     #[arg(long, value_name = "N", default_value = "25")]
     limit: usize,
-    /// One JSON object a line, as the service sent it.
+    /// Print one JSON object per line, as the server sent it.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     server: ContextArgs,
 }
 
-/// The entries that the service is asked for at once, the most it gives.
+/// Entries per request; the server returns no more.
 const PAGE: usize = 100;
 
 impl List {
@@ -118,17 +118,18 @@ impl History {
     }
 }
 
-/// A list that comes in pages.
+/// A list that is read page by page.
 struct Listing<'a> {
     server: &'a ContextArgs,
-    /// Where the entries of a page are.
+    /// The member of a page with its entries.
     member: &'static str,
     line: fn(&Value) -> String,
     json: bool,
 }
 
 impl Listing<'_> {
-    /// Prints up to `limit` entries. `path` makes the path of a page from what `next` found in the one before.
+    /// Prints up to `limit` entries. `path` returns the path of a page, given the result of `next` for the previous
+    /// page.
     async fn run(
         &self,
         limit: usize,
@@ -161,7 +162,7 @@ impl Listing<'_> {
     }
 }
 
-/// A history has more if its page says so; the next page begins before the oldest version of this one.
+/// Returns the version before which the next page begins: the oldest one of this page, if that has a successor.
 fn oldest_version(page: &Value) -> Option<String> {
     (page.get("end")? == "more").then_some(())?;
     Some(page.get("entries")?.as_array()?.last()?.get("version")?.as_u64()?.to_string())
@@ -213,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_one_line_each() {
+    fn formats_each_entry_on_one_line() {
         for (line, entry, expected) in [
             (device_line as fn(&Value) -> String, json!({"id": "a", "drift": true, "shadows": 1}), "a - differs"),
             (device_line, json!({"id": "a", "connected": true, "drift": false}), "a connected converged"),
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_history_ends_where_the_service_says() {
+    fn pages_a_history_until_the_service_ends_it() {
         let page = |end| json!({"entries": [{"version": 9}, {"version": 8}], "end": end});
         assert_eq!(oldest_version(&page("more")), Some("8".to_owned()));
         assert_eq!(oldest_version(&page("first")), None);

@@ -1,4 +1,4 @@
-//! `umbrad completions`, `umbrad man` and `umbrad default-config`: texts that the program has in it.
+//! `umbrad completions`, `umbrad man` and `umbrad default-config`: texts that are built into the program.
 
 use std::{
     fs,
@@ -12,25 +12,25 @@ use clap_mangen::Man;
 
 use super::{Cli, Exit, output::complain};
 
-/// Print the completions of a shell: umbrad completions bash > /etc/bash_completion.d/umbrad
+/// Print the completion script of a shell: umbrad completions bash > /etc/bash_completion.d/umbrad
 #[derive(Debug, Args)]
 pub(super) struct Completions {
-    /// The shell.
+    /// Name of the shell.
     #[arg(value_enum)]
     shell: Shell,
 }
 
-/// Print the manual page, or that of a command: umbrad man get | man -l -
+/// Print the manual page of umbrad or of one command: umbrad man get | man -l -
 #[derive(Debug, Args)]
 pub(super) struct Manual {
-    /// The command, such as get, or context add; without it, umbrad itself.
+    /// Command, such as get, or context add; without it, umbrad itself.
     command: Vec<String>,
     /// Write the pages of all commands into this directory instead.
     #[arg(long, value_name = "DIRECTORY", conflicts_with = "command")]
     to: Option<PathBuf>,
 }
 
-/// Print the configuration that the server starts with, with an explanation of each key.
+/// Print the default configuration, with an explanation of each key.
 #[derive(Debug, Args)]
 pub(super) struct DefaultConfig {}
 

@@ -1,16 +1,15 @@
-//! The command line: `serve` runs the server, `passwd` keeps the file of its users, `backup`, `restore` and `check` are
-//! for its store, most others are a client for people and scripts, made of the library `umbra-client`.
+//! The command line: `serve` runs the server, `passwd` manages its users file, and `backup`, `restore` and `check` work
+//! on its store. Most other commands are clients for people and scripts, built on the library `umbra-client`.
 //!
-//! Results go to standard output, everything else to standard error. They are JSON, but for those of `auth explain`,
-//! `check-config`, `context list`, `watch`, `sub`, `list` and `history` without `--json`, the texts of `manual`, and
-//! the `listening` lines of `serve`. A subcommand ends in an [`Exit`];
-//! what it has to say about a failure it has said by then.
+//! Results go to standard output, everything else to standard error. Results are JSON, with these exceptions: `auth
+//! explain`, `check-config`, `context list`, `watch`, `sub`, `list` and `history` without `--json`, the texts of
+//! `manual`, and the `listening` lines of `serve`. A subcommand returns an [`Exit`] after it has reported any failure.
 //!
-//! `connect_args` are the arguments that name a broker, and one command's connection; `contexts` keeps such arguments
-//! under names. `request` sends a request and waits for its reply, `shadow_args` are the arguments that name a shadow,
-//! `http_client` asks a server over HTTP, `part` is a file in the making, `terminal` asks for passwords, `user_list`
-//! reads many. The client
-//! commands know the wire contract and how names are spelled, and nothing else of the server.
+//! `connect_args` has the arguments that name a broker, and the connection of one command; `contexts` stores such
+//! arguments under names. `request` sends a request and waits for its reply. `shadow_args` has the arguments that name
+//! a shadow. `http_client` sends requests over HTTP, `part` writes a file in full before it gets its name, `terminal`
+//! asks for passwords, and `user_list` parses many of them. The client commands depend on the wire contract and the
+//! rules for names, and on nothing else of the server.
 
 mod auth;
 mod backup;
@@ -76,12 +75,12 @@ enum Command {
     DefaultConfig(manual::DefaultConfig),
 }
 
-/// How a subcommand ended; the number is the process's exit code.
+/// The result of a subcommand; the number is the exit code of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Done.
+    /// Success.
     Done = 0,
-    /// No connection, no reply, a file that cannot be used, or an error of the server while it ran.
+    /// A failed connection, a missing reply, an unusable file, or an error of the running server.
     Failed = 1,
     /// Wrong arguments (clap exits with the same code) or configuration.
     Usage = 2,

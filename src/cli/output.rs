@@ -1,4 +1,4 @@
-//! How results and failures are written.
+//! Output of results and failures.
 
 use std::{
     fmt::Display,
@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use super::Exit;
 
-/// Tells a failure on standard error and hands `exit` back.
+/// Reports a failure on standard error and returns `exit`.
 pub(super) fn complain(error: &dyn Display, exit: Exit) -> Exit {
-    let _ = writeln!(io::stderr(), "umbrad: {}", printable(&error.to_string())); // else nobody is there to be told
+    let _ = writeln!(io::stderr(), "umbrad: {}", printable(&error.to_string())); // if that fails, nobody reads it
     exit
 }
 
-/// Writes `text` to standard output and hands `exit` back, if that could be done.
+/// Writes `text` to standard output. Returns `exit`, or a failure if it cannot be written.
 pub(super) fn say(text: &dyn Display, exit: Exit) -> Exit {
     match writeln!(io::stdout(), "{text}") {
         Ok(()) => exit,
@@ -24,18 +24,18 @@ pub(super) fn say(text: &dyn Display, exit: Exit) -> Exit {
     }
 }
 
-/// Writes a result to standard output: on a terminal in lines, elsewhere on one.
+/// Writes a result to standard output: indented on a terminal, else on one line.
 pub(super) fn print(result: &Value) -> Exit {
     let text = if io::stdout().is_terminal() { format!("{result:#}") } else { result.to_string() };
     say(&text, Exit::Done)
 }
 
-/// The absolute path of a file, for somebody who looks for it.
+/// Returns the absolute path of a file for messages.
 pub(super) fn absolute(path: &Path) -> String {
     path::absolute(path).as_deref().unwrap_or(path).display().to_string()
 }
 
-/// `text` without control characters: much of what is shown was written by other clients, and a terminal obeys some.
+/// Replaces control characters: much of the output was written by other clients, and a terminal obeys some.
 pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

@@ -1,8 +1,8 @@
-//! A file in the making, beside the one that it is to be.
+//! A file that is being written, beside its final path.
 //!
-//! It is `NAME.part` until it is whole, and its writer keeps it locked: one that nobody has locked was left behind by a
-//! writer that was killed, and makes way. Writers begin one after the other, under a lock of the folder, so none takes
-//! for left behind what another has only just made.
+//! It is named `NAME.part` until it is complete, and its writer keeps it locked. One without a lock was left behind by
+//! a killed writer, and is removed. Writers begin one after the other, under a lock of the folder, so none removes the
+//! new file of another.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -11,18 +11,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// See the module.
+/// A file that gets its final name once it is complete.
 pub(super) struct Part {
     path: PathBuf,
     file: File,
 }
 
 impl Part {
-    /// Begins what is to be the file `to`, for its owner alone.
+    /// Creates the partial file for `to`, accessible to its owner only.
     ///
     /// # Errors
     ///
-    /// Another writer is at it, or the folder or what is in it stands in the way.
+    /// Another process is writing it, or the folder or an existing file does not allow it.
     pub(super) fn begin(to: &Path) -> io::Result<Self> {
         let mut name = to.file_name().unwrap_or_default().to_owned();
         name.push(".part");
@@ -35,7 +35,7 @@ impl Part {
         Ok(Self { path, file })
     }
 
-    /// What is written to.
+    /// Returns the partial file for writing.
     pub(super) fn file(&self) -> &File {
         &self.file
     }
@@ -44,28 +44,28 @@ impl Part {
         &self.path
     }
 
-    /// Gives it the name of `to`, in the place of what has that name.
+    /// Renames the file to `to`, replacing any existing file.
     pub(super) fn keep(&self, to: &Path) -> io::Result<()> {
         fs::rename(&self.path, to)?;
         folder(to)?.sync_all()
     }
 
-    /// Removes it, while the lock says that it is this one.
+    /// Removes the partial file while its lock is held.
     pub(super) fn discard(self) {
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Removes what was left behind.
+/// Removes a partial file that was left behind.
 fn clear(path: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         found => found?,
     };
-    // Where a link leads is another's.
+    // The target of a link belongs to somebody else.
     if found.is_file() {
         File::open(path)?.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => io::Error::new(io::ErrorKind::ResourceBusy, "another one writes it just now"),
+            TryLockError::WouldBlock => io::Error::new(io::ErrorKind::ResourceBusy, "another process is writing it"),
             TryLockError::Error(error) => error,
         })?;
     }

@@ -1,7 +1,7 @@
 //! `umbrad passwd`: the file of users that may log in with a password.
 //!
-//! Whatever changes the file says where that is. A password comes from the terminal, unseen, or from standard input; never from an argument, which every process of
-//! the machine could read.
+//! Each change prints the path of the file. A password comes from the terminal, without echo, or from standard input.
+//! It is never an argument, which every process of the machine could read.
 
 use std::{
     fmt,
@@ -28,8 +28,8 @@ use crate::{
     config::Arguments,
 };
 
-/// Keep the file of users. A running server takes changes over when it gets a SIGHUP; who was removed or has another
-/// password then has to go.
+/// Manage the users file. A running server applies changes at SIGHUP; it then disconnects users that were removed or
+/// have a new password.
 #[derive(Debug, Args)]
 pub(super) struct Passwd {
     #[command(subcommand)]
@@ -38,9 +38,9 @@ pub(super) struct Passwd {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Add a user, or give one another password. Asks for it twice.
+    /// Add a user, or change its password. Asks for the password twice.
     Add {
-        /// 1 to 128 of A-Z a-z 0-9 . : _ -
+        /// User name: 1 to 128 of A-Z a-z 0-9 . : _ -
         name: String,
         /// Read the password from standard input, up to the first line end.
         #[arg(long)]
@@ -48,20 +48,20 @@ enum Command {
         #[command(flatten)]
         file: UsersArgs,
     },
-    /// Add users, or give them other passwords: one a line of standard input, as NAME:PASSWORD, or NAME, a tab and PASSWORD
-    /// for names with colons. If anything is wrong with a line, nothing is changed.
+    /// Add users or change their passwords: one per line of standard input, as NAME:PASSWORD, or NAME, a tab and
+    /// PASSWORD for names with colons. If any line is wrong, nothing is changed.
     Import {
         #[command(flatten)]
         file: UsersArgs,
     },
     /// Remove a user.
     Remove {
-        /// Who.
+        /// User name.
         name: String,
         #[command(flatten)]
         file: UsersArgs,
     },
-    /// Print the names of the users, as a JSON list.
+    /// Print the names of the users as a JSON list.
     List {
         #[command(flatten)]
         file: UsersArgs,
@@ -70,33 +70,33 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct UsersArgs {
-    /// The file of users, in place of the one that the configuration names.
+    /// Users file to use instead of the one in the configuration.
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     file: Option<PathBuf>,
     #[command(flatten)]
     source: Source,
 }
 
-/// Why the file was not changed.
+/// The reason for which the file was not changed.
 enum PasswdError {
-    /// What was given is wrong.
+    /// An error in the arguments or the input.
     Usage(String),
-    /// The file, or the machine.
+    /// An error of the file or the machine.
     Failed(String),
 }
 
 impl Passwd {
     pub(super) fn run(self) -> Exit {
-        let done = match self.command {
+        let result = match self.command {
             Command::Add { name, stdin, file } => add(&name, stdin, &file),
             Command::Import { file } => import(&file),
             Command::Remove { name, file } => remove(&name, &file),
             Command::List { file } => list(&file),
         };
-        match done {
+        match result {
             Ok(exit) => exit,
-            Err(PasswdError::Usage(told)) => complain(&told, Exit::Usage),
-            Err(PasswdError::Failed(told)) => complain(&told, Exit::Failed),
+            Err(PasswdError::Usage(text)) => complain(&text, Exit::Usage),
+            Err(PasswdError::Failed(text)) => complain(&text, Exit::Failed),
         }
     }
 }
@@ -107,9 +107,10 @@ impl UsersArgs {
             return Ok(UsersFile::at(path));
         }
         let (config, _) = self.source.load(&Arguments::default()).map_err(PasswdError::usage)?;
-        let path = config.auth.users.ok_or_else(|| {
-            PasswdError::usage("which file? Give it with --file, or a --config in which users is set in [auth]")
-        })?;
+        let path = config
+            .auth
+            .users
+            .ok_or_else(|| PasswdError::usage("no users file: give --file, or a --config with users set in [auth]"))?;
         Ok(UsersFile::at(&path))
     }
 }
@@ -119,11 +120,11 @@ fn add(name: &str, stdin: bool, file: &UsersArgs) -> Result<Exit, PasswdError> {
     let password = if stdin { from_stdin()? } else { from_terminal(&name)? };
     user_list::check(&password).map_err(PasswdError::usage)?;
     let hash = PasswordHash::new(&password).map_err(PasswdError::failed)?;
-    let told = match file.set(&[(name.clone(), hash)])?.as_slice() {
-        [PreviousUser::There] => "has another password now",
+    let text = match file.set(&[(name.clone(), hash)])?.as_slice() {
+        [PreviousUser::There] => "has a new password",
         _ => "added",
     };
-    eprintln!("umbrad: user {name} {told}, in {}", absolute(file.path()));
+    eprintln!("umbrad: user {name} {text}, in {}", absolute(file.path()));
     Ok(Exit::Done)
 }
 
@@ -132,14 +133,14 @@ fn import(file: &UsersArgs) -> Result<Exit, PasswdError> {
     let mut list = Zeroizing::new(Vec::new());
     io::stdin().lock().take(LIST_BYTES_MAX + 1).read_to_end(&mut list).map_err(PasswdError::failed)?;
     if list.len() as u64 > LIST_BYTES_MAX {
-        return Err(PasswdError::usage("there is more on standard input than 256 MiB"));
+        return Err(PasswdError::usage("standard input exceeds 256 MiB"));
     }
     let users = user_list::parse(&list).map_err(PasswdError::usage)?;
     let hashes = user_list::hash(&users).map_err(PasswdError::failed)?;
     let formers = file.set(&hashes)?;
     let changed = formers.iter().filter(|former| **former == PreviousUser::There).count();
     let (added, path) = (formers.len() - changed, absolute(file.path()));
-    eprintln!("umbrad: users added: {added}, with another password now: {changed}, in {path}");
+    eprintln!("umbrad: users added: {added}, with a new password: {changed}, in {path}");
     Ok(Exit::Done)
 }
 
@@ -159,7 +160,7 @@ fn list(file: &UsersArgs) -> Result<Exit, PasswdError> {
     Ok(print(&json!(names.iter().map(|name| name.name()).collect::<Vec<_>>())))
 }
 
-/// Asks twice, and does not show what is typed.
+/// Asks twice, without echo.
 fn from_terminal(name: &Principal) -> Result<Zeroizing<Vec<u8>>, PasswdError> {
     let ask = || {
         let mut terminal = SilentTerminal::open()?;
@@ -174,7 +175,7 @@ fn from_terminal(name: &Principal) -> Result<Zeroizing<Vec<u8>>, PasswdError> {
     Ok(first)
 }
 
-/// Standard input up to its first line end. Whatever comes after one is not part of any password, so it is refused.
+/// Reads standard input up to its first line end. Further input is refused, since it would not be part of any password.
 fn from_stdin() -> Result<Zeroizing<Vec<u8>>, PasswdError> {
     let mut read = Zeroizing::new(Vec::new());
     // A longer password is refused anyway, so it need not be read to its end.
@@ -182,7 +183,7 @@ fn from_stdin() -> Result<Zeroizing<Vec<u8>>, PasswdError> {
     io::stdin().lock().take(most).read_to_end(&mut read).map_err(PasswdError::failed)?;
     let end = read.iter().position(|byte| *byte == b'\n').unwrap_or(read.len());
     if read.len() > end + 1 {
-        return Err(PasswdError::usage("there is more than one line on standard input"));
+        return Err(PasswdError::usage("standard input has more than one line"));
     }
     read.truncate(end);
     if read.last() == Some(&b'\r') {
@@ -192,12 +193,12 @@ fn from_stdin() -> Result<Zeroizing<Vec<u8>>, PasswdError> {
 }
 
 impl PasswdError {
-    fn usage(told: impl fmt::Display) -> Self {
-        Self::Usage(told.to_string())
+    fn usage(text: impl fmt::Display) -> Self {
+        Self::Usage(text.to_string())
     }
 
-    fn failed(told: impl fmt::Display) -> Self {
-        Self::Failed(told.to_string())
+    fn failed(text: impl fmt::Display) -> Self {
+        Self::Failed(text.to_string())
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     output::{complain, print},
 };
 
-/// Sends `payload` to `topic`, prints the reply, and returns how that ended.
+/// Sends `payload` to `topic`, prints the reply, and returns the exit code.
 pub(super) async fn run(broker: &BrokerArgs, topic: &str, payload: String) -> Exit {
     match exchange(broker, topic, payload).await {
         Ok(reply) => match Rejection::of(&reply) {
@@ -29,14 +29,14 @@ async fn exchange(broker: &BrokerArgs, topic: &str, payload: String) -> Result<V
     serde_json::from_slice(&reply).map_err(|error| CommandFailure::failed(format!("the reply is not JSON: {error}")))
 }
 
-/// What a rejected request is told.
+/// A rejection, formatted for people.
 pub(super) struct Rejection<'a> {
     code: u64,
     reply: &'a Value,
 }
 
 impl<'a> Rejection<'a> {
-    /// `reply` as a rejection, if it is one: only a rejection has a `code`.
+    /// Returns `reply` as a rejection if it is one: only a rejection has a `code`.
     pub(super) fn of(reply: &'a Value) -> Option<Self> {
         let code = reply.get("code")?.as_u64()?;
         Some(Self { code, reply })
@@ -59,18 +59,18 @@ impl fmt::Display for Rejection<'_> {
         }
         for list in ["conflicts", "failed"] {
             let paths = self.reply.get(list).and_then(Value::as_array);
-            paths.into_iter().flatten().try_for_each(|path| there(f, path))?;
+            paths.into_iter().flatten().try_for_each(|path| write_path(f, path))?;
         }
         number("retryAfterMs").map_or(Ok(()), |wait| write!(f, "; try again in {wait} ms"))
     }
 }
 
-/// Tells what is at a path that collided, or is not as expected, and since when.
-fn there(f: &mut fmt::Formatter<'_>, entry: &Value) -> fmt::Result {
+/// Writes the current value at a conflicting or unexpected path, with its version and author.
+fn write_path(f: &mut fmt::Formatter<'_>, entry: &Value) -> fmt::Result {
     let text = |key| entry.get(key).and_then(Value::as_str).unwrap_or("?");
     match entry.get("current") {
         Some(current) => write!(f, "; {} is {current}", text("path"))?,
-        None => write!(f, "; {} is not there", text("path"))?,
+        None => write!(f, "; {} does not exist", text("path"))?,
     }
     match entry.get("version") {
         Some(version) => write!(f, " since version {version} by {}", text("by")),
@@ -85,8 +85,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rejections_are_told_on_one_line() {
-        for (reply, told) in [
+    fn formats_a_rejection_on_one_line() {
+        for (reply, expected) in [
             (json!({"state": {}, "version": 8}), None),
             (
                 json!({"code": 409, "error": "version-conflict", "message": "Version conflict", "expected": 7, "version": 9}),
@@ -100,7 +100,7 @@ mod tests {
                 ]}),
                 Some(
                     "rejected: 409 version-conflict: Version conflict; expected version 1; current version 3; \
-                     /desired/a is \"x\" since version 2 by app-1; /desired/b is not there",
+                     /desired/a is \"x\" since version 2 by app-1; /desired/b does not exist",
                 ),
             ),
             (
@@ -117,7 +117,7 @@ mod tests {
             ),
             (json!({"code": 500}), Some("rejected: 500 ?: ?")),
         ] {
-            assert_eq!(Rejection::of(&reply).map(|rejection| rejection.to_string()).as_deref(), told);
+            assert_eq!(Rejection::of(&reply).map(|rejection| rejection.to_string()).as_deref(), expected);
         }
     }
 }

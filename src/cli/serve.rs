@@ -17,21 +17,21 @@ use crate::{
     server::{self, ServeError},
 };
 
-/// Run the server until SIGTERM or SIGINT. At SIGHUP it reads users, keys, rules and the files of TLS again.
+/// Run the server until SIGTERM or SIGINT. SIGHUP makes it reload users, keys, rules and TLS files.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
     #[command(flatten)]
     source: Source,
-    /// The store file; wins over the configuration.
+    /// Path of the store file; overrides the configuration.
     #[arg(long, value_name = "PATH")]
     store: Option<String>,
-    /// Where to listen, such as 127.0.0.1:1883; may be repeated. Takes the place of the configured listeners.
+    /// Address to listen on, such as 127.0.0.1:1883; may be repeated. Replaces the configured listeners.
     #[arg(long, value_name = "ADDR")]
     bind: Vec<String>,
 }
 
-/// Say whether a configuration, with the environment over it, would be accepted, and the files of users, keys and TLS
-/// that it names. The store is not opened and no address bound, so a server may be running.
+/// Check a configuration, including the environment variables and the files of users, keys and TLS that it names.
+/// Neither opens the store nor binds an address, so a server may be running.
 #[derive(Debug, Args)]
 pub(super) struct CheckConfig {
     #[command(flatten)]
@@ -40,7 +40,7 @@ pub(super) struct CheckConfig {
 
 #[derive(Debug, Args)]
 pub(super) struct Source {
-    /// The configuration; without it, the defaults. UMBRA__SECTION__KEY in the environment wins over both.
+    /// Configuration file; without it, the defaults. Environment variables UMBRA__SECTION__KEY override both.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -63,10 +63,10 @@ impl Serve {
         };
         let source = self.source;
         let read_config = Box::new(move || source.load(&arguments));
-        match server::run(config, policy, read_config, shutdown.asked(), hangups).await {
+        match server::run(config, policy, read_config, shutdown.requested(), hangups).await {
             Ok(()) => Exit::Done,
             Err(error) => {
-                tracing::error!(%error, "the server ended");
+                tracing::error!(%error, "the server failed");
                 exit_of(&error)
             }
         }
@@ -87,7 +87,7 @@ impl CheckConfig {
     }
 }
 
-/// Logs what starts: the version, where its configuration comes from, and what it listens on.
+/// Logs the version, the origin of the configuration, and the listeners.
 fn log_start(config: &Config, source: &Source) {
     let configuration = source.config.as_deref().map_or_else(|| "default configuration".to_owned(), absolute);
     let store = absolute(&config.store.path);
@@ -112,7 +112,7 @@ fn exit_of(error: &ServeError) -> Exit {
 
 impl Source {
     pub(super) fn load(&self, arguments: &Arguments) -> Result<(Config, Policy), ConfigError> {
-        // A variable that is not Unicode cannot be one of ours.
+        // Our variables are ASCII, so others are skipped.
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
         let config = Config::load(self.config.as_deref(), environment, arguments)?;
@@ -121,7 +121,7 @@ impl Source {
     }
 }
 
-/// The signals that end the server.
+/// The signals that shut the server down.
 struct Shutdown {
     terminate: Signal,
     interrupt: Signal,
@@ -132,14 +132,14 @@ impl Shutdown {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Resolves at the first signal. A second one ends the process at once: whoever asks twice does not want to wait
-    /// for clients to be told; what was accepted is on disk either way.
-    async fn asked(mut self) {
+    /// Resolves at the first signal. A second one ends the process at once, without waiting for clients; accepted
+    /// commands are on disk either way.
+    async fn requested(mut self) {
         let name = self.next().await;
         tracing::info!(signal = name, "shutting down; a second signal ends the process at once");
         tokio::spawn(async move {
             let name = self.next().await;
-            tracing::warn!(signal = name, "ended without waiting");
+            tracing::warn!(signal = name, "exiting without waiting for clients");
             process::exit(Exit::Failed as i32);
         });
     }
@@ -153,7 +153,7 @@ impl Shutdown {
     }
 }
 
-/// Every connection is a file. Raises how many this process may have open to the most it may give itself.
+/// Raises the limit of open files to the most that this process may set, since every connection is a file.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -1,22 +1,22 @@
-//! Arguments that say which shadow, and the topics that follow.
+//! Arguments that name a shadow, and the topics of that shadow.
 
 use clap::Args;
 
 use crate::shadow::name::{DeviceId, NameError, ShadowName};
 
-/// Which shadow.
+/// The shadow of a command.
 #[derive(Debug, Args)]
 pub(super) struct ShadowArgs {
     /// Device id: 1 to 128 of A-Z a-z 0-9 : _ -
     #[arg(value_parser = device)]
     pub(super) device: DeviceId,
-    /// One of the device's named shadows; without it, the classic one.
+    /// Name of a named shadow of the device; without it, the classic shadow.
     #[arg(long, value_parser = name)]
     pub(super) name: Option<ShadowName>,
 }
 
 impl ShadowArgs {
-    /// The topic of `verb`, such as `shadow/therm-1/update`.
+    /// Returns the topic for `verb`, such as `shadow/therm-1/update`.
     pub(super) fn topic(&self, verb: &str) -> String {
         match &self.name {
             None => format!("shadow/{}/{verb}", self.device.as_str()),

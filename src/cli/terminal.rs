@@ -1,8 +1,8 @@
-//! Asks on the terminal for what must not be seen on it.
+//! Questions on the terminal whose answers must not be shown.
 //!
-//! Echo is off from before the first question to after the last answer, so that nothing shows that is typed ahead or
-//! pasted. Signals from the keyboard are off for that time too, since a process that ends in between leaves the
-//! terminal without echo: Ctrl-C instead ends the line, and the answers with it.
+//! Echo is off from before the first question to after the last answer, so that nothing typed ahead or pasted is shown.
+//! Signals from the keyboard are off for that time too, since a process that ends in between leaves the terminal
+//! without echo. Ctrl-C instead ends the line and the questions.
 
 use std::{
     fs::{File, OpenOptions},
@@ -12,20 +12,20 @@ use std::{
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-/// The terminal of this process, silent until it is dropped.
+/// The terminal of this process, without echo until it is dropped.
 pub(super) struct SilentTerminal {
     file: File,
-    /// As it was.
+    /// The modes to restore.
     modes: Termios,
 }
 
-/// What Ctrl-C types.
+/// The byte that Ctrl-C sends.
 const INTERRUPT: u8 = 3;
-/// The most that a terminal gives as one line.
+/// Maximum length of a line that a terminal returns.
 const LINE_BYTES: usize = 4_096;
 
 impl SilentTerminal {
-    /// Opens it. What was typed before is dropped.
+    /// Opens the terminal and discards pending input.
     pub(super) fn open() -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
         let modes = tcgetattr(&file)?;
@@ -42,12 +42,12 @@ impl SilentTerminal {
         self.file.write_all(question.as_bytes())?;
         let mut line = Zeroizing::new(vec![0; LINE_BYTES]);
         let length = self.file.read(&mut line)?;
-        self.file.write_all(b"\n")?; // for the one that was not shown
+        self.file.write_all(b"\n")?; // in place of the line end that was not shown
         line.truncate(length);
         match line.pop() {
             Some(b'\n') => Ok(line),
             Some(INTERRUPT) => Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted")),
-            _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the line has no end")),
+            _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "unexpected end of input")),
         }
     }
 }

@@ -17,36 +17,36 @@ use super::{
 /// Publish one message.
 #[derive(Debug, Args)]
 pub(super) struct Publish {
-    /// The topic.
+    /// Topic name.
     topic: String,
-    /// The payload, as it is. Without it, or as -, it is read from standard input. "" with --retain removes a retained
+    /// Payload, unchanged. Without it, or as -, it is read from standard input. "" with --retain removes a retained
     /// message.
     message: Option<String>,
     /// Quality of service.
     #[arg(short, long, value_name = "0|1|2", default_value = "1", value_parser = qos)]
     qos: Qos,
-    /// Have the broker keep the message for later subscribers.
+    /// Make the broker retain the message for later subscribers.
     #[arg(short, long)]
     retain: bool,
     #[command(flatten)]
     broker: BrokerArgs,
 }
 
-/// Print the messages of topics as they come, the payload of each on a line, until interrupted.
+/// Print the messages of topics as they arrive, the payload of each on a line, until interrupted.
 ///
-/// Ends with exit code 1 when the connection is lost, so that a gap does not go unseen.
+/// Ends with exit code 1 when the connection is lost, so that a gap does not go unnoticed.
 #[derive(Debug, Args)]
 pub(super) struct Subscribe {
-    /// Topics, with + for one level and # for all that follow.
+    /// Topic filters, with + for one level and # for all further levels.
     #[arg(required = true)]
     filters: Vec<String>,
-    /// Highest quality of service to receive with.
+    /// Maximum quality of service of received messages.
     #[arg(short, long, value_name = "0|1|2", default_value = "1", value_parser = qos)]
     qos: Qos,
     /// Print the topic before each payload.
     #[arg(short, long, conflicts_with = "json")]
     verbose: bool,
-    /// One JSON object a line: topic, qos, retain, and the payload as text, or as base64 where it is not UTF-8.
+    /// Print one JSON object per line: topic, qos, retain, and the payload as text, or as base64 if it is not UTF-8.
     #[arg(long)]
     json: bool,
     /// End after this many messages.
@@ -131,11 +131,11 @@ fn qos(text: &str) -> Result<Qos, String> {
     }
 }
 
-/// Here a refusal is the service's answer, for no other can follow.
+/// Returns the failure for an error; a refusal is the final answer of the broker.
 fn refusal(connection: &Connection, error: Error) -> CommandFailure {
     match error {
         Error::Refused(reason) => {
-            CommandFailure { message: format!("the broker refuses: {reason}"), exit: Exit::Rejected }
+            CommandFailure { message: format!("the broker refused the request: {reason}"), exit: Exit::Rejected }
         }
         error => connection.failure(error),
     }

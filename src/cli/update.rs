@@ -15,19 +15,19 @@ use super::{Exit, connect_args::BrokerArgs, output::complain, request, shadow_ar
 pub(super) struct Update {
     #[command(flatten)]
     shadow: ShadowArgs,
-    /// The sections to change, {"desired": {…}, "reported": {…}, "tags": {…}}, or @FILE, or - for standard input.
+    /// Sections to change, {"desired": {…}, "reported": {…}, "tags": {…}}, or @FILE, or - for standard input.
     #[arg(group = "what", conflicts_with_all = ["desired", "reported", "tags"])]
     state: Option<String>,
-    /// What the device should be, as JSON; in place of STATE.
+    /// Desired state of the device as JSON, instead of STATE.
     #[arg(long, value_name = "JSON", group = "what")]
     desired: Option<String>,
-    /// What the device is, as JSON; in place of STATE.
+    /// Reported state of the device as JSON, instead of STATE.
     #[arg(long, value_name = "JSON", group = "what")]
     reported: Option<String>,
-    /// Notes the device does not see, as JSON; in place of STATE.
+    /// Notes that the device does not see as JSON, instead of STATE.
     #[arg(long, value_name = "JSON", group = "what")]
     tags: Option<String>,
-    /// Only if this is the current version; 0: only if there is no shadow.
+    /// Update only if this is the current version; 0: only if there is no shadow.
     #[arg(long, value_name = "VERSION")]
     version: Option<u64>,
     /// Replace each given section whole instead of merging.
@@ -57,8 +57,8 @@ impl Update {
         Ok(payload)
     }
 
-    /// The JSON of `state`, in the user's own spelling: what is odd about it (a key twice, a number beyond a double) is
-    /// the service's to refuse, and must not be mended on the way.
+    /// Returns the JSON of `state` in the user's own spelling. Its peculiarities (a duplicate key, a number beyond a
+    /// double) are for the service to refuse, and must not be repaired on the way.
     fn state(&self) -> Result<String, String> {
         match self.state.as_deref() {
             Some("-") => checked("standard input", read_input()?),
@@ -88,7 +88,7 @@ fn read_input() -> Result<String, String> {
     Ok(text)
 }
 
-/// `text` if it is one JSON value, so that it stays one where it is put.
+/// Returns `text` if it is one JSON value, so that it remains one inside the payload.
 fn checked(place: &str, text: String) -> Result<String, String> {
     match serde_json::from_str::<Value>(&text) {
         Ok(_) => Ok(text),
@@ -107,14 +107,14 @@ mod tests {
         update: Update,
     }
 
-    /// The payload of `umbrad update d ARGUMENTS`.
+    /// Returns the payload of `umbrad update d ARGUMENTS`.
     fn payload(arguments: &[&str]) -> Result<String, String> {
         let line = ["update", "d"].iter().chain(arguments);
         Line::try_parse_from(line).map_err(|error| error.kind().to_string())?.update.payload()
     }
 
     #[test]
-    fn payloads_are_put_together() {
+    fn builds_payloads() {
         let table: [(&[&str], Result<&str, &str>); 10] = [
             (&["{\"desired\":{\"a\":1}}"], Ok("{\"state\":{\"desired\":{\"a\":1}}}")),
             (

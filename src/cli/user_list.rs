@@ -1,7 +1,7 @@
-//! Names and passwords of many users, as `umbrad passwd import` reads them.
+//! Parsing and hashing of the user lists that `umbrad passwd import` reads.
 //!
-//! A line is a name, a tab or else the first colon, and the password, which may hold anything else. Empty lines say
-//! nothing. All of it is looked at before a password is hashed, so a list with a mistake changes nothing.
+//! A line is a name, a tab or else the first colon, and the password, which may contain any other character. Empty
+//! lines are skipped. The whole list is checked before a password is hashed, so a list with an error changes nothing.
 
 use std::{collections::HashSet, num::NonZero, thread};
 
@@ -9,17 +9,17 @@ use zeroize::Zeroizing;
 
 use crate::auth::{HashError, PASSWORD_BYTES_MAX, PasswordHash, Principal};
 
-/// The largest list, in bytes.
+/// Maximum size of a list in bytes.
 pub(super) const LIST_BYTES_MAX: u64 = 256 << 20;
 
-/// A user and the password it is to have.
+/// A user and the new password.
 pub(super) type User = (Principal, Zeroizing<Vec<u8>>);
 
-/// Reads a list.
+/// Parses a list.
 ///
 /// # Errors
 ///
-/// What is wrong with which line, without the password in it.
+/// Returns the error and the number of its line, without the password.
 pub(super) fn parse(list: &[u8]) -> Result<Vec<User>, String> {
     let (mut users, mut names) = (Vec::new(), HashSet::new());
     for (number, line) in (1..).zip(list.split(|byte| *byte == b'\n')) {
@@ -27,9 +27,9 @@ pub(super) fn parse(list: &[u8]) -> Result<Vec<User>, String> {
         if line.is_empty() {
             continue;
         }
-        let (name, password) = parse_line(line).map_err(|told| format!("line {number}: {told}"))?;
+        let (name, password) = parse_line(line).map_err(|error| format!("line {number}: {error}"))?;
         if !names.insert(name.clone()) {
-            return Err(format!("line {number}: the user {name} is there before"));
+            return Err(format!("line {number}: duplicate user {name}"));
         }
         users.push((name, password));
     }
@@ -38,12 +38,12 @@ pub(super) fn parse(list: &[u8]) -> Result<Vec<User>, String> {
 
 fn parse_line(line: &[u8]) -> Result<User, String> {
     let find = |wanted| line.iter().position(|byte| *byte == wanted);
-    let end = find(b'\t').or_else(|| find(b':')).ok_or("is not a name, a tab or colon, and a password")?;
+    let end = find(b'\t').or_else(|| find(b':')).ok_or("expected a name, a tab or colon, and a password")?;
     let (name, rest) = line.split_at_checked(end).unwrap_or((line, &[]));
     let password = rest.get(1..).unwrap_or_default();
     let name = std::str::from_utf8(name).map_err(|_| "the name is not UTF-8")?;
     let name = Principal::named(name).map_err(|error| error.to_string())?;
-    check(password).map_err(|told| format!("user {name}: {told}"))?;
+    check(password).map_err(|error| format!("user {name}: {error}"))?;
     Ok((name, Zeroizing::new(password.to_vec())))
 }
 
@@ -52,11 +52,11 @@ pub(super) fn check(password: &[u8]) -> Result<(), String> {
     match password.len() {
         0 => Err("the password is empty".to_owned()),
         1..=PASSWORD_BYTES_MAX => Ok(()),
-        more => Err(format!("the password is {more} bytes long, but may be {PASSWORD_BYTES_MAX}")),
+        more => Err(format!("the password exceeds {PASSWORD_BYTES_MAX} bytes: it has {more}")),
     }
 }
 
-/// Hashes the passwords of `users`, on all processors.
+/// Hashes the passwords of `users` on all processors.
 pub(super) fn hash(users: &[User]) -> Result<Vec<(Principal, PasswordHash)>, HashError> {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     let hash_all = |users: &[User]| -> Result<Vec<_>, HashError> {
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_split_at_a_tab_or_the_first_colon() {
+    fn splits_lines_at_a_tab_or_the_first_colon() {
         let list = b"lamp:secret\n\nb:c:d\r\nurn:dev:1\tx:\ty\n";
         let users = parse(list).unwrap();
         let shown: Vec<_> = users.iter().map(|(name, password)| (&**name.name(), password.as_slice())).collect();
@@ -88,17 +88,17 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_with_their_line_and_without_the_password() {
+    fn errors_name_the_line_and_not_the_password() {
         let long = format!("lamp:{}", "s3cret".repeat(200));
-        for (list, told) in [
-            ("lamp s3cret", "line 1: is not a name, a tab or colon, and a password"),
+        for (list, error) in [
+            ("lamp s3cret", "line 1: expected a name, a tab or colon, and a password"),
             ("a:s3cret\n\nb/c:s3cret", "line 3: \"b/c\" cannot be a name"),
             ("a:s3cret\nb:", "line 2: user b: the password is empty"),
-            (&long, "line 1: user lamp: the password is 1200 bytes long, but may be 1024"),
-            ("a:s3cret\nb:s3cret\na:s3cret2", "line 3: the user a is there before"),
+            (&long, "line 1: user lamp: the password exceeds 1024 bytes: it has 1200"),
+            ("a:s3cret\nb:s3cret\na:s3cret2", "line 3: duplicate user a"),
         ] {
-            let error = parse(list.as_bytes()).unwrap_err();
-            assert!(error.starts_with(told) && !error.contains("s3cret"), "{error}");
+            let found = parse(list.as_bytes()).unwrap_err();
+            assert!(found.starts_with(error) && !found.contains("s3cret"), "{found}");
         }
     }
 }

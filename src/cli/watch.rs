@@ -16,21 +16,21 @@ use crate::shadow::name::{DeviceId, ShadowName};
 
 /// Events that may wait to be printed.
 const CAPACITY: usize = 1_024;
-/// What happens to a shadow, by the end of the topic it is told on.
+/// The topics of changes, deltas and rejections below the prefix of a shadow.
 const EVENTS: [&str; 4] = ["update/documents", "update/delta", "update/rejected", "delete/accepted"];
 
-/// Print each change, delta and rejection of a shadow as it comes, one line each, until interrupted.
+/// Print each change, delta and rejection of a shadow as it arrives, one per line, until interrupted.
 ///
-/// Ends with exit code 1 when the connection is lost, so that a gap does not go unseen.
+/// Ends with exit code 1 when the connection is lost, so that a gap does not go unnoticed.
 #[derive(Debug, Args)]
 pub(super) struct Watch {
     /// Device id, or + for every device.
     #[arg(value_parser = device)]
     device: String,
-    /// A named shadow, or + for every one; without it, the classic shadow.
+    /// Name of a named shadow, or + for every one; without it, the classic shadow.
     #[arg(long, value_parser = name)]
     name: Option<String>,
-    /// One JSON object a line: the topic and the message as the service sent it.
+    /// Print one JSON object per line: the topic and the message as the server sent it.
     #[arg(long)]
     json: bool,
     /// End after this many events.
@@ -60,7 +60,7 @@ impl Watch {
             let message = messages.recv().await.ok_or_else(|| connection.lost())?;
             match writeln!(io::stdout().lock(), "{}", self.line(&message)) {
                 Ok(()) => left -= 1,
-                // Whoever read has enough: `umbrad watch … | head`.
+                // The reader has enough: `umbrad watch … | head`.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
                 Err(error) => return Ok(complain(&error, Exit::Failed)),
             }
@@ -88,13 +88,13 @@ impl Watch {
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&message.payload).into_owned()));
         match self.json {
             true => json!({ "topic": topic, "message": body }).to_string(),
-            false => printable(&told(topic, &body)),
+            false => printable(&describe(topic, &body)),
         }
     }
 }
 
-/// An event for people: which shadow, its version, what happened.
-fn told(topic: &str, body: &Value) -> String {
+/// Returns an event formatted for people: the shadow, its version, and the change.
+fn describe(topic: &str, body: &Value) -> String {
     let part = |name| body.get(name).unwrap_or(&Value::Null);
     let event = EVENTS.iter().find_map(|event| Some((*event, topic.strip_suffix(event)?.strip_suffix('/')?)));
     let Some((event, shadow)) = event else { return format!("{topic} {body}") };
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_told_on_one_line() {
+    fn formats_an_event_on_one_line() {
         for (topic, body, expected) in [
             (
                 "shadow/t-1/update/documents",
@@ -153,7 +153,7 @@ mod tests {
             ("shadow/t-1/update/delta", json!("odd"), "t-1 version null delta null"),
             ("other", json!([1]), "other [1]"),
         ] {
-            assert_eq!(told(topic, &body), expected);
+            assert_eq!(describe(topic, &body), expected);
         }
     }
 }

@@ -185,7 +185,7 @@ fn a_backup_in_the_making_is_its_writers_alone() {
     let other = fs::File::open(&part).unwrap();
     other.lock().unwrap();
     let told = back_up(1);
-    assert!(told.contains(&format!("{}: cannot write: another one writes it just now", text(&copy))), "{told}");
+    assert!(told.contains(&format!("{}: cannot write: another process is writing it", text(&copy))), "{told}");
     assert_eq!(fs::read_to_string(&part).unwrap(), "of a backup that is being taken");
     run(&["check", text(&copy)], 0);
 }

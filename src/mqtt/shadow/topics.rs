@@ -197,7 +197,7 @@ pub fn presence_of(topic: &str) -> Option<DeviceId> {
 
 /// Returns the shadow whose events or presence are published on `topic`, of either dialect.
 #[must_use]
-pub fn told_on(topic: &str) -> Option<ShadowKey> {
+pub fn shadow_of(topic: &str) -> Option<ShadowKey> {
     let aws = topic.strip_prefix(AWS).and_then(|rest| {
         let (device, rest) = rest.split_once('/')?;
         Some([NATIVE, device, rest.strip_prefix("shadow")?].concat())
@@ -303,13 +303,13 @@ mod tests {
             assert_eq!(Event::Document.key_of(&Event::Document.topic(Dialect::Native, &key)), Some(key.clone()));
             assert_eq!(Event::Document.key_of(&Event::Delta.topic(Dialect::Native, &key)), None);
             let lean = Event::LeanDelta.topic(Dialect::Native, &key);
-            assert_eq!(told_on(&lean), Some(key.clone()));
+            assert_eq!(shadow_of(&lean), Some(key.clone()));
             assert_eq!((Event::LeanDelta.key_of(&lean), Event::Delta.key_of(&lean)), (Some(key.clone()), None));
             assert_eq!(Event::LeanDelta.key_of(&Event::Delta.topic(Dialect::Native, &key)), None);
-            assert_eq!(told_on(&presence(&key.device)), Some(ShadowKey::classic(key.device.clone())));
+            assert_eq!(shadow_of(&presence(&key.device)), Some(ShadowKey::classic(key.device.clone())));
             for dialect in [Dialect::Native, Dialect::Aws] {
                 let topic = Event::UpdateAccepted.topic(dialect, &key);
-                assert_eq!(told_on(&topic), Some(key.clone()), "{topic}");
+                assert_eq!(shadow_of(&topic), Some(key.clone()), "{topic}");
                 let request = topic.strip_suffix("/accepted").and_then(|topic| TopicName::new(topic).ok());
                 let expected = Destination::Request(key.clone(), RequestKind::Update, dialect);
                 assert_eq!(request.map(|topic| Destination::of(&topic)), Some(expected), "{topic}");

@@ -215,7 +215,7 @@ impl Router {
     pub fn hand_over(&self, delivery: &Delivery, former: &Access) {
         let filters = self.filters.read();
         let (message, class) = (&delivery.message, DeliveryKind::Ordinary { from: None });
-        let publication = OrphanedMessage { message, former, key: topics::told_on(message.topic.as_str()) };
+        let publication = OrphanedMessage { message, former, key: topics::shadow_of(message.topic.as_str()) };
         let route = Route { publication: &publication, class, share: None };
         let _ = filters.visit(message.topic.as_str(), |subscribers| {
             let mut groups = subscribers.groups().filter(|group| delivery.share.as_ref() == Some(group.filter()));

@@ -85,7 +85,7 @@ pub enum ServeError {
     /// The operating system provides no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
-    /// A part that serves as long as the server ended: an internal error, of which the log says more.
+    /// A task or thread stopped that must run until shutdown: an internal error, with details in the log.
     #[error("{0} stopped unexpectedly")]
     Stopped(&'static str),
 }

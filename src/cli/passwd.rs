@@ -137,9 +137,9 @@ fn import(file: &UsersArgs) -> Result<Exit, PasswdError> {
     }
     let users = user_list::parse(&list).map_err(PasswdError::usage)?;
     let hashes = user_list::hash(&users).map_err(PasswdError::failed)?;
-    let formers = file.set(&hashes)?;
-    let changed = formers.iter().filter(|former| **former == PreviousUser::There).count();
-    let (added, path) = (formers.len() - changed, absolute(file.path()));
+    let previous_users = file.set(&hashes)?;
+    let changed = previous_users.iter().filter(|previous| **previous == PreviousUser::There).count();
+    let (added, path) = (previous_users.len() - changed, absolute(file.path()));
     eprintln!("umbrad: users added: {added}, with a new password: {changed}, in {path}");
     Ok(Exit::Done)
 }

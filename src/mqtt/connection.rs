@@ -269,7 +269,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    async fn look_up(&mut self) -> Next {
+    async fn next_resync(&mut self) -> Next {
         let ClientSession { session, outbox, resync, .. } = &mut self.client;
         resync.next(&self.broker, &self.key, outbox, session.window_open()).await
     }

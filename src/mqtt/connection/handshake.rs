@@ -339,7 +339,7 @@ async fn refuse<S>(
 }
 
 /// Sends the remaining output and waits for the client to close its side; its further input is dropped.
-async fn part<S>(transport: &mut Transport<S>, peer: &Peer)
+async fn close_gracefully<S>(transport: &mut Transport<S>, peer: &Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -132,9 +132,9 @@ async fn frees_the_memory_of_a_refused_client() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
     let free = || {
-        let stranger = broker.service.quotas().stranger([127, 0, 0, 1].into(), Instant::now());
-        let more = || tokio::task::unconstrained(poll_fn(|context| stranger.poll_room(context))).now_or_never();
-        std::iter::from_fn(more).filter_map(Result::unwrap).inspect(|room| stranger.count(*room)).count()
+        let permit = broker.service.quotas().stranger([127, 0, 0, 1].into(), Instant::now());
+        let more = || tokio::task::unconstrained(poll_fn(|context| permit.poll_room(context))).now_or_never();
+        std::iter::from_fn(more).filter_map(Result::unwrap).inspect(|bytes| permit.count(*bytes)).count()
     };
     let before = free();
     let head = b"\x10\xd9\x8c\x01\x00\x04MQTT\x05\x04\x00\x00\x04\x15\x00\x01x\x00\x01c\x00\x00\x01w\x46\x41";

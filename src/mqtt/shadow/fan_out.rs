@@ -68,9 +68,9 @@ impl Events {
         metadata: bool,
         render: impl Fn(Dialect, &Projection, bool) -> Bytes,
     ) {
-        let class = to.map_or(DeliveryKind::Ordinary { from: None }, |to| DeliveryKind::Reply { to, seq: None });
+        let kind = to.map_or(DeliveryKind::Ordinary { from: None }, |to| DeliveryKind::Reply { to, seq: None });
         let lean = to.filter(|_| !metadata);
-        self.publish(key, event, class, lean, |dialect, reader, metadata| Some(render(dialect, reader, metadata)));
+        self.publish(key, event, kind, lean, |dialect, reader, metadata| Some(render(dialect, reader, metadata)));
     }
 
     /// Publishes a reply to the requester alone.
@@ -96,14 +96,14 @@ impl Events {
         than: Option<SessionId>,
         render: impl Fn(Dialect, &Projection) -> Bytes,
     ) {
-        let class = than.map_or(DeliveryKind::Ordinary { from: None }, |than| DeliveryKind::Others { than });
-        self.publish(key, event, class, None, |dialect, reader, _| Some(render(dialect, reader)));
+        let kind = than.map_or(DeliveryKind::Ordinary { from: None }, |than| DeliveryKind::Others { than });
+        self.publish(key, event, kind, None, |dialect, reader, _| Some(render(dialect, reader)));
     }
 
     /// Publishes `message` on the ordinary response topic that `to` named.
     pub fn respond(&self, message: Message, to: Option<SessionId>) {
-        let class = to.map_or(DeliveryKind::Ordinary { from: None }, |to| DeliveryKind::Reply { to, seq: None });
-        self.router.tell(&Arc::new(message), class);
+        let kind = to.map_or(DeliveryKind::Ordinary { from: None }, |to| DeliveryKind::Reply { to, seq: None });
+        self.router.tell(&Arc::new(message), kind);
     }
 
     fn accepted(&self, accepted: &Accepted<'_>) {
@@ -113,28 +113,28 @@ impl Events {
         if let Some(Seq(seq)) = applied.seq
             && let Command::Update(_) = command
         {
-            let class = accepted.requester.map_or(DeliveryKind::Event { seq }, |by| DeliveryKind::Change { by, seq });
-            self.publish(key, Event::Delta, class, lean, |dialect, reader, metadata| {
+            let kind = accepted.requester.map_or(DeliveryKind::Event { seq }, |by| DeliveryKind::Change { by, seq });
+            self.publish(key, Event::Delta, kind, lean, |dialect, reader, metadata| {
                 rendering::delta(dialect, after, reader, ReplyOptions { metadata, ..options })
             });
-            self.publish(key, Event::Documents, class, lean, |dialect, reader, metadata| {
+            self.publish(key, Event::Documents, kind, lean, |dialect, reader, metadata| {
                 Some(rendering::documents(dialect, before, after, reader, ReplyOptions { metadata, ..options }))
             });
         }
-        let class = match (accepted.requester, applied.seq) {
+        let kind = match (accepted.requester, applied.seq) {
             (Some(to), _) if applied.is_private() => DeliveryKind::Private { to },
             (None, _) if applied.is_private() => return,
             (Some(to), seq) => DeliveryKind::Reply { to, seq: seq.map(|seq| seq.0) },
             (None, Some(Seq(seq))) => DeliveryKind::Event { seq },
             (None, None) => DeliveryKind::Ordinary { from: None },
         };
-        self.publish(key, accepted_event(command), class, lean, |dialect, reader, metadata| {
+        self.publish(key, accepted_event(command), kind, lean, |dialect, reader, metadata| {
             Some(engine::accepted(dialect, command, applied, reader, ReplyOptions { metadata, ..options }))
         });
         if let Some(Seq(seq)) = applied.seq {
-            let class = DeliveryKind::Document { seq };
-            self.publish(key, Event::Document, class, None, |_, reader, _| Some(rendering::document(after, reader)));
-            self.publish(key, Event::LeanDelta, class, None, |_, reader, _| {
+            let kind = DeliveryKind::Document { seq };
+            self.publish(key, Event::Document, kind, None, |_, reader, _| Some(rendering::document(after, reader)));
+            self.publish(key, Event::LeanDelta, kind, None, |_, reader, _| {
                 rendering::changed_delta(before, after, reader)
             });
         }
@@ -146,16 +146,16 @@ impl Events {
         &self,
         key: &ShadowKey,
         event: Event,
-        class: DeliveryKind,
+        kind: DeliveryKind,
         lean: Option<SessionId>,
         render: impl Fn(Dialect, &Projection, bool) -> Option<Bytes>,
     ) {
         for dialect in DIALECTS.into_iter().filter(|&dialect| rendering::has(dialect, event)) {
             let topic = event.topic(dialect, key);
             let render = |reader: &Projection, metadata| render(dialect, reader, metadata);
-            let privately = matches!(class, DeliveryKind::Private { .. });
+            let privately = matches!(kind, DeliveryKind::Private { .. });
             let rendered = RefCell::default();
-            self.router.tell(&FanOut { key, event, topic, privately, lean, render, rendered }, class);
+            self.router.tell(&FanOut { key, event, topic, privately, lean, render, rendered }, kind);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What every request needs of the server.
+//! The state shared by all handlers, and the traits through which the HTTP front end uses the broker.
 
 pub(super) mod aws;
 pub(super) mod aws_topics;
@@ -17,6 +17,7 @@ pub(super) mod submit;
 pub(super) mod target;
 pub(super) mod wait;
 pub(super) mod writes;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -43,16 +44,16 @@ use crate::{
     wire::Seen,
 };
 
-/// Which devices are connected, told by the broker.
+/// The presence of devices, provided by the broker.
 pub trait Presence: Send + Sync {
-    /// Whether `device` is connected.
+    /// Returns true if `device` is connected.
     fn connected(&self, device: &DeviceId) -> bool;
 
-    /// How `device` was seen last, if it was.
+    /// Returns the last connection of `device`, if there was one.
     fn seen(&self, device: &DeviceId) -> Option<Seen>;
 }
 
-/// A listener for MQTT, as somebody who wants to connect a device needs to know it.
+/// An MQTT listener, as described to users who connect a device.
 #[derive(Clone, Copy, Debug)]
 pub struct MqttListener {
     /// The bound address.
@@ -66,23 +67,23 @@ pub struct MqttListener {
 /// An ordinary message that a client publishes over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishedMessage {
-    /// Where it is published.
+    /// The topic.
     pub topic: String,
     /// The payload.
     pub payload: Bytes,
     /// QoS 1, else 0.
     pub at_least_once: bool,
-    /// Whether its topic keeps it.
+    /// True if the topic retains it.
     pub retain: bool,
-    /// The payload format, if it is told.
+    /// The payload format indicator, if sent.
     pub payload_is_utf8: Option<bool>,
     /// MIME type of the payload.
     pub content_type: Option<String>,
-    /// Where a reply goes.
+    /// The topic for replies.
     pub response_topic: Option<String>,
-    /// Correlation data for a reply.
+    /// The correlation data for replies.
     pub correlation_data: Option<Bytes>,
-    /// Seconds the message stays worth delivering.
+    /// Seconds until the message expires.
     pub expiry: Option<u32>,
     /// Name and value pairs, in order.
     pub user: Vec<(String, String)>,
@@ -91,71 +92,71 @@ pub struct PublishedMessage {
 /// A retained message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetainedMessage {
-    /// Its topic.
+    /// The topic.
     pub topic: String,
     /// The payload.
     pub payload: Bytes,
-    /// The QoS it was published at.
+    /// The QoS of the publication.
     pub qos: u8,
-    /// When it was published, in milliseconds since 1970.
+    /// The time of the publication, in milliseconds since 1970.
     pub stored_at_ms: u64,
     /// Name and value pairs, in order.
     pub user: Vec<(String, String)>,
 }
 
-/// Why a message was not published.
+/// The reason that a message was not published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotPublished {
-    /// The topic, or the response topic, is none that anybody publishes to; the text follows its name.
+    /// The topic or response topic is invalid or reserved. The text follows the topic's name in a message.
     Topic(String),
-    /// The client may not publish there.
+    /// The client may not publish to the topic.
     Forbidden,
-    /// More than this quota.
+    /// The named quota is exceeded.
     Quota(String),
 }
 
-/// Ordinary messages, which are the broker's.
+/// The broker, as far as it handles ordinary messages.
 pub trait MessageBroker: Send + Sync {
     /// Publishes `message` for a client with `access`.
     ///
     /// # Errors
     ///
-    /// A [`NotPublished`]; nothing was changed.
+    /// A [`NotPublished`]. Nothing was changed.
     fn publish(&self, access: &Access, message: PublishedMessage) -> Result<(), NotPublished>;
 
-    /// Returns the message that `topic` retains, whoever may receive it.
+    /// Returns the retained message of `topic`. The caller checks the right to receive it.
     fn retained(&self, topic: &str) -> Option<RetainedMessage>;
 
-    /// Returns at most `limit` retained messages of the topics after `topic`, or from the first one on.
+    /// Returns at most `limit` retained messages of the topics after `topic`, or of the first topics.
     fn retained_after(&self, topic: Option<&str>, limit: usize) -> Vec<RetainedMessage>;
 }
 
-/// The state of the HTTP door.
+/// The state of the HTTP front end.
 pub struct Api {
-    /// The way to a shadow.
+    /// The engine.
     pub service: Arc<Service>,
-    /// The feed of changes, for those who wait.
+    /// The change feed, for event streams and waits.
     pub changes: Arc<Changes>,
-    /// Who is connected.
+    /// The presence of devices.
     pub presence: Arc<dyn Presence>,
-    /// Ordinary messages.
+    /// The broker for ordinary messages.
     pub messages: Arc<dyn MessageBroker>,
-    /// What there is to measure.
+    /// The metrics page.
     pub metrics: Arc<dyn Metrics>,
-    /// Who is let in, and may do what.
+    /// Authentication and authorization.
     pub(super) authority: Arc<Authority>,
-    /// Who signed in with a browser.
+    /// The browser sessions.
     pub(super) sessions: Arc<Sessions>,
-    /// Where pages of lists ended.
+    /// The key for sealed cursors.
     pub(super) cursors: Cursors,
-    /// Limits of one shadow.
+    /// The limits of a shadow.
     pub(super) document: DocumentLimits,
-    /// Bytes of a request's body.
+    /// Most bytes of a request body.
     pub(super) body_bytes_max: usize,
-    /// Bytes that wait for one reader of events.
+    /// Most bytes queued for one event stream.
     pub(super) event_bytes_max: usize,
     pub(super) openapi: Bytes,
-    /// The listeners for MQTT; set once, when all are bound.
+    /// The MQTT listeners; set once, after all are bound.
     pub(super) mqtt_listeners: OnceLock<Vec<MqttListener>>,
     reads: Arc<Semaphore>,
     waiters: Arc<Semaphore>,
@@ -164,17 +165,17 @@ pub struct Api {
     closed: AtomicBool,
 }
 
-/// Walks through the store that may run at once: lists, histories, former versions. More wait their turn.
+/// Most concurrent range reads of the store: lists, histories, older versions. Others wait.
 const READS_MAX: usize = 8;
 
-/// A place of somebody who stays to be told something, among those of its principal and among all.
+/// A permit for a stream or wait, from the quota of its principal and the limit for all.
 pub(super) type StreamPermit = (Streaming, OwnedSemaphorePermit);
 
-/// The turn of a walk through the store, among those of its principal and among all.
+/// A permit for a range read of the store, from the quota of its principal and the limit for all.
 pub(super) type ReadPermit = (PrincipalPermit, OwnedSemaphorePermit);
 
 impl Api {
-    /// The door to `service`, whose changes are told through `changes`.
+    /// Creates the state for `service`, whose changes are published through `changes`.
     #[must_use]
     pub fn new(
         service: Arc<Service>,
@@ -207,18 +208,18 @@ impl Api {
         }
     }
 
-    /// Who signed in with a browser.
+    /// Returns the browser sessions.
     #[must_use]
     pub fn sessions(&self) -> Arc<Sessions> {
         self.sessions.clone()
     }
 
-    /// Sets the listeners for MQTT that pages show to whoever wants to connect a device. Only the first call counts.
+    /// Sets the MQTT listeners that the dashboard shows. Only the first call has an effect.
     pub fn set_mqtt_listeners(&self, listeners: Vec<MqttListener>) {
         let _ = self.mqtt_listeners.set(listeners);
     }
 
-    /// Ends everybody who waits for changes, so that their connections can end.
+    /// Ends all event streams and waits, so that their connections can close.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         self.changes.close();
@@ -232,29 +233,29 @@ impl Api {
         self.service.now()
     }
 
-    /// Waits for the turn of a walk of `caller` through the store: for its own others first, so that it is in the way
-    /// of everybody with these alone.
+    /// Waits for a permit for a range read by `caller`. The permit of the principal comes first, so that a principal
+    /// with many reads delays only its own.
     pub(super) async fn read_turn(&self, caller: &Caller) -> ReadPermit {
         let own = self.service.quotas().principals.reading(caller.principal().name(), Instant::now()).await;
         (own, self.reads.clone().acquire_owned().await.expect("this semaphore is never closed"))
     }
 
-    /// Counts a request of `caller` that is about no single shadow.
+    /// Counts a request of `caller` that concerns no single shadow.
     pub(super) fn admit(&self, caller: &Caller) -> Result<(), Problem> {
         let admitted = self.service.quotas().admit_general(caller.principal().name(), Instant::now());
         admitted.map_err(|rejection| Problem::general(&rejection, self.now()))
     }
 
-    /// A place for `caller` among those who wait for a change.
-    pub(super) fn waiter(&self, caller: &Caller) -> Result<StreamPermit, Problem> {
+    /// Returns a permit for a wait of `caller`.
+    pub(super) fn wait_permit(&self, caller: &Caller) -> Result<StreamPermit, Problem> {
         let own = self.streaming(caller)?;
-        Ok((own, self.place(&self.waiters, "as many requests wait for changes as may")?))
+        Ok((own, self.try_acquire(&self.waiters, "too many requests wait for changes")?))
     }
 
-    /// A place for `caller` among the readers of events.
-    pub(super) fn stream(&self, caller: &Caller) -> Result<StreamPermit, Problem> {
+    /// Returns a permit for an event stream of `caller`.
+    pub(super) fn stream_permit(&self, caller: &Caller) -> Result<StreamPermit, Problem> {
         let own = self.streaming(caller)?;
-        Ok((own, self.place(&self.streams, "there are as many readers of events as may be")?))
+        Ok((own, self.try_acquire(&self.streams, "too many event streams")?))
     }
 
     fn streaming(&self, caller: &Caller) -> Result<Streaming, Problem> {
@@ -262,12 +263,12 @@ impl Api {
         counted.map_err(|rejection| Problem::general(&rejection, self.now()))
     }
 
-    /// The one place for a backup.
-    pub(super) fn backup(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        self.place(&self.backups, "another backup is being taken")
+    /// Returns the permit for a backup, of which there is one.
+    pub(super) fn backup_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.try_acquire(&self.backups, "another backup is being taken")
     }
 
-    fn place(&self, places: &Arc<Semaphore>, quota: &str) -> Result<OwnedSemaphorePermit, Problem> {
-        places.clone().try_acquire_owned().map_err(|_| Problem::too_many(quota, self.now()))
+    fn try_acquire(&self, permits: &Arc<Semaphore>, quota: &str) -> Result<OwnedSemaphorePermit, Problem> {
+        permits.clone().try_acquire_owned().map_err(|_| Problem::too_many(quota, self.now()))
     }
 }

@@ -1,10 +1,10 @@
-//! The dashboard: one page and what it is made of, inside the program.
+//! The dashboard: a single page and its assets, embedded in the binary.
 //!
-//! `dashboard/dist` is what npm builds of `dashboard/`; it is committed, so that nothing but Rust is needed to build
-//! the service (decision 0005). The page asks nothing of anybody else, and the policy sent with it has the browser hold
-//! it to that: no script and style but these, no connection but here, no frame around it.
+//! npm builds `dashboard/dist` from `dashboard/`. The result is committed, so that building the server needs only Rust
+//! (decision 0005). The page loads nothing from other hosts. Its content security policy enforces that: only these
+//! scripts and styles, connections only to this server, no embedding in frames.
 //!
-//! `GET /session/mqtt` is for the page alone: the listeners for MQTT, so that it can show how to connect a device.
+//! `GET /session/mqtt` returns the MQTT listeners, for the page's instructions on connecting a device.
 
 use std::sync::{Arc, LazyLock};
 
@@ -20,14 +20,14 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     http::{
-        api::{Api, MqttListener, history::fresh},
+        api::{Api, MqttListener, history::no_store},
         auth::caller::Caller,
         hex::hex,
     },
     wire::{self, MqttAddress},
 };
 
-/// A file of the page.
+/// A file of the dashboard.
 struct Asset {
     path: &'static str,
     kind: HeaderValue,
@@ -44,7 +44,7 @@ static ASSETS: LazyLock<[Asset; 4]> = LazyLock::new(|| {
     ]
 });
 
-/// What goes with each of them. Names do not change with contents, so a browser asks each time; mostly it hears 304.
+/// The headers of every asset. Names do not change with contents, so browsers revalidate each time and mostly get 304.
 const HEADERS: [(HeaderName, HeaderValue); 6] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     (
@@ -61,7 +61,7 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
     (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
 ];
 
-/// `router` with the files of the page.
+/// Adds the dashboard's assets and `/session/mqtt` to `router`.
 pub(super) fn routes(mut router: Router<Arc<Api>>) -> Router<Arc<Api>> {
     for asset in &*ASSETS {
         router = router.route(asset.path, get(move |headers: HeaderMap| async move { asset.answer(&headers) }));
@@ -73,17 +73,17 @@ pub(super) fn routes(mut router: Router<Arc<Api>>) -> Router<Arc<Api>> {
 async fn mqtt(State(api): State<Arc<Api>>, _caller: Caller) -> Response {
     let address = |listener: &MqttListener| {
         let MqttListener { address, tls, anonymous } = *listener;
-        // One that listens on every address is reached at the host that the page came from.
+        // A listener on the unspecified address is reachable at the page's own host.
         let host = (!address.ip().is_unspecified()).then(|| address.ip().to_canonical());
         MqttAddress { host, port: address.port(), tls, anonymous }
     };
-    fresh(wire::mqtt_listeners(api.mqtt_listeners.get().into_iter().flatten().map(address)))
+    no_store(wire::mqtt_listeners(api.mqtt_listeners.get().into_iter().flatten().map(address)))
 }
 
 impl Asset {
     fn new(path: &'static str, kind: &'static str, bytes: &'static [u8]) -> Self {
         let etag = format!("\"{:.ETAG_DIGITS$}\"", hex(&Sha256::digest(bytes)));
-        let etag = HeaderValue::try_from(etag).expect("digits and quotes are fit for a header");
+        let etag = HeaderValue::try_from(etag).expect("digits and quotes are valid in a header");
         Self { path, kind: HeaderValue::from_static(kind), bytes, etag }
     }
 
@@ -102,5 +102,5 @@ impl Asset {
     }
 }
 
-/// Digits of the digest in an etag.
+/// Hex digits of the digest in an etag.
 const ETAG_DIGITS: usize = 32;

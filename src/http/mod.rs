@@ -1,20 +1,18 @@
-//! The door for HTTP/1.1: the native API, the AWS-compatible one, MQTT over WebSocket, and what they share.
+//! The HTTP/1.1 front end: the native API, the AWS-compatible API, the dashboard and MQTT over WebSocket.
 //!
-//! `server` serves a connection of [`crate::net`]: it bounds what a client may send, and, with `body` and `write_timeout`,
-//! how slowly it may send and read, and has the routes answer it. `framing` is between the network and hyper, and refuses
-//! requests whose body is framed ambiguously. `guard` stands before all of them and refuses what a
-//! web page of somebody else's may have made a browser send. `sign_in` signs people in and out, `dashboard` has the
-//! page they do it on. `websocket` turns a connection into a stream of bytes that the door for MQTT serves, of which
-//! nothing is known here but that it is one.
+//! - `server` serves a connection of [`crate::net`]. It limits the size of requests and, with `server::body` and
+//!   `server::write_timeout`, the time to send a request and read its response. `server::framing` sits between the
+//!   network and hyper and refuses requests with ambiguous body framing. `server::websocket` hands a connection to the
+//!   MQTT front end as a byte stream; it knows nothing of MQTT connections itself.
+//! - `auth::guard` runs before every route and refuses requests that a foreign web page made a browser send.
+//!   `auth::caller` authenticates a request and holds its rights. `auth::sign_in` handles browser sessions.
+//! - `operation` is the table of all operations. `router` builds the routes from it, `openapi` the description, and
+//!   `api::query` checks parameters against it.
+//! - `api` has the handlers: `shadows` reads, `writes` changes, the others are named after their resource.
+//!   `api::conditional` is pure. Every refusal on the native paths is an `api::problem`.
+//! - `api::operating` and `api::backup` serve an operator's tools.
 //!
-//! `operation` has the table of what there is; `router` makes routes of it, `openapi` the description, `query` checks
-//! parameters against it. A request passes `caller` (who asks, what they may), then a handler: `shadows` reads,
-//! `writes` changes, the rest is named after what it answers. `conditional` is pure. Whatever is refused
-//! leaves as a [`problem`].
-//!
-//! `operating` and `backup` are for an operator's tools.
-//!
-//! Commands go through [`crate::engine`], as those of MQTT do, and are announced there as well.
+//! Commands go through [`crate::engine`], like those over MQTT; the engine also notifies subscribers and followers.
 
 pub mod api;
 pub mod auth;

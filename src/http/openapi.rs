@@ -1,7 +1,7 @@
-//! The description of the API, OpenAPI 3.1, made of the table that the routes are made of.
+//! The OpenAPI 3.1 description of the API, built once at the start from the table of operations.
 //!
-//! Paths, methods and parameters come from `operation`; what goes in and out is in `exchanges`, and the documents in
-//! that are in `schemas`. It is made once, when the server starts.
+//! Paths, methods and parameters come from `operation`, requests and responses from `exchanges`, and their schemas from
+//! `schemas`. `others` has the operations outside the table.
 
 mod exchanges;
 mod others;
@@ -18,7 +18,7 @@ use crate::{
     http::{
         api::{
             Api,
-            history::fresh,
+            history::no_store,
             query::{Kind, Parameter, ParameterLocation},
         },
         operation::{ID, NAME, Operation, ROUTES, Route, TOPIC},
@@ -28,10 +28,10 @@ use crate::{
 
 /// `GET /openapi.json`
 pub(super) async fn get(State(api): State<Arc<Api>>) -> Response {
-    fresh(api.openapi.clone())
+    no_store(api.openapi.clone())
 }
 
-/// The description of a server with these limits.
+/// Returns the description of a server with these limits.
 pub(super) fn document(limits: &DocumentLimits) -> Bytes {
     let mut paths: Map<String, Value> =
         ROUTES.iter().map(|route| (route.path.replace("{*", "{"), path(route))).collect();
@@ -41,13 +41,13 @@ pub(super) fn document(limits: &DocumentLimits) -> Bytes {
         "info": {
             "title": "Umbra",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Shadows of devices: what each should be, what it is, and notes of the back end, under \
-                            optimistic concurrency.",
+            "description": "Shadows of devices: their desired state, reported state and tags, with optimistic \
+                            concurrency control.",
             "license": { "name": "Apache-2.0 OR MIT" },
         },
         "paths": paths,
         "components": { "schemas": schemas::all(limits), "securitySchemes": others::security_schemes() },
-        // Any of them, or none where the listener takes anonymous clients.
+        // Any one of them; none if the listener accepts anonymous clients.
         "security": [{}, { "basic": [] }, { "bearer": [] }, { "session": [] }],
     });
     document.to_string().into()
@@ -70,7 +70,7 @@ fn path(route: &Route) -> Value {
     item.into()
 }
 
-/// True for the operations of AWS's data plane, whose names begin as AWS has them.
+/// Returns true for the operations of AWS's data plane, whose ids begin with a capital.
 fn is_of_aws(id: &str) -> bool {
     id.starts_with(|first: char| first.is_ascii_uppercase())
 }
@@ -102,7 +102,7 @@ fn described(operation: Operation, named: bool) -> Value {
         );
     }
     if !requests.is_empty() {
-        // A message may be empty.
+        // An MQTT message may be empty.
         let required = requests.iter().all(|media| media.schema != "Payload");
         let content: Map<String, Value> = requests.iter().map(content).collect();
         set(&mut described, "requestBody", json!({ "required": required, "content": content }));
@@ -111,7 +111,7 @@ fn described(operation: Operation, named: bool) -> Value {
 }
 
 fn parameter(parameter: &Parameter) -> Value {
-    let place = match parameter.place {
+    let location = match parameter.location {
         ParameterLocation::Path => "path",
         ParameterLocation::Query => "query",
         ParameterLocation::Header => "header",
@@ -125,8 +125,8 @@ fn parameter(parameter: &Parameter) -> Value {
     };
     json!({
         "name": parameter.name,
-        "in": place,
-        "required": parameter.place == ParameterLocation::Path,
+        "in": location,
+        "required": parameter.location == ParameterLocation::Path,
         "description": parameter.about,
         "schema": schema,
     })
@@ -158,7 +158,7 @@ fn header(name: &&'static str) -> (String, Value) {
         "Retry-After" => json!({ "type": "string", "pattern": "^[0-9]+$" }),
         _ => json!({ "type": "string" }),
     };
-    // Some are there only where there is something to tell.
+    // The other headers are optional.
     let required = matches!(*name, "Allow" | "WWW-Authenticate");
     ((*name).to_owned(), json!({ "required": required, "schema": schema }))
 }
@@ -197,9 +197,8 @@ mod tests {
         assert_eq!(document["paths"].as_object().unwrap().len(), ROUTES.len() + others::paths().len());
     }
 
-    /// All references lead somewhere, and all schemas are referred to.
     #[test]
-    fn references_hold() {
+    fn references_resolve_and_every_schema_is_referenced() {
         fn walk<'v>(value: &'v Value, found: &mut BTreeSet<&'v str>) {
             match value {
                 Value::Object(members) => {

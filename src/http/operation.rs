@@ -1,13 +1,12 @@
-//! What can be asked over HTTP: every operation with its method, its paths and its parameters.
+//! The table of HTTP operations: their methods, paths and parameters.
 //!
-//! Routes, the checks of parameters and the description (`openapi`) are all made of this table, so none of them can say
-//! something else than the others.
+//! The routes, the parameter checks and the description (`openapi`) are built from this table, so they always agree.
 
 use axum::http::Method;
 
 use crate::http::api::query::{Kind, Parameter, ParameterLocation};
 
-/// Something that can be asked.
+/// An operation of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     GetShadow,
@@ -31,7 +30,7 @@ pub(super) enum Operation {
     GetDescription,
 }
 
-/// A path, and what can be asked of it.
+/// A path and its operations.
 pub(super) struct Route {
     pub(super) path: &'static str,
     pub(super) operations: &'static [Operation],
@@ -40,7 +39,7 @@ pub(super) struct Route {
 const SHADOW: &[Operation] =
     &[Operation::GetShadow, Operation::PutShadow, Operation::PatchShadow, Operation::DeleteShadow];
 
-/// Every path of the API. What operators and browsers ask for besides is in `router`.
+/// Every path of the API. `router` adds those for operators' tools and browsers.
 pub(super) const ROUTES: &[Route] = &[
     Route { path: "/v1/devices", operations: &[Operation::ListDevices] },
     Route { path: "/v1/devices/{id}", operations: &[Operation::GetDevice] },
@@ -65,11 +64,11 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 const fn query(name: &'static str, kind: Kind, about: &'static str) -> Parameter {
-    Parameter { name, place: ParameterLocation::Query, kind, about }
+    Parameter { name, location: ParameterLocation::Query, kind, about }
 }
 
 const fn header(name: &'static str, kind: Kind, about: &'static str) -> Parameter {
-    Parameter { name, place: ParameterLocation::Header, kind, about }
+    Parameter { name, location: ParameterLocation::Header, kind, about }
 }
 
 const POINTERS: &str =
@@ -78,131 +77,128 @@ const SECTION_POINTERS: &str =
     r"^/(desired|reported|tags)(/([^~/]|~[01])*)*(,/(desired|reported|tags)(/([^~/]|~[01])*)*)*$";
 /// RFC 9110 section 8.8.3, in a list that may have empty elements.
 const TAGS: &str = "^(\\*|[ ,]*((W/)?\"[!#-~\u{80}-\u{ff}]*\"( *,[ ,]*(W/)?\"[!#-~\u{80}-\u{ff}]*\")*)?[ ,]*)$";
-/// No control characters.
+/// Text without control characters.
 const PRINTABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
-/// Whatever a header may hold.
+/// Any header value.
 const ANYTHING: &str = "";
 
 pub(super) static ID: Parameter = Parameter {
     name: "id",
-    place: ParameterLocation::Path,
+    location: ParameterLocation::Path,
     kind: Kind::Text("^[A-Za-z0-9:_-]{1,128}$"),
-    about: "The device: 1 to 128 of A-Z a-z 0-9 : _ -",
+    about: "Device id: 1 to 128 characters of A-Z a-z 0-9 : _ -",
 };
 pub(super) static NAME: Parameter = Parameter {
     name: "name",
-    place: ParameterLocation::Path,
+    location: ParameterLocation::Path,
     kind: Kind::Text("^[A-Za-z0-9:_$-]{1,64}$"),
-    about: "The shadow: 1 to 64 of A-Z a-z 0-9 : _ - $",
+    about: "Shadow name: 1 to 64 characters of A-Z a-z 0-9 : _ - $",
 };
 pub(super) static FIELDS: Parameter = query(
     "fields",
     Kind::Text(POINTERS),
-    "Show only what is at or below these JSON Pointers into `state`, apart by commas; at most 32",
+    "Return only the values at or below these JSON Pointers into `state`, separated by commas; at most 32",
 );
 pub(super) static VERSION: Parameter = query(
     "version",
     Kind::Integer { min: 1, max: u64::MAX >> 11 },
-    "The shadow as it was at this version; 410 once that is not kept any more",
+    "Return the shadow at this version; 410 if the journal no longer has it",
 );
 pub(super) static WAIT: Parameter = query(
     "wait",
     Kind::Text("^(converged|version>(0|[1-9][0-9]{0,14}))$"),
-    "Answer only once this holds: `converged`, there is no delta; `version>N`. Or when the time is up, with what is \
-     there then; `Umbra-Wait` in the answer says which",
+    "Respond when this condition holds: `converged` (no delta) or `version>N`. After `timeout` seconds, respond with the \
+     current shadow. The header `Umbra-Wait` says which happened",
 );
 pub(super) static TIMEOUT: Parameter =
-    query("timeout", Kind::Integer { min: 0, max: 300 }, "Seconds to wait; 30 if not given");
+    query("timeout", Kind::Integer { min: 0, max: 300 }, "Seconds to wait; default 30");
 pub(super) static ON_CONFLICT: Parameter = query(
     "on_conflict",
     Kind::Choice(&["reject", "rebase"]),
-    "`rebase`: accept a write made for `base_version` if nothing it touches changed since; takes the place of If-Match",
+    "`rebase`: accept the write if no path it touches has changed since `base_version`; replaces If-Match",
 );
 pub(super) static BASE_VERSION: Parameter = query(
     "base_version",
     Kind::Integer { min: 1, max: u64::MAX >> 11 },
-    "The version that a rebased write was made for",
+    "The version on which the write is based; for `on_conflict=rebase`",
 );
 pub(super) static UPSERT: Parameter = query(
     "upsert",
     Kind::Flag,
-    "`true`: create the shadow or change whatever is there; takes the place of If-Match and If-None-Match",
+    "`true`: create the shadow, or change any existing version; replaces If-Match and If-None-Match",
 );
 pub(super) static DRY_RUN: Parameter =
-    query("dry_run", Kind::Flag, "Decide, tell what would become of it, and change nothing");
+    query("dry_run", Kind::Flag, "Return the outcome of the write without applying it");
 pub(super) static BEFORE: Parameter =
-    query("before", Kind::Integer { min: 1, max: u64::MAX >> 11 }, "Only changes that made versions below this one");
+    query("before", Kind::Integer { min: 1, max: u64::MAX >> 11 }, "Only changes to versions below this one");
 pub(super) static AFTER: Parameter = query(
     "after",
     Kind::Text("^[0-9a-f]{1,8}-[0-9]{1,19}$"),
-    "Only refusals after these: the `next` of an earlier page. Without it, the newest",
+    "Only refusals after an earlier page: its `next`. Without it, the newest refusals",
 );
-pub(super) static LIMIT: Parameter =
-    query("limit", Kind::Integer { min: 1, max: 100 }, "Entries in a page; 25 if not given");
-pub(super) static CURSOR: Parameter = query(
-    "cursor",
-    Kind::Text("^([A-Za-z0-9:_-]{1,128}|~[A-Za-z0-9_-]{208})$"),
-    "Where the page before ended: its `next`",
-);
+pub(super) static LIMIT: Parameter = query("limit", Kind::Integer { min: 1, max: 100 }, "Entries per page; default 25");
+pub(super) static CURSOR: Parameter =
+    query("cursor", Kind::Text("^([A-Za-z0-9:_-]{1,128}|~[A-Za-z0-9_-]{208})$"), "The `next` of the previous page");
 pub(super) static HISTORY_CURSOR: Parameter =
-    query("cursor", Kind::Text("^[0-9a-f]{1,16}\\.[0-9a-f]{1,16}$"), "Where the page before ended: its `next`");
+    query("cursor", Kind::Text("^[0-9a-f]{1,16}\\.[0-9a-f]{1,16}$"), "The `next` of the previous page");
 pub(super) static SHADOW_CURSOR: Parameter =
-    query("cursor", Kind::Text("^(\\.|[A-Za-z0-9:_$-]{1,64})$"), "Where the page before ended: its `next`");
+    query("cursor", Kind::Text("^(\\.|[A-Za-z0-9:_$-]{1,64})$"), "The `next` of the previous page");
 pub(super) static PREFIX: Parameter =
-    query("prefix", Kind::Text("^[A-Za-z0-9:_-]{0,128}$"), "Only devices whose id begins with this");
-pub(super) static CONNECTED: Parameter = query("connected", Kind::Flag, "Only devices that are connected, or are not");
+    query("prefix", Kind::Text("^[A-Za-z0-9:_-]{0,128}$"), "Only devices whose id begins with this prefix");
+pub(super) static CONNECTED: Parameter =
+    query("connected", Kind::Flag, "`true`: only connected devices; `false`: only disconnected ones");
 pub(super) static DRIFT: Parameter =
-    query("drift", Kind::Flag, "Only devices with a shadow that has a delta, or with none");
+    query("drift", Kind::Flag, "`true`: only devices with a delta in a shadow; `false`: only devices without one");
 pub(super) static DEVICE: Parameter =
     query("device", Kind::Text("^[A-Za-z0-9:_-]{1,128}$"), "Only changes of this device");
 pub(super) static SHADOW_NAME: Parameter = query(
     "name",
     Kind::Text("^[A-Za-z0-9:_$-]{0,64}$"),
-    "Only changes of shadows with this name; empty: of classic ones",
+    "Only changes of shadows with this name; empty: only of classic shadows",
 );
 pub(super) static PATH: Parameter = query(
     "path",
     Kind::Text(SECTION_POINTERS),
-    "Only changes at, above or below one of these JSON Pointers into `state`, apart by commas; at most 32",
+    "Only changes at, above or below one of these JSON Pointers into `state`, separated by commas; at most 32",
 );
 pub(super) static AWS_NAME: Parameter =
-    query("name", Kind::Text("^[A-Za-z0-9:_$-]{1,64}$"), "A named shadow; without it the classic one");
+    query("name", Kind::Text("^[A-Za-z0-9:_$-]{1,64}$"), "Shadow name; without it, the classic shadow");
 pub(super) static PAGE_SIZE: Parameter =
-    query("pageSize", Kind::Integer { min: 1, max: 100 }, "Names in a page; 25 if not given");
+    query("pageSize", Kind::Integer { min: 1, max: 100 }, "Names per page; default 25");
 pub(super) static NEXT_TOKEN: Parameter =
-    query("nextToken", Kind::Text("^[A-Za-z0-9:_$-]{1,64}$"), "Where the page before ended");
+    query("nextToken", Kind::Text("^[A-Za-z0-9:_$-]{1,64}$"), "The `nextToken` of the previous page");
 
 pub(super) static TOPIC: Parameter = Parameter {
     name: "topic",
-    place: ParameterLocation::Path,
+    location: ParameterLocation::Path,
     kind: Kind::Text(r"^[^\u0000-\u001f\u007f-\u009f+#]+$"),
     about: "An ordinary topic, percent-encoded",
 };
-pub(super) static AWS_QOS: Parameter = query("qos", Kind::Integer { min: 0, max: 1 }, "The QoS; 0 if not given");
-pub(super) static AWS_RETAIN: Parameter = query("retain", Kind::Flag, "Whether the topic keeps the message");
+pub(super) static AWS_QOS: Parameter = query("qos", Kind::Integer { min: 0, max: 1 }, "The QoS; default 0");
+pub(super) static AWS_RETAIN: Parameter = query("retain", Kind::Flag, "`true`: the topic retains the message");
 pub(super) static AWS_CONTENT_TYPE: Parameter = query("contentType", Kind::Text(PRINTABLE), "MIME type of the payload");
 pub(super) static AWS_RESPONSE_TOPIC: Parameter =
-    query("responseTopic", Kind::Text(r"^[^\u0000-\u001f\u007f-\u009f+#]*$"), "Where a reply goes");
+    query("responseTopic", Kind::Text(r"^[^\u0000-\u001f\u007f-\u009f+#]*$"), "Topic for replies");
 pub(super) static AWS_MESSAGE_EXPIRY: Parameter = query(
     "messageExpiry",
     Kind::Integer { min: 0, max: 0xFFFF_FFFF },
-    "Seconds the message stays worth delivering; 0: as long as there is a place for it",
+    "Seconds until the message expires; 0: it does not expire",
 );
 pub(super) static AWS_MAX_RESULTS: Parameter =
-    query("maxResults", Kind::Integer { min: 1, max: 200 }, "Topics in a page; 200 if not given");
+    query("maxResults", Kind::Integer { min: 1, max: 200 }, "Topics per page; default 200");
 pub(super) static AWS_TOPIC_TOKEN: Parameter =
-    query("nextToken", Kind::Text("^([A-Za-z0-9_-]{4})*$"), "Where the page before ended");
+    query("nextToken", Kind::Text("^([A-Za-z0-9_-]{4})*$"), "The `nextToken` of the previous page");
 pub(super) static AWS_PAYLOAD_FORMAT: Parameter = header(
     "x-amz-mqtt5-payload-format-indicator",
     Kind::Choice(&["UNSPECIFIED_BYTES", "UTF8_DATA"]),
-    "Whether the payload is UTF-8",
+    "`UTF8_DATA`: the payload is UTF-8",
 );
 pub(super) static AWS_CORRELATION_DATA: Parameter =
     header("x-amz-mqtt5-correlation-data", Kind::Text("^([A-Za-z0-9+/]{4})*$"), "Correlation data in base64");
 pub(super) static AWS_USER_PROPERTIES: Parameter = header(
     "x-amz-mqtt5-user-properties",
     Kind::Text("^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"),
-    "Base64 of a JSON array of objects, each with names and texts, such as `[{\"a\":\"b\"}]`",
+    "Base64 of a JSON array of objects with string members, such as `[{\"a\":\"b\"}]`",
 );
 
 pub(super) static IF_MATCH: Parameter = header("If-Match", Kind::Text(TAGS), "Entity tags, or * for any");
@@ -210,27 +206,27 @@ pub(super) static IF_NONE_MATCH: Parameter = header("If-None-Match", Kind::Text(
 pub(super) static IDEMPOTENCY_KEY: Parameter = header(
     "Idempotency-Key",
     Kind::Text("^[!-~]{1,64}$"),
-    "Marks a request that may be sent again: the same key and request are answered as they were first",
+    "Makes a request safe to repeat: the same request with the same key receives the first response again",
 );
 pub(super) static PREFER: Parameter = header(
     "Prefer",
     Kind::Text(ANYTHING),
-    "How much to answer an accepted write with: `return=minimal`, nothing; `return=representation`, the shadow after it",
+    "Body of the response to an accepted write. `return=minimal`: none. `return=representation`: the shadow after it",
 );
 pub(super) static LAST_EVENT_ID: Parameter = header(
     "Last-Event-ID",
     Kind::Text("^(j[0-9a-f]{1,15}|[0-9]{1,15})$"),
-    "Go on after the event with this id, which is opaque; 410 if events after it are not kept any more",
+    "Resume after the event with this opaque id; 410 if the journal no longer has the events after it",
 );
 
 impl Operation {
-    /// The operations there are.
+    /// Returns all operations, one that has several paths once for each.
     #[cfg(test)]
     pub(super) fn all() -> impl Iterator<Item = Self> {
         ROUTES.iter().flat_map(|route| route.operations).copied()
     }
 
-    /// Its method; where that is GET, HEAD is allowed as well.
+    /// Returns the method. Where it is GET, HEAD is allowed as well.
     pub(super) fn method(self) -> Method {
         match self {
             Self::GetShadow
@@ -253,7 +249,7 @@ impl Operation {
         }
     }
 
-    /// What may stand in its query and headers; any other parameter of a query is refused.
+    /// Returns the query and header parameters. Any other query parameter is refused.
     pub(super) fn parameters(self) -> &'static [&'static Parameter] {
         match self {
             Self::GetShadow => const { &[&FIELDS, &VERSION, &WAIT, &TIMEOUT, &IF_MATCH, &IF_NONE_MATCH] },
@@ -305,11 +301,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_stand_once_and_in_their_place() {
+    fn parameters_are_unique_and_outside_the_path() {
         for operation in Operation::all() {
             let parameters = operation.parameters();
             for (index, parameter) in parameters.iter().enumerate() {
-                assert!(parameter.place != ParameterLocation::Path, "{operation:?}: paths tell theirs");
+                assert!(
+                    parameter.location != ParameterLocation::Path,
+                    "{operation:?}: a route has its path parameters"
+                );
                 let name = parameter.name.to_lowercase();
                 assert!(!parameters.iter().skip(index + 1).any(|other| other.name.to_lowercase() == name), "{name}");
             }

@@ -1,4 +1,4 @@
-//! The routes of the table, and what is answered where there is none.
+//! The routes of [`ROUTES`], and the responses for unknown paths and methods.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use crate::http::{
     sse,
 };
 
-/// What a PATCH may be sent as. RFC 5789 section 3.1.
+/// The media types of PATCH. RFC 5789 section 3.1.
 pub(super) const ACCEPT_PATCH: HeaderValue =
     HeaderValue::from_static("application/merge-patch+json, application/json-patch+json");
 
-/// The router of everything in the table, for requests that carry a [`Peer`](crate::net::Peer) in their extensions.
+/// Returns the router of all operations. Requests must carry a [`Peer`](crate::net::Peer) in their extensions.
 pub fn router(api: Arc<Api>) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
@@ -63,7 +63,7 @@ fn methods(route: &'static Route) -> MethodRouter<Arc<Api>> {
         .fallback(move |State(api): State<Arc<Api>>, method: Method| async move { not_allowed(route, &api, &method) })
 }
 
-/// The methods of `route`, as `Allow` names them.
+/// Returns the value of `Allow` for `route`.
 fn allow(route: &Route) -> HeaderValue {
     let mut names: Vec<String> = Vec::new();
     for operation in route.operations {
@@ -74,7 +74,7 @@ fn allow(route: &Route) -> HeaderValue {
         }
     }
     names.push(Method::OPTIONS.to_string());
-    HeaderValue::try_from(names.join(", ")).expect("the names of methods are fit for a header")
+    HeaderValue::try_from(names.join(", ")).expect("method names are valid in a header")
 }
 
 fn options(route: &Route) -> Response {
@@ -87,7 +87,7 @@ fn options(route: &Route) -> Response {
 }
 
 fn not_allowed(route: &Route, api: &Api, method: &Method) -> Response {
-    let message = format!("{method} is not allowed here");
+    let message = format!("{method} is not allowed for this path");
     if route.path.starts_with("/v1/") || route.path == "/openapi.json" {
         let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", &message, api.now());
         return problem.with(header::ALLOW, allow(route)).into_response();
@@ -97,13 +97,13 @@ fn not_allowed(route: &Route, api: &Api, method: &Method) -> Response {
     response
 }
 
-/// Answers what no route is for, and `OPTIONS *`, which is about the server as a whole.
+/// Answers requests for unknown paths, and `OPTIONS *`, which asks about the whole server.
 async fn no_such_path(State(api): State<Arc<Api>>, method: Method, uri: Uri) -> Response {
     match (uri.path(), &method) {
         ("*", &Method::OPTIONS) => (StatusCode::NO_CONTENT, [(header::ALLOW, ALL_METHODS)]).into_response(),
         // RFC 9112 section 3.2.4.
         ("*", _) => {
-            let message = "The target '*' is for OPTIONS alone";
+            let message = "The target '*' is only valid for OPTIONS";
             Problem::new(StatusCode::BAD_REQUEST, "invalid-target", message, api.now()).into_response()
         }
         _ => not_found(&uri, &api).into_response(),
@@ -115,6 +115,6 @@ const ALL_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT,
 
 fn not_found(uri: &Uri, api: &Api) -> Problem {
     let path: String = uri.path().chars().take(128).collect();
-    let message = format!("There is nothing at '{path}'; /openapi.json tells what there is");
+    let message = format!("Unknown path '{path}'; /openapi.json lists all paths");
     Problem::new(StatusCode::NOT_FOUND, "no-such-path", &message, api.now())
 }

@@ -1,19 +1,19 @@
-//! Serves one connection: requests one after another, until one of them makes a WebSocket of it.
+//! Serves one connection: one request after the other, until one of them upgrades it to a WebSocket.
 //!
-//! The first request's head must be there by the connection's deadline. The next one's has the listener's
-//! `connect_timeout` after the answer to the one before, a body has as much time again, and so has the client for
-//! taking some more of an answer. When the server ends, requests that are being answered are answered, and no more are
-//! taken. One that fails before its first request, as one without a CONNECT does over MQTT, is a failed handshake of
-//! its address.
+//! The head of the first request must arrive by the connection's deadline. The listener's `connect_timeout` applies to
+//! each of these: the next head after a response, a body, and each time the client reads nothing of a response. At
+//! shutdown, requests in flight are answered and no more are accepted. A connection that fails before its first request
+//! counts as a failed handshake of its address, like one without a CONNECT over MQTT.
 //!
-//! What a client that is not known has sent counts as held until its request is answered.
+//! Bytes from an unauthenticated client count against the pre-auth budget until its request is answered.
 //!
-//! Each request carries among its extensions its [`Peer`], and whom the connection was known as last.
+//! Each request carries in its extensions the [`Peer`] and the connection's last [`Caller`](crate::http::auth::caller).
 
 pub(super) mod body;
 pub(super) mod framing;
 pub(super) mod websocket;
 pub(super) mod write_timeout;
+
 use std::{
     future,
     pin::pin,
@@ -73,25 +73,25 @@ use crate::{
     observability::request_id::RequestId,
 };
 
-/// What clients may ask for by ALPN.
+/// The protocols offered by ALPN.
 pub const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 
-/// Serves HTTP, and what comes over a WebSocket through another door.
+/// The handler of HTTP connections. It passes WebSockets to another handler.
 #[derive(Clone)]
 pub struct HttpHandler<D>(Arc<Server<D>>);
 
-/// What one listener takes.
+/// The settings of one listener.
 #[derive(Clone)]
 pub struct HttpOptions {
     guard: Guard,
     url_keys: UrlKeys,
     metrics: MetricsForAll,
     timeout: Duration,
-    /// Bytes of a request's body, unless its route says otherwise, and of a WebSocket message.
+    /// Most bytes of a request body, unless its route sets another limit, and of a WebSocket message.
     message_bytes_max: usize,
-    /// Frames of a WebSocket that bring nothing.
+    /// The rate of WebSocket frames without MQTT data.
     empty_frames: Rate,
-    /// Refusals for want of quota, above which the connection ends.
+    /// The rate of 429 responses above which the connection is closed.
     refusals: Rate,
 }
 
@@ -104,7 +104,7 @@ struct Server<D> {
 }
 
 impl HttpOptions {
-    /// Those of `listener`, which is one for HTTP as `http` says.
+    /// Returns the settings of `listener` with its HTTP section `http`.
     #[must_use]
     pub fn of(listener: &ListenerConfig, http: &HttpConfig, limits: &Limits) -> Self {
         Self {
@@ -120,7 +120,7 @@ impl HttpOptions {
 }
 
 impl HttpOptions {
-    /// These, with WebSockets for those who signed their URL with an access key of `authority`.
+    /// Also accepts WebSockets whose URL is signed with an access key of `authority`.
     #[must_use]
     pub fn with_signed_urls(self, authority: Arc<Authority>) -> Self {
         Self { url_keys: UrlKeys(Some(authority)), ..self }
@@ -128,8 +128,8 @@ impl HttpOptions {
 }
 
 impl<D: ConnectionHandler> HttpHandler<D> {
-    /// Serves `api` beside what is here, and WebSockets, with `sessions` on the same terms, by `sockets`, until
-    /// `closing` turns true.
+    /// Creates a handler that serves `api`, `/healthz` and WebSockets until `closing` turns true. `sockets` serves the
+    /// WebSockets, on which `sessions` are valid too.
     #[must_use]
     pub fn new(
         api: Router,
@@ -143,7 +143,7 @@ impl<D: ConnectionHandler> HttpHandler<D> {
             .route("/healthz", get(async || "ok"))
             .route("/mqtt", get(websocket::upgrade))
             .route("/mqtt/", get(websocket::upgrade))
-            .layer(middleware::from_fn(websocket::elsewhere))
+            .layer(middleware::from_fn(websocket::check_path))
             .layer(Extension(options.metrics))
             .layer(Extension(sessions))
             .layer(Extension(options.url_keys.clone()))
@@ -151,17 +151,17 @@ impl<D: ConnectionHandler> HttpHandler<D> {
             .layer(DefaultBodyLimit::max(options.message_bytes_max))
             .layer(middleware::from_fn_with_state(Arc::new(options.guard.clone()), guard::guard))
             .layer(middleware::from_fn(framing::check))
-            .layer(middleware::from_fn(identified));
+            .layer(middleware::from_fn(with_request_id));
         Self(Arc::new(Server { routes, sockets, quotas, options, closing }))
     }
 }
 
 impl<D: ConnectionHandler> ConnectionHandler for HttpHandler<D> {
     async fn serve<S: Stream>(self, stream: S, peer: Peer, deadline: Instant) {
-        let (handover, mut handed) = mpsc::channel(1);
+        let (handover, mut handed_over) = mpsc::channel(1);
         self.0.answer(stream, &peer, Handover(handover), deadline).await;
-        // All requests are gone by now, and with them what could hand over.
-        let Some((upgrade, session)) = handed.recv().await else { return };
+        // All requests have ended, so no sender is left and this does not wait.
+        let Some((upgrade, session)) = handed_over.recv().await else { return };
         let Ok(upgraded) = upgrade.await else { return };
         let Server { sockets, quotas, options, .. } = &*self.0;
         let deadline = Instant::now() + options.timeout;
@@ -173,32 +173,32 @@ impl<D: ConnectionHandler> ConnectionHandler for HttpHandler<D> {
 }
 
 impl<D: ConnectionHandler> Server<D> {
-    /// Answers requests until the connection ends, or one hands it over.
+    /// Answers requests until the connection ends or is handed over.
     async fn answer<S: Stream>(&self, stream: S, peer: &Peer, handover: Handover, deadline: Instant) {
-        // One more for each request that is being answered.
-        let handled = Arc::new(());
-        let asked = Arc::new(AtomicBool::new(false));
+        // Has one more reference for each request in flight.
+        let in_flight = Arc::new(());
+        let has_request = Arc::new(AtomicBool::new(false));
         let stream = FramingStream::new(WriteTimeoutStream::new(stream, self.options.timeout));
         let refusal = stream.refusal();
         let service = service_fn({
-            let (peer, handled, asked) = (peer.clone(), handled.clone(), asked.clone());
+            let (peer, in_flight, has_request) = (peer.clone(), in_flight.clone(), has_request.clone());
             let caller = LastCaller::default();
             let (routes, timeout) = (TowerToHyperService::new(self.routes.clone()), self.options.timeout);
             let refusals = Arc::new(Refusals::new(self.options.refusals, self.quotas.clone()));
             move |request: Request<Incoming>| {
-                asked.store(true, Ordering::Relaxed);
+                has_request.store(true, Ordering::Relaxed);
                 let preauth_permit = peer.preauth_permit.clone();
                 let mut request = request.map(|body| Body::new(TimedBody::new(body, timeout, preauth_permit.clone())));
                 request.extensions_mut().insert(peer.clone());
                 request.extensions_mut().insert(caller.clone());
                 request.extensions_mut().insert(handover.clone());
                 request.extensions_mut().insert(refusal.clone());
-                let (answer, handled, refusals) = (routes.call(request), handled.clone(), refusals.clone());
+                let (response, in_flight, refusals) = (routes.call(request), in_flight.clone(), refusals.clone());
                 async move {
-                    let answer = answer.await.map(|answer| refusals.count(answer));
+                    let response = response.await.map(|response| refusals.count(response));
                     preauth_permit.release();
-                    drop(handled);
-                    answer
+                    drop(in_flight);
+                    response
                 }
             }
         });
@@ -214,12 +214,12 @@ impl<D: ConnectionHandler> Server<D> {
         let mut closing = self.closing.clone();
         let first_head_is_late = async {
             sleep_until(deadline.into()).await;
-            if asked.load(Ordering::Relaxed) {
+            if has_request.load(Ordering::Relaxed) {
                 future::pending().await
             }
         };
         let ended = tokio::select! {
-            biased; // a head that has come is not late
+            biased; // a head that has arrived is not late
             ended = connection.as_mut() => Some(ended.map_err(|error| error.to_string())),
             () = first_head_is_late => Some(Err("no request in time".to_owned())),
             _ = closing.wait_for(|closing| *closing) => None,
@@ -228,48 +228,49 @@ impl<D: ConnectionHandler> Server<D> {
             Some(Ok(())) => {}
             Some(Err(error)) => {
                 tracing::debug!(peer = %peer.address, error, "connection ends");
-                if !asked.load(Ordering::Relaxed) {
+                if !has_request.load(Ordering::Relaxed) {
                     self.quotas.addresses.handshake_failed(peer.address.ip(), Instant::now());
                 }
             }
             None => {
                 connection.as_mut().graceful_shutdown();
-                let answering = Arc::strong_count(&handled) > ANSWERING_NONE;
-                let _ = timeout(if answering { LEAVE_TIMEOUT } else { FAREWELL_TIMEOUT }, connection).await;
+                let is_idle = Arc::strong_count(&in_flight) <= IDLE_REFERENCES;
+                let limit = if is_idle { GRACEFUL_CLOSE_TIMEOUT } else { IN_FLIGHT_TIMEOUT };
+                let _ = timeout(limit, connection).await;
             }
         }
     }
 }
 
-/// The refusals for want of quota that one connection has met.
+/// The rate of 429 responses on one connection.
 struct Refusals {
     rate: Rate,
-    met: Mutex<Gcra>,
+    state: Mutex<Gcra>,
     quotas: Arc<Quotas>,
 }
 
 impl Refusals {
     fn new(rate: Rate, quotas: Arc<Quotas>) -> Self {
-        Self { rate, met: Mutex::new(Gcra::new(Instant::now())), quotas }
+        Self { rate, state: Mutex::new(Gcra::new(Instant::now())), quotas }
     }
 
-    /// Counts `answer` if it is one, and ends the connection with it if they are too many, as over MQTT: a client that
-    /// takes no notice of refusals is sent away.
-    fn count(&self, mut answer: Response) -> Response {
-        let refuses = answer.status() == StatusCode::TOO_MANY_REQUESTS;
-        if refuses
-            && answer.extensions().get::<RefusedByEngine>().is_none()
-            && self.met.lock().charge(self.rate, 1, Instant::now()).is_some()
+    /// Counts `response` if it is a 429. Above the rate, closes the connection after it, as over MQTT: the client
+    /// ignores refusals.
+    fn count(&self, mut response: Response) -> Response {
+        let is_refusal = response.status() == StatusCode::TOO_MANY_REQUESTS;
+        if is_refusal
+            && response.extensions().get::<RefusedByEngine>().is_none()
+            && self.state.lock().charge(self.rate, 1, Instant::now()).is_some()
         {
             self.quotas.count(QuotaKind::Refusals);
-            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        answer
+        response
     }
 }
 
-/// Answers under an id of the request's own, which the client is told.
-async fn identified(request: axum::extract::Request, next: middleware::Next) -> Response {
+/// Assigns a request id, logs the request with it, and adds it to the response.
+async fn with_request_id(request: axum::extract::Request, next: middleware::Next) -> Response {
     let id = RequestId::next();
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let mut response = id.scope(next.run(request)).await;
@@ -285,19 +286,19 @@ async fn identified(request: axum::extract::Request, next: middleware::Next) -> 
     response
 }
 
-/// What the log calls a request.
+/// The header with the request's id in the log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// How many hold the count of requests when there is none: the server and its service.
-const ANSWERING_NONE: usize = 2;
+/// References to `in_flight` without a request: those of the server and its service.
+const IDLE_REFERENCES: usize = 2;
 
 pub(super) const HEADERS_MAX: usize = 64;
-/// Bytes of a request's line and header fields.
+/// Most bytes of a request line and its header fields.
 pub(super) const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Bytes read and not yet processed, and written and not yet sent, of each; a request's head has to fit.
+/// Most bytes in each of the read buffer and the write buffer. A request's head must fit.
 const BUFFER_BYTES_MAX: usize = HEAD_BYTES_MAX;
 
-/// How long an ending server waits for a request to be answered.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it waits for the last answer to be read.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for requests in flight at shutdown.
+const IN_FLIGHT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the client to read the last response at shutdown.
+const GRACEFUL_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

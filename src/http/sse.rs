@@ -1,10 +1,10 @@
-//! Server-sent events: every change that the caller may see, as it happens, from where it left off.
+//! Server-sent events: a stream of the changes that the caller may see, resumable after any event.
 //!
-//! The `id` of an event is its place in the journal, in a form that clients cannot take for a number ([`event_id`]). It
-//! moves on with the head of the journal in heartbeats, whatever the filter lets through, so that a reader of rare
-//! changes does not come back for entries that are no longer kept. A stream begins after the last event its reader has, from the
-//! journal, and goes on with the feed of changes where the journal meets it. A reader that is too slow is cut off
-//! rather than remembered: it comes back with the last event it had, and the journal has the rest.
+//! The `id` of an event is its journal position, in a form that clients cannot mistake for a number ([`event_id`]).
+//! Heartbeats advance it to the head of the journal even if the filter passes no changes. Otherwise a client with rare
+//! changes could only resume from entries that retention has removed. A stream first reads the journal after the
+//! client's last event, then continues with the change feed. A client that reads too slowly is disconnected. It
+//! reconnects with its last event, and reads the rest from the journal.
 
 use std::{
     collections::VecDeque,
@@ -39,29 +39,29 @@ use crate::{
     wire,
 };
 
-/// How long nothing may be sent before a comment shows that both ends are there, and how far the reader has come.
+/// Time without an event after which a comment is sent, with the current position as `id`.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// Entries of the journal read at once.
+/// Journal entries per read.
 const BATCH: usize = 200;
 
-/// How long a reader that was cut off waits before it comes back, in milliseconds.
+/// Time before a disconnected client reconnects, in milliseconds.
 const RETRY: u32 = 2000;
 
-/// A reader of events.
-struct Reader {
+/// The state of an event stream.
+struct EventStream {
     api: Arc<Api>,
     caller: Caller,
     interest: FeedFilter,
     following: FollowHandle,
-    /// What was found in the journal and not sent yet.
+    /// Events that were read and not sent yet.
     ready: VecDeque<Arc<ChangeEvent>>,
-    /// The last entry of the journal that was looked at.
-    at: Seq,
+    /// The journal position up to which changes were read.
+    position: Seq,
     begun: bool,
-    /// When a heartbeat is due: nothing was sent for a while then.
-    silent_until: Instant,
-    _place: StreamPermit,
+    /// The time of the next heartbeat.
+    heartbeat_at: Instant,
+    _permit: StreamPermit,
 }
 
 /// `GET /v1/events`
@@ -75,47 +75,48 @@ pub(super) async fn follow(
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
     let interest = interest(&uri).map_err(invalid)?;
     let last = last_event(&headers).map_err(invalid)?;
-    let place = api.stream(&caller)?;
+    let permit = api.stream_permit(&caller)?;
     let keep = QueueContent::All { bytes_max: api.event_bytes_max };
     let following = api.changes.follow(interest.clone(), keep);
-    // Asked now, while there is a status to say it with.
-    let at = match last {
+    // Checked before the response begins, so that a failure has a status.
+    let position = match last {
         None => following.since,
         Some(last) => begin(&api, &caller, &interest, last).await?,
     };
-    let silent_until = Instant::now() + HEARTBEAT;
+    let heartbeat_at = Instant::now() + HEARTBEAT;
     let ready = VecDeque::new();
-    let reader = Reader { api, caller, interest, following, ready, at, begun: false, silent_until, _place: place };
-    let events = stream::unfold(reader, |mut reader| async move {
-        let bytes = reader.next().await?;
-        reader.silent_until = Instant::now() + HEARTBEAT;
-        Some((Ok::<_, std::convert::Infallible>(bytes), reader))
+    let events =
+        EventStream { api, caller, interest, following, ready, position, begun: false, heartbeat_at, _permit: permit };
+    let body = stream::unfold(events, |mut events| async move {
+        let bytes = events.next().await?;
+        events.heartbeat_at = Instant::now() + HEARTBEAT;
+        Some((Ok::<_, std::convert::Infallible>(bytes), events))
     });
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        // nginx passes each event on at once.
+        // Makes nginx forward each event at once.
         (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
-    Ok((headers, Body::from_stream(events)).into_response())
+    Ok((headers, Body::from_stream(body)).into_response())
 }
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Returns the place from which a reader whose last event is `last` misses nothing: `last` itself, or a later one if
-/// none of the removed entries were of the device that it follows.
+/// Returns the position after which a client with the last event `last` misses nothing. This is `last`, or a later
+/// position if retention removed only entries of other devices than the followed one.
 async fn begin(api: &Api, caller: &Caller, interest: &FeedFilter, last: Seq) -> Result<Seq, Problem> {
     let gone = || {
-        let message = "The events after Last-Event-ID are not kept any more, or never were; begin with the documents";
+        let message = "The journal no longer has the events after Last-Event-ID; read the documents again";
         Problem::new(StatusCode::GONE, "gone", message, api.now())
     };
     if !journal(api, last, 1).await?.gone {
         return Ok(last);
     }
     let Some(device) = interest.device.clone() else { return Err(gone()) };
-    let turn = api.read_turn(caller).await;
+    let permit = api.read_turn(caller).await;
     let resumed =
-        api.service.resume(device, interest.name.clone(), last, turn).await.map_err(|error| failed(&error, api))?;
+        api.service.resume(device, interest.name.clone(), last, permit).await.map_err(|error| failed(&error, api))?;
     resumed.ok_or_else(gone)
 }
 
@@ -128,64 +129,63 @@ fn failed(rejection: &Rejection, api: &Api) -> Problem {
     Problem::new(status(rejection), rejection.error(), "The journal cannot be read", api.now())
 }
 
-impl Reader {
-    /// The next bytes to send; `None`: the stream ends.
+impl EventStream {
+    /// Returns the next bytes to send; `None` at the end of the stream.
     async fn next(&mut self) -> Option<Bytes> {
         if !self.begun {
-            // So that the headers leave at once, and who loses the connection before the first event knows where it
-            // was.
+            // This sends the headers at once. A client that loses the connection before the first event can resume.
             self.begun = true;
-            return Some(format!("retry: {RETRY}\nid: {}\n\n", event_id(self.at)).into());
+            return Some(format!("retry: {RETRY}\nid: {}\n\n", event_id(self.position)).into());
         }
         loop {
-            // Rights may have been read anew since the last event, and a token ends.
+            // Since the last event, rights may have been reloaded or a token may have expired.
             if !self.caller.renew(&self.api) {
                 return None;
             }
-            if let Some(told) = self.ready.pop_front() {
-                if let Some(event) = self.event(&told) {
+            if let Some(change) = self.ready.pop_front() {
+                if let Some(event) = self.event(&change) {
                     return Some(event);
                 }
-            } else if Instant::now() >= self.silent_until {
+            } else if Instant::now() >= self.heartbeat_at {
                 return Some(self.heartbeat());
-            } else if self.at < self.following.since {
-                self.catch_up().await?;
+            } else if self.position < self.following.since {
+                self.read_journal().await?;
             } else {
-                // Changes that the filter holds back do not put the heartbeat off.
+                // Filtered changes do not delay the heartbeat.
                 let next = tokio::select! {
-                    () = self.caller.in_question(&self.api) => continue,
-                    next = timeout_at(self.silent_until.into(), self.following.next()) => next,
+                    () = self.caller.rights_may_change(&self.api) => continue,
+                    next = timeout_at(self.heartbeat_at.into(), self.following.next()) => next,
                 };
                 match next {
                     Err(_) => return Some(self.heartbeat()),
-                    Ok(Next::Change(told)) => {
-                        if told.seq > self.at {
-                            self.at = told.seq;
-                            self.ready.extend(self.interest.cares(&told).then_some(told));
+                    Ok(Next::Change(change)) => {
+                        if change.seq > self.position {
+                            self.position = change.seq;
+                            self.ready.extend(self.interest.cares(&change).then_some(change));
                         }
                     }
-                    Ok(Next::Newest(_)) => {} // for who waits for one shadow
+                    Ok(Next::Newest(_)) => {} // only for waits
                     Ok(Next::Cut | Next::Closed) => return None,
                 }
             }
         }
     }
 
-    /// Returns a block without an event: the place up to which the reader has everything.
+    /// Returns a block without an event, whose `id` is the position up to which the client has all events.
     fn heartbeat(&mut self) -> Bytes {
-        if self.at >= self.following.since
+        if self.position >= self.following.since
             && let Some(position) = self.following.position()
         {
-            self.at = self.at.max(position);
+            self.position = self.position.max(position);
         }
-        format!(":\nid: {}\n\n", event_id(self.at)).into()
+        format!(":\nid: {}\n\n", event_id(self.position)).into()
     }
 
-    /// Reads on in the journal, up to where the feed begins.
-    async fn catch_up(&mut self) -> Option<()> {
-        let _turn = self.api.read_turn(&self.caller).await;
-        let page = journal(&self.api, self.at, BATCH).await.ok()?;
-        // A reader that retention has overtaken comes back and is told so.
+    /// Reads the next journal entries, up to the beginning of the feed. Returns `None` if the stream must end.
+    async fn read_journal(&mut self) -> Option<()> {
+        let _permit = self.api.read_turn(&self.caller).await;
+        let page = journal(&self.api, self.position, BATCH).await.ok()?;
+        // Retention has overtaken the client. It reconnects and receives 410.
         if page.gone || page.entries.is_empty() {
             return None;
         }
@@ -193,25 +193,25 @@ impl Reader {
             if entry.seq > self.following.since {
                 break;
             }
-            self.at = entry.seq;
-            let told = ChangeEvent::from(entry);
-            if self.interest.cares(&told) {
-                self.ready.push_back(Arc::new(told));
+            self.position = entry.seq;
+            let change = ChangeEvent::from(entry);
+            if self.interest.cares(&change) {
+                self.ready.push_back(Arc::new(change));
             }
         }
         Some(())
     }
 
-    /// What the caller is told of a change, by what it may see now; `None`: nothing.
-    fn event(&self, told: &ChangeEvent) -> Option<Bytes> {
-        let reader = self.caller.projection_of(&told.key, auth::Operation::Subscribe)?;
-        if !self.interest.cares_as(told, &reader) {
+    /// Returns the event for a change, as far as the caller may see it now; `None` if it may see nothing of it.
+    fn event(&self, change: &ChangeEvent) -> Option<Bytes> {
+        let projection = self.caller.projection_of(&change.key, auth::Operation::Subscribe)?;
+        if !self.interest.cares_as(change, &projection) {
             return None;
         }
-        Some(told.rendered(&reader, |told| {
-            let data = wire::change_entry(&told.entry(), &reader);
-            let mut event = format!("id: {}\nevent: change\ndata: ", event_id(told.seq)).into_bytes();
-            // JSON has no line ends but escaped ones.
+        Some(change.rendered(&projection, |change| {
+            let data = wire::change_entry(&change.entry(), &projection);
+            let mut event = format!("id: {}\nevent: change\ndata: ", event_id(change.seq)).into_bytes();
+            // Line ends are escaped in JSON.
             event.extend_from_slice(&data);
             event.extend_from_slice(b"\n\n");
             event.into()
@@ -237,21 +237,20 @@ fn interest(uri: &Uri) -> Result<FeedFilter, BadParameter> {
     })
 }
 
-/// Returns the id of the event at `seq`. Clients only send it back: it begins with a letter, so that nobody computes
-/// with it.
+/// Returns the id of the event at `seq`. It is opaque, and begins with a letter so that no client computes with it.
 fn event_id(seq: Seq) -> String {
     format!("{ID_PREFIX}{:x}", seq.0)
 }
 
 const ID_PREFIX: char = 'j';
 
-/// Reads an id, or the bare number that older servers sent. `None`: no server sent it.
+/// Parses an id, or a plain number as older servers sent. Returns `None` for any other text.
 fn read_event_id(text: &str) -> Option<Seq> {
     let (digits, radix) = text.strip_prefix(ID_PREFIX).map_or((text, 10), |digits| (digits, 16));
     u64::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+')).map(Seq)
 }
 
-/// Reads the last event that the reader has. Browsers leave the header out if there was none.
+/// Returns the client's last event. Browsers omit the header if they have none.
 fn last_event(headers: &HeaderMap) -> Result<Option<Seq>, BadParameter> {
     let Some(value) = headers.get(LAST_EVENT_ID.name) else { return Ok(None) };
     let seq = read_event_id(value.to_str().unwrap_or_default());
@@ -263,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_come_back_and_are_no_numbers() {
+    fn event_ids_round_trip_and_are_not_numbers() {
         for seq in [0, 1, 9, 10, 0xe5, 4096, u64::MAX] {
             let id = event_id(Seq(seq));
             assert_eq!(read_event_id(&id), Some(Seq(seq)));

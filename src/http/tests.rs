@@ -1,4 +1,4 @@
-//! What the server does around its routes, with routes made for it.
+//! Tests of connections, with routes of their own.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -22,7 +22,7 @@ use crate::{
     net::{ConnectionHandler, Peer, handler::Stream},
 };
 
-/// Serves no WebSocket.
+/// A handler that closes WebSockets at once.
 #[derive(Clone)]
 struct NoWebSocket;
 
@@ -30,7 +30,7 @@ impl ConnectionHandler for NoWebSocket {
     async fn serve<S: Stream>(self, _: S, _: Peer, _: Instant) {}
 }
 
-/// A connection to a server, the end of it, and how to have the server end.
+/// A connection to a server and the signal that shuts the server down.
 struct Fixture {
     client: DuplexStream,
     served: JoinHandle<()>,
@@ -41,7 +41,7 @@ fn serve(routes: Router, timeout: Duration) -> Fixture {
     serve_over(duplex(), routes, timeout, Instant::now() + timeout)
 }
 
-/// As [`serve`], for a connection whose first request must be there by `deadline`.
+/// Serves like [`serve`] over a given stream. The first request must arrive by `deadline`.
 fn serve_over(
     (client, server): (DuplexStream, DuplexStream),
     routes: Router,
@@ -61,8 +61,8 @@ fn serve_over(
         signed_in: None,
         preauth_permit: quotas.stranger([192, 0, 2, 7].into(), Instant::now()),
     };
-    let door = HttpHandler::new(routes, Arc::default(), NoWebSocket, quotas, options, closed);
-    let served = tokio::spawn(door.serve(server, peer, deadline));
+    let handler = HttpHandler::new(routes, Arc::default(), NoWebSocket, quotas, options, closed);
+    let served = tokio::spawn(handler.serve(server, peer, deadline));
     Fixture { client, served, closing }
 }
 
@@ -71,14 +71,14 @@ fn duplex() -> (DuplexStream, DuplexStream) {
 }
 
 impl Fixture {
-    /// Sends the head of a last POST to `/`, with a body of `length` bytes of which these are the first.
+    /// Sends the head of a final POST to `/` that announces a body of `length` bytes, and then `body`.
     async fn post(&mut self, length: usize, body: &[u8]) {
         let head =
             format!("POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
         self.client.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
     }
 
-    /// All that the server sends until it ends the connection.
+    /// Returns everything that the server sends until it closes the connection.
     async fn all(&mut self) -> String {
         let mut all = String::new();
         let read = self.client.read_to_string(&mut all);
@@ -97,7 +97,7 @@ fn echo() -> Router {
 }
 
 #[tokio::test]
-async fn a_request_carries_its_peer() {
+async fn requests_carry_their_peer() {
     let mut fixture = serve(echo(), PATIENCE);
     fixture.post(5, b"hello").await;
     let all = fixture.all().await;
@@ -106,9 +106,9 @@ async fn a_request_carries_its_peer() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_too_slow_or_too_large() {
+async fn refuses_slow_and_large_bodies() {
     let short = Duration::from_millis(200);
-    // announced, sent, waited for
+    // announced, sent, timeout, status
     for (length, sent, timeout, status) in
         [(5, 4, short, "400"), (1024, 1024, PATIENCE, "200"), (1025, 1025, PATIENCE, "413")]
     {
@@ -120,9 +120,9 @@ async fn bodies_that_are_too_slow_or_too_large() {
     }
 }
 
-/// The time between two requests was what was left of the time for the first one, such as after a slow TLS handshake.
+/// The rest of the first deadline, such as after a slow TLS handshake, used to limit the time to the second request.
 #[tokio::test]
-async fn what_is_left_of_the_first_deadline_is_for_the_first_request() {
+async fn first_deadline_applies_to_the_first_request_only() {
     const HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
     const HOUR: Duration = Duration::from_secs(3600);
     let (mut client, server) = duplex();
@@ -131,42 +131,41 @@ async fn what_is_left_of_the_first_deadline_is_for_the_first_request() {
     let mut first = [0; 12];
     fixture.client.read_exact(&mut first).await.unwrap();
     assert_eq!(&first, b"HTTP/1.1 200");
-    tokio::time::sleep(Duration::from_millis(100)).await; // more than was left
+    tokio::time::sleep(Duration::from_millis(100)).await; // past the first deadline
     fixture.post(5, b"again").await;
     assert!(fixture.all().await.ends_with("again of 192.0.2.7:4660"));
     fixture.served.await.unwrap();
 
     for sent in ["", "POST / HTTP/1.1\r\nHo"] {
         let mut fixture = serve_over(duplex(), echo(), HOUR, Instant::now());
-        let _ = fixture.client.write_all(sent.as_bytes()).await; // it may have ended
+        let _ = fixture.client.write_all(sent.as_bytes()).await; // the connection may have ended
         assert_eq!(fixture.all().await, "");
     }
 }
 
-/// A client that asks and does not read is not waited for.
 #[tokio::test]
-async fn an_answer_that_is_not_read() {
+async fn closes_connections_whose_client_does_not_read() {
     let large = async || vec![b'x'; 1 << 20];
     let mut fixture = serve(Router::new().route("/", post(large)), Duration::from_millis(200));
     fixture.post(0, b"").await;
     tokio::time::timeout(PATIENCE, fixture.served).await.unwrap().unwrap();
 }
 
-/// A request that is being answered when the server ends is answered; one that is not there yet is not waited for.
+/// A request in flight at shutdown is answered. An incomplete one is not waited for.
 #[tokio::test]
-async fn an_end_of_the_server() {
-    let (asked, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+async fn shutdown_answers_requests_in_flight() {
+    let (called, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let handler = {
-        let (asked, go_on) = (asked.clone(), go_on.clone());
+        let (called, go_on) = (called.clone(), go_on.clone());
         async move || {
-            asked.notify_one();
+            called.notify_one();
             go_on.notified().await;
             "done"
         }
     };
     let mut fixture = serve(Router::new().route("/", post(handler)), PATIENCE);
     fixture.post(0, b"").await;
-    asked.notified().await;
+    called.notified().await;
     fixture.closing.send_replace(true);
     go_on.notify_one();
     assert!(fixture.all().await.ends_with("done"));

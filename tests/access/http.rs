@@ -77,7 +77,7 @@ fn two_authorizations_are_none() {
         for second in [&viewer, &boss, "Bearer x"] {
             let head = format!("GET {path} HTTP/1.1\nAuthorization: {boss}\nAuthorization: {second}");
             let reply = Http::connect(server.address_of("web")).send(&head, b"");
-            let message = "Invalid parameter 'Authorization': must be there once";
+            let message = "Invalid parameter 'Authorization': must be present exactly once";
             assert_eq!((reply.status, &reply.json()["message"]), (400, &json!(message)), "{path}: {reply:?}");
         }
     }

@@ -99,7 +99,7 @@ fn what_is_wrong_is_found_and_refused() {
     let target = server.directory().join("restored.redb");
 
     let (_, told) = run(&["backup", "--to", text(&copy), "--url", &viewers], 3);
-    assert!(told.contains("for who may do everything"), "{told}");
+    assert!(told.contains("needs all rights"), "{told}");
     let (_, told) = run(&["backup", "--to", text(&copy), "--url", "http://127.0.0.1:1"], 1);
     assert!(told.contains("Connection refused"), "{told}");
     let (_, told) = run(&["backup", "--to", text(&copy), "--store", text(&store)], 4);

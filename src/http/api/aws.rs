@@ -1,8 +1,7 @@
-//! The API of AWS IoT's data plane, as far as it is about shadows: its paths, its shapes, its exceptions.
+//! The shadow operations of AWS IoT's data plane: paths, documents and exceptions.
 //!
-//! An exception is named by `x-amzn-ErrorType`, from which an SDK makes a typed one. A request is signed with SigV4 or
-//! comes from a listener that takes anonymous ones; a signature by a key that the operator has mapped is always
-//! verified.
+//! The header `x-amzn-ErrorType` names an exception; SDKs raise a typed one from it. A request is signed with SigV4 or
+//! authenticated like a native one. A signature by a key that the operator has mapped is always verified.
 
 use std::{sync::Arc, time::Instant};
 
@@ -38,11 +37,11 @@ use crate::{
     wire::{self, ClientToken, Dialect, Parsed, Refused, aws},
 };
 
-/// A request that was understood as far as AWS's paths tell.
+/// An authenticated request, whose body is not parsed yet.
 struct ParsedWrite {
     caller: Caller,
     key: ShadowKey,
-    /// Without the parameters of a presigned URL.
+    /// The query without the parameters of a presigned URL.
     query: String,
     body: Bytes,
 }
@@ -97,7 +96,7 @@ pub(in crate::http) async fn list(State(api): State<Arc<Api>>, request: HttpRequ
     Ok(answer(wire::names(names.iter().copied(), next, api.now())))
 }
 
-/// Has the command that `parse` finds in `body` decided, and answers.
+/// Submits the command that `parse` returns for `body`. Returns the response.
 async fn command(
     api: &Api,
     mut caller: Caller,
@@ -106,7 +105,7 @@ async fn command(
     parse: impl FnOnce(&[u8]) -> Result<(Command, Option<ClientToken>), Refused>,
 ) -> Result<Response, Response> {
     let admitted = submit::admit(api, &caller, &key, body).await;
-    // While its body came, and it waited for its place, rights may have been read anew.
+    // While the body arrived and memory was reserved, rights may have been reloaded.
     if admitted.is_ok() && !caller.renew(api) {
         return Err(rejected(&Rejection::Unauthorized, &key, api, None));
     }
@@ -134,12 +133,12 @@ async fn command(
     }
 }
 
-/// What `caller` may see of `key` in the shapes of AWS, which has no tags.
+/// Returns the projection of `key` for `caller` without `tags`, which AWS does not have.
 fn projection(caller: &Caller, key: &ShadowKey) -> Option<Projection> {
     caller.projection(key).map(|projection| projection.without_tags())
 }
 
-/// Reads a request: the shadow it is about, its body, and who makes it.
+/// Parses and authenticates a request, and reads its body.
 async fn asked(api: &Arc<Api>, request: HttpRequest, operation: Operation) -> Result<ParsedWrite, Response> {
     let (mut parts, body) = request.into_parts();
     let target = Target::from_request_parts(&mut parts, api).await;
@@ -157,8 +156,9 @@ async fn asked(api: &Arc<Api>, request: HttpRequest, operation: Operation) -> Re
     Ok(ParsedWrite { caller, key, query: text, body })
 }
 
-/// Who makes a request: whose signature it carries, else whoever the listener says. And its body, which is not read
-/// before that is known, but for what is signed: until then a stranger sent it.
+/// Authenticates a request by its signature, or else like a native one, and reads its body. The body of an unsigned
+/// request is read only after authentication. A signature covers the body, so a signed one is read before, and counts
+/// against the pre-auth budget.
 pub(in crate::http) async fn caller(
     api: &Arc<Api>,
     parts: &mut Parts,
@@ -174,7 +174,7 @@ pub(in crate::http) async fn caller(
     let otherwise = match claimed {
         Some(Ok(signed)) => {
             let body = read(api, parts, body, key).await?;
-            let keys = api.authority.access_keys(); // those of now: the body may have taken a while
+            let keys = api.authority.access_keys(); // keys may have been reloaded while the body arrived
             let principal = signed.verify(&body, &keys, now).map_err(unverified)?;
             let no_role =
                 || rejected(&Rejection::Forbidden { what: AuthenticationError::NoRole.to_string() }, key, api, None);
@@ -208,7 +208,7 @@ pub(in crate::http) fn invalid(bad: &BadParameter, api: &Api) -> Response {
     refused(StatusCode::BAD_REQUEST, "InvalidRequestException", &message, api.now())
 }
 
-/// A refusal that is about the request itself.
+/// Returns a refusal of the request with this exception.
 pub(in crate::http) fn refused(status: StatusCode, exception: &str, message: &str, now: Timestamp) -> Response {
     let body = aws::refused(status.as_u16(), message, now);
     named(status, exception, body)
@@ -238,7 +238,7 @@ fn named(status: StatusCode, exception: &str, body: Bytes) -> Response {
     response
 }
 
-/// The exception that AWS's model of the service has for a rejection.
+/// Returns the exception for a rejection in AWS's model of the service.
 fn exception(rejection: &Rejection) -> &'static str {
     match rejection {
         Rejection::InvalidJson { .. }

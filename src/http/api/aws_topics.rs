@@ -1,8 +1,8 @@
 //! Ordinary topics in the API of AWS IoT's data plane: `Publish`, `GetRetainedMessage`, `ListRetainedMessages`.
 //!
-//! A message that comes this way is an ordinary one of its principal: the same rights, the same quotas, the same
-//! subscribers. What a topic holds is the broker's ([`MessageBroker`]); here are AWS's shapes alone. The topics of shadows
-//! are not published to here: a client updates a shadow with `UpdateThingShadow`.
+//! A message published here has the rights, quotas and subscribers of an ordinary message of its principal. The broker
+//! keeps the retained messages ([`MessageBroker`]); this module converts AWS's formats. Shadow topics are refused: a
+//! client updates a shadow with `UpdateThingShadow`.
 
 use std::{sync::Arc, time::Instant};
 
@@ -33,18 +33,18 @@ use crate::{
     shadow::{DeviceId, Rejection, ShadowKey},
 };
 
-/// Topics in a page, unless the request says otherwise.
+/// Default number of topics in a page.
 const PAGE: usize = 200;
 
-/// Retained messages looked at in one piece; between two, others get the table.
+/// Retained messages read under one lock, so that other users of the table wait only for a batch.
 const BATCH: usize = 500;
 
-/// A request, and who makes it.
+/// An authenticated request.
 struct ParsedCall {
     caller: Caller,
-    /// Empty where the path names none.
+    /// The topic of the path, or empty.
     topic: String,
-    /// Without the parameters of a presigned URL.
+    /// The query without the parameters of a presigned URL.
     query: String,
     headers: HeaderMap,
     body: Bytes,
@@ -52,7 +52,7 @@ struct ParsedCall {
 
 /// `POST /topics/{topic}`
 pub(in crate::http) async fn publish(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
-    let ParsedCall { caller, topic, query, headers, body } = asked(&api, request).await?;
+    let ParsedCall { caller, topic, query, headers, body } = parse_call(&api, request).await?;
     let message = message(topic, &query, &headers, body).map_err(|bad| aws::invalid(&bad, &api))?;
     let (quotas, now) = (api.service.quotas(), Instant::now());
     let counted = quotas.admit_general(caller.principal().name(), now).and_then(|()| {
@@ -72,7 +72,7 @@ pub(in crate::http) async fn publish(State(api): State<Arc<Api>>, request: Reque
 
 /// `GET /retainedMessage/{topic}`
 pub(in crate::http) async fn get(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
-    let ParsedCall { caller, topic, query, .. } = asked(&api, request).await?;
+    let ParsedCall { caller, topic, query, .. } = parse_call(&api, request).await?;
     let read = Query::read(Some(&query), Operation::AwsGetRetained.parameters());
     read.map_err(|bad| aws::invalid(&bad, &api))?;
     let counted = api.service.quotas().admit_general(caller.principal().name(), Instant::now());
@@ -101,20 +101,20 @@ pub(in crate::http) async fn get(State(api): State<Arc<Api>>, request: Request) 
 
 /// `GET /retainedMessage`
 ///
-/// A page has what its caller may receive, and ends at such a topic: where it ends tells nothing of others.
+/// A page has the topics that its caller may receive, and ends at one of them. Its token reveals no other topics.
 pub(in crate::http) async fn list(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
-    let ParsedCall { caller, query, .. } = asked(&api, request).await?;
+    let ParsedCall { caller, query, .. } = parse_call(&api, request).await?;
     let (limit, after) = page(&query).map_err(|bad| aws::invalid(&bad, &api))?;
     let counted = api.service.quotas().admit_general(caller.principal().name(), Instant::now());
     counted.map_err(|rejection| rejected(&rejection, &api))?;
-    let _turn = api.read_turn(&caller).await;
+    let _permit = api.read_turn(&caller).await;
     let (mut found, mut from, mut more) = (Vec::new(), after, false);
     while !more {
         let batch = api.messages.retained_after(from.as_deref(), BATCH);
         let Some(last) = batch.last() else { break };
         from = Some(last.topic.clone());
-        let mut seen = batch.into_iter().filter(|message| caller.access().may_receive(&message.topic));
-        found.extend(seen.by_ref().take(limit + 1 - found.len()));
+        let mut visible = batch.into_iter().filter(|message| caller.access().may_receive(&message.topic));
+        found.extend(visible.by_ref().take(limit + 1 - found.len()));
         more = found.len() > limit;
     }
     found.truncate(limit);
@@ -138,11 +138,13 @@ fn page(query: &str) -> Result<(usize, Option<String>), BadParameter> {
     let query = Query::read(Some(query), Operation::AwsListRetained.parameters())?;
     let limit = query.integer(&AWS_MAX_RESULTS)?.and_then(|limit| limit.try_into().ok()).unwrap_or(PAGE);
     let read = |text: &str| String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok();
-    let after = query.text(&AWS_TOPIC_TOKEN)?.map(|text| read(&text).ok_or_else(|| bad("nextToken", "is none")));
+    let after = query
+        .text(&AWS_TOPIC_TOKEN)?
+        .map(|text| read(&text).ok_or_else(|| bad("nextToken", "is not the nextToken of a page")));
     Ok((limit, after.transpose()?))
 }
 
-/// Reads the message that a request publishes.
+/// Parses the message that a request publishes.
 fn message(topic: String, query: &str, headers: &HeaderMap, payload: Bytes) -> Result<PublishedMessage, BadParameter> {
     let query = Query::read(Some(query), Operation::AwsPublish.parameters())?;
     let text = |parameter| Ok(query.text(parameter)?.filter(|text| !text.is_empty()).map(|text| text.into_owned()));
@@ -151,7 +153,7 @@ fn message(topic: String, query: &str, headers: &HeaderMap, payload: Bytes) -> R
         None => None,
         Some("UNSPECIFIED_BYTES") => Some(false),
         Some("UTF8_DATA") if std::str::from_utf8(&payload).is_ok() => Some(true),
-        Some("UTF8_DATA") => return Err(bad(AWS_PAYLOAD_FORMAT.name, "says UTF-8, which the payload is not")),
+        Some("UTF8_DATA") => return Err(bad(AWS_PAYLOAD_FORMAT.name, "is UTF8_DATA, but the payload is not UTF-8")),
         Some(_) => return Err(bad(AWS_PAYLOAD_FORMAT.name, "must be UNSPECIFIED_BYTES or UTF8_DATA")),
     };
     let user = match header(headers, AWS_USER_PROPERTIES.name)? {
@@ -164,7 +166,7 @@ fn message(topic: String, query: &str, headers: &HeaderMap, payload: Bytes) -> R
     if !strings.chain([&topic]).all(|text| is_mqtt_string(text)) {
         return Err(bad(
             "topic",
-            "and all that goes with the message hold no control characters, and 65,535 bytes at most",
+            "and all properties of the message must not contain control characters or exceed 65,535 bytes",
         ));
     }
     let correlation_data = header(headers, AWS_CORRELATION_DATA.name)?.map(|text| base64(&text)).transpose();
@@ -177,13 +179,13 @@ fn message(topic: String, query: &str, headers: &HeaderMap, payload: Bytes) -> R
         content_type,
         response_topic,
         correlation_data: correlation_data.map_err(|()| bad(AWS_CORRELATION_DATA.name, "must be base64"))?,
-        // boto3 sends 0 for none.
+        // boto3 sends 0 for no expiry.
         expiry: query.integer(&AWS_MESSAGE_EXPIRY)?.and_then(|expiry| expiry.try_into().ok()).filter(|it| *it > 0),
         user,
     })
 }
 
-/// True if a subscriber over MQTT may be sent `text`. OASIS MQTT 5.0 section 1.5.4.
+/// Returns true if `text` may be sent to MQTT subscribers. OASIS MQTT 5.0 section 1.5.4.
 fn is_mqtt_string(text: &str) -> bool {
     let non_character = |code: u32| code & 0xFFFE == 0xFFFE || (0xFDD0..=0xFDEF).contains(&code);
     text.len() <= usize::from(u16::MAX) && !text.chars().any(|one| one.is_control() || non_character(one.into()))
@@ -196,9 +198,9 @@ fn header(headers: &HeaderMap, name: &str) -> Result<Option<String>, BadParamete
         (Some(field), None) if field.is_empty() => Ok(None),
         (Some(field), None) => match field.to_str() {
             Ok(text) if text.len() <= HEADER_BYTES_MAX => Ok(Some(text.to_owned())),
-            _ => Err(bad(name, "is not ASCII, or too long")),
+            _ => Err(bad(name, format!("must be ASCII of at most {HEADER_BYTES_MAX} bytes"))),
         },
-        _ => Err(bad(name, "must be there once")),
+        _ => Err(bad(name, "must be present at most once")),
     }
 }
 
@@ -208,7 +210,7 @@ fn base64(text: &str) -> Result<Bytes, ()> {
     BASE64_STANDARD.decode(text).map(Bytes::from).map_err(|_| ())
 }
 
-/// Reads `[{"name": "value"}, …]`, encoded as SDKs do: the JSON may be a string that holds JSON.
+/// Parses `[{"name": "value"}, …]` in base64. As SDKs send it, the JSON may be a string that contains JSON.
 fn user_properties(text: &str) -> Option<Vec<(String, String)>> {
     let value: Value = serde_json::from_slice(&base64(text).ok()?).ok()?;
     let value = match value {
@@ -227,25 +229,25 @@ fn user_properties(text: &str) -> Option<Vec<(String, String)>> {
     Some(pairs)
 }
 
-async fn asked(api: &Arc<Api>, request: Request) -> Result<ParsedCall, Response> {
+/// Parses and authenticates a request.
+async fn parse_call(api: &Arc<Api>, request: Request) -> Result<ParsedCall, Response> {
     let (mut parts, body) = request.into_parts();
     let topic = RawPathParams::from_request_parts(&mut parts, api)
         .await
         .map(|parameters| parameters.iter().next().map(|(_, topic)| topic.to_owned()).unwrap_or_default());
-    let topic =
-        topic.map_err(|_| aws::invalid(&bad("topic", "is not UTF-8 once its percent-encoding is undone"), api))?;
+    let topic = topic.map_err(|_| aws::invalid(&bad("topic", "is not percent-encoded UTF-8"), api))?;
     let query = sigv4::without_signature(&parts).into_owned();
-    let (caller, body) = aws::caller(api, &mut parts, body, &nowhere()).await?;
+    let (caller, body) = aws::caller(api, &mut parts, body, &no_shadow()).await?;
     Ok(ParsedCall { caller, topic, query, headers: parts.headers, body })
 }
 
-/// The shadow of a rejection that is about none: its text names it only where a shadow is missing.
-fn nowhere() -> ShadowKey {
+/// Returns a placeholder for rejections that concern no shadow. Only "not found" has the shadow in its text.
+fn no_shadow() -> ShadowKey {
     ShadowKey::classic(DeviceId::new("-").expect("a dash is a device id"))
 }
 
 fn rejected(rejection: &Rejection, api: &Api) -> Response {
-    aws::rejected(rejection, &nowhere(), api, None)
+    aws::rejected(rejection, &no_shadow(), api, None)
 }
 
 fn forbidden(api: &Api) -> Response {
@@ -257,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_properties_as_sdks_send_them() {
+    fn parses_user_properties_of_sdks() {
         let encoded = |text: &str| BASE64_STANDARD.encode(text);
         let pairs = |pairs: &[(&str, &str)]| {
             Some(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>())

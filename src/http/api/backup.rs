@@ -1,11 +1,12 @@
 //! `POST /v1/backup`: a backup of the running service, streamed to an operator.
 //!
-//! One at a time, and only for who may do everything: a backup is every shadow and every principal's name. It is read
-//! on a thread of its own; a few pieces wait for its reader, who must take one in [`STALL_TIMEOUT`], since the store
-//! keeps the pages that are replaced meanwhile. Its connection has less patience as shipped ([`crate::http::server::write_timeout`]).
+//! It needs all rights, as a backup contains every shadow and the name of every principal. One backup runs at a time, on
+//! a blocking thread. A few chunks are queued. The client must take one within [`STALL_TIMEOUT`], because the store keeps
+//! all replaced pages during a backup. With the default configuration, the write timeout of its connection
+//! ([`crate::http::server::write_timeout`]) is shorter.
 //!
-//! *Invariant:* the body ends in order only after [`BackupChunk::End`]. However else the thread ends, the connection does
-//! too, before the end of the body.
+//! *Invariant:* the body ends regularly only after [`BackupChunk::End`]. If the thread ends in any other way, the
+//! connection is aborted before the end of the body.
 
 use std::{
     io::{self, Write},
@@ -31,91 +32,91 @@ use crate::{
     store::CopyError,
 };
 
-/// A part of a backup on its way to its reader.
+/// A part of a backup.
 enum BackupChunk {
     Bytes(Bytes),
-    /// There was no more, and nothing went wrong.
+    /// The end of a complete backup.
     End,
 }
 
-/// Where a backup is written to.
+/// The writer of a backup, which sends chunks to the response body.
 struct ChunkWriter {
-    pieces: mpsc::Sender<BackupChunk>,
+    chunks: mpsc::Sender<BackupChunk>,
     runtime: Handle,
-    piece: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
-/// Bytes sent at once.
-const PIECE_BYTES: usize = 64 * 1024;
-/// Pieces that wait for the reader.
-const PIECES_AHEAD: usize = 4;
-/// How long the reader may take none.
+/// Bytes of a chunk.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Chunks queued for the client.
+const CHUNKS_QUEUED: usize = 4;
+/// Longest time without space in the queue.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `POST /v1/backup`
 pub(in crate::http) async fn back_up(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, Problem> {
     if !caller.may_everything() {
-        let message = "Forbidden: a backup is for who may do everything";
+        let message = "Forbidden: a backup needs all rights";
         return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
     }
-    let place = api.backup()?;
-    let (pieces, taken) = mpsc::channel(PIECES_AHEAD);
+    let permit = api.backup_permit()?;
+    let (sender, chunks) = mpsc::channel(CHUNKS_QUEUED);
     let (service, runtime) = (api.service.clone(), Handle::current());
     let by = caller.principal().name().clone();
-    tracing::info!(%by, head = service.head().0, "a backup begins");
-    let _ends_when_nobody_reads = tokio::task::spawn_blocking(move || {
-        let mut out = ChunkWriter { pieces, runtime, piece: Vec::with_capacity(PIECE_BYTES) };
+    tracing::info!(%by, head = service.head().0, "backup started");
+    let _ends_with_its_reader = tokio::task::spawn_blocking(move || {
+        let mut out = ChunkWriter { chunks: sender, runtime, buffer: Vec::with_capacity(CHUNK_BYTES) };
         let written = service.back_up(&mut out);
         match written.and_then(|()| out.send(BackupChunk::End).map_err(CopyError::Write)) {
-            Ok(()) => tracing::info!(%by, "a backup is done"),
-            Err(error) => tracing::error!(%by, %error, "a backup broke off"),
+            Ok(()) => tracing::info!(%by, "backup finished"),
+            Err(error) => tracing::error!(%by, %error, "backup aborted"),
         }
-        drop(place);
+        drop(permit);
     });
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    Ok((headers, Body::from_stream(body(taken))).into_response())
+    Ok((headers, Body::from_stream(body(chunks))).into_response())
 }
 
-/// The body of the answer. It fails if what is `taken` ends without [`BackupChunk::End`].
-fn body(taken: mpsc::Receiver<BackupChunk>) -> impl Stream<Item = io::Result<Bytes>> {
-    stream::unfold(Some(taken), async |taken| {
-        let mut taken = taken?;
-        match taken.recv().await {
-            Some(BackupChunk::Bytes(bytes)) => Some((Ok(bytes), Some(taken))),
+/// Returns the response body. It fails if `chunks` ends without [`BackupChunk::End`].
+fn body(chunks: mpsc::Receiver<BackupChunk>) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::unfold(Some(chunks), async |chunks| {
+        let mut chunks = chunks?;
+        match chunks.recv().await {
+            Some(BackupChunk::Bytes(bytes)) => Some((Ok(bytes), Some(chunks))),
             Some(BackupChunk::End) => None,
-            None => Some((Err(io::Error::other("the backup broke off")), None)),
+            None => Some((Err(io::Error::other("the backup was aborted")), None)),
         }
     })
 }
 
 impl ChunkWriter {
-    fn send(&self, piece: BackupChunk) -> io::Result<()> {
-        match self.runtime.block_on(timeout(STALL_TIMEOUT, self.pieces.send(piece))) {
+    fn send(&self, chunk: BackupChunk) -> io::Result<()> {
+        match self.runtime.block_on(timeout(STALL_TIMEOUT, self.chunks.send(chunk))) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(io::Error::new(io::ErrorKind::BrokenPipe, "its reader is gone")),
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "its reader takes nothing")),
+            Ok(Err(_)) => Err(io::Error::new(io::ErrorKind::BrokenPipe, "the client disconnected")),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")),
         }
     }
 }
 
 impl Write for ChunkWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.piece.extend_from_slice(bytes);
-        if self.piece.len() >= PIECE_BYTES {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= CHUNK_BYTES {
             self.flush()?;
         }
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
-        if piece.is_empty() {
+        let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES));
+        if chunk.is_empty() {
             return Ok(());
         }
-        self.send(BackupChunk::Bytes(piece.into()))
+        self.send(BackupChunk::Bytes(chunk.into()))
     }
 }
 
@@ -127,19 +128,19 @@ mod tests {
 
     use super::*;
 
-    /// A backup that broke off while as many pieces waited as may: what said so found no room, and the body was whole.
+    /// When a backup was aborted with a full queue, the error found no space in it, and the body looked complete.
     #[tokio::test]
-    async fn a_body_is_whole_only_if_its_end_was_sent() {
+    async fn a_body_is_complete_only_after_its_end_was_sent() {
         for whole in [true, false] {
-            let (pieces, taken) = mpsc::channel(PIECES_AHEAD);
-            for _ in 0..PIECES_AHEAD - usize::from(whole) {
-                pieces.try_send(BackupChunk::Bytes(Bytes::from_static(b"piece"))).ok().unwrap();
+            let (sender, chunks) = mpsc::channel(CHUNKS_QUEUED);
+            for _ in 0..CHUNKS_QUEUED - usize::from(whole) {
+                sender.try_send(BackupChunk::Bytes(Bytes::from_static(b"chunk"))).ok().unwrap();
             }
             if whole {
-                pieces.try_send(BackupChunk::End).ok().unwrap();
+                sender.try_send(BackupChunk::End).ok().unwrap();
             }
-            drop(pieces);
-            let read = to_bytes(Body::from_stream(body(taken)), usize::MAX).await;
+            drop(sender);
+            let read = to_bytes(Body::from_stream(body(chunks)), usize::MAX).await;
             assert_eq!(read.is_ok(), whole, "{read:?}");
         }
     }

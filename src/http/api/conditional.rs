@@ -1,8 +1,8 @@
-//! Conditional requests: RFC 9110 section 13, to the letter.
+//! Conditional requests. RFC 9110 section 13.
 //!
-//! Reads are decided here, in the order of section 13.2.2. Writes are not: their conditions become preconditions, which
-//! the engine checks in one step with the write. Dates do not guard writes (a second holds many versions), so
-//! `If-Unmodified-Since` counts for reads alone, as the section allows.
+//! Conditions of reads are evaluated here, in the order of section 13.2.2. Those of writes become preconditions, which
+//! the engine checks atomically with the write. Dates cannot guard writes, as several versions may have the same second.
+//! `If-Unmodified-Since` is therefore ignored for writes, as the section allows.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,20 +13,20 @@ use crate::{
     shadow::{Etag, Preconditions, Timestamp, Version, command::EtagCondition},
 };
 
-/// One entity tag of a list.
+/// An entity tag of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::http) struct EntityTag {
     pub(in crate::http) weak: bool,
-    /// With its quotes.
+    /// The opaque tag with its quotes.
     pub(in crate::http) quoted: String,
 }
 
-/// What `If-Match` or `If-None-Match` holds.
+/// The value of `If-Match` or `If-None-Match`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::http) enum Tags {
     /// `*`
     Any,
-    /// Entity tags; there may be none.
+    /// Entity tags; may be empty.
     List(Vec<EntityTag>),
 }
 
@@ -39,27 +39,27 @@ pub(in crate::http) struct Conditions {
     if_unmodified_since: Option<SystemTime>,
 }
 
-/// What becomes of a read.
+/// The result of a read's conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum ConditionResult {
-    /// It is answered as if it were unconditional.
+    /// The read is answered as if it were unconditional.
     Proceed,
-    /// 304
+    /// The response is 304.
     NotModified,
-    /// 412
+    /// The response is 412.
     Failed,
 }
 
 impl Conditions {
-    /// Reads the conditions in `headers`.
+    /// Parses the conditions in `headers`.
     ///
     /// # Errors
     ///
-    /// A field of entity tags that does not follow the grammar. A date that does not is ignored (section 13.1.3).
+    /// A malformed field of entity tags. A malformed date is ignored (section 13.1.3).
     pub(in crate::http) fn read(headers: &HeaderMap) -> Result<Self, BadParameter> {
         let date = |name: HeaderName| {
             let mut values = headers.get_all(name).iter();
-            // A list is no date.
+            // A repeated field is malformed.
             let (Some(value), None) = (values.next(), values.next()) else { return None };
             httpdate::parse_http_date(value.to_str().ok()?).ok()
         };
@@ -71,7 +71,7 @@ impl Conditions {
         })
     }
 
-    /// Decides a GET or HEAD of a representation with this tag, as it stands in a header, that was made at `modified`.
+    /// Evaluates a GET or HEAD of a representation with this tag, in header form, last modified at `modified`.
     pub(in crate::http) fn of_read(&self, etag: &[u8], modified: Timestamp) -> ConditionResult {
         let modified = UNIX_EPOCH + Duration::from_secs(modified.0);
         // Section 13.2.2, steps 1 and 2.
@@ -92,14 +92,14 @@ impl Conditions {
         if same { ConditionResult::NotModified } else { ConditionResult::Proceed }
     }
 
-    /// Whether it has a tag that cannot match.
+    /// Returns true if `If-Match` has a weak tag, which cannot match.
     pub(in crate::http) fn has_weak_if_match(&self) -> bool {
         matches!(&self.if_match, Some(Tags::List(tags)) if tags.iter().any(|tag| tag.weak))
     }
 
-    /// What the engine has to check for a write; `None`: the write is unconditional.
+    /// Returns the preconditions of a write for the engine; `None` if the write is unconditional.
     pub(in crate::http) fn of_write(&self) -> Option<Preconditions> {
-        // An empty list excludes nothing: it says as little as none.
+        // An empty list excludes nothing, like a missing field.
         let if_none_match = self.if_none_match.as_ref().filter(|tags| **tags != Tags::List(Vec::new()));
         let mut preconditions = Preconditions::default();
         match &self.if_match {
@@ -111,7 +111,7 @@ impl Conditions {
             None if self.if_match.is_none() => return None,
             None => {}
             Some(Tags::Any) => preconditions.version = Some(Version(0)),
-            // Compared weakly (section 13.1.2); what is not of our form is no tag of ours.
+            // The comparison is weak (section 13.1.2). A tag of another form cannot match.
             Some(Tags::List(tags)) => {
                 preconditions.none_of = tags.iter().filter_map(|tag| tag.quoted.parse::<Etag>().ok()).collect();
             }
@@ -120,7 +120,7 @@ impl Conditions {
     }
 }
 
-/// A single tag means what the field `etag` means.
+/// Returns the condition for `If-Match`. A single tag has the meaning of the field `etag`.
 fn one_of(tags: &[EntityTag]) -> EtagCondition {
     let condition = |tag: &EntityTag| match tag.weak {
         true => EtagCondition::Other(format!("W/{}", tag.quoted)),
@@ -162,7 +162,7 @@ fn tags(headers: &HeaderMap, name: HeaderName, shown: &str) -> Result<Option<Tag
     Ok(Some(Tags::List(list)))
 }
 
-/// Reads `#entity-tag`; empty elements are allowed (section 5.6.1.2).
+/// Parses `#entity-tag`; empty elements are allowed (section 5.6.1.2).
 fn read_list(mut rest: &[u8], list: &mut Vec<EntityTag>) -> Option<()> {
     loop {
         rest = rest.trim_ascii_start();
@@ -178,7 +178,7 @@ fn read_list(mut rest: &[u8], list: &mut Vec<EntityTag>) -> Option<()> {
         let inner = opaque.strip_prefix(b"\"")?;
         let length = inner.iter().position(|byte| *byte == b'"')?;
         let quoted = opaque.get(..length + 2)?;
-        // etagc: no controls, no space, no DEL.
+        // etagc: no controls, space or DEL.
         let valid = |byte: &u8| *byte == 0x21 || (0x23..=0x7E).contains(byte) || *byte >= 0x80;
         if !inner.get(..length)?.iter().all(valid) {
             return None;
@@ -216,10 +216,10 @@ mod tests {
     }
 
     #[test]
-    fn reads_are_decided_in_order() {
+    fn evaluates_reads_in_the_order_of_the_rfc() {
         let weak = format!("W/{ETAG}");
         let list = format!("\"a,b\" , {ETAG}");
-        for (lines, verdict) in [
+        for (lines, expected) in [
             (vec![], Proceed),
             (vec![("if-match", ETAG)], Proceed),
             (vec![("if-match", "*")], Proceed),
@@ -248,12 +248,12 @@ mod tests {
             (vec![("if-unmodified-since", AT), ("if-none-match", ETAG)], NotModified),
         ] {
             let conditions = Conditions::read(&headers(&lines)).unwrap();
-            assert_eq!(conditions.of_read(ETAG.as_bytes(), MODIFIED), verdict, "{lines:?}");
+            assert_eq!(conditions.of_read(ETAG.as_bytes(), MODIFIED), expected, "{lines:?}");
         }
     }
 
     #[test]
-    fn lists_follow_the_grammar() {
+    fn refuses_lists_against_the_grammar() {
         for (text, valid) in [
             ("\"\"", true),
             ("\"a\",\"b\"", true),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_leave_their_conditions_to_the_engine() {
+    fn conditions_of_writes_become_preconditions() {
         let weak = format!("W/{ETAG}");
         let tag = || EtagCondition::from(ETAG);
         let other = |text: &str| EtagCondition::Other(text.to_owned());

@@ -1,8 +1,8 @@
-//! Where a page of a list ended, when its reader may not see what it ended at.
+//! Cursors for pages that end at a device which their reader may not see.
 //!
-//! A page looks at a bounded number of shadows, so it may end among some that its reader may not see. Their names are
-//! no cursor for it: they are sealed under a key that this process makes at its start, for that reader alone, and all
-//! to one length. What the cursor tells is that there is a next page.
+//! A page examines a bounded number of shadows, so it may end at one that its reader may not see. Its cursor must not
+//! contain the device's id. The id is encrypted for this reader with a key made at the start of the process, and padded
+//! to a fixed length. Such a cursor reveals only that there is a next page.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,24 +14,24 @@ use ring::{
 
 use crate::{auth::Principal, shadow::DeviceId};
 
-/// What a sealed cursor begins with. No device id has it in it.
-const SIGN: char = '~';
+/// The prefix of sealed cursors, which no device id contains.
+const PREFIX: char = '~';
 
-/// Bytes of the longest device id, to which all are filled up.
+/// Bytes of the longest device id, to which all ids are padded.
 const SEALED_BYTES: usize = 128;
 
-/// Fills up; no device id has it in it.
-const FILLER: u8 = 0;
+/// The padding, which no device id contains.
+const PADDING: u8 = 0;
 
-/// Seals cursors, and opens those that it sealed.
+/// The key with which cursors are sealed and opened.
 pub(in crate::http) struct Cursors {
     key: LessSafeKey,
-    /// How many were sealed: a nonce is used once with a key.
+    /// The number of sealed cursors, which makes each nonce unique.
     sealed: AtomicU64,
 }
 
 impl Cursors {
-    /// With a key of its own.
+    /// Creates a random key.
     pub(in crate::http) fn new() -> Self {
         let mut key = [0; 32];
         SystemRandom::new().fill(&mut key).expect("an operating system that has started a process has random bytes");
@@ -39,32 +39,32 @@ impl Cursors {
         Self { key: LessSafeKey::new(key), sealed: AtomicU64::new(0) }
     }
 
-    /// A cursor for `reader` to go on after `device`.
+    /// Returns a cursor for `reader` that continues after `device`.
     pub(in crate::http) fn seal(&self, device: &DeviceId, reader: &Principal) -> String {
         let mut nonce = [0; NONCE_LEN];
         let (count, _) = nonce.split_at_mut(8);
         count.copy_from_slice(&self.sealed.fetch_add(1, Ordering::Relaxed).to_be_bytes());
         let mut text = device.as_str().as_bytes().to_vec();
-        text.resize(SEALED_BYTES, FILLER);
+        text.resize(SEALED_BYTES, PADDING);
         let sealed = self.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), of(reader), &mut text);
-        sealed.expect("so few bytes can be sealed");
-        format!("{SIGN}{}", BASE64_URL_SAFE_NO_PAD.encode([&nonce[..], &text].concat()))
+        sealed.expect("the text is below the cipher's limit");
+        format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode([&nonce[..], &text].concat()))
     }
 
-    /// The device that `cursor` goes on after; `None`: it is none that this process sealed for `reader`.
+    /// Returns the device after which `cursor` continues; `None` if this process did not seal it for `reader`.
     pub(in crate::http) fn open(&self, cursor: &str, reader: &Principal) -> Option<DeviceId> {
-        let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor.strip_prefix(SIGN)?).ok()?;
+        let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor.strip_prefix(PREFIX)?).ok()?;
         let (nonce, sealed) = bytes.split_at_mut_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let text = self.key.open_in_place(nonce, of(reader), sealed).ok()?;
-        let end = text.iter().position(|byte| *byte == FILLER).unwrap_or(text.len());
+        let end = text.iter().position(|byte| *byte == PADDING).unwrap_or(text.len());
         DeviceId::new(std::str::from_utf8(text.get(..end)?).ok()?).ok()
     }
 }
 
-/// Whether `cursor` is one that was sealed, or is to look so.
+/// Returns true if `cursor` has the form of a sealed one.
 pub(in crate::http) fn is_sealed(cursor: &str) -> bool {
-    cursor.starts_with(SIGN)
+    cursor.starts_with(PREFIX)
 }
 
 fn of(reader: &Principal) -> Aad<&[u8]> {
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_sealed_opens_for_its_reader_alone_and_tells_nothing() {
+    fn sealed_cursors_open_only_for_their_reader_and_reveal_nothing() {
         let (cursors, longest) = (Cursors::new(), "d".repeat(SEALED_BYTES));
         let (reader, other) = (Principal::named("a").unwrap(), Principal::named("b").unwrap());
         let sealed = |id: &str| cursors.seal(&DeviceId::new(id).unwrap(), &reader);
@@ -88,7 +88,7 @@ mod tests {
             assert_eq!(cursors.open(&cursor, &reader).unwrap().as_str(), id);
             assert_eq!(cursors.open(&cursor, &other), None);
             assert_eq!(Cursors::new().open(&cursor, &reader), None, "another process");
-            assert_ne!(sealed(id), cursor, "two of one place do not look alike");
+            assert_ne!(sealed(id), cursor, "two cursors for one device differ");
             assert_eq!(cursor.len(), length);
             for place in [1, 20, length - 1] {
                 let mut forged = cursor.clone().into_bytes();

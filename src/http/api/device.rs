@@ -1,4 +1,4 @@
-//! One device: its presence and its shadows.
+//! Reads of a single device: its presence and its shadows.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
         api::{
             Api,
             devices::{self, After},
-            history::{fresh, link},
+            history::{link, no_store},
             problem::Problem,
             query::Query,
             target::Target,
@@ -25,12 +25,12 @@ use crate::{
     wire::{self, DeviceDetail},
 };
 
-/// Shadows in one answer; more are listed by `/v1/devices/{id}/shadows`.
+/// Most shadows in a response. `/v1/devices/{id}/shadows` lists the others.
 const SHADOWS_MAX: usize = 100;
 
 /// `GET /v1/devices/{id}`
 ///
-/// A device is there for a caller who may see one of its shadows, or may know its presence and it was seen.
+/// A device exists for a caller that may see one of its shadows, or that may see its presence if it was ever connected.
 pub(in crate::http) async fn get(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -40,18 +40,18 @@ pub(in crate::http) async fn get(
     api.admit(&caller)?;
     let query = Query::read(uri.query(), Operation::GetDevice.parameters());
     query.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
-    let turn = api.read_turn(&caller).await;
+    let permit = api.read_turn(&caller).await;
     let found = devices::of_device(&api, &caller, &key.device, After::Nothing, SHADOWS_MAX).await;
     let (shadows, more) = found.map_err(|rejection| devices::failed(&rejection, &api))?;
-    drop(turn);
+    drop(permit);
     let (connected, seen) = devices::presence(&api, &caller, &key.device);
     if shadows.is_empty() && seen.is_none() {
-        let message = format!("There is no device '{}'", key.device.as_str());
+        let message = format!("Device '{}' does not exist", key.device.as_str());
         return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", &message, api.now()));
     }
     let last = shadows.last().filter(|_| more).map(|entry| entry.name.as_ref().map_or(".", ShadowName::as_str));
     let detail = DeviceDetail { id: key.device.as_str(), connected, seen: seen.as_ref(), shadows: &shadows };
-    let mut response = fresh(wire::device(&detail, last));
+    let mut response = no_store(wire::device(&detail, last));
     if let Some(last) = last {
         link(&mut response, &format!("{}/shadows?cursor={last}", uri.path()));
     }

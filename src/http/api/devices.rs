@@ -1,8 +1,8 @@
-//! Lists: of devices, and of the shadows of one.
+//! The list of devices, and the list of a device's shadows.
 //!
-//! Both walk the keys in order, from where the page before ended. A page looks at a bounded number of shadows, so one
-//! that finds few of what was asked for may be short and still have a next one. Where it ends at a device that its
-//! reader may not see, the cursor is sealed ([`super::cursor`]).
+//! Both read the keys in order, after the end of the previous page. A page examines a bounded number of shadows, so it
+//! may be short or empty and still have a next page. If it ends at a device that the caller may not see, its cursor is
+//! sealed ([`super::cursor`]).
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
     http::{
         api::{
             Api, cursor,
-            history::{PAGE, fresh, link},
+            history::{PAGE, link, no_store},
             problem::Problem,
             query::{BadParameter, Query, bad},
             target::Target,
@@ -25,54 +25,56 @@ use crate::{
     wire::{self, DeviceEntry, Seen, ShadowEntry},
 };
 
-/// Keys asked of the store at once.
+/// Keys per read of the store.
 const BATCH: usize = 200;
 
-/// Shadows that one page looks at, before the device that it is at is complete.
-const LOOKS_MAX: usize = 2_000;
+/// Shadows after which a page ends with its current device.
+const EXAMINED_MAX: usize = 2_000;
 
-/// What is wrong with a sealed cursor.
-const UNOPENED: &str = "is no 'next' that this reader was told since the server started; begin with the first page";
+/// The reason that a sealed cursor is refused.
+const INVALID_CURSOR: &str =
+    "is not a 'next' that this principal received since the server started; begin with the first page";
 
-/// Which devices are asked for.
+/// The parameters of a device list.
 #[derive(Debug)]
 struct ParsedList {
     prefix: String,
     connected: Option<bool>,
     drift: Option<bool>,
     limit: usize,
-    /// The last device of the page before.
+    /// The last device of the previous page.
     cursor: Option<DeviceId>,
 }
 
-/// A page in the making.
-struct JournalPage<'a> {
+/// A page of devices under construction.
+struct DevicePage<'a> {
     api: &'a Api,
     caller: &'a Caller,
-    asked: ParsedList,
+    list: ParsedList,
     found: Vec<DeviceEntry>,
-    /// The device that is being looked at.
+    /// The device whose shadows are examined.
     current: Option<(DeviceId, DeviceEntry)>,
-    /// The last device that is complete, and whether the caller sees a shadow of it.
+    /// The last complete device, and true if the caller may see a shadow of it.
     last: Option<(DeviceId, bool)>,
-    looks: usize,
+    /// The number of examined shadows.
+    examined: usize,
 }
 
 /// `GET /v1/devices`
 pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
     api.admit(&caller)?;
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
-    let asked = ParsedList::read(&uri, &caller, &api).map_err(invalid)?;
+    let list = ParsedList::read(&uri, &caller, &api).map_err(invalid)?;
     let next = uri.query().map(without_cursor).unwrap_or_default();
-    let _turn = api.read_turn(&caller).await;
+    let _permit = api.read_turn(&caller).await;
     let mut page =
-        JournalPage { api: &api, caller: &caller, asked, found: Vec::new(), current: None, last: None, looks: 0 };
+        DevicePage { api: &api, caller: &caller, list, found: Vec::new(), current: None, last: None, examined: 0 };
     let more = page.fill().await.map_err(|rejection| failed(&rejection, &api))?;
-    let cursor = page.last.as_ref().filter(|_| more).map(|(device, seen)| match seen {
+    let cursor = page.last.as_ref().filter(|_| more).map(|(device, is_visible)| match is_visible {
         true => device.as_str().to_owned(),
         false => api.cursors.seal(device, caller.principal()),
     });
-    let mut response = fresh(wire::devices(&page.found, cursor.as_deref()));
+    let mut response = no_store(wire::devices(&page.found, cursor.as_deref()));
     if let Some(cursor) = cursor {
         link(&mut response, &format!("{}?{next}cursor={cursor}", uri.path()));
     }
@@ -91,28 +93,28 @@ pub(in crate::http) async fn shadows(
     let query = Query::read(uri.query(), Operation::ListShadows.parameters()).map_err(invalid)?;
     let limit = limit(&query).map_err(invalid)?;
     let after = after(&query).map_err(invalid)?;
-    let _turn = api.read_turn(&caller).await;
+    let _permit = api.read_turn(&caller).await;
     let found = of_device(&api, &caller, &key.device, after, limit).await;
     let (entries, more) = found.map_err(|rejection| failed(&rejection, &api))?;
     let last = entries.last().filter(|_| more).map(|entry| entry.name.as_ref().map_or(CLASSIC, ShadowName::as_str));
-    let mut response = fresh(wire::shadows(&entries, last));
+    let mut response = no_store(wire::shadows(&entries, last));
     if let Some(last) = last {
         link(&mut response, &format!("{}?limit={limit}&cursor={last}", uri.path()));
     }
     Ok(response)
 }
 
-/// The cursor of a page that ends with the classic shadow, which has no name.
+/// The cursor after the classic shadow, which has no name.
 const CLASSIC: &str = ".";
 
-/// After which shadow a page begins.
+/// The shadow after which a page begins.
 #[derive(Clone, Debug)]
 pub(in crate::http) enum After {
-    /// With the first one.
+    /// The page begins with the first shadow.
     Nothing,
-    /// After the classic one.
+    /// The classic shadow.
     Classic,
-    /// After the one of this name.
+    /// The shadow with this name.
     Named(ShadowName),
 }
 
@@ -127,8 +129,8 @@ fn after(query: &Query<'_>) -> Result<After, BadParameter> {
     }
 }
 
-/// At most `limit` shadows of `device` that exist and that `caller` may see, after the one named `after`; and whether
-/// there may be more.
+/// Returns at most `limit` existing shadows of `device` after `after` that `caller` may see, and true if there may be
+/// more.
 pub(in crate::http) async fn of_device(
     api: &Api,
     caller: &Caller,
@@ -179,39 +181,39 @@ async fn shadow_entry(api: &Api, caller: &Caller, key: &ShadowKey) -> Result<Opt
     }))
 }
 
-/// Returns whether `device` is connected and how it was seen last, as far as `caller` may know.
+/// Returns the presence of `device` and its last connection, as far as `caller` may see them.
 pub(in crate::http) fn presence(api: &Api, caller: &Caller, device: &DeviceId) -> (Option<bool>, Option<Seen>) {
-    if !caller.is_told_presence(device) {
+    if !caller.may_see_presence(device) {
         return (None, None);
     }
-    // Where it is on the network is for who operates the service.
+    // Only operators see network addresses.
     let address = |seen: Seen| Seen { address: seen.address.filter(|_| caller.may_everything()), ..seen };
     (Some(api.presence.connected(device)), api.presence.seen(device).map(address))
 }
 
-impl JournalPage<'_> {
-    /// Fills the page; returns whether there may be more after it.
+impl DevicePage<'_> {
+    /// Fills the page. Returns true if there may be another page.
     async fn fill(&mut self) -> Result<bool, Rejection> {
-        let mut from = match &self.asked.cursor {
-            Some(device) if device.as_str() >= self.asked.prefix.as_str() => Some(last_key(device)),
-            _ => self.first().await?,
+        let mut from = match &self.list.cursor {
+            Some(device) if device.as_str() >= self.list.prefix.as_str() => Some(last_key(device)),
+            _ => self.examine_prefix().await?,
         };
         loop {
             let listed = self.api.service.list(from.clone(), BATCH).await?;
             let complete = listed.len() < BATCH;
             for Listed { key, deleted } in listed {
                 let device = key.device.as_str();
-                if !device.starts_with(&self.asked.prefix) {
+                if !device.starts_with(&self.list.prefix) {
                     self.finish();
                     return Ok(false);
                 }
                 if self.current.as_ref().is_none_or(|(current, _)| *current != key.device) {
                     self.finish();
-                    if self.found.len() >= self.asked.limit || self.looks >= LOOKS_MAX {
+                    if self.found.len() >= self.list.limit || self.examined >= EXAMINED_MAX {
                         return Ok(true);
                     }
                 }
-                self.look(&key, deleted).await?;
+                self.examine(&key, deleted).await?;
                 from = Some(key);
             }
             if complete {
@@ -221,19 +223,20 @@ impl JournalPage<'_> {
         }
     }
 
-    /// Where to begin: the store lists what comes after a key, so the classic shadow of the first device that the
-    /// prefix allows, which has the prefix as its id, is looked at here.
-    async fn first(&mut self) -> Result<Option<ShadowKey>, Rejection> {
-        let Ok(device) = DeviceId::new(&self.asked.prefix) else { return Ok(None) };
+    /// Examines the classic shadow of the device whose id is the prefix. Returns its key, from which the list begins,
+    /// as the store lists only keys after a given one.
+    async fn examine_prefix(&mut self) -> Result<Option<ShadowKey>, Rejection> {
+        let Ok(device) = DeviceId::new(&self.list.prefix) else { return Ok(None) };
         let key = ShadowKey::classic(device);
         if self.api.service.read(&key).await?.last_entry > Seq(0) {
-            self.look(&key, false).await?;
+            self.examine(&key, false).await?;
         }
         Ok(Some(key))
     }
 
-    async fn look(&mut self, key: &ShadowKey, deleted: bool) -> Result<(), Rejection> {
-        self.looks += 1;
+    /// Adds a shadow to the entry of its device.
+    async fn examine(&mut self, key: &ShadowKey, deleted: bool) -> Result<(), Rejection> {
+        self.examined += 1;
         let Self { api, caller, current, .. } = self;
         let (_, entry) = current.get_or_insert_with(|| {
             let (connected, seen) = presence(api, caller, &key.device);
@@ -249,18 +252,18 @@ impl JournalPage<'_> {
         Ok(())
     }
 
-    /// The device that was looked at is complete: it is in the page if it is one of those asked for.
+    /// Completes the current device, and adds it to the page if it matches the filters.
     fn finish(&mut self) {
         let Some((device, entry)) = self.current.take() else { return };
-        let ParsedList { connected, drift, .. } = self.asked;
-        let seen = entry.shadows > 0;
-        let wanted = seen
+        let ParsedList { connected, drift, .. } = self.list;
+        let is_visible = entry.shadows > 0;
+        let matches = is_visible
             && connected.is_none_or(|wanted| entry.connected == Some(wanted))
             && drift.is_none_or(|wanted| entry.drift == wanted);
-        if wanted {
+        if matches {
             self.found.push(entry);
         }
-        self.last = Some((device, seen));
+        self.last = Some((device, is_visible));
     }
 }
 
@@ -273,7 +276,7 @@ impl ParsedList {
         }
         let cursor = query.text(&CURSOR)?.map(|text| match cursor::is_sealed(&text) {
             false => DeviceId::new(&text).map_err(|error| error.to_string()),
-            true => api.cursors.open(&text, caller.principal()).ok_or_else(|| UNOPENED.to_owned()),
+            true => api.cursors.open(&text, caller.principal()).ok_or_else(|| INVALID_CURSOR.to_owned()),
         });
         Ok(Self {
             prefix,
@@ -289,13 +292,13 @@ fn limit(query: &Query<'_>) -> Result<usize, BadParameter> {
     Ok(query.integer(&LIMIT)?.and_then(|limit| limit.try_into().ok()).unwrap_or(PAGE))
 }
 
-/// The last key that a shadow of `device` can have.
+/// Returns the largest possible key of a shadow of `device`.
 fn last_key(device: &DeviceId) -> ShadowKey {
-    let name = ShadowName::new(&"z".repeat(64)).expect("z is the last of the characters a name may have");
+    let name = ShadowName::new(&"z".repeat(64)).expect("z is the last character of the alphabet of names");
     ShadowKey::named(device.clone(), name)
 }
 
-/// A query up to a next parameter, without the cursor.
+/// Returns the query without the cursor, ready for another parameter.
 fn without_cursor(query: &str) -> String {
     let kept = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
     kept.map(|pair| format!("{pair}&")).collect()

@@ -1,4 +1,4 @@
-//! What happened to a shadow: its accepted changes, and its last refusals.
+//! The history of a shadow: its accepted changes and its latest refusals.
 
 use std::sync::Arc;
 
@@ -28,11 +28,11 @@ use crate::{
     wire::{self, ChangeEntry, RefusedEntry},
 };
 
-/// Entries in a page, and names in a list, if nothing else is asked for.
+/// Default number of entries in a page and of names in a list.
 pub(in crate::http) const PAGE: usize = 25;
 
-/// Answers with a document that is made anew each time.
-pub(in crate::http) fn fresh(body: Bytes) -> Response {
+/// Returns a JSON response that must not be cached.
+pub(in crate::http) fn no_store(body: Bytes) -> Response {
     let headers = [(header::CONTENT_TYPE, JSON), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     (headers, body).into_response()
 }
@@ -49,40 +49,41 @@ pub(in crate::http) async fn get(
     let HistoryPage { from, before, limit } = HistoryPage::read(&uri).map_err(invalid)?;
     let refused = |rejection: Rejection| caller.refused(&rejection, &key, &api);
     let _admitted = api.service.admit(caller.principal(), &key).map_err(refused)?;
-    let held = api.service.read(&key).await.map_err(refused)?;
-    if !held.is_recorded() {
+    let stored = api.service.read(&key).await.map_err(refused)?;
+    if !stored.is_recorded() {
         return Err(refused(Rejection::NotFound));
     }
-    let turn = api.read_turn(&caller).await;
-    let history = api.service.history(&key, from, before, limit, turn).await.map_err(refused)?;
-    let history = history.ok_or_else(|| invalid(bad(HISTORY_CURSOR.name, "is no 'next' of this shadow's history")))?;
+    let permit = api.read_turn(&caller).await;
+    let history = api.service.history(&key, from, before, limit, permit).await.map_err(refused)?;
+    let history =
+        history.ok_or_else(|| invalid(bad(HISTORY_CURSOR.name, "is not a 'next' of this shadow's history")))?;
     let (end, next) = match history.end {
         HistoryEnd::First => (wire::HistoryEnd::First, None),
         HistoryEnd::More(next) => (wire::HistoryEnd::More, Some(cursor(next, before))),
         HistoryEnd::Gone => (wire::HistoryEnd::Gone, None),
     };
-    let mut response = fresh(wire::history(history.entries.iter().map(entry), end, next.as_deref(), &projection));
+    let mut response = no_store(wire::history(history.entries.iter().map(entry), end, next.as_deref(), &projection));
     if let Some(next) = next {
         link(&mut response, &format!("{}?cursor={next}&limit={limit}", uri.path()));
     }
     Ok(response)
 }
 
-/// A page of history that is asked for.
+/// A requested page of history.
 #[derive(Debug, PartialEq, Eq)]
 struct HistoryPage {
-    /// The entry to begin with; `None`: the newest.
+    /// The first entry; `None` for the newest.
     from: Option<Seq>,
     /// Only versions below this one.
     before: Version,
     limit: usize,
 }
 
-/// No version is as high.
+/// A bound above every version.
 const ALL: Version = Version(u64::MAX);
 
-/// Returns the text that stands for the page that begins with the entry at `from`. It holds `before` too: the walk may
-/// not have got there yet.
+/// Returns the cursor of the page that begins with the entry at `from`. It contains `before` too, as the pages may not
+/// have reached that version yet.
 fn cursor(from: Seq, before: Version) -> String {
     format!("{:x}.{:x}", from.0, if before == ALL { 0 } else { before.0 })
 }
@@ -105,8 +106,8 @@ pub(in crate::http) async fn rejections(
     query.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
     let admitted = api.service.admit(caller.principal(), &key);
     let _admitted = admitted.map_err(|rejection| caller.refused(&rejection, &key, &api))?;
-    let shown = |entry| shown(entry, &caller, &projection);
-    Ok(fresh(wire::refusals(api.service.refusals(&key).into_iter().filter_map(shown))))
+    let visible = |entry| visible_refusal(entry, &caller, &projection);
+    Ok(no_store(wire::refusals(api.service.refusals(&key).into_iter().filter_map(visible))))
 }
 
 /// `GET /v1/rejections`
@@ -118,27 +119,27 @@ pub(in crate::http) async fn all_rejections(
     api.admit(&caller)?;
     let (after, limit) = followed(&uri).map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
     let (kept, end) = api.service.refusals_after(after);
-    let shown = kept.into_iter().filter_map(|(position, key, entry)| {
+    let visible = kept.into_iter().filter_map(|(position, key, entry)| {
         let projection = caller.projection(&key)?;
-        Some((position, key, shown(Arc::unwrap_or_clone(entry), &caller, &projection)?))
+        Some((position, key, visible_refusal(Arc::unwrap_or_clone(entry), &caller, &projection)?))
     });
-    let mut shown: Vec<_> = shown.collect();
+    let mut visible: Vec<_> = visible.collect();
     let mut next = end;
     if after.is_none() {
-        shown.drain(..shown.len().saturating_sub(limit));
-    } else if shown.len() > limit {
-        shown.truncate(limit);
-        next = shown.last().map_or(end, |(position, ..)| *position);
+        visible.drain(..visible.len().saturating_sub(limit));
+    } else if visible.len() > limit {
+        visible.truncate(limit);
+        next = visible.last().map_or(end, |(position, ..)| *position);
     }
-    let entries = shown.into_iter().map(|(_, key, entry)| (key, entry));
-    Ok(fresh(wire::followed_refusals(entries, &next.to_string())))
+    let entries = visible.into_iter().map(|(_, key, entry)| (key, entry));
+    Ok(no_store(wire::followed_refusals(entries, &next.to_string())))
 }
 
-/// The refusal as `caller` is shown it; `None`: not at all.
+/// Returns the refusal as far as `caller` may see it; `None` if it may not.
 ///
-/// Of others it is shown what was announced to all who see the whole state: no lack of rights, and names of paths only
-/// where all of them may be seen.
-fn shown(entry: RefusedEntry, caller: &Caller, projection: &Projection) -> Option<RefusedEntry> {
+/// A caller sees its own refusals whole. It sees those of others if it may read all of `desired` and `reported`, except
+/// those for missing rights. Their path names are included only if it may see the whole shadow.
+fn visible_refusal(entry: RefusedEntry, caller: &Caller, projection: &Projection) -> Option<RefusedEntry> {
     match projection {
         _ if *entry.by == **caller.principal().name() => Some(entry),
         _ if entry.code == 403 => None,
@@ -149,12 +150,12 @@ fn shown(entry: RefusedEntry, caller: &Caller, projection: &Projection) -> Optio
 
 fn followed(uri: &Uri) -> Result<(Option<RefusalPosition>, usize), BadParameter> {
     let query = Query::read(uri.query(), Operation::FollowRejections.parameters())?;
-    let after = query.text(&AFTER)?.map(|text| text.parse().map_err(|()| bad(AFTER.name, "is no `next` of a page")));
+    let after = query.text(&AFTER)?.map(|text| text.parse().map_err(|()| bad(AFTER.name, "is not a `next` of a page")));
     let limit = query.integer(&LIMIT)?.and_then(|limit| limit.try_into().ok());
     Ok((after.transpose()?, limit.unwrap_or(PAGE)))
 }
 
-/// Tells where the next page is. RFC 8288.
+/// Adds a `Link` to the next page. RFC 8288.
 pub(in crate::http) fn link(response: &mut Response, next: &str) {
     if let Ok(value) = HeaderValue::try_from(format!("<{next}>; rel=\"next\"")) {
         response.headers_mut().insert(header::LINK, value);
@@ -168,9 +169,10 @@ impl HistoryPage {
         let before = query.integer(&BEFORE)?.map(Version);
         match query.text(&HISTORY_CURSOR)? {
             None => Ok(Self { from: None, before: before.unwrap_or(ALL), limit }),
-            Some(_) if before.is_some() => Err(bad(BEFORE.name, "is part of the cursor; leave it out")),
+            Some(_) if before.is_some() => Err(bad(BEFORE.name, "is part of the cursor; omit it")),
             Some(text) => {
-                let read = read_cursor(&text).ok_or_else(|| bad(HISTORY_CURSOR.name, "is no 'next' of a history"))?;
+                let read =
+                    read_cursor(&text).ok_or_else(|| bad(HISTORY_CURSOR.name, "is not a 'next' of a history"))?;
                 Ok(Self { from: Some(read.0), before: read.1, limit })
             }
         }

@@ -1,5 +1,5 @@
-//! What an operator's tools ask for: whether the service can be used, its metrics, a backup. None of it is about a
-//! shadow, so it is not in the table of [`crate::http::operation`].
+//! Readiness, metrics and backup, for operators' tools. They are not in the table of [`crate::http::operation`], which
+//! has the operations on shadows.
 
 use std::sync::Arc;
 
@@ -19,17 +19,17 @@ use crate::{
     store::{DiskLow, State as StoreState},
 };
 
-/// What there is to measure, told by the wiring: a page in the text format of Prometheus.
+/// The metrics page in the Prometheus text format, provided by the server's wiring.
 pub trait Metrics: Send + Sync {
-    /// The page, as of now.
+    /// Returns the current page.
     fn page(&self) -> String;
 }
 
-/// Whether whoever reaches the listener may read the metrics: its `metrics` key.
+/// The listener's `metrics` key: true if all its clients may read the metrics.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct MetricsForAll(pub(in crate::http) bool);
 
-/// <https://prometheus.io/docs/instrumenting/exposition_formats/>
+/// The media type of the page. <https://prometheus.io/docs/instrumenting/exposition_formats/>
 const TEXT_FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 pub(in crate::http) fn router() -> Router<Arc<Api>> {
@@ -39,7 +39,7 @@ pub(in crate::http) fn router() -> Router<Arc<Api>> {
         .route("/v1/backup", post(backup::back_up))
 }
 
-/// `GET /readyz`: whether updates are taken. Whoever asks may know.
+/// `GET /readyz`: readiness for updates, for all clients.
 async fn ready(State(api): State<Arc<Api>>) -> Response {
     let state = if api.is_closed() { StoreState::Closed } else { api.service.health().state };
     match obstacle(&state) {
@@ -50,19 +50,20 @@ async fn ready(State(api): State<Arc<Api>>) -> Response {
     }
 }
 
-/// Why updates are not taken now.
+/// Returns the reason that no updates are accepted now.
 fn obstacle(state: &StoreState) -> Option<String> {
     match state {
         StoreState::Writable => None,
         StoreState::DiskLow(DiskLow { free, needed }) => Some(format!(
-            "The disk of the store is nearly full: {free} bytes are free, {needed} are needed; updates are refused until \
-             there are"
+            "The disk of the store is nearly full: {free} bytes are free, {needed} are needed; until then updates are \
+             refused"
         )),
-        // What failed names files of this machine.
+        // The cause names files of this machine.
         StoreState::Latched(_) => Some(
-            "The store stopped after a failed write: updates are refused until a restart; the log says why".to_owned(),
+            "The store stopped after a failed write: updates are refused until a restart; the log has the cause"
+                .to_owned(),
         ),
-        StoreState::Closed => Some("The server is ending".to_owned()),
+        StoreState::Closed => Some("The server is shutting down".to_owned()),
     }
 }
 
@@ -75,16 +76,15 @@ async fn metrics(
     if !for_all {
         let caller = Caller::from_request_parts(&mut request.into_parts().0, &api).await?;
         if !caller.may_everything() {
-            let message =
-                "Forbidden: metrics are for who may do everything, or for all where the listener says metrics = true";
+            let message = "Forbidden: the metrics need all rights, unless the listener has metrics = true";
             return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
         }
     }
-    // Every session is looked at, which may take some milliseconds.
+    // The page counts every session, which may take some milliseconds.
     let metrics = api.metrics.clone();
     let page = tokio::task::spawn_blocking(move || metrics.page()).await;
     let page = page.map_err(|error| {
-        tracing::error!(%error, "the metrics cannot be told");
+        tracing::error!(%error, "cannot render the metrics");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal service failure", api.now())
     })?;
     Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], page).into_response())
@@ -95,20 +95,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_the_way_is_told() {
-        for (state, told) in [
+    fn readiness_names_the_obstacle() {
+        for (state, expected) in [
             (StoreState::Writable, None),
             (
                 StoreState::DiskLow(DiskLow { free: 5, needed: 10 }),
                 Some("nearly full: 5 bytes are free, 10 are needed"),
             ),
             (StoreState::Latched("/secret/path: No space left".to_owned()), Some("refused until a restart")),
-            (StoreState::Closed, Some("ending")),
+            (StoreState::Closed, Some("shutting down")),
         ] {
             let found = obstacle(&state);
-            assert_eq!(found.is_some(), told.is_some(), "{state:?}");
+            assert_eq!(found.is_some(), expected.is_some(), "{state:?}");
             let found = found.unwrap_or_default();
-            assert!(found.contains(told.unwrap_or_default()) && !found.contains("/secret"), "{state:?}: {found}");
+            assert!(found.contains(expected.unwrap_or_default()) && !found.contains("/secret"), "{state:?}: {found}");
         }
     }
 }

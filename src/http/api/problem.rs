@@ -1,4 +1,4 @@
-//! Refusals on their way out: status, RFC 9457 body, and the headers that go with either.
+//! Refusals as responses: status, RFC 9457 body and headers.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     wire,
 };
 
-/// A refusal.
+/// A refusal of a request.
 #[derive(Debug)]
 pub(in crate::http) struct Problem {
     status: StatusCode,
@@ -24,51 +24,51 @@ pub(in crate::http) struct Problem {
     by_engine: bool,
 }
 
-/// Marks the answer to a request that the engine refused: if for want of quota, others may have used that up, so it is
-/// not held against the connection.
+/// The mark of a response to a request that the engine refused. Such a 429 does not count against the connection, as
+/// other clients may have used up the quota.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct RefusedByEngine;
 
 pub(in crate::http) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// What clients may prove themselves with. RFC 9110 section 11.6.1 wants it in every 401.
+/// The authentication schemes. RFC 9110 section 11.6.1 requires them in every 401.
 pub(in crate::http) const CHALLENGE: HeaderValue =
     HeaderValue::from_static("Bearer realm=\"umbra\", Basic realm=\"umbra\", charset=\"UTF-8\"");
 
-/// The same for pages of browsers, which would ask for a password at the other.
+/// The schemes for web pages. At a Basic challenge a browser would show its password dialog.
 pub(in crate::http) const PAGE_CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"umbra\"");
 
 impl Problem {
-    /// A refusal that is about the request itself.
+    /// Returns a refusal without further fields.
     pub(in crate::http) fn new(status: StatusCode, error: &str, message: &str, now: Timestamp) -> Self {
         let problem = wire::Problem { status: status.as_u16(), error, message, retry_after_ms: None };
         Self { status, body: wire::problem(&problem, now), headers: Vec::new(), by_engine: false }
     }
 
-    /// 400: a parameter or header, named, and what is wrong with it.
+    /// Returns a 400 for an invalid parameter or header.
     pub(in crate::http) fn parameter(name: &str, reason: &str, now: Timestamp) -> Self {
         let message = format!("Invalid parameter '{name}': {reason}");
         Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", &message, now)
     }
 
-    /// 429: one more than there may be.
+    /// Returns a 429 for an exceeded limit.
     pub(in crate::http) fn too_many(quota: &str, now: Timestamp) -> Self {
         let (status, message) = (StatusCode::TOO_MANY_REQUESTS, format!("Too many requests: {quota}"));
         Self::later(status, "too-many-requests", &message, Duration::from_secs(1), now)
     }
 
-    /// A rejection of a request that is about no single shadow.
+    /// Returns the problem for a rejection of a request that concerns no single shadow.
     pub(in crate::http) fn general(rejection: &Rejection, now: Timestamp) -> Self {
         match rejection {
             Rejection::TooManyRequests { quota, retry_after_ms: Some(retry_after_ms) } => {
                 let (status, message) = (status(rejection), format!("Too many requests: {quota}"));
                 Self::later(status, rejection.error(), &message, Duration::from_millis(*retry_after_ms), now)
             }
-            _ => Self::new(status(rejection), rejection.error(), "This cannot be read", now),
+            _ => Self::new(status(rejection), rejection.error(), "The request cannot be answered", now),
         }
     }
 
-    /// A refusal that does not hold any more after `wait`.
+    /// Returns a refusal of a request that may be repeated after `wait`.
     pub(in crate::http) fn later(
         status: StatusCode,
         error: &str,
@@ -82,7 +82,7 @@ impl Problem {
         problem.with(header::RETRY_AFTER, millis.div_ceil(1000).max(1).into())
     }
 
-    /// What a rejection is over HTTP; `note` adds to its detail.
+    /// Returns the problem for a rejection; `note` is added to its detail.
     pub(in crate::http) fn rejection(
         rejection: &Rejection,
         status: StatusCode,
@@ -104,13 +104,13 @@ impl Problem {
         }
     }
 
-    /// Marks it as [`RefusedByEngine`].
+    /// Marks the response as [`RefusedByEngine`].
     pub(in crate::http) fn by_engine(mut self) -> Self {
         self.by_engine = true;
         self
     }
 
-    /// It with one more header.
+    /// Adds a header.
     pub(in crate::http) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
@@ -132,8 +132,8 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The status of a rejection on the native paths. Versions and tags come in headers there, so that they do not fit is a
-/// failed precondition. PROTOCOL section 5.
+/// Returns the status of a rejection on the native paths. Expected versions and tags come in headers there, so a conflict
+/// is a failed precondition. PROTOCOL section 5.
 pub(in crate::http) fn status(rejection: &Rejection) -> StatusCode {
     let code = match rejection {
         Rejection::VersionConflict { .. } => 412,
@@ -143,5 +143,5 @@ pub(in crate::http) fn status(rejection: &Rejection) -> StatusCode {
 }
 
 pub(in crate::http) fn etag_value(etag: Etag) -> HeaderValue {
-    HeaderValue::try_from(etag.to_string()).expect("digits, quotes and a dash are fit for a header")
+    HeaderValue::try_from(etag.to_string()).expect("digits, quotes and a dash are valid in a header")
 }

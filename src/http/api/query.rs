@@ -1,10 +1,10 @@
-//! Parameters of requests: what each may hold, declared once for reading and for the description.
+//! Parameters of requests: their declaration, used for the checks and the description, and the parsing of queries.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// Where a parameter stands.
+/// The location of a parameter in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum ParameterLocation {
     Path,
@@ -12,71 +12,71 @@ pub(in crate::http) enum ParameterLocation {
     Header,
 }
 
-/// What a parameter may hold.
+/// The type of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum Kind {
-    /// Any text that matches a pattern (ECMA 262, anchored).
+    /// Text that matches a pattern (ECMA 262, anchored).
     Text(&'static str),
     /// An integer within a range.
     Integer { min: u64, max: u64 },
     /// `true` or `false`.
     Flag,
-    /// One of these.
+    /// One of these texts.
     Choice(&'static [&'static str]),
 }
 
-/// A parameter.
+/// The declaration of a parameter.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::http) struct Parameter {
     pub(in crate::http) name: &'static str,
-    pub(in crate::http) place: ParameterLocation,
+    pub(in crate::http) location: ParameterLocation,
     pub(in crate::http) kind: Kind,
     pub(in crate::http) about: &'static str,
 }
 
-/// JSON Pointers in one parameter: each is compared with all there is.
+/// Most JSON Pointers in one parameter. Each is compared with every path.
 const POINTERS_MAX: usize = 32;
 
-/// A parameter that cannot be understood: its name, and what is wrong in words that follow it.
+/// An invalid parameter: its name, and the reason, which follows the name in a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::http) struct BadParameter {
     pub(in crate::http) name: String,
     pub(in crate::http) reason: String,
 }
 
-/// The query of a request, each parameter known and there at most once.
+/// The query of a request. Each parameter is known and present at most once.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Query<'q>(Vec<(&'static Parameter, &'q str)>);
 
 impl<'q> Query<'q> {
-    /// Reads `text`, in which only parameters among `known` may stand.
+    /// Parses `text`, in which only the parameters `known` are allowed.
     pub(in crate::http) fn read(text: Option<&'q str>, known: &[&'static Parameter]) -> Result<Self, BadParameter> {
         let mut found: Vec<(&'static Parameter, &str)> = Vec::new();
         for pair in text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name, "query")?;
-            let parameter = known.iter().find(|known| known.place == ParameterLocation::Query && known.name == name);
+            let parameter = known.iter().find(|known| known.location == ParameterLocation::Query && known.name == name);
             let parameter = *parameter.ok_or_else(|| bad(&name, unknown(known)))?;
             if found.iter().any(|(other, _)| *other == parameter) {
-                return Err(bad(&name, "is there more than once".to_owned()));
+                return Err(bad(&name, "is present more than once".to_owned()));
             }
             found.push((parameter, value));
         }
         Ok(Self(found))
     }
 
-    /// The value of `parameter` as it stands in the query, its percent-encoding not yet undone.
+    /// Returns the percent-encoded value of `parameter`.
     fn raw(&self, parameter: &'static Parameter) -> Option<&'q str> {
         self.0.iter().find(|(found, _)| *found == parameter).map(|(_, value)| *value)
     }
 
-    /// The value of `parameter`.
+    /// Returns the decoded value of `parameter`.
     pub(in crate::http) fn text(&self, parameter: &'static Parameter) -> Result<Option<Cow<'q, str>>, BadParameter> {
         self.raw(parameter).map(|value| decode(value, parameter.name)).transpose()
     }
 
-    /// The JSON Pointers in `parameter`, which are apart by commas. A comma before anything but the name of a section
-    /// is part of a key: clients percent-encode the ones and the others alike.
+    /// Returns the JSON Pointers in `parameter`, separated by commas. A comma is a separator only before the name of a
+    /// section, else part of a key: clients percent-encode both alike.
     pub(in crate::http) fn pointers(&self, parameter: &'static Parameter) -> Result<Vec<String>, BadParameter> {
         let mut pointers: Vec<String> = Vec::new();
         let Some(text) = self.text(parameter)? else { return Ok(pointers) };
@@ -95,7 +95,7 @@ impl<'q> Query<'q> {
         }
     }
 
-    /// The value of an integer.
+    /// Returns the value of an integer parameter.
     pub(in crate::http) fn integer(&self, parameter: &'static Parameter) -> Result<Option<u64>, BadParameter> {
         let Some(text) = self.text(parameter)? else { return Ok(None) };
         let Kind::Integer { min, max } = parameter.kind else { return Ok(None) };
@@ -104,7 +104,7 @@ impl<'q> Query<'q> {
         value.map(Some).ok_or_else(|| bad(parameter.name, format!("must be an integer from {min} to {max}")))
     }
 
-    /// The value of a flag.
+    /// Returns the value of a flag.
     pub(in crate::http) fn flag(&self, parameter: &'static Parameter) -> Result<Option<bool>, BadParameter> {
         match self.text(parameter)?.as_deref() {
             None => Ok(None),
@@ -126,14 +126,14 @@ pub(in crate::http) fn bad(name: &str, reason: impl Into<String>) -> BadParamete
 
 fn unknown(known: &[&'static Parameter]) -> String {
     let names: Vec<_> =
-        known.iter().filter(|known| known.place == ParameterLocation::Query).map(|known| known.name).collect();
+        known.iter().filter(|known| known.location == ParameterLocation::Query).map(|known| known.name).collect();
     match names.is_empty() {
-        true => "unknown; there are none here".to_owned(),
-        false => format!("unknown; known are {}", names.join(", ")),
+        true => "unknown; this path has no parameters".to_owned(),
+        false => format!("unknown; the parameters are {}", names.join(", ")),
     }
 }
 
-/// Undoes percent-encoding, and the plus that stands for a space in what forms send.
+/// Decodes percent-encoding, and a plus as a space, as in forms.
 fn decode<'t>(text: &'t str, name: &str) -> Result<Cow<'t, str>, BadParameter> {
     if !text.contains(['%', '+']) {
         return Ok(Cow::Borrowed(text));
@@ -156,13 +156,13 @@ mod tests {
     use super::*;
 
     static NUMBER: Parameter =
-        Parameter { name: "n", place: ParameterLocation::Query, kind: Kind::Integer { min: 1, max: 10 }, about: "" };
+        Parameter { name: "n", location: ParameterLocation::Query, kind: Kind::Integer { min: 1, max: 10 }, about: "" };
     static PATHS: Parameter =
-        Parameter { name: "paths", place: ParameterLocation::Query, kind: Kind::Text("^"), about: "" };
+        Parameter { name: "paths", location: ParameterLocation::Query, kind: Kind::Text("^"), about: "" };
     static KNOWN: [&Parameter; 2] = [&NUMBER, &PATHS];
 
     #[test]
-    fn queries_are_read_strictly() {
+    fn parses_queries_strictly() {
         for (text, expected) in [
             ("", Ok((None, vec![]))),
             ("n=3", Ok((Some(3), vec![]))),

@@ -1,4 +1,4 @@
-//! Reading a shadow.
+//! Reads of a shadow: its current version, an older one, or a wait.
 
 use std::{
     sync::Arc,
@@ -32,14 +32,14 @@ use crate::{
     wire::{self, Selection},
 };
 
-/// A stored answer may be used once it is found valid, and by its own reader alone. PROTOCOL section 5.
+/// Caches must revalidate a response, and may reuse it only for the same client. PROTOCOL section 5.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
-/// What tells one reader from another: they may see different parts of a shadow under one tag.
+/// The headers that distinguish clients, who may see different parts of a shadow under the same tag.
 const VARY: HeaderValue = HeaderValue::from_static("authorization, cookie");
 
 pub(in crate::http) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// What a GET asks for.
+/// The parameters of a read.
 #[derive(Debug, Default)]
 struct ParsedRead {
     fields: Option<Selection>,
@@ -58,21 +58,21 @@ pub(in crate::http) async fn get(
     let mut projection = caller.read_projection(&key, &api)?;
     let refused = |caller: &Caller, rejection: Rejection| caller.refused(&rejection, &key, &api);
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
-    let asked = ParsedRead::read(&uri).map_err(invalid)?;
+    let read = ParsedRead::read(&uri).map_err(invalid)?;
     let conditions = Conditions::read(&headers).map_err(invalid)?;
     let admitted = api.service.admit(caller.principal(), &key).map_err(|rejection| refused(&caller, rejection))?;
-    let (document, met) = match (asked.wait, asked.version) {
+    let (document, met) = match (read.wait, read.version) {
         (None, None) => {
-            let held = api.service.read(&key).await.map_err(|rejection| refused(&caller, rejection))?;
-            (held.document, None)
+            let stored = api.service.read(&key).await.map_err(|rejection| refused(&caller, rejection))?;
+            (stored.document, None)
         }
         (None, Some(version)) => {
             let document;
-            (document, projection) = former(&api, &caller, &key, version, projection).await?;
+            (document, projection) = read_version(&api, &caller, &key, version, projection).await?;
             (document, None)
         }
         (Some(wait), _) => {
-            // It is no request in flight while it only waits.
+            // A waiting request does not count as in flight.
             drop(admitted);
             let waited = wait.until(&api, &mut caller, &key, &headers).await?;
             projection = waited.projection;
@@ -82,7 +82,7 @@ pub(in crate::http) async fn get(
     if !document.exists() {
         return Err(refused(&caller, Rejection::NotFound));
     }
-    let render = || match (&asked.fields, asked.version) {
+    let render = || match (&read.fields, read.version) {
         (Some(fields), version) => wire::get_selected(&document, &projection, fields, version.is_none()),
         (None, None) => wire::get_accepted(&document, &projection, None),
         (None, Some(_)) => wire::former(&document, &projection),
@@ -91,8 +91,8 @@ pub(in crate::http) async fn get(
     let conflict = || conflict(&api, &key, &document, &projection, &conditions);
     let mut response = answer(&document, etag, &conditions, render, conflict);
     if let Some(met) = met {
-        let told = if met { "met" } else { "timeout" };
-        response.headers_mut().insert("umbra-wait", HeaderValue::from_static(told));
+        let result = if met { "met" } else { "timeout" };
+        response.headers_mut().insert("umbra-wait", HeaderValue::from_static(result));
     }
     Ok(response)
 }
@@ -103,13 +103,11 @@ impl ParsedRead {
             return Ok(Self::default());
         }
         let query = Query::read(uri.query(), Operation::GetShadow.parameters())?;
-        let asked =
+        let read =
             Self { fields: fields(&query)?, version: query.integer(&VERSION)?.map(Version), wait: Wait::read(&query)? };
-        match asked.version {
-            Some(_) if asked.wait.is_some() => {
-                Err(bad(VERSION.name, "is in the past, so there is nothing to wait for"))
-            }
-            _ => Ok(asked),
+        match read.version {
+            Some(_) if read.wait.is_some() => Err(bad(VERSION.name, "cannot be combined with 'wait'")),
+            _ => Ok(read),
         }
     }
 }
@@ -123,14 +121,15 @@ fn fields(query: &Query<'_>) -> Result<Option<Selection>, BadParameter> {
     for path in paths {
         selection.add(&path).map_err(|_| {
             let path: String = path.chars().take(64).collect();
-            bad(FIELDS.name, format!("'{path}' is no JSON Pointer to /desired, /reported, /tags or /delta"))
+            bad(FIELDS.name, format!("'{path}' is not a JSON Pointer to /desired, /reported, /tags or /delta"))
         })?;
     }
     Ok(Some(selection))
 }
 
-/// The shadow at a version, and what `caller`, which sees `read_projection` of it now, may see of that.
-async fn former(
+/// Returns the shadow at a version, and the projection of that version for `caller`. `read_projection` is the caller's
+/// projection of the current version.
+async fn read_version(
     api: &Api,
     caller: &Caller,
     key: &ShadowKey,
@@ -140,26 +139,26 @@ async fn former(
     let refused = |rejection: Rejection| caller.refused(&rejection, key, api);
     let current = api.service.read(key).await.map_err(refused)?.document.version;
     let projection = if version < current { caller.history_projection(key, api)? } else { read_projection };
-    let turn = api.read_turn(caller).await;
+    let permit = api.read_turn(caller).await;
     let now = api.now();
-    match api.service.at_version(key, version, turn).await.map_err(refused)? {
+    match api.service.at_version(key, version, permit).await.map_err(refused)? {
         AtVersion::Found(document) if document.exists() => Ok((document, projection)),
         AtVersion::Found(document) => {
-            let message = format!("Version {} is that of a deletion", document.version.0);
+            let message = format!("Version {} is a deletion", document.version.0);
             Err(Problem::new(StatusCode::NOT_FOUND, "not-found", &message, now))
         }
         AtVersion::Later(current) => {
-            let message = format!("There is no version {} yet; the current one is {}", version.0, current.0);
+            let message = format!("Version {} does not exist yet; the current version is {}", version.0, current.0);
             Err(Problem::new(StatusCode::NOT_FOUND, "not-found", &message, now))
         }
         AtVersion::Gone => {
-            let message = format!("Version {} is not kept any more", version.0);
+            let message = format!("The journal no longer has version {}", version.0);
             Err(Problem::new(StatusCode::GONE, "gone", &message, now))
         }
     }
 }
 
-/// Answers with what `render` makes of `document`, or as the conditions have it.
+/// Returns the response of `render`, or 304 or 412 by the conditions.
 fn answer(
     document: &Document,
     etag: Etag,
@@ -189,7 +188,7 @@ fn answer(
     response
 }
 
-/// 412 of a read.
+/// Returns the 412 of a read.
 fn conflict(
     api: &Api,
     key: &ShadowKey,
@@ -203,12 +202,12 @@ fn conflict(
     Problem::rejection(&rejection, StatusCode::PRECONDITION_FAILED, key, api.now(), projection, note)
 }
 
-/// What a 412 says of weak tags. RFC 9110 section 13.1.1.
+/// The note of a 412 about weak tags. RFC 9110 section 13.1.1.
 pub(in crate::http) const WEAK: &str = "If-Match compares strongly: a weak tag (W/) never matches";
 
 fn http_date(time: Timestamp) -> HeaderValue {
     // Years have four digits in a date.
     let seconds = time.0.min(253_402_300_799);
     let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
-    HeaderValue::try_from(text).expect("a date is fit for a header")
+    HeaderValue::try_from(text).expect("a date is valid in a header")
 }

@@ -1,4 +1,4 @@
-//! The way of a command to the engine and of its outcome back.
+//! The submission of a command to the engine, and its outcome.
 
 use std::{sync::Arc, time::Instant};
 
@@ -20,28 +20,28 @@ use crate::{
     wire::{self, ClientToken, Dialect, Via},
 };
 
-/// What an accepted command came to.
+/// The outcome of an accepted command.
 #[derive(Debug)]
 pub(in crate::http) struct Accepted {
-    /// `accepted`, as its dialect has it.
+    /// The body of `accepted` in the request's dialect.
     pub(in crate::http) body: Bytes,
-    /// The shadow after it.
+    /// The document after the command.
     pub(in crate::http) document: Arc<Document>,
-    /// The etag it was told: for a replay, that of the first time, if it is known.
+    /// The etag of the response. For a replay this is the first response's, if known.
     pub(in crate::http) etag: Option<Etag>,
-    /// True if there was no shadow before and the command made one, now or, for a replay, the first time.
+    /// True if the command created the shadow, now or, for a replay, the first time.
     pub(in crate::http) created: bool,
-    /// How it came to be.
+    /// The way the command was accepted.
     pub(in crate::http) manner: Disposition,
 }
 
 impl Accepted {
-    /// Returns true if this is a replay and the shadow has changed since the first time.
+    /// Returns true if this is a replay and the shadow has changed since the first response.
     pub(in crate::http) fn is_outdated(&self) -> bool {
         matches!(self.manner, Disposition::Replayed(first) if first.version != self.document.version)
     }
 
-    /// Marks `response` as the answer to a request that was accepted before, if it is one.
+    /// Adds the header of a replay to `response`, if this is one.
     pub(in crate::http) fn mark_replay(&self, mut response: Response) -> Response {
         if matches!(self.manner, Disposition::Replayed(_)) {
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
@@ -50,10 +50,10 @@ impl Accepted {
     }
 }
 
-/// Header of an answer that repeats the first one given under an idempotency key.
+/// The header of a response that repeats the first one for an idempotency key.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// A command, and how its outcome is to be told.
+/// A command and the format of its response.
 pub(in crate::http) struct Request {
     pub(in crate::http) key: ShadowKey,
     pub(in crate::http) command: Command,
@@ -61,14 +61,14 @@ pub(in crate::http) struct Request {
     pub(in crate::http) client_token: Option<ClientToken>,
 }
 
-/// A request that is counted and has its place in the engine's queue. Its body is read only then: the text that came
-/// may wait for a place, and what is made of it would be many times as large.
+/// The admission of a request: it is counted and has memory reserved in the engine's queue. Its body is parsed only
+/// then, as the parsed form may be many times larger than the text.
 pub(in crate::http) struct Admission {
     admitted: Admitted,
     permit: Permit,
 }
 
-/// Counts a request of `caller` to `key` with `body`, and waits for a place for what that will be.
+/// Counts a request of `caller` to `key` with `body`, and waits until memory for its parsed form is reserved.
 pub(in crate::http) async fn admit(
     api: &Api,
     caller: &Caller,
@@ -85,8 +85,8 @@ pub(in crate::http) async fn admit(
     Ok(Admission { admitted, permit })
 }
 
-/// Has `request` decided, if `caller` may ask for it; else remembers that, unless it is a dry run. Dropped before that,
-/// the command is decided all the same once it is submitted.
+/// Submits `request` if `caller` has the rights for it, and waits for the outcome. A refusal for missing rights is
+/// recorded, unless it is a dry run. A submitted command is decided even if this future is dropped.
 pub(in crate::http) async fn submit(
     api: &Api,
     caller: &Caller,
@@ -109,17 +109,17 @@ pub(in crate::http) async fn submit(
         client: caller.client().clone(),
         requester: Box::new(PendingResponse { answer, dialect, projection, client_token, admitted }),
     });
-    // The other end is dropped without an answer only where the announcer has stopped.
+    // The sender is dropped without an outcome only if the engine's notifier has stopped.
     decided.await.unwrap_or(Err(Rejection::OutcomeUnknown))
 }
 
-/// A request that waits for its answer.
+/// A request that waits for its outcome.
 struct PendingResponse {
     answer: oneshot::Sender<Result<Accepted, Rejection>>,
     dialect: Dialect,
     projection: Projection,
     client_token: Option<ClientToken>,
-    /// Counts the request until it is decided.
+    /// The count of the request, released when it is decided.
     admitted: Admitted,
 }
 
@@ -142,9 +142,9 @@ impl Requester for PendingResponse {
             Err(rejection) => Err(rejection.clone()),
         };
         let Self { answer, admitted, .. } = *self;
-        // Before its client can know: the next one takes this one's place.
+        // Released before the response, so that the client's next request is admitted.
         drop(admitted);
-        // Who asked may be gone.
+        // The client may have disconnected.
         let _ = answer.send(told);
     }
 }

@@ -1,4 +1,4 @@
-//! The shadow or device that a path names.
+//! The shadow or device named in a path.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
     shadow::{DeviceId, ShadowKey, ShadowName},
 };
 
-/// The shadow `{id}`, or `{id}` and `{name}`, of a path.
+/// The shadow named by `{id}`, or by `{id}` and `{name}`.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct Target(pub(in crate::http) ShadowKey);
 
@@ -22,7 +22,7 @@ impl FromRequestParts<Arc<Api>> for Target {
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         let invalid = |name: &str, reason: &str| Problem::parameter(name, reason, api.now());
         let parameters = RawPathParams::from_request_parts(parts, api).await;
-        let parameters = parameters.map_err(|_| invalid("id", "is not UTF-8 once its percent-encoding is undone"))?;
+        let parameters = parameters.map_err(|_| invalid("id", "is not percent-encoded UTF-8"))?;
         let (mut device, mut name) = (None, None);
         for (parameter, text) in &parameters {
             match parameter {

@@ -1,7 +1,7 @@
-//! Reads that are answered once something holds: woken by the feed of changes, never by asking again.
+//! Reads that wait for a condition. The change feed wakes them; nothing polls.
 //!
-//! Rights may be read anew while somebody waits, so who asks is looked at again each time that it is woken, and what it
-//! is answered is cut to what it may see then. A wait ends with the session that its cookie named.
+//! Rights may be reloaded during a wait. Each wake-up therefore renews the caller, and the response is projected with
+//! its present rights. A wait ends with the session of its caller.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,43 +23,43 @@ use crate::{
     shadow::{Document, ShadowKey, Version},
 };
 
-/// What is waited for.
+/// The condition of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum Condition {
-    /// There is no delta.
+    /// The shadow exists and has no delta.
     Converged,
-    /// The version is a later one.
+    /// The version is greater than this one.
     After(Version),
 }
 
-/// A wait that was asked for.
+/// A requested wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) struct Wait {
     condition: Condition,
-    patience: Duration,
+    timeout: Duration,
 }
 
-/// What a wait came to.
+/// The result of a wait.
 pub(in crate::http) struct WaitResult {
-    /// What is there now.
+    /// The current document.
     pub(in crate::http) document: Arc<Document>,
-    /// What may be seen of it now.
+    /// The caller's present projection.
     pub(in crate::http) projection: Projection,
-    /// Whether what was waited for holds of it.
+    /// True if the document meets the condition.
     pub(in crate::http) met: bool,
 }
 
-/// Seconds, if no `timeout` is given.
-const SECONDS: u64 = 30;
+/// Default of `timeout`, in seconds.
+const TIMEOUT_DEFAULT: u64 = 30;
 
 impl Wait {
-    /// Reads what `query` asks for.
+    /// Parses the parameters of a wait.
     pub(in crate::http) fn read(query: &Query<'_>) -> Result<Option<Self>, BadParameter> {
         let timeout = query.integer(&TIMEOUT)?;
         let Some(text) = query.text(&WAIT)? else {
             return match timeout {
                 None => Ok(None),
-                Some(_) => Err(bad(TIMEOUT.name, "means nothing without 'wait'")),
+                Some(_) => Err(bad(TIMEOUT.name, "requires 'wait'")),
             };
         };
         let condition = match text.strip_prefix("version>") {
@@ -72,11 +72,11 @@ impl Wait {
         };
         let condition =
             condition.ok_or_else(|| bad(WAIT.name, "must be 'converged' or 'version>N', sent as version%3EN"))?;
-        Ok(Some(Self { condition, patience: Duration::from_secs(timeout.unwrap_or(SECONDS)) }))
+        Ok(Some(Self { condition, timeout: Duration::from_secs(timeout.unwrap_or(TIMEOUT_DEFAULT)) }))
     }
 
-    /// Waits until the condition holds of `key` as `caller`, who sent `headers`, sees it, or the time is up, or the
-    /// service ends.
+    /// Waits until `key`, as `caller` sees it, meets the condition, the timeout expires or the service ends. `headers`
+    /// are those of the request.
     pub(in crate::http) async fn until(
         self,
         api: &Api,
@@ -84,28 +84,28 @@ impl Wait {
         key: &ShadowKey,
         headers: &HeaderMap,
     ) -> Result<WaitResult, Problem> {
-        let deadline = Instant::now() + self.patience;
-        let _place = api.waiter(caller)?;
+        let deadline = Instant::now() + self.timeout;
+        let _permit = api.wait_permit(caller)?;
         let interest = FeedFilter { device: Some(key.device.clone()), name: Some(key.name.clone()), paths: Vec::new() };
-        // Before the document is read, so that no change falls in between.
+        // Followed before the document is read, so that no change is missed in between.
         let following = api.changes.follow(interest, QueueContent::Newest);
-        let held = api.service.read(key).await;
-        let mut document = held.map_err(|rejection| caller.refused(&rejection, key, api))?.document;
-        let mut over = false;
+        let stored = api.service.read(key).await;
+        let mut document = stored.map_err(|rejection| caller.refused(&rejection, key, api))?.document;
+        let mut ended = false;
         loop {
             caller.renew_for(headers, api)?;
             let projection = caller.read_projection(key, api)?;
             let met = self.condition.holds(&document, &projection);
-            if met || over {
+            if met || ended {
                 return Ok(WaitResult { document, projection, met });
             }
             tokio::select! {
-                () = caller.in_question(api) => {}
+                () = caller.rights_may_change(api) => {}
                 next = timeout_at(deadline, following.next()) => match next {
-                    // One that was told before the document was read may be older than it.
+                    // A change from before the read may be older than the document.
                     Ok(Next::Newest(newest)) if newest.version > document.version => document = newest,
                     Ok(Next::Newest(_) | Next::Change(_)) => {}
-                    Ok(Next::Cut | Next::Closed) | Err(_) => over = true,
+                    Ok(Next::Cut | Next::Closed) | Err(_) => ended = true,
                 },
             }
         }

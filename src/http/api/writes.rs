@@ -1,8 +1,8 @@
-//! Changing a shadow: PUT, PATCH and DELETE.
+//! Writes of a shadow: PUT, PATCH and DELETE.
 //!
-//! In this order, and the first that fails is told: what may be seen at all (404), parameters and headers (400), that
-//! the write says what it expects (428), how the body is sent (415), the quota (429), the body itself (413, 400). What
-//! is left is the engine's, in one step with the write: what was expected (412), what may be (409, 413, 422).
+//! A write is checked in this order, and the first failure is the response: right to see the shadow (404), parameters
+//! and headers (400), presence of a precondition (428), media type and encoding (415), quota (429), body (413, 400). The
+//! engine checks the rest atomically with the write: preconditions (412), and applicability (409, 413, 422).
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ use crate::{
     wire::{self, Dialect},
 };
 
-/// A write that was let in.
+/// A write of an authorized caller.
 struct Write<'a> {
     api: &'a Api,
     caller: Caller,
@@ -47,18 +47,18 @@ struct Write<'a> {
     asked: ParsedWrite,
 }
 
-/// What a write asks for besides its body.
+/// The parameters and headers of a write.
 #[derive(Clone, Debug)]
 struct ParsedWrite {
     preconditions: Preconditions,
     dry_run: bool,
     idempotency_key: Option<IdempotencyKey>,
     prefer: Option<Prefer>,
-    /// `If-Match` has a tag that cannot match.
+    /// True if `If-Match` has a weak tag, which cannot match.
     weak: bool,
 }
 
-/// How much an accepted write is answered with. RFC 7240 section 4.2.
+/// The preferred response to an accepted write. RFC 7240 section 4.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Prefer {
     Minimal,
@@ -140,7 +140,7 @@ pub(in crate::http) async fn delete(
 }
 
 impl<'a> Write<'a> {
-    /// Lets a write in that says what it expects.
+    /// Checks the right to see the shadow, and parses the request, which must have a precondition.
     fn admit(
         api: &'a Api,
         caller: Caller,
@@ -161,8 +161,8 @@ impl<'a> Write<'a> {
         Ok(Self { api, caller, key, projection, asked })
     }
 
-    /// Counts the write, and looks again who makes it: while its body came, and it waited for its place, rights may
-    /// have been read anew, and a page may have signed out.
+    /// Counts the write, and renews its caller. While the body arrived and memory was reserved, rights may have been
+    /// reloaded, and a page may have signed out.
     async fn admitted(&mut self, headers: &HeaderMap, body: &[u8]) -> Result<Admission, Problem> {
         let admitted = submit::admit(self.api, &self.caller, &self.key, body).await;
         let admitted = admitted.map_err(|rejection| self.not_tried(&rejection))?;
@@ -171,7 +171,7 @@ impl<'a> Write<'a> {
         Ok(admitted)
     }
 
-    /// Reads the body of the write, and then counts it: one that comes slowly keeps nobody else waiting.
+    /// Reads the body of the write, then counts the write. A slow body therefore holds no reservation.
     async fn body(&mut self, headers: &HeaderMap, body: Body) -> Result<(Admission, Bytes), Problem> {
         match payload::read(headers, body, self.api.body_bytes_max, self.api).await {
             Ok(body) => Ok((self.admitted(headers, &body).await?, body)),
@@ -184,7 +184,7 @@ impl<'a> Write<'a> {
         parsed.map_err(|rejection| self.not_tried(&rejection))
     }
 
-    /// Has `update` decided under the conditions of the request, and answers.
+    /// Submits `update` with the preconditions of the request. Returns the response.
     async fn update(&self, update: Update, admitted: Admission, uri: &Uri) -> Result<Response, Problem> {
         let ParsedWrite { preconditions, dry_run, idempotency_key, .. } = self.asked.clone();
         let update = Update { preconditions, dry_run, ..update };
@@ -193,7 +193,7 @@ impl<'a> Write<'a> {
         self.change(command, admitted, uri).await
     }
 
-    /// Has the JSON Patch in `body` decided under the conditions of the request, and answers.
+    /// Submits the JSON Patch in `body` with the preconditions of the request. Returns the response.
     async fn edit(&self, body: &[u8], admitted: Admission, uri: &Uri) -> Result<Response, Problem> {
         let json = self.parsed(wire::parse_operations(body, &self.api.document))?;
         let ParsedWrite { preconditions, dry_run, idempotency_key, .. } = self.asked.clone();
@@ -216,7 +216,7 @@ impl<'a> Write<'a> {
         submit::submit(self.api, &self.caller, request, self.projection.clone(), admitted).await
     }
 
-    /// Answers a write that never came to the engine, and remembers why.
+    /// Records the refusal of a write that did not reach the engine. Returns the response.
     fn not_tried(&self, rejection: &Rejection) -> Problem {
         self.caller.note_refusal(&self.key, rejection, self.api);
         self.refused(rejection)
@@ -225,7 +225,7 @@ impl<'a> Write<'a> {
     fn refused(&self, rejection: &Rejection) -> Problem {
         let rebases = self.asked.preconditions.on_conflict == OnConflict::Rebase;
         let status = match rejection {
-            // What a rebased patch looked at has changed since the version that it was made for.
+            // A path that a rebased patch tests or reads has changed since its base version.
             Rejection::ExpectationFailed { .. } if rebases => StatusCode::PRECONDITION_FAILED,
             rejection => status(rejection),
         };
@@ -238,7 +238,7 @@ impl<'a> Write<'a> {
         let dry = accepted.manner == Disposition::DryRun;
         let prefer = self.asked.prefer.filter(|prefer| match prefer {
             Prefer::Minimal => !dry,
-            // A replay does not pass off a later version as the one it made.
+            // A replay must not present a later version as its own result.
             Prefer::Representation => !dry && accepted.document.exists() && !accepted.is_outdated(),
         });
         let (status, body, etag) = match prefer {
@@ -257,7 +257,7 @@ impl<'a> Write<'a> {
         if has_body {
             headers.insert(header::CONTENT_TYPE, JSON);
         }
-        // What would be is no representation of what is.
+        // The result of a dry run is not a representation of the shadow.
         if let Some(etag) = etag.filter(|_| !dry) {
             headers.insert(header::ETAG, etag_value(etag));
         }
@@ -274,7 +274,7 @@ impl<'a> Write<'a> {
 }
 
 impl ParsedWrite {
-    /// Reads query and headers; `None`: the write expects nothing.
+    /// Parses query and headers. Returns `None` if the write has no precondition.
     fn read(operation: Operation, uri: &Uri, headers: &HeaderMap) -> Result<Option<Self>, BadParameter> {
         let query = Query::read(uri.query(), operation.parameters())?;
         let conditions = Conditions::read(headers)?;
@@ -309,7 +309,7 @@ impl ParsedWrite {
     }
 }
 
-/// The key, with or without the quotes of a structured field.
+/// Returns the idempotency key, with or without the quotes of a structured field.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, BadParameter> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY.name).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -321,7 +321,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, BadPar
     }
 }
 
-/// The preference for `return`; the first one counts, and one that is unknown is ignored. RFC 7240 section 2.
+/// Returns the first preference for `return`, if its value is known. RFC 7240 section 2.
 fn prefer(headers: &HeaderMap) -> Option<Prefer> {
     let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let preferences = values.flat_map(|value| value.split(',')).filter_map(|part| part.split(';').next());

@@ -1,9 +1,9 @@
-//! Refuses what a browser sends for a web page of somebody else's: PROTOCOL section 5, last lines.
+//! Refuses requests that a browser sends for a foreign web page: the last lines of PROTOCOL section 5.
 //!
-//! A listener on loopback can be reached by every page that a browser on the machine shows. A page whose own name was
-//! made to lead here (DNS rebinding) is told by `Host`, which a page cannot choose. A page that sends here what it may
-//! send anywhere without asking, a POST of plain text or a WebSocket, is told by `Origin`, which it cannot choose
-//! either. What is no browser may say in both what it likes, and proves who it is in another way.
+//! Every page in a browser can reach a listener on the browser's loopback address. `Host`, which a page cannot choose,
+//! reveals a page whose own name resolves to this server (DNS rebinding). `Origin`, which it cannot choose either,
+//! reveals a cross-site request that needs no CORS preflight: a POST of plain text or a WebSocket. Other clients can set
+//! both fields freely, and authenticate in another way.
 
 use std::sync::Arc;
 
@@ -24,32 +24,32 @@ use crate::{
     shadow::Timestamp,
 };
 
-/// Whose requests a listener takes.
+/// The hosts and origins that a listener accepts.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct Guard {
     hosts: Vec<Host>,
     origins: Vec<Origin>,
-    /// Whether it listens on loopback, so that loopback names are its own.
+    /// True if it listens on loopback, so that loopback names are its own.
     loopback: bool,
-    /// Whether it has TLS itself. Without, something before it may have.
+    /// True if it has TLS itself. Otherwise a reverse proxy may have.
     tls: bool,
     clock: Clock,
 }
 
-/// Why a request is refused. A browser's user may see it.
+/// The reason that a request is refused, excerpt to users of browsers.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Refusal {
     /// RFC 9112 section 3.2.
     #[error("a request must have one Host field")]
     HostMissing,
-    /// `Host`, or the host of the target, is no host at all. RFC 9112 section 3.2.
-    #[error("{0:?} is no host and port")]
+    /// `Host`, or the host of the target, is malformed. RFC 9112 section 3.2.
+    #[error("{0:?} is not a valid host and port")]
     HostMalformed(String),
-    /// `Host`, or the host of the target, is none of the listener's.
+    /// `Host`, or the host of the target, is not one of the listener's.
     #[error("{0:?} is not a host of this server; its operator can list it in 'hosts'")]
     HostUnknown(String),
-    /// The page is from elsewhere.
-    #[error("pages from {0:?} may not do this; the server's operator can list them in 'origins'")]
+    /// The page has a foreign origin.
+    #[error("requests from pages of {0:?} are not allowed; the server's operator can list it in 'origins'")]
     OriginForeign(String),
 }
 
@@ -64,7 +64,7 @@ impl Guard {
         }
     }
 
-    /// Whether the listener has TLS.
+    /// Returns true if the listener has TLS.
     pub(in crate::http) fn has_tls(&self) -> bool {
         self.tls
     }
@@ -73,32 +73,31 @@ impl Guard {
         if HEALTH_PATHS.contains(&request.uri().path()) && request.method().is_safe() {
             return check_any_host(request);
         }
-        let mut asked = self.host(request.headers())?;
-        // A target that names a host, as is sent to a proxy, wins over the field, which must be one of ours all the
-        // same.
+        let mut host = self.host(request.headers())?;
+        // The host of an absolute target, as sent to a proxy, overrides the field. Both must be valid.
         if let Some(target) = request.uri().authority() {
-            asked = self.own(target.as_str())?;
+            host = self.own(target.as_str())?;
         }
-        let changes = !request.method().is_safe() || request.headers().contains_key(UPGRADE);
-        if changes { self.check_origin(request.headers(), &asked) } else { Ok(()) }
+        let is_unsafe = !request.method().is_safe() || request.headers().contains_key(UPGRADE);
+        if is_unsafe { self.check_origin(request.headers(), &host) } else { Ok(()) }
     }
 
     fn host(&self, headers: &HeaderMap) -> Result<Authority, Refusal> {
         self.own(&host_field(headers)?.ok_or(Refusal::HostMissing)?)
     }
 
-    /// Reads the name of a server, which must be this one.
+    /// Parses a host and checks that it is one of the listener's.
     fn own(&self, text: &str) -> Result<Authority, Refusal> {
         let is_own = |host: &Host| self.hosts.contains(host) || (self.loopback && host.is_loopback());
         let authority = Authority::parse(text).filter(|authority| is_own(&authority.host));
         authority.ok_or_else(|| match Authority::is_well_formed(text) {
-            true => Refusal::HostUnknown(shown(text)),
-            false => Refusal::HostMalformed(shown(text)),
+            true => Refusal::HostUnknown(excerpt(text)),
+            false => Refusal::HostMalformed(excerpt(text)),
         })
     }
 
-    /// What is no page of a browser has no origin.
-    fn check_origin(&self, headers: &HeaderMap, asked: &Authority) -> Result<(), Refusal> {
+    /// Checks `Origin`, which only browsers send.
+    fn check_origin(&self, headers: &HeaderMap, host: &Authority) -> Result<(), Refusal> {
         let fields = headers.get_all(ORIGIN).iter().map(|field| String::from_utf8_lossy(field.as_bytes()));
         let fields = fields.collect::<Vec<_>>();
         let origin = match fields.as_slice() {
@@ -106,25 +105,25 @@ impl Guard {
             [field] => Origin::parse(field),
             _ => None,
         };
-        let welcome = |origin: &Origin| self.is_same(origin, asked) || self.origins.contains(origin);
-        match origin.as_ref().is_some_and(welcome) {
+        let is_allowed = |origin: &Origin| self.is_same(origin, host) || self.origins.contains(origin);
+        match origin.as_ref().is_some_and(is_allowed) {
             true => Ok(()),
-            false => Err(Refusal::OriginForeign(shown(&fields.join(", ")))),
+            false => Err(Refusal::OriginForeign(excerpt(&fields.join(", ")))),
         }
     }
 
-    /// Whether a page is one of this server's own.
-    fn is_same(&self, origin: &Origin, asked: &Authority) -> bool {
+    /// Returns true if `origin` is this server's own.
+    fn is_same(&self, origin: &Origin, host: &Authority) -> bool {
         let scheme = origin.scheme == "https" || (origin.scheme == "http" && !self.tls);
-        scheme && origin.is_of(asked)
+        scheme && origin.is_of(host)
     }
 }
 
-/// What load balancers ask for, under whatever name they know the server: an address, or none in HTTP/1.0. No page
-/// learns from it more than that the server is there.
+/// The paths that load balancers request, with any host or, in HTTP/1.0, without one. A foreign page learns from them
+/// only that the server is up.
 const HEALTH_PATHS: [&str; 2] = ["/healthz", "/readyz"];
 
-/// Checks the form of the host alone.
+/// Checks only that the host is well-formed.
 fn check_any_host(request: &Request) -> Result<(), Refusal> {
     let field = host_field(request.headers())?;
     if field.is_none() && request.version() >= Version::HTTP_11 {
@@ -133,11 +132,11 @@ fn check_any_host(request: &Request) -> Result<(), Refusal> {
     let target = request.uri().authority().map(|target| target.to_string());
     match [field, target].into_iter().flatten().find(|host| !Authority::is_well_formed(host)) {
         None => Ok(()),
-        Some(host) => Err(Refusal::HostMalformed(shown(&host))),
+        Some(host) => Err(Refusal::HostMalformed(excerpt(&host))),
     }
 }
 
-/// Returns the value of the one `Host` field.
+/// Returns the value of the single `Host` field.
 fn host_field(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let mut fields = headers.get_all(HOST).iter();
     match (fields.next(), fields.next()) {
@@ -146,7 +145,7 @@ fn host_field(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     }
 }
 
-/// The guard as a layer, before every route.
+/// Runs the guard as a layer before every route.
 pub(in crate::http) async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     match guard.check(&request) {
         Ok(()) => next.run(request).await,
@@ -160,7 +159,7 @@ pub(in crate::http) async fn guard(State(guard): State<Arc<Guard>>, request: Req
 impl Refusal {
     fn problem(&self, now: Timestamp) -> Problem {
         match self {
-            Self::HostMissing => Problem::parameter("Host", "must be there once", now),
+            Self::HostMissing => Problem::parameter("Host", "must be present exactly once", now),
             Self::HostMalformed(_) => Problem::parameter("Host", &self.to_string(), now),
             Self::HostUnknown(_) | Self::OriginForeign(_) => {
                 Problem::new(StatusCode::FORBIDDEN, "forbidden", &format!("Forbidden: {self}"), now)
@@ -169,12 +168,12 @@ impl Refusal {
     }
 }
 
-/// As much of a value as is told back.
-fn shown(text: &str) -> String {
-    text.chars().take(SHOWN_CHARS_MAX).collect()
+/// Returns the beginning of a value, for a message.
+fn excerpt(text: &str) -> String {
+    text.chars().take(EXCERPT_CHARS_MAX).collect()
 }
 
-const SHOWN_CHARS_MAX: usize = 256;
+const EXCERPT_CHARS_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -194,7 +193,7 @@ mod tests {
         }
     }
 
-    /// The status of a refusal, or 200.
+    /// Returns the status of a refusal, or 200.
     fn checked(guard: &Guard, method: &str, target: &str, fields: &[(&str, &str)]) -> u16 {
         let request = Request::builder().method(method).uri(target);
         let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
@@ -205,11 +204,11 @@ mod tests {
     }
 
     #[test]
-    fn hosts() {
+    fn refuses_foreign_and_malformed_hosts() {
         let local = guard(&[], &[], true, false);
         let named = guard(&["umbra.example.com", "192.0.2.7"], &[], false, true);
         let both = guard(&["umbra.example.com"], &[], true, false);
-        // target, Host, on loopback, elsewhere with names, on loopback with a name
+        // target, Host, status on: loopback, another address with names, loopback with a name
         for (target, host, expected) in [
             ("/", "localhost", [200, 403, 200]),
             ("/", "localhost:8080", [200, 403, 200]),
@@ -235,13 +234,13 @@ mod tests {
             ("/", "0.0.0.0", [403, 403, 403]),
             ("/", "2130706433", [403, 403, 403]),
             ("/", "", [403, 403, 403]),
-            // A target with a host.
+            // absolute targets
             ("http://localhost/", "localhost", [200, 403, 200]),
             ("http://localhost:99/", "127.0.0.1", [200, 403, 200]),
             ("http://evil.example/", "localhost", [403, 403, 403]),
             ("http://localhost/", "evil.example", [403, 403, 403]),
             ("http://evil@localhost/", "localhost", [400, 403, 400]),
-            // Health checks come under any name.
+            // health checks accept any host
             ("/healthz", "10.1.2.3:8080", [200, 200, 200]),
             ("/readyz", "evil.example", [200, 200, 200]),
             ("http://10.1.2.3/readyz", "", [200, 200, 200]),
@@ -259,10 +258,10 @@ mod tests {
     }
 
     #[test]
-    fn origins() {
+    fn refuses_foreign_origins_of_unsafe_requests() {
         let plain = guard(&["umbra.example.com"], &["https://app.example.com"], true, false);
         let tls = guard(&["umbra.example.com"], &["https://app.example.com"], true, true);
-        // Host, Origin, without TLS and with it; `None`: none
+        // Host, Origin, status without TLS and with it
         for (host, origin, expected) in [
             ("localhost:8080", None, [200, 200]),
             ("localhost:8080", Some("http://localhost:8080"), [200, 403]),
@@ -292,7 +291,7 @@ mod tests {
                 }
                 let socket = fields(&[("upgrade", "websocket")]);
                 assert_eq!(checked(guard, "GET", "/mqtt", &socket), expected, "WebSocket {host} {origin:?}");
-                // What only reads is the browser's to keep from the page.
+                // The browser keeps the responses of safe requests from the page.
                 for method in ["GET", "HEAD", "OPTIONS"] {
                     assert_eq!(checked(guard, method, "/", &fields(&[])), 200, "{method} {host} {origin:?}");
                 }

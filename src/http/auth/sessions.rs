@@ -1,13 +1,13 @@
-//! Who signed in with a browser: sessions that a cookie names.
+//! Browser sessions, named by a cookie.
 //!
-//! A page must not keep a password where its scripts can read it, so it sends one once and holds a cookie that only the
-//! browser sees. The cookie is 256 random bits; what is kept here is their digest, with what the client was let in on.
-//! That is reviewed at each use, as rights, users and keys may have been read anew since.
+//! A page must not keep a password where its scripts can read it. It sends the password once and receives an `HttpOnly`
+//! cookie of 256 random bits. The server stores their digest with the client's [`AuthContext`]. Each use reviews the
+//! context, as users, keys and rights may have been reloaded since.
 //!
-//! *Invariant:* there is a bounded number of sessions, in all and of each principal: one more takes the place of the
-//! one that was used least lately. Nobody gets one without having been let in, so it costs at least a right password.
+//! *Invariant:* the number of sessions is bounded, in total and per principal. A new session replaces the least recently
+//! used one. Only an authenticated client gets a session, so an attacker needs at least a valid password.
 //!
-//! A WebSocket that was opened under a session ends with it, and so does a stream of events or a wait.
+//! WebSockets, event streams and waits of a session end with it.
 
 use std::{
     collections::HashMap,
@@ -29,45 +29,45 @@ use crate::auth::AuthContext;
 /// The name of the cookie.
 pub(in crate::http) const COOKIE: &str = "umbra-session";
 
-/// How long a session may be unused.
+/// Time after which an unused session ends.
 pub(in crate::http) const IDLE_MAX: Duration = Duration::from_secs(8 * 3600);
-/// How long it may be used.
+/// Time after which a session ends, even if used.
 pub(in crate::http) const AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 const SESSIONS_MAX: usize = 4_096;
 const SESSIONS_OF_ONE_MAX: usize = 32;
 
-/// Bytes of an id.
+/// Bytes of a session id.
 const ID_BYTES: usize = 32;
 
-/// The sessions there are. One for all listeners; a session is good for the listener that it was made at.
+/// The sessions of all listeners. A session is valid at the listener where it began.
 #[derive(Default)]
 pub struct Sessions(Mutex<HashMap<Digest, Session>>);
 
-/// What a session is found by. A digest, so that the time of a search tells nothing of an id.
+/// The key of a session: the digest of its id, so that the time of a lookup reveals nothing about an id.
 type Digest = [u8; 32];
 
 struct Session {
     auth_context: Arc<AuthContext>,
     made: Instant,
     used: Instant,
-    /// Dropped with the session, which tells those who wait.
+    /// Dropped with the session, which notifies the receivers.
     ended: watch::Sender<()>,
 }
 
-/// Who is signed in.
+/// A client that signed in with a browser or a presigned URL.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct SignedIn {
     pub(in crate::http) auth_context: Arc<AuthContext>,
-    /// When it ends at the latest.
+    /// The latest end of the session.
     until: Instant,
     ended: watch::Receiver<()>,
-    /// Keeps `ended` open where there is no session that could end.
+    /// The sender of `ended` for a presigned URL, which has no session.
     _open: Option<Arc<watch::Sender<()>>>,
 }
 
 impl Sessions {
-    /// Begins one for `auth_context`, and returns its id; `None`: the operating system has no random bytes.
+    /// Begins a session for `auth_context` and returns its id; `None` if the operating system has no random bytes.
     pub(in crate::http) fn begin(&self, auth_context: AuthContext, now: Instant) -> Option<String> {
         let mut id = [0; ID_BYTES];
         SystemRandom::new().fill(&mut id).ok()?;
@@ -86,9 +86,9 @@ impl Sessions {
         Some(BASE64_URL_SAFE_NO_PAD.encode(id))
     }
 
-    /// The session that the cookie in `headers` names, if it is one of the listener.
+    /// Returns the session named by the cookie in `headers`, if it is valid at the listener.
     pub(in crate::http) fn find(&self, headers: &HeaderMap, listener: &str, now: Instant) -> Option<SignedIn> {
-        let digest = named(headers)?;
+        let digest = cookie_digest(headers)?;
         let mut sessions = self.0.lock();
         let session = sessions.get_mut(&digest).filter(|session| session.auth_context.is_of(listener))?;
         if !session.is_alive(now) {
@@ -100,9 +100,9 @@ impl Sessions {
         Some(SignedIn { auth_context, until: session.made + AGE_MAX, ended, _open: None })
     }
 
-    /// Ends the session that the cookie in `headers` names.
+    /// Ends the session named by the cookie in `headers`.
     pub(in crate::http) fn end(&self, headers: &HeaderMap) {
-        if let Some(digest) = named(headers) {
+        if let Some(digest) = cookie_digest(headers) {
             self.0.lock().remove(&digest);
         }
     }
@@ -115,15 +115,15 @@ impl Session {
 }
 
 impl SignedIn {
-    /// Returns the client of a presigned URL, which is no session that it could end: it lasts as long as one may.
+    /// Returns the client of a presigned URL. It cannot sign out; it lasts for the longest time of a session.
     pub(in crate::http) fn by_url(auth_context: Arc<AuthContext>, now: Instant) -> Self {
         let open = watch::Sender::new(());
         Self { auth_context, until: now + AGE_MAX, ended: open.subscribe(), _open: Some(Arc::new(open)) }
     }
 
-    /// Whether the session has ended.
+    /// Returns true if the session has ended.
     pub(in crate::http) fn is_over(&self, now: Instant) -> bool {
-        // The sender never sends: an error is its having been dropped.
+        // The sender never sends. An error means that it was dropped.
         now >= self.until || self.ended.has_changed().is_err()
     }
 
@@ -131,7 +131,7 @@ impl SignedIn {
     pub(in crate::http) async fn ended(mut self) {
         tokio::select! {
             () = sleep_until(self.until.into()) => {}
-            // Never changed: this is its sender being dropped.
+            // The sender never sends, so this resolves when it is dropped.
             _ = self.ended.changed() => {}
         }
     }
@@ -144,8 +144,8 @@ fn remove_oldest(sessions: &mut HashMap<Digest, Session>, of: impl Fn(&Session) 
     }
 }
 
-/// The digest of the id in the cookie.
-fn named(headers: &HeaderMap) -> Option<Digest> {
+/// Returns the digest of the id in the cookie.
+fn cookie_digest(headers: &HeaderMap) -> Option<Digest> {
     let fields = headers.get_all(header::COOKIE).iter().filter_map(|field| field.to_str().ok());
     let mut pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
     let (_, id) = pairs.find(|(name, _)| *name == COOKIE)?;
@@ -173,10 +173,10 @@ mod tests {
     }
 
     #[test]
-    fn a_session_ends_unused_and_old() {
+    fn sessions_expire_when_idle_or_old() {
         let begun = Instant::now();
         let minute = Duration::from_secs(60);
-        // when it is used, after it began; whether the last use finds it
+        // times of use after the begin, whether the last use finds the session
         let often = (1..=23).map(|step| IDLE_MAX.mul_f64(0.9) * step).take_while(|after| *after < AGE_MAX);
         let often = often.chain([AGE_MAX - minute]).collect::<Vec<_>>();
         let late = often.iter().copied().chain([AGE_MAX + minute]).collect();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_found_by_its_id_at_its_listener_alone() {
+    fn a_session_is_found_only_by_its_id_at_its_listener() {
         let (sessions, now) = (Sessions::default(), Instant::now());
         let id = sessions.begin(auth_context("app"), now).unwrap();
         let other = sessions.begin(auth_context("app"), now).unwrap();
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn one_principal_cannot_take_the_room_of_others() {
+    fn a_principal_cannot_displace_sessions_of_others() {
         let (sessions, begun) = (Sessions::default(), Instant::now());
         let other = sessions.begin(auth_context("other"), begun).unwrap();
         let ids = (0..=SESSIONS_OF_ONE_MAX)
@@ -225,12 +225,12 @@ mod tests {
         let now = begun + Duration::from_secs(60);
         let found = ids.iter().filter(|id| sessions.find(&cookie(id), "web", now).is_some()).count();
         assert_eq!(found, SESSIONS_OF_ONE_MAX);
-        assert!(sessions.find(&cookie(&ids[0]), "web", now).is_none(), "the one used least lately");
+        assert!(sessions.find(&cookie(&ids[0]), "web", now).is_none(), "the least recently used one");
         assert!(sessions.find(&cookie(&other), "web", now).is_some());
     }
 
     #[tokio::test]
-    async fn who_waits_for_the_end_is_told() {
+    async fn the_end_of_a_session_wakes_waiting_tasks() {
         let (sessions, now) = (Sessions::default(), Instant::now());
         let id = sessions.begin(auth_context("app"), now).unwrap();
         let signed_in = sessions.find(&cookie(&id), "web", now).unwrap();

@@ -1,7 +1,7 @@
-//! Signing in and out, and who one is: `POST`, `DELETE` and `GET /session`, for web pages.
+//! Sign-in, sign-out and the current session for web pages: `POST`, `DELETE` and `GET /session`.
 //!
-//! To sign in is to be let in as with `Authorization`, once; after that the cookie says it. Pages of elsewhere cannot
-//! send these requests (`guard`), and their browsers do not send the cookie with others (`SameSite=Strict`).
+//! `POST` authenticates a client once, as `Authorization` does; afterwards the cookie identifies it. Foreign pages
+//! cannot send these requests (`guard`), and browsers do not add the cookie to their other requests (`SameSite=Strict`).
 
 use std::{sync::Arc, time::Instant};
 
@@ -22,12 +22,12 @@ use crate::{
     http::{
         api::{
             Api,
-            history::fresh,
+            history::no_store,
             payload::{self, BodyError},
             problem::Problem,
         },
         auth::{
-            caller::{Caller, denied_as},
+            caller::{Caller, login_problem},
             sessions::{AGE_MAX, COOKIE},
         },
     },
@@ -35,7 +35,7 @@ use crate::{
     wire,
 };
 
-/// Whether the listener has TLS, so that its cookies need never go without.
+/// True if the listener has TLS, so that its cookies are marked `Secure`.
 #[derive(Clone, Copy)]
 pub(in crate::http) struct Secure(pub(in crate::http) bool);
 
@@ -70,7 +70,7 @@ pub(in crate::http) async fn begin(
 ) -> Result<Response, Problem> {
     let body = payload::read(&headers, body, BODY_BYTES_MAX, &api).await.map_err(|unread| match unread {
         BodyError::Rejected(_) => {
-            let message = format!("The body must have at most {BODY_BYTES_MAX} bytes");
+            let message = format!("The body exceeds {BODY_BYTES_MAX} bytes");
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", &message, api.now())
         }
         BodyError::Failed(problem) => problem,
@@ -83,12 +83,12 @@ pub(in crate::http) async fn begin(
         SignIn::Password(sent) => Credentials::of(Some(&sent.user), Some(sent.password.as_bytes())),
         SignIn::Token(sent) => Credentials::Bearer(&sent.token),
     };
-    let shown = LoginRequest { address: peer.address.ip(), listener: &peer.listener, proof: &peer.proof, credentials };
-    let authenticate = api.authority.authenticate(shown, &"".into()).await;
-    let (auth_context, _) = authenticate.map_err(|denied| denied_as(denied, &headers, &api))?;
-    // Who is known in another way is so with each request, and whoever says what is not looked at is not known by it.
+    let login = LoginRequest { address: peer.address.ip(), listener: &peer.listener, proof: &peer.proof, credentials };
+    let authenticated = api.authority.authenticate(login, &"".into()).await;
+    let (auth_context, _) = authenticated.map_err(|error| login_problem(error, &headers, &api))?;
+    // A client with a certificate, or an anonymous one, needs no session; the credentials sent were not checked.
     if !matches!(auth_context.identity.method, Method::Password | Method::Token) {
-        return Err(denied_as(AuthenticationError::Bad, &headers, &api));
+        return Err(login_problem(AuthenticationError::Bad, &headers, &api));
     }
     api.sessions.end(&headers);
     let id = api.sessions.begin(auth_context, Instant::now()).ok_or_else(|| {
@@ -111,17 +111,17 @@ pub(in crate::http) async fn end(
 pub(in crate::http) async fn get(State(api): State<Arc<Api>>, caller: Caller) -> Response {
     let (method, roles) = caller.auth_context(&api);
     let method = Method::NAMED.into_iter().find(|(_, named)| *named == method).map_or("", |(name, _)| name);
-    fresh(wire::session(caller.principal().name(), method, roles.iter().map(|role| &**role)))
+    no_store(wire::session(caller.principal().name(), method, roles.iter().map(|role| &**role)))
 }
 
-/// Sets the cookie to `id` for `seconds`.
+/// Returns a response that sets the cookie to `id` for `seconds`.
 fn answer(id: &str, seconds: u64, secure: bool) -> Response {
     let secure = if secure { "; Secure" } else { "" };
     let cookie = format!("{COOKIE}={id}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
-    let cookie = HeaderValue::try_from(cookie).expect("an id in base64 is fit for a header");
+    let cookie = HeaderValue::try_from(cookie).expect("base64 is valid in a header");
     let headers = [(header::SET_COOKIE, cookie), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-/// Bytes that a stranger may send to sign in; the longest token that is looked at fits.
+/// Most bytes of a sign-in body. The longest accepted token fits.
 const BODY_BYTES_MAX: usize = 16 * 1024;

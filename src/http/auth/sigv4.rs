@@ -1,11 +1,11 @@
-//! AWS Signature Version 4, as far as a server needs it: was a request signed with the secret of the key it names?
+//! Verification of AWS Signature Version 4: a request is signed with the secret of the access key that it names.
 //!
-//! A signature comes in `Authorization`, or in the query of a presigned URL, which is good for as long as it says, and
-//! seven days at most. The signature of a presigned URL covers all its parameters but itself; AWS's own clients add
-//! `X-Amz-Security-Token` to the URL of a WebSocket after signing it, so it may be left out.
+//! A signature is in `Authorization`, or in the query of a presigned URL, which states how long it is valid, at most
+//! seven days. The signature of a presigned URL covers all its parameters except itself. AWS's clients add
+//! `X-Amz-Security-Token` to the URL of a WebSocket after signing it, so that parameter may be left out too.
 //!
-//! Pure: the secrets, the time and the request come in. The signature covers method, path, query, the signed headers
-//! and the body, so all of these have to be as they came over the wire.
+//! This module is pure: secrets, time and request are arguments. The signature covers method, path, query, the signed
+//! headers and the body. All of them must be given as received.
 
 use std::borrow::Cow;
 
@@ -23,10 +23,10 @@ use crate::{
     shadow::Timestamp,
 };
 
-/// A request with a signature that is not verified yet.
+/// An unverified signature of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signed {
-    /// `None`: the header cannot be understood.
+    /// `None` if the header or URL is malformed.
     parts: Option<SignedParts>,
 }
 
@@ -36,59 +36,60 @@ struct SignedParts {
     /// `<date>/<region>/<service>/aws4_request`
     scope: String,
     signature: Vec<u8>,
-    /// When it was signed, as it was written and as it is.
+    /// The time of the signature, as sent and parsed.
     date: String,
     time: Timestamp,
-    /// Seconds for which it is good.
-    good_for: u64,
-    /// The canonical request up to the digest of the body; of one with a security token also without that.
+    /// Seconds for which the signature is valid.
+    valid_seconds: u64,
+    /// The canonical request up to the digest of the body; of a URL with a security token, also without the token.
     canonical_heads: Vec<String>,
 }
 
-/// Why a signature was not accepted.
+/// The reason that a signature is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// The header, or the date, is not of the form it must have, or something is not signed that must be.
+    /// The header or date is malformed, or a required part is not signed.
     #[error("The Authorization header is not a complete AWS4-HMAC-SHA256 signature")]
     Incomplete,
     /// No principal is mapped to the access key.
-    #[error("The access key is not known")]
+    #[error("The access key is unknown")]
     UnknownKey,
-    /// It was signed too long ago, or in the future.
-    #[error("The request was signed more than five minutes from now, or its URL is not good any more")]
+    /// The signature is too old, or from the future.
+    #[error("The request was signed more than five minutes from now, or its URL has expired")]
     Expired,
-    /// It is not what the secret would sign.
+    /// The signature differs from that of the key's secret.
     #[error("The signature does not match the request")]
     Mismatch,
 }
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
-/// How far the clocks of client and server may be apart, in seconds.
+/// Largest difference between the clocks of client and server, in seconds.
 const SKEW_MAX: u64 = 300;
 
-/// All but the unreserved characters of RFC 3986.
+/// All characters except the unreserved ones of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const RESERVED_BUT_SLASH: &AsciiSet = &RESERVED.remove(b'/');
 
 impl Signed {
-    /// Whether it claims to be by one of `keys`.
+    /// Checks that the signature names one of `keys`.
     ///
     /// # Errors
     ///
-    /// An [`SignatureError`]; a key that is not known may still come from where nobody has to prove anything.
+    /// A [`SignatureError`]. A client with an unknown key may still be accepted as anonymous.
     pub fn claims(&self, keys: &AccessKeys) -> Result<(), SignatureError> {
         self.key(keys).map(|_| ())
     }
 
-    /// Who signed it with one of `keys`, a request with this body that came at `now`.
+    /// Verifies the signature of a request with this body, received at `now`. Returns the principal of the key.
     ///
     /// # Errors
     ///
-    /// An [`SignatureError`].
+    /// A [`SignatureError`].
     pub fn verify(&self, body: &[u8], keys: &AccessKeys, now: Timestamp) -> Result<Principal, SignatureError> {
         let (signed, key) = self.key(keys)?;
-        if now.0.saturating_add(SKEW_MAX) < signed.time.0 || now.0 > signed.time.0.saturating_add(signed.good_for) {
+        if now.0.saturating_add(SKEW_MAX) < signed.time.0 || now.0 > signed.time.0.saturating_add(signed.valid_seconds)
+        {
             return Err(SignatureError::Expired);
         }
         let first = format!("AWS4{}", key.secret).into_bytes();
@@ -110,7 +111,7 @@ impl Signed {
 }
 
 impl SignatureError {
-    /// What AWS calls it.
+    /// Returns AWS's name of the exception.
     #[must_use]
     pub fn exception(self) -> &'static str {
         match self {
@@ -122,7 +123,7 @@ impl SignatureError {
 }
 
 impl Signed {
-    /// The signature of a request; `None`: it carries none.
+    /// Returns the signature of a request, if it has one.
     #[must_use]
     pub fn of(request: &Parts) -> Option<Self> {
         let Some(header) = request.headers.get("authorization") else { return Self::presigned(request) };
@@ -130,14 +131,14 @@ impl Signed {
         Some(Self { parts: signed(request, fields) })
     }
 
-    /// The signature in the URL of a request; `None`: it carries none.
+    /// Returns the signature in the URL of a request, if it has one.
     #[must_use]
     pub fn presigned(request: &Parts) -> Option<Self> {
         is_presigned(request).then(|| Self { parts: presigned(request) })
     }
 }
 
-/// Returns the query of a request, without what signs it if it is a presigned URL.
+/// Returns the query of a request without the parameters of a presigned URL.
 #[must_use]
 pub fn without_signature(request: &Parts) -> Cow<'_, str> {
     let query = request.uri.query().unwrap_or_default();
@@ -148,18 +149,18 @@ pub fn without_signature(request: &Parts) -> Cow<'_, str> {
     kept.collect::<Vec<_>>().join("&").into()
 }
 
-/// The beginning of the names of the parameters that sign a URL.
+/// The prefix of the parameters that sign a URL.
 const PRESIGNED: &str = "X-Amz-";
 const TOKEN: &str = "X-Amz-Security-Token";
 
-/// The longest time for which a URL is good, in seconds: seven days.
-const GOOD_FOR_MAX: u64 = 7 * 86_400;
+/// Longest validity of a URL, in seconds: seven days.
+const VALID_SECONDS_MAX: u64 = 7 * 86_400;
 
 fn is_presigned(request: &Parts) -> bool {
     parameter(request, "X-Amz-Algorithm").is_some_and(|algorithm| algorithm == ALGORITHM)
 }
 
-/// The value of the one parameter of this name.
+/// Returns the value of the single parameter with this name.
 fn parameter<'r>(request: &'r Parts, name: &str) -> Option<Cow<'r, str>> {
     let pairs = request.uri.query()?.split('&');
     let mut values = pairs.filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
@@ -171,8 +172,8 @@ fn parameter<'r>(request: &'r Parts, name: &str) -> Option<Cow<'r, str>> {
 
 fn presigned(request: &Parts) -> Option<SignedParts> {
     let value = |name: &str| parameter(request, name);
-    let good_for: u64 = value("X-Amz-Expires").map_or(Some(DEFAULT_GOOD_FOR), |text| text.parse().ok())?;
-    if !(1..=GOOD_FOR_MAX).contains(&good_for) {
+    let valid_seconds: u64 = value("X-Amz-Expires").map_or(Some(VALID_SECONDS_DEFAULT), |text| text.parse().ok())?;
+    if !(1..=VALID_SECONDS_MAX).contains(&valid_seconds) {
         return None;
     }
     let fields = Fields {
@@ -181,24 +182,24 @@ fn presigned(request: &Parts) -> Option<SignedParts> {
         signature: &value("X-Amz-Signature")?,
         date: &value("X-Amz-Date")?,
     };
-    let of = |left_out: &[&str]| {
+    let query_without = |left_out: &[&str]| {
         let pairs = request.uri.query().unwrap_or_default().split('&');
         let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
         pairs.filter(|pair| !left_out.contains(&name(pair).as_str())).collect::<Vec<_>>().join("&")
     };
     let signature = "X-Amz-Signature";
-    let mut queries = vec![of(&[signature])];
+    let mut queries = vec![query_without(&[signature])];
     if value(TOKEN).is_some() {
-        queries.push(of(&[signature, TOKEN]));
+        queries.push(query_without(&[signature, TOKEN]));
     }
     let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
-    signed_parts(request, &fields, &["host"], &queries, good_for)
+    signed_parts(request, &fields, &["host"], &queries, valid_seconds)
 }
 
-/// How long a URL is good that does not say, as those of WebSockets: AWS lets those begin for five minutes too.
-const DEFAULT_GOOD_FOR: u64 = SKEW_MAX;
+/// Validity of a URL that does not state it, such as that of a WebSocket. AWS accepts those for five minutes too.
+const VALID_SECONDS_DEFAULT: u64 = SKEW_MAX;
 
-/// What a signature says of itself.
+/// The fields of a signature, from the header or the URL.
 struct Fields<'a> {
     credential: &'a str,
     signed_headers: &'a str,
@@ -218,13 +219,14 @@ fn signed(request: &Parts, fields: &str) -> Option<SignedParts> {
     signed_parts(request, &fields, &["host", "x-amz-date"], &[query], SKEW_MAX)
 }
 
-/// Reads `fields`; `must` are the headers without which a signature could be taken to another server, or used for ever.
+/// Parses `fields`. The headers `must` have to be signed: without them a signature could be replayed at another server
+/// or at any time.
 fn signed_parts(
     request: &Parts,
     fields: &Fields<'_>,
     must: &[&str],
     queries: &[&str],
-    good_for: u64,
+    valid_seconds: u64,
 ) -> Option<SignedParts> {
     let Fields { signed_headers, date, .. } = *fields;
     let (access_key, scope) = fields.credential.split_once('/')?;
@@ -239,7 +241,7 @@ fn signed_parts(
     }
     let headers: Option<String> = names.iter().map(|name| canonical_header(request, name)).collect();
     let headers = headers?;
-    // What is in the path already is encoded once more, as all services but S3 have it.
+    // The path is percent-encoded once more, as for all services except S3.
     let path = utf8_percent_encode(request.uri.path(), RESERVED_BUT_SLASH).to_string();
     let head = |query: &&str| {
         Some([request.method.as_str(), &path, &canonical_query(query)?, &headers, signed_headers].join("\n"))
@@ -251,12 +253,12 @@ fn signed_parts(
         signature: unhex(fields.signature)?,
         date: date.to_owned(),
         time: time(date)?,
-        good_for,
+        valid_seconds,
         canonical_heads,
     })
 }
 
-/// `name:value` and a line feed, spaces in the value made one.
+/// Returns `name:value` and a line feed. Runs of spaces in the value become one.
 fn canonical_header(request: &Parts, name: &str) -> Option<String> {
     let values = request.headers.get_all(name).iter();
     let values: Option<Vec<_>> =
@@ -265,7 +267,7 @@ fn canonical_header(request: &Parts, name: &str) -> Option<String> {
     (!values.is_empty()).then(|| format!("{name}:{}\n", values.join(",")))
 }
 
-/// The parameters in the order of their names, encoded in one way.
+/// Returns the parameters sorted by name, with canonical encoding.
 fn canonical_query(query: &str) -> Option<String> {
     let encode = |text: &str| {
         let decoded = percent_decode_str(text).decode_utf8().ok()?;
@@ -283,7 +285,7 @@ fn canonical_query(query: &str) -> Option<String> {
     Some(pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&"))
 }
 
-/// The seconds since 1970 of `20260921T141320Z`.
+/// Parses a time like `20260921T141320Z`.
 fn time(text: &str) -> Option<Timestamp> {
     let (day, clock) = text.strip_suffix('Z')?.split_once('T')?;
     if day.len() != 8 || clock.len() != 6 || !day.bytes().chain(clock.bytes()).all(|byte| byte.is_ascii_digit()) {
@@ -304,7 +306,7 @@ fn time(text: &str) -> Option<Timestamp> {
     if hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    // Years that begin in March have their leap day at the end.
+    // Counted from March, the leap day is the last of the year.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + date - 1;
     let epoch = 719_468;

@@ -1,4 +1,4 @@
-//! Who opens a WebSocket by a presigned URL: AWS's SDKs for browsers sign the URL of `/mqtt` with SigV4.
+//! Authentication of WebSockets by presigned URL: AWS's SDKs for browsers sign the URL of `/mqtt` with SigV4.
 
 use std::{sync::Arc, time::Instant};
 
@@ -13,17 +13,17 @@ use crate::{
     },
 };
 
-/// The access keys by which URLs may be signed; none in tests of the transport alone.
+/// The access keys for presigned URLs; `None` in tests of the transport.
 #[derive(Clone, Default)]
 pub(in crate::http) struct UrlKeys(pub(in crate::http) Option<Arc<Authority>>);
 
 impl UrlKeys {
-    /// Returns who signed the URL of a request to `listener`. `None`: it is not signed, or by a key that is not known,
-    /// so that the client has to say in its CONNECT who it is.
+    /// Returns the client that signed the URL of a request to `listener`. Returns `None` if the URL is not signed or the
+    /// key is unknown. The client must then authenticate in its CONNECT.
     ///
     /// # Errors
     ///
-    /// An [`SignatureError`] if the key is known and the signature not good.
+    /// A [`SignatureError`] if the key is known and the signature is invalid.
     pub(in crate::http) fn signer(
         &self,
         request: &Parts,

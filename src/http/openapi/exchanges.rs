@@ -1,8 +1,8 @@
-//! What each operation takes and gives.
+//! The requests and responses of each operation.
 
 use super::super::operation::Operation;
 
-/// One operation, described.
+/// The description of an operation.
 pub(super) struct Exchange {
     pub(super) id: &'static str,
     pub(super) summary: &'static str,
@@ -10,14 +10,14 @@ pub(super) struct Exchange {
     pub(super) responses: Vec<Response>,
 }
 
-/// A media type, and the schema of what is in it.
+/// A media type and its schema.
 #[derive(Clone, Copy)]
 pub(super) struct Media {
     pub(super) name: &'static str,
     pub(super) schema: &'static str,
 }
 
-/// One status that may be answered.
+/// The description of a response.
 pub(super) struct Response {
     pub(super) status: u16,
     pub(super) about: &'static str,
@@ -25,7 +25,7 @@ pub(super) struct Response {
     pub(super) headers: &'static [&'static str],
 }
 
-/// Describes `operation`. Exhaustive, so that none is left out.
+/// Describes `operation`.
 pub(super) fn of(operation: Operation) -> Exchange {
     match operation {
         Operation::GetShadow => get_shadow(),
@@ -53,23 +53,19 @@ pub(super) fn of(operation: Operation) -> Exchange {
 fn get_shadow() -> Exchange {
     read(
         "getShadow",
-        "The shadow as it is, as it was, or once something holds of it",
+        "The shadow: its current version, an older one, or the first that meets a condition",
         vec![
-            given(200, "The shadow", "Shadow", &["ETag", "Last-Modified", "Cache-Control", "Umbra-Wait"]),
-            bare(304, "It is what If-None-Match says", &["ETag"]),
-            refused(404, "There is no such shadow, or no such version"),
-            refused(410, "That version is not kept any more"),
-            refused(412, "A condition does not hold"),
+            with_body(200, "The shadow", "Shadow", &["ETag", "Last-Modified", "Cache-Control", "Umbra-Wait"]),
+            without_body(304, "If-None-Match or If-Modified-Since: the shadow is unchanged", &["ETag"]),
+            problem(404, "The shadow or version does not exist"),
+            problem(410, "The journal no longer has this version"),
+            problem(412, "A precondition failed"),
         ],
     )
 }
 
 fn put_shadow() -> Exchange {
-    write(
-        "putShadow",
-        "Replace sections of the shadow, each of them whole; If-None-Match: * creates it",
-        vec![json("State")],
-    )
+    write("putShadow", "Replace whole sections of the shadow; If-None-Match: * creates it", vec![json("State")])
 }
 
 fn patch_shadow() -> Exchange {
@@ -86,14 +82,14 @@ fn patch_shadow() -> Exchange {
 fn delete_shadow() -> Exchange {
     Exchange {
         id: "deleteShadow",
-        summary: "Delete the shadow; its versions go on should it come back",
+        summary: "Delete the shadow; if it is created again, its versions continue",
         requests: Vec::new(),
-        responses: everywhere(vec![
-            bare(204, "It is deleted", &["Idempotent-Replayed"]),
-            refused(404, "There is no such shadow"),
-            refused(412, "What was expected does not hold"),
-            refused(422, "The idempotency key was used with another request"),
-            refused(428, "The write does not say what it expects"),
+        responses: with_common(vec![
+            without_body(204, "Deleted", &["Idempotent-Replayed"]),
+            problem(404, "The shadow does not exist"),
+            problem(412, "A precondition failed"),
+            problem(422, "The idempotency key was used with another request"),
+            problem(428, "The write has no precondition"),
         ]),
     }
 }
@@ -102,7 +98,7 @@ fn get_history() -> Exchange {
     read(
         "getHistory",
         "The changes of the shadow, newest first",
-        vec![given(200, "A page", "History", &["Link"]), refused(404, "There never was such a shadow")],
+        vec![with_body(200, "A page", "History", &["Link"]), problem(404, "The shadow never existed")],
     )
 }
 
@@ -110,15 +106,15 @@ fn get_rejections() -> Exchange {
     read(
         "getRejections",
         "The last refusals of writes to the shadow, newest first; kept in memory",
-        vec![given(200, "The refusals", "Refusals", &[]), refused(404, "There is no such shadow")],
+        vec![with_body(200, "The refusals", "Refusals", &[]), problem(404, "The shadow does not exist")],
     )
 }
 
 fn follow_rejections() -> Exchange {
     read(
         "followRejections",
-        "The refusals of late of writes to all shadows that the caller may see, oldest first; kept in memory",
-        vec![given(200, "A page; there is always a next one", "FollowedRefusals", &[])],
+        "The latest refusals of writes to all shadows that the caller may see, oldest first; kept in memory",
+        vec![with_body(200, "A page, which always has a `next`", "FollowedRefusals", &[])],
     )
 }
 
@@ -126,19 +122,19 @@ fn list_shadows() -> Exchange {
     read(
         "listShadows",
         "The shadows of a device, the classic one first",
-        vec![given(200, "A page", "Shadows", &["Link"])],
+        vec![with_body(200, "A page", "Shadows", &["Link"])],
     )
 }
 
 fn list_devices() -> Exchange {
-    read("listDevices", "The devices that have shadows", vec![given(200, "A page", "Devices", &["Link"])])
+    read("listDevices", "The devices that have shadows", vec![with_body(200, "A page", "Devices", &["Link"])])
 }
 
 fn get_device() -> Exchange {
     read(
         "getDevice",
-        "A device: its presence, as far as the caller may know, and its shadows",
-        vec![given(200, "The device", "DeviceDetail", &["Link"]), refused(404, "There is no such device")],
+        "A device: its shadows, and its presence if the caller may see it",
+        vec![with_body(200, "The device", "DeviceDetail", &["Link"]), problem(404, "The device does not exist")],
     )
 }
 
@@ -149,17 +145,17 @@ fn follow_events() -> Exchange {
         vec![
             Response {
                 status: 200,
-                about: "Events `change`; `id` is opaque, `data` a Change",
+                about: "Events named `change`; `id` is opaque, `data` is a Change",
                 media: Some(Media { name: "text/event-stream", schema: "EventStream" }),
                 headers: &[],
             },
-            refused(410, "The events after Last-Event-ID are not kept any more"),
+            problem(410, "The journal no longer has the events after Last-Event-ID"),
         ],
     )
 }
 
 fn aws_get_shadow() -> Exchange {
-    aws("GetThingShadow", "As AWS IoT's GetThingShadow", vec![], vec![given(200, "The shadow", "AwsShadow", &[])])
+    aws("GetThingShadow", "As AWS IoT's GetThingShadow", vec![], vec![with_body(200, "The shadow", "AwsShadow", &[])])
 }
 
 fn aws_update_shadow() -> Exchange {
@@ -168,7 +164,7 @@ fn aws_update_shadow() -> Exchange {
         "As AWS IoT's UpdateThingShadow",
         vec![json("AwsUpdate")],
         vec![
-            given(200, "What was accepted", "AwsShadow", &[]),
+            with_body(200, "The accepted state", "AwsShadow", &[]),
             exception(409, "ConflictException"),
             exception(413, "RequestEntityTooLargeException"),
             exception(415, "UnsupportedDocumentEncodingException"),
@@ -182,7 +178,7 @@ fn aws_delete_shadow() -> Exchange {
         "DeleteThingShadow",
         "As AWS IoT's DeleteThingShadow",
         vec![],
-        vec![given(200, "The version of the deletion", "AwsDeleted", &[])],
+        vec![with_body(200, "The version of the deletion", "AwsDeleted", &[])],
     )
 }
 
@@ -191,7 +187,7 @@ fn aws_list_shadows() -> Exchange {
         "ListNamedShadowsForThing",
         "As AWS IoT's ListNamedShadowsForThing",
         vec![],
-        vec![given(200, "A page", "AwsNames", &[])],
+        vec![with_body(200, "A page", "AwsNames", &[])],
     )
 }
 
@@ -200,7 +196,7 @@ fn aws_publish() -> Exchange {
         "Publish",
         "As AWS IoT's Publish: an ordinary message",
         vec![Media { name: "application/octet-stream", schema: "Payload" }],
-        vec![given(200, "It is published", "AwsPublished", &[]), exception(413, "RequestEntityTooLargeException")],
+        vec![with_body(200, "Published", "AwsPublished", &[]), exception(413, "RequestEntityTooLargeException")],
     )
 }
 
@@ -209,7 +205,7 @@ fn aws_get_retained() -> Exchange {
         "GetRetainedMessage",
         "As AWS IoT's GetRetainedMessage",
         vec![],
-        vec![given(200, "The message", "AwsRetained", &[])],
+        vec![with_body(200, "The message", "AwsRetained", &[])],
     )
 }
 
@@ -218,7 +214,7 @@ fn aws_list_retained() -> Exchange {
         "ListRetainedMessages",
         "As AWS IoT's ListRetainedMessages",
         vec![],
-        vec![given(200, "A page", "AwsRetainedTopics", &[])],
+        vec![with_body(200, "A page", "AwsRetainedTopics", &[])],
     )
 }
 
@@ -227,52 +223,49 @@ fn get_description() -> Exchange {
         id: "getDescription",
         summary: "This description",
         requests: Vec::new(),
-        responses: vec![given(200, "OpenAPI 3.1", "Description", &[])],
+        responses: vec![with_body(200, "OpenAPI 3.1", "Description", &[])],
     }
 }
 
 fn read(id: &'static str, summary: &'static str, responses: Vec<Response>) -> Exchange {
-    Exchange { id, summary, requests: Vec::new(), responses: everywhere(responses) }
+    Exchange { id, summary, requests: Vec::new(), responses: with_common(responses) }
 }
 
 fn write(id: &'static str, summary: &'static str, requests: Vec<Media>) -> Exchange {
     let responses = vec![
-        given(200, "It is accepted", "Accepted", WRITTEN),
-        given(201, "It is accepted, and the shadow is there now", "Accepted", WRITTEN),
-        bare(204, "It is accepted, and no more was to be told", WRITTEN),
-        refused(404, "There is no such shadow for the caller"),
-        refused(409, "The patch does not fit what is there"),
-        refused(412, "What was expected does not hold; tells what is there instead"),
-        refused(413, "The body, or what would result, is too large"),
-        Response {
-            headers: &["Accept-Patch", "Accept"],
-            ..refused(415, "The body is of a type that is not taken here")
-        },
-        refused(422, "The idempotency key was used with another request"),
-        refused(428, "The write does not say what it expects"),
+        with_body(200, "Accepted", "Accepted", WRITE_HEADERS),
+        with_body(201, "Accepted; the shadow was created", "Accepted", WRITE_HEADERS),
+        without_body(204, "Accepted, with Prefer: return=minimal", WRITE_HEADERS),
+        problem(404, "The shadow does not exist, or the caller may not see it"),
+        problem(409, "The patch cannot be applied to the current state"),
+        problem(412, "A precondition failed; the problem has the current version and the conflicts"),
+        problem(413, "The body, or the resulting shadow, is too large"),
+        Response { headers: &["Accept-Patch", "Accept"], ..problem(415, "Unsupported media type or encoding") },
+        problem(422, "The idempotency key was used with another request"),
+        problem(428, "The write has no precondition"),
     ];
-    Exchange { id, summary, requests, responses: everywhere(responses) }
+    Exchange { id, summary, requests, responses: with_common(responses) }
 }
 
 /// Headers of an accepted write.
-const WRITTEN: &[&str] = &["ETag", "Preference-Applied", "Idempotent-Replayed"];
+const WRITE_HEADERS: &[&str] = &["ETag", "Preference-Applied", "Idempotent-Replayed"];
 
-/// With what any native operation may answer.
-fn everywhere(mut responses: Vec<Response>) -> Vec<Response> {
-    responses.push(refused(400, "A parameter, a header or the body is not what it must be"));
-    responses.push(Response { headers: &["WWW-Authenticate"], ..refused(401, "Nobody that is known") });
-    responses.push(refused(403, "Not allowed"));
-    responses.push(refused(408, "The body came too slowly"));
-    responses.push(Response { headers: &["Retry-After"], ..refused(429, "More than a quota") });
-    responses.push(refused(500, "A failure of the server"));
-    responses.push(refused(503, "Nothing was tried; says what to wait for"));
+/// Adds the responses of every native operation.
+fn with_common(mut responses: Vec<Response>) -> Vec<Response> {
+    responses.push(problem(400, "A parameter, a header or the body is invalid"));
+    responses.push(Response { headers: &["WWW-Authenticate"], ..problem(401, "Not authenticated") });
+    responses.push(problem(403, "Not allowed"));
+    responses.push(problem(408, "The body was not received in time"));
+    responses.push(Response { headers: &["Retry-After"], ..problem(429, "A quota is exceeded") });
+    responses.push(problem(500, "Internal error"));
+    responses.push(problem(503, "Unavailable; nothing was changed. The message has the reason"));
     responses
 }
 
 fn aws(id: &'static str, summary: &'static str, requests: Vec<Media>, mut responses: Vec<Response>) -> Exchange {
     responses.extend([
         exception(400, "InvalidRequestException"),
-        exception(403, "The request is not signed by a key that is known"),
+        exception(403, "The request is not signed with a known access key, or not allowed"),
         exception(404, "ResourceNotFoundException"),
         exception(429, "ThrottlingException"),
         exception(500, "InternalFailureException"),
@@ -285,15 +278,15 @@ fn json(schema: &'static str) -> Media {
     Media { name: "application/json", schema }
 }
 
-fn given(status: u16, about: &'static str, schema: &'static str, headers: &'static [&'static str]) -> Response {
+fn with_body(status: u16, about: &'static str, schema: &'static str, headers: &'static [&'static str]) -> Response {
     Response { status, about, media: Some(json(schema)), headers }
 }
 
-fn bare(status: u16, about: &'static str, headers: &'static [&'static str]) -> Response {
+fn without_body(status: u16, about: &'static str, headers: &'static [&'static str]) -> Response {
     Response { status, about, media: None, headers }
 }
 
-fn refused(status: u16, about: &'static str) -> Response {
+fn problem(status: u16, about: &'static str) -> Response {
     let media = Some(Media { name: "application/problem+json", schema: "Problem" });
     Response { status, about, media, headers: &[] }
 }

@@ -1,27 +1,30 @@
-//! Operations outside the table of [`super::super::operation`]: signing in, and those of an operator's tools.
+//! Operations outside the table of [`super::super::operation`]: browser sessions and operators' tools.
 
 use serde_json::{Map, Value, json};
 
-/// Returns their paths.
+/// Returns the paths with their operations.
 pub(super) fn paths() -> Map<String, Value> {
     let text = |about: &str| answer(about, "text/plain", json!({ "type": "string" }));
     let problem = |about: &str| answer(about, "application/problem+json", reference("Problem"));
     let health = |id: &str, summary: &str, responses: Value| json!({ "get": { "operationId": id, "summary": summary, "security": [{}], "responses": responses } });
-    let alive = health("getHealth", "Whether the server is alive; under any host", json!({ "200": text("It is") }));
-    let ready = json!({ "200": text("They are"), "503": problem("They are not; says why") });
-    let ready = health("getReadiness", "Whether updates are taken; under any host", ready);
+    let alive = health("getHealth", "Liveness of the server; any Host", json!({ "200": text("The server is alive") }));
+    let ready = json!({
+        "200": text("The server accepts updates"),
+        "503": problem("The server accepts no updates; the message has the reason"),
+    });
+    let ready = health("getReadiness", "Readiness for updates; any Host", ready);
     let metrics = json!({ "get": {
         "operationId": "getMetrics",
-        "summary": "Metrics in the text format of Prometheus, for who may do everything, or for all by configuration",
-        "responses": { "200": text("The metrics"), "401": problem("Nobody that is known"), "403": problem("Not allowed") },
+        "summary": "Metrics in the Prometheus text format; needs all rights, unless the listener has metrics = true",
+        "responses": { "200": text("The metrics"), "401": problem("Not authenticated"), "403": problem("Not allowed") },
     } });
     let file = answer("The backup", "application/octet-stream", json!({ "type": "string", "format": "binary" }));
     let backup = json!({ "post": {
         "operationId": "takeBackup",
-        "summary": "A backup of the store as of now, for who may do everything",
+        "summary": "Take a backup of the store; needs all rights",
         "responses": {
             "200": file,
-            "401": problem("Nobody that is known"),
+            "401": problem("Not authenticated"),
             "403": problem("Not allowed"),
             "429": problem("Another backup is being taken"),
         },
@@ -36,7 +39,7 @@ pub(super) fn paths() -> Map<String, Value> {
     all.into_iter().map(|(path, item)| (path.to_owned(), item)).collect()
 }
 
-/// The sessions of browsers, which a cookie names.
+/// Returns the operations of browser sessions, which a cookie identifies.
 fn session() -> Value {
     let problem = |about: &str| answer(about, "application/problem+json", reference("Problem"));
     let session = answer("The principal, its method and its roles", "application/json", reference("Session"));
@@ -45,22 +48,22 @@ fn session() -> Value {
     json!({
         "get": {
             "operationId": "getSession",
-            "summary": "Who asks",
-            "responses": { "200": session, "401": problem("Nobody that is known") },
+            "summary": "The authenticated principal",
+            "responses": { "200": session, "401": problem("Not authenticated") },
         },
         "post": {
             "operationId": "signIn",
-            "summary": "Sign in with a password or a token; the answer sets a cookie",
+            "summary": "Sign in with a password or a token; the response sets a cookie",
             "security": [{}],
             "requestBody": body,
             "responses": {
                 "204": { "description": "Signed in", "headers": cookie },
-                "400": problem("The body is not what it must be"),
+                "400": problem("The body is malformed"),
                 "401": problem("User name, password or token is wrong"),
-                "403": problem("Known, but without a role"),
+                "403": problem("Authenticated, but no role assigned"),
                 "413": problem("The body is too large"),
                 "429": problem("Too many logins have failed"),
-                "503": problem("Too many passwords are being looked at"),
+                "503": problem("Too many password checks are waiting"),
             },
         },
         "delete": {
@@ -71,7 +74,7 @@ fn session() -> Value {
     })
 }
 
-/// Returns the ways in which a client may prove who it is, besides a TLS client certificate.
+/// Returns the authentication methods besides TLS client certificates.
 pub(super) fn security_schemes() -> Value {
     json!({
         "basic": { "type": "http", "scheme": "basic" },
@@ -81,7 +84,7 @@ pub(super) fn security_schemes() -> Value {
             "type": "apiKey",
             "in": "header",
             "name": "Authorization",
-            "description": "AWS Signature Version 4 by an access key that the operator has mapped, or a presigned URL",
+            "description": "AWS Signature Version 4 with an access key that the operator has mapped, or a presigned URL",
         },
     })
 }

@@ -1,44 +1,44 @@
-//! The documents that go in and out, as JSON Schema.
+//! The JSON Schemas of requests and responses.
 
 use serde_json::{Map, Value, json};
 
 use super::set;
 use crate::shadow::{DocumentLimits, patch::OPERATIONS_MAX};
 
-/// The form of an entity tag.
+/// The pattern of an entity tag.
 pub(super) const ETAG: &str = "^\"(0|[1-9][0-9]*)-[0-9a-f]{32}\"$";
 
-/// A path to a section, or into one.
+/// The pattern of a path to a section or into one.
 const POINTER: &str = "^/(desired|reported|tags)(/([^~/]|~[01])*)*$";
-/// A path to a section.
+/// The pattern of a path to a section.
 const SECTION: &str = "^/(desired|reported|tags)$";
-/// A path into a section.
+/// The pattern of a path into a section.
 const INSIDE: &str = "^/(desired|reported|tags)(/([^~/]|~[01])*)+$";
 
-/// The largest integer up to which a double holds every one.
-const EXACT: i64 = 1 << 53;
+/// The largest integer up to which an IEEE 754 double represents all integers.
+const EXACT_INTEGER_MAX: i64 = 1 << 53;
 
-/// All schemas, by name.
+/// Returns all schemas by name.
 pub(super) fn all(limits: &DocumentLimits) -> Map<String, Value> {
     let mut schemas = Map::new();
     values(&mut schemas, limits);
     native(&mut schemas);
-    told(&mut schemas);
+    entries(&mut schemas);
     aws(&mut schemas);
     schemas
 }
 
-/// Values in a shadow, and what is sent of them.
+/// Adds the schemas of values and sections.
 ///
-/// A value is described in words: generators of clients cannot read a schema that refers to itself.
+/// A value is described in words, because client generators cannot read recursive schemas.
 fn values(schemas: &mut Map<String, Value>, limits: &DocumentLimits) {
     let (bytes, leaves, depth) = (limits.document_bytes_max, limits.leaves_max, limits.depth_max);
     let about = format!(
-        "At most {depth} levels of objects and arrays; at most {bytes} bytes for `desired` and `reported` together, and \
-         {leaves} leaves for all"
+        "At most {depth} levels of objects and arrays, {bytes} bytes in `desired` and `reported` together, and {leaves} \
+         leaves in all sections"
     );
-    put(schemas, "Value", json!({ "description": "A JSON value in which, at any depth, there is no null" }));
-    let removal = "A JSON value; null, at any depth of objects, removes what is there. No array holds null";
+    put(schemas, "Value", json!({ "description": "A JSON value without null at any depth" }));
+    let removal = "A JSON value. null, at any depth of objects, removes the value there. Arrays must not contain null";
     put(schemas, "ValueOrRemoval", json!({ "description": removal }));
     put(schemas, "Section", json!({ "type": "object", "additionalProperties": reference("ValueOrRemoval") }));
     let parts = ["desired", "reported", "tags"].map(|name| (name, or_null("Section")));
@@ -46,7 +46,7 @@ fn values(schemas: &mut Map<String, Value>, limits: &DocumentLimits) {
     set(&mut object, "description", json!(about));
     put(schemas, "StateObject", object);
     let mut state = or_null("StateObject");
-    set(&mut state, "description", json!("The sections that are named; null clears them all"));
+    set(&mut state, "description", json!("The sections to change; null clears all sections"));
     put(schemas, "State", state);
     json_patch(schemas);
 }
@@ -57,7 +57,7 @@ fn json_patch(schemas: &mut Map<String, Value>) {
         let members = [("op", op), ("path", json!({ "type": "string", "pattern": path }))];
         let required: Vec<&str> = ["op", "path"].into_iter().chain(other.iter().map(|(name, _)| *name)).collect();
         let mut operation = closed(members.into_iter().chain(other.clone()), &required);
-        // Others are ignored. RFC 6902 section 4.
+        // Other members are ignored. RFC 6902 section 4.
         set(&mut operation, "additionalProperties", json!(true));
         operation
     };
@@ -76,7 +76,7 @@ fn json_patch(schemas: &mut Map<String, Value>) {
         schemas,
         "JsonPatch",
         json!({
-            "description": "RFC 6902; paths lead into a section, and a section is an object",
+            "description": "RFC 6902. Paths begin with a section. The value of a section is an object",
             "type": "array",
             "maxItems": OPERATIONS_MAX,
             "items": { "anyOf": any },
@@ -84,13 +84,13 @@ fn json_patch(schemas: &mut Map<String, Value>) {
     );
 }
 
-/// The shadow and what becomes of writes.
+/// Adds the schemas of shadows and of accepted writes.
 fn native(schemas: &mut Map<String, Value>) {
     let object = json!({ "type": "object" });
     let sections = closed(["desired", "reported", "tags", "delta"].map(|name| (name, object.clone())), &[]);
     let sent = json!({ "type": ["object", "null"] });
-    let mut told = closed(["desired", "reported", "tags"].map(|name| (name, sent.clone())), &[]);
-    set(&mut told, "type", json!(["object", "null"]));
+    let mut accepted = closed(["desired", "reported", "tags"].map(|name| (name, sent.clone())), &[]);
+    set(&mut accepted, "type", json!(["object", "null"]));
     let envelope = [("version", version(1)), ("timestamp", time()), ("etag", etag())];
     put(
         schemas,
@@ -101,7 +101,7 @@ fn native(schemas: &mut Map<String, Value>) {
         ),
     );
     let more = [
-        ("state", told),
+        ("state", accepted),
         ("metadata", object.clone()),
         ("changed", json!({ "type": "boolean" })),
         ("rebasedFrom", version(1)),
@@ -115,11 +115,11 @@ fn native(schemas: &mut Map<String, Value>) {
     put(schemas, "EventStream", json!({ "type": "string" }));
 }
 
-/// What is told of the past, of lists, and of refusals.
-fn told(schemas: &mut Map<String, Value>) {
+/// Adds the schemas of history, refusals, devices, lists and problems.
+fn entries(schemas: &mut Map<String, Value>) {
     let text = json!({ "type": "string" });
     let yes = json!({ "type": "boolean" });
-    let who = [("by", text.clone()), ("client", text.clone()), ("timestamp", time())];
+    let author = [("by", text.clone()), ("client", text.clone()), ("timestamp", time())];
     put(
         schemas,
         "PathChange",
@@ -137,7 +137,7 @@ fn told(schemas: &mut Map<String, Value>) {
         ("changes", list("PathChange")),
     ];
     let needs = ["version", "timestamp", "by", "etag", "changes"];
-    put(schemas, "Change", closed(change.into_iter().chain(who.clone()), &needs));
+    put(schemas, "Change", closed(change.into_iter().chain(author.clone()), &needs));
     let end = json!({ "type": "string", "enum": ["first", "more", "gone"] });
     let history = [("entries", list("Change")), ("end", end), ("next", text.clone())];
     put(schemas, "History", closed(history, &["entries", "end"]));
@@ -150,7 +150,7 @@ fn told(schemas: &mut Map<String, Value>) {
         ("version", version(0)),
         ("via", json!({ "type": "string", "enum": ["mqtt", "http"] })),
     ];
-    let refusal = refusal.into_iter().chain(who);
+    let refusal = refusal.into_iter().chain(author);
     let needs = ["code", "error", "message", "timestamp", "by", "via"];
     put(schemas, "Refusal", closed(refusal.clone(), &needs));
     put(schemas, "Refusals", closed([("rejections", list("Refusal"))], &["rejections"]));
@@ -207,7 +207,7 @@ fn problem() -> Value {
     )
 }
 
-/// Those who sign in.
+/// Adds the schemas of browser sessions.
 fn sessions(schemas: &mut Map<String, Value>) {
     let text = json!({ "type": "string" });
     let password = closed([("user", text.clone()), ("password", text.clone())], &["user", "password"]);
@@ -219,7 +219,7 @@ fn sessions(schemas: &mut Map<String, Value>) {
     put(schemas, "Session", closed(session, &["principal", "method", "roles"]));
 }
 
-/// The shapes of AWS.
+/// Adds the schemas of AWS's data plane.
 fn aws(schemas: &mut Map<String, Value>) {
     let (object, text) = (json!({ "type": "object" }), json!({ "type": "string" }));
     put(schemas, "AwsState", closed(["desired", "reported"].map(|name| (name, or_null("Section"))), &[]));
@@ -227,14 +227,14 @@ fn aws(schemas: &mut Map<String, Value>) {
     let token = json!({ "type": "string", "maxLength": 64 });
     let update = [
         ("state", state),
-        ("version", json!({ "type": "integer", "minimum": 0, "maximum": EXACT })),
+        ("version", json!({ "type": "integer", "minimum": 0, "maximum": EXACT_INTEGER_MAX })),
         ("clientToken", token),
     ];
     let mut update = closed(update, &["state"]);
-    // Others are ignored there, but for those the service gives a meaning to.
+    // AWS ignores other members. Those with a meaning here are excluded.
     set(&mut update, "additionalProperties", json!(true));
-    let meant = json!({ "not": { "enum": ["expect", "onConflict", "idempotencyKey"] } });
-    set(&mut update, "propertyNames", meant);
+    let own = json!({ "not": { "enum": ["expect", "onConflict", "idempotencyKey"] } });
+    set(&mut update, "propertyNames", own);
     put(schemas, "AwsUpdate", update);
     let any_state = json!({ "type": ["object", "null"] });
     let shadow = [
@@ -259,7 +259,7 @@ fn aws(schemas: &mut Map<String, Value>) {
     put(schemas, "AwsException", closed(exception, &["code", "message"]));
 }
 
-/// Ordinary messages in the shapes of AWS.
+/// Adds the schemas of ordinary messages in AWS's data plane.
 fn retained(schemas: &mut Map<String, Value>) {
     let text = json!({ "type": "string" });
     put(schemas, "Payload", json!({ "type": "string", "format": "binary" }));
@@ -295,7 +295,7 @@ fn list(name: &str) -> Value {
     json!({ "type": "array", "items": reference(name) })
 }
 
-/// An object of these members and no others.
+/// Returns the schema of an object with these members and no others.
 fn closed(members: impl IntoIterator<Item = (&'static str, Value)>, required: &[&str]) -> Value {
     let properties: Map<String, Value> = members.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect();
     json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })

@@ -1,4 +1,4 @@
-//! A request's body that must be whole in time.
+//! A request body with a deadline.
 
 use std::{
     io,
@@ -13,20 +13,21 @@ use tokio::time::{Sleep, sleep};
 
 use crate::admission::PreAuthPermit;
 
-/// A body that fails if it is not whole within a time from when it is first waited for: as one that timed out, or, if
-/// there was no room for what a stranger sends, as a busy one.
+/// A body that fails if it is not complete within `timeout` after its first pending read.
+///
+/// The error has the kind `ResourceBusy` if the pre-auth budget delayed the read, and `TimedOut` otherwise.
 pub(in crate::http) struct TimedBody {
     body: Incoming,
     timeout: Duration,
-    /// Tells whether it is others that it waits for.
+    /// Knows if a read waits for the pre-auth budget.
     preauth_permit: PreAuthPermit,
-    /// `None`: not waited for yet.
-    ending: Option<Pin<Box<Sleep>>>,
+    /// `None` until the first pending read.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl TimedBody {
     pub(in crate::http) fn new(body: Incoming, timeout: Duration, preauth_permit: PreAuthPermit) -> Self {
-        Self { body, timeout, preauth_permit, ending: None }
+        Self { body, timeout, preauth_permit, deadline: None }
     }
 }
 
@@ -42,8 +43,8 @@ impl Body for TimedBody {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let timeout = self.timeout;
-        let ending = self.ending.get_or_insert_with(|| Box::pin(sleep(timeout)));
-        match ending.as_mut().poll(context) {
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        match deadline.as_mut().poll(context) {
             Poll::Ready(()) => {
                 let kind =
                     if self.preauth_permit.waits() { io::ErrorKind::ResourceBusy } else { io::ErrorKind::TimedOut };

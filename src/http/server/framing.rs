@@ -1,18 +1,18 @@
-//! Refuses requests whose body is framed in a way that others on the path may read differently. RFC 9112 sections 6
+//! Refuses requests whose body framing an intermediary may read differently (request smuggling). RFC 9112 sections 6
 //! and 7.1.
 //!
-//! hyper reads more than the RFC allows: any octet in a chunk extension, whitespace after a chunk size, bare line feeds in
+//! hyper accepts more than the RFC: any octet in a chunk extension, whitespace after a chunk size, bare line feeds in
 //! the trailer section, a Content-Length beside Transfer-Encoding. It answers 400 to an unknown transfer coding,
 //! where the RFC has 501. Its bytes therefore pass a [`FramingStream`] first:
 //!
 //! 1. `head` reads the framing of each request's head with the parser that hyper uses.
 //! 2. `tracker` follows the connection from message to message; `chunked` checks a chunked body byte by byte.
-//! 3. A head that is refused reaches hyper with its framing fields renamed, so without a body. [`check`] finds the
-//!    names and answers 400 or 501. Nothing after that head is read as a request.
+//! 3. A refused head reaches hyper with its framing fields renamed, so without a body. [`check`] finds the names and
+//!    answers 400 or 501. Nothing after that head is read as a request.
 //! 4. A fault in a chunked body fails the read at that byte, as [`ChunkFault`]. `payload` answers 400.
 //!
-//! Bodies are not copied. A head is, if it arrives in pieces: hyper receives it whole, or once it is longer than
-//! hyper takes. A head that the parser refuses passes unchanged, and hyper refuses it.
+//! Bodies are not copied. A head that arrives in pieces is: hyper receives it when it is complete or exceeds hyper's
+//! limit. A head that the parser refuses passes unchanged, and hyper refuses it.
 
 mod chunked;
 mod head;
@@ -47,7 +47,7 @@ pub(in crate::http) async fn check(request: Request, next: Next) -> Response {
     problem.with(header::CONNECTION, HeaderValue::from_static("close")).into_response()
 }
 
-/// Returns the fault of `request` if it is the one that was refused. Pipelined requests before it lack the names.
+/// Returns the fault if `request` is the refused one. Pipelined requests before it lack the renamed fields.
 fn refusal(request: &Request) -> Option<&HeadFault> {
     let fault = request.extensions().get::<HeadRefusal>()?.0.get()?;
     let headers = request.headers();

@@ -1,14 +1,14 @@
-//! MQTT over WebSocket: a connection of HTTP that goes on as one of bytes.
+//! MQTT over WebSocket: an HTTP connection that becomes a byte stream.
 //!
-//! By RFC 6455 and section 6 of both versions of MQTT: what is in binary messages, end to end, are MQTT's bytes: a packet
-//! of a client may span messages and a message hold several. A message is taken whole before its bytes are passed on,
-//! hence the bound on it; the next one is read only when they were taken. In the other direction each packet is one
-//! message (`frame_writer`). Frames with nothing of MQTT in them count as MQTT's control packets do, or they would be free:
-//! above that rate the next message waits.
+//! RFC 6455 and section 6 of both MQTT versions apply. The payloads of binary messages, concatenated, are the MQTT
+//! bytes: a client's packet may span messages, and a message may hold several packets. A message is buffered whole
+//! before its bytes are passed on, so its size is limited. The next message is read after its last byte was consumed.
+//! Sent packets are one message each (`frame_writer`). Frames without MQTT data count against the rate of MQTT control
+//! packets. Above the rate, reading is throttled.
 //!
-//! The subprotocol is `mqtt`, as the standard has it, or `mqttv3.1`, which clients older than it ask for, or none.
+//! The subprotocol is `mqtt` (the standard), `mqttv3.1` (older clients) or none.
 //!
-//! [`upgrade`] answers the request, [`open`] takes the connection from HTTP, and [`serve`] has a door serve it.
+//! [`upgrade`] answers the request, [`open`] takes the connection from HTTP, and [`serve`] passes it to a handler.
 
 mod frame_writer;
 
@@ -65,14 +65,14 @@ use crate::{
     net::{ConnectionHandler, Peer, handler::Stream},
 };
 
-/// Where a request leaves the connection that it is to become.
+/// The channel on which a request hands over its connection for the upgrade.
 #[derive(Clone)]
 pub(in crate::http) struct Handover(pub(in crate::http) mpsc::Sender<(OnUpgrade, Option<SignedIn>)>);
 
 /// Answers `GET /mqtt`.
 ///
-/// A client that is signed in is so on the WebSocket too: a page cannot show anything else, as it knows no more than
-/// that there is a cookie. That the page is one of ours, the guard has seen to.
+/// A browser session is valid on the WebSocket too: a page cannot read its cookie, so it has no other credentials. The
+/// guard has checked the page's origin.
 pub(in crate::http) async fn upgrade(
     Extension(handover): Extension<Handover>,
     Extension(sessions): Extension<Arc<Sessions>>,
@@ -82,7 +82,7 @@ pub(in crate::http) async fn upgrade(
 ) -> Response {
     let mut response = match create_response_with_body(&request, Body::empty) {
         Ok(response) => response,
-        Err(error) => return refusal(&format!("this is for WebSocket: {error}")),
+        Err(error) => return refusal(&format!("invalid WebSocket request: {error}")),
     };
     match subprotocol(request.headers()) {
         Ok(Some(chosen)) => {
@@ -101,22 +101,23 @@ pub(in crate::http) async fn upgrade(
     };
     let mut request = Request::from_parts(parts, body);
     if handover.0.try_send((hyper::upgrade::on(&mut request), session)).is_err() {
-        return StatusCode::BAD_REQUEST.into_response(); // a connection becomes one thing only
+        return StatusCode::BAD_REQUEST.into_response(); // a connection is upgraded once
     }
     response
 }
 
-/// Answers a request for a WebSocket where there is none with the path that has it.
-pub(in crate::http) async fn elsewhere(request: Request, next: Next) -> Response {
+/// Answers a WebSocket request on a wrong path with the right one.
+pub(in crate::http) async fn check_path(request: Request, next: Next) -> Response {
     let upgrades = request.headers().get_all(UPGRADE).iter().filter_map(|field| field.to_str().ok());
-    let wants_one = upgrades.flat_map(|field| field.split(',')).any(|it| it.trim().eq_ignore_ascii_case("websocket"));
-    if wants_one && !PATHS.contains(&request.uri().path()) {
+    let mut protocols = upgrades.flat_map(|field| field.split(','));
+    let is_websocket = protocols.any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"));
+    if is_websocket && !PATHS.contains(&request.uri().path()) {
         return (StatusCode::NOT_FOUND, format!("MQTT over WebSocket is at {}\n", PATHS.join(" and "))).into_response();
     }
     next.run(request).await
 }
 
-/// RFC 6455 section 4.4: which version it would have to be.
+/// Returns a 400 response with the supported version. RFC 6455 section 4.4.
 fn refusal(text: &str) -> Response {
     (StatusCode::BAD_REQUEST, [(SEC_WEBSOCKET_VERSION, "13")], format!("{text}\n")).into_response()
 }
@@ -131,7 +132,7 @@ fn subprotocol(headers: &HeaderMap) -> Result<Option<&'static str>, ()> {
     }
 }
 
-/// Takes a connection over `S` from HTTP. Messages of more than `message_bytes_max` bytes end it.
+/// Takes a connection over `S` from HTTP. A message over `message_bytes_max` bytes ends it.
 pub(in crate::http) async fn open<S: Stream>(
     upgraded: Upgraded,
     message_bytes_max: usize,
@@ -139,7 +140,7 @@ pub(in crate::http) async fn open<S: Stream>(
     let parts = upgraded.downcast::<TokioIo<FramingStream<WriteTimeoutStream<S>>>>().ok()?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0) // a control frame goes to the outlet when it is made
+        .write_buffer_size(0) // control frames go to the frame writer at once
         .max_write_buffer_size(CONTROL_BYTES_MAX)
         .max_message_size(Some(message_bytes_max))
         .max_frame_size(Some(message_bytes_max));
@@ -148,76 +149,77 @@ pub(in crate::http) async fn open<S: Stream>(
     Some(WebSocketStream::from_partially_read(FrameWriter::new(stream), read, Role::Server, Some(config)).await)
 }
 
-/// Has `door` serve what is in the messages, then ends the WebSocket; or until `session` ends, if there is one.
+/// Passes the byte stream to `handler` until it returns or `session` ends. Then closes the WebSocket.
 pub(in crate::http) async fn serve<S: Stream, D: ConnectionHandler>(
     socket: WebSocketStream<FrameWriter<S>>,
     session: Option<SignedIn>,
     empty: EmptyFrames,
-    door: D,
+    handler: D,
     peer: Peer,
     deadline: Instant,
 ) {
     let peer = Peer { signed_in: session.as_ref().map(|session| session.auth_context.clone()), ..peer };
-    let over: Option<SessionEnd> = session.map(|session| Box::pin(session.ended()) as SessionEnd);
+    let session_end: Option<SessionEnd> = session.map(|session| Box::pin(session.ended()) as SessionEnd);
     let address = peer.address;
-    let socket = Socket { socket, over, empty, unread: Bytes::new(), fault: None, closed: false, closing: false };
+    let socket =
+        Socket { socket, session_end, empty, unread: Bytes::new(), fault: None, closed: false, closing: false };
     let socket = Arc::new(Mutex::new(socket));
-    door.serve(SharedSocket(socket.clone()), peer, deadline).await;
-    // The door has let go of its share.
+    handler.serve(SharedSocket(socket.clone()), peer, deadline).await;
+    // The handler has dropped its reference.
     if let Some(socket) = Arc::into_inner(socket) {
-        let ended = timeout(FAREWELL_TIMEOUT, socket.into_inner().finish()).await;
+        let ended = timeout(GRACEFUL_CLOSE_TIMEOUT, socket.into_inner().finish()).await;
         tracing::debug!(peer = %address, ?ended, "WebSocket ends");
     }
 }
 
-/// What is in the messages of a WebSocket, as a stream. Its end is left to [`serve`], which has the other share of the
-/// socket: by then the door is done with the client.
+/// The payloads of a WebSocket's messages as a byte stream. [`serve`] has the other reference and closes the socket
+/// after the handler has returned.
 struct SharedSocket<S>(Arc<Mutex<Socket<S>>>);
 
-/// The end of a session.
+/// A future that resolves when a browser session ends.
 type SessionEnd = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct Socket<S> {
     socket: WebSocketStream<FrameWriter<S>>,
-    /// When the client is no longer known, nothing more is read. `None`: it has no session, or has had one.
-    over: Option<SessionEnd>,
+    /// The end of the client's session, after which nothing is read. `None` without a session.
+    session_end: Option<SessionEnd>,
     empty: EmptyFrames,
-    /// What is left of the message that was read last.
+    /// The unread rest of the last message.
     unread: Bytes,
-    /// What the client did wrong.
+    /// The code for the client's error.
     fault: Option<CloseCode>,
-    /// Whether the client sent its close, after which nothing more of MQTT may be sent.
+    /// True once the client has sent its close frame. No more MQTT data may be sent then.
     closed: bool,
-    /// Whether a close was sent to the client.
+    /// True once a close frame was sent to the client.
     closing: bool,
 }
 
-/// The frames of one connection that bring nothing: pings, pongs, empty messages.
+/// The rate of frames without MQTT data on one connection: pings, pongs, empty messages.
 pub(in crate::http) struct EmptyFrames {
     rate: Rate,
     quotas: Arc<Quotas>,
-    counted: Gcra,
-    /// No message is read until then.
-    rest: Option<Pin<Box<Sleep>>>,
+    state: Gcra,
+    /// The timer until which no message is read.
+    throttled_until: Option<Pin<Box<Sleep>>>,
 }
 
 impl EmptyFrames {
-    /// None yet, of which there may be `rate`.
+    /// Creates a counter with the limit `rate`.
     pub(in crate::http) fn new(rate: Rate, quotas: Arc<Quotas>) -> Self {
-        Self { rate, quotas, counted: Gcra::new(Instant::now()), rest: None }
+        Self { rate, quotas, state: Gcra::new(Instant::now()), throttled_until: None }
     }
 
     fn count(&mut self) {
-        if let Some(wait) = self.counted.charge(self.rate, 1, Instant::now()) {
+        if let Some(wait) = self.state.charge(self.rate, 1, Instant::now()) {
             self.quotas.count(QuotaKind::ControlPackets);
-            self.rest = Some(Box::pin(sleep(wait)));
+            self.throttled_until = Some(Box::pin(sleep(wait)));
         }
     }
 
-    fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if let Some(rest) = &mut self.rest {
-            ready!(rest.as_mut().poll(context));
-            self.rest = None;
+    fn poll_throttle(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(timer) = &mut self.throttled_until {
+            ready!(timer.as_mut().poll(context));
+            self.throttled_until = None;
         }
         Poll::Ready(())
     }
@@ -225,19 +227,19 @@ impl EmptyFrames {
 
 impl<S: Stream> Socket<S> {
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.over.as_mut().is_some_and(|over| over.as_mut().poll(context).is_ready()) {
-            self.over = Some(Box::pin(std::future::ready(())));
+        if self.session_end.as_mut().is_some_and(|end| end.as_mut().poll(context).is_ready()) {
+            self.session_end = Some(Box::pin(std::future::ready(())));
             return Poll::Ready(Ok(()));
         }
         while self.unread.is_empty() {
-            ready!(self.empty.poll_rest(context));
+            ready!(self.empty.poll_throttle(context));
             match ready!(self.socket.poll_next_unpin(context)) {
                 Some(Ok(Message::Binary(bytes))) if !bytes.is_empty() => self.unread = bytes,
                 Some(Ok(Message::Text(_))) => {
                     self.fault = Some(CloseCode::Unsupported); // [MQTT-6.0.0-1]
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a text message")));
                 }
-                // Answered, where they are to be, by the next read or write.
+                // The library answers pings and closes in the next read or write.
                 Some(Ok(message)) => {
                     self.closed |= message.is_close();
                     self.empty.count();
@@ -252,7 +254,7 @@ impl<S: Stream> Socket<S> {
         let count = self.unread.len().min(buffer.remaining());
         buffer.put_slice(&self.unread.split_to(count));
         if !self.unread.has_remaining() {
-            self.unread = Bytes::new(); // or it would keep the whole message
+            self.unread = Bytes::new(); // frees the message's memory
         }
         Poll::Ready(Ok(()))
     }
@@ -268,7 +270,7 @@ impl<S: Stream> Socket<S> {
         self.socket.poll_flush_unpin(context).map_err(stream_error)
     }
 
-    /// Sends the close, or the answer to the client's.
+    /// Sends a close frame, or the response to the client's.
     fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.closing && !self.closed {
             ready!(self.socket.poll_ready_unpin(context)).map_err(stream_error)?;
@@ -278,7 +280,7 @@ impl<S: Stream> Socket<S> {
             self.socket.start_send_unpin(Message::Close(Some(frame))).map_err(stream_error)?;
         }
         match ready!(self.socket.poll_flush_unpin(context)) {
-            // It has written the answer to the client's close, and leaves the rest to the stream.
+            // The library has written the response to the client's close; the stream may still buffer it.
             Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
                 Pin::new(self.socket.get_mut()).poll_flush(context)
             }
@@ -286,8 +288,8 @@ impl<S: Stream> Socket<S> {
         }
     }
 
-    /// Ends the WebSocket and then the stream under it, and waits for the client's end of that: what the client still
-    /// sends is read and dropped, or it would reset the connection and the client might never see what it was sent.
+    /// Closes the WebSocket and its stream, and waits until the client closes its side. Data from the client is read and
+    /// dropped: unread data would reset the connection, and the client might lose the last bytes sent to it.
     async fn finish(mut self) -> io::Result<()> {
         poll_fn(|context| self.poll_close(context)).await?;
         let mut stream = self.socket.into_inner().into_inner();
@@ -322,7 +324,7 @@ impl<S: Stream> AsyncWrite for SharedSocket<S> {
     }
 }
 
-/// RFC 6455 section 7.4.1. `None`: it is not the client's.
+/// Returns the close code for an error of the client, else `None`. RFC 6455 section 7.4.1.
 fn fault(error: &Error) -> Option<CloseCode> {
     match error {
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
@@ -342,15 +344,15 @@ fn stream_error(error: Error) -> io::Error {
     }
 }
 
-/// The subprotocols spoken, the one that is chosen first at first. The second is that of clients from before MQTT 3.1.1.
+/// The supported subprotocols by preference. The second is that of clients older than MQTT 3.1.1.
 const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 
-/// Where [`upgrade`] is.
+/// The paths of [`upgrade`].
 const PATHS: [&str; 2] = ["/mqtt", "/mqtt/"];
 
-/// Bytes read at once; an idle connection holds as much.
+/// Bytes of the read buffer, which an idle connection keeps.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// Bytes of control frames that the outlet has not taken.
+/// Most bytes of control frames that the frame writer has not accepted.
 const CONTROL_BYTES_MAX: usize = 1024;
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+const GRACEFUL_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const LAST_READS_MAX: usize = 64;

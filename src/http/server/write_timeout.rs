@@ -1,7 +1,7 @@
-//! A stream that fails when its peer takes nothing of what is sent to it for too long.
+//! A stream whose writes time out.
 //!
-//! A client that asks and does not read the answer would otherwise keep its place for ever, without having said who it
-//! is. For MQTT that is told by its keep-alive, so a WebSocket is not served over this.
+//! Otherwise a client could hold a connection for ever, unauthenticated, by not reading a response. MQTT detects such
+//! clients by its keep-alive, so WebSockets do not use this stream.
 
 use std::{
     io,
@@ -15,11 +15,11 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// See the module.
+/// A stream that fails with `TimedOut` if the peer accepts no bytes for `timeout`.
 pub(in crate::http) struct WriteTimeoutStream<S> {
     stream: S,
     timeout: Duration,
-    /// Since when it takes nothing, and until when it may.
+    /// The timer of a pending write; `None` if the last write made progress.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
@@ -32,10 +32,10 @@ impl<S> WriteTimeoutStream<S> {
         self.stream
     }
 
-    fn or_too_long<T>(&mut self, context: &mut Context<'_>, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if sent.is_ready() {
+    fn or_timeout<T>(&mut self, context: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if result.is_ready() {
             self.stalled = None;
-            return sent;
+            return result;
         }
         let timeout = self.timeout;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout)));
@@ -58,8 +58,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeoutStream<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let sent = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.or_too_long(context, sent)
+        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.or_timeout(context, result)
     }
 
     fn poll_write_vectored(
@@ -67,8 +67,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let sent = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.or_too_long(context, sent)
+        let result = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        self.or_timeout(context, result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -76,12 +76,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let sent = Pin::new(&mut self.stream).poll_flush(context);
-        self.or_too_long(context, sent)
+        let result = Pin::new(&mut self.stream).poll_flush(context);
+        self.or_timeout(context, result)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let sent = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.or_too_long(context, sent)
+        let result = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.or_timeout(context, result)
     }
 }

@@ -1,4 +1,4 @@
-//! Requests that botocore signed (`tests/http/signatures.py` makes them), and what must not pass.
+//! Verification of requests that botocore signed (made by `tests/http/signatures.py`), and of changed ones.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -10,7 +10,7 @@ const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 /// 2026-09-21T14:13:20Z
 const SIGNED_AT: Timestamp = Timestamp(1_790_000_000);
 
-/// Method, path and query, body, an additional header, and the signature that botocore made of it.
+/// Method, path and query, body, an additional header, and botocore's signature.
 type Vector = (&'static str, &'static str, &'static str, Option<(&'static str, &'static str)>, &'static str);
 
 const VECTORS: &[Vector] = &[
@@ -67,7 +67,7 @@ fn verified(parts: &Parts, body: &[u8], now: Timestamp) -> Result<String, Signat
 }
 
 #[test]
-fn what_botocore_signs_is_verified() {
+fn verifies_signatures_of_botocore() {
     for vector in 0..VECTORS.len() {
         let found = verified(&parts(vector), body(vector), SIGNED_AT);
         assert_eq!(found.as_deref(), Ok("back-end"), "{vector}");
@@ -75,7 +75,7 @@ fn what_botocore_signs_is_verified() {
 }
 
 #[test]
-fn what_is_changed_is_not() {
+fn refuses_changed_requests() {
     for vector in 0..VECTORS.len() {
         for changed in ["method", "path", "query", "date", "host", "body", "signature", "region"] {
             let mut parts = parts(vector);
@@ -103,7 +103,7 @@ fn what_is_changed_is_not() {
 }
 
 #[test]
-fn signatures_are_for_now_and_complete() {
+fn refuses_old_and_incomplete_signatures() {
     for (seconds, expected) in
         [(-300, Ok(())), (300, Ok(())), (301, Err(SignatureError::Expired)), (-301, Err(SignatureError::Expired))]
     {
@@ -132,7 +132,7 @@ fn signatures_are_for_now_and_complete() {
 }
 
 #[test]
-fn times_are_read() {
+fn parses_times() {
     for (text, expected) in [
         ("19700101T000000Z", Some(0)),
         ("20000229T235959Z", Some(951_868_799)),
@@ -153,7 +153,7 @@ fn times_are_read() {
     }
 }
 
-/// Path and query of URLs that botocore signed for 900 seconds, the last two with a security token.
+/// Path and query of URLs signed by botocore for 900 seconds, the last two with a security token.
 const PRESIGNED_URLS: [&str; 4] = [
     "/things/lamp/shadow?name=with%3Acolon&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F20260921%2Feu-central-1%2Fiotdata%2Faws4_request&X-Amz-Date=20260921T141320Z&X-Amz-Expires=900&X-Amz-SignedHeaders=host&X-Amz-Signature=90af108e07a957c92aa1cad1a2be4168fea93216e53616276f016c55b3b1b073",
     "/mqtt?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F20260921%2Feu-central-1%2Fiotdata%2Faws4_request&X-Amz-Date=20260921T141320Z&X-Amz-Expires=900&X-Amz-SignedHeaders=host&X-Amz-Signature=fe4d24402ad2ad53f2a638c660fc3bcbb3e1cd0c6b1c8b5b128c113c565a8c53",
@@ -166,7 +166,7 @@ fn of_url(url: &str) -> Parts {
 }
 
 #[test]
-fn urls_are_good_for_as_long_as_they_say() {
+fn presigned_urls_are_valid_for_their_stated_time() {
     for url in PRESIGNED_URLS {
         for (seconds, expected) in [
             (-301, Err(SignatureError::Expired)),
@@ -179,7 +179,7 @@ fn urls_are_good_for_as_long_as_they_say() {
             assert_eq!(verified(&of_url(url), b"", now).map(|_| ()), expected, "{seconds}: {url}");
         }
     }
-    // AWS's clients add the token to the URL of a WebSocket once that is signed.
+    // AWS's clients add the token to the URL of a WebSocket after signing it.
     let later = format!("{}&X-Amz-Security-Token=later", PRESIGNED_URLS[1]);
     assert_eq!(verified(&of_url(&later), b"", SIGNED_AT).as_deref(), Ok("back-end"));
     assert_eq!(without_signature(&of_url(PRESIGNED_URLS[2])), "name=with%3Acolon");
@@ -187,7 +187,7 @@ fn urls_are_good_for_as_long_as_they_say() {
 }
 
 #[test]
-fn urls_that_were_changed_are_refused() {
+fn refuses_changed_urls() {
     for (from, to, expected) in [
         ("name=with%3Acolon", "name=other", SignatureError::Mismatch),
         ("/things/lamp/", "/things/lamp2/", SignatureError::Mismatch),

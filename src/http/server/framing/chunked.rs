@@ -1,17 +1,17 @@
 //! The grammar of a chunked body. RFC 9112 section 7.1.
 //!
-//! Chunk data is skipped; chunk-size lines and the trailer section are checked octet by octet, so that nothing of them
-//! is buffered. The size of the trailer section and of all extensions together is bounded by hyper.
+//! Chunk data is skipped. Chunk-size lines and the trailer section are checked octet by octet and not buffered. hyper
+//! limits the size of the trailer section and of all extensions together.
 
 use std::fmt;
 
 use crate::http::server::framing::{EXCERPT_BYTES_MAX, excerpt};
 
-/// A chunked body up to where it was read.
+/// The state of a partly read chunked body.
 #[derive(Debug)]
 pub(super) struct ChunkChecker {
     state: State,
-    /// The size of the chunk as far as its digits were read, then the octets left of its data.
+    /// The value of the size digits read so far, then the remaining octets of chunk data.
     size: u64,
     /// Octets of the line so far.
     line_bytes: usize,
@@ -53,11 +53,11 @@ enum State {
     End,
 }
 
-/// A chunked body that is not as RFC 9112 section 7.1 has it.
+/// A violation of the chunked grammar. RFC 9112 section 7.1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ChunkFault {
     part: &'static str,
-    /// The beginning of the line, without the octet at fault.
+    /// The beginning of the line, without the invalid octet.
     line: Vec<u8>,
     found: u8,
     expected: &'static str,
@@ -73,7 +73,7 @@ impl ChunkChecker {
         self.state == State::End
     }
 
-    /// Reads `bytes` up to the end of the body or a fault. Returns how many of them are good.
+    /// Reads `bytes` up to the end of the body or a fault. Returns the number of valid bytes.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> (usize, Result<(), ChunkFault>) {
         let mut rest = bytes;
         while self.state != State::End {
@@ -95,7 +95,7 @@ impl ChunkChecker {
         (bytes.len() - rest.len(), Ok(()))
     }
 
-    /// Reads one octet that is not chunk data; fails with a text that names what is expected instead.
+    /// Reads one octet outside chunk data. The error names the expected octets.
     fn step(&mut self, octet: u8) -> Result<(), &'static str> {
         let next = match self.state {
             State::SizeStart | State::Size => self.size_octet(octet)?,
@@ -135,7 +135,7 @@ impl ChunkChecker {
         }
     }
 
-    /// Adds `octet` to the current line, which ends where `next` begins another or chunk data.
+    /// Adds `octet` to the current line. The line ends if `next` begins another line or chunk data.
     fn count(&mut self, octet: u8, next: State) -> Result<(), &'static str> {
         if matches!(next, State::SizeStart | State::Data | State::TrailerStart | State::End) {
             self.line_bytes = 0;

@@ -8,7 +8,7 @@ use httparse::{Header, Status};
 use crate::http::server::framing::excerpt;
 use crate::http::server::{HEAD_BYTES_MAX, HEADERS_MAX};
 
-/// The beginning of a connection's unread bytes, as a head.
+/// The result of parsing a head at the beginning of a connection's unread bytes.
 #[derive(Debug)]
 pub(super) enum Head {
     /// The end is missing.
@@ -28,10 +28,10 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// A head that is refused for its framing fields.
+/// The reason that a head is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum HeadFault {
-    /// A transfer coding other than `chunked`, or beside it. With the field's value.
+    /// A transfer coding other than `chunked`, or more than one. With the field's value.
     UnknownCoding(String),
     /// A Content-Length beside Transfer-Encoding.
     LengthBesideCoding,
@@ -87,9 +87,9 @@ fn number(value: &[u8]) -> Option<u64> {
     if digits.bytes().all(|octet| octet.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
-/// Renames the framing fields of `head`, which was parsed, to others of the same length.
+/// Renames the framing fields of a parsed head to names of the same length.
 pub(super) fn rename(head: &mut [u8]) {
-    // The parser takes no whitespace before the colon and no field over two lines, and a CR only before an LF.
+    // The parser accepts no whitespace before the colon, no folded fields, and a CR only before an LF.
     for line in head.split_mut(|octet| *octet == b'\n') {
         for (name, renamed) in [(CODING, RENAMED_CODING), (LENGTH, RENAMED_LENGTH)] {
             if let Some((found, [b':', ..])) = line.split_at_mut_checked(name.len())
@@ -138,7 +138,7 @@ impl fmt::Display for HeadFault {
 const CODING: &str = "transfer-encoding";
 const LENGTH: &str = "content-length";
 
-/// The names of the framing fields in a head that is refused.
+/// The names of the framing fields in a refused head.
 pub(super) const RENAMED_CODING: &str = "x-refused-codings";
 pub(super) const RENAMED_LENGTH: &str = "x-extra-length";
 

@@ -13,15 +13,15 @@ use crate::http::server::framing::{HeadRefusal, tracker::RequestTracker};
 
 /// A stream of requests whose framing is checked as they are read. Writes pass unchanged.
 ///
-/// A fault in a body is an error of kind `InvalidData` that wraps a [`ChunkFault`](super::ChunkFault), after all bytes
-/// before it. After a head that is refused, what comes is discarded and no end is reported, so that the answer is
-/// sent even if the client has closed its side.
+/// A fault in a body is an error of kind `InvalidData` that wraps a [`ChunkFault`](super::ChunkFault). It follows all
+/// bytes before the fault. After a refused head, input is discarded and its end is not reported, so that the response
+/// is sent even if the client has closed its side.
 pub(in crate::http) struct FramingStream<S> {
     stream: S,
     tracker: RequestTracker,
-    /// The beginning of a head, at most as long as hyper takes and one read.
+    /// The beginning of a head: at most hyper's limit plus one read.
     partial_head: BytesMut,
-    /// Bytes that were in `partial_head` and pass before all others.
+    /// Bytes from `partial_head` that are ready to be read, before any others.
     released: Bytes,
 }
 
@@ -35,14 +35,14 @@ impl<S> FramingStream<S> {
         self.tracker.refusal()
     }
 
-    /// Returns the stream and the bytes that were read from it and not passed on.
+    /// Returns the stream and the bytes that were read but not passed on.
     pub(in crate::http) fn into_parts(self) -> (S, Bytes) {
         let mut unread = BytesMut::from(self.released);
         unread.unsplit(self.partial_head);
         (self.stream, unread.freeze())
     }
 
-    /// Checks what was read after the first `before` bytes of `buffer`, and leaves there what passes.
+    /// Checks the bytes read after the first `before` bytes of `buffer`, and keeps there those that pass.
     fn check(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
         let bytes = buffer.filled_mut().get_mut(before..).unwrap_or_default();
         if self.partial_head.is_empty() {
@@ -100,7 +100,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for FramingStream<S> {
             if buffer.filled().len() > before {
                 this.check(buffer, before);
             } else if this.tracker.is_refused() {
-                return Poll::Pending; // the answer closes the connection
+                return Poll::Pending; // the response closes the connection
             } else if this.partial_head.is_empty() {
                 return Poll::Ready(Ok(()));
             } else {

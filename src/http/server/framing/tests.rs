@@ -1,4 +1,5 @@
-//! Bytes that pass the stream, under any sizes of reads. Tests with hyper and a socket: `tests/transport/framing.rs`.
+//! Tests of the bytes that pass the stream, for all sizes of reads. `tests/transport/framing.rs` has those over hyper
+//! and a socket.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -14,7 +15,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::http::server::framing::FramingStream;
 
-/// A stream that has one piece for each read, then ends.
+/// A stream that returns one piece per read, then ends.
 struct Pieces(VecDeque<Vec<u8>>);
 
 impl AsyncRead for Pieces {
@@ -33,12 +34,12 @@ impl AsyncRead for Pieces {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum End {
     Eof,
-    /// Nothing more, until the answer.
+    /// No more input until the response.
     Pending,
     Fault(String),
 }
 
-/// Reads all of `pieces` by at most `read_bytes`. Returns the bytes, the end, and the refusal of a head.
+/// Reads all of `pieces` with reads of at most `read_bytes`. Returns the bytes, the end, and the refusal of a head.
 fn read(pieces: Vec<Vec<u8>>, read_bytes: usize) -> (Vec<u8>, End, Option<String>) {
     let mut stream = FramingStream::new(Pieces(pieces.into_iter().filter(|piece| !piece.is_empty()).collect()));
     let refusal = stream.refusal();
@@ -91,7 +92,7 @@ fn passes_chunked_bodies() {
 #[test]
 fn fails_at_the_fault_of_a_chunked_body() {
     let long = |count| "x".repeat(count);
-    // the body, the bytes of it that pass, a part of the error
+    // body, bytes of it that pass, part of the error
     for (body, passes, fault) in [
         // sizes
         ("\r\n", 0, "expected a hexadecimal chunk size, found '\\r' after ''"),
@@ -151,11 +152,11 @@ fn fails_at_the_fault_of_a_chunked_body() {
     }
 }
 
-/// A refused head passes with its framing fields renamed, and nothing after it passes.
+/// A refused head passes with its framing fields renamed. Nothing after it passes.
 #[test]
 fn checks_heads() {
     let long = format!("{HEAD}X: {}\r\nContent-Length: +1\r\n\r\n", "x".repeat(16 * 1024));
-    // the head, as it passes if it does not as it is, a part of the refusal
+    // head, head as it passes if changed, part of the refusal
     for (head, renamed, refusal) in [
         ("Content-Length: 0", None, ""),
         ("content-length:5", None, ""),
@@ -236,7 +237,7 @@ fn keeps_partial_heads() {
     assert_eq!(whole(requests.as_bytes()), (requests.into_bytes(), End::Eof, None));
 }
 
-/// A part of what a connection sends.
+/// A strategy for a part of a connection's input.
 fn message() -> impl Strategy<Value = Vec<u8>> {
     let fixed = [
         "GET / HTTP/1.1\r\nHost: a\r\n\r\n",

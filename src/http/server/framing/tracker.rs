@@ -7,7 +7,7 @@ use crate::http::server::framing::{
     head::{Framing, Head, rename},
 };
 
-/// The requests of one connection, as far as they were read.
+/// The position in the requests of one connection.
 #[derive(Debug)]
 pub(super) struct RequestTracker {
     state: State,
@@ -19,12 +19,12 @@ pub(super) struct RequestTracker {
 #[derive(Debug)]
 enum State {
     Head,
-    /// A body of as many more bytes.
+    /// A body with this number of remaining bytes.
     Length(u64),
     Chunked(ChunkChecker),
-    /// After a head that hyper refuses: not read as HTTP by anyone.
+    /// After a head that hyper refuses. Nothing more is read as HTTP.
     Untracked,
-    /// After a head that was refused.
+    /// After a head refused here.
     Refused,
     Failed(ChunkFault),
 }
@@ -39,10 +39,10 @@ impl RequestTracker {
         self.refusal.clone()
     }
 
-    /// Reads `bytes`, which come after those that passed. Returns how many of them pass on.
+    /// Reads `bytes`, which follow those that passed. Returns the number of bytes that pass.
     ///
-    /// The rest is the beginning of a head if [`expects_head`](Self::expects_head): it comes again, with what follows
-    /// it. Otherwise it is to be discarded.
+    /// If [`expects_head`](Self::expects_head), the rest is the beginning of a head. The caller passes it again with the
+    /// bytes after it. Otherwise the caller discards the rest.
     pub(super) fn advance(&mut self, bytes: &mut [u8]) -> usize {
         let mut passed = 0;
         loop {
@@ -81,7 +81,7 @@ impl RequestTracker {
 
     /// Reads the head at the beginning of `bytes`. Returns its length, or 0 while it is partial.
     fn head(&mut self, bytes: &mut [u8]) -> usize {
-        // As hyper does: a head in many pieces is parsed twice, not once for each.
+        // As in hyper, a head in many pieces is parsed twice, not once per piece.
         if self.searched > 0 && bytes.len() < HEAD_BYTES_MAX && !has_end(bytes, self.searched) {
             self.searched = bytes.len();
             return 0;
@@ -116,12 +116,12 @@ impl RequestTracker {
         matches!(self.state, State::Head)
     }
 
-    /// True once a head was refused: nothing passes any more.
+    /// Returns true once a head was refused. Nothing passes any more.
     pub(super) fn is_refused(&self) -> bool {
         matches!(self.state, State::Refused)
     }
 
-    /// Returns the fault after the bytes that passed.
+    /// Returns the fault that follows the bytes that passed.
     pub(super) fn fault(&self) -> Option<&ChunkFault> {
         match &self.state {
             State::Failed(fault) => Some(fault),

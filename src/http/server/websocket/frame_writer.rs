@@ -1,12 +1,11 @@
 //! The sending side of a WebSocket: each MQTT packet becomes one binary message of one frame.
 //!
-//! MQTT allows packets to lie in messages in any way [MQTT-6.0.0-2], but clients exist that take one packet from a
-//! message and lose the rest, so none is made to. Packets are framed here and not by the WebSocket library, which would
-//! keep a buffer of the largest of them for as long as the connection lives. What was framed is staged and written
-//! together, several messages at a time.
+//! MQTT allows any distribution of packets over messages [MQTT-6.0.0-2], but some clients read one packet per message
+//! and lose the rest. Packets are framed here and not by the WebSocket library, which would keep a buffer as large as
+//! the largest packet while the connection lives. Frames are staged, and several are written together.
 //!
-//! The library writes its control frames (pongs, the close) through this as well. One that comes while a packet's frame
-//! is not complete waits for its end: RFC 6455 has no place for it inside of a frame.
+//! The library writes its control frames (pongs, close) through this as well. A control frame waits until the current
+//! packet's frame is complete, as RFC 6455 allows none inside a frame.
 
 use std::{
     io,
@@ -16,31 +15,31 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream under a WebSocket, with frames that it has not taken yet.
+/// The stream under a WebSocket, with a buffer of unwritten frames.
 pub(in crate::http) struct FrameWriter<S> {
     stream: S,
-    /// Frames, of which the last may be incomplete.
+    /// Staged frames. The last one may be incomplete.
     staged: Vec<u8>,
-    /// Bytes of `staged` that the stream took.
+    /// Bytes of `staged` that were written.
     written: usize,
-    /// Bytes that the last frame of a packet still lacks.
+    /// Missing bytes of the last packet's frame.
     frame_left: usize,
-    /// Control frames that wait for the end of that frame.
+    /// Control frames that wait until that frame is complete.
     control: Vec<u8>,
 }
 
 impl<S> FrameWriter<S> {
-    /// Wraps `stream`, on which the next byte begins a frame.
+    /// Wraps `stream`, which must be between two frames.
     pub(super) fn new(stream: S) -> Self {
         Self { stream, staged: Vec::new(), written: 0, frame_left: 0, control: Vec::new() }
     }
 
-    /// The stream; frames that it has not taken are dropped.
+    /// Returns the stream. Unwritten frames are dropped.
     pub(super) fn into_inner(self) -> S {
         self.stream
     }
 
-    /// Frames as many of `bytes` as there is room for, and returns their number. They go on where the last call ended.
+    /// Frames as many of `bytes` as fit, and returns their number. `bytes` continue those of the last call.
     fn stage(&mut self, bytes: &[u8]) -> usize {
         let mut rest = bytes;
         while !rest.is_empty() && self.staged.len() < STAGED_BYTES_MAX {
@@ -48,8 +47,8 @@ impl<S> FrameWriter<S> {
                 self.frame_left = packet_len(rest).unwrap_or(rest.len());
                 put_head(self.frame_left, &mut self.staged);
             }
-            let room = STAGED_BYTES_MAX.saturating_sub(self.staged.len()).max(1);
-            let (now, later) = rest.split_at(room.min(self.frame_left).min(rest.len()));
+            let capacity = STAGED_BYTES_MAX.saturating_sub(self.staged.len()).max(1);
+            let (now, later) = rest.split_at(capacity.min(self.frame_left).min(rest.len()));
             self.staged.extend_from_slice(now);
             self.frame_left -= now.len();
             rest = later;
@@ -62,7 +61,7 @@ impl<S> FrameWriter<S> {
 }
 
 impl<S: AsyncWrite + Unpin> FrameWriter<S> {
-    /// Takes some of `bytes`, which are MQTT packets end to end over all calls.
+    /// Accepts some of `bytes`. Over all calls they are a sequence of MQTT packets.
     pub(super) fn poll_packets(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.staged.len() >= STAGED_BYTES_MAX {
             ready!(self.poll_staged(context))?;
@@ -70,7 +69,7 @@ impl<S: AsyncWrite + Unpin> FrameWriter<S> {
         Poll::Ready(Ok(self.stage(bytes)))
     }
 
-    /// Writes what is staged.
+    /// Writes all staged bytes.
     fn poll_staged(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(unwritten) = self.staged.get(self.written..).filter(|unwritten| !unwritten.is_empty()) {
             match ready!(Pin::new(&mut self.stream).poll_write(context, unwritten))? {
@@ -78,7 +77,7 @@ impl<S: AsyncWrite + Unpin> FrameWriter<S> {
                 count => self.written += count,
             }
         }
-        (self.staged, self.written) = (Vec::new(), 0); // an idle connection holds no buffer
+        (self.staged, self.written) = (Vec::new(), 0); // an idle connection keeps no buffer
         Poll::Ready(Ok(()))
     }
 }
@@ -93,7 +92,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameWriter<S> {
     }
 }
 
-/// For the library's control frames.
+/// Writes the library's control frames.
 impl<S: AsyncWrite + Unpin> AsyncWrite for FrameWriter<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let full = self.staged.len() + self.control.len() >= STAGED_BYTES_MAX + CONTROL_BYTES_MAX;
@@ -101,7 +100,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FrameWriter<S> {
             ready!(self.poll_staged(context))?;
         }
         if self.control.len() >= CONTROL_BYTES_MAX {
-            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into())); // pings without end, and not a pong read
+            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into())); // the client sends pings and reads no pongs
         }
         match self.frame_left {
             0 => self.staged.extend_from_slice(bytes),
@@ -121,7 +120,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FrameWriter<S> {
     }
 }
 
-/// Bytes of the MQTT packet that `bytes` begin with, its fixed header included. `None`: they end before its length.
+/// Returns the bytes of the first MQTT packet in `bytes`, with its fixed header; `None` if its length is incomplete.
 fn packet_len(bytes: &[u8]) -> Option<usize> {
     let mut remaining = 0;
     for (at, byte) in bytes.iter().skip(1).take(LENGTH_BYTES_MAX).enumerate() {
@@ -133,7 +132,7 @@ fn packet_len(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// Appends the head of a binary message of `len` bytes in one frame. RFC 6455 section 5.2.
+/// Appends the frame header of a binary message of `len` bytes. RFC 6455 section 5.2.
 fn put_head(len: usize, out: &mut Vec<u8>) {
     out.push(FIN_BINARY);
     match (u8::try_from(len), u16::try_from(len)) {
@@ -150,11 +149,11 @@ fn put_head(len: usize, out: &mut Vec<u8>) {
 }
 
 const FIN_BINARY: u8 = 0x82;
-/// Bytes of the length in a fixed header. [MQTT-2.1.4]
+/// Most bytes of the remaining length. [MQTT-2.1.4]
 const LENGTH_BYTES_MAX: usize = 4;
-/// Bytes of frames written together.
+/// Most bytes of frames written together.
 const STAGED_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of control frames beyond those. With more of them the connection ends.
+/// Most bytes of waiting control frames. More end the connection.
 const CONTROL_BYTES_MAX: usize = 4 * 1024;
 
 #[cfg(test)]
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_of_packets() {
+    fn reads_packet_lengths() {
         for (bytes, expected) in [
             (&[0xD0, 0][..], Some(2)),
             (&[0x30, 127], Some(129)),
@@ -214,7 +213,7 @@ mod tests {
         }
     }
 
-    /// However the stream takes what is written, and whatever control frame comes in between.
+    /// For any capacity of the stream, and with control frames in between.
     #[tokio::test]
     async fn each_packet_is_a_message() {
         let packets: Vec<_> = [0, 1, 123, 124, 200, 65_000, 70_000, 2, 300_000, 0].map(packet).into();
@@ -250,9 +249,8 @@ mod tests {
         }
     }
 
-    /// Small packets that wait together are one write.
     #[tokio::test]
-    async fn messages_are_written_together() {
+    async fn small_messages_are_written_together() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
         let mut frame_writer = FrameWriter::new(near);
         let all = packet(20).repeat(100);
@@ -265,7 +263,7 @@ mod tests {
         assert_eq!(frames(&bytes[..read]).len(), 100);
     }
 
-    /// A client that pings and reads nothing.
+    /// The client sends pings and reads nothing.
     #[tokio::test]
     async fn control_frames_are_bounded() {
         let (near, _far) = tokio::io::duplex(10);

@@ -107,8 +107,8 @@ pub(super) static VERSION: Parameter = query(
 pub(super) static WAIT: Parameter = query(
     "wait",
     Kind::Text("^(converged|version>(0|[1-9][0-9]{0,14}))$"),
-    "Respond when this condition holds: `converged` (no delta) or `version>N`. After `timeout` seconds, respond with the \
-     current shadow. The header `Umbra-Wait` says which happened",
+    "Respond when this condition holds: `converged` (no delta) or `version>N`. After `timeout` seconds, respond with \
+     the current shadow. The header `Umbra-Wait` says which happened",
 );
 pub(super) static TIMEOUT: Parameter =
     query("timeout", Kind::Integer { min: 0, max: 300 }, "Seconds to wait; default 30");

@@ -7,7 +7,8 @@
 //!
 //! Bytes from an unauthenticated client count against the pre-auth budget until its request is answered.
 //!
-//! Each request carries in its extensions the [`Peer`] and the connection's last [`Caller`](crate::http::auth::caller).
+//! Each request carries in its extensions the [`Peer`] and the connection's last
+//! [`Caller`](crate::http::auth::caller::Caller).
 
 pub(super) mod body;
 pub(super) mod framing;

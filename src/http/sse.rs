@@ -52,7 +52,7 @@ const RETRY: u32 = 2000;
 struct EventStream {
     api: Arc<Api>,
     caller: Caller,
-    interest: FeedFilter,
+    filter: FeedFilter,
     following: FollowHandle,
     /// Events that were read and not sent yet.
     ready: VecDeque<Arc<ChangeEvent>>,
@@ -73,20 +73,20 @@ pub(super) async fn follow(
 ) -> Result<Response, Problem> {
     api.admit(&caller)?;
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
-    let interest = interest(&uri).map_err(invalid)?;
+    let filter = parse_filter(&uri).map_err(invalid)?;
     let last = last_event(&headers).map_err(invalid)?;
     let permit = api.stream_permit(&caller)?;
     let keep = QueueContent::All { bytes_max: api.event_bytes_max };
-    let following = api.changes.follow(interest.clone(), keep);
+    let following = api.changes.follow(filter.clone(), keep);
     // Checked before the response begins, so that a failure has a status.
     let position = match last {
         None => following.since,
-        Some(last) => begin(&api, &caller, &interest, last).await?,
+        Some(last) => begin(&api, &caller, &filter, last).await?,
     };
     let heartbeat_at = Instant::now() + HEARTBEAT;
     let ready = VecDeque::new();
     let events =
-        EventStream { api, caller, interest, following, ready, position, begun: false, heartbeat_at, _permit: permit };
+        EventStream { api, caller, filter, following, ready, position, begun: false, heartbeat_at, _permit: permit };
     let body = stream::unfold(events, |mut events| async move {
         let bytes = events.next().await?;
         events.heartbeat_at = Instant::now() + HEARTBEAT;
@@ -105,7 +105,7 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 
 /// Returns the position after which a client with the last event `last` misses nothing. This is `last`, or a later
 /// position if retention removed only entries of other devices than the followed one.
-async fn begin(api: &Api, caller: &Caller, interest: &FeedFilter, last: Seq) -> Result<Seq, Problem> {
+async fn begin(api: &Api, caller: &Caller, filter: &FeedFilter, last: Seq) -> Result<Seq, Problem> {
     let gone = || {
         let message = "The journal no longer has the events after Last-Event-ID; read the documents again";
         Problem::new(StatusCode::GONE, "gone", message, api.now())
@@ -113,10 +113,10 @@ async fn begin(api: &Api, caller: &Caller, interest: &FeedFilter, last: Seq) -> 
     if !journal(api, last, 1).await?.gone {
         return Ok(last);
     }
-    let Some(device) = interest.device.clone() else { return Err(gone()) };
+    let Some(device) = filter.device.clone() else { return Err(gone()) };
     let permit = api.read_turn(caller).await;
     let resumed =
-        api.service.resume(device, interest.name.clone(), last, permit).await.map_err(|error| failed(&error, api))?;
+        api.service.resume(device, filter.name.clone(), last, permit).await.map_err(|error| failed(&error, api))?;
     resumed.ok_or_else(gone)
 }
 
@@ -161,7 +161,7 @@ impl EventStream {
                     Ok(Next::Change(change)) => {
                         if change.seq > self.position {
                             self.position = change.seq;
-                            self.ready.extend(self.interest.cares(&change).then_some(change));
+                            self.ready.extend(self.filter.cares(&change).then_some(change));
                         }
                     }
                     Ok(Next::Newest(_)) => {} // only for waits
@@ -195,7 +195,7 @@ impl EventStream {
             }
             self.position = entry.seq;
             let change = ChangeEvent::from(entry);
-            if self.interest.cares(&change) {
+            if self.filter.cares(&change) {
                 self.ready.push_back(Arc::new(change));
             }
         }
@@ -205,7 +205,7 @@ impl EventStream {
     /// Returns the event for a change, as far as the caller may see it now; `None` if it may see nothing of it.
     fn event(&self, change: &ChangeEvent) -> Option<Bytes> {
         let projection = self.caller.projection_of(&change.key, auth::Operation::Subscribe)?;
-        if !self.interest.cares_as(change, &projection) {
+        if !self.filter.cares_as(change, &projection) {
             return None;
         }
         Some(change.rendered(&projection, |change| {
@@ -219,7 +219,7 @@ impl EventStream {
     }
 }
 
-fn interest(uri: &Uri) -> Result<FeedFilter, BadParameter> {
+fn parse_filter(uri: &Uri) -> Result<FeedFilter, BadParameter> {
     let query = Query::read(uri.query(), Operation::FollowEvents.parameters())?;
     let device = query.text(&DEVICE)?.map(|text| DeviceId::new(&text)).transpose();
     let name = match query.text(&SHADOW_NAME)?.as_deref() {

@@ -1,8 +1,8 @@
 //! `POST /v1/backup`: a backup of the running service, streamed to an operator.
 //!
-//! It needs all rights, as a backup contains every shadow and the name of every principal. One backup runs at a time, on
-//! a blocking thread. A few chunks are queued. The client must take one within [`STALL_TIMEOUT`], because the store keeps
-//! all replaced pages during a backup. With the default configuration, the write timeout of its connection
+//! It needs all rights, as a backup contains every shadow and the name of every principal. One backup runs at a time,
+//! on a blocking thread. A few chunks are queued. The client must take one within [`STALL_TIMEOUT`], because the store
+//! keeps all replaced pages during a backup. With the default configuration, the write timeout of its connection
 //! ([`crate::http::server::write_timeout`]) is shorter.
 //!
 //! *Invariant:* the body ends regularly only after [`BackupChunk::End`]. If the thread ends in any other way, the
@@ -128,7 +128,8 @@ mod tests {
 
     use super::*;
 
-    /// When a backup was aborted with a full queue, the error found no space in it, and the body looked complete.
+    /// A backup was aborted while the queue was full. The error did not fit into the queue, and the body looked
+    /// complete.
     #[tokio::test]
     async fn a_body_is_complete_only_after_its_end_was_sent() {
         for whole in [true, false] {

@@ -1,8 +1,8 @@
 //! Conditional requests. RFC 9110 section 13.
 //!
 //! Conditions of reads are evaluated here, in the order of section 13.2.2. Those of writes become preconditions, which
-//! the engine checks atomically with the write. Dates cannot guard writes, as several versions may have the same second.
-//! `If-Unmodified-Since` is therefore ignored for writes, as the section allows.
+//! the engine checks atomically with the write. Dates cannot guard writes, as several versions may have the same
+//! second. `If-Unmodified-Since` is therefore ignored for writes, as the section allows.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

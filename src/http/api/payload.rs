@@ -1,5 +1,5 @@
-//! Request bodies: their size limit, encoding and media type. [`TimedBody`](crate::http::server::body::TimedBody) limits
-//! the time.
+//! Request bodies: their size limit, encoding and media type. [`TimedBody`](crate::http::server::body::TimedBody)
+//! limits the time.
 
 use std::{error::Error, io, time::Duration};
 

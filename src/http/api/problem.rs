@@ -132,8 +132,8 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Returns the status of a rejection on the native paths. Expected versions and tags come in headers there, so a conflict
-/// is a failed precondition. PROTOCOL section 5.
+/// Returns the status of a rejection on the native paths. Expected versions and tags come in headers there, so a
+/// conflict is a failed precondition. PROTOCOL section 5.
 pub(in crate::http) fn status(rejection: &Rejection) -> StatusCode {
     let code = match rejection {
         Rejection::VersionConflict { .. } => 412,

@@ -86,9 +86,9 @@ impl Wait {
     ) -> Result<WaitResult, Problem> {
         let deadline = Instant::now() + self.timeout;
         let _permit = api.wait_permit(caller)?;
-        let interest = FeedFilter { device: Some(key.device.clone()), name: Some(key.name.clone()), paths: Vec::new() };
+        let filter = FeedFilter { device: Some(key.device.clone()), name: Some(key.name.clone()), paths: Vec::new() };
         // Followed before the document is read, so that no change is missed in between.
-        let following = api.changes.follow(interest, QueueContent::Newest);
+        let following = api.changes.follow(filter, QueueContent::Newest);
         let stored = api.service.read(key).await;
         let mut document = stored.map_err(|rejection| caller.refused(&rejection, key, api))?.document;
         let mut ended = false;

@@ -1,8 +1,8 @@
 //! Writes of a shadow: PUT, PATCH and DELETE.
 //!
 //! A write is checked in this order, and the first failure is the response: right to see the shadow (404), parameters
-//! and headers (400), presence of a precondition (428), media type and encoding (415), quota (429), body (413, 400). The
-//! engine checks the rest atomically with the write: preconditions (412), and applicability (409, 413, 422).
+//! and headers (400), presence of a precondition (428), media type and encoding (415), quota (429), body (413, 400).
+//! The engine checks the rest atomically with the write: preconditions (412), and applicability (409, 413, 422).
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! Authentication of requests: the only place where a request obtains its rights.
 //!
-//! A client authenticates by certificate, by `Authorization` (Basic, Bearer, or a signature on AWS's paths), or, without
-//! `Authorization`, by the cookie of its session. Listeners may also accept anonymous clients. The connection keeps the
-//! last result, so that a password or token is checked once and not for each request.
+//! A client authenticates by certificate, by `Authorization` (Basic, Bearer, or a signature on AWS's paths), or,
+//! without `Authorization`, by the cookie of its session. Listeners may also accept anonymous clients. The connection
+//! keeps the last result, so that a password or token is checked once and not for each request.
 //!
 //! Waits, event streams and writes whose body took time renew their rights before each response: [`Caller::renew`].
 
@@ -156,8 +156,8 @@ impl Caller {
         self.access.projection(key, operation)
     }
 
-    /// Returns true if the caller may see the presence of `device`: if it may subscribe to a part of the classic shadow,
-    /// as over MQTT.
+    /// Returns true if the caller may see the presence of `device`: if it may subscribe to a part of the classic
+    /// shadow, as over MQTT.
     pub(in crate::http) fn may_see_presence(&self, device: &DeviceId) -> bool {
         self.projection_of(&ShadowKey::classic(device.clone()), auth::Operation::Subscribe).is_some()
     }

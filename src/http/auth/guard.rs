@@ -2,8 +2,8 @@
 //!
 //! Every page in a browser can reach a listener on the browser's loopback address. `Host`, which a page cannot choose,
 //! reveals a page whose own name resolves to this server (DNS rebinding). `Origin`, which it cannot choose either,
-//! reveals a cross-site request that needs no CORS preflight: a POST of plain text or a WebSocket. Other clients can set
-//! both fields freely, and authenticate in another way.
+//! reveals a cross-site request that needs no CORS preflight: a POST of plain text or a WebSocket. Other clients can
+//! set both fields freely, and authenticate in another way.
 
 use std::sync::Arc;
 

@@ -4,8 +4,8 @@
 //! cookie of 256 random bits. The server stores their digest with the client's [`AuthContext`]. Each use reviews the
 //! context, as users, keys and rights may have been reloaded since.
 //!
-//! *Invariant:* the number of sessions is bounded, in total and per principal. A new session replaces the least recently
-//! used one. Only an authenticated client gets a session, so an attacker needs at least a valid password.
+//! *Invariant:* the number of sessions is bounded, in total and per principal. A new session replaces the least
+//! recently used one. Only an authenticated client gets a session, so an attacker needs at least a valid password.
 //!
 //! WebSockets, event streams and waits of a session end with it.
 

@@ -1,7 +1,8 @@
 //! Sign-in, sign-out and the current session for web pages: `POST`, `DELETE` and `GET /session`.
 //!
 //! `POST` authenticates a client once, as `Authorization` does; afterwards the cookie identifies it. Foreign pages
-//! cannot send these requests (`guard`), and browsers do not add the cookie to their other requests (`SameSite=Strict`).
+//! cannot send these requests (`guard`), and browsers do not add the cookie to their other requests
+//! (`SameSite=Strict`).
 
 use std::{sync::Arc, time::Instant};
 

@@ -18,8 +18,8 @@ use crate::{
 pub(in crate::http) struct UrlKeys(pub(in crate::http) Option<Arc<Authority>>);
 
 impl UrlKeys {
-    /// Returns the client that signed the URL of a request to `listener`. Returns `None` if the URL is not signed or the
-    /// key is unknown. The client must then authenticate in its CONNECT.
+    /// Returns the client that signed the URL of a request to `listener`. Returns `None` if the URL is not signed or
+    /// the key is unknown. The client must then authenticate in its CONNECT.
     ///
     /// # Errors
     ///

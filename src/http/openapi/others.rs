@@ -84,7 +84,7 @@ pub(super) fn security_schemes() -> Value {
             "type": "apiKey",
             "in": "header",
             "name": "Authorization",
-            "description": "AWS Signature Version 4 with an access key that the operator has mapped, or a presigned URL",
+            "description": "AWS Signature Version 4 with a mapped access key, in the header or in a presigned URL",
         },
     })
 }

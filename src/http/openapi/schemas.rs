@@ -34,8 +34,8 @@ pub(super) fn all(limits: &DocumentLimits) -> Map<String, Value> {
 fn values(schemas: &mut Map<String, Value>, limits: &DocumentLimits) {
     let (bytes, leaves, depth) = (limits.document_bytes_max, limits.leaves_max, limits.depth_max);
     let about = format!(
-        "At most {depth} levels of objects and arrays, {bytes} bytes in `desired` and `reported` together, and {leaves} \
-         leaves in all sections"
+        "At most {depth} levels of objects and arrays, {bytes} bytes in `desired` and `reported` together, and \
+         {leaves} leaves in all sections"
     );
     put(schemas, "Value", json!({ "description": "A JSON value without null at any depth" }));
     let removal = "A JSON value. null, at any depth of objects, removes the value there. Arrays must not contain null";

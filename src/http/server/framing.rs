@@ -43,7 +43,7 @@ pub(in crate::http) struct HeadRefusal(Arc<OnceLock<HeadFault>>);
 pub(in crate::http) async fn check(request: Request, next: Next) -> Response {
     let Some(fault) = refusal(&request) else { return next.run(request).await };
     let problem = Problem::new(fault.status(), fault.error(), &fault.to_string(), Clock::system().now());
-    // The end of the body is not known.
+    // Without framing, the end of the body is unknown.
     problem.with(header::CONNECTION, HeaderValue::from_static("close")).into_response()
 }
 

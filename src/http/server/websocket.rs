@@ -288,8 +288,8 @@ impl<S: Stream> Socket<S> {
         }
     }
 
-    /// Closes the WebSocket and its stream, and waits until the client closes its side. Data from the client is read and
-    /// dropped: unread data would reset the connection, and the client might lose the last bytes sent to it.
+    /// Closes the WebSocket and its stream, and waits until the client closes its side. Data from the client is read
+    /// and dropped: unread data would reset the connection, and the client might lose the last bytes sent to it.
     async fn finish(mut self) -> io::Result<()> {
         poll_fn(|context| self.poll_close(context)).await?;
         let mut stream = self.socket.into_inner().into_inner();

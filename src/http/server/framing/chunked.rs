@@ -19,18 +19,18 @@ pub(super) struct ChunkChecker {
     line: Vec<u8>,
 }
 
-/// The place of the next octet.
+/// The position of the next octet in the grammar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The first digit of a chunk size.
+    /// Before the first digit of a chunk size.
     SizeStart,
     Size,
-    /// Whitespace after a size or an extension.
+    /// In whitespace after a size or an extension.
     ExtensionBlank,
     /// After the `;`.
     NameStart,
     Name,
-    /// Whitespace after the name of an extension.
+    /// In whitespace after the name of an extension.
     NameBlank,
     /// After the `=`.
     ValueStart,
@@ -44,7 +44,7 @@ enum State {
     Data,
     DataCr,
     DataLf,
-    /// The first octet of a trailer field, or of the end.
+    /// Before a trailer field or the final CRLF.
     TrailerStart,
     TrailerName,
     TrailerValue,
@@ -68,7 +68,7 @@ impl ChunkChecker {
         Self { state: State::SizeStart, size: 0, line_bytes: 0, line: Vec::new() }
     }
 
-    /// True once the last octet of the body was read.
+    /// Returns true once the last octet of the body was read.
     pub(super) fn is_complete(&self) -> bool {
         self.state == State::End
     }
@@ -209,12 +209,12 @@ fn trailer_octet(state: State, octet: u8) -> Result<State, &'static str> {
     }
 }
 
-/// True for a `tchar`. RFC 9110 section 5.6.2.
+/// Returns true for a `tchar`. RFC 9110 section 5.6.2.
 fn is_token(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
 }
 
-/// True for HTAB, SP, VCHAR and `obs-text`: all but control characters.
+/// Returns true for HTAB, SP, VCHAR and `obs-text`: all octets except control characters.
 fn is_text(octet: u8) -> bool {
     octet == b'\t' || (octet >= b' ' && octet != 0x7f)
 }
@@ -229,7 +229,7 @@ impl fmt::Display for ChunkFault {
 
 impl std::error::Error for ChunkFault {}
 
-/// Digits of a chunk size, leading zeros included.
+/// Most digits of a chunk size, leading zeros included.
 const SIZE_DIGITS_MAX: usize = 16;
-/// Octets of a chunk-size line with its extensions.
+/// Most octets of a chunk-size line with its extensions.
 const SIZE_LINE_BYTES_MAX: usize = 4096;

@@ -81,7 +81,7 @@ fn values<'a>(headers: &'a [Header<'_>], name: &'static str) -> impl Iterator<It
     headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
-/// Parses a Content-Length: digits alone.
+/// Parses a Content-Length, which may only have digits.
 fn number(value: &[u8]) -> Option<u64> {
     let digits = std::str::from_utf8(value).ok()?;
     if digits.bytes().all(|octet| octet.is_ascii_digit()) { digits.parse().ok() } else { None }

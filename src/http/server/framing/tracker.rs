@@ -41,8 +41,8 @@ impl RequestTracker {
 
     /// Reads `bytes`, which follow those that passed. Returns the number of bytes that pass.
     ///
-    /// If [`expects_head`](Self::expects_head), the rest is the beginning of a head. The caller passes it again with the
-    /// bytes after it. Otherwise the caller discards the rest.
+    /// If [`expects_head`](Self::expects_head), the rest is the beginning of a head. The caller passes it again with
+    /// the bytes after it. Otherwise the caller discards the rest.
     pub(super) fn advance(&mut self, bytes: &mut [u8]) -> usize {
         let mut passed = 0;
         loop {
@@ -130,7 +130,7 @@ impl RequestTracker {
     }
 }
 
-/// True if an empty line ends in `bytes` after the first `searched` of them.
+/// Returns true if an empty line ends in `bytes` after the first `searched` bytes.
 fn has_end(bytes: &[u8], searched: usize) -> bool {
     let bytes = bytes.get(searched.saturating_sub(3)..).unwrap_or_default();
     bytes.windows(2).any(|end| end == b"\n\n") || bytes.windows(3).any(|end| end == b"\n\r\n")

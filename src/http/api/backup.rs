@@ -55,7 +55,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `POST /v1/backup`
 pub(in crate::http) async fn back_up(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, Problem> {
-    if !caller.may_everything() {
+    if !caller.has_all_rights() {
         let message = "Forbidden: a backup needs all rights";
         return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
     }

@@ -46,7 +46,8 @@ impl Cursors {
         count.copy_from_slice(&self.sealed.fetch_add(1, Ordering::Relaxed).to_be_bytes());
         let mut text = device.as_str().as_bytes().to_vec();
         text.resize(SEALED_BYTES, PADDING);
-        let sealed = self.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), of(reader), &mut text);
+        let sealed =
+            self.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), associated_data(reader), &mut text);
         sealed.expect("the text is below the cipher's limit");
         format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode([&nonce[..], &text].concat()))
     }
@@ -56,7 +57,7 @@ impl Cursors {
         let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor.strip_prefix(PREFIX)?).ok()?;
         let (nonce, sealed) = bytes.split_at_mut_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let text = self.key.open_in_place(nonce, of(reader), sealed).ok()?;
+        let text = self.key.open_in_place(nonce, associated_data(reader), sealed).ok()?;
         let end = text.iter().position(|byte| *byte == PADDING).unwrap_or(text.len());
         DeviceId::new(std::str::from_utf8(text.get(..end)?).ok()?).ok()
     }
@@ -67,7 +68,8 @@ pub(in crate::http) fn is_sealed(cursor: &str) -> bool {
     cursor.starts_with(PREFIX)
 }
 
-fn of(reader: &Principal) -> Aad<&[u8]> {
+/// Returns the associated data that binds a cursor to `reader`.
+fn associated_data(reader: &Principal) -> Aad<&[u8]> {
     Aad::from(reader.name().as_bytes())
 }
 

@@ -187,7 +187,7 @@ pub(in crate::http) fn presence(api: &Api, caller: &Caller, device: &DeviceId) -
         return (None, None);
     }
     // Only operators see network addresses.
-    let address = |seen: Seen| Seen { address: seen.address.filter(|_| caller.may_everything()), ..seen };
+    let address = |seen: Seen| Seen { address: seen.address.filter(|_| caller.has_all_rights()), ..seen };
     (Some(api.presence.connected(device)), api.presence.seen(device).map(address))
 }
 

@@ -75,7 +75,7 @@ async fn metrics(
 ) -> Result<Response, Problem> {
     if !for_all {
         let caller = Caller::from_request_parts(&mut request.into_parts().0, &api).await?;
-        if !caller.may_everything() {
+        if !caller.has_all_rights() {
             let message = "Forbidden: the metrics need all rights, unless the listener has metrics = true";
             return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
         }

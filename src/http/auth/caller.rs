@@ -137,7 +137,7 @@ impl Caller {
     }
 
     /// Returns true if the caller has all rights, like an operator.
-    pub(in crate::http) fn may_everything(&self) -> bool {
+    pub(in crate::http) fn has_all_rights(&self) -> bool {
         self.access.is_everything()
     }
 

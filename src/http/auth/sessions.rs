@@ -137,8 +137,8 @@ impl SignedIn {
     }
 }
 
-fn remove_oldest(sessions: &mut HashMap<Digest, Session>, of: impl Fn(&Session) -> bool) {
-    let oldest = sessions.iter().filter(|(_, session)| of(session)).min_by_key(|(_, session)| session.used);
+fn remove_oldest(sessions: &mut HashMap<Digest, Session>, matches: impl Fn(&Session) -> bool) {
+    let oldest = sessions.iter().filter(|(_, session)| matches(session)).min_by_key(|(_, session)| session.used);
     if let Some(digest) = oldest.map(|(digest, _)| *digest) {
         sessions.remove(&digest);
     }

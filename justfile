@@ -1,4 +1,4 @@
-# Short names for what the scripts do; none of it needs `just`.
+# Short names for the scripts, which also run without `just`.
 
 # Lists the recipes.
 default:
@@ -8,19 +8,19 @@ default:
 demo *arguments:
     ./demo {{arguments}}
 
-# Makes the picture of the dashboard in the documentation anew.
+# Renders the dashboard screenshot of the documentation.
 picture:
     dashboard/picture
 
-# Installs what the tests need and runs them all, or some: `just test --test config`.
+# Installs the tools for the tests and runs all tests, or some: `just test --test config`.
 test *arguments:
     ./test {{arguments}}
 
-# What must pass before a change lands.
+# Runs all checks that a change must pass.
 ci:
     .ci/run
 
-# Runs the fuzz targets, or one: `just fuzz codec 10000000`.
+# Runs all fuzz targets, or one: `just fuzz codec 10000000`.
 fuzz *arguments:
     ./fuzz/run {{arguments}}
 

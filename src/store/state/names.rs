@@ -37,7 +37,7 @@ struct DeviceNames {
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::store) enum Admission {
     /// The shadow is the classic one, or the device has room for another name.
-    QueueReservation,
+    Free,
     /// The device has room for another name once these tombstones are purged.
     Purge(Purge),
     /// The device is at its maximum.
@@ -69,7 +69,7 @@ impl NameCounts {
         search: &PurgeSearch<'_>,
     ) -> Result<Admission, StoreError> {
         if key.name.is_none() {
-            return Ok(Admission::QueueReservation);
+            return Ok(Admission::Free);
         }
         let device = &key.device;
         let names_max = self.names_max;
@@ -81,7 +81,7 @@ impl NameCounts {
             }
         };
         if names.count < names_max {
-            return Ok(Admission::QueueReservation);
+            return Ok(Admission::Free);
         }
         if names.next_search.is_some_and(|next| !search.is_due(next)) {
             return Ok(Admission::Full);

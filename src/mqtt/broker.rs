@@ -1,4 +1,6 @@
-//! What all connections share: the router, the sessions, the way to the shadows, the limits.
+//! The state that all connections share: the router, the sessions, the engine and the limits.
+//!
+//! Also here: the publication of wills, and of ordinary messages.
 
 pub mod external;
 pub mod filters;
@@ -55,36 +57,36 @@ use crate::{
     shadow::{Command, DocumentLimits, Rejection, Sender},
 };
 
-/// The broker.
+/// The shared state of all MQTT connections.
 pub struct Broker {
-    /// Who subscribed to what.
+    /// Subscriptions and retained messages.
     pub router: Arc<Router>,
-    /// How shadow events reach subscribers.
+    /// Fan-out of shadow events to subscribers.
     pub events: Arc<Events>,
-    /// The way to the shadows.
+    /// The engine, which decides commands on shadows.
     pub service: Arc<Service>,
-    /// Every session.
+    /// All sessions, connected or not.
     pub sessions: Sessions,
-    /// Which devices are connected.
+    /// Presence of the devices.
     pub presence: PresenceTable,
-    /// What a connection may take.
+    /// Limits of each connection.
     pub limits: ConnectionLimits,
-    /// Who is let in, and may do what.
+    /// Authentication and authorization of clients.
     pub authority: Arc<Authority>,
-    /// What happened so far.
+    /// Counters of connections and messages.
     pub counters: Arc<Counters>,
-    /// What was not delivered so far.
+    /// Counters of undelivered messages.
     pub drops: Arc<DropCounters>,
-    /// Lines about refusals of which a client cannot be told why.
+    /// Limit on log lines about refusals that carry no reason to the client.
     pub refusals: LineLimit,
     closing: watch::Sender<bool>,
-    /// Wills that wait for room in the engine.
+    /// Wills that wait for a reservation in the engine queue.
     wills: Mutex<JoinSet<()>>,
     sessions_made: AtomicU64,
     client_ids: (RandomState, AtomicU64),
 }
 
-/// A will that is a request to a shadow, its payload not yet read.
+/// A will that is a shadow request, with its payload not yet parsed.
 struct WillRequest {
     owner: SessionKey,
     access: Access,
@@ -93,18 +95,18 @@ struct WillRequest {
     properties: Option<Box<Properties>>,
 }
 
-/// What one connection may take.
+/// The limits of one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
-    /// Of its packets.
+    /// Limits of its packets.
     pub frame: FrameLimits,
-    /// Of its session.
+    /// Limits of its session.
     pub session: SessionLimits,
-    /// Of its queue.
+    /// Limits of its outbox.
     pub queue: QueueLimits,
-    /// Bytes of output that wait for a client that does not read.
+    /// Bytes of output buffered for a client that does not read.
     pub output_bytes_max: usize,
-    /// Of what it sends.
+    /// Limits on the rates at which the client sends.
     pub pace: ConnectionRateLimits,
     /// Bytes of a topic name or filter.
     pub topic_bytes_max: usize,
@@ -112,14 +114,14 @@ pub struct ConnectionLimits {
     pub filters_max: usize,
     /// Seconds its session may outlive it.
     pub session_expiry_max: u32,
-    /// Seconds; at 65,535 a client may also have none.
+    /// Longest keep-alive in seconds; 65,535 also allows a client to have none.
     pub keep_alive_max: u16,
-    /// Of a shadow.
+    /// Limits of a shadow document.
     pub document: DocumentLimits,
 }
 
 impl Broker {
-    /// A broker without connections.
+    /// Returns a broker without connections.
     #[must_use]
     pub fn new(
         service: Arc<Service>,
@@ -150,17 +152,17 @@ impl Broker {
         }
     }
 
-    /// A new session for a client with `access`.
+    /// Returns a new session for a client with `access`.
     #[must_use]
     pub fn new_session(&self, access: &Access) -> ClientSession {
         let id = SessionId(self.sessions_made.fetch_add(1, Ordering::Relaxed));
         let outbox = Outbox::new(id, self.limits.queue, self.drops.clone(), access.clone());
-        let allowance = self.service.quotas().principals.of(access.principal().name(), Instant::now());
-        let (session, filters) = (Session::new(self.limits.session), Filters::new(allowance));
+        let quota = self.service.quotas().principals.of(access.principal().name(), Instant::now());
+        let (session, filters) = (Session::new(self.limits.session), Filters::new(quota));
         ClientSession { session, outbox: Arc::new(outbox), filters, resync: Resync::default() }
     }
 
-    /// A client id that no client has and none can guess.
+    /// Returns a client id that no other client has and none can guess.
     #[must_use]
     pub fn unique_client_id(&self) -> String {
         let (seed, made) = &self.client_ids;
@@ -168,11 +170,12 @@ impl Broker {
         format!("auto-{:016x}{count:x}", seed.hash_one(count))
     }
 
-    /// Publishes an ordinary message of `by`, and retains it if it says so. Returns how many sessions are to have it.
+    /// Publishes an ordinary message of `by`, and retains it if its retain flag is set. Returns the number of sessions
+    /// that it is queued for.
     ///
     /// # Errors
     ///
-    /// The quota of retained messages that it is above, which is counted; it is not published then.
+    /// The quota of retained messages that the message would exceed. It is counted, and nothing is published.
     pub(super) fn publish(
         &self,
         message: Message,
@@ -183,11 +186,12 @@ impl Broker {
         if message.retain {
             self.router.retain(&message, by).inspect_err(|cause| self.service.quotas().count(*cause))?;
         }
-        Ok(self.router.tell(&message, DeliveryKind::Ordinary { from }))
+        Ok(self.router.publish(&message, DeliveryKind::Ordinary { from }))
     }
 
-    /// Publishes what ended leaves behind, and takes its subscriptions away. What it had not acknowledged of its shared
-    /// ones goes to the others of their groups, but for those of a broker that closes.
+    /// Removes the subscriptions of a closed session and publishes its will.
+    ///
+    /// Unacknowledged deliveries of shared subscriptions go to other members of their groups, unless the broker closes.
     pub fn dispose(self: &Arc<Self>, mut ended: ClosedSession) {
         if let Some(client) = &mut ended.client {
             self.router.remove(client.outbox.id(), client.filters.iter());
@@ -201,7 +205,7 @@ impl Broker {
         }
     }
 
-    /// Disposes of sessions and wills as they fall due, until the broker closes.
+    /// Disposes of sessions and wills as they expire or become due, until the broker closes.
     pub async fn watch_sessions(self: Arc<Self>) {
         loop {
             let due = tokio::select! {
@@ -212,79 +216,82 @@ impl Broker {
         }
     }
 
-    /// Gives every session the rights that it has now; those that have none end.
+    /// Re-evaluates the rights of every session, and ends those that have none any more.
     pub fn review(self: &Arc<Self>) {
         self.sessions.review(&self.authority).into_iter().for_each(|ended| self.dispose(ended));
     }
 
-    /// Turns true when the broker closes.
+    /// Returns a receiver whose value turns true when the broker closes.
     #[must_use]
     pub fn closing(&self) -> watch::Receiver<bool> {
         self.closing.subscribe()
     }
 
-    /// Waits until the broker closes, or returns at once if it has.
+    /// Waits until the broker closes; returns at once if it has closed.
     pub async fn closed(&self) {
         let _ = self.closing().wait_for(|closing| *closing).await;
     }
 
-    /// Ends all connections and takes no more.
+    /// Ends all connections and refuses new ones.
     pub fn close(&self) {
         self.closing.send_replace(true);
         self.sessions.close(Reason::SERVER_SHUTTING_DOWN);
     }
 
-    /// Publishes the wills of the sessions that have no connection, after all connections ended: the sessions end with
-    /// the process. [MQTT-3.1.2-8] When it returns, the engine has every will.
+    /// Publishes the wills of all disconnected sessions, which end with the process [MQTT-3.1.2-8]. It is called after
+    /// all connections have ended.
+    ///
+    /// When it returns, the engine has every will.
     pub async fn finish(self: &Arc<Self>) {
         self.sessions.drain().into_iter().for_each(|ended| self.dispose(ended));
         let mut waiting = std::mem::take(&mut *self.wills.lock());
         while waiting.join_next().await.is_some() {}
     }
 
-    /// A will on a shadow's `update` is an update by its owner at this time, with what the owner may do at this time.
-    /// PROTOCOL section 2.
+    /// Publishes `will`. A will on a shadow's `update` topic is an update by its owner, with the owner's present
+    /// rights. PROTOCOL section 2.
     fn publish_will(self: &Arc<Self>, owner: SessionKey, access: Access, from: SessionId, will: Will) {
         let Will { topic, payload, qos, retain, properties, .. } = will;
         match Destination::of(&topic) {
             Destination::Ordinary if access.may_publish(topic.as_str()) => {
                 let message = Message::new(topic, payload, qos, retain, properties, Instant::now());
                 if let Err(cause) = self.publish(message, &owner.principal, Some(from)) {
-                    tracing::debug!(client = %owner.client_id, quota = cause.name(), "a will is refused");
+                    tracing::debug!(client = %owner.client_id, quota = cause.name(), "will refused");
                 }
             }
             Destination::Ordinary | Destination::Reserved(_) => self.counters.publishes_refused.add(1),
             Destination::Request(key, operation, dialect) => {
                 let request = Request::new(self.events.clone(), key, operation, dialect);
-                self.request(WillRequest { owner, access, request, payload, properties });
+                self.submit_will(WillRequest { owner, access, request, payload, properties });
             }
         }
     }
 
-    /// Has the request of a will decided. One for which there is no room yet waits by itself: neither its client's
-    /// session nor anybody else's has to. Those that wait are as many as a principal's quotas of requests
-    /// allow.
-    fn request(self: &Arc<Self>, mut will: WillRequest) {
+    /// Submits the request of a will to the engine.
+    ///
+    /// If the engine queue has no capacity, the will waits in its own task, so that no session waits for it. The
+    /// principal's request quotas bound the number of waiting wills.
+    fn submit_will(self: &Arc<Self>, mut will: WillRequest) {
         let (principal, key) = (&will.owner.principal, &will.request.key);
-        // A client that connects and dies again and again has no more updates than one that stays.
+        // The request quotas also count wills: reconnecting again and again allows no more updates.
         match self.service.admit(principal, key) {
             Ok(admitted) => will.request.admitted = Some(admitted),
             Err(rejection) => {
-                // As of a connection's request, what else is wrong with it comes first.
+                // As for a connection's request, other errors take precedence over the quota.
                 let rejection = will.prepare(self).err().unwrap_or(rejection);
                 return will.refuse(self, &rejection);
             }
         }
-        let allowance = self.service.quotas().principals.of(will.owner.principal.name(), Instant::now());
+        let quota = self.service.quotas().principals.of(will.owner.principal.name(), Instant::now());
         let weight = request::weight(&will.payload, will.properties.as_deref());
-        if let Some(permit) = self.service.try_reserve(&allowance, weight) {
+        if let Some(permit) = self.service.try_reserve(&quota, weight) {
             return will.submit(self, permit);
         }
         let broker = self.clone();
         let mut waiting = self.wills.lock();
         while waiting.try_join_next().is_some() {}
         waiting.spawn(async move {
-            match broker.service.reserve(&allowance, weight).await {
+            match broker.service.reserve(&quota, weight).await {
                 Ok(permit) => will.submit(&broker, permit),
                 Err(rejection) => will.refuse(&broker, &rejection),
             }
@@ -333,7 +340,7 @@ impl ConnectionLimits {
         }
     }
 
-    /// The keep-alive for a client that asks for `wanted` seconds, 0 being none.
+    /// Returns the keep-alive in seconds for a client that asks for `wanted` seconds; 0 is none.
     #[must_use]
     pub fn keep_alive(&self, wanted: u16) -> u16 {
         match wanted {
@@ -343,7 +350,8 @@ impl ConnectionLimits {
         }
     }
 
-    /// What CONNACK tells of the limits, where they are not what the client asked for.
+    /// Returns the limits that CONNACK reports. Expiry and keep-alive are included only where they differ from the
+    /// client's request.
     #[must_use]
     pub fn connack(&self, session_expiry: u32, keep_alive: u16) -> ConnAckLimits {
         let expiry = session_expiry.min(self.session_expiry_max);

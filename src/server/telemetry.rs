@@ -120,7 +120,7 @@ impl Telemetry {
         page.gauge(
             "umbra_sessions_lagging",
             "Connected sessions that resync from the journal because their queue was full or they were absent.",
-            load.lagging,
+            load.resyncing,
         );
         page.gauge(
             "umbra_streams",

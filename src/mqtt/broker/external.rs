@@ -1,4 +1,4 @@
-//! Ordinary messages for those who are no MQTT clients: what they publish, and what is retained.
+//! Publication of ordinary messages for requesters that are not MQTT clients.
 
 use std::time::Instant;
 
@@ -18,49 +18,49 @@ use crate::{
     },
 };
 
-/// A message from outside.
+/// A message from outside MQTT.
 #[derive(Debug)]
 pub struct ExternalMessage<'a> {
-    /// Where it is published.
+    /// The topic.
     pub topic: &'a str,
     /// The payload, which may be a part of a larger buffer.
     pub payload: &'a [u8],
-    /// 0 or 1.
+    /// QoS 0 or 1.
     pub qos: QoS,
-    /// Whether its topic keeps it.
+    /// The retain flag.
     pub retain: bool,
-    /// MQTT 5 properties, if there are any; the response topic apart.
+    /// MQTT 5 properties without the response topic, if there are any.
     pub properties: Option<Box<Properties>>,
-    /// Where a reply goes.
+    /// The topic for replies.
     pub response_topic: Option<&'a str>,
 }
 
-/// Why a message from outside was not published.
+/// Reason why a message from outside was not published.
 #[derive(Debug, thiserror::Error)]
 pub enum NotPublished {
-    /// The topic is none.
+    /// The topic or response topic is invalid.
     #[error(transparent)]
     Topic(#[from] TopicError),
-    /// The topic is longer than the configuration allows.
-    #[error("is longer than {0} bytes")]
+    /// The topic exceeds the configured length.
+    #[error("exceeds {0} bytes")]
     TooLong(usize),
-    /// The topic is not an ordinary one.
-    #[error("is a topic of shadows or of the service")]
+    /// The topic is reserved.
+    #[error("is a reserved topic of shadows or of the service")]
     Reserved,
     /// The publisher lacks the right.
     #[error("may not be published to")]
     Forbidden,
-    /// More than a quota of retained messages.
+    /// The message would exceed a quota of retained messages.
     #[error("{}", .0.full())]
     Quota(QuotaKind),
 }
 
 impl Broker {
-    /// Publishes `external` for a client with `access`, as if it came in a PUBLISH.
+    /// Publishes `external` for a client with `access`, as if it had arrived in a PUBLISH.
     ///
     /// # Errors
     ///
-    /// A [`NotPublished`]; nothing was changed.
+    /// Any [`NotPublished`]; nothing is changed.
     pub fn publish_external(&self, access: &Access, external: ExternalMessage<'_>) -> Result<(), NotPublished> {
         let topic = self.ordinary_topic(external.topic).inspect_err(|_| self.counters.publishes_refused.add(1))?;
         if !access.may_publish(topic.as_str()) {

@@ -1,4 +1,4 @@
-//! The filters that one session subscribed to, counted for its principal.
+//! The filters of one session's subscriptions, counted against the quota of its principal.
 
 use std::sync::Arc;
 
@@ -7,64 +7,65 @@ use crate::{
     mqtt::protocol::topic::TopicFilter,
 };
 
-/// The filters of one session. Dropped, they are given back to the principal's allowance.
+/// The filters of one session. Dropping them releases them from the principal's quota.
 #[derive(Debug)]
 pub struct Filters {
-    held: Vec<TopicFilter>,
-    allowance: Arc<PrincipalQuota>,
+    filters: Vec<TopicFilter>,
+    quota: Arc<PrincipalQuota>,
 }
 
 impl Filters {
-    /// None yet, of a session whose principal has this allowance.
+    /// Returns an empty list for a session whose principal has this quota.
     #[must_use]
-    pub fn new(allowance: Arc<PrincipalQuota>) -> Self {
-        Self { held: Vec::new(), allowance }
+    pub fn new(quota: Arc<PrincipalQuota>) -> Self {
+        Self { filters: Vec::new(), quota }
     }
 
-    /// What the principal may use.
+    /// Returns the quota of the principal.
     #[must_use]
-    pub fn allowance(&self) -> &Arc<PrincipalQuota> {
-        &self.allowance
+    pub fn quota(&self) -> &Arc<PrincipalQuota> {
+        &self.quota
     }
 
-    /// Whether `filter` is one of them.
+    /// Returns true if the session has `filter`.
     #[must_use]
     pub fn contains(&self, filter: &TopicFilter) -> bool {
-        self.held.contains(filter)
+        self.filters.contains(filter)
     }
 
-    /// Adds `filter`, which is not one of them.
+    /// Adds `filter`, which the session does not have yet.
     ///
     /// # Errors
     ///
-    /// The session has `max` already, or its principal as many as it may.
+    /// - [`QuotaKind::Subscriptions`]: the session has `max` filters.
+    /// - [`QuotaKind::PrincipalSubscriptions`]: the principal has reached its quota.
     pub fn add(&mut self, filter: &TopicFilter, max: usize) -> Result<(), QuotaKind> {
-        if self.held.len() >= max {
+        if self.filters.len() >= max {
             return Err(QuotaKind::Subscriptions);
         }
-        if !self.allowance.subscribe() {
+        if !self.quota.subscribe() {
             return Err(QuotaKind::PrincipalSubscriptions);
         }
-        self.held.push(filter.clone());
+        self.filters.push(filter.clone());
         Ok(())
     }
 
-    /// Removes `filter`, if it is one of them.
+    /// Removes `filter` if the session has it.
     pub fn remove(&mut self, filter: &TopicFilter) {
-        if let Some(at) = self.held.iter().position(|held| held == filter) {
-            self.held.remove(at);
-            self.allowance.unsubscribe(1);
+        if let Some(at) = self.filters.iter().position(|own| own == filter) {
+            self.filters.remove(at);
+            self.quota.unsubscribe(1);
         }
     }
 
-    /// All of them.
+    /// Iterates over the filters.
     pub fn iter(&self) -> std::slice::Iter<'_, TopicFilter> {
-        self.held.iter()
+        self.filters.iter()
     }
 }
 
 impl Drop for Filters {
     fn drop(&mut self) {
-        self.allowance.unsubscribe(self.held.len());
+        self.quota.unsubscribe(self.filters.len());
     }
 }

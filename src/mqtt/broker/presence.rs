@@ -1,18 +1,16 @@
-//! Which devices are connected, as far as this process knows: a device is while any connection of its principal is
-//! open.
+//! The presence of devices. A device is connected while any connection of its principal is open.
 //!
-//! A device's principal is its device id; an anonymous client counts as the device that its client id names. Either
-//! only if it may update that device's classic shadow: an app or a viewer is no device, whatever it is called. That a
-//! client may do everything tells nothing about what it is: such a one is the device from its first request to a shadow
-//! of it on.
+//! The principal of a device has the device id as its name. An anonymous client counts as the device that its client id
+//! names. Both count only if they may update the classic shadow of that device, so that apps and viewers are no
+//! devices. A client with all rights counts as the device from its first request to one of the device's shadows.
 //!
-//! Nobody is sent a presence as it changes. A change gets a number and is told to the outboxes of those who subscribed;
-//! they note which topics changed or, if those are many, since which number. When it is the turn of what is noted, the
-//! connection sends it as it is then ([`crate::mqtt::shadow::resync`]). So a device that comes and goes costs a slow
-//! subscriber one message, and the newest state always arrives.
+//! A change of presence is not queued as a message. It gets a number and is marked in the outboxes of the subscribers.
+//! An outbox keeps the changed topics or, if there are many, the number since which all changes count. The connection
+//! then sends the current presence ([`crate::mqtt::shadow::resync`]). A device that connects and disconnects often
+//! costs a slow subscriber one message, and the newest state always arrives.
 //!
-//! The table is in memory alone. It keeps those who went away, up to a number of devices: then the ones that went first
-//! are forgotten. After a start nothing is known of a device before it connects.
+//! The table is in memory only, and empty at a start. It keeps disconnected devices up to a limit, beyond which those
+//! that disconnected first are evicted.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,33 +36,33 @@ use crate::{
     wire,
 };
 
-/// The devices that are connected, or were.
+/// The table of devices that are or were connected.
 pub struct PresenceTable {
     table: Mutex<PresenceEntries>,
     devices_max: usize,
     router: Arc<Router>,
 }
 
-/// What is known of a device.
+/// The presence of one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Presence {
-    /// Whether a connection of it is open.
+    /// True while a connection of the device is open.
     pub connected: bool,
-    /// When it came, while it is connected; then when it was heard last.
+    /// While connected, the time when it connected; after that, the time when its last packet was received.
     pub last_seen: Timestamp,
-    /// Where its newest connection came from.
+    /// The client address of its newest connection.
     pub address: IpAddr,
-    /// What it spoke there.
+    /// The protocol version of its newest connection.
     pub protocol: Protocol,
 }
 
 #[derive(Default)]
 struct PresenceEntries {
     devices: BTreeMap<DeviceId, Device>,
-    /// The number of each device's last change; the highest is the newest.
+    /// Devices by the number of their last change; the highest is the newest.
     changes: BTreeMap<u64, DeviceId>,
-    /// Those numbers of devices that are not connected.
-    absent: BTreeSet<u64>,
+    /// The numbers in `changes` of disconnected devices.
+    disconnected: BTreeSet<u64>,
     newest: u64,
 }
 
@@ -74,20 +72,20 @@ struct Device {
     changed: u64,
 }
 
-/// A change on its way to those who subscribed.
-struct Notice {
+/// A presence change to publish.
+struct PresenceChange {
     key: ShadowKey,
     message: Arc<Message>,
 }
 
 impl PresenceTable {
-    /// A table of at most `devices_max` devices, or as many as are connected.
+    /// Returns a table of at most `devices_max` devices. Connected devices may exceed the limit.
     #[must_use]
     pub fn new(router: Arc<Router>, devices_max: usize) -> Self {
         Self { table: Mutex::default(), devices_max, router }
     }
 
-    /// A connection of `device` was opened.
+    /// Records that a connection of `device` was opened.
     pub(in crate::mqtt) fn opened(&self, device: &DeviceId, address: IpAddr, protocol: Protocol, now: Timestamp) {
         let mut table = self.table.lock();
         let presence = Presence { connected: true, last_seen: now, address, protocol };
@@ -100,52 +98,52 @@ impl PresenceTable {
             return;
         }
         self.change(&mut table, device, 1, presence);
-        table.forget_beyond(self.devices_max);
+        table.evict_beyond(self.devices_max);
     }
 
-    /// One of its connections has ended; it was heard last at `heard`.
-    pub(in crate::mqtt) fn closed(&self, device: &DeviceId, heard: Timestamp) {
+    /// Records that a connection of `device` ended, whose last packet was received at `last_received`.
+    pub(in crate::mqtt) fn closed(&self, device: &DeviceId, last_received: Timestamp) {
         let mut table = self.table.lock();
         let Some(known) = table.devices.get_mut(device) else { return };
         known.connections = known.connections.saturating_sub(1);
         if known.connections == 0 {
-            let presence = Presence { connected: false, last_seen: heard, ..known.presence };
+            let presence = Presence { connected: false, last_seen: last_received, ..known.presence };
             self.change(&mut table, device, 0, presence);
         }
     }
 
-    /// What is known of `device`.
+    /// Returns the presence of `device`, if it is in the table.
     #[must_use]
     pub fn of(&self, device: &DeviceId) -> Option<Presence> {
         self.table.lock().devices.get(device).map(|device| device.presence)
     }
 
-    /// How many devices are connected.
+    /// Returns the number of connected devices.
     #[must_use]
     pub fn connected_count(&self) -> usize {
         let table = self.table.lock();
-        table.devices.len() - table.absent.len()
+        table.devices.len() - table.disconnected.len()
     }
 
-    /// The devices that are known, in order, at most `limit` after `after`.
+    /// Returns the devices in the table after `after`, in order, at most `limit`.
     pub(in crate::mqtt) fn page(&self, after: Option<&DeviceId>, limit: usize) -> Vec<DeviceId> {
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         let table = self.table.lock();
         table.devices.range((after, Bound::Unbounded)).take(limit).map(|(device, _)| device.clone()).collect()
     }
 
-    /// The devices whose last change is numbered above `after`, oldest change first, at most `limit`.
+    /// Returns the devices whose last change has a number above `after`, oldest change first, at most `limit`.
     pub(in crate::mqtt) fn changed_after(&self, after: u64, limit: usize) -> Vec<(u64, DeviceId)> {
         let table = self.table.lock();
         let changes = table.changes.range((Bound::Excluded(after), Bound::Unbounded));
         changes.take(limit).map(|(number, device)| (*number, device.clone())).collect()
     }
 
-    /// Keeps a change and tells it, under the lock: changes of one device are noted in their order.
+    /// Records and publishes a change. Both happen under the lock, so that changes of one device are marked in order.
     fn change(&self, table: &mut PresenceEntries, device: &DeviceId, connections: usize, presence: Presence) {
         let number = table.put(device, connections, presence);
-        let notice = Notice { key: ShadowKey::classic(device.clone()), message: message(device, presence) };
-        self.router.tell(&notice, DeliveryKind::Presence { number });
+        let change = PresenceChange { key: ShadowKey::classic(device.clone()), message: message(device, presence) };
+        self.router.publish(&change, DeliveryKind::Presence { number });
     }
 }
 
@@ -155,18 +153,18 @@ impl PresenceEntries {
         let changed = self.newest;
         if let Some(former) = self.devices.insert(device.clone(), Device { connections, presence, changed }) {
             self.changes.remove(&former.changed);
-            self.absent.remove(&former.changed);
+            self.disconnected.remove(&former.changed);
         }
         self.changes.insert(changed, device.clone());
         if !presence.connected {
-            self.absent.insert(changed);
+            self.disconnected.insert(changed);
         }
         changed
     }
 
-    fn forget_beyond(&mut self, devices_max: usize) {
+    fn evict_beyond(&mut self, devices_max: usize) {
         while self.devices.len() > devices_max
-            && let Some(oldest) = self.absent.pop_first()
+            && let Some(oldest) = self.disconnected.pop_first()
         {
             if let Some(device) = self.changes.remove(&oldest) {
                 self.devices.remove(&device);
@@ -175,13 +173,13 @@ impl PresenceEntries {
     }
 }
 
-impl Publication for Notice {
+impl Publication for PresenceChange {
     fn topic(&self) -> &str {
         self.message.topic.as_str()
     }
 
-    /// Who may read anything of a device's classic shadow may know whether it is there.
-    fn told_to(&self, _: SessionId, access: &Access) -> Option<Arc<Message>> {
+    /// Presence may be read by clients that may read any part of the device's classic shadow.
+    fn message_for(&self, _: SessionId, access: &Access) -> Option<Arc<Message>> {
         access.projection(&self.key, Operation::Subscribe).map(|_| Arc::clone(&self.message))
     }
 }
@@ -192,30 +190,30 @@ impl fmt::Debug for PresenceTable {
     }
 }
 
-/// The message that tells that `device` is as `presence` says.
+/// Returns the retained message with the presence of `device`.
 pub(in crate::mqtt) fn message(device: &DeviceId, presence: Presence) -> Arc<Message> {
     let payload = wire::presence(presence.connected, presence.last_seen);
     fan_out::retained_message(&topics::presence(device), payload)
 }
 
-/// The device that a client with `access` is, as far as its rights tell.
+/// Returns the device that a client with `access` counts as by its rights.
 pub(in crate::mqtt) fn device_of(access: &Access) -> Option<DeviceId> {
-    let device = DeviceId::new(called(access)).ok().filter(|_| !access.is_everything())?;
+    let device = DeviceId::new(client_name(access)).ok().filter(|_| !access.is_everything())?;
     access.admit_any(&ShadowKey::classic(device.clone()), Operation::Update).is_ok().then_some(device)
 }
 
-/// Whether a client with `access` shows, by asking something of a shadow of `device`, that it is that device.
+/// Returns true if a client with `access` counts as `device` once it requests one of the device's shadows.
 pub(in crate::mqtt) fn acts_as(access: &Access, device: &DeviceId) -> bool {
-    access.is_everything() && called(access) == device.as_str()
+    access.is_everything() && client_name(access) == device.as_str()
 }
 
-/// What a client is called if it is a device.
-fn called(access: &Access) -> &str {
+/// Returns the principal's name, or the client id of an anonymous client.
+fn client_name(access: &Access) -> &str {
     let name: &str = access.principal().name();
     name.strip_prefix("anonymous/").unwrap_or(name)
 }
 
-/// The device whose presence `topic` tells.
+/// Returns the device of a presence topic.
 pub(in crate::mqtt) fn device_in(topic: &TopicName) -> Option<DeviceId> {
     topics::presence_of(topic.as_str())
 }
@@ -239,8 +237,8 @@ mod tests {
         PresenceTable::new(Arc::new(Router::new(RetainedLimits::of(&Limits::default()))), devices_max)
     }
 
-    /// Numbers, devices and whether they are connected, oldest change first.
-    fn told(table: &PresenceTable) -> Vec<(u64, String, bool)> {
+    /// Returns the number, device and connected flag of each change, oldest first.
+    fn changes(table: &PresenceTable) -> Vec<(u64, String, bool)> {
         let changes = table.changed_after(0, 100).into_iter();
         changes.map(|(number, id)| (number, id.as_str().to_owned(), table.of(&id).unwrap().connected)).collect()
     }
@@ -255,17 +253,17 @@ mod tests {
         let connected =
             Presence { connected: true, last_seen: Timestamp(100), address: ADDRESS, protocol: Protocol::V5 };
         assert_eq!(table.of(&a), Some(connected));
-        assert_eq!((told(&table), table.connected_count()), (vec![(1, "a".to_owned(), true)], 1));
+        assert_eq!((changes(&table), table.connected_count()), (vec![(1, "a".to_owned(), true)], 1));
         table.closed(&a, Timestamp(103));
         assert_eq!(table.of(&a), Some(Presence { connected: false, last_seen: Timestamp(103), ..connected }));
-        assert_eq!((told(&table), table.connected_count()), (vec![(2, "a".to_owned(), false)], 0));
+        assert_eq!((changes(&table), table.connected_count()), (vec![(2, "a".to_owned(), false)], 0));
         table.closed(&a, Timestamp(104));
-        assert_eq!(told(&table).len(), 1, "one more end changes nothing");
+        assert_eq!(changes(&table).len(), 1, "another close changes nothing");
         assert_eq!(table.of(&device("b")), None);
     }
 
     #[test]
-    fn those_that_went_first_are_forgotten_first() {
+    fn devices_that_disconnected_first_are_evicted_first() {
         let table = table(3);
         let open = |id: &str| table.opened(&device(id), ADDRESS, Protocol::V4, Timestamp(1));
         let close = |id: &str| table.closed(&device(id), Timestamp(2));
@@ -273,11 +271,11 @@ mod tests {
         close("b");
         close("a");
         open("d");
-        assert_eq!(told(&table), [(3, "c".to_owned(), true), (5, "a".to_owned(), false), (6, "d".to_owned(), true)]);
+        assert_eq!(changes(&table), [(3, "c".to_owned(), true), (5, "a".to_owned(), false), (6, "d".to_owned(), true)]);
         open("e");
         open("f");
         let ids: Vec<_> = table.page(None, 10).iter().map(|id| id.as_str().to_owned()).collect();
-        assert_eq!(ids, ["c", "d", "e", "f"], "who is connected is never forgotten");
+        assert_eq!(ids, ["c", "d", "e", "f"], "a connected device is never evicted");
         assert_eq!(table.page(Some(&device("d")), 1), [device("e")]);
     }
 }

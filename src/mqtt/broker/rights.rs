@@ -1,5 +1,7 @@
-//! Which will a client may leave, and which filters it may subscribe to: those that may select anything it may receive.
-//! What it then receives is decided message by message ([`super::router::Publication`]).
+//! Rights to leave a will and to subscribe to a filter.
+//!
+//! A filter is granted if it can select anything that the client may receive. Each message is then authorized by itself
+//! ([`super::router::Publication`]).
 
 use std::borrow::Cow;
 
@@ -14,13 +16,12 @@ use crate::{
     },
 };
 
-/// Whether a client with `access` may leave `will`.
+/// Checks that a client with `access` may leave `will`. The will is checked again when it is published.
 ///
 /// # Errors
 ///
-/// The reason and explanation for a will that could never be published. One that is accepted is checked again when its
-/// time comes.
-pub(in crate::mqtt) fn may_leave(access: &Access, will: Option<&Will>) -> Result<(), (Reason, Cow<'static, str>)> {
+/// The reason code and reason string if the will could never be published.
+pub(in crate::mqtt) fn check_will(access: &Access, will: Option<&Will>) -> Result<(), (Reason, Cow<'static, str>)> {
     let Some(will) = will else { return Ok(()) };
     let allowed = match Destination::of(&will.topic) {
         Destination::Ordinary => access.may_publish(will.topic.as_str()),
@@ -32,7 +33,7 @@ pub(in crate::mqtt) fn may_leave(access: &Access, will: Option<&Will>) -> Result
     if allowed { Ok(()) } else { Err((Reason::NOT_AUTHORIZED, "this client may not publish its will".into())) }
 }
 
-/// Whether `filter` may select a topic that may be received with `access`.
+/// Returns true if `filter` can select a topic that a client with `access` may receive.
 pub(in crate::mqtt) fn may_subscribe(access: &Access, filter: &TopicFilter) -> bool {
     let filter = filter.as_str();
     access.may_receive_some(filter)
@@ -40,7 +41,7 @@ pub(in crate::mqtt) fn may_subscribe(access: &Access, filter: &TopicFilter) -> b
             .any(|shape| selected(filter, &shape).is_some_and(|(device, name)| access.may_follow_some(device, name)))
 }
 
-/// Which devices and names `filter` selects of the topics of this `shape`; `None`: none.
+/// Returns the devices and names that `filter` selects among the topics of this `shape`; `None` if it selects none.
 fn selected<'f>(filter: &'f str, shape: &[topics::Level]) -> Option<(NameFilter<'f>, Option<NameFilter<'f>>)> {
     // [MQTT-4.7.2-1]
     if filter.starts_with(['+', '#']) && shape.first() == Some(&topics::Level::Is("$aws")) {

@@ -1,11 +1,11 @@
-//! Every session there is: which are connected, which wait for their client, and what falls due while they wait.
+//! The table of sessions: connected and disconnected ones, and the timers of the disconnected.
 //!
-//! A session belongs to a principal and client id; the same client id of another principal is another session. Its
-//! state is owned by the connection that serves it and parked here in between. A second connection of the same client
-//! takes the session over: it asks the first to end, waits until that has parked the session, and takes it from there,
-//! so no two tasks ever hold one session.
+//! A session belongs to a principal and a client id; the same client id of another principal is another session. The
+//! connection owns the session's state while it serves it, and returns it to the table when it ends. A second
+//! connection of the same client takes the session over. It signals the first one to end, waits until that has
+//! released the session, and then attaches it, so no two tasks ever own one session.
 //!
-//! Delayed wills and session expiry are instants in one ordered set; [`Sessions::due`] hands out what has fallen due.
+//! Delayed wills and session expiry are instants in one ordered set. [`Sessions::due`] returns those that have passed.
 
 mod session_counts;
 
@@ -34,7 +34,7 @@ use crate::{
     },
 };
 
-/// Whose session it is.
+/// The identity of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SessionKey {
     /// The principal.
@@ -43,42 +43,42 @@ pub struct SessionKey {
     pub client_id: Arc<str>,
 }
 
-/// All that one session consists of.
+/// The whole state of one session.
 #[derive(Debug)]
 pub struct ClientSession {
     /// The protocol state.
     pub session: Session,
-    /// What waits to be sent.
+    /// The queue of deliveries to the client.
     pub outbox: Arc<Outbox>,
-    /// Its filters, as the router has them.
+    /// The filters of its subscriptions in the router.
     pub filters: Filters,
-    /// What its connection has yet to look up and send.
+    /// The state that its connection has yet to read and send.
     pub(in crate::mqtt) resync: Resync,
 }
 
-/// A session in the hands of a connection.
+/// A session that a connection owns.
 #[derive(Debug)]
 pub struct Attached {
     /// The session.
     pub client: ClientSession,
-    /// Whether it was there before.
+    /// True if the session existed before.
     pub present: bool,
-    /// Resolves when the connection has to end, with the reason.
+    /// Resolves with the reason when the connection has to end.
     pub disconnect_signal: oneshot::Receiver<Reason>,
-    /// The session this one replaces, if the client asked for a clean start.
+    /// The session that this one replaces because of a clean start.
     pub replaced: Option<ClosedSession>,
 }
 
-/// What is left to do for a session that is no more, or for a will whose time has come.
+/// The remains of a session that ended, or a will that is due.
 #[derive(Debug)]
 pub struct ClosedSession {
-    /// Whose it was.
+    /// The identity of the session.
     pub key: SessionKey,
-    /// What its owner may do.
+    /// The rights of its client.
     pub access: Access,
     /// The session that leaves the will: its No Local subscriptions do not get it.
     pub from: SessionId,
-    /// The session, if it is over: its subscriptions are to be removed.
+    /// The session, if it ended: its subscriptions have to be removed.
     pub client: Option<ClientSession>,
     /// The will to publish.
     pub will: Option<Will>,
@@ -95,25 +95,25 @@ pub struct Sessions {
 #[derive(Debug, Default)]
 struct SessionTable {
     entries: HashMap<SessionKey, SessionSlot>,
-    /// Whose `entries` are, changed with them.
+    /// Counts of `entries` per principal, updated with them.
     session_counts: SessionCounts,
     timers: BTreeMap<(Instant, u64), SessionKey>,
     timers_made: u64,
-    /// Set once: no connection is taken any more.
+    /// Set once: new connections are refused from then on.
     closing: bool,
 }
 
 #[derive(Debug)]
 enum SessionSlot {
-    /// A connection holds the session. `disconnect` is taken by the first that wants it to end.
+    /// A connection owns the session. The first requester of its end takes `disconnect`.
     Connected {
         disconnect: Option<oneshot::Sender<Reason>>,
         released: Arc<Notify>,
         auth_context: Box<AuthContext>,
         outbox: Arc<Outbox>,
     },
-    /// Nobody does.
-    DisconnectedSession(Box<DisconnectedSession>),
+    /// No connection owns the session.
+    Disconnected(Box<DisconnectedSession>),
 }
 
 #[derive(Debug)]
@@ -125,53 +125,55 @@ struct DisconnectedSession {
     timer: (Instant, u64),
 }
 
-/// What came of an attempt to take a session.
+/// The result of one attempt to attach a session.
 enum AttachAttempt {
-    AcceptedCommand(Box<Attached>),
-    /// A connection holds it, and was told to end. Resolves when it has given the session back.
-    Held(OwnedNotified),
+    Attached(Box<Attached>),
+    /// Another connection owns the session and was signalled to end. Resolves when it has released the session.
+    InUse(OwnedNotified),
 }
 
-/// The sessions in numbers.
+/// Numbers of sessions and queued bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// In the hands of a connection.
+    /// Sessions with a connection.
     pub connected: usize,
-    /// Waiting for their client.
+    /// Sessions without a connection.
     pub disconnected: usize,
-    /// Connected ones that have to catch up from the journal.
-    pub lagging: usize,
-    /// Bytes queued towards all of them.
+    /// Connected sessions that resync from the journal.
+    pub resyncing: usize,
+    /// Bytes queued in all outboxes.
     pub queued_bytes: usize,
-    /// Bytes queued towards that of them with the most.
+    /// Bytes queued in the fullest outbox.
     pub queued_bytes_largest: usize,
 }
 
-/// Why a connection gets no session.
+/// Reason why a connection gets no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// There are as many sessions or connections as there may be, altogether or of its principal.
+    /// A quota of sessions or connections is reached, of the server or of the principal.
     Quota(QuotaKind),
-    /// Its client is no longer let in.
+    /// The client's authentication is no longer valid.
     NoRights,
-    /// The server is about to end.
+    /// The server shuts down.
     Closing,
 }
 
 impl Sessions {
-    /// A table of at most `max` sessions.
+    /// Returns an empty table with these limits.
     #[must_use]
     pub fn new(max: SessionsMax) -> Self {
         Self { table: Mutex::default(), max, timers_changed: Notify::new() }
     }
 
-    /// Gives the session of `key` to a new connection that was let in on `auth_context`, ending the one that holds it;
-    /// `make` makes a new session. It has the rights of that moment: while it waited its token may have ended, or
-    /// rights may have been read anew. From then on it is in the table, and reviewed there.
+    /// Attaches the session of `key` to a new connection authenticated by `auth_context`, or a new session from `make`.
+    ///
+    /// A connection that owns the session is ended first. Rights are evaluated when the session is attached, since the
+    /// client's token may have expired, or rules may have been reloaded, while it waited. From then on
+    /// [`Sessions::review`] updates them.
     ///
     /// # Errors
     ///
-    /// A [`Refusal`]; what there is stays as it is then, but for a connection that was waited for.
+    /// Any [`Refusal`]. Nothing is changed then, except that a previous connection may have ended.
     pub async fn attach(
         &self,
         key: &SessionKey,
@@ -182,14 +184,16 @@ impl Sessions {
     ) -> Result<Attached, Refusal> {
         loop {
             match self.try_attach(key, auth_context, clean_start, authority, &make)? {
-                AttachAttempt::AcceptedCommand(attached) => return Ok(*attached),
-                AttachAttempt::Held(released) => released.await,
+                AttachAttempt::Attached(attached) => return Ok(*attached),
+                AttachAttempt::InUse(released) => released.await,
             }
         }
     }
 
-    /// Takes back the session of a connection that ended, to keep it for `expiry` seconds if its client may come back,
-    /// and tells what to do now.
+    /// Takes back the session of a connection that ended, and keeps it for `expiry` seconds. Returns what has to be
+    /// disposed of now.
+    ///
+    /// The session ends at once if `expiry` is 0, the server closes, or the client has no rights any more.
     pub fn release(&self, key: &SessionKey, client: ClientSession, expiry: u32, will: Option<Will>) -> ClosedSession {
         let now = Instant::now();
         let mut table = self.table.lock();
@@ -209,13 +213,13 @@ impl Sessions {
         let timer = table.set_timer(key, expires, will_later.as_ref().map(|(at, _)| *at));
         let disconnected = DisconnectedSession { auth_context, client, expires, will: will_later, timer };
         table.session_counts.add(&key.principal, false);
-        table.entries.insert(key.clone(), SessionSlot::DisconnectedSession(Box::new(disconnected)));
+        table.entries.insert(key.clone(), SessionSlot::Disconnected(Box::new(disconnected)));
         drop(table);
         self.timers_changed.notify_one();
         ClosedSession { key: key.clone(), access, from, client: None, will: will_now }
     }
 
-    /// Waits until a will or a session falls due, and hands out what has.
+    /// Waits until a will is due or a session expires, and returns all that are.
     pub async fn due(&self) -> Vec<ClosedSession> {
         loop {
             let changed = self.timers_changed.notified();
@@ -233,7 +237,7 @@ impl Sessions {
         }
     }
 
-    /// Ends every connection with `reason` and takes no more of them.
+    /// Ends every connection with `reason` and refuses new ones.
     pub fn close(&self, reason: Reason) {
         let mut table = self.table.lock();
         table.closing = true;
@@ -246,39 +250,38 @@ impl Sessions {
         }
     }
 
-    /// Gives each session the rights that its standing is worth now. One that is worth none ends: a parked one is
-    /// handed out, a connected one ends with its connection. That ends with [`Reason::NOT_AUTHORIZED`] also where its
-    /// client may come back, but has to be let in anew.
+    /// Re-evaluates the rights of each session. A session without any rights ends: a disconnected one is returned, a
+    /// connected one ends with its connection.
     ///
-    /// The table is taken for one session at a time, so that nobody waits for all of them. A client that comes
-    /// meanwhile has the rights of now.
+    /// A connection ends with [`Reason::NOT_AUTHORIZED`] also if its client keeps rights but has to authenticate anew.
+    /// The table is locked for one session at a time. A client that connects meanwhile gets its present rights.
     pub fn review(&self, authority: &Authority) -> Vec<ClosedSession> {
         let keys: Vec<_> = self.table.lock().entries.keys().cloned().collect();
         keys.into_iter().filter_map(|key| self.table.lock().review(key, authority)).collect()
     }
 
-    /// Hands out every parked session as ended; for the end of the server, after [`Sessions::close`].
+    /// Ends every disconnected session and returns them, when the server shuts down. Called after [`Sessions::close`].
     pub fn drain(&self) -> Vec<ClosedSession> {
         let mut table = self.table.lock();
         table.timers.clear();
         let SessionTable { entries, session_counts, .. } = &mut *table;
-        let disconnected = entries.extract_if(|_, entry| matches!(entry, SessionSlot::DisconnectedSession(_)));
+        let disconnected = entries.extract_if(|_, entry| matches!(entry, SessionSlot::Disconnected(_)));
         let disconnected = disconnected.inspect(|(key, _)| session_counts.remove(&key.principal, false));
         let ended = |(key, entry)| match entry {
-            SessionSlot::DisconnectedSession(disconnected) => Some(disconnected.into_closed(key)),
+            SessionSlot::Disconnected(disconnected) => Some(disconnected.into_closed(key)),
             SessionSlot::Connected { .. } => None,
         };
         disconnected.filter_map(ended).collect()
     }
 
-    /// How many sessions there are, and what is queued towards them. Looks at every one, the table free meanwhile.
+    /// Counts the sessions and their queued bytes. The outboxes are read without the lock of the table.
     #[must_use]
     pub fn load(&self) -> Load {
         let entries: Vec<(bool, Arc<Outbox>)> = {
             let table = self.table.lock();
             let outboxes = table.entries.values().map(|entry| match entry {
                 SessionSlot::Connected { outbox, .. } => (true, outbox.clone()),
-                SessionSlot::DisconnectedSession(disconnected) => (false, disconnected.client.outbox.clone()),
+                SessionSlot::Disconnected(disconnected) => (false, disconnected.client.outbox.clone()),
             });
             outboxes.collect()
         };
@@ -291,12 +294,12 @@ impl Sessions {
                 true => load.connected += 1,
                 false => load.disconnected += 1,
             }
-            load.lagging += usize::from(connected && outbox.lag().is_some());
+            load.resyncing += usize::from(connected && outbox.resync_since().is_some());
         }
         load
     }
 
-    /// How many sessions there are, connected or not.
+    /// Returns the number of sessions, connected or not.
     #[must_use]
     pub fn count(&self) -> usize {
         self.table.lock().entries.len()
@@ -316,7 +319,7 @@ impl Sessions {
         }
         let access = authority.review(auth_context).ok_or(Refusal::NoRights)?;
         if let Some(released) = table.take_over(key) {
-            return Ok(AttachAttempt::Held(released));
+            return Ok(AttachAttempt::InUse(released));
         }
         table.check(key, &self.max).map_err(Refusal::Quota)?;
         let disconnected = table.take_disconnected(key);
@@ -330,7 +333,7 @@ impl Sessions {
             }
         };
         let disconnect_signal = table.connect(key, auth_context, &client);
-        Ok(AttachAttempt::AcceptedCommand(Box::new(Attached { client, present, disconnect_signal, replaced })))
+        Ok(AttachAttempt::Attached(Box::new(Attached { client, present, disconnect_signal, replaced })))
     }
 
     fn take_due(&self, now: Instant) -> (Vec<ClosedSession>, Option<Instant>) {
@@ -355,7 +358,8 @@ impl SessionTable {
         Some(entry)
     }
 
-    /// Tells a connection that holds the session of `key` to end, if one does: what resolves when it has.
+    /// Signals the connection that owns the session of `key` to end, if there is one. Returns a future that resolves
+    /// when the session is released.
     fn take_over(&mut self, key: &SessionKey) -> Option<OwnedNotified> {
         let Some(SessionSlot::Connected { disconnect, released, .. }) = self.entries.get_mut(key) else { return None };
         if let Some(disconnect) = disconnect.take() {
@@ -364,7 +368,7 @@ impl SessionTable {
         Some(released.clone().notified_owned())
     }
 
-    /// Whether there may be one more connection, for the session of `key`, which none holds.
+    /// Checks that one more connection may attach the session of `key`, which no connection owns.
     fn check(&self, key: &SessionKey, max: &SessionsMax) -> Result<(), QuotaKind> {
         let new = !self.entries.contains_key(key);
         if new && self.entries.len() >= max.sessions {
@@ -373,14 +377,14 @@ impl SessionTable {
         self.session_counts.check(&key.principal, new, max)
     }
 
-    /// Takes out the session of `key`, which no connection holds, if there is one.
+    /// Removes and returns the disconnected session of `key`, if there is one.
     fn take_disconnected(&mut self, key: &SessionKey) -> Option<DisconnectedSession> {
-        let Some(SessionSlot::DisconnectedSession(disconnected)) = self.remove(key) else { return None };
+        let Some(SessionSlot::Disconnected(disconnected)) = self.remove(key) else { return None };
         self.timers.remove(&disconnected.timer);
         Some(*disconnected)
     }
 
-    /// Puts `client` in the hands of a connection; what tells that one to end.
+    /// Marks the session as connected. Returns the signal for its connection to end.
     fn connect(
         &mut self,
         key: &SessionKey,
@@ -413,11 +417,9 @@ impl SessionTable {
             SessionSlot::Connected { auth_context, outbox, .. } => {
                 (auth_context, outbox, authority.review(auth_context).is_some())
             }
-            SessionSlot::DisconnectedSession(disconnected) => {
-                (&disconnected.auth_context, &disconnected.client.outbox, true)
-            }
+            SessionSlot::Disconnected(disconnected) => (&disconnected.auth_context, &disconnected.client.outbox, true),
         };
-        // A connection that ends leaves the session to who is let in again.
+        // The session outlives a connection that ends for its credentials: the client may authenticate again.
         let access = authority.review_absent(auth_context);
         let ends = access.is_none();
         outbox.set_access(access.unwrap_or_else(|| Access::none(key.principal.clone())));
@@ -428,15 +430,15 @@ impl SessionTable {
                 }
                 None
             }
-            SessionSlot::DisconnectedSession(_) if ends => {
+            SessionSlot::Disconnected(_) if ends => {
                 self.take_disconnected(&key).map(|disconnected| disconnected.into_closed(key))
             }
-            SessionSlot::Connected { .. } | SessionSlot::DisconnectedSession(_) => None,
+            SessionSlot::Connected { .. } | SessionSlot::Disconnected(_) => None,
         }
     }
 
     fn expire(&mut self, key: SessionKey, now: Instant) -> Option<ClosedSession> {
-        let Some(SessionSlot::DisconnectedSession(disconnected)) = self.entries.get_mut(&key) else {
+        let Some(SessionSlot::Disconnected(disconnected)) = self.entries.get_mut(&key) else {
             return None;
         };
         if disconnected.expires <= now {
@@ -446,7 +448,7 @@ impl SessionTable {
         let (expires, outbox) = (disconnected.expires, &disconnected.client.outbox);
         let (access, from) = (outbox.access(), outbox.id());
         let timer = self.set_timer(&key, expires, None);
-        if let Some(SessionSlot::DisconnectedSession(disconnected)) = self.entries.get_mut(&key) {
+        if let Some(SessionSlot::Disconnected(disconnected)) = self.entries.get_mut(&key) {
             disconnected.timer = timer;
         }
         Some(ClosedSession { key, access, from, client: None, will })
@@ -454,7 +456,7 @@ impl SessionTable {
 }
 
 impl ClosedSession {
-    /// A session that is over.
+    /// Returns the remains of a session that ended.
     fn session(key: SessionKey, client: ClientSession, will: Option<Will>) -> Self {
         Self { key, access: client.outbox.access(), from: client.outbox.id(), client: Some(client), will }
     }
@@ -466,5 +468,5 @@ impl DisconnectedSession {
     }
 }
 
-/// How many sessions are handed out at once, so that a mass expiry does not hold the table for long.
+/// Most sessions that [`Sessions::due`] returns at once, so that a mass expiry does not lock the table for long.
 const DUE_AT_ONCE: usize = 256;

@@ -139,7 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Submits a command as soon as the engine has space for it.
     fn submit(&mut self, asked: ParsedRequest) {
         let weight = request::weight(&asked.payload, asked.properties.as_deref());
-        let principal = self.client.filters.allowance();
+        let principal = self.client.filters.quota();
         match self.broker.service.try_reserve(principal, weight) {
             Some(permit) => self.submit_in(permit, asked),
             None => {

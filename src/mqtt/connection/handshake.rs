@@ -181,7 +181,7 @@ async fn authenticate(
     let authenticate = broker.authority.authenticate_again(peer.signed_in.as_deref(), login, client_id).await;
     let (auth_context, access) =
         authenticate.map_err(|denied| ConnectRefused(reason_of(denied), denied.to_string().into()))?;
-    match rights::may_leave(&access, connect.will.as_ref()) {
+    match rights::check_will(&access, connect.will.as_ref()) {
         Ok(()) => Ok(auth_context),
         Err((reason, text)) => {
             let principal = auth_context.identity.principal.name();
@@ -250,8 +250,8 @@ where
     let now = Instant::now();
     attached.client.session.attach(&connect, now, transport.output());
     attached.client.outbox.attach(attached.client.session.window());
-    peer.preauth_permit.know(attached.client.filters.allowance());
-    let pace = ConnectionRateLimit::new(attached.client.filters.allowance().clone(), now);
+    peer.preauth_permit.know(attached.client.filters.quota());
+    let pace = ConnectionRateLimit::new(attached.client.filters.quota().clone(), now);
     Connection {
         transport,
         key,

@@ -103,7 +103,7 @@ impl Events {
     /// Publishes `message` on the ordinary response topic that `to` named.
     pub fn respond(&self, message: Message, to: Option<SessionId>) {
         let kind = to.map_or(DeliveryKind::Ordinary { from: None }, |to| DeliveryKind::Reply { to, seq: None });
-        self.router.tell(&Arc::new(message), kind);
+        self.router.publish(&Arc::new(message), kind);
     }
 
     fn accepted(&self, accepted: &Accepted<'_>) {
@@ -155,7 +155,7 @@ impl Events {
             let render = |reader: &Projection, metadata| render(dialect, reader, metadata);
             let privately = matches!(kind, DeliveryKind::Private { .. });
             let rendered = RefCell::default();
-            self.router.tell(&FanOut { key, event, topic, privately, lean, render, rendered }, kind);
+            self.router.publish(&FanOut { key, event, topic, privately, lean, render, rendered }, kind);
         }
     }
 }
@@ -182,7 +182,7 @@ impl<F: Fn(&Projection, bool) -> Option<Bytes>> Publication for FanOut<'_, F> {
         &self.topic
     }
 
-    fn told_to(&self, session: SessionId, access: &Access) -> Option<Arc<Message>> {
+    fn message_for(&self, session: SessionId, access: &Access) -> Option<Arc<Message>> {
         let reader = access.projection(self.key, Operation::Subscribe);
         let reader = reader.or_else(|| self.privately.then_some(Projection::NONE))?;
         let reader = (reader, self.lean != Some(session));

@@ -1,31 +1,31 @@
-//! The bounded queue towards one session: all that is to be sent to it passes here.
+//! The outbox: the bounded queue of deliveries to one session.
 //!
-//! A session has one [`Outbox`] for its life; a persistent one keeps it between its connections. Producers are the
-//! router (under its read lock: nothing here calls back) and the tasks that decide requests; the one consumer is the
-//! session's connection, which pops until nothing comes and then waits for [`Outbox::ready`].
+//! A session has one [`Outbox`] for its life; a persistent session keeps it between its connections. Producers are the
+//! router (under its read lock: nothing here calls back) and the tasks that decide requests. The only consumer is the
+//! session's connection, which pops until the queue is empty and then waits for [`Outbox::ready`].
 //!
-//! Order: there are two lanes, one for what tells of shadows and one for ordinary messages. Each leaves in the order in
-//! which it came, but for a document, which takes the place of an older one of its topic; together they leave in that
-//! order too, until one has had a few deliveries in a row while the other waits ([`queue`]). So neither starves the other,
-//! and nothing overtakes anything older of its shadow or of its ordinary topic. An acknowledgement waits only for the
-//! replies queued before it.
+//! Order: there are two lanes, one for messages of shadows and one for ordinary messages. Each lane is first in, first
+//! out, except that a document replaces an older one of its topic in place. Across lanes the order of arrival holds
+//! too, until one lane has had a few deliveries in a row while the other waits ([`queue`]). So neither lane starves the
+//! other, and no message overtakes an older one of its shadow or of its ordinary topic. An acknowledgement waits only
+//! for the replies queued before it.
 //!
-//! Over the limit, superseded events go first (those for whose topic a later one is queued), then the oldest ordinary
-//! messages, then all events, since the journal has them: the session *lags* until its connection has caught up from
-//! the journal. A session without a connection lags by definition. `lag` has the invariants that keep this from losing a
-//! change.
+//! Above the limit, superseded events are dropped first (those whose topic has a later one in the queue), then the
+//! oldest ordinary messages, then all events. The journal has the events, so the session then *resyncs* from the
+//! journal. A session without a connection always resyncs when it gets one. [`resync_cursor`] has the invariants that
+//! prevent the loss of a change.
 //!
-//! Not here: which subscriptions select what ([`super::router`]), packet identifiers, retransmission and the QoS window
-//! (session), walking the journal to catch up (connection).
+//! Not here: the selection by subscriptions ([`super::router`]), packet identifiers, retransmission and the QoS window
+//! ([`crate::mqtt::session`]), and reading the journal for a resync ([`crate::mqtt::shadow::resync`]).
 
 mod fan_out_position;
+mod overflow;
 mod pending_presence;
 mod queue;
 #[cfg(test)]
 mod race;
 mod resync;
 mod resync_cursor;
-mod room;
 #[cfg(test)]
 mod tests;
 
@@ -56,11 +56,11 @@ use crate::{
     observability::metrics::DropCounters,
 };
 
-/// Names a session while the process lives; never given twice.
+/// The id of a session, unique within the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
-/// How much may be queued towards one session.
+/// Limits of one outbox.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
     /// Bytes, each delivery counted with its topic, payload, properties and a fixed overhead. Replies may occupy as
@@ -70,31 +70,31 @@ pub struct QueueLimits {
     pub offline_bytes: usize,
 }
 
-/// What a connection has to send next.
+/// The next thing that a connection has to send.
 #[derive(Debug)]
 pub enum Item {
     /// The acknowledgement of a request.
     Ack {
-        /// Which request.
+        /// The id of the acknowledgement.
         ack_id: AckId,
-        /// What was decided.
+        /// The outcome of the request.
         verdict: AckResult,
     },
     /// A message.
     Delivery {
         /// The message and how to send it.
         delivery: Delivery,
-        /// The journal sequence of the change it tells, for an event or document.
+        /// For an event or document, the journal sequence of its change.
         seq: Option<u64>,
     },
 }
 
-/// What would become of a message pushed now, best first.
+/// The prospect of a message that would be pushed now, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Readiness {
-    /// It would be sent as soon as its connection takes it.
+    /// It would be sent as soon as the connection pops it.
     Now,
-    /// It would wait for its client's acknowledgements, or behind what the connection is catching up with.
+    /// It would wait for the client's acknowledgements, or for the end of a resync.
     Waits,
     /// It would be kept until there is a connection.
     Later,
@@ -102,12 +102,12 @@ pub enum Readiness {
     Never,
 }
 
-/// The queue towards one session.
+/// The queue of deliveries to one session.
 pub struct Outbox {
     id: SessionId,
     limits: QueueLimits,
     counters: Arc<DropCounters>,
-    /// Changed when its session is resumed, or when rights are read anew.
+    /// Rights of the session. They change when it is resumed, or when rules are reloaded.
     access: RwLock<Access>,
     inner: Mutex<Inner>,
     wake: Notify,
@@ -116,39 +116,39 @@ pub struct Outbox {
 struct Inner {
     queue: Queue,
     acks: VecDeque<QueuedAck>,
-    /// Replies ever queued, and replies that left the queue: an acknowledgement waits for those queued before it.
+    /// Replies ever queued, and ever removed. An acknowledgement waits for the replies queued before it.
     replies_in: u64,
     replies_out: u64,
-    lag: ResyncCursor,
-    notes: PendingPresence,
-    /// Sequence of the last document that left the queue.
+    resync: ResyncCursor,
+    presence: PendingPresence,
+    /// Sequence of the last document that was popped.
     last_document: u64,
-    /// Messages at QoS 1 and 2 that the client's window has room for, as the consumer found it last.
+    /// Messages at QoS 1 and 2 that the client's window still allows, as last reported by the consumer.
     window: u16,
     connected: bool,
     closed: Option<Reason>,
     idle: Idle,
 }
 
-/// What the consumer waits for; set when a pop yields nothing, back to `Busy` by the push that wakes it.
+/// The state of the consumer: set when a pop returns nothing, and reset to `Busy` by the push that wakes it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Idle {
     Busy,
-    /// For anything at all.
+    /// Waits for any item.
     Empty,
-    /// For the QoS window: of more deliveries only one that need not wait for it, at the head of its lane, is news.
+    /// Waits for the QoS window. Only a delivery at the head of its lane that needs no window wakes it.
     Window,
 }
 
 struct QueuedAck {
     ack_id: AckId,
     verdict: AckResult,
-    /// Goes once so many replies are out.
+    /// Value of [`Inner::replies_out`] from which on it may be sent.
     after: u64,
 }
 
 impl Outbox {
-    /// An empty queue of a session that is connected.
+    /// Returns the empty queue of a connected session.
     #[must_use]
     pub fn new(id: SessionId, limits: QueueLimits, counters: Arc<DropCounters>, access: Access) -> Self {
         let inner = Inner {
@@ -156,8 +156,8 @@ impl Outbox {
             acks: VecDeque::new(),
             replies_in: 0,
             replies_out: 0,
-            lag: ResyncCursor::default(),
-            notes: PendingPresence::default(),
+            resync: ResyncCursor::default(),
+            presence: PendingPresence::default(),
             last_document: 0,
             window: u16::MAX,
             connected: true,
@@ -167,25 +167,27 @@ impl Outbox {
         Self { id, limits, counters, access: RwLock::new(access), inner: Mutex::new(inner), wake: Notify::new() }
     }
 
-    /// Whose queue it is.
+    /// Returns the id of the session.
     #[must_use]
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// Asks what its session may do.
-    pub fn with_access<T>(&self, ask: impl FnOnce(&Access) -> T) -> T {
-        ask(&self.access.read())
+    /// Calls `check` with the rights of the session, which cannot change meanwhile.
+    pub fn with_access<T>(&self, check: impl FnOnce(&Access) -> T) -> T {
+        check(&self.access.read())
     }
 
-    /// What its session may do.
+    /// Returns the rights of the session.
     #[must_use]
     pub fn access(&self) -> Access {
         self.access.read().clone()
     }
 
-    /// Changes what its session may do. Of what is queued, that goes which may not be received any more. What was cut
-    /// to what might be read goes too: events, which are left to the journal, and replies.
+    /// Changes the rights of the session.
+    ///
+    /// Drops the queued messages that it may no longer receive. Also drops all messages rendered with the old rights:
+    /// events, which a resync from the journal replaces, and replies.
     pub fn set_access(&self, access: Access) {
         if self.access.read().is_same(&access) {
             return;
@@ -196,7 +198,7 @@ impl Outbox {
             self.drop_replies(inner);
             self.drop_notices(inner);
             if let Some(unsent) = inner.drop_journalled() {
-                inner.lag.begin_before(unsent);
+                inner.resync.begin_before(unsent);
             }
             inner.wake_always()
         });
@@ -204,17 +206,19 @@ impl Outbox {
 
     /// Queues the reply to a request of this session.
     ///
-    /// Never dropped while there is a connection and its rights stay: when the replies alone exceed the limit,
-    /// [`Outbox::closed`] says [`Reason::QUOTA_EXCEEDED`] from then on. Without a connection it is kept as an ordinary
-    /// message would be.
+    /// A reply is never dropped while there is a connection and the rights stay the same. When the replies alone exceed
+    /// the limit, [`Outbox::closed`] returns [`Reason::QUOTA_EXCEEDED`] from then on. Without a connection a reply is
+    /// kept as an ordinary message would be.
     pub fn push_reply(&self, delivery: Delivery) {
         self.change(|inner| self.queue_reply(inner, delivery));
     }
 
-    /// Queues an event of a change that this session asked for. During lag it is a reply like the `accepted` that
-    /// follows it: what catching up sends would come after that, and clients drop a delta that does.
+    /// Queues an event of a change that this session requested.
+    ///
+    /// During a resync it is queued as a reply, like the `accepted` that follows it. The resync would send it after
+    /// `accepted`, and clients ignore a delta that arrives then.
     pub fn push_own_event(&self, delivery: Delivery, seq: u64) {
-        self.change(|inner| match inner.lag.since() {
+        self.change(|inner| match inner.resync.since() {
             Some(since) if seq > since => self.queue_reply(inner, delivery),
             _ => self.queue_journalled(inner, QueuedDelivery::new(DeliveryClass::Event, delivery, seq)),
         });
@@ -229,22 +233,22 @@ impl Outbox {
         if !inner.queue.fits_reply(&entry, self.limits.bytes) {
             self.close(inner, Reason::QUOTA_EXCEEDED);
             inner.idle = Idle::Busy;
-            return true; // also a consumer that has not popped for long, since its client does not read
+            return true; // wakes also a consumer that does not pop, since its client does not read
         }
         inner.queue.push(entry);
         inner.replies_in += 1;
-        let _ = self.make_room(inner);
-        inner.wake_always() // it may not have to wait for the window
+        let _ = self.enforce_limit(inner);
+        inner.wake_always() // the reply may not need the window
     }
 
-    /// Queues an event of the change that the journal has at `seq`; the rules are in the module's header.
+    /// Queues an event of the change at `seq` in the journal, by the rules in the module's header.
     pub fn push_event(&self, delivery: Delivery, seq: u64) {
         self.push_journalled(QueuedDelivery::new(DeliveryClass::Event, delivery, seq));
     }
 
-    /// Queues the document as it is at `seq`, in the place of an older one that has not been sent yet.
+    /// Queues the document at `seq`, and replaces an unsent older one of its topic in place.
     ///
-    /// In place, not last: a shadow that changes faster than the subscriber reads would never get to the front.
+    /// If it were queued last, a shadow that changes faster than the subscriber reads would never reach the head.
     pub fn push_document(&self, delivery: Delivery, seq: u64) {
         self.push_journalled(QueuedDelivery::new(DeliveryClass::Document, delivery, seq));
     }
@@ -254,27 +258,27 @@ impl Outbox {
     }
 
     fn queue_journalled(&self, inner: &mut Inner, entry: QueuedDelivery) -> bool {
-        if inner.lag.ignores(&entry) {
+        if inner.resync.ignores(&entry) {
             return false;
         }
         let news = inner.is_news(&entry);
-        match entry.kind {
+        match entry.class {
             DeliveryClass::Document => inner.queue.push_document(entry),
             _ => inner.queue.push(entry),
         }
-        (self.make_room(inner) || news) && inner.wake_always()
+        (self.enforce_limit(inner) || news) && inner.wake_always()
     }
 
-    /// Notes that the presence told on `topic` has changed, as change `number`; what it is then is asked when it is
-    /// sent.
+    /// Marks the presence on `topic` as changed, by change `number`. The connection looks it up when it sends it.
     pub fn mark_presence(&self, topic: &TopicName, number: u64) {
-        self.change(|inner| inner.notes.add(topic, number) && inner.wake_always());
+        self.change(|inner| inner.presence.add(topic, number) && inner.wake_always());
     }
 
-    /// Queues an ordinary message; without a connection only QoS 1 and 2, and none with an expiry interval of 0.
+    /// Queues an ordinary message. Without a connection only QoS 1 and 2 are kept, and none with an expiry interval of
+    /// 0.
     ///
-    /// At a full queue the oldest ordinary messages go: the newest says most about how things are. If others than
-    /// ordinary messages fill it, the message itself goes.
+    /// At a full queue the oldest ordinary messages are dropped, since the newest is the most useful. If the queue is
+    /// full of other messages, the message itself is dropped.
     pub fn push_ordinary(&self, delivery: Delivery) {
         let entry = QueuedDelivery::new(DeliveryClass::Ordinary, delivery, 0);
         self.change(|inner| {
@@ -286,40 +290,41 @@ impl Outbox {
                 self.counters.expired.add(1);
                 return false;
             }
-            self.queue_plain(inner, entry)
+            self.queue_ordinary(inner, entry)
         });
     }
 
-    /// Queues what is told on a shadow's topic without a change: in the order of that shadow's events, and dropped as
-    /// an ordinary message would be. During lag it is dropped too, since it would come after what it tells of.
+    /// Queues a message on a shadow topic that reports no change.
+    ///
+    /// It keeps the order of that shadow's events, and is dropped as an ordinary message would be. During a resync it
+    /// is dropped too, since it would overtake the state that it refers to.
     pub fn push_notice(&self, delivery: Delivery) {
         let entry = QueuedDelivery::new(DeliveryClass::Notice, delivery, 0);
         self.change(|inner| {
-            if inner.lag.since().is_some() {
+            if inner.resync.since().is_some() {
                 self.dropped(entry.delivery.qos).add(1);
                 return false;
             }
-            self.queue_plain(inner, entry)
+            self.queue_ordinary(inner, entry)
         });
     }
 
-    fn queue_plain(&self, inner: &mut Inner, entry: QueuedDelivery) -> bool {
-        let mut made_room = false;
+    fn queue_ordinary(&self, inner: &mut Inner, entry: QueuedDelivery) -> bool {
+        let mut dropped_any = false;
         while !self.fits(inner, entry.cost()) {
             let dropped = inner.queue.drop_oldest_ordinary();
             self.dropped(dropped.unwrap_or(entry.delivery.qos)).add(1);
             if dropped.is_none() {
-                return made_room && inner.wake_always();
+                return dropped_any && inner.wake_always();
             }
-            made_room = true;
+            dropped_any = true;
         }
         let news = inner.is_news(&entry);
         inner.queue.push(entry);
-        (made_room || news) && inner.wake_always() // what stood at the head may be gone
+        (dropped_any || news) && inner.wake_always() // the head may have been dropped
     }
 
-    /// Queues the acknowledgement of a request of this session. Their number is bounded by the requests a session may
-    /// have in flight.
+    /// Queues the acknowledgement of a request of this session. The session's inbound window bounds their number.
     pub fn push_ack(&self, ack_id: AckId, verdict: AckResult) {
         self.change(|inner| {
             inner.acks.push_back(QueuedAck { ack_id, verdict, after: inner.replies_in });
@@ -327,9 +332,10 @@ impl Outbox {
         });
     }
 
-    /// Takes what is to be sent next, while there is room for `window` more messages at QoS 1 and 2. Without any, such a
-    /// message at the head of a lane holds that lane back; the other lane and acknowledgements pass. Nothing comes from a
-    /// closed outbox.
+    /// Pops the next item to send. The client's window allows `window` more messages at QoS 1 and 2.
+    ///
+    /// At a closed window, such a message at the head blocks its lane, but not the other lane or acknowledgements. A
+    /// closed outbox returns nothing.
     #[must_use]
     pub fn pop(&self, window: u16) -> Option<Item> {
         let mut inner = self.inner.lock();
@@ -354,7 +360,7 @@ impl Outbox {
                 }
             };
             let entry = inner.queue.pop(lane)?;
-            inner.replies_out += u64::from(entry.kind == DeliveryClass::Reply);
+            inner.replies_out += u64::from(entry.class == DeliveryClass::Reply);
             if !entry.is_expired() {
                 return Some(inner.sent(entry));
             }
@@ -362,7 +368,7 @@ impl Outbox {
         }
     }
 
-    /// Takes the next reply to be sent at QoS 0, while the window is closed for it; ordinary messages before it wait.
+    /// Pops the next reply, to be sent at QoS 0 because the window is closed. Ordinary messages queued before it wait.
     #[must_use]
     pub fn pop_reply(&self) -> Option<Item> {
         let mut inner = self.inner.lock();
@@ -371,7 +377,7 @@ impl Outbox {
         Some(Item::Delivery { delivery: Delivery { qos: QoS::AtMostOnce, ..delivery }, seq: None })
     }
 
-    /// Takes the next acknowledgement although replies may be queued before it.
+    /// Pops the next acknowledgement, even if replies are queued before it.
     #[must_use]
     pub fn pop_ack(&self) -> Option<Item> {
         let mut inner = self.inner.lock();
@@ -380,25 +386,25 @@ impl Outbox {
         Some(Item::Ack { ack_id, verdict })
     }
 
-    /// Waits until there may be something new: an item, lag, or the close. For the one consumer, after a pop that
-    /// yielded nothing; may return without cause.
+    /// Waits until there may be an item, a resync, or the close. The consumer calls it after a pop that returned
+    /// nothing. It may return spuriously.
     pub async fn ready(&self) {
         self.wake.notified().await;
     }
 
-    /// Bytes that wait to be sent, as its limit counts them.
+    /// Returns the queued bytes, as the limit counts them.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.inner.lock().queue.bytes()
     }
 
-    /// Why the connection must end, if it must.
+    /// Returns the reason if the connection must end.
     #[must_use]
     pub fn closed(&self) -> Option<Reason> {
         self.inner.lock().closed
     }
 
-    /// The session has a connection, whose client's window has room for `window` more messages.
+    /// Marks the session as connected. The client's window allows `window` messages.
     pub fn attach(&self, window: u16) {
         let inner = &mut *self.inner.lock();
         inner.connected = true;
@@ -407,18 +413,20 @@ impl Outbox {
         inner.idle = Idle::Busy;
     }
 
-    /// The connection ended and the session lives on: QoS 0 goes, events are left to the journal, and the oldest
-    /// ordinary messages go that are too many now.
+    /// Marks the session as disconnected.
+    ///
+    /// Drops QoS 0 messages, the events, which the resync of the next connection replaces, and the oldest ordinary
+    /// messages above the offline limit.
     pub fn detach(&self, fan_out_position: &FanOutPosition) {
         let inner = &mut *self.inner.lock();
         inner.connected = false;
         let dropped = inner.queue.drop_journalled().map_or(u64::MAX, |unsent| unsent.seq - 1);
-        inner.lag.begin(dropped.min(fan_out_position.finished()));
+        inner.resync.begin(dropped.min(fan_out_position.finished()));
         self.drop_notices(inner);
-        let (replies, plain) = inner.queue.drop_unguaranteed();
+        let (replies, others) = inner.queue.drop_unguaranteed();
         inner.replies_out += replies as u64;
         self.counters.replies.add(replies as u64);
-        self.counters.plain_at_most_once.add(plain as u64);
+        self.counters.plain_at_most_once.add(others as u64);
         while !self.fits(inner, 0)
             && let Some(qos) = inner.queue.drop_oldest_ordinary()
         {
@@ -426,19 +434,19 @@ impl Outbox {
         }
     }
 
-    /// Takes out the deliveries of shared subscriptions that wait, oldest first; for the end of the session.
+    /// Removes and returns the queued deliveries of shared subscriptions, oldest first, when the session ends.
     #[must_use]
     pub fn take_shared(&self) -> Vec<Delivery> {
         self.inner.lock().queue.take_shared()
     }
 
-    /// What would become of `message` pushed now to be delivered at `qos`.
+    /// Returns the prospect of `message` if it were pushed now at `qos`.
     #[must_use]
     pub fn readiness(&self, message: &Message, qos: QoS) -> Readiness {
         let inner = self.inner.lock();
         match (self.fits(&inner, queue::cost(message)), inner.connected) {
             _ if inner.closed.is_some() => Readiness::Never,
-            (true, true) if inner.lag.since().is_none() && inner.has_window(qos) => Readiness::Now,
+            (true, true) if inner.resync.since().is_none() && inner.has_window(qos) => Readiness::Now,
             (true, true) => Readiness::Waits,
             (true, false) if qos != QoS::AtMostOnce => Readiness::Later,
             _ => Readiness::Never,
@@ -449,19 +457,19 @@ impl Outbox {
         entry.delivery.qos != QoS::AtMostOnce && self.fits(inner, entry.cost())
     }
 
-    /// Whether `more` bytes can join what is queued.
+    /// Returns true if `more` bytes fit into the queue.
     fn fits(&self, inner: &Inner, more: usize) -> bool {
         inner.queue.fits(more, if inner.connected { self.limits.bytes } else { self.limits.offline_bytes })
     }
 
     fn close(&self, inner: &mut Inner, reason: Reason) {
         self.drop_replies(inner);
-        // The acknowledgements stay: the session may outlive the connection, and a resend waits for its verdict.
+        // The acknowledgements stay: the session may outlive the connection, and a resend waits for its outcome.
         inner.closed = Some(reason);
         self.counters.closed.add(1);
     }
 
-    /// Changes the queue, then wakes the consumer, outside the lock, if `change` says so.
+    /// Changes the queue. If `change` returns true, wakes the consumer outside the lock.
     fn change(&self, change: impl FnOnce(&mut Inner) -> bool) {
         let wake = change(&mut self.inner.lock());
         if wake {
@@ -478,12 +486,12 @@ impl Inner {
         Some(ack)
     }
 
-    /// Notes that `entry` leaves for the client.
+    /// Records that `entry` is sent.
     fn sent(&mut self, entry: QueuedDelivery) -> Item {
         if entry.delivery.qos != QoS::AtMostOnce {
             self.window = self.window.saturating_sub(1);
         }
-        if entry.kind == DeliveryClass::Document && !topics::is_lean_delta(entry.topic()) {
+        if entry.class == DeliveryClass::Document && !topics::is_lean_delta(entry.topic()) {
             self.last_document = entry.seq;
         }
         let seq = entry.is_journalled().then_some(entry.seq);

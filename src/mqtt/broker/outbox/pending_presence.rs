@@ -1,28 +1,28 @@
-//! Which devices' presence a session has yet to be told: a few topics, or all that changed since some change.
+//! The presence changes that a session has yet to be sent: a few topics, or all changes since some number.
 //!
-//! What they are is not kept, only that they changed, so a device that comes and goes takes one place however often it
-//! does.
+//! Only the fact of a change is kept, not the presence itself. A device that connects and disconnects often takes one
+//! entry.
 
 use crate::mqtt::protocol::topic::TopicName;
 
-/// What was noted since it was taken last; in a box, since there is one for each session and mostly nothing.
+/// The changes marked since the last take. Boxed, since every session has one and most are empty.
 #[derive(Debug, Default)]
 pub(super) struct PendingPresence(Option<Box<ChangedPresence>>);
 
-/// What has changed.
+/// Presence changes to send.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ChangedPresence {
-    /// The topics that it is told on.
+    /// Topics whose presence changed.
     pub topics: Vec<TopicName>,
-    /// And all changes numbered above this.
+    /// The number above which all changes have to be sent too.
     pub since: Option<u64>,
 }
 
-/// Topics that are noted; after that, all that changes.
+/// Topics that are marked one by one; beyond that, all changes count.
 const TOPICS_MAX: usize = 32;
 
 impl PendingPresence {
-    /// Notes the change `number`, on `topic`. Returns whether that is news.
+    /// Marks the change `number` on `topic`. Returns true if it was not covered before.
     pub(super) fn add(&mut self, topic: &TopicName, number: u64) -> bool {
         let ChangedPresence { topics, since } = &mut **self.0.get_or_insert_default();
         if since.is_some() || topics.contains(topic) {
@@ -40,7 +40,7 @@ impl PendingPresence {
     }
 
     pub(super) fn take(&mut self) -> ChangedPresence {
-        self.0.take().map(|noted| *noted).unwrap_or_default()
+        self.0.take().map(|changed| *changed).unwrap_or_default()
     }
 }
 
@@ -51,16 +51,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_topics_become_a_number() {
-        let mut notes = PendingPresence::default();
+    fn many_topics_become_a_change_number() {
+        let mut pending = PendingPresence::default();
         let topic = |n: usize| TopicName::new(&format!("t/{n}")).unwrap();
         for n in 0..TOPICS_MAX {
-            assert!(notes.add(&topic(n), n as u64 + 1));
-            assert!(!notes.add(&topic(0), 50), "once is enough");
+            assert!(pending.add(&topic(n), n as u64 + 1));
+            assert!(!pending.add(&topic(0), 50), "marked already");
         }
-        assert!(notes.add(&topic(90), 100) && !notes.add(&topic(91), 101));
-        let noted = notes.take();
-        assert_eq!((noted.topics.len(), noted.since), (TOPICS_MAX, Some(99)));
-        assert!(notes.is_empty() && notes.add(&topic(0), 102));
+        assert!(pending.add(&topic(90), 100) && !pending.add(&topic(91), 101));
+        let changed = pending.take();
+        assert_eq!((changed.topics.len(), changed.since), (TOPICS_MAX, Some(99)));
+        assert!(pending.is_empty() && pending.add(&topic(0), 102));
     }
 }

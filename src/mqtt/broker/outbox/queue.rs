@@ -1,13 +1,13 @@
-//! Deliveries queued towards one subscriber, in two lanes, with their weight.
+//! The queued deliveries of one session, in two lanes, with their cost in bytes.
 //!
-//! Lanes: *shadow* holds what is sent of shadows on the session's own subscriptions (replies, events, documents,
-//! notices), *ordinary* holds ordinary messages and every delivery of a shared subscription. Each lane is first in,
-//! first out, but for a document, which takes the place of an older one of its topic. Across lanes the older head leaves
-//! first, until one lane has had [`TURN`] deliveries in a row while the other waits: then the other has its turn.
+//! The *shadow* lane has the messages of shadows on the session's own subscriptions: replies, events, documents and
+//! notices. The *ordinary* lane has ordinary messages and every delivery of a shared subscription. Each lane is first
+//! in, first out, except that a document replaces an older one of its topic in place. Across lanes the older head is
+//! popped first, until one lane has had [`TURN`] deliveries in a row while the other waits.
 //!
-//! A plain data structure: no lock, no wake-up, no limit of its own. [`super::Outbox`] decides when it is too full and
-//! what has to go; this file knows how to take it out. Bytes are the size of a delivery on the wire plus a fixed
-//! overhead, although its message is shared between subscribers: the bound is on what one subscriber makes us owe.
+//! This is a data structure without lock, wake-up or limit. [`super::Outbox`] decides when it is full and what is
+//! dropped; this file implements the dropping. The cost is the size of a delivery on the wire plus a fixed overhead. It
+//! is counted in full although subscribers share the message, so that the backlog of each subscriber is bounded.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -22,7 +22,7 @@ use crate::mqtt::protocol::{
     packet::QoS,
 };
 
-/// Deliveries of both lanes.
+/// The deliveries of both lanes.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     shadow: VecDeque<QueuedDelivery>,
@@ -38,9 +38,9 @@ pub(super) struct Queue {
     notices: usize,
     /// Number of entries at QoS 1 and 2.
     acknowledged: usize,
-    /// Events and documents pushed since superseded ones were last looked for.
+    /// Events and documents pushed since the last search for superseded ones.
     unsearched: usize,
-    /// The lane of the last delivery, and how many it had in a row while the other one waited.
+    /// The lane of the last delivery, and the number it had in a row while the other one waited.
     row: (Lane, u8),
 }
 
@@ -48,32 +48,32 @@ pub(super) struct Queue {
 #[derive(Debug)]
 pub(super) struct QueuedDelivery {
     pub(super) delivery: Delivery,
-    pub(super) kind: DeliveryClass,
+    pub(super) class: DeliveryClass,
     /// Journal sequence of an event or document, else 0.
     pub(super) seq: u64,
-    /// Position in the order of arrival; set when it is pushed.
+    /// Position in the order of arrival, set by the push.
     number: u64,
     cost: usize,
-    /// Hash of a document's topic, so that the search for an older one stays inside the queue's own memory.
-    mark: u32,
+    /// Hash of a document's topic, so that the search for an older one reads only the queue's own memory.
+    topic_hash: u32,
 }
 
-/// The rules a delivery is queued under.
+/// The class of a delivery, which determines when it may be dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DeliveryClass {
-    /// Answer to a request of the session itself.
+    /// A reply to a request of the session itself.
     Reply,
-    /// Event of a change, which the journal can make up for.
+    /// An event of a change, which a resync from the journal can replace.
     Event,
-    /// Document after a change, which the journal can make up for.
+    /// A document after a change, which a resync from the journal can replace.
     Document,
-    /// Message on a shadow's topic that tells of no change, such as the refusal of another session's request.
+    /// A message on a shadow topic that reports no change, such as the rejection of another session's request.
     Notice,
-    /// Ordinary message.
+    /// An ordinary message.
     Ordinary,
 }
 
-/// Which of the two lanes.
+/// One of the two lanes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Lane {
     #[default]
@@ -81,22 +81,22 @@ pub(super) enum Lane {
     Ordinary,
 }
 
-/// Result of looking for the next delivery.
+/// The result of a search for the next delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Head {
-    /// This lane is next.
+    /// The head of this lane is next.
     Next(Lane),
-    /// Everything that could be next waits for the QoS window.
+    /// The heads of all lanes wait for the QoS window.
     Blocked,
     /// Nothing is queued.
     Empty,
 }
 
 impl QueuedDelivery {
-    pub(super) fn new(kind: DeliveryClass, delivery: Delivery, seq: u64) -> Self {
+    pub(super) fn new(class: DeliveryClass, delivery: Delivery, seq: u64) -> Self {
         let cost = cost(&delivery.message);
-        let mark = if kind == DeliveryClass::Document { mark(delivery.message.topic.as_str()) } else { 0 };
-        Self { delivery, kind, seq, number: 0, cost, mark }
+        let topic_hash = if class == DeliveryClass::Document { hash(delivery.message.topic.as_str()) } else { 0 };
+        Self { delivery, class, seq, number: 0, cost, topic_hash }
     }
 
     pub(super) fn cost(&self) -> usize {
@@ -104,19 +104,19 @@ impl QueuedDelivery {
     }
 
     pub(super) fn lane(&self) -> Lane {
-        if self.kind == DeliveryClass::Ordinary { Lane::Ordinary } else { Lane::Shadow }
+        if self.class == DeliveryClass::Ordinary { Lane::Ordinary } else { Lane::Shadow }
     }
 
-    /// Returns true if the journal has what is needed to make up for losing it.
+    /// Returns true if a resync from the journal can replace the delivery.
     pub(super) fn is_journalled(&self) -> bool {
-        matches!(self.kind, DeliveryClass::Event | DeliveryClass::Document)
+        matches!(self.class, DeliveryClass::Event | DeliveryClass::Document)
     }
 
     pub(super) fn topic(&self) -> &str {
         self.delivery.message.topic.as_str()
     }
 
-    /// Returns true if its message expiry interval has passed. The clock is asked only if there is one.
+    /// Returns true if its message expiry interval has passed. Reads the clock only if there is one.
     pub(super) fn is_expired(&self) -> bool {
         self.delivery.message.expires_at.is_some_and(|at| at <= Instant::now())
     }
@@ -152,22 +152,22 @@ impl Queue {
         self.lane(lane).is_empty()
     }
 
-    /// The shadow lane, next first.
+    /// Iterates over the shadow lane from its head.
     pub(super) fn shadow(&self) -> impl Iterator<Item = &QueuedDelivery> {
         self.shadow.iter()
     }
 
-    /// Returns true if the ordinary lane has this very message.
+    /// Returns true if the ordinary lane has this message, compared by pointer.
     pub(super) fn has_ordinary(&self, message: &Arc<Message>) -> bool {
         self.ordinary.iter().any(|entry| Arc::ptr_eq(&entry.delivery.message, message))
     }
 
-    /// Returns true if `more` bytes can join without the sum going beyond `limit`; the first delivery always can.
+    /// Returns true if `more` bytes fit within `limit`. The first delivery always fits.
     pub(super) fn fits(&self, more: usize, limit: usize) -> bool {
         self.len() == 0 || self.bytes + more <= limit
     }
 
-    /// Returns true if `reply` can join without the replies going beyond `limit` bytes; the first always can.
+    /// Returns true if `reply` and the queued replies fit within `limit` bytes. The first reply always fits.
     pub(super) fn fits_reply(&self, reply: &QueuedDelivery, limit: usize) -> bool {
         self.reply_bytes == 0 || self.reply_bytes + reply.cost <= limit
     }
@@ -179,8 +179,8 @@ impl Queue {
         self.lane_mut(entry.lane()).push_back(entry);
     }
 
-    /// The lane that is next, by the rule in the module's header. An entry at QoS 1 or 2 holds its lane back while the
-    /// window is closed.
+    /// Returns the lane that is next, by the rule in the module's header. An entry at QoS 1 or 2 blocks its lane while
+    /// the window is closed.
     pub(super) fn head(&self, window_open: bool) -> Head {
         let ready = |entry: &&QueuedDelivery| window_open || !entry.is_acknowledged() || entry.is_expired();
         let (shadow, ordinary) = (self.shadow.front(), self.ordinary.front());
@@ -206,24 +206,26 @@ impl Queue {
         Some(entry)
     }
 
-    /// Takes out the first reply if nothing but notices stand before it in its lane: what events and documents tell came
-    /// before it.
+    /// Removes and returns the first reply if only notices precede it in its lane. It must not overtake events and
+    /// documents.
     pub(super) fn pop_reply(&mut self) -> Option<QueuedDelivery> {
         if self.reply_bytes == 0 {
             return None;
         }
-        let at = self.shadow.iter().position(|entry| entry.kind != DeliveryClass::Notice)?;
-        self.shadow.get(at).filter(|entry| entry.kind == DeliveryClass::Reply)?;
+        let at = self.shadow.iter().position(|entry| entry.class != DeliveryClass::Notice)?;
+        self.shadow.get(at).filter(|entry| entry.class == DeliveryClass::Reply)?;
         let entry = self.shadow.remove(at)?;
         self.count_out(&entry);
         self.release();
         Some(entry)
     }
 
-    /// Puts a document where an older one of its topic waits, or last if there is none.
+    /// Replaces the queued document of the topic in place, or pushes the document if there is none.
     pub(super) fn push_document(&mut self, mut entry: QueuedDelivery) {
         let same = |queued: &&mut QueuedDelivery| {
-            queued.kind == DeliveryClass::Document && queued.mark == entry.mark && queued.topic() == entry.topic()
+            queued.class == DeliveryClass::Document
+                && queued.topic_hash == entry.topic_hash
+                && queued.topic() == entry.topic()
         };
         match self.shadow.iter_mut().find(same) {
             None => self.push(entry),
@@ -237,21 +239,20 @@ impl Queue {
         }
     }
 
-    /// Takes out the document of `topic` if one is queued that is not newer than `seq`.
+    /// Drops the queued document of `topic` if it is not newer than `seq`.
     pub(super) fn drop_document(&mut self, topic: &str, seq: u64) {
         self.drop_where(Lane::Shadow, |entry| {
-            entry.kind == DeliveryClass::Document && entry.seq <= seq && entry.topic() == topic
+            entry.class == DeliveryClass::Document && entry.seq <= seq && entry.topic() == topic
         });
     }
 
-    /// Returns true if enough events came since the last search for superseded ones to make another worth its walk over
-    /// the lane.
+    /// Returns true if enough events were pushed since the last search for superseded ones to justify another.
     pub(super) fn is_search_due(&self) -> bool {
         self.unsearched >= self.shadow.len() / SEARCHES_PER_LANE
     }
 
-    /// Takes out events that a later one of the same topic makes superfluous, oldest first, until at most `target`
-    /// bytes are left or none is superfluous. Returns how many went.
+    /// Drops events and documents that a later one of the same topic supersedes, oldest first, until at most `target`
+    /// bytes remain. Returns the number dropped.
     pub(super) fn drop_superseded(&mut self, target: usize) -> usize {
         self.unsearched = 0;
         let mut newer = HashSet::with_capacity(self.journalled);
@@ -269,10 +270,10 @@ impl Queue {
         })
     }
 
-    /// Takes out the oldest ordinary message or notice. Returns its QoS, if there was one.
+    /// Drops the oldest ordinary message or notice. Returns its QoS, if there was one.
     pub(super) fn drop_oldest_ordinary(&mut self) -> Option<QoS> {
         let notice =
-            (self.notices > 0).then(|| self.shadow.iter().position(|entry| entry.kind == DeliveryClass::Notice));
+            (self.notices > 0).then(|| self.shadow.iter().position(|entry| entry.class == DeliveryClass::Notice));
         let ordinary = self.ordinary.front().map_or(u64::MAX, |entry| entry.number);
         let older = notice.flatten().filter(|&at| self.shadow.get(at).is_some_and(|entry| entry.number < ordinary));
         let entry = match older {
@@ -283,12 +284,12 @@ impl Queue {
         Some(entry.delivery.qos)
     }
 
-    /// Takes out the ordinary messages on topics that are not `kept`.
-    pub(super) fn drop_ordinary_unless(&mut self, kept: impl Fn(&str) -> bool) {
-        self.drop_where(Lane::Ordinary, |entry| !kept(entry.topic()));
+    /// Drops the ordinary messages on topics for which `keep` returns false.
+    pub(super) fn drop_ordinary_unless(&mut self, keep: impl Fn(&str) -> bool) {
+        self.drop_where(Lane::Ordinary, |entry| !keep(entry.topic()));
     }
 
-    /// Takes out all events and documents. Returns how far what is left to the journal goes back, if anything went.
+    /// Drops all events and documents. Returns the first one dropped, from which a resync has to start.
     pub(super) fn drop_journalled(&mut self) -> Option<Unsent> {
         let mut unsent: Option<Unsent> = None;
         self.drop_where(Lane::Shadow, |entry| {
@@ -303,37 +304,37 @@ impl Queue {
         unsent
     }
 
-    /// Takes out the notices. Returns how many there were at QoS 0 and how many at others.
+    /// Drops the notices. Returns the numbers dropped at QoS 0, and at QoS 1 and 2.
     pub(super) fn drop_notices(&mut self) -> (usize, usize) {
         if self.notices == 0 {
             return (0, 0);
         }
         let mut at_most_once = 0;
         let all = self.drop_where(Lane::Shadow, |entry| {
-            let goes = entry.kind == DeliveryClass::Notice;
+            let goes = entry.class == DeliveryClass::Notice;
             at_most_once += usize::from(goes && !entry.is_acknowledged());
             goes
         });
         (at_most_once, all - at_most_once)
     }
 
-    /// Takes out the replies. Returns how many.
+    /// Drops the replies. Returns the number dropped.
     pub(super) fn drop_replies(&mut self) -> usize {
-        self.drop_where(Lane::Shadow, |entry| entry.kind == DeliveryClass::Reply)
+        self.drop_where(Lane::Shadow, |entry| entry.class == DeliveryClass::Reply)
     }
 
-    /// Takes out what is not guaranteed to be delivered to a session that is not connected. Returns how many of those
-    /// were replies and how many others.
+    /// Drops everything at QoS 0, which is not kept for a disconnected session. Returns the numbers of replies and of
+    /// others dropped.
     pub(super) fn drop_unguaranteed(&mut self) -> (usize, usize) {
         let mut replies = 0;
         let shadow = self.drop_where(Lane::Shadow, |entry| {
-            replies += usize::from(!entry.is_acknowledged() && entry.kind == DeliveryClass::Reply);
+            replies += usize::from(!entry.is_acknowledged() && entry.class == DeliveryClass::Reply);
             !entry.is_acknowledged()
         });
         (replies, shadow - replies + self.drop_where(Lane::Ordinary, |entry| !entry.is_acknowledged()))
     }
 
-    /// Takes out the deliveries of shared subscriptions, oldest first.
+    /// Removes and returns the deliveries of shared subscriptions, oldest first.
     pub(super) fn take_shared(&mut self) -> Vec<Delivery> {
         let mut shared = Vec::new();
         self.drop_where(Lane::Ordinary, |entry| {
@@ -378,18 +379,18 @@ impl Queue {
 
     fn count_in(&mut self, entry: &QueuedDelivery) {
         self.bytes += entry.cost;
-        self.reply_bytes += if entry.kind == DeliveryClass::Reply { entry.cost } else { 0 };
+        self.reply_bytes += if entry.class == DeliveryClass::Reply { entry.cost } else { 0 };
         self.journalled += usize::from(entry.is_journalled());
         self.unsearched += usize::from(entry.is_journalled());
-        self.notices += usize::from(entry.kind == DeliveryClass::Notice);
+        self.notices += usize::from(entry.class == DeliveryClass::Notice);
         self.acknowledged += usize::from(entry.is_acknowledged());
     }
 
     fn count_out(&mut self, entry: &QueuedDelivery) {
         self.bytes -= entry.cost;
-        self.reply_bytes -= if entry.kind == DeliveryClass::Reply { entry.cost } else { 0 };
+        self.reply_bytes -= if entry.class == DeliveryClass::Reply { entry.cost } else { 0 };
         self.journalled -= usize::from(entry.is_journalled());
-        self.notices -= usize::from(entry.kind == DeliveryClass::Notice);
+        self.notices -= usize::from(entry.class == DeliveryClass::Notice);
         self.acknowledged -= usize::from(entry.is_acknowledged());
     }
 
@@ -413,32 +414,32 @@ impl Lane {
     }
 }
 
-/// Gives the memory of an emptied queue back, so that a burst does not stay allocated for as long as the session.
+/// Frees the memory of an emptied queue, so that a burst does not stay allocated for the life of the session.
 pub(super) fn release<T>(queue: &mut VecDeque<T>) {
     if queue.is_empty() && queue.capacity() > CAPACITY_KEPT {
         *queue = VecDeque::new();
     }
 }
 
-/// What a message weighs in a queue, in bytes.
+/// Returns the bytes that a message counts for in a queue.
 pub(super) fn cost(message: &Message) -> usize {
     ENTRY_OVERHEAD + message.weight()
 }
 
-fn mark(topic: &str) -> u32 {
+fn hash(topic: &str) -> u32 {
     let mut hasher = DefaultHasher::new();
     topic.hash(&mut hasher);
     hasher.finish() as u32
 }
 
-/// Bytes each delivery counts for beside its topic, payload and properties.
+/// Bytes each delivery counts for in addition to its topic, payload and properties.
 const ENTRY_OVERHEAD: usize = 128;
 
-/// Entries an empty queue keeps room for: the few events of one update.
+/// Capacity, in entries, that an empty queue keeps: the few events of one update.
 const CAPACITY_KEPT: usize = 8;
 
 /// Deliveries one lane may have in a row while the other waits.
 pub(super) const TURN: u8 = 3;
 
-/// Superseded events are looked for once in so many parts of the lane that are new.
+/// Searches for superseded events per turnover of the lane: one is due when a quarter of the lane is new.
 const SEARCHES_PER_LANE: usize = 4;

@@ -15,30 +15,33 @@ use crate::mqtt::broker::outbox::{
 const SHADOWS: u64 = 6;
 const CHANGES: u64 = 400;
 
-/// One race: a writer commits, the announcer routes an event and a document of each change, another thread publishes
-/// ordinary messages without a pause, a connection reads, loses its connection now and then and catches up in turn with
-/// what is queued. Sequence `s` of the journal changes the shadow `s % SHADOWS`.
+/// One race of four threads.
+///
+/// A writer commits. The notifier routes an event and a document of each change. Another thread publishes ordinary
+/// messages without a pause. A connection reads, reconnects now and then, and alternates between the queue and its
+/// resync. Sequence `s` of the journal changes the shadow `s % SHADOWS`.
 struct Race {
     outbox: Outbox,
     fan_out_position: FanOutPosition,
     head: AtomicU64,
-    /// The highest sequence the connection has seen, for the writer not to be done before it has begun; the maximum
-    /// when the connection is done or has failed.
+    /// The highest sequence the connection has seen, which keeps the writer from finishing before the connection
+    /// begins. `u64::MAX` when the connection has finished or failed.
     seen: AtomicU64,
-    pace: u64,
+    /// Changes that the writer may be ahead of the connection.
+    writer_lead: u64,
 }
 
 impl Race {
     fn write(&self) {
         for seq in 1..=CHANGES {
-            while seq > self.seen.load(SeqCst).saturating_add(self.pace) {
+            while seq > self.seen.load(SeqCst).saturating_add(self.writer_lead) {
                 thread::yield_now();
             }
             self.head.store(seq, SeqCst);
         }
     }
 
-    fn announce(&self) {
+    fn notify(&self) {
         for seq in 1..=CHANGES {
             while self.head.load(SeqCst) < seq {
                 thread::yield_now();
@@ -53,7 +56,7 @@ impl Race {
         }
     }
 
-    /// Keeps the queue full of ordinary messages, numbered in their topics, until the connection is done.
+    /// Keeps the queue full of ordinary messages, numbered in their topics, until the connection has finished.
     fn flood(&self) {
         for number in 0_u64.. {
             if self.seen.load(SeqCst) == u64::MAX {
@@ -66,12 +69,12 @@ impl Race {
         }
     }
 
-    /// Takes the next change of the journal above `walked` that is still the newest of its shadow.
+    /// Returns the next change of the journal above `walked` that is still the newest of its shadow.
     fn resync(&self, walked: &mut Option<u64>) -> Option<u64> {
-        let lag = self.outbox.lag().filter(|_| !self.outbox.has_replies())?;
-        let (after, head) = (walked.map_or(lag, |walked| walked.max(lag)), self.head.load(SeqCst));
+        let since = self.outbox.resync_since().filter(|_| !self.outbox.has_replies())?;
+        let (after, head) = (walked.map_or(since, |walked| walked.max(since)), self.head.load(SeqCst));
         if after >= head {
-            *walked = (!self.outbox.leave_lag(after, &self.fan_out_position)).then_some(after);
+            *walked = (!self.outbox.finish_resync(after, &self.fan_out_position)).then_some(after);
             return None;
         }
         let next = (after + 1).max((head + 1).saturating_sub(SHADOWS));
@@ -79,8 +82,8 @@ impl Race {
         Some(next)
     }
 
-    /// Reads until the newest of every topic has come. Versions of a topic must rise, and so must the numbers of ordinary
-    /// messages.
+    /// Reads until the newest message of every topic has arrived. The versions of a topic must rise, and so must the
+    /// numbers of ordinary messages.
     fn connect(&self, slowness: u64) {
         let _over = Over(&self.seen);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -101,7 +104,7 @@ impl Race {
             if turn % slowness == 0 {
                 thread::yield_now();
             }
-            let due = others >= 3 && self.outbox.lag().is_some();
+            let due = others >= 3 && self.outbox.resync_since().is_some();
             match if due { None } else { self.outbox.pop(u16::MAX) } {
                 Some(Item::Delivery { delivery, seq: Some(seq) }) => {
                     others += 1;
@@ -115,11 +118,11 @@ impl Race {
                     assert!(ordinary < Some(number), "{number} after {ordinary:?}");
                     ordinary = Some(number);
                 }
-                Some(Item::Ack { .. }) => panic!("nothing was asked"),
-                None if self.outbox.lag().is_some() => {
+                Some(Item::Ack { .. }) => panic!("no request was made"),
+                None if self.outbox.resync_since().is_some() => {
                     others = 0;
                     if let Some(seq) = self.resync(&mut walked) {
-                        // A state that was half routed, or sent, when lag began may come again.
+                        // A state that was partly routed, or sent, when the resync began may arrive again.
                         let topic = |kind: &str| format!("{kind}{}", seq % SHADOWS);
                         if ["e", "d"].map(|kind| saw(topic(kind), seq, true)).contains(&true) {
                             break;
@@ -144,21 +147,22 @@ impl Drop for Over<'_> {
 }
 
 #[test]
-fn nothing_is_lost_between_live_events_and_catching_up() {
-    let mut lagged = 0;
+fn no_change_is_lost_between_live_events_and_a_resync() {
+    let mut resyncs = 0;
     for round in 0..150 {
         let (outbox, counters) = outbox();
         let (head, seen) = (AtomicU64::new(0), AtomicU64::new(0));
-        let race = Race { outbox, fan_out_position: FanOutPosition::new(0), head, seen, pace: [2, 9, 100][round % 3] };
+        let race =
+            Race { outbox, fan_out_position: FanOutPosition::new(0), head, seen, writer_lead: [2, 9, 100][round % 3] };
         thread::scope(|scope| {
             scope.spawn(|| race.write());
-            scope.spawn(|| race.announce());
+            scope.spawn(|| race.notify());
             if round % 5 == 0 {
                 scope.spawn(|| race.flood());
             }
             race.connect(1 + round as u64 % 5);
         });
-        lagged += counters.lagged.get();
+        resyncs += counters.lagged.get();
     }
-    assert!(lagged > 0, "the queue was never full");
+    assert!(resyncs > 0, "the queue was never full");
 }

@@ -7,7 +7,7 @@ use crate::{auth::Principal, mqtt::protocol::message::Message};
 
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
-/// Room for about eight of the deliveries below.
+/// Limits that fit about eight of the deliveries below.
 const LIMITS: QueueLimits = QueueLimits { bytes: 2_400, offline_bytes: 900 };
 
 pub(super) fn outbox() -> (Outbox, Arc<DropCounters>) {
@@ -15,7 +15,7 @@ pub(super) fn outbox() -> (Outbox, Arc<DropCounters>) {
     (Outbox::new(SessionId(1), LIMITS, Arc::clone(&counters), Access::admin(Principal::anonymous("test"))), counters)
 }
 
-/// A delivery of 128 + 2 + 170 = 300 bytes if the topic has two.
+/// Returns a delivery that costs 128 + 2 + 170 = 300 bytes if the topic has two.
 pub(super) fn delivery(topic: &str, qos: usize) -> Delivery {
     let message =
         Message::new(TopicName::new(topic).unwrap(), vec![b'x'; 170].into(), QOS[qos], false, None, Instant::now());
@@ -26,8 +26,9 @@ fn ack(outbox: &Outbox, request: u32) {
     outbox.push_ack(AckId(request), AckResult::SUCCESS);
 }
 
-/// Pushes by a short notation: `r` reply, `e` event, `d` document, `p` plain, `n` notice, each with a topic of two characters and
-/// the QoS; events and documents have their position, from 1, as sequence. `a` is an acknowledgement.
+/// Pushes by a short notation: `r` reply, `e` event, `d` document, `p` ordinary message, `n` notice, each with a topic
+/// of two characters and the QoS. Events and documents have their position, from 1, as sequence. `a` is an
+/// acknowledgement.
 fn push(outbox: &Outbox, script: &str) {
     for (at, word) in script.split_whitespace().enumerate() {
         let (seq, digit) = (at as u64 + 1, word.len() - 1);
@@ -45,7 +46,7 @@ fn push(outbox: &Outbox, script: &str) {
     }
 }
 
-/// All that comes out: acknowledgements as `a<id>`, deliveries as `<topic>` with `@<seq>` for what is in the journal.
+/// Pops everything: acknowledgements as `a<id>`, deliveries as `<topic>`, with `@<seq>` for events and documents.
 fn drain(outbox: &Outbox, window_open: bool) -> String {
     let words = std::iter::from_fn(|| outbox.pop(if window_open { u16::MAX } else { 0 })).map(|item| match item {
         Item::Ack { ack_id, .. } => format!("a{}", ack_id.0),
@@ -56,17 +57,17 @@ fn drain(outbox: &Outbox, window_open: bool) -> String {
 }
 
 #[test]
-fn what_is_pushed_leaves_in_order_and_within_the_limit() {
-    // name, pushed, popped, lag
+fn deliveries_leave_in_order_within_the_limit() {
+    // name, pushed, popped, start of the resync
     let table = [
         ("one order for all kinds", "eaa1 pbb0 rcc1 edd0", "aa@1 bb cc dd@4", None),
-        ("an ack passes events and plain messages", "eaa1 pbb1 a7", "a7 aa@1 bb", None),
+        ("an ack passes events and ordinary messages", "eaa1 pbb1 a7", "a7 aa@1 bb", None),
         ("an ack waits for the replies before it only", "eaa1 rbb1 a7 rcc1", "aa@1 bb a7 cc", None),
-        ("a document replaces an older one where it stands", "dxx1 eaa1 dyy1 dxx1", "xx@4 aa@2 yy@3", None),
-        ("an event is not replaced while there is room", "exx1 exx1", "xx@1 xx@2", None),
+        ("a document replaces an older one in place", "dxx1 eaa1 dyy1 dxx1", "xx@4 aa@2 yy@3", None),
+        ("an event is not replaced below the limit", "exx1 exx1", "xx@1 xx@2", None),
         ("eight fit", "eaa1 ebb1 ecc1 edd1 eee1 eff1 egg1 ehh1", "aa@1 bb@2 cc@3 dd@4 ee@5 ff@6 gg@7 hh@8", None),
         (
-            "superseded events go first, oldest first, down to three quarters",
+            "superseded events are dropped first, oldest first, down to three quarters",
             "eaa1 ebb1 eaa1 ebb1 eaa1 ebb1 eaa1 ebb1 eaa1",
             "bb@4 aa@5 bb@6 aa@7 bb@8 aa@9",
             None,
@@ -78,12 +79,12 @@ fn what_is_pushed_leaves_in_order_and_within_the_limit() {
             None,
         ),
         (
-            "with nothing superseded all events go and lag begins",
+            "without superseded events all events are dropped and a resync begins",
             "eaa1 ebb1 ecc1 edd1 eee1 eff1 egg1 ehh1 eii1",
             "",
             Some(0),
         ),
-        ("lag spares the replies", "rxx1 pyy1 ecc1 edd1 eee1 eff1 egg1 ehh1 eii1 ejj1", "xx", Some(2)),
+        ("a resync keeps the replies", "rxx1 pyy1 ecc1 edd1 eee1 eff1 egg1 ehh1 eii1 ejj1", "xx", Some(2)),
         (
             "an event pushes out the oldest ordinary messages, and follows a few others",
             "paa1 pbb1 pcc1 pdd1 pee1 pff1 pgg1 phh1 ezz1 dyy1",
@@ -91,46 +92,46 @@ fn what_is_pushed_leaves_in_order_and_within_the_limit() {
             None,
         ),
         (
-            "superseded events go before ordinary messages",
+            "superseded events are dropped before ordinary messages",
             "pxx1 eaa1 eaa1 eaa1 eaa1 pyy1 eaa1 eaa1 eaa1",
             "xx aa@5 yy aa@7 aa@8 aa@9",
             None,
         ),
         (
-            "ordinary messages have their turn too",
+            "ordinary messages take turns with events",
             "eaa1 ebb1 ecc1 edd1 eee1 eff1 egg1 phh1",
             "aa@1 bb@2 cc@3 hh dd@4 ee@5 ff@6 gg@7",
             None,
         ),
         ("a notice keeps the order of its lane", "eaa1 nbb1 ecc1 pdd1", "aa@1 bb cc@3 dd", None),
         (
-            "the older of notices and ordinary messages goes first",
+            "the older of notices and ordinary messages is dropped first",
             "naa1 pbb1 ncc1 pdd1 eee1 eff1 egg1 ehh1 eii1 ejj1",
             "cc dd ee@5 ff@6 gg@7 hh@8 ii@9 jj@10",
             None,
         ),
-        ("lag takes notices along", "naa1 ebb1 ecc1 edd1 eee1 eff1 egg1 ehh1 eii1 ejj1 nkk1", "", Some(1)),
-        ("a reply makes events go", "eaa1 ebb1 ecc1 edd1 eee1 eff1 egg1 ehh1 rzz1", "zz", Some(0)),
+        ("the start of a resync drops notices", "naa1 ebb1 ecc1 edd1 eee1 eff1 egg1 ehh1 eii1 ejj1 nkk1", "", Some(1)),
+        ("a reply makes events drop", "eaa1 ebb1 ecc1 edd1 eee1 eff1 egg1 ehh1 rzz1", "zz", Some(0)),
         (
-            "a plain message does not",
+            "an ordinary message does not",
             "eaa1 ebb1 ecc1 edd1 eee1 eff1 egg1 ehh1 pzz1",
             "aa@1 bb@2 cc@3 dd@4 ee@5 ff@6 gg@7 hh@8",
             None,
         ),
     ];
-    for (name, pushed, popped, lag) in table {
+    for (name, pushed, popped, since) in table {
         let (outbox, _) = outbox();
         push(&outbox, pushed);
-        assert_eq!((drain(&outbox, true).as_str(), outbox.lag()), (popped, lag), "{name}");
+        assert_eq!((drain(&outbox, true).as_str(), outbox.resync_since()), (popped, since), "{name}");
     }
 }
 
 #[test]
-fn a_closed_window_holds_deliveries_and_lets_acks_pass() {
+fn a_closed_window_blocks_deliveries_but_not_acks() {
     // name, pushed, popped with the window closed, popped then with it open
     let table = [
         ("QoS 0 passes until the first QoS 1 of its lane", "eaa0 pbb0 rcc1 pdd0 eee0", "aa@1 bb dd", "cc ee@5"),
-        ("an ordinary message holds no event back", "paa1 ebb0 dcc0 pdd0", "bb@2 cc@3", "aa dd"),
+        ("an ordinary message blocks no event", "paa1 ebb0 dcc0 pdd0", "bb@2 cc@3", "aa dd"),
         ("an ack passes", "eaa1 a3", "a3", "aa@1"),
         ("an ack does not pass a reply that waits", "raa2 a3", "", "aa a3"),
     ];
@@ -142,8 +143,8 @@ fn a_closed_window_holds_deliveries_and_lets_acks_pass() {
 }
 
 #[test]
-fn a_reply_past_a_closed_window_passes_plain_messages_alone() {
-    // pushed, popped past the window, popped then with it open
+fn at_a_closed_window_a_reply_passes_only_ordinary_messages() {
+    // pushed, popped at the closed window, popped then with it open
     let table = [
         ("paa1 pbb1 rcc1 rdd1 a3", "cc dd", "a3 aa bb"),
         ("paa1 rbb1 ecc1 rdd1", "bb", "aa cc@3 dd"),
@@ -163,16 +164,16 @@ fn a_reply_past_a_closed_window_passes_plain_messages_alone() {
     }
 }
 
-/// One change's events did not all fit; those that had been sent came a second time.
+/// When the events of one change did not all fit, those that had been sent were sent again.
 #[test]
-fn what_was_sent_of_a_change_is_told() {
-    // pushed of a change at 7, sent before it overflows, first event unsent, whether the document was sent
+fn the_first_unsent_event_of_a_change_is_reported() {
+    // document pushed at 6, deliveries sent before the overflow, first unsent event of the change at 7
     let unsent = |topic: &str, document_sent| Unsent { seq: 7, topic: TopicName::new(topic).ok(), document_sent };
     let table = [
         ("xx", 0, unsent("e0", false)),
         ("xx", 2, unsent("e2", false)),
         ("xx", 7, unsent("e7", false)),
-        ("e7", 3, unsent("e2", true)), // in the place of an older document of the topic `e7`
+        ("e7", 3, unsent("e2", true)), // sent in place of an older document of the topic `e7`
     ];
     for (document, sent, expected) in table {
         let (outbox, _) = outbox();
@@ -187,13 +188,17 @@ fn what_was_sent_of_a_change_is_told() {
             outbox.push_event(delivery(&format!("{seq:02}"), 1), seq);
         }
         let expected = if sent == 7 { Unsent { topic: None, ..expected } } else { expected };
-        assert_eq!((outbox.lag(), outbox.unsent()), (Some(6), Some(expected)), "{document} {sent}");
+        assert_eq!((outbox.resync_since(), outbox.unsent()), (Some(6), Some(expected)), "{document} {sent}");
         outbox.detach(&FanOutPosition::new(29));
-        assert_eq!((outbox.lag(), outbox.unsent()), (Some(6), None), "what was sent may be lost");
+        assert_eq!(
+            (outbox.resync_since(), outbox.unsent()),
+            (Some(6), None),
+            "sent messages may be lost with the connection"
+        );
     }
 }
 
-/// A reply that came while its session waited for the window was not looked at before that opened.
+/// A reply that was queued while the consumer waited for the window was not popped until the window opened.
 #[tokio::test]
 async fn a_reply_wakes_a_consumer_that_waits_for_the_window() {
     let (outbox, _) = outbox();
@@ -210,13 +215,13 @@ fn an_event_larger_than_the_limit_is_delivered() {
     let mut large = delivery("aa", 1);
     large.message = Arc::new(Message { payload: vec![0; 10_000].into(), ..message_of(&large) });
     outbox.push_event(large.clone(), 1);
-    assert_eq!((drain(&outbox, true).as_str(), outbox.lag()), ("aa@1", None));
+    assert_eq!((drain(&outbox, true).as_str(), outbox.resync_since()), ("aa@1", None));
     outbox.push_reply(large);
     assert_eq!((outbox.closed(), drain(&outbox, true).as_str()), (None, "aa"));
 }
 
 #[test]
-fn replies_beyond_the_limit_close() {
+fn replies_beyond_the_limit_close_the_connection() {
     let (outbox, counters) = outbox();
     let eight = "raa1 rbb1 rcc1 rdd1 ree1 rff1 rgg1 rhh1";
     push(&outbox, &format!("pxx1 {eight} a1"));
@@ -224,7 +229,7 @@ fn replies_beyond_the_limit_close() {
     push(&outbox, "rii1");
     assert_eq!(outbox.closed(), Some(Reason::QUOTA_EXCEEDED));
     assert_eq!((drain(&outbox, true).as_str(), counters.closed.get()), ("", 1));
-    // The next connection of the session begins afresh with what was not a reply.
+    // The next connection of the session continues with everything but the replies.
     outbox.detach(&FanOutPosition::new(0));
     outbox.attach(u16::MAX);
     push(&outbox, "rjj1 a2");
@@ -232,7 +237,7 @@ fn replies_beyond_the_limit_close() {
 }
 
 #[test]
-fn plain_messages_are_dropped_at_a_full_queue_and_counted() {
+fn ordinary_messages_dropped_at_a_full_queue_are_counted() {
     let (outbox, counters) = outbox();
     push(&outbox, "paa0 pbb1 pcc2 pdd0 pee0 pff0 pgg0 phh0 pii0 pjj1 pkk2");
     assert_eq!(drain(&outbox, true), "dd ee ff gg hh ii jj kk");
@@ -240,44 +245,44 @@ fn plain_messages_are_dropped_at_a_full_queue_and_counted() {
 }
 
 #[test]
-fn a_session_without_connection_keeps_what_is_guaranteed() {
+fn a_session_without_connection_keeps_qos_1_and_2() {
     let (outbox, counters) = outbox();
     push(&outbox, "paa0 pbb1 ecc1 rdd0 a1");
     outbox.detach(&FanOutPosition::new(3));
-    assert_eq!(outbox.lag(), Some(2), "the event at 3 was not sent");
+    assert_eq!(outbox.resync_since(), Some(2), "the event at 3 was not sent");
     push(&outbox, "pee0 pff1 egg1 rhh1 rii0 pjj1 a1");
     outbox.attach(u16::MAX);
-    assert_eq!(drain(&outbox, true), "a1 ff hh a1 jj", "the newest three, and every verdict");
+    assert_eq!(drain(&outbox, true), "a1 ff hh a1 jj", "the newest three, and every acknowledgement");
     assert_eq!((counters.plain_at_most_once.get(), counters.plain_guaranteed.get()), (2, 1));
     assert_eq!(counters.replies.get(), 2);
 }
 
 #[test]
-fn lag_ends_only_when_the_announcer_is_not_ahead() {
+fn a_resync_ends_only_when_the_notifier_is_not_ahead() {
     let (outbox, _) = outbox();
     let fan_out_position = FanOutPosition::new(10);
     outbox.detach(&fan_out_position);
     outbox.attach(u16::MAX);
-    assert_eq!(outbox.lag(), Some(10));
+    assert_eq!(outbox.resync_since(), Some(10));
 
     fan_out_position.begin(13);
     outbox.push_event(delivery("aa", 1), 13); // ignored
-    assert!(!outbox.leave_lag(12, &fan_out_position), "13 is in nobody's hands otherwise");
-    assert_eq!(outbox.lag(), Some(12));
+    assert!(!outbox.finish_resync(12, &fan_out_position), "13 would be lost");
+    assert_eq!(outbox.resync_since(), Some(12));
 
-    assert!(outbox.leave_lag(15, &fan_out_position));
+    assert!(outbox.finish_resync(15, &fan_out_position));
     for seq in 13..=17 {
         outbox.push_event(delivery("aa", 1), seq);
     }
-    assert_eq!(drain(&outbox, true), "aa@16 aa@17", "up to 15 it has been caught up");
+    assert_eq!(drain(&outbox, true), "aa@16 aa@17", "the resync covered up to 15");
 
-    // Detached while the announcer is inside 18: what it has yet to push of it is ignored, so 18 is to be caught up.
+    // Detached while the notifier is at 18: its remaining pushes of 18 are ignored, so 18 has to be resynced.
     fan_out_position.finish(17);
     fan_out_position.begin(18);
     outbox.push_event(delivery("aa", 1), 18);
     assert_eq!(drain(&outbox, true), "aa@18");
     outbox.detach(&fan_out_position);
-    assert_eq!(outbox.lag(), Some(17));
+    assert_eq!(outbox.resync_since(), Some(17));
 }
 
 #[test]
@@ -308,10 +313,10 @@ fn expired_messages_are_not_delivered() {
     assert_eq!((drain(&outbox, true).as_str(), counters.expired.get()), ("bb a1", 1));
 }
 
-/// A client asked for more than it read and was cut off; the verdicts that were queued then were forgotten, and the
-/// resends of its next connection waited for them for ever.
+/// A client requested more than it read and was disconnected. The queued acknowledgements were dropped, and the resends
+/// of its next connection waited for them for ever.
 #[test]
-fn verdicts_outlive_a_connection_that_ends_for_its_replies() {
+fn acknowledgements_outlive_a_connection_closed_for_its_replies() {
     let (outbox, _) = outbox();
     push(&outbox, "raa1 a1 rbb1 rcc1 rdd1 ree1 rff1 rgg1 rhh1 a2 rii1 a3");
     assert_eq!((drain(&outbox, true).as_str(), outbox.closed()), ("", Some(Reason::QUOTA_EXCEEDED)));
@@ -320,12 +325,12 @@ fn verdicts_outlive_a_connection_that_ends_for_its_replies() {
     assert_eq!(drain(&outbox, true), "a1 a2 a3");
 }
 
-/// A connection whose client reads nothing pops nothing, so that it was never woken to be ended.
+/// A connection whose client reads nothing pops nothing, and was therefore never woken to end.
 #[test]
 fn the_close_wakes_a_consumer_that_has_stopped_popping() {
     let (outbox, _) = outbox();
     push(&outbox, "raa1");
-    assert!(outbox.pop(u16::MAX).is_some(), "what came before it is no news");
+    assert!(outbox.pop(u16::MAX).is_some(), "the reply before");
     while outbox.closed().is_none() {
         push(&outbox, "rbb1");
     }
@@ -344,13 +349,13 @@ fn members_of_a_group_are_ranked() {
     outbox.detach(&FanOutPosition::new(0));
     assert_eq!(ranks(&outbox), [Never, Later]);
     outbox.attach(u16::MAX);
-    assert_eq!(ranks(&outbox), [Waits, Waits], "it has to catch up");
-    assert!(outbox.leave_lag(0, &FanOutPosition::new(0)));
+    assert_eq!(ranks(&outbox), [Waits, Waits], "a resync is due");
+    assert!(outbox.finish_resync(0, &FanOutPosition::new(0)));
     push(&outbox, "paa1 pbb1");
-    assert!(outbox.pop(2).is_some(), "of the two that the window has room for");
-    assert_eq!(ranks(&outbox), [Now, Waits], "the other fills it");
+    assert!(outbox.pop(2).is_some(), "one of the two that the window allows");
+    assert_eq!(ranks(&outbox), [Now, Waits], "the queued one fills the window");
     assert!(outbox.pop(1).is_some());
-    assert_eq!(ranks(&outbox), [Now, Waits], "it is full");
+    assert_eq!(ranks(&outbox), [Now, Waits], "the window is full");
     push(&outbox, "paa1 pbb1 pcc1 pdd1 pee1 pff1 pgg1 phh1");
     assert_eq!(ranks(&outbox), [Never, Never]);
 }

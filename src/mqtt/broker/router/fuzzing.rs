@@ -1,4 +1,4 @@
-//! For the fuzz targets: the two ways in which the router matches, without subscribers.
+//! Entry points for the fuzz targets: the trie and the retained messages, without subscribers.
 
 use std::{ops::ControlFlow, sync::Arc, time::Instant};
 
@@ -18,13 +18,13 @@ use crate::{
     },
 };
 
-/// Whether the router takes a filter with wildcards and so many levels.
+/// Returns true if the router accepts a filter with wildcards and this many levels.
 #[must_use]
 pub fn is_taken(filter: &TopicFilter) -> bool {
     filter.as_str().split('/').count() <= LEVELS_MAX
 }
 
-/// How many filters a trie of `filters`, which are all taken, finds for `topic`; one that stands there twice counts
+/// Returns the number of filters that a trie of `filters`, all of them accepted, finds for `topic`. Duplicates count
 /// once.
 #[must_use]
 pub fn filters_found(filters: &[TopicFilter], topic: &TopicName) -> usize {
@@ -36,18 +36,18 @@ pub fn filters_found(filters: &[TopicFilter], topic: &TopicName) -> usize {
         ControlFlow::Continue(())
     });
     filters.iter().for_each(|filter| _ = trie.remove(filter, |_| true));
-    assert!(trie.is_empty(), "nodes are left of {filters:?}");
+    assert!(trie.is_empty(), "nodes remain of {filters:?}");
     found
 }
 
-/// The topics of retained messages that `filter` selects, page by page; the messages are of `topics`.
+/// Retains a message on each of `topics`, and returns the topics that `filter` selects, page by page.
 #[must_use]
 pub fn retained_found(topics: &[TopicName], filter: &TopicFilter) -> Vec<TopicName> {
     let (now, by) = (Instant::now(), Principal::anonymous("fuzzing"));
     let mut retained = Retained::new(RetainedLimits { all: Amount::MAX, of_principal: Amount::MAX });
     for topic in topics {
         let message = Message::new(topic.clone(), Bytes::from_static(b"x"), QoS::AtMostOnce, true, None, now);
-        retained.store(&Arc::new(message), &by, now).expect("there is room");
+        retained.store(&Arc::new(message), &by, now).expect("no limit is set");
     }
     let (mut found, mut next) = (Vec::new(), Some(Cursor::default()));
     while let Some(from) = next {

@@ -1,19 +1,19 @@
-//! Finds the subscribers of a topic and queues the message towards each of them.
+//! The router: finds the subscribers of a topic and queues the message for each of them.
 //!
-//! One [`Router`] serves all connections and the announcer. Filters without wildcards, nearly all of a fleet's, are in
-//! one hash table whose keys share their text with the session's own filter; the others are in a trie by level. No
-//! operation looks at all filters or all topics.
+//! One [`Router`] serves all connections and the notifier. Filters without wildcards, nearly all of a fleet's, are in
+//! one hash table whose keys share their text with the session's own filter. The others are in a trie by level. No
+//! operation visits all filters or all topics.
 //!
-//! A publisher holds the read lock while it queues, so that events of one shadow reach each queue in the order they
-//! were published; queues never call back. A subscription counts from the moment [`Router::subscribe`] returns, and a
-//! retained message is stored before it is routed: who subscribes and then asks for the retained messages misses none,
+//! A publisher holds the read lock while it queues, so that events of one shadow reach each outbox in the order of
+//! publication. Outboxes never call back. A subscription is active when [`Router::subscribe`] returns, and a retained
+//! message is stored before it is routed. A client that subscribes and then reads the retained messages misses none,
 //! and may get one twice.
 //!
-//! A session gets a message once, whatever number of its own filters select it, at the highest QoS they grant and with
-//! all their identifiers; a shared subscription is a delivery of its own, and an ordinary message whatever it tells.
+//! A session gets a message once, however many of its own filters select it, at the highest QoS they grant and with all
+//! their identifiers. A shared subscription is a separate delivery, queued as an ordinary message whatever its topic.
 //!
-//! Not here: the events of shadows and their documents (announcer, connection), the limit of filters per session
-//! (session), encoding ([`crate::mqtt::protocol::message`]).
+//! Not here: shadow events and documents ([`crate::mqtt::shadow`]), the limit of filters per session
+//! ([`super::filters`]), and encoding ([`crate::mqtt::protocol::message`]).
 
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -50,12 +50,12 @@ use crate::{
     shadow::ShadowKey,
 };
 
-/// What a message is, which decides who gets it and what becomes of it at a full queue.
+/// The kind of a published message, which determines its receivers and its treatment at a full queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryKind {
     /// An ordinary message.
     Ordinary {
-        /// The session that published it; none if the service did.
+        /// The session that published it; `None` if no session did.
         from: Option<SessionId>,
     },
     /// An event of the change at `seq` in the journal.
@@ -63,76 +63,77 @@ pub enum DeliveryKind {
         /// Its journal sequence.
         seq: u64,
     },
-    /// An event of the change at `seq` in the journal that `by` asked for, which comes before the reply.
+    /// An event of the change at `seq` in the journal that `by` requested. It precedes the reply.
     Change {
-        /// The session that asked.
+        /// The session that requested the change.
         by: SessionId,
         /// Its journal sequence.
         seq: u64,
     },
-    /// A shadow's document as it is at `seq` in the journal.
+    /// A shadow's document at `seq` in the journal.
     Document {
         /// Its journal sequence.
         seq: u64,
     },
-    /// Whether a device is connected: noted in the outboxes, to be sent as it is then.
+    /// A change of a device's presence. It is marked in the outboxes, and the presence at the time of sending is sent.
     Presence {
         /// The number of the change.
         number: u64,
     },
-    /// The reply to a request of `to`: for that session never dropped; for others an event if it tells of a change,
-    /// else an ordinary message.
+    /// The reply to a request of `to`. For that session it is never dropped. For others it is an event if it reports a
+    /// change, else an ordinary message.
     Reply {
-        /// The session that asked.
+        /// The session that made the request.
         to: SessionId,
-        /// The journal sequence of the change it tells.
+        /// The journal sequence of the reported change.
         seq: Option<u64>,
     },
-    /// A reply that only `to` gets, if it subscribed to the topic.
+    /// A reply for `to` alone, if it subscribed to the topic.
     Private {
-        /// The session that asked.
+        /// The session that made the request.
         to: SessionId,
     },
-    /// What all but `than` are told of the reply that it got: an ordinary message.
+    /// The counterpart of a private reply, for all sessions other than `than`: an ordinary message.
     Others {
-        /// The session that asked.
+        /// The session that made the request.
         than: SessionId,
     },
 }
 
-/// Something published, of which each reader is told what it may know: the one place where rights decide on a delivery.
+/// A published message, adapted to the rights of each receiver: the only place where rights decide on a delivery.
 pub trait Publication {
-    /// Where it is published.
+    /// Returns the topic of the publication.
     fn topic(&self) -> &str;
 
-    /// The message for `session`, which has `access`; `None`: it may not receive it, or there is nothing to tell it.
-    fn told_to(&self, session: SessionId, access: &Access) -> Option<Arc<Message>>;
+    /// Returns the message for `session`, which has `access`; `None` if it may not receive it or nothing is left for
+    /// it.
+    fn message_for(&self, session: SessionId, access: &Access) -> Option<Arc<Message>>;
 }
 
-/// An ordinary message: everybody who may receive its topic is told the same.
+/// An ordinary message, which is the same for all clients that may receive its topic.
 impl Publication for Arc<Message> {
     fn topic(&self) -> &str {
         self.topic.as_str()
     }
 
-    fn told_to(&self, _: SessionId, access: &Access) -> Option<Arc<Message>> {
+    fn message_for(&self, _: SessionId, access: &Access) -> Option<Arc<Message>> {
         access.may_receive(self.topic()).then(|| Arc::clone(self))
     }
 }
 
-/// Whether a subscription is new.
+/// The result of adding a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubscriptionChange {
     /// The session had no subscription with this filter.
     New,
-    /// It took the place of the session's earlier one with the same filter.
+    /// The subscription replaced the session's earlier one with the same filter.
     Replaced,
 }
 
 /// The subscriptions of all sessions, and the retained messages.
 #[derive(Debug)]
 pub struct Router {
-    /// Changed by connections as they subscribe; read by everyone who publishes.
+    /// The subscriptions. Connections change them, publishers read them.
     filters: RwLock<Filters>,
     retained: Mutex<Retained>,
 }
@@ -144,7 +145,7 @@ struct Filters {
 }
 
 impl Router {
-    /// A router without subscriptions that retains messages within `limits`.
+    /// Returns a router without subscriptions that retains messages within `limits`.
     #[must_use]
     pub fn new(limits: RetainedLimits) -> Self {
         Self { filters: RwLock::default(), retained: Mutex::new(Retained::new(limits)) }
@@ -170,37 +171,37 @@ impl Router {
         Ok(if existed { SubscriptionChange::Replaced } else { SubscriptionChange::New })
     }
 
-    /// Ends a subscription. Returns whether there was one.
+    /// Removes a subscription. Returns true if it existed.
     pub fn unsubscribe(&self, session: SessionId, filter: &TopicFilter) -> bool {
         self.filters.write().remove(session, filter)
     }
 
-    /// Ends the subscriptions of a session that ends.
+    /// Removes the subscriptions of a session that ends.
     pub fn remove<'a>(&self, session: SessionId, filters: impl IntoIterator<Item = &'a TopicFilter>) {
         for filter in filters {
-            self.unsubscribe(session, filter); // one lock each: publishers get in between
+            self.unsubscribe(session, filter); // one lock per filter, so that publishers do not wait for all
         }
     }
 
-    /// Retains `message`, which `by` publishes, in the place of what its topic has; to be called before
-    /// [`Router::tell`].
+    /// Retains `message`, published by `by`, and replaces the retained message of its topic. Called before
+    /// [`Router::publish`].
     ///
     /// # Errors
     ///
-    /// The quota that it is above; nothing was changed.
+    /// The quota that the message would exceed; nothing is changed.
     pub fn retain(&self, message: &Arc<Message>, by: &Principal) -> Result<(), QuotaKind> {
         self.retained.lock().store(message, by, Instant::now())
     }
 
-    /// Queues what is told of `publication` towards every session that is to have it. Returns how many those are.
-    pub fn tell(&self, publication: &impl Publication, class: DeliveryKind) -> usize {
+    /// Queues `publication` for every subscriber that may receive it. Returns the number of receivers.
+    pub fn publish(&self, publication: &impl Publication, kind: DeliveryKind) -> usize {
         let filters = self.filters.read();
         let mut found = MatchedFilters::default();
         let _ = filters.visit(publication.topic(), |subscribers| {
             found.add(subscribers);
             ControlFlow::Continue(())
         });
-        let route = Route { publication, class, share: None };
+        let route = Route { publication, kind, share: None };
         let own = if found.more.is_empty() {
             found.all().flat_map(Subscribers::own).map(|subscriber| route.deliver(&[subscriber])).sum()
         } else {
@@ -210,13 +211,13 @@ impl Router {
         own + groups.map(|group| route.deliver_to_one(group)).sum::<usize>()
     }
 
-    /// Queues `delivery` of a shared subscription, which a session that ended had not acknowledged, towards another member
-    /// of its group. The session is not in the router any more; `former` is what it could read.
+    /// Queues an unacknowledged `delivery` of a shared subscription for another member of its group, after its session
+    /// ended. The session has been removed from the router; `former` are the rights it had.
     pub fn hand_over(&self, delivery: &Delivery, former: &Access) {
         let filters = self.filters.read();
-        let (message, class) = (&delivery.message, DeliveryKind::Ordinary { from: None });
+        let (message, kind) = (&delivery.message, DeliveryKind::Ordinary { from: None });
         let publication = OrphanedMessage { message, former, key: topics::shadow_of(message.topic.as_str()) };
-        let route = Route { publication: &publication, class, share: None };
+        let route = Route { publication: &publication, kind, share: None };
         let _ = filters.visit(message.topic.as_str(), |subscribers| {
             let mut groups = subscribers.groups().filter(|group| delivery.share.as_ref() == Some(group.filter()));
             groups.next().map_or(ControlFlow::Continue(()), |group| {
@@ -226,8 +227,8 @@ impl Router {
         });
     }
 
-    /// The retained messages that `filter` selects and `subscriber` may receive, some at a time: from the beginning, or
-    /// from where an earlier page ended. Shared subscriptions get none.
+    /// Returns a page of the retained messages that `filter` selects and `subscriber` may receive, from `from` on.
+    /// Shared subscriptions get none.
     #[must_use]
     pub fn retained(&self, subscriber: &Outbox, filter: &TopicFilter, from: Cursor) -> RetainedPage {
         if filter.share().is_some() {
@@ -238,7 +239,8 @@ impl Router {
         page
     }
 
-    /// How the session's own subscriptions select `topic`, for what is sent to it past the queue; `None`: not at all.
+    /// Returns how the session's own subscriptions select `topic`, for deliveries that bypass the queue; `None` if they
+    /// do not select it.
     #[must_use]
     pub fn selection(&self, outbox: &Outbox, topic: &str) -> Option<Selection> {
         let filters = self.filters.read();
@@ -252,26 +254,26 @@ impl Router {
         selection
     }
 
-    /// Returns the message that `topic` retains, and when it was published.
+    /// Returns the retained message of `topic`, and when it was published.
     #[must_use]
     pub fn retained_on(&self, topic: &str) -> Option<(Arc<Message>, Instant)> {
         self.retained.lock().on(topic, Instant::now())
     }
 
-    /// Returns retained messages, at most `limit`, of the topics after `topic` or from the first one on, in an order
-    /// that only a further call needs to know.
+    /// Returns at most `limit` retained messages of the topics after `topic`, or from the first topic on. The order is
+    /// only meaningful for the next call.
     #[must_use]
     pub fn retained_after(&self, topic: Option<&str>, limit: usize) -> Vec<(Arc<Message>, Instant)> {
         self.retained.lock().after(topic, limit, Instant::now())
     }
 
-    /// Whether `message` is still the one its topic retains.
+    /// Returns true if `message` is still the retained message of its topic.
     #[must_use]
     pub fn is_retained(&self, message: &Arc<Message>) -> bool {
         self.retained.lock().holds(message)
     }
 
-    /// How many messages are retained.
+    /// Returns the number of retained messages.
     #[must_use]
     pub fn retained_count(&self) -> usize {
         self.retained.lock().count()
@@ -309,7 +311,7 @@ impl Filters {
     }
 }
 
-/// The subscribers of the filters that select a topic: nearly always those of one filter.
+/// The subscribers of the filters that select a topic. Nearly always one filter does.
 #[derive(Default)]
 struct MatchedFilters<'a> {
     first: Option<&'a Subscribers>,
@@ -329,7 +331,7 @@ impl<'a> MatchedFilters<'a> {
     }
 }
 
-/// How the subscriptions of one session select a topic.
+/// The combined options of one session's subscriptions that select a topic.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     qos: QoS,
@@ -338,7 +340,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// `message` for the session.
+    /// Returns the delivery of `message` to the session.
     #[must_use]
     pub fn deliver(self, message: Arc<Message>) -> Delivery {
         Delivery {
@@ -350,7 +352,7 @@ impl Selection {
         }
     }
 
-    /// The highest QoS that they grant.
+    /// Returns the highest QoS that the subscriptions grant.
     #[must_use]
     pub fn qos(&self) -> QoS {
         self.qos
@@ -363,30 +365,30 @@ impl Selection {
     }
 }
 
-/// One publication on its way to those who subscribed to its topic.
+/// One publication during its routing.
 struct Route<'a, P> {
     publication: &'a P,
-    class: DeliveryKind,
-    /// The shared subscription that it goes by, if it is not the session's own.
+    kind: DeliveryKind,
+    /// The shared subscription of the delivery; `None` for a session's own subscriptions.
     share: Option<&'a Arc<TopicFilter>>,
 }
 
-/// A message that was on its way to a member of a group whose session ended.
+/// A message that a member of a shared group had not acknowledged when its session ended.
 struct OrphanedMessage<'a> {
     message: &'a Arc<Message>,
-    /// What that member could read.
+    /// The rights of the former member.
     former: &'a Access,
-    /// The shadow it tells of, if it does.
+    /// The shadow of the message, if it is on a shadow topic.
     key: Option<ShadowKey>,
 }
 
-/// Part of a shadow is told only to whom the same part is to be told.
+/// A shadow message, which was rendered for the former member, goes only to members with the same projection.
 impl Publication for OrphanedMessage<'_> {
     fn topic(&self) -> &str {
         self.message.topic.as_str()
     }
 
-    fn told_to(&self, _: SessionId, access: &Access) -> Option<Arc<Message>> {
+    fn message_for(&self, _: SessionId, access: &Access) -> Option<Arc<Message>> {
         let part = |access: &Access, key| access.projection(key, Operation::Subscribe);
         let may = match &self.key {
             None => access.may_receive(self.topic()),
@@ -397,7 +399,7 @@ impl Publication for OrphanedMessage<'_> {
 }
 
 impl<P: Publication> Route<'_, P> {
-    /// Delivers once to each session among `subscribers`.
+    /// Delivers once to each session in `subscribers`. Returns the number of receivers.
     fn deliver_once_each<'a>(&self, subscribers: impl Iterator<Item = &'a Subscriber>) -> usize {
         let mut all: Vec<&Subscriber> = subscribers.collect();
         all.sort_by_key(|subscriber| subscriber.outbox.id());
@@ -405,39 +407,37 @@ impl<P: Publication> Route<'_, P> {
     }
 
     fn deliver_to_one(&self, group: &shared::Group) -> usize {
-        if let DeliveryKind::Others { than } = self.class
+        if let DeliveryKind::Others { than } = self.kind
             && group.has(than)
         {
-            return 0; // that one was told for all
+            return 0; // that member got the reply for the whole group
         }
-        // What is made up for later is so by a session's own subscriptions, which this is none of.
-        let class = match self.class {
+        // A resync covers a session's own subscriptions only, so events of shared ones are ordinary messages.
+        let kind = match self.kind {
             DeliveryKind::Event { .. } | DeliveryKind::Document { .. } | DeliveryKind::Presence { .. } => {
                 DeliveryKind::Ordinary { from: None }
             }
             DeliveryKind::Change { by: to, .. } | DeliveryKind::Reply { to, .. } => {
                 DeliveryKind::Reply { to, seq: None }
             }
-            class @ (DeliveryKind::Ordinary { .. } | DeliveryKind::Private { .. } | DeliveryKind::Others { .. }) => {
-                class
-            }
+            kind @ (DeliveryKind::Ordinary { .. } | DeliveryKind::Private { .. } | DeliveryKind::Others { .. }) => kind,
         };
-        let route = Route { publication: self.publication, class, share: Some(group.filter()) };
-        let told = |outbox: &Outbox| outbox.with_access(|access| self.told_to(outbox, access));
-        group.pick(told).map_or(0, |member| route.deliver(&[member]))
+        let route = Route { publication: self.publication, kind, share: Some(group.filter()) };
+        let message_for = |outbox: &Outbox| outbox.with_access(|access| self.message_for(outbox, access));
+        group.pick(message_for).map_or(0, |member| route.deliver(&[member]))
     }
 
-    /// Queues the message towards the one session whose subscriptions these are. Returns how many are to have it.
+    /// Queues the message for the one session that has these subscriptions. Returns the number of receivers, 0 or 1.
     fn deliver(&self, subscriptions: &[&Subscriber]) -> usize {
         let Some(outbox) = subscriptions.first().map(|first| &*first.outbox) else { return 0 };
-        // Queued before its rights can change, since what is queued by then is looked at again.
+        // Queued under the lock of the rights: a change of rights then checks everything queued before it.
         outbox.with_access(|access| {
-            self.told_to(outbox, access).map_or(0, |message| self.queue(outbox, subscriptions, message))
+            self.message_for(outbox, access).map_or(0, |message| self.queue(outbox, subscriptions, message))
         })
     }
 
     fn queue(&self, outbox: &Outbox, subscriptions: &[&Subscriber], message: Arc<Message>) -> usize {
-        let own = matches!(self.class, DeliveryKind::Ordinary { from } if from == Some(outbox.id()));
+        let own = matches!(self.kind, DeliveryKind::Ordinary { from } if from == Some(outbox.id()));
         let selected = || subscriptions.iter().filter(|subscription| !(own && subscription.no_local)); // [MQTT-3.8.3-3]
         let Some(qos) = selected().map(|subscription| subscription.qos).max() else { return 0 };
         let delivery = Delivery {
@@ -454,7 +454,7 @@ impl<P: Publication> Route<'_, P> {
     }
 
     fn push(&self, outbox: &Outbox, delivery: Delivery) {
-        match self.class {
+        match self.kind {
             DeliveryKind::Private { .. } => outbox.push_reply(delivery),
             DeliveryKind::Reply { to, .. } if to == outbox.id() => outbox.push_reply(delivery),
             DeliveryKind::Change { by, seq } if by == outbox.id() => outbox.push_own_event(delivery, seq),
@@ -470,12 +470,12 @@ impl<P: Publication> Route<'_, P> {
         }
     }
 
-    /// The message for the session of `outbox`, which has `access`, if it is for it at all.
-    fn told_to(&self, outbox: &Outbox, access: &Access) -> Option<Arc<Message>> {
-        match self.class {
+    /// Returns the message for the session of `outbox`, which has `access`; `None` if it gets none.
+    fn message_for(&self, outbox: &Outbox, access: &Access) -> Option<Arc<Message>> {
+        match self.kind {
             DeliveryKind::Private { to } if to != outbox.id() => None,
             DeliveryKind::Others { than } if than == outbox.id() => None,
-            _ => self.publication.told_to(outbox.id(), access),
+            _ => self.publication.message_for(outbox.id(), access),
         }
     }
 }
@@ -484,12 +484,12 @@ fn is_wildcard(filter: &TopicFilter) -> bool {
     filter.as_str().contains(['+', '#'])
 }
 
-/// Gives back the memory of a table most of whose entries are gone.
+/// Frees the memory of a table that has lost most of its entries.
 fn shrink<K: Eq + Hash, V>(table: &mut HashMap<K, V>) {
     if table.capacity() > TABLE_KEPT && table.len() < table.capacity() / 8 {
         table.shrink_to(table.len() * 2);
     }
 }
 
-/// A table up to this many entries is left as it is.
+/// Capacity up to which a table is not shrunk.
 const TABLE_KEPT: usize = 64;

@@ -1,14 +1,14 @@
-//! Retained ordinary messages: the last one of each topic that was published to be kept.
+//! Retained ordinary messages: the last message of each topic that was published with the retain flag.
 //!
-//! Topics are ordered level by level (`/` is replaced by NUL, which no topic holds), so that the topics below a level
-//! are neighbours. A lookup with wildcards walks along and leaps over what cannot match: a level that differs from the
-//! filter's sends it to where that level would be, or past the subtree of the last `+`. It does not see topics outside
-//! the filter's leading levels, and one page of it takes a bounded number of steps.
+//! Topics are ordered level by level (`/` is replaced by NUL, which no topic contains), so that the topics below a
+//! level are neighbours. A lookup with wildcards seeks past ranges that cannot match. At a level that differs from the
+//! filter's, it seeks to the filter's level, or past the subtree of the last `+`. It never visits topics outside the
+//! filter's leading levels, and one page takes a bounded number of steps.
 //!
-//! Above a limit a message is refused, and the one it was to replace stays: giving up old ones instead would let any
-//! publisher wipe out the retained messages of all others. Each counts for the principal that published it.
+//! A message above a limit is refused, and the one it would have replaced stays. Evicting old ones instead would let
+//! any publisher remove the retained messages of all others. Each message counts for the principal that published it.
 //!
-//! Shadow documents and presence are not here: they are made from the store when asked for.
+//! Not here: shadow documents and presence, which are rendered on request.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map},
@@ -24,34 +24,34 @@ use crate::{
     mqtt::protocol::{message::Message, topic::TopicFilter},
 };
 
-/// How much may be retained.
+/// Limits on retained messages.
 #[derive(Clone, Copy, Debug)]
 pub struct RetainedLimits {
-    /// Altogether.
+    /// Limit on all messages together.
     pub all: Amount,
-    /// Of what one principal published.
+    /// Limit on the messages that one principal published.
     pub of_principal: Amount,
 }
 
 /// An amount of retained messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amount {
-    /// Messages.
+    /// Number of messages.
     pub messages: usize,
     /// Bytes of topics and payloads, with a fixed overhead for each message.
     pub bytes: usize,
 }
 
-/// Where a lookup goes on; the default is the beginning.
+/// The position at which a lookup continues; the default is the beginning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor(Option<Key>);
 
-/// Some of the messages a filter selects.
+/// One page of the messages that a filter selects.
 #[derive(Debug, Default)]
 pub struct RetainedPage {
-    /// In the order of their topics; may be none although more follow.
+    /// The messages in the order of their topics; may be empty although more follow.
     pub messages: Vec<Arc<Message>>,
-    /// Where the next page begins, if there may be more.
+    /// The beginning of the next page, if there may be more.
     pub next: Option<Cursor>,
 }
 
@@ -60,10 +60,10 @@ pub struct RetainedPage {
 pub(super) struct Retained {
     limits: RetainedLimits,
     messages: BTreeMap<Key, StoredMessage>,
-    /// Those of the messages that expire, soonest first.
+    /// The messages that expire, soonest first.
     expiring: BTreeSet<(Instant, Key)>,
     all: Amount,
-    /// Of each principal that has any.
+    /// Amounts of the principals that have messages.
     of: HashMap<Principal, Amount>,
 }
 
@@ -88,21 +88,21 @@ impl Retained {
         }
     }
 
-    /// Whether `message` is kept.
+    /// Returns true if `message` is the retained message of its topic.
     pub(super) fn holds(&self, message: &Arc<Message>) -> bool {
         let key = message.topic.as_str().replace('/', SEPARATOR);
         self.messages.get(key.as_str()).is_some_and(|kept| Arc::ptr_eq(&kept.message, message))
     }
 
-    /// Keeps `message` of `by` in the place of the one its topic has; an empty one removes that.
+    /// Stores `message`, published by `by`, in place of the topic's previous one. An empty message removes that one.
     ///
     /// # Errors
     ///
-    /// There is no room for it; nothing was changed.
+    /// The quota that the message would exceed; nothing is changed.
     pub(super) fn store(&mut self, message: &Arc<Message>, by: &Principal, now: Instant) -> Result<(), QuotaKind> {
         self.expire(now);
         let key: Key = message.topic.as_str().replace('/', SEPARATOR).into();
-        // [MQTT-3.3.1-6], [MQTT-3.3.1-7]; and what is expired at once takes the place of what was there all the same.
+        // [MQTT-3.3.1-6], [MQTT-3.3.1-7]; a message that expires at once replaces the previous one all the same.
         if message.payload.is_empty() || message.is_momentary() {
             self.remove(&key);
             return Ok(());
@@ -132,7 +132,7 @@ impl Retained {
         Ok(())
     }
 
-    /// Collects messages that `filter` selects, from `from` on.
+    /// Returns a page of the messages that `filter` selects, from `from` on.
     pub(super) fn page(&mut self, filter: &TopicFilter, from: Cursor, now: Instant) -> RetainedPage {
         self.expire(now);
         let pattern = filter.as_str().replace('/', SEPARATOR);
@@ -152,28 +152,28 @@ impl Retained {
                     page.messages.push(Arc::clone(message));
                     Bound::Excluded(Arc::clone(key))
                 }
-                LookupStep::Follow => Bound::Excluded(Arc::clone(key)),
-                LookupStep::Leap(to) => Bound::Included(to.into()),
+                LookupStep::Next => Bound::Excluded(Arc::clone(key)),
+                LookupStep::Seek(to) => Bound::Included(to.into()),
                 LookupStep::End => return page,
             };
         }
         page.next = match next {
             Bound::Included(key) => Some(Cursor(Some(key))),
-            // The key that follows immediately.
+            // The key that immediately follows `key`.
             Bound::Excluded(key) => Some(Cursor(Some(format!("{key}{SEPARATOR}").into()))),
             Bound::Unbounded => None,
         };
         page
     }
 
-    /// Returns the message of `topic` and when it came.
+    /// Returns the message of `topic` and when it was stored.
     pub(super) fn on(&mut self, topic: &str, now: Instant) -> Option<(Arc<Message>, Instant)> {
         self.expire(now);
         let kept = self.messages.get(topic.replace('/', SEPARATOR).as_str())?;
         Some((Arc::clone(&kept.message), kept.at))
     }
 
-    /// Returns the messages of the topics after `topic`, at most `limit`, and when they came.
+    /// Returns the messages of the topics after `topic`, at most `limit`, and when they were stored.
     pub(super) fn after(&mut self, topic: Option<&str>, limit: usize, now: Instant) -> Vec<(Arc<Message>, Instant)> {
         self.expire(now);
         let key = topic.map(|topic| topic.replace('/', SEPARATOR));
@@ -186,7 +186,7 @@ impl Retained {
         self.messages.len()
     }
 
-    /// Whether nothing is kept, nor counted.
+    /// Returns true if no message is stored or counted.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty() && self.expiring.is_empty() && self.of.is_empty() && self.all == Amount::default()
@@ -206,7 +206,7 @@ impl Retained {
         }
     }
 
-    /// Removes what has expired [MQTT-3.3.2-5].
+    /// Removes the expired messages [MQTT-3.3.2-5].
     fn expire(&mut self, now: Instant) {
         while self.expiring.first().is_some_and(|(at, _)| *at <= now) {
             if let Some((_, key)) = self.expiring.pop_first() {
@@ -217,7 +217,7 @@ impl Retained {
 }
 
 impl RetainedLimits {
-    /// As the configuration says.
+    /// Returns the configured limits.
     #[must_use]
     pub fn of(limits: &Limits) -> Self {
         let quotas = &limits.quotas;
@@ -232,7 +232,7 @@ impl RetainedLimits {
 }
 
 impl Amount {
-    /// As much as there can be.
+    /// No limit.
     pub const MAX: Self = Self { messages: usize::MAX, bytes: usize::MAX };
 
     fn add(&mut self, message: &Message) {
@@ -250,26 +250,26 @@ impl Amount {
     }
 }
 
-/// What a lookup does at a topic.
+/// The action of a lookup at a topic.
 #[derive(Debug, PartialEq, Eq)]
 enum LookupStep {
-    /// Takes it.
+    /// The topic matches.
     Selected,
-    /// Goes on with the next topic.
-    Follow,
-    /// Goes on with the first topic that is not before this.
-    Leap(String),
-    /// Is through.
+    /// The lookup continues with the next topic.
+    Next,
+    /// The lookup continues with the first topic at or after this one.
+    Seek(String),
+    /// No further topic can match.
     End,
 }
 
 /// Compares a filter with a topic, both with NUL between levels.
 fn compare(filter: &str, topic: &str) -> LookupStep {
-    // [MQTT-4.7.2-1]; topics that start with `$` are before all that start with a later character.
+    // [MQTT-4.7.2-1]; topics that start with `$` sort before all that start with a later character.
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
-        return LookupStep::Leap(AFTER_DOLLAR.into());
+        return LookupStep::Seek(AFTER_DOLLAR.into());
     }
-    // The end of the subtree under the last `+`, to leap to when nothing more can match inside it.
+    // The end of the subtree under the last `+`, to seek past when nothing more can match inside it.
     let mut past = None;
     let mut at = 0;
     let mut levels = filter.split('\0');
@@ -280,39 +280,39 @@ fn compare(filter: &str, topic: &str) -> LookupStep {
             Some("#") => return LookupStep::Selected,
             Some("+") => past = Some(end),
             Some(level) if level == name => {}
-            Some(level) if name < level => return LookupStep::Leap(format!("{}{level}", head(at))),
-            // Beyond the filter, in this level or in depth, and so is all that follows inside the subtree.
+            Some(level) if name < level => return LookupStep::Seek(format!("{}{level}", head(at))),
+            // The topic sorts after the filter or is deeper, and so is everything that follows inside the subtree.
             _ => {
-                return past.map_or(LookupStep::End, |end| LookupStep::Leap(format!("{}{AFTER_SEPARATOR}", head(end))));
+                return past.map_or(LookupStep::End, |end| LookupStep::Seek(format!("{}{AFTER_SEPARATOR}", head(end))));
             }
         }
         at = end + SEPARATOR.len();
     }
     match levels.next() {
         None | Some("#") => LookupStep::Selected,
-        Some(_) => LookupStep::Follow,
+        Some(_) => LookupStep::Next,
     }
 }
 
-/// What a message counts for, in bytes.
+/// Returns the bytes that a message counts for.
 fn cost(message: &Message) -> usize {
     OVERHEAD + 2 * message.topic.as_str().len() + message.payload.len() + message.properties_bytes()
 }
 
-/// Between levels: below every character of a topic.
+/// Separator of levels. It sorts below every character of a topic.
 const SEPARATOR: &str = "\0";
 
-/// The string after all that begin with [`SEPARATOR`].
+/// The first string after all that begin with [`SEPARATOR`].
 const AFTER_SEPARATOR: &str = "\u{1}";
 
-/// The string after all that begin with `$`.
+/// The first string after all that begin with `$`.
 const AFTER_DOLLAR: &str = "%";
 
-/// Bytes each message counts for beside its topic (kept twice), payload and properties.
+/// Bytes each message counts for in addition to its topic (stored twice), payload and properties.
 const OVERHEAD: usize = 256;
 
 /// Messages in one page.
 const PAGE_MESSAGES: usize = 64;
 
-/// Topics looked at for one page.
+/// Topics visited for one page.
 const PAGE_STEPS: usize = 1_000;

@@ -1,7 +1,7 @@
-//! Who subscribed to one filter: sessions on their own, each once, and shared groups.
+//! The subscribers of one filter: sessions on their own, each once, and shared groups.
 //!
-//! Nearly all filters of a fleet have exactly one subscriber, so one is stored in place; from two on they are in a map
-//! by session, since a filter may also have all sessions and each of them comes and goes.
+//! Nearly all filters of a fleet have exactly one subscriber, so one is stored in place. Two or more are in a map by
+//! session, since all sessions may have the same filter, and each may subscribe and unsubscribe at any time.
 
 use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::mqtt::{
     },
 };
 
-/// All that hangs on one filter.
+/// The subscribers of one filter.
 #[derive(Debug, Default)]
 pub(super) struct Subscribers {
     own: Own,
@@ -55,15 +55,15 @@ impl Subscriber {
 }
 
 impl Subscribers {
-    /// Adds a subscriber to `filter`, on its own or in its group; one of the same session is replaced [MQTT-3.8.4-3].
-    /// Returns whether there was one.
+    /// Adds a subscriber to `filter`, on its own or in its group, and replaces that of the same session [MQTT-3.8.4-3].
+    /// Returns true if one was replaced.
     pub(super) fn insert(&mut self, filter: &TopicFilter, subscriber: Subscriber) -> bool {
         let Some(name) = filter.share() else { return self.own.insert(subscriber) };
         let groups = self.groups.get_or_insert_default();
         groups.entry(name.into()).or_insert_with(|| Group::new(filter)).insert(subscriber)
     }
 
-    /// Returns whether the session was there.
+    /// Removes the subscriber of the session. Returns true if there was one.
     pub(super) fn remove(&mut self, share: Option<&str>, session: SessionId) -> bool {
         let Some(name) = share else { return self.own.remove(session) };
         let Some(groups) = &mut self.groups else { return false };
@@ -82,7 +82,7 @@ impl Subscribers {
         matches!(self.own, Own::None) && self.groups.is_none()
     }
 
-    /// The sessions that subscribed on their own, in the order of their identifiers.
+    /// Iterates over the subscribers outside groups, in the order of their session ids.
     pub(super) fn own(&self) -> impl Iterator<Item = &Subscriber> {
         let (one, many) = match &self.own {
             Own::None => (None, None),
@@ -92,7 +92,7 @@ impl Subscribers {
         one.into_iter().chain(many.into_iter().flat_map(|all| all.values()))
     }
 
-    /// The shared groups.
+    /// Iterates over the shared groups.
     pub(super) fn groups(&self) -> impl Iterator<Item = &Group> {
         self.groups.iter().flat_map(|groups| groups.values())
     }

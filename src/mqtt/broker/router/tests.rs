@@ -63,7 +63,7 @@ fn message(topic: &str, payload: &str) -> Message {
 }
 
 fn publish(router: &Router, topic: &str) -> usize {
-    router.tell(&Arc::new(message(topic, "x")), DeliveryKind::Ordinary { from: None })
+    router.publish(&Arc::new(message(topic, "x")), DeliveryKind::Ordinary { from: None })
 }
 
 fn received(outbox: &Outbox) -> Vec<Delivery> {
@@ -75,7 +75,7 @@ fn received(outbox: &Outbox) -> Vec<Delivery> {
         .collect()
 }
 
-/// SplitMix64: enough to choose filters and topics.
+/// A SplitMix64 generator, to choose filters and topics.
 struct Random(u64);
 
 impl Random {
@@ -115,39 +115,44 @@ impl Random {
     }
 }
 
-/// Random subscribing and unsubscribing: each publish reaches exactly those whose filters, one by one, match it.
+/// Sessions subscribe and unsubscribe at random. Each publish reaches exactly the sessions with a filter that matches.
 #[test]
 fn routing_agrees_with_matching_one_by_one() {
     let (mut random, seed) = Random::seeded();
     let router = router();
     let sessions: Vec<_> = (1..=8).map(session).collect();
-    let mut held: BTreeSet<(usize, TopicFilter)> = BTreeSet::new();
+    let mut subscribed: BTreeSet<(usize, TopicFilter)> = BTreeSet::new();
     for step in 0..4_000 {
-        let (who, filter) = (random.below(sessions.len()), random.filter());
+        let (index, filter) = (random.below(sessions.len()), random.filter());
         if random.below(3) > 0 {
-            let result = router.subscribe(&sessions[who], &subscription(filter.as_str(), 1), None).unwrap();
-            assert_eq!(result == SubscriptionChange::New, held.insert((who, filter)), "seed {seed} step {step}");
+            let result = router.subscribe(&sessions[index], &subscription(filter.as_str(), 1), None).unwrap();
+            assert_eq!(
+                result == SubscriptionChange::New,
+                subscribed.insert((index, filter)),
+                "seed {seed} step {step}"
+            );
         } else {
-            let some = held.iter().nth(random.below(held.len().max(1))).cloned().unwrap_or((who, filter));
+            let some = subscribed.iter().nth(random.below(subscribed.len().max(1))).cloned().unwrap_or((index, filter));
             assert_eq!(
                 router.unsubscribe(sessions[some.0].id(), &some.1),
-                held.remove(&some),
+                subscribed.remove(&some),
                 "seed {seed} step {step}"
             );
         }
         let topic = random.topic();
-        let expected: BTreeSet<usize> = held.iter().filter(|(_, f)| f.matches(&topic)).map(|(who, _)| *who).collect();
+        let expected: BTreeSet<usize> =
+            subscribed.iter().filter(|(_, f)| f.matches(&topic)).map(|(index, _)| *index).collect();
         assert_eq!(publish(&router, topic.as_str()), expected.len(), "seed {seed} {topic}");
-        for (who, outbox) in sessions.iter().enumerate() {
-            let count = usize::from(expected.contains(&who));
-            assert_eq!(received(outbox).len(), count, "seed {seed} step {step} session {who} {topic}");
+        for (index, outbox) in sessions.iter().enumerate() {
+            let count = usize::from(expected.contains(&index));
+            assert_eq!(received(outbox).len(), count, "seed {seed} step {step} session {index} {topic}");
         }
     }
-    for (who, outbox) in sessions.iter().enumerate() {
-        router.remove(outbox.id(), held.iter().filter(|(holder, _)| *holder == who).map(|(_, filter)| filter));
+    for (index, outbox) in sessions.iter().enumerate() {
+        router.remove(outbox.id(), subscribed.iter().filter(|(holder, _)| *holder == index).map(|(_, filter)| filter));
     }
     let filters = router.filters.read();
-    assert!(filters.wildcard.is_empty() && filters.exact.is_empty(), "seed {seed}: something was left behind");
+    assert!(filters.wildcard.is_empty() && filters.exact.is_empty(), "seed {seed}: filters remain");
 }
 
 /// Random retained messages, some of which expire or are removed: each lookup yields exactly those that match.
@@ -155,7 +160,7 @@ fn routing_agrees_with_matching_one_by_one() {
 fn retained_lookups_agree_with_matching_one_by_one() {
     let (mut random, seed) = Random::seeded();
     let mut retained = Retained::new(LIMITS);
-    let mut held: BTreeSet<TopicName> = BTreeSet::new();
+    let mut stored: BTreeSet<TopicName> = BTreeSet::new();
     let now = Instant::now();
     for step in 0..2_000 {
         let topic = random.topic();
@@ -165,9 +170,9 @@ fn retained_lookups_agree_with_matching_one_by_one() {
         let kept = Arc::new(Message { expires_at: expires, ..message(topic.as_str(), payload) });
         assert_eq!(retained.store(&kept, &publisher(), now), Ok(()));
         if removed || expires.is_some() {
-            held.remove(&topic);
+            stored.remove(&topic);
         } else {
-            held.insert(topic);
+            stored.insert(topic);
         }
         let filter = random.filter();
         let (mut found, mut from) = (Vec::new(), Some(Cursor::default()));
@@ -177,7 +182,7 @@ fn retained_lookups_agree_with_matching_one_by_one() {
             from = page.next;
         }
         found.sort();
-        let expected: Vec<_> = held.iter().filter(|topic| filter.matches(topic)).cloned().collect();
+        let expected: Vec<_> = stored.iter().filter(|topic| filter.matches(topic)).cloned().collect();
         assert_eq!(found, expected, "seed {seed} step {step} {filter}");
     }
 }
@@ -202,17 +207,17 @@ fn overlapping_filters_give_one_delivery() {
             router.subscribe(&outbox, &subscription(text, qos), (id > 0).then_some(id)).unwrap();
         }
         let message = Arc::new(Message { qos: QOS[published], ..message("a/b", "x") });
-        assert_eq!(router.tell(&message, DeliveryKind::Ordinary { from: None }), 2, "row {row}");
+        assert_eq!(router.publish(&message, DeliveryKind::Ordinary { from: None }), 2, "row {row}");
         let received = received(&outbox);
         assert_eq!(received.len(), 1, "row {row}");
-        let mut told = received[0].subscription_ids.to_vec();
-        told.sort_unstable();
-        assert_eq!((received[0].qos, told.as_slice()), (QOS[qos], ids), "row {row}");
+        let mut delivered_ids = received[0].subscription_ids.to_vec();
+        delivered_ids.sort_unstable();
+        assert_eq!((received[0].qos, delivered_ids.as_slice()), (QOS[qos], ids), "row {row}");
     }
 }
 
 #[test]
-fn flags_of_subscriptions_are_obeyed() {
+fn subscription_options_are_respected() {
     // no local, retain as published, own message, delivered, retain flag
     let table = [
         (false, false, true, true, false),
@@ -226,22 +231,22 @@ fn flags_of_subscriptions_are_obeyed() {
         router.subscribe(&outbox, &chosen, None).unwrap();
         let message = Arc::new(Message { retain: true, ..message("a", "x") });
         let from = Some(SessionId(if own { 1 } else { 2 }));
-        assert_eq!(router.tell(&message, DeliveryKind::Ordinary { from }), usize::from(delivered));
+        assert_eq!(router.publish(&message, DeliveryKind::Ordinary { from }), usize::from(delivered));
         let flags: Vec<_> = received(&outbox).iter().map(|delivery| delivery.retain).collect();
         assert_eq!(flags, if delivered { vec![retain] } else { vec![] });
     }
-    // Of two overlapping subscriptions only one has no local: the other still selects the session's own message.
+    // Only one of two overlapping subscriptions has No Local: the other still selects the session's own message.
     let (router, outbox) = (router(), session(1));
     router.subscribe(&outbox, &Subscription { no_local: true, ..subscription("a", 2) }, Some(1)).unwrap();
     router.subscribe(&outbox, &subscription("+", 0), Some(2)).unwrap();
-    router.tell(&Arc::new(message("a", "x")), DeliveryKind::Ordinary { from: Some(SessionId(1)) });
+    router.publish(&Arc::new(message("a", "x")), DeliveryKind::Ordinary { from: Some(SessionId(1)) });
     let received = received(&outbox);
     assert_eq!((received[0].qos, &*received[0].subscription_ids), (QoS::AtMostOnce, &[2][..]));
 }
 
 #[test]
-fn classes_decide_who_gets_a_message_and_how() {
-    // class, popped by the session that asked (1) with a sequence, and by another (2)
+fn the_delivery_kind_decides_receivers_and_sequence() {
+    // kind, sequence popped by the requesting session (1), and by another (2)
     let table = [
         (DeliveryKind::Ordinary { from: Some(SessionId(1)) }, Some(None), Some(None)),
         (DeliveryKind::Event { seq: 5 }, Some(Some(5)), Some(Some(5))),
@@ -251,24 +256,24 @@ fn classes_decide_who_gets_a_message_and_how() {
         (DeliveryKind::Private { to: SessionId(1) }, Some(None), None),
         (DeliveryKind::Others { than: SessionId(1) }, None, Some(None)),
     ];
-    for (class, asked, other) in table {
+    for (kind, requester, other) in table {
         let (router, outboxes) = (router(), [session(1), session(2)]);
         outboxes.iter().for_each(|outbox| subscribe(&router, outbox, "a/b"));
         subscribe(&router, &outboxes[0], "a/+");
-        let receivers = router.tell(&Arc::new(message("a/b", "x")), class);
+        let receivers = router.publish(&Arc::new(message("a/b", "x")), kind);
         let popped = outboxes.each_ref().map(|outbox| {
             outbox.pop(u16::MAX).map(|item| match item {
                 Item::Delivery { seq, .. } => seq,
-                Item::Ack { .. } => panic!("nothing was asked"),
+                Item::Ack { .. } => panic!("no request was made"),
             })
         });
-        assert_eq!(popped, [asked, other], "{class:?}");
-        assert_eq!(receivers, [asked, other].iter().flatten().count(), "{class:?}");
+        assert_eq!(popped, [requester, other], "{kind:?}");
+        assert_eq!(receivers, [requester, other].iter().flatten().count(), "{kind:?}");
     }
 }
 
 #[test]
-fn a_shared_group_takes_turns() {
+fn members_of_a_shared_group_take_turns() {
     let (router, members) = (router(), [1, 2, 3].map(session));
     members.iter().for_each(|member| subscribe(&router, member, "$share/g/a/+"));
     let alone = session(9);
@@ -281,19 +286,19 @@ fn a_shared_group_takes_turns() {
     };
     assert_eq!(counts(9), [3, 3, 3]);
     members[1].detach(&FanOutPosition::new(0));
-    assert_eq!(counts(8), [4, 0, 4], "one without a connection is passed over");
+    assert_eq!(counts(8), [4, 0, 4], "a member without a connection is skipped");
     members[0].detach(&FanOutPosition::new(0));
     members[2].detach(&FanOutPosition::new(0));
-    assert_eq!(counts(3), [1, 1, 1], "unless all are; then it is kept for them");
+    assert_eq!(counts(3), [1, 1, 1], "if none has a connection, the messages are kept");
     assert!(router.unsubscribe(members[0].id(), &filter("$share/g/a/+")));
     assert!(!router.unsubscribe(members[0].id(), &filter("$share/g/a/+")));
-    assert!(!router.unsubscribe(members[1].id(), &filter("a/+")), "a shared subscription is another one");
+    assert!(!router.unsubscribe(members[1].id(), &filter("a/+")), "a shared subscription is a separate one");
     assert_eq!(counts(4), [0, 2, 2]);
     assert_eq!(received(&alone).len(), 24);
 }
 
 #[test]
-fn a_shared_group_passes_over_a_full_member() {
+fn a_shared_group_skips_a_full_member() {
     let (router, full, free) =
         (router(), session_with(1, 300, Access::admin(Principal::anonymous("test"))), session(2));
     [&full, &free].iter().for_each(|member| subscribe(&router, member, "$share/g/a"));
@@ -302,7 +307,7 @@ fn a_shared_group_passes_over_a_full_member() {
 }
 
 #[test]
-fn every_delivery_asks_for_the_right_to_read() {
+fn every_delivery_requires_the_right_to_read() {
     let open = RuleConfig { role: "r".into(), subscribe: vec!["open/#".into()], ..RuleConfig::default() };
     let policy = Policy::read(&[open], &[]).unwrap();
     let access = policy.access(&Principal::anonymous("x"), Method::Anonymous, Some("r"), &"x".into());
@@ -310,12 +315,12 @@ fn every_delivery_asks_for_the_right_to_read() {
     subscribe(&router, &barred, "#");
     subscribe(&router, &barred, "secret");
     [&barred, &free].iter().for_each(|member| subscribe(&router, member, "$share/g/#"));
-    for class in [
+    for kind in [
         DeliveryKind::Ordinary { from: None },
         DeliveryKind::Event { seq: 1 },
         DeliveryKind::Private { to: SessionId(1) },
     ] {
-        router.tell(&Arc::new(message("secret", "x")), class);
+        router.publish(&Arc::new(message("secret", "x")), kind);
     }
     assert_eq!((received(&barred).len(), received(&free).len()), (0, 2), "only the group's other member");
     assert_eq!(router.retain(&Arc::new(message("secret", "x")), &publisher()), Ok(()));
@@ -324,9 +329,10 @@ fn every_delivery_asks_for_the_right_to_read() {
     assert_eq!(router.retained(&free, &filter("$share/g/#"), Cursor::default()).messages.len(), 0);
 }
 
-/// What a member left went to nobody; it must not go to one that may read less.
+/// The unacknowledged messages of a member that left went to no other member. They must not go to one with fewer
+/// rights.
 #[test]
-fn what_is_handed_over_keeps_to_rights() {
+fn messages_of_a_member_that_left_go_only_to_members_that_may_read_them() {
     let all = Access::admin(Principal::anonymous("test"));
     let rule = RuleConfig {
         role: "r".into(),
@@ -339,7 +345,7 @@ fn what_is_handed_over_keeps_to_rights() {
     };
     let policy = Policy::read(&[rule], &[]).unwrap();
     let part = policy.access(&Principal::anonymous("x"), Method::Anonymous, Some("r"), &"x".into());
-    // topic, what the former member could read, whether the narrow heir gets it
+    // topic, rights of the former member, true if the member with fewer rights gets it
     let table = [
         ("open/t", &all, true),
         ("secret", &all, false),
@@ -351,7 +357,7 @@ fn what_is_handed_over_keeps_to_rights() {
         let (router, leaves) = (router(), session(1));
         let (narrow, other) = (session_with(2, 1 << 20, part.clone()), session(3));
         subscribe(&router, &leaves, "$share/g/#");
-        router.tell(&Arc::new(message(topic, "x")), DeliveryKind::Ordinary { from: None });
+        router.publish(&Arc::new(message(topic, "x")), DeliveryKind::Ordinary { from: None });
         router.remove(leaves.id(), [&filter("$share/g/#")]);
         subscribe(&router, &narrow, "$share/g/#");
         subscribe(&router, &other, "$share/other/#");
@@ -359,7 +365,7 @@ fn what_is_handed_over_keeps_to_rights() {
             router.hand_over(&delivery, former);
         }
         assert_eq!(received(&narrow).len(), usize::from(expected), "{topic}");
-        assert!(received(&other).is_empty(), "another group has its own");
+        assert!(received(&other).is_empty(), "another group gets none");
     }
 }
 
@@ -380,19 +386,19 @@ fn retained_messages_have_limits() {
         (stored, there.collect::<Vec<_>>().join(" "))
     };
     let later = now + Duration::from_secs(60);
-    // by whom, topic, payload bytes, expiry, time, kept, what is there then
+    // principal, topic, payload bytes, expiry, time, result, retained afterwards
     let table = [
         ("p", "a", 1, None, now, Ok(()), "a1"),
         ("p", "b", 1, Some(later), now, Ok(()), "a1 b1"),
         ("p", "c", 1, None, now, OWN, "a1 b1"), // one too many
         ("q", "c", 1, None, now, Ok(()), "a1 b1 c1"),
         ("q", "d", 1, None, now, ALL, "a1 b1 c1"),
-        ("q", "b", 2, Some(later), now, Ok(()), "a1 b2 c1"), // it is another's now
+        ("q", "b", 2, Some(later), now, Ok(()), "a1 b2 c1"), // it counts for another principal now
         ("p", "a", 8_000, None, now, Ok(()), "a8000 b2 c1"),
-        ("p", "a", 9_000, None, now, OWN, "a8000 b2 c1"), // too large, and what it was to replace stays
+        ("p", "a", 9_000, None, now, OWN, "a8000 b2 c1"), // too large, and the previous one stays
         ("q", "c", 1_500, None, now, ALL, "a8000 b2 c1"),
         ("q", "c", 2, None, later, Ok(()), "a8000 c2"),
-        ("q", "d", 1, None, later, Ok(()), "a8000 c2 d1"), // what expired made room
+        ("q", "d", 1, None, later, Ok(()), "a8000 c2 d1"), // an expired message freed its place
         ("q", "e", 0, None, later, Ok(()), "a8000 c2 d1"),
         ("q", "a", 0, None, later, Ok(()), "c2 d1"),
         ("p", "b", 8_000, None, later, Ok(()), "b8000 c2 d1"),
@@ -407,7 +413,7 @@ fn retained_messages_have_limits() {
 }
 
 #[test]
-fn retained_messages_come_in_pages() {
+fn retained_messages_are_read_in_pages() {
     let router = Router::new(LIMITS);
     for number in 0..3_000 {
         let topic = format!("a/{number}/{}", if number % 100 == 0 { "x" } else { "y" });
@@ -470,7 +476,7 @@ fn throughput() {
         for update in 1..=UPDATES {
             let number = (update * 7_919 % SESSIONS) as usize;
             for message in &messages[number] {
-                router.tell(message, DeliveryKind::Event { seq: update });
+                router.publish(message, DeliveryKind::Event { seq: update });
             }
             while outboxes[number].pop(u16::MAX).is_some() {}
         }

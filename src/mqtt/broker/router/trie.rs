@@ -1,19 +1,19 @@
-//! The subscribers of filters with wildcards, by level.
+//! A trie, by level, of the subscribers of filters with wildcards.
 //!
-//! A node stands for the levels that lead to it. A walk for a topic visits only nodes that agree with the topic so far,
-//! each at most once, on a stack of its own; it never sees the filters of other topics. Nodes without subscribers and
-//! without children are freed. Depth is at most [`LEVELS_MAX`], which also bounds what removing and freeing need of
-//! the thread's stack and what the nodes of one filter can weigh.
+//! The path to a node is a prefix of filters. A walk for a topic visits only nodes whose path matches the topic so far,
+//! each at most once, on an explicit stack. It never visits the filters of other topics. Nodes without subscribers and
+//! without children are freed. Depth is at most [`LEVELS_MAX`], which also bounds the recursion of removing and
+//! freeing, and the memory of one filter's nodes.
 
 use std::{collections::HashMap, ops::ControlFlow};
 
 use crate::mqtt::broker::router::{shrink, subscribers::Subscribers};
 use crate::mqtt::protocol::topic::TopicFilter;
 
-/// The most levels of a filter with wildcards. A level costs a node, so 512 bytes of `/` would cost 500 times as much.
+/// Maximum levels of a filter with wildcards. A level costs a node, so 512 bytes of `/` would cost 500 times as much.
 pub(super) const LEVELS_MAX: usize = 64;
 
-/// Filters as a tree.
+/// Subscribers by filter.
 #[derive(Debug, Default)]
 pub(super) struct Trie {
     root: Node,
@@ -21,16 +21,16 @@ pub(super) struct Trie {
 
 #[derive(Debug, Default)]
 struct Node {
-    /// Of the filter that ends here.
+    /// Subscribers of the filter that ends at this node.
     here: Option<Box<Subscribers>>,
-    /// Of the filter that ends in `#` below here.
+    /// Subscribers of the filter that ends in `#` below this node.
     rest: Option<Box<Subscribers>>,
-    /// The level `+`.
+    /// The child of level `+`.
     any: Option<Box<Node>>,
     named: Named,
 }
 
-/// The levels that are not wildcards. Most nodes have one, which needs no table.
+/// The children of levels that are not wildcards. Most nodes have one, which needs no table.
 #[derive(Debug, Default)]
 struct Named {
     first: Option<Box<(Box<str>, Node)>>,
@@ -43,7 +43,8 @@ impl Trie {
         self.root.is_empty()
     }
 
-    /// The subscribers of `filter`, made if there were none; at most [`LEVELS_MAX`] levels deep.
+    /// Returns the subscribers of `filter`, and inserts the filter if it is missing. It has at most [`LEVELS_MAX`]
+    /// levels.
     pub(super) fn entry(&mut self, filter: &TopicFilter) -> &mut Subscribers {
         let mut node = &mut self.root;
         for level in filter.as_str().split('/') {
@@ -56,8 +57,8 @@ impl Trie {
         node.here.get_or_insert_default()
     }
 
-    /// Lets `take` take a subscriber away from `filter` and frees what is empty then. Returns what `take` returned, or
-    /// false if the filter is unknown.
+    /// Calls `take` to remove a subscriber from `filter`, and frees empty nodes. Returns the result of `take`, or false
+    /// if the filter is unknown.
     pub(super) fn remove(&mut self, filter: &TopicFilter, take: impl FnOnce(&mut Subscribers) -> bool) -> bool {
         self.root.remove(Some(filter.as_str()), take)
     }
@@ -70,7 +71,7 @@ impl Trie {
     ) -> ControlFlow<()> {
         let mut pending = Vec::with_capacity(8);
         pending.push((&self.root, Some(topic)));
-        // [MQTT-4.7.2-1]: only the first level is kept from wildcards.
+        // [MQTT-4.7.2-1]: only the first level is excluded from wildcards.
         let mut wildcards = !topic.starts_with('$');
         while let Some((node, rest)) = pending.pop() {
             if wildcards && let Some(subscribers) = &node.rest {
@@ -168,7 +169,7 @@ impl Named {
     }
 }
 
-/// The first level and what comes after it.
+/// Splits off the first level.
 fn split(levels: &str) -> (&str, Option<&str>) {
     match levels.split_once('/') {
         Some((level, rest)) => (level, Some(rest)),

@@ -1,21 +1,21 @@
-//! How many sessions and connections each principal has.
+//! Numbers of sessions and connections per principal.
 
 use std::collections::HashMap;
 
 use crate::{admission::QuotaKind, auth::Principal};
 
-/// How many sessions there may be.
+/// Limits on the number of sessions.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionsMax {
-    /// Altogether, connected or not.
+    /// Sessions of all principals, connected or not.
     pub sessions: usize,
-    /// Of one principal, connected or not.
+    /// Sessions of one principal, connected or not.
     pub of_principal: usize,
-    /// Of one principal, connected.
+    /// Connected sessions of one principal.
     pub connected_of_principal: usize,
 }
 
-/// The principals that have sessions.
+/// The session counts of the principals that have sessions.
 #[derive(Debug, Default)]
 pub(super) struct SessionCounts(HashMap<Principal, SessionCount>);
 
@@ -26,11 +26,11 @@ struct SessionCount {
 }
 
 impl SessionCounts {
-    /// Whether `principal` may have one more connection, and one more session if that is `new`.
+    /// Checks that `principal` may have one more connection, and one more session if `new` is set.
     pub(super) fn check(&self, principal: &Principal, new: bool, max: &SessionsMax) -> Result<(), QuotaKind> {
         match self.0.get(principal) {
-            Some(held) if held.connected >= max.connected_of_principal => Err(QuotaKind::PrincipalConnections),
-            Some(held) if new && held.sessions >= max.of_principal => Err(QuotaKind::PrincipalSessions),
+            Some(count) if count.connected >= max.connected_of_principal => Err(QuotaKind::PrincipalConnections),
+            Some(count) if new && count.sessions >= max.of_principal => Err(QuotaKind::PrincipalSessions),
             _ => Ok(()),
         }
     }
@@ -39,17 +39,17 @@ impl SessionCounts {
         if !self.0.contains_key(principal) {
             self.0.insert(principal.clone(), SessionCount::default());
         }
-        if let Some(held) = self.0.get_mut(principal) {
-            held.sessions += 1;
-            held.connected += usize::from(connected);
+        if let Some(count) = self.0.get_mut(principal) {
+            count.sessions += 1;
+            count.connected += usize::from(connected);
         }
     }
 
     pub(super) fn remove(&mut self, principal: &Principal, connected: bool) {
-        let Some(held) = self.0.get_mut(principal) else { return };
-        held.sessions -= 1;
-        held.connected -= usize::from(connected);
-        if held.sessions == 0 {
+        let Some(count) = self.0.get_mut(principal) else { return };
+        count.sessions -= 1;
+        count.connected -= usize::from(connected);
+        if count.sessions == 0 {
             self.0.remove(principal);
         }
     }
@@ -60,10 +60,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_no_session_is_not_remembered() {
+    fn forgets_a_principal_without_sessions() {
         let max = SessionsMax { sessions: 9, of_principal: 2, connected_of_principal: 1 };
         let (mut session_counts, principal) = (SessionCounts::default(), Principal::anonymous("a"));
-        // connected, whether one more connection may come for a new session, and for one that is there
+        // connected, result for one more connection with a new session, and with an existing session
         for (connected, new, known) in [
             (false, Ok(()), Ok(())),
             (false, Err(QuotaKind::PrincipalSessions), Ok(())),

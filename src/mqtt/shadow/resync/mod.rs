@@ -1,10 +1,10 @@
 //! Resync: messages that a connection reads and sends beside those of its outbox. They report the presence of devices,
 //! the changes that the session missed, and retained messages for its new subscriptions.
 //!
-//! A session that was absent or too slow has a journal sequence above which it was sent nothing ([`Outbox::lag`]). The
-//! journal is read from there to its head. An entry that is still the newest of its shadow is sent as delta, documents,
-//! accepted and document. Any other entry is skipped, since a later one follows. If retention has removed entries after
-//! that sequence, the delta and document of every shadow are sent instead.
+//! A session that was absent or too slow has a journal sequence above which it was sent nothing
+//! ([`Outbox::resync_since`]). The journal is read from there to its head. An entry that is still the newest of its
+//! shadow is sent as delta, documents, accepted and document. Any other entry is skipped, since a later one follows. If
+//! retention has removed entries after that sequence, the delta and document of every shadow are sent instead.
 //!
 //! Turns: the three sources take turns, and together they have a turn after every few deliveries of the outbox
 //! ([`Resync::is_due`]). Thus none of them waits for a queue that never empties. A message that would overtake older
@@ -17,7 +17,7 @@
 //! Everything is read at the moment it is sent, a page at a time. So no state older than one already sent follows, and
 //! a long resync holds little memory and proceeds as fast as the client reads.
 //!
-//! [`Outbox::lag`]: crate::mqtt::broker::outbox::Outbox::lag
+//! [`Outbox::resync_since`]: crate::mqtt::broker::outbox::Outbox::resync_since
 
 mod selects;
 mod step;
@@ -214,7 +214,7 @@ impl Resync {
         match &self.work {
             Some(work) if work.paused.is_some() => true,
             Some(work) if !work.is_done() => false,
-            _ => !outbox.wants_catching_up(),
+            _ => !outbox.needs_resync(),
         }
     }
 
@@ -327,7 +327,7 @@ impl MissedChanges {
 
     async fn next(&mut self, reader: Reader<'_>) -> Result<SourceResult, ReadFailed> {
         if self.steps.is_empty() {
-            let Some(lag) = reader.outbox.lag() else { return Ok(SourceResult::Nothing) };
+            let Some(lag) = reader.outbox.resync_since() else { return Ok(SourceResult::Nothing) };
             self.walk(reader.broker, reader.outbox, Seq(lag)).await?;
         }
         first(&mut self.steps, reader).await
@@ -348,7 +348,7 @@ impl MissedChanges {
         };
         match page.entries.last() {
             Some(last) => self.walked = Some(last.seq),
-            None if outbox.leave_lag(walked.0, broker.events.fan_out_position()) => self.walked = None,
+            None if outbox.finish_resync(walked.0, broker.events.fan_out_position()) => self.walked = None,
             None => self.walked = Some(walked),
         }
         let unsent = outbox.unsent();

@@ -1,15 +1,16 @@
-//! How a full outbox gets room: what goes, in which order, and how it is counted.
+//! Overflow of an outbox: the order in which messages are dropped, and their counters.
 
 use crate::mqtt::broker::outbox::{Inner, Outbox};
 use crate::{mqtt::protocol::packet::QoS, observability::metrics::Counter};
 
 impl Outbox {
-    /// Brings a queue with events in it back to its limit: drops superseded events, then the oldest ordinary messages,
-    /// then all events, with which lag begins. Returns whether to wake the consumer: what stood at the head may be gone.
+    /// Brings a queue that has events back to its limit. Drops superseded events, then the oldest ordinary messages,
+    /// then all events, which begins a resync. Returns true if the consumer has to be woken, since the head may be
+    /// gone.
     ///
-    /// Superseded events go down to three quarters of the limit, and are looked for only after so many new ones, which
-    /// makes the walk over the lane rare; lag begins if those quarters are not reached either.
-    pub(super) fn make_room(&self, inner: &mut Inner) -> bool {
+    /// Superseded events are dropped down to three quarters of the limit. They are searched for only after a number of
+    /// new events, so that the walk over the lane is rare. If the three quarters are not reached, a resync begins.
+    pub(super) fn enforce_limit(&self, inner: &mut Inner) -> bool {
         let (limit, target) = (self.limits.bytes, self.limits.bytes / 4 * 3);
         // One delivery always fits.
         if inner.queue.bytes() <= limit || inner.queue.len() <= 1 || !inner.queue.has_journalled() {
@@ -26,18 +27,18 @@ impl Outbox {
         if inner.queue.bytes() > limit && inner.queue.len() > 1 {
             self.counters.superseded.add(inner.queue.drop_superseded(target) as u64);
             if inner.queue.bytes() > target {
-                self.begin_lag(inner);
+                self.begin_resync(inner);
             }
         }
         true
     }
 
-    fn begin_lag(&self, inner: &mut Inner) {
+    fn begin_resync(&self, inner: &mut Inner) {
         if inner.queue.len() > 1
             && let Some(unsent) = inner.drop_journalled()
         {
             self.drop_notices(inner);
-            inner.lag.begin_before(unsent);
+            inner.resync.begin_before(unsent);
             self.counters.lagged.add(1);
         }
     }
@@ -54,7 +55,7 @@ impl Outbox {
         self.counters.plain_guaranteed.add(guaranteed as u64);
     }
 
-    /// The counter of ordinary messages dropped at `qos`.
+    /// Returns the counter of ordinary messages dropped at `qos`.
     pub(super) fn dropped(&self, qos: QoS) -> &Counter {
         if qos == QoS::AtMostOnce { &self.counters.plain_at_most_once } else { &self.counters.plain_guaranteed }
     }

@@ -1,17 +1,17 @@
-//! The acknowledgements a client is owed for its PUBLISHes at QoS 1 and 2.
+//! Pending acknowledgements for a client's PUBLISHes at QoS 1 and 2.
 //!
-//! A PUBLISH becomes a request once, and its PUBACK or PUBREC is written when it is decided and all before it are: in
-//! the order in which the PUBLISHes came [MQTT-4.6.0-2] [MQTT-4.6.0-3]. What a resend finds:
+//! A PUBLISH becomes one request. Its PUBACK or PUBREC is written when it and all earlier ones have a result, so in the
+//! order of the PUBLISHes [MQTT-4.6.0-2] [MQTT-4.6.0-3]. The treatment of a resend:
 //!
-//! | the first is | QoS 1 | QoS 2 |
+//! | state of the original | QoS 1 | QoS 2 |
 //! |---|---|---|
-//! | undecided | waits for its verdict | waits for its verdict |
-//! | decided, not acknowledged (the connection was gone) | gets its verdict | gets its verdict |
-//! | acknowledged | is a new request [MQTT-4.3.2-5] | gets the same PUBREC until PUBREL, or while refusals are remembered |
+//! | no result yet | waits for the result | waits for the result |
+//! | result, not acknowledged (the connection had ended) | gets the result | gets the result |
+//! | acknowledged | is a new request [MQTT-4.3.2-5] | gets the same PUBREC until PUBREL, or while the refusal is kept |
 //!
-//! At QoS 2 the identifier alone makes a resend [MQTT-4.3.3-10], but for a refused one, whose identifier is free for a
-//! PUBLISH without DUP. At QoS 1 it is DUP that makes it: a client that has forgotten its session uses its identifiers
-//! anew, and must not have a second message taken for the first.
+//! At QoS 2 an equal identifier makes a PUBLISH a resend [MQTT-4.3.3-10]. The exception is a refused message, whose
+//! identifier is free for a PUBLISH without DUP. At QoS 1 the DUP flag decides: a client that has lost its session
+//! reuses identifiers, and its new message must not be mistaken for the old one.
 
 use std::collections::VecDeque;
 
@@ -23,35 +23,35 @@ use crate::mqtt::{
     session::AckResult,
 };
 
-/// Which request a verdict is for; of one session.
+/// The id of a pending acknowledgement, unique within one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AckId(pub(crate) u32);
 
-/// What became of a PUBLISH.
+/// The outcome of a PUBLISH at QoS 1 or 2.
 #[derive(Debug)]
 pub(crate) enum PublishOutcome {
-    /// It is a request.
+    /// The PUBLISH is a new request.
     New(AckId),
-    /// It is a resend, and its acknowledgement comes in its turn.
+    /// The PUBLISH is a resend, whose acknowledgement is written in its turn.
     Waits,
-    /// It is a resend of one whose PUBREC was sent: this one, which is due again.
+    /// The PUBLISH is a resend of a message whose PUBREC was sent, and has to be sent again.
     Repeat(AckResult),
 }
 
-/// What one client is owed.
+/// The pending acknowledgements of one client.
 #[derive(Debug, Default)]
 pub(crate) struct InboundAcks {
-    /// Not acknowledged, in the order in which they came on this connection.
+    /// Unacknowledged messages of this connection, in the order of arrival.
     waiting: VecDeque<InboundAck>,
-    /// Not acknowledged, of earlier connections, and not resent on this one.
+    /// Unacknowledged messages of earlier connections that were not resent on this one.
     earlier: Vec<InboundAck>,
-    /// QoS 2, PUBREC sent, PUBREL awaited.
+    /// QoS 2 messages whose PUBREC was sent and whose PUBREL is awaited.
     unreleased: Vec<(PacketId, Reason)>,
-    /// How many of `unreleased`, the first ones, are of earlier connections.
+    /// The number of first entries of `unreleased` that are from earlier connections.
     unreleased_earlier: usize,
-    /// QoS 2, refused by a PUBREC; the last [`REFUSALS_MAX`].
+    /// The last [`REFUSALS_MAX`] QoS 2 messages that a PUBREC refused.
     refused: VecDeque<(PacketId, AckResult)>,
-    last_ticket: u32,
+    last_ack_id: u32,
 }
 
 #[derive(Debug)]
@@ -63,12 +63,12 @@ struct InboundAck {
 }
 
 impl InboundAcks {
-    /// How many requests of this connection are not acknowledged yet.
+    /// Returns the number of unacknowledged requests of this connection.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Takes a PUBLISH at QoS 1 or 2; `window` is the receive maximum, which only MQTT 5 clients are told.
+    /// Records a PUBLISH at QoS 1 or 2. `window` is the receive maximum, which only MQTT 5 clients have to respect.
     pub(crate) fn take(
         &mut self,
         id: PacketId,
@@ -77,7 +77,7 @@ impl InboundAcks {
         protocol: Protocol,
         window: u16,
     ) -> Result<PublishOutcome, Violation> {
-        if let Some(first) = self.waiting.iter().find(|receipt| receipt.id == id) {
+        if let Some(first) = self.waiting.iter().find(|ack| ack.id == id) {
             let resend = first.qos == qos && (dup || qos == QoS::ExactlyOnce);
             return if resend { Ok(PublishOutcome::Waits) } else { Err(Violation::PacketIdInUse(id.get())) };
         }
@@ -86,45 +86,47 @@ impl InboundAcks {
         {
             return Ok(PublishOutcome::Repeat(verdict));
         }
-        // Section 3.1.2.11.3: what the client sent on this connection and has not seen the end of.
+        // Section 3.1.2.11.3: messages that the client sent on this connection and that are not completed.
         let open = self.waiting.len() + self.unreleased.len() - self.unreleased_earlier;
         if protocol == Protocol::V5 && open >= window.into() {
             return Err(Violation::ReceiveMaximumExceeded);
         }
-        if let Some(at) = self.earlier.iter().position(|receipt| receipt.id == id) {
+        if let Some(at) = self.earlier.iter().position(|ack| ack.id == id) {
             let first = self.earlier.remove(at);
             if first.qos == qos && (dup || qos == QoS::ExactlyOnce) {
                 self.waiting.push_back(first);
                 return Ok(PublishOutcome::Waits);
             }
         }
-        if qos == QoS::ExactlyOnce && self.unreleased.len() + self.earlier.len() + self.waiting.len() >= HELD_MAX {
+        if qos == QoS::ExactlyOnce
+            && self.unreleased.len() + self.earlier.len() + self.waiting.len() >= QOS_2_PENDING_MAX
+        {
             return Err(Violation::TooManyUnreleased);
         }
-        self.last_ticket = self.last_ticket.wrapping_add(1);
-        let ack_id = AckId(self.last_ticket);
+        self.last_ack_id = self.last_ack_id.wrapping_add(1);
+        let ack_id = AckId(self.last_ack_id);
         self.waiting.push_back(InboundAck { id, qos, ack_id, verdict: None });
         Ok(PublishOutcome::New(ack_id))
     }
 
-    /// Sets the verdict of a request; the first one stands.
+    /// Sets the result of a request, unless it has one.
     pub(crate) fn decide(&mut self, ack_id: AckId, verdict: AckResult) {
-        let mut inbound_acks = self.waiting.iter_mut().chain(&mut self.earlier);
-        if let Some(receipt) = inbound_acks.find(|receipt| receipt.ack_id == ack_id && receipt.verdict.is_none()) {
-            receipt.verdict = Some(verdict);
+        let mut acks = self.waiting.iter_mut().chain(&mut self.earlier);
+        if let Some(ack) = acks.find(|ack| ack.ack_id == ack_id && ack.verdict.is_none()) {
+            ack.verdict = Some(verdict);
         }
     }
 
-    /// Forgets a request that will have no verdict: a resend of it is a new one. Returns whether it was sent or resent
+    /// Removes a request that gets no result, so that a resend is a new request. Returns true if it was sent or resent
     /// on this connection.
     pub(crate) fn abandon(&mut self, ack_id: AckId) -> bool {
         let waiting = self.waiting.len();
-        self.waiting.retain(|receipt| receipt.ack_id != ack_id);
-        self.earlier.retain(|receipt| receipt.ack_id != ack_id);
+        self.waiting.retain(|ack| ack.ack_id != ack_id);
+        self.earlier.retain(|ack| ack.ack_id != ack_id);
         self.waiting.len() < waiting
     }
 
-    /// The next acknowledgement to write, if its turn has come.
+    /// Takes the next acknowledgement to write, if the oldest request has a result.
     pub(crate) fn next(&mut self, protocol: Protocol) -> Option<(PacketId, QoS, AckResult)> {
         self.waiting.front()?.verdict.as_ref()?;
         let InboundAck { id, qos, verdict, .. } = self.waiting.pop_front()?;
@@ -142,38 +144,39 @@ impl InboundAcks {
         Some((id, qos, verdict))
     }
 
-    /// Whether a PUBREC was sent that waits for this PUBREL.
+    /// Returns true if a PUBREC was sent that waits for this PUBREL.
     pub(crate) fn awaits_pubrel(&self, id: PacketId) -> bool {
-        self.unreleased.iter().any(|(held, _)| *held == id)
+        self.unreleased.iter().any(|(unreleased, _)| *unreleased == id)
     }
 
-    /// PUBREL: whether the identifier was held, and is free now.
+    /// Handles PUBREL. Returns true if the identifier was in use; it is free now.
     pub(crate) fn release(&mut self, id: PacketId) -> Result<bool, Violation> {
         if self.forget_unreleased(id) {
             return Ok(true);
         }
-        let undecided = |receipt: &InboundAck| receipt.id == id && receipt.qos == QoS::ExactlyOnce;
+        let undecided = |ack: &InboundAck| ack.id == id && ack.qos == QoS::ExactlyOnce;
         if self.waiting.iter().chain(&self.earlier).any(undecided) {
-            // A PUBCOMP would tell that the request is settled.
+            // PUBCOMP would claim that the request is complete.
             return Err(Violation::ReleasedTooEarly(id.get()));
         }
         Ok(false)
     }
 
-    /// The connection is gone; what it did not acknowledge waits for a resend on the next one.
+    /// Ends the connection. Its unacknowledged messages wait for a resend on the next one.
     pub(crate) fn detach(&mut self) {
-        // What the client did not resend on this connection, it never will [MQTT-4.4.0-1]. At QoS 2 the identifier is
-        // taken all the same.
-        self.earlier.retain(|receipt| receipt.qos == QoS::ExactlyOnce);
+        // A message that the client did not resend on this connection will never be resent [MQTT-4.4.0-1]. At QoS 2
+        // its identifier remains in use.
+        self.earlier.retain(|ack| ack.qos == QoS::ExactlyOnce);
         self.earlier.extend(std::mem::take(&mut self.waiting));
         self.unreleased_earlier = self.unreleased.len();
     }
 
-    /// The PUBREC that was sent for a QoS 2 identifier, if this is a resend.
+    /// Returns the result of the PUBREC that was sent for a QoS 2 identifier, if this is a resend.
     fn sent_before(&mut self, id: PacketId, dup: bool, protocol: Protocol) -> Option<AckResult> {
-        if let Some((_, reason)) = self.unreleased.iter().find(|(held, _)| *held == id) {
+        if let Some((_, reason)) = self.unreleased.iter().find(|(unreleased, _)| *unreleased == id) {
             let verdict = AckResult { reason: *reason, ..AckResult::SUCCESS };
-            // A 3.1.1 client had to release it; as an MQTT 5 client it is told now that it need not.
+            // The client may have used 3.1.1 before, where it had to send PUBREL; in MQTT 5 this PUBREC ends the
+            // exchange.
             if ends_the_exchange(protocol, verdict.reason) {
                 self.forget_unreleased(id);
                 self.refuse(id, verdict.clone());
@@ -188,9 +191,9 @@ impl InboundAcks {
         None
     }
 
-    /// Whether the identifier waited for its PUBREL.
+    /// Frees an identifier that waits for its PUBREL. Returns true if it did.
     fn forget_unreleased(&mut self, id: PacketId) -> bool {
-        let Some(at) = self.unreleased.iter().position(|(held, _)| *held == id) else { return false };
+        let Some(at) = self.unreleased.iter().position(|(unreleased, _)| *unreleased == id) else { return false };
         self.unreleased.remove(at);
         if at < self.unreleased_earlier {
             self.unreleased_earlier -= 1;
@@ -210,16 +213,16 @@ impl InboundAcks {
     }
 }
 
-/// Whether a PUBREC with this reason is the last word: only MQTT 5 has one that is (section 4.3.3).
+/// Returns true if a PUBREC with this reason ends the exchange, which only MQTT 5 has (section 4.3.3).
 fn ends_the_exchange(protocol: Protocol, reason: Reason) -> bool {
     protocol == Protocol::V5 && reason.is_failure()
 }
 
-/// How many refused QoS 2 messages are remembered for their resend.
+/// Refused QoS 2 messages that are remembered for their resend.
 const REFUSALS_MAX: usize = 16;
 
-/// How many QoS 2 identifiers a session holds, over all its connections.
-const HELD_MAX: usize = 1024;
+/// QoS 2 identifiers that a session keeps in use, over all its connections.
+const QOS_2_PENDING_MAX: usize = 1024;
 
-/// Room for this many entries is kept when none is left; a session that had a burst gives the rest back.
+/// Capacity, in entries, that an empty list keeps, so that a burst does not stay allocated.
 const KEPT_CAPACITY: usize = 8;

@@ -1,10 +1,10 @@
-//! Messages at QoS 1 and 2 on their way to one client: sent, and not acknowledged to the end.
+//! In-flight messages at QoS 1 and 2 to one client: sent, and not completely acknowledged.
 //!
 //! *Invariants:* entries stay in the order in which they were first sent, so that a resend keeps it [MQTT-4.6.0-1].
-//! Entries sent on the present connection come before those not sent on it yet. A message's bytes are let go with
-//! the acknowledgement that makes a resend needless: PUBACK or PUBREC.
+//! Entries sent on the present connection precede those not sent on it yet. A message is freed by the acknowledgement
+//! after which no resend is needed: PUBACK or PUBREC.
 //!
-//! How many may be under way is told by [`crate::mqtt::session`]; what waits before it is sent at all is in the outbox.
+//! Not here: the limits ([`crate::mqtt::session`]), and messages not sent yet ([`crate::mqtt::broker::outbox`]).
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -14,24 +14,24 @@ use crate::mqtt::protocol::{
     packet::{PacketId, Protocol, QoS, Reason, ServerPacket},
 };
 
-/// What a PUBREC found.
+/// The effect of a PUBREC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Received {
-    /// A message to release: PUBREL is due.
+    /// The message is released: PUBREL is due.
     Release,
-    /// A message that its client refused; it is forgotten.
+    /// The client refused the message; it was removed.
     Refused,
-    /// No message.
+    /// No message has the packet identifier.
     Unknown,
 }
 
-/// The messages under way to one client.
+/// The in-flight messages to one client.
 #[derive(Debug, Default)]
 pub(crate) struct Inflight {
     entries: VecDeque<InflightEntry>,
-    /// How many entries, the last ones, wait to be sent on the present connection.
+    /// The number of last entries that have yet to be sent on the present connection.
     unsent: usize,
-    /// Of the messages kept for a resend.
+    /// Bytes of the messages kept for a resend.
     bytes: usize,
     last_id: u16,
 }
@@ -46,25 +46,26 @@ struct InflightEntry {
 enum InflightState {
     /// PUBLISH was sent.
     Published(Delivery),
-    /// QoS 2: PUBREC came, PUBREL was sent.
+    /// QoS 2: PUBREC was received and PUBREL was sent.
     Released,
 }
 
 impl Inflight {
-    /// Whether another message may be sent when `window` may be under way, and none be added to `bytes_max`. What waits
-    /// to be sent again counts, so that nothing new overtakes it.
+    /// Returns true if fewer than `window` messages and fewer than `bytes_max` bytes are in flight.
+    ///
+    /// Messages that wait to be resent count, so that no new one overtakes them.
     pub(crate) fn is_open(&self, window: u16, bytes_max: usize) -> bool {
         self.entries.len() < window.into() && self.bytes < bytes_max
     }
 
-    /// How many more messages may be sent, by the rules of [`Inflight::is_open`].
-    pub(crate) fn room(&self, window: u16, bytes_max: usize) -> u16 {
-        let under_way = u16::try_from(self.entries.len()).unwrap_or(u16::MAX);
-        if self.bytes < bytes_max { window.saturating_sub(under_way) } else { 0 }
+    /// Returns the number of further messages that may be sent, by the rules of [`Inflight::is_open`].
+    pub(crate) fn capacity(&self, window: u16, bytes_max: usize) -> u16 {
+        let in_flight = u16::try_from(self.entries.len()).unwrap_or(u16::MAX);
+        if self.bytes < bytes_max { window.saturating_sub(in_flight) } else { 0 }
     }
 
-    /// Takes out the deliveries of shared subscriptions at QoS 1, oldest first; for the end of the session. One at QoS 2
-    /// that was sent goes to nobody else [MQTT-4.8.2-5].
+    /// Removes and returns the deliveries of shared subscriptions at QoS 1, oldest first, when the session ends. One at
+    /// QoS 2 that was sent goes to no other member [MQTT-4.8.2-5].
     pub(crate) fn take_shared(&mut self) -> Vec<Delivery> {
         let entries = std::mem::take(&mut self.entries);
         (self.unsent, self.bytes) = (0, 0);
@@ -75,12 +76,12 @@ impl Inflight {
         deliveries.filter(|delivery| delivery.share.is_some() && delivery.qos == QoS::AtLeastOnce).collect()
     }
 
-    /// Bytes of the messages kept for a resend.
+    /// Returns the bytes of the messages kept for a resend.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// A packet identifier that no message under way has [MQTT-2.2.1-4].
+    /// Returns a packet identifier that no in-flight message has [MQTT-2.2.1-4].
     pub(crate) fn free_id(&mut self) -> PacketId {
         loop {
             self.last_id = self.last_id.wrapping_add(1);
@@ -91,34 +92,34 @@ impl Inflight {
         }
     }
 
-    /// Remembers a message as sent.
+    /// Records a message as sent.
     pub(crate) fn push(&mut self, id: PacketId, delivery: Delivery) {
         let stage = InflightState::Published(delivery);
         self.bytes += stage.weight();
         self.entries.push_back(InflightEntry { id, stage });
     }
 
-    /// Whether a message waits for this PUBACK.
+    /// Returns true if a message waits for this PUBACK.
     pub(crate) fn awaits_puback(&self, id: PacketId) -> bool {
         self.entries.iter().any(|entry| entry.id == id && entry.stage.is_published(QoS::AtLeastOnce))
     }
 
-    /// Whether a message waits for this PUBREC, and had none yet.
+    /// Returns true if a message waits for its first PUBREC with this identifier.
     pub(crate) fn awaits_pubrec(&self, id: PacketId) -> bool {
         self.entries.iter().any(|entry| entry.id == id && entry.stage.is_published(QoS::ExactlyOnce))
     }
 
-    /// Whether a message waits for this PUBCOMP.
+    /// Returns true if a message waits for this PUBCOMP.
     pub(crate) fn awaits_pubcomp(&self, id: PacketId) -> bool {
         self.entries.iter().any(|entry| entry.id == id && matches!(entry.stage, InflightState::Released))
     }
 
-    /// PUBACK; one that fits no message is let go.
+    /// Handles PUBACK; one without a message is ignored.
     pub(crate) fn acknowledge(&mut self, id: PacketId) {
         self.remove(id, |stage| stage.is_published(QoS::AtLeastOnce));
     }
 
-    /// PUBREC.
+    /// Handles PUBREC.
     pub(crate) fn receive(&mut self, id: PacketId, reason: Reason) -> Received {
         let fits =
             |stage: &InflightState| stage.is_published(QoS::ExactlyOnce) || matches!(stage, InflightState::Released);
@@ -134,23 +135,23 @@ impl Inflight {
         Received::Release
     }
 
-    /// PUBCOMP; one that fits no message is let go.
+    /// Handles PUBCOMP; one without a message is ignored.
     pub(crate) fn complete(&mut self, id: PacketId) {
         self.remove(id, |stage| matches!(stage, InflightState::Released));
     }
 
-    /// The connection is gone: all has to be sent again on the next one.
+    /// Ends the connection: all entries have to be resent on the next one.
     pub(crate) fn detach(&mut self) {
         self.unsent = self.entries.len();
     }
 
-    /// Sends again, in the first order, what `window` allows: PUBLISH with DUP, or PUBREL [MQTT-4.4.0-1].
+    /// Resends, in the original order, the entries that `window` allows: PUBLISH with DUP, or PUBREL [MQTT-4.4.0-1].
     ///
-    /// A message larger than the client now takes is dropped as if it had been sent [MQTT-3.1.2-25].
+    /// A message above the present Maximum Packet Size is dropped as if it had been sent [MQTT-3.1.2-25].
     ///
     /// # Errors
     ///
-    /// [`TooLarge`]: a PUBREL is.
+    /// [`TooLarge`]: a PUBREL exceeds the Maximum Packet Size.
     pub(crate) fn resend(
         &mut self,
         protocol: Protocol,
@@ -205,5 +206,5 @@ impl InflightState {
     }
 }
 
-/// Room for this many entries is kept when none is left; a session that had a burst gives the rest back.
+/// Capacity, in entries, that an empty queue keeps, so that a burst does not stay allocated.
 const KEPT_CAPACITY: usize = 8;

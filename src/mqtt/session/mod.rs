@@ -1,15 +1,15 @@
-//! The MQTT session of one client: a state machine that takes packets and gives bytes and actions, without I/O.
+//! The MQTT session of one client: a state machine from packets to bytes and actions, without I/O.
 //!
-//! A session outlives its connections. [`Session::attach`] gives it one, [`Session::detach`] takes it away; in between,
-//! packets go through [`Session::receive`], messages through [`Session::deliver`], and everything a client is to be
-//! sent is appended to the caller's buffer, in order.
+//! A session outlives its connections. [`Session::attach`] begins a connection and [`Session::detach`] ends it. In
+//! between, [`Session::receive`] takes packets from the client, and [`Session::deliver`] takes messages for it.
+//! Everything for the client is appended to the caller's buffer, in order.
 //!
-//! *Invariants:* a PUBLISH at QoS 1 or 2 is one [`Action::Publish`] and is acknowledged only by
-//! [`Session::complete`]; acknowledgements leave in the order of the PUBLISHes; a QoS 2 identifier is never asked for
-//! twice. What a client can make a session hold is bounded by [`SessionLimits`].
+//! *Invariants:* a PUBLISH at QoS 1 or 2 becomes one [`Action::Publish`] and is acknowledged only by
+//! [`Session::complete`]. Acknowledgements are written in the order of the PUBLISHes. A QoS 2 identifier never becomes
+//! a second request. [`SessionLimits`] bounds the memory that a client can make a session use.
 //!
-//! Not here: sockets, keep-alive, taking a client id over, wills and session expiry, which are the connection layer's;
-//! who may do what; which messages a client gets.
+//! Not here: sockets and keep-alive ([`crate::mqtt::connection`]), session takeover, expiry and wills
+//! ([`crate::mqtt::broker`]), rights, and the selection of messages by subscriptions.
 
 mod inbound_acks;
 pub mod inflight;
@@ -33,19 +33,19 @@ use crate::mqtt::{
     session::inflight::{Inflight, Received},
 };
 
-/// What a session holds at most.
+/// Limits of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionLimits {
-    /// Unacknowledged QoS 1 and 2 PUBLISHes from the client: the receive maximum of CONNACK. A 3.1.1 client cannot be
-    /// told; its connection stops reading while [`Session::inbound_pending`] has reached it.
+    /// Unacknowledged QoS 1 and 2 PUBLISHes from the client: the receive maximum of CONNACK. 3.1.1 has no such field;
+    /// the connection stops reading while [`Session::inbound_pending`] has reached it.
     pub inbound_window: u16,
-    /// Unacknowledged QoS 1 and 2 messages to the client, if its own receive maximum is not lower.
+    /// Unacknowledged QoS 1 and 2 messages to the client, unless its own receive maximum is lower.
     pub outbound_window: u16,
-    /// Bytes of those from which on no further one is sent; at least 1.
+    /// Unacknowledged bytes to the client from which on no further message is sent; at least 1.
     pub outbound_bytes: usize,
     /// The highest topic alias a client may set: the topic alias maximum of CONNACK.
     pub topic_alias_max: u16,
-    /// Filters of one SUBSCRIBE that are looked at; the others are refused in the SUBACK.
+    /// Filters accepted per SUBSCRIBE; the others are refused in the SUBACK.
     pub filters_per_subscribe: usize,
 }
 
@@ -61,10 +61,10 @@ impl Default for SessionLimits {
     }
 }
 
-/// What a packet asks for beyond the session.
+/// An action that a packet requires from the caller.
 #[derive(Debug, PartialEq)]
 pub enum Action {
-    /// Decide and route a message; if it has a ticket, answer with [`Session::complete`].
+    /// Handle a message; if it has an ack id, answer with [`Session::complete`].
     Publish(Inbound),
     /// Answer with [`Session::subscribed`].
     Subscribe(Subscribe),
@@ -72,9 +72,9 @@ pub enum Action {
     Unsubscribe(PacketId, Vec<Result<TopicFilter, Reason>>),
     /// End the connection.
     Disconnect {
-        /// Whether the will is to be published all the same.
+        /// True if the will has to be published.
         with_will: bool,
-        /// Seconds the session is to last from now on, if the client changed its mind.
+        /// New session expiry interval in seconds, if the client sets one.
         session_expiry: Option<u32>,
     },
 }
@@ -82,47 +82,48 @@ pub enum Action {
 /// A message from the client.
 #[derive(Debug, PartialEq)]
 pub struct Inbound {
-    /// Where to, an alias resolved.
+    /// The topic, with an alias resolved.
     pub topic: TopicName,
-    /// What it says; shares the memory of the read buffer.
+    /// The payload, which shares the memory of the read buffer.
     pub payload: Bytes,
     /// QoS.
     pub qos: QoS,
-    /// Whether to keep it for later subscribers.
+    /// The retain flag.
     pub retain: bool,
-    /// What to complete; `Some` exactly for QoS 1 and 2.
+    /// The acknowledgement to complete; `Some` exactly for QoS 1 and 2.
     pub ack_id: Option<AckId>,
     /// MQTT 5 properties other than the alias.
     pub properties: Option<Box<Properties>>,
 }
 
-/// How a message from the client was decided.
+/// The result of a message from the client, for its acknowledgement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AckResult {
-    /// What PUBACK or PUBREC says to an MQTT 5 client.
+    /// The reason code of PUBACK or PUBREC for an MQTT 5 client.
     pub reason: Reason,
-    /// Explains it, to a client that wants explanations.
+    /// The reason string, for a client that accepts reason strings.
     pub reason_string: Option<Box<str>>,
-    /// Nobody knows whether the request took effect: a client that cannot be told so gets no acknowledgement at all.
+    /// True if it is unknown whether the request took effect. A 3.1.1 client, whose acknowledgements have no reason
+    /// code, then gets none.
     pub unknown: bool,
 }
 
 impl AckResult {
-    /// The message was taken.
+    /// The message was accepted.
     pub const SUCCESS: Self = Self { reason: Reason::SUCCESS, reason_string: None, unknown: false };
 }
 
-/// What became of a message to the client.
+/// The outcome of a delivery to the client.
 #[derive(Debug)]
 #[must_use]
 pub enum Delivered {
-    /// It is in the buffer.
+    /// The message is in the buffer.
     Sent,
-    /// Its message expiry interval had passed; it is gone.
+    /// The message was dropped: its message expiry interval had passed.
     Expired,
-    /// It is larger than the packets the client takes; it is gone.
+    /// The message was dropped: it exceeds the client's Maximum Packet Size.
     TooLarge,
-    /// There is no connection, or [`Session::window_open`] is false for its QoS: here it is again.
+    /// The delivery is returned: there is no connection, or [`Session::window_open`] is false for its QoS.
     NotNow(Delivery),
 }
 
@@ -135,32 +136,31 @@ pub struct Session {
     inflight: Inflight,
 }
 
-/// What dies with the connection.
+/// The state of one connection.
 #[derive(Debug)]
 struct Link {
     protocol: Protocol,
-    /// The lower of our outbound window and the client's receive maximum.
+    /// The lower of the server's outbound window and the client's receive maximum.
     window: u16,
-    /// The largest packet the client takes.
+    /// The client's Maximum Packet Size.
     bytes_max: usize,
-    /// Whether the client wants reason strings.
+    /// True if the client accepts reason strings.
     explain: bool,
-    /// A packet that had to be sent exceeds `bytes_max`.
+    /// True if a packet that had to be sent exceeds `bytes_max`.
     is_stuck: bool,
     session_expiry: u32,
-    /// The topics of aliases 1 and up, as far as any was set.
+    /// The topics of the aliases, from alias 1 on.
     aliases: Vec<Option<TopicName>>,
 }
 
 impl Session {
-    /// A session without connection.
+    /// Returns a session without connection.
     #[must_use]
     pub fn new(limits: SessionLimits) -> Self {
         Self { limits, link: None, inbound_acks: InboundAcks::default(), inflight: Inflight::default() }
     }
 
-    /// Gives the session a connection, and appends what its client has to be sent again; call it after CONNACK is in
-    /// `out`.
+    /// Begins a connection, and appends the packets that have to be resent. Called when CONNACK is in `out`.
     pub fn attach(&mut self, connect: &Connect, now: Instant, out: &mut Vec<u8>) {
         self.detach();
         self.link = Some(Link {
@@ -175,7 +175,7 @@ impl Session {
         self.resend(now, out);
     }
 
-    /// Takes the connection away, and with it all that is not of the session.
+    /// Ends the connection and drops its state.
     pub fn detach(&mut self) {
         if self.link.take().is_some() {
             self.inbound_acks.detach();
@@ -183,11 +183,11 @@ impl Session {
         }
     }
 
-    /// Takes a packet from the client. `now` is for what a resend tells of a message's expiry.
+    /// Handles a packet from the client. `now` determines the remaining expiry interval of resent messages.
     ///
     /// # Errors
     ///
-    /// The connection has to end: tell it why, then [`Session::detach`].
+    /// The connection has to end: send DISCONNECT with the reason, then call [`Session::detach`].
     pub fn receive(
         &mut self,
         packet: ClientPacket,
@@ -214,14 +214,14 @@ impl Session {
             }
             ClientPacket::PingReq => link.send(&ServerPacket::PingResp, out), // [MQTT-3.12.4-1]
             ClientPacket::PubRel(id) => {
-                let held = self.inbound_acks.release(id)?;
-                link.send(&ServerPacket::PubComp(id, found(held)), out);
+                let known = self.inbound_acks.release(id)?;
+                link.send(&ServerPacket::PubComp(id, release_reason(known)), out);
             }
             ClientPacket::PubAck(id, _) => self.inflight.acknowledge(id),
             ClientPacket::PubRec(id, reason) => match self.inflight.receive(id, reason) {
                 Received::Refused => {}
                 received => {
-                    let reason = found(received == Received::Release);
+                    let reason = release_reason(received == Received::Release);
                     link.send(&ServerPacket::PubRel(id, reason), out);
                 }
             },
@@ -231,7 +231,7 @@ impl Session {
         Ok(None)
     }
 
-    /// Whether `packet` is an acknowledgement that is waited for. Of others a client can send any number.
+    /// Returns true if `packet` is an acknowledgement that the session expects. A client can send any number of others.
     #[must_use]
     pub fn awaits(&self, packet: &ClientPacket) -> bool {
         match packet {
@@ -249,25 +249,25 @@ impl Session {
         self.window() > 0
     }
 
-    /// Returns how many messages at QoS 1 or 2 may be delivered before an acknowledgement comes.
+    /// Returns the number of messages at QoS 1 or 2 that may be delivered before the next acknowledgement.
     #[must_use]
     pub fn window(&self) -> u16 {
-        self.link.as_ref().map_or(0, |link| self.inflight.room(link.window, self.limits.outbound_bytes))
+        self.link.as_ref().map_or(0, |link| self.inflight.capacity(link.window, self.limits.outbound_bytes))
     }
 
-    /// Takes out the unacknowledged deliveries that another member of their group is to get, now that the session ends.
+    /// Removes and returns the unacknowledged deliveries for other members of their groups, when the session ends.
     #[must_use]
     pub fn take_shared(&mut self) -> Vec<Delivery> {
         self.inflight.take_shared()
     }
 
-    /// Whether one may not for the bytes that are under way, though for their number it might.
+    /// Returns true if the byte limit, not the count limit, blocks the next delivery.
     #[must_use]
     pub fn over_byte_limit(&self) -> bool {
         !self.window_open() && self.link.as_ref().is_some_and(|link| self.inflight.is_open(link.window, usize::MAX))
     }
 
-    /// Sends a message.
+    /// Sends a message if the window allows it.
     pub fn deliver(&mut self, delivery: Delivery, now: Instant, out: &mut Vec<u8>) -> Delivered {
         if delivery.message.is_expired(now) {
             return Delivered::Expired; // [MQTT-3.3.2-5]
@@ -288,17 +288,16 @@ impl Session {
         Delivered::Sent
     }
 
-    /// Tells the verdict of a message from the client; PUBACK or PUBREC is written when all before it are.
+    /// Sets the result of a message from the client. Its PUBACK or PUBREC is written when all earlier ones are.
     ///
-    /// Without a connection the verdict is kept for the resend. A ticket of a message that is no longer known is let
-    /// go.
+    /// Without a connection the result is kept for the resend. An unknown ack id is ignored.
     pub fn complete(&mut self, ack_id: AckId, verdict: AckResult, out: &mut Vec<u8>) {
         self.inbound_acks.decide(ack_id, verdict);
         self.acknowledge(out);
     }
 
-    /// Tells that a message from the client will have no verdict, because its outcome is not known or it was not tried:
-    /// a resend is a new request. Returns whether the present connection waits for it, which then has to end.
+    /// Drops a message from the client that gets no result, because its outcome is unknown or it was not tried. A
+    /// resend is a new request. Returns true if the present connection waits for the result and therefore has to end.
     pub fn abandon(&mut self, ack_id: AckId) -> bool {
         self.inbound_acks.abandon(ack_id)
     }
@@ -313,32 +312,33 @@ impl Session {
         self.send(&ServerPacket::UnsubAck(id, reasons), out);
     }
 
-    /// Sends DISCONNECT, the last packet of the connection, unless even its shortest form exceeds what the client takes.
+    /// Sends DISCONNECT, the last packet of the connection, unless its shortest form exceeds the client's Maximum
+    /// Packet Size.
     pub fn disconnect(&self, reason: Reason, text: Option<String>, out: &mut Vec<u8>) {
         if let Some(link) = &self.link {
             let _ = codec::encode(link.protocol, &ServerPacket::Disconnect(reason, text), link.bytes_max, out);
         }
     }
 
-    /// Returns true if the connection has to end, since a packet it owes its client exceeds what that takes.
+    /// Returns true if the connection has to end, since a required packet exceeds the client's Maximum Packet Size.
     #[must_use]
     pub fn is_stuck(&self) -> bool {
         self.link.as_ref().is_some_and(|link| link.is_stuck)
     }
 
-    /// How many messages from the client on this connection are not acknowledged yet.
+    /// Returns the number of unacknowledged messages from the client on this connection.
     #[must_use]
     pub fn inbound_pending(&self) -> usize {
         self.inbound_acks.waiting()
     }
 
-    /// Bytes of the messages to the client that are kept for a resend.
+    /// Returns the bytes of the messages that are kept for a resend.
     #[must_use]
     pub fn inflight_bytes(&self) -> usize {
         self.inflight.bytes()
     }
 
-    /// The version of the present connection.
+    /// Returns the protocol version of the present connection.
     #[must_use]
     pub fn protocol(&self) -> Option<Protocol> {
         self.link.as_ref().map(|link| link.protocol)
@@ -393,7 +393,7 @@ impl Session {
 }
 
 impl Link {
-    /// The topic an alias stands for, or is set to stand for by `topic`.
+    /// Returns the topic of an alias; `topic` sets it.
     fn resolve(&mut self, alias: u16, topic: Option<TopicName>, max: u16) -> Result<TopicName, Violation> {
         if alias > max {
             return Err(Violation::TopicAliasRange(alias)); // [MQTT-3.3.2-9]
@@ -405,18 +405,18 @@ impl Link {
         if self.aliases.len() <= at {
             self.aliases.resize(at + 1, None);
         }
-        if let Some(place) = self.aliases.get_mut(at) {
-            *place = Some(topic.clone());
+        if let Some(slot) = self.aliases.get_mut(at) {
+            *slot = Some(topic.clone());
         }
         Ok(topic)
     }
 
-    /// Writes a packet; nothing follows one that does not fit.
+    /// Writes a packet. After one that does not fit, nothing is written any more.
     fn send(&mut self, packet: &ServerPacket, out: &mut Vec<u8>) {
         self.is_stuck = self.is_stuck || codec::encode(self.protocol, packet, self.bytes_max, out).is_err();
     }
 
-    /// Writes PUBACK or PUBREC, its reason string only if the client wants it [MQTT-3.1.2-29].
+    /// Writes PUBACK or PUBREC, with its reason string only if the client accepts it [MQTT-3.1.2-29].
     fn acknowledge(&mut self, id: PacketId, qos: QoS, verdict: AckResult, out: &mut Vec<u8>) {
         let AckResult { reason, reason_string, .. } = verdict;
         let text = reason_string.filter(|_| self.explain).map(String::from);
@@ -428,9 +428,9 @@ impl Link {
     }
 }
 
-/// The reason of a PUBREL or PUBCOMP.
-fn found(held: bool) -> Reason {
-    if held { Reason::SUCCESS } else { Reason::PACKET_IDENTIFIER_NOT_FOUND }
+/// Returns the reason code of a PUBREL or PUBCOMP.
+fn release_reason(known: bool) -> Reason {
+    if known { Reason::SUCCESS } else { Reason::PACKET_IDENTIFIER_NOT_FOUND }
 }
 
 #[cfg(feature = "fuzzing")]

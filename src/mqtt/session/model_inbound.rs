@@ -1,9 +1,8 @@
-//! Tests: messages of a client that loses its connection at any moment, to a session whose verdicts come in any
-//! order.
+//! Model test: messages from a client that loses its connection at any moment, with results in any order.
 //!
-//! What has to hold however the dice fall: a QoS 2 message is asked for exactly once, a QoS 1 message at least once;
-//! the client sees nothing acknowledged that was not decided; PUBACKs, and PUBRECs, come in the order of the PUBLISHes;
-//! and in the end everything is acknowledged.
+//! Properties under any sequence of steps: a QoS 2 message becomes exactly one request, a QoS 1 message at least one.
+//! No message is acknowledged before it has a result. PUBACKs, and PUBRECs, arrive in the order of the PUBLISHes. In
+//! the end every message is acknowledged.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
@@ -13,13 +12,13 @@ const WINDOW: usize = 4;
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// The client publishes its next message, if it has room.
+    /// The client publishes its next message, if its window allows it.
     Publish { exactly_once: bool },
-    /// One of the requests that wait is decided.
+    /// One of the pending requests gets its result.
     Decide(usize),
-    /// What the session sent reaches the client, which answers.
+    /// The session's packets reach the client, which answers.
     Read,
-    /// The connection ends; what the session sent last is lost.
+    /// The connection ends; the session's last packets are lost.
     Lose,
 }
 
@@ -41,13 +40,13 @@ struct World {
     session: Session,
     connect: Connect,
     now: Instant,
-    /// On its way to the client.
+    /// Bytes on the way to the client.
     wire: Vec<u8>,
-    /// The client's messages that are not acknowledged, oldest first.
+    /// The client's unacknowledged messages, oldest first.
     unfinished: Vec<Sent>,
-    /// Requests to decide: message and ticket.
+    /// Requests without a result: message and ack id.
     undecided: Vec<(usize, AckId)>,
-    /// Per message: QoS, how often it was asked for, and whether it was decided.
+    /// Per message: QoS, number of requests, and true if it has a result.
     messages: Vec<(QoS, usize, bool)>,
     /// Identifiers published on this connection, per QoS, that wait for PUBACK or PUBREC.
     order: [Vec<PacketId>; 2],
@@ -126,7 +125,7 @@ impl World {
                 0x40 | 0x50 => {
                     let order = &mut self.order[if kind == 0x40 { 0 } else { 1 }];
                     assert_eq!(order.remove(0), id, "in the order of the PUBLISHes");
-                    assert!(self.messages[number].2, "acknowledged, so decided");
+                    assert!(self.messages[number].2, "acknowledged only with a result");
                 }
                 0x70 => assert_eq!(self.unfinished[at].stage, Stage::Released),
                 other => panic!("{other:02x}"),
@@ -168,15 +167,15 @@ impl World {
         self.read();
         assert!(self.unfinished.is_empty(), "{:?}", self.unfinished);
         assert_eq!(self.session.inbound_pending(), 0);
-        for (number, (qos, asked, _)) in self.messages.iter().enumerate() {
-            let fits = if *qos == QoS::ExactlyOnce { *asked == 1 } else { *asked >= 1 };
-            assert!(fits, "message {number} at {qos:?} was asked for {asked} times");
+        for (number, (qos, requests, _)) in self.messages.iter().enumerate() {
+            let fits = if *qos == QoS::ExactlyOnce { *requests == 1 } else { *requests >= 1 };
+            assert!(fits, "message {number} at {qos:?} became {requests} requests");
         }
     }
 }
 
 impl Step {
-    /// The step that a die of 256 sides shows.
+    /// Returns the step for a random byte.
     pub(super) fn of(die: u8) -> Self {
         match die % 12 {
             kind @ 0..4 => Self::Publish { exactly_once: kind % 2 == 1 },
@@ -187,7 +186,7 @@ impl Step {
     }
 }
 
-/// Takes all steps, and then those that are left until the client has nothing to wait for.
+/// Runs all steps, and then further ones until the client waits for nothing.
 pub(super) fn run(protocol: Protocol, steps: impl Iterator<Item = Step>) {
     let mut world = World::new(protocol);
     steps.for_each(|step| world.step(&step));
@@ -202,7 +201,7 @@ proptest::proptest! {
     })]
 
     #[test]
-    fn nothing_is_lost_or_asked_for_twice(five: bool, dice in proptest::collection::vec(0..=u8::MAX, 1..80)) {
+    fn no_message_is_lost_or_requested_twice(five: bool, dice in proptest::collection::vec(0..=u8::MAX, 1..80)) {
         let protocol = if five { Protocol::V5 } else { Protocol::V4 };
         run(protocol, dice.into_iter().map(Step::of));
     }

@@ -1,8 +1,8 @@
-//! Tests: messages to a client that loses its connection at any moment and comes back with another window.
+//! Model test: messages to a client that loses its connection at any moment and returns with another window.
 //!
-//! What has to hold however the dice fall: the client takes a QoS 2 message exactly once and a QoS 1 message at least
-//! once; what it sees for the first time comes in the order of delivery; it never has more than its receive maximum to
-//! acknowledge; and in the end nothing is kept.
+//! Properties under any sequence of steps: the client gets a QoS 2 message exactly once and a QoS 1 message at least
+//! once. Messages arrive for the first time in the order of delivery. The client never has more unacknowledged messages
+//! than its receive maximum. In the end the session keeps none.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
@@ -17,13 +17,13 @@ use crate::mqtt::protocol::message::Message;
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// Another message waits for the client.
+    /// Another message is queued for the client.
     Queue { exactly_once: bool },
-    /// What was sent reaches the client.
+    /// The session's packets reach the client.
     Read,
     /// One of the client's answers reaches the session.
     Answer,
-    /// The connection ends, what is under way is lost, and the next one has this receive maximum.
+    /// The connection ends, packets on the way are lost, and the next one has this receive maximum.
     Lose(u16),
 }
 
@@ -33,16 +33,16 @@ struct World {
     window: usize,
     queue: VecDeque<Delivery>,
     queued: u16,
-    /// On its way to the client.
+    /// Bytes on the way to the client.
     wire: Vec<u8>,
-    /// On its way to the session.
+    /// Packets on the way to the session.
     answers: VecDeque<ClientPacket>,
-    /// QoS 2 identifiers the client has taken, until PUBREL.
-    held: BTreeSet<PacketId>,
-    /// Identifiers published on this connection and not acknowledged to the end.
+    /// QoS 2 identifiers that the client has received, until PUBREL.
+    unreleased: BTreeSet<PacketId>,
+    /// Identifiers published on this connection and not completely acknowledged.
     open: BTreeSet<PacketId>,
-    /// Messages as the client took them, with their QoS.
-    taken: Vec<(u16, QoS)>,
+    /// Messages in the order in which the client accepted them, with their QoS.
+    accepted: Vec<(u16, QoS)>,
 }
 
 impl World {
@@ -55,9 +55,9 @@ impl World {
             queued: 0,
             wire: Vec::new(),
             answers: VecDeque::new(),
-            held: BTreeSet::new(),
+            unreleased: BTreeSet::new(),
             open: BTreeSet::new(),
-            taken: Vec::new(),
+            accepted: Vec::new(),
         };
         world.connect(3);
         world
@@ -119,18 +119,18 @@ impl World {
             rest = after;
             let id = |at: usize| PacketId::new(u16::from_be_bytes([packet[at], packet[at + 1]])).unwrap();
             if first_byte == 0x62 {
-                self.held.remove(&id(2));
+                self.unreleased.remove(&id(2));
                 self.answers.push_back(ClientPacket::PubComp(id(2)));
                 continue;
             }
             let (id, number) = (id(5), u16::from_be_bytes([packet[8], packet[9]]));
             assert!(self.open.insert(id) && self.open.len() <= self.window, "{:?} of {}", self.open, self.window);
             if first_byte & !8 == 0x32 {
-                self.taken.push((number, QoS::AtLeastOnce));
+                self.accepted.push((number, QoS::AtLeastOnce));
                 self.answers.push_back(ClientPacket::PubAck(id, Reason::SUCCESS));
             } else {
-                if self.held.insert(id) {
-                    self.taken.push((number, QoS::ExactlyOnce));
+                if self.unreleased.insert(id) {
+                    self.accepted.push((number, QoS::ExactlyOnce));
                 }
                 self.answers.push_back(ClientPacket::PubRec(id, Reason::SUCCESS));
             }
@@ -142,14 +142,14 @@ impl World {
             self.step(&Step::Read);
             self.step(&Step::Answer);
         }
-        assert!(self.queue.is_empty() && self.held.is_empty() && self.open.is_empty());
+        assert!(self.queue.is_empty() && self.unreleased.is_empty() && self.open.is_empty());
         assert_eq!(self.session.inflight_bytes(), 0);
         let mut seen = Vec::new();
-        for (number, qos) in &self.taken {
+        for (number, qos) in &self.accepted {
             if !seen.contains(number) {
                 seen.push(*number);
             } else {
-                assert_eq!(*qos, QoS::AtLeastOnce, "message {number} was taken twice");
+                assert_eq!(*qos, QoS::AtLeastOnce, "message {number} was accepted twice");
             }
         }
         assert_eq!(seen, (0..self.queued).collect::<Vec<_>>());
@@ -157,7 +157,7 @@ impl World {
 }
 
 impl Step {
-    /// The step that a die of 256 sides shows.
+    /// Returns the step for a random byte.
     pub(super) fn of(die: u8) -> Self {
         match die % 15 {
             kind @ 0..4 => Self::Queue { exactly_once: kind % 2 == 1 },
@@ -168,7 +168,7 @@ impl Step {
     }
 }
 
-/// Takes all steps, and then those that are left until nothing is under way to the client.
+/// Runs all steps, and then further ones until nothing is in flight to the client.
 pub(super) fn run(steps: impl Iterator<Item = Step>) {
     let mut world = World::new();
     steps.for_each(|step| world.step(&step));

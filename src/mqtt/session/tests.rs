@@ -1,15 +1,14 @@
-//! Tests: a client's packets as bytes, against what the session answers, also as bytes.
+//! Tests: a client's packets as bytes, and the session's answers as bytes.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::{sync::Arc, time::Duration};
 
+use super::*;
 use crate::mqtt::protocol::{
     codec::corpus::{self, Decoded, bytes, samples},
     message::Message,
 };
-
-use super::*;
 
 const V4: &str = r#"10 0E 00 04 "MQTT" 04 00 00 3C 00 02 "c1""#;
 const V5: &str = r#"10 14 00 04 "MQTT" 05 00 00 3C 05 11 FF FF FF FF 00 02 "c1""#;
@@ -18,7 +17,7 @@ struct Peer {
     session: Session,
     protocol: Protocol,
     now: Instant,
-    /// What the session sent when the connection opened.
+    /// The bytes that the session sent when the connection opened.
     greeting: Vec<u8>,
 }
 
@@ -49,7 +48,7 @@ impl Peer {
         (self.session.receive(decoded, self.now, &mut out), out)
     }
 
-    /// Sends a PUBLISH to topic `a` and tells whether it was a request, and what was answered at once.
+    /// Sends a PUBLISH to topic `a`. Returns its ack id if it became a request, and the immediate answer.
     fn publish(&mut self, qos: u8, dup: bool, id: u8) -> (Result<Option<AckId>, Violation>, Vec<u8>) {
         let first_byte = 0x30 | qos << 1 | u8::from(dup) << 3;
         let (length, properties) = if self.protocol == Protocol::V4 { (5, "") } else { (6, "00") };
@@ -62,14 +61,14 @@ impl Peer {
         (action.map(ack_id), out)
     }
 
-    /// A PUBLISH that has to be a request.
+    /// Sends a PUBLISH that must become a request.
     fn request(&mut self, qos: u8, dup: bool, id: u8) -> AckId {
         let (ack_id, out) = self.publish(qos, dup, id);
         assert!(out.is_empty(), "{out:02x?}");
         ack_id.unwrap().expect("a request")
     }
 
-    /// A PUBLISH that has to be taken for a resend.
+    /// Sends a PUBLISH that must be recognized as a resend.
     fn resend(&mut self, qos: u8, id: u8) -> Vec<u8> {
         let (ack_id, out) = self.publish(qos, true, id);
         assert_eq!(ack_id, Ok(None));
@@ -82,13 +81,13 @@ impl Peer {
         out
     }
 
-    /// Checks what a packet is answered; it must be nothing for the rest of the server.
+    /// Checks the answer to a packet, which must require no action.
     fn answers(&mut self, packet: &str, answer: &str) {
         let (action, out) = self.send(packet);
         assert_eq!((action, out), (Ok(None), bytes(answer)), "{packet}");
     }
 
-    /// Delivers a message with payload `text` to topic `t`, and gives what was sent.
+    /// Delivers a message with payload `text` on topic `t`. Returns the bytes sent.
     fn deliver(&mut self, qos: QoS, text: &str) -> Option<Vec<u8>> {
         let topic = TopicName::new("t").unwrap();
         let message = Arc::new(Message::new(topic, Bytes::from(text.to_owned()), qos, false, None, self.now));
@@ -112,12 +111,12 @@ fn acknowledgements_keep_the_order_of_the_publishes() {
         assert_eq!(peer.decide(first, Reason::SUCCESS), bytes("40 02 00 01"));
         assert_eq!(peer.decide(second, Reason::SUCCESS), bytes("50 02 00 02 40 02 00 03"));
         assert_eq!(peer.session.inbound_pending(), 0);
-        assert!(peer.decide(second, Reason::SUCCESS).is_empty(), "a verdict counts once");
+        assert!(peer.decide(second, Reason::SUCCESS).is_empty(), "a result counts once");
     }
 }
 
 #[test]
-fn a_qos_2_message_is_asked_for_once_while_the_session_lives() {
+fn a_qos_2_message_becomes_one_request_while_the_session_lives() {
     for connect in [V4, V5] {
         let mut peer = Peer::new(connect);
         let ack_id = peer.request(2, false, 7);
@@ -135,7 +134,7 @@ fn a_qos_2_message_is_asked_for_once_while_the_session_lives() {
 }
 
 #[test]
-fn what_is_decided_while_the_client_is_away_is_told_to_its_resend() {
+fn a_resend_gets_the_result_that_was_set_while_the_client_was_away() {
     for (qos, ack) in [(1, "40 03 00 01 97"), (2, "50 03 00 01 97")] {
         let mut peer = Peer::new(V5);
         let (first, second) = (peer.request(qos, false, 1), peer.request(qos, false, 2));
@@ -149,17 +148,17 @@ fn what_is_decided_while_the_client_is_away_is_told_to_its_resend() {
 }
 
 #[test]
-fn a_client_that_forgot_its_session_has_its_new_messages_asked_for() {
+fn without_dup_a_reused_qos_1_identifier_is_a_new_request() {
     let mut peer = Peer::new(V4);
     let old = peer.request(1, false, 1);
     peer.reconnect();
     let new = peer.request(1, false, 1);
-    assert!(peer.decide(old, Reason::SUCCESS).is_empty(), "the verdict of the old is not that of the new");
+    assert!(peer.decide(old, Reason::SUCCESS).is_empty(), "the old result is not that of the new message");
     assert_eq!(peer.decide(new, Reason::SUCCESS), bytes("40 02 00 01"));
 }
 
 #[test]
-fn a_refused_qos_2_message_is_refused_again_or_asked_anew() {
+fn a_refused_qos_2_message_is_refused_again_or_requested_anew() {
     let mut peer = Peer::new(V5);
     let refused = bytes("50 03 00 07 83");
     let ack_id = peer.request(2, false, 7);
@@ -170,7 +169,7 @@ fn a_refused_qos_2_message_is_refused_again_or_asked_anew() {
     let ack_id = peer.request(2, false, 7);
     assert_eq!(peer.decide(ack_id, Reason::SUCCESS), bytes("50 02 00 07"), "a new one");
     assert_eq!(peer.resend(2, 7), bytes("50 02 00 07"));
-    // Only so many refusals are remembered.
+    // The number of remembered refusals is bounded.
     for id in 10..40 {
         let ack_id = peer.request(2, false, id);
         peer.decide(ack_id, Reason::NOT_AUTHORIZED);
@@ -180,7 +179,7 @@ fn a_refused_qos_2_message_is_refused_again_or_asked_anew() {
 }
 
 #[test]
-fn a_3_1_1_client_releases_what_was_refused() {
+fn a_3_1_1_client_releases_a_refused_message() {
     let mut peer = Peer::new(V4);
     let ack_id = peer.request(2, false, 7);
     assert_eq!(peer.decide(ack_id, Reason::NOT_AUTHORIZED), bytes("50 02 00 07"));
@@ -188,11 +187,10 @@ fn a_3_1_1_client_releases_what_was_refused() {
     peer.answers("62 02 00 07", "70 02 00 07");
 }
 
-/// A request refused over 3.1.1 waited for a PUBREL. Its client came back with MQTT 5, sent it again and was told the
-/// refusal, after which MQTT 5 has no PUBREL: the identifier was held for ever, and every later message with it was
-/// refused unseen, as a resend of that one.
+/// A request refused over 3.1.1 waited for its PUBREL. Its client resent it over MQTT 5, which has no PUBREL after a
+/// refusal. The identifier stayed in use, and every later message with it was refused as a resend.
 #[test]
-fn a_refusal_told_to_a_client_that_speaks_mqtt_5_now_frees_the_identifier() {
+fn a_refusal_sent_to_a_client_that_changed_to_mqtt_5_frees_the_identifier() {
     let mut peer = Peer::new(V4);
     let ack_id = peer.request(2, false, 7);
     assert_eq!(peer.decide(ack_id, Reason::NOT_AUTHORIZED), bytes("50 02 00 07"));
@@ -205,7 +203,7 @@ fn a_refusal_told_to_a_client_that_speaks_mqtt_5_now_frees_the_identifier() {
 }
 
 #[test]
-fn a_packet_identifier_in_use_is_no_new_message() {
+fn a_packet_identifier_in_use_is_refused_for_a_new_message() {
     let mut peer = Peer::new(V5);
     peer.request(1, false, 1);
     assert!(peer.resend(1, 1).is_empty());
@@ -216,7 +214,7 @@ fn a_packet_identifier_in_use_is_no_new_message() {
 }
 
 #[test]
-fn an_abandoned_message_is_asked_for_again() {
+fn the_resend_of_an_abandoned_message_is_a_new_request() {
     for qos in [1, 2] {
         let mut peer = Peer::new(V4);
         let (first, second) = (peer.request(qos, false, 1), peer.request(qos, false, 2));
@@ -231,7 +229,7 @@ fn an_abandoned_message_is_asked_for_again() {
 }
 
 #[test]
-fn the_receive_maximum_holds_for_mqtt_5_alone() {
+fn the_receive_maximum_applies_to_mqtt_5_only() {
     let mut peer = Peer::new(V4);
     for id in 1..10 {
         peer.request(1, false, id);
@@ -239,16 +237,16 @@ fn the_receive_maximum_holds_for_mqtt_5_alone() {
     assert_eq!(peer.session.inbound_pending(), 9);
 
     let mut peer = Peer::new(V5);
-    let tickets: Vec<_> = (1..=4).map(|id| peer.request(2, false, id)).collect();
+    let ack_ids: Vec<_> = (1..=4).map(|id| peer.request(2, false, id)).collect();
     assert_eq!(peer.publish(1, false, 5).0, Err(Violation::ReceiveMaximumExceeded));
-    for ack_id in tickets {
+    for ack_id in ack_ids {
         peer.decide(ack_id, Reason::SUCCESS);
     }
     assert_eq!(peer.publish(1, false, 5).0, Err(Violation::ReceiveMaximumExceeded), "PUBREC alone frees nothing");
     peer.answers("62 02 00 01", "70 02 00 01");
     peer.request(1, false, 5);
     assert_eq!(peer.publish(1, false, 6).0, Err(Violation::ReceiveMaximumExceeded));
-    // A new connection starts with the whole window, whatever waits for its PUBREL.
+    // A new connection starts with the whole window, regardless of messages that wait for their PUBREL.
     peer.reconnect();
     for id in 10..14 {
         peer.request(1, false, id);
@@ -258,7 +256,7 @@ fn the_receive_maximum_holds_for_mqtt_5_alone() {
 }
 
 #[test]
-fn qos_2_identifiers_held_over_many_connections_are_bounded() {
+fn qos_2_identifiers_in_use_over_many_connections_are_bounded() {
     let mut peer = Peer::new(V4);
     for id in 1..=1024_u16 {
         let [high, low] = id.to_be_bytes();
@@ -271,7 +269,7 @@ fn qos_2_identifiers_held_over_many_connections_are_bounded() {
 }
 
 #[test]
-fn messages_go_out_in_a_window_and_are_resent_in_order() {
+fn messages_are_sent_within_the_window_and_resent_in_order() {
     for (connect, properties) in [(V4, 0), (V5, 1)] {
         let sent = |first_byte: u8, id: u8, text: u8| match properties {
             0 => vec![first_byte, 6, 0, 1, b't', 0, id, text],
@@ -305,7 +303,7 @@ fn messages_go_out_in_a_window_and_are_resent_in_order() {
 }
 
 #[test]
-fn a_resend_keeps_to_the_receive_maximum_of_the_new_connection() {
+fn a_resend_respects_the_receive_maximum_of_the_new_connection() {
     let mut peer = Peer::new(V5);
     for text in ["one", "a message above the limit", "two"] {
         peer.deliver(QoS::AtLeastOnce, text).unwrap();
@@ -405,13 +403,13 @@ fn a_topic_alias_lives_as_long_as_the_connection() {
 }
 
 #[test]
-fn reason_strings_go_to_those_who_want_them_and_can_take_them() {
-    let plain = "40 03 00 01 87";
+fn reason_strings_are_sent_if_the_client_accepts_them() {
+    let short = "40 03 00 01 87";
     // label, CONNECT, answer
     let table = [
         ("wanted", V5, r#"40 09 00 01 87 05 1F 00 02 "no""#),
-        ("not wanted", r#"10 11 00 04 "MQTT" 05 02 00 3C 02 17 00 00 02 "c1""#, plain),
-        ("too large", r#"10 14 00 04 "MQTT" 05 02 00 3C 05 27 00 00 00 0A 00 02 "c1""#, plain),
+        ("not wanted", r#"10 11 00 04 "MQTT" 05 02 00 3C 02 17 00 00 02 "c1""#, short),
+        ("too large", r#"10 14 00 04 "MQTT" 05 02 00 3C 05 27 00 00 00 0A 00 02 "c1""#, short),
         (
             "just fits",
             r#"10 14 00 04 "MQTT" 05 02 00 3C 05 27 00 00 00 0B 00 02 "c1""#,
@@ -430,7 +428,7 @@ fn reason_strings_go_to_those_who_want_them_and_can_take_them() {
 }
 
 #[test]
-fn disconnect_tells_what_becomes_of_will_and_session() {
+fn disconnect_decides_about_will_and_session_expiry() {
     let brief = r#"10 0F 00 04 "MQTT" 05 02 00 3C 00 00 02 "c1""#;
     // label, CONNECT, DISCONNECT, will published, session expiry
     let table = [
@@ -465,9 +463,9 @@ fn an_idle_session_is_small() {
     assert!(size_of::<Session>() <= 320, "{}", size_of::<Session>());
 }
 
-/// The whole corpus through codec and session, against a server that accepts everything.
+/// Sends the whole corpus through codec and session, against a server that accepts everything.
 #[test]
-fn the_corpus_is_answered_as_it_says() {
+fn the_corpus_gets_its_expected_answers() {
     for sample in samples("good").into_iter().chain(samples("bad")).filter(|sample| !sample.first) {
         let clean = r#"10 0F 00 04 "MQTT" 05 02 00 3C 00 00 02 "c1""#;
         let mut peer = Peer::new(if sample.protocol == Protocol::V4 { V4 } else { clean });
@@ -475,7 +473,7 @@ fn the_corpus_is_answered_as_it_says() {
         let answer = match corpus::run(sample.protocol, false, &sample.bytes) {
             Decoded::Packet(packet) => match peer.session.receive(packet, peer.now, &mut out) {
                 Ok(action) => {
-                    told(action.and_then(|action| accept(&mut peer.session, action, &mut out)), &out, peer.protocol)
+                    show(action.and_then(|action| accept(&mut peer.session, action, &mut out)), &out, peer.protocol)
                 }
                 Err(violation) => format!("disconnect {:#04x}", violation.reason().0),
             },
@@ -487,7 +485,7 @@ fn the_corpus_is_answered_as_it_says() {
 }
 
 #[test]
-fn no_mutilation_of_a_packet_upsets_a_session() {
+fn a_mutated_packet_leaves_no_pending_acknowledgement() {
     for sample in samples("good").into_iter().filter(|sample| !sample.first) {
         for connect in [V4, V5] {
             let mut peer = Peer::new(connect);
@@ -506,7 +504,7 @@ fn no_mutilation_of_a_packet_upsets_a_session() {
     }
 }
 
-/// Accepts what is asked, and says "close" if that is what was asked for.
+/// Accepts the action. Returns "close" for a DISCONNECT.
 fn accept(session: &mut Session, action: Action, out: &mut Vec<u8>) -> Option<&'static str> {
     match action {
         Action::Publish(Inbound { ack_id, .. }) => {
@@ -532,8 +530,8 @@ fn granted_qos(subscription: crate::mqtt::protocol::packet::Subscription) -> Rea
     Reason(subscription.qos as u8)
 }
 
-/// An answer in the words of the corpus.
-fn told(close: Option<&str>, out: &[u8], protocol: Protocol) -> String {
+/// Formats an answer as in the corpus.
+fn show(close: Option<&str>, out: &[u8], protocol: Protocol) -> String {
     let name = match out.first() {
         None => return close.unwrap_or("nothing").to_owned(),
         Some(0xD0) => return "pingresp".to_owned(),

@@ -1,12 +1,14 @@
-//! An application message on its way to subscribers, and its PUBLISH packet.
+//! Application messages for subscribers, and their PUBLISH packets.
 //!
-//! A message is rendered once and shared. What stands before the payload in its PUBLISH packet (fixed header, topic,
-//! room for the packet identifier, properties) is encoded once per protocol version, with and without an identifier;
-//! a subscriber's write is two copies and the patching of flags and identifier. Two things differ per delivery and are
-//! encoded anew when they are there: subscription identifiers, and the seconds left of a message expiry interval.
+//! A message is shared between its receivers. The head of its PUBLISH packet is encoded once per protocol version, with
+//! and without a packet identifier. The head is everything before the payload: fixed header, topic, a placeholder for
+//! the identifier, and properties. A write copies head and payload, and patches flags and identifier. Deliveries with
+//! subscription identifiers, or with a message expiry interval, need their own head.
 //!
-//! Properties are not sent to MQTT 3.1.1 clients, which have no place for them. Who gets a message is
-//! [`crate::mqtt::broker::router`]'s, and what happens to its packet identifier is [`crate::mqtt::session`]'s.
+//! Properties are not sent to MQTT 3.1.1 clients, whose packets have none.
+//!
+//! Not here: the receivers of a message ([`crate::mqtt::broker::router`]), and the life of its packet identifier
+//! ([`crate::mqtt::session`]).
 
 use std::{
     sync::{Arc, OnceLock},
@@ -21,21 +23,20 @@ use crate::mqtt::protocol::{
     topic::{TopicFilter, TopicName},
 };
 
-/// A message as it was published.
+/// A published message.
 #[derive(Debug)]
 pub struct Message {
-    /// Where it was published.
+    /// The topic it was published to.
     pub topic: TopicName,
-    /// What it says.
+    /// The payload.
     pub payload: Bytes,
     /// The QoS it was published at; a subscription may lower it.
     pub qos: QoS,
-    /// Whether it was published with the retain flag.
+    /// The retain flag it was published with.
     pub retain: bool,
     /// MQTT 5 properties, without a topic alias.
     pub properties: Option<Box<Properties>>,
-    /// When it stops being worth delivering, from its message expiry interval. For an interval of 0, the end of
-    /// [`MOMENT`].
+    /// The end of its message expiry interval. An interval of 0 ends after [`MOMENT`].
     pub expires_at: Option<Instant>,
     pub(in crate::mqtt) heads: Heads,
 }
@@ -46,19 +47,19 @@ pub type SubscriptionIds = Box<[u32]>;
 /// One message for one subscriber.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// What was published.
+    /// The published message.
     pub message: Arc<Message>,
     /// The lower of the message's and the subscription's QoS.
     pub qos: QoS,
-    /// The retain flag as this subscriber shall see it.
+    /// The retain flag for this subscriber.
     pub retain: bool,
-    /// Empty unless the subscriptions have identifiers.
+    /// Identifiers of the subscriptions, if they have any.
     pub subscription_ids: SubscriptionIds,
-    /// The shared subscription it is a delivery of, if it is one.
+    /// The shared subscription, for a delivery to a group.
     pub share: Option<Arc<TopicFilter>>,
 }
 
-/// The encoded heads of a message, each made when it is first asked for.
+/// The encoded heads of a message, each encoded at its first use.
 #[derive(Debug, Default)]
 pub(in crate::mqtt) struct Heads {
     v4: OnceLock<Head>,
@@ -71,12 +72,12 @@ pub(in crate::mqtt) struct Heads {
 #[derive(Clone, Debug)]
 struct Head {
     bytes: Box<[u8]>,
-    /// Where in `bytes` the packet identifier goes, if there is one.
+    /// Position of the packet identifier in `bytes`, if there is one.
     id_at: usize,
 }
 
 impl Message {
-    /// A message published at `now`, which its message expiry interval counts from.
+    /// Returns a message published at `now`, when its message expiry interval begins.
     #[must_use]
     pub fn new(
         topic: TopicName,
@@ -92,26 +93,26 @@ impl Message {
         Self { topic, payload, qos, retain, properties, expires_at, heads: Heads::default() }
     }
 
-    /// Whether its message expiry interval has passed.
+    /// Returns true if its message expiry interval has passed.
     #[must_use]
     pub fn is_expired(&self, now: Instant) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// Returns true for a message expiry interval of 0: it is for who is there to receive it, and neither retained nor
-    /// kept for a session without connection.
+    /// Returns true for a message expiry interval of 0. Such a message is only for connected sessions, and neither
+    /// retained nor kept for a session without connection.
     #[must_use]
     pub fn is_momentary(&self) -> bool {
         self.properties.as_ref().is_some_and(|properties| properties.message_expiry == Some(0))
     }
 
-    /// Bytes of topic, payload and properties, by which queues are measured.
+    /// Returns the bytes of topic, payload and properties, which the limits of queues count.
     #[must_use]
     pub fn weight(&self) -> usize {
         self.topic.as_str().len() + self.payload.len() + self.properties_bytes()
     }
 
-    /// What the properties occupy in memory, in bytes.
+    /// Returns the memory of the properties in bytes.
     #[must_use]
     pub fn properties_bytes(&self) -> usize {
         let Some(properties) = self.properties.as_deref() else { return 0 };
@@ -156,7 +157,7 @@ impl Message {
         Head { bytes: bytes.into(), id_at }
     }
 
-    /// OASIS MQTT 5.0 section 3.3.2.3, in the order of the identifiers.
+    /// Writes the properties of OASIS MQTT 5.0 section 3.3.2.3, those that are encoded per delivery first.
     fn put_properties(&self, expiry: Option<u32>, ids: &[u32], out: &mut Vec<u8>) {
         if let Some(seconds) = expiry {
             out.push(0x02);
@@ -191,9 +192,9 @@ impl Message {
 }
 
 impl Delivery {
-    /// Appends the PUBLISH packet to `out` unless it is larger than `bytes_max`, and says whether it did.
+    /// Appends the PUBLISH packet to `out` unless it is larger than `bytes_max`. Returns true if it was appended.
     ///
-    /// `id` is `Some` exactly for QoS 1 and 2. `now` tells what is left of a message expiry interval.
+    /// `id` is `Some` exactly for QoS 1 and 2. `now` determines the remaining message expiry interval.
     pub fn write(
         &self,
         protocol: Protocol,
@@ -220,14 +221,14 @@ impl Delivery {
         if let Some(flags) = out.get_mut(start) {
             *flags |= u8::from(dup) << 3 | (self.qos as u8) << 1 | u8::from(self.retain);
         }
-        if let Some((id, place)) = id.zip(out.get_mut(start + head.id_at..start + head.id_at + 2)) {
-            place.copy_from_slice(&id.get().to_be_bytes());
+        if let Some((id, slot)) = id.zip(out.get_mut(start + head.id_at..start + head.id_at + 2)) {
+            slot.copy_from_slice(&id.get().to_be_bytes());
         }
         out.extend_from_slice(&message.payload);
         true
     }
 
-    /// The expiry interval as received, less the time waited here, rounded up [MQTT-3.3.2-6].
+    /// Returns the received expiry interval less the time since publication, in seconds rounded up [MQTT-3.3.2-6].
     fn seconds_left(&self, now: Instant) -> Option<u32> {
         let left = self.message.expires_at?.saturating_duration_since(now);
         let seconds = u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
@@ -235,19 +236,19 @@ impl Delivery {
     }
 }
 
-/// What a user property occupies: two strings, and its bytes again in the head of the packet.
+/// Returns the memory of a user property: two strings, and its bytes again in the head of the packet.
 fn user_property_bytes(pair: &(String, String)) -> usize {
     size_of_val(pair) + 2 * (ALLOCATION_BYTES + pair.0.len() + pair.1.len())
 }
 
-/// How long a message with an expiry interval of 0 may be under way within the server: a connection's task has to get
-/// its turn. One unit of the interval.
+/// Time that a message with an expiry interval of 0 may take within the server, since a connection's task has to be
+/// scheduled. It is one unit of the interval.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// What a string takes on the heap beside its bytes.
+/// Bytes that a string takes on the heap in addition to its own.
 const ALLOCATION_BYTES: usize = 8;
 
-/// The first byte of a PUBLISH packet, no flag set.
+/// The first byte of a PUBLISH packet without flags.
 const PUBLISH: u8 = 0x30;
 
 #[cfg(test)]
@@ -262,7 +263,7 @@ mod tests {
         Delivery { message: Arc::new(message), qos, retain: false, subscription_ids: ids.into(), share: None }
     }
 
-    /// How a delivery is to be written.
+    /// The parameters of one write.
     struct Case<'a> {
         properties: Option<&'a Properties>,
         protocol: Protocol,
@@ -282,7 +283,7 @@ mod tests {
         let ttl = Properties { message_expiry: Some(10), ..<_>::default() };
         let plain = |protocol, qos| Case { properties: None, protocol, qos, dup: false, ids: &[] };
         let with = |properties, protocol, qos| Case { properties: Some(properties), ..plain(protocol, qos) };
-        // label, how, bytes
+        // label, parameters, bytes
         let table: [(&str, Case<'_>, &[u8]); 9] = [
             ("plain 3.1.1", plain(V4, AtMostOnce), b"\x30\x07\0\x03a/bhi"),
             ("no properties", Case { ids: &[9], ..with(&some, V4, AtMostOnce) }, b"\x30\x07\0\x03a/bhi"),
@@ -299,7 +300,7 @@ mod tests {
         for (label, Case { properties, protocol, qos, dup, ids }, bytes) in table {
             let delivery = delivery(properties.cloned(), qos, ids, start);
             let id = if qos == AtMostOnce { None } else { PacketId::new(7) };
-            // The second time from what the first has kept.
+            // The second write uses the cached head.
             for _ in 0..2 {
                 let mut out = b"before".to_vec();
                 assert!(delivery.write(protocol, id, dup, later, bytes.len(), &mut out), "{label}");
@@ -322,6 +323,6 @@ mod tests {
         assert!(!delivery.message.is_expired(start) && delivery.message.is_expired(start + MOMENT));
         let mut out = Vec::new();
         assert!(delivery.write(Protocol::V5, None, false, start, usize::MAX, &mut out));
-        assert_eq!(out, b"\x30\x0d\0\x03a/b\x05\x02\0\0\0\0hi", "0 seconds are left");
+        assert_eq!(out, b"\x30\x0d\0\x03a/b\x05\x02\0\0\0\0hi", "0 seconds remain");
     }
 }

@@ -1,6 +1,6 @@
 //! MQTT on the wire: packets, topics, reason codes, and their encoding.
 //!
-//! Everything here is a function of bytes. Sequences of packets are [`super::session`]'s.
+//! Everything here is a function of bytes. Not here: sequences of packets ([`super::session`]).
 
 pub mod codec;
 pub mod message;

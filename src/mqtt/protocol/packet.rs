@@ -1,7 +1,7 @@
-//! The packets of MQTT 3.1.1 and 5 as this server sees them: one typed vocabulary for both versions.
+//! The packets of MQTT 3.1.1 and 5, as one set of types for both versions.
 //!
-//! What a 3.1.1 client cannot say has its MQTT 5 default here. Bytes are [`super::codec`]'s, meaning is
-//! [`crate::mqtt::session`]'s.
+//! A field that 3.1.1 does not have gets its MQTT 5 default. Not here: the bytes of packets ([`super::codec`]), and
+//! their handling ([`crate::mqtt::session`]).
 
 use std::num::NonZeroU16;
 
@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::mqtt::protocol::topic::{TopicFilter, TopicName};
 
-/// The protocol version a connection speaks.
+/// The protocol version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// MQTT 3.1.1.
@@ -19,7 +19,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Its name, for the log and lists of devices.
+    /// Returns the name for the log and the lists of devices.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -44,7 +44,7 @@ pub enum QoS {
 /// A packet identifier, 1 to 65,535.
 pub type PacketId = NonZeroU16;
 
-/// An MQTT 5 reason code; below 0x80 it says success.
+/// An MQTT 5 reason code; codes below 0x80 are successes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reason(pub u8);
 
@@ -78,14 +78,14 @@ impl Reason {
     pub const QUOTA_EXCEEDED: Self = Self(0x97);
     pub const PAYLOAD_FORMAT_INVALID: Self = Self(0x99);
 
-    /// Whether the code is 0x80 or above.
+    /// Returns true if the code is 0x80 or above.
     #[must_use]
     pub fn is_failure(self) -> bool {
         self.0 >= 0x80
     }
 }
 
-/// What a client may send.
+/// A packet from a client.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientPacket {
     /// CONNECT.
@@ -102,7 +102,7 @@ pub enum ClientPacket {
     PubComp(PacketId),
     /// SUBSCRIBE.
     Subscribe(Subscribe),
-    /// UNSUBSCRIBE; a filter that is invalid is kept as its error.
+    /// UNSUBSCRIBE; an invalid filter is represented by its error.
     Unsubscribe(PacketId, Vec<Result<TopicFilter, Reason>>),
     /// PINGREQ.
     PingReq,
@@ -113,28 +113,28 @@ pub enum ClientPacket {
 /// A CONNECT packet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Connect {
-    /// The version the client speaks.
+    /// The client's protocol version.
     pub protocol: Protocol,
-    /// True for a bridge of another broker, as mosquitto's bridges show by a bit of the protocol level: it is not sent
-    /// its own messages, and gets all with the retain flag they were published with.
+    /// True for a bridge of another broker, which mosquitto marks by a bit of the protocol level. A bridge does not get
+    /// its own messages, and gets all others with the retain flag they were published with.
     pub bridge: bool,
-    /// As sent; empty asks the server for one. At most 256 bytes, no NUL.
+    /// The client id as sent; empty requests one from the server. At most 256 bytes, no NUL.
     pub client_id: String,
     /// Clean session (3.1.1) or clean start (5).
     pub clean_start: bool,
-    /// Seconds between packets; 0 is never.
+    /// Seconds of keep-alive; 0 turns it off.
     pub keep_alive: u16,
     /// Seconds the session outlives its connection; `u32::MAX` is for ever. From 3.1.1: 0 if clean, else `u32::MAX`.
     pub session_expiry: u32,
-    /// Unacknowledged QoS 1 and 2 messages the client takes at once; 65,535 unless told.
+    /// Unacknowledged QoS 1 and 2 messages that the client accepts; 65,535 by default.
     pub receive_maximum: NonZeroU16,
-    /// The largest packet, in bytes, the client takes.
+    /// The largest packet that the client accepts, in bytes.
     pub maximum_packet_size: Option<u32>,
-    /// Whether the client wants reason strings.
+    /// True if the client accepts reason strings.
     pub request_problem_information: bool,
-    /// Set if the client asked for enhanced authentication, which the server refuses (0x8C).
+    /// Set if the client requests enhanced authentication, which the server refuses (0x8C).
     pub authentication_method: Option<String>,
-    /// What to publish if the connection ends without DISCONNECT.
+    /// The message to publish if the connection ends without DISCONNECT.
     pub will: Option<Will>,
     /// User name.
     pub username: Option<String>,
@@ -144,7 +144,7 @@ pub struct Connect {
 
 #[cfg(any(test, feature = "fuzzing"))]
 impl Connect {
-    /// The CONNECT of a clean session that sets nothing.
+    /// Returns the CONNECT of a clean session with default fields.
     pub(in crate::mqtt) fn plain(protocol: Protocol) -> Self {
         Self {
             protocol,
@@ -164,18 +164,18 @@ impl Connect {
     }
 }
 
-/// The message a client leaves for the end of its connection.
+/// The message that the server publishes when the client's connection is lost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Will {
-    /// Where it goes.
+    /// The topic.
     pub topic: TopicName,
-    /// What it says.
+    /// The payload.
     pub payload: Bytes,
     /// Its QoS.
     pub qos: QoS,
-    /// Whether it is retained.
+    /// Its retain flag.
     pub retain: bool,
-    /// Seconds to wait after the connection ended.
+    /// Seconds from the end of the connection to the publication.
     pub delay: u32,
     /// Its other properties.
     pub properties: Option<Box<Properties>>,
@@ -184,7 +184,7 @@ pub struct Will {
 /// A PUBLISH packet from a client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Publish {
-    /// `None`: the alias names the topic.
+    /// The topic; `None` if the alias determines it.
     pub topic: Option<TopicName>,
     /// MQTT 5 topic alias.
     pub alias: Option<NonZeroU16>,
@@ -192,28 +192,28 @@ pub struct Publish {
     pub payload: Bytes,
     /// QoS.
     pub qos: QoS,
-    /// `Some` exactly for QoS 1 and 2.
+    /// Packet identifier; `Some` exactly for QoS 1 and 2.
     pub id: Option<PacketId>,
-    /// Whether it is a resend.
+    /// The DUP flag, set for a resend.
     pub dup: bool,
-    /// Whether to keep it for later subscribers.
+    /// The retain flag.
     pub retain: bool,
     /// MQTT 5 properties other than the alias.
     pub properties: Option<Box<Properties>>,
 }
 
-/// The properties of a message that travel with it.
+/// The properties that are forwarded with a message.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Properties {
-    /// 1: the payload is UTF-8.
+    /// 1 if the payload is UTF-8.
     pub payload_format_indicator: Option<u8>,
-    /// Seconds the message stays worth delivering.
+    /// Message expiry interval in seconds.
     pub message_expiry: Option<u32>,
     /// MIME type of the payload.
     pub content_type: Option<String>,
-    /// Where a reply goes.
+    /// The topic for a reply.
     pub response_topic: Option<TopicName>,
-    /// What tells the requester which request a reply is for.
+    /// Data by which the requester matches a reply with its request.
     pub correlation_data: Option<Bytes>,
     /// Name and value pairs, in order.
     pub user: Vec<(String, String)>,
@@ -226,7 +226,7 @@ pub struct Subscribe {
     pub id: PacketId,
     /// MQTT 5 subscription identifier, 1 to 268,435,455.
     pub subscription_id: Option<u32>,
-    /// At least one; a filter that is invalid is kept as its error.
+    /// At least one filter; an invalid one is represented by its error.
     pub filters: Vec<Result<Subscription, Reason>>,
 }
 
@@ -235,17 +235,17 @@ pub struct Subscribe {
 pub struct Subscription {
     /// The filter.
     pub filter: TopicFilter,
-    /// The largest QoS to deliver at.
+    /// Maximum QoS.
     pub qos: QoS,
-    /// Do not send the subscriber's own messages.
+    /// No Local: the subscriber's own messages are not sent to it.
     pub no_local: bool,
-    /// Keep the retain flag as published.
+    /// Retain As Published: the retain flag is sent as published.
     pub retain_as_published: bool,
-    /// When to send retained messages.
+    /// Retain Handling.
     pub retain_handling: RetainHandling,
 }
 
-/// When a subscription is sent the retained messages it selects.
+/// The condition under which a SUBSCRIBE gets the retained messages that it selects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RetainHandling {
     /// At every SUBSCRIBE.
@@ -257,7 +257,7 @@ pub enum RetainHandling {
     DoNotSend,
 }
 
-/// What the server sends, PUBLISH apart, which [`super::message`] encodes.
+/// A packet from the server, except PUBLISH, which [`super::message`] encodes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServerPacket {
     /// CONNACK.
@@ -276,36 +276,36 @@ pub enum ServerPacket {
     UnsubAck(PacketId, Vec<Reason>),
     /// PINGRESP.
     PingResp,
-    /// DISCONNECT; to a 3.1.1 client nothing is sent.
+    /// DISCONNECT with a reason string; not sent to a 3.1.1 client.
     Disconnect(Reason, Option<String>),
 }
 
 /// A CONNACK packet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnAck {
-    /// Whether an earlier session goes on.
+    /// True if an earlier session is resumed.
     pub session_present: bool,
-    /// Success or why not; mapped to the 3.1.1 return codes for a 3.1.1 client.
+    /// Success or the reason of the refusal; mapped to a return code for a 3.1.1 client.
     pub reason: Reason,
-    /// Explains a failure.
+    /// Explanation of a refusal.
     pub reason_string: Option<String>,
-    /// The client id the server chose.
+    /// The client id, if the server chose it.
     pub assigned_client_id: Option<String>,
-    /// The server's limits, told to MQTT 5 clients on success.
+    /// The server's limits, sent to MQTT 5 clients on success.
     pub limits: Option<ConnAckLimits>,
 }
 
-/// The limits a CONNACK tells.
+/// The limits in a CONNACK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnAckLimits {
-    /// Unacknowledged QoS 1 and 2 messages the server takes at once.
+    /// Unacknowledged QoS 1 and 2 messages that the server accepts.
     pub receive_maximum: NonZeroU16,
-    /// The largest packet, in bytes, the server takes.
+    /// The largest packet that the server accepts, in bytes.
     pub maximum_packet_size: u32,
-    /// Aliases a client may set.
+    /// The highest alias that a client may set.
     pub topic_alias_maximum: u16,
-    /// Session expiry in seconds, if the server gave less than was asked.
+    /// Session expiry in seconds, if it is shorter than requested.
     pub session_expiry: Option<u32>,
-    /// Keep-alive in seconds, if the server wants another than was asked.
+    /// Keep-alive in seconds, if it differs from the requested one.
     pub server_keep_alive: Option<u16>,
 }

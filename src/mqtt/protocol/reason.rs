@@ -1,9 +1,9 @@
-//! The tables of reasons: which one a violation has, and what the MQTT 5 reasons are to a 3.1.1 client.
+//! Tables of reason codes: from violations to MQTT 5 reason codes, and from those to 3.1.1 return codes.
 
 use crate::mqtt::protocol::{packet::Reason, violation::Violation};
 
 impl Violation {
-    /// The reason code that a DISCONNECT, or a CONNACK where there is no session yet, gives for it.
+    /// Returns the reason code for the DISCONNECT, or for the CONNACK if there is no session yet.
     #[must_use]
     pub fn reason(self) -> Reason {
         match self {
@@ -45,8 +45,7 @@ impl Violation {
 }
 
 impl Reason {
-    /// The return code of a 3.1.1 CONNACK; `None` where that has no word for it and only closing the connection is
-    /// left.
+    /// Returns the return code of a 3.1.1 CONNACK; `None` if 3.1.1 has none, and the connection can only be closed.
     #[must_use]
     pub fn connect_return_code(self) -> Option<u8> {
         match self {
@@ -55,13 +54,13 @@ impl Reason {
             Self::CLIENT_IDENTIFIER_NOT_VALID => Some(2),
             Self::SERVER_UNAVAILABLE | Self::SERVER_BUSY | Self::SERVER_SHUTTING_DOWN | Self::QUOTA_EXCEEDED => Some(3),
             Self::BAD_USER_NAME_OR_PASSWORD => Some(4),
-            // A will's topic is refused: of six codes the one for what a client may not do.
+            // An invalid will topic has no own code in 3.1.1; 5, not authorized, is the closest.
             Self::NOT_AUTHORIZED | Self::BAD_AUTHENTICATION_METHOD | Self::TOPIC_NAME_INVALID => Some(5),
             _ => None,
         }
     }
 
-    /// Its name in the standard, in lower case, for the log. OASIS MQTT 5.0 section 2.4.
+    /// Returns the name in the standard, in lower case, for the log. OASIS MQTT 5.0 section 2.4.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -84,7 +83,7 @@ impl Reason {
         }
     }
 
-    /// The return code of a 3.1.1 SUBACK: the QoS granted, or 0x80.
+    /// Returns the return code of a 3.1.1 SUBACK: the granted QoS, or 0x80.
     #[must_use]
     pub fn subscribe_return_code(self) -> u8 {
         if self.is_failure() { 0x80 } else { self.0 }
@@ -96,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_become_return_codes() {
+    fn reasons_map_to_return_codes() {
         // reason, CONNACK, SUBACK
         let table = [
             (Reason::SUCCESS, Some(0), 0),

@@ -1,50 +1,50 @@
-//! Topic names and topic filters, checked once where they enter.
+//! Topic names and topic filters, validated when they are decoded.
 //!
-//! A [`TopicName`] is what a message is published to; a [`TopicFilter`] is what a client subscribes to. Both are
-//! valid by construction, so nothing further in looks at raw strings. Matching is the router's.
+//! A message is published to a [`TopicName`]; a client subscribes to a [`TopicFilter`]. Both are valid by construction,
+//! so that no other code validates strings. Not here: the index of filters ([`crate::mqtt::broker::router`]).
 
 use std::{fmt, sync::Arc};
 
 /// The largest topic name or filter, in UTF-8 bytes.
 pub const TOPIC_BYTES_MAX: usize = crate::config::limits::TOPIC_BYTES_MAX as usize;
 
-/// A valid topic name: 1 to [`TOPIC_BYTES_MAX`] bytes, no wildcard, no NUL, and but for [`TopicName::lenient`] nothing
-/// else that [`is_clean`] finds.
+/// A valid topic name: 1 to [`TOPIC_BYTES_MAX`] bytes without wildcard and NUL. Except from [`TopicName::lenient`] it
+/// is also clean, see [`is_clean`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicName(Arc<str>);
 
-/// A valid topic filter, without the `$share/<group>/` prefix, which is kept apart.
+/// A valid topic filter. The group of a `$share/<group>/` prefix is stored apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicFilter {
     text: Arc<str>,
     share: Option<Arc<str>>,
 }
 
-/// Why a string is no topic name or filter.
+/// Reason why a string is not a topic name or filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
-    /// Zero bytes long.
-    #[error("a topic is empty")]
+    /// The string is empty.
+    #[error("topic is empty")]
     Empty,
-    /// Longer than [`TOPIC_BYTES_MAX`].
-    #[error("a topic is longer than {TOPIC_BYTES_MAX} bytes")]
+    /// The string exceeds [`TOPIC_BYTES_MAX`].
+    #[error("topic exceeds {TOPIC_BYTES_MAX} bytes")]
     TooLong,
-    /// In a name `+` or `#`.
-    #[error("a topic name holds a wildcard")]
+    /// A name contains `+` or `#`.
+    #[error("topic name contains a wildcard")]
     WildcardInName,
-    /// A control character or a non-character.
-    #[error("a topic holds a control character or a Unicode non-character")]
+    /// The string contains a control character or a non-character.
+    #[error("topic contains a control character or a Unicode non-character")]
     Character,
-    /// In a filter: `+` or `#` beside other characters of a level, or `#` not last.
-    #[error("a wildcard is not alone in its level, or # is not the last level")]
+    /// A filter has `+` or `#` together with other characters of a level, or `#` before the last level.
+    #[error("topic filter has a wildcard that is not alone in its level, or # before the last level")]
     Wildcard,
     /// `$share/` without a group name or without a filter, or a group name with a wildcard.
-    #[error("a shared subscription is not of the form $share/<group>/<filter>")]
+    #[error("shared subscription is not of the form $share/<group>/<filter>")]
     Share,
 }
 
 impl TopicName {
-    /// Checks `text`.
+    /// Validates `text`.
     ///
     /// # Errors
     ///
@@ -53,8 +53,9 @@ impl TopicName {
         if is_clean(text) { Self::lenient(text) } else { Err(TopicError::Character) }
     }
 
-    /// Checks `text` but for characters that a client may send and no subscriber should get. The topic of a PUBLISH is
-    /// read so: a message is refused for them, its connection is not ended.
+    /// Validates `text`, but allows control characters other than NUL, and non-characters.
+    ///
+    /// The topic of a PUBLISH is decoded so, since such characters refuse the message and do not end the connection.
     ///
     /// # Errors
     ///
@@ -71,7 +72,7 @@ impl TopicName {
         Ok(Self(text.into()))
     }
 
-    /// The topic as it was sent.
+    /// Returns the topic.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -79,7 +80,7 @@ impl TopicName {
 }
 
 impl TopicFilter {
-    /// Checks `text`, taking a `$share/<group>/` prefix off.
+    /// Validates `text`, and splits off a `$share/<group>/` prefix.
     ///
     /// # Errors
     ///
@@ -87,7 +88,7 @@ impl TopicFilter {
     pub fn new(text: &str) -> Result<Self, TopicError> {
         check_length(text)?;
         if !is_clean(text) {
-            return Err(TopicError::Character); // [MQTT-4.7.3-2]; others are in no topic either
+            return Err(TopicError::Character); // [MQTT-4.7.3-2]; no topic has other unclean characters
         }
         let (share, filter) = match text.strip_prefix("$share/") {
             None => (None, text),
@@ -111,25 +112,25 @@ impl TopicFilter {
         Ok(Self { text: filter.into(), share })
     }
 
-    /// The filter itself, without a `$share/<group>/` prefix.
+    /// Returns the filter without a `$share/<group>/` prefix.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The same as [`Self::as_str`], to be kept without a copy.
+    /// Returns [`Self::as_str`] as a shared pointer, to store it without a copy.
     #[must_use]
     pub fn text(&self) -> &Arc<str> {
         &self.text
     }
 
-    /// The group of a shared subscription.
+    /// Returns the group of a shared subscription.
     #[must_use]
     pub fn share(&self) -> Option<&str> {
         self.share.as_deref()
     }
 
-    /// Whether `topic` is one of those the filter selects; `$…` topics are not selected by a leading wildcard.
+    /// Returns true if the filter selects `topic`. A leading wildcard does not select `$…` topics.
     #[must_use]
     pub fn matches(&self, topic: &TopicName) -> bool {
         // [MQTT-4.7.2-1]
@@ -164,13 +165,13 @@ impl fmt::Display for TopicFilter {
     }
 }
 
-/// Returns false if `text` holds a control character (U+0000–1F, U+007F–9F) or a non-character (U+FDD0–EF, and the
+/// Returns false if `text` contains a control character (U+0000–1F, U+007F–9F) or a non-character (U+FDD0–EF, and the
 /// last two of each plane). Section 1.5.4 advises against them, and clients built on libmosquitto disconnect when
 /// they receive one.
 #[must_use]
 pub fn is_clean(text: &str) -> bool {
-    let plain = |byte| matches!(byte, 0x20..0x7F); // nearly every string
-    text.bytes().all(plain)
+    let printable = |byte| matches!(byte, 0x20..0x7F); // ASCII, nearly every string
+    text.bytes().all(printable)
         || !text
             .chars()
             .any(|c| c.is_control() || matches!(c, '\u{FDD0}'..='\u{FDEF}') || u32::from(c) & 0xFFFE == 0xFFFE)
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_topics_are_refused() {
+    fn invalid_topics_are_refused() {
         let long = "x".repeat(TOPIC_BYTES_MAX + 1);
         for (filter, error) in [
             ("", TopicError::Empty),

@@ -1,118 +1,119 @@
-//! What a client can do against the protocol. Each ends its connection, an MQTT 5 one after a DISCONNECT that says why.
+//! Protocol violations by a client. Each ends the connection; an MQTT 5 client gets a DISCONNECT with the reason.
 //!
-//! The reason codes are in [`super::reason`]. What a client may ask and be refused (a topic it has no right to, a
-//! filter that is none) is no violation and has its reason in an acknowledgement.
+//! The reason codes are in [`super::reason`]. Not here: requests that are refused in an acknowledgement, such as a
+//! topic without the right to it or an invalid filter.
 
 use crate::mqtt::protocol::topic::TopicError;
 
-/// Why a connection cannot go on.
+/// A protocol violation, which ends the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// The remaining length takes a fifth byte, or another variable byte integer does.
-    #[error("a variable byte integer is longer than four bytes, or than it need be")]
+    /// The remaining length, or another variable byte integer, has a fifth byte or is not in its shortest form.
+    #[error("variable byte integer is longer than four bytes or not in its shortest form")]
     VariableInteger,
-    /// The packet is larger than the server takes; known from its fixed header, before the rest is read.
-    #[error("a packet of {bytes} bytes is larger than {max}")]
+    /// The packet exceeds the limit, according to its fixed header; the rest is not read.
+    #[error("packet of {bytes} bytes exceeds {max} bytes")]
     PacketTooLarge {
         /// Bytes of the packet, its fixed header included.
         bytes: usize,
-        /// The largest packet the server takes.
+        /// The largest packet that the server accepts, in bytes.
         max: usize,
     },
     /// Packet type 0, or AUTH from a 3.1.1 client.
     #[error("packet type {0} does not exist")]
     UnknownPacketType(u8),
     /// A packet that only a server sends.
-    #[error("packet type {0} is not for a client to send")]
+    #[error("packet type {0} is sent by servers only")]
     ServerPacketType(u8),
-    /// AUTH, though the CONNECT named no authentication method the server took.
+    /// AUTH, although the CONNECT named no authentication method that the server accepts.
     #[error("AUTH without enhanced authentication")]
     Auth,
-    /// Flags of the fixed header, or reserved bits elsewhere, are not as the standard sets them.
-    #[error("reserved bits are not as they must be in {0}")]
+    /// Flags of the fixed header, or reserved bits elsewhere, do not have the values that the standard prescribes.
+    #[error("reserved bits of {0} do not have their prescribed values")]
     ReservedBits(&'static str),
-    /// The first packet is no CONNECT.
-    #[error("the first packet is no CONNECT")]
+    /// The first packet is not a CONNECT.
+    #[error("the first packet is not a CONNECT")]
     NotConnected,
     /// A second CONNECT.
     #[error("a second CONNECT")]
     SecondConnect,
     /// A field reaches beyond the end of its packet or property section.
-    #[error("a packet ends within a field")]
+    #[error("packet ends within a field")]
     Truncated,
-    /// Bytes are left after the last field of a packet.
-    #[error("a packet goes on after its last field")]
+    /// A packet has bytes after its last field.
+    #[error("packet has bytes after its last field")]
     TrailingBytes,
-    /// A string is no UTF-8 or holds a NUL.
-    #[error("a string is not UTF-8, or holds NUL")]
+    /// A string is not UTF-8 or contains NUL.
+    #[error("string is not UTF-8 or contains NUL")]
     BadString,
-    /// A string outside a PUBLISH holds a control character or a non-character.
-    #[error("a string holds a control character or a Unicode non-character")]
+    /// A string outside a PUBLISH contains a control character or a non-character.
+    #[error("string contains a control character or a Unicode non-character")]
     Character,
-    /// A property that does not exist or not in this packet.
-    #[error("property {0:#04x} does not belong into this packet")]
+    /// A property does not exist, or is not allowed in this packet.
+    #[error("property {0:#04x} is not allowed in this packet")]
     UnknownProperty(u8),
-    /// A property given twice that may be given once.
-    #[error("property {0:#04x} is there twice")]
+    /// A property that is allowed once occurs twice.
+    #[error("property {0:#04x} occurs twice")]
     DuplicateProperty(u8),
-    /// A property with a value it cannot have.
-    #[error("property {0:#04x} has a value it cannot have")]
+    /// A property has an invalid value.
+    #[error("property {0:#04x} has an invalid value")]
     PropertyValue(u8),
-    /// More user properties in one packet than the server takes.
-    #[error("more than 256 user properties in one packet")]
+    /// A packet has more user properties than the server accepts.
+    #[error("packet has more than 256 user properties")]
     TooManyUserProperties,
-    /// A packet the decoder refuses though its structure is right: a reason code that does not exist.
-    #[error("a packet is malformed")]
+    /// The decoder refuses a packet although its structure is valid: its reason code does not exist.
+    #[error("packet is malformed")]
     Malformed,
     /// QoS 3.
     #[error("QoS 3 does not exist")]
     BadQoS,
-    /// The DUP flag in a PUBLISH at QoS 0.
-    #[error("DUP at QoS 0")]
+    /// A PUBLISH at QoS 0 has the DUP flag.
+    #[error("DUP flag at QoS 0")]
     DupAtQoS0,
-    /// Packet identifier 0.
-    #[error("packet identifier 0")]
+    /// A packet identifier is 0.
+    #[error("packet identifier is 0")]
     PacketIdZero,
-    /// A PUBLISH at QoS 1 that is no resend, with the identifier of one still undecided.
+    /// A PUBLISH that is not a resend has the identifier of an unacknowledged one.
     #[error("packet identifier {0} is in use")]
     PacketIdInUse(u16),
-    /// A PUBREL for a message whose PUBREC was not sent yet.
+    /// A PUBREL arrived for a message whose PUBREC was not sent yet.
     #[error("PUBREL for packet identifier {0} before its PUBREC")]
     ReleasedTooEarly(u16),
-    /// More QoS 2 packet identifiers held open, over several connections, than the server remembers.
+    /// More QoS 2 packet identifiers are in use, over several connections, than the server remembers.
     #[error("too many QoS 2 messages wait for their PUBREL")]
     TooManyUnreleased,
-    /// A topic that is none, in a PUBLISH, a will or a response topic.
+    /// A topic is invalid, in a PUBLISH, a will or a response topic.
     #[error("{0}")]
     TopicName(TopicError),
-    /// No topic and no topic alias.
-    #[error("a PUBLISH without topic and topic alias")]
+    /// A PUBLISH has neither a topic nor a topic alias.
+    #[error("PUBLISH has neither topic nor topic alias")]
     NoTopic,
-    /// A topic alias that is 0 or above the maximum the server told.
-    #[error("topic alias {0} is 0 or above the maximum")]
+    /// A topic alias is 0 or exceeds the topic alias maximum of CONNACK.
+    #[error("topic alias {0} is 0 or exceeds the topic alias maximum")]
     TopicAliasRange(u16),
-    /// A topic alias that was not set on this connection.
-    #[error("topic alias {0} was not set")]
+    /// A topic alias was not set on this connection.
+    #[error("topic alias {0} was not set on this connection")]
     TopicAliasUnset(u16),
-    /// A SUBSCRIBE or UNSUBSCRIBE without a filter.
-    #[error("a SUBSCRIBE or UNSUBSCRIBE without a filter")]
+    /// A SUBSCRIBE or UNSUBSCRIBE has no filter.
+    #[error("SUBSCRIBE or UNSUBSCRIBE has no filter")]
     NoFilter,
-    /// Subscription options with retain handling 3, or no-local on a shared subscription.
-    #[error("subscription options that exclude each other or do not exist")]
+    /// Subscription options have retain handling 3, or No Local on a shared subscription.
+    #[error("subscription options have retain handling 3, or No Local on a shared subscription")]
     SubscriptionOptions,
-    /// A will's flags without a will, or in 3.1.1 a password without a user name.
-    #[error("CONNECT flags that contradict each other")]
+    /// CONNECT has will flags without a will, or in 3.1.1 a password without a user name.
+    #[error("CONNECT flags contradict each other")]
     ConnectFlags,
-    /// Protocol name and level of no version the server speaks.
-    #[error("a protocol name or level the server does not speak")]
+    /// The protocol name and level are not those of a supported version.
+    #[error("protocol name or level is not supported")]
     ProtocolVersion,
-    /// A client id above 256 bytes or with control characters or non-characters, or in 3.1.1 none and no clean session.
-    #[error("client id exceeds 256 bytes or holds control characters, or is missing for a session that is to last")]
+    /// The client id exceeds 256 bytes, contains control characters or non-characters, or in 3.1.1 is empty without
+    /// clean session.
+    #[error("client id exceeds 256 bytes, contains control characters, or is empty without clean session")]
     ClientId,
-    /// An MQTT 5 client sent more QoS 1 and 2 messages at once than the server's receive maximum.
-    #[error("more messages at once than the receive maximum")]
+    /// An MQTT 5 client has more unacknowledged QoS 1 and 2 messages than the server's receive maximum.
+    #[error("more unacknowledged messages than the receive maximum")]
     ReceiveMaximumExceeded,
-    /// A DISCONNECT that gives a session expiry to a session that was to end with its connection.
-    #[error("a DISCONNECT cannot make a session last that CONNECT did not")]
+    /// A DISCONNECT sets a session expiry interval although that of CONNECT was 0.
+    #[error("DISCONNECT sets a session expiry interval although that of CONNECT was 0")]
     SessionExpiryRaised,
 }

@@ -489,7 +489,7 @@ fn a_mutated_packet_leaves_no_pending_acknowledgement() {
     for sample in samples("good").into_iter().filter(|sample| !sample.first) {
         for connect in [V4, V5] {
             let mut peer = Peer::new(connect);
-            corpus::mutilate(&sample.bytes, |bytes| {
+            corpus::mutate(&sample.bytes, |bytes| {
                 let Decoded::Packet(packet) = corpus::run(peer.protocol, false, bytes) else { return };
                 let mut out = Vec::new();
                 match peer.session.receive(packet, peer.now, &mut out) {

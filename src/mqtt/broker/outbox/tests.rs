@@ -330,7 +330,7 @@ fn acknowledgements_outlive_a_connection_closed_for_its_replies() {
 fn the_close_wakes_a_consumer_that_has_stopped_popping() {
     let (outbox, _) = outbox();
     push(&outbox, "raa1");
-    assert!(outbox.pop(u16::MAX).is_some(), "the reply before");
+    assert!(outbox.pop(u16::MAX).is_some(), "the reply queued first");
     while outbox.closed().is_none() {
         push(&outbox, "rbb1");
     }

@@ -1,10 +1,10 @@
-//! CONNECT: which version it speaks, whether it is well formed, and what a refused one is answered.
+//! The decoder of CONNECT: version detection, validation, and the CONNACK for a refusal.
 //!
-//! MQTT 3.1 (`MQIsdp`, level 3) is spoken as 3.1.1; what differs for a server is in CONNECT alone. Client ids of more
-//! than its 23 characters are taken. Bridges of mosquitto set the highest bit of the level in 3.1 and 3.1.1.
+//! MQTT 3.1 (`MQIsdp`, level 3) is handled as 3.1.1; for a server they differ in CONNECT only. Client ids above the 23
+//! characters of 3.1 are accepted. Bridges of mosquitto set the highest bit of the level in 3.1 and 3.1.1.
 //!
-//! User name and password are read here and kept from rumqttd, which takes a password for text and an empty user name
-//! for none.
+//! User name and password are read here and not by rumqttd, which decodes a password as text and an empty user name as
+//! none.
 
 use std::num::NonZeroU16;
 
@@ -29,19 +29,19 @@ use crate::mqtt::protocol::{
 /// The largest client id, in UTF-8 bytes.
 const CLIENT_ID_BYTES_MAX: usize = 256;
 
-/// Why a first packet opened no connection.
+/// The refusal of a first packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectRefusal {
-    /// What is wrong with it.
+    /// The violation in the packet.
     pub violation: Violation,
-    /// The version to answer in; `None` if the peer does not seem to speak MQTT.
+    /// The version of the answer; `None` if the peer does not seem to use MQTT.
     pub protocol: Option<Protocol>,
-    /// The largest packet the client takes, as far as it was read.
+    /// The client's Maximum Packet Size, if it was read.
     pub maximum_packet_size: Option<u32>,
 }
 
 impl ConnectRefusal {
-    /// Appends the CONNACK that tells the client, if one can.
+    /// Appends the CONNACK for the refusal, if the protocol version has one for it.
     pub fn answer(&self, out: &mut Vec<u8>) {
         let Some(protocol) = self.protocol else { return };
         let connack = ServerPacket::ConnAck(Box::new(ConnAck::refused(self.violation.reason())));
@@ -49,25 +49,25 @@ impl ConnectRefusal {
     }
 }
 
-/// The largest packet for a client that told `maximum_packet_size`, in bytes.
+/// Returns the largest packet for a client with this Maximum Packet Size, in bytes.
 #[must_use]
 pub fn bytes_max(maximum_packet_size: Option<u32>) -> usize {
     maximum_packet_size.and_then(|bytes| bytes.try_into().ok()).unwrap_or(usize::MAX)
 }
 
 impl ConnAck {
-    /// A refusal for `reason`, without explanation.
+    /// Returns a refusal with `reason` and without reason string.
     #[must_use]
     pub fn refused(reason: Reason) -> Self {
         Self { session_present: false, reason, reason_string: None, assigned_client_id: None, limits: None }
     }
 }
 
-/// Decodes the first packet of a connection, which has to be a CONNECT.
+/// Decodes the first packet of a connection, which must be a CONNECT.
 ///
 /// # Errors
 ///
-/// A refusal with the CONNACK to answer; the connection ends in any case.
+/// A refusal, which has the CONNACK to send. The connection has to end.
 pub fn decode_connect(frame: Frame) -> Result<Connect, ConnectRefusal> {
     let silent = |violation| ConnectRefusal { violation, protocol: None, maximum_packet_size: None };
     match frame.kind() {
@@ -75,7 +75,7 @@ pub fn decode_connect(frame: Frame) -> Result<Connect, ConnectRefusal> {
         Ok(_) => return Err(silent(Violation::NotConnected)), // [MQTT-3.1.0-1]
         Err(violation) => return Err(silent(violation)),
     }
-    let version = sniff(&frame)?;
+    let version = detect_version(&frame)?;
     let mut maximum_packet_size = None;
     let connect = as_3_1_1(frame, version).and_then(|frame| {
         let login = check(version, &frame, &mut maximum_packet_size)?;
@@ -87,16 +87,16 @@ pub fn decode_connect(frame: Frame) -> Result<Connect, ConnectRefusal> {
     }
 }
 
-/// The version that a CONNECT is of.
+/// The version of a CONNECT.
 #[derive(Clone, Copy)]
 struct Version {
     protocol: Protocol,
-    /// MQTT 3.1, taken for 3.1.1.
+    /// True for MQTT 3.1, which is handled as 3.1.1.
     old: bool,
     bridge: bool,
 }
 
-fn sniff(frame: &Frame) -> Result<Version, ConnectRefusal> {
+fn detect_version(frame: &Frame) -> Result<Version, ConnectRefusal> {
     let mut reader = Reader::new(frame.body());
     let refuse = |violation, protocol| Err(ConnectRefusal { violation, protocol, maximum_packet_size: None });
     let (name, level) = match reader.binary().and_then(|name| Ok((name, reader.one()?))) {
@@ -107,7 +107,7 @@ fn sniff(frame: &Frame) -> Result<Version, ConnectRefusal> {
         (b"MQTT", 4 | 0x84) => Ok(Version { protocol: Protocol::V4, old: false, bridge: level == 0x84 }),
         (b"MQIsdp", 3 | 0x83) => Ok(Version { protocol: Protocol::V4, old: true, bridge: level == 0x83 }),
         (b"MQTT", 5) => Ok(Version { protocol: Protocol::V5, old: false, bridge: false }),
-        // Later versions understand the MQTT 5 answer, others the 3.1.1 one [MQTT-3.1.2-2].
+        // Later versions get the MQTT 5 answer, others the 3.1.1 one [MQTT-3.1.2-2].
         (b"MQTT", 6..0x80) => refuse(Violation::ProtocolVersion, Some(Protocol::V5)),
         (b"MQTT" | b"MQIsdp", _) => refuse(Violation::ProtocolVersion, Some(Protocol::V4)),
         _ => refuse(Violation::ProtocolVersion, None), // [MQTT-3.1.2-1]
@@ -124,9 +124,9 @@ fn as_3_1_1(frame: Frame, version: Version) -> Result<Frame, Violation> {
     Ok(frame.with_body(&[NAME, &[4], rest]))
 }
 
-/// What the guard reads of a CONNECT that rumqttd shall not.
+/// User name and password, which the guard reads instead of rumqttd.
 struct Login {
-    /// Where in the body user name and password begin.
+    /// Position in the body where user name and password begin.
     at: usize,
     username: Option<String>,
     password: Option<Bytes>,
@@ -146,7 +146,7 @@ fn check(version: Version, frame: &Frame, maximum_packet_size: &mut Option<u32>)
         *maximum_packet_size = property::check(Section::Connect, &mut reader)?;
     }
     let client_id = reader.string()?;
-    // [MQTT-3.1.3-8] of 3.1.1: without an id there is nothing to find the session by. In 3.1 there must always be one.
+    // [MQTT-3.1.3-8] of 3.1.1: a session that is not clean needs an id. In 3.1 every client needs one.
     let anonymous = protocol == Protocol::V4 && client_id.is_empty() && (flags & CLEAN_START == 0 || version.old);
     if client_id.len() > CLIENT_ID_BYTES_MAX || anonymous || !is_clean(client_id) {
         return Err(Violation::ClientId);
@@ -159,11 +159,11 @@ fn check(version: Version, frame: &Frame, maximum_packet_size: &mut Option<u32>)
         reader.binary()?;
     }
     let at = frame.body().len() - reader.len();
-    // In 3.1 the remaining length wins over the flags.
+    // In 3.1 the remaining length overrides the flags.
     let there = |reader: &Reader<'_>, flag| flags & flag != 0 && !(version.old && reader.is_empty());
     let username = if there(&reader, USERNAME) { Some(reader.string()?) } else { None };
     if protocol == Protocol::V5 && !username.is_none_or(is_clean) {
-        return Err(Violation::Character); // a 3.1.1 client is told what is known of such a user: nothing
+        return Err(Violation::Character); // for a 3.1.1 client the login fails, since no such user exists
     }
     let password = if there(&reader, PASSWORD) { Some(Bytes::copy_from_slice(reader.binary()?)) } else { None };
     reader.end()?;
@@ -230,7 +230,7 @@ fn build_will(will: rumqtt::LastWill, properties: Option<rumqtt::LastWillPropert
     })
 }
 
-/// The same CONNECT ending before user name and password, their flags taken away.
+/// Returns the CONNECT without user name, password and their flags.
 fn without_login(frame: &Frame, login_at: usize) -> BytesMut {
     let body = frame.body().get(..login_at).unwrap_or_default();
     let mut header = vec![frame.first_byte()];
@@ -244,12 +244,12 @@ fn without_login(frame: &Frame, login_at: usize) -> BytesMut {
     bytes
 }
 
-/// The protocol name as it is sent.
+/// The encoded protocol name.
 const NAME: &[u8] = b"\0\x04MQTT";
-/// Bytes of that of MQTT 3.1.
+/// Bytes of the encoded protocol name of MQTT 3.1.
 const OLD_NAME_BYTES: usize = 8;
 
-/// Where in the body the CONNECT flags are: after the protocol name `MQTT` and level.
+/// Position of the CONNECT flags in the body: after the protocol name `MQTT` and level.
 const FLAGS_AT: usize = 7;
 
 const CLEAN_START: u8 = 0b0000_0010;

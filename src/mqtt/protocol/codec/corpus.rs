@@ -1,4 +1,4 @@
-//! Tests: the corpus of `tests/packets` through the codec, as it is and mutilated.
+//! Tests: the corpus of `tests/packets` through the codec, unchanged and mutated.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
@@ -16,13 +16,13 @@ use crate::mqtt::protocol::{
 pub(crate) struct Sample {
     pub(crate) name: String,
     pub(crate) protocol: Protocol,
-    /// Whether it opens the connection.
+    /// True if it is the first packet of its connection.
     pub(crate) first: bool,
     pub(crate) expect: String,
     pub(crate) bytes: Vec<u8>,
 }
 
-/// All files of `good` or `bad`.
+/// Returns the samples in all files of `good` or `bad`.
 pub(crate) fn samples(directory: &str) -> Vec<Sample> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packets").join(directory);
     let mut files: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -50,10 +50,10 @@ fn parse(file: &Path) -> Vec<Sample> {
     field("protocol").split(' ').map(|number| sample(protocol(number))).collect()
 }
 
-/// Bytes as the files write them: hex digits, and text in quotes.
+/// Parses the notation of the files: hex digits, and text in quotes.
 pub(crate) fn bytes(text: &str) -> Vec<u8> {
     let unquoted = |part: &str| part.split_whitespace().map(|hex| u8::from_str_radix(hex, 16).unwrap()).collect();
-    // Every second part stands in quotes.
+    // Every second part is in quotes.
     text.split('"')
         .enumerate()
         .flat_map(|(index, part)| if index % 2 == 1 { part.as_bytes().to_vec() } else { unquoted(part) })
@@ -65,12 +65,12 @@ pub(crate) enum Decoded {
     Incomplete,
     Packet(ClientPacket),
     Connect(Box<Connect>),
-    /// With the CONNACK.
+    /// A refused CONNECT, with the CONNACK.
     Refused(Violation, Vec<u8>),
     Violated(Violation),
 }
 
-/// What the codec makes of `bytes`.
+/// Decodes `bytes`.
 pub(crate) fn run(protocol: Protocol, first: bool, bytes: &[u8]) -> Decoded {
     let mut buffer = BytesMut::from(bytes);
     let frame: Frame = match split_frame(&mut buffer, FrameLimits { packet_bytes_max: 128 * 1024 }) {
@@ -106,7 +106,7 @@ fn good_packets_decode() {
 }
 
 #[test]
-fn bad_packets_are_refused_for_the_reason_they_name() {
+fn bad_packets_are_refused_with_their_expected_reason() {
     let samples = samples("bad");
     assert!(samples.len() > 60);
     for Sample { name, protocol, first, expect, bytes } in samples {
@@ -122,9 +122,9 @@ fn bad_packets_are_refused_for_the_reason_they_name() {
             }
             ("connack", Decoded::Refused(violation, out)) => assert_eq!(out, answer, "{name}: {violation}"),
             ("close", Decoded::Refused(violation, out)) => assert!(out.is_empty(), "{name}: {violation}"),
-            // The connection refuses this one, not the codec.
+            // The codec accepts this one, and the connection refuses it.
             ("connack", Decoded::Connect(connect)) if code == 0x8C => assert!(connect.authentication_method.is_some()),
-            // Well formed, and refused by the session.
+            // Well-formed packets, which the session refuses.
             ("disconnect", Decoded::Packet(_)) if SESSION.contains(&name.as_str()) => {}
             (_, other) => panic!("{name} {protocol:?}: {other:?}"),
         }
@@ -132,12 +132,12 @@ fn bad_packets_are_refused_for_the_reason_they_name() {
 }
 
 #[test]
-fn no_mutilation_of_a_packet_panics() {
+fn a_mutated_packet_never_panics() {
     for sample in samples("good").into_iter().chain(samples("bad")) {
-        mutilate(&sample.bytes, |bytes| {
+        mutate(&sample.bytes, |bytes| {
             for first in [true, false] {
                 for protocol in [Protocol::V4, Protocol::V5] {
-                    // What it is taken for does not matter here, only that it is taken for something.
+                    // Any result is fine here, as long as there is one.
                     let _ = run(protocol, first, bytes);
                 }
             }
@@ -145,8 +145,9 @@ fn no_mutilation_of_a_packet_panics() {
     }
 }
 
-/// Every truncation, also with its length put right, and every change of one byte; and both together for bits.
-pub(crate) fn mutilate(bytes: &[u8], mut check: impl FnMut(&[u8])) {
+/// Calls `check` with every truncation, also with a corrected length, and then with each bit flipped, and with every
+/// change of one byte.
+pub(crate) fn mutate(bytes: &[u8], mut check: impl FnMut(&[u8])) {
     let step = if bytes.len() > 200 { 16 } else { 1 };
     for end in (0..=bytes.len()).step_by(step) {
         check(&bytes[..end]);
@@ -170,6 +171,6 @@ pub(crate) fn mutilate(bytes: &[u8], mut check: impl FnMut(&[u8])) {
     }
 }
 
-/// Bad packets that are well formed: what is wrong is what came before them.
+/// Bad packets that are well formed: they are wrong only in the context of earlier packets.
 const SESSION: [&str; 3] =
     ["v5-publish-topic-alias-too-large", "v5-publish-topic-alias-unset", "v5-disconnect-raises-session-expiry"];

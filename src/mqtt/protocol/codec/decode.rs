@@ -1,4 +1,4 @@
-//! Packets of a connected client: the guard, then rumqttd, then the server's own types.
+//! The decoder for packets of a connected client: the guard, then rumqttd, then the server's own types.
 
 use std::num::NonZeroU16;
 
@@ -15,11 +15,11 @@ use crate::mqtt::protocol::{
     violation::Violation,
 };
 
-/// Decodes a packet of a client that is connected.
+/// Decodes a packet of a connected client.
 ///
 /// # Errors
 ///
-/// The packet is not one that the client may send then, or is not well formed.
+/// A connected client may not send the packet, or it is malformed.
 pub fn decode(protocol: Protocol, frame: Frame) -> Result<ClientPacket, Violation> {
     let kind = frame.kind()?;
     let first_byte = frame.first_byte();
@@ -32,7 +32,8 @@ pub fn decode(protocol: Protocol, frame: Frame) -> Result<ClientPacket, Violatio
     build(packet.map_err(|_| Violation::Malformed)?, checked, first_byte)
 }
 
-/// rumqttd wants a property length in every DISCONNECT with a reason code; the standard does not (section 3.14.2.2.1).
+/// Adds a property length to a DISCONNECT with a reason code, which rumqttd requires and the standard does not (section
+/// 3.14.2.2.1).
 fn accepted_by_rumqttd(kind: Kind, frame: Frame) -> BytesMut {
     match (kind, frame.body()) {
         (Kind::Disconnect, &[reason]) => BytesMut::from([frame.first_byte(), 2, reason, 0].as_slice()),
@@ -114,13 +115,13 @@ fn publish_properties(properties: rumqtt::PublishProperties) -> Result<Propertie
         message_expiry: properties.message_expiry_interval,
         content_type: properties.content_type,
         response_topic: response_topic(properties.response_topic)?,
-        // It outlives the read buffer, with a retained message or a reply.
+        // A copy, since it may outlive the read buffer in a retained message or a reply.
         correlation_data: properties.correlation_data.map(|data| Bytes::copy_from_slice(&data)),
         user: properties.user_properties,
     })
 }
 
-/// The properties of a will that go out with its message.
+/// Returns the properties of a will that are forwarded with its message.
 pub(crate) fn will_properties(properties: rumqtt::LastWillProperties) -> Result<Properties, Violation> {
     Ok(Properties {
         payload_format_indicator: properties.payload_format_indicator,
@@ -132,7 +133,7 @@ pub(crate) fn will_properties(properties: rumqtt::LastWillProperties) -> Result<
     })
 }
 
-/// No box for properties that say nothing.
+/// Boxes the properties, unless all of them are absent.
 pub(crate) fn optional(properties: Properties) -> Option<Box<Properties>> {
     (properties != Properties::default()).then(|| Box::new(properties))
 }

@@ -1,9 +1,9 @@
-//! Server packets to bytes, PUBLISH apart.
+//! The encoder of server packets, except PUBLISH.
 //!
-//! *Invariant:* nothing larger than the client's Maximum Packet Size is written. A packet that would be is written
-//! without its reason string [MQTT-3.2.2-19] [MQTT-3.14.2-3]; where that does not help, its connection has to end.
+//! *Invariant:* no packet larger than the client's Maximum Packet Size is written. A larger packet is written without
+//! its reason string [MQTT-3.2.2-19] [MQTT-3.14.2-3]. If it is still too large, the connection has to end.
 //!
-//! To a 3.1.1 client properties and reasons are left out, and a packet it does not know is not written at all.
+//! Properties and reason codes are omitted for a 3.1.1 client, and packets that 3.1.1 does not have are not written.
 
 use crate::mqtt::protocol::{
     codec::put,
@@ -11,12 +11,12 @@ use crate::mqtt::protocol::{
     topic::is_clean,
 };
 
-/// A packet exceeds the Maximum Packet Size of its client even without what may be left out.
+/// The error for a packet that exceeds the client's Maximum Packet Size even without its reason string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a packet exceeds the client's maximum packet size")]
+#[error("packet exceeds the client's maximum packet size")]
 pub struct TooLarge;
 
-/// Appends `packet` to `out`, in at most `bytes_max` bytes; nothing, if `protocol` has no such packet.
+/// Appends `packet` to `out`, in at most `bytes_max` bytes. Appends nothing if `protocol` has no such packet.
 ///
 /// # Errors
 ///
@@ -35,7 +35,7 @@ pub fn encode(protocol: Protocol, packet: &ServerPacket, bytes_max: usize, out: 
     Ok(())
 }
 
-/// Writes `packet` whatever its size is; its reason string only if it is to be explained.
+/// Writes `packet` regardless of its size, with its reason string if `explain` is set.
 fn write(protocol: Protocol, packet: &ServerPacket, explain: bool, out: &mut Vec<u8>) {
     match packet {
         ServerPacket::ConnAck(connack) => connack_packet(protocol, connack, explain, out),
@@ -68,10 +68,10 @@ fn explained(explain: bool, text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|_| explain)
 }
 
-/// PUBACK, PUBREC, PUBREL, PUBCOMP.
+/// Writes PUBACK, PUBREC, PUBREL or PUBCOMP.
 fn ack(protocol: Protocol, first_byte: u8, id: PacketId, reason: Reason, text: Option<&str>, out: &mut Vec<u8>) {
     let [high, low] = id.get().to_be_bytes();
-    // Most acknowledge success, and those are four bytes in both versions.
+    // Success, the common case, takes four bytes in both versions.
     if protocol == Protocol::V4 || (reason == Reason::SUCCESS && text.is_none()) {
         out.extend_from_slice(&[first_byte, 2, high, low]);
         return;
@@ -81,7 +81,7 @@ fn ack(protocol: Protocol, first_byte: u8, id: PacketId, reason: Reason, text: O
     packet_of(first_byte, &body, out);
 }
 
-/// SUBACK and UNSUBACK: one code per filter.
+/// Writes SUBACK or UNSUBACK, with one code per filter.
 fn list(protocol: Protocol, first_byte: u8, id: PacketId, codes: impl Iterator<Item = u8>, out: &mut Vec<u8>) {
     let mut body = id.get().to_be_bytes().to_vec();
     if protocol == Protocol::V5 {
@@ -130,7 +130,7 @@ fn connack_packet(protocol: Protocol, connack: &ConnAck, explain: bool, out: &mu
     packet_of(0x20, &body, out);
 }
 
-/// A reason code and what may be left out: the properties if there are none, the code if it is 0 and they are out.
+/// Writes the reason code and properties. Absent properties are omitted, and then a reason code of 0 too.
 fn reason_and_text(reason: Reason, text: Option<&str>, body: &mut Vec<u8>) {
     if reason == Reason::SUCCESS && text.is_none() {
         return;
@@ -144,8 +144,8 @@ fn reason_and_text(reason: Reason, text: Option<&str>, body: &mut Vec<u8>) {
     }
 }
 
-/// Writes a reason string. It may quote what the client sent, in which a client's library must find nothing that it
-/// takes for a malformed packet.
+/// Writes a reason string. It may quote the client, so characters that client libraries treat as malformed are
+/// replaced.
 fn reason_string(text: &str, properties: &mut Vec<u8>) {
     let end = text.floor_char_boundary(REASON_STRING_BYTES_MAX);
     let text = text.get(..end).unwrap_or_default();
@@ -163,5 +163,5 @@ fn packet_of(first_byte: u8, body: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(body);
 }
 
-/// Where a reason string is cut.
+/// Bytes at which a reason string is truncated.
 const REASON_STRING_BYTES_MAX: usize = 1024;

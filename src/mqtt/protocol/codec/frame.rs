@@ -1,7 +1,7 @@
-//! Splits single packets off what a socket delivered.
+//! Framing: splits single packets off the bytes that a socket delivered.
 //!
-//! The fixed header alone decides what can be refused without waiting for the rest: a packet type a client does not
-//! send, wrong flags, a length that is too large. What is buffered for one packet is bounded by that.
+//! Some errors are refused by the fixed header alone, without waiting for the rest: a packet type that clients do not
+//! send, wrong flags, or a length above the limit. This bounds the bytes buffered for one packet.
 
 use bytes::BytesMut;
 
@@ -13,7 +13,7 @@ use crate::mqtt::protocol::{
     violation::Violation,
 };
 
-/// What a connection takes at most.
+/// Limits of a connection's packets.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameLimits {
     /// Bytes of one packet, its fixed header included.
@@ -47,7 +47,7 @@ pub(crate) enum Kind {
 ///
 /// # Errors
 ///
-/// What the fixed header alone shows to be wrong; nothing after it can be read then.
+/// A violation in the fixed header. Nothing after it can be decoded.
 pub fn split_frame(buffer: &mut BytesMut, limits: FrameLimits) -> Result<Option<Frame>, Violation> {
     let Some((header_len, bytes)) = peek(buffer, limits)? else { return Ok(None) };
     if buffer.len() < bytes {
@@ -56,14 +56,14 @@ pub fn split_frame(buffer: &mut BytesMut, limits: FrameLimits) -> Result<Option<
     Ok(Some(Frame { bytes: buffer.split_to(bytes), header_len }))
 }
 
-/// The length of the packet that `buffer` begins with, if it is whole and its fixed header in order.
+/// Returns the length of the packet at the start of `buffer`, if it is whole and its fixed header is valid.
 #[must_use]
 pub fn whole_packet(buffer: &[u8], limits: FrameLimits) -> Option<usize> {
     let (_, bytes) = peek(buffer, limits).ok()??;
     (bytes <= buffer.len()).then_some(bytes)
 }
 
-/// Bytes of the fixed header and of the packet that `buffer` begins with. `None`: the header is not whole.
+/// Returns the bytes of the fixed header and of the packet at the start of `buffer`; `None` if the header is not whole.
 fn peek(buffer: &[u8], limits: FrameLimits) -> Result<Option<(usize, usize)>, Violation> {
     let Some((first, rest)) = buffer.split_first() else { return Ok(None) };
     check_first_byte(*first)?;
@@ -77,12 +77,12 @@ fn peek(buffer: &[u8], limits: FrameLimits) -> Result<Option<(usize, usize)>, Vi
 }
 
 impl Frame {
-    /// Bytes of the packet, its fixed header included.
+    /// Returns the bytes of the packet, its fixed header included.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// A packet with the first byte of this one and another body.
+    /// Returns a packet with the same first byte and another body.
     pub(crate) fn with_body(&self, parts: &[&[u8]]) -> Self {
         let mut bytes = vec![self.first_byte()];
         put::varint(parts.iter().map(|part| part.len()).sum(), &mut bytes);
@@ -101,12 +101,12 @@ impl Frame {
         check_first_byte(self.first_byte())
     }
 
-    /// All after the fixed header.
+    /// Returns the bytes after the fixed header.
     pub(crate) fn body(&self) -> &[u8] {
         self.bytes.get(self.header_len..).unwrap_or_default()
     }
 
-    /// Whether the remaining length takes no more bytes than it need; MQTT 5 demands it, 3.1.1 does not.
+    /// Returns true if the remaining length is in its shortest form, which MQTT 5 requires and 3.1.1 does not.
     pub(crate) fn length_is_shortest(&self) -> bool {
         varint_len(self.body().len()) + 1 == self.header_len
     }
@@ -114,7 +114,7 @@ impl Frame {
 
 #[cfg(feature = "fuzzing")]
 impl Frame {
-    /// The packet as it was sent.
+    /// Returns the bytes of the packet.
     #[doc(hidden)]
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -139,5 +139,5 @@ fn check_first_byte(byte: u8) -> Result<Kind, Violation> {
         other => return Err(Violation::UnknownPacketType(other)),
     };
     // [MQTT-2.1.3-1], [MQTT-3.6.1-1], [MQTT-3.8.1-1], [MQTT-3.10.1-1]
-    if byte & 0x0F == flags { Ok(kind) } else { Err(Violation::ReservedBits("a fixed header")) }
+    if byte & 0x0F == flags { Ok(kind) } else { Err(Violation::ReservedBits("the fixed header")) }
 }

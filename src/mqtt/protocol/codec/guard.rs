@@ -1,6 +1,7 @@
-//! Walks over a packet of a connected client before rumqttd decodes it, and checks all that rumqttd does not.
+//! The guard: checks a packet of a connected client before rumqttd decodes it, for everything that rumqttd does not
+//! check.
 //!
-//! CONNECT has its own guard in [`super::connect`].
+//! Not here: the guard of CONNECT ([`super::connect`]).
 
 use crate::mqtt::protocol::{
     codec::{
@@ -13,18 +14,18 @@ use crate::mqtt::protocol::{
     violation::Violation,
 };
 
-/// What the guard read of a packet that the decoder does not tell.
+/// The fields that the guard read and the decoder does not expose.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    /// The packet identifier, where the packet has one.
+    /// The packet identifier, if the packet has one.
     pub(crate) id: Option<PacketId>,
-    /// The reason code; success where the packet has none.
+    /// The reason code; success if the packet has none.
     pub(crate) reason: Reason,
-    /// The topic of a PUBLISH; `None` if it is left to an alias.
+    /// The topic of a PUBLISH; `None` if an alias determines it.
     pub(crate) topic: Option<TopicName>,
 }
 
-/// Checks the whole of a packet other than CONNECT.
+/// Checks a packet other than CONNECT.
 pub(crate) fn check(protocol: Protocol, kind: Kind, frame: &Frame) -> Result<Checked, Violation> {
     if protocol == Protocol::V5 && !frame.length_is_shortest() {
         return Err(Violation::VariableInteger);
@@ -36,7 +37,7 @@ pub(crate) fn check(protocol: Protocol, kind: Kind, frame: &Frame) -> Result<Che
         Kind::Auth if protocol == Protocol::V4 => return Err(Violation::UnknownPacketType(15)),
         Kind::Auth => return Err(Violation::Auth), // section 4.12
         Kind::Publish => {
-            // The payload is what is left, and is the application's.
+            // The rest is the payload, which is not checked.
             (checked.topic, checked.id) = publish(protocol, frame.first_byte(), &mut reader)?;
             return Ok(checked);
         }
@@ -59,7 +60,7 @@ pub(crate) fn check(protocol: Protocol, kind: Kind, frame: &Frame) -> Result<Che
     Ok(checked)
 }
 
-/// The QoS in the flags of a PUBLISH, or of a CONNECT for its will.
+/// Returns the QoS in the flags of a PUBLISH, or of a will in the flags of CONNECT.
 pub(crate) fn qos(bits: u8) -> Result<QoS, Violation> {
     match bits & 3 {
         0 => Ok(QoS::AtMostOnce),
@@ -78,7 +79,7 @@ fn publish(
     if qos == QoS::AtMostOnce && first_byte & DUP != 0 {
         return Err(Violation::DupAtQoS0); // [MQTT-3.3.1-2]
     }
-    // Empty is for an alias to fill, and only MQTT 5 has those.
+    // An empty topic needs an alias, which only MQTT 5 has.
     let topic = match reader.string()? {
         "" if protocol == Protocol::V5 => None,
         text => Some(TopicName::lenient(text).map_err(Violation::TopicName)?),
@@ -94,7 +95,7 @@ fn packet_id(reader: &mut Reader<'_>) -> Result<PacketId, Violation> {
     PacketId::new(reader.two()?).ok_or(Violation::PacketIdZero) // [MQTT-2.2.1-3]
 }
 
-/// The reason code and properties that an MQTT 5 packet may leave out from its end.
+/// Reads the reason code and checks the properties. An MQTT 5 packet may omit both at its end.
 fn reason(protocol: Protocol, section: Section, reader: &mut Reader<'_>) -> Result<Reason, Violation> {
     if protocol == Protocol::V4 || reader.is_empty() {
         return Ok(Reason::SUCCESS);

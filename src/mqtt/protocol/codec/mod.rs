@@ -1,17 +1,19 @@
-//! Bytes to packets and back: a guard around the decoder of rumqttd, and an encoder.
+//! The codec from bytes to packets and back: a guard around the decoder of rumqttd, and an encoder.
 //!
-//! A packet passes four stations. [`split_frame`] cuts it off the stream and refuses what its fixed header alone shows
-//! to be wrong. The guard walks over the whole packet and checks what rumqttd does not (`guard`, `property`,
-//! `connect`). Then rumqttd decodes a frame that is known to be well formed, so that none of its ways to panic or to
-//! read on into the next field is left. At last its packet becomes one of [`super::packet`], with the fields that
-//! rumqttd keeps to itself (QoS, DUP, packet identifier, reason codes, a password that is no text) taken from what the
-//! guard read.
+//! A packet is decoded in four steps:
 //!
-//! *Invariant:* whatever the bytes are, the answer is a packet or a [`Violation`](super::violation::Violation). An
-//! error of rumqttd after the guard, "needs more bytes" included, means malformed.
+//! 1. [`split_frame`] splits it off the stream, and refuses errors that the fixed header alone shows.
+//! 2. The guard reads the whole packet and checks what rumqttd does not (`guard`, `property`, `connect`).
+//! 3. rumqttd decodes the frame. The guard has excluded the frames at which it would panic or read beyond a field.
+//! 4. Its packet is converted to one of [`super::packet`]. The fields that rumqttd does not expose (QoS, DUP, packet
+//!    identifier, reason codes, a password that is not UTF-8) are those that the guard read.
 //!
-//! Server packets are encoded here by hand: rumqttd writes a DISCONNECT with a wrong length and cannot write a 3.1.1
-//! UNSUBACK. PUBLISH is encoded by [`super::message`]. What packets mean in which order is [`crate::mqtt::session`]'s.
+//! *Invariant:* for any bytes, the result is a packet or a [`Violation`](super::violation::Violation). An error of
+//! rumqttd after the guard, "needs more bytes" included, means malformed.
+//!
+//! Server packets are encoded here without rumqttd, which writes a DISCONNECT with a wrong length and cannot write a
+//! 3.1.1 UNSUBACK. Not here: the encoding of PUBLISH ([`super::message`]), and the order of packets
+//! ([`crate::mqtt::session`]).
 
 mod connect;
 mod decode;

@@ -1,10 +1,12 @@
-//! Checks MQTT 5 property sections: each property exists, belongs into its packet, is given once, has a value it may
-//! have, and ends where the section says; and that there are not too many of those that may be given often.
+//! The check of MQTT 5 property sections.
 //!
-//! Strings with control characters or non-characters make a packet malformed, but for a PUBLISH, which is refused by its
-//! acknowledgement.
+//! Each property must exist, be allowed in its packet, occur once, have a valid value, and end within the section. The
+//! number of user properties, which may be repeated, is limited.
 //!
-//! The decoder of rumqttd does none of the last four, and reads on past a section's end.
+//! Strings with control characters or non-characters make a packet malformed. In a PUBLISH they are accepted here, and
+//! the acknowledgement refuses the message.
+//!
+//! The decoder of rumqttd makes only the first two checks, and reads past the end of a section.
 
 use crate::mqtt::protocol::{
     codec::reader::Reader,
@@ -12,7 +14,7 @@ use crate::mqtt::protocol::{
     violation::Violation::{self, Character, DuplicateProperty, PropertyValue, TooManyUserProperties, UnknownProperty},
 };
 
-/// Where a property section stands.
+/// The place of a property section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Section {
     Connect,
@@ -25,8 +27,8 @@ pub(crate) enum Section {
     Disconnect,
 }
 
-/// Reads a property section, its length first, and checks it. Returns the Maximum Packet Size in it, which bounds the
-/// answer to a CONNECT that is refused for what follows.
+/// Reads and checks a property section, which begins with its length. Returns the Maximum Packet Size in it, which
+/// limits the answer to a CONNECT that is refused for a later field.
 pub(crate) fn check(section: Section, reader: &mut Reader<'_>) -> Result<Option<u32>, Violation> {
     let length = reader.varint()?;
     let mut properties = Reader::new(reader.take(length)?);
@@ -59,7 +61,8 @@ pub(crate) fn check(section: Section, reader: &mut Reader<'_>) -> Result<Option<
     Ok(maximum_packet_size)
 }
 
-/// OASIS MQTT 5.0 table 2-4, the part a client sends: no subscription identifier in PUBLISH, no server reference.
+/// Returns true if clients may send property `id` in this section, by OASIS MQTT 5.0 table 2-4. This excludes a
+/// subscription identifier in PUBLISH, and the server reference.
 fn belongs(id: u8, section: Section) -> bool {
     match id {
         0x01 | 0x02 | 0x03 | 0x08 | 0x09 => matches!(section, Section::Publish | Section::Will),
@@ -89,7 +92,7 @@ fn check_value(section: Section, id: u8, reader: &mut Reader<'_>) -> Result<(), 
         0x09 | AUTHENTICATION_DATA => reader.binary().map(|_| true)?,
         0x0B => reader.varint()? > 0, // section 3.8.2.1.2
         0x21 => reader.two()? > 0,    // section 3.1.2.11.3
-        // Their zero has an own meaning or an own reason code: topic alias maximum, topic alias.
+        // Zero has its own meaning (topic alias maximum) or its own reason code (topic alias).
         0x22 | 0x23 => reader.two().map(|_| true)?,
         USER_PROPERTY => string(reader)? && string(reader)?,
         MAXIMUM_PACKET_SIZE => reader.four()? > 0, // section 3.1.2.11.4
@@ -104,5 +107,5 @@ const AUTHENTICATION_DATA: u8 = 0x16;
 const USER_PROPERTY: u8 = 0x26;
 const MAXIMUM_PACKET_SIZE: u8 = 0x27;
 
-/// User properties of one packet: each becomes two strings, many times as large as the five bytes it may come as.
+/// User properties of one packet. Each is decoded to two strings, many times larger than its minimum of five bytes.
 const USER_PROPERTIES_MAX: usize = 256;

@@ -1,12 +1,12 @@
-//! Writes the data types of MQTT to a byte vector.
+//! Writers for the data types of MQTT.
 //!
-//! Lengths are the caller's to check: [`length_prefixed`] cuts nothing, it is given what a `u16` can count, and
-//! [`varint`] is given at most [`VARINT_MAX`].
+//! The caller checks lengths: [`length_prefixed`] takes at most [`u16::MAX`] bytes, and [`varint`] a value of at most
+//! [`VARINT_MAX`].
 
 /// The largest variable byte integer, also the largest remaining length.
 pub(crate) const VARINT_MAX: usize = 268_435_455;
 
-/// Writes a variable byte integer in as few bytes as it takes [MQTT-1.5.5-1].
+/// Writes a variable byte integer in its shortest form [MQTT-1.5.5-1].
 pub(crate) fn varint(value: usize, out: &mut Vec<u8>) {
     debug_assert!(value <= VARINT_MAX, "{value} does not fit a variable byte integer");
     let mut rest = value;
@@ -17,7 +17,7 @@ pub(crate) fn varint(value: usize, out: &mut Vec<u8>) {
     out.push(rest as u8);
 }
 
-/// How many bytes [`varint`] writes for `value`.
+/// Returns the number of bytes that [`varint`] writes for `value`.
 pub(crate) fn varint_len(value: usize) -> usize {
     match value {
         0..0x80 => 1,
@@ -37,7 +37,7 @@ pub(crate) fn four(value: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(&value.to_be_bytes());
 }
 
-/// Writes a string or binary data after its length of two bytes.
+/// Writes a string or binary data, with its two-byte length before it.
 pub(crate) fn length_prefixed(bytes: &[u8], out: &mut Vec<u8>) {
     debug_assert!(u16::try_from(bytes.len()).is_ok(), "{} bytes do not fit a two-byte length", bytes.len());
     two(bytes.len() as u16, out);

@@ -1,8 +1,8 @@
-//! Reads the data types of MQTT from the body of one packet; nothing it reads reaches beyond the end.
+//! A reader for the data types of MQTT in the body of one packet. It never reads beyond the end.
 
 use crate::mqtt::protocol::{codec::put::varint_len, violation::Violation};
 
-/// What is left to read of a packet or of a property section.
+/// The unread rest of a packet or property section.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
@@ -17,7 +17,7 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// How many bytes are left.
+    /// Returns the number of unread bytes.
     pub(crate) fn len(&self) -> usize {
         self.rest.len()
     }
@@ -46,7 +46,7 @@ impl<'a> Reader<'a> {
         Ok(u32::from_be_bytes(*bytes))
     }
 
-    /// A variable byte integer, in no more bytes than it takes [MQTT-1.5.5-1].
+    /// Reads a variable byte integer, which must be in its shortest form [MQTT-1.5.5-1].
     pub(crate) fn varint(&mut self) -> Result<usize, Violation> {
         let (value, length) = peek_varint(self.rest)?.ok_or(Violation::Truncated)?;
         if length != varint_len(value) {
@@ -70,13 +70,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Ends the packet: nothing may be left.
+    /// Checks that no bytes are left.
     pub(crate) fn end(self) -> Result<(), Violation> {
         if self.is_empty() { Ok(()) } else { Err(Violation::TrailingBytes) }
     }
 }
 
-/// The variable byte integer at the start of `bytes` and how many bytes it takes; `None` if it goes on after them.
+/// Returns the variable byte integer at the start of `bytes` and its length; `None` if it continues after them.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Tests: what the fields of a packet are taken for, and the bytes of the server's packets.
+//! Tests: the decoded fields of packets, and the bytes of server packets.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
@@ -39,7 +39,7 @@ fn user() -> (String, String) {
 }
 
 #[test]
-fn a_plain_connect_has_the_defaults() {
+fn a_minimal_connect_has_the_defaults() {
     let plain = Connect { client_id: "c1".into(), keep_alive: 60, ..Connect::plain(Protocol::V5) };
     assert_eq!(connect("v5-connect"), plain);
     assert_eq!(connect("v4-connect"), Connect { protocol: Protocol::V4, ..plain.clone() });
@@ -60,7 +60,7 @@ fn a_plain_connect_has_the_defaults() {
 }
 
 #[test]
-fn a_full_connect_loses_nothing() {
+fn all_fields_of_a_connect_are_decoded() {
     let topic = TopicName::new("w/t").unwrap();
     let payload = Bytes::from_static(b"gone");
     let v4 = connect("v4-connect-will-and-login");
@@ -84,7 +84,7 @@ fn a_full_connect_loses_nothing() {
 }
 
 #[test]
-fn a_3_1_1_session_lasts_unless_it_is_clean() {
+fn a_3_1_1_session_never_expires_unless_it_is_clean() {
     let Decoded::Connect(lasting) =
         corpus::run(Protocol::V4, true, &bytes(r#"10 0E 00 04 "MQTT" 04 00 00 00 00 02 "c1""#))
     else {
@@ -95,7 +95,7 @@ fn a_3_1_1_session_lasts_unless_it_is_clean() {
 }
 
 #[test]
-fn a_publish_loses_nothing() {
+fn all_fields_of_a_publish_are_decoded() {
     let properties = Properties {
         payload_format_indicator: Some(1),
         message_expiry: Some(60),
@@ -143,7 +143,7 @@ fn subscriptions_keep_their_options_and_errors() {
 }
 
 #[test]
-fn frames_are_split_one_by_one_however_they_arrive() {
+fn frames_that_arrive_in_pieces_are_split_one_by_one() {
     let limits = FrameLimits { packet_bytes_max: 10 };
     let stream = bytes(r#"C0 00 30 08 00 03 "a/b" "123" E0 00"#);
     let mut buffer = BytesMut::new();
@@ -160,7 +160,7 @@ fn frames_are_split_one_by_one_however_they_arrive() {
 }
 
 #[test]
-fn server_packets_are_written_byte_by_byte_as_the_standard_says() {
+fn server_packets_are_encoded_as_the_standard_prescribes() {
     let id = PacketId::new(7).unwrap();
     let limits = ConnAckLimits {
         receive_maximum: NonZeroU16::new(64).unwrap(),
@@ -212,13 +212,13 @@ fn server_packets_are_written_byte_by_byte_as_the_standard_says() {
             let mut out = Vec::new();
             encode(protocol, &packet, usize::MAX, &mut out).unwrap();
             assert_eq!(out, bytes(expected), "{packet:?} {protocol:?}");
-            keeps_to_the_size(protocol, &packet, &out);
+            respects_the_size_limit(protocol, &packet, &out);
         }
     }
 }
 
-/// A packet fits into any size, if need be without its reason string, or nothing of it is written.
-fn keeps_to_the_size(protocol: Protocol, packet: &ServerPacket, whole: &[u8]) {
+/// Checks that a packet is written in full, without its reason string, or not at all, as the limit allows.
+fn respects_the_size_limit(protocol: Protocol, packet: &ServerPacket, whole: &[u8]) {
     let mut plain = packet.clone();
     match &mut plain {
         ServerPacket::ConnAck(connack) => connack.reason_string = None,
@@ -247,7 +247,7 @@ fn reason_strings_quote_no_control_characters() {
 }
 
 #[test]
-fn long_reason_strings_are_cut_between_characters() {
+fn long_reason_strings_are_truncated_between_characters() {
     let mut out = Vec::new();
     let packet = ServerPacket::Disconnect(Reason::UNSPECIFIED, Some(format!("x{}", "é".repeat(600))));
     encode(Protocol::V5, &packet, usize::MAX, &mut out).unwrap();

@@ -284,8 +284,8 @@ fn losses(listeners: &ListenerCounters, broker: &Broker) -> String {
         ("too-large-for-client", &counters.deliveries_too_large),
         ("expired", &counters.deliveries_expired),
         ("superseded", &drops.superseded),
-        ("plain-qos-0", &drops.plain_at_most_once),
-        ("plain-qos-1-2", &drops.plain_guaranteed),
+        ("plain-qos-0", &drops.ordinary_at_most_once),
+        ("plain-qos-1-2", &drops.ordinary_guaranteed),
         ("replies", &drops.replies),
         ("expired-in-queue", &drops.expired),
     ];

@@ -68,13 +68,13 @@ pub struct DropCounters {
     /// Events dropped because a later one of the same topic was queued.
     pub superseded: Counter,
     /// Ordinary QoS 0 messages dropped because the queue was full or the client not connected.
-    pub plain_at_most_once: Counter,
+    pub ordinary_at_most_once: Counter,
     /// Ordinary QoS 1 and 2 messages dropped at a full queue.
-    pub plain_guaranteed: Counter,
+    pub ordinary_guaranteed: Counter,
     /// Replies dropped because their session had no connection, or was closed for having too many.
     pub replies: Counter,
     /// Number of times a session began a resync because its queue was full.
-    pub lagged: Counter,
+    pub resyncs: Counter,
     /// Messages whose expiry interval passed in the queue.
     pub expired: Counter,
     /// Number of times the replies alone exceeded the limit.

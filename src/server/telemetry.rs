@@ -166,8 +166,8 @@ impl Telemetry {
         );
         for (cause, count) in [
             ("superseded", &drops.superseded),
-            ("plain-qos-0", &drops.plain_at_most_once),
-            ("plain-qos-1-2", &drops.plain_guaranteed),
+            ("plain-qos-0", &drops.ordinary_at_most_once),
+            ("plain-qos-1-2", &drops.ordinary_guaranteed),
             ("reply-without-connection", &drops.replies),
             ("expired-in-queue", &drops.expired),
         ] {
@@ -180,11 +180,11 @@ impl Telemetry {
             "Publications to topics that the client may not publish to.",
             counters.publishes_refused.get(),
         );
-        let lagged = drops.lagged.get();
+        let resyncs = drops.resyncs.get();
         page.counter(
             "umbra_sessions_lagged_total",
             "Number of times a session began a resync because its queue was full.",
-            lagged,
+            resyncs,
         );
         let closed = drops.closed.get();
         page.counter("umbra_sessions_overrun_total", "Connections closed because replies were not read.", closed);

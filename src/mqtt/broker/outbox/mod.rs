@@ -426,7 +426,7 @@ impl Outbox {
         let (replies, others) = inner.queue.drop_unguaranteed();
         inner.replies_out += replies as u64;
         self.counters.replies.add(replies as u64);
-        self.counters.plain_at_most_once.add(others as u64);
+        self.counters.ordinary_at_most_once.add(others as u64);
         while !self.fits(inner, 0)
             && let Some(qos) = inner.queue.drop_oldest_ordinary()
         {

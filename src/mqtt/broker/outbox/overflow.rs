@@ -39,7 +39,7 @@ impl Outbox {
         {
             self.drop_notices(inner);
             inner.resync.begin_before(unsent);
-            self.counters.lagged.add(1);
+            self.counters.resyncs.add(1);
         }
     }
 
@@ -51,12 +51,12 @@ impl Outbox {
 
     pub(super) fn drop_notices(&self, inner: &mut Inner) {
         let (at_most_once, guaranteed) = inner.queue.drop_notices();
-        self.counters.plain_at_most_once.add(at_most_once as u64);
-        self.counters.plain_guaranteed.add(guaranteed as u64);
+        self.counters.ordinary_at_most_once.add(at_most_once as u64);
+        self.counters.ordinary_guaranteed.add(guaranteed as u64);
     }
 
     /// Returns the counter of ordinary messages dropped at `qos`.
     pub(super) fn dropped(&self, qos: QoS) -> &Counter {
-        if qos == QoS::AtMostOnce { &self.counters.plain_at_most_once } else { &self.counters.plain_guaranteed }
+        if qos == QoS::AtMostOnce { &self.counters.ordinary_at_most_once } else { &self.counters.ordinary_guaranteed }
     }
 }

@@ -241,7 +241,7 @@ fn ordinary_messages_dropped_at_a_full_queue_are_counted() {
     let (outbox, counters) = outbox();
     push(&outbox, "paa0 pbb1 pcc2 pdd0 pee0 pff0 pgg0 phh0 pii0 pjj1 pkk2");
     assert_eq!(drain(&outbox, true), "dd ee ff gg hh ii jj kk");
-    assert_eq!((counters.plain_at_most_once.get(), counters.plain_guaranteed.get()), (1, 2));
+    assert_eq!((counters.ordinary_at_most_once.get(), counters.ordinary_guaranteed.get()), (1, 2));
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn a_session_without_connection_keeps_qos_1_and_2() {
     push(&outbox, "pee0 pff1 egg1 rhh1 rii0 pjj1 a1");
     outbox.attach(u16::MAX);
     assert_eq!(drain(&outbox, true), "a1 ff hh a1 jj", "the newest three, and every acknowledgement");
-    assert_eq!((counters.plain_at_most_once.get(), counters.plain_guaranteed.get()), (2, 1));
+    assert_eq!((counters.ordinary_at_most_once.get(), counters.ordinary_guaranteed.get()), (2, 1));
     assert_eq!(counters.replies.get(), 2);
 }
 

@@ -1,7 +1,7 @@
 //! The engine: the only way to a shadow, for every front end.
 //!
-//! 1. A front end counts a request against its quotas ([`Service::admit`]), reserves memory in the queue
-//!    ([`Service::reserve`]) and submits a command ([`Permit::submit`]).
+//! 1. A front end passes a request to [`Service::take`], which counts it against its quotas, reserves memory in the
+//!    queue, parses the payload and submits the command.
 //! 2. The store's writer decides it and commits.
 //! 3. The notifier thread ([`Outcomes::announce`]) takes outcomes in the order of the journal: it publishes the events
 //!    of a change, then answers the requester.
@@ -14,7 +14,6 @@
 mod accepted;
 pub mod changes;
 mod conflict_base;
-mod former;
 mod notify;
 mod reads;
 mod refusals;
@@ -30,14 +29,18 @@ use std::{
 
 pub(crate) use self::{accepted::accepted, submission::log_refusal};
 pub use self::{
-    former::AtVersion,
     notify::{Notifier, Outcome, Outcomes},
+    reads::AtVersion,
     refusals::{FollowedRefusal, RefusalPosition},
-    submission::{AcceptedCommand, Permit, Requester, Submission},
+    submission::{AcceptedCommand, AwaitingPermit, IncomingRequest, Permit, RefusedRequest, Requester, Taken},
 };
-use self::{refusals::Refusals, submission::PendingReply};
+use self::{
+    refusals::{Refusals, refused_entry},
+    submission::PendingReply,
+};
+pub use crate::store::Envelope;
 use crate::{
-    admission::{Admitted, PrincipalPermit, PrincipalQuota, Quotas},
+    admission::{Admitted, Quotas},
     auth::Principal,
     clock::Clock,
     observability::{
@@ -45,11 +48,11 @@ use crate::{
         request_id::RequestId,
     },
     shadow::{Rejection, ShadowKey, Timestamp},
-    store::{self, COMMAND_OVERHEAD_BYTES, CopyError, Health, Seq, Store, StoreError, StoreOptions},
+    store::{self, CopyError, Health, Seq, Store, StoreError, StoreOptions},
     wire::{RefusedEntry, Via},
 };
 
-/// The service. Dropping it ends nothing: see [`Service::close`].
+/// The engine around an open store. Dropping it does not end the writer: see [`Service::close`].
 pub struct Service {
     store: Store<PendingReply>,
     quotas: Arc<Quotas>,
@@ -59,16 +62,20 @@ pub struct Service {
 }
 
 impl Service {
-    /// Opens the store. What is decided from now on waits for [`Outcomes::announce`].
+    /// Opens the store. Outcomes wait until [`Outcomes::announce`] runs.
     ///
     /// # Errors
     ///
-    /// Those of [`store::open`].
+    /// As [`store::open`].
     pub fn open(options: StoreOptions, quotas: Arc<Quotas>, clock: Clock) -> Result<(Self, Outcomes), StoreError> {
         let (sender, batches) = mpsc::sync_channel(BATCHES_AHEAD);
         let time = clock.clone();
-        // The channel ends with the announcer, after which nobody waits for an outcome.
-        let store = store::open(options, move || time.now(), move |batch, room| drop(sender.send((batch, room))))?;
+        // The receiver is dropped with the notifier, after which no requester waits for an outcome.
+        let store = store::open(
+            options,
+            move || time.now(),
+            move |batch, reservation| drop(sender.send((batch, reservation))),
+        )?;
         let refusals = Arc::<Refusals>::default();
         let outcomes = Arc::<OutcomeCounters>::default();
         let decided = Outcomes {
@@ -81,19 +88,20 @@ impl Service {
         Ok((Self { store, quotas, refusals, outcomes, clock }, decided))
     }
 
-    /// The time of the service, in milliseconds since 1970.
+    /// Returns the time of the service, in milliseconds since 1970.
     #[must_use]
     pub fn now_milliseconds(&self) -> u64 {
         self.clock.now_milliseconds()
     }
 
-    /// The time to put into replies.
+    /// Returns the time for replies.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Counts a request of `principal` to `key` against its quota, until what is returned is dropped.
+    /// Counts a request of `principal` to `key` against its quotas until the result is dropped. For reads; commands are
+    /// counted by [`Service::take`].
     ///
     /// # Errors
     ///
@@ -102,39 +110,14 @@ impl Service {
         self.quotas.admit(principal.name(), key, Instant::now())
     }
 
-    /// What may be asked of the service, and how often more was.
+    /// Returns the quotas and the counters of exceeded ones.
     #[must_use]
     pub fn quotas(&self) -> &Arc<Quotas> {
         &self.quotas
     }
 
-    /// Room for a submission of `principal` that takes about `bytes` of memory if there is some now; [`wire::weight`]
-    /// tells.
-    ///
-    /// [`wire::weight`]: crate::wire::request::weight
-    #[must_use]
-    pub fn try_reserve(&self, principal: &Arc<PrincipalQuota>, bytes: usize) -> Option<Permit> {
-        let queued = principal.try_queue(bytes.saturating_add(COMMAND_OVERHEAD_BYTES))?;
-        Some(self.permit(queued, self.store.try_reserve(bytes)?))
-    }
-
-    /// Waits until there is room for a submission of `principal` that takes about `bytes` of memory. Its payload is
-    /// read after that: what waits here is not counted. It waits for others of `principal` first, then for all.
-    ///
-    /// # Errors
-    ///
-    /// [`Rejection::Unavailable`]: the service is ending.
-    pub async fn reserve(&self, principal: &Arc<PrincipalQuota>, bytes: usize) -> Result<Permit, Rejection> {
-        let queued = principal.queue(bytes.saturating_add(COMMAND_OVERHEAD_BYTES)).await;
-        Ok(self.permit(queued, self.store.reserve(bytes).await.map_err(rejection)?))
-    }
-
-    fn permit(&self, queued: PrincipalPermit, room: store::Permit<PendingReply>) -> Permit {
-        Permit { room, queued, quotas: self.quotas.clone(), clock: self.clock.clone() }
-    }
-
-    /// Remembers for a while that a command of `principal` for `key` was refused before it was submitted; what is
-    /// refused after that is remembered anyway.
+    /// Records that a command of `principal` for `key` was refused before it was submitted. Later refusals are recorded
+    /// by the engine itself.
     pub fn note_refusal(
         &self,
         key: &ShadowKey,
@@ -143,63 +126,63 @@ impl Service {
         via: Via,
         rejection: &Rejection,
     ) {
-        self.refusals.note(key, principal.name(), client, via, rejection, self.now());
+        self.refusals.note(key, refused_entry(key, principal.name(), client, via, rejection, self.now()));
     }
 
-    /// The last refusals of commands for `key`, newest first.
+    /// Returns the last refusals of commands for `key`, newest first.
     #[must_use]
     pub fn refusals(&self, key: &ShadowKey) -> Vec<RefusedEntry> {
         self.refusals.of(key)
     }
 
-    /// The refusals of commands for all shadows after `position`, oldest first, and the position after them. At most
-    /// 1,024 are kept.
+    /// Returns the refusals of commands for all shadows after `position`, oldest first, and the position after them. At
+    /// most 1,024 are kept.
     #[must_use]
     pub fn refusals_after(&self, position: Option<RefusalPosition>) -> (Vec<FollowedRefusal>, RefusalPosition) {
         self.refusals.after(position)
     }
 
-    /// The newest change in the journal.
+    /// Returns the newest change in the journal.
     #[must_use]
     pub fn head(&self) -> Seq {
         self.store.head()
     }
 
-    /// Writes a backup to `out`: every update that was accepted before this was called, as of one moment. Blocks, for
-    /// as long as `out` takes.
+    /// Writes a backup to `out`, as of one commit. It contains every update accepted before the call. Blocks until `out`
+    /// has taken it.
     ///
     /// # Errors
     ///
-    /// Those of [`Store::back_up`].
+    /// As [`Store::back_up`].
     pub fn back_up(&self, out: impl io::Write) -> Result<(), CopyError> {
         self.store.back_up(out)
     }
 
-    /// What became of the commands that were decided.
+    /// Returns the counters of decided commands by outcome.
     #[must_use]
     pub fn outcomes(&self) -> &OutcomeCounters {
         &self.outcomes
     }
 
-    /// How the commits of the store went.
+    /// Returns the metrics of the store's commits.
     #[must_use]
     pub fn commits(&self) -> &CommitMetrics {
         self.store.commits()
     }
 
-    /// Bytes of commands that wait to be decided, and how many may.
+    /// Returns the queue bytes in use and the size of the queue.
     #[must_use]
     pub fn queue_bytes(&self) -> (usize, usize) {
         self.store.queue_bytes()
     }
 
-    /// How the store is doing.
+    /// Returns the health of the store.
     #[must_use]
     pub fn health(&self) -> Health {
         self.store.health()
     }
 
-    /// Decides and commits what was submitted, and ends the writer. Blocks; reading goes on.
+    /// Decides and commits the submitted commands, and ends the writer. Blocks. Reads remain possible.
     pub fn close(&self) {
         self.store.close();
     }
@@ -220,5 +203,5 @@ fn unavailable() -> Rejection {
     Rejection::Unavailable("the service is ending; try again when it is back".to_owned())
 }
 
-/// Decided batches that may wait for the announcer before the writer does.
+/// Decided batches that may wait for the notifier before the writer waits.
 const BATCHES_AHEAD: usize = 16;

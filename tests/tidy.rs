@@ -159,8 +159,7 @@ fn imported_modules(text: &str) -> Vec<String> {
         match rest.strip_prefix('{') {
             Some(tree) => {
                 let (mut depth, mut start) = (0, true);
-                let mut chars = tree.char_indices();
-                while let Some((at, char)) = chars.next() {
+                for (at, char) in tree.char_indices() {
                     match char {
                         '{' => depth += 1,
                         '}' if depth == 0 => break,
@@ -209,7 +208,7 @@ fn long_functions(text: &str) -> impl Iterator<Item = (usize, usize)> {
             continue;
         }
         let end = format!("{}}}", " ".repeat(indent));
-        if let Some(length) = lines[at..].iter().position(|line| *line == end)
+        if let Some(length) = lines.iter().skip(at).position(|line| *line == end)
             && length + 1 > FUNCTION_LINES_MAX
         {
             found.push((at + 1, length + 1));

@@ -1,4 +1,4 @@
-//! What `accepted` says of a command, over each door the same.
+//! The body of `accepted`, the same over MQTT and HTTP.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use crate::{
     wire::{self, Dialect, ReplyOptions, aws},
 };
 
-/// The body of `accepted` to `command`, for a reader who sees what `reader` says. AWS knows no tags.
+/// Returns the body of `accepted` to `command`, for a reader with `reader`. The AWS dialect has no tags.
 pub(crate) fn accepted<'o>(
     dialect: Dialect,
     command: &Command,
@@ -33,14 +33,17 @@ pub(crate) fn accepted<'o>(
             };
             wire::update_outcome(&accepted, reader, options)
         }
-        (Some(update), Dialect::Aws) => aws::update_accepted(&update, &told(applied), &reader.without_tags(), token),
+        (Some(update), Dialect::Aws) => {
+            aws::update_accepted(&update, &first_version(applied), &reader.without_tags(), token)
+        }
         (None, Dialect::Native) => wire::delete_outcome(&applied.after, applied.manner, token),
-        (None, Dialect::Aws) => wire::delete_accepted(&told(applied), token),
+        (None, Dialect::Aws) => wire::delete_accepted(&first_version(applied), token),
     }
 }
 
-/// The document as AWS tells of it: for a replay, at the version that was told first.
-fn told(applied: &Applied) -> Cow<'_, Document> {
+/// Returns the document with the version of the first outcome if this is a replay, since the AWS dialect does not mark
+/// replays.
+fn first_version(applied: &Applied) -> Cow<'_, Document> {
     match applied.manner {
         Disposition::Replayed(FirstOutcome { version, timestamp, .. }) => {
             Cow::Owned(Document { version, timestamp, ..Document::clone(&applied.after) })

@@ -1,12 +1,12 @@
-//! The feed of accepted changes inside the process: who follows a shadow is woken by its changes and by no others.
+//! The feed of accepted changes inside the process. A change wakes the followers of its shadow and no others.
 //!
-//! The announcer thread tells each change here, after it was told to MQTT and in the order of the journal. Followers
-//! are found by device, so that a thousand readers of one device each cost a change of one of them one look-up. What a
-//! change says is rendered by the first reader that needs it, for all that see the same of it.
+//! The notifier thread publishes each change here after its MQTT messages, in the order of the journal. Followers are
+//! indexed by device, so each change costs one lookup, whatever the number of followers of other devices. The first
+//! reader of a change renders it, and all readers with the same projection share the result.
 //!
-//! A follower that reads the journal up to [`FollowHandle::since`] and then [`FollowHandle::next`] misses nothing and sees
-//! nothing twice. A queue that grows beyond its bytes is cut: its follower is told so and has to start again from the
-//! journal, which has what it missed.
+//! A follower that reads the journal up to [`FollowHandle::since`] and then calls [`FollowHandle::next`] misses no change
+//! and sees none twice. A queue that exceeds its bytes is cut. Its follower receives [`Next::Cut`] and starts again from
+//! the journal, which has the missing changes.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,14 +25,14 @@ use crate::{
         Change, DeviceId, Document, Etag, Pointer, ShadowKey, ShadowName, Timestamp, Version, document::change::Effect,
         pointer::SectionName,
     },
-    store::{JournalEntry, Seq},
+    store::{Applied, Envelope, JournalEntry, Seq},
     wire::ChangeEntry,
 };
 
-/// One accepted change, shared by all who are told of it.
+/// One accepted change, shared by all followers that receive it.
 #[derive(Debug)]
 pub struct ChangeEvent {
-    /// Its place in the journal.
+    /// Its journal entry.
     pub seq: Seq,
     /// The shadow.
     pub key: ShadowKey,
@@ -43,43 +43,43 @@ pub struct ChangeEvent {
     client: Arc<str>,
     deleted: bool,
     changes: Vec<Change>,
-    /// About the memory it takes, what is rendered of it included.
+    /// The approximate memory of the change and its renderings.
     bytes: usize,
-    /// What was made of it, for each part of a shadow that somebody sees.
+    /// The renderings by projection.
     rendered: Mutex<Vec<(Projection, Bytes)>>,
 }
 
-/// Which changes a follower cares about.
+/// The changes that a follower receives.
 #[derive(Clone, Debug, Default)]
 pub struct FeedFilter {
-    /// Those of one device; `None`: of all.
+    /// The device; `None` for all.
     pub device: Option<DeviceId>,
-    /// Those of its shadows of one name, `Some(None)` being the classic one; `None`: of all.
+    /// The shadow name, `Some(None)` for the classic shadow; `None` for all.
     pub name: Option<Option<ShadowName>>,
-    /// Those at, above or below one of these paths; empty: all.
+    /// Paths at, above or below which a change lies; empty for all changes.
     pub paths: Vec<Pointer>,
 }
 
-/// What waits for a follower.
+/// The content of a follower's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueContent {
-    /// Every change, up to so many bytes of them.
+    /// Every change, up to a limit of bytes.
     All {
-        /// About the memory they take.
+        /// The most approximate memory of the queued changes.
         bytes_max: usize,
     },
-    /// The document that the newest of them made.
+    /// The document after the newest change.
     Newest,
 }
 
-/// What a follower is told.
+/// The next item for a follower.
 #[derive(Clone, Debug)]
 pub enum Next {
-    /// A change, for who keeps [`QueueContent::All`].
+    /// A change, with [`QueueContent::All`].
     Change(Arc<ChangeEvent>),
-    /// The shadow after its newest change, for who keeps [`QueueContent::Newest`].
+    /// The shadow after its newest change, with [`QueueContent::Newest`].
     Newest(Arc<Document>),
-    /// It was too slow; changes are missing from here on.
+    /// The follower was too slow; changes are missing from here on.
     Cut,
     /// The service is ending.
     Closed,
@@ -89,19 +89,19 @@ pub enum Next {
 #[derive(Debug)]
 pub struct Changes(Mutex<Followers>);
 
-/// A place in the feed, until it is dropped.
+/// A subscription to the feed, which ends when dropped.
 #[derive(Debug)]
 pub struct FollowHandle {
     changes: Arc<Changes>,
     follower: Arc<Follower>,
-    /// The last change that was told before.
+    /// The last change before the subscription.
     pub since: Seq,
 }
 
 #[derive(Debug)]
 struct Followers {
-    /// The last change that was told.
-    told: Seq,
+    /// The last published change.
+    published: Seq,
     of_device: HashMap<DeviceId, Vec<Arc<Follower>>>,
     of_all: Vec<Arc<Follower>>,
     closed: bool,
@@ -109,46 +109,46 @@ struct Followers {
 
 #[derive(Debug)]
 struct Follower {
-    interest: FeedFilter,
-    keep: QueueContent,
+    filter: FeedFilter,
+    content: QueueContent,
     queue: Mutex<Queue>,
     ready: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    told: VecDeque<Arc<ChangeEvent>>,
-    /// What the changes in `told` take. They hold no documents, which are larger and are not counted.
+    changes: VecDeque<Arc<ChangeEvent>>,
+    /// The approximate memory of `changes`. They hold no documents, which are larger.
     bytes: usize,
     newest: Option<Arc<Document>>,
     cut: bool,
     closed: bool,
 }
 
-/// Parts of shadows for which the rendering of one change is kept.
+/// Most renderings kept of one change.
 const RENDERED_MAX: usize = 8;
 
 impl Changes {
-    /// A feed that goes on after `head`, the last change in the journal.
+    /// Returns a feed that continues after `head`, the last change in the journal.
     #[must_use]
     pub fn new(head: Seq) -> Self {
-        Self(Mutex::new(Followers { told: head, of_device: HashMap::new(), of_all: Vec::new(), closed: false }))
+        Self(Mutex::new(Followers { published: head, of_device: HashMap::new(), of_all: Vec::new(), closed: false }))
     }
 
-    /// Follows the changes after the last one that was told.
+    /// Subscribes to the changes after the last published one.
     #[must_use]
-    pub fn follow(self: &Arc<Self>, interest: FeedFilter, keep: QueueContent) -> FollowHandle {
+    pub fn follow(self: &Arc<Self>, filter: FeedFilter, content: QueueContent) -> FollowHandle {
         let mut followers = self.0.lock();
         let queue = Mutex::new(Queue { closed: followers.closed, ..Queue::default() });
-        let follower = Arc::new(Follower { interest, keep, queue, ready: Notify::new() });
-        match &follower.interest.device {
+        let follower = Arc::new(Follower { filter, content, queue, ready: Notify::new() });
+        match &follower.filter.device {
             Some(device) => followers.of_device.entry(device.clone()).or_default().push(follower.clone()),
             None => followers.of_all.push(follower.clone()),
         }
-        FollowHandle { changes: self.clone(), follower, since: followers.told }
+        FollowHandle { changes: self.clone(), follower, since: followers.published }
     }
 
-    /// Ends every follower once it has been told what waits for it.
+    /// Ends every subscription once its queue is empty.
     pub fn close(&self) {
         let mut followers = self.0.lock();
         followers.closed = true;
@@ -161,7 +161,7 @@ impl Changes {
     fn leave(&self, follower: &Arc<Follower>) {
         let mut followers = self.0.lock();
         let left = |others: &mut Vec<Arc<Follower>>| others.retain(|other| !Arc::ptr_eq(other, follower));
-        match &follower.interest.device {
+        match &follower.filter.device {
             None => left(&mut followers.of_all),
             Some(device) => {
                 if let Some(others) = followers.of_device.get_mut(device) {
@@ -176,25 +176,25 @@ impl Changes {
 }
 
 impl Notifier for Arc<Changes> {
-    fn announce(&mut self, outcome: &Outcome, _: &dyn Requester) {
-        let Ok(applied) = &outcome.result else { return };
+    fn announce(&mut self, Outcome { envelope, result }: Outcome<'_>, _: &dyn Requester) {
+        let Ok(applied) = result else { return };
         let Some(seq) = applied.seq else { return };
         let mut followers = self.0.lock();
-        followers.told = seq;
-        let of_device = followers.of_device.get(&outcome.key.device);
+        followers.published = seq;
+        let of_device = followers.of_device.get(&envelope.key.device);
         let mut followers = of_device.into_iter().flatten().chain(&followers.of_all).peekable();
         if followers.peek().is_none() {
             return;
         }
         let touched = |name| applied.changes.iter().any(|change| change.path.section == name);
         let sections = SectionName::ALL.map(|name| touched(name).then_some(name));
-        let mut told = None;
-        for follower in followers.filter(|follower| follower.interest.may_care(&outcome.key, &sections)) {
-            match follower.keep {
+        let mut event = None;
+        for follower in followers.filter(|follower| follower.filter.may_match(&envelope.key, &sections)) {
+            match follower.content {
                 QueueContent::Newest => follower.replace(&applied.after),
                 QueueContent::All { bytes_max } => {
-                    follower
-                        .push(told.get_or_insert_with(|| Arc::new(ChangeEvent::of(outcome, seq, applied))), bytes_max);
+                    let event = event.get_or_insert_with(|| Arc::new(ChangeEvent::new(envelope, seq, applied)));
+                    follower.push(event, bytes_max);
                 }
             }
         }
@@ -202,27 +202,27 @@ impl Notifier for Arc<Changes> {
 }
 
 impl FeedFilter {
-    /// Whether it cares about `told`.
+    /// Returns true if `event` matches.
     #[must_use]
-    pub fn cares(&self, told: &ChangeEvent) -> bool {
-        self.device.as_ref().is_none_or(|device| *device == told.key.device)
-            && self.names(&told.key)
-            && (self.paths.is_empty() || told.changes.iter().any(|change| self.meets_one(change)))
+    pub fn cares(&self, event: &ChangeEvent) -> bool {
+        self.device.as_ref().is_none_or(|device| *device == event.key.device)
+            && self.names(&event.key)
+            && (self.paths.is_empty() || event.changes.iter().any(|change| self.meets_one(change)))
     }
 
-    /// Whether it may care about a change in `sections` of `key`. Paths are compared by who is told: all who follow a
-    /// device are asked this on one thread.
-    fn may_care(&self, key: &ShadowKey, sections: &[Option<SectionName>]) -> bool {
+    /// Returns false if no change in `sections` of `key` matches. The notifier thread asks this for every follower of a
+    /// device; the follower compares the paths itself.
+    fn may_match(&self, key: &ShadowKey, sections: &[Option<SectionName>]) -> bool {
         let met = |path: &Pointer| sections.contains(&Some(path.section));
         self.names(key) && (self.paths.is_empty() || self.paths.iter().any(met))
     }
 
-    /// Whether what `reader` may see of a change is what it cares about: it must not find out by its paths that
-    /// something changed which it may not see.
+    /// Returns true if the part of `event` that `reader` may read matches. So the paths of a filter do not reveal
+    /// changes that the reader may not read.
     #[must_use]
-    pub fn cares_as(&self, told: &ChangeEvent, reader: &Projection) -> bool {
-        let seen = |change| reader.change(change).is_some_and(|seen| self.meets_one(&seen));
-        self.paths.is_empty() || told.changes.iter().any(seen)
+    pub fn cares_as(&self, event: &ChangeEvent, reader: &Projection) -> bool {
+        let visible = |change| reader.change(change).is_some_and(|visible| self.meets_one(&visible));
+        self.paths.is_empty() || event.changes.iter().any(visible)
     }
 
     fn names(&self, key: &ShadowKey) -> bool {
@@ -240,17 +240,17 @@ impl Follower {
         self.ready.notify_one();
     }
 
-    fn push(&self, told: &Arc<ChangeEvent>, bytes_max: usize) {
+    fn push(&self, event: &Arc<ChangeEvent>, bytes_max: usize) {
         let mut queue = self.queue.lock();
         if queue.cut {
             return;
         }
-        if !queue.told.is_empty() && queue.bytes + told.bytes > bytes_max {
+        if !queue.changes.is_empty() && queue.bytes + event.bytes > bytes_max {
             queue.cut = true;
-            queue.told.clear();
+            queue.changes.clear();
         } else {
-            queue.bytes += told.bytes;
-            queue.told.push_back(told.clone());
+            queue.bytes += event.bytes;
+            queue.changes.push_back(event.clone());
         }
         drop(queue);
         self.ready.notify_one();
@@ -264,10 +264,10 @@ impl Follower {
         if let Some(document) = queue.newest.take() {
             return Some(Next::Newest(document));
         }
-        match queue.told.pop_front() {
-            Some(told) => {
-                queue.bytes = queue.bytes.saturating_sub(told.bytes);
-                Some(Next::Change(told))
+        match queue.changes.pop_front() {
+            Some(event) => {
+                queue.bytes = queue.bytes.saturating_sub(event.bytes);
+                Some(Next::Change(event))
             }
             None => queue.closed.then_some(Next::Closed),
         }
@@ -275,19 +275,19 @@ impl Follower {
 }
 
 impl FollowHandle {
-    /// Returns the newest change of the feed if nothing up to it waits here: all of them were handed out, or are none
-    /// that this follower may care about.
+    /// Returns the newest change of the feed if none up to it is queued here: each was taken, or does not match this
+    /// follower.
     #[must_use]
     pub fn position(&self) -> Option<Seq> {
         let followers = self.changes.0.lock();
         let queue = self.follower.queue.lock();
-        (queue.told.is_empty() && !queue.cut).then_some(followers.told)
+        (queue.changes.is_empty() && !queue.cut).then_some(followers.published)
     }
 
-    /// The next change, once there is one. May be dropped while it waits.
+    /// Waits for the next item. Cancel-safe.
     pub async fn next(&self) -> Next {
         loop {
-            // A permit that is left from before costs one more round.
+            // A permit left over from before costs one more round.
             if let Some(next) = self.follower.take() {
                 return next;
             }
@@ -303,15 +303,15 @@ impl Drop for FollowHandle {
 }
 
 impl ChangeEvent {
-    fn of(outcome: &Outcome, seq: Seq, applied: &crate::store::Applied) -> Self {
+    fn new(envelope: &Envelope, seq: Seq, applied: &Applied) -> Self {
         Self {
             seq,
-            key: outcome.key.clone(),
+            key: envelope.key.clone(),
             version: applied.after.version,
             etag: applied.after.etag,
             timestamp: applied.after.timestamp,
-            by: outcome.by.clone(),
-            client: outcome.client.clone(),
+            by: envelope.author.by.clone(),
+            client: envelope.client.clone(),
             deleted: applied.after.deleted,
             bytes: bytes(&applied.changes),
             changes: applied.changes.clone(),
@@ -319,7 +319,7 @@ impl ChangeEvent {
         }
     }
 
-    /// What it tells.
+    /// Returns the change for rendering.
     #[must_use]
     pub fn entry(&self) -> ChangeEntry<'_> {
         ChangeEntry {
@@ -334,7 +334,7 @@ impl ChangeEvent {
         }
     }
 
-    /// What `render` makes of it for those who see `projection`, made once for all of them.
+    /// Returns the rendering for readers with `projection`, which `render` makes once for all of them.
     #[must_use]
     pub fn rendered(&self, projection: &Projection, render: impl FnOnce(&Self) -> Bytes) -> Bytes {
         let mut rendered = self.rendered.lock();
@@ -367,7 +367,7 @@ impl From<JournalEntry> for ChangeEvent {
     }
 }
 
-/// About the memory that these changes take, twice: what is rendered of them takes as much.
+/// Returns twice the approximate memory of `changes`, since their rendering takes as much again.
 fn bytes(changes: &[Change]) -> usize {
     let of = |change: &Change| {
         let value = match &change.effect {
@@ -380,7 +380,7 @@ fn bytes(changes: &[Change]) -> usize {
     512 + 2 * changes.iter().map(of).sum::<usize>()
 }
 
-/// About the memory that it takes.
+/// Returns the approximate memory of `value`.
 fn memory(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 16,
@@ -397,18 +397,14 @@ mod tests {
     use super::*;
     use crate::{
         engine::AcceptedCommand,
-        shadow::{Command, Delete, Disposition, Rejection},
-        store::Applied,
+        observability::request_id::RequestId,
+        shadow::{Command, Delete, Disposition, Rejection, tests::sender},
         wire::ClientToken,
     };
 
     struct IgnoringRequester;
 
     impl Requester for IgnoringRequester {
-        fn session(&self) -> Option<u64> {
-            None
-        }
-
         fn client_token(&self) -> Option<&ClientToken> {
             None
         }
@@ -416,12 +412,19 @@ mod tests {
         fn on_outcome(self: Box<Self>, _: Result<AcceptedCommand<'_>, &Rejection>, _: Timestamp) {}
     }
 
-    /// Each change that waited for a slow reader held the whole document it had made, of which its bytes said nothing.
+    /// Each queued change once held the whole resulting document, which its bytes did not count.
     #[test]
-    fn no_documents_wait_but_the_one_that_is_asked_for() {
+    fn a_queue_of_changes_holds_no_documents() {
         let changes = Arc::new(Changes::new(Seq(0)));
         let all = changes.follow(FeedFilter::default(), QueueContent::All { bytes_max: usize::MAX });
         let newest = changes.follow(FeedFilter::default(), QueueContent::Newest);
+        let envelope = Envelope {
+            key: ShadowKey::classic(DeviceId::new("d").expect("a name")),
+            command: Command::Delete(Delete::default()),
+            author: sender("p"),
+            id: RequestId::next(),
+            client: "c".into(),
+        };
         let documents = [(); 3].map(|()| Arc::new(Document::absent()));
         for (seq, after) in (1..).map(Seq).zip(&documents) {
             let applied = Applied {
@@ -432,16 +435,13 @@ mod tests {
                 rebased_from: None,
                 manner: Disposition::Applied,
             };
-            let outcome = Outcome {
-                key: ShadowKey::classic(DeviceId::new("d").expect("a name")),
-                command: Command::Delete(Delete::default()),
-                by: "p".into(),
-                client: "c".into(),
-                result: Ok(applied),
-            };
-            changes.clone().announce(&outcome, &IgnoringRequester);
+            changes.clone().announce(Outcome { envelope: &envelope, result: Ok(&applied) }, &IgnoringRequester);
         }
-        assert_eq!((all.position(), newest.position()), (None, Some(Seq(3))), "three wait for the one, none here");
+        assert_eq!(
+            (all.position(), newest.position()),
+            (None, Some(Seq(3))),
+            "three changes are queued for one follower, none for the other"
+        );
         assert_eq!(documents.each_ref().map(Arc::strong_count), [1, 1, 2]);
         let next = newest.follower.take();
         assert!(matches!(&next, Some(Next::Newest(document)) if Arc::ptr_eq(document, &documents[2])), "{next:?}");

@@ -9,41 +9,35 @@ use crate::{
     clock::Clock,
     engine::{
         conflict_base::{ConflictBaseLookup, PendingRefusal},
-        refusals::Refusals,
+        refusals::{Refusals, refused_entry},
         submission::{AcceptedCommand, PendingReply, Requester, log_refusal},
     },
     observability::metrics::{Label, OutcomeCounters},
-    shadow::{Command, Disposition, Rejection, ShadowKey},
-    store::{self, Applied, HistoryReader, QueueReservation, QueuedCommand},
+    shadow::{Command, Disposition, Rejection},
+    store::{self, Applied, Envelope, HistoryReader, QueueReservation},
 };
 
 /// A receiver of decided commands, such as the fan-out to MQTT subscribers.
 pub trait Notifier: Send {
     /// Called for every decided command in the order of the journal, including no-ops and refusals.
-    fn announce(&mut self, outcome: &Outcome, requester: &dyn Requester);
+    fn announce(&mut self, outcome: Outcome<'_>, requester: &dyn Requester);
 }
 
 /// Calls the first, then the second.
 impl<A: Notifier, B: Notifier> Notifier for (A, B) {
-    fn announce(&mut self, outcome: &Outcome, requester: &dyn Requester) {
+    fn announce(&mut self, outcome: Outcome<'_>, requester: &dyn Requester) {
         self.0.announce(outcome, requester);
         self.1.announce(outcome, requester);
     }
 }
 
 /// A decided command: accepted and durable, or refused without effect.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The shadow.
-    pub key: ShadowKey,
-    /// The command.
-    pub command: Command,
-    /// The principal of the sender.
-    pub by: Arc<str>,
-    /// The client of the sender.
-    pub client: Arc<str>,
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome<'a> {
+    /// The command with its address and its author.
+    pub envelope: &'a Envelope,
     /// The effect, or the reason of the refusal.
-    pub result: Result<Applied, Rejection>,
+    pub result: Result<&'a Applied, &'a Rejection>,
 }
 
 /// The outcomes of one commit, and their reserved queue memory.
@@ -68,28 +62,27 @@ impl Outcomes {
             for (batch, _reservation) in batches {
                 let now = clock.now();
                 outcomes.count(&batch.iter().map(|outcome| label(outcome)).collect::<Vec<_>>());
-                for store::Outcome { queued, result, against } in batch {
-                    let QueuedCommand { key, command, sender, id, client, context } = queued;
-                    let PendingReply { requester, queued: _queued } = context;
-                    let outcome = Outcome { key, command, by: sender.by, client, result };
-                    if let Err(rejection) = &outcome.result {
-                        log_refusal(id, &outcome.key, &outcome.by, &outcome.client, rejection);
+                for store::Outcome { envelope, context, result, against } in batch {
+                    let PendingReply { requester, principal: _permit } = context;
+                    if let Err(rejection) = &result {
+                        let Envelope { key, command, author, id, client } = &envelope;
+                        log_refusal(*id, key, &author.by, client, rejection);
+                        if !command.is_dry_run() {
+                            let entry = refused_entry(key, &author.by, client, requester.via(), rejection, now);
+                            refusals.note(key, entry);
+                        }
                     }
-                    if let Err(rejection) = &outcome.result
-                        && !outcome.command.is_dry_run()
-                    {
-                        let Outcome { key, by, client, .. } = &outcome;
-                        refusals.note(key, by, client, requester.via(), rejection, now);
-                    }
-                    notifier.announce(&outcome, &*requester);
-                    let Outcome { key, command, result, .. } = outcome;
+                    notifier.announce(Outcome { envelope: &envelope, result: result.as_ref() }, &*requester);
                     match (result, against) {
                         (Ok(applied), _) => {
-                            requester.on_outcome(Ok(AcceptedCommand { command: &command, applied: &applied }), now)
+                            let accepted = AcceptedCommand { command: &envelope.command, applied: &applied };
+                            requester.on_outcome(Ok(accepted), now);
                         }
                         (Err(rejection), None) => requester.on_outcome(Err(&rejection), now),
                         (Err(rejection), Some(against)) => {
-                            conflict_base.tell(PendingRefusal { key, rejection, against, requester }, &command, now);
+                            let Envelope { key, command, .. } = envelope;
+                            let refusal = PendingRefusal { key, rejection, against, requester };
+                            conflict_base.complete(refusal, &command, now);
                         }
                     }
                 }
@@ -100,7 +93,7 @@ impl Outcomes {
 
 /// Returns the operation and its end, as labels for metrics.
 fn label<C>(outcome: &store::Outcome<C>) -> Label {
-    let operation = match outcome.queued.command {
+    let operation = match outcome.envelope.command {
         Command::Update(_) | Command::Patch(_) => "update",
         Command::Delete(_) => "delete",
     };

@@ -1,46 +1,65 @@
-//! Reads of committed documents, lists, the journal and the history. They bypass the queue of commands.
+//! Reads of committed documents, earlier versions, lists, the journal and the history. They bypass the queue of
+//! commands.
+//!
+//! A read that walks the disk takes a `turn`, such as a permit of [`Principals::reading`]. It is kept until the walk
+//! ends, even if the caller stops waiting, because a walk that has begun goes on.
+//!
+//! [`Principals::reading`]: crate::admission::Principals::reading
+
+use std::sync::Arc;
 
 use crate::{
-    engine::{AtVersion, Service, former, rejection, submission::PendingReply},
+    engine::{Service, rejection, submission::PendingReply},
     observability::request_id::RequestId,
-    shadow::{DeviceId, Rejection, ShadowKey, ShadowName, Version},
-    store::{History, JournalEntry, JournalPage, Listed, Seq, Store, StoreError, StoredShadow},
+    shadow::{DeviceId, Document, PreviousVersion, Rejection, ShadowKey, ShadowName, Version},
+    store::{History, HistoryReader, JournalEntry, JournalPage, Listed, Seq, Store, StoreError, StoredShadow},
 };
 
+/// The result of looking up a version.
+#[derive(Clone, Debug)]
+pub enum AtVersion {
+    /// The document; a tombstone if that version was a deletion.
+    Found(Arc<Document>),
+    /// The version does not exist yet. Holds the current one.
+    Later(Version),
+    /// The version is no longer kept, or too many versions back.
+    Gone,
+}
+
 impl Service {
-    /// The newest committed document of `key` if it is in memory.
+    /// Returns the newest committed document of `key` if it is in memory.
     #[must_use]
     pub fn cached(&self, key: &ShadowKey) -> Option<StoredShadow> {
         self.store.cached(key)
     }
 
-    /// The newest committed document of `key`.
+    /// Returns the newest committed document of `key`.
     ///
     /// # Errors
     ///
-    /// [`Rejection::Internal`] if it cannot be read; the log says why.
+    /// [`Rejection::Internal`] if it cannot be read; the log has the reason.
     pub async fn read(&self, key: &ShadowKey) -> Result<StoredShadow, Rejection> {
-        if let Some(held) = self.cached(key) {
-            return Ok(held);
+        if let Some(stored) = self.cached(key) {
+            return Ok(stored);
         }
         let key = key.clone();
         self.blocking(move |store| store.read(&key)).await
     }
 
-    /// As [`Service::read`], but `None` if the record is damaged: reading it again is of no use.
+    /// Returns the same as [`Service::read`], but `None` for a damaged record, which no retry can read.
     ///
     /// # Errors
     ///
     /// As [`Service::read`].
     pub async fn read_if_sound(&self, key: &ShadowKey) -> Result<Option<StoredShadow>, Rejection> {
-        if let Some(held) = self.cached(key) {
-            return Ok(Some(held));
+        if let Some(stored) = self.cached(key) {
+            return Ok(Some(stored));
         }
         let key = key.clone();
         self.blocking(move |store| unless_damaged(store.read(&key))).await
     }
 
-    /// The shadows after `after` in the order of their keys, deleted ones among them; none: there are no more.
+    /// Returns the shadows after `after` in key order, including deleted ones; none if there are no more.
     ///
     /// # Errors
     ///
@@ -49,7 +68,7 @@ impl Service {
         self.blocking(move |store| store.list(after.as_ref(), limit)).await
     }
 
-    /// The journal after `after`.
+    /// Returns the journal entries after `after`.
     ///
     /// # Errors
     ///
@@ -58,7 +77,7 @@ impl Service {
         self.blocking(move |store| store.journal(after, limit)).await
     }
 
-    /// As [`Service::journal`], but `None` if an entry is damaged.
+    /// Returns the same as [`Service::journal`], but `None` if an entry is damaged.
     ///
     /// # Errors
     ///
@@ -67,8 +86,8 @@ impl Service {
         self.blocking(move |store| unless_damaged(store.journal(after, limit))).await
     }
 
-    /// The change of `key` that made the newest version below `before`; `None` if it is not kept, or an entry on the
-    /// way there is damaged.
+    /// Returns the change of `key` that made the newest version below `before`; `None` if it is not kept, or an entry on
+    /// the way there is damaged.
     ///
     /// # Errors
     ///
@@ -79,9 +98,8 @@ impl Service {
         Ok(history.await?.flatten().and_then(|mut history| history.entries.pop()))
     }
 
-    /// The changes of `key` that made versions below `before`, newest first, from the newest or the entry `from` of it;
-    /// `None` if `from` is none of its entries. `turn` is held until they are found, even if nobody waits for them any
-    /// more: a walk that has begun goes on.
+    /// Returns the changes of `key` that made versions below `before`, newest first, starting at the newest or at its
+    /// entry `from`; `None` if `from` is no entry of `key`.
     ///
     /// # Errors
     ///
@@ -98,8 +116,8 @@ impl Service {
         self.blocking(move |store| during(turn, || store.history(&key, from, Some(before), limit))).await
     }
 
-    /// The place of the journal from which a reader of the shadows of `device` that has everything up to `after` can go
-    /// on without missing anything; `None` if there is none. `turn` is held as in [`Service::history`].
+    /// Returns the position in the journal from which a reader of the shadows of `device` that has everything up to
+    /// `after` can continue without a gap; `None` if there is none.
     ///
     /// # Errors
     ///
@@ -114,7 +132,7 @@ impl Service {
         self.blocking(move |store| during(turn, || store.resume(device, name, after))).await
     }
 
-    /// `key` as it was at `version`, which is at least 1; `turn` is held as in [`Service::history`].
+    /// Returns `key` at `version`, which is at least 1.
     ///
     /// # Errors
     ///
@@ -126,7 +144,7 @@ impl Service {
         turn: impl Send + 'static,
     ) -> Result<AtVersion, Rejection> {
         let key = key.clone();
-        self.blocking(move |store| during(turn, || former::at(&store.past(), &key, &store.read(&key)?, version))).await
+        self.blocking(move |store| during(turn, || at(&store.past(), &key, &store.read(&key)?, version))).await
     }
 
     async fn blocking<T: Send + 'static>(
@@ -144,20 +162,51 @@ impl Service {
     }
 }
 
-/// Holds `turn` for as long as `walk` takes.
+/// Walks back from `stored` to `version`, which is at least 1.
+pub(super) fn at(
+    past: &HistoryReader,
+    key: &ShadowKey,
+    stored: &StoredShadow,
+    version: Version,
+) -> Result<AtVersion, StoreError> {
+    let current = &stored.document;
+    match version {
+        _ if version > current.version => return Ok(AtVersion::Later(current.version)),
+        _ if version == current.version => return Ok(AtVersion::Found(current.clone())),
+        _ => {}
+    }
+    let (mut undoing, mut former) = (current.undoing(), None);
+    // The entry of the version itself has its timestamp.
+    let above = Version(version.0.saturating_sub(1));
+    let arrived = past.walk(key, stored, above, STEPS_MAX, |entry| match entry {
+        JournalEntry { version: newer, changes, .. } if *newer > version => undoing.undo(changes),
+        JournalEntry { version, timestamp, deleted, .. } => {
+            former = Some(PreviousVersion { version: *version, timestamp: *timestamp, deleted: *deleted });
+        }
+    })?;
+    match former.filter(|former| arrived && former.version == version) {
+        Some(former) => Ok(AtVersion::Found(Arc::new(undoing.arrive(former)))),
+        None => Ok(AtVersion::Gone),
+    }
+}
+
+/// Runs `walk` and drops `turn` after it.
 fn during<T>(turn: impl Send, walk: impl FnOnce() -> T) -> T {
     let walked = walk();
     drop(turn);
     walked
 }
 
-/// `None` for what is damaged; the log says what that is.
+/// Returns `None` for a damaged record, which is logged.
 fn unless_damaged<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match read {
         Err(error @ StoreError::Record { .. }) => {
-            tracing::error!(request = %RequestId::current(), %error, "what is damaged is passed over");
+            tracing::error!(request = %RequestId::current(), %error, "a damaged record is skipped");
             Ok(None)
         }
         read => read.map(Some),
     }
 }
+
+/// Most versions that are walked back.
+const STEPS_MAX: usize = 10_000;

@@ -1,8 +1,8 @@
-//! The last refusals of each shadow, in memory: "why did my update fail"; and the last ones of all shadows, for those
-//! who follow them.
+//! The last refusals of each shadow, in memory, to answer "why did my update fail", and the last refusals of all
+//! shadows, for clients that follow them.
 //!
-//! They are gone with the process, and those of the shadows that were refused longest ago go when there are too many
-//! shadows: anybody can be refused for any name.
+//! They end with the process. When too many shadows have refusals, those of the shadow refused longest ago are dropped,
+//! since any client can be refused for any name.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -19,22 +19,22 @@ use crate::{
     wire::{RefusedEntry, Via},
 };
 
-/// Refusals that are kept of one shadow.
+/// Most refusals kept of one shadow.
 const PER_SHADOW_MAX: usize = 32;
 
-/// Shadows of which they are kept.
+/// Most shadows whose refusals are kept.
 const SHADOWS_MAX: usize = 2048;
 
-/// Refusals of all shadows that are kept for those who follow them.
+/// Most refusals of all shadows kept for clients that follow them.
 const LATEST_MAX: usize = 1024;
 
-/// Characters kept of a text that a requester had a part in.
+/// Most characters kept of a text that the requester may have influenced.
 const TEXT_MAX: usize = 256;
 
-/// The refusals of late.
+/// The recent refusals.
 #[derive(Debug)]
 pub(super) struct Refusals {
-    /// Tells the positions of this process from those of an earlier one.
+    /// Distinguishes the positions of this process from those of an earlier one.
     run: u32,
     table: Mutex<RefusalTable>,
 }
@@ -42,14 +42,14 @@ pub(super) struct Refusals {
 #[derive(Debug, Default)]
 struct RefusalTable {
     shadows: HashMap<ShadowKey, (u64, VecDeque<Arc<RefusedEntry>>)>,
-    /// The shadows by when they were refused last.
+    /// The shadows by the turn of their last refusal.
     by_turn: BTreeMap<u64, ShadowKey>,
-    /// Of all shadows, oldest first, by turn.
+    /// The refusals of all shadows with their turn, oldest first.
     latest: VecDeque<(u64, ShadowKey, Arc<RefusedEntry>)>,
     turn: u64,
 }
 
-/// A place among the refusals: after those that were there when it was taken.
+/// A position in the sequence of refusals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RefusalPosition {
     run: u32,
@@ -84,17 +84,9 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Keeps a refusal.
-    pub(super) fn note(
-        &self,
-        key: &ShadowKey,
-        by: &Arc<str>,
-        client: &Arc<str>,
-        via: Via,
-        rejection: &Rejection,
-        now: Timestamp,
-    ) {
-        let entry = Arc::new(entry(key, by, client, via, rejection, now));
+    /// Records a refusal of a command for `key`.
+    pub(super) fn note(&self, key: &ShadowKey, entry: RefusedEntry) {
+        let entry = Arc::new(entry);
         let mut table = self.table.lock();
         table.turn += 1;
         let turn = table.turn;
@@ -115,7 +107,7 @@ impl Refusals {
         }
     }
 
-    /// Those of `key`, newest first.
+    /// Returns the refusals of `key`, newest first.
     pub(super) fn of(&self, key: &ShadowKey) -> Vec<RefusedEntry> {
         let table = self.table.lock();
         let kept = table.shadows.get(key).map_or_else(Vec::new, |(_, entries)| entries.iter().cloned().collect());
@@ -123,8 +115,8 @@ impl Refusals {
         kept.into_iter().map(Arc::unwrap_or_clone).collect()
     }
 
-    /// Those of all shadows after `position`, oldest first; without one, or with one of an earlier process, all that are
-    /// kept. Comes with the position after the newest of them.
+    /// Returns the refusals of all shadows after `position`, oldest first, and the position after them. Without a
+    /// position, or with one of an earlier process, returns all that are kept.
     pub(super) fn after(&self, position: Option<RefusalPosition>) -> (Vec<FollowedRefusal>, RefusalPosition) {
         let run = self.run;
         let since = position.filter(|position| position.run == run).map_or(0, |position| position.turn);
@@ -136,7 +128,8 @@ impl Refusals {
     }
 }
 
-fn entry(
+/// Returns the record of a refusal.
+pub(super) fn refused_entry(
     key: &ShadowKey,
     by: &Arc<str>,
     client: &Arc<str>,
@@ -181,11 +174,12 @@ mod tests {
 
     fn note(refusals: &Refusals, id: &str, n: u64) {
         let rejection = Rejection::InvalidJson { detail: "x".repeat(1000) };
-        refusals.note(&key(id), &"p".into(), &"c".into(), Via::Mqtt, &rejection, Timestamp(n));
+        let key = key(id);
+        refusals.note(&key, refused_entry(&key, &"p".into(), &"c".into(), Via::Mqtt, &rejection, Timestamp(n)));
     }
 
     #[test]
-    fn the_last_ones_are_kept_newest_first() {
+    fn keeps_the_last_refusals_of_a_shadow_newest_first() {
         let refusals = Refusals::default();
         (0..100).for_each(|n| note(&refusals, "d", n));
         let kept = refusals.of(&key("d"));
@@ -196,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn shadows_refused_longest_ago_go_first() {
+    fn drops_the_shadow_refused_longest_ago() {
         let refusals = Refusals::default();
         note(&refusals, "busy", 0);
         for n in 0..2 * SHADOWS_MAX as u64 {
@@ -214,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_of_all_shadows_are_followed_from_a_position() {
+    fn returns_refusals_of_all_shadows_after_a_position() {
         let refusals = Refusals::default();
         let devices = |position| -> Vec<String> {
             refusals.after(position).0.iter().map(|(_, key, _)| key.device.as_str().to_owned()).collect()
@@ -229,7 +223,7 @@ mod tests {
         assert_eq!(devices(Some(found.first().unwrap().0)), ["a"]);
         assert_eq!(devices(Some(end)), [""; 0]);
         assert_eq!(end.to_string().parse(), Ok(end));
-        // A position of another process says nothing of this one: all of this one is new.
+        // For a position of another process, all refusals are new.
         let other = RefusalPosition { run: start.run.wrapping_add(1), turn: u64::MAX };
         assert_eq!(devices(Some(other)), ["a", "b", "a"]);
         assert_eq!(["", "-", "x-1", "1-", "1-x", "100000000-1"].map(str::parse::<RefusalPosition>), [Err(()); 6]);

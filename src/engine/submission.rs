@@ -1,22 +1,55 @@
-//! Commands on their way from a front end to the writer.
+//! The way of a command from a front end to the writer.
+//!
+//! [`Service::take`] is the only way in, for requests over MQTT and HTTP and for wills. In this order:
+//!
+//! 1. The quotas of the principal. A request over one is neither counted nor submitted.
+//! 2. Memory in the queue: first in the principal's share, then in the whole queue.
+//! 3. The payload and the rights of its author, which the front end reads ([`IncomingRequest::parse`]).
+//! 4. The quota of writes to the shadow, so a request without rights does not count against it.
 
-use std::{sync::Arc, time::Instant};
+use std::{any::Any, pin::Pin, sync::Arc, time::Instant};
 
 use crate::{
-    admission::{PrincipalPermit, Quotas},
+    admission::{Admitted, PrincipalPermit, PrincipalQuota, Quotas},
+    auth::Principal,
     clock::Clock,
-    engine::unavailable,
+    engine::{Service, rejection, unavailable},
     observability::request_id::RequestId,
-    shadow::{Command, Rejection, Sender, ShadowKey, Timestamp},
-    store::{self, Applied, QueuedCommand},
+    shadow::{Command, Rejection, ShadowKey, Timestamp},
+    store::{self, Applied, COMMAND_OVERHEAD_BYTES, Envelope, QueuedCommand},
     wire::{ClientToken, Via},
 };
 
-/// The sender of a command, which receives its outcome.
-pub trait Requester: Send {
-    /// Returns the number of the MQTT session that sent the request, if one did.
-    fn session(&self) -> Option<u64>;
+/// A request to change a shadow, as a front end received it. Its payload is not parsed, since the result may take many
+/// times as much memory.
+pub trait IncomingRequest: Sized {
+    /// The parsed and authorized command, with the data for its reply.
+    type Parsed;
+    /// The reason of a refusal: a rejection, or an answer of the front end's own.
+    type Refusal: From<Rejection>;
 
+    /// Returns the shadow.
+    fn key(&self) -> &ShadowKey;
+
+    /// Returns the approximate memory of the parsed request, as [`wire::weight`] estimates it.
+    ///
+    /// [`wire::weight`]: crate::wire::weight
+    fn weight(&self) -> usize;
+
+    /// Parses the payload and checks the rights of the author. `None`: the request does not concern the writer.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the request is not submitted.
+    fn parse(&mut self) -> Result<Option<Self::Parsed>, Self::Refusal>;
+
+    /// Returns the command with its address and author, and the receiver of its outcome. The receiver keeps `admitted`
+    /// until it reports the outcome.
+    fn into_command(self, parsed: Self::Parsed, admitted: Admitted) -> (Envelope, Box<dyn Requester>);
+}
+
+/// The sender of a command, which receives its outcome.
+pub trait Requester: Any + Send {
     /// Returns the protocol of the request.
     fn via(&self) -> Via {
         Via::Mqtt
@@ -24,11 +57,6 @@ pub trait Requester: Send {
 
     /// Returns the client token of the request.
     fn client_token(&self) -> Option<&ClientToken>;
-
-    /// Returns false if nothing sent to the requester because of this request may contain metadata.
-    fn wants_metadata(&self) -> bool {
-        true
-    }
 
     /// Receives the outcome. Called once, after the outcome is durable and its events are published. A version conflict
     /// may arrive after later outcomes, because its conflicting values are looked up first.
@@ -44,61 +72,168 @@ pub struct AcceptedCommand<'a> {
     pub applied: &'a Applied,
 }
 
-/// A command with everything that the writer and the notifier need.
-pub struct Submission {
-    /// The shadow.
-    pub key: ShadowKey,
-    /// The command.
-    pub command: Command,
-    /// The sender and its rights on the shadow: the result of [`Access::admit`] for `command`.
-    ///
-    /// [`Access::admit`]: crate::auth::Access::admit
-    pub sender: Sender,
-    /// The id in the log.
-    pub id: RequestId,
-    /// The client, for the history.
-    pub client: Arc<str>,
-    /// The receiver of the outcome.
-    pub requester: Box<dyn Requester>,
+/// A request that [`Service::take`] did not refuse.
+pub enum Taken<R> {
+    /// Its requester receives the outcome.
+    Submitted,
+    /// The queue is full.
+    AwaitingPermit(AwaitingPermit<R>),
 }
 
-/// Reserved memory in the queue for one submission.
+/// A request that was not submitted.
+pub struct RefusedRequest<R: IncomingRequest> {
+    /// The request.
+    pub request: R,
+    /// The reason.
+    pub refusal: R::Refusal,
+    /// True if the request exceeds a quota of its principal. Its payload was not parsed.
+    pub is_over_quota: bool,
+}
+
+/// A request that waits for memory in the queue. It keeps its place among those that wait.
+pub struct AwaitingPermit<R> {
+    request: R,
+    admitted: Admitted,
+    permit: Pin<Box<dyn Future<Output = Result<Permit, Rejection>> + Send>>,
+}
+
+/// Reserved memory in the queue for one command.
 pub struct Permit {
-    pub(super) room: store::Permit<PendingReply>,
-    pub(super) queued: PrincipalPermit,
-    pub(super) quotas: Arc<Quotas>,
-    pub(super) clock: Clock,
+    reservation: store::Permit<PendingReply>,
+    principal: PrincipalPermit,
+    quotas: Arc<Quotas>,
+    clock: Clock,
 }
 
 /// The requester of a queued command, and the queue memory charged to its principal.
 pub(super) struct PendingReply {
     pub(super) requester: Box<dyn Requester>,
-    pub(super) queued: PrincipalPermit,
+    pub(super) principal: PrincipalPermit,
 }
 
-impl Submission {
-    /// Answers the requester with `rejection`.
-    fn refuse(self, rejection: Rejection, now: Timestamp) {
-        log_refusal(self.id, &self.key, &self.sender.by, &self.client, &rejection);
-        self.requester.on_outcome(Err(&rejection), now);
+impl Service {
+    /// Takes a request of `principal` from its quotas to the queue. Returns at once: if the queue is full, the caller
+    /// waits for memory with [`AwaitingPermit`].
+    ///
+    /// # Errors
+    ///
+    /// The request and the reason of its refusal.
+    pub fn take<R: IncomingRequest>(
+        self: &Arc<Self>,
+        request: R,
+        principal: &Principal,
+        quota: &Arc<PrincipalQuota>,
+    ) -> Result<Taken<R>, RefusedRequest<R>> {
+        let admitted = match self.admit(principal, request.key()) {
+            Ok(admitted) => admitted,
+            Err(rejection) => return Err(RefusedRequest { request, refusal: rejection.into(), is_over_quota: true }),
+        };
+        let weight = request.weight();
+        match self.try_reserve(quota, weight) {
+            Some(permit) => permit.submit(request, admitted).map(|()| Taken::Submitted),
+            None => {
+                let (service, quota) = (self.clone(), quota.clone());
+                let permit = Box::pin(async move { service.reserve(&quota, weight).await });
+                Ok(Taken::AwaitingPermit(AwaitingPermit { request, admitted, permit }))
+            }
+        }
+    }
+
+    /// Reserves memory for a command of about `bytes` of `principal`; `None` if there is too little now.
+    #[must_use]
+    pub(crate) fn try_reserve(&self, principal: &Arc<PrincipalQuota>, bytes: usize) -> Option<Permit> {
+        let permit = principal.try_queue(bytes.saturating_add(COMMAND_OVERHEAD_BYTES))?;
+        Some(self.permit(permit, self.store.try_reserve(bytes)?))
+    }
+
+    /// Waits for memory for a command of about `bytes` of `principal`: first in the principal's share, then in the
+    /// whole queue.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::Unavailable`]: the service is ending.
+    pub(super) async fn reserve(&self, principal: &Arc<PrincipalQuota>, bytes: usize) -> Result<Permit, Rejection> {
+        let permit = principal.queue(bytes.saturating_add(COMMAND_OVERHEAD_BYTES)).await;
+        Ok(self.permit(permit, self.store.reserve(bytes).await.map_err(rejection)?))
+    }
+
+    fn permit(&self, principal: PrincipalPermit, reservation: store::Permit<PendingReply>) -> Permit {
+        Permit { reservation, principal, quotas: self.quotas.clone(), clock: self.clock.clone() }
+    }
+}
+
+impl<R: IncomingRequest> AwaitingPermit<R> {
+    /// Returns the request.
+    pub fn request(&self) -> &R {
+        &self.request
+    }
+
+    /// Waits until memory is reserved. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::Unavailable`]: the service is ending.
+    pub async fn reserved(&mut self) -> Result<Permit, Rejection> {
+        self.permit.as_mut().await
+    }
+
+    /// Parses and submits the request with the result of [`AwaitingPermit::reserved`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::take`].
+    pub fn resume(self, permit: Result<Permit, Rejection>) -> Result<(), RefusedRequest<R>> {
+        match permit {
+            Ok(permit) => permit.submit(self.request, self.admitted),
+            Err(rejection) => {
+                Err(RefusedRequest { request: self.request, refusal: rejection.into(), is_over_quota: false })
+            }
+        }
+    }
+
+    /// Waits until memory is reserved, then parses and submits the request.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::take`].
+    pub async fn finish(mut self) -> Result<(), RefusedRequest<R>> {
+        let permit = self.reserved().await;
+        self.resume(permit)
     }
 }
 
 impl Permit {
-    /// Queues `submission` behind all earlier ones. It is refused at once if its shadow exceeds its quota of writes.
-    pub fn submit(self, submission: Submission) {
-        if let Err(rejection) = self.quotas.admit_write(&submission.key, Instant::now()) {
-            return submission.refuse(rejection, self.clock.now());
+    fn submit<R: IncomingRequest>(self, mut request: R, admitted: Admitted) -> Result<(), RefusedRequest<R>> {
+        match request.parse() {
+            Ok(None) => {}
+            Ok(Some(parsed)) => {
+                let (envelope, requester) = request.into_command(parsed, admitted);
+                self.send(envelope, requester);
+            }
+            Err(refusal) => return Err(RefusedRequest { request, refusal, is_over_quota: false }),
         }
-        let Submission { key, command, sender, id, client, requester } = submission;
-        let context = PendingReply { requester, queued: self.queued };
-        let queued = QueuedCommand { key, command, sender, id, client, context };
-        if let Err(unsent) = self.room.send(queued) {
-            let QueuedCommand { key, command, sender, id, client, context: PendingReply { requester, .. } } = *unsent;
-            let submission = Submission { key, command, sender, id, client, requester };
-            submission.refuse(unavailable(), self.clock.now());
+        Ok(())
+    }
+
+    /// Queues a command behind all earlier ones. It is refused at once if its shadow exceeds its quota of writes.
+    pub(super) fn send(self, envelope: Envelope, requester: Box<dyn Requester>) {
+        let Self { reservation, principal, quotas, clock } = self;
+        if let Err(rejection) = quotas.admit_write(&envelope.key, Instant::now()) {
+            return refuse(&envelope, requester, &rejection, clock.now());
+        }
+        let context = PendingReply { requester, principal };
+        if let Err(unsent) = reservation.send(QueuedCommand { envelope, context }) {
+            let QueuedCommand { envelope, context } = *unsent;
+            refuse(&envelope, context.requester, &unavailable(), clock.now());
         }
     }
+}
+
+/// Answers the requester of a command that does not reach the writer.
+fn refuse(envelope: &Envelope, requester: Box<dyn Requester>, rejection: &Rejection, now: Timestamp) {
+    let Envelope { key, author, id, client, .. } = envelope;
+    log_refusal(*id, key, &author.by, client, rejection);
+    requester.on_outcome(Err(rejection), now);
 }
 
 /// Logs a refusal: at debug if it is the client's fault, at error if it is ours.

@@ -1,8 +1,9 @@
-//! Tests of quotas, refusals and permits around the engine.
+//! Tests of submission, refusals and permits of the engine.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::{
+    cell::Cell,
     sync::mpsc,
     thread::{self, ThreadId},
     time::Duration,
@@ -12,18 +13,17 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::{
+    auth::Principal,
     config::Limits,
     observability::request_id::RequestId,
-    shadow::{Command, Delete, DeviceId, Version, tests::sender},
+    shadow::{Command, Delete, DeviceId, Sender, Version, tests::sender},
     wire::ClientToken,
 };
+
+/// A requester that reports the time of its outcome.
 struct ReportedTime(mpsc::Sender<Timestamp>);
 
 impl Requester for ReportedTime {
-    fn session(&self) -> Option<u64> {
-        None
-    }
-
     fn client_token(&self) -> Option<&ClientToken> {
         None
     }
@@ -33,63 +33,130 @@ impl Requester for ReportedTime {
     }
 }
 
-fn deletion(outcomes: &mpsc::Sender<Timestamp>) -> Submission {
-    Submission {
+fn deletion() -> Envelope {
+    Envelope {
         key: ShadowKey::classic(DeviceId::new("d").unwrap()),
         command: Command::Delete(Delete::default()),
-        sender: sender("p"),
+        author: sender("p"),
         id: RequestId::current(),
         client: "c".into(),
-        requester: Box::new(ReportedTime(outcomes.clone())),
     }
 }
 
-/// One principal that sent more than can be decided stood in the queue before all others. It has a part of the
-/// queue, which it gets back when its requests were told.
+fn requester(outcomes: &mpsc::Sender<Timestamp>) -> Box<dyn Requester> {
+    Box::new(ReportedTime(outcomes.clone()))
+}
+
+/// A deletion that counts how often it is parsed.
+#[derive(Debug)]
+struct Deletion<'a> {
+    envelope: Box<Envelope>,
+    weight: usize,
+    is_forbidden: bool,
+    parsed: &'a Cell<usize>,
+}
+
+impl IncomingRequest for Deletion<'_> {
+    type Parsed = (Command, Sender);
+    type Refusal = Rejection;
+
+    fn key(&self) -> &ShadowKey {
+        &self.envelope.key
+    }
+
+    fn weight(&self) -> usize {
+        self.weight
+    }
+
+    fn parse(&mut self) -> Result<Option<(Command, Sender)>, Rejection> {
+        self.parsed.set(self.parsed.get() + 1);
+        if self.is_forbidden {
+            return Err(Rejection::Forbidden { what: "delete".to_owned() });
+        }
+        Ok(Some((self.envelope.command.clone(), self.envelope.author.clone())))
+    }
+
+    fn into_command(self, (command, author): (Command, Sender), _: Admitted) -> (Envelope, Box<dyn Requester>) {
+        (Envelope { command, author, ..*self.envelope }, requester(&mpsc::channel().0))
+    }
+}
+
+/// A payload is parsed only with memory reserved, a refused request leaves no trace in queue or quotas, and one over a
+/// quota is not parsed at all.
 #[test]
-fn a_principal_has_a_part_of_the_queue() {
+fn takes_a_request_from_quota_over_reservation_to_the_queue() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = Limits { requests_in_flight_max: 1, ..Limits::default() };
+    let options = StoreOptions { free_disk_min: 0, ..StoreOptions::new(directory.path().join("store")) };
+    let queue = options.queue_bytes_max;
+    let (service, _outcomes) = Service::open(options, Arc::new(Quotas::new(&limits)), Clock::system()).unwrap();
+    let (service, principal) = (Arc::new(service), Principal::named("p").unwrap());
+    let quota = service.quotas().principals.of(principal.name(), Instant::now());
+    let parsed = Cell::new(0);
+    let request =
+        |weight, is_forbidden| Deletion { envelope: Box::new(deletion()), weight, is_forbidden, parsed: &parsed };
+    let take = |weight, is_forbidden| service.take(request(weight, is_forbidden), &principal, &quota);
+
+    let Err(refused) = take(0, true) else { panic!("submitted without rights") };
+    assert!(!refused.is_over_quota && parsed.take() == 1);
+    assert_eq!(service.queue_bytes().0, 0, "its memory is released");
+
+    let full = service.try_reserve(&quota, queue / 2).unwrap();
+    let Ok(Taken::AwaitingPermit(waiting)) = take(queue / 2, false) else { panic!("the queue is full") };
+    let Err(refused) = take(0, false) else { panic!("one is in flight") };
+    assert!(refused.is_over_quota && matches!(refused.refusal, Rejection::TooManyRequests { .. }));
+    assert_eq!(parsed.get(), 0, "neither is parsed");
+    drop(full);
+    assert!(waiting.finish().now_or_never().unwrap().is_ok());
+    assert_eq!(parsed.take(), 1);
+    service.close();
+}
+
+/// A principal that sends faster than the writer decides once filled the whole queue. It has a share of the queue, which
+/// is released when its outcomes are reported.
+#[test]
+fn a_principal_has_a_share_of_the_queue() {
     let directory = tempfile::tempdir().unwrap();
     let options = StoreOptions { free_disk_min: 0, ..StoreOptions::new(directory.path().join("store")) };
     let queue = options.queue_bytes_max;
     let quotas = Arc::new(Quotas::new(&Limits::default()));
     let (service, decided) = Service::open(options, quotas.clone(), Clock::system()).unwrap();
     let [greedy, other] = ["greedy", "other"].map(|name| quotas.principals.of(&name.into(), Instant::now()));
-    let (told, _outcomes) = mpsc::channel();
+    let (sender, _outcomes) = mpsc::channel();
     let permit = service.try_reserve(&greedy, queue / 2).expect("nothing is queued");
     assert!(service.try_reserve(&greedy, 0).is_none(), "it has no more");
     assert!(service.reserve(&greedy, 0).now_or_never().is_none(), "and waits");
     assert!(service.reserve(&other, 0).now_or_never().is_some(), "for itself alone");
-    permit.submit(deletion(&told));
+    permit.send(deletion(), requester(&sender));
     service.close();
-    assert!(greedy.try_queue(1).is_none(), "decided, and not told yet");
+    assert!(greedy.try_queue(1).is_none(), "decided, and not reported yet");
     struct IgnoringRequester;
     impl Notifier for IgnoringRequester {
-        fn announce(&mut self, _: &Outcome, _: &dyn Requester) {}
+        fn announce(&mut self, _: Outcome<'_>, _: &dyn Requester) {}
     }
     decided.announce(IgnoringRequester);
     assert!(greedy.try_queue(1).is_some());
 }
 
-/// What is refused before it reaches the store is told at the time of the service's clock, as what the store
-/// decides.
+/// A refusal before the store has the time of the service's clock, like the outcomes of the store.
 #[test]
-fn a_write_above_the_quota_is_refused_at_the_time_of_the_service() {
+fn a_write_over_the_quota_is_refused_at_the_time_of_the_service() {
     let directory = tempfile::tempdir().unwrap();
     let mut limits = Limits::default();
     limits.quotas.shadow_writes_per_second = 1;
     let options = StoreOptions { free_disk_min: 0, ..StoreOptions::new(directory.path().join("store")) };
     let (clock, _hand) = Clock::manual(Duration::from_secs(7));
     let (service, _decided) = Service::open(options, Arc::new(Quotas::new(&limits)), clock).unwrap();
-    let (told, refused) = mpsc::channel();
+    let (sender, refused) = mpsc::channel();
     let principal = service.quotas().principals.of(&"p".into(), Instant::now());
     for _ in 0..100 {
-        service.try_reserve(&principal, 0).unwrap().submit(deletion(&told));
+        service.try_reserve(&principal, 0).unwrap().send(deletion(), requester(&sender));
     }
-    assert_eq!(refused.try_recv(), Ok(Timestamp(7)), "no announcer runs, so this is no answer of the store");
+    assert_eq!(refused.try_recv(), Ok(Timestamp(7)), "no notifier runs, so the store did not refuse it");
     service.close();
 }
 
-/// Tells which thread dropped it.
+/// A permit that reports the thread that drops it.
 struct ReadPermit(mpsc::Sender<ThreadId>);
 
 impl Drop for ReadPermit {
@@ -98,21 +165,20 @@ impl Drop for ReadPermit {
     }
 }
 
-/// A client that hung up gave its turn to the next one, while its own walk went on: there were more than there may
-/// be.
+/// A client that disconnected once passed its turn on while its walk still ran, so too many walks ran at once.
 #[tokio::test]
-async fn a_walk_keeps_its_turn_to_its_end() {
+async fn a_walk_keeps_its_turn_until_it_ends() {
     let directory = tempfile::tempdir().unwrap();
     let options = StoreOptions::new(directory.path().join("store"));
     let quotas = Arc::new(Quotas::new(&Limits::default()));
     let (service, _decided) = Service::open(options, quotas, Clock::system()).unwrap();
     let key = ShadowKey::classic(DeviceId::new("lamp").unwrap());
     let (sender, ended) = mpsc::channel();
-    // Nobody waits for them, unless they have ended by now.
+    // The futures are dropped while the walks run.
     let _ = service.history(&key, None, Version(1), 1, ReadPermit(sender.clone())).now_or_never();
     let _ = service.at_version(&key, Version(1), ReadPermit(sender)).now_or_never();
     for by in ended {
-        assert_ne!(by, thread::current().id(), "by the walk, and not by who gave up waiting for it");
+        assert_ne!(by, thread::current().id(), "by the walk, not by the dropped future");
     }
     service.close();
 }

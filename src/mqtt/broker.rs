@@ -19,7 +19,6 @@ use std::{
     time::Instant,
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinSet};
 
@@ -27,7 +26,7 @@ use crate::{
     admission::QuotaKind,
     auth::{Access, Authority, Principal},
     config::Limits,
-    engine::{Permit, Service},
+    engine::{RefusedRequest, Service, Taken},
     mqtt::{
         broker::{
             filters::Filters,
@@ -40,12 +39,12 @@ use crate::{
         protocol::{
             codec::FrameLimits,
             message::Message,
-            packet::{ConnAckLimits, Properties, Reason, Will},
+            packet::{ConnAckLimits, Reason, Will},
         },
         session::{Session, SessionLimits},
         shadow::{
             fan_out::Events,
-            request::{self, Request},
+            request::{ReceivedRequest, Request, RequestOrigin},
             resync::Resync,
             topics::Destination,
         },
@@ -54,7 +53,7 @@ use crate::{
         logging::LineLimit,
         metrics::{Counters, DropCounters},
     },
-    shadow::{Command, DocumentLimits, Rejection, Sender},
+    shadow::DocumentLimits,
 };
 
 /// The shared state of all MQTT connections.
@@ -86,16 +85,7 @@ pub struct Broker {
     client_ids: (RandomState, AtomicU64),
 }
 
-/// A will that is a shadow request, with its payload not yet parsed.
-struct WillRequest {
-    owner: SessionKey,
-    access: Access,
-    request: Request,
-    payload: Bytes,
-    properties: Option<Box<Properties>>,
-}
-
-/// The limits of one connection.
+/// What one connection may take.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
     /// Limits of its packets.
@@ -261,60 +251,38 @@ impl Broker {
             }
             Destination::Ordinary | Destination::Reserved(_) => self.counters.publishes_refused.add(1),
             Destination::Request(key, operation, dialect) => {
-                let request = Request::new(self.events.clone(), key, operation, dialect);
-                self.submit_will(WillRequest { owner, access, request, payload, properties });
+                let origin = RequestOrigin::Will(access);
+                let request = Request::new(self.events.clone(), origin, key, operation, dialect);
+                let (client, limits) = (owner.client_id, self.limits.document);
+                self.take_will(ReceivedRequest { request, payload, properties, client, limits }, &owner.principal);
             }
         }
     }
 
-    /// Submits the request of a will to the engine.
-    ///
-    /// If the engine queue has no capacity, the will waits in its own task, so that no session waits for it. The
-    /// principal's request quotas bound the number of waiting wills.
-    fn submit_will(self: &Arc<Self>, mut will: WillRequest) {
-        let (principal, key) = (&will.owner.principal, &will.request.key);
-        // The request quotas also count wills: reconnecting again and again allows no more updates.
-        match self.service.admit(principal, key) {
-            Ok(admitted) => will.request.admitted = Some(admitted),
-            Err(rejection) => {
-                // As for a connection's request, other errors take precedence over the quota.
-                let rejection = will.prepare(self).err().unwrap_or(rejection);
-                return will.refuse(self, &rejection);
-            }
-        }
-        let quota = self.service.quotas().principals.of(will.owner.principal.name(), Instant::now());
-        let weight = request::weight(&will.payload, will.properties.as_deref());
-        if let Some(permit) = self.service.try_reserve(&quota, weight) {
-            return will.submit(self, permit);
-        }
-        let broker = self.clone();
+    /// Passes the request of a will to the engine. If the engine's queue is full, the will waits in a task of its own,
+    /// so it delays no session. The quotas of its principal limit the number of waiting wills, and the updates of a
+    /// client that connects and disappears again and again.
+    fn take_will(self: &Arc<Self>, received: ReceivedRequest, owner: &Principal) {
+        let quota = self.service.quotas().principals.of(owner.name(), Instant::now());
+        let awaiting_permit = match self.service.take(received, owner, &quota) {
+            Ok(Taken::Submitted) => return,
+            Ok(Taken::AwaitingPermit(awaiting_permit)) => awaiting_permit,
+            Err(refused) => return refuse_will(refused, &self.service),
+        };
+        let service = self.service.clone();
         let mut waiting = self.wills.lock();
         while waiting.try_join_next().is_some() {}
         waiting.spawn(async move {
-            match broker.service.reserve(&quota, weight).await {
-                Ok(permit) => will.submit(&broker, permit),
-                Err(rejection) => will.refuse(&broker, &rejection),
+            if let Err(refused) = awaiting_permit.finish().await {
+                refuse_will(refused, &service);
             }
         });
     }
 }
 
-impl WillRequest {
-    fn prepare(&mut self, broker: &Broker) -> Result<Option<(Command, Sender)>, Rejection> {
-        self.request.prepare(&self.payload, self.properties.as_deref(), &self.access, &broker.limits.document)
-    }
-
-    fn submit(mut self, broker: &Broker, permit: Permit) {
-        match self.prepare(broker) {
-            Ok(Some(command)) => permit.submit(self.request.submission(command, &self.owner.client_id)),
-            Ok(None) => {}
-            Err(rejection) => self.refuse(broker, &rejection),
-        }
-    }
-
-    fn refuse(self, broker: &Broker, rejection: &Rejection) {
-        self.request.refuse(&broker.service, &self.owner, &self.access, rejection);
-    }
+fn refuse_will(refused: RefusedRequest<ReceivedRequest>, service: &Service) {
+    let (received, rejection) = ReceivedRequest::refused(refused);
+    received.refuse(service, &rejection);
 }
 
 impl ConnectionLimits {

@@ -360,8 +360,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some((reason, text)) = disconnect {
             self.client.session.disconnect(reason, text, self.transport.output());
         }
-        if let Some(ack_id) = self.awaiting_permit.take().and_then(|awaiting_permit| awaiting_permit.ack_id()) {
-            self.client.session.abandon(ack_id); // it never reached the engine, so a resend is a new request
+        if let Some(ack_id) = self.awaiting_permit.take().and_then(|waiting| waiting.request().request.ack_id()) {
+            self.client.session.abandon(ack_id); // it was never sent to the engine: a resend is a new request
         }
         // The session first: a client that sees the stream end finds it free, and a peer that does not read delays
         // nobody.

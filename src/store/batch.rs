@@ -33,19 +33,27 @@ use crate::{
     },
 };
 
-/// A command for the store, with the caller's context for its outcome.
-#[derive(Debug)]
-pub struct QueuedCommand<C> {
+/// A command with its address and its author. It passes unchanged from the front end through the engine to the store
+/// and back.
+#[derive(Clone, Debug)]
+pub struct Envelope {
     /// The shadow.
     pub key: ShadowKey,
     /// The command.
     pub command: Command,
-    /// The author of the command and the author's rights.
-    pub sender: Sender,
+    /// The author of the command and the author's rights on the shadow.
+    pub author: Sender,
     /// The request id in the log.
     pub id: RequestId,
-    /// The MQTT client id for the history; empty if none.
+    /// The client for the history; empty if none.
     pub client: Arc<str>,
+}
+
+/// A command for the store, with the caller's context for its outcome.
+#[derive(Clone, Debug)]
+pub struct QueuedCommand<C> {
+    /// The command with its address and its author.
+    pub envelope: Envelope,
     /// The context that is returned with the outcome.
     pub context: C,
 }
@@ -53,14 +61,16 @@ pub struct QueuedCommand<C> {
 /// The outcome of a [`QueuedCommand`].
 #[derive(Debug)]
 pub struct Outcome<C> {
-    /// The job.
-    pub queued: QueuedCommand<C>,
+    /// The command with its address and its author.
+    pub envelope: Envelope,
+    /// The context of the caller.
+    pub context: C,
     /// The accepted command, which is durable, or the refusal, which changed nothing (but see
     /// [`Rejection::OutcomeUnknown`]).
     pub result: Result<Applied, Rejection>,
     /// The document that a failed version check was decided against, for lookups with [`HistoryReader`].
     ///
-    /// [`HistoryReader`]: crate::store::Past
+    /// [`HistoryReader`]: crate::store::HistoryReader
     pub against: Option<StoredShadow>,
 }
 
@@ -129,15 +139,18 @@ impl<C> Batch<C> {
     }
 
     /// Decides `queued` after all earlier ones.
-    pub(super) fn decide(&mut self, mut queued: QueuedCommand<C>, context: &mut DecideContext<'_>) {
-        let result = self.result(&mut queued, context);
-        let against = match (&result, &queued.command) {
+    pub(super) fn decide(&mut self, queued: QueuedCommand<C>, decide_context: &mut DecideContext<'_>) {
+        let QueuedCommand { mut envelope, context } = queued;
+        let result = self.result(&mut envelope, decide_context);
+        let against = match (&result, &envelope.command) {
             // The touched paths of an unresolved patch are unknown.
             (_, Command::Patch(_)) => None,
-            (Err(Rejection::VersionConflict { .. }), _) => self.touched.get(&queued.key).map(|work| work.held.clone()),
+            (Err(Rejection::VersionConflict { .. }), _) => {
+                self.touched.get(&envelope.key).map(|work| work.held.clone())
+            }
             _ => None,
         };
-        self.outcomes.push(Outcome { queued, result, against });
+        self.outcomes.push(Outcome { envelope, context, result, against });
     }
 
     /// Returns true if the batch has data to make durable.
@@ -145,36 +158,36 @@ impl<C> Batch<C> {
         !self.entries.is_empty() || self.touched.values().any(|work| work.carry)
     }
 
-    fn result(&mut self, queued: &mut QueuedCommand<C>, context: &mut DecideContext<'_>) -> Result<Applied, Rejection> {
-        let work = match self.touched.entry(queued.key.clone()) {
+    fn result(&mut self, envelope: &mut Envelope, context: &mut DecideContext<'_>) -> Result<Applied, Rejection> {
+        let work = match self.touched.entry(envelope.key.clone()) {
             hash_map::Entry::Occupied(work) => work.into_mut(),
             hash_map::Entry::Vacant(vacant) => {
-                let purged = self.purged.get(&queued.key.device);
-                vacant.insert(work(&queued.key, context.shared, purged).map_err(|error| internal(&error, queued))?)
+                let purged = self.purged.get(&envelope.key.device);
+                vacant.insert(work(&envelope.key, context.shared, purged).map_err(|error| internal(&error, envelope))?)
             }
         };
         let (mut before, is_recorded) = (Arc::clone(&work.held.document), work.held.is_recorded());
-        if let Some(keyed) = queued.command.keyed()
-            && let Some(first) = work.held.remembered.find(&queued.sender.by, &keyed.key, context.now)
+        if let Some(keyed) = envelope.command.keyed()
+            && let Some(first) = work.held.remembered.find(&envelope.author.by, &keyed.key, context.now)
         {
             // Checked before the preconditions: the first request may itself have made its version stale.
             let same = first.digest == keyed.digest;
             return if same { Ok(Applied::again(before, *first)) } else { Err(Rejection::IdempotencyKeyReused) };
         }
-        let admission = if is_recorded { None } else { Some(self.admission(queued, context)?) };
+        let admission = if is_recorded { None } else { Some(self.admission(envelope, context)?) };
         if let Some(Admission::Purge(purge)) = &admission
-            && let Some(work) = self.touched.get_mut(&queued.key)
+            && let Some(work) = self.touched.get_mut(&envelope.key)
         {
             // Decided at the floor after the purge. A refusal or dry run purges nothing, but names this version.
             work.held = StoredShadow::absent_at(purge.floor.version);
             before = Arc::clone(&work.held.document);
         }
-        if let Command::Patch(patch) = &queued.command {
+        if let Command::Patch(patch) = &envelope.command {
             // The outcome and the stored key hold the resolved update.
-            queued.command = Command::Update(patch.resolve(&before, &queued.sender.scope, context.limits)?);
+            envelope.command = Command::Update(patch.resolve(&before, &envelope.author.scope, context.limits)?);
         }
-        let decision = shadow::decide(&before, &queued.command, &queued.sender, context.now, context.limits)?;
-        let rebased_from = queued.command.rebased_from(&before);
+        let decision = shadow::decide(&before, &envelope.command, &envelope.author, context.now, context.limits)?;
+        let rebased_from = envelope.command.rebased_from(&before);
         let (after, changes) = match decision {
             Decision::Unchanged => (None, Vec::new()),
             Decision::Changed { document, changes } => (Some(Arc::new(document)), changes),
@@ -185,19 +198,19 @@ impl<C> Batch<C> {
             before,
             changes,
             rebased_from,
-            manner: if queued.command.is_dry_run() { Disposition::DryRun } else { Disposition::Applied },
+            manner: if envelope.command.is_dry_run() { Disposition::DryRun } else { Disposition::Applied },
         };
-        let remembered = self.remembered(queued, &applied, context.now)?;
+        let remembered = self.remembered(envelope, &applied, context.now)?;
         if admission == Some(Admission::Full) {
-            return Err(names_exhausted(&queued.key, context.names.max()));
+            return Err(names_exhausted(&envelope.key, context.names.max()));
         }
         if applied.manner == Disposition::DryRun {
             return Ok(applied);
         }
         if let Some(admission) = admission {
-            self.admit(&queued.key, admission, context.names);
+            self.admit(&envelope.key, admission, context.names);
         }
-        if let (Some(remembered), Some(work)) = (remembered, self.touched.get_mut(&queued.key)) {
+        if let (Some(remembered), Some(work)) = (remembered, self.touched.get_mut(&envelope.key)) {
             work.held.remembered = remembered;
             // A no-op has no journal entry that could hold its key.
             work.carry |= after.is_none();
@@ -205,25 +218,25 @@ impl<C> Batch<C> {
         }
         match after {
             None => Ok(applied),
-            Some(_) => Ok(self.append(queued, applied)),
+            Some(_) => Ok(self.append(envelope, applied)),
         }
     }
 
-    /// Returns the stored keys of the shadow with that of the job; `None` if the job has none.
+    /// Returns the stored keys of the shadow with that of the command; `None` if the command has none.
     fn remembered(
         &self,
-        queued: &QueuedCommand<C>,
+        envelope: &Envelope,
         applied: &Applied,
         now: Timestamp,
     ) -> Result<Option<Remembered>, Rejection> {
-        match (queued.command.keyed(), self.touched.get(&queued.key)) {
-            (Some(keyed), Some(work)) => applied.remember(&work.held, &queued.sender, keyed, now).map(Some),
+        match (envelope.command.keyed(), self.touched.get(&envelope.key)) {
+            (Some(keyed), Some(work)) => applied.remember(&work.held, &envelope.author, keyed, now).map(Some),
             _ => Ok(None),
         }
     }
 
     /// Returns the answer for a shadow without a record, which the command may create.
-    fn admission(&self, queued: &QueuedCommand<C>, context: &mut DecideContext<'_>) -> Result<Admission, Rejection> {
+    fn admission(&self, envelope: &Envelope, context: &mut DecideContext<'_>) -> Result<Admission, Rejection> {
         let search = PurgeSearch {
             shared: context.shared,
             dirty_set: context.dirty_set,
@@ -233,7 +246,7 @@ impl<C> Batch<C> {
             removed: context.removed,
             now: context.now,
         };
-        context.names.admission(&queued.key, &search).map_err(|error| internal(&error, queued))
+        context.names.admission(&envelope.key, &search).map_err(|error| internal(&error, envelope))
     }
 
     /// Counts the shadow of `key`, which is created, and purges the tombstones that make room for it.
@@ -250,28 +263,28 @@ impl<C> Batch<C> {
     }
 
     /// Appends the journal entry of a change.
-    fn append(&mut self, queued: &QueuedCommand<C>, applied: Applied) -> Applied {
-        let Some(work) = self.touched.get_mut(&queued.key) else { return applied };
+    fn append(&mut self, envelope: &Envelope, applied: Applied) -> Applied {
+        let Some(work) = self.touched.get_mut(&envelope.key) else { return applied };
         let seq = Seq(self.head.seq.0 + 1);
         let rebased_from = applied.rebased_from;
         let document = &applied.after;
-        let remembered = queued.command.keyed().map(|keyed| EntryKey {
+        let remembered = envelope.command.keyed().map(|keyed| EntryKey {
             keyed: keyed.clone(),
             rebased_from,
             answer: Some(FirstAnswer {
-                etag_digest: document.etag_seen(&queued.sender.scope.reads).digest,
+                etag_digest: document.etag_seen(&envelope.author.scope.reads).digest,
                 created: applied.is_created(),
             }),
         });
         let entry = NewJournalEntry {
             seq,
-            key: &queued.key,
+            key: &envelope.key,
             deleted: document.deleted,
             version: document.version,
             etag: document.etag,
             timestamp: document.timestamp,
-            principal: &queued.sender.by,
-            client: &queued.client,
+            principal: &envelope.author.by,
+            client: &envelope.client,
             changes: &applied.changes,
             previous: work.held.last_entry,
             remembered: remembered.as_ref(),
@@ -368,7 +381,7 @@ fn work(key: &ShadowKey, shared: &Shared, purged: Option<&Purge>) -> Result<Touc
 }
 
 /// Logs a record that cannot be read. Its shadow is out of service; the others are not.
-fn internal<C>(error: &StoreError, queued: &QueuedCommand<C>) -> Rejection {
-    tracing::error!(request = %queued.id, key = %queued.key, %error, "a command could not be decided");
+fn internal(error: &StoreError, envelope: &Envelope) -> Rejection {
+    tracing::error!(request = %envelope.id, key = %envelope.key, %error, "a command could not be decided");
     Rejection::Internal
 }

@@ -324,11 +324,11 @@ impl<C> Permit<C> {
     ///
     /// # Errors
     ///
-    /// The unchanged job, if the store was closed in the meantime.
+    /// The unchanged command, if the store was closed in the meantime.
     pub fn send(self, queued: QueuedCommand<C>) -> Result<(), Box<QueuedCommand<C>>> {
         self.queue.send(Message::QueuedCommand(Box::new(queued), self.room)).map_err(|unsent| match unsent.0 {
             Message::QueuedCommand(queued, _) => queued,
-            Message::Close => unreachable!("a job was sent"),
+            Message::Close => unreachable!("a command was sent"),
         })
     }
 }

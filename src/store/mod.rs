@@ -40,7 +40,7 @@ pub use crate::store::backup::copy::{CopyError, back_up, check, check_backup, re
 pub use crate::store::backup::file::BackupError;
 pub use crate::store::journal::entry::{JournalEntry, Seq};
 pub use crate::store::state::record::StoredShadow;
-pub use batch::{Applied, Outcome, QueuedCommand};
+pub use batch::{Applied, Envelope, Outcome, QueuedCommand};
 pub use disk::DiskLow;
 pub use error::StoreError;
 pub use handle::{Permit, Store, open};

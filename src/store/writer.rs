@@ -142,8 +142,13 @@ impl<C> Writer<C> {
 
     fn refuse(&mut self, queue: Vec<QueuedCommand<C>>, room: QueueReservation, refusal: &Rejection) {
         self.report();
-        let outcomes: Vec<_> =
-            queue.into_iter().map(|queued| Outcome { queued, result: Err(refusal.clone()), against: None }).collect();
+        let refused = |QueuedCommand { envelope, context }| Outcome {
+            envelope,
+            context,
+            result: Err(refusal.clone()),
+            against: None,
+        };
+        let outcomes: Vec<_> = queue.into_iter().map(refused).collect();
         if !outcomes.is_empty() {
             (self.tell)(outcomes, room);
         }

@@ -24,7 +24,7 @@ use crate::{
             problem::RefusedByEngine,
             query::{BadParameter, Query, bad},
             shadows::JSON,
-            submit::{self, Request},
+            submit::{self, Parsed, Refusal},
             target::Target,
         },
         auth::{
@@ -34,7 +34,7 @@ use crate::{
         operation::{AWS_NAME, NEXT_TOKEN, Operation, PAGE_SIZE},
     },
     shadow::{Command, Delete, Rejection, ShadowKey, ShadowName, Timestamp},
-    wire::{self, ClientToken, Dialect, Parsed, Refused, aws},
+    wire::{self, ClientToken, Dialect, Refused, aws},
 };
 
 /// An authenticated request, whose body is not parsed yet.
@@ -64,7 +64,7 @@ pub(in crate::http) async fn update(State(api): State<Arc<Api>>, request: HttpRe
     let ParsedWrite { caller, key, body, .. } = asked(&api, request, Operation::AwsUpdateShadow).await?;
     command(&api, caller, key, &body, |body| {
         let parsed = wire::parse_update(body, Dialect::Aws, &api.document);
-        parsed.map(|Parsed { body, client_token, .. }| (Command::Update(body), client_token))
+        parsed.map(|wire::Parsed { body, client_token, .. }| (Command::Update(body), client_token))
     })
     .await
 }
@@ -96,40 +96,46 @@ pub(in crate::http) async fn list(State(api): State<Arc<Api>>, request: HttpRequ
     Ok(answer(wire::names(names.iter().copied(), next, api.now())))
 }
 
-/// Submits the command that `parse` returns for `body`. Returns the response.
+/// Passes the command that `parse` finds in `body` to the engine, and answers with its outcome.
 async fn command(
     api: &Api,
     mut caller: Caller,
     key: ShadowKey,
     body: &[u8],
-    parse: impl FnOnce(&[u8]) -> Result<(Command, Option<ClientToken>), Refused>,
+    parse: impl Fn(&[u8]) -> Result<(Command, Option<ClientToken>), Refused>,
 ) -> Result<Response, Response> {
-    let admitted = submit::admit(api, &caller, &key, body).await;
-    // While the body arrived and memory was reserved, rights may have been reloaded.
-    if admitted.is_ok() && !caller.renew(api) {
-        return Err(rejected(&Rejection::Unauthorized, &key, api, None));
-    }
-    let parsed = parse(body);
-    let token = match &parsed {
-        Ok((_, token)) | Err(Refused { client_token: token, .. }) => token.clone(),
-    };
-    let tried = admitted.and_then(|admitted| match parsed {
-        Ok((command, _)) => Ok((admitted, command)),
-        Err(Refused { rejection, .. }) => Err(rejection),
+    // `None` until the body is parsed.
+    let mut token = None;
+    let submitted = submit::submit(api, &mut caller, &key, body, Dialect::Aws, |caller, body| {
+        if !caller.renew(api) {
+            return Err(Refusal::Answered(Rejection::Unauthorized));
+        }
+        let parsed = parse(body);
+        let client_token = token.insert(client_token(&parsed)).clone();
+        let (command, _) = parsed.map_err(|refused| refused.rejection)?;
+        let projection = projection(caller, &key).unwrap_or(Projection::NONE);
+        Ok(Parsed { command, client_token, projection })
     });
-    let (admitted, command) = tried.map_err(|rejection| {
-        caller.note_refusal(&key, &rejection, api);
-        rejected(&rejection, &key, api, token.as_ref())
-    })?;
-    let projection = projection(&caller, &key).unwrap_or(Projection::NONE);
-    let request = Request { key: key.clone(), command, dialect: Dialect::Aws, client_token: token.clone() };
-    match submit::submit(api, &caller, request, projection, admitted).await {
+    match submitted.await {
         Ok(accepted) => Ok(accepted.mark_replay(answer(accepted.body.clone()))),
-        Err(rejection) => {
-            let mut response = rejected(&rejection, &key, api, token.as_ref());
+        Err(Refusal::NotTried(rejection)) => {
+            caller.note_refusal(&key, &rejection, api);
+            // A refusal carries the client token, even if the quota was exceeded before the body was parsed.
+            let token = token.unwrap_or_else(|| client_token(&parse(body)));
+            Err(rejected(&rejection, &key, api, token.as_ref()))
+        }
+        Err(Refusal::Refused(rejection)) => {
+            let mut response = rejected(&rejection, &key, api, token.flatten().as_ref());
             response.extensions_mut().insert(RefusedByEngine);
             Err(response)
         }
+        Err(Refusal::Answered(rejection)) => Err(rejected(&rejection, &key, api, None)),
+    }
+}
+
+fn client_token(parsed: &Result<(Command, Option<ClientToken>), Refused>) -> Option<ClientToken> {
+    match parsed {
+        Ok((_, token)) | Err(Refused { client_token: token, .. }) => token.clone(),
     }
 }
 

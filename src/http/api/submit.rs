@@ -1,4 +1,4 @@
-//! The submission of a command to the engine, and its outcome.
+//! Submission of writes to the engine, and their outcomes.
 
 use std::{sync::Arc, time::Instant};
 
@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 use crate::{
     admission::Admitted,
     auth::Projection,
-    engine::{self, AcceptedCommand, Permit, Requester, Submission},
+    engine::{self, AcceptedCommand, Envelope, IncomingRequest, Requester, Taken},
     http::{api::Api, auth::caller::Caller},
     observability::request_id::RequestId,
-    shadow::{Command, Disposition, Document, Etag, Rejection, ShadowKey, Timestamp},
+    shadow::{Command, Disposition, Document, Etag, Rejection, Sender, ShadowKey, Timestamp},
     store::Applied,
     wire::{self, ClientToken, Dialect, Via},
 };
@@ -23,15 +23,15 @@ use crate::{
 /// The outcome of an accepted command.
 #[derive(Debug)]
 pub(in crate::http) struct Accepted {
-    /// The body of `accepted` in the request's dialect.
+    /// The body of `accepted` in its dialect.
     pub(in crate::http) body: Bytes,
-    /// The document after the command.
+    /// The shadow after the command.
     pub(in crate::http) document: Arc<Document>,
-    /// The etag of the response. For a replay this is the first response's, if known.
+    /// The etag for the caller; for a replay, that of the first outcome if it is known.
     pub(in crate::http) etag: Option<Etag>,
     /// True if the command created the shadow, now or, for a replay, the first time.
     pub(in crate::http) created: bool,
-    /// The way the command was accepted.
+    /// The disposition: applied, dry run or replayed.
     pub(in crate::http) manner: Disposition,
 }
 
@@ -41,7 +41,7 @@ impl Accepted {
         matches!(self.manner, Disposition::Replayed(first) if first.version != self.document.version)
     }
 
-    /// Adds the header of a replay to `response`, if this is one.
+    /// Adds the header of a replay to `response` if this is one.
     pub(in crate::http) fn mark_replay(&self, mut response: Response) -> Response {
         if matches!(self.manner, Disposition::Replayed(_)) {
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
@@ -53,81 +53,119 @@ impl Accepted {
 /// The header of a response that repeats the first one for an idempotency key.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// A command and the format of its response.
-pub(in crate::http) struct Request {
-    pub(in crate::http) key: ShadowKey,
+/// The command in a body, with the data for its reply.
+pub(in crate::http) struct Parsed {
     pub(in crate::http) command: Command,
-    pub(in crate::http) dialect: Dialect,
     pub(in crate::http) client_token: Option<ClientToken>,
+    /// The part of the shadow that the caller may read.
+    pub(in crate::http) projection: Projection,
 }
 
-/// The admission of a request: it is counted and has memory reserved in the engine's queue. Its body is parsed only
-/// then, as the parsed form may be many times larger than the text.
-pub(in crate::http) struct Admission {
-    admitted: Admitted,
-    permit: Permit,
+/// The reason why a command was not accepted. `A` is an answer of the API's own.
+pub(in crate::http) enum Refusal<A> {
+    /// The request was refused before its command was known. The refusal is not recorded yet.
+    NotTried(Rejection),
+    /// The command was refused for lack of rights or by the engine, and the refusal is recorded.
+    Refused(Rejection),
+    /// The caller has lost its rights.
+    Answered(A),
 }
 
-/// Counts a request of `caller` to `key` with `body`, and waits until memory for its parsed form is reserved.
-pub(in crate::http) async fn admit(
+impl<A> From<Rejection> for Refusal<A> {
+    fn from(rejection: Rejection) -> Self {
+        Self::NotTried(rejection)
+    }
+}
+
+/// A write to `key`, its body not parsed yet.
+struct ReceivedWrite<'a, P> {
+    api: &'a Api,
+    caller: &'a mut Caller,
+    key: &'a ShadowKey,
+    body: &'a [u8],
+    dialect: Dialect,
+    parse: P,
+    answer: oneshot::Sender<Result<Accepted, Rejection>>,
+}
+
+impl<A, P> IncomingRequest for ReceivedWrite<'_, P>
+where
+    P: FnMut(&mut Caller, &[u8]) -> Result<Parsed, Refusal<A>>,
+{
+    type Parsed = (Parsed, Sender);
+    type Refusal = Refusal<A>;
+
+    fn key(&self) -> &ShadowKey {
+        self.key
+    }
+
+    fn weight(&self) -> usize {
+        wire::weight(self.body)
+    }
+
+    fn parse(&mut self) -> Result<Option<(Parsed, Sender)>, Refusal<A>> {
+        let mut parsed = (self.parse)(self.caller, self.body)?;
+        match self.caller.authorize(self.key, &mut parsed.command) {
+            Ok(author) => Ok(Some((parsed, author))),
+            Err(rejection) => {
+                if !parsed.command.is_dry_run() {
+                    self.caller.note_refusal(self.key, &rejection, self.api);
+                }
+                Err(Refusal::Refused(rejection))
+            }
+        }
+    }
+
+    fn into_command(self, (parsed, author): (Parsed, Sender), admitted: Admitted) -> (Envelope, Box<dyn Requester>) {
+        let Self { caller, key, dialect, answer, .. } = self;
+        let Parsed { command, client_token, projection } = parsed;
+        let (key, id, client) = (key.clone(), RequestId::current(), caller.client().clone());
+        let envelope = Envelope { key, command, author, id, client };
+        (envelope, Box::new(PendingResponse { answer, dialect, projection, client_token, admitted }))
+    }
+}
+
+/// Passes a write of `caller` to the engine and waits for its outcome.
+///
+/// `parse` is called when memory is reserved. The wait may be long, so it first renews the rights of the caller. A
+/// command that is submitted is decided even if this future is dropped.
+pub(in crate::http) async fn submit<A>(
     api: &Api,
-    caller: &Caller,
+    caller: &mut Caller,
     key: &ShadowKey,
     body: &[u8],
-) -> Result<Admission, Rejection> {
+    dialect: Dialect,
+    parse: impl FnMut(&mut Caller, &[u8]) -> Result<Parsed, Refusal<A>>,
+) -> Result<Accepted, Refusal<A>> {
     let (quotas, now) = (api.service.quotas(), Instant::now());
-    let allowance = quotas.principals.of(caller.principal().name(), now);
+    let principal = caller.principal().clone();
+    let quota = quotas.principals.of(principal.name(), now);
     if !body.is_empty() {
-        quotas.admit_body(&allowance, body.len(), now)?;
+        quotas.admit_body(&quota, body.len(), now)?;
     }
-    let admitted = api.service.admit(caller.principal(), key)?;
-    let permit = api.service.reserve(&allowance, wire::weight(body)).await?;
-    Ok(Admission { admitted, permit })
+    let (answer, outcome) = oneshot::channel();
+    let received = ReceivedWrite { api, caller, key, body, dialect, parse, answer };
+    let taken = match api.service.take(received, &principal, &quota) {
+        Ok(Taken::Submitted) => Ok(()),
+        Ok(Taken::AwaitingPermit(awaiting_permit)) => awaiting_permit.finish().await,
+        Err(refused) => Err(refused),
+    };
+    taken.map_err(|refused| refused.refusal)?;
+    // The sender is dropped without an outcome only if the notifier has stopped.
+    outcome.await.unwrap_or(Err(Rejection::OutcomeUnknown)).map_err(Refusal::Refused)
 }
 
-/// Submits `request` if `caller` has the rights for it, and waits for the outcome. A refusal for missing rights is
-/// recorded, unless it is a dry run. A submitted command is decided even if this future is dropped.
-pub(in crate::http) async fn submit(
-    api: &Api,
-    caller: &Caller,
-    request: Request,
-    projection: Projection,
-    Admission { admitted, permit }: Admission,
-) -> Result<Accepted, Rejection> {
-    let Request { key, mut command, dialect, client_token } = request;
-    let sender = caller.authorize(&key, &mut command).inspect_err(|rejection| {
-        if !command.is_dry_run() {
-            caller.note_refusal(&key, rejection, api);
-        }
-    })?;
-    let (answer, decided) = oneshot::channel();
-    permit.submit(Submission {
-        key,
-        command,
-        sender,
-        id: RequestId::current(),
-        client: caller.client().clone(),
-        requester: Box::new(PendingResponse { answer, dialect, projection, client_token, admitted }),
-    });
-    // The sender is dropped without an outcome only if the engine's notifier has stopped.
-    decided.await.unwrap_or(Err(Rejection::OutcomeUnknown))
-}
-
-/// A request that waits for its outcome.
+/// A write whose outcome is pending.
 struct PendingResponse {
     answer: oneshot::Sender<Result<Accepted, Rejection>>,
     dialect: Dialect,
     projection: Projection,
     client_token: Option<ClientToken>,
-    /// The count of the request, released when it is decided.
+    /// The permit that counts the request until it is decided.
     admitted: Admitted,
 }
 
 impl Requester for PendingResponse {
-    fn session(&self) -> Option<u64> {
-        None
-    }
-
     fn via(&self) -> Via {
         Via::Http
     }
@@ -137,15 +175,15 @@ impl Requester for PendingResponse {
     }
 
     fn on_outcome(self: Box<Self>, outcome: Result<AcceptedCommand<'_>, &Rejection>, _now: Timestamp) {
-        let told = match outcome {
+        let outcome = match outcome {
             Ok(AcceptedCommand { command, applied }) => Ok(self.accepted(command, applied)),
             Err(rejection) => Err(rejection.clone()),
         };
         let Self { answer, admitted, .. } = *self;
-        // Released before the response, so that the client's next request is admitted.
+        // Before the response: the next request of the client takes the place of this one.
         drop(admitted);
-        // The client may have disconnected.
-        let _ = answer.send(told);
+        // An error means that the client has disconnected.
+        let _ = answer.send(outcome);
     }
 }
 

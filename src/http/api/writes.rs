@@ -24,7 +24,7 @@ use crate::{
             problem::{Problem, etag_value, status},
             query::{BadParameter, Query, bad},
             shadows::{JSON, WEAK},
-            submit::{self, Accepted, Admission, Request},
+            submit::{self, Accepted, Parsed, Refusal},
             target::Target,
         },
         auth::caller::Caller,
@@ -32,8 +32,8 @@ use crate::{
         router::ACCEPT_PATCH,
     },
     shadow::{
-        Command, Delete, Disposition, IdempotencyKey, Keyed, OnConflict, Patch, Preconditions, Rejection, ShadowKey,
-        Update, Version,
+        Command, Delete, Disposition, DocumentLimits, IdempotencyKey, Keyed, OnConflict, Patch, Preconditions,
+        Rejection, ShadowKey, Update, Version,
     },
     wire::{self, Dialect},
 };
@@ -81,10 +81,13 @@ pub(in crate::http) async fn put(
         let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", &message, api.now());
         return Err(problem.with(header::ACCEPT, JSON));
     }
-    let (admitted, body) = write.body(&headers, body).await?;
-    let update = write.parsed(wire::parse_state(&body, &api.document))?;
-    let update = Update { replace: true, ..update };
-    write.update(update, admitted, &uri).await
+    let body = write.body(&headers, body).await?;
+    let parse = |asked: &ParsedWrite, body: &[u8]| {
+        let update = wire::parse_state(body, &api.document)?;
+        Ok(asked.update(Update { replace: true, ..update }))
+    };
+    let accepted = write.submit(&headers, &body, parse).await?;
+    Ok(write.answer(&accepted, &uri))
 }
 
 /// `PATCH S`
@@ -99,25 +102,23 @@ pub(in crate::http) async fn patch(
     let mut write = Write::admit(&api, caller, key, Operation::PatchShadow, &uri, &headers)?;
     payload::check_encoding(&headers, &api)?;
     let media_type = payload::media_type(&headers);
-    match media_type.as_deref() {
+    let parse: fn(&ParsedWrite, &[u8], &DocumentLimits) -> Result<Command, Rejection> = match media_type.as_deref() {
         Some("application/merge-patch+json") => {
-            let (admitted, body) = write.body(&headers, body).await?;
-            let update = write.parsed(wire::parse_state(&body, &api.document))?;
-            write.update(update, admitted, &uri).await
+            |asked, body, limits| Ok(asked.update(wire::parse_state(body, limits)?))
         }
-        Some("application/json-patch+json") => {
-            let (admitted, body) = write.body(&headers, body).await?;
-            write.edit(&body, admitted, &uri).await
-        }
+        Some("application/json-patch+json") => ParsedWrite::json_patch,
         other => {
             let other = other.unwrap_or("none");
             let message = format!("Unsupported media type '{other:.64}'; Accept-Patch tells which are supported");
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             let problem = Problem::new(status, "unsupported-media-type", &message, api.now());
             // RFC 5789 section 2.2.
-            Err(problem.with(header::HeaderName::from_static("accept-patch"), ACCEPT_PATCH))
+            return Err(problem.with(header::HeaderName::from_static("accept-patch"), ACCEPT_PATCH));
         }
-    }
+    };
+    let body = write.body(&headers, body).await?;
+    let accepted = write.submit(&headers, &body, |asked, body| parse(asked, body, &api.document)).await?;
+    Ok(write.answer(&accepted, &uri))
 }
 
 /// `DELETE S`
@@ -129,14 +130,8 @@ pub(in crate::http) async fn delete(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let mut write = Write::admit(&api, caller, key, Operation::DeleteShadow, &uri, &headers)?;
-    let admitted = write.admitted(&headers, &[]).await?;
-    let delete = Delete { preconditions: write.asked.preconditions.clone(), keyed: None };
-    let keyed = write.asked.idempotency_key.clone().map(|key| Keyed::delete(key, &delete));
-    let command = Command::Delete(Delete { keyed, ..delete });
-    match write.submit(command, admitted).await {
-        Ok(accepted) => Ok(accepted.mark_replay(StatusCode::NO_CONTENT.into_response())),
-        Err(rejection) => Err(write.refused(&rejection).by_engine()),
-    }
+    let accepted = write.submit(&headers, &[], |asked, _| Ok(asked.deletion())).await?;
+    Ok(accepted.mark_replay(StatusCode::NO_CONTENT.into_response()))
 }
 
 impl<'a> Write<'a> {
@@ -161,62 +156,37 @@ impl<'a> Write<'a> {
         Ok(Self { api, caller, key, projection, asked })
     }
 
-    /// Counts the write, and renews its caller. While the body arrived and memory was reserved, rights may have been
-    /// reloaded, and a page may have signed out.
-    async fn admitted(&mut self, headers: &HeaderMap, body: &[u8]) -> Result<Admission, Problem> {
-        let admitted = submit::admit(self.api, &self.caller, &self.key, body).await;
-        let admitted = admitted.map_err(|rejection| self.not_tried(&rejection))?;
-        self.caller.renew_for(headers, self.api)?;
-        self.projection = self.caller.read_projection(&self.key, self.api)?;
-        Ok(admitted)
+    /// Reads the body of the write. The write is counted only after that, so a slow body delays no other request.
+    async fn body(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+        let body = payload::read(headers, body, self.api.body_bytes_max, self.api).await;
+        body.map_err(|unread| match unread {
+            BodyError::Rejected(rejection) => self.not_tried(&rejection),
+            BodyError::Failed(problem) => problem,
+        })
     }
 
-    /// Reads the body of the write, then counts the write. A slow body therefore holds no reservation.
-    async fn body(&mut self, headers: &HeaderMap, body: Body) -> Result<(Admission, Bytes), Problem> {
-        match payload::read(headers, body, self.api.body_bytes_max, self.api).await {
-            Ok(body) => Ok((self.admitted(headers, &body).await?, body)),
-            Err(BodyError::Rejected(rejection)) => Err(self.not_tried(&rejection)),
-            Err(BodyError::Failed(problem)) => Err(problem),
-        }
+    /// Passes the write to the engine. The rights of the caller are renewed before the body is parsed, since rules may
+    /// have been reloaded or a page signed out while the body arrived or the write waited for memory.
+    async fn submit(
+        &mut self,
+        headers: &HeaderMap,
+        body: &[u8],
+        parse: impl Fn(&ParsedWrite, &[u8]) -> Result<Command, Rejection>,
+    ) -> Result<Accepted, Problem> {
+        let Self { api, caller, key, projection, asked } = self;
+        let submitted = submit::submit(api, caller, key, body, Dialect::Native, |caller, body| {
+            caller.renew_for(headers, api).map_err(Refusal::Answered)?;
+            *projection = caller.read_projection(key, api).map_err(Refusal::Answered)?;
+            Ok(Parsed { command: parse(asked, body)?, client_token: None, projection: projection.clone() })
+        });
+        submitted.await.map_err(|refusal| match refusal {
+            Refusal::NotTried(rejection) => self.not_tried(&rejection),
+            Refusal::Refused(rejection) => self.refused(&rejection).by_engine(),
+            Refusal::Answered(problem) => problem,
+        })
     }
 
-    fn parsed<T>(&self, parsed: Result<T, Rejection>) -> Result<T, Problem> {
-        parsed.map_err(|rejection| self.not_tried(&rejection))
-    }
-
-    /// Submits `update` with the preconditions of the request. Returns the response.
-    async fn update(&self, update: Update, admitted: Admission, uri: &Uri) -> Result<Response, Problem> {
-        let ParsedWrite { preconditions, dry_run, idempotency_key, .. } = self.asked.clone();
-        let update = Update { preconditions, dry_run, ..update };
-        let keyed = idempotency_key.map(|key| Keyed::update(key, &update));
-        let command = Command::Update(Update { keyed, ..update });
-        self.change(command, admitted, uri).await
-    }
-
-    /// Submits the JSON Patch in `body` with the preconditions of the request. Returns the response.
-    async fn edit(&self, body: &[u8], admitted: Admission, uri: &Uri) -> Result<Response, Problem> {
-        let json = self.parsed(wire::parse_operations(body, &self.api.document))?;
-        let ParsedWrite { preconditions, dry_run, idempotency_key, .. } = self.asked.clone();
-        let keyed = idempotency_key.map(|key| Keyed::edits(key, &json, &preconditions));
-        let operations = self.parsed(wire::json_patch(json))?;
-        let command = Command::Patch(Patch { operations, preconditions, dry_run, keyed });
-        self.change(command, admitted, uri).await
-    }
-
-    async fn change(&self, command: Command, admitted: Admission, uri: &Uri) -> Result<Response, Problem> {
-        match self.submit(command, admitted).await {
-            Ok(accepted) => Ok(self.answer(&accepted, uri)),
-            Err(rejection) => Err(self.refused(&rejection).by_engine()),
-        }
-    }
-
-    async fn submit(&self, command: Command, admitted: Admission) -> Result<Accepted, Rejection> {
-        let key = self.key.clone();
-        let request = Request { key, command, dialect: Dialect::Native, client_token: None };
-        submit::submit(self.api, &self.caller, request, self.projection.clone(), admitted).await
-    }
-
-    /// Records the refusal of a write that did not reach the engine. Returns the response.
+    /// Returns the answer to a write that the engine did not decide, and records the refusal.
     fn not_tried(&self, rejection: &Rejection) -> Problem {
         self.caller.note_refusal(&self.key, rejection, self.api);
         self.refused(rejection)
@@ -274,7 +244,31 @@ impl<'a> Write<'a> {
 }
 
 impl ParsedWrite {
-    /// Parses query and headers. Returns `None` if the write has no precondition.
+    /// Returns `update` under the conditions of the request.
+    fn update(&self, update: Update) -> Command {
+        let Self { preconditions, dry_run, idempotency_key, .. } = self.clone();
+        let update = Update { preconditions, dry_run, ..update };
+        let keyed = idempotency_key.map(|key| Keyed::update(key, &update));
+        Command::Update(Update { keyed, ..update })
+    }
+
+    /// Returns the JSON Patch in `body` under the conditions of the request.
+    fn json_patch(&self, body: &[u8], limits: &DocumentLimits) -> Result<Command, Rejection> {
+        let json = wire::parse_operations(body, limits)?;
+        let Self { preconditions, dry_run, idempotency_key, .. } = self.clone();
+        let keyed = idempotency_key.map(|key| Keyed::edits(key, &json, &preconditions));
+        let operations = wire::json_patch(json)?;
+        Ok(Command::Patch(Patch { operations, preconditions, dry_run, keyed }))
+    }
+
+    /// Returns the deletion under the conditions of the request.
+    fn deletion(&self) -> Command {
+        let delete = Delete { preconditions: self.preconditions.clone(), keyed: None };
+        let keyed = self.idempotency_key.clone().map(|key| Keyed::delete(key, &delete));
+        Command::Delete(Delete { keyed, ..delete })
+    }
+
+    /// Reads query and headers; `None` if the write has no condition.
     fn read(operation: Operation, uri: &Uri, headers: &HeaderMap) -> Result<Option<Self>, BadParameter> {
         let query = Query::read(uri.query(), operation.parameters())?;
         let conditions = Conditions::read(headers)?;

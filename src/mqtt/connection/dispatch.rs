@@ -1,59 +1,40 @@
 //! Handling of the packets that concern the broker: PUBLISH, SUBSCRIBE, UNSUBSCRIBE.
 
-use std::{future, pin::Pin, time::Instant};
+use std::{future, time::Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    admission::QuotaKind,
+    admission::{Admitted, QuotaKind},
     auth::Access,
-    engine::Permit,
+    engine::{self, IncomingRequest, Permit, RefusedRequest, Taken},
     mqtt::{
-        broker::{Broker, presence, rights},
+        broker::{presence, rights},
         connection::Connection,
         protocol::{
             message::Message,
-            packet::{PacketId, Properties, Protocol, Reason, Subscribe, Subscription},
+            packet::{PacketId, Protocol, Reason, Subscribe, Subscription},
             topic::{TopicError, TopicFilter, TopicName, is_clean},
         },
         session::{AckId, AckResult, Inbound},
         shadow::{
-            request::{self, Request, RequestOrigin, ResponseTopic},
+            request::{ReceivedRequest, Request, RequestOrigin, ResponseTopic},
             topics::{Destination, RequestKind},
         },
     },
     observability::logging::{Shortened, limited_info},
-    shadow::{Command, Rejection, Sender, ShadowKey},
-    store::StoredShadow,
+    shadow::{Rejection, ShadowKey, Timestamp},
     wire::Dialect,
 };
 
-/// A request whose payload is not parsed yet, because the result may take many times its memory.
-struct ParsedRequest {
-    request: Request,
-    payload: Bytes,
-    properties: Option<Box<Properties>>,
-}
+/// A request that waits for memory in the engine's queue. Boxed, since it is rare and a connection is kept small.
+pub(in crate::mqtt) type AwaitingPermit = Box<engine::AwaitingPermit<ReceivedRequest>>;
 
-/// An admitted request that waits for space in the engine queue.
-pub(in crate::mqtt) struct AwaitingPermit {
-    asked: ParsedRequest,
-    /// Its place in the engine's waiting line, which other work of the connection must not lose.
-    room: Pin<Box<dyn Future<Output = Result<Permit, Rejection>> + Send>>,
-}
-
-impl AwaitingPermit {
-    /// Returns the id of the acknowledgement for its packet.
-    pub(in crate::mqtt) fn ack_id(&self) -> Option<AckId> {
-        self.asked.request.from.as_ref()?.ack_id
-    }
-}
-
-/// Waits until the engine has space for `awaiting_permit`; forever if there is no such request.
+/// Waits until memory is reserved for `awaiting_permit`; forever if there is none.
 pub(in crate::mqtt) async fn room(awaiting_permit: &mut Option<AwaitingPermit>) -> Result<Permit, Rejection> {
     match awaiting_permit {
-        Some(awaiting_permit) => awaiting_permit.room.as_mut().await,
+        Some(awaiting_permit) => awaiting_permit.reserved().await,
         None => future::pending().await,
     }
 }
@@ -100,70 +81,69 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok(response) => response,
             Err(verdict) => return self.complete(inbound.ack_id, verdict),
         };
-        let request = Request {
-            from: Some(RequestOrigin { outbox: self.client.outbox.clone(), ack_id: inbound.ack_id }),
-            response,
-            ..Request::new(self.broker.events.clone(), key, operation, dialect)
+        let origin = RequestOrigin::Session { outbox: self.client.outbox.clone(), ack_id: inbound.ack_id };
+        let request = Request { response, ..Request::new(self.broker.events.clone(), origin, key, operation, dialect) };
+        let received = ReceivedRequest {
+            request,
+            payload: inbound.payload,
+            properties: inbound.properties,
+            client: self.key.client_id.clone(),
+            limits: self.broker.limits.document,
         };
-        let mut asked = ParsedRequest { request, payload: inbound.payload, properties: inbound.properties };
-        match self.broker.service.admit(access.principal(), &asked.request.key) {
-            Err(rejection) => {
-                self.pace.refused(&self.broker.limits.pace, Instant::now());
-                // Parsed all the same: a refusal carries the client token, and the request's other faults take
-                // precedence.
-                let rejection = self.prepare(&mut asked).err().unwrap_or(rejection);
-                self.refuse(asked.request, &rejection);
+        if operation == RequestKind::Get {
+            if let Some((received, admitted)) = self.get(received, &access, now) {
+                // Boxed, since it is rare and the task of a connection is kept small.
+                Box::pin(self.get_from_disk(received, admitted, now)).await;
             }
-            Ok(_admitted) if operation == RequestKind::Get => {
-                let held = match self.prepare(&mut asked) {
-                    Ok(_) => read(&self.broker, &asked.request).await,
-                    Err(rejection) => Err(rejection),
-                };
-                match held {
-                    Ok(held) => asked.request.got(&held.document, now),
-                    Err(rejection) => self.refuse(asked.request, &rejection),
-                }
-            }
-            Ok(admitted) => {
-                asked.request.admitted = Some(admitted);
-                self.submit(asked);
-            }
+            return;
+        }
+        let taken = self.broker.service.take(received, access.principal(), self.client.filters.allowance());
+        match taken {
+            Ok(Taken::Submitted) => {}
+            Ok(Taken::AwaitingPermit(awaiting_permit)) => self.awaiting_permit = Some(Box::new(awaiting_permit)),
+            Err(refused) => self.refuse(refused),
         }
     }
 
-    fn prepare(&self, asked: &mut ParsedRequest) -> Result<Option<(Command, Sender)>, Rejection> {
-        let (access, limits) = (self.client.outbox.access(), &self.broker.limits.document);
-        asked.request.prepare(&asked.payload, asked.properties.as_deref(), &access, limits)
-    }
-
-    /// Submits a command as soon as the engine has space for it.
-    fn submit(&mut self, asked: ParsedRequest) {
-        let weight = request::weight(&asked.payload, asked.properties.as_deref());
-        let principal = self.client.filters.quota();
-        match self.broker.service.try_reserve(principal, weight) {
-            Some(permit) => self.submit_in(permit, asked),
-            None => {
-                let (service, principal) = (self.broker.service.clone(), principal.clone());
-                let room = Box::pin(async move { service.reserve(&principal, weight).await });
-                self.awaiting_permit = Some(AwaitingPermit { asked, room });
+    /// Replies to a get from memory. Returns the request if its document is not there.
+    fn get(
+        &mut self,
+        mut received: ReceivedRequest,
+        access: &Access,
+        now: Timestamp,
+    ) -> Option<(ReceivedRequest, Admitted)> {
+        let admitted = match self.broker.service.admit(access.principal(), &received.request.key) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                self.refuse(RefusedRequest { request: received, refusal, is_over_quota: true });
+                return None;
             }
+        };
+        if let Err(refusal) = received.parse() {
+            self.refuse(RefusedRequest { request: received, refusal, is_over_quota: false });
+            return None;
+        }
+        match self.broker.service.cached(&received.request.key) {
+            Some(stored) => received.request.got(&stored.document, now),
+            None => return Some((received, admitted)),
+        }
+        None
+    }
+
+    async fn get_from_disk(&mut self, received: ReceivedRequest, _admitted: Admitted, now: Timestamp) {
+        let request = &received.request;
+        match request.id.scope(self.broker.service.read(&request.key)).await {
+            Ok(stored) => received.request.got(&stored.document, now),
+            Err(refusal) => self.refuse(RefusedRequest { request: received, refusal, is_over_quota: false }),
         }
     }
 
-    fn submit_in(&self, permit: Permit, mut asked: ParsedRequest) {
-        match self.prepare(&mut asked) {
-            Ok(Some(command)) => permit.submit(asked.request.submission(command, &self.key.client_id)),
-            Ok(None) => {}
-            Err(rejection) => self.refuse(asked.request, &rejection),
-        }
-    }
-
-    /// Continues with the request that waited for `permit`.
+    /// Continues with the request that waited for memory.
     pub(in crate::mqtt) fn resume_awaiting(&mut self, permit: Result<Permit, Rejection>) {
-        match (self.awaiting_permit.take(), permit) {
-            (None, _) => {}
-            (Some(AwaitingPermit { asked, .. }), Ok(permit)) => self.submit_in(permit, asked),
-            (Some(AwaitingPermit { asked, .. }), Err(rejection)) => self.refuse(asked.request, &rejection),
+        if let Some(awaiting_permit) = self.awaiting_permit.take()
+            && let Err(refused) = awaiting_permit.resume(permit)
+        {
+            self.refuse(refused);
         }
     }
 
@@ -187,12 +167,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         );
     }
 
-    fn refuse(&self, request: Request, rejection: &Rejection) {
-        if matches!(rejection, Rejection::Forbidden { .. } | Rejection::Unauthorized) {
-            let (key, reason) = (&request.key, rejection.message(&request.key));
-            self.log_refusal("a request was refused", &key.to_string(), &reason);
+    fn refuse(&mut self, refused: RefusedRequest<ReceivedRequest>) {
+        if refused.is_over_quota {
+            self.pace.refused(&self.broker.limits.pace, Instant::now());
         }
-        request.refuse(&self.broker.service, &self.key, &self.client.outbox.access(), rejection);
+        let (received, rejection) = ReceivedRequest::refused(refused);
+        if matches!(rejection, Rejection::Forbidden { .. } | Rejection::Unauthorized) {
+            let key = &received.request.key;
+            self.log_refusal("a request was refused", &key.to_string(), &rejection.message(key));
+        }
+        received.refuse(&self.broker.service, &rejection);
     }
 
     fn complete(&mut self, ack_id: Option<AckId>, verdict: AckResult) {
@@ -311,14 +295,6 @@ fn response_topic(inbound: &Inbound, access: &Access) -> Result<Option<ResponseT
     }
     let correlation_data = properties.correlation_data.clone();
     Ok(Some(ResponseTopic { topic: topic.clone(), correlation_data }))
-}
-
-/// Reads the requested document; the wait for the disk is boxed, since it is rare.
-async fn read(broker: &Broker, request: &Request) -> Result<StoredShadow, Rejection> {
-    match broker.service.cached(&request.key) {
-        Some(held) => Ok(held),
-        None => Box::pin(request.id.scope(broker.service.read(&request.key))).await,
-    }
 }
 
 fn refused(why: &str) -> AckResult {

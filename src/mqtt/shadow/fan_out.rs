@@ -6,7 +6,7 @@
 //! with the same projection. The notifier thread, which calls [`Events::announce`] in the order of the journal, fixes
 //! the order between commands. [`FanOutPosition`] shows the outboxes how far it has come.
 
-use std::{cell::RefCell, sync::Arc, time::Instant};
+use std::{any::Any, cell::RefCell, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
@@ -21,6 +21,7 @@ use crate::{
         protocol::{message::Message, packet::QoS, topic::TopicName},
         shadow::{
             rendering::{self, DIALECTS},
+            request::Request,
             topics::Event,
         },
     },
@@ -199,17 +200,22 @@ impl<F: Fn(&Projection, bool) -> Option<Bytes>> Publication for FanOut<'_, F> {
 }
 
 impl Notifier for Arc<Events> {
-    fn announce(&mut self, outcome: &Outcome, requester: &dyn Requester) {
-        let Ok(applied) = &outcome.result else { return };
+    fn announce(&mut self, Outcome { envelope, result }: Outcome<'_>, requester: &dyn Requester) {
+        let Ok(applied) = result else { return };
         if let Some(Seq(seq)) = applied.seq {
             self.fan_out_position.begin(seq);
         }
+        // A requester over MQTT receives its reply in order with the events, by its own session.
+        let request = (requester as &dyn Any).downcast_ref::<Request>();
         self.accepted(&Accepted {
-            key: &outcome.key,
-            command: &outcome.command,
+            key: &envelope.key,
+            command: &envelope.command,
             applied,
-            requester: requester.session().map(SessionId),
-            options: ReplyOptions { token: requester.client_token(), metadata: requester.wants_metadata() },
+            requester: request.and_then(Request::session_id),
+            options: ReplyOptions {
+                token: requester.client_token(),
+                metadata: request.is_none_or(|request| request.metadata),
+            },
         });
         if let Some(Seq(seq)) = applied.seq {
             self.fan_out_position.finish(seq);

@@ -1,8 +1,8 @@
-//! A shadow request that came as a PUBLISH, with everything needed to answer it.
+//! Shadow requests received as a PUBLISH or as a will, and their replies.
 //!
-//! The answers leave in this order: the `accepted` or `rejected` event, the same payload on the response topic if one
-//! was named, then the PUBACK or PUBREC with the result. The acknowledgement goes through the requester's outbox, like
-//! the events before it.
+//! [`ReceivedRequest`] has the payload and is parsed by the engine when memory is reserved. [`Request`] is the part that
+//! remains until the reply. The replies leave in this order: the `accepted` or `rejected` event, the same on the
+//! response topic if there is one, then the PUBACK or PUBREC, through the requester's outbox like the events before it.
 
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
@@ -11,12 +11,9 @@ use bytes::Bytes;
 use crate::{
     admission::Admitted,
     auth::{self, Access, Projection},
-    engine::{self, AcceptedCommand, Requester, Service, Submission},
+    engine::{self, AcceptedCommand, Envelope, IncomingRequest, RefusedRequest, Requester, Service},
     mqtt::{
-        broker::{
-            outbox::{Outbox, SessionId},
-            sessions::SessionKey,
-        },
+        broker::outbox::{Outbox, SessionId},
         protocol::{
             message::Message,
             packet::{Properties, QoS, Reason},
@@ -34,57 +31,145 @@ use crate::{
     wire::{self, ClientToken, Dialect, Parsed, Payload, Refused, ReplyOptions, Via},
 };
 
-/// A shadow request between its arrival and its answer.
+/// A request with its payload, which is not parsed yet: the parsed form may take many times as much memory.
+pub(in crate::mqtt) struct ReceivedRequest {
+    /// The data for the reply.
+    pub request: Request,
+    /// The payload.
+    pub payload: Bytes,
+    /// The properties beside it.
+    pub properties: Option<Box<Properties>>,
+    /// The client, for the history.
+    pub client: Arc<str>,
+    /// The limits of the document.
+    pub limits: DocumentLimits,
+}
+
+/// A request without its payload: the data for its reply.
 pub(in crate::mqtt) struct Request {
     /// The publisher of its events.
     pub events: Arc<Events>,
-    /// The requester; `None` for a will, which nobody waits for.
-    pub from: Option<RequestOrigin>,
-    /// The id of the request in the log.
+    /// The sender.
+    pub origin: RequestOrigin,
+    /// The id in the log.
     pub id: RequestId,
     /// The shadow that is requested.
     pub key: ShadowKey,
-    /// The kind of the request.
+    /// The operation.
     pub operation: RequestKind,
-    /// The dialect of its topic.
+    /// The dialect of the topic.
     pub dialect: Dialect,
-    /// The token that correlates the replies.
+    /// The client token to echo in replies.
     pub client_token: Option<ClientToken>,
-    /// True if the requester wants metadata in the replies.
+    /// False if the requester receives no metadata.
     pub metadata: bool,
-    /// The requested response topic.
+    /// The response topic of the PUBLISH.
     pub response: Option<ResponseTopic>,
-    /// Counts the request until it is decided.
+    /// The permit that counts the request until it is decided.
     pub admitted: Option<Admitted>,
-    /// True if only the requester receives the reply: a dry run.
+    /// True for a dry run, whose outcome is sent to the requester alone.
     pub private: bool,
-    /// The projection of the shadow that the requester may read.
+    /// The part of the shadow that the requester may read.
     pub reads: Projection,
 }
 
-/// The session that made a request.
-pub(in crate::mqtt) struct RequestOrigin {
-    /// The outbox of the session.
-    pub outbox: Arc<Outbox>,
-    /// The acknowledgement to complete, for QoS 1 and 2.
-    pub ack_id: Option<AckId>,
+/// The sender of a request.
+pub(in crate::mqtt) enum RequestOrigin {
+    /// A session.
+    Session {
+        /// Its outbox.
+        outbox: Arc<Outbox>,
+        /// The pending acknowledgement, for QoS 1 and 2.
+        ack_id: Option<AckId>,
+    },
+    /// A will, whose sender receives no reply. Holds the rights of its owner.
+    Will(Access),
 }
 
-/// A further topic for the reply, named by the requester.
+/// A topic for the reply besides the shadow's own topics.
 #[derive(Clone, Debug)]
 pub(in crate::mqtt) struct ResponseTopic {
     /// The ordinary topic.
     pub topic: TopicName,
-    /// Data that is returned unchanged.
+    /// The correlation data, returned unchanged.
     pub correlation_data: Option<Bytes>,
 }
 
+impl IncomingRequest for ReceivedRequest {
+    type Parsed = (Command, Sender);
+    type Refusal = Rejection;
+
+    fn key(&self) -> &ShadowKey {
+        &self.request.key
+    }
+
+    fn weight(&self) -> usize {
+        wire::weight(with_properties(&self.payload, self.properties.as_deref()))
+    }
+
+    /// Parses the payload and the fields in user properties, and checks the rights that the sender has now. `None`: a
+    /// get.
+    ///
+    /// # Errors
+    ///
+    /// The rejection. A sender without any right of this kind on the shadow receives `Forbidden` even for a malformed
+    /// payload, or it could publish `rejected` events to the shadow's subscribers. For the same reason, lack of rights
+    /// comes before an exceeded quota.
+    fn parse(&mut self) -> Result<Option<(Command, Sender)>, Rejection> {
+        let Self { request, payload, properties, limits, .. } = self;
+        request.prepare(with_properties(payload, properties.as_deref()), limits)
+    }
+
+    fn into_command(self, (command, author): (Command, Sender), admitted: Admitted) -> (Envelope, Box<dyn Requester>) {
+        let Self { request, client, .. } = self;
+        let envelope = Envelope { key: request.key.clone(), command, author, id: request.id, client };
+        (envelope, Box::new(Request { admitted: Some(admitted), ..request }))
+    }
+}
+
+impl ReceivedRequest {
+    /// Returns the request and the reason of its refusal. The payload of a request over a quota is parsed all the same,
+    /// for its client token and for faults that take precedence, and dropped at once.
+    pub(in crate::mqtt) fn refused(refused: RefusedRequest<Self>) -> (Self, Rejection) {
+        let RefusedRequest { request: mut received, refusal, is_over_quota } = refused;
+        let rejection = if is_over_quota { received.parse().err().unwrap_or(refusal) } else { refusal };
+        (received, rejection)
+    }
+
+    /// Refuses a request that did not reach the writer, and records the refusal.
+    pub(in crate::mqtt) fn refuse(self, service: &Service, rejection: &Rejection) {
+        let (Self { request, client, .. }, access) = (&self, self.request.origin.access());
+        // Senders without any right on the shadow do not appear in its list of refusals.
+        if request.operation != RequestKind::Get && access.admit_any(&request.key, request.operation.into()).is_ok() {
+            service.note_refusal(&request.key, access.principal(), client, Via::Mqtt, rejection);
+        }
+        engine::log_refusal(request.id, &request.key, access.principal().name(), client, rejection);
+        self.request.reject(rejection, service.now());
+    }
+}
+
+impl RequestOrigin {
+    /// Returns the rights that the sender has now.
+    pub(in crate::mqtt) fn access(&self) -> Access {
+        match self {
+            Self::Session { outbox, .. } => outbox.access(),
+            Self::Will(access) => access.clone(),
+        }
+    }
+}
+
 impl Request {
-    /// Creates a request without requester, its payload not yet parsed.
-    pub(in crate::mqtt) fn new(events: Arc<Events>, key: ShadowKey, operation: RequestKind, dialect: Dialect) -> Self {
+    /// Returns a request without options.
+    pub(in crate::mqtt) fn new(
+        events: Arc<Events>,
+        origin: RequestOrigin,
+        key: ShadowKey,
+        operation: RequestKind,
+        dialect: Dialect,
+    ) -> Self {
         Self {
             events,
-            from: None,
+            origin,
             id: RequestId::next(),
             key,
             operation,
@@ -98,52 +183,29 @@ impl Request {
         }
     }
 
-    /// Parses the payload and the user properties, and checks that a sender with `access` may make this request.
-    /// Returns `None` for a get, which is no command.
-    ///
-    /// # Errors
-    ///
-    /// Returns the rejection of a payload that is invalid or not allowed. Only a sender with rights to the shadow is
-    /// shown that the payload is invalid: otherwise anybody could have a `rejected` published to its subscribers. For
-    /// the same reason missing rights take precedence over any exceeded quota.
-    pub(in crate::mqtt) fn prepare(
+    fn prepare(
         &mut self,
-        payload: &[u8],
-        properties: Option<&Properties>,
-        access: &Access,
+        payload: Payload<'_>,
         limits: &DocumentLimits,
     ) -> Result<Option<(Command, Sender)>, Rejection> {
-        let parsed = self.parse(payload, properties, limits);
+        let parsed = self.parse(payload, limits);
+        let access = self.origin.access();
         self.reads = access.projection(&self.key, auth::Operation::Get).unwrap_or(Projection::NONE);
-        match self.operation {
-            RequestKind::Get => access.admit_get(&self.key).and(parsed.map(|_| None)),
-            RequestKind::Update | RequestKind::Delete => {
-                let mut command = match parsed {
-                    Ok(command) => command,
-                    Err(rejection) => {
-                        match self.operation {
-                            // A deletion needs the same rights whatever its payload.
-                            RequestKind::Delete => {
-                                access.admit(&self.key, &mut Command::Delete(Delete::default())).map(drop)
-                            }
-                            operation => access.admit_any(&self.key, operation.into()),
-                        }?;
-                        return Err(rejection);
-                    }
-                };
+        match (self.operation, parsed) {
+            (RequestKind::Get, parsed) => access.admit_get(&self.key).and(parsed.map(|_| None)),
+            (_, Ok(mut command)) => {
                 let sender = command.as_mut().map(|command| access.admit(&self.key, command)).transpose()?;
                 Ok(command.zip(sender))
             }
+            // The rights that a deletion needs do not depend on its payload.
+            (RequestKind::Delete, Err(rejection)) => {
+                access.admit(&self.key, &mut Command::Delete(Delete::default())).and(Err(rejection))
+            }
+            (operation, Err(rejection)) => access.admit_any(&self.key, operation.into()).and(Err(rejection)),
         }
     }
 
-    fn parse(
-        &mut self,
-        payload: &[u8],
-        properties: Option<&Properties>,
-        limits: &DocumentLimits,
-    ) -> Result<Option<Command>, Rejection> {
-        let payload = given(payload, properties);
+    fn parse(&mut self, payload: Payload<'_>, limits: &DocumentLimits) -> Result<Option<Command>, Rejection> {
         match self.operation {
             RequestKind::Update => {
                 let update = self.take(wire::parse_update(payload, self.dialect, limits))?;
@@ -170,40 +232,17 @@ impl Request {
         }
     }
 
-    /// Returns the submission to the engine, with `client` as the id of the requester.
-    pub(in crate::mqtt) fn submission(self, (command, sender): (Command, Sender), client: &Arc<str>) -> Submission {
-        Submission {
-            key: self.key.clone(),
-            command,
-            sender,
-            id: self.id,
-            client: client.clone(),
-            requester: Box::new(self),
-        }
-    }
-
-    /// Refuses a request of `by` with `access` that never reached the engine, and notes the refusal.
-    pub(in crate::mqtt) fn refuse(self, service: &Service, by: &SessionKey, access: &Access, rejection: &Rejection) {
-        let SessionKey { principal, client_id } = by;
-        // A refused request of a sender without rights here is not listed among the shadow's refusals.
-        if self.operation != RequestKind::Get && access.admit_any(&self.key, self.operation.into()).is_ok() {
-            service.note_refusal(&self.key, principal, client_id, Via::Mqtt, rejection);
-        }
-        engine::log_refusal(self.id, &self.key, principal.name(), client_id, rejection);
-        self.reject(rejection, service.now());
-    }
-
-    /// Refuses the request. Only the requester learns of missing rights. PROTOCOL section 2.
+    /// Sends the refusal. A refusal for lack of rights is sent to the requester alone. PROTOCOL section 2.
     fn reject(self, rejection: &Rejection, now: Timestamp) {
         let payload = |dialect, rejection: &Rejection, reader: &Projection| {
             rendering::rejected(dialect, rejection, &self.key, now, reader, self.client_token.as_ref())
         };
-        let own = |dialect, reader: &Projection| payload(dialect, &self.as_told(rejection, reader), reader);
+        let own = |dialect, reader: &Projection| payload(dialect, &self.for_reader(rejection, reader), reader);
         let (event, to) = (self.operation.rejected(), self.session_id());
         self.events.reply_privately(&self.key, event, to, own);
         if !self.private && !matches!(rejection, Rejection::Forbidden { .. }) {
             self.events.tell_others(&self.key, event, to, |dialect, reader| {
-                payload(dialect, &self.as_told_to_others(rejection, reader), reader)
+                payload(dialect, &self.for_others(rejection, reader), reader)
             });
         }
         let payload = self.response.as_ref().map(|_| own(self.dialect, &self.reads));
@@ -211,25 +250,25 @@ impl Request {
         self.answer(payload, verdict);
     }
 
-    /// Returns `rejection` for a reader. Its etag digests the part that the requester may read, so only readers of the
-    /// same part receive it.
-    fn as_told<'a>(&self, rejection: &'a Rejection, reader: &Projection) -> Cow<'a, Rejection> {
+    /// Returns `rejection` for a reader. Its etag is a digest of the part that the requester may read, so only readers
+    /// of the same part receive it.
+    fn for_reader<'a>(&self, rejection: &'a Rejection, reader: &Projection) -> Cow<'a, Rejection> {
         if *reader == self.reads || reader.reads_state() && self.reads.reads_state() {
             return Cow::Borrowed(rejection);
         }
         Cow::Owned(rejection.clone().without_etag())
     }
 
-    /// Returns `rejection` for a reader that is not the requester. Names from the payload are only sent to readers of
-    /// everything.
-    fn as_told_to_others<'a>(&self, rejection: &'a Rejection, reader: &Projection) -> Cow<'a, Rejection> {
-        match self.as_told(rejection, reader) {
-            told if *reader == Projection::ALL => told,
-            told => Cow::Owned(told.into_owned().without_names()),
+    /// Returns `rejection` for a reader other than the requester. Only readers of the whole shadow receive names from the
+    /// payload.
+    fn for_others<'a>(&self, rejection: &'a Rejection, reader: &Projection) -> Cow<'a, Rejection> {
+        match self.for_reader(rejection, reader) {
+            rejection if *reader == Projection::ALL => rejection,
+            rejection => Cow::Owned(rejection.into_owned().without_names()),
         }
     }
 
-    /// Answers a get with `document`.
+    /// Replies to a get with `document`.
     pub(in crate::mqtt) fn got(self, document: &Document, now: Timestamp) {
         if !document.exists() {
             return self.reject(&Rejection::NotFound, now);
@@ -242,18 +281,30 @@ impl Request {
         self.answer(payload, AckResult::SUCCESS);
     }
 
-    fn session_id(&self) -> Option<SessionId> {
-        self.from.as_ref().map(|from| from.outbox.id())
+    /// Returns the session of the requester; `None` for a will.
+    pub(in crate::mqtt) fn session_id(&self) -> Option<SessionId> {
+        match &self.origin {
+            RequestOrigin::Session { outbox, .. } => Some(outbox.id()),
+            RequestOrigin::Will(_) => None,
+        }
     }
 
-    /// Sends `payload` to the response topic, if there is one, and `verdict` to the requester.
+    /// Returns the pending acknowledgement.
+    pub(in crate::mqtt) fn ack_id(&self) -> Option<AckId> {
+        match self.origin {
+            RequestOrigin::Session { ack_id, .. } => ack_id,
+            RequestOrigin::Will(_) => None,
+        }
+    }
+
+    /// Sends `payload` to the response topic if there is one, and the acknowledgement to the requester.
     fn answer(mut self, payload: Option<Bytes>, verdict: AckResult) {
-        // Released before the client can see the answer: a client with a full window sends its next request at once.
+        // Before the acknowledgement: a client may fill its window, and its next request takes the place of this one.
         self.admitted = None;
         let to = self.session_id();
         let verdict = match self.dialect {
             Dialect::Native => verdict,
-            // Every request on an AWS topic is acknowledged alike. PROTOCOL section 2.
+            // On AWS topics every request has the same reason code. PROTOCOL section 2.
             Dialect::Aws => AckResult { unknown: verdict.unknown, ..AckResult::SUCCESS },
         };
         if let (Some(ResponseTopic { topic, correlation_data }), Some(payload)) = (self.response, payload) {
@@ -262,23 +313,15 @@ impl Request {
             let reply = Message::new(topic, payload, QoS::AtLeastOnce, false, properties, Instant::now());
             self.events.respond(reply, to);
         }
-        if let Some(RequestOrigin { outbox, ack_id: Some(ack_id) }) = self.from {
+        if let RequestOrigin::Session { outbox, ack_id: Some(ack_id) } = self.origin {
             outbox.push_ack(ack_id, verdict);
         }
     }
 }
 
 impl Requester for Request {
-    fn session(&self) -> Option<u64> {
-        self.session_id().map(|id| id.0)
-    }
-
     fn client_token(&self) -> Option<&ClientToken> {
         self.client_token.as_ref()
-    }
-
-    fn wants_metadata(&self) -> bool {
-        self.metadata
     }
 
     fn on_outcome(self: Box<Self>, outcome: Result<AcceptedCommand<'_>, &Rejection>, now: Timestamp) {
@@ -294,12 +337,7 @@ impl Requester for Request {
     }
 }
 
-/// Estimates the memory of a request after its payload is parsed.
-pub(in crate::mqtt) fn weight(payload: &[u8], properties: Option<&Properties>) -> usize {
-    wire::weight(given(payload, properties))
-}
-
-fn given<'a>(payload: &'a [u8], properties: Option<&'a Properties>) -> Payload<'a> {
+fn with_properties<'a>(payload: &'a [u8], properties: Option<&'a Properties>) -> Payload<'a> {
     Payload { bytes: payload, user: properties.map_or(&[], |properties| &properties.user) }
 }
 
@@ -331,7 +369,7 @@ fn verdict(rejection: &Rejection, key: &ShadowKey, id: RequestId) -> AckResult {
     if let Rejection::VersionConflict { expected: Some(expected), version, .. } = rejection {
         text = format!("version conflict: expected {}, current {}", expected.0, version.0);
     } else if let Rejection::Internal | Rejection::OutcomeUnknown = rejection {
-        text = format!("{text} (request {id})"); // as in the log
+        text = format!("{text} (request {id})"); // its id in the log
     } else if let Some(detail) = rejection.detail() {
         text = format!("{text}: {detail}");
     }

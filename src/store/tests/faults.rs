@@ -2,7 +2,7 @@
 
 use super::{
     Random,
-    model::{Model, check_outcomes, copies, random_batch, small_options},
+    model::{Model, check_outcomes, random_batch, small_options},
     sim_disk::{SimDisk, Stop},
     stepped::Stepped,
 };
@@ -35,7 +35,7 @@ fn run(seed: u64, stop: Stop, about: &str) -> Option<Run> {
         let now = *stepped.now.lock();
         reported_and_unknown = reported.clone();
         let expected = reported_and_unknown.apply(&queue, now, &options.document);
-        let outcomes = stepped.apply(copies(&queue));
+        let outcomes = stepped.apply(queue.clone());
         assert_eq!(outcomes.len(), queue.len(), "{about}: each is reported once");
         if all_rejected(&outcomes, &Rejection::OutcomeUnknown) {
             break;
@@ -91,7 +91,7 @@ fn check_image(run: &Run, image: Vec<u8>, about: &str) {
     // The store is usable.
     let queue = random_batch(&mut Random::new(7));
     let expected = model.apply(&queue, *stepped.now.lock(), &options.document);
-    check_outcomes(&stepped.apply(copies(&queue)), &expected, about);
+    check_outcomes(&stepped.apply(queue.clone()), &expected, about);
     stepped.idle();
     model.check(&stepped, about);
     drop(stepped);
@@ -152,7 +152,7 @@ fn the_disk_matches_the_model_after_every_commit() {
         for batch in 0..25 {
             let queue = random_batch(&mut random);
             let expected = reported.apply(&queue, *stepped.now.lock(), &options.document);
-            check_outcomes(&stepped.apply(copies(&queue)), &expected, &format!("seed {seed}, batch {batch}"));
+            check_outcomes(&stepped.apply(queue.clone()), &expected, &format!("seed {seed}, batch {batch}"));
             let run = Run { disk: disk.clone(), reported: reported.clone(), reported_and_unknown: reported.clone() };
             check_image(&run, disk.durable(), &format!("seed {seed}, cut after batch {batch}"));
         }

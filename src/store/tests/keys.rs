@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    QueuedCommand, key, options, queued, sender,
+    key, options, queued, queued_by,
     sim_disk::{SimDisk, Stop},
     stepped::Stepped,
     update,
@@ -32,7 +32,7 @@ fn stepped() -> Stepped {
 
 /// Returns the outcome of one job in its own batch: the version, and true if it was replayed.
 fn ask(store: &mut Stepped, by: &str, command: Command) -> Result<(u64, bool), Rejection> {
-    let outcome = store.apply([QueuedCommand { sender: sender(by), ..queued(&key("dev"), command, 0) }]).pop().unwrap();
+    let outcome = store.apply([queued_by(by, &key("dev"), command, 0)]).pop().unwrap();
     outcome.result.map(|applied| match applied.manner {
         Disposition::Replayed(first) => (first.version.0, true),
         _ => (applied.after.version.0, false),
@@ -84,10 +84,7 @@ fn a_dry_run_stores_nothing() {
     assert!(!store.store.read(&key("dev")).unwrap().document.exists());
     assert_eq!(store.store.head().0, 0);
     assert_eq!(ask(&mut store, "a", keyed("k", set(1, None))), Ok((1, false)), "the key was not used");
-    let outcome = store
-        .apply([QueuedCommand { sender: sender("a"), ..queued(&key("dev"), dry(set(1, None)), 0) }])
-        .pop()
-        .unwrap();
+    let outcome = store.apply([queued_by("a", &key("dev"), dry(set(1, None)), 0)]).pop().unwrap();
     assert!(matches!(outcome.result.unwrap().manner, Disposition::Replayed(_)), "what would become of it is a replay");
 }
 

@@ -17,7 +17,7 @@ mod sim_disk;
 mod stepped;
 mod threads;
 
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ use crate::{
         Command, Delete, Preconditions, SectionPatch, ShadowKey, ShadowName, Timestamp, Update, Version,
         name::DeviceId, tests::sender,
     },
-    store::{Outcome, QueuedCommand, Store, StoreError, StoreOptions},
+    store::{Envelope, Outcome, QueuedCommand, Store, StoreError, StoreOptions},
 };
 
 fn device(name: &str) -> DeviceId {
@@ -68,14 +68,13 @@ fn count(n: u64) -> Command {
 }
 
 fn queued<C>(key: &ShadowKey, command: Command, context: C) -> QueuedCommand<C> {
-    QueuedCommand {
-        key: key.clone(),
-        command,
-        sender: sender("app-1"),
-        id: RequestId::next(),
-        client: "client-1".into(),
-        context,
-    }
+    queued_by("app-1", key, command, context)
+}
+
+fn queued_by<C>(author: &str, key: &ShadowKey, command: Command, context: C) -> QueuedCommand<C> {
+    let (author, id) = (sender(author), RequestId::next());
+    let envelope = Envelope { key: key.clone(), command, author, id, client: "client-1".into() };
+    QueuedCommand { envelope, context }
 }
 
 /// Returns options for a small store without a file.
@@ -142,8 +141,4 @@ impl Random {
     fn chance(&mut self, one_in: u64) -> bool {
         self.below(one_in) == 0
     }
-}
-
-fn arc(text: &str) -> Arc<str> {
-    text.into()
 }

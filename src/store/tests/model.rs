@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Random, arc, delete, key, named, sender, stepped::Stepped, update};
+use super::{Random, delete, key, named, queued_by, stepped::Stepped, update};
 use crate::{
-    observability::request_id::RequestId,
     shadow::{
         self, Command, Decision, Delete, Disposition, Document, DocumentLimits, IdempotencyKey, Keyed, Rejection,
         ShadowKey, Stamp, Timestamp, Update, Version,
@@ -36,16 +35,20 @@ impl Model {
     }
 
     fn decide(&mut self, queued: &QueuedCommand<u64>, now: u64, limits: &DocumentLimits) -> Reported {
-        let current = self.documents.get(&queued.key).cloned().unwrap_or_else(Document::absent);
-        let place = queued.command.keyed().map(|keyed| {
+        let current = self.documents.get(&queued.envelope.key).cloned().unwrap_or_else(Document::absent);
+        let place = queued.envelope.command.keyed().map(|keyed| {
             let key = keyed.key.as_str().to_owned();
-            (queued.key.clone(), queued.sender.by.to_string(), key)
+            (queued.envelope.key.clone(), queued.envelope.author.by.to_string(), key)
         });
         if let Some(first) = place.as_ref().and_then(|place| self.keys.get(place)) {
-            return if *first == queued.command { Ok((current, true)) } else { Err(Rejection::IdempotencyKeyReused) };
+            return if *first == queued.envelope.command {
+                Ok((current, true))
+            } else {
+                Err(Rejection::IdempotencyKeyReused)
+            };
         }
         let document = self.decide_anew(queued, current, now, limits)?;
-        self.keys.extend(place.map(|place| (place, queued.command.clone())));
+        self.keys.extend(place.map(|place| (place, queued.envelope.command.clone())));
         Ok((document, false))
     }
 
@@ -56,11 +59,11 @@ impl Model {
         now: u64,
         limits: &DocumentLimits,
     ) -> Result<Document, Rejection> {
-        match shadow::decide(&current, &queued.command, &queued.sender, Timestamp(now), limits)? {
+        match shadow::decide(&current, &queued.envelope.command, &queued.envelope.author, Timestamp(now), limits)? {
             Decision::Unchanged => Ok(current),
             Decision::Changed { document, .. } => {
-                self.documents.insert(queued.key.clone(), document.clone());
-                self.changes.push((queued.key.clone(), document.version));
+                self.documents.insert(queued.envelope.key.clone(), document.clone());
+                self.changes.push((queued.envelope.key.clone(), document.version));
                 Ok(document)
             }
         }
@@ -141,14 +144,7 @@ fn random_job(random: &mut Random, context: u64) -> QueuedCommand<u64> {
         _ => key(&device),
     };
     let command = random_command(random);
-    QueuedCommand {
-        key,
-        command,
-        sender: sender(["app-1", "dev", "monitor"][random.below(3) as usize]),
-        id: RequestId::next(),
-        client: arc("c"),
-        context,
-    }
+    queued_by(["app-1", "dev", "monitor"][random.below(3) as usize], &key, command, context)
 }
 
 /// Returns a random command. Every third has a key, and each key belongs to one request, with some exceptions.
@@ -215,19 +211,4 @@ pub(super) fn small_options() -> StoreOptions {
         document_cache_bytes: 64 * 2000,
         ..super::options()
     }
-}
-
-/// Returns a copy of the jobs, since the store consumes them.
-pub(super) fn copies(queue: &[QueuedCommand<u64>]) -> Vec<QueuedCommand<u64>> {
-    queue
-        .iter()
-        .map(|queued| QueuedCommand {
-            key: queued.key.clone(),
-            command: queued.command.clone(),
-            sender: queued.sender.clone(),
-            id: queued.id,
-            client: queued.client.clone(),
-            context: queued.context,
-        })
-        .collect()
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 use serde_json::json;
 
 use super::{
-    Random, count, delete, key, named, options, queued, sender,
+    Random, count, delete, key, named, options, queued,
     sim_disk::{SimDisk, Stop},
     stepped::Stepped,
     update,
@@ -370,7 +370,7 @@ fn versions_never_decrease() {
             let queue: Vec<_> = (0..=random.below(4)).map(|_| random_job(&mut random)).collect();
             for outcome in store.apply(queue) {
                 let Ok(applied) = outcome.result else { continue };
-                let former = newest.entry(outcome.queued.key).or_default();
+                let former = newest.entry(outcome.envelope.key).or_default();
                 assert!(applied.after.version > *former, "{about}: {:?} after {former:?}", applied.after.version);
                 assert_eq!(applied.after.version.0, applied.before.version.0 + 1, "{about}");
                 created_at_floor += u32::from(applied.before.version > Version(0) && *former == Version(0));
@@ -400,5 +400,5 @@ fn random_job(random: &mut Random) -> QueuedCommand<u64> {
     let name = format!("n{}", random.below(8));
     let key = if random.chance(8) { key(device) } else { named(device, &name) };
     let command = if random.chance(2) { delete() } else { count(random.next()) };
-    QueuedCommand { sender: sender("app-1"), ..queued(&key, command, 0) }
+    queued(&key, command, 0)
 }

@@ -42,9 +42,9 @@ fn appends_of_one_batch_all_land_in_order() {
     assert_eq!(outcomes.len() as u64, count);
     for (n, outcome) in (1..).zip(outcomes) {
         let applied = outcome.result.unwrap();
-        assert_eq!((outcome.queued.context, applied.seq, applied.after.version), (n, Some(Seq(n + 1)), Version(n + 1)));
+        assert_eq!((outcome.context, applied.seq, applied.after.version), (n, Some(Seq(n + 1)), Version(n + 1)));
         assert_eq!(state(&applied.after), list(1..=n));
-        assert_eq!(outcome.queued.command, update(&list(1..=n), None), "the outcome holds the resolved update");
+        assert_eq!(outcome.envelope.command, update(&list(1..=n), None), "the outcome holds the resolved update");
     }
     let held = store.store.read(&key("dev")).unwrap();
     assert_eq!((state(&held.document), store.store.head()), (list(1..=count), Seq(count + 1)));
@@ -85,9 +85,9 @@ fn a_conflict_has_the_document_it_was_decided_against() {
     ]);
     for (outcome, against) in outcomes.iter().zip([None, Some(2), None]) {
         let version = outcome.against.as_ref().map(|held| held.document.version.0);
-        assert_eq!(version, against, "{:?}", outcome.queued.command);
+        assert_eq!(version, against, "{:?}", outcome.envelope.command);
         let conflict = matches!(&outcome.result, Err(Rejection::VersionConflict { version: Version(2), .. }));
-        assert_eq!(conflict, outcome.queued.context == 0 && outcome.result.is_err());
+        assert_eq!(conflict, outcome.context == 0 && outcome.result.is_err());
     }
 }
 

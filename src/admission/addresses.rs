@@ -3,13 +3,15 @@
 //! They are checked as soon as a connection is accepted, before any byte is read and before TLS costs CPU time. All
 //! addresses of a [`Network`] share one quota.
 
-use std::{net::IpAddr, time::Instant};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Instant,
+};
 
 use crate::{
     admission::{
         cause::QuotaKind,
         counter::{Counter, Permit},
-        network::Network,
         preauth_budget::Budget,
         rate_table::{RateEntry, RateTable},
     },
@@ -22,6 +24,11 @@ pub struct Addresses {
     limits: AddressLimits,
     known: RateTable<Network, AddressUse>,
 }
+
+/// A source address as it is counted. A client chooses its address freely within the /64 of its network, so an IPv6 /64
+/// counts as one address. An IPv4 address counts the same in its IPv6-mapped form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Network(IpAddr);
 
 /// The limits of one source address.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +57,15 @@ struct AddressUse {
     connects: Gcra,
     failed_handshakes: Gcra,
     preauth_budget: Budget,
+}
+
+impl From<IpAddr> for Network {
+    fn from(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+            address @ IpAddr::V4(_) => address,
+        })
+    }
 }
 
 impl Addresses {
@@ -150,6 +166,20 @@ mod tests {
             assert_eq!(enter(second).err(), expected, "{second} after {first}");
             drop(visits);
             assert!(enter(second).is_ok(), "{second}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_grouped_by_network() {
+        let network = |text: &str| Network::from(text.parse::<IpAddr>().expect("an address"));
+        for (one, other, same) in [
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1", "::ffff:192.0.2.1", true),
+            ("192.0.2.1", "192.0.2.2", false),
+            ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", true),
+            ("2001:db8:1:2::1", "2001:db8:1:3::1", false),
+        ] {
+            assert_eq!(network(one) == network(other), same, "{one} {other}");
         }
     }
 

@@ -8,20 +8,19 @@
 //! - `requests` counts requests per principal and shadow.
 //! - `principals` counts the usage of a principal over all shadows.
 //! - `shadows` counts the writes of all principals to one shadow.
-//! - `addresses` counts connections per `network`.
+//! - `addresses` counts connections per source network.
 //! - `preauth_budget` limits the memory of input that is not handled yet.
 //!
-//! All of them store their usage in a bounded `table` and count with `rate` and `tally`. A `cause` names each quota,
+//! All of them store their usage in a bounded `rate_table` and count with `rate` and `counter`. A `cause` names each quota,
 //! for rejections and metrics.
 //!
-//! Not here: the read rate of one connection (`pace` in [`crate::mqtt`]), and limits on concurrent use, which are
+//! Not here: the read rate of one connection (`connection/rate_limit.rs` in [`crate::mqtt`]), and limits on concurrent use, which are
 //! checked where the resource is held.
 
 mod addresses;
 mod cause;
 mod counter;
 pub(crate) mod login_throttle;
-mod network;
 mod preauth_budget;
 mod principals;
 mod rate_table;
@@ -45,9 +44,8 @@ use self::{
 };
 pub use crate::{
     admission::{
-        addresses::{AddressPermit, Addresses},
+        addresses::{AddressPermit, Addresses, Network},
         cause::{QuotaCounters, QuotaKind},
-        network::Network,
         preauth_budget::PreAuthPermit,
         principals::{PrincipalPermit, PrincipalQuota, Principals, Streaming},
         requests::Admitted,

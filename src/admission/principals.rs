@@ -29,7 +29,7 @@ pub struct Principals {
     known: RateTable<Arc<str>, Arc<PrincipalQuota>>,
     /// The number of streams of all principals.
     streams: Arc<AtomicUsize>,
-    /// What all of them sent and that was not handled yet.
+    /// The budget of received bytes of all principals that are not handled yet.
     input: Budget,
 }
 
@@ -58,7 +58,7 @@ pub struct PrincipalQuota {
     streams: AtomicUsize,
     reads: Arc<Semaphore>,
     queue: Arc<Semaphore>,
-    /// Its own, and that of all.
+    /// The budget of the principal and that of all principals.
     input: Budgets,
 }
 
@@ -151,7 +151,7 @@ impl PrincipalQuota {
         Self { limits, requests: nothing(), bytes: nothing(), subscriptions, streams, reads, queue, input }
     }
 
-    /// What it sends takes from these until it was handled.
+    /// Returns the budgets of received bytes that are not handled yet.
     pub(super) fn input(&self) -> &Budgets {
         &self.input
     }

@@ -6,7 +6,9 @@
 
 use std::{fmt, sync::Arc};
 
-/// The prefix of the names of anonymous clients.
+use crate::shadow::excerpt;
+
+/// What the names of anonymous clients begin with.
 const ANONYMOUS: &str = "anonymous/";
 /// Most bytes of a name.
 const NAME_BYTES_MAX: usize = 128;
@@ -30,7 +32,7 @@ impl Principal {
         if !name.is_empty() && Self::may_hold(name) {
             return Ok(Self(name.into()));
         }
-        Err(NameError(name.chars().take(NAME_BYTES_MAX).collect()))
+        Err(NameError(excerpt(name, NAME_BYTES_MAX).to_owned()))
     }
 
     /// Returns true if `part` may be a part of a name that [`Principal::named`] takes.

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::{
-    shadow::{Rejection, ShadowKey, Timestamp},
+    shadow::{Rejection, ShadowKey, Timestamp, excerpt},
     wire::{RefusedEntry, Via},
 };
 
@@ -137,10 +137,7 @@ pub(super) fn refused_entry(
     rejection: &Rejection,
     now: Timestamp,
 ) -> RefusedEntry {
-    let cut = |text: String| match text.char_indices().nth(TEXT_MAX) {
-        Some((end, _)) => text.get(..end).unwrap_or_default().to_owned(),
-        None => text,
-    };
+    let cut = |text: String| excerpt(&text, TEXT_MAX).to_owned();
     let (expected, version) = match rejection {
         Rejection::VersionConflict { expected, version, .. } => (*expected, Some(*version)),
         Rejection::ExpectationFailed { version, .. } => (None, Some(*version)),

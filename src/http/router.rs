@@ -10,12 +10,15 @@ use axum::{
     routing::{MethodRouter, get},
 };
 
-use crate::http::{
-    api::{Api, aws, aws_topics, device, devices, history, operating, problem::Problem, shadows, writes},
-    auth::sign_in,
-    dashboard, openapi,
-    operation::{Operation, ROUTES, Route},
-    sse,
+use crate::{
+    http::{
+        api::{Api, aws, aws_topics, device, devices, history, operating, problem::Problem, shadows, writes},
+        auth::sign_in,
+        dashboard, openapi,
+        operation::{Operation, ROUTES, Route},
+        sse,
+    },
+    shadow::excerpt,
 };
 
 /// The media types of PATCH. RFC 5789 section 3.1.
@@ -114,7 +117,7 @@ async fn no_such_path(State(api): State<Arc<Api>>, method: Method, uri: Uri) -> 
 const ALL_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 fn not_found(uri: &Uri, api: &Api) -> Problem {
-    let path: String = uri.path().chars().take(128).collect();
-    let message = format!("Unknown path '{path}'; /openapi.json lists all paths");
+    let path = excerpt(uri.path(), 128);
+    let message = format!("There is nothing at '{path}'; /openapi.json tells what there is");
     Problem::new(StatusCode::NOT_FOUND, "no-such-path", &message, api.now())
 }

@@ -31,6 +31,7 @@ use tracing_subscriber::{
 use crate::{
     config::{LogConfig, LogFormat},
     rate::{Gcra, Rate},
+    shadow::excerpt,
 };
 
 /// Lines of one kind a minute that unauthenticated clients can cause.
@@ -87,10 +88,9 @@ pub struct Shortened<'a>(pub &'a str);
 
 impl fmt::Display for Shortened<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.char_indices().nth(128) {
-            None => f.write_str(self.0),
-            Some((end, _)) => write!(f, "{}…", self.0.get(..end).unwrap_or_default()),
-        }
+        let shown = excerpt(self.0, 128);
+        f.write_str(shown)?;
+        if shown.len() < self.0.len() { f.write_str("…") } else { Ok(()) }
     }
 }
 

@@ -74,12 +74,7 @@ impl Update {
     pub fn of_changes(changes: &[Change]) -> Self {
         let mut update = Self::default();
         for change in changes {
-            let patch = match change.path.section {
-                SectionName::Desired => &mut update.desired,
-                SectionName::Reported => &mut update.reported,
-                SectionName::Tags => &mut update.tags,
-            };
-            patch.record(&change.path.keys, change);
+            update.section_mut(change.path.section).record(&change.path.keys, change);
         }
         update
     }
@@ -91,6 +86,15 @@ impl Update {
             SectionName::Desired => &self.desired,
             SectionName::Reported => &self.reported,
             SectionName::Tags => &self.tags,
+        }
+    }
+
+    /// Returns the edit of the section `name` for changing it.
+    pub(crate) fn section_mut(&mut self, name: SectionName) -> &mut SectionPatch {
+        match name {
+            SectionName::Desired => &mut self.desired,
+            SectionName::Reported => &mut self.reported,
+            SectionName::Tags => &mut self.tags,
         }
     }
 
@@ -200,7 +204,7 @@ impl SectionPatch {
             (Effect::Touch, Some(same)) => same.value.clone(),
             (Effect::Touch, None) | (Effect::Remove, _) => Value::Null,
         };
-        let Some((last, above)) = keys.split_last() else {
+        let Some((first, below)) = keys.split_first() else {
             *self = match value {
                 Value::Object(members) => Self::Merge(members),
                 _ => Self::Clear,
@@ -210,16 +214,28 @@ impl SectionPatch {
         if !matches!(self, Self::Merge(_)) {
             *self = Self::Merge(Map::new());
         }
-        let Self::Merge(mut members) = std::mem::take(self) else { return };
-        let mut inner = &mut members;
-        for key in above {
-            let member = inner.entry(&**key).or_insert_with(|| Value::Object(Map::new()));
-            let Value::Object(object) = member else { return };
-            inner = object;
+        if let Self::Merge(members) = self {
+            put(members, first, below.iter().map(|key| &**key), value);
         }
-        inner.insert((**last).into(), value);
-        *self = Self::Merge(members);
     }
+}
+
+/// Sets `value` at the path of `first` and `below` in a merge patch, and creates the objects above it.
+pub(crate) fn put<'k>(
+    members: &mut Map<String, Value>,
+    first: &str,
+    below: impl Iterator<Item = &'k str>,
+    value: Value,
+) {
+    let mut place = members.entry(first).or_insert(Value::Null);
+    for key in below {
+        if !place.is_object() {
+            *place = Value::Object(Map::new());
+        }
+        let Value::Object(members) = place else { return };
+        place = members.entry(key).or_insert(Value::Null);
+    }
+    *place = value;
 }
 
 #[cfg(test)]

@@ -28,5 +28,6 @@ pub use crate::shadow::rights::paths::Paths;
 pub use crate::shadow::rights::{Scope, Sender};
 pub use command::{Command, Delete, OnConflict, Patch, Preconditions, SectionPatch, Update};
 pub use document::{Document, DocumentLimits, Section, Stamp, Timestamp, Version};
+pub(crate) use name::excerpt;
 pub use name::{DeviceId, ShadowKey, ShadowName};
 pub use pointer::Pointer;

@@ -100,8 +100,13 @@ impl fmt::Display for ShadowKey {
     }
 }
 
+/// Returns at most `chars_max` characters of a text from outside, for a message or the log.
+pub(crate) fn excerpt(text: &str, chars_max: usize) -> &str {
+    text.char_indices().nth(chars_max).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
+}
+
 fn check(text: &str, max: usize, extra: fn(char) -> bool, allowed: &'static str) -> Result<Arc<str>, NameError> {
-    let shown = || text.chars().take(64).collect();
+    let shown = || excerpt(text, 64).to_owned();
     if text.is_empty() || text.len() > max {
         return Err(NameError::Length { name: shown(), length: text.len(), max });
     }

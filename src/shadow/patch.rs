@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 
 use crate::shadow::{
     command::{
-        SectionPatch, Update,
+        SectionPatch, Update, put,
         rejection::{Rejection, SizeLimit},
     },
     document::{equality::same, find::index},
@@ -326,24 +326,16 @@ impl<'p> PatchInProgress<'p> {
                 objects.push(pointer(&(name, keys)));
             }
             match (keys.is_empty(), new) {
-                (true, None) => *section(&mut update, name) = SectionPatch::Clear,
-                _ => put(&mut patches, (name, keys), difference(old, new)),
+                (true, None) => *update.section_mut(name) = SectionPatch::Clear,
+                _ => put(&mut patches, name.as_str(), keys.iter().map(|key| &**key), difference(old, new)),
             }
         }
         for name in SectionName::ALL {
             if let Some(Value::Object(members)) = patches.remove(name.as_str()) {
-                *section(&mut update, name) = SectionPatch::Merge(members);
+                *update.section_mut(name) = SectionPatch::Merge(members);
             }
         }
         Edit { update, seen: seen.iter().map(pointer).collect(), objects }
-    }
-}
-
-fn section(update: &mut Update, name: SectionName) -> &mut SectionPatch {
-    match name {
-        SectionName::Desired => &mut update.desired,
-        SectionName::Reported => &mut update.reported,
-        SectionName::Tags => &mut update.tags,
     }
 }
 
@@ -372,19 +364,6 @@ fn difference(old: Option<&Value>, new: Option<&Value>) -> Value {
         }
         (_, Some(new)) => new.clone(),
     }
-}
-
-/// Sets `value` at a path of a merge patch. All values above it are objects in the document, before and after.
-fn put(patches: &mut Map<String, Value>, (section, keys): Location<'_>, value: Value) {
-    let mut place = patches.entry(section.as_str()).or_insert_with(|| Value::Object(Map::new()));
-    for key in keys {
-        if !place.is_object() {
-            *place = Value::Object(Map::new());
-        }
-        let Value::Object(members) = place else { return };
-        place = members.entry(&**key).or_insert_with(|| Value::Object(Map::new()));
-    }
-    *place = value;
 }
 
 /// The depth and size of a value.

@@ -1,10 +1,10 @@
-//! The messages of the service in the shape of AWS IoT Device Shadow: its fields and no others.
+//! Replies and events in the dialect of AWS IoT Device Shadow: its fields and no others.
 //!
-//! Metadata mirrors the state down to every scalar, through arrays too, with `{"timestamp"}` in the place of each. An
-//! `accepted` has such a place for every value that was sent, `null` included: sending is what moves the time there.
+//! Metadata mirrors the state with `{"timestamp"}` in place of every scalar, also in arrays. `accepted` has metadata for
+//! every value that was sent, including `null`: in this dialect, sending a value refreshes its time.
 //!
-//! Each takes the [`Projection`] of its reader as the native ones do; give it one without `tags`, which AWS has not.
-//! What is left of a change that nothing can be seen of is its version, with an empty `state`.
+//! Each function takes the [`Projection`] of its reader, like the native ones, but without `tags`, which AWS does not
+//! have. A reader who may see nothing of a change receives its version and an empty `state`.
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -16,13 +16,13 @@ use crate::{
         document::tree::{Leaf, Members, Node},
     },
     wire::{
-        client_token::ClientToken,
+        ClientToken,
         native::{self, echo, message, version_and_time},
         write::Object,
     },
 };
 
-/// `update/accepted`: what was sent, and when each value of it was; `document` is the shadow after it.
+/// Renders `update/accepted`: the values that were sent, with their times; `document` is the shadow after the update.
 #[must_use]
 pub fn update_accepted(
     update: &Update,
@@ -59,7 +59,7 @@ pub fn update_accepted(
     })
 }
 
-/// `update/delta`: what `desired` has and `reported` lacks; `None` if there is nothing, or nothing the reader may see.
+/// Renders `update/delta`: the part of `desired` that differs from `reported`; `None` if the reader may see none.
 #[must_use]
 pub fn update_delta(document: &Document, projection: &Projection, token: Option<&ClientToken>) -> Option<Bytes> {
     let delta = projection.delta(document)?;
@@ -71,7 +71,7 @@ pub fn update_delta(document: &Document, projection: &Projection, token: Option<
     }))
 }
 
-/// `update/documents`: the shadow before a change and after it.
+/// Renders `update/documents`: the shadow before and after a change.
 #[must_use]
 pub fn update_documents(
     before: &Document,
@@ -82,7 +82,7 @@ pub fn update_documents(
     native::documents(before, after, token, |object, document| side(object, document, projection))
 }
 
-/// `get/accepted`, answered at `now`. `document` must exist.
+/// Renders `get/accepted` at `now`. `document` must exist.
 #[must_use]
 pub fn get_accepted(
     document: &Document,
@@ -101,7 +101,7 @@ pub fn get_accepted(
     })
 }
 
-/// Any `rejected`, of a request to `shadow`.
+/// Renders `rejected` for a request to `shadow`.
 #[must_use]
 pub fn rejected(rejection: &Rejection, shadow: &ShadowKey, now: Timestamp, token: Option<&ClientToken>) -> Bytes {
     let text = match rejection {
@@ -116,7 +116,7 @@ pub fn rejected(rejection: &Rejection, shadow: &ShadowKey, now: Timestamp, token
     })
 }
 
-/// A refusal that is about no shadow, over HTTP.
+/// Renders the refusal of an HTTP request that concerns no shadow.
 #[must_use]
 pub fn refused(code: u16, text: &str, now: Timestamp) -> Bytes {
     message(|message| {
@@ -126,7 +126,7 @@ pub fn refused(code: u16, text: &str, now: Timestamp) -> Bytes {
     })
 }
 
-/// One side of `documents`.
+/// Writes one of the two documents of `documents`.
 fn side(mut side: Object<'_>, document: &Document, projection: &Projection) {
     let document = &*projection.document(document);
     native::state(&mut side, document);
@@ -143,7 +143,7 @@ fn metadata_of(message: &mut Object<'_>, document: &Document) {
     all.close();
 }
 
-/// Metadata of an object in a section; leaves whose time is forgotten show `otherwise`.
+/// Writes the metadata of an object in a section; leaves without a known time have `otherwise`.
 fn metadata(out: &mut Vec<u8>, members: &Members, otherwise: Timestamp) {
     let mut object = Object::open(out);
     for (key, node) in members {
@@ -156,7 +156,7 @@ fn metadata(out: &mut Vec<u8>, members: &Members, otherwise: Timestamp) {
     object.close();
 }
 
-/// Metadata of `value`, which was sent and left `node` in the document; what left nothing was removed at `now`.
+/// Writes the metadata of a sent `value`, which is `node` in the document; without a node, it was removed at `now`.
 fn sent(out: &mut Vec<u8>, value: &Value, node: Option<&Node>, now: Timestamp) {
     match (value, node) {
         (Value::Object(patch), Some(Node::Object(members))) => {
@@ -175,7 +175,7 @@ fn time(leaf: &Leaf, otherwise: Timestamp) -> Timestamp {
     if leaf.changed.is_forgotten() { otherwise } else { leaf.changed.timestamp }
 }
 
-/// The shape of `value` with `time` in the place of each scalar.
+/// Writes `value` with `time` in place of each scalar.
 fn mirror(out: &mut Vec<u8>, value: &Value, time: Timestamp) {
     match value {
         Value::Object(members) => {

@@ -1,15 +1,14 @@
-//! The JSON that stands in MQTT payloads and HTTP bodies: requests in, envelopes out.
+//! The JSON of MQTT payloads and HTTP bodies: parsing of requests, rendering of replies and events.
 //!
-//! `request` turns a payload into a typed command, or into the rejection that answers it; `strict` is the JSON reader
-//! under it, and under `json_patch`. `envelope` writes the messages in their native shape, [`aws`] in that of AWS. What
-//! a reader may see is decided by the [`Projection`](crate::auth::Projection) each envelope takes.
+//! `request` parses a payload into a typed command or a rejection; `strict` is its JSON reader, and that of
+//! `request/json_patch`. `native` renders messages in the native dialect, [`aws`] in the AWS dialect. Each message takes
+//! the [`Projection`](crate::auth::Projection) of its reader and contains nothing beyond it.
 //!
-//! Not here: topics and headers (`mqtt`, `http`), and what a command does (`shadow`).
+//! Not here: topics and headers (`mqtt`, `http`), and the effect of a command (`shadow`).
 
 pub mod aws;
-mod client_token;
-mod dialect;
 mod native;
+mod reply_options;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -31,6 +30,5 @@ pub use crate::wire::native::{
 pub use crate::wire::request::given::Payload;
 pub use crate::wire::request::json_patch::{json_patch, parse_operations};
 pub use crate::wire::request::weight::weight;
-pub use client_token::{ClientToken, ReplyOptions};
-pub use dialect::Dialect;
+pub use reply_options::{ClientToken, Dialect, ReplyOptions};
 pub use request::{Parsed, Refused, parse_delete, parse_get, parse_state, parse_update};

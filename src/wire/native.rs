@@ -1,8 +1,8 @@
-//! The messages of the service in their native shape.
+//! Replies and events in the native dialect.
 //!
-//! Each takes the [`Projection`] of its reader and shows nothing beyond it; a reader who may see nothing of a change
-//! still gets its version, with an empty `state`. `timestamp` is when the version told of was made; in a rejection,
-//! when it was refused. Metadata mirrors the state, with `{"timestamp","version","by"}` in the place of each leaf.
+//! Each function takes the [`Projection`] of its reader and renders nothing beyond it. A reader who may see nothing of a
+//! change still receives its version, with an empty `state`. `timestamp` is the time of the version; in a rejection, of
+//! the refusal. Metadata mirrors the state, with `{"timestamp","version","by"}` in place of each leaf.
 
 pub(super) mod history;
 pub(super) mod listing;
@@ -19,27 +19,27 @@ use crate::{
         Disposition, Document, Etag, FirstOutcome, Rejection, SectionPatch, ShadowKey, Timestamp, Update, Version,
         document::tree::{Members, Node},
     },
-    wire::{ReplyOptions, client_token::ClientToken, native::metadata::Metadata, write::Object},
+    wire::{ClientToken, ReplyOptions, native::metadata::Metadata, write::Object},
 };
 
-/// An accepted update, to be told to who asked.
+/// An accepted update, for the reply to its requester.
 #[derive(Clone, Copy, Debug)]
 pub struct Accepted<'a> {
-    /// What was sent.
+    /// The update as sent.
     pub update: &'a Update,
-    /// Whether that is known: of a patch that is told of again it is not.
+    /// False if the update is unknown: a replayed patch is not resolved again.
     pub is_known: bool,
-    /// Whether a version was made.
+    /// True if the update made a version.
     pub changed: bool,
-    /// The shadow after it; for a replay, the shadow now.
+    /// The shadow after the update; for a replay, the current shadow.
     pub document: &'a Document,
-    /// The earlier version it was accepted under.
+    /// The earlier version that the update was rebased from.
     pub rebased_from: Option<Version>,
-    /// Whether it was done now, before, or not at all.
+    /// The disposition: applied, replayed or dry run.
     pub manner: Disposition,
 }
 
-/// `update/accepted`: what was sent, and the metadata of its leaves as they are in `document`, the shadow after it.
+/// Renders `update/accepted`: the values that were sent, and their metadata in `document`, the shadow after the update.
 #[must_use]
 pub fn update_accepted(
     update: &Update,
@@ -53,10 +53,9 @@ pub fn update_accepted(
     update_outcome(&accepted, projection, token)
 }
 
-/// `update/accepted` with whatever there is to tell of it.
+/// Renders `update/accepted` with all its fields.
 ///
-/// A replay tells again what was told first. The metadata is that of the leaves that have not changed since; of the
-/// others it is not known any more.
+/// A replay repeats the first outcome. It has metadata only for leaves that have not changed since.
 #[must_use]
 pub fn update_outcome<'a>(
     accepted: &Accepted<'_>,
@@ -65,7 +64,7 @@ pub fn update_outcome<'a>(
 ) -> Bytes {
     let options = options.into();
     let (update, document) = (projection.update(accepted.update), projection.document(accepted.document));
-    let (told, until) = match accepted.manner {
+    let (first, until) = match accepted.manner {
         Disposition::Replayed(first) => (first, first.version),
         Disposition::Applied | Disposition::DryRun => (accepted.first(document.etag), Version(u64::MAX)),
     };
@@ -82,14 +81,14 @@ pub fn update_outcome<'a>(
             }
             all.close();
         }
-        envelope.member("version", &told.version.0);
-        envelope.member("timestamp", &told.timestamp.0);
-        // An etag of everything tells a reader of part of it something about the rest.
-        if told.etag_is_own || projection.reads_state() {
-            envelope.text("etag", &told.etag.to_string());
+        envelope.member("version", &first.version.0);
+        envelope.member("timestamp", &first.timestamp.0);
+        // An etag of the whole document would reveal changes beyond the projection.
+        if first.etag_is_own || projection.reads_state() {
+            envelope.text("etag", &first.etag.to_string());
         }
-        envelope.member("changed", &told.changed);
-        if let Some(version) = told.rebased_from {
+        envelope.member("changed", &first.changed);
+        if let Some(version) = first.rebased_from {
             envelope.member("rebasedFrom", &version.0);
         }
         if matches!(accepted.manner, Disposition::Replayed(_)) {
@@ -112,7 +111,7 @@ impl Accepted<'_> {
     }
 }
 
-/// `update/delta`: what `desired` has and `reported` lacks; `None` if there is nothing, or nothing the reader may see.
+/// Renders `update/delta`: the part of `desired` that differs from `reported`; `None` if the reader may see none.
 #[must_use]
 pub fn update_delta<'a>(
     document: &Document,
@@ -130,14 +129,14 @@ pub fn update_delta<'a>(
     }))
 }
 
-/// `delta`, for small devices: the version, and what `desired` has and `reported` lacks. Empty if there is nothing, or
-/// nothing the reader may see.
+/// Renders `delta`, for small devices: the version, and the part of `desired` that differs from `reported`. Empty if
+/// the reader may see none.
 #[must_use]
 pub fn lean_delta(document: &Document, projection: &Projection) -> Bytes {
     lean(document, &difference(document, projection))
 }
 
-/// `delta` after a change; `None` if the difference is as it was, as far as the reader may see it.
+/// Renders `delta` after a change; `None` if the visible difference is the same as before.
 #[must_use]
 pub fn changed_lean_delta(before: &Document, after: &Document, projection: &Projection) -> Option<Bytes> {
     let state = difference(after, projection);
@@ -154,7 +153,7 @@ fn lean(document: &Document, state: &[u8]) -> Bytes {
     })
 }
 
-/// The delta of `document` as JSON; empty if there is none.
+/// Returns the delta of `document` as JSON; empty if there is none.
 fn difference(document: &Document, projection: &Projection) -> Vec<u8> {
     let mut state = Vec::new();
     if let Some(delta) = projection.delta(document).filter(|_| document.exists()) {
@@ -163,10 +162,9 @@ fn difference(document: &Document, projection: &Projection) -> Vec<u8> {
     state
 }
 
-/// `update/documents`: the shadow before a change and after it.
+/// Renders `update/documents`: the shadow before and after a change.
 ///
-/// Where `before` is no longer at hand, [`Document::undo`] makes it of `after`; leaves whose stamp is forgotten then
-/// show their version alone.
+/// [`Document::undo`] can make `before` from `after`. Leaves without a known stamp then have their version alone.
 #[must_use]
 pub fn update_documents<'a>(
     before: &Document,
@@ -178,7 +176,7 @@ pub fn update_documents<'a>(
     documents(before, after, token, |object, document| side(object, document, projection, metadata))
 }
 
-/// `update/documents`, each of the two documents written by `side`.
+/// Renders `update/documents` in either dialect; `side` writes one document.
 pub(super) fn documents(
     before: &Document,
     after: &Document,
@@ -197,7 +195,7 @@ pub(super) fn documents(
     })
 }
 
-/// `get/accepted`, and the current document on `document`. `document` must exist.
+/// Renders `get/accepted`, and the event `document`. `document` must exist.
 #[must_use]
 pub fn get_accepted<'a>(document: &Document, projection: &Projection, options: impl Into<ReplyOptions<'a>>) -> Bytes {
     let options = options.into();
@@ -214,13 +212,13 @@ pub fn get_accepted<'a>(document: &Document, projection: &Projection, options: i
     })
 }
 
-/// `delete/accepted`; `document` is the tombstone.
+/// Renders `delete/accepted`; `document` is the tombstone.
 #[must_use]
 pub fn delete_accepted(document: &Document, token: Option<&ClientToken>) -> Bytes {
     delete_outcome(document, Disposition::Applied, token)
 }
 
-/// `delete/accepted`, again if it is a replay.
+/// Renders `delete/accepted` with the mark of a replay.
 #[must_use]
 pub fn delete_outcome(document: &Document, manner: Disposition, token: Option<&ClientToken>) -> Bytes {
     message(|envelope| {
@@ -236,7 +234,7 @@ pub fn delete_outcome(document: &Document, manner: Disposition, token: Option<&C
     })
 }
 
-/// Any `rejected`, of a request to `shadow`.
+/// Renders `rejected` for a request to `shadow`.
 #[must_use]
 pub fn rejected(
     rejection: &Rejection,
@@ -248,7 +246,7 @@ pub fn rejected(
     message(|envelope| refused(envelope, rejection, shadow, now, projection, token))
 }
 
-/// The members of any `rejected`.
+/// Writes the members of `rejected`.
 pub(super) fn refused(
     envelope: &mut Object<'_>,
     rejection: &Rejection,
@@ -305,7 +303,7 @@ pub(super) fn echo(envelope: &mut Object<'_>, token: Option<&ClientToken>) {
     }
 }
 
-/// One side of `documents`.
+/// Writes one of the two documents of `documents`.
 fn side(mut side: Object<'_>, document: &Document, projection: &Projection, metadata: bool) {
     let document = &*projection.document(document);
     state(&mut side, document);
@@ -316,7 +314,7 @@ fn side(mut side: Object<'_>, document: &Document, projection: &Projection, meta
     side.close();
 }
 
-/// The `state` that `update` sent.
+/// Writes the `state` of `update`.
 pub(super) fn sent(envelope: &mut Object<'_>, update: &Update) {
     if update.state_is_null {
         return envelope.member("state", &Value::Null);
@@ -331,12 +329,12 @@ pub(super) fn sent(envelope: &mut Object<'_>, update: &Update) {
     state.close();
 }
 
-/// The `state` of `document`.
+/// Writes the `state` of `document`.
 pub(super) fn state(envelope: &mut Object<'_>, document: &Document) {
     state_and_delta(envelope, document, None);
 }
 
-/// The `state` of `document`, with its `delta` in it.
+/// Writes the `state` of `document` with its `delta`.
 pub(super) fn state_and_delta(envelope: &mut Object<'_>, document: &Document, delta: Option<&Members>) {
     let mut state = envelope.object("state");
     for (name, section) in document.sections() {

@@ -1,7 +1,7 @@
-//! Requests: from a payload to a typed command, or to the rejection that answers it.
+//! Parsing of requests: from a payload to a typed command, or to a rejection.
 //!
-//! What is wrong is told in this order: not UTF-8; not JSON; too deep; `clientToken`; a field that is none; the other
-//! fields; `state`, its sections, its nodes. The token goes back with a rejection whenever it could be read.
+//! The first fault in this order is reported: invalid UTF-8; invalid JSON; depth; `clientToken`; an unknown field; the
+//! other fields; `state`, its sections, its nodes. A rejection carries the client token whenever it could be read.
 
 pub(super) mod fields;
 pub(super) mod given;
@@ -13,8 +13,7 @@ use serde_json::{Map, Value};
 use crate::{
     shadow::{Delete, DocumentLimits, Keyed, Rejection, SectionPatch, Update, pointer::SectionName},
     wire::{
-        client_token::ClientToken,
-        dialect::Dialect,
+        ClientToken, Dialect,
         request::{
             fields::Request,
             given::Payload,
@@ -23,38 +22,38 @@ use crate::{
     },
 };
 
-/// A request that was understood.
+/// A parsed request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parsed<T> {
-    /// What is asked.
+    /// The content.
     pub body: T,
-    /// What to echo in the replies.
+    /// The token to echo in replies.
     pub client_token: Option<ClientToken>,
-    /// Whether its sender wants metadata in them.
+    /// False if the requester receives no metadata.
     pub metadata: bool,
 }
 
-/// A request that was not.
+/// A request that cannot be parsed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refused {
-    /// Why.
+    /// The reason.
     pub rejection: Rejection,
-    /// What to echo, if it could be read.
+    /// The token to echo, if it could be read.
     pub client_token: Option<ClientToken>,
 }
 
-/// Reads the payload of an update.
+/// Parses the payload of an update.
 ///
 /// # Errors
 ///
-/// A rejection of code 400 or 415. Depth is bounded here; sizes are bounded on the document that would result.
+/// A rejection of code 400 or 415. Depth is limited here, size on the resulting document.
 pub fn parse_update<'a>(
     payload: impl Into<Payload<'a>>,
     dialect: Dialect,
     limits: &DocumentLimits,
 ) -> Result<Parsed<Update>, Refused> {
     let payload = payload.into();
-    // `state` and the section in it are two more levels than the contract counts.
+    // `state` and its section are two levels more than PROTOCOL counts.
     let object = read(payload.bytes, dialect, limits.depth_max + 2);
     parse(object, payload.user, limits.depth_max, |mut members, null_in| {
         Request::Update.check_names(dialect, &members)?;
@@ -63,7 +62,7 @@ pub fn parse_update<'a>(
         let (replace, dry_run) = (flag("replace")?, flag("dryRun")?);
         let key = fields::idempotency_key(&members)?;
         let state = members.remove("state").ok_or(Rejection::MissingState)?;
-        // Over AWS every update takes a version. PROTOCOL section 3.
+        // In the AWS dialect every update takes a version. PROTOCOL section 3.
         let bumps = dialect == Dialect::Aws;
         let update = Update { preconditions, replace, dry_run, bumps, ..patches(state, dialect)? };
         match null_in {
@@ -73,7 +72,7 @@ pub fn parse_update<'a>(
     })
 }
 
-/// Reads `state` alone, as it stands in a body whose other fields are in headers; the update asks for nothing else.
+/// Parses `state` alone, from an HTTP body whose other fields are headers. The update has no conditions.
 ///
 /// # Errors
 ///
@@ -82,7 +81,7 @@ pub fn parse_state(payload: &[u8], limits: &DocumentLimits) -> Result<Update, Re
     if payload.trim_ascii() == b"null" {
         return patches(Value::Null, Dialect::Native);
     }
-    // The section is one more level than the contract counts.
+    // The section is one level more than PROTOCOL counts.
     let Object { members, refusal, null_in } = strict::read_object(payload, limits.depth_max + 1, |_| true);
     match refusal {
         Some(Rejection::TooDeep { .. }) => return Err(Rejection::TooDeep { max: limits.depth_max }),
@@ -93,7 +92,7 @@ pub fn parse_state(payload: &[u8], limits: &DocumentLimits) -> Result<Update, Re
     null_in.map_or(Ok(update), |key| Err(Rejection::InvalidNode { key }))
 }
 
-/// Reads the payload of a get, which may be empty.
+/// Parses the payload of a get, which may be empty.
 ///
 /// # Errors
 ///
@@ -103,7 +102,7 @@ pub fn parse_get<'a>(payload: impl Into<Payload<'a>>, dialect: Dialect) -> Resul
     parse(read_optional(bytes, dialect), user, LEVELS, |members, _| Request::Get.check_names(dialect, &members))
 }
 
-/// Reads the payload of a deletion, which may be empty. Over AWS all but the token is ignored.
+/// Parses the payload of a deletion, which may be empty. The AWS dialect ignores all fields but the token.
 ///
 /// # Errors
 ///
@@ -121,15 +120,15 @@ pub fn parse_delete<'a>(payload: impl Into<Payload<'a>>, dialect: Dialect) -> Re
     })
 }
 
-/// Levels that the fields of a get or delete may have; none of them needs any.
+/// The levels allowed in the fields of a get or delete, none of which needs any.
 const LEVELS: usize = 4;
 
 fn read(payload: &[u8], dialect: Dialect, levels: usize) -> Object {
-    let wanted = match dialect {
+    let is_read = match dialect {
         Dialect::Native => |_: &str| true,
         Dialect::Aws => Request::aws_reads,
     };
-    strict::read_object(payload, levels, wanted)
+    strict::read_object(payload, levels, is_read)
 }
 
 fn read_optional(payload: &[u8], dialect: Dialect) -> Object {
@@ -159,7 +158,7 @@ fn parse<T>(
     }
 }
 
-/// What `state` asks of the sections.
+/// Returns the edits of the sections in `state`.
 fn patches(state: Value, dialect: Dialect) -> Result<Update, Rejection> {
     let mut state = match state {
         Value::Null => return Ok(clear_all(dialect)),
@@ -178,7 +177,7 @@ fn patches(state: Value, dialect: Dialect) -> Result<Update, Rejection> {
     }
 }
 
-/// `"state": null`. The AWS dialect knows no tags, so it clears none.
+/// Returns the update of `"state": null`. The AWS dialect has no tags, so it clears none.
 fn clear_all(dialect: Dialect) -> Update {
     let tags = if dialect == Dialect::Native { SectionPatch::Clear } else { SectionPatch::Keep };
     let (desired, reported) = (SectionPatch::Clear, SectionPatch::Clear);

@@ -1,15 +1,15 @@
-//! Writes JSON straight into a buffer.
+//! A JSON writer that appends to a buffer.
 
 use serde::Serialize;
 
 use crate::shadow::document::canonical;
 
-/// Appends anything serde can write.
+/// Appends `value` as JSON.
 pub(super) fn json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
-    serde_json::to_writer(out, value).expect("what is written here has text keys, and a Vec takes all");
+    serde_json::to_writer(out, value).expect("all keys are strings, and a Vec accepts every write");
 }
 
-/// An object that is being written, member after member.
+/// A JSON object under construction.
 pub(super) struct Object<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
@@ -23,7 +23,7 @@ impl<'a> Object<'a> {
         Self { out, start, is_empty: true }
     }
 
-    /// Starts a member; its value is to be written to what this returns.
+    /// Starts a member. The caller writes its value to the returned buffer.
     pub(super) fn key(&mut self, key: &str) -> &mut Vec<u8> {
         if !self.is_empty {
             self.out.push(b',');
@@ -34,7 +34,7 @@ impl<'a> Object<'a> {
         self.out
     }
 
-    /// Writes a member that is an array, each element by `write`.
+    /// Writes an array member, each element with `write`.
     pub(super) fn array<T>(&mut self, key: &str, items: impl Iterator<Item = T>, write: impl Fn(&mut Vec<u8>, T)) {
         let out = self.key(key);
         out.push(b'[');
@@ -47,22 +47,22 @@ impl<'a> Object<'a> {
         out.push(b']');
     }
 
-    /// Writes a whole member.
+    /// Writes a member.
     pub(super) fn member(&mut self, key: &str, value: &(impl Serialize + ?Sized)) {
         json(self.key(key), value);
     }
 
-    /// Writes a whole member that is a text.
+    /// Writes a string member.
     pub(super) fn text(&mut self, key: &str, value: &str) {
         canonical::write_string(self.key(key), value);
     }
 
-    /// Starts a member that is an object.
+    /// Starts an object member.
     pub(super) fn object(&mut self, key: &str) -> Object<'_> {
         Object::open(self.key(key))
     }
 
-    /// Writes a member with `write`, or nothing at all if that returns false.
+    /// Writes a member with `write`, or nothing if that returns false.
     pub(super) fn member_if(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>) -> bool) {
         let (length, was_empty) = (self.out.len(), self.is_empty);
         if !write(self.key(key)) {
@@ -75,7 +75,7 @@ impl<'a> Object<'a> {
         self.out.push(b'}');
     }
 
-    /// Closes it if it has members, else takes it back; returns whether it has.
+    /// Closes the object, or removes it if it is empty. Returns true if it has members.
     pub(super) fn close_unless_empty(self) -> bool {
         if self.is_empty {
             self.out.truncate(self.start);

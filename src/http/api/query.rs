@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// The location of a parameter in a request.
+use crate::shadow::excerpt;
+
+/// Where a parameter stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum ParameterLocation {
     Path,
@@ -121,7 +123,7 @@ fn is_section(pointer: &str) -> bool {
 }
 
 pub(in crate::http) fn bad(name: &str, reason: impl Into<String>) -> BadParameter {
-    BadParameter { name: name.chars().take(64).collect(), reason: reason.into() }
+    BadParameter { name: excerpt(name, 64).to_owned(), reason: reason.into() }
 }
 
 fn unknown(known: &[&'static Parameter]) -> String {

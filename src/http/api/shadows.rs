@@ -28,7 +28,7 @@ use crate::{
         auth::caller::Caller,
         operation::{FIELDS, Operation, VERSION},
     },
-    shadow::{Document, Etag, Rejection, ShadowKey, Timestamp, Version},
+    shadow::{Document, Etag, Rejection, ShadowKey, Timestamp, Version, excerpt},
     wire::{self, Selection},
 };
 
@@ -120,8 +120,8 @@ fn fields(query: &Query<'_>) -> Result<Option<Selection>, BadParameter> {
     let mut selection = Selection::default();
     for path in paths {
         selection.add(&path).map_err(|_| {
-            let path: String = path.chars().take(64).collect();
-            bad(FIELDS.name, format!("'{path}' is not a JSON Pointer to /desired, /reported, /tags or /delta"))
+            let path = excerpt(&path, 64);
+            bad(FIELDS.name, format!("'{path}' is no JSON Pointer to /desired, /reported, /tags or /delta"))
         })?;
     }
     Ok(Some(selection))

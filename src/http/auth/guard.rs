@@ -21,7 +21,7 @@ use crate::{
     clock::Clock,
     config::{Authority, Host, HttpConfig, ListenerConfig, Origin},
     http::api::problem::Problem,
-    shadow::Timestamp,
+    shadow::{Timestamp, excerpt},
 };
 
 /// The hosts and origins that a listener accepts.
@@ -168,9 +168,9 @@ impl Refusal {
     }
 }
 
-/// Returns the beginning of a value, for a message.
-fn excerpt(text: &str) -> String {
-    text.chars().take(EXCERPT_CHARS_MAX).collect()
+/// As much of a value as is told back.
+fn shown(text: &str) -> String {
+    excerpt(text, SHOWN_CHARS_MAX).to_owned()
 }
 
 const EXCERPT_CHARS_MAX: usize = 256;

@@ -8,7 +8,7 @@
 use crate::{
     auth,
     mqtt::protocol::topic::TopicName,
-    shadow::{DeviceId, ShadowKey, ShadowName, name::NameError},
+    shadow::{DeviceId, ShadowKey, ShadowName, excerpt, name::NameError},
     wire::Dialect,
 };
 
@@ -272,7 +272,7 @@ fn request(device: &str, rest: &str) -> Result<(ShadowKey, RequestKind), Reserve
         "get" => RequestKind::Get,
         "delete" => RequestKind::Delete,
         end if Event::is_named(end) || PRESENCE.strip_prefix('/') == Some(end) => return Err(Reserved::Service),
-        other => return Err(Reserved::RequestKind(other.chars().take(64).collect())),
+        other => return Err(Reserved::RequestKind(excerpt(other, 64).to_owned())),
     };
     Ok((key(device, name)?, operation))
 }

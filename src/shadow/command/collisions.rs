@@ -16,6 +16,7 @@ use crate::shadow::{
     command::{Command, SectionPatch, Update},
     document::{
         Document, Stamp, Version,
+        merge::without_nulls,
         tree::{Members, Node},
     },
     pointer::{Pointer, SectionName},
@@ -107,15 +108,6 @@ pub fn collisions(command: &Command, current: &Document, since: Version) -> Coll
         }
     }
     found
-}
-
-fn without_nulls(members: &Map<String, Value>) -> Map<String, Value> {
-    let strip = |(key, value): (&String, &Value)| match value {
-        Value::Null => None,
-        Value::Object(inner) => Some((key.clone(), Value::Object(without_nulls(inner)))),
-        other => Some((key.clone(), other.clone())),
-    };
-    members.iter().filter_map(strip).collect()
 }
 
 impl Collisions {

@@ -137,7 +137,8 @@ fn cleaned(value: &Value) -> Value {
     }
 }
 
-fn without_nulls(members: &Map<String, Value>) -> Map<String, Value> {
+/// Returns `members` without nulls, as [`cleaned`].
+pub(crate) fn without_nulls(members: &Map<String, Value>) -> Map<String, Value> {
     let kept = members.iter().filter(|(_, value)| !value.is_null());
     kept.map(|(key, value)| (key.clone(), cleaned(value))).collect()
 }

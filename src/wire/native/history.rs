@@ -1,4 +1,4 @@
-//! What happened to a shadow, told in hindsight: accepted changes with old and new values, and refusals.
+//! The history of a shadow: accepted changes with old and new values, and refusals.
 
 use std::sync::Arc;
 
@@ -18,37 +18,37 @@ use crate::{
 pub struct ChangeEntry<'a> {
     /// The shadow.
     pub key: &'a ShadowKey,
-    /// The version it made.
+    /// The version that the change made.
     pub version: Version,
     /// The etag of that version.
     pub etag: Etag,
-    /// When.
+    /// The time.
     pub timestamp: Timestamp,
     /// The principal.
     pub by: &'a str,
     /// The client; empty if none.
     pub client: &'a str,
-    /// Whether it deleted the shadow.
+    /// True if the change deleted the shadow.
     pub deleted: bool,
-    /// Path by path.
+    /// The changed paths.
     pub changes: &'a [Change],
 }
 
-/// What comes after the last entry of a page of history.
+/// The end of a page of history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HistoryEnd {
-    /// Nothing: it was the first change.
+    /// The page ends with the first change.
     First,
-    /// More, on the next page.
+    /// More entries are on the next page.
     More,
-    /// What is no longer kept.
+    /// Older entries are no longer kept.
     Gone,
 }
 
-/// The protocol that a request came by.
+/// The protocol of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// MQTT, wills included.
+    /// MQTT, including wills.
     Mqtt,
     /// HTTP.
     Http,
@@ -57,31 +57,31 @@ pub enum Via {
 /// One refused request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedEntry {
-    /// When.
+    /// The time.
     pub timestamp: Timestamp,
     /// The principal.
     pub by: Arc<str>,
     /// The client; empty if none.
     pub client: Arc<str>,
-    /// The protocol it came by.
+    /// The protocol.
     pub via: Via,
-    /// As in `rejected`.
+    /// The code of `rejected`.
     pub code: u16,
-    /// As in `rejected`.
+    /// The error of `rejected`.
     pub error: &'static str,
-    /// As in `rejected`.
+    /// The message of `rejected`.
     pub message: String,
-    /// As in `rejected`.
+    /// The detail of `rejected`.
     pub detail: Option<String>,
-    /// `message` for others who may not see all of the shadow.
+    /// The message for other readers, without names from the payload.
     pub message_to_others: String,
-    /// The version it expected, if it named one.
+    /// The expected version, if any.
     pub expected: Option<Version>,
-    /// The version there was, if it was that which did not fit.
+    /// The current version, if a precondition failed.
     pub version: Option<Version>,
 }
 
-/// A page of history, newest first; `next` is the cursor of the one after it.
+/// Renders a page of history, newest first; `next` is the cursor of the next page.
 #[must_use]
 pub fn history<'a>(
     entries: impl Iterator<Item = ChangeEntry<'a>>,
@@ -98,7 +98,7 @@ pub fn history<'a>(
     })
 }
 
-/// One change, as an event of its own: with the names of its shadow.
+/// Renders one change as an event, with the names of its shadow.
 #[must_use]
 pub fn change_entry(entry: &ChangeEntry<'_>, projection: &Projection) -> Bytes {
     message(|envelope| {
@@ -110,7 +110,7 @@ pub fn change_entry(entry: &ChangeEntry<'_>, projection: &Projection) -> Bytes {
     })
 }
 
-/// The recent refusals of a shadow, newest first.
+/// Renders the recent refusals of a shadow, newest first.
 #[must_use]
 pub fn refusals(entries: impl Iterator<Item = RefusedEntry>) -> Bytes {
     message(|envelope| {
@@ -122,7 +122,7 @@ pub fn refusals(entries: impl Iterator<Item = RefusedEntry>) -> Bytes {
     })
 }
 
-/// Refusals of several shadows, each with the names of its own, and `next`, the position after them.
+/// Renders refusals of several shadows, each with the names of its shadow, and `next`, the position after them.
 #[must_use]
 pub fn followed_refusals(entries: impl Iterator<Item = (ShadowKey, RefusedEntry)>, next: &str) -> Bytes {
     message(|envelope| {
@@ -158,7 +158,7 @@ fn refusal(object: &mut Object<'_>, entry: &RefusedEntry) {
 }
 
 impl Via {
-    /// As it stands in messages.
+    /// Returns the name in messages.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -169,7 +169,7 @@ impl Via {
 }
 
 impl RefusedEntry {
-    /// As others are told of it who may not see all of the shadow.
+    /// Returns the entry for readers who may not see the whole shadow.
     #[must_use]
     pub fn for_others(self) -> Self {
         Self { message: self.message_to_others.clone(), detail: None, ..self }
@@ -177,7 +177,7 @@ impl RefusedEntry {
 }
 
 impl HistoryEnd {
-    /// As it stands in the page.
+    /// Returns the name in the page.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -197,7 +197,7 @@ fn members(object: &mut Object<'_>, entry: &ChangeEntry<'_>, projection: &Projec
     object.member("version", &entry.version.0);
     object.member("timestamp", &entry.timestamp.0);
     who(object, entry.by, entry.client);
-    // It digests all of the state.
+    // The etag is a digest of the whole state.
     if projection.reads_state() {
         object.text("etag", &entry.etag.to_string());
     }
@@ -211,7 +211,7 @@ fn members(object: &mut Object<'_>, entry: &ChangeEntry<'_>, projection: &Projec
         match (&change.effect, &change.replaced) {
             (Effect::Set(value), _) => object.member("value", value),
             (Effect::Remove, _) => object.member("removed", &true),
-            // Sent again: what is there is what was there.
+            // The same value was sent again.
             (Effect::Touch, Some(Replaced { value, .. })) => object.member("value", value),
             (Effect::Touch, None) => {}
         }

@@ -1,4 +1,4 @@
-//! Lists of devices and of the shadows of one.
+//! Lists of devices and of the shadows of a device.
 
 use std::net::IpAddr;
 
@@ -14,43 +14,43 @@ use crate::{
 pub struct DeviceEntry {
     /// Its id.
     pub id: String,
-    /// Whether it is connected, if the reader may know.
+    /// True if it is connected; `None` if the reader may not know.
     pub connected: Option<bool>,
-    /// How it was seen last, if it was and the reader may know.
+    /// Its last connection, if there was one and the reader may know.
     pub seen: Option<Seen>,
-    /// Whether a shadow of it has a delta.
+    /// True if one of its shadows has a delta.
     pub drift: bool,
-    /// How many shadows it has.
+    /// The number of its shadows.
     pub shadows: usize,
 }
 
-/// How a device was seen last.
+/// The last connection of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// When it came, while it is connected; then when it was heard last.
+    /// The time of its connection; once it is disconnected, of its last packet.
     pub last: Timestamp,
-    /// What it speaks.
+    /// The protocol.
     pub protocol: &'static str,
-    /// Where it came from, if the reader may know.
+    /// The source address, if the reader may know.
     pub address: Option<IpAddr>,
 }
 
 /// A shadow of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShadowEntry {
-    /// `None`: the classic one.
+    /// The name; `None` for the classic shadow.
     pub name: Option<ShadowName>,
     /// Its version.
     pub version: Version,
     /// Its etag.
     pub etag: Etag,
-    /// When that version was made.
+    /// The time of that version.
     pub timestamp: Timestamp,
-    /// Whether it has a delta.
+    /// True if it has a delta.
     pub drift: bool,
 }
 
-/// A page of devices; `next` is the cursor of the one after it.
+/// Renders a page of devices; `next` is the cursor of the next page.
 #[must_use]
 pub fn devices(entries: &[DeviceEntry], next: Option<&str>) -> Bytes {
     message(|envelope| {
@@ -71,15 +71,15 @@ pub fn devices(entries: &[DeviceEntry], next: Option<&str>) -> Bytes {
 pub struct DeviceDetail<'a> {
     /// Its id.
     pub id: &'a str,
-    /// Whether it is connected, if the reader may know.
+    /// True if it is connected; `None` if the reader may not know.
     pub connected: Option<bool>,
-    /// How it was seen last, if it was and the reader may know.
+    /// Its last connection, if there was one and the reader may know.
     pub seen: Option<&'a Seen>,
-    /// Those of its shadows that the reader may see.
+    /// Its shadows that the reader may see.
     pub shadows: &'a [ShadowEntry],
 }
 
-/// Returns one device; `next` is the cursor of the shadows that are not in it.
+/// Renders one device; `next` is the cursor of the remaining shadows.
 #[must_use]
 pub fn device(detail: &DeviceDetail<'_>, next: Option<&str>) -> Bytes {
     message(|envelope| {
@@ -107,7 +107,7 @@ fn presence_members(object: &mut Object<'_>, connected: Option<bool>, seen: Opti
     }
 }
 
-/// Whether a device is connected.
+/// Renders the presence of a device.
 #[must_use]
 pub fn presence(connected: bool, last_seen: Timestamp) -> Bytes {
     message(|envelope| {
@@ -116,7 +116,7 @@ pub fn presence(connected: bool, last_seen: Timestamp) -> Bytes {
     })
 }
 
-/// A page of the shadows of a device.
+/// Renders a page of the shadows of a device.
 #[must_use]
 pub fn shadows(entries: &[ShadowEntry], next: Option<&str>) -> Bytes {
     message(|envelope| {
@@ -137,7 +137,7 @@ fn write_shadow(out: &mut Vec<u8>, entry: &ShadowEntry) {
     object.close();
 }
 
-/// Who asks, how that is known, and the roles it has.
+/// Renders the caller: principal, authentication method and roles.
 #[must_use]
 pub fn session<'a>(principal: &str, method: &str, roles: impl Iterator<Item = &'a str>) -> Bytes {
     message(|envelope| {
@@ -150,7 +150,7 @@ pub fn session<'a>(principal: &str, method: &str, roles: impl Iterator<Item = &'
 /// A listener for MQTT.
 #[derive(Clone, Copy, Debug)]
 pub struct MqttAddress {
-    /// The host to connect to; `None`: any that leads here.
+    /// The host to connect to; `None` for any that resolves to this server.
     pub host: Option<IpAddr>,
     /// The port.
     pub port: u16,
@@ -160,7 +160,7 @@ pub struct MqttAddress {
     pub anonymous: bool,
 }
 
-/// The listeners for MQTT.
+/// Renders the listeners for MQTT.
 #[must_use]
 pub fn mqtt_listeners(listeners: impl Iterator<Item = MqttAddress>) -> Bytes {
     message(|envelope| {
@@ -177,7 +177,7 @@ pub fn mqtt_listeners(listeners: impl Iterator<Item = MqttAddress>) -> Bytes {
     })
 }
 
-/// A page of the names of a device's named shadows, in the shape of AWS.
+/// Renders a page of the names of a device's named shadows, in the AWS dialect.
 #[must_use]
 pub fn names<'a>(names: impl Iterator<Item = &'a str>, next: Option<&str>, now: Timestamp) -> Bytes {
     message(|envelope| {

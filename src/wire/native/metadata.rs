@@ -1,4 +1,4 @@
-//! Metadata in its native shape: the state again, with `{"timestamp","version","by"}` in the place of each leaf.
+//! Metadata in the native dialect: the state with `{"timestamp","version","by"}` in place of each leaf.
 
 use std::{ops::Range, sync::Arc};
 
@@ -12,14 +12,14 @@ use crate::{
     wire::write::Object,
 };
 
-/// Writes metadata into one message.
+/// A writer of metadata for one message.
 ///
-/// Leaves that one update set share its stamp, and most leaves stand next to such a one: the last stamp is written once
-/// and then copied. Use a new one for each buffer; of that, nothing that holds a stamp is ever taken back.
+/// Leaves set by one update share its stamp and mostly lie side by side, so the last stamp is written once and then
+/// copied. A writer belongs to one buffer, from which no stamp may be removed.
 #[derive(Debug)]
 pub(in crate::wire) struct Metadata<'a> {
     last: Option<(&'a Arc<Stamp>, Range<usize>)>,
-    /// The newest version of which [`Metadata::sent`] tells.
+    /// The newest version for which [`Metadata::sent`] writes metadata.
     until: Version,
 }
 
@@ -30,12 +30,12 @@ impl Default for Metadata<'_> {
 }
 
 impl<'a> Metadata<'a> {
-    /// Of leaves that changed at version `until` last, or before.
+    /// Returns a writer for leaves whose last change is at most version `until`.
     pub(in crate::wire) fn until(until: Version) -> Self {
         Self { last: None, until }
     }
 
-    /// Writes that of an object in a section.
+    /// Writes the metadata of an object in a section.
     pub(in crate::wire) fn members(&mut self, out: &mut Vec<u8>, members: &'a Members) {
         let mut object = Object::open(out);
         for (key, node) in members {
@@ -47,8 +47,8 @@ impl<'a> Metadata<'a> {
         object.close();
     }
 
-    /// Writes that of what `patch` sent, as it is in `members` now; what it removed has none. Returns whether there is
-    /// any.
+    /// Writes the metadata that the values of `patch` have in `members` now; removed values have none. Returns false if
+    /// it wrote nothing.
     pub(in crate::wire) fn sent(
         &mut self,
         out: &mut Vec<u8>,
@@ -58,7 +58,7 @@ impl<'a> Metadata<'a> {
         let mut object = Object::open(out);
         for (key, value) in patch {
             object.member_if(key, |out| match (value, members.get(key.as_str())) {
-                // Nulls are gone from there.
+                // Removed by a null.
                 (_, None) => false,
                 (_, Some(Node::Leaf(leaf))) if leaf.changed.version > self.until => false,
                 (_, Some(Node::Leaf(leaf))) => {

@@ -1,4 +1,4 @@
-//! Refusals as HTTP tells them: RFC 9457 problem details, with the members that `rejected` has beside them.
+//! Refusals over HTTP: RFC 9457 problem details with the members of `rejected`.
 
 use bytes::Bytes;
 
@@ -8,20 +8,20 @@ use crate::{
     wire::native::{message, refused},
 };
 
-/// A refusal that is about the request itself and no shadow.
+/// A refusal of a request that concerns no shadow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Problem<'a> {
     /// The HTTP status, and the `code`.
     pub status: u16,
     /// One word per reason, for programs.
     pub error: &'a str,
-    /// What is wrong, for people.
+    /// The description for people.
     pub message: &'a str,
-    /// When to try again, in milliseconds, if that helps.
+    /// The time to wait before a retry, in milliseconds, if a retry can help.
     pub retry_after_ms: Option<u64>,
 }
 
-/// The problem document of `problem`.
+/// Renders `problem`.
 #[must_use]
 pub fn problem(problem: &Problem<'_>, now: Timestamp) -> Bytes {
     let Problem { status, error, message: text, retry_after_ms } = *problem;
@@ -39,7 +39,7 @@ pub fn problem(problem: &Problem<'_>, now: Timestamp) -> Bytes {
     })
 }
 
-/// The problem document of `rejection`, answered with `status`; `note` adds to its `detail`.
+/// Renders `rejection` for a response with `status`; `note` is its `detail` if it has none.
 #[must_use]
 pub fn rejection_problem(
     status: u16,
@@ -64,7 +64,7 @@ fn kind(error: &str) -> String {
     format!("urn:umbra:problem:{error}")
 }
 
-/// What every problem of a kind is called: its error in words.
+/// Returns the title of a kind of problem: its error in words.
 fn title(error: &str) -> String {
     let words = error.replace('-', " ");
     let mut letters = words.chars();

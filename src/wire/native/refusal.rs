@@ -1,4 +1,4 @@
-//! What a native 409 says of single paths. Paths that the reader may not see are left out.
+//! The paths of a conflict in the native dialect. Paths that the reader may not see are left out.
 
 use crate::{
     auth::Projection,
@@ -32,7 +32,7 @@ fn conflict_of(mut object: Object<'_>, conflict: &Conflict) {
     object.close();
 }
 
-/// Writes `failed`: the expectations that do not hold, and what is there.
+/// Writes `failed`: the failed expectations with the current values.
 pub(in crate::wire) fn failed(envelope: &mut Object<'_>, failed: &[FailedExpectation], projection: &Projection) {
     let visible = failed.iter().filter(|failed| projection.reads(&failed.path));
     envelope.array("failed", visible, |out, failed| {

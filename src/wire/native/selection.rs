@@ -1,4 +1,4 @@
-//! Parts of a document: the paths that a reader asked for, and documents of former versions.
+//! Selected paths of a document, and documents of earlier versions.
 
 use std::str::FromStr;
 
@@ -14,7 +14,7 @@ use crate::{
     wire::native::{message, metadata::Metadata, state_and_delta, values, version_and_time},
 };
 
-/// Paths into `state` as a reader sees it: of its sections, and of the delta beside them.
+/// Paths into the visible `state`: into its sections, and into the delta.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
     sections: Vec<Pointer>,
@@ -27,7 +27,7 @@ impl Selection {
     ///
     /// # Errors
     ///
-    /// [`NotAPointer`]: it is none, or it begins with none of `/desired`, `/reported`, `/tags` and `/delta`.
+    /// [`NotAPointer`]: `text` is no pointer, or begins with none of `/desired`, `/reported`, `/tags` and `/delta`.
     pub fn add(&mut self, text: &str) -> Result<(), NotAPointer> {
         match text.strip_prefix("/delta") {
             // A pointer into `desired` has the same keys.
@@ -44,8 +44,8 @@ impl Selection {
     }
 }
 
-/// `get/accepted` with nothing in `state` and `metadata` but what is at or below a path of `selection`. An array is a
-/// value, so a path to an element selects it whole. Without `metadata` as [`former`].
+/// Renders `get/accepted` with the values and metadata at or below the paths of `selection`. A path to an element
+/// selects the whole array. Without `metadata` for the same reason as [`former`].
 #[must_use]
 pub fn get_selected(document: &Document, projection: &Projection, selection: &Selection, metadata: bool) -> Bytes {
     let seen = projection.document(document);
@@ -72,10 +72,10 @@ pub fn get_selected(document: &Document, projection: &Projection, selection: &Se
     })
 }
 
-/// `get/accepted` of a former version.
+/// Renders `get/accepted` of an earlier version.
 ///
-/// Without metadata: what is still known of the leaves depends on how far back the version is when it is asked for,
-/// and an answer with a strong validator is the same every time.
+/// It has no metadata: the known metadata of an earlier version shrinks with time, and a response with a strong
+/// validator must always be the same.
 #[must_use]
 pub fn former(document: &Document, projection: &Projection) -> Bytes {
     let delta = projection.delta(document);
@@ -87,7 +87,7 @@ pub fn former(document: &Document, projection: &Projection) -> Bytes {
     })
 }
 
-/// What is at or below `paths`; `None`: nothing.
+/// Returns the members at or below `paths`; `None` if there are none.
 fn selected(members: &Members, paths: &[&[Box<str>]]) -> Option<Members> {
     if paths.iter().any(|keys| keys.is_empty()) {
         return Some(members.clone());

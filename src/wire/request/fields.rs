@@ -1,4 +1,4 @@
-//! The fields of requests, and what each of them may hold.
+//! The fields of requests and their values.
 
 use serde_json::{Map, Value};
 
@@ -8,10 +8,10 @@ use crate::{
         command::{EtagCondition, Expectation, Expected},
         pointer::NotAPointer,
     },
-    wire::{client_token::ClientToken, dialect::Dialect, request::strict::shown},
+    wire::{ClientToken, Dialect, request::strict::shown},
 };
 
-/// What a request may say at its top level.
+/// The operation of a request, which determines its fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::wire) enum Request {
     Update,
@@ -46,12 +46,12 @@ impl Request {
         }
     }
 
-    /// Whether the AWS dialect looks at `field` at all, in any request.
+    /// Returns true if the AWS dialect reads `field` in any request.
     pub(in crate::wire) fn aws_reads(field: &str) -> bool {
         matches!(field, "state" | "version" | "clientToken" | "onConflict" | "expect" | "idempotencyKey")
     }
 
-    /// Refuses the first field that is not one of this request's.
+    /// Refuses the first unknown field.
     pub(in crate::wire) fn check_names(self, dialect: Dialect, members: &Map<String, Value>) -> Result<(), Rejection> {
         let known = self.known(dialect);
         let Some(field) = members.keys().find(|field| !known.contains(&field.as_str())) else { return Ok(()) };
@@ -62,7 +62,7 @@ impl Request {
     }
 }
 
-/// Explains that `field` is none of `known`, and names the one that was probably meant.
+/// Returns the reason for refusing `field`, which is none of `known`, with the nearest of them.
 pub(in crate::wire) fn unknown(field: &str, known: &[&str]) -> String {
     let field = shown(field);
     let nearest =
@@ -79,13 +79,13 @@ pub(in crate::wire) fn invalid(field: &str, reason: &str) -> Rejection {
     Rejection::InvalidField { field: shown(field), reason: reason.to_owned() }
 }
 
-/// `clientToken`.
+/// Returns `clientToken`.
 pub(in crate::wire) fn client_token(members: &Map<String, Value>) -> Result<Option<ClientToken>, Rejection> {
     let Some(value) = members.get("clientToken") else { return Ok(None) };
     value.as_str().and_then(ClientToken::new).map(Some).ok_or(Rejection::InvalidClientToken)
 }
 
-/// `version`, `etag`, `onConflict` and `expect`.
+/// Returns the conditions in `version`, `etag`, `onConflict` and `expect`.
 pub(in crate::wire) fn preconditions(members: &Map<String, Value>) -> Result<Preconditions, Rejection> {
     let version = members.get("version").map(|value| version(value).ok_or(Rejection::InvalidVersion)).transpose()?;
     let etag = match members.get("etag") {
@@ -101,7 +101,7 @@ pub(in crate::wire) fn preconditions(members: &Map<String, Value>) -> Result<Pre
     Ok(Preconditions { version, etag, none_of: Vec::new(), on_conflict, expect: expectations(members)? })
 }
 
-/// `text` given as an etag by the name of `field`: one without its quotes could never be the current one.
+/// Returns `text` if it is in quotes, as every etag is. Without them it could never equal the current etag.
 pub(in crate::wire) fn quoted<'a>(field: &str, text: &'a str) -> Result<&'a str, Rejection> {
     let inner = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     inner.map(|_| text).ok_or_else(|| invalid(field, "must be an etag with its own quotes, such as \"7-…\""))
@@ -153,13 +153,13 @@ fn holds_null(value: &Value) -> bool {
     }
 }
 
-/// An integer from 0 on; `7.0` is one.
+/// Returns the integer in `value`, from 0 on; `7.0` is one.
 pub(in crate::wire) fn version(value: &Value) -> Option<Version> {
     let whole = |double: &f64| (0.0..=9_007_199_254_740_992.0).contains(double) && double.fract() == 0.0;
     value.as_u64().or_else(|| value.as_f64().filter(whole).map(|double| double as u64)).map(Version)
 }
 
-/// `replace`, `dryRun` or `metadata`; `None` if it is not given.
+/// Returns `replace`, `dryRun` or `metadata`; `None` if it is missing.
 pub(in crate::wire) fn flag(members: &Map<String, Value>, field: &str) -> Result<Option<bool>, Rejection> {
     match members.get(field) {
         None => Ok(None),
@@ -168,14 +168,14 @@ pub(in crate::wire) fn flag(members: &Map<String, Value>, field: &str) -> Result
     }
 }
 
-/// `idempotencyKey`.
+/// Returns `idempotencyKey`.
 pub(in crate::wire) fn idempotency_key(members: &Map<String, Value>) -> Result<Option<IdempotencyKey>, Rejection> {
     let Some(value) = members.get("idempotencyKey") else { return Ok(None) };
     let key = value.as_str().and_then(IdempotencyKey::new).map(Some);
     key.ok_or_else(|| invalid("idempotencyKey", "must be a string of 1 to 64 bytes"))
 }
 
-/// What `state` says of a section.
+/// Returns the edit of a section in `state`.
 pub(in crate::wire) fn section(value: Option<Value>) -> Result<SectionPatch, ()> {
     match value {
         None => Ok(SectionPatch::Keep),

@@ -1,7 +1,7 @@
-//! Fields that came beside the payload, as MQTT 5 user properties.
+//! Fields in MQTT 5 user properties.
 //!
-//! They become fields of the payload before it is looked at, so they mean the same, are refused by the same requests,
-//! and cannot say anything else than the payload does.
+//! They are added to the fields of the payload before these are checked. So they have the same meaning, are refused by
+//! the same requests, and cannot contradict the payload.
 
 use serde_json::{Map, Value};
 
@@ -10,12 +10,12 @@ use crate::{
     wire::request::fields::{self, invalid},
 };
 
-/// A payload, and the user properties it came with.
+/// A payload and its user properties.
 #[derive(Clone, Copy, Debug)]
 pub struct Payload<'a> {
     /// The payload.
     pub bytes: &'a [u8],
-    /// Names and values, in the order they came; those that are no fields do not matter.
+    /// Names and values in the order received. Names that are no fields are ignored.
     pub user: &'a [(String, String)],
 }
 
@@ -31,11 +31,11 @@ impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
     }
 }
 
-/// Returns the field that a user property means; `None` if it means none.
+/// Returns the field of a user property; `None` if it has none.
 ///
 /// # Errors
 ///
-/// It begins like a condition and is none: a typo must not turn a conditional write into a blind one.
+/// The name begins like a condition but is unknown: a typo must not make a conditional write unconditional.
 fn field(property: &str) -> Result<Option<&'static str>, Rejection> {
     let name = property.to_ascii_lowercase().replace('_', "-");
     match KNOWN.iter().find(|(known, _)| *known == name) {
@@ -47,8 +47,8 @@ fn field(property: &str) -> Result<Option<&'static str>, Rejection> {
     }
 }
 
-/// User properties and the fields they mean. Names are compared without case, `_` as `-`: clients write them as
-/// identifiers too.
+/// The user properties and their fields. Names are compared without case, and `_` equals `-`, since some clients write
+/// them as identifiers.
 const KNOWN: [(&str, &str); 4] = [
     ("if-version", "version"),
     ("if-match", "etag"),
@@ -56,7 +56,7 @@ const KNOWN: [(&str, &str); 4] = [
     ("idempotency-key", "idempotencyKey"),
 ];
 
-/// Adds the fields in `user` to `members`.
+/// Adds the fields in the user properties `user` to `members`.
 pub(in crate::wire) fn add(members: &mut Map<String, Value>, user: &[(String, String)]) -> Result<(), Rejection> {
     for (property, text) in user {
         let Some(field) = field(property)? else { continue };
@@ -67,7 +67,7 @@ pub(in crate::wire) fn add(members: &mut Map<String, Value>, user: &[(String, St
         };
         match members.get(field) {
             None => _ = members.insert(field.to_owned(), value),
-            Some(there) if says_the_same(field, there, &value) => {}
+            Some(present) if is_same(field, present, &value) => {}
             Some(_) => return Err(invalid(property, &format!("says something else than '{field}'"))),
         }
     }
@@ -80,9 +80,9 @@ fn version(text: &str) -> Option<Value> {
     fields::version(&value).map(|version| version.0.into())
 }
 
-fn says_the_same(field: &str, there: &Value, value: &Value) -> bool {
+fn is_same(field: &str, present: &Value, value: &Value) -> bool {
     match field {
-        "version" => fields::version(there) == fields::version(value),
-        _ => there == value,
+        "version" => fields::version(present) == fields::version(value),
+        _ => present == value,
     }
 }

@@ -1,4 +1,4 @@
-//! JSON Patch, RFC 6902: from the body of a request to operations that a shadow may be asked for.
+//! Parsing of JSON Patch (RFC 6902) into operations on a shadow.
 
 use serde_json::{Map, Value};
 
@@ -9,15 +9,14 @@ use crate::{
     },
     wire::request::{
         fields::invalid,
-        strict::{self, Any},
+        strict::{self, Any, shown},
     },
 };
 
-/// Levels of a body above those of a section: the array, the operation, and the section itself.
+/// The levels of a body above the content of a section: the array, the operation and the section.
 const LEVELS: usize = 3;
 
-/// Reads `payload`, which has to be JSON by the rules of requests, and no deeper than the values that a shadow may
-/// hold.
+/// Parses `payload` as JSON by the rules of requests, with the depth that a shadow may have.
 ///
 /// # Errors
 ///
@@ -31,7 +30,7 @@ pub fn parse_operations(payload: &[u8], limits: &DocumentLimits) -> Result<Value
     }
 }
 
-/// The patch whose operations are `json`.
+/// Returns the patch with the operations in `json`.
 ///
 /// # Errors
 ///
@@ -51,7 +50,7 @@ pub fn json_patch(json: Value) -> Result<JsonPatch, Rejection> {
     JsonPatch::new(operations.collect::<Result<_, _>>()?).ok_or_else(too_many)
 }
 
-/// What is wrong with one operation.
+/// The fault of one operation.
 enum OperationError {
     Reason(String),
     Rejected(Rejection),
@@ -85,7 +84,7 @@ fn operation(json: Value) -> Result<PatchOperation, OperationError> {
             }
         }
         _ => {
-            let op: String = op.chars().take(64).collect();
+            let op = shown(&op);
             return Err(format!("'{op}' is none of add, remove, replace, move, copy and test").into());
         }
     })
@@ -93,29 +92,27 @@ fn operation(json: Value) -> Result<PatchOperation, OperationError> {
 
 fn pointer(members: &Map<String, Value>, field: &str) -> Result<Pointer, OperationError> {
     let text = members.get(field).and_then(Value::as_str).ok_or_else(|| format!("'{field}' must be a string"))?;
-    let pointer: Pointer = text.parse().map_err(|error| {
-        let text: String = text.chars().take(64).collect();
-        OperationError::Reason(format!("'{field}' is '{text}', {error}"))
-    })?;
+    let pointer: Pointer =
+        text.parse().map_err(|error| OperationError::Reason(format!("'{field}' is '{}', {error}", shown(text))))?;
     if pointer.keys.len() > LEVELS_MAX {
         return Err(format!("'{field}' has more than {LEVELS_MAX} keys").into());
     }
     Ok(pointer)
 }
 
-/// A value that a shadow may hold at `path`.
+/// Returns `value` if a shadow may hold it at `path`.
 fn storable(path: &Pointer, value: Value) -> Result<Value, OperationError> {
     if path.keys.is_empty() && !value.is_object() {
         return Err(OperationError::Rejected(Rejection::InvalidSection(Some(path.section))));
     }
     let key = path.keys.last().map_or(path.section.as_str(), |key| &**key);
     match null_in(key, &value) {
-        Some(key) => Err(OperationError::Rejected(Rejection::InvalidNode { key: key.chars().take(64).collect() })),
+        Some(key) => Err(OperationError::Rejected(Rejection::InvalidNode { key: shown(key) })),
         None => Ok(value),
     }
 }
 
-/// The key nearest above the first null in `value`.
+/// Returns the key nearest above the first null in `value`.
 fn null_in<'v>(key: &'v str, value: &'v Value) -> Option<&'v str> {
     match value {
         Value::Null => Some(key),
@@ -132,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_understood_is_named() {
+    fn names_the_operation_at_fault() {
         let long = "/k".repeat(LEVELS_MAX + 1);
         for (patch, named) in [
             (json!({}), "patch"),

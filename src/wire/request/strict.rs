@@ -1,27 +1,27 @@
-//! Reads a JSON object more strictly than JSON asks: no duplicate keys, no integers that change when read as a double,
-//! nothing nested deeper than allowed.
+//! A JSON reader that is stricter than JSON: it refuses duplicate keys, integers that change when read as a double, and
+//! nesting beyond a limit.
 //!
 //! An integer literal is accepted if a double equals it, or if it is the RFC 8785 form of its double: the digits that
 //! JavaScript and Go print (`1795874276355000000`). So a client that keeps numbers as doubles can write back what it
 //! read. An integer that only a 64-bit reader understands (`9007199254740993`) is refused.
 //!
-//! The grammar is serde_json's. Where only our own rules are broken, reading goes on to the end of the payload, so that
-//! a `clientToken` that follows is still found; what is too deep is skipped without recursion. The first rule broken is
-//! what the requester is told.
+//! The grammar is that of serde_json. If only our own rules are broken, reading continues to the end of the payload, to
+//! find a `clientToken` that follows. Values that nest too deep are skipped without recursion. The first broken rule is
+//! reported.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value, map::Entry};
 
-use crate::shadow::{Rejection, document::canonical};
+use crate::shadow::{Rejection, document::canonical, excerpt};
 
-/// What was read of a payload.
+/// The object read from a payload.
 #[derive(Debug, Default)]
 pub(in crate::wire) struct Object {
-    /// Its members; all up to the error if the JSON is broken.
+    /// Its members; if the JSON is invalid, those before the error.
     pub(in crate::wire) members: Map<String, Value>,
-    /// Why the payload is refused, if it is.
+    /// The reason for refusing the payload, if any.
     pub(in crate::wire) refusal: Option<Rejection>,
     /// The key nearest above the first null inside an array.
     pub(in crate::wire) null_in: Option<String>,
@@ -29,34 +29,34 @@ pub(in crate::wire) struct Object {
 
 /// Reads `payload`, which must be one object.
 ///
-/// Each member may hold `levels` levels of objects and arrays. Members that `wanted` refuses are skipped unread.
-pub(in crate::wire) fn read_object(payload: &[u8], levels: usize, wanted: fn(&str) -> bool) -> Object {
+/// Each member may have `levels` levels of objects and arrays. Members for which `is_read` returns false are skipped.
+pub(in crate::wire) fn read_object(payload: &[u8], levels: usize, is_read: fn(&str) -> bool) -> Object {
     let Ok(text) = str::from_utf8(payload) else {
         return Object { refusal: Some(Rejection::NotUtf8), ..Object::default() };
     };
     let mut members = Map::new();
     let mut findings = Findings { levels, ..Findings::default() };
     let mut reader = serde_json::Deserializer::from_str(text);
-    let visitor = Top { members: &mut members, findings: &mut findings, wanted };
+    let visitor = Top { members: &mut members, findings: &mut findings, is_read };
     let broken = reader.deserialize_any(visitor).and_then(|()| reader.end()).err();
     if findings.refusal.is_none() && findings.beyond_u64 && broken.is_none() {
-        findings.refusal = inexact_literal(text, wanted).map(inexact);
+        findings.refusal = inexact_literal(text, is_read).map(inexact);
     }
-    // Text that is no JSON at all is told first: the rest may be an effect of it.
+    // Invalid JSON is reported first, since the other faults may be an effect of it.
     let refusal = broken.map(|error| Rejection::InvalidJson { detail: error.to_string() }).or(findings.refusal);
     Object { members, refusal, null_in: findings.null_in }
 }
 
-/// What was read of a payload that need not be an object.
+/// The value read from a payload that need not be an object.
 #[derive(Debug)]
 pub(in crate::wire) struct Any {
-    /// The value; null if the JSON is broken.
+    /// The value; null if the JSON is invalid.
     pub(in crate::wire) value: Value,
-    /// Why the payload is refused, if it is.
+    /// The reason for refusing the payload, if any.
     pub(in crate::wire) refusal: Option<Rejection>,
 }
 
-/// Reads `payload`, one value of at most `levels` levels of objects and arrays.
+/// Reads `payload`, one value with at most `levels` levels of objects and arrays.
 pub(in crate::wire) fn read_value(payload: &[u8], levels: usize) -> Any {
     let Ok(text) = str::from_utf8(payload) else {
         return Any { value: Value::Null, refusal: Some(Rejection::NotUtf8) };
@@ -77,18 +77,18 @@ pub(in crate::wire) fn read_value(payload: &[u8], levels: usize) -> Any {
     }
 }
 
-/// At most 64 characters of a key: what a requester sends is not to come back to it at full length.
+/// Returns at most 64 characters of a text of the requester, for a rejection.
 pub(in crate::wire) fn shown(key: &str) -> String {
-    key.chars().take(64).collect()
+    excerpt(key, 64).to_owned()
 }
 
-/// What was noticed while reading.
+/// The faults found while reading.
 #[derive(Debug, Default)]
 struct Findings {
     levels: usize,
     refusal: Option<Rejection>,
     null_in: Option<String>,
-    /// An integer, or a float without a fraction, that no 64-bit integer holds: its literal has to be looked at.
+    /// True if a number is beyond every 64-bit integer. If it is an integer literal, its text must be checked.
     beyond_u64: bool,
 }
 
@@ -109,11 +109,11 @@ fn inexact(literal: impl fmt::Display) -> Rejection {
     Rejection::InvalidJson { detail: format!("integer {literal} is neither a double nor the RFC 8785 form of one") }
 }
 
-/// Reads the outermost object.
+/// The visitor of the outermost object.
 struct Top<'a> {
     members: &'a mut Map<String, Value>,
     findings: &'a mut Findings,
-    wanted: fn(&str) -> bool,
+    is_read: fn(&str) -> bool,
 }
 
 impl<'de> Visitor<'de> for Top<'_> {
@@ -125,7 +125,7 @@ impl<'de> Visitor<'de> for Top<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<String>()? {
-            if !(self.wanted)(&key) {
+            if !(self.is_read)(&key) {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
@@ -138,10 +138,10 @@ impl<'de> Visitor<'de> for Top<'_> {
     }
 }
 
-/// Reads one value at any place.
+/// The visitor of a value at any depth.
 struct Strict<'a> {
     findings: &'a mut Findings,
-    /// Levels of objects and arrays that this value may have.
+    /// The levels of objects and arrays allowed in this value.
     levels: usize,
     /// The nearest key above.
     key: &'a str,
@@ -189,7 +189,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        // 2^63: every integer literal below it comes as an integer.
+        // 2^63: serde_json passes every integer literal below it as an integer.
         self.findings.beyond_u64 |= value.abs() >= 9_223_372_036_854_775_808.0;
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
     }
@@ -241,24 +241,24 @@ fn keep(members: &mut Map<String, Value>, key: String, value: Value, findings: &
     }
 }
 
-/// Whether a double holds `integer`: it has at most 53 significant bits.
+/// Returns true if a double can hold `integer`, which needs at most 53 significant bits.
 fn is_exact(integer: u64) -> bool {
     integer == 0 || 64 - integer.leading_zeros() - integer.trailing_zeros() <= 53
 }
 
-/// True if `literal` is the RFC 8785 form of `double`.
+/// Returns true if `literal` is the RFC 8785 form of `double`.
 fn is_canonical(literal: &str, double: f64) -> bool {
     let mut form = Vec::with_capacity(24);
     canonical::write_value(&mut form, &Value::from(double));
     form == literal.as_bytes()
 }
 
-/// Returns the first integer literal that [`is_inexact`] in `text`, which is valid JSON. Of an outermost object only
-/// members that `wanted` takes are looked at.
+/// Returns the first integer literal in `text` that [`is_inexact`]. `text` is valid JSON; of an outermost object, only
+/// the members for which `is_read` returns true are checked.
 ///
-/// serde_json reads integers beyond 64 bits as doubles, so only their text tells.
-fn inexact_literal(text: &str, wanted: fn(&str) -> bool) -> Option<&str> {
-    let (mut rest, mut depth, mut is_read) = (text, 0_usize, true);
+/// serde_json reads integers beyond 64 bits as doubles, so only their text shows that they are integers.
+fn inexact_literal(text: &str, is_read: fn(&str) -> bool) -> Option<&str> {
+    let (mut rest, mut depth, mut is_member_read) = (text, 0_usize, true);
     while let Some(start) = rest.find(|c| matches!(c, '"' | '{' | '}' | '[' | ']' | '-' | '0'..='9')) {
         let (_, token) = rest.split_at(start);
         rest = token.get(1..).unwrap_or_default(); // one byte of ASCII
@@ -269,7 +269,7 @@ fn inexact_literal(text: &str, wanted: fn(&str) -> bool) -> Option<&str> {
                 rest = after_string(rest);
                 let key = token.strip_suffix(rest).filter(|_| depth == 1 && rest.trim_start().starts_with(':'));
                 if let Some(key) = key {
-                    is_read = serde_json::from_str::<String>(key).is_ok_and(|key| wanted(&key));
+                    is_member_read = serde_json::from_str::<String>(key).is_ok_and(|key| is_read(&key));
                 }
             }
             _ => {
@@ -277,7 +277,7 @@ fn inexact_literal(text: &str, wanted: fn(&str) -> bool) -> Option<&str> {
                 rest = token.trim_start_matches(number);
                 let literal = token.strip_suffix(rest).unwrap_or_default();
                 let is_integer = !literal.contains(['.', 'e', 'E']);
-                if is_read && is_integer && literal.parse().is_ok_and(|double| is_inexact(literal, double)) {
+                if is_member_read && is_integer && literal.parse().is_ok_and(|double| is_inexact(literal, double)) {
                     return Some(literal);
                 }
             }
@@ -286,18 +286,18 @@ fn inexact_literal(text: &str, wanted: fn(&str) -> bool) -> Option<&str> {
     None
 }
 
-/// True if `literal` is refused as an integer whose double is `double`.
+/// Returns true if the integer `literal` is refused; `double` is the nearest double.
 fn is_inexact(literal: &str, double: f64) -> bool {
-    // Rust writes all digits of the integer that a double is.
+    // Rust writes all digits of a double without a fraction.
     format!("{double:.0}") != literal && !is_canonical(literal, double)
 }
 
-/// What follows a string whose opening quote is already behind.
+/// Returns the text after a string whose opening quote has been read.
 fn after_string(mut text: &str) -> &str {
     while let Some((_, token)) = text.find(['"', '\\']).map(|at| text.split_at(at)) {
         match token.strip_prefix('"') {
             Some(after) => return after,
-            // An escape takes one more character; the four digits of \u are none that matter.
+            // An escape takes one more character; the four digits of \u need no special case.
             None => text = token.get(2..).unwrap_or_default(),
         }
     }

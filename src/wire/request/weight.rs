@@ -1,29 +1,28 @@
-//! How much memory a payload takes once it is read.
+//! The estimate of a parsed payload's memory, made before it is parsed.
 //!
-//! A few bytes of JSON become a node of some hundred bytes, so that what waits is counted by what it takes, and is
-//! counted before it is read.
+//! A few bytes of JSON become a tree node of some hundred bytes, so the queue counts the parsed size.
 
 use crate::wire::Payload;
 
-/// About the memory that a request takes whose payload this is, and not much less than that, whatever the JSON is like.
+/// Returns the approximate memory of the parsed `payload`. It is not much lower than the real size for any JSON.
 #[must_use]
 pub fn weight<'a>(payload: impl Into<Payload<'a>>) -> usize {
     let Payload { bytes, user } = payload.into();
-    let beside: usize = user.iter().map(|(property, text)| property.len() + text.len()).sum();
-    beside + bytes.iter().map(|byte| weight_of(*byte)).sum::<usize>()
+    let properties: usize = user.iter().map(|(property, text)| property.len() + text.len()).sum();
+    properties + bytes.iter().map(|byte| weight_of(*byte)).sum::<usize>()
 }
 
-/// What a byte adds: itself, and what serde_json allocates for what it begins. In a text it begins nothing, and is
-/// counted all the same.
+/// Returns the memory for one byte: itself, and the allocation of serde_json for the value that it begins. A byte
+/// within a string begins none but counts the same.
 fn weight_of(byte: u8) -> usize {
     match byte {
-        // The first node of a tree of members, which has room for eleven.
+        // The first node of a tree of members, with space for eleven.
         b'{' => 720,
-        // Room for four elements.
+        // Space for four elements.
         b'[' => 128,
-        // A place in an array or a tree, both of which are at least half full.
+        // One slot of an array or a tree node, which are at least half full.
         b',' => 128,
-        // An allocation for each text.
+        // One allocation for each string.
         b'"' => 16,
         _ => 1,
     }
@@ -35,8 +34,8 @@ mod tests {
 
     use super::*;
 
-    /// What the standard library allocates for a value: a B-tree has nodes of eleven members, at least five of them
-    /// taken but in the root, with a pointer for each child.
+    /// Returns the allocations of the standard library for a value. A B-tree node has eleven slots, at least five of them
+    /// in use except in the root, and a pointer for each child.
     fn allocated(value: &Value) -> usize {
         match value {
             Value::Array(elements) => {
@@ -53,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_takes_much_more_than_it_weighs() {
+    fn parsed_values_take_at_most_their_weight() {
         let wide: serde_json::Map<_, _> = (0..1000).map(|n| (n.to_string(), n.into())).collect();
         let shapes = [
             json!([]),
@@ -77,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_beside_weighs_too() {
+    fn user_properties_count() {
         let user = [("if-match".to_owned(), "x".repeat(100))];
         assert_eq!(weight(Payload { bytes: b"{}", user: &user }), 720 + 1 + 108);
     }

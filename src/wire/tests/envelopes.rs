@@ -1,4 +1,4 @@
-//! Every envelope, letter by letter.
+//! The exact bytes of every reply and event.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::{
     wire::{ClientToken, native},
 };
 
-/// The version is the time; `tester` writes.
+/// Returns a shadow written by `tester` whose times equal its versions.
 fn shadow() -> Document {
     written(&[
         json!({"desired": {"mode": "eco", "fan": {"speed": 2}, "list": [1, {"a": 2.50}]}, "reported": {"mode": "eco"}}),
@@ -28,7 +28,7 @@ fn token() -> ClientToken {
 }
 
 fn check(bytes: &Bytes, expected: &str) {
-    // What is written in several lines here stands in one.
+    // The expected text is wrapped; the message is one line.
     let expected: String = expected.lines().map(str::trim_start).collect();
     let expected = expected.replace("ETAG2", &serde_json::to_string(&shadow().etag.to_string()).unwrap());
     assert_eq!(str::from_utf8(bytes).unwrap(), expected);
@@ -106,7 +106,7 @@ fn update_documents() {
     );
 }
 
-/// What the journal keeps is enough for `documents`; of a leaf that comes back only the version is known.
+/// The journal has enough for `documents`. A leaf restored from it has only its version.
 #[test]
 fn update_documents_of_an_undone_change() {
     let command = Command::Update(update(json!({"reported": {"a": 2, "b": null}})));
@@ -185,9 +185,9 @@ fn rejected() {
     assert_eq!(named["message"], "No shadow exists with name: 'dev-1~cfg'");
 }
 
-/// What a reader may not see is nowhere; what it sees nothing of still has a version.
+/// Invisible values appear nowhere, and an invisible change still has its version.
 #[test]
-fn a_reader_sees_its_part_only() {
+fn renders_only_the_visible_part() {
     let document = shadow();
     let sent = update(json!({"desired": {"mode": "eco"}, "tags": {"site": "secret"}}));
     let reported = &only(SectionName::Reported);
@@ -210,7 +210,7 @@ fn a_reader_sees_its_part_only() {
     assert_eq!((&get["state"], &get["metadata"], &get["version"]), (&json!({}), &json!({}), &json!(2)));
 }
 
-/// A deletion is a change like any other: its tombstone is what is left.
+/// A tombstone before a change counts as no document.
 #[test]
 fn a_deleted_shadow_counts_as_absent_before() {
     let deleted = written(&[json!({"desired": {"a": 1}}), json!("delete")]);

@@ -1,4 +1,4 @@
-//! Conditions, keys and dry runs: as fields and as user properties.
+//! Conditions, idempotency keys and dry runs in fields and in user properties.
 
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ fn a_user_property_means_its_field() {
     ] {
         for dialect in [Dialect::Native, Dialect::Aws] {
             let beside = update(&json!({}), given, dialect);
-            // The AWS dialect has no field `etag`; who gives one beside the payload means it.
+            // The AWS dialect has no field `etag`, but reads the user property.
             if dialect == Dialect::Native || !fields.as_object().unwrap().contains_key("etag") {
                 assert_eq!(beside, update(&fields, &[], dialect), "{given:?}");
             }
@@ -49,7 +49,7 @@ fn a_user_property_means_its_field() {
 }
 
 #[test]
-fn what_is_wrong_beside_the_payload_is_refused() {
+fn refuses_invalid_user_properties() {
     let native = |fields, given: &[(&str, &str)]| update(&fields, given, Dialect::Native).unwrap_err();
     let other = |property: &str, field: &str| (property.to_owned(), format!("says something else than '{field}'"));
     let unquoted = |field: &str| (field.to_owned(), "must be an etag with its own quotes, such as \"7-…\"".to_owned());
@@ -58,7 +58,7 @@ fn what_is_wrong_beside_the_payload_is_refused() {
         (json!({}), &[("if-version", "7"), ("if-version", "8")], other("if-version", "version")),
         (json!({"version": "7"}), &[("if-version", "7")], other("if-version", "version")),
         (json!({"etag": "\"a\""}), &[("if-match", "\"b\"")], other("if-match", "etag")),
-        // It was a conflict, now and for ever.
+        // Such an etag would conflict forever.
         (json!({}), &[("if-match", "7-ab")], unquoted("if-match")),
         (json!({}), &[("if-match", "*")], unquoted("if-match")),
         (json!({"etag": "7-ab"}), &[], unquoted("etag")),
@@ -103,7 +103,7 @@ fn what_is_wrong_beside_the_payload_is_refused() {
         let reason = native(expect, &[]).message_of("expect");
         assert!(reason.starts_with("entry 0: 'value' holds null") && reason.contains("'absent'"), "{reason}");
     }
-    // A get has none of them, a deletion not all.
+    // A get has none of these fields, a deletion only some.
     let beside = |given: &[(&str, &str)]| properties(given);
     let user = beside(&[("if-version", "7")]);
     assert!(parse_get(Payload { bytes: b"", user: &user }, Dialect::Native).is_err());
@@ -130,9 +130,9 @@ impl Rejection {
     }
 }
 
-/// Two requests under one key are the same request exactly when they ask the same.
+/// Two requests with one key have the same digest exactly if they have the same content.
 #[test]
-fn requests_are_told_apart() {
+fn requests_with_other_content_have_another_digest() {
     let keyed = |fields: Value, given: &[(&str, &str)]| update(&fields, given, Dialect::Native).unwrap();
     let digest = |update: &Update| update.keyed.as_ref().unwrap().digest;
     let first =
@@ -165,7 +165,7 @@ fn requests_are_told_apart() {
         assert!(!digests.contains(&found), "{other}");
         digests.push(found);
     }
-    // It is kept in stores: another digest would make strangers of requests that are remembered there.
+    // Stores contain digests, so another algorithm would refuse the replay of stored requests.
     assert_eq!(u128::from_be_bytes(digest(&first)), 0x052c_c9f5_3929_1a8a_7d89_5ab7_c5f1_8720);
     let deletion = |payload: &[u8]| parse_delete(payload, Dialect::Native).unwrap().body.keyed.unwrap();
     let plain = deletion(br#"{"idempotencyKey":"k"}"#);

@@ -1,4 +1,4 @@
-//! Requests as bytes and envelopes as text.
+//! Tests of parsing and rendering.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
@@ -15,7 +15,7 @@ use crate::{
     shadow::{Paths, Pointer, pointer::SectionName},
 };
 
-/// A reader of one section.
+/// Returns the projection of one section.
 fn only(section: SectionName) -> Projection {
     Projection::from(Paths::from_iter([&Pointer::section(section)]))
 }

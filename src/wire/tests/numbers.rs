@@ -1,4 +1,4 @@
-//! Which numbers requests may hold: each double however its client prints it, and nothing that would become another one.
+//! The numbers allowed in requests: every double in any notation, and no integer that would change.
 
 use proptest::{prelude::*, test_runner::TestCaseResult};
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::{
     wire::{Dialect, get_accepted, parse_operations, parse_state, parse_update},
 };
 
-/// The places of a request where a number may stand, each in its own reader.
+/// Parses `literal` at every place of a request where a number may occur.
 fn is_accepted(literal: &str) -> [bool; 6] {
     let limits = DocumentLimits::default();
     let update = |payload: String, dialect| parse_update(payload.as_bytes(), dialect, &limits).is_ok();
@@ -41,7 +41,7 @@ fn accepts_integers_that_are_doubles_or_printed_as_one() {
         ("100000000000000000000", true),
         ("100000000000000000001", false),
         ("-100000000000000000001", false),
-        // Nanoseconds of the epoch: printed by JavaScript, by C with all digits, and counted by a 64-bit integer.
+        // Nanoseconds since 1970: as printed by JavaScript, by C with all digits, and as a 64-bit integer.
         ("1795874276355000000", true),
         ("-1795874276355000000", true),
         ("1795874276355000064", true),
@@ -55,7 +55,7 @@ fn accepts_integers_that_are_doubles_or_printed_as_one() {
         ("123456789012345678000", false),
         ("1234567890123456800000", false),
         ("1000000000000000000000", true),
-        // Not an integer literal: the nearest double is what it means.
+        // Not an integer literal: it means the nearest double.
         ("100000000000000000001.0", true),
         ("1e23", true),
         ("0.1", true),
@@ -65,7 +65,7 @@ fn accepts_integers_that_are_doubles_or_printed_as_one() {
         assert_eq!(is_accepted(literal), [accepted; 6], "{literal}");
     }
     let limits = DocumentLimits::default();
-    // Digits in a string are no literal, also when one beyond 64 bits stands beside them.
+    // Digits in a string are no literal, even beside a literal beyond 64 bits.
     let payload =
         br#"{"state":{"desired":{"a":"9007199254740993","b":100000000000000000000,"c":"\"100000000000000000001"}}}"#;
     parse_update(payload, Dialect::Native, &limits).unwrap();
@@ -75,7 +75,7 @@ fn accepts_integers_that_are_doubles_or_printed_as_one() {
     assert!(refused.detail().is_some_and(|told| told.contains("integer 100000000000000000001 is")), "{refused:?}");
 }
 
-/// Only what the AWS dialect reads is checked, wherever it stands and whatever its neighbours are.
+/// Only members that the AWS dialect reads are checked, at any position.
 #[test]
 fn ignores_the_integers_of_ignored_members() {
     let odd = "100000000000000000001";
@@ -92,7 +92,7 @@ fn ignores_the_integers_of_ignored_members() {
     }
 }
 
-/// A client's way from the text that it reads to the one that it writes.
+/// The ways in which clients read and write a number.
 type Client = (&'static str, fn(&str) -> String);
 
 const CLIENTS: [Client; 5] = [

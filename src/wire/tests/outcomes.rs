@@ -1,4 +1,4 @@
-//! What is told of conflicts, failed expectations, rebases, replays and dry runs.
+//! Tests of conflicts, failed expectations, rebases, replays and dry runs in replies.
 
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ fn key() -> ShadowKey {
     ShadowKey::classic(DeviceId::new("dev-1").unwrap())
 }
 
-fn told(bytes: &[u8]) -> Value {
+fn json_of(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap()
 }
 
@@ -45,8 +45,8 @@ fn conflict() -> Rejection {
 }
 
 #[test]
-fn a_conflict_tells_what_collided() {
-    let shown = told(&wire::rejected(&conflict(), &key(), Timestamp(9), &Projection::ALL, None));
+fn a_conflict_names_the_paths_and_values() {
+    let shown = json_of(&wire::rejected(&conflict(), &key(), Timestamp(9), &Projection::ALL, None));
     assert_eq!(
         shown["conflicts"],
         json!([
@@ -59,15 +59,15 @@ fn a_conflict_tells_what_collided() {
     assert!(shown.get("truncated").is_none());
 }
 
-/// Of a section that a reader may not see it learns neither values nor paths.
+/// A conflict names neither values nor paths of a section that the reader may not see.
 #[test]
-fn a_conflict_is_told_as_far_as_one_may_read() {
+fn a_conflict_names_only_visible_paths() {
     for (projection, paths, clean) in [
         (&Projection::STATE, vec!["/desired/old", "/desired/target"], vec!["/desired/mode"]),
         (&only(SectionName::Tags), vec!["/tags/site"], vec!["/tags/new"]),
         (&Projection::NONE, vec![], vec![]),
     ] {
-        let shown = told(&wire::rejected(&conflict(), &key(), Timestamp(9), projection, None));
+        let shown = json_of(&wire::rejected(&conflict(), &key(), Timestamp(9), projection, None));
         let found: Vec<_> = shown["conflicts"].as_array().unwrap().iter().map(|conflict| &conflict["path"]).collect();
         assert_eq!(found, paths);
         assert_eq!(shown["clean"], json!(clean));
@@ -84,7 +84,7 @@ fn failed_expectations_are_named() {
     let payload = json!({"state": {}, "expect": expect}).to_string();
     let parsed = wire::parse_update(payload.as_bytes(), wire::Dialect::Native, &DocumentLimits::default()).unwrap();
     let rejection = decided(&shadow(), &Command::Update(parsed.body), &DocumentLimits::default()).unwrap_err();
-    let shown = told(&wire::rejected(&rejection, &key(), Timestamp(9), &Projection::STATE, None));
+    let shown = json_of(&wire::rejected(&rejection, &key(), Timestamp(9), &Projection::STATE, None));
     assert_eq!(
         (&shown["code"], &shown["error"], &shown["version"]),
         (&json!(409), &json!("expectation-failed"), &json!(3))
@@ -100,7 +100,7 @@ fn failed_expectations_are_named() {
 }
 
 #[test]
-fn what_accepted_tells_besides() {
+fn accepted_has_the_fields_of_rebases_replays_and_dry_runs() {
     let document = shadow();
     let preconditions =
         Preconditions { version: Some(Version(1)), on_conflict: OnConflict::Rebase, ..Preconditions::default() };
@@ -121,10 +121,10 @@ fn what_accepted_tells_besides() {
         rebased_from: sent.preconditions.rebased_from(&document),
         manner: Disposition::Applied,
     };
-    let shown = told(&wire::update_outcome(&accepted, &Projection::ALL, None));
+    let shown = json_of(&wire::update_outcome(&accepted, &Projection::ALL, None));
     assert_eq!((&shown["rebasedFrom"], &shown["version"], shown.get("replayed")), (&json!(1), &json!(4), None));
 
-    // Told again when mode has changed since, and site has not.
+    // A replay after `mode` has changed, and `site` has not.
     let (version, etag) = (Version(4), after.etag);
     let first = FirstOutcome {
         digest: [7; 16],
@@ -146,7 +146,7 @@ fn what_accepted_tells_besides() {
     ]);
     let again = Accepted { changed: false, document: &later, manner: Disposition::Replayed(first), ..accepted };
     let token = ClientToken::new("retry").unwrap();
-    let shown = told(&wire::update_outcome(&again, &Projection::ALL, Some(&token)));
+    let shown = json_of(&wire::update_outcome(&again, &Projection::ALL, Some(&token)));
     let expected = json!({
         "state": {"desired": {"mode": "eco"}, "tags": {"site": "b"}},
         "metadata": {"tags": {"site": {"timestamp": 2, "version": 2, "by": "tester"}}},
@@ -157,7 +157,7 @@ fn what_accepted_tells_besides() {
 
     let dry = Update { dry_run: true, ..sent.clone() };
     let dry = Accepted { update: &dry, rebased_from: None, manner: Disposition::DryRun, ..accepted };
-    let shown = told(&wire::update_outcome(&dry, &Projection::STATE, None));
+    let shown = json_of(&wire::update_outcome(&dry, &Projection::STATE, None));
     assert_eq!((&shown["dryRun"], &shown["changed"]), (&json!(true), &json!(true)));
     assert_eq!(shown["document"]["state"], json!({"desired": {"mode": "eco", "target": 23}}));
     assert_eq!(shown["document"]["version"], json!(4));
@@ -167,6 +167,6 @@ fn what_accepted_tells_besides() {
     else {
         panic!("no change")
     };
-    let shown = told(&wire::delete_outcome(&tombstone, Disposition::Replayed(first), None));
+    let shown = json_of(&wire::delete_outcome(&tombstone, Disposition::Replayed(first), None));
     assert_eq!(shown, json!({"version": 4, "timestamp": 4, "replayed": true}));
 }

@@ -1,4 +1,4 @@
-//! The examples of `docs/protocol.md`, acted out: what it shows is what is read and written.
+//! The examples of `docs/protocol.md`: each shown request is parsed, and each shown reply is rendered.
 
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ fn parsed(payload: &str) -> (Update, Option<ClientToken>) {
 }
 
 #[test]
-fn its_examples_are_true() {
+fn the_examples_of_the_reference_are_exact() {
     let examples: Vec<&str> =
         REFERENCE.split("```json\n").skip(1).map(|part| part.split("```").next().unwrap()).collect();
     let [boot, accepted, wish, delta, documents, stale, conflict, rebase, get, deleted, refused] = examples[..] else {

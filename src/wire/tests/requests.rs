@@ -1,4 +1,4 @@
-//! What payloads are understood as, and how the others are refused.
+//! Tests of parsed payloads and of refusals.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -19,7 +19,7 @@ fn message(rejection: &Rejection) -> String {
     rejection.message(&ShadowKey::classic(DeviceId::new("dev").unwrap()))
 }
 
-/// `payload` is refused natively with this code, error and message, and a detail that holds `detail`.
+/// Checks that the native dialect refuses `payload` with this code, error and message, and a detail with `detail`.
 fn refused(payload: &[u8], code: u16, error: &str, text: &str, detail: &str) {
     let shown = String::from_utf8_lossy(&payload[..payload.len().min(80)]).into_owned();
     let rejection = native(payload).expect_err(&shown).rejection;
@@ -28,7 +28,7 @@ fn refused(payload: &[u8], code: u16, error: &str, text: &str, detail: &str) {
 }
 
 #[test]
-fn payloads_that_are_no_json_are_refused() {
+fn refuses_invalid_json() {
     for (payload, detail) in [
         (&b""[..], "line 1"),
         (b"   ", "line 1"),
@@ -61,7 +61,7 @@ fn payloads_that_are_no_json_are_refused() {
 }
 
 #[test]
-fn what_nests_too_deep_is_refused_before_it_can_hurt() {
+fn refuses_deep_nesting_without_recursion() {
     let nested = |open: &str, close: &str, levels: usize| {
         format!(
             r#"{{"state":{{"desired":{{"a":{}{}}}}},"clientToken":"t"}}"#,
@@ -83,7 +83,7 @@ fn what_nests_too_deep_is_refused_before_it_can_hurt() {
 }
 
 #[test]
-fn state_is_checked_node_by_node() {
+fn checks_each_node_of_state() {
     let long = format!(r#"{{"state":{{"{}":{{}}}}}}"#, "x".repeat(70_000));
     let cut = format!("State contains an invalid node: '{}'", "x".repeat(64));
     for (payload, error, text) in [
@@ -110,7 +110,7 @@ fn state_is_checked_node_by_node() {
 }
 
 #[test]
-fn fields_are_checked_natively() {
+fn checks_the_fields_of_the_native_dialect() {
     let token = format!(r#"{{"state":{{}},"clientToken":"{}"}}"#, "x".repeat(65));
     for (payload, error, text) in [
         (r#"{"state":{},"version":-1}"#, "invalid-version", "Invalid version"),
@@ -187,7 +187,7 @@ fn fields_are_checked_natively() {
 }
 
 #[test]
-fn updates_are_understood() {
+fn parses_updates() {
     let etag = "\"7-0123456789abcdef0123456789abcdef\"";
     let digest = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef_u128.to_be_bytes();
     let tag = Etag { version: Version(7), digest };
@@ -218,7 +218,7 @@ fn updates_are_understood() {
 }
 
 #[test]
-fn the_token_comes_back_with_a_refusal_if_it_could_be_read() {
+fn a_refusal_carries_the_client_token_if_readable() {
     for (payload, token) in [
         (r#"{"clientToken":"t","state":5}"#, Some("t")),
         (r#"{"state":5,"clientToken":"t"}"#, Some("t")),
@@ -234,7 +234,7 @@ fn the_token_comes_back_with_a_refusal_if_it_could_be_read() {
 }
 
 #[test]
-fn the_aws_dialect_ignores_what_it_does_not_know() {
+fn the_aws_dialect_ignores_unknown_fields() {
     let aws = |payload: &str| parse_update(payload.as_bytes(), Dialect::Aws, &DocumentLimits::default());
     let deep = "[".repeat(1000) + &"]".repeat(1000);
     let payload =
@@ -268,13 +268,13 @@ fn gets_and_deletes_may_be_empty() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_answered(payload in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn any_bytes_are_parsed_or_refused(payload in prop::collection::vec(any::<u8>(), 0..64)) {
         let _ = native(&payload);
         let _ = parse_get(payload.as_slice(), Dialect::Aws);
     }
 
     #[test]
-    fn anything_like_an_update_is_answered(payload in r#"(\{|\}|\[|\]|,|:|"state"|"desired"|"a"|null|1e9|-7|"\\u00e9"|[0-9]{25}| ){0,24}"#) {
+    fn anything_like_an_update_is_parsed_or_refused(payload in r#"(\{|\}|\[|\]|,|:|"state"|"desired"|"a"|null|1e9|-7|"\\u00e9"|[0-9]{25}| ){0,24}"#) {
         let (strict, lenient) = (native(payload.as_bytes()), serde_json::from_str::<serde_json::Value>(&payload));
         prop_assert!(strict.is_err() || lenient.is_ok());
     }

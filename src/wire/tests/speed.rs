@@ -1,4 +1,4 @@
-//! How long reading and rendering take. Run by hand: `cargo test --release --lib speed -- --ignored --nocapture`.
+//! Benchmarks of parsing and rendering. Run by hand: `cargo test --release --lib speed -- --ignored --nocapture`.
 
 use std::time::Instant;
 

@@ -11,19 +11,19 @@ fuzz_target!(|data: &[u8]| {
     parts.iter().for_each(|kind| _ = kind(data));
 
     let kinds = [fuzzing::record, fuzzing::entry, fuzzing::progress, fuzzing::created, fuzzing::floor];
-    for (kind, sealed) in kinds.iter().zip(fuzzing::sealed(data)) {
+    for (kind, framed) in kinds.iter().zip(fuzzing::framed(data)) {
         assert_eq!(kind(data), None, "a checksum of any bytes is found right once in four thousand million times");
-        if let Some(written) = kind(&sealed) {
+        if let Some(written) = kind(&framed) {
             damaged(kind, &written, data.len());
         }
     }
 });
 
 /// A changed byte or a cut anywhere is found.
-fn damaged(kind: &fn(&[u8]) -> Option<Vec<u8>>, sealed: &[u8], seed: usize) {
-    let at = seed.wrapping_mul(31) % sealed.len();
-    let mut changed = sealed.to_vec();
+fn damaged(kind: &fn(&[u8]) -> Option<Vec<u8>>, framed: &[u8], seed: usize) {
+    let at = seed.wrapping_mul(31) % framed.len();
+    let mut changed = framed.to_vec();
     changed[at] ^= 1 << (seed % 8);
     assert_eq!(kind(&changed), None, "byte {at} was changed");
-    assert_eq!(kind(&sealed[..at]), None, "cut at {at}");
+    assert_eq!(kind(&framed[..at]), None, "cut at {at}");
 }

@@ -104,7 +104,7 @@ pub(super) struct DecideContext<'a> {
 
 /// A shadow that the batch has touched.
 pub(super) struct TouchedShadow {
-    pub(super) held: StoredShadow,
+    pub(super) stored: StoredShadow,
     /// True if its document was in memory before the batch.
     pub(super) was_cached: bool,
     /// True if the store had no such shadow before the batch.
@@ -112,7 +112,7 @@ pub(super) struct TouchedShadow {
     /// True if a command of the batch changed it.
     pub(super) changed: bool,
     /// True if its record must be in the same commit, since no journal entry holds its new data.
-    pub(super) carry: bool,
+    pub(super) must_flush: bool,
 }
 
 /// A batch while it is decided.
@@ -146,7 +146,7 @@ impl<C> Batch<C> {
             // The touched paths of an unresolved patch are unknown.
             (_, Command::Patch(_)) => None,
             (Err(Rejection::VersionConflict { .. }), _) => {
-                self.touched.get(&envelope.key).map(|work| work.held.clone())
+                self.touched.get(&envelope.key).map(|work| work.stored.clone())
             }
             _ => None,
         };
@@ -155,7 +155,7 @@ impl<C> Batch<C> {
 
     /// Returns true if the batch has data to make durable.
     pub(super) fn needs_commit(&self) -> bool {
-        !self.entries.is_empty() || self.touched.values().any(|work| work.carry)
+        !self.entries.is_empty() || self.touched.values().any(|work| work.must_flush)
     }
 
     fn result(&mut self, envelope: &mut Envelope, context: &mut DecideContext<'_>) -> Result<Applied, Rejection> {
@@ -166,9 +166,9 @@ impl<C> Batch<C> {
                 vacant.insert(work(&envelope.key, context.shared, purged).map_err(|error| internal(&error, envelope))?)
             }
         };
-        let (mut before, is_recorded) = (Arc::clone(&work.held.document), work.held.is_recorded());
+        let (mut before, is_recorded) = (Arc::clone(&work.stored.document), work.stored.is_recorded());
         if let Some(keyed) = envelope.command.keyed()
-            && let Some(first) = work.held.remembered.find(&envelope.author.by, &keyed.key, context.now)
+            && let Some(first) = work.stored.remembered.find(&envelope.author.by, &keyed.key, context.now)
         {
             // Checked before the preconditions: the first request may itself have made its version stale.
             let same = first.digest == keyed.digest;
@@ -179,8 +179,8 @@ impl<C> Batch<C> {
             && let Some(work) = self.touched.get_mut(&envelope.key)
         {
             // Decided at the floor after the purge. A refusal or dry run purges nothing, but names this version.
-            work.held = StoredShadow::absent_at(purge.floor.version);
-            before = Arc::clone(&work.held.document);
+            work.stored = StoredShadow::absent_at(purge.floor.version);
+            before = Arc::clone(&work.stored.document);
         }
         if let Command::Patch(patch) = &envelope.command {
             // The outcome and the stored key hold the resolved update.
@@ -211,9 +211,9 @@ impl<C> Batch<C> {
             self.admit(&envelope.key, admission, context.names);
         }
         if let (Some(remembered), Some(work)) = (remembered, self.touched.get_mut(&envelope.key)) {
-            work.held.remembered = remembered;
+            work.stored.remembered = remembered;
             // A no-op has no journal entry that could hold its key.
-            work.carry |= after.is_none();
+            work.must_flush |= after.is_none();
             work.changed |= after.is_none();
         }
         match after {
@@ -230,7 +230,7 @@ impl<C> Batch<C> {
         now: Timestamp,
     ) -> Result<Option<Remembered>, Rejection> {
         match (envelope.command.keyed(), self.touched.get(&envelope.key)) {
-            (Some(keyed), Some(work)) => applied.remember(&work.held, &envelope.author, keyed, now).map(Some),
+            (Some(keyed), Some(work)) => applied.remember(&work.stored, &envelope.author, keyed, now).map(Some),
             _ => Ok(None),
         }
     }
@@ -255,8 +255,8 @@ impl<C> Batch<C> {
         names.add(key, purge.keys.len());
         let absent = StoredShadow::absent_at(purge.floor.version);
         for (other, work) in &mut self.touched {
-            if other.device == key.device && !work.held.is_recorded() {
-                work.held = absent.clone();
+            if other.device == key.device && !work.stored.is_recorded() {
+                work.stored = absent.clone();
             }
         }
         self.purged.entry(key.device.clone()).or_default().merge(purge);
@@ -286,14 +286,14 @@ impl<C> Batch<C> {
             principal: &envelope.author.by,
             client: &envelope.client,
             changes: &applied.changes,
-            previous: work.held.last_entry,
+            previous: work.stored.last_entry,
             remembered: remembered.as_ref(),
         };
-        let sealed = entry.encode();
-        self.head = self.head.next(sealed.len());
-        self.entries.push((seq, sealed));
-        work.held.document = Arc::clone(&applied.after);
-        work.held.last_entry = seq;
+        let framed = entry.encode();
+        self.head = self.head.next(framed.len());
+        self.entries.push((seq, framed));
+        work.stored.document = Arc::clone(&applied.after);
+        work.stored.last_entry = seq;
         work.changed = true;
         Applied { seq: Some(seq), ..applied }
     }
@@ -315,7 +315,7 @@ impl Applied {
     /// Returns the stored keys of the shadow, including this outcome for the request of `sender`.
     fn remember(
         &self,
-        held: &StoredShadow,
+        stored: &StoredShadow,
         sender: &Sender,
         keyed: &Keyed,
         now: Timestamp,
@@ -332,7 +332,7 @@ impl Applied {
             created: self.is_created(),
             rebased_from: self.rebased_from,
         };
-        held.remembered.with(RememberedKey { by: Arc::clone(&sender.by), key, decided: now, first })
+        stored.remembered.with(RememberedKey { by: Arc::clone(&sender.by), key, decided: now, first })
     }
 
     /// Returns true if the command made a version, or would make one.
@@ -368,16 +368,16 @@ fn names_exhausted(key: &ShadowKey, max: usize) -> Rejection {
 /// Returns the shadow of `key` as it is before the batch; `purged` are the tombstones of its device that the batch
 /// purges.
 fn work(key: &ShadowKey, shared: &Shared, purged: Option<&Purge>) -> Result<TouchedShadow, StoreError> {
-    let (held, was_cached) = match shared.cache.get(key) {
+    let (stored, was_cached) = match shared.cache.get(key) {
         _ if purged.is_some_and(|purge| purge.keys.contains(key)) => (shared.absent_at(Version(0)), false),
-        Ok(held) => (held, true),
+        Ok(stored) => (stored, true),
         Err(_) => (shared.load(key)?, false),
     };
-    let held = match purged {
-        Some(purge) if !held.is_recorded() => shared.absent_at(purge.floor.version),
-        _ => held,
+    let stored = match purged {
+        Some(purge) if !stored.is_recorded() => shared.absent_at(purge.floor.version),
+        _ => stored,
     };
-    Ok(TouchedShadow { is_new: !held.is_recorded(), held, was_cached, changed: false, carry: false })
+    Ok(TouchedShadow { is_new: !stored.is_recorded(), stored, was_cached, changed: false, must_flush: false })
 }
 
 /// Logs a record that cannot be read. Its shadow is out of service; the others are not.

@@ -3,7 +3,7 @@
 //! Integers are LEB128, strings are length-prefixed UTF-8, a JSON value is a tag byte and its parts. A number keeps its
 //! kind (unsigned, negative, double) and all its bits, so that decoding yields the same etag. The decoder accepts
 //! arbitrary bytes: it never panics, never allocates more than the length of its input, and never nests deeper than
-//! [`DEPTH_MAX`]. The fields of records are defined in `record` and `entry`, version and checksum in `seal`.
+//! [`DEPTH_MAX`]. The fields of records are defined in `record` and `entry`, version and checksum in `frame`.
 
 use serde_json::{Map, Number, Value};
 

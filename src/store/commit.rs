@@ -33,11 +33,11 @@ impl<C> Writer<C> {
         progress.head = batch.head;
         let mut out_of_turn = Vec::new();
         for (key, work) in &touched {
-            if work.carry {
+            if work.must_flush {
                 self.dirty_set.remove(key);
-                out_of_turn.push((key.clone(), work.held.clone()));
+                out_of_turn.push((key.clone(), work.stored.clone()));
             } else if work.changed {
-                self.dirty_set.insert(key.clone(), work.held.clone());
+                self.dirty_set.insert(key.clone(), work.stored.clone());
             }
         }
         let bytes = batch.head.bytes - self.progress.head.bytes;
@@ -51,9 +51,9 @@ impl<C> Writer<C> {
     }
 
     /// Flushes a part of the dirty set in a commit of its own.
-    pub(super) fn carry_some(&mut self) {
+    pub(super) fn flush_some(&mut self) {
         let mut progress = self.progress;
-        let flushed = self.dirty_set.take(self.options.carry_documents_idle.max(1), &mut progress);
+        let flushed = self.dirty_set.take(self.options.flush_documents_idle.max(1), &mut progress);
         if self.commit(progress, &[], &flushed, &HashMap::new()).is_ok() {
             self.release(&flushed);
         }
@@ -73,16 +73,16 @@ impl<C> Writer<C> {
         let Self { shared, retention, encoder, clock, .. } = self;
         let filled = shared.database.commit(|transaction| {
             let mut journal = transaction.open_table(JOURNAL_TABLE)?;
-            for (seq, sealed) in entries {
-                journal.insert(seq.0, sealed.as_slice())?;
+            for (seq, framed) in entries {
+                journal.insert(seq.0, framed.as_slice())?;
             }
             retention.trim(&mut journal, &mut progress, clock(), entries.len())?;
             let mut state = transaction.open_table(STATE_TABLE)?;
             // Before the flushed documents, since a purged name may be in use again.
             progress.floors += purge::write(transaction, &mut state, purged)?;
-            for (key, held) in flushed {
+            for (key, stored) in flushed {
                 let key = schema::state_key(key);
-                state.insert(key.as_slice(), encoder.encode(&key, held))?;
+                state.insert(key.as_slice(), encoder.encode(&key, stored))?;
             }
             let mut meta = transaction.open_table(META_TABLE)?;
             meta.insert(PROGRESS_KEY, progress.encode().as_slice())?;
@@ -117,7 +117,7 @@ impl<C> Writer<C> {
         }
         for (key, work) in changed {
             let pinned = self.dirty_set.contains(&key);
-            self.shared.cache.publish(&key, work.held, pinned);
+            self.shared.cache.publish(&key, work.stored, pinned);
         }
         self.keep_loaded(loaded);
         self.release(flushed);
@@ -128,7 +128,7 @@ impl<C> Writer<C> {
     pub(super) fn keep_loaded(&self, touched: impl IntoIterator<Item = (ShadowKey, TouchedShadow)>) {
         for (key, work) in touched {
             if !work.was_cached && !work.is_new {
-                self.shared.cache.publish(&key, work.held, false);
+                self.shared.cache.publish(&key, work.stored, false);
             }
         }
     }

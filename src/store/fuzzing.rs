@@ -9,9 +9,9 @@ use crate::{
     shadow::{Change, DeviceId, Document, ShadowKey},
     store::{
         codec::{DecodeError, Decoder, put_pointer, put_u64, put_value},
+        frame,
         journal::entry::{JOURNAL, JournalEntry, NewJournalEntry, Seq},
         schema::{CREATED_KEY, Checkpoint, Created, FILE_FORMAT, META, PROGRESS_KEY},
-        seal,
         state::{
             floor::{DeviceFloor, FLOORS},
             record::{self, RecordEncoder, STATE, StoredShadow},
@@ -25,24 +25,24 @@ const SEQ: Seq = Seq(7);
 
 /// Decodes and encodes a document of the state table.
 #[must_use]
-pub fn record(sealed: &[u8]) -> Option<Vec<u8>> {
-    let (held, written) = again(sealed, |sealed| record::decode(KEY, sealed), encode_record)?;
-    assert_eq!(record::decode_deleted(KEY, sealed), Ok(held.document.deleted), "read in the short way");
-    assert_eq!(record::may_be_deleted(sealed), held.document.deleted, "read without the checksum");
+pub fn record(framed: &[u8]) -> Option<Vec<u8>> {
+    let (stored, written) = again(framed, |framed| record::decode(KEY, framed), encode_record)?;
+    assert_eq!(record::decode_deleted(KEY, framed), Ok(stored.document.deleted), "read in the short way");
+    assert_eq!(record::may_be_deleted(framed), stored.document.deleted, "read without the checksum");
     Some(written)
 }
 
 /// Returns the framed value of a document, as [`record`] reads it.
 #[must_use]
-pub fn encode_record(held: &StoredShadow) -> Vec<u8> {
-    RecordEncoder::default().encode(KEY, held).to_vec()
+pub fn encode_record(stored: &StoredShadow) -> Vec<u8> {
+    RecordEncoder::default().encode(KEY, stored).to_vec()
 }
 
 /// Decodes and encodes a change of the journal.
 #[must_use]
-pub fn entry(sealed: &[u8]) -> Option<Vec<u8>> {
-    let (entry, written) = again(sealed, |sealed| JournalEntry::decode(SEQ, sealed), encode_entry)?;
-    assert_eq!(JournalEntry::decode_timestamp(SEQ, sealed), Ok(entry.timestamp), "read in the short way");
+pub fn entry(framed: &[u8]) -> Option<Vec<u8>> {
+    let (entry, written) = again(framed, |framed| JournalEntry::decode(SEQ, framed), encode_entry)?;
+    assert_eq!(JournalEntry::decode_timestamp(SEQ, framed), Ok(entry.timestamp), "read in the short way");
     Some(written)
 }
 
@@ -83,22 +83,22 @@ fn encode_entry(entry: &JournalEntry) -> Vec<u8> {
 
 /// Decodes and encodes the positions of journal and state table.
 #[must_use]
-pub fn progress(sealed: &[u8]) -> Option<Vec<u8>> {
-    again(sealed, Checkpoint::decode, Checkpoint::encode).map(|(_, written)| written)
+pub fn progress(framed: &[u8]) -> Option<Vec<u8>> {
+    again(framed, Checkpoint::decode, Checkpoint::encode).map(|(_, written)| written)
 }
 
 /// Decodes and encodes the floor of a device.
 #[must_use]
-pub fn floor(sealed: &[u8]) -> Option<Vec<u8>> {
+pub fn floor(framed: &[u8]) -> Option<Vec<u8>> {
     let encode = |floor: &DeviceFloor| floor.encode(DEVICE);
-    again(sealed, |sealed| DeviceFloor::decode(DEVICE, sealed), encode).map(|(_, written)| written)
+    again(framed, |framed| DeviceFloor::decode(DEVICE, framed), encode).map(|(_, written)| written)
 }
 
 /// Decodes and encodes the creation record. Of a later format only the beginning is read, so it is not encoded again.
 #[must_use]
-pub fn created(sealed: &[u8]) -> Option<Vec<u8>> {
-    let later = Created::decode(sealed).is_ok_and(|created| created.format != FILE_FORMAT);
-    if later { None } else { again(sealed, Created::decode, Created::encode).map(|(_, written)| written) }
+pub fn created(framed: &[u8]) -> Option<Vec<u8>> {
+    let later = Created::decode(framed).is_ok_and(|created| created.format != FILE_FORMAT);
+    if later { None } else { again(framed, Created::decode, Created::encode).map(|(_, written)| written) }
 }
 
 /// Decodes and encodes a JSON value.
@@ -122,15 +122,15 @@ pub fn integer(bytes: &[u8]) -> Option<Vec<u8>> {
 /// Returns `payload` framed as a document, a change, a progress record, a creation record and a floor, so that the
 /// checksum does not stop the fuzzer.
 #[must_use]
-pub fn sealed(payload: &[u8]) -> [Vec<u8>; 5] {
+pub fn framed(payload: &[u8]) -> [Vec<u8>; 5] {
     let seq = SEQ.0.to_le_bytes();
     let (progress, created) = (PROGRESS_KEY.as_bytes(), CREATED_KEY.as_bytes());
     let keys = [(STATE, KEY), (JOURNAL, &seq), (META, progress), (META, created), (FLOORS, DEVICE)];
     keys.map(|(table, key)| {
         let mut out = Vec::new();
-        seal::begin(&mut out);
+        frame::begin(&mut out);
         out.extend_from_slice(payload);
-        seal::finish(&mut out, table, key);
+        frame::finish(&mut out, table, key);
         out
     })
 }

@@ -59,9 +59,9 @@ pub struct Permit<C> {
 
 /// Opens the store of `options`, or creates it if there is no file, and starts its writer.
 ///
-/// `clock` is called once per batch. `tell` is called on the writer thread with the outcomes of each batch, in the
+/// `clock` is called once per batch. `deliver` is called on the writer thread with the outcomes of each batch, in the
 /// order in which the commands were sent. Its second argument holds their queue bytes until it is dropped. The writer
-/// waits for `tell`, so it should only hand the outcomes on.
+/// waits for `deliver`, so it should only hand the outcomes on.
 ///
 /// # Errors
 ///
@@ -72,12 +72,12 @@ pub struct Permit<C> {
 pub fn open<C: Send + 'static>(
     options: StoreOptions,
     clock: impl Fn() -> Timestamp + Send + 'static,
-    tell: impl FnMut(Vec<Outcome<C>>, QueueReservation) + Send + 'static,
+    deliver: impl FnMut(Vec<Outcome<C>>, QueueReservation) + Send + 'static,
 ) -> Result<Store<C>, StoreError> {
     let database = Database::open(&options)?;
     let disk = FreeDisk::of(options.path.clone(), options.free_disk_min);
     let path = options.path.clone();
-    let (store, writer) = assemble(database, disk, options, Box::new(clock), Box::new(tell))?;
+    let (store, writer) = assemble(database, disk, options, Box::new(clock), Box::new(deliver))?;
     *store.inner.writer.lock() = Some(spawn(writer).map_err(|error| StoreError::Io { path, error })?);
     Ok(store)
 }
@@ -88,7 +88,7 @@ pub(super) fn assemble<C: Send + 'static>(
     disk: FreeDisk,
     options: StoreOptions,
     clock: Box<dyn Fn() -> Timestamp + Send>,
-    tell: Box<dyn FnMut(Vec<Outcome<C>>, QueueReservation) + Send>,
+    deliver: Box<dyn FnMut(Vec<Outcome<C>>, QueueReservation) + Send>,
 ) -> Result<(Store<C>, Writer<C>), StoreError> {
     let progress = database.progress()?;
     let shared = Shared {
@@ -102,8 +102,8 @@ pub(super) fn assemble<C: Send + 'static>(
         absent: Arc::new(Document::absent()),
     };
     let recovered = recovery::recover(&shared, &progress, options.document.path_tombstones_max)?;
-    for (key, held) in &recovered.dirty {
-        shared.cache.publish(key, held.clone(), true);
+    for (key, stored) in &recovered.dirty {
+        shared.cache.publish(key, stored.clone(), true);
     }
     *shared.fresh.write() = recovered.fresh;
     shared.health.lock().recovered_entries = recovered.entries;
@@ -117,7 +117,7 @@ pub(super) fn assemble<C: Send + 'static>(
         queue,
         room: Arc::clone(&room),
         clock,
-        tell,
+        deliver,
         dirty_set: DirtySet::new(recovered.dirty, &progress, &options),
         progress,
         names: NameCounts::new(options.shadow_names_max),
@@ -168,7 +168,7 @@ impl<C: Send + 'static> Store<C> {
     /// [`StoreError::Record`] if the document is damaged; [`StoreError::Io`], [`StoreError::Corrupt`],
     /// [`StoreError::Latched`] if the file cannot be read.
     pub fn read(&self, key: &ShadowKey) -> Result<StoredShadow, StoreError> {
-        self.inner.shared.held(key)
+        self.inner.shared.newest(key)
     }
 
     /// Returns the shadows after `after` in key order, including deleted ones; at most `limit` and at most 1,000. Reads

@@ -19,7 +19,8 @@ mod commit;
 mod database;
 mod disk;
 mod error;
-#[cfg(feature = "fuzzing")]
+mod frame;
+#[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
 mod handle;
@@ -28,7 +29,6 @@ mod journal;
 mod options;
 mod reader;
 mod schema;
-mod seal;
 mod state;
 mod writer;
 

@@ -32,9 +32,9 @@ pub struct StoreOptions {
     /// Most bytes of such entries. One batch may exceed both limits by its own size.
     pub lag_bytes_max: u64,
     /// Fewest documents flushed with each commit, while any are dirty.
-    pub carry_documents_min: usize,
+    pub flush_documents_min: usize,
     /// Documents flushed per commit while no command is queued.
-    pub carry_documents_idle: usize,
+    pub flush_documents_idle: usize,
     /// The free bytes on the disk below which commands are refused.
     pub free_disk_min: u64,
     /// Most named shadows of a device, including deleted ones whose tombstone is stored.
@@ -62,8 +62,8 @@ impl StoreOptions {
             journal_age_max: Duration::from_secs(7 * 24 * 3600),
             lag_entries_max: 100_000,
             lag_bytes_max: 64 << 20,
-            carry_documents_min: 8,
-            carry_documents_idle: 256,
+            flush_documents_min: 8,
+            flush_documents_idle: 256,
             free_disk_min: 256 << 20,
             shadow_names_max: 100,
             document: DocumentLimits::default(),

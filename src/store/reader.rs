@@ -106,7 +106,7 @@ pub struct HistoryReader(pub(super) Arc<Shared>);
 
 impl HistoryReader {
     /// Calls `each` for the entries that made the versions of `key` above `version`, newest first, beginning at the
-    /// document `held`. Returns false if they were removed or are more than `limit`. Reads the disk once per entry.
+    /// document `stored`. Returns false if they were removed or are more than `limit`. Reads the disk once per entry.
     ///
     /// # Errors
     ///
@@ -114,18 +114,18 @@ impl HistoryReader {
     pub fn walk(
         &self,
         key: &ShadowKey,
-        held: &StoredShadow,
+        stored: &StoredShadow,
         version: Version,
         limit: usize,
         mut each: impl FnMut(&JournalEntry),
     ) -> Result<bool, StoreError> {
-        if held.document.version <= version {
+        if stored.document.version <= version {
             return Ok(true);
         }
         self.0.database.read(|transaction| {
             let removed = progress(transaction)?.removed.seq;
             let table = transaction.open_table(JOURNAL_TABLE)?;
-            let mut next = held.last_entry;
+            let mut next = stored.last_entry;
             for _ in 0..limit {
                 if next <= removed {
                     break;
@@ -144,23 +144,22 @@ impl HistoryReader {
 
 impl Shared {
     /// Returns the newest committed document of `key` and the entry that made it.
-    pub(super) fn held(&self, key: &ShadowKey) -> Result<StoredShadow, StoreError> {
+    pub(super) fn newest(&self, key: &ShadowKey) -> Result<StoredShadow, StoreError> {
         match self.cache.get(key) {
-            Ok(held) => Ok(held),
+            Ok(stored) => Ok(stored),
             Err(miss) => Ok(self.cache.settle(key, self.load(key)?, &miss)),
         }
     }
 
     /// Returns the document of `key` in the state table.
     pub(super) fn load(&self, key: &ShadowKey) -> Result<StoredShadow, StoreError> {
-        let stored = schema::state_key(key);
+        let name = schema::state_key(key);
         self.database.read(|transaction| {
             let table = transaction.open_table(STATE_TABLE)?;
-            match table.get(stored.as_slice())? {
+            match table.get(name.as_slice())? {
                 None => Ok(self.absent_at(floor::of(transaction, &key.device)?.version)),
                 Some(value) => {
-                    Ok(record::decode(&stored, value.value())
-                        .map_err(|error| StoreError::record(STATE, key, &error))?)
+                    Ok(record::decode(&name, value.value()).map_err(|error| StoreError::record(STATE, key, &error))?)
                 }
             }
         })
@@ -199,7 +198,7 @@ impl Shared {
         let mut found: BTreeMap<_, _> = fresh.into_iter().map(|key| (key, false)).collect();
         found.extend(self.stored_list(after, limit)?);
         let newest = |(key, deleted)| {
-            let deleted = self.cache.get(&key).map_or(deleted, |held| held.document.deleted);
+            let deleted = self.cache.get(&key).map_or(deleted, |stored| stored.document.deleted);
             Listed { key, deleted }
         };
         Ok(found.into_iter().take(limit).map(newest).collect())
@@ -214,10 +213,10 @@ impl Shared {
                 .range::<&[u8]>((bound, Bound::Unbounded))?
                 .take(limit)
                 .map(|item| {
-                    let (stored, value) = item?;
-                    let key = stored_key(stored.value())?;
+                    let (name, value) = item?;
+                    let key = stored_key(name.value())?;
                     // A damaged record is listed; reading it returns the error.
-                    let deleted = record::decode_deleted(stored.value(), value.value()).unwrap_or(false);
+                    let deleted = record::decode_deleted(name.value(), value.value()).unwrap_or(false);
                     Ok((key, deleted))
                 })
                 .collect()
@@ -255,11 +254,11 @@ impl Shared {
         before: Option<Version>,
         limit: usize,
     ) -> Result<Option<History>, StoreError> {
-        let held = self.held(key)?;
-        let last = held.last_entry;
+        let stored = self.newest(key)?;
+        let last = stored.last_entry;
         let mut next = from.unwrap_or(last);
         // The version before that of the last entry found. Its entry was removed if the tombstone was purged.
-        let mut former = if held.is_recorded() { Version(0) } else { held.document.version };
+        let mut former = if stored.is_recorded() { Version(0) } else { stored.document.version };
         self.database.read(|transaction| {
             let removed = progress(transaction)?.removed.seq;
             let table = transaction.open_table(JOURNAL_TABLE)?;
@@ -293,7 +292,7 @@ impl Shared {
         if after > Seq(self.head.load(Ordering::Acquire)) {
             return Ok(None);
         }
-        let newest = keys.iter().map(|key| Ok(self.held(key)?.last_entry)).collect::<Result<Vec<_>, StoreError>>()?;
+        let newest = keys.iter().map(|key| Ok(self.newest(key)?.last_entry)).collect::<Result<Vec<_>, StoreError>>()?;
         self.database.read(|transaction| {
             // A purged tombstone is in no list, and its entries were removed.
             if let Some(key) = keys.first()
@@ -366,6 +365,6 @@ fn entry_of(
 }
 
 /// Decodes the entry found at `seq`.
-pub(super) fn entry(seq: Seq, sealed: &[u8]) -> Result<JournalEntry, StoreError> {
-    JournalEntry::decode(seq, sealed).map_err(|error| StoreError::record(JOURNAL, seq, &error))
+pub(super) fn entry(seq: Seq, framed: &[u8]) -> Result<JournalEntry, StoreError> {
+    JournalEntry::decode(seq, framed).map_err(|error| StoreError::record(JOURNAL, seq, &error))
 }

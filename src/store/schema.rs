@@ -20,8 +20,8 @@ use crate::{
     },
     store::{
         codec::{DecodeError, put_str, put_u64},
+        frame,
         journal::entry::Seq,
-        seal,
     },
 };
 
@@ -101,24 +101,24 @@ impl Checkpoint {
     /// Returns the framed value.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
-        seal::begin(&mut out);
+        frame::begin(&mut out);
         for mark in [self.head, self.checkpoint, self.removed] {
             put_u64(&mut out, mark.seq.0);
             put_u64(&mut out, mark.bytes);
         }
         if self.floors > 0 {
-            seal::put_extension(&mut out, FLOORS_TAG, |out| put_u64(out, self.floors));
+            frame::put_extension(&mut out, FLOORS_TAG, |out| put_u64(out, self.floors));
         }
-        seal::finish(&mut out, META, PROGRESS_KEY.as_bytes());
+        frame::finish(&mut out, META, PROGRESS_KEY.as_bytes());
         out
     }
 
     /// Decodes the framed value.
-    pub(super) fn decode(sealed: &[u8]) -> Result<Self, DecodeError> {
-        let mut payload = seal::open(sealed, META, PROGRESS_KEY.as_bytes())?;
+    pub(super) fn decode(framed: &[u8]) -> Result<Self, DecodeError> {
+        let mut payload = frame::open(framed, META, PROGRESS_KEY.as_bytes())?;
         let mut mark = || Ok(JournalPosition { seq: Seq(payload.u64()?), bytes: payload.u64()? });
         let mut progress = Self { head: mark()?, checkpoint: mark()?, removed: mark()?, floors: 0 };
-        seal::extensions(payload, |tag, mut extension| match tag {
+        frame::extensions(payload, |tag, mut extension| match tag {
             FLOORS_TAG => {
                 progress.floors = extension.u64()?;
                 extension.finish().map(|()| true)
@@ -142,16 +142,16 @@ impl Created {
     /// Returns the framed value.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        seal::begin(&mut out);
+        frame::begin(&mut out);
         put_u64(&mut out, self.format);
         put_str(&mut out, &self.by);
-        seal::finish(&mut out, META, CREATED_KEY.as_bytes());
+        frame::finish(&mut out, META, CREATED_KEY.as_bytes());
         out
     }
 
     /// Decodes the framed value; a later format may continue after the known fields.
-    pub(super) fn decode(sealed: &[u8]) -> Result<Self, DecodeError> {
-        let mut payload = seal::open(sealed, META, CREATED_KEY.as_bytes())?;
+    pub(super) fn decode(framed: &[u8]) -> Result<Self, DecodeError> {
+        let mut payload = frame::open(framed, META, CREATED_KEY.as_bytes())?;
         let created = Self { format: payload.u64()?, by: payload.str()?.to_owned() };
         if created.format == FILE_FORMAT {
             payload.finish()?;

@@ -48,7 +48,7 @@ pub(super) struct Writer<C> {
     /// The free bytes of the queue; closed when the writer ends.
     pub(super) room: Arc<Semaphore>,
     pub(super) clock: Box<dyn Fn() -> Timestamp + Send>,
-    pub(super) tell: Box<dyn FnMut(Vec<Outcome<C>>, QueueReservation) + Send>,
+    pub(super) deliver: Box<dyn FnMut(Vec<Outcome<C>>, QueueReservation) + Send>,
     pub(super) progress: Checkpoint,
     pub(super) dirty_set: DirtySet,
     pub(super) names: NameCounts,
@@ -62,7 +62,7 @@ impl<C> Writer<C> {
     pub(super) fn run(&mut self) {
         while self.step().is_continue() {}
         while !self.dirty_set.is_empty() && !self.is_latched() {
-            self.carry_some();
+            self.flush_some();
         }
         if !self.is_latched() {
             self.state = State::Closed;
@@ -75,7 +75,7 @@ impl<C> Writer<C> {
         let mut messages = Vec::new();
         self.take(&mut messages)?;
         if messages.is_empty() {
-            self.carry_some();
+            self.flush_some();
         } else {
             self.work(messages);
         }
@@ -150,7 +150,7 @@ impl<C> Writer<C> {
         };
         let outcomes: Vec<_> = queue.into_iter().map(refused).collect();
         if !outcomes.is_empty() {
-            (self.tell)(outcomes, room);
+            (self.deliver)(outcomes, room);
         }
     }
 
@@ -183,7 +183,7 @@ impl<C> Writer<C> {
         }
         self.report();
         if !batch.outcomes.is_empty() {
-            (self.tell)(batch.outcomes, room);
+            (self.deliver)(batch.outcomes, room);
         }
     }
 

@@ -37,7 +37,7 @@ use crate::{
     wire::{self, ClientToken, Dialect, Refused, aws},
 };
 
-/// An authenticated request, whose body is not parsed yet.
+/// A request with its path, query, caller and body.
 struct ParsedWrite {
     caller: Caller,
     key: ShadowKey,

@@ -147,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Refuses a publication to a topic that the client may not publish to.
+    /// Refuses a PUBLISH.
     fn refuse_publish(&mut self, inbound: &Inbound, verdict: AckResult) {
         self.broker.counters.publishes_refused.add(1);
         let reason = verdict.reason_string.as_deref().unwrap_or_default();
@@ -155,7 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.complete(inbound.ack_id, verdict);
     }
 
-    /// Logs a refusal about `topic` if the protocol has no reason strings for it: MQTT 3.1.1.
+    /// Logs a refusal that concerns `topic` to an MQTT 3.1.1 client, which receives no reason.
     fn log_refusal(&self, what: &str, topic: &str, reason: &str) {
         if self.protocol == Protocol::V5 {
             return;
@@ -185,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Handles a SUBSCRIBE and answers it; retained messages follow the SUBACK.
+    /// Handles a SUBSCRIBE. Retained messages follow the SUBACK.
     pub(in crate::mqtt) fn subscribe(&mut self, subscribe: Subscribe) {
         let Subscribe { id, subscription_id, filters } = subscribe;
         self.client.resync.subscribing();
@@ -200,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.client.session.subscribed(id, reasons, self.transport.output());
     }
 
-    /// Calls [`Self::subscribe_one`] and logs a refusal whose reason the client does not receive.
+    /// Calls [`Self::subscribe_one`] and logs a refusal to an MQTT 3.1.1 client, which receives no reason.
     fn subscribe_one_logged(&mut self, subscription: Subscription, id: Option<u32>) -> Result<Reason, Reason> {
         let filter = (self.protocol == Protocol::V4).then(|| subscription.filter.as_str().to_owned());
         let granted = self.subscribe_one(subscription, id);
@@ -243,7 +243,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(granted)
     }
 
-    /// Handles an UNSUBSCRIBE and answers it.
+    /// Handles an UNSUBSCRIBE.
     pub(in crate::mqtt) fn unsubscribe(&mut self, id: PacketId, filters: Vec<Result<TopicFilter, Reason>>) {
         let reasons = filters
             .into_iter()
@@ -263,7 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// Returns the refusal of a well-formed message that no subscriber should receive.
+/// Returns the refusal of a well-formed message that cannot be delivered.
 fn unfit(inbound: &Inbound, topic_bytes_max: usize) -> Option<AckResult> {
     let topic = inbound.topic.as_str();
     if topic.len() > topic_bytes_max {
@@ -283,7 +283,7 @@ fn unfit(inbound: &Inbound, topic_bytes_max: usize) -> Option<AckResult> {
     })
 }
 
-/// Returns the response topic of a request, which must be an ordinary one that its sender may publish to.
+/// Returns the response topic of a request, which must be an ordinary topic to which the client may publish.
 fn response_topic(inbound: &Inbound, access: &Access) -> Result<Option<ResponseTopic>, AckResult> {
     let Some(properties) = inbound.properties.as_deref() else { return Ok(None) };
     let Some(topic) = &properties.response_topic else { return Ok(None) };

@@ -235,13 +235,13 @@ impl Audit {
             chain.stored = true;
             Chain { open: std::mem::take(&mut chain.open), ..*chain }
         });
-        let held = record::decode(key, value).map_err(broken)?;
+        let stored = record::decode(key, value).map_err(broken)?;
         let wrong = |detail: String| StoreError::Record { table: STATE, key: shadow.to_string(), detail };
-        let Document { version, etag, ref desired, ref reported, .. } = *held.document;
+        let Document { version, etag, ref desired, ref reported, .. } = *stored.document;
         if etag != Etag::of(version, &desired.members, &reported.members) {
             return Err(wrong("its etag is not that of what it holds".to_owned()));
         }
-        let last = held.last_entry;
+        let last = stored.last_entry;
         let Some(chain) = chain else {
             let removed = self.progress.unwrap_or_default().removed.seq;
             return match last <= removed {
@@ -260,7 +260,7 @@ impl Audit {
         if !old && !chain.settled.into_iter().chain(open).any(|point| point == made) {
             return Err(wrong(format!("it is not what entry {last}, which it says it is of, made")));
         }
-        self.replay(held, &chain)
+        self.replay(stored, &chain)
     }
 
     fn floor(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
@@ -290,12 +290,12 @@ impl Audit {
         }
     }
 
-    /// Applies the entries newer than `held`, as a start would.
-    fn replay(&self, mut held: StoredShadow, chain: &Chain) -> Result<(), StoreError> {
-        let last = held.last_entry;
+    /// Applies the entries newer than `stored`, as a start would.
+    fn replay(&self, mut stored: StoredShadow, chain: &Chain) -> Result<(), StoreError> {
+        let last = stored.last_entry;
         for entry in chain.open.iter().filter(|entry| entry.seq > last) {
-            held.document = Arc::new(recovery::next(&held, entry, self.tombstones_max)?);
-            held.last_entry = entry.seq;
+            stored.document = Arc::new(recovery::next(&stored, entry, self.tombstones_max)?);
+            stored.last_entry = entry.seq;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::{
     },
     store::{
         codec::{DecodeError, Decoder, put_len, put_pointer, put_str, put_u64, put_value},
-        seal,
+        frame,
         state::remembered::{self, EntryKey},
     },
 };
@@ -86,7 +86,7 @@ impl NewJournalEntry<'_> {
     /// Returns the framed and checksummed value.
     pub(in crate::store) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
-        seal::begin(&mut out);
+        frame::begin(&mut out);
         // Retention decodes no further than this.
         put_u64(&mut out, self.timestamp.0);
         out.push((u8::from(self.deleted) * DELETED) | (u8::from(self.key.name.is_some()) * NAMED));
@@ -105,15 +105,15 @@ impl NewJournalEntry<'_> {
         if let Some(key) = self.remembered {
             remembered::put_key(&mut out, key);
         }
-        seal::finish(&mut out, JOURNAL, &self.seq.0.to_le_bytes());
+        frame::finish(&mut out, JOURNAL, &self.seq.0.to_le_bytes());
         out
     }
 }
 
 impl JournalEntry {
     /// Decodes the framed value found at `seq`.
-    pub(in crate::store) fn decode(seq: Seq, sealed: &[u8]) -> Result<Self, DecodeError> {
-        let mut payload = seal::open(sealed, JOURNAL, &seq.0.to_le_bytes())?;
+    pub(in crate::store) fn decode(seq: Seq, framed: &[u8]) -> Result<Self, DecodeError> {
+        let mut payload = frame::open(framed, JOURNAL, &seq.0.to_le_bytes())?;
         let timestamp = Timestamp(payload.u64()?);
         let flags = payload.u8()?;
         if flags & !KNOWN_FLAGS != 0 {
@@ -137,7 +137,7 @@ impl JournalEntry {
             changes: (0..payload.count()?).map(|_| change(&mut payload)).collect::<Result<_, _>>()?,
             remembered: None,
         };
-        seal::extensions(payload, |tag, mut extension| match tag {
+        frame::extensions(payload, |tag, mut extension| match tag {
             remembered::TAG_WITHOUT_ANSWER | remembered::TAG => {
                 entry.remembered = Some(remembered::key(tag, &mut extension)?);
                 extension.finish().map(|()| true)
@@ -168,8 +168,8 @@ impl JournalEntry {
     }
 
     /// Decodes only the time of the entry with this framed value.
-    pub(in crate::store) fn decode_timestamp(seq: Seq, sealed: &[u8]) -> Result<Timestamp, DecodeError> {
-        seal::open(sealed, JOURNAL, &seq.0.to_le_bytes())?.u64().map(Timestamp)
+    pub(in crate::store) fn decode_timestamp(seq: Seq, framed: &[u8]) -> Result<Timestamp, DecodeError> {
+        frame::open(framed, JOURNAL, &seq.0.to_le_bytes())?.u64().map(Timestamp)
     }
 }
 

@@ -69,7 +69,7 @@ pub(in crate::store) fn recover(
             "the store is open: replayed the end of the journal"
         ),
     }
-    let dirty = documents.into_iter().filter_map(|(key, held)| Some((key, held?))).collect();
+    let dirty = documents.into_iter().filter_map(|(key, stored)| Some((key, stored?))).collect();
     Ok(Recovered { dirty, fresh, entries })
 }
 
@@ -111,26 +111,26 @@ fn replay(
 
 impl Replay {
     fn apply(&mut self, shared: &Shared, entry: &JournalEntry, tombstones_max: usize) -> Result<(), StoreError> {
-        let held = match self.documents.get_mut(&entry.key) {
-            Some(held) => held,
+        let stored = match self.documents.get_mut(&entry.key) {
+            Some(stored) => stored,
             None => {
                 let loaded = load(shared, &entry.key)?;
-                if loaded.as_ref().is_some_and(|held| !held.is_recorded()) {
+                if loaded.as_ref().is_some_and(|stored| !stored.is_recorded()) {
                     self.fresh.insert(entry.key.clone());
                 }
                 self.documents.entry(entry.key.clone()).or_insert(loaded)
             }
         };
-        if let Some(held) = held
-            && held.last_entry < entry.seq
+        if let Some(stored) = stored
+            && stored.last_entry < entry.seq
         {
-            let document = Arc::new(next(held, entry, tombstones_max)?);
-            let remembered = entry.remember(&held.remembered).unwrap_or_else(|_| {
+            let document = Arc::new(next(stored, entry, tombstones_max)?);
+            let remembered = entry.remember(&stored.remembered).unwrap_or_else(|_| {
                 // There was room when the request was accepted, by the limits of that time.
                 tracing::warn!(seq = entry.seq.0, key = %entry.key, "no room for an idempotency key");
-                held.remembered.clone()
+                stored.remembered.clone()
             });
-            *held = StoredShadow { document, last_entry: entry.seq, remembered };
+            *stored = StoredShadow { document, last_entry: entry.seq, remembered };
         }
         Ok(())
     }
@@ -139,7 +139,7 @@ impl Replay {
 /// Returns the document of `key` in the state table; `None` if it is damaged.
 fn load(shared: &Shared, key: &ShadowKey) -> Result<Option<StoredShadow>, StoreError> {
     match shared.load(key) {
-        Ok(held) => Ok(Some(held)),
+        Ok(stored) => Ok(Some(stored)),
         Err(error @ StoreError::Record { .. }) => {
             tracing::error!(%error, "a document is damaged and stays out of service");
             Ok(None)
@@ -148,27 +148,27 @@ fn load(shared: &Shared, key: &ShadowKey) -> Result<Option<StoredShadow>, StoreE
     }
 }
 
-/// Returns the document after applying `entry` to `held`.
+/// Returns the document after applying `entry` to `stored`.
 ///
 /// The first entry of a shadow without a record was decided at the floor that the device had then. The floor may be
 /// higher now.
 pub(in crate::store) fn next(
-    held: &StoredShadow,
+    stored: &StoredShadow,
     entry: &JournalEntry,
     tombstones_max: usize,
 ) -> Result<Document, StoreError> {
     let floor = Version(entry.version.0.saturating_sub(1));
-    let held = match held.is_recorded() || held.document.version <= floor {
-        true => held,
+    let stored = match stored.is_recorded() || stored.document.version <= floor {
+        true => stored,
         false => &StoredShadow::absent_at(floor),
     };
-    let former = held.document.version;
-    if entry.previous != held.last_entry || entry.version != Version(former.0 + 1) {
+    let former = stored.document.version;
+    if entry.previous != stored.last_entry || entry.version != Version(former.0 + 1) {
         let detail = format!("it makes version {} of {}, which is at {}", entry.version.0, entry.key, former.0);
         return Err(StoreError::entry(entry.seq, detail));
     }
     let stamp = Stamp { version: entry.version, timestamp: entry.timestamp, by: Arc::clone(&entry.principal) };
-    let document = held.document.apply(&entry.changes, &Arc::new(stamp), entry.deleted, tombstones_max);
+    let document = stored.document.apply(&entry.changes, &Arc::new(stamp), entry.deleted, tombstones_max);
     if document.etag != entry.etag {
         let detail = format!("applied again to {}, it does not make the document it made first", entry.key);
         return Err(StoreError::entry(entry.seq, detail));

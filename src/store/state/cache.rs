@@ -55,7 +55,7 @@ struct Shard {
 }
 
 struct Slot {
-    held: StoredShadow,
+    stored: StoredShadow,
     bytes: usize,
     pinned: bool,
     /// True if looked up since the last sweep.
@@ -91,7 +91,7 @@ impl DocumentCache {
         match guard.slots.get(key) {
             Some(slot) => {
                 slot.used.store(true, Ordering::Relaxed);
-                Ok(slot.held.clone())
+                Ok(slot.stored.clone())
             }
             None => Err(CacheMiss { shard, published: guard.published }),
         }
@@ -101,7 +101,7 @@ impl DocumentCache {
     pub(in crate::store) fn settle(&self, key: &ShadowKey, read: StoredShadow, miss: &CacheMiss) -> StoredShadow {
         let mut shard = self.shard(miss.shard).write();
         match shard.slots.get(key) {
-            Some(slot) if slot.pinned || slot.held.last_entry >= read.last_entry => slot.held.clone(),
+            Some(slot) if slot.pinned || slot.stored.last_entry >= read.last_entry => slot.stored.clone(),
             // Absent shadows are not cached, since clients can ask for any name.
             None if shard.published != miss.published || read.last_entry == Seq(0) => read,
             _ => {
@@ -112,10 +112,10 @@ impl DocumentCache {
     }
 
     /// Publishes a committed document to readers. Only the writer calls this.
-    pub(in crate::store) fn publish(&self, key: &ShadowKey, held: StoredShadow, pinned: bool) {
+    pub(in crate::store) fn publish(&self, key: &ShadowKey, stored: StoredShadow, pinned: bool) {
         let mut shard = self.shard(self.shard_of(key)).write();
         shard.published += 1;
-        self.put(&mut shard, key, held, pinned);
+        self.put(&mut shard, key, stored, pinned);
     }
 
     /// Removes the document of `key`, whose record was purged. Only the writer calls this.
@@ -137,9 +137,9 @@ impl DocumentCache {
         self.sweep(&mut shard);
     }
 
-    fn put(&self, shard: &mut Shard, key: &ShadowKey, held: StoredShadow, pinned: bool) {
-        let bytes = approximate_bytes(&held.document) + 160 * held.remembered.keys().len();
-        let slot = Slot { held, bytes, pinned, used: AtomicBool::new(false) };
+    fn put(&self, shard: &mut Shard, key: &ShadowKey, stored: StoredShadow, pinned: bool) {
+        let bytes = approximate_bytes(&stored.document) + 160 * stored.remembered.keys().len();
+        let slot = Slot { stored, bytes, pinned, used: AtomicBool::new(false) };
         let former = shard.slots.insert(key.clone(), slot);
         if former.is_none() {
             shard.ring.push_back(key.clone());
@@ -213,7 +213,7 @@ mod tests {
     }
 
     /// Returns a document whose last entry is `seq`.
-    fn held(seq: u64) -> StoredShadow {
+    fn stored(seq: u64) -> StoredShadow {
         StoredShadow { document: Arc::new(Document::absent()), last_entry: Seq(seq), remembered: Default::default() }
     }
 
@@ -259,19 +259,19 @@ mod tests {
             let miss = cache.get(&key("d")).err().unwrap();
             match meanwhile {
                 Nothing => {}
-                Published { seq, pinned } => cache.publish(&key("d"), held(seq), pinned),
+                Published { seq, pinned } => cache.publish(&key("d"), stored(seq), pinned),
                 Gone { seq } => {
-                    cache.publish(&key("d"), held(seq), false);
+                    cache.publish(&key("d"), stored(seq), false);
                     cache.shard(miss.shard).write().slots.clear();
                 }
                 Purged => cache.remove(&key("d")),
                 Settled { seq } => {
                     let other = cache.get(&key("d")).err().unwrap();
-                    assert_eq!(cache.settle(&key("d"), held(seq), &other).last_entry, Seq(seq), "{about}");
+                    assert_eq!(cache.settle(&key("d"), stored(seq), &other).last_entry, Seq(seq), "{about}");
                 }
             }
-            assert_eq!(cache.settle(&key("d"), held(read), &miss).last_entry, Seq(answered), "{about}");
-            assert_eq!(cache.get(&key("d")).ok().map(|held| held.last_entry), kept.map(Seq), "{about}");
+            assert_eq!(cache.settle(&key("d"), stored(read), &miss).last_entry, Seq(answered), "{about}");
+            assert_eq!(cache.get(&key("d")).ok().map(|stored| stored.last_entry), kept.map(Seq), "{about}");
         }
     }
 
@@ -279,7 +279,7 @@ mod tests {
     fn a_removed_slot_leaves_nothing() {
         let cache = DocumentCache::new(1 << 20);
         for _ in 0..3 {
-            cache.publish(&key("d"), held(1), false);
+            cache.publish(&key("d"), stored(1), false);
             cache.remove(&key("d"));
             cache.remove(&key("d"));
         }
@@ -292,18 +292,18 @@ mod tests {
     fn pinned_slots_stay_and_others_are_bounded() {
         let cache = DocumentCache::new(SHARDS * 2000);
         for n in 0..100 {
-            cache.publish(&key(&format!("pinned-{n}")), held(n + 1), true);
+            cache.publish(&key(&format!("pinned-{n}")), stored(n + 1), true);
         }
         for n in 0..5000 {
-            cache.publish(&key(&format!("clean-{n}")), held(n + 1000), false);
+            cache.publish(&key(&format!("clean-{n}")), stored(n + 1000), false);
         }
         for n in 0..100 {
-            assert_eq!(cache.get(&key(&format!("pinned-{n}"))).ok().map(|held| held.last_entry), Some(Seq(n + 1)));
+            assert_eq!(cache.get(&key(&format!("pinned-{n}"))).ok().map(|stored| stored.last_entry), Some(Seq(n + 1)));
         }
         let (documents, bytes) = cache.size();
         assert!(bytes <= SHARDS * 2000 + 100 * 512 && documents >= 150, "{documents} documents, {bytes} bytes");
         (0..100).for_each(|n| cache.unpin(&key(&format!("pinned-{n}"))));
-        (0..2000).for_each(|n| cache.publish(&key(&format!("later-{n}")), held(n + 9000), false));
+        (0..2000).for_each(|n| cache.publish(&key(&format!("later-{n}")), stored(n + 9000), false));
         assert!(cache.size().1 <= SHARDS * 2000, "{:?}", cache.size());
     }
 
@@ -311,9 +311,9 @@ mod tests {
     fn looked_up_slots_outlive_others() {
         let cache = DocumentCache::new(SHARDS * 10_000);
         let hot = key("hot");
-        cache.publish(&hot, held(1), false);
+        cache.publish(&hot, stored(1), false);
         for n in 0..20_000 {
-            cache.publish(&key(&format!("cold-{n}")), held(n + 2), false);
+            cache.publish(&key(&format!("cold-{n}")), stored(n + 2), false);
             assert!(cache.get(&hot).is_ok(), "after {n}");
         }
     }

@@ -52,7 +52,7 @@ impl DirtySet {
             round_start: progress.head,
             lap_entries_max: options.lag_entries_max / 2,
             lap_bytes_max: options.lag_bytes_max / 2,
-            slice_min: options.carry_documents_min,
+            slice_min: options.flush_documents_min,
         }
     }
 
@@ -77,9 +77,9 @@ impl DirtySet {
     }
 
     /// Adds the newest document of `key`.
-    pub(in crate::store) fn insert(&mut self, key: ShadowKey, held: StoredShadow) {
+    pub(in crate::store) fn insert(&mut self, key: ShadowKey, stored: StoredShadow) {
         let is_ahead = self.cursor.as_ref().is_none_or(|cursor| key > *cursor);
-        if self.dirty.insert(key, held).is_none() && is_ahead {
+        if self.dirty.insert(key, stored).is_none() && is_ahead {
             self.ahead += 1;
         }
     }

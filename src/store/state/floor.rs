@@ -14,9 +14,9 @@ use crate::{
         codec::{DecodeError, put_u64},
         database::AbortCause,
         error::StoreError,
+        frame,
         journal::entry::Seq,
         schema::FLOORS_TABLE,
-        seal,
     },
 };
 
@@ -45,18 +45,18 @@ impl DeviceFloor {
     /// Returns the framed value for the device of `key`.
     pub(in crate::store) fn encode(&self, key: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(32);
-        seal::begin(&mut out);
+        frame::begin(&mut out);
         put_u64(&mut out, self.version.0);
         put_u64(&mut out, self.last_entry.0);
-        seal::finish(&mut out, FLOORS, key);
+        frame::finish(&mut out, FLOORS, key);
         out
     }
 
     /// Decodes the framed value found under `key`.
-    pub(in crate::store) fn decode(key: &[u8], sealed: &[u8]) -> Result<Self, DecodeError> {
-        let mut payload = seal::open(sealed, FLOORS, key)?;
+    pub(in crate::store) fn decode(key: &[u8], framed: &[u8]) -> Result<Self, DecodeError> {
+        let mut payload = frame::open(framed, FLOORS, key)?;
         let floor = Self { version: Version(payload.u64()?), last_entry: Seq(payload.u64()?) };
-        seal::no_extensions(payload)?;
+        frame::no_extensions(payload)?;
         match floor.version > Version(0) && floor.last_entry > Seq(0) {
             true => Ok(floor),
             false => Err(DecodeError::Invalid("a floor")),

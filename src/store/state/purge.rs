@@ -76,8 +76,8 @@ impl PurgeSearch<'_> {
     pub(in crate::store) fn run(&self, device: &DeviceId) -> Result<(Purge, NextSearch), StoreError> {
         // A shadow deleted from now on has an entry after the head.
         let mut next = NextSearch { removed: Seq(self.head.0 + 1), at: Timestamp(u64::MAX) };
-        for held in self.unflushed(device).filter(|held| held.document.deleted && held.is_recorded()) {
-            next.removed = next.removed.min(held.last_entry);
+        for stored in self.unflushed(device).filter(|stored| stored.document.deleted && stored.is_recorded()) {
+            next.removed = next.removed.min(stored.last_entry);
         }
         let purged = self.purged.get(device);
         let (mut floor, tombstones) = self.stored(device)?;
@@ -101,8 +101,8 @@ impl PurgeSearch<'_> {
 
     /// Returns the states of shadows of `device` that the state table lacks, or may lack with this batch.
     fn unflushed<'b>(&'b self, device: &'b DeviceId) -> impl Iterator<Item = &'b StoredShadow> {
-        let touched = self.touched.iter().filter(|(key, _)| key.device == *device).map(|(_, work)| &work.held);
-        self.dirty_set.of_device(device).map(|(_, held)| held).chain(touched)
+        let touched = self.touched.iter().filter(|(key, _)| key.device == *device).map(|(_, work)| &work.stored);
+        self.dirty_set.of_device(device).map(|(_, stored)| stored).chain(touched)
     }
 
     fn is_unflushed(&self, key: &ShadowKey) -> bool {
@@ -121,8 +121,8 @@ impl PurgeSearch<'_> {
                 if !record::may_be_deleted(value) {
                     continue;
                 }
-                if let (Ok(shadow), Ok(held)) = (schema::shadow_key(key), record::decode(key, value)) {
-                    tombstones.push((shadow, held));
+                if let (Ok(shadow), Ok(stored)) = (schema::shadow_key(key), record::decode(key, value)) {
+                    tombstones.push((shadow, stored));
                 }
             }
             Ok((floor::of(transaction, device)?, tombstones))

@@ -16,8 +16,8 @@ use crate::{
     },
     store::{
         codec::{DecodeError, Decoder, put_len, put_pointer, put_str, put_u64, put_value},
+        frame,
         journal::entry::Seq,
-        seal,
         state::remembered,
     },
 };
@@ -76,9 +76,9 @@ struct Stamps {
 }
 
 impl RecordEncoder {
-    /// Returns the framed value of `held` under `key`.
-    pub(in crate::store) fn encode(&mut self, key: &[u8], held: &StoredShadow) -> &[u8] {
-        let document = &held.document;
+    /// Returns the framed value of `stored` under `key`.
+    pub(in crate::store) fn encode(&mut self, key: &[u8], stored: &StoredShadow) -> &[u8] {
+        let document = &stored.document;
         self.stamps.clear();
         self.body.clear();
         for name in SectionName::ALL {
@@ -91,9 +91,9 @@ impl RecordEncoder {
         }
 
         let out = &mut self.out;
-        seal::begin(out);
+        frame::begin(out);
         out.push(u8::from(document.deleted) * DELETED);
-        put_u64(out, held.last_entry.0);
+        put_u64(out, stored.last_entry.0);
         put_u64(out, document.version.0);
         put_u64(out, document.timestamp.0);
         put_u64(out, document.etag.version.0);
@@ -101,8 +101,8 @@ impl RecordEncoder {
         put_u64(out, document.floor.0);
         self.stamps.put(out);
         out.extend_from_slice(&self.body);
-        remembered::put_all(out, &held.remembered);
-        seal::finish(out, STATE, key);
+        remembered::put_all(out, &stored.remembered);
+        frame::finish(out, STATE, key);
         out
     }
 }
@@ -163,8 +163,8 @@ fn put_members(out: &mut Vec<u8>, members: &Members, stamps: &mut Stamps) {
 }
 
 /// Decodes the framed value found under `key`.
-pub(in crate::store) fn decode(key: &[u8], sealed: &[u8]) -> Result<StoredShadow, DecodeError> {
-    let mut payload = seal::open(sealed, STATE, key)?;
+pub(in crate::store) fn decode(key: &[u8], framed: &[u8]) -> Result<StoredShadow, DecodeError> {
+    let mut payload = frame::open(framed, STATE, key)?;
     let deleted = flags(&mut payload)?;
     let last_entry = Seq(payload.u64()?);
     let version = Version(payload.u64()?);
@@ -184,7 +184,7 @@ pub(in crate::store) fn decode(key: &[u8], sealed: &[u8]) -> Result<StoredShadow
         tombstones: Arc::new(tombstones(&mut payload, &stamps)?),
     };
     let mut remembered = Remembered::default();
-    seal::extensions(payload, |tag, mut extension| match tag {
+    frame::extensions(payload, |tag, mut extension| match tag {
         remembered::TAG_WITHOUT_ANSWER | remembered::TAG => {
             remembered = remembered::all(&mut extension)?;
             extension.finish().map(|()| true)
@@ -195,14 +195,14 @@ pub(in crate::store) fn decode(key: &[u8], sealed: &[u8]) -> Result<StoredShadow
 }
 
 /// Returns true if the record under `key` is that of a deleted shadow.
-pub(in crate::store) fn decode_deleted(key: &[u8], sealed: &[u8]) -> Result<bool, DecodeError> {
-    flags(&mut seal::open(sealed, STATE, key)?)
+pub(in crate::store) fn decode_deleted(key: &[u8], framed: &[u8]) -> Result<bool, DecodeError> {
+    flags(&mut frame::open(framed, STATE, key)?)
 }
 
 /// Returns false if the record is certainly not that of a deleted shadow. Does not compute the checksum.
-pub(in crate::store) fn may_be_deleted(sealed: &[u8]) -> bool {
+pub(in crate::store) fn may_be_deleted(framed: &[u8]) -> bool {
     // The flags follow the format byte.
-    sealed.get(1).is_some_and(|flags| flags & DELETED != 0)
+    framed.get(1).is_some_and(|flags| flags & DELETED != 0)
 }
 
 fn flags(payload: &mut Decoder<'_>) -> Result<bool, DecodeError> {

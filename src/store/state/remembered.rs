@@ -12,7 +12,7 @@ use crate::{
     shadow::{Etag, FirstOutcome, IdempotencyKey, Keyed, Remembered, RememberedKey, Timestamp, Version},
     store::{
         codec::{DecodeError, Decoder, put_len, put_str, put_u64},
-        seal,
+        frame,
     },
 };
 
@@ -49,7 +49,7 @@ pub(in crate::store) struct FirstAnswer {
 /// Appends the extension of an entry.
 pub(in crate::store) fn put_key(out: &mut Vec<u8>, key: &EntryKey) {
     let tag = if key.answer.is_some() { TAG } else { TAG_WITHOUT_ANSWER };
-    seal::put_extension(out, tag, |out| {
+    frame::put_extension(out, tag, |out| {
         put_str(out, key.keyed.key.as_str());
         out.extend_from_slice(&key.keyed.digest);
         put_rebased(out, key.rebased_from);
@@ -87,7 +87,7 @@ pub(in crate::store) fn put_all(out: &mut Vec<u8>, remembered: &Remembered) {
     let mut principals: Vec<&Arc<str>> = keys.iter().map(|known| &known.by).collect();
     principals.sort();
     principals.dedup();
-    seal::put_extension(out, TAG, |out| {
+    frame::put_extension(out, TAG, |out| {
         put_len(out, principals.len());
         principals.iter().for_each(|by| put_str(out, by));
         put_len(out, keys.len());

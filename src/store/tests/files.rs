@@ -125,7 +125,7 @@ fn another_process_is_refused() {
 /// Returns the image of a closed store of 40 shadows; the last two commits left the same documents.
 fn sound_image() -> Vec<u8> {
     let disk = SimDisk::new(Vec::new(), Stop::Never);
-    let mut stepped = Stepped::open(&disk, StoreOptions { carry_documents_min: 0, ..options() }).unwrap();
+    let mut stepped = Stepped::open(&disk, StoreOptions { flush_documents_min: 0, ..options() }).unwrap();
     for n in 0..3 {
         stepped.apply((0..40).map(|device| queued(&key(&format!("device-{device}")), count(n), 0)));
     }
@@ -142,9 +142,10 @@ fn check_image(image: Vec<u8>, verify_on_open: bool, about: &str) -> bool {
     for device in 0..40 {
         match stepped.store.read(&key(&format!("device-{device}"))) {
             // Without the check of all pages, a broken tree may seem to lack a shadow.
-            Ok(held)
-                if held.document.version == Version(3) || (!verify_on_open && held.document.version == Version(0)) => {}
-            Ok(held) => panic!("{about}: device-{device} is at {:?}", held.document.version),
+            Ok(stored)
+                if stored.document.version == Version(3)
+                    || (!verify_on_open && stored.document.version == Version(0)) => {}
+            Ok(stored) => panic!("{about}: device-{device} is at {:?}", stored.document.version),
             Err(_) => sound = false,
         }
     }

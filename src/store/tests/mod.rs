@@ -7,8 +7,9 @@ mod bench;
 mod copies;
 mod faults;
 mod files;
+mod flushes;
 mod keys;
-mod laps;
+
 mod model;
 mod names;
 mod patches;

@@ -206,8 +206,8 @@ pub(super) fn check_outcomes(outcomes: &[Outcome<u64>], expected: &[Reported], a
 pub(super) fn small_options() -> StoreOptions {
     StoreOptions {
         lag_entries_max: 24,
-        carry_documents_min: 1,
-        carry_documents_idle: 2,
+        flush_documents_min: 1,
+        flush_documents_idle: 2,
         document_cache_bytes: 64 * 2000,
         ..super::options()
     }

@@ -328,7 +328,7 @@ fn a_wrong_floor_is_found() {
     }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.redb");
-    let at = || StoreOptions { path: path.clone(), carry_documents_min: 0, ..long() };
+    let at = || StoreOptions { path: path.clone(), flush_documents_min: 0, ..long() };
     let running = super::Running::open(StoreOptions { journal_bytes_max: 1, ..at() }).unwrap();
     let queue = [("a", count(1)), ("a", count(2)), ("a", delete()), ("b", count(1))];
     running.apply(queue.map(|(name, command)| queued(&named("d", name), command, 0)));
@@ -361,7 +361,7 @@ fn versions_never_decrease() {
     for seed in 1..=12 {
         let mut random = Random::new(seed);
         let mut disk = disk();
-        let options = || StoreOptions { shadow_names_max: 3, lag_entries_max: 12, carry_documents_min: 1, ..short() };
+        let options = || StoreOptions { shadow_names_max: 3, lag_entries_max: 12, flush_documents_min: 1, ..short() };
         let mut store = Stepped::open(&disk, options()).unwrap();
         let mut newest: BTreeMap<ShadowKey, Version> = BTreeMap::new();
         let mut created_at_floor = 0;
@@ -388,8 +388,8 @@ fn versions_never_decrease() {
             for (key, version) in &newest {
                 assert!(store.store.read(key).unwrap().document.version >= *version, "{about}: {key}");
             }
-            let held = names(&store).iter().filter(|name| name.contains('~')).count();
-            assert!(held <= 2 * 3, "{about}: {held} names of two devices");
+            let stored = names(&store).iter().filter(|name| name.contains('~')).count();
+            assert!(stored <= 2 * 3, "{about}: {stored} names of two devices");
         }
         assert!(created_at_floor > 0, "seed {seed}: names were purged");
     }

@@ -46,8 +46,8 @@ fn appends_of_one_batch_all_land_in_order() {
         assert_eq!(state(&applied.after), list(1..=n));
         assert_eq!(outcome.envelope.command, update(&list(1..=n), None), "the outcome holds the resolved update");
     }
-    let held = store.store.read(&key("dev")).unwrap();
-    assert_eq!((state(&held.document), store.store.head()), (list(1..=count), Seq(count + 1)));
+    let stored = store.store.read(&key("dev")).unwrap();
+    assert_eq!((state(&stored.document), store.store.head()), (list(1..=count), Seq(count + 1)));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_conflict_has_the_document_it_was_decided_against() {
         queued(&key("dev"), Command::Patch(misfit), 0),
     ]);
     for (outcome, against) in outcomes.iter().zip([None, Some(2), None]) {
-        let version = outcome.against.as_ref().map(|held| held.document.version.0);
+        let version = outcome.against.as_ref().map(|stored| stored.document.version.0);
         assert_eq!(version, against, "{:?}", outcome.envelope.command);
         let conflict = matches!(&outcome.result, Err(Rejection::VersionConflict { version: Version(2), .. }));
         assert_eq!(conflict, outcome.context == 0 && outcome.result.is_err());

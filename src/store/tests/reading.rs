@@ -142,7 +142,7 @@ fn who_missed_nothing_goes_on() {
 #[test]
 fn the_list_has_flushed_and_dirty_shadows() {
     let disk = SimDisk::new(Vec::new(), Stop::Never);
-    let quiet = StoreOptions { carry_documents_min: 0, ..options() };
+    let quiet = StoreOptions { flush_documents_min: 0, ..options() };
     let mut stepped = Stepped::open(&disk, quiet.clone()).unwrap();
     let names = ["c", "a", "e"];
     stepped.apply(names.map(|name| queued(&key(name), count(1), 0)));
@@ -177,7 +177,7 @@ fn the_list_has_flushed_and_dirty_shadows() {
 #[test]
 fn names_of_a_device_stay_counted() {
     let mut disk = SimDisk::new(Vec::new(), Stop::Never);
-    let three = StoreOptions { shadow_names_max: 3, carry_documents_min: 0, ..options() };
+    let three = StoreOptions { shadow_names_max: 3, flush_documents_min: 0, ..options() };
     let mut stepped = Stepped::open(&disk, three.clone()).unwrap();
     let create = |name: &str| queued(&named("d", name), count(1), 0);
     let outcomes = stepped.apply([
@@ -234,7 +234,7 @@ fn a_damaged_record_affects_one_shadow() {
 #[test]
 fn a_damaged_record_does_not_stop_a_recovery() {
     let disk = SimDisk::new(Vec::new(), Stop::Never);
-    let quiet = StoreOptions { carry_documents_min: 0, ..options() };
+    let quiet = StoreOptions { flush_documents_min: 0, ..options() };
     let mut stepped = Stepped::open(&disk, quiet.clone()).unwrap();
     stepped.apply([queued(&key("a"), count(1), 0), queued(&key("b"), count(1), 0)]);
     stepped.idle();

@@ -140,7 +140,7 @@ fn rejected() {
         etag,
         collisions: None,
     };
-    let told =
+    let render =
         |rejection: &Rejection, name| native::rejected(rejection, &key(name), Timestamp(9), &Projection::ALL, None);
     check(
         &native::rejected(&conflict(Some(1), etag), &key(None), Timestamp(9), &Projection::ALL, Some(&token())),
@@ -179,9 +179,9 @@ fn rejected() {
         ),
         (Rejection::Internal, r#""code":500,"error":"internal","message":"Internal service failure","timestamp":9"#),
     ] {
-        check(&told(&rejection, None), &format!("{{{expected}}}"));
+        check(&render(&rejection, None), &format!("{{{expected}}}"));
     }
-    let named: Value = serde_json::from_slice(&told(&Rejection::NotFound, Some("cfg"))).unwrap();
+    let named: Value = serde_json::from_slice(&render(&Rejection::NotFound, Some("cfg"))).unwrap();
     assert_eq!(named["message"], "No shadow exists with name: 'dev-1~cfg'");
 }
 

@@ -16,7 +16,9 @@ fn update(fields: &Value, given: &[(&str, &str)], dialect: Dialect) -> Result<Up
     payload.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let (bytes, user) = (payload.to_string(), properties(given));
     let payload = Payload { bytes: bytes.as_bytes(), user: &user };
-    parse_update(payload, dialect, &DocumentLimits::default()).map(|parsed| parsed.body).map_err(|told| told.rejection)
+    parse_update(payload, dialect, &DocumentLimits::default())
+        .map(|parsed| parsed.body)
+        .map_err(|refused| refused.rejection)
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn accepts_integers_that_are_doubles_or_printed_as_one() {
     let payload = br#"{"state":{"desired":{"a":100000000000000000001}}}"#;
     let refused = parse_update(payload, Dialect::Native, &limits).unwrap_err().rejection;
     assert_eq!(refused.error(), "invalid-json");
-    assert!(refused.detail().is_some_and(|told| told.contains("integer 100000000000000000001 is")), "{refused:?}");
+    assert!(refused.detail().is_some_and(|detail| detail.contains("integer 100000000000000000001 is")), "{refused:?}");
 }
 
 /// Only members that the AWS dialect reads are checked, at any position.

@@ -53,10 +53,10 @@ fn the_examples_of_the_reference_are_exact() {
     let (update, token) = parsed(stale);
     let stale = Command::Update(update);
     let mut rejection = decided(&second, stale.clone(), "anonymous/thermostat-1", 9).unwrap_err();
-    let Rejection::VersionConflict { expected: Some(expected), collisions: told, .. } = &mut rejection else {
+    let Rejection::VersionConflict { expected: Some(expected), collisions: reported, .. } = &mut rejection else {
         panic!("{rejection:?}")
     };
-    *told = Some(Box::new(collisions(&stale, &second, *expected)));
+    *reported = Some(Box::new(collisions(&stale, &second, *expected)));
     check(conflict, &native::rejected(&rejection, &key, Timestamp(1_790_000_009), all, token.as_ref()));
 
     let (update, _) = parsed(rebase);

@@ -32,7 +32,7 @@ fn the_lag_stays_within_its_bounds() {
         let options = StoreOptions {
             lag_entries_max: entries_max,
             lag_bytes_max: bytes_max,
-            carry_documents_min: 0,
+            flush_documents_min: 0,
             ..options()
         };
         let disk = SimDisk::new(Vec::new(), Stop::Never);

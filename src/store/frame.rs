@@ -28,8 +28,8 @@ pub(super) fn finish(out: &mut Vec<u8>, table: &str, key: &[u8]) {
 }
 
 /// Returns the payload of a frame found under `key` of `table`.
-pub(super) fn open<'a>(sealed: &'a [u8], table: &str, key: &[u8]) -> Result<Decoder<'a>, DecodeError> {
-    let (body, found) = sealed.split_last_chunk::<CHECKSUM_BYTES>().ok_or(DecodeError::Truncated)?;
+pub(super) fn open<'a>(framed: &'a [u8], table: &str, key: &[u8]) -> Result<Decoder<'a>, DecodeError> {
+    let (body, found) = framed.split_last_chunk::<CHECKSUM_BYTES>().ok_or(DecodeError::Truncated)?;
     let (format, payload) = body.split_first().ok_or(DecodeError::Truncated)?;
     if u32::from_le_bytes(*found) != checksum(table, key, body) {
         return Err(DecodeError::Checksum);
@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    fn sealed() -> Vec<u8> {
+    fn framed() -> Vec<u8> {
         let mut out = vec![9, 9];
         begin(&mut out);
         out.extend_from_slice(b"payload");
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_frame_opens_only_under_its_own_key() {
-        let value = sealed();
+        let value = framed();
         assert_eq!(open(&value, "state", b"key").unwrap().bytes(7), Ok(&b"payload"[..]));
         assert_eq!(open(&value, "state", b"kez").err(), Some(DecodeError::Checksum));
         assert_eq!(open(&value, "journal", b"key").err(), Some(DecodeError::Checksum));
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_and_every_truncation_is_detected() {
-        let value = sealed();
+        let value = framed();
         for bit in 0..value.len() * 8 {
             let mut flipped = value.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);

@@ -152,7 +152,7 @@ mod tests {
             ("192.0.2.1", "192.0.2.1", true),
             ("192.0.2.1", "192.0.2.2", false),
             ("192.0.2.1", "::ffff:192.0.2.1", true),
-            ("2001:db8::1", "2001:db8::ffff:0:1", true),
+            ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", true),
             ("2001:db8::1", "2001:db8:0:1::1", false),
             ("127.0.0.1", "127.0.0.1", false),
             ("::1", "::1", false),
@@ -166,20 +166,6 @@ mod tests {
             assert_eq!(enter(second).err(), expected, "{second} after {first}");
             drop(visits);
             assert!(enter(second).is_ok(), "{second}");
-        }
-    }
-
-    #[test]
-    fn addresses_are_grouped_by_network() {
-        let network = |text: &str| Network::from(text.parse::<IpAddr>().expect("an address"));
-        for (one, other, same) in [
-            ("192.0.2.1", "192.0.2.1", true),
-            ("192.0.2.1", "::ffff:192.0.2.1", true),
-            ("192.0.2.1", "192.0.2.2", false),
-            ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", true),
-            ("2001:db8:1:2::1", "2001:db8:1:3::1", false),
-        ] {
-            assert_eq!(network(one) == network(other), same, "{one} {other}");
         }
     }
 

@@ -4,7 +4,7 @@
 //!
 //! 1. The quotas of the principal. A request over one is neither counted nor submitted.
 //! 2. Memory in the queue: first in the principal's share, then in the whole queue.
-//! 3. The payload and the rights of its author, which the front end reads ([`IncomingRequest::parse`]).
+//! 3. The payload and the rights of its author, which the front end parses and checks ([`IncomingRequest::parse`]).
 //! 4. The quota of writes to the shadow, so a request without rights does not count against it.
 
 use std::{any::Any, pin::Pin, sync::Arc, time::Instant};

@@ -146,7 +146,7 @@ impl<C> Batch<C> {
             // The touched paths of an unresolved patch are unknown.
             (_, Command::Patch(_)) => None,
             (Err(Rejection::VersionConflict { .. }), _) => {
-                self.touched.get(&envelope.key).map(|work| work.stored.clone())
+                self.touched.get(&envelope.key).map(|touched| touched.stored.clone())
             }
             _ => None,
         };
@@ -155,20 +155,21 @@ impl<C> Batch<C> {
 
     /// Returns true if the batch has data to make durable.
     pub(super) fn needs_commit(&self) -> bool {
-        !self.entries.is_empty() || self.touched.values().any(|work| work.must_flush)
+        !self.entries.is_empty() || self.touched.values().any(|touched| touched.must_flush)
     }
 
     fn result(&mut self, envelope: &mut Envelope, context: &mut DecideContext<'_>) -> Result<Applied, Rejection> {
-        let work = match self.touched.entry(envelope.key.clone()) {
-            hash_map::Entry::Occupied(work) => work.into_mut(),
+        let touched = match self.touched.entry(envelope.key.clone()) {
+            hash_map::Entry::Occupied(touched) => touched.into_mut(),
             hash_map::Entry::Vacant(vacant) => {
                 let purged = self.purged.get(&envelope.key.device);
-                vacant.insert(work(&envelope.key, context.shared, purged).map_err(|error| internal(&error, envelope))?)
+                vacant
+                    .insert(touched(&envelope.key, context.shared, purged).map_err(|error| internal(&error, envelope))?)
             }
         };
-        let (mut before, is_recorded) = (Arc::clone(&work.stored.document), work.stored.is_recorded());
+        let (mut before, is_recorded) = (Arc::clone(&touched.stored.document), touched.stored.is_recorded());
         if let Some(keyed) = envelope.command.keyed()
-            && let Some(first) = work.stored.remembered.find(&envelope.author.by, &keyed.key, context.now)
+            && let Some(first) = touched.stored.remembered.find(&envelope.author.by, &keyed.key, context.now)
         {
             // Checked before the preconditions: the first request may itself have made its version stale.
             let same = first.digest == keyed.digest;
@@ -176,11 +177,11 @@ impl<C> Batch<C> {
         }
         let admission = if is_recorded { None } else { Some(self.admission(envelope, context)?) };
         if let Some(Admission::Purge(purge)) = &admission
-            && let Some(work) = self.touched.get_mut(&envelope.key)
+            && let Some(touched) = self.touched.get_mut(&envelope.key)
         {
             // Decided at the floor after the purge. A refusal or dry run purges nothing, but names this version.
-            work.stored = StoredShadow::absent_at(purge.floor.version);
-            before = Arc::clone(&work.stored.document);
+            touched.stored = StoredShadow::absent_at(purge.floor.version);
+            before = Arc::clone(&touched.stored.document);
         }
         if let Command::Patch(patch) = &envelope.command {
             // The outcome and the stored key hold the resolved update.
@@ -210,11 +211,11 @@ impl<C> Batch<C> {
         if let Some(admission) = admission {
             self.admit(&envelope.key, admission, context.names);
         }
-        if let (Some(remembered), Some(work)) = (remembered, self.touched.get_mut(&envelope.key)) {
-            work.stored.remembered = remembered;
+        if let (Some(remembered), Some(touched)) = (remembered, self.touched.get_mut(&envelope.key)) {
+            touched.stored.remembered = remembered;
             // A no-op has no journal entry that could hold its key.
-            work.must_flush |= after.is_none();
-            work.changed |= after.is_none();
+            touched.must_flush |= after.is_none();
+            touched.changed |= after.is_none();
         }
         match after {
             None => Ok(applied),
@@ -230,7 +231,7 @@ impl<C> Batch<C> {
         now: Timestamp,
     ) -> Result<Option<Remembered>, Rejection> {
         match (envelope.command.keyed(), self.touched.get(&envelope.key)) {
-            (Some(keyed), Some(work)) => applied.remember(&work.stored, &envelope.author, keyed, now).map(Some),
+            (Some(keyed), Some(touched)) => applied.remember(&touched.stored, &envelope.author, keyed, now).map(Some),
             _ => Ok(None),
         }
     }
@@ -254,9 +255,9 @@ impl<C> Batch<C> {
         let Admission::Purge(purge) = admission else { return names.add(key, 0) };
         names.add(key, purge.keys.len());
         let absent = StoredShadow::absent_at(purge.floor.version);
-        for (other, work) in &mut self.touched {
-            if other.device == key.device && !work.stored.is_recorded() {
-                work.stored = absent.clone();
+        for (other, touched) in &mut self.touched {
+            if other.device == key.device && !touched.stored.is_recorded() {
+                touched.stored = absent.clone();
             }
         }
         self.purged.entry(key.device.clone()).or_default().merge(purge);
@@ -264,7 +265,7 @@ impl<C> Batch<C> {
 
     /// Appends the journal entry of a change.
     fn append(&mut self, envelope: &Envelope, applied: Applied) -> Applied {
-        let Some(work) = self.touched.get_mut(&envelope.key) else { return applied };
+        let Some(touched) = self.touched.get_mut(&envelope.key) else { return applied };
         let seq = Seq(self.head.seq.0 + 1);
         let rebased_from = applied.rebased_from;
         let document = &applied.after;
@@ -286,15 +287,15 @@ impl<C> Batch<C> {
             principal: &envelope.author.by,
             client: &envelope.client,
             changes: &applied.changes,
-            previous: work.stored.last_entry,
+            previous: touched.stored.last_entry,
             remembered: remembered.as_ref(),
         };
         let framed = entry.encode();
         self.head = self.head.next(framed.len());
         self.entries.push((seq, framed));
-        work.stored.document = Arc::clone(&applied.after);
-        work.stored.last_entry = seq;
-        work.changed = true;
+        touched.stored.document = Arc::clone(&applied.after);
+        touched.stored.last_entry = seq;
+        touched.changed = true;
         Applied { seq: Some(seq), ..applied }
     }
 }
@@ -367,7 +368,7 @@ fn names_exhausted(key: &ShadowKey, max: usize) -> Rejection {
 
 /// Returns the shadow of `key` as it is before the batch; `purged` are the tombstones of its device that the batch
 /// purges.
-fn work(key: &ShadowKey, shared: &Shared, purged: Option<&Purge>) -> Result<TouchedShadow, StoreError> {
+fn touched(key: &ShadowKey, shared: &Shared, purged: Option<&Purge>) -> Result<TouchedShadow, StoreError> {
     let (stored, was_cached) = match shared.cache.get(key) {
         _ if purged.is_some_and(|purge| purge.keys.contains(key)) => (shared.absent_at(Version(0)), false),
         Ok(stored) => (stored, true),

@@ -32,12 +32,12 @@ impl<C> Writer<C> {
         let mut progress = self.progress;
         progress.head = batch.head;
         let mut out_of_turn = Vec::new();
-        for (key, work) in &touched {
-            if work.must_flush {
+        for (key, shadow) in &touched {
+            if shadow.must_flush {
                 self.dirty_set.remove(key);
-                out_of_turn.push((key.clone(), work.stored.clone()));
-            } else if work.changed {
-                self.dirty_set.insert(key.clone(), work.stored.clone());
+                out_of_turn.push((key.clone(), shadow.stored.clone()));
+            } else if shadow.changed {
+                self.dirty_set.insert(key.clone(), shadow.stored.clone());
             }
         }
         let bytes = batch.head.bytes - self.progress.head.bytes;
@@ -109,15 +109,15 @@ impl<C> Writer<C> {
 
     /// Publishes the committed documents to readers.
     fn publish(&mut self, touched: HashMap<ShadowKey, TouchedShadow>, flushed: &[(ShadowKey, StoredShadow)]) {
-        let (changed, loaded): (Vec<_>, Vec<_>) = touched.into_iter().partition(|(_, work)| work.changed);
-        let is_fresh = |(key, work): &&(ShadowKey, TouchedShadow)| work.is_new && self.dirty_set.contains(key);
+        let (changed, loaded): (Vec<_>, Vec<_>) = touched.into_iter().partition(|(_, shadow)| shadow.changed);
+        let is_fresh = |(key, shadow): &&(ShadowKey, TouchedShadow)| shadow.is_new && self.dirty_set.contains(key);
         let fresh: Vec<_> = changed.iter().filter(is_fresh).map(|(key, _)| key.clone()).collect();
         if !fresh.is_empty() {
             self.shared.fresh.write().extend(fresh);
         }
-        for (key, work) in changed {
+        for (key, shadow) in changed {
             let pinned = self.dirty_set.contains(&key);
-            self.shared.cache.publish(&key, work.stored, pinned);
+            self.shared.cache.publish(&key, shadow.stored, pinned);
         }
         self.keep_loaded(loaded);
         self.release(flushed);
@@ -126,9 +126,9 @@ impl<C> Writer<C> {
 
     /// Caches the documents that were read from the state table for the decisions.
     pub(super) fn keep_loaded(&self, touched: impl IntoIterator<Item = (ShadowKey, TouchedShadow)>) {
-        for (key, work) in touched {
-            if !work.was_cached && !work.is_new {
-                self.shared.cache.publish(&key, work.stored, false);
+        for (key, shadow) in touched {
+            if !shadow.was_cached && !shadow.is_new {
+                self.shared.cache.publish(&key, shadow.stored, false);
             }
         }
     }

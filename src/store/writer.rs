@@ -77,7 +77,7 @@ impl<C> Writer<C> {
         if messages.is_empty() {
             self.flush_some();
         } else {
-            self.work(messages);
+            self.process(messages);
         }
         ControlFlow::Continue(())
     }
@@ -101,7 +101,7 @@ impl<C> Writer<C> {
         ControlFlow::Continue(())
     }
 
-    fn work(&mut self, messages: Vec<Message<C>>) {
+    fn process(&mut self, messages: Vec<Message<C>>) {
         let mut room: Option<OwnedSemaphorePermit> = None;
         let mut queue = Vec::with_capacity(messages.len());
         for message in messages {

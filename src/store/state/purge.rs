@@ -101,7 +101,7 @@ impl PurgeSearch<'_> {
 
     /// Returns the states of shadows of `device` that the state table lacks, or may lack with this batch.
     fn unflushed<'b>(&'b self, device: &'b DeviceId) -> impl Iterator<Item = &'b StoredShadow> {
-        let touched = self.touched.iter().filter(|(key, _)| key.device == *device).map(|(_, work)| &work.stored);
+        let touched = self.touched.iter().filter(|(key, _)| key.device == *device).map(|(_, shadow)| &shadow.stored);
         self.dirty_set.of_device(device).map(|(_, stored)| stored).chain(touched)
     }
 

@@ -20,7 +20,7 @@ mod database;
 mod disk;
 mod error;
 mod frame;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod handle;

@@ -36,7 +36,7 @@ pub(in crate::http) struct Guard {
     clock: Clock,
 }
 
-/// The reason that a request is refused, excerpt to users of browsers.
+/// The reason for refusing a request, shown to users of browsers.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Refusal {
     /// RFC 9112 section 3.2.
@@ -91,8 +91,8 @@ impl Guard {
         let is_own = |host: &Host| self.hosts.contains(host) || (self.loopback && host.is_loopback());
         let authority = Authority::parse(text).filter(|authority| is_own(&authority.host));
         authority.ok_or_else(|| match Authority::is_well_formed(text) {
-            true => Refusal::HostUnknown(excerpt(text)),
-            false => Refusal::HostMalformed(excerpt(text)),
+            true => Refusal::HostUnknown(shown(text)),
+            false => Refusal::HostMalformed(shown(text)),
         })
     }
 
@@ -108,7 +108,7 @@ impl Guard {
         let is_allowed = |origin: &Origin| self.is_same(origin, host) || self.origins.contains(origin);
         match origin.as_ref().is_some_and(is_allowed) {
             true => Ok(()),
-            false => Err(Refusal::OriginForeign(excerpt(&fields.join(", ")))),
+            false => Err(Refusal::OriginForeign(shown(&fields.join(", ")))),
         }
     }
 
@@ -132,7 +132,7 @@ fn check_any_host(request: &Request) -> Result<(), Refusal> {
     let target = request.uri().authority().map(|target| target.to_string());
     match [field, target].into_iter().flatten().find(|host| !Authority::is_well_formed(host)) {
         None => Ok(()),
-        Some(host) => Err(Refusal::HostMalformed(excerpt(&host))),
+        Some(host) => Err(Refusal::HostMalformed(shown(&host))),
     }
 }
 
@@ -168,9 +168,9 @@ impl Refusal {
     }
 }
 
-/// As much of a value as is told back.
+/// Returns the beginning of a value, for an error text.
 fn shown(text: &str) -> String {
-    excerpt(text, SHOWN_CHARS_MAX).to_owned()
+    excerpt(text, EXCERPT_CHARS_MAX).to_owned()
 }
 
 const EXCERPT_CHARS_MAX: usize = 256;

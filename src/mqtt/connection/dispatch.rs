@@ -97,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             return;
         }
-        let taken = self.broker.service.take(received, access.principal(), self.client.filters.allowance());
+        let taken = self.broker.service.take(received, access.principal(), self.client.filters.quota());
         match taken {
             Ok(Taken::Submitted) => {}
             Ok(Taken::AwaitingPermit(awaiting_permit)) => self.awaiting_permit = Some(Box::new(awaiting_permit)),

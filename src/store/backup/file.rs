@@ -7,7 +7,7 @@
 //! 0 (1 byte) · number of records (8 bytes) · SHA-256 of all before it (32 bytes)
 //! ```
 //!
-//! Numbers are little-endian, lengths have 4 bytes. Values are framed as in the store ([`crate::store::seal`]). A truncated
+//! Numbers are little-endian, lengths have 4 bytes. Values are framed as in the store ([`crate::store::frame`]). A truncated
 //! file has no end record; a changed byte changes the digest. The consistency of the records is checked by
 //! [`super::audit`].
 

@@ -190,7 +190,7 @@ fn wrong_usage_is_exit_code_2() {
         (&[][..], "Usage: umbrad"),
         (&["get"], "<DEVICE>"),
         (&["get", "a/b"], "'a/b' holds '/', allowed are"),
-        (&["get", "a", "--broker", "a"], "'a' is no address of a broker: no port; expected mqtt://HOST"),
+        (&["get", "a", "--broker", "a"], "'a' is not a broker address: no port; expected mqtt://HOST"),
         (&["get", "a", "--timeout", "0s"], "must be a duration"),
         (&["get", "a", "--user", "x"], "--password-file"),
         (&["watch", "#"], "'#' holds '#', allowed are"),

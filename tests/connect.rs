@@ -142,8 +142,8 @@ fn what_is_wrong_with_a_connection_is_named() {
     let authority = Authority::new("other");
     let other = authority.file.display().to_string();
     for (flags, code, expected) in [
-        (&["--url", "mqtt//x"][..], 2, "'mqtt//x' is no address of a broker"),
-        (&["--url", "mqtt://a:b@x"], 2, "credentials do not belong in it"),
+        (&["--url", "mqtt//x"][..], 2, "'mqtt//x' is not a broker address"),
+        (&["--url", "mqtt://a:b@x"], 2, "credentials are not allowed in it"),
         (&["--url", &mqtt, "--ca", &ca], 2, "is not encrypted; use mqtts:// or wss://"),
         (&["--url", &mqtts, "--ca", "missing.pem"], 1, "missing.pem: No such file"),
         (&["--url", &mqtts, "--ca", &secure.key], 2, "no certificate of an authority in PEM"),
@@ -221,8 +221,8 @@ fn messages_go_to_topics_and_come_from_them() {
     }
     let line: Value = serde_json::from_str(&shell.ok(&["sub", "plant/+", "--json", "-C", "1", "--url", &url])).unwrap();
     assert_eq!(line, json!({"topic": "plant/kept", "payload": "old", "qos": 1, "retain": true}));
-    shell.fails(&["pub", "plant/#", "x", "--url", &url], 2, "'plant/#' is no valid topic");
-    shell.fails(&["sub", "a/#/b", "--url", &url], 2, "'a/#/b' is no valid topic or filter");
+    shell.fails(&["pub", "plant/#", "x", "--url", &url], 2, "'plant/#' is not a valid topic");
+    shell.fails(&["sub", "a/#/b", "--url", &url], 2, "'a/#/b' is not a valid topic or filter");
     for qos in ["1", "2"] {
         shell.fails(
             &["pub", "shadow/lamp-1/presence", "x", "-q", qos, "--url", &url],

@@ -1,11 +1,11 @@
 //! The firmware of one simulated thermostat: connect, read the shadow, obey it, report.
 //!
-//! The order after every connection: read the shadow, act on what is desired, report everything that differs; from
-//! then on act on deltas, and report what changed at every reading. A reading takes a moment, and the report goes out
-//! under the version known when it began: whoever writes meanwhile wins, and the report is tried again.
+//! After every connect: read the shadow, apply `desired`, report every difference. From then on: apply deltas, and report
+//! the changes of every reading. A reading takes a moment, and the report requires the version known when it began, so
+//! any write meanwhile causes a conflict and a retry.
 //!
-//! `reported` is the device's alone, so on a conflict it takes the current version and sends the same again.
-//! News is heard while nothing else is done; what comes meanwhile waits in a bounded queue.
+//! `reported` is the device's alone, so after a conflict it sends the same report under the current version. Events wait
+//! in a bounded queue while a reading or report is under way.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,24 +15,24 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout_at},
 };
-use umbra_client::{Client, DeviceId, Document, News, Shadow, Topic, Watch, WriteOptions};
+use umbra_client::{Client, DeviceId, Document, Event, Shadow, Topic, Watch, WriteOptions};
 
 use crate::{
     difference::difference,
     oracle::{Oracle, Violation},
     participant::{self, AnnouncementObserver, Broker},
-    report::Witness,
+    report::Recorder,
     thermostat::{OWNED, Thermostat},
 };
 
-/// How a device spends its time.
+/// The schedule of a device.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DutyCycle {
-    /// Between two readings.
+    /// The time between two readings.
     pub(crate) reading: Duration,
-    /// Seconds of physics in a second of the clock.
+    /// Simulated seconds per second of the clock.
     pub(crate) speedup: f64,
-    /// Leave changes of other fields to the service.
+    /// Has the service rebase updates over changes of other fields.
     pub(crate) rebase: bool,
 }
 
@@ -42,208 +42,207 @@ pub(crate) struct Device {
     thermostat: Thermostat,
     client: Client,
     shadow: Shadow,
-    ear: AnnouncementObserver,
-    /// The shadow as far as the device knows: `reported` as accepted last, and the version.
-    view: Document,
-    /// What it was asked for: `desired` as read on connecting, and every delta since.
-    asked: Map<String, Value>,
-    pace: DutyCycle,
-    /// Until when physics has been computed.
-    lived: Instant,
-    witness: Arc<Witness>,
-    dice: SmallRng,
+    announcements: AnnouncementObserver,
+    /// The known shadow: `reported` as accepted last, and the version.
+    known: Document,
+    /// The known `desired`: as read after the connect, with every delta since.
+    desired: Map<String, Value>,
+    duty_cycle: DutyCycle,
+    /// The time up to which the physics is computed.
+    simulated_until: Instant,
+    recorder: Arc<Recorder>,
+    rng: SmallRng,
 }
 
 impl Device {
-    /// Device number `number` of the fleet, switched off.
+    /// Returns device number `number` of the fleet, switched off.
     pub(crate) fn new(
         id: DeviceId,
         number: u32,
         broker: &Broker,
-        pace: DutyCycle,
-        witness: Arc<Witness>,
+        duty_cycle: DutyCycle,
+        recorder: Arc<Recorder>,
         seed: u64,
     ) -> Self {
-        let mut dice = SmallRng::seed_from_u64(seed);
-        let client = participant::connect(&id, broker, &witness, false);
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let client = participant::connect(&id, broker, &recorder, false);
         Self {
-            thermostat: Thermostat::new(number, &mut dice),
+            thermostat: Thermostat::new(number, &mut rng),
             shadow: client.shadow(id.clone()),
             client,
-            ear: AnnouncementObserver::new(id.clone(), witness.clone()),
-            view: Document::default(),
+            announcements: AnnouncementObserver::new(id.clone(), recorder.clone()),
+            known: Document::default(),
             id,
-            asked: Map::new(),
-            pace,
-            lived: Instant::now(),
-            witness,
-            dice,
+            desired: Map::new(),
+            duty_cycle,
+            simulated_until: Instant::now(),
+            recorder,
+            rng,
         }
     }
 
-    /// Lives from `start` until told to come to rest, then settles; the shadow in the end, or why there is none.
+    /// Runs from `start` until `rest` is set, then converges. Returns the final shadow, or the reason why there is none.
     ///
     /// # Errors
     ///
     /// The shadow could not be read.
     pub(crate) async fn run(mut self, start: Instant, mut rest: watch::Receiver<bool>) -> Result<Document, String> {
         sleep_until(start).await;
-        self.lived = Instant::now();
-        let mut news = self.shadow.watch(&[Topic::Delta, Topic::Accepted], NEWS_HELD).await.map_err(told)?;
+        self.simulated_until = Instant::now();
+        let mut watch = self.shadow.watch(&[Topic::Delta, Topic::Accepted], EVENT_CAPACITY).await.map_err(text)?;
         self.read().await?;
-        self.report(self.view.clone()).await;
+        self.report(self.known.clone()).await;
         let mut next = Instant::now() + self.jittered();
         loop {
             tokio::select! {
-                // A report that has begun is brought to its end, so that its outcome is known.
-                () = told_to(&mut rest) => break,
-                heard = news.recv() => match heard {
-                    Some(heard) => self.obey(heard).await?,
-                    None => return Err("the client ended".into()),
+                // Reports are never cancelled, so that their outcome is known.
+                () = set(&mut rest) => break,
+                event = watch.recv() => match event {
+                    Some(event) => self.handle(event).await?,
+                    None => return Err("the client is closed".into()),
                 },
                 () = sleep_until(next) => {
-                    self.take_reading(&mut news).await?;
+                    self.take_reading(&mut watch).await?;
                     next = (next + self.jittered()).max(Instant::now());
                 }
             }
         }
-        let last = self.settle(&mut news).await;
+        let last = self.converge(&mut watch).await;
         self.client.close().await;
         last
     }
 
-    async fn take_reading(&mut self, news: &mut Watch) -> Result<(), String> {
-        while let Some(heard) = news.try_recv() {
-            self.obey(heard).await?;
+    async fn take_reading(&mut self, watch: &mut Watch) -> Result<(), String> {
+        while let Some(event) = watch.try_recv() {
+            self.handle(event).await?;
         }
-        let basis = self.view.clone();
-        sleep(READING_TAKES.mul_f64(self.dice.random())).await;
+        let base = self.known.clone();
+        sleep(READING_TIME_MAX.mul_f64(self.rng.random())).await;
         self.step();
-        self.report(basis).await;
+        self.report(base).await;
         Ok(())
     }
 
-    /// Acts on what it heard.
-    async fn obey(&mut self, heard: News) -> Result<(), String> {
-        match heard {
-            News::Accepted(shadow, accepted) => {
-                self.ear.hear(&shadow, &accepted);
-                self.view.version = self.view.version.max(accepted.version);
+    async fn handle(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Accepted(shadow, accepted) => {
+                self.announcements.observe(&shadow, &accepted);
+                self.known.version = self.known.version.max(accepted.version);
                 return Ok(());
             }
-            News::Delta(_, delta) => {
-                self.view.version = self.view.version.max(delta.version);
-                // It comes with every change until it is made up for, also with those of our own reports.
-                if delta.state.iter().all(|(field, wanted)| self.asked.get(field) == Some(wanted)) {
+            Event::Delta(_, delta) => {
+                self.known.version = self.known.version.max(delta.version);
+                // Repeated with every change until converged, also with this device's own reports.
+                if delta.state.iter().all(|(field, value)| self.desired.get(field) == Some(value)) {
                     return Ok(());
                 }
-                self.witness.counters.deltas.bump();
+                self.recorder.counters.deltas.bump();
                 let state = Value::Object(delta.state.clone());
-                self.witness.say(|| format!("{} is to make up for {state} (version {})", self.id, delta.version));
+                self.recorder.narrate(|| format!("{} got the delta {state} (version {})", self.id, delta.version));
                 self.thermostat.apply(&delta.state);
-                self.asked.extend(delta.state);
+                self.desired.extend(delta.state);
             }
-            News::Resumed => {
-                self.ear.reset();
+            Event::Resumed => {
+                self.announcements.reset();
                 self.read().await?;
             }
-            News::Changed(..) | News::Document(..) | News::Difference(..) => return Ok(()),
+            _ => return Ok(()),
         }
         self.step();
-        self.report(self.view.clone()).await;
+        self.report(self.known.clone()).await;
         Ok(())
     }
 
     async fn read(&mut self) -> Result<(), String> {
-        self.view = self.shadow.get().await.map_err(told)?;
-        if let Some(desired) = self.view.desired() {
+        self.known = self.shadow.get().await.map_err(text)?;
+        if let Some(desired) = self.known.desired() {
             self.thermostat.apply(desired);
-            self.asked = desired.clone();
+            self.desired = desired.clone();
         }
         Ok(())
     }
 
-    /// Reports what differs from the last report, beginning with the version of `basis`.
-    async fn report(&mut self, basis: Document) {
+    /// Reports the differences from the last report, first under the version of `base`.
+    async fn report(&mut self, base: Document) {
         let report = self.thermostat.report();
         let changes = |known: &Document| {
             let patch = difference(known.reported(), &report);
             (!patch.is_empty()).then(|| json!({"reported": patch}))
         };
-        let options = WriteOptions::default().from(basis).without_precondition().rebase(self.pace.rebase);
-        // How it failed, the witness has been told.
+        let options = WriteOptions::default().based_on(base).without_precondition().rebase(self.duty_cycle.rebase);
+        // The observer has recorded the failure.
         let Ok(outcome) = self.shadow.update_with(&options, changes).await else { return };
         if let Some(accepted) = outcome {
-            self.view.version = self.view.version.max(accepted.version);
+            self.known.version = self.known.version.max(accepted.version);
         }
-        self.view.state.insert("reported".into(), Value::Object(report));
+        self.known.state.insert("reported".into(), Value::Object(report));
     }
 
-    /// Lets physics catch up with the clock.
+    /// Advances the physics to the current time.
     fn step(&mut self) {
         let now = Instant::now();
-        let passed = now.duration_since(self.lived).as_secs_f64() * self.pace.speedup;
-        self.thermostat.step(passed, &mut self.dice);
-        self.lived = now;
+        let passed = now.duration_since(self.simulated_until).as_secs_f64() * self.duty_cycle.speedup;
+        self.thermostat.step(passed, &mut self.rng);
+        self.simulated_until = now;
     }
 
     fn jittered(&mut self) -> Duration {
-        self.pace.reading.mul_f64(self.dice.random_range(0.8..1.2))
+        self.duty_cycle.reading.mul_f64(self.rng.random_range(0.8..1.2))
     }
 
-    /// Obeys and reports until nothing it answers for is left to do. Ends by itself: a device that reports what is
-    /// asked of it has converged, and one that finds nothing more to report never will.
-    async fn settle(&mut self, news: &mut Watch) -> Result<Document, String> {
-        self.wait_to_be_told(news).await?;
+    /// Applies and reports until its fields have converged. Terminates: a device without anything left to report will not
+    /// converge any further.
+    async fn converge(&mut self, watch: &mut Watch) -> Result<Document, String> {
+        self.wait_for_deltas(watch).await?;
         loop {
             self.read().await?;
             self.thermostat.finish_installing();
-            let left = difference(self.view.reported(), &self.thermostat.report());
-            if Oracle::unconverged_fields(&self.view, &OWNED).is_empty() || left.is_empty() {
-                return Ok(self.view.clone());
+            let left = difference(self.known.reported(), &self.thermostat.report());
+            if Oracle::unconverged_fields(&self.known, &OWNED).is_empty() || left.is_empty() {
+                return Ok(self.known.clone());
             }
-            self.report(self.view.clone()).await;
+            self.report(self.known.clone()).await;
         }
     }
 
-    /// Before the device helps itself by reading: whatever is desired of it, a delta has to have told it.
-    async fn wait_to_be_told(&mut self, news: &mut Watch) -> Result<(), String> {
+    /// Waits until deltas have delivered all of `desired`, before the device reads the shadow itself.
+    async fn wait_for_deltas(&mut self, watch: &mut Watch) -> Result<(), String> {
         let deadline = Instant::now() + DELTA_DEADLINE;
-        self.view = self.shadow.get().await.map_err(told)?;
-        while !self.untold().is_empty() {
-            let Ok(Some(heard)) = timeout_at(deadline, news.recv()).await else {
-                for field in self.untold() {
+        self.known = self.shadow.get().await.map_err(text)?;
+        while !self.undelivered().is_empty() {
+            let Ok(Some(event)) = timeout_at(deadline, watch.recv()).await else {
+                for field in self.undelivered() {
                     let (device, path) = (self.id.clone(), format!("/desired/{field}"));
-                    self.witness.violated(Violation::NotTold { device, version: self.view.version, path });
+                    self.recorder.add_violation(Violation::MissingDelta { device, version: self.known.version, path });
                 }
                 break;
             };
-            self.obey(heard).await?;
+            self.handle(event).await?;
         }
         Ok(())
     }
 
-    /// Fields it answers for in which the shadow wants something that the device was never asked for.
-    fn untold(&self) -> Vec<&'static str> {
-        let mut fields = Oracle::unconverged_fields(&self.view, &OWNED);
-        let wanted = self.view.desired();
-        fields.retain(|field| wanted.and_then(|wanted| wanted.get(*field)) != self.asked.get(*field));
+    /// Returns the device's fields whose desired value no delta delivered.
+    fn undelivered(&self) -> Vec<&'static str> {
+        let mut fields = Oracle::unconverged_fields(&self.known, &OWNED);
+        let desired = self.known.desired();
+        fields.retain(|field| desired.and_then(|desired| desired.get(*field)) != self.desired.get(*field));
         fields
     }
 }
 
-async fn told_to(rest: &mut watch::Receiver<bool>) {
-    // The one who tells is gone only when the fleet is: that is rest, too.
-    let _ = rest.wait_for(|rest| *rest).await;
+/// Waits until the flag is set, or its sender is dropped.
+async fn set(flag: &mut watch::Receiver<bool>) {
+    let _ = flag.wait_for(|set| *set).await;
 }
 
-fn told(error: umbra_client::Error) -> String {
-    error.to_string()
+fn text(error: umbra_client::Error) -> String {
+    format!("{error:#}")
 }
 
-/// News that may wait while a report is under way.
-const NEWS_HELD: usize = 64;
-/// The longest a reading takes, of the clock.
-const READING_TAKES: Duration = Duration::from_millis(300);
-/// How late a delta may be after everybody stopped writing.
+/// Events that may wait while a report is under way.
+const EVENT_CAPACITY: usize = 64;
+/// The longest duration of a reading.
+const READING_TIME_MAX: Duration = Duration::from_millis(300);
+/// The longest delay of a delta after the last write.
 const DELTA_DEADLINE: Duration = Duration::from_secs(3);

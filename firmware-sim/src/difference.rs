@@ -1,11 +1,11 @@
-//! What a device sends of its state: only what changed.
+//! The part of a device's state that changed.
 
 use serde_json::{Map, Value};
 use umbra_client::same_value;
 
-/// What has to be sent in a merge patch so that `old` becomes to agree with `new` in every key that `new` has.
+/// Returns the merge patch that makes `old` agree with `new` in every key of `new`.
 ///
-/// Keys only in `old` are left alone: they are another writer's.
+/// Keys only in `old` are kept: they are another writer's.
 pub(crate) fn difference(old: Option<&Map<String, Value>>, new: &Map<String, Value>) -> Map<String, Value> {
     let changed = |key: &String, value: &Value| -> Option<Value> {
         match (old.and_then(|old| old.get(key)), value) {
@@ -27,9 +27,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn difference_names_only_what_changed() {
+    fn the_difference_holds_only_changed_keys() {
         let rows = [
-            ("nothing known", json!({}), json!({"a": 1}), json!({"a": 1})),
+            ("no state yet", json!({}), json!({"a": 1}), json!({"a": 1})),
             ("nothing changed", json!({"a": 1, "b": {"c": 2}}), json!({"a": 1.0, "b": {"c": 2}}), json!({})),
             (
                 "inside an object",
@@ -39,7 +39,7 @@ mod tests {
             ),
             ("arrays whole", json!({"a": [1, 2]}), json!({"a": [1, 3]}), json!({"a": [1, 3]})),
             ("another kind", json!({"a": 1}), json!({"a": {"b": 1}}), json!({"a": {"b": 1}})),
-            ("others' keys stay", json!({"a": 1, "z": 9}), json!({"a": 2}), json!({"a": 2})),
+            ("keys of others are kept", json!({"a": 1, "z": 9}), json!({"a": 2}), json!({"a": 2})),
         ];
         for (label, old, new, expected) in rows {
             let patch = new.as_object().map(|new| difference(old.as_object(), new));

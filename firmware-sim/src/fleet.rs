@@ -1,8 +1,8 @@
-//! `firmware-sim fleet`: builds the fleet, lets it live, brings it to rest, and has it judged.
+//! `firmware-sim fleet`: runs the fleet, stops it, and has the oracle judge.
 //!
-//! Order of the end: first the apps and monitors finish what they began, then the devices obey what is desired until
-//! nothing is left, within a deadline, and each reads its shadow a last time; then the oracle judges. With no
-//! `--duration`, the end begins at the first interrupt; a second one ends the process at once.
+//! Order of the stop: the apps and monitors finish their edits, then the devices converge within a deadline and each reads
+//! its shadow a last time; then the oracle judges. Without `--duration`, the first interrupt begins the stop; a second one
+//! ends the process at once.
 
 use std::{collections::BTreeMap, net::ToSocketAddrs, process::ExitCode, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use umbra_client::{Address, ConnectOptions, DeviceId, Document};
 use crate::{
     device::{Device, DutyCycle},
     participant::{Broker, name},
-    report::Witness,
+    report::Recorder,
     thermostat::OWNED,
     writers::{Kind, Writer, WriterProfile},
 };
@@ -30,7 +30,7 @@ use crate::{
 /// The defaults stay well inside the quotas that the service ships with: 20 requests a second for each principal and
 /// shadow, 100 messages a second for each connection.
 #[derive(Debug, Args)]
-// A script gives its own settings, and hands on those of whoever calls it: the last one holds.
+// A script adds its caller's arguments to its own: the last one wins.
 #[command(args_override_self = true)]
 pub(crate) struct FleetArgs {
     /// Thermostats.
@@ -53,26 +53,25 @@ pub(crate) struct FleetArgs {
     /// Edits a second, of each app and monitor.
     #[arg(long, default_value_t = 3.0, value_parser = rate)]
     writer_rate: f64,
-    /// Everybody leaves it to the service to carry updates over changes of other fields, and meets others only in the
-    /// same field.
+    /// Have the service rebase updates over changes of other fields: conflicts then occur only in the same field.
     #[arg(long)]
     rebase: bool,
-    /// Makes devices, chance and physics the same again (the network is not); random without it.
+    /// Seed of devices, random choices and physics (not of the network); random without it.
     #[arg(long)]
     seed: Option<u64>,
     /// New connections a second.
     #[arg(long, default_value_t = 200.0, value_parser = rate)]
     connect_rate: f64,
-    /// Seconds of physics in a second of the clock.
+    /// Simulated seconds per second of the clock.
     #[arg(long, default_value_t = 60.0, value_parser = rate)]
     speedup: f64,
-    /// Seconds the devices have at the end to come to agree with what is desired.
+    /// Seconds that the devices have at the end to converge.
     #[arg(long, default_value_t = 30.0, value_parser = rate)]
     settle: f64,
-    /// What all names begin with; fleets that run at the same time need different ones.
+    /// Prefix of all names; fleets that run at the same time need different ones.
     #[arg(long, default_value = "thermostat")]
     prefix: String,
-    /// Tell each conflict, retry, delta and edit; `--narrate false` does not.
+    /// Print each conflict, retry, delta and edit; `--narrate false` does not.
     #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     narrate: bool,
 }
@@ -81,7 +80,7 @@ pub(crate) struct FleetArgs {
 ///
 /// # Errors
 ///
-/// Nothing could be tried: there is no broker, or the runtime could not start.
+/// Nothing was run: there is no broker, or the runtime could not start.
 pub(crate) fn main(args: FleetArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(run(args))
@@ -92,38 +91,38 @@ async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
     let address = args.connect.address();
     wait_for_broker(&address).await?;
     let seed = args.seed.unwrap_or_else(rand::random);
-    let witness = Arc::new(Witness::new(args.narrate));
-    witness.tell(&format!(
+    let recorder = Arc::new(Recorder::new(args.narrate));
+    recorder.log(&format!(
         "{} thermostats, {} apps and {} monitors write the same shadows on {} (seed {seed})",
         args.devices, args.app_writers, args.monitors, address
     ));
 
-    let fleet = Fleet { args, broker, witness: witness.clone(), dice: SmallRng::seed_from_u64(seed) };
+    let fleet = Fleet { args, broker, recorder: recorder.clone(), rng: SmallRng::seed_from_u64(seed) };
     let progress = tokio::spawn({
-        let witness = witness.clone();
-        async move { witness.show_progress().await }
+        let recorder = recorder.clone();
+        async move { recorder.show_progress().await }
     });
-    let finals = fleet.live_and_rest().await;
+    let finals = fleet.run_and_stop().await;
     progress.abort();
-    witness.end_progress();
+    recorder.end_progress();
     let finals = finals?;
 
-    let violations = witness.with_oracle(|oracle| oracle.judge(&finals, &OWNED));
-    print!("{}", witness.report(&violations));
+    let violations = recorder.with_oracle(|oracle| oracle.judge(&finals, &OWNED));
+    print!("{}", recorder.report(&violations));
     Ok(if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What is needed to build and run the clients.
+/// The settings of the clients.
 struct Fleet {
     args: FleetArgs,
     broker: Broker,
-    witness: Arc<Witness>,
-    dice: SmallRng,
+    recorder: Arc<Recorder>,
+    rng: SmallRng,
 }
 
 impl Fleet {
-    /// The last state of every shadow, or why there is none.
-    async fn live_and_rest(mut self) -> anyhow::Result<BTreeMap<DeviceId, Result<Document, String>>> {
+    /// Runs the fleet; returns the final document of every shadow, or the reason why there is none.
+    async fn run_and_stop(mut self) -> anyhow::Result<BTreeMap<DeviceId, Result<Document, String>>> {
         let (writers_stop, stop) = watch::channel(false);
         let (devices_rest, rest) = watch::channel(false);
         let ids = (1..=self.args.devices).map(|n| name(&format!("{}-{n:04}", self.args.prefix)));
@@ -131,8 +130,8 @@ impl Fleet {
         let mut devices = self.start_devices(&ids, &rest);
         let mut writers = self.start_writers(&ids, &stop)?;
 
-        self.time_to_live().await;
-        self.witness.tell("coming to rest");
+        self.until_stop().await;
+        self.recorder.log("stopping");
         writers_stop.send_replace(true);
         while writers.join_next().await.is_some() {}
         devices_rest.send_replace(true);
@@ -144,7 +143,7 @@ impl Fleet {
             }
         }
         devices.shutdown().await;
-        let late = || Err(format!("not at rest after {} s", self.args.settle));
+        let late = || Err(format!("not converged after {} s", self.args.settle));
         for id in ids.iter() {
             finals.entry(id.clone()).or_insert_with(late);
         }
@@ -157,12 +156,12 @@ impl Fleet {
         rest: &watch::Receiver<bool>,
     ) -> JoinSet<(DeviceId, Result<Document, String>)> {
         let (reading, speedup) = (Duration::from_secs_f64(1.0 / self.args.rate), self.args.speedup);
-        let pace = DutyCycle { reading, speedup, rebase: self.args.rebase };
+        let duty_cycle = DutyCycle { reading, speedup, rebase: self.args.rebase };
         let begin = Instant::now();
         let mut devices = JoinSet::new();
         for (number, id) in (1..).zip(ids) {
-            let (witness, seed) = (self.witness.clone(), self.dice.random());
-            let device = Device::new(id.clone(), number, &self.broker, pace, witness, seed);
+            let (recorder, seed) = (self.recorder.clone(), self.rng.random());
+            let device = Device::new(id.clone(), number, &self.broker, duty_cycle, recorder, seed);
             let start = begin + Duration::from_secs_f64(f64::from(number - 1) / self.args.connect_rate);
             let (id, rest) = (id.clone(), rest.clone());
             devices.spawn(async move { (id, device.run(start, rest).await) });
@@ -172,20 +171,20 @@ impl Fleet {
 
     fn start_writers(&mut self, ids: &Arc<[DeviceId]>, stop: &watch::Receiver<bool>) -> anyhow::Result<JoinSet<()>> {
         let pause = Duration::from_secs_f64(1.0 / self.args.writer_rate);
-        let habits = WriterProfile { pause, rebase: self.args.rebase };
+        let profile = WriterProfile { pause, rebase: self.args.rebase };
         let apps = (1..=self.args.app_writers).map(|n| (Kind::App, format!("{}-app-{n}", self.args.prefix)));
         let monitors = (1..=self.args.monitors).map(|n| (Kind::Monitor, format!("{}-monitor-{n}", self.args.prefix)));
         let mut writers = JoinSet::new();
         for (kind, text) in apps.chain(monitors) {
-            let (witness, seed) = (self.witness.clone(), self.dice.random());
-            let writer = Writer::new(kind, name(&text)?, ids.clone(), &self.broker, habits, witness, seed);
+            let (recorder, seed) = (self.recorder.clone(), self.rng.random());
+            let writer = Writer::new(kind, name(&text)?, ids.clone(), &self.broker, profile, recorder, seed);
             writers.spawn(writer.run(stop.clone()));
         }
         Ok(writers)
     }
 
-    /// Until the duration is over or someone interrupts.
-    async fn time_to_live(&self) {
+    /// Waits until the duration is over, or for an interrupt.
+    async fn until_stop(&self) {
         let duration = async {
             match self.args.duration {
                 Some(seconds) => sleep(Duration::from_secs_f64(seconds.max(0.0))).await,
@@ -204,7 +203,11 @@ impl Fleet {
     }
 }
 
-/// The service may have been started a moment ago; a fleet that finds nobody says so instead of trying for ever.
+/// Waits until the broker accepts connections: it may have been started a moment ago.
+///
+/// # Errors
+///
+/// It does not within ten seconds.
 async fn wait_for_broker(address: &Address) -> anyhow::Result<()> {
     let mut addresses =
         (address.host(), address.port()).to_socket_addrs().with_context(|| format!("looking up {address}"))?;
@@ -221,7 +224,7 @@ async fn wait_for_broker(address: &Address) -> anyhow::Result<()> {
     }
 }
 
-/// A positive number.
+/// Parses a positive number.
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
@@ -229,5 +232,5 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// How long to wait for a broker to answer.
+/// The longest wait for the broker.
 const BROKER_WAIT: Duration = Duration::from_secs(10);

@@ -1,14 +1,14 @@
-//! `firmware-sim`: what stands on the other side of the broker.
+//! `firmware-sim`: simulated clients of the broker.
 //!
-//! - `fleet` plays thermostats, and the apps and monitors that race them, and at the end an oracle says whether the
-//!   service kept its word ([`fleet`], [`oracle`]).
-//! - `bench` measures the service with as little CPU as it can, alone or against another broker ([`bench`]).
+//! - `fleet` simulates thermostats, and the apps and monitors that race them; at the end an oracle checks the service's
+//!   replies ([`fleet`], [`oracle`]).
+//! - `bench` measures the service with as little CPU as possible, alone or against another broker ([`bench`]).
 //!
-//! *Invariant:* neither this crate nor the client library it uses depends on the server's. They know the wire and
-//! nothing else, so an error in the server's own encoding cannot cancel itself out here.
+//! *Invariant:* neither this crate nor the client library depends on the server's. They know the protocol alone, so an
+//! error in the server's encoding cannot cancel itself out here.
 //!
-//! Exit codes: 0 as hoped, 1 when the oracle found a violation or a measurement is not to be trusted, 2 when nothing
-//! could be tried (wrong arguments, no broker).
+//! Exit codes: 0 success, 1 the oracle found a violation or a measurement is invalid, 2 nothing was run (wrong arguments,
+//! no broker).
 
 mod bench;
 mod device;
@@ -34,7 +34,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run thermostats, and apps and monitors that race them, and judge what the service told them.
+    /// Run thermostats, and apps and monitors that race them, and check the service's replies.
     Fleet(Box<fleet::FleetArgs>),
     /// Measure a broker: updates a second, latency, memory.
     #[command(subcommand)]

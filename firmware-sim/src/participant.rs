@@ -1,105 +1,108 @@
-//! One client of the fleet: its connection, and what the witness is told of it.
+//! One client of the fleet: its connection, and the records of its tries.
 //!
-//! The writing itself, with its retries, is the client library's; here every try, every connection and every version
-//! that is announced is entered into the ledger.
+//! The client library does the writes and their retries; here every try, connection and announced version is recorded.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use umbra_client::{
-    Accepted, Attempt, Client, ConnectOptions, DeviceId, Error, Observer, Options, Rejection, ShadowId,
+    Accepted, Attempt, Client, ConnectOptions, ConnectionError, DeviceId, Error, Observer, Options, Rejection, ShadowId,
 };
 
 use crate::{
-    oracle::{AcceptedUpdate, Listener},
-    report::Witness,
+    oracle::{AcceptedUpdate, VersionOrder},
+    report::Recorder,
 };
 
-/// The broker, with the TLS settings and the login that all clients share.
+/// The broker's address, with the TLS settings and the login of all clients.
 #[derive(Debug, Clone)]
 pub(crate) struct Broker(Options);
 
 impl Broker {
-    /// Reads the files that `options` name, once for all clients.
+    /// Reads the files named in `options`, once for all clients.
     ///
     /// # Errors
     ///
-    /// A file cannot be used, or the options do not fit together.
+    /// A file cannot be used, or the options contradict each other.
     pub(crate) fn new(options: &ConnectOptions) -> anyhow::Result<Self> {
         Ok(Self(options.options("any")?))
     }
 }
 
-/// A name for a device or a client.
+/// Returns `text` as the name of a device or client.
 ///
 /// # Errors
 ///
-/// It is none.
+/// It is not a valid device id.
 pub(crate) fn name(text: &str) -> anyhow::Result<DeviceId> {
     DeviceId::new(text).with_context(|| format!("naming {text}"))
 }
 
-/// Connects `name` in the background; `tells_all` if every write of it is to be told, not only those that met others.
-pub(crate) fn connect(name: &DeviceId, broker: &Broker, witness: &Arc<Witness>, tells_all: bool) -> Client {
-    let observer = Arc::new(Reporter { name: name.clone(), witness: witness.clone(), tells_all });
+/// Connects the client `name` in the background. `narrates_all`: each of its writes is narrated, not only retried ones.
+pub(crate) fn connect(name: &DeviceId, broker: &Broker, recorder: &Arc<Recorder>, narrates_all: bool) -> Client {
+    let observer = Arc::new(ClientObserver { name: name.clone(), recorder: recorder.clone(), narrates_all });
     Client::start(broker.0.clone().client_id(name.as_str()).observer(observer))
 }
 
-/// Hears what is announced to one connection, and has the witness note what cannot be.
+/// The check of the versions announced to one connection.
 pub(crate) struct AnnouncementObserver {
-    listener: Listener,
-    witness: Arc<Witness>,
+    versions: VersionOrder,
+    recorder: Arc<Recorder>,
 }
 
 impl AnnouncementObserver {
-    /// An ear of `name` that has heard nothing.
-    pub(crate) fn new(name: DeviceId, witness: Arc<Witness>) -> Self {
-        Self { listener: Listener::new(name), witness }
+    /// Returns the check of the connection of client `name`.
+    pub(crate) fn new(name: DeviceId, recorder: Arc<Recorder>) -> Self {
+        Self { versions: VersionOrder::new(name), recorder }
     }
 
-    /// An update was announced as accepted.
-    pub(crate) fn hear(&mut self, shadow: &ShadowId, accepted: &Accepted) {
-        // A no-op announces the version that was announced before.
+    /// Records the announcement of an accepted update.
+    pub(crate) fn observe(&mut self, shadow: &ShadowId, accepted: &Accepted) {
+        // A no-op repeats the version announced before.
         if accepted.changed
-            && let Some(violation) = self.listener.hear(shadow.device(), accepted.version)
+            && let Some(violation) = self.versions.observe(shadow.device(), accepted.version)
         {
-            self.witness.violated(violation);
+            self.recorder.add_violation(violation);
         }
     }
 
-    /// The connection is another one.
+    /// Starts over for another connection.
     pub(crate) fn reset(&mut self) {
-        self.listener.reset();
+        self.versions.reset();
     }
 }
 
-/// Tells the witness what the library tells it.
-struct Reporter {
+/// The observer that records a client's connections and tries.
+struct ClientObserver {
     name: DeviceId,
-    witness: Arc<Witness>,
-    tells_all: bool,
+    recorder: Arc<Recorder>,
+    narrates_all: bool,
 }
 
-impl Observer for Reporter {
-    fn connected(&self, again: bool) {
+impl Observer for ClientObserver {
+    fn on_connect(&self, again: bool) {
         if !again {
-            self.witness.counters.arrived.bump();
+            self.recorder.counters.connected.bump();
         }
     }
 
-    fn lost(&self, was_up: bool, why: &str, again_in: Duration) {
-        if was_up {
-            self.witness.counters.lost_connections.bump();
+    fn on_disconnect(&self, was_connected: bool, error: &ConnectionError, retry_in: Duration) {
+        if was_connected {
+            self.recorder.counters.lost_connections.bump();
         }
-        self.witness.say(|| format!("{} has no connection, again in {again_in:.1?}: {why}", self.name));
+        self.recorder.narrate(|| format!("{} is not connected, retry in {retry_in:.1?}: {error:#}", self.name));
     }
 
-    fn unheard(&self, topic: &str, why: &str) {
-        self.witness.tell(&format!("{} cannot hear {topic}: {why}", self.name));
+    fn on_subscription_refused(&self, filter: &str, reason: &str) {
+        self.recorder.log(&format!("{} is refused a subscription to {filter}: {reason}", self.name));
     }
 
-    fn tried(&self, attempt: &Attempt<'_>) {
-        self.witness.counters.updates.bump();
+    fn on_decode_error(&self, topic: &str, error: &serde_json::Error) {
+        self.recorder.log(&format!("{} cannot decode a message on {topic}: {error}", self.name));
+    }
+
+    fn on_attempt(&self, attempt: &Attempt<'_>) {
+        self.recorder.counters.updates.bump();
         match attempt.outcome {
             Ok(accepted) => self.accepted(attempt, accepted),
             Err(error) => self.failed(attempt, error),
@@ -107,38 +110,37 @@ impl Observer for Reporter {
     }
 }
 
-impl Reporter {
+impl ClientObserver {
     fn accepted(&self, attempt: &Attempt<'_>, accepted: &Accepted) {
         let Attempt { shadow, number, state, .. } = attempt;
         let Accepted { version, changed, .. } = *accepted;
-        // Every report of every device would be too much to read.
-        if self.tells_all || *number > 1 {
+        // Narrating every report of every device would be too much to read.
+        if self.narrates_all || *number > 1 {
             let at = if *number > 1 { format!(" at try {number}") } else { String::new() };
-            let over =
-                accepted.rebased_from.map_or(String::new(), |from| format!(", carried over from version {from}"));
-            self.witness.say(|| format!("{} wrote {shadow}{at}: version {version}{over}, {state}", self.name));
+            let rebased = accepted.rebased_from.map_or(String::new(), |from| format!(", rebased from version {from}"));
+            self.recorder.narrate(|| format!("{} wrote {shadow}{at}: version {version}{rebased}, {state}", self.name));
         }
         let update = AcceptedUpdate {
             writer: self.name.clone(),
-            expected: attempt.expected,
+            expected: attempt.expected.unwrap_or_default(),
             rebased: accepted.rebased_from.is_some(),
             version,
             changed,
             state: attempt.state.clone(),
         };
-        self.witness.accepted(shadow.device(), update, attempt.took, attempt.since_first);
+        self.recorder.accepted(shadow.device(), update, attempt.took, attempt.since_first);
     }
 
     fn failed(&self, attempt: &Attempt<'_>, error: &Error) {
-        let counters = &self.witness.counters;
+        let counters = &self.recorder.counters;
         let final_refusal = match error.rejection() {
             Some(rejection) if rejection.is_conflict() => {
                 counters.conflicts.bump();
-                self.witness.say(|| self.conflict(attempt, rejection));
+                self.recorder.narrate(|| self.conflict(attempt, rejection));
                 false
             }
             Some(Rejection { code: 429 | 500 | 503, .. }) => {
-                counters.put_off.bump();
+                counters.deferred.bump();
                 false
             }
             Some(_) => true,
@@ -151,25 +153,25 @@ impl Reporter {
             counters.retries.bump();
         } else if final_refusal {
             counters.refused.bump();
-            self.witness.tell(&format!("{} was refused on {}: {error}", self.name, attempt.shadow));
+            self.recorder.log(&format!("{} was refused on {}: {error:#}", self.name, attempt.shadow));
         } else {
             counters.gave_up.bump();
-            self.witness.say(|| format!("{} gave up on {}: {error}", self.name, attempt.shadow));
+            self.recorder.narrate(|| format!("{} gave up on {}: {error:#}", self.name, attempt.shadow));
         }
     }
 
     fn conflict(&self, attempt: &Attempt<'_>, rejection: &Rejection) -> String {
-        let (name, shadow, expected) = (&self.name, attempt.shadow, attempt.expected);
+        let (name, shadow, expected) = (&self.name, attempt.shadow, attempt.expected.unwrap_or_default());
         let current = rejection.version.unwrap_or_default();
-        let mut text = format!("{name} CONFLICT on {shadow}: decided on version {expected}, but {current} is there");
+        let mut text = format!("{name} CONFLICT on {shadow}: expected version {expected}, current version {current}");
         if rejection.conflicts.is_empty() {
-            text.push_str(", with other fields changed");
+            text.push_str("; other fields changed");
         }
         for conflict in &rejection.conflicts {
-            text.push_str(&format!(", and {conflict}"));
+            text.push_str(&format!("; {conflict}"));
         }
         if let Some(wait) = attempt.retry_in {
-            text.push_str(&format!("; tries again in {} ms", wait.as_millis()));
+            text.push_str(&format!("; retry in {} ms", wait.as_millis()));
         }
         text
     }

@@ -1,7 +1,7 @@
-//! What the fleet went through: counters, latencies, the oracle's ledger, and how they are shown.
+//! The records of a run: counters, latencies, the oracle's ledger, and their display.
 //!
-//! Every simulated client shares one [`Witness`]. While the fleet runs it shows a line that changes in place, or, where
-//! standard error is no terminal, a plain line every few seconds; afterwards the report goes to standard output.
+//! All simulated clients share one [`Recorder`]. While the fleet runs it shows a progress line, or, if standard error is
+//! not a terminal, prints a line every few seconds; afterwards the report goes to standard output.
 
 use std::{
     fmt::Write as _,
@@ -18,70 +18,70 @@ use umbra_client::DeviceId;
 
 use crate::oracle::{AcceptedUpdate, Oracle, Violation};
 
-/// A number that only grows, from any thread.
+/// A counter shared by threads.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    /// One more.
+    /// Adds one.
     pub(crate) fn bump(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many so far.
+    /// Returns the count.
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Counts of what clients did and were told.
+/// Counts of the clients' actions and of the replies.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Clients whose subscriptions were granted for the first time.
-    pub(crate) arrived: Counter,
-    /// Connections that ended without being asked to.
+    /// Clients that connected.
+    pub(crate) connected: Counter,
+    /// Connections lost.
     pub(crate) lost_connections: Counter,
     /// Update requests sent, retries included.
     pub(crate) updates: Counter,
     /// Updates accepted.
     pub(crate) accepted: Counter,
-    /// Of those, the ones told that nothing changed.
+    /// Accepted updates that changed nothing.
     pub(crate) unchanged: Counter,
-    /// Of those, the ones carried over changes of other fields.
+    /// Accepted updates that the service rebased.
     pub(crate) rebased: Counter,
-    /// Updates rejected because the version had moved on.
+    /// Updates rejected with a conflict.
     pub(crate) conflicts: Counter,
-    /// Updates rejected to come back later: a quota, or the service not ready.
-    pub(crate) put_off: Counter,
-    /// Updates rejected for good.
+    /// Updates asked to be sent again later: a quota, or the service not ready.
+    pub(crate) deferred: Counter,
+    /// Updates rejected finally.
     pub(crate) refused: Counter,
-    /// Updates whose reply never came: accepted or not, nobody here knows.
+    /// Updates without a reply, of unknown outcome.
     pub(crate) unanswered: Counter,
-    /// Tries after the first one of a write.
+    /// Tries of writes after the first one.
     pub(crate) retries: Counter,
-    /// Writes dropped after the last try.
+    /// Writes that failed after the last try.
     pub(crate) gave_up: Counter,
-    /// Deltas that a device acted on.
+    /// Deltas that a device applied.
     pub(crate) deltas: Counter,
 }
 
-/// Sees and remembers everything that happens to the fleet.
-pub(crate) struct Witness {
+/// The records of everything that happens to the fleet.
+pub(crate) struct Recorder {
     /// The counts.
     pub(crate) counters: Counters,
     oracle: Mutex<Oracle>,
-    /// From sending one update to its `accepted`.
+    /// Latencies from sending an update to its `accepted`.
     attempts: Mutex<Histogram<u64>>,
-    /// From the first try of a write to its `accepted`, waits included.
+    /// Latencies from the first try of a write to its `accepted`, waits included.
     writes: Mutex<Histogram<u64>>,
-    narrate: bool,
+    narrates: bool,
     bar: ProgressBar,
     started: Instant,
 }
 
-impl Witness {
-    /// A witness of nothing yet, which tells single events only if `narrate`.
-    pub(crate) fn new(narrate: bool) -> Self {
+impl Recorder {
+    /// Returns empty records, which narrate single events only if `narrates`.
+    pub(crate) fn new(narrates: bool) -> Self {
         let bar = ProgressBar::new_spinner();
         bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
         Self {
@@ -89,13 +89,13 @@ impl Witness {
             oracle: Mutex::default(),
             attempts: Mutex::new(latencies()),
             writes: Mutex::new(latencies()),
-            narrate,
+            narrates,
             bar,
             started: Instant::now(),
         }
     }
 
-    /// An update was accepted, `attempt` after it was sent and `write` after its first try.
+    /// Records an accepted update, `attempt` after it was sent and `write` after its first try.
     pub(crate) fn accepted(&self, device: &DeviceId, update: AcceptedUpdate, attempt: Duration, write: Duration) {
         self.counters.accepted.bump();
         if !update.changed {
@@ -109,26 +109,26 @@ impl Witness {
         self.oracle.lock().unwrap_or_else(PoisonError::into_inner).accepted(device, update);
     }
 
-    /// Something was wrong on the way already.
-    pub(crate) fn violated(&self, violation: Violation) {
-        self.say(|| violation.to_string());
-        self.oracle.lock().unwrap_or_else(PoisonError::into_inner).violated(violation);
+    /// Records a violation found while the fleet runs.
+    pub(crate) fn add_violation(&self, violation: Violation) {
+        self.narrate(|| violation.to_string());
+        self.oracle.lock().unwrap_or_else(PoisonError::into_inner).add_violation(violation);
     }
 
-    /// Looks at what was told, once all is over.
-    pub(crate) fn with_oracle<T>(&self, look: impl FnOnce(&Oracle) -> T) -> T {
-        look(&self.oracle.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Calls `read` with the oracle.
+    pub(crate) fn with_oracle<T>(&self, read: impl FnOnce(&Oracle) -> T) -> T {
+        read(&self.oracle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Tells a single event, if single events are to be told.
-    pub(crate) fn say(&self, line: impl FnOnce() -> String) {
-        if self.narrate {
-            self.tell(&format!("{:>5.1} s  {}", self.started.elapsed().as_secs_f64(), line()));
+    /// Prints a single event, if events are narrated.
+    pub(crate) fn narrate(&self, line: impl FnOnce() -> String) {
+        if self.narrates {
+            self.log(&format!("{:>5.1} s  {}", self.started.elapsed().as_secs_f64(), line()));
         }
     }
 
-    /// Tells something whatever the setting.
-    pub(crate) fn tell(&self, line: &str) {
+    /// Prints a line.
+    pub(crate) fn log(&self, line: &str) {
         if self.bar.is_hidden() {
             eprintln!("{line}");
         } else {
@@ -136,7 +136,7 @@ impl Witness {
         }
     }
 
-    /// Shows the counts until dropped.
+    /// Shows the counts until it is cancelled.
     pub(crate) async fn show_progress(&self) {
         let plain = self.bar.is_hidden();
         let mut ticks = tokio::time::interval(if plain { PLAIN_EVERY } else { DRAWN_EVERY });
@@ -152,17 +152,17 @@ impl Witness {
         }
     }
 
-    /// The line that changes in place goes away.
+    /// Removes the progress line.
     pub(crate) fn end_progress(&self) {
         self.bar.finish_and_clear();
     }
 
     fn line(&self) -> String {
-        let Counters { arrived, accepted, conflicts, retries, gave_up, deltas, .. } = &self.counters;
+        let Counters { connected, accepted, conflicts, retries, gave_up, deltas, .. } = &self.counters;
         format!(
-            "{:>5.1} s  {} clients  {} accepted  {} conflicts  {} retries  {} given up  {} deltas acted on",
+            "{:>5.1} s  {} clients  {} accepted  {} conflicts  {} retries  {} given up  {} deltas applied",
             self.started.elapsed().as_secs_f64(),
-            arrived.get(),
+            connected.get(),
             accepted.get(),
             conflicts.get(),
             retries.get(),
@@ -171,24 +171,24 @@ impl Witness {
         )
     }
 
-    /// The final report.
+    /// Returns the final report.
     pub(crate) fn report(&self, violations: &[Violation]) -> String {
         let c = &self.counters;
         let unaccounted = self.with_oracle(Oracle::unaccounted);
         let rows = [
-            ("clients connected", c.arrived.get()),
+            ("clients connected", c.connected.get()),
             ("connections lost", c.lost_connections.get()),
             ("updates sent", c.updates.get()),
             ("  accepted", c.accepted.get()),
             ("    that changed nothing", c.unchanged.get()),
-            ("    carried over other changes", c.rebased.get()),
+            ("    rebased", c.rebased.get()),
             ("  rejected: version conflict", c.conflicts.get()),
-            ("  rejected: come back later", c.put_off.get()),
-            ("  rejected for good", c.refused.get()),
-            ("  never answered", c.unanswered.get()),
+            ("  rejected: try again later", c.deferred.get()),
+            ("  rejected finally", c.refused.get()),
+            ("  without a reply", c.unanswered.get()),
             ("retries", c.retries.get()),
             ("writes given up", c.gave_up.get()),
-            ("deltas acted on", c.deltas.get()),
+            ("deltas applied", c.deltas.get()),
             ("versions made by others", unaccounted),
         ];
         let mut text = String::new();
@@ -212,15 +212,15 @@ impl Witness {
     }
 }
 
-/// Percentiles of a histogram of microseconds, for people.
+/// Returns the percentiles of a histogram of microseconds as text.
 pub(crate) fn percentiles(histogram: &Histogram<u64>) -> String {
     let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1000.0;
     format!("p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms", at(0.5), at(0.99), at(0.999), at(1.0))
 }
 
-/// An empty histogram of microseconds, up to ten minutes, three digits exact.
+/// Returns an empty histogram of microseconds, up to ten minutes, with three significant digits.
 pub(crate) fn latencies() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 600_000_000, 3).expect("the bounds are constants that the histogram takes")
+    Histogram::new_with_bounds(1, 600_000_000, 3).expect("the bounds are valid constants")
 }
 
 fn record(histogram: &Mutex<Histogram<u64>>, took: Duration) {

@@ -1,18 +1,18 @@
-//! One thermostat as physics and firmware: a room, a radiator valve, a battery, a radio.
+//! The physics and firmware of one thermostat: a room, a radiator valve, a battery, a radio.
 //!
-//! Pure: time comes in as seconds, chance as a generator, the outside as set points; it knows no broker. What it says
-//! of itself is rounded as a real sensor rounds, so that a room that rests is a document that rests.
+//! Pure: the caller supplies the time in seconds, the random numbers and the set points; it knows no broker. Its report is
+//! rounded like that of a real sensor, so that a steady room is an unchanged document.
 
 use rand::{Rng, RngExt};
 use serde_json::{Map, Value, json};
 
-/// Fields of `desired` that a thermostat acts on and reports back. Any other field is somebody else's affair.
+/// Fields of `desired` that a thermostat applies and reports. It ignores any other field.
 pub(crate) const OWNED: [&str; 3] = ["target", "mode", "firmware"];
 
-/// Set points a thermostat takes, degrees Celsius.
+/// Valid set points, in degrees Celsius.
 pub(crate) const TARGETS: std::ops::RangeInclusive<f64> = 5.0..=35.0;
 
-/// Modes a thermostat knows.
+/// Valid modes.
 pub(crate) const MODES: [&str; 3] = ["heat", "eco", "off"];
 
 /// The state of one device. Temperatures in degrees Celsius, times in seconds.
@@ -38,38 +38,38 @@ pub(crate) struct Thermostat {
 }
 
 impl Thermostat {
-    /// A device that has just been switched on in some room.
-    pub(crate) fn new(number: u32, dice: &mut impl Rng) -> Self {
+    /// Returns a device that was just switched on, in a random room.
+    pub(crate) fn new(number: u32, rng: &mut impl Rng) -> Self {
         Self {
-            serial: format!("UT2-{number:06}-{:04x}", dice.random::<u16>()),
+            serial: format!("UT2-{number:06}-{:04x}", rng.random::<u16>()),
             firmware: "1.4.2".into(),
             installing: None,
             mode: "heat",
             target: 20.0,
-            room: dice.random_range(14.0..19.0),
-            outside: dice.random_range(-5.0..12.0),
-            humidity: dice.random_range(35.0..60.0),
+            room: rng.random_range(14.0..19.0),
+            outside: rng.random_range(-5.0..12.0),
+            humidity: rng.random_range(35.0..60.0),
             valve: 0.0,
-            battery: dice.random_range(60.0..100.0),
-            rssi: dice.random_range(-80.0..-45.0),
-            channel: dice.random_range(1..=13),
+            battery: rng.random_range(60.0..100.0),
+            rssi: rng.random_range(-80.0..-45.0),
+            channel: rng.random_range(1..=13),
             uptime: 0.0,
         }
     }
 
-    /// Lets `seconds` pass.
-    pub(crate) fn step(&mut self, seconds: f64, dice: &mut impl Rng) {
+    /// Simulates `seconds`.
+    pub(crate) fn step(&mut self, seconds: f64, rng: &mut impl Rng) {
         self.uptime += seconds;
         self.install(seconds);
         let moved = self.regulate();
         self.warm(seconds);
-        self.humidity = (self.humidity + dice.random_range(-0.4..0.4)).clamp(20.0, 80.0);
-        self.rssi = (self.rssi + dice.random_range(-1.5..1.5)).clamp(-92.0, -38.0);
+        self.humidity = (self.humidity + rng.random_range(-0.4..0.4)).clamp(20.0, 80.0);
+        self.rssi = (self.rssi + rng.random_range(-1.5..1.5)).clamp(-92.0, -38.0);
         // A valve motor empties a battery in about a year of use, a sleeping radio in about five.
         self.battery = (self.battery - moved * 2e-4 - seconds * 6e-7).max(0.0);
     }
 
-    /// Takes over what is wanted and possible; a set point or mode it does not know is left unanswered.
+    /// Applies the valid fields of `desired`; an invalid set point or mode is ignored.
     pub(crate) fn apply(&mut self, desired: &Map<String, Value>) {
         if let Some(target) = desired.get("target").and_then(Value::as_f64).filter(|t| TARGETS.contains(t)) {
             self.target = target;
@@ -85,12 +85,12 @@ impl Thermostat {
         }
     }
 
-    /// Ends a running installation at once, for a fleet that is asked to come to rest.
+    /// Ends a running installation at once, for the end of a run.
     pub(crate) fn finish_installing(&mut self) {
         self.install(f64::INFINITY);
     }
 
-    /// The whole of `reported`: some 500 bytes.
+    /// Returns all of `reported`: about 500 bytes.
     pub(crate) fn report(&self) -> Map<String, Value> {
         let report = json!({
             "model": "umbra-thermostat-2",
@@ -126,17 +126,17 @@ impl Thermostat {
         }
     }
 
-    /// Sets the valve for what is wanted; says how many percent it moved.
+    /// Sets the valve for the set point; returns how many percent it moved.
     fn regulate(&mut self) -> f64 {
-        let wanted = match self.mode {
+        let set_point = match self.mode {
             "heat" => self.target,
             "eco" => self.target - 3.0,
             // Off still keeps the pipes from freezing.
             _ => *TARGETS.start(),
         };
-        let opening = ((wanted - self.room) * 40.0 + 20.0).clamp(0.0, 100.0);
+        let opening = ((set_point - self.room) * 40.0 + 20.0).clamp(0.0, 100.0);
         let moved = (opening - self.valve).abs();
-        // A motor that followed every twitch would be worn in a winter.
+        // Small moves would only wear the motor.
         if moved < 3.0 {
             return 0.0;
         }
@@ -144,18 +144,18 @@ impl Thermostat {
         moved
     }
 
-    /// The room loses heat to the outside and gains it from the radiator. Solved for the whole step (Newton's law of
-    /// cooling has an exponential for an answer), so that a long step is as stable as many short ones.
+    /// Computes the room temperature: heat lost to the outside and gained from the radiator. Solved for the whole step
+    /// (Newton's law of cooling), so that a long step is as stable as many short ones.
     fn warm(&mut self, seconds: f64) {
         let rest = self.outside + Self::RADIATOR_LIFT * self.valve / 100.0;
         self.room = rest + (self.room - rest) * (-seconds / Self::ROOM_SECONDS).exp();
     }
 
-    /// How far a fully open valve lifts a room above the outside, in the end.
+    /// The final difference between room and outside with a fully open valve.
     const RADIATOR_LIFT: f64 = 40.0;
-    /// Time in which a room goes 63 % of the way to where it is heading.
+    /// The time constant of the room: 63 % of a change.
     const ROOM_SECONDS: f64 = 3.0 * 3600.0;
-    /// Time an update of the firmware takes.
+    /// The duration of a firmware installation.
     const INSTALL_SECONDS: f64 = 90.0;
 }
 
@@ -170,17 +170,17 @@ mod tests {
     use super::*;
 
     fn after(hours: f64, desired: Value) -> Thermostat {
-        let mut dice = SmallRng::seed_from_u64(7);
-        let mut device = Thermostat::new(1, &mut dice);
+        let mut rng = SmallRng::seed_from_u64(7);
+        let mut device = Thermostat::new(1, &mut rng);
         device.apply(desired.as_object().unwrap_or(&Map::new()));
         for _ in 0..(hours * 60.0) as u32 {
-            device.step(60.0, &mut dice);
+            device.step(60.0, &mut rng);
         }
         device
     }
 
     #[test]
-    fn a_room_comes_to_rest_near_what_is_wanted() {
+    fn the_room_settles_near_the_set_point() {
         for (label, desired, low, high) in [
             ("heat", json!({"target": 22.0, "mode": "heat"}), 21.0, 23.0),
             ("eco lowers by three", json!({"target": 22.0, "mode": "eco"}), 18.0, 20.0),
@@ -193,16 +193,16 @@ mod tests {
 
     #[test]
     fn a_long_step_is_as_stable_as_short_ones() {
-        let mut dice = SmallRng::seed_from_u64(7);
-        let mut device = Thermostat::new(1, &mut dice);
+        let mut rng = SmallRng::seed_from_u64(7);
+        let mut device = Thermostat::new(1, &mut rng);
         for _ in 0..100 {
-            device.step(24.0 * 3600.0, &mut dice);
+            device.step(24.0 * 3600.0, &mut rng);
             assert!((-10.0..60.0).contains(&device.room), "{}", device.room);
         }
     }
 
     #[test]
-    fn what_it_does_not_know_is_left_unanswered() {
+    fn invalid_fields_are_ignored() {
         for (label, desired) in [
             ("too hot", json!({"target": 99})),
             ("not a number", json!({"target": "warm"})),
@@ -215,17 +215,17 @@ mod tests {
     }
 
     #[test]
-    fn firmware_takes_its_time_and_starts_anew() {
+    fn a_firmware_installation_takes_time_and_restarts_the_device() {
         let mut device = after(1.0, json!({}));
         let desired = json!({"firmware": "1.5.0"});
         let desired = desired.as_object().cloned().unwrap_or_default();
-        let mut dice = SmallRng::seed_from_u64(7);
+        let mut rng = SmallRng::seed_from_u64(7);
         device.apply(&desired);
-        device.step(60.0, &mut dice);
+        device.step(60.0, &mut rng);
         assert_eq!(device.report().get("firmware"), Some(&json!("1.4.2")), "still installing");
         device.apply(&desired);
-        device.step(60.0, &mut dice);
-        assert_eq!(device.report().get("firmware"), Some(&json!("1.5.0")), "asking twice does not start it over");
+        device.step(60.0, &mut rng);
+        assert_eq!(device.report().get("firmware"), Some(&json!("1.5.0")), "asking twice does not restart it");
         assert_eq!(device.report().get("uptime"), Some(&json!(0.0)));
         let downgrade = json!({"firmware": "1.4.2"});
         device.apply(downgrade.as_object().unwrap_or(&Map::new()));
@@ -234,12 +234,12 @@ mod tests {
     }
 
     #[test]
-    fn the_battery_only_falls_and_a_report_is_small() {
-        let mut dice = SmallRng::seed_from_u64(7);
-        let mut device = Thermostat::new(1, &mut dice);
+    fn the_battery_only_discharges_and_a_report_is_small() {
+        let mut rng = SmallRng::seed_from_u64(7);
+        let mut device = Thermostat::new(1, &mut rng);
         let mut before = device.battery;
         for _ in 0..10_000 {
-            device.step(600.0, &mut dice);
+            device.step(600.0, &mut rng);
             assert!(device.battery <= before && device.battery >= 0.0);
             before = device.battery;
         }

@@ -1,8 +1,7 @@
-//! Those who write to the devices' shadows from the other side: apps that change what is desired, monitors that note
-//! what they think of a device in `tags`.
+//! Writers of the devices' shadows: apps that change `desired`, monitors that write `tags`.
 //!
-//! They race the devices, and each other, on purpose: each reads a shadow, thinks for a moment as people and jobs do,
-//! and then writes under the version it had read. Half of their attention goes to a few devices only.
+//! They race the devices, and each other, on purpose: each reads a shadow, waits for a moment like a person or a job, and
+//! writes under the version read. Half of their edits go to a few devices.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,70 +11,70 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout_at},
 };
-use umbra_client::{Client, DeviceId, Document, News, Scope, Topic, Watch, WriteOptions};
+use umbra_client::{Client, DeviceId, Document, Event, Scope, Topic, Watch, WriteOptions};
 
 use crate::{
     participant::{self, AnnouncementObserver, Broker},
-    report::Witness,
+    report::Recorder,
     thermostat::{MODES, TARGETS},
 };
 
-/// What a writer writes.
+/// The kind of a writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Set points, modes, firmware: `desired`.
     App,
-    /// Opinions: `tags`.
+    /// Health notes: `tags`.
     Monitor,
 }
 
-/// How a writer goes about its edits.
+/// The schedule of a writer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WriterProfile {
-    /// Between two of them.
+    /// The time between two edits.
     pub(crate) pause: Duration,
-    /// Leave changes of other fields to the service.
+    /// Has the service rebase updates over changes of other fields.
     pub(crate) rebase: bool,
 }
 
-/// A client that writes other people's shadows.
+/// A client that writes shadows of devices.
 pub(crate) struct Writer {
     kind: Kind,
     devices: Arc<[DeviceId]>,
     client: Client,
-    ear: AnnouncementObserver,
-    habits: WriterProfile,
-    dice: SmallRng,
+    announcements: AnnouncementObserver,
+    profile: WriterProfile,
+    rng: SmallRng,
 }
 
 impl Writer {
-    /// A writer called `name` that makes edits of `devices`.
+    /// Returns the writer `name` of the shadows of `devices`.
     pub(crate) fn new(
         kind: Kind,
         name: DeviceId,
         devices: Arc<[DeviceId]>,
         broker: &Broker,
-        habits: WriterProfile,
-        witness: Arc<Witness>,
+        profile: WriterProfile,
+        recorder: Arc<Recorder>,
         seed: u64,
     ) -> Self {
-        let client = participant::connect(&name, broker, &witness, true);
+        let client = participant::connect(&name, broker, &recorder, true);
         Self {
             kind,
             devices,
             client,
-            ear: AnnouncementObserver::new(name, witness),
-            habits,
-            dice: SmallRng::seed_from_u64(seed),
+            announcements: AnnouncementObserver::new(name, recorder),
+            profile,
+            rng: SmallRng::seed_from_u64(seed),
         }
     }
 
-    /// Edits until told to stop; an edit that has begun is brought to its end.
+    /// Edits until `stop` is set; edits are never cancelled.
     pub(crate) async fn run(mut self, stop: watch::Receiver<bool>) {
-        let Ok(mut news) = self.client.watch(Scope::All, &[Topic::Accepted], NEWS_HELD).await else { return };
+        let Ok(mut watch) = self.client.watch(Scope::All, &[Topic::Accepted], EVENT_CAPACITY).await else { return };
         while !*stop.borrow() {
-            let pause = self.habits.pause.mul_f64(self.dice.random_range(0.5..1.5));
-            self.listen(&mut news, pause).await;
+            let pause = self.profile.pause.mul_f64(self.rng.random_range(0.5..1.5));
+            self.observe_events(&mut watch, pause).await;
             if let Some(device) = self.pick()
                 && !*stop.borrow()
             {
@@ -85,43 +84,43 @@ impl Writer {
         self.client.close().await;
     }
 
-    /// Hears what others do, for a while.
-    async fn listen(&mut self, news: &mut Watch, time: Duration) {
+    /// Checks the announcements of other clients' updates for `time`.
+    async fn observe_events(&mut self, watch: &mut Watch, time: Duration) {
         let until = Instant::now() + time;
-        while let Ok(Some(heard)) = timeout_at(until, news.recv()).await {
-            match heard {
-                News::Accepted(shadow, accepted) => self.ear.hear(&shadow, &accepted),
-                News::Resumed => self.ear.reset(),
+        while let Ok(Some(event)) = timeout_at(until, watch.recv()).await {
+            match event {
+                Event::Accepted(shadow, accepted) => self.announcements.observe(&shadow, &accepted),
+                Event::Resumed => self.announcements.reset(),
                 _ => {}
             }
         }
     }
 
     fn pick(&mut self) -> Option<DeviceId> {
-        let favourites = self.devices.get(..FAVOURITES.min(self.devices.len())).unwrap_or_default();
-        let among = if self.dice.random() { favourites } else { &*self.devices };
-        among.choose(&mut self.dice).cloned()
+        let hot = self.devices.get(..HOT_DEVICES.min(self.devices.len())).unwrap_or_default();
+        let among = if self.rng.random() { hot } else { &*self.devices };
+        among.choose(&mut self.rng).cloned()
     }
 
     async fn edit(&mut self, device: &DeviceId) {
         let shadow = self.client.shadow(device.clone());
         let Ok(read) = shadow.get().await else { return };
-        sleep(THINKING.mul_f64(self.dice.random())).await;
-        let (kind, chance) = (self.kind, self.dice.random());
+        sleep(THINK_TIME_MAX.mul_f64(self.rng.random())).await;
+        let (kind, chance) = (self.kind, self.rng.random());
         let edit = |found: &Document| match kind {
-            Kind::App => Some(wish(found, chance)),
-            Kind::Monitor => Some(opinion(found)),
+            Kind::App => Some(next_desired(found, chance)),
+            Kind::Monitor => Some(health_tags(found)),
         };
-        let options = WriteOptions::default().from(read).rebase(self.habits.rebase);
-        // However it ended, the witness has been told.
+        let options = WriteOptions::default().based_on(read).rebase(self.profile.rebase);
+        // The observer has recorded the outcome.
         let _ = shadow.update_with(&options, edit).await;
     }
 }
 
-/// What an app wants next, from what it finds: a relative change, which a write on a stale state would get wrong.
-fn wish(found: &Document, chance: f64) -> Value {
+/// Returns an app's next change: relative to the current state, so that a write based on a stale one would be wrong.
+fn next_desired(found: &Document, chance: f64) -> Value {
     let desired = |field: &str| found.desired().and_then(|desired| desired.get(field));
-    let wish = match chance {
+    let change = match chance {
         ..0.7 => {
             let target = desired("target").and_then(Value::as_f64).unwrap_or(20.0);
             let step = if chance < 0.35 { 0.5 } else { -0.5 };
@@ -138,11 +137,11 @@ fn wish(found: &Document, chance: f64) -> Value {
             json!({"firmware": if now == "1.5.0" { "1.5.1" } else { "1.5.0" }})
         }
     };
-    json!({"desired": wish})
+    json!({"desired": change})
 }
 
-/// What a monitor notes about a device.
-fn opinion(found: &Document) -> Value {
+/// Returns a monitor's notes about a device.
+fn health_tags(found: &Document) -> Value {
     let reading = |pointer: &str| found.pointer(pointer).and_then(Value::as_f64);
     let battery =
         reading("/reported/battery/percent").map_or("unknown", |left| if left < 20.0 { "low" } else { "good" });
@@ -151,25 +150,28 @@ fn opinion(found: &Document) -> Value {
     json!({"tags": {"health": {"battery": battery, "signal": signal, "checks": checks + 1}}})
 }
 
-/// What others did while this one was busy: of each shadow, the newest.
-const NEWS_HELD: usize = 1_024;
-/// How many devices get half of the attention.
-const FAVOURITES: usize = 4;
-/// The longest thought between reading and writing.
-const THINKING: Duration = Duration::from_millis(1_200);
+/// Events that may wait while an edit is under way: of each shadow, the newest.
+const EVENT_CAPACITY: usize = 1_024;
+/// Devices that get half of the edits.
+const HOT_DEVICES: usize = 4;
+/// The longest time between reading and writing.
+const THINK_TIME_MAX: Duration = Duration::from_millis(1_200);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn wishes_are_ones_a_thermostat_can_fulfil_and_differ_from_what_is() {
+    fn changes_of_desired_are_valid_and_differ_from_the_current_state() {
         let mut found = Document::default();
-        let mut dice = SmallRng::seed_from_u64(3);
+        let mut rng = SmallRng::seed_from_u64(3);
         for _ in 0..1_000 {
-            let wish = wish(&found, dice.random());
-            let (field, value) =
-                wish.get("desired").and_then(Value::as_object).and_then(|wish| wish.iter().next()).expect("one field");
+            let change = next_desired(&found, rng.random());
+            let (field, value) = change
+                .get("desired")
+                .and_then(Value::as_object)
+                .and_then(|change| change.iter().next())
+                .expect("one field");
             assert_ne!(found.pointer(&format!("/desired/{field}")), Some(value));
             match field.as_str() {
                 "target" => assert!(value.as_f64().is_some_and(|target| TARGETS.contains(&target)), "{value}"),

@@ -4,17 +4,17 @@
 //! complete on the disk and was checked, so every file with the name of a backup is one.
 
 use std::{
-    io::BufWriter,
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
 use clap::Args;
 use serde_json::json;
+use umbra_client::Error;
 
 use super::{
     Exit,
-    connect_args::ContextArgs,
-    http_client::{HttpFailure, Server, exit_of},
+    connect_args::{CommandFailure, ContextArgs},
     output::{absolute, complain, print},
     part::Part,
     serve::Source,
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::Arguments,
     server::store_options,
-    store::{self, CopyError, Report, StoreOptions},
+    store::{self, BackupError, CopyError, Report, StoreError, StoreOptions},
 };
 
 /// Take a backup of the running server, which continues, or of a store that no server has open. It has every update
@@ -64,18 +64,18 @@ impl Backup {
         match self.take().await {
             Ok(report) => print_report(&report, Some(&self.to), "the store is damaged, and so is its backup"),
             Err(failure) => {
-                let message = match &failure {
-                    HttpFailure::Write(_) => format!("{}: {failure}", self.to.display()),
+                let text = match &failure {
+                    BackupFailure::Write(_) => format!("{}: {failure}", self.to.display()),
                     failure => failure.to_string(),
                 };
-                complain(&message, exit_of(&failure))
+                complain(&text, failure.exit())
             }
         }
     }
 
-    async fn take(&self) -> Result<Report, HttpFailure> {
-        // A backup has every shadow and the names of all principals, so only its owner may read it.
-        let part = Part::begin(&self.to).map_err(HttpFailure::Write)?;
+    async fn take(&self) -> Result<Report, BackupFailure> {
+        // It holds every shadow and the name of everybody: for its owner alone.
+        let part = Part::begin(&self.to).map_err(BackupFailure::Write)?;
         let taken = self.fill(&part).await;
         if taken.is_err() {
             part.discard(); // an incomplete file is no backup
@@ -83,20 +83,28 @@ impl Backup {
         taken
     }
 
-    async fn fill(&self, part: &Part) -> Result<Report, HttpFailure> {
+    async fn fill(&self, part: &Part) -> Result<Report, BackupFailure> {
         let mut out = BufWriter::new(part.file());
         match &self.store {
-            None => {
-                let server = self.server.resolve().and_then(|options| Server::new(&options));
-                server.map_err(HttpFailure::Client)?.post("/v1/backup", &mut out).await?;
-            }
+            None => self.download(&mut out).await?,
             Some(store) => store::back_up(&StoreOptions::new(store), &mut out)?,
         }
         let written = out.into_inner().map_err(|error| error.into_error()).and_then(|file| file.sync_all());
-        written.map_err(HttpFailure::Write)?;
+        written.map_err(BackupFailure::Write)?;
         let report = store::check_backup(&StoreOptions::new(part.path()))?;
-        part.keep(&self.to).map_err(HttpFailure::Write)?;
+        part.keep(&self.to).map_err(BackupFailure::Write)?;
         Ok(report)
+    }
+
+    async fn download(&self, out: &mut impl Write) -> Result<(), BackupFailure> {
+        let options = self.server.resolve().map_err(BackupFailure::Client)?;
+        let http = options.http_client().map_err(|error| BackupFailure::Client(error.into()))?;
+        let failed = |error: Error| BackupFailure::Client(CommandFailure::http(&error));
+        let mut backup = http.backup().await.map_err(failed)?;
+        while let Some(part) = backup.chunk().await.map_err(failed)? {
+            out.write_all(&part).map_err(BackupFailure::Write)?;
+        }
+        Ok(())
     }
 }
 
@@ -115,8 +123,8 @@ impl Restore {
                 "the backup has damaged records, and so has the restored store",
             ),
             Err(error) => {
-                let failure = HttpFailure::from(error);
-                complain(&failure, exit_of(&failure))
+                let failure = BackupFailure::from(error);
+                complain(&failure, failure.exit())
             }
         }
     }
@@ -127,14 +135,44 @@ impl Check {
         match store::check(&StoreOptions::new(&self.file)) {
             Ok(report) => print_report(&report, None, "damaged"),
             Err(error) => {
-                let failure = HttpFailure::from(error);
-                complain(&failure, exit_of(&failure))
+                let failure = BackupFailure::from(error);
+                complain(&failure, failure.exit())
             }
         }
     }
 }
 
-impl From<CopyError> for HttpFailure {
+/// A failure of `backup`, `restore` or `check`.
+#[derive(Debug, thiserror::Error)]
+enum BackupFailure {
+    /// The connection options, or the request to the server.
+    #[error(transparent)]
+    Client(CommandFailure),
+    /// The file that is written.
+    #[error("cannot write: {0}")]
+    Write(io::Error),
+    /// The store or backup.
+    #[error(transparent)]
+    Store(CopyError),
+}
+
+impl BackupFailure {
+    /// Returns the exit code.
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Client(failure) => failure.exit,
+            Self::Write(_)
+            | Self::Store(
+                CopyError::Store(StoreError::Io { .. })
+                | CopyError::Backup { error: BackupError::Io(_), .. }
+                | CopyError::Exists(_),
+            ) => Exit::Failed,
+            Self::Store(_) => Exit::Store,
+        }
+    }
+}
+
+impl From<CopyError> for BackupFailure {
     fn from(error: CopyError) -> Self {
         match error {
             CopyError::Write(error) => Self::Write(error),

@@ -84,8 +84,8 @@ impl BrokerArgs {
         let options = options.options(&id)?.reply_deadline(self.timeout).connect_once();
         let connected = Client::connect(options).await;
         let client = connected.map_err(|error| match error {
-            Error::Offline(reason) => CommandFailure::failed(format!("{broker}: {reason}")),
-            error => CommandFailure::failed(format!("{broker}: {error}")),
+            Error::Offline(reason) => CommandFailure::failed(format!("{broker}: {reason:#}")),
+            error => CommandFailure::failed(format!("{broker}: {error:#}")),
         })?;
         Ok(Connection { client, broker, timeout: self.timeout })
     }
@@ -94,14 +94,14 @@ impl BrokerArgs {
 impl Connection {
     /// Returns the failure for an error of the client.
     pub(super) fn failure(&self, error: Error) -> CommandFailure {
-        match (error, self.client.offline_reason()) {
-            (Error::Refused(reason), _) => CommandFailure::failed(format!("the broker refused the request: {reason}")),
-            (Error::Topic(topic), _) => CommandFailure::usage(Error::Topic(topic).to_string()),
-            (_, Some(reason)) => CommandFailure::failed(format!("{}: connection lost: {reason}", self.broker)),
+        match (error, self.client.connection_error()) {
+            (error @ Error::Refused(_), _) => CommandFailure::failed(error.to_string()),
+            (error @ Error::Topic(_), _) => CommandFailure::usage(error.to_string()),
+            (_, Some(reason)) => CommandFailure::failed(format!("{}: connection lost: {reason:#}", self.broker)),
             (Error::Unanswered, None) => {
                 CommandFailure::failed(format!("{}: no reply within {:?}", self.broker, self.timeout))
             }
-            (error, None) => CommandFailure::failed(format!("{}: {error}", self.broker)),
+            (error, None) => CommandFailure::failed(format!("{}: {error:#}", self.broker)),
         }
     }
 
@@ -124,7 +124,15 @@ impl CommandFailure {
 impl From<ConnectOptionsError> for CommandFailure {
     fn from(error: ConnectOptionsError) -> Self {
         let exit = if matches!(error, ConnectOptionsError::File { .. }) { Exit::Failed } else { Exit::Usage };
-        Self { message: error.to_string(), exit }
+        Self { message: format!("{:#}", anyhow::Error::from(error)), exit }
+    }
+}
+
+impl CommandFailure {
+    /// Returns the failure of a request over HTTP.
+    pub(super) fn http(error: &Error) -> Self {
+        let exit = if error.rejection().is_some() { Exit::Rejected } else { Exit::Failed };
+        Self { message: format!("{error:#}"), exit }
     }
 }
 

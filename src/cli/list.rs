@@ -1,17 +1,15 @@
 //! `umbrad list` and `umbrad history`. They use HTTP, since MQTT has no such request.
 
 use clap::Args;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
+use umbra_client::{DeviceId, DeviceQuery, HistoryQuery, HttpClient, InvalidName, Pages, Version};
 
 use super::{
     Exit,
-    connect_args::ContextArgs,
-    http_client::{self, Server},
+    connect_args::{CommandFailure, ContextArgs},
     output::{complain, printable, say},
-    shadow_args::{ShadowArgs, device},
+    shadow_args::ShadowArgs,
 };
-use crate::shadow::name::DeviceId;
 
 /// List the devices that have shadows, or the shadows of one device, over HTTP.
 #[derive(Debug, Args)]
@@ -56,116 +54,66 @@ pub(super) struct History {
     server: ContextArgs,
 }
 
-/// Entries per request; the server returns no more.
-const PAGE: usize = 100;
-
 impl List {
     pub(super) async fn run(self) -> Exit {
-        let (path, member, line) = match &self.device {
-            None => ("/v1/devices".to_owned(), "devices", device_line as fn(&Value) -> String),
-            Some(device) => {
-                (format!("/v1/devices/{}/shadows", device.as_str()), "shadows", shadow_line as fn(&Value) -> String)
-            }
+        let http = match http_client(&self.server) {
+            Ok(http) => http,
+            Err(failure) => return complain(&failure, failure.exit),
         };
-        let mut query = String::new();
-        let mut add = |name: &str, value: Option<String>| {
-            if let Some(value) = value {
-                query.push_str(&format!("&{name}={}", utf8_percent_encode(&value, NON_ALPHANUMERIC)));
-            }
-        };
-        add("prefix", self.prefix.clone());
-        add("connected", self.connected.map(|connected| connected.to_string()));
-        add("drift", self.drift.map(|drift| drift.to_string()));
-        let listing = Listing { server: &self.server, member, line, json: self.json };
         let limit = self.limit.unwrap_or(usize::MAX);
-        listing
-            .run(
-                limit,
-                |next, count| match next {
-                    None => format!("{path}?limit={count}{query}"),
-                    Some(next) => {
-                        format!("{path}?limit={count}{query}&cursor={}", utf8_percent_encode(next, NON_ALPHANUMERIC))
-                    }
-                },
-                |page| page.get("next")?.as_str().map(str::to_owned),
-            )
-            .await
+        match &self.device {
+            None => {
+                let mut query = DeviceQuery::new();
+                (query.prefix, query.connected, query.drift) = (self.prefix, self.connected, self.drift);
+                print_entries(http.devices(&query).raw(), limit, self.json, device_line).await
+            }
+            Some(device) => print_entries(http.shadows(device).raw(), limit, self.json, shadow_line).await,
+        }
     }
 }
 
 impl History {
     pub(super) async fn run(self) -> Exit {
-        let device = self.shadow.device.as_str();
-        let path = match &self.shadow.name {
-            None => format!("/v1/devices/{device}/shadow/history"),
-            Some(name) => {
-                let name = utf8_percent_encode(name.as_str(), NON_ALPHANUMERIC);
-                format!("/v1/devices/{device}/shadows/{name}/history")
-            }
-        };
-        let before = self.before.map(|before| before.to_string());
-        let listing = Listing { server: &self.server, member: "entries", line: change_line, json: self.json };
-        listing
-            .run(
-                self.limit,
-                |next, count| match next.or(before.as_deref()) {
-                    None => format!("{path}?limit={count}"),
-                    Some(before) => format!("{path}?limit={count}&before={before}"),
-                },
-                oldest_version,
-            )
-            .await
-    }
-}
-
-/// A list that is read page by page.
-struct Listing<'a> {
-    server: &'a ContextArgs,
-    /// The member of a page with its entries.
-    member: &'static str,
-    line: fn(&Value) -> String,
-    json: bool,
-}
-
-impl Listing<'_> {
-    /// Prints up to `limit` entries. `path` returns the path of a page, given the result of `next` for the previous
-    /// page.
-    async fn run(
-        &self,
-        limit: usize,
-        path: impl Fn(Option<&str>, usize) -> String,
-        next: impl Fn(&Value) -> Option<String>,
-    ) -> Exit {
-        let server = match self.server.resolve().and_then(|options| Server::new(&options)) {
-            Ok(server) => server,
+        let http = match http_client(&self.server) {
+            Ok(http) => http,
             Err(failure) => return complain(&failure, failure.exit),
         };
-        let (mut left, mut cursor) = (limit, None::<String>);
-        while left > 0 {
-            let page: Value = match server.get(&path(cursor.as_deref(), left.min(PAGE))).await {
-                Ok(page) => page,
-                Err(failure) => return complain(&failure, http_client::exit_of(&failure)),
-            };
-            for entry in page.get(self.member).and_then(Value::as_array).into_iter().flatten().take(left) {
-                let line = if self.json { entry.to_string() } else { printable(&(self.line)(entry)) };
-                match say(&line, Exit::Done) {
-                    Exit::Done => left -= 1,
-                    exit => return exit,
-                }
-            }
-            cursor = next(&page);
-            if cursor.is_none() {
-                break;
-            }
+        let mut query = HistoryQuery::new();
+        query.before = self.before.map(Version);
+        match self.shadow.id() {
+            Ok(shadow) => print_entries(http.history(&shadow, &query).raw(), self.limit, self.json, change_line).await,
+            Err(error) => complain(&error, Exit::Usage),
         }
-        Exit::Done
     }
 }
 
-/// Returns the version before which the next page begins: the oldest one of this page, if that has a successor.
-fn oldest_version(page: &Value) -> Option<String> {
-    (page.get("end")? == "more").then_some(())?;
-    Some(page.get("entries")?.as_array()?.last()?.get("version")?.as_u64()?.to_string())
+fn http_client(server: &ContextArgs) -> Result<HttpClient, CommandFailure> {
+    Ok(server.resolve()?.http_client()?)
+}
+
+/// Prints up to `limit` entries, each on one line.
+async fn print_entries(entries: Pages<Value>, limit: usize, json: bool, line: fn(&Value) -> String) -> Exit {
+    let mut entries = entries.page_size(limit);
+    for _ in 0..limit {
+        let entry = match entries.try_next().await {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break,
+            Err(error) => {
+                let failure = CommandFailure::http(&error);
+                return complain(&failure, failure.exit);
+            }
+        };
+        let line = if json { entry.to_string() } else { printable(&line(&entry)) };
+        match say(&line, Exit::Done) {
+            Exit::Done => {}
+            exit => return exit,
+        }
+    }
+    Exit::Done
+}
+
+fn device(text: &str) -> Result<DeviceId, InvalidName> {
+    DeviceId::new(text)
 }
 
 fn device_line(device: &Value) -> String {
@@ -235,13 +183,5 @@ mod tests {
         ] {
             assert_eq!(line(&entry), expected);
         }
-    }
-
-    #[test]
-    fn pages_a_history_until_the_service_ends_it() {
-        let page = |end| json!({"entries": [{"version": 9}, {"version": 8}], "end": end});
-        assert_eq!(oldest_version(&page("more")), Some("8".to_owned()));
-        assert_eq!(oldest_version(&page("first")), None);
-        assert_eq!(oldest_version(&page("gone")), None);
     }
 }

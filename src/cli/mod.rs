@@ -5,11 +5,10 @@
 //! explain`, `check-config`, `context list`, `watch`, `sub`, `list` and `history` without `--json`, the texts of
 //! `manual`, and the `listening` lines of `serve`. A subcommand returns an [`Exit`] after it has reported any failure.
 //!
-//! `connect_args` has the arguments that name a broker, and the connection of one command; `contexts` stores such
-//! arguments under names. `request` sends a request and waits for its reply. `shadow_args` has the arguments that name
-//! a shadow. `http_client` sends requests over HTTP, `part` writes a file in full before it gets its name, `terminal`
-//! asks for passwords, and `user_list` parses many of them. The client commands depend on the wire contract and the
-//! rules for names, and on nothing else of the server.
+//! `connect_args` are the arguments that name a broker, and one command's connection; `contexts` keeps such arguments
+//! under names. `request` sends a request and waits for its reply, `shadow_args` are the arguments that name a shadow,
+//! `part` is a file in the making, `terminal` asks for passwords, `user_list` reads many. The client commands know the
+//! library `umbra-client` and the spelling of names, and nothing else of the server.
 
 mod auth;
 mod backup;
@@ -18,7 +17,6 @@ mod context;
 mod contexts;
 mod delete;
 mod get;
-mod http_client;
 mod list;
 mod manual;
 mod output;

@@ -1,6 +1,7 @@
 //! Arguments that name a shadow, and the topics of that shadow.
 
 use clap::Args;
+use umbra_client::{InvalidName, ShadowId};
 
 use crate::shadow::name::{DeviceId, NameError, ShadowName};
 
@@ -16,7 +17,16 @@ pub(super) struct ShadowArgs {
 }
 
 impl ShadowArgs {
-    /// Returns the topic for `verb`, such as `shadow/therm-1/update`.
+    /// Returns the key of the shadow.
+    pub(super) fn id(&self) -> Result<ShadowId, InvalidName> {
+        let device = umbra_client::DeviceId::new(self.device.as_str())?;
+        match &self.name {
+            None => Ok(device.into()),
+            Some(name) => ShadowId::named(device, name.as_str()),
+        }
+    }
+
+    /// Returns the topic of `verb`, such as `shadow/therm-1/update`.
     pub(super) fn topic(&self, verb: &str) -> String {
         match &self.name {
             None => format!("shadow/{}/{verb}", self.device.as_str()),
@@ -25,7 +35,7 @@ impl ShadowArgs {
     }
 }
 
-pub(super) fn device(text: &str) -> Result<DeviceId, NameError> {
+fn device(text: &str) -> Result<DeviceId, NameError> {
     DeviceId::new(text)
 }
 

@@ -70,7 +70,8 @@ impl Publish {
             _ => read_input()?,
         };
         let connection = self.broker.connect().await?;
-        let message = Message { topic: self.topic, payload, qos: self.qos, retain: self.retain };
+        let message = Message::new(self.topic, payload).qos(self.qos);
+        let message = if self.retain { message.retain() } else { message };
         connection.client.publish(message).await.map_err(|error| refusal(&connection, error))?;
         connection.client.close().await;
         Ok(())
@@ -142,7 +143,7 @@ fn refusal(connection: &Connection, error: Error) -> CommandFailure {
 }
 
 fn as_json(message: &Message) -> Value {
-    let Message { topic, qos, retain, payload } = message;
+    let Message { topic, qos, retain, payload, .. } = message;
     let qos = *qos as u8;
     match str::from_utf8(payload) {
         Ok(text) => json!({ "topic": topic, "qos": qos, "retain": retain, "payload": text }),

@@ -4,19 +4,18 @@ use std::io::{self, ErrorKind, Write};
 
 use clap::Args;
 use serde_json::{Value, json};
-use umbra_client::{Message, Qos};
+use umbra_client::{Message, Qos, Rejection};
 
 use super::{
     Exit,
     connect_args::{BrokerArgs, CommandFailure},
     output::{complain, printable},
-    request::Rejection,
 };
 use crate::shadow::name::{DeviceId, ShadowName};
 
 /// Events that may wait to be printed.
 const CAPACITY: usize = 1_024;
-/// The topics of changes, deltas and rejections below the prefix of a shadow.
+/// The watched events, by the end of their topics.
 const EVENTS: [&str; 4] = ["update/documents", "update/delta", "update/rejected", "delete/accepted"];
 
 /// Print each change, delta and rejection of a shadow as it arrives, one per line, until interrupted.
@@ -106,8 +105,8 @@ fn describe(topic: &str, body: &Value) -> String {
         }
         "update/delta" => format!("{shadow} version {} delta {}", part("version"), part("state")),
         "delete/accepted" => format!("{shadow} version {} deleted", part("version")),
-        _ => match Rejection::of(body) {
-            Some(rejection) => format!("{shadow} {rejection}"),
+        _ => match Rejection::from_reply(body) {
+            Some(rejection) => format!("{shadow} rejected: {rejection}"),
             None => format!("{shadow} rejected {body}"),
         },
     }

@@ -1,92 +1,89 @@
-//! A thermostat: obeys what is desired, reports what it is.
+//! A thermostat: obeys its desired state and reports its own.
 //!
 //!     cargo run --example thermostat -p umbra-client -- --device thermostat-1 --broker 127.0.0.1:1883
 //!
-//! The order that loses nothing: subscribe to deltas, then read, then act on both. After a lost connection the same.
+//! The lean delta is all that a device needs: the difference arrives on subscribing and whenever it changes, also after a
+//! reconnect. `reported` is written by the device alone, so its reports require no version.
 
 use std::time::Duration;
 
 use clap::Parser;
-use serde_json::{Map, Value, json};
-use umbra_client::{Client, DeviceId, Document, Error, News, Options, Shadow, Topic, WriteOptions};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use umbra_client::{Client, Delta, DeviceId, Event, Options, Topic, Version};
 
 #[derive(Parser)]
-struct Args {
+pub(crate) struct Args {
     #[arg(long, default_value = "127.0.0.1:1883")]
-    broker: String,
+    pub(crate) broker: String,
     #[arg(long, default_value = "thermostat-1")]
-    device: String,
+    pub(crate) device: String,
+    /// Seconds between two readings.
+    #[arg(long, default_value_t = 2.0)]
+    pub(crate) interval: f64,
 }
 
+/// The state of the thermostat, as it reports it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Thermostat {
     target: f64,
-    room: f64,
+    temperature: f64,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+    run(Args::parse()).await
+}
+
+/// Runs the thermostat until it is interrupted.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let client = Client::connect(Options::new(&args.broker, &args.device)?).await?;
     let shadow = client.shadow(DeviceId::new(&args.device)?);
-    let mut news = shadow.watch(&[Topic::Delta], 16).await?;
-    let mut thermostat = Thermostat { target: 20.0, room: 17.0 };
-
-    let mut known = shadow.get().await?;
-    thermostat.obey(known.desired());
-    let mut readings = tokio::time::interval(Duration::from_secs(2));
+    let mut watch = shadow.watch(&[Topic::LeanDelta], 16).await?;
+    let mut thermostat = Thermostat { target: 20.0, temperature: 17.0 };
+    let (mut obeyed, mut reported) = (Version::default(), None);
+    let mut readings = tokio::time::interval(Duration::try_from_secs_f64(args.interval)?);
     println!("{} is on; end it with Ctrl-C", args.device);
     loop {
         tokio::select! {
-            heard = news.recv() => match heard {
-                Some(News::Delta(_, delta)) => thermostat.obey(Some(&delta.state)),
-                Some(News::Resumed) => {
-                    known = shadow.get().await?;
-                    thermostat.obey(known.desired());
+            event = watch.recv() => match event {
+                // An older delta may arrive after a newer one when both were sent.
+                Some(Event::LeanDelta(_, Some(delta))) if delta.version >= obeyed => {
+                    obeyed = delta.version;
+                    thermostat.obey(&delta);
                 }
                 Some(_) => {}
                 None => return Ok(()),
             },
-            _ = readings.tick() => thermostat.room += (thermostat.target - thermostat.room) * 0.2,
+            _ = readings.tick() => thermostat.heat(),
             _ = tokio::signal::ctrl_c() => break,
         }
-        known = report(&shadow, known, &thermostat).await?;
+        if reported.as_ref() != Some(&thermostat) {
+            // A report that fails for now is made again with the next reading.
+            match shadow.report(&thermostat).await {
+                Ok(accepted) => {
+                    println!("reported {thermostat:?}, version {}", accepted.version);
+                    reported = Some(thermostat.clone());
+                }
+                Err(error) => eprintln!("{error:#}"),
+            }
+        }
     }
     client.close().await;
     Ok(())
 }
 
 impl Thermostat {
-    fn obey(&mut self, wanted: Option<&Map<String, Value>>) {
-        let target = wanted.and_then(|wanted| wanted.get("target")).and_then(Value::as_f64);
-        if let Some(target) = target.filter(|target| (5.0..=30.0).contains(target) && *target != self.target) {
+    fn obey(&mut self, delta: &Delta) {
+        let target = delta.state.get("target").and_then(Value::as_f64);
+        if let Some(target) = target.filter(|target| (5.0..=30.0).contains(target)) {
             println!("set to {target}");
             self.target = target;
         }
     }
-}
 
-/// Sends what changed since `known`; what is known then.
-///
-/// `reported` is this device's alone, so after a conflict the same goes out again under the version that was told.
-async fn report(shadow: &Shadow, known: Document, thermostat: &Thermostat) -> Result<Document, Error> {
-    let now = json!({"target": thermostat.target, "temperature": (thermostat.room * 10.0).round() / 10.0});
-    let options = WriteOptions::default().from(known.clone()).without_precondition();
-    let outcome = shadow
-        .update_with(&options, |known| {
-            let last = known.reported().cloned().map_or(json!({}), Value::Object);
-            umbra_client::patch::between(&last, &now).map(|patch| json!({"reported": patch}))
-        })
-        .await;
-    match outcome {
-        Ok(None) => Ok(known),
-        Ok(Some(accepted)) => {
-            println!("reported {now}, version {}", accepted.version);
-            let mut known = Document { version: accepted.version, ..known };
-            known.state.insert("reported".into(), now);
-            Ok(known)
-        }
-        // The next reading tries again; what was reported by then, only the shadow knows.
-        Err(Error::GaveUp { .. }) => shadow.get().await,
-        Err(error) => Err(error),
+    fn heat(&mut self) {
+        let temperature = self.temperature + (self.target - self.temperature) * 0.2;
+        self.temperature = (temperature * 10.0).round() / 10.0;
     }
 }

@@ -1,7 +1,7 @@
 //! The address of a broker as a URL, or as `HOST:PORT`.
 //!
-//! `http` and `https` URLs name the same listener as `ws` and `wss`: the service takes MQTT over WebSocket where it
-//! takes HTTP. Credentials are refused in a URL, since URLs end up in process lists, shell histories and logs.
+//! `http` and `https` URLs name the same listener as `ws` and `wss`: the service accepts MQTT over WebSocket on its HTTP
+//! listeners. Credentials in a URL are refused, since URLs end up in process lists, shell histories and logs.
 
 use std::{fmt, str::FromStr};
 
@@ -9,6 +9,17 @@ use http::Uri;
 use serde::{Deserialize, Serialize};
 
 /// The address of a broker, such as `mqtts://broker.example:8883` or `wss://broker.example/mqtt`.
+///
+/// ```
+/// use umbra_client::{Address, Transport};
+///
+/// let address: Address = "wss://broker.example".parse()?;
+/// assert_eq!(address.to_string(), "wss://broker.example:443/mqtt");
+/// assert_eq!((address.transport(), address.host(), address.port()), (Transport::SecureWebSocket, "broker.example", 443));
+/// assert!(address.is_encrypted());
+/// assert_eq!(address.http_url().as_deref(), Some("https://broker.example:443"));
+/// # Ok::<(), umbra_client::InvalidAddress>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Address {
@@ -34,10 +45,10 @@ pub enum Transport {
     SecureWebSocket,
 }
 
-/// A text that is no address of a broker.
+/// A malformed address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{address}' is no address of a broker: {reason}; expected mqtt://HOST[:PORT], mqtts://, ws://, wss:// or HOST:PORT"
+    "'{address}' is not a broker address: {reason}; expected mqtt://HOST[:PORT], mqtts://, ws://, wss:// or HOST:PORT"
 )]
 pub struct InvalidAddress {
     address: String,
@@ -63,14 +74,14 @@ impl Address {
         self.port
     }
 
-    /// True if the connection is encrypted.
+    /// Returns true if the connection is encrypted.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
         matches!(self.transport, Transport::Tls | Transport::SecureWebSocket)
     }
 
-    /// Returns the URL below which the HTTP interface of the same listener is, without a slash at its end; `None` for
-    /// an address that is not a WebSocket's.
+    /// Returns the base URL of the HTTP interface of the same listener, without a trailing slash; `None` if the address
+    /// is not for a WebSocket.
     #[must_use]
     pub fn http_url(&self) -> Option<String> {
         let scheme = match self.transport {
@@ -82,7 +93,7 @@ impl Address {
         Some(format!("{scheme}://{}{prefix}", self.authority()))
     }
 
-    /// Returns host and port as in a URL.
+    /// Returns host and port in the form of a URL.
     fn authority(&self) -> String {
         match self.host.contains(':') {
             true => format!("[{}]:{}", self.host, self.port),
@@ -128,10 +139,10 @@ impl FromStr for Address {
         let wrong = |reason| InvalidAddress { address: text.chars().take(ADDRESS_SHOWN_MAX).collect(), reason };
         let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
         if rest.contains('@') {
-            // The text is not shown: it may hold a password.
+            // The text is left out: it may hold a password.
             return Err(InvalidAddress {
                 address: format!("{scheme}://…@…"),
-                reason: "credentials do not belong in it",
+                reason: "credentials are not allowed in it",
             });
         }
         let transport = match scheme {
@@ -146,7 +157,7 @@ impl FromStr for Address {
             (Some(""), _) if scheme.is_empty() => return Err(wrong("no port")),
             (Some(""), _) => transport.default_port(),
             (_, Some(port)) if port > 0 => port,
-            _ => return Err(wrong("the port is no number from 1 to 65535")),
+            _ => return Err(wrong("the port must be from 1 to 65535")),
         };
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if bare.is_empty() {
@@ -156,7 +167,7 @@ impl FromStr for Address {
     }
 }
 
-/// Returns the path of a WebSocket, which is `/mqtt` unless the URL has one.
+/// Returns the path of a WebSocket: `/mqtt` unless the URL has one.
 fn path(transport: Transport, uri: &Uri) -> Result<String, &'static str> {
     let given = uri.path_and_query().map_or("/", |given| given.as_str());
     match (transport, given) {
@@ -187,9 +198,9 @@ impl TryFrom<String> for Address {
     }
 }
 
-/// Where the service takes MQTT over WebSocket.
+/// The path at which the service accepts MQTT over WebSocket.
 const WEBSOCKET_PATH: &str = "/mqtt";
-/// Characters of a wrong address that its error repeats.
+/// Characters of a malformed address that its error repeats.
 const ADDRESS_SHOWN_MAX: usize = 200;
 
 #[cfg(test)]
@@ -197,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read() {
+    fn addresses_are_parsed() {
         for (text, url, http) in [
             ("127.0.0.1:1883", "mqtt://127.0.0.1:1883", None),
             ("localhost:1", "mqtt://localhost:1", None),
@@ -215,21 +226,21 @@ mod tests {
         ] {
             let address: Address = text.parse().expect(text);
             assert_eq!((address.to_string().as_str(), address.http_url().as_deref()), (url, http), "{text}");
-            assert_eq!(url.parse(), Ok(address), "{url} is read as the same");
+            assert_eq!(url.parse(), Ok(address), "{url} is parsed as the same");
         }
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_the_reason() {
+    fn malformed_addresses_are_refused_with_the_reason() {
         for (text, reason) in [
             ("", "no valid host and port"),
             ("broker", "no port"),
             ("::1", "no valid host and port"),
             (":1883", "no host"),
-            ("host:", "the port is no number"),
-            ("host:65536", "the port is no number"),
-            ("mqtt://host:0", "the port is no number"),
-            ("host:mqtt", "the port is no number"),
+            ("host:", "the port must be from 1 to 65535"),
+            ("host:65536", "the port must be from 1 to 65535"),
+            ("mqtt://host:0", "the port must be from 1 to 65535"),
+            ("host:mqtt", "the port must be from 1 to 65535"),
             ("mqtt://", "no valid host and port"),
             ("mqtt://:1883", "no host"),
             ("ftp://broker", "unknown scheme"),
@@ -237,9 +248,9 @@ mod tests {
             ("mqtt://bro ker", "no valid host and port"),
         ] {
             let error = text.parse::<Address>().expect_err(text).to_string();
-            assert!(error.starts_with(&format!("'{text}' is no address of a broker: {reason}")), "{error}");
+            assert!(error.starts_with(&format!("'{text}' is not a broker address: {reason}")), "{error}");
         }
         let error = "mqtts://user:secret@broker".parse::<Address>().expect_err("credentials").to_string();
-        assert!(error.contains("credentials do not belong") && !error.contains("secret"), "{error}");
+        assert!(error.contains("credentials are not allowed") && !error.contains("secret"), "{error}");
     }
 }

@@ -1,10 +1,10 @@
-//! Connection options as a user gives them: an address, and files with certificates and secrets.
+//! Connection options set by a user: an address, and files with certificates and secrets.
 //!
-//! The one type behind command-line flags (with the feature `clap`) and stored contexts. Secrets are never among its
-//! fields: they come from files, or from the environment.
+//! The same type serves as command-line flags (with the feature `clap`) and as a stored context. Its fields never hold
+//! secrets: these come from files or the environment.
 
 use std::{
-    env, fs, io,
+    env, fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -12,25 +12,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     address::{Address, InvalidAddress},
+    http_client::HttpClient,
     options::Options,
     tls::{Tls, TlsError},
 };
 
-/// Which broker, and how to log in.
+/// The broker's address and the login.
+///
+/// ```no_run
+/// use umbra_client::{Client, ConnectOptions};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut options = ConnectOptions::default();
+/// options.url = Some("wss://broker.example".parse()?);
+/// options.token_file = Some("token".into());
+/// let client = Client::connect(options.options("back-end-1")?).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ConnectOptions {
     /// URL of the broker: mqtt://, mqtts://, ws:// or wss://, or HOST:PORT. Default: mqtt://127.0.0.1:1883
     #[cfg_attr(feature = "clap", arg(long, help_heading = "Connection", value_name = "URL", visible_alias = "broker"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<Address>,
-    /// http:// or https:// URL for commands that need HTTP; without it, the one that follows from a ws:// or wss://
-    /// URL, or port 8080 of a broker on this machine.
+    /// http:// or https:// URL for commands that need HTTP. Default: that of a ws:// or wss:// URL, or port 8080 of a
+    /// broker on this machine.
     #[cfg_attr(feature = "clap", arg(long, help_heading = "Connection", value_name = "URL"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_url: Option<Address>,
-    /// For TLS: PEM file with the authority of the broker's certificate. Default: the authorities that the system trusts.
+    /// For TLS: PEM file with the authority of the broker's certificate. Default: the system's authorities.
     #[cfg_attr(feature = "clap", arg(long, help_heading = "Connection", value_name = "FILE"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
@@ -55,14 +69,19 @@ pub struct ConnectOptions {
     #[cfg_attr(feature = "clap", arg(long, help_heading = "Connection", value_name = "FILE", conflicts_with = "user"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+    /// Largest MQTT packet to accept, in bytes; the broker drops larger messages. Default: 1048576
+    #[cfg_attr(feature = "clap", arg(long, help_heading = "Connection", value_name = "BYTES"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packet_bytes_max: Option<u32>,
 }
 
-/// A user name with a password, or a token.
+/// The credentials of a login.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Credentials {
     /// User name and password.
     Password(String, String),
-    /// A token, which itself says whose it is.
+    /// A token (JWT), which names the principal.
     Token(String),
 }
 
@@ -71,44 +90,56 @@ pub enum Credentials {
 #[non_exhaustive]
 pub enum ConnectOptionsError {
     /// A file cannot be read.
-    #[error("{}: {error}", path.display())]
+    #[error("cannot read {}", path.display())]
     File {
         /// Its path.
         path: PathBuf,
-        /// The reason.
-        error: io::Error,
+        /// The cause.
+        source: io::Error,
     },
-    /// A file with certificates or a key holds something else.
-    #[error("{}: {error}", path.display())]
+    /// A file does not hold the certificates or the key that it should.
+    #[error("{}", path.display())]
     Tls {
         /// Its path.
         path: PathBuf,
-        /// The reason.
-        error: TlsError,
+        /// The cause.
+        source: TlsError,
     },
-    /// A client certificate without its key, or the other way round.
+    /// A client certificate without its key, or a key without its certificate.
     #[error("a client certificate needs both --cert and --key")]
     HalfIdentity,
-    /// Certificates for a connection that is not encrypted.
+    /// Certificates for an address that is not encrypted.
     #[error("--ca, --cert and --key are for TLS, but {0} is not encrypted; use mqtts:// or wss://")]
     NotEncrypted(Address),
     /// A user without a password.
     #[error("user '{0}' needs a password: --password-file FILE, or UMBRA_PASSWORD in the environment")]
     NoPassword(String),
-    /// No URL for HTTP.
+    /// The HTTP URL is not known.
     #[error("this command needs HTTP, and {0} is MQTT on another machine; name the HTTP listener with --http-url URL")]
     NoHttp(Address),
-    /// A URL for HTTP that is not one.
-    #[error("'{0}' is not for HTTP; --http-url begins with http:// or https://")]
+    /// The HTTP URL has another scheme.
+    #[error("'{0}' is not an HTTP URL; --http-url must begin with http:// or https://")]
     NotHttp(Address),
-    /// The default address cannot be read, which does not happen.
+    /// The default address is malformed, which does not happen.
     #[error(transparent)]
     Address(#[from] InvalidAddress),
 }
 
 impl ConnectOptions {
-    /// Returns these options, and for each group (address, authority, client certificate, login) that has none, that
-    /// of `other`.
+    /// Returns these options, with each group (address, authority, client certificate, login) that is not set taken from
+    /// `other`.
+    ///
+    /// ```
+    /// use umbra_client::ConnectOptions;
+    ///
+    /// let (mut flags, mut stored) = (ConnectOptions::default(), ConnectOptions::default());
+    /// flags.url = Some("mqtt://broker".parse()?);
+    /// stored.url = Some("mqtt://other".parse()?);
+    /// stored.ca = Some("ca.pem".into());
+    /// let both = flags.clone().or(stored);
+    /// assert_eq!((both.url, both.ca), (flags.url, Some("ca.pem".into())));
+    /// # Ok::<(), umbra_client::InvalidAddress>(())
+    /// ```
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         let address = if self.url.is_none() && self.http_url.is_none() { &other } else { &self };
@@ -118,14 +149,23 @@ impl ConnectOptions {
         let login = if self.user.is_none() && self.token_file.is_none() { &other } else { &self };
         let (user, token_file) = (login.user.clone(), login.token_file.clone());
         let password_file = login.password_file.clone();
-        Self { url, http_url, ca: self.ca.or(other.ca), cert, key, user, password_file, token_file }
+        let packet_bytes_max = self.packet_bytes_max.or(other.packet_bytes_max);
+        Self { url, http_url, ca: self.ca.or(other.ca), cert, key, user, password_file, token_file, packet_bytes_max }
     }
 
-    /// Makes the paths absolute, so that they stay the same in another working directory.
+    /// Makes the paths absolute, so that they stay valid in another working directory.
     ///
     /// # Errors
     ///
     /// The working directory is not known.
+    ///
+    /// ```
+    /// let mut options = umbra_client::ConnectOptions::default();
+    /// options.ca = Some("ca.pem".into());
+    /// options.make_paths_absolute()?;
+    /// assert!(options.ca.unwrap().is_absolute());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn make_paths_absolute(&mut self) -> io::Result<()> {
         let files = [&mut self.ca, &mut self.cert, &mut self.key, &mut self.password_file, &mut self.token_file];
         for file in files.into_iter().flatten() {
@@ -135,16 +175,26 @@ impl ConnectOptions {
     }
 
     /// Returns the broker's address.
+    ///
+    /// ```
+    /// let options = umbra_client::ConnectOptions::default();
+    /// assert_eq!(options.address().to_string(), "mqtt://127.0.0.1:1883");
+    /// ```
     #[must_use]
     pub fn address(&self) -> Address {
         self.url.clone().unwrap_or_else(|| DEFAULT_URL.parse().expect("the default is an address"))
     }
 
-    /// Returns the URL of the HTTP interface, without a slash at its end.
+    /// Returns the URL of the HTTP interface, without a trailing slash.
     ///
     /// # Errors
     ///
-    /// There is none, or `http_url` is another kind of URL.
+    /// It is not known, or `http_url` has another scheme.
+    ///
+    /// ```
+    /// let options = umbra_client::ConnectOptions::default();
+    /// assert_eq!(options.http_address().unwrap(), "http://127.0.0.1:8080");
+    /// ```
     pub fn http_address(&self) -> Result<String, ConnectOptionsError> {
         if let Some(url) = &self.http_url {
             return url.http_url().ok_or_else(|| ConnectOptionsError::NotHttp(url.clone()));
@@ -159,11 +209,11 @@ impl ConnectOptions {
         }
     }
 
-    /// Returns the options of a client called `client_id`. Reads the files.
+    /// Reads the files and returns the options of the client `client_id`.
     ///
     /// # Errors
     ///
-    /// A file cannot be used, or the options do not fit together.
+    /// A file cannot be used, or the options contradict each other.
     pub fn options(&self, client_id: &str) -> Result<Options, ConnectOptionsError> {
         let address = self.address();
         let given = self.ca.is_some() || self.cert.is_some() || self.key.is_some();
@@ -175,14 +225,40 @@ impl ConnectOptions {
         if encrypted {
             options = options.tls(self.tls()?);
         }
-        Ok(match self.credentials()? {
+        options.http_url = self.http_address().ok().and_then(|url| url.parse().ok());
+        options.credentials = self.credentials()?;
+        Ok(match self.packet_bytes_max {
             None => options,
-            Some(Credentials::Password(user, password)) => options.credentials(&user, &password),
-            Some(Credentials::Token(token)) => options.credentials(TOKEN_USER, &token),
+            Some(bytes) => options.packet_bytes_max(bytes),
         })
     }
 
-    /// Returns the settings of TLS. Reads the files.
+    /// Reads the files and returns a client of the HTTP interface, which needs no MQTT connection.
+    ///
+    /// # Errors
+    ///
+    /// The HTTP URL is not known, or a file cannot be used.
+    ///
+    /// ```no_run
+    /// # async fn example(options: umbra_client::ConnectOptions) -> Result<(), Box<dyn std::error::Error>> {
+    /// let http = options.http_client()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn http_client(&self) -> Result<HttpClient, ConnectOptionsError> {
+        let url = self.http_address()?;
+        let tls = url.starts_with("https:").then(|| self.tls()).transpose()?;
+        let mut http = HttpClient::at(url);
+        if let Some(tls) = tls {
+            http = http.tls(tls);
+        }
+        Ok(match self.credentials()? {
+            Some(credentials) => http.credentials(&credentials),
+            None => http,
+        })
+    }
+
+    /// Reads the files and returns the TLS settings.
     ///
     /// # Errors
     ///
@@ -201,11 +277,11 @@ impl ConnectOptions {
                 TlsError::Certificate(_) => &self.cert,
                 TlsError::Key(_) | TlsError::Pair(_) => &self.key,
             };
-            ConnectOptionsError::Tls { path: path.clone().unwrap_or_default(), error }
+            ConnectOptionsError::Tls { path: path.clone().unwrap_or_default(), source: error }
         })
     }
 
-    /// Returns the credentials, from a file or the environment; `None` if there are none.
+    /// Returns the credentials from a file or the environment; `None` if there are none.
     ///
     /// # Errors
     ///
@@ -224,21 +300,29 @@ impl ConnectOptions {
     }
 }
 
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the secrets.
+        f.write_str(match self {
+            Self::Password(..) => "Credentials::Password",
+            Self::Token(_) => "Credentials::Token",
+        })
+    }
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, ConnectOptionsError> {
-    fs::read(path).map_err(|error| ConnectOptionsError::File { path: path.to_owned(), error })
+    fs::read(path).map_err(|source| ConnectOptionsError::File { path: path.to_owned(), source })
 }
 
 fn first_line(path: &Path) -> Result<String, ConnectOptionsError> {
     let text = fs::read_to_string(path);
-    let text = text.map_err(|error| ConnectOptionsError::File { path: path.to_owned(), error })?;
+    let text = text.map_err(|source| ConnectOptionsError::File { path: path.to_owned(), source })?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
 const DEFAULT_URL: &str = "mqtt://127.0.0.1:1883";
-/// The HTTP listener of the configuration that the service ships with.
+/// The HTTP listener of the default configuration.
 const DEFAULT_HTTP_URL: &str = "http://127.0.0.1:8080";
-/// The user name beside a token. The service ignores it: the token says whose it is.
-const TOKEN_USER: &str = "token";
 
 #[cfg(test)]
 mod tests {
@@ -249,14 +333,14 @@ mod tests {
     }
 
     #[test]
-    fn the_http_url_follows_from_the_address() {
+    fn the_http_url_is_derived_from_the_address() {
         for (url, http_url, expected) in [
             ("", "", Ok("http://127.0.0.1:8080")),
             ("mqtt://localhost:1999", "", Ok("http://127.0.0.1:8080")),
             ("mqtt://broker", "", Err("name the HTTP listener with --http-url URL")),
             ("mqtts://broker", "https://broker:8443", Ok("https://broker:8443")),
             ("wss://broker/mqtt", "", Ok("https://broker:443")),
-            ("", "mqtt://broker", Err("'mqtt://broker:1883' is not for HTTP")),
+            ("", "mqtt://broker", Err("'mqtt://broker:1883' is not an HTTP URL")),
         ] {
             let options = ConnectOptions { http_url: with(http_url).url, ..with(url) };
             let found = options.http_address().map_err(|error| error.to_string());
@@ -267,7 +351,7 @@ mod tests {
         }
     }
 
-    /// A password of one broker must not go to another user, nor a certificate without its key.
+    /// A password must not be combined with another user, nor a certificate with another key.
     #[test]
     fn options_are_completed_group_by_group() {
         let stored = ConnectOptions {
@@ -286,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_do_not_fit_together_are_refused() {
+    fn contradicting_options_are_refused() {
         let ca = |url| ConnectOptions { ca: Some("ca".into()), ..with(url) };
         for (options, expected) in [
             (ca("mqtt://b"), "mqtt://b:1883 is not encrypted; use mqtts:// or wss://"),
@@ -296,7 +380,7 @@ mod tests {
             (ConnectOptions { password_file: Some("p".into()), user: Some("u".into()), ..with("") }, "p: No such file"),
             (ConnectOptions { token_file: Some("t".into()), ..with("") }, "t: No such file"),
         ] {
-            let error = options.options("any").expect_err(expected).to_string();
+            let error = format!("{:#}", anyhow::Error::from(options.options("any").expect_err(expected)));
             assert!(error.contains(expected), "{error}");
         }
     }

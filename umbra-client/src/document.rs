@@ -1,14 +1,15 @@
-//! What the service says about shadows: documents, deltas, changes, and acceptances.
+//! The messages of the service about shadows: documents, deltas, changes and accepted updates.
 //!
-//! Unknown fields are ignored: a client must not break because the service learns to say more. What it says about
-//! refusals is in [`crate::rejection`].
+//! Unknown fields are ignored, so that a later service may add some. Rejections are in [`crate::rejection`].
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-/// A shadow's version; 0 is "there is none yet".
+use crate::error::Error;
+
+/// A shadow's version; 0 means that the shadow does not exist.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub u64);
@@ -21,16 +22,17 @@ impl fmt::Display for Version {
 
 /// A shadow at one version. The default is a shadow that does not exist: empty, at version 0.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[non_exhaustive]
 pub struct Document {
-    /// `desired`, `reported`, `tags` and the `delta` between the first two, each only where it is not empty.
+    /// `desired`, `reported`, `tags` and the `delta` between the first two, each only if it is not empty.
     #[serde(default)]
     pub state: Map<String, Value>,
-    /// For each leaf of the state: when it last changed, at which version, and who did it.
+    /// For each leaf of the state: the time, version and principal of its last change.
     #[serde(default)]
     pub metadata: Value,
-    /// The version of all of it.
+    /// The version of the shadow.
     pub version: Version,
-    /// Seconds since the epoch at which the service said this.
+    /// The time at which the service sent this, in seconds since the epoch.
     #[serde(default)]
     pub timestamp: u64,
     /// The strong validator of `desired` and `reported` at this version, quotes included.
@@ -38,43 +40,66 @@ pub struct Document {
 }
 
 impl Document {
-    /// Whether there was a shadow.
+    /// Returns true if the shadow exists.
+    ///
+    /// ```
+    /// assert!(!umbra_client::Document::default().exists());
+    /// ```
     #[must_use]
     pub fn exists(&self) -> bool {
         self.version > Version(0)
     }
 
-    /// What the device should be.
+    /// Returns the state that the device should have.
+    ///
+    /// ```
+    /// # let document: umbra_client::Document = serde_json::from_value(serde_json::json!({
+    /// #     "version": 3, "state": {"desired": {"power": "on"}}})).unwrap();
+    /// assert_eq!(document.desired().unwrap()["power"], "on");
+    /// assert!(document.reported().is_none());
+    /// ```
     #[must_use]
     pub fn desired(&self) -> Option<&Map<String, Value>> {
         self.section("desired")
     }
 
-    /// What the device is.
+    /// Returns the state that the device has.
     #[must_use]
     pub fn reported(&self) -> Option<&Map<String, Value>> {
         self.section("reported")
     }
 
-    /// What the back end notes about the device.
+    /// Returns the back end's notes about the device.
     #[must_use]
     pub fn tags(&self) -> Option<&Map<String, Value>> {
         self.section("tags")
     }
 
-    /// What `desired` has and `reported` has not, or different.
+    /// Returns the values of `desired` that `reported` lacks or has different.
     #[must_use]
     pub fn delta(&self) -> Option<&Map<String, Value>> {
         self.section("delta")
     }
 
-    /// A section as an object, or `None` where it is absent.
+    /// Returns the section `name` as an object; `None` if it is absent.
+    ///
+    /// ```
+    /// # let document: umbra_client::Document = serde_json::from_value(serde_json::json!({
+    /// #     "version": 3, "state": {"desired": {"power": "on"}}})).unwrap();
+    /// assert_eq!(document.section("desired"), document.desired());
+    /// ```
     #[must_use]
     pub fn section(&self, name: &str) -> Option<&Map<String, Value>> {
         self.state.get(name)?.as_object()
     }
 
-    /// The value at a JSON Pointer into the state, such as `/desired/target`.
+    /// Returns the value at a JSON Pointer into the state.
+    ///
+    /// ```
+    /// # let document: umbra_client::Document = serde_json::from_value(serde_json::json!({
+    /// #     "version": 3, "state": {"desired": {"target": 21}}})).unwrap();
+    /// assert_eq!(document.pointer("/desired/target").and_then(|value| value.as_u64()), Some(21));
+    /// ```
     #[must_use]
     pub fn pointer(&self, pointer: &str) -> Option<&Value> {
         let (section, rest) = pointer.strip_prefix('/')?.split_once('/').map_or_else(
@@ -83,23 +108,53 @@ impl Document {
         );
         self.state.get(section)?.pointer(&rest)
     }
+
+    /// Returns the state as a `T`, which is read from an object with the sections.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unreadable`]: the state does not have the shape of `T`.
+    ///
+    /// ```
+    /// use serde::Deserialize;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Lamp {
+    ///     desired: LampState,
+    /// }
+    ///
+    /// #[derive(Deserialize)]
+    /// struct LampState {
+    ///     power: String,
+    /// }
+    ///
+    /// # let document: umbra_client::Document = serde_json::from_value(serde_json::json!({
+    /// #     "version": 3, "state": {"desired": {"power": "on"}}})).unwrap();
+    /// let lamp: Lamp = document.state_as()?;
+    /// assert_eq!(lamp.desired.power, "on");
+    /// # Ok::<(), umbra_client::Error>(())
+    /// ```
+    pub fn state_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_value(Value::Object(self.state.clone())).map_err(Error::unreadable)
+    }
 }
 
-/// An update was accepted.
+/// The reply to an accepted update.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Accepted {
-    /// The version of the shadow since.
+    /// The version of the shadow after the update.
     pub version: Version,
-    /// False for an update that changed no value, which leaves the version alone.
+    /// False if the update changed no value, which leaves the version as it is.
     #[serde(default = "yes")]
     pub changed: bool,
-    /// The stale version it was made against, where the service carried it over later changes.
+    /// The stale version that the update was based on, if the service rebased it.
     pub rebased_from: Option<Version>,
-    /// Whether this is the answer to an earlier try that got through after all.
+    /// True if this is the reply to an earlier try with the same idempotency key.
     #[serde(default)]
     pub replayed: bool,
-    /// The validator of the shadow since.
+    /// The etag of the shadow after the update.
     pub etag: Option<String>,
 }
 
@@ -107,23 +162,47 @@ fn yes() -> bool {
     true
 }
 
-/// What a device has to make up for at one version.
+/// The outcome that an update would have.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[non_exhaustive]
+pub struct DryRun {
+    /// The reply that the update would get.
+    #[serde(flatten)]
+    pub accepted: Accepted,
+    /// The document that would result.
+    pub document: Document,
+}
+
+/// The difference between the desired and the reported state at one version.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[non_exhaustive]
 pub struct Delta {
-    /// What `desired` has and `reported` has not, or different: all of it, not only what changed last.
+    /// The values of `desired` that `reported` lacks or has different: all of them, not only the last change.
     #[serde(default)]
     pub state: Map<String, Value>,
-    /// The version it is the difference at.
+    /// The version of the shadow.
     pub version: Version,
 }
 
 /// A shadow before and after a change.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
+#[non_exhaustive]
 pub struct Change {
-    /// Before; `None` if the change created the shadow.
+    /// The document before; `None` if the change created the shadow.
     pub previous: Option<Document>,
-    /// After.
+    /// The document after.
     pub current: Document,
+}
+
+/// The presence of a device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct Presence {
+    /// True while the device is connected.
+    pub connected: bool,
+    /// The time of the connection while it lasts, else of the last packet, in seconds since the epoch.
+    pub last_seen: u64,
 }
 
 #[cfg(test)]
@@ -133,9 +212,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pointers_reach_into_every_section() {
+    fn pointers_resolve_in_every_section() {
         let document: Document = serde_json::from_value(json!({
-            "state": {"desired": {"a": {"b/c": 1}, "list": [5]}}, "version": 3, "news": "of a later protocol",
+            "state": {"desired": {"a": {"b/c": 1}, "list": [5]}}, "version": 3, "added": "by a later protocol",
         }))
         .expect("a document");
         for (pointer, expected) in [
@@ -153,8 +232,8 @@ mod tests {
     }
 
     #[test]
-    fn an_acceptance_without_details_is_a_change() {
-        let accepted: Accepted = serde_json::from_value(json!({"version": 4})).expect("an acceptance");
+    fn an_accepted_update_without_details_changed_the_shadow() {
+        let accepted: Accepted = serde_json::from_value(json!({"version": 4})).expect("an accepted update");
         assert_eq!(accepted, Accepted { version: Version(4), changed: true, ..Accepted::default() });
     }
 }

@@ -1,8 +1,14 @@
-//! When two JSON values are the same to the service.
+//! Equality of JSON values as the service defines it.
 
 use serde_json::Value;
 
-/// Whether two JSON values are the same to the service, for which numbers are equal by value (`1` and `1.0`).
+/// Returns true if two JSON values are equal to the service, which compares numbers by value.
+///
+/// ```
+/// use serde_json::json;
+///
+/// assert!(umbra_client::same_value(&json!({"a": 1}), &json!({"a": 1.0})));
+/// ```
 #[must_use]
 pub fn same_value(left: &Value, right: &Value) -> bool {
     match (left, right) {
@@ -15,7 +21,7 @@ pub fn same_value(left: &Value, right: &Value) -> bool {
     }
 }
 
-/// The same, where a value may be absent.
+/// Returns true if both values are absent, or both are present and equal.
 pub(crate) fn same(left: Option<&Value>, right: Option<&Value>) -> bool {
     match (left, right) {
         (Some(left), Some(right)) => same_value(left, right),
@@ -31,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_count_by_value_and_keys_in_any_order() {
+    fn numbers_compare_by_value_and_keys_in_any_order() {
         for (left, right, expected) in [
             (json!(1), json!(1.0), true),
             (json!([1, {"a": 2}]), json!([1.0, {"a": 2.0}]), true),

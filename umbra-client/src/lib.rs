@@ -1,8 +1,8 @@
 //! A client of the shadows that an Umbra broker keeps.
 //!
-//! Several writers of one shadow do not lose each other's updates when each writes under the version it has read, and
-//! starts over when that is no longer the current one. [`Shadow::update`] does this: it is given a function from the
-//! document to what should change, and calls it again on what others have made of it meanwhile.
+//! Several writers of one shadow do not lose each other's updates if each writes under the version that it has read, and
+//! starts over if that is no longer the current one. [`Shadow::update`] does this: it calls a closure with the document,
+//! writes the changes that the closure returns, and after a conflict calls it again with the new document.
 //!
 //! ```no_run
 //! use serde_json::json;
@@ -18,25 +18,30 @@
 //!     })
 //!     .await?;
 //! match accepted {
-//!     Some(accepted) => println!("brighter, as version {}", accepted.version),
-//!     None => println!("as bright as it gets"),
+//!     Some(accepted) => println!("brighter, at version {}", accepted.version),
+//!     None => println!("at its brightest"),
 //! }
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! - [`Client`]: the connection, made again whenever it breaks. [`Options`] say where to, an [`Observer`] hears how.
-//! - [`ConnectOptions`]: the same from flags or a file, with TLS: `mqtt://`, `mqtts://`, `ws://` and `wss://` URLs, an
+//! - [`Client`]: a connection that is reopened whenever it breaks; its settings are [`Options`], its callbacks an
+//!   [`Observer`].
+//! - [`ConnectOptions`]: the settings from flags or a file, with TLS: `mqtt://`, `mqtts://`, `ws://` and `wss://` URLs, an
 //!   authority, a client certificate, a password or a token.
-//! - [`Shadow`]: read, update, delete and watch one shadow. [`WriteOptions`] say how to update: `rebase` leaves it to
-//!   the service to carry a write over changes of other fields, `keyed` whether a retry is recognised.
-//! - [`Watch`]: deltas for devices, documents for dashboards, changes for everybody else.
-//! - [`Client::publish`] and [`Client::subscribe`]: ordinary topics.
-//! - [`merge`]: three-way merge of documents, for people who edited while others did.
-//! - [`Error`] and [`Rejection`]: why not, and which paths collided.
+//! - [`Shadow`]: reads, updates, deletes and watches one shadow. [`Shadow::report`] and [`Shadow::desire`] write whatever
+//!   the version; [`WriteOptions`] tune [`Shadow::update_with`].
+//! - [`Watch`]: a stream of deltas for devices, documents for dashboards, changes and presence for back ends.
+//! - [`Client::publish`] and [`Client::subscribe`]: ordinary topics; [`Messages`] is a stream, too.
+//! - [`HttpClient`]: lists of devices and shadows, histories, backups.
+//! - [`merge`]: a three-way merge, for edited copies of a document.
+//! - [`Error`] with its [`ErrorKind`], and [`Rejection`] with the conflicting paths.
 //!
-//! *Invariant:* this crate never depends on the server's. Firmware and back ends build it without a storage engine,
-//! and it knows the wire and nothing else, so an error in the server's encoding cannot cancel itself out here.
+//! Every list and watch implements [`Stream`](futures_core::Stream), and has an `async` method for programs that need no
+//! combinators.
+//!
+//! *Invariant:* this crate never depends on the server's. Firmware and back ends build it without a storage engine, and
+//! it knows the protocol alone, so an error in the server's encoding cannot cancel itself out here.
 
 mod address;
 mod backoff;
@@ -46,6 +51,7 @@ mod connection;
 mod document;
 mod equality;
 mod error;
+mod http_client;
 mod merge;
 mod messages;
 mod names;
@@ -53,10 +59,12 @@ mod observer;
 mod options;
 pub mod patch;
 mod rejection;
+mod requests;
 mod shadow;
 mod subscriptions;
 mod throttled;
 mod tls;
+mod update;
 mod watch;
 mod write;
 
@@ -64,9 +72,13 @@ pub use address::{Address, InvalidAddress, Transport};
 pub use backoff::Backoff;
 pub use client::Client;
 pub use connect_options::{ConnectOptions, ConnectOptionsError, Credentials};
-pub use document::{Accepted, Change, Delta, Document, Version};
+pub use document::{Accepted, Change, Delta, Document, DryRun, Presence, Version};
 pub use equality::same_value;
-pub use error::Error;
+pub use error::{ConnectionError, Error, ErrorKind};
+pub use http_client::{
+    Body, DeviceDetail, DeviceEntry, DeviceQuery, HistoryEntry, HistoryQuery, HttpClient, Pages, PathChange,
+    ShadowEntry,
+};
 pub use merge::{Collision, merge};
 pub use messages::{Message, Messages, Qos};
 pub use names::{DeviceId, InvalidName, ShadowId};
@@ -75,8 +87,9 @@ pub use options::Options;
 pub use rejection::{Conflict, Reason, Rejection};
 pub use shadow::Shadow;
 pub use tls::{Tls, TlsError};
-pub use watch::{News, Scope, Topic, Watch};
-pub use write::{Update, WriteOptions};
+pub use update::Update;
+pub use watch::{Event, Scope, Topic, Watch};
+pub use write::WriteOptions;
 
 /// The example of the README compiles.
 #[cfg(doctest)]

@@ -1,25 +1,25 @@
-//! Three-way merge: two changed copies of one document become one, or say where they cannot.
+//! Three-way merge of two changed copies of one document.
 //!
-//! Objects merge key by key; scalars, arrays and whole objects against anything else are taken from the side that
-//! changed them. A value that both sides changed to the same is agreement here, unlike in the service, to which
-//! every write counts: a number that is counted up must go through [`crate::Shadow::update`], not through a merge.
+//! Objects merge key by key; any other value is taken from the side that changed it. Equal changes of both sides do not
+//! collide, unlike in the service: a counter must be incremented through [`crate::Shadow::update`], not through a merge.
 //!
-//! Pure, and the same from either side.
+//! Pure, and symmetric.
 
 use serde_json::{Map, Value};
 
 use crate::equality::same;
 
-/// A place that both sides changed, and not to the same. `None` is absent.
+/// A path that both sides changed to different values. `None` is an absent value.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Collision {
-    /// A JSON Pointer; empty where the documents as a whole collide.
+    /// A JSON Pointer; empty if the documents as a whole collide.
     pub path: String,
-    /// What both started from.
+    /// The value that both sides started from.
     pub base: Option<Value>,
-    /// What one side made of it.
+    /// The value of one side.
     pub mine: Option<Value>,
-    /// What the other side made of it.
+    /// The value of the other side.
     pub theirs: Option<Value>,
 }
 
@@ -27,14 +27,26 @@ pub struct Collision {
 ///
 /// # Errors
 ///
-/// The places that both changed and not to the same, in the order of their paths. Nothing is merged then.
+/// The paths that both sides changed to different values, in order.
+///
+/// ```
+/// use serde_json::json;
+/// use umbra_client::merge;
+///
+/// let base = json!({"target": 19, "mode": "eco"});
+/// let merged = merge(&base, &json!({"target": 21, "mode": "eco"}), &json!({"target": 19, "mode": "heat"}));
+/// assert_eq!(merged, Ok(json!({"target": 21, "mode": "heat"})));
+///
+/// let collisions = merge(&base, &json!({"target": 21}), &json!({"target": 22})).unwrap_err();
+/// assert_eq!(collisions[0].path, "/target");
+/// ```
 pub fn merge(base: &Value, mine: &Value, theirs: &Value) -> Result<Value, Vec<Collision>> {
     let mut collisions = Vec::new();
     let merged = merge_at(&mut Path::default(), [Some(base), Some(mine), Some(theirs)], &mut collisions);
     if collisions.is_empty() { Ok(merged.unwrap_or_default()) } else { Err(collisions) }
 }
 
-/// Merges what is at one path: base, mine, theirs.
+/// Merges the values at one path: base, mine, theirs.
 fn merge_at(path: &mut Path, sides: [Option<&Value>; 3], collisions: &mut Vec<Collision>) -> Option<Value> {
     let [base, mine, theirs] = sides;
     if same(mine, base) || same(mine, theirs) {
@@ -74,7 +86,7 @@ fn merge_objects(
     Value::Object(merged)
 }
 
-/// A JSON Pointer that grows on the way down.
+/// The JSON Pointer of the values being merged.
 #[derive(Default)]
 struct Path(String);
 
@@ -103,7 +115,7 @@ mod tests {
         assert_eq!(merge(&base, &theirs, &mine), Ok(expected), "{label}, from the other side");
     }
 
-    /// Checks where two sides collide, from both sides.
+    /// Checks the paths at which two sides collide, from both sides.
     fn check_collides(label: &str, base: Value, mine: Value, theirs: Value, expected: &[&str]) {
         for (mine, theirs) in [(&mine, &theirs), (&theirs, &mine)] {
             let collisions = merge(&base, mine, theirs).expect_err(label);

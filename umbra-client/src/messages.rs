@@ -1,54 +1,81 @@
-//! Messages on ordinary topics: what to publish, and what a subscription hands out.
+//! Messages on ordinary topics, published or received.
 //!
-//! Unlike a [`crate::Watch`], a subscription to messages has nothing that a newer message supersedes. While its reader
-//! is behind, the client reads no further from the broker, for up to ten seconds; after that messages are passed over
-//! and counted. A reader must therefore not wait for a request of the same client for longer.
+//! Unlike the events of a [`crate::Watch`], messages do not supersede each other. While the reader of a subscription is
+//! behind, the client stops reading from the broker for up to ten seconds per message; after that it drops messages and
+//! counts them. The reader must therefore not wait longer for a request of the same client.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures_core::Stream;
 use rumqttc::v5::mqttbytes::{QoS, valid_filter, valid_topic};
 use tokio::sync::{Notify, mpsc};
 
 use crate::error::Error;
 
 /// A message on a topic.
+///
+/// ```
+/// use umbra_client::{Message, Qos};
+///
+/// let message = Message::new("plant/lamp", "on").qos(Qos::ExactlyOnce).retain();
+/// assert_eq!((&*message.topic, &*message.payload), ("plant/lamp", &b"on"[..]));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Message {
     /// The topic.
     pub topic: String,
-    /// The content.
+    /// The payload.
     pub payload: Bytes,
-    /// Quality of service.
+    /// The quality of service.
     pub qos: Qos,
-    /// To publish: the broker keeps the message for later subscribers. Received: it was kept.
+    /// Published: the broker keeps the message for later subscribers. Received: the broker had kept it.
     pub retain: bool,
 }
 
-/// Quality of service.
+/// A quality of service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Qos {
-    /// 0: never acknowledged.
+    /// QoS 0: not acknowledged, may be lost.
     #[default]
     AtMostOnce,
-    /// 1: acknowledged; may arrive twice.
+    /// QoS 1: acknowledged, may be duplicated.
     AtLeastOnce,
-    /// 2: acknowledged; arrives once.
+    /// QoS 2: acknowledged, neither lost nor duplicated.
     ExactlyOnce,
 }
 
 /// The messages of a subscription, which ends when this is dropped.
+///
+/// It is a [`Stream`] of messages that ends once the client is closed.
+///
+/// ```no_run
+/// use futures_util::StreamExt;
+/// use umbra_client::{Client, Options, Qos};
+///
+/// # async fn example() -> Result<(), umbra_client::Error> {
+/// let client = Client::connect(Options::new("127.0.0.1:1883", "logger")?).await?;
+/// let mut messages = client.subscribe(&["plant/#"], Qos::AtLeastOnce, 64).await?;
+/// while let Some(message) = messages.next().await {
+///     println!("{}: {} bytes", message.topic, message.payload.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Messages {
     receiver: mpsc::Receiver<Message>,
     missed: Arc<AtomicU64>,
-    /// Notifies the client's task that nobody reads any more.
+    /// Wakes the client's task when this subscription ends.
     ended: Arc<Notify>,
 }
 
@@ -62,15 +89,37 @@ pub(crate) struct MessageSink {
 }
 
 impl Messages {
-    /// Returns the next message, or `None` once the client is closed. Can be cancelled without losing anything.
+    /// Returns the next message; `None` once the client is closed. Cancel-safe: no message is lost.
+    ///
+    /// ```no_run
+    /// # async fn example(mut messages: umbra_client::Messages) {
+    /// while let Some(message) = messages.recv().await {
+    ///     println!("{}", message.topic);
+    /// }
+    /// # }
+    /// ```
     pub async fn recv(&mut self) -> Option<Message> {
         self.receiver.recv().await
     }
 
-    /// Returns how many messages were passed over because nobody read them in time.
+    /// Returns the number of messages dropped because they were not read in time.
+    ///
+    /// ```no_run
+    /// # fn example(messages: umbra_client::Messages) {
+    /// println!("{} messages dropped", messages.missed());
+    /// # }
+    /// ```
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)
+    }
+}
+
+impl Stream for Messages {
+    type Item = Message;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.receiver.poll_recv(context)
     }
 }
 
@@ -103,12 +152,12 @@ impl MessageSink {
         Ok((Self { filters, qos, sender, missed }, messages))
     }
 
-    /// True if nobody reads any more.
+    /// Returns true once the subscription was dropped.
     pub(crate) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// Hands `message` to the reader if a filter matches its topic, waiting for a while if the reader is behind.
+    /// Sends `message` to the reader if a filter matches its topic, waiting up to ten seconds if the reader is behind.
     pub(crate) async fn offer(&self, message: &Message) {
         if self.filters.iter().any(|filter| matches(filter, &message.topic)) {
             let sent = self.sender.send_timeout(message.clone(), READER_PATIENCE).await;
@@ -120,7 +169,27 @@ impl MessageSink {
 }
 
 impl Message {
-    /// Checks what the network task would not send.
+    /// Returns a message with QoS 1, not retained.
+    #[must_use]
+    pub fn new(topic: impl Into<String>, payload: impl Into<Bytes>) -> Self {
+        Self { topic: topic.into(), payload: payload.into(), qos: Qos::AtLeastOnce, retain: false }
+    }
+
+    /// Sets the quality of service.
+    #[must_use]
+    pub fn qos(mut self, qos: Qos) -> Self {
+        self.qos = qos;
+        self
+    }
+
+    /// Has the broker keep the message for later subscribers.
+    #[must_use]
+    pub fn retain(mut self) -> Self {
+        self.retain = true;
+        self
+    }
+
+    /// Checks the topic, which the MQTT library would refuse without a reason.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.topic.is_empty() || !valid_topic(&self.topic) { Err(Error::Topic(self.topic.clone())) } else { Ok(()) }
     }
@@ -146,7 +215,7 @@ impl From<QoS> for Qos {
     }
 }
 
-/// True if `filter` matches `topic`. [MQTT-4.7.1-2] [MQTT-4.7.1-3] [MQTT-4.7.2-1]
+/// Returns true if `filter` matches `topic`. [MQTT-4.7.1-2] [MQTT-4.7.1-3] [MQTT-4.7.2-1]
 fn matches(filter: &str, topic: &str) -> bool {
     // A shared subscription: `$share/GROUP/FILTER`.
     let shared = filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/'));
@@ -166,7 +235,7 @@ fn matches(filter: &str, topic: &str) -> bool {
     }
 }
 
-/// How long the client waits for a reader that is behind.
+/// The longest wait for a reader that is behind.
 const READER_PATIENCE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -195,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reader_that_never_reads_misses_what_does_not_fit() {
+    async fn messages_beyond_the_capacity_are_dropped_and_counted() {
         let (sink, mut messages) = MessageSink::new(&["a"], Qos::AtMostOnce, 1, Arc::default()).expect("a filter");
         let message = Message { topic: "a".into(), payload: "1".into(), qos: Qos::AtMostOnce, retain: false };
         sink.offer(&message).await;
@@ -210,8 +279,8 @@ mod tests {
     #[test]
     fn malformed_filters_are_refused() {
         for filter in ["", "a/#/b", "a+"] {
-            let refused = MessageSink::new(&[filter], Qos::AtMostOnce, 1, Arc::default()).map(drop);
-            assert_eq!(refused, Err(Error::Topic(filter.to_owned())), "{filter}");
+            let refused = MessageSink::new(&[filter], Qos::AtMostOnce, 1, Arc::default());
+            assert!(matches!(refused, Err(Error::Topic(topic)) if topic == filter), "{filter}");
         }
     }
 }

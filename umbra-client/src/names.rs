@@ -1,12 +1,12 @@
 //! The names of devices and shadows.
 //!
-//! Checked when they are made, so that none can carry a wildcard or another level into a topic.
+//! They are checked on construction, so that none brings a wildcard or a further level into a topic.
 
 use std::{fmt, sync::Arc};
 
-/// A name that the service would not take.
+/// A malformed device id or shadow name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is no {what}: it takes 1 to {bytes_max} of A-Z a-z 0-9 {punctuation}")]
+#[error("{name:?} is not a valid {what}: 1 to {bytes_max} of A-Z a-z 0-9 {punctuation}")]
 pub struct InvalidName {
     name: String,
     what: &'static str,
@@ -19,23 +19,31 @@ pub struct InvalidName {
 pub struct DeviceId(Arc<str>);
 
 impl DeviceId {
-    /// Takes `id` as a device id.
+    /// Returns the device id `id`.
     ///
     /// # Errors
     ///
-    /// It is empty, too long, or has other characters.
+    /// The id is empty, too long, or has other characters.
+    ///
+    /// ```
+    /// use umbra_client::DeviceId;
+    ///
+    /// assert_eq!(DeviceId::new("lamp-1")?.as_str(), "lamp-1");
+    /// assert!(DeviceId::new("lamp/1").is_err());
+    /// # Ok::<(), umbra_client::InvalidName>(())
+    /// ```
     pub fn new(id: &str) -> Result<Self, InvalidName> {
         check(id, "device id", 128, ": _ -", |byte| matches!(byte, b':' | b'_' | b'-')).map(Self)
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Which shadow: the classic one of a device, or a named one.
+/// The key of a shadow: the classic one of a device, or a named one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShadowId {
     device: DeviceId,
@@ -43,35 +51,44 @@ pub struct ShadowId {
 }
 
 impl ShadowId {
-    /// The classic shadow of `device`.
+    /// Returns the key of the classic shadow of `device`.
     #[must_use]
     pub fn classic(device: DeviceId) -> Self {
         Self { device, name: None }
     }
 
-    /// The shadow of `device` called `name`: 1 to 64 bytes of `A-Z a-z 0-9 : _ - $`.
+    /// Returns the key of the shadow `name` of `device`: 1 to 64 bytes of `A-Z a-z 0-9 : _ - $`.
     ///
     /// # Errors
     ///
     /// The name is empty, too long, or has other characters.
+    ///
+    /// ```
+    /// use umbra_client::{DeviceId, ShadowId};
+    ///
+    /// let wifi = ShadowId::named(DeviceId::new("lamp-1")?, "wifi")?;
+    /// assert_eq!((wifi.device().as_str(), wifi.name()), ("lamp-1", Some("wifi")));
+    /// assert_eq!(wifi.to_string(), "lamp-1~wifi");
+    /// # Ok::<(), umbra_client::InvalidName>(())
+    /// ```
     pub fn named(device: DeviceId, name: &str) -> Result<Self, InvalidName> {
         let of_name = |byte| matches!(byte, b':' | b'_' | b'-' | b'$');
         Ok(Self { device, name: Some(check(name, "shadow name", 64, ": _ - $", of_name)?) })
     }
 
-    /// Whose shadow it is.
+    /// Returns the device.
     #[must_use]
     pub fn device(&self) -> &DeviceId {
         &self.device
     }
 
-    /// Its name, or `None` for the classic one.
+    /// Returns the name; `None` for the classic shadow.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// What its topics begin with.
+    /// Returns the prefix of the topics of this shadow.
     pub(crate) fn prefix(&self) -> String {
         match &self.name {
             None => format!("shadow/{}", self.device),
@@ -79,7 +96,7 @@ impl ShadowId {
         }
     }
 
-    /// The shadow a topic is about, and the rest of the topic.
+    /// Returns the shadow that a topic belongs to, and the rest of the topic.
     pub(crate) fn of_topic(topic: &str) -> Option<(Self, &str)> {
         let (device, rest) = topic.strip_prefix("shadow/")?.split_once('/')?;
         let device = DeviceId::new(device).ok()?;
@@ -125,7 +142,7 @@ fn check(
     if fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || punctuates(byte)) {
         return Ok(name.into());
     }
-    // The error must not grow with the mistake.
+    // Bounds the error's size.
     let name = name.chars().take(bytes_max + 1).collect();
     Err(InvalidName { name, what, bytes_max, punctuation })
 }
@@ -168,7 +185,7 @@ mod tests {
             let found = ShadowId::of_topic(topic).map(|(shadow, rest)| (shadow.to_string(), rest));
             assert_eq!(found, expected.map(|(shadow, rest)| (shadow.to_owned(), rest)), "{topic}");
             if let Some((shadow, rest)) = ShadowId::of_topic(topic) {
-                assert_eq!(format!("{}/{rest}", shadow.prefix()), topic, "and back");
+                assert_eq!(format!("{}/{rest}", shadow.prefix()), topic, "and in reverse");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What a program can learn about its client's doings, for counters and logs.
+//! Callbacks about the client's connection and its writes, for counters and logs.
 
 use std::time::Duration;
 
@@ -6,55 +6,75 @@ use serde_json::Value;
 
 use crate::{
     document::{Accepted, Version},
-    error::Error,
+    error::{ConnectionError, Error},
     names::ShadowId,
 };
 
-/// Is told what happens, on the thread where it happens: it must not block.
+/// Callbacks that the client calls on its own threads: they must not block.
+///
+/// ```
+/// use std::time::Duration;
+/// use umbra_client::{ConnectionError, Observer};
+///
+/// struct Log;
+///
+/// impl Observer for Log {
+///     fn on_disconnect(&self, _was_connected: bool, error: &ConnectionError, retry_in: Duration) {
+///         eprintln!("{error:#}; reconnecting in {retry_in:?}");
+///     }
+/// }
+/// ```
 pub trait Observer: Send + Sync + 'static {
-    /// A connection is up and its subscriptions are granted; `again` if it is not the first.
-    fn connected(&self, again: bool) {
+    /// Called when a connection is open and its subscriptions are granted; `again` if it is not the first.
+    fn on_connect(&self, again: bool) {
         let _ = again;
     }
 
-    /// A connection ended, or could not be made (then `was_up` is false); another try follows `again_in`.
-    fn lost(&self, was_up: bool, why: &str, again_in: Duration) {
-        let _ = (was_up, why, again_in);
+    /// Called when a connection ends or an attempt fails (then `was_connected` is false). The next attempt follows after
+    /// `retry_in`.
+    fn on_disconnect(&self, was_connected: bool, error: &ConnectionError, retry_in: Duration) {
+        let _ = (was_connected, error, retry_in);
     }
 
-    /// The broker does not grant a subscription that a watch needs.
-    fn unheard(&self, filter: &str, why: &str) {
-        let _ = (filter, why);
+    /// Called when the broker does not grant a subscription. `reason` is its reason code.
+    fn on_subscription_refused(&self, filter: &str, reason: &str) {
+        let _ = (filter, reason);
     }
 
-    /// One try of a write ended.
-    fn tried(&self, attempt: &Attempt<'_>) {
+    /// Called when a message of a watched topic cannot be decoded; the watch gets no event for it.
+    fn on_decode_error(&self, topic: &str, error: &serde_json::Error) {
+        let _ = (topic, error);
+    }
+
+    /// Called after each try of a write.
+    fn on_attempt(&self, attempt: &Attempt<'_>) {
         let _ = attempt;
     }
 }
 
-/// One try of a write, and how it ended.
+/// One try of a write, and its outcome.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Attempt<'a> {
-    /// Of which shadow.
+    /// The shadow.
     pub shadow: &'a ShadowId,
-    /// 1 for the first try.
+    /// The number of the try, from 1.
     pub number: u32,
-    /// The version it required.
-    pub expected: Version,
-    /// The sections it sent.
+    /// The version that it required; `None`: last write wins.
+    pub expected: Option<Version>,
+    /// The sections that it sent.
     pub state: &'a Value,
-    /// How long this try took.
+    /// The duration of this try.
     pub took: Duration,
-    /// How long ago the first try began, waits included.
+    /// The time since the first try began, waits included.
     pub since_first: Duration,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Result<&'a Accepted, &'a Error>,
-    /// After which wait the next try follows; `None` if none does.
+    /// The wait before the next try; `None` if this was the last.
     pub retry_in: Option<Duration>,
 }
 
-/// Observes nothing.
+/// An observer that does nothing.
 pub(crate) struct NoopObserver;
 
 impl Observer for NoopObserver {}

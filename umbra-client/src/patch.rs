@@ -1,13 +1,21 @@
-//! The merge patch that leads from one document to another.
+//! The merge patch between two documents.
 
 use serde_json::{Map, Value};
 
 use crate::equality::same_value;
 
-/// What has to be sent as a merge patch (RFC 7396) so that `from` becomes `to`, or `None` if they are the same.
+/// Returns the merge patch (RFC 7396) that turns `from` into `to`; `None` if they are equal.
 ///
-/// Keys that `to` has no more are removed with `null`; a `null` that is a value cannot be sent and is taken as a
-/// removal, as the service does.
+/// Keys that `to` lacks are removed with `null`. A `null` that is a value cannot be expressed: the service removes the
+/// key.
+///
+/// ```
+/// use serde_json::json;
+/// use umbra_client::patch;
+///
+/// let patch = patch::between(&json!({"a": 1, "b": 2}), &json!({"b": 3}));
+/// assert_eq!(patch, Some(json!({"a": null, "b": 3})));
+/// ```
 #[must_use]
 pub fn between(from: &Value, to: &Value) -> Option<Value> {
     match (from, to) {
@@ -35,7 +43,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// RFC 7396, as its section 2 has it.
+    /// Applies a merge patch by RFC 7396 section 2.
     pub(crate) fn apply(target: &mut Value, patch: &Value) {
         let Value::Object(patch) = patch else {
             *target = patch.clone();
@@ -55,7 +63,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_patch_names_only_what_changed() {
+    fn a_patch_holds_only_changed_keys() {
         for (label, from, to, expected) in [
             ("the same", json!({"a": 1, "b": {"c": 2}}), json!({"a": 1.0, "b": {"c": 2}}), None),
             ("added", json!({}), json!({"a": {"b": 1}}), Some(json!({"a": {"b": 1}}))),

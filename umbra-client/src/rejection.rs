@@ -1,4 +1,4 @@
-//! What the service says when it refuses a request, and what a client can make of it.
+//! Rejections: the service's answer to a request that it did not carry out.
 
 use std::{fmt, time::Duration};
 
@@ -7,123 +7,180 @@ use serde_json::Value;
 
 use crate::document::Version;
 
-/// A refusal: nothing was changed (but see [`Reason::OutcomeUnknown`]).
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// A rejected request: nothing was changed (but see [`Reason::OutcomeUnknown`]).
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Rejection {
-    /// As in HTTP.
+    /// The status code, as in HTTP.
     pub code: u16,
-    /// Why, for programs.
+    /// The reason, for programs.
     #[serde(rename = "error", default)]
     pub reason: Reason,
-    /// Why, for people.
+    /// The reason, for people.
     #[serde(default)]
     pub message: String,
-    /// The version the update required.
+    /// The part of the request that is wrong, where the message alone does not say.
+    pub detail: Option<String>,
+    /// The version that the update required.
     pub expected: Option<Version>,
-    /// The version the shadow has.
+    /// The current version of the shadow.
     pub version: Option<Version>,
-    /// The validator the shadow has.
+    /// The current etag of the shadow.
     pub etag: Option<String>,
-    /// Paths of the update that somebody else changed since `expected`.
+    /// Paths of the update that another client changed since `expected`.
     #[serde(default)]
     pub conflicts: Vec<Conflict>,
-    /// Paths of the update that nobody else changed.
+    /// Expectations of the update that do not hold.
+    #[serde(default)]
+    pub failed: Vec<Conflict>,
+    /// Paths of the update that no other client changed.
     #[serde(default)]
     pub clean: Vec<String>,
-    /// Whether `conflicts` or `clean` had more entries than the service lists.
+    /// True if `conflicts` or `clean` had more entries than the service lists.
     #[serde(default)]
     pub truncated: bool,
-    /// How long to keep away, in milliseconds.
+    /// Milliseconds to wait before the next request.
     pub retry_after_ms: Option<u64>,
 }
 
-/// One path that an update touched and that somebody else changed since the version the update was made against.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// A path of an update that another client changed, or that is not as the update expects.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[non_exhaustive]
 pub struct Conflict {
     /// A JSON Pointer into the state.
     pub path: String,
-    /// What the update would have set; `None` removes.
+    /// The value that the update would have set; `None` removes.
     pub yours: Option<Value>,
-    /// What was there at the version the update was made against, where the service still knows.
+    /// The value at the version that the update was based on, if the service still has it.
     pub base: Option<Value>,
-    /// What is there now; `None` where it was removed.
+    /// The current value; `None` if it was removed.
     pub current: Option<Value>,
-    /// Whether it was removed.
+    /// True if it was removed.
     #[serde(default)]
     pub removed: bool,
     /// The version that changed it.
     pub version: Option<Version>,
-    /// Who changed it.
+    /// The principal that changed it.
     pub by: Option<String>,
-    /// When, in seconds since the epoch.
+    /// The time of the change, in seconds since the epoch.
     pub timestamp: Option<u64>,
 }
 
-/// Why a request was refused.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// The reason for a rejection.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
 #[non_exhaustive]
 pub enum Reason {
-    /// The shadow has another version, or the paths changed since.
+    /// The shadow has another version, or paths of the update changed since.
     VersionConflict,
     /// An expectation about a path does not hold.
     ExpectationFailed,
-    /// There is no such shadow.
+    /// The shadow does not exist.
     NotFound,
-    /// The service does not know who asks.
+    /// The client is not authenticated.
     Unauthorized,
-    /// Whoever asks may not.
+    /// The client has no right to do this.
     Forbidden,
-    /// A quota; see [`Rejection::retry_after`].
+    /// A quota is exhausted; see [`Rejection::retry_after`].
     TooManyRequests,
-    /// The document would become too large.
+    /// The document would exceed its size limit.
     TooLarge,
     /// The document would have too many values.
     TooManyLeaves,
     /// The document would nest too deep.
     TooDeep,
-    /// The key was used with another request before.
+    /// The idempotency key was used with another request.
     IdempotencyKeyReused,
-    /// The service failed, and changed nothing.
+    /// The service failed; nothing was changed.
     Internal,
-    /// The service failed, and does not know whether the update is in.
+    /// The service failed; the update is applied whole or not at all.
     OutcomeUnknown,
-    /// The service takes no writes now.
+    /// The service takes no writes at present.
     Unavailable,
-    /// Anything else; [`Rejection::message`] tells.
-    #[default]
-    #[serde(other)]
-    Other,
+    /// Any other reason, by its name in the protocol.
+    Other(String),
 }
 
-/// What may help after a refusal.
+/// The names of the reasons in the protocol.
+const REASONS: [(&str, Reason); 13] = [
+    ("version-conflict", Reason::VersionConflict),
+    ("expectation-failed", Reason::ExpectationFailed),
+    ("not-found", Reason::NotFound),
+    ("unauthorized", Reason::Unauthorized),
+    ("forbidden", Reason::Forbidden),
+    ("too-many-requests", Reason::TooManyRequests),
+    ("too-large", Reason::TooLarge),
+    ("too-many-leaves", Reason::TooManyLeaves),
+    ("too-deep", Reason::TooDeep),
+    ("idempotency-key-reused", Reason::IdempotencyKeyReused),
+    ("internal", Reason::Internal),
+    ("outcome-unknown", Reason::OutcomeUnknown),
+    ("unavailable", Reason::Unavailable),
+];
+
+/// The way to recover from a rejection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RecoveryAction {
-    /// Another version is there: look at it, decide anew.
+    /// Read the shadow, decide again.
     Refresh,
-    /// Nothing was tried: the same again, later.
+    /// Send the same request later: nothing was tried.
     Later,
-    /// Perhaps it was done: only the same key, or looking, tells.
+    /// Send the same request under the same key, or read the shadow: the outcome is unknown.
     Find,
-    /// Nothing.
+    /// Nothing helps.
     None,
 }
 
 impl Rejection {
-    /// How long the service wants to be left alone.
+    /// Returns the rejection that `reply` is: only rejections have a `code`.
+    ///
+    /// For replies of [`Client::exchange`](crate::Client::exchange).
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use umbra_client::Rejection;
+    ///
+    /// let reply = json!({"code": 409, "error": "version-conflict", "message": "Version conflict", "version": 9});
+    /// let rejection = Rejection::from_reply(&reply).unwrap();
+    /// assert_eq!(rejection.to_string(), "409 version-conflict: Version conflict; current version 9");
+    /// assert!(Rejection::from_reply(&json!({"version": 9})).is_none());
+    /// ```
+    #[must_use]
+    pub fn from_reply(reply: &Value) -> Option<Self> {
+        let code = u16::try_from(reply.get("code")?.as_u64()?).ok()?;
+        Some(Self::deserialize(reply).unwrap_or_else(|_| Self { code, ..Self::default() }))
+    }
+
+    /// Returns the time that the service asks to wait before the next request.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use umbra_client::Rejection;
+    ///
+    /// let reply = json!({"code": 429, "error": "too-many-requests", "retryAfterMs": 50});
+    /// let wait = Rejection::from_reply(&reply).unwrap().retry_after();
+    /// assert_eq!(wait, Some(std::time::Duration::from_millis(50)));
+    /// ```
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after_ms.map(Duration::from_millis)
     }
 
-    /// Whether somebody else was faster.
+    /// Returns true if another client wrote first, or an expectation does not hold.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use umbra_client::Rejection;
+    ///
+    /// assert!(Rejection::from_reply(&json!({"code": 409})).unwrap().is_conflict());
+    /// ```
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.code == 409
     }
 
-    pub(crate) fn remedy(&self) -> RecoveryAction {
+    pub(crate) fn recovery(&self) -> RecoveryAction {
         match (self.code, &self.reason) {
             (409, _) => RecoveryAction::Refresh,
             (429 | 503, _) | (500, Reason::Internal) => RecoveryAction::Later,
@@ -133,27 +190,64 @@ impl Rejection {
     }
 }
 
+impl Reason {
+    /// Returns the name of the reason in the protocol; empty if the service gave none.
+    ///
+    /// ```
+    /// assert_eq!(umbra_client::Reason::NotFound.as_str(), "not-found");
+    /// ```
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Other(name) => name,
+            known => REASONS.iter().find(|(_, reason)| reason == known).map_or("", |(name, _)| name),
+        }
+    }
+}
+
+impl Default for Reason {
+    fn default() -> Self {
+        Self::Other(String::new())
+    }
+}
+
+impl From<String> for Reason {
+    fn from(name: String) -> Self {
+        let known = REASONS.into_iter().find(|(known, _)| *known == name);
+        known.map_or(Self::Other(name), |(_, reason)| reason)
+    }
+}
+
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.code, self.message)?;
-        if let (Some(expected), Some(version)) = (self.expected, self.version) {
-            write!(f, ", expected version {expected}, current version {version}")?;
+        let or_unknown = |text: &str| if text.is_empty() { "?".to_owned() } else { text.to_owned() };
+        write!(f, "{} {}: {}", self.code, or_unknown(self.reason.as_str()), or_unknown(&self.message))?;
+        if let Some(detail) = &self.detail {
+            write!(f, ": {detail}")?;
         }
-        for conflict in &self.conflicts {
-            write!(f, ", {conflict}")?;
+        if let Some(expected) = self.expected {
+            write!(f, "; expected version {expected}")?;
         }
-        Ok(())
+        if let Some(version) = self.version {
+            write!(f, "; current version {version}")?;
+        }
+        for conflict in self.conflicts.iter().chain(&self.failed) {
+            write!(f, "; {conflict}")?;
+        }
+        self.retry_after_ms.map_or(Ok(()), |wait| write!(f, "; try again in {wait} ms"))
     }
 }
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |value: &Option<Value>| value.as_ref().map_or("nothing".to_owned(), Value::to_string);
-        write!(f, "{} is {} now", self.path, shown(&self.current))?;
-        if let Some(by) = &self.by {
-            write!(f, " by {by}")?;
+        match &self.current {
+            Some(current) => write!(f, "{} is {current}", self.path)?,
+            None => write!(f, "{} does not exist", self.path)?,
         }
-        write!(f, " (you: {})", shown(&self.yours))
+        match self.version {
+            Some(version) => write!(f, " since version {version} by {}", self.by.as_deref().unwrap_or("?")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -164,8 +258,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_refusal_has_a_remedy_or_none() {
-        for (code, error, remedy) in [
+    fn each_rejection_has_its_recovery() {
+        for (code, error, recovery) in [
             (409, "version-conflict", RecoveryAction::Refresh),
             (409, "expectation-failed", RecoveryAction::Refresh),
             (429, "too-many-requests", RecoveryAction::Later),
@@ -178,27 +272,44 @@ mod tests {
             (413, "too-large", RecoveryAction::None),
             (422, "idempotency-key-reused", RecoveryAction::None),
         ] {
-            let rejection: Rejection = serde_json::from_value(json!({"code": code, "error": error})).expect("read");
-            assert_eq!(rejection.remedy(), remedy, "{code} {error}");
+            let rejection = Rejection::from_reply(&json!({"code": code, "error": error})).expect("a rejection");
+            assert_eq!((rejection.recovery(), rejection.reason.as_str()), (recovery, error), "{code} {error}");
         }
     }
 
     #[test]
-    fn a_conflict_says_what_collided() {
-        let rejection: Rejection = serde_json::from_value(json!({
-            "code": 409, "error": "version-conflict", "message": "Version conflict", "timestamp": 1, "expected": 7,
-            "version": 9, "etag": "\"9-ab\"", "clean": ["/desired/mode"],
-            "conflicts": [
-                {"path": "/desired/target", "yours": 21, "base": 19, "current": 23, "version": 9, "by": "app-1"},
-                {"path": "/desired/lamp", "yours": 1, "removed": true, "version": 8, "by": "app-2"},
-            ],
-        }))
-        .expect("a rejection");
-        assert_eq!(rejection.reason, Reason::VersionConflict);
-        assert_eq!(
-            rejection.to_string(),
-            "409 Version conflict, expected version 7, current version 9, \
-             /desired/target is 23 now by app-1 (you: 21), /desired/lamp is nothing now by app-2 (you: 1)"
-        );
+    fn a_rejection_is_written_on_one_line() {
+        for (reply, expected) in [
+            (json!({"state": {}, "version": 8}), None),
+            (
+                json!({"code": 409, "error": "version-conflict", "message": "Version conflict", "expected": 1, "version": 3,
+                "conflicts": [
+                    {"path": "/desired/a", "yours": 1, "current": "x", "version": 2, "by": "app-1", "timestamp": 5},
+                    {"path": "/desired/b", "yours": 1, "removed": true},
+                ]}),
+                Some(
+                    "409 version-conflict: Version conflict; expected version 1; current version 3; \
+                     /desired/a is \"x\" since version 2 by app-1; /desired/b does not exist",
+                ),
+            ),
+            (
+                json!({"code": 409, "error": "expectation-failed", "message": "Version conflict",
+                    "failed": [{"path": "/desired/a", "expected": "value", "current": 2}]}),
+                Some("409 expectation-failed: Version conflict; /desired/a is 2"),
+            ),
+            (
+                json!({"code": 400, "error": "invalid-json", "message": "Invalid JSON", "detail": "duplicate key 'a'"}),
+                Some("400 invalid-json: Invalid JSON: duplicate key 'a'"),
+            ),
+            (
+                json!({"code": 429, "error": "too-many-requests", "message": "slow", "retryAfterMs": 50}),
+                Some("429 too-many-requests: slow; try again in 50 ms"),
+            ),
+            (json!({"code": 500}), Some("500 ?: ?")),
+            (json!({"code": 500, "conflicts": 1}), Some("500 ?: ?")),
+        ] {
+            let written = Rejection::from_reply(&reply).map(|rejection| rejection.to_string());
+            assert_eq!(written.as_deref(), expected, "{reply}");
+        }
     }
 }

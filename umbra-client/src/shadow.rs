@@ -1,20 +1,25 @@
 //! The handle of one shadow.
 
+use std::sync::Arc;
+
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
     backoff::Backoff,
     client::Client,
-    document::{Accepted, Document, Version},
+    document::{Accepted, Document, DryRun, Version},
     error::Error,
+    http_client::{HistoryEntry, HistoryQuery, Pages},
     names::ShadowId,
     observer::Observer,
     rejection::Reason,
+    update::Update,
     watch::{Scope, Topic, Watch},
-    write::{self, Exchange, Update, WriteOptions},
+    write::{self, Exchange, WriteOptions},
 };
 
-/// One shadow, seen through a client.
+/// One shadow, accessed through a client.
 #[derive(Clone)]
 pub struct Shadow {
     client: Client,
@@ -26,41 +31,162 @@ impl Shadow {
         Self { client, id }
     }
 
-    /// Which one it is.
+    /// Returns the key of the shadow.
+    ///
+    /// ```no_run
+    /// # fn example(shadow: umbra_client::Shadow) {
+    /// println!("the shadow of {}", shadow.id().device());
+    /// # }
+    /// ```
     #[must_use]
     pub fn id(&self) -> &ShadowId {
         &self.id
     }
 
-    /// The shadow as it is now; one that does not exist is empty, at version 0. Tried again where that may help.
+    /// Reads the shadow; one that does not exist is empty, at version 0. Retries where that may help.
     ///
     /// # Errors
     ///
-    /// - [`Error::Rejected`]: one may not read it.
+    /// - [`Error::Rejected`]: the client has no right to read it.
     /// - [`Error::GaveUp`]: every try failed.
+    ///
+    /// ```no_run
+    /// # async fn example(shadow: umbra_client::Shadow) -> Result<(), umbra_client::Error> {
+    /// let document = shadow.get().await?;
+    /// println!("version {}: {:?}", document.version, document.pointer("/reported/power"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn get(&self) -> Result<Document, Error> {
         write::read(self, Backoff::REQUESTS).await
     }
 
-    /// Reads the shadow, asks `decide` what to change, and writes that under the version read; where somebody else
-    /// was faster, all of it again. `decide` answers with the sections to change as a merge patch, such as
-    /// `{"desired": {"target": 21}}`, or `None` if there is nothing to do, which then is the result, too.
+    /// Reads the state as a `T`: an object with the sections. That of a shadow that does not exist is `{}`.
+    ///
+    /// [`Document::state_as`] does the same for a document that was read with its version.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Unreadable`]: the state does not have the shape of `T`.
+    /// - Others as for [`Shadow::get`].
+    ///
+    /// ```no_run
+    /// use serde::Deserialize;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Lamp {
+    ///     #[serde(default)]
+    ///     reported: LampState,
+    /// }
+    ///
+    /// #[derive(Deserialize, Default)]
+    /// struct LampState {
+    ///     brightness: Option<u8>,
+    /// }
+    ///
+    /// # async fn example(shadow: umbra_client::Shadow) -> Result<(), umbra_client::Error> {
+    /// let lamp: Lamp = shadow.get_as().await?;
+    /// println!("{:?}", lamp.reported.brightness);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn get_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        self.get().await?.state_as()
+    }
+
+    /// Merges `state` into `reported`: for the device, which alone writes that section.
+    ///
+    /// No version is required. The write carries an idempotency key, so a retry is applied once. A `null` removes a key.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::InvalidState`]: `state` cannot be written as JSON.
+    /// - [`Error::Rejected`]: the service will never accept it. It is not applied.
+    /// - [`Error::GaveUp`]: every try failed; [`Error::is_outcome_unknown`] tells whether it may be applied.
+    ///
+    /// ```no_run
+    /// use serde_json::json;
+    ///
+    /// # async fn example(shadow: umbra_client::Shadow) -> Result<(), umbra_client::Error> {
+    /// shadow.report(json!({"power": "on", "brightness": 80})).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn report(&self, state: impl Serialize) -> Result<Accepted, Error> {
+        self.merge_into("reported", state).await
+    }
+
+    /// Merges `state` into `desired`, whatever it is now: the last write wins.
+    ///
+    /// [`Shadow::update`] is for changes that depend on the current state.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Shadow::report`].
+    ///
+    /// ```no_run
+    /// use serde_json::json;
+    ///
+    /// # async fn example(shadow: umbra_client::Shadow) -> Result<(), umbra_client::Error> {
+    /// let accepted = shadow.desire(json!({"power": "off"})).await?;
+    /// println!("version {}", accepted.version);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn desire(&self, state: impl Serialize) -> Result<Accepted, Error> {
+        self.merge_into("desired", state).await
+    }
+
+    async fn merge_into(&self, section: &str, state: impl Serialize) -> Result<Accepted, Error> {
+        let state = serde_json::to_value(state).map_err(|error| Error::InvalidState(Arc::new(error)))?;
+        let update = Update::new(json!({ section: state })).without_metadata();
+        write::send(self, update, Backoff::REQUESTS).await
+    }
+
+    /// Reads the shadow, calls `decide` with the document, and writes the changes under the version read. If another
+    /// client wrote first, starts over. `decide` returns the sections to change as a merge patch, such as
+    /// `{"desired": {"target": 21}}`; with `None` nothing is written, and the result is `None`.
     ///
     /// A try whose reply is lost is repeated under the same idempotency key, so it is applied once.
     ///
     /// # Errors
     ///
-    /// - [`Error::Rejected`]: the service will never take it. It is not in the shadow.
-    /// - [`Error::GaveUp`]: every try failed; [`Error::is_outcome_unknown`] says whether it may be in the shadow.
+    /// - [`Error::Rejected`]: the service will never accept it. It is not applied.
+    /// - [`Error::GaveUp`]: every try failed; [`Error::is_outcome_unknown`] tells whether it may be applied.
+    ///
+    /// ```no_run
+    /// use serde_json::{Value, json};
+    ///
+    /// # async fn example(shadow: umbra_client::Shadow) -> Result<(), umbra_client::Error> {
+    /// shadow
+    ///     .update(|document| {
+    ///         let target = document.pointer("/desired/target").and_then(Value::as_f64).unwrap_or(20.0);
+    ///         (target < 30.0).then(|| json!({"desired": {"target": target + 0.5}}))
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn update(&self, decide: impl FnMut(&Document) -> Option<Value>) -> Result<Option<Accepted>, Error> {
         self.update_with(&WriteOptions::default(), decide).await
     }
 
-    /// The same, with other options.
+    /// Does the same as [`Shadow::update`], with other options.
     ///
     /// # Errors
     ///
     /// As for [`Shadow::update`].
+    ///
+    /// ```no_run
+    /// use serde_json::json;
+    /// use umbra_client::WriteOptions;
+    ///
+    /// # async fn example(shadow: umbra_client::Shadow) -> Result<(), umbra_client::Error> {
+    /// let options = WriteOptions::default().rebase(true);
+    /// shadow.update_with(&options, |_| Some(json!({"desired": {"mode": "eco"}}))).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn update_with(
         &self,
         options: &WriteOptions,
@@ -73,30 +199,109 @@ impl Shadow {
     ///
     /// # Errors
     ///
-    /// - [`Error::Rejected`]: with the current version, and what collided.
-    /// - [`Error::Unanswered`]: it may be in the shadow, or not.
+    /// - [`Error::Rejected`]: with the current version and the conflicts.
+    /// - [`Error::Unanswered`], [`Error::Disconnected`]: it may be applied or not.
+    ///
+    /// ```no_run
+    /// use serde_json::json;
+    /// use umbra_client::{Update, Version};
+    ///
+    /// # async fn example(shadow: umbra_client::Shadow) -> Result<(), umbra_client::Error> {
+    /// let create = Update::new(json!({"desired": {"power": "on"}})).version(Version(0));
+    /// shadow.send(&create).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn send(&self, update: &Update) -> Result<Accepted, Error> {
         self.put(update).await
     }
 
-    /// Deletes the shadow, if it still has `version`, or in any case. Sent once.
+    /// Returns the outcome that an update would have, without applying it.
     ///
     /// # Errors
     ///
-    /// - [`Error::Rejected`]: there is none, it has another version, or one may not.
-    /// - [`Error::Unanswered`]: it may be deleted, or not.
+    /// - [`Error::Rejected`]: the update would be rejected with this.
+    /// - Others as for [`Shadow::send`], but nothing is applied.
+    ///
+    /// ```no_run
+    /// use serde_json::json;
+    /// use umbra_client::Update;
+    ///
+    /// # async fn example(shadow: umbra_client::Shadow) -> Result<(), umbra_client::Error> {
+    /// let outcome = shadow.dry_run(&Update::new(json!({"desired": {"mode": null}})).replace()).await?;
+    /// println!("version {} would be {:?}", outcome.accepted.version, outcome.document.state);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn dry_run(&self, update: &Update) -> Result<DryRun, Error> {
+        let mut body = update.body();
+        if let Some(body) = body.as_object_mut() {
+            body.insert("dryRun".to_owned(), json!(true));
+        }
+        parse(self.client.request(&self.id, "update", &body).await?)
+    }
+
+    /// Deletes the shadow, once; with a version only if it is the current one.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Rejected`]: it does not exist, has another version, or the client has no right to delete it.
+    /// - [`Error::Unanswered`], [`Error::Disconnected`]: it may be deleted or not.
+    ///
+    /// ```no_run
+    /// # async fn example(shadow: umbra_client::Shadow) -> Result<(), umbra_client::Error> {
+    /// let document = shadow.get().await?;
+    /// shadow.delete(Some(document.version)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn delete(&self, version: Option<Version>) -> Result<(), Error> {
         let body = version.map_or_else(|| json!({}), |version| json!({"version": version}));
         self.client.request(&self.id, "delete", &body).await.map(drop)
     }
 
-    /// Hears news of this shadow; at most `room` pieces wait to be read. See [`Client::watch`].
+    /// Subscribes to events of this shadow, with a queue of `capacity` events. See [`Client::watch`].
     ///
     /// # Errors
     ///
     /// As for [`Client::watch`].
-    pub async fn watch(&self, topics: &[Topic], room: usize) -> Result<Watch, Error> {
-        self.client.watch(Scope::Shadow(self.id.clone()), topics, room).await
+    ///
+    /// ```no_run
+    /// use umbra_client::{Event, Topic};
+    ///
+    /// # async fn example(shadow: umbra_client::Shadow) -> Result<(), umbra_client::Error> {
+    /// let mut watch = shadow.watch(&[Topic::LeanDelta], 16).await?;
+    /// while let Some(event) = watch.recv().await {
+    ///     if let Event::LeanDelta(_, Some(delta)) = event {
+    ///         println!("to do at version {}: {:?}", delta.version, delta.state);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn watch(&self, topics: &[Topic], capacity: usize) -> Result<Watch, Error> {
+        self.client.watch(Scope::Shadow(self.id.clone()), topics, capacity).await
+    }
+
+    /// Returns the changes of this shadow, newest first. Over HTTP: MQTT has no such request.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoHttp`]: the URL of the HTTP interface is not known. Errors of the requests come with the entries.
+    ///
+    /// ```no_run
+    /// use umbra_client::HistoryQuery;
+    ///
+    /// # async fn example(shadow: umbra_client::Shadow) -> Result<(), umbra_client::Error> {
+    /// let mut history = shadow.history(&HistoryQuery::new())?;
+    /// while let Some(entry) = history.try_next().await? {
+    ///     println!("version {} by {}: {} paths", entry.version, entry.by, entry.changes.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn history(&self, query: &HistoryQuery) -> Result<Pages<HistoryEntry>, Error> {
+        Ok(self.client.http()?.history(&self.id, query))
     }
 }
 
@@ -122,6 +327,6 @@ impl Exchange for Shadow {
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(reply: Value) -> Result<T, Error> {
-    serde_json::from_value(reply).map_err(|error| Error::Unreadable(error.to_string()))
+fn parse<T: DeserializeOwned>(reply: Value) -> Result<T, Error> {
+    serde_json::from_value(reply).map_err(Error::unreadable)
 }

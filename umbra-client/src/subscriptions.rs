@@ -1,6 +1,6 @@
-//! Which filters a client's watches need, and who gets a message.
+//! The filters that a client's watches and subscriptions need, and the dispatch of messages to them.
 //!
-//! Filters are shared: the first watch that needs one subscribes, the last one that goes unsubscribes.
+//! Filters are shared: the first user of a filter subscribes, the last one unsubscribes.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -11,10 +11,10 @@ use crate::{
     error::Error,
     messages::{Message, MessageSink, Qos},
     names::ShadowId,
-    watch::{News, Queue, Scope, Topic},
+    watch::{Event, Queue, Scope, Topic},
 };
 
-/// All watches of a client.
+/// All watches and subscriptions of a client.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     watches: Vec<Watcher>,
@@ -22,15 +22,15 @@ pub(crate) struct Subscriptions {
     needed: BTreeMap<String, FilterUse>,
 }
 
-/// Who needs a filter.
+/// The use of a filter.
 #[derive(Debug, Default)]
 struct FilterUse {
     count: usize,
-    /// The highest that was asked for.
+    /// The highest QoS requested.
     qos: Qos,
 }
 
-/// One watch as the client's task knows it.
+/// The sending half of a [`crate::Watch`].
 #[derive(Debug)]
 pub(crate) struct Watcher {
     pub(crate) scope: Scope,
@@ -39,7 +39,7 @@ pub(crate) struct Watcher {
 }
 
 impl Subscriptions {
-    /// Adds a watch; the filters that nobody needed before.
+    /// Adds a watch; returns the filters to subscribe to.
     ///
     /// # Errors
     ///
@@ -61,7 +61,7 @@ impl Subscriptions {
         Ok(new)
     }
 
-    /// Counts `filters` as needed once more; returns those that nobody needed before at that quality of service.
+    /// Counts one more use of `filters`; returns those that are new, or need a higher QoS.
     fn need(&mut self, filters: Vec<String>, qos: Qos) -> Result<Vec<String>, Error> {
         let unmet = |filter: &&String| self.needed.get(*filter).is_none_or(|need| need.qos < qos);
         let new: Vec<_> = filters.iter().filter(unmet).cloned().collect();
@@ -76,7 +76,7 @@ impl Subscriptions {
         Ok(new)
     }
 
-    /// Removes watches that nobody reads; the filters that nobody needs since.
+    /// Removes dropped watches and subscriptions; returns the filters to unsubscribe from.
     pub(crate) fn prune(&mut self) -> Vec<String> {
         let watches = self.watches.extract_if(.., |watcher| watcher.queue.is_closed());
         let mut filters: Vec<_> = watches.flat_map(|watcher| watcher.filters()).collect();
@@ -93,47 +93,51 @@ impl Subscriptions {
         filters
     }
 
-    /// Every filter that somebody needs.
+    /// Returns all filters in use.
     pub(crate) fn filters(&self) -> impl Iterator<Item = &String> {
         self.needed.keys()
     }
 
-    /// The quality of service to subscribe to `filter` with.
+    /// Returns the QoS to subscribe to `filter` with.
     pub(crate) fn qos(&self, filter: &str) -> Qos {
         self.needed.get(filter).map_or(Qos::AtLeastOnce, |need| need.qos)
     }
 
-    /// True if somebody subscribed to messages.
+    /// Returns true if there are subscriptions to messages.
     pub(crate) fn has_sinks(&self) -> bool {
         !self.sinks.is_empty()
     }
 
-    /// Hands a message to the subscriptions whose filters match, waiting for readers that are behind.
+    /// Sends a message to the subscriptions whose filters match, waiting for readers that are behind.
     pub(crate) async fn deliver(&self, message: &Message) {
         for sink in &self.sinks {
             sink.offer(message).await;
         }
     }
 
-    /// Hands a message to those who watch for it.
-    pub(crate) fn route(&self, topic: &str, payload: &[u8]) -> serde_json::Result<()> {
+    /// Sends the event that a message is to the watches that cover it.
+    ///
+    /// # Errors
+    ///
+    /// A watch covers the message, and its payload does not have the shape of the topic.
+    pub(crate) fn dispatch(&self, topic: &str, payload: &[u8]) -> serde_json::Result<()> {
         let Some((shadow, rest)) = ShadowId::of_topic(topic) else { return Ok(()) };
-        let Some(topic) = TOPICS.into_iter().find(|topic| topic.suffix() == rest) else { return Ok(()) };
-        let mut takers = self.watches.iter().filter(|watcher| watcher.takes(&shadow, topic)).peekable();
-        if takers.peek().is_none() {
+        let Some(topic) = Topic::ALL.into_iter().find(|topic| topic.suffix() == rest) else { return Ok(()) };
+        let mut watchers = self.watches.iter().filter(|watcher| watcher.covers(&shadow, topic)).peekable();
+        if watchers.peek().is_none() {
             return Ok(());
         }
-        let news = topic.parse(shadow.clone(), payload)?;
-        takers.for_each(|watcher| watcher.queue.push(news.clone()));
+        let event = topic.parse(shadow.clone(), payload)?;
+        watchers.for_each(|watcher| watcher.queue.push(event.clone()));
         Ok(())
     }
 
-    /// Tells everybody.
-    pub(crate) fn tell_all(&self, news: &News) {
-        self.watches.iter().for_each(|watcher| watcher.queue.push(news.clone()));
+    /// Sends `event` to all watches.
+    pub(crate) fn broadcast(&self, event: &Event) {
+        self.watches.iter().for_each(|watcher| watcher.queue.push(event.clone()));
     }
 
-    /// Ends all watches.
+    /// Ends all watches and subscriptions.
     pub(crate) fn close(&mut self) {
         self.sinks.clear();
         self.watches.iter().for_each(|watcher| watcher.queue.close());
@@ -141,8 +145,10 @@ impl Subscriptions {
 }
 
 impl Watcher {
-    fn takes(&self, shadow: &ShadowId, topic: Topic) -> bool {
+    fn covers(&self, shadow: &ShadowId, topic: Topic) -> bool {
         let in_scope = match &self.scope {
+            // Presence is the device's, whichever shadow is watched.
+            Scope::Shadow(own) if topic == Topic::Presence => own.device() == shadow.device(),
             Scope::Shadow(own) => own == shadow,
             Scope::All => true,
         };
@@ -150,17 +156,19 @@ impl Watcher {
     }
 
     fn filters(&self) -> Vec<String> {
-        let prefixes = match &self.scope {
-            Scope::Shadow(shadow) => vec![shadow.prefix()],
-            Scope::All => vec!["shadow/+".to_owned(), "shadow/+/name/+".to_owned()],
+        let (device, shadows) = match &self.scope {
+            Scope::Shadow(shadow) => (format!("shadow/{}", shadow.device()), vec![shadow.prefix()]),
+            Scope::All => ("shadow/+".to_owned(), vec!["shadow/+".to_owned(), "shadow/+/name/+".to_owned()]),
         };
-        let topics = self.topics.iter().map(|topic| topic.suffix());
-        topics.flat_map(|topic| prefixes.iter().map(move |prefix| format!("{prefix}/{topic}"))).collect()
+        let filters = |topic: &Topic| {
+            let prefixes = if *topic == Topic::Presence { std::slice::from_ref(&device) } else { &shadows };
+            prefixes.iter().map(|prefix| format!("{prefix}/{}", topic.suffix())).collect::<Vec<_>>()
+        };
+        self.topics.iter().flat_map(filters).collect()
     }
 }
 
-const TOPICS: [Topic; 5] = [Topic::Delta, Topic::Difference, Topic::Changes, Topic::Document, Topic::Accepted];
-/// The service takes 256 filters in one session; one is for replies.
+/// The service allows 256 filters in a session; one is for replies.
 const FILTERS_MAX: usize = 250;
 
 #[cfg(test)]
@@ -174,17 +182,22 @@ mod tests {
         (Watcher { scope, topics: topics.iter().copied().collect(), queue }, watch)
     }
 
+    fn named(device: &str, name: &str) -> Scope {
+        let device = DeviceId::new(device).expect("a device id");
+        Scope::Shadow(ShadowId::named(device, name).expect("a name"))
+    }
+
     fn one(device: &str) -> Scope {
         Scope::Shadow(DeviceId::new(device).expect("a device id").into())
     }
 
     #[test]
-    fn filters_are_shared_and_let_go_with_the_last_watch() {
+    fn filters_are_shared_and_released_with_the_last_watch() {
         let mut subscriptions = Subscriptions::default();
         let (first, first_watch) = watcher(one("a"), &[Topic::Delta]);
         let (second, second_watch) = watcher(one("a"), &[Topic::Delta]);
-        assert_eq!(subscriptions.add(first), Ok(vec!["shadow/a/update/delta".to_owned()]));
-        assert_eq!(subscriptions.add(second), Ok(vec![]));
+        assert_eq!(subscriptions.add(first).expect("capacity"), ["shadow/a/update/delta"]);
+        assert_eq!(subscriptions.add(second).expect("capacity"), Vec::<String>::new());
         drop(first_watch);
         assert_eq!(subscriptions.prune(), Vec::<String>::new());
         drop(second_watch);
@@ -193,18 +206,20 @@ mod tests {
     }
 
     #[test]
-    fn messages_reach_those_who_watch_for_them() {
+    fn messages_reach_the_watches_that_cover_them() {
         let mut subscriptions = Subscriptions::default();
         let rows = [
             (one("a"), vec![Topic::Delta], 1),
             (one("b"), vec![Topic::Delta], 0),
-            (one("a"), vec![Topic::Difference], 2),
+            (one("a"), vec![Topic::LeanDelta], 2),
             (Scope::All, vec![Topic::Delta, Topic::Document], 3),
             (Scope::All, vec![Topic::Accepted], 0),
+            (named("a", "x"), vec![Topic::Presence], 1),
+            (Scope::All, vec![Topic::Presence], 1),
         ];
         let watches = rows.map(|(scope, topics, expected)| {
             let (watcher, watch) = watcher(scope.clone(), &topics);
-            subscriptions.add(watcher).expect("room");
+            subscriptions.add(watcher).expect("capacity");
             (scope, watch, expected)
         });
         for (topic, payload) in [
@@ -216,9 +231,9 @@ mod tests {
             ("shadow/a/presence", "{}"),
             ("elsewhere", "{}"),
         ] {
-            assert!(subscriptions.route(topic, payload.as_bytes()).is_ok(), "{topic}");
+            assert!(subscriptions.dispatch(topic, payload.as_bytes()).is_ok(), "{topic}");
         }
-        assert!(subscriptions.route("shadow/a/update/delta", b"?").is_err());
+        assert!(subscriptions.dispatch("shadow/a/update/delta", b"?").is_err());
         for (scope, mut watch, expected) in watches {
             assert_eq!(std::iter::from_fn(|| watch.try_recv()).count(), expected, "{scope:?}");
         }
@@ -234,7 +249,7 @@ mod tests {
             watches.push(watch);
         }
         let (one_more, _watch) = watcher(one("more"), &[Topic::Delta]);
-        assert_eq!(subscriptions.add(one_more), Err(Error::TooManyWatches(FILTERS_MAX)));
+        assert!(matches!(subscriptions.add(one_more), Err(Error::TooManyWatches(FILTERS_MAX))));
         drop(watches);
         assert_eq!(subscriptions.prune().len(), FILTERS_MAX);
     }

@@ -1,4 +1,4 @@
-//! TLS towards the broker: which authorities are trusted, and the client's own certificate.
+//! TLS towards the broker: the trusted certificate authorities, and the client certificate.
 
 use std::{fmt, sync::Arc};
 
@@ -8,17 +8,17 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
 };
 
-/// TLS settings of a client. The default trusts the authorities that the system trusts.
+/// TLS settings of a client. The default trusts the system's certificate authorities.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ClientConfig>,
 }
 
-/// A certificate or key that cannot be used.
+/// A certificate or key that cannot be used. The details are texts: they come from parsers whose types are not public.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// The text with the authorities holds no certificate.
+    /// The PEM text with the certificate authorities holds no certificate.
     #[error("no certificate of an authority in PEM")]
     NoAuthority,
     /// A certificate of an authority is malformed.
@@ -30,18 +30,29 @@ pub enum TlsError {
     /// The client's key is missing or malformed.
     #[error("the key of the client certificate cannot be used: {0}")]
     Key(String),
-    /// The key is not that of the certificate.
+    /// The key does not belong to the certificate.
     #[error("client certificate and key do not belong together: {0}")]
     Pair(String),
 }
 
 impl Tls {
-    /// Returns settings that trust the authorities in `ca` (PEM), or those of the system without it, and show the
-    /// client certificate in `identity`, a chain and its key (PEM).
+    /// Returns settings that trust the authorities in `ca` (PEM; `None`: those of the system) and present the client
+    /// certificate in `identity`, a chain and its key (PEM).
     ///
     /// # Errors
     ///
-    /// One of the texts cannot be used.
+    /// A certificate or key cannot be used.
+    ///
+    /// ```no_run
+    /// use umbra_client::{Options, Tls};
+    ///
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (ca, chain, key) = (std::fs::read("ca.pem")?, std::fs::read("me.pem")?, std::fs::read("me.key")?);
+    /// let tls = Tls::from_pem(Some(&ca), Some((&chain, &key)))?;
+    /// let options = Options::new("mqtts://broker.example", "back-end-1")?.tls(tls);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_pem(ca: Option<&[u8]>, identity: Option<(&[u8], &[u8])>) -> Result<Self, TlsError> {
         let roots = match ca {
             Some(pem) => authorities(pem)?,
@@ -68,7 +79,7 @@ impl Tls {
         Ok(Self { config: Arc::new(config) })
     }
 
-    /// Returns the settings as rustls takes them.
+    /// Returns the settings for rustls.
     #[must_use]
     pub fn config(&self) -> Arc<ClientConfig> {
         self.config.clone()
@@ -77,7 +88,7 @@ impl Tls {
 
 impl Default for Tls {
     fn default() -> Self {
-        Self::from_pem(None, None).expect("without PEM there is nothing that could be wrong")
+        Self::from_pem(None, None).expect("without PEM there is nothing to parse")
     }
 }
 
@@ -96,7 +107,7 @@ fn authorities(pem: &[u8]) -> Result<RootCertStore, TlsError> {
     if roots.is_empty() { Err(TlsError::NoAuthority) } else { Ok(roots) }
 }
 
-/// Returns what can be read of the system's authorities. If that is none, every handshake fails and says so.
+/// Returns the readable certificate authorities of the system. Without any, every handshake fails with an error.
 fn system_authorities() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

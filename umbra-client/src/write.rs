@@ -1,90 +1,110 @@
-//! How a write is brought into a shadow: read, decide, write under the version read, and again if somebody was faster.
+//! The retries of reads and writes: read, decide, write under the version read, and start over after a conflict.
 //!
-//! After each try that failed:
+//! After a failed try:
 //!
-//! - *Somebody was faster* (409): what is there now is looked at, and the caller decides anew. This is another request,
-//!   so it has another idempotency key.
+//! - *Conflict* (409): the shadow is read again, and the caller decides again. This is another request, with another
+//!   idempotency key.
 //! - *Later* (a quota, the service not ready, no connection): the same request again, after the wait it asked for.
-//! - *Nobody knows* (no reply, a broken connection, a commit of unknown outcome): with a key the same request again
-//!   under the same key, which the service applies once however often it arrives. Without one, what is there now is
-//!   looked at and the caller decides anew, who then may see its own write; one who counts would count twice.
-//! - Anything else is for good.
+//! - *Outcome unknown* (no reply, a broken connection, a failed commit): with a key the same request again under the
+//!   same key, which the service applies once. Without a key, the shadow is read again, and the caller decides again;
+//!   the document may include its own write, so a counter may count twice.
+//! - Any other failure is final.
 //!
-//! Waits are [`Backoff`]'s, tries are bounded. What goes over the network is behind [`Exchange`], so all of this is
-//! tested without one.
+//! Waits are [`Backoff`]'s, tries are bounded. The network is behind [`Exchange`], so this is tested without one.
 
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::{
     backoff::Backoff,
-    document::{Accepted, Document, Version},
+    document::{Accepted, Document},
     error::Error,
     names::ShadowId,
     observer::{Attempt, Observer},
     rejection::RecoveryAction,
+    update::Update,
 };
 
-/// How a write goes about it. The default reads first, is rejected when anything changed since, and is keyed.
+/// The options of [`Shadow::update_with`](crate::Shadow::update_with). By default it reads first, conflicts with any
+/// change since, and carries an idempotency key.
+///
+/// ```
+/// use umbra_client::WriteOptions;
+///
+/// // For writers of different fields: conflicts only with changes of the same field.
+/// let options = WriteOptions::default().rebase(true);
+/// ```
 #[derive(Debug, Clone)]
 pub struct WriteOptions {
-    known: Option<Document>,
+    base: Option<Document>,
     rebase: bool,
     keyed: bool,
     refresh: Refresh,
     backoff: Backoff,
 }
 
-/// What a write takes from a conflict before the caller decides anew.
+/// The source of the document for a new decision after a conflict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refresh {
-    /// The document, read again.
+    /// The shadow, read again.
     Document,
-    /// The version that the rejection told.
+    /// The known document, at the version in the rejection.
     Version,
 }
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        Self { known: None, rebase: false, keyed: true, refresh: Refresh::Document, backoff: Backoff::REQUESTS }
+        Self { base: None, rebase: false, keyed: true, refresh: Refresh::Document, backoff: Backoff::REQUESTS }
     }
 }
 
 impl WriteOptions {
-    /// Begins with a document that was read before, in place of reading it now.
+    /// Starts with a document that was read before, instead of reading it now.
+    ///
+    /// ```no_run
+    /// use serde_json::json;
+    /// use umbra_client::WriteOptions;
+    ///
+    /// # async fn example(shadow: umbra_client::Shadow) -> Result<(), umbra_client::Error> {
+    /// let document = shadow.get().await?;
+    /// let options = WriteOptions::default().based_on(document);
+    /// shadow.update_with(&options, |document| Some(json!({"tags": {"seen": document.version}}))).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
-    pub fn from(mut self, known: Document) -> Self {
-        self.known = Some(known);
+    pub fn based_on(mut self, document: Document) -> Self {
+        self.base = Some(document);
         self
     }
 
-    /// Whether the service may accept the write although the version is stale, as long as nobody else changed what it
-    /// touches: writers of different fields then never conflict.
+    /// If true, the service accepts a stale version as long as no other client changed a path of the write: writers of
+    /// different fields then never conflict.
     #[must_use]
     pub fn rebase(mut self, rebase: bool) -> Self {
         self.rebase = rebase;
         self
     }
 
-    /// Whether each write carries an idempotency key. Without one, the caller decides anew after a broken connection,
-    /// and may do twice what it did.
+    /// If false, writes carry no idempotency key. After a broken connection the caller then decides again, and may apply
+    /// its change twice.
     #[must_use]
     pub fn keyed(mut self, keyed: bool) -> Self {
         self.keyed = keyed;
         self
     }
 
-    /// After a conflict decides anew on the document known before, with the version the rejection told: saves a read
-    /// where the patch does not depend on what others wrote.
+    /// After a conflict, decides again on the known document at the version in the rejection, without reading: for
+    /// changes that do not depend on other writers.
     #[must_use]
     pub fn without_precondition(mut self) -> Self {
         self.refresh = Refresh::Version;
         self
     }
 
-    /// How often to try, and how long to wait in between.
+    /// Sets the number of tries and the waits in between.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
@@ -92,52 +112,19 @@ impl WriteOptions {
     }
 }
 
-/// One update request.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Update {
-    /// The sections and what is to change in them, as a merge patch.
-    pub state: Value,
-    /// The version the shadow must have; `None` lets the last write win.
-    pub version: Option<Version>,
-    /// Accept it although the version is stale, if nobody changed what it touches.
-    pub rebase: bool,
-    /// The same key with the same request is applied once. At most 64 bytes.
-    pub idempotency_key: Option<String>,
-    /// Replace each section named in place of merging into it.
-    pub replace: bool,
-    /// Leave metadata out of everything that the service sends to this client because of the update.
-    pub omit_metadata: bool,
-}
-
-impl Update {
-    /// The message. What is not wanted is not in it.
-    pub(crate) fn body(&self) -> Value {
-        let mut body = Map::from_iter([("state".to_owned(), self.state.clone())]);
-        let fields = [
-            ("version", self.version.map(|version| json!(version))),
-            ("onConflict", self.rebase.then(|| json!("rebase"))),
-            ("idempotencyKey", self.idempotency_key.as_ref().map(|key| json!(key))),
-            ("replace", self.replace.then_some(json!(true))),
-            ("metadata", self.omit_metadata.then_some(json!(false))),
-        ];
-        body.extend(fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-        Value::Object(body)
-    }
-}
-
-/// Requests about one shadow, each tried once.
+/// Requests to one shadow, each tried once.
 pub(crate) trait Exchange {
-    /// Which shadow.
+    /// Returns the shadow.
     fn shadow(&self) -> &ShadowId;
-    /// Who is told.
+    /// Returns the observer of the tries.
     fn observer(&self) -> &dyn Observer;
-    /// Reads it; one that does not exist is empty, at version 0.
+    /// Reads the shadow; one that does not exist is empty, at version 0.
     async fn get(&self) -> Result<Document, Error>;
-    /// Writes it.
+    /// Sends an update.
     async fn put(&self, update: &Update) -> Result<Accepted, Error>;
 }
 
-/// Reads a shadow, and again if that may help.
+/// Reads a shadow, with retries.
 pub(crate) async fn read(exchange: &impl Exchange, backoff: Backoff) -> Result<Document, Error> {
     let mut tried = 0;
     loop {
@@ -156,25 +143,44 @@ pub(crate) async fn read(exchange: &impl Exchange, backoff: Backoff) -> Result<D
     }
 }
 
-/// Brings what `decide` wants into a shadow; `None` if it finds nothing to do.
+/// Sends one update that requires no version, with retries under the same key.
+pub(crate) async fn send(exchange: &impl Exchange, update: Update, backoff: Backoff) -> Result<Accepted, Error> {
+    let update = Update { idempotency_key: Some(new_key()), ..update };
+    let (began, mut tried, mut outcome_unknown) = (Instant::now(), 0, false);
+    loop {
+        tried += 1;
+        let Failed { error, after, wait } = match attempt(exchange, backoff, &update, tried, began).await {
+            Ok(accepted) => return Ok(accepted),
+            Err(failed) => failed,
+        };
+        outcome_unknown |= after == RetryDecision::Find;
+        match wait {
+            // A conflict would be another's expectation: this update has none.
+            Some(wait) if after != RetryDecision::Refresh => sleep(wait).await,
+            _ => return Err(gave_up(tried, error, after, outcome_unknown)),
+        }
+    }
+}
+
+/// Writes the changes that `decide` returns, with retries; `None` if it returns none.
 pub(crate) async fn write(
     exchange: &impl Exchange,
     options: &WriteOptions,
     mut decide: impl FnMut(&Document) -> Option<Value>,
 ) -> Result<Option<Accepted>, Error> {
-    let mut known = match &options.known {
-        Some(known) => known.clone(),
+    let mut known = match &options.base {
+        Some(base) => base.clone(),
         None => read(exchange, options.backoff).await?,
     };
     let Some(mut update) = decide(&known).map(|state| options.update(state, &known)) else { return Ok(None) };
     let (began, mut tried, mut outcome_unknown) = (Instant::now(), 0, false);
     loop {
         tried += 1;
-        let Failed { error, after, wait } = match attempt(exchange, options, &update, tried, began).await {
+        let Failed { error, after, wait } = match attempt(exchange, options.backoff, &update, tried, began).await {
             Ok(accepted) => return Ok(Some(accepted)),
             Err(failed) => failed,
         };
-        // A key that is known is answered before versions are looked at, so a conflict says that nothing got in.
+        // A known key is answered before preconditions are checked, so after a conflict no try is applied.
         outcome_unknown = after == RetryDecision::Find || (outcome_unknown && after != RetryDecision::Refresh);
         let Some(wait) = wait else { return Err(gave_up(tried, error, after, outcome_unknown)) };
         sleep(wait).await;
@@ -190,17 +196,17 @@ pub(crate) async fn write(
     }
 }
 
-/// A try that failed.
+/// A failed try.
 struct Failed {
     error: Error,
     after: RetryDecision,
-    /// Before the next try; `None` if there is to be none.
+    /// The wait before the next try; `None` if there is none.
     wait: Option<Duration>,
 }
 
 async fn attempt(
     exchange: &impl Exchange,
-    options: &WriteOptions,
+    backoff: Backoff,
     update: &Update,
     number: u32,
     began: Instant,
@@ -209,13 +215,13 @@ async fn attempt(
     let outcome = exchange.put(update).await;
     let after = outcome.as_ref().err().map_or(RetryDecision::Stop, after);
     let wait = match &outcome {
-        Err(error) if after != RetryDecision::Stop => options.backoff.next(number, asked(error)),
+        Err(error) if after != RetryDecision::Stop => backoff.next(number, asked(error)),
         _ => None,
     };
-    exchange.observer().tried(&Attempt {
+    exchange.observer().on_attempt(&Attempt {
         shadow: exchange.shadow(),
         number,
-        expected: update.version.unwrap_or_default(),
+        expected: update.version,
         state: &update.state,
         took: sent.elapsed(),
         since_first: began.elapsed(),
@@ -225,7 +231,7 @@ async fn attempt(
     outcome.map_err(|error| Failed { error, after, wait })
 }
 
-/// The end of a write whose last try, or whose look at what is there now, ended in `last`.
+/// Returns the error of a write whose last try, or whose last read, failed with `last`.
 fn gave_up(tries: u32, last: Error, after: RetryDecision, outcome_unknown: bool) -> Error {
     match (after, last) {
         (RetryDecision::Stop, last) if !outcome_unknown => last,
@@ -239,50 +245,54 @@ impl WriteOptions {
         Update {
             state,
             version: Some(known.version),
-            // There is nothing to rebase a creation on.
+            // A creation has no version to rebase.
             rebase: self.rebase && known.exists(),
-            idempotency_key: self.keyed.then(|| format!("{:032x}", rand::random::<u128>())),
-            replace: false,
-            omit_metadata: false,
+            idempotency_key: self.keyed.then(new_key),
+            ..Update::default()
         }
     }
 
-    async fn refreshed(&self, exchange: &impl Exchange, known: Document, why: &Error) -> Result<Document, Error> {
-        let told = why.rejection().filter(|_| self.refresh == Refresh::Version).and_then(|rejection| rejection.version);
-        match told {
+    async fn refreshed(&self, exchange: &impl Exchange, known: Document, error: &Error) -> Result<Document, Error> {
+        let rejection = error.rejection().filter(|_| self.refresh == Refresh::Version);
+        match rejection.and_then(|rejection| rejection.version) {
             Some(version) => Ok(Document { version, ..known }),
             None => read(exchange, self.backoff).await,
         }
     }
 }
 
-/// What to do after a failure.
+/// The step after a failed try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RetryDecision {
-    /// Look, decide anew.
+    /// Read, decide again.
     Refresh,
-    /// The same again.
+    /// Send the same request again.
     Again,
-    /// The same again under the same key, or look and decide anew.
+    /// Send the same request again under the same key; without a key read, decide again.
     Find,
-    /// Nothing helps.
+    /// Fail.
     Stop,
 }
 
 fn after(error: &Error) -> RetryDecision {
     match error {
-        Error::Rejected(rejection) => match rejection.remedy() {
+        Error::Rejected(rejection) => match rejection.recovery() {
             RecoveryAction::Refresh => RetryDecision::Refresh,
             RecoveryAction::Later => RetryDecision::Again,
             RecoveryAction::Find => RetryDecision::Find,
             RecoveryAction::None => RetryDecision::Stop,
         },
-        Error::Unanswered => RetryDecision::Find,
+        Error::Unanswered | Error::Disconnected(_) => RetryDecision::Find,
         Error::Offline(_) => RetryDecision::Again,
         _ => RetryDecision::Stop,
     }
 }
 
+fn new_key() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+/// Returns the wait that the service asks for.
 fn asked(error: &Error) -> Option<Duration> {
     error.rejection().and_then(|rejection| rejection.retry_after())
 }

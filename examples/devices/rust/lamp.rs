@@ -1,7 +1,7 @@
 //! A lamp that obeys its shadow, with `umbra-client`: `cargo run --example lamp -- [DEVICE] [URL]`
 
 use serde_json::{Value, json};
-use umbra_client::{Client, DeviceId, Error, News, Options, Shadow, Topic, Update, Version};
+use umbra_client::{Client, DeviceId, Error, Event, Options, Shadow, Topic, Update, Version};
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -15,14 +15,14 @@ async fn main() -> Result<(), Error> {
 pub(crate) async fn run(device: &str, url: &str) -> Result<(), Error> {
     let client = Client::connect(Options::new(url, device)?).await?;
     let shadow = client.shadow(DeviceId::new(device)?);
-    let mut events = shadow.watch(&[Topic::Difference], 16).await?;
+    let mut events = shadow.watch(&[Topic::LeanDelta], 16).await?;
     let mut power = "off".to_owned();
     // The newest version that was obeyed over this connection.
     let mut seen = Version::default();
     report(&shadow, &power).await?; // the first report makes the shadow
     while let Some(event) = events.recv().await {
         match event {
-            News::Difference(_, Some(delta)) if delta.version >= seen => {
+            Event::LeanDelta(_, Some(delta)) if delta.version >= seen => {
                 seen = delta.version;
                 let wanted = delta.state.get("power").and_then(Value::as_str);
                 if let Some(wanted @ ("on" | "off")) = wanted {
@@ -31,7 +31,7 @@ pub(crate) async fn run(device: &str, url: &str) -> Result<(), Error> {
                 }
                 report(&shadow, &power).await?;
             }
-            News::Resumed => {
+            Event::Resumed => {
                 seen = Version::default();
                 report(&shadow, &power).await?;
             }
@@ -42,12 +42,12 @@ pub(crate) async fn run(device: &str, url: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reports what the lamp is. `reported` is this device's alone, so no version is required.
+/// Reports the lamp's state. `reported` is this device's alone, so no version is required.
 async fn report(shadow: &Shadow, power: &str) -> Result<(), Error> {
-    let update = Update { state: json!({"reported": {"power": power}}), omit_metadata: true, ..Update::default() };
+    let update = Update::new(json!({"reported": {"power": power}})).without_metadata();
     match shadow.send(&update).await {
         // The next connection reports again.
-        Err(Error::Unanswered | Error::Offline(_)) => Ok(()),
+        Err(Error::Unanswered | Error::Disconnected(_) | Error::Offline(_)) => Ok(()),
         outcome => outcome.map(drop),
     }
 }

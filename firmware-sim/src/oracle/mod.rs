@@ -1,18 +1,17 @@
-//! Says whether the service kept its word to the fleet.
+//! The check of the service's replies against the final state.
 //!
-//! Fed with every update a writer was told was accepted, and at the end with each shadow as it then is, it finds:
+//! From every accepted update and the final document of each shadow it finds:
 //!
-//! - an update told as accepted that is neither in the final state nor superseded by a later write of the same path
+//! - an accepted update that is neither in the final state nor superseded by a later write of the same path
 //!   ([`Violation::LostUpdate`]);
-//! - a version told twice ([`Violation::DuplicateVersion`]), one that does not follow the version the writer required
-//!   ([`Violation::StaleAccepted`]), one that went backwards for someone who listened ([`Violation::FellBack`]) or in
-//!   the end ([`Violation::FinalBehind`]);
-//! - a device that did not come to agree with what is wanted of it ([`Violation::Unconverged`]), was never told of it
-//!   ([`Violation::NotTold`], which the device itself finds), or could not be read.
+//! - a version assigned twice ([`Violation::DuplicateVersion`]), one that does not follow the required version
+//!   ([`Violation::StaleAccepted`]), one that went back for a subscriber ([`Violation::VersionWentBack`]) or at the end
+//!   ([`Violation::FinalBehind`]);
+//! - a device that did not converge ([`Violation::Unconverged`]), that got no delta ([`Violation::MissingDelta`], found by
+//!   the device itself), or whose shadow could not be read.
 //!
-//! Others may write the same shadows: what the fleet did not do itself, and what it does not know the outcome of (a
-//! connection that broke), shows as versions nobody here was told of, and may have superseded anything before it.
-//! The order in which acceptances are reported does not matter, only their versions do.
+//! Other clients may write the same shadows. Their updates, and updates of unknown outcome, are versions that no reply
+//! assigned; they may have superseded any earlier write. The order of the replies does not matter, only their versions.
 //!
 //! Pure: no clock, no socket, no lock. Memory grows with shadows and paths, not with updates.
 
@@ -26,40 +25,40 @@ use serde_json::Value;
 use umbra_client::{DeviceId, Document, Version, same_value};
 
 pub(crate) use verdict::Violation;
-pub(crate) use versions::Listener;
+pub(crate) use versions::VersionOrder;
 
 use versions::VersionSet;
 
-/// What a writer was told about one of its updates.
+/// An accepted update.
 #[derive(Debug, Clone)]
 pub(crate) struct AcceptedUpdate {
-    /// Who wrote.
+    /// The writer.
     pub(crate) writer: DeviceId,
     /// The version it required.
     pub(crate) expected: Version,
-    /// Whether the service carried it over later versions.
+    /// True if the service rebased it.
     pub(crate) rebased: bool,
-    /// The version it was told.
+    /// The version assigned.
     pub(crate) version: Version,
-    /// False if it was told that nothing changed.
+    /// False if it changed nothing.
     pub(crate) changed: bool,
     /// The sections it sent.
     pub(crate) state: Value,
 }
 
-/// The ledger of all that was told.
+/// All replies.
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
     shadows: BTreeMap<DeviceId, ObservedShadow>,
     found: Vec<Violation>,
 }
 
-/// What was told of one shadow.
+/// The replies about one shadow.
 #[derive(Debug, Default)]
 struct ObservedShadow {
-    /// Versions that an update of ours made.
+    /// Versions assigned to the fleet's updates.
     versions: VersionSet,
-    /// The last write of each path that was ever written.
+    /// The last write of each path.
     last_writes: HashMap<String, Write>,
 }
 
@@ -72,7 +71,7 @@ struct Write {
 }
 
 impl Oracle {
-    /// Enters an update that its writer was told is accepted.
+    /// Records an accepted update.
     pub(crate) fn accepted(&mut self, device: &DeviceId, update: AcceptedUpdate) {
         let follows = Version(update.expected.0 + u64::from(update.changed));
         let fits = if update.rebased { update.version > follows } else { update.version == follows };
@@ -84,8 +83,8 @@ impl Oracle {
                 writer: update.writer.clone(),
             });
         }
-        let told = self.shadows.entry(device.clone()).or_default();
-        if update.changed && !told.versions.insert(update.version) {
+        let shadow = self.shadows.entry(device.clone()).or_default();
+        if update.changed && !shadow.versions.insert(update.version) {
             self.found.push(Violation::DuplicateVersion {
                 device: device.clone(),
                 version: update.version,
@@ -94,26 +93,26 @@ impl Oracle {
         }
         for (path, value) in paths::writes(&update.state) {
             let write = Write { version: update.version, writer: update.writer.clone(), value };
-            match told.last_writes.get(&path) {
+            match shadow.last_writes.get(&path) {
                 Some(later) if later.version > write.version => {}
                 _ => {
-                    told.last_writes.insert(path, write);
+                    shadow.last_writes.insert(path, write);
                 }
             }
         }
     }
 
-    /// Enters what someone else found, such as a [`Listener`].
-    pub(crate) fn violated(&mut self, violation: Violation) {
+    /// Records a violation found elsewhere, such as by [`VersionOrder`].
+    pub(crate) fn add_violation(&mut self, violation: Violation) {
         self.found.push(violation);
     }
 
-    /// Versions between the first and the last we were told of a shadow that nobody here was told of, over all.
+    /// Returns the number of versions, between the first and the last of each shadow, that no reply assigned.
     pub(crate) fn unaccounted(&self) -> u64 {
-        self.shadows.values().map(|told| told.versions.missing()).sum()
+        self.shadows.values().map(|shadow| shadow.versions.missing()).sum()
     }
 
-    /// Everything that is wrong, given each shadow as it is in the end, or why it could not be read.
+    /// Returns all violations, given the final document of each shadow, or the reason why it could not be read.
     pub(crate) fn judge(
         &self,
         finals: &BTreeMap<DeviceId, Result<Document, String>>,
@@ -126,8 +125,8 @@ impl Oracle {
                     violations.push(Violation::Unread { device: device.clone(), reason: reason.clone() });
                 }
                 Ok(found) => {
-                    if let Some(told) = self.shadows.get(device) {
-                        told.judge(device, found, &mut violations);
+                    if let Some(shadow) = self.shadows.get(device) {
+                        shadow.judge(device, found, &mut violations);
                     }
                     let fields = Self::unconverged_fields(found, owned).into_iter();
                     violations.extend(fields.map(|field| Violation::Unconverged {
@@ -139,17 +138,18 @@ impl Oracle {
             }
         }
         let unread = self.shadows.keys().filter(|device| !finals.contains_key(*device));
-        violations
-            .extend(unread.map(|device| Violation::Unread { device: device.clone(), reason: "nobody read it".into() }));
+        violations.extend(
+            unread.map(|device| Violation::Unread { device: device.clone(), reason: "no device read it".into() }),
+        );
         violations
     }
 
-    /// Those of the `owned` fields in which `desired` has something that `reported` has not, or different.
+    /// Returns the `owned` fields of `desired` that `reported` lacks or has different.
     pub(crate) fn unconverged_fields<'a>(found: &Document, owned: &[&'a str]) -> Vec<&'a str> {
         let differs = |field: &&str| {
-            let wanted = found.section("desired").and_then(|desired| desired.get(*field));
-            let is = found.section("reported").and_then(|reported| reported.get(*field));
-            wanted.is_some_and(|wanted| !is.is_some_and(|is| same_value(wanted, is)))
+            let desired = found.section("desired").and_then(|desired| desired.get(*field));
+            let reported = found.section("reported").and_then(|reported| reported.get(*field));
+            desired.is_some_and(|desired| !reported.is_some_and(|reported| same_value(desired, reported)))
         };
         owned.iter().copied().filter(differs).collect()
     }
@@ -177,27 +177,25 @@ impl ObservedShadow {
         violations.append(&mut lost);
     }
 
-    /// Whether a write is in the final state, or something later explains why not.
+    /// Returns true if a write is in the final state, or a later one superseded it.
     fn kept(&self, path: &str, write: &Write, found: &Document) -> bool {
-        let is_there = match (&write.value, found.pointer(path)) {
+        let present = match (&write.value, found.pointer(path)) {
             (None, None) => true,
-            (Some(sent), Some(there)) => same_value(sent, there),
+            (Some(sent), Some(found)) => same_value(sent, found),
             _ => false,
         };
-        is_there
-            || self.superseded_by_ours(path, write.version)
-            || self.superseded_by_others(path, write.version, found)
+        present || self.superseded_by_ours(path, write.version) || self.superseded_by_others(path, write.version, found)
     }
 
-    /// A later write of ours above or below the path: it turned the place into something else.
+    /// Returns true if the fleet wrote above or below the path later.
     fn superseded_by_ours(&self, path: &str, version: Version) -> bool {
         self.last_writes
             .iter()
             .any(|(other, write)| write.version > version && other != path && paths::related(other, path))
     }
 
-    /// A version that nobody here was told of is later than the write. Where the service says which version a leaf is
-    /// of, it must be that one; a leaf it has nothing to say about may have been removed by any of them.
+    /// Returns true if a version that no reply assigned is later than the write. If the metadata has the leaf's version, it
+    /// must be that one; a leaf without metadata may have been removed by any of them.
     fn superseded_by_others(&self, path: &str, version: Version, found: &Document) -> bool {
         match paths::leaf_version(&found.metadata, path) {
             Some(leaf) => leaf > version && leaf <= found.version && !self.versions.contains(leaf),

@@ -1,9 +1,9 @@
-//! JSON Pointers into a shadow's `state`: which ones an update writes, and how two of them relate.
+//! JSON Pointers into a shadow's `state`: those that an update writes, and the relation of two of them.
 
 use serde_json::Value;
 use umbra_client::Version;
 
-/// Every leaf an update writes, with the value that is then there, `None` where it removes.
+/// Returns every leaf that an update writes, with its value; `None` removes.
 pub(crate) fn writes(state: &Value) -> Vec<(String, Option<Value>)> {
     let mut found = Vec::new();
     collect(state, &mut String::new(), &mut found);
@@ -13,7 +13,7 @@ pub(crate) fn writes(state: &Value) -> Vec<(String, Option<Value>)> {
 fn collect(value: &Value, at: &mut String, found: &mut Vec<(String, Option<Value>)>) {
     match value {
         Value::Null => found.push((at.clone(), None)),
-        // An empty object merged into an object writes nothing; a fleet never sends one where there is none.
+        // An empty object merged into an object writes nothing; the fleet sends none elsewhere.
         Value::Object(entries) => {
             for (key, value) in entries {
                 let length = at.len();
@@ -27,13 +27,13 @@ fn collect(value: &Value, at: &mut String, found: &mut Vec<(String, Option<Value
     }
 }
 
-/// Whether one path is the other, or lies above or below it.
+/// Returns true if the paths are equal, or one lies below the other.
 pub(crate) fn related(left: &str, right: &str) -> bool {
     let (short, long) = if left.len() <= right.len() { (left, right) } else { (right, left) };
     long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The version the service gives for a leaf, if it says.
+/// Returns the version of a leaf in the metadata.
 pub(crate) fn leaf_version(metadata: &Value, path: &str) -> Option<Version> {
     metadata.pointer(path)?.get("version")?.as_u64().map(Version)
 }
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn related_means_same_above_or_below() {
+    fn related_paths_are_equal_or_nested() {
         for (left, right, expected) in [
             ("/a", "/a", true),
             ("/a", "/a/b", true),

@@ -1,4 +1,4 @@
-//! Each kind of violation is found, and what is no violation is not.
+//! Each kind of violation is found, and nothing else is.
 
 use serde_json::json;
 
@@ -8,13 +8,13 @@ fn id(text: &str) -> DeviceId {
     DeviceId::new(text).expect("a device id")
 }
 
-/// One accepted update: (writer, required version, version told, changed, state).
+/// One accepted update: (writer, required version, version assigned, changed, state).
 type Row = (&'static str, u64, u64, bool, Value);
 
-fn judged(told: &[Row], version: u64, state: Value, metadata: Value) -> Vec<String> {
+fn judged(replies: &[Row], version: u64, state: Value, metadata: Value) -> Vec<String> {
     let device = id("t1");
     let mut oracle = Oracle::default();
-    for (writer, expected, version, changed, state) in told {
+    for (writer, expected, version, changed, state) in replies {
         oracle.accepted(
             &device,
             AcceptedUpdate {
@@ -28,14 +28,15 @@ fn judged(told: &[Row], version: u64, state: Value, metadata: Value) -> Vec<Stri
         );
     }
     let Value::Object(state) = state else { unreachable!("a state is an object") };
-    let found = Document { state, metadata, version: Version(version), ..Document::default() };
+    let found = json!({"state": state, "metadata": metadata, "version": version});
+    let found = serde_json::from_value(found).expect("a document");
     let finals = BTreeMap::from([(device, Ok(found))]);
     oracle.judge(&finals, &["target", "mode"]).iter().map(Violation::to_string).collect()
 }
 
-/// Checks that exactly the violations whose beginnings are given are found.
-fn check(label: &str, told: &[Row], version: u64, state: Value, metadata: Value, expected: &[&str]) {
-    let found = judged(told, version, state, metadata);
+/// Checks that exactly the violations with the given beginnings are found.
+fn check(label: &str, replies: &[Row], version: u64, state: Value, metadata: Value, expected: &[&str]) {
+    let found = judged(replies, version, state, metadata);
     assert_eq!(found.len(), expected.len(), "{label}: {found:#?}");
     for (found, expected) in found.iter().zip(expected) {
         assert!(found.starts_with(expected), "{label}: {found}");
@@ -47,13 +48,13 @@ fn reported(value: Value) -> Value {
 }
 
 #[test]
-fn what_was_kept_is_no_violation() {
+fn kept_writes_are_no_violation() {
     let one = ("t1", 0, 1, true, reported(json!({"a": 1, "b": 1})));
     let two = ("t1", 1, 2, true, reported(json!({"a": 2})));
     let removal = ("t1", 2, 3, true, reported(json!({"b": null})));
     let end = reported(json!({"a": 2.0}));
     check("in order", &[one.clone(), two.clone(), removal.clone()], 3, end.clone(), json!({}), &[]);
-    check("told in any order", &[removal, two.clone(), one.clone()], 3, end, json!({}), &[]);
+    check("in any order", &[removal, two.clone(), one.clone()], 3, end, json!({}), &[]);
     let noop = ("t2", 2, 2, false, reported(json!({"a": 2})));
     check("a no-op keeps the version", &[one, two, noop], 2, reported(json!({"a": 2, "b": 1})), json!({}), &[]);
 }
@@ -89,13 +90,13 @@ fn a_later_write_above_or_below_supersedes() {
 }
 
 #[test]
-fn others_may_have_superseded_but_only_where_they_can_have_been() {
+fn updates_of_others_explain_a_missing_write_only_where_possible() {
     let one = ("t1", 0, 1, true, reported(json!({"a": 1})));
     let other = reported(json!({"a": 7}));
     let lost = "lost update: t1 version 1 /reported/a";
     let leaf = |version: u64| json!({"reported": {"a": {"version": version, "timestamp": 1}}});
-    check("a version we do not know", std::slice::from_ref(&one), 2, other.clone(), json!({}), &[]);
-    check("the leaf says so", std::slice::from_ref(&one), 2, other.clone(), leaf(2), &[]);
+    check("an unknown version", std::slice::from_ref(&one), 2, other.clone(), json!({}), &[]);
+    check("the leaf has it", std::slice::from_ref(&one), 2, other.clone(), leaf(2), &[]);
     check("no later version at all", std::slice::from_ref(&one), 1, other.clone(), json!({}), &[lost]);
     check("the leaf was not touched since", std::slice::from_ref(&one), 2, other.clone(), leaf(1), &[lost]);
     let two = ("t1", 1, 2, true, reported(json!({"z": 1})));
@@ -106,11 +107,11 @@ fn others_may_have_superseded_but_only_where_they_can_have_been() {
 }
 
 #[test]
-fn versions_are_told_once_and_follow_what_was_required() {
+fn versions_are_assigned_once_and_follow_the_required_version() {
     let one = ("t1", 4, 5, true, reported(json!({"a": 1})));
     let twice = ("app", 4, 5, true, json!({"desired": {"x": 1}}));
     let end = json!({"reported": {"a": 1}, "desired": {"x": 1}});
-    check("twice", &[one.clone(), twice], 5, end.clone(), json!({}), &["version told twice: t1 version 5"]);
+    check("twice", &[one.clone(), twice], 5, end.clone(), json!({}), &["version assigned twice: t1 version 5"]);
     let stale = ("app", 3, 6, true, json!({"desired": {"x": 1}}));
     check("stale", &[one.clone(), stale], 6, end.clone(), json!({}), &["precondition ignored: t1 version 6"]);
     let moved = ("app", 4, 5, false, json!({"desired": {"x": 1}}));
@@ -118,7 +119,7 @@ fn versions_are_told_once_and_follow_what_was_required() {
 }
 
 #[test]
-fn the_final_version_is_not_below_what_was_told() {
+fn the_final_version_is_not_below_an_assigned_one() {
     let one = ("t1", 4, 5, true, reported(json!({"a": 1})));
     check("behind", &[one], 4, reported(json!({"a": 1})), json!({}), &["final version too low: t1 version 4"]);
 }
@@ -132,7 +133,7 @@ fn owned_fields_converge_and_others_need_not() {
 }
 
 #[test]
-fn a_shadow_that_was_not_read_is_told() {
+fn an_unread_shadow_is_a_violation() {
     let mut oracle = Oracle::default();
     let state = reported(json!({"a": 1}));
     let writer = id("t1");
@@ -141,5 +142,5 @@ fn a_shadow_that_was_not_read_is_told() {
     oracle.accepted(&id("t1"), update);
     let finals = BTreeMap::from([(id("t2"), Err("no connection".to_owned()))]);
     let found: Vec<_> = oracle.judge(&finals, &[]).iter().map(Violation::to_string).collect();
-    assert_eq!(found, ["not read: t2: no connection", "not read: t1: nobody read it"]);
+    assert_eq!(found, ["not read: t2: no connection", "not read: t1: no device read it"]);
 }

@@ -1,105 +1,105 @@
-//! What the service can be found guilty of, in words that name device, version and path.
+//! The violations, as text with device, version and path.
 
 use std::fmt;
 
 use serde_json::Value;
 use umbra_client::{DeviceId, Version};
 
-/// A promise that was not kept.
+/// A violation of the protocol.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Violation {
-    /// An accepted write is not in the final state and nothing later explains it.
+    /// An accepted write is not in the final state, and no later write superseded it.
     LostUpdate {
-        /// Whose shadow.
+        /// The device.
         device: DeviceId,
-        /// The version its writer was told.
+        /// The version assigned.
         version: Version,
-        /// Where, as a JSON Pointer into `state`.
+        /// A JSON Pointer into `state`.
         path: String,
-        /// Who wrote it.
+        /// The writer.
         writer: DeviceId,
-        /// What was sent; `None` for a removal.
+        /// The value sent; `None` for a removal.
         sent: Option<Value>,
-        /// What is there.
+        /// The value found.
         found: Option<Value>,
     },
-    /// Two changes were told the same version.
+    /// Two changes got the same version.
     DuplicateVersion {
-        /// Whose shadow.
+        /// The device.
         device: DeviceId,
-        /// The version told again.
+        /// The version.
         version: Version,
-        /// Who was told it, the second time.
+        /// The writer of the second one.
         writer: DeviceId,
     },
-    /// An update was accepted on a version other than the one it required.
+    /// An update was accepted at another version than the one it required.
     StaleAccepted {
-        /// Whose shadow.
+        /// The device.
         device: DeviceId,
-        /// The version its writer was told.
+        /// The version assigned.
         version: Version,
-        /// The version it had required.
+        /// The version required.
         expected: Version,
-        /// Who wrote it.
+        /// The writer.
         writer: DeviceId,
     },
-    /// A subscriber heard a version that does not follow the one it had heard before.
-    FellBack {
-        /// Whose shadow.
+    /// A subscriber got a version that is not above the one before.
+    VersionWentBack {
+        /// The device.
         device: DeviceId,
-        /// The version heard now.
+        /// The version.
         version: Version,
-        /// The version heard before, on the same connection.
+        /// The version before, on the same connection.
         before: Version,
-        /// Who listened.
-        listener: DeviceId,
+        /// The subscriber.
+        subscriber: DeviceId,
     },
-    /// The final version is below one that was told.
+    /// The final version is below an assigned one.
     FinalBehind {
-        /// Whose shadow.
+        /// The device.
         device: DeviceId,
-        /// The highest version told.
+        /// The highest version assigned.
         accepted: Version,
-        /// The version in the end.
+        /// The final version.
         version: Version,
     },
-    /// Something else is wanted of a device and no delta told it.
-    NotTold {
-        /// Whose shadow.
+    /// A field of `desired` changed, and no delta delivered it.
+    MissingDelta {
+        /// The device.
         device: DeviceId,
-        /// The version it was read at.
+        /// The version read.
         version: Version,
         /// The field.
         path: String,
     },
-    /// A field the device answers for still differs from what is wanted.
+    /// A field that the device owns differs from `desired`.
     Unconverged {
-        /// Whose shadow.
+        /// The device.
         device: DeviceId,
-        /// The version it was read at.
+        /// The version read.
         version: Version,
         /// The field.
         path: String,
     },
     /// The final state could not be read.
     Unread {
-        /// Whose shadow.
+        /// The device.
         device: DeviceId,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
 impl Violation {
-    /// The version it is about; 0 if about none.
+    /// Returns the version concerned; 0 if there is none.
     pub(crate) fn version(&self) -> Version {
         match self {
             Self::LostUpdate { version, .. }
             | Self::DuplicateVersion { version, .. }
             | Self::StaleAccepted { version, .. }
-            | Self::FellBack { version, .. }
+            | Self::VersionWentBack { version, .. }
             | Self::FinalBehind { version, .. }
-            | Self::NotTold { version, .. }
+            | Self::MissingDelta { version, .. }
             | Self::Unconverged { version, .. } => *version,
             Self::Unread { .. } => Version::default(),
         }
@@ -111,30 +111,27 @@ impl fmt::Display for Violation {
         match self {
             Self::LostUpdate { device, version, path, writer, sent, found } => {
                 let (sent, found) = (or_nothing(sent, "removed"), or_nothing(found, "nothing"));
-                write!(
-                    f,
-                    "lost update: {device} version {version} {path}: {writer} was told its {sent} is accepted, "
-                )?;
+                write!(f, "lost update: {device} version {version} {path}: {sent} of {writer} was accepted, ")?;
                 write!(f, "found {found} and no later write")
             }
             Self::DuplicateVersion { device, version, writer } => {
-                write!(f, "version told twice: {device} version {version}, the second time to {writer}")
+                write!(f, "version assigned twice: {device} version {version}, the second time to {writer}")
             }
             Self::StaleAccepted { device, version, expected, writer } => {
-                write!(f, "precondition ignored: {device} version {version} was given to {writer}, ")?;
+                write!(f, "precondition ignored: {device} version {version} was assigned to {writer}, ")?;
                 write!(f, "which required {expected}")
             }
-            Self::FellBack { device, version, before, listener } => {
-                write!(f, "version fell back: {device} version {version} heard by {listener} after {before}")
+            Self::VersionWentBack { device, version, before, subscriber } => {
+                write!(f, "version went back: {device} version {version} announced to {subscriber} after {before}")
             }
             Self::FinalBehind { device, accepted, version } => {
-                write!(f, "final version too low: {device} version {version}, though {accepted} had been told")
+                write!(f, "final version too low: {device} version {version}, though {accepted} was assigned")
             }
-            Self::NotTold { device, version, path } => {
-                write!(f, "delta missing: {device} version {version} {path} is wanted and no delta said so")
+            Self::MissingDelta { device, version, path } => {
+                write!(f, "delta missing: {device} version {version} {path} is desired, and no delta delivered it")
             }
             Self::Unconverged { device, version, path } => {
-                write!(f, "not converged: {device} version {version} {path} differs from what is reported")
+                write!(f, "not converged: {device} version {version} {path} differs from reported")
             }
             Self::Unread { device, reason } => write!(f, "not read: {device}: {reason}"),
         }

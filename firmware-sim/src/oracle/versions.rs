@@ -1,4 +1,4 @@
-//! Versions of one shadow: the set of those that were told, and the order in which a subscriber heard them.
+//! Versions of one shadow: the set of assigned ones, and the order in which a subscriber gets them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,15 +6,15 @@ use umbra_client::{DeviceId, Version};
 
 use super::Violation;
 
-/// A set of versions kept as runs, so that a million consecutive ones cost as much as one.
+/// A set of versions stored as runs, so that a million consecutive ones cost as much as one.
 #[derive(Debug, Default)]
 pub(crate) struct VersionSet {
-    /// First of each run to its last, both included. Runs never touch.
+    /// The first version of each run, and its last, both included. Runs are never adjacent.
     runs: BTreeMap<u64, u64>,
 }
 
 impl VersionSet {
-    /// Adds a version; false if it was there.
+    /// Adds a version; returns false if it was present.
     pub(crate) fn insert(&mut self, Version(version): Version) -> bool {
         if self.contains(Version(version)) {
             return false;
@@ -32,17 +32,17 @@ impl VersionSet {
         true
     }
 
-    /// Whether a version is in it.
+    /// Returns true if a version is in the set.
     pub(crate) fn contains(&self, Version(version): Version) -> bool {
         self.runs.range(..=version).next_back().is_some_and(|(_, last)| *last >= version)
     }
 
-    /// The highest.
+    /// Returns the highest version.
     pub(crate) fn last(&self) -> Option<Version> {
         self.runs.last_key_value().map(|(_, last)| Version(*last))
     }
 
-    /// How many between the lowest and the highest are not in it.
+    /// Returns the number of versions between the lowest and the highest that are not in the set.
     pub(crate) fn missing(&self) -> u64 {
         let span = match (self.runs.first_key_value(), self.runs.last_key_value()) {
             (Some((first, _)), Some((_, last))) => last - first + 1,
@@ -51,7 +51,7 @@ impl VersionSet {
         span - self.runs.iter().map(|(first, last)| last - first + 1).sum::<u64>()
     }
 
-    /// Whether any version above `after`, up to `until`, is not in it.
+    /// Returns true if a version above `after`, up to `until`, is not in the set.
     pub(crate) fn missing_between(&self, Version(after): Version, Version(until): Version) -> bool {
         if until <= after {
             return false;
@@ -61,32 +61,35 @@ impl VersionSet {
     }
 }
 
-/// The versions of changes as one connection hears them; a new connection is a new listener.
+/// The order of the versions announced to one connection.
 #[derive(Debug)]
-pub(crate) struct Listener {
-    name: DeviceId,
-    heard: HashMap<DeviceId, Version>,
+pub(crate) struct VersionOrder {
+    subscriber: DeviceId,
+    last: HashMap<DeviceId, Version>,
 }
 
-impl Listener {
-    /// A connection that has heard nothing.
-    pub(crate) fn new(name: DeviceId) -> Self {
-        Self { name, heard: HashMap::new() }
+impl VersionOrder {
+    /// Returns the order of a connection that got no announcement yet.
+    pub(crate) fn new(subscriber: DeviceId) -> Self {
+        Self { subscriber, last: HashMap::new() }
     }
 
-    /// Takes in that `version` of a shadow was announced as a change; says if it cannot be.
-    pub(crate) fn hear(&mut self, device: &DeviceId, version: Version) -> Option<Violation> {
-        match self.heard.insert(device.clone(), version) {
-            Some(before) if before >= version => {
-                Some(Violation::FellBack { device: device.clone(), version, before, listener: self.name.clone() })
-            }
+    /// Records that `version` of a shadow was announced as a change; returns a violation if it does not follow.
+    pub(crate) fn observe(&mut self, device: &DeviceId, version: Version) -> Option<Violation> {
+        match self.last.insert(device.clone(), version) {
+            Some(before) if before >= version => Some(Violation::VersionWentBack {
+                device: device.clone(),
+                version,
+                before,
+                subscriber: self.subscriber.clone(),
+            }),
             _ => None,
         }
     }
 
-    /// Forgets all: the connection is another one.
+    /// Starts over for another connection.
     pub(crate) fn reset(&mut self) {
-        self.heard.clear();
+        self.last.clear();
     }
 }
 
@@ -95,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_set_is_a_set_in_whatever_order_it_is_filled() {
+    fn the_set_does_not_depend_on_the_order_of_insertion() {
         for order in [[1, 2, 3, 5, 6, 9], [9, 6, 5, 3, 2, 1], [5, 1, 3, 9, 2, 6], [2, 1, 6, 9, 5, 3]] {
             let mut set = VersionSet::default();
             assert!(order.iter().all(|version| set.insert(Version(*version))), "{order:?}");
@@ -117,15 +120,15 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_wants_rising_versions_per_shadow() {
+    fn announced_versions_must_rise_per_shadow() {
         let (a, b) = (id("a"), id("b"));
-        let mut listener = Listener::new(id("ear"));
-        assert!(listener.hear(&a, Version(3)).is_none());
-        assert!(listener.hear(&b, Version(1)).is_none(), "another shadow counts for itself");
-        assert!(listener.hear(&a, Version(5)).is_none(), "a gap is another's business");
-        assert!(listener.hear(&a, Version(5)).is_some(), "twice");
-        assert!(listener.hear(&a, Version(4)).is_some(), "backwards");
-        listener.reset();
-        assert!(listener.hear(&a, Version(2)).is_none());
+        let mut order = VersionOrder::new(id("subscriber"));
+        assert!(order.observe(&a, Version(3)).is_none());
+        assert!(order.observe(&b, Version(1)).is_none(), "another shadow");
+        assert!(order.observe(&a, Version(5)).is_none(), "a gap is allowed");
+        assert!(order.observe(&a, Version(5)).is_some(), "twice");
+        assert!(order.observe(&a, Version(4)).is_some(), "backwards");
+        order.reset();
+        assert!(order.observe(&a, Version(2)).is_none());
     }
 }

@@ -1,26 +1,28 @@
-//! A write against a shadow that answers as a table says: what is sent, when, and what comes of it.
+//! Writes to a scripted shadow: the requests sent, their times, and the outcome.
 
 use std::{cell::RefCell, collections::VecDeque};
 
-use super::*;
-use crate::{DeviceId, Rejection, observer::NoopObserver};
+use serde_json::json;
 
-/// What the shadow does with one put.
+use super::*;
+use crate::{DeviceId, Rejection, Version, observer::NoopObserver};
+
+/// The shadow's treatment of one update.
 #[derive(Debug, Clone, Copy)]
 enum Does {
     Accepts,
-    /// Somebody else writes first.
+    /// Another client writes first.
     Conflicts,
-    /// It is applied, and the reply is lost.
-    AppliesUnheard,
-    /// It is lost on the way.
+    /// The update is applied, and the reply is lost.
+    LosesReply,
+    /// The update is lost.
     Loses,
     Refuses(u16, Option<u64>),
 }
 
-use Does::{Accepts, AppliesUnheard, Conflicts, Loses, Refuses};
+use Does::{Accepts, Conflicts, Loses, LosesReply, Refuses};
 
-/// A shadow with a counter that obeys versions and keys, and does to each put what the script says.
+/// A shadow with a counter that honours versions and keys, and treats each update as scripted.
 struct Scripted {
     shadow: ShadowId,
     script: RefCell<VecDeque<Does>>,
@@ -53,7 +55,7 @@ impl Scripted {
         if update.idempotency_key.as_ref().is_some_and(|key| self.applied_keys.borrow().contains(key)) {
             return Ok(Accepted { version, replayed: true, ..Accepted::default() });
         }
-        if update.version != Some(version) {
+        if update.version.is_some_and(|expected| expected != version) {
             return Err(rejected(409, Some(version), None));
         }
         self.applied_keys.borrow_mut().extend(update.idempotency_key.clone());
@@ -86,7 +88,7 @@ impl Exchange for Scripted {
                 self.apply(&Update { idempotency_key: None, ..others })?;
                 self.apply(update)
             }
-            AppliesUnheard => self.apply(update).and(Err(Error::Unanswered)),
+            LosesReply => self.apply(update).and(Err(Error::Unanswered)),
             Loses => Err(Error::Unanswered),
             Refuses(code, wait) => Err(rejected(code, None, wait)),
         }
@@ -106,7 +108,7 @@ fn increment(document: &Document) -> Value {
     json!({"reported": {"count": count(document) + 1}})
 }
 
-/// A write that counts one up, and what became of it.
+/// Returns the shadow after one increment, and its outcome.
 async fn counted(script: &[Does], options: WriteOptions) -> (Scripted, Result<Option<Accepted>, Error>) {
     let shadow = Scripted::new(script);
     let outcome = write(&shadow, &options, |document| Some(increment(document))).await;
@@ -114,17 +116,17 @@ async fn counted(script: &[Does], options: WriteOptions) -> (Scripted, Result<Op
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_failure_that_may_pass_is_tried_again() {
+async fn transient_failures_are_retried() {
     for (label, script, keyed, count, puts, gets) in [
         ("at once", vec![Accepts], true, 1, 1, 1),
-        ("beaten twice", vec![Conflicts, Conflicts], true, 3, 3, 3),
-        ("lost on the way", vec![Loses], true, 1, 2, 1),
-        ("the reply lost", vec![AppliesUnheard], true, 1, 2, 1),
-        ("the reply lost, then a retry lost", vec![AppliesUnheard, Loses, Refuses(503, None)], true, 1, 4, 1),
-        ("the reply lost, without a key: read again", vec![AppliesUnheard], false, 2, 2, 2),
+        ("two conflicts", vec![Conflicts, Conflicts], true, 3, 3, 3),
+        ("the update lost", vec![Loses], true, 1, 2, 1),
+        ("the reply lost", vec![LosesReply], true, 1, 2, 1),
+        ("the reply lost, then a retry lost", vec![LosesReply, Loses, Refuses(503, None)], true, 1, 4, 1),
+        ("the reply lost, without a key: read again", vec![LosesReply], false, 2, 2, 2),
         ("a quota", vec![Refuses(429, Some(50)), Refuses(429, Some(50))], true, 1, 3, 1),
         ("the service failed", vec![Refuses(500, None)], true, 1, 2, 1),
-        ("lost, and beaten meanwhile", vec![Loses, Conflicts], true, 2, 3, 2),
+        ("lost, and a conflict meanwhile", vec![Loses, Conflicts], true, 2, 3, 2),
     ] {
         let (shadow, outcome) = counted(&script, WriteOptions::default().keyed(keyed)).await;
         assert!(matches!(outcome, Ok(Some(_))), "{label}: {outcome:?}");
@@ -134,20 +136,20 @@ async fn every_failure_that_may_pass_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_of_the_same_is_the_same_and_a_new_decision_is_another() {
+async fn retries_repeat_the_request_and_new_decisions_are_new_requests() {
     let (shadow, _) =
         counted(&[Loses, Refuses(429, Some(10)), Conflicts], WriteOptions::default().keyed(true).rebase(true)).await;
     let puts: Vec<_> = shadow.puts.borrow().iter().map(|(update, _)| update.clone()).collect();
     let [first, second, third, fourth] = puts.as_slice() else { unreachable!("four puts: {puts:?}") };
-    assert_eq!(first, second, "an unanswered one is sent again as it was");
-    assert_eq!(second, third, "one that was put off, too");
+    assert_eq!(first, second, "repeated without a reply");
+    assert_eq!(second, third, "repeated after a wait");
     assert_ne!(third.idempotency_key, fourth.idempotency_key);
     assert_ne!(third.version, fourth.version);
     assert!(puts.iter().all(|update| update.rebase && update.idempotency_key.is_some()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn tries_are_bounded_and_what_never_helps_is_not_tried_again() {
+async fn tries_are_bounded_and_final_failures_are_not_retried() {
     let three = Backoff { tries_max: 3, ..Backoff::REQUESTS };
     let (shadow, outcome) = counted(&[Conflicts; 9], WriteOptions::default().backoff(three)).await;
     assert!(matches!(outcome, Err(Error::GaveUp { tries: 3, .. })), "{outcome:?}");
@@ -160,16 +162,16 @@ async fn tries_are_bounded_and_what_never_helps_is_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_says_whether_anybody_knows() {
+async fn errors_tell_whether_the_outcome_is_unknown() {
     let three = Backoff { tries_max: 3, ..Backoff::REQUESTS };
     for (label, script, unknown) in [
-        ("never heard", [AppliesUnheard, Loses, Loses], true),
-        ("put off after an unheard one", [AppliesUnheard, Refuses(503, None), Refuses(429, Some(1))], true),
-        ("no longer allowed after an unheard one", [AppliesUnheard, Refuses(403, None), Accepts], true),
+        ("no reply at all", [LosesReply, Loses, Loses], true),
+        ("asked to wait after a lost reply", [LosesReply, Refuses(503, None), Refuses(429, Some(1))], true),
+        ("forbidden after a lost reply", [LosesReply, Refuses(403, None), Accepts], true),
         ("the commit failed", [Refuses(501, None), Refuses(503, None), Refuses(503, None)], true),
-        ("never got through", [Refuses(503, None); 3], false),
+        ("never tried", [Refuses(503, None); 3], false),
         ("not allowed", [Refuses(403, None), Accepts, Accepts], false),
-        ("a conflict tells that it was lost", [Loses, Conflicts, Conflicts], false),
+        ("a conflict after a loss: not applied", [Loses, Conflicts, Conflicts], false),
     ] {
         let (_, outcome) = counted(&script, WriteOptions::default().backoff(three)).await;
         let error = outcome.expect_err(label);
@@ -178,7 +180,7 @@ async fn the_end_says_whether_anybody_knows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waits_are_as_long_as_the_service_asked() {
+async fn waits_are_at_least_those_the_service_asks_for() {
     let (shadow, _) = counted(&[Refuses(429, Some(700)), Refuses(503, Some(900))], WriteOptions::default()).await;
     let times: Vec<_> = shadow.puts.borrow().iter().map(|(_, when)| *when).collect();
     let waits: Vec<_> = times.iter().zip(times.iter().skip(1)).map(|(one, next)| *next - *one).collect();
@@ -188,39 +190,46 @@ async fn waits_are_as_long_as_the_service_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_known_document_saves_the_read_and_a_told_version_the_next() {
+async fn a_known_document_and_the_version_in_a_rejection_save_reads() {
     let known = Document { version: Version(5), ..Document::default() };
-    let options = WriteOptions::default().from(known).without_precondition();
+    let options = WriteOptions::default().based_on(known).without_precondition();
     let (shadow, outcome) = counted(&[Conflicts], options).await;
     assert!(matches!(outcome, Ok(Some(Accepted { version: Version(7), .. }))), "{outcome:?}");
     assert_eq!(*shadow.gets.borrow(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_to_do_sends_nothing() {
+async fn without_changes_nothing_is_sent() {
     let shadow = Scripted::new(&[]);
-    assert_eq!(write(&shadow, &WriteOptions::default(), |_| None).await, Ok(None));
+    assert!(matches!(write(&shadow, &WriteOptions::default(), |_| None).await, Ok(None)));
     assert!(shadow.puts.borrow().is_empty());
-    // What was to be done may have been done by the one who was faster.
+    // The other client may have made the change.
     let shadow = Scripted::new(&[Conflicts]);
     let once = |document: &Document| (count(document) == 0).then(|| increment(document));
-    assert_eq!(write(&shadow, &WriteOptions::default(), once).await, Ok(None));
+    assert!(matches!(write(&shadow, &WriteOptions::default(), once).await, Ok(None)));
     assert_eq!(shadow.count(), 1);
 }
 
-#[test]
-fn a_message_holds_only_what_is_wanted() {
-    let plain = Update { state: json!({"desired": {"a": 1}}), ..Update::default() };
-    assert_eq!(plain.body(), json!({"state": {"desired": {"a": 1}}}));
-    let all = Update {
-        version: Some(Version(3)),
-        rebase: true,
-        idempotency_key: Some("k".into()),
-        replace: true,
-        omit_metadata: true,
-        ..plain
-    };
-    let expected = json!({"state": {"desired": {"a": 1}}, "version": 3, "onConflict": "rebase",
-        "idempotencyKey": "k", "replace": true, "metadata": false});
-    assert_eq!(all.body(), expected);
+#[tokio::test(start_paused = true)]
+async fn updates_without_a_version_are_retried_under_one_key() {
+    let three = Backoff { tries_max: 3, ..Backoff::REQUESTS };
+    for (label, script, expected_puts, succeeds, unknown) in [
+        ("at once", vec![], 1, true, false),
+        ("the reply lost", vec![LosesReply], 2, true, false),
+        ("a quota", vec![Refuses(429, Some(10)), Refuses(503, None)], 3, true, false),
+        ("never answered", vec![LosesReply, Loses, Loses], 3, false, true),
+        ("forbidden", vec![Refuses(403, None)], 1, false, false),
+        ("forbidden after a lost reply", vec![LosesReply, Refuses(403, None)], 2, false, true),
+        ("a conflict is final", vec![Refuses(409, None)], 1, false, false),
+    ] {
+        let shadow = Scripted::new(&script);
+        let outcome = send(&shadow, Update::new(json!({"reported": {"count": 1}})), three).await;
+        assert_eq!(outcome.is_ok(), succeeds, "{label}: {outcome:?}");
+        assert_eq!(outcome.is_err_and(|error| error.is_outcome_unknown()), unknown, "{label}");
+        let puts: Vec<_> = shadow.puts.borrow().iter().map(|(update, _)| update.clone()).collect();
+        assert_eq!(puts.len(), expected_puts, "{label}");
+        assert!(puts.iter().all(|update| Some(update) == puts.first() && update.version.is_none()), "{label}");
+        let applied = shadow.applied_keys.borrow().len();
+        assert!(applied <= 1 && (applied == 1 || !succeeds), "{label}: applied {applied} times");
+    }
 }

@@ -1,0 +1,249 @@
+//! A client of the HTTP interface: lists, histories and backups, which MQTT has no requests for.
+//!
+//! HTTP/1.1, one connection per request, with TLS if the URL says https. hyper, and not a blocking client with TLS of its
+//! own: the requests are cancelled by dropping them, and use the same [`Tls`] as the MQTT connection.
+
+mod listing;
+mod transport;
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::de::DeserializeOwned;
+
+pub use listing::{DeviceDetail, DeviceEntry, DeviceQuery, HistoryEntry, HistoryQuery, Pages, PathChange, ShadowEntry};
+pub use transport::Body;
+
+use crate::{
+    address::Address,
+    connect_options::Credentials,
+    error::Error,
+    names::{DeviceId, ShadowId},
+    tls::Tls,
+};
+
+/// A client of the HTTP interface of a broker. Clones share their settings.
+///
+/// ```no_run
+/// use umbra_client::{DeviceId, HttpClient};
+///
+/// # async fn example() -> Result<(), umbra_client::Error> {
+/// let http = HttpClient::new("http://127.0.0.1:8080")?;
+/// let lamp = http.device(&DeviceId::new("lamp-1")?).await?;
+/// println!("connected: {:?}, {} shadows", lamp.connected, lamp.shadows.len());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct HttpClient {
+    settings: Arc<Settings>,
+}
+
+#[derive(Debug, Clone)]
+struct Settings {
+    /// The base URL, without a trailing slash.
+    url: String,
+    /// For https; by default set by the first request.
+    tls: OnceLock<Tls>,
+    /// The value of the Authorization header.
+    authorization: Option<Authorization>,
+    timeout: Duration,
+}
+
+/// A secret header value.
+#[derive(Clone)]
+struct Authorization(String);
+
+impl HttpClient {
+    /// Returns a client of the HTTP interface at `url`, such as `https://broker.example`.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Address`]: the URL is malformed.
+    /// - [`Error::NotHttp`]: it is another kind of URL.
+    pub fn new(url: &str) -> Result<Self, Error> {
+        let address: Address = url.parse()?;
+        address.http_url().map(Self::at).ok_or(Error::NotHttp(address))
+    }
+
+    pub(crate) fn at(url: String) -> Self {
+        let settings = Settings { url, tls: OnceLock::new(), authorization: None, timeout: TIMEOUT };
+        Self { settings: Arc::new(settings) }
+    }
+
+    /// Sets the certificate authorities and the client certificate, for https.
+    ///
+    /// ```no_run
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use umbra_client::{HttpClient, Tls};
+    ///
+    /// let tls = Tls::from_pem(Some(&std::fs::read("ca.pem")?), None)?;
+    /// let http = HttpClient::new("https://broker.example")?.tls(tls);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn tls(self, tls: Tls) -> Self {
+        self.with(|settings| settings.tls = tls.into())
+    }
+
+    /// Sets the credentials.
+    ///
+    /// ```
+    /// use umbra_client::{Credentials, HttpClient};
+    ///
+    /// let token = Credentials::Token("eyJ…".to_owned());
+    /// let http = HttpClient::new("https://broker.example")?.credentials(&token);
+    /// # Ok::<(), umbra_client::Error>(())
+    /// ```
+    #[must_use]
+    pub fn credentials(self, credentials: &Credentials) -> Self {
+        let value = match credentials {
+            Credentials::Token(token) => format!("Bearer {token}"),
+            Credentials::Password(user, password) => {
+                format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
+            }
+        };
+        self.with(|settings| settings.authorization = Some(Authorization(value)))
+    }
+
+    /// Sets the time that the server may take to connect, to answer, and between two parts of its answer: 30 seconds by
+    /// default.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use umbra_client::HttpClient;
+    ///
+    /// let http = HttpClient::new("http://127.0.0.1:8080")?.timeout(Duration::from_secs(5));
+    /// # Ok::<(), umbra_client::Error>(())
+    /// ```
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.with(|settings| settings.timeout = timeout)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.settings));
+        self
+    }
+
+    /// Returns the devices that have shadows, in the order of their ids.
+    ///
+    /// ```no_run
+    /// use umbra_client::DeviceQuery;
+    ///
+    /// # async fn example(http: umbra_client::HttpClient) -> Result<(), umbra_client::Error> {
+    /// let mut waiting = http.devices(&DeviceQuery::new().prefix("lamp-").drift(true));
+    /// while let Some(device) = waiting.try_next().await? {
+    ///     println!("{} has not reached its desired state", device.id);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn devices(&self, query: &DeviceQuery) -> Pages<DeviceEntry> {
+        Pages::new(self.clone(), "/v1/devices".to_owned(), query.parameters(), "devices")
+    }
+
+    /// Returns one device: its presence and its first 100 shadows.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Rejected`]: the device has no shadow, or the client has no right to see one.
+    /// - [`Error::Http`]: there was no response.
+    ///
+    /// ```no_run
+    /// use umbra_client::DeviceId;
+    ///
+    /// # async fn example(http: umbra_client::HttpClient) -> Result<(), umbra_client::Error> {
+    /// let lamp = http.device(&DeviceId::new("lamp-1")?).await?;
+    /// println!("connected: {:?}, last seen {:?}", lamp.connected, lamp.last_seen);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn device(&self, device: &DeviceId) -> Result<DeviceDetail, Error> {
+        self.get_json(&format!("/v1/devices/{device}")).await
+    }
+
+    /// Returns the shadows of a device: the classic one first, then in the order of their names.
+    ///
+    /// ```no_run
+    /// use umbra_client::DeviceId;
+    ///
+    /// # async fn example(http: umbra_client::HttpClient) -> Result<(), umbra_client::Error> {
+    /// let mut shadows = http.shadows(&DeviceId::new("lamp-1")?);
+    /// while let Some(shadow) = shadows.try_next().await? {
+    ///     println!("{:?} is at version {}", shadow.name, shadow.version);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn shadows(&self, device: &DeviceId) -> Pages<ShadowEntry> {
+        Pages::new(self.clone(), format!("/v1/devices/{device}/shadows"), String::new(), "shadows")
+    }
+
+    /// Returns the changes of a shadow, newest first, as far back as the journal is kept.
+    ///
+    /// ```no_run
+    /// use umbra_client::{DeviceId, HistoryQuery, Version};
+    ///
+    /// # async fn example(http: umbra_client::HttpClient) -> Result<(), umbra_client::Error> {
+    /// let lamp = DeviceId::new("lamp-1")?.into();
+    /// let mut history = http.history(&lamp, &HistoryQuery::new().before(Version(100)));
+    /// while let Some(entry) = history.try_next().await? {
+    ///     println!("version {} by {}", entry.version, entry.by);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn history(&self, shadow: &ShadowId, query: &HistoryQuery) -> Pages<HistoryEntry> {
+        let device = shadow.device();
+        let path = match shadow.name() {
+            None => format!("/v1/devices/{device}/shadow/history"),
+            // `$` is the only character of a name that a URL would need encoded.
+            Some(name) => format!("/v1/devices/{device}/shadows/{}/history", name.replace('$', "%24")),
+        };
+        Pages::new(self.clone(), path, query.parameters(), "entries")
+    }
+
+    /// Takes a backup of the running server and returns it in parts.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Rejected`]: the client has no right to take one, or another is being taken.
+    /// - [`Error::Http`]: there was no response.
+    ///
+    /// ```no_run
+    /// use std::{fs::File, io::Write};
+    ///
+    /// # async fn example(http: umbra_client::HttpClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut backup, mut file) = (http.backup().await?, File::create("backup")?);
+    /// while let Some(part) = backup.chunk().await? {
+    ///     file.write_all(&part)?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn backup(&self) -> Result<Body, Error> {
+        transport::send(&self.settings, hyper::Method::POST, "/v1/backup").await
+    }
+
+    async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        let body = transport::send(&self.settings, hyper::Method::GET, path).await?.collect().await?;
+        serde_json::from_slice(&body).map_err(Error::unreadable)
+    }
+}
+
+impl std::fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the secret.
+        f.write_str("Authorization")
+    }
+}
+
+const TIMEOUT: Duration = Duration::from_secs(30);

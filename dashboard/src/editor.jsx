@@ -8,6 +8,7 @@ import { ask, patch, shadowPath } from "./http.js";
 import { astray } from "./json.js";
 import { MergeDialog } from "./merge.jsx";
 import { at, edits, equal, isObject, patchOf, sides, withoutNulls } from "./state.js";
+import { Values } from "./values.jsx";
 
 export function Editor({ draft, device, name, shadow, onText, onClose }) {
   const [text, setText] = useState(draft.text);
@@ -96,15 +97,6 @@ export function Editor({ draft, device, name, shadow, onText, onClose }) {
       </div>
       {merge && <MergeDialog {...merge} busy={busy} problem={problem} onCancel={() => setMerge(null)} onSave={(kept) => send(kept, merge.version, merge.theirs)} />}
     </form>
-  );
-}
-
-/** A value before and after. */
-export function Values({ before, after }) {
-  return (
-    <>
-      {before !== undefined && <del>{shown(before)}</del>} {after === undefined ? <em>removed</em> : <ins>{shown(after)}</ins>}
-    </>
   );
 }
 

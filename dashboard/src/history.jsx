@@ -2,9 +2,9 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import { Values } from "./editor.jsx";
 import { ago, clock, count, field, plural } from "./format.js";
 import { ask, shadowPath } from "./http.js";
+import { Values } from "./values.jsx";
 
 const PAGE = 25;
 const CHANGES_SHOWN = 8;

@@ -2,8 +2,8 @@
 
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
-import { Values } from "./editor.jsx";
 import { ago, field, plural, shown } from "./format.js";
+import { Values } from "./values.jsx";
 
 export function MergeDialog({ rows, clean, others, version, busy, problem, onCancel, onSave }) {
   const dialog = useRef(null);

@@ -1,10 +1,10 @@
-//! One measured device: its socket, and where it is between connecting and the next update.
+//! One measured device: its socket, and its state between connecting and the next update.
 //!
 //! Order: TCP connection, CONNECT, CONNACK, one SUBSCRIBE with four filters, SUBACK; then one update at a time, done
-//! when both its `accepted` and its PUBACK are here, in whatever order they come. Anything else that arrives, a
-//! rejection above all, is an error that ends the whole measurement: nothing is counted that was not accepted.
+//! when both its `accepted` and its PUBACK have arrived, in either order. Anything else, such as a rejection, is an error
+//! that ends the whole measurement: only accepted updates are counted.
 //!
-//! What is to be sent while one read is worked off is gathered and written at once.
+//! The packets to send while one read is handled are collected and written at once.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -21,20 +21,20 @@ use super::{
     tally::UpdateStats,
 };
 
-/// What all connections of one measurement have in common.
+/// The state shared by all connections of a measurement.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// The version of MQTT spoken.
+    /// The MQTT version.
     pub(crate) protocol: Protocol,
-    /// What each logs in as.
+    /// The login.
     pub(crate) login: Option<Login<'static>>,
     /// QoS of the subscriptions.
     pub(crate) event_qos: u8,
-    /// The update that is sent again and again.
+    /// The templates of the updates.
     pub(crate) templates: Templates,
-    /// What was counted.
+    /// The counts.
     pub(crate) tally: UpdateStats,
-    /// Whether a finished update is followed by the next.
+    /// True if a finished update is followed by the next.
     pub(crate) updating: bool,
     /// Connections whose subscriptions were granted.
     pub(crate) subscribed: usize,
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     pub(crate) in_flight: usize,
     /// Connections whose first update is done.
     pub(crate) reported: usize,
-    /// Gathers what one connection has to send.
+    /// Collects the packets that one connection has to send.
     out: Vec<u8>,
 }
 
@@ -63,18 +63,18 @@ pub(crate) struct Connection {
     id: [u8; ID_BYTES],
     /// Updates done since the connection was made.
     count: u64,
-    /// The shadow's version as told last.
+    /// The shadow's version in the last reply.
     version: u64,
     packet_id: u16,
     sent_at: Instant,
-    /// The beginning of a frame whose end has not arrived.
+    /// An incomplete frame.
     partial: Vec<u8>,
-    /// What the socket did not take at once.
+    /// Bytes that the socket did not accept yet.
     unsent: Vec<u8>,
 }
 
 impl Shared {
-    /// For connections that have yet to be made.
+    /// The placeholder of a connection that is not open yet.
     pub(crate) fn new(
         protocol: Protocol,
         event_qos: u8,
@@ -97,10 +97,10 @@ impl Shared {
 }
 
 impl Connection {
-    /// Begins to connect device number `number`.
+    /// Starts to connect device number `number`.
     pub(crate) fn dial(number: usize, broker: SocketAddr, registry: &Registry) -> anyhow::Result<Self> {
         let mut stream = TcpStream::connect(broker).context("connecting")?;
-        // Both edges for good: with edge triggering, interest that stays costs no call.
+        // Registered once for both: with edge triggering no further calls are needed.
         registry.register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
         let id = message::device_id(number).into_bytes().try_into();
         let id = id.map_err(|_| anyhow::anyhow!("device {number} needs a longer id"))?;
@@ -117,12 +117,12 @@ impl Connection {
         })
     }
 
-    /// Updates done.
+    /// Returns the number of updates done.
     pub(crate) fn updates(&self) -> u64 {
         self.count
     }
 
-    /// When the update in flight was sent, if one is.
+    /// Returns the time at which the update in flight was sent.
     pub(crate) fn waiting_since(&self) -> Option<Instant> {
         matches!(self.stage, Stage::Updating { .. }).then_some(self.sent_at)
     }
@@ -135,7 +135,7 @@ impl Connection {
         self.send(&shared.out)
     }
 
-    /// The socket takes bytes again, or for the first time.
+    /// Handles a writable socket.
     pub(crate) fn writable(&mut self, shared: &mut Shared) -> anyhow::Result<()> {
         if self.stage == Stage::Dialling {
             if let Some(error) = self.stream.take_error()? {
@@ -154,7 +154,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The socket has bytes: reads all of them through `buffer` and answers.
+    /// Handles a readable socket: reads all bytes through `buffer` and answers.
     pub(crate) fn readable(&mut self, buffer: &mut [u8], shared: &mut Shared) -> anyhow::Result<()> {
         shared.out.clear();
         loop {
@@ -170,7 +170,7 @@ impl Connection {
                 Err(error) => return Err(error).with_context(|| format!("reading for {}", self.name())),
             };
             self.take(buffer.get(..held + read).unwrap_or_default(), shared)?;
-            // A read that did not fill the buffer has emptied the socket; what comes later makes a new event.
+            // A read that did not fill the buffer has emptied the socket; later bytes cause a new event.
             if read < room {
                 break;
             }
@@ -253,7 +253,7 @@ impl Connection {
         Ok(())
     }
 
-    /// An update that is accepted and acknowledged is done; the next may go.
+    /// Finishes an update that is accepted and acknowledged, and sends the next.
     fn advance(&mut self, shared: &mut Shared) {
         if self.stage != (Stage::Updating { accepted: true, acknowledged: true }) {
             return;
@@ -284,7 +284,7 @@ impl Connection {
         shared.in_flight += 1;
     }
 
-    /// Writes what the socket takes and keeps the rest for when it takes more.
+    /// Writes the bytes that the socket accepts and keeps the rest.
     fn send(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         let mut sent = 0;
         while self.unsent.is_empty() && sent < bytes.len() {
@@ -305,5 +305,5 @@ impl Connection {
     }
 }
 
-/// What every device subscribes to, of its own shadow.
+/// The topics that every device subscribes to, of its own shadow.
 const FILTERS: [&str; 4] = ["update/accepted", "update/rejected", "update/delta", "get/accepted"];

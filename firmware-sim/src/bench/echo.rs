@@ -1,9 +1,9 @@
-//! The echo engine: stands behind an ordinary broker and answers every update as a shadow service would, with no
-//! shadow and no storage.
+//! The echo engine: a client of an ordinary broker that answers every update like a shadow service, without shadows and
+//! storage.
 //!
-//! It takes `shadow/+/update`, answers on `shadow/<id>/update/accepted` with the next version and a payload as large
-//! as the service's own: one read and one write for as many updates as the broker has at hand. It takes updates at
-//! QoS 0 and answers at the QoS of the measured subscriptions, so that the broker has nothing to do that is not needed.
+//! It subscribes to `shadow/+/update` and answers on `shadow/<id>/update/accepted` with the next version and a payload as
+//! large as the service's: one read and one write for all updates that the broker has ready. It subscribes at QoS 0 and
+//! answers at the QoS of the measured subscriptions, so that the broker does no needless work.
 
 use std::{
     io::{Read, Write},
@@ -20,23 +20,23 @@ use super::{
 /// The engine's connection.
 pub(crate) struct Echo {
     stream: TcpStream,
-    /// Bytes read and not yet worked off, from the front.
+    /// Bytes read and not handled yet.
     pending: Vec<u8>,
     out: Vec<u8>,
     topic: Vec<u8>,
     payload: Vec<u8>,
-    /// Where in `payload` the version begins.
+    /// The position of the version in `payload`.
     version_at: usize,
     /// The packet id of the last answer, if answers are QoS 1.
     packet_id: Option<u16>,
 }
 
 impl Echo {
-    /// Connects and subscribes; answers will have payloads of `accepted_bytes` and go out at `qos` 0 or 1.
+    /// Connects and subscribes; answers have payloads of `accepted_bytes` and QoS `qos`, 0 or 1.
     ///
     /// # Errors
     ///
-    /// The broker is not there or refuses.
+    /// The broker cannot be reached, or refuses.
     pub(crate) fn connect(broker: SocketAddr, accepted_bytes: usize, qos: u8) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(broker).with_context(|| format!("connecting to {broker}"))?;
         stream.set_nodelay(true)?;
@@ -59,11 +59,11 @@ impl Echo {
         Ok(echo)
     }
 
-    /// Answers until the broker goes away, which is how it ends.
+    /// Answers until the broker closes the connection.
     ///
     /// # Errors
     ///
-    /// The broker sent something that is no update.
+    /// The broker sent something else than an update.
     pub(crate) fn run(mut self) -> anyhow::Result<()> {
         let mut buffer = vec![0; 256 * 1024];
         loop {
@@ -95,7 +95,7 @@ impl Echo {
     }
 
     fn answer(&mut self, update: &Message<'_>) {
-        // The first update of a device names no version; whatever it is told is where it goes on from.
+        // The first update of a device has no version: any version will do.
         let version = quick_version(update.payload).unwrap_or(0) + 1;
         self.topic.clear();
         self.topic.extend_from_slice(update.topic);
@@ -126,7 +126,7 @@ impl Echo {
     }
 }
 
-/// An answer of `bytes`, its version blank, and where that is.
+/// Returns an answer of `bytes` with a blank version, and the position of the version.
 fn answer(bytes: usize) -> anyhow::Result<(Vec<u8>, usize)> {
     let (head, tail) = (r#"{"changed":true,"pad":""#, r#"","version":"#);
     let fixed = head.len() + tail.len() + VERSION_WIDTH + 1;
@@ -136,6 +136,9 @@ fn answer(bytes: usize) -> anyhow::Result<(Vec<u8>, usize)> {
 }
 
 const VERSION_WIDTH: usize = 11;
+
+/// The line that the echo engine prints once it is subscribed.
+pub(crate) const ECHO_READY: &str = "echo engine: subscribed";
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,8 @@
-//! `bench flood`: what a flood of logins with wrong passwords costs those who are connected.
+//! `bench flood`: the effect of a flood of logins with wrong passwords on connected devices.
 //!
-//! The devices update in a closed loop, as in the other measurements, with a user name and password each. They are
-//! measured alternately alone and while strangers connect, so many a second, each with a password that is wrong: half
-//! for the user that there is, half for users that there are not. Each stranger waits for its answer. The ratio of the
-//! two median latencies is what the flood costs.
+//! The devices log in with a password and update in a closed loop. They are measured alternately without attackers and
+//! with them: so many logins a second, each with a wrong password, half for the existing user, half for unknown users.
+//! Each attacker waits for its answer. The result is the ratio of the two median latencies.
 
 use std::{
     net::SocketAddr,
@@ -26,10 +25,10 @@ use tokio::{
 };
 
 use super::{
-    Shape,
-    compare::median,
     frame::{self, Login, Protocol},
     generator::{Generator, Load},
+    load_args::LoadArgs,
+    results::median,
     servers::Servers,
 };
 
@@ -48,33 +47,33 @@ pub(crate) struct FloodArgs {
     /// Pairs of measurements.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// The umbrad to measure; without it, the one beside this program.
+    /// The umbrad to measure. Default: the one beside this program
     #[arg(long)]
     umbrad: Option<std::path::PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    shape: Shape,
+    load: LoadArgs,
 }
 
 /// One pair of measurements.
 #[derive(Debug, Clone, Serialize)]
 struct Round {
-    /// Median milliseconds from publish to accepted, without strangers.
+    /// Median milliseconds from publish to accepted, without attackers.
     alone_ms: f64,
     /// The same during the flood.
     flooded_ms: f64,
-    /// Logins tried a second.
+    /// Logins attempted per second.
     logins_per_second: f64,
-    /// Those that were answered with a refusal, or closed.
+    /// Logins refused, or closed.
     refused: u64,
 }
 
-/// The most that the median latency may rise to, as a multiple.
+/// The highest ratio of the median latencies.
 const TARGET: f64 = 2.0;
 
-/// What the devices log in as.
+/// The login of the devices.
 pub(crate) const USER: Login<'static> = Login { user: "fleet", password: "the right password" };
 
 /// Measures, prints, and fails if the target is missed.
@@ -83,7 +82,7 @@ pub(crate) fn flood(args: &FloodArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<
     let mut rounds = Vec::new();
     for _ in 0..args.rounds {
         let peer = servers.start_guarded_umbrad(USER)?;
-        let load = args.shape.load(peer.address, args.devices, args.seconds, stop)?;
+        let load = args.load.load(peer.address, args.devices, args.seconds, stop)?;
         let measured = round(Load { login: Some(USER), ..load }, args).with_context(|| peer.log_end())?;
         rounds.push(measured);
     }
@@ -106,11 +105,11 @@ pub(crate) fn flood(args: &FloodArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<
 fn round(load: Load, args: &FloodArgs) -> anyhow::Result<Round> {
     let (alone, _) = Generator::connect(load.clone())?.run()?;
     let generator = Generator::connect(load.clone())?;
-    let strangers = Attackers::come(load.broker, args.logins)?;
+    let attackers = Attackers::start(load.broker, args.logins)?;
     let flooded = generator.run();
-    let counts = strangers.leave()?;
+    let counts = attackers.stop()?;
     let (flooded, _) = flooded?;
-    ensure!(counts.refused > 0, "no stranger was answered");
+    ensure!(counts.refused > 0, "no attacker was answered");
     Ok(Round {
         alone_ms: alone.latency_ms.p50,
         flooded_ms: flooded.latency_ms.p50,
@@ -119,7 +118,7 @@ fn round(load: Load, args: &FloodArgs) -> anyhow::Result<Round> {
     })
 }
 
-/// Those who try to get in, on a thread of their own.
+/// The clients with wrong passwords, on their own thread.
 struct Attackers {
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<anyhow::Result<Counts>>,
@@ -132,23 +131,23 @@ struct Counts {
 }
 
 impl Attackers {
-    fn come(broker: SocketAddr, per_second: u32) -> anyhow::Result<Self> {
+    fn start(broker: SocketAddr, per_second: u32) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let thread = thread::Builder::new().name("strangers".to_owned()).spawn(move || {
+        let thread = thread::Builder::new().name("attackers".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            Ok(runtime.block_on(keep_trying(broker, per_second, &stopped)))
+            Ok(runtime.block_on(attack(broker, per_second, &stopped)))
         })?;
         Ok(Self { stop, thread })
     }
 
-    fn leave(self) -> anyhow::Result<Counts> {
+    fn stop(self) -> anyhow::Result<Counts> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the strangers' thread failed"))?
+        self.thread.join().map_err(|_| anyhow!("the attackers' thread failed"))?
     }
 }
 
-async fn keep_trying(broker: SocketAddr, per_second: u32, stop: &AtomicBool) -> Counts {
+async fn attack(broker: SocketAddr, per_second: u32, stop: &AtomicBool) -> Counts {
     let (begun, refused) = (std::time::Instant::now(), Arc::new(AtomicU64::new(0)));
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -169,20 +168,20 @@ async fn keep_trying(broker: SocketAddr, per_second: u32, stop: &AtomicBool) -> 
     Counts { tried, refused: refused.load(Ordering::Relaxed), seconds: begun.elapsed().as_secs_f64() }
 }
 
-/// Tries to get in, and waits for the end of it.
+/// Attempts one login, and waits until the server closes the connection.
 async fn try_once(broker: SocketAddr, number: u64) -> anyhow::Result<()> {
-    let stranger = format!("stranger-{number}");
-    let user = if number.is_multiple_of(2) { USER.user } else { &stranger };
+    let attacker = format!("attacker-{number}");
+    let user = if number.is_multiple_of(2) { USER.user } else { &attacker };
     let mut packet = Vec::new();
-    frame::write_connect(&mut packet, Protocol::V311, &stranger, Some(Login { user, password: "a wrong password" }));
+    frame::write_connect(&mut packet, Protocol::V311, &attacker, Some(Login { user, password: "a wrong password" }));
     let mut stream = TcpStream::connect(broker).await?;
     stream.write_all(&packet).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
-    // CONNACK, and no code that lets in; or nothing, where it is turned away at once.
-    ensure!(answer.get(3) != Some(&0), "a stranger was let in");
+    // A CONNACK with an error, or nothing if the server closes at once.
+    ensure!(answer.get(3) != Some(&0), "an attacker was accepted");
     Ok(())
 }
 
-/// How often strangers come.
+/// The interval of the attempts.
 const TICK: Duration = Duration::from_millis(10);

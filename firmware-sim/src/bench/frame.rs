@@ -1,13 +1,13 @@
-//! Just enough MQTT for a load generator: frames found in a buffer, packets written into one.
+//! The MQTT of the load generator: finds frames in a buffer, writes packets into one.
 //!
-//! Nothing is copied on the way in and nothing is allocated on the way out once a buffer has grown. It reads only what
-//! a server may send to these clients; anything else is an error and ends the measurement.
+//! Reading copies nothing, and writing allocates nothing once a buffer has grown. It accepts only packets that a server
+//! may send to these clients; any other is an error that ends the measurement.
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// The version of MQTT spoken.
+/// The MQTT version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 pub(crate) enum Protocol {
     /// 3.1.1
@@ -18,29 +18,29 @@ pub(crate) enum Protocol {
     V5,
 }
 
-/// One MQTT packet as it lies in a buffer.
+/// One MQTT packet in a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {
     /// The packet type, high nibble of the first byte.
     pub(crate) kind: u8,
     /// The flags, low nibble of the first byte.
     pub(crate) flags: u8,
-    /// What follows the remaining length.
+    /// The bytes after the remaining length.
     pub(crate) body: &'a [u8],
 }
 
-/// Packet types a server sends.
+/// Packet types sent by a server.
 pub(crate) const CONNACK: u8 = 2;
-/// A message.
+/// PUBLISH: a message.
 pub(crate) const PUBLISH: u8 = 3;
-/// A QoS 1 message was taken.
+/// PUBACK: a QoS 1 message was acknowledged.
 pub(crate) const PUBACK: u8 = 4;
-/// Filters were granted, or not.
+/// SUBACK: filters were granted or refused.
 pub(crate) const SUBACK: u8 = 9;
-/// MQTT 5: the server says why it goes.
+/// DISCONNECT, in MQTT 5: the server closes with a reason.
 pub(crate) const DISCONNECT: u8 = 14;
 
-/// Splits the first frame off; `None` if it is not complete.
+/// Splits off the first frame; `None` if it is incomplete.
 pub(crate) fn split(buffer: &[u8]) -> anyhow::Result<Option<(Frame<'_>, &[u8])>> {
     let Some((first, rest)) = buffer.split_first() else { return Ok(None) };
     let Some((length, rest)) = variable_length(rest)? else { return Ok(None) };
@@ -49,7 +49,7 @@ pub(crate) fn split(buffer: &[u8]) -> anyhow::Result<Option<(Frame<'_>, &[u8])>>
     Ok(rest.split_at_checked(length).map(frame))
 }
 
-/// A variable byte integer and what follows it; `None` if it is not complete.
+/// Returns a variable byte integer and the bytes after it; `None` if it is incomplete.
 fn variable_length(buffer: &[u8]) -> anyhow::Result<Option<(usize, &[u8])>> {
     let mut length = 0;
     for (at, byte) in buffer.iter().take(4).enumerate() {
@@ -63,7 +63,7 @@ fn variable_length(buffer: &[u8]) -> anyhow::Result<Option<(usize, &[u8])>> {
     Ok(None)
 }
 
-/// What matters of a PUBLISH.
+/// A PUBLISH.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Message<'a> {
     /// The topic.
@@ -88,7 +88,11 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The packet id of a PUBACK; its reason, if it has one, must be a success.
+/// Returns the packet id of a PUBACK.
+///
+/// # Errors
+///
+/// Its reason is not a success.
 pub(crate) fn puback(body: &[u8]) -> anyhow::Result<u16> {
     let (id, rest) = u16_first(body)?;
     if let Some(reason) = rest.first().filter(|reason| **reason >= 0x80) {
@@ -97,7 +101,7 @@ pub(crate) fn puback(body: &[u8]) -> anyhow::Result<u16> {
     Ok(id)
 }
 
-/// Checks that a CONNACK accepts.
+/// Checks that a CONNACK accepts the connection.
 pub(crate) fn connack(body: &[u8]) -> anyhow::Result<()> {
     match body.get(1) {
         Some(0) => Ok(()),
@@ -123,7 +127,7 @@ fn u16_first(buffer: &[u8]) -> anyhow::Result<(u16, &[u8])> {
     Ok((u16::from_be_bytes(*bytes), rest))
 }
 
-/// User name and password.
+/// A user name with its password.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Login<'a> {
     /// The user name.
@@ -132,7 +136,7 @@ pub(crate) struct Login<'a> {
     pub(crate) password: &'a str,
 }
 
-/// Writes a CONNECT with a clean session and no keep-alive, so that an idle device costs nothing to keep.
+/// Writes a CONNECT with a clean session and no keep-alive, so that an idle device sends nothing.
 pub(crate) fn write_connect(out: &mut Vec<u8>, protocol: Protocol, client_id: &str, login: Option<Login<'_>>) {
     write_packet(out, 0x10, |body| {
         write_text(body, b"MQTT");
@@ -180,7 +184,7 @@ pub(crate) fn write_publish(
     });
 }
 
-/// Writes a PUBACK, which is the same in both versions when it is a success.
+/// Writes a successful PUBACK, which is the same in both versions.
 pub(crate) fn write_puback(out: &mut Vec<u8>, packet_id: u16) {
     let [high, low] = packet_id.to_be_bytes();
     out.extend([0x40, 2, high, low]);
@@ -215,7 +219,7 @@ fn write_text(out: &mut Vec<u8>, text: &[u8]) {
     out.extend(text.iter().take(length.into()));
 }
 
-/// No message of these measurements comes near it.
+/// The largest packet: larger than any of these measurements.
 const FRAME_MAX: usize = 1024 * 1024;
 
 #[cfg(test)]

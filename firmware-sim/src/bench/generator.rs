@@ -1,10 +1,10 @@
 //! The closed loop: all devices on one thread and one epoll, each with exactly one update in flight.
 //!
-//! It shares the machine with the server it measures, so its own cost is part of the result: no task per connection, no
+//! It shares the machine with the measured server, so its own cost is part of the result: no task per connection, no
 //! allocation per update, one read and one write per answer.
 //!
-//! Order: connect all (a bounded number at a time), one full report of each, warm up, measure, then let what is in
-//! flight come home. An update that was rejected, answered wrongly or not at all fails the measurement.
+//! Order: connect all (a bounded number at a time), one full report of each, warm up, measure, then wait for the updates
+//! in flight. An update that is rejected, answered wrongly or not answered fails the measurement.
 
 use std::{
     net::SocketAddr,
@@ -27,30 +27,30 @@ use super::{
     tally::Latencies,
 };
 
-/// What to measure.
+/// The load of a measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
     /// The broker.
     pub(crate) broker: SocketAddr,
     /// Devices connected, each with its shadow.
     pub(crate) devices: usize,
-    /// The version of MQTT spoken.
+    /// The MQTT version.
     pub(crate) protocol: Protocol,
     /// QoS of the subscriptions; updates are QoS 1 always.
     pub(crate) event_qos: u8,
-    /// How updates are guarded.
-    pub(crate) manner: UpdateKind,
-    /// Time not counted, after each device has made its first report.
+    /// The kind of the updates.
+    pub(crate) kind: UpdateKind,
+    /// Time before the measurement, after each device's first report.
     pub(crate) warm_up: Duration,
-    /// Time counted.
+    /// Duration of the measurement.
     pub(crate) measured: Duration,
-    /// What each device logs in as; `None`: they are anonymous.
+    /// The login of the devices; `None`: they are anonymous.
     pub(crate) login: Option<Login<'static>>,
-    /// Set from outside to end early.
+    /// Set by the caller to end early.
     pub(crate) stop: Arc<AtomicBool>,
 }
 
-/// What was measured.
+/// The results of a measurement.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Measurement {
     /// Devices connected.
@@ -59,13 +59,13 @@ pub(crate) struct Measurement {
     pub(crate) updates_per_second: f64,
     /// Milliseconds from publish to accepted.
     pub(crate) latency_ms: Latencies,
-    /// Until all devices were connected and subscribed.
+    /// Seconds until all devices were connected and subscribed.
     pub(crate) connect_seconds: f64,
     /// Bytes of an update as sent, MQTT included.
     pub(crate) update_bytes: usize,
     /// Mean bytes of the payload of `accepted`.
     pub(crate) accepted_bytes: usize,
-    /// Microseconds of CPU this process used for each update.
+    /// Microseconds of CPU of this process per update.
     pub(crate) generator_cpu_us: f64,
 }
 
@@ -92,7 +92,7 @@ impl Generator {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             connections: Vec::with_capacity(load.devices),
-            shared: Shared::new(load.protocol, load.event_qos, load.manner, load.login)?,
+            shared: Shared::new(load.protocol, load.event_qos, load.kind, load.login)?,
             buffer: vec![0; BUFFER_BYTES],
             connect_time: Duration::ZERO,
             load,
@@ -109,12 +109,12 @@ impl Generator {
         Ok(generator)
     }
 
-    /// How long it took to connect all.
+    /// Returns the time it took to connect all.
     pub(crate) fn connect_time(&self) -> Duration {
         self.connect_time
     }
 
-    /// Updates, and counts; also says how many updates there were in all, first reports and warming up included.
+    /// Runs the measurement; also returns the number of all updates, first reports and warm-up included.
     ///
     /// # Errors
     ///
@@ -142,8 +142,7 @@ impl Generator {
         Ok((measured, updates))
     }
 
-    /// Keeps as many connections in the making as is good for both sides: enough to never wait, too few to overflow
-    /// the server's backlog.
+    /// Keeps a bounded number of connections opening: enough to never wait, too few to overflow the server's backlog.
     fn dial_more(&mut self) -> anyhow::Result<()> {
         while self.connections.len() < self.load.devices
             && self.connections.len() - self.shared.subscribed < CONNECTING_MAX
@@ -176,7 +175,7 @@ impl Generator {
         self.find_lost()
     }
 
-    /// Sends no more and waits for what is in flight.
+    /// Sends no more updates and waits for those in flight.
     fn drain(&mut self) -> anyhow::Result<()> {
         self.shared.updating = false;
         while self.shared.in_flight > 0 {
@@ -186,7 +185,7 @@ impl Generator {
         Ok(())
     }
 
-    /// An update that has waited this long is lost.
+    /// Fails if an update has waited too long.
     fn find_lost(&self) -> anyhow::Result<()> {
         let lost = |connection: &&Connection| connection.waiting_since().is_some_and(|at| at.elapsed() > LOST_AFTER);
         let lost = self.connections.iter().filter(lost).count();
@@ -194,7 +193,7 @@ impl Generator {
         Ok(())
     }
 
-    /// Waits for sockets and serves those that are ready.
+    /// Waits for ready sockets and handles them.
     fn turn(&mut self) -> anyhow::Result<()> {
         if self.load.stop.load(Ordering::Relaxed) {
             bail!("interrupted");

@@ -1,13 +1,13 @@
-//! Open files: the soft limit of this process, which its children inherit.
+//! The soft limit of open files of this process, which its children inherit.
 
 use anyhow::ensure;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit of open files to the hard one, and says so if that is too few for `devices` sockets.
+/// Raises the soft limit of open files to the hard one.
 ///
 /// # Errors
 ///
-/// The hard limit is too low; an administrator raises it with `ulimit -Hn`.
+/// The hard limit is too low for `devices` sockets; an administrator raises it with `ulimit -Hn`.
 pub(crate) fn raise_open_files(devices: usize) -> anyhow::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
@@ -20,5 +20,5 @@ pub(crate) fn raise_open_files(devices: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a process has open beside its sockets to devices, generously.
+/// Files that a process has open beside its sockets to devices, generously.
 const OTHER_FILES: u64 = 64;

@@ -1,7 +1,7 @@
-//! What a measured device sends, and how it finds in the answer what it needs.
+//! The updates of a measured device, and the version in their replies.
 //!
-//! An update differs from the last one in a few digits only, so it is made by copying bytes and writing digits over
-//! them. Every field has a fixed width: a number is one that needs no padding, the version is padded with spaces.
+//! Updates differ in a few digits only, so each is a copy of a template with the digits overwritten. Every field has a
+//! fixed width: numbers need no padding, the version is padded with spaces.
 
 use anyhow::{Context, ensure};
 
@@ -15,8 +15,8 @@ pub(crate) fn device_id(number: usize) -> String {
     format!("bench-{number:05}")
 }
 
-/// The first update of every device: the whole document, under no precondition, since an earlier run may have left
-/// one. `desired` and `reported` agree, so no delta follows it.
+/// Returns the first update of every device: the whole document, without a precondition, since the shadow may exist from
+/// an earlier run. `desired` and `reported` agree, so no delta follows.
 pub(crate) fn full_report() -> String {
     concat!(
         r#"{"state":{"desired":{"target":21.5,"mode":"heat"},"reported":{"target":21.5,"mode":"heat","#,
@@ -30,22 +30,22 @@ pub(crate) fn full_report() -> String {
     .to_owned()
 }
 
-/// How the updates that follow are guarded.
+/// The kind of the updates after the first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum UpdateKind {
-    /// Not at all: the last write wins.
+    /// Without a version: the last write wins.
     Unconditional,
-    /// By the version known.
+    /// With the known version.
     Conditional,
-    /// By the version before that, to be rebased: two sets of fields take turns, so that it always can be.
+    /// With the version before, to be rebased: two sets of fields alternate, so that it always can be.
     Rebase,
-    /// By the version known, and under an idempotency key of its own.
+    /// With the known version, and a new idempotency key.
     Keyed,
 }
 
 impl UpdateKind {
-    /// Its name, as it is given on the command line.
+    /// Returns its name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Unconditional => "unconditional",
@@ -55,7 +55,7 @@ impl UpdateKind {
         }
     }
 
-    /// The payload of an update; `other` is the second set of fields.
+    /// Returns the payload of an update; `other` is the second set of fields.
     fn payload(self, other: bool) -> String {
         let fields = match other {
             false => r#"{"temperature":00.00,"humidity":00.0,"rssi":-00,"uptime":0000000}"#,
@@ -71,25 +71,25 @@ impl UpdateKind {
     }
 }
 
-/// What the updates of one manner are written from.
+/// The templates of the updates of one kind.
 #[derive(Debug)]
 pub(crate) struct Templates {
-    manner: UpdateKind,
+    kind: UpdateKind,
     first: Template,
     second: Template,
 }
 
 impl Templates {
-    /// Those for one version of MQTT.
-    pub(crate) fn new(protocol: Protocol, manner: UpdateKind) -> anyhow::Result<Self> {
-        let template = |other| Template::new(protocol, &manner.payload(other));
-        Ok(Self { manner, first: template(false)?, second: template(true)? })
+    /// Returns the templates for one MQTT version.
+    pub(crate) fn new(protocol: Protocol, kind: UpdateKind) -> anyhow::Result<Self> {
+        let template = |other| Template::new(protocol, &kind.payload(other));
+        Ok(Self { kind, first: template(false)?, second: template(true)? })
     }
 
     /// Appends the update number `count`, from 1, of a device whose shadow is at `version`.
     pub(crate) fn write(&self, out: &mut Vec<u8>, id: &[u8; ID_BYTES], packet_id: u16, count: u64, version: u64) {
-        let (template, version) = match self.manner {
-            // Nothing is older than the first report, which named every field.
+        let (template, version) = match self.kind {
+            // No version is older than that of the first report, which set every field.
             UpdateKind::Rebase if count > 1 => {
                 (if count.is_multiple_of(2) { &self.second } else { &self.first }, version - 1)
             }
@@ -98,13 +98,13 @@ impl Templates {
         template.write(out, id, packet_id, count, version);
     }
 
-    /// Bytes of one such packet.
+    /// Returns the bytes of one packet.
     pub(crate) fn len(&self) -> usize {
         self.first.packet.len()
     }
 }
 
-/// A PUBLISH of an update to be written over.
+/// The template of one PUBLISH.
 #[derive(Debug)]
 struct Template {
     packet: Vec<u8>,
@@ -149,7 +149,7 @@ impl Template {
         let Some(packet) = out.get_mut(start..) else { return };
         overwrite(packet, self.id, id);
         overwrite(packet, self.packet_id, &packet_id.to_be_bytes());
-        // Each walks through its values in steps that never stand still, with no zero in front, which JSON forbids.
+        // Each value changes with every update, without leading zeros, which JSON forbids.
         digits(packet, self.temperature, 2, 10 + count * 7 % 90);
         digits(packet, self.temperature + 3, 2, count * 13 % 100);
         digits(packet, self.humidity, 2, 10 + count * 11 % 90);
@@ -160,16 +160,16 @@ impl Template {
             padded(packet, at, VERSION_WIDTH, version);
         }
         if let Some(at) = self.key {
-            // Rises from run to run on one store, as a count of this run would not.
+            // Rises from run to run on one store, unlike a count of this run.
             digits(packet, at, 10, version);
         }
     }
 }
 
-/// Finds the version in an `update/accepted` from the back, where it stands in the shapes of both servers.
+/// Finds the version in an `update/accepted` from the end, where both servers have it.
 ///
-/// The first answer of each connection is parsed in full and compared ([`parse_version`]); a server that orders its
-/// fields so that this finds another one is found out there.
+/// The first answer of each connection is also parsed in full and compared ([`parse_version`]), which detects a server with
+/// another order of fields.
 pub(crate) fn quick_version(payload: &[u8]) -> Option<u64> {
     let at = payload.windows(VERSION_KEY.len()).rposition(|window| window == VERSION_KEY)?;
     let digits = payload.get(at + VERSION_KEY.len()..)?.iter().skip_while(|byte| **byte == b' ');
@@ -178,7 +178,7 @@ pub(crate) fn quick_version(payload: &[u8]) -> Option<u64> {
     digits.try_fold(0_u64, |version, digit| version.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
 }
 
-/// The version by a JSON parser; [`quick_version`] must agree.
+/// Parses the version from JSON; [`quick_version`] must agree.
 pub(crate) fn parse_version(payload: &[u8]) -> anyhow::Result<u64> {
     let accepted: umbra_client::Accepted = serde_json::from_slice(payload).context("update/accepted cannot be read")?;
     ensure!(
@@ -223,9 +223,9 @@ mod tests {
     use super::*;
     use crate::bench::frame::{Message, split};
 
-    fn update(protocol: Protocol, manner: UpdateKind, count: u64, version: u64) -> Value {
+    fn update(protocol: Protocol, kind: UpdateKind, count: u64, version: u64) -> Value {
         let mut out = b"before".to_vec();
-        let templates = Templates::new(protocol, manner).expect("the templates");
+        let templates = Templates::new(protocol, kind).expect("the templates");
         templates.write(&mut out, b"bench-00042", 513, count, version);
         let (frame, rest) = split(out.get(6..).unwrap_or_default()).expect("well formed").expect("complete");
         let message = Message::parse(frame, protocol).expect("a PUBLISH");
@@ -251,11 +251,11 @@ mod tests {
     }
 
     #[test]
-    fn every_manner_guards_in_its_way() {
+    fn each_kind_has_its_precondition() {
         let field = |update: &Value, name: &str| update.get(name).cloned().unwrap_or_default();
         let fields = |update: &Value| update.pointer("/state/reported").and_then(Value::as_object).cloned();
-        let guards = |manner, count| {
-            let update = update(Protocol::V311, manner, count, 7);
+        let guards = |kind, count| {
+            let update = update(Protocol::V311, kind, count, 7);
             let first = fields(&update).is_some_and(|fields| fields.contains_key("temperature"));
             (first, ["version", "onConflict", "idempotencyKey"].map(|name| field(&update, name)))
         };

@@ -1,10 +1,10 @@
-//! `firmware-sim bench`: how fast, how evenly, and with how much memory.
+//! `firmware-sim bench`: throughput, latency and memory of a broker.
 //!
 //! - [`generator`] is the load: raw sockets on one thread, in a closed loop, one update in flight per device.
-//! - [`echo`] turns an ordinary broker into something that the same load can be run against.
-//! - [`flood`] measures what a flood of wrong logins costs those who are connected.
-//! - [`compare`] is the one command for all published numbers: it starts the servers, alternates between them, and
-//!   prints the ratios against the targets.
+//! - [`echo`] answers the updates behind an ordinary broker, so that the same load can be run against it.
+//! - [`flood`] measures the effect of wrong logins on connected devices.
+//! - [`compare`] makes all published numbers: it starts the servers, alternates between them, and prints the [`results`]
+//!   against the targets.
 
 mod compare;
 mod connection;
@@ -13,8 +13,10 @@ mod flood;
 mod frame;
 mod generator;
 mod limits;
+mod load_args;
 mod message;
 mod process;
+mod results;
 mod servers;
 mod table;
 mod tally;
@@ -26,22 +28,20 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use frame::Protocol;
-use generator::{Generator, Load};
-use message::UpdateKind;
+use echo::ECHO_READY;
+use generator::Generator;
+use load_args::LoadArgs;
 
 /// The measurements.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Measure a broker that runs already. Its quotas must allow it: see `docs/performance.md`.
+    /// Measure a running broker. Its quotas must allow it: see `docs/performance.md`.
     Run(RunArgs),
-    /// Answer updates behind an ordinary broker as a shadow service would, without storage.
+    /// Answer updates behind an ordinary broker like a shadow service, without storage.
     Echo(EchoArgs),
     /// Start umbrad, and mosquitto with the echo engine, and compare them: the numbers of `docs/performance.md`.
     Compare(compare::CompareArgs),
@@ -62,27 +62,10 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
     #[command(flatten)]
-    shape: Shape,
+    load: LoadArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
-}
-
-/// What is the same in all measurements of one command.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Shape {
-    /// Seconds before, not counted.
-    #[arg(long, default_value_t = 2.0)]
-    warm_up: f64,
-    /// Version of MQTT.
-    #[arg(long, value_enum, default_value = "3.1.1")]
-    mqtt: Protocol,
-    /// QoS of the devices' subscriptions; updates are published at QoS 1 always.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
-    event_qos: u8,
-    /// How updates are guarded.
-    #[arg(long, value_enum, default_value = "conditional")]
-    manner: UpdateKind,
 }
 
 /// Arguments of `bench echo`.
@@ -99,30 +82,14 @@ pub(crate) struct EchoArgs {
     qos: u8,
 }
 
-impl Shape {
-    fn load(&self, broker: SocketAddr, devices: usize, seconds: f64, stop: &Arc<AtomicBool>) -> anyhow::Result<Load> {
-        Ok(Load {
-            broker,
-            devices,
-            protocol: self.mqtt,
-            event_qos: self.event_qos,
-            manner: self.manner,
-            warm_up: Duration::try_from_secs_f64(self.warm_up).context("--warm-up")?,
-            measured: Duration::try_from_secs_f64(seconds).context("--seconds")?,
-            login: None,
-            stop: stop.clone(),
-        })
-    }
-}
-
 /// Runs one of the measurements.
 ///
 /// # Errors
 ///
-/// It is not to be trusted, or could not be made.
+/// The measurement failed.
 pub(crate) fn main(command: BenchCommand) -> anyhow::Result<ExitCode> {
     if let BenchCommand::Echo(args) = &command {
-        // Left to the default of the signals: it has nothing to end but itself.
+        // No signal handling: it has nothing to clean up.
         let echo = echo::Echo::connect(args.broker, args.accepted_bytes, args.qos)?;
         println!("{ECHO_READY}");
         echo.run()?;
@@ -158,7 +125,7 @@ pub(crate) fn main(command: BenchCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn run(args: &RunArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<ExitCode> {
-    let load = args.shape.load(args.broker, args.devices, args.seconds, stop)?;
+    let load = args.load.load(args.broker, args.devices, args.seconds, stop)?;
     let (measured, _) = Generator::connect(load)?.run()?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&measured)?);
@@ -167,6 +134,3 @@ fn run(args: &RunArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
-
-/// What the echo engine prints once updates reach it.
-const ECHO_READY: &str = "echo engine: subscribed";

@@ -1,7 +1,7 @@
-//! Servers started for a measurement, and what the kernel says of them.
+//! The server processes of a measurement, and their CPU time and memory.
 //!
-//! *Invariant:* a started process is ended and waited for when its [`Server`] goes, however the measurement ends. An
-//! interrupt from a terminal reaches it as well, being in the same process group.
+//! *Invariant:* a process is ended and waited for when its [`Server`] is dropped, however the measurement ends. An
+//! interrupt from a terminal reaches it too: it is in the same process group.
 
 use std::{
     fs::{self, File},
@@ -24,7 +24,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `command`, its output to a file in `directory`.
+    /// Starts `command` with its output in a file in `directory`.
     ///
     /// # Errors
     ///
@@ -37,21 +37,21 @@ impl Server {
         Ok(Self { name: name.to_owned(), child, log })
     }
 
-    /// Waits until it takes connections.
+    /// Waits until it accepts connections.
     ///
     /// # Errors
     ///
-    /// It ended, or took too long; the end of its log is in the text.
+    /// It ended, or took too long; the text has the end of its log.
     pub(crate) fn wait_until_it_listens(&mut self, address: SocketAddr) -> anyhow::Result<()> {
         self.wait_until("listens", |_| TcpStream::connect(address).is_ok())
     }
 
-    /// Waits until it has written `text`.
+    /// Waits until its output contains `text`.
     ///
     /// # Errors
     ///
     /// As [`Self::wait_until_it_listens`].
-    pub(crate) fn wait_until_it_says(&mut self, text: &str) -> anyhow::Result<()> {
+    pub(crate) fn wait_for_line(&mut self, text: &str) -> anyhow::Result<()> {
         self.wait_until("is ready", |log| fs::read_to_string(log).is_ok_and(|log| log.contains(text)))
     }
 
@@ -69,12 +69,12 @@ impl Server {
         Ok(())
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The last lines it wrote.
+    /// Returns the last lines of its output.
     pub(crate) fn log_end(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = log.lines().rev().take(10).collect();
@@ -96,7 +96,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            // Not waited for yet, so the id is still this child's.
+            // The child was not waited for yet, so the id is still its own.
             let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
             let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
             if !self.ended_within(STOP_DEADLINE) {
@@ -107,23 +107,23 @@ impl Drop for Server {
     }
 }
 
-/// A directory that goes with its value.
+/// A directory that is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Makes one inside `parent`.
+    /// Creates one inside `parent`.
     ///
     /// # Errors
     ///
-    /// It could not be made.
+    /// It could not be created.
     pub(crate) fn new(parent: &Path, name: &str) -> anyhow::Result<Self> {
         let path = parent.join(format!("{name}-{}", std::process::id()));
         fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
         Ok(Self(path))
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
@@ -135,16 +135,16 @@ impl Drop for Scratch {
     }
 }
 
-/// An address on loopback that nobody listens on.
+/// Returns a free address on loopback.
 ///
 /// # Errors
 ///
-/// There is none left.
+/// There is none.
 pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }
 
-/// Resident memory of a process, in bytes.
+/// Returns the resident memory of a process, in bytes.
 ///
 /// # Errors
 ///
@@ -156,14 +156,14 @@ pub(crate) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
     Ok(kilobytes * 1024)
 }
 
-/// CPU time a process has used, in user and kernel.
+/// Returns the CPU time of a process, user and kernel.
 ///
 /// # Errors
 ///
 /// There is no such process.
 pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is a name in parentheses that may hold anything; utime and stime are 12th and 13th after it.
+    // The second field is a name in parentheses that may contain any character; utime and stime are the 12th and 13th after it.
     let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
     let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))

@@ -1,8 +1,7 @@
-//! The two servers of a comparison, each started fresh, on a port and in a directory of its own.
+//! The two servers of a comparison, each with its own port and an empty directory.
 //!
-//! Both are tuned for the load, neither is crippled: umbrad keeps every default but the quotas (a benchmark is what
-//! they are there to stop), and commits to disk; mosquitto has no persistence, no log, no limit to its queues, and
-//! TCP_NODELAY.
+//! Both are tuned for the load: umbrad keeps every default but the quotas (which exist to stop a benchmark), and commits
+//! to disk; mosquitto has no persistence, no log, unlimited queues, and TCP_NODELAY.
 
 use std::{
     env, fs,
@@ -16,34 +15,34 @@ use std::{
 use anyhow::{Context, bail, ensure};
 
 use super::{
-    ECHO_READY,
+    echo::ECHO_READY,
     frame::Login,
     process::{Scratch, Server, cpu_time, free_address, resident_bytes},
 };
 
-/// Something to measure. Its processes and files go with it.
+/// A measured broker. Its processes are ended and its files removed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    /// Where it listens.
+    /// Its address.
     pub(crate) address: SocketAddr,
-    /// Processes whose CPU time is the price of an answer; the first is the broker. Ended in this order.
+    /// The processes whose CPU time is measured; the first is the broker. Ended in this order.
     servers: Vec<Server>,
-    // After the processes that use it.
+    // Dropped after the processes that use it.
     _scratch: Scratch,
 }
 
 impl Peer {
-    /// CPU time of all its processes.
+    /// Returns the CPU time of all its processes.
     pub(crate) fn cpu_time(&self) -> anyhow::Result<Duration> {
         self.servers.iter().map(|server| cpu_time(server.pid())).sum()
     }
 
-    /// Resident memory of the broker, in bytes.
+    /// Returns the resident memory of the broker, in bytes.
     pub(crate) fn resident_bytes(&self) -> anyhow::Result<u64> {
         resident_bytes(self.broker()?.pid())
     }
 
-    /// The end of the broker's log, to explain a failure.
+    /// Returns the end of the broker's log.
     pub(crate) fn log_end(&self) -> String {
         self.broker().map(Server::log_end).unwrap_or_default()
     }
@@ -53,7 +52,7 @@ impl Peer {
     }
 }
 
-/// How to start both.
+/// The programs and the directory for their stores.
 #[derive(Debug)]
 pub(crate) struct Servers {
     umbrad: PathBuf,
@@ -62,12 +61,12 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// Finds the programs: umbrad beside this one unless given, mosquitto on the path unless given. Stores go below
-    /// `directory`, or else beside the programs, since a temporary directory may be memory that costs no sync.
+    /// Finds the programs: umbrad beside this one and mosquitto on the path, unless given. Stores are below `directory`,
+    /// by default beside the programs: a temporary directory may be in memory, where a sync is free.
     ///
     /// # Errors
     ///
-    /// umbrad is not there; the text says how to build it.
+    /// umbrad is missing; the text says how to build it.
     pub(crate) fn find(
         umbrad: Option<&Path>,
         mosquitto: Option<&Path>,
@@ -83,7 +82,7 @@ impl Servers {
         Ok(Self { umbrad, mosquitto, directory: directory.unwrap_or(beside).to_owned() })
     }
 
-    /// The settings that differ from what umbrad ships with, as TOML.
+    /// Returns the settings that differ from umbrad's defaults, as TOML.
     pub(crate) fn umbrad_settings(address: SocketAddr, store: &Path) -> String {
         format!(
             "[store]\npath = {:?}\n\n[[listener]]\nname = \"bench\"\n{}\n\n{QUOTAS}",
@@ -92,7 +91,7 @@ impl Servers {
         )
     }
 
-    /// A fresh umbrad with an empty store.
+    /// Starts umbrad with an empty store.
     ///
     /// # Errors
     ///
@@ -108,7 +107,7 @@ impl Servers {
         fs::write(&file, settings)?;
         let mut command = Command::new(&self.umbrad);
         command.arg("serve").arg("--config").arg(&file);
-        // What the environment says wins over the file, and would make this another measurement.
+        // Variables of the environment override the file, and would change the measurement.
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("UMBRA__")) {
             command.env_remove(name);
         }
@@ -117,7 +116,7 @@ impl Servers {
         Ok(Peer { address, servers: vec![server], _scratch: scratch })
     }
 
-    /// A fresh umbrad that takes no clients but `login`, which may do everything.
+    /// Starts umbrad with an empty store and one user, `login`, who may do everything.
     ///
     /// # Errors
     ///
@@ -143,7 +142,7 @@ impl Servers {
         self.start_umbrad_with(scratch, address, &format!("{settings}{guard}"))
     }
 
-    /// A fresh mosquitto with an echo engine that answers with `accepted_bytes` at `qos`.
+    /// Starts mosquitto with an echo engine that answers with `accepted_bytes` at `qos`.
     ///
     /// # Errors
     ///
@@ -161,24 +160,24 @@ impl Servers {
         command.args(["bench", "echo", "--broker", &address.to_string()]);
         command.args(["--accepted-bytes", &accepted_bytes.to_string(), "--qos", &qos.to_string()]);
         let mut echo = Server::start("echo", command, scratch.path())?;
-        // An update that is published before it has subscribed goes to nobody.
-        echo.wait_until_it_says(ECHO_READY)?;
+        // Updates published before the echo engine has subscribed would be lost.
+        echo.wait_for_line(ECHO_READY)?;
         Ok(Peer { address, servers: vec![broker, echo], _scratch: scratch })
     }
 }
 
-/// The line of a listener that says where it listens.
+/// Returns the address in the line of a listener.
 fn bind(address: SocketAddr) -> String {
     format!("bind = \"{address}\"")
 }
 
-/// Debian installs it where only root's path looks.
+/// The directory in which Debian installs it; only root's PATH has it.
 fn find_mosquitto() -> PathBuf {
     let sbin = PathBuf::from("/usr/sbin/mosquitto");
     if sbin.is_file() { sbin } else { "mosquitto".into() }
 }
 
-/// The shipped quotas keep one device from taking the service for itself; here each takes all it can get.
+/// Limits that no measurement reaches: the defaults keep one device from using all of the service.
 const QUOTAS: &str = "\
 [limits]
 requests_per_second = 1_000_000

@@ -1,13 +1,13 @@
-//! Measurements as text for people.
+//! Measurements as tables of text.
 
 use std::fmt::Write as _;
 
 use super::{
-    compare::{Comparison, Round, TargetResult, median},
     generator::Measurement,
+    results::{Comparison, Round, TargetResult, median},
 };
 
-/// One measurement, a line for each number.
+/// Returns one measurement, with a line per number.
 pub(crate) fn measured(measured: &Measurement) -> String {
     let Measurement { devices, updates_per_second, latency_ms: l, connect_seconds, .. } = measured;
     format!(
@@ -20,7 +20,7 @@ pub(crate) fn measured(measured: &Measurement) -> String {
     )
 }
 
-/// All rounds, their medians, and the targets.
+/// Returns all rounds, their medians, and the targets.
 pub(crate) fn comparison(all: &Comparison, verdicts: &[TargetResult]) -> String {
     let mut text = String::from(HEAD);
     for (name, rounds) in
@@ -72,7 +72,7 @@ impl Numbers {
         }
     }
 
-    /// The median of each number for itself.
+    /// Returns the median of each number.
     fn median(rounds: &[Round]) -> Option<Self> {
         let of = |number: fn(&Self) -> f64| median(rounds.iter().map(|round| number(&Self::of(round))));
         Some(Self {

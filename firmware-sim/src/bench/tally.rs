@@ -1,4 +1,4 @@
-//! What was counted between two moments.
+//! The counts of a measurement.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::report::latencies;
 #[derive(Debug)]
 pub(crate) struct UpdateStats {
     updates: u64,
-    /// From publish to accepted, in microseconds.
+    /// Latencies from publish to accepted, in microseconds.
     latencies: Histogram<u64>,
     accepted_bytes: u64,
 }
@@ -21,28 +21,28 @@ pub(crate) struct UpdateStats {
 pub(crate) struct Latencies {
     /// Median.
     pub(crate) p50: f64,
-    /// 99 of 100 are at most this.
+    /// 99th percentile.
     pub(crate) p99: f64,
-    /// 999 of 1,000 are at most this.
+    /// 99.9th percentile.
     pub(crate) p999: f64,
-    /// The longest.
+    /// Maximum.
     pub(crate) max: f64,
 }
 
 impl UpdateStats {
-    /// Nothing yet.
+    /// Returns empty counts.
     pub(crate) fn new() -> Self {
         Self { updates: 0, latencies: latencies(), accepted_bytes: 0 }
     }
 
-    /// Begins anew: what was counted until now was warming up.
+    /// Starts over, after the warm-up.
     pub(crate) fn reset(&mut self) {
         self.updates = 0;
         self.latencies.reset();
         self.accepted_bytes = 0;
     }
 
-    /// One update was accepted `latency` after it was published, by a message with a payload of `bytes`.
+    /// Counts an update accepted `latency` after it was published, with a reply of `bytes`.
     pub(crate) fn accepted(&mut self, latency: Duration, bytes: usize) {
         self.updates += 1;
         self.accepted_bytes += bytes as u64;
@@ -50,17 +50,17 @@ impl UpdateStats {
         self.latencies.saturating_record(micros);
     }
 
-    /// Updates accepted.
+    /// Returns the number of accepted updates.
     pub(crate) fn updates(&self) -> u64 {
         self.updates
     }
 
-    /// Mean size of the payload of `accepted`.
+    /// Returns the mean size of the payload of `accepted`.
     pub(crate) fn accepted_bytes(&self) -> usize {
         (self.accepted_bytes / self.updates.max(1)) as usize
     }
 
-    /// The percentiles.
+    /// Returns the percentiles.
     pub(crate) fn latencies(&self) -> Latencies {
         let at = |quantile: f64| self.latencies.value_at_quantile(quantile) as f64 / 1000.0;
         Latencies { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: at(1.0) }

@@ -111,7 +111,7 @@ impl fmt::Display for Violation {
         match self {
             Self::LostUpdate { device, version, path, writer, sent, found } => {
                 let (sent, found) = (or_nothing(sent, "removed"), or_nothing(found, "nothing"));
-                write!(f, "lost update: {device} version {version} {path}: {sent} of {writer} was accepted, ")?;
+                write!(f, "lost update: {device} version {version} {path}: {writer}'s {sent} was accepted, ")?;
                 write!(f, "found {found} and no later write")
             }
             Self::DuplicateVersion { device, version, writer } => {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -340,6 +341,12 @@ impl Client {
 
     fn throttled(&self) -> std::sync::MutexGuard<'_, ThrottledShadows> {
         self.shared.throttled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({:?})", self.shared.status.borrow())
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// One shadow, accessed through a client.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Shadow {
     client: Client,
     id: ShadowId,

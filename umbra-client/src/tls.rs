@@ -1,6 +1,6 @@
 //! TLS towards the broker: the trusted certificate authorities, and the client certificate.
 
-use std::{fmt, sync::Arc};
+use std::{error::Error as StdError, fmt, sync::Arc};
 
 use tokio_rustls::rustls::{
     self, ClientConfig, RootCertStore,
@@ -14,26 +14,29 @@ pub struct Tls {
     config: Arc<ClientConfig>,
 }
 
-/// A certificate or key that cannot be used. The details are texts: they come from parsers whose types are not public.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// A certificate or key that cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
     /// The PEM text with the certificate authorities holds no certificate.
     #[error("no certificate of an authority in PEM")]
     NoAuthority,
     /// A certificate of an authority is malformed.
-    #[error("a certificate of an authority cannot be used: {0}")]
-    Authority(String),
+    #[error("a certificate of an authority cannot be used")]
+    Authority(#[source] Cause),
     /// The client's certificate is missing or malformed.
-    #[error("the client certificate cannot be used: {0}")]
-    Certificate(String),
+    #[error("the client certificate cannot be used")]
+    Certificate(#[source] Cause),
     /// The client's key is missing or malformed.
-    #[error("the key of the client certificate cannot be used: {0}")]
-    Key(String),
+    #[error("the key of the client certificate cannot be used")]
+    Key(#[source] Cause),
     /// The key does not belong to the certificate.
-    #[error("client certificate and key do not belong together: {0}")]
-    Pair(String),
+    #[error("client certificate and key do not belong together")]
+    Pair(#[source] Cause),
 }
+
+/// The error of a parser, or of rustls.
+type Cause = Arc<dyn StdError + Send + Sync>;
 
 impl Tls {
     /// Returns settings that trust the authorities in `ca` (PEM; `None`: those of the system) and present the client
@@ -65,14 +68,14 @@ impl Tls {
         let config = match identity {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
-                let chain = certificates(chain).map_err(|error| TlsError::Certificate(error.to_string()))?;
+                let chain = certificates(chain).map_err(|error| TlsError::Certificate(Arc::new(error)))?;
                 if chain.is_empty() {
-                    return Err(TlsError::Certificate("no certificate in PEM".into()));
+                    return Err(TlsError::Certificate(Arc::from(Box::from("no certificate in PEM"))));
                 }
-                let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsError::Key(error.to_string()))?;
+                let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsError::Key(Arc::new(error)))?;
                 builder.with_client_auth_cert(chain, key).map_err(|error| match error {
-                    rustls::Error::InconsistentKeys(_) => TlsError::Pair("the public keys differ".into()),
-                    error => TlsError::Key(error.to_string()),
+                    error @ rustls::Error::InconsistentKeys(_) => TlsError::Pair(Arc::new(error)),
+                    error => TlsError::Key(Arc::new(error)),
                 })?
             }
         };
@@ -99,10 +102,9 @@ impl fmt::Debug for Tls {
 }
 
 fn authorities(pem: &[u8]) -> Result<RootCertStore, TlsError> {
-    let wrong = |error: &dyn fmt::Display| TlsError::Authority(error.to_string());
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(pem).map_err(|error| wrong(&error))? {
-        roots.add(certificate).map_err(|error| wrong(&error))?;
+    for certificate in certificates(pem).map_err(|error| TlsError::Authority(Arc::new(error)))? {
+        roots.add(certificate).map_err(|error| TlsError::Authority(Arc::new(error)))?;
     }
     if roots.is_empty() { Err(TlsError::NoAuthority) } else { Ok(roots) }
 }

@@ -357,3 +357,73 @@ fn parameter(name: &str, value: &str) -> String {
 
 /// The most entries that the service sends at once.
 const PAGE_SIZE: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use futures_util::TryStreamExt;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        task::JoinHandle,
+    };
+
+    use super::*;
+    use crate::{DeviceId, ErrorKind};
+
+    /// Serves `responses`, one per connection; returns a client, and the targets of the requests at the end.
+    async fn serve(responses: Vec<(&'static str, &'static str)>) -> (HttpClient, JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let task = tokio::spawn(async move {
+            let mut targets = Vec::new();
+            for (status, body) in responses {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.expect("a request"));
+                }
+                let head = String::from_utf8(head).expect("text");
+                targets.extend(head.split(' ').nth(1).map(str::to_owned));
+                let response = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(response.as_bytes()).await.expect("the response is read");
+            }
+            targets
+        });
+        (HttpClient::new(&url).expect("a URL"), task)
+    }
+
+    /// A page may be empty and have a next one: a page of the service looks at a bounded number of entries. The command
+    /// `umbrad history` ended there.
+    #[tokio::test]
+    async fn an_empty_page_with_a_cursor_is_not_the_end() {
+        let (http, requests) = serve(vec![
+            ("200 OK", r#"{"entries": [{"version": 9}, {"version": 8}], "end": "more", "next": "a.1"}"#),
+            ("200 OK", r#"{"entries": [], "end": "more", "next": "b 2"}"#),
+            ("200 OK", r#"{"entries": [{"version": 7}], "end": "first"}"#),
+        ])
+        .await;
+        let shadow = DeviceId::new("lamp").expect("a device id").into();
+        let history = http.history(&shadow, &HistoryQuery::new().before(Version(10))).page_size(2);
+        let versions: Vec<_> = history.map_ok(|entry| entry.version.0).try_collect().await.expect("three pages");
+        assert_eq!(versions, [9, 8, 7]);
+        let path = "/v1/devices/lamp/shadow/history?limit=2";
+        let expected = ["&before=10", "&cursor=a%2E1", "&cursor=b%202"].map(|parameter| format!("{path}{parameter}"));
+        assert_eq!(requests.await.expect("the server ends"), expected);
+    }
+
+    #[tokio::test]
+    async fn filters_are_in_every_page_and_an_error_ends_the_list() {
+        let (http, requests) = serve(vec![
+            ("200 OK", r#"{"devices": [{"id": "a-1", "drift": true, "shadows": 1}], "next": "a-1"}"#),
+            ("429 Too Many Requests", r#"{"code": 429, "error": "too-many-requests", "message": "slow"}"#),
+        ])
+        .await;
+        let mut devices = http.devices(&DeviceQuery::new().prefix("a-").connected(true));
+        assert_eq!(devices.try_next().await.expect("a page").map(|device| device.id).as_deref(), Some("a-1"));
+        assert_eq!(devices.try_next().await.expect_err("a quota").kind(), ErrorKind::Rejected);
+        assert_eq!(devices.try_next().await.expect("the end"), None);
+        let expected =
+            ["", "&cursor=a%2D1"].map(|cursor| format!("/v1/devices?limit=100&prefix=a%2D&connected=true{cursor}"));
+        assert_eq!(requests.await.expect("the server ends"), expected);
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! - `fleet` simulates thermostats, and the apps and monitors that race them; at the end an oracle checks the service's
 //!   replies ([`fleet`], [`oracle`]).
-//! - `bench` measures the service with as little CPU as possible, alone or against another broker ([`bench`]).
+//! - `bench` measures the service with as little CPU as possible, alone or against another broker ([`mod@bench`]).
 //!
 //! *Invariant:* neither this crate nor the client library depends on the server's. They know the protocol alone, so an
 //! error in the server's encoding cannot cancel itself out here.

@@ -34,7 +34,7 @@
 //! - [`Watch`]: a stream of deltas for devices, documents for dashboards, changes and presence for back ends.
 //! - [`Client::publish`] and [`Client::subscribe`]: ordinary topics; [`Messages`] is a stream, too.
 //! - [`HttpClient`]: lists of devices and shadows, histories, backups.
-//! - [`merge`]: a three-way merge, for edited copies of a document.
+//! - [`merge()`]: a three-way merge, for edited copies of a document.
 //! - [`Error`] with its [`ErrorKind`], and [`Rejection`] with the conflicting paths.
 //!
 //! Every list and watch implements [`Stream`](futures_core::Stream), and has an `async` method for programs that need no

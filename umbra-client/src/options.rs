@@ -17,13 +17,26 @@ use crate::{
 /// The broker's address, and the settings of the connection.
 ///
 /// ```
-/// use std::time::Duration;
-/// use umbra_client::Options;
+/// use std::{sync::Arc, time::Duration};
+/// use umbra_client::{Backoff, Observer, Options};
 ///
-/// let options = Options::new("mqtts://broker.example", "back-end-1")?
+/// struct Log;
+/// impl Observer for Log {
+///     fn on_connect(&self, again: bool) {
+///         println!("connected, again: {again}");
+///     }
+/// }
+///
+/// let back_end = Options::new("mqtts://broker.example", "back-end-1")?
 ///     .credentials("back-end", "secret")
 ///     .http_url("https://broker.example")?
-///     .keep_alive(Duration::from_secs(60));
+///     .keep_alive(Duration::from_secs(60))
+///     .reply_deadline(Duration::from_secs(5))
+///     .packet_bytes_max(64 * 1024)
+///     .reconnect(Backoff::new(Duration::from_secs(1), Duration::from_secs(60), u32::MAX))
+///     .observer(Arc::new(Log));
+/// // The same for another client, with a token, which ends when its connection breaks.
+/// let tool = back_end.clone().client_id("tool-1").token("eyJ…").connect_once();
 /// # Ok::<(), umbra_client::Error>(())
 /// ```
 #[derive(Clone)]

@@ -31,10 +31,17 @@ use crate::{
 /// change since, and carries an idempotency key.
 ///
 /// ```
-/// use umbra_client::WriteOptions;
+/// use std::time::Duration;
+/// use umbra_client::{Backoff, WriteOptions};
 ///
 /// // For writers of different fields: conflicts only with changes of the same field.
-/// let options = WriteOptions::default().rebase(true);
+/// let independent = WriteOptions::default().rebase(true);
+/// // For a section with a single writer: after a conflict only the version changes.
+/// let single = WriteOptions::default().without_precondition();
+/// // For a change that may be applied twice, given up after three tries.
+/// let hasty = WriteOptions::default()
+///     .keyed(false)
+///     .backoff(Backoff::new(Duration::from_millis(10), Duration::from_secs(1), 3));
 /// ```
 #[derive(Debug, Clone)]
 pub struct WriteOptions {

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 /// A number of events per period, with a burst.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     count: u64,
     /// The period for `count` events, in nanoseconds.
@@ -46,16 +46,24 @@ impl Rate {
         Self::within(1, interval, burst.into())
     }
 
-    fn within(count: u64, period: Duration, burst: u64) -> Self {
+    /// Returns a rate of `count` each `period` with a burst of `burst`; each at least 1.
+    #[must_use]
+    pub fn within(count: u64, period: Duration, burst: u64) -> Self {
         let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
         let rate = Self { count: count.max(1), period, burst: Duration::ZERO };
         Self { burst: rate.time_of(burst.max(1)), ..rate }
     }
 
-    /// Returns the number of events allowed per period.
+    /// Returns this rate with the events of one second as its burst, at least one event.
     #[must_use]
-    pub fn count(self) -> u64 {
-        self.count
+    pub fn with_burst_of_a_second(self) -> Self {
+        Self { burst: self.time_of(1).max(Duration::from_secs(1)), ..self }
+    }
+
+    /// Returns the number of events allowed per second, rounded up.
+    #[must_use]
+    pub fn count_per_second(self) -> u64 {
+        self.count.saturating_mul(1_000_000_000).div_ceil(self.period.max(1))
     }
 
     /// Returns the time that `count` events take at this rate.

@@ -419,9 +419,8 @@ fn dashboard_url(listener: &ListenerConfig, address: SocketAddr) -> Option<Strin
 
 pub(crate) fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOptions {
     StoreOptions {
-        page_cache_bytes: store.cache_bytes,
+        page_cache_bytes: store.page_cache_bytes,
         document_cache_bytes: store.document_cache_bytes,
-        quick_repair: store.quick_repair,
         journal_bytes_max: store.journal_bytes_max,
         journal_age_max: store.journal_age_max,
         lag_entries_max: store.lag_entries_max,

@@ -9,6 +9,7 @@ use umbrad::auth::Policy;
 use umbrad::config::{
     Arguments, Config, ConfigError, Host, HttpConfig, Limits, ListenerKind, LogFormat, Origin, ValueSource,
 };
+use umbrad::rate::Rate;
 
 /// Loads `text` as `umbra.toml`, or no file at all, under `variables`.
 fn load(text: Option<&str>, variables: &[(&str, &str)], bind: &[&str]) -> Result<Config, ConfigError> {
@@ -51,21 +52,43 @@ fn the_defaults_are_those_of_the_protocol() {
         (limits.path_tombstones_max, 256),
         (limits.shadow_names_max, 100),
         (limits.packet_bytes_max, 1_048_576),
-        (limits.topic_bytes_max, 512),
         (limits.filters_per_subscribe_max, 512),
         (limits.filters_per_session_max, 4_096),
         (limits.requests_in_flight_max, 64),
-        (limits.requests_per_second as usize, 20),
-        (limits.requests_burst as usize, 40),
-        (limits.publishes_per_second as usize, 100),
-        (limits.publishes_burst as usize, 5_000),
         (limits.outbox_bytes_max, 262_144),
+        (limits.session_queue_bytes_max, 262_144),
+        (limits.retained_messages_max, 100_000),
+        (limits.retained_bytes_max, 256 << 20),
+        (limits.quotas.connection_bytes_per_second as usize, 4 << 20),
+        (limits.quotas.principal_connections_max, 10_000),
+        (limits.quotas.principal_sessions_max, 10_000),
+        (limits.quotas.principal_input_bytes_max, 32 << 20),
+        (limits.quotas.input_bytes_max, 256 << 20),
         (limits.quotas.principal_streams_max, 1024),
         (limits.quotas.principal_retained_messages_max, 10_000),
         (limits.quotas.principal_retained_bytes_max, 32 << 20),
         (usize::from(limits.receive_maximum.get()), 64),
+        (usize::from(limits.topic_alias_max), 16),
+        (config.auth.password_checks_waiting, 1_024),
+        (config.store.page_cache_bytes, 128 << 20),
+        (config.store.document_cache_bytes, 256 << 20),
+        (config.store.lag_entries_max as usize, 100_000),
+        (config.store.lag_bytes_max as usize, 64 << 20),
     ];
     for (row, (given, expected)) in table.into_iter().enumerate() {
+        assert_eq!(given, expected, "row {row}");
+    }
+    let rates = [
+        (limits.requests, Rate::new(20, 40)),
+        (limits.publishes, Rate::new(100, 5_000)),
+        (limits.quotas.control_packets, Rate::new(500, 5_000)),
+        (limits.quotas.refusals, Rate::per_minute(600)),
+        (limits.quotas.address_connects, Rate::new(200, 20_000)),
+        (limits.quotas.address_failed_handshakes, Rate::per_minute(600)),
+        (config.auth.user_failures, Rate::within(6, Duration::from_secs(60), 5)),
+        (config.auth.address_failures, Rate::within(300, Duration::from_secs(60), 50)),
+    ];
+    for (row, (given, expected)) in rates.into_iter().enumerate() {
         assert_eq!(given, expected, "row {row}");
     }
     assert_eq!(limits.document(), umbrad::shadow::DocumentLimits::default());
@@ -73,7 +96,24 @@ fn the_defaults_are_those_of_the_protocol() {
     assert_eq!(config.store.journal_bytes_max, 4 << 30);
     assert_eq!(config.store.journal_age_max, Duration::from_secs(7 * 86_400));
     assert_eq!(config.store.free_disk_min, 256 << 20);
-    assert!(config.store.quick_repair);
+}
+
+/// More keys than that nobody reads.
+#[test]
+fn the_shipped_file_has_60_keys_at_most() {
+    let text = include_str!("../broker.toml");
+    let (mut section, mut keys) = ("", Vec::new());
+    for line in text.lines() {
+        match line.split_once(" = ") {
+            _ if line.starts_with('[') => section = line,
+            Some((key, _)) if !line.starts_with('#') => keys.push((section, key)),
+            _ => {}
+        }
+    }
+    keys.retain(|(section, _)| !matches!(*section, "[[rule]]" | "[[grant]]"));
+    keys.sort_unstable();
+    keys.dedup();
+    assert!(keys.len() <= 60, "{} keys", keys.len());
 }
 
 #[test]
@@ -90,8 +130,12 @@ fn the_shipped_listeners_are_loopback() {
 fn the_shipped_file_can_be_given_as_it_is() {
     let mut config = load(Some(include_str!("../broker.toml")), &[], &[]).unwrap();
     assert!(config.store.path.is_absolute(), "{:?}", config.store.path); // at the folder of that file
-    config.store.path = Config::default().store.path;
-    assert_eq!(config, Config::default());
+    let default = Config::default();
+    // Values as written differ in the path alone, and the places in all.
+    assert_eq!(config.written.changed(&default.written), ["store.path".to_owned()].into());
+    (config.store.path, config.written) = (default.store.path.clone(), default.written.clone());
+    config.rules.iter_mut().zip(&default.rules).for_each(|(rule, default)| rule.origin.clone_from(&default.origin));
+    assert_eq!(config, default);
 }
 
 #[test]
@@ -110,10 +154,11 @@ fn a_file_need_only_hold_what_it_changes() {
 
 #[test]
 fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
-    let text = "[store]\npath = \"file.redb\"\ncache_bytes = 1_048_576\n[[listener]]\nname = \"a\"\n[[listener]]\nname = \"b\"\nbind = \"127.0.0.1:0\"\n";
+    let text = "[store]\npath = \"file.redb\"\nmemory = 3_145_728\n[[listener]]\nname = \"a\"\n[[listener]]\nname = \"b\"\nbind = \"127.0.0.1:0\"\n";
     let variables = [
         ("UMBRA__STORE__PATH", "007"),
-        ("UMBRA__STORE__QUICK_REPAIR", "false"),
+        ("UMBRA__LIMITS__REQUESTS_RATE", "5/s burst 6"),
+        ("UMBRA__LIMITS__ADDRESS_LIMITS_ON_LOOPBACK", "true"),
         ("UMBRA__LIMITS__DEPTH_MAX", "9"),
         ("UMBRA__LIMITS__PACKET_BYTES_MAX", "65536"),
         ("UMBRA__LISTENER__1__BIND", "127.0.0.1:7"),
@@ -123,8 +168,9 @@ fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
     ];
     let config = load(Some(text), &variables, &[]).unwrap();
     assert_eq!(config.store.path.to_str(), Some("007"));
-    assert_eq!(config.store.cache_bytes, 1 << 20);
-    assert!(!config.store.quick_repair);
+    assert_eq!((config.store.page_cache_bytes, config.store.document_cache_bytes), (1 << 20, 2 << 20));
+    assert_eq!(config.limits.requests, Rate::new(5, 6));
+    assert!(config.limits.quotas.address_limits_on_loopback);
     assert_eq!((config.limits.depth_max, config.limits.packet_bytes_max), (9, 65_536));
     let binds = config.listeners.iter().map(|listener| (listener.name.as_str(), listener.bind.port()));
     assert_eq!(binds.collect::<Vec<_>>(), [("a", 1883), ("b", 7)]);
@@ -180,7 +226,15 @@ fn mistakes_in_a_file_are_told_with_their_line() {
         ("[limits]\ndepth_max = [8]", ":2: 'limits.depth_max' must be a whole number, not a list"),
         ("[store.path]", ":1: 'store.path' must be text, not a section"),
         ("[store]\npath = 5", ":2: 'store.path' must be text, not 5"),
-        ("[store]\nquick_repair = 1", ":2: 'store.quick_repair' must be true or false, not 1"),
+        (
+            "[limits]\naddress_limits_on_loopback = 1",
+            ":2: 'limits.address_limits_on_loopback' must be true or false, not 1",
+        ),
+        ("[limits]\nrequests_rate = 20", ":2: 'limits.requests_rate' must be a rate such as \"20/s burst 40\", not 20"),
+        (
+            "[limits]\nrequests_rate = \"20 per second\"",
+            ":2: 'limits.requests_rate' must be a rate such as \"20/s burst 40\", not \"20 per second\"",
+        ),
         (
             "[store]\nfree_disk_min = \"256 MB\"",
             ":2: 'store.free_disk_min' must be a size such as \"256 MiB\", not \"256 MB\"",
@@ -258,13 +312,22 @@ fn mistakes_in_a_file_are_told_with_their_line() {
             ":2: 'limits.document_bytes_max' is 2 MiB, but must be 64 B to 1 MiB",
         ),
         (
-            "[limits]\nprincipal_retained_messages_max = 10_000_001",
-            ":2: 'limits.principal_retained_messages_max' is 10000001, but must be 0 to 10000000",
+            "[limits]\nretained_bytes_max = \"65 GiB\"",
+            ":2: 'limits.retained_bytes_max' is 65 GiB, but must be 0 B to 64 GiB",
         ),
         (
-            "[limits]\nprincipal_retained_bytes_max = \"65 GiB\"",
-            ":2: 'limits.principal_retained_bytes_max' is 65 GiB, but must be 0 B to 64 GiB",
+            "[limits]\nrequests_rate = \"59/m burst 40\"",
+            ":2: 'limits.requests_rate' is 59/m burst 40, but must be 1/s to 1000000/s, with a burst of 1 to 1000000",
         ),
+        (
+            "[limits]\npublishes_rate = \"10000001/s burst 1\"",
+            ":2: 'limits.publishes_rate' is 10000001/s burst 1, but must be 1/d to 10000000/s, with a burst of 1 to 10000000",
+        ),
+        (
+            "[auth]\nlogin_failures = \"6/m burst 0\"",
+            ":2: 'auth.login_failures' is 6/m burst 0, but must be 1/d to 1000/s, with a burst of 1 to 1000000",
+        ),
+        ("[auth]\nlogin_failures = \"1/d\"", "accepted"),
         ("[limits]\nreceive_maximum = 65536", ":2: 'limits.receive_maximum' is 65536, but must be 1 to 65535"),
         ("[store]\njournal_age_max = \"10s\"", ":2: 'store.journal_age_max' is 10s, but must be 1m to 3650d"),
         ("[[listener]]\nconnect_timeout = \"1h\"", ":2: 'listener[0].connect_timeout' is 1h, but must be 100ms to 5m"),
@@ -288,17 +351,17 @@ fn mistakes_in_a_file_are_told_with_their_line() {
         // rules between values
         (
             "[limits]\npacket_bytes_max = \"16 KiB\"",
-            ":2: 'limits.packet_bytes_max' is 16 KiB, but must be at least 20 KiB: document_bytes_max, tags_bytes_max \
-             and 4 KiB around them",
+            ":2: 'limits.packet_bytes_max' is 16 KiB, but must be at least 20 KiB: twice document_bytes_max \
+             and 4 KiB around it",
         ),
         (
             "[limits]\ndocument_bytes_max = \"1 MiB\"",
-            ": 'limits.packet_bytes_max' is 1 MiB, but must be at least 1036 KiB: document_bytes_max, tags_bytes_max \
-             and 4 KiB around them",
+            ": 'limits.packet_bytes_max' is 1 MiB, but must be at least 2052 KiB: twice document_bytes_max \
+             and 4 KiB around it",
         ),
         (
-            "[limits]\nprincipal_input_bytes_max = \"1 MiB\"",
-            ":2: 'limits.principal_input_bytes_max' is 1 MiB, but must be at least 2 MiB: twice packet_bytes_max",
+            "[limits]\ninput_bytes_max = \"1 MiB\"",
+            ":2: 'limits.input_bytes_max' is 1 MiB, but must be at least 2 MiB: twice packet_bytes_max",
         ),
         (
             "[limits]\ninput_bytes_max = \"16 MiB\"\npacket_bytes_max = \"16 MiB\"",
@@ -383,8 +446,6 @@ fn mistakes_in_a_file_are_told_with_their_line() {
         ("[auth]\nusres = \"users\"", ":2: 'auth.usres' is not a known key; did you mean 'auth.users'?"),
         ("[auth]\nfailure_delay = \"2m\"", ":2: 'auth.failure_delay' is 2m, but must be 0ms to 1m"),
         ("[auth]\npassword_checks_at_once = 0", ":2: 'auth.password_checks_at_once' is 0, but must be 1 to 64"),
-        ("[auth]\nuser_failure_every = \"0s\"", ":2: 'auth.user_failure_every' is 0ms, but must be 1ms to 1d"),
-        ("[auth]\ntoken_leeway = \"500ms\"", ":2: 'auth.token_leeway' is 500ms, but must be whole seconds"),
         ("[auth]\ntoken_claim = \"\"", ":2: 'auth.token_claim' is empty"),
         ("[auth]\n\ntoken_keys = \"k.pem\"", ": 'auth.token_audience' is empty, but token_keys is not"),
         ("[auth]\ntoken_audience = \"umbra\"", ":2: 'auth.token_audience' is set, but token_keys is not"),
@@ -409,6 +470,65 @@ fn mistakes_in_a_file_are_told_with_their_line() {
             _ => format!("umbra.toml{expected}"),
         };
         assert_eq!(told(load(Some(text), &[], &[])), expected, "{text}");
+    }
+}
+
+/// A key that was ignored would leave its operator without the limit that it set.
+#[test]
+fn a_removed_key_names_its_replacement() {
+    // the key, the text of its replacement
+    let table = [
+        ("store.cache_bytes", "set store.memory to the sum of both caches; a third of it is for pages"),
+        ("store.document_cache_bytes", "set store.memory to the sum of both caches; two thirds of it are for shadows"),
+        ("store.quick_repair", "it is always true now"),
+        ("store.lag_entries_max", "it follows from store.lag_bytes_max, 100000 for 64 MiB"),
+        ("auth.password_checks_waiting", "it is always 1024 now"),
+        ("auth.user_failures_at_once", "set auth.login_failures, such as \"6/m burst 5\""),
+        ("auth.user_failure_every", "set auth.login_failures, such as \"6/m burst 5\""),
+        ("auth.address_failures_at_once", "it is 10 times the burst of auth.login_failures now"),
+        ("auth.address_failure_every", "an address has 50 times the rate of auth.login_failures now"),
+        ("auth.token_leeway", "it is always 10s now"),
+        ("listener.connections_max", "set limits.connections_max, for all listeners together"),
+        ("limits.tags_bytes_max", "limits.document_bytes_max is also the size of tags now"),
+        ("limits.leaves_max", "it is an eighth of limits.document_bytes_max now, and at least 1024"),
+        ("limits.path_tombstones_max", "it is always 256 now"),
+        ("limits.topic_bytes_max", "it is always 512 now"),
+        ("limits.filters_per_subscribe_max", "it is always 512 now"),
+        ("limits.filters_per_session_max", "it is always 4096 now; limits.principal_subscriptions_max can be lower"),
+        ("limits.requests_in_flight_max", "it is the burst of limits.requests_rate now, and at least 64"),
+        ("limits.requests_per_second", "set limits.requests_rate, such as \"20/s burst 40\""),
+        ("limits.requests_burst", "set limits.requests_rate, such as \"20/s burst 40\""),
+        ("limits.publishes_per_second", "set limits.publishes_rate, such as \"100/s burst 5000\""),
+        ("limits.publishes_burst", "set limits.publishes_rate, such as \"100/s burst 5000\""),
+        ("limits.control_packets_per_second", "it is 5 times limits.publishes_rate now"),
+        ("limits.control_packets_burst", "it is the burst of limits.publishes_rate now"),
+        ("limits.connection_bytes_per_second", "it is a quarter of limits.principal_bytes_per_second now"),
+        ("limits.refusals_per_minute_max", "it is a tenth of limits.publishes_rate now"),
+        ("limits.session_queue_bytes_max", "limits.outbox_bytes_max is also for sessions without a connection now"),
+        ("limits.retained_messages_max", "it follows from limits.retained_bytes_max, 100000 for 256 MiB"),
+        ("limits.principal_connections_max", "limits.principal_sessions_max is also for connections now"),
+        ("limits.principal_retained_messages_max", "a principal may have a tenth of the retained messages now"),
+        ("limits.principal_retained_bytes_max", "it is an eighth of limits.retained_bytes_max now"),
+        ("limits.principal_streams_max", "it is limits.principal_sessions_max now, and at most 1024"),
+        ("limits.principal_input_bytes_max", "it is an eighth of limits.input_bytes_max now"),
+        ("limits.address_connects_per_second", "set limits.address_connects_rate, such as \"200/s burst 20000\""),
+        ("limits.address_connects_burst", "set limits.address_connects_rate, such as \"200/s burst 20000\""),
+        ("limits.address_failed_handshakes_per_minute", "it is a twentieth of limits.address_connects_rate now"),
+        ("limits.topic_alias_max", "it is always 16 now"),
+        ("log.connections", "for false, set log.level, such as \"info,umbrad::connections=off\""),
+    ];
+    for (key, replacement) in table {
+        let (section, name) = key.split_once('.').unwrap();
+        assert!(include_str!("../CHANGELOG.md").contains(name), "{key} is not in the table of the changelog");
+        let header = if section == "listener" { "[[listener]]" } else { &format!("[{section}]") };
+        let path = if section == "listener" { &format!("listener[0].{name}") } else { key };
+        let file = format!("{header}\n\n{name} = 1\n");
+        let expected = format!("umbra.toml:3: '{path}' was removed: {replacement}");
+        assert_eq!(told(load(Some(&file), &[], &[])), expected);
+        let index = if section == "listener" { "__0" } else { "" };
+        let variable = format!("UMBRA__{section}{index}__{name}").to_uppercase();
+        let expected = format!("{variable}: '{path}' was removed: {replacement}");
+        assert_eq!(told(load(None, &[(&variable, "1")], &[])), expected);
     }
 }
 

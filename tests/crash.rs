@@ -162,7 +162,7 @@ fn check(server: &Server, writers: &mut [Writer], round: u64) {
     }
 }
 
-const SMALL_CACHES: &str = "cache_bytes = \"1 MiB\"\ndocument_cache_bytes = \"1 MiB\"";
+const SMALL_CACHES: &str = "memory = \"3 MiB\"";
 
 /// Many shadows at once: the table of states lags behind the journal, and a start brings what is missing from there.
 #[test]

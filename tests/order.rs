@@ -23,9 +23,9 @@ const UPDATES_EACH: u64 = 100;
 const LAST: u64 = WRITERS * UPDATES_EACH;
 
 const ROOMY: Setup = Setup {
-    limits: "requests_per_second = 1_000_000\nrequests_burst = 1_000_000\nrequests_in_flight_max = 65_536\n\
-             publishes_per_second = 10_000_000\nprincipal_requests_per_second = 1_000_000\n\
-             shadow_writes_per_second = 1_000_000\noutbox_bytes_max = \"64 MiB\"",
+    limits: "requests_rate = \"1000000/s burst 1000000\"\npublishes_rate = \"10000000/s burst 5000\"\n\
+             principal_requests_per_second = 1_000_000\nshadow_writes_per_second = 1_000_000\n\
+             outbox_bytes_max = \"64 MiB\"",
     ..UNLIMITED
 };
 

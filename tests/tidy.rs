@@ -14,7 +14,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("rate", &[]),
     ("private_file", &[]),
     ("clock", &["shadow"]),
-    ("config", &["shadow"]),
+    ("config", &["rate", "shadow"]),
     ("observability", &["config", "rate", "shadow"]),
     ("admission", &["config", "observability", "rate", "shadow"]),
     ("auth", &["admission", "clock", "config", "observability", "private_file", "rate", "shadow"]),

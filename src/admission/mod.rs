@@ -78,8 +78,8 @@ impl Quotas {
         let quotas = &limits.quotas;
         let address = AddressLimits {
             connections_max: quotas.address_connections_max,
-            connects: Rate::new(quotas.address_connects_per_second, quotas.address_connects_burst),
-            failed_handshakes: Rate::per_minute(quotas.address_failed_handshakes_per_minute.into()),
+            connects: quotas.address_connects,
+            failed_handshakes: quotas.address_failed_handshakes,
             strangers_bytes: (STRANGERS_BYTES / STRANGERS_PARTS)
                 .max(2 * limits.packet_bytes_max.next_multiple_of(preauth_budget::STEP_BYTES as usize)),
             on_loopback: quotas.address_limits_on_loopback,
@@ -91,7 +91,6 @@ impl Quotas {
             streams_max: quotas.principal_streams_max,
             input_bytes_max: quotas.principal_input_bytes_max,
         };
-        let requests = Rate::new(limits.requests_per_second, limits.requests_burst);
         let writes = Rate::per_second(quotas.shadow_writes_per_second.into());
         // Room for every device of a fleet to have a request in flight to its own shadow, plus a reserve.
         let entries_max = limits.sessions_max + ENTRIES_SPARE;
@@ -99,7 +98,7 @@ impl Quotas {
             addresses: Addresses::new(address, limits.connections_max + ENTRIES_SPARE),
             principals: Principals::new(principal, entries_max, Budget::new(quotas.input_bytes_max)),
             preauth_budget: Budget::new(STRANGERS_BYTES),
-            requests: Requests::new(requests, limits.requests_in_flight_max, entries_max),
+            requests: Requests::new(limits.requests, limits.requests_in_flight_max, entries_max),
             shadows: Shadows::new(writes, entries_max),
             counters: QuotaCounters::default(),
         }
@@ -131,7 +130,7 @@ impl Quotas {
                 let max = u64::try_from(self.requests.in_flight_max).unwrap_or(u64::MAX);
                 self.refuse(QuotaKind::RequestsInFlight, max, self.requests.rate.time_of(1))
             }
-            Exceeded::Rate(wait) => self.refuse(QuotaKind::Requests, self.requests.rate.count(), wait),
+            Exceeded::Rate(wait) => self.refuse(QuotaKind::Requests, self.requests.rate.count_per_second(), wait),
             Exceeded::Principal(wait) => self.over_principal(wait),
         })
     }
@@ -154,7 +153,7 @@ impl Quotas {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         principal
             .receive(bytes, now)
-            .map_err(|wait| self.refuse(QuotaKind::PrincipalBytes, self.principals.bytes().count(), wait))
+            .map_err(|wait| self.refuse(QuotaKind::PrincipalBytes, self.principals.bytes().count_per_second(), wait))
     }
 
     /// Counts an event stream or a wait for a change of `principal`, until the returned permit is dropped.
@@ -176,7 +175,7 @@ impl Quotas {
     /// As [`Quotas::admit`].
     pub fn admit_write(&self, key: &ShadowKey, now: Instant) -> Result<(), Rejection> {
         let admitted = self.shadows.admit(key, now);
-        admitted.map_err(|wait| self.refuse(QuotaKind::ShadowWrites, self.shadows.rate.count(), wait))
+        admitted.map_err(|wait| self.refuse(QuotaKind::ShadowWrites, self.shadows.rate.count_per_second(), wait))
     }
 
     /// Counts a refusal or throttling; logs the first of each kind.
@@ -193,7 +192,7 @@ impl Quotas {
     }
 
     fn over_principal(&self, wait: Duration) -> Rejection {
-        self.refuse(QuotaKind::PrincipalRequests, self.principals.requests().count(), wait)
+        self.refuse(QuotaKind::PrincipalRequests, self.principals.requests().count_per_second(), wait)
     }
 
     fn refuse(&self, cause: QuotaKind, max: u64, wait: Duration) -> Rejection {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::admission::Quotas;
+use crate::admission::{Quotas, Rate};
 use crate::{
     config::Limits,
     shadow::{DeviceId, ShadowKey},
@@ -20,8 +20,7 @@ const ROUNDS: usize = 300;
 #[ignore = "a measurement"]
 fn a_request_of_each_device() {
     for devices in [1_000, 15_000] {
-        let mut limits = Limits::default();
-        (limits.requests_per_second, limits.requests_burst) = (1_000_000, 1_000_000);
+        let limits = Limits { requests: Rate::new(1_000_000, 1_000_000), ..Limits::default() };
         let quotas = Quotas::new(&limits);
         let devices: Vec<(Arc<str>, ShadowKey)> = (0..devices).map(device).collect();
         let held: Vec<_> = devices.iter().map(|(name, _)| quotas.principals.of(name, Instant::now())).collect();

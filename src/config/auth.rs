@@ -5,12 +5,14 @@ use std::{path::PathBuf, time::Duration};
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
 use super::{
-    check::{DAY, MINUTE, Section, checked, given},
+    derived,
     error::UnlocatedError,
+    limits as hard,
     raw::RawAuth,
+    section::{DAY, MINUTE, Section, checked, given},
     units::Text,
 };
-use crate::config::limits as hard;
+use crate::rate::Rate;
 
 /// The section `[auth]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,14 +27,10 @@ pub struct AuthConfig {
     pub password_cache_age: Duration,
     /// The time after which a failed login is answered.
     pub failure_delay: Duration,
-    /// Most failed logins in a burst, per user and address.
-    pub user_failures_at_once: u32,
-    /// The time for one further failure after the burst.
-    pub user_failure_every: Duration,
-    /// Most failed logins in a burst, per address.
-    pub address_failures_at_once: u32,
-    /// The time for one further failure after the burst.
-    pub address_failure_every: Duration,
+    /// The rate of failed logins per user and address.
+    pub user_failures: Rate,
+    /// The rate of failed logins per address.
+    pub address_failures: Rate,
     /// The verification of tokens; `None` to refuse tokens.
     pub tokens: Option<TokenConfig>,
     /// The file of AWS access keys; `None` for no keys.
@@ -58,17 +56,14 @@ pub struct TokenConfig {
 
 pub(super) fn check(raw: &RawAuth) -> Result<AuthConfig, UnlocatedError> {
     let at = Section("auth".into());
-    let failures = 1..=hard::FAILURES_MAX;
     Ok(AuthConfig {
         users: given(&raw.users),
         password_checks_at_once: checked!(at.number(raw.password_checks_at_once, 1..=hard::PASSWORD_CHECKS_MAX)),
-        password_checks_waiting: checked!(at.number(raw.password_checks_waiting, 1..=hard::PASSWORDS_WAITING_MAX)),
+        password_checks_waiting: derived::PASSWORD_CHECKS_WAITING,
         password_cache_age: checked!(at.duration(raw.password_cache_age, 0..=365 * DAY)),
         failure_delay: checked!(at.duration(raw.failure_delay, 0..=MINUTE)),
-        user_failures_at_once: checked!(at.number(raw.user_failures_at_once, failures.clone())),
-        user_failure_every: checked!(at.duration(raw.user_failure_every, 1..=DAY)),
-        address_failures_at_once: checked!(at.number(raw.address_failures_at_once, failures)),
-        address_failure_every: checked!(at.duration(raw.address_failure_every, 1..=DAY)),
+        user_failures: checked!(at.rate(raw.login_failures, hard::LOGIN_FAILURES_RATE)),
+        address_failures: derived::address_failures(raw.login_failures),
         tokens: tokens(&at, raw)?,
         aws_keys: given(&raw.aws_keys),
     })
@@ -76,7 +71,6 @@ pub(super) fn check(raw: &RawAuth) -> Result<AuthConfig, UnlocatedError> {
 
 fn tokens(at: &Section, raw: &RawAuth) -> Result<Option<TokenConfig>, UnlocatedError> {
     let algorithms = algorithms(at, &raw.token_algorithms)?;
-    let leeway = checked!(at.seconds(raw.token_leeway, 0..=5 * MINUTE));
     let claim = at.filled("token_claim", &raw.token_claim)?;
     let (audience, issuer) = (given(&raw.token_audience), given(&raw.token_issuer));
     match (given(&raw.token_keys), audience) {
@@ -85,7 +79,10 @@ fn tokens(at: &Section, raw: &RawAuth) -> Result<Option<TokenConfig>, UnlocatedE
         (None, Some(_)) => Err(at.invalid("token_audience", "is set, but token_keys is not".into())),
         // Without it, a token for another service of the same issuer would be accepted.
         (Some(_), None) => Err(at.invalid("token_audience", "is empty, but token_keys is not".into())),
-        (Some(keys), Some(audience)) => Ok(Some(TokenConfig { keys, algorithms, audience, issuer, claim, leeway })),
+        (Some(keys), Some(audience)) => {
+            let leeway = derived::TOKEN_LEEWAY;
+            Ok(Some(TokenConfig { keys, algorithms, audience, issuer, claim, leeway }))
+        }
     }
 }
 

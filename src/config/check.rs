@@ -4,36 +4,22 @@ use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr},
     num::NonZeroU16,
-    ops::RangeInclusive,
-    time::Duration,
 };
 
 use ipnet::IpNet;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{
-    CONNECTIONS_TARGET, ClientTlsConfig, Config, Host, HttpConfig, Limits, ListenerConfig, ListenerKind, LogConfig,
-    LogFormat, Origin, RuleConfig, StoreConfig, TlsConfig, Written, auth,
+    ClientTlsConfig, Config, Host, HttpConfig, Limits, ListenerConfig, ListenerKind, LogConfig, LogFormat, Origin,
+    RuleConfig, StoreConfig, TlsConfig, Written, auth, derived,
     error::{Problem, UnlocatedError},
+    limits::{self as hard, KIB, MIB},
     quotas,
     raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
     roles,
-    units::{Count, List, Period, Size, Text},
+    section::{DAY, MINUTE, SECOND, Section, checked, given},
+    units::Size,
 };
-use crate::config::limits::{self as hard, KIB, MIB};
-
-pub(super) const SECOND: u64 = 1_000;
-pub(super) const MINUTE: u64 = 60 * SECOND;
-pub(super) const DAY: u64 = 24 * 60 * MINUTE;
-
-/// Checks the value of a key by a method of [`Section`], which receives the name of the key and a range:
-/// `checked!(at.number(raw.key, range))`.
-macro_rules! checked {
-    ($at:ident.$check:ident($raw:ident.$key:ident, $range:expr)) => {
-        $at.$check(stringify!($key), $raw.$key, $range)?
-    };
-}
-pub(super) use checked;
 
 /// Checks the whole configuration; the first fault ends the check.
 ///
@@ -57,15 +43,17 @@ pub(super) fn check(
 
 fn store(raw: &RawStore) -> Result<StoreConfig, UnlocatedError> {
     let at = Section("store".into());
+    let memory = checked!(at.number(raw.memory, hard::MEMORY_MIN..=hard::MEMORY_MAX));
+    let (page_cache_bytes, document_cache_bytes) = derived::caches(memory);
+    let lag_bytes_max = checked!(at.number(raw.lag_bytes_max, 64 * KIB..=hard::LAG_BYTES_MAX));
     Ok(StoreConfig {
         path: at.filled("path", &raw.path)?.into(),
-        cache_bytes: checked!(at.number(raw.cache_bytes, MIB..=hard::CACHE_BYTES_MAX)),
-        document_cache_bytes: checked!(at.number(raw.document_cache_bytes, MIB..=hard::CACHE_BYTES_MAX)),
-        quick_repair: raw.quick_repair.0,
+        page_cache_bytes,
+        document_cache_bytes,
         journal_bytes_max: checked!(at.number(raw.journal_bytes_max, 16 * MIB..=hard::JOURNAL_BYTES_MAX)),
         journal_age_max: checked!(at.duration(raw.journal_age_max, MINUTE..=hard::DAYS_MAX * DAY)),
-        lag_entries_max: checked!(at.number(raw.lag_entries_max, 1..=hard::LAG_ENTRIES_MAX)),
-        lag_bytes_max: checked!(at.number(raw.lag_bytes_max, 64 * KIB..=hard::LAG_BYTES_MAX)),
+        lag_entries_max: derived::lag_entries(lag_bytes_max),
+        lag_bytes_max,
         free_disk_min: checked!(at.number(raw.free_disk_min, 0..=hard::JOURNAL_BYTES_MAX)),
     })
 }
@@ -87,7 +75,6 @@ fn listener(index: usize, raw: &RawListener, rules: &[RuleConfig]) -> Result<Lis
         anonymous: raw.anonymous.0,
         anonymous_role: roles::role(&at, "anonymous_role", &raw.anonymous_role, rules)?,
         certificate_role: roles::role(&at, "certificate_role", &raw.certificate_role, rules)?,
-        connections_max: checked!(at.number(raw.connections_max, 1..=hard::CONNECTIONS_MAX)),
         connect_timeout: checked!(at.duration(raw.connect_timeout, 100..=5 * MINUTE)),
         proxy_from: at.each("proxy_from", &raw.proxy_from, network, networks)?,
         tls: tls(&at, raw)?,
@@ -158,44 +145,36 @@ fn client_tls(at: &Section, raw: &RawListener) -> Result<Option<ClientTlsConfig>
     }
 }
 
-/// Returns the value of a text; `None` if it is empty.
-pub(super) fn given<T: From<String>>(text: &Text) -> Option<T> {
-    (!text.0.is_empty()).then(|| text.0.clone().into())
-}
-
 fn limits(raw: &RawLimits) -> Result<Limits, UnlocatedError> {
     let at = Section("limits".into());
-    let document = 64..=hard::DOCUMENT_BYTES_MAX;
-    let rate = 1..=hard::REQUESTS_PER_SECOND_MAX;
+    let document_bytes_max = checked!(at.number(raw.document_bytes_max, 64..=hard::DOCUMENT_BYTES_MAX));
+    let outbox_bytes_max = checked!(at.number(raw.outbox_bytes_max, 16 * KIB..=hard::QUEUE_BYTES_MAX));
+    let retained_bytes_max = checked!(at.number(raw.retained_bytes_max, 0..=hard::RETAINED_BYTES_MAX));
     let receive_maximum = checked!(at.number(raw.receive_maximum, 1..=hard::RECEIVE_MAXIMUM_MAX));
+    let packet_bytes_max = checked!(at.number(raw.packet_bytes_max, KIB..=hard::PACKET_BYTES_MAX));
     Ok(Limits {
-        document_bytes_max: checked!(at.number(raw.document_bytes_max, document.clone())),
-        tags_bytes_max: checked!(at.number(raw.tags_bytes_max, document)),
-        leaves_max: checked!(at.number(raw.leaves_max, 1..=hard::LEAVES_MAX)),
+        document_bytes_max,
+        tags_bytes_max: document_bytes_max,
+        leaves_max: derived::leaves(raw.document_bytes_max.0),
         depth_max: checked!(at.number(raw.depth_max, 1..=hard::DEPTH_MAX)),
-        path_tombstones_max: checked!(at.number(raw.path_tombstones_max, 0..=hard::PATH_TOMBSTONES_MAX)),
+        path_tombstones_max: derived::PATH_TOMBSTONES,
         shadow_names_max: checked!(at.number(raw.shadow_names_max, 1..=hard::SHADOW_NAMES_MAX)),
-        packet_bytes_max: checked!(at.number(raw.packet_bytes_max, KIB..=hard::PACKET_BYTES_MAX)),
-        topic_bytes_max: checked!(at.number(raw.topic_bytes_max, hard::TOPIC_BYTES_MIN..=hard::TOPIC_BYTES_MAX)),
-        filters_per_subscribe_max: checked!(
-            at.number(raw.filters_per_subscribe_max, 1..=hard::FILTERS_PER_SUBSCRIBE_MAX)
-        ),
-        filters_per_session_max: checked!(at.number(raw.filters_per_session_max, 1..=hard::FILTERS_PER_SESSION_MAX)),
-        requests_in_flight_max: checked!(at.number(raw.requests_in_flight_max, 1..=hard::REQUESTS_IN_FLIGHT_MAX)),
-        requests_per_second: checked!(at.number(raw.requests_per_second, rate.clone())),
-        requests_burst: checked!(at.number(raw.requests_burst, rate)),
-        publishes_per_second: checked!(at.number(raw.publishes_per_second, 1..=hard::PUBLISHES_PER_SECOND_MAX)),
-        publishes_burst: checked!(at.number(raw.publishes_burst, 1..=hard::PUBLISHES_PER_SECOND_MAX)),
-        quotas: quotas::quotas(&at, raw)?,
-        outbox_bytes_max: checked!(at.number(raw.outbox_bytes_max, 16 * KIB..=hard::QUEUE_BYTES_MAX)),
-        session_queue_bytes_max: checked!(at.number(raw.session_queue_bytes_max, 0..=hard::QUEUE_BYTES_MAX)),
-        retained_messages_max: checked!(at.number(raw.retained_messages_max, 0..=hard::RETAINED_MESSAGES_MAX)),
-        retained_bytes_max: checked!(at.number(raw.retained_bytes_max, 0..=hard::RETAINED_BYTES_MAX)),
+        packet_bytes_max,
+        filters_per_subscribe_max: derived::FILTERS_PER_SUBSCRIBE,
+        filters_per_session_max: derived::FILTERS_PER_SESSION,
+        requests_in_flight_max: derived::requests_in_flight(raw.requests_rate),
+        requests: checked!(at.rate(raw.requests_rate, hard::REQUESTS_RATE)),
+        publishes: checked!(at.rate(raw.publishes_rate, hard::PUBLISHES_RATE)),
+        quotas: quotas::quotas(&at, raw, packet_bytes_max)?,
+        outbox_bytes_max,
+        session_queue_bytes_max: outbox_bytes_max,
+        retained_messages_max: derived::retained_messages(retained_bytes_max),
+        retained_bytes_max,
         sessions_max: checked!(at.number(raw.sessions_max, 1..=hard::SESSIONS_MAX)),
         session_expiry_max: checked!(at.seconds(raw.session_expiry_max, 0..=hard::DAYS_MAX * DAY)),
         connections_max: checked!(at.number(raw.connections_max, 1..=hard::CONNECTIONS_MAX)),
         receive_maximum: NonZeroU16::new(receive_maximum).unwrap_or(NonZeroU16::MIN),
-        topic_alias_max: checked!(at.number(raw.topic_alias_max, 0..=hard::TOPIC_ALIAS_MAX)),
+        topic_alias_max: derived::TOPIC_ALIASES,
         keep_alive_max: checked!(at.seconds(raw.keep_alive_max, 10 * SECOND..=hard::KEEP_ALIVE_SECONDS_MAX * SECOND)),
     })
 }
@@ -209,18 +188,17 @@ fn log(raw: &RawLog) -> Result<LogConfig, UnlocatedError> {
         let wanted = "off, error, warn, info, debug or trace, or a list such as \"info,umbrad::store=debug\"";
         at.invalid("level", format!("is {text:?}, but must be {wanted}"))
     })?;
-    let filter = without_strangers(filter, text, raw.connections.0);
+    let filter = without_tls_warnings(filter, text);
     let formats = [("human", LogFormat::Human), ("json", LogFormat::Json)];
     Ok(LogConfig { filter, format: at.choice("format", &raw.format, &formats)? })
 }
 
-/// Leaves out of `filter`, which is written as `text`, what is not wanted unless it is asked for: lines about who connects, if
-/// not `connections`, and the warnings of the TLS library, which any stranger can cause and nobody can act on.
-fn without_strangers(filter: Targets, text: &str, connections: bool) -> Targets {
-    let names = |target: &str| text.split(',').any(|part| part.trim().starts_with(target));
-    let filter = if connections { filter } else { filter.with_target(CONNECTIONS_TARGET, LevelFilter::OFF) };
+/// Returns `filter`, written as `text`, without the warnings of the TLS library unless the text names it: any peer can
+/// cause them.
+fn without_tls_warnings(filter: Targets, text: &str) -> Targets {
+    let named = text.split(',').any(|part| part.trim().starts_with("rustls"));
     let everything = filter.default_level().unwrap_or(LevelFilter::OFF);
-    if names("rustls") { filter } else { filter.with_target("rustls", everything.min(LevelFilter::ERROR)) }
+    if named { filter } else { filter.with_target("rustls", everything.min(LevelFilter::ERROR)) }
 }
 
 /// Checks that the largest document fits a packet; otherwise a client could not send back a shadow that it received.
@@ -230,26 +208,20 @@ fn check_packet(limits: &Limits) -> Result<(), UnlocatedError> {
         return check_input(limits);
     }
     let (given, least) = (Size(limits.packet_bytes_max as u64), Size(least));
-    let sum = "document_bytes_max, tags_bytes_max and 4 KiB around them";
+    let sum = "twice document_bytes_max and 4 KiB around it";
     Err(Section("limits".into())
         .invalid("packet_bytes_max", format!("is {given}, but must be at least {least}: {sum}")))
 }
 
-/// Checks that the largest packet fits the input budgets, with its framing.
+/// Checks that the largest packet fits the input budget, with its framing.
 fn check_input(limits: &Limits) -> Result<(), UnlocatedError> {
-    let least = 2 * limits.packet_bytes_max;
-    let budgets = [
-        ("principal_input_bytes_max", limits.quotas.principal_input_bytes_max),
-        ("input_bytes_max", limits.quotas.input_bytes_max),
-    ];
-    match budgets.into_iter().find(|(_, bytes)| *bytes < least) {
-        None => Ok(()),
-        Some((key, given)) => {
-            let (given, least) = (Size(given as u64), Size(least as u64));
-            let told = format!("is {given}, but must be at least {least}: twice packet_bytes_max");
-            Err(Section("limits".into()).invalid(key, told))
-        }
+    let (given, least) = (limits.quotas.input_bytes_max, 2 * limits.packet_bytes_max);
+    if given >= least {
+        return Ok(());
     }
+    let (given, least) = (Size(given as u64), Size(least as u64));
+    let detail = format!("is {given}, but must be at least {least}: twice packet_bytes_max");
+    Err(Section("limits".into()).invalid("input_bytes_max", detail))
 }
 
 /// Checks that there is a session for every connection.
@@ -282,125 +254,4 @@ fn check_listeners(listeners: &[ListenerConfig], anonymous_anywhere: bool) -> Re
         }
     }
     Ok(())
-}
-
-/// A section of the configuration, by its name in a [`UnlocatedError`].
-pub(super) struct Section(pub(super) String);
-
-impl Section {
-    fn fault(&self, key: &str, problem: Problem) -> UnlocatedError {
-        UnlocatedError::new(format!("{}.{key}", self.0), problem)
-    }
-
-    pub(super) fn invalid(&self, key: &str, detail: String) -> UnlocatedError {
-        self.fault(key, Problem::Invalid(detail))
-    }
-
-    /// Returns a value within `range`, which must be within `T`.
-    pub(super) fn number<T: TryFrom<u64>, A: Ranged>(
-        &self,
-        key: &str,
-        value: A,
-        range: RangeInclusive<u64>,
-    ) -> Result<T, UnlocatedError> {
-        let admitted = range.contains(&value.amount()).then(|| T::try_from(value.amount()).ok());
-        admitted.flatten().ok_or_else(|| {
-            let [value, least, most] = [value.amount(), *range.start(), *range.end()].map(A::shown);
-            self.fault(key, Problem::Range { value, range: format!("{least} to {most}") })
-        })
-    }
-
-    /// Returns a duration within `range`, in milliseconds.
-    pub(super) fn duration(
-        &self,
-        key: &str,
-        value: Period,
-        range: RangeInclusive<u64>,
-    ) -> Result<Duration, UnlocatedError> {
-        self.number(key, value, range).map(Duration::from_millis)
-    }
-
-    /// Returns a duration of whole seconds, since the protocol has no smaller unit.
-    pub(super) fn seconds(
-        &self,
-        key: &str,
-        value: Period,
-        range: RangeInclusive<u64>,
-    ) -> Result<Duration, UnlocatedError> {
-        match self.duration(key, value, range)? {
-            duration if duration.subsec_millis() == 0 => Ok(duration),
-            _ => Err(self.invalid(key, format!("is {value}, but must be whole seconds"))),
-        }
-    }
-
-    pub(super) fn filled(&self, key: &str, value: &Text) -> Result<String, UnlocatedError> {
-        match value.0.as_str() {
-            "" => Err(self.invalid(key, "is empty".into())),
-            text => Ok(text.to_owned()),
-        }
-    }
-
-    /// Returns the values of a list, each parsed by `parse`; `wanted` describes what it accepts.
-    fn each<T>(
-        &self,
-        key: &str,
-        list: &List,
-        wanted: &str,
-        parse: fn(&str) -> Option<T>,
-    ) -> Result<Vec<T>, UnlocatedError> {
-        if list.0.len() > hard::LISTED_MAX {
-            let detail = format!("has {} values, but must have at most {}", list.0.len(), hard::LISTED_MAX);
-            return Err(self.invalid(key, detail));
-        }
-        let parsed = list
-            .0
-            .iter()
-            .map(|text| parse(text).ok_or_else(|| self.invalid(key, format!("has {text:?}, but must have {wanted}"))));
-        parsed.collect()
-    }
-
-    pub(super) fn choice<T: Copy>(&self, key: &str, value: &Text, choices: &[(&str, T)]) -> Result<T, UnlocatedError> {
-        let chosen = choices.iter().find(|(name, _)| *name == value.0).map(|(_, choice)| *choice);
-        chosen.ok_or_else(|| {
-            let names = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(" or ");
-            self.invalid(key, format!("is {:?}, but must be {names}", value.0))
-        })
-    }
-}
-
-/// A scalar with a range.
-pub(super) trait Ranged: Copy {
-    fn amount(self) -> u64;
-    /// Returns an amount as it would be written.
-    fn shown(amount: u64) -> String;
-}
-
-impl Ranged for Count {
-    fn amount(self) -> u64 {
-        self.0
-    }
-
-    fn shown(amount: u64) -> String {
-        amount.to_string()
-    }
-}
-
-impl Ranged for Size {
-    fn amount(self) -> u64 {
-        self.0
-    }
-
-    fn shown(amount: u64) -> String {
-        Self(amount).to_string()
-    }
-}
-
-impl Ranged for Period {
-    fn amount(self) -> u64 {
-        self.0
-    }
-
-    fn shown(amount: u64) -> String {
-        Self(amount).to_string()
-    }
 }

@@ -36,6 +36,9 @@ pub enum Problem {
     /// The key is unknown. Holds the most similar known key, if any.
     #[error("is not a known key{}", suggestion(.0))]
     Unknown(Option<String>),
+    /// The key was removed. Holds its replacement.
+    #[error("was removed: {0}")]
+    Removed(&'static str),
     /// The value has the wrong type: "must be …, not …".
     #[error("{0}")]
     Type(String),

@@ -84,7 +84,7 @@ fn check_file(file: &DeTable<'_>, known: &KnownKeys) -> Result<(), LocatedProble
     for (name, value) in file {
         let fault = |problem| (name.span(), UnlocatedError::new(name.get_ref().clone(), problem));
         match (known.entry(name.get_ref()), value.get_ref()) {
-            (None, _) => return Err(fault(Problem::Unknown(known.nearest(None, name.get_ref())))),
+            (None, _) => return Err(fault(known.unknown(None, name.get_ref()))),
             (Some(KnownEntry::Key), _) => check_number(name.get_ref(), value)?,
             (Some(KnownEntry::Section(_)), DeValue::Table(section)) => {
                 check_section(section, name.get_ref(), name.get_ref(), known)?;
@@ -113,8 +113,7 @@ fn check_section(section: &DeTable<'_>, name: &str, path: &str, known: &KnownKey
     for (key, value) in section {
         let full = format!("{path}.{}", key.get_ref());
         if known.default(Some(name), key.get_ref()).is_none() {
-            let problem = Problem::Unknown(known.nearest(Some(name), key.get_ref()));
-            return Err((key.span(), UnlocatedError::new(full, problem)));
+            return Err((key.span(), UnlocatedError::new(full, known.unknown(Some(name), key.get_ref()))));
         }
         check_number(&full, value)?;
     }

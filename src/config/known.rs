@@ -2,6 +2,8 @@
 
 use config::{Config, File, FileFormat, Map, Value, ValueKind};
 
+use super::{error::Problem, removed};
+
 /// The shipped configuration, which is the lowest layer. So the keys and defaults that an operator reads there are
 /// those in effect.
 pub(super) const SHIPPED: &str = include_str!("../../broker.toml");
@@ -41,9 +43,17 @@ impl KnownKeys {
         }
     }
 
+    /// Returns the problem with an unknown key of `section`: its replacement, or the key it may be misspelt from.
+    pub(super) fn unknown(&self, section: Option<&str>, key: &str) -> Problem {
+        match removed::replacement(section, key) {
+            Some(replacement) => Problem::Removed(replacement),
+            None => Problem::Unknown(self.nearest(section, key)),
+        }
+    }
+
     /// Returns the known key most similar to `key`, preferably in the same section. Returns `None` for a known key in
     /// the wrong place, or with a missing or superfluous index.
-    pub(super) fn nearest(&self, section: Option<&str>, key: &str) -> Option<String> {
+    fn nearest(&self, section: Option<&str>, key: &str) -> Option<String> {
         if self.default(section, key).is_some() || (section.is_none() && self.0.contains_key(key)) {
             return None;
         }

@@ -141,9 +141,7 @@ impl Layers {
         let indexed = parts.len() == 3;
         let list = section.is_some_and(|name| matches!(self.known.entry(name), Some(KnownEntry::List(_))));
         let default = self.known.default(section, key);
-        // A known key with a missing or superfluous index is not misspelt.
-        let nearest = || if default.is_some() { None } else { self.known.nearest(section, key) };
-        let unknown = || UnlocatedError::new(full.clone(), Problem::Unknown(nearest()));
+        let unknown = || UnlocatedError::new(full.clone(), self.known.unknown(section, key));
         let default = default.filter(|_| indexed == list).ok_or_else(unknown)?;
         if let [section, index, _] = parts.as_slice() {
             let count = self.tree.get_array(section).map_or(0, |sections| sections.len());

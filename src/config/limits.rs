@@ -1,8 +1,8 @@
 //! Hard maxima: the most that a configuration may set each limit to.
 //!
-//! What a server enforces is [`crate::config::Limits`], read from the configuration; every value there was checked to
+//! A server enforces [`crate::config::Limits`], read from the configuration; every value there was checked to
 //! lie within the range that ends here. A maximum stands for what the code was written for (an index that is a `u16`, a
-//! recursion that must fit a stack), not for what a machine can bear. The assertions at the end tell how they relate.
+//! recursion that must fit a stack), not for what a machine can bear. The assertions at the end state how they relate.
 
 /// 1,024 bytes.
 pub const KIB: u64 = 1 << 10;
@@ -19,8 +19,6 @@ pub const DOCUMENT_BYTES_MAX: u64 = MIB;
 pub const LEAVES_MAX: u64 = 65_536;
 /// Levels of objects and arrays below a section; documents are walked recursively.
 pub const DEPTH_MAX: u64 = 64;
-/// Path tombstones of one shadow.
-pub const PATH_TOMBSTONES_MAX: u64 = 4_096;
 /// Shadow names of one device.
 pub const SHADOW_NAMES_MAX: u64 = 10_000;
 
@@ -30,31 +28,40 @@ pub const PACKET_BYTES_MAX: u64 = 16 * MIB;
 pub const ENVELOPE_BYTES: u64 = 4 * KIB;
 /// Bytes of a topic name or filter, refused by the protocol above.
 pub const TOPIC_BYTES_MAX: u64 = 512;
-/// Bytes that every topic of every shadow fits: the longest is `$aws/things/<128>/shadow/name/<64>/update/documents`.
-pub const TOPIC_BYTES_MIN: u64 = 256;
-/// Filters in one SUBSCRIBE.
-pub const FILTERS_PER_SUBSCRIBE_MAX: u64 = 1_024;
-/// Filters of one session.
-pub const FILTERS_PER_SESSION_MAX: u64 = 65_536;
 /// QoS 1 and 2 messages in flight on one connection: packet identifiers are 1 to 65,535.
 pub const RECEIVE_MAXIMUM_MAX: u64 = u16::MAX as u64;
-/// Topic aliases of one connection, each with a topic of [`TOPIC_BYTES_MAX`] bytes.
-pub const TOPIC_ALIAS_MAX: u64 = 1_024;
 /// Seconds of a keep-alive: the protocol has two bytes for it.
 pub const KEEP_ALIVE_SECONDS_MAX: u64 = u16::MAX as u64;
 
 /// Requests in flight per principal and shadow.
 pub const REQUESTS_IN_FLIGHT_MAX: u64 = 65_536;
-/// Requests a second, and at once, per principal and shadow.
+/// Requests a second.
 pub const REQUESTS_PER_SECOND_MAX: u64 = 1_000_000;
-/// PUBLISH packets a second on one connection, and other packets.
-pub const PUBLISHES_PER_SECOND_MAX: u64 = 10_000_000;
+
+/// The range of a rate and its burst.
+#[derive(Clone, Copy, Debug)]
+pub struct RateRange {
+    /// The period, in milliseconds, of the lowest rate, one per period.
+    pub period_max: u64,
+    /// The highest rate, per second.
+    pub per_second_max: u64,
+    /// The largest burst; the smallest is 1.
+    pub burst_max: u64,
+}
+const SECOND: u64 = 1_000;
+const DAY: u64 = 86_400 * SECOND;
+/// Requests per principal and shadow. The text of a refusal has their number per second, so it is at least one.
+pub const REQUESTS_RATE: RateRange =
+    RateRange { period_max: SECOND, per_second_max: REQUESTS_PER_SECOND_MAX, burst_max: 1_000_000 };
+/// PUBLISH packets of one connection.
+pub const PUBLISHES_RATE: RateRange = RateRange { period_max: DAY, per_second_max: 10_000_000, burst_max: 10_000_000 };
+/// New connections from one address.
+pub const CONNECTS_RATE: RateRange = RateRange { period_max: DAY, per_second_max: 1_000_000, burst_max: 1_000_000 };
+/// Failed logins of one user from one address.
+pub const LOGIN_FAILURES_RATE: RateRange = RateRange { period_max: DAY, per_second_max: 1_000, burst_max: 1_000_000 };
+
 /// Bytes a second from one connection or principal.
 pub const BYTES_PER_SECOND_MAX: u64 = 64 * GIB;
-/// What one connection or address may do in vain in a minute.
-pub const FAILURES_PER_MINUTE_MAX: u64 = 1_000_000;
-/// New connections a second from one address, and at once.
-pub const CONNECTS_PER_SECOND_MAX: u64 = 1_000_000;
 /// Streams of events that all principals together have open over HTTP, and as many requests that wait for a change.
 pub const STREAMS_MAX: u64 = 8_192;
 /// Filters of all sessions of one principal.
@@ -85,13 +92,11 @@ pub const TLS_RECORD_BYTES_MAX: u64 = 16 * KIB;
 
 /// Threads that check passwords, each with the memory of one hash.
 pub const PASSWORD_CHECKS_MAX: u64 = 64;
-/// Passwords that wait to be checked, each of up to 1 KiB.
-pub const PASSWORDS_WAITING_MAX: u64 = 65_536;
-/// Failed logins at once.
-pub const FAILURES_MAX: u64 = 1_000_000;
 
-/// Memory for pages, and for decoded documents.
-pub const CACHE_BYTES_MAX: u64 = TIB;
+/// The least memory for pages and decoded documents.
+pub const MEMORY_MIN: u64 = 3 * MIB;
+/// The most memory for pages and decoded documents.
+pub const MEMORY_MAX: u64 = TIB;
 /// Bytes of the journal, and of disk space to leave free.
 pub const JOURNAL_BYTES_MAX: u64 = 16 * TIB;
 /// Journal entries that may not yet be in the state table.
@@ -101,9 +106,8 @@ pub const LAG_BYTES_MAX: u64 = 16 * GIB;
 /// Days that a journal entry, or a session without a connection, may be kept.
 pub const DAYS_MAX: u64 = 3_650;
 
-// The longest topic of a shadow fits the least that a configuration may allow.
-const _: () = assert!("$aws/things//shadow/name//update/documents".len() as u64 + 128 + 64 <= TOPIC_BYTES_MIN);
-const _: () = assert!(TOPIC_BYTES_MIN <= TOPIC_BYTES_MAX);
+// The longest topic of a shadow: `$aws/things/<128>/shadow/name/<64>/update/documents`.
+const _: () = assert!("$aws/things//shadow/name//update/documents".len() as u64 + 128 + 64 <= TOPIC_BYTES_MAX);
 // The largest document can be sent in one packet.
 const _: () = assert!(2 * DOCUMENT_BYTES_MAX + ENVELOPE_BYTES <= PACKET_BYTES_MAX);
 // A packet's remaining length has 28 bits.
@@ -113,8 +117,6 @@ const _: () = assert!(PACKET_BYTES_MAX < 1 << 28);
 const _: () = assert!(LEAVES_MAX * 2 <= DOCUMENT_BYTES_MAX);
 // serde_json refuses more than 128 levels; the envelope and the section take two.
 const _: () = assert!(DEPTH_MAX + 2 <= 128);
-// One connection's aliases stay within what one subscriber may have queued.
-const _: () = assert!(TOPIC_ALIAS_MAX * TOPIC_BYTES_MAX <= QUEUE_BYTES_MAX);
 // Every connection has a session.
 const _: () = assert!(CONNECTIONS_MAX <= SESSIONS_MAX);
 // Session expiry is told in seconds as u32.

@@ -8,7 +8,10 @@
 //! - `file`: the line numbers of keys.
 //! - `layers`: merges the sources into the structures of `raw`.
 //! - `units`: parses sizes and durations.
-//! - `check`: checks `raw`; `auth` checks `[auth]`, `quotas` the quotas in `[limits]`.
+//! - `removed`: the keys of earlier versions.
+//! - `section`: checks single values; `check` checks `raw` with it, `auth` the section `[auth]`, and `quotas` the
+//!   quotas in `[limits]`.
+//! - `derived`: limits without a key.
 //! - `roles`: rules and grants as written; [`crate::auth::Policy`] checks them.
 //! - `written`: compares two configurations.
 //!
@@ -16,6 +19,7 @@
 
 mod auth;
 mod check;
+mod derived;
 mod error;
 mod file;
 mod host;
@@ -24,7 +28,9 @@ mod layers;
 pub mod limits;
 mod quotas;
 mod raw;
+mod removed;
 mod roles;
+mod section;
 mod units;
 mod written;
 
@@ -47,7 +53,7 @@ pub use roles::{GrantConfig, RuleConfig};
 pub(crate) use units::parse_duration;
 pub use written::Written;
 
-use crate::shadow::DocumentLimits;
+use crate::{rate::Rate, shadow::DocumentLimits};
 
 /// The checked configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,11 +82,9 @@ pub struct StoreConfig {
     /// The path of the store file.
     pub path: PathBuf,
     /// Bytes of the page cache.
-    pub cache_bytes: usize,
+    pub page_cache_bytes: usize,
     /// Bytes of the cache of decoded shadows.
     pub document_cache_bytes: usize,
-    /// True to save, with each commit, the data for opening at once after a crash.
-    pub quick_repair: bool,
     /// The size of the journal above which its oldest entries are removed, in bytes.
     pub journal_bytes_max: u64,
     /// The age above which a journal entry is removed.
@@ -108,8 +112,6 @@ pub struct ListenerConfig {
     pub anonymous_role: Option<Arc<str>>,
     /// The role of clients with a certificate, if any.
     pub certificate_role: Option<Arc<str>>,
-    /// Most concurrent connections of the listener.
-    pub connections_max: usize,
     /// The time until a new connection must have sent its CONNECT or the head of its request. It includes everything
     /// before that. Also the longest idle time between two HTTP requests.
     pub connect_timeout: Duration,
@@ -181,8 +183,6 @@ pub struct Limits {
     pub shadow_names_max: usize,
     /// Most bytes of a packet from a client; the largest document fits.
     pub packet_bytes_max: usize,
-    /// Most bytes of a topic name or filter.
-    pub topic_bytes_max: usize,
     /// Most filters in one SUBSCRIBE.
     pub filters_per_subscribe_max: usize,
     /// Most filters of one session.
@@ -190,13 +190,9 @@ pub struct Limits {
     /// Most requests in flight per principal and shadow.
     pub requests_in_flight_max: usize,
     /// The rate of requests per principal and shadow.
-    pub requests_per_second: u32,
-    /// The burst of requests per principal and shadow.
-    pub requests_burst: u32,
+    pub requests: Rate,
     /// The rate of PUBLISH packets of one connection, above which it is throttled.
-    pub publishes_per_second: u32,
-    /// The burst of PUBLISH packets of one connection.
-    pub publishes_burst: u32,
+    pub publishes: Rate,
     /// The quotas of connections, principals, shadows and source addresses.
     pub quotas: QuotaLimits,
     /// Most bytes queued for one connected subscriber.
@@ -221,7 +217,7 @@ pub struct Limits {
     pub keep_alive_max: Duration,
 }
 
-/// The log target of the lines about connections, which `[log] connections` switches.
+/// The log target of the lines about connections, so that `[log] level` can turn them off.
 pub const CONNECTIONS_TARGET: &str = "umbrad::connections";
 
 /// The section `[log]`.

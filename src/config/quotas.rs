@@ -1,13 +1,15 @@
 //! The keys of `[limits]` for the quotas of connections, principals, shadows and source addresses.
 //!
-//! The keys `requests_…`, for one principal at one shadow, and `publishes_per_second` are in [`super::Limits`] itself.
+//! The keys `requests_rate`, for one principal at one shadow, and `publishes_rate` are in [`super::Limits`] itself.
 
 use super::{
-    check::{Section, checked},
+    derived,
     error::UnlocatedError,
+    limits::{self as hard, KIB, MIB},
     raw::RawLimits,
+    section::{Section, checked},
 };
-use crate::config::limits::{self as hard, KIB};
+use crate::rate::Rate;
 
 /// The quotas of connections, principals, shadows and source addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,11 +17,9 @@ pub struct QuotaLimits {
     /// The rate of bytes from one connection, above which it is throttled.
     pub connection_bytes_per_second: u64,
     /// The rate of packets other than PUBLISH from one connection, above which it is throttled. Each filter counts.
-    pub control_packets_per_second: u32,
-    /// The burst of these packets.
-    pub control_packets_burst: u32,
-    /// Most refusals of one connection per minute; above that it is closed.
-    pub refusals_per_minute_max: u32,
+    pub control_packets: Rate,
+    /// The rate of refusals of one connection, above which it is closed.
+    pub refusals: Rate,
     /// Most connections of one principal.
     pub principal_connections_max: usize,
     /// Most sessions of one principal, connected or not; at least `principal_connections_max`.
@@ -45,57 +45,43 @@ pub struct QuotaLimits {
     /// Most connections from one address.
     pub address_connections_max: usize,
     /// The rate of new connections from one address.
-    pub address_connects_per_second: u32,
-    /// The burst of new connections from one address.
-    pub address_connects_burst: u32,
-    /// Most connections per minute from one address that end before their CONNECT.
-    pub address_failed_handshakes_per_minute: u32,
+    pub address_connects: Rate,
+    /// The rate of connections from one address that end before their CONNECT.
+    pub address_failed_handshakes: Rate,
     /// True to apply the address limits to loopback.
     pub address_limits_on_loopback: bool,
 }
 
 /// Checks the quotas of the section `at`.
-pub(super) fn quotas(at: &Section, raw: &RawLimits) -> Result<QuotaLimits, UnlocatedError> {
-    let (bytes, connections) = (KIB..=hard::BYTES_PER_SECOND_MAX, 1..=hard::CONNECTIONS_MAX);
-    let (requests, connects) = (1..=hard::REQUESTS_PER_SECOND_MAX, 1..=hard::CONNECTS_PER_SECOND_MAX);
-    let input = hard::MIB..=hard::INPUT_BYTES_MAX;
-    let quotas = QuotaLimits {
-        connection_bytes_per_second: checked!(at.number(raw.connection_bytes_per_second, bytes.clone())),
-        control_packets_per_second: checked!(
-            at.number(raw.control_packets_per_second, 1..=hard::PUBLISHES_PER_SECOND_MAX)
-        ),
-        control_packets_burst: checked!(at.number(raw.control_packets_burst, 1..=hard::PUBLISHES_PER_SECOND_MAX)),
-        refusals_per_minute_max: checked!(at.number(raw.refusals_per_minute_max, 1..=hard::FAILURES_PER_MINUTE_MAX)),
-        principal_connections_max: checked!(at.number(raw.principal_connections_max, connections.clone())),
-        principal_sessions_max: checked!(at.number(raw.principal_sessions_max, 1..=hard::SESSIONS_MAX)),
+pub(super) fn quotas(at: &Section, raw: &RawLimits, packet_bytes_max: usize) -> Result<QuotaLimits, UnlocatedError> {
+    let requests = 1..=hard::REQUESTS_PER_SECOND_MAX;
+    let bytes = checked!(at.number(raw.principal_bytes_per_second, KIB..=hard::BYTES_PER_SECOND_MAX));
+    let sessions = checked!(at.number(raw.principal_sessions_max, 1..=hard::CONNECTIONS_MAX));
+    let input_bytes_max = checked!(at.number(raw.input_bytes_max, MIB..=hard::INPUT_BYTES_MAX));
+    let retained_bytes_max = checked!(at.number(raw.retained_bytes_max, 0..=hard::RETAINED_BYTES_MAX));
+    let retained_messages_max = derived::retained_messages(retained_bytes_max);
+    let (principal_retained_messages_max, principal_retained_bytes_max) =
+        derived::principal_retained(retained_messages_max, retained_bytes_max);
+    Ok(QuotaLimits {
+        connection_bytes_per_second: derived::connection_bytes_per_second(bytes),
+        control_packets: derived::control_packets(raw.publishes_rate),
+        refusals: derived::refusals(raw.publishes_rate),
+        principal_connections_max: sessions,
+        principal_sessions_max: sessions,
         principal_subscriptions_max: checked!(
             at.number(raw.principal_subscriptions_max, 1..=hard::FILTERS_PER_PRINCIPAL_MAX)
         ),
-        principal_streams_max: checked!(at.number(raw.principal_streams_max, 1..=hard::STREAMS_MAX)),
-        principal_retained_messages_max: checked!(
-            at.number(raw.principal_retained_messages_max, 0..=hard::RETAINED_MESSAGES_MAX)
-        ),
-        principal_retained_bytes_max: checked!(
-            at.number(raw.principal_retained_bytes_max, 0..=hard::RETAINED_BYTES_MAX)
-        ),
+        principal_streams_max: derived::streams(sessions),
+        principal_retained_messages_max,
+        principal_retained_bytes_max,
         principal_requests_per_second: checked!(at.number(raw.principal_requests_per_second, requests.clone())),
-        principal_bytes_per_second: checked!(at.number(raw.principal_bytes_per_second, bytes)),
-        principal_input_bytes_max: checked!(at.number(raw.principal_input_bytes_max, input.clone())),
-        input_bytes_max: checked!(at.number(raw.input_bytes_max, input)),
+        principal_bytes_per_second: bytes,
+        principal_input_bytes_max: derived::principal_input_bytes(input_bytes_max, packet_bytes_max),
+        input_bytes_max,
         shadow_writes_per_second: checked!(at.number(raw.shadow_writes_per_second, requests)),
-        address_connections_max: checked!(at.number(raw.address_connections_max, connections)),
-        address_connects_per_second: checked!(at.number(raw.address_connects_per_second, connects.clone())),
-        address_connects_burst: checked!(at.number(raw.address_connects_burst, connects)),
-        address_failed_handshakes_per_minute: checked!(
-            at.number(raw.address_failed_handshakes_per_minute, 1..=hard::FAILURES_PER_MINUTE_MAX)
-        ),
+        address_connections_max: checked!(at.number(raw.address_connections_max, 1..=hard::CONNECTIONS_MAX)),
+        address_connects: checked!(at.rate(raw.address_connects_rate, hard::CONNECTS_RATE)),
+        address_failed_handshakes: derived::failed_handshakes(raw.address_connects_rate),
         address_limits_on_loopback: raw.address_limits_on_loopback.0,
-    };
-    // Every connection has a session.
-    if quotas.principal_sessions_max < quotas.principal_connections_max {
-        let (given, least) = (quotas.principal_sessions_max, quotas.principal_connections_max);
-        let detail = format!("is {given}, but must be at least principal_connections_max, {least}");
-        return Err(at.invalid("principal_sessions_max", detail));
-    }
-    Ok(quotas)
+    })
 }

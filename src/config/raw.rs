@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::units::{Count, Flag, List, Period, Size, Text};
+use super::units::{Count, Flag, List, Period, Size, Text, WrittenRate};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,12 +26,9 @@ pub(super) struct RawConfig {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawStore {
     pub(super) path: Text,
-    pub(super) cache_bytes: Size,
-    pub(super) document_cache_bytes: Size,
-    pub(super) quick_repair: Flag,
+    pub(super) memory: Size,
     pub(super) journal_bytes_max: Size,
     pub(super) journal_age_max: Period,
-    pub(super) lag_entries_max: Count,
     pub(super) lag_bytes_max: Size,
     pub(super) free_disk_min: Size,
 }
@@ -41,20 +38,15 @@ pub(super) struct RawStore {
 pub(super) struct RawAuth {
     pub(super) users: Text,
     pub(super) password_checks_at_once: Count,
-    pub(super) password_checks_waiting: Count,
     pub(super) password_cache_age: Period,
     pub(super) failure_delay: Period,
-    pub(super) user_failures_at_once: Count,
-    pub(super) user_failure_every: Period,
-    pub(super) address_failures_at_once: Count,
-    pub(super) address_failure_every: Period,
+    pub(super) login_failures: WrittenRate,
     pub(super) aws_keys: Text,
     pub(super) token_keys: Text,
     pub(super) token_algorithms: Text,
     pub(super) token_audience: Text,
     pub(super) token_issuer: Text,
     pub(super) token_claim: Text,
-    pub(super) token_leeway: Period,
 }
 
 #[derive(Debug, Deserialize)]
@@ -66,7 +58,6 @@ pub(super) struct RawListener {
     pub(super) anonymous: Flag,
     pub(super) anonymous_role: Text,
     pub(super) certificate_role: Text,
-    pub(super) connections_max: Count,
     pub(super) connect_timeout: Period,
     pub(super) proxy_from: List,
     pub(super) tls_certificate: Text,
@@ -117,49 +108,26 @@ pub(super) struct RawGrant {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLimits {
     pub(super) document_bytes_max: Size,
-    pub(super) tags_bytes_max: Size,
-    pub(super) leaves_max: Count,
     pub(super) depth_max: Count,
-    pub(super) path_tombstones_max: Count,
     pub(super) shadow_names_max: Count,
     pub(super) packet_bytes_max: Size,
-    pub(super) topic_bytes_max: Count,
-    pub(super) filters_per_subscribe_max: Count,
-    pub(super) filters_per_session_max: Count,
-    pub(super) requests_in_flight_max: Count,
-    pub(super) requests_per_second: Count,
-    pub(super) requests_burst: Count,
-    pub(super) publishes_per_second: Count,
-    pub(super) publishes_burst: Count,
-    pub(super) connection_bytes_per_second: Size,
-    pub(super) control_packets_per_second: Count,
-    pub(super) control_packets_burst: Count,
-    pub(super) refusals_per_minute_max: Count,
+    pub(super) requests_rate: WrittenRate,
+    pub(super) publishes_rate: WrittenRate,
     pub(super) outbox_bytes_max: Size,
-    pub(super) session_queue_bytes_max: Size,
-    pub(super) retained_messages_max: Count,
     pub(super) retained_bytes_max: Size,
     pub(super) sessions_max: Count,
     pub(super) session_expiry_max: Period,
     pub(super) connections_max: Count,
-    pub(super) principal_connections_max: Count,
     pub(super) principal_sessions_max: Count,
     pub(super) principal_subscriptions_max: Count,
-    pub(super) principal_streams_max: Count,
-    pub(super) principal_retained_messages_max: Count,
-    pub(super) principal_retained_bytes_max: Size,
     pub(super) principal_requests_per_second: Count,
     pub(super) principal_bytes_per_second: Size,
-    pub(super) principal_input_bytes_max: Size,
     pub(super) input_bytes_max: Size,
     pub(super) shadow_writes_per_second: Count,
     pub(super) address_connections_max: Count,
-    pub(super) address_connects_per_second: Count,
-    pub(super) address_connects_burst: Count,
-    pub(super) address_failed_handshakes_per_minute: Count,
+    pub(super) address_connects_rate: WrittenRate,
     pub(super) address_limits_on_loopback: Flag,
     pub(super) receive_maximum: Count,
-    pub(super) topic_alias_max: Count,
     pub(super) keep_alive_max: Period,
 }
 
@@ -168,5 +136,4 @@ pub(super) struct RawLimits {
 pub(super) struct RawLog {
     pub(super) level: Text,
     pub(super) format: Text,
-    pub(super) connections: Flag,
 }

@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    check::Section,
     error::UnlocatedError,
     raw::{RawConfig, RawGrant, RawRule},
+    section::Section,
     units::{List, Text},
 };
 

@@ -11,7 +11,8 @@ use std::{
 use config::{Value, ValueKind};
 use serde::Deserialize;
 
-use crate::config::limits::{GIB, KIB, MIB, TIB};
+use super::limits::{GIB, KIB, MIB, TIB};
+use crate::rate::Rate;
 
 /// A boolean, `true` or `false`.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -43,6 +44,16 @@ pub(super) struct Size(pub(super) u64);
 #[serde(try_from = "Value")]
 pub(super) struct Period(pub(super) u64);
 
+/// A rate with its burst: `"20/s burst 40"`. Without a burst, `"20/s"`, the burst is the count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Value")]
+pub(super) struct WrittenRate {
+    pub(super) count: u64,
+    /// The period for `count`, in milliseconds.
+    pub(super) period: u64,
+    pub(super) burst: u64,
+}
+
 /// An error for a value of the wrong type.
 #[derive(Debug, thiserror::Error)]
 #[error("must be {wanted}, not {given}")]
@@ -51,9 +62,23 @@ pub(super) struct Mismatch {
     given: String,
 }
 
-/// The units, largest first.
+/// The units, largest first; of equal ones the first is shown.
 const SIZES: [(&str, u64); 5] = [("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB), ("B", 1)];
-const PERIODS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const PERIODS: [(&str, u64); 13] = [
+    ("d", 86_400_000),
+    ("day", 86_400_000),
+    ("days", 86_400_000),
+    ("h", 3_600_000),
+    ("hour", 3_600_000),
+    ("hours", 3_600_000),
+    ("m", 60_000),
+    ("minute", 60_000),
+    ("minutes", 60_000),
+    ("s", 1_000),
+    ("second", 1_000),
+    ("seconds", 1_000),
+    ("ms", 1),
+];
 
 impl TryFrom<Value> for Flag {
     type Error = Mismatch;
@@ -131,6 +156,47 @@ impl TryFrom<Value> for Period {
     }
 }
 
+impl TryFrom<Value> for WrittenRate {
+    type Error = Mismatch;
+
+    fn try_from(value: Value) -> Result<Self, Mismatch> {
+        let rate = match &value.kind {
+            ValueKind::String(text) => Self::parse(text),
+            _ => None,
+        };
+        rate.ok_or_else(|| Mismatch::new("a rate such as \"20/s burst 40\"", &value.kind))
+    }
+}
+
+impl WrittenRate {
+    fn parse(text: &str) -> Option<Self> {
+        let (rate, burst) = match text.split_once("burst") {
+            Some((rate, burst)) => (rate, Some(burst)),
+            None => (text, None),
+        };
+        let (count, unit) = rate.split_once('/')?;
+        let (_, period) = PERIODS.iter().find(|(name, _)| *name == unit.trim())?;
+        let count = digits(count)?;
+        Some(Self { count, period: *period, burst: burst.map_or(Some(count), digits)? })
+    }
+
+    /// Returns the rate, for the limiter.
+    pub(super) fn rate(self) -> Rate {
+        Rate::within(self.count, Duration::from_millis(self.period), self.burst)
+    }
+
+    /// Returns the count in a minute, rounded down.
+    pub(super) fn per_minute(self) -> u64 {
+        self.count.saturating_mul(60_000) / self.period.max(1)
+    }
+
+    /// Returns true if this rate, without its burst, is `other` at most.
+    pub(super) fn is_at_most(self, other: Self) -> bool {
+        let product = |count: u64, period: u64| u128::from(count) * u128::from(period);
+        product(self.count, other.period) <= product(other.count, self.period)
+    }
+}
+
 impl Mismatch {
     fn new(wanted: &'static str, given: &ValueKind) -> Self {
         let given = match given {
@@ -161,6 +227,15 @@ impl fmt::Display for Period {
     }
 }
 
+impl fmt::Display for WrittenRate {
+    /// The alternate form leaves the burst out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = PERIODS.iter().find(|(_, period)| *period == self.period).map_or("?", |(unit, _)| unit);
+        write!(f, "{}/{unit}", self.count)?;
+        if f.alternate() { Ok(()) } else { write!(f, " burst {}", self.burst) }
+    }
+}
+
 /// Parses a duration as written in the configuration, `"1h 30m"`.
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     amount(text, &PERIODS).map(Duration::from_millis)
@@ -172,6 +247,13 @@ fn whole(kind: &ValueKind) -> Option<u64> {
         ValueKind::U64(number) => Some(*number),
         _ => None,
     }
+}
+
+/// Returns the whole number that `text` is, with `_` between digits allowed as in TOML.
+fn digits(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let is_number = text.starts_with(|c: char| c.is_ascii_digit());
+    is_number.then(|| text.replace('_', "").parse().ok())?
 }
 
 /// Returns the sum of a text such as `"1h 30m"`: numbers with units, spaces anywhere. `None` if it is malformed or
@@ -205,7 +287,7 @@ mod tests {
     #[test]
     fn sizes_and_durations_are_parsed() {
         // text, as size, as duration in milliseconds
-        let table: [(&str, Option<u64>, Option<u64>); 19] = [
+        let table: [(&str, Option<u64>, Option<u64>); 21] = [
             ("8192", Some(8192), None),
             ("8 KiB", Some(8192), None),
             ("8KiB", Some(8192), None),
@@ -217,6 +299,8 @@ mod tests {
             ("7d", None, Some(604_800_000)),
             ("1h 30m", None, Some(5_400_000)),
             ("1h30m", None, Some(5_400_000)),
+            ("7 days", None, Some(604_800_000)),
+            ("1 hour 30 minutes", None, Some(5_400_000)),
             ("", None, None),
             ("KiB", None, None),
             ("8 kb", None, None),
@@ -230,6 +314,35 @@ mod tests {
             assert_eq!(Size::try_from(Value::from(text)).ok().map(|size| size.0), size, "size {text:?}");
             assert_eq!(Period::try_from(Value::from(text)).ok().map(|period| period.0), period, "duration {text:?}");
         }
+    }
+
+    #[test]
+    fn rates_are_parsed() {
+        // text, count, period in milliseconds, burst
+        let table = [
+            ("20/s burst 40", Some((20, 1_000, 40))),
+            ("20/s", Some((20, 1_000, 20))),
+            (" 1_000 / second  burst 20_000 ", Some((1_000, 1_000, 20_000))),
+            ("6/m burst 5", Some((6, 60_000, 5))),
+            ("1/d", Some((1, 86_400_000, 1))),
+            ("20", None),
+            ("20/", None),
+            ("/s", None),
+            ("20/s burst", None),
+            ("20/s burst 40 burst 50", None),
+            ("20/s 40", None),
+            ("-1/s", None),
+            ("+1/s", None),
+            ("1.5/s", None),
+            ("20 per s", None),
+            ("18446744073709551616/s", None),
+        ];
+        for (text, expected) in table {
+            let parsed = WrittenRate::try_from(Value::from(text)).ok();
+            assert_eq!(parsed.map(|rate| (rate.count, rate.period, rate.burst)), expected, "{text:?}");
+        }
+        let rate = WrittenRate { count: 6, period: 60_000, burst: 5 };
+        assert_eq!((rate.to_string(), format!("{rate:#}")), ("6/m burst 5".to_owned(), "6/m".to_owned()));
     }
 
     #[test]

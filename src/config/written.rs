@@ -7,19 +7,19 @@ use config::{Config as Tree, Value, ValueKind};
 
 use super::error::ValueSource;
 
-/// The written values of all keys except rules and grants. It is ignored when configurations are compared.
-#[derive(Clone, Debug)]
+/// The written values of all keys except rules and grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     values: BTreeMap<String, String>,
-    /// What to do about each listener's address if it cannot be listened on.
+    /// The advice for each listener whose address cannot be bound.
     binds: Vec<String>,
     /// The locations of the sections and keys of rules and grants.
     places: BTreeMap<String, ValueSource>,
 }
 
 impl Written {
-    /// Returns the values of `tree`, in which no key is missing. A key of a listener is `listener.NAME.KEY`. `place` tells
-    /// where a key stands.
+    /// Returns the values of `tree`, in which no key is missing. A key of a listener is `listener.NAME.KEY`. `place`
+    /// returns the location of a key.
     pub(super) fn of(tree: &Tree, place: impl Fn(&str) -> ValueSource) -> Self {
         let mut written = Self { values: BTreeMap::new(), binds: Vec::new(), places: BTreeMap::new() };
         let ValueKind::Table(sections) = &tree.cache.kind else { return written };
@@ -83,11 +83,5 @@ impl Written {
 
     fn section(&mut self, name: &str, keys: &config::Map<String, Value>) {
         self.values.extend(keys.iter().map(|(key, value)| (format!("{name}.{key}"), value.to_string())));
-    }
-}
-
-impl PartialEq for Written {
-    fn eq(&self, _: &Self) -> bool {
-        true
     }
 }

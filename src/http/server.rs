@@ -114,8 +114,8 @@ impl HttpOptions {
             metrics: MetricsForAll(http.metrics),
             timeout: listener.connect_timeout,
             message_bytes_max: limits.packet_bytes_max,
-            empty_frames: Rate::per_second(limits.quotas.control_packets_per_second.into()),
-            refusals: Rate::per_minute(limits.quotas.refusals_per_minute_max.into()),
+            empty_frames: limits.quotas.control_packets.with_burst_of_a_second(),
+            refusals: limits.quotas.refusals,
         }
     }
 }

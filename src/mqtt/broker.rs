@@ -98,8 +98,6 @@ pub struct ConnectionLimits {
     pub output_bytes_max: usize,
     /// Limits on the rates at which the client sends.
     pub pace: ConnectionRateLimits,
-    /// Bytes of a topic name or filter.
-    pub topic_bytes_max: usize,
     /// Filters of its session.
     pub filters_max: usize,
     /// Seconds its session may outlive it.
@@ -300,7 +298,6 @@ impl ConnectionLimits {
             queue: QueueLimits { bytes: limits.outbox_bytes_max, offline_bytes: limits.session_queue_bytes_max },
             output_bytes_max: limits.outbox_bytes_max,
             pace: ConnectionRateLimits::of(limits),
-            topic_bytes_max: limits.topic_bytes_max,
             filters_max: limits.filters_per_session_max,
             session_expiry_max: seconds(limits.session_expiry_max),
             keep_alive_max: u16::try_from(seconds(limits.keep_alive_max)).unwrap_or(u16::MAX),

@@ -111,7 +111,6 @@ impl Listener {
     /// Accepts connections for `handler` until `listener_context.closing` is true, then waits for them to end.
     pub async fn run<H: ConnectionHandler>(self, listener_context: ListenerContext, handler: H) {
         let mut connections = JoinSet::new();
-        let listener_permits = Arc::new(Semaphore::new(self.config.connections_max));
         let mut reserved_fd = ReservedFd::new();
         let mut closing = listener_context.closing.clone();
         let mut shortage = false;
@@ -121,7 +120,7 @@ impl Listener {
                 accepted = self.socket.accept() => match accepted {
                     Ok((stream, address)) => {
                         shortage = false;
-                        self.admit(stream, address, (&listener_context, &listener_permits), &handler, &mut connections);
+                        self.admit(stream, address, &listener_context, &handler, &mut connections);
                     }
                     Err(error) => {
                         self.refuse(&error, &mut reserved_fd, &listener_context.counters, shortage).await;
@@ -140,13 +139,11 @@ impl Listener {
         &self,
         stream: TcpStream,
         address: SocketAddr,
-        (listener_context, listener_permits): (&ListenerContext, &Arc<Semaphore>),
+        listener_context: &ListenerContext,
         handler: &H,
         connections: &mut JoinSet<()>,
     ) {
-        let own = listener_permits.clone().try_acquire_owned();
-        let shared = listener_context.connection_permits.clone().try_acquire_owned();
-        let (Ok(own), Ok(shared)) = (own, shared) else {
+        let Ok(permit) = listener_context.connection_permits.clone().try_acquire_owned() else {
             listener_context.counters.connections_refused.add(1);
             return;
         };
@@ -181,7 +178,7 @@ impl Listener {
             deadline: Instant::now() + self.config.connect_timeout,
             closing: listener_context.closing.clone(),
         };
-        connections.spawn(with_permits(pending.serve(handler.clone()), [own, shared]));
+        connections.spawn(with_permit(pending.serve(handler.clone()), permit));
     }
 
     /// On EMFILE: closes the oldest pending connection using the reserved descriptor, else backs off. Logs once per
@@ -208,10 +205,10 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }
 
-/// Holds `permits` until `connection` has completed.
-async fn with_permits(connection: impl Future<Output = ()>, permits: [OwnedSemaphorePermit; 2]) {
+/// Holds `permit` until `connection` has completed.
+async fn with_permit(connection: impl Future<Output = ()>, permit: OwnedSemaphorePermit) {
     connection.await;
-    drop(permits);
+    drop(permit);
 }
 
 impl PendingConnection {

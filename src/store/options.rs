@@ -14,8 +14,6 @@ pub struct StoreOptions {
     /// Approximate bytes of the cache of decoded documents. Dirty documents are kept in addition; `lag_entries_max`
     /// bounds them.
     pub document_cache_bytes: usize,
-    /// True to open an unclean file without a full scan, for about 64 KB written per GB of file at each commit.
-    pub quick_repair: bool,
     /// True to check every page before opening the file, which reads all of it. Without it, structural damage of the
     /// file is found only when a damaged page is read. Each value has its own checksum in any case.
     pub verify_on_open: bool,
@@ -54,7 +52,6 @@ impl StoreOptions {
             path: path.into(),
             page_cache_bytes: 128 * MIB,
             document_cache_bytes: 256 * MIB,
-            quick_repair: true,
             verify_on_open: false,
             batch_commands_max: 1024,
             queue_bytes_max: 64 * MIB,

@@ -31,10 +31,13 @@ fn login(server: &Server, connect: &Connect) -> u8 {
     code
 }
 
-/// A token for `subject` that ends in `seconds`.
+/// The difference to the clock of a token's issuer that the server allows.
+const LEEWAY: i64 = 10;
+
+/// A token for `subject` that the server accepts for `seconds`.
 fn token(subject: &str, seconds: i64, secret: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let claims = json!({"sub": subject, "aud": "umbra", "exp": now.saturating_add_signed(seconds)});
+    let claims = json!({"sub": subject, "aud": "umbra", "exp": now.saturating_add_signed(seconds - LEEWAY)});
     let part = |value: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
     let signed = format!("{}.{}", part(json!({"alg": "HS256", "typ": "JWT"})), part(claims));
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());

@@ -230,13 +230,13 @@ fn what_waits_for_a_restart_is_named() {
     edit(&server, "kind = \"http\"", "kind = \"http\"\ncertificate_role = \"viewer\"");
     server.hangup(1, DONE);
     assert!(!server.log().contains(waits), "{}", server.log());
-    edit(&server, "kind = \"http\"", "kind = \"http\"\nconnections_max = 7");
+    edit(&server, "kind = \"http\"", "kind = \"http\"\nconnect_timeout = \"7s\"");
     edit(&server, "users = \"users\"", "users = \"./users\"");
-    edit(&server, "requests_burst = 1_000_000", "requests_burst = 999_999");
+    edit(&server, "burst 1000000", "burst 999999");
     server.hangup(2, DONE);
     let log = server.log();
     let told = log.lines().find(|line| line.contains(waits)).unwrap();
-    assert!(told.contains("keys=\"auth.users, limits.requests_burst, listener.web.connections_max\""), "{told}");
+    assert!(told.contains("keys=\"auth.users, limits.requests_rate, listener.web.connect_timeout\""), "{told}");
 }
 
 /// An anonymous client is as good as its listener says now. The sessions of those who were away, and their wills, had

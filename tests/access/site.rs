@@ -39,7 +39,6 @@ failure_delay = "1ms"
 token_keys = "secret"
 token_algorithms = "HS256"
 token_audience = "umbra"
-token_leeway = "0s"
 aws_keys = "aws-keys"
 
 [[grant]]

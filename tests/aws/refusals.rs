@@ -53,7 +53,7 @@ fn requests_that_are_refused() {
         ("get", b"x", 400, "Invalid JSON"),
         ("delete", b"{}", 404, "No shadow exists with name: 'refused'"),
     ];
-    let quota = Setup { limits: "requests_burst = 1000", ..Setup::default() };
+    let quota = Setup { limits: "requests_rate = \"20/s burst 1000\"", ..Setup::default() };
     let server = Server::with(quota);
     for protocol in BOTH {
         let mut thing = Thing::new(&server, protocol, "refused", "$aws/things/refused/shadow");
@@ -92,7 +92,7 @@ fn a_token_is_echoed_and_a_conflict_tells_nothing_more() {
 
 #[test]
 fn a_quota_is_told() {
-    let limits = "requests_per_second = 1\nrequests_burst = 1";
+    let limits = "requests_rate = \"1/s burst 1\"";
     let server = Server::with(Setup { limits, ..Setup::default() });
     let mut thing = Thing::new(&server, V5, "hasty", "$aws/things/hasty/shadow");
     let ids = [(); 3].map(|()| thing.send("update", r#"{"state":{},"clientToken":"q"}"#));

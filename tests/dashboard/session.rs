@@ -28,8 +28,7 @@ anonymous = false
 [auth]
 users = "users"
 failure_delay = "1ms"
-user_failures_at_once = 3
-user_failure_every = "1d"
+login_failures = "1/d burst 3"
 
 [[grant]]
 role = "admin"

@@ -29,10 +29,8 @@ pub struct Setup {
 /// Quotas that no test reaches: races and loads set this and say so.
 pub const UNLIMITED: Setup = Setup {
     listener: "",
-    limits: "requests_per_second = 1_000_000\nrequests_burst = 1_000_000\nrequests_in_flight_max = 65_536\n\
-             publishes_per_second = 10_000_000\nconnection_bytes_per_second = \"64 GiB\"\n\
-             control_packets_per_second = 10_000_000\nrefusals_per_minute_max = 1_000_000\n\
-             principal_requests_per_second = 1_000_000\nprincipal_streams_max = 8_192\nprincipal_bytes_per_second = \"64 GiB\"\n\
+    limits: "requests_rate = \"1000000/s burst 1000000\"\npublishes_rate = \"10000000/s burst 5000\"\n\
+             principal_requests_per_second = 1_000_000\nprincipal_bytes_per_second = \"64 GiB\"\n\
              shadow_writes_per_second = 1_000_000",
     store: "",
 };

@@ -190,7 +190,7 @@ fn every_identifier_unacknowledged() {
 #[test]
 fn a_flood_of_connections() {
     const THREADS: usize = 4;
-    let limits = "address_limits_on_loopback = true\naddress_connects_per_second = 10\naddress_connects_burst = 200\n\
+    let limits = "address_limits_on_loopback = true\naddress_connects_rate = \"10/s burst 200\"\n\
                   address_connections_max = 100";
     let mut server = Server::with(Setup { limits, ..Setup::default() });
     // From 127.0.0.1, which has the same quota for itself.

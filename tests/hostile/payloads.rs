@@ -78,7 +78,7 @@ fn keys(count: usize) -> Vec<u8> {
 #[test]
 fn payloads_that_break_parsers() {
     // More requests to one shadow than a device makes.
-    let limits = "requests_per_second = 1_000_000\nrequests_burst = 1_000_000";
+    let limits = "requests_rate = \"1000000/s burst 1000000\"";
     let mut server = Server::with(Setup { limits, ..Setup::default() });
     let mut bystander = Bystander::new(&server);
     for protocol in BOTH {

@@ -51,7 +51,7 @@ impl ConnectionHandler {
 
     /// With a quota of `rate` requests a second of one client to one shadow.
     pub(crate) fn with(rate: u32) -> Self {
-        let limits = format!("requests_per_second = {rate}\nrequests_burst = {}", 2 * rate);
+        let limits = format!("requests_rate = \"{rate}/s burst {}\"", 2 * rate);
         Self::of(Server::with(Setup { listener: WEB, limits: Box::leak(limits.into_boxed_str()), ..Setup::default() }))
     }
 

@@ -315,7 +315,7 @@ fn upsert_creates_or_changes() {
 /// The refusal told to come again in a minute, when nothing would have changed.
 #[test]
 fn a_device_with_all_its_names_is_told_so() {
-    let door = ConnectionHandler::limited("shadow_names_max = 2\nrequests_per_second = 1000\nrequests_burst = 1000");
+    let door = ConnectionHandler::limited("shadow_names_max = 2\nrequests_rate = \"1000/s burst 1000\"");
     let create = |name: &str| {
         let head = format!("PUT /v1/devices/lamp/shadows/{name} HTTP/1.1\nIf-None-Match: *");
         door.send(&format!("{head}\nContent-Type: application/json"), r#"{"desired":{"n":1}}"#)

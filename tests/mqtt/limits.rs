@@ -6,33 +6,29 @@ use crate::harness::{
     client::Client,
     packet::Packet,
     server::{Server, Setup},
-    wire::{self, BOTH, Connect, Properties, Protocol, Publish, V4, V5, Value, prop},
+    wire::{self, BOTH, Connect, Properties, Protocol, Publish, V5, Value, prop},
 };
 
-const SMALL: Setup = Setup {
-    listener: "",
-    limits: "receive_maximum = 4\ntopic_alias_max = 3\npacket_bytes_max = \"24 KiB\"",
-    store: "",
-};
+const SMALL: Setup = Setup { listener: "", limits: "receive_maximum = 4\npacket_bytes_max = \"24 KiB\"", store: "" };
 
 /// The topic of a will was not measured.
 #[test]
-fn a_topic_may_be_so_long() {
-    let server = Server::with(Setup { limits: "topic_bytes_max = 256", ..Setup::default() });
+fn a_topic_has_512_bytes_at_most() {
+    let server = Server::start();
     let topic = |length: usize| "t".repeat(length);
+    let will = |protocol, length| Connect::new(protocol, "mortal").will(Publish::new(&topic(length), ""), 1).encode();
     let mut client = Client::connect(&server, V5, "client");
-    for (length, code) in [(256, 0x10), (257, 0x90)] {
-        assert_eq!(client.publish(&topic(length), "", 1), code);
+    assert_eq!(client.publish(&topic(512), "", 1), 0x10);
+    client.send(Publish::new(&topic(513), "").encode(V5, 1, 9));
+    assert_eq!(client.closed(), Some(0x90));
+    let mut client = Client::open(&server, V5);
+    client.send(will(V5, 512));
+    assert_eq!(client.connack().code, 0);
+    for protocol in BOTH {
+        let mut client = Client::open(&server, protocol);
+        client.send(will(protocol, 513));
+        client.discard_until_closed();
     }
-    for (length, code) in [(256, 0), (257, 0x90)] {
-        let mut client = Client::open(&server, V5);
-        client.send(Connect::new(V5, "mortal").will(Publish::new(&topic(length), ""), 1).encode());
-        assert_eq!(client.connack().code, code);
-    }
-    let mut client = Client::open(&server, V4);
-    client.send(Connect::new(V4, "mortal").will(Publish::new(&topic(257), ""), 1).encode());
-    assert_eq!(client.connack().code, 5, "of its codes the nearest");
-    client.discard_until_closed();
 }
 
 #[test]
@@ -41,7 +37,7 @@ fn the_server_tells_its_limits() {
     let (_, answer) = Client::connect_as(&server, &Connect::new(V5, "asks"));
     let told = |id| answer.properties.number(id);
     assert_eq!(told(prop::RECEIVE_MAXIMUM), Some(4));
-    assert_eq!(told(prop::TOPIC_ALIAS_MAXIMUM), Some(3));
+    assert_eq!(told(prop::TOPIC_ALIAS_MAXIMUM), Some(16));
     assert_eq!(told(prop::MAXIMUM_PACKET_SIZE), Some(24 * 1024));
 }
 
@@ -146,7 +142,7 @@ fn what_is_not_acknowledged_is_bounded_by_bytes() {
 /// its connection lost all of it.
 #[test]
 fn a_take_over_loses_nothing_that_waits() {
-    let limits = "outbox_bytes_max = \"64 KiB\"\nsession_queue_bytes_max = \"64 KiB\"";
+    let limits = "outbox_bytes_max = \"64 KiB\"";
     let server = Server::with(Setup { limits, ..Setup::default() });
     let persistent = Connect::persistent(V5, "receiver");
     let (mut receiver, _) = Client::connect_as(&server, &persistent);
@@ -300,7 +296,7 @@ fn a_bad_alias_ends_the_connection() {
     // An alias out of range, one never set, one of an earlier connection, and no topic at all.
     let rows = [
         aliased("t", "", 0),
-        aliased("t", "", 4),
+        aliased("t", "", 17),
         aliased("", "", 2),
         aliased("", "", 1),
         Publish::new("", "").encode(V5, 0, 0),
@@ -320,7 +316,7 @@ fn a_bad_alias_ends_the_connection() {
 /// gone to sleep for good.
 #[test]
 fn a_client_above_its_rate_is_slowed_not_stopped() {
-    let limits = "publishes_per_second = 200\npublishes_burst = 200";
+    let limits = "publishes_rate = \"200/s burst 200\"";
     let server = Server::with(Setup { limits, ..Setup::default() });
     for protocol in BOTH {
         let mut client = Client::connect(&server, protocol, "hasty");
@@ -338,10 +334,7 @@ fn a_client_above_its_rate_is_slowed_not_stopped() {
 /// More filters than a SUBSCRIBE may hold are refused, those within are granted.
 #[test]
 fn filters_above_the_maximum_are_refused() {
-    let server = Server::with(Setup {
-        limits: "filters_per_subscribe_max = 5\nfilters_per_session_max = 8",
-        ..Setup::default()
-    });
+    let server = Server::start();
     for protocol in BOTH {
         let mut client = Client::connect(&server, protocol, "many");
         let subscribe = |client: &mut Client, names: std::ops::Range<u32>| {
@@ -350,8 +343,12 @@ fn filters_above_the_maximum_are_refused() {
             client.subscribe_with(&filters, &Properties::none())
         };
         let refused = if protocol == V5 { 0x97 } else { 0x80 };
-        assert_eq!(subscribe(&mut client, 0..7), [0, 0, 0, 0, 0, refused, refused], "{protocol:?}");
-        assert_eq!(subscribe(&mut client, 10..15), [0, 0, 0, refused, refused], "{protocol:?}");
+        let granted = |granted: usize, all: usize| [vec![0; granted], vec![refused; all - granted]].concat();
+        assert_eq!(subscribe(&mut client, 0..514), granted(512, 514), "{protocol:?}");
+        for part in 1..8 {
+            assert_eq!(subscribe(&mut client, part * 1_000..part * 1_000 + 511), [0; 511], "{protocol:?}");
+        }
+        assert_eq!(subscribe(&mut client, 10_000..10_010), granted(7, 10), "{protocol:?}");
         // Those it has may be renewed.
         assert_eq!(subscribe(&mut client, 0..3), [0, 0, 0], "{protocol:?}");
         assert_eq!(refused_before_unsubscribing(&mut client, protocol), 0);

@@ -91,7 +91,7 @@ fn messages_wait_for_an_absent_client() {
 fn the_queue_of_an_absent_client_is_bounded() {
     const SENT: u32 = 200;
     let server = Server::with(Setup {
-        limits: "session_queue_bytes_max = \"16 KiB\"\npublishes_per_second = 10_000_000",
+        limits: "outbox_bytes_max = \"16 KiB\"\npublishes_rate = \"10000000/s burst 5000\"",
         ..Setup::default()
     });
     let connect = Connect::persistent(V5, "absent");

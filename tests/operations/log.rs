@@ -74,7 +74,7 @@ fn connections_leave_lines_when_they_begin_and_end() {
 
 #[test]
 fn lines_about_connections_can_be_switched_off() {
-    let server = Server::with(Setup { limits: "[log]\nconnections = false", ..Setup::default() });
+    let server = Server::with(Setup { limits: "[log]\nlevel = \"info,umbrad::connections=off\"", ..Setup::default() });
     Client::connect(&server, V5, "client").disconnect();
     let log = { server }.stop().log;
     assert!(!log.contains("connected"), "{log}");

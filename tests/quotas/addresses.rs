@@ -57,7 +57,7 @@ fn what_is_refused_is_not_counted_as_accepted() {
 
 #[test]
 fn new_connections_a_second() {
-    let limits = "address_limits_on_loopback = true\naddress_connects_per_second = 1\naddress_connects_burst = 5";
+    let limits = "address_limits_on_loopback = true\naddress_connects_rate = \"1/s burst 5\"";
     let mut server = server(limits);
     let start = Instant::now();
     let attempts = (0..60).map(|_| Client::open_from(&server, V5, THERE).ask_in("again"));
@@ -88,7 +88,8 @@ fn failed_handshakes() {
     let (_directory, tls) = tls();
     let tls: &'static str = tls.leak();
     let https: &'static str = format!("kind = \"http\"\n{tls}").leak();
-    let limits = "address_limits_on_loopback = true\naddress_failed_handshakes_per_minute = 1";
+    // Failed handshakes: a twentieth of the connections, so three a minute.
+    let limits = "address_limits_on_loopback = true\naddress_connects_rate = \"1/s burst 20000\"";
     // a listener, what is no handshake on it, what is answered on it: by an alert, by CONNACK, by a status
     let request = b"GET / HTTP/1.1\r\n\r\n";
     let connect = Connect::new(V4, "asks").encode();
@@ -103,7 +104,7 @@ fn failed_handshakes() {
     ];
     for (listener, bytes, answered) in garbage {
         let mut server = Server::with(Setup { listener, limits, ..Setup::default() });
-        for _ in 0..2 {
+        for _ in 0..4 {
             let mut client = Client::open_from(&server, V4, THERE);
             client.send(bytes);
             client.discard_until_closed();
@@ -129,8 +130,7 @@ fn memory_of_strangers() {
     let http = "kind = \"http\"";
     let others = another("tls", "5m", &tls) + &another("socket", "5m", http) + &another("web", "1s", http);
     let listener: &'static str = format!("connect_timeout = \"5m\"{others}").leak();
-    let limits = "address_limits_on_loopback = true\naddress_connects_burst = 100_000\n\
-                  address_failed_handshakes_per_minute = 1_000_000";
+    let limits = "address_limits_on_loopback = true\naddress_connects_rate = \"1000000/s burst 100000\"";
     let server = Server::with(Setup { listener, limits, ..Setup::default() });
     let will = Some((Publish::new("will", vec![b'w'; 65_000]), 0));
     let large = Connect { will, ..Connect::new(V5, "large") }.encode();
@@ -175,8 +175,7 @@ fn memory_of_strangers() {
 /// A fleet's proxy on the same machine, or a benchmark: as shipped, loopback has none of these limits.
 #[test]
 fn loopback_is_free_unless_told() {
-    let limits = "address_connections_max = 2\naddress_connects_burst = 2\naddress_connects_per_second = 1\n\
-                  address_failed_handshakes_per_minute = 1";
+    let limits = "address_connections_max = 2\naddress_connects_rate = \"1/m burst 2\"";
     let mut server = server(limits);
     let mut clients: Vec<_> = (0..20).map(|_| Client::open_from(&server, V4, THERE)).collect();
     for (number, client) in clients.iter_mut().enumerate() {

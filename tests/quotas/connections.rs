@@ -15,8 +15,8 @@ use crate::{
     server,
 };
 
-/// What a client may send of each kind, `count` of them, and which quota that meets.
-fn kinds(protocol: Protocol, count: u16) -> Vec<(&'static str, Vec<u8>)> {
+/// The packets that a client sends: `count` of each kind, and `publishes` of PUBLISH.
+fn kinds(protocol: Protocol, count: u16, publishes: u16) -> Vec<(&'static str, Vec<u8>)> {
     let all = |packet: &dyn Fn(u16) -> Vec<u8>| (1..=count).flat_map(packet).collect::<Vec<u8>>();
     let held = Publish::new("rate/held", "x");
     vec![
@@ -28,19 +28,19 @@ fn kinds(protocol: Protocol, count: u16) -> Vec<(&'static str, Vec<u8>)> {
         ("SUBSCRIBE", all(&|id| wire::subscribe(protocol, id, &[("rate/#", 0)], &Properties::none()))),
         ("UNSUBSCRIBE", all(&|id| wire::unsubscribe(protocol, id, &["rate/#"]))),
         // One message, whose PUBREC is asked for again and again.
-        ("PUBLISH", held.encode(protocol, 2, 1).repeat(count.into())),
+        ("PUBLISH", held.encode(protocol, 2, 1).repeat(publishes.into())),
     ]
 }
 
 #[test]
 fn every_kind_of_packet_has_a_rate() {
-    const RATE: u16 = 100;
-    let mut server = server(
-        "control_packets_per_second = 100\ncontrol_packets_burst = 100\npublishes_per_second = 100\npublishes_burst = 100",
-    );
+    // Of PUBLISH; other packets have five times the rate.
+    const RATE: u16 = 20;
+    const BURST: u16 = 100;
+    let mut server = server("publishes_rate = \"20/s burst 100\"");
     thread::scope(|scope| {
         for protocol in BOTH {
-            for (kind, packets) in kinds(protocol, 3 * RATE) {
+            for (kind, packets) in kinds(protocol, BURST + 2 * 5 * RATE, BURST + 2 * RATE) {
                 let mut client = Client::connect(&server, protocol, &format!("{kind} {protocol:?}"));
                 scope.spawn(move || {
                     let start = Instant::now();
@@ -48,7 +48,7 @@ fn every_kind_of_packet_has_a_rate() {
                     // Answered in their order: the last of them by the last.
                     client.send(wire::subscribe(protocol, u16::MAX, &[("rate/last", 0)], &Properties::none()));
                     while !matches!(client.recv(), Packet::SubAck { id: u16::MAX, .. }) {}
-                    // One rate at once, and two seconds for the others; the clocks are two.
+                    // The burst at once, and two seconds for the others; the clocks are two.
                     let took = start.elapsed();
                     assert!(took >= Duration::from_millis(1_900), "{kind} {protocol:?}: {took:?}");
                 });
@@ -61,7 +61,7 @@ fn every_kind_of_packet_has_a_rate() {
 /// Each filter of a SUBSCRIBE counts.
 #[test]
 fn filters_count_one_by_one() {
-    let mut server = server("control_packets_per_second = 60\ncontrol_packets_burst = 60");
+    let mut server = server("publishes_rate = \"12/s burst 60\"");
     let mut client = Client::connect(&server, V5, "many");
     let filters: Vec<String> = (0..60).map(|number| format!("rate/{number}")).collect();
     let filters: Vec<_> = filters.iter().map(|filter| (&**filter, 0)).collect();
@@ -77,16 +77,20 @@ fn filters_count_one_by_one() {
 /// A subscriber acknowledges as often as it is sent something, which no quota of its own may hold up.
 #[test]
 fn acknowledgements_of_messages_are_free() {
-    let mut server =
-        server("control_packets_per_second = 10\ncontrol_packets_burst = 10\npublishes_per_second = 10_000");
+    const BURST: usize = 20;
+    // So slow that one packet above the burst ends the test.
+    let mut server = server("publishes_rate = \"1/h burst 20\"");
     for (protocol, id) in BOTH.into_iter().zip(["reader-4", "reader-5"]) {
         let mut reader = Client::connect(&server, protocol, id);
         reader.subscribe(&[("acked/#", 2)]);
-        let mut writer = Client::connect(&server, V5, "writer");
-        for number in 0..200 {
-            // PUBACK; PUBREC and PUBCOMP, and of the writer PUBREL.
-            assert_eq!(writer.publish("acked/t", number.to_string(), 1 + number % 2), 0);
-            assert_eq!(reader.message().text(), number.to_string());
+        for writer in 0..10 {
+            let mut writer = Client::connect(&server, V5, &format!("writer-{writer}"));
+            (0..BURST).for_each(|_| writer.ping());
+            for number in 0..BURST {
+                // PUBACK; PUBREC and PUBCOMP, and of the writer PUBREL.
+                assert_eq!(writer.publish("acked/t", number.to_string(), 1 + number as u8 % 2), 0);
+                assert_eq!(reader.message().text(), number.to_string());
+            }
         }
         reader.ping();
     }
@@ -95,7 +99,7 @@ fn acknowledgements_of_messages_are_free() {
 
 #[test]
 fn bytes_have_a_rate() {
-    let mut server = server("connection_bytes_per_second = \"32 KiB\"\npublishes_per_second = 10_000");
+    let mut server = server("principal_bytes_per_second = \"128 KiB\"");
     for protocol in BOTH {
         let mut client = Client::connect(&server, protocol, "large");
         client.subscribe(&[("large/t", 0)]);

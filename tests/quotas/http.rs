@@ -32,7 +32,7 @@ fn ask(server: &Server, client: &str, path: &str) -> (Http, Reply) {
 /// One principal took all places for streams of events and for waits, and everybody else was refused.
 #[test]
 fn streams_and_waits_of_one_principal() {
-    let mut server = web("principal_streams_max = 3");
+    let mut server = web("principal_sessions_max = 3");
     let mut streams: Vec<_> = (0..3).map(|_| ask(&server, "greedy", "/v1/events")).collect();
     assert!(streams.iter().all(|(_, head)| head.status == 200));
     for path in ["/v1/events", "/v1/devices/lamp/shadow?wait=version%3E0"] {
@@ -77,7 +77,7 @@ fn bodies_of_one_principal() {
 #[test]
 fn lists_and_streams_are_requests() {
     // So few that even a machine that takes half a second for each of them meets it.
-    let mut server = web("principal_requests_per_second = 1\nrequests_per_second = 1000\nrequests_burst = 1000");
+    let mut server = web("principal_requests_per_second = 1\nrequests_rate = \"1000/s burst 1000\"");
     for (number, path) in [
         "/v1/devices",
         "/v1/devices/lamp/shadows",

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A watcher may be slow, too.
-const SLOW: &str = "publishes_per_second = 1\npublishes_burst = 1\noutbox_bytes_max = \"8 MiB\"";
+const SLOW: &str = "publishes_rate = \"1/s burst 10\"\noutbox_bytes_max = \"8 MiB\"";
 const COUNT: u16 = 3_000;
 
 /// So many messages, numbered from 0.
@@ -102,7 +102,7 @@ fn a_burst_before_a_take_over_is_handled_first() {
 /// A client that has said all it has to say need not wait.
 #[test]
 fn a_burst_before_the_end_is_handled() {
-    let server = server("publishes_per_second = 50\npublishes_burst = 1");
+    let server = server("publishes_rate = \"50/s burst 10\"");
     let mut watcher = watcher(&server);
     for protocol in BOTH {
         for goodbye in [&wire::DISCONNECT[..], b""] {
@@ -124,7 +124,7 @@ fn a_burst_before_the_end_is_handled() {
 #[test]
 fn unfinished_packets_are_bounded() {
     const CLIENTS: usize = 4;
-    let mut server = server("input_bytes_max = \"2 MiB\"\nprincipal_input_bytes_max = \"2 MiB\"");
+    let mut server = server("input_bytes_max = \"2 MiB\"");
     let before = server.resident_bytes();
     let publish = Publish::new("large/t", vec![b'x'; 1_000_000]).encode(V5, 1, 1);
     let (most, rest) = publish.split_at(900_000);

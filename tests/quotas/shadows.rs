@@ -60,7 +60,7 @@ fn a_shadow_that_everybody_writes_to() {
 /// Nobody without rights to a shadow can use up what those with rights have.
 #[test]
 fn what_is_not_allowed_does_not_count() {
-    let limits = "shadow_writes_per_second = 1\nrequests_per_second = 1_000\nrequests_burst = 1_000\n\
+    let limits = "shadow_writes_per_second = 1\nrequests_rate = \"1000/s burst 1000\"\n\
                   [[rule]]\nrole = \"stranger\"\ndevices = [\"elsewhere\"]\nread = [\"/reported\"]\nwrite = [\"/reported\"]\n\
                   [[grant]]\nrole = \"admin\"\nprincipals = [\"anonymous/owner\"]\nby = [\"anonymous\"]";
     let mut server = Server::with(Setup { limits, listener: "anonymous_role = \"stranger\"", ..Setup::default() });

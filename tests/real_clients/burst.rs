@@ -15,7 +15,7 @@ use crate::{
 /// Limits, how many messages, the keep-alive in seconds. Of the second, handling the messages takes four times as long.
 /// The subscriber may be slow: on a busy machine it has no time of its own.
 const RUNS: [(&str, &str, &str); 2] =
-    [("outbox_bytes_max = \"8 MiB\"", "3000", "5"), ("publishes_burst = 200\npublishes_per_second = 100", "1800", "4")];
+    [("outbox_bytes_max = \"8 MiB\"", "3000", "5"), ("publishes_rate = \"100/s burst 200\"", "1800", "4")];
 
 fn run(client: impl Fn(&Server, &str, &str) -> Output) {
     for (limits, count, keep_alive) in RUNS {

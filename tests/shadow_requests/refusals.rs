@@ -97,7 +97,7 @@ fn rows() -> Vec<Row> {
 #[test]
 fn what_is_wrong_is_said() {
     // More requests to one shadow than a device makes.
-    let limits = "requests_per_second = 1_000_000\nrequests_burst = 1_000_000";
+    let limits = "requests_rate = \"1000000/s burst 1000000\"";
     let server = Server::with(Setup { limits, ..Setup::default() });
     for protocol in BOTH {
         let prefix = format!("shadow/refused-{}", protocol as u8);
@@ -136,26 +136,33 @@ fn refused(client: &mut Client, topic: &str, payload: &[u8]) -> (Value, Ack) {
 /// The size counts after the merge, sections apart: a document may grow to the limit exactly, and tags beside it.
 #[test]
 fn sizes_are_those_after_the_merge() {
-    let limits = "document_bytes_max = 200\ntags_bytes_max = 100\nleaves_max = 6\ndepth_max = 3";
+    let limits = "document_bytes_max = 200\ndepth_max = 3";
     let server = Server::with(Setup { limits, ..Setup::default() });
     let mut client = Requester::new(&server, V5, "client", "shadow/size");
     // {"a":"…"} takes 8 bytes besides the text.
     client.update(json!({"state": {"desired": {"a": "x".repeat(92)}}}));
     client.rejected("update", json!({"state": {"reported": {"a": "x".repeat(93)}}}), 413, "too-large");
-    client.update(json!({"state": {"reported": {"a": "x".repeat(92)}, "tags": {"a": "x".repeat(92)}}}));
-    client.rejected("update", json!({"state": {"tags": {"a": "x".repeat(93)}}}), 413, "too-large");
+    client.update(json!({"state": {"reported": {"a": "x".repeat(92)}, "tags": {"a": "x".repeat(192)}}}));
+    client.rejected("update", json!({"state": {"tags": {"a": "x".repeat(193)}}}), 413, "too-large");
     client.update(json!({"state": {"reported": null, "desired": {"a": null, "b": "x".repeat(184)}}}));
     client.update(json!({"state": null}));
-    client.update(json!({"state": {"desired": {"l": [1, 2, 3, 4, 5, 6]}}}));
-    client.rejected("update", json!({"state": {"reported": {"one": 1}}}), 413, "too-many-leaves");
     client.update(json!({"state": {"desired": {"l": {"a": {"b": {"c": 1}}}}}, "replace": true}));
     client.rejected("update", json!({"state": {"desired": {"l": {"a": {"b": {"c": {"d": 1}}}}}}}), 400, "too-deep");
+}
+
+/// Leaves are counted apart from bytes, over all sections.
+#[test]
+fn leaves_are_those_after_the_merge() {
+    let server = Server::start();
+    let mut client = Requester::new(&server, V5, "client", "shadow/leaves");
+    client.update(json!({"state": {"desired": {"l": vec![1; 1_000]}, "tags": {"l": vec![1; 24]}}}));
+    client.rejected("update", json!({"state": {"reported": {"one": 1}}}), 413, "too-many-leaves");
 }
 
 /// Fifty requests at once where one a second is allowed: most are refused and told when to come again.
 #[test]
 fn too_many_requests() {
-    let limits = "requests_per_second = 1\nrequests_burst = 1";
+    let limits = "requests_rate = \"1/s burst 1\"";
     let server = Server::with(Setup { limits, ..Setup::default() });
     let mut client = Client::connect(&server, V5, "hasty");
     client.subscribe(&[("shadow/hasty/update/rejected", 1)]);

@@ -97,7 +97,7 @@ fn a_slow_reader_gets_all_of_it() {
     const MESSAGES: usize = 100;
     let authority = Authority::new("authority");
     let listener = authority.listener(&authority.server(), "");
-    let limits = "outbox_bytes_max = \"16 MiB\"\npublishes_per_second = 1_000_000";
+    let limits = "outbox_bytes_max = \"16 MiB\"\npublishes_rate = \"1000000/s burst 5000\"";
     let server = Server::with(Setup { listener, limits, ..Setup::default() });
     let open = || TlsClient::open(&server, &authority.file, None, &["mqtt"], V4);
     let (mut reader, mut writer) = (open(), open());

@@ -70,7 +70,7 @@ fn what_ends_a_websocket() {
 #[test]
 fn frames_without_a_packet_have_its_rate() {
     const RATE: usize = 100;
-    let server = server_with("", "", "control_packets_per_second = 100");
+    let server = server_with("", "", "publishes_rate = \"20/s burst 5000\"");
     let address = server.address_of("web");
     thread::scope(|scope| {
         for (what, empty) in [

@@ -111,7 +111,7 @@ fn a_websocket_after_another_request() {
 /// Places are those of all listeners together, and a WebSocket keeps its one.
 #[test]
 fn places() {
-    let mut server = crate::exchange::server_with("", "connections_max = 3", "");
+    let mut server = crate::exchange::server_with("", "", "connections_max = 3");
     let address = server.address_of("web");
     let mut sockets: Vec<_> = (0..3).map(|number| Socket::connect(address, V5, &format!("member-{number}"))).collect();
     assert!(ask(address, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").is_none(), "there is no fourth");

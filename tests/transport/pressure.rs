@@ -75,7 +75,8 @@ fn a_client_that_never_reads() {
 /// Above its rate a client is not read from: TCP tells it, and nothing piles up here.
 #[test]
 fn a_client_that_writes_more_than_it_may() {
-    let mut server = server_with("", "", "publishes_per_second = 1\npublishes_burst = 1");
+    // Of which one connection has a quarter: a message a second.
+    let mut server = server_with("", "", "principal_bytes_per_second = \"400 KiB\"");
     let address = server.address_of("web");
     let mut bystander = Bystander::new(&server);
     let mut socket = Socket::connect(address, V4, "fast");
@@ -94,7 +95,7 @@ fn a_client_that_writes_more_than_it_may() {
 /// Pings whose answers are not read.
 #[test]
 fn a_client_that_pings_and_never_reads() {
-    let mut server = server_with("", "", "control_packets_per_second = 10_000_000");
+    let mut server = server_with("", "", "publishes_rate = \"2000000/s burst 5000\"");
     let address = server.address_of("web");
     let mut bystander = Bystander::new(&server);
     let mut socket = Socket::open(address, V5);

@@ -180,9 +180,8 @@ fn find_mosquitto() -> PathBuf {
 /// Limits that no measurement reaches: the defaults keep one device from using all of the service.
 const QUOTAS: &str = "\
 [limits]
-requests_per_second = 1_000_000
-requests_burst = 1_000_000
-publishes_per_second = 10_000_000
+requests_rate = \"1000000/s burst 1000000\"
+publishes_rate = \"10000000/s burst 5000\"
 principal_requests_per_second = 1_000_000
 shadow_writes_per_second = 1_000_000
 

@@ -26,6 +26,15 @@ use std::{
 use ring::digest;
 
 use crate::{
+    admission::Network,
+    clock::Clock,
+    config::AuthConfig,
+    observability::{
+        logging::{LineLimit, limited_info},
+        metrics::LoginCounters,
+    },
+};
+use crate::{
     admission::login_throttle::LoginThrottle,
     auth::{
         FileError, Principal,
@@ -35,15 +44,6 @@ use crate::{
             passwords::{Passwords, PasswordsError, VerifiedUser},
             tokens::{Token, Tokens, is_like_token},
         },
-    },
-};
-use crate::{
-    admission::{Network, Rate},
-    clock::Clock,
-    config::AuthConfig,
-    observability::{
-        logging::{LineLimit, limited_info},
-        metrics::LoginCounters,
     },
 };
 
@@ -84,9 +84,7 @@ impl Login {
     ///
     /// A [`LoginError`] with the file and, if known, the line.
     pub fn open(config: &AuthConfig, clock: Clock) -> Result<Self, LoginError> {
-        let of_users = Rate::every(config.user_failure_every, config.user_failures_at_once);
-        let of_addresses = Rate::every(config.address_failure_every, config.address_failures_at_once);
-        let failures = Arc::new(LoginThrottle::new(of_users, of_addresses));
+        let failures = Arc::new(LoginThrottle::new(config.user_failures, config.address_failures));
         let counters = Arc::new(LoginCounters::default());
         let passwords = config.users.clone();
         let passwords = passwords.map(|path| Passwords::open(path, config, failures.clone(), counters.clone()));

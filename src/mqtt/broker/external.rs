@@ -12,7 +12,7 @@ use crate::{
         protocol::{
             message::Message,
             packet::{Properties, QoS},
-            topic::{TopicError, TopicName},
+            topic::{TOPIC_BYTES_MAX, TopicError, TopicName},
         },
         shadow::topics::Destination,
     },
@@ -62,7 +62,7 @@ impl Broker {
     ///
     /// Any [`NotPublished`]; nothing is changed.
     pub fn publish_external(&self, access: &Access, external: ExternalMessage<'_>) -> Result<(), NotPublished> {
-        let topic = self.ordinary_topic(external.topic).inspect_err(|_| self.counters.publishes_refused.add(1))?;
+        let topic = Self::ordinary_topic(external.topic).inspect_err(|_| self.counters.publishes_refused.add(1))?;
         if !access.may_publish(topic.as_str()) {
             self.counters.publishes_refused.add(1);
             return Err(NotPublished::Forbidden);
@@ -76,9 +76,9 @@ impl Broker {
         self.publish(message, access.principal(), None).map(|_| ()).map_err(NotPublished::Quota)
     }
 
-    fn ordinary_topic(&self, text: &str) -> Result<TopicName, NotPublished> {
-        if text.len() > self.limits.topic_bytes_max {
-            return Err(NotPublished::TooLong(self.limits.topic_bytes_max));
+    fn ordinary_topic(text: &str) -> Result<TopicName, NotPublished> {
+        if text.len() > TOPIC_BYTES_MAX {
+            return Err(NotPublished::TooLong(TOPIC_BYTES_MAX));
         }
         let topic = TopicName::new(text)?;
         if Destination::of(&topic) == Destination::Ordinary { Ok(topic) } else { Err(NotPublished::Reserved) }

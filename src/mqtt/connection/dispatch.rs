@@ -42,7 +42,7 @@ pub(in crate::mqtt) async fn room(awaiting_permit: &mut Option<AwaitingPermit>) 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Handles a PUBLISH.
     pub(in crate::mqtt) async fn publish(&mut self, inbound: Inbound) {
-        if let Some(verdict) = unfit(&inbound, self.broker.limits.topic_bytes_max) {
+        if let Some(verdict) = unfit(&inbound) {
             return self.refuse_publish(&inbound, verdict);
         }
         match Destination::of(&inbound.topic) {
@@ -223,9 +223,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !self.client.outbox.with_access(|access| rights::may_subscribe(access, filter)) {
             return Err(Reason::NOT_AUTHORIZED);
         }
-        if filter.as_str().len() > self.broker.limits.topic_bytes_max {
-            return Err(Reason::TOPIC_FILTER_INVALID);
-        }
         let known = self.client.filters.contains(filter);
         if !known && let Err(cause) = self.client.filters.add(filter, self.broker.limits.filters_max) {
             self.broker.service.quotas().count(cause);
@@ -264,11 +261,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 /// Returns the refusal of a well-formed message that cannot be delivered.
-fn unfit(inbound: &Inbound, topic_bytes_max: usize) -> Option<AckResult> {
+fn unfit(inbound: &Inbound) -> Option<AckResult> {
     let topic = inbound.topic.as_str();
-    if topic.len() > topic_bytes_max {
-        return Some(refused("the topic is longer than this server takes"));
-    }
     if !is_clean(topic) {
         return Some(refused(&TopicError::Character.to_string()));
     }

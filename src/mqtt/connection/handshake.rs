@@ -146,7 +146,7 @@ async fn admit(
     client_id: Arc<str>,
     broker: &Arc<Broker>,
 ) -> Result<AcceptedClient, ConnectRefused> {
-    check_options(connect, broker.limits.topic_bytes_max).inspect_err(|_| {
+    check_options(connect).inspect_err(|_| {
         broker.service.quotas().addresses.handshake_failed(peer.address.ip(), Instant::now());
     })?;
     let auth_context = authenticate(peer, connect, &client_id, broker).await?;
@@ -306,14 +306,10 @@ fn reason_of(denied: AuthenticationError) -> Reason {
     }
 }
 
-fn check_options(connect: &Connect, topic_bytes_max: usize) -> Result<(), ConnectRefused> {
+fn check_options(connect: &Connect) -> Result<(), ConnectRefused> {
     if connect.authentication_method.is_some() {
         let text = "enhanced authentication is not supported".into();
         return Err(ConnectRefused(Reason::BAD_AUTHENTICATION_METHOD, text)); // [MQTT-4.12.0-1]
-    }
-    if connect.will.as_ref().is_some_and(|will| will.topic.as_str().len() > topic_bytes_max) {
-        let text = format!("the topic of the will exceeds {topic_bytes_max} bytes").into();
-        return Err(ConnectRefused(Reason::TOPIC_NAME_INVALID, text));
     }
     Ok(())
 }

@@ -45,10 +45,10 @@ impl ConnectionRateLimits {
     pub fn of(limits: &Limits) -> Self {
         let quotas = &limits.quotas;
         Self {
-            publishes: Rate::new(limits.publishes_per_second, limits.publishes_burst),
-            control: Rate::new(quotas.control_packets_per_second, quotas.control_packets_burst),
+            publishes: limits.publishes,
+            control: quotas.control_packets,
             bytes: Rate::per_second(quotas.connection_bytes_per_second),
-            refusals: Rate::per_minute(quotas.refusals_per_minute_max.into()),
+            refusals: quotas.refusals,
         }
     }
 }

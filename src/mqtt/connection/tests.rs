@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::*;
 use crate::{
-    admission::Quotas,
+    admission::{Quotas, Rate},
     auth::{Access, AuthContext, Authority, Expiry, Method, Policy, Principal, authn::certificate::PeerCertificate},
     clock::Clock,
     config::Config,
@@ -233,7 +233,7 @@ impl AsyncWrite for Busy {
 async fn disconnects_a_busy_client_when_its_token_expires() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = Config::default();
-    config.limits.quotas.control_packets_per_second = u32::MAX;
+    config.limits.quotas.control_packets = Rate::per_second(u32::MAX.into());
     let broker = broker_with(directory.path(), config);
     let connect = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c";
     let busy = Busy { connect, packet: b"\xc0\x00", packets: 10_000, last: || {} };

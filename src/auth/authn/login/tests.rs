@@ -14,6 +14,7 @@ use crate::auth::authn::{
     tokens::signer::{SECRET, token},
 };
 use crate::{
+    admission::Rate,
     clock::ManualClock,
     config::{Config, TokenConfig},
 };
@@ -198,7 +199,7 @@ async fn a_refusal_is_delayed_and_hides_its_reason() {
     const DELAY: Duration = Duration::from_millis(200);
     let fixture = fixture(With::Both, |config| {
         config.failure_delay = DELAY;
-        config.user_failures_at_once = 1;
+        config.user_failures = Rate::every(Duration::from_secs(10), 1);
     });
     let (expired, long) = (token_of("lamp", 1), "x".repeat(2_000));
     let tries = [
@@ -243,7 +244,7 @@ async fn guessing_is_stopped_and_a_verified_password_still_works() {
 
 #[tokio::test]
 async fn an_address_that_tries_many_users_is_refused_except_for_verified_logins() {
-    let fixture = fixture(With::Both, |config| config.address_failure_every = Duration::from_secs(3_600));
+    let fixture = fixture(With::Both, |config| config.address_failures = Rate::every(Duration::from_secs(3_600), 50));
     assert_eq!(outcome(fixture.password(HERE, "lamp", "secret").await), "lamp by Password");
     for user in 0..60 {
         let expected = if user < 50 { "Bad" } else { "TooMany" };
@@ -260,7 +261,8 @@ async fn an_address_that_tries_many_users_is_refused_except_for_verified_logins(
 /// Checks that were queued before the first failure are refused when they start.
 #[tokio::test]
 async fn concurrent_guesses_are_limited_like_sequential_ones() {
-    let fixture = Arc::new(fixture(With::Users, |config| config.user_failure_every = Duration::from_secs(3_600)));
+    let fixture =
+        Arc::new(fixture(With::Users, |config| config.user_failures = Rate::every(Duration::from_secs(3_600), 5)));
     let guesses = (0..500).map(|guess| {
         let fixture = fixture.clone();
         tokio::spawn(async move { outcome(fixture.password(HERE, "lamp", &format!("guess-{guess}")).await) })
@@ -274,7 +276,7 @@ async fn concurrent_guesses_are_limited_like_sequential_ones() {
 
 #[tokio::test]
 async fn an_expired_token_affects_only_its_own_device() {
-    let fixture = fixture(With::Both, |config| config.address_failures_at_once = 6);
+    let fixture = fixture(With::Both, |config| config.address_failures = Rate::every(Duration::from_millis(200), 6));
     let expired = token_of("bearer", NOW - 1);
     for n in 0..20 {
         let expected = if n < 5 { "Bad" } else { "TooMany" };

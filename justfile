@@ -12,7 +12,7 @@ demo *arguments:
 picture:
     dashboard/picture
 
-# Installs the tools for the tests and runs all tests, or some: `just test --test config`.
+# Installs the tools for the tests and runs all tests, or some: `just test --test command_line`.
 test *arguments:
     ./test {{arguments}}
 

@@ -1,4 +1,4 @@
-//! AWS's own Python SDKs, unchanged; what they do is in `tests/clients`.
+//! AWS's own Python SDKs, unchanged; what they do is in `tests/aws`.
 
 use std::{env, path::Path, process::Command};
 
@@ -13,7 +13,7 @@ fn run(script: &str, server: &Server, arguments: &[&str], certificates: &[&Path]
     });
     let port = server.address.port().to_string();
     let output = Command::new(&python)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/aws").join(script))
         .args(["127.0.0.1", &port])
         .args(arguments)
         .args(certificates)

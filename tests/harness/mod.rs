@@ -10,6 +10,7 @@
 pub mod client;
 pub mod http;
 pub mod packet;
+pub mod program;
 pub mod server;
 pub mod shadow;
 pub mod users;

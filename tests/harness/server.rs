@@ -1,14 +1,13 @@
 //! The server as a child process, with a store, a port and a log of its own.
 //!
 //! `bind` has port 0; the server prints `listening <name> <address>` to standard output once it accepts connections.
-//! `UMBRA_TEST_BINARY` names another program to test in its place, such as an installed release.
 
 use std::{
     fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ExitStatus, Stdio},
     sync::mpsc,
     thread,
 };
@@ -16,7 +15,7 @@ use std::{
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 
-use super::{DEADLINE, eventually};
+use super::{DEADLINE, eventually, program::umbrad};
 
 /// What a test sets besides the address and the store; lines of the sections of `broker.toml`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -205,13 +204,9 @@ fn launch(directory: &Path, setup: Setup) -> Result<(Child, SocketAddr), Exit> {
     let log = fs::File::create(directory.join("stderr")).expect("a writable directory");
     fs::write(directory.join("stdout"), "").expect("a writable directory");
 
-    let binary = std::env::var_os("UMBRA_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_umbrad").into());
-    let mut child = Command::new(binary)
-        .arg("serve")
-        .arg("--config")
+    let mut child = umbrad(&["serve", "--config"])
         .arg(&file)
         .current_dir(directory)
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()

@@ -1,15 +1,12 @@
 //! The file of users, written by the command that does that.
 
-use std::{
-    io::Write,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{io::Write, path::Path, process::Stdio};
+
+use super::program::umbrad;
 
 /// Runs `umbrad passwd` with `arguments` on the file `users` in `directory`.
 pub fn passwd(directory: &Path, arguments: &[&str], input: &str) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_umbrad"))
-        .arg("passwd")
+    let mut child = umbrad(&["passwd"])
         .args(arguments)
         .args(["--file", "users"])
         .current_dir(directory)

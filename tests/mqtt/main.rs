@@ -1,4 +1,4 @@
-//! The MQTT door as any client sees it, both versions of the protocol, byte by byte.
+//! The MQTT front end as any client sees it, both versions of the protocol, byte by byte.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
@@ -16,3 +16,4 @@ mod share_of_shadows;
 mod shared;
 mod subscriptions;
 mod wills;
+mod windows;

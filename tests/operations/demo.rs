@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::site::get;
-use crate::harness::eventually;
+use crate::harness::{eventually, program::program};
 
 /// Prints its arguments and comes to rest at an interrupt; at once if a duration is given.
 const FLEET: &str = r#"#!/usr/bin/env bash
@@ -24,7 +24,7 @@ while :; do sleep 0.05; done
 fn stage(directory: &Path) -> String {
     let release = directory.join("release");
     fs::create_dir(&release).unwrap();
-    symlink(env!("CARGO_BIN_EXE_umbrad"), release.join("umbrad")).unwrap();
+    symlink(program(), release.join("umbrad")).unwrap();
     for (path, text) in [(release.join("firmware-sim"), FLEET), (directory.join("cargo"), "#!/bin/sh\n")] {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();

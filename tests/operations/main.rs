@@ -1,4 +1,4 @@
-//! What an operator does with a server: start, backups, metrics, health; and who is connected.
+//! Operation of a server: start, backups, metrics, health, presence, and the commands of the guides.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
@@ -7,6 +7,7 @@ mod harness;
 
 mod backup;
 mod demo;
+mod guides;
 mod health;
 mod log;
 mod metrics;

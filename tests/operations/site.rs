@@ -1,13 +1,10 @@
 //! A server with a listener for HTTP, and `umbrad` as an operator calls it.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    process::{Command, Output, Stdio},
-};
+use std::{net::SocketAddr, path::Path};
 
 use crate::harness::{
     http::{Http, Reply},
+    program::{ended, umbrad},
     server::{Server, Setup, UNLIMITED},
 };
 
@@ -37,18 +34,10 @@ pub(crate) fn start() -> Server {
     Server::with(Setup { listener: LISTENERS, ..UNLIMITED })
 }
 
-/// Runs `umbrad` to its end.
-pub(crate) fn umbrad(arguments: &[&str]) -> Output {
-    let binary = env!("CARGO_BIN_EXE_umbrad");
-    Command::new(binary).args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-/// Runs `umbrad`, which must end with `code`; gives what it wrote to standard output and standard error.
+/// Runs `umbrad`, which must end with `code`. Returns standard output and standard error.
 pub(crate) fn run(arguments: &[&str], code: i32) -> (String, String) {
-    let output = umbrad(arguments);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out} {err}");
+    let (ended_with, out, err) = ended(umbrad(arguments).output().unwrap());
+    assert_eq!(ended_with, code, "{arguments:?}: {out} {err}");
     (out, err)
 }
 

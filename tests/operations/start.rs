@@ -5,25 +5,16 @@ use std::{
     io::{BufRead, BufReader},
     net::TcpListener,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use super::site::get;
-
-/// A server that is killed when dropped.
-struct Started(Child);
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::harness::program::{Running, umbrad};
 
 /// `umbrad serve` in `directory`, its two shipped listeners at `binds`.
 fn serve(directory: &Path, binds: [&str; 2]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_umbrad"));
-    command.arg("serve").current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = umbrad(&["serve"]);
+    command.current_dir(directory).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.env("UMBRA__LISTENER__0__BIND", binds[0]).env("UMBRA__LISTENER__1__BIND", binds[1]);
     command
 }
@@ -31,8 +22,8 @@ fn serve(directory: &Path, binds: [&str; 2]) -> Command {
 #[test]
 fn the_address_of_the_dashboard_is_printed() {
     let directory = tempfile::tempdir().unwrap();
-    let mut server = Started(serve(directory.path(), ["127.0.0.1:0"; 2]).stderr(Stdio::null()).spawn().unwrap());
-    let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut server = Running::start(serve(directory.path(), ["127.0.0.1:0"; 2]).stderr(Stdio::null()));
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
     let mut line = |start: &str| {
         let line = lines.next().unwrap();
         line.strip_prefix(start).unwrap_or_else(|| panic!("{start:?} of {line:?}")).to_owned()

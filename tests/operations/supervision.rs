@@ -7,14 +7,18 @@ use std::{
     process::{Command, Stdio},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::{
     metrics::names_in,
     site::{get, start},
 };
-use crate::harness::{DEADLINE, shadow::Requester, wire::V5};
+use crate::harness::{
+    DEADLINE,
+    program::{Running, umbrad},
+    shadow::Requester,
+    wire::V5,
+};
 
 #[test]
 fn a_service_manager_is_told_when_it_serves_that_it_is_alive_and_when_it_ends() {
@@ -22,23 +26,16 @@ fn a_service_manager_is_told_when_it_serves_that_it_is_alive_and_when_it_ends() 
     let path = directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(*DEADLINE)).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_umbrad"))
-        .args(["serve", "--bind", "127.0.0.1:0"])
-        .current_dir(directory.path())
-        .env("NOTIFY_SOCKET", &path)
-        .env("WATCHDOG_USEC", "100000")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut command = umbrad(&["serve", "--bind", "127.0.0.1:0"]);
+    command.current_dir(directory.path()).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "100000");
+    let mut server = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
     let next = || {
         let mut buffer = [0; 256];
         let count = socket.recv(&mut buffer).unwrap();
         String::from_utf8_lossy(&buffer[..count]).trim_end().to_owned()
     };
     assert_eq!([next(), next(), next()], ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    server.terminate();
     let last = loop {
         match next() {
             said if said == "WATCHDOG=1" => {}
@@ -46,7 +43,7 @@ fn a_service_manager_is_told_when_it_serves_that_it_is_alive_and_when_it_ends() 
         }
     };
     assert_eq!(last, "STOPPING=1");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(server.end().code(), Some(0));
 }
 
 /// A check before the start ended with its own status, which systemd does not compare with `RestartPreventExitStatus`: a

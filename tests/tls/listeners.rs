@@ -4,7 +4,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::TcpStream,
     path::Path,
-    process::{Command, Output},
+    process::Output,
 };
 
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use crate::{
         DEADLINE,
         client::Client,
         packet::Packet,
+        program::umbrad,
         server::{Server, Setup},
         wire::{self, BOTH, Connect, Properties, Publish, V4, V5},
     },
@@ -186,8 +187,7 @@ fn files_that_will_not_do() {
 
 /// Asks whether the configuration that a server was started with would be accepted.
 fn check_config(directory: &Path) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_umbrad"));
-    command.args(["check-config", "--config"]).arg(directory.join("broker.toml")).output().unwrap()
+    umbrad(&["check-config", "--config"]).arg(directory.join("broker.toml")).output().unwrap()
 }
 
 /// Bytes of the content of each TLS record that `server` sends, in both versions, while `talk` goes on.

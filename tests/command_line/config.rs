@@ -1,0 +1,635 @@
+//! The configuration as an operator meets it: defaults, layers, and what each mistake is told.
+
+use std::{fs, time::Duration};
+
+use tempfile::TempDir;
+use umbrad::auth::Policy;
+use umbrad::config::{
+    Arguments, Config, ConfigError, Host, HttpConfig, Limits, ListenerKind, LogFormat, Origin, ValueSource,
+};
+use umbrad::rate::Rate;
+
+/// Loads `text` as `umbra.toml`, or no file at all, under `variables`.
+fn load(text: Option<&str>, variables: &[(&str, &str)], bind: &[&str]) -> Result<Config, ConfigError> {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("umbra.toml");
+    if let Some(text) = text {
+        fs::write(&path, text).unwrap();
+    }
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let arguments = Arguments { store: None, bind: bind.iter().map(|bind| (*bind).to_owned()).collect() };
+    let config = Config::load(text.map(|_| path.as_path()), variables, &arguments)?;
+    Policy::of(&config)?;
+    Ok(config)
+}
+
+/// What the operator is told, with the file's folder taken off.
+fn told(result: Result<Config, ConfigError>) -> String {
+    match result {
+        Ok(_) => "accepted".to_owned(),
+        Err(error) => {
+            let folder = match &error.place {
+                ValueSource::File(path, _) => format!("{}/", path.parent().unwrap().display()),
+                ValueSource::Named(_) | ValueSource::Default => String::new(),
+            };
+            error.to_string().replace(&folder, "")
+        }
+    }
+}
+
+#[test]
+fn the_defaults_are_those_of_the_protocol() {
+    let config = load(None, &[], &[]).unwrap();
+    assert_eq!(config, Config::default());
+    let limits = &config.limits;
+    let table = [
+        (limits.document_bytes_max, 8192),
+        (limits.tags_bytes_max, 8192),
+        (limits.leaves_max, 1024),
+        (limits.depth_max, 8),
+        (limits.path_tombstones_max, 256),
+        (limits.shadow_names_max, 100),
+        (limits.packet_bytes_max, 1_048_576),
+        (limits.filters_per_subscribe_max, 512),
+        (limits.filters_per_session_max, 4_096),
+        (limits.requests_in_flight_max, 64),
+        (limits.outbox_bytes_max, 262_144),
+        (limits.session_queue_bytes_max, 262_144),
+        (limits.retained_messages_max, 100_000),
+        (limits.retained_bytes_max, 256 << 20),
+        (limits.quotas.connection_bytes_per_second as usize, 4 << 20),
+        (limits.quotas.principal_connections_max, 10_000),
+        (limits.quotas.principal_sessions_max, 10_000),
+        (limits.quotas.principal_input_bytes_max, 32 << 20),
+        (limits.quotas.input_bytes_max, 256 << 20),
+        (limits.quotas.principal_streams_max, 1024),
+        (limits.quotas.principal_retained_messages_max, 10_000),
+        (limits.quotas.principal_retained_bytes_max, 32 << 20),
+        (usize::from(limits.receive_maximum.get()), 64),
+        (usize::from(limits.topic_alias_max), 16),
+        (config.auth.password_checks_waiting, 1_024),
+        (config.store.page_cache_bytes, 128 << 20),
+        (config.store.document_cache_bytes, 256 << 20),
+        (config.store.lag_entries_max as usize, 100_000),
+        (config.store.lag_bytes_max as usize, 64 << 20),
+    ];
+    for (row, (given, expected)) in table.into_iter().enumerate() {
+        assert_eq!(given, expected, "row {row}");
+    }
+    let rates = [
+        (limits.requests, Rate::new(20, 40)),
+        (limits.publishes, Rate::new(100, 5_000)),
+        (limits.quotas.control_packets, Rate::new(500, 5_000)),
+        (limits.quotas.refusals, Rate::per_minute(600)),
+        (limits.quotas.address_connects, Rate::new(200, 20_000)),
+        (limits.quotas.address_failed_handshakes, Rate::per_minute(600)),
+        (config.auth.user_failures, Rate::within(6, Duration::from_secs(60), 5)),
+        (config.auth.address_failures, Rate::within(300, Duration::from_secs(60), 50)),
+    ];
+    for (row, (given, expected)) in rates.into_iter().enumerate() {
+        assert_eq!(given, expected, "row {row}");
+    }
+    assert_eq!(limits.document(), umbrad::shadow::DocumentLimits::default());
+    assert_eq!(limits.keep_alive_max, Duration::from_secs(65_535), "as long as a client asks");
+    assert_eq!(config.store.journal_bytes_max, 4 << 30);
+    assert_eq!(config.store.journal_age_max, Duration::from_secs(7 * 86_400));
+    assert_eq!(config.store.free_disk_min, 256 << 20);
+}
+
+/// More keys than that nobody reads.
+#[test]
+fn the_shipped_file_has_60_keys_at_most() {
+    let text = include_str!("../broker.toml");
+    let (mut section, mut keys) = ("", Vec::new());
+    for line in text.lines() {
+        match line.split_once(" = ") {
+            _ if line.starts_with('[') => section = line,
+            Some((key, _)) if !line.starts_with('#') => keys.push((section, key)),
+            _ => {}
+        }
+    }
+    keys.retain(|(section, _)| !matches!(*section, "[[rule]]" | "[[grant]]"));
+    keys.sort_unstable();
+    keys.dedup();
+    assert!(keys.len() <= 60, "{} keys", keys.len());
+}
+
+#[test]
+fn the_shipped_listeners_are_loopback() {
+    let listeners = Config::default().listeners;
+    let shown = listeners.iter().map(|listener| (listener.bind.to_string(), listener.kind == ListenerKind::Mqtt));
+    assert_eq!(shown.collect::<Vec<_>>(), [("127.0.0.1:1883".into(), true), ("127.0.0.1:8080".into(), false)]);
+    let advice = "set 'listener[1].bind' in a file given with --config, or UMBRA__LISTENER__1__BIND";
+    assert_eq!(Config::default().written.bind_advice(1), advice);
+    assert!(listeners.iter().all(|listener| listener.anonymous_role.as_deref() == Some("admin")));
+}
+
+#[test]
+fn the_shipped_file_can_be_given_as_it_is() {
+    let mut config = load(Some(include_str!("../../broker.toml")), &[], &[]).unwrap();
+    assert!(config.store.path.is_absolute(), "{:?}", config.store.path); // at the folder of that file
+    let default = Config::default();
+    // Values as written differ in the path alone, and the places in all.
+    assert_eq!(config.written.changed(&default.written), ["store.path".to_owned()].into());
+    (config.store.path, config.written) = (default.store.path.clone(), default.written.clone());
+    config.rules.iter_mut().zip(&default.rules).for_each(|(rule, default)| rule.origin.clone_from(&default.origin));
+    assert_eq!(config, default);
+}
+
+#[test]
+fn a_file_need_only_hold_what_it_changes() {
+    let text = "[limits]\ndepth_max = 12\n[log]\nformat = \"json\"\n[[listener]]\nbind = \"[::1]:0\"\n";
+    let config = load(Some(text), &[], &[]).unwrap();
+    let default = Config::default();
+    assert_eq!(config.limits, Limits { depth_max: 12, ..default.limits });
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.log.filter, default.log.filter);
+    assert_eq!(config.store, default.store);
+    let [listener] = config.listeners.as_slice() else { unreachable!("{:?}", config.listeners) };
+    assert_eq!(listener.bind.to_string(), "[::1]:0");
+    assert_eq!(listener.connect_timeout, Duration::from_secs(10), "left out, so as shipped");
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
+    let text = "[store]\npath = \"file.redb\"\nmemory = 3_145_728\n[[listener]]\nname = \"a\"\n[[listener]]\nname = \"b\"\nbind = \"127.0.0.1:0\"\n";
+    let variables = [
+        ("UMBRA__STORE__PATH", "007"),
+        ("UMBRA__LIMITS__REQUESTS_RATE", "5/s burst 6"),
+        ("UMBRA__LIMITS__ADDRESS_LIMITS_ON_LOOPBACK", "true"),
+        ("UMBRA__LIMITS__DEPTH_MAX", "9"),
+        ("UMBRA__LIMITS__PACKET_BYTES_MAX", "65536"),
+        ("UMBRA__LISTENER__1__BIND", "127.0.0.1:7"),
+        ("UMBRA__ALLOW_ANONYMOUS_ANYWHERE", "true"),
+        ("UMBRA_TEST_PYTHON", "not a key"),
+        ("PATH", "/bin"),
+    ];
+    let config = load(Some(text), &variables, &[]).unwrap();
+    assert_eq!(config.store.path.to_str(), Some("007"));
+    assert_eq!((config.store.page_cache_bytes, config.store.document_cache_bytes), (1 << 20, 2 << 20));
+    assert_eq!(config.limits.requests, Rate::new(5, 6));
+    assert!(config.limits.quotas.address_limits_on_loopback);
+    assert_eq!((config.limits.depth_max, config.limits.packet_bytes_max), (9, 65_536));
+    let binds = config.listeners.iter().map(|listener| (listener.name.as_str(), listener.bind.port()));
+    assert_eq!(binds.collect::<Vec<_>>(), [("a", 1883), ("b", 7)]);
+
+    let arguments = Arguments { store: Some("argument.redb".into()), bind: Vec::new() };
+    let variable = ("UMBRA__STORE__PATH".to_owned(), "variable.redb".to_owned());
+    assert_eq!(Config::load(None, [variable], &arguments).unwrap().store.path.to_str(), Some("argument.redb"));
+
+    let config = load(Some(text), &variables, &["127.0.0.1:9", "0.0.0.0:10"]).unwrap();
+    let binds = config.listeners.iter().map(|listener| (listener.name.as_str(), listener.bind.port()));
+    assert_eq!(binds.collect::<Vec<_>>(), [("127.0.0.1:9", 9), ("0.0.0.0:10", 10)]);
+}
+
+#[test]
+fn listeners_of_both_kinds() {
+    let text = "[[listener]]\nname = \"a\"\n[[listener]]\nname = \"b\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"\n\
+                hosts = [\"A.example\"]\ntls_certificate = \"c\"\ntls_key = \"k\"\ntls_client_ca = \"ca\"\n";
+    let variables = [
+        ("UMBRA__LISTENER__0__PROXY_FROM", "10.0.0.0/8, 192.0.2.7"),
+        ("UMBRA__LISTENER__1__ORIGINS", "https://app.example.com,http://b.example:81"),
+        ("UMBRA__LISTENER__1__TLS_CLIENT_AUTH", "required"),
+    ];
+    let config = load(Some(text), &variables, &[]).unwrap();
+    let [mqtt, http] = config.listeners.as_slice() else { unreachable!("{:?}", config.listeners) };
+    assert_eq!(mqtt.kind, ListenerKind::Mqtt);
+    let networks = mqtt.proxy_from.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(networks, ["10.0.0.0/8", "192.0.2.7/32"]);
+    let hosts = vec![Host::parse("a.example").unwrap()];
+    let origins = ["https://app.example.com", "http://b.example:81"].map(|text| Origin::parse(text).unwrap());
+    assert_eq!(http.kind, ListenerKind::Http(HttpConfig { hosts, origins: origins.into(), metrics: false }));
+    // Anonymous, so that a certificate would be optional if nothing were said.
+    assert!(!http.tls.as_ref().unwrap().clients.as_ref().unwrap().optional);
+}
+
+#[test]
+fn mistakes_in_a_file_are_told_with_their_line() {
+    // the file, what is told after its name
+    let table = [
+        // keys
+        ("depht_max = 1", ":1: 'depht_max' is not a known key; did you mean 'limits.depth_max'?"),
+        ("[limits]\n\ndepht_max = 1", ":3: 'limits.depht_max' is not a known key; did you mean 'limits.depth_max'?"),
+        ("[store]\ndepth_max = 1", ":2: 'store.depth_max' is not a known key; did you mean 'limits.depth_max'?"),
+        ("# c\nstore.pth = \"x\"", ":2: 'store.pth' is not a known key; did you mean 'store.path'?"),
+        ("store = { path = \"x\",\n\n nonsense = 1 }", ":3: 'store.nonsense' is not a known key"),
+        ("\n[limit]\ndepth_max = 1", ":2: 'limit' is not a known key; did you mean 'limits'?"),
+        ("[[listener]]\n[[listener]]\nadress = 1", ":3: 'listener[1].adress' is not a known key"),
+        ("[a]\n\"b.c\" = 1", ":1: 'a' is not a known key"),
+        ("[limits]\ndepth = 1", ":2: 'limits.depth' is not a known key; did you mean 'limits.depth_max'?"),
+        // types
+        ("[limits]\ndepth_max = \"8\"", ":2: 'limits.depth_max' must be a whole number, not \"8\""),
+        ("[limits]\ndepth_max = 8.0", ":2: 'limits.depth_max' must be a whole number, not 8"),
+        ("[limits]\ndepth_max = -1", ":2: 'limits.depth_max' must be a whole number, not -1"),
+        ("[limits]\ndepth_max = [8]", ":2: 'limits.depth_max' must be a whole number, not a list"),
+        ("[store.path]", ":1: 'store.path' must be text, not a section"),
+        ("[store]\npath = 5", ":2: 'store.path' must be text, not 5"),
+        (
+            "[limits]\naddress_limits_on_loopback = 1",
+            ":2: 'limits.address_limits_on_loopback' must be true or false, not 1",
+        ),
+        ("[limits]\nrequests_rate = 20", ":2: 'limits.requests_rate' must be a rate such as \"20/s burst 40\", not 20"),
+        (
+            "[limits]\nrequests_rate = \"20 per second\"",
+            ":2: 'limits.requests_rate' must be a rate such as \"20/s burst 40\", not \"20 per second\"",
+        ),
+        (
+            "[store]\nfree_disk_min = \"256 MB\"",
+            ":2: 'store.free_disk_min' must be a size such as \"256 MiB\", not \"256 MB\"",
+        ),
+        (
+            "[store]\n\njournal_age_max = 7",
+            ":3: 'store.journal_age_max' must be a duration such as \"10s\" or \"7d\", not 7",
+        ),
+        ("[[listener]]\n[[listener]]\n\nname = 4", ":4: 'listener[1].name' must be text, not 4"),
+        ("limits = 5", ":1: 'limits' must be a section, [limits]"),
+        ("[listener]\nname = \"x\"", ":1: 'listener' must be sections, each [[listener]]"),
+        ("listener = [1]", ":1: 'listener' must be sections, each [[listener]]"),
+        ("[[limits]]\ndepth_max = 1", ":1: 'limits' must be a section, [limits]"),
+        (
+            "[limits]\ndepth_max = 9_999_999_999_999_999_999",
+            ":2: 'limits.depth_max' is 9999999999999999999, which is beyond any range",
+        ),
+        // rules and grants
+        (
+            "[[rule]]\nrole = \"r\"\ndevices = [\"lamp.*\"]",
+            ":3: 'rule[0].devices' has 'lamp.*', which no device id matches: 'lamp.' holds '.', allowed are A-Z a-z 0-9 : _ -",
+        ),
+        (
+            "[[rule]]\nrole = \"r\"\nnames = [\"a/b\"]",
+            ":3: 'rule[0].names' has 'a/b', which no shadow name matches: 'a/b' holds '/', allowed are A-Z a-z 0-9 : _ - $",
+        ),
+        (
+            "[[rule]]\nrole = \"r\"\ndevices = [\"{principals}\"]",
+            ":3: 'rule[0].devices' has '{principals}', where braces are around something else than {principal} or {client}",
+        ),
+        (
+            "[[grant]]\nrole = \"app\"\nprincipals = [\"a\"]\ndevices = [\"\"]",
+            ":4: 'grant[0].devices' has '', which no device id matches: '' is 0 bytes long, allowed are 1 to 128",
+        ),
+        (
+            "[[grant]]\nrole = \"viewer\"\nprincipals = [\"a\"]\ndevices = [\"lamp-*\"]",
+            ":4: 'grant[0].devices' is set, but no rule of the role 'viewer' has devices = [\"{devices}\"]",
+        ),
+        ("[[grant]]\nrole = \"app\"\nprincipals = [\"a\"]\ndevices = [\"lamp-*\"]", "accepted"),
+        (
+            "[[grant]]\nrole = \"viewer\"\nprincipals = [\"a\", \"b c\"]",
+            ":3: 'grant[0].principals' has 'b c', which no principal can be called: names are 1 to 128 of A-Z a-z 0-9 . : _ -",
+        ),
+        (
+            "[[grant]]\nrole = \"viewer\"\nprincipals = [\"lamp/*\"]",
+            ":3: 'grant[0].principals' has 'lamp/*', which no principal can be called: names are 1 to 128 of A-Z a-z 0-9 . : _ -",
+        ),
+        (
+            "[[grant]]\nrole = \"viewer\"\nprincipals = [\"\"]",
+            ":3: 'grant[0].principals' has '', which no principal can be called: names are 1 to 128 of A-Z a-z 0-9 . : _ -",
+        ),
+        (
+            "[[grant]]\nrole = \"viewer\"\nprincipals = [\"anonymous/kiosk\"]",
+            ":3: 'grant[0].principals' has 'anonymous/kiosk', which is an anonymous client, but by does not have \"anonymous\"",
+        ),
+        (
+            "[[grant]]\nrole = \"viewer\"\nprincipals = [\"kiosk\"]\nby = [\"anonymous\"]",
+            ":3: 'grant[0].principals' has 'kiosk', which no such principal is called: an anonymous client is anonymous/ and \
+             its client id",
+        ),
+        (
+            "[[grant]]\nrole = \"viewer\"\nprincipals = [\"anonymous/a b\", \"*\", \"anon*\"]\nby = [\"anonymous\"]",
+            "accepted",
+        ),
+        (
+            "[[grant]]\nrole = \"viewer\"\nprincipals = [\"kiosk\", \"anonymous/*\"]\nby = [\"anonymous\", \"token\"]",
+            "accepted",
+        ),
+        ("[[grant]]\nrole = \"viewer\"\nprincipals = [\"*\", \"{client}\", \"lamp-*.example\"]", "accepted"),
+        // ranges
+        ("[limits]\ndepth_max = 65", ":2: 'limits.depth_max' is 65, but must be 1 to 64"),
+        ("[limits]\ndepth_max = 0", ":2: 'limits.depth_max' is 0, but must be 1 to 64"),
+        (
+            "[limits]\ndocument_bytes_max = \"2 MiB\"",
+            ":2: 'limits.document_bytes_max' is 2 MiB, but must be 64 B to 1 MiB",
+        ),
+        (
+            "[limits]\nretained_bytes_max = \"65 GiB\"",
+            ":2: 'limits.retained_bytes_max' is 65 GiB, but must be 0 B to 64 GiB",
+        ),
+        (
+            "[limits]\nrequests_rate = \"59/m burst 40\"",
+            ":2: 'limits.requests_rate' is 59/m burst 40, but must be 1/s to 1000000/s, with a burst of 1 to 1000000",
+        ),
+        (
+            "[limits]\npublishes_rate = \"10000001/s burst 1\"",
+            ":2: 'limits.publishes_rate' is 10000001/s burst 1, but must be 1/d to 10000000/s, with a burst of 1 to 10000000",
+        ),
+        (
+            "[auth]\nlogin_failures = \"6/m burst 0\"",
+            ":2: 'auth.login_failures' is 6/m burst 0, but must be 1/d to 1000/s, with a burst of 1 to 1000000",
+        ),
+        ("[auth]\nlogin_failures = \"1/d\"", "accepted"),
+        ("[limits]\nreceive_maximum = 65536", ":2: 'limits.receive_maximum' is 65536, but must be 1 to 65535"),
+        ("[store]\njournal_age_max = \"10s\"", ":2: 'store.journal_age_max' is 10s, but must be 1m to 3650d"),
+        ("[[listener]]\nconnect_timeout = \"1h\"", ":2: 'listener[0].connect_timeout' is 1h, but must be 100ms to 5m"),
+        ("[limits]\nkeep_alive_max = \"90500ms\"", ":2: 'limits.keep_alive_max' is 90500ms, but must be whole seconds"),
+        // choices and forms
+        ("[log]\nformat = \"xml\"", ":2: 'log.format' is \"xml\", but must be \"human\" or \"json\""),
+        (
+            "[log]\nlevel = \"inof\"",
+            ":2: 'log.level' is \"inof\", but must be off, error, warn, info, debug or trace, or a list such as \
+             \"info,umbrad::store=debug\"",
+        ),
+        (
+            "[[listener]]\nanonymous_role = \"root\"",
+            ":2: 'listener[0].anonymous_role' is \"root\", but must be one of the roles that there are: admin, app, device, reporter, viewer",
+        ),
+        (
+            "[[listener]]\nbind = \"localhost\"",
+            ":2: 'listener[0].bind' is \"localhost\", but must be an IP address and a port, such as 127.0.0.1:1883",
+        ),
+        ("[store]\npath = \"\"", ":2: 'store.path' is empty"),
+        // rules between values
+        (
+            "[limits]\npacket_bytes_max = \"16 KiB\"",
+            ":2: 'limits.packet_bytes_max' is 16 KiB, but must be at least 20 KiB: twice document_bytes_max \
+             and 4 KiB around it",
+        ),
+        (
+            "[limits]\ndocument_bytes_max = \"1 MiB\"",
+            ": 'limits.packet_bytes_max' is 1 MiB, but must be at least 2052 KiB: twice document_bytes_max \
+             and 4 KiB around it",
+        ),
+        (
+            "[limits]\ninput_bytes_max = \"1 MiB\"",
+            ":2: 'limits.input_bytes_max' is 1 MiB, but must be at least 2 MiB: twice packet_bytes_max",
+        ),
+        (
+            "[limits]\ninput_bytes_max = \"16 MiB\"\npacket_bytes_max = \"16 MiB\"",
+            ":2: 'limits.input_bytes_max' is 16 MiB, but must be at least 32 MiB: twice packet_bytes_max",
+        ),
+        (
+            "[limits]\nsessions_max = 10",
+            ":2: 'limits.sessions_max' is 10, but must be at least connections_max, 100000",
+        ),
+        ("listener = []", ":1: 'listener' is there 0 times, but must be 1 to 16 times"),
+        (
+            "[[listener]]\nbind = \"127.0.0.1:1\"\n[[listener]]",
+            ":3: 'listener[1].name' is \"local\", as that of another listener",
+        ),
+        (
+            "[[listener]]\n[[listener]]\nname = \"b\"",
+            ":2: 'listener[1].bind' is 127.0.0.1:1883, as that of another listener",
+        ),
+        (
+            "[[listener]]\nname = \"lan\"\nbind = \"0.0.0.0:1883\"",
+            ":3: 'listener[0].bind' is 0.0.0.0:1883, where anybody may connect anonymously; bind it to a loopback \
+             address, or set allow_anonymous_anywhere = true",
+        ),
+        ("allow_anonymous_anywhere = true\n[[listener]]\nbind = \"0.0.0.0:1883\"", "accepted"),
+        ("[[listener]]\nanonymous = false\nbind = \"[::]:1883\"", "accepted"),
+        ("[[listener]]\nbind = \"[::ffff:127.0.0.1]:0\"", "accepted"),
+        // TLS: all it needs, or nothing
+        ("[[listener]]\ntls_certificate = \"c.pem\"", ":1: 'listener[0].tls_key' is empty, but tls_certificate is not"),
+        ("[[listener]]\n\ntls_key = \"k.pem\"", ":1: 'listener[0].tls_certificate' is empty, but tls_key is not"),
+        (
+            "[[listener]]\ntls_client_ca = \"a.pem\"",
+            ":2: 'listener[0].tls_client_ca' is set, but tls_certificate and tls_key are not",
+        ),
+        ("[[listener]]\ntls_cert = \"c.pem\"", ":2: 'listener[0].tls_cert' is not a known key"),
+        ("[[listener]]\ntls_certificate = \"c.pem\"\ntls_key = \"k.pem\"", "accepted"),
+        (
+            "[[listener]]\ntls_client_auth = \"required\"",
+            ":2: 'listener[0].tls_client_auth' is set, but tls_client_ca is not",
+        ),
+        (
+            "[[listener]]\ntls_client_crl = \"r.pem\"",
+            ":2: 'listener[0].tls_client_crl' is set, but tls_client_ca is not",
+        ),
+        (
+            "[[listener]]\ntls_client_auth = \"maybe\"",
+            ":2: 'listener[0].tls_client_auth' is \"maybe\", but must be \"optional\" or \"required\"",
+        ),
+        // kinds of listeners
+        ("[[listener]]\nkind = \"https\"", ":2: 'listener[0].kind' is \"https\", but must be \"mqtt\" or \"http\""),
+        ("[[listener]]\nkind = \"http\"", "accepted"),
+        (
+            "[[listener]]\nanonymous = false\nkind = \"http\"\nbind = \"0.0.0.0:80\"",
+            ":1: 'listener[0].hosts' is empty, but a listener on 0.0.0.0:80 needs one: requests for any other host are \
+             refused",
+        ),
+        (
+            "[[listener]]\nanonymous = false\nkind = \"http\"\nbind = \"0.0.0.0:80\"\nhosts = [\"a.example\", \"[::1]\"]",
+            "accepted",
+        ),
+        (
+            "[[listener]]\nkind = \"http\"\nhosts = [\"a.example\", \"https://a.example\"]",
+            ":3: 'listener[0].hosts' has \"https://a.example\", but must have a name or an address without scheme and \
+             port, such as \"umbra.example.com\"",
+        ),
+        (
+            "[[listener]]\nkind = \"http\"\norigins = [\"a.example\"]",
+            ":3: 'listener[0].origins' has \"a.example\", but must have a scheme and a host, such as \
+             \"https://app.example.com\"",
+        ),
+        ("[[listener]]\nhosts = [\"a\"]", ":2: 'listener[0].hosts' is set, but is for kind = \"http\" only"),
+        (
+            "[[listener]]\nhosts = \"a\"\nkind = \"http\"\norigins = 1",
+            ":4: 'listener[0].origins' must be a list of texts such as [\"a\", \"b\"], not 1",
+        ),
+        (
+            "[[listener]]\nproxy_from = [\"10.0.0.0/33\"]",
+            ":2: 'listener[0].proxy_from' has \"10.0.0.0/33\", but must have a network or an address, such as \
+             \"10.0.0.0/8\"",
+        ),
+        ("[[listener]]\nproxy_from = [\"10.0.0.0/8\", \"::1\", \"192.0.2.7\"]", "accepted"),
+        // who clients are
+        ("[auth]\nusres = \"users\"", ":2: 'auth.usres' is not a known key; did you mean 'auth.users'?"),
+        ("[auth]\nfailure_delay = \"2m\"", ":2: 'auth.failure_delay' is 2m, but must be 0ms to 1m"),
+        ("[auth]\npassword_checks_at_once = 0", ":2: 'auth.password_checks_at_once' is 0, but must be 1 to 64"),
+        ("[auth]\ntoken_claim = \"\"", ":2: 'auth.token_claim' is empty"),
+        ("[auth]\n\ntoken_keys = \"k.pem\"", ": 'auth.token_audience' is empty, but token_keys is not"),
+        ("[auth]\ntoken_audience = \"umbra\"", ":2: 'auth.token_audience' is set, but token_keys is not"),
+        ("[auth]\ntoken_issuer = \"umbra\"", ":2: 'auth.token_issuer' is set, but token_keys is not"),
+        (
+            "[auth]\ntoken_algorithms = \"RS256, none\"",
+            ":2: 'auth.token_algorithms' has \"none\", but may have only RS256, RS384, RS512, PS256, PS384, PS512, ES256, \
+             ES384, EdDSA, HS256, HS384 and HS512",
+        ),
+        (
+            "[auth]\ntoken_algorithms = \"ES256, HS256\"",
+            ":2: 'auth.token_algorithms' is \"ES256, HS256\", but HS256, HS384 and HS512 cannot be mixed with others",
+        ),
+        ("[auth]\ntoken_keys = \"k\"\ntoken_audience = \"a\"\ntoken_algorithms = \"ES256, EdDSA\"", "accepted"),
+        // no TOML
+        ("[limits\n", ":1: is not TOML: unclosed table, expected `]`"),
+        ("[limits]\ndepth_max = 1\ndepth_max = 2", ":3: is not TOML: duplicate key"),
+    ];
+    for (text, expected) in table {
+        let expected = match expected {
+            "accepted" => expected.to_owned(),
+            _ => format!("umbra.toml{expected}"),
+        };
+        assert_eq!(told(load(Some(text), &[], &[])), expected, "{text}");
+    }
+}
+
+/// A key that was ignored would leave its operator without the limit that it set.
+#[test]
+fn a_removed_key_names_its_replacement() {
+    // the key, the text of its replacement
+    let table = [
+        ("store.cache_bytes", "set store.memory to the sum of both caches; a third of it is for pages"),
+        ("store.document_cache_bytes", "set store.memory to the sum of both caches; two thirds of it are for shadows"),
+        ("store.quick_repair", "it is always true now"),
+        ("store.lag_entries_max", "it follows from store.lag_bytes_max, 100000 for 64 MiB"),
+        ("auth.password_checks_waiting", "it is always 1024 now"),
+        ("auth.user_failures_at_once", "set auth.login_failures, such as \"6/m burst 5\""),
+        ("auth.user_failure_every", "set auth.login_failures, such as \"6/m burst 5\""),
+        ("auth.address_failures_at_once", "it is 10 times the burst of auth.login_failures now"),
+        ("auth.address_failure_every", "an address has 50 times the rate of auth.login_failures now"),
+        ("auth.token_leeway", "it is always 10s now"),
+        ("listener.connections_max", "set limits.connections_max, for all listeners together"),
+        ("limits.tags_bytes_max", "limits.document_bytes_max is also the size of tags now"),
+        ("limits.leaves_max", "it is an eighth of limits.document_bytes_max now, and at least 1024"),
+        ("limits.path_tombstones_max", "it is always 256 now"),
+        ("limits.topic_bytes_max", "it is always 512 now"),
+        ("limits.filters_per_subscribe_max", "it is always 512 now"),
+        ("limits.filters_per_session_max", "it is always 4096 now; limits.principal_subscriptions_max can be lower"),
+        ("limits.requests_in_flight_max", "it is the burst of limits.requests_rate now, and at least 64"),
+        ("limits.requests_per_second", "set limits.requests_rate, such as \"20/s burst 40\""),
+        ("limits.requests_burst", "set limits.requests_rate, such as \"20/s burst 40\""),
+        ("limits.publishes_per_second", "set limits.publishes_rate, such as \"100/s burst 5000\""),
+        ("limits.publishes_burst", "set limits.publishes_rate, such as \"100/s burst 5000\""),
+        ("limits.control_packets_per_second", "it is 5 times limits.publishes_rate now"),
+        ("limits.control_packets_burst", "it is the burst of limits.publishes_rate now"),
+        ("limits.connection_bytes_per_second", "it is a quarter of limits.principal_bytes_per_second now"),
+        ("limits.refusals_per_minute_max", "it is a tenth of limits.publishes_rate now"),
+        ("limits.session_queue_bytes_max", "limits.outbox_bytes_max is also for sessions without a connection now"),
+        ("limits.retained_messages_max", "it follows from limits.retained_bytes_max, 100000 for 256 MiB"),
+        ("limits.principal_connections_max", "limits.principal_sessions_max is also for connections now"),
+        ("limits.principal_retained_messages_max", "a principal may have a tenth of the retained messages now"),
+        ("limits.principal_retained_bytes_max", "it is an eighth of limits.retained_bytes_max now"),
+        ("limits.principal_streams_max", "it is limits.principal_sessions_max now, and at most 1024"),
+        ("limits.principal_input_bytes_max", "it is an eighth of limits.input_bytes_max now"),
+        ("limits.address_connects_per_second", "set limits.address_connects_rate, such as \"200/s burst 20000\""),
+        ("limits.address_connects_burst", "set limits.address_connects_rate, such as \"200/s burst 20000\""),
+        ("limits.address_failed_handshakes_per_minute", "it is a twentieth of limits.address_connects_rate now"),
+        ("limits.topic_alias_max", "it is always 16 now"),
+        ("log.connections", "for false, set log.level, such as \"info,umbrad::connections=off\""),
+    ];
+    for (key, replacement) in table {
+        let (section, name) = key.split_once('.').unwrap();
+        assert!(include_str!("../CHANGELOG.md").contains(name), "{key} is not in the table of the changelog");
+        let header = if section == "listener" { "[[listener]]" } else { &format!("[{section}]") };
+        let path = if section == "listener" { &format!("listener[0].{name}") } else { key };
+        let file = format!("{header}\n\n{name} = 1\n");
+        let expected = format!("umbra.toml:3: '{path}' was removed: {replacement}");
+        assert_eq!(told(load(Some(&file), &[], &[])), expected);
+        let index = if section == "listener" { "__0" } else { "" };
+        let variable = format!("UMBRA__{section}{index}__{name}").to_uppercase();
+        let expected = format!("{variable}: '{path}' was removed: {replacement}");
+        assert_eq!(told(load(None, &[(&variable, "1")], &[])), expected);
+    }
+}
+
+type Mistake = (&'static [(&'static str, &'static str)], &'static [&'static str], &'static str);
+
+#[test]
+fn mistakes_elsewhere_name_the_variable_or_the_argument() {
+    // variables, --bind, what is told
+    let table: [Mistake; 12] = [
+        (
+            &[("UMBRA__LIMITS__DEPHT_MAX", "1")],
+            &[],
+            "UMBRA__LIMITS__DEPHT_MAX: 'limits.depht_max' is not a known key; did you mean 'limits.depth_max'?",
+        ),
+        (&[("UMBRA__LIMITS", "1")], &[], "UMBRA__LIMITS: 'limits' is not a known key"),
+        (&[("UMBRA__", "1")], &[], "UMBRA__: '' is not a known key"),
+        (&[("UMBRA__A__B__C__D", "1")], &[], "UMBRA__A__B__C__D: 'a.b.c.d' is not a known key"),
+        (&[("UMBRA__LISTENER__BIND", "1")], &[], "UMBRA__LISTENER__BIND: 'listener.bind' is not a known key"),
+        (
+            &[("UMBRA__LIMITS__0__DEPTH_MAX", "1")],
+            &[],
+            "UMBRA__LIMITS__0__DEPTH_MAX: 'limits[0].depth_max' is not a known key",
+        ),
+        (
+            &[("UMBRA__LISTENER__2__BIND", "127.0.0.1:1")],
+            &[],
+            "UMBRA__LISTENER__2__BIND: 'listener[2].bind' names none of the 2 sections [[listener]], numbered from 0",
+        ),
+        (
+            &[("UMBRA__LISTENER__00__BIND", "127.0.0.1:1")],
+            &[],
+            "UMBRA__LISTENER__00__BIND: 'listener[00].bind' names none of the 2 sections [[listener]], numbered from 0",
+        ),
+        (
+            &[("UMBRA__LIMITS__DEPTH_MAX", "deep")],
+            &[],
+            "UMBRA__LIMITS__DEPTH_MAX: 'limits.depth_max' must be a whole number, not \"deep\"",
+        ),
+        (
+            &[("UMBRA__LIMITS__DEPTH_MAX", "65")],
+            &[],
+            "UMBRA__LIMITS__DEPTH_MAX: 'limits.depth_max' is 65, but must be 1 to 64",
+        ),
+        (
+            &[("UMBRA__LISTENER__0__BIND", "127.0.0.1:1")],
+            &["nowhere"],
+            "--bind: 'listener[0].bind' is \"nowhere\", but must be an IP address and a port, such as 127.0.0.1:1883",
+        ),
+        (
+            &[],
+            &["127.0.0.1:1", "192.0.2.1:1883"],
+            "--bind: 'listener[1].bind' is 192.0.2.1:1883, where anybody may connect anonymously; bind it to a \
+             loopback address, or set allow_anonymous_anywhere = true",
+        ),
+    ];
+    for (variables, bind, expected) in table {
+        assert_eq!(told(load(None, variables, bind)), expected, "{variables:?} {bind:?}");
+    }
+}
+
+/// They began at the working directory, so that one configuration meant other files for each command, and each user.
+#[test]
+fn relative_paths_of_a_file_begin_at_its_folder() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("rules")).unwrap();
+    fs::write(at("rules/more.toml"), "[[grant]]\nrole = \"viewer\"\nprincipals = [\"boss\"]\n").unwrap();
+    let text = format!(
+        "rules_file = \"rules/more.toml\"\n[store]\npath = \"data/umbra.redb\"\n[auth]\nusers = \"../users\"\n\
+         aws_keys = {:?}\ntoken_keys = \"keys\"\ntoken_audience = \"a\"\n[[listener]]\ntls_certificate = \"c\"\ntls_key = \"k\"\n\
+         tls_client_ca = \"ca\"\ntls_client_crl = \"crl\"\n",
+        at("elsewhere")
+    );
+    fs::write(at("umbra.toml"), text).unwrap();
+    let variables = [("UMBRA__AUTH__TOKEN_KEYS".to_owned(), "keys-of-the-environment".to_owned())];
+    let config = Config::load(Some(&at("umbra.toml")), variables, &Arguments::default()).unwrap();
+    assert_eq!(config.store.path, at("data/umbra.redb"));
+    assert_eq!(config.auth.users, Some(at("../users")));
+    assert_eq!(config.auth.aws_keys, Some(at("elsewhere")));
+    assert_eq!(config.auth.tokens.unwrap().keys.to_str(), Some("keys-of-the-environment"));
+    let tls = config.listeners[0].tls.clone().unwrap();
+    let clients = tls.clients.unwrap();
+    assert_eq!([tls.certificate, tls.key, clients.ca, clients.crl.unwrap()], ["c", "k", "ca", "crl"].map(at));
+
+    // What the file does not set is as without it.
+    fs::write(at("umbra.toml"), "").unwrap();
+    let config = Config::load(Some(&at("umbra.toml")), [], &Arguments::default()).unwrap();
+    assert_eq!(config.store.path, Config::default().store.path);
+    let arguments = Arguments { store: Some("argument.redb".into()), bind: vec!["127.0.0.1:0".into()] };
+    let config = Config::load(Some(&at("umbra.toml")), [], &arguments).unwrap();
+    assert_eq!(config.store.path.to_str(), Some("argument.redb"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let folder = TempDir::new().unwrap();
+    let missing = folder.path().join("absent.toml");
+    let binary = folder.path().join("binary.toml");
+    fs::write(&binary, [0xff, 0xfe]).unwrap();
+    for (path, expected) in [
+        (&missing, "absent.toml: cannot be read: No such file or directory (os error 2)"),
+        (&binary, "binary.toml: cannot be read: stream did not contain valid UTF-8"),
+    ] {
+        assert_eq!(told(Config::load(Some(path), [], &Arguments::default())), expected);
+    }
+}

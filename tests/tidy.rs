@@ -2,6 +2,8 @@
 //!
 //! The rules are those of ARCHITECTURE.md. The files are read as text, so a test module's imports do not count.
 
+#![allow(clippy::indexing_slicing, reason = "tests")]
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -26,8 +26,6 @@ mod principals;
 mod rate_table;
 mod requests;
 mod shadows;
-#[cfg(test)]
-mod speed;
 
 use std::{
     net::IpAddr,

@@ -1,7 +1,7 @@
 //! The shadow document in memory. Changes are applied in `apply`; queries are in `changed_after` and `delta`.
 
 pub(super) mod apply;
-pub(crate) mod canonical;
+pub mod canonical;
 pub mod change;
 pub(super) mod changed_after;
 pub mod delta;

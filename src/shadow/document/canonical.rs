@@ -21,7 +21,7 @@ pub(crate) fn write_object_value(out: &mut Vec<u8>, members: &Map<String, Value>
 }
 
 /// Appends the canonical form of a value.
-pub(crate) fn write_value(out: &mut Vec<u8>, value: &Value) {
+pub fn write_value(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
         Value::Bool(true) => out.extend_from_slice(b"true"),

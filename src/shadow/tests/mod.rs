@@ -8,7 +8,6 @@ mod decisions;
 pub(crate) mod json_patch;
 mod naive;
 mod properties;
-mod speed;
 
 use serde_json::{Map, Value, json};
 

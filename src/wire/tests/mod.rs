@@ -8,7 +8,6 @@ mod numbers;
 mod outcomes;
 mod reference;
 mod requests;
-mod speed;
 
 use crate::{
     auth::Projection,

@@ -448,39 +448,3 @@ fn deep_topics_and_filters_are_bounded() {
     let page = router.retained(&outbox, &filter(&format!("{too_deep}/#")), Cursor::default());
     assert_eq!((page.messages.len(), received(&outbox).len()), (1, 1));
 }
-
-/// `cargo test --release --lib router::tests::throughput -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn throughput() {
-    const SESSIONS: u64 = 15_000;
-    const UPDATES: u64 = 400_000;
-    const EVENTS: [&str; 4] = ["update/delta", "update/documents", "update/accepted", "update/rejected"];
-    for wildcards in [false, true] {
-        let router = router();
-        let topic = |number: u64, event: usize| format!("shadow/device-{number:05}/{}", EVENTS[event]);
-        let outboxes: Vec<_> = (0..SESSIONS).map(session).collect();
-        let begun = Instant::now();
-        for (number, outbox) in outboxes.iter().enumerate() {
-            (0..4).for_each(|event| subscribe(&router, outbox, &topic(number as u64, event)));
-        }
-        let watcher = session(SESSIONS);
-        if wildcards {
-            subscribe(&router, &watcher, "shadow/+/update/rejected");
-            subscribe(&router, &watcher, "other/#");
-        }
-        let subscribed = begun.elapsed();
-        let messages: Vec<_> =
-            (0..SESSIONS).map(|number| [0, 1, 2].map(|event| Arc::new(message(&topic(number, event), "x")))).collect();
-        let begun = Instant::now();
-        for update in 1..=UPDATES {
-            let number = (update * 7_919 % SESSIONS) as usize;
-            for message in &messages[number] {
-                router.publish(message, DeliveryKind::Event { seq: update });
-            }
-            while outboxes[number].pop(u16::MAX).is_some() {}
-        }
-        let rate = UPDATES as f64 / begun.elapsed().as_secs_f64();
-        println!("wildcards {wildcards}: 60,000 subscriptions in {subscribed:?}, {rate:.0} updates/s of 3 events");
-    }
-}

@@ -1,0 +1,223 @@
+//! Benchmarks of the store: committed updates per second, CPU time of the writer thread, and journal bytes per update.
+//!
+//! Environment: `SHADOWS` (10000), `ROUNDS` (500), and `BENCH_DIR`, the directory of the store (below `target/`). A
+//! directory in memory would make the syncs free.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark")]
+
+use std::{fs, sync::mpsc, time::Instant};
+
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+use umbrad::{
+    observability::request_id::RequestId,
+    shadow::{
+        Command, DeviceId, IdempotencyKey, Keyed, OnConflict, Scope, SectionPatch, Sender, ShadowKey, Timestamp,
+        Update, Version,
+    },
+    store::{self, Outcome, QueuedCommand, Store, StoreOptions},
+};
+
+fn main() {
+    in_flight();
+    preconditions();
+}
+
+/// Measures unconditional updates of random shadows with a constant number in flight.
+fn in_flight() {
+    let shadows = setting("SHADOWS", 10_000);
+    let rounds = setting("ROUNDS", 500);
+    for in_flight in [50, 1000, 4000] {
+        let running = Running::start();
+        let keys: Vec<_> = (0..shadows).map(|n| key(&format!("device-{n:06}"))).collect();
+        running.create(&keys);
+        let total = in_flight * if in_flight < 1000 { rounds * 2 } else { rounds };
+        let queue: Vec<_> = (0..total)
+            .map(|n| {
+                let key = &keys[(scattered(n) % shadows) as usize];
+                let state = json!({"reported": {"temperature": n as f64 / 8.0, "humidity": n, "rssi": -60, "log": {"reading-3": n, "reading-7": n + 1}}});
+                queued(key, update(&state))
+            })
+            .collect();
+        let (before, cpu_before, started) = (running.store.health(), writer_cpu_seconds(), Instant::now());
+        let commits = running.keep_in_flight(queue, in_flight as usize);
+        let seconds = started.elapsed().as_secs_f64();
+        let (health, cpu) = (running.store.health(), writer_cpu_seconds() - cpu_before);
+        println!(
+            "{in_flight} in flight: {:.0} updates/s, {:.1} µs of writer CPU each, {:.0} commits/s, {} journal bytes each, {} entries not flushed",
+            total as f64 / seconds,
+            cpu * 1e6 / total as f64,
+            f64::from(commits) / seconds,
+            (health.journal_bytes - before.journal_bytes) / total,
+            health.lag_entries,
+        );
+        let started = Instant::now();
+        running.store.close();
+        println!("    closed in {} ms", started.elapsed().as_millis());
+    }
+}
+
+/// Measures unconditional, conditional, rebased and keyed updates in turn, each kind on its own shadows. They run one
+/// after another, so that the expected versions are known. Prints the medians of all rounds.
+fn preconditions() {
+    const SHADOWS: usize = 2_500;
+    const TURNS: u64 = 40;
+    const KINDS: [&str; 4] = ["unconditional", "version", "rebase", "keyed"];
+    let running = Running::start();
+    let keys = KINDS.map(|kind| (0..SHADOWS).map(|n| key(&format!("{kind}-{n:06}"))).collect::<Vec<_>>());
+    keys.iter().for_each(|keys| running.create(keys));
+    let mut measured = KINDS.map(|_| (Vec::new(), Vec::new()));
+    for version in 1..=TURNS {
+        // Rounds alternate between fields, so that an update can be rebased from the version before.
+        let fields = if version % 2 == 0 { ["a", "b", "c"] } else { ["x", "y", "z"] };
+        let state = json!({"reported": {fields[0]: version, fields[1]: 0.5, "log": {fields[2]: version}}});
+        for ((kind, keys), (rates, costs)) in KINDS.iter().zip(&keys).zip(&mut measured) {
+            let queue: Vec<_> = keys.iter().map(|key| queued(key, conditional(kind, &state, version))).collect();
+            let (cpu, started) = (writer_cpu_seconds(), Instant::now());
+            let outcomes = running.apply(queue);
+            assert!(outcomes.iter().all(|outcome| outcome.result.as_ref().is_ok_and(|applied| applied.seq.is_some())));
+            rates.push(SHADOWS as f64 / started.elapsed().as_secs_f64());
+            costs.push((writer_cpu_seconds() - cpu) * 1e6 / SHADOWS as f64);
+        }
+    }
+    for (kind, (rates, costs)) in KINDS.iter().zip(measured) {
+        println!("{kind}: {:.0} updates/s, {:.1} µs of writer CPU each", median(rates), median(costs));
+    }
+}
+
+fn conditional(kind: &str, state: &Value, version: u64) -> Update {
+    let mut update = update(state);
+    match kind {
+        "version" => update.preconditions.version = Some(Version(version)),
+        "rebase" => {
+            update.preconditions.version = Some(Version(version - 1));
+            if version > 2 {
+                update.preconditions.on_conflict = OnConflict::Rebase;
+            }
+        }
+        "keyed" => {
+            let key = IdempotencyKey::new(&format!("request-{version:010}")).unwrap();
+            update.keyed = Some(Keyed::update(key, &update));
+        }
+        _ => {}
+    }
+    update
+}
+
+/// A store with a writer thread, and the outcomes it reports.
+struct Running {
+    store: Store<()>,
+    reported: mpsc::Receiver<Vec<Outcome<()>>>,
+    _directory: TempDir,
+}
+
+impl Running {
+    fn start() -> Self {
+        let parent = std::env::var("BENCH_DIR").unwrap_or_else(|_| env!("CARGO_TARGET_TMPDIR").to_owned());
+        let directory = tempfile::tempdir_in(parent).unwrap();
+        let options = StoreOptions {
+            document_cache_bytes: 1 << 30,
+            page_cache_bytes: 1 << 30,
+            ..StoreOptions::new(directory.path().join("store.redb"))
+        };
+        let (sender, reported) = mpsc::channel();
+        let report = move |outcomes, _| drop(sender.send(outcomes));
+        Self {
+            store: store::open(options, || Timestamp(1_790_000_000), report).unwrap(),
+            reported,
+            _directory: directory,
+        }
+    }
+
+    fn create(&self, keys: &[ShadowKey]) {
+        for chunk in keys.chunks(1000) {
+            self.apply(chunk.iter().map(|key| queued(key, update(&document()))));
+        }
+    }
+
+    fn send(&self, queued: QueuedCommand<()>) {
+        self.store.try_reserve(100).expect("the queue has room").send(queued).unwrap();
+    }
+
+    /// Sends `queue` and waits for as many outcomes.
+    fn apply(&self, queue: impl IntoIterator<Item = QueuedCommand<()>>) -> Vec<Outcome<()>> {
+        let expected = queue.into_iter().map(|queued| self.send(queued)).count();
+        let mut outcomes = Vec::new();
+        while outcomes.len() < expected {
+            outcomes.extend(self.reported.recv().unwrap());
+        }
+        outcomes
+    }
+
+    /// Sends `queue` with at most `in_flight` commands waiting. Returns the number of commits.
+    fn keep_in_flight(&self, queue: Vec<QueuedCommand<()>>, in_flight: usize) -> u32 {
+        let (mut outstanding, mut commits) = (queue.len(), 0);
+        let mut queue = queue.into_iter();
+        queue.by_ref().take(in_flight).for_each(|queued| self.send(queued));
+        while outstanding > 0 {
+            let outcomes = self.reported.recv().unwrap().len();
+            outstanding -= outcomes;
+            commits += 1;
+            queue.by_ref().take(outcomes).for_each(|queued| self.send(queued));
+        }
+        commits
+    }
+}
+
+fn key(name: &str) -> ShadowKey {
+    ShadowKey::classic(DeviceId::new(name).unwrap())
+}
+
+/// Returns a document of about 600 bytes.
+fn document() -> Value {
+    let readings: Map<_, _> = (0..20).map(|i| (format!("reading-{i}"), json!(31 + i * 1000))).collect();
+    json!({
+        "desired": {"target": 21.5, "mode": "heat", "schedule": [6, 8, 17, 22]},
+        "reported": {"temperature": 20.25, "humidity": 41, "mode": "heat", "firmware": "1.4.2", "rssi": -61, "log": readings}
+    })
+}
+
+fn update(state: &Value) -> Update {
+    let patch = |section: &str| match state.get(section) {
+        Some(Value::Object(members)) => SectionPatch::Merge(members.clone()),
+        _ => SectionPatch::Keep,
+    };
+    Update { desired: patch("desired"), reported: patch("reported"), ..Update::default() }
+}
+
+fn queued(key: &ShadowKey, update: Update) -> QueuedCommand<()> {
+    QueuedCommand {
+        key: key.clone(),
+        command: Command::Update(update),
+        sender: Sender { by: "app-1".into(), scope: Scope::ALL },
+        id: RequestId::next(),
+        client: "client-1".into(),
+        context: (),
+    }
+}
+
+/// Returns the CPU time of the writer thread, which is more reliable than the clock on a busy machine.
+fn writer_cpu_seconds() -> f64 {
+    let threads = fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path());
+    let writers = threads
+        .filter(|thread| fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.trim() == "store-writer"));
+    let nanoseconds = writers.map(|thread| {
+        let schedule = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
+        schedule.split(' ').next().and_then(|text| text.parse::<f64>().ok()).unwrap_or_default()
+    });
+    nanoseconds.sum::<f64>() / 1e9
+}
+
+/// Returns a number that is spread over the whole range and the same in every run.
+fn scattered(n: u64) -> u64 {
+    (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}

@@ -10,7 +10,7 @@ use crate::{
 
 /// A rule for `{client}` was one for all topics to a client that called itself `+`.
 #[test]
-fn wildcards_in_a_client_id_are_no_wildcards() {
+fn client_ids_are_not_read_as_filters() {
     let server = site();
     for protocol in BOTH {
         for id in ["+", "#", "*", "a/b", "lamp-1/..", "{client}", "{principal}"] {
@@ -35,7 +35,7 @@ fn wildcards_in_a_client_id_are_no_wildcards() {
 
 /// A session belongs to a principal and a client id: another principal's same id is another session.
 #[test]
-fn another_s_client_id_takes_nothing_over() {
+fn a_client_id_of_another_principal_takes_over_no_session() {
     let server = site();
     for protocol in BOTH {
         let mut persistent = connect("lamp-1", "shared-id", protocol);

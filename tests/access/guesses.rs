@@ -29,7 +29,7 @@ fn hidden(boss: &mut Requester, pin: u64) {
 }
 
 #[test]
-fn only_the_readable_part_is_seen_everywhere() {
+fn every_message_shows_only_readable_paths() {
     let server = site();
     let (mut boss, mut partial) = (over(&server, "boss"), over(&server, "partial"));
     hidden(&mut boss, 1);
@@ -74,7 +74,7 @@ fn only_the_readable_part_is_seen_everywhere() {
 
 /// A change of which nothing may be seen still arrives, with its version and an empty state.
 #[test]
-fn a_hidden_change_is_told_as_a_version() {
+fn a_hidden_change_shows_only_as_a_version() {
     let server = site();
     let (mut boss, mut lamp) = (over(&server, "boss"), client(&server, "lamp-1", V5));
     lamp.subscribe(&[("shadow/lamp-1/update/accepted", 1), ("devices/lamp-1/#", 1)]);
@@ -123,7 +123,7 @@ fn expectations_and_dry_runs_do_not_confirm_guesses() {
 
 /// An etag that digested what may not be read would let its reader try all four-digit pins at home.
 #[test]
-fn etags_say_nothing_of_what_is_hidden() {
+fn etags_cover_only_readable_paths() {
     let etags = [1, 2].map(|pin| {
         let server = site();
         let (mut boss, mut partial) = (over(&server, "boss"), over(&server, "partial"));
@@ -145,7 +145,7 @@ fn etags_say_nothing_of_what_is_hidden() {
 
 /// What is wrong with a payload was told to everybody who hears of refusals, with the names and values that are in it.
 #[test]
-fn refusals_quote_nothing_to_who_may_not_see_it() {
+fn refusals_quote_only_readable_values() {
     let server = site();
     let mut boss = over(&server, "boss");
     hidden(&mut boss, 1);

@@ -55,7 +55,7 @@ fn hidden(pin: u64) -> Server {
 }
 
 #[test]
-fn nobody_comes_in_without_credentials() {
+fn requests_without_credentials_are_refused() {
     let server = hidden(1);
     let bare = Http::connect(server.address_of("web")).send(&format!("GET {LAMP} HTTP/1.1"), b"");
     assert_eq!((bare.status, bare.header("www-authenticate").is_some()), (401, true));
@@ -70,7 +70,7 @@ fn nobody_comes_in_without_credentials() {
 
 /// The first of two counted, while a proxy before the server might have looked at the second.
 #[test]
-fn two_authorizations_are_none() {
+fn refuses_two_authorization_headers() {
     let server = hidden(1);
     let (boss, viewer) = (basic("boss"), basic("viewer-1"));
     for path in [LAMP, "/v1/devices", "/v1/events", "/session", "/metrics", "/things/lamp-1/shadow"] {
@@ -85,7 +85,7 @@ fn two_authorizations_are_none() {
 
 /// Who may not read a shadow cannot tell whether it is there.
 #[test]
-fn a_shadow_that_may_not_be_read_is_not_there() {
+fn an_unreadable_shadow_is_not_found() {
     let server = hidden(1);
     let told = |reply: &Reply| (reply.status, reply.json()["message"].clone());
     for (path, absent) in [
@@ -121,7 +121,7 @@ fn a_shadow_that_may_not_be_read_is_not_there() {
 }
 
 #[test]
-fn only_the_readable_part_is_seen() {
+fn responses_show_only_readable_paths() {
     let server = hidden(4711);
     for path in [
         LAMP.to_owned(),
@@ -149,7 +149,7 @@ fn only_the_readable_part_is_seen() {
 /// `?version=` showed the past to whoever might see the present. What a stream missed while it was away is no such
 /// past.
 #[test]
-fn the_past_is_for_readers_of_the_history() {
+fn former_versions_need_the_right_to_history() {
     let server = site_with(
         r#"
 [[rule]]
@@ -211,7 +211,7 @@ principals = ["partial"]
 }
 
 #[test]
-fn tags_tell_nothing_of_what_is_hidden() {
+fn entity_tags_cover_only_readable_paths() {
     let tags = [1, 2].map(|pin| {
         let server = hidden(pin);
         let etag = |user: &str| get(&server, user, LAMP).header("etag").unwrap().to_owned();
@@ -238,7 +238,7 @@ fn tags_tell_nothing_of_what_is_hidden() {
 
 /// A reader of part of a shadow was told no `ETag` by a replay.
 #[test]
-fn a_replay_has_the_tag_of_the_part_that_its_reader_sees() {
+fn a_replay_has_the_etag_of_the_readable_part() {
     let mut server = hidden(4711);
     let ask = |server: &Server| {
         let update = r#"{"desired":{"zone":{"t":21}}}"#;
@@ -261,7 +261,7 @@ fn a_replay_has_the_tag_of_the_part_that_its_reader_sees() {
 
 /// One device tells as much as lists do.
 #[test]
-fn a_device_shows_what_its_reader_may_see() {
+fn a_device_lists_only_readable_shadows() {
     let server = hidden(1);
     let _device = client(&server, "lamp-1", V5);
     let of = |user: &str, device: &str| get(&server, user, &format!("/v1/devices/{device}"));
@@ -277,7 +277,7 @@ fn a_device_shows_what_its_reader_may_see() {
 }
 
 #[test]
-fn a_json_patch_does_not_look_where_its_sender_may_not() {
+fn a_json_patch_reads_only_paths_its_sender_may_read() {
     let server = hidden(4711);
     for (operation, path) in [
         (json!({"op": "test", "path": "/desired/zone/pin", "value": 4711}), "/desired/zone/pin"),
@@ -310,7 +310,7 @@ fn a_json_patch_does_not_look_where_its_sender_may_not() {
 /// Whether a patch that does not fit is stale was told by all that it would write, and whether one that gives an object
 /// is by all that is there: so both told when something hidden changed.
 #[test]
-fn a_json_patch_does_not_tell_when_what_is_hidden_changed() {
+fn a_json_patch_does_not_reveal_hidden_changes() {
     let server = hidden(1);
     let mut boss = client(&server, "boss", V5);
     for state in [json!({"desired": {"zone": {"pin": 2}}, "tags": {"owner": 2}}), json!({"reported": {"n": 1}})] {
@@ -384,7 +384,7 @@ impl Events {
 /// Events of which nothing may be seen arrive as versions; with `?path=` not even that, or it would be a way to watch a
 /// path that may not be read.
 #[test]
-fn events_are_cut_to_their_reader() {
+fn events_show_only_readable_paths() {
     let server = hidden(1);
     let follow = |user: &str, query: &str| Events::follow(&server, user, query, "");
     let mut readers = [
@@ -413,7 +413,7 @@ fn events_are_cut_to_their_reader() {
 /// A page of devices looks at so many shadows. One that ended among devices that its reader may not see told the last
 /// of them, as `next` and in `Link`.
 #[test]
-fn a_page_does_not_tell_of_the_devices_it_passed_over() {
+fn a_page_does_not_reveal_the_devices_it_skips() {
     let server = site();
     let mut boss = client(&server, "boss", V5);
     let update = r#"{"state":{"desired":{"a":1}}}"#;
@@ -442,7 +442,7 @@ fn a_page_does_not_tell_of_the_devices_it_passed_over() {
 
 /// Who may read a named shadow alone was told whether its device is connected, when it came and what it speaks.
 #[test]
-fn presence_is_for_readers_of_the_classic_shadow() {
+fn presence_needs_the_right_to_the_classic_shadow() {
     let more = "[[rule]]\nrole = \"named\"\ndevices = [\"lamp-1\"]\nnames = [\"n1\"]\nread = [\"/reported\"]\n\
                 [[grant]]\nrole = \"named\"\nprincipals = [\"lamp-2\"]\n";
     let server = site_with(more);
@@ -459,7 +459,7 @@ fn presence_is_for_readers_of_the_classic_shadow() {
 
 /// What is remembered of refusals is told as it was announced.
 #[test]
-fn remembered_refusals_quote_nothing_to_who_may_not_see_it() {
+fn recorded_refusals_quote_only_readable_values() {
     let server = hidden(1);
     for (kind, body) in [("merge-patch", r#"{"tags":{"secret":[null]}}"#), ("merge-patch", r#"{"a":secret}"#)] {
         assert_eq!(patch(&server, "app-1", &format!("{kind}+json"), "If-Match: *", body).status, 400);

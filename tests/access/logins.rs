@@ -49,7 +49,7 @@ fn with_token(protocol: Protocol, token: &str) -> Connect {
 }
 
 #[test]
-fn a_wrong_login_is_told_with_one_code_for_all() {
+fn every_wrong_login_has_the_same_code() {
     let server = site();
     for (protocol, bad, missing) in [(V4, 4, 5), (V5, 0x86, 0x87)] {
         let as_user = |name: &str, password: &[u8]| Connect::new(protocol, "x").user(name, password);
@@ -73,7 +73,7 @@ fn a_wrong_login_is_told_with_one_code_for_all() {
 /// One device behind a router that goes on with a wrong password is refused unheard. Its neighbours, at the same
 /// address, are not.
 #[test]
-fn a_neighbour_of_one_who_fails_is_let_in() {
+fn failed_logins_do_not_stop_others_at_the_same_address() {
     let server = site();
     let wrong = Connect::new(V5, "bad-device").user("lamp-2", "not this one");
     let codes: Vec<u8> = (0..12).map(|_| login(&server, &wrong)).collect();
@@ -86,7 +86,7 @@ fn a_neighbour_of_one_who_fails_is_let_in() {
 }
 
 #[test]
-fn tokens_let_in_those_they_are_for() {
+fn tokens_authenticate_their_subjects() {
     let server = site();
     for (protocol, bad) in [(V4, 4), (V5, 0x86)] {
         for (told, token, code) in [
@@ -122,7 +122,7 @@ fn a_session_ends_with_its_token() {
 
 /// Nothing is read of a body before it is known whose it is; these do not come.
 #[test]
-fn the_body_of_a_stranger_is_not_waited_for() {
+fn refuses_an_unauthenticated_request_before_its_body() {
     let server = site();
     let signed = |key: &str| {
         let credential = format!("Credential={key}/20260101/eu-west-1/iotdata/aws4_request");
@@ -150,7 +150,7 @@ fn the_body_of_a_stranger_is_not_waited_for() {
 
 /// Over HTTP a user without a role was signed in, to be told at the next request that nobody knew it.
 #[test]
-fn who_has_no_role_is_not_let_in_and_told_why() {
+fn a_principal_without_a_role_is_refused_with_the_reason() {
     let server = site();
     for (protocol, code) in [(V4, 5), (V5, 0x87)] {
         assert_eq!(login(&server, &connect("ghost", "ghost", protocol)), code);
@@ -174,7 +174,7 @@ fn who_has_no_role_is_not_let_in_and_told_why() {
 
 /// Whoever guesses is seen in the log, and does not fill it.
 #[test]
-fn the_log_tells_of_some_refused_logins() {
+fn the_log_samples_refused_logins() {
     let server = site();
     for _ in 0..200 {
         login(&server, &Connect::new(V5, "x").user("lamp-1", "a-guess"));
@@ -218,7 +218,7 @@ fn secrets_are_not_logged() {
 
 /// The delay of a refusal is no time that others wait; fewer fail than make their address wait.
 #[test]
-fn those_who_are_refused_keep_nobody_waiting() {
+fn refused_logins_delay_no_one_else() {
     let server = site();
     let strangers: Vec<Client> = (0..40)
         .map(|number| {

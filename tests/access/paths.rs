@@ -22,7 +22,7 @@ fn sent(client: &mut Client, body: &str) -> u8 {
 }
 
 #[test]
-fn path_rules_are_not_dodged() {
+fn path_rules_hold_for_every_spelling() {
     let server = site();
     let mut boss = boss(&server);
     let start = json!({
@@ -72,7 +72,7 @@ fn path_rules_are_not_dodged() {
 
 /// Who may write `/desired/zone/t` may not take away a scalar at `/desired/zone` by putting an object there.
 #[test]
-fn what_is_above_is_not_taken_away() {
+fn a_write_above_a_protected_path_is_refused() {
     let server = site();
     let (mut boss, mut partial) = (boss(&server), client(&server, "partial", V5));
     for (there, code) in [(json!(5), 0x87), (json!(["a"]), 0x87), (json!({"u": 1}), 0), (json!({}), 0)] {
@@ -88,7 +88,7 @@ fn what_is_above_is_not_taken_away() {
 
 /// A null state clears what may be cleared: a device's own sections, not the notes about it.
 #[test]
-fn a_null_state_leaves_what_may_not_be_written() {
+fn a_null_state_keeps_protected_paths() {
     let server = site();
     let mut boss = boss(&server);
     for protocol in [V4, V5] {

@@ -52,7 +52,7 @@ fn edit(server: &Server, from: &str, to: &str) {
 }
 
 #[test]
-fn a_removed_user_is_gone_with_its_sessions() {
+fn removing_a_user_ends_its_sessions() {
     let server = site();
     for (count, protocol) in BOTH.into_iter().enumerate() {
         let wrong = if protocol == V5 { 0x86 } else { 4 };
@@ -74,7 +74,7 @@ fn a_removed_user_is_gone_with_its_sessions() {
 
 /// The session of one who was connected ended with its connection; that of one who was away did not.
 #[test]
-fn a_new_password_ends_what_the_old_one_opened() {
+fn a_new_password_ends_the_sessions_of_the_old_one() {
     let server = site();
     let [mut lamp, away] = ["lamp-1", "away"].map(|id| {
         let (mut client, _) = Client::connect_as(&server, &persistent("lamp-1", id, V5));
@@ -97,7 +97,7 @@ fn a_new_password_ends_what_the_old_one_opened() {
 
 /// A session goes on with the rights that it has now, also for what it subscribed to before.
 #[test]
-fn a_narrowed_role_is_felt_at_once() {
+fn a_narrowed_role_applies_at_once() {
     let server = site();
     let mut viewer = client(&server, "viewer-1", V5);
     let mut lamp = client(&server, "lamp-1", V5);
@@ -136,7 +136,7 @@ role = "partial"#;
 /// Replies are cut to what may be read, and wait for a client that is away like ordinary messages: those to itself,
 /// and, where a rule lets it receive `#`, those to others too.
 #[test]
-fn what_waits_for_a_client_whose_role_is_narrowed_is_not_delivered() {
+fn a_narrowed_role_drops_queued_messages() {
     const WIDE: &str = "read = [\"/desired\", \"/reported\"]\nsubscribe = [\"#\"]";
     let role = format!("[[rule]]\nrole = \"wide\"\ndevices = [\"lamp-1\"]\n{WIDE}\n");
     let server = site_with(&(role + "[[grant]]\nrole = \"wide\"\nprincipals = [\"kiosk\"]"));
@@ -172,7 +172,7 @@ fn what_waits_for_a_client_whose_role_is_narrowed_is_not_delivered() {
 }
 
 #[test]
-fn a_role_that_is_gone_ends_the_sessions_that_had_no_other() {
+fn removing_a_role_ends_the_sessions_without_another() {
     let server = site();
     let (mut viewer, mut app) = (client(&server, "viewer-1", V5), client(&server, "app-1", V5));
     edit(&server, "principals = [\"viewer-1\"]", "principals = [\"app-1\"]");
@@ -185,7 +185,7 @@ fn a_role_that_is_gone_ends_the_sessions_that_had_no_other() {
 /// A configuration that is refused changes nothing of what is in it, and the log says what is wrong with it. Users and
 /// keys are read all the same: one who was removed stayed for a mistake that had nothing to do with that.
 #[test]
-fn a_configuration_that_will_not_do_keeps_nobody_in() {
+fn an_invalid_configuration_still_ends_removed_users() {
     let server = site();
     let (mut viewer, mut boss) = (client(&server, "viewer-1", V5), client(&server, "boss", V5));
     let mut removed = client(&server, "lamp-1", V5);
@@ -203,7 +203,7 @@ fn a_configuration_that_will_not_do_keeps_nobody_in() {
 
 /// Of two files with mistakes the operator was told of one, and then that all went well.
 #[test]
-fn every_file_that_will_not_do_is_named() {
+fn every_invalid_file_is_named() {
     let server = site();
     let mut lamp = client(&server, "lamp-1", V5);
     for file in ["users", "secret", "aws-keys"] {
@@ -224,7 +224,7 @@ fn every_file_that_will_not_do_is_named() {
 
 /// A limit that was raised seemed to be in force.
 #[test]
-fn what_waits_for_a_restart_is_named() {
+fn keys_that_need_a_restart_are_named() {
     let waits = "changed configuration keys take effect after a restart";
     let server = site();
     edit(&server, "kind = \"http\"", "kind = \"http\"\ncertificate_role = \"viewer\"");
@@ -242,7 +242,7 @@ fn what_waits_for_a_restart_is_named() {
 /// An anonymous client is as good as its listener says now. The sessions of those who were away, and their wills, had
 /// stayed.
 #[test]
-fn anonymous_clients_go_when_the_listener_takes_none() {
+fn disabling_anonymous_access_disconnects_anonymous_clients() {
     let setup = Setup { listener: "anonymous = true", ..UNLIMITED };
     let server = Server::with(setup);
     let mut clients = BOTH.map(|protocol| Client::connect(&server, protocol, "somebody"));
@@ -259,7 +259,7 @@ fn anonymous_clients_go_when_the_listener_takes_none() {
 
 /// A listener that was to move to loopback and be anonymous there was anonymous at once, where it was.
 #[test]
-fn a_listener_that_is_to_move_keeps_its_terms() {
+fn a_listener_with_a_new_address_keeps_its_policy_until_a_restart() {
     let server = site();
     let section = "name = \"test\"\nbind = \"127.0.0.1:0\"\nanonymous = false";
     edit(&server, section, "name = \"test\"\nbind = \"127.0.0.2:0\"\nanonymous = true");
@@ -271,7 +271,7 @@ fn a_listener_that_is_to_move_keeps_its_terms() {
 
 /// Everybody there had to go at once, while the log said that the change waits.
 #[test]
-fn a_listener_with_another_name_keeps_its_terms() {
+fn a_renamed_listener_keeps_its_policy() {
     let server = Server::with(UNLIMITED);
     let mut somebody = Client::connect(&server, V5, "somebody");
     edit(&server, "name = \"test\"", "name = \"other\"");
@@ -287,7 +287,7 @@ const LAMP: &str = "/v1/devices/lamp-1/shadow";
 /// A request that is known again on its connection is made by who that is now; a stream ends before it tells anything
 /// more.
 #[test]
-fn a_removed_user_is_gone_from_its_connections_of_http() {
+fn removing_a_user_ends_its_http_connections() {
     let server = site();
     let mut boss = client(&server, "boss", V5);
     boss.publish("shadow/lamp-1/update", r#"{"state":{"desired":{"pin":1}}}"#, 1);
@@ -306,7 +306,7 @@ fn a_removed_user_is_gone_from_its_connections_of_http() {
 
 /// A write was let in by the rights that its sender had before its body came, which may take a while.
 #[test]
-fn a_write_is_let_in_by_the_rights_of_its_end() {
+fn a_write_is_authorized_when_its_body_ends() {
     let patient = "[[listener]]\nname = \"patient\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"\nanonymous = false\n\
                    connect_timeout = \"5m\"\n";
     let only_tags = "[[rule]]\nrole = \"admin\"\ndevices = [\"*\"]\nread = [\"/tags\"]\nwrite = [\"/tags\"]\n";
@@ -341,7 +341,7 @@ fn a_write_is_let_in_by_the_rights_of_its_end() {
 /// A wait was answered by the rights that its sender had when it began to wait: one whose user had been removed, or
 /// whose role had been taken, was told the next change.
 #[test]
-fn a_wait_is_answered_by_the_rights_of_its_end() {
+fn a_wait_is_authorized_when_it_ends() {
     let only_lamp_2 = "[[rule]]\nrole = \"viewer\"\ndevices = [\"lamp-2\"]\nread = [\"/reported\"]\n";
     let only_reported = "[[rule]]\nrole = \"viewer\"\ndevices = [\"*\"]\nread = [\"/reported\"]\n";
     let partial = "[[rule]]\nrole = \"partial";

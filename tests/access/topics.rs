@@ -14,7 +14,7 @@ use crate::{
 const NOT_AUTHORIZED: u8 = 0x87;
 
 #[test]
-fn another_device_s_shadows_cannot_be_written_read_or_deleted() {
+fn shadows_of_another_device_are_refused() {
     let server = site();
     let mut boss = Requester::over(client(&server, "boss", V5), "boss", "shadow/lamp-2");
     boss.update(json!({"state": {"desired": {"a": 1}, "reported": {"a": 0}, "tags": {"t": 1}}}));
@@ -52,7 +52,7 @@ fn another_device_s_shadows_cannot_be_written_read_or_deleted() {
 }
 
 #[test]
-fn what_may_not_be_received_cannot_be_subscribed_to() {
+fn subscribing_needs_the_right_to_receive() {
     let server = site();
     for (protocol, refused) in [(V4, 0x80), (V5, NOT_AUTHORIZED)] {
         let mut lamp = client(&server, "lamp-1", protocol);
@@ -117,7 +117,7 @@ fn a_wildcard_delivers_only_what_is_allowed() {
 
 /// A group picks only members that may receive: a message is not lost on one that may not.
 #[test]
-fn a_group_passes_over_those_who_may_not() {
+fn a_group_skips_members_without_the_right() {
     let server = site();
     let (mut lamp, mut viewer, mut boss) =
         (client(&server, "lamp-1", V5), client(&server, "viewer-1", V5), client(&server, "boss", V5));
@@ -131,7 +131,7 @@ fn a_group_passes_over_those_who_may_not() {
 }
 
 #[test]
-fn wills_keep_to_the_rights_of_their_owner() {
+fn wills_are_authorized_as_their_client() {
     let server = site();
     for protocol in BOTH {
         for (topic, allowed) in [
@@ -168,7 +168,7 @@ fn wills_keep_to_the_rights_of_their_owner() {
 }
 
 #[test]
-fn replies_go_only_where_who_asks_may_publish() {
+fn replies_go_only_to_topics_the_requester_may_publish_to() {
     let server = site();
     let (mut lamp, mut victim) = (client(&server, "lamp-1", V5), client(&server, "lamp-2", V5));
     lamp.subscribe(&[("devices/lamp-1/#", 1)]);
@@ -203,7 +203,7 @@ fn replies_go_only_where_who_asks_may_publish() {
 
 /// A device that waits for the answer to its request would take another one's refusal for it.
 #[test]
-fn nobody_else_can_have_a_refusal_announced() {
+fn an_unauthorized_request_publishes_no_refusal() {
     let server = site();
     let mut victim = client(&server, "lamp-2", V5);
     victim.subscribe(&[("shadow/lamp-2/#", 1), ("$aws/things/lamp-2/shadow/#", 1), ("devices/lamp-2/#", 1)]);
@@ -235,7 +235,7 @@ fn nobody_else_can_have_a_refusal_announced() {
 
 /// The refusal of what may not be sent was announced once its sender was over its quota of requests too.
 #[test]
-fn nobody_else_can_have_a_refusal_announced_beyond_a_quota() {
+fn an_unauthorized_request_over_a_quota_publishes_no_refusal() {
     let server = site_within("");
     let mut victim = client(&server, "lamp-1", V5);
     victim.subscribe(&[("shadow/lamp-1/#", 1), ("$aws/things/lamp-1/shadow/#", 1), ("devices/lamp-1/#", 1)]);
@@ -264,7 +264,7 @@ fn nobody_else_can_have_a_refusal_announced_beyond_a_quota() {
 
 /// To delete takes more than to update: who may do only the latter had the refusal of a malformed `delete` announced.
 #[test]
-fn what_cannot_be_read_is_announced_only_for_those_who_may() {
+fn a_malformed_request_publishes_a_refusal_only_if_authorized() {
     let server = site();
     let mut victim = client(&server, "lamp-1", V5);
     victim.subscribe(&[("shadow/lamp-1/#", 1), ("$aws/things/lamp-1/shadow/#", 1), ("devices/lamp-1/#", 1)]);

@@ -87,7 +87,7 @@ fn aws_cannot_touch_tags() {
 
 /// A heartbeat over AWS moves the time of what it repeats and nothing else; after a crash it is the same.
 #[test]
-fn what_is_repeated_over_aws_survives_a_crash() {
+fn a_repeated_value_over_aws_survives_a_crash() {
     let mut server = Server::start();
     let mut aws = Thing::new(&server, V4, "aws", AWS);
     aws.request("update", r#"{"state":{"reported":{"a":1,"b":{"c":[2]}}}}"#);

@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[test]
-fn what_was_missed_comes_in_the_aws_shape() {
+fn a_resync_over_aws_has_the_aws_shape() {
     let server = Server::start();
     for protocol in BOTH {
         let id = format!("away-{}", protocol as u8);

@@ -67,7 +67,7 @@ fn requests_that_are_refused() {
 }
 
 #[test]
-fn a_token_is_echoed_and_a_conflict_tells_nothing_more() {
+fn a_token_is_echoed_and_a_conflict_has_no_other_field() {
     let server = Server::start();
     let mut thing = Thing::new(&server, V5, "thing", "$aws/things/c/shadow/name/n");
     let missing = rejected(404, "No shadow exists with name: 'c~n'", Some("t0"));
@@ -91,7 +91,7 @@ fn a_token_is_echoed_and_a_conflict_tells_nothing_more() {
 }
 
 #[test]
-fn a_quota_is_told() {
+fn a_request_over_a_quota_has_code_429() {
     let limits = "requests_rate = \"1/s burst 1\"";
     let server = Server::with(Setup { limits, ..Setup::default() });
     let mut thing = Thing::new(&server, V5, "hasty", "$aws/things/hasty/shadow");

@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[test]
-fn nothing_else_there_can_be_published_to() {
+fn other_topics_below_the_aws_prefix_are_refused() {
     let server = Server::start();
     for protocol in BOTH {
         let mut client = Client::connect(&server, protocol, "client");
@@ -38,7 +38,7 @@ fn nothing_else_there_can_be_published_to() {
 
 /// SDKs subscribe, ask, and unsubscribe around each request; the SUBACK comes before the reply to what follows it.
 #[test]
-fn subscribing_around_each_request() {
+fn subscribing_and_unsubscribing_for_each_request() {
     let server = Server::start();
     for protocol in BOTH {
         let mut client = Client::connect(&server, protocol, "client");
@@ -59,7 +59,7 @@ fn subscribing_around_each_request() {
 
 /// `#` and `+` at the front do not select what begins with `$`.
 #[test]
-fn wildcards_at_the_front_hear_nothing_of_it() {
+fn leading_wildcards_do_not_select_aws_topics() {
     let server = Server::start();
     let mut all = Client::connect(&server, V4, "all");
     all.subscribe(&[("#", 1), ("+/things/#", 1)]);

@@ -129,7 +129,7 @@ fn every_kind_of_url_reaches_the_shadow() {
 }
 
 #[test]
-fn what_is_wrong_with_a_connection_is_named() {
+fn connection_errors_are_named() {
     let (shell, secure) = (Shell::new(), Secure::start());
     let (ca, mqtts, wss) = (secure.ca(), secure.url("mqtts"), secure.url("wss"));
     let (mqtt, ws) = (secure.url("mqtt"), secure.url("ws"));
@@ -159,7 +159,7 @@ fn what_is_wrong_with_a_connection_is_named() {
 }
 
 #[test]
-fn a_context_takes_the_place_of_flags() {
+fn a_context_replaces_flags() {
     let (shell, secure) = (Shell::new(), Secure::start());
     fs::copy(secure.ca(), shell.home.path().join("ca.pem")).unwrap();
     let url = secure.url("wss");
@@ -195,7 +195,7 @@ fn a_context_takes_the_place_of_flags() {
 }
 
 #[test]
-fn messages_go_to_topics_and_come_from_them() {
+fn publishes_and_subscribes_to_ordinary_topics() {
     let (shell, server) = (Shell::new(), Server::start());
     let url = format!("mqtt://{}", server.address);
     let kept = ["pub", "plant/kept", "old", "--retain", "--url", &url];
@@ -242,7 +242,7 @@ fn feed(program: &str, arguments: &[&str], text: &str) -> String {
 }
 
 #[test]
-fn the_program_has_its_completions_manual_and_configuration() {
+fn prints_completions_manual_and_configuration() {
     let shell = Shell::new();
     let script = shell.ok(&["completions", "bash"]);
     feed("bash", &["-n"], &script);

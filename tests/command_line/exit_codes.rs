@@ -136,7 +136,7 @@ fn a_request_goes_to_its_topic() {
 }
 
 #[test]
-fn a_refusal_has_its_exit_code_and_says_why() {
+fn a_refusal_has_its_exit_code_and_reason() {
     const CONFLICT: &str = r#"{"code":409,"error":"version-conflict","message":"Version conflict","version":9}"#;
     for (answer, code, told) in [
         ((Some(CONFLICT), 0x83), 3, "umbrad: rejected: 409 version-conflict: Version conflict; current version 9\n"),
@@ -205,7 +205,7 @@ fn wrong_usage_is_exit_code_2() {
 
 /// A topic of a shadow is none of the ordinary ones, so asked about as such it was always denied.
 #[test]
-fn what_is_asked_of_a_shadow_s_topic_is_asked_of_the_shadow() {
+fn a_topic_of_a_shadow_is_authorized_as_the_shadow() {
     let may = |what: &str| format!("lamp-1 may {what}\n  by the rule of the role 'device' at default configuration\n");
     let may_not = |what: &str| format!("lamp-1 may not {what}\n  no rule of its roles allows it: device\n");
     for (question, code, out, err) in [
@@ -229,7 +229,7 @@ fn what_is_asked_of_a_shadow_s_topic_is_asked_of_the_shadow() {
 
 /// They panicked.
 #[test]
-fn what_nobody_reads_is_a_failure() {
+fn a_closed_standard_output_is_a_failure() {
     for arguments in [&["check-config"][..], &["auth", "explain", "lamp-1", "get", "lamp-1"]] {
         let (_, nowhere) = io::pipe().unwrap();
         let output = program::umbrad(arguments).stdout(nowhere).output().unwrap();
@@ -239,7 +239,7 @@ fn what_nobody_reads_is_a_failure() {
 
 /// It accepted configurations that the server then ended on.
 #[test]
-fn a_configuration_is_accepted_with_the_files_that_it_names() {
+fn check_config_reads_the_named_files() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).display().to_string();
     let tokens = "token_audience = \"umbra\"\n";

@@ -48,7 +48,7 @@ async fn known(users: &Path, user: &str, password: &str) -> Result<String, Authe
 }
 
 #[tokio::test]
-async fn users_come_change_and_go() {
+async fn adds_changes_and_removes_users() {
     let folder = TempDir::new().unwrap();
     let users = folder.path().join("users");
     let file = users.to_str().unwrap();
@@ -87,7 +87,7 @@ fn the_configuration_names_the_file() {
 }
 
 #[test]
-fn mistakes_change_nothing_and_are_told() {
+fn mistakes_change_nothing_and_are_reported() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (sound, broken, absent) = (path("sound"), path("broken"), path("absent"));
@@ -137,7 +137,7 @@ fn mistakes_change_nothing_and_are_told() {
 
 /// Thousands of devices took thousands of calls, each of which rewrote the file.
 #[tokio::test]
-async fn many_users_come_from_a_list() {
+async fn imports_a_list_of_users() {
     let folder = TempDir::new().unwrap();
     let users = folder.path().join("users");
     let file = users.to_str().unwrap();
@@ -159,7 +159,7 @@ async fn many_users_come_from_a_list() {
 }
 
 #[test]
-fn several_at_once_do_not_undo_each_other() {
+fn concurrent_commands_keep_all_changes() {
     let folder = TempDir::new().unwrap();
     let users = folder.path().join("users");
     let file = users.to_str().unwrap();
@@ -209,7 +209,7 @@ fn type_on_a_terminal(file: &str, typed: &str) -> (i32, String, String) {
 }
 
 #[tokio::test]
-async fn what_is_typed_is_asked_for_twice_and_not_shown() {
+async fn asks_for_the_password_twice_without_echo() {
     let folder = TempDir::new().unwrap();
     let users = folder.path().join("users");
     let file = users.to_str().unwrap();

@@ -18,7 +18,7 @@ const INCREMENTS: usize = 2_000;
 const SHADOW: &str = "shadow/counter";
 
 #[test]
-fn under_expected_versions_every_increment_counts() {
+fn no_increment_is_lost_with_expected_versions() {
     let server = Server::with(UNLIMITED);
     prepare(&server);
     let conflicts: usize = race(&server, |client| {
@@ -41,7 +41,7 @@ fn under_expected_versions_every_increment_counts() {
 }
 
 #[test]
-fn without_versions_increments_are_lost() {
+fn increments_are_lost_without_expected_versions() {
     let server = Server::with(UNLIMITED);
     prepare(&server);
     // All read before any writes, every time, so that the loss does not depend on who is how fast.

@@ -141,7 +141,7 @@ fn the_acknowledgement_comes_after_the_events() {
 
 /// Reads never wait for the writer; but what was acknowledged, to whomever, is seen by every get sent after.
 #[test]
-fn a_get_sees_what_was_acknowledged_before_it() {
+fn a_get_returns_earlier_acknowledged_writes() {
     let server = Server::with(ROOMY);
     let mut writer = Client::connect(&server, V5, "writer");
     let mut reader = Client::connect(&server, V4, "reader");

@@ -47,7 +47,7 @@ fn drive(scenario: &str, server: &mut Server) {
 }
 
 #[test]
-fn two_people_edit_and_nothing_is_lost() {
+fn concurrent_edits_lose_nothing() {
     drive("merge", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
 }
 
@@ -68,7 +68,7 @@ fn an_empty_fleet_shows_how_to_connect_a_device() {
 }
 
 #[test]
-fn what_happened_in_an_outage_is_seen_after_it() {
+fn changes_during_an_outage_appear_after_it() {
     drive("outage", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
 }
 
@@ -78,6 +78,6 @@ fn a_person_signs_in_and_out() {
 }
 
 #[test]
-fn nobody_is_offered_or_told_more_than_he_may() {
+fn the_page_shows_only_what_the_user_may_read_and_do() {
     drive("rights", &mut Site::open().server);
 }

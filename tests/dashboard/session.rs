@@ -90,7 +90,7 @@ impl Site {
 }
 
 #[test]
-fn a_cookie_says_who_one_is_until_one_signs_out() {
+fn a_cookie_authenticates_until_sign_out() {
     let site = Site::open();
     let (boss, viewer) = (site.sign_in("boss"), site.sign_in("viewer-1"));
     let told = |name: &str, role: &str| format!(r#"{{"principal":"{name}","method":"password","roles":["{role}"]}}"#);
@@ -122,7 +122,7 @@ fn a_cookie_says_who_one_is_until_one_signs_out() {
 
 /// Where MQTT is, is for those who are let in: the page shows it to whoever wants to connect a first device.
 #[test]
-fn a_page_is_told_where_mqtt_is() {
+fn the_session_names_the_mqtt_listeners() {
     let site = Site::open();
     let read = |cookie: &str| site.send("web", "GET /session/mqtt HTTP/1.1", cookie, "");
     assert_eq!(read("").status, 401);
@@ -133,7 +133,7 @@ fn a_page_is_told_where_mqtt_is() {
 }
 
 #[test]
-fn a_session_ends_with_the_user() {
+fn removing_a_user_ends_its_browser_session() {
     let site = Site::open();
     let (boss, viewer) = (site.sign_in("boss"), site.sign_in("viewer-1"));
     passwd(site.server.directory(), &["remove", "viewer-1"], "");
@@ -144,7 +144,7 @@ fn a_session_ends_with_the_user() {
 /// A browser sends the cookie with what a page of another port of this host asks for, and of any site if it is an old
 /// one: what the page is told by is its origin.
 #[test]
-fn a_cookie_is_of_no_use_to_a_page_of_elsewhere() {
+fn a_cookie_is_refused_from_another_origin() {
     const LAMP: &str = "/v1/devices/lamp/shadow";
     let site = Site::open();
     let boss = site.sign_in("boss");
@@ -190,7 +190,7 @@ fn a_cookie_is_of_no_use_to_a_page_of_elsewhere() {
 }
 
 #[test]
-fn signing_in_is_refused() {
+fn wrong_sign_ins_are_refused() {
     let site = Site::open();
     let wrong = r#"{"user":"boss","password":"guess"}"#;
     for (head, body, status) in [
@@ -221,7 +221,7 @@ fn signing_in_is_refused() {
 }
 
 #[test]
-fn the_page_and_its_policy() {
+fn the_page_has_a_content_security_policy() {
     let site = Site::open();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboard/dist");
     for (path, file, kind) in [
@@ -244,7 +244,7 @@ fn the_page_and_its_policy() {
 
 /// A stream of events and a wait that a page had opened went on when its user had signed out.
 #[test]
-fn what_a_page_waits_for_ends_with_its_session() {
+fn streams_and_waits_end_with_the_browser_session() {
     let site = Site::open();
     let (boss, viewer) = (site.sign_in("boss"), site.sign_in("viewer-1"));
     let write = "PUT /v1/devices/lamp/shadow HTTP/1.1\nIf-None-Match: *\nContent-Type: application/json";
@@ -268,7 +268,7 @@ fn what_a_page_waits_for_ends_with_its_session() {
 
 /// A write whose body came after its user had signed out was made all the same.
 #[test]
-fn a_write_that_is_not_whole_ends_with_its_session() {
+fn an_incomplete_write_ends_with_the_browser_session() {
     let site = Site::open();
     let boss = site.sign_in("boss");
     let body = r#"{"desired":{"on":true}}"#;

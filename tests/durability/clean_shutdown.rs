@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 const STORE_UNUSABLE: i32 = 4;
 
 #[test]
-fn what_was_acknowledged_before_sigterm_is_there_after() {
+fn acknowledged_writes_survive_sigterm() {
     let mut server = Server::with(UNLIMITED);
     let stop = AtomicBool::new(false);
     let started = Meeting::of(5);
@@ -57,7 +57,7 @@ fn what_was_acknowledged_before_sigterm_is_there_after() {
 
 /// Whoever waits for the first line and leaves, as `grep -m1 listening`, ended the server by a panic at the second one.
 #[test]
-fn nobody_need_read_what_is_listened_on() {
+fn serves_when_standard_output_is_closed() {
     let directory = tempfile::tempdir().unwrap();
     let (_, nowhere) = io::pipe().unwrap();
     let mut command = umbrad(&["serve", "--bind", "127.0.0.1:0", "--bind", "127.0.0.2:0", "--store"]);
@@ -106,7 +106,7 @@ fn assert_nothing_to_replay(log: &str) {
 }
 
 #[test]
-fn everything_is_as_it_was_after_a_clean_stop() {
+fn a_clean_stop_keeps_every_document() {
     let mut server = Server::start();
     let mut before = Vec::new();
     for number in 0..30 {
@@ -181,7 +181,7 @@ fn says(exit: &Exit, words: &[&str]) {
 }
 
 #[test]
-fn a_store_that_cannot_be_used_is_left_alone() {
+fn an_unusable_store_is_not_changed() {
     let server = Server::start();
     let mut client = Requester::new(&server, V5, "client", "shadow/file");
     client.update(json!({"state": {"reported": {"a": 1}}}));
@@ -221,7 +221,7 @@ fn a_store_that_cannot_be_used_is_left_alone() {
 }
 
 #[test]
-fn nothing_is_left_in_the_directory() {
+fn a_clean_stop_leaves_only_the_store() {
     let mut server = Server::start();
     Requester::new(&server, V5, "client", "shadow/left").update(json!({"state": {"reported": {"a": 1}}}));
     server.stop();

@@ -38,7 +38,7 @@ struct Writer {
 }
 
 #[test]
-fn what_was_accepted_survives_kill_9() {
+fn accepted_writes_survive_sigkill() {
     let mut server = Server::with(UNLIMITED);
     let mut writers = [Writer::default(); WRITERS];
     let mut seed = Seed(0x0B5E_55ED);
@@ -162,7 +162,7 @@ const SMALL_CACHES: &str = "memory = \"3 MiB\"";
 
 /// Many shadows at once: the table of states lags behind the journal, and a start brings what is missing from there.
 #[test]
-fn what_only_the_journal_has_survives_kill_9() {
+fn journal_entries_not_yet_flushed_survive_sigkill() {
     const SHADOWS: usize = 3_000;
     // Few documents stay in memory, so that most are read again to be changed.
     let mut server = Server::with(Setup { store: SMALL_CACHES, ..UNLIMITED });

@@ -147,7 +147,7 @@ fn bodies_that_come_byte_by_byte() {
 
 /// Above the most connections a new one is closed at once, and those that are there go on.
 #[test]
-fn more_connections_than_there_may_be() {
+fn connections_beyond_the_maximum() {
     let mut server = Server::with(Setup { limits: "connections_max = 20", ..Setup::default() });
     let mut bystander = Bystander::new(&server);
     let mut clients: Vec<_> = (0..19).map(|number| Client::connect(&server, V5, &format!("member-{number}"))).collect();

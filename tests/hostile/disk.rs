@@ -27,7 +27,7 @@ fn large(number: u64) -> Value {
 /// Ever new shadows of one device, each deleted at once: the deleted ones count while the journal has them, and the loop
 /// ends at the limit.
 #[test]
-fn names_made_and_deleted() {
+fn creating_and_deleting_names_does_not_grow_the_store() {
     let mut server = Server::with(UNLIMITED);
     let mut bystander = Bystander::new(&server);
     for protocol in BOTH {
@@ -55,7 +55,7 @@ fn names_made_and_deleted() {
 
 /// One shadow made and deleted over and over again: the journal has its limit, and what it gives back is used again.
 #[test]
-fn one_shadow_made_and_deleted() {
+fn creating_and_deleting_one_shadow_does_not_grow_the_store() {
     const ROUNDS: u64 = 5_000;
     let mut server = Server::with(Setup { store: "journal_bytes_max = \"16 MiB\"", ..UNLIMITED });
     let mut bystander = Bystander::new(&server);

@@ -95,7 +95,7 @@ fn floods_of_every_packet() {
 
 /// Aliases set again and again, each to another topic of the greatest length, on many connections at once.
 #[test]
-fn aliases_without_end() {
+fn a_flood_of_topic_aliases() {
     const CONNECTIONS: usize = 50;
     let mut server = Server::with(UNLIMITED);
     let mut bystander = Bystander::new(&server);

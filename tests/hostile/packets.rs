@@ -185,7 +185,7 @@ fn a_remaining_length_of_256_mb() {
 
 /// Aliases, identifiers and filters, as many as there can be.
 #[test]
-fn as_many_as_there_can_be() {
+fn the_maximum_of_every_repeated_property() {
     let mut server = Server::with(crate::harness::server::UNLIMITED);
     let mut bystander = Bystander::new(&server);
     // Every QoS 2 identifier, never released: the receive maximum ends it.

@@ -101,7 +101,7 @@ fn payloads_that_break_parsers() {
 
 /// What is odd and yet allowed is kept as it is.
 #[test]
-fn odd_but_sound() {
+fn unusual_but_valid_payloads() {
     let mut server = Server::start();
     let mut bystander = Bystander::new(&server);
     let mut client = Client::connect(&server, V5, "client");

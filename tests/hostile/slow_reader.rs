@@ -20,7 +20,7 @@ const MIB: u64 = 1 << 20;
 
 /// 320 MB of plain messages towards four clients that read nothing: the writers finish all the same.
 #[test]
-fn plain_messages_towards_clients_that_never_read() {
+fn ordinary_messages_towards_clients_that_never_read() {
     const WRITERS: usize = 4;
     const MESSAGES: u16 = 800;
     const BYTES: usize = 100_000;

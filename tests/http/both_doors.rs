@@ -137,7 +137,7 @@ fn no_append_is_lost() {
 }
 
 #[test]
-fn devices_hear_of_every_change() {
+fn devices_receive_every_change_made_over_http() {
     let door = ConnectionHandler::open();
     for (device, protocol) in (0..12).map(|n| (format!("dev-{n}"), if n % 2 == 0 { V4 } else { V5 })) {
         let mut client = Client::connect(&door.server, protocol, &device);

@@ -18,7 +18,7 @@ fn check(client: &mut Http, label: &str, head: &str, body: &str, status: u16, et
 }
 
 #[test]
-fn reads() {
+fn conditional_reads() {
     let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"mode": "eco"}}));
     let first = door.get(PATH);
@@ -88,7 +88,7 @@ fn reads() {
 
 /// Each write begins with the shadow at the tag `current` and must leave it there if it is refused.
 #[test]
-fn writes() {
+fn conditional_writes() {
     let door = ConnectionHandler::open();
     let mut client = door.client();
     let first = door.put(PATH, json!({"desired": {"n": 0}})).etag();

@@ -75,7 +75,7 @@ fn path(device: &str) -> String {
 }
 
 #[test]
-fn changes_are_told_as_they_happen() {
+fn changes_are_streamed_as_they_happen() {
     let door = ConnectionHandler::open();
     door.put(&path("lamp"), json!({"desired": {"n": 0}}));
     let mut stream = Stream::open(&door, "", None).unwrap_or_else(|head| panic!("{head:?}"));
@@ -105,7 +105,7 @@ fn changes_are_told_as_they_happen() {
 /// by then: 410, though it had missed nothing. Its place moves on with what is sent to others, also while changes come
 /// so fast that nothing is ever silent.
 #[test]
-fn a_reader_of_what_never_comes_keeps_up() {
+fn a_filtered_stream_without_events_keeps_its_position() {
     let door = ConnectionHandler::open();
     door.put(&path("lamp"), json!({"reported": {"n": 0}}));
     let mut newest = Stream::open(&door, "", None).unwrap_or_else(|head| panic!("{head:?}"));
@@ -183,7 +183,7 @@ fn filters_narrow_a_stream() {
 }
 
 #[test]
-fn what_is_not_there_to_resume_from_is_gone() {
+fn resuming_from_an_unknown_position_is_gone() {
     let door = ConnectionHandler::open();
     door.put(&path("lamp"), json!({"desired": {"n": 0}}));
     let last = Stream::open(&door, "", BEGINNING).unwrap_or_else(|head| panic!("{head:?}")).next().unwrap().id;
@@ -195,7 +195,7 @@ fn what_is_not_there_to_resume_from_is_gone() {
 /// A reader that stays away, comes back, is cut off for being slow and comes back again misses nothing and sees nothing
 /// twice.
 #[test]
-fn nothing_is_missed_and_nothing_told_twice() {
+fn a_resumed_stream_neither_misses_nor_repeats_an_event() {
     let door = ConnectionHandler::open();
     let wide = "x".repeat(6000);
     door.put(&path("lamp"), json!({"desired": {"n": 0}}));
@@ -229,7 +229,7 @@ fn nothing_is_missed_and_nothing_told_twice() {
 }
 
 #[test]
-fn readers_see_writers_that_go_on() {
+fn streams_follow_continuous_writers() {
     let door = ConnectionHandler::open();
     door.put(&path("lamp"), json!({"desired": {"n": 0}}));
     std::thread::scope(|scope| {

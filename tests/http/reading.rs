@@ -69,7 +69,7 @@ fn fields_are_projected() {
 }
 
 #[test]
-fn former_versions_are_shown_as_they_were() {
+fn former_versions_are_reconstructed() {
     let door = ConnectionHandler::open();
     let states = [
         json!({"desired": {"a": 1, "b": {"c": [1]}}}),
@@ -147,7 +147,7 @@ fn history_is_paged_newest_first() {
 }
 
 #[test]
-fn refusals_are_remembered() {
+fn refusals_are_recorded() {
     let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"n": 1}}));
     let patch = |condition: &str, body: &str| {
@@ -178,7 +178,7 @@ fn refusals_are_remembered() {
 
 /// A will that was refused before it came to the engine was told to subscribers, and remembered nowhere.
 #[test]
-fn a_refused_will_is_remembered() {
+fn a_refused_will_is_recorded() {
     let door = ConnectionHandler::open();
     let mut watcher = Client::connect(&door.server, V5, "watcher");
     watcher.subscribe(&[("shadow/lamp/update/rejected", 1)]);
@@ -285,7 +285,7 @@ fn devices_are_listed_in_pages() {
 }
 
 #[test]
-fn devices_are_listed_by_whether_they_are_connected() {
+fn devices_are_filtered_by_presence() {
     let door = ConnectionHandler::open();
     let ids = |connected: bool| -> Vec<Value> {
         let found = listed(&door, &format!("/v1/devices?connected={connected}"), "devices");
@@ -322,7 +322,7 @@ fn devices_are_listed_by_whether_they_are_connected() {
 }
 
 #[test]
-fn what_cannot_be_answered_is_refused_by_name() {
+fn invalid_parameters_are_named() {
     let door = ConnectionHandler::open();
     door.put(PATH, json!({"reported": {}}));
     let long = "d".repeat(129);
@@ -361,7 +361,7 @@ fn what_cannot_be_answered_is_refused_by_name() {
 }
 
 #[test]
-fn methods_are_told() {
+fn a_wrong_method_lists_the_allowed_ones() {
     let door = ConnectionHandler::open();
     for (path, allow) in [
         (PATH, "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),

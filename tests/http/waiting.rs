@@ -17,7 +17,7 @@ fn begin(door: &ConnectionHandler, query: &str) -> Http {
 }
 
 #[test]
-fn until_there_is_no_delta() {
+fn waits_until_there_is_no_delta() {
     let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"on": true, "mode": "eco"}}));
     let mut waiters: Vec<_> = (0..20).map(|_| begin(&door, "wait=converged&timeout=120")).collect();
@@ -35,7 +35,7 @@ fn until_there_is_no_delta() {
 }
 
 #[test]
-fn until_there_is_a_later_version() {
+fn waits_until_there_is_a_later_version() {
     let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"n": 1}}));
     let tag = door.get(PATH).etag();
@@ -63,7 +63,7 @@ fn until_there_is_a_later_version() {
 }
 
 #[test]
-fn for_what_is_not_there_yet() {
+fn waits_for_a_shadow_that_does_not_exist() {
     let door = ConnectionHandler::open();
     let nothing = door.get(&format!("{PATH}?wait=version%3E0&timeout=0"));
     assert_eq!(nothing.status, 404);

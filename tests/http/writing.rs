@@ -167,7 +167,7 @@ fn preferences_and_dry_runs() {
 }
 
 #[test]
-fn rebase_takes_the_place_of_if_match() {
+fn rebase_replaces_if_match() {
     let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"a": 1, "b": 1}}));
     door.merge(PATH, json!({"desired": {"a": 2}}));
@@ -194,7 +194,7 @@ fn rebase_takes_the_place_of_if_match() {
 }
 
 #[test]
-fn a_request_sent_again_is_answered_again() {
+fn a_repeated_key_is_answered_again() {
     let door = ConnectionHandler::open();
     door.put(PATH, json!({"desired": {"n": 1, "list": [1]}}));
     let etag = door.get(PATH).etag();
@@ -238,7 +238,7 @@ fn a_request_sent_again_is_answered_again() {
 /// A replay was 200 whatever the first answer had been, and without `ETag` for a reader of part of the shadow: a client
 /// that retried after a lost answer could not tell that it had created the shadow.
 #[test]
-fn a_replay_answers_as_the_first_time() {
+fn a_replay_has_the_first_response() {
     let door = ConnectionHandler::open();
     let json = "Content-Type: application/json";
     let etag = |door: &ConnectionHandler| door.get(PATH).etag();
@@ -314,7 +314,7 @@ fn upsert_creates_or_changes() {
 
 /// The refusal told to come again in a minute, when nothing would have changed.
 #[test]
-fn a_device_with_all_its_names_is_told_so() {
+fn refuses_a_name_beyond_the_maximum() {
     let door = ConnectionHandler::limited("shadow_names_max = 2\nrequests_rate = \"1000/s burst 1000\"");
     let create = |name: &str| {
         let head = format!("PUT /v1/devices/lamp/shadows/{name} HTTP/1.1\nIf-None-Match: *");
@@ -620,7 +620,7 @@ fn a_patch_cannot_grow_without_bound() {
 }
 
 #[test]
-fn quotas_say_when_to_come_again() {
+fn quotas_set_retry_after() {
     let door = ConnectionHandler::with(1);
     door.put(PATH, json!({"desired": {"n": 1}}));
     let mut client = door.client();

@@ -7,7 +7,7 @@ use crate::harness::{
 };
 
 #[test]
-fn an_empty_client_id_is_given_one() {
+fn an_empty_client_id_is_assigned_one() {
     let server = Server::start();
     let (_, first) = Client::connect_as(&server, &Connect::new(V5, ""));
     let (_, second) = Client::connect_as(&server, &Connect::new(V5, ""));
@@ -133,7 +133,7 @@ fn a_packet_may_come_one_byte_at_a_time() {
 }
 
 #[test]
-fn a_session_expiry_may_not_grow_from_nothing_at_disconnect() {
+fn a_zero_session_expiry_cannot_be_raised_at_disconnect() {
     let server = Server::start();
     let mut client = Client::connect(&server, V5, "grow");
     client.send(disconnect_with(0, &Properties::none().with(prop::SESSION_EXPIRY, Value::Four(60))));

@@ -12,7 +12,7 @@ fn expiring(topic: &str, payload: &str, seconds: u32) -> Publish {
 }
 
 #[test]
-fn what_waits_is_told_what_is_left_of_its_time() {
+fn a_queued_message_carries_its_remaining_expiry() {
     let server = Server::start();
     let connect = Connect::persistent(V5, "absent");
     let (mut client, _) = Client::connect_as(&server, &connect);
@@ -32,7 +32,7 @@ fn what_waits_is_told_what_is_left_of_its_time() {
 /// A message that waits for a client longer than it lasts is not delivered. Whether it has expired is seen on a
 /// retained one that was published later with the same interval.
 #[test]
-fn what_has_expired_is_not_delivered() {
+fn an_expired_message_is_not_delivered() {
     let server = Server::start();
     let connect = Connect::persistent(V5, "absent");
     let (mut client, _) = Client::connect_as(&server, &connect);
@@ -89,7 +89,7 @@ fn properties_travel_with_the_message() {
 
 /// An interval of 0 says: to whom it can be delivered now. It was delivered to nobody.
 #[test]
-fn an_interval_of_0_is_for_who_is_there() {
+fn an_expiry_of_0_delivers_only_to_connected_subscribers() {
     let server = Server::start();
     let absent = Connect::persistent(V5, "absent");
     let (mut client, _) = Client::connect_as(&server, &absent);

@@ -13,7 +13,7 @@ const SMALL: Setup = Setup { listener: "", limits: "receive_maximum = 4\npacket_
 
 /// The topic of a will was not measured.
 #[test]
-fn a_topic_has_512_bytes_at_most() {
+fn accepts_topics_up_to_the_maximum() {
     let server = Server::start();
     let topic = |length: usize| "t".repeat(length);
     let will = |protocol, length| Connect::new(protocol, "mortal").will(Publish::new(&topic(length), ""), 1).encode();
@@ -32,7 +32,7 @@ fn a_topic_has_512_bytes_at_most() {
 }
 
 #[test]
-fn the_server_tells_its_limits() {
+fn connack_announces_the_limits() {
     let server = Server::with(SMALL);
     let (_, answer) = Client::connect_as(&server, &Connect::new(V5, "asks"));
     let told = |id| answer.properties.number(id);
@@ -43,7 +43,7 @@ fn the_server_tells_its_limits() {
 
 /// What is asked for, beyond what is given: the server says what it gives.
 #[test]
-fn the_server_tells_what_it_gives_less_of() {
+fn connack_announces_reduced_limits() {
     let server =
         Server::with(Setup { limits: "session_expiry_max = \"1h\"\nkeep_alive_max = \"30s\"", ..Setup::default() });
     let ask = |keep_alive: u16, expiry: u32| {
@@ -61,7 +61,7 @@ fn the_server_tells_what_it_gives_less_of() {
 
 /// A QoS 2 message is under way until PUBCOMP, so one more than the maximum is one too many.
 #[test]
-fn a_client_may_not_exceed_the_servers_receive_maximum() {
+fn exceeding_the_servers_receive_maximum_disconnects() {
     let server = Server::with(SMALL);
     let (mut client, answer) = Client::connect_as(&server, &Connect::new(V5, "greedy"));
     let maximum = answer.properties.number(prop::RECEIVE_MAXIMUM).unwrap_or(65_535) as u16;
@@ -103,7 +103,7 @@ fn the_server_keeps_to_the_clients_receive_maximum() {
 
 /// A session kept what its client did not acknowledge by number alone: 64 messages of 128 KiB, also once it was away.
 #[test]
-fn what_is_not_acknowledged_is_bounded_by_bytes() {
+fn unacknowledged_messages_are_limited_by_bytes() {
     let limits = "outbox_bytes_max = \"64 KiB\"";
     let server = Server::with(Setup { limits, ..Setup::default() });
     for (protocol, qos) in BOTH.into_iter().zip([1, 2]) {
@@ -141,7 +141,7 @@ fn what_is_not_acknowledged_is_bounded_by_bytes() {
 /// What was not acknowledged took the room of what waits for a client that is away, so that a client that only changed
 /// its connection lost all of it.
 #[test]
-fn a_take_over_loses_nothing_that_waits() {
+fn a_take_over_loses_no_queued_message() {
     let limits = "outbox_bytes_max = \"64 KiB\"";
     let server = Server::with(Setup { limits, ..Setup::default() });
     let persistent = Connect::persistent(V5, "receiver");
@@ -181,7 +181,7 @@ fn a_packet_above_the_servers_maximum_ends_the_connection() {
 
 /// [MQTT-3.1.2-25]: what is too large for a subscriber is not sent to it, as if it had been.
 #[test]
-fn a_message_above_the_clients_maximum_is_left_out() {
+fn a_message_above_the_clients_maximum_is_skipped() {
     let server = Server::start();
     let hundred = Connect::new(V5, "small").property(prop::MAXIMUM_PACKET_SIZE, Value::Four(100));
     let (mut small, _) = Client::connect_as(&server, &hundred);
@@ -201,7 +201,7 @@ fn a_message_above_the_clients_maximum_is_left_out() {
 
 /// [MQTT-3.4.2-2]: a reason string that would make a packet too large for the client is left out; the reason stays.
 #[test]
-fn a_reason_string_above_the_clients_maximum_is_left_out() {
+fn a_reason_string_above_the_clients_maximum_is_omitted() {
     let server = Server::start();
     let small = Connect::new(V5, "small").property(prop::MAXIMUM_PACKET_SIZE, Value::Four(24));
     let (mut client, _) = Client::connect_as(&server, &small);
@@ -315,7 +315,7 @@ fn a_bad_alias_ends_the_connection() {
 /// Above its rate a client is read more slowly, but it is read: a server once set the time to go on only after it had
 /// gone to sleep for good.
 #[test]
-fn a_client_above_its_rate_is_slowed_not_stopped() {
+fn a_client_above_its_rate_is_throttled() {
     let limits = "publishes_rate = \"200/s burst 200\"";
     let server = Server::with(Setup { limits, ..Setup::default() });
     for protocol in BOTH {
@@ -357,7 +357,7 @@ fn filters_above_the_maximum_are_refused() {
 
 /// What Home Assistant does at its start, as shipped: 2,000 filters, 500 in each SUBSCRIBE.
 #[test]
-fn a_start_of_home_assistant_is_granted() {
+fn the_subscriptions_of_home_assistant_are_granted() {
     let server = Server::start();
     for protocol in BOTH {
         let mut client = Client::connect(&server, protocol, "home");

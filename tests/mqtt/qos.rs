@@ -100,7 +100,7 @@ fn a_qos_2_resend_is_delivered_once() {
 
 /// What was not acknowledged comes again, and only that, marked as a resend and under its first identifier.
 #[test]
-fn unacknowledged_messages_come_again_after_a_resume() {
+fn unacknowledged_messages_are_resent_after_a_resume() {
     let server = Server::start();
     for protocol in BOTH {
         let connect = Connect::persistent(protocol, &format!("receiver-{protocol:?}"));
@@ -140,7 +140,7 @@ fn unacknowledged_messages_come_again_after_a_resume() {
 
 /// A subscriber that refuses a QoS 2 message with its PUBREC is done with it: no PUBREL, no resend.
 #[test]
-fn a_refused_message_is_done_with() {
+fn a_message_refused_by_its_receiver_is_complete() {
     let server = Server::start();
     let connect = Connect::persistent(V5, "refuses");
     let (mut client, _) = Client::connect_as(&server, &connect);
@@ -171,7 +171,7 @@ fn an_unknown_pubrel_is_completed() {
 
 /// Acknowledgements of messages that were never sent change nothing.
 #[test]
-fn stray_acknowledgements_do_no_harm() {
+fn unexpected_acknowledgements_are_ignored() {
     let server = Server::start();
     for protocol in BOTH {
         for first in [0x40, 0x70] {

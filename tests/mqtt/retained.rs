@@ -190,7 +190,7 @@ fn the_memory_of_retained_messages_is_bounded() {
 
 /// A resumed session is no new subscription: its retained messages were sent long ago.
 #[test]
-fn resuming_brings_no_retained_messages() {
+fn resuming_sends_no_retained_messages() {
     let server = Server::start();
     for protocol in BOTH {
         let mut sender = Client::connect(&server, V4, "sender");
@@ -208,7 +208,7 @@ fn resuming_brings_no_retained_messages() {
 
 /// What a connection had not sent yet of what is retained was lost with it, though its session had the subscription.
 #[test]
-fn a_session_that_loses_its_connection_goes_on_where_it_was() {
+fn retained_messages_continue_after_a_lost_connection() {
     const MESSAGES: usize = 100; // more than are looked up at once
     let server = Server::with(UNLIMITED);
     let mut sender = Client::connect(&server, V5, "sender");

@@ -13,7 +13,7 @@ fn session_present(server: &Server, connect: &Connect) -> bool {
 }
 
 #[test]
-fn a_session_goes_on_until_a_clean_start() {
+fn a_session_lasts_until_a_clean_start() {
     let server = Server::start();
     for protocol in BOTH {
         let persistent = Connect::persistent(protocol, "s");
@@ -28,7 +28,7 @@ fn a_session_goes_on_until_a_clean_start() {
 }
 
 #[test]
-fn the_session_expiry_decides_whether_a_session_goes_on() {
+fn a_session_lasts_for_its_expiry() {
     let server = Server::start();
     // Without an expiry an MQTT 5 session ends with its connection, clean start or not.
     let none = Connect::new(V5, "none").clean(false);
@@ -61,7 +61,7 @@ fn a_session_expires() {
 }
 
 #[test]
-fn messages_wait_for_an_absent_client() {
+fn messages_are_queued_for_a_disconnected_client() {
     let server = Server::start();
     for protocol in BOTH {
         let connect = Connect::persistent(protocol, &format!("absent-{protocol:?}"));
@@ -88,7 +88,7 @@ fn messages_wait_for_an_absent_client() {
 
 /// What waits is bounded, and what is kept is the newest, in order and without a gap.
 #[test]
-fn the_queue_of_an_absent_client_is_bounded() {
+fn the_queue_of_a_disconnected_client_is_bounded() {
     const SENT: u32 = 200;
     let server = Server::with(Setup {
         limits: "outbox_bytes_max = \"16 KiB\"\npublishes_rate = \"10000000/s burst 5000\"",
@@ -117,7 +117,7 @@ fn the_queue_of_an_absent_client_is_bounded() {
 
 /// A session belongs to its client id, whichever version of MQTT comes back for it.
 #[test]
-fn a_session_goes_on_in_the_other_version() {
+fn a_session_can_resume_with_the_other_version() {
     let server = Server::start();
     for (first, second) in [(V4, V5), (V5, V4)] {
         let id = format!("{first:?}-{second:?}");
@@ -132,7 +132,7 @@ fn a_session_goes_on_in_the_other_version() {
 }
 
 #[test]
-fn unsubscribing_holds_in_the_next_connection() {
+fn unsubscribing_persists_in_the_session() {
     let server = Server::start();
     for protocol in BOTH {
         let connect = Connect::persistent(protocol, &format!("gone-{protocol:?}"));

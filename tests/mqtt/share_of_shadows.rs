@@ -82,7 +82,7 @@ fn followed(device: &str) -> [String; 3] {
 
 /// Subscribers that were never away: none of ten changes came while ordinary messages did.
 #[test]
-fn each_change_comes_soon_beside_a_flood() {
+fn events_are_not_delayed_by_a_flood() {
     let server = Server::with(UNLIMITED);
     let mut writer = Client::connect(&server, V5, "writer");
     for protocol in BOTH {
@@ -108,7 +108,7 @@ fn each_change_comes_soon_beside_a_flood() {
 
 /// A session that comes back has ordinary messages waiting, and more come faster than it reads.
 #[test]
-fn what_was_missed_comes_soon_beside_a_flood() {
+fn a_resync_is_not_delayed_by_a_flood() {
     let server = Server::with(UNLIMITED);
     let mut writer = Client::connect(&server, V5, "writer");
     for protocol in BOTH {
@@ -142,7 +142,7 @@ fn what_was_missed_comes_soon_beside_a_flood() {
 
 /// What is retained, of every kind, comes soon to a subscription that is made during a flood; so does presence later.
 #[test]
-fn what_is_retained_and_presence_come_soon_beside_a_flood() {
+fn retained_messages_and_presence_are_not_delayed_by_a_flood() {
     let server = Server::with(UNLIMITED);
     let mut writer = Client::connect(&server, V5, "writer");
     writer.publish_message(&Publish::new("kept/here", "kept").retain(), 1);
@@ -179,7 +179,7 @@ fn what_is_retained_and_presence_come_soon_beside_a_flood() {
 
 /// Ordinary messages at QoS 0, which nothing paces but the socket: what it holds already comes first.
 #[test]
-fn changes_come_beside_a_flood_that_the_socket_paces() {
+fn events_are_delivered_during_a_flood_to_a_slow_socket() {
     const BYTES: usize = 8 * 1024;
     const BUFFERED: usize = 2_000; // 16 MiB, more than the sockets and the queue hold
     let server = Server::with(UNLIMITED);
@@ -207,7 +207,7 @@ fn changes_come_beside_a_flood_that_the_socket_paces() {
 
 /// A client that never acknowledges its ordinary messages still hears of its shadow at QoS 0.
 #[test]
-fn a_window_that_never_opens_holds_no_shadow_back() {
+fn a_full_window_does_not_block_shadow_events() {
     let server = Server::with(UNLIMITED);
     let mut writer = Client::connect(&server, V5, "writer");
     writer.publish_message(&Publish::new("kept/here", "kept").retain(), 1);
@@ -244,7 +244,7 @@ fn hear(reader: &mut Client, topics: &[String], expected: u64) {
 
 /// Of one change whose events did not fit the queue together, those that had been sent came a second time.
 #[test]
-fn no_event_of_a_large_change_comes_twice() {
+fn no_event_of_a_large_change_is_repeated() {
     use crate::harness::server::Setup;
     let limits = "outbox_bytes_max = \"16 KiB\"\nshadow_writes_per_second = 1000\nrequests_rate = \"1000/s burst 40\"";
     let server = Server::with(Setup { limits, ..Setup::default() });

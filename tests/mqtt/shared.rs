@@ -72,7 +72,7 @@ fn groups_are_independent_and_a_member_may_leave() {
 }
 
 #[test]
-fn a_shared_subscription_brings_no_retained_messages() {
+fn a_shared_subscription_sends_no_retained_messages() {
     let server = Server::start();
     let mut sender = Client::connect(&server, V5, "sender");
     sender.publish_message(&Publish::new("kept/t", "kept").retain(), 1);
@@ -102,7 +102,7 @@ fn malformed_shared_filters_are_refused() {
 
 /// A member that had as much as it took held what was given to it, while another was free.
 #[test]
-fn a_member_whose_window_is_full_is_passed_over() {
+fn a_member_with_a_full_window_is_skipped() {
     let server = Server::with(UNLIMITED);
     for qos in [1, 2] {
         let narrow = Connect::new(V5, "full").property(prop::RECEIVE_MAXIMUM, Value::Two(2));
@@ -127,7 +127,7 @@ fn a_member_whose_window_is_full_is_passed_over() {
 
 /// [MQTT-4.8.2]: messages that a member had not acknowledged were lost with its session.
 #[test]
-fn what_a_member_leaves_goes_to_another() {
+fn unacknowledged_messages_of_a_member_go_to_another() {
     let server = Server::with(UNLIMITED);
     type Leave = fn(Client, &Server);
     let leave: [(&str, Leave); 3] = [

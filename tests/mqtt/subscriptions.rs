@@ -67,7 +67,7 @@ fn invalid_filters_are_refused_and_the_others_granted() {
 }
 
 #[test]
-fn no_local_leaves_out_the_subscribers_own() {
+fn no_local_skips_own_messages() {
     let server = Server::start();
     let mut client = Client::connect(&server, V5, "client");
     let mut other = Client::connect(&server, V5, "other");
@@ -81,7 +81,7 @@ fn no_local_leaves_out_the_subscribers_own() {
 }
 
 #[test]
-fn a_message_tells_the_identifiers_of_its_subscriptions() {
+fn a_message_has_the_identifiers_of_its_subscriptions() {
     let server = Server::start();
     let mut client = Client::connect(&server, V5, "client");
     let id = |number| Properties::none().with(prop::SUBSCRIPTION_ID, Value::Variable(number));
@@ -147,7 +147,7 @@ fn a_renewed_subscription_has_the_new_qos() {
 
 /// MQTT 5 tells a publisher that nobody was there; a server need not, but must not call it a failure.
 #[test]
-fn publishing_to_nobody_is_no_failure() {
+fn publishing_without_subscribers_succeeds() {
     let server = Server::start();
     for protocol in BOTH {
         let mut client = Client::connect(&server, protocol, "client");
@@ -159,7 +159,7 @@ fn publishing_to_nobody_is_no_failure() {
 
 /// Topics that begin with `$` are ordinary unless they are the service's, and no wildcard stands for their first level.
 #[test]
-fn dollar_topics_are_ordinary_but_for_wildcards() {
+fn leading_wildcards_do_not_select_dollar_topics() {
     let server = Server::start();
     let mut sender = Client::connect(&server, V5, "sender");
     for protocol in BOTH {

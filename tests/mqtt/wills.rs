@@ -12,7 +12,7 @@ fn delayed(client_id: &str, delay: u32, expiry: u32) -> Connect {
 }
 
 #[test]
-fn a_will_is_sent_unless_the_client_says_goodbye() {
+fn a_will_is_sent_unless_the_client_disconnects() {
     let server = Server::start();
     let mut watcher = Client::connect(&server, V5, "watcher");
     watcher.subscribe(&[("will/#", 2)]);
@@ -29,7 +29,7 @@ fn a_will_is_sent_unless_the_client_says_goodbye() {
 }
 
 #[test]
-fn every_way_to_end_without_goodbye_sends_the_will() {
+fn every_end_without_disconnect_sends_the_will() {
     let server = Server::start();
     let mut watcher = Client::connect(&server, V5, "watcher");
     watcher.subscribe(&[("will/#", 1)]);
@@ -57,7 +57,7 @@ fn every_way_to_end_without_goodbye_sends_the_will() {
 }
 
 #[test]
-fn a_retained_will_stays() {
+fn a_retained_will_is_retained() {
     let server = Server::start();
     let connect = Connect::new(V4, "mortal").will(Publish::new("will/kept", "offline").retain(), 1);
     let mut watcher = Client::connect(&server, V4, "watcher");
@@ -120,7 +120,7 @@ fn the_properties_of_a_will_are_those_of_its_message() {
 
 /// A client was accepted whose will would never be published, and nobody could know.
 #[test]
-fn a_will_that_could_never_be_published_is_refused() {
+fn an_invalid_will_is_refused() {
     let server = Server::start();
     for topic in [
         "$SYS/t",
@@ -151,7 +151,7 @@ fn a_will_that_could_never_be_published_is_refused() {
 
 /// Section 3.8.3.1: a will is a message of its client, whoever sends it.
 #[test]
-fn a_will_does_not_come_to_its_own_no_local_subscription() {
+fn a_will_is_not_sent_to_its_own_no_local_subscription() {
     const NO_LOCAL: u8 = 0x04;
     let server = Server::start();
     let mut watcher = Client::connect(&server, V5, "watcher");

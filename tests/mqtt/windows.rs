@@ -37,7 +37,7 @@ fn settle(client: &mut Client, mut messages: usize, mut pubacks: usize) {
 /// A client had as many requests undecided as it may, their replies waited for its window, and the PUBACKs that would
 /// have opened that were not read.
 #[test]
-fn acknowledgements_are_read_while_as_many_requests_wait_as_may() {
+fn reads_acknowledgements_while_the_maximum_of_requests_waits() {
     for protocol in BOTH {
         let server = Server::with(UNLIMITED);
         let mut client = Client::connect(&server, protocol, "gateway");
@@ -61,7 +61,7 @@ fn acknowledgements_are_read_while_as_many_requests_wait_as_may() {
 
 /// A server that ended stopped reading, and so never saw the PUBACKs that the answers it owed were waiting for.
 #[test]
-fn what_was_taken_is_answered_to_a_client_whose_window_is_full() {
+fn answers_received_requests_of_a_client_with_a_full_window() {
     for protocol in BOTH {
         let mut server = Server::with(UNLIMITED);
         let mut client = Client::connect(&server, protocol, "gateway");
@@ -92,7 +92,7 @@ fn what_was_taken_is_answered_to_a_client_whose_window_is_full() {
 /// Replies to requests that came in one segment were all queued before the first was sent, and the connection of a
 /// client that reads as fast as it can was ended for them.
 #[test]
-fn a_client_that_reads_may_ask_for_much_at_once() {
+fn a_client_that_reads_may_send_many_requests_at_once() {
     for protocol in BOTH {
         let server = Server::with(UNLIMITED);
         let leaves: serde_json::Map<_, _> = (0..300).map(|n| (format!("leaf-number-{n}"), json!(n))).collect();
@@ -108,7 +108,7 @@ fn a_client_that_reads_may_ask_for_much_at_once() {
 /// A resumed session is sent again at once all that was not acknowledged. A client that said anything before it had
 /// read that was ended for not reading its replies, and so again at each attempt.
 #[test]
-fn a_session_with_much_unacknowledged_goes_on() {
+fn resumes_a_session_with_many_unacknowledged_messages() {
     const COUNT: usize = 3; // more than outbox_bytes_max, and no more is sent
     for protocol in BOTH {
         let server = Server::with(UNLIMITED);
@@ -134,7 +134,7 @@ fn a_session_with_much_unacknowledged_goes_on() {
 /// A device came back, reported at once, and was told `accepted` before the delta of what it had missed: device SDKs
 /// drop a delta that comes after its `accepted`.
 #[test]
-fn accepted_comes_last_also_while_a_session_catches_up() {
+fn accepted_comes_last_during_a_resync() {
     const FILLERS: u16 = 60;
     for protocol in BOTH {
         let server = Server::with(UNLIMITED);

@@ -27,7 +27,7 @@ const WINDOW: u64 = 16;
 /// Every update that was accepted before the backup began is in what is restored from it, although the writers never
 /// pause and the server dies by SIGKILL right after.
 #[test]
-fn a_backup_under_full_load_holds_what_was_accepted_before_it() {
+fn a_backup_under_load_has_every_write_accepted_before() {
     let mut server = start();
     let web = url(server.address_of("web"));
     let (promised, done) = ([const { AtomicU64::new(0) }; WRITERS], AtomicBool::new(false));
@@ -87,7 +87,7 @@ fn write(mut client: Client, writer: usize, promised: &AtomicU64, done: &AtomicB
 }
 
 #[test]
-fn what_is_wrong_is_found_and_refused() {
+fn damaged_backups_are_refused() {
     let mut server = start();
     let (web, viewers) = (url(server.address_of("web")), url(server.address_of("viewers")));
     for device in 0..20 {
@@ -156,7 +156,7 @@ fn what_is_wrong_is_found_and_refused() {
 
 /// What lay at FILE.part was written to as it was: through a link, readable by all, or while another backup wrote it.
 #[test]
-fn a_backup_in_the_making_is_its_writers_alone() {
+fn an_unfinished_backup_is_readable_by_its_owner_only() {
     let mut server = start();
     let mut client = Requester::private(&server, "setter", "shadow/lamp");
     client.update(json!({"state": {"desired": {"on": true}}}));
@@ -192,7 +192,7 @@ fn a_backup_in_the_making_is_its_writers_alone() {
 
 /// A reader that takes nothing keeps the one place and no memory; when it goes, the next one has it.
 #[test]
-fn one_backup_is_taken_at_a_time() {
+fn concurrent_backups_are_refused() {
     const SHADOWS: u16 = 1_500;
     let server = start();
     let body = json!({"state": {"reported": {"text": "x".repeat(8_000)}}}).to_string();

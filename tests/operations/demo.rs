@@ -53,7 +53,7 @@ fn a_demo_without_a_terminal_ends() {
 }
 
 #[test]
-fn a_demo_on_a_terminal_goes_on_until_it_is_interrupted() {
+fn a_demo_on_a_terminal_runs_until_interrupted() {
     let directory = tempfile::tempdir().unwrap();
     // `script` makes its terminal raw where its own input is none. It runs the command with $SHELL, or with sh where
     // that is unset; a shell that stayed would itself die of the interrupt and hide the demo's exit status.

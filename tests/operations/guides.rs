@@ -62,7 +62,7 @@ fn run(page: &str, directory: &Path) -> String {
 }
 
 #[test]
-fn the_worked_example_works() {
+fn the_commands_of_the_operating_guide_run() {
     let directory = tempfile::tempdir().unwrap();
     let ports = ["18883", "18884", "18080", "18081", "9883", "9884", "9443", "9444", "8883", "8443"];
     let page = moved(include_str!("../../docs/operating.md"), &ports);
@@ -79,7 +79,7 @@ fn the_worked_example_works() {
 }
 
 #[test]
-fn the_tutorial_works() {
+fn the_commands_of_the_tutorial_run() {
     let directory = tempfile::tempdir().unwrap();
     let page = moved(include_str!("../../docs/tutorial.md"), &["1883", "8080"]);
     // The page's server has the shipped addresses, which are moved here as well.

@@ -17,7 +17,7 @@ fn a_server_that_takes_updates_is_ready() {
 }
 
 #[test]
-fn a_server_whose_disk_is_full_is_alive_and_not_ready() {
+fn a_server_with_a_full_disk_is_alive_and_not_ready() {
     let server = Server::with(Setup { listener: LISTENERS, store: "free_disk_min = \"16 TiB\"", ..UNLIMITED });
     let web = server.address_of("web");
     assert_eq!(get(web, "/healthz").status, 200);

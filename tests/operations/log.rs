@@ -19,7 +19,7 @@ fn wait_for(server: &Server, words: &[&str]) {
 }
 
 #[test]
-fn it_begins_with_what_starts_and_ends_in_words() {
+fn start_and_stop_are_logged() {
     let mut server = Server::start();
     let log = server.log();
     let first = log.lines().find(|line| line.contains(" INFO ")).unwrap();
@@ -46,7 +46,7 @@ fn it_begins_with_what_starts_and_ends_in_words() {
 }
 
 #[test]
-fn connections_leave_lines_when_they_begin_and_end() {
+fn connections_are_logged_at_begin_and_end() {
     let server = Server::start();
     for protocol in BOTH {
         let (client, name) = match protocol {
@@ -73,7 +73,7 @@ fn connections_leave_lines_when_they_begin_and_end() {
 }
 
 #[test]
-fn lines_about_connections_can_be_switched_off() {
+fn connection_logging_can_be_disabled() {
     let server = Server::with(Setup { limits: "[log]\nlevel = \"info,umbrad::connections=off\"", ..Setup::default() });
     Client::connect(&server, V5, "client").disconnect();
     let log = { server }.stop().log;
@@ -83,7 +83,7 @@ fn lines_about_connections_can_be_switched_off() {
 
 /// A device of MQTT 3.1.1 saw its messages acknowledged and lost, and the log said nothing.
 #[test]
-fn what_a_client_cannot_be_told_is_in_the_log() {
+fn refusals_without_a_reason_code_are_logged() {
     let server = Server::with(Setup { listener: "anonymous_role = \"viewer\"", ..Setup::default() });
     let mut client = Client::connect(&server, V4, "lamp\u{202e}1");
     let long = format!("other/{}", "x".repeat(300));

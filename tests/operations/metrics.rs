@@ -26,7 +26,7 @@ fn samples(page: &str) -> BTreeMap<String, f64> {
 }
 
 #[test]
-fn what_happens_is_counted() {
+fn counters_match_the_traffic() {
     let server = start();
     let web = server.address_of("web");
     let mut client = Client::connect(&server, V4, "lamp-1");
@@ -96,7 +96,7 @@ fn what_happens_is_counted() {
 }
 
 #[test]
-fn who_may_read_them() {
+fn metrics_need_the_right_to_read_them() {
     let server = start();
     for (listener, status) in [("web", 200), ("viewers", 403), ("scraped", 200)] {
         let reply = get(server.address_of(listener), "/metrics");
@@ -107,7 +107,7 @@ fn who_may_read_them() {
 }
 
 #[test]
-fn the_dashboard_draws_what_there_is() {
+fn the_grafana_dashboard_uses_existing_metrics() {
     let server = start();
     Requester::new(&server, V5, "setter", "shadow/lamp-1").update(json!({"state": {"desired": {"n": 1}}}));
     let page = get(server.address_of("web"), "/metrics").text();

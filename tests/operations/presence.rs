@@ -59,7 +59,7 @@ fn a_device_is_connected_while_any_of_its_connections_is() {
 
 /// A client that may do everything is no device for that alone.
 #[test]
-fn who_only_looks_on_is_no_device() {
+fn a_client_without_requests_is_not_a_device() {
     let server = start();
     let mut watcher = Client::connect(&server, V5, "watcher");
     watcher.subscribe(&[("#", 1)]);
@@ -121,7 +121,7 @@ fn it_comes_with_the_subscription() {
 /// A device that comes and goes while nobody reads is told of once, as it is; with many of them, each is. What a
 /// connection had taken of it and not sent was lost with it.
 #[test]
-fn who_was_away_is_told_how_things_are() {
+fn a_resumed_session_receives_the_current_presence() {
     const DEVICES: usize = 60;
     let server = start();
     let connect = Connect::persistent(V5, "watcher/1").property(prop::RECEIVE_MAXIMUM, wire::Value::Two(1));
@@ -157,7 +157,7 @@ fn who_was_away_is_told_how_things_are() {
 }
 
 #[test]
-fn it_is_in_the_list_of_devices() {
+fn presence_is_in_the_list_of_devices() {
     let server = start();
     let (web, viewers) = (server.address_of("web"), server.address_of("viewers"));
     for device in ["lamp-1", "lamp-2", "lamp-3"] {
@@ -188,7 +188,7 @@ fn it_is_in_the_list_of_devices() {
 
 /// Who may read nothing of a device's classic shadow is not told whether it is there, and an app is no device.
 #[test]
-fn it_is_told_to_who_may_read_the_shadow() {
+fn presence_is_sent_to_readers_of_the_shadow() {
     let devices = r#"
 anonymous_role = ""
 

@@ -22,7 +22,7 @@ fn lines(server: &Server, id: &str) -> Vec<String> {
 }
 
 #[test]
-fn an_ordinary_refusal_is_in_the_log_for_who_debugs() {
+fn refusals_are_logged_at_debug_level() {
     let server = Server::with(Setup { listener: LISTENERS, store: "[log]\nlevel = \"debug\"", ..UNLIMITED });
     let reply = get(server.address_of("web"), "/v1/devices/never/shadow");
     assert_eq!(reply.status, 404);
@@ -43,7 +43,7 @@ fn an_ordinary_refusal_is_in_the_log_for_who_debugs() {
 
 /// A byte of a shadow on the disk has changed: its readers and writers are told a fixed sentence, and the log the rest.
 #[test]
-fn what_is_our_fault_is_found_in_the_log_by_the_id_that_the_client_was_told() {
+fn internal_errors_are_logged_with_the_request_id() {
     let mut server = Server::with(Setup { listener: LISTENERS, ..UNLIMITED });
     Requester::new(&server, V5, "setter", "shadow/lamp-1").update(json!({"state": {"desired": {"text": "easily"}}}));
     server.stop();

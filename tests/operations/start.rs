@@ -37,7 +37,7 @@ fn the_address_of_the_dashboard_is_printed() {
 
 /// The error did not say what to do about a port that another program has.
 #[test]
-fn a_port_that_is_taken_is_told_with_its_key() {
+fn a_used_port_is_reported_with_its_key() {
     let directory = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -21,7 +21,7 @@ use crate::harness::{
 };
 
 #[test]
-fn a_service_manager_is_told_when_it_serves_that_it_is_alive_and_when_it_ends() {
+fn notifies_the_service_manager_of_ready_watchdog_and_stopping() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
@@ -49,7 +49,7 @@ fn a_service_manager_is_told_when_it_serves_that_it_is_alive_and_when_it_ends() 
 /// A check before the start ended with its own status, which systemd does not compare with `RestartPreventExitStatus`: a
 /// wrong configuration was tried again for ever.
 #[test]
-fn the_unit_does_what_its_comments_say() {
+fn the_systemd_unit_has_the_documented_settings() {
     let unit = include_str!("../../packaging/umbrad.service");
     let has = |line: &str| unit.lines().any(|given| given == line);
     assert!(!unit.lines().any(|line| line.starts_with("ExecStartPre")), "{unit}");
@@ -68,7 +68,7 @@ fn promtool(what: &str, file: &str) {
 
 /// Nobody runs a cluster for a test; what is in the manifest is read, and the server says what it thinks of its own part.
 #[test]
-fn the_manifest_for_kubernetes_fits_the_server() {
+fn the_kubernetes_manifest_fits_the_server() {
     const READ: &str = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(sys.stdin))))";
     let python = std::env::var("UMBRA_TEST_PYTHON").expect("UMBRA_TEST_PYTHON names an interpreter: run ./test");
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/kubernetes.yaml");
@@ -110,7 +110,7 @@ fn the_manifest_for_kubernetes_fits_the_server() {
 }
 
 #[test]
-fn the_alerts_are_sound_and_fire_when_they_should() {
+fn the_alerts_are_valid_and_fire() {
     promtool("check", "umbra-alerts.yml");
     promtool("test", "umbra-alerts-test.yml");
     let read = |file: &str| fs::read_to_string(format!("{}/packaging/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();

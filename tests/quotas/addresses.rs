@@ -27,7 +27,7 @@ const HERE: [u8; 4] = [127, 0, 0, 1];
 const THERE: [u8; 4] = [127, 0, 0, 2];
 
 #[test]
-fn connections_at_once() {
+fn concurrent_connections_are_limited() {
     let mut server = server("address_limits_on_loopback = true\naddress_connections_max = 5");
     for (protocol, there) in BOTH.into_iter().zip([THERE, [127, 0, 0, 3]]) {
         let mut first: Vec<_> = (0..5).map(|_| Client::open_from(&server, protocol, there)).collect();
@@ -44,7 +44,7 @@ fn connections_at_once() {
 
 /// A connection that its address may not have is none that was accepted.
 #[test]
-fn what_is_refused_is_not_counted_as_accepted() {
+fn refused_connections_are_not_counted_as_accepted() {
     let mut server = server("address_limits_on_loopback = true\naddress_connections_max = 1");
     let mut first = Client::open_from(&server, V5, THERE);
     assert_eq!(first.ask_in("first"), Some(0));
@@ -56,7 +56,7 @@ fn what_is_refused_is_not_counted_as_accepted() {
 }
 
 #[test]
-fn new_connections_a_second() {
+fn connection_rate_is_limited() {
     let limits = "address_limits_on_loopback = true\naddress_connects_rate = \"1/s burst 5\"";
     let mut server = server(limits);
     let start = Instant::now();
@@ -84,7 +84,7 @@ fn tls() -> (TempDir, String) {
 
 /// Whoever connects for nothing again and again is not even let into the TLS handshake.
 #[test]
-fn failed_handshakes() {
+fn failed_handshakes_are_limited() {
     let (_directory, tls) = tls();
     let tls: &'static str = tls.leak();
     let https: &'static str = format!("kind = \"http\"\n{tls}").leak();
@@ -122,7 +122,7 @@ fn failed_handshakes() {
 
 /// One address has a part of what strangers may occupy, whichever way; it took all of it, and everybody else waited.
 #[test]
-fn memory_of_strangers() {
+fn unauthenticated_memory_is_limited() {
     let (_directory, tls) = tls();
     let another = |name: &str, timeout: &str, rest: &str| {
         format!("\n[[listener]]\nname = {name:?}\nbind = \"127.0.0.1:0\"\nconnect_timeout = {timeout:?}\n{rest}")
@@ -174,7 +174,7 @@ fn memory_of_strangers() {
 
 /// A fleet's proxy on the same machine, or a benchmark: as shipped, loopback has none of these limits.
 #[test]
-fn loopback_is_free_unless_told() {
+fn loopback_is_exempt_unless_configured() {
     let limits = "address_connections_max = 2\naddress_connects_rate = \"1/m burst 2\"";
     let mut server = server(limits);
     let mut clients: Vec<_> = (0..20).map(|_| Client::open_from(&server, V4, THERE)).collect();

@@ -76,7 +76,7 @@ fn filters_count_one_by_one() {
 
 /// A subscriber acknowledges as often as it is sent something, which no quota of its own may hold up.
 #[test]
-fn acknowledgements_of_messages_are_free() {
+fn acknowledgements_are_not_counted() {
     const BURST: usize = 20;
     // So slow that one packet above the burst ends the test.
     let mut server = server("publishes_rate = \"1/h burst 20\"");

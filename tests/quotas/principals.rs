@@ -15,7 +15,7 @@ use crate::{
 };
 
 #[test]
-fn requests_to_all_shadows_together() {
+fn requests_to_all_shadows_are_counted_together() {
     // So few that even a machine that takes half a second for each of them meets it.
     let mut server = server("principal_requests_per_second = 1");
     for protocol in BOTH {

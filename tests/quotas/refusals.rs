@@ -18,7 +18,7 @@ const LIMITS: &str =
 
 /// Requests, and filters, that are refused again and again; each in one piece, so that they take no time.
 #[test]
-fn a_client_that_is_refused_too_often() {
+fn a_client_with_too_many_refusals_is_disconnected() {
     let update = Publish::new("shadow/hasty/update", r#"{"state":{"reported":{"n":1}}}"#);
     for protocol in BOTH {
         let subscribe = |id: u16| {
@@ -54,7 +54,7 @@ fn a_client_that_is_refused_too_often() {
 
 /// A connection of HTTP could ask on for ever. It is ended as one of MQTT, but not for what others have used up.
 #[test]
-fn an_http_client_that_is_refused_too_often() {
+fn an_http_client_with_too_many_refusals_is_disconnected() {
     let listener = "[[listener]]\nname = \"web\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"\nconnect_timeout = \"5m\"";
     let mut server = Server::with(Setup { listener, limits: LIMITS, ..Setup::default() });
     let mut http = Http::connect(server.address_of("web"));
@@ -89,7 +89,7 @@ fn an_http_client_that_is_refused_too_often() {
 
 /// As many refusals as there may be, and those that have another reason, end nothing.
 #[test]
-fn a_client_that_is_refused_now_and_then() {
+fn a_client_with_few_refusals_stays_connected() {
     let mut server = server(LIMITS);
     for (protocol, id) in BOTH.into_iter().zip(["calm-4", "calm-5"]) {
         let mut client = Client::connect(&server, protocol, id);

@@ -19,7 +19,7 @@ const UPDATE: &str = r#"{"state":{"reported":{"n":1}}}"#;
 
 /// Twenty principals write to one shadow, each within its own quota; one that writes to another shadow notices nothing.
 #[test]
-fn a_shadow_that_everybody_writes_to() {
+fn writes_of_all_principals_to_a_shadow_are_limited() {
     // So few that even a machine that takes half a second for each of them meets it.
     let mut server = server("shadow_writes_per_second = 1");
     let mut bystander = Requester::new(&server, V5, "bystander", "shadow/quiet");
@@ -59,7 +59,7 @@ fn a_shadow_that_everybody_writes_to() {
 
 /// Nobody without rights to a shadow can use up what those with rights have.
 #[test]
-fn what_is_not_allowed_does_not_count() {
+fn unauthorized_requests_are_not_counted() {
     let limits = "shadow_writes_per_second = 1\nrequests_rate = \"1000/s burst 1000\"\n\
                   [[rule]]\nrole = \"stranger\"\ndevices = [\"elsewhere\"]\nread = [\"/reported\"]\nwrite = [\"/reported\"]\n\
                   [[grant]]\nrole = \"admin\"\nprincipals = [\"anonymous/owner\"]\nby = [\"anonymous\"]";

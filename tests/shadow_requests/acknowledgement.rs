@@ -10,7 +10,7 @@ use crate::harness::{
 };
 
 #[test]
-fn mqtt_5_hears_the_verdict() {
+fn mqtt_5_pubacks_carry_the_outcome() {
     let server = Server::start();
     let mut client = Client::connect(&server, V5, "client");
     let rows = [
@@ -47,7 +47,7 @@ fn mqtt_3_is_acknowledged() {
 
 /// A client that does not want reasons is not told them.
 #[test]
-fn no_reason_string_for_who_declined() {
+fn no_reason_string_without_request_problem_information() {
     let server = Server::start();
     let connect = Connect::new(V5, "terse").property(0x17, wire::Value::Byte(0));
     let (mut client, _) = Client::connect_as(&server, &connect);
@@ -103,7 +103,7 @@ fn a_qos_2_request_is_decided_once() {
 
 /// QoS 1 is at least once: a resend is a request again, and with a version it does no harm.
 #[test]
-fn a_qos_1_resend_under_a_version_does_no_harm() {
+fn a_qos_1_resend_with_a_version_is_refused() {
     let server = Server::start();
     let mut client = Requester::new(&server, V5, "client", "shadow/resend");
     client.update(json!({"state": {"reported": {"n": 1}}}));

@@ -18,7 +18,7 @@ fn set(client: &mut Client, id: &str, value: u64) {
 }
 
 #[test]
-fn what_changed_meanwhile_comes_in_its_newest_state() {
+fn a_resync_sends_the_newest_state() {
     let server = Server::with(UNLIMITED);
     let mut writer = Client::connect(&server, V5, "writer");
     for protocol in BOTH {
@@ -92,7 +92,7 @@ fn newest(client: &mut Client, id: &str, version_of_id: u64, count: usize) -> BT
 
 /// Thousands of shadows changed: all of them come, each once, however long it takes, and the live changes after.
 #[test]
-fn a_long_absence() {
+fn a_resync_after_many_changes() {
     const SHADOWS: usize = 2_000;
     let server = Server::with(UNLIMITED);
     let connect = Connect::persistent(V5, "away");
@@ -128,7 +128,7 @@ fn a_long_absence() {
 
 /// The journal no longer reaches back to when the session left: the state of every shadow comes.
 #[test]
-fn an_absence_longer_than_the_journal() {
+fn a_resync_beyond_the_journal_retention() {
     const SHADOWS: usize = 20;
     let server = Server::with(Setup { store: "journal_bytes_max = \"16 MiB\"", ..UNLIMITED });
     let mut writer = Client::connect(&server, V5, "writer");

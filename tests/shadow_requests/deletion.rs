@@ -9,7 +9,7 @@ use crate::harness::{
 };
 
 #[test]
-fn a_deleted_shadow_goes_on_counting() {
+fn a_recreated_shadow_continues_its_versions() {
     let mut server = Server::start();
     for protocol in BOTH {
         let prefix = format!("shadow/delete-{}", protocol as u8);
@@ -42,7 +42,7 @@ fn a_deleted_shadow_goes_on_counting() {
 }
 
 #[test]
-fn a_tombstone_and_preconditions() {
+fn preconditions_on_a_deleted_shadow() {
     let server = Server::start();
     // What is asked of the tombstone at version 2, and whether it holds.
     let rows = [

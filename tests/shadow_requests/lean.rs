@@ -35,7 +35,7 @@ fn until_now(client: &mut Client) -> Vec<Message> {
 
 /// A device that boots needs one subscription.
 #[test]
-fn the_difference_comes_with_the_subscription() {
+fn the_lean_delta_is_sent_on_subscribing() {
     let server = Server::start();
     update(&server, "shadow/a", json!({"desired": {"v": 1, "w": {"x": [2]}}, "reported": {"v": 1}}));
     update(&server, "shadow/a/name/n", json!({"desired": {"v": 3}, "tags": {"t": 1}}));
@@ -73,7 +73,7 @@ fn the_difference_comes_with_the_subscription() {
 }
 
 #[test]
-fn the_difference_is_sent_whenever_it_changes() {
+fn the_lean_delta_is_sent_when_it_changes() {
     let server = Server::start();
     for (protocol, prefix) in [(V4, "shadow/change-4"), (V5, "shadow/change-5"), (V5, "shadow/change/name/n")] {
         let topic = format!("{prefix}/delta");
@@ -110,7 +110,7 @@ fn the_difference_is_sent_whenever_it_changes() {
 
 /// However fast it changes, what a subscriber sees only goes forward, and ends with the last.
 #[test]
-fn the_difference_never_goes_back() {
+fn the_lean_delta_never_goes_back() {
     let server = Server::with(UNLIMITED);
     let mut client = Client::connect(&server, V5, "follower");
     client.subscribe(&[("shadow/fast/delta", 0), ("shadow/fast/document", 1)]);
@@ -133,7 +133,7 @@ fn the_difference_never_goes_back() {
 
 /// A session that was away is sent the difference as it is, also that there is none any more.
 #[test]
-fn a_resumed_session_is_sent_the_difference_as_it_is() {
+fn a_resumed_session_receives_the_current_lean_delta() {
     let server = Server::start();
     let connect = Connect::persistent(V5, "device");
     for (desired, reported, told) in [(2, 1, Some(2)), (3, 3, None), (4, 3, Some(4))] {
@@ -152,7 +152,7 @@ fn a_resumed_session_is_sent_the_difference_as_it_is() {
 }
 
 #[test]
-fn retain_handling_applies_to_the_difference() {
+fn retain_handling_applies_to_the_lean_delta() {
     let server = Server::start();
     update(&server, "shadow/handle", json!({"desired": {"v": 1}}));
     let mut client = Client::connect(&server, V5, "client");
@@ -166,7 +166,7 @@ fn retain_handling_applies_to_the_difference() {
 
 /// `"metadata": false` is for who asks: others are told all.
 #[test]
-fn a_request_may_want_no_metadata() {
+fn a_request_can_omit_metadata() {
     let server = Server::start();
     let mut device = Client::connect(&server, V5, "device");
     let mut other = Client::connect(&server, V5, "other");

@@ -13,7 +13,7 @@ const NO_LOCAL: u8 = 0x04;
 
 /// The service publishes events, not the requester: no-local does not keep them from it.
 #[test]
-fn no_local_keeps_no_events_back() {
+fn no_local_does_not_apply_to_events() {
     let server = Server::start();
     let mut client = Client::connect(&server, V5, "client");
     client.subscribe_with(&[("shadow/nl/update/+", 1 | NO_LOCAL)], &Properties::none());
@@ -23,7 +23,7 @@ fn no_local_keeps_no_events_back() {
 }
 
 #[test]
-fn events_and_documents_tell_the_identifier_of_their_subscription() {
+fn events_and_documents_have_the_subscription_identifier() {
     let server = Server::start();
     let mut setter = Requester::private(&server, "setter", "shadow/id");
     setter.update(json!({"state": {"reported": {"a": 1}}}));
@@ -74,7 +74,7 @@ fn each_event_goes_to_one_of_a_group() {
 
 /// Unsubscribing and subscribing around each request, as SDKs do, loses no answer.
 #[test]
-fn an_answer_comes_after_the_suback() {
+fn a_reply_comes_after_the_suback() {
     let server = Server::start();
     for protocol in BOTH {
         let prefix = format!("shadow/sdk-{}", protocol as u8);
@@ -92,7 +92,7 @@ fn an_answer_comes_after_the_suback() {
 
 /// An event too large for a client is left out for it alone.
 #[test]
-fn an_event_above_the_clients_maximum_is_left_out() {
+fn an_event_above_the_clients_maximum_is_skipped() {
     let server = Server::start();
     let small = Connect::new(V5, "small").property(prop::MAXIMUM_PACKET_SIZE, Value::Four(400));
     let (mut small, _) = Client::connect_as(&server, &small);

@@ -68,7 +68,7 @@ fn an_expected_etag_decides() {
 
 /// The same value again has another etag: the version is in it.
 #[test]
-fn there_and_back_is_another_etag() {
+fn a_restored_value_has_another_etag() {
     let server = Server::start();
     let mut client = Requester::new(&server, V5, "client", "shadow/aba");
     let a = client.update(json!({"state": {"desired": {"v": "a"}}}));

@@ -95,7 +95,7 @@ fn rows() -> Vec<Row> {
 }
 
 #[test]
-fn what_is_wrong_is_said() {
+fn refusals_name_the_mistake() {
     // More requests to one shadow than a device makes.
     let limits = "requests_rate = \"1000000/s burst 1000000\"";
     let server = Server::with(Setup { limits, ..Setup::default() });
@@ -135,7 +135,7 @@ fn refused(client: &mut Client, topic: &str, payload: &[u8]) -> (Value, Ack) {
 
 /// The size counts after the merge, sections apart: a document may grow to the limit exactly, and tags beside it.
 #[test]
-fn sizes_are_those_after_the_merge() {
+fn size_limits_apply_after_the_merge() {
     let limits = "document_bytes_max = 200\ndepth_max = 3";
     let server = Server::with(Setup { limits, ..Setup::default() });
     let mut client = Requester::new(&server, V5, "client", "shadow/size");
@@ -190,7 +190,7 @@ fn too_many_requests() {
 
 /// A disk with less free space than is to be kept: updates are refused as what to wait for, reads go on.
 #[test]
-fn no_room_on_the_disk() {
+fn writes_are_refused_below_the_minimum_of_free_disk() {
     let mut server = Server::start();
     Requester::new(&server, V5, "client", "shadow/full").update(json!({"state": {"reported": {"a": 1}}}));
     server = restarted(server, Setup { store: "free_disk_min = \"16 TiB\"", ..Setup::default() });
@@ -207,7 +207,7 @@ fn no_room_on_the_disk() {
 
 /// A deleted name counts while the journal has its changes. After that, a new name takes its place, and its version goes on.
 #[test]
-fn a_deleted_name_frees_its_place() {
+fn deleting_a_name_allows_another() {
     let mut server = Server::with(Setup { store: "journal_bytes_max = \"16 MiB\"", ..UNLIMITED });
     let client = |server: &Server, name: &str| {
         Requester::private(server, &format!("client{}", name.replace('/', "-")), &format!("shadow/freed{name}"))
@@ -244,7 +244,7 @@ fn restarted(server: Server, setup: Setup) -> Server {
 
 /// The limit on the shadow names of a device, including deleted ones in the journal and excluding the classic shadow.
 #[test]
-fn too_many_names() {
+fn refuses_names_beyond_the_maximum() {
     let mut server = Server::with(Setup { limits: "shadow_names_max = 3", ..Setup::default() });
     let update = |server: &Server, name: &str| {
         let mut client = Requester::new(server, V5, "client", &format!("shadow/names{name}"));

@@ -140,7 +140,7 @@ fn merges() {
 
 /// The version a leaf's value last changed at stays where it is when the value does.
 #[test]
-fn metadata_tells_when_a_value_changed() {
+fn metadata_has_the_time_of_each_change() {
     let server = Server::start();
     let mut first = Requester::new(&server, V5, "first", "shadow/meta");
     let mut second = Requester::new(&server, V5, "second", "shadow/meta");
@@ -188,7 +188,7 @@ fn an_update_that_changes_nothing() {
 }
 
 #[test]
-fn named_shadows_are_shadows_of_their_own() {
+fn named_shadows_are_independent() {
     let server = Server::start();
     let mut classic = Requester::new(&server, V5, "classic", "shadow/named");
     let mut named = Requester::new(&server, V4, "named", "shadow/named/name/$config:1");
@@ -204,7 +204,7 @@ fn named_shadows_are_shadows_of_their_own() {
 
 /// The same state has the same digest, however it is spelled.
 #[test]
-fn the_etag_is_of_the_content() {
+fn the_etag_depends_on_the_content_only() {
     let server = Server::start();
     let mut etags = Vec::new();
     for (device, payload) in [

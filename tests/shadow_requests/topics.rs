@@ -70,7 +70,7 @@ fn other_topics_cannot_be_published_to() {
 }
 
 #[test]
-fn the_longest_names_are_taken() {
+fn the_longest_names_are_accepted() {
     let server = Server::start();
     let id: String = "aZ09:_-".chars().cycle().take(128).collect();
     let name: String = "aZ09:_-$".chars().cycle().take(64).collect();
@@ -145,7 +145,7 @@ fn a_will_may_be_refused() {
 
 /// Each of these was told that only the service publishes there.
 #[test]
-fn a_topic_that_is_no_request_is_refused_with_what_is_wrong() {
+fn a_topic_that_is_no_request_is_refused_with_the_reason() {
     let server = Server::start();
     let mut client = Client::connect(&server, V5, "client");
     for (topic, told) in [

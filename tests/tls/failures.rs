@@ -56,7 +56,7 @@ fn not_tls(server: &Server) {
 
 /// Nothing of it was in the log, whatever was wrong with the certificates of a whole fleet.
 #[test]
-fn failed_handshakes_are_told_with_their_cause() {
+fn failed_handshakes_are_logged_with_their_cause() {
     let [authority, forger] = ["authority"; 2].map(Authority::new);
     let revoked = authority.client("lamp-2");
     let list = authority.revoke(&[&revoked]);
@@ -101,7 +101,7 @@ fn failed_handshakes_are_told_with_their_cause() {
 }
 
 #[test]
-fn a_handshake_that_takes_too_long_is_told() {
+fn a_handshake_timeout_is_logged() {
     let authority = Authority::new("authority");
     let server = server(&authority, &authority.server(), "connect_timeout = \"100ms\"", "");
     let _silent = TcpStream::connect(server.address).unwrap();
@@ -110,7 +110,7 @@ fn a_handshake_that_takes_too_long_is_told() {
 
 /// Any scanner filled the log with the TLS library's warnings about its SNI.
 #[test]
-fn strangers_cannot_make_the_tls_library_warn() {
+fn unauthenticated_peers_cause_no_warnings() {
     let authority = Authority::new("authority");
     for (level, warned) in
         [("", false), ("[log]\nlevel = \"warn\"", false), ("[log]\nlevel = \"info,rustls=warn\"", true)]
@@ -130,7 +130,7 @@ fn strangers_cannot_make_the_tls_library_warn() {
 
 /// It served with an expired certificate and nobody knew why no device connected.
 #[test]
-fn a_certificate_that_expires_is_warned_of() {
+fn an_expiring_certificate_is_logged_as_a_warning() {
     const EXPIRES: &str = "the certificate of a listener expires in less than 4 days";
     const EXPIRED: &str = "the certificate of a listener expired less than 3 days ago";
     const SAMPLE: &str = "umbra_tls_certificate_expiry_seconds{listener=\"test\"}";

@@ -23,7 +23,7 @@ use crate::{
 };
 
 #[test]
-fn who_gets_in_and_as_whom() {
+fn certificates_decide_the_principal() {
     let authority = Authority::new("authority");
     let stranger = Authority::new("stranger");
     let issued = authority.server();
@@ -61,7 +61,7 @@ fn who_gets_in_and_as_whom() {
 
 /// On a listener without TLS nobody can prove anything.
 #[test]
-fn a_plain_listener_that_is_not_anonymous_takes_nobody() {
+fn a_plain_listener_without_anonymous_access_refuses_all() {
     let server = Server::with(Setup { listener: "anonymous = false", ..Setup::default() });
     for (protocol, code) in BOTH.into_iter().zip([5, 0x87]) {
         let mut client = Client::open(&server, protocol);
@@ -94,7 +94,7 @@ fn application_protocols() {
 
 /// What the TLS layer holds back while the client does not read comes when it does.
 #[test]
-fn a_slow_reader_gets_all_of_it() {
+fn a_slow_reader_receives_everything() {
     const MESSAGES: usize = 100;
     let authority = Authority::new("authority");
     let listener = authority.listener(&authority.server(), "");
@@ -122,7 +122,7 @@ fn a_slow_reader_gets_all_of_it() {
 }
 
 #[test]
-fn what_is_no_handshake_is_ended_and_harms_nobody() {
+fn a_peer_without_tls_is_disconnected() {
     let authority = Authority::new("authority");
     let listener = authority.listener(&authority.server(), "connect_timeout = \"1s\"");
     let mut server = Server::with(Setup { listener, ..Setup::default() });
@@ -152,7 +152,7 @@ fn what_is_no_handshake_is_ended_and_harms_nobody() {
 }
 
 #[test]
-fn files_that_will_not_do() {
+fn invalid_files_are_refused() {
     let authority = Authority::new("authority");
     let (server, client) = (authority.server(), authority.client("lamp"));
     let missing = Path::new("missing.pem");

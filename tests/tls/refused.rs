@@ -18,7 +18,7 @@ fn server(authority: &Authority, more: &str) -> Server {
 
 /// Neither where a certificate must be shown nor where it may be.
 #[test]
-fn certificates_that_are_not_good() {
+fn invalid_certificates_are_refused() {
     let authority = Authority::new("authority");
     // Another authority by the same name, as a forger would call it.
     let forger = Authority::new("authority");
@@ -48,7 +48,7 @@ fn certificates_that_are_not_good() {
 
 /// Whether a certificate must be shown is one thing, whether a client may come without proof another.
 #[test]
-fn whether_a_certificate_must_be_shown() {
+fn client_certificates_are_required_or_optional() {
     let authority = Authority::new("authority");
     let lamp = authority.client("lamp-1");
     // anonymous, tls_client_auth, the code of CONNACK without a certificate; `None`: the handshake fails
@@ -71,7 +71,7 @@ fn whether_a_certificate_must_be_shown() {
 
 /// With lists, whoever is in none that is known is not known to be good.
 #[test]
-fn a_certificate_whose_issuer_has_no_list() {
+fn a_certificate_without_a_revocation_list_of_its_issuer() {
     let [authority, other] = ["authority", "other"].map(Authority::new);
     let list = other.revoke(&[]);
     let server = server(&authority, &format!("tls_client_crl = {list:?}"));
@@ -82,7 +82,7 @@ fn a_certificate_whose_issuer_has_no_list() {
 
 /// A list that should have been replaced goes on to count, and the log says so.
 #[test]
-fn a_list_that_is_out_of_date() {
+fn an_expired_revocation_list() {
     let authority = Authority::new("authority");
     let [good, revoked] = ["lamp-1", "lamp-2"].map(|name| authority.client(name));
     let list = authority.revoke_until(&[&revoked], 2001);
@@ -96,7 +96,7 @@ fn a_list_that_is_out_of_date() {
 
 /// The list of a stranger, or one that was tampered with, revokes nothing and lets nobody in.
 #[test]
-fn a_list_that_the_authority_did_not_sign() {
+fn a_revocation_list_with_a_wrong_signature() {
     let [authority, forger] = ["authority", "authority"].map(Authority::new);
     let list = forger.revoke(&[]);
     let mut server = server(&authority, &format!("tls_client_crl = {list:?}"));

@@ -30,7 +30,7 @@ fn ping(client: &mut TlsClient) {
 }
 
 #[test]
-fn a_new_certificate_of_the_server() {
+fn a_reload_uses_the_new_server_certificate() {
     let [authority, next] = ["authority", "next"].map(Authority::new);
     let issued = authority.server();
     let listener = authority.admins(&issued, "");
@@ -50,7 +50,7 @@ fn a_new_certificate_of_the_server() {
 
 /// Whatever is wrong with a file: nothing is taken of the new ones, and the log names it.
 #[test]
-fn files_that_will_not_do_change_nothing() {
+fn invalid_files_change_nothing() {
     let [authority, next] = ["authority", "next"].map(Authority::new);
     let issued = authority.server();
     let [good, revoked] = ["lamp-1", "lamp-2"].map(|name| authority.client(name));
@@ -93,7 +93,7 @@ fn files_that_will_not_do_change_nothing() {
 /// A connection whose certificate is revoked ends, others go on, and what the client left is as after any lost
 /// connection.
 #[test]
-fn a_certificate_that_is_revoked_while_its_client_is_connected() {
+fn revoking_a_certificate_disconnects_its_client() {
     let authority = Authority::new("authority");
     let clients = ["lamp-1", "lamp-2"].map(|name| authority.client(name));
     let [good, stolen] = &clients;
@@ -139,7 +139,7 @@ fn a_certificate_that_is_revoked_while_its_client_is_connected() {
 }
 
 #[test]
-fn an_authority_that_is_taken_away() {
+fn removing_an_authority_disconnects_its_clients() {
     let [authority, client_authority, next] = ["authority", "clients", "next"].map(Authority::new);
     let [lamp, newer] = [client_authority.client("lamp-1"), next.client("lamp-1")];
     let file = client_authority.file.clone();

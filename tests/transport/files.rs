@@ -18,7 +18,7 @@ const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Whom it can take it serves, whom it cannot it refuses at once, and with files it goes on; no update is lost.
 #[test]
-fn more_connections_than_files() {
+fn more_connections_than_file_descriptors() {
     const ROOM: usize = 12;
     let mut server = server_with("", "connect_timeout = \"5m\"", UNLIMITED.limits);
     let web = server.address_of("web");

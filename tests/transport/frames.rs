@@ -22,7 +22,7 @@ const INVALID: u16 = 1007;
 const TOO_BIG: u16 = 1009;
 
 #[test]
-fn what_ends_a_websocket() {
+fn invalid_frames_close_the_websocket() {
     let mut server = server_with("", "", "packet_bytes_max = \"64 KiB\"");
     let address = server.address_of("web");
     let mut bystander = Bystander::new(&server);
@@ -68,7 +68,7 @@ fn what_ends_a_websocket() {
 
 /// A client could have the server read and answer frames as fast as both could: they are no packets, and were free.
 #[test]
-fn frames_without_a_packet_have_its_rate() {
+fn frames_without_a_packet_count_against_the_packet_rate() {
     const RATE: usize = 100;
     let server = server_with("", "", "publishes_rate = \"20/s burst 5000\"");
     let address = server.address_of("web");
@@ -94,7 +94,7 @@ fn frames_without_a_packet_have_its_rate() {
 
 /// The client is told although it goes on sending: what it sent last is read, for a while, and dropped.
 #[test]
-fn one_that_goes_on_sending_is_told() {
+fn a_client_that_keeps_sending_receives_the_close_frame() {
     let server = server_with("", "", "");
     let mut socket = Socket::connect(server.address_of("web"), V5, "client");
     let flood = frame(FIN | BINARY, &Publish::new("t", vec![0; 1_000]).encode(V5, 0, 0)).repeat(20);
@@ -104,7 +104,7 @@ fn one_that_goes_on_sending_is_told() {
 
 /// Random bytes, and sound frames with a few bytes changed, right after the handshake; the seed is printed.
 #[test]
-fn frames_that_are_noise() {
+fn random_frames_close_the_websocket() {
     let mut server = server_with("", "", "packet_bytes_max = \"20 KiB\"");
     let address = server.address_of("web");
     let mut bystander = Bystander::new(&server);

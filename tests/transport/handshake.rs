@@ -10,7 +10,7 @@ use crate::{
 
 /// What is asked for, and whether the subprotocol is then agreed on.
 #[test]
-fn who_gets_a_websocket() {
+fn valid_upgrade_requests_are_accepted() {
     let server = server("");
     let address = server.address_of("web");
     let without = |text: &str| UPGRADE.replace(text, "");
@@ -73,7 +73,7 @@ fn subprotocols() {
 
 /// A client need not wait for the answer before its first packet.
 #[test]
-fn a_packet_right_behind_the_request() {
+fn a_packet_directly_after_the_request_is_read() {
     let server = server("");
     for protocol in BOTH {
         let mut stream = connect(server.address_of("web"));
@@ -110,7 +110,7 @@ fn a_websocket_after_another_request() {
 
 /// Places are those of all listeners together, and a WebSocket keeps its one.
 #[test]
-fn places() {
+fn only_the_mqtt_path_upgrades() {
     let mut server = crate::exchange::server_with("", "", "connections_max = 3");
     let address = server.address_of("web");
     let mut sockets: Vec<_> = (0..3).map(|number| Socket::connect(address, V5, &format!("member-{number}"))).collect();

@@ -6,7 +6,7 @@ use crate::{
 };
 
 #[test]
-fn a_page_of_another_origin() {
+fn refuses_another_origin() {
     let server = server("");
     let address = server.address_of("web");
     let port = address.port();

@@ -36,7 +36,7 @@ fn a_client_of_each_version() {
 }
 
 #[test]
-fn how_packets_lie_in_frames() {
+fn packets_may_span_frames() {
     let server = server("");
     let address = server.address_of("web");
     for protocol in BOTH {
@@ -128,7 +128,7 @@ fn the_largest_packet() {
 
 /// A ping is answered while the client says nothing else, and does not keep a silent one connected.
 #[test]
-fn pings() {
+fn pings_are_answered() {
     let server = server("");
     let mut socket = Socket::open(server.address_of("web"), V5);
     for payload in [&b""[..], b"x", &[0xFF; 125]] {
@@ -150,7 +150,7 @@ fn pings() {
 
 /// How either side ends it, and what becomes of the will.
 #[test]
-fn ends() {
+fn both_sides_can_close_the_websocket() {
     let server = server("");
     let address = server.address_of("web");
     let mut watcher = Client::connect(&server, V5, "watcher");
@@ -184,7 +184,7 @@ fn ends() {
 
 /// A stop of the server is told in MQTT and in WebSocket, and waits for none of them.
 #[test]
-fn a_stop() {
+fn a_stop_closes_websockets() {
     let mut server = server("connect_timeout = \"5m\"");
     let address = server.address_of("web");
     let connected = BOTH.map(|protocol| Socket::connect(address, protocol, &format!("client-{protocol:?}")));
@@ -231,7 +231,7 @@ fn over_tls() {
 
 /// A WebSocket ends with the certificate it came by.
 #[test]
-fn a_certificate_that_is_revoked() {
+fn revoking_a_certificate_closes_its_websocket() {
     let authority = Authority::new("authority");
     let [good, stolen] = ["lamp-1", "lamp-2"].map(|name| authority.client(name));
     let list = authority.revoke(&[]);

@@ -51,7 +51,7 @@ fn connack(stream: &mut TcpStream) -> Option<u8> {
 }
 
 #[test]
-fn who_must_send_a_header_and_who_must_not() {
+fn proxy_headers_are_required_and_refused_by_address() {
     let mut server = Server::with(Setup {
         listener: "proxy_from = [\"127.0.0.9\", \"10.0.0.0/8\"]\nconnect_timeout = \"2s\"",
         limits: DEBUG,
@@ -96,7 +96,7 @@ fn who_must_send_a_header_and_who_must_not() {
 
 /// A balancer that says nothing, or not all of it, has the time of any other client.
 #[test]
-fn a_header_that_does_not_come() {
+fn a_missing_proxy_header_times_out() {
     let listener = "proxy_from = [\"127.0.0.0/8\"]\nconnect_timeout = \"1s\"";
     let mut server = Server::with(Setup { listener, ..Setup::default() });
     for bytes in [&b""[..], &HEADER[..1], &HEADER[..16], &HEADER[..27]] {
@@ -109,7 +109,7 @@ fn a_header_that_does_not_come() {
 
 /// The header comes before whatever the listener speaks: TLS, HTTP, both.
 #[test]
-fn before_tls_and_http() {
+fn proxy_headers_precede_tls_and_http() {
     let authority = Authority::new("authority");
     let from = "proxy_from = [\"127.0.0.9/32\"]";
     let tls = authority.admins(&authority.server(), from);

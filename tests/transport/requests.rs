@@ -12,7 +12,7 @@ fn get(target: &str, more: &str) -> String {
 }
 
 #[test]
-fn what_is_there() {
+fn routes_and_methods() {
     let server = server("");
     let address = server.address_of("web");
     for (request, status, body) in [
@@ -47,7 +47,7 @@ fn what_is_there() {
 
 /// One after another, and one behind the other, on one connection.
 #[test]
-fn a_connection_for_many_requests() {
+fn a_connection_serves_many_requests() {
     let server = server("");
     let mut stream = connect(server.address_of("web"));
     for _ in 0..3 {
@@ -69,7 +69,7 @@ fn coded(coding: &str) -> Vec<u8> {
 }
 
 #[test]
-fn requests_that_are_too_much_or_none() {
+fn oversized_and_malformed_requests() {
     let mut server = server("");
     let address = server.address_of("web");
     let mut bystander = Bystander::new(&server);

@@ -49,7 +49,7 @@ fn drip(stream: TcpStream, once: &[u8], again: &[u8]) -> usize {
 
 /// A byte now and then does not make a deadline longer.
 #[test]
-fn a_byte_now_and_then() {
+fn a_slow_byte_stream_times_out() {
     let authority = Authority::new("authority");
     let tls = authority.admins(&authority.server(), SOON);
     let plain = server_with(SOON, SOON, "");
@@ -92,7 +92,7 @@ fn a_byte_now_and_then() {
 
 /// Nothing at all, at each stage that a client can stop at.
 #[test]
-fn silence() {
+fn a_silent_connection_times_out() {
     let authority = Authority::new("authority");
     let tls = authority.admins(&authority.server(), SOON);
     let plain = server_with(SOON, SOON, "");
@@ -129,7 +129,7 @@ fn unlocked(
 
 /// Very many at once, of each kind: WebSockets without a CONNECT, half a request, half a TLS hello.
 #[test]
-fn a_crowd() {
+fn many_slow_connections_time_out() {
     const EACH: usize = 1_000;
     let authority = Authority::new("authority");
     let tls = authority.admins(&authority.server(), "connect_timeout = \"20s\"\nname = \"tls\"");
@@ -161,7 +161,7 @@ fn a_crowd() {
 
 /// A body that does not come whole in time is told so, and ends the connection.
 #[test]
-fn half_a_body() {
+fn an_incomplete_body_times_out() {
     let server = server_with(SOON, SOON, "");
     let mut client = connect(server.address_of("web"));
     let head = "PUT /v1/devices/lamp-1/shadow HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: *\r\n\

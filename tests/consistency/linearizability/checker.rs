@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_histories_do_not() {
+    fn bad_histories_fail() {
         use Answer::{Refused, Swapped, Unknown};
         use Ask::Get;
         check("a stale read", &[(0, 1, 2, swap(0, 7), Swapped(1)), (1, 3, 4, Get, got(0, 0))], false);

@@ -18,7 +18,7 @@ mod trace;
 const STEPS: u64 = 2_000;
 
 #[test]
-fn every_answer_is_the_models() {
+fn every_reply_matches_the_model() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let fresh = || {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();

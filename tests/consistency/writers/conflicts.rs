@@ -26,7 +26,7 @@ fn told(body: &Value, by: &str) -> Value {
 }
 
 #[test]
-fn a_stale_update_is_told_what_collided() {
+fn a_stale_update_lists_its_conflicts() {
     let server = Server::start();
     for protocol in BOTH {
         let prefix = format!("shadow/told-{}", protocol as u8);
@@ -60,7 +60,7 @@ fn a_stale_update_is_told_what_collided() {
 
 /// A stale deletion and a stale replacement name what changed; an etag tells the version that it is of.
 #[test]
-fn other_refusals_tell_it_too() {
+fn other_stale_requests_list_their_conflicts() {
     let server = Server::start();
     let mut app = Requester::new(&server, V5, "app-1", "shadow/others");
     let first = app.update(json!({"state": {"desired": {"a": 1, "b": 1}, "tags": {"x": 1}}}));
@@ -80,7 +80,7 @@ fn other_refusals_tell_it_too() {
 
 /// The former value is found as far back as is walked, while the acknowledgements keep their order.
 #[test]
-fn former_values_come_from_the_journal() {
+fn base_values_come_from_the_journal() {
     const VERSIONS: u64 = 1_010;
     let server = Server::with(UNLIMITED);
     let mut app = Requester::private(&server, "app-1", "shadow/deep");
@@ -123,7 +123,7 @@ fn former_values_come_from_the_journal() {
 }
 
 #[test]
-fn no_more_than_64_paths_are_told() {
+fn lists_at_most_64_paths() {
     let server = Server::start();
     let mut app = Requester::new(&server, V5, "app-1", "shadow/many");
     let all = |value: u64| {

@@ -17,7 +17,7 @@ const DEVICE: &str = "shadow/cut";
 /// Between the cut and the second attempt somebody else sets the same field: an update that was done twice would show
 /// as one version more, and one that was lost as one less.
 #[test]
-fn an_update_that_is_sent_again_is_done_once() {
+fn a_keyed_update_is_applied_once_across_reconnects() {
     let seed = std::env::var("UMBRA_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
     println!("UMBRA_TEST_SEED={seed}");
     let server = Server::with(UNLIMITED);

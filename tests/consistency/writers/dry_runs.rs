@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::harness::{client::Client, server::Server, shadow::Requester, wire::V5};
 
 #[test]
-fn a_dry_run_tells_and_does_nothing() {
+fn a_dry_run_returns_the_outcome_and_changes_nothing() {
     let server = Server::start();
     let mut witness = Client::connect(&server, V5, "witness");
     witness.subscribe(&[("shadow/dry/#", 1)]);

@@ -23,7 +23,7 @@ fn outcome(told: &Value) -> Value {
 }
 
 #[test]
-fn a_request_sent_again_is_told_the_same() {
+fn a_repeated_key_returns_the_first_outcome() {
     let server = Server::start();
     for protocol in BOTH {
         let prefix = format!("shadow/again-{}", protocol as u8);

@@ -53,7 +53,7 @@ fn check_own_parts(server: &Server, device: &str) {
 
 /// With versions of the whole document they lose nothing, but stand in each other's way.
 #[test]
-fn whole_versions_conflict() {
+fn writers_conflict_by_version() {
     let (server, device) = (Server::with(UNLIMITED), "shadow/whole");
     let conflicts = writers_of_parts(&server, device, "reject");
     println!("whole versions: {} updates accepted, {conflicts} conflicts", 3 * UPDATES);
@@ -63,7 +63,7 @@ fn whole_versions_conflict() {
 
 /// With rebase they never notice each other.
 #[test]
-fn rebased_parts_do_not() {
+fn rebased_updates_of_different_fields_do_not_conflict() {
     let (server, device) = (Server::with(UNLIMITED), "shadow/parts");
     let conflicts = writers_of_parts(&server, device, "rebase");
     println!("rebase, each its own fields: {} updates accepted, {conflicts} conflicts", 3 * UPDATES);
@@ -95,7 +95,7 @@ fn writers_of_parts(server: &Server, device: &str, on_conflict: &str) -> u64 {
 
 /// On the same field every collision is reported, and none is lost.
 #[test]
-fn the_same_field_collides_every_time() {
+fn rebased_updates_of_the_same_field_conflict() {
     let (server, device) = (Server::with(UNLIMITED), "shadow/same");
     Requester::private(&server, "maker", device).update(json!({"state": {"desired": {"n": 0}}}));
     let conflicts = at_once(&server, device, |_, writer| {

@@ -9,7 +9,7 @@ use crate::harness::{
 };
 
 #[test]
-fn user_properties_mean_the_fields() {
+fn user_properties_stand_for_payload_fields() {
     let server = Server::start();
     let mut app = Requester::new(&server, V5, "app-1", "shadow/beside");
     let state = |n: u64| json!({"state": {"desired": {"n": n}}});

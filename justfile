@@ -16,6 +16,15 @@ picture:
 test *arguments:
     ./test {{arguments}}
 
+# Runs the benchmarks of single parts, or one: `just bench --bench store`.
+bench *arguments:
+    cargo bench --locked {{arguments}}
+
+# Mutates src/shadow/ and src/wire/, or some files, and lists the mutants that no unit test catches:
+# `just mutants src/shadow/command/collisions.rs`. Needs cargo-mutants.
+mutants *files="src/shadow/**/*.rs src/wire/**/*.rs":
+    set -f; cargo mutants --exclude '**/tests/**' {{ prepend("--file ", files) }} -- --locked --lib
+
 # Runs all checks that a change must pass.
 ci:
     .ci/run

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::{after, decided, is_version, pointer, properties::command, update, written};
 use crate::shadow::{
-    Change, Collisions, Command, Decision, Document, DocumentLimits, OnConflict, Preconditions, Rejection, Update,
-    Version,
+    Change, Collisions, Command, Decision, Delete, Document, DocumentLimits, OnConflict, Preconditions, Rejection,
+    Update, Version,
     command::{
         Expectation, Expected,
         collisions::{collisions, is_clean},
@@ -196,6 +196,10 @@ fn evicted_tombstones_are_not_trusted() {
         let command = Command::Update(rebasing(&json!({"desired": {path: 2}}), false, seen));
         assert_eq!(decided(&document, &command, &limits).is_ok(), accepted, "{path} for {seen}");
     }
+    // A path that counts as changed only since removals are unknown has no known change.
+    let command = Command::Update(update(json!({"desired": {"d": 2}})));
+    let found = collisions(&command, &document, Version(1));
+    assert_eq!(found.conflicts.iter().map(|conflict| conflict.changed.clone()).collect::<Vec<_>>(), [None]);
 }
 
 /// Only a stale version can be rebased.
@@ -324,6 +328,71 @@ fn conflicts_are_reported() {
     );
 }
 
+/// The columns: command, expected version, conflicts in order, clean paths in order.
+#[test]
+fn conflicts_of_whole_sections_are_ordered() {
+    type Row<'a> = (Command, u64, &'a [&'a str], &'a [&'a str]);
+    let check = |writes: &[Value], rows: Vec<Row<'_>>| {
+        let document = written(writes);
+        for (command, seen, conflicts, clean) in rows {
+            let found = collisions(&command, &document, Version(seen));
+            let paths: Vec<_> = found.conflicts.iter().map(|conflict| conflict.path.to_string()).collect();
+            assert_eq!(paths, conflicts, "conflicts of {command:?}");
+            let paths: Vec<_> = found.clean.iter().map(ToString::to_string).collect();
+            assert_eq!(paths, clean, "clean paths of {command:?}");
+        }
+    };
+    let delete = || Command::Delete(Delete::default());
+    let replace = |state: Value| Command::Update(Update { replace: true, ..update(state) });
+    // Leaves sent, then leaves that go, then paths removed meanwhile.
+    check(
+        &[
+            json!({"desired": {"a": 1, "b": {"x": 1, "y": 1}, "gone": 1, "kept": 1}, "reported": {"t": 1}}),
+            json!({"desired": {"a": 2, "b": {"x": 2}, "gone": null}}),
+        ],
+        vec![
+            (
+                delete(),
+                1,
+                &["/desired/a", "/desired/b/x", "/desired/gone"],
+                &["/desired/b/y", "/desired/kept", "/reported/t"],
+            ),
+            (delete(), 2, &[], &["/desired/a", "/desired/b/x", "/desired/b/y", "/desired/kept", "/reported/t"]),
+            (
+                replace(json!({"desired": {"z": 1, "b": {"x": 3}}})),
+                1,
+                &["/desired/b/x", "/desired/a", "/desired/gone"],
+                &["/desired/z", "/desired/b/y", "/desired/kept"],
+            ),
+            (
+                replace(json!({"desired": {"gone": 1}})),
+                1,
+                &["/desired/gone", "/desired/a", "/desired/b/x"],
+                &["/desired/b/y", "/desired/kept"],
+            ),
+            // A null in a replacement is no value.
+            (
+                replace(json!({"desired": {"a": null, "b": {"x": null, "y": 2}}})),
+                1,
+                &["/desired/a", "/desired/b/x", "/desired/gone"],
+                &["/desired/b/y", "/desired/kept"],
+            ),
+            (Command::Update(update(json!({"reported": null}))), 1, &[], &["/reported/t"]),
+        ],
+    );
+    // A deletion touches sections with members only.
+    check(&[json!({"reported": {"t": 1}}), json!({"reported": {"t": 2}})], vec![(delete(), 1, &["/reported/t"], &[])]);
+    check(
+        &[json!({"desired": {"a": 1}, "reported": {"t": 1}}), json!({"desired": {"a": null}})],
+        vec![(delete(), 1, &[], &["/reported/t"])],
+    );
+    // A cleared section without members is listed itself.
+    check(
+        &[json!({"reported": {"t": 1}})],
+        vec![(Command::Update(update(json!({"desired": null}))), 1, &[], &["/desired"])],
+    );
+}
+
 #[test]
 fn no_more_than_64_are_listed() {
     let all = |value: u64| {
@@ -334,6 +403,22 @@ fn no_more_than_64_are_listed() {
     assert_eq!((found.conflicts.len(), found.clean.len(), found.truncated), (64, 0, true));
     let found = reported(&[all(1), json!({"desired": {"other": 1}})], &all(3), 1);
     assert_eq!((found.conflicts.len(), found.clean.len(), found.truncated), (0, 64, true));
+    // Either list is filled although the other one is full.
+    let mixed = |first: u64, second: u64| {
+        let member = |prefix: &'static str, value: u64| move |n: u64| (format!("{prefix}{n:03}"), json!(value));
+        let members: serde_json::Map<_, _> =
+            (0..100).map(member("a", first)).chain((0..9).map(member("b", second))).collect();
+        json!({ "desired": members })
+    };
+    for (changed, conflicts, clean) in [(mixed(2, 1), 64, 9), (mixed(1, 2), 9, 64)] {
+        let found = reported(&[mixed(1, 1), changed], &mixed(3, 3), 1);
+        assert_eq!((found.conflicts.len(), found.clean.len(), found.truncated), (conflicts, clean, true));
+    }
+    let exact = |value: u64| {
+        let members: serde_json::Map<_, _> = (0..64).map(|n| (format!("k{n:03}"), json!(value))).collect();
+        json!({ "desired": members })
+    };
+    assert!(!reported(&[exact(1), exact(2)], &exact(3), 1).truncated);
 }
 
 #[test]

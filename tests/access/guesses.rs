@@ -59,15 +59,15 @@ fn every_message_shows_only_readable_paths() {
             break;
         }
     }
-    let told = |topic: &str, version: u64| {
+    let received = |topic: &str, version: u64| {
         let found =
             said.iter().filter(|(at, _)| at == topic).map(|(_, text)| serde_json::from_str::<Value>(text).unwrap());
         found.filter(|body| body["version"] == version).collect::<Vec<_>>()
     };
-    assert_eq!(told("shadow/lamp-1/update/accepted", 2)[0]["state"], seen);
-    assert_eq!(told("shadow/lamp-1/update/accepted", 3)[0]["state"], json!({"desired": {"zone": {"t": 22}}}));
-    assert_eq!(told("shadow/lamp-1/update/accepted", 4)[0]["state"], json!({"desired": {"zone": {"t": null}}}));
-    let rejected = &told("shadow/lamp-1/update/rejected", 4)[0];
+    assert_eq!(received("shadow/lamp-1/update/accepted", 2)[0]["state"], seen);
+    assert_eq!(received("shadow/lamp-1/update/accepted", 3)[0]["state"], json!({"desired": {"zone": {"t": 22}}}));
+    assert_eq!(received("shadow/lamp-1/update/accepted", 4)[0]["state"], json!({"desired": {"zone": {"t": null}}}));
+    let rejected = &received("shadow/lamp-1/update/rejected", 4)[0];
     assert_eq!((&rejected["conflicts"], &rejected["clean"]), (&json!([]), &json!([])));
     assert_eq!(rejected.get("etag"), None, "that of another reader");
 }
@@ -79,9 +79,9 @@ fn a_hidden_change_shows_only_as_a_version() {
     let (mut boss, mut lamp) = (over(&server, "boss"), client(&server, "lamp-1", V5));
     lamp.subscribe(&[("shadow/lamp-1/update/accepted", 1), ("devices/lamp-1/#", 1)]);
     boss.update(json!({"state": {"tags": {"secret": "x"}}}));
-    let told = heard(&server, &mut lamp, "devices/lamp-1/marker");
-    assert_eq!(told.len(), 1);
-    assert_eq!((&told[0].json()["state"], &told[0].json()["version"]), (&json!({}), &json!(1)));
+    let received = heard(&server, &mut lamp, "devices/lamp-1/marker");
+    assert_eq!(received.len(), 1);
+    assert_eq!((&received[0].json()["state"], &received[0].json()["version"]), (&json!({}), &json!(1)));
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn etags_cover_only_readable_paths() {
     assert_eq!(etags[0], etags[1]);
 }
 
-/// What is wrong with a payload was told to everybody who hears of refusals, with the names and values that are in it.
+/// The mistake in a payload was published to all subscribers of refusals, with the names and values in it.
 #[test]
 fn refusals_quote_only_readable_values() {
     let server = site();
@@ -178,7 +178,7 @@ fn refusals_quote_only_readable_values() {
     let heard: Vec<_> = (0..2 * refused.len()).map(|_| partial.message().text().to_owned()).collect();
     assert!(quoting(&own) >= 6 && quoting(&viewer) >= 6, "{own:?} {viewer:?}");
     assert_eq!((quoting(&lamp), quoting(&heard)), (0, 0), "{lamp:?} {heard:?}");
-    // Who asked is told, whatever else it may see.
+    // The requester receives it, whatever else it may read.
     partial.publish("shadow/lamp-1/update", r#"{"state":{"secret":{}}}"#, 1);
     assert_eq!(partial.message().json()["message"], "State contains an invalid node: 'secret'");
 }

@@ -63,7 +63,7 @@ fn requests_without_credentials_are_refused() {
         let head = format!("GET {LAMP} HTTP/1.1\nAuthorization: {wrong}");
         let refused = Http::connect(server.address_of("web")).send(&head, b"");
         assert_eq!(refused.status, 401, "{wrong}");
-        assert_eq!(refused.json()["message"], bare.json()["message"], "which half was wrong is not told");
+        assert_eq!(refused.json()["message"], bare.json()["message"], "the response does not name the wrong half");
     }
     assert_eq!(get(&server, "boss", LAMP).status, 200);
 }
@@ -83,11 +83,11 @@ fn refuses_two_authorization_headers() {
     }
 }
 
-/// Who may not read a shadow cannot tell whether it is there.
+/// The response does not depend on the existence of a shadow that may not be read.
 #[test]
 fn an_unreadable_shadow_is_not_found() {
     let server = hidden(1);
-    let told = |reply: &Reply| (reply.status, reply.json()["message"].clone());
+    let response = |reply: &Reply| (reply.status, reply.json()["message"].clone());
     for (path, absent) in [
         (LAMP, "/v1/devices/lamp-9/shadow"),
         ("/v1/devices/lamp-1/shadow/history", "/v1/devices/lamp-9/shadow/history"),
@@ -100,8 +100,8 @@ fn an_unreadable_shadow_is_not_found() {
         let (there, absent) = (get(&server, "lamp-2", path), get(&server, "lamp-2", absent));
         assert_eq!(there.status, absent.status, "{path}: {there:?}");
         assert_ne!(there.status, 200, "{path}");
-        let same = told(&there).1.to_string().replace("lamp-1", "lamp-9").replace("LAMP-1", "LAMP-9");
-        assert_eq!(same, told(&absent).1.to_string(), "{path}");
+        let same = response(&there).1.to_string().replace("lamp-1", "lamp-9").replace("LAMP-1", "LAMP-9");
+        assert_eq!(same, response(&absent).1.to_string(), "{path}");
     }
     let names = |path: &str| get(&server, "lamp-2", path).json();
     assert_eq!(names("/v1/devices")["devices"], json!([]));
@@ -114,10 +114,10 @@ fn an_unreadable_shadow_is_not_found() {
     let anything = send(&server, "lamp-2", "POST /things/lamp-1/shadow HTTP/1.1", r#"{"state":{"reported":{"a":1}}}"#);
     assert_eq!(anything.status, 403);
     assert_eq!(get(&server, "boss", LAMP).json()["version"], 1);
-    let told = |user: &str| get(&server, user, "/v1/rejections").json()["rejections"].clone();
+    let response = |user: &str| get(&server, user, "/v1/rejections").json()["rejections"].clone();
     let stale = format!("PATCH {LAMP} HTTP/1.1\nContent-Type: application/merge-patch+json\nIf-Match: \"9-x\"");
     assert_eq!(send(&server, "boss", &stale, "{}").status, 412);
-    assert_eq!((&told("boss")[0]["code"], told("lamp-2")), (&json!(409), json!([])));
+    assert_eq!((&response("boss")[0]["code"], response("lamp-2")), (&json!(409), json!([])));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn responses_show_only_readable_paths() {
         let text = String::from_utf8_lossy(&reply.body).into_owned();
         assert_eq!(reply.status, 200, "{path} {text}");
         for secret in ["4711", "pin", "owner", "eco"] {
-            assert!(!text.contains(secret), "{path} tells of {secret}: {text}");
+            assert!(!text.contains(secret), "{path} reveals {secret}: {text}");
         }
     }
     let seen = get(&server, "partial", LAMP).json();
@@ -236,7 +236,7 @@ fn entity_tags_cover_only_readable_paths() {
     assert_eq!(tags[0], tags[1]);
 }
 
-/// A reader of part of a shadow was told no `ETag` by a replay.
+/// A replay for a reader of part of a shadow had no `ETag`.
 #[test]
 fn a_replay_has_the_etag_of_the_readable_part() {
     let mut server = hidden(4711);
@@ -259,15 +259,15 @@ fn a_replay_has_the_etag_of_the_readable_part() {
     }
 }
 
-/// One device tells as much as lists do.
+/// One device shows as much as lists do.
 #[test]
 fn a_device_lists_only_readable_shadows() {
     let server = hidden(1);
     let _device = client(&server, "lamp-1", V5);
     let of = |user: &str, device: &str| get(&server, user, &format!("/v1/devices/{device}"));
-    for (user, told) in [("boss", [true, true]), ("viewer-1", [true, false]), ("lamp-1", [true, false])] {
+    for (user, shown) in [("boss", [true, true]), ("viewer-1", [true, false]), ("lamp-1", [true, false])] {
         let found = of(user, "lamp-1").json();
-        assert_eq!([found["connected"] == json!(true), found["address"].is_string()], told, "{user}: {found}");
+        assert_eq!([found["connected"] == json!(true), found["address"].is_string()], shown, "{user}: {found}");
         assert_eq!(found["shadows"].as_array().map(Vec::len), Some(1), "{user}");
     }
     assert_eq!(of("partial", "lamp-1").json()["shadows"][0]["etag"], get(&server, "partial", LAMP).etag());
@@ -307,8 +307,8 @@ fn a_json_patch_reads_only_paths_its_sender_may_read() {
     assert_eq!(get(&server, "boss", LAMP).json()["state"]["desired"]["zone"], json!({"t": 19, "pin": 4711}));
 }
 
-/// Whether a patch that does not fit is stale was told by all that it would write, and whether one that gives an object
-/// is by all that is there: so both told when something hidden changed.
+/// Whether a patch that does not fit is stale was decided by all that it would write, and whether one that gives an object
+/// is stale by all that is there: both revealed the change of a hidden path.
 #[test]
 fn a_json_patch_does_not_reveal_hidden_changes() {
     let server = hidden(1);
@@ -327,8 +327,8 @@ fn a_json_patch_does_not_reveal_hidden_changes() {
             let query = format!("?on_conflict=rebase&base_version={base}&dry_run={dry_run}");
             let head = format!("PATCH {LAMP}{query} HTTP/1.1\nContent-Type: application/json-patch+json");
             let refused = send(&server, user, &head, &operations.to_string());
-            let told = (refused.status, refused.json()["error"].clone());
-            assert_eq!(told, (status, json!(error)), "{user} {operations} {query}");
+            let response = (refused.status, refused.json()["error"].clone());
+            assert_eq!(response, (status, json!(error)), "{user} {operations} {query}");
         }
     }
 }
@@ -410,8 +410,8 @@ fn events_show_only_readable_paths() {
     assert_eq!((&own["device"], &own["version"]), (&json!("lamp-2"), &json!(1)));
 }
 
-/// A page of devices looks at so many shadows. One that ended among devices that its reader may not see told the last
-/// of them, as `next` and in `Link`.
+/// A page of devices reads a limited number of shadows. A page that ended among hidden devices named the last of them
+/// in `next` and in `Link`.
 #[test]
 fn a_page_does_not_reveal_the_devices_it_skips() {
     let server = site();
@@ -440,7 +440,7 @@ fn a_page_does_not_reveal_the_devices_it_skips() {
     assert_eq!(get(&server, "boss", "/v1/devices?limit=2").json()["next"], "customer-acme-0001", "what it sees");
 }
 
-/// Who may read a named shadow alone was told whether its device is connected, when it came and what it speaks.
+/// A reader of a named shadow alone could see the device's presence, connection time and protocol.
 #[test]
 fn presence_needs_the_right_to_the_classic_shadow() {
     let more = "[[rule]]\nrole = \"named\"\ndevices = [\"lamp-1\"]\nnames = [\"n1\"]\nread = [\"/reported\"]\n\
@@ -457,7 +457,7 @@ fn presence_needs_the_right_to_the_classic_shadow() {
     }
 }
 
-/// What is remembered of refusals is told as it was announced.
+/// Recorded refusals are shown to the same readers as published ones.
 #[test]
 fn recorded_refusals_quote_only_readable_values() {
     let server = hidden(1);
@@ -467,15 +467,15 @@ fn recorded_refusals_quote_only_readable_values() {
     let body = r#"{"state":{"tags":{"secret":1,"secret":2}}}"#;
     client(&server, "app-1", V5).publish("shadow/lamp-1/update", body, 1);
     for path in [&format!("{LAMP}/rejections"), "/v1/rejections"] {
-        let told = |user: &str| {
+        let response = |user: &str| {
             let page = get(&server, user, path).json();
             let entries = page["rejections"].as_array().unwrap();
             (entries.len(), entries.iter().filter(|entry| entry.to_string().contains("secret")).count())
         };
-        let all = told("app-1");
+        let all = response("app-1");
         assert!(all.0 == 3 && all.1 >= 2, "{all:?}");
-        assert_eq!(told("viewer-1"), all);
-        assert_eq!(told("lamp-1"), (3, 0));
-        assert_eq!(told("partial"), (0, 0));
+        assert_eq!(response("viewer-1"), all);
+        assert_eq!(response("lamp-1"), (3, 0));
+        assert_eq!(response("partial"), (0, 0));
     }
 }

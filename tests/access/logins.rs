@@ -89,14 +89,14 @@ fn failed_logins_do_not_stop_others_at_the_same_address() {
 fn tokens_authenticate_their_subjects() {
     let server = site();
     for (protocol, bad) in [(V4, 4), (V5, 0x86)] {
-        for (told, token, code) in [
+        for (label, token, code) in [
             ("right", token("lamp-1", 3600, TOKEN_SECRET), 0),
             ("expired", token("lamp-1", -1, TOKEN_SECRET), bad),
             ("forged", token("lamp-1", 3600, "another secret, just as long as the right one is"), bad),
             ("unsigned", token("lamp-1", 3600, TOKEN_SECRET).rsplit_once('.').unwrap().0.to_owned() + ".", bad),
             ("for a name that is none", token("lamp-1/#", 3600, TOKEN_SECRET), bad),
         ] {
-            assert_eq!(login(&server, &with_token(protocol, &token)), code, "{protocol:?} {told}");
+            assert_eq!(login(&server, &with_token(protocol, &token)), code, "{protocol:?} {label}");
         }
     }
     let mut lamp = Client::connect_as(&server, &with_token(V5, &token("lamp-1", 3600, TOKEN_SECRET))).0;
@@ -148,7 +148,7 @@ fn refuses_an_unauthenticated_request_before_its_body() {
     }
 }
 
-/// Over HTTP a user without a role was signed in, to be told at the next request that nobody knew it.
+/// Over HTTP a user without a role was signed in and refused at the next request.
 #[test]
 fn a_principal_without_a_role_is_refused_with_the_reason() {
     let server = site();
@@ -164,8 +164,8 @@ fn a_principal_without_a_role_is_refused_with_the_reason() {
         ("POST /session HTTP/1.1".to_owned(), sign_in),
     ] {
         let reply = Http::connect(server.address_of("web")).send(&head, body.as_bytes());
-        let told = (reply.status, &reply.json()["error"], &reply.json()["message"]);
-        assert_eq!(told, (403, &json!("forbidden"), &json!("Forbidden: this client has no role here")), "{head}");
+        let received = (reply.status, &reply.json()["error"], &reply.json()["message"]);
+        assert_eq!(received, (403, &json!("forbidden"), &json!("Forbidden: this client has no role here")), "{head}");
         assert_eq!(reply.header("set-cookie"), None, "{head}");
     }
     assert!(server.log().contains("a login was refused"), "{}", server.log());
@@ -179,8 +179,8 @@ fn the_log_samples_refused_logins() {
     for _ in 0..200 {
         login(&server, &Connect::new(V5, "x").user("lamp-1", "a-guess"));
     }
-    let told = server.log().matches("a login was refused").count();
-    assert!((1..200).contains(&told), "{told} of 200");
+    let logged = server.log().matches("a login was refused").count();
+    assert!((1..200).contains(&logged), "{logged} of 200");
 }
 
 /// What proves who one is appears in no log, however much is logged.

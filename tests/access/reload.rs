@@ -60,7 +60,7 @@ fn removing_a_user_ends_its_sessions() {
         let (away, _) = Client::connect_as(&server, &persistent("lamp-1", "away", protocol));
         away.disconnect();
         passwd(server.directory(), &["remove", "lamp-1"], "");
-        // Known once, and cached: until it is told, the server goes by what it has read.
+        // Cached at first use: until a reload, the server uses the file as it was read.
         assert_eq!(login(&server, &connect("lamp-1", "early", protocol)).0, 0);
         server.hangup(2 * count + 1, DONE);
         ended(&mut removed);
@@ -124,10 +124,10 @@ role = "partial"#;
         let update = r#"{"state":{"desired":{"a":1},"reported":{"a":2}}}"#;
         boss.publish(&format!("shadow/{device}/update"), update, 1);
     }
-    let told = viewer.message();
-    assert_eq!(told.topic, "shadow/lamp-2/update/accepted");
-    assert_eq!(told.json()["state"], serde_json::json!({"reported": {"a": 2}}));
-    assert!(heard(&server, &mut lamp, "devices/lamp-1/marker").is_empty(), "a delta tells of `desired` too");
+    let received = viewer.message();
+    assert_eq!(received.topic, "shadow/lamp-2/update/accepted");
+    assert_eq!(received.json()["state"], serde_json::json!({"reported": {"a": 2}}));
+    assert!(heard(&server, &mut lamp, "devices/lamp-1/marker").is_empty(), "a delta has `desired` too");
     assert_eq!(lamp.publish("shadow/lamp-1/update", r#"{"state":{"desired":{"a":1}}}"#, 1), 0x87);
     assert_eq!(lamp.publish("shadow/lamp-1/update", r#"{"state":{"reported":{"a":1}}}"#, 1), 0);
     assert_eq!(viewer.subscribe_with(&[("shadow/lamp-1/#", 1)], &Properties::none()), [0x87]);
@@ -201,7 +201,7 @@ fn an_invalid_configuration_still_ends_removed_users() {
     assert_eq!(viewer.message().json()["state"], serde_json::json!({"tags": {"a": 1}}));
 }
 
-/// Of two files with mistakes the operator was told of one, and then that all went well.
+/// Of two files with mistakes only one was logged, followed by a message of success.
 #[test]
 fn every_invalid_file_is_named() {
     let server = site();
@@ -235,8 +235,8 @@ fn keys_that_need_a_restart_are_named() {
     edit(&server, "burst 1000000", "burst 999999");
     server.hangup(2, DONE);
     let log = server.log();
-    let told = log.lines().find(|line| line.contains(waits)).unwrap();
-    assert!(told.contains("keys=\"auth.users, limits.requests_rate, listener.web.connect_timeout\""), "{told}");
+    let logged = log.lines().find(|line| line.contains(waits)).unwrap();
+    assert!(logged.contains("keys=\"auth.users, limits.requests_rate, listener.web.connect_timeout\""), "{logged}");
 }
 
 /// An anonymous client is as good as its listener says now. The sessions of those who were away, and their wills, had
@@ -284,8 +284,7 @@ fn a_renamed_listener_keeps_its_policy() {
 
 const LAMP: &str = "/v1/devices/lamp-1/shadow";
 
-/// A request that is known again on its connection is made by who that is now; a stream ends before it tells anything
-/// more.
+/// Each request on a connection is authenticated again; a stream ends before its next event.
 #[test]
 fn removing_a_user_ends_its_http_connections() {
     let server = site();
@@ -299,7 +298,7 @@ fn removing_a_user_ends_its_http_connections() {
     passwd(server.directory(), &["remove", "viewer-1"], "");
     server.hangup(1, DONE);
     assert_eq!(kept.send(&head, b"").status, 401);
-    assert_eq!(stream.rest(), None, "nothing was told to who is gone");
+    assert_eq!(stream.rest(), None, "a removed user receives nothing");
     boss.publish("shadow/lamp-1/update", r#"{"state":{"desired":{"pin":2}}}"#, 1);
     assert_eq!(other.next()["version"], 2);
 }
@@ -339,7 +338,7 @@ fn a_write_is_authorized_when_its_body_ends() {
 }
 
 /// A wait was answered by the rights that its sender had when it began to wait: one whose user had been removed, or
-/// whose role had been taken, was told the next change.
+/// whose role had been removed, received the next change.
 #[test]
 fn a_wait_is_authorized_when_it_ends() {
     let only_lamp_2 = "[[rule]]\nrole = \"viewer\"\ndevices = [\"lamp-2\"]\nread = [\"/reported\"]\n";
@@ -367,7 +366,7 @@ fn a_wait_is_authorized_when_it_ends() {
         });
         happens(&server);
         server.hangup(1, DONE);
-        // Who has lost its rights is told at once, and not when something happens.
+        // The loss of rights is reported at once, not at the next event.
         if status == 200 {
             boss.publish("shadow/lamp-1/update", r#"{"state":{"desired":{"pin":4712}}}"#, 1);
         }

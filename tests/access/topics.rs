@@ -47,8 +47,8 @@ fn shadows_of_another_device_are_refused() {
     }
     assert_eq!(boss.get()["version"], 1);
     // That devices come and go may be known.
-    let mut told = std::iter::repeat_with(|| watcher.message().topic).filter(|topic| !topic.ends_with("/presence"));
-    assert_eq!(told.next().as_deref(), Some("shadow/lamp-2/get/accepted"), "nobody heard of anything before");
+    let mut received = std::iter::repeat_with(|| watcher.message().topic).filter(|topic| !topic.ends_with("/presence"));
+    assert_eq!(received.next().as_deref(), Some("shadow/lamp-2/get/accepted"), "nothing was delivered before");
 }
 
 #[test]
@@ -158,12 +158,12 @@ fn wills_are_authorized_as_their_client() {
     Client::connect_as(&server, &connect("lamp-1", "dies", V5).will(will, 1)).0.drop_connection();
     let will = Publish::new("shadow/lamp-1/update", r#"{"state":{"reported":{"t":9}}}"#);
     Client::connect_as(&server, &connect("lamp-1", "dies-too", V5).will(will, 1)).0.drop_connection();
-    let told = viewer.wait("the second will", |packet| match packet {
+    let received = viewer.wait("the second will", |packet| match packet {
         crate::harness::packet::Packet::Publish(message) if message.topic.ends_with("accepted") => Some(message.json()),
         _ => None,
     });
-    assert_eq!(told["state"], json!({"reported": {"t": 9}}));
-    assert!(told["version"].as_u64() > version.as_u64());
+    assert_eq!(received["state"], json!({"reported": {"t": 9}}));
+    assert!(received["version"].as_u64() > version.as_u64());
     assert_eq!(boss.get()["state"]["tags"], json!({"t": 1}));
 }
 
@@ -189,7 +189,7 @@ fn replies_go_only_to_topics_the_requester_may_publish_to() {
             let request =
                 Publish::new(request, body).property(prop::RESPONSE_TOPIC, wire::Value::Text(topic.to_owned()));
             assert_eq!(lamp.publish_message(&request, 1).code, code, "{topic}");
-            // One that is told nothing of it.
+            // A subscriber that receives nothing of it.
             lamp.send(request.encode(V5, 0, 0));
         }
     }
@@ -280,8 +280,8 @@ fn a_malformed_request_publishes_a_refusal_only_if_authorized() {
                     };
                     if !may {
                         let code = attacker.publish(&format!("{prefix}/{operation}"), body, 1);
-                        let told = if prefix.starts_with('$') { 0 } else { NOT_AUTHORIZED };
-                        assert_eq!(code, told, "{user} {operation} {body}");
+                        let expected = if prefix.starts_with('$') { 0 } else { NOT_AUTHORIZED };
+                        assert_eq!(code, expected, "{user} {operation} {body}");
                     }
                 }
             }

@@ -77,7 +77,7 @@ def main():
     assert [(delta["version"], delta["state"]["n"]) for delta in deltas] == [(n + 1, n) for n in range(DELTAS)], deltas
     assert set(deltas[-1]["metadata"]["n"]) == {"timestamp"}, deltas[-1]
 
-    # So it is with its own: an update that leaves a difference tells it before it is accepted.
+    # The same holds for its own update: a remaining delta is published before `accepted`.
     accepted = lamp.update({"state": {"reported": {"n": -1}}})
     assert lamp.deltas.get(timeout=DEADLINE)["version"] == accepted["version"]
 

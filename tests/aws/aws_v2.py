@@ -150,7 +150,7 @@ def life(shadow):
     error = shadow.refused("update", state=state(desired={"list": [None]}))
     assert (error.code, error.message) == (400, "State contains an invalid node: 'list'"), error
 
-    # Many at once: every one of them is told, in order.
+    # Many at once: each of them is published, in order.
     requests = [shadow.call("update", state=state(desired={"n": number})) for number in range(20)]
     assert [accepted.version for accepted in requests] == list(range(version + 1, version + 21)), requests
     for number, accepted in enumerate(requests):

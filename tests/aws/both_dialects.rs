@@ -27,12 +27,12 @@ fn events_reach_the_subscribers_of_both() {
     let mut native = Thing::new(&server, V5, "native", NATIVE);
     let mut aws = Thing::new(&server, V4, "aws", AWS);
     let body = json!({"state": {"desired": {"a": [1]}, "tags": {"t": 1}}, "clientToken": "n1"}).to_string();
-    let (told, _) = native.request("update", body);
+    let (received, _) = native.request("update", body);
     let heard = aws.reply();
-    assert_eq!(names(&told), ["update/delta", "update/documents", "update/accepted"]);
-    assert_eq!(names(&heard), names(&told));
-    assert_eq!(told[2].1["state"]["tags"], json!({"t": 1}));
-    assert_eq!(fields(&told[2].1), ["changed", "clientToken", "etag", "metadata", "state", "timestamp", "version"]);
+    assert_eq!(names(&received), ["update/delta", "update/documents", "update/accepted"]);
+    assert_eq!(names(&heard), names(&received));
+    assert_eq!(received[2].1["state"]["tags"], json!({"t": 1}));
+    assert_eq!(fields(&received[2].1), ["changed", "clientToken", "etag", "metadata", "state", "timestamp", "version"]);
     // Of the native fields and of `tags`, which AWS has not, nothing shows.
     let metadata = json!({"desired": {"a": [{"timestamp": "T"}]}});
     assert_eq!(
@@ -47,19 +47,19 @@ fn events_reach_the_subscribers_of_both() {
     native.request("update", r#"{"state":{"tags":{"t":2}}}"#);
     let heard = aws.reply();
     assert_eq!(heard[2].1, json!({"state": {}, "metadata": {}, "version": 2, "timestamp": "T"}));
-    let (told, _) = aws.request("update", r#"{"state":{"desired":{"a":[1]}},"version":2,"clientToken":"a1"}"#);
+    let (received, _) = aws.request("update", r#"{"state":{"desired":{"a":[1]}},"version":2,"clientToken":"a1"}"#);
     let heard = native.reply();
-    assert_eq!(names(&heard), names(&told));
+    assert_eq!(names(&heard), names(&received));
     assert_eq!((&heard[2].1["version"], &heard[2].1["changed"]), (&json!(3), &json!(true)), "AWS took a version");
     assert_eq!(heard[2].1["metadata"]["desired"]["a"]["version"], json!(1), "but no value changed");
     assert_eq!(heard[2].1["clientToken"], json!("a1"));
 
-    // No-ops, refusals, gets and deletions are told to both as well.
-    let (told, _) = native.request("update", r#"{"state":{"desired":{"a":[1]}}}"#);
-    assert_eq!((names(&told), &told[0].1["changed"]), (vec!["update/accepted"], &json!(false)));
+    // No-ops, refusals, gets and deletions are published in both as well.
+    let (received, _) = native.request("update", r#"{"state":{"desired":{"a":[1]}}}"#);
+    assert_eq!((names(&received), &received[0].1["changed"]), (vec!["update/accepted"], &json!(false)));
     assert_eq!(names(&aws.reply()), ["update/accepted"]);
-    let (told, ack) = native.request("update", r#"{"state":{},"version":1,"clientToken":"n2"}"#);
-    assert_eq!((names(&told), ack.code), (vec!["update/rejected"], 0x83));
+    let (received, ack) = native.request("update", r#"{"state":{},"version":1,"clientToken":"n2"}"#);
+    assert_eq!((names(&received), ack.code), (vec!["update/rejected"], 0x83));
     assert_eq!(
         aws.reply()[0].1,
         json!({
@@ -124,13 +124,13 @@ fn stale_writers_of_other_fields_over_aws() {
         (r#"{"state":{"desired":{"c":1}},"expect":[{"path":"/desired/c","absent":true}]}"#, Some(6)),
     ] {
         let (events, ack) = aws.request("update", body);
-        let (name, told) = events.last().unwrap();
+        let (name, received) = events.last().unwrap();
         assert_eq!(ack.code, 0, "{body}");
         match version {
-            None => assert_eq!((name.as_str(), told), ("update/rejected", &conflict), "{body}"),
+            None => assert_eq!((name.as_str(), received), ("update/rejected", &conflict), "{body}"),
             Some(version) => {
-                assert_eq!((name.as_str(), &told["version"]), ("update/accepted", &json!(version)), "{body}");
-                assert_eq!(fields(told), ["metadata", "state", "timestamp", "version"], "{body}");
+                assert_eq!((name.as_str(), &received["version"]), ("update/accepted", &json!(version)), "{body}");
+                assert_eq!(fields(received), ["metadata", "state", "timestamp", "version"], "{body}");
             }
         }
     }
@@ -154,5 +154,5 @@ fn a_replay_over_aws() {
     assert_eq!((name, again), first);
     aws.request("update", r#"{"state":{"reported":{"c":1}}}"#);
     let versions: Vec<Value> = (0..3).map(|_| other.reply().pop().unwrap().1["version"].clone()).collect();
-    assert_eq!(versions, [1, 2, 3], "the replay was told to its sender alone, and took no version");
+    assert_eq!(versions, [1, 2, 3], "the replay was sent to its sender alone, and took no version");
 }

@@ -161,7 +161,7 @@ fn empty_states() {
     }
 }
 
-/// Every update takes a version and is told like any other, whether or not it changes a value.
+/// Every update takes a version and is published like any other, even if it changes no value.
 #[test]
 fn an_update_that_changes_nothing_takes_a_version() {
     let server = Server::start();

@@ -107,7 +107,7 @@ fn lives<L: Lamp>(boot: impl Fn(&Server) -> L) {
         reports(&server, &mut lamp, power);
     }
     drop(lamp);
-    // A lamp is off when it boots: it is on only because it was told to be.
+    // A lamp is off when it boots: it is on only because that is desired.
     desire(&server, "on");
     let mut lamp = boot(&server);
     reports(&server, &mut lamp, "on");

@@ -138,13 +138,13 @@ fn a_request_goes_to_its_topic() {
 #[test]
 fn a_refusal_has_its_exit_code_and_reason() {
     const CONFLICT: &str = r#"{"code":409,"error":"version-conflict","message":"Version conflict","version":9}"#;
-    for (answer, code, told) in [
+    for (answer, code, message) in [
         ((Some(CONFLICT), 0x83), 3, "umbrad: rejected: 409 version-conflict: Version conflict; current version 9\n"),
         ((Some(CONFLICT), 0), 3, "current version 9"),
         ((None, 0x87), 1, "umbrad: the broker refused the request: NotAuthorized\n"),
     ] {
         let (output, _) = ask(&["update", "d-1", "{}"], answer);
-        check(&output, code, "", told);
+        check(&output, code, "", message);
     }
 }
 
@@ -184,7 +184,7 @@ fn a_user_logs_in_with_the_password_in_a_file() {
 
 #[test]
 fn wrong_usage_is_exit_code_2() {
-    for (arguments, told) in [
+    for (arguments, message) in [
         (&[][..], "Usage: umbrad"),
         (&["get"], "<DEVICE>"),
         (&["get", "a/b"], "'a/b' holds '/', allowed are"),
@@ -198,7 +198,7 @@ fn wrong_usage_is_exit_code_2() {
         (&["serve", "--bind", "192.0.2.1:1883"], "umbrad: --bind: 'listener[0].bind' is 192.0.2.1:1883, where anybody"),
         (&["check-config", "--config", "/nonexistent.toml"], "umbrad: /nonexistent.toml: cannot be read"),
     ] {
-        check(&umbrad(arguments), 2, "", told);
+        check(&umbrad(arguments), 2, "", message);
     }
     check(&umbrad(&["check-config", "--config", "broker.toml"]), 0, "broker.toml: accepted\n", "");
 }
@@ -244,7 +244,7 @@ fn check_config_reads_the_named_files() {
     let at = |name: &str| directory.path().join(name).display().to_string();
     let tokens = "token_audience = \"umbra\"\n";
     fs::write(at("keys"), "no key").unwrap();
-    for (lines, told) in [
+    for (lines, message) in [
         (format!("users = {:?}", at("users")), "auth.users names it, `umbrad passwd add` makes it"),
         (format!("aws_keys = {:?}", at("aws")), "No such file"),
         (format!("{tokens}token_keys = {:?}", at("tokens")), "No such file"),
@@ -252,7 +252,7 @@ fn check_config_reads_the_named_files() {
     ] {
         let configuration = at("umbra.toml");
         fs::write(&configuration, format!("[store]\npath = {:?}\n[auth]\n{lines}\n", at("store"))).unwrap();
-        check(&umbrad(&["check-config", "--config", &configuration]), 2, "", told);
+        check(&umbrad(&["check-config", "--config", &configuration]), 2, "", message);
         let serve = &["serve", "--config", &configuration, "--bind", "127.0.0.1:0"];
         assert_eq!(umbrad(serve).status.code(), Some(2), "{lines}");
         fs::write(&configuration, "").unwrap();

@@ -52,7 +52,7 @@ async fn adds_changes_and_removes_users() {
     let folder = TempDir::new().unwrap();
     let users = folder.path().join("users");
     let file = users.to_str().unwrap();
-    let done = |told: &str| (0, String::new(), format!("umbrad: user {told}, in {file}\n"));
+    let done = |message: &str| (0, String::new(), format!("umbrad: user {message}, in {file}\n"));
 
     assert_eq!(passwd(&["add", "lamp", "--stdin", "--file", file], "secret\n"), done("lamp added"));
     assert_eq!(passwd(&["add", "a:b", "--stdin", "--file", file], "pässword mit Raum\r\n"), done("a:b added"));
@@ -95,7 +95,7 @@ fn mistakes_change_nothing_and_are_reported() {
     fs::write(&broken, "# ours\nlamp:secret\n").unwrap();
     let kept = fs::read_to_string(&sound).unwrap();
     let long = "x".repeat(2_000);
-    // arguments, standard input, exit code, what is told
+    // arguments, standard input, exit code, standard error
     let table: [(&[&str], &str, i32, String); 12] = [
         (
             &["add", "a/b", "--stdin", "--file", &sound],
@@ -143,8 +143,8 @@ async fn imports_a_list_of_users() {
     let file = users.to_str().unwrap();
     assert_eq!(passwd(&["add", "lamp-2", "--stdin", "--file", file], "old").0, 0);
     let list = "lamp-1:one:1\r\nlamp-2:two\n\nurn:dev:3\tthree\n";
-    let told = format!("umbrad: users added: 2, with a new password: 1, in {file}\n");
-    assert_eq!(passwd(&["import", "--file", file], list), (0, String::new(), told));
+    let message = format!("umbrad: users added: 2, with a new password: 1, in {file}\n");
+    assert_eq!(passwd(&["import", "--file", file], list), (0, String::new(), message));
     for (user, password) in [("lamp-1", "one:1"), ("lamp-2", "two"), ("urn:dev:3", "three")] {
         assert_eq!(known(&users, user, password).await, Ok(user.into()));
     }
@@ -153,8 +153,8 @@ async fn imports_a_list_of_users() {
 
     // One mistake, and nothing is changed.
     let kept = fs::read_to_string(&users).unwrap();
-    let told = "umbrad: line 2: \"a/b\" cannot be a name: names are 1 to 128 of A-Z a-z 0-9 . : _ -\n".to_owned();
-    assert_eq!(passwd(&["import", "--file", file], "lamp-1:new\na/b:x\n"), (2, String::new(), told));
+    let message = "umbrad: line 2: \"a/b\" cannot be a name: names are 1 to 128 of A-Z a-z 0-9 . : _ -\n".to_owned();
+    assert_eq!(passwd(&["import", "--file", file], "lamp-1:new\na/b:x\n"), (2, String::new(), message));
     assert_eq!(fs::read_to_string(&users).unwrap(), kept);
 }
 
@@ -214,7 +214,7 @@ async fn asks_for_the_password_twice_without_echo() {
     let users = folder.path().join("users");
     let file = users.to_str().unwrap();
 
-    // what is typed, all at once; the exit code, what is told
+    // text typed, all at once; exit code, message
     for (typed, code, expected) in [
         ("typed-secret\ntyped-secrex\n", 2, "umbrad: the two passwords differ"),
         ("typed-secret\ntyped\x03", 1, "umbrad: cannot ask for a password: interrupted; --stdin reads it"),

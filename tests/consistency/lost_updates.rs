@@ -47,7 +47,7 @@ fn increments_are_lost_without_expected_versions() {
     // All read before any writes, every time, so that the loss does not depend on who is how fast.
     let read = Meeting::of(CLIENTS);
     let rounds = INCREMENTS / CLIENTS;
-    let told: usize = race_rounds(
+    let accepted: usize = race_rounds(
         &server,
         |_| rounds,
         |client| {
@@ -61,7 +61,7 @@ fn increments_are_lost_without_expected_versions() {
     );
     let end = Requester::new(&server, V5, "reader", SHADOW).get();
     assert_eq!(counter(&end), rounds as u64, "each round of {CLIENTS} increments leaves one: {end}");
-    println!("{told} increments without a version: the counter is {}", counter(&end));
+    println!("{accepted} increments without a version: the counter is {}", counter(&end));
 }
 
 fn prepare(server: &Server) {

@@ -48,7 +48,7 @@ async function agree(browser, page, broker, isNamed) {
     await device.close();
   }
   if (isNamed) return void client.end();
-  // On the page of a device it is told as it happens.
+  // The page of a device shows it as it happens.
   await page.getByRole("link", { name: "lamp-3" }).click();
   await page.locator(".title").getByText("connected", { exact: true }).waitFor();
   client.end();

@@ -1,4 +1,4 @@
-// Who may not change a shadow is offered no way to; who sees a part of it is not told more than that part can tell.
+// A user without the right to write is offered no way to; a reader of a part sees nothing of the rest.
 
 import assert from "node:assert/strict";
 

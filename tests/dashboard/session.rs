@@ -93,9 +93,10 @@ impl Site {
 fn a_cookie_authenticates_until_sign_out() {
     let site = Site::open();
     let (boss, viewer) = (site.sign_in("boss"), site.sign_in("viewer-1"));
-    let told = |name: &str, role: &str| format!(r#"{{"principal":"{name}","method":"password","roles":["{role}"]}}"#);
-    assert_eq!(site.who(&boss), (200, told("boss", "admin")));
-    assert_eq!(site.who(&viewer), (200, told("viewer-1", "viewer")));
+    let response =
+        |name: &str, role: &str| format!(r#"{{"principal":"{name}","method":"password","roles":["{role}"]}}"#);
+    assert_eq!(site.who(&boss), (200, response("boss", "admin")));
+    assert_eq!(site.who(&viewer), (200, response("viewer-1", "viewer")));
 
     let write = "PUT /v1/devices/lamp/shadow HTTP/1.1\nIf-None-Match: *\nContent-Type: application/json";
     let read = "GET /v1/devices/lamp/shadow HTTP/1.1";
@@ -141,8 +142,8 @@ fn removing_a_user_ends_its_browser_session() {
     assert_eq!((site.who(&viewer).0, site.who(&boss).0), (401, 200));
 }
 
-/// A browser sends the cookie with what a page of another port of this host asks for, and of any site if it is an old
-/// one: what the page is told by is its origin.
+/// A browser sends the cookie with the requests of a page from another port of this host, and an old browser with those
+/// of any site: only the origin identifies the page.
 #[test]
 fn a_cookie_is_refused_from_another_origin() {
     const LAMP: &str = "/v1/devices/lamp/shadow";
@@ -199,7 +200,7 @@ fn wrong_sign_ins_are_refused() {
         ("POST /session HTTP/1.1", r#"{"user":"boss","password":"x","more":1}"#, 400),
         ("POST /session HTTP/1.1", r#"{"token":"x"}"#, 401),
         ("POST /session HTTP/1.1\nOrigin: http://evil.example", r#"{"user":"boss","password":"boss-password"}"#, 403),
-        // Guesses are counted as those of any other door.
+        // Guesses are counted as those of any other front end.
         ("POST /session HTTP/1.1", wrong, 401),
         ("POST /session HTTP/1.1", wrong, 401),
         ("POST /session HTTP/1.1", wrong, 401),

@@ -19,7 +19,7 @@ use crate::harness::{
 };
 use serde_json::{Value, json};
 
-/// Told by the exit code of a store that cannot be used.
+/// The exit code for a store that cannot be used.
 const STORE_UNUSABLE: i32 = 4;
 
 #[test]
@@ -64,9 +64,9 @@ fn serves_when_standard_output_is_closed() {
     command.arg(store_path(directory.path())).stdout(nowhere).stderr(Stdio::piped());
     let mut server = Running::start(&mut command);
     let mut log = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
-    let told = log.by_ref().filter(|line| line.contains("cannot write to standard output")).take(2).count();
+    let logged = log.by_ref().filter(|line| line.contains("cannot write to standard output")).take(2).count();
     server.terminate();
-    assert_eq!((told, server.end().code()), (2, Some(0)));
+    assert_eq!((logged, server.end().code()), (2, Some(0)));
 }
 
 /// Writes numbers until the server ends the connection; the last that was acknowledged.
@@ -100,7 +100,7 @@ fn write_until_closed(mut client: Client, number: usize, started: &Meeting, stop
     promised
 }
 
-/// The log of a start tells what it replayed; the crash tests see to it that it does not always say the same.
+/// Checks that the log of a start reports an empty replay. The crash tests see replays that are not empty.
 fn assert_nothing_to_replay(log: &str) {
     assert!(log.contains("nothing to replay"), "{log}");
 }
@@ -155,9 +155,9 @@ fn a_stop_with_every_kind_of_client() {
         writer.publish("flood", vec![b'x'; 100_000], 1);
     }
     server.stop();
-    let told = clients.iter_mut().filter_map(Client::closed).collect::<Vec<_>>();
-    assert!(told.iter().all(|code| *code == 0x8B), "{told:02x?}");
-    println!("{} clients, {} were told that the server shuts down", clients.len() + 1, told.len());
+    let received = clients.iter_mut().filter_map(Client::closed).collect::<Vec<_>>();
+    assert!(received.iter().all(|code| *code == 0x8B), "{received:02x?}");
+    println!("{} clients, {} received the shutdown code", clients.len() + 1, received.len());
 }
 
 #[test]

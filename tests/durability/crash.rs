@@ -33,7 +33,7 @@ const WINDOW: u64 = 8;
 struct Writer {
     sent: u64,
     promised: u64,
-    /// The version of its device, as the last `accepted` told it.
+    /// The version of its device in the last `accepted`.
     version: u64,
 }
 

@@ -117,7 +117,7 @@ impl Requester {
     }
 }
 
-/// The version a message tells.
+/// The version in a message.
 pub fn version(body: &Value) -> u64 {
     body["version"].as_u64().unwrap_or_else(|| panic!("no version in {body}"))
 }

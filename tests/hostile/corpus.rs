@@ -1,4 +1,4 @@
-//! Every packet of `tests/packets`, whose README tells the format.
+//! Every packet of `tests/packets`, whose README describes the format.
 
 use std::{fs, path::PathBuf};
 

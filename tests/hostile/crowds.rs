@@ -112,7 +112,7 @@ fn three_thousand_requests_that_never_end() {
     }
     bystander.check(&mut server);
     let mut grown = 0;
-    eventually("the strangers to be told to go", || {
+    eventually("the unauthenticated connections to be closed", || {
         grown = grown.max(server.resident_bytes().saturating_sub(memory));
         (server.open_files() <= files + 8).then_some(())
     });

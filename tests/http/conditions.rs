@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::{
-    door::ConnectionHandler,
     harness::http::{Http, Reply},
+    site::Site,
 };
 
 const PATH: &str = "/v1/devices/lamp/shadow";
@@ -19,16 +19,16 @@ fn check(client: &mut Http, label: &str, head: &str, body: &str, status: u16, et
 
 #[test]
 fn conditional_reads() {
-    let door = ConnectionHandler::open();
-    door.put(PATH, json!({"desired": {"mode": "eco"}}));
-    let first = door.get(PATH);
+    let site = Site::open();
+    site.put(PATH, json!({"desired": {"mode": "eco"}}));
+    let first = site.get(PATH);
     let (tag, modified) = (first.etag(), first.header("last-modified").unwrap().to_owned());
     assert_eq!(first.header("cache-control"), Some("private, no-cache"));
     // A browser whose second user signed in with another cookie showed him what the first one may see.
     assert_eq!(first.header("vary"), Some("authorization, cookie"));
     assert_eq!(first.header("content-type"), Some("application/json"));
     let weak = format!("W/{tag}");
-    let mut client = door.client();
+    let mut client = site.client();
     for (label, condition, status) in [
         ("unconditional", "Accept: */*".to_owned(), 200),
         ("the current tag", format!("If-Match: {tag}"), 200),
@@ -89,10 +89,10 @@ fn conditional_reads() {
 /// Each write begins with the shadow at the tag `current` and must leave it there if it is refused.
 #[test]
 fn conditional_writes() {
-    let door = ConnectionHandler::open();
-    let mut client = door.client();
-    let first = door.put(PATH, json!({"desired": {"n": 0}})).etag();
-    let mut current = door.put(PATH, json!({"desired": {"n": 1}})).etag();
+    let site = Site::open();
+    let mut client = site.client();
+    let first = site.put(PATH, json!({"desired": {"n": 0}})).etag();
+    let mut current = site.put(PATH, json!({"desired": {"n": 1}})).etag();
     for (method, media) in [
         ("PUT", "application/json"),
         ("PATCH", "application/merge-patch+json"),
@@ -135,24 +135,24 @@ fn conditional_writes() {
                 }
                 412 => {
                     assert_eq!(reply.etag(), current, "{label}");
-                    let told = reply.json();
+                    let response = reply.json();
                     assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{label}");
-                    assert_eq!((&told["status"], &told["code"]), (&json!(412), &json!(409)), "{label}");
-                    assert_eq!((&told["error"], &told["etag"]), (&json!("version-conflict"), &json!(current)));
-                    let says = told["detail"].as_str().is_some_and(|detail| detail.contains("weak"));
-                    assert_eq!(says, label.contains("a weak tag"), "{label}: {told}");
+                    assert_eq!((&response["status"], &response["code"]), (&json!(412), &json!(409)), "{label}");
+                    assert_eq!((&response["error"], &response["etag"]), (&json!("version-conflict"), &json!(current)));
+                    let says = response["detail"].as_str().is_some_and(|detail| detail.contains("weak"));
+                    assert_eq!(says, label.contains("a weak tag"), "{label}: {response}");
                 }
                 _ => assert_eq!(reply.json()["error"], json!("precondition-required"), "{label}"),
             }
-            assert_eq!(door.get(PATH).etag(), current, "{label}");
+            assert_eq!(site.get(PATH).etag(), current, "{label}");
         }
     }
 }
 
 #[test]
 fn creation_and_deletion() {
-    let door = ConnectionHandler::open();
-    let mut client = door.client();
+    let site = Site::open();
+    let mut client = site.client();
     let put = |condition: &str| format!("PUT {PATH} HTTP/1.1\n{condition}\nContent-Type: application/json");
     let body = r#"{"reported":{"on":true}}"#;
     check(&mut client, "there is none to match", &put("If-Match: *"), body, 412, None);
@@ -176,20 +176,20 @@ fn creation_and_deletion() {
 
 #[test]
 fn a_conflict_tells_what_collided() {
-    let door = ConnectionHandler::open();
-    door.put(PATH, json!({"desired": {"target": 19, "mode": "eco"}}));
-    let old = door.get(PATH).etag();
-    door.merge(PATH, json!({"desired": {"target": 23}}));
+    let site = Site::open();
+    site.put(PATH, json!({"desired": {"target": 19, "mode": "eco"}}));
+    let old = site.get(PATH).etag();
+    site.merge(PATH, json!({"desired": {"target": 23}}));
     let head = format!("PATCH {PATH} HTTP/1.1\nIf-Match: {old}\nContent-Type: application/merge-patch+json");
-    let reply = door.send(&head, r#"{"desired":{"target":21,"mode":"off"}}"#);
-    let told = reply.json();
-    assert_eq!((reply.status, &told["expected"], &told["version"]), (412, &json!(1), &json!(2)), "{told}");
-    let conflict = &told["conflicts"][0];
+    let reply = site.send(&head, r#"{"desired":{"target":21,"mode":"off"}}"#);
+    let response = reply.json();
+    assert_eq!((reply.status, &response["expected"], &response["version"]), (412, &json!(1), &json!(2)), "{response}");
+    let conflict = &response["conflicts"][0];
     for (member, value) in [("path", json!("/desired/target")), ("yours", json!(21)), ("base", json!(19))] {
-        assert_eq!(conflict[member], value, "{told}");
+        assert_eq!(conflict[member], value, "{response}");
     }
-    assert_eq!((&conflict["current"], &told["clean"]), (&json!(23), &json!(["/desired/mode"])));
+    assert_eq!((&conflict["current"], &response["clean"]), (&json!(23), &json!(["/desired/mode"])));
     for member in ["type", "title", "status", "message", "timestamp"] {
-        assert!(!told[member].is_null(), "{member}: {told}");
+        assert!(!response[member].is_null(), "{member}: {response}");
     }
 }

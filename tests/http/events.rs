@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use serde_json::{Value, json};
 
 use crate::{
-    door::ConnectionHandler,
     harness::http::{Http, Reply},
+    site::Site,
 };
 
 /// A reader of events.
@@ -29,8 +29,8 @@ struct Event {
 }
 
 impl Stream {
-    fn open(door: &ConnectionHandler, query: &str, last: Option<&str>) -> Result<Self, Reply> {
-        let mut client = door.client();
+    fn open(site: &Site, query: &str, last: Option<&str>) -> Result<Self, Reply> {
+        let mut client = site.client();
         let last = last.map(|id| format!("\nLast-Event-ID: {id}")).unwrap_or_default();
         client.write(&format!("GET /v1/events{query} HTTP/1.1\nAccept: text/event-stream{last}"), b"");
         let head = client.head();
@@ -76,13 +76,13 @@ fn path(device: &str) -> String {
 
 #[test]
 fn changes_are_streamed_as_they_happen() {
-    let door = ConnectionHandler::open();
-    door.put(&path("lamp"), json!({"desired": {"n": 0}}));
-    let mut stream = Stream::open(&door, "", None).unwrap_or_else(|head| panic!("{head:?}"));
-    door.merge(&path("lamp"), json!({"desired": {"n": 1}}));
-    door.merge(&path("lamp"), json!({"desired": {"n": 1}}));
-    door.put("/v1/devices/lamp/shadows/x", json!({"reported": {"é\n": "\u{2028}"}}));
-    door.send("DELETE /v1/devices/lamp/shadow HTTP/1.1\nIf-Match: *", "");
+    let site = Site::open();
+    site.put(&path("lamp"), json!({"desired": {"n": 0}}));
+    let mut stream = Stream::open(&site, "", None).unwrap_or_else(|head| panic!("{head:?}"));
+    site.merge(&path("lamp"), json!({"desired": {"n": 1}}));
+    site.merge(&path("lamp"), json!({"desired": {"n": 1}}));
+    site.put("/v1/devices/lamp/shadows/x", json!({"reported": {"é\n": "\u{2028}"}}));
+    site.send("DELETE /v1/devices/lamp/shadow HTTP/1.1\nIf-Match: *", "");
     let first = stream.next().unwrap();
     assert_eq!(first.data["changes"], json!([{"path": "/desired/n", "value": 1, "previous": 0}]));
     assert_eq!((&first.data["device"], &first.data["version"]), (&json!("lamp"), &json!(2)));
@@ -91,11 +91,11 @@ fn changes_are_streamed_as_they_happen() {
     let third = stream.next().unwrap();
     assert_eq!((&third.data["deleted"], &third.data["version"]), (&json!(true), &json!(3)));
     // Each of them again, from the journal, and an update that changes nothing is no change.
-    let mut all = Stream::open(&door, "", BEGINNING).unwrap_or_else(|head| panic!("{head:?}"));
+    let mut all = Stream::open(&site, "", BEGINNING).unwrap_or_else(|head| panic!("{head:?}"));
     let created = all.next().unwrap();
     for (last, expected) in [(&created, &first), (&first, &second), (&second, &third)] {
         assert_eq!(all.next().unwrap().id, expected.id);
-        let mut again = Stream::open(&door, "", Some(&last.id)).unwrap_or_else(|head| panic!("{head:?}"));
+        let mut again = Stream::open(&site, "", Some(&last.id)).unwrap_or_else(|head| panic!("{head:?}"));
         assert_eq!(again.next().unwrap().id, expected.id, "after {last:?}");
         assert!(last.id.parse::<f64>().is_err(), "nobody takes it for a number: {last:?}");
     }
@@ -106,11 +106,11 @@ fn changes_are_streamed_as_they_happen() {
 /// so fast that nothing is ever silent.
 #[test]
 fn a_filtered_stream_without_events_keeps_its_position() {
-    let door = ConnectionHandler::open();
-    door.put(&path("lamp"), json!({"reported": {"n": 0}}));
-    let mut newest = Stream::open(&door, "", None).unwrap_or_else(|head| panic!("{head:?}"));
+    let site = Site::open();
+    site.put(&path("lamp"), json!({"reported": {"n": 0}}));
+    let mut newest = Stream::open(&site, "", None).unwrap_or_else(|head| panic!("{head:?}"));
     let queries = ["?device=other", "?device=lamp&path=/desired/x", "?device=lamp&path=/reported/x"];
-    let open = |query: &str| Stream::open(&door, query, None).unwrap_or_else(|head| panic!("{query}: {head:?}"));
+    let open = |query: &str| Stream::open(&site, query, None).unwrap_or_else(|head| panic!("{query}: {head:?}"));
     let mut silent: Vec<_> = queries.iter().map(|query| open(query)).collect();
     let begun = newest.place.clone();
     let stop = std::sync::atomic::AtomicBool::new(false);
@@ -118,7 +118,7 @@ fn a_filtered_stream_without_events_keeps_its_position() {
         scope.spawn(|| {
             let mut n = 1;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                door.merge(&path("lamp"), json!({"reported": {"n": n}}));
+                site.merge(&path("lamp"), json!({"reported": {"n": n}}));
                 n += 1;
                 std::thread::sleep(std::time::Duration::from_millis(20)); // how often it changes, which decides nothing
             }
@@ -146,7 +146,7 @@ fn a_filtered_stream_without_events_keeps_its_position() {
 
 #[test]
 fn filters_narrow_a_stream() {
-    let door = ConnectionHandler::open();
+    let site = Site::open();
     let queries = [
         ("", vec![1, 2, 3, 4, 5]),
         ("?device=lamp", vec![1, 2, 3, 5]),
@@ -158,18 +158,18 @@ fn filters_narrow_a_stream() {
         ("?device=lamp&path=/reported/b", vec![2, 3, 5]),
         ("?device=other&path=/tags", vec![]),
     ];
-    let open = |query: &str, last| Stream::open(&door, query, last).unwrap_or_else(|head| panic!("{query}: {head:?}"));
+    let open = |query: &str, last| Stream::open(&site, query, last).unwrap_or_else(|head| panic!("{query}: {head:?}"));
     let mut live: Vec<_> = queries.iter().map(|(query, _)| open(query, None)).collect();
-    door.put(&path("lamp"), json!({"desired": {"mode": "eco"}}));
-    door.merge(&path("lamp"), json!({"reported": {"b": {"c": 1}}}));
-    door.put("/v1/devices/lamp/shadows/x", json!({"reported": {"b": 1}}));
-    door.put("/v1/devices/other/shadows/x", json!({"desired": {"mode": {"deep": 1}}, "reported": {"z": 1}}));
-    door.send("DELETE /v1/devices/lamp/shadow HTTP/1.1\nIf-Match: *", "");
+    site.put(&path("lamp"), json!({"desired": {"mode": "eco"}}));
+    site.merge(&path("lamp"), json!({"reported": {"b": {"c": 1}}}));
+    site.put("/v1/devices/lamp/shadows/x", json!({"reported": {"b": 1}}));
+    site.put("/v1/devices/other/shadows/x", json!({"desired": {"mode": {"deep": 1}}, "reported": {"z": 1}}));
+    site.send("DELETE /v1/devices/lamp/shadow HTTP/1.1\nIf-Match: *", "");
     // The end of each stream, whatever its filter.
     for device in ["lamp", "other"] {
         let all = json!({"desired": {"mode": {"deep": 2}}, "reported": {"b": 2}, "tags": {"t": 1}});
-        door.put(&format!("/v1/devices/{device}/shadow"), all.clone());
-        door.put(&format!("/v1/devices/{device}/shadows/x"), all);
+        site.put(&format!("/v1/devices/{device}/shadow"), all.clone());
+        site.put(&format!("/v1/devices/{device}/shadows/x"), all);
     }
     let mut all = open("", BEGINNING);
     let first_five: Vec<_> = (0..5).map(|_| all.next().unwrap().id).collect();
@@ -184,25 +184,25 @@ fn filters_narrow_a_stream() {
 
 #[test]
 fn resuming_from_an_unknown_position_is_gone() {
-    let door = ConnectionHandler::open();
-    door.put(&path("lamp"), json!({"desired": {"n": 0}}));
-    let last = Stream::open(&door, "", BEGINNING).unwrap_or_else(|head| panic!("{head:?}")).next().unwrap().id;
-    let gone = Stream::open(&door, "", Some("2")).err().expect("there was no such event");
+    let site = Site::open();
+    site.put(&path("lamp"), json!({"desired": {"n": 0}}));
+    let last = Stream::open(&site, "", BEGINNING).unwrap_or_else(|head| panic!("{head:?}")).next().unwrap().id;
+    let gone = Stream::open(&site, "", Some("2")).err().expect("there was no such event");
     assert_eq!((gone.status, gone.header("content-type")), (410, Some("application/problem+json")));
-    assert!(Stream::open(&door, "", Some(&last)).is_ok(), "the last one");
+    assert!(Stream::open(&site, "", Some(&last)).is_ok(), "the last one");
 }
 
 /// A reader that stays away, comes back, is cut off for being slow and comes back again misses nothing and sees nothing
 /// twice.
 #[test]
 fn a_resumed_stream_neither_misses_nor_repeats_an_event() {
-    let door = ConnectionHandler::open();
+    let site = Site::open();
     let wide = "x".repeat(6000);
-    door.put(&path("lamp"), json!({"desired": {"n": 0}}));
-    let mut stream = Stream::open(&door, "?device=lamp", None).unwrap_or_else(|head| panic!("{head:?}"));
+    site.put(&path("lamp"), json!({"desired": {"n": 0}}));
+    let mut stream = Stream::open(&site, "?device=lamp", None).unwrap_or_else(|head| panic!("{head:?}"));
     // Far more than sockets and the queue of a reader hold.
     let last = 1200;
-    let mut writer = door.client();
+    let mut writer = site.client();
     for n in 1..=last {
         let body = json!({"desired": {"n": n, "wide": format!("{wide}{n}")}}).to_string();
         let head = format!("PATCH {} HTTP/1.1\nIf-Match: *\nContent-Type: application/merge-patch+json", path("lamp"));
@@ -220,7 +220,7 @@ fn a_resumed_stream_neither_misses_nor_repeats_an_event() {
             }
             None => {
                 cut += 1;
-                let again = Stream::open(&door, "?device=lamp", Some(&id));
+                let again = Stream::open(&site, "?device=lamp", Some(&id));
                 stream = again.unwrap_or_else(|head| panic!("{head:?}"));
             }
         }
@@ -230,24 +230,24 @@ fn a_resumed_stream_neither_misses_nor_repeats_an_event() {
 
 #[test]
 fn streams_follow_continuous_writers() {
-    let door = ConnectionHandler::open();
-    door.put(&path("lamp"), json!({"desired": {"n": 0}}));
+    let site = Site::open();
+    site.put(&path("lamp"), json!({"desired": {"n": 0}}));
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..4)
             .map(|writer| {
-                let door = &door;
+                let site = &site;
                 scope.spawn(move || {
                     (0..100)
-                        .for_each(|n| _ = door.merge(&path("lamp"), json!({"reported": {format!("w{writer}"): n}})));
+                        .for_each(|n| _ = site.merge(&path("lamp"), json!({"reported": {format!("w{writer}"): n}})));
                 })
             })
             .collect();
         // Each begins somewhere in the middle, from the journal, and goes on with what is happening.
         let readers: Vec<_> = (0..8)
             .map(|_| {
-                let door = &door;
+                let site = &site;
                 scope.spawn(move || {
-                    let mut stream = Stream::open(door, "", Some("1")).unwrap_or_else(|head| panic!("{head:?}"));
+                    let mut stream = Stream::open(site, "", Some("1")).unwrap_or_else(|head| panic!("{head:?}"));
                     for version in 2..=401 {
                         assert_eq!(stream.next().unwrap().data["version"], json!(version));
                     }
@@ -261,13 +261,13 @@ fn streams_follow_continuous_writers() {
 /// Who waits for ever is no reason for the server not to end.
 #[test]
 fn streams_and_waits_end_with_the_server() {
-    let mut door = ConnectionHandler::open();
-    door.put(&path("lamp"), json!({"desired": {"n": 0}}));
-    let mut stream = Stream::open(&door, "", None).unwrap_or_else(|head| panic!("{head:?}"));
-    let mut waiter = door.client();
+    let mut site = Site::open();
+    site.put(&path("lamp"), json!({"desired": {"n": 0}}));
+    let mut stream = Stream::open(&site, "", None).unwrap_or_else(|head| panic!("{head:?}"));
+    let mut waiter = site.client();
     waiter.write(&format!("GET {}?wait=converged&timeout=300 HTTP/1.1", path("lamp")), b"");
-    door.merge(&path("lamp"), json!({"desired": {"n": 1}}));
+    site.merge(&path("lamp"), json!({"desired": {"n": 1}}));
     assert_eq!(stream.next().unwrap().data["version"], json!(2));
-    door.server.stop();
+    site.server.stop();
     assert!(stream.next().is_none());
 }

@@ -3,20 +3,20 @@
 use std::{fs, os::unix::fs::symlink, process::Command};
 
 use crate::{
-    door::ConnectionHandler,
     others::{beside, python, run},
+    site::Site,
 };
 
-fn description(door: &ConnectionHandler) -> String {
-    door.get("/openapi.json").text()
+fn description(site: &Site) -> String {
+    site.get("/openapi.json").text()
 }
 
 #[test]
 fn openapi_python_client() {
-    let door = ConnectionHandler::open();
+    let site = Site::open();
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).display().to_string();
-    fs::write(at("openapi.json"), description(&door)).unwrap();
+    fs::write(at("openapi.json"), description(&site)).unwrap();
     // As in docs/http.md; and formatting what it made takes another tool.
     let config = "content_type_overrides: {application/json-patch+json: none}\npost_hooks: []\n";
     fs::write(at("config.yaml"), config).unwrap();
@@ -27,19 +27,19 @@ fn openapi_python_client() {
     let (warnings, patches) = (said.matches("WARNING").count(), said.matches("Invalid content type").count());
     assert_eq!((warnings, patches), (2, 2), "only that both ways to PATCH take no JSON Patch: {said}");
     let arguments = [beside("generated_client.py"), at("generated"), at("openapi.json")];
-    run(Command::new(python()).args(arguments).arg(format!("http://{}", door.address)));
+    run(Command::new(python()).args(arguments).arg(format!("http://{}", site.address)));
 }
 
 #[test]
 fn openapi_typescript() {
-    let door = ConnectionHandler::open();
+    let site = Site::open();
     let modules = std::env::var("UMBRA_TEST_NODE")
         .unwrap_or_else(|_| panic!("UMBRA_TEST_NODE names no modules with openapi-typescript: run ./test"));
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).display().to_string();
     symlink(&modules, at("node_modules")).unwrap();
     fs::write(at("package.json"), r#"{"type": "module"}"#).unwrap();
-    fs::write(at("openapi.json"), description(&door)).unwrap();
+    fs::write(at("openapi.json"), description(&site)).unwrap();
     fs::copy(beside("generated_client.ts"), at("client.ts")).unwrap();
     let tool = |path: &str| format!("{modules}/{path}");
     let node = || {
@@ -49,12 +49,12 @@ fn openapi_typescript() {
     };
     run(node().args([&tool("openapi-typescript/bin/cli.js"), "openapi.json", "-o", "api.d.ts"]));
     let types = fs::read_to_string(at("api.d.ts")).unwrap();
-    for id in operation_ids(&description(&door)) {
+    for id in operation_ids(&description(&site)) {
         assert!(types.contains(&format!("\n    {id}: {{")), "no type for {id}");
     }
     let options = ["--strict", "--module", "nodenext", "--target", "es2022", "--outDir", "out", "client.ts"];
     run(node().arg(tool("typescript/bin/tsc")).args(options));
-    run(node().arg("out/client.js").arg(format!("http://{}", door.address)));
+    run(node().arg("out/client.js").arg(format!("http://{}", site.address)));
 }
 
 fn operation_ids(description: &str) -> Vec<String> {

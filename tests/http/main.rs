@@ -1,16 +1,16 @@
-//! The HTTP door, from outside: literal requests over sockets, and clients that others wrote.
+//! The HTTP front end from outside: literal requests over sockets, and independent clients.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 #[path = "../harness/mod.rs"]
 mod harness;
 
-mod both_doors;
+mod both_front_ends;
 mod conditions;
-mod door;
 mod events;
 mod generated;
 mod others;
 mod reading;
+mod site;
 mod waiting;
 mod writing;

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::json;
 
-use crate::door::{ACCESS_KEY, ConnectionHandler, SECRET};
+use crate::site::{ACCESS_KEY, SECRET, Site};
 
 pub(crate) fn python() -> String {
     std::env::var("UMBRA_TEST_PYTHON").unwrap_or_else(|_| {
@@ -28,9 +28,9 @@ pub(crate) fn beside(name: &str) -> String {
 
 #[test]
 fn schemathesis_finds_nothing() {
-    let door = ConnectionHandler::open();
+    let site = Site::open();
     let directory = tempfile::tempdir().unwrap();
-    let location = format!("http://{}/openapi.json", door.address);
+    let location = format!("http://{}/openapi.json", site.address);
     let mut command = Command::new(python());
     command.args(["-m", "schemathesis.cli", "--config-file", &beside("schemathesis.toml"), "run", &location]);
     command.current_dir(directory.path()).env("SCHEMATHESIS_HOOKS", beside("schemathesis_hooks.py"));
@@ -43,19 +43,19 @@ fn schemathesis_finds_nothing() {
 
 #[test]
 fn boto3_unmodified() {
-    let door = ConnectionHandler::with_access_key();
-    let endpoint = format!("http://{}", door.address);
+    let site = Site::with_access_key();
+    let endpoint = format!("http://{}", site.address);
     let output = run(Command::new(python()).args([&beside("boto3_client.py"), &endpoint, ACCESS_KEY, SECRET]));
     println!("{}", String::from_utf8_lossy(&output.stdout));
-    let history = door.get("/v1/devices/lamp:1_a-b/shadow/history").json();
+    let history = site.get("/v1/devices/lamp:1_a-b/shadow/history").json();
     assert_eq!(history["entries"][0]["by"], json!("back-end"), "who signed it: {history}");
 }
 
 /// As the documentation shows it.
 #[test]
 fn curl() {
-    let door = ConnectionHandler::open();
-    let url = format!("http://{}/v1/devices/lamp/shadow", door.address);
+    let site = Site::open();
+    let url = format!("http://{}/v1/devices/lamp/shadow", site.address);
     let curl = |arguments: &[&str]| {
         let output = run(Command::new("curl").args(["-sS", "-i", "--max-time", "60"]).args(arguments).arg(&url));
         String::from_utf8_lossy(&output.stdout).into_owned()

@@ -3,41 +3,41 @@
 use serde_json::{Value, json};
 
 use crate::{
-    door::ConnectionHandler,
     harness::{
         client::Client,
         eventually,
         wire::{Connect, Publish, V5},
     },
+    site::Site,
 };
 
 const PATH: &str = "/v1/devices/lamp/shadow";
 
 #[test]
 fn the_envelope() {
-    let door = ConnectionHandler::open();
-    door.put(PATH, json!({"desired": {"on": true}, "reported": {"on": false}, "tags": {"room": 7}}));
-    let reply = door.get(PATH);
-    let told = reply.json();
+    let site = Site::open();
+    site.put(PATH, json!({"desired": {"on": true}, "reported": {"on": false}, "tags": {"room": 7}}));
+    let reply = site.get(PATH);
+    let response = reply.json();
     assert_eq!(
-        told["state"],
+        response["state"],
         json!({"desired": {"on": true}, "reported": {"on": false}, "tags": {"room": 7}, "delta": {"on": true}})
     );
-    assert_eq!((told["version"].clone(), told["etag"].clone()), (json!(1), json!(reply.etag())));
-    assert_eq!(told["metadata"]["desired"]["on"]["by"], json!("anonymous/http"));
-    assert_eq!(door.get("/v1/devices/lamp/shadows/other").status, 404);
-    door.put("/v1/devices/lamp/shadows/other", json!({"reported": {"a": 1}}));
-    assert_eq!(door.get("/v1/devices/lamp/shadows/other").json()["state"], json!({"reported": {"a": 1}}));
+    assert_eq!((response["version"].clone(), response["etag"].clone()), (json!(1), json!(reply.etag())));
+    assert_eq!(response["metadata"]["desired"]["on"]["by"], json!("anonymous/http"));
+    assert_eq!(site.get("/v1/devices/lamp/shadows/other").status, 404);
+    site.put("/v1/devices/lamp/shadows/other", json!({"reported": {"a": 1}}));
+    assert_eq!(site.get("/v1/devices/lamp/shadows/other").json()["state"], json!({"reported": {"a": 1}}));
 }
 
 #[test]
 fn fields_are_projected() {
-    let door = ConnectionHandler::open();
+    let site = Site::open();
     let state = json!({
         "desired": {"mode": "eco", "light": {"r": 1, "g": 2}, "list": [1, 2], "a/b": {"~": 1}, "c,d": 1},
         "reported": {"mode": "eco", "light": {"r": 1}}
     });
-    let tag = door.put(PATH, state).etag();
+    let tag = site.put(PATH, state).etag();
     for (fields, expected) in [
         ("/desired/mode", json!({"desired": {"mode": "eco"}})),
         (
@@ -54,15 +54,15 @@ fn fields_are_projected() {
         ("/tags", json!({})),
         ("/desired/none,/desired/mode/deeper", json!({})),
     ] {
-        let reply = door.get(&format!("{PATH}?fields={fields}"));
+        let reply = site.get(&format!("{PATH}?fields={fields}"));
         assert_eq!(reply.json()["state"], expected, "{fields}");
         assert_eq!(reply.etag(), tag, "{fields}");
         let sections: Vec<_> = expected.as_object().unwrap().keys().filter(|key| *key != "delta").cloned().collect();
-        let told: Vec<_> = reply.json()["metadata"].as_object().unwrap().keys().cloned().collect();
-        assert_eq!(told, sections, "{fields}");
+        let found: Vec<_> = reply.json()["metadata"].as_object().unwrap().keys().cloned().collect();
+        assert_eq!(found, sections, "{fields}");
     }
     for bad in ["desired", "/", "/other", "/desired/~2", "", ",/reported", "/deltas"] {
-        let reply = door.get(&format!("{PATH}?fields={bad}"));
+        let reply = site.get(&format!("{PATH}?fields={bad}"));
         assert_eq!((reply.status, reply.json()["error"].clone()), (400, json!("invalid-parameter")), "{bad}");
         assert!(reply.json()["message"].as_str().unwrap().contains("'fields'"), "{bad}: {}", reply.text());
     }
@@ -70,47 +70,47 @@ fn fields_are_projected() {
 
 #[test]
 fn former_versions_are_reconstructed() {
-    let door = ConnectionHandler::open();
+    let site = Site::open();
     let states = [
         json!({"desired": {"a": 1, "b": {"c": [1]}}}),
         json!({"desired": {"b": {"c": [2], "d": {}}}, "reported": {"a": 1}, "tags": {"t": 1}}),
         json!({"desired": {"b": {}}, "reported": null}),
         json!({"desired": {"b": 5}, "tags": null}),
     ];
-    let mut told = Vec::new();
+    let mut written = Vec::new();
     for state in &states {
-        let reply = door.put(PATH, state.clone());
-        told.push((reply.etag(), door.state(PATH)));
+        let reply = site.put(PATH, state.clone());
+        written.push((reply.etag(), site.state(PATH)));
     }
-    for (index, (etag, state)) in told.iter().enumerate() {
+    for (index, (etag, state)) in written.iter().enumerate() {
         let version = index + 1;
         let path = format!("{PATH}?version={version}");
-        let reply = door.get(&path);
+        let reply = site.get(&path);
         assert_eq!((reply.status, &reply.json()["state"], &reply.etag()), (200, state, etag), "version {version}");
         assert_eq!(reply.json()["version"], json!(version));
-        let same = door.send(&format!("GET {path} HTTP/1.1\nIf-None-Match: {etag}"), "");
+        let same = site.send(&format!("GET {path} HTTP/1.1\nIf-None-Match: {etag}"), "");
         assert_eq!(same.status, 304, "version {version}");
     }
-    assert_eq!(door.get(&format!("{PATH}?version=5")).status, 404);
-    assert_eq!(door.get(&format!("{PATH}?version=0")).status, 400);
-    door.send(&format!("DELETE {PATH} HTTP/1.1\nIf-Match: *"), "");
-    door.put(PATH, json!({"reported": {"new": 1}}));
-    assert_eq!(door.get(&format!("{PATH}?version=5")).status, 404, "the deletion");
-    assert_eq!(door.get(&format!("{PATH}?version=2")).json()["state"], told[1].1, "and before it");
-    assert_eq!(door.get(&format!("{PATH}?version=6")).json()["state"], json!({"reported": {"new": 1}}));
+    assert_eq!(site.get(&format!("{PATH}?version=5")).status, 404);
+    assert_eq!(site.get(&format!("{PATH}?version=0")).status, 400);
+    site.send(&format!("DELETE {PATH} HTTP/1.1\nIf-Match: *"), "");
+    site.put(PATH, json!({"reported": {"new": 1}}));
+    assert_eq!(site.get(&format!("{PATH}?version=5")).status, 404, "the deletion");
+    assert_eq!(site.get(&format!("{PATH}?version=2")).json()["state"], written[1].1, "and before it");
+    assert_eq!(site.get(&format!("{PATH}?version=6")).json()["state"], json!({"reported": {"new": 1}}));
 }
 
 #[test]
 fn history_is_paged_newest_first() {
-    let door = ConnectionHandler::open();
-    assert_eq!(door.get(&format!("{PATH}/history")).status, 404);
+    let site = Site::open();
+    assert_eq!(site.get(&format!("{PATH}/history")).status, 404);
     for n in 1..=23 {
-        door.put(PATH, json!({"desired": {"n": n}}));
+        site.put(PATH, json!({"desired": {"n": n}}));
     }
     let mut versions = Vec::new();
     let mut next = Some(format!("{PATH}/history?limit=5"));
     while let Some(path) = next {
-        let reply = door.get(&path);
+        let reply = site.get(&path);
         let page = reply.json();
         assert!(page["entries"].as_array().unwrap().len() <= 5);
         versions.extend(page["entries"].as_array().unwrap().iter().map(|entry| entry["version"].as_u64().unwrap()));
@@ -122,7 +122,7 @@ fn history_is_paged_newest_first() {
         assert_eq!(page["end"], json!(if next.is_some() { "more" } else { "first" }));
     }
     assert_eq!(versions, (1..=23).rev().collect::<Vec<u64>>());
-    let page = door.get(&format!("{PATH}/history?before=4&limit=1")).json();
+    let page = site.get(&format!("{PATH}/history?before=4&limit=1")).json();
     let next = page["next"].as_str().unwrap();
     for (query, status) in [
         (format!("cursor={next}&before=3"), 400),
@@ -131,62 +131,63 @@ fn history_is_paged_newest_first() {
         ("cursor=1".to_owned(), 400),
         ("cursor=+1.0".to_owned(), 400),
     ] {
-        assert_eq!(door.get(&format!("{PATH}/history?{query}")).status, status, "{query}");
+        assert_eq!(site.get(&format!("{PATH}/history?{query}")).status, status, "{query}");
     }
-    let page = door.get(&format!("{PATH}/history?cursor={next}&limit=1")).json();
+    let page = site.get(&format!("{PATH}/history?cursor={next}&limit=1")).json();
     let entry = &page["entries"][0];
     assert_eq!(entry["changes"], json!([{"path": "/desired/n", "value": 2, "previous": 1}]));
     assert_eq!(
         (&entry["version"], &entry["by"], &entry["client"]),
         (&json!(2), &json!("anonymous/http"), &json!("http"))
     );
-    door.send(&format!("DELETE {PATH} HTTP/1.1\nIf-Match: *\nUmbra-Client: ops"), "");
-    let entry = &door.get(&format!("{PATH}/history?limit=1")).json()["entries"][0];
+    site.send(&format!("DELETE {PATH} HTTP/1.1\nIf-Match: *\nUmbra-Client: ops"), "");
+    let entry = &site.get(&format!("{PATH}/history?limit=1")).json()["entries"][0];
     assert_eq!((&entry["deleted"], &entry["by"]), (&json!(true), &json!("anonymous/ops")));
     assert_eq!(entry["changes"], json!([{"path": "/desired", "removed": true, "previous": {"n": 23}}]));
 }
 
 #[test]
 fn refusals_are_recorded() {
-    let door = ConnectionHandler::open();
-    door.put(PATH, json!({"desired": {"n": 1}}));
+    let site = Site::open();
+    site.put(PATH, json!({"desired": {"n": 1}}));
     let patch = |condition: &str, body: &str| {
         let media = "Content-Type: application/merge-patch+json\nUmbra-Client: app";
-        door.send(&format!("PATCH {PATH} HTTP/1.1\n{condition}\n{media}"), body).status
+        site.send(&format!("PATCH {PATH} HTTP/1.1\n{condition}\n{media}"), body).status
     };
     assert_eq!(patch("If-Match: *", "{\"desired\":"), 400);
     assert_eq!(patch("If-Match: *", "{\"desires\":{}}"), 400);
     assert_eq!(patch("If-Match: \"x\"", "{}"), 412);
-    assert_eq!(door.get("/v1/devices/none/shadow").status, 404, "a read that finds nothing is no refusal");
-    let told = door.get(&format!("{PATH}/rejections")).json();
-    let errors: Vec<_> = told["rejections"].as_array().unwrap().iter().map(|entry| entry["error"].clone()).collect();
+    assert_eq!(site.get("/v1/devices/none/shadow").status, 404, "a read that finds nothing is no refusal");
+    let response = site.get(&format!("{PATH}/rejections")).json();
+    let errors: Vec<_> =
+        response["rejections"].as_array().unwrap().iter().map(|entry| entry["error"].clone()).collect();
     assert_eq!(
         errors,
         [json!("version-conflict"), json!("invalid-node"), json!("invalid-json"), json!("version-conflict")]
     );
-    let newest = &told["rejections"][0];
+    let newest = &response["rejections"][0];
     assert_eq!(
         (&newest["by"], &newest["client"], &newest["version"]),
         (&json!("anonymous/app"), &json!("app"), &json!(1))
     );
-    assert_eq!(told["rejections"][1]["message"], json!("State contains an invalid node: 'desires'"));
+    assert_eq!(response["rejections"][1]["message"], json!("State contains an invalid node: 'desires'"));
     for _ in 0..40 {
         patch("If-Match: \"x\"", "{}");
     }
-    assert_eq!(door.get(&format!("{PATH}/rejections")).json()["rejections"].as_array().unwrap().len(), 32);
+    assert_eq!(site.get(&format!("{PATH}/rejections")).json()["rejections"].as_array().unwrap().len(), 32);
 }
 
-/// A will that was refused before it came to the engine was told to subscribers, and remembered nowhere.
+/// The refusal of a will before the engine was published, but not recorded.
 #[test]
 fn a_refused_will_is_recorded() {
-    let door = ConnectionHandler::open();
-    let mut watcher = Client::connect(&door.server, V5, "watcher");
+    let site = Site::open();
+    let mut watcher = Client::connect(&site.server, V5, "watcher");
     watcher.subscribe(&[("shadow/lamp/update/rejected", 1)]);
     let will = Publish::new("shadow/lamp/update", r#"{"state":"#);
-    Client::connect_as(&door.server, &Connect::new(V5, "mortal").will(will, 1)).0.abandon();
+    Client::connect_as(&site.server, &Connect::new(V5, "mortal").will(will, 1)).0.abandon();
     assert_eq!(watcher.message().json()["error"], json!("invalid-json"));
-    let told = door.get(&format!("{PATH}/rejections")).json();
-    let entry = &told["rejections"][0];
+    let response = site.get(&format!("{PATH}/rejections")).json();
+    let entry = &response["rejections"][0];
     let expected = ["invalid-json", "mortal", "mqtt"].map(|text| json!(text));
     assert_eq!([entry["error"].clone(), entry["client"].clone(), entry["via"].clone()], expected);
 }
@@ -194,30 +195,30 @@ fn a_refused_will_is_recorded() {
 /// A refusal over HTTP is announced to nobody: who watches a fleet asks for those of all shadows, from where it left off.
 #[test]
 fn refusals_of_all_shadows_are_followed() {
-    let door = ConnectionHandler::open();
+    let site = Site::open();
     let page = |query: &str| {
-        let page = door.get(&format!("/v1/rejections{query}")).json();
+        let page = site.get(&format!("/v1/rejections{query}")).json();
         let of = |entry: &Value| format!("{} {} {} {}", entry["device"], entry["name"], entry["code"], entry["via"]);
-        let told: Vec<_> = page["rejections"].as_array().unwrap().iter().map(of).collect();
-        (told, page["next"].as_str().unwrap().to_owned())
+        let entries: Vec<_> = page["rejections"].as_array().unwrap().iter().map(of).collect();
+        (entries, page["next"].as_str().unwrap().to_owned())
     };
     let refuse = |path: &str| {
         let head = format!("PATCH {path} HTTP/1.1\nIf-Match: \"9-x\"\nContent-Type: application/merge-patch+json");
-        assert_eq!(door.send(&head, "{}").status, 412);
+        assert_eq!(site.send(&head, "{}").status, 412);
     };
     let paths = ["/v1/devices/a/shadow", "/v1/devices/b/shadows/n"];
     for path in paths {
-        door.put(path, json!({"reported": {"n": 1}}));
+        site.put(path, json!({"reported": {"n": 1}}));
     }
     let (_, start) = page("");
     let (none, next) = page(&format!("?after={start}"));
     assert_eq!((&*none, &next), (&[][..], &start), "there is always a next page");
     paths.into_iter().for_each(refuse);
     let stale = r#"{"version":7,"state":{"reported":{"n":2}}}"#;
-    Client::connect(&door.server, V5, "a").publish("shadow/a/update", stale, 1);
+    Client::connect(&site.server, V5, "a").publish("shadow/a/update", stale, 1);
     let all = [r#""a" null 409 "http""#, r#""b" "n" 409 "http""#, r#""a" null 409 "mqtt""#];
-    let (told, end) = page(&format!("?after={start}"));
-    assert_eq!(told, all);
+    let (entries, end) = page(&format!("?after={start}"));
+    assert_eq!(entries, all);
     assert_eq!(page(&format!("?after={end}")), (none, end));
     assert_eq!(page("?limit=2").0, all[1..], "the newest");
     let (first, next) = page(&format!("?after={start}&limit=1"));
@@ -226,15 +227,15 @@ fn refusals_of_all_shadows_are_followed() {
     let elsewhere = page("?after=0-99").0;
     assert_eq!(elsewhere[elsewhere.len() - 3..], all, "after those of a server that has ended");
     for wrong in ["after=", "after=1", "after=x-1", "limit=0", "limit=101", "since=1"] {
-        assert_eq!(door.get(&format!("/v1/rejections?{wrong}")).status, 400, "{wrong}");
+        assert_eq!(site.get(&format!("/v1/rejections?{wrong}")).status, 400, "{wrong}");
     }
 }
 
 /// Follows the pages of a list to its end.
-fn listed(door: &ConnectionHandler, path: &str, member: &str) -> Vec<Value> {
+fn listed(site: &Site, path: &str, member: &str) -> Vec<Value> {
     let (mut found, mut next) = (Vec::new(), Some(path.to_owned()));
     while let Some(path) = next {
-        let reply = door.get(&path);
+        let reply = site.get(&path);
         assert_eq!(reply.status, 200, "{path}: {}", reply.text());
         let page = reply.json();
         found.extend(page[member].as_array().unwrap().iter().cloned());
@@ -246,18 +247,18 @@ fn listed(door: &ConnectionHandler, path: &str, member: &str) -> Vec<Value> {
 
 #[test]
 fn devices_are_listed_in_pages() {
-    let door = ConnectionHandler::open();
+    let site = Site::open();
     for n in 0..12 {
         let drift = json!({"desired": {"n": n}, "reported": {"n": n % 3}});
-        door.put(&format!("/v1/devices/dev-{n:02}/shadow"), drift);
+        site.put(&format!("/v1/devices/dev-{n:02}/shadow"), drift);
     }
-    door.put("/v1/devices/dev/shadow", json!({"reported": {"only": 1}}));
-    door.put("/v1/devices/zone/shadows/a", json!({"reported": {"x": 1}}));
-    door.put("/v1/devices/zone/shadows/b", json!({"desired": {"x": 1}}));
-    door.put("/v1/devices/gone/shadow", json!({}));
-    door.send("DELETE /v1/devices/gone/shadow HTTP/1.1\nIf-Match: *", "");
+    site.put("/v1/devices/dev/shadow", json!({"reported": {"only": 1}}));
+    site.put("/v1/devices/zone/shadows/a", json!({"reported": {"x": 1}}));
+    site.put("/v1/devices/zone/shadows/b", json!({"desired": {"x": 1}}));
+    site.put("/v1/devices/gone/shadow", json!({}));
+    site.send("DELETE /v1/devices/gone/shadow HTTP/1.1\nIf-Match: *", "");
     let ids = |path: &str| -> Vec<String> {
-        listed(&door, path, "devices").iter().map(|entry| entry["id"].as_str().unwrap().to_owned()).collect()
+        listed(&site, path, "devices").iter().map(|entry| entry["id"].as_str().unwrap().to_owned()).collect()
     };
     let numbered = |from: usize, to: usize| (from..to).map(|n| format!("dev-{n:02}")).collect::<Vec<_>>();
     let all: Vec<_> = [vec!["dev".to_owned()], numbered(0, 12), vec!["zone".to_owned()]].concat();
@@ -270,35 +271,35 @@ fn devices_are_listed_in_pages() {
     assert_eq!(ids("/v1/devices?prefix=dev-1&drift=true"), numbered(10, 12));
     assert_eq!(ids("/v1/devices?prefix=none"), Vec::<String>::new());
     assert_eq!(ids("/v1/devices?prefix=zone&cursor=a"), ["zone"]);
-    let zone = &listed(&door, "/v1/devices?prefix=z", "devices")[0];
+    let zone = &listed(&site, "/v1/devices?prefix=z", "devices")[0];
     assert_eq!((&zone["drift"], &zone["shadows"]), (&json!(true), &json!(2)));
     for limit in [1, 2, 3] {
         let path = format!("/v1/devices/zone/shadows?limit={limit}");
-        let names: Vec<_> = listed(&door, &path, "shadows").iter().map(|shadow| shadow["name"].clone()).collect();
+        let names: Vec<_> = listed(&site, &path, "shadows").iter().map(|shadow| shadow["name"].clone()).collect();
         assert_eq!(names, [json!("a"), json!("b")]);
-        door.put("/v1/devices/zone/shadow", json!({"reported": {"x": 1}}));
-        let names: Vec<_> = listed(&door, &path, "shadows").iter().map(|shadow| shadow["name"].clone()).collect();
+        site.put("/v1/devices/zone/shadow", json!({"reported": {"x": 1}}));
+        let names: Vec<_> = listed(&site, &path, "shadows").iter().map(|shadow| shadow["name"].clone()).collect();
         assert_eq!(names, [json!(null), json!("a"), json!("b")]);
-        door.send("DELETE /v1/devices/zone/shadow HTTP/1.1\nIf-Match: *", "");
+        site.send("DELETE /v1/devices/zone/shadow HTTP/1.1\nIf-Match: *", "");
     }
-    assert_eq!(listed(&door, "/v1/devices/nobody/shadows", "shadows"), Vec::<Value>::new());
+    assert_eq!(listed(&site, "/v1/devices/nobody/shadows", "shadows"), Vec::<Value>::new());
 }
 
 #[test]
 fn devices_are_filtered_by_presence() {
-    let door = ConnectionHandler::open();
+    let site = Site::open();
     let ids = |connected: bool| -> Vec<Value> {
-        let found = listed(&door, &format!("/v1/devices?connected={connected}"), "devices");
+        let found = listed(&site, &format!("/v1/devices?connected={connected}"), "devices");
         assert!(found.iter().all(|entry| entry["connected"] == json!(connected)), "{found:?}");
         found.iter().map(|entry| entry["id"].clone()).collect()
     };
     for device in ["dev-1", "dev-2"] {
-        door.put(&format!("/v1/devices/{device}/shadow"), json!({"reported": {"x": 1}}));
+        site.put(&format!("/v1/devices/{device}/shadow"), json!({"reported": {"x": 1}}));
     }
     assert_eq!((ids(true), ids(false)), (vec![], vec![json!("dev-1"), json!("dev-2")]));
     // A client that may do everything is taken for the device of its name once it asks for that one's shadow.
     let device = || {
-        let mut client = Client::connect(&door.server, V5, "dev-2");
+        let mut client = Client::connect(&site.server, V5, "dev-2");
         client.publish("shadow/dev-2/get", "", 1);
         client
     };
@@ -306,12 +307,12 @@ fn devices_are_filtered_by_presence() {
     assert_eq!((ids(true), ids(false)), (vec![json!("dev-2")], vec![json!("dev-1")]));
     let second = device();
     assert_eq!(ids(true), [json!("dev-2")], "taken over");
-    let detail = |id: &str| door.get(&format!("/v1/devices/{id}"));
+    let detail = |id: &str| site.get(&format!("/v1/devices/{id}"));
     let known = detail("dev-2").json();
     assert_eq!((&known["id"], &known["connected"], &known["drift"]), (&json!("dev-2"), &json!(true), &json!(false)));
     assert_eq!((&known["protocol"], &known["address"]), (&json!("mqtt-5"), &json!("127.0.0.1")));
     assert!(known["lastSeen"].is_u64() && known["connectedSince"] == known["lastSeen"], "{known}");
-    let summary = &door.get("/v1/devices/dev-2/shadows").json()["shadows"];
+    let summary = &site.get("/v1/devices/dev-2/shadows").json()["shadows"];
     assert_eq!(&known["shadows"], summary);
     let away = detail("dev-1").json();
     assert_eq!((&away["connected"], away.get("lastSeen"), away.get("connectedSince")), (&json!(false), None, None));
@@ -323,8 +324,8 @@ fn devices_are_filtered_by_presence() {
 
 #[test]
 fn invalid_parameters_are_named() {
-    let door = ConnectionHandler::open();
-    door.put(PATH, json!({"reported": {}}));
+    let site = Site::open();
+    site.put(PATH, json!({"reported": {}}));
     let long = "d".repeat(129);
     for (head, status, named) in [
         ("GET /v1/devices/a.b/shadow HTTP/1.1".to_owned(), 400, "'id'"),
@@ -351,32 +352,32 @@ fn invalid_parameters_are_named() {
         ("GET /v1/nothing HTTP/1.1".to_owned(), 404, "/v1/nothing"),
         (format!("GET {PATH}/ HTTP/1.1"), 404, "/shadow/"),
     ] {
-        let reply = door.send(&head, "");
+        let reply = site.send(&head, "");
         assert_eq!(reply.status, status, "{head}: {}", reply.text());
         assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{head}");
-        let told = reply.json();
-        assert_eq!(told["status"], json!(status), "{head}");
-        assert!(told["message"].as_str().unwrap().contains(named), "{head}: {told}");
+        let response = reply.json();
+        assert_eq!(response["status"], json!(status), "{head}");
+        assert!(response["message"].as_str().unwrap().contains(named), "{head}: {response}");
     }
 }
 
 #[test]
 fn a_wrong_method_lists_the_allowed_ones() {
-    let door = ConnectionHandler::open();
+    let site = Site::open();
     for (path, allow) in [
         (PATH, "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
         ("/v1/devices", "GET, HEAD, OPTIONS"),
         ("/things/lamp/shadow", "GET, HEAD, POST, DELETE, OPTIONS"),
     ] {
-        let reply = door.send(&format!("TRACE {path} HTTP/1.1"), "");
+        let reply = site.send(&format!("TRACE {path} HTTP/1.1"), "");
         assert_eq!((reply.status, reply.header("allow")), (405, Some(allow)), "{path}: {reply:?}");
-        let options = door.send(&format!("OPTIONS {path} HTTP/1.1"), "");
+        let options = site.send(&format!("OPTIONS {path} HTTP/1.1"), "");
         assert_eq!((options.status, options.header("allow")), (204, Some(allow)), "{path}: {options:?}");
     }
-    let options = door.send(&format!("OPTIONS {PATH} HTTP/1.1"), "");
+    let options = site.send(&format!("OPTIONS {PATH} HTTP/1.1"), "");
     assert_eq!(options.header("accept-patch"), Some("application/merge-patch+json, application/json-patch+json"));
     for path in ["/v1/devices", "/openapi.json", "/v1/devices/lamp/shadows"] {
-        let (get, head) = (door.get(path), door.send(&format!("HEAD {path} HTTP/1.1"), ""));
+        let (get, head) = (site.get(path), site.send(&format!("HEAD {path} HTTP/1.1"), ""));
         assert_eq!((head.status, head.header("content-length")), (200, get.header("content-length")), "{path}");
     }
 }

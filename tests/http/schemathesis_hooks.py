@@ -35,12 +35,12 @@ def before_call(context, case, kwargs):
             query.pop(other, None)
         headers.pop("If-Match", None)
         headers.pop("If-None-Match", None)
-    # Only what a page before told is a place in a history, or among topics.
+    # Only a cursor of an earlier page is a position in a history or among topics.
     if "history" in case.operation.path:
         query.pop("cursor", None)
     if "retainedMessage" in case.operation.path:
         query.pop("nextToken", None)
-    # A header tells of the payload, and another one holds JSON.
+    # One header describes the payload, and another one has JSON.
     for name in list(headers):
         if name.lower() == "x-amz-mqtt5-payload-format-indicator" and headers[name] == "UTF8_DATA":
             headers[name] = "UNSPECIFIED_BYTES"

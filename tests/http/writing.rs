@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::{door::ConnectionHandler, harness::http::Reply};
+use crate::{harness::http::Reply, site::Site};
 
 const PATH: &str = "/v1/devices/lamp/shadow";
 
-fn write(door: &ConnectionHandler, method: &str, query: &str, headers: &str, body: &str) -> Reply {
-    door.send(&format!("{method} {PATH}{query} HTTP/1.1\n{headers}"), body)
+fn write(site: &Site, method: &str, query: &str, headers: &str, body: &str) -> Reply {
+    site.send(&format!("{method} {PATH}{query} HTTP/1.1\n{headers}"), body)
 }
 
 const PUT: &str = "If-Match: *\nContent-Type: application/json";
@@ -16,8 +16,8 @@ const EDIT: &str = "If-Match: *\nContent-Type: application/json-patch+json";
 
 #[test]
 fn put_replaces_sections_and_merge_patch_merges() {
-    let door = ConnectionHandler::open();
-    door.put(PATH, json!({"desired": {"a": 1, "b": {"c": 1, "d": 2}}, "tags": {"t": 1}}));
+    let site = Site::open();
+    site.put(PATH, json!({"desired": {"a": 1, "b": {"c": 1, "d": 2}}, "tags": {"t": 1}}));
     for (method, headers, body, expected) in [
         (
             "PATCH",
@@ -40,23 +40,23 @@ fn put_replaces_sections_and_merge_patch_merges() {
         ("PUT", PUT, json!({"desired": {}, "tags": null}), json!({"reported": {"x": [1]}})),
         ("PATCH", MERGE, json!(null), json!({})),
     ] {
-        let reply = write(&door, method, "", headers, &body.to_string());
+        let reply = write(&site, method, "", headers, &body.to_string());
         assert_eq!(reply.status, 200, "{body}: {}", reply.text());
-        assert_eq!(reply.json()["state"], body, "what was sent is told");
-        let mut state = door.state(PATH);
+        assert_eq!(reply.json()["state"], body, "the response has the state sent");
+        let mut state = site.state(PATH);
         state.as_object_mut().unwrap().remove("delta");
         assert_eq!(state, expected, "{method} {body}");
     }
-    let version = door.get(PATH).json()["version"].clone();
-    let same = write(&door, "PATCH", "", MERGE, "{}");
+    let version = site.get(PATH).json()["version"].clone();
+    let same = write(&site, "PATCH", "", MERGE, "{}");
     assert_eq!((same.json()["changed"].clone(), same.json()["version"].clone()), (json!(false), version));
 }
 
 #[test]
 fn bodies_are_refused_as_over_mqtt() {
-    let door = ConnectionHandler::open();
-    door.put(PATH, json!({"desired": {"a": 1}}));
-    let etag = door.get(PATH).etag();
+    let site = Site::open();
+    site.put(PATH, json!({"desired": {"a": 1}}));
+    let etag = site.get(PATH).etag();
     let deep = format!("{}1{}", "{\"a\":".repeat(10), "}".repeat(10));
     for (body, status, error) in [
         ("", 400, "invalid-json"),
@@ -74,7 +74,7 @@ fn bodies_are_refused_as_over_mqtt() {
         (&format!(r#"{{"desired":{{"a":"{}"}}}}"#, "x".repeat(140_000)), 413, "too-large"),
     ] {
         for (method, headers) in [("PUT", PUT), ("PATCH", MERGE)] {
-            let reply = write(&door, method, "", headers, body);
+            let reply = write(&site, method, "", headers, body);
             let shown: String = body.chars().take(80).collect();
             assert_eq!(
                 (reply.status, reply.json()["error"].clone()),
@@ -86,21 +86,21 @@ fn bodies_are_refused_as_over_mqtt() {
     }
     // What was read and is written back as it was has a delta.
     for (method, headers) in [("PUT", PUT), ("PATCH", MERGE)] {
-        let told = write(&door, method, "", headers, r#"{"desired":{"a":1},"delta":{"a":1}}"#).json();
-        let detail = told["detail"].as_str().unwrap_or_default();
-        assert_eq!((&told["status"], &told["error"]), (&json!(400), &json!("invalid-node")), "{told}");
-        assert!(detail.contains("'delta' is computed") && detail.contains("leave it out"), "{method}: {told}");
+        let response = write(&site, method, "", headers, r#"{"desired":{"a":1},"delta":{"a":1}}"#).json();
+        let detail = response["detail"].as_str().unwrap_or_default();
+        assert_eq!((&response["status"], &response["error"]), (&json!(400), &json!("invalid-node")), "{response}");
+        assert!(detail.contains("'delta' is computed") && detail.contains("leave it out"), "{method}: {response}");
     }
-    let mut client = door.client();
+    let mut client = site.client();
     let reply = client.send(&format!("PUT {PATH} HTTP/1.1\n{PUT}"), b"{\"desired\":{\"a\":\"\xff\"}}");
     assert_eq!((reply.status, reply.json()["error"].clone()), (415, json!("not-utf8")));
-    assert_eq!(door.get(PATH).etag(), etag);
+    assert_eq!(site.get(PATH).etag(), etag);
 }
 
 #[test]
 fn media_types_and_encodings() {
-    let door = ConnectionHandler::open();
-    door.put(PATH, json!({"desired": {"a": 1}}));
+    let site = Site::open();
+    site.put(PATH, json!({"desired": {"a": 1}}));
     for (method, headers, status, hint) in [
         ("PUT", "Content-Type: application/json; charset=utf-8", 200, None),
         ("PUT", "Accept: */*", 200, None),
@@ -121,7 +121,7 @@ fn media_types_and_encodings() {
             Some(("accept-patch", "application/merge-patch+json, application/json-patch+json")),
         ),
     ] {
-        let reply = write(&door, method, "", &format!("If-Match: *\n{headers}"), r#"{"desired":{"a":1}}"#);
+        let reply = write(&site, method, "", &format!("If-Match: *\n{headers}"), r#"{"desired":{"a":1}}"#);
         assert_eq!(reply.status, status, "{method} {headers}: {}", reply.text());
         if let Some((name, value)) = hint {
             assert_eq!(reply.header(name), Some(value), "{method} {headers}");
@@ -131,9 +131,9 @@ fn media_types_and_encodings() {
 
 #[test]
 fn preferences_and_dry_runs() {
-    let door = ConnectionHandler::open();
+    let site = Site::open();
     let created = write(
-        &door,
+        &site,
         "PUT",
         "",
         "If-None-Match: *\nPrefer: return=minimal\nContent-Type: application/json",
@@ -143,41 +143,41 @@ fn preferences_and_dry_runs() {
         (created.status, created.body.len(), created.header("preference-applied")),
         (201, 0, Some("return=minimal"))
     );
-    let minimal = write(&door, "PATCH", "", &format!("{MERGE}\nPrefer: return=minimal"), r#"{"desired":{"n":2}}"#);
+    let minimal = write(&site, "PATCH", "", &format!("{MERGE}\nPrefer: return=minimal"), r#"{"desired":{"n":2}}"#);
     assert_eq!((minimal.status, minimal.header("preference-applied")), (204, Some("return=minimal")));
-    assert_eq!(minimal.etag(), door.get(PATH).etag());
+    assert_eq!(minimal.etag(), site.get(PATH).etag());
     let whole = write(
-        &door,
+        &site,
         "PATCH",
         "",
         &format!("{MERGE}\nPrefer: wait=1, return=representation"),
         r#"{"reported":{"m":1}}"#,
     );
-    assert_eq!((whole.status, whole.json()), (200, door.get(PATH).json()));
-    assert_eq!((whole.etag(), whole.header("content-location")), (door.get(PATH).etag(), Some(PATH)));
-    let before = door.get(PATH);
-    let dry = write(&door, "PATCH", "?dry_run=true", MERGE, r#"{"desired":{"n":3}}"#);
-    let told = dry.json();
-    assert_eq!((dry.status, &told["dryRun"], &told["changed"]), (200, &json!(true), &json!(true)));
-    assert_eq!(told["document"]["state"], json!({"desired": {"n": 3}, "reported": {"m": 1}}));
-    assert_eq!(door.get(PATH).etag(), before.etag());
+    assert_eq!((whole.status, whole.json()), (200, site.get(PATH).json()));
+    assert_eq!((whole.etag(), whole.header("content-location")), (site.get(PATH).etag(), Some(PATH)));
+    let before = site.get(PATH);
+    let dry = write(&site, "PATCH", "?dry_run=true", MERGE, r#"{"desired":{"n":3}}"#);
+    let response = dry.json();
+    assert_eq!((dry.status, &response["dryRun"], &response["changed"]), (200, &json!(true), &json!(true)));
+    assert_eq!(response["document"]["state"], json!({"desired": {"n": 3}, "reported": {"m": 1}}));
+    assert_eq!(site.get(PATH).etag(), before.etag());
     let refused =
-        write(&door, "PATCH", "?dry_run=true", "If-Match: \"x\"\nContent-Type: application/merge-patch+json", "{}");
+        write(&site, "PATCH", "?dry_run=true", "If-Match: \"x\"\nContent-Type: application/merge-patch+json", "{}");
     assert_eq!(refused.status, 412);
 }
 
 #[test]
 fn rebase_replaces_if_match() {
-    let door = ConnectionHandler::open();
-    door.put(PATH, json!({"desired": {"a": 1, "b": 1}}));
-    door.merge(PATH, json!({"desired": {"a": 2}}));
+    let site = Site::open();
+    site.put(PATH, json!({"desired": {"a": 1, "b": 1}}));
+    site.merge(PATH, json!({"desired": {"a": 2}}));
     let media = "Content-Type: application/merge-patch+json";
     let rebase = "?on_conflict=rebase&base_version=1";
-    let clean = write(&door, "PATCH", rebase, media, r#"{"desired":{"b":2}}"#);
+    let clean = write(&site, "PATCH", rebase, media, r#"{"desired":{"b":2}}"#);
     assert_eq!((clean.status, clean.json()["rebasedFrom"].clone()), (200, json!(1)), "{}", clean.text());
-    let unclean = write(&door, "PATCH", rebase, media, r#"{"desired":{"a":3}}"#);
+    let unclean = write(&site, "PATCH", rebase, media, r#"{"desired":{"a":3}}"#);
     assert_eq!((unclean.status, unclean.json()["conflicts"][0]["path"].clone()), (412, json!("/desired/a")));
-    let strict = write(&door, "PATCH", "?on_conflict=reject&base_version=1", media, r#"{"desired":{"c":3}}"#);
+    let strict = write(&site, "PATCH", "?on_conflict=reject&base_version=1", media, r#"{"desired":{"c":3}}"#);
     assert_eq!(strict.status, 412);
     for (query, headers, status, named) in [
         (rebase, "If-Match: *\n", 400, "base_version"),
@@ -187,7 +187,7 @@ fn rebase_replaces_if_match() {
         ("?on_conflict=rebase", "", 428, "base_version"),
         ("?base_version=0", "", 400, "base_version"),
     ] {
-        let reply = write(&door, "PATCH", query, &format!("{headers}{media}"), "{}");
+        let reply = write(&site, "PATCH", query, &format!("{headers}{media}"), "{}");
         assert_eq!(reply.status, status, "{query} {headers}: {}", reply.text());
         assert!(reply.json()["message"].as_str().unwrap().contains(named), "{query}: {}", reply.text());
     }
@@ -195,9 +195,9 @@ fn rebase_replaces_if_match() {
 
 #[test]
 fn a_repeated_key_is_answered_again() {
-    let door = ConnectionHandler::open();
-    door.put(PATH, json!({"desired": {"n": 1, "list": [1]}}));
-    let etag = door.get(PATH).etag();
+    let site = Site::open();
+    site.put(PATH, json!({"desired": {"n": 1, "list": [1]}}));
+    let etag = site.get(PATH).etag();
     for (media, body, other) in [
         ("application/merge-patch+json", json!({"desired": {"n": 2}}), json!({"desired": {"n": 3}})),
         (
@@ -206,42 +206,42 @@ fn a_repeated_key_is_answered_again() {
             json!([{"op": "remove", "path": "/desired/n"}]),
         ),
     ] {
-        let current = door.get(PATH).etag();
+        let current = site.get(PATH).etag();
         let headers = format!("If-Match: {current}\nContent-Type: {media}\nIdempotency-Key: \"{media}\"");
-        let first = write(&door, "PATCH", "", &headers, &body.to_string());
+        let first = write(&site, "PATCH", "", &headers, &body.to_string());
         assert_eq!((first.status, first.json()["replayed"].clone()), (200, json!(null)), "{}", first.text());
-        door.merge(PATH, json!({"reported": {"since": media}}));
-        let after = door.get(PATH).etag();
-        let again = write(&door, "PATCH", "", &headers, &body.to_string());
+        site.merge(PATH, json!({"reported": {"since": media}}));
+        let after = site.get(PATH).etag();
+        let again = write(&site, "PATCH", "", &headers, &body.to_string());
         assert_eq!((again.status, again.json()["replayed"].clone()), (200, json!(true)), "{}", again.text());
         assert_eq!((again.etag(), again.json()["version"].clone()), (first.etag(), first.json()["version"].clone()));
-        assert_eq!(door.get(PATH).etag(), after, "nothing changed");
+        assert_eq!(site.get(PATH).etag(), after, "nothing changed");
         // What a patch came to the first time is not remembered.
-        let told = media.contains("merge").then(|| body.clone());
+        let merged = media.contains("merge").then(|| body.clone());
         assert_eq!(
             (again.json().get("state"), again.json().get("metadata").is_some()),
-            (told.as_ref(), told.is_some())
+            (merged.as_ref(), merged.is_some())
         );
-        let reused = write(&door, "PATCH", "", &headers, &other.to_string());
+        let reused = write(&site, "PATCH", "", &headers, &other.to_string());
         assert_eq!(reused.status, 422, "{}", reused.text());
     }
     let delete = format!("If-Match: {etag}\nIdempotency-Key: gone");
-    assert_eq!(write(&door, "DELETE", "", &delete, "").status, 412);
-    let delete = format!("If-Match: {}\nIdempotency-Key: gone", door.get(PATH).etag());
-    assert_eq!(write(&door, "DELETE", "", &delete, "").status, 204);
-    assert_eq!(write(&door, "DELETE", "", &delete, "").status, 204, "again");
+    assert_eq!(write(&site, "DELETE", "", &delete, "").status, 412);
+    let delete = format!("If-Match: {}\nIdempotency-Key: gone", site.get(PATH).etag());
+    assert_eq!(write(&site, "DELETE", "", &delete, "").status, 204);
+    assert_eq!(write(&site, "DELETE", "", &delete, "").status, 204, "again");
     for bad in ["Idempotency-Key:".to_owned(), format!("Idempotency-Key: {}", "k".repeat(65))] {
-        assert_eq!(write(&door, "PATCH", "", &format!("{MERGE}\n{bad}"), "{}").status, 400, "{bad}");
+        assert_eq!(write(&site, "PATCH", "", &format!("{MERGE}\n{bad}"), "{}").status, 400, "{bad}");
     }
 }
 
 /// A replay was 200 whatever the first answer had been, and without `ETag` for a reader of part of the shadow: a client
-/// that retried after a lost answer could not tell that it had created the shadow.
+/// that retried after a lost answer could not know that it had created the shadow.
 #[test]
 fn a_replay_has_the_first_response() {
-    let door = ConnectionHandler::open();
+    let site = Site::open();
     let json = "Content-Type: application/json";
-    let etag = |door: &ConnectionHandler| door.get(PATH).etag();
+    let etag = |site: &Site| site.get(PATH).etag();
     let steps: [(&str, &str, String, &str, u16); 7] = [
         ("PUT", "", format!("If-None-Match: *\n{json}"), r#"{"desired":{"n":1}}"#, 201),
         ("PATCH", "", MERGE.to_owned(), r#"{"desired":{"n":2}}"#, 200),
@@ -251,43 +251,43 @@ fn a_replay_has_the_first_response() {
         ("PUT", "", format!("If-None-Match: *\nPrefer: return=minimal\n{json}"), r#"{"desired":{"n":1}}"#, 201),
         ("PUT", "?upsert=true", json.to_owned(), r#"{"reported":{"n":1}}"#, 200),
     ];
-    let ask = |door: &ConnectionHandler, key: usize| {
+    let ask = |site: &Site, key: usize| {
         let (method, query, headers, body, _) = &steps[key];
-        write(door, method, query, &format!("{headers}\nIdempotency-Key: k{key}"), body)
+        write(site, method, query, &format!("{headers}\nIdempotency-Key: k{key}"), body)
     };
     let mut firsts = Vec::new();
     for (key, (method, .., status)) in steps.iter().enumerate() {
-        let first = ask(&door, key);
+        let first = ask(&site, key);
         assert_eq!((first.status, first.header("idempotent-replayed")), (*status, None), "{key} {method}");
         firsts.push(first);
     }
-    let mut door = door;
+    let mut site = site;
     for restarted in [false, true] {
-        let now = etag(&door);
+        let now = etag(&site);
         for (key, first) in firsts.iter().enumerate() {
-            let again = ask(&door, key);
+            let again = ask(&site, key);
             assert_eq!((again.status, again.header("etag")), (first.status, first.header("etag")), "{key} {restarted}");
             assert_eq!(again.header("idempotent-replayed"), Some("true"), "{key} {restarted}");
             assert_eq!(again.body.is_empty(), first.body.is_empty(), "{key} {restarted}");
         }
-        assert_eq!(etag(&door), now, "nothing changed");
+        assert_eq!(etag(&site), now, "nothing changed");
         if !restarted {
-            door = door.restarted();
+            site = site.restarted();
         }
     }
     // The shadow has gone on: what it is now is not passed off as what the first request made.
     let representation = format!("{MERGE}\nPrefer: return=representation\nIdempotency-Key: whole");
-    let first = write(&door, "PATCH", "", &representation, r#"{"desired":{"n":5}}"#);
-    assert_eq!(write(&door, "PATCH", "", &representation, r#"{"desired":{"n":5}}"#).json(), first.json());
-    door.merge(PATH, json!({"desired": {"n": 6}}));
-    let again = write(&door, "PATCH", "", &representation, r#"{"desired":{"n":5}}"#);
+    let first = write(&site, "PATCH", "", &representation, r#"{"desired":{"n":5}}"#);
+    assert_eq!(write(&site, "PATCH", "", &representation, r#"{"desired":{"n":5}}"#).json(), first.json());
+    site.merge(PATH, json!({"desired": {"n": 6}}));
+    let again = write(&site, "PATCH", "", &representation, r#"{"desired":{"n":5}}"#);
     assert_eq!((again.status, again.etag(), again.header("preference-applied")), (200, first.etag(), None));
     assert_eq!((&again.json()["version"], &again.json()["replayed"]), (&first.json()["version"], &json!(true)));
 }
 
 #[test]
 fn upsert_creates_or_changes() {
-    let door = ConnectionHandler::open();
+    let site = Site::open();
     let json = "Content-Type: application/json";
     let merge = "Content-Type: application/merge-patch+json";
     for (method, query, headers, status) in [
@@ -307,27 +307,27 @@ fn upsert_creates_or_changes() {
         ("PUT", "?upsert=yes", json, 400),
     ] {
         let body = if method == "DELETE" { "" } else { r#"{"desired":{"n":1}}"# };
-        let reply = write(&door, method, query, headers, body);
+        let reply = write(&site, method, query, headers, body);
         assert_eq!(reply.status, status, "{method} {query} {headers}: {}", reply.text());
     }
 }
 
-/// The refusal told to come again in a minute, when nothing would have changed.
+/// The refusal named a minute as the time to wait, although nothing would have changed by then.
 #[test]
 fn refuses_a_name_beyond_the_maximum() {
-    let door = ConnectionHandler::limited("shadow_names_max = 2\nrequests_rate = \"1000/s burst 1000\"");
+    let site = Site::limited("shadow_names_max = 2\nrequests_rate = \"1000/s burst 1000\"");
     let create = |name: &str| {
         let head = format!("PUT /v1/devices/lamp/shadows/{name} HTTP/1.1\nIf-None-Match: *");
-        door.send(&format!("{head}\nContent-Type: application/json"), r#"{"desired":{"n":1}}"#)
+        site.send(&format!("{head}\nContent-Type: application/json"), r#"{"desired":{"n":1}}"#)
     };
     assert_eq!((create("a").status, create("b").status), (201, 201));
-    door.send("DELETE /v1/devices/lamp/shadows/a HTTP/1.1\nIf-Match: *", "");
+    site.send("DELETE /v1/devices/lamp/shadows/a HTTP/1.1\nIf-Match: *", "");
     let refused = create("c");
-    let told = refused.json();
-    let message = told["message"].as_str().unwrap_or_default();
-    assert_eq!((refused.status, refused.header("retry-after"), told.get("retryAfterMs")), (429, None, None));
+    let response = refused.json();
+    let message = response["message"].as_str().unwrap_or_default();
+    assert_eq!((refused.status, refused.header("retry-after"), response.get("retryAfterMs")), (429, None, None));
     for part in ["'lamp'", "2 named shadows", "limits.shadow_names_max", "deleted names count until"] {
-        assert!(message.contains(part), "{part}: {told}");
+        assert!(message.contains(part), "{part}: {response}");
     }
     assert_eq!(create("a").status, 201, "a deleted one may come back");
 }
@@ -335,7 +335,7 @@ fn refuses_a_name_beyond_the_maximum() {
 /// The examples of RFC 6902's appendix A, in sections of a shadow.
 #[test]
 fn json_patches() {
-    let door = ConnectionHandler::open();
+    let site = Site::open();
     // state, patch, what becomes of it: the sections or a status
     for (label, state, patch, expected) in [
         (
@@ -572,10 +572,10 @@ fn json_patches() {
             whole.as_object_mut().unwrap().entry(section).or_insert(json!(null));
             whole
         });
-        door.put(PATH, whole);
-        let before = door.get(PATH).etag();
-        let reply = write(&door, "PATCH", "", EDIT, &patch.to_string());
-        let mut after = door.state(PATH);
+        site.put(PATH, whole);
+        let before = site.get(PATH).etag();
+        let reply = write(&site, "PATCH", "", EDIT, &patch.to_string());
+        let mut after = site.state(PATH);
         after.as_object_mut().unwrap().remove("delta");
         match expected {
             Ok(expected) => {
@@ -584,27 +584,27 @@ fn json_patches() {
             }
             Err(status) => {
                 assert_eq!(reply.status, status, "{label}: {}", reply.text());
-                assert_eq!((after, door.get(PATH).etag()), (state, before), "{label}");
+                assert_eq!((after, site.get(PATH).etag()), (state, before), "{label}");
             }
         }
     }
-    let reply = write(&door, "PATCH", "", EDIT, r#"[{"op":"test","path":"/desired/a","value":7}]"#);
-    let told = reply.json();
+    let reply = write(&site, "PATCH", "", EDIT, r#"[{"op":"test","path":"/desired/a","value":7}]"#);
+    let response = reply.json();
     assert_eq!(
-        (told["error"].clone(), told["failed"][0]["path"].clone()),
+        (response["error"].clone(), response["failed"][0]["path"].clone()),
         (json!("expectation-failed"), json!("/desired/a"))
     );
-    assert_eq!((&told["failed"][0]["expected"], &told["failed"][0]["current"]), (&json!("value"), &json!(1)));
+    assert_eq!((&response["failed"][0]["expected"], &response["failed"][0]["current"]), (&json!("value"), &json!(1)));
 }
 
 /// Copies of copies would fill the memory.
 #[test]
 fn a_patch_cannot_grow_without_bound() {
-    let door = ConnectionHandler::open();
-    door.put(PATH, json!({"desired": {"a": {"x": "y"}}}));
+    let site = Site::open();
+    site.put(PATH, json!({"desired": {"a": {"x": "y"}}}));
     let wide: Vec<_> =
         (0..200).map(|n| json!({"op": "copy", "from": "/desired/a", "path": format!("/desired/a/{n}")})).collect();
-    let reply = write(&door, "PATCH", "", EDIT, &json!(wide).to_string());
+    let reply = write(&site, "PATCH", "", EDIT, &json!(wide).to_string());
     assert_eq!(reply.status, 413, "{}", reply.text());
     let mut path = "/desired/a".to_owned();
     let deep: Vec<_> = (0..200)
@@ -613,17 +613,17 @@ fn a_patch_cannot_grow_without_bound() {
             json!({"op": "copy", "from": "/desired/a", "path": path})
         })
         .collect();
-    let reply = write(&door, "PATCH", "", EDIT, &json!(deep).to_string());
+    let reply = write(&site, "PATCH", "", EDIT, &json!(deep).to_string());
     assert!(matches!(reply.status, 400 | 413), "{}", reply.text());
     let many: Vec<_> = (0..257).map(|_| json!({"op": "remove", "path": "/desired/a"})).collect();
-    assert_eq!(write(&door, "PATCH", "", EDIT, &json!(many).to_string()).status, 400);
+    assert_eq!(write(&site, "PATCH", "", EDIT, &json!(many).to_string()).status, 400);
 }
 
 #[test]
 fn quotas_set_retry_after() {
-    let door = ConnectionHandler::with(1);
-    door.put(PATH, json!({"desired": {"n": 1}}));
-    let mut client = door.client();
+    let site = Site::with(1);
+    site.put(PATH, json!({"desired": {"n": 1}}));
+    let mut client = site.client();
     let refused = (0..8).map(|_| client.send(&format!("GET {PATH} HTTP/1.1"), b"")).find(|reply| reply.status != 200);
     let refused = refused.unwrap();
     assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));

@@ -9,7 +9,7 @@ use crate::harness::{
 
 const UNCLEAN: [&str; 8] = ["\u{1}", "\n", "\u{1F}", "\u{7F}", "\u{9F}", "\u{FDD0}", "\u{FFFF}", "\u{10FFFE}"];
 
-/// What a MQTT 5 client is told of a message, on a connection that stays.
+/// Returns the reason code of a MQTT 5 PUBLISH, on a connection that stays open.
 fn is_refused(client: &mut Client, message: &Publish, code: u8) {
     let protocol = client.protocol;
     client.send(message.encode(protocol, 0, 0));

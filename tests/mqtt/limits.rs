@@ -1,4 +1,4 @@
-//! The limits the two sides tell each other: receive maximum, packet size, topic aliases.
+//! The limits that both sides announce: receive maximum, packet size, topic aliases.
 
 use std::collections::VecDeque;
 
@@ -35,10 +35,10 @@ fn accepts_topics_up_to_the_maximum() {
 fn connack_announces_the_limits() {
     let server = Server::with(SMALL);
     let (_, answer) = Client::connect_as(&server, &Connect::new(V5, "asks"));
-    let told = |id| answer.properties.number(id);
-    assert_eq!(told(prop::RECEIVE_MAXIMUM), Some(4));
-    assert_eq!(told(prop::TOPIC_ALIAS_MAXIMUM), Some(16));
-    assert_eq!(told(prop::MAXIMUM_PACKET_SIZE), Some(24 * 1024));
+    let announced = |id| answer.properties.number(id);
+    assert_eq!(announced(prop::RECEIVE_MAXIMUM), Some(4));
+    assert_eq!(announced(prop::TOPIC_ALIAS_MAXIMUM), Some(16));
+    assert_eq!(announced(prop::MAXIMUM_PACKET_SIZE), Some(24 * 1024));
 }
 
 /// What is asked for, beyond what is given: the server says what it gives.
@@ -169,7 +169,7 @@ fn a_packet_above_the_servers_maximum_ends_the_connection() {
     let server = Server::with(SMALL);
     for protocol in BOTH {
         let mut client = Client::connect(&server, protocol, "large");
-        // Told from the header; the rest need not come.
+        // Decided by the header; the rest need not arrive.
         client.send(&Publish::new("large/t", vec![b'x'; 24 * 1024]).encode(protocol, 0, 0)[..64]);
         assert_eq!(client.closed(), (protocol == V5).then_some(0x95), "{protocol:?}");
     }
@@ -258,7 +258,7 @@ fn no_packet_exceeds_the_clients_maximum() {
     for connect in [small(4), small(4).will(Publish::new("w/#", ""), 0)] {
         assert!(!Client::open(&server, V5).is_answered(&connect.encode()), "{connect:?}");
     }
-    // The CONNACK of a client that is accepted tells the limits.
+    // The CONNACK of an accepted client has the limits.
     let mut client = Client::open(&server, V5);
     client.send(small(12).encode());
     assert_eq!(client.connack().code, 0x95);

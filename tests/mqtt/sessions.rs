@@ -47,7 +47,7 @@ fn a_session_lasts_for_its_expiry() {
     assert!(session_present(&server, &Connect::persistent(V5, "begun")));
 }
 
-/// Its will, which would wait for longer, tells of its end: a look at the session would renew it.
+/// The end of the session is observed by its will, which has a longer delay: reading the session would renew it.
 #[test]
 fn a_session_expires() {
     let server = Server::start();

@@ -1,5 +1,5 @@
-//! A subscriber that reads slowly while ordinary messages are published faster than it reads: what is told of shadows
-//! has a share of what it is sent.
+//! A subscriber that reads slowly while ordinary messages are published faster than it reads: messages of shadows have
+//! a share of its deliveries.
 //!
 //! The subscriber's pace is that of its reading: for each message that it takes, several are published. Time decides
 //! nothing. Every ordinary message is acknowledged to its publisher, hence queued, before the subscriber reads on.
@@ -127,8 +127,8 @@ fn a_resync_is_not_delayed_by_a_flood() {
             let (mut reader, _) = Client::connect_as(&server, &connect);
             let newest = |message: &Message| message.topic == topics[2] && version(message) == 10;
             let before = read_until(&mut reader, &mut flood, SOON, newest);
-            let told: Vec<_> = before.iter().map(|message| (message.topic.as_str(), version(message))).collect();
-            assert_eq!(told, [(topics[0].as_str(), 10), (topics[1].as_str(), 10)], "{protocol:?} QoS {qos}");
+            let received: Vec<_> = before.iter().map(|message| (message.topic.as_str(), version(message))).collect();
+            assert_eq!(received, [(topics[0].as_str(), 10), (topics[1].as_str(), 10)], "{protocol:?} QoS {qos}");
             // Changes go on; each comes once.
             for value in 11..=15 {
                 set(&mut writer, &device, value);
@@ -233,7 +233,7 @@ fn a_full_window_does_not_block_shadow_events() {
     }
 }
 
-/// Reads without acknowledging until all `topics` have told of `version`.
+/// Reads without acknowledging until all `topics` have delivered `version`.
 fn hear(reader: &mut Client, topics: &[String], expected: u64) {
     let mut left: Vec<_> = topics.iter().collect();
     while !left.is_empty() {
@@ -259,14 +259,14 @@ fn no_event_of_a_large_change_is_repeated() {
             let leaves: Vec<_> = (0..800).map(|leaf| format!(r#""{leaf}":{value}"#)).collect();
             let body = format!(r#"{{"state":{{"desired":{{{}}}}}}}"#, leaves.join(","));
             assert_eq!(writer.publish(&format!("shadow/{device}/update"), body, 1), 0);
-            let mut told = Vec::new();
-            while told.last() != Some(&format!("shadow/{device}/document")) {
-                told.push(reader.message().topic);
+            let mut received = Vec::new();
+            while received.last() != Some(&format!("shadow/{device}/document")) {
+                received.push(reader.message().topic);
             }
             let end = ["update/delta", "update/documents", "update/accepted"];
             let both = end.iter().flat_map(|end| [format!("shadow/{device}/{end}"), format!("{prefix}/{end}")]);
             let expected: Vec<_> = both.chain([format!("shadow/{device}/document")]).collect();
-            assert_eq!(told, expected, "{protocol:?} QoS {qos} change {value}");
+            assert_eq!(received, expected, "{protocol:?} QoS {qos} change {value}");
         }
         reader.disconnect();
     }

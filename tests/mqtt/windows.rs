@@ -1,4 +1,4 @@
-//! Where the parts of a connection meet: what waits for what, and that nothing waits for ever.
+//! Windows of unacknowledged messages and undecided requests: every wait for one of them ends.
 
 use std::{net::TcpStream, thread};
 
@@ -131,7 +131,7 @@ fn resumes_a_session_with_many_unacknowledged_messages() {
     }
 }
 
-/// A device came back, reported at once, and was told `accepted` before the delta of what it had missed: device SDKs
+/// A device that reported directly after it reconnected received `accepted` before the delta of the resync: device SDKs
 /// drop a delta that comes after its `accepted`.
 #[test]
 fn accepted_comes_last_during_a_resync() {

@@ -43,8 +43,8 @@ fn a_backup_under_load_has_every_write_accepted_before() {
         eventually("some load", || now().iter().all(|promised| *promised > 300).then_some(()));
         for _ in 0..3 {
             before = now();
-            let (told, _) = run(&["backup", "--to", text(&copy), "--url", &web], 0);
-            assert_eq!(serde_json::from_str::<Value>(&told).unwrap()["shadows"], json!(WRITERS));
+            let (output, _) = run(&["backup", "--to", text(&copy), "--url", &web], 0);
+            assert_eq!(serde_json::from_str::<Value>(&output).unwrap()["shadows"], json!(WRITERS));
             meanwhile += now().iter().sum::<u64>() - before.iter().sum::<u64>();
         }
         done.store(true, Ordering::SeqCst);
@@ -98,43 +98,43 @@ fn damaged_backups_are_refused() {
     let store = store_path(server.directory());
     let target = server.directory().join("restored.redb");
 
-    let (_, told) = run(&["backup", "--to", text(&copy), "--url", &viewers], 3);
-    assert!(told.contains("needs all rights"), "{told}");
-    let (_, told) = run(&["backup", "--to", text(&copy), "--url", "http://127.0.0.1:1"], 1);
-    assert!(told.contains("Connection refused"), "{told}");
-    let (_, told) = run(&["backup", "--to", text(&copy), "--store", text(&store)], 4);
-    assert!(told.contains("in use by another process"), "{told}");
+    let (_, output) = run(&["backup", "--to", text(&copy), "--url", &viewers], 3);
+    assert!(output.contains("needs all rights"), "{output}");
+    let (_, output) = run(&["backup", "--to", text(&copy), "--url", "http://127.0.0.1:1"], 1);
+    assert!(output.contains("Connection refused"), "{output}");
+    let (_, output) = run(&["backup", "--to", text(&copy), "--store", text(&store)], 4);
+    assert!(output.contains("in use by another process"), "{output}");
     let names =
         || fs::read_dir(server.directory()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
     assert!(!names().iter().any(|name| name.to_str().unwrap().starts_with("copy")), "{:?}", names());
 
     let nowhere = server.directory().join("nowhere").join("copy");
-    let (_, told) = run(&["backup", "--to", text(&nowhere), "--url", &web], 1);
-    assert!(told.contains(&format!("{}: cannot write: No such file", text(&nowhere))), "{told}");
+    let (_, output) = run(&["backup", "--to", text(&nowhere), "--url", &web], 1);
+    assert!(output.contains(&format!("{}: cannot write: No such file", text(&nowhere))), "{output}");
     // A file that is not there was damage to one command and not to the other.
     for command in [&["check", text(&copy)][..], &["restore", text(&copy), "--store", text(&target)]] {
-        let (_, told) = run(command, 1);
-        assert!(told.contains(&format!("{}: No such file", text(&copy))), "{told}");
+        let (_, output) = run(command, 1);
+        assert!(output.contains(&format!("{}: No such file", text(&copy))), "{output}");
     }
 
     run(&["backup", "--to", text(&copy), "--url", &web], 0);
     let whole = fs::read(&copy).unwrap();
     fs::write(&bad, &whole[..whole.len() - 40]).unwrap();
     for command in [&["check", text(&bad)][..], &["restore", text(&bad), "--store", text(&target)]] {
-        let (_, told) = run(command, 4);
-        assert!(told.contains("it is cut short"), "{told}");
+        let (_, output) = run(command, 4);
+        assert!(output.contains("it is cut short"), "{output}");
     }
     let mut altered = whole.clone();
     let place = whole.windows(6).rposition(|bytes| bytes == b"easily").unwrap();
     altered[place] ^= 1;
     fs::write(&bad, &altered).unwrap();
     for command in [&["check", text(&bad)][..], &["restore", text(&bad), "--store", text(&target)]] {
-        let (_, told) = run(command, 4);
-        assert!(told.contains("its digest does not match"), "{told}");
+        let (_, output) = run(command, 4);
+        assert!(output.contains("its digest does not match"), "{output}");
     }
     assert!(!target.exists());
-    let (_, told) = run(&["restore", text(&copy), "--store", text(&store)], 1);
-    assert!(told.contains("there is a file already"), "{told}");
+    let (_, output) = run(&["restore", text(&copy), "--store", text(&store)], 1);
+    assert!(output.contains("there is a file already"), "{output}");
 
     // Of a store at rest the same commands.
     server.stop();
@@ -184,8 +184,8 @@ fn an_unfinished_backup_is_readable_by_its_owner_only() {
     fs::write(&part, "of a backup that is being taken").unwrap();
     let other = fs::File::open(&part).unwrap();
     other.lock().unwrap();
-    let told = back_up(1);
-    assert!(told.contains(&format!("{}: cannot write: another process is writing it", text(&copy))), "{told}");
+    let output = back_up(1);
+    assert!(output.contains(&format!("{}: cannot write: another process is writing it", text(&copy))), "{output}");
     assert_eq!(fs::read_to_string(&part).unwrap(), "of a backup that is being taken");
     run(&["check", text(&copy)], 0);
 }

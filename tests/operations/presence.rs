@@ -19,7 +19,7 @@ fn device(server: &Server, protocol: Protocol, id: &str) -> Client {
     client
 }
 
-/// The next message that tells a presence.
+/// The next message with a presence.
 fn presence(client: &mut Client) -> Message {
     loop {
         let message = client.message();
@@ -29,7 +29,7 @@ fn presence(client: &mut Client) -> Message {
     }
 }
 
-fn told(message: &Message) -> (String, bool) {
+fn presence_of(message: &Message) -> (String, bool) {
     let body = message.json();
     assert!(body["lastSeen"].as_u64().unwrap() > 1_700_000_000, "{body}");
     assert_eq!(body.as_object().unwrap().len(), 2, "{body}");
@@ -44,13 +44,13 @@ fn a_device_is_connected_while_any_of_its_connections_is() {
         let id = format!("lamp-{protocol:?}");
         watcher.subscribe(&[(&format!("shadow/{id}/presence"), 1)]);
         let lamp = device(&server, V4, &id);
-        assert_eq!(told(&presence(&mut watcher)), (format!("shadow/{id}/presence"), true));
+        assert_eq!(presence_of(&presence(&mut watcher)), (format!("shadow/{id}/presence"), true));
         // A second connection of the same client takes the first one's place: what the end of it all is arrives.
         let second = device(&server, V5, &id);
         lamp.abandon();
         second.disconnect();
         eventually("the lamp to be gone", || {
-            let (_, connected) = told(&presence(&mut watcher));
+            let (_, connected) = presence_of(&presence(&mut watcher));
             (!connected).then_some(())
         });
         watcher.disconnect();
@@ -66,9 +66,9 @@ fn a_client_without_requests_is_not_a_device() {
     let mut other = Client::connect(&server, V5, "other");
     other.publish("shadow/lamp-1/get", "", 1);
     other.publish("marker", "", 1);
-    let told: Vec<_> =
+    let topics: Vec<_> =
         std::iter::repeat_with(|| watcher.message().topic).take_while(|topic| topic != "marker").collect();
-    assert!(!told.iter().any(|topic| topic.ends_with("/presence")), "{told:?}");
+    assert!(!topics.iter().any(|topic| topic.ends_with("/presence")), "{topics:?}");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn it_comes_with_the_subscription() {
         for _ in expected {
             let message = presence(&mut late);
             assert!(message.retain, "{message:?}");
-            let (topic, connected) = told(&message);
+            let (topic, connected) = presence_of(&message);
             found.push((topic.split('/').nth(1).unwrap().to_owned(), connected));
         }
         let expected: Vec<_> = expected.iter().map(|(device, connected)| ((*device).to_owned(), *connected)).collect();
@@ -115,11 +115,11 @@ fn it_comes_with_the_subscription() {
     late.subscribe_with(&[("shadow/+/presence", 0x20)], &Properties::none());
     lamp.publish("shadow/lamp-1/update", r#"{"state":{"reported":{"on":true}}}"#, 1);
     lamp.disconnect();
-    assert_eq!(told(&presence(&mut late)), ("shadow/lamp-1/presence".to_owned(), false));
+    assert_eq!(presence_of(&presence(&mut late)), ("shadow/lamp-1/presence".to_owned(), false));
 }
 
-/// A device that comes and goes while nobody reads is told of once, as it is; with many of them, each is. What a
-/// connection had taken of it and not sent was lost with it.
+/// A device that comes and goes while nobody reads is announced once, with its current presence; of many devices, each
+/// is. Presence that a connection had taken and not sent was lost with the connection.
 #[test]
 fn a_resumed_session_receives_the_current_presence() {
     const DEVICES: usize = 60;
@@ -146,7 +146,7 @@ fn a_resumed_session_receives_the_current_presence() {
     for _ in 0..3 {
         let (mut watcher, connack) = Client::connect_as(&server, &connect);
         assert!(connack.session_present);
-        found.extend((0..DEVICES / 3).map(|_| told(&presence(&mut watcher))));
+        found.extend((0..DEVICES / 3).map(|_| presence_of(&presence(&mut watcher))));
         watcher.abandon();
     }
     found.sort();
@@ -186,7 +186,7 @@ fn presence_is_in_the_list_of_devices() {
     assert_eq!(get(web, "/v1/devices/lamp-1/shadow").json()["version"], before, "it takes no version");
 }
 
-/// Who may read nothing of a device's classic shadow is not told whether it is there, and an app is no device.
+/// A client that may read nothing of a device's classic shadow receives no presence of it; an app is no device.
 #[test]
 fn presence_is_sent_to_readers_of_the_shadow() {
     let devices = r#"
@@ -218,5 +218,5 @@ by = ["anonymous"]
     hall.subscribe(&[("shadow/#", 1)]);
     let _other = Client::connect(&server, V5, "lamp-2");
     let _own = Client::connect(&server, V5, "lamp-1");
-    assert_eq!(told(&presence(&mut hall)), ("shadow/lamp-1/presence".to_owned(), true));
+    assert_eq!(presence_of(&presence(&mut hall)), ("shadow/lamp-1/presence".to_owned(), true));
 }

@@ -1,4 +1,4 @@
-//! The id of a request joins what its client is told and what the log says.
+//! The id of a request is in the reply to its client and in the log.
 
 use std::fs;
 
@@ -41,7 +41,7 @@ fn refusals_are_logged_at_debug_level() {
     });
 }
 
-/// A byte of a shadow on the disk has changed: its readers and writers are told a fixed sentence, and the log the rest.
+/// A byte of a shadow on the disk has changed: readers and writers receive a fixed sentence, the log has the details.
 #[test]
 fn internal_errors_are_logged_with_the_request_id() {
     let mut server = Server::with(Setup { listener: LISTENERS, ..UNLIMITED });
@@ -56,8 +56,8 @@ fn internal_errors_are_logged_with_the_request_id() {
 
     let reply = get(server.address_of("web"), "/v1/devices/lamp-1/shadow");
     assert_eq!(reply.status, 500, "{reply:?}");
-    let told = lines(&server, reply.header("x-request-id").unwrap());
-    assert!(told.iter().any(|line| line.contains("checksum does not match")), "{told:?}");
+    let logged = lines(&server, reply.header("x-request-id").unwrap());
+    assert!(logged.iter().any(|line| line.contains("checksum does not match")), "{logged:?}");
 
     let mut client = Client::connect(&server, V5, "setter");
     let update = Publish::new("shadow/lamp-1/update", r#"{"state":{"desired":{"n":1}}}"#);
@@ -65,7 +65,7 @@ fn internal_errors_are_logged_with_the_request_id() {
     let said = ack.properties.text(REASON_STRING).unwrap().to_owned();
     assert_eq!(ack.code, 0x83, "{said}");
     let id = said.strip_prefix("Internal service failure (request ").and_then(|rest| rest.strip_suffix(')')).unwrap();
-    let told = lines(&server, id);
-    assert!(told.iter().any(|line| line.contains("checksum does not match")), "{told:?}");
-    assert!(told.iter().any(|line| line.contains("a request failed") && line.contains("key=lamp-1")), "{told:?}");
+    let logged = lines(&server, id);
+    assert!(logged.iter().any(|line| line.contains("checksum does not match")), "{logged:?}");
+    assert!(logged.iter().any(|line| line.contains("a request failed") && line.contains("key=lamp-1")), "{logged:?}");
 }

@@ -38,8 +38,8 @@ fn streams_and_waits_of_one_principal() {
     for path in ["/v1/events", "/v1/devices/lamp/shadow?wait=version%3E0"] {
         let (_, refused) = ask(&server, "greedy", path);
         assert_eq!((refused.status, refused.header("retry-after").is_some()), (429, true), "{path}: {refused:?}");
-        let told = "Too many requests: more than 3 streams of events and waits of one principal";
-        assert_eq!(refused.json()["message"], json!(told), "{path}");
+        let expected = "Too many requests: more than 3 streams of events and waits of one principal";
+        assert_eq!(refused.json()["message"], json!(expected), "{path}");
     }
     assert_eq!(ask(&server, "other", "/v1/events").1.status, 200, "another principal has its own");
     streams.pop();

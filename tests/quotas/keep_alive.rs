@@ -130,13 +130,13 @@ fn unfinished_packets_are_bounded() {
     let (most, rest) = publish.split_at(900_000);
     let clients: Vec<_> = (0..CLIENTS).map(|n| Client::connect(&server, V5, &format!("unfinished-{n}"))).collect();
     let writers: Vec<_> = clients.iter().map(Client::writer).collect();
-    let (tell, answers) = mpsc::channel();
+    let (sender, answers) = mpsc::channel();
     let acknowledged = thread::scope(|scope| {
         for mut client in clients {
-            let tell = tell.clone();
+            let sender = sender.clone();
             scope.spawn(move || {
                 let _it_may_be_ended_before = client.try_send(most);
-                tell.send(client.recv()).unwrap();
+                sender.send(client.recv()).unwrap();
             });
         }
         let first = answers.recv().unwrap();

@@ -98,8 +98,8 @@ fn retained_messages() {
         assert!(greedy.publish_message(&keep("kept/4", "x"), 1).code < 0x80);
         let mut late = Client::connect(&server, V5, "late");
         late.subscribe(&[("kept/#", 0)]);
-        let told: Vec<_> = (0..3).map(|_| late.message()).map(|one| (one.topic, one.payload[0])).collect();
-        assert_eq!(told, [("kept/1", b'z'), ("kept/3", b'x'), ("kept/4", b'x')].map(|(t, p)| (t.to_owned(), p)));
+        let received: Vec<_> = (0..3).map(|_| late.message()).map(|one| (one.topic, one.payload[0])).collect();
+        assert_eq!(received, [("kept/1", b'z'), ("kept/3", b'x'), ("kept/4", b'x')].map(|(t, p)| (t.to_owned(), p)));
         assert_met(&mut server, &["principal_retained"]);
     }
 }

@@ -45,7 +45,7 @@ fn mqtt_3_is_acknowledged() {
     }
 }
 
-/// A client that does not want reasons is not told them.
+/// A client that declines problem information receives no reasons.
 #[test]
 fn no_reason_string_without_request_problem_information() {
     let server = Server::start();

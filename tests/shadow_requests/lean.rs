@@ -79,7 +79,7 @@ fn the_lean_delta_is_sent_when_it_changes() {
         let topic = format!("{prefix}/delta");
         let mut client = Client::connect(&server, protocol, "device");
         client.subscribe(&[(&topic, 1)]);
-        for (number, (state, told)) in [
+        for (number, (state, received)) in [
             (json!({"reported": {"v": 1}}), None),
             (json!({"desired": {"v": 2}}), Some(json!({"version": 2, "state": {"v": 2}}))),
             (json!({"reported": {"other": 1}}), None),
@@ -98,7 +98,7 @@ fn the_lean_delta_is_sent_when_it_changes() {
                 .iter()
                 .map(|message| if message.payload.is_empty() { Value::Null } else { message.json() })
                 .collect();
-            assert_eq!(found, told.into_iter().collect::<Vec<_>>(), "{topic}, update {number}: {state}");
+            assert_eq!(found, received.into_iter().collect::<Vec<_>>(), "{topic}, update {number}: {state}");
             assert!(messages.iter().all(|message| message.topic == topic && !message.retain), "{messages:?}");
         }
         Requester::private(&server, "setter", prefix).accepted("delete", json!({}));
@@ -136,7 +136,7 @@ fn the_lean_delta_never_goes_back() {
 fn a_resumed_session_receives_the_current_lean_delta() {
     let server = Server::start();
     let connect = Connect::persistent(V5, "device");
-    for (desired, reported, told) in [(2, 1, Some(2)), (3, 3, None), (4, 3, Some(4))] {
+    for (desired, reported, received) in [(2, 1, Some(2)), (3, 3, None), (4, 3, Some(4))] {
         let (mut client, _) = Client::connect_as(&server, &connect);
         client.subscribe_with(&[("shadow/away/delta", 1 | NEVER)], &Properties::none());
         until_now(&mut client);
@@ -146,7 +146,7 @@ fn a_resumed_session_receives_the_current_lean_delta() {
         let (mut client, _) = Client::connect_as(&server, &connect);
         let message = client.message();
         let found = (!message.payload.is_empty()).then(|| message.json()["state"]["v"].as_u64().unwrap());
-        assert_eq!((&*message.topic, found), ("shadow/away/delta", told));
+        assert_eq!((&*message.topic, found), ("shadow/away/delta", received));
         client.disconnect();
     }
 }
@@ -164,7 +164,7 @@ fn retain_handling_applies_to_the_lean_delta() {
     }
 }
 
-/// `"metadata": false` is for who asks: others are told all.
+/// `"metadata": false` applies to the requester only: others receive all fields.
 #[test]
 fn a_request_can_omit_metadata() {
     let server = Server::start();
@@ -202,8 +202,8 @@ fn a_request_can_omit_metadata() {
     }
     let dry = json!({"state": {"desired": {"a": 3}}, "dryRun": true, "metadata": false});
     device.publish_message(&Publish::new("shadow/d/update", dry.to_string()), 1);
-    let told = until_now(&mut device)[0].json();
-    assert_eq!((told.get("metadata"), told["document"].get("metadata")), (None, None), "{told}");
+    let received = until_now(&mut device)[0].json();
+    assert_eq!((received.get("metadata"), received["document"].get("metadata")), (None, None), "{received}");
     for (topic, body) in [
         ("shadow/d/update", json!({"state": {}, "metadata": "no"})),
         ("shadow/d/get", json!({"metadata": null})),

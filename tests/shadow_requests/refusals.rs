@@ -159,7 +159,7 @@ fn leaves_are_those_after_the_merge() {
     client.rejected("update", json!({"state": {"reported": {"one": 1}}}), 413, "too-many-leaves");
 }
 
-/// Fifty requests at once where one a second is allowed: most are refused and told when to come again.
+/// Fifty requests at once where one a second is allowed: most are refused with a time to wait.
 #[test]
 fn too_many_requests() {
     let limits = "requests_rate = \"1/s burst 1\"";

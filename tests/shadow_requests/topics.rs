@@ -143,12 +143,12 @@ fn a_will_may_be_refused() {
     assert_eq!(watcher.message().json()["current"]["version"], json!(1), "the next is the documents of the update");
 }
 
-/// Each of these was told that only the service publishes there.
+/// Each of these was refused with the reason of a topic reserved for the service.
 #[test]
 fn a_topic_that_is_no_request_is_refused_with_the_reason() {
     let server = Server::start();
     let mut client = Client::connect(&server, V5, "client");
-    for (topic, told) in [
+    for (topic, reason) in [
         ("shadow/my.dev/update", "invalid device id: 'my.dev' holds '.', allowed are A-Z a-z 0-9 : _ -"),
         ("$aws/things/my.dev/shadow/get", "invalid device id: 'my.dev' holds '.', allowed are A-Z a-z 0-9 : _ -"),
         ("shadow/d/name/a.b/delete", "invalid shadow name: 'a.b' holds '.', allowed are A-Z a-z 0-9 : _ - $"),
@@ -156,6 +156,6 @@ fn a_topic_that_is_no_request_is_refused_with_the_reason() {
         ("shadow/d/update/accepted", "only the service publishes to this topic"),
     ] {
         let ack = client.publish_message(&Publish::new(topic, "{}"), 1);
-        assert_eq!((ack.code, ack.properties.text(prop::REASON_STRING)), (0x90, Some(told)), "{topic}");
+        assert_eq!((ack.code, ack.properties.text(prop::REASON_STRING)), (0x90, Some(reason)), "{topic}");
     }
 }

@@ -169,8 +169,8 @@ fn a_key_that_others_may_read_is_refused() {
             Err((exit, _)) => {
                 assert!(!accepted, "{mode:o}: {}", exit.log);
                 assert_eq!(exit.status.code(), Some(2), "{}", exit.log);
-                let told = format!("{}: holds a secret and has mode {mode:03o}", issued.key.display());
-                assert!(exit.log.contains(&told) && exit.log.contains("chmod 600"), "{}", exit.log);
+                let message = format!("{}: holds a secret and has mode {mode:03o}", issued.key.display());
+                assert!(exit.log.contains(&message) && exit.log.contains("chmod 600"), "{}", exit.log);
             }
         }
     }

@@ -135,12 +135,12 @@ fn a_peer_without_tls_is_disconnected() {
         let mut socket = TcpStream::connect(server.address).unwrap();
         socket.set_read_timeout(Some(*DEADLINE)).unwrap();
         socket.write_all(bytes).unwrap();
-        let mut told = Vec::new();
-        match socket.read_to_end(&mut told) {
+        let mut message = Vec::new();
+        match socket.read_to_end(&mut message) {
             Ok(_) => {}
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
         }
-        assert!(told.len() < 16, "at most an alert: {told:02x?}");
+        assert!(message.len() < 16, "at most an alert: {message:02x?}");
     }
     // A TLS client that never says CONNECT.
     let mut silent = TlsClient::open(&server, &authority.file, None, &[], V5);
@@ -158,7 +158,7 @@ fn invalid_files_are_refused() {
     let missing = Path::new("missing.pem");
     let (certificate, key, ca) = (&*server.certificate, &*server.key, &*authority.file);
     // certificate, key, authority, which file is named, what of it
-    for (certificate, key, ca, file, told) in [
+    for (certificate, key, ca, file, message) in [
         (missing, key, ca, missing, "No such file"),
         (certificate, missing, ca, missing, "No such file"),
         (certificate, key, missing, missing, "No such file"),
@@ -174,11 +174,15 @@ fn invalid_files_are_refused() {
         };
         assert_eq!(exit.status.code(), Some(2), "{exit:?}");
         let expected = format!("{}: ", file.display());
-        assert!(exit.log.contains(&expected) && exit.log.contains(told), "{told:?} of {expected:?} in {}", exit.log);
+        assert!(
+            exit.log.contains(&expected) && exit.log.contains(message),
+            "{message:?} of {expected:?} in {}",
+            exit.log
+        );
         let checked = check_config(directory.path());
         let said = String::from_utf8_lossy(&checked.stderr);
         assert_eq!(
-            (checked.status.code(), said.contains(&expected), said.contains(told)),
+            (checked.status.code(), said.contains(&expected), said.contains(message)),
             (Some(2), true, true),
             "{said}"
         );

@@ -39,7 +39,7 @@ fn a_reload_uses_the_new_server_certificate() {
     assert_eq!(open.connect("open"), Some(0));
 
     replace(&issued, &next.server());
-    // It is read when the server is told to, not before.
+    // It is read at a reload, not before.
     assert_eq!(TlsClient::open(&server, &authority.file, None, &[], V5).connect("early"), Some(0));
     server.hangup(1, DONE);
     assert_eq!(TlsClient::open(&server, &next.file, None, &[], V5).connect("new"), Some(0));
@@ -76,8 +76,8 @@ fn invalid_files_change_nothing() {
             fs::write(&issued.key, &saved[1]).unwrap();
             fs::write(file, &before).unwrap();
             let log = server.log();
-            let told = log.lines().rfind(|line| line.contains(NOT_TAKEN)).unwrap();
-            assert!(told.contains(&file.display().to_string()), "{log}");
+            let logged = log.lines().rfind(|line| line.contains(NOT_TAKEN)).unwrap();
+            assert!(logged.contains(&file.display().to_string()), "{log}");
             ping(&mut open);
             let mut client = TlsClient::open(&server, &authority.file, Some(&revoked), &[], V5);
             assert_eq!(client.connect("client"), None, "revoked as before");
@@ -186,7 +186,7 @@ fn a_session_is_not_resumed_past_a_revocation() {
     assert_eq!(connect().0, None);
 }
 
-/// Nor past the end of the certificate's own life, of which nobody tells the server.
+/// Nor past the end of the certificate's own life, which no reload announces.
 #[test]
 fn a_session_is_not_resumed_past_its_certificate() {
     let authority = Authority::new("authority");

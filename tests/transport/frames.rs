@@ -92,7 +92,7 @@ fn frames_without_a_packet_count_against_the_packet_rate() {
     });
 }
 
-/// The client is told although it goes on sending: what it sent last is read, for a while, and dropped.
+/// The client receives the close frame although it keeps sending: its last bytes are read for a while and dropped.
 #[test]
 fn a_client_that_keeps_sending_receives_the_close_frame() {
     let server = server_with("", "", "");

@@ -182,7 +182,7 @@ fn both_sides_can_close_the_websocket() {
     assert_eq!(watcher.message().topic, "will/lost");
 }
 
-/// A stop of the server is told in MQTT and in WebSocket, and waits for none of them.
+/// A stop of the server is announced in MQTT and in WebSocket, and waits for neither.
 #[test]
 fn a_stop_closes_websockets() {
     let mut server = server("connect_timeout = \"5m\"");

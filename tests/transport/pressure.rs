@@ -72,7 +72,7 @@ fn a_client_that_never_reads() {
     }
 }
 
-/// Above its rate a client is not read from: TCP tells it, and nothing piles up here.
+/// A client above its rate is not read from: TCP slows it down, and nothing is buffered here.
 #[test]
 fn a_client_that_writes_more_than_it_may() {
     // Of which one connection has a quarter: a message a second.

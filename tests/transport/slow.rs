@@ -159,7 +159,7 @@ fn many_slow_connections_time_out() {
     println!("{} connections, {most} at once, {} KiB more memory; all closed", crowd.len(), grown / 1024);
 }
 
-/// A body that does not come whole in time is told so, and ends the connection.
+/// A body that is incomplete after the timeout is answered with an error, and ends the connection.
 #[test]
 fn an_incomplete_body_times_out() {
     let server = server_with(SOON, SOON, "");

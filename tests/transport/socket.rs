@@ -152,8 +152,8 @@ impl<S: Read + Write> Socket<S> {
         assert_eq!(self.recv(), Packet::SubAck { id: 1, codes: vec![qos] });
     }
 
-    /// The code of the server's close, which must be the next frame but for data and pongs; then the stream must end,
-    /// which is told to the server that waits for it.
+    /// The code of the server's close, which must be the next frame except for data and pongs; then the stream must end,
+    /// which closes this side as well.
     pub(crate) fn closed(mut self) -> u16 {
         loop {
             match self.frame() {

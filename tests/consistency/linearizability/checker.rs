@@ -56,7 +56,7 @@ impl Operation {
     /// The register after this operation; `None` if its answer is not true of `now`.
     fn step(&self, now: Register) -> Option<Register> {
         match (self.ask, self.answer) {
-            (Ask::Get, Answer::Got(told)) => (told == now).then_some(now),
+            (Ask::Get, Answer::Got(got)) => (got == now).then_some(now),
             (Ask::Get, Answer::Unknown) => Some(now),
             (Ask::Swap { expected, value }, answer) => {
                 let swaps = expected == now.version;

@@ -15,21 +15,21 @@ pub(crate) fn compare(what: &str, expected: &Value, got: &Value) {
     assert!(plain(expected) == got, "{what}\nexpected {expected}\n     got {got}");
 }
 
-/// Whether `told` of a replay is metadata that was told first. What has changed since may be left out, and a time may
+/// Returns true if the metadata `reply` of a replay is that of the first reply. Later changes may be left out, and a time may
 /// be that of a later heartbeat.
-pub(crate) fn remembers(first: &Value, told: &Value) -> bool {
-    match (first, told) {
-        (Value::Object(first), Value::Object(told)) => told.iter().all(|(key, told)| {
-            first.get(key).is_some_and(|first| (key == "timestamp" && told.is_u64()) || remembers(first, told))
+pub(crate) fn remembers(first: &Value, listed: &Value) -> bool {
+    match (first, listed) {
+        (Value::Object(first), Value::Object(listed)) => listed.iter().all(|(key, listed)| {
+            first.get(key).is_some_and(|first| (key == "timestamp" && listed.is_u64()) || remembers(first, listed))
         }),
-        (Value::Array(first), Value::Array(told)) => {
-            first.len() == told.len() && first.iter().zip(told).all(|(first, told)| remembers(first, told))
+        (Value::Array(first), Value::Array(listed)) => {
+            first.len() == listed.len() && first.iter().zip(listed).all(|(first, listed)| remembers(first, listed))
         }
-        _ => first == told,
+        _ => first == listed,
     }
 }
 
-/// The expectations that do not hold are told, in order, with what is there.
+/// Checks that the failed expectations are listed in order, with the current values.
 pub(crate) fn failed(shadow: &Shadow, request: &Request, reply: &Value) {
     let expectations = request.body["expect"].as_array().unwrap().iter();
     let expected: Vec<Value> = expectations
@@ -44,8 +44,8 @@ pub(crate) fn failed(shadow: &Shadow, request: &Request, reply: &Value) {
             failed
         })
         .collect();
-    let told = reply["failed"].as_array().unwrap_or_else(|| panic!("no `failed` in {reply}")).iter();
-    let told: Vec<Value> = told
+    let listed = reply["failed"].as_array().unwrap_or_else(|| panic!("no `failed` in {reply}")).iter();
+    let listed: Vec<Value> = listed
         .map(|failed| {
             let mut failed = plain(failed);
             failed
@@ -55,7 +55,7 @@ pub(crate) fn failed(shadow: &Shadow, request: &Request, reply: &Value) {
             failed
         })
         .collect();
-    assert_eq!(expected, told, "what failed in {reply}");
+    assert_eq!(expected, listed, "what failed in {reply}");
 }
 
 /// Whether a time is about now.

@@ -1,6 +1,6 @@
-//! What a version conflict must tell of the paths that collided and of those that did not.
+//! The required content of a version conflict: its conflicting and its clean paths.
 //!
-//! Of a section that is merged the paths told are exactly the leaves and removals sent. Of one touched whole they are
+//! Of a merged section, exactly the leaves and removals sent are listed. Of a section touched whole, they are
 //! at least the leaves sent and the present leaves that would go, and beyond that only what was removed meanwhile.
 
 use std::collections::BTreeSet;
@@ -12,28 +12,28 @@ use super::reference::{
     to_pointer, whole,
 };
 
-/// Checks `conflicts` and `clean` of the rejection `told` of `request`, which expected `expected`.
-pub(crate) fn check(shadow: &Shadow, request: &Request, expected: u64, told: &Value) -> Result<(), String> {
+/// Checks `conflicts` and `clean` of the rejection `reply` to `request`, which expected `expected`.
+pub(crate) fn check(shadow: &Shadow, request: &Request, expected: u64, reply: &Value) -> Result<(), String> {
     let (mut conflicts, mut clean) = (BTreeSet::new(), BTreeSet::new());
-    for conflict in told["conflicts"].as_array().ok_or("no conflicts")? {
+    for conflict in reply["conflicts"].as_array().ok_or("no conflicts")? {
         let path = pointer(conflict["path"].as_str().ok_or("a conflict without a path")?);
         entry(shadow, request, expected, &path, conflict)?;
         if !conflicts.insert(path) {
-            return Err(format!("{conflict} is told twice"));
+            return Err(format!("{conflict} is listed twice"));
         }
     }
-    for path in told["clean"].as_array().ok_or("no clean paths")? {
+    for path in reply["clean"].as_array().ok_or("no clean paths")? {
         let path = pointer(path.as_str().ok_or("a clean path that is no text")?);
         if shadow.changed_after(&path, expected) {
             return Err(format!("{path:?} is no clean path"));
         }
         if !clean.insert(path.clone()) || conflicts.contains(&path) {
-            return Err(format!("clean path {path:?} is told twice"));
+            return Err(format!("clean path {path:?} is listed twice"));
         }
     }
     let listed: BTreeSet<Path> = conflicts.union(&clean).cloned().collect();
-    if told.get("truncated").is_some() {
-        return match (conflicts.len().max(clean.len()), &told["truncated"]) {
+    if reply.get("truncated").is_some() {
+        return match (conflicts.len().max(clean.len()), &reply["truncated"]) {
             (64, Value::Bool(true)) => Ok(()),
             other => Err(format!("truncated at {other:?}")),
         };
@@ -42,9 +42,9 @@ pub(crate) fn check(shadow: &Shadow, request: &Request, expected: u64, told: &Va
 }
 
 /// Checks one conflict.
-fn entry(shadow: &Shadow, request: &Request, expected: u64, path: &Path, told: &Value) -> Result<(), String> {
+fn entry(shadow: &Shadow, request: &Request, expected: u64, path: &Path, reply: &Value) -> Result<(), String> {
     if !shadow.changed_after(path, expected) {
-        return Err(format!("{told} did not change after {expected}"));
+        return Err(format!("{reply} did not change after {expected}"));
     }
     let sent = sent(request);
     let yours = at(&sent, path);
@@ -67,29 +67,29 @@ fn entry(shadow: &Shadow, request: &Request, expected: u64, path: &Path, told: &
         right["by"] = json!(snapshot.by);
         right["timestamp"] = json!(snapshot.timestamp);
     }
-    let mut told = plain(told);
+    let mut reply = plain(reply);
     // The time may be that of a heartbeat over AWS, which moves the time of a value.
     if let Some(leaf) = leaf_towards(&shadow.now().state, path)
-        && told["timestamp"] == json!(shadow.time_of(&leaf, shadow.version()))
+        && reply["timestamp"] == json!(shadow.time_of(&leaf, shadow.version()))
     {
-        right["timestamp"] = told["timestamp"].clone();
+        right["timestamp"] = reply["timestamp"].clone();
     }
     // By whom and when is forgotten of what is below the floor.
     if changed.is_none_or(|version| version <= shadow.floor()) {
         for field in ["version", "by", "timestamp"] {
-            if changed.is_none() || told.get(field).is_none() {
+            if changed.is_none() || reply.get(field).is_none() {
                 right.as_object_mut().unwrap().remove(field);
             }
             if changed.is_none() {
-                told.as_object_mut().unwrap().remove(field);
+                reply.as_object_mut().unwrap().remove(field);
             }
         }
     }
-    // Former values are told as far back as 1,000 changes.
-    if shadow.version() - expected > 1_000 && told.get("base").is_none() {
+    // Base values are looked up at most 1,000 changes back.
+    if shadow.version() - expected > 1_000 && reply.get("base").is_none() {
         right.as_object_mut().unwrap().remove("base");
     }
-    if plain(&right) == told { Ok(()) } else { Err(format!("a conflict should be\n  {right} and is\n  {told}")) }
+    if plain(&right) == reply { Ok(()) } else { Err(format!("a conflict should be\n  {right} and is\n  {reply}")) }
 }
 
 /// The state as it was sent; in what replaces a section nulls say nothing.
@@ -120,7 +120,7 @@ fn covers(
         return if must == listed {
             Ok(())
         } else {
-            Err(format!("of {name}, {must:?} are touched and {listed:?} told"))
+            Err(format!("of {name}, {must:?} are touched and {listed:?} listed"))
         };
     }
     let sent = must.clone();
@@ -128,17 +128,17 @@ fn covers(
     let present = leaves(&shadow.now().state).into_iter().map(|(path, _)| path);
     must.extend(present.filter(|path| path[0] == name && !related(path)));
     if let Some(missing) = must.difference(&listed).next() {
-        return Err(format!("{missing:?} is touched and not told"));
+        return Err(format!("{missing:?} is touched and not listed"));
     }
     let section = vec![name.to_owned()];
     let extra = listed.difference(&must).find(|path| **path != section && at(&shadow.now().state, path).is_some());
     if let Some(extra) = extra {
-        return Err(format!("{extra:?} is told and not touched"));
+        return Err(format!("{extra:?} is listed and not touched"));
     }
     // A deletion has nothing to collide with in a section that is empty.
     let touched = !request.delete || !is_empty(&shadow.now().state[name]);
     if touched && shadow.changed_after(&section, expected) && !conflicts.iter().any(|path| path[0] == name) {
-        return Err(format!("{name} changed, and nothing of it is told"));
+        return Err(format!("{name} changed, and nothing of it is listed"));
     }
     Ok(())
 }

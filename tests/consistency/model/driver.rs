@@ -181,7 +181,7 @@ impl Driver {
         [false, true].map(|aws| View { shadow: &self.shadows[shadow], aws })
     }
 
-    /// Whether all hear of it, and what is told, native and AWS.
+    /// True if all subscribers receive the messages, and the messages, native and AWS.
     fn expect_change(
         &mut self,
         operation: &Operation,
@@ -205,7 +205,7 @@ impl Driver {
             Outcome::Replayed { .. } => {
                 if !request.delete {
                     let first = &expected[usize::from(operation.aws)].last().unwrap().1["metadata"];
-                    assert!(remembers(first, &reply["metadata"]), "{operation} told first {first} and now {reply}");
+                    assert!(remembers(first, &reply["metadata"]), "{operation} returned first {first} and now {reply}");
                     expected.iter_mut().for_each(|events| events[0].1["metadata"] = reply["metadata"].clone());
                 }
                 expected[0][0].1["replayed"] = json!(true);
@@ -258,7 +258,7 @@ impl Driver {
             assert_eq!(names(expected), names(heard), "the events of {operation}: {heard:?}");
             for ((name, expected), (_, heard)) in expected.iter().zip(heard) {
                 let mut expected = expected.clone();
-                // A get is told over AWS topics with the time at which that was.
+                // A get on AWS topics is answered with the time of the reply.
                 if heard["timestamp"].as_u64().is_some_and(is_now)
                     && name == "get/accepted"
                     && heard.get("etag").is_none()

@@ -74,7 +74,7 @@ impl Shadow {
         self.history.last().unwrap()
     }
 
-    /// The version as of which comparing tells anything: that of the last deletion.
+    /// The first version that comparisons may start from: that of the last deletion.
     pub(crate) fn floor(&self) -> u64 {
         self.history.iter().rposition(|snapshot| !snapshot.exists).unwrap() as u64
     }
@@ -122,8 +122,8 @@ impl Shadow {
     /// When the leaf at `path` was set, or sent again over AWS topics.
     pub(crate) fn time_of(&self, path: &[String], version: u64) -> u64 {
         let set = self.set_at(path, version);
-        let told = |v: &u64| *v == set || self.history[*v as usize].resent.iter().any(|sent| sent == path);
-        let last = (set..=version).rev().find(told).unwrap();
+        let recorded = |v: &u64| *v == set || self.history[*v as usize].resent.iter().any(|sent| sent == path);
+        let last = (set..=version).rev().find(recorded).unwrap();
         self.history[last as usize].timestamp
     }
 

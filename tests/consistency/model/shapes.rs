@@ -43,7 +43,7 @@ impl View<'_> {
         events
     }
 
-    /// `update/accepted` or `delete/accepted`, with what is told of the version it made.
+    /// `update/accepted` or `delete/accepted`, with the fields of the new version.
     pub(crate) fn reply(&self, request: &Request, outcome: &Outcome) -> Value {
         let Outcome::Replayed { version, changed, rebased_from } = *outcome else { panic!("{outcome:?}") };
         let timestamp = self.shadow.history[version as usize].timestamp;
@@ -66,7 +66,7 @@ impl View<'_> {
         body
     }
 
-    /// `get/accepted`; AWS tells when it was asked.
+    /// `get/accepted`; in AWS's shape with the time of the reply.
     pub(crate) fn got(&self, now: u64) -> Value {
         let mut body = self.side(self.shadow.version());
         if let Some(delta) = self.delta() {

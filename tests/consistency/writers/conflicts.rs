@@ -1,4 +1,4 @@
-//! A refused update is told which of its paths collided, with what, and what was there before.
+//! A refused update lists its conflicting paths with their current and base values.
 
 use serde_json::{Value, json};
 
@@ -13,14 +13,14 @@ fn conflict(path: &str, yours: Value, base: Value, current: Value) -> Value {
 }
 
 /// The conflicts without who made them, which is checked to be there.
-fn told(body: &Value, by: &str) -> Value {
+fn conflicts_by(body: &Value, by: &str) -> Value {
     let conflicts =
-        body["conflicts"].as_array().unwrap_or_else(|| panic!("no conflicts in {body}")).iter().map(|told| {
-            assert_eq!(told["by"], json!(format!("anonymous/{by}")), "{body}");
-            assert!(told["version"].is_u64() && told["timestamp"].is_u64(), "{body}");
-            let mut told = told.clone();
-            told.as_object_mut().unwrap().retain(|key, _| !["by", "version", "timestamp"].contains(&key.as_str()));
-            told
+        body["conflicts"].as_array().unwrap_or_else(|| panic!("no conflicts in {body}")).iter().map(|conflict| {
+            assert_eq!(conflict["by"], json!(format!("anonymous/{by}")), "{body}");
+            assert!(conflict["version"].is_u64() && conflict["timestamp"].is_u64(), "{body}");
+            let mut conflict = conflict.clone();
+            conflict.as_object_mut().unwrap().retain(|key, _| !["by", "version", "timestamp"].contains(&key.as_str()));
+            conflict
         });
     conflicts.collect()
 }
@@ -29,7 +29,7 @@ fn told(body: &Value, by: &str) -> Value {
 fn a_stale_update_lists_its_conflicts() {
     let server = Server::start();
     for protocol in BOTH {
-        let prefix = format!("shadow/told-{}", protocol as u8);
+        let prefix = format!("shadow/stale-{}", protocol as u8);
         let mut app = Requester::new(&server, protocol, "app-1", &prefix);
         app.update(json!({"state": {"desired": {"target": 19, "mode": "heat", "fan": {"speed": 1, "auto": true}}}}));
         app.update(json!({"state": {"desired": {"target": 20}}}));
@@ -42,12 +42,12 @@ fn a_stale_update_lists_its_conflicts() {
             assert_eq!((&refused["expected"], &refused["version"]), (&json!(1), &json!(3)));
             let removed = json!({"path": "/desired/fan/speed", "yours": 2, "base": 1, "removed": true});
             assert_eq!(
-                told(&refused, "app-1"),
+                conflicts_by(&refused, "app-1"),
                 json!([removed, conflict("/desired/target", json!(21), json!(19), json!(23))])
             );
             assert_eq!(refused["clean"], json!(["/desired/fan/auto", "/desired/mode", "/reported/t"]));
         }
-        // What did not collide can be sent as it is, and what did, with the version that was told.
+        // Clean paths can be sent unchanged, conflicting ones with the version of the reply.
         let body = json!({"state": {"desired": {"mode": "eco"}}, "version": 1, "onConflict": "rebase"});
         let accepted = app.update(body);
         assert_eq!((&accepted["rebasedFrom"], version(&accepted)), (&json!(1), 4));
@@ -58,7 +58,7 @@ fn a_stale_update_lists_its_conflicts() {
     }
 }
 
-/// A stale deletion and a stale replacement name what changed; an etag tells the version that it is of.
+/// A stale deletion and a stale replacement list the changed paths; a known etag is resolved to its version.
 #[test]
 fn other_stale_requests_list_their_conflicts() {
     let server = Server::start();
@@ -68,10 +68,10 @@ fn other_stale_requests_list_their_conflicts() {
     let gone = conflict("/desired/b", Value::Null, json!(1), json!(2));
     let etag = &first["etag"];
     let refused = app.rejected("delete", json!({ "etag": etag }), 409, "version-conflict").body;
-    assert_eq!((told(&refused, "app-1"), &refused["expected"]), (json!([gone]), &json!(1)));
+    assert_eq!((conflicts_by(&refused, "app-1"), &refused["expected"]), (json!([gone]), &json!(1)));
     let body = json!({"state": {"desired": {"a": 5}}, "replace": true, "version": 1});
     let refused = app.rejected("update", body, 409, "version-conflict").body;
-    assert_eq!((told(&refused, "app-1"), &refused["clean"]), (json!([gone]), &json!(["/desired/a"])));
+    assert_eq!((conflicts_by(&refused, "app-1"), &refused["clean"]), (json!([gone]), &json!(["/desired/a"])));
     // Nothing of it changed, and still the etag is another one.
     let body = json!({"state": {"desired": {"a": 5}}, "etag": etag, "onConflict": "rebase"});
     let refused = app.rejected("update", body, 409, "version-conflict").body;
@@ -90,10 +90,10 @@ fn base_values_come_from_the_journal() {
     for seen in [1, 9, 10, 11, 500, VERSIONS - 9, VERSIONS - 8, VERSIONS - 1] {
         let refused =
             app.rejected("update", json!({"state": {"reported": {"n": 0}}, "version": seen}), 409, "version-conflict");
-        let told = &refused.body["conflicts"][0];
-        assert_eq!((&told["yours"], &told["current"]), (&json!(0), &json!(VERSIONS)));
+        let conflict = &refused.body["conflicts"][0];
+        assert_eq!((&conflict["yours"], &conflict["current"]), (&json!(0), &json!(VERSIONS)));
         let base = (VERSIONS - seen <= 1_000).then(|| json!(seen));
-        assert_eq!(told.get("base"), base.as_ref(), "{VERSIONS} versions, seen {seen}");
+        assert_eq!(conflict.get("base"), base.as_ref(), "{VERSIONS} versions, seen {seen}");
     }
     // A refusal that takes a long look back, and requests behind it: the PUBACKs come as the requests went.
     let mut client = crate::harness::client::Client::connect(&server, V5, "orderly");

@@ -29,11 +29,11 @@ fn a_keyed_update_is_applied_once_across_reconnects() {
         let point = cut(&server, &body.to_string(), &mut seed);
         spoiler.update(json!({"state": {"reported": {"n": format!("spoiled {n}")}}}));
         let mut client = Requester::private(&server, "writer", DEVICE);
-        let told = client.update(body);
-        let again = told.get("replayed").is_some();
-        assert!(version(&told) > 2 * n && version(&told) <= 2 * n + 2, "cut {n} at {point}: {told}");
-        assert!(again || point < LAST_POINT, "cut {n}: it was acknowledged, and then done again: {told}");
-        assert!(!again || point > 1, "cut {n}: it was never sent whole, and is said to have been done: {told}");
+        let reply = client.update(body);
+        let again = reply.get("replayed").is_some();
+        assert!(version(&reply) > 2 * n && version(&reply) <= 2 * n + 2, "cut {n} at {point}: {reply}");
+        assert!(again || point < LAST_POINT, "cut {n}: it was acknowledged, and then done again: {reply}");
+        assert!(!again || point > 1, "cut {n}: it was never sent whole, and is said to have been done: {reply}");
         replayed += u64::from(again);
         by_point[point] += 1;
     }

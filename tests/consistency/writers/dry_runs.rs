@@ -16,15 +16,15 @@ fn a_dry_run_returns_the_outcome_and_changes_nothing() {
         body["idempotencyKey"] = json!("k");
         body
     };
-    let told = app.update(dry(json!({"state": {"desired": {"a": 1}}})));
-    assert_eq!((&told["dryRun"], &told["changed"], &told["version"]), (&json!(true), &json!(true), &json!(1)));
-    assert_eq!(told["document"]["state"], json!({"desired": {"a": 1}}));
+    let reply = app.update(dry(json!({"state": {"desired": {"a": 1}}})));
+    assert_eq!((&reply["dryRun"], &reply["changed"], &reply["version"]), (&json!(true), &json!(true), &json!(1)));
+    assert_eq!(reply["document"]["state"], json!({"desired": {"a": 1}}));
     app.rejected("get", json!({}), 404, "not-found");
     let real = app.update(json!({"state": {"desired": {"a": 1}}, "idempotencyKey": "k"}));
     assert!(real.get("replayed").is_none(), "the dry run left no key: {real}");
-    assert_eq!(real["etag"], told["etag"], "it told the etag that there would be");
-    let told = app.update(dry(json!({"state": {"desired": {"a": 1}}})));
-    assert_eq!(told["replayed"], json!(true), "{told}");
+    assert_eq!(real["etag"], reply["etag"], "the dry run has the etag of the update");
+    let reply = app.update(dry(json!({"state": {"desired": {"a": 1}}})));
+    assert_eq!(reply["replayed"], json!(true), "{reply}");
     app.rejected("update", dry(json!({"state": {"desired": {"a": 2}}})), 422, "idempotency-key-reused");
     let stale = json!({"state": {"desired": {"a": 2}}, "version": 0, "dryRun": true});
     app.rejected("update", stale, 409, "version-conflict");

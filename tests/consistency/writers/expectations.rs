@@ -34,13 +34,13 @@ fn expectations_decide() {
             continue;
         }
         let refused = app.rejected("update", body, 409, "expectation-failed");
-        let mut told = refused.body["failed"].clone();
-        for entry in told.as_array_mut().unwrap() {
+        let mut listed = refused.body["failed"].clone();
+        for entry in listed.as_array_mut().unwrap() {
             let entry = entry.as_object_mut().unwrap();
             assert_eq!(entry.remove("by").is_some(), entry.contains_key("version"), "{entry:?}");
             entry.remove("timestamp");
         }
-        assert_eq!(told, failed);
+        assert_eq!(listed, failed);
         assert_eq!(refused.ack.code, 0x83);
     }
     app.rejected("update", json!({"state": {}, "expect": [{"path": "x", "absent": true}]}), 400, "invalid-field");

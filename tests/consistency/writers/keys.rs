@@ -1,4 +1,4 @@
-//! `idempotencyKey`: a request sent again is told what it was told first, and does nothing.
+//! `idempotencyKey`: a repeated request returns the first outcome and changes nothing.
 
 use serde_json::{Value, json};
 
@@ -15,11 +15,11 @@ fn keyed(key: &str, body: &Value) -> Value {
     body
 }
 
-/// What was told, without what differs from one telling to the next.
-fn outcome(told: &Value) -> Value {
-    let mut told = told.clone();
-    told.as_object_mut().unwrap().retain(|key, _| !["clientToken", "replayed", "metadata"].contains(&key.as_str()));
-    told
+/// Returns the reply without the fields that differ between a first reply and a replay.
+fn outcome(reply: &Value) -> Value {
+    let mut reply = reply.clone();
+    reply.as_object_mut().unwrap().retain(|key, _| !["clientToken", "replayed", "metadata"].contains(&key.as_str()));
+    reply
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_repeated_key_returns_the_first_outcome() {
 #[test]
 fn keys_survive_a_crash_and_a_restart() {
     let mut server = Server::with(UNLIMITED);
-    let mut told: Vec<(String, &str, Value, Value)> = Vec::new();
+    let mut first_replies: Vec<(String, &str, Value, Value)> = Vec::new();
     let mut app = Requester::private(&server, "app-1", "shadow/crash");
     for n in 0..6 {
         let body = json!({"state": {"desired": {"n": n / 2}}});
@@ -69,9 +69,9 @@ fn keys_survive_a_crash_and_a_restart() {
         // Every second one changes nothing.
         let first = app.update(keyed(&key, &body));
         assert_eq!(first["changed"], json!(n % 2 == 0));
-        told.push((key, "update", body, first));
+        first_replies.push((key, "update", body, first));
     }
-    told.push(("gone".into(), "delete", json!({}), app.accepted("delete", keyed("gone", &json!({})))));
+    first_replies.push(("gone".into(), "delete", json!({}), app.accepted("delete", keyed("gone", &json!({})))));
     drop(app);
     for round in 0..3 {
         match round {
@@ -81,7 +81,7 @@ fn keys_survive_a_crash_and_a_restart() {
         }
         server.restart();
         let mut app = Requester::private(&server, "app-1", "shadow/crash");
-        for (key, operation, body, first) in &told {
+        for (key, operation, body, first) in &first_replies {
             let again = app.accepted(operation, keyed(key, body));
             assert_eq!((outcome(&again), &again["replayed"]), (outcome(first), &json!(true)), "round {round}: {key}");
         }

@@ -109,12 +109,12 @@ fn rebased_updates_of_the_same_field_conflict() {
                     n += 1;
                     break;
                 }
-                let told = answer.body["conflicts"].as_array().unwrap();
-                let [told] = told.as_slice() else { panic!("{answer:?}") };
-                assert_eq!(told["path"], json!("/desired/n"));
-                assert_eq!(told["base"], json!(before - 1), "version {before} had the value {}", before - 1);
-                assert_eq!((&told["yours"], &told["version"]), (&json!(n + 1), &json!(seen)));
-                n = told["current"].as_u64().unwrap();
+                let listed = answer.body["conflicts"].as_array().unwrap();
+                let [listed] = listed.as_slice() else { panic!("{answer:?}") };
+                assert_eq!(listed["path"], json!("/desired/n"));
+                assert_eq!(listed["base"], json!(before - 1), "version {before} had the value {}", before - 1);
+                assert_eq!((&listed["yours"], &listed["version"]), (&json!(n + 1), &json!(seen)));
+                n = listed["current"].as_u64().unwrap();
                 assert_eq!(n, seen - 1);
                 conflicts += 1;
             }

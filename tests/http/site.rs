@@ -39,12 +39,12 @@ principals = ["back-end"]
 pub(crate) const ACCESS_KEY: &str = "AKIAUMBRATEST";
 pub(crate) const SECRET: &str = "a+secret/of=the-tests";
 
-pub(crate) struct ConnectionHandler {
+pub(crate) struct Site {
     pub(crate) address: SocketAddr,
     pub(crate) server: Server,
 }
 
-impl ConnectionHandler {
+impl Site {
     pub(crate) fn open() -> Self {
         Self::of(Server::with(Setup { listener: WEB, ..UNLIMITED }))
     }

@@ -1,11 +1,10 @@
-//! One shadow through both doors: nobody's update is lost, and MQTT hears of every change made over HTTP.
+//! One shadow through both front ends: no update is lost, and MQTT subscribers receive every change made over HTTP.
 
 use std::thread;
 
 use serde_json::{Value, json};
 
 use crate::{
-    door::ConnectionHandler,
     harness::{
         Meeting,
         client::Client,
@@ -13,6 +12,7 @@ use crate::{
         shadow::Requester,
         wire::{V4, V5},
     },
+    site::Site,
 };
 
 const PATH: &str = "/v1/devices/counter/shadow";
@@ -60,9 +60,9 @@ fn over_http(client: &mut Http, way: Way, current: &Value) -> bool {
     reply.status == 200
 }
 
-fn increments(door: &ConnectionHandler, way: Way, name: &str, start: &Meeting) -> usize {
-    let mut http = door.client();
-    let mut mqtt = Requester::private(&door.server, name, "shadow/counter");
+fn increments(site: &Site, way: Way, name: &str, start: &Meeting) -> usize {
+    let mut http = site.client();
+    let mut mqtt = Requester::private(&site.server, name, "shadow/counter");
     let mut refused = 0;
     start.wait();
     for _ in 0..INCREMENTS / WRITERS {
@@ -86,38 +86,38 @@ fn increments(door: &ConnectionHandler, way: Way, name: &str, start: &Meeting) -
 
 #[test]
 fn no_increment_is_lost() {
-    let door = ConnectionHandler::open();
-    door.put(PATH, json!({"reported": {"counter": 0}}));
+    let site = Site::open();
+    site.put(PATH, json!({"reported": {"counter": 0}}));
     let start = Meeting::of(WRITERS);
     let ways = [Way::Mqtt, Way::Tag, Way::Mqtt, Way::Rebase, Way::Mqtt, Way::Patch];
     let refused: usize = thread::scope(|scope| {
         let writers: Vec<_> = (0..WRITERS)
             .map(|number| {
-                let (door, start, way) = (&door, &start, ways[number % ways.len()]);
-                scope.spawn(move || increments(door, way, &format!("writer-{number}"), start))
+                let (site, start, way) = (&site, &start, ways[number % ways.len()]);
+                scope.spawn(move || increments(site, way, &format!("writer-{number}"), start))
             })
             .collect();
         writers.into_iter().map(|writer| writer.join().unwrap()).sum()
     });
-    let end = door.get(PATH).json();
+    let end = site.get(PATH).json();
     assert_eq!(counter(&end), INCREMENTS as u64, "{end}");
     assert_eq!(end["version"], json!(INCREMENTS + 1), "one version for each increment, and the first write");
     assert!(refused > 0, "they never met");
-    println!("{INCREMENTS} increments through both doors, {refused} refused");
+    println!("{INCREMENTS} increments through both front ends, {refused} refused");
 }
 
 /// Patches that append to one list, whatever is in it: each of them is in it once.
 #[test]
 fn no_append_is_lost() {
-    let door = ConnectionHandler::open();
-    door.put(PATH, json!({"desired": {"list": []}}));
+    let site = Site::open();
+    site.put(PATH, json!({"desired": {"list": []}}));
     let (writers, each) = (16, 20);
     let start = Meeting::of(writers);
     thread::scope(|scope| {
         for writer in 0..writers {
-            let (door, start) = (&door, &start);
+            let (site, start) = (&site, &start);
             scope.spawn(move || {
-                let mut client = door.client();
+                let mut client = site.client();
                 start.wait();
                 for n in 0..each {
                     let patch = json!([{"op": "add", "path": "/desired/list/-", "value": writer * 1000 + n}]);
@@ -128,7 +128,7 @@ fn no_append_is_lost() {
             });
         }
     });
-    let state = door.state(PATH);
+    let state = site.state(PATH);
     let mut found: Vec<_> =
         state["desired"]["list"].as_array().unwrap().iter().map(|value| value.as_u64().unwrap() as usize).collect();
     found.sort_unstable();
@@ -138,15 +138,15 @@ fn no_append_is_lost() {
 
 #[test]
 fn devices_receive_every_change_made_over_http() {
-    let door = ConnectionHandler::open();
+    let site = Site::open();
     for (device, protocol) in (0..12).map(|n| (format!("dev-{n}"), if n % 2 == 0 { V4 } else { V5 })) {
-        let mut client = Client::connect(&door.server, protocol, &device);
+        let mut client = Client::connect(&site.server, protocol, &device);
         let (native, aws) = (format!("shadow/{device}"), format!("$aws/things/{device}/shadow"));
         client.subscribe(&[(&format!("{native}/update/+"), 1), (&format!("{aws}/update/+"), 1)]);
         client.subscribe(&[(&format!("{native}/delete/+"), 1)]);
         let path = format!("/v1/devices/{device}/shadow");
         for n in 1..=5 {
-            door.put(&path, json!({"desired": {"n": n}}));
+            site.put(&path, json!({"desired": {"n": n}}));
             let heard: Vec<_> = (0..6).map(|_| client.message()).collect();
             let topics = ["delta", "documents", "accepted"]
                 .iter()
@@ -161,16 +161,16 @@ fn devices_receive_every_change_made_over_http() {
         // Of what is refused, of a dry run and of what changes nothing: nothing but the last one's `accepted`.
         let merge = "Content-Type: application/merge-patch+json";
         let body = r#"{"desired":{"n":6}}"#;
-        assert_eq!(door.send(&format!("PATCH {path} HTTP/1.1\nIf-Match: \"x\"\n{merge}"), body).status, 412);
-        assert_eq!(door.send(&format!("PATCH {path}?dry_run=true HTTP/1.1\nIf-Match: *\n{merge}"), body).status, 200);
-        door.merge(&path, json!({"desired": {"n": 5}}));
+        assert_eq!(site.send(&format!("PATCH {path} HTTP/1.1\nIf-Match: \"x\"\n{merge}"), body).status, 412);
+        assert_eq!(site.send(&format!("PATCH {path}?dry_run=true HTTP/1.1\nIf-Match: *\n{merge}"), body).status, 200);
+        site.merge(&path, json!({"desired": {"n": 5}}));
         let heard = client.message();
         assert_eq!(
             (heard.topic.clone(), &heard.json()["changed"]),
             (format!("{native}/update/accepted"), &json!(false))
         );
         client.message();
-        assert_eq!(door.send(&format!("DELETE {path} HTTP/1.1\nIf-Match: *"), "").status, 204);
+        assert_eq!(site.send(&format!("DELETE {path} HTTP/1.1\nIf-Match: *"), "").status, 204);
         let heard = client.message();
         assert_eq!((heard.topic.clone(), &heard.json()["version"]), (format!("{native}/delete/accepted"), &json!(6)));
     }

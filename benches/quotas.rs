@@ -9,8 +9,8 @@ use std::{
 
 use umbrad::{
     admission::Quotas,
-    rate::Rate,
     config::Limits,
+    rate::Rate,
     shadow::{DeviceId, ShadowKey},
 };
 

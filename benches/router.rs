@@ -45,7 +45,7 @@ fn main() {
         for update in 1..=UPDATES {
             let number = (update * 7_919 % SESSIONS) as usize;
             for message in &messages[number] {
-                router.tell(message, DeliveryKind::Event { seq: update });
+                router.publish(message, DeliveryKind::Event { seq: update });
             }
             while outboxes[number].pop(u16::MAX).is_some() {}
         }

@@ -15,7 +15,7 @@ use umbrad::{
         Command, DeviceId, IdempotencyKey, Keyed, OnConflict, Scope, SectionPatch, Sender, ShadowKey, Timestamp,
         Update, Version,
     },
-    store::{self, Outcome, QueuedCommand, Store, StoreOptions},
+    store::{self, Envelope, Outcome, QueuedCommand, Store, StoreOptions},
 };
 
 fn main() {
@@ -187,11 +187,13 @@ fn update(state: &Value) -> Update {
 
 fn queued(key: &ShadowKey, update: Update) -> QueuedCommand<()> {
     QueuedCommand {
-        key: key.clone(),
-        command: Command::Update(update),
-        sender: Sender { by: "app-1".into(), scope: Scope::ALL },
-        id: RequestId::next(),
-        client: "client-1".into(),
+        envelope: Envelope {
+            key: key.clone(),
+            command: Command::Update(update),
+            author: Sender { by: "app-1".into(), scope: Scope::ALL },
+            id: RequestId::next(),
+            client: "client-1".into(),
+        },
         context: (),
     }
 }

@@ -21,11 +21,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt, TryStreamExt};
 use crate::harness::{
     DEADLINE,
     server::{Server, Setup, UNLIMITED},
 };
+use futures_util::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::timeout};
 use umbra_client::{

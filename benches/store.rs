@@ -89,11 +89,10 @@ fn conditional(kind: &str, state: &Value, version: u64) -> Update {
     let mut update = update(state);
     match kind {
         "version" => update.preconditions.version = Some(Version(version)),
+        // The first turn has no earlier version to rebase from.
         "rebase" => {
-            update.preconditions.version = Some(Version(version - 1));
-            if version > 2 {
-                update.preconditions.on_conflict = OnConflict::Rebase;
-            }
+            update.preconditions.version = Some(Version(version.saturating_sub(1).max(1)));
+            update.preconditions.on_conflict = OnConflict::Rebase;
         }
         "keyed" => {
             let key = IdempotencyKey::new(&format!("request-{version:010}")).unwrap();

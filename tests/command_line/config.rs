@@ -99,7 +99,7 @@ fn the_defaults_are_those_of_the_protocol() {
 /// More keys than that nobody reads.
 #[test]
 fn the_shipped_file_has_60_keys_at_most() {
-    let text = include_str!("../broker.toml");
+    let text = include_str!("../../broker.toml");
     let (mut section, mut keys) = ("", Vec::new());
     for line in text.lines() {
         match line.split_once(" = ") {
@@ -517,7 +517,7 @@ fn a_removed_key_names_its_replacement() {
     ];
     for (key, replacement) in table {
         let (section, name) = key.split_once('.').unwrap();
-        assert!(include_str!("../CHANGELOG.md").contains(name), "{key} is not in the table of the changelog");
+        assert!(include_str!("../../CHANGELOG.md").contains(name), "{key} is not in the table of the changelog");
         let header = if section == "listener" { "[[listener]]" } else { &format!("[{section}]") };
         let path = if section == "listener" { &format!("listener[0].{name}") } else { key };
         let file = format!("{header}\n\n{name} = 1\n");

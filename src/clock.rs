@@ -19,7 +19,7 @@ use std::{
 
 use crate::shadow::Timestamp;
 
-/// Tells the time since 1970-01-01T00:00:00Z. Clones tell the same time.
+/// A clock for the time since 1970-01-01T00:00:00Z. Clones show the same time.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Source);
 

@@ -39,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-const LIMITS: FrameLimits = FrameLimits { packet_bytes_max: 1024 };
+const LIMITS: FrameLimits = FrameLimits { packet_bytes_max: 1024, dup_on_control: false };
 
 /// What becomes of a stream.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ fn connect(frame: &Frame) {
 }
 
 fn one_frame(written: &[u8]) -> Frame {
-    let unlimited = FrameLimits { packet_bytes_max: usize::MAX };
+    let unlimited = FrameLimits { packet_bytes_max: usize::MAX, dup_on_control: false };
     let mut buffer = BytesMut::from(written);
     let frame = split_frame(&mut buffer, unlimited).expect("sound").expect("whole");
     assert!(buffer.is_empty());

@@ -38,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
             stream.advance(stream.len().min(2));
             world.step(first & 0x0F, how);
         } else {
-            match split_frame(&mut stream, FrameLimits { packet_bytes_max: 1024 }) {
+            match split_frame(&mut stream, FrameLimits { packet_bytes_max: 1024, dup_on_control: false }) {
                 Ok(Some(frame)) => match world.link.as_ref().map(|link| decode(link.client.protocol, frame)) {
                     Some(Ok(packet)) => world.receive(packet),
                     Some(Err(_)) => world.detach(),

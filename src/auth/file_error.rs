@@ -13,13 +13,13 @@ pub struct FileError {
     /// The line, from 1, if known.
     pub line: Option<usize>,
     /// The error.
-    pub told: String,
+    pub problem: String,
 }
 
 impl FileError {
     /// Returns an error about the whole file.
     pub(super) fn whole(path: &Path, detail: impl fmt::Display) -> Self {
-        Self { path: path.to_owned(), line: None, told: detail.to_string() }
+        Self { path: path.to_owned(), line: None, problem: detail.to_string() }
     }
 
     /// Returns an error about a line, counted from 1.
@@ -31,8 +31,8 @@ impl FileError {
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
-            Some(line) => write!(f, "{}:{line}: {}", self.path.display(), self.told),
-            None => write!(f, "{}: {}", self.path.display(), self.told),
+            Some(line) => write!(f, "{}:{line}: {}", self.path.display(), self.problem),
+            None => write!(f, "{}: {}", self.path.display(), self.problem),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 
 use crate::shadow::excerpt;
 
-/// What the names of anonymous clients begin with.
+/// The prefix of the names of anonymous clients.
 const ANONYMOUS: &str = "anonymous/";
 /// Most bytes of a name.
 const NAME_BYTES_MAX: usize = 128;

@@ -119,5 +119,5 @@ const _: () = assert!(LEAVES_MAX * 2 <= DOCUMENT_BYTES_MAX);
 const _: () = assert!(DEPTH_MAX + 2 <= 128);
 // Every connection has a session.
 const _: () = assert!(CONNECTIONS_MAX <= SESSIONS_MAX);
-// Session expiry is told in seconds as u32.
+// The session expiry interval has 32 bits.
 const _: () = assert!(DAYS_MAX * 86_400 < u32::MAX as u64);

@@ -118,6 +118,6 @@ const ALL_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT,
 
 fn not_found(uri: &Uri, api: &Api) -> Problem {
     let path = excerpt(uri.path(), 128);
-    let message = format!("There is nothing at '{path}'; /openapi.json tells what there is");
+    let message = format!("There is nothing at '{path}'; /openapi.json lists the paths");
     Problem::new(StatusCode::NOT_FOUND, "no-such-path", &message, api.now())
 }

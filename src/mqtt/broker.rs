@@ -85,7 +85,7 @@ pub struct Broker {
     client_ids: (RandomState, AtomicU64),
 }
 
-/// What one connection may take.
+/// The limits of one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
     /// Limits of its packets.
@@ -287,7 +287,7 @@ impl ConnectionLimits {
     fn of(limits: &Limits) -> Self {
         let seconds = |duration: std::time::Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
         Self {
-            frame: FrameLimits { packet_bytes_max: limits.packet_bytes_max },
+            frame: FrameLimits { packet_bytes_max: limits.packet_bytes_max, dup_on_control: false },
             session: SessionLimits {
                 inbound_window: limits.receive_maximum.get(),
                 outbound_window: limits.receive_maximum.get(),

@@ -48,6 +48,7 @@ use crate::{
             transport::{Transport, TransportEvent},
         },
         protocol::{
+            codec::FrameLimits,
             message::Delivery,
             packet::{ClientPacket, Protocol, Reason, Will},
         },
@@ -71,6 +72,8 @@ pub(super) struct Connection<S> {
     pub(super) protocol: Protocol,
     /// True for a bridge of another broker; see [`Connect::bridge`](crate::mqtt::protocol::packet::Connect::bridge).
     pub(super) bridge: bool,
+    /// The limits of the client's packets.
+    pub(super) frame: FrameLimits,
     pub(super) client: ClientSession,
     /// The will, published unless the connection ends by DISCONNECT.
     pub(super) will: Option<Will>,

@@ -1,4 +1,4 @@
-//! The configuration as an operator meets it: defaults, layers, and what each mistake is told.
+//! The configuration as an operator meets it: defaults, layers, and the error for each mistake.
 
 use std::{fs, time::Duration};
 
@@ -23,8 +23,8 @@ fn load(text: Option<&str>, variables: &[(&str, &str)], bind: &[&str]) -> Result
     Ok(config)
 }
 
-/// What the operator is told, with the file's folder taken off.
-fn told(result: Result<Config, ConfigError>) -> String {
+/// Returns the error without the file's folder.
+fn error_of(result: Result<Config, ConfigError>) -> String {
     match result {
         Ok(_) => "accepted".to_owned(),
         Err(error) => {
@@ -205,7 +205,7 @@ fn listeners_of_both_kinds() {
 
 #[test]
 fn mistakes_in_a_file_are_told_with_their_line() {
-    // the file, what is told after its name
+    // the file, the error after its name
     let table = [
         // keys
         ("depht_max = 1", ":1: 'depht_max' is not a known key; did you mean 'limits.depth_max'?"),
@@ -467,7 +467,7 @@ fn mistakes_in_a_file_are_told_with_their_line() {
             "accepted" => expected.to_owned(),
             _ => format!("umbra.toml{expected}"),
         };
-        assert_eq!(told(load(Some(text), &[], &[])), expected, "{text}");
+        assert_eq!(error_of(load(Some(text), &[], &[])), expected, "{text}");
     }
 }
 
@@ -522,11 +522,11 @@ fn a_removed_key_names_its_replacement() {
         let path = if section == "listener" { &format!("listener[0].{name}") } else { key };
         let file = format!("{header}\n\n{name} = 1\n");
         let expected = format!("umbra.toml:3: '{path}' was removed: {replacement}");
-        assert_eq!(told(load(Some(&file), &[], &[])), expected);
+        assert_eq!(error_of(load(Some(&file), &[], &[])), expected);
         let index = if section == "listener" { "__0" } else { "" };
         let variable = format!("UMBRA__{section}{index}__{name}").to_uppercase();
         let expected = format!("{variable}: '{path}' was removed: {replacement}");
-        assert_eq!(told(load(None, &[(&variable, "1")], &[])), expected);
+        assert_eq!(error_of(load(None, &[(&variable, "1")], &[])), expected);
     }
 }
 
@@ -534,7 +534,7 @@ type Mistake = (&'static [(&'static str, &'static str)], &'static [&'static str]
 
 #[test]
 fn mistakes_elsewhere_name_the_variable_or_the_argument() {
-    // variables, --bind, what is told
+    // variables, --bind, the error
     let table: [Mistake; 12] = [
         (
             &[("UMBRA__LIMITS__DEPHT_MAX", "1")],
@@ -583,7 +583,7 @@ fn mistakes_elsewhere_name_the_variable_or_the_argument() {
         ),
     ];
     for (variables, bind, expected) in table {
-        assert_eq!(told(load(None, variables, bind)), expected, "{variables:?} {bind:?}");
+        assert_eq!(error_of(load(None, variables, bind)), expected, "{variables:?} {bind:?}");
     }
 }
 
@@ -630,6 +630,6 @@ fn a_file_that_cannot_be_read_is_named() {
         (&missing, "absent.toml: cannot be read: No such file or directory (os error 2)"),
         (&binary, "binary.toml: cannot be read: stream did not contain valid UTF-8"),
     ] {
-        assert_eq!(told(Config::load(Some(path), [], &Arguments::default())), expected);
+        assert_eq!(error_of(Config::load(Some(path), [], &Arguments::default())), expected);
     }
 }

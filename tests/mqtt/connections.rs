@@ -2,6 +2,7 @@
 
 use crate::harness::{
     client::{Client, disconnect_with},
+    packet::Packet,
     server::{Server, Setup},
     wire::{self, BOTH, Connect, Properties, V4, V5, Value, prop},
 };
@@ -34,6 +35,23 @@ fn an_unknown_protocol_is_refused() {
         client.discard_until_closed();
     }
     Client::connect(&server, V5, "fine").ping();
+}
+
+/// A resend of a SUBSCRIBE, which MQTT 3.1 marks with DUP and 3.1.1 must not.
+#[test]
+fn mqtt_3_1_may_resend_a_subscribe_with_dup() {
+    let server = Server::start();
+    let subscribe = wire::frame(0x8A, &[vec![0, 7], wire::string("a"), vec![0]].concat());
+    for (name, level, accepted) in [("MQIsdp", 3, true), ("MQTT", 4, false)] {
+        let mut client = Client::open(&server, V4);
+        client.send(wire::frame(0x10, &[wire::string(name), vec![level, 2, 0, 0], wire::string("old")].concat()));
+        assert_eq!(client.connack().code, 0);
+        client.send(&subscribe);
+        match accepted {
+            true => assert!(matches!(client.recv(), Packet::SubAck { .. })),
+            false => assert_eq!(client.closed(), None),
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::harness::{
     eventually,
     packet::Packet,
     server::{Server, Setup},
-    wire::{BOTH, Connect, V4, V5},
+    wire::{BOTH, Connect, Publish, V4, V5},
 };
 
 /// Lines of the log at the level `info` with all of `words`.
@@ -98,6 +98,12 @@ fn refusals_without_a_reason_code_are_logged() {
     }
     assert_eq!(client.subscribe_with(&[("not/mine/#", 1)], &crate::harness::wire::Properties::none()), [0x80]);
     wait_for(&server, &["a subscription was refused", "topic=not/mine/# ", "reason=not authorized"]);
+
+    // So is a retained message over a quota.
+    let full = Server::with(Setup { limits: "retained_bytes_max = 0", ..Setup::default() });
+    let mut keeper = Client::connect(&full, V4, "keeper");
+    keeper.send(Publish::new("kept", "x").retain().encode(V4, 1, 9));
+    wait_for(&full, &["a message was refused", "client=keeper", "topic=kept ", "retained messages"]);
 
     // With MQTT 5 the reason code suffices and nothing is logged; repeated refusals do not fill the log.
     let mut modern = Client::connect(&server, V5, "modern");

@@ -102,7 +102,7 @@ impl Shadow {
     ///
     /// - [`Error::InvalidState`]: `state` cannot be written as JSON.
     /// - [`Error::Rejected`]: the service will never accept it. It is not applied.
-    /// - [`Error::GaveUp`]: every try failed; [`Error::is_outcome_unknown`] tells whether it may be applied.
+    /// - [`Error::GaveUp`]: every try failed; see [`Error::is_outcome_unknown`].
     ///
     /// ```no_run
     /// use serde_json::json;
@@ -152,7 +152,7 @@ impl Shadow {
     /// # Errors
     ///
     /// - [`Error::Rejected`]: the service will never accept it. It is not applied.
-    /// - [`Error::GaveUp`]: every try failed; [`Error::is_outcome_unknown`] tells whether it may be applied.
+    /// - [`Error::GaveUp`]: every try failed; see [`Error::is_outcome_unknown`].
     ///
     /// ```no_run
     /// use serde_json::{Value, json};

@@ -109,7 +109,7 @@ pub(in crate::http) async fn patch(
         Some("application/json-patch+json") => ParsedWrite::json_patch,
         other => {
             let other = other.unwrap_or("none");
-            let message = format!("Unsupported media type '{other:.64}'; Accept-Patch tells which are supported");
+            let message = format!("Unsupported media type '{other:.64}'; Accept-Patch lists the supported ones");
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             let problem = Problem::new(status, "unsupported-media-type", &message, api.now());
             // RFC 5789 section 2.2.

@@ -61,12 +61,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         // The payload is a slice of the read buffer, which a retained or queued message must not keep alive.
         let payload = Bytes::copy_from_slice(&inbound.payload);
+        // Only a retained message can exceed a quota.
+        let retained_topic = inbound.retain.then(|| inbound.topic.clone());
         let message =
             Message::new(inbound.topic, payload, inbound.qos, inbound.retain, inbound.properties, Instant::now());
         let verdict = match self.broker.publish(message, &self.key.principal, Some(self.client.outbox.id())) {
             Ok(0) => AckResult { reason: Reason::NO_MATCHING_SUBSCRIBERS, ..AckResult::SUCCESS },
             Ok(_) => AckResult::SUCCESS,
-            Err(cause) => over(cause),
+            Err(cause) => {
+                let topic = retained_topic.as_ref().map_or("", TopicName::as_str);
+                self.log_refusal("a message was refused", topic, &cause.full());
+                over(cause)
+            }
         };
         self.complete(ack_id, verdict);
     }

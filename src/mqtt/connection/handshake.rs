@@ -90,7 +90,7 @@ where
 {
     let packet_bytes_max = broker.limits.frame.packet_bytes_max.min(CONNECT_BYTES_MAX);
     loop {
-        match codec::split_frame(&mut transport.input, FrameLimits { packet_bytes_max }) {
+        match codec::split_frame(&mut transport.input, FrameLimits { packet_bytes_max, dup_on_control: false }) {
             Ok(Some(frame)) => match codec::decode_connect(frame) {
                 Ok(connect) => return Some(Box::new(connect)),
                 Err(refusal) => {
@@ -260,6 +260,7 @@ where
         device,
         protocol: connect.protocol,
         bridge: connect.bridge,
+        frame: FrameLimits { dup_on_control: connect.is_3_1, ..broker.limits.frame },
         client: attached.client,
         will: connect.will.take(),
         session_expiry: connect.session_expiry.min(broker.limits.session_expiry_max),

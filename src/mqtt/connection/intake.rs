@@ -55,7 +55,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Decodes and handles the input as far as the rates allow, and scans the rest for PINGREQ.
     pub(super) async fn process_input(&mut self) -> Result<(), EndReason> {
         while self.may_process() {
-            let Some(frame) = codec::split_frame(&mut self.transport.input, self.broker.limits.frame)? else { break };
+            let Some(frame) = codec::split_frame(&mut self.transport.input, self.frame)? else { break };
             self.handle(frame).await?;
             self.intake.handled += 1;
             if self.intake.handled >= PACKETS_AT_ONCE {
@@ -143,7 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn scan_input_for_pings(&mut self) {
         let now = Instant::now();
         while let Some(rest) = self.transport.input.get(self.intake.scanned..) {
-            let Some(len) = codec::whole_packet(rest, self.broker.limits.frame) else { break };
+            let Some(len) = codec::whole_packet(rest, self.frame) else { break };
             if rest.starts_with(&PINGREQ) {
                 let may = self.transport.unsent() < OUTPUT_LOW_BYTES && self.draining_until.is_none();
                 if !may || !self.pace.may_answer_ping(&self.broker.limits.pace, now) {

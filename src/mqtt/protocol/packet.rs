@@ -115,6 +115,8 @@ pub enum ClientPacket {
 pub struct Connect {
     /// The client's protocol version.
     pub protocol: Protocol,
+    /// True for MQTT 3.1, which is handled as 3.1.1.
+    pub is_3_1: bool,
     /// True for a bridge of another broker, which mosquitto marks by a bit of the protocol level. A bridge does not get
     /// its own messages, and gets all others with the retain flag they were published with.
     pub bridge: bool,
@@ -148,6 +150,7 @@ impl Connect {
     pub(in crate::mqtt) fn plain(protocol: Protocol) -> Self {
         Self {
             protocol,
+            is_3_1: false,
             bridge: false,
             client_id: String::new(),
             clean_start: true,

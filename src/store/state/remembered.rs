@@ -37,7 +37,7 @@ pub(in crate::store) struct EntryKey {
     pub(in crate::store) answer: Option<FirstAnswer>,
 }
 
-/// The part of the first answer that the rest of an entry does not tell.
+/// The part of the first answer that the rest of an entry does not have.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::store) struct FirstAnswer {
     /// Digest of the etag as the requester was sent it.

@@ -109,7 +109,7 @@ fn the_history_goes_as_far_back_as_the_journal() {
     }
 }
 
-/// A reader of one device was told that events were gone when only those of others were.
+/// A reader of one device got the answer that events were gone when only those of others were.
 #[test]
 fn who_missed_nothing_goes_on() {
     let disk = SimDisk::new(Vec::new(), Stop::Never);

@@ -82,7 +82,7 @@ pub fn decode_connect(frame: Frame) -> Result<Connect, ConnectRefusal> {
         build(version.protocol, &frame, login)
     });
     match connect {
-        Ok(connect) => Ok(Connect { bridge: version.bridge, ..connect }),
+        Ok(connect) => Ok(Connect { is_3_1: version.old, bridge: version.bridge, ..connect }),
         Err(violation) => Err(ConnectRefusal { violation, protocol: Some(version.protocol), maximum_packet_size }),
     }
 }
@@ -199,6 +199,7 @@ fn build(protocol: Protocol, frame: &Frame, login: Login) -> Result<Connect, Vio
     };
     Ok(Connect {
         protocol,
+        is_3_1: false,
         bridge: false,
         client_id: connect.client_id,
         clean_start: connect.clean_session,

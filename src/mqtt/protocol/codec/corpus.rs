@@ -73,12 +73,13 @@ pub(crate) enum Decoded {
 /// Decodes `bytes`.
 pub(crate) fn run(protocol: Protocol, first: bool, bytes: &[u8]) -> Decoded {
     let mut buffer = BytesMut::from(bytes);
-    let frame: Frame = match split_frame(&mut buffer, FrameLimits { packet_bytes_max: 128 * 1024 }) {
-        Ok(Some(frame)) => frame,
-        Ok(None) => return Decoded::Incomplete,
-        Err(violation) if first => return Decoded::Refused(violation, Vec::new()),
-        Err(violation) => return Decoded::Violated(violation),
-    };
+    let frame: Frame =
+        match split_frame(&mut buffer, FrameLimits { packet_bytes_max: 128 * 1024, dup_on_control: false }) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Decoded::Incomplete,
+            Err(violation) if first => return Decoded::Refused(violation, Vec::new()),
+            Err(violation) => return Decoded::Violated(violation),
+        };
     if !first {
         return decode(protocol, frame).map_or_else(Decoded::Violated, Decoded::Packet);
     }

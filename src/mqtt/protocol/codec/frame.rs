@@ -18,6 +18,9 @@ use crate::mqtt::protocol::{
 pub struct FrameLimits {
     /// Bytes of one packet, its fixed header included.
     pub packet_bytes_max: usize,
+    /// True for MQTT 3.1, where a client may resend PUBREL, SUBSCRIBE and UNSUBSCRIBE with the DUP flag. The flag is
+    /// removed.
+    pub dup_on_control: bool,
 }
 
 /// One whole packet, as bytes.
@@ -53,7 +56,13 @@ pub fn split_frame(buffer: &mut BytesMut, limits: FrameLimits) -> Result<Option<
     if buffer.len() < bytes {
         return Ok(None);
     }
-    Ok(Some(Frame { bytes: buffer.split_to(bytes), header_len }))
+    let mut bytes = buffer.split_to(bytes);
+    if limits.dup_on_control
+        && let Some(first) = bytes.first_mut()
+    {
+        *first = without_dup(*first);
+    }
+    Ok(Some(Frame { bytes, header_len }))
 }
 
 /// Returns the length of the packet at the start of `buffer`, if it is whole and its fixed header is valid.
@@ -66,7 +75,7 @@ pub fn whole_packet(buffer: &[u8], limits: FrameLimits) -> Option<usize> {
 /// Returns the bytes of the fixed header and of the packet at the start of `buffer`; `None` if the header is not whole.
 fn peek(buffer: &[u8], limits: FrameLimits) -> Result<Option<(usize, usize)>, Violation> {
     let Some((first, rest)) = buffer.split_first() else { return Ok(None) };
-    check_first_byte(*first)?;
+    check_first_byte(if limits.dup_on_control { without_dup(*first) } else { *first })?;
     let Some((remaining, length_len)) = peek_varint(rest)? else { return Ok(None) };
     let header_len = 1 + length_len;
     let bytes = header_len + remaining;
@@ -119,6 +128,15 @@ impl Frame {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+/// Returns the first byte of a packet of MQTT 3.1 as 3.1.1 has it. Section 2.1 of MQTT 3.1.
+fn without_dup(byte: u8) -> u8 {
+    const DUP: u8 = 0b1000;
+    match byte >> 4 {
+        6 | 8 | 10 => byte & !DUP,
+        _ => byte,
     }
 }
 

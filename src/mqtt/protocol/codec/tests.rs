@@ -49,9 +49,9 @@ fn a_minimal_connect_has_the_defaults() {
     let protocol = Protocol::V4;
     assert_eq!(connect("v4-connect-empty-user-name"), Connect { protocol, username, ..plain.clone() });
     assert_eq!(connect("v4-connect-bridge"), Connect { protocol, bridge: true, ..plain.clone() });
-    assert_eq!(connect("v4-connect-mqtt-3-1-flags-alone"), Connect { protocol, ..plain.clone() });
+    assert_eq!(connect("v4-connect-mqtt-3-1-flags-alone"), Connect { protocol, is_3_1: true, ..plain.clone() });
     let client_id = "a-client-id-of-28-characters".into();
-    assert_eq!(connect("v4-connect-mqtt-3-1"), Connect { protocol, client_id, ..plain });
+    assert_eq!(connect("v4-connect-mqtt-3-1"), Connect { protocol, is_3_1: true, client_id, ..plain });
     let bridge = connect("v4-connect-mqtt-3-1-bridge");
     assert_eq!(
         (bridge.bridge, bridge.username.as_deref(), bridge.password.as_deref()),
@@ -144,7 +144,7 @@ fn subscriptions_keep_their_options_and_errors() {
 
 #[test]
 fn frames_that_arrive_in_pieces_are_split_one_by_one() {
-    let limits = FrameLimits { packet_bytes_max: 10 };
+    let limits = FrameLimits { packet_bytes_max: 10, dup_on_control: false };
     let stream = bytes(r#"C0 00 30 08 00 03 "a/b" "123" E0 00"#);
     let mut buffer = BytesMut::new();
     let mut sizes = Vec::new();
@@ -157,6 +157,25 @@ fn frames_that_arrive_in_pieces_are_split_one_by_one() {
     assert_eq!(sizes, [2, 10, 2]);
     let too_large = Err(Violation::PacketTooLarge { bytes: 11, max: 10 });
     assert_eq!(split_frame(&mut BytesMut::from([0x30, 9].as_slice()), limits).map(drop), too_large);
+}
+
+/// MQTT 3.1 has DUP in more packets than 3.1.1; such a resend ended the connection.
+#[test]
+fn mqtt_3_1_may_resend_control_packets_with_dup() {
+    for (sent, first_byte) in
+        [("6A 02 00 01", 0x62), ("8A 06 00 01 00 01 \"a\" 00", 0x82), ("AA 05 00 01 00 01 \"a\"", 0xA2)]
+    {
+        let split = |dup_on_control| {
+            let limits = FrameLimits { packet_bytes_max: 10, dup_on_control };
+            assert_eq!(whole_packet(&bytes(sent), limits).is_some(), dup_on_control, "{sent}");
+            split_frame(&mut BytesMut::from(&*bytes(sent)), limits)
+        };
+        assert_eq!(split(true).unwrap().map(|frame| frame.first_byte()), Some(first_byte));
+        assert_eq!(split(false).map(drop), Err(Violation::ReservedBits("the fixed header")));
+    }
+    // The other flags stay reserved.
+    let limits = FrameLimits { packet_bytes_max: 10, dup_on_control: true };
+    assert!(split_frame(&mut BytesMut::from([0x8C, 0].as_slice()), limits).is_err());
 }
 
 #[test]

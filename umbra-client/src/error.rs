@@ -190,7 +190,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rejected(rejection) => write!(f, "rejected: {rejection}")?,
-            Self::Refused(reason) => write!(f, "the broker refuses the request: {reason}")?,
+            Self::Refused(reason) => write!(f, "the broker refused the request: {reason}")?,
             Self::Unanswered => f.write_str("no reply in time")?,
             Self::Disconnected(_) => f.write_str("connection lost before the reply")?,
             Self::GaveUp { tries, outcome_unknown, .. } => {

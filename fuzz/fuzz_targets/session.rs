@@ -154,6 +154,7 @@ impl World {
         let maximum_packet_size = (five && how & 4 != 0).then_some(u32::from(how >> 4) + 6);
         let connect = Connect {
             protocol,
+            is_3_1: false,
             bridge: false,
             client_id: String::new(),
             clean_start: false,

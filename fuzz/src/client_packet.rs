@@ -44,8 +44,12 @@ const REFUSED: &str = "a#";
 fn write_connect(connect: &Connect) -> Vec<u8> {
     let Connect { protocol, client_id, clean_start, keep_alive, will, username, password, .. } = connect;
     let (mut body, mut properties) = (Body::default(), Body::default());
-    body.text("MQTT");
-    let level = if *protocol == Protocol::V4 { 4 } else { 5 };
+    body.text(if connect.is_3_1 { "MQIsdp" } else { "MQTT" });
+    let level = match protocol {
+        Protocol::V4 if connect.is_3_1 => 3,
+        Protocol::V4 => 4,
+        Protocol::V5 => 5,
+    };
     body.0.push(level | u8::from(connect.bridge) << 7);
     let will_flags = will.as_ref().map_or(0, |will| 4 | (will.qos as u8) << 3 | u8::from(will.retain) << 5);
     let login = u8::from(username.is_some()) << 7 | u8::from(password.is_some()) << 6;

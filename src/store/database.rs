@@ -4,7 +4,7 @@
 //! complete, so a crash in between leaves no partial store.
 //!
 //! redb may panic on a file whose pages were altered from outside, since it checks page checksums only on request
-//! ([`verify`](Database::verify)). Every call therefore goes through [`guarded`], which turns a panic into
+//! (`verify_on_open`). Every call therefore goes through [`guarded`], which turns a panic into
 //! [`StoreError::Corrupt`]. The panic hook still logs the message.
 
 use std::{

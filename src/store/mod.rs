@@ -1,8 +1,8 @@
 //! The store: decides commands and makes the accepted ones durable.
 //!
 //! One thread writes ([`writer`]), in group commits without a timer. The journal append in such a commit makes an
-//! update durable. Decoded documents live in a bounded [`cache`]. The state table on disk follows behind: the dirty set
-//! ([`dirty_set`]) is flushed step by step, and a start replays the rest of the journal ([`recovery`]). Reads
+//! update durable. Decoded documents live in a bounded [`state::cache`]. The state table on disk follows behind: the dirty set
+//! ([`state::dirty_set`]) is flushed step by step, and a start replays the rest of the journal ([`journal::recovery`]). Reads
 //! ([`reader`]) never wait for the writer. [`crate::shadow`] decides what a command does. `docs/format.md` describes
 //! the file, and `docs/decisions/0002-the-journal-is-the-commit.md` gives the reasons.
 //!

@@ -1,7 +1,7 @@
 //! Authentication: the identity of a client from certificate, password, token or access key.
 //!
 //! [`login`] tries the credentials of a client in a fixed order. Passwords are hashed by [`hash_pool`] only;
-//! [`login_throttle`] delays guesses.
+//! [`crate::admission::login_throttle`] delays guesses.
 
 pub mod access_keys;
 pub mod certificate;

@@ -1,7 +1,7 @@
 //! Ordinary topics in the API of AWS IoT's data plane: `Publish`, `GetRetainedMessage`, `ListRetainedMessages`.
 //!
 //! A message published here has the rights, quotas and subscribers of an ordinary message of its principal. The broker
-//! keeps the retained messages ([`MessageBroker`]); this module converts AWS's formats. Shadow topics are refused: a
+//! keeps the retained messages ([`super::MessageBroker`]); this module converts AWS's formats. Shadow topics are refused: a
 //! client updates a shadow with `UpdateThingShadow`.
 
 use std::{sync::Arc, time::Instant};

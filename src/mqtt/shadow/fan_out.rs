@@ -3,7 +3,7 @@
 //! For a change: delta if there is one, documents, accepted, then the document, then the lean delta if it has changed.
 //! For a no-op: accepted. For a replay or a dry run: accepted, to the requester alone. An event is published under both
 //! prefixes of its shadow, native first. It is rendered only if somebody subscribes to it, and once for all readers
-//! with the same projection. The notifier thread, which calls [`Events::announce`] in the order of the journal, fixes
+//! with the same projection. The notifier thread, which calls [`Notifier::announce`](crate::engine::Notifier::announce) in the order of the journal, fixes
 //! the order between commands. [`FanOutPosition`] shows the outboxes how far it has come.
 
 use std::{any::Any, cell::RefCell, sync::Arc, time::Instant};

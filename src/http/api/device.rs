@@ -21,7 +21,6 @@ use crate::{
         auth::caller::Caller,
         operation::Operation,
     },
-    shadow::ShadowName,
     wire::{self, DeviceDetail},
 };
 
@@ -49,7 +48,7 @@ pub(in crate::http) async fn get(
         let message = format!("Device '{}' does not exist", key.device.as_str());
         return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", &message, api.now()));
     }
-    let last = shadows.last().filter(|_| more).map(|entry| entry.name.as_ref().map_or(".", ShadowName::as_str));
+    let last = devices::next_cursor(&shadows, more);
     let detail = DeviceDetail { id: key.device.as_str(), connected, seen: seen.as_ref(), shadows: &shadows };
     let mut response = no_store(wire::device(&detail, last));
     if let Some(last) = last {

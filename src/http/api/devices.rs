@@ -96,7 +96,7 @@ pub(in crate::http) async fn shadows(
     let _permit = api.read_turn(&caller).await;
     let found = of_device(&api, &caller, &key.device, after, limit).await;
     let (entries, more) = found.map_err(|rejection| failed(&rejection, &api))?;
-    let last = entries.last().filter(|_| more).map(|entry| entry.name.as_ref().map_or(CLASSIC, ShadowName::as_str));
+    let last = next_cursor(&entries, more);
     let mut response = no_store(wire::shadows(&entries, last));
     if let Some(last) = last {
         link(&mut response, &format!("{}?limit={limit}&cursor={last}", uri.path()));
@@ -106,6 +106,11 @@ pub(in crate::http) async fn shadows(
 
 /// The cursor after the classic shadow, which has no name.
 const CLASSIC: &str = ".";
+
+/// Returns the cursor after `entries`, if there are `more`.
+pub(in crate::http) fn next_cursor(entries: &[ShadowEntry], more: bool) -> Option<&str> {
+    entries.last().filter(|_| more).map(|entry| entry.name.as_ref().map_or(CLASSIC, ShadowName::as_str))
+}
 
 /// The shadow after which a page begins.
 #[derive(Clone, Debug)]

@@ -243,7 +243,7 @@ impl World {
             }
             ClientPacket::PingReq => vec![Sent::PingResp],
             ClientPacket::PubRel(id) => match self.exchanges.release(*id) {
-                Some(complete) => vec![told(&client, complete)],
+                Some(complete) => vec![as_sent(&client, complete)],
                 None => {
                     assert_eq!(self.receives(packet, Vec::new()), Err(()));
                     return self.detach();
@@ -254,7 +254,7 @@ impl World {
                 Vec::new()
             }
             ClientPacket::PubRec(id, reason) => {
-                self.deliveries.receive(*id, *reason).into_iter().map(|release| told(&client, release)).collect()
+                self.deliveries.receive(*id, *reason).into_iter().map(|release| as_sent(&client, release)).collect()
             }
             ClientPacket::PubComp(id) => {
                 self.deliveries.complete(*id);
@@ -352,7 +352,7 @@ impl World {
 }
 
 /// What a client of 3.1.1 is told of reasons is nothing.
-fn told(client: &Client, sent: Sent) -> Sent {
+fn as_sent(client: &Client, sent: Sent) -> Sent {
     match (client.protocol, sent) {
         (Protocol::V4, Sent::PubRel(id, _)) => Sent::PubRel(id, Reason::SUCCESS),
         (Protocol::V4, Sent::PubComp(id, _)) => Sent::PubComp(id, Reason::SUCCESS),

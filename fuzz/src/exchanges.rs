@@ -1,5 +1,7 @@
-//! What a session owes a client for its PUBLISHes at QoS 1 and 2, by the table in `mqtt/session/inbound_acks.rs` and the
-//! standard: one list, walked from end to end at every question.
+//! A model of the replies that a session owes a client for its PUBLISHes at QoS 1 and 2.
+//!
+//! It follows the table in `mqtt/session/inbound_acks.rs` and the standard: one list, walked from end to end at every
+//! question.
 
 use umbrad::mqtt::{
     protocol::packet::{PacketId, Protocol, QoS, Reason},
@@ -55,7 +57,7 @@ impl Exchanges {
         if qos == QoS::ExactlyOnce {
             let held = self.known.iter().position(|exchange| exchange.received.is_some() && exchange.id == id);
             if let Some((at, reason)) = held.and_then(|at| Some((at, self.known[at].verdict?))) {
-                let told = told(protocol, reason);
+                let told = sent_reason(protocol, reason);
                 if told.is_failure() {
                     self.known.remove(at);
                     self.refuse(id, reason);
@@ -63,7 +65,9 @@ impl Exchanges {
                 return PublishOutcome::Repeat(Sent::PubRec(id, told));
             }
             match self.refused.iter().position(|(refused, _)| *refused == id) {
-                Some(at) if dup => return PublishOutcome::Repeat(Sent::PubRec(id, told(protocol, self.refused[at].1))),
+                Some(at) if dup => {
+                    return PublishOutcome::Repeat(Sent::PubRec(id, sent_reason(protocol, self.refused[at].1)));
+                }
                 Some(at) => _ = self.refused.remove(at),
                 None => {}
             }
@@ -109,7 +113,7 @@ impl Exchanges {
         while let Some(at) = self.known.iter().position(|exchange| self.is_waiting(exchange)) {
             let Some(reason) = self.known[at].verdict else { break };
             let Exchange { id, qos, .. } = self.known[at];
-            let told = told(protocol, reason);
+            let told = sent_reason(protocol, reason);
             if qos == QoS::AtLeastOnce {
                 sent.push(Sent::PubAck(id, told));
                 self.known.remove(at);
@@ -175,7 +179,7 @@ impl Exchanges {
 }
 
 /// A 3.1.1 client is told no reason, and so cannot be refused.
-fn told(protocol: Protocol, reason: Reason) -> Reason {
+fn sent_reason(protocol: Protocol, reason: Reason) -> Reason {
     if protocol == Protocol::V5 { reason } else { Reason::SUCCESS }
 }
 

@@ -307,7 +307,7 @@ fn a_json_patch_reads_only_paths_its_sender_may_read() {
     assert_eq!(get(&server, "boss", LAMP).json()["state"]["desired"]["zone"], json!({"t": 19, "pin": 4711}));
 }
 
-/// Whether a patch that does not fit is stale was decided by all that it would write, and whether one that gives an object
+/// The staleness of a patch that does not fit was decided by all that it would write, and whether one that gives an object
 /// is stale by all that is there: both revealed the change of a hidden path.
 #[test]
 fn a_json_patch_does_not_reveal_hidden_changes() {

@@ -201,7 +201,7 @@ fn an_invalid_configuration_still_ends_removed_users() {
     assert_eq!(viewer.message().json()["state"], serde_json::json!({"tags": {"a": 1}}));
 }
 
-/// Of two files with mistakes only one was logged, followed by a message of success.
+/// Only one of two files with mistakes was logged, followed by a message of success.
 #[test]
 fn every_invalid_file_is_named() {
     let server = site();

@@ -34,7 +34,7 @@ fn kinds(protocol: Protocol, count: u16, publishes: u16) -> Vec<(&'static str, V
 
 #[test]
 fn every_kind_of_packet_has_a_rate() {
-    // Of PUBLISH; other packets have five times the rate.
+    // The rate of PUBLISH; other packets have five times as much.
     const RATE: u16 = 20;
     const BURST: u16 = 100;
     let mut server = server("publishes_rate = \"20/s burst 100\"");

@@ -75,7 +75,7 @@ fn a_client_that_never_reads() {
 /// A client above its rate is not read from: TCP slows it down, and nothing is buffered here.
 #[test]
 fn a_client_that_writes_more_than_it_may() {
-    // Of which one connection has a quarter: a message a second.
+    // One connection has a quarter of it: a message a second.
     let mut server = server_with("", "", "principal_bytes_per_second = \"400 KiB\"");
     let address = server.address_of("web");
     let mut bystander = Bystander::new(&server);

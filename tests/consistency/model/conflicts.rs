@@ -1,6 +1,6 @@
 //! The required content of a version conflict: its conflicting and its clean paths.
 //!
-//! Of a merged section, exactly the leaves and removals sent are listed. Of a section touched whole, they are
+//! For a merged section, exactly the leaves and removals sent are listed. For a section touched whole, they are
 //! at least the leaves sent and the present leaves that would go, and beyond that only what was removed meanwhile.
 
 use std::collections::BTreeSet;

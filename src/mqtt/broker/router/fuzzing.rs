@@ -51,7 +51,7 @@ pub fn retained_found(topics: &[TopicName], filter: &TopicFilter) -> Vec<TopicNa
     }
     let (mut found, mut next) = (Vec::new(), Some(Cursor::default()));
     while let Some(from) = next {
-        let page = retained.page(filter, from, now);
+        let page = retained.page(std::slice::from_ref(filter), from, now);
         found.extend(page.messages.iter().map(|message| message.topic.clone()));
         next = page.next;
     }

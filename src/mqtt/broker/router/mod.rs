@@ -234,7 +234,7 @@ impl Router {
         if filter.share().is_some() {
             return RetainedPage::default();
         }
-        let mut page = self.retained.lock().page(filter, from, Instant::now());
+        let mut page = self.retained.lock().page(std::slice::from_ref(filter), from, Instant::now());
         subscriber.with_access(|access| page.messages.retain(|message| access.may_receive(message.topic.as_str())));
         page
     }

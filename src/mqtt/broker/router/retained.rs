@@ -1,21 +1,25 @@
 //! Retained ordinary messages: the last message of each topic that was published with the retain flag.
 //!
 //! Topics are ordered level by level (`/` is replaced by NUL, which no topic contains), so that the topics below a
-//! level are neighbours. A lookup with wildcards seeks past ranges that cannot match. At a level that differs from the
-//! filter's, it seeks to the filter's level, or past the subtree of the last `+`. It never visits topics outside the
-//! filter's leading levels, and one page takes a bounded number of steps.
+//! level are neighbours. They are also indexed by the text of each level ([`level_index`]). So a lookup costs what it
+//! returns: topics that differ from the filter in any level are not visited, whatever their number. The exception are
+//! filters with several levels after a wildcard, if topics have each of these but not all. One page takes a bounded
+//! number of steps, which it reports.
 //!
 //! A message above a limit is refused, and the one it would have replaced stays. Evicting old ones instead would let
 //! any publisher remove the retained messages of all others. Each message counts for the principal that published it.
 //!
 //! Not here: shadow documents and presence, which are rendered on request.
 
+mod level_index;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map},
-    ops::Bound,
     sync::Arc,
     time::Instant,
 };
+
+use self::level_index::{Key, LEVELS_INDEXED, LevelIndex, Lookup, Place, SEPARATOR};
 
 use crate::{
     admission::QuotaKind,
@@ -43,8 +47,8 @@ pub struct Amount {
 }
 
 /// The position at which a lookup continues; the default is the beginning.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cursor(Option<Key>);
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor(Place);
 
 /// One page of the messages that a filter selects.
 #[derive(Debug, Default)]
@@ -53,6 +57,8 @@ pub struct RetainedPage {
     pub messages: Vec<Arc<Message>>,
     /// The beginning of the next page, if there may be more.
     pub next: Option<Cursor>,
+    /// Seeks in the retained topics that the page took, for the budget of its reader.
+    pub steps: u32,
 }
 
 /// The retained messages.
@@ -60,6 +66,7 @@ pub struct RetainedPage {
 pub(super) struct Retained {
     limits: RetainedLimits,
     messages: BTreeMap<Key, StoredMessage>,
+    index: LevelIndex,
     /// The messages that expire, soonest first.
     expiring: BTreeSet<(Instant, Key)>,
     all: Amount,
@@ -74,14 +81,12 @@ struct StoredMessage {
     at: Instant,
 }
 
-/// A topic with NUL for `/`.
-type Key = Arc<str>;
-
 impl Retained {
     pub(super) fn new(limits: RetainedLimits) -> Self {
         Self {
             limits,
             messages: BTreeMap::new(),
+            index: LevelIndex::default(),
             expiring: BTreeSet::new(),
             all: Amount::default(),
             of: HashMap::new(),
@@ -107,8 +112,27 @@ impl Retained {
             self.remove(&key);
             return Ok(());
         }
+        let (all, own) = loop {
+            match self.amounts_with(message, &key, by) {
+                Err(_) if self.expire(now) => {}
+                counted => break counted?,
+            }
+        };
+        self.remove(&key);
+        self.all = all;
+        self.of.insert(by.clone(), own);
+        if let Some(at) = message.expires_at {
+            self.expiring.insert((at, Arc::clone(&key)));
+        }
+        self.index.insert(&key);
+        self.messages.insert(key, StoredMessage { message: Arc::clone(message), by: by.clone(), at: now });
+        Ok(())
+    }
+
+    /// Returns the amounts of all and of `by` once `message` is stored under `key`.
+    fn amounts_with(&self, message: &Message, key: &Key, by: &Principal) -> Result<(Amount, Amount), QuotaKind> {
         let (mut all, mut own) = (self.all, self.of.get(by).copied().unwrap_or_default());
-        if let Some(replaced) = self.messages.get(&key) {
+        if let Some(replaced) = self.messages.get(key) {
             all.subtract(&replaced.message);
             if replaced.by == *by {
                 own.subtract(&replaced.message);
@@ -119,67 +143,61 @@ impl Retained {
         if own.exceeds(&self.limits.of_principal) {
             return Err(QuotaKind::PrincipalRetained);
         }
-        if all.exceeds(&self.limits.all) {
-            return Err(QuotaKind::Retained);
-        }
-        self.remove(&key);
-        self.all = all;
-        self.of.insert(by.clone(), own);
-        if let Some(at) = message.expires_at {
-            self.expiring.insert((at, Arc::clone(&key)));
-        }
-        self.messages.insert(key, StoredMessage { message: Arc::clone(message), by: by.clone(), at: now });
-        Ok(())
+        if all.exceeds(&self.limits.all) { Err(QuotaKind::Retained) } else { Ok((all, own)) }
     }
 
-    /// Returns a page of the messages that `filter` selects, from `from` on.
-    pub(super) fn page(&mut self, filter: &TopicFilter, from: Cursor, now: Instant) -> RetainedPage {
+    /// Returns a page of the messages that one of `filters` selects, from `from` on. Each message is returned once.
+    ///
+    /// The filters are looked up side by side, and the one that is behind makes the next step. So the page ends at a
+    /// place that all have reached.
+    pub(super) fn page(&mut self, filters: &[TopicFilter], from: Cursor, now: Instant) -> RetainedPage {
         self.expire(now);
-        let pattern = filter.as_str().replace('/', SEPARATOR);
-        let mut page = RetainedPage::default();
-        let mut next = from.0.map_or(Bound::Unbounded, Bound::Included);
-        for _ in 0..PAGE_STEPS {
-            let rest = (next.as_ref().map(|key| &**key), Bound::Unbounded);
-            let Some((key, StoredMessage { message, .. })) = self.messages.range::<str, _>(rest).next() else {
-                return page;
-            };
-            if page.messages.len() == PAGE_MESSAGES {
-                page.next = Some(Cursor(Some(Arc::clone(key))));
+        let lookup = |filter: &TopicFilter| self.index.lookup(filter.as_str(), from.0.clone());
+        let mut lookups: Vec<Lookup<'_>> = filters.iter().filter_map(lookup).collect();
+        let mut page =
+            RetainedPage { steps: u32::try_from(filters.len()).unwrap_or(u32::MAX), ..RetainedPage::default() };
+        // The place after the last topic found, which another filter may find again.
+        let mut done = Place::default();
+        loop {
+            let behind = lookups.iter().enumerate().min_by(|(_, a), (_, b)| a.place().cmp(b.place()));
+            let Some(at) = behind.map(|(at, _)| at) else { return page };
+            let Some(lookup) = lookups.get_mut(at) else { return page };
+            if page.steps >= PAGE_STEPS || page.messages.len() == PAGE_MESSAGES {
+                page.next = Some(Cursor(lookup.place().max(&done).clone()));
                 return page;
             }
-            next = match compare(&pattern, key) {
-                LookupStep::Selected => {
-                    page.messages.push(Arc::clone(message));
-                    Bound::Excluded(Arc::clone(key))
+            let Some(key) = lookup.found() else {
+                page.steps += lookup.step_cost();
+                let first = |from: &Place| Some(Arc::clone(self.messages.range::<str, _>(from.on()).next()?.0));
+                if !lookup.step(first) {
+                    lookups.swap_remove(at);
                 }
-                LookupStep::Next => Bound::Excluded(Arc::clone(key)),
-                LookupStep::Seek(to) => Bound::Included(to.into()),
-                LookupStep::End => return page,
+                continue;
             };
+            let message = self.messages.get(key).map(|kept| &kept.message);
+            let after = Place::after(Arc::clone(key));
+            if after > done {
+                page.messages.extend(message.filter(|message| !message.is_expired(now)).cloned());
+                done = after;
+            }
+            lookup.skip();
         }
-        page.next = match next {
-            Bound::Included(key) => Some(Cursor(Some(key))),
-            // The key that immediately follows `key`.
-            Bound::Excluded(key) => Some(Cursor(Some(format!("{key}{SEPARATOR}").into()))),
-            Bound::Unbounded => None,
-        };
-        page
     }
 
     /// Returns the message of `topic` and when it was stored.
     pub(super) fn on(&mut self, topic: &str, now: Instant) -> Option<(Arc<Message>, Instant)> {
         self.expire(now);
         let kept = self.messages.get(topic.replace('/', SEPARATOR).as_str())?;
-        Some((Arc::clone(&kept.message), kept.at))
+        (!kept.message.is_expired(now)).then(|| (Arc::clone(&kept.message), kept.at))
     }
 
     /// Returns the messages of the topics after `topic`, at most `limit`, and when they were stored.
     pub(super) fn after(&mut self, topic: Option<&str>, limit: usize, now: Instant) -> Vec<(Arc<Message>, Instant)> {
         self.expire(now);
-        let key = topic.map(|topic| topic.replace('/', SEPARATOR));
-        let from = key.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let kept = self.messages.range::<str, _>((from, Bound::Unbounded)).take(limit);
-        kept.map(|(_, kept)| (Arc::clone(&kept.message), kept.at)).collect()
+        let from = topic.map_or_else(Place::default, |topic| Place::after(topic.replace('/', SEPARATOR).into()));
+        let kept = self.messages.range::<str, _>(from.on()).map(|(_, kept)| kept);
+        let kept = kept.filter(|kept| !kept.message.is_expired(now)).take(limit);
+        kept.map(|kept| (Arc::clone(&kept.message), kept.at)).collect()
     }
 
     pub(super) fn count(&self) -> usize {
@@ -189,11 +207,16 @@ impl Retained {
     /// Returns true if no message is stored or counted.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.expiring.is_empty() && self.of.is_empty() && self.all == Amount::default()
+        self.messages.is_empty()
+            && self.index.is_empty()
+            && self.expiring.is_empty()
+            && self.of.is_empty()
+            && self.all == Amount::default()
     }
 
     fn remove(&mut self, key: &Key) {
         let Some(StoredMessage { message, by, .. }) = self.messages.remove(key) else { return };
+        self.index.remove(key);
         self.all.subtract(&message);
         if let hash_map::Entry::Occupied(mut own) = self.of.entry(by) {
             own.get_mut().subtract(&message);
@@ -206,13 +229,16 @@ impl Retained {
         }
     }
 
-    /// Removes the expired messages [MQTT-3.3.2-5].
-    fn expire(&mut self, now: Instant) {
-        while self.expiring.first().is_some_and(|(at, _)| *at <= now) {
+    /// Removes expired messages, at most [`EXPIRED_AT_ONCE`] [MQTT-3.3.2-5]. Returns true if it removed any.
+    fn expire(&mut self, now: Instant) -> bool {
+        let mut removed = 0;
+        while removed < EXPIRED_AT_ONCE && self.expiring.first().is_some_and(|(at, _)| *at <= now) {
             if let Some((_, key)) = self.expiring.pop_first() {
                 self.remove(&key);
             }
+            removed += 1;
         }
+        removed > 0
     }
 }
 
@@ -250,69 +276,25 @@ impl Amount {
     }
 }
 
-/// The action of a lookup at a topic.
-#[derive(Debug, PartialEq, Eq)]
-enum LookupStep {
-    /// The topic matches.
-    Selected,
-    /// The lookup continues with the next topic.
-    Next,
-    /// The lookup continues with the first topic at or after this one.
-    Seek(String),
-    /// No further topic can match.
-    End,
-}
-
-/// Compares a filter with a topic, both with NUL between levels.
-fn compare(filter: &str, topic: &str) -> LookupStep {
-    // [MQTT-4.7.2-1]; topics that start with `$` sort before all that start with a later character.
-    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
-        return LookupStep::Seek(AFTER_DOLLAR.into());
-    }
-    // The end of the subtree under the last `+`, to seek past when nothing more can match inside it.
-    let mut past = None;
-    let mut at = 0;
-    let mut levels = filter.split('\0');
-    for name in topic.split('\0') {
-        let end = at + name.len();
-        let head = |length: usize| topic.get(..length).unwrap_or(topic);
-        match levels.next() {
-            Some("#") => return LookupStep::Selected,
-            Some("+") => past = Some(end),
-            Some(level) if level == name => {}
-            Some(level) if name < level => return LookupStep::Seek(format!("{}{level}", head(at))),
-            // The topic sorts after the filter or is deeper, and so is everything that follows inside the subtree.
-            _ => {
-                return past.map_or(LookupStep::End, |end| LookupStep::Seek(format!("{}{AFTER_SEPARATOR}", head(end))));
-            }
-        }
-        at = end + SEPARATOR.len();
-    }
-    match levels.next() {
-        None | Some("#") => LookupStep::Selected,
-        Some(_) => LookupStep::Next,
-    }
-}
-
 /// Returns the bytes that a message counts for.
 fn cost(message: &Message) -> usize {
-    OVERHEAD + 2 * message.topic.as_str().len() + message.payload.len() + message.properties_bytes()
+    let topic = message.topic.as_str();
+    let indexed = topic.bytes().filter(|byte| *byte == b'/').take(LEVELS_INDEXED).count();
+    OVERHEAD + indexed * LEVEL + 2 * topic.len() + message.payload.len() + message.properties_bytes()
 }
 
-/// Separator of levels. It sorts below every character of a topic.
-const SEPARATOR: &str = "\0";
+/// Bytes each message counts for in addition to its topic (stored twice), the index of its levels, payload and
+/// properties.
+const OVERHEAD: usize = 288;
 
-/// The first string after all that begin with [`SEPARATOR`].
-const AFTER_SEPARATOR: &str = "\u{1}";
-
-/// The first string after all that begin with `$`.
-const AFTER_DOLLAR: &str = "%";
-
-/// Bytes each message counts for in addition to its topic (stored twice), payload and properties.
-const OVERHEAD: usize = 256;
+/// Bytes each indexed level counts for.
+const LEVEL: usize = 128;
 
 /// Messages in one page.
 const PAGE_MESSAGES: usize = 64;
 
-/// Topics visited for one page.
-const PAGE_STEPS: usize = 1_000;
+/// Seeks for one page.
+const PAGE_STEPS: u32 = 500;
+
+/// Expired messages removed at once.
+const EXPIRED_AT_ONCE: usize = 256;

@@ -8,8 +8,8 @@ use std::{
 };
 
 use umbrad::{
-    admission::Quotas,
-    config::Limits,
+    admission::{Charge, Quotas},
+    config::{Limits, RoleLimits},
     rate::Rate,
     shadow::{DeviceId, ShadowKey},
 };
@@ -21,13 +21,14 @@ fn main() {
         let limits = Limits { requests: Rate::new(1_000_000, 1_000_000), ..Limits::default() };
         let quotas = Quotas::new(&limits);
         let devices: Vec<(Arc<str>, ShadowKey)> = (0..devices).map(device).collect();
-        let principals: Vec<_> = devices.iter().map(|(name, _)| quotas.principals.of(name, Instant::now())).collect();
-        let request = best(|| devices.iter().for_each(|(name, key)| drop(quotas.admit(name, key, Instant::now()))));
-        let write = best(|| devices.iter().for_each(|(_, key)| drop(quotas.admit_write(key, Instant::now()))));
-        let bytes = best(|| principals.iter().for_each(|quota| _ = black_box(quota.received(300, Instant::now()))));
+        let of = |name| quotas.principals.of(name, &RoleLimits::UNLIMITED, Instant::now());
+        let principals: Vec<_> = devices.iter().map(|(name, key)| (of(name), key)).collect();
+        let request = best(|| principals.iter().for_each(|(own, key)| drop(quotas.admit(own, key, Instant::now()))));
+        let work = best(|| principals.iter().for_each(|(own, _)| _ = black_box(own.charge_work(3, Instant::now()))));
+        let memory = best(|| principals.iter().for_each(|(own, _)| drop(Charge::new(own.clone(), 4_096))));
         let count = devices.len();
-        let [request, write, bytes] = [request, write, bytes].map(|round| round.as_nanos() / count as u128);
-        println!("{count} devices: request {request} ns, write {write} ns, received bytes {bytes} ns");
+        let [request, work, memory] = [request, work, memory].map(|round| round.as_nanos() / count as u128);
+        println!("{count} devices: request {request} ns, work {work} ns, memory charged and released {memory} ns");
     }
 }
 

@@ -6,11 +6,12 @@
 use std::{sync::Arc, time::Instant};
 
 use umbrad::{
+    admission::{Charge, PrincipalQuota},
     auth::{Access, Principal},
     mqtt::{
         broker::{
             outbox::{Outbox, QueueLimits, SessionId},
-            router::{Amount, DeliveryKind, RetainedLimits, Router},
+            router::{DeliveryKind, Router},
         },
         protocol::{
             message::Message,
@@ -27,7 +28,7 @@ const EVENTS: [&str; 4] = ["update/delta", "update/documents", "update/accepted"
 
 fn main() {
     for wildcards in [false, true] {
-        let router = Router::new(RetainedLimits { all: Amount::MAX, of_principal: Amount::MAX });
+        let router = Router::default();
         let outboxes: Vec<_> = (0..SESSIONS).map(session).collect();
         let begun = Instant::now();
         for (number, outbox) in (0..).zip(&outboxes) {
@@ -62,7 +63,13 @@ fn topic(number: u64, event: usize) -> String {
 fn session(id: u64) -> Arc<Outbox> {
     let limits = QueueLimits { bytes: 1 << 20, offline_bytes: 1 << 20 };
     let access = Access::admin(Principal::anonymous("test"));
-    Arc::new(Outbox::new(SessionId(id), limits, Arc::new(DropCounters::default()), access))
+    Arc::new(Outbox::new(
+        SessionId(id),
+        limits,
+        Arc::new(DropCounters::default()),
+        access,
+        Charge::new(PrincipalQuota::unlimited("bench"), 0),
+    ))
 }
 
 fn subscribe(router: &Router, outbox: &Arc<Outbox>, filter: &str) {

@@ -40,7 +40,7 @@ use self::{
 };
 pub use crate::store::Envelope;
 use crate::{
-    admission::{Admitted, Quotas},
+    admission::{Admitted, PrincipalQuota, Quotas},
     auth::Principal,
     clock::Clock,
     observability::{
@@ -100,14 +100,14 @@ impl Service {
         self.clock.now()
     }
 
-    /// Counts a request of `principal` to `key` against its quotas until the result is dropped. For reads; commands are
+    /// Counts a request of the principal with this quota to `key` until the result is dropped. For reads; commands are
     /// counted by [`Service::take`].
     ///
     /// # Errors
     ///
     /// [`Rejection::TooManyRequests`]; the request is not counted then.
-    pub fn admit(&self, principal: &Principal, key: &ShadowKey) -> Result<Admitted, Rejection> {
-        self.quotas.admit(principal.name(), key, Instant::now())
+    pub fn admit(&self, quota: &PrincipalQuota, key: &ShadowKey) -> Result<Admitted, Rejection> {
+        self.quotas.admit(quota, key, Instant::now())
     }
 
     /// Returns the quotas and the counters of exceeded ones.

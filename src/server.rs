@@ -35,10 +35,7 @@ use crate::{
     engine::{Outcomes, Service, changes::Changes},
     http::{self, Api, HttpHandler, HttpOptions, MqttListener},
     mqtt::{
-        broker::{
-            Broker,
-            router::{RetainedLimits, Router},
-        },
+        broker::{Broker, router::Router},
         connection::handler::{self as mqtt, MqttHandler},
         shadow::fan_out::Events,
     },
@@ -181,7 +178,7 @@ impl ServerParts {
         let limits = &config.limits;
         let (service, decided) = open(config)?;
         let service = Arc::new(service);
-        let router = Arc::new(Router::new(RetainedLimits::of(limits)));
+        let router = Arc::<Router>::default();
         let events = Arc::new(Events::new(router.clone(), service.head()));
         let changes = Arc::new(Changes::new(service.head()));
         let notifiers = (events.clone(), changes.clone());
@@ -228,6 +225,7 @@ impl ServerParts {
             self.start_listener(&mut tasks, listener, settings, &config.limits);
         }
         tasks.spawn(self.broker.clone().watch_sessions());
+        tasks.spawn(self.broker.clone().watch_memory());
         Ok(RunningTasks { tasks, notifier })
     }
 

@@ -49,8 +49,6 @@ causes! {
     AddressConnects, "address_connects", "new connections a second from one address";
     /// Refused: a connection from an address with too many failed handshakes.
     AddressFailedHandshakes, "address_failed_handshakes", "failed handshakes a minute from one address";
-    /// Refused: a CONNECT of a principal with the maximum of connections.
-    PrincipalConnections, "principal_connections", "connections of one principal";
     /// Refused: a CONNECT of a principal with the maximum of sessions.
     PrincipalSessions, "principal_sessions", "sessions of one principal";
     /// Refused: a CONNECT while the server has the maximum of sessions.
@@ -58,30 +56,25 @@ causes! {
     /// Refused: a filter beyond the maximum of a session or of a SUBSCRIBE.
     Subscriptions, "subscriptions", "subscriptions of one session";
     /// Refused: a filter of a principal at its maximum.
-    PrincipalSubscriptions, "principal_subscriptions", "subscriptions of one principal";
+    PrincipalFilters, "principal_filters", "filters of one principal";
     /// Refused: an event stream or a wait of a principal at its maximum.
     PrincipalStreams, "principal_streams", "streams of events and waits of one principal";
     /// Refused: a request of a principal to a shadow that has too many of its requests in flight.
     RequestsInFlight, "requests_in_flight", "requests in flight to one shadow";
     /// Refused: a request beyond the rate of its principal to one shadow.
     Requests, "requests", "requests a second to one shadow";
-    /// Refused: a request beyond the rate of its principal to all shadows.
-    PrincipalRequests, "principal_requests", "requests a second of one principal";
-    /// Refused: an update or deletion beyond the rate of its shadow, whoever sends it.
-    ShadowWrites, "shadow_writes", "updates and deletions a second of one shadow by all";
-    /// Refused: a retained message while the server has the maximum of them.
-    Retained, "retained", "retained messages";
-    /// Refused: a retained message of a principal at its maximum.
-    PrincipalRetained, "principal_retained", "retained messages of one principal";
+    /// Refused: something to keep for a principal at its limit of memory.
+    PrincipalMemory, "principal_memory", "bytes kept for one principal";
+    /// Refused: something to keep while the memory for clients is used up.
+    Memory, "memory", "bytes kept for all clients";
     /// Throttled: a connection that publishes too often.
     Publishes, "publishes", "messages a second on one connection";
     /// Throttled: a connection that sends too many other packets.
     ControlPackets, "control_packets", "control packets a second on one connection";
-    /// Throttled: a connection that sends too many bytes.
-    Bytes, "bytes", "bytes a second on one connection";
-    /// Throttled: a connection whose principal sends too many bytes. Refused: an HTTP request of that principal with a
-    /// body.
-    PrincipalBytes, "principal_bytes", "bytes a second of one principal";
+    /// Throttled: a connection of a principal that causes too much work. Refused: an HTTP request of it.
+    PrincipalWork, "principal_work", "units of work a second of one principal";
+    /// Refused: an update of a principal that would create too many shadows.
+    NewShadows, "new_shadows", "new shadows a day of one principal";
     /// Closed: a connection that waited too long for memory for an unfinished packet.
     InputBytes, "input_bytes", "bytes received and not handled yet";
     /// Closed: a connection that was refused too often.

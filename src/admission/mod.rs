@@ -1,13 +1,14 @@
 //! Quotas of connections, principals, shadows and source addresses.
 //!
-//! Every request passes [`Quotas::admit`], and every write also [`Quotas::admit_write`]; [`crate::engine`] calls both,
-//! for MQTT and HTTP alike. An HTTP request that concerns no single shadow passes [`Quotas::admit_general`], and its
-//! body passes [`Quotas::admit_body`]. Event streams and waits pass [`Quotas::admit_stream`]. Scans of the store wait
+//! Two budgets of each principal bound what its clients cost: the memory that the server keeps for them (`memory`) and
+//! the work that they cause (`work`). The limits are those of its roles. Beside them:
+//!
+//! Every request to a shadow passes [`Quotas::admit`]; [`crate::engine`] calls it, for MQTT and HTTP alike. An HTTP
+//! request passes [`Quotas::admit_http`]. Event streams and waits pass [`Quotas::admit_stream`]. Scans of the store wait
 //! for a permit of [`Principals::reading`].
 //!
 //! - `requests` counts requests per principal and shadow.
-//! - `principals` counts the usage of a principal over all shadows.
-//! - `shadows` counts the writes of all principals to one shadow.
+//! - `principals` counts the usage of a principal over all its connections.
 //! - `addresses` counts connections per source network.
 //! - `preauth_budget` limits the memory of input that is not handled yet.
 //!
@@ -21,11 +22,12 @@ mod addresses;
 mod cause;
 mod counter;
 pub(crate) mod login_throttle;
+pub mod memory;
 mod preauth_budget;
 mod principals;
 mod rate_table;
 mod requests;
-mod shadows;
+pub mod work;
 
 use std::{
     net::IpAddr,
@@ -36,16 +38,15 @@ use std::{
 use self::{
     addresses::AddressLimits,
     preauth_budget::Budget,
-    principals::PrincipalLimits,
     requests::{Exceeded, Requests},
-    shadows::Shadows,
 };
 pub use crate::{
     admission::{
         addresses::{AddressPermit, Addresses, Network},
         cause::{QuotaCounters, QuotaKind},
+        memory::{Charge, Memory},
         preauth_budget::PreAuthPermit,
-        principals::{PrincipalPermit, PrincipalQuota, Principals, Streaming},
+        principals::{PrincipalPermit, PrincipalQuota, PrincipalUsage, Principals, Streaming},
         requests::Admitted,
     },
     rate::{Gcra, Rate},
@@ -65,7 +66,6 @@ pub struct Quotas {
     /// The memory budget shared by all unauthenticated clients, beyond the free bytes of each.
     preauth_budget: Budget,
     requests: Requests,
-    shadows: Shadows,
     counters: QuotaCounters,
 }
 
@@ -82,22 +82,18 @@ impl Quotas {
                 .max(2 * limits.packet_bytes_max.next_multiple_of(preauth_budget::STEP_BYTES as usize)),
             on_loopback: quotas.address_limits_on_loopback,
         };
-        let principal = PrincipalLimits {
-            requests: Rate::per_second(quotas.principal_requests_per_second.into()),
-            bytes: Rate::per_second(quotas.principal_bytes_per_second),
-            subscriptions_max: quotas.principal_subscriptions_max,
-            streams_max: quotas.principal_streams_max,
-            input_bytes_max: quotas.principal_input_bytes_max,
-        };
-        let writes = Rate::per_second(quotas.shadow_writes_per_second.into());
         // Room for every device of a fleet to have a request in flight to its own shadow, plus a reserve.
         let entries_max = limits.sessions_max + ENTRIES_SPARE;
         Self {
             addresses: Addresses::new(address, limits.connections_max + ENTRIES_SPARE),
-            principals: Principals::new(principal, entries_max, Budget::new(quotas.input_bytes_max)),
+            principals: Principals::new(
+                quotas.principal_input_bytes_max,
+                entries_max,
+                Budget::new(quotas.input_bytes_max),
+                quotas.memory,
+            ),
             preauth_budget: Budget::new(STRANGERS_BYTES),
             requests: Requests::new(limits.requests, limits.requests_in_flight_max, entries_max),
-            shadows: Shadows::new(writes, entries_max),
             counters: QuotaCounters::default(),
         }
     }
@@ -116,64 +112,49 @@ impl Quotas {
         PreAuthPermit::new(own.into_iter().chain([self.preauth_budget.clone()]).collect())
     }
 
-    /// Counts a request of `principal` to `key` until the returned permit is dropped.
+    /// Counts a request of the principal with this quota to `key` until the returned permit is dropped, and charges its
+    /// work.
     ///
     /// # Errors
     ///
     /// [`Rejection::TooManyRequests`] with the quota and the time to wait; nothing was counted.
-    pub fn admit(&self, principal: &Arc<str>, key: &ShadowKey, now: Instant) -> Result<Admitted, Rejection> {
-        let principal_may = || self.principals.request(principal, now);
-        self.requests.admit(principal, key, now, principal_may).map_err(|over| match over {
+    pub fn admit(&self, principal: &PrincipalQuota, key: &ShadowKey, now: Instant) -> Result<Admitted, Rejection> {
+        let admitted = self.requests.admit(principal.name(), key, now).map_err(|over| match over {
             Exceeded::InFlight => {
                 let max = u64::try_from(self.requests.in_flight_max).unwrap_or(u64::MAX);
                 self.refuse(QuotaKind::RequestsInFlight, max, self.requests.rate.time_of(1))
             }
             Exceeded::Rate(wait) => self.refuse(QuotaKind::Requests, self.requests.rate.count_per_second(), wait),
-            Exceeded::Principal(wait) => self.over_principal(wait),
+        })?;
+        let _throttles_its_connection = principal.charge_work(work::COMMAND, now);
+        Ok(admitted)
+    }
+
+    /// Charges `units` of work of an HTTP request of the principal with this quota.
+    ///
+    /// # Errors
+    ///
+    /// As [`Quotas::admit`].
+    pub fn admit_http(&self, principal: &PrincipalQuota, units: u64, now: Instant) -> Result<(), Rejection> {
+        let admitted = principal.admit_work(units, now);
+        admitted.map_err(|wait| self.refuse(QuotaKind::PrincipalWork, principal.limits().work, wait))
+    }
+
+    /// Counts an event stream or a wait for a change of the principal with this quota, until the returned permit is
+    /// dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`Quotas::admit`].
+    pub fn admit_stream(&self, principal: &Arc<PrincipalQuota>) -> Result<Streaming, Rejection> {
+        self.principals.stream(principal).map_err(|cause| {
+            let max = match cause {
+                QuotaKind::PrincipalStreams => principal.streams_max(),
+                QuotaKind::PrincipalMemory => principal.limits().memory,
+                _ => self.principals.memory().limit(),
+            };
+            self.refuse(cause, u64::try_from(max).unwrap_or(u64::MAX), STREAM_WAIT)
         })
-    }
-
-    /// Counts a request of `principal` that concerns no single shadow: a list, or an event stream.
-    ///
-    /// # Errors
-    ///
-    /// As [`Quotas::admit`].
-    pub fn admit_general(&self, principal: &Arc<str>, now: Instant) -> Result<(), Rejection> {
-        self.principals.request(principal, now).map_err(|wait| self.over_principal(wait))
-    }
-
-    /// Counts the body of an HTTP request of the principal with this quota.
-    ///
-    /// # Errors
-    ///
-    /// As [`Quotas::admit`].
-    pub fn admit_body(&self, principal: &PrincipalQuota, bytes: usize, now: Instant) -> Result<(), Rejection> {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        principal
-            .receive(bytes, now)
-            .map_err(|wait| self.refuse(QuotaKind::PrincipalBytes, self.principals.bytes().count_per_second(), wait))
-    }
-
-    /// Counts an event stream or a wait for a change of `principal`, until the returned permit is dropped.
-    ///
-    /// # Errors
-    ///
-    /// As [`Quotas::admit`].
-    pub fn admit_stream(&self, principal: &Arc<str>, now: Instant) -> Result<Streaming, Rejection> {
-        self.principals.stream(principal, now).ok_or_else(|| {
-            let max = u64::try_from(self.principals.streams_max()).unwrap_or(u64::MAX);
-            self.refuse(QuotaKind::PrincipalStreams, max, STREAM_WAIT)
-        })
-    }
-
-    /// Counts an authorized write to `key`, whoever sends it.
-    ///
-    /// # Errors
-    ///
-    /// As [`Quotas::admit`].
-    pub fn admit_write(&self, key: &ShadowKey, now: Instant) -> Result<(), Rejection> {
-        let admitted = self.shadows.admit(key, now);
-        admitted.map_err(|wait| self.refuse(QuotaKind::ShadowWrites, self.shadows.rate.count_per_second(), wait))
     }
 
     /// Counts a refusal or throttling; logs the first of each kind.
@@ -187,10 +168,6 @@ impl Quotas {
     #[must_use]
     pub fn counters(&self) -> &QuotaCounters {
         &self.counters
-    }
-
-    fn over_principal(&self, wait: Duration) -> Rejection {
-        self.refuse(QuotaKind::PrincipalRequests, self.principals.requests().count_per_second(), wait)
     }
 
     fn refuse(&self, cause: QuotaKind, max: u64, wait: Duration) -> Rejection {

@@ -22,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::admission::principals::PrincipalQuota;
+use crate::admission::{memory::Charge, principals::PrincipalQuota};
 
 /// The budget of one connection. All clones refer to the same connection.
 #[derive(Clone)]
@@ -41,8 +41,8 @@ pub(super) type Budgets = Arc<[Budget]>;
 /// The state of a client; dropping it releases its share of the budgets.
 struct BudgetShare {
     budgets: Budgets,
-    /// True once the client is authenticated.
-    known: bool,
+    /// The same bytes, charged to the principal of an authenticated client.
+    charge: Option<Charge>,
     /// One permit of each budget, or none.
     held: Vec<OwnedSemaphorePermit>,
     growing: Option<PendingAcquire>,
@@ -77,7 +77,7 @@ impl Budget {
 impl PreAuthPermit {
     /// Returns the budget of an unauthenticated client that has sent nothing and holds nothing of `budgets`.
     pub(super) fn new(budgets: Vec<Budget>) -> Self {
-        Self(Arc::new(Mutex::new(Some(BudgetShare::new(budgets.into(), false)))))
+        Self(Arc::new(Mutex::new(Some(BudgetShare::new(budgets.into(), None)))))
     }
 
     /// Waits until some bytes may be read and returns their number; `None` if there is no limit.
@@ -134,13 +134,13 @@ impl PreAuthPermit {
 
     /// Marks the client as authenticated: from now on it uses the budgets of `principal`. Releases what was read so
     /// far.
-    pub fn know(&self, principal: &PrincipalQuota) {
+    pub fn know(&self, principal: &Arc<PrincipalQuota>) {
         let budgets = principal.input();
         let mut occupant = self.0.lock();
-        if occupant.as_ref().is_some_and(|occupant| occupant.known && Arc::ptr_eq(&occupant.budgets, budgets)) {
+        if occupant.as_ref().is_some_and(|occupant| occupant.is_known() && Arc::ptr_eq(&occupant.budgets, budgets)) {
             return;
         }
-        let before = occupant.replace(BudgetShare::new(budgets.clone(), true));
+        let before = occupant.replace(BudgetShare::new(budgets.clone(), Some(Charge::new(principal.clone(), 0))));
         before.and_then(|before| before.waiting).into_iter().for_each(Waker::wake);
     }
 
@@ -152,23 +152,36 @@ impl PreAuthPermit {
 }
 
 impl BudgetShare {
-    fn new(budgets: Budgets, known: bool) -> Self {
+    fn new(budgets: Budgets, charge: Option<Charge>) -> Self {
         let (held, growing) = (Vec::new(), None);
-        let room = if known { KNOWN_FREE_BYTES } else { FREE_BYTES };
-        Self { budgets, known, held, growing, room, sent: 0, waiting: None }
+        let room = if charge.is_some() { KNOWN_FREE_BYTES } else { FREE_BYTES };
+        Self { budgets, charge, held, growing, room, sent: 0, waiting: None }
+    }
+
+    /// Returns true once the client is authenticated.
+    fn is_known(&self) -> bool {
+        self.charge.is_some()
+    }
+
+    /// Charges the room beyond the free bytes to the principal.
+    fn charge_room(&mut self) {
+        let bytes = self.room - self.free();
+        if let Some(charge) = &mut self.charge {
+            charge.resize(bytes);
+        }
     }
 
     fn free(&self) -> usize {
-        if self.known { KNOWN_FREE_BYTES } else { FREE_BYTES }
+        if self.is_known() { KNOWN_FREE_BYTES } else { FREE_BYTES }
     }
 
     fn step(&self) -> u32 {
-        if self.known { KNOWN_STEP_BYTES } else { STEP_BYTES }
+        if self.is_known() { KNOWN_STEP_BYTES } else { STEP_BYTES }
     }
 
     /// Waits for one step of each budget. Returns false after [`WAIT_MAX`].
     fn poll_grow(&mut self, context: &mut Context<'_>) -> Poll<bool> {
-        let (step, known) = (self.step(), self.known);
+        let (step, known) = (self.step(), self.is_known());
         let growing = self.growing.get_or_insert_with(|| {
             let budgets = self.budgets.clone();
             let acquired = async move {
@@ -201,6 +214,7 @@ impl BudgetShare {
 
     fn take(&mut self, permits: Vec<OwnedSemaphorePermit>) {
         self.room += self.step() as usize;
+        self.charge_room();
         if self.held.is_empty() {
             self.held = permits;
             return;
@@ -216,6 +230,7 @@ impl BudgetShare {
         let surplus = self.room.saturating_sub(bytes.max(self.free())) / step * step;
         if surplus > 0 {
             self.room -= surplus;
+            self.charge_room();
             for held in &mut self.held {
                 drop(held.split(surplus));
             }
@@ -232,7 +247,7 @@ impl BudgetShare {
 
 impl fmt::Debug for PreAuthPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acquaintance").finish_non_exhaustive()
+        f.debug_struct("PreAuthPermit").finish_non_exhaustive()
     }
 }
 
@@ -253,10 +268,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::{
-        admission::principals::{PrincipalLimits, Principals},
-        rate::Rate,
-    };
+    use crate::{admission::principals::Principals, config::RoleLimits};
 
     const STEP: usize = STEP_BYTES as usize;
 
@@ -301,21 +313,13 @@ mod tests {
     const KNOWN_STEP: usize = KNOWN_STEP_BYTES as usize;
 
     fn principals(own: usize, all: usize) -> Principals {
-        let rate = Rate::per_second(1);
-        let limits = PrincipalLimits {
-            requests: rate,
-            bytes: rate,
-            subscriptions_max: 1,
-            streams_max: 1,
-            input_bytes_max: own * KNOWN_STEP,
-        };
-        Principals::new(limits, 100, Budget::new(all * KNOWN_STEP))
+        Principals::new(own * KNOWN_STEP, 100, Budget::new(all * KNOWN_STEP), 1 << 30)
     }
 
     fn known(principals: &Principals, name: &str) -> PreAuthPermit {
         let client = PreAuthPermit::new(vec![budget(0)]);
         client.count(FREE_BYTES);
-        client.know(&principals.of(&name.into(), Instant::now()));
+        client.know(&principals.of(&name.into(), &RoleLimits::UNLIMITED, Instant::now()));
         client
     }
 
@@ -328,7 +332,8 @@ mod tests {
         assert!(second.waits());
         first.hold(KNOWN_FREE_BYTES + 1);
         assert_eq!(send(&second), Some(Some(KNOWN_STEP)), "one step of two came back");
-        first.know(&principals.of(&"a".into(), Instant::now()));
+        assert_eq!(principals.memory().used(), 2 * KNOWN_STEP, "charged to the principal");
+        first.know(&principals.of(&"a".into(), &RoleLimits::UNLIMITED, Instant::now()));
         assert_eq!(send(&first), Some(Some(KNOWN_STEP - 1)), "to know it again changes nothing");
         assert_eq!([&other, &last].map(steps), [2, 1], "there are three for all");
         drop((first, second));

@@ -1,7 +1,8 @@
-//! Quotas of one principal over all its connections and sessions: requests, bytes, subscriptions, HTTP streams, and
+//! Quotas of one principal over all its connections and sessions: memory, work, filters, HTTP streams, new shadows, and
 //! bytes in the engine queue.
 //!
-//! Its connections and sessions are counted where they are held, in [`crate::mqtt::broker::sessions`].
+//! The limits are those of its roles ([`RoleLimits`]), which whoever knows its rights passes to [`Principals::of`]. Its
+//! sessions are counted where they are held, in [`crate::mqtt::broker::sessions`].
 
 use std::{
     sync::{
@@ -11,55 +12,70 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     admission::{
+        cause::QuotaKind,
+        memory::{Account, Charge, Memory},
         preauth_budget::{Budget, Budgets},
         rate_table::{RateEntry, RateTable},
+        work::WorkMeter,
     },
+    config::RoleLimits,
     rate::{Gcra, Rate},
 };
 
 /// The usage of every principal.
 #[derive(Debug)]
 pub struct Principals {
-    limits: Arc<PrincipalLimits>,
     known: RateTable<Arc<str>, Arc<PrincipalQuota>>,
+    memory: Arc<Memory>,
     /// The number of streams of all principals.
     streams: Arc<AtomicUsize>,
     /// The budget of received bytes of all principals that are not handled yet.
     input: Budget,
-}
-
-/// The limits of one principal.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PrincipalLimits {
-    /// The rate of requests to all shadows.
-    pub(super) requests: Rate,
-    /// The rate of bytes over all connections.
-    pub(super) bytes: Rate,
-    /// Most filters over all sessions.
-    pub(super) subscriptions_max: usize,
-    /// Most event streams and waits over HTTP.
-    pub(super) streams_max: usize,
-    /// Bytes that were received and not handled yet.
-    pub(super) input_bytes_max: usize,
+    /// The part of it for one principal.
+    input_bytes_max: usize,
 }
 
 /// The usage of one principal. Connections and sessions keep a reference, which saves the lookup.
 #[derive(Debug)]
 pub struct PrincipalQuota {
-    limits: Arc<PrincipalLimits>,
-    requests: Mutex<Gcra>,
-    bytes: Mutex<Gcra>,
-    subscriptions: AtomicUsize,
+    /// The name; empty if principals share this entry because the table is full.
+    name: Arc<str>,
+    limits: RwLock<RoleLimits>,
+    account: Account,
+    work: Mutex<WorkMeter>,
+    filters: AtomicUsize,
     streams: AtomicUsize,
+    new_shadows: Mutex<Gcra>,
+    /// Waits and refusals for work and memory, for the metrics.
+    throttled: AtomicUsize,
     reads: Arc<Semaphore>,
     queue: Arc<Semaphore>,
     /// The budget of the principal and that of all principals.
     input: Budgets,
+}
+
+/// The usage of one principal at one time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrincipalUsage {
+    /// The name of the principal.
+    pub name: Arc<str>,
+    /// Its limits.
+    pub limits: RoleLimits,
+    /// Bytes kept on its behalf.
+    pub memory: usize,
+    /// The time until it is within its rate of work; zero if it is.
+    pub throttled_for: Duration,
+    /// Times that it was throttled or refused for work or memory since its entry was made.
+    pub throttled: usize,
+    /// Filters of all its sessions.
+    pub filters: usize,
+    /// Event streams and waits over HTTP.
+    pub streams: usize,
 }
 
 /// A permit for a scan of the store, or for queue bytes of a command, within the limits of its principal. Dropping it
@@ -67,52 +83,80 @@ pub struct PrincipalQuota {
 #[derive(Debug)]
 pub struct PrincipalPermit {
     _permit: OwnedSemaphorePermit,
-    _own: Arc<PrincipalQuota>,
+    own: Arc<PrincipalQuota>,
 }
 
 /// A permit for an event stream or a wait of a principal; dropping it releases the stream.
 #[derive(Debug)]
 pub struct Streaming {
-    own: Arc<PrincipalQuota>,
+    charge: Charge,
     all: Arc<AtomicUsize>,
 }
 
 impl Principals {
-    /// Returns the quotas of at most `entries_max` principals, each with `limits`.
-    pub(super) fn new(limits: PrincipalLimits, entries_max: usize, input: Budget) -> Self {
-        Self { limits: Arc::new(limits), known: RateTable::new(entries_max), streams: Arc::default(), input }
+    /// Returns the quotas of at most `entries_max` principals with `memory` bytes together. Each may use
+    /// `input_bytes_max` bytes of `input`.
+    pub(super) fn new(input_bytes_max: usize, entries_max: usize, input: Budget, memory: usize) -> Self {
+        let memory = Arc::new(Memory::new(memory));
+        Self { known: RateTable::new(entries_max), memory, streams: Arc::default(), input, input_bytes_max }
     }
 
-    /// Returns the usage of `principal`.
+    /// Returns the usage of `principal`, whose limits are now `limits`.
     #[must_use]
-    pub fn of(&self, principal: &Arc<str>, now: Instant) -> Arc<PrincipalQuota> {
-        self.with(principal, now, Arc::clone)
+    pub fn of(&self, principal: &Arc<str>, limits: &RoleLimits, now: Instant) -> Arc<PrincipalQuota> {
+        let new = || Arc::new(PrincipalQuota::new(principal, limits, self, now));
+        let quota = self.known.with(principal, now, Clone::clone, new, |known| known.clone());
+        quota.set_limits(limits);
+        quota
     }
 
-    /// Counts one request.
-    ///
-    /// # Errors
-    ///
-    /// The time to wait; nothing was counted.
-    pub(super) fn request(&self, principal: &Arc<str>, now: Instant) -> Result<(), Duration> {
-        self.with(principal, now, |known| known.requests.lock().take(self.limits.requests, now))
+    /// Returns the usage of `principal`; `None` if it has none.
+    #[must_use]
+    pub fn usage(&self, principal: &str, now: Instant) -> Option<PrincipalUsage> {
+        self.known.get(principal).map(|quota| quota.usage(now))
     }
 
-    /// Counts one more event stream or wait; `None` if the principal is at its maximum.
-    pub(super) fn stream(&self, principal: &Arc<str>, now: Instant) -> Option<Streaming> {
-        let allowance = self.of(principal, now);
-        let one_more = |count: usize| (count < self.limits.streams_max).then_some(count + 1);
-        let counted = allowance.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        counted.ok()?;
-        self.streams.fetch_add(1, Ordering::Relaxed);
-        Some(Streaming { own: allowance, all: self.streams.clone() })
+    /// Returns the usage of the `count` principals with the most memory, largest first.
+    #[must_use]
+    pub fn largest(&self, count: usize, now: Instant) -> Vec<PrincipalUsage> {
+        let mut largest: Vec<(usize, Arc<PrincipalQuota>)> = Vec::new();
+        self.known.for_each(|quota| {
+            let used = quota.memory_used();
+            if largest.len() == count && largest.last().is_some_and(|(least, _)| *least >= used) || used == 0 {
+                return;
+            }
+            let at = largest.partition_point(|(more, _)| *more >= used);
+            largest.insert(at, (used, quota.clone()));
+            largest.truncate(count);
+        });
+        largest.into_iter().map(|(_, quota)| quota.usage(now)).collect()
+    }
+
+    /// Returns the memory of all principals.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
     }
 
     /// Waits for a permit to scan the store. [`READS_MAX`] scans of one principal run at once; the others wait for
     /// these, not for scans of other principals.
-    pub async fn reading(&self, principal: &Arc<str>, now: Instant) -> PrincipalPermit {
-        let own = self.of(principal, now);
-        own.wait(&own.reads, 1).await
+    pub async fn reading(&self, quota: &Arc<PrincipalQuota>) -> PrincipalPermit {
+        quota.wait(&quota.reads, 1).await
+    }
+
+    /// Counts one more event stream or wait of the principal with this quota.
+    ///
+    /// # Errors
+    ///
+    /// The quota that it would exceed; nothing was counted.
+    pub(super) fn stream(&self, quota: &Arc<PrincipalQuota>) -> Result<Streaming, QuotaKind> {
+        quota.check_memory(STREAM_BYTES)?;
+        let max = quota.streams_max();
+        let one_more = |count: usize| (count < max).then_some(count + 1);
+        let counted = quota.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        counted.map_err(|_| QuotaKind::PrincipalStreams)?;
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        Ok(Streaming { charge: Charge::new(quota.clone(), STREAM_BYTES), all: self.streams.clone() })
     }
 
     /// Returns the number of event streams and waits of all principals.
@@ -120,35 +164,141 @@ impl Principals {
     pub fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
     }
-
-    /// Returns the maximum of event streams and waits per principal.
-    pub(super) fn streams_max(&self) -> usize {
-        self.limits.streams_max
-    }
-
-    /// Returns the rate of bytes per principal.
-    pub(super) fn bytes(&self) -> Rate {
-        self.limits.bytes
-    }
-
-    /// Returns the rate of requests per principal.
-    pub(super) fn requests(&self) -> Rate {
-        self.limits.requests
-    }
-
-    fn with<T>(&self, principal: &Arc<str>, now: Instant, with: impl FnOnce(&Arc<PrincipalQuota>) -> T) -> T {
-        let new = || Arc::new(PrincipalQuota::new(self.limits.clone(), self.input.clone(), now));
-        self.known.with(principal, now, Clone::clone, new, |known| with(known))
-    }
 }
 
 impl PrincipalQuota {
-    fn new(limits: Arc<PrincipalLimits>, input: Budget, now: Instant) -> Self {
-        let nothing = || Mutex::new(Gcra::new(now));
-        let (subscriptions, streams) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let (reads, queue) = (Arc::new(Semaphore::new(READS_MAX)), Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)));
-        let input = [Budget::new(limits.input_bytes_max), input].into();
-        Self { limits, requests: nothing(), bytes: nothing(), subscriptions, streams, reads, queue, input }
+    fn new(name: &Arc<str>, limits: &RoleLimits, of: &Principals, now: Instant) -> Self {
+        let none = || AtomicUsize::new(0);
+        Self {
+            name: name.clone(),
+            limits: RwLock::new(*limits),
+            account: Account::new(of.memory.clone()),
+            work: Mutex::new(WorkMeter::new(now)),
+            filters: none(),
+            streams: none(),
+            new_shadows: Mutex::new(Gcra::new(now)),
+            throttled: none(),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+            queue: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)),
+            input: [Budget::new(of.input_bytes_max), of.input.clone()].into(),
+        }
+    }
+
+    /// Returns the quota of a principal without limits, for benchmarks and tests.
+    #[must_use]
+    pub fn unlimited(name: &str) -> Arc<Self> {
+        let all = Principals::new(usize::MAX, 1, Budget::new(usize::MAX), usize::MAX);
+        Arc::new(Self::new(&name.into(), &RoleLimits::UNLIMITED, &all, Instant::now()))
+    }
+
+    /// Returns the name of the principal.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Returns the limits of the principal.
+    #[must_use]
+    pub fn limits(&self) -> RoleLimits {
+        *self.limits.read()
+    }
+
+    /// Replaces the limits, which change when roles are reloaded.
+    pub fn set_limits(&self, limits: &RoleLimits) {
+        if *self.limits.read() != *limits {
+            *self.limits.write() = *limits;
+        }
+    }
+
+    /// Returns the usage at `now`.
+    #[must_use]
+    pub fn usage(&self, now: Instant) -> PrincipalUsage {
+        let limits = self.limits();
+        PrincipalUsage {
+            name: self.name.clone(),
+            limits,
+            memory: self.memory_used(),
+            throttled_for: self.work.lock().excess(limits.work, now).unwrap_or_default(),
+            throttled: self.throttled.load(Ordering::Relaxed),
+            filters: self.filters.load(Ordering::Relaxed),
+            streams: self.streams.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Checks that `more` bytes may be kept for the principal.
+    ///
+    /// # Errors
+    ///
+    /// [`QuotaKind::PrincipalMemory`] or [`QuotaKind::Memory`].
+    pub fn check_memory(&self, more: usize) -> Result<(), QuotaKind> {
+        let checked = self.account.check(&self.name, self.limits.read().memory, more);
+        checked.inspect_err(|_| self.count_throttled())
+    }
+
+    /// Returns the bytes kept for the principal.
+    #[must_use]
+    pub fn memory_used(&self) -> usize {
+        self.account.used()
+    }
+
+    pub(super) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Charges work that was done. Returns the time to wait before the principal may cause more.
+    pub fn charge_work(&self, units: u64, now: Instant) -> Option<Duration> {
+        let per_second = self.limits.read().work;
+        let wait = self.work.lock().charge(per_second, units, now);
+        wait.inspect(|_| self.count_throttled())
+    }
+
+    /// Charges work that is about to be done, unless the principal is above the rate of its role.
+    ///
+    /// # Errors
+    ///
+    /// The time to wait; nothing was charged.
+    pub(super) fn admit_work(&self, units: u64, now: Instant) -> Result<(), Duration> {
+        let per_second = self.limits.read().work;
+        let mut work = self.work.lock();
+        match work.excess(per_second, now) {
+            Some(wait) => {
+                self.count_throttled();
+                Err(wait)
+            }
+            None => {
+                work.charge(per_second, units, now);
+                Ok(())
+            }
+        }
+    }
+
+    fn count_throttled(&self) {
+        self.throttled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns true if the principal may create a shadow now.
+    #[must_use]
+    pub fn may_create_shadow(&self, now: Instant) -> bool {
+        self.new_shadows_rate().is_some_and(|rate| self.new_shadows.lock().wait(rate, now).is_none())
+    }
+
+    /// Counts a shadow that the principal created.
+    pub fn count_new_shadow(&self, now: Instant) {
+        if let Some(rate) = self.new_shadows_rate() {
+            self.new_shadows.lock().charge(rate, 1, now);
+        }
+    }
+
+    /// `None`: the principal may create none.
+    fn new_shadows_rate(&self) -> Option<Rate> {
+        let per_day = self.limits.read().new_shadows_per_day;
+        (per_day > 0).then(|| Rate::within(per_day.into(), DAY, per_day.into()))
+    }
+
+    /// Returns the most event streams and waits of the principal.
+    #[must_use]
+    pub fn streams_max(&self) -> usize {
+        self.limits.read().sessions.min(STREAMS_MAX)
     }
 
     /// Returns the budgets of received bytes that are not handled yet.
@@ -156,32 +306,11 @@ impl PrincipalQuota {
         &self.input
     }
 
-    /// Counts received bytes. Returns the time to wait before receiving more, if any.
-    pub fn received(&self, bytes: u64, now: Instant) -> Option<Duration> {
-        self.bytes.lock().charge(self.limits.bytes, bytes, now)
-    }
-
-    /// Counts received bytes, unless the principal already exceeds its rate.
-    ///
-    /// # Errors
-    ///
-    /// The time to wait; nothing was counted.
-    pub(super) fn receive(&self, bytes: u64, now: Instant) -> Result<(), Duration> {
-        let mut meter = self.bytes.lock();
-        match meter.excess(self.limits.bytes, now) {
-            Some(wait) => Err(wait),
-            None => {
-                meter.charge(self.limits.bytes, bytes, now);
-                Ok(())
-            }
-        }
-    }
-
     /// Reserves queue bytes for a command; `None` if the principal has too few left.
     #[must_use]
     pub fn try_queue(self: &Arc<Self>, bytes: usize) -> Option<PrincipalPermit> {
         let permit = self.queue.clone().try_acquire_many_owned(queue_share(bytes)).ok()?;
-        Some(PrincipalPermit { _permit: permit, _own: self.clone() })
+        Some(PrincipalPermit { _permit: permit, own: self.clone() })
     }
 
     /// Waits until the principal has queue bytes for a command. Commands of one principal share a part of the engine
@@ -192,25 +321,34 @@ impl PrincipalQuota {
 
     async fn wait(self: &Arc<Self>, of: &Arc<Semaphore>, count: u32) -> PrincipalPermit {
         let permit = of.clone().acquire_many_owned(count).await.expect("this semaphore is never closed");
-        PrincipalPermit { _permit: permit, _own: self.clone() }
+        PrincipalPermit { _permit: permit, own: self.clone() }
     }
 
-    /// Counts one more subscription; false if the principal is at its maximum.
+    /// Counts one more filter; false if the principal is at its maximum.
     #[must_use]
-    pub fn subscribe(&self) -> bool {
-        let one_more = |count: usize| (count < self.limits.subscriptions_max).then_some(count + 1);
-        self.subscriptions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    pub fn add_filter(&self) -> bool {
+        let max = self.limits.read().filters;
+        let one_more = |count: usize| (count < max).then_some(count + 1);
+        self.filters.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
-    /// Releases `count` subscriptions.
-    pub fn unsubscribe(&self, count: usize) {
-        self.subscriptions.fetch_sub(count, Ordering::Relaxed);
+    /// Releases `count` filters.
+    pub fn remove_filters(&self, count: usize) {
+        self.filters.fetch_sub(count, Ordering::Relaxed);
+    }
+}
+
+impl PrincipalPermit {
+    /// Returns the quota of the principal.
+    #[must_use]
+    pub fn quota(&self) -> &Arc<PrincipalQuota> {
+        &self.own
     }
 }
 
 impl Drop for Streaming {
     fn drop(&mut self) {
-        self.own.streams.fetch_sub(1, Ordering::Relaxed);
+        self.charge.quota().streams.fetch_sub(1, Ordering::Relaxed);
         self.all.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -220,8 +358,8 @@ impl RateEntry for Arc<PrincipalQuota> {
     fn is_idle(&self, now: Instant) -> bool {
         Arc::strong_count(self) == 1
             && Arc::strong_count(&self.input) == 1
-            && self.requests.lock().is_idle(now)
-            && self.bytes.lock().is_idle(now)
+            && self.work.lock().is_idle(now)
+            && self.new_shadows.lock().is_idle(now)
     }
 }
 
@@ -231,6 +369,12 @@ const READS_MAX: usize = 4;
 /// Most queue bytes of the commands of one principal, a quarter of the engine queue. A larger command takes all of
 /// them.
 const QUEUE_BYTES_MAX: u32 = 16 << 20;
+
+/// Most event streams and waits of one principal: an eighth of those of all.
+const STREAMS_MAX: usize = crate::config::limits::STREAMS_MAX as usize / 8;
+/// The memory of an event stream with its buffers.
+const STREAM_BYTES: usize = 32 << 10;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn queue_share(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX).min(QUEUE_BYTES_MAX)
@@ -243,49 +387,73 @@ mod tests {
     use super::*;
 
     fn principals(entries_max: usize) -> Principals {
-        let rate = Rate::new(10, 10);
+        Principals::new(0, entries_max, Budget::new(0), 1 << 30)
+    }
+
+    fn quota(principals: &Principals, name: &str, now: Instant) -> Arc<PrincipalQuota> {
         let limits =
-            PrincipalLimits { requests: rate, bytes: rate, subscriptions_max: 3, streams_max: 2, input_bytes_max: 0 };
-        Principals::new(limits, entries_max, Budget::new(0))
+            RoleLimits { work: 1_000, filters: 3, sessions: 2, new_shadows_per_day: 2, ..RoleLimits::UNLIMITED };
+        principals.of(&name.into(), &limits, now)
     }
 
     #[test]
     fn connections_of_a_principal_share_its_quota() {
         let (principals, now) = (principals(1_000), Instant::now());
-        let (a, b) = (Arc::from("a"), Arc::from("b"));
-        let (first, second) = (principals.of(&a, now), principals.of(&a, now));
-        assert!(first.subscribe() && second.subscribe() && first.subscribe() && !second.subscribe());
-        second.unsubscribe(2);
-        assert!(first.subscribe());
-        assert_eq!(first.received(10, now), None);
-        assert_eq!(second.received(10, now), Some(Duration::from_secs(1)));
-        assert_eq!(principals.of(&b, now).received(10, now), None, "another has its own");
-        assert_eq!(second.receive(1, now), Err(Duration::from_secs(1)), "and this is not counted");
-        assert_eq!(second.receive(10, now + Duration::from_secs(1)), Ok(()));
-        assert_eq!(second.receive(1, now + Duration::from_secs(1)), Err(Duration::from_secs(1)));
-        for _ in 0..10 {
-            assert_eq!(principals.request(&a, now), Ok(()));
+        let [first, second, other] = ["a", "a", "b"].map(|name| quota(&principals, name, now));
+        assert!(first.add_filter() && second.add_filter() && first.add_filter() && !second.add_filter());
+        second.remove_filters(2);
+        assert!(first.add_filter());
+        assert_eq!(first.admit_work(10_000, now), Ok(()));
+        assert_eq!(second.admit_work(1_000, now), Ok(()), "the burst is used, not exceeded");
+        assert_eq!(second.admit_work(1, now), Err(Duration::from_secs(1)));
+        assert_eq!(other.admit_work(1, now), Ok(()), "another has its own");
+        assert!(second.charge_work(1, now).is_some(), "and what was done is charged");
+        let streams = [&first, &second, &first].map(|quota| principals.stream(quota));
+        assert_eq!(streams.map(|stream| stream.err()), [None, None, Some(QuotaKind::PrincipalStreams)]);
+        let stream = principals.stream(&other).expect("another has its own");
+        assert_eq!((principals.streams(), other.memory_used()), (1, STREAM_BYTES));
+        drop(stream);
+        assert_eq!((principals.streams(), other.memory_used()), (0, 0));
+    }
+
+    #[test]
+    fn new_shadows_are_counted_by_the_day() {
+        let (principals, now) = (principals(1_000), Instant::now());
+        let own = quota(&principals, "a", now);
+        for may in [true, true, false] {
+            assert_eq!(own.may_create_shadow(now), may);
+            if may {
+                own.count_new_shadow(now);
+            }
         }
-        assert_eq!(principals.request(&a, now), Err(Duration::from_millis(100)));
-        assert_eq!(principals.request(&b, now), Ok(()));
-        let (one, two) = (principals.stream(&a, now), principals.stream(&a, now));
-        assert!(one.is_some() && two.is_some() && principals.stream(&a, now).is_none());
-        assert!(principals.stream(&b, now).is_some());
-        drop(one);
-        assert_eq!(principals.streams(), 1);
-        assert!(principals.stream(&a, now).is_some());
+        assert!(own.may_create_shadow(now + DAY / 2));
+        own.set_limits(&RoleLimits::NONE);
+        assert!(!own.may_create_shadow(now + DAY), "a role without new shadows");
+    }
+
+    #[test]
+    fn lists_the_largest() {
+        let (principals, now) = (principals(1_000), Instant::now());
+        let charges: Vec<_> = [("a", 1), ("b", 3), ("c", 0), ("d", 2)]
+            .map(|(name, bytes)| Charge::new(quota(&principals, name, now), bytes))
+            .into();
+        let largest = |count| principals.largest(count, now).iter().map(|usage| usage.memory).collect::<Vec<_>>();
+        assert_eq!((largest(2), largest(10)), (vec![3, 2], vec![3, 2, 1]));
+        assert_eq!(principals.usage("b", now).map(|usage| usage.memory), Some(3));
+        assert_eq!(principals.usage("x", now), None);
+        drop(charges);
     }
 
     /// A hundred scans of one principal wait for each other and delay no other principal.
     #[test]
     fn scans_of_a_principal_wait_for_each_other() {
         let (principals, now) = (principals(1_000), Instant::now());
-        let (a, b) = (Arc::from("a"), Arc::from("b"));
+        let [a, b] = ["a", "b"].map(|name| quota(&principals, name, now));
         let mut permits: Vec<_> =
-            (0..READS_MAX).map(|_| principals.reading(&a, now).now_or_never().expect("a turn")).collect();
-        let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(principals.reading(&a, now))).collect();
+            (0..READS_MAX).map(|_| principals.reading(&a).now_or_never().expect("a turn")).collect();
+        let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(principals.reading(&a))).collect();
         assert!(waiting.iter_mut().all(|reading| reading.now_or_never().is_none()));
-        assert!(principals.reading(&b, now).now_or_never().is_some());
+        assert!(principals.reading(&b).now_or_never().is_some());
         permits.pop();
         let resumed = waiting.iter_mut().filter_map(|reading| reading.now_or_never()).collect::<Vec<_>>();
         assert_eq!(resumed.len(), 1);
@@ -295,7 +463,7 @@ mod tests {
     #[test]
     fn commands_of_a_principal_wait_for_each_other() {
         let (principals, now) = (principals(1_000), Instant::now());
-        let (a, b) = (principals.of(&Arc::from("a"), now), principals.of(&Arc::from("b"), now));
+        let [a, b] = ["a", "b"].map(|name| quota(&principals, name, now));
         let large = QUEUE_BYTES_MAX as usize / 4;
         let mut queued: Vec<_> = (0..4).map(|_| a.try_queue(large).expect("room")).collect();
         let mut waiting = Box::pin(a.queue(1));
@@ -312,12 +480,12 @@ mod tests {
     #[test]
     fn an_entry_in_use_is_not_evicted() {
         let (principals, start) = (principals(1 << 20), Instant::now());
-        let (held, name) = (principals.of(&Arc::from("held"), start), Arc::from("held"));
+        let held = quota(&principals, "held", start);
         for n in 0..20_000_u32 {
             let now = start + Duration::from_millis(n.into());
-            assert_eq!(principals.request(&Arc::from(format!("p{n}")), now), Ok(()));
+            assert_eq!(quota(&principals, &format!("p{n}"), now).admit_work(1, now), Ok(()));
         }
         assert!(principals.known.len() < 10_000, "{} known", principals.known.len());
-        assert!(Arc::ptr_eq(&held, &principals.of(&name, start + Duration::from_secs(60))));
+        assert!(Arc::ptr_eq(&held, &quota(&principals, "held", start + Duration::from_secs(60))));
     }
 }

@@ -71,6 +71,23 @@ impl<K: Hash + Eq, V: RateEntry> RateTable<K, V> {
         with(shard.overflow.get_or_insert_with(make))
     }
 
+    /// Returns the entry of `key`, if it has one of its own.
+    pub(super) fn get<Q>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+        V: Clone,
+    {
+        self.shard(key).lock().entries.get(key).cloned()
+    }
+
+    /// Calls `visit` with each entry. Locks one shard at a time; the callback must not use the table.
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&V)) {
+        for shard in &self.shards {
+            shard.lock().entries.values().for_each(&mut visit);
+        }
+    }
+
     fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> &Mutex<Shard<K, V>> {
         let index = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
         self.shards.get(index).expect("the index is taken modulo the number of shards")

@@ -30,13 +30,11 @@ pub struct Admitted {
 
 /// The quota that a request exceeds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Exceeded<E> {
+pub(super) enum Exceeded {
     /// Too many requests are in flight.
     InFlight,
     /// The rate is exceeded for this time.
     Rate(Duration),
-    /// The quota of the principal over all shadows.
-    Principal(E),
 }
 
 #[derive(Debug)]
@@ -52,28 +50,19 @@ impl Requests {
         Self { rate, in_flight_max, uses: RateTable::new(entries_max) }
     }
 
-    /// Counts one request, if `principal_may` also allows it. It is called last.
+    /// Counts one request.
     ///
     /// # Errors
     ///
     /// The exceeded quota; nothing was counted.
-    pub(super) fn admit<E>(
-        &self,
-        principal: &Arc<str>,
-        key: &ShadowKey,
-        now: Instant,
-        principal_may: impl FnOnce() -> Result<(), E>,
-    ) -> Result<Admitted, Exceeded<E>> {
+    pub(super) fn admit(&self, principal: &Arc<str>, key: &ShadowKey, now: Instant) -> Result<Admitted, Exceeded> {
         let key = (principal.clone(), key.clone());
         let new = || RequestUse { meter: Gcra::new(now), in_flight: Counter::default() };
         self.uses.with(&key, now, Clone::clone, new, |known| {
             if known.in_flight.count() >= self.in_flight_max {
                 return Err(Exceeded::InFlight);
             }
-            let mut meter = known.meter;
-            meter.take(self.rate, now).map_err(Exceeded::Rate)?;
-            principal_may().map_err(Exceeded::Principal)?;
-            known.meter = meter;
+            known.meter.take(self.rate, now).map_err(Exceeded::Rate)?;
             Ok(Admitted { _in_flight: known.in_flight.take() })
         })
     }
@@ -96,7 +85,7 @@ mod tests {
         let requests = Requests::new(Rate::new(1000, 1000), 2, 100);
         let admit = |id: &str| {
             let key = ShadowKey::classic(DeviceId::new(id).expect("a valid id"));
-            requests.admit(&by, &key, now, || Ok::<_, ()>(()))
+            requests.admit(&by, &key, now)
         };
         let (first, second) = (admit("a"), admit("a"));
         assert!(first.is_ok() && second.is_ok());
@@ -106,23 +95,14 @@ mod tests {
         assert!(admit("a").is_ok());
     }
 
-    /// A request refused by the quota of its shadow must not count for its principal, nor the other way round.
     #[test]
     fn a_refused_request_is_not_counted() {
         let (now, by) = (Instant::now(), Arc::from("p"));
         let requests = Requests::new(Rate::new(1, 2), 100, 100);
         let key = ShadowKey::classic(DeviceId::new("a").expect("a valid id"));
-        let mut calls = 0;
-        for _ in 0..5 {
-            assert!(matches!(requests.admit(&by, &key, now, || Err("no")), Err(Exceeded::Principal("no"))));
-        }
         for admitted in [true, true, false, false] {
-            let outcome = requests.admit(&by, &key, now, || {
-                calls += 1;
-                Ok::<_, ()>(())
-            });
-            assert_eq!(outcome.is_ok(), admitted);
+            assert_eq!(requests.admit(&by, &key, now).is_ok(), admitted);
         }
-        assert_eq!(calls, 2);
+        assert!(requests.admit(&by, &key, now + Duration::from_secs(1)).is_ok(), "one a second comes back");
     }
 }

@@ -55,6 +55,18 @@ impl Principal {
         Self(format!("{ANONYMOUS}{client_id}").into())
     }
 
+    /// Returns the principal with the name of an existing one.
+    #[must_use]
+    pub fn of_known(name: &Arc<str>) -> Self {
+        Self(name.clone())
+    }
+
+    /// Returns true for a client on an anonymous listener.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.0.starts_with(ANONYMOUS)
+    }
+
     /// Returns the shared name.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {

@@ -14,7 +14,7 @@ use super::{
     RuleConfig, StoreConfig, TlsConfig, Written, auth, derived,
     error::{Problem, UnlocatedError},
     limits::{self as hard, KIB, MIB},
-    quotas,
+    machine, quotas,
     raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
     roles,
     section::{DAY, MINUTE, SECOND, Section, checked, given},
@@ -32,18 +32,22 @@ pub(super) fn check(
     let limits = limits(&raw.limits)?;
     let store = store(&raw.store)?;
     let rules = roles::rules(&raw, place);
+    let roles = roles::roles(&raw, &rules)?;
     let auth = auth::check(&raw.auth)?;
     let listeners = raw.listener.iter().enumerate();
     let listeners = listeners.map(|(index, raw)| listener(index, raw, &rules)).collect::<Result<Vec<_>, _>>()?;
     check_packet(&limits)?;
-    check_sessions(&limits)?;
     check_listeners(&listeners, raw.allow_anonymous_anywhere.0)?;
-    Ok(Config { store, auth, listeners, rules, grants: roles::grants(&raw), limits, log: log(&raw.log)?, written })
+    let grants = roles::grants(&raw);
+    Ok(Config { store, auth, listeners, rules, roles, grants, limits, log: log(&raw.log)?, written })
 }
 
 fn store(raw: &RawStore) -> Result<StoreConfig, UnlocatedError> {
     let at = Section("store".into());
-    let memory = checked!(at.number(raw.memory, hard::MEMORY_MIN..=hard::MEMORY_MAX));
+    let memory = match raw.memory.0 {
+        Some(memory) => at.number("memory", memory, hard::MEMORY_MIN..=hard::MEMORY_MAX)?,
+        None => usize::try_from(derived::store_memory(machine::memory())).unwrap_or(usize::MAX),
+    };
     let (page_cache_bytes, document_cache_bytes) = derived::caches(memory);
     let lag_bytes_max = checked!(at.number(raw.lag_bytes_max, 64 * KIB..=hard::LAG_BYTES_MAX));
     Ok(StoreConfig {
@@ -149,9 +153,10 @@ fn limits(raw: &RawLimits) -> Result<Limits, UnlocatedError> {
     let at = Section("limits".into());
     let document_bytes_max = checked!(at.number(raw.document_bytes_max, 64..=hard::DOCUMENT_BYTES_MAX));
     let outbox_bytes_max = checked!(at.number(raw.outbox_bytes_max, 16 * KIB..=hard::QUEUE_BYTES_MAX));
-    let retained_bytes_max = checked!(at.number(raw.retained_bytes_max, 0..=hard::RETAINED_BYTES_MAX));
     let receive_maximum = checked!(at.number(raw.receive_maximum, 1..=hard::RECEIVE_MAXIMUM_MAX));
     let packet_bytes_max = checked!(at.number(raw.packet_bytes_max, KIB..=hard::PACKET_BYTES_MAX));
+    let quotas = quotas::quotas(&at, raw, packet_bytes_max)?;
+    let connections_max = checked!(at.number(raw.connections_max, 1..=hard::CONNECTIONS_MAX));
     Ok(Limits {
         document_bytes_max,
         tags_bytes_max: document_bytes_max,
@@ -165,14 +170,12 @@ fn limits(raw: &RawLimits) -> Result<Limits, UnlocatedError> {
         requests_in_flight_max: derived::requests_in_flight(raw.requests_rate),
         requests: checked!(at.rate(raw.requests_rate, hard::REQUESTS_RATE)),
         publishes: checked!(at.rate(raw.publishes_rate, hard::PUBLISHES_RATE)),
-        quotas: quotas::quotas(&at, raw, packet_bytes_max)?,
         outbox_bytes_max,
         session_queue_bytes_max: outbox_bytes_max,
-        retained_messages_max: derived::retained_messages(retained_bytes_max),
-        retained_bytes_max,
-        sessions_max: checked!(at.number(raw.sessions_max, 1..=hard::SESSIONS_MAX)),
+        sessions_max: derived::sessions(quotas.memory, connections_max),
+        quotas,
         session_expiry_max: checked!(at.seconds(raw.session_expiry_max, 0..=hard::DAYS_MAX * DAY)),
-        connections_max: checked!(at.number(raw.connections_max, 1..=hard::CONNECTIONS_MAX)),
+        connections_max,
         receive_maximum: NonZeroU16::new(receive_maximum).unwrap_or(NonZeroU16::MIN),
         topic_alias_max: derived::TOPIC_ALIASES,
         keep_alive_max: checked!(at.seconds(raw.keep_alive_max, 10 * SECOND..=hard::KEEP_ALIVE_SECONDS_MAX * SECOND)),
@@ -205,33 +208,12 @@ fn without_tls_warnings(filter: Targets, text: &str) -> Targets {
 fn check_packet(limits: &Limits) -> Result<(), UnlocatedError> {
     let least = (limits.document_bytes_max + limits.tags_bytes_max) as u64 + hard::ENVELOPE_BYTES;
     if limits.packet_bytes_max as u64 >= least {
-        return check_input(limits);
+        return Ok(());
     }
     let (given, least) = (Size(limits.packet_bytes_max as u64), Size(least));
     let sum = "twice document_bytes_max and 4 KiB around it";
     Err(Section("limits".into())
         .invalid("packet_bytes_max", format!("is {given}, but must be at least {least}: {sum}")))
-}
-
-/// Checks that the largest packet fits the input budget, with its framing.
-fn check_input(limits: &Limits) -> Result<(), UnlocatedError> {
-    let (given, least) = (limits.quotas.input_bytes_max, 2 * limits.packet_bytes_max);
-    if given >= least {
-        return Ok(());
-    }
-    let (given, least) = (Size(given as u64), Size(least as u64));
-    let detail = format!("is {given}, but must be at least {least}: twice packet_bytes_max");
-    Err(Section("limits".into()).invalid("input_bytes_max", detail))
-}
-
-/// Checks that there is a session for every connection.
-fn check_sessions(limits: &Limits) -> Result<(), UnlocatedError> {
-    if limits.sessions_max >= limits.connections_max {
-        return Ok(());
-    }
-    let detail =
-        format!("is {}, but must be at least connections_max, {}", limits.sessions_max, limits.connections_max);
-    Err(Section("limits".into()).invalid("sessions_max", detail))
 }
 
 fn check_listeners(listeners: &[ListenerConfig], anonymous_anywhere: bool) -> Result<(), UnlocatedError> {

@@ -15,7 +15,7 @@ use crate::rate::Rate;
 pub(super) const PATH_TOMBSTONES: usize = 256;
 /// Filters in one SUBSCRIBE: Home Assistant sends 500.
 pub(super) const FILTERS_PER_SUBSCRIBE: usize = 512;
-/// Filters of one session; `principal_subscriptions_max` limits all sessions of a principal.
+/// Filters of one session; the limit of its role is for all sessions of a principal.
 pub(super) const FILTERS_PER_SESSION: usize = 4_096;
 /// Topic aliases of one connection: at most 8 KiB of topics.
 pub(super) const TOPIC_ALIASES: u16 = 16;
@@ -26,16 +26,15 @@ pub(super) const TOKEN_LEEWAY: Duration = Duration::from_secs(10);
 
 /// Most requests in flight of a principal at one shadow, unless the burst of its rate is larger.
 const REQUESTS_IN_FLIGHT: u64 = 64;
-/// Most event streams and waits of one principal: an eighth of those of all.
-const STREAMS: usize = hard::STREAMS_MAX as usize / 8;
 /// Leaves of a shadow, unless its size is larger than the shipped one.
 const LEAVES: u64 = 1_024;
 /// Journal entries not yet in the state table, per `LAG_BYTES` of `lag_bytes_max`.
 const LAG_ENTRIES: u64 = 100_000;
 const LAG_BYTES: u64 = 64 * MIB;
-/// Retained messages, per `RETAINED_BYTES` of `retained_bytes_max`.
-const RETAINED_MESSAGES: usize = 100_000;
-const RETAINED_BYTES: usize = 256 << 20;
+/// The most memory of the caches that is taken without being asked for.
+const STORE_MEMORY: u64 = 384 * MIB;
+/// The least memory of a session, by which the number of sessions follows from the memory of all.
+const SESSION_BYTES: usize = 2 << 10;
 
 /// Returns the shares of `memory` for pages of the store file and for decoded shadows.
 pub(super) fn caches(memory: usize) -> (usize, usize) {
@@ -69,31 +68,32 @@ pub(super) fn refusals(publishes: WrittenRate) -> Rate {
     Rate::per_minute(publishes.per_minute() / 10)
 }
 
-/// Returns the rate of bytes of one connection: a quarter of its principal's.
-pub(super) fn connection_bytes_per_second(principal_bytes_per_second: u64) -> u64 {
-    principal_bytes_per_second / 4
+/// Returns the memory of the caches on a machine with `machine` bytes: a quarter, at most 384 MiB.
+pub(super) fn store_memory(machine: u64) -> u64 {
+    (machine / 4).clamp(hard::MEMORY_MIN, STORE_MEMORY)
 }
 
-/// Returns the most event streams and waits of one principal.
-pub(super) fn streams(principal_sessions_max: usize) -> usize {
-    principal_sessions_max.min(STREAMS)
+/// Returns the memory for clients on a machine with `machine` bytes: a quarter.
+pub(super) fn client_memory(machine: u64) -> usize {
+    let bytes = (machine / 4).clamp(hard::CLIENT_MEMORY_MIN, hard::CLIENT_MEMORY_MAX);
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// Returns the most sessions: as many as fit into the memory for clients, and one for each connection.
+pub(super) fn sessions(memory: usize, connections_max: usize) -> usize {
+    (memory / SESSION_BYTES).clamp(connections_max, (hard::SESSIONS_MAX as usize).max(connections_max))
+}
+
+/// Returns the most bytes received from all principals and not handled yet: a quarter of the memory for clients, and
+/// room for two of the largest packets.
+pub(super) fn input_bytes(memory: usize, packet_bytes_max: usize) -> usize {
+    (memory / 4).max(2 * packet_bytes_max)
 }
 
 /// Returns the most bytes received from one principal and not handled yet: an eighth of those of all, and room for the
 /// largest packet.
 pub(super) fn principal_input_bytes(input_bytes_max: usize, packet_bytes_max: usize) -> usize {
     (input_bytes_max / 8).max(2 * packet_bytes_max)
-}
-
-/// Returns the most retained messages.
-pub(super) fn retained_messages(retained_bytes_max: usize) -> usize {
-    // At most 64 GiB, so that the product fits.
-    (retained_bytes_max * RETAINED_MESSAGES / RETAINED_BYTES).min(hard::RETAINED_MESSAGES_MAX as usize)
-}
-
-/// Returns the most retained messages of one principal and their bytes: a tenth and an eighth of those of all.
-pub(super) fn principal_retained(retained_messages_max: usize, retained_bytes_max: usize) -> (usize, usize) {
-    (retained_messages_max / 10, retained_bytes_max / 8)
 }
 
 /// Returns the rate of connections of one address that end before their CONNECT: a twentieth of all, counted by the
@@ -128,12 +128,14 @@ mod tests {
         assert_eq!(control_packets(rate(100, SECOND, 5_000)), Rate::within(500, Duration::from_secs(1), 5_000));
         assert_eq!(refusals(rate(100, SECOND, 5_000)), Rate::per_minute(600));
         assert_eq!(refusals(rate(1, MINUTE, 1)), Rate::per_minute(1), "at least one");
-        assert_eq!(connection_bytes_per_second(16 << 20), 4 << 20);
-        assert_eq!([10_000, 3].map(streams), [1_024, 3]);
+        assert_eq!([256 << 20, 512 << 20, 64 << 30].map(store_memory), [64 << 20, 128 << 20, 384 << 20]);
+        assert_eq!([32 << 20, 512 << 20, 24 << 30].map(client_memory), [16 << 20, 128 << 20, 6 << 30]);
+        assert_eq!(sessions(1 << 30, 100_000), 524_288);
+        assert_eq!(sessions(16 << 20, 100_000), 100_000, "one for each connection");
+        assert_eq!(input_bytes(128 << 20, 1 << 20), 32 << 20);
+        assert_eq!(input_bytes(16 << 20, 16 << 20), 32 << 20, "two packets");
         assert_eq!(principal_input_bytes(256 << 20, 1 << 20), 32 << 20);
         assert_eq!(principal_input_bytes(2 << 20, 1 << 20), 2 << 20);
-        assert_eq!([0, 256 << 20, 64 << 30].map(retained_messages), [0, 100_000, 10_000_000]);
-        assert_eq!(principal_retained(100_000, 256 << 20), (10_000, 32 << 20));
         assert_eq!(failed_handshakes(rate(200, SECOND, 20_000)), Rate::per_minute(600));
         assert_eq!(address_failures(rate(6, MINUTE, 5)), Rate::within(300, Duration::from_secs(60), 50));
     }

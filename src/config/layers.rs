@@ -75,9 +75,10 @@ impl Layers {
 
     /// Returns the merged layers. Types are checked, ranges are not.
     pub(super) fn merged(&mut self) -> Result<RawConfig, ConfigError> {
-        self.complete_listeners()?;
+        self.complete("listener")?;
         self.anchor_paths()?;
         self.join_rules()?;
+        self.complete("role")?;
         self.tree.clone().try_deserialize().map_err(|error| match error {
             config::ConfigError::At { error, key: Some(key), .. } => {
                 // The crate writes `listener[0]bind`.
@@ -154,14 +155,14 @@ impl Layers {
         Ok((full, typed(text, &default.kind)))
     }
 
-    /// Adds the missing keys of each listener.
-    fn complete_listeners(&mut self) -> Result<(), ConfigError> {
-        let Some(KnownEntry::List(defaults)) = self.known.entry("listener") else { return Ok(()) };
+    /// Adds the missing keys of each section of `list`: those of the first shipped one, except the role.
+    fn complete(&mut self, list: &str) -> Result<(), ConfigError> {
+        let Some(KnownEntry::List(defaults)) = self.known.entry(list) else { return Ok(()) };
         let mut missing = Vec::new();
-        for (index, listener) in self.tree.get_array("listener").unwrap_or_default().into_iter().enumerate() {
-            let ValueKind::Table(given) = listener.kind else { continue };
-            let absent = defaults.iter().filter(|(key, _)| !given.contains_key(*key));
-            missing.extend(absent.map(|(key, default)| (format!("listener[{index}].{key}"), default.clone())));
+        for (index, section) in self.tree.get_array(list).unwrap_or_default().into_iter().enumerate() {
+            let ValueKind::Table(given) = section.kind else { continue };
+            let absent = defaults.iter().filter(|(key, _)| !given.contains_key(*key) && *key != "role");
+            missing.extend(absent.map(|(key, default)| (format!("{list}[{index}].{key}"), default.clone())));
         }
         self.set(missing)
     }
@@ -196,7 +197,8 @@ impl Layers {
             let file = SourceFile::read(Path::new(&path), &self.known)?;
             if let Some(key) = file.keys().into_iter().find(|key| !JOINED.contains(&key.as_str())) {
                 let place = ValueSource::File(file.path.clone(), file.line(&key));
-                let detail = "does not belong into a rules file, which has [[rule]] and [[grant]] only".to_owned();
+                let detail =
+                    "does not belong into a rules file, which has [[rule]], [[role]] and [[grant]] only".to_owned();
                 return Err(UnlocatedError::new(key, Problem::Invalid(detail)).at(place));
             }
             self.rules_file = Some(file);
@@ -234,7 +236,7 @@ const PATHS: [&str; 5] = ["rules_file", "store.path", "auth.users", "auth.aws_ke
 const LISTENER_PATHS: [&str; 4] = ["tls_certificate", "tls_key", "tls_client_ca", "tls_client_crl"];
 
 /// The lists that files extend rather than replace.
-const JOINED: [&str; 2] = ["rule", "grant"];
+const JOINED: [&str; 3] = ["rule", "role", "grant"];
 
 /// Returns the role of a rule or grant.
 fn role(section: &Value) -> Option<String> {

@@ -60,22 +60,24 @@ pub const CONNECTS_RATE: RateRange = RateRange { period_max: DAY, per_second_max
 /// Failed logins of one user from one address.
 pub const LOGIN_FAILURES_RATE: RateRange = RateRange { period_max: DAY, per_second_max: 1_000, burst_max: 1_000_000 };
 
-/// Bytes a second from one connection or principal.
-pub const BYTES_PER_SECOND_MAX: u64 = 64 * GIB;
 /// Streams of events that all principals together have open over HTTP, and as many requests that wait for a change.
 pub const STREAMS_MAX: u64 = 8_192;
 /// Filters of all sessions of one principal.
 pub const FILTERS_PER_PRINCIPAL_MAX: u64 = 100_000_000;
 
-/// Bytes received from one principal, or from all, and not handled yet.
-pub const INPUT_BYTES_MAX: u64 = 64 * GIB;
+/// The least memory for what the server keeps on behalf of all clients: the largest packet fits several times.
+pub const CLIENT_MEMORY_MIN: u64 = 16 * MIB;
+/// The most memory for what the server keeps on behalf of clients.
+pub const CLIENT_MEMORY_MAX: u64 = TIB;
+/// Units of work a second of one principal: the least is a CONNECT, the most a thousand processors.
+pub const WORK_MIN: u64 = 100;
+/// The most units of work a second.
+pub const WORK_MAX: u64 = 1_000_000_000;
+/// Shadows that one principal may create in a day.
+pub const NEW_SHADOWS_MAX: u64 = 1_000_000_000;
 
 /// Bytes queued towards one subscriber, connected or away.
 pub const QUEUE_BYTES_MAX: u64 = 64 * MIB;
-/// Retained plain messages.
-pub const RETAINED_MESSAGES_MAX: u64 = 10_000_000;
-/// Memory of retained plain messages.
-pub const RETAINED_BYTES_MAX: u64 = 64 * GIB;
 /// Sessions, connected or not.
 pub const SESSIONS_MAX: u64 = 10_000_000;
 /// Connections at once: more sockets than one address has ports would need more than one listener anyway.

@@ -26,6 +26,7 @@ mod host;
 mod known;
 mod layers;
 pub mod limits;
+mod machine;
 mod quotas;
 mod raw;
 mod removed;
@@ -49,7 +50,7 @@ pub use auth::{AuthConfig, TokenConfig};
 pub use error::{ConfigError, Problem, ValueSource};
 pub use host::{Authority, Host, Origin};
 pub use quotas::QuotaLimits;
-pub use roles::{GrantConfig, RuleConfig};
+pub use roles::{GrantConfig, RoleConfig, RoleLimits, RuleConfig};
 pub(crate) use units::parse_duration;
 pub use written::Written;
 
@@ -66,6 +67,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// The rules of roles, as written.
     pub rules: Vec<RuleConfig>,
+    /// The limits of roles.
+    pub roles: Vec<RoleConfig>,
     /// The grants of roles, as written.
     pub grants: Vec<GrantConfig>,
     /// The limits of shadows, requests, connections and sessions.
@@ -199,10 +202,6 @@ pub struct Limits {
     pub outbox_bytes_max: usize,
     /// Most bytes of ordinary messages queued for a disconnected session.
     pub session_queue_bytes_max: usize,
-    /// Most retained ordinary messages.
-    pub retained_messages_max: usize,
-    /// Most bytes of retained ordinary messages.
-    pub retained_bytes_max: usize,
     /// Most sessions, connected or not; at least `connections_max`.
     pub sessions_max: usize,
     /// The longest session expiry, in whole seconds.

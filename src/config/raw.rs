@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::units::{Count, Flag, List, Period, Size, Text, WrittenRate};
+use super::units::{AutoSize, Count, Flag, List, Period, Size, Text, WrittenRate};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -17,6 +17,7 @@ pub(super) struct RawConfig {
     pub(super) auth: RawAuth,
     pub(super) listener: Vec<RawListener>,
     pub(super) rule: Vec<RawRule>,
+    pub(super) role: Vec<RawRole>,
     pub(super) grant: Vec<RawGrant>,
     pub(super) limits: RawLimits,
     pub(super) log: RawLog,
@@ -26,7 +27,7 @@ pub(super) struct RawConfig {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawStore {
     pub(super) path: Text,
-    pub(super) memory: Size,
+    pub(super) memory: AutoSize,
     pub(super) journal_bytes_max: Size,
     pub(super) journal_age_max: Period,
     pub(super) lag_bytes_max: Size,
@@ -106,6 +107,17 @@ pub(super) struct RawGrant {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct RawRole {
+    pub(super) role: Text,
+    pub(super) memory: Size,
+    pub(super) work: Count,
+    pub(super) sessions: Count,
+    pub(super) filters: Count,
+    pub(super) new_shadows_per_day: Count,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RawLimits {
     pub(super) document_bytes_max: Size,
     pub(super) depth_max: Count,
@@ -114,16 +126,9 @@ pub(super) struct RawLimits {
     pub(super) requests_rate: WrittenRate,
     pub(super) publishes_rate: WrittenRate,
     pub(super) outbox_bytes_max: Size,
-    pub(super) retained_bytes_max: Size,
-    pub(super) sessions_max: Count,
+    pub(super) memory: AutoSize,
     pub(super) session_expiry_max: Period,
     pub(super) connections_max: Count,
-    pub(super) principal_sessions_max: Count,
-    pub(super) principal_subscriptions_max: Count,
-    pub(super) principal_requests_per_second: Count,
-    pub(super) principal_bytes_per_second: Size,
-    pub(super) input_bytes_max: Size,
-    pub(super) shadow_writes_per_second: Count,
     pub(super) address_connections_max: Count,
     pub(super) address_connects_rate: WrittenRate,
     pub(super) address_limits_on_loopback: Flag,

@@ -3,7 +3,7 @@
 //! A removed key is refused rather than ignored: an operator who set it relies on it.
 
 /// The removed keys of a section, with the text that follows "was removed: ".
-const REMOVED: [(&str, &str, &str); 38] = [
+const REMOVED: [(&str, &str, &str); 46] = [
     ("store", "cache_bytes", "set store.memory to the sum of both caches; a third of it is for pages"),
     ("store", "document_cache_bytes", "set store.memory to the sum of both caches; two thirds of it are for shadows"),
     ("store", "quick_repair", "it is always true now"),
@@ -20,7 +20,7 @@ const REMOVED: [(&str, &str, &str); 38] = [
     ("limits", "path_tombstones_max", "it is always 256 now"),
     ("limits", "topic_bytes_max", "it is always 512 now"),
     ("limits", "filters_per_subscribe_max", "it is always 512 now"),
-    ("limits", "filters_per_session_max", "it is always 4096 now; limits.principal_subscriptions_max can be lower"),
+    ("limits", "filters_per_session_max", "it is always 4096 now; role.filters can be lower"),
     ("limits", "requests_in_flight_max", "it is the burst of limits.requests_rate now, and at least 64"),
     ("limits", "requests_per_second", "set limits.requests_rate, such as \"20/s burst 40\""),
     ("limits", "requests_burst", "set limits.requests_rate, such as \"20/s burst 40\""),
@@ -28,19 +28,27 @@ const REMOVED: [(&str, &str, &str); 38] = [
     ("limits", "publishes_burst", "set limits.publishes_rate, such as \"100/s burst 5000\""),
     ("limits", "control_packets_per_second", "it is 5 times limits.publishes_rate now"),
     ("limits", "control_packets_burst", "it is the burst of limits.publishes_rate now"),
-    ("limits", "connection_bytes_per_second", "it is a quarter of limits.principal_bytes_per_second now"),
+    ("limits", "connection_bytes_per_second", "received bytes count as work now: set role.work"),
     ("limits", "refusals_per_minute_max", "it is a tenth of limits.publishes_rate now"),
     ("limits", "session_queue_bytes_max", "limits.outbox_bytes_max is also for sessions without a connection now"),
-    ("limits", "retained_messages_max", "it follows from limits.retained_bytes_max, 100000 for 256 MiB"),
-    ("limits", "principal_connections_max", "limits.principal_sessions_max is also for connections now"),
-    ("limits", "principal_retained_messages_max", "a principal may have a tenth of the retained messages now"),
-    ("limits", "principal_retained_bytes_max", "it is an eighth of limits.retained_bytes_max now"),
-    ("limits", "principal_streams_max", "it is limits.principal_sessions_max now, and at most 1024"),
-    ("limits", "principal_input_bytes_max", "it is an eighth of limits.input_bytes_max now"),
+    ("limits", "retained_messages_max", "retained messages count as memory now: set role.memory and limits.memory"),
+    ("limits", "principal_connections_max", "set role.sessions, by role"),
+    ("limits", "principal_retained_messages_max", "retained messages count as memory now: set role.memory"),
+    ("limits", "principal_retained_bytes_max", "retained messages count as memory now: set role.memory"),
+    ("limits", "principal_streams_max", "it is role.sessions now, and at most 1024"),
+    ("limits", "principal_input_bytes_max", "input counts as memory now: set role.memory"),
     ("limits", "address_connects_per_second", "set limits.address_connects_rate, such as \"200/s burst 20000\""),
     ("limits", "address_connects_burst", "set limits.address_connects_rate, such as \"200/s burst 20000\""),
     ("limits", "address_failed_handshakes_per_minute", "it is a twentieth of limits.address_connects_rate now"),
     ("limits", "topic_alias_max", "it is always 16 now"),
+    ("limits", "retained_bytes_max", "retained messages count as memory now: set role.memory and limits.memory"),
+    ("limits", "input_bytes_max", "it is a quarter of limits.memory now"),
+    ("limits", "sessions_max", "sessions count as memory now: set limits.memory, and role.sessions by role"),
+    ("limits", "principal_sessions_max", "set role.sessions, by role"),
+    ("limits", "principal_subscriptions_max", "set role.filters, by role"),
+    ("limits", "principal_requests_per_second", "requests count as work now: set role.work, by role"),
+    ("limits", "principal_bytes_per_second", "received bytes count as work now: set role.work, by role"),
+    ("limits", "shadow_writes_per_second", "updates count as work of their principals now: set role.work"),
     ("log", "connections", "for false, set log.level, such as \"info,umbrad::connections=off\""),
 ];
 

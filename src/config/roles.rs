@@ -1,11 +1,12 @@
-//! Rules and grants as written. [`crate::auth::Policy`] compiles and checks them.
+//! Rules and grants as written, which [`crate::auth::Policy`] compiles and checks, and the limits of roles.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     error::UnlocatedError,
-    raw::{RawConfig, RawGrant, RawRule},
-    section::Section,
+    limits::{self as hard, KIB},
+    raw::{RawConfig, RawGrant, RawRole, RawRule},
+    section::{Section, checked},
     units::{List, Text},
 };
 
@@ -43,6 +44,81 @@ pub struct GrantConfig {
     pub by: Vec<String>,
     /// The patterns of device ids.
     pub devices: Vec<String>,
+}
+
+/// A section `[[role]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleConfig {
+    /// The name of the role.
+    pub role: String,
+    /// The limits of a principal that has it.
+    pub limits: RoleLimits,
+}
+
+/// The limits of one principal, over all its connections and sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoleLimits {
+    /// Most bytes that the server keeps on its behalf.
+    pub memory: usize,
+    /// Units of work a second that it may cause; a unit is about a microsecond of processor time.
+    pub work: u64,
+    /// Most sessions, connected or not, and most event streams and waits over HTTP.
+    pub sessions: usize,
+    /// Most filters in all its sessions.
+    pub filters: usize,
+    /// Most shadows that it creates in 24 hours.
+    pub new_shadows_per_day: u32,
+}
+
+impl Default for RoleLimits {
+    fn default() -> Self {
+        Self::UNLIMITED
+    }
+}
+
+impl RoleLimits {
+    /// The limits of a principal without a role.
+    pub const NONE: Self = Self { memory: 64 << 10, work: 1_000, sessions: 0, filters: 0, new_shadows_per_day: 0 };
+    /// No limits, for the server itself and for tests.
+    pub const UNLIMITED: Self = Self {
+        memory: usize::MAX,
+        work: hard::WORK_MAX,
+        sessions: usize::MAX,
+        filters: usize::MAX,
+        new_shadows_per_day: u32::MAX,
+    };
+
+    /// Returns the larger of each limit, for a principal that has both roles.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            memory: self.memory.max(other.memory),
+            work: self.work.max(other.work),
+            sessions: self.sessions.max(other.sessions),
+            filters: self.filters.max(other.filters),
+            new_shadows_per_day: self.new_shadows_per_day.max(other.new_shadows_per_day),
+        }
+    }
+}
+
+/// Checks the limits of roles, each of which must have rules.
+pub(super) fn roles(raw: &RawConfig, rules: &[RuleConfig]) -> Result<Vec<RoleConfig>, UnlocatedError> {
+    let checked = raw.role.iter().enumerate().map(|(index, raw)| {
+        let at = Section(format!("role[{index}]"));
+        let name = role(&at, "role", &raw.role, rules)?.unwrap_or_default();
+        Ok(RoleConfig { role: name.as_ref().to_owned(), limits: role_limits(&at, raw)? })
+    });
+    checked.collect()
+}
+
+fn role_limits(at: &Section, raw: &RawRole) -> Result<RoleLimits, UnlocatedError> {
+    Ok(RoleLimits {
+        memory: checked!(at.number(raw.memory, 64 * KIB..=hard::CLIENT_MEMORY_MAX)),
+        work: checked!(at.number(raw.work, hard::WORK_MIN..=hard::WORK_MAX)),
+        sessions: checked!(at.number(raw.sessions, 1..=hard::SESSIONS_MAX)),
+        filters: checked!(at.number(raw.filters, 1..=hard::FILTERS_PER_PRINCIPAL_MAX)),
+        new_shadows_per_day: checked!(at.number(raw.new_shadows_per_day, 0..=hard::NEW_SHADOWS_MAX)),
+    })
 }
 
 /// Returns all rules; `place` returns the location of a key.

@@ -39,6 +39,11 @@ pub(super) struct Count(pub(super) u64);
 #[serde(try_from = "Value")]
 pub(super) struct Size(pub(super) u64);
 
+/// A number of bytes, or `"auto"` for one that follows from the machine.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "Value")]
+pub(super) struct AutoSize(pub(super) Option<Size>);
+
 /// A duration in whole milliseconds: `"10s"`, `"1h 30m"`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "Value")]
@@ -141,6 +146,18 @@ impl TryFrom<Value> for Size {
             other => whole(other),
         };
         bytes.map(Self).ok_or_else(|| Mismatch::new("a size such as \"256 MiB\"", &value.kind))
+    }
+}
+
+impl TryFrom<Value> for AutoSize {
+    type Error = Mismatch;
+
+    fn try_from(value: Value) -> Result<Self, Mismatch> {
+        if matches!(&value.kind, ValueKind::String(text) if text == "auto") {
+            return Ok(Self(None));
+        }
+        let wanted = |mismatch| Mismatch { wanted: "\"auto\" or a size such as \"256 MiB\"", ..mismatch };
+        Size::try_from(value).map(|size| Self(Some(size))).map_err(wanted)
     }
 }
 

@@ -5,13 +5,11 @@
 //! 1. The quotas of the principal. A request over one is neither counted nor submitted.
 //! 2. Memory in the queue: first in the principal's share, then in the whole queue.
 //! 3. The payload and the rights of its author, which the front end parses and checks ([`IncomingRequest::parse`]).
-//! 4. The quota of writes to the shadow, so a request without rights does not count against it.
 
-use std::{any::Any, pin::Pin, sync::Arc, time::Instant};
+use std::{any::Any, pin::Pin, sync::Arc};
 
 use crate::{
-    admission::{Admitted, PrincipalPermit, PrincipalQuota, Quotas},
-    auth::Principal,
+    admission::{Admitted, PrincipalPermit, PrincipalQuota},
     clock::Clock,
     engine::{Service, rejection, unavailable},
     observability::request_id::RequestId,
@@ -101,7 +99,6 @@ pub struct AwaitingPermit<R> {
 pub struct Permit {
     reservation: store::Permit<PendingReply>,
     principal: PrincipalPermit,
-    quotas: Arc<Quotas>,
     clock: Clock,
 }
 
@@ -112,7 +109,7 @@ pub(super) struct PendingReply {
 }
 
 impl Service {
-    /// Takes a request of `principal` from its quotas to the queue. Returns at once: if the queue is full, the caller
+    /// Takes a request of the principal with this quota to the queue. Returns at once: if the queue is full, the caller
     /// waits for memory with [`AwaitingPermit`].
     ///
     /// # Errors
@@ -121,10 +118,9 @@ impl Service {
     pub fn take<R: IncomingRequest>(
         self: &Arc<Self>,
         request: R,
-        principal: &Principal,
         quota: &Arc<PrincipalQuota>,
     ) -> Result<Taken<R>, RefusedRequest<R>> {
-        let admitted = match self.admit(principal, request.key()) {
+        let admitted = match self.admit(quota, request.key()) {
             Ok(admitted) => admitted,
             Err(rejection) => return Err(RefusedRequest { request, refusal: rejection.into(), is_over_quota: true }),
         };
@@ -158,7 +154,7 @@ impl Service {
     }
 
     fn permit(&self, principal: PrincipalPermit, reservation: store::Permit<PendingReply>) -> Permit {
-        Permit { reservation, principal, quotas: self.quotas.clone(), clock: self.clock.clone() }
+        Permit { reservation, principal, clock: self.clock.clone() }
     }
 }
 
@@ -215,12 +211,9 @@ impl Permit {
         Ok(())
     }
 
-    /// Queues a command behind all earlier ones. It is refused at once if its shadow exceeds its quota of writes.
+    /// Queues a command behind all earlier ones.
     pub(super) fn send(self, envelope: Envelope, requester: Box<dyn Requester>) {
-        let Self { reservation, principal, quotas, clock } = self;
-        if let Err(rejection) = quotas.admit_write(&envelope.key, Instant::now()) {
-            return refuse(&envelope, requester, &rejection, clock.now());
-        }
+        let Self { reservation, principal, clock } = self;
         let context = PendingReply { requester, principal };
         if let Err(unsent) = reservation.send(QueuedCommand { envelope, context }) {
             let QueuedCommand { envelope, context } = *unsent;

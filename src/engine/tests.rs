@@ -6,7 +6,6 @@ use std::{
     cell::Cell,
     sync::mpsc,
     thread::{self, ThreadId},
-    time::Duration,
 };
 
 use futures_util::FutureExt;
@@ -14,7 +13,7 @@ use futures_util::FutureExt;
 use super::*;
 use crate::{
     auth::Principal,
-    config::Limits,
+    config::{Limits, RoleLimits},
     observability::request_id::RequestId,
     shadow::{Command, Delete, DeviceId, Sender, Version, tests::sender},
     wire::ClientToken,
@@ -91,11 +90,11 @@ fn takes_a_request_from_quota_over_reservation_to_the_queue() {
     let queue = options.queue_bytes_max;
     let (service, _outcomes) = Service::open(options, Arc::new(Quotas::new(&limits)), Clock::system()).unwrap();
     let (service, principal) = (Arc::new(service), Principal::named("p").unwrap());
-    let quota = service.quotas().principals.of(principal.name(), Instant::now());
+    let quota = service.quotas().principals.of(principal.name(), &RoleLimits::UNLIMITED, Instant::now());
     let parsed = Cell::new(0);
     let request =
         |weight, is_forbidden| Deletion { envelope: Box::new(deletion()), weight, is_forbidden, parsed: &parsed };
-    let take = |weight, is_forbidden| service.take(request(weight, is_forbidden), &principal, &quota);
+    let take = |weight, is_forbidden| service.take(request(weight, is_forbidden), &quota);
 
     let Err(refused) = take(0, true) else { panic!("submitted without rights") };
     assert!(!refused.is_over_quota && parsed.take() == 1);
@@ -121,7 +120,8 @@ fn a_principal_has_a_share_of_the_queue() {
     let queue = options.queue_bytes_max;
     let quotas = Arc::new(Quotas::new(&Limits::default()));
     let (service, decided) = Service::open(options, quotas.clone(), Clock::system()).unwrap();
-    let [greedy, other] = ["greedy", "other"].map(|name| quotas.principals.of(&name.into(), Instant::now()));
+    let [greedy, other] =
+        ["greedy", "other"].map(|name| quotas.principals.of(&name.into(), &RoleLimits::UNLIMITED, Instant::now()));
     let (sender, _outcomes) = mpsc::channel();
     let permit = service.try_reserve(&greedy, queue / 2).expect("nothing is queued");
     assert!(service.try_reserve(&greedy, 0).is_none(), "it has no more");
@@ -136,24 +136,6 @@ fn a_principal_has_a_share_of_the_queue() {
     }
     decided.announce(IgnoringRequester);
     assert!(greedy.try_queue(1).is_some());
-}
-
-/// A refusal before the store has the time of the service's clock, like the outcomes of the store.
-#[test]
-fn a_write_over_the_quota_is_refused_at_the_time_of_the_service() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut limits = Limits::default();
-    limits.quotas.shadow_writes_per_second = 1;
-    let options = StoreOptions { free_disk_min: 0, ..StoreOptions::new(directory.path().join("store")) };
-    let (clock, _hand) = Clock::manual(Duration::from_secs(7));
-    let (service, _decided) = Service::open(options, Arc::new(Quotas::new(&limits)), clock).unwrap();
-    let (sender, refused) = mpsc::channel();
-    let principal = service.quotas().principals.of(&"p".into(), Instant::now());
-    for _ in 0..100 {
-        service.try_reserve(&principal, 0).unwrap().send(deletion(), requester(&sender));
-    }
-    assert_eq!(refused.try_recv(), Ok(Timestamp(7)), "no notifier runs, so the store did not refuse it");
-    service.close();
 }
 
 /// A permit that reports the thread that drops it.

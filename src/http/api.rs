@@ -24,7 +24,6 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
 };
 
 use bytes::Bytes;
@@ -236,14 +235,8 @@ impl Api {
     /// Waits for a permit for a range read by `caller`. The permit of the principal comes first, so that a principal
     /// with many reads delays only its own.
     pub(super) async fn read_turn(&self, caller: &Caller) -> ReadPermit {
-        let own = self.service.quotas().principals.reading(caller.principal().name(), Instant::now()).await;
+        let own = self.service.quotas().principals.reading(&caller.quota(self)).await;
         (own, self.reads.clone().acquire_owned().await.expect("this semaphore is never closed"))
-    }
-
-    /// Counts a request of `caller` that concerns no single shadow.
-    pub(super) fn admit(&self, caller: &Caller) -> Result<(), Problem> {
-        let admitted = self.service.quotas().admit_general(caller.principal().name(), Instant::now());
-        admitted.map_err(|rejection| Problem::general(&rejection, self.now()))
     }
 
     /// Returns a permit for a wait of `caller`.
@@ -259,7 +252,7 @@ impl Api {
     }
 
     fn streaming(&self, caller: &Caller) -> Result<Streaming, Problem> {
-        let counted = self.service.quotas().admit_stream(caller.principal().name(), Instant::now());
+        let counted = self.service.quotas().admit_stream(&caller.quota(self));
         counted.map_err(|rejection| Problem::general(&rejection, self.now()))
     }
 

@@ -23,6 +23,7 @@ use futures_util::stream;
 use tokio::time::timeout_at;
 
 use crate::{
+    admission::work,
     auth,
     engine::changes::{ChangeEvent, FeedFilter, FollowHandle, Next, QueueContent},
     http::{
@@ -71,7 +72,7 @@ pub(super) async fn follow(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    api.admit(&caller)?;
+    caller.admit(work::PAGE, &api)?;
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
     let filter = parse_filter(&uri).map_err(invalid)?;
     let last = last_event(&headers).map_err(invalid)?;

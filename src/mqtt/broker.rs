@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    admission::QuotaKind,
+    admission::{Charge, Memory, PrincipalQuota, QuotaKind, work},
     auth::{Access, Authority, Principal},
     config::Limits,
     engine::{RefusedRequest, Service, Taken},
@@ -33,7 +33,7 @@ use crate::{
             outbox::{Outbox, QueueLimits, SessionId},
             presence::PresenceTable,
             router::{DeliveryKind, Router},
-            sessions::{ClientSession, ClosedSession, SessionKey, Sessions, SessionsMax},
+            sessions::{ClientSession, ClosedSession, SessionKey, Sessions},
         },
         connection::rate_limit::ConnectionRateLimits,
         protocol::{
@@ -50,7 +50,7 @@ use crate::{
         },
     },
     observability::{
-        logging::LineLimit,
+        logging::{LineLimit, Shortened, limited_info},
         metrics::{Counters, DropCounters},
     },
     shadow::DocumentLimits,
@@ -123,11 +123,7 @@ impl Broker {
             router,
             events,
             service,
-            sessions: Sessions::new(SessionsMax {
-                sessions: limits.sessions_max,
-                of_principal: limits.quotas.principal_sessions_max,
-                connected_of_principal: limits.quotas.principal_connections_max,
-            }),
+            sessions: Sessions::new(limits.sessions_max),
             limits: ConnectionLimits::of(limits),
             authority,
             counters: Arc::default(),
@@ -144,10 +140,18 @@ impl Broker {
     #[must_use]
     pub fn new_session(&self, access: &Access) -> ClientSession {
         let id = SessionId(self.sessions_made.fetch_add(1, Ordering::Relaxed));
-        let outbox = Outbox::new(id, self.limits.queue, self.drops.clone(), access.clone());
-        let quota = self.service.quotas().principals.of(access.principal().name(), Instant::now());
-        let (session, filters) = (Session::new(self.limits.session), Filters::new(quota));
-        ClientSession { session, outbox: Arc::new(outbox), filters, resync: Resync::default() }
+        let (quota, charge) = (self.quota(access), |quota: &Arc<_>| Charge::new(Arc::clone(quota), 0));
+        let outbox = Outbox::new(id, self.limits.queue, self.drops.clone(), access.clone(), charge(&quota));
+        let session = Session::new(self.limits.session);
+        let charge = charge(&quota);
+        let filters = Filters::new(quota);
+        ClientSession { session, outbox: Arc::new(outbox), filters, resync: Resync::default(), charge }
+    }
+
+    /// Returns the quota of the principal of `access`.
+    pub(super) fn quota(&self, access: &Access) -> Arc<PrincipalQuota> {
+        let principals = &self.service.quotas().principals;
+        principals.of(access.principal().name(), access.limits(), Instant::now())
     }
 
     /// Returns a client id that no other client has and none can guess.
@@ -158,7 +162,7 @@ impl Broker {
         format!("auto-{:016x}{count:x}", seed.hash_one(count))
     }
 
-    /// Publishes an ordinary message of `by`, and retains it if its retain flag is set. Returns the number of sessions
+    /// Publishes an ordinary message of the principal with the quota `by`, and retains it if its retain flag is set. Returns the number of sessions
     /// that it is queued for.
     ///
     /// # Errors
@@ -167,14 +171,16 @@ impl Broker {
     pub(super) fn publish(
         &self,
         message: Message,
-        by: &Principal,
+        by: &Arc<PrincipalQuota>,
         from: Option<SessionId>,
     ) -> Result<usize, QuotaKind> {
-        let message = Arc::new(message);
+        let (message, now) = (Arc::new(message), Instant::now());
         if message.retain {
             self.router.retain(&message, by).inspect_err(|cause| self.service.quotas().count(*cause))?;
         }
-        Ok(self.router.publish(&message, DeliveryKind::Ordinary { from }))
+        let receivers = self.router.publish(&message, DeliveryKind::Ordinary { from });
+        let _throttles_its_connection = by.charge_work(work::MESSAGE + work::times(receivers, work::DELIVERY), now);
+        Ok(receivers)
     }
 
     /// Removes the subscriptions of a closed session and publishes its will.
@@ -191,6 +197,82 @@ impl Broker {
         if let Some(will) = ended.will {
             self.publish_will(ended.key, ended.access, ended.from, will);
         }
+    }
+
+    /// Disposes of sessions that ended for memory or for a place of the session of `key`.
+    pub(super) fn dispose_for(self: &Arc<Self>, key: &SessionKey, ended: Vec<ClosedSession>) {
+        for session in ended {
+            if session.key != *key {
+                self.log_ended(&session, "a new session takes its place");
+            }
+            self.dispose(session);
+        }
+    }
+
+    /// Ends disconnected sessions while a principal is at its limit of memory, or memory is short, until the broker
+    /// closes.
+    pub async fn watch_memory(self: Arc<Self>) {
+        let memory = self.service.quotas().principals.memory().clone();
+        loop {
+            tokio::select! {
+                () = memory.shortage() => {}
+                () = self.closed() => return,
+            }
+            for principal in memory.take_full() {
+                self.relieve(&principal).await;
+            }
+            self.end_anonymous(&memory).await;
+            if memory.is_short() {
+                self.relieve_largest(&memory).await;
+            }
+        }
+    }
+
+    /// Ends the sessions of `principal` that are away for longest, until a quarter of its memory is free.
+    async fn relieve(self: &Arc<Self>, principal: &Arc<str>) {
+        let principals = &self.service.quotas().principals;
+        while let Some(usage) = principals.usage(principal, Instant::now()) {
+            let enough = usage.memory <= usage.limits.memory / 4 * 3;
+            if enough || !self.end_longest_away(Some(principal), "its principal is at its limit of memory") {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Ends sessions of anonymous clients that are away, while memory is short.
+    async fn end_anonymous(self: &Arc<Self>, memory: &Memory) {
+        while memory.is_short() && self.end_longest_away(None, "memory is short") {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Ends sessions of the principals that use the most memory, down to a fair share, while memory is short.
+    async fn relieve_largest(self: &Arc<Self>, memory: &Memory) {
+        for usage in self.service.quotas().principals.largest(LARGEST, Instant::now()) {
+            let is_above = || {
+                let now = self.service.quotas().principals.usage(&usage.name, Instant::now());
+                now.is_some_and(|now| now.memory > memory.fair_share())
+            };
+            while memory.is_short() && is_above() && self.end_longest_away(Some(&usage.name), "memory is short") {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn end_longest_away(self: &Arc<Self>, principal: Option<&Arc<str>>, reason: &str) -> bool {
+        let principal = principal.map(Principal::of_known);
+        let Some(ended) = self.sessions.end_longest_away(principal.as_ref()) else { return false };
+        self.log_ended(&ended, reason);
+        self.dispose(ended);
+        true
+    }
+
+    fn log_ended(&self, ended: &ClosedSession, reason: &str) {
+        limited_info!(
+            self.refusals, principal = %Shortened(ended.key.principal.name()), client = %Shortened(&ended.key.client_id),
+            reason, "a disconnected session ended before its expiry"
+        );
     }
 
     /// Disposes of sessions and wills as they expire or become due, until the broker closes.
@@ -243,16 +325,17 @@ impl Broker {
         match Destination::of(&topic) {
             Destination::Ordinary if access.may_publish(topic.as_str()) => {
                 let message = Message::new(topic, payload, qos, retain, properties, Instant::now());
-                if let Err(cause) = self.publish(message, &owner.principal, Some(from)) {
+                if let Err(cause) = self.publish(message, &self.quota(&access), Some(from)) {
                     tracing::debug!(client = %owner.client_id, quota = cause.name(), "will refused");
                 }
             }
             Destination::Ordinary | Destination::Reserved(_) => self.counters.publishes_refused.add(1),
             Destination::Request(key, operation, dialect) => {
+                let quota = self.quota(&access);
                 let origin = RequestOrigin::Will(access);
                 let request = Request::new(self.events.clone(), origin, key, operation, dialect);
                 let (client, limits) = (owner.client_id, self.limits.document);
-                self.take_will(ReceivedRequest { request, payload, properties, client, limits }, &owner.principal);
+                self.take_will(ReceivedRequest { request, payload, properties, client, limits }, &quota);
             }
         }
     }
@@ -260,9 +343,8 @@ impl Broker {
     /// Passes the request of a will to the engine. If the engine's queue is full, the will waits in a task of its own,
     /// so it delays no session. The quotas of its principal limit the number of waiting wills, and the updates of a
     /// client that connects and disappears again and again.
-    fn take_will(self: &Arc<Self>, received: ReceivedRequest, owner: &Principal) {
-        let quota = self.service.quotas().principals.of(owner.name(), Instant::now());
-        let awaiting_permit = match self.service.take(received, owner, &quota) {
+    fn take_will(self: &Arc<Self>, received: ReceivedRequest, quota: &Arc<PrincipalQuota>) {
+        let awaiting_permit = match self.service.take(received, quota) {
             Ok(Taken::Submitted) => return,
             Ok(Taken::AwaitingPermit(awaiting_permit)) => awaiting_permit,
             Err(refused) => return refuse_will(refused, &self.service),
@@ -330,3 +412,6 @@ impl ConnectionLimits {
         }
     }
 }
+
+/// Principals whose disconnected sessions end while memory is short, at one time.
+const LARGEST: usize = 16;

@@ -34,13 +34,13 @@ use tokio::{
 
 pub(super) use self::intake::Intake;
 use crate::{
-    admission::QuotaKind,
+    admission::{QuotaKind, work},
     config::CONNECTIONS_TARGET,
     mqtt::{
         broker::{
             Broker,
             outbox::Item,
-            sessions::{ClientSession, SessionKey},
+            sessions::{CONNECTION_BYTES, ClientSession, SessionKey},
         },
         connection::{
             dispatch::{AwaitingPermit, room},
@@ -181,10 +181,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Err(EndReason::Lost(None)); // all its input has been handled
             }
             let more = self.fill_output().await?;
+            self.charge_memory();
             if self.draining_until.is_some() && self.is_idle() {
                 return Err(EndReason::Server(Reason::SERVER_SHUTTING_DOWN));
             }
-            let paused_until = [self.pace.throttled_until(), self.client.resync.paused()].into_iter().flatten().min();
+            let waits = [self.pace.throttled_until(), self.pace.unsent_until(), self.client.resync.paused()];
+            let paused_until = waits.into_iter().flatten().min();
             if let Some(paused_until) = paused_until.filter(|until| *until < sleep.deadline().into_std()) {
                 Sleep::reset(sleep.as_mut(), paused_until.into());
             }
@@ -211,6 +213,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// Charges the memory of the session and the connection to the principal.
+    fn charge_memory(&mut self) {
+        let will = self.will.as_ref().map_or(0, Will::bytes);
+        self.client.charge(CONNECTION_BYTES + will + self.transport.unsent());
+    }
+
     fn count_traffic(&mut self) {
         let (received, sent) = self.transport.take_traffic();
         if received > 0 {
@@ -223,8 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn received(&mut self, bytes: usize) {
         self.last_received = Instant::now();
-        let (limits, quotas) = (&self.broker.limits.pace, self.broker.service.quotas());
-        self.pace.charge_bytes(bytes, limits, quotas, self.last_received);
+        self.pace.charge_work(work::bytes(bytes), self.broker.service.quotas(), self.last_received);
     }
 
     /// Moves queued deliveries and resync messages, in turn, to the output until enough of it is unsent. Returns true
@@ -232,8 +239,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn fill_output(&mut self) -> Result<bool, EndReason> {
         let (now, outbox) = (Instant::now(), self.client.outbox.clone());
         // `looked`: the resync had nothing to send; `more`: it has to continue reading.
-        let (mut looked, mut more) = (false, false);
-        while self.transport.unsent() < OUTPUT_LOW_BYTES && !self.client.session.is_stuck() {
+        let (mut looked, mut more, mut delivered) = (false, false, 0);
+        while self.transport.unsent() < OUTPUT_LOW_BYTES
+            && !self.client.session.is_stuck()
+            && self.pace.unsent_until().is_none()
+        {
             let may_look = !looked && self.draining_until.is_none();
             let delivery = match if may_look && self.client.resync.is_due(&outbox) { None } else { self.queued() } {
                 Some(Item::Ack { ack_id, verdict }) if verdict.unknown && self.protocol == Protocol::V4 => {
@@ -263,6 +273,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 },
             };
             self.deliver(delivery, now);
+            delivered += 1;
+        }
+        if delivered > 0 {
+            self.pace.charge_deliveries(delivered, self.broker.service.quotas(), now);
         }
         match outbox.closed() {
             Some(Reason::QUOTA_EXCEEDED) => Err(EndReason::Quota(QuotaKind::UnreadReplies)),
@@ -334,7 +348,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn next_deadline(&self) -> Instant {
         let silence = self.silence_max.map(|max| self.last_received + max);
         let far = Instant::now() + FAR;
-        [silence, self.pace.throttled_until(), self.draining_until, self.auth_expires_at]
+        [silence, self.pace.throttled_until(), self.pace.unsent_until(), self.draining_until, self.auth_expires_at]
             .into_iter()
             .flatten()
             .fold(far, Instant::min)

@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use tempfile::TempDir;
 use umbrad::auth::Policy;
 use umbrad::config::{
-    Arguments, Config, ConfigError, Host, HttpConfig, Limits, ListenerKind, LogFormat, Origin, ValueSource,
+    Arguments, Config, ConfigError, Host, HttpConfig, Limits, ListenerKind, LogFormat, Origin, RoleLimits, ValueSource,
 };
 use umbrad::rate::Rate;
 
@@ -55,21 +55,9 @@ fn the_defaults_are_those_of_the_protocol() {
         (limits.requests_in_flight_max, 64),
         (limits.outbox_bytes_max, 262_144),
         (limits.session_queue_bytes_max, 262_144),
-        (limits.retained_messages_max, 100_000),
-        (limits.retained_bytes_max, 256 << 20),
-        (limits.quotas.connection_bytes_per_second as usize, 4 << 20),
-        (limits.quotas.principal_connections_max, 10_000),
-        (limits.quotas.principal_sessions_max, 10_000),
-        (limits.quotas.principal_input_bytes_max, 32 << 20),
-        (limits.quotas.input_bytes_max, 256 << 20),
-        (limits.quotas.principal_streams_max, 1024),
-        (limits.quotas.principal_retained_messages_max, 10_000),
-        (limits.quotas.principal_retained_bytes_max, 32 << 20),
         (usize::from(limits.receive_maximum.get()), 64),
         (usize::from(limits.topic_alias_max), 16),
         (config.auth.password_checks_waiting, 1_024),
-        (config.store.page_cache_bytes, 128 << 20),
-        (config.store.document_cache_bytes, 256 << 20),
         (config.store.lag_entries_max as usize, 100_000),
         (config.store.lag_bytes_max as usize, 64 << 20),
     ];
@@ -91,6 +79,13 @@ fn the_defaults_are_those_of_the_protocol() {
     }
     assert_eq!(limits.document(), umbrad::shadow::DocumentLimits::default());
     assert_eq!(limits.keep_alive_max, Duration::from_secs(65_535), "as long as a client asks");
+    // By the memory of the machine.
+    assert!((1 << 20..=128 << 20).contains(&config.store.page_cache_bytes));
+    assert!(limits.quotas.memory >= 16 << 20 && limits.quotas.input_bytes_max == limits.quotas.memory / 4);
+    assert!(limits.sessions_max >= limits.connections_max);
+    let device = config.roles.iter().find(|role| role.role == "device").map(|role| role.limits);
+    let expected = RoleLimits { memory: 4 << 20, work: 50_000, sessions: 4, filters: 64, new_shadows_per_day: 200 };
+    assert_eq!(device, Some(expected));
     assert_eq!(config.store.journal_bytes_max, 4 << 30);
     assert_eq!(config.store.journal_age_max, Duration::from_secs(7 * 86_400));
     assert_eq!(config.store.free_disk_min, 256 << 20);
@@ -309,9 +304,17 @@ fn mistakes_in_a_file_are_told_with_their_line() {
             "[limits]\ndocument_bytes_max = \"2 MiB\"",
             ":2: 'limits.document_bytes_max' is 2 MiB, but must be 64 B to 1 MiB",
         ),
+        ("[limits]\nmemory = \"1 MiB\"", ":2: 'limits.memory' is 1 MiB, but must be 16 MiB to 1 TiB"),
         (
-            "[limits]\nretained_bytes_max = \"65 GiB\"",
-            ":2: 'limits.retained_bytes_max' is 65 GiB, but must be 0 B to 64 GiB",
+            "[limits]\nmemory = \"half\"",
+            ":2: 'limits.memory' must be \"auto\" or a size such as \"256 MiB\", not \"half\"",
+        ),
+        ("[store]\nmemory = \"auto\"\n[limits]\nmemory = \"auto\"", "accepted"),
+        ("[[role]]\nrole = \"app\"\nwork = 99", ":3: 'role[0].work' is 99, but must be 100 to 1000000000"),
+        ("[[role]]\nwork = 1000", ":1: 'role[0].role' must be there"),
+        (
+            "[[role]]\nrole = \"root\"",
+            ":2: 'role[0].role' is \"root\", but must be one of the roles that there are: admin, app, device, reporter, viewer",
         ),
         (
             "[limits]\nrequests_rate = \"59/m burst 40\"",
@@ -356,18 +359,6 @@ fn mistakes_in_a_file_are_told_with_their_line() {
             "[limits]\ndocument_bytes_max = \"1 MiB\"",
             ": 'limits.packet_bytes_max' is 1 MiB, but must be at least 2052 KiB: twice document_bytes_max \
              and 4 KiB around it",
-        ),
-        (
-            "[limits]\ninput_bytes_max = \"1 MiB\"",
-            ":2: 'limits.input_bytes_max' is 1 MiB, but must be at least 2 MiB: twice packet_bytes_max",
-        ),
-        (
-            "[limits]\ninput_bytes_max = \"16 MiB\"\npacket_bytes_max = \"16 MiB\"",
-            ":2: 'limits.input_bytes_max' is 16 MiB, but must be at least 32 MiB: twice packet_bytes_max",
-        ),
-        (
-            "[limits]\nsessions_max = 10",
-            ":2: 'limits.sessions_max' is 10, but must be at least connections_max, 100000",
         ),
         ("listener = []", ":1: 'listener' is there 0 times, but must be 1 to 16 times"),
         (
@@ -492,7 +483,7 @@ fn a_removed_key_names_its_replacement() {
         ("limits.path_tombstones_max", "it is always 256 now"),
         ("limits.topic_bytes_max", "it is always 512 now"),
         ("limits.filters_per_subscribe_max", "it is always 512 now"),
-        ("limits.filters_per_session_max", "it is always 4096 now; limits.principal_subscriptions_max can be lower"),
+        ("limits.filters_per_session_max", "it is always 4096 now; role.filters can be lower"),
         ("limits.requests_in_flight_max", "it is the burst of limits.requests_rate now, and at least 64"),
         ("limits.requests_per_second", "set limits.requests_rate, such as \"20/s burst 40\""),
         ("limits.requests_burst", "set limits.requests_rate, such as \"20/s burst 40\""),
@@ -500,19 +491,27 @@ fn a_removed_key_names_its_replacement() {
         ("limits.publishes_burst", "set limits.publishes_rate, such as \"100/s burst 5000\""),
         ("limits.control_packets_per_second", "it is 5 times limits.publishes_rate now"),
         ("limits.control_packets_burst", "it is the burst of limits.publishes_rate now"),
-        ("limits.connection_bytes_per_second", "it is a quarter of limits.principal_bytes_per_second now"),
+        ("limits.connection_bytes_per_second", "received bytes count as work now: set role.work"),
         ("limits.refusals_per_minute_max", "it is a tenth of limits.publishes_rate now"),
         ("limits.session_queue_bytes_max", "limits.outbox_bytes_max is also for sessions without a connection now"),
-        ("limits.retained_messages_max", "it follows from limits.retained_bytes_max, 100000 for 256 MiB"),
-        ("limits.principal_connections_max", "limits.principal_sessions_max is also for connections now"),
-        ("limits.principal_retained_messages_max", "a principal may have a tenth of the retained messages now"),
-        ("limits.principal_retained_bytes_max", "it is an eighth of limits.retained_bytes_max now"),
-        ("limits.principal_streams_max", "it is limits.principal_sessions_max now, and at most 1024"),
-        ("limits.principal_input_bytes_max", "it is an eighth of limits.input_bytes_max now"),
+        ("limits.retained_messages_max", "retained messages count as memory now: set role.memory and limits.memory"),
+        ("limits.principal_connections_max", "set role.sessions, by role"),
+        ("limits.principal_retained_messages_max", "retained messages count as memory now: set role.memory"),
+        ("limits.principal_retained_bytes_max", "retained messages count as memory now: set role.memory"),
+        ("limits.principal_streams_max", "it is role.sessions now, and at most 1024"),
+        ("limits.principal_input_bytes_max", "input counts as memory now: set role.memory"),
         ("limits.address_connects_per_second", "set limits.address_connects_rate, such as \"200/s burst 20000\""),
         ("limits.address_connects_burst", "set limits.address_connects_rate, such as \"200/s burst 20000\""),
         ("limits.address_failed_handshakes_per_minute", "it is a twentieth of limits.address_connects_rate now"),
         ("limits.topic_alias_max", "it is always 16 now"),
+        ("limits.retained_bytes_max", "retained messages count as memory now: set role.memory and limits.memory"),
+        ("limits.input_bytes_max", "it is a quarter of limits.memory now"),
+        ("limits.sessions_max", "sessions count as memory now: set limits.memory, and role.sessions by role"),
+        ("limits.principal_sessions_max", "set role.sessions, by role"),
+        ("limits.principal_subscriptions_max", "set role.filters, by role"),
+        ("limits.principal_requests_per_second", "requests count as work now: set role.work, by role"),
+        ("limits.principal_bytes_per_second", "received bytes count as work now: set role.work, by role"),
+        ("limits.shadow_writes_per_second", "updates count as work of their principals now: set role.work"),
         ("log.connections", "for false, set log.level, such as \"info,umbrad::connections=off\""),
     ];
     for (key, replacement) in table {

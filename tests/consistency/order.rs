@@ -20,7 +20,6 @@ const LAST: u64 = WRITERS * UPDATES_EACH;
 
 const ROOMY: Setup = Setup {
     limits: "requests_rate = \"1000000/s burst 1000000\"\npublishes_rate = \"10000000/s burst 5000\"\n\
-             principal_requests_per_second = 1_000_000\nshadow_writes_per_second = 1_000_000\n\
              outbox_bytes_max = \"64 MiB\"",
     ..UNLIMITED
 };

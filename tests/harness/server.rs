@@ -28,9 +28,7 @@ pub struct Setup {
 /// Quotas that no test reaches: races and loads set this and say so.
 pub const UNLIMITED: Setup = Setup {
     listener: "",
-    limits: "requests_rate = \"1000000/s burst 1000000\"\npublishes_rate = \"10000000/s burst 5000\"\n\
-             principal_requests_per_second = 1_000_000\nprincipal_bytes_per_second = \"64 GiB\"\n\
-             shadow_writes_per_second = 1_000_000",
+    limits: "requests_rate = \"1000000/s burst 1000000\"\npublishes_rate = \"10000000/s burst 5000\"",
     store: "",
 };
 

@@ -246,7 +246,7 @@ fn hear(reader: &mut Client, topics: &[String], expected: u64) {
 #[test]
 fn no_event_of_a_large_change_is_repeated() {
     use crate::harness::server::Setup;
-    let limits = "outbox_bytes_max = \"16 KiB\"\nshadow_writes_per_second = 1000\nrequests_rate = \"1000/s burst 40\"";
+    let limits = "outbox_bytes_max = \"16 KiB\"\nrequests_rate = \"1000/s burst 40\"";
     let server = Server::with(Setup { limits, ..Setup::default() });
     let mut writer = Client::connect(&server, V5, "writer");
     for (protocol, qos) in BOTH.into_iter().flat_map(|protocol: Protocol| [(protocol, 0), (protocol, 1)]) {

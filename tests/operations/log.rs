@@ -100,10 +100,10 @@ fn refusals_without_a_reason_code_are_logged() {
     wait_for(&server, &["a subscription was refused", "topic=not/mine/# ", "reason=not authorized"]);
 
     // So is a retained message over a quota.
-    let full = Server::with(Setup { limits: "retained_bytes_max = 0", ..Setup::default() });
+    let full = Server::with(Setup { limits: "[[role]]\nrole = \"admin\"\nmemory = \"64 KiB\"", ..Setup::default() });
     let mut keeper = Client::connect(&full, V4, "keeper");
-    keeper.send(Publish::new("kept", "x").retain().encode(V4, 1, 9));
-    wait_for(&full, &["a message was refused", "client=keeper", "topic=kept ", "retained messages"]);
+    keeper.send(Publish::new("kept", "x".repeat(60_000)).retain().encode(V4, 1, 9));
+    wait_for(&full, &["a message was refused", "client=keeper", "topic=kept ", "bytes kept for one principal"]);
 
     // With MQTT 5 the reason code suffices and nothing is logged; repeated refusals do not fill the log.
     let mut modern = Client::connect(&server, V5, "modern");

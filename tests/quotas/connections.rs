@@ -96,20 +96,3 @@ fn acknowledgements_are_not_counted() {
     }
     assert_met(&mut server, &[]);
 }
-
-#[test]
-fn bytes_have_a_rate() {
-    let mut server = server("principal_bytes_per_second = \"128 KiB\"");
-    for protocol in BOTH {
-        let mut client = Client::connect(&server, protocol, "large");
-        client.subscribe(&[("large/t", 0)]);
-        let start = Instant::now();
-        for _ in 0..12 {
-            client.send(Publish::new("large/t", vec![b'x'; 8 * 1024]).encode(protocol, 0, 0));
-        }
-        (0..12).for_each(|_| assert_eq!(client.message().payload.len(), 8 * 1024));
-        client.publish("large/last", "", 1);
-        assert!(start.elapsed() >= Duration::from_millis(1_900), "{:?}", start.elapsed());
-    }
-    assert_met(&mut server, &["bytes"]);
-}

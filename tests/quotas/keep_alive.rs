@@ -123,8 +123,9 @@ fn a_burst_before_the_end_is_handled() {
 /// others go on.
 #[test]
 fn unfinished_packets_are_bounded() {
-    const CLIENTS: usize = 4;
-    let mut server = server("input_bytes_max = \"2 MiB\"");
+    const CLIENTS: usize = 8;
+    let mut server = server("memory = \"16 MiB\"");
+    // A quarter of it is for them.
     let publish = Publish::new("large/t", vec![b'x'; 1_000_000]).encode(V5, 1, 1);
     let (most, rest) = publish.split_at(900_000);
     let clients: Vec<_> = (0..CLIENTS).map(|n| Client::connect(&server, V5, &format!("unfinished-{n}"))).collect();

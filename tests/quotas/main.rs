@@ -13,7 +13,6 @@ mod http;
 mod keep_alive;
 mod principals;
 mod refusals;
-mod shadows;
 
 use std::time::Instant;
 

@@ -3,10 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use crate::{
-    allowance, assert_met,
+    assert_met,
     harness::{
         client::Client,
         wire::{BOTH, Properties, Publish, V5, prop},
@@ -14,42 +12,28 @@ use crate::{
     server,
 };
 
+/// Work above the rate of its role waits, and a new connection does not begin with a new burst.
 #[test]
-fn requests_to_all_shadows_are_counted_together() {
-    // So few that even a machine that takes half a second for each of them meets it.
-    let mut server = server("principal_requests_per_second = 1");
-    for protocol in BOTH {
-        let mut client = Client::connect(&server, protocol, &format!("wide-{}", protocol as u8));
-        client.subscribe(&[("shadow/+/update/rejected", 1), ("shadow/+/update/accepted", 1)]);
-        let start = Instant::now();
-        let (mut accepted, mut refused) = (0, 0);
-        for number in 0..60 {
-            let code = client.publish(&format!("shadow/wide-{number}/update"), r#"{"state":{"reported":{"n":1}}}"#, 1);
-            let answer = client.message();
-            if answer.topic.ends_with("accepted") {
-                accepted += 1;
-                assert_eq!(code, 0);
-                continue;
-            }
-            refused += 1;
-            let body = answer.json();
-            assert_eq!((&body["code"], &body["error"]), (&json!(429), &json!("too-many-requests")), "{body}");
-            assert_eq!(body["message"], json!("Too many requests: more than 1 requests a second of one principal"));
-            assert!((1..=1_001).contains(&body["retryAfterMs"].as_u64().unwrap()), "{body}");
-            assert_eq!(code, if protocol == V5 { 0x97 } else { 0 });
-        }
-        assert!((1..=allowance(start, 1, 1)).contains(&accepted) && refused > 0, "{accepted} in {:?}", start.elapsed());
+fn work_has_a_rate() {
+    // Ten seconds of it may come at once: 10,000 units. A filter takes five.
+    let mut server = server("[[role]]\nrole = \"admin\"\nwork = 1000");
+    let filters: Vec<String> = (0..64).map(|number| format!("work/{number}")).collect();
+    let filters: Vec<_> = filters.iter().map(|filter| (&**filter, 0)).collect();
+    let start = Instant::now();
+    for number in 0..8 {
+        let mut client = Client::connect(&server, BOTH[number % 2], "busy");
+        (0..5).for_each(|_| client.subscribe(&filters));
         // Another principal has its own.
-        let mut other = Client::connect(&server, V5, &format!("other-{}", protocol as u8));
-        assert_eq!(other.publish("shadow/wide-0/update", r#"{"state":{"reported":{"n":2}}}"#, 1), 0);
+        Client::connect(&server, V5, "other").ping();
         client.disconnect();
     }
-    assert_met(&mut server, &["principal_requests"]);
+    assert!(start.elapsed() >= Duration::from_millis(1_900), "{:?}", start.elapsed());
+    assert_met(&mut server, &["principal_work"]);
 }
 
 #[test]
 fn subscriptions() {
-    let mut server = server("principal_subscriptions_max = 3");
+    let mut server = server("[[role]]\nrole = \"admin\"\nfilters = 3");
     for protocol in BOTH {
         let refused = if protocol == V5 { 0x97 } else { 0x80 };
         // Twice: what the first session had is given back.
@@ -66,55 +50,36 @@ fn subscriptions() {
             client.disconnect();
         }
     }
-    assert_met(&mut server, &["principal_subscriptions"]);
+    assert_met(&mut server, &["principal_filters"]);
 }
 
 /// One principal filled the room for the retained messages of all.
 #[test]
-fn retained_messages() {
-    // One principal may have a tenth of the number, which is 20, and an eighth of the memory.
-    for (limits, bytes) in [("retained_bytes_max = \"53 KiB\"", 1), ("retained_bytes_max = \"160 KiB\"", 8 * 1024)] {
-        let mut server = server(limits);
-        let keep = |topic: &str, payload: &str| Publish::new(topic, payload.repeat(bytes)).retain();
-        let refused = |client: &mut Client, topic: &str| {
-            let answer = client.publish_message(&keep(topic, "y"), 1);
-            let text = answer.properties.text(prop::REASON_STRING).unwrap_or_default();
-            assert_eq!(
-                (answer.code, text),
-                (0x97, "there are as many retained messages of one principal as there may be")
-            );
-        };
-        let mut greedy = Client::connect(&server, V5, "greedy");
-        for topic in ["kept/1", "kept/2"] {
-            assert!(greedy.publish_message(&keep(topic, "x"), 1).code < 0x80);
-        }
-        refused(&mut greedy, "kept/3");
-        // Another principal has its own, and what it replaces is its from then on.
-        let mut other = Client::connect(&server, V5, "other");
-        assert!(other.publish_message(&keep("kept/1", "z"), 1).code < 0x80);
-        assert!(greedy.publish_message(&keep("kept/3", "x"), 1).code < 0x80);
-        refused(&mut greedy, "kept/1");
-        greedy.publish_message(&Publish::new("kept/2", "").retain(), 1);
-        assert!(greedy.publish_message(&keep("kept/4", "x"), 1).code < 0x80);
-        let mut late = Client::connect(&server, V5, "late");
-        late.subscribe(&[("kept/#", 0)]);
-        let received: Vec<_> = (0..3).map(|_| late.message()).map(|one| (one.topic, one.payload[0])).collect();
-        assert_eq!(received, [("kept/1", b'z'), ("kept/3", b'x'), ("kept/4", b'x')].map(|(t, p)| (t.to_owned(), p)));
-        assert_met(&mut server, &["principal_retained"]);
+fn retained_messages_count_as_memory() {
+    // A connection takes about 8 KiB of it, and four messages the rest.
+    let mut server = server("[[role]]\nrole = \"admin\"\nmemory = \"64 KiB\"");
+    let keep = |topic: &str, payload: &str| Publish::new(topic, payload.repeat(12 * 1024)).retain();
+    let refused = |client: &mut Client, topic: &str| {
+        let answer = client.publish_message(&keep(topic, "y"), 1);
+        let text = answer.properties.text(prop::REASON_STRING).unwrap_or_default();
+        assert_eq!((answer.code, text), (0x97, "there are as many bytes kept for one principal as there may be"));
+    };
+    let mut greedy = Client::connect(&server, V5, "greedy");
+    for topic in ["kept/1", "kept/2", "kept/3", "kept/4"] {
+        assert!(greedy.publish_message(&keep(topic, "x"), 1).code < 0x80, "{topic}");
     }
-}
-
-#[test]
-fn bytes_have_a_rate() {
-    // A connection may send a quarter of that.
-    let mut server = server("principal_bytes_per_second = \"64 KiB\"");
-    let start = Instant::now();
-    // A new connection does not begin with a new burst.
-    for number in 0..16 {
-        let mut client = Client::connect(&server, BOTH[number % 2], "large");
-        client.publish("large/t", vec![b'x'; 12 * 1024], 1);
-        client.disconnect();
-    }
-    assert!(start.elapsed() >= Duration::from_millis(1_900), "{:?}", start.elapsed());
-    assert_met(&mut server, &["principal_bytes"]);
+    refused(&mut greedy, "kept/5");
+    // Another principal has its own, and what it replaces is its from then on.
+    let mut other = Client::connect(&server, V5, "other");
+    assert!(other.publish_message(&keep("kept/1", "z"), 1).code < 0x80);
+    assert!(greedy.publish_message(&keep("kept/5", "x"), 1).code < 0x80);
+    refused(&mut greedy, "kept/1");
+    greedy.publish_message(&Publish::new("kept/2", "").retain(), 1);
+    assert!(greedy.publish_message(&keep("kept/6", "x"), 1).code < 0x80);
+    let mut late = Client::connect(&server, V5, "late");
+    late.subscribe(&[("kept/#", 0)]);
+    let received: Vec<_> = (0..5).map(|_| late.message()).map(|one| (one.topic, one.payload[0])).collect();
+    let expected = [("kept/1", b'z'), ("kept/3", b'x'), ("kept/4", b'x'), ("kept/5", b'x'), ("kept/6", b'x')];
+    assert_eq!(received, expected.map(|(topic, payload)| (topic.to_owned(), payload)));
+    assert_met(&mut server, &["principal_memory"]);
 }

@@ -75,8 +75,8 @@ fn a_client_that_never_reads() {
 /// A client above its rate is not read from: TCP slows it down, and nothing is buffered here.
 #[test]
 fn a_client_that_writes_more_than_it_may() {
-    // One connection has a quarter of it: a message a second.
-    let mut server = server_with("", "", "principal_bytes_per_second = \"400 KiB\"");
+    // 128 KB a second, and ten times as much at once.
+    let mut server = server_with("", "", "[[role]]\nrole = \"admin\"\nwork = 1000");
     let address = server.address_of("web");
     let mut bystander = Bystander::new(&server);
     let mut socket = Socket::connect(address, V4, "fast");

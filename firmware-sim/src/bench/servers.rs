@@ -182,8 +182,6 @@ const QUOTAS: &str = "\
 [limits]
 requests_rate = \"1000000/s burst 1000000\"
 publishes_rate = \"10000000/s burst 5000\"
-principal_requests_per_second = 1_000_000
-shadow_writes_per_second = 1_000_000
 
 [log]
 level = \"warn\"

@@ -14,6 +14,7 @@ use crate::{
             rule::{Operation, Rule},
         },
     },
+    config::RoleLimits,
     shadow::{Command, Delete, Paths, Pointer, Rejection, Scope, Sender, ShadowKey},
 };
 
@@ -23,6 +24,7 @@ pub struct Access {
     principal: Principal,
     client: Arc<str>,
     rights: Arc<Rights>,
+    limits: Arc<RoleLimits>,
 }
 
 /// The rules of a client.
@@ -80,29 +82,35 @@ impl Rights {
 }
 
 impl Access {
-    /// Returns `rights` for `principal` as the client `client`.
+    /// Returns `rights` for `principal` as the client `client`, with the limits of its roles.
     #[must_use]
-    pub fn new(principal: Principal, client: Arc<str>, rights: Rights) -> Self {
-        Self { principal, client, rights: Arc::new(rights) }
+    pub fn new(principal: Principal, client: Arc<str>, rights: Rights, limits: Arc<RoleLimits>) -> Self {
+        Self { principal, client, rights: Arc::new(rights), limits }
     }
 
     /// Returns all rights for `principal`.
     #[must_use]
     pub fn admin(principal: Principal) -> Self {
         let rights = Rights { granted: Vec::new(), everything: true };
-        Self { principal, client: "".into(), rights: Arc::new(rights) }
+        Self::new(principal, "".into(), rights, Arc::new(RoleLimits::UNLIMITED))
     }
 
     /// Returns no rights for `principal`.
     #[must_use]
     pub fn none(principal: Principal) -> Self {
-        Self::new(principal, "".into(), Rights::default())
+        Self::new(principal, "".into(), Rights::default(), Arc::new(RoleLimits::NONE))
     }
 
     /// Returns the principal.
     #[must_use]
     pub fn principal(&self) -> &Principal {
         &self.principal
+    }
+
+    /// Returns the limits of the principal by its roles.
+    #[must_use]
+    pub fn limits(&self) -> &RoleLimits {
+        &self.limits
     }
 
     /// Returns true if there is any right.
@@ -117,7 +125,7 @@ impl Access {
         self.rights.everything
     }
 
-    /// Returns true if `other` has the same rights.
+    /// Returns true if `other` has the same rights; its limits may differ.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         self.principal == other.principal && self.client == other.client && self.rights == other.rights

@@ -17,7 +17,7 @@ use crate::{
             rule::{GRANTED, Rule, RuleError, device_pattern},
         },
     },
-    config::{Config, ConfigError, GrantConfig, RuleConfig},
+    config::{Config, ConfigError, GrantConfig, RoleConfig, RoleLimits, RuleConfig},
 };
 
 /// Roles and grants.
@@ -25,6 +25,10 @@ use crate::{
 pub struct Policy {
     roles: BTreeMap<Arc<str>, Vec<Arc<Rule>>>,
     grants: Vec<Grant>,
+    /// The limits of each role.
+    limits: BTreeMap<Arc<str>, Arc<RoleLimits>>,
+    /// The limits of roles without limits of their own.
+    default_limits: Arc<RoleLimits>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,11 +57,21 @@ impl Policy {
     ///
     /// [`ConfigError`] for the first invalid one, with its location.
     pub fn of(config: &Config) -> Result<Self, ConfigError> {
-        Self::read(&config.rules, &config.grants).map_err(
+        let policy = Self::read(&config.rules, &config.grants).map_err(
             |PolicyError { list, index, error: RuleError { key, problem } }| {
                 config.invalid(format!("{list}[{index}].{key}"), problem)
             },
-        )
+        )?;
+        Ok(policy.with_limits(&config.roles))
+    }
+
+    /// Returns the policy with the limits of `roles`. Other roles have those of the first one.
+    #[must_use]
+    pub fn with_limits(mut self, roles: &[RoleConfig]) -> Self {
+        let limits = |role: &RoleConfig| (role.role.as_str().into(), Arc::new(role.limits));
+        self.default_limits = roles.first().map_or_else(Arc::default, |first| Arc::new(first.limits));
+        self.limits = roles.iter().map(limits).collect();
+        self
     }
 
     /// Compiles rules and grants.
@@ -102,7 +116,22 @@ impl Policy {
             let rules = self.roles.get(role).into_iter().flatten();
             rules.map(|rule| GrantedRule::new(rule.clone(), devices.clone(), who))
         });
-        Access::new(principal.clone(), client.clone(), Rights::new(granted.collect()))
+        let rights = Rights::new(granted.collect());
+        Access::new(principal.clone(), client.clone(), rights, self.limits_of(principal, method, role, client))
+    }
+
+    /// Returns the limits of the roles in [`Self::access`]: of each the largest.
+    fn limits_of(
+        &self,
+        principal: &Principal,
+        method: Method,
+        role: Option<&str>,
+        client: &Arc<str>,
+    ) -> Arc<RoleLimits> {
+        let roles = self.roles_of(principal, method, role, client);
+        let mut limits = roles.into_iter().map(|role| self.limits.get(role).unwrap_or(&self.default_limits));
+        let Some(first) = limits.next() else { return Arc::new(RoleLimits::NONE) };
+        limits.fold(first.clone(), |all, more| Arc::new(all.or(**more)))
     }
 
     /// Returns the roles in [`Self::access`], each once.

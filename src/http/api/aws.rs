@@ -14,6 +14,7 @@ use axum::{
 use bytes::Bytes;
 
 use crate::{
+    admission::work,
     auth::{Projection, authn::login::AuthenticationError},
     http::{
         api::{
@@ -51,7 +52,7 @@ pub(in crate::http) async fn get(State(api): State<Arc<Api>>, request: HttpReque
     let ParsedWrite { caller, key, .. } = asked(&api, request, Operation::AwsGetShadow).await?;
     let refused = |rejection: Rejection| rejected(&rejection, &key, &api, None);
     let projection = projection(&caller, &key).ok_or_else(|| refused(Rejection::NotFound))?;
-    let _admitted = api.service.admit(caller.principal(), &key).map_err(refused)?;
+    let _admitted = api.service.admit(&caller.quota(&api), &key).map_err(refused)?;
     let document = api.service.read(&key).await.map_err(refused)?.document;
     match document.exists() {
         true => Ok(answer(aws::get_accepted(&document, &projection, api.now(), None))),
@@ -85,7 +86,7 @@ pub(in crate::http) async fn list(State(api): State<Arc<Api>>, request: HttpRequ
         Ok((size, after.map_err(|error| bad(NEXT_TOKEN.name, error.to_string()))?))
     };
     let (size, after) = page().map_err(|bad| invalid(&bad, &api))?;
-    let counted = api.service.quotas().admit_general(caller.principal().name(), Instant::now());
+    let counted = api.service.quotas().admit_http(&caller.quota(&api), work::PAGE, Instant::now());
     counted.map_err(|rejection| rejected(&rejection, &key, &api, None))?;
     let _turn = api.read_turn(&caller).await;
     let after = after.map_or(After::Classic, After::Named);

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    admission::work,
     http::{
         api::{
             Api, NotPublished, PublishedMessage, RetainedMessage, aws,
@@ -50,16 +51,18 @@ struct ParsedCall {
     body: Bytes,
 }
 
+/// Charges `units` of work beside the request itself to the caller.
+fn admit(caller: &Caller, units: u64, api: &Api) -> Result<(), Response> {
+    let units = work::HTTP_REQUEST + units;
+    let admitted = api.service.quotas().admit_http(&caller.quota(api), units, Instant::now());
+    admitted.map_err(|rejection| rejected(&rejection, api))
+}
+
 /// `POST /topics/{topic}`
 pub(in crate::http) async fn publish(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
     let ParsedCall { caller, topic, query, headers, body } = parse_call(&api, request).await?;
     let message = message(topic, &query, &headers, body).map_err(|bad| aws::invalid(&bad, &api))?;
-    let (quotas, now) = (api.service.quotas(), Instant::now());
-    let counted = quotas.admit_general(caller.principal().name(), now).and_then(|()| {
-        let allowance = quotas.principals.of(caller.principal().name(), now);
-        quotas.admit_body(&allowance, message.payload.len(), now)
-    });
-    counted.map_err(|rejection| rejected(&rejection, &api))?;
+    admit(&caller, work::MESSAGE + work::bytes(message.payload.len()), &api)?;
     match api.messages.publish(caller.access(), message) {
         Ok(()) => Ok(aws::answer(json!({ "message": "OK" }).to_string().into())),
         Err(NotPublished::Topic(reason)) => Err(aws::invalid(&bad("topic", reason), &api)),
@@ -75,8 +78,7 @@ pub(in crate::http) async fn get(State(api): State<Arc<Api>>, request: Request) 
     let ParsedCall { caller, topic, query, .. } = parse_call(&api, request).await?;
     let read = Query::read(Some(&query), Operation::AwsGetRetained.parameters());
     read.map_err(|bad| aws::invalid(&bad, &api))?;
-    let counted = api.service.quotas().admit_general(caller.principal().name(), Instant::now());
-    counted.map_err(|rejection| rejected(&rejection, &api))?;
+    admit(&caller, work::PAGE, &api)?;
     if !caller.access().may_receive(&topic) {
         return Err(forbidden(&api));
     }
@@ -105,8 +107,7 @@ pub(in crate::http) async fn get(State(api): State<Arc<Api>>, request: Request) 
 pub(in crate::http) async fn list(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
     let ParsedCall { caller, query, .. } = parse_call(&api, request).await?;
     let (limit, after) = page(&query).map_err(|bad| aws::invalid(&bad, &api))?;
-    let counted = api.service.quotas().admit_general(caller.principal().name(), Instant::now());
-    counted.map_err(|rejection| rejected(&rejection, &api))?;
+    admit(&caller, work::PAGE, &api)?;
     let _permit = api.read_turn(&caller).await;
     let (mut found, mut from, mut more) = (Vec::new(), after, false);
     while !more {

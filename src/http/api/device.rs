@@ -9,6 +9,7 @@ use axum::{
 };
 
 use crate::{
+    admission::work,
     http::{
         api::{
             Api,
@@ -36,7 +37,7 @@ pub(in crate::http) async fn get(
     Target(key): Target,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    api.admit(&caller)?;
+    caller.admit(work::PAGE, &api)?;
     let query = Query::read(uri.query(), Operation::GetDevice.parameters());
     query.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
     let permit = api.read_turn(&caller).await;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::{extract::State, http::Uri, response::Response};
 
 use crate::{
+    admission::work,
     http::{
         api::{
             Api, cursor,
@@ -62,7 +63,7 @@ struct DevicePage<'a> {
 
 /// `GET /v1/devices`
 pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
-    api.admit(&caller)?;
+    caller.admit(work::PAGE, &api)?;
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
     let list = ParsedList::read(&uri, &caller, &api).map_err(invalid)?;
     let next = uri.query().map(without_cursor).unwrap_or_default();
@@ -88,7 +89,7 @@ pub(in crate::http) async fn shadows(
     Target(key): Target,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    api.admit(&caller)?;
+    caller.admit(work::PAGE, &api)?;
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
     let query = Query::read(uri.query(), Operation::ListShadows.parameters()).map_err(invalid)?;
     let limit = limit(&query).map_err(invalid)?;

@@ -10,6 +10,7 @@ use axum::{
 use bytes::Bytes;
 
 use crate::{
+    admission::work,
     auth::Projection,
     engine::RefusalPosition,
     http::{
@@ -48,7 +49,7 @@ pub(in crate::http) async fn get(
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
     let HistoryPage { from, before, limit } = HistoryPage::read(&uri).map_err(invalid)?;
     let refused = |rejection: Rejection| caller.refused(&rejection, &key, &api);
-    let _admitted = api.service.admit(caller.principal(), &key).map_err(refused)?;
+    let _admitted = api.service.admit(&caller.quota(&api), &key).map_err(refused)?;
     let stored = api.service.read(&key).await.map_err(refused)?;
     if !stored.is_recorded() {
         return Err(refused(Rejection::NotFound));
@@ -104,7 +105,7 @@ pub(in crate::http) async fn rejections(
     let projection = caller.read_projection(&key, &api)?;
     let query = Query::read(uri.query(), Operation::GetRejections.parameters());
     query.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
-    let admitted = api.service.admit(caller.principal(), &key);
+    let admitted = api.service.admit(&caller.quota(&api), &key);
     let _admitted = admitted.map_err(|rejection| caller.refused(&rejection, &key, &api))?;
     let visible = |entry| visible_refusal(entry, &caller, &projection);
     Ok(no_store(wire::refusals(api.service.refusals(&key).into_iter().filter_map(visible))))
@@ -116,7 +117,7 @@ pub(in crate::http) async fn all_rejections(
     caller: Caller,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    api.admit(&caller)?;
+    caller.admit(work::PAGE, &api)?;
     let (after, limit) = followed(&uri).map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
     let (kept, end) = api.service.refusals_after(after);
     let visible = kept.into_iter().filter_map(|(position, key, entry)| {

@@ -60,7 +60,7 @@ pub(in crate::http) async fn get(
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
     let read = ParsedRead::read(&uri).map_err(invalid)?;
     let conditions = Conditions::read(&headers).map_err(invalid)?;
-    let admitted = api.service.admit(caller.principal(), &key).map_err(|rejection| refused(&caller, rejection))?;
+    let admitted = api.service.admit(&caller.quota(&api), &key).map_err(|rejection| refused(&caller, rejection))?;
     let (document, met) = match (read.wait, read.version) {
         (None, None) => {
             let stored = api.service.read(&key).await.map_err(|rejection| refused(&caller, rejection))?;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
-    admission::Admitted,
+    admission::{Admitted, work},
     auth::Projection,
     engine::{self, AcceptedCommand, Envelope, IncomingRequest, Requester, Taken},
     http::{api::Api, auth::caller::Caller},
@@ -137,15 +137,11 @@ pub(in crate::http) async fn submit<A>(
     dialect: Dialect,
     parse: impl FnMut(&mut Caller, &[u8]) -> Result<Parsed, Refusal<A>>,
 ) -> Result<Accepted, Refusal<A>> {
-    let (quotas, now) = (api.service.quotas(), Instant::now());
-    let principal = caller.principal().clone();
-    let quota = quotas.principals.of(principal.name(), now);
-    if !body.is_empty() {
-        quotas.admit_body(&quota, body.len(), now)?;
-    }
+    let quota = caller.quota(api);
+    api.service.quotas().admit_http(&quota, work::bytes(body.len()), Instant::now())?;
     let (answer, outcome) = oneshot::channel();
     let received = ReceivedWrite { api, caller, key, body, dialect, parse, answer };
-    let taken = match api.service.take(received, &principal, &quota) {
+    let taken = match api.service.take(received, &quota) {
         Ok(Taken::Submitted) => Ok(()),
         Ok(Taken::AwaitingPermit(awaiting_permit)) => awaiting_permit.finish().await,
         Err(refused) => Err(refused),

@@ -19,6 +19,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use parking_lot::Mutex;
 
 use crate::{
+    admission::{PrincipalQuota, work},
     auth::{
         self, Access, AuthContext, LoginRequest, Method, Principal, Projection,
         authn::login::{AuthenticationError, Credentials},
@@ -129,6 +130,18 @@ impl Caller {
     /// Returns the principal.
     pub(in crate::http) fn principal(&self) -> &Principal {
         self.access.principal()
+    }
+
+    /// Returns the quota of the principal.
+    pub(in crate::http) fn quota(&self, api: &Api) -> Arc<PrincipalQuota> {
+        let principals = &api.service.quotas().principals;
+        principals.of(self.principal().name(), self.access.limits(), Instant::now())
+    }
+
+    /// Charges `units` of work to the principal. The error is the response if it is above its rate.
+    pub(in crate::http) fn admit(&self, units: u64, api: &Api) -> Result<(), Problem> {
+        let admitted = api.service.quotas().admit_http(&self.quota(api), units, Instant::now());
+        admitted.map_err(|rejection| Problem::general(&rejection, api.now()))
     }
 
     /// Returns the rights.
@@ -264,10 +277,10 @@ impl FromRequestParts<Arc<Api>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         let caller = Self::authenticate(parts, api).await?;
-        let principals = &api.service.quotas().principals;
+        caller.admit(work::HTTP_REQUEST, api)?;
         if let Some(peer) = parts.extensions.get::<Peer>() {
             match has_body(&parts.headers) {
-                true => peer.preauth_permit.know(&principals.of(caller.principal().name(), Instant::now())),
+                true => peer.preauth_permit.know(&caller.quota(api)),
                 false => peer.preauth_permit.settle(),
             }
         }

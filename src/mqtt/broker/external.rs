@@ -50,7 +50,7 @@ pub enum NotPublished {
     /// The publisher lacks the right.
     #[error("may not be published to")]
     Forbidden,
-    /// The message would exceed a quota of retained messages.
+    /// There is no memory to retain the message.
     #[error("{}", .0.full())]
     Quota(QuotaKind),
 }
@@ -73,7 +73,7 @@ impl Broker {
         }
         let payload = Bytes::copy_from_slice(external.payload);
         let message = Message::new(topic, payload, external.qos, external.retain, properties, Instant::now());
-        self.publish(message, access.principal(), None).map(|_| ()).map_err(NotPublished::Quota)
+        self.publish(message, &self.quota(access), None).map(|_| ()).map_err(NotPublished::Quota)
     }
 
     fn ordinary_topic(text: &str) -> Result<TopicName, NotPublished> {

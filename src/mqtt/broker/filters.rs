@@ -11,6 +11,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Filters {
     filters: Vec<TopicFilter>,
+    /// The memory of the filters, here and in the router.
+    bytes: usize,
     quota: Arc<PrincipalQuota>,
 }
 
@@ -18,7 +20,7 @@ impl Filters {
     /// Returns an empty list for a session whose principal has this quota.
     #[must_use]
     pub fn new(quota: Arc<PrincipalQuota>) -> Self {
-        Self { filters: Vec::new(), quota }
+        Self { filters: Vec::new(), bytes: 0, quota }
     }
 
     /// Returns the quota of the principal.
@@ -38,15 +40,18 @@ impl Filters {
     /// # Errors
     ///
     /// - [`QuotaKind::Subscriptions`]: the session has `max` filters.
-    /// - [`QuotaKind::PrincipalSubscriptions`]: the principal has reached its quota.
+    /// - [`QuotaKind::PrincipalFilters`]: the principal has reached its quota.
+    /// - [`QuotaKind::PrincipalMemory`] or [`QuotaKind::Memory`]: there is no memory for it.
     pub fn add(&mut self, filter: &TopicFilter, max: usize) -> Result<(), QuotaKind> {
         if self.filters.len() >= max {
             return Err(QuotaKind::Subscriptions);
         }
-        if !self.quota.subscribe() {
-            return Err(QuotaKind::PrincipalSubscriptions);
+        self.quota.check_memory(cost(filter))?;
+        if !self.quota.add_filter() {
+            return Err(QuotaKind::PrincipalFilters);
         }
         self.filters.push(filter.clone());
+        self.bytes += cost(filter);
         Ok(())
     }
 
@@ -54,8 +59,15 @@ impl Filters {
     pub fn remove(&mut self, filter: &TopicFilter) {
         if let Some(at) = self.filters.iter().position(|own| own == filter) {
             self.filters.remove(at);
-            self.quota.unsubscribe(1);
+            self.bytes -= cost(filter);
+            self.quota.remove_filters(1);
         }
+    }
+
+    /// Returns the memory of the filters in bytes, here and in the router.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Iterates over the filters.
@@ -66,6 +78,16 @@ impl Filters {
 
 impl Drop for Filters {
     fn drop(&mut self) {
-        self.quota.unsubscribe(self.filters.len());
+        self.quota.remove_filters(self.filters.len());
     }
 }
+
+/// Returns the memory of a filter in bytes. One with wildcards has a node in the router for each of its levels.
+fn cost(filter: &TopicFilter) -> usize {
+    let text = filter.as_str();
+    let levels = if text.contains(['+', '#']) { text.split('/').count() } else { 0 };
+    FILTER_BYTES + 2 * text.len() + levels * LEVEL_BYTES
+}
+
+const FILTER_BYTES: usize = 192;
+const LEVEL_BYTES: usize = 128;

@@ -225,7 +225,6 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::{config::Limits, mqtt::broker::router::RetainedLimits};
 
     const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -234,7 +233,7 @@ mod tests {
     }
 
     fn table(devices_max: usize) -> PresenceTable {
-        PresenceTable::new(Arc::new(Router::new(RetainedLimits::of(&Limits::default()))), devices_max)
+        PresenceTable::new(Arc::<Router>::default(), devices_max)
     }
 
     /// Returns the number, device and connected flag of each change, oldest first.

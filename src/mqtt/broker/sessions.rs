@@ -7,6 +7,7 @@
 //!
 //! Delayed wills and session expiry are instants in one ordered set. [`Sessions::due`] returns those that have passed.
 
+mod away;
 mod session_counts;
 
 use std::{
@@ -18,10 +19,13 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::OwnedNotified, oneshot};
 
-use self::session_counts::SessionCounts;
-pub use self::session_counts::SessionsMax;
+pub use self::session_counts::SessionCount;
+use self::{
+    away::{AwayNumber, AwaySessions},
+    session_counts::SessionCounts,
+};
 use crate::{
-    admission::QuotaKind,
+    admission::{Charge, PrincipalQuota, QuotaKind},
     auth::{Access, AuthContext, Authority, Principal},
     mqtt::{
         broker::{
@@ -54,6 +58,8 @@ pub struct ClientSession {
     pub filters: Filters,
     /// The state that its connection has yet to read and send.
     pub(in crate::mqtt) resync: Resync,
+    /// The memory of all this, apart from the queue.
+    pub charge: Charge,
 }
 
 /// A session that a connection owns.
@@ -65,8 +71,8 @@ pub struct Attached {
     pub present: bool,
     /// Resolves with the reason when the connection has to end.
     pub disconnect_signal: oneshot::Receiver<Reason>,
-    /// The session that this one replaces because of a clean start.
-    pub replaced: Option<ClosedSession>,
+    /// The sessions that ended for it: the one that it replaces because of a clean start, and those that made place.
+    pub ended: Vec<ClosedSession>,
 }
 
 /// The remains of a session that ended, or a will that is due.
@@ -88,7 +94,8 @@ pub struct ClosedSession {
 #[derive(Debug)]
 pub struct Sessions {
     table: Mutex<SessionTable>,
-    max: SessionsMax,
+    /// Most sessions of all principals, connected or not.
+    max: usize,
     timers_changed: Notify,
 }
 
@@ -97,6 +104,7 @@ struct SessionTable {
     entries: HashMap<SessionKey, SessionSlot>,
     /// Counts of `entries` per principal, updated with them.
     session_counts: SessionCounts,
+    away: AwaySessions,
     timers: BTreeMap<(Instant, u64), SessionKey>,
     timers_made: u64,
     /// Set once: new connections are refused from then on.
@@ -123,6 +131,7 @@ struct DisconnectedSession {
     expires: Instant,
     will: Option<(Instant, Will)>,
     timer: (Instant, u64),
+    away: AwayNumber,
 }
 
 /// The result of one attempt to attach a session.
@@ -158,14 +167,30 @@ pub enum Refusal {
     Closing,
 }
 
+/// A connection that gets no session.
+#[derive(Debug)]
+pub struct NotAttached {
+    /// The reason.
+    pub refusal: Refusal,
+    /// The sessions that ended to make place, which was not enough.
+    pub ended: Vec<ClosedSession>,
+}
+
+impl From<Refusal> for NotAttached {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, ended: Vec::new() }
+    }
+}
+
 impl Sessions {
-    /// Returns an empty table with these limits.
+    /// Returns an empty table of at most `max` sessions.
     #[must_use]
-    pub fn new(max: SessionsMax) -> Self {
+    pub fn new(max: usize) -> Self {
         Self { table: Mutex::default(), max, timers_changed: Notify::new() }
     }
 
-    /// Attaches the session of `key` to a new connection authenticated by `auth_context`, or a new session from `make`.
+    /// Attaches the session of `key` to a new connection authenticated by `auth_context`, or a new session from `make`. The
+    /// principal has `quota`.
     ///
     /// A connection that owns the session is ended first. Rights are evaluated when the session is attached, since the
     /// client's token may have expired, or rules may have been reloaded, while it waited. From then on
@@ -173,17 +198,18 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// Any [`Refusal`]. Nothing is changed then, except that a previous connection may have ended.
+    /// [`NotAttached`]. Nothing is changed then, except that a previous connection may have ended, and sessions of others.
     pub async fn attach(
         &self,
         key: &SessionKey,
         auth_context: &AuthContext,
         clean_start: bool,
+        quota: &PrincipalQuota,
         authority: &Authority,
         make: impl Fn(&Access) -> ClientSession,
-    ) -> Result<Attached, Refusal> {
+    ) -> Result<Attached, NotAttached> {
         loop {
-            match self.try_attach(key, auth_context, clean_start, authority, &make)? {
+            match self.try_attach(key, auth_context, clean_start, quota, authority, &make)? {
                 AttachAttempt::Attached(attached) => return Ok(*attached),
                 AttachAttempt::InUse(released) => released.await,
             }
@@ -194,7 +220,13 @@ impl Sessions {
     /// disposed of now.
     ///
     /// The session ends at once if `expiry` is 0, the server closes, or the client has no rights any more.
-    pub fn release(&self, key: &SessionKey, client: ClientSession, expiry: u32, will: Option<Will>) -> ClosedSession {
+    pub fn release(
+        &self,
+        key: &SessionKey,
+        mut client: ClientSession,
+        expiry: u32,
+        will: Option<Will>,
+    ) -> ClosedSession {
         let now = Instant::now();
         let mut table = self.table.lock();
         let Some(SessionSlot::Connected { released, auth_context, .. }) = table.remove(key) else {
@@ -211,7 +243,10 @@ impl Sessions {
         };
         let (access, from) = (client.outbox.access(), client.outbox.id());
         let timer = table.set_timer(key, expires, will_later.as_ref().map(|(at, _)| *at));
-        let disconnected = DisconnectedSession { auth_context, client, expires, will: will_later, timer };
+        client.charge(will_later.as_ref().map_or(0, |(_, will)| will.bytes()));
+        let _ends_the_longest_away = client.filters.quota().check_memory(0);
+        let away = table.away.add(key);
+        let disconnected = DisconnectedSession { auth_context, client, expires, will: will_later, timer, away };
         table.session_counts.add(&key.principal, false);
         table.entries.insert(key.clone(), SessionSlot::Disconnected(Box::new(disconnected)));
         drop(table);
@@ -260,10 +295,28 @@ impl Sessions {
         keys.into_iter().filter_map(|key| self.table.lock().review(key, authority)).collect()
     }
 
+    /// Ends the disconnected session of `principal` that is away for longest; without a principal, that of an anonymous
+    /// client.
+    pub fn end_longest_away(&self, principal: Option<&Principal>) -> Option<ClosedSession> {
+        let mut table = self.table.lock();
+        let longest = match principal {
+            Some(principal) => table.away.longest_of(principal),
+            None => table.away.longest_anonymous(),
+        }?;
+        table.evict(longest)
+    }
+
+    /// Returns the number of sessions of `principal`.
+    #[must_use]
+    pub fn count_of(&self, principal: &Principal) -> SessionCount {
+        self.table.lock().session_counts.of(principal)
+    }
+
     /// Ends every disconnected session and returns them, when the server shuts down. Called after [`Sessions::close`].
     pub fn drain(&self) -> Vec<ClosedSession> {
         let mut table = self.table.lock();
         table.timers.clear();
+        table.away = AwaySessions::default();
         let SessionTable { entries, session_counts, .. } = &mut *table;
         let disconnected = entries.extract_if(|_, entry| matches!(entry, SessionSlot::Disconnected(_)));
         let disconnected = disconnected.inspect(|(key, _)| session_counts.remove(&key.principal, false));
@@ -310,30 +363,39 @@ impl Sessions {
         key: &SessionKey,
         auth_context: &AuthContext,
         clean_start: bool,
+        quota: &PrincipalQuota,
         authority: &Authority,
         make: impl Fn(&Access) -> ClientSession,
-    ) -> Result<AttachAttempt, Refusal> {
+    ) -> Result<AttachAttempt, NotAttached> {
         let mut table = self.table.lock();
         if table.closing {
-            return Err(Refusal::Closing);
+            return Err(Refusal::Closing.into());
         }
         let access = authority.review(auth_context).ok_or(Refusal::NoRights)?;
         if let Some(released) = table.take_over(key) {
             return Ok(AttachAttempt::InUse(released));
         }
-        table.check(key, &self.max).map_err(Refusal::Quota)?;
-        let disconnected = table.take_disconnected(key);
-        let (client, present, replaced) = match disconnected {
-            None => (make(&access), false, None),
+        let mut ended = Vec::new();
+        // A client that comes back to its session takes up no more place, and it frees what waits for it.
+        if !table.entries.contains_key(key)
+            && let Err(cause) = table.make_room(key, quota, self.max, &mut ended)
+        {
+            return Err(NotAttached { refusal: Refusal::Quota(cause), ended });
+        }
+        let (client, present) = match table.take_disconnected(key) {
+            None => (make(&access), false),
             // The session ends here, and with it any delay of its will. [MQTT-3.1.2-8]
-            Some(disconnected) if clean_start => (make(&access), false, Some(disconnected.into_closed(key.clone()))),
+            Some(disconnected) if clean_start => {
+                ended.push(disconnected.into_closed(key.clone()));
+                (make(&access), false)
+            }
             Some(disconnected) => {
                 disconnected.client.outbox.set_access(access);
-                (disconnected.client, true, None)
+                (disconnected.client, true)
             }
         };
         let disconnect_signal = table.connect(key, auth_context, &client);
-        Ok(AttachAttempt::Attached(Box::new(Attached { client, present, disconnect_signal, replaced })))
+        Ok(AttachAttempt::Attached(Box::new(Attached { client, present, disconnect_signal, ended })))
     }
 
     fn take_due(&self, now: Instant) -> (Vec<ClosedSession>, Option<Instant>) {
@@ -368,19 +430,49 @@ impl SessionTable {
         Some(released.clone().notified_owned())
     }
 
-    /// Checks that one more connection may attach the session of `key`, which no connection owns.
-    fn check(&self, key: &SessionKey, max: &SessionsMax) -> Result<(), QuotaKind> {
-        let new = !self.entries.contains_key(key);
-        if new && self.entries.len() >= max.sessions {
-            return Err(QuotaKind::Sessions);
+    /// Makes place and memory for a new session of `key`. Sessions that are away end for it and are added to `ended`.
+    fn make_room(
+        &mut self,
+        key: &SessionKey,
+        quota: &PrincipalQuota,
+        max: usize,
+        ended: &mut Vec<ClosedSession>,
+    ) -> Result<(), QuotaKind> {
+        if self.session_counts.of(&key.principal).sessions >= quota.limits().sessions {
+            let longest = self.away.longest_of(&key.principal).ok_or(QuotaKind::PrincipalSessions)?;
+            ended.extend(self.evict(longest));
         }
-        self.session_counts.check(&key.principal, new, max)
+        if self.entries.len() >= max {
+            let longest = self.away.longest_for(&key.principal).ok_or(QuotaKind::Sessions)?;
+            ended.extend(self.evict(longest));
+        }
+        while let Err(cause) = quota.check_memory(SESSION_BYTES + CONNECTION_BYTES) {
+            let own = self.away.longest_of(&key.principal);
+            let longest = match cause {
+                QuotaKind::PrincipalMemory => own,
+                _ => self.away.longest_anonymous().or(own),
+            };
+            let longest = longest.filter(|_| ended.len() < EVICTED_AT_ONCE).ok_or(cause)?;
+            ended.extend(self.evict(longest));
+        }
+        Ok(())
+    }
+
+    /// Ends the disconnected session of `key`, and releases its memory to others at once.
+    fn evict(&mut self, key: SessionKey) -> Option<ClosedSession> {
+        let mut disconnected = self.take_disconnected(&key)?;
+        disconnected.client.charge.resize(0);
+        Some(disconnected.into_closed(key))
     }
 
     /// Removes and returns the disconnected session of `key`, if there is one.
     fn take_disconnected(&mut self, key: &SessionKey) -> Option<DisconnectedSession> {
+        if !matches!(self.entries.get(key), Some(SessionSlot::Disconnected(_))) {
+            return None;
+        }
         let Some(SessionSlot::Disconnected(disconnected)) = self.remove(key) else { return None };
         self.timers.remove(&disconnected.timer);
+        self.away.remove(key, disconnected.away);
         Some(*disconnected)
     }
 
@@ -445,6 +537,9 @@ impl SessionTable {
             return self.take_disconnected(&key).map(|disconnected| disconnected.into_closed(key));
         }
         let will = disconnected.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
+        if will.is_some() {
+            disconnected.client.charge(0);
+        }
         let (expires, outbox) = (disconnected.expires, &disconnected.client.outbox);
         let (access, from) = (outbox.access(), outbox.id());
         let timer = self.set_timer(&key, expires, None);
@@ -452,6 +547,13 @@ impl SessionTable {
             disconnected.timer = timer;
         }
         Some(ClosedSession { key, access, from, client: None, will })
+    }
+}
+
+impl ClientSession {
+    /// Charges the memory of the session, and `more` bytes for its connection or will, to its principal.
+    pub fn charge(&mut self, more: usize) {
+        self.charge.follow(SESSION_BYTES + self.filters.bytes() + self.session.inflight_bytes() + more);
     }
 }
 
@@ -470,3 +572,12 @@ impl DisconnectedSession {
 
 /// Most sessions that [`Sessions::due`] returns at once, so that a mass expiry does not lock the table for long.
 const DUE_AT_ONCE: usize = 256;
+
+/// Most sessions that end for one new connection.
+const EVICTED_AT_ONCE: usize = 8;
+
+/// The memory of a session without its filters, messages and will.
+const SESSION_BYTES: usize = 2 << 10;
+
+/// The memory of a connection without its buffers.
+pub(in crate::mqtt) const CONNECTION_BYTES: usize = 6 << 10;

@@ -65,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let retained_topic = inbound.retain.then(|| inbound.topic.clone());
         let message =
             Message::new(inbound.topic, payload, inbound.qos, inbound.retain, inbound.properties, Instant::now());
-        let verdict = match self.broker.publish(message, &self.key.principal, Some(self.client.outbox.id())) {
+        let verdict = match self.broker.publish(message, self.client.filters.quota(), Some(self.client.outbox.id())) {
             Ok(0) => AckResult { reason: Reason::NO_MATCHING_SUBSCRIBERS, ..AckResult::SUCCESS },
             Ok(_) => AckResult::SUCCESS,
             Err(cause) => {
@@ -97,13 +97,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             limits: self.broker.limits.document,
         };
         if operation == RequestKind::Get {
-            if let Some((received, admitted)) = self.get(received, &access, now) {
+            if let Some((received, admitted)) = self.get(received, now) {
                 // Boxed, since it is rare and the task of a connection is kept small.
                 Box::pin(self.get_from_disk(received, admitted, now)).await;
             }
             return;
         }
-        let taken = self.broker.service.take(received, access.principal(), self.client.filters.quota());
+        let taken = self.broker.service.take(received, self.client.filters.quota());
         match taken {
             Ok(Taken::Submitted) => {}
             Ok(Taken::AwaitingPermit(awaiting_permit)) => self.awaiting_permit = Some(Box::new(awaiting_permit)),
@@ -112,13 +112,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Replies to a get from memory. Returns the request if its document is not there.
-    fn get(
-        &mut self,
-        mut received: ReceivedRequest,
-        access: &Access,
-        now: Timestamp,
-    ) -> Option<(ReceivedRequest, Admitted)> {
-        let admitted = match self.broker.service.admit(access.principal(), &received.request.key) {
+    fn get(&mut self, mut received: ReceivedRequest, now: Timestamp) -> Option<(ReceivedRequest, Admitted)> {
+        let admitted = match self.broker.service.admit(self.client.filters.quota(), &received.request.key) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 self.refuse(RefusedRequest { request: received, refusal, is_over_quota: true });

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
@@ -10,6 +11,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
+    admission::{PrincipalQuota, QuotaKind, work},
     auth::{
         Access, AuthContext, LoginRequest,
         authn::login::{AuthenticationError, Credentials},
@@ -18,7 +20,7 @@ use crate::{
     mqtt::{
         broker::{
             Broker, presence, rights,
-            sessions::{Attached, Refusal, SessionKey},
+            sessions::{Attached, CONNECTION_BYTES, NotAttached, Refusal, SessionKey},
         },
         connection::{
             Connection, GRACEFUL_CLOSE_TIMEOUT, Intake,
@@ -27,7 +29,7 @@ use crate::{
         },
         protocol::{
             codec::{self, FrameLimits, bytes_max},
-            packet::{ConnAck, Connect, Protocol, Reason, ServerPacket},
+            packet::{ConnAck, Connect, Protocol, Reason, ServerPacket, Will},
         },
     },
     net::Peer,
@@ -149,13 +151,18 @@ async fn admit(
     check_options(connect).inspect_err(|_| {
         broker.service.quotas().addresses.handshake_failed(peer.address.ip(), Instant::now());
     })?;
-    let auth_context = authenticate(peer, connect, &client_id, broker).await?;
+    let (auth_context, access) = authenticate(peer, connect, &client_id, broker).await?;
     peer.preauth_permit.settle();
+    let quota = broker.quota(&access);
+    wait_for_work(&quota, broker).await?;
     let key = SessionKey { principal: auth_context.identity.principal.clone(), client_id };
-    let mut attached = attach(&key, &auth_context, connect.clean_start, broker).await?;
-    let Some(replaced) = attached.replaced.take() else { return Ok(AcceptedClient { auth_context, key, attached }) };
+    let mut attached = attach(&key, &auth_context, connect.clean_start, &quota, broker).await?;
+    let ended = mem::take(&mut attached.ended);
+    if ended.is_empty() {
+        return Ok(AcceptedClient { auth_context, key, attached });
+    }
     // No connection owns the session yet, so it must be released here on a panic.
-    match catch_unwind(AssertUnwindSafe(|| broker.dispose(replaced))) {
+    match catch_unwind(AssertUnwindSafe(|| broker.dispose_for(&key, ended))) {
         Ok(()) => Ok(AcceptedClient { auth_context, key, attached }),
         Err(_panic) => {
             let closed = broker.sessions.release(&key, attached.client, 0, None);
@@ -171,7 +178,7 @@ async fn authenticate(
     connect: &Connect,
     client_id: &Arc<str>,
     broker: &Broker,
-) -> Result<AuthContext, ConnectRefused> {
+) -> Result<(AuthContext, Access), ConnectRefused> {
     let login = LoginRequest {
         address: peer.address.ip(),
         listener: &peer.listener,
@@ -182,7 +189,7 @@ async fn authenticate(
     let (auth_context, access) =
         authenticate.map_err(|denied| ConnectRefused(reason_of(denied), denied.to_string().into()))?;
     match rights::check_will(&access, connect.will.as_ref()) {
-        Ok(()) => Ok(auth_context),
+        Ok(()) => Ok((auth_context, access)),
         Err((reason, text)) => {
             let principal = auth_context.identity.principal.name();
             limited_info!(
@@ -194,27 +201,44 @@ async fn authenticate(
     }
 }
 
+/// Charges the work of a CONNECT. Waits while the principal is above its rate.
+async fn wait_for_work(quota: &PrincipalQuota, broker: &Broker) -> Result<(), ConnectRefused> {
+    let Some(wait) = quota.charge_work(work::CONNECT, Instant::now()) else { return Ok(()) };
+    broker.service.quotas().count(QuotaKind::PrincipalWork);
+    if wait > WORK_WAIT_MAX {
+        return Err(ConnectRefused(Reason::QUOTA_EXCEEDED, QuotaKind::PrincipalWork.full().into()));
+    }
+    tokio::time::sleep(wait).await;
+    Ok(())
+}
+
 /// Returns the client's session, once no other connection has it.
 async fn attach(
     key: &SessionKey,
     auth_context: &AuthContext,
     clean_start: bool,
-    broker: &Broker,
+    quota: &PrincipalQuota,
+    broker: &Arc<Broker>,
 ) -> Result<Attached, ConnectRefused> {
     let make = |access: &Access| broker.new_session(access);
-    let attached = broker.sessions.attach(key, auth_context, clean_start, &broker.authority, make);
-    match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
-        Ok(Ok(attached)) => Ok(attached),
-        Ok(Err(Refusal::Quota(cause))) => {
+    let attached = broker.sessions.attach(key, auth_context, clean_start, quota, &broker.authority, make);
+    let refusal = match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
+        Ok(Ok(attached)) => return Ok(attached),
+        Ok(Err(NotAttached { refusal, ended })) => {
+            broker.dispose_for(key, ended);
+            Ok(refusal)
+        }
+        Err(elapsed) => Err(elapsed),
+    };
+    match refusal {
+        Ok(Refusal::Quota(cause)) => {
             broker.service.quotas().count(cause);
             Err(ConnectRefused(Reason::QUOTA_EXCEEDED, cause.full().into()))
         }
-        Ok(Err(Refusal::NoRights)) => {
+        Ok(Refusal::NoRights) => {
             Err(ConnectRefused(Reason::NOT_AUTHORIZED, "the client has no rights any more".into()))
         }
-        Ok(Err(Refusal::Closing)) => {
-            Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, "the server is shutting down".into()))
-        }
+        Ok(Refusal::Closing) => Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, "the server is shutting down".into())),
         Err(_) => {
             Err(ConnectRefused(Reason::SERVER_BUSY, "the other connection of this session does not close".into()))
         }
@@ -252,6 +276,7 @@ where
     attached.client.outbox.attach(attached.client.session.window());
     peer.preauth_permit.know(attached.client.filters.quota());
     let pace = ConnectionRateLimit::new(attached.client.filters.quota().clone(), now);
+    attached.client.charge(CONNECTION_BYTES + connect.will.as_ref().map_or(0, Will::bytes));
     Connection {
         transport,
         key,
@@ -346,6 +371,9 @@ where
 
 /// Bytes of a CONNECT. Its will is kept for as long as the connection; this fits the longest user name and password.
 const CONNECT_BYTES_MAX: usize = 128 * 1024;
+
+/// Longest time that a CONNECT waits because its principal is above its rate of work.
+const WORK_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Time that a client waits for the end of the connection whose session it takes over.
 const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(10);

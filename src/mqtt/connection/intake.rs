@@ -19,7 +19,7 @@ use super::{Connection, EndReason, OUTPUT_LOW_BYTES, needs_answer};
 use crate::{
     admission::{PreAuthPermit, QuotaKind},
     mqtt::{
-        connection::{dispatch::room, transport::TransportEvent},
+        connection::{dispatch::room, rate_limit::work_of, transport::TransportEvent},
         protocol::{
             codec::{self, Frame},
             packet::{ClientPacket, Protocol, Reason},
@@ -89,11 +89,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let now = Instant::now();
         let (limits, quotas) = (&self.broker.limits.pace, self.broker.service.quotas());
+        let units = work_of(&packet);
         self.pace.charge_packet(&packet, &self.client.session, limits, quotas, now);
         let action = self.client.session.receive(packet, now, self.transport.output())?;
         if let Some(action) = action {
             self.act(action).await?;
         }
+        // After it, since it has charged its own work by now.
+        self.pace.charge_work(units, self.broker.service.quotas(), now);
         if self.pace.exceeds_refusals() {
             return Err(EndReason::Quota(QuotaKind::Refusals));
         }

@@ -1,9 +1,12 @@
 //! Rate limits of one connection, and the number of refusals after which it is closed.
 //!
 //! Received packets cannot be refused any more, so they are charged. Handling is throttled until the connection is
-//! within its rates again, and soon reading is too: TCP makes the client wait. Only acknowledgements of sent messages
-//! are free: their number is up to the server. A request above a quota is refused instead, and a client that ignores
-//! refusals is disconnected.
+//! within its rates again, and soon reading is too: TCP makes the client wait. The rate of work is that of the principal:
+//! all its connections share it. Acknowledgements of sent messages do not count as packets: their number is up to the
+//! server. A request above a quota is refused instead, and a client that ignores refusals is disconnected.
+//!
+//! Deliveries are work of the receiver. Above the rate, nothing is taken from the outbox either, which then drops and
+//! resyncs as for a client that reads slowly.
 
 use std::{
     sync::Arc,
@@ -11,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    admission::{Gcra, PrincipalQuota, QuotaKind, Quotas, Rate},
+    admission::{Gcra, PrincipalQuota, QuotaKind, Quotas, Rate, work},
     config::Limits,
     mqtt::{protocol::packet::ClientPacket, session::Session},
 };
@@ -21,7 +24,6 @@ use crate::{
 pub struct ConnectionRateLimits {
     publishes: Rate,
     control: Rate,
-    bytes: Rate,
     refusals: Rate,
 }
 
@@ -32,11 +34,12 @@ pub(in crate::mqtt) struct ConnectionRateLimit {
     principal: Arc<PrincipalQuota>,
     publishes: Gcra,
     control: Gcra,
-    bytes: Gcra,
     refusals: Gcra,
     exceeds_refusals: bool,
     /// The time until which packets are not handled.
     throttled_until: Option<Instant>,
+    /// The time until which nothing is taken from the outbox.
+    unsent_until: Option<Instant>,
 }
 
 impl ConnectionRateLimits {
@@ -44,12 +47,7 @@ impl ConnectionRateLimits {
     #[must_use]
     pub fn of(limits: &Limits) -> Self {
         let quotas = &limits.quotas;
-        Self {
-            publishes: limits.publishes,
-            control: quotas.control_packets,
-            bytes: Rate::per_second(quotas.connection_bytes_per_second),
-            refusals: quotas.refusals,
-        }
+        Self { publishes: limits.publishes, control: quotas.control_packets, refusals: quotas.refusals }
     }
 }
 
@@ -61,10 +59,10 @@ impl ConnectionRateLimit {
             principal,
             publishes: nothing,
             control: nothing,
-            bytes: nothing,
             refusals: nothing,
             exceeds_refusals: false,
             throttled_until: None,
+            unsent_until: None,
         }
     }
 
@@ -73,23 +71,29 @@ impl ConnectionRateLimit {
         self.throttled_until
     }
 
+    /// Returns the time until which nothing may be taken from the outbox, if there is one.
+    pub(in crate::mqtt) fn unsent_until(&self) -> Option<Instant> {
+        self.unsent_until
+    }
+
     /// Ends the throttling if its time has passed.
     pub(in crate::mqtt) fn resume(&mut self, now: Instant) {
         self.throttled_until.take_if(|until| *until <= now);
+        self.unsent_until.take_if(|until| *until <= now);
     }
 
-    /// Charges received bytes.
-    pub(in crate::mqtt) fn charge_bytes(
-        &mut self,
-        bytes: usize,
-        limits: &ConnectionRateLimits,
-        quotas: &Quotas,
-        now: Instant,
-    ) {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        let own = self.bytes.charge(limits.bytes, bytes, now);
-        let shared = self.principal.received(bytes, now);
-        self.throttle([(own, QuotaKind::Bytes), (shared, QuotaKind::PrincipalBytes)], quotas, now);
+    /// Charges work that the client caused.
+    pub(in crate::mqtt) fn charge_work(&mut self, units: u64, quotas: &Quotas, now: Instant) {
+        let wait = self.principal.charge_work(units, now);
+        self.throttle(wait, QuotaKind::PrincipalWork, quotas, now);
+    }
+
+    /// Charges deliveries that were taken from the outbox.
+    pub(in crate::mqtt) fn charge_deliveries(&mut self, count: usize, quotas: &Quotas, now: Instant) {
+        if let Some(wait) = self.principal.charge_work(work::times(count, work::DELIVERY), now) {
+            quotas.count(QuotaKind::PrincipalWork);
+            self.unsent_until = Some(now + wait);
+        }
     }
 
     /// Charges a packet that `session` is about to receive.
@@ -104,7 +108,7 @@ impl ConnectionRateLimit {
         let count = match packet {
             ClientPacket::Publish(_) => {
                 let wait = self.publishes.charge(limits.publishes, 1, now);
-                return self.throttle([(wait, QuotaKind::Publishes)], quotas, now);
+                return self.throttle(wait, QuotaKind::Publishes, quotas, now);
             }
             ClientPacket::Subscribe(subscribe) => subscribe.filters.len(),
             ClientPacket::Unsubscribe(_, filters) => filters.len(),
@@ -112,7 +116,7 @@ impl ConnectionRateLimit {
             _ => 1,
         };
         let wait = self.control.charge(limits.control, u64::try_from(count).unwrap_or(u64::MAX), now);
-        self.throttle([(wait, QuotaKind::ControlPackets)], quotas, now);
+        self.throttle(wait, QuotaKind::ControlPackets, quotas, now);
     }
 
     /// Charges a PINGREQ that is answered ahead of its turn. Returns false if the rate of control packets is exceeded.
@@ -130,12 +134,20 @@ impl ConnectionRateLimit {
         self.exceeds_refusals
     }
 
-    fn throttle<const N: usize>(&mut self, waits: [(Option<Duration>, QuotaKind); N], quotas: &Quotas, now: Instant) {
-        for (wait, cause) in waits {
-            if let Some(wait) = wait {
-                quotas.count(cause);
-                self.throttled_until = self.throttled_until.max(Some(now + wait));
-            }
+    fn throttle(&mut self, wait: Option<Duration>, cause: QuotaKind, quotas: &Quotas, now: Instant) {
+        if let Some(wait) = wait {
+            quotas.count(cause);
+            self.throttled_until = self.throttled_until.max(Some(now + wait));
         }
     }
+}
+
+/// Returns the work of a packet, apart from that of its message or command.
+pub(in crate::mqtt) fn work_of(packet: &ClientPacket) -> u64 {
+    let filters = match packet {
+        ClientPacket::Subscribe(subscribe) => subscribe.filters.len(),
+        ClientPacket::Unsubscribe(_, filters) => filters.len(),
+        _ => 0,
+    };
+    work::PACKET + work::times(filters, work::FILTER)
 }

@@ -16,17 +16,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::*;
 use crate::{
-    admission::{Quotas, Rate},
+    admission::{PrincipalQuota, Quotas, Rate},
     auth::{Access, AuthContext, Authority, Expiry, Method, Policy, Principal, authn::certificate::PeerCertificate},
     clock::Clock,
     config::Config,
     engine::Service,
     mqtt::{
-        broker::{
-            outbox::SessionId,
-            router::{RetainedLimits, Router},
-            sessions::ClosedSession,
-        },
+        broker::{outbox::SessionId, router::Router, sessions::ClosedSession},
         connection::handshake,
         protocol::{packet::QoS, topic::TopicName},
         shadow::fan_out::Events,
@@ -57,7 +53,7 @@ fn broker_at(directory: &std::path::Path, config: Config, clock: Clock) -> Arc<B
     };
     let (service, decided) = Service::open(options, Arc::new(Quotas::new(&config.limits)), clock.clone()).unwrap();
     let authority = Authority::open(&config, Policy::of(&config).unwrap(), clock).unwrap();
-    let router = Arc::new(Router::new(RetainedLimits::of(&config.limits)));
+    let router = Arc::<Router>::default();
     let events = Arc::new(Events::new(router.clone(), service.head()));
     let notifier = events.clone();
     thread::spawn(move || decided.announce(notifier));
@@ -109,7 +105,7 @@ async fn accepts_the_resend_of_a_request_that_waited_for_the_engine() {
     for (sent, resent, answer) in [(0x32, 0x3a, 0x40), (0x34, 0x3c, 0x50)] {
         let directory = tempfile::tempdir().unwrap();
         let broker = broker(directory.path());
-        let allowance = broker.service.quotas().principals.of(&"other".into(), Instant::now());
+        let allowance = PrincipalQuota::unlimited("other");
         let full = broker.service.try_reserve(&allowance, QUEUE_BYTES).expect("nothing is queued");
         let mut first = connect(&broker, 0).await;
         first.write_all(&update(sent)).await.unwrap();
@@ -144,50 +140,50 @@ async fn frees_the_memory_of_a_refused_client() {
     assert_eq!(free(), before);
 }
 
-/// Connections and sessions with one certificate on many devices are counted together, whatever their client ids.
+/// Sessions with one certificate on many devices are counted together, whatever their client ids. A new one ends the
+/// session that is away for longest, and is refused only while all are connected.
 #[tokio::test]
-async fn limits_connections_and_sessions_per_principal() {
+async fn limits_sessions_per_principal() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = Config::default();
-    (config.limits.quotas.principal_connections_max, config.limits.quotas.principal_sessions_max) = (2, 3);
+    config.roles.iter_mut().for_each(|role| role.limits.sessions = 2);
     let broker = broker_with(directory.path(), config);
     let connect = async |principal: &str, client: u8, flags: u8| {
         let connect = [&b"\x10\x0d\x00\x04MQTT\x04"[..], &[flags], b"\x00\x00\x00\x01", &[client]].concat();
         let (near, answer) =
             connect_with(&broker, PeerCertificate::Certificate(Principal::named(principal).unwrap()), &connect).await;
-        (near, answer[3])
+        (near, (answer[2], answer[3]))
     };
     let disconnect = async |mut near: DuplexStream| {
         near.write_all(b"\xe0\x00").await.unwrap();
         assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
     };
+    let (new, resumed, refused) = ((0, 0), (1, 0), (0, 3));
     let (a, code) = connect("p", b'a', PERSISTENT).await;
-    assert_eq!(code, 0);
+    assert_eq!(code, new);
     let (b, code) = connect("p", b'b', PERSISTENT).await;
-    assert_eq!(code, 0);
-    assert_eq!(connect("p", b'c', CLEAN).await.1, 3, "two are connected");
+    assert_eq!(code, new);
+    assert_eq!(connect("p", b'c', CLEAN).await.1, refused, "two are connected");
     let (_q, code) = connect("q", b'c', CLEAN).await;
-    assert_eq!(code, 0, "another principal");
+    assert_eq!(code, new, "another principal");
     // A client that reconnects before its old connection was noticed as lost takes over its place.
     let (a_again, code) = connect("p", b'a', PERSISTENT).await;
-    assert_eq!(code, 0);
+    assert_eq!(code, resumed);
     drop(a);
-    disconnect(a_again).await;
     disconnect(b).await;
+    disconnect(a_again).await;
     let (c, code) = connect("p", b'c', PERSISTENT).await;
-    assert_eq!(code, 0);
-    assert_eq!(connect("p", b'd', CLEAN).await.1, 3, "three sessions exist, two of them without a connection");
-    let (b, code) = connect("p", b'b', CLEAN).await;
-    assert_eq!(code, 0, "an existing session may be resumed or replaced");
-    assert_eq!(connect("p", b'a', PERSISTENT).await.1, 3, "but two are connected");
-    disconnect(b).await; // it was clean, so it is gone
+    assert_eq!(code, new, "b ends, which is away for longest");
+    let (a, code) = connect("p", b'a', PERSISTENT).await;
+    assert_eq!(code, resumed, "a is still there");
+    assert_eq!(connect("p", b'b', PERSISTENT).await.1, refused, "a and c are connected");
+    disconnect(a).await;
     disconnect(c).await;
-    let (d, code) = connect("p", b'd', CLEAN).await;
-    assert_eq!(code, 0);
-    disconnect(d).await;
-    let counters = broker.service.quotas().counters();
-    let met = [QuotaKind::PrincipalConnections, QuotaKind::PrincipalSessions].map(|cause| counters.get(cause));
-    assert_eq!((broker.sessions.count(), met), (3, [2, 1]), "a and c, and the one of q");
+    let (b, code) = connect("p", b'b', PERSISTENT).await;
+    assert_eq!(code, new, "in place of a");
+    disconnect(b).await;
+    let refused = broker.service.quotas().counters().get(QuotaKind::PrincipalSessions);
+    assert_eq!((broker.sessions.count(), refused), (3, 2), "b and c, and the one of q");
 }
 
 /// A client that sends CONNECT, then one packet for each read, `packets` times, and accepts all output.
@@ -274,7 +270,7 @@ async fn yields_to_subscribers_during_a_burst() {
 async fn a_panic_releases_the_session_of_its_connection() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = Config::default();
-    config.limits.quotas.principal_connections_max = 1;
+    config.roles.iter_mut().for_each(|role| role.limits.sessions = 1);
     let broker = broker_with(directory.path(), config);
     // A persistent session, with "bye" to be published on "w".
     let with_will = b"\x10\x15\x00\x04MQTT\x04\x04\x00\x00\x00\x01c\x00\x01w\x00\x03bye";
@@ -314,7 +310,8 @@ async fn refuses_a_login_that_expires_before_its_connack() {
         hand.set(Duration::from_secs(10));
         let key = SessionKey { principal: principal.clone(), client_id: "c".into() };
         let make = |access: &Access| broker.new_session(access);
-        let held = broker.sessions.attach(&key, &auth_context, true, &broker.authority, make).await.unwrap();
+        let quota = PrincipalQuota::unlimited("p");
+        let held = broker.sessions.attach(&key, &auth_context, true, &quota, &broker.authority, make).await.unwrap();
         let (mut near, far) = tokio::io::duplex(4096);
         let peer = Peer { signed_in: Some(Arc::new(auth_context.clone())), ..peer(PeerCertificate::None, &broker) };
         tokio::spawn(handshake::serve(far, peer, broker.clone(), Instant::now() + Duration::from_secs(60)));
@@ -352,7 +349,7 @@ pub(in crate::mqtt) fn dispose_will(broker: &Arc<Broker>, topic: &str, payload: 
 async fn a_waiting_will_does_not_delay_others() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
-    let allowance = broker.service.quotas().principals.of(&"other".into(), Instant::now());
+    let allowance = PrincipalQuota::unlimited("other");
     let full = broker.service.try_reserve(&allowance, QUEUE_BYTES).expect("nothing is queued");
     dispose_will(&broker, "shadow/d/update", br#"{"state":{"reported":{"n":1}}}"#);
     dispose_will(&broker, "w", b"bye");

@@ -115,12 +115,7 @@ impl Message {
     /// Returns the memory of the properties in bytes.
     #[must_use]
     pub fn properties_bytes(&self) -> usize {
-        let Some(properties) = self.properties.as_deref() else { return 0 };
-        size_of::<Properties>()
-            + properties.content_type.as_ref().map_or(0, String::len)
-            + properties.response_topic.as_ref().map_or(0, |topic| topic.as_str().len())
-            + properties.correlation_data.as_ref().map_or(0, Bytes::len)
-            + properties.user.iter().map(user_property_bytes).sum::<usize>()
+        self.properties.as_deref().map_or(0, Properties::bytes)
     }
 
     fn cached_head(&self, protocol: Protocol, with_id: bool) -> &Head {
@@ -236,17 +231,9 @@ impl Delivery {
     }
 }
 
-/// Returns the memory of a user property: two strings, and its bytes again in the head of the packet.
-fn user_property_bytes(pair: &(String, String)) -> usize {
-    size_of_val(pair) + 2 * (ALLOCATION_BYTES + pair.0.len() + pair.1.len())
-}
-
 /// Time that a message with an expiry interval of 0 may take within the server, since a connection's task has to be
 /// scheduled. It is one unit of the interval.
 const MOMENT: Duration = Duration::from_secs(1);
-
-/// Bytes that a string takes on the heap in addition to its own.
-const ALLOCATION_BYTES: usize = 8;
 
 /// The first byte of a PUBLISH packet without flags.
 const PUBLISH: u8 = 0x30;

@@ -184,6 +184,14 @@ pub struct Will {
     pub properties: Option<Box<Properties>>,
 }
 
+impl Will {
+    /// Returns its memory in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.topic.as_str().len() + self.payload.len() + self.properties.as_deref().map_or(0, Properties::bytes)
+    }
+}
+
 /// A PUBLISH packet from a client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Publish {
@@ -220,6 +228,23 @@ pub struct Properties {
     pub correlation_data: Option<Bytes>,
     /// Name and value pairs, in order.
     pub user: Vec<(String, String)>,
+}
+
+impl Properties {
+    /// Returns their memory in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.content_type.as_ref().map_or(0, String::len)
+            + self.response_topic.as_ref().map_or(0, |topic| topic.as_str().len())
+            + self.correlation_data.as_ref().map_or(0, Bytes::len)
+            + self.user.iter().map(user_property_bytes).sum::<usize>()
+    }
+}
+
+/// Returns the memory of a user property: two strings, and its bytes again in the head of the packet.
+fn user_property_bytes(pair: &(String, String)) -> usize {
+    size_of_val(pair) + 2 * (ALLOCATION_BYTES + pair.0.len() + pair.1.len())
 }
 
 /// A SUBSCRIBE packet.
@@ -312,3 +337,6 @@ pub struct ConnAckLimits {
     /// Keep-alive in seconds, if it differs from the requested one.
     pub server_keep_alive: Option<u16>,
 }
+
+/// Bytes that a string takes on the heap in addition to its own.
+const ALLOCATION_BYTES: usize = 8;

@@ -15,6 +15,9 @@
 //! journal. A session without a connection always resyncs when it gets one. [`resync_cursor`] has the invariants that
 //! prevent the loss of a change.
 //!
+//! The queue's memory is charged to the principal of the session. Where its account has no room, ordinary messages are
+//! dropped as at a full queue.
+//!
 //! Not here: the selection by subscriptions ([`super::router`]), packet identifiers, retransmission and the QoS window
 //! ([`crate::mqtt::session`]), and reading the journal for a resync ([`crate::mqtt::shadow::resync`]).
 
@@ -43,6 +46,7 @@ use self::{
     resync_cursor::ResyncCursor,
 };
 use crate::{
+    admission::Charge,
     auth::Access,
     mqtt::{
         protocol::{
@@ -115,6 +119,8 @@ pub struct Outbox {
 
 struct Inner {
     queue: Queue,
+    /// The memory of the queue, charged to the principal of the session.
+    charge: Charge,
     acks: VecDeque<QueuedAck>,
     /// Replies ever queued, and ever removed. An acknowledgement waits for the replies queued before it.
     replies_in: u64,
@@ -148,11 +154,18 @@ struct QueuedAck {
 }
 
 impl Outbox {
-    /// Returns the empty queue of a connected session.
+    /// Returns the empty queue of a connected session, whose memory goes to `charge`.
     #[must_use]
-    pub fn new(id: SessionId, limits: QueueLimits, counters: Arc<DropCounters>, access: Access) -> Self {
+    pub fn new(
+        id: SessionId,
+        limits: QueueLimits,
+        counters: Arc<DropCounters>,
+        access: Access,
+        charge: Charge,
+    ) -> Self {
         let inner = Inner {
             queue: Queue::default(),
+            charge,
             acks: VecDeque::new(),
             replies_in: 0,
             replies_out: 0,
@@ -189,6 +202,7 @@ impl Outbox {
     /// Drops the queued messages that it may no longer receive. Also drops all messages rendered with the old rights:
     /// events, which a resync from the journal replaces, and replies.
     pub fn set_access(&self, access: Access) {
+        self.inner.lock().charge.quota().set_limits(access.limits());
         if self.access.read().is_same(&access) {
             return;
         }
@@ -339,6 +353,12 @@ impl Outbox {
     #[must_use]
     pub fn pop(&self, window: u16) -> Option<Item> {
         let mut inner = self.inner.lock();
+        let item = self.pop_from(&mut inner, window);
+        inner.charge_queue();
+        item
+    }
+
+    fn pop_from(&self, inner: &mut Inner, window: u16) -> Option<Item> {
         inner.window = window;
         if inner.closed.is_some() {
             inner.idle = Idle::Empty;
@@ -374,6 +394,7 @@ impl Outbox {
         let mut inner = self.inner.lock();
         let QueuedDelivery { delivery, .. } = inner.queue.pop_reply()?;
         inner.replies_out += 1;
+        inner.charge_queue();
         Some(Item::Delivery { delivery: Delivery { qos: QoS::AtMostOnce, ..delivery }, seq: None })
     }
 
@@ -432,6 +453,7 @@ impl Outbox {
         {
             self.dropped(qos).add(1);
         }
+        inner.charge_queue();
     }
 
     /// Removes and returns the queued deliveries of shared subscriptions, oldest first, when the session ends.
@@ -459,7 +481,8 @@ impl Outbox {
 
     /// Returns true if `more` bytes fit into the queue.
     fn fits(&self, inner: &Inner, more: usize) -> bool {
-        inner.queue.fits(more, if inner.connected { self.limits.bytes } else { self.limits.offline_bytes })
+        let limit = if inner.connected { self.limits.bytes } else { self.limits.offline_bytes };
+        inner.queue.fits(more, limit) && inner.has_memory(more)
     }
 
     fn close(&self, inner: &mut Inner, reason: Reason) {
@@ -471,7 +494,12 @@ impl Outbox {
 
     /// Changes the queue. If `change` returns true, wakes the consumer outside the lock.
     fn change(&self, change: impl FnOnce(&mut Inner) -> bool) {
-        let wake = change(&mut self.inner.lock());
+        let wake = {
+            let mut inner = self.inner.lock();
+            let wake = change(&mut inner);
+            inner.charge_queue();
+            wake
+        };
         if wake {
             self.wake.notify_one();
         }
@@ -479,6 +507,18 @@ impl Outbox {
 }
 
 impl Inner {
+    /// Charges the memory of the queue.
+    fn charge_queue(&mut self) {
+        let bytes = self.queue.bytes();
+        self.charge.follow(bytes);
+    }
+
+    /// Returns true if the principal has memory for `more` bytes. The first delivery to a connected client always fits.
+    fn has_memory(&self, more: usize) -> bool {
+        let beyond = (self.queue.bytes() + more).saturating_sub(self.charge.bytes());
+        beyond == 0 || self.connected && self.queue.len() == 0 || self.charge.quota().check_memory(beyond).is_ok()
+    }
+
     fn pop_ack(&mut self) -> Option<QueuedAck> {
         let replies_out = self.replies_out;
         let ack = self.acks.pop_front_if(|ack| ack.after <= replies_out)?;

@@ -13,7 +13,8 @@ impl Outbox {
     pub(super) fn enforce_limit(&self, inner: &mut Inner) -> bool {
         let (limit, target) = (self.limits.bytes, self.limits.bytes / 4 * 3);
         // One delivery always fits.
-        if inner.queue.bytes() <= limit || inner.queue.len() <= 1 || !inner.queue.has_journalled() {
+        let is_full = inner.queue.bytes() > limit || !inner.has_memory(0);
+        if !is_full || inner.queue.len() <= 1 || !inner.queue.has_journalled() {
             return false;
         }
         if inner.queue.is_search_due() {

@@ -3,7 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::mqtt::broker::outbox::*;
-use crate::{auth::Principal, mqtt::protocol::message::Message};
+use crate::{
+    admission::{PrincipalQuota, Quotas},
+    auth::Principal,
+    config::{Limits, RoleLimits},
+    mqtt::protocol::message::Message,
+};
 
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
@@ -12,7 +17,37 @@ const LIMITS: QueueLimits = QueueLimits { bytes: 2_400, offline_bytes: 900 };
 
 pub(super) fn outbox() -> (Outbox, Arc<DropCounters>) {
     let counters = Arc::new(DropCounters::default());
-    (Outbox::new(SessionId(1), LIMITS, Arc::clone(&counters), Access::admin(Principal::anonymous("test"))), counters)
+    (outbox_of(PrincipalQuota::unlimited("test"), LIMITS, &counters), counters)
+}
+
+fn outbox_of(quota: Arc<PrincipalQuota>, limits: QueueLimits, counters: &Arc<DropCounters>) -> Outbox {
+    let access = Access::admin(Principal::anonymous("test"));
+    Outbox::new(SessionId(1), limits, Arc::clone(counters), access, Charge::new(quota, 0))
+}
+
+/// At the limit of memory of its principal, a queue drops ordinary messages as at its own limit, and events resync.
+#[test]
+fn a_queue_is_charged_to_its_principal() {
+    let principals = Quotas::new(&Limits::default()).principals;
+    let role = RoleLimits { memory: 8 << 10, ..RoleLimits::UNLIMITED };
+    let quota = principals.of(&"p".into(), &role, Instant::now());
+    let counters = Arc::new(DropCounters::default());
+    let limits = QueueLimits { bytes: 1 << 20, offline_bytes: 1 << 20 };
+    let [first, second] = [(); 2].map(|()| outbox_of(quota.clone(), limits, &counters));
+    for _ in 0..20 {
+        first.push_ordinary(delivery("aa", 1));
+    }
+    assert_eq!((first.queued_bytes(), quota.memory_used()), (6_000, 8 << 10));
+    for _ in 0..20 {
+        second.push_ordinary(delivery("aa", 1));
+    }
+    assert_eq!(second.queued_bytes(), 3_900, "one always fits while connected, and with it a step of the account");
+    assert_eq!(counters.ordinary_guaranteed.get(), 7);
+    (1..=20).for_each(|seq| second.push_event(delivery("aa", 1), seq));
+    assert_eq!(second.resync_since(), Some(0), "the journal has the events");
+    drain(&first, true);
+    drop(second);
+    assert_eq!(quota.memory_used(), 0);
 }
 
 /// Returns a delivery that costs 128 + 2 + 170 = 300 bytes if the topic has two.
@@ -362,10 +397,10 @@ fn members_of_a_group_are_ranked() {
 
 #[test]
 fn an_empty_outbox_is_small_and_a_drained_one_is_small_again() {
-    assert!(size_of::<Outbox>() <= 360, "{} bytes", size_of::<Outbox>());
+    assert!(size_of::<Outbox>() <= 384, "{} bytes", size_of::<Outbox>());
     let counters = Arc::new(DropCounters::default());
     let limits = QueueLimits { bytes: 1 << 20, ..LIMITS };
-    let outbox = Outbox::new(SessionId(1), limits, counters, Access::admin(Principal::anonymous("test")));
+    let outbox = outbox_of(PrincipalQuota::unlimited("test"), limits, &counters);
     for seq in 1..=1_000 {
         outbox.push_event(delivery("aa", 1), seq);
         ack(&outbox, 1);

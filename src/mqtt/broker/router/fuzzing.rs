@@ -5,12 +5,12 @@ use std::{ops::ControlFlow, sync::Arc, time::Instant};
 use bytes::Bytes;
 
 use crate::mqtt::broker::router::{
-    Amount, Cursor, RetainedLimits,
+    Cursor,
     retained::Retained,
     trie::{LEVELS_MAX, Trie},
 };
 use crate::{
-    auth::Principal,
+    admission::PrincipalQuota,
     mqtt::protocol::{
         message::Message,
         packet::QoS,
@@ -43,8 +43,8 @@ pub fn filters_found(filters: &[TopicFilter], topic: &TopicName) -> usize {
 /// Retains a message on each of `topics`, and returns the topics that `filter` selects, page by page.
 #[must_use]
 pub fn retained_found(topics: &[TopicName], filter: &TopicFilter) -> Vec<TopicName> {
-    let (now, by) = (Instant::now(), Principal::anonymous("fuzzing"));
-    let mut retained = Retained::new(RetainedLimits { all: Amount::MAX, of_principal: Amount::MAX });
+    let (now, by) = (Instant::now(), PrincipalQuota::unlimited("fuzzing"));
+    let mut retained = Retained::default();
     for topic in topics {
         let message = Message::new(topic.clone(), Bytes::from_static(b"x"), QoS::AtMostOnce, true, None, now);
         retained.store(&Arc::new(message), &by, now).expect("no limit is set");

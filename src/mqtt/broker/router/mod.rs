@@ -29,15 +29,15 @@ use std::{collections::HashMap, hash::Hash, ops::ControlFlow, sync::Arc, time::I
 
 use parking_lot::{Mutex, RwLock};
 
-pub use self::retained::{Amount, Cursor, RetainedLimits, RetainedPage};
+pub use self::retained::{Cursor, RetainedPage};
 use self::{
     retained::Retained,
     subscribers::{Subscriber, Subscribers},
     trie::Trie,
 };
 use crate::{
-    admission::QuotaKind,
-    auth::{Access, Operation, Principal},
+    admission::{PrincipalQuota, QuotaKind},
+    auth::{Access, Operation},
     mqtt::{
         broker::outbox::{Outbox, SessionId},
         protocol::{
@@ -131,7 +131,7 @@ pub enum SubscriptionChange {
 }
 
 /// The subscriptions of all sessions, and the retained messages.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Router {
     /// The subscriptions. Connections change them, publishers read them.
     filters: RwLock<Filters>,
@@ -145,12 +145,6 @@ struct Filters {
 }
 
 impl Router {
-    /// Returns a router without subscriptions that retains messages within `limits`.
-    #[must_use]
-    pub fn new(limits: RetainedLimits) -> Self {
-        Self { filters: RwLock::default(), retained: Mutex::new(Retained::new(limits)) }
-    }
-
     /// Adds or replaces the subscription of `subscriber` with this filter.
     ///
     /// # Errors
@@ -183,13 +177,13 @@ impl Router {
         }
     }
 
-    /// Retains `message`, published by `by`, and replaces the retained message of its topic. Called before
+    /// Retains `message`, published by the principal with the quota `by`, and replaces the retained message of its topic. Called before
     /// [`Router::publish`].
     ///
     /// # Errors
     ///
     /// The quota that the message would exceed; nothing is changed.
-    pub fn retain(&self, message: &Arc<Message>, by: &Principal) -> Result<(), QuotaKind> {
+    pub fn retain(&self, message: &Arc<Message>, by: &Arc<PrincipalQuota>) -> Result<(), QuotaKind> {
         self.retained.lock().store(message, by, Instant::now())
     }
 

@@ -6,15 +6,15 @@
 //! filters with several levels after a wildcard, if topics have each of these but not all. One page takes a bounded
 //! number of steps, which it reports.
 //!
-//! A message above a limit is refused, and the one it would have replaced stays. Evicting old ones instead would let
-//! any publisher remove the retained messages of all others. Each message counts for the principal that published it.
+//! A message for which its publisher's memory has no room is refused, and the one it would have replaced stays. Evicting
+//! old ones instead would let any publisher remove the retained messages of all others.
 //!
 //! Not here: shadow documents and presence, which are rendered on request.
 
 mod level_index;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, hash_map},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Instant,
 };
@@ -22,29 +22,9 @@ use std::{
 use self::level_index::{Key, LEVELS_INDEXED, LevelIndex, Lookup, Place, SEPARATOR};
 
 use crate::{
-    admission::QuotaKind,
-    auth::Principal,
-    config::Limits,
+    admission::{Charge, PrincipalQuota, QuotaKind},
     mqtt::protocol::{message::Message, topic::TopicFilter},
 };
-
-/// Limits on retained messages.
-#[derive(Clone, Copy, Debug)]
-pub struct RetainedLimits {
-    /// Limit on all messages together.
-    pub all: Amount,
-    /// Limit on the messages that one principal published.
-    pub of_principal: Amount,
-}
-
-/// An amount of retained messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Amount {
-    /// Number of messages.
-    pub messages: usize,
-    /// Bytes of topics and payloads, with a fixed overhead for each message.
-    pub bytes: usize,
-}
 
 /// The position at which a lookup continues; the default is the beginning.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,37 +42,23 @@ pub struct RetainedPage {
 }
 
 /// The retained messages.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Retained {
-    limits: RetainedLimits,
     messages: BTreeMap<Key, StoredMessage>,
     index: LevelIndex,
     /// The messages that expire, soonest first.
     expiring: BTreeSet<(Instant, Key)>,
-    all: Amount,
-    /// Amounts of the principals that have messages.
-    of: HashMap<Principal, Amount>,
 }
 
 #[derive(Debug)]
 struct StoredMessage {
     message: Arc<Message>,
-    by: Principal,
     at: Instant,
+    /// The memory of the principal that published it.
+    charge: Charge,
 }
 
 impl Retained {
-    pub(super) fn new(limits: RetainedLimits) -> Self {
-        Self {
-            limits,
-            messages: BTreeMap::new(),
-            index: LevelIndex::default(),
-            expiring: BTreeSet::new(),
-            all: Amount::default(),
-            of: HashMap::new(),
-        }
-    }
-
     /// Returns true if `message` is the retained message of its topic.
     pub(super) fn holds(&self, message: &Arc<Message>) -> bool {
         let key = message.topic.as_str().replace('/', SEPARATOR);
@@ -104,7 +70,12 @@ impl Retained {
     /// # Errors
     ///
     /// The quota that the message would exceed; nothing is changed.
-    pub(super) fn store(&mut self, message: &Arc<Message>, by: &Principal, now: Instant) -> Result<(), QuotaKind> {
+    pub(super) fn store(
+        &mut self,
+        message: &Arc<Message>,
+        by: &Arc<PrincipalQuota>,
+        now: Instant,
+    ) -> Result<(), QuotaKind> {
         self.expire(now);
         let key: Key = message.topic.as_str().replace('/', SEPARATOR).into();
         // [MQTT-3.3.1-6], [MQTT-3.3.1-7]; a message that expires at once replaces the previous one all the same.
@@ -112,38 +83,22 @@ impl Retained {
             self.remove(&key);
             return Ok(());
         }
-        let (all, own) = loop {
-            match self.amounts_with(message, &key, by) {
-                Err(_) if self.expire(now) => {}
-                counted => break counted?,
+        let cost = cost(message);
+        let replaced = self.messages.get(&key).filter(|replaced| Arc::ptr_eq(replaced.charge.quota(), by));
+        let more = cost.saturating_sub(replaced.map_or(0, |replaced| replaced.charge.bytes()));
+        while let Err(full) = by.check_memory(more) {
+            if !self.expire(now) {
+                return Err(full);
             }
-        };
+        }
         self.remove(&key);
-        self.all = all;
-        self.of.insert(by.clone(), own);
         if let Some(at) = message.expires_at {
             self.expiring.insert((at, Arc::clone(&key)));
         }
         self.index.insert(&key);
-        self.messages.insert(key, StoredMessage { message: Arc::clone(message), by: by.clone(), at: now });
+        let charge = Charge::new(by.clone(), cost);
+        self.messages.insert(key, StoredMessage { message: Arc::clone(message), at: now, charge });
         Ok(())
-    }
-
-    /// Returns the amounts of all and of `by` once `message` is stored under `key`.
-    fn amounts_with(&self, message: &Message, key: &Key, by: &Principal) -> Result<(Amount, Amount), QuotaKind> {
-        let (mut all, mut own) = (self.all, self.of.get(by).copied().unwrap_or_default());
-        if let Some(replaced) = self.messages.get(key) {
-            all.subtract(&replaced.message);
-            if replaced.by == *by {
-                own.subtract(&replaced.message);
-            }
-        }
-        all.add(message);
-        own.add(message);
-        if own.exceeds(&self.limits.of_principal) {
-            return Err(QuotaKind::PrincipalRetained);
-        }
-        if all.exceeds(&self.limits.all) { Err(QuotaKind::Retained) } else { Ok((all, own)) }
     }
 
     /// Returns a page of the messages that one of `filters` selects, from `from` on. Each message is returned once.
@@ -207,23 +162,12 @@ impl Retained {
     /// Returns true if no message is stored or counted.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-            && self.index.is_empty()
-            && self.expiring.is_empty()
-            && self.of.is_empty()
-            && self.all == Amount::default()
+        self.messages.is_empty() && self.index.is_empty() && self.expiring.is_empty()
     }
 
     fn remove(&mut self, key: &Key) {
-        let Some(StoredMessage { message, by, .. }) = self.messages.remove(key) else { return };
+        let Some(StoredMessage { message, .. }) = self.messages.remove(key) else { return };
         self.index.remove(key);
-        self.all.subtract(&message);
-        if let hash_map::Entry::Occupied(mut own) = self.of.entry(by) {
-            own.get_mut().subtract(&message);
-            if own.get().messages == 0 {
-                own.remove();
-            }
-        }
         if let Some(at) = message.expires_at {
             self.expiring.remove(&(at, Arc::clone(key)));
         }
@@ -239,40 +183,6 @@ impl Retained {
             removed += 1;
         }
         removed > 0
-    }
-}
-
-impl RetainedLimits {
-    /// Returns the configured limits.
-    #[must_use]
-    pub fn of(limits: &Limits) -> Self {
-        let quotas = &limits.quotas;
-        Self {
-            all: Amount { messages: limits.retained_messages_max, bytes: limits.retained_bytes_max },
-            of_principal: Amount {
-                messages: quotas.principal_retained_messages_max,
-                bytes: quotas.principal_retained_bytes_max,
-            },
-        }
-    }
-}
-
-impl Amount {
-    /// No limit.
-    pub const MAX: Self = Self { messages: usize::MAX, bytes: usize::MAX };
-
-    fn add(&mut self, message: &Message) {
-        self.messages += 1;
-        self.bytes += cost(message);
-    }
-
-    fn subtract(&mut self, message: &Message) {
-        self.messages -= 1;
-        self.bytes -= cost(message);
-    }
-
-    fn exceeds(&self, max: &Self) -> bool {
-        self.messages > max.messages || self.bytes > max.bytes
     }
 }
 

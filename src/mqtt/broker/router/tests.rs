@@ -15,24 +15,24 @@ use crate::mqtt::{
 };
 use crate::observability::metrics::DropCounters;
 use crate::{
+    admission::{Charge, Quotas},
     auth::{Access, Method, Policy, Principal},
-    config::RuleConfig,
+    config::{Limits, RoleLimits, RuleConfig},
 };
 
-const LIMITS: RetainedLimits = RetainedLimits { all: Amount::MAX, of_principal: Amount::MAX };
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
-fn publisher() -> Principal {
-    Principal::anonymous("publisher")
+fn publisher() -> Arc<PrincipalQuota> {
+    PrincipalQuota::unlimited("publisher")
 }
 
 fn router() -> Router {
-    Router::new(LIMITS)
+    Router::default()
 }
 
 fn session_with(id: u64, bytes: usize, access: Access) -> Arc<Outbox> {
     let limits = QueueLimits { bytes, offline_bytes: bytes };
-    Arc::new(Outbox::new(SessionId(id), limits, Arc::new(DropCounters::default()), access))
+    Arc::new(Outbox::new(SessionId(id), limits, Arc::new(DropCounters::default()), access, Charge::new(publisher(), 0)))
 }
 
 fn session(id: u64) -> Arc<Outbox> {
@@ -159,7 +159,7 @@ fn routing_agrees_with_matching_one_by_one() {
 #[test]
 fn retained_lookups_agree_with_matching_one_by_one() {
     let (mut random, seed) = Random::seeded();
-    let mut retained = Retained::new(LIMITS);
+    let mut retained = Retained::default();
     let mut stored: BTreeSet<TopicName> = BTreeSet::new();
     let now = Instant::now();
     for step in 0..2_000 {
@@ -377,16 +377,14 @@ fn messages_of_a_member_that_left_go_only_to_members_that_may_read_them() {
 
 #[test]
 fn retained_messages_have_limits() {
-    const ALL: Result<(), QuotaKind> = Err(QuotaKind::Retained);
-    const OWN: Result<(), QuotaKind> = Err(QuotaKind::PrincipalRetained);
+    const OWN: Result<(), QuotaKind> = Err(QuotaKind::PrincipalMemory);
     let now = Instant::now();
-    let mut retained = Retained::new(RetainedLimits {
-        all: Amount { messages: 3, bytes: 10_000 },
-        of_principal: Amount { messages: 2, bytes: 9_000 },
-    });
+    let mut retained = Retained::default();
+    let limits = RoleLimits { memory: 10_000, ..RoleLimits::UNLIMITED };
+    let quotas = Quotas::new(&Limits::default());
     let mut kept = |by: &str, topic: &str, length: usize, expires_at: Option<Instant>, now: Instant| {
         let message = Message { expires_at, ..message(topic, &"x".repeat(length)) };
-        let stored = retained.store(&Arc::new(message), &Principal::anonymous(by), now);
+        let stored = retained.store(&Arc::new(message), &quotas.principals.of(&by.into(), &limits, now), now);
         let page = retained.page(&[filter("#")], Cursor::default(), now);
         let there = page.messages.iter().map(|message| format!("{}{}", message.topic, message.payload.len()));
         (stored, there.collect::<Vec<_>>().join(" "))
@@ -395,32 +393,30 @@ fn retained_messages_have_limits() {
     // principal, topic, payload bytes, expiry, time, result, retained afterwards
     let table = [
         ("p", "a", 1, None, now, Ok(()), "a1"),
-        ("p", "b", 1, Some(later), now, Ok(()), "a1 b1"),
-        ("p", "c", 1, None, now, OWN, "a1 b1"), // one too many
-        ("q", "c", 1, None, now, Ok(()), "a1 b1 c1"),
-        ("q", "d", 1, None, now, ALL, "a1 b1 c1"),
+        ("p", "b", 9_000, Some(later), now, Ok(()), "a1 b9000"),
+        ("p", "c", 1_000, None, now, OWN, "a1 b9000"), // too much
+        ("q", "c", 1, None, now, Ok(()), "a1 b9000 c1"),
         ("q", "b", 2, Some(later), now, Ok(()), "a1 b2 c1"), // it counts for another principal now
         ("p", "a", 8_000, None, now, Ok(()), "a8000 b2 c1"),
-        ("p", "a", 9_000, None, now, OWN, "a8000 b2 c1"), // too large, and the previous one stays
-        ("q", "c", 1_500, None, now, ALL, "a8000 b2 c1"),
-        ("q", "c", 2, None, later, Ok(()), "a8000 c2"),
-        ("q", "d", 1, None, later, Ok(()), "a8000 c2 d1"), // an expired message freed its place
-        ("q", "e", 0, None, later, Ok(()), "a8000 c2 d1"),
-        ("q", "a", 0, None, later, Ok(()), "c2 d1"),
-        ("p", "b", 8_000, None, later, Ok(()), "b8000 c2 d1"),
-        ("p", "b", 0, None, later, Ok(()), "c2 d1"),
-        ("p", "c", 0, None, later, Ok(()), "d1"),
+        ("p", "a", 9_800, None, now, OWN, "a8000 b2 c1"), // too large, and the previous one stays
+        ("q", "b", 9_000, Some(later), now, Ok(()), "a8000 b9000 c1"),
+        ("q", "d", 9_000, None, later, Ok(()), "a8000 c1 d9000"), // an expired message freed its place
+        ("q", "e", 0, None, later, Ok(()), "a8000 c1 d9000"),
+        ("q", "a", 0, None, later, Ok(()), "c1 d9000"),
+        ("p", "b", 8_000, None, later, Ok(()), "b8000 c1 d9000"),
+        ("p", "b", 0, None, later, Ok(()), "c1 d9000"),
+        ("p", "c", 0, None, later, Ok(()), "d9000"),
         ("p", "d", 0, None, later, Ok(()), ""),
     ];
     for (row, (by, topic, length, expires_at, now, stored, there)) in table.into_iter().enumerate() {
         assert_eq!(kept(by, topic, length, expires_at, now), (stored, there.to_owned()), "row {row}");
     }
-    assert!(retained.is_empty());
+    assert!(retained.is_empty() && quotas.principals.memory().used() == 0);
 }
 
 #[test]
 fn retained_messages_are_read_in_pages() {
-    let router = Router::new(LIMITS);
+    let router = Router::default();
     for number in 0..3_000 {
         let topic = format!("a/{number}/{}", if number % 100 == 0 { "x" } else { "y" });
         assert_eq!(router.retain(&Arc::new(message(&topic, "x")), &publisher()), Ok(()));
@@ -443,7 +439,7 @@ fn retained_messages_are_read_in_pages() {
 fn a_lookup_costs_what_it_returns() {
     const COUNT: usize = 10_000;
     let now = Instant::now();
-    let mut retained = Retained::new(LIMITS);
+    let mut retained = Retained::default();
     for number in 0..COUNT {
         let end = if number % 2_000 == 0 { "x/deep/er" } else { "y" };
         let topic = format!("devices/d{}/{number}/{end}", number % 10);

@@ -2,37 +2,25 @@
 
 use std::collections::HashMap;
 
-use crate::{admission::QuotaKind, auth::Principal};
-
-/// Limits on the number of sessions.
-#[derive(Clone, Copy, Debug)]
-pub struct SessionsMax {
-    /// Sessions of all principals, connected or not.
-    pub sessions: usize,
-    /// Sessions of one principal, connected or not.
-    pub of_principal: usize,
-    /// Connected sessions of one principal.
-    pub connected_of_principal: usize,
-}
+use crate::auth::Principal;
 
 /// The session counts of the principals that have sessions.
 #[derive(Debug, Default)]
 pub(super) struct SessionCounts(HashMap<Principal, SessionCount>);
 
-#[derive(Debug, Default)]
-struct SessionCount {
-    sessions: usize,
-    connected: usize,
+/// The sessions of one principal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionCount {
+    /// Sessions, connected or not.
+    pub sessions: usize,
+    /// Sessions with a connection.
+    pub connected: usize,
 }
 
 impl SessionCounts {
-    /// Checks that `principal` may have one more connection, and one more session if `new` is set.
-    pub(super) fn check(&self, principal: &Principal, new: bool, max: &SessionsMax) -> Result<(), QuotaKind> {
-        match self.0.get(principal) {
-            Some(count) if count.connected >= max.connected_of_principal => Err(QuotaKind::PrincipalConnections),
-            Some(count) if new && count.sessions >= max.of_principal => Err(QuotaKind::PrincipalSessions),
-            _ => Ok(()),
-        }
+    /// Returns the sessions of `principal`.
+    pub(super) fn of(&self, principal: &Principal) -> SessionCount {
+        self.0.get(principal).copied().unwrap_or_default()
     }
 
     pub(super) fn add(&mut self, principal: &Principal, connected: bool) {
@@ -61,17 +49,11 @@ mod tests {
 
     #[test]
     fn forgets_a_principal_without_sessions() {
-        let max = SessionsMax { sessions: 9, of_principal: 2, connected_of_principal: 1 };
         let (mut session_counts, principal) = (SessionCounts::default(), Principal::anonymous("a"));
-        // connected, result for one more connection with a new session, and with an existing session
-        for (connected, new, known) in [
-            (false, Ok(()), Ok(())),
-            (false, Err(QuotaKind::PrincipalSessions), Ok(())),
-            (true, Err(QuotaKind::PrincipalConnections), Err(QuotaKind::PrincipalConnections)),
-        ] {
+        for (connected, count) in [(false, (1, 0)), (true, (2, 1)), (false, (3, 1))] {
             session_counts.add(&principal, connected);
-            assert_eq!(session_counts.check(&principal, true, &max), new);
-            assert_eq!(session_counts.check(&principal, false, &max), known);
+            let SessionCount { sessions, connected } = session_counts.of(&principal);
+            assert_eq!((sessions, connected), count);
         }
         [true, false, false].into_iter().for_each(|connected| session_counts.remove(&principal, connected));
         assert!(session_counts.0.is_empty());

@@ -1,0 +1,135 @@
+//! The work that a principal makes the server do, in units of about a microsecond of processor time.
+//!
+//! The costs are constants, so that a limit means the same on every machine and in every test. Work that was done is
+//! charged; a principal above its rate waits before it can cause more. There are two rates:
+//!
+//! - the rate of its role, with [`BURST_SECONDS`] of it at once;
+//! - a rate for short times, at least half a processor, which spreads a burst over time. A packet waits for its own slot
+//!   at that rate, so a principal with a thousand connections keeps no more of the processors busy than one with a few.
+
+use std::time::{Duration, Instant};
+
+use crate::rate::{Gcra, Rate};
+
+/// Cost of a received packet.
+pub const PACKET: u64 = 2;
+/// Received bytes per unit.
+pub const BYTES_PER_UNIT: u64 = 128;
+/// Cost of a CONNECT: authentication, session, CONNACK.
+pub const CONNECT: u64 = 100;
+/// Cost of a filter that is added or removed.
+pub const FILTER: u64 = 5;
+/// Cost of an ordinary message.
+pub const MESSAGE: u64 = 3;
+/// Cost of a delivery: of queueing it, charged to the publisher of an ordinary message, and of sending it, charged to
+/// the receiver.
+pub const DELIVERY: u64 = 1;
+/// Cost of a command on a shadow, or of reading one.
+pub const COMMAND: u64 = 30;
+/// Cost of an HTTP request, without the command in it.
+pub const HTTP_REQUEST: u64 = 50;
+/// Cost of a page of a list, of history or of a resync.
+pub const PAGE: u64 = 100;
+/// Steps of a search in an index per unit.
+pub const STEPS_PER_UNIT: u64 = 8;
+
+/// Returns the cost of received bytes.
+#[must_use]
+pub fn bytes(received: usize) -> u64 {
+    u64::try_from(received).unwrap_or(u64::MAX).div_ceil(BYTES_PER_UNIT)
+}
+
+/// Returns the cost of `count` things that cost `each`.
+#[must_use]
+pub fn times(count: usize, each: u64) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(each)
+}
+
+/// The work that a principal has caused lately.
+#[derive(Debug)]
+pub(super) struct WorkMeter {
+    lasting: Gcra,
+    short: Gcra,
+}
+
+impl WorkMeter {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { lasting: Gcra::new(now), short: Gcra::new(now) }
+    }
+
+    /// Charges work that was done, for a principal that may cause `per_second`. Returns the time to wait before more.
+    pub(super) fn charge(&mut self, per_second: u64, units: u64, now: Instant) -> Option<Duration> {
+        let lasting = self.lasting.charge(lasting(per_second), units, now);
+        let short = self.short.charge(short(per_second), units, now);
+        lasting.max(short)
+    }
+
+    /// Returns the time until the principal is within the rate of its role; `None` if it is.
+    pub(super) fn excess(&self, per_second: u64, now: Instant) -> Option<Duration> {
+        self.lasting.excess(lasting(per_second), now)
+    }
+
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        self.lasting.is_idle(now) && self.short.is_idle(now)
+    }
+}
+
+fn lasting(per_second: u64) -> Rate {
+    Rate::within(per_second, Duration::from_secs(1), per_second.saturating_mul(BURST_SECONDS))
+}
+
+fn short(per_second: u64) -> Rate {
+    let per_second = per_second.max(SHORT_PER_SECOND);
+    Rate::within(per_second, Duration::from_secs(1), per_second / SHORT_BURSTS_PER_SECOND)
+}
+
+/// Seconds of its work that a principal may cause at once.
+const BURST_SECONDS: u64 = 10;
+/// The least rate for short times: half a processor.
+const SHORT_PER_SECOND: u64 = 500_000;
+/// The part of a second whose work may come at once: a fortieth, 25 ms.
+const SHORT_BURSTS_PER_SECOND: u64 = 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A burst is spread over time at half a processor, and then the rate of the role applies.
+    #[test]
+    fn a_burst_is_spread_and_then_the_rate_applies() {
+        let start = Instant::now();
+        let (mut meter, mut now, mut done) = (WorkMeter::new(start), start, 0_u64);
+        let mut done_at = |until: Duration| {
+            while now < start + until {
+                now += meter.charge(50_000, 100, now).unwrap_or_default();
+                done += 100;
+                now += Duration::from_nanos(1);
+            }
+            done
+        };
+        let near = |done: u64, expected: u64| done.abs_diff(expected) <= expected / 20;
+        let first = done_at(Duration::from_millis(100));
+        assert!(near(first, 12_500 + 50_000), "{first}");
+        let burst = done_at(Duration::from_secs(2));
+        assert!(near(burst, 500_000 + 100_000), "{burst}");
+        let later = done_at(Duration::from_secs(12));
+        assert!(near(later - burst, 500_000), "{later}");
+    }
+
+    /// Waiters are released one after the other, not all at the same time.
+    #[test]
+    fn each_waits_for_a_slot_of_its_own() {
+        let now = Instant::now();
+        let mut meter = WorkMeter::new(now);
+        meter.charge(50_000, 12_500, now);
+        let waits: Vec<_> = (0..100).map(|_| meter.charge(50_000, 500, now)).collect();
+        assert!(waits.is_sorted_by(|a, b| a < b), "{waits:?}");
+        assert_eq!(waits.last(), Some(&Some(Duration::from_millis(100))));
+    }
+
+    #[test]
+    fn costs_of_bytes_round_up() {
+        assert_eq!([0, 1, 128, 129].map(bytes), [0, 1, 1, 2]);
+        assert_eq!(times(64, FILTER), 320);
+    }
+}

@@ -53,6 +53,7 @@ pub use crate::{
 };
 use crate::{
     config::Limits,
+    observability::logging::{LineLimit, Shortened, limited_info},
     shadow::{Rejection, ShadowKey},
 };
 
@@ -67,6 +68,7 @@ pub struct Quotas {
     preauth_budget: Budget,
     requests: Requests,
     counters: QuotaCounters,
+    lines: LineLimit,
 }
 
 impl Quotas {
@@ -95,6 +97,7 @@ impl Quotas {
             preauth_budget: Budget::new(STRANGERS_BYTES),
             requests: Requests::new(limits.requests, limits.requests_in_flight_max, entries_max),
             counters: QuotaCounters::default(),
+            lines: LineLimit::default(),
         }
     }
 
@@ -136,8 +139,10 @@ impl Quotas {
     ///
     /// As [`Quotas::admit`].
     pub fn admit_http(&self, principal: &PrincipalQuota, units: u64, now: Instant) -> Result<(), Rejection> {
-        let admitted = principal.admit_work(units, now);
-        admitted.map_err(|wait| self.refuse(QuotaKind::PrincipalWork, principal.limits().work, wait))
+        principal.admit_work(units, now).map_err(|wait| {
+            self.count_for(QuotaKind::PrincipalWork, principal.name());
+            refusal(QuotaKind::PrincipalWork, principal.limits().work, wait)
+        })
     }
 
     /// Counts an event stream or a wait for a change of the principal with this quota, until the returned permit is
@@ -153,8 +158,15 @@ impl Quotas {
                 QuotaKind::PrincipalMemory => principal.limits().memory,
                 _ => self.principals.memory().limit(),
             };
-            self.refuse(cause, u64::try_from(max).unwrap_or(u64::MAX), STREAM_WAIT)
+            self.count_for(cause, principal.name());
+            refusal(cause, u64::try_from(max).unwrap_or(u64::MAX), STREAM_WAIT)
         })
+    }
+
+    /// Counts a refusal or throttling of `principal`, and logs a few lines a minute that name it.
+    pub fn count_for(&self, cause: QuotaKind, principal: &str) {
+        self.counters.add(cause);
+        limited_info!(self.lines, principal = %Shortened(principal), quota = cause.name(), "a principal exceeds a quota");
     }
 
     /// Counts a refusal or throttling; logs the first of each kind.
@@ -172,10 +184,14 @@ impl Quotas {
 
     fn refuse(&self, cause: QuotaKind, max: u64, wait: Duration) -> Rejection {
         self.count(cause);
-        let quota = format!("more than {max} {}", cause.what());
-        let retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-        Rejection::TooManyRequests { quota, retry_after_ms: Some(retry_after_ms) }
+        refusal(cause, max, wait)
     }
+}
+
+fn refusal(cause: QuotaKind, max: u64, wait: Duration) -> Rejection {
+    let quota = format!("more than {max} {}", cause.what());
+    let retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+    Rejection::TooManyRequests { quota, retry_after_ms: Some(retry_after_ms) }
 }
 
 /// The time after which a client may retry to open a stream. It is a guess: a stream ends at any time.

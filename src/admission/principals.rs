@@ -119,17 +119,28 @@ impl Principals {
     /// Returns the usage of the `count` principals with the most memory, largest first.
     #[must_use]
     pub fn largest(&self, count: usize, now: Instant) -> Vec<PrincipalUsage> {
-        let mut largest: Vec<(usize, Arc<PrincipalQuota>)> = Vec::new();
+        self.top(count, PrincipalQuota::memory_used, now)
+    }
+
+    /// Returns the usage of the `count` principals that were throttled or refused most often, most first.
+    #[must_use]
+    pub fn most_throttled(&self, count: usize, now: Instant) -> Vec<PrincipalUsage> {
+        self.top(count, |quota| quota.throttled.load(Ordering::Relaxed), now)
+    }
+
+    /// Returns the usage of the `count` principals with the largest amount that is not zero.
+    fn top(&self, count: usize, amount: impl Fn(&PrincipalQuota) -> usize, now: Instant) -> Vec<PrincipalUsage> {
+        let mut top: Vec<(usize, Arc<PrincipalQuota>)> = Vec::new();
         self.known.for_each(|quota| {
-            let used = quota.memory_used();
-            if largest.len() == count && largest.last().is_some_and(|(least, _)| *least >= used) || used == 0 {
+            let amount = amount(quota);
+            if amount == 0 || top.len() == count && top.last().is_some_and(|(least, _)| *least >= amount) {
                 return;
             }
-            let at = largest.partition_point(|(more, _)| *more >= used);
-            largest.insert(at, (used, quota.clone()));
-            largest.truncate(count);
+            let at = top.partition_point(|(more, _)| *more >= amount);
+            top.insert(at, (amount, quota.clone()));
+            top.truncate(count);
         });
-        largest.into_iter().map(|(_, quota)| quota.usage(now)).collect()
+        top.into_iter().map(|(_, quota)| quota.usage(now)).collect()
     }
 
     /// Returns the memory of all principals.

@@ -1,13 +1,13 @@
 //! Rules and grants as written, which [`crate::auth::Policy`] compiles and checks, and the limits of roles.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use super::{
     error::UnlocatedError,
     limits::{self as hard, KIB},
     raw::{RawConfig, RawGrant, RawRole, RawRule},
     section::{Section, checked},
-    units::{List, Text},
+    units::{List, Size, Text},
 };
 
 /// A section `[[rule]]`.
@@ -68,6 +68,18 @@ pub struct RoleLimits {
     pub filters: usize,
     /// Most shadows that it creates in 24 hours.
     pub new_shadows_per_day: u32,
+}
+
+impl fmt::Display for RoleLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { memory, work, sessions, filters, new_shadows_per_day } = self;
+        let memory = Size(u64::try_from(*memory).unwrap_or(u64::MAX));
+        write!(
+            f,
+            "memory {memory}, work {work} a second, {sessions} sessions, {filters} filters, {new_shadows_per_day} new \
+             shadows a day"
+        )
+    }
 }
 
 impl Default for RoleLimits {

@@ -176,7 +176,7 @@ impl Broker {
     ) -> Result<usize, QuotaKind> {
         let (message, now) = (Arc::new(message), Instant::now());
         if message.retain {
-            self.router.retain(&message, by).inspect_err(|cause| self.service.quotas().count(*cause))?;
+            self.router.retain(&message, by).inspect_err(|cause| self.service.quotas().count_for(*cause, by.name()))?;
         }
         let receivers = self.router.publish(&message, DeliveryKind::Ordinary { from });
         let _throttles_its_connection = by.charge_work(work::MESSAGE + work::times(receivers, work::DELIVERY), now);

@@ -1,13 +1,13 @@
 //! Presence and metrics of the MQTT broker for the HTTP front end; metrics are read when `/metrics` is requested.
 //!
 //! Nothing is stored here. Counters and histograms are updated where events happen ([`crate::observability::metrics`]);
-//! gauges are computed by their owners. Labels are made only of words of the program and names of listeners, never of
-//! texts of clients, so the page has the same lines for every fleet. `docs/grafana.json` uses these names; a test
+//! gauges are computed by their owners. Labels are made of words of the program and names of listeners, so the page has
+//! the same lines for every fleet; only the ten principals that cost the most are named. `docs/grafana.json` uses these names; a test
 //! compares them.
 
 mod process;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::Semaphore;
 
@@ -18,7 +18,7 @@ use crate::{
     http,
     mqtt::broker::{Broker, presence::Presence},
     net::{ListenerCounters, Tls},
-    observability::metrics::MetricsPage,
+    observability::{logging::Shortened, metrics::MetricsPage},
     shadow::DeviceId,
     store::{Health, State},
     wire::Seen,
@@ -197,6 +197,22 @@ impl Telemetry {
         for cause in QuotaKind::ALL {
             exceeded.sample(&[("quota", cause.name())], counters.get(*cause));
         }
+        let (principals, now) = (&self.service.quotas().principals, Instant::now());
+        let memory = principals.memory();
+        page.gauge("umbra_client_memory_bytes", "Bytes kept on behalf of all clients, as charged.", memory.used());
+        page.gauge("umbra_client_memory_bytes_max", "Maximum bytes kept on behalf of all clients.", memory.limit());
+        let mut largest =
+            page.gauges("umbra_principal_memory_bytes", "Bytes kept for a principal; the ten with the most.");
+        for usage in principals.largest(TOP, now) {
+            largest.sample(&[("principal", &shortened(&usage.name))], usage.memory);
+        }
+        let mut throttled = page.counters(
+            "umbra_principal_throttled_total",
+            "Number of times a principal was throttled or refused for work or memory; the ten with the most.",
+        );
+        for usage in principals.most_throttled(TOP, now) {
+            throttled.sample(&[("principal", &shortened(&usage.name))], usage.throttled);
+        }
     }
 
     fn logins(&self, page: &mut MetricsPage) {
@@ -241,3 +257,10 @@ fn journal(page: &mut MetricsPage, health: &Health) {
     );
     page.gauge("umbra_lag_bytes", "Bytes of the changes after the checkpoint.", health.lag_bytes);
 }
+
+fn shortened(principal: &str) -> String {
+    Shortened(principal).to_string()
+}
+
+/// Principals with metrics of their own.
+const TOP: usize = 10;

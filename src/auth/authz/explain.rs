@@ -67,6 +67,7 @@ impl fmt::Display for Answer<'_> {
         for rule in &self.by {
             write!(f, "\n  by the rule of the role '{}' at {}", rule.role, rule.origin.0)?;
         }
+        write!(f, "\n  its limits: {}", self.access.limits())?;
         if self.by.is_empty() {
             let mut roles: Vec<_> = self.access.all_rules().map(|rule| &*rule.role).collect();
             roles.dedup();

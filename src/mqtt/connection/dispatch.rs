@@ -226,7 +226,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let known = self.client.filters.contains(filter);
         if !known && let Err(cause) = self.client.filters.add(filter, self.broker.limits.filters_max) {
-            self.broker.service.quotas().count(cause);
+            self.broker.service.quotas().count_for(cause, self.key.principal.name());
             return Err(Reason::QUOTA_EXCEEDED);
         }
         let subscribed = match self.broker.router.subscribe(&self.client.outbox, &subscription, subscription_id) {

@@ -204,7 +204,7 @@ async fn authenticate(
 /// Charges the work of a CONNECT. Waits while the principal is above its rate.
 async fn wait_for_work(quota: &PrincipalQuota, broker: &Broker) -> Result<(), ConnectRefused> {
     let Some(wait) = quota.charge_work(work::CONNECT, Instant::now()) else { return Ok(()) };
-    broker.service.quotas().count(QuotaKind::PrincipalWork);
+    broker.service.quotas().count_for(QuotaKind::PrincipalWork, quota.name());
     if wait > WORK_WAIT_MAX {
         return Err(ConnectRefused(Reason::QUOTA_EXCEEDED, QuotaKind::PrincipalWork.full().into()));
     }
@@ -232,7 +232,7 @@ async fn attach(
     };
     match refusal {
         Ok(Refusal::Quota(cause)) => {
-            broker.service.quotas().count(cause);
+            broker.service.quotas().count_for(cause, quota.name());
             Err(ConnectRefused(Reason::QUOTA_EXCEEDED, cause.full().into()))
         }
         Ok(Refusal::NoRights) => {

@@ -91,7 +91,7 @@ impl ConnectionRateLimit {
     /// Charges deliveries that were taken from the outbox.
     pub(in crate::mqtt) fn charge_deliveries(&mut self, count: usize, quotas: &Quotas, now: Instant) {
         if let Some(wait) = self.principal.charge_work(work::times(count, work::DELIVERY), now) {
-            quotas.count(QuotaKind::PrincipalWork);
+            quotas.count_for(QuotaKind::PrincipalWork, self.principal.name());
             self.unsent_until = Some(now + wait);
         }
     }
@@ -136,7 +136,7 @@ impl ConnectionRateLimit {
 
     fn throttle(&mut self, wait: Option<Duration>, cause: QuotaKind, quotas: &Quotas, now: Instant) {
         if let Some(wait) = wait {
-            quotas.count(cause);
+            quotas.count_for(cause, self.principal.name());
             self.throttled_until = self.throttled_until.max(Some(now + wait));
         }
     }

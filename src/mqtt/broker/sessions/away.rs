@@ -68,6 +68,8 @@ impl IsKnown {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::indexing_slicing, reason = "a test")]
+
     use super::*;
 
     fn key(principal: &str, client_id: &str) -> SessionKey {

@@ -108,6 +108,7 @@ pub(super) struct RawGrant {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRole {
+    #[serde(default)]
     pub(super) role: Text,
     pub(super) memory: Size,
     pub(super) work: Count,

@@ -117,6 +117,7 @@ impl RoleLimits {
 pub(super) fn roles(raw: &RawConfig, rules: &[RuleConfig]) -> Result<Vec<RoleConfig>, UnlocatedError> {
     let checked = raw.role.iter().enumerate().map(|(index, raw)| {
         let at = Section(format!("role[{index}]"));
+        at.filled("role", &raw.role)?;
         let name = role(&at, "role", &raw.role, rules)?.unwrap_or_default();
         Ok(RoleConfig { role: name.as_ref().to_owned(), limits: role_limits(&at, raw)? })
     });

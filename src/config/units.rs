@@ -20,7 +20,7 @@ use crate::rate::Rate;
 pub(super) struct Flag(pub(super) bool);
 
 /// A text.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(try_from = "Value")]
 pub(super) struct Text(pub(super) String);
 

@@ -174,12 +174,13 @@ impl Broker {
         by: &Arc<PrincipalQuota>,
         from: Option<SessionId>,
     ) -> Result<usize, QuotaKind> {
-        let (message, now) = (Arc::new(message), Instant::now());
+        let message = Arc::new(message);
         if message.retain {
             self.router.retain(&message, by).inspect_err(|cause| self.service.quotas().count_for(*cause, by.name()))?;
         }
         let receivers = self.router.publish(&message, DeliveryKind::Ordinary { from });
-        let _throttles_its_connection = by.charge_work(work::MESSAGE + work::times(receivers, work::DELIVERY), now);
+        let units = work::MESSAGE + work::times(receivers, work::DELIVERY);
+        let _throttles_its_connection = by.charge_work(units, Instant::now());
         Ok(receivers)
     }
 

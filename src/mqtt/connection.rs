@@ -276,7 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             delivered += 1;
         }
         if delivered > 0 {
-            self.pace.charge_deliveries(delivered, self.broker.service.quotas(), now);
+            self.pace.charge_deliveries(delivered, self.broker.service.quotas(), Instant::now());
         }
         match outbox.closed() {
             Some(Reason::QUOTA_EXCEEDED) => Err(EndReason::Quota(QuotaKind::UnreadReplies)),

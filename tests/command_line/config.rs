@@ -311,7 +311,7 @@ fn mistakes_in_a_file_are_told_with_their_line() {
         ),
         ("[store]\nmemory = \"auto\"\n[limits]\nmemory = \"auto\"", "accepted"),
         ("[[role]]\nrole = \"app\"\nwork = 99", ":3: 'role[0].work' is 99, but must be 100 to 1000000000"),
-        ("[[role]]\nwork = 1000", ":1: 'role[0].role' must be there"),
+        ("[[role]]\nwork = 1000", ":1: 'role[0].role' is empty"),
         (
             "[[role]]\nrole = \"root\"",
             ":2: 'role[0].role' is \"root\", but must be one of the roles that there are: admin, app, device, reporter, viewer",

@@ -66,8 +66,8 @@ fn requests_are_work() {
     {
         let head =
             format!("{request} HTTP/1.1\nUmbra-Client: client-{number}\nIf-Match: *\nContent-Type: application/json");
-        let mut http = Http::connect(server.address_of("web"));
-        let refused = (0..60).map(|_| http.send(&head, body.as_bytes())).find(|reply| reply.status == 429);
+        let send = || Http::connect(server.address_of("web")).send(&head, body.as_bytes());
+        let refused = (0..60).map(|_| send()).find(|reply| reply.status == 429);
         let refused = refused.unwrap_or_else(|| panic!("{request}: none of 60"));
         assert!(refused.header("retry-after").is_some(), "{request}: {refused:?}");
         assert!(refused.text().contains("more than 100 units of work a second of one principal"), "{refused:?}");

@@ -96,7 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.act(action).await?;
         }
         // After it, since it has charged its own work by now.
-        self.pace.charge_work(units, self.broker.service.quotas(), now);
+        self.pace.charge_work(units, self.broker.service.quotas(), Instant::now());
         if self.pace.exceeds_refusals() {
             return Err(EndReason::Quota(QuotaKind::Refusals));
         }

@@ -4,6 +4,7 @@
 
 pub mod external;
 pub mod filters;
+pub(super) mod narrowing;
 pub mod outbox;
 pub mod presence;
 pub(super) mod rights;
@@ -289,7 +290,9 @@ impl Broker {
 
     /// Re-evaluates the rights of every session, and ends those that have none any more.
     pub fn review(self: &Arc<Self>) {
-        self.sessions.review(&self.authority).into_iter().for_each(|ended| self.dispose(ended));
+        let ended = self.sessions.review(&self.authority);
+        self.router.narrow_again();
+        ended.into_iter().for_each(|ended| self.dispose(ended));
     }
 
     /// Returns a receiver whose value turns true when the broker closes.

@@ -10,6 +10,7 @@ use crate::{
     auth::{
         Principal, Projection,
         authz::{
+            devices::{self, DeviceRange},
             pattern::{Pattern, PlaceholderValues},
             rule::{Operation, Rule},
         },
@@ -33,6 +34,8 @@ pub struct Rights {
     granted: Vec<GrantedRule>,
     /// True if one of the rules allows everything, which saves all lookups.
     everything: bool,
+    /// True if they depend on the client id.
+    by_client: bool,
 }
 
 /// A rule of a role of the client, with the values of its placeholders.
@@ -70,6 +73,11 @@ impl GrantedRule {
     pub fn new(rule: Arc<Rule>, devices: Arc<[Pattern]>, who: PlaceholderValues<'_>) -> Self {
         Self { reads: rule.reads(who), writes: rule.writes(who), rule, devices }
     }
+
+    /// Returns true if the devices, names or topics depend on the client id. The paths are those of the client already.
+    fn is_by_client(&self) -> bool {
+        self.rule.is_by_client() || self.devices.iter().any(Pattern::is_by_client)
+    }
 }
 
 impl Rights {
@@ -77,7 +85,8 @@ impl Rights {
     #[must_use]
     pub fn new(granted: Vec<GrantedRule>) -> Self {
         let everything = granted.iter().any(|granted| granted.rule.is_everything());
-        Self { granted, everything }
+        let by_client = granted.iter().any(GrantedRule::is_by_client);
+        Self { granted, everything, by_client }
     }
 }
 
@@ -91,7 +100,7 @@ impl Access {
     /// Returns all rights for `principal`.
     #[must_use]
     pub fn admin(principal: Principal) -> Self {
-        let rights = Rights { granted: Vec::new(), everything: true };
+        let rights = Rights { granted: Vec::new(), everything: true, by_client: false };
         Self::new(principal, "".into(), rights, Arc::new(RoleLimits::UNLIMITED))
     }
 
@@ -129,6 +138,17 @@ impl Access {
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         self.principal == other.principal && self.client == other.client && self.rights == other.rights
+    }
+
+    /// Returns true if every check for `other` has the same result, unless it is of a command. Clients of one principal
+    /// differ in their client ids, which few rules name.
+    #[must_use]
+    pub fn decides_as(&self, other: &Self) -> bool {
+        let (own, others) = (&self.rights, &other.rights);
+        (own.everything && others.everything)
+            || (self.principal == other.principal
+                && (Arc::ptr_eq(own, others) || own == others)
+                && (!own.by_client || self.client == other.client))
     }
 
     /// Returns the part of the shadow `key` that may be read by `operation`; `None` if there is none.
@@ -242,6 +262,37 @@ impl Access {
             device && name && rule.allows(Operation::Subscribe) && !granted.reads.is_empty()
         };
         self.rights.everything || self.rights.granted.iter().any(follows)
+    }
+
+    /// Returns the ranges of the devices with a shadow that `operation` may read, in order and disjoint; `None` if any
+    /// device may have one, or the ranges are more than `max`.
+    #[must_use]
+    pub fn devices(&self, operation: Operation, max: usize) -> Option<Vec<DeviceRange>> {
+        if self.rights.everything {
+            return None;
+        }
+        let allows = |granted: &&GrantedRule| granted.rule.allows(operation) && !granted.paths(operation).is_empty();
+        let granted = self.rights.granted.iter().filter(allows);
+        let patterns = granted.flat_map(|granted| granted.rule.device_patterns(&granted.devices));
+        devices::ranges(patterns, self.who(), max)
+    }
+
+    /// Returns topic filters that together select every ordinary topic that may be received, and perhaps others; `None`
+    /// if no filters do.
+    #[must_use]
+    pub fn topics(&self) -> Option<Vec<String>> {
+        if self.rights.everything {
+            return None;
+        }
+        let patterns = self.all_rules().flat_map(Rule::subscribe);
+        Some(
+            patterns
+                .map(|pattern| pattern.outline(self.who()))
+                .collect::<Option<Vec<_>>>()?
+                .into_iter()
+                .flatten()
+                .collect(),
+        )
     }
 
     /// Returns the rules that allow `operation` on `path` of `key`, or on any path, in order.

@@ -70,12 +70,25 @@ impl Pattern {
         Some(run.iter().map(|piece| piece.text(who)).collect())
     }
 
+    /// Returns the text with which every matching name begins, and true if only that name matches.
+    #[must_use]
+    pub fn beginning(&self, who: PlaceholderValues<'_>) -> (String, bool) {
+        let first = self.runs.first().into_iter().flatten().map(|piece| piece.text(who));
+        (first.collect(), self.runs.len() <= 1)
+    }
+
     /// Returns the literal pieces of the pattern.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.runs.iter().flatten().filter_map(|piece| match piece {
             Segment::Text(text) => Some(&**text),
             Segment::Principal | Segment::Client => None,
         })
+    }
+
+    /// Returns true if the pattern has the placeholder of the client id.
+    #[must_use]
+    pub fn is_by_client(&self) -> bool {
+        self.runs.iter().flatten().any(|piece| matches!(piece, Segment::Client))
     }
 
     /// Returns true if every name matches.

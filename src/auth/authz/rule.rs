@@ -164,6 +164,14 @@ impl Rule {
         })
     }
 
+    /// Iterates over the patterns of the devices that the rule covers, for a role granted with `granted`.
+    pub(super) fn device_patterns<'a>(&'a self, granted: &'a [Pattern]) -> impl Iterator<Item = &'a Pattern> {
+        self.devices.iter().flat_map(move |devices| match devices {
+            Devices::Like(pattern) => std::slice::from_ref(pattern),
+            Devices::GrantedRule => granted,
+        })
+    }
+
     /// Returns true if the rule covers any device, for a role granted with `granted`.
     #[must_use]
     pub fn has_devices(&self, granted: &[Pattern], who: PlaceholderValues<'_>) -> bool {
@@ -220,6 +228,14 @@ impl Rule {
     #[must_use]
     pub fn subscribe(&self) -> &[TopicPattern] {
         &self.subscribe
+    }
+
+    /// Returns true if the devices, names or topics that it receives depend on the client id.
+    pub(super) fn is_by_client(&self) -> bool {
+        let device = |devices: &Devices| matches!(devices, Devices::Like(pattern) if pattern.is_by_client());
+        self.devices.iter().any(device)
+            || self.names.iter().any(Pattern::is_by_client)
+            || self.subscribe.iter().any(TopicPattern::is_by_client)
     }
 
     /// Returns true if the rule allows everything.

@@ -75,10 +75,40 @@ impl TopicPattern {
         matches!(wanted.next(), None | Some("#"))
     }
 
+    /// Returns a filter that selects every matching topic, and perhaps others; `Some(None)` if no topic matches, `None` if
+    /// there is no such filter.
+    #[must_use]
+    pub fn outline(&self, who: PlaceholderValues<'_>) -> Option<Option<String>> {
+        let mut filter = String::new();
+        for (number, level) in self.levels.iter().enumerate() {
+            if number > 0 {
+                filter.push('/');
+            }
+            match level {
+                Level::One => filter.push('+'),
+                Level::Rest => filter.push('#'),
+                Level::Named(pattern) if !pattern.may_be_level(who) => return Some(None),
+                Level::Named(pattern) => match pattern.name(who) {
+                    Some(name) => filter.push_str(&name),
+                    // A leading wildcard does not select `$…` topics. [MQTT-4.7.2-1]
+                    None if number == 0 && pattern.begins_with('$') => return None,
+                    None => filter.push('+'),
+                },
+            }
+        }
+        Some(Some(filter))
+    }
+
     /// Returns true if the pattern begins with `$`. Only such patterns match topics that begin with `$`: neither a wildcard
     /// [MQTT-4.7.2-1] nor a placeholder grants them.
     fn begins_with_dollar(&self) -> bool {
         matches!(self.levels.first(), Some(Level::Named(pattern)) if pattern.begins_with('$'))
+    }
+
+    /// Returns true if a level has the placeholder of the client id.
+    #[must_use]
+    pub fn is_by_client(&self) -> bool {
+        self.levels.iter().any(|level| matches!(level, Level::Named(pattern) if pattern.is_by_client()))
     }
 
     /// Returns true if every ordinary topic matches, apart from those that begin with `$`.

@@ -223,7 +223,10 @@ async fn attach(
     let make = |access: &Access| broker.new_session(access);
     let attached = broker.sessions.attach(key, auth_context, clean_start, quota, &broker.authority, make);
     let refusal = match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
-        Ok(Ok(attached)) => return Ok(attached),
+        Ok(Ok(attached)) => {
+            broker.router.narrow_session_again(attached.client.outbox.id()); // its rights may differ from before
+            return Ok(attached);
+        }
         Ok(Err(NotAttached { refusal, ended })) => {
             broker.dispose_for(key, ended);
             Ok(refusal)

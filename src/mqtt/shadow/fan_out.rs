@@ -183,6 +183,10 @@ impl<F: Fn(&Projection, bool) -> Option<Bytes>> Publication for FanOut<'_, F> {
         &self.topic
     }
 
+    fn is_individual(&self, session: SessionId) -> bool {
+        self.lean == Some(session)
+    }
+
     fn message_for(&self, session: SessionId, access: &Access) -> Option<Arc<Message>> {
         let reader = access.projection(self.key, Operation::Subscribe);
         let reader = reader.or_else(|| self.privately.then_some(Projection::NONE))?;

@@ -18,7 +18,9 @@
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod narrowed;
 mod retained;
+mod route;
 mod shared;
 mod subscribers;
 #[cfg(test)]
@@ -31,15 +33,20 @@ use parking_lot::{Mutex, RwLock};
 
 pub use self::retained::{Cursor, RetainedPage};
 use self::{
+    narrowed::NarrowedSubscriptions,
     retained::Retained,
+    route::{MatchedFilters, OrphanedMessage, Route},
     subscribers::{Subscriber, Subscribers},
     trie::Trie,
 };
 use crate::{
     admission::{PrincipalQuota, QuotaKind},
-    auth::{Access, Operation},
+    auth::Access,
     mqtt::{
-        broker::outbox::{Outbox, SessionId},
+        broker::{
+            narrowing::{is_wildcard, narrowed},
+            outbox::{Outbox, SessionId},
+        },
         protocol::{
             message::{Delivery, Message},
             packet::{QoS, Reason, Subscription},
@@ -47,7 +54,6 @@ use crate::{
         },
         shadow::topics,
     },
-    shadow::ShadowKey,
 };
 
 /// The kind of a published message, which determines its receivers and its treatment at a full queue.
@@ -108,6 +114,11 @@ pub trait Publication {
     /// Returns the message for `session`, which has `access`; `None` if it may not receive it or nothing is left for
     /// it.
     fn message_for(&self, session: SessionId, access: &Access) -> Option<Arc<Message>>;
+
+    /// Returns true if the message for `session` depends on more than its rights.
+    fn is_individual(&self, _session: SessionId) -> bool {
+        false
+    }
 }
 
 /// An ordinary message, which is the same for all clients that may receive its topic.
@@ -142,6 +153,7 @@ pub struct Router {
 struct Filters {
     exact: HashMap<Arc<str>, Subscribers>,
     wildcard: Trie,
+    narrowed: NarrowedSubscriptions,
 }
 
 impl Router {
@@ -160,14 +172,23 @@ impl Router {
         if is_wildcard(filter) && filter.as_str().split('/').count() > trie::LEVELS_MAX {
             return Err(Reason::QUOTA_EXCEEDED);
         }
-        let subscriber = Subscriber::new(subscriber, subscription, subscription_id);
-        let existed = self.filters.write().entry(filter).insert(filter, subscriber);
+        let outbox = subscriber;
+        let subscriber = Subscriber::new(outbox, subscription, subscription_id);
+        let existed = loop {
+            let access = is_wildcard(filter).then(|| outbox.access());
+            let within = access.clone().and_then(|access| narrowed(&access, filter).map(|within| (access, within)));
+            let mut filters = self.filters.write();
+            // Rights that change after this narrow the filter again.
+            if access.is_none_or(|access| outbox.with_access(|now| now.is_same(&access))) {
+                break filters.subscribe(filter, subscriber, within);
+            }
+        };
         Ok(if existed { SubscriptionChange::Replaced } else { SubscriptionChange::New })
     }
 
     /// Removes a subscription. Returns true if it existed.
     pub fn unsubscribe(&self, session: SessionId, filter: &TopicFilter) -> bool {
-        self.filters.write().remove(session, filter)
+        self.filters.write().unsubscribe(session, filter)
     }
 
     /// Removes the subscriptions of a session that ends.
@@ -195,11 +216,15 @@ impl Router {
             found.add(subscribers);
             ControlFlow::Continue(())
         });
-        let route = Route { publication, kind, share: None };
-        let own = if found.more.is_empty() {
-            found.all().flat_map(Subscribers::own).map(|subscriber| route.deliver(&[subscriber])).sum()
-        } else {
-            route.deliver_once_each(found.all().flat_map(Subscribers::own))
+        let route = Route::new(publication, kind, found.is_one());
+        let own = found.all().flat_map(Subscribers::own);
+        let own = match kind {
+            // It is for the session whatever its rights, which its filters may have been narrowed to.
+            DeliveryKind::Private { to } if !filters.narrowed.is_empty() => {
+                route.deliver_once_each(own.chain(filters.narrowed.selecting(to, publication.topic())))
+            }
+            _ if found.is_one_filter() => route.deliver_in_order(own),
+            _ => route.deliver_once_each(own),
         };
         let groups = found.all().flat_map(Subscribers::groups);
         own + groups.map(|group| route.deliver_to_one(group)).sum::<usize>()
@@ -211,7 +236,7 @@ impl Router {
         let filters = self.filters.read();
         let (message, kind) = (&delivery.message, DeliveryKind::Ordinary { from: None });
         let publication = OrphanedMessage { message, former, key: topics::shadow_of(message.topic.as_str()) };
-        let route = Route { publication: &publication, kind, share: None };
+        let route = Route::new(&publication, kind, false);
         let _ = filters.visit(message.topic.as_str(), |subscribers| {
             let mut groups = subscribers.groups().filter(|group| delivery.share.as_ref() == Some(group.filter()));
             groups.next().map_or(ControlFlow::Continue(()), |group| {
@@ -228,7 +253,9 @@ impl Router {
         if filter.share().is_some() {
             return RetainedPage::default();
         }
-        let mut page = self.retained.lock().page(std::slice::from_ref(filter), from, Instant::now());
+        let narrow = subscriber.with_access(|access| narrowed(access, filter));
+        let filters = narrow.as_deref().unwrap_or(std::slice::from_ref(filter));
+        let mut page = self.retained.lock().page(filters, from, Instant::now());
         subscriber.with_access(|access| page.messages.retain(|message| access.may_receive(message.topic.as_str())));
         page
     }
@@ -238,10 +265,13 @@ impl Router {
     #[must_use]
     pub fn selection(&self, outbox: &Outbox, topic: &str) -> Option<Selection> {
         let filters = self.filters.read();
-        let mut selection: Option<Selection> = None;
+        let (mut selection, mut counted): (Option<Selection>, Vec<u8>) = (None, Vec::new());
         let _ = filters.visit(topic, |subscribers| {
-            for subscriber in subscribers.own().filter(|subscriber| subscriber.outbox.id() == outbox.id()) {
-                selection.get_or_insert_default().add(subscriber);
+            for subscriber in subscribers.own_of(outbox.id()) {
+                if !counted.contains(&subscriber.narrowed) {
+                    selection.get_or_insert_default().add(subscriber);
+                    counted.extend(Some(subscriber.narrowed).filter(|number| *number != 0));
+                }
             }
             ControlFlow::Continue(())
         });
@@ -282,8 +312,10 @@ impl Filters {
         self.exact.entry(Arc::clone(filter.text())).or_default()
     }
 
-    fn remove(&mut self, session: SessionId, filter: &TopicFilter) -> bool {
-        let take = |subscribers: &mut Subscribers| subscribers.remove(filter.share(), session);
+    /// Removes a subscriber from `filter`, of the session's narrowed subscription with this number. Returns true if it
+    /// was there.
+    fn remove(&mut self, session: SessionId, filter: &TopicFilter, narrowed: u8) -> bool {
+        let take = |subscribers: &mut Subscribers| subscribers.remove(filter.share(), session, narrowed);
         if is_wildcard(filter) {
             return self.wildcard.remove(filter, take);
         }
@@ -302,26 +334,6 @@ impl Filters {
             visit(subscribers)?;
         }
         if self.wildcard.is_empty() { ControlFlow::Continue(()) } else { self.wildcard.visit(topic, visit) }
-    }
-}
-
-/// The subscribers of the filters that select a topic. Nearly always one filter does.
-#[derive(Default)]
-struct MatchedFilters<'a> {
-    first: Option<&'a Subscribers>,
-    more: Vec<&'a Subscribers>,
-}
-
-impl<'a> MatchedFilters<'a> {
-    fn add(&mut self, subscribers: &'a Subscribers) {
-        match self.first {
-            None => self.first = Some(subscribers),
-            Some(_) => self.more.push(subscribers),
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &'a Subscribers> {
-        self.first.into_iter().chain(self.more.iter().copied())
     }
 }
 
@@ -357,125 +369,6 @@ impl Selection {
         self.retain_as_published |= subscriber.retain_as_published;
         self.ids.extend(subscriber.id.map(u32::from));
     }
-}
-
-/// One publication during its routing.
-struct Route<'a, P> {
-    publication: &'a P,
-    kind: DeliveryKind,
-    /// The shared subscription of the delivery; `None` for a session's own subscriptions.
-    share: Option<&'a Arc<TopicFilter>>,
-}
-
-/// A message that a member of a shared group had not acknowledged when its session ended.
-struct OrphanedMessage<'a> {
-    message: &'a Arc<Message>,
-    /// The rights of the former member.
-    former: &'a Access,
-    /// The shadow of the message, if it is on a shadow topic.
-    key: Option<ShadowKey>,
-}
-
-/// A shadow message, which was rendered for the former member, goes only to members with the same projection.
-impl Publication for OrphanedMessage<'_> {
-    fn topic(&self) -> &str {
-        self.message.topic.as_str()
-    }
-
-    fn message_for(&self, _: SessionId, access: &Access) -> Option<Arc<Message>> {
-        let part = |access: &Access, key| access.projection(key, Operation::Subscribe);
-        let may = match &self.key {
-            None => access.may_receive(self.topic()),
-            Some(key) => part(access, key).is_some_and(|it| Some(it) == part(self.former, key)),
-        };
-        may.then(|| Arc::clone(self.message))
-    }
-}
-
-impl<P: Publication> Route<'_, P> {
-    /// Delivers once to each session in `subscribers`. Returns the number of receivers.
-    fn deliver_once_each<'a>(&self, subscribers: impl Iterator<Item = &'a Subscriber>) -> usize {
-        let mut all: Vec<&Subscriber> = subscribers.collect();
-        all.sort_by_key(|subscriber| subscriber.outbox.id());
-        all.chunk_by(|a, b| a.outbox.id() == b.outbox.id()).map(|one| self.deliver(one)).sum()
-    }
-
-    fn deliver_to_one(&self, group: &shared::Group) -> usize {
-        if let DeliveryKind::Others { than } = self.kind
-            && group.has(than)
-        {
-            return 0; // that member got the reply for the whole group
-        }
-        // A resync covers a session's own subscriptions only, so events of shared ones are ordinary messages.
-        let kind = match self.kind {
-            DeliveryKind::Event { .. } | DeliveryKind::Document { .. } | DeliveryKind::Presence { .. } => {
-                DeliveryKind::Ordinary { from: None }
-            }
-            DeliveryKind::Change { by: to, .. } | DeliveryKind::Reply { to, .. } => {
-                DeliveryKind::Reply { to, seq: None }
-            }
-            kind @ (DeliveryKind::Ordinary { .. } | DeliveryKind::Private { .. } | DeliveryKind::Others { .. }) => kind,
-        };
-        let route = Route { publication: self.publication, kind, share: Some(group.filter()) };
-        let message_for = |outbox: &Outbox| outbox.with_access(|access| self.message_for(outbox, access));
-        group.pick(message_for).map_or(0, |member| route.deliver(&[member]))
-    }
-
-    /// Queues the message for the one session that has these subscriptions. Returns the number of receivers, 0 or 1.
-    fn deliver(&self, subscriptions: &[&Subscriber]) -> usize {
-        let Some(outbox) = subscriptions.first().map(|first| &*first.outbox) else { return 0 };
-        // Queued under the lock of the rights: a change of rights then checks everything queued before it.
-        outbox.with_access(|access| {
-            self.message_for(outbox, access).map_or(0, |message| self.queue(outbox, subscriptions, message))
-        })
-    }
-
-    fn queue(&self, outbox: &Outbox, subscriptions: &[&Subscriber], message: Arc<Message>) -> usize {
-        let own = matches!(self.kind, DeliveryKind::Ordinary { from } if from == Some(outbox.id()));
-        let selected = || subscriptions.iter().filter(|subscription| !(own && subscription.no_local)); // [MQTT-3.8.3-3]
-        let Some(qos) = selected().map(|subscription| subscription.qos).max() else { return 0 };
-        let delivery = Delivery {
-            qos: qos.min(message.qos), // [MQTT-3.8.4-8]
-            // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
-            retain: message.retain && selected().any(|subscription| subscription.retain_as_published),
-            // [MQTT-3.3.4-3], [MQTT-3.3.4-4]
-            subscription_ids: selected().filter_map(|subscription| subscription.id).map(u32::from).collect(),
-            share: self.share.cloned(),
-            message,
-        };
-        self.push(outbox, delivery);
-        1
-    }
-
-    fn push(&self, outbox: &Outbox, delivery: Delivery) {
-        match self.kind {
-            DeliveryKind::Private { .. } => outbox.push_reply(delivery),
-            DeliveryKind::Reply { to, .. } if to == outbox.id() => outbox.push_reply(delivery),
-            DeliveryKind::Change { by, seq } if by == outbox.id() => outbox.push_own_event(delivery, seq),
-            DeliveryKind::Event { seq }
-            | DeliveryKind::Change { seq, .. }
-            | DeliveryKind::Reply { seq: Some(seq), .. } => outbox.push_event(delivery, seq),
-            DeliveryKind::Presence { number } => outbox.mark_presence(&delivery.message.topic, number),
-            DeliveryKind::Document { seq } => outbox.push_document(delivery, seq),
-            DeliveryKind::Ordinary { .. } | DeliveryKind::Others { .. } | DeliveryKind::Reply { seq: None, .. } => {
-                let is_notice = self.share.is_none() && topics::is_service(delivery.message.topic.as_str());
-                if is_notice { outbox.push_notice(delivery) } else { outbox.push_ordinary(delivery) }
-            }
-        }
-    }
-
-    /// Returns the message for the session of `outbox`, which has `access`; `None` if it gets none.
-    fn message_for(&self, outbox: &Outbox, access: &Access) -> Option<Arc<Message>> {
-        match self.kind {
-            DeliveryKind::Private { to } if to != outbox.id() => None,
-            DeliveryKind::Others { than } if than == outbox.id() => None,
-            _ => self.publication.message_for(outbox.id(), access),
-        }
-    }
-}
-
-fn is_wildcard(filter: &TopicFilter) -> bool {
-    filter.as_str().contains(['+', '#'])
 }
 
 /// Frees the memory of a table that has lost most of its entries.

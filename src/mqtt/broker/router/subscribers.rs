@@ -1,4 +1,7 @@
-//! The subscribers of one filter: sessions on their own, each once, and shared groups.
+//! The subscribers of one filter: sessions on their own, and shared groups.
+//!
+//! A session is there once for its subscription with this filter, and once for each subscription that was narrowed to
+//! this filter ([`super::narrowed`]).
 //!
 //! Nearly all filters of a fleet have exactly one subscriber, so one is stored in place. Two or more are in a map by
 //! session, since all sessions may have the same filter, and each may subscribe and unsubscribe at any time.
@@ -31,6 +34,8 @@ pub(super) struct Subscriber {
     pub(super) qos: QoS,
     pub(super) no_local: bool,
     pub(super) retain_as_published: bool,
+    /// The number of the session's narrowed subscription; 0 for one with the filter as it is.
+    pub(super) narrowed: u8,
 }
 
 #[derive(Debug, Default)]
@@ -39,7 +44,7 @@ enum Own {
     #[default]
     None,
     One(Subscriber),
-    Many(Box<BTreeMap<SessionId, Subscriber>>),
+    Many(Box<BTreeMap<(SessionId, u8), Subscriber>>),
 }
 
 impl Subscriber {
@@ -50,7 +55,17 @@ impl Subscriber {
             qos: subscription.qos,
             no_local: subscription.no_local,
             retain_as_published: subscription.retain_as_published,
+            narrowed: 0,
         }
+    }
+
+    /// Returns true if `other` is of the same subscription, found by another of its filters.
+    pub(super) fn is_same_narrowed(&self, other: &Self) -> bool {
+        self.narrowed != 0 && self.key() == other.key()
+    }
+
+    fn key(&self) -> (SessionId, u8) {
+        (self.outbox.id(), self.narrowed)
     }
 }
 
@@ -63,9 +78,10 @@ impl Subscribers {
         groups.entry(name.into()).or_insert_with(|| Group::new(filter)).insert(subscriber)
     }
 
-    /// Removes the subscriber of the session. Returns true if there was one.
-    pub(super) fn remove(&mut self, share: Option<&str>, session: SessionId) -> bool {
-        let Some(name) = share else { return self.own.remove(session) };
+    /// Removes the subscriber of the session, of its narrowed subscription with this number. Returns true if there was
+    /// one.
+    pub(super) fn remove(&mut self, share: Option<&str>, session: SessionId, narrowed: u8) -> bool {
+        let Some(name) = share else { return self.own.remove((session, narrowed)) };
         let Some(groups) = &mut self.groups else { return false };
         let Some(group) = groups.get_mut(name) else { return false };
         let removed = group.remove(session);
@@ -82,6 +98,11 @@ impl Subscribers {
         matches!(self.own, Own::None) && self.groups.is_none()
     }
 
+    /// Returns true if there is at most one subscriber, and no group.
+    pub(super) fn is_one(&self) -> bool {
+        !matches!(self.own, Own::Many(_)) && self.groups.is_none()
+    }
+
     /// Iterates over the subscribers outside groups, in the order of their session ids.
     pub(super) fn own(&self) -> impl Iterator<Item = &Subscriber> {
         let (one, many) = match &self.own {
@@ -90,6 +111,16 @@ impl Subscribers {
             Own::Many(all) => (None, Some(all)),
         };
         one.into_iter().chain(many.into_iter().flat_map(|all| all.values()))
+    }
+
+    /// Iterates over the subscribers of one session outside groups.
+    pub(super) fn own_of(&self, session: SessionId) -> impl Iterator<Item = &Subscriber> {
+        let (one, many) = match &self.own {
+            Own::None => (None, None),
+            Own::One(subscriber) => (Some(subscriber).filter(|one| one.outbox.id() == session), None),
+            Own::Many(all) => (None, Some(all.range((session, 0)..=(session, u8::MAX)))),
+        };
+        one.into_iter().chain(many.into_iter().flatten().map(|(_, subscriber)| subscriber))
     }
 
     /// Iterates over the shared groups.
@@ -105,31 +136,31 @@ impl Own {
                 *self = Own::One(subscriber);
                 false
             }
-            Own::One(one) if one.outbox.id() == subscriber.outbox.id() => {
+            Own::One(one) if one.key() == subscriber.key() => {
                 *one = subscriber;
                 true
             }
             Own::One(one) => {
-                let both = [one.clone(), subscriber].map(|subscriber| (subscriber.outbox.id(), subscriber));
+                let both = [one.clone(), subscriber].map(|subscriber| (subscriber.key(), subscriber));
                 *self = Own::Many(Box::new(BTreeMap::from(both)));
                 false
             }
-            Own::Many(all) => all.insert(subscriber.outbox.id(), subscriber).is_some(),
+            Own::Many(all) => all.insert(subscriber.key(), subscriber).is_some(),
         }
     }
 
-    fn remove(&mut self, session: SessionId) -> bool {
+    fn remove(&mut self, key: (SessionId, u8)) -> bool {
         match self {
             Own::None => false,
             Own::One(one) => {
-                let removed = one.outbox.id() == session;
+                let removed = one.key() == key;
                 if removed {
                     *self = Own::None;
                 }
                 removed
             }
             Own::Many(all) => {
-                let removed = all.remove(&session).is_some();
+                let removed = all.remove(&key).is_some();
                 if all.len() == 1
                     && let Some((_, last)) = all.pop_first()
                 {

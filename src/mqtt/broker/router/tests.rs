@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod narrowed;
+
 use std::{
     collections::BTreeSet,
     time::{Duration, SystemTime},

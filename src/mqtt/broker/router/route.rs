@@ -1,0 +1,226 @@
+//! The way of one publication to its receivers: who gets it, with which options, into which lane of the outbox.
+
+use std::{cell::RefCell, collections::VecDeque, sync::Arc};
+
+use crate::{
+    auth::{Access, Operation},
+    mqtt::{
+        broker::{
+            outbox::{Outbox, SessionId},
+            router::{
+                DeliveryKind, Publication, shared,
+                subscribers::{Subscriber, Subscribers},
+            },
+        },
+        protocol::{
+            message::{Delivery, Message},
+            topic::TopicFilter,
+        },
+        shadow::topics,
+    },
+    shadow::ShadowKey,
+};
+
+/// The subscribers of the filters that select a topic. Nearly always one filter does.
+#[derive(Default)]
+pub(super) struct MatchedFilters<'a> {
+    first: Option<&'a Subscribers>,
+    more: Vec<&'a Subscribers>,
+}
+
+impl<'a> MatchedFilters<'a> {
+    pub(super) fn add(&mut self, subscribers: &'a Subscribers) {
+        match self.first {
+            None => self.first = Some(subscribers),
+            Some(_) => self.more.push(subscribers),
+        }
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &'a Subscribers> {
+        self.first.into_iter().chain(self.more.iter().copied())
+    }
+
+    /// Returns true if at most one filter selects the topic.
+    pub(super) fn is_one_filter(&self) -> bool {
+        self.more.is_empty()
+    }
+
+    /// Returns true if there is at most one subscriber.
+    pub(super) fn is_one(&self) -> bool {
+        self.more.is_empty() && self.first.is_none_or(Subscribers::is_one)
+    }
+}
+
+/// One publication during its routing.
+pub(super) struct Route<'a, P> {
+    publication: &'a P,
+    kind: DeliveryKind,
+    /// The messages by the rights of their receivers, which are evaluated once for all sessions that have the same;
+    /// `None` if there is one subscriber.
+    known: Option<RefCell<KnownMessages>>,
+}
+
+/// Messages by the rights of their receivers, the newest last.
+type KnownMessages = VecDeque<(Access, Option<Arc<Message>>)>;
+
+/// A message that a member of a shared group had not acknowledged when its session ended.
+pub(super) struct OrphanedMessage<'a> {
+    pub(super) message: &'a Arc<Message>,
+    /// The rights of the former member.
+    pub(super) former: &'a Access,
+    /// The shadow of the message, if it is on a shadow topic.
+    pub(super) key: Option<ShadowKey>,
+}
+
+/// A shadow message, which was rendered for the former member, goes only to members with the same projection.
+impl Publication for OrphanedMessage<'_> {
+    fn topic(&self) -> &str {
+        self.message.topic.as_str()
+    }
+
+    fn message_for(&self, _: SessionId, access: &Access) -> Option<Arc<Message>> {
+        let part = |access: &Access, key| access.projection(key, Operation::Subscribe);
+        let may = match &self.key {
+            None => access.may_receive(self.topic()),
+            Some(key) => part(access, key).is_some_and(|it| Some(it) == part(self.former, key)),
+        };
+        may.then(|| Arc::clone(self.message))
+    }
+}
+
+impl<'a, P: Publication> Route<'a, P> {
+    /// Returns the route of a publication. `one` is true if it has at most one subscriber.
+    pub(super) fn new(publication: &'a P, kind: DeliveryKind, one: bool) -> Self {
+        Self { publication, kind, known: (!one).then(RefCell::default) }
+    }
+
+    /// Delivers once to each session in `subscribers`, in any order. Returns the number of receivers.
+    pub(super) fn deliver_once_each<'s>(&self, subscribers: impl Iterator<Item = &'s Subscriber>) -> usize {
+        let mut all: Vec<&Subscriber> = subscribers.collect();
+        all.sort_by_key(|subscriber| (subscriber.outbox.id(), subscriber.narrowed));
+        all.dedup_by(|a, b| a.is_same_narrowed(b));
+        all.chunk_by(|a, b| a.outbox.id() == b.outbox.id()).map(|one| self.deliver(one)).sum()
+    }
+
+    /// Delivers once to each session in `subscribers` of one filter. Returns the number of receivers.
+    pub(super) fn deliver_in_order<'s>(&self, subscribers: impl Iterator<Item = &'s Subscriber>) -> usize {
+        let (mut subscribers, mut receivers) = (subscribers.peekable(), 0);
+        while let Some(subscriber) = subscribers.next() {
+            let mut same = || subscribers.next_if(|next| next.outbox.id() == subscriber.outbox.id());
+            receivers += match same() {
+                None => self.deliver(&[subscriber]),
+                Some(second) => {
+                    let mut all = vec![subscriber, second];
+                    all.extend(std::iter::from_fn(same));
+                    self.deliver(&all)
+                }
+            };
+        }
+        receivers
+    }
+
+    pub(super) fn deliver_to_one(&self, group: &shared::Group) -> usize {
+        if let DeliveryKind::Others { than } = self.kind
+            && group.has(than)
+        {
+            return 0; // that member got the reply for the whole group
+        }
+        // A resync covers a session's own subscriptions only, so events of shared ones are ordinary messages.
+        let kind = match self.kind {
+            DeliveryKind::Event { .. } | DeliveryKind::Document { .. } | DeliveryKind::Presence { .. } => {
+                DeliveryKind::Ordinary { from: None }
+            }
+            DeliveryKind::Change { by: to, .. } | DeliveryKind::Reply { to, .. } => {
+                DeliveryKind::Reply { to, seq: None }
+            }
+            kind @ (DeliveryKind::Ordinary { .. } | DeliveryKind::Private { .. } | DeliveryKind::Others { .. }) => kind,
+        };
+        let message_for = |outbox: &Outbox| outbox.with_access(|access| self.message_for(outbox, access));
+        group.pick(message_for).map_or(0, |member| self.deliver_as(&[member], kind, Some(group.filter())))
+    }
+
+    /// Queues the message for the one session that has these subscriptions. Returns the number of receivers, 0 or 1.
+    fn deliver(&self, subscriptions: &[&Subscriber]) -> usize {
+        self.deliver_as(subscriptions, self.kind, None)
+    }
+
+    /// Delivers as a message of this kind, of the shared subscription `share` or the session's own ones.
+    fn deliver_as(&self, subscriptions: &[&Subscriber], kind: DeliveryKind, share: Option<&Arc<TopicFilter>>) -> usize {
+        let Some(outbox) = subscriptions.first().map(|first| &*first.outbox) else { return 0 };
+        // Queued under the lock of the rights: a change of rights then checks everything queued before it.
+        outbox.with_access(|access| {
+            self.message_for(outbox, access).map_or(0, |message| queue(outbox, subscriptions, message, kind, share))
+        })
+    }
+
+    /// Returns the message for the session of `outbox`, which has `access`; `None` if it gets none.
+    fn message_for(&self, outbox: &Outbox, access: &Access) -> Option<Arc<Message>> {
+        match self.kind {
+            DeliveryKind::Private { to } if to != outbox.id() => None,
+            DeliveryKind::Others { than } if than == outbox.id() => None,
+            _ => match &self.known {
+                Some(known) if !self.publication.is_individual(outbox.id()) => {
+                    self.known_message(&mut known.borrow_mut(), outbox, access)
+                }
+                _ => self.publication.message_for(outbox.id(), access),
+            },
+        }
+    }
+
+    /// Returns the message for a receiver with `access`, from `known` if one with the same rights was there.
+    fn known_message(&self, known: &mut KnownMessages, outbox: &Outbox, access: &Access) -> Option<Arc<Message>> {
+        if let Some((_, message)) = known.iter().find(|(other, _)| other.decides_as(access)) {
+            return message.clone();
+        }
+        let message = self.publication.message_for(outbox.id(), access);
+        if known.len() >= KNOWN_MAX {
+            known.pop_front();
+        }
+        known.push_back((access.clone(), message.clone()));
+        message
+    }
+}
+
+/// Queues `message` for the session of `outbox`, which has these subscriptions. Returns the number of receivers, 0 or 1.
+fn queue(
+    outbox: &Outbox,
+    subscriptions: &[&Subscriber],
+    message: Arc<Message>,
+    kind: DeliveryKind,
+    share: Option<&Arc<TopicFilter>>,
+) -> usize {
+    let own = matches!(kind, DeliveryKind::Ordinary { from } if from == Some(outbox.id()));
+    let selected = || subscriptions.iter().filter(|subscription| !(own && subscription.no_local)); // [MQTT-3.8.3-3]
+    let Some(qos) = selected().map(|subscription| subscription.qos).max() else { return 0 };
+    let delivery = Delivery {
+        qos: qos.min(message.qos), // [MQTT-3.8.4-8]
+        // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+        retain: message.retain && selected().any(|subscription| subscription.retain_as_published),
+        // [MQTT-3.3.4-3], [MQTT-3.3.4-4]
+        subscription_ids: selected().filter_map(|subscription| subscription.id).map(u32::from).collect(),
+        share: share.cloned(),
+        message,
+    };
+    push(outbox, delivery, kind);
+    1
+}
+
+fn push(outbox: &Outbox, delivery: Delivery, kind: DeliveryKind) {
+    match kind {
+        DeliveryKind::Private { .. } => outbox.push_reply(delivery),
+        DeliveryKind::Reply { to, .. } if to == outbox.id() => outbox.push_reply(delivery),
+        DeliveryKind::Change { by, seq } if by == outbox.id() => outbox.push_own_event(delivery, seq),
+        DeliveryKind::Event { seq } | DeliveryKind::Change { seq, .. } | DeliveryKind::Reply { seq: Some(seq), .. } => {
+            outbox.push_event(delivery, seq)
+        }
+        DeliveryKind::Presence { number } => outbox.mark_presence(&delivery.message.topic, number),
+        DeliveryKind::Document { seq } => outbox.push_document(delivery, seq),
+        DeliveryKind::Ordinary { .. } | DeliveryKind::Others { .. } | DeliveryKind::Reply { seq: None, .. } => {
+            let is_notice = delivery.share.is_none() && topics::is_service(delivery.message.topic.as_str());
+            if is_notice { outbox.push_notice(delivery) } else { outbox.push_ordinary(delivery) }
+        }
+    }
+}
+
+/// Most rights whose messages are remembered during one publication.
+const KNOWN_MAX: usize = 16;

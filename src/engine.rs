@@ -27,6 +27,8 @@ use std::{
     time::Instant,
 };
 
+use tokio::sync::Semaphore;
+
 pub(crate) use self::{accepted::accepted, submission::log_refusal};
 pub use self::{
     notify::{Notifier, Outcome, Outcomes},
@@ -59,6 +61,8 @@ pub struct Service {
     refusals: Arc<Refusals>,
     outcomes: Arc<OutcomeCounters>,
     clock: Clock,
+    /// The permits of reads on blocking threads.
+    reads: Arc<Semaphore>,
 }
 
 impl Service {
@@ -85,7 +89,8 @@ impl Service {
             refusals: refusals.clone(),
             outcomes: outcomes.clone(),
         };
-        Ok((Self { store, quotas, refusals, outcomes, clock }, decided))
+        let reads = Arc::new(Semaphore::new(reads::at_once()));
+        Ok((Self { store, quotas, refusals, outcomes, clock, reads }, decided))
     }
 
     /// Returns the time of the service, in milliseconds since 1970.

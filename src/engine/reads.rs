@@ -1,14 +1,16 @@
 //! Reads of committed documents, earlier versions, lists, the journal and the history. They bypass the queue of
 //! commands.
 //!
-//! A read that walks the disk takes a `turn`, such as a permit of [`Principals::reading`]. It is kept until the walk
+//! Reads from disk run on blocking threads, a few per core; the others wait. A read for a session over MQTT, or one that
+//! walks the disk, takes a `turn`, such as a permit of [`Principals::reading`]. It is kept until the walk
 //! ends, even if the caller stops waiting, because a walk that has begun goes on.
 //!
 //! [`Principals::reading`]: crate::admission::Principals::reading
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use crate::{
+    auth::DeviceRange,
     engine::{Service, rejection, submission::PendingReply},
     observability::request_id::RequestId,
     shadow::{DeviceId, Document, PreviousVersion, Rejection, ShadowKey, ShadowName, Version},
@@ -51,12 +53,16 @@ impl Service {
     /// # Errors
     ///
     /// As [`Service::read`].
-    pub async fn read_if_sound(&self, key: &ShadowKey) -> Result<Option<StoredShadow>, Rejection> {
+    pub async fn read_if_sound(
+        &self,
+        key: &ShadowKey,
+        turn: impl Send + 'static,
+    ) -> Result<Option<StoredShadow>, Rejection> {
         if let Some(stored) = self.cached(key) {
             return Ok(Some(stored));
         }
         let key = key.clone();
-        self.blocking(move |store| unless_damaged(store.read(&key))).await
+        self.blocking(move |store| during(turn, || unless_damaged(store.read(&key)))).await
     }
 
     /// Returns the shadows after `after` in key order, including deleted ones; none if there are no more.
@@ -66,6 +72,37 @@ impl Service {
     /// As [`Service::read`].
     pub async fn list(&self, after: Option<ShadowKey>, limit: usize) -> Result<Vec<Listed>, Rejection> {
         self.blocking(move |store| store.list(after.as_ref(), limit)).await
+    }
+
+    /// Returns the shadows of the devices in `ranges`, which are disjoint and in order, after `after` in key order,
+    /// including deleted ones, and the key to continue after if there may be more. Reads no shadow of another device,
+    /// apart from a few that follow a range.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn list_within(
+        &self,
+        ranges: Vec<DeviceRange>,
+        after: Option<ShadowKey>,
+        limit: usize,
+        turn: impl Send + 'static,
+    ) -> Result<(Vec<Listed>, Option<ShadowKey>), Rejection> {
+        self.blocking(move |store| during(turn, || within(store, &ranges, after, limit))).await
+    }
+
+    /// Returns the same as [`Service::list`], with a turn.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn list_in_turn(
+        &self,
+        after: Option<ShadowKey>,
+        limit: usize,
+        turn: impl Send + 'static,
+    ) -> Result<Vec<Listed>, Rejection> {
+        self.blocking(move |store| during(turn, || store.list(after.as_ref(), limit))).await
     }
 
     /// Returns the journal entries after `after`.
@@ -82,8 +119,13 @@ impl Service {
     /// # Errors
     ///
     /// As [`Service::read`].
-    pub async fn journal_if_sound(&self, after: Seq, limit: usize) -> Result<Option<JournalPage>, Rejection> {
-        self.blocking(move |store| unless_damaged(store.journal(after, limit))).await
+    pub async fn journal_if_sound(
+        &self,
+        after: Seq,
+        limit: usize,
+        turn: impl Send + 'static,
+    ) -> Result<Option<JournalPage>, Rejection> {
+        self.blocking(move |store| during(turn, || unless_damaged(store.journal(after, limit)))).await
     }
 
     /// Returns the change of `key` that made the newest version below `before`; `None` if it is not kept, or an entry on
@@ -92,9 +134,15 @@ impl Service {
     /// # Errors
     ///
     /// As [`Service::read`].
-    pub async fn former_if_sound(&self, key: &ShadowKey, before: Version) -> Result<Option<JournalEntry>, Rejection> {
+    pub async fn former_if_sound(
+        &self,
+        key: &ShadowKey,
+        before: Version,
+        turn: impl Send + 'static,
+    ) -> Result<Option<JournalEntry>, Rejection> {
         let key = key.clone();
-        let history = self.blocking(move |store| unless_damaged(store.history(&key, None, Some(before), 1)));
+        let history =
+            self.blocking(move |store| during(turn, || unless_damaged(store.history(&key, None, Some(before), 1))));
         Ok(history.await?.flatten().and_then(|mut history| history.entries.pop()))
     }
 
@@ -152,7 +200,8 @@ impl Service {
         read: impl FnOnce(&Store<PendingReply>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Rejection> {
         let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || read(&store)).await {
+        let permit = self.reads.clone().acquire_owned().await.expect("this semaphore is never closed");
+        match tokio::task::spawn_blocking(move || during(permit, || read(&store))).await {
             Ok(result) => result.map_err(rejection),
             Err(error) => {
                 tracing::error!(request = %RequestId::current(), %error, "a read of the store failed");
@@ -160,6 +209,47 @@ impl Service {
             }
         }
     }
+}
+
+/// See [`Service::list_within`].
+fn within(
+    store: &Store<PendingReply>,
+    ranges: &[DeviceRange],
+    after: Option<ShadowKey>,
+    limit: usize,
+) -> Result<(Vec<Listed>, Option<ShadowKey>), StoreError> {
+    let mut found: Vec<Listed> = Vec::new();
+    let begun = |range: &DeviceRange| after.as_ref().filter(|after| range.has(&after.device));
+    let is_done = |range: &&DeviceRange| after.as_ref().is_some_and(|after| *range.first() < after.device);
+    for range in ranges.iter().skip_while(|range| is_done(range) && begun(range).is_none()) {
+        let mut from = match begun(range) {
+            Some(after) => after.clone(),
+            None => {
+                // The store lists only keys after a given one.
+                let key = ShadowKey::classic(range.first().clone());
+                if unless_damaged(store.read(&key))?.is_none_or(|stored| stored.document.exists()) {
+                    found.push(Listed { key: key.clone(), deleted: false });
+                }
+                key
+            }
+        };
+        loop {
+            let left = limit.saturating_sub(found.len());
+            if left == 0 {
+                return Ok((found, Some(from)));
+            }
+            let count = if let DeviceRange::One(_) = range { left.min(FEW) } else { left };
+            let listed = store.list(Some(&from), count)?;
+            let complete = listed.len() < count;
+            let known = found.len();
+            found.extend(listed.into_iter().take_while(|listed| range.has(&listed.key.device)));
+            if complete || found.len() < known + count {
+                break;
+            }
+            from = found.last().map_or(from, |last| last.key.clone());
+        }
+    }
+    Ok((found, None))
 }
 
 /// Walks back from `stored` to `version`, which is at least 1.
@@ -207,6 +297,17 @@ fn unless_damaged<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreErro
         read => read.map(Some),
     }
 }
+
+/// Returns the number of reads that run at once.
+pub(super) fn at_once() -> usize {
+    READS_PER_CORE * std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// Reads that run at once per core. They wait for the disk more than they compute.
+const READS_PER_CORE: usize = 4;
+
+/// Shadows of one device that are read at once: most devices have fewer, and those read beyond are of other devices.
+const FEW: usize = 8;
 
 /// Most versions that are walked back.
 const STEPS_MAX: usize = 10_000;

@@ -35,6 +35,7 @@ use self::{
     step::{Reader, ResyncStep, RetainedSelection, Skip},
 };
 use crate::{
+    auth::Operation,
     mqtt::{
         broker::{
             Broker,
@@ -328,18 +329,19 @@ impl MissedChanges {
     async fn next(&mut self, reader: Reader<'_>) -> Result<SourceResult, ReadFailed> {
         if self.steps.is_empty() {
             let Some(lag) = reader.outbox.resync_since() else { return Ok(SourceResult::Nothing) };
-            self.walk(reader.broker, reader.outbox, Seq(lag)).await?;
+            self.walk(reader, Seq(lag)).await?;
         }
         first(&mut self.steps, reader).await
     }
 
     /// Reads the next page of missed changes, or ends the lag.
-    async fn walk(&mut self, broker: &Broker, outbox: &Outbox, lag: Seq) -> Result<(), Rejection> {
+    async fn walk(&mut self, reader: Reader<'_>, lag: Seq) -> Result<(), Rejection> {
+        let Reader { broker, outbox, .. } = reader;
         if let Some(after) = self.resent.clone() {
-            return self.resend(broker, after).await;
+            return self.resend(reader, after).await;
         }
         let walked = self.walked.map_or(lag, |walked| walked.max(lag));
-        let page = broker.service.journal_if_sound(walked, PAGE).await?;
+        let page = broker.service.journal_if_sound(walked, PAGE, reader.turn().await).await?;
         let Some(page) = page.filter(|page| !page.gone) else {
             // The missed changes are unknown: every shadow is sent, then the journal from the current head.
             self.walked = Some(broker.service.head());
@@ -352,14 +354,16 @@ impl MissedChanges {
             None => self.walked = Some(walked),
         }
         let unsent = outbox.unsent();
-        let entries = page.entries.into_iter().map(Arc::new);
+        let is_visible =
+            |key: &ShadowKey| outbox.with_access(|access| access.projection(key, Operation::Subscribe).is_some());
+        let entries = page.entries.into_iter().filter(|entry| is_visible(&entry.key)).map(Arc::new);
         self.steps.extend(entries.flat_map(|entry| step::missed(&entry, unsent.as_ref())));
         Ok(())
     }
 
-    async fn resend(&mut self, broker: &Broker, after: Option<ShadowKey>) -> Result<(), Rejection> {
-        let page = broker.service.list(after, PAGE).await?;
-        self.resent = page.last().map(|last| Some(last.key.clone()));
+    async fn resend(&mut self, reader: Reader<'_>, after: Option<ShadowKey>) -> Result<(), Rejection> {
+        let (page, next) = selects::page(reader, reader.devices(), after).await?;
+        self.resent = next.map(Some);
         let existing = page.into_iter().filter(|listed| !listed.deleted);
         self.steps.extend(existing.flat_map(|listed| step::present(&listed.key).collect::<Vec<_>>()));
         Ok(())
@@ -403,14 +407,15 @@ impl Retained {
     }
 
     async fn next(&mut self, reader: Reader<'_>) -> Result<SourceResult, ReadFailed> {
-        if self.steps.is_empty() && !self.take(reader.broker, reader.outbox).await? {
+        if self.steps.is_empty() && !self.take(reader).await? {
             return Ok(SourceResult::Nothing);
         }
         first(&mut self.steps, reader).await
     }
 
     /// Reads the next page of retained messages. Returns false if none is left.
-    async fn take(&mut self, broker: &Broker, outbox: &Outbox) -> Result<bool, Rejection> {
+    async fn take(&mut self, reader: Reader<'_>) -> Result<bool, Rejection> {
+        let Reader { broker, outbox, .. } = reader;
         let Some(pending) = self.pending.front_mut() else { return Ok(false) };
         let (selection, filter) = (pending.selection.clone(), pending.selection.filter());
         match &mut pending.stage {
@@ -421,7 +426,7 @@ impl Retained {
                 pending.stage = page.next.map_or(ResyncStage::Documents(None), ResyncStage::Ordinary);
             }
             ResyncStage::Documents(after) => {
-                let (page, next) = Documents::of(filter).page(broker, after.clone()).await?;
+                let (page, next) = Documents::of(filter).page(reader, after.clone()).await?;
                 match next {
                     Some(next) => *after = Some(next),
                     None => pending.stage = ResyncStage::Presence(None),
@@ -434,7 +439,7 @@ impl Retained {
                 self.steps.extend(existing.flat_map(steps));
             }
             ResyncStage::Presence(after) => {
-                let (page, next) = Devices::of(filter).page(&broker.presence, after.take());
+                let (page, next) = Devices::of(filter).page(&broker.presence, reader.devices(), after.take());
                 match next {
                     Some(next) => *after = Some(next),
                     None if pending.times > 1 => {

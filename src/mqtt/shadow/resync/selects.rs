@@ -2,10 +2,11 @@
 //! subscription.
 
 use crate::{
+    auth::DeviceRange,
     mqtt::{
-        broker::{Broker, presence::PresenceTable},
+        broker::presence::PresenceTable,
         protocol::topic::TopicFilter,
-        shadow::topics::Event,
+        shadow::{resync::step::Reader, topics::Event},
     },
     shadow::{DeviceId, Rejection, ShadowKey},
     store::Listed,
@@ -45,26 +46,39 @@ impl Documents {
     /// Returns a page of shadows, from the beginning or after `after`, and the key to continue from.
     pub(super) async fn page(
         self,
-        broker: &Broker,
+        reader: Reader<'_>,
         after: Option<ShadowKey>,
     ) -> Result<(Vec<Listed>, Option<ShadowKey>), Rejection> {
-        let (mut page, device) = match self {
+        let allowed = reader.devices();
+        let ranges = match self {
             Self::None => return Ok((Vec::new(), None)),
             Self::One(key) => return Ok((vec![Listed { key, deleted: false }], None)),
-            Self::Device(device) if after.is_none() => {
-                // The classic shadow comes first, whether it exists or not.
-                let classic = ShadowKey::classic(device);
-                return Ok((vec![Listed { key: classic.clone(), deleted: false }], Some(classic)));
+            Self::Any => allowed,
+            Self::Device(device) => {
+                let is_allowed = allowed.is_none_or(|ranges| ranges.iter().any(|range| range.has(&device)));
+                Some(is_allowed.then_some(DeviceRange::One(device)).into_iter().collect())
             }
-            Self::Device(device) => (broker.service.list(after, PAGE).await?, Some(device)),
-            Self::Any => (broker.service.list(after, PAGE).await?, None),
         };
-        let full = page.len() == PAGE;
-        if let Some(device) = &device {
-            page.retain(|listed| listed.key.device == *device);
-        }
-        let next = page.last().filter(|_| full && page.len() == PAGE).map(|last| last.key.clone());
-        Ok((page, next))
+        page(reader, ranges, after).await
+    }
+}
+
+/// Returns a page of the shadows of the devices in `ranges`, or of all, from the beginning or after `after`, and the key to
+/// continue from.
+pub(super) async fn page(
+    reader: Reader<'_>,
+    ranges: Option<Vec<DeviceRange>>,
+    after: Option<ShadowKey>,
+) -> Result<(Vec<Listed>, Option<ShadowKey>), Rejection> {
+    let service = &reader.broker.service;
+    let Some(ranges) = ranges else {
+        let page = service.list_in_turn(after, PAGE, reader.turn().await).await?;
+        let next = page.last().filter(|_| page.len() == PAGE).map(|last| last.key.clone());
+        return Ok((page, next));
+    };
+    match ranges.is_empty() {
+        true => Ok((Vec::new(), None)),
+        false => service.list_within(ranges, after, PAGE, reader.turn().await).await,
     }
 }
 
@@ -90,18 +104,50 @@ impl Devices {
         }
     }
 
-    /// Returns a page of devices, from the beginning or after `after`, and the id to continue from.
-    pub(super) fn page(self, table: &PresenceTable, after: Option<DeviceId>) -> (Vec<DeviceId>, Option<DeviceId>) {
-        match self {
-            Self::None => (Vec::new(), None),
-            Self::One(device) => (vec![device], None),
-            Self::Any => {
+    /// Returns a page of devices, from the beginning or after `after`, and the id to continue from. `allowed` are the
+    /// ranges that the reader may see; `None` for all.
+    pub(super) fn page(
+        self,
+        table: &PresenceTable,
+        allowed: Option<Vec<DeviceRange>>,
+        after: Option<DeviceId>,
+    ) -> (Vec<DeviceId>, Option<DeviceId>) {
+        match (self, allowed) {
+            (Self::None, _) => (Vec::new(), None),
+            (Self::One(device), _) => (vec![device], None),
+            (Self::Any, None) => {
                 let page = table.page(after.as_ref(), PAGE);
                 let next = page.last().filter(|_| page.len() == PAGE).cloned();
                 (page, next)
             }
+            (Self::Any, Some(ranges)) => within(table, &ranges, after.as_ref()),
         }
     }
+}
+
+/// Returns a page of the devices in `ranges` after `after`, and the id to continue from.
+fn within(
+    table: &PresenceTable,
+    ranges: &[DeviceRange],
+    after: Option<&DeviceId>,
+) -> (Vec<DeviceId>, Option<DeviceId>) {
+    let mut page: Vec<DeviceId> = Vec::new();
+    for range in ranges {
+        let first = range.first();
+        if after.is_none_or(|after| first > after) {
+            page.push(first.clone()); // whether it is known or not
+        }
+        if let DeviceRange::Prefix(_) = range {
+            let from = after.filter(|after| *after > first).unwrap_or(first);
+            let rest = table.page(Some(from), PAGE.saturating_sub(page.len()));
+            page.extend(rest.into_iter().take_while(|device| range.has(device)));
+        }
+        if page.len() >= PAGE {
+            let next = page.last().cloned();
+            return (page, next);
+        }
+    }
+    (page, None)
 }
 
 /// Returns true if `filter` selects a topic of this shape, in which `+` is any level.

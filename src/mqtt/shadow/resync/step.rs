@@ -1,11 +1,15 @@
 //! One message of a resync: makes it at the moment it is sent, or decides that it is not sent.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Instant,
+};
 
 use bytes::Bytes;
 
 use crate::{
-    auth::{Operation, Projection},
+    admission::PrincipalPermit,
+    auth::{DeviceRange, Operation, Projection},
     mqtt::{
         broker::{
             Broker,
@@ -107,24 +111,24 @@ pub(super) fn present(key: &ShadowKey) -> impl Iterator<Item = ResyncStep> {
 impl ResyncStep {
     /// Makes the message of this step from the current state.
     pub(super) async fn deliver(&self, reader: Reader<'_>) -> Result<Delivery, Skip> {
-        let Reader { broker, own, outbox, .. } = reader;
+        let Reader { broker, outbox, .. } = reader;
         match self {
             &Self::MissedChanges(ref entry, event, dialect) => {
                 let (topic, selection) = reader.select(event.topic(dialect, &entry.key))?;
                 reader.wait_for_replies()?;
                 let projection = reader.projection(&entry.key)?;
-                let document = read(broker, &entry.key).await?.document;
+                let document = reader.read(&entry.key).await?.document;
                 if document.version != entry.version {
                     return Err(Skip::Void); // a newer entry follows
                 }
-                let payload = missed_payload(broker, own, (event, dialect), entry, &document, &projection).await?;
+                let payload = missed_payload(reader, (event, dialect), entry, &document, &projection).await?;
                 Ok(selection.deliver(message(event, &topic, payload)))
             }
             &Self::Present(ref key, event, dialect) => {
                 let (topic, selection) = reader.select(event.topic(dialect, key))?;
                 reader.wait_for_replies()?;
                 let projection = reader.projection(key)?;
-                let document = read(broker, key).await?.document;
+                let document = reader.read(key).await?.document;
                 let payload = present_payload((event, dialect), &document, &projection)?;
                 Ok(selection.deliver(message(event, &topic, payload)))
             }
@@ -184,7 +188,7 @@ async fn retained(
     }
     reader.wait_for_window(pending.subscription.qos)?;
     let projection = reader.projection(key)?;
-    let read = read(broker, key).await?;
+    let read = reader.read(key).await?;
     let payload = rendering::retained(event, &read.document, &projection);
     if payload.is_empty() {
         return Err(Skip::Void);
@@ -195,6 +199,26 @@ async fn retained(
 }
 
 impl Reader<'_> {
+    /// Waits for a permit to read the store, of those that the principal has over all protocols.
+    pub(super) async fn turn(&self) -> PrincipalPermit {
+        let principals = &self.broker.service.quotas().principals;
+        principals.reading(self.own.principal.name(), Instant::now()).await
+    }
+
+    /// Reads the document of `key`.
+    pub(super) async fn read(&self, key: &ShadowKey) -> Result<StoredShadow, Skip> {
+        let service = &self.broker.service;
+        if let Some(stored) = service.cached(key) {
+            return Ok(stored);
+        }
+        service.read_if_sound(key, self.turn().await).await?.ok_or(Skip::Void)
+    }
+
+    /// Returns the ranges of the devices of which the session may receive anything; `None` if there are too many.
+    pub(super) fn devices(&self) -> Option<Vec<DeviceRange>> {
+        self.outbox.with_access(|access| access.devices(Operation::Subscribe, RANGES_MAX))
+    }
+
     /// Returns the options with which the session's subscriptions select `topic`, whose messages have QoS 1.
     fn select(&self, topic: String) -> Result<(String, Selection), Skip> {
         let selection = self.broker.router.selection(self.outbox, &topic).ok_or(Skip::Void)?;
@@ -244,25 +268,20 @@ fn both(events: &[Event]) -> impl Iterator<Item = (Event, Dialect)> {
     events.iter().copied().flat_map(each).filter(|&(event, dialect)| rendering::has(dialect, event))
 }
 
-/// Reads the document of `key`.
-pub(super) async fn read(broker: &Broker, key: &ShadowKey) -> Result<StoredShadow, Skip> {
-    broker.service.read_if_sound(key).await?.ok_or(Skip::Void)
-}
-
 /// Returns the payload for a missed change that made `document`. Its `accepted` has the changed paths as `state`, and
 /// no client token.
 async fn missed_payload(
-    broker: &Broker,
-    own: &SessionKey,
+    for_session: Reader<'_>,
     (event, dialect): (Event, Dialect),
     entry: &JournalEntry,
     document: &Document,
     reader: &Projection,
 ) -> Result<Bytes, Skip> {
+    let own = for_session.own;
     let is_own = entry.client == own.client_id && entry.principal == *own.principal.name();
     match event {
         Event::Documents => {
-            let before = document.undo(&entry.changes, former(broker, entry).await?);
+            let before = document.undo(&entry.changes, former(for_session, entry).await?);
             Ok(rendering::documents(dialect, &before, document, reader, None.into()))
         }
         // The outbox keeps replies to the session's own requests.
@@ -275,8 +294,9 @@ async fn missed_payload(
 }
 
 /// Returns the version before that of `entry`, as far as the journal still has it.
-async fn former(broker: &Broker, entry: &JournalEntry) -> Result<PreviousVersion, Rejection> {
-    Ok(match broker.service.former_if_sound(&entry.key, entry.version).await? {
+async fn former(reader: Reader<'_>, entry: &JournalEntry) -> Result<PreviousVersion, Rejection> {
+    let turn = reader.turn().await;
+    Ok(match reader.broker.service.former_if_sound(&entry.key, entry.version, turn).await? {
         Some(former) => {
             PreviousVersion { version: former.version, timestamp: former.timestamp, deleted: former.deleted }
         }
@@ -295,3 +315,6 @@ fn present_payload(
         _ => Err(Skip::Void),
     }
 }
+
+/// Most ranges of devices that are looked up one by one. A session with more walks all devices.
+const RANGES_MAX: usize = 256;

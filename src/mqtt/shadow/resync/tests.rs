@@ -4,7 +4,8 @@ use std::fs::{self, File};
 
 use crate::mqtt::shadow::resync::*;
 use crate::{
-    auth::{Access, Principal},
+    auth::{Access, Method, Policy, Principal},
+    config::RuleConfig,
     mqtt::{
         broker::outbox::Unsent,
         connection::tests::{broker, dispose_will},
@@ -75,10 +76,12 @@ async fn skips_damaged_entries() {
     fs::write(&path, file).unwrap();
     let outbox = broker.new_session(&Access::admin(Principal::anonymous("c"))).outbox;
     let mut missed = MissedChanges::default();
-    assert!(missed.walk(&broker, &outbox, Seq(0)).await.is_ok());
+    let own = SessionKey { principal: Principal::anonymous("c"), client_id: "c".into() };
+    let reader = Reader { broker: &broker, own: &own, outbox: &outbox, window_open: true };
+    assert!(missed.walk(reader, Seq(0)).await.is_ok());
     assert_eq!((missed.walked, missed.resent), (Some(Seq(1)), Some(None)), "every shadow is sent");
     let key = ShadowKey::classic(DeviceId::new("d").unwrap());
-    assert!(matches!(step::read(&broker, &key).await, Err(Skip::Void)));
+    assert!(matches!(reader.read(&key).await, Err(Skip::Void)));
 }
 
 /// A change whose events had been sent in part was sent whole again.
@@ -89,7 +92,7 @@ async fn resumes_a_partly_sent_change() {
     dispose_will(&broker, "shadow/d/update", br#"{"state":{"reported":{"a":1}}}"#);
     broker.finish().await;
     broker.service.close();
-    let page = broker.service.journal_if_sound(Seq(0), PAGE).await.unwrap().unwrap();
+    let page = broker.service.journal_if_sound(Seq(0), PAGE, ()).await.unwrap().unwrap();
     let entry = Arc::new(page.entries.into_iter().next().unwrap());
     let unsent =
         |seq: u64, topic: &str, document_sent| Some(Unsent { seq, topic: TopicName::new(topic).ok(), document_sent });
@@ -118,6 +121,87 @@ async fn resumes_a_partly_sent_change() {
         });
         assert_eq!(words.collect::<Vec<_>>().join(" "), expected, "{unsent:?}");
     }
+}
+
+/// Returns the rights of `d1` to follow the shadows of `devices`.
+fn follower(devices: &[&str]) -> Access {
+    let rule = RuleConfig {
+        role: "r".into(),
+        devices: devices.iter().map(|text| (*text).to_owned()).collect(),
+        names: vec!["*".into()],
+        operations: Some(vec!["subscribe".into()]),
+        read: vec!["/reported".into()],
+        ..RuleConfig::default()
+    };
+    let policy = Policy::read(&[rule], &[]).unwrap();
+    policy.access(&Principal::named("d1").unwrap(), Method::Certificate, Some("r"), &"c".into())
+}
+
+/// A device that subscribed to the documents of all devices once read the keys of all shadows.
+#[tokio::test]
+async fn reads_only_shadows_of_devices_that_the_session_may_see() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = broker(directory.path());
+    let mut keys: Vec<String> = (0..200).map(|number| format!("d{number}")).collect();
+    keys.extend((0..90).map(|number| format!("d1/name/n{number:02}")));
+    keys.extend(["e", "e/name/n", "e1/name/n", "f"].map(str::to_owned));
+    for key in &keys {
+        dispose_will(&broker, &format!("shadow/{key}/update"), br#"{"state":{"reported":{"a":1}}}"#);
+    }
+    dispose_will(&broker, "shadow/d0/delete", b"");
+    broker.finish().await;
+    broker.service.close();
+    let own = SessionKey { principal: Principal::named("d1").unwrap(), client_id: "c".into() };
+    // devices, filter, shadows found, most pages
+    for (devices, filter, expected, pages_max) in [
+        (&["{principal}"][..], "shadow/#", 91, 2),
+        (&["{principal}"], "shadow/d1/#", 91, 2),
+        (&["{principal}"], "shadow/d2/#", 0, 1),
+        (&["{principal}"], "shadow/d1/document", 1, 1),
+        (&["e", "f", "e", "g", "absent"], "+/+/document", 3, 1),
+        (&["e*"], "shadow/+/#", 3, 1),
+        (&["d0", "d7", "e1"], "#", 2, 1),
+        (&["f*", "d19*", "c*", "d3"], "#", 13, 1),
+        (&["*"], "#", 293, 5),
+    ] {
+        let outbox = broker.new_session(&follower(devices)).outbox;
+        let reader = Reader { broker: &broker, own: &own, outbox: &outbox, window_open: true };
+        let filter = TopicFilter::new(filter).unwrap();
+        let (mut found, mut after, mut pages) = (Vec::new(), None, 0);
+        loop {
+            let (page, next) = Documents::of(&filter).page(reader, after).await.unwrap();
+            pages += 1;
+            found.extend(page.into_iter().filter(|listed| !listed.deleted).map(|listed| listed.key));
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert!(found.is_sorted() && pages <= pages_max, "{devices:?} {filter}: {pages} pages of {found:?}");
+        found.dedup();
+        assert_eq!(found.len(), expected, "{devices:?} {filter}: {found:?}");
+    }
+}
+
+/// The entries of all devices were once steps of the resync of each, with ten topics to look up for each entry.
+#[tokio::test]
+async fn skips_missed_changes_that_the_session_may_not_see() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = broker(directory.path());
+    for device in ["d1", "d2", "d3", "d1"] {
+        dispose_will(&broker, &format!("shadow/{device}/update"), br#"{"state":{"reported":{"a":1}}}"#);
+    }
+    broker.finish().await;
+    broker.service.close();
+    let own = SessionKey { principal: Principal::named("d1").unwrap(), client_id: "c".into() };
+    let outbox = broker.new_session(&follower(&["{principal}"])).outbox;
+    let reader = Reader { broker: &broker, own: &own, outbox: &outbox, window_open: true };
+    let mut missed = MissedChanges::default();
+    assert!(missed.walk(reader, Seq(0)).await.is_ok());
+    let is_own =
+        |step: &ResyncStep| matches!(step, ResyncStep::MissedChanges(entry, ..) if entry.key.device.as_str() == "d1");
+    assert!(missed.steps.iter().all(is_own) && !missed.steps.is_empty(), "{:?}", missed.steps);
+    assert_eq!(missed.walked, Some(broker.service.head()));
 }
 
 #[test]

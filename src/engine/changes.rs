@@ -1,7 +1,8 @@
 //! The feed of accepted changes inside the process. A change wakes the followers of its shadow and no others.
 //!
 //! The notifier thread publishes each change here after its MQTT messages, in the order of the journal. Followers are
-//! indexed by device, so each change costs one lookup, whatever the number of followers of other devices. The first
+//! indexed by the devices that they follow or may see, so each change costs one lookup, whatever the number of followers
+//! of other devices. Only followers of all or many devices are compared with each change. The first
 //! reader of a change renders it, and all readers with the same projection share the result.
 //!
 //! A follower that reads the journal up to [`FollowHandle::since`] and then calls [`FollowHandle::next`] misses no change
@@ -19,7 +20,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::{
-    auth::Projection,
+    auth::{DeviceRange, Projection},
     engine::{Notifier, Outcome, Requester},
     shadow::{
         Change, DeviceId, Document, Etag, Pointer, ShadowKey, ShadowName, Timestamp, Version, document::change::Effect,
@@ -110,6 +111,8 @@ struct Followers {
 #[derive(Debug)]
 struct Follower {
     filter: FeedFilter,
+    /// The devices that the follower may see; `None` for all.
+    visible: Option<Vec<DeviceRange>>,
     content: QueueContent,
     queue: Mutex<Queue>,
     ready: Notify,
@@ -125,6 +128,9 @@ struct Queue {
     closed: bool,
 }
 
+/// Most devices by which one follower is indexed.
+const DEVICES_MAX: usize = 64;
+
 /// Most renderings kept of one change.
 const RENDERED_MAX: usize = 8;
 
@@ -135,14 +141,24 @@ impl Changes {
         Self(Mutex::new(Followers { published: head, of_device: HashMap::new(), of_all: Vec::new(), closed: false }))
     }
 
-    /// Subscribes to the changes after the last published one.
+    /// Subscribes to the changes after the last published one. Changes of devices outside `visible` are left out; all
+    /// devices are visible if it is `None`.
     #[must_use]
-    pub fn follow(self: &Arc<Self>, filter: FeedFilter, content: QueueContent) -> FollowHandle {
+    pub fn follow(
+        self: &Arc<Self>,
+        filter: FeedFilter,
+        visible: Option<Vec<DeviceRange>>,
+        content: QueueContent,
+    ) -> FollowHandle {
         let mut followers = self.0.lock();
         let queue = Mutex::new(Queue { closed: followers.closed, ..Queue::default() });
-        let follower = Arc::new(Follower { filter, content, queue, ready: Notify::new() });
-        match &follower.filter.device {
-            Some(device) => followers.of_device.entry(device.clone()).or_default().push(follower.clone()),
+        let follower = Arc::new(Follower { filter, visible, content, queue, ready: Notify::new() });
+        match follower.devices() {
+            Some(devices) => {
+                for device in devices {
+                    followers.of_device.entry(device.clone()).or_default().push(follower.clone());
+                }
+            }
             None => followers.of_all.push(follower.clone()),
         }
         FollowHandle { changes: self.clone(), follower, since: followers.published }
@@ -161,13 +177,15 @@ impl Changes {
     fn leave(&self, follower: &Arc<Follower>) {
         let mut followers = self.0.lock();
         let left = |others: &mut Vec<Arc<Follower>>| others.retain(|other| !Arc::ptr_eq(other, follower));
-        match &follower.filter.device {
+        match follower.devices() {
             None => left(&mut followers.of_all),
-            Some(device) => {
-                if let Some(others) = followers.of_device.get_mut(device) {
-                    left(others);
-                    if others.is_empty() {
-                        followers.of_device.remove(device);
+            Some(devices) => {
+                for device in devices {
+                    if let Some(others) = followers.of_device.get_mut(device) {
+                        left(others);
+                        if others.is_empty() {
+                            followers.of_device.remove(device);
+                        }
                     }
                 }
             }
@@ -189,7 +207,7 @@ impl Notifier for Arc<Changes> {
         let touched = |name| applied.changes.iter().any(|change| change.path.section == name);
         let sections = SectionName::ALL.map(|name| touched(name).then_some(name));
         let mut event = None;
-        for follower in followers.filter(|follower| follower.filter.may_match(&envelope.key, &sections)) {
+        for follower in followers.filter(|follower| follower.may_match(&envelope.key, &sections)) {
             match follower.content {
                 QueueContent::Newest => follower.replace(&applied.after),
                 QueueContent::All { bytes_max } => {
@@ -235,6 +253,25 @@ impl FeedFilter {
 }
 
 impl Follower {
+    /// Returns the devices of which the follower receives changes; `None` if they are not known one by one.
+    fn devices(&self) -> Option<Vec<&DeviceId>> {
+        if let Some(device) = &self.filter.device {
+            return Some(vec![device]);
+        }
+        let visible = self.visible.as_ref().filter(|visible| visible.len() <= DEVICES_MAX)?;
+        let one = |range| match range {
+            &DeviceRange::One(ref device) => Some(device),
+            DeviceRange::Prefix(_) => None,
+        };
+        visible.iter().map(one).collect()
+    }
+
+    /// Returns false if no change in `sections` of `key` is for the follower.
+    fn may_match(&self, key: &ShadowKey, sections: &[Option<SectionName>]) -> bool {
+        let is_visible = |ranges: &Vec<DeviceRange>| ranges.iter().any(|range| range.has(&key.device));
+        self.visible.as_ref().is_none_or(is_visible) && self.filter.may_match(key, sections)
+    }
+
     fn replace(&self, newest: &Arc<Document>) {
         self.queue.lock().newest = Some(newest.clone());
         self.ready.notify_one();
@@ -412,30 +449,66 @@ mod tests {
         fn on_outcome(self: Box<Self>, _: Result<AcceptedCommand<'_>, &Rejection>, _: Timestamp) {}
     }
 
-    /// Each queued change once held the whole resulting document, which its bytes did not count.
-    #[test]
-    fn a_queue_of_changes_holds_no_documents() {
-        let changes = Arc::new(Changes::new(Seq(0)));
-        let all = changes.follow(FeedFilter::default(), QueueContent::All { bytes_max: usize::MAX });
-        let newest = changes.follow(FeedFilter::default(), QueueContent::Newest);
+    fn announce(changes: &Arc<Changes>, device: &str, seq: Seq, after: &Arc<Document>) {
         let envelope = Envelope {
-            key: ShadowKey::classic(DeviceId::new("d").expect("a name")),
+            key: ShadowKey::classic(DeviceId::new(device).expect("a name")),
             command: Command::Delete(Delete::default()),
             author: sender("p"),
             id: RequestId::next(),
             client: "c".into(),
         };
+        let applied = Applied {
+            seq: Some(seq),
+            before: Arc::new(Document::absent()),
+            after: after.clone(),
+            changes: Vec::new(),
+            rebased_from: None,
+            manner: Disposition::Applied,
+        };
+        changes.clone().announce(Outcome { envelope: &envelope, result: Ok(&applied) }, &IgnoringRequester);
+    }
+
+    /// A follower of all devices was once woken for each change, also of devices that it may not see.
+    #[test]
+    fn a_follower_receives_only_changes_of_devices_that_it_may_see() {
+        let changes = Arc::new(Changes::new(Seq(0)));
+        let device = |id: &str| DeviceId::new(id).expect("a name");
+        let one = |id: &str| DeviceRange::One(device(id));
+        let prefix = |id: &str| DeviceRange::Prefix(device(id));
+        let of = |id: &str| FeedFilter { device: Some(device(id)), ..FeedFilter::default() };
+        // filter, visible devices, devices among a, a1, b and c whose changes are received
+        let table = [
+            (FeedFilter::default(), None, "a a1 b c"),
+            (FeedFilter::default(), Some(vec![]), ""),
+            (FeedFilter::default(), Some(vec![one("a"), one("c")]), "a c"),
+            (FeedFilter::default(), Some(vec![prefix("a"), one("b")]), "a a1 b"),
+            (of("a"), Some(vec![one("a"), one("c")]), "a"),
+            (of("b"), Some(vec![one("a")]), ""),
+        ];
+        for (filter, visible, expected) in table {
+            let handle = changes.follow(filter, visible.clone(), QueueContent::All { bytes_max: usize::MAX });
+            let mut received = Vec::new();
+            for (seq, id) in (1..).map(Seq).zip(["a", "a1", "b", "c"]) {
+                announce(&changes, id, seq, &Arc::new(Document::absent()));
+                received.extend(handle.position().is_none().then_some(id));
+                let _ = handle.follower.take();
+            }
+            assert_eq!(received.join(" "), expected, "{visible:?}");
+            drop(handle);
+            let followers = changes.0.lock();
+            assert!(followers.of_device.is_empty() && followers.of_all.is_empty());
+        }
+    }
+
+    /// Each queued change once held the whole resulting document, which its bytes did not count.
+    #[test]
+    fn a_queue_of_changes_holds_no_documents() {
+        let changes = Arc::new(Changes::new(Seq(0)));
+        let all = changes.follow(FeedFilter::default(), None, QueueContent::All { bytes_max: usize::MAX });
+        let newest = changes.follow(FeedFilter::default(), None, QueueContent::Newest);
         let documents = [(); 3].map(|()| Arc::new(Document::absent()));
         for (seq, after) in (1..).map(Seq).zip(&documents) {
-            let applied = Applied {
-                seq: Some(seq),
-                before: Arc::new(Document::absent()),
-                after: after.clone(),
-                changes: Vec::new(),
-                rebased_from: None,
-                manner: Disposition::Applied,
-            };
-            changes.clone().announce(Outcome { envelope: &envelope, result: Ok(&applied) }, &IgnoringRequester);
+            announce(&changes, "d", seq, after);
         }
         assert_eq!(
             (all.position(), newest.position()),

@@ -24,7 +24,7 @@ use tokio::time::timeout_at;
 
 use crate::{
     admission::work,
-    auth,
+    auth::{self, Access},
     engine::changes::{ChangeEvent, FeedFilter, FollowHandle, Next, QueueContent},
     http::{
         api::{
@@ -43,6 +43,9 @@ use crate::{
 /// Time without an event after which a comment is sent, with the current position as `id`.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// Most ranges of devices by which the changes for a stream are selected.
+const DEVICES_MAX: usize = 256;
+
 /// Journal entries per read.
 const BATCH: usize = 200;
 
@@ -54,7 +57,9 @@ struct EventStream {
     api: Arc<Api>,
     caller: Caller,
     filter: FeedFilter,
+    /// The changes of the devices that `rights` cover.
     following: FollowHandle,
+    rights: Access,
     /// Events that were read and not sent yet.
     ready: VecDeque<Arc<ChangeEvent>>,
     /// The journal position up to which changes were read.
@@ -77,8 +82,8 @@ pub(super) async fn follow(
     let filter = parse_filter(&uri).map_err(invalid)?;
     let last = last_event(&headers).map_err(invalid)?;
     let permit = api.stream_permit(&caller)?;
-    let keep = QueueContent::All { bytes_max: api.event_bytes_max };
-    let following = api.changes.follow(filter.clone(), keep);
+    let following = subscribe(&api, &caller, &filter);
+    let rights = caller.access().clone();
     // Checked before the response begins, so that a failure has a status.
     let position = match last {
         None => following.since,
@@ -86,8 +91,18 @@ pub(super) async fn follow(
     };
     let heartbeat_at = Instant::now() + HEARTBEAT;
     let ready = VecDeque::new();
-    let events =
-        EventStream { api, caller, filter, following, ready, position, begun: false, heartbeat_at, _permit: permit };
+    let events = EventStream {
+        api,
+        caller,
+        rights,
+        filter,
+        following,
+        ready,
+        position,
+        begun: false,
+        heartbeat_at,
+        _permit: permit,
+    };
     let body = stream::unfold(events, |mut events| async move {
         let bytes = events.next().await?;
         events.heartbeat_at = Instant::now() + HEARTBEAT;
@@ -103,6 +118,12 @@ pub(super) async fn follow(
 }
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Subscribes to the changes of the devices that `caller` may see.
+fn subscribe(api: &Api, caller: &Caller, filter: &FeedFilter) -> FollowHandle {
+    let visible = caller.access().devices(auth::Operation::Subscribe, DEVICES_MAX);
+    api.changes.follow(filter.clone(), visible, QueueContent::All { bytes_max: api.event_bytes_max })
+}
 
 /// Returns the position after which a client with the last event `last` misses nothing. This is `last`, or a later
 /// position if retention removed only entries of other devices than the followed one.
@@ -143,6 +164,7 @@ impl EventStream {
             if !self.caller.renew(&self.api) {
                 return None;
             }
+            self.follow_visible();
             if let Some(change) = self.ready.pop_front() {
                 if let Some(event) = self.event(&change) {
                     return Some(event);
@@ -172,13 +194,29 @@ impl EventStream {
         }
     }
 
-    /// Returns a block without an event, whose `id` is the position up to which the client has all events.
-    fn heartbeat(&mut self) -> Bytes {
+    /// Follows the devices that the caller may see now, if its rights have changed. What was not taken from the previous
+    /// subscription is read from the journal.
+    fn follow_visible(&mut self) {
+        if self.caller.access().is_same(&self.rights) {
+            return;
+        }
+        self.advance();
+        self.rights = self.caller.access().clone();
+        self.following = subscribe(&self.api, &self.caller, &self.filter);
+    }
+
+    /// Moves the position to the newest change, if nothing up to it is left to send.
+    fn advance(&mut self) {
         if self.position >= self.following.since
             && let Some(position) = self.following.position()
         {
             self.position = self.position.max(position);
         }
+    }
+
+    /// Returns a block without an event, whose `id` is the position up to which the client has all events.
+    fn heartbeat(&mut self) -> Bytes {
+        self.advance();
         format!(":\nid: {}\n\n", event_id(self.position)).into()
     }
 

@@ -51,7 +51,7 @@ impl Reload {
             for error in &faults {
                 tracing::error!(%error, "file of users or keys rejected, its previous content stays in use");
             }
-            reload.broker.review();
+            reload.broker.review().await;
             match (roles_reloaded, faults.is_empty()) {
                 (true, true) => tracing::info!("users, keys and roles reloaded, sessions reviewed"),
                 (false, true) => tracing::warn!("users and keys reloaded, sessions reviewed; roles are unchanged"),

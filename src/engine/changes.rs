@@ -259,11 +259,7 @@ impl Follower {
             return Some(vec![device]);
         }
         let visible = self.visible.as_ref().filter(|visible| visible.len() <= DEVICES_MAX)?;
-        let one = |range| match range {
-            &DeviceRange::One(ref device) => Some(device),
-            DeviceRange::Prefix(_) => None,
-        };
-        visible.iter().map(one).collect()
+        visible.iter().map(DeviceRange::device).collect()
     }
 
     /// Returns false if no change in `sections` of `key` is for the follower.

@@ -10,6 +10,7 @@ pub mod presence;
 pub(super) mod rights;
 pub mod router;
 pub mod sessions;
+pub(super) mod time_slice;
 use std::{
     hash::{BuildHasher, RandomState},
     num::NonZeroU16,
@@ -35,6 +36,7 @@ use crate::{
             presence::PresenceTable,
             router::{DeliveryKind, Router},
             sessions::{ClientSession, ClosedSession, SessionKey, Sessions},
+            time_slice::TimeSlice,
         },
         connection::rate_limit::ConnectionRateLimits,
         protocol::{
@@ -201,6 +203,15 @@ impl Broker {
         }
     }
 
+    /// Disposes of many sessions, and lets other tasks run meanwhile.
+    async fn dispose_all(self: &Arc<Self>, ended: Vec<ClosedSession>) {
+        let mut slice = TimeSlice::begin();
+        for ended in ended {
+            self.dispose(ended);
+            slice.pause().await;
+        }
+    }
+
     /// Disposes of sessions that ended for memory or for a place of the session of `key`.
     pub(super) fn dispose_for(self: &Arc<Self>, key: &SessionKey, ended: Vec<ClosedSession>) {
         for session in ended {
@@ -284,15 +295,15 @@ impl Broker {
                 due = self.sessions.due() => due,
                 () = self.closed() => return,
             };
-            due.into_iter().for_each(|ended| self.dispose(ended));
+            self.dispose_all(due).await;
         }
     }
 
     /// Re-evaluates the rights of every session, and ends those that have none any more.
-    pub fn review(self: &Arc<Self>) {
+    pub async fn review(self: &Arc<Self>) {
         let ended = self.sessions.review(&self.authority);
-        self.router.narrow_again();
-        ended.into_iter().for_each(|ended| self.dispose(ended));
+        self.router.narrow_again().await;
+        self.dispose_all(ended).await;
     }
 
     /// Returns a receiver whose value turns true when the broker closes.
@@ -317,7 +328,7 @@ impl Broker {
     ///
     /// When it returns, the engine has every will.
     pub async fn finish(self: &Arc<Self>) {
-        self.sessions.drain().into_iter().for_each(|ended| self.dispose(ended));
+        self.dispose_all(self.sessions.drain()).await;
         let mut waiting = std::mem::take(&mut *self.wills.lock());
         while waiting.join_next().await.is_some() {}
     }

@@ -28,6 +28,15 @@ impl DeviceRange {
         }
     }
 
+    /// Returns the device of a range of one.
+    #[must_use]
+    pub fn device(&self) -> Option<&DeviceId> {
+        match self {
+            Self::One(device) => Some(device),
+            Self::Prefix(_) => None,
+        }
+    }
+
     /// Returns true if `device` is in the range.
     #[must_use]
     pub fn has(&self, device: &DeviceId) -> bool {

@@ -83,7 +83,7 @@ impl Drop for Filters {
 }
 
 /// Returns the memory of a filter in bytes. One with wildcards has a node in the router for each of its levels.
-fn cost(filter: &TopicFilter) -> usize {
+pub(super) fn cost(filter: &TopicFilter) -> usize {
     let text = filter.as_str();
     let levels = if text.contains(['+', '#']) { text.split('/').count() } else { 0 };
     FILTER_BYTES + 2 * text.len() + levels * LEVEL_BYTES

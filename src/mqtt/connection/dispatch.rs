@@ -134,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn get_from_disk(&mut self, received: ReceivedRequest, _admitted: Admitted, now: Timestamp) {
         let request = &received.request;
         let principals = &self.broker.service.quotas().principals;
-        let _turn = principals.reading(self.key.principal.name(), Instant::now()).await;
+        let _turn = principals.reading(self.client.filters.quota()).await;
         match request.id.scope(self.broker.service.read(&request.key)).await {
             Ok(stored) => received.request.got(&stored.document, now),
             Err(refusal) => self.refuse(RefusedRequest { request: received, refusal, is_over_quota: false }),

@@ -46,7 +46,7 @@ use self::{
     resync_cursor::ResyncCursor,
 };
 use crate::{
-    admission::Charge,
+    admission::{Charge, PrincipalQuota},
     auth::Access,
     mqtt::{
         protocol::{
@@ -195,6 +195,12 @@ impl Outbox {
     #[must_use]
     pub fn access(&self) -> Access {
         self.access.read().clone()
+    }
+
+    /// Returns the quota of the session's principal.
+    #[must_use]
+    pub fn quota(&self) -> Arc<PrincipalQuota> {
+        self.inner.lock().charge.quota().clone()
     }
 
     /// Changes the rights of the session.

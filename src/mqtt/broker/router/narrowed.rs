@@ -7,12 +7,15 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
+    admission::Charge,
     auth::Access,
     mqtt::{
         broker::{
+            filters,
             narrowing::{narrowed, selects},
             outbox::{Outbox, SessionId},
             router::{Filters, Router, shrink, subscribers::Subscriber},
+            time_slice::TimeSlice,
         },
         protocol::topic::TopicFilter,
     },
@@ -31,6 +34,8 @@ pub(super) struct NarrowedSubscription {
     /// The rights they were made with.
     access: Access,
     subscriber: Subscriber,
+    /// The memory of `within`.
+    charge: Charge,
 }
 
 impl NarrowedSubscriptions {
@@ -83,7 +88,8 @@ impl Filters {
             let existed = self.remove(session, filter, 0) || existed;
             let subscriber = Subscriber { narrowed: number, ..subscriber };
             within.iter().for_each(|narrow| _ = self.entry(narrow).insert(narrow, subscriber.clone()));
-            let subscription = NarrowedSubscription { filter: filter.clone(), within, access, subscriber };
+            let charge = Charge::new(subscriber.outbox.quota(), bytes(&within));
+            let subscription = NarrowedSubscription { filter: filter.clone(), within, access, subscriber, charge };
             self.narrowed.0.entry(session).or_default().push(subscription);
             return existed;
         }
@@ -110,6 +116,7 @@ impl Filters {
         let Some(known) = all.into_iter().find(|known| known.filter == *filter) else { return };
         let (subscriber, former) = (known.subscriber.clone(), std::mem::replace(&mut known.within, within.clone()));
         known.access = access.clone();
+        known.charge.resize(bytes(&within));
         // A filter of both stays where it is.
         for narrow in within.iter().filter(|narrow| !former.contains(narrow)) {
             self.entry(narrow).insert(narrow, subscriber.clone());
@@ -122,9 +129,13 @@ impl Filters {
 
 impl Router {
     /// Narrows the filters of all sessions anew whose rights have changed.
-    pub fn narrow_again(&self) {
+    pub(in crate::mqtt) async fn narrow_again(&self) {
         let sessions: Vec<SessionId> = self.filters.read().narrowed.0.keys().copied().collect();
-        sessions.into_iter().for_each(|session| self.narrow_session_again(session));
+        let mut slice = TimeSlice::begin();
+        for session in sessions {
+            self.narrow_session_again(session);
+            slice.pause().await;
+        }
     }
 
     /// Narrows the filters of `session` anew if its rights have changed. It receives what the former and the present
@@ -150,4 +161,9 @@ impl Router {
         let outdated: Vec<_> = outdated.map(|known| known.filter.clone()).collect();
         (!outdated.is_empty()).then(|| (outbox.clone(), outdated))
     }
+}
+
+/// Returns the memory of a subscription that was narrowed to `within`.
+fn bytes(within: &[TopicFilter]) -> usize {
+    size_of::<NarrowedSubscription>() + within.iter().map(filters::cost).sum::<usize>()
 }

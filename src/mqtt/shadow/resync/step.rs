@@ -1,9 +1,6 @@
 //! One message of a resync: makes it at the moment it is sent, or decides that it is not sent.
 
-use std::{
-    sync::{Arc, Weak},
-    time::Instant,
-};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
@@ -201,8 +198,8 @@ async fn retained(
 impl Reader<'_> {
     /// Waits for a permit to read the store, of those that the principal has over all protocols.
     pub(super) async fn turn(&self) -> PrincipalPermit {
-        let principals = &self.broker.service.quotas().principals;
-        principals.reading(self.own.principal.name(), Instant::now()).await
+        let quota = self.outbox.with_access(|access| self.broker.quota(access));
+        self.broker.service.quotas().principals.reading(&quota).await
     }
 
     /// Reads the document of `key`.

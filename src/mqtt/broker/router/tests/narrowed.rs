@@ -118,7 +118,7 @@ fn narrowed_routing_agrees_with_filters_and_rights() {
             0 => {
                 let topics: Vec<_> = (0..random.below(4)).map(|_| patterns[random.below(patterns.len())]).collect();
                 sessions[index].set_access(access("d1", "c", &topics));
-                router.narrow_again();
+                router.narrow_session_again(sessions[index].id());
             }
             1..=5 => {
                 let known = subscribed.insert((index, filter.clone()), step);
@@ -189,7 +189,7 @@ fn rights_are_evaluated_once_for_sessions_that_have_the_same() {
 /// A device that subscribed to everything once visited the retained messages of all others.
 #[test]
 fn retained_lookups_are_narrowed_to_rights() {
-    let router = Router::new(LIMITS);
+    let router = router();
     for device in 0..2_000 {
         for end in ["x", "y"] {
             let topic = format!("chat/d{device}/{end}");

@@ -384,6 +384,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // nobody.
         self.client.session.detach();
         self.client.outbox.detach(self.broker.events.fan_out_position());
+        if self.session_expiry > 0 {
+            self.broker.router.set_connected(self.client.outbox.id(), self.client.filters.iter(), false);
+        }
         self.client.resync.detach();
         let will = self.will.filter(|_| with_will);
         if let Some(device) = &self.device {

@@ -276,6 +276,7 @@ where
     codec::encode(connect.protocol, &connack, bytes_max, transport.output()).expect("its size was checked");
     let now = Instant::now();
     attached.client.session.attach(&connect, now, transport.output());
+    broker.router.set_connected(attached.client.outbox.id(), attached.client.filters.iter(), true);
     attached.client.outbox.attach(attached.client.session.window());
     peer.preauth_permit.know(attached.client.filters.quota());
     let pace = ConnectionRateLimit::new(attached.client.filters.quota().clone(), now);

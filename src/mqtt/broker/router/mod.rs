@@ -35,7 +35,7 @@ pub use self::retained::{Cursor, RetainedPage};
 use self::{
     narrowed::NarrowedSubscriptions,
     retained::Retained,
-    route::{MatchedFilters, OrphanedMessage, Route},
+    route::{AbsentReceivers, MatchedFilters, OrphanedMessage, Route},
     subscribers::{Subscriber, Subscribers},
     trie::Trie,
 };
@@ -115,6 +115,11 @@ pub trait Publication {
     /// it.
     fn message_for(&self, session: SessionId, access: &Access) -> Option<Arc<Message>>;
 
+    /// Returns true if a session without a connection keeps it until its client returns.
+    fn is_kept_for_absent(&self) -> bool {
+        true
+    }
+
     /// Returns true if the message for `session` depends on more than its rights.
     fn is_individual(&self, _session: SessionId) -> bool {
         false
@@ -129,6 +134,10 @@ impl Publication for Arc<Message> {
 
     fn message_for(&self, _: SessionId, access: &Access) -> Option<Arc<Message>> {
         access.may_receive(self.topic()).then(|| Arc::clone(self))
+    }
+
+    fn is_kept_for_absent(&self) -> bool {
+        self.qos != QoS::AtMostOnce && !self.is_momentary()
     }
 }
 
@@ -191,6 +200,21 @@ impl Router {
         self.filters.write().unsubscribe(session, filter)
     }
 
+    /// Marks the subscriptions of a session with these filters as connected or not. Until it is connected again, events
+    /// pass it over.
+    ///
+    /// A session is marked as connected before its resync begins, and as not connected after its outbox was detached.
+    pub fn set_connected<'a>(
+        &self,
+        session: SessionId,
+        filters: impl IntoIterator<Item = &'a TopicFilter>,
+        connected: bool,
+    ) {
+        for filter in filters.into_iter().filter(|filter| filter.share().is_none()) {
+            self.filters.write().set_connected(session, filter, connected); // one lock per filter, as above
+        }
+    }
+
     /// Removes the subscriptions of a session that ends.
     pub fn remove<'a>(&self, session: SessionId, filters: impl IntoIterator<Item = &'a TopicFilter>) {
         for filter in filters {
@@ -217,7 +241,8 @@ impl Router {
             ControlFlow::Continue(())
         });
         let route = Route::new(publication, kind, found.is_one());
-        let own = found.all().flat_map(Subscribers::own);
+        let absent = AbsentReceivers::of(kind, publication);
+        let own = found.all().flat_map(|subscribers| subscribers.own().chain(absent.among(subscribers)));
         let own = match kind {
             // It is for the session whatever its rights, which its filters may have been narrowed to.
             DeliveryKind::Private { to } if !filters.narrowed.is_empty() => {

@@ -49,6 +49,12 @@ impl NarrowedSubscriptions {
         all.filter(move |one| selects(&one.filter, topic)).map(|one| &one.subscriber)
     }
 
+    /// Returns the filters that `filter` of `session` was narrowed to, and their number.
+    fn within(&self, session: SessionId, filter: &TopicFilter) -> Option<(Vec<TopicFilter>, u8)> {
+        let known = self.of(session).iter().find(|known| known.filter == *filter)?;
+        Some((known.within.clone(), known.subscriber.narrowed))
+    }
+
     fn of(&self, session: SessionId) -> &[NarrowedSubscription] {
         self.0.get(&session).map_or(&[], Vec::as_slice)
     }
@@ -94,6 +100,16 @@ impl Filters {
             return existed;
         }
         self.entry(filter).insert(filter, subscriber) || existed
+    }
+
+    /// Marks the existing subscription with `filter` as that of a connected session or not.
+    pub(super) fn set_connected(&mut self, session: SessionId, filter: &TopicFilter, connected: bool) {
+        match self.narrowed.within(session, filter) {
+            None => self.entry(filter).set_connected(session, 0, connected),
+            Some((within, number)) => {
+                within.iter().for_each(|narrow| self.entry(narrow).set_connected(session, number, connected));
+            }
+        }
     }
 
     /// Removes the subscription with `filter`. Returns true if it existed.

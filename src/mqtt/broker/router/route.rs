@@ -51,6 +51,41 @@ impl<'a> MatchedFilters<'a> {
     }
 }
 
+/// The sessions without a connection that may receive a publication.
+#[derive(Clone, Copy)]
+pub(super) enum AbsentReceivers {
+    /// No session: those that return look it up, or it is of no use to them.
+    None,
+    /// The session of the requester.
+    Requester(SessionId),
+    /// Every session.
+    All,
+}
+
+impl AbsentReceivers {
+    /// Returns the absent receivers of a publication.
+    pub(super) fn of(kind: DeliveryKind, publication: &impl Publication) -> Self {
+        match kind {
+            DeliveryKind::Event { .. } | DeliveryKind::Document { .. } => Self::None,
+            DeliveryKind::Change { by: to, .. } | DeliveryKind::Private { to } => Self::Requester(to),
+            DeliveryKind::Reply { to, .. } if topics::is_service(publication.topic()) => Self::Requester(to),
+            DeliveryKind::Others { .. } if topics::is_service(publication.topic()) => Self::None,
+            DeliveryKind::Ordinary { .. } if !publication.is_kept_for_absent() => Self::None,
+            DeliveryKind::Presence { .. }
+            | DeliveryKind::Reply { .. }
+            | DeliveryKind::Others { .. }
+            | DeliveryKind::Ordinary { .. } => Self::All,
+        }
+    }
+
+    /// Iterates over those of `subscribers` that are such receivers.
+    pub(super) fn among(self, subscribers: &Subscribers) -> impl Iterator<Item = &Subscriber> {
+        let one = if let Self::Requester(session) = self { Some(session) } else { None };
+        let all = matches!(self, Self::All).then(|| subscribers.absent());
+        all.into_iter().flatten().chain(one.into_iter().flat_map(|session| subscribers.absent_of(session)))
+    }
+}
+
 /// One publication during its routing.
 pub(super) struct Route<'a, P> {
     publication: &'a P,

@@ -3,6 +3,9 @@
 //! A session is there once for its subscription with this filter, and once for each subscription that was narrowed to
 //! this filter ([`super::narrowed`]).
 //!
+//! Sessions without a connection are apart. They resync from the journal when they return, so events pass them over: a
+//! session that nobody comes back for costs publishers nothing.
+//!
 //! Nearly all filters of a fleet have exactly one subscriber, so one is stored in place. Two or more are in a map by
 //! session, since all sessions may have the same filter, and each may subscribe and unsubscribe at any time.
 
@@ -23,6 +26,8 @@ pub(super) struct Subscribers {
     own: Own,
     #[expect(clippy::box_collection, reason = "nearly always none, and there is one for each filter")]
     groups: Option<Box<BTreeMap<Box<str>, Group>>>,
+    #[expect(clippy::box_collection, reason = "nearly always none, and there is one for each filter")]
+    absent: Option<Box<BTreeMap<(SessionId, u8), Subscriber>>>,
 }
 
 /// One session's subscription.
@@ -73,7 +78,10 @@ impl Subscribers {
     /// Adds a subscriber to `filter`, on its own or in its group, and replaces that of the same session [MQTT-3.8.4-3].
     /// Returns true if one was replaced.
     pub(super) fn insert(&mut self, filter: &TopicFilter, subscriber: Subscriber) -> bool {
-        let Some(name) = filter.share() else { return self.own.insert(subscriber) };
+        let Some(name) = filter.share() else {
+            let was_absent = self.take_absent(subscriber.key()).is_some();
+            return self.own.insert(subscriber) || was_absent;
+        };
         let groups = self.groups.get_or_insert_default();
         groups.entry(name.into()).or_insert_with(|| Group::new(filter)).insert(subscriber)
     }
@@ -81,7 +89,9 @@ impl Subscribers {
     /// Removes the subscriber of the session, of its narrowed subscription with this number. Returns true if there was
     /// one.
     pub(super) fn remove(&mut self, share: Option<&str>, session: SessionId, narrowed: u8) -> bool {
-        let Some(name) = share else { return self.own.remove((session, narrowed)) };
+        let Some(name) = share else {
+            return self.own.remove((session, narrowed)) || self.take_absent((session, narrowed)).is_some();
+        };
         let Some(groups) = &mut self.groups else { return false };
         let Some(group) = groups.get_mut(name) else { return false };
         let removed = group.remove(session);
@@ -95,15 +105,15 @@ impl Subscribers {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        matches!(self.own, Own::None) && self.groups.is_none()
+        matches!(self.own, Own::None) && self.groups.is_none() && self.absent.is_none()
     }
 
     /// Returns true if there is at most one subscriber, and no group.
     pub(super) fn is_one(&self) -> bool {
-        !matches!(self.own, Own::Many(_)) && self.groups.is_none()
+        !matches!(self.own, Own::Many(_)) && self.groups.is_none() && self.absent.is_none()
     }
 
-    /// Iterates over the subscribers outside groups, in the order of their session ids.
+    /// Iterates over the connected subscribers outside groups, in the order of their session ids.
     pub(super) fn own(&self) -> impl Iterator<Item = &Subscriber> {
         let (one, many) = match &self.own {
             Own::None => (None, None),
@@ -113,6 +123,11 @@ impl Subscribers {
         one.into_iter().chain(many.into_iter().flat_map(|all| all.values()))
     }
 
+    /// Iterates over the subscribers outside groups that have no connection, in the order of their session ids.
+    pub(super) fn absent(&self) -> impl Iterator<Item = &Subscriber> {
+        self.absent.iter().flat_map(|absent| absent.values())
+    }
+
     /// Iterates over the subscribers of one session outside groups.
     pub(super) fn own_of(&self, session: SessionId) -> impl Iterator<Item = &Subscriber> {
         let (one, many) = match &self.own {
@@ -120,7 +135,35 @@ impl Subscribers {
             Own::One(subscriber) => (Some(subscriber).filter(|one| one.outbox.id() == session), None),
             Own::Many(all) => (None, Some(all.range((session, 0)..=(session, u8::MAX)))),
         };
-        one.into_iter().chain(many.into_iter().flatten().map(|(_, subscriber)| subscriber))
+        let connected = one.into_iter().chain(many.into_iter().flatten().map(|(_, subscriber)| subscriber));
+        connected.chain(self.absent_of(session))
+    }
+
+    /// Iterates over the subscribers of one session outside groups, if it has no connection.
+    pub(super) fn absent_of(&self, session: SessionId) -> impl Iterator<Item = &Subscriber> {
+        let all = self.absent.iter().flat_map(move |absent| absent.range((session, 0)..=(session, u8::MAX)));
+        all.map(|(_, subscriber)| subscriber)
+    }
+
+    /// Marks the subscriber of the session as connected or not.
+    pub(super) fn set_connected(&mut self, session: SessionId, narrowed: u8, connected: bool) {
+        let key = (session, narrowed);
+        if connected {
+            if let Some(subscriber) = self.take_absent(key) {
+                self.own.insert(subscriber);
+            }
+        } else if let Some(subscriber) = self.own.take(key) {
+            self.absent.get_or_insert_default().insert(key, subscriber);
+        }
+    }
+
+    fn take_absent(&mut self, key: (SessionId, u8)) -> Option<Subscriber> {
+        let absent = self.absent.as_mut()?;
+        let taken = absent.remove(&key);
+        if absent.is_empty() {
+            self.absent = None;
+        }
+        taken
     }
 
     /// Iterates over the shared groups.
@@ -150,23 +193,23 @@ impl Own {
     }
 
     fn remove(&mut self, key: (SessionId, u8)) -> bool {
-        match self {
-            Own::None => false,
-            Own::One(one) => {
-                let removed = one.key() == key;
-                if removed {
-                    *self = Own::None;
-                }
-                removed
+        self.take(key).is_some()
+    }
+
+    fn take(&mut self, key: (SessionId, u8)) -> Option<Subscriber> {
+        match std::mem::take(self) {
+            Own::One(one) if one.key() == key => Some(one),
+            Own::Many(mut all) => {
+                let taken = all.remove(&key);
+                *self = match all.len() {
+                    1 => all.pop_first().map_or(Own::None, |(_, last)| Own::One(last)),
+                    _ => Own::Many(all),
+                };
+                taken
             }
-            Own::Many(all) => {
-                let removed = all.remove(&key).is_some();
-                if all.len() == 1
-                    && let Some((_, last)) = all.pop_first()
-                {
-                    *self = Own::One(last);
-                }
-                removed
+            other => {
+                *self = other;
+                None
             }
         }
     }

@@ -377,6 +377,43 @@ fn messages_of_a_member_that_left_go_only_to_members_that_may_read_them() {
     }
 }
 
+/// Ten thousand sessions that nobody comes back for, with filters on everybody's events, once cost each writer as much as
+/// if they were connected.
+#[test]
+fn events_pass_over_sessions_without_a_connection() {
+    let router = router();
+    let filters = ["shadow/+/update/accepted", "shadow/lamp/update/accepted", "a/#"].map(filter);
+    let [away, here] = [1, 2].map(session);
+    for outbox in [&away, &here] {
+        filters.iter().for_each(|filter| subscribe(&router, outbox, filter.as_str()));
+    }
+    let event = Arc::new(message("shadow/lamp/update/accepted", "x"));
+    let kept = Arc::new(Message { qos: QoS::AtLeastOnce, ..message("a/b", "x") });
+    let momentary = Arc::new(message("a/b", "x"));
+    let (by, ordinary) = (away.id(), DeliveryKind::Ordinary { from: None });
+    let receivers = || {
+        [
+            router.publish(&event, DeliveryKind::Event { seq: 1 }),
+            router.publish(&event, DeliveryKind::Change { by, seq: 1 }),
+            router.publish(&event, DeliveryKind::Private { to: by }),
+            router.publish(&kept, ordinary),
+            router.publish(&momentary, ordinary),
+        ]
+    };
+    assert_eq!(receivers(), [2, 2, 1, 2, 2]);
+    router.set_connected(away.id(), &filters, false);
+    assert_eq!(receivers(), [1, 2, 1, 2, 1], "without those that it looks up when it returns");
+    assert_eq!(router.selection(&away, "a/b").map(|selection| selection.qos()), Some(QoS::AtLeastOnce));
+    router.set_connected(away.id(), &filters, true);
+    assert_eq!(receivers(), [2, 2, 1, 2, 2]);
+    router.set_connected(away.id(), &filters, false);
+    for outbox in [&away, &here] {
+        router.remove(outbox.id(), &filters);
+    }
+    let filters = router.filters.read();
+    assert!(filters.wildcard.is_empty() && filters.exact.is_empty());
+}
+
 #[test]
 fn retained_messages_have_limits() {
     const OWN: Result<(), QuotaKind> = Err(QuotaKind::PrincipalMemory);

@@ -4,7 +4,7 @@ use crate::mqtt::broker::outbox::{Inner, Outbox};
 use crate::{mqtt::protocol::packet::QoS, observability::metrics::Counter};
 
 impl Outbox {
-    /// Brings a queue that has events back to its limit. Drops superseded events, then the oldest ordinary messages,
+    /// Brings a queue that has events back to its limit, or to what its principal has memory for. Drops superseded events, then the oldest ordinary messages,
     /// then all events, which begins a resync. Returns true if the consumer has to be woken, since the head may be
     /// gone.
     ///
@@ -13,21 +13,21 @@ impl Outbox {
     pub(super) fn enforce_limit(&self, inner: &mut Inner) -> bool {
         let (limit, target) = (self.limits.bytes, self.limits.bytes / 4 * 3);
         // One delivery always fits.
-        let is_full = inner.queue.bytes() > limit || !inner.has_memory(0);
-        if !is_full || inner.queue.len() <= 1 || !inner.queue.has_journalled() {
+        let is_full = |inner: &Inner| inner.queue.bytes() > limit || !inner.has_memory(0);
+        if !is_full(inner) || inner.queue.len() <= 1 || !inner.queue.has_journalled() {
             return false;
         }
         if inner.queue.is_search_due() {
             self.counters.superseded.add(inner.queue.drop_superseded(target) as u64);
         }
-        while inner.queue.bytes() > limit
+        while is_full(inner)
             && let Some(qos) = inner.queue.drop_oldest_ordinary()
         {
             self.dropped(qos).add(1);
         }
-        if inner.queue.bytes() > limit && inner.queue.len() > 1 {
+        if is_full(inner) && inner.queue.len() > 1 {
             self.counters.superseded.add(inner.queue.drop_superseded(target) as u64);
-            if inner.queue.bytes() > target {
+            if inner.queue.bytes() > target || is_full(inner) {
                 self.begin_resync(inner);
             }
         }

@@ -43,7 +43,7 @@ fn a_queue_is_charged_to_its_principal() {
     }
     assert_eq!(second.queued_bytes(), 3_900, "one always fits while connected, and with it a step of the account");
     assert_eq!(counters.ordinary_guaranteed.get(), 7);
-    (1..=20).for_each(|seq| second.push_event(delivery("aa", 1), seq));
+    (1..=20).for_each(|seq| second.push_event(delivery(&format!("{}", 10 + seq), 1), seq));
     assert_eq!(second.resync_since(), Some(0), "the journal has the events");
     drain(&first, true);
     drop(second);

@@ -389,7 +389,7 @@ fn events_pass_over_sessions_without_a_connection() {
     }
     let event = Arc::new(message("shadow/lamp/update/accepted", "x"));
     let kept = Arc::new(Message { qos: QoS::AtLeastOnce, ..message("a/b", "x") });
-    let momentary = Arc::new(message("a/b", "x"));
+    let momentary = Arc::new(Message { qos: QoS::AtMostOnce, ..message("a/b", "x") });
     let (by, ordinary) = (away.id(), DeliveryKind::Ordinary { from: None });
     let receivers = || {
         [

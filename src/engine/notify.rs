@@ -13,8 +13,9 @@ use crate::{
         submission::{AcceptedCommand, PendingReply, Requester, log_refusal},
     },
     observability::metrics::{Label, OutcomeCounters},
-    shadow::{Command, Disposition, Rejection},
+    shadow::{Command, Disposition, Rejection, Timestamp},
     store::{self, Applied, Envelope, HistoryReader, QueueReservation},
+    wire::ClientToken,
 };
 
 /// A receiver of decided commands, such as the fan-out to MQTT subscribers.
@@ -61,9 +62,13 @@ impl Outcomes {
             // The queue memory of a batch is released after its outcomes are delivered.
             for (batch, _reservation) in batches {
                 let now = clock.now();
-                outcomes.count(&batch.iter().map(|outcome| label(outcome)).collect::<Vec<_>>());
+                let answered = batch.iter().filter(|outcome| outcome.context.is_some());
+                outcomes.count(&answered.map(label).collect::<Vec<_>>());
                 for store::Outcome { envelope, context, result, against } in batch {
-                    let PendingReply { requester, principal: _permit } = context;
+                    let Some(PendingReply { requester, principal: _permit }) = context else {
+                        notifier.announce(Outcome { envelope: &envelope, result: result.as_ref() }, &AnsweredBefore);
+                        continue;
+                    };
                     if let Err(rejection) = &result {
                         let Envelope { key, command, author, id, client } = &envelope;
                         log_refusal(*id, key, &author.by, client, rejection);
@@ -89,6 +94,17 @@ impl Outcomes {
             }
         });
     }
+}
+
+/// The requester of a change whose outcome was reported as unknown, and that was found on the disk later.
+struct AnsweredBefore;
+
+impl Requester for AnsweredBefore {
+    fn client_token(&self) -> Option<&ClientToken> {
+        None
+    }
+
+    fn on_outcome(self: Box<Self>, _: Result<AcceptedCommand<'_>, &Rejection>, _: Timestamp) {}
 }
 
 /// Returns the operation and its end, as labels for metrics.

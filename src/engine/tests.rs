@@ -10,12 +10,16 @@ use std::{
 
 use futures_util::FutureExt;
 
-use super::*;
+use super::{
+    changes::{Changes, FeedFilter, Next, QueueContent},
+    *,
+};
 use crate::{
     auth::Principal,
     config::{Limits, RoleLimits},
     observability::request_id::RequestId,
-    shadow::{Command, Delete, DeviceId, Sender, Version, tests::sender},
+    shadow::{Command, Delete, DeviceId, Disposition, Document, Sender, Version, tests::sender},
+    store::{Applied, QueueReservation},
     wire::ClientToken,
 };
 
@@ -136,6 +140,37 @@ fn a_principal_has_a_share_of_the_queue() {
     }
     decided.announce(IgnoringRequester);
     assert!(greedy.try_queue(1).is_some());
+}
+
+/// A change whose requester was told that its outcome is unknown, and that is on the disk after all, once reached
+/// nobody until a restart.
+#[test]
+fn a_change_without_requester_is_published() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = StoreOptions { free_disk_min: 0, ..StoreOptions::new(directory.path().join("store")) };
+    let quotas = Arc::new(Quotas::new(&Limits::default()));
+    let (service, decided) = Service::open(options, quotas, Clock::system()).unwrap();
+    let changes = Arc::new(Changes::new(Seq(0)));
+    let feed = changes.follow(FeedFilter::default(), QueueContent::All { bytes_max: usize::MAX });
+    let (sender, batches) = mpsc::channel();
+    let applied = Applied {
+        seq: Some(Seq(1)),
+        before: Arc::new(Document::absent()),
+        after: Arc::new(Document::absent_at(Version(1))),
+        changes: Vec::new(),
+        rebased_from: None,
+        manner: Disposition::Applied,
+    };
+    let found = store::Outcome { envelope: deletion(), context: None, result: Ok(applied), against: None };
+    sender.send((vec![found], QueueReservation::none())).unwrap();
+    drop(sender);
+    let outcomes = decided.outcomes.clone();
+    Outcomes { batches, ..decided }.announce(changes.clone());
+    changes.close();
+    assert_eq!(feed.position(), None, "it is queued");
+    assert!(matches!(feed.next().now_or_never(), Some(Next::Change(change)) if change.seq == Seq(1)));
+    assert_eq!(outcomes.counts(), [], "its command was counted when its outcome was reported");
+    service.close();
 }
 
 /// A permit that reports the thread that drops it.

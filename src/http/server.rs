@@ -129,7 +129,7 @@ impl HttpOptions {
 }
 
 impl<D: ConnectionHandler> HttpHandler<D> {
-    /// Creates a handler that serves `api`, `/healthz` and WebSockets until `closing` turns true. `sockets` serves the
+    /// Creates a handler that serves `api` and WebSockets until `closing` turns true. `sockets` serves the
     /// WebSockets, on which `sessions` are valid too.
     #[must_use]
     pub fn new(
@@ -141,7 +141,6 @@ impl<D: ConnectionHandler> HttpHandler<D> {
         closing: watch::Receiver<bool>,
     ) -> Self {
         let routes = api
-            .route("/healthz", get(async || "ok"))
             .route("/mqtt", get(websocket::upgrade))
             .route("/mqtt/", get(websocket::upgrade))
             .layer(middleware::from_fn(websocket::check_path))

@@ -88,8 +88,12 @@ pub struct CommitMetrics {
     pub durations: Histogram,
     /// Commands decided together in each batch.
     pub batches: Histogram,
-    /// Commits that failed; the first stops the store.
+    /// Commits that failed; after each the store is reopened.
     pub failed: Counter,
+    /// Times that the store was reopened after a failed commit.
+    pub reopened: Counter,
+    /// Failed attempts to reopen it.
+    pub reopens_failed: Counter,
 }
 
 impl Default for CommitMetrics {
@@ -99,6 +103,8 @@ impl Default for CommitMetrics {
             durations: Histogram::of_durations(),
             batches: Histogram::new(&BATCHES, 1.0),
             failed: Counter::default(),
+            reopened: Counter::default(),
+            reopens_failed: Counter::default(),
         }
     }
 }

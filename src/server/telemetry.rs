@@ -229,7 +229,15 @@ impl Telemetry {
         let commits = self.service.commits();
         page.histogram("umbra_commit_seconds", "Duration of commits until they are on the disk.", &commits.durations);
         page.histogram("umbra_batch_commands", "Commands per batch.", &commits.batches);
-        page.counter("umbra_commits_failed_total", "Failed commits; the first stops the store.", commits.failed.get());
+        page.counter(
+            "umbra_commits_failed_total",
+            "Failed commits; after each the store is reopened.",
+            commits.failed.get(),
+        );
+        let mut reopened =
+            page.counters("umbra_store_reopens_total", "Attempts to reopen the store after a failed commit.");
+        reopened.sample(&[("outcome", "open")], commits.reopened.get());
+        reopened.sample(&[("outcome", "failed")], commits.reopens_failed.get());
         let writable = u8::from(health.state == State::Writable);
         page.gauge(
             "umbra_store_writable",

@@ -63,8 +63,9 @@ pub struct QueuedCommand<C> {
 pub struct Outcome<C> {
     /// The command with its address and its author.
     pub envelope: Envelope,
-    /// The context of the caller.
-    pub context: C,
+    /// The context of the caller. `None` for a change whose outcome was first reported as unknown and that was found on
+    /// the disk: it comes a second time, for those who follow the changes.
+    pub context: Option<C>,
     /// The accepted command, which is durable, or the refusal, which changed nothing (but see
     /// [`Rejection::OutcomeUnknown`]).
     pub result: Result<Applied, Rejection>,
@@ -150,7 +151,7 @@ impl<C> Batch<C> {
             }
             _ => None,
         };
-        self.outcomes.push(Outcome { envelope, context, result, against });
+        self.outcomes.push(Outcome { envelope, context: Some(context), result, against });
     }
 
     /// Returns true if the batch has data to make durable.

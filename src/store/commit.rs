@@ -94,7 +94,7 @@ impl<C> Writer<C> {
                 self.progress = progress;
                 Ok(())
             }
-            Err(failure) => Err(self.latch(failure)),
+            Err(failure) => Err(self.fail(failure)),
         }
     }
 

@@ -11,6 +11,7 @@ use std::{
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use redb::{Builder, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
@@ -27,6 +28,8 @@ use crate::store::{
 pub(super) struct Database {
     redb: redb::Database,
     path: PathBuf,
+    /// True once the store is to be opened again: long reads end.
+    retired: AtomicBool,
 }
 
 /// A failed commit.
@@ -76,7 +79,7 @@ impl Database {
     pub(super) fn open_backend(options: &StoreOptions, backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
         let is_new = backend.len().is_ok_and(|length| length == 0);
         let redb = guarded(&options.path, || Ok(builder(options).create_with_backend(backend)?))?;
-        let database = Self { redb, path: options.path.clone() };
+        let database = Self::of(redb, options);
         if is_new {
             database.initialize()?;
         }
@@ -84,9 +87,30 @@ impl Database {
         Ok(database)
     }
 
+    /// Opens the file of `options` again, which is the one that was open before.
+    pub(super) fn reopen(options: &StoreOptions) -> Result<Self, StoreError> {
+        // A missing file must not be created.
+        fs::metadata(&options.path).map_err(|error| StoreError::Io { path: options.path.clone(), error })?;
+        Self::open_file(options)
+    }
+
+    fn of(redb: redb::Database, options: &StoreOptions) -> Self {
+        Self { redb, path: options.path.clone(), retired: AtomicBool::new(false) }
+    }
+
+    /// Ends long reads, so that the file can be closed.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    /// True once [`Database::retire`] was called.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
     fn open_file(options: &StoreOptions) -> Result<Self, StoreError> {
         let redb = guarded(&options.path, || Ok(builder(options).open(&options.path)?))?;
-        let database = Self { redb, path: options.path.clone() };
+        let database = Self::of(redb, options);
         database.check_format()?;
         Ok(database)
     }
@@ -106,7 +130,7 @@ impl Database {
             _ => {}
         }
         let redb = guarded(&options.path, || Ok(builder(options).create(&new)?))?;
-        let made = Self { redb, path: options.path.clone() };
+        let made = Self::of(redb, options);
         let filled = fill(&made);
         drop(made);
         // Unlike a rename, a link never replaces a file that appeared in the meantime.
@@ -143,11 +167,6 @@ impl Database {
                 supported: FILE_FORMAT as u32,
             }),
         }
-    }
-
-    /// Returns the bytes of the file; 0 if unknown.
-    pub(super) fn file_bytes(&self) -> u64 {
-        fs::metadata(&self.path).map_or(0, |file| file.len())
     }
 
     /// Returns the positions of journal and state table.
@@ -255,7 +274,7 @@ impl AbortCause {
         let path = path.to_owned();
         match error {
             redb::Error::DatabaseAlreadyOpen => StoreError::Locked { path },
-            redb::Error::PreviousIo | redb::Error::DatabaseClosed => StoreError::Latched,
+            redb::Error::PreviousIo | redb::Error::DatabaseClosed => StoreError::Reopening,
             // redb reports a missing header, or a file that ends inside a page, by these kinds.
             redb::Error::Io(error)
                 if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>

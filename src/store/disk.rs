@@ -1,7 +1,7 @@
 //! A check for free disk space.
 //!
-//! A commit on a full disk fails, and a failed commit stops the store until a restart. So commands are refused while
-//! there is still some space, and accepted again once there is enough.
+//! A commit on a full disk fails, with an unknown outcome for its commands. So commands are refused while there is still
+//! some space, and accepted again once there is enough.
 
 use std::{
     io,

@@ -52,9 +52,9 @@ pub enum StoreError {
         /// The error.
         error: io::Error,
     },
-    /// A commit failed earlier, and redb no longer reads from this file.
-    #[error("the store stopped after a failed write and what was asked is not in memory; restart the service")]
-    Latched,
+    /// A commit failed, and the file is not open again yet.
+    #[error("the store is being reopened after a failed write, and the data is not in memory")]
+    Reopening,
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

@@ -22,10 +22,12 @@ use crate::{
         database::Database,
         disk::FreeDisk,
         error::StoreError,
+        healing::{Healer, Reopen},
         health::{Health, State},
         journal::{entry::Seq, recovery, retention::Retention},
         options::{COMMAND_OVERHEAD_BYTES, StoreOptions},
         reader::{History, HistoryReader, JournalPage, Listed, Shared},
+        slot::DatabaseSlot,
         state::{
             cache::DocumentCache,
             dirty_set::DirtySet,
@@ -60,7 +62,8 @@ pub struct Permit<C> {
 /// Opens the store of `options`, or creates it if there is no file, and starts its writer.
 ///
 /// `clock` is called once per batch. `deliver` is called on the writer thread with the outcomes of each batch, in the
-/// order in which the commands were sent. Its second argument holds their queue bytes until it is dropped. The writer
+/// order in which the commands were sent. After a failed commit that is found on the disk, `deliver` is called with its
+/// changes again, without context. Its second argument holds their queue bytes until it is dropped. The writer
 /// waits for `deliver`, so it should only hand the outcomes on.
 ///
 /// # Errors
@@ -77,7 +80,9 @@ pub fn open<C: Send + 'static>(
     let database = Database::open(&options)?;
     let disk = FreeDisk::of(options.path.clone(), options.free_disk_min);
     let path = options.path.clone();
-    let (store, writer) = assemble(database, disk, options, Box::new(clock), Box::new(deliver))?;
+    let again = options.clone();
+    let reopen = Box::new(move || Database::reopen(&again));
+    let (store, writer) = assemble(database, reopen, disk, options, Box::new(clock), Box::new(deliver))?;
     *store.inner.writer.lock() = Some(spawn(writer).map_err(|error| StoreError::Io { path, error })?);
     Ok(store)
 }
@@ -85,14 +90,16 @@ pub fn open<C: Send + 'static>(
 /// Recovers `database`, and returns the store and its writer, which does not run yet.
 pub(super) fn assemble<C: Send + 'static>(
     database: Database,
+    reopen: Reopen,
     disk: FreeDisk,
     options: StoreOptions,
     clock: Box<dyn Fn() -> Timestamp + Send>,
     deliver: Box<dyn FnMut(Vec<Outcome<C>>, QueueReservation) + Send>,
 ) -> Result<(Store<C>, Writer<C>), StoreError> {
     let progress = database.progress()?;
+    let recovered = recovery::recover(&database, &progress, options.document.path_tombstones_max)?;
     let shared = Shared {
-        database,
+        database: DatabaseSlot::new(database, options.path.clone()),
         cache: DocumentCache::new(options.document_cache_bytes),
         fresh: Default::default(),
         head: AtomicU64::new(progress.head.seq.0),
@@ -101,7 +108,6 @@ pub(super) fn assemble<C: Send + 'static>(
         commits: CommitMetrics::default(),
         absent: Arc::new(Document::absent()),
     };
-    let recovered = recovery::recover(&shared, &progress, options.document.path_tombstones_max)?;
     for (key, stored) in &recovered.dirty {
         shared.cache.publish(key, stored.clone(), true);
     }
@@ -124,6 +130,7 @@ pub(super) fn assemble<C: Send + 'static>(
         retention: Retention::new(&options),
         encoder: RecordEncoder::default(),
         state: State::Writable,
+        healer: Healer::new(reopen),
         options,
     };
     writer.report();
@@ -166,7 +173,7 @@ impl<C: Send + 'static> Store<C> {
     /// # Errors
     ///
     /// [`StoreError::Record`] if the document is damaged; [`StoreError::Io`], [`StoreError::Corrupt`],
-    /// [`StoreError::Latched`] if the file cannot be read.
+    /// [`StoreError::Reopening`] if the file cannot be read.
     pub fn read(&self, key: &ShadowKey) -> Result<StoredShadow, StoreError> {
         self.inner.shared.newest(key)
     }

@@ -10,8 +10,8 @@ pub enum State {
     Writable,
     /// Commands are refused until the disk has space.
     DiskLow(DiskLow),
-    /// A commit failed; commands are refused until a restart. Holds the reason.
-    Latched(String),
+    /// A commit failed; commands are refused until the store was reopened. Holds the reason.
+    Failed(String),
     /// The store was closed.
     Closed,
 }

@@ -9,6 +9,8 @@
 //! *Invariant:* an outcome is reported only after the commit that contains it, and everything it was decided against,
 //! is on disk.
 //!
+//! *Invariant:* after a failed commit nothing is committed until the file was opened again ([`healing`]).
+//!
 //! *Invariant:* callers can apply commands, read documents and history, and follow the journal. No other module knows
 //! that the store is one file or that it uses redb.
 
@@ -24,11 +26,13 @@ mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handle;
+mod healing;
 mod health;
 mod journal;
 mod options;
 mod reader;
 mod schema;
+mod slot;
 mod state;
 mod writer;
 

@@ -25,6 +25,7 @@ use crate::{
         health::Health,
         journal::entry::{JOURNAL, JournalEntry, Seq},
         schema::{self, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
+        slot::DatabaseSlot,
         state::{
             cache::DocumentCache,
             floor,
@@ -44,7 +45,7 @@ const HISTORY_STEPS_MAX: usize = 10_000;
 
 /// The state shared by writer and readers.
 pub(super) struct Shared {
-    pub(super) database: Database,
+    pub(super) database: DatabaseSlot,
     pub(super) cache: DocumentCache,
     /// The shadows that the state table lacks. The writer adds a shadow before it publishes it, and removes it after
     /// the commit that flushed it.
@@ -153,16 +154,10 @@ impl Shared {
 
     /// Returns the document of `key` in the state table.
     pub(super) fn load(&self, key: &ShadowKey) -> Result<StoredShadow, StoreError> {
-        let name = schema::state_key(key);
-        self.database.read(|transaction| {
-            let table = transaction.open_table(STATE_TABLE)?;
-            match table.get(name.as_slice())? {
-                None => Ok(self.absent_at(floor::of(transaction, &key.device)?.version)),
-                Some(value) => {
-                    Ok(record::decode(&name, value.value()).map_err(|error| StoreError::record(STATE, key, &error))?)
-                }
-            }
-        })
+        match load(&*self.database.get()?, key)? {
+            Ok(stored) => Ok(stored),
+            Err(floor) => Ok(self.absent_at(floor)),
+        }
     }
 
     /// Returns the state of a shadow without a record whose device has `floor`.
@@ -330,6 +325,20 @@ impl Shared {
             }
         }
     }
+}
+
+/// Returns the document of `key` in the state table; the floor of its device if there is none.
+pub(super) fn load(database: &Database, key: &ShadowKey) -> Result<Result<StoredShadow, Version>, StoreError> {
+    let name = schema::state_key(key);
+    database.read(|transaction| {
+        let table = transaction.open_table(STATE_TABLE)?;
+        match table.get(name.as_slice())? {
+            None => Ok(Err(floor::of(transaction, &key.device)?.version)),
+            Some(value) => {
+                Ok(Ok(record::decode(&name, value.value()).map_err(|error| StoreError::record(STATE, key, &error))?))
+            }
+        }
+    })
 }
 
 /// Returns the positions of journal and state table in this snapshot.

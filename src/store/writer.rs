@@ -5,10 +5,17 @@
 //! the new documents to readers, and then reports the outcomes in order. There is no timer: while one commit waits for
 //! the disk, the next batch queues. With an empty queue it flushes the rest of the dirty set, then sleeps.
 //!
-//! *Invariant:* after a failed commit, nothing is committed any more. The contents of the disk are then unknown. The
-//! outcome of that batch is reported as unknown, later batches are refused, and readers keep the last published state.
+//! *Invariant:* after a failed commit, nothing is committed until the file was opened again ([`super::healing`]). The
+//! contents of the disk are then unknown. The outcome of that batch is reported as unknown, later batches are refused,
+//! and readers keep the last published state.
 
-use std::{ops::ControlFlow, sync::Arc, time::Instant};
+use std::{
+    ops::ControlFlow,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+    time::Instant,
+};
 
 use tokio::sync::{
     OwnedSemaphorePermit, Semaphore,
@@ -20,6 +27,7 @@ use crate::{
     store::{
         batch::{Batch, DecideContext, Outcome, QueuedCommand},
         database::CommitFailure,
+        healing::Healer,
         health::State,
         journal::{entry::Seq, retention::Retention},
         options::StoreOptions,
@@ -40,6 +48,13 @@ pub(super) enum Message<C> {
 /// The queue bytes of some commands, released when dropped.
 pub struct QueueReservation(#[expect(dead_code, reason = "for its drop")] Option<OwnedSemaphorePermit>);
 
+impl QueueReservation {
+    /// Returns a reservation of nothing.
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+}
+
 /// The state of the writer; see the module.
 pub(super) struct Writer<C> {
     pub(super) options: StoreOptions,
@@ -55,27 +70,40 @@ pub(super) struct Writer<C> {
     pub(super) retention: Retention,
     pub(super) encoder: RecordEncoder,
     pub(super) state: State,
+    pub(super) healer: Healer,
+}
+
+/// Wakes the writer, which waits for commands and for a time.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 impl<C> Writer<C> {
     /// Runs until the queue is closed and empty, then flushes the dirty set.
     pub(super) fn run(&mut self) {
         while self.step().is_continue() {}
-        while !self.dirty_set.is_empty() && !self.is_latched() {
+        while !self.dirty_set.is_empty() && !self.is_failed() {
             self.flush_some();
         }
-        if !self.is_latched() {
+        if !self.is_failed() {
             self.state = State::Closed;
         }
     }
 
     /// Decides one batch and commits it if necessary, or flushes documents if the queue is empty. Waits for commands
-    /// only if nothing is dirty. Breaks when the queue is closed and empty.
+    /// only if nothing is dirty. Reopens the store first if a commit failed. Breaks when the queue is closed and empty.
     pub(super) fn step(&mut self) -> ControlFlow<()> {
+        self.heal_if_due();
         let mut messages = Vec::new();
         self.take(&mut messages)?;
         if messages.is_empty() {
-            self.flush_some();
+            if !self.is_failed() {
+                self.flush_some();
+            }
         } else {
             self.process(messages);
         }
@@ -85,7 +113,10 @@ impl<C> Writer<C> {
     /// Takes the queued messages, at most one batch.
     fn take(&mut self, messages: &mut Vec<Message<C>>) -> ControlFlow<()> {
         let most = self.options.batch_commands_max.max(1);
-        if self.dirty_set.is_empty() || self.is_latched() {
+        if let Some(until) = self.healer.next_attempt() {
+            return self.take_until(messages, most, until);
+        }
+        if self.dirty_set.is_empty() {
             return match self.queue.blocking_recv_many(messages, most) {
                 0 => ControlFlow::Break(()),
                 _ => ControlFlow::Continue(()),
@@ -99,6 +130,22 @@ impl<C> Writer<C> {
             }
         }
         ControlFlow::Continue(())
+    }
+
+    /// Waits for messages until `until`, the time of the next attempt to reopen the store.
+    fn take_until(&mut self, messages: &mut Vec<Message<C>>, most: usize, until: Instant) -> ControlFlow<()> {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            match self.queue.poll_recv_many(&mut context, messages, most) {
+                Poll::Ready(0) => return ControlFlow::Break(()),
+                Poll::Ready(_) => return ControlFlow::Continue(()),
+                Poll::Pending => match until.checked_duration_since(Instant::now()) {
+                    None => return ControlFlow::Continue(()),
+                    Some(left) => thread::park_timeout(left),
+                },
+            }
+        }
     }
 
     fn process(&mut self, messages: Vec<Message<C>>) {
@@ -127,9 +174,9 @@ impl<C> Writer<C> {
 
     /// Returns the reason for refusing all commands at the moment.
     fn refusal(&mut self) -> Option<Rejection> {
-        if self.is_latched() {
+        if self.is_failed() {
             return Some(Rejection::Unavailable(
-                "the store stopped after a failed write; restart the service".to_owned(),
+                "the store is being reopened after a failed write; try again in a moment".to_owned(),
             ));
         }
         let low = self.shared.disk.lock().low(Instant::now());
@@ -144,7 +191,7 @@ impl<C> Writer<C> {
         self.report();
         let refused = |QueuedCommand { envelope, context }| Outcome {
             envelope,
-            context,
+            context: Some(context),
             result: Err(refusal.clone()),
             against: None,
         };
@@ -174,8 +221,14 @@ impl<C> Writer<C> {
         if batch.needs_commit() {
             let touched = std::mem::take(&mut batch.touched);
             if let Err(rejection) = self.commit_batch(&batch, touched) {
+                let mut changes = Vec::new();
                 for outcome in &mut batch.outcomes {
-                    outcome.result = Err(rejection.clone());
+                    let decided = std::mem::replace(&mut outcome.result, Err(rejection.clone()));
+                    let change = decided.ok().filter(|applied| applied.seq.is_some());
+                    changes.extend(change.map(|applied| (outcome.envelope.clone(), applied)));
+                }
+                if rejection == Rejection::OutcomeUnknown {
+                    self.healer.keep_unknown(batch.head, changes);
                 }
             }
         } else {
@@ -187,20 +240,21 @@ impl<C> Writer<C> {
         }
     }
 
-    fn is_latched(&self) -> bool {
-        matches!(self.state, State::Latched(_))
+    fn is_failed(&self) -> bool {
+        matches!(self.state, State::Failed(_))
     }
 
-    /// Stops all further commits. Returns the rejection for the batch of the failed commit.
-    pub(super) fn latch(&mut self, failure: CommitFailure) -> Rejection {
+    /// Stops all further commits until the store was reopened. Returns the rejection for the batch of the failed commit.
+    pub(super) fn fail(&mut self, failure: CommitFailure) -> Rejection {
         let rejection = match &failure {
             CommitFailure::NotTried(_) => Rejection::Internal,
             CommitFailure::Unknown(_) => Rejection::OutcomeUnknown,
         };
         let error = failure.into_error();
         self.shared.commits.failed.add(1);
-        tracing::error!(%error, "a commit failed: no command is accepted until a restart");
-        self.state = State::Latched(error.to_string());
+        tracing::error!(%error, "a commit failed: no command is accepted until the store was reopened");
+        self.state = State::Failed(error.to_string());
+        self.healer.commit_failed();
         rejection
     }
 
@@ -228,7 +282,7 @@ impl<C> Drop for Writer<C> {
         self.room.close();
         self.queue.close();
         if self.state == State::Writable || matches!(self.state, State::DiskLow(_)) {
-            self.state = State::Latched("the writer stopped".to_owned());
+            self.state = State::Failed("the writer stopped".to_owned());
         }
         self.report();
     }

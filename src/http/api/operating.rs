@@ -1,4 +1,4 @@
-//! Readiness, metrics and backup, for operators' tools. They are not in the table of [`crate::http::operation`], which
+//! Health, readiness, metrics and backup, for operators' tools. They are not in the table of [`crate::http::operation`], which
 //! has the operations on shadows.
 
 use std::sync::Arc;
@@ -34,16 +34,28 @@ const TEXT_FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0
 
 pub(in crate::http) fn router() -> Router<Arc<Api>> {
     Router::new()
+        .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/v1/backup", post(backup::back_up))
 }
 
+/// `GET /healthz`: 503 while the store is not open after a failed write, for all clients.
+async fn alive(State(api): State<Arc<Api>>) -> Response {
+    let failed = Some(api.service.health().state).filter(|state| matches!(state, StoreState::Failed(_)));
+    answer(&api, failed.and_then(|state| obstacle(&state)), "ok")
+}
+
 /// `GET /readyz`: readiness for updates, for all clients.
 async fn ready(State(api): State<Arc<Api>>) -> Response {
     let state = if api.is_closed() { StoreState::Closed } else { api.service.health().state };
-    match obstacle(&state) {
-        None => ([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], "ready\n").into_response(),
+    answer(&api, obstacle(&state), "ready\n")
+}
+
+/// Returns 200 with `text`, or 503 with the `obstacle`.
+fn answer(api: &Api, obstacle: Option<String>, text: &'static str) -> Response {
+    match obstacle {
+        None => ([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], text).into_response(),
         Some(obstacle) => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", &obstacle, api.now()).into_response()
         }
@@ -59,8 +71,9 @@ fn obstacle(state: &StoreState) -> Option<String> {
              refused"
         )),
         // The cause names files of this machine.
-        StoreState::Latched(_) => Some(
-            "The store stopped after a failed write: updates are refused until a restart; the log has the cause"
+        StoreState::Failed(_) => Some(
+            "A write to the store failed: updates are refused until it was reopened, which is tried again and again; the \
+             log has the cause"
                 .to_owned(),
         ),
         StoreState::Closed => Some("The server is shutting down".to_owned()),
@@ -102,7 +115,7 @@ mod tests {
                 StoreState::DiskLow(DiskLow { free: 5, needed: 10 }),
                 Some("nearly full: 5 bytes are free, 10 are needed"),
             ),
-            (StoreState::Latched("/secret/path: No space left".to_owned()), Some("refused until a restart")),
+            (StoreState::Failed("/secret/path: No space left".to_owned()), Some("refused until it was reopened")),
             (StoreState::Closed, Some("shutting down")),
         ] {
             let found = obstacle(&state);

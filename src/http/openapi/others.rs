@@ -7,7 +7,11 @@ pub(super) fn paths() -> Map<String, Value> {
     let text = |about: &str| answer(about, "text/plain", json!({ "type": "string" }));
     let problem = |about: &str| answer(about, "application/problem+json", reference("Problem"));
     let health = |id: &str, summary: &str, responses: Value| json!({ "get": { "operationId": id, "summary": summary, "security": [{}], "responses": responses } });
-    let alive = health("getHealth", "Liveness of the server; any Host", json!({ "200": text("The server is alive") }));
+    let alive = json!({
+        "200": text("The server is alive"),
+        "503": problem("A write to the store failed, and the store is not open again yet"),
+    });
+    let alive = health("getHealth", "Liveness of the server; any Host", alive);
     let ready = json!({
         "200": text("The server accepts updates"),
         "503": problem("The server accepts no updates; the message has the reason"),

@@ -60,7 +60,10 @@ impl Database {
             match BackupWriter::begin(out, has_floors) {
                 Err(error) => Ok(Err(error)),
                 Ok(mut writer) => {
-                    let copied = each(transaction, |table, key, value| writer.record(table, key, value))?;
+                    let copied = each(transaction, |table, key, value| match self.is_retired() {
+                        true => Err(io::Error::other("the store is being reopened after a failed write")),
+                        false => writer.record(table, key, value),
+                    })?;
                     Ok(copied.and_then(|()| writer.finish()).map(drop))
                 }
             }

@@ -16,10 +16,10 @@ use redb::{ReadTransaction, ReadableTable};
 use crate::{
     shadow::{Document, ShadowKey, Stamp, Version},
     store::{
-        database::AbortCause,
+        database::{AbortCause, Database},
         error::StoreError,
         journal::entry::{JournalEntry, Seq},
-        reader::{Shared, entry},
+        reader::{self, entry},
         schema::{Checkpoint, JOURNAL_TABLE},
         state::record::StoredShadow,
     },
@@ -48,14 +48,14 @@ struct Replay {
 
 /// Replays the journal after the checkpoint of `progress`.
 pub(in crate::store) fn recover(
-    shared: &Shared,
+    database: &Database,
     progress: &Checkpoint,
     tombstones_max: usize,
 ) -> Result<Recovered, StoreError> {
     let started = Instant::now();
-    let Replay { documents, fresh } = shared.database.read(|transaction| {
+    let Replay { documents, fresh } = database.read(|transaction| {
         check_head(transaction, progress)?;
-        replay(shared, transaction, progress, tombstones_max)
+        replay(database, transaction, progress, tombstones_max)
     })?;
     let entries = progress.lag().0;
     let (elapsed, head) = (started.elapsed(), progress.head.seq.0);
@@ -84,7 +84,7 @@ fn check_head(transaction: &ReadTransaction, progress: &Checkpoint) -> Result<()
 }
 
 fn replay(
-    shared: &Shared,
+    database: &Database,
     transaction: &ReadTransaction,
     progress: &Checkpoint,
     tombstones_max: usize,
@@ -100,7 +100,7 @@ fn replay(
         if seq.value() != expected {
             return Err(StoreError::entry(Seq(expected), "it is missing").into());
         }
-        replay.apply(shared, &entry(Seq(expected), value.value())?, tombstones_max)?;
+        replay.apply(database, &entry(Seq(expected), value.value())?, tombstones_max)?;
         if last_report.elapsed() >= REPORT_EVERY {
             last_report = Instant::now();
             tracing::info!(done = expected - checkpoint.0, of = head.0 - checkpoint.0, "replaying the journal");
@@ -110,11 +110,11 @@ fn replay(
 }
 
 impl Replay {
-    fn apply(&mut self, shared: &Shared, entry: &JournalEntry, tombstones_max: usize) -> Result<(), StoreError> {
+    fn apply(&mut self, database: &Database, entry: &JournalEntry, tombstones_max: usize) -> Result<(), StoreError> {
         let stored = match self.documents.get_mut(&entry.key) {
             Some(stored) => stored,
             None => {
-                let loaded = load(shared, &entry.key)?;
+                let loaded = load(database, &entry.key)?;
                 if loaded.as_ref().is_some_and(|stored| !stored.is_recorded()) {
                     self.fresh.insert(entry.key.clone());
                 }
@@ -137,9 +137,9 @@ impl Replay {
 }
 
 /// Returns the document of `key` in the state table; `None` if it is damaged.
-fn load(shared: &Shared, key: &ShadowKey) -> Result<Option<StoredShadow>, StoreError> {
-    match shared.load(key) {
-        Ok(stored) => Ok(Some(stored)),
+fn load(database: &Database, key: &ShadowKey) -> Result<Option<StoredShadow>, StoreError> {
+    match reader::load(database, key) {
+        Ok(stored) => Ok(Some(stored.unwrap_or_else(StoredShadow::absent_at))),
         Err(error @ StoreError::Record { .. }) => {
             tracing::error!(%error, "a document is damaged and stays out of service");
             Ok(None)

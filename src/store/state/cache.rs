@@ -128,6 +128,21 @@ impl DocumentCache {
         }
     }
 
+    /// Replaces all documents by `dirty`, after the store was reopened. Only the writer calls this.
+    pub(in crate::store) fn reset<'a>(&self, dirty: impl IntoIterator<Item = (&'a ShadowKey, &'a StoredShadow)>) {
+        for shard in &self.shards {
+            let mut shard = shard.write();
+            // A reader that reads the state table now may find what the failed commit replaced.
+            shard.published += 1;
+            self.bytes.fetch_sub(shard.bytes, Ordering::Relaxed);
+            self.documents.fetch_sub(shard.slots.len(), Ordering::Relaxed);
+            shard.bytes = 0;
+            shard.slots.clear();
+            shard.ring.clear();
+        }
+        dirty.into_iter().for_each(|(key, stored)| self.publish(key, stored.clone(), true));
+    }
+
     /// Unpins the document of `key` after its flush. Only the writer calls this.
     pub(in crate::store) fn unpin(&self, key: &ShadowKey) {
         let mut shard = self.shard(self.shard_of(key)).write();

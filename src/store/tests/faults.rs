@@ -48,14 +48,14 @@ fn run(seed: u64, stop: Stop, about: &str) -> Option<Run> {
         reported = reported_and_unknown.clone();
         if batch % 3 == 2 && stepped.store.health().backlog_documents > 0 {
             let _ = stepped.writer.step();
-            if matches!(stepped.store.health().state, State::Latched(_)) {
+            if matches!(stepped.store.health().state, State::Failed(_)) {
                 break;
             }
         }
         *stepped.now.lock() += 1;
     }
     if disk.has_stopped() {
-        check_latched(&mut stepped, &reported, &mut random, about);
+        check_failed(&mut stepped, &reported, &mut random, about);
     }
     Some(Run { disk, reported, reported_and_unknown })
 }
@@ -65,11 +65,11 @@ fn all_rejected(outcomes: &[Outcome<u64>], rejection: &Rejection) -> bool {
 }
 
 /// Checks that a store with a failed commit accepts nothing and keeps its last published state.
-fn check_latched(stepped: &mut Stepped, reported: &Model, random: &mut Random, about: &str) {
-    assert!(matches!(stepped.store.health().state, State::Latched(_)), "{about}");
+fn check_failed(stepped: &mut Stepped, reported: &Model, random: &mut Random, about: &str) {
+    assert!(matches!(stepped.store.health().state, State::Failed(_)), "{about}");
     let outcomes = stepped.apply(random_batch(random));
     for outcome in &outcomes {
-        assert!(matches!(&outcome.result, Err(Rejection::Unavailable(text)) if text.contains("restart")), "{about}");
+        assert!(matches!(&outcome.result, Err(Rejection::Unavailable(text)) if text.contains("reopened")), "{about}");
     }
     for (key, document) in &reported.documents {
         if let Some(cached) = stepped.store.cached(key) {

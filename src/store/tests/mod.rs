@@ -7,6 +7,7 @@ mod copies;
 mod faults;
 mod files;
 mod flushes;
+mod healing;
 mod keys;
 
 mod model;

@@ -273,7 +273,7 @@ fn purged_after(disk: &SimDisk, stop: Stop) -> bool {
     store.store.read(&named("d", "a")).unwrap();
     let [created] = apply(&mut store, [("c", count(1))]);
     assert_eq!(created, Err(Rejection::OutcomeUnknown), "{stop:?}");
-    assert!(matches!(store.store.health().state, State::Latched(_)));
+    assert!(matches!(store.store.health().state, State::Failed(_)));
     let cached = store.store.cached(&named("d", "a")).unwrap().document;
     assert_eq!((cached.version, cached.deleted), (Version(3), true), "{stop:?}");
     assert!(store.store.cached(&named("d", "c")).is_none());

@@ -39,7 +39,7 @@ fn a_batch_is_decided_in_order() {
     let seqs: Vec<_> = outcomes.iter().map(|outcome| outcome.result.as_ref().ok().map(|applied| applied.seq)).collect();
     let some = |seq| Some(Some(Seq(seq)));
     assert_eq!(seqs, [some(1), None, Some(None), some(2), some(3), None, some(4)]);
-    assert!(outcomes.iter().map(|outcome| outcome.context).eq(0..7), "outcomes in order");
+    assert!(outcomes.iter().filter_map(|outcome| outcome.context).eq(0..7), "outcomes in order");
     assert_eq!(outcomes[5].result, Err(Rejection::NotFound));
     let document = stepped.store.read(&key("d")).unwrap().document;
     assert_eq!((document.version, document.deleted), (Version(4), false));

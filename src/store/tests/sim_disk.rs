@@ -1,4 +1,4 @@
-//! A disk in memory that can stop at any operation and lose power.
+//! A disk in memory that can stop at any operation, work again, and lose power.
 //!
 //! Written data is *pending* until a sync makes it durable. A power cut keeps all synced data and any part of the
 //! pending data: each sector of each write may or may not be there.
@@ -28,6 +28,20 @@ pub(super) enum Stop {
     AtWrite(u64),
 }
 
+/// The content of a disk that works again after a stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repaired {
+    /// Pending data stays pending.
+    Pending,
+    /// Pending data is read as written, but is never made durable unless it is written again: the page cache of an
+    /// operating system after a failed sync.
+    Forgotten,
+    /// Pending data is lost.
+    Lost,
+    /// A part of the pending data is lost.
+    Torn(u64),
+}
+
 #[derive(Clone)]
 pub(super) struct SimDisk {
     shared: Arc<Shared>,
@@ -35,7 +49,7 @@ pub(super) struct SimDisk {
 
 struct Shared {
     platters: Mutex<Platters>,
-    stop: Stop,
+    stop: Mutex<Stop>,
     syncs: AtomicU64,
     writes: AtomicU64,
     stopped: AtomicU64,
@@ -61,7 +75,7 @@ impl SimDisk {
         Self {
             shared: Arc::new(Shared {
                 platters: Mutex::new(platters),
-                stop,
+                stop: Mutex::new(stop),
                 syncs: AtomicU64::new(0),
                 writes: AtomicU64::new(0),
                 stopped: AtomicU64::new(0),
@@ -101,6 +115,26 @@ impl SimDisk {
             }
         }
         image
+    }
+
+    /// Makes the disk work again, until `stop`.
+    pub(super) fn repair(&self, content: Repaired, stop: Stop) {
+        let image = match content {
+            Repaired::Pending => None,
+            Repaired::Forgotten => Some(self.shared.platters.lock().current.clone()),
+            Repaired::Lost => Some(self.durable()),
+            Repaired::Torn(seed) => Some(self.torn(&mut Random::new(seed))),
+        };
+        let mut platters = self.shared.platters.lock();
+        if let Some(image) = image {
+            platters.pending.clear();
+            if content != Repaired::Forgotten {
+                platters.durable.clone_from(&image);
+            }
+            platters.current = image;
+        }
+        *self.shared.stop.lock() = stop;
+        self.shared.stopped.store(0, Ordering::SeqCst);
     }
 
     fn fail(&self) -> io::Error {
@@ -160,19 +194,19 @@ impl redb::StorageBackend for SimDisk {
     fn sync_data(&self) -> io::Result<()> {
         self.check()?;
         let sync = self.shared.syncs.fetch_add(1, Ordering::SeqCst) + 1;
-        if self.shared.stop == Stop::AtSync(sync) {
+        if *self.shared.stop.lock() == Stop::AtSync(sync) {
             return Err(self.fail());
         }
         let mut platters = self.shared.platters.lock();
         let Platters { durable, pending, .. } = &mut *platters;
         pending.drain(..).for_each(|pending| apply(durable, &pending));
-        if self.shared.stop == Stop::AfterSync(sync) { Err(self.fail()) } else { Ok(()) }
+        if *self.shared.stop.lock() == Stop::AfterSync(sync) { Err(self.fail()) } else { Ok(()) }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check()?;
         let write = self.shared.writes.fetch_add(1, Ordering::SeqCst) + 1;
-        if self.shared.stop == Stop::AtWrite(write) {
+        if *self.shared.stop.lock() == Stop::AtWrite(write) {
             return Err(self.fail());
         }
         let mut platters = self.shared.platters.lock();

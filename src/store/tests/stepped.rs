@@ -1,6 +1,6 @@
 //! A store whose writer makes a commit only when the test asks for it.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, thread, time::Instant};
 
 use parking_lot::Mutex;
 
@@ -8,7 +8,7 @@ use super::sim_disk::SimDisk;
 use crate::{
     shadow::Timestamp,
     store::{
-        Outcome, QueuedCommand, Store, StoreError, StoreOptions, database::Database, disk::FreeDisk, handle,
+        Outcome, QueuedCommand, State, Store, StoreError, StoreOptions, database::Database, disk::FreeDisk, handle,
         writer::Writer,
     },
 };
@@ -36,8 +36,10 @@ impl Stepped {
         let outcomes = Arc::new(Mutex::new(Vec::new()));
         let (clock, sink) = (Arc::clone(&now), Arc::clone(&outcomes));
         let database = Database::open_backend(&options, disk.clone())?;
+        let (again, same) = (options.clone(), disk.clone());
         let (store, writer) = handle::assemble(
             database,
+            Box::new(move || Database::open_backend(&again, same.clone())),
             FreeDisk::with_probe(Box::new(probe), options.free_disk_min),
             options,
             Box::new(move || Timestamp(*clock.lock())),
@@ -53,6 +55,16 @@ impl Stepped {
         }
         let _ = self.writer.step();
         std::mem::take(&mut self.outcomes.lock())
+    }
+
+    /// Reopens the store after a failed commit. Returns what was reported meanwhile, or `None` if that failed.
+    pub(super) fn heal(&mut self) -> Option<Vec<Outcome<u64>>> {
+        while self.writer.next_attempt().is_some_and(|at| at > Instant::now()) {
+            thread::yield_now();
+        }
+        self.writer.heal_if_due();
+        let is_open = self.store.health().state == State::Writable;
+        is_open.then(|| std::mem::take(&mut *self.outcomes.lock()))
     }
 
     /// Flushes the dirty set, as an idle writer does.

@@ -55,7 +55,7 @@ fn versions_only_rise_for_readers_beside_the_writer() {
             let outcomes = running.apply(chosen.iter().map(|index| queued(&keys[*index], count(round), *index as u64)));
             for outcome in outcomes {
                 let applied = outcome.result.unwrap();
-                accepted[outcome.context as usize] += u64::from(applied.seq.is_some());
+                accepted[outcome.context.unwrap() as usize] += u64::from(applied.seq.is_some());
                 let read = running.store.read(&outcome.envelope.key).unwrap();
                 assert!(read.document.version >= applied.after.version, "a requester reads its own write");
             }

@@ -1,0 +1,204 @@
+//! Healing: after a failed commit the file is opened again in place, as by a restart.
+//!
+//! The contents of the disk are unknown then, and redb does not use the file any more. So the writer
+//!
+//! 1. closes the file, once the last read of it has ended;
+//! 2. opens it, and checks that the journal ends where it did before the failed commit or where that commit ends it;
+//! 3. replays the end of the journal;
+//! 4. makes a commit without changes. A failed sync may have left the last commit in the page cache only; this one puts
+//!    it on the disk, and shows that the disk takes writes again;
+//! 5. publishes the documents, and reports the changes of the failed commit if they are there. Their requesters were
+//!    told that the outcome is unknown; subscribers and event streams get them now, before any later change.
+//!
+//! If a step fails, the writer pauses and begins again, without end. Commands are refused meanwhile, and reads are
+//! answered from memory. The pause doubles up to [`PAUSE_MAX`]. A store that fails again soon after it was reopened
+//! continues with the last pause, so a commit that never succeeds does not keep the disk busy.
+
+use std::{
+    sync::{Weak, atomic::Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::store::{
+    batch::{Applied, Envelope, Outcome},
+    database::{CommitFailure, Database},
+    error::StoreError,
+    health::State,
+    journal::{recovery, retention::Retention},
+    schema::{Checkpoint, JournalPosition, META_TABLE, PROGRESS_KEY},
+    slot::DatabaseSlot,
+    state::{dirty_set::DirtySet, names::NameCounts},
+    writer::{QueueReservation, Writer},
+};
+
+/// The pause after the first failed attempt.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// The longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The time without a failed commit after which the first attempt is made at once.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// The longest wait of one attempt for the end of reads.
+const RELEASE_WAIT: Duration = Duration::from_millis(200);
+
+/// Opens the file of the store again.
+pub(super) type Reopen = Box<dyn FnMut() -> Result<Database, StoreError> + Send>;
+
+/// The state of healing.
+pub(super) struct Healer {
+    reopen: Reopen,
+    /// The closed file, while reads of it may be under way.
+    released: Option<Weak<Database>>,
+    /// The time of the next attempt; `None` while the store is open.
+    next_attempt: Option<Instant>,
+    failed_at: Option<Instant>,
+    healed_at: Option<Instant>,
+    pause: Duration,
+    attempts: u64,
+    /// The end of the journal with the failed commit, and its changes.
+    unknown: Option<(JournalPosition, Vec<(Envelope, Applied)>)>,
+}
+
+impl Healer {
+    pub(super) fn new(reopen: Reopen) -> Self {
+        Self {
+            reopen,
+            released: None,
+            next_attempt: None,
+            failed_at: None,
+            healed_at: None,
+            pause: PAUSE_MIN,
+            attempts: 0,
+            unknown: None,
+        }
+    }
+
+    /// Plans the first attempt after a failed commit.
+    pub(super) fn commit_failed(&mut self) {
+        let now = Instant::now();
+        let is_stable = self.healed_at.is_none_or(|healed| now.duration_since(healed) >= STABLE_AFTER);
+        self.attempts = 0;
+        self.failed_at = Some(now);
+        if is_stable {
+            self.pause = PAUSE_MIN;
+            self.next_attempt = Some(now);
+        } else {
+            self.postpone();
+        }
+    }
+
+    /// Keeps the changes of a commit whose outcome is unknown. They end the journal at `head` if they are on the disk.
+    pub(super) fn keep_unknown(&mut self, head: JournalPosition, changes: Vec<(Envelope, Applied)>) {
+        self.unknown = Some((head, changes));
+    }
+
+    /// Returns the time of the next attempt; `None` while the store is open.
+    pub(super) fn next_attempt(&self) -> Option<Instant> {
+        self.next_attempt
+    }
+
+    fn postpone(&mut self) {
+        self.next_attempt = Some(Instant::now() + self.pause);
+        self.pause = (2 * self.pause).min(PAUSE_MAX);
+    }
+
+    /// Closes the file in `slot`.
+    fn release(&mut self, slot: &DatabaseSlot) -> Result<(), StoreError> {
+        self.released = slot.release().or(self.released.take());
+        let until = Instant::now() + RELEASE_WAIT;
+        while self.released.as_ref().is_some_and(|database| database.strong_count() > 0) {
+            if Instant::now() >= until {
+                return Err(StoreError::Reopening);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.released = None;
+        Ok(())
+    }
+
+    /// Returns true if the failed commit is on the disk, whose journal ends at `found`. It ended at `head` before.
+    fn has_landed(&self, head: JournalPosition, found: JournalPosition) -> Result<bool, String> {
+        match &self.unknown {
+            _ if found == head => Ok(false),
+            Some((expected, _)) if found == *expected => Ok(true),
+            _ => Err(format!("its journal ends at {}, and should at {}", found.seq, head.seq)),
+        }
+    }
+}
+
+impl<C> Writer<C> {
+    /// Returns the time of the next attempt to reopen the store, in tests.
+    #[cfg(test)]
+    pub(super) fn next_attempt(&self) -> Option<Instant> {
+        self.healer.next_attempt
+    }
+
+    /// Opens the store again after a failed commit, if it is time to.
+    pub(super) fn heal_if_due(&mut self) {
+        if self.healer.next_attempt.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        self.healer.attempts += 1;
+        match self.reopen() {
+            Ok(landed) => self.healed(landed),
+            Err(error) => {
+                self.healer.postpone();
+                let (attempts, pause) = (self.healer.attempts, self.healer.pause);
+                tracing::warn!(%error, attempts, next_pause = ?pause, "cannot reopen the store after a failed commit");
+                self.shared.commits.reopens_failed.add(1);
+            }
+        }
+    }
+
+    /// Opens the file, and publishes its content. Returns true if the failed commit is in it.
+    fn reopen(&mut self) -> Result<bool, StoreError> {
+        self.healer.release(&self.shared.database)?;
+        let database = (self.healer.reopen)()?;
+        let progress = database.progress()?;
+        let landed = self.healer.has_landed(self.progress.head, progress.head);
+        let path = || self.options.path.clone();
+        let landed = landed.map_err(|detail| StoreError::Corrupt { path: path(), detail })?;
+        let recovered = recovery::recover(&database, &progress, self.options.document.path_tombstones_max)?;
+        confirm(&database, &progress).map_err(CommitFailure::into_error)?;
+
+        self.shared.cache.reset(&recovered.dirty);
+        *self.shared.fresh.write() = recovered.fresh;
+        self.shared.database.set(database);
+        self.dirty_set = DirtySet::new(recovered.dirty, &progress, &self.options);
+        self.names = NameCounts::new(self.options.shadow_names_max);
+        self.retention = Retention::new(&self.options);
+        self.progress = progress;
+        self.shared.head.store(progress.head.seq.0, Ordering::Release);
+        Ok(landed)
+    }
+
+    /// Accepts commands again, and reports the changes of the failed commit if it has `landed`.
+    fn healed(&mut self, landed: bool) {
+        let healer = &mut self.healer;
+        healer.next_attempt = None;
+        healer.healed_at = Some(Instant::now());
+        let attempts = healer.attempts;
+        let after = healer.failed_at.map(|at| at.elapsed()).unwrap_or_default();
+        let unknown = healer.unknown.take().map(|(_, changes)| changes).unwrap_or_default();
+        self.shared.commits.reopened.add(1);
+        tracing::info!(attempts, ?after, landed, "the store is open again: commands are accepted");
+        self.state = State::Writable;
+        self.report();
+        let changes = unknown.into_iter().filter(|_| landed);
+        let outcomes: Vec<_> = changes
+            .map(|(envelope, applied)| Outcome { envelope, context: None, result: Ok(applied), against: None })
+            .collect();
+        if !outcomes.is_empty() {
+            (self.deliver)(outcomes, QueueReservation::none());
+        }
+    }
+}
+
+/// Makes a commit without changes.
+fn confirm(database: &Database, progress: &Checkpoint) -> Result<(), CommitFailure> {
+    database.commit(|transaction| {
+        let mut meta = transaction.open_table(META_TABLE)?;
+        meta.insert(PROGRESS_KEY, progress.encode().as_slice())?;
+        Ok(())
+    })
+}

@@ -1,0 +1,76 @@
+//! The place of the open file, which is empty while the store is reopened after a failed commit.
+//!
+//! A file can be open only once. Each call holds the file it began with, so the old one is closed when the last of them
+//! ends ([`DatabaseSlot::release`]), and only then can the file be opened again. Calls in between fail with
+//! [`StoreError::Reopening`].
+
+use std::{
+    fs,
+    io::Write,
+    path::PathBuf,
+    sync::{Arc, Weak},
+};
+
+use parking_lot::RwLock;
+use redb::{ReadTransaction, WriteTransaction};
+
+use crate::store::{
+    backup::copy::CopyError,
+    database::{AbortCause, CommitFailure, Database},
+    error::StoreError,
+};
+
+/// The open file, or none.
+pub(super) struct DatabaseSlot {
+    path: PathBuf,
+    current: RwLock<Option<Arc<Database>>>,
+}
+
+impl DatabaseSlot {
+    pub(super) fn new(database: Database, path: PathBuf) -> Self {
+        Self { path, current: RwLock::new(Some(Arc::new(database))) }
+    }
+
+    /// Removes the file for new calls. It is closed once the result can no longer be upgraded.
+    pub(super) fn release(&self) -> Option<Weak<Database>> {
+        let database = self.current.write().take()?;
+        database.retire();
+        Some(Arc::downgrade(&database))
+    }
+
+    /// Opens the slot with the reopened file.
+    pub(super) fn set(&self, database: Database) {
+        *self.current.write() = Some(Arc::new(database));
+    }
+
+    /// Returns the open file.
+    pub(super) fn get(&self) -> Result<Arc<Database>, StoreError> {
+        self.current.read().clone().ok_or(StoreError::Reopening)
+    }
+
+    /// As [`Database::read`].
+    pub(super) fn read<T>(
+        &self,
+        body: impl FnOnce(&ReadTransaction) -> Result<T, AbortCause>,
+    ) -> Result<T, StoreError> {
+        self.get()?.read(body)
+    }
+
+    /// As [`Database::commit`].
+    pub(super) fn commit<T>(
+        &self,
+        fill: impl FnOnce(&WriteTransaction) -> Result<T, AbortCause>,
+    ) -> Result<T, CommitFailure> {
+        self.get().map_err(CommitFailure::NotTried)?.commit(fill)
+    }
+
+    /// As [`Database::back_up`].
+    pub(super) fn back_up(&self, out: impl Write) -> Result<(), CopyError> {
+        self.get()?.back_up(out)
+    }
+
+    /// Returns the bytes of the file; 0 if unknown.
+    pub(super) fn file_bytes(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |file| file.len())
+    }
+}

@@ -4,7 +4,9 @@
 //! complete on the disk and was checked, so every file with the name of a backup is one.
 
 use std::{
+    fs,
     io::{self, BufWriter, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -15,12 +17,13 @@ use umbra_client::Error;
 use super::{
     Exit,
     connect_args::{CommandFailure, ContextArgs},
+    free_space::{self, LeavesSpace},
     output::{absolute, complain, print},
     part::Part,
     serve::Source,
 };
 use crate::{
-    config::Arguments,
+    config::{self, Arguments},
     server::store_options,
     store::{self, BackupError, CopyError, Report, StoreError, StoreOptions},
 };
@@ -37,6 +40,10 @@ pub(super) struct Backup {
     /// Store file to back up instead of a running server.
     #[arg(long, value_name = "PATH", conflicts_with_all = ["ConnectOptions", "context"])]
     store: Option<PathBuf>,
+    /// Space to leave free on the disk of the backup, such as "1 GiB"; the backup is given up before. Not applied if
+    /// --store names a store on another disk. A server refuses updates below its store.free_disk_min.
+    #[arg(long, value_name = "SIZE", default_value = "320 MiB", value_parser = size)]
+    keep_free: u64,
 }
 
 /// Restore a store from a backup, where no store exists yet.
@@ -84,16 +91,25 @@ impl Backup {
     }
 
     async fn fill(&self, part: &Part) -> Result<Report, BackupFailure> {
-        let mut out = BufWriter::new(part.file());
+        let keep_free = if self.is_on_another_disk(&part) { 0 } else { self.keep_free };
+        let out = BufWriter::new(part.file());
+        let mut out = LeavesSpace::new(out, keep_free, || free_space::of(part.file()));
         match &self.store {
             None => self.download(&mut out).await?,
             Some(store) => store::back_up(&StoreOptions::new(store), &mut out)?,
         }
-        let written = out.into_inner().map_err(|error| error.into_error()).and_then(|file| file.sync_all());
+        let written =
+            out.into_inner().into_inner().map_err(|error| error.into_error()).and_then(|file| file.sync_all());
         written.map_err(BackupFailure::Write)?;
         let report = store::check_backup(&StoreOptions::new(part.path()))?;
         part.keep(&self.to).map_err(BackupFailure::Write)?;
         Ok(report)
+    }
+
+    /// Returns true if the backup cannot take the space of the store.
+    fn is_on_another_disk(&self, part: &Part) -> bool {
+        let store = self.store.as_ref().and_then(|store| fs::metadata(store).ok());
+        matches!((store, part.file().metadata()), (Some(store), Ok(part)) if store.dev() != part.dev())
     }
 
     async fn download(&self, out: &mut impl Write) -> Result<(), BackupFailure> {
@@ -140,6 +156,10 @@ impl Check {
             }
         }
     }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    config::parse_size(text).ok_or_else(|| "must be a size such as \"256 MiB\"".to_owned())
 }
 
 /// A failure of `backup`, `restore` or `check`.

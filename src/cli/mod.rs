@@ -16,6 +16,7 @@ mod connect_args;
 mod context;
 mod contexts;
 mod delete;
+mod free_space;
 mod get;
 mod list;
 mod manual;

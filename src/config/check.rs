@@ -52,6 +52,7 @@ fn store(raw: &RawStore) -> Result<StoreConfig, UnlocatedError> {
     let lag_bytes_max = checked!(at.number(raw.lag_bytes_max, 64 * KIB..=hard::LAG_BYTES_MAX));
     Ok(StoreConfig {
         path: at.filled("path", &raw.path)?.into(),
+        create: raw.create.0,
         page_cache_bytes,
         document_cache_bytes,
         journal_bytes_max: checked!(at.number(raw.journal_bytes_max, 16 * MIB..=hard::JOURNAL_BYTES_MAX)),

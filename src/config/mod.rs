@@ -51,7 +51,7 @@ pub use error::{ConfigError, Problem, ValueSource};
 pub use host::{Authority, Host, Origin};
 pub use quotas::QuotaLimits;
 pub use roles::{GrantConfig, RoleConfig, RoleLimits, RuleConfig};
-pub(crate) use units::parse_duration;
+pub(crate) use units::{parse_duration, parse_size};
 pub use written::Written;
 
 use crate::{rate::Rate, shadow::DocumentLimits};
@@ -84,6 +84,8 @@ pub struct Config {
 pub struct StoreConfig {
     /// The path of the store file.
     pub path: PathBuf,
+    /// True to create the file if it is missing.
+    pub create: bool,
     /// Bytes of the page cache.
     pub page_cache_bytes: usize,
     /// Bytes of the cache of decoded shadows.

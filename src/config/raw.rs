@@ -27,6 +27,7 @@ pub(super) struct RawConfig {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawStore {
     pub(super) path: Text,
+    pub(super) create: Flag,
     pub(super) memory: AutoSize,
     pub(super) journal_bytes_max: Size,
     pub(super) journal_age_max: Period,

@@ -142,7 +142,7 @@ impl TryFrom<Value> for Size {
 
     fn try_from(value: Value) -> Result<Self, Mismatch> {
         let bytes = match &value.kind {
-            ValueKind::String(text) => text.parse().ok().or_else(|| amount(text, &SIZES)),
+            ValueKind::String(text) => parse_size(text),
             other => whole(other),
         };
         bytes.map(Self).ok_or_else(|| Mismatch::new("a size such as \"256 MiB\"", &value.kind))
@@ -251,6 +251,11 @@ impl fmt::Display for WrittenRate {
         write!(f, "{}/{unit}", self.count)?;
         if f.alternate() { Ok(()) } else { write!(f, " burst {}", self.burst) }
     }
+}
+
+/// Parses a size as written in the configuration, `"256 MiB"` or a number of bytes.
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
+    text.parse().ok().or_else(|| amount(text, &SIZES))
 }
 
 /// Parses a duration as written in the configuration, `"1h 30m"`.

@@ -117,6 +117,11 @@ fn damaged_backups_are_refused() {
         assert!(output.contains(&format!("{}: No such file", text(&copy))), "{output}");
     }
 
+    // A backup once took the last space of the store's disk.
+    let (_, output) = run(&["backup", "--to", text(&copy), "--url", &web, "--keep-free", "1000000 TiB"], 1);
+    assert!(output.contains("must stay free for the store"), "{output}");
+    assert!(!names().iter().any(|name| name.to_str().unwrap().starts_with("copy")), "{:?}", names());
+
     run(&["backup", "--to", text(&copy), "--url", &web], 0);
     let whole = fs::read(&copy).unwrap();
     fs::write(&bad, &whole[..whole.len() - 40]).unwrap();

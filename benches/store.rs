@@ -12,8 +12,7 @@ use tempfile::TempDir;
 use umbrad::{
     observability::request_id::RequestId,
     shadow::{
-        Command, DeviceId, IdempotencyKey, Keyed, OnConflict, Scope, SectionPatch, Sender, ShadowKey, Timestamp,
-        Update, Version,
+        Command, DeviceId, IdempotencyKey, Keyed, OnConflict, Scope, SectionPatch, Sender, ShadowKey, Update, Version,
     },
     store::{self, Envelope, Outcome, QueuedCommand, Store, StoreOptions},
 };
@@ -122,7 +121,7 @@ impl Running {
         let (sender, reported) = mpsc::channel();
         let report = move |outcomes, _| drop(sender.send(outcomes));
         Self {
-            store: store::open(options, || Timestamp(1_790_000_000), report).unwrap(),
+            store: store::open(options, umbrad::clock::Moment::default, report).unwrap(),
             reported,
             _directory: directory,
         }

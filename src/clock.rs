@@ -7,14 +7,14 @@
 //! Wall time may jump, in both directions: an operator sets it, a machine wakes up without a battery. Then timestamps
 //! in metadata jump with it and may be smaller than earlier ones. Nothing is decided by them: versions and the
 //! journal's sequence carry all order, so these only rise. What is kept for a time (journal entries, idempotency keys)
-//! is kept longer or shorter by the jump.
+//! is kept for a time of the monotonic clock ([`Moment::running`]).
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crate::shadow::Timestamp;
@@ -27,13 +27,29 @@ pub struct Clock(Source);
 enum Source {
     #[default]
     System,
-    /// Milliseconds, moved by [`ManualClock`] alone.
-    Manual(Arc<AtomicU64>),
+    /// Moved by [`ManualClock`] alone.
+    Manual(Arc<ManualTime>),
+}
+
+/// The date and the running time, in milliseconds.
+#[derive(Debug)]
+struct ManualTime {
+    date: AtomicU64,
+    running: AtomicU64,
+}
+
+/// Both clocks at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// The date.
+    pub date: Timestamp,
+    /// The time of the monotonic clock, from an arbitrary start.
+    pub running: Duration,
 }
 
 /// Moves a [`Clock`] by hand, in tests.
 #[derive(Clone, Debug)]
-pub struct ManualClock(Arc<AtomicU64>);
+pub struct ManualClock(Arc<ManualTime>);
 
 impl Clock {
     /// The machine's.
@@ -45,7 +61,8 @@ impl Clock {
     /// One that stands at `start` until it is moved.
     #[must_use]
     pub fn manual(start: Duration) -> (Self, ManualClock) {
-        let time = Arc::new(AtomicU64::new(milliseconds(start)));
+        let (date, running) = (AtomicU64::new(milliseconds(start)), AtomicU64::new(0));
+        let time = Arc::new(ManualTime { date, running });
         (Self(Source::Manual(Arc::clone(&time))), ManualClock(time))
     }
 
@@ -55,12 +72,22 @@ impl Clock {
         Timestamp(self.now_milliseconds() / 1_000)
     }
 
+    /// The date, and the time of the monotonic clock.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        let running = match &self.0 {
+            Source::System => START.get_or_init(Instant::now).elapsed(),
+            Source::Manual(time) => Duration::from_millis(time.running.load(Ordering::Relaxed)),
+        };
+        Moment { date: self.now(), running }
+    }
+
     /// Milliseconds. 0 while the machine believes to be before 1970.
     #[must_use]
     pub fn now_milliseconds(&self) -> u64 {
         match &self.0 {
             Source::System => milliseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
-            Source::Manual(time) => time.load(Ordering::Relaxed),
+            Source::Manual(time) => time.date.load(Ordering::Relaxed),
         }
     }
 }
@@ -68,15 +95,20 @@ impl Clock {
 impl ManualClock {
     /// Jumps to `time` since 1970, forwards or backwards.
     pub fn set(&self, time: Duration) {
-        self.0.store(milliseconds(time), Ordering::Relaxed);
+        self.0.date.store(milliseconds(time), Ordering::Relaxed);
     }
 
     /// Goes on by `step`.
     pub fn advance(&self, step: Duration) {
         let step = milliseconds(step);
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |time| Some(time.saturating_add(step)));
+        for time in [&self.0.date, &self.0.running] {
+            let _ = time.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |time| Some(time.saturating_add(step)));
+        }
     }
 }
+
+/// The start of the monotonic clock.
+static START: OnceLock<Instant> = OnceLock::new();
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)

@@ -417,6 +417,7 @@ fn dashboard_url(listener: &ListenerConfig, address: SocketAddr) -> Option<Strin
 
 pub(crate) fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOptions {
     StoreOptions {
+        create: store.create,
         page_cache_bytes: store.page_cache_bytes,
         document_cache_bytes: store.document_cache_bytes,
         journal_bytes_max: store.journal_bytes_max,

@@ -30,6 +30,7 @@ use crate::{
             record::StoredShadow,
             remembered::{EntryKey, FirstAnswer},
         },
+        store_clock::Now,
     },
 };
 
@@ -100,7 +101,7 @@ pub(super) struct DecideContext<'a> {
     /// The last entry removed by retention.
     pub(super) removed: Seq,
     pub(super) limits: &'a DocumentLimits,
-    pub(super) now: Timestamp,
+    pub(super) now: Now,
 }
 
 /// A shadow that the batch has touched.
@@ -170,7 +171,7 @@ impl<C> Batch<C> {
         };
         let (mut before, is_recorded) = (Arc::clone(&touched.stored.document), touched.stored.is_recorded());
         if let Some(keyed) = envelope.command.keyed()
-            && let Some(first) = touched.stored.remembered.find(&envelope.author.by, &keyed.key, context.now)
+            && let Some(first) = touched.stored.remembered.find(&envelope.author.by, &keyed.key, context.now.running)
         {
             // Checked before the preconditions: the first request may itself have made its version stale.
             let same = first.digest == keyed.digest;
@@ -188,7 +189,7 @@ impl<C> Batch<C> {
             // The outcome and the stored key hold the resolved update.
             envelope.command = Command::Update(patch.resolve(&before, &envelope.author.scope, context.limits)?);
         }
-        let decision = shadow::decide(&before, &envelope.command, &envelope.author, context.now, context.limits)?;
+        let decision = shadow::decide(&before, &envelope.command, &envelope.author, context.now.date, context.limits)?;
         let rebased_from = envelope.command.rebased_from(&before);
         let (after, changes) = match decision {
             Decision::Unchanged => (None, Vec::new()),
@@ -202,7 +203,7 @@ impl<C> Batch<C> {
             rebased_from,
             manner: if envelope.command.is_dry_run() { Disposition::DryRun } else { Disposition::Applied },
         };
-        let remembered = self.remembered(envelope, &applied, context.now)?;
+        let remembered = self.remembered(envelope, &applied, context.now.running)?;
         if admission == Some(Admission::Full) {
             return Err(names_exhausted(&envelope.key, context.names.max()));
         }
@@ -246,7 +247,7 @@ impl<C> Batch<C> {
             purged: &self.purged,
             head: self.head.seq,
             removed: context.removed,
-            now: context.now,
+            now: context.now.running,
         };
         context.names.admission(&envelope.key, &search).map_err(|error| internal(&error, envelope))
     }

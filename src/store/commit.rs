@@ -13,7 +13,7 @@ use crate::{
         batch::{Batch, TouchedShadow},
         database::AbortCause,
         journal::entry::Seq,
-        schema::{self, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
+        schema::{self, AGES_KEY, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
         state::{
             purge::{self, Purge},
             record::StoredShadow,
@@ -70,13 +70,16 @@ impl<C> Writer<C> {
         purged: &HashMap<DeviceId, Purge>,
     ) -> Result<(), Rejection> {
         let started = Instant::now();
-        let Self { shared, retention, encoder, clock, .. } = self;
+        let now = self.clock.now();
+        let too_old = self.clock.begin_commit(now, self.progress.head.seq, !entries.is_empty());
+        let ages = self.clock.record(now);
+        let Self { shared, retention, encoder, .. } = self;
         let filled = shared.database.commit(|transaction| {
             let mut journal = transaction.open_table(JOURNAL_TABLE)?;
             for (seq, framed) in entries {
                 journal.insert(seq.0, framed.as_slice())?;
             }
-            retention.trim(&mut journal, &mut progress, clock(), entries.len())?;
+            retention.trim(&mut journal, &mut progress, too_old, entries.len())?;
             let mut state = transaction.open_table(STATE_TABLE)?;
             // Before the flushed documents, since a purged name may be in use again.
             progress.floors += purge::write(transaction, &mut state, purged)?;
@@ -86,6 +89,9 @@ impl<C> Writer<C> {
             }
             let mut meta = transaction.open_table(META_TABLE)?;
             meta.insert(PROGRESS_KEY, progress.encode().as_slice())?;
+            if let Some(ages) = &ages {
+                meta.insert(AGES_KEY, ages.as_slice())?;
+            }
             Ok::<_, AbortCause>(progress)
         });
         match filled {

@@ -9,19 +9,22 @@
 
 use std::{
     fs, io,
+    os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use redb::{Builder, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
+use redb::{Builder, Durability, ReadTransaction, ReadableDatabase, WriteTransaction, backends::FileBackend};
 
 use crate::store::{
     error::StoreError,
     options::StoreOptions,
     schema::{
-        CREATED_KEY, Checkpoint, Created, FILE_FORMAT, JOURNAL_TABLE, META, META_TABLE, PROGRESS_KEY, STATE_TABLE,
+        AGES_KEY, CREATED_KEY, Checkpoint, Created, FILE_FORMAT, JOURNAL_TABLE, META, META_TABLE, PROGRESS_KEY,
+        STATE_TABLE,
     },
+    store_clock::AgeRecord,
 };
 
 /// An open file with all tables in it.
@@ -56,6 +59,9 @@ impl Database {
                 Err(StoreError::Corrupt { path: path.clone(), detail })
             }
             Ok(_) => Self::open_file(options),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !options.create => {
+                Err(StoreError::Missing { path: path.clone() })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 tracing::info!(path = %path.display(), "no store found, creating a new one");
                 Self::make(options, |database| database.initialize())?;
@@ -129,7 +135,10 @@ impl Database {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(of_path(error).into()),
             _ => {}
         }
-        let redb = guarded(&options.path, || Ok(builder(options).create(&new)?))?;
+        // It holds every shadow and the name of everybody: for its owner alone.
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&new);
+        let file = file.map_err(of_path)?;
+        let redb = guarded(&options.path, || Ok(builder(options).create_with_backend(FileBackend::new(file)?)?))?;
         let made = Self::of(redb, options);
         let filled = fill(&made);
         drop(made);
@@ -172,6 +181,12 @@ impl Database {
     /// Returns the positions of journal and state table.
     pub(super) fn progress(&self) -> Result<Checkpoint, StoreError> {
         self.meta(PROGRESS_KEY, Checkpoint::decode)
+    }
+
+    /// Returns the ages of entries; `None` if no commit wrote them yet.
+    pub(super) fn ages(&self) -> Result<Option<AgeRecord>, StoreError> {
+        let known = self.read(|transaction| Ok(transaction.open_table(META_TABLE)?.get(AGES_KEY)?.is_some()))?;
+        known.then(|| self.meta(AGES_KEY, AgeRecord::decode)).transpose()
     }
 
     fn meta<T>(

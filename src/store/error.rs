@@ -16,6 +16,12 @@ pub enum StoreError {
         /// The path of the file.
         path: PathBuf,
     },
+    /// There is no file, and none may be created.
+    #[error("{}: there is no store, and store.create = false; mount its disk, restore a backup, or set store.create = true for a new one", path.display())]
+    Missing {
+        /// The path of the file.
+        path: PathBuf,
+    },
     /// The file has a newer format.
     #[error("{}: the store has format {found}, this program knows formats up to {supported}; use the program that wrote it", path.display())]
     Format {

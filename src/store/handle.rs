@@ -14,8 +14,9 @@ use tokio::sync::{
 };
 
 use crate::{
+    clock::Moment,
     observability::metrics::CommitMetrics,
-    shadow::{DeviceId, Document, ShadowKey, ShadowName, Timestamp, Version},
+    shadow::{DeviceId, Document, ShadowKey, ShadowName, Version},
     store::{
         backup::copy::CopyError,
         batch::{Outcome, QueuedCommand},
@@ -34,6 +35,7 @@ use crate::{
             names::NameCounts,
             record::{RecordEncoder, StoredShadow},
         },
+        store_clock::{Source, StoreClock},
         writer::{Message, QueueReservation, Writer},
     },
 };
@@ -61,20 +63,21 @@ pub struct Permit<C> {
 
 /// Opens the store of `options`, or creates it if there is no file, and starts its writer.
 ///
-/// `clock` is called once per batch. `deliver` is called on the writer thread with the outcomes of each batch, in the
+/// `clock` is called a few times per batch. `deliver` is called on the writer thread with the outcomes of each batch, in the
 /// order in which the commands were sent. After a failed commit that is found on the disk, `deliver` is called with its
 /// changes again, without context. Its second argument holds their queue bytes until it is dropped. The writer
 /// waits for `deliver`, so it should only hand the outcomes on.
 ///
 /// # Errors
 ///
+/// - [`StoreError::Missing`]: there is no file, and `options` do not allow creating one.
 /// - [`StoreError::Locked`]: the file is open elsewhere.
 /// - [`StoreError::Format`]: the file has a newer format.
 /// - [`StoreError::Corrupt`], [`StoreError::Record`]: the file is damaged; it was not changed.
 /// - [`StoreError::Io`]: the file cannot be opened, read or created.
 pub fn open<C: Send + 'static>(
     options: StoreOptions,
-    clock: impl Fn() -> Timestamp + Send + 'static,
+    clock: impl Fn() -> Moment + Send + 'static,
     deliver: impl FnMut(Vec<Outcome<C>>, QueueReservation) + Send + 'static,
 ) -> Result<Store<C>, StoreError> {
     let database = Database::open(&options)?;
@@ -93,10 +96,11 @@ pub(super) fn assemble<C: Send + 'static>(
     reopen: Reopen,
     disk: FreeDisk,
     options: StoreOptions,
-    clock: Box<dyn Fn() -> Timestamp + Send>,
+    clock: Source,
     deliver: Box<dyn FnMut(Vec<Outcome<C>>, QueueReservation) + Send>,
 ) -> Result<(Store<C>, Writer<C>), StoreError> {
     let progress = database.progress()?;
+    let clock = StoreClock::open(clock, database.ages()?, options.journal_age_max);
     let recovered = recovery::recover(&database, &progress, options.document.path_tombstones_max)?;
     let shared = Shared {
         database: DatabaseSlot::new(database, options.path.clone()),

@@ -25,7 +25,7 @@ use crate::store::{
     database::{CommitFailure, Database},
     error::StoreError,
     health::State,
-    journal::{recovery, retention::Retention},
+    journal::recovery,
     schema::{Checkpoint, JournalPosition, META_TABLE, PROGRESS_KEY},
     slot::DatabaseSlot,
     state::{dirty_set::DirtySet, names::NameCounts},
@@ -166,7 +166,6 @@ impl<C> Writer<C> {
         self.shared.database.set(database);
         self.dirty_set = DirtySet::new(recovered.dirty, &progress, &self.options);
         self.names = NameCounts::new(self.options.shadow_names_max);
-        self.retention = Retention::new(&self.options);
         self.progress = progress;
         self.shared.head.store(progress.head.seq.0, Ordering::Release);
         Ok(landed)

@@ -34,6 +34,7 @@ mod reader;
 mod schema;
 mod slot;
 mod state;
+mod store_clock;
 mod writer;
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use crate::shadow::DocumentLimits;
 pub struct StoreOptions {
     /// The path of the file. Its directory must exist.
     pub path: PathBuf,
+    /// True to create a missing file.
+    pub create: bool,
     /// Bytes of the page cache of redb.
     pub page_cache_bytes: usize,
     /// Approximate bytes of the cache of decoded documents. Dirty documents are kept in addition; `lag_entries_max`
@@ -23,7 +25,8 @@ pub struct StoreOptions {
     pub queue_bytes_max: usize,
     /// The size of the journal above which the oldest entries are removed, in bytes.
     pub journal_bytes_max: u64,
-    /// The age above which the oldest entries are removed, as part of later commits.
+    /// The age above which the oldest entries are removed, as part of later commits. Only time while a store is open
+    /// counts.
     pub journal_age_max: Duration,
     /// Most journal entries not yet in the state table, hence most that a start has to replay.
     pub lag_entries_max: u64,
@@ -50,6 +53,7 @@ impl StoreOptions {
         const MIB: usize = 1 << 20;
         Self {
             path: path.into(),
+            create: true,
             page_cache_bytes: 128 * MIB,
             document_cache_bytes: 256 * MIB,
             verify_on_open: false,

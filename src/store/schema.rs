@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `meta` | `store` | [`Created`]: the format of the whole file |
 //! | `meta` | `progress` | [`Checkpoint`]: the positions of journal and state table |
+//! | `meta` | `ages` | the running time and the ages of entries, `store_clock`; missing until a commit |
 //! | `state` | device, NUL, shadow name | a document, `record` |
 //! | `journal` | sequence | a change, `entry` |
 //! | `floors` | device | the floor of its versions, `floor`; the table exists once a name was purged |
@@ -42,6 +43,8 @@ pub(super) const FLOORS_TABLE: TableDefinition<'_, &str, &[u8]> =
 pub(super) const META: &str = "meta";
 /// The key of [`Created`].
 pub(super) const CREATED_KEY: &str = "store";
+/// The key of [`crate::store::store_clock::AgeRecord`].
+pub(super) const AGES_KEY: &str = "ages";
 /// The key of [`Checkpoint`].
 pub(super) const PROGRESS_KEY: &str = "progress";
 

@@ -23,7 +23,7 @@ use tokio::sync::{
 };
 
 use crate::{
-    shadow::{Rejection, Timestamp},
+    shadow::Rejection,
     store::{
         batch::{Batch, DecideContext, Outcome, QueuedCommand},
         database::CommitFailure,
@@ -34,6 +34,7 @@ use crate::{
         reader::Shared,
         schema::Checkpoint,
         state::{dirty_set::DirtySet, names::NameCounts, record::RecordEncoder},
+        store_clock::StoreClock,
     },
 };
 
@@ -62,7 +63,7 @@ pub(super) struct Writer<C> {
     pub(super) queue: UnboundedReceiver<Message<C>>,
     /// The free bytes of the queue; closed when the writer ends.
     pub(super) room: Arc<Semaphore>,
-    pub(super) clock: Box<dyn Fn() -> Timestamp + Send>,
+    pub(super) clock: StoreClock,
     pub(super) deliver: Box<dyn FnMut(Vec<Outcome<C>>, QueueReservation) + Send>,
     pub(super) progress: Checkpoint,
     pub(super) dirty_set: DirtySet,
@@ -210,7 +211,7 @@ impl<C> Writer<C> {
             names: &mut self.names,
             removed: self.progress.removed.seq,
             limits: &self.options.document,
-            now: (self.clock)(),
+            now: self.clock.now(),
         };
         queue.into_iter().for_each(|queued| batch.decide(queued, &mut context));
         batch
@@ -255,6 +256,7 @@ impl<C> Writer<C> {
         tracing::error!(%error, "a commit failed: no command is accepted until the store was reopened");
         self.state = State::Failed(error.to_string());
         self.healer.commit_failed();
+        self.clock.commit_failed();
         rejection
     }
 

@@ -148,7 +148,7 @@ impl JournalEntry {
     }
 
     /// Returns the stored keys of the shadow after this entry; `former` are those before it.
-    pub(in crate::store) fn remember(&self, former: &Remembered) -> Result<Remembered, Rejection> {
+    pub(in crate::store) fn remember(&self, former: &Remembered, decided: Timestamp) -> Result<Remembered, Rejection> {
         let Some(EntryKey { keyed, rebased_from, answer }) = self.remembered.clone() else {
             return Ok(former.clone());
         };
@@ -164,12 +164,7 @@ impl JournalEntry {
             created: answer.is_some_and(|answer| answer.created),
             rebased_from,
         };
-        former.with(RememberedKey { by: Arc::clone(&self.principal), key, decided: timestamp, first })
-    }
-
-    /// Decodes only the time of the entry with this framed value.
-    pub(in crate::store) fn decode_timestamp(seq: Seq, framed: &[u8]) -> Result<Timestamp, DecodeError> {
-        frame::open(framed, JOURNAL, &seq.0.to_le_bytes())?.u64().map(Timestamp)
+        former.with(RememberedKey { by: Arc::clone(&self.principal), key, decided, first })
     }
 }
 

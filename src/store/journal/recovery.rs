@@ -14,7 +14,7 @@ use std::{
 use redb::{ReadTransaction, ReadableTable};
 
 use crate::{
-    shadow::{Document, ShadowKey, Stamp, Version},
+    shadow::{Document, ShadowKey, Stamp, Timestamp, Version},
     store::{
         database::{AbortCause, Database},
         error::StoreError,
@@ -44,6 +44,8 @@ struct Replay {
     /// The documents by key; `None` if the record is damaged.
     documents: HashMap<ShadowKey, Option<StoredShadow>>,
     fresh: BTreeSet<ShadowKey>,
+    /// The running time of the store, which idempotency keys in the entries get; `None` in files of older programs.
+    decided: Option<Timestamp>,
 }
 
 /// Replays the journal after the checkpoint of `progress`.
@@ -53,9 +55,11 @@ pub(in crate::store) fn recover(
     tombstones_max: usize,
 ) -> Result<Recovered, StoreError> {
     let started = Instant::now();
-    let Replay { documents, fresh } = database.read(|transaction| {
+    let decided = database.ages()?.map(|ages| ages.running());
+    let Replay { documents, fresh, .. } = database.read(|transaction| {
         check_head(transaction, progress)?;
-        replay(database, transaction, progress, tombstones_max)
+        let replay = Replay { decided, ..Replay::default() };
+        replay.run(database, transaction, progress, tombstones_max)
     })?;
     let entries = progress.lag().0;
     let (elapsed, head) = (started.elapsed(), progress.head.seq.0);
@@ -83,33 +87,33 @@ fn check_head(transaction: &ReadTransaction, progress: &Checkpoint) -> Result<()
     Err(StoreError::entry(progress.head.seq, format!("the journal should end here and ends at {last}")).into())
 }
 
-fn replay(
-    database: &Database,
-    transaction: &ReadTransaction,
-    progress: &Checkpoint,
-    tombstones_max: usize,
-) -> Result<Replay, AbortCause> {
-    let table = transaction.open_table(JOURNAL_TABLE)?;
-    let (checkpoint, head) = (progress.checkpoint.seq, progress.head.seq);
-    let mut replay = Replay::default();
-    let mut last_report = Instant::now();
-    let mut expected = checkpoint.0;
-    for item in table.range(checkpoint.0 + 1..=head.0)? {
-        let (seq, value) = item?;
-        expected += 1;
-        if seq.value() != expected {
-            return Err(StoreError::entry(Seq(expected), "it is missing").into());
-        }
-        replay.apply(database, &entry(Seq(expected), value.value())?, tombstones_max)?;
-        if last_report.elapsed() >= REPORT_EVERY {
-            last_report = Instant::now();
-            tracing::info!(done = expected - checkpoint.0, of = head.0 - checkpoint.0, "replaying the journal");
-        }
-    }
-    Ok(replay)
-}
-
 impl Replay {
+    fn run(
+        mut self,
+        database: &Database,
+        transaction: &ReadTransaction,
+        progress: &Checkpoint,
+        tombstones_max: usize,
+    ) -> Result<Self, AbortCause> {
+        let table = transaction.open_table(JOURNAL_TABLE)?;
+        let (checkpoint, head) = (progress.checkpoint.seq, progress.head.seq);
+        let mut last_report = Instant::now();
+        let mut expected = checkpoint.0;
+        for item in table.range(checkpoint.0 + 1..=head.0)? {
+            let (seq, value) = item?;
+            expected += 1;
+            if seq.value() != expected {
+                return Err(StoreError::entry(Seq(expected), "it is missing").into());
+            }
+            self.apply(database, &entry(Seq(expected), value.value())?, tombstones_max)?;
+            if last_report.elapsed() >= REPORT_EVERY {
+                last_report = Instant::now();
+                tracing::info!(done = expected - checkpoint.0, of = head.0 - checkpoint.0, "replaying the journal");
+            }
+        }
+        Ok(self)
+    }
+
     fn apply(&mut self, database: &Database, entry: &JournalEntry, tombstones_max: usize) -> Result<(), StoreError> {
         let stored = match self.documents.get_mut(&entry.key) {
             Some(stored) => stored,
@@ -125,11 +129,12 @@ impl Replay {
             && stored.last_entry < entry.seq
         {
             let document = Arc::new(next(stored, entry, tombstones_max)?);
-            let remembered = entry.remember(&stored.remembered).unwrap_or_else(|_| {
-                // There was room when the request was accepted, by the limits of that time.
-                tracing::warn!(seq = entry.seq.0, key = %entry.key, "no room for an idempotency key");
-                stored.remembered.clone()
-            });
+            let remembered =
+                entry.remember(&stored.remembered, self.decided.unwrap_or(entry.timestamp)).unwrap_or_else(|_| {
+                    // There was room when the request was accepted, by the limits of that time.
+                    tracing::warn!(seq = entry.seq.0, key = %entry.key, "no room for an idempotency key");
+                    stored.remembered.clone()
+                });
             *stored = StoredShadow { document, last_entry: entry.seq, remembered };
         }
         Ok(())

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Stdio},
 };
@@ -36,8 +37,23 @@ fn a_missing_file_is_created_without_leftovers() {
     drop(Running::open(at(&path)).unwrap());
     let names: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["store.redb"]);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "for its owner alone");
     assert!(matches!(open_error(&directory.path().join("no/such/store")), StoreError::Io { .. }));
     assert!(matches!(open_error(directory.path()), StoreError::Io { .. }));
+}
+
+#[test]
+fn a_missing_file_is_refused_if_none_may_be_created() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = StoreOptions { create: false, ..at(&directory.path().join("store.redb")) };
+    let error = Running::open(options.clone()).err().expect("there is no file");
+    assert!(
+        matches!(&error, StoreError::Missing { .. }) && error.to_string().contains("store.create = true"),
+        "{error}"
+    );
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+    drop(Running::open(at(&options.path)).unwrap());
+    drop(Running::open(options).unwrap());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
+mod ages;
 mod copies;
 mod faults;
 mod files;
@@ -23,10 +24,11 @@ use std::sync::mpsc;
 use serde_json::{Value, json};
 
 use crate::{
+    clock::Moment,
     observability::request_id::RequestId,
     shadow::{
-        Command, Delete, Preconditions, SectionPatch, ShadowKey, ShadowName, Timestamp, Update, Version,
-        name::DeviceId, tests::sender,
+        Command, Delete, Preconditions, SectionPatch, ShadowKey, ShadowName, Update, Version, name::DeviceId,
+        tests::sender,
     },
     store::{Envelope, Outcome, QueuedCommand, Store, StoreError, StoreOptions},
 };
@@ -98,7 +100,7 @@ impl Running {
     fn open(options: StoreOptions) -> Result<Self, StoreError> {
         let (sender, reported) = mpsc::channel();
         let report = move |outcomes, _| drop(sender.send(outcomes));
-        Ok(Self { store: crate::store::open(options, || Timestamp(1_790_000_000), report)?, reported })
+        Ok(Self { store: crate::store::open(options, Moment::default, report)?, reported })
     }
 
     fn send(&self, queued: QueuedCommand<u64>) {

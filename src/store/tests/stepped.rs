@@ -1,11 +1,17 @@
 //! A store whose writer makes a commit only when the test asks for it.
 
-use std::{io, sync::Arc, thread, time::Instant};
+use std::{
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 
 use super::sim_disk::SimDisk;
 use crate::{
+    clock::Moment,
     shadow::Timestamp,
     store::{
         Outcome, QueuedCommand, State, Store, StoreError, StoreOptions, database::Database, disk::FreeDisk, handle,
@@ -18,7 +24,10 @@ pub(super) const START: u64 = 1_790_000_000;
 pub(super) struct Stepped {
     pub(super) store: Store<u64>,
     pub(super) writer: Writer<u64>,
+    /// The time of both clocks, in seconds.
     pub(super) now: Arc<Mutex<u64>>,
+    /// Seconds by which the date is ahead of the monotonic clock.
+    pub(super) date_ahead: Arc<Mutex<i64>>,
     outcomes: Arc<Mutex<Vec<Outcome<u64>>>>,
 }
 
@@ -27,14 +36,29 @@ impl Stepped {
         Self::open_probed(disk, options, || Ok(u64::MAX))
     }
 
+    /// Opens the store while the date is wrong by `date_ahead` seconds.
+    pub(super) fn open_at(disk: &SimDisk, options: StoreOptions, date_ahead: i64) -> Result<Self, StoreError> {
+        Self::open_with(disk, options, || Ok(u64::MAX), date_ahead)
+    }
+
     pub(super) fn open_probed(
         disk: &SimDisk,
         options: StoreOptions,
         probe: impl FnMut() -> io::Result<u64> + Send + 'static,
     ) -> Result<Self, StoreError> {
+        Self::open_with(disk, options, probe, 0)
+    }
+
+    fn open_with(
+        disk: &SimDisk,
+        options: StoreOptions,
+        probe: impl FnMut() -> io::Result<u64> + Send + 'static,
+        date_ahead: i64,
+    ) -> Result<Self, StoreError> {
         let now = Arc::new(Mutex::new(START));
         let outcomes = Arc::new(Mutex::new(Vec::new()));
-        let (clock, sink) = (Arc::clone(&now), Arc::clone(&outcomes));
+        let date_ahead = Arc::new(Mutex::new(date_ahead));
+        let (clock, ahead, sink) = (Arc::clone(&now), Arc::clone(&date_ahead), Arc::clone(&outcomes));
         let database = Database::open_backend(&options, disk.clone())?;
         let (again, same) = (options.clone(), disk.clone());
         let (store, writer) = handle::assemble(
@@ -42,10 +66,14 @@ impl Stepped {
             Box::new(move || Database::open_backend(&again, same.clone())),
             FreeDisk::with_probe(Box::new(probe), options.free_disk_min),
             options,
-            Box::new(move || Timestamp(*clock.lock())),
+            Box::new(move || {
+                let now = *clock.lock();
+                let date = Timestamp(now.saturating_add_signed(*ahead.lock()));
+                Moment { date, running: Duration::from_secs(now.saturating_sub(START)) }
+            }),
             Box::new(move |outcomes, _| sink.lock().extend(outcomes)),
         )?;
-        Ok(Self { store, writer, now, outcomes })
+        Ok(Self { store, writer, now, date_ahead, outcomes })
     }
 
     /// Decides `queue` as one batch and returns the outcomes.

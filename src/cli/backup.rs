@@ -91,7 +91,7 @@ impl Backup {
     }
 
     async fn fill(&self, part: &Part) -> Result<Report, BackupFailure> {
-        let keep_free = if self.is_on_another_disk(&part) { 0 } else { self.keep_free };
+        let keep_free = if self.is_on_another_disk(part) { 0 } else { self.keep_free };
         let out = BufWriter::new(part.file());
         let mut out = LeavesSpace::new(out, keep_free, || free_space::of(part.file()));
         match &self.store {

@@ -151,7 +151,7 @@ fn a_change_without_requester_is_published() {
     let quotas = Arc::new(Quotas::new(&Limits::default()));
     let (service, decided) = Service::open(options, quotas, Clock::system()).unwrap();
     let changes = Arc::new(Changes::new(Seq(0)));
-    let feed = changes.follow(FeedFilter::default(), QueueContent::All { bytes_max: usize::MAX });
+    let feed = changes.follow(FeedFilter::default(), None, QueueContent::All { bytes_max: usize::MAX });
     let (sender, batches) = mpsc::channel();
     let applied = Applied {
         seq: Some(Seq(1)),

@@ -58,10 +58,7 @@ impl AnnouncementObserver {
 
     /// Records the announcement of an accepted update.
     pub(crate) fn observe(&mut self, shadow: &ShadowId, accepted: &Accepted) {
-        // A no-op repeats the version announced before.
-        if accepted.changed
-            && let Some(violation) = self.versions.observe(shadow.device(), accepted.version)
-        {
+        if let Some(violation) = self.versions.accepted(shadow.device(), accepted) {
             self.recorder.add_violation(violation);
         }
     }

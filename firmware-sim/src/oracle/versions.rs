@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use umbra_client::{DeviceId, Version};
+use umbra_client::{Accepted, DeviceId, Version};
 
 use super::Violation;
 
@@ -74,8 +74,15 @@ impl VersionOrder {
         Self { subscriber, last: HashMap::new() }
     }
 
+    /// Records that an accepted update was announced; returns a violation if its version does not follow.
+    ///
+    /// A no-op repeats the version before. A replayed reply answers its requester only, with the version of long ago.
+    pub(crate) fn accepted(&mut self, device: &DeviceId, accepted: &Accepted) -> Option<Violation> {
+        if accepted.changed && !accepted.replayed { self.observe(device, accepted.version) } else { None }
+    }
+
     /// Records that `version` of a shadow was announced as a change; returns a violation if it does not follow.
-    pub(crate) fn observe(&mut self, device: &DeviceId, version: Version) -> Option<Violation> {
+    fn observe(&mut self, device: &DeviceId, version: Version) -> Option<Violation> {
         match self.last.insert(device.clone(), version) {
             Some(before) if before >= version => Some(Violation::VersionWentBack {
                 device: device.clone(),
@@ -117,6 +124,18 @@ mod tests {
 
     fn id(text: &str) -> DeviceId {
         DeviceId::new(text).expect("a device id")
+    }
+
+    /// A device that retried an update was said to have seen its shadow fall back.
+    #[test]
+    fn replayed_replies_and_no_ops_are_no_announcements() {
+        let mut order = VersionOrder::new(id("subscriber"));
+        let mut announced = |reply: &str| order.accepted(&id("a"), &serde_json::from_str(reply).expect("a reply"));
+        assert!(announced(r#"{"version": 5}"#).is_none());
+        assert!(announced(r#"{"version": 3, "replayed": true}"#).is_none());
+        assert!(announced(r#"{"version": 5, "changed": false}"#).is_none());
+        assert!(announced(r#"{"version": 6}"#).is_none());
+        assert!(announced(r#"{"version": 4}"#).is_some());
     }
 
     #[test]

@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use umbrad::{
     observability::request_id::RequestId,
     shadow::{
-        Command, DeviceId, IdempotencyKey, Keyed, OnConflict, Scope, SectionPatch, Sender, ShadowKey, Update, Version,
+        Command, DeviceId, IdempotencyKey, Keyed, OnConflict, Scope, SectionPatch, Sender, SenderLogin, ShadowKey,
+        Update, Version,
     },
     store::{self, Envelope, Outcome, QueuedCommand, Store, StoreOptions},
 };
@@ -188,7 +189,7 @@ fn queued(key: &ShadowKey, update: Update) -> QueuedCommand<()> {
         envelope: Envelope {
             key: key.clone(),
             command: Command::Update(update),
-            author: Sender { by: "app-1".into(), scope: Scope::ALL },
+            author: Sender { by: "app-1".into(), scope: Scope::ALL, login: SenderLogin::default() },
             id: RequestId::next(),
             client: "client-1".into(),
         },

@@ -1,6 +1,6 @@
 //! The reload at SIGHUP: reads users, keys, rules and TLS files again while the server runs.
 //!
-//! It covers the files of TLS, users, token keys and access keys that the server was started with. Of the configuration
+//! It covers the files of TLS, users, token keys, access keys and bans that the server was started with. Of the configuration
 //! it covers the rules, the grants, and the clients that each listener accepts. All other keys take effect at a
 //! restart, and the log names those that changed. An unusable file is logged and leaves its part unchanged, but
 //! everything else is replaced. So a mistake elsewhere does not keep access for somebody who was removed. Then every

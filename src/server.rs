@@ -193,15 +193,7 @@ impl ServerParts {
             connection_permits: (connection_permits.clone(), limits.connections_max),
             tls,
         });
-        let api = Api::new(
-            service.clone(),
-            changes,
-            telemetry.clone(),
-            telemetry.clone(),
-            telemetry,
-            authority.clone(),
-            limits,
-        );
+        let api = Api::new(service.clone(), changes, telemetry, authority.clone(), limits);
         let quotas = service.quotas().clone();
         let listener_context =
             ListenerContext { quotas, connection_permits, counters: listeners, closing: broker.closing() };

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use umbrad::shadow::{
-    Command, Decision, Document, DocumentLimits, Rejection, Scope, SectionPatch, Sender, Timestamp, Update, decide,
+    Command, Decision, Document, DocumentLimits, Rejection, Scope, SectionPatch, Sender, SenderLogin, Timestamp,
+    Update, decide,
 };
 
 /// Returns the state of a thermostat: about 600 bytes, 20 leaves.
@@ -32,7 +33,7 @@ pub(crate) fn update(mut state: Value) -> Update {
 
 /// Decides a command of a sender with all rights, one second after the previous change.
 pub(crate) fn decided(document: &Document, command: &Command, limits: &DocumentLimits) -> Result<Decision, Rejection> {
-    let sender = Sender { by: "tester".into(), scope: Scope::ALL };
+    let sender = Sender { by: "tester".into(), scope: Scope::ALL, login: SenderLogin::default() };
     decide(document, command, &sender, Timestamp(document.version.0 + 1), limits)
 }
 

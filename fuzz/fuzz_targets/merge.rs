@@ -11,7 +11,7 @@ use serde_json::Value;
 use umbra_fuzz::{commands, merge_patch};
 use umbrad::{
     shadow::{
-        Change, Command, Decision, Document, DocumentLimits, Pointer, PreviousVersion, Rejection, Scope, Sender,
+        Change, Command, Decision, Document, DocumentLimits, Pointer, PreviousVersion, Rejection, Scope, Sender, SenderLogin,
         SizeLimit, Stamp, Timestamp, Version, decide, document::delta, pointer::SectionName,
     },
     store::{Seq, StoredShadow, fuzzing},
@@ -173,5 +173,5 @@ fn changes_are_noticed(path: &Pointer, documents: &[Document], limits: &Document
 
 /// Somebody who may do everything.
 fn sender() -> Sender {
-    Sender { by: "p".into(), scope: Scope::ALL }
+    Sender { by: "p".into(), scope: Scope::ALL, login: SenderLogin::default() }
 }

@@ -12,7 +12,7 @@ use umbra_fuzz::{
 };
 use umbrad::{
     shadow::{
-        Command, Decision, DeviceId, Document, DocumentLimits, Preconditions, Rejection, Scope, SectionPatch, Sender,
+        Command, Decision, DeviceId, Document, DocumentLimits, Preconditions, Rejection, Scope, SectionPatch, Sender, SenderLogin,
         ShadowKey, Timestamp, Update, decide, pointer::SectionName,
     },
     wire::{Dialect, Parsed, Refused, aws, parse_update},
@@ -181,5 +181,5 @@ fn etag_outlives_the_document(document: &Document, limits: &DocumentLimits) {
 
 /// Somebody who may do everything.
 fn sender() -> Sender {
-    Sender { by: "p".into(), scope: Scope::ALL }
+    Sender { by: "p".into(), scope: Scope::ALL, login: SenderLogin::default() }
 }

@@ -1,26 +1,40 @@
 //! Authentication and authorization of clients, shared by MQTT and HTTP.
 //!
-//! The result of a login is the client's [`AuthContext`]. After users, keys, roles and grants are reloaded, each open
-//! session is reviewed by it: it continues with its present rights, or ends.
+//! The result of a login is the client's [`AuthContext`]. After users, keys, certificates, bans, roles and grants are
+//! reloaded, each session is reviewed by it: it continues with its present rights, or ends.
+//!
+//! A login is *revoked* when its credentials are withdrawn: the user is removed or has another password, the key of the
+//! token or the access key is removed, the certificate is not accepted any more or has expired, the principal is banned
+//! or has no role left. Its sessions, wills, streams and queued commands ([`login_state`]) end with it. A token that
+//! expires is not revoked: only its connection ends.
+
+mod login_state;
 
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use self::login_state::LoginState;
 use crate::{
     auth::{
         Access, FileError, Method, Policy, Principal,
         authn::{
-            access_keys::AccessKeys,
+            access_keys::{AccessKey, AccessKeys},
             certificate::PeerCertificate,
+            identity::CredentialOrigin,
             login::{AuthenticationError, Credentials, Identity, Login, LoginError},
         },
+        ban_list::BanList,
     },
     clock::Clock,
     config::{Config, ListenerConfig},
@@ -28,13 +42,21 @@ use crate::{
 
 /// The authority on all listeners.
 pub struct Authority {
+    state: Arc<AuthorityState>,
+    access_keys_file: Option<PathBuf>,
+    bans_file: Option<PathBuf>,
+    /// The number of reloads, for tasks that wait for one.
+    reloads: watch::Sender<u64>,
+}
+
+/// The state that logins refer to. Each lock is replaced as a whole by a reload.
+struct AuthorityState {
     login: Login,
-    /// The rules; replaced as a whole by a reload.
     rules: RwLock<Arc<Rules>>,
     access_keys: RwLock<Arc<AccessKeys>>,
-    access_keys_file: Option<PathBuf>,
+    bans: RwLock<Arc<BanList>>,
     /// The number of reloads.
-    generation: watch::Sender<u64>,
+    generation: AtomicU64,
 }
 
 /// The rules apart from users and keys.
@@ -88,10 +110,28 @@ impl AuthContext {
         Self { client: client.clone(), ..self.clone() }
     }
 
-    /// Returns the login of a client at `listener` that is known by the signature of an access key.
+    /// Returns the login of the client `client` at `listener` by the signature of an access key.
     #[must_use]
-    pub fn of_access_key(principal: Principal, listener: Arc<str>) -> Self {
-        Self { identity: Identity::lasting(principal, Method::AccessKey), listener, client: "".into() }
+    pub fn of_access_key(key: &Arc<AccessKey>, listener: Arc<str>, client: Arc<str>) -> Self {
+        Self { identity: Identity::by_access_key(key), listener, client }
+    }
+
+    /// Returns the bytes of the certificates that the login keeps.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        match &self.identity.origin {
+            CredentialOrigin::Certificate(certificate) => certificate.chain_bytes(),
+            _ => 0,
+        }
+    }
+
+    /// Returns the time at which a certificate expires and the login is revoked.
+    #[must_use]
+    pub fn revoked_at(&self) -> Option<Instant> {
+        match self.identity.origin {
+            CredentialOrigin::Certificate(_) => self.identity.until.map(|until| until.deadline),
+            _ => None,
+        }
     }
 
     /// Returns the login of a user at `listener`.
@@ -112,13 +152,16 @@ impl Authority {
         let login = Login::open(&config.auth, clock)?;
         let access_keys_file = config.auth.aws_keys.clone();
         let access_keys = access_keys_file.as_deref().map(AccessKeys::read).transpose()?.unwrap_or_default();
-        Ok(Self {
+        let bans_file = config.auth.banned.clone();
+        let bans = bans_file.as_deref().map(BanList::read).transpose()?.unwrap_or_default();
+        let state = AuthorityState {
             login,
             rules: RwLock::new(Arc::new(Rules::of(config, policy))),
             access_keys: RwLock::new(Arc::new(access_keys)),
-            access_keys_file,
-            generation: watch::Sender::new(0),
-        })
+            bans: RwLock::new(Arc::new(bans)),
+            generation: AtomicU64::new(0),
+        };
+        Ok(Self { state: Arc::new(state), access_keys_file, bans_file, reloads: watch::Sender::new(0) })
     }
 
     /// Replaces the roles and grants by the policy of `config`, if given, and the policies of existing listeners. Reads
@@ -128,48 +171,55 @@ impl Authority {
     #[must_use]
     pub fn reload(&self, config: Option<(&Config, Policy)>) -> Vec<FileError> {
         if let Some((config, policy)) = config {
-            let rules = self.rules().renewed(config, policy);
-            *self.rules.write() = Arc::new(rules);
+            let rules = self.state.rules().renewed(config, policy);
+            *self.state.rules.write() = Arc::new(rules);
         }
-        let mut faults = self.login.reload();
+        let mut faults = self.state.login.reload();
         if let Some(path) = &self.access_keys_file {
             match AccessKeys::read(path) {
-                Ok(keys) => *self.access_keys.write() = Arc::new(keys),
+                Ok(keys) => *self.state.access_keys.write() = Arc::new(keys),
                 Err(error) => faults.push(error),
             }
         }
-        self.generation.send_modify(|generation| *generation += 1);
+        if let Some(path) = &self.bans_file {
+            match BanList::read(path) {
+                Ok(bans) => *self.state.bans.write() = Arc::new(bans),
+                Err(error) => faults.push(error),
+            }
+        }
+        let generation = self.state.generation.fetch_add(1, Ordering::Release) + 1;
+        self.reloads.send_replace(generation);
         faults
     }
 
     /// Returns a number that changes with each reload.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        *self.generation.borrow()
+        self.state.generation()
     }
 
     /// Waits for the first reload after `generation`.
     pub async fn read_anew(&self, generation: u64) {
-        let read = self.generation.subscribe().wait_for(|current| *current != generation).await.is_ok();
+        let read = self.reloads.subscribe().wait_for(|current| *current != generation).await.is_ok();
         debug_assert!(read, "the sender is here");
     }
 
     /// Returns the AWS access keys.
     #[must_use]
     pub fn access_keys(&self) -> Arc<AccessKeys> {
-        self.access_keys.read().clone()
-    }
-
-    /// Returns the rights that grants give to `principal` as the client `client`.
-    #[must_use]
-    pub fn access(&self, principal: &Principal, method: Method, client: &Arc<str>) -> Access {
-        self.rules().policy.access(principal, method, None, client)
+        self.state.access_keys()
     }
 
     /// Returns true if the authentication has expired.
     #[must_use]
     pub fn is_over(&self, auth_context: &AuthContext) -> bool {
-        auth_context.identity.until.is_some() && !self.login.still_valid(&auth_context.identity)
+        self.state.login.is_expired(&auth_context.identity)
+    }
+
+    /// Returns true if the principal is banned.
+    #[must_use]
+    pub fn is_banned(&self, auth_context: &AuthContext) -> bool {
+        self.state.is_banned(&auth_context.identity.principal)
     }
 
     /// Authenticates a client and returns its rights; `client` is its client id, empty over HTTP. A refusal is delayed.
@@ -181,18 +231,25 @@ impl Authority {
         &self,
         login: LoginRequest<'_>,
         client: &Arc<str>,
-    ) -> Result<(AuthContext, Access), AuthenticationError> {
-        let anonymous = self.rules().takes_anonymous(login.listener).then_some(&**client);
-        let identity = self.login.identify(login.address, login.proof, login.credentials, anonymous).await?;
+    ) -> Result<(Arc<AuthContext>, Access), AuthenticationError> {
+        let generation = self.generation();
+        let anonymous = self.state.rules().takes_anonymous(login.listener).then_some(&**client);
+        let identity = self.state.login.identify(login.address, login.proof, login.credentials, anonymous).await?;
         let auth_context = AuthContext { identity, listener: login.listener.clone(), client: client.clone() };
-        if let Some(access) = self.rules().access(&auth_context) {
-            return Ok((auth_context, access));
-        }
-        if auth_context.identity.method == Method::Anonymous {
-            return Err(AuthenticationError::Missing); // the client may still authenticate
-        }
-        self.login.note(login.address, AuthenticationError::NoRole, Some(&auth_context.identity.principal));
-        Err(AuthenticationError::NoRole)
+        let principal = &auth_context.identity.principal;
+        let refused = match self.state.rules().access(&auth_context) {
+            _ if self.state.is_banned(principal) => AuthenticationError::Banned,
+            Some(access) => {
+                let auth_context = Arc::new(auth_context);
+                let access = self.with_login(access, &auth_context, generation);
+                return Ok((auth_context, access));
+            }
+            // The client may still authenticate.
+            None if auth_context.identity.method == Method::Anonymous => return Err(AuthenticationError::Missing),
+            None => AuthenticationError::NoRole,
+        };
+        self.state.login.note(login.address, refused, Some(principal));
+        Err(refused)
     }
 
     /// Authenticates as [`Self::authenticate`] does, for a client that signed in before as `signed_in`. Without new
@@ -206,14 +263,17 @@ impl Authority {
         signed_in: Option<&AuthContext>,
         login: LoginRequest<'_>,
         client: &Arc<str>,
-    ) -> Result<(AuthContext, Access), AuthenticationError> {
+    ) -> Result<(Arc<AuthContext>, Access), AuthenticationError> {
         match signed_in {
             // AWS's SDKs send a user name that names nobody beside a signed URL.
             Some(auth_context)
                 if matches!(login.credentials, Credentials::None)
                     || auth_context.identity.method == Method::AccessKey =>
             {
-                let auth_context = auth_context.as_client(client);
+                let auth_context = Arc::new(auth_context.as_client(client));
+                if self.is_banned(&auth_context) {
+                    return Err(AuthenticationError::Banned);
+                }
                 let access = self.review(&auth_context).ok_or(AuthenticationError::Missing)?;
                 Ok((auth_context, access))
             }
@@ -224,38 +284,60 @@ impl Authority {
     /// Returns the present roles of a logged-in client that have rules.
     #[must_use]
     pub fn roles(&self, auth_context: &AuthContext) -> Vec<Arc<str>> {
-        self.rules().roles(auth_context)
+        self.state.rules().roles(auth_context)
     }
 
-    /// Returns the present rights of a logged-in client; `None` if its session must end.
+    /// Returns the present rights of a logged-in client; `None` if its connection must end.
     #[must_use]
-    pub fn review(&self, auth_context: &AuthContext) -> Option<Access> {
-        self.rules()
-            .access(auth_context)
-            .filter(|_| self.login.still_valid(&auth_context.identity) && self.has_key(auth_context))
+    pub fn review(&self, auth_context: &Arc<AuthContext>) -> Option<Access> {
+        self.review_absent(auth_context).filter(|_| !self.is_over(auth_context))
     }
 
-    /// Returns the present rights of a disconnected client. It must log in again to return, so a changed password or an
-    /// expired token does not matter. `None` if it may not return.
+    /// Returns the present rights of a client that has no connection, so an expired token does not matter. `None` if
+    /// its login is revoked and its session must end.
     #[must_use]
-    pub fn review_absent(&self, auth_context: &AuthContext) -> Option<Access> {
-        self.rules().access(auth_context).filter(|_| self.login.still_known(&auth_context.identity))
+    pub fn review_absent(&self, auth_context: &Arc<AuthContext>) -> Option<Access> {
+        let generation = self.generation();
+        let expired = auth_context.revoked_at().is_some() && self.is_over(auth_context);
+        let access = self.state.access(auth_context).filter(|_| !expired)?;
+        Some(self.with_login(access, auth_context, generation))
     }
 
     /// Returns the counters of refused logins by cause.
     #[must_use]
     pub fn counters(&self) -> &crate::observability::metrics::LoginCounters {
-        self.login.counters()
+        self.state.login.counters()
     }
 
-    /// True unless `auth_context` is by an access key of a principal that has none any more.
-    fn has_key(&self, auth_context: &AuthContext) -> bool {
-        let Identity { principal, method, .. } = &auth_context.identity;
-        *method != Method::AccessKey || self.access_keys().stand_for(principal)
+    /// Returns `access`, whose commands are refused from the time at which the login is revoked.
+    fn with_login(&self, access: Access, auth_context: &Arc<AuthContext>, generation: u64) -> Access {
+        access.with_login(Arc::new(LoginState::new(auth_context.clone(), self.state.clone(), generation)))
+    }
+}
+
+impl AuthorityState {
+    /// Returns the present rights; `None` if the login is revoked. Expiry is not considered.
+    fn access(&self, auth_context: &AuthContext) -> Option<Access> {
+        let access = self.rules().access(auth_context)?;
+        let identity = &auth_context.identity;
+        let stays = !self.is_banned(&identity.principal) && self.login.is_in_force(identity, &self.access_keys());
+        stays.then_some(access)
+    }
+
+    fn is_banned(&self, principal: &Principal) -> bool {
+        self.bans.read().has(principal)
+    }
+
+    fn access_keys(&self) -> Arc<AccessKeys> {
+        self.access_keys.read().clone()
     }
 
     fn rules(&self) -> Arc<Rules> {
         self.rules.read().clone()
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 }
 

@@ -3,7 +3,7 @@
 //! `login` identifies a client by its certificate, its password (`passwords`) or its token (`tokens`). `policy` holds
 //! the roles, which are sets of rules (`rule`), and the grants. It makes the [`Access`] of a client, which answers
 //! every authorization check for MQTT and HTTP. `pattern` and `topics` define how rules name devices, principals and
-//! topics. `explain` reports to operators which rule allows an operation.
+//! topics. `explain` reports to operators which rule allows an operation. `ban_list` refuses principals by name.
 //!
 //! *Invariant:* a command reaches the service only with the [`Sender`](crate::shadow::Sender) that [`Access::admit`]
 //! made for it. Every rendering of a shadow goes through a [`Projection`].
@@ -11,6 +11,7 @@
 pub mod authn;
 pub mod authority;
 pub mod authz;
+mod ban_list;
 mod file_error;
 mod principal;
 

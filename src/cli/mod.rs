@@ -12,12 +12,14 @@
 
 mod auth;
 mod backup;
+mod cautions;
 mod connect_args;
 mod context;
 mod contexts;
 mod delete;
 mod free_space;
 mod get;
+mod kick;
 mod list;
 mod manual;
 mod output;
@@ -66,6 +68,7 @@ enum Command {
     Watch(watch::Watch),
     List(list::List),
     History(list::History),
+    Kick(kick::Kick),
     Pub(topics::Publish),
     Sub(topics::Subscribe),
     Context(context::Context),
@@ -106,6 +109,7 @@ impl Cli {
             Command::Watch(watch) => watch.run().await,
             Command::List(list) => list.run().await,
             Command::History(history) => history.run().await,
+            Command::Kick(kick) => kick.run().await,
             Command::Pub(publish) => publish.run().await,
             Command::Sub(subscribe) => subscribe.run().await,
             Command::Context(context) => context.run(),

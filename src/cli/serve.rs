@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     Exit,
+    cautions::cautions,
     output::{absolute, complain, say},
 };
 use crate::{
@@ -81,6 +82,9 @@ impl CheckConfig {
         };
         if let Err(error) = server::check(&config, policy) {
             return complain(&error, exit_of(&error));
+        }
+        for caution in cautions(&config) {
+            complain(&format!("warning: {caution}"), Exit::Done);
         }
         let configuration = self.source.config.as_ref().map(|file| file.display().to_string());
         say(&format!("{}: accepted", configuration.as_deref().unwrap_or("default configuration")), Exit::Done)

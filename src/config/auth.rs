@@ -35,6 +35,8 @@ pub struct AuthConfig {
     pub tokens: Option<TokenConfig>,
     /// The file of AWS access keys; `None` for no keys.
     pub aws_keys: Option<PathBuf>,
+    /// The file of banned principals; `None` for none.
+    pub banned: Option<PathBuf>,
 }
 
 /// The `token_…` keys.
@@ -66,6 +68,7 @@ pub(super) fn check(raw: &RawAuth) -> Result<AuthConfig, UnlocatedError> {
         address_failures: derived::address_failures(raw.login_failures),
         tokens: tokens(&at, raw)?,
         aws_keys: given(&raw.aws_keys),
+        banned: given(&raw.banned),
     })
 }
 

@@ -44,6 +44,7 @@ pub(super) struct RawAuth {
     pub(super) failure_delay: Period,
     pub(super) login_failures: WrittenRate,
     pub(super) aws_keys: Text,
+    pub(super) banned: Text,
     pub(super) token_keys: Text,
     pub(super) token_algorithms: Text,
     pub(super) token_audience: Text,

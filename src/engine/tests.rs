@@ -4,11 +4,15 @@
 
 use std::{
     cell::Cell,
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::{self, ThreadId},
 };
 
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 
 use super::{
     changes::{Changes, FeedFilter, Next, QueueContent},
@@ -18,7 +22,9 @@ use crate::{
     auth::Principal,
     config::{Limits, RoleLimits},
     observability::request_id::RequestId,
-    shadow::{Command, Delete, DeviceId, Disposition, Document, Sender, Version, tests::sender},
+    shadow::{
+        Command, Delete, DeviceId, Disposition, Document, Revocable, Sender, SenderLogin, Update, Version, tests::sender,
+    },
     store::{Applied, QueueReservation},
     wire::ClientToken,
 };
@@ -134,11 +140,7 @@ fn a_principal_has_a_share_of_the_queue() {
     permit.send(deletion(), requester(&sender));
     service.close();
     assert!(greedy.try_queue(1).is_none(), "decided, and not reported yet");
-    struct IgnoringRequester;
-    impl Notifier for IgnoringRequester {
-        fn announce(&mut self, _: Outcome<'_>, _: &dyn Requester) {}
-    }
-    decided.announce(IgnoringRequester);
+    decided.announce(IgnoringNotifier);
     assert!(greedy.try_queue(1).is_some());
 }
 
@@ -198,4 +200,72 @@ async fn a_walk_keeps_its_turn_until_it_ends() {
         assert_ne!(by, thread::current().id(), "by the walk, not by the dropped future");
     }
     service.close();
+}
+
+/// A login that is revoked at some time.
+#[derive(Default)]
+struct Login(AtomicBool);
+
+impl Revocable for Login {
+    fn is_revoked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A login at whose review the writer waits: it reports that it has come, and goes on when told to.
+struct WaitingLogin(mpsc::Sender<()>, Mutex<mpsc::Receiver<()>>);
+
+impl Revocable for WaitingLogin {
+    fn is_revoked(&self) -> bool {
+        self.0.send(()).unwrap();
+        self.1.lock().recv().unwrap();
+        false
+    }
+}
+
+/// A requester that reports the outcome.
+struct ReportedOutcome(mpsc::Sender<Result<(), Rejection>>);
+
+impl Requester for ReportedOutcome {
+    fn client_token(&self) -> Option<&ClientToken> {
+        None
+    }
+
+    fn on_outcome(self: Box<Self>, outcome: Result<AcceptedCommand<'_>, &Rejection>, _: Timestamp) {
+        self.0.send(outcome.map(|_| ()).map_err(Clone::clone)).unwrap();
+    }
+}
+
+/// A command waited for the disk while its sender was revoked, and was decided with the rights of before.
+#[test]
+fn a_queued_command_of_a_revoked_login_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = StoreOptions { free_disk_min: 0, ..StoreOptions::new(directory.path().join("store")) };
+    let (service, decided) =
+        Service::open(options, Arc::new(Quotas::new(&Limits::default())), Clock::system()).unwrap();
+    let (reported, outcomes) = mpsc::channel();
+    let submit = |login: Arc<dyn Revocable>| {
+        let author = Sender { login: SenderLogin::new(login), ..sender("p") };
+        let quota = service.quotas().principals.of(&"p".into(), &RoleLimits::UNLIMITED, Instant::now());
+        let command = Command::Update(Update::default());
+        let permit = service.try_reserve(&quota, 64).unwrap();
+        permit.send(Envelope { command, author, ..deletion() }, Box::new(ReportedOutcome(reported.clone())));
+    };
+    let ((came, arrival), (go_on, told)) = (mpsc::channel(), mpsc::channel());
+    let [stays, revoked] = [Arc::<Login>::default(), Arc::default()];
+    submit(Arc::new(WaitingLogin(came, Mutex::new(told))));
+    arrival.recv().unwrap();
+    submit(revoked.clone());
+    submit(stays);
+    revoked.0.store(true, Ordering::Relaxed);
+    go_on.send(()).unwrap();
+    service.close();
+    decided.announce(IgnoringNotifier);
+    assert_eq!(outcomes.try_iter().collect::<Vec<_>>(), [Ok(()), Err(Rejection::Unauthorized), Ok(())]);
+}
+
+struct IgnoringNotifier;
+
+impl Notifier for IgnoringNotifier {
+    fn announce(&mut self, _: Outcome<'_>, _: &dyn Requester) {}
 }

@@ -10,6 +10,7 @@ pub(super) mod devices;
 pub(super) mod history;
 pub(super) mod operating;
 pub(super) mod payload;
+pub(super) mod principals;
 pub(super) mod problem;
 pub(super) mod query;
 pub(super) mod shadows;
@@ -35,8 +36,8 @@ use crate::{
     config::{Limits, limits::STREAMS_MAX},
     engine::{Service, changes::Changes},
     http::{
-        api::{cursor::Cursors, operating::Metrics, problem::Problem},
-        auth::{caller::Caller, sessions::Sessions},
+        api::{cursor::Cursors, operating::Metrics, principals::Principals, problem::Problem},
+        auth::{caller::Caller, kicks::Kicks, sessions::Sessions},
         openapi,
     },
     shadow::{DeviceId, DocumentLimits, Timestamp},
@@ -142,10 +143,14 @@ pub struct Api {
     pub messages: Arc<dyn MessageBroker>,
     /// The metrics page.
     pub metrics: Arc<dyn Metrics>,
+    /// The connections of principals.
+    pub principals: Arc<dyn Principals>,
     /// Authentication and authorization.
     pub(super) authority: Arc<Authority>,
     /// The browser sessions.
     pub(super) sessions: Arc<Sessions>,
+    /// The signals that end streams.
+    pub(super) kicks: Kicks,
     /// The key for sealed cursors.
     pub(super) cursors: Cursors,
     /// The limits of a shadow.
@@ -179,20 +184,20 @@ impl Api {
     pub fn new(
         service: Arc<Service>,
         changes: Arc<Changes>,
-        presence: Arc<dyn Presence>,
-        messages: Arc<dyn MessageBroker>,
-        metrics: Arc<dyn Metrics>,
+        broker: Arc<impl Presence + MessageBroker + Metrics + Principals + 'static>,
         authority: Arc<Authority>,
         limits: &Limits,
     ) -> Self {
         Self {
             service,
             changes,
-            presence,
-            messages,
-            metrics,
+            presence: broker.clone(),
+            messages: broker.clone(),
+            metrics: broker.clone(),
+            principals: broker,
             authority,
             sessions: Arc::default(),
+            kicks: Kicks::default(),
             cursors: Cursors::new(),
             document: limits.document(),
             body_bytes_max: limits.packet_bytes_max,
@@ -240,18 +245,19 @@ impl Api {
     }
 
     /// Returns a permit for a wait of `caller`.
-    pub(super) fn wait_permit(&self, caller: &Caller) -> Result<StreamPermit, Problem> {
+    pub(super) fn wait_permit(&self, caller: &mut Caller) -> Result<StreamPermit, Problem> {
         let own = self.streaming(caller)?;
         Ok((own, self.try_acquire(&self.waiters, "too many requests wait for changes")?))
     }
 
     /// Returns a permit for an event stream of `caller`.
-    pub(super) fn stream_permit(&self, caller: &Caller) -> Result<StreamPermit, Problem> {
+    pub(super) fn stream_permit(&self, caller: &mut Caller) -> Result<StreamPermit, Problem> {
         let own = self.streaming(caller)?;
         Ok((own, self.try_acquire(&self.streams, "too many event streams")?))
     }
 
-    fn streaming(&self, caller: &Caller) -> Result<Streaming, Problem> {
+    fn streaming(&self, caller: &mut Caller) -> Result<Streaming, Problem> {
+        caller.end_when_kicked(self);
         let counted = self.service.quotas().admit_stream(&caller.quota(self));
         counted.map_err(|rejection| Problem::general(&rejection, self.now()))
     }

@@ -10,7 +10,7 @@
 //!   `api::query` checks parameters against it.
 //! - `api` has the handlers: `shadows` reads, `writes` changes, the others are named after their resource.
 //!   `api::conditional` is pure. Every refusal on the native paths is an `api::problem`.
-//! - `api::operating` and `api::backup` serve an operator's tools.
+//! - `api::operating`, `api::principals` and `api::backup` serve an operator's tools.
 //!
 //! Commands go through [`crate::engine`], like those over MQTT; the engine also notifies subscribers and followers.
 
@@ -26,7 +26,8 @@ mod sse;
 
 pub use crate::http::{
     api::{
-        Api, MessageBroker, MqttListener, NotPublished, Presence, PublishedMessage, RetainedMessage, operating::Metrics,
+        Api, MessageBroker, MqttListener, NotPublished, Presence, PublishedMessage, RetainedMessage,
+        operating::Metrics, principals::Principals,
     },
     auth::sessions::Sessions,
     router::router,

@@ -12,7 +12,9 @@ use axum::{
 
 use crate::{
     http::{
-        api::{Api, aws, aws_topics, device, devices, history, operating, problem::Problem, shadows, writes},
+        api::{
+            Api, aws, aws_topics, device, devices, history, operating, principals, problem::Problem, shadows, writes,
+        },
         auth::sign_in,
         dashboard, openapi,
         operation::{Operation, ROUTES, Route},
@@ -32,7 +34,8 @@ pub fn router(api: Arc<Api>) -> Router {
         router = router.route(route.path, methods(route));
     }
     let session = get(sign_in::get).post(sign_in::begin).delete(sign_in::end);
-    router = dashboard::routes(router).route("/session", session).merge(operating::router());
+    router =
+        dashboard::routes(router).route("/session", session).merge(operating::router()).merge(principals::router());
     router.fallback(no_such_path).with_state(api)
 }
 

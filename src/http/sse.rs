@@ -73,7 +73,7 @@ struct EventStream {
 /// `GET /v1/events`
 pub(super) async fn follow(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    mut caller: Caller,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -81,7 +81,7 @@ pub(super) async fn follow(
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
     let filter = parse_filter(&uri).map_err(invalid)?;
     let last = last_event(&headers).map_err(invalid)?;
-    let permit = api.stream_permit(&caller)?;
+    let permit = api.stream_permit(&mut caller)?;
     let following = subscribe(&api, &caller, &filter);
     let rights = caller.access().clone();
     // Checked before the response begins, so that a failure has a status.

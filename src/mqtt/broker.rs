@@ -299,11 +299,26 @@ impl Broker {
         }
     }
 
-    /// Re-evaluates the rights of every session, and ends those that have none any more.
+    /// Re-evaluates the login of every session, and ends those whose login is revoked.
     pub async fn review(self: &Arc<Self>) {
-        let ended = self.sessions.review(&self.authority);
+        let broker = self.clone();
+        // The verification of a certificate takes a tenth of a millisecond.
+        let reviewed = tokio::task::spawn_blocking(move || broker.sessions.review(&broker.authority)).await;
+        let ended = reviewed.unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot review sessions");
+            Vec::new()
+        });
         self.router.narrow_again().await;
         self.dispose_all(ended).await;
+    }
+
+    /// Ends the connections of `principal`, and its sessions unless `keep_sessions` is set. Returns the numbers of both.
+    /// Wills are published as after any lost connection.
+    pub fn end_connections(self: &Arc<Self>, principal: &str, keep_sessions: bool) -> (usize, usize) {
+        let (connections, ended) = self.sessions.end_of(principal, keep_sessions);
+        let sessions = if keep_sessions { 0 } else { connections + ended.len() };
+        ended.into_iter().for_each(|ended| self.dispose(ended));
+        (connections, sessions)
     }
 
     /// Returns a receiver whose value turns true when the broker closes.

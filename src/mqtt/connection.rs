@@ -393,7 +393,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let last_received = self.broker.service.now().0.saturating_sub(self.last_received.elapsed().as_secs());
             self.broker.presence.closed(device, Timestamp(last_received));
         }
-        let closed = self.broker.sessions.release(&self.key, self.client, self.session_expiry, will);
+        let (sessions, authority) = (&self.broker.sessions, &self.broker.authority);
+        let closed = sessions.release(&self.key, self.client, self.session_expiry, will, authority);
         self.broker.dispose(closed);
         // If the client closed its side, ours is closed too, with a close_notify under TLS.
         if !matches!(end, EndReason::Lost(Some(_)) | EndReason::Panic) {

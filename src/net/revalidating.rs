@@ -14,7 +14,10 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
-use crate::net::tls::{Reloads, Tls};
+use crate::{
+    auth::authn::certificate::CertificateTrust,
+    net::tls::{Reloads, Tls},
+};
 
 /// A TLS stream that verifies its peer's certificate after each reload.
 pub(super) struct RevalidatingTlsStream<S> {
@@ -42,7 +45,7 @@ impl<S> RevalidatingTlsStream<S> {
         while let Some(watch) = &mut self.watch {
             let Poll::Ready(reloads) = watch.reload.as_mut().poll(context) else { break };
             let chain = self.stream.get_ref().1.peer_certificates().unwrap_or_default();
-            if watch.tls.still_trusts(chain) {
+            if watch.tls.trusts(chain) {
                 watch.reload = Box::pin(next(reloads));
             } else {
                 (self.watch, self.invalid) = (None, true);

@@ -2,7 +2,8 @@
 //!
 //! TLS 1.2 and 1.3. A client certificate is requested if the listener names an authority for them. The files are read
 //! when the listener is bound and at each [`Tls::reload`], all of them or none. A handshake uses the files that were
-//! current when it began, and each connection is verified again after a reload ([`super::revalidating`]).
+//! current when it began. After a reload, each connection verifies its certificate again ([`super::revalidating`]), and
+//! so does the review of each session ([`CertificateTrust`]).
 
 use std::{
     fmt, io,
@@ -27,7 +28,7 @@ use tokio_rustls::{
 
 pub use crate::net::pem::PemError;
 use crate::{
-    auth::authn::certificate::PeerCertificate,
+    auth::authn::certificate::{CertificateTrust, PeerCertificate},
     config::{ClientTlsConfig, TlsConfig},
     net::{HandshakeFailure, Peer, pem, revalidating::RevalidatingTlsStream},
     observability::logging::{LineLimit, Shortened, limited_info},
@@ -52,6 +53,8 @@ pub(super) struct Reloads(watch::Receiver<Arc<Files>>);
 
 /// The parsed files of a listener.
 struct Files {
+    /// The number of reloads before they were read.
+    generation: u64,
     acceptor: TlsAcceptor,
     /// The verifier of client certificates; `None` if none are requested.
     clients: Option<Arc<dyn ClientCertVerifier>>,
@@ -69,7 +72,7 @@ impl Tls {
     ///
     /// Returns a [`PemError`] about the first unusable file.
     pub fn open(config: &TlsConfig, protocols: &'static [&'static [u8]]) -> Result<Self, PemError> {
-        let files = Files::read(config, protocols)?;
+        let files = Files::read(config, protocols, 0)?;
         let files = watch::Sender::new(Arc::new(files));
         Ok(Self { config: config.clone(), protocols, files, failures: LineLimit::default() })
     }
@@ -82,7 +85,7 @@ impl Tls {
     /// Returns the errors of [`Self::open`], and one if the file of revocation lists has become empty. Then nothing
     /// changes.
     pub fn reload(&self) -> Result<(), PemError> {
-        let files = Files::read(&self.config, self.protocols)?;
+        let files = Files::read(&self.config, self.protocols, self.generation() + 1)?;
         if self.files.borrow().revokes && !files.revokes {
             // A truncated file would accept every revoked certificate.
             let path = self.config.clients.as_ref().and_then(|clients| clients.crl.as_deref()).unwrap_or(Path::new(""));
@@ -91,12 +94,6 @@ impl Tls {
         }
         self.files.send_replace(Arc::new(files));
         Ok(())
-    }
-
-    /// Returns true if a client with `chain`, its own certificate first, would be accepted now.
-    #[must_use]
-    pub fn still_trusts(&self, chain: &[CertificateDer<'_>]) -> bool {
-        self.files.borrow().clone().trusts(chain)
     }
 
     /// Returns the seconds until the first certificate of the server's chain expires; negative once it has.
@@ -147,8 +144,23 @@ impl Tls {
         if connection.handshake_kind() == Some(HandshakeKind::Resumed) {
             files.verify(chain).map_err(io::Error::other)?;
         }
-        let proof = PeerCertificate::of(chain.first().map(AsRef::as_ref));
+        let chain_bytes: usize = chain.iter().map(|certificate| certificate.len()).sum();
+        if chain_bytes > CHAIN_BYTES_MAX {
+            let problem = format!("the client's certificates have {chain_bytes} bytes, at most {CHAIN_BYTES_MAX}");
+            return Err(io::Error::other(problem));
+        }
+        let proof = PeerCertificate::of(chain, self.clone(), files.generation);
         Ok((RevalidatingTlsStream::new(stream, self, Reloads(reloads)), proof))
+    }
+}
+
+impl CertificateTrust for Tls {
+    fn generation(&self) -> u64 {
+        self.files.borrow().generation
+    }
+
+    fn trusts(&self, chain: &[CertificateDer<'_>]) -> bool {
+        self.files.borrow().clone().trusts(chain)
     }
 }
 
@@ -168,7 +180,7 @@ impl Reloads {
 }
 
 impl Files {
-    fn read(config: &TlsConfig, protocols: &[&[u8]]) -> Result<Self, PemError> {
+    fn read(config: &TlsConfig, protocols: &[&[u8]], generation: u64) -> Result<Self, PemError> {
         let failed = |error| PemError::new(&config.certificate, &error);
         let provider = Arc::new(ring::default_provider());
         let chain = pem::certificates(&config.certificate)?;
@@ -189,7 +201,7 @@ impl Files {
         let mut server = builder.with_single_cert(chain, key).map_err(failed)?;
         server.max_fragment_size = Some(config.record_bytes_max + RECORD_HEAD_BYTES);
         server.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(server)), clients, revokes, expiry })
+        Ok(Self { generation, acceptor: TlsAcceptor::from(Arc::new(server)), clients, revokes, expiry })
     }
 
     fn trusts(&self, chain: &[CertificateDer<'_>]) -> bool {
@@ -252,6 +264,8 @@ fn verifier(
     }
 }
 
+/// Most bytes of a client's certificates, which are kept for as long as its session.
+const CHAIN_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a record header, which rustls counts as part of the record's size.
 const RECORD_HEAD_BYTES: usize = 5;
 
@@ -331,7 +345,7 @@ mod tests {
         let [first, second] = [2, 3].map(|serial| [authority.issue(serial).0.der().clone()]);
         let forged = [stranger.issue(2).0.der().clone()];
         let tls = Tls::open(&authority.listener(false), &[b"mqtt"]).unwrap();
-        let trusted = || [&first[..], &second, &forged, &[]].map(|chain| tls.still_trusts(chain));
+        let trusted = || [&first[..], &second, &forged, &[]].map(|chain| tls.trusts(chain));
         assert_eq!(trusted(), [true, true, false, false]);
 
         let mut reloads = Reloads(tls.files.subscribe());
@@ -366,16 +380,16 @@ mod tests {
         let config = authority.listener(false);
         fs::write(authority.file("crl"), " \n").unwrap();
         let tls = Tls::open(&config, &[]).unwrap();
-        assert!(tls.still_trusts(&client));
+        assert!(tls.trusts(&client));
         tls.reload().unwrap();
         authority.revoke(&[2]);
         tls.reload().unwrap();
-        assert!(!tls.still_trusts(&client));
+        assert!(!tls.trusts(&client));
         // A truncated file would accept revoked certificates again.
         fs::write(authority.file("crl"), "").unwrap();
         let error = tls.reload().unwrap_err().to_string();
         assert!(error.contains("crl: is empty, and had revocation lists before"), "{error}");
-        assert!(!tls.still_trusts(&client));
+        assert!(!tls.trusts(&client));
         fs::write(authority.file("crl"), "no list").unwrap();
         assert!(Tls::open(&config, &[]).is_err(), "neither empty nor a list");
     }
@@ -460,11 +474,11 @@ mod tests {
     fn accepts_no_certificate_only_if_optional() {
         let authority = Authority::new();
         for (optional, expected) in [(true, true), (false, false)] {
-            assert_eq!(Tls::open(&authority.listener(optional), &[]).unwrap().still_trusts(&[]), expected);
+            assert_eq!(Tls::open(&authority.listener(optional), &[]).unwrap().trusts(&[]), expected);
         }
         let without = TlsConfig { clients: None, ..authority.listener(false) };
         let tls = Tls::open(&without, &[]).unwrap();
         let chain = [authority.issue(2).0.der().clone()];
-        assert_eq!((tls.still_trusts(&[]), tls.still_trusts(&chain)), (true, false));
+        assert_eq!((tls.trusts(&[]), tls.trusts(&chain)), (true, false));
     }
 }

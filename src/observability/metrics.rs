@@ -118,6 +118,8 @@ pub struct LoginCounters {
     pub refused: Counter,
     /// Logins refused because the principal has no role assigned.
     pub without_role: Counter,
+    /// Logins refused because the principal is banned.
+    pub banned: Counter,
     /// Logins refused because too many had failed.
     pub limited: Counter,
     /// Logins refused because too many were waiting.

@@ -69,6 +69,12 @@ impl http::Presence for Telemetry {
     }
 }
 
+impl http::Principals for Telemetry {
+    fn end_connections(&self, principal: &str, keep_sessions: bool) -> (usize, usize) {
+        self.broker.end_connections(principal, keep_sessions)
+    }
+}
+
 impl Telemetry {
     /// Records the start time for [`http::Metrics::page`]; call it while the server starts.
     pub fn started() {
@@ -220,6 +226,7 @@ impl Telemetry {
         let mut logins = page.counters("umbra_logins_refused_total", "Refused logins, by cause.");
         logins.sample(&[("cause", "wrong")], counters.refused.get());
         logins.sample(&[("cause", "no-role")], counters.without_role.get());
+        logins.sample(&[("cause", "banned")], counters.banned.get());
         logins.sample(&[("cause", "too-many-failures")], counters.limited.get());
         logins.sample(&[("cause", "busy")], counters.busy.get());
         page.counter("umbra_password_hashes_total", "Passwords hashed for comparison.", counters.password_hashes.get());

@@ -15,7 +15,7 @@
 
 pub(super) mod paths;
 pub(super) mod seen;
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use serde_json::{Map, Value};
 
@@ -45,6 +45,50 @@ pub struct Sender {
     pub by: Arc<str>,
     /// The rights on the shadow of the command.
     pub scope: Scope,
+    /// The login of the sender.
+    pub login: SenderLogin,
+}
+
+/// A login that may be revoked while a command of it is queued.
+pub trait Revocable: Send + Sync {
+    /// Returns true if the login is revoked now.
+    fn is_revoked(&self) -> bool;
+}
+
+/// The login of a sender; the default is never revoked.
+#[derive(Clone, Default)]
+pub struct SenderLogin(Option<Arc<dyn Revocable>>);
+
+impl SenderLogin {
+    /// Returns the login `revocable`.
+    #[must_use]
+    pub fn new(revocable: Arc<dyn Revocable>) -> Self {
+        Self(Some(revocable))
+    }
+
+    /// Returns true if the login is revoked now.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.0.as_ref().is_some_and(|login| login.is_revoked())
+    }
+}
+
+impl PartialEq for SenderLogin {
+    /// Compares identities.
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+}
+
+impl Eq for SenderLogin {}
+
+impl fmt::Debug for SenderLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SenderLogin").finish_non_exhaustive()
+    }
 }
 
 impl Scope {
@@ -287,7 +331,7 @@ mod tests {
             let document = written(&[json!({ "desired": there })]);
             let mut command = Command::Update(update(json!({"desired": {"a": {"b": 2}}})));
             assert_eq!(refused(scope.admit(&mut command)), None);
-            let sender = Sender { by: "x".into(), scope: scope.clone() };
+            let sender = Sender { by: "x".into(), scope: scope.clone(), login: SenderLogin::default() };
             let result = decide(&document, &command, &sender, Timestamp(9), &DocumentLimits::default());
             assert_eq!(refused(result.map(|_| ())).as_deref(), expected, "{there}");
         }

@@ -161,6 +161,9 @@ impl<C> Batch<C> {
     }
 
     fn result(&mut self, envelope: &mut Envelope, context: &mut DecideContext<'_>) -> Result<Applied, Rejection> {
+        if envelope.author.login.is_revoked() {
+            return Err(Rejection::Unauthorized);
+        }
         let touched = match self.touched.entry(envelope.key.clone()) {
             hash_map::Entry::Occupied(touched) => touched.into_mut(),
             hash_map::Entry::Vacant(vacant) => {

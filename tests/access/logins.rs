@@ -35,7 +35,7 @@ fn login(server: &Server, connect: &Connect) -> u8 {
 const LEEWAY: i64 = 10;
 
 /// A token for `subject` that the server accepts for `seconds`.
-fn token(subject: &str, seconds: i64, secret: &str) -> String {
+pub(crate) fn token(subject: &str, seconds: i64, secret: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let claims = json!({"sub": subject, "aud": "umbra", "exp": now.saturating_add_signed(seconds - LEEWAY)});
     let part = |value: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());

@@ -97,18 +97,32 @@ pub(crate) fn site_within(limits: &'static str) -> Server {
     started("", limits)
 }
 
+/// The same with more lines, other limits and more files, which `[auth]` names.
+pub(crate) fn site_of(more: &str, limits: &'static str, files: &[(&str, &str)]) -> Server {
+    let auth = files.iter().map(|(name, _)| format!("aws_keys = \"aws-keys\"\n{name} = \"{name}\""));
+    let roles = ROLES.replace("aws_keys = \"aws-keys\"", &auth.collect::<String>());
+    started_with(&format!("{roles}\n{more}"), limits, files)
+}
+
 fn started(more: &str, limits: &'static str) -> Server {
+    started_with(&format!("{ROLES}\n{more}"), limits, &[])
+}
+
+fn started_with(lines: &str, limits: &'static str, files: &[(&str, &str)]) -> Server {
     let directory = tempfile::tempdir().unwrap();
     add_users(directory.path());
     for (name, text) in [("secret", TOKEN_SECRET.to_owned()), ("aws-keys", format!("AKIDLAMP {AWS_SECRET} lamp-1\n"))] {
         fs::write(directory.path().join(name), text).unwrap();
         fs::set_permissions(directory.path().join(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
-    start(directory, more, limits)
+    for (name, text) in files {
+        fs::write(directory.path().join(name), text).unwrap();
+    }
+    start(directory, lines, limits)
 }
 
-fn start(directory: TempDir, more: &str, limits: &'static str) -> Server {
-    let setup = Setup { listener: Box::leak(format!("{ROLES}\n{more}").into_boxed_str()), limits, store: "" };
+fn start(directory: TempDir, lines: &str, limits: &'static str) -> Server {
+    let setup = Setup { listener: Box::leak(lines.to_owned().into_boxed_str()), limits, store: "" };
     Server::within(directory, setup).unwrap_or_else(|(exit, _)| panic!("the server did not start: {exit:?}"))
 }
 

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use crate::harness::program;
+use crate::{certificates::Authority, harness::program};
 
 /// How the stand-in answers a request: the reply's payload, if it replies, and the reason code of the PUBACK.
 type Answer = (Option<&'static str>, u8);
@@ -257,5 +257,50 @@ fn check_config_reads_the_named_files() {
         assert_eq!(umbrad(serve).status.code(), Some(2), "{lines}");
         fs::write(&configuration, "").unwrap();
         check(&umbrad(&["check-config", "--config", &configuration]), 0, &format!("{configuration}: accepted\n"), "");
+    }
+}
+
+/// A device with a certificate for `operator` had all rights.
+#[test]
+fn check_config_warns_of_roles_that_a_certificate_could_claim() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let authority = Authority::new("authority");
+    let tls = authority.listener(&authority.server(), "");
+    let grant = |role: &str, more: &str| format!("[[grant]]\nrole = {role:?}\nprincipals = [\"operator\"]\n{more}\n");
+    fs::write(at("users"), "").unwrap();
+    let users = format!("[auth]\nusers = {:?}\n", at("users"));
+    let known = "anonymous = false\n";
+    for (listener, rest, warning) in [
+        (
+            format!("{known}{tls}"),
+            grant("admin", ""),
+            "grant[0] gives the role 'admin', which may write to every device",
+        ),
+        (format!("{known}{tls}"), grant("app", "devices = [\"*\"]"), "grant[0] gives the role 'app'"),
+        (format!("{known}{tls}"), grant("app", "devices = [\"lamp-*\"]"), ""),
+        (format!("{known}{tls}"), grant("viewer", ""), ""),
+        (format!("{known}{tls}"), grant("admin", "by = [\"password\"]"), ""),
+        (format!("{known}{tls}"), grant("admin", "by = [\"certificate\"]"), ""),
+        (
+            format!("{known}certificate_role = \"admin\"\n{tls}"),
+            String::new(),
+            "listener 'test' gives the role 'admin'",
+        ),
+        (known.to_owned(), grant("admin", ""), ""),
+        ("anonymous = true\n".to_owned(), users.clone(), "to clients without credentials"),
+        ("anonymous = true\nanonymous_role = \"viewer\"\n".to_owned(), users.clone(), ""),
+        (known.to_owned(), users, ""),
+    ] {
+        let configuration = at("umbra.toml");
+        let text = format!(
+            "[store]\npath = {:?}\n[[listener]]\nname = \"test\"\nbind = \"127.0.0.1:0\"\n{listener}\n{rest}",
+            at("store")
+        );
+        fs::write(&configuration, &text).unwrap();
+        let output = umbrad(&["check-config", "--config", &configuration]);
+        let warnings = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}: {warnings}");
+        assert!(warnings.contains(warning) && warnings.is_empty() == warning.is_empty(), "{text}: {warnings}");
     }
 }

@@ -1,6 +1,13 @@
 //! Certificates that are not good, each shown by a client that has its key.
 
+use std::sync::Arc;
+
 use serde_json::Value;
+use tokio_rustls::rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 
 use crate::{
     certificates::Authority,
@@ -104,4 +111,26 @@ fn a_revocation_list_with_a_wrong_signature() {
     let mut client = TlsClient::open(&server, &authority.file, Some(&lamp), &[], V5);
     assert_eq!(client.connect("client"), None);
     server.assert_alive();
+}
+
+/// A session keeps the chain of its client for as long as it lasts, so a long one would take the server's memory.
+#[test]
+fn a_long_chain_is_refused() {
+    let authority = Authority::new("authority");
+    let lamp = authority.client("lamp-1");
+    let server = server(&authority, "");
+    let certificate = || CertificateDer::from_pem_file(&lamp.certificate).unwrap();
+    for (count, expected) in [(1, Some(0)), (8, Some(0)), (60, None)] {
+        let chain = (0..count).map(|_| certificate()).collect::<Vec<_>>();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&authority.file).unwrap()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(&lamp.key).unwrap())
+            .unwrap();
+        let mut client = TlsClient::with(server.address, Arc::new(config), V5);
+        assert_eq!(client.connect("client"), expected, "{count}");
+    }
 }

@@ -12,9 +12,13 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
-pub use listing::{DeviceDetail, DeviceEntry, DeviceQuery, HistoryEntry, HistoryQuery, Pages, PathChange, ShadowEntry};
+pub use listing::{
+    DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, HistoryEntry, HistoryQuery, Pages, PathChange,
+    ShadowEntry,
+};
 pub use transport::Body;
 
 use crate::{
@@ -231,6 +235,28 @@ impl HttpClient {
     /// ```
     pub async fn backup(&self) -> Result<Body, Error> {
         transport::send(&self.settings, hyper::Method::POST, "/v1/backup").await
+    }
+
+    /// Ends all connections, event streams and browser sessions of a principal, and its MQTT sessions unless
+    /// `keep_sessions` is set. Its clients may connect again.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Rejected`]: the client has not all rights.
+    /// - [`Error::Http`]: there was no response.
+    ///
+    /// ```no_run
+    /// # async fn example(http: umbra_client::HttpClient) -> Result<(), umbra_client::Error> {
+    /// let ended = http.end_connections("lamp-1", false).await?;
+    /// println!("{} connections and {} event streams ended", ended.connections, ended.streams);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn end_connections(&self, principal: &str, keep_sessions: bool) -> Result<EndedConnections, Error> {
+        let name = utf8_percent_encode(principal, NON_ALPHANUMERIC);
+        let path = format!("/v1/principals/{name}/connections?keep_sessions={keep_sessions}");
+        let body = transport::send(&self.settings, hyper::Method::DELETE, &path).await?.collect().await?;
+        serde_json::from_slice(&body).map_err(Error::unreadable)
     }
 
     async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {

@@ -4,17 +4,20 @@
 //! that begin with `#` are ignored. The server needs the secrets themselves to verify signatures, so only the owner of
 //! the file may be able to read it.
 
-use std::{collections::HashMap, fmt, fs, path::Path};
+use std::{collections::HashMap, fmt, fs, path::Path, sync::Arc};
 
 use crate::auth::{FileError, Principal};
 use crate::private_file;
 
 /// The access keys by id.
 #[derive(Default)]
-pub struct AccessKeys(HashMap<String, AccessKey>);
+pub struct AccessKeys(HashMap<String, Arc<AccessKey>>);
 
 /// One access key.
+#[derive(PartialEq, Eq)]
 pub struct AccessKey {
+    /// The id.
+    pub id: String,
     /// The secret that signs requests.
     pub secret: String,
     /// The principal of the key.
@@ -43,7 +46,8 @@ impl AccessKeys {
                 return Err(refuse(&"must be an access key id, its secret and a principal"));
             };
             let principal = Principal::named(name).map_err(|error| refuse(&error))?;
-            if keys.0.insert(id.to_owned(), AccessKey { secret: secret.to_owned(), principal }).is_some() {
+            let key = AccessKey { id: id.to_owned(), secret: secret.to_owned(), principal };
+            if keys.0.insert(id.to_owned(), Arc::new(key)).is_some() {
                 return Err(refuse(&format!("has the access key {id} again")));
             }
         }
@@ -52,20 +56,20 @@ impl AccessKeys {
 
     /// Returns the key with this id.
     #[must_use]
-    pub fn get(&self, id: &str) -> Option<&AccessKey> {
+    pub fn get(&self, id: &str) -> Option<&Arc<AccessKey>> {
         self.0.get(id)
     }
 
-    /// Returns true if there is a key of `principal`.
-    #[must_use]
-    pub fn stand_for(&self, principal: &Principal) -> bool {
-        self.0.values().any(|key| key.principal == *principal)
+    /// Returns true if `key` is there, with the same secret and principal.
+    pub(in crate::auth) fn has(&self, key: &AccessKey) -> bool {
+        self.0.get(&key.id).is_some_and(|present| **present == *key)
     }
 
     /// Adds a key.
     #[cfg(test)]
     pub(crate) fn with(mut self, id: &str, secret: &str, principal: Principal) -> Self {
-        self.0.insert(id.to_owned(), AccessKey { secret: secret.to_owned(), principal });
+        let key = AccessKey { id: id.to_owned(), secret: secret.to_owned(), principal };
+        self.0.insert(id.to_owned(), Arc::new(key));
         self
     }
 }

@@ -3,31 +3,101 @@
 //! TLS has already verified the signature. This module only chooses the name: the common name (CN) of the subject, as
 //! on AWS. Without a CN, it is the first DNS name or URI of the subject's alternative names that can be a principal. So
 //! a certificate with a CN is never identified by another name.
+//!
+//! A session may outlive its connection by days, so its login keeps the whole chain ([`VerifiedCertificate`]). The
+//! chain is verified again, as a handshake would, after each reload of the listener's files.
 
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::auth::Principal;
 
 /// The identity of a client by its certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum PeerCertificate {
     /// The client sent no certificate.
     None,
-    /// The certificate was verified and names this principal.
-    Certificate(Principal),
+    /// The certificate was verified and names a principal.
+    Certificate(Arc<VerifiedCertificate>),
     /// The certificate was verified, but its name cannot be a principal.
     Unusable,
 }
 
+/// The authorities and revocation lists of a listener.
+pub trait CertificateTrust: Send + Sync {
+    /// Returns a number that changes when the files were read again.
+    fn generation(&self) -> u64;
+
+    /// Returns true if a handshake would accept `chain`, the client's own certificate first.
+    fn trusts(&self, chain: &[CertificateDer<'_>]) -> bool;
+}
+
+/// A client certificate that a handshake has accepted.
+pub struct VerifiedCertificate {
+    /// The principal that it names.
+    pub principal: Principal,
+    /// The time since 1970 at which it expires.
+    pub(in crate::auth) expires: Duration,
+    chain: Vec<CertificateDer<'static>>,
+    trust: Arc<dyn CertificateTrust>,
+    /// The generation of the files that last accepted or refused the chain, times two, plus one if they refused it.
+    verified: AtomicU64,
+}
+
 impl PeerCertificate {
-    /// Returns the identity for the verified DER certificate, if the client sent one.
+    /// Returns the identity for `chain`, the client's own certificate first, which `trust` has accepted at its
+    /// `generation`. The chain is empty if the client sent none.
     #[must_use]
-    pub fn of(shown: Option<&[u8]>) -> Self {
-        match shown {
-            None => Self::None,
-            Some(certificate) => principal(certificate).map_or(Self::Unusable, Self::Certificate),
-        }
+    pub fn of(chain: &[CertificateDer<'_>], trust: Arc<dyn CertificateTrust>, generation: u64) -> Self {
+        let Some(own) = chain.first() else { return Self::None };
+        let Some((principal, expires)) = principal(own).zip(expiry(own)) else { return Self::Unusable };
+        let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        let verified = AtomicU64::new(generation << 1);
+        Self::Certificate(Arc::new(VerifiedCertificate { principal, expires, chain, trust, verified }))
     }
+}
+
+impl VerifiedCertificate {
+    /// Returns the bytes of the chain.
+    #[must_use]
+    pub fn chain_bytes(&self) -> usize {
+        self.chain.iter().map(|certificate| certificate.len()).sum()
+    }
+
+    /// Returns true if a handshake with the files read last would accept the certificate, apart from its expiry. The
+    /// result is kept until the files are read again.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        let (generation, verified) = (self.trust.generation(), self.verified.load(Ordering::Relaxed));
+        if verified >> 1 == generation {
+            return verified & 1 == 0;
+        }
+        let trusted = self.trust.trusts(&self.chain);
+        self.verified.store(generation << 1 | u64::from(!trusted), Ordering::Relaxed);
+        trusted
+    }
+}
+
+impl fmt::Debug for VerifiedCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifiedCertificate").field("principal", &self.principal).finish_non_exhaustive()
+    }
+}
+
+/// Returns the first second since 1970 in which a DER certificate is no longer valid.
+fn expiry(certificate: &[u8]) -> Option<Duration> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let last = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default();
+    Some(Duration::from_secs(last.saturating_add(1)))
 }
 
 /// Returns the principal that a DER certificate names.
@@ -54,12 +124,42 @@ fn alternative_name(certificate: &X509Certificate<'_>) -> Option<Principal> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test")]
+pub(crate) mod tests {
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
     use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 
     use super::*;
+
+    /// Files that accept every chain before their generation 2.
+    #[derive(Default)]
+    pub(crate) struct Files(pub(crate) AtomicU64);
+
+    impl CertificateTrust for Files {
+        fn generation(&self) -> u64 {
+            self.0.load(Ordering::Relaxed)
+        }
+
+        fn trusts(&self, _: &[CertificateDer<'_>]) -> bool {
+            self.generation() < 2
+        }
+    }
+
+    /// Returns the identity of a certificate of `name` that the files accepted in their generation 0.
+    pub(crate) fn verified(name: &str, files: &Arc<Files>) -> PeerCertificate {
+        let chain = [CertificateDer::from(certificate(Some(name), Vec::new()))];
+        PeerCertificate::of(&chain, files.clone(), 0)
+    }
+
+    #[test]
+    fn a_certificate_is_verified_again_after_each_reload() {
+        let files = Arc::new(Files(AtomicU64::new(0)));
+        let PeerCertificate::Certificate(lamp) = verified("lamp", &files) else { panic!("it has a name") };
+        for (generation, trusted) in [(0, true), (1, true), (2, false), (3, false)] {
+            files.0.store(generation, Ordering::Relaxed);
+            assert_eq!([lamp.is_trusted(), lamp.is_trusted()], [trusted; 2], "{generation}");
+        }
+    }
 
     fn certificate(common_name: Option<&str>, alternatives: Vec<SanType>) -> Vec<u8> {
         let mut params = CertificateParams::default();

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::auth::{
     PasswordHash, Principal,
-    authn::{token_keys::TokenKey, tokens::Expiry},
+    authn::{access_keys::AccessKey, certificate::VerifiedCertificate, token_keys::TokenKey, tokens::Expiry},
 };
 
 /// The credentials that a client sends.
@@ -61,15 +61,19 @@ impl Method {
     ];
 }
 
-/// The entry in users file or keys on which the authentication depends.
+/// The entry of a file on which the authentication depends.
 #[derive(Clone)]
 pub(in crate::auth) enum CredentialOrigin {
     /// No entry.
     None,
+    /// The certificate, which the files of its listener must accept.
+    Certificate(Arc<VerifiedCertificate>),
     /// The user with this password hash.
     User(Arc<PasswordHash>),
     /// The token key.
     Key(Arc<TokenKey>),
+    /// The AWS access key.
+    AccessKey(Arc<AccessKey>),
 }
 
 /// Reason for refusing a client.
@@ -87,6 +91,9 @@ pub enum AuthenticationError {
     /// No credentials, or a certificate without a usable name, on a listener that requires authentication.
     #[error("this listener takes no clients that it does not know")]
     Missing,
+    /// Authenticated, but on the list of banned principals.
+    #[error("this client is banned")]
+    Banned,
     /// Authenticated, but no role assigned.
     #[error("this client has no role here")]
     NoRole,
@@ -111,6 +118,22 @@ impl<'a> Credentials<'a> {
 }
 
 impl Identity {
+    /// Returns the identity of a certificate that expires at `until`.
+    pub(in crate::auth) fn by_certificate(certificate: Arc<VerifiedCertificate>, until: Expiry) -> Self {
+        Self {
+            principal: certificate.principal.clone(),
+            method: Method::Certificate,
+            until: Some(until),
+            origin: CredentialOrigin::Certificate(certificate),
+        }
+    }
+
+    /// Returns the identity of an access key.
+    pub(in crate::auth) fn by_access_key(key: &Arc<AccessKey>) -> Self {
+        let origin = CredentialOrigin::AccessKey(key.clone());
+        Self { origin, ..Self::lasting(key.principal.clone(), Method::AccessKey) }
+    }
+
     /// Returns an identity that does not expire.
     pub(in crate::auth) fn lasting(principal: Principal, method: Method) -> Self {
         Self { principal, method, until: None, origin: CredentialOrigin::None }
@@ -139,8 +162,10 @@ impl fmt::Debug for CredentialOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "None",
+            Self::Certificate(_) => "Certificate",
             Self::User(_) => "User",
             Self::Key(_) => "Key",
+            Self::AccessKey(_) => "AccessKey",
         })
     }
 }

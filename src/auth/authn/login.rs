@@ -39,6 +39,7 @@ use crate::{
     auth::{
         FileError, Principal,
         authn::{
+            access_keys::AccessKeys,
             certificate::PeerCertificate,
             identity::CredentialOrigin,
             passwords::{Passwords, PasswordsError, VerifiedUser},
@@ -100,7 +101,7 @@ impl Login {
         })
     }
 
-    /// Reads users and keys again, blocking. Connected clients must be checked with [`Self::still_valid`] afterwards.
+    /// Reads users and keys again, blocking. Logins must be checked with [`Self::is_in_force`] afterwards.
     ///
     /// Returns the errors of unusable files; their old content stays in use.
     #[must_use]
@@ -143,27 +144,26 @@ impl Login {
         limited_info!(self.lines, %address, principal, %denied, "a login was refused");
     }
 
-    /// Returns true if an authenticated client may stay: its user has the same password, its token's key is still
-    /// there, and its token has not expired.
+    /// Returns true unless the credentials of the login were revoked: the user has the same password, the key of the
+    /// token is still there, and the certificate is accepted. `access_keys` are those of the files read last. Expiry is
+    /// not considered.
     #[must_use]
-    pub fn still_valid(&self, identity: &Identity) -> bool {
-        let grounded = match &identity.origin {
+    pub fn is_in_force(&self, identity: &Identity, access_keys: &AccessKeys) -> bool {
+        match &identity.origin {
             CredentialOrigin::None => true,
+            CredentialOrigin::Certificate(certificate) => certificate.is_trusted(),
             CredentialOrigin::User(hash) => {
                 self.passwords.as_ref().is_some_and(|users| users.has(&identity.principal, hash))
             }
             CredentialOrigin::Key(key) => self.tokens.as_ref().is_some_and(|tokens| tokens.has(key)),
-        };
-        grounded && identity.until.is_none_or(|until| !until.is_past(&self.clock, Instant::now()))
+            CredentialOrigin::AccessKey(key) => access_keys.has(key),
+        }
     }
 
-    /// Returns true if a client authenticated earlier may return; for a user, if the user name still exists.
+    /// Returns true if the certificate or token of the login has expired.
     #[must_use]
-    pub fn still_known(&self, identity: &Identity) -> bool {
-        match &identity.origin {
-            CredentialOrigin::None | CredentialOrigin::Key(_) => true,
-            CredentialOrigin::User(_) => self.passwords.as_ref().is_some_and(|users| users.knows(&identity.principal)),
-        }
+    pub fn is_expired(&self, identity: &Identity) -> bool {
+        identity.until.is_some_and(|until| until.is_past(&self.clock, Instant::now()))
     }
 
     /// Returns the counters of checks and refusals.
@@ -180,8 +180,9 @@ impl Login {
         anonymous: Option<&str>,
     ) -> Result<Identity, AuthenticationError> {
         match certificate {
-            PeerCertificate::Certificate(principal) => {
-                return Ok(Identity::lasting(principal.clone(), Method::Certificate));
+            PeerCertificate::Certificate(certificate) => {
+                let until = Expiry::at(certificate.expires, &self.clock);
+                return Ok(Identity::by_certificate(certificate.clone(), until));
             }
             PeerCertificate::Unusable => return Err(AuthenticationError::Missing),
             PeerCertificate::None => {}
@@ -243,6 +244,7 @@ impl LoginCounters {
         match denied {
             AuthenticationError::Bad | AuthenticationError::Missing => &self.refused,
             AuthenticationError::NoRole => &self.without_role,
+            AuthenticationError::Banned => &self.banned,
             AuthenticationError::TooMany { .. } => &self.limited,
             AuthenticationError::Busy => &self.busy,
         }

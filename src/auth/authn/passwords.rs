@@ -94,11 +94,6 @@ impl Passwords {
         self.users.read().get(user).is_some_and(|now| **now == *hash)
     }
 
-    /// Returns true if there is a user of this name.
-    pub(in crate::auth) fn knows(&self, user: &Principal) -> bool {
-        self.users.read().get(user).is_some()
-    }
-
     /// Verifies a login.
     pub(in crate::auth) async fn verify(
         &self,

@@ -75,6 +75,12 @@ pub(in crate::auth) enum TokenFault {
 }
 
 impl Expiry {
+    /// Returns the expiry at `end`, a time since 1970.
+    pub(in crate::auth) fn at(end: Duration, clock: &Clock) -> Self {
+        let left = end.saturating_sub(Duration::from_millis(clock.now_milliseconds()));
+        Self { wall: Timestamp(end.as_secs()), deadline: Instant::now() + left.min(AHEAD_MAX) }
+    }
+
     /// Returns true if the time is over.
     #[must_use]
     pub fn is_past(&self, clock: &Clock, now: Instant) -> bool {
@@ -147,7 +153,7 @@ impl Tokens {
         if date("nbf")?.is_some_and(|begin| begin > now.saturating_add(leeway)) {
             return Err(TokenFault::Early);
         }
-        Ok(Expiry { wall: Timestamp(end.as_secs()), deadline: Instant::now() + (end - now).min(AHEAD_MAX) })
+        Ok(Expiry::at(end, &self.clock))
     }
 }
 

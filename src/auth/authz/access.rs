@@ -16,7 +16,7 @@ use crate::{
         },
     },
     config::RoleLimits,
-    shadow::{Command, Delete, Paths, Pointer, Rejection, Scope, Sender, ShadowKey},
+    shadow::{Command, Delete, Paths, Pointer, Rejection, Revocable, Scope, Sender, SenderLogin, ShadowKey},
 };
 
 /// The rights of one client. Cheap to clone.
@@ -29,13 +29,15 @@ pub struct Access {
 }
 
 /// The rules of a client.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Rights {
     granted: Vec<GrantedRule>,
     /// True if one of the rules allows everything, which saves all lookups.
     everything: bool,
     /// True if they depend on the client id.
     by_client: bool,
+    /// The login, which commands carry to their decision. It is ignored when rights are compared.
+    login: SenderLogin,
 }
 
 /// A rule of a role of the client, with the values of its placeholders.
@@ -86,7 +88,14 @@ impl Rights {
     pub fn new(granted: Vec<GrantedRule>) -> Self {
         let everything = granted.iter().any(|granted| granted.rule.is_everything());
         let by_client = granted.iter().any(GrantedRule::is_by_client);
-        Self { granted, everything, by_client }
+        Self { granted, everything, by_client, login: SenderLogin::default() }
+    }
+}
+
+impl PartialEq for Rights {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { granted, everything, by_client, login: _ } = self;
+        (granted, everything, by_client) == (&other.granted, &other.everything, &other.by_client)
     }
 }
 
@@ -97,10 +106,21 @@ impl Access {
         Self { principal, client, rights: Arc::new(rights), limits }
     }
 
+    /// Returns these rights for a login, which end when it is revoked. No clone of them may exist.
+    #[must_use]
+    pub fn with_login(mut self, login: Arc<dyn Revocable>) -> Self {
+        let rights = Arc::get_mut(&mut self.rights);
+        debug_assert!(rights.is_some(), "the rights have a clone");
+        if let Some(rights) = rights {
+            rights.login = SenderLogin::new(login);
+        }
+        self
+    }
+
     /// Returns all rights for `principal`.
     #[must_use]
     pub fn admin(principal: Principal) -> Self {
-        let rights = Rights { granted: Vec::new(), everything: true, by_client: false };
+        let rights = Rights { everything: true, ..Rights::default() };
         Self::new(principal, "".into(), rights, Arc::new(RoleLimits::UNLIMITED))
     }
 
@@ -170,7 +190,7 @@ impl Access {
     pub fn admit(&self, key: &ShadowKey, command: &mut Command) -> Result<Sender, Rejection> {
         let by = self.principal.name().clone();
         if self.rights.everything {
-            return Ok(Sender { by, scope: Scope::ALL });
+            return Ok(Sender { by, scope: Scope::ALL, login: self.rights.login.clone() });
         }
         let operation = match command {
             Command::Update(_) | Command::Patch(_) => Operation::Update,
@@ -182,7 +202,7 @@ impl Access {
         }
         let scope = Scope { reads: self.paths(key, Operation::Get), writes };
         scope.admit(command)?;
-        Ok(Sender { by, scope })
+        Ok(Sender { by, scope, login: self.rights.login.clone() })
     }
 
     /// Checks that `operation` on `key` is allowed at all.

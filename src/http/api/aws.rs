@@ -182,10 +182,12 @@ pub(in crate::http) async fn caller(
         Some(Ok(signed)) => {
             let body = read(api, parts, body, key).await?;
             let keys = api.authority.access_keys(); // keys may have been reloaded while the body arrived
-            let principal = signed.verify(&body, &keys, now).map_err(unverified)?;
-            let no_role =
-                || rejected(&Rejection::Forbidden { what: AuthenticationError::NoRole.to_string() }, key, api, None);
-            return Ok((Caller::signed(&principal, api).ok_or_else(no_role)?, body));
+            let access_key = signed.verify(&body, &keys, now).map_err(unverified)?;
+            let signed_in = Caller::signed(&access_key, parts, api);
+            let forbidden = |error: AuthenticationError| {
+                rejected(&Rejection::Forbidden { what: error.to_string() }, key, api, None)
+            };
+            return Ok((signed_in.map_err(forbidden)?, body));
         }
         Some(Err(error @ SignatureError::UnknownKey)) => unverified(error),
         Some(Err(error)) => return Err(unverified(error)),

@@ -22,7 +22,10 @@ use crate::{
     admission::{PrincipalQuota, work},
     auth::{
         self, Access, AuthContext, LoginRequest, Method, Principal, Projection,
-        authn::login::{AuthenticationError, Credentials},
+        authn::{
+            access_keys::AccessKey,
+            login::{AuthenticationError, Credentials},
+        },
     },
     http::{
         api::{
@@ -30,7 +33,7 @@ use crate::{
             problem::{Problem, status},
             query::{BadParameter, bad},
         },
-        auth::sessions::SignedIn,
+        auth::{kicks::Kick, sessions::SignedIn},
     },
     net::Peer,
     shadow::{Command, DeviceId, Rejection, Sender, ShadowKey},
@@ -42,10 +45,12 @@ use crate::{
 pub(in crate::http) struct Caller {
     access: Access,
     client: Arc<str>,
-    /// The login. `None` if this request was signed, as each one must be then.
-    auth_context: Option<Arc<AuthContext>>,
+    /// The login; of a signed request, that of its access key.
+    auth_context: Arc<AuthContext>,
     /// The session, if the client authenticated by its cookie.
     session: Option<SignedIn>,
+    /// The signal that ends the stream or wait of the request, if it is one.
+    kick: Option<Kick>,
     /// The generation of the rules from which `access` was made.
     generation: u64,
 }
@@ -69,11 +74,20 @@ const DEFAULT_CLIENT: &str = "http";
 const CLIENT_BYTES_MAX: usize = 128;
 
 impl Caller {
-    /// Returns the caller of a request signed as `principal`, if `principal` has a role.
-    pub(in crate::http) fn signed(principal: &Principal, api: &Api) -> Option<Self> {
+    /// Returns the caller of a request signed with `key`.
+    ///
+    /// # Errors
+    ///
+    /// The principal of the key is banned or has no role.
+    pub(in crate::http) fn signed(key: &Arc<AccessKey>, parts: &Parts, api: &Api) -> Result<Self, AuthenticationError> {
         let (client, generation) = (Arc::<str>::from("aws"), api.authority.generation());
-        let access = signer_access(principal, &client, api)?;
-        Some(Self { access, client, auth_context: None, session: None, generation })
+        let listener = parts.extensions.get::<Peer>().map_or_else(|| "".into(), |peer| peer.listener.clone());
+        let auth_context = Arc::new(AuthContext::of_access_key(key, listener, client.clone()));
+        if api.authority.is_banned(&auth_context) {
+            return Err(AuthenticationError::Banned);
+        }
+        let access = api.authority.review(&auth_context).ok_or(AuthenticationError::NoRole)?;
+        Ok(Self { access, client, auth_context, session: None, kick: None, generation })
     }
 
     /// Returns the caller of the session named by the request's cookie. `None` if there is no such session, or its
@@ -82,9 +96,9 @@ impl Caller {
         let listener = &parts.extensions.get::<Peer>()?.listener;
         let session = api.sessions.find(&parts.headers, listener, Instant::now())?;
         let (client, generation) = (Arc::<str>::from(client), api.authority.generation());
-        let auth_context = session.auth_context.as_client(&client);
+        let auth_context = Arc::new(session.auth_context.as_client(&client));
         let access = api.authority.review(&auth_context)?;
-        Some(Self { access, client, auth_context: Some(Arc::new(auth_context)), session: Some(session), generation })
+        Some(Self { access, client, auth_context, session: Some(session), kick: None, generation })
     }
 
     /// Authenticates a request.
@@ -112,7 +126,7 @@ impl Caller {
         let (client, generation) = (Arc::<str>::from(client), api.authority.generation());
         let authenticated = api.authority.authenticate(login, &client).await;
         let (auth_context, access) = authenticated.map_err(|error| login_problem(error, &parts.headers, api))?;
-        let caller = Self { access, client, auth_context: Some(Arc::new(auth_context)), session: None, generation };
+        let caller = Self { access, client, auth_context, session: None, kick: None, generation };
         if let Some(last) = last {
             last.keep(authorization.cloned(), &caller);
         }
@@ -121,10 +135,7 @@ impl Caller {
 
     /// Returns the authentication method and the roles.
     pub(in crate::http) fn auth_context(&self, api: &Api) -> (Method, Vec<Arc<str>>) {
-        match &self.auth_context {
-            Some(auth_context) => (auth_context.identity.method, api.authority.roles(auth_context)),
-            None => (Method::AccessKey, Vec::new()),
-        }
+        (self.auth_context.identity.method, api.authority.roles(&self.auth_context))
     }
 
     /// Returns the principal.
@@ -209,19 +220,15 @@ impl Caller {
 
     /// Updates the caller to its present rights. Returns false if it has none any more.
     pub(in crate::http) fn renew(&mut self, api: &Api) -> bool {
-        if self.session.as_ref().is_some_and(|session| session.is_over(Instant::now())) {
+        let signed_out = self.session.as_ref().is_some_and(|session| session.is_over(Instant::now()));
+        if signed_out || self.kick.as_ref().is_some_and(Kick::is_over) {
             return false;
         }
         let generation = api.authority.generation();
-        let is_over = self.auth_context.as_ref().is_some_and(|auth_context| api.authority.is_over(auth_context));
-        if generation == self.generation && !is_over {
+        if generation == self.generation && !api.authority.is_over(&self.auth_context) {
             return true;
         }
-        let access = match &self.auth_context {
-            Some(auth_context) => api.authority.review(auth_context),
-            None => signer_access(self.principal(), &self.client, api),
-        };
-        let Some(access) = access else { return false };
+        let Some(access) = api.authority.review(&self.auth_context) else { return false };
         (self.access, self.generation) = (access, generation);
         true
     }
@@ -231,8 +238,13 @@ impl Caller {
         if self.renew(api) { Ok(()) } else { Err(unauthorized(headers, api)) }
     }
 
-    /// Waits until [`Self::renew`] may have a new result: the caller's session has ended, or rules and users were
-    /// reloaded.
+    /// Makes the caller end when an operator ends the connections of its principal.
+    pub(in crate::http) fn end_when_kicked(&mut self, api: &Api) {
+        self.kick = Some(api.kicks.of(self.principal().name()));
+    }
+
+    /// Waits until [`Self::renew`] may have a new result: the caller's session or stream was ended, its token or certificate has
+    /// expired, or rules and users were reloaded.
     pub(in crate::http) async fn rights_may_change(&self, api: &Api) {
         let signed_out = async {
             match &self.session {
@@ -240,22 +252,25 @@ impl Caller {
                 None => std::future::pending().await,
             }
         };
-        let reloaded = async {
-            match &self.auth_context {
-                Some(_) => api.authority.read_anew(self.generation).await,
+        let kicked = async {
+            match &self.kick {
+                Some(kick) => kick.clone().ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        let expired = async {
+            match self.auth_context.identity.until {
+                Some(until) => tokio::time::sleep_until(until.deadline.into()).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             () = signed_out => {}
-            () = reloaded => {}
+            () = kicked => {}
+            () = expired => {}
+            () = api.authority.read_anew(self.generation) => {}
         }
     }
-}
-
-/// Returns the rights of `principal` by its access key; `None` if it has none.
-fn signer_access(principal: &Principal, client: &Arc<str>, api: &Api) -> Option<Access> {
-    Some(api.authority.access(principal, Method::AccessKey, client)).filter(Access::is_any)
 }
 
 impl LastCaller {
@@ -360,7 +375,7 @@ pub(in crate::http) fn login_problem(login_error: AuthenticationError, headers: 
     let later = |status, error, wait| Problem::later(status, error, &login_error.to_string(), wait, api.now());
     match login_error {
         AuthenticationError::Bad | AuthenticationError::Missing => unauthorized(headers, api),
-        AuthenticationError::NoRole => {
+        AuthenticationError::NoRole | AuthenticationError::Banned => {
             Problem::new(StatusCode::FORBIDDEN, "forbidden", &format!("Forbidden: {login_error}"), api.now())
         }
         AuthenticationError::TooMany { retry_after } => {

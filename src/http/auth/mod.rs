@@ -2,6 +2,7 @@
 
 pub(super) mod caller;
 pub(super) mod guard;
+pub(super) mod kicks;
 pub(super) mod sessions;
 pub(super) mod sign_in;
 pub mod sigv4;

@@ -26,8 +26,11 @@ use tokio::{sync::watch, time::sleep_until};
 
 use crate::auth::AuthContext;
 
-/// The name of the cookie.
-pub(in crate::http) const COOKIE: &str = "umbra-session";
+/// The name of the cookie of a page that was loaded over plain HTTP.
+pub(in crate::http) const PLAIN_COOKIE: &str = "umbra-session";
+/// The name of the cookie of a page that was loaded over HTTPS. Its prefix makes browsers take it only with `Secure` and
+/// only from this host, so neither plain HTTP nor another subdomain can set it.
+pub(in crate::http) const SECURE_COOKIE: &str = "__Host-umbra-session";
 
 /// Time after which an unused session ends.
 pub(in crate::http) const IDLE_MAX: Duration = Duration::from_secs(8 * 3600);
@@ -49,6 +52,8 @@ type Digest = [u8; 32];
 
 struct Session {
     auth_context: Arc<AuthContext>,
+    /// True if its cookie is the secure one.
+    secure: bool,
     made: Instant,
     used: Instant,
     /// Dropped with the session, which notifies the receivers.
@@ -67,12 +72,11 @@ pub(in crate::http) struct SignedIn {
 }
 
 impl Sessions {
-    /// Begins a session for `auth_context` and returns its id; `None` if the operating system has no random bytes.
-    pub(in crate::http) fn begin(&self, auth_context: AuthContext, now: Instant) -> Option<String> {
+    /// Begins a session for `auth_context`, whose cookie is the secure one or not. Returns its id; `None` if the operating system has no random bytes.
+    pub(in crate::http) fn begin(&self, auth_context: Arc<AuthContext>, secure: bool, now: Instant) -> Option<String> {
         let mut id = [0; ID_BYTES];
         SystemRandom::new().fill(&mut id).ok()?;
-        let session =
-            Session { auth_context: Arc::new(auth_context), made: now, used: now, ended: watch::Sender::new(()) };
+        let session = Session { auth_context, secure, made: now, used: now, ended: watch::Sender::new(()) };
         let mut sessions = self.0.lock();
         sessions.retain(|_, session| session.is_alive(now));
         let principal = &session.auth_context.identity.principal;
@@ -88,22 +92,35 @@ impl Sessions {
 
     /// Returns the session named by the cookie in `headers`, if it is valid at the listener.
     pub(in crate::http) fn find(&self, headers: &HeaderMap, listener: &str, now: Instant) -> Option<SignedIn> {
-        let digest = cookie_digest(headers)?;
         let mut sessions = self.0.lock();
-        let session = sessions.get_mut(&digest).filter(|session| session.auth_context.is_of(listener))?;
-        if !session.is_alive(now) {
-            sessions.remove(&digest);
-            return None;
+        for (secure, digest) in cookie_digests(headers) {
+            let is_of_cookie =
+                |session: &&mut Session| session.secure == secure && session.auth_context.is_of(listener);
+            let Some(session) = sessions.get_mut(&digest).filter(is_of_cookie) else { continue };
+            if !session.is_alive(now) {
+                sessions.remove(&digest);
+                continue;
+            }
+            session.used = now;
+            let (auth_context, ended) = (session.auth_context.clone(), session.ended.subscribe());
+            return Some(SignedIn { auth_context, until: session.made + AGE_MAX, ended, _open: None });
         }
-        session.used = now;
-        let (auth_context, ended) = (session.auth_context.clone(), session.ended.subscribe());
-        Some(SignedIn { auth_context, until: session.made + AGE_MAX, ended, _open: None })
+        None
+    }
+
+    /// Ends all sessions of `principal`. Returns their number.
+    pub(in crate::http) fn end_of(&self, principal: &str) -> usize {
+        let mut sessions = self.0.lock();
+        let before = sessions.len();
+        sessions.retain(|_, session| **session.auth_context.identity.principal.name() != *principal);
+        before - sessions.len()
     }
 
     /// Ends the session named by the cookie in `headers`.
     pub(in crate::http) fn end(&self, headers: &HeaderMap) {
-        if let Some(digest) = cookie_digest(headers) {
-            self.0.lock().remove(&digest);
+        let mut sessions = self.0.lock();
+        for (_, digest) in cookie_digests(headers) {
+            sessions.remove(&digest);
         }
     }
 }
@@ -144,13 +161,15 @@ fn remove_oldest(sessions: &mut HashMap<Digest, Session>, matches: impl Fn(&Sess
     }
 }
 
-/// Returns the digest of the id in the cookie.
-fn cookie_digest(headers: &HeaderMap) -> Option<Digest> {
-    let fields = headers.get_all(header::COOKIE).iter().filter_map(|field| field.to_str().ok());
-    let mut pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let (_, id) = pairs.find(|(name, _)| *name == COOKIE)?;
-    let id = BASE64_URL_SAFE_NO_PAD.decode(id).ok().filter(|id| id.len() == ID_BYTES)?;
-    Some(digest_of(&id))
+/// Returns the digests of the ids in the cookies, that in the secure one, which is marked with true, first.
+fn cookie_digests(headers: &HeaderMap) -> impl Iterator<Item = (bool, Digest)> {
+    [(true, SECURE_COOKIE), (false, PLAIN_COOKIE)].into_iter().filter_map(|(secure, cookie)| {
+        let fields = headers.get_all(header::COOKIE).iter().filter_map(|field| field.to_str().ok());
+        let mut pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        let (_, id) = pairs.find(|(name, _)| *name == cookie)?;
+        let id = BASE64_URL_SAFE_NO_PAD.decode(id).ok().filter(|id| id.len() == ID_BYTES)?;
+        Some((secure, digest_of(&id)))
+    })
 }
 
 fn digest_of(id: &[u8]) -> Digest {
@@ -165,11 +184,11 @@ mod tests {
     use crate::auth::Principal;
 
     fn cookie(id: &str) -> HeaderMap {
-        HeaderMap::from_iter([(header::COOKIE, format!("other=1; {COOKIE}={id}").parse().unwrap())])
+        HeaderMap::from_iter([(header::COOKIE, format!("other=1; {PLAIN_COOKIE}={id}").parse().unwrap())])
     }
 
-    fn auth_context(name: &str) -> AuthContext {
-        AuthContext::of_user(Principal::named(name).unwrap(), "web")
+    fn auth_context(name: &str) -> Arc<AuthContext> {
+        Arc::new(AuthContext::of_user(Principal::named(name).unwrap(), "web"))
     }
 
     #[test]
@@ -189,7 +208,7 @@ mod tests {
             (late, false),
         ] {
             let sessions = Sessions::default();
-            let id = sessions.begin(auth_context("app"), begun).unwrap();
+            let id = sessions.begin(auth_context("app"), false, begun).unwrap();
             let last = uses.iter().map(|after| sessions.find(&cookie(&id), "web", begun + *after).is_some()).last();
             assert_eq!(last, Some(found), "{uses:?}");
         }
@@ -198,8 +217,8 @@ mod tests {
     #[test]
     fn a_session_is_found_only_by_its_id_at_its_listener() {
         let (sessions, now) = (Sessions::default(), Instant::now());
-        let id = sessions.begin(auth_context("app"), now).unwrap();
-        let other = sessions.begin(auth_context("app"), now).unwrap();
+        let id = sessions.begin(auth_context("app"), false, now).unwrap();
+        let other = sessions.begin(auth_context("app"), false, now).unwrap();
         assert_ne!(id, other);
         for (id, listener, found) in [
             (id.as_str(), "web", true),
@@ -215,12 +234,29 @@ mod tests {
         assert!(sessions.find(&cookie(&other), "web", now).is_some());
     }
 
+    /// The plain cookie of a page over HTTPS may have been set by another subdomain, or over plain HTTP.
+    #[test]
+    fn a_session_is_found_only_by_its_cookie() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let [secure, plain] = [true, false].map(|secure| sessions.begin(auth_context("app"), secure, now).unwrap());
+        for (cookies, found) in [
+            (format!("__Host-umbra-session={secure}"), true),
+            (format!("umbra-session={plain}"), true),
+            (format!("umbra-session={secure}"), false),
+            (format!("__Host-umbra-session={plain}"), false),
+            (format!("__Host-umbra-session=x; umbra-session={plain}"), true),
+        ] {
+            let headers = HeaderMap::from_iter([(header::COOKIE, cookies.parse().unwrap())]);
+            assert_eq!(sessions.find(&headers, "web", now).is_some(), found, "{cookies}");
+        }
+    }
+
     #[test]
     fn a_principal_cannot_displace_sessions_of_others() {
         let (sessions, begun) = (Sessions::default(), Instant::now());
-        let other = sessions.begin(auth_context("other"), begun).unwrap();
+        let other = sessions.begin(auth_context("other"), false, begun).unwrap();
         let ids = (0..=SESSIONS_OF_ONE_MAX)
-            .map(|step| sessions.begin(auth_context("app"), begun + Duration::from_secs(step as u64)).unwrap());
+            .map(|step| sessions.begin(auth_context("app"), false, begun + Duration::from_secs(step as u64)).unwrap());
         let ids = ids.collect::<Vec<_>>();
         let now = begun + Duration::from_secs(60);
         let found = ids.iter().filter(|id| sessions.find(&cookie(id), "web", now).is_some()).count();
@@ -232,7 +268,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_a_session_wakes_waiting_tasks() {
         let (sessions, now) = (Sessions::default(), Instant::now());
-        let id = sessions.begin(auth_context("app"), now).unwrap();
+        let id = sessions.begin(auth_context("app"), false, now).unwrap();
         let signed_in = sessions.find(&cookie(&id), "web", now).unwrap();
         let waiting = tokio::spawn(signed_in.clone().ended());
         assert!(!signed_in.is_over(now) && signed_in.is_over(now + AGE_MAX));

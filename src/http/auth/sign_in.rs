@@ -29,7 +29,7 @@ use crate::{
         },
         auth::{
             caller::{Caller, login_problem},
-            sessions::{AGE_MAX, COOKIE},
+            sessions::{AGE_MAX, PLAIN_COOKIE, SECURE_COOKIE},
         },
     },
     net::Peer,
@@ -39,6 +39,14 @@ use crate::{
 /// True if the listener has TLS, so that its cookies are marked `Secure`.
 #[derive(Clone, Copy)]
 pub(in crate::http) struct Secure(pub(in crate::http) bool);
+
+impl Secure {
+    /// Returns true if the page was loaded over HTTPS, perhaps from a proxy in front of a listener without TLS. Then its
+    /// `Origin` says so: a browser sets it in each request that changes something, and no page can choose it.
+    fn is_for(self, headers: &HeaderMap) -> bool {
+        self.0 || headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"))
+    }
+}
 
 /// The body of `POST /session`.
 #[derive(Deserialize)]
@@ -65,7 +73,7 @@ struct OnlyToken {
 pub(in crate::http) async fn begin(
     State(api): State<Arc<Api>>,
     Extension(peer): Extension<Peer>,
-    Extension(Secure(secure)): Extension<Secure>,
+    Extension(secure): Extension<Secure>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -92,7 +100,8 @@ pub(in crate::http) async fn begin(
         return Err(login_problem(AuthenticationError::Bad, &headers, &api));
     }
     api.sessions.end(&headers);
-    let id = api.sessions.begin(auth_context, Instant::now()).ok_or_else(|| {
+    let secure = secure.is_for(&headers);
+    let id = api.sessions.begin(auth_context, secure, Instant::now()).ok_or_else(|| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal service failure", api.now())
     })?;
     Ok(answer(&id, AGE_MAX.as_secs(), secure))
@@ -101,11 +110,11 @@ pub(in crate::http) async fn begin(
 /// `DELETE /session`
 pub(in crate::http) async fn end(
     State(api): State<Arc<Api>>,
-    Extension(Secure(secure)): Extension<Secure>,
+    Extension(secure): Extension<Secure>,
     headers: HeaderMap,
 ) -> Response {
     api.sessions.end(&headers);
-    answer("", 0, secure)
+    answer("", 0, secure.is_for(&headers))
 }
 
 /// `GET /session`
@@ -117,8 +126,8 @@ pub(in crate::http) async fn get(State(api): State<Arc<Api>>, caller: Caller) ->
 
 /// Returns a response that sets the cookie to `id` for `seconds`.
 fn answer(id: &str, seconds: u64, secure: bool) -> Response {
-    let secure = if secure { "; Secure" } else { "" };
-    let cookie = format!("{COOKIE}={id}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
+    let (name, secure) = if secure { (SECURE_COOKIE, "; Secure") } else { (PLAIN_COOKIE, "") };
+    let cookie = format!("{name}={id}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
     let cookie = HeaderValue::try_from(cookie).expect("base64 is valid in a header");
     let headers = [(header::SET_COOKIE, cookie), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     (StatusCode::NO_CONTENT, headers).into_response()

@@ -7,7 +7,7 @@
 //! This module is pure: secrets, time and request are arguments. The signature covers method, path, query, the signed
 //! headers and the body. All of them must be given as received.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::http::request::Parts;
 use hmac::{Hmac, KeyInit, Mac};
@@ -15,10 +15,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use sha2::{Digest, Sha256};
 
 use crate::{
-    auth::{
-        Principal,
-        authn::access_keys::{AccessKey, AccessKeys},
-    },
+    auth::authn::access_keys::{AccessKey, AccessKeys},
     http::hex::{hex, unhex},
     shadow::Timestamp,
 };
@@ -81,12 +78,12 @@ impl Signed {
         self.key(keys).map(|_| ())
     }
 
-    /// Verifies the signature of a request with this body, received at `now`. Returns the principal of the key.
+    /// Verifies the signature of a request with this body, received at `now`. Returns the key.
     ///
     /// # Errors
     ///
     /// A [`SignatureError`].
-    pub fn verify(&self, body: &[u8], keys: &AccessKeys, now: Timestamp) -> Result<Principal, SignatureError> {
+    pub fn verify(&self, body: &[u8], keys: &AccessKeys, now: Timestamp) -> Result<Arc<AccessKey>, SignatureError> {
         let (signed, key) = self.key(keys)?;
         if now.0.saturating_add(SKEW_MAX) < signed.time.0 || now.0 > signed.time.0.saturating_add(signed.valid_seconds)
         {
@@ -100,10 +97,10 @@ impl Signed {
             let to_sign = format!("{ALGORITHM}\n{}\n{}\n{digest}", signed.date, signed.scope);
             mac(&signing, &to_sign).verify_slice(&signed.signature).is_ok()
         };
-        if signed.canonical_heads.iter().any(fits) { Ok(key.principal.clone()) } else { Err(SignatureError::Mismatch) }
+        if signed.canonical_heads.iter().any(fits) { Ok(key.clone()) } else { Err(SignatureError::Mismatch) }
     }
 
-    fn key<'k>(&self, keys: &'k AccessKeys) -> Result<(&SignedParts, &'k AccessKey), SignatureError> {
+    fn key<'k>(&self, keys: &'k AccessKeys) -> Result<(&SignedParts, &'k Arc<AccessKey>), SignatureError> {
         let signed = self.parts.as_ref().ok_or(SignatureError::Incomplete)?;
         let key = keys.get(&signed.access_key).ok_or(SignatureError::UnknownKey)?;
         Ok((signed, key))

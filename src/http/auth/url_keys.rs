@@ -31,8 +31,8 @@ impl UrlKeys {
     ) -> Result<Option<SignedIn>, SignatureError> {
         let (Some(authority), Some(signed)) = (&self.0, Signed::presigned(request)) else { return Ok(None) };
         match signed.verify(&[], &authority.access_keys(), Clock::system().now()) {
-            Ok(principal) => {
-                let auth_context = AuthContext::of_access_key(principal, listener.clone());
+            Ok(key) => {
+                let auth_context = AuthContext::of_access_key(&key, listener.clone(), "".into());
                 Ok(Some(SignedIn::by_url(Arc::new(auth_context), Instant::now())))
             }
             Err(SignatureError::UnknownKey) => Ok(None),

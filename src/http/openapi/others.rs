@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::http::api::principals::KEEP_SESSIONS;
+
 /// Returns the paths with their operations.
 pub(super) fn paths() -> Map<String, Value> {
     let text = |about: &str| answer(about, "text/plain", json!({ "type": "string" }));
@@ -39,8 +41,37 @@ pub(super) fn paths() -> Map<String, Value> {
         ("/readyz", ready),
         ("/metrics", metrics),
         ("/v1/backup", backup),
+        ("/v1/principals/{name}/connections", connections()),
     ];
     all.into_iter().map(|(path, item)| (path.to_owned(), item)).collect()
+}
+
+/// Returns the operation that ends the connections of a principal.
+fn connections() -> Value {
+    let problem = |about: &str| answer(about, "application/problem+json", reference("Problem"));
+    let name = json!({
+        "name": "name",
+        "in": "path",
+        "required": true,
+        "schema": { "type": "string", "minLength": 1 },
+        "description": "The principal; of an anonymous client, anonymous%2F and its client id",
+    });
+    let ended = answer("The numbers of what ended", "application/json", reference("EndedConnections"));
+    json!({
+        "parameters": [name],
+        "delete": {
+            "operationId": "endConnections",
+            "summary": "End all connections, event streams, browser sessions and MQTT sessions of a principal; needs all rights",
+            "parameters": [super::parameter(&KEEP_SESSIONS)],
+            "responses": {
+                "200": ended,
+                "400": problem("A parameter is invalid"),
+                "401": problem("Not authenticated"),
+                "403": problem("Not allowed"),
+                "429": problem("Too many requests"),
+            },
+        },
+    })
 }
 
 /// Returns the operations of browser sessions, which a cookie identifies.
@@ -83,7 +114,12 @@ pub(super) fn security_schemes() -> Value {
     json!({
         "basic": { "type": "http", "scheme": "basic" },
         "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
-        "session": { "type": "apiKey", "in": "cookie", "name": "umbra-session" },
+        "session": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": "__Host-umbra-session",
+            "description": "Over plain HTTP the name is umbra-session",
+        },
         "sigv4": {
             "type": "apiKey",
             "in": "header",

@@ -217,6 +217,9 @@ fn sessions(schemas: &mut Map<String, Value>) {
     let roles = json!({ "type": "array", "items": text });
     let session = [("principal", text.clone()), ("method", text), ("roles", roles)];
     put(schemas, "Session", closed(session, &["principal", "method", "roles"]));
+    let names = ["connections", "sessions", "streams", "signIns"];
+    let count = json!({ "type": "integer", "minimum": 0 });
+    put(schemas, "EndedConnections", closed(names.map(|name| (name, count.clone())), &names));
 }
 
 /// Adds the schemas of AWS's data plane.

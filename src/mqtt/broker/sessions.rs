@@ -5,9 +5,14 @@
 //! connection of the same client takes the session over. It signals the first one to end, waits until that has
 //! released the session, and then attaches it, so no two tasks ever own one session.
 //!
-//! Delayed wills and session expiry are instants in one ordered set. [`Sessions::due`] returns those that have passed.
+//! Delayed wills, session expiry and the expiry of certificates are instants in one ordered set. [`Sessions::due`]
+//! returns those that have passed.
+//!
+//! A session ends with the login that its client used last, if that is revoked ([`Sessions::review`]), and its will is
+//! not published then.
 
 mod away;
+mod revocation;
 mod session_counts;
 
 use std::{
@@ -113,12 +118,14 @@ struct SessionTable {
 
 #[derive(Debug)]
 enum SessionSlot {
-    /// A connection owns the session. The first requester of its end takes `disconnect`.
+    /// A connection owns the session. The first requester of its end takes `disconnect`. With `ends`, the session does
+    /// not outlive the connection.
     Connected {
         disconnect: Option<oneshot::Sender<Reason>>,
         released: Arc<Notify>,
-        auth_context: Box<AuthContext>,
+        auth_context: Arc<AuthContext>,
         outbox: Arc<Outbox>,
+        ends: bool,
     },
     /// No connection owns the session.
     Disconnected(Box<DisconnectedSession>),
@@ -126,7 +133,7 @@ enum SessionSlot {
 
 #[derive(Debug)]
 struct DisconnectedSession {
-    auth_context: Box<AuthContext>,
+    auth_context: Arc<AuthContext>,
     client: ClientSession,
     expires: Instant,
     will: Option<(Instant, Will)>,
@@ -202,7 +209,7 @@ impl Sessions {
     pub async fn attach(
         &self,
         key: &SessionKey,
-        auth_context: &AuthContext,
+        auth_context: &Arc<AuthContext>,
         clean_start: bool,
         quota: &PrincipalQuota,
         authority: &Authority,
@@ -219,21 +226,28 @@ impl Sessions {
     /// Takes back the session of a connection that ended, and keeps it for `expiry` seconds. Returns what has to be
     /// disposed of now.
     ///
-    /// The session ends at once if `expiry` is 0, the server closes, or the client has no rights any more.
+    /// The session ends at once if `expiry` is 0, the server closes, or the login is revoked, and then without a will.
     pub fn release(
         &self,
         key: &SessionKey,
         mut client: ClientSession,
         expiry: u32,
         will: Option<Will>,
+        authority: &Authority,
     ) -> ClosedSession {
+        // The login may have expired, or its certificate may have been revoked before the sessions were reviewed.
+        let auth_context = self.table.lock().auth_context(key);
+        let stays = auth_context.is_some_and(|auth_context| authority.review_absent(&auth_context).is_some());
         let now = Instant::now();
         let mut table = self.table.lock();
-        let Some(SessionSlot::Connected { released, auth_context, .. }) = table.remove(key) else {
+        let Some(SessionSlot::Connected { released, auth_context, ends, .. }) = table.remove(key) else {
             return ClosedSession::session(key.clone(), client, will);
         };
         released.notify_waiters();
-        if expiry == 0 || table.closing || !client.outbox.access().is_any() {
+        if !stays || !client.outbox.access().is_any() {
+            return ClosedSession::session(key.clone(), client, None);
+        }
+        if expiry == 0 || table.closing || ends {
             return ClosedSession::session(key.clone(), client, will);
         }
         let expires = now + Duration::from_secs(expiry.into());
@@ -242,8 +256,10 @@ impl Sessions {
             will => (will, None),
         };
         let (access, from) = (client.outbox.access(), client.outbox.id());
-        let timer = table.set_timer(key, expires, will_later.as_ref().map(|(at, _)| *at));
-        client.charge(will_later.as_ref().map_or(0, |(_, will)| will.bytes()));
+        let will_at = will_later.as_ref().map(|(at, _)| *at);
+        let first = [will_at, auth_context.revoked_at()].into_iter().flatten().fold(expires, Instant::min);
+        let timer = table.set_timer(key, first);
+        client.charge(auth_context.kept_bytes() + will_later.as_ref().map_or(0, |(_, will)| will.bytes()));
         let _ends_the_longest_away = client.filters.quota().check_memory(0);
         let away = table.away.add(key);
         let disconnected = DisconnectedSession { auth_context, client, expires, will: will_later, timer, away };
@@ -283,16 +299,6 @@ impl Sessions {
                 let _ = disconnect.send(reason);
             }
         }
-    }
-
-    /// Re-evaluates the rights of each session. A session without any rights ends: a disconnected one is returned, a
-    /// connected one ends with its connection.
-    ///
-    /// A connection ends with [`Reason::NOT_AUTHORIZED`] also if its client keeps rights but has to authenticate anew.
-    /// The table is locked for one session at a time. A client that connects meanwhile gets its present rights.
-    pub fn review(&self, authority: &Authority) -> Vec<ClosedSession> {
-        let keys: Vec<_> = self.table.lock().entries.keys().cloned().collect();
-        keys.into_iter().filter_map(|key| self.table.lock().review(key, authority)).collect()
     }
 
     /// Ends the disconnected session of `principal` that is away for longest; without a principal, that of an anonymous
@@ -361,7 +367,7 @@ impl Sessions {
     fn try_attach(
         &self,
         key: &SessionKey,
-        auth_context: &AuthContext,
+        auth_context: &Arc<AuthContext>,
         clean_start: bool,
         quota: &PrincipalQuota,
         authority: &Authority,
@@ -418,6 +424,14 @@ impl SessionTable {
         let entry = self.entries.remove(key)?;
         self.session_counts.remove(&key.principal, matches!(entry, SessionSlot::Connected { .. }));
         Some(entry)
+    }
+
+    /// Returns the login that the client of a session used last.
+    fn auth_context(&self, key: &SessionKey) -> Option<Arc<AuthContext>> {
+        Some(match self.entries.get(key)? {
+            SessionSlot::Connected { auth_context, .. } => auth_context.clone(),
+            SessionSlot::Disconnected(disconnected) => disconnected.auth_context.clone(),
+        })
     }
 
     /// Signals the connection that owns the session of `key` to end, if there is one. Returns a future that resolves
@@ -480,69 +494,48 @@ impl SessionTable {
     fn connect(
         &mut self,
         key: &SessionKey,
-        auth_context: &AuthContext,
+        auth_context: &Arc<AuthContext>,
         client: &ClientSession,
     ) -> oneshot::Receiver<Reason> {
         let (disconnect, disconnect_signal) = oneshot::channel();
         let entry = SessionSlot::Connected {
             disconnect: Some(disconnect),
             released: Arc::default(),
-            auth_context: Box::new(auth_context.clone()),
+            auth_context: auth_context.clone(),
             outbox: client.outbox.clone(),
+            ends: false,
         };
         self.session_counts.add(&key.principal, true);
         self.entries.insert(key.clone(), entry);
         disconnect_signal
     }
 
-    fn set_timer(&mut self, key: &SessionKey, expires: Instant, will: Option<Instant>) -> (Instant, u64) {
+    fn set_timer(&mut self, key: &SessionKey, at: Instant) -> (Instant, u64) {
         self.timers_made += 1;
-        let timer = (will.map_or(expires, |will| will.min(expires)), self.timers_made);
+        let timer = (at, self.timers_made);
         self.timers.insert(timer, key.clone());
         timer
-    }
-
-    /// See [`Sessions::review`].
-    fn review(&mut self, key: SessionKey, authority: &Authority) -> Option<ClosedSession> {
-        let entry = self.entries.get_mut(&key)?;
-        let (auth_context, outbox, stays) = match &*entry {
-            SessionSlot::Connected { auth_context, outbox, .. } => {
-                (auth_context, outbox, authority.review(auth_context).is_some())
-            }
-            SessionSlot::Disconnected(disconnected) => (&disconnected.auth_context, &disconnected.client.outbox, true),
-        };
-        // The session outlives a connection that ends for its credentials: the client may authenticate again.
-        let access = authority.review_absent(auth_context);
-        let ends = access.is_none();
-        outbox.set_access(access.unwrap_or_else(|| Access::none(key.principal.clone())));
-        match entry {
-            SessionSlot::Connected { disconnect, .. } if ends || !stays => {
-                if let Some(disconnect) = disconnect.take() {
-                    let _ = disconnect.send(Reason::NOT_AUTHORIZED);
-                }
-                None
-            }
-            SessionSlot::Disconnected(_) if ends => {
-                self.take_disconnected(&key).map(|disconnected| disconnected.into_closed(key))
-            }
-            SessionSlot::Connected { .. } | SessionSlot::Disconnected(_) => None,
-        }
     }
 
     fn expire(&mut self, key: SessionKey, now: Instant) -> Option<ClosedSession> {
         let Some(SessionSlot::Disconnected(disconnected)) = self.entries.get_mut(&key) else {
             return None;
         };
+        if disconnected.auth_context.revoked_at().is_some_and(|at| at <= now) {
+            return self.take_disconnected(&key).map(|disconnected| disconnected.into_closed(key).without_will());
+        }
         if disconnected.expires <= now {
             return self.take_disconnected(&key).map(|disconnected| disconnected.into_closed(key));
         }
         let will = disconnected.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
         if will.is_some() {
-            disconnected.client.charge(0);
+            disconnected.client.charge(disconnected.auth_context.kept_bytes());
         }
-        let (expires, outbox) = (disconnected.expires, &disconnected.client.outbox);
+        let next =
+            disconnected.auth_context.revoked_at().map_or(disconnected.expires, |at| at.min(disconnected.expires));
+        let outbox = &disconnected.client.outbox;
         let (access, from) = (outbox.access(), outbox.id());
-        let timer = self.set_timer(&key, expires, None);
+        let timer = self.set_timer(&key, next);
         if let Some(SessionSlot::Disconnected(disconnected)) = self.entries.get_mut(&key) {
             disconnected.timer = timer;
         }

@@ -38,7 +38,7 @@ use crate::{
 
 /// A client that is authenticated and has its session.
 struct AcceptedClient {
-    auth_context: AuthContext,
+    auth_context: Arc<AuthContext>,
     key: SessionKey,
     attached: Attached,
 }
@@ -165,7 +165,7 @@ async fn admit(
     match catch_unwind(AssertUnwindSafe(|| broker.dispose_for(&key, ended))) {
         Ok(()) => Ok(AcceptedClient { auth_context, key, attached }),
         Err(_panic) => {
-            let closed = broker.sessions.release(&key, attached.client, 0, None);
+            let closed = broker.sessions.release(&key, attached.client, 0, None, &broker.authority);
             broker.dispose(closed);
             Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, "internal error".into()))
         }
@@ -178,7 +178,7 @@ async fn authenticate(
     connect: &Connect,
     client_id: &Arc<str>,
     broker: &Broker,
-) -> Result<(AuthContext, Access), ConnectRefused> {
+) -> Result<(Arc<AuthContext>, Access), ConnectRefused> {
     let login = LoginRequest {
         address: peer.address.ip(),
         listener: &peer.listener,
@@ -215,7 +215,7 @@ async fn wait_for_work(quota: &PrincipalQuota, broker: &Broker) -> Result<(), Co
 /// Returns the client's session, once no other connection has it.
 async fn attach(
     key: &SessionKey,
-    auth_context: &AuthContext,
+    auth_context: &Arc<AuthContext>,
     clean_start: bool,
     quota: &PrincipalQuota,
     broker: &Arc<Broker>,
@@ -330,6 +330,7 @@ fn check_size(connect: &Connect, assigned: Option<&str>, broker: &Broker) -> Res
 fn reason_of(denied: AuthenticationError) -> Reason {
     match denied {
         AuthenticationError::Bad => Reason::BAD_USER_NAME_OR_PASSWORD,
+        AuthenticationError::Banned => Reason::BANNED,
         AuthenticationError::Missing | AuthenticationError::NoRole => Reason::NOT_AUTHORIZED,
         AuthenticationError::TooMany { .. } => Reason::QUOTA_EXCEEDED,
         AuthenticationError::Busy => Reason::SERVER_BUSY,

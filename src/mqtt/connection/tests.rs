@@ -17,7 +17,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 use super::*;
 use crate::{
     admission::{PrincipalQuota, Quotas, Rate},
-    auth::{Access, AuthContext, Authority, Expiry, Method, Policy, Principal, authn::certificate::PeerCertificate},
+    auth::{
+        Access, AuthContext, Authority, Expiry, Method, Policy, Principal,
+        authn::certificate::{PeerCertificate, tests::verified},
+    },
     clock::Clock,
     config::Config,
     engine::Service,
@@ -150,8 +153,7 @@ async fn limits_sessions_per_principal() {
     let broker = broker_with(directory.path(), config);
     let connect = async |principal: &str, client: u8, flags: u8| {
         let connect = [&b"\x10\x0d\x00\x04MQTT\x04"[..], &[flags], b"\x00\x00\x00\x01", &[client]].concat();
-        let (near, answer) =
-            connect_with(&broker, PeerCertificate::Certificate(Principal::named(principal).unwrap()), &connect).await;
+        let (near, answer) = connect_with(&broker, verified(principal, &Arc::default()), &connect).await;
         (near, (answer[2], answer[3]))
     };
     let disconnect = async |mut near: DuplexStream| {
@@ -305,6 +307,7 @@ async fn refuses_a_login_that_expires_before_its_connack() {
     let mut auth_context = AuthContext::of_user(principal.clone(), "local");
     auth_context.identity.method = Method::Certificate; // whose clients have a role as shipped
     auth_context.identity.until = Some(Expiry { wall: Timestamp(20), deadline: Instant::now() + FAR });
+    let auth_context = Arc::new(auth_context);
     // The time at which the client gets its session, the expiry of the session then, and the CONNACK.
     for (at, kept, connack) in [(19, 0, [0, 0]), (20, 0, [0, 5]), (19, 60, [1, 0]), (20, 60, [0, 5])] {
         hand.set(Duration::from_secs(10));
@@ -313,14 +316,14 @@ async fn refuses_a_login_that_expires_before_its_connack() {
         let quota = PrincipalQuota::unlimited("p");
         let held = broker.sessions.attach(&key, &auth_context, true, &quota, &broker.authority, make).await.unwrap();
         let (mut near, far) = tokio::io::duplex(4096);
-        let peer = Peer { signed_in: Some(Arc::new(auth_context.clone())), ..peer(PeerCertificate::None, &broker) };
+        let peer = Peer { signed_in: Some(auth_context.clone()), ..peer(PeerCertificate::None, &broker) };
         tokio::spawn(handshake::serve(far, peer, broker.clone(), Instant::now() + Duration::from_secs(60)));
         let flags = if kept == 0 { CLEAN } else { PERSISTENT };
         let connect = [&b"\x10\x0d\x00\x04MQTT\x04"[..], &[flags], b"\x00\x00\x00\x01c"].concat();
         near.write_all(&connect).await.unwrap();
         assert_eq!(held.disconnect_signal.await, Ok(Reason::SESSION_TAKEN_OVER), "it is authenticated and waits");
         hand.set(Duration::from_secs(at));
-        broker.sessions.release(&key, held.client, kept, None);
+        broker.sessions.release(&key, held.client, kept, None, &broker.authority);
         assert_eq!(read(&mut near).await, [0x20, 2, connack[0], connack[1]], "at {at}, kept for {kept}");
         let _fails_if_refused = near.write_all(b"\xe0\x00").await;
         assert_eq!(near.read(&mut [0]).await.unwrap(), 0);

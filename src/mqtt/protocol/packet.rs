@@ -65,6 +65,7 @@ impl Reason {
     pub const SERVER_UNAVAILABLE: Self = Self(0x88);
     pub const SERVER_BUSY: Self = Self(0x89);
     pub const BAD_AUTHENTICATION_METHOD: Self = Self(0x8C);
+    pub const BANNED: Self = Self(0x8A);
     pub const SERVER_SHUTTING_DOWN: Self = Self(0x8B);
     pub const KEEP_ALIVE_TIMEOUT: Self = Self(0x8D);
     pub const SESSION_TAKEN_OVER: Self = Self(0x8E);
@@ -76,6 +77,7 @@ impl Reason {
     pub const TOPIC_ALIAS_INVALID: Self = Self(0x94);
     pub const PACKET_TOO_LARGE: Self = Self(0x95);
     pub const QUOTA_EXCEEDED: Self = Self(0x97);
+    pub const ADMINISTRATIVE_ACTION: Self = Self(0x98);
     pub const PAYLOAD_FORMAT_INVALID: Self = Self(0x99);
 
     /// Returns true if the code is 0x80 or above.

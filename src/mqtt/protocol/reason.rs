@@ -55,7 +55,7 @@ impl Reason {
             Self::SERVER_UNAVAILABLE | Self::SERVER_BUSY | Self::SERVER_SHUTTING_DOWN | Self::QUOTA_EXCEEDED => Some(3),
             Self::BAD_USER_NAME_OR_PASSWORD => Some(4),
             // An invalid will topic has no own code in 3.1.1; 5, not authorized, is the closest.
-            Self::NOT_AUTHORIZED | Self::BAD_AUTHENTICATION_METHOD | Self::TOPIC_NAME_INVALID => Some(5),
+            Self::NOT_AUTHORIZED | Self::BANNED | Self::BAD_AUTHENTICATION_METHOD | Self::TOPIC_NAME_INVALID => Some(5),
             _ => None,
         }
     }
@@ -69,6 +69,8 @@ impl Reason {
             Self::PROTOCOL_ERROR => "protocol error",
             Self::IMPLEMENTATION_SPECIFIC => "implementation specific error",
             Self::NOT_AUTHORIZED => "not authorized",
+            Self::BANNED => "banned",
+            Self::ADMINISTRATIVE_ACTION => "administrative action",
             Self::SERVER_UNAVAILABLE => "server unavailable",
             Self::SERVER_BUSY => "server busy",
             Self::SERVER_SHUTTING_DOWN => "server shutting down",
@@ -105,6 +107,7 @@ mod tests {
             (Reason::SERVER_BUSY, Some(3), 0x80),
             (Reason::BAD_USER_NAME_OR_PASSWORD, Some(4), 0x80),
             (Reason::NOT_AUTHORIZED, Some(5), 0x80),
+            (Reason::BANNED, Some(5), 0x80),
             (Reason::TOPIC_NAME_INVALID, Some(5), 0x80),
             (Reason::MALFORMED_PACKET, None, 0x80),
         ];

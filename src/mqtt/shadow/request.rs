@@ -240,7 +240,7 @@ impl Request {
         let own = |dialect, reader: &Projection| payload(dialect, &self.for_reader(rejection, reader), reader);
         let (event, to) = (self.operation.rejected(), self.session_id());
         self.events.reply_privately(&self.key, event, to, own);
-        if !self.private && !matches!(rejection, Rejection::Forbidden { .. }) {
+        if !self.private && !matches!(rejection, Rejection::Forbidden { .. } | Rejection::Unauthorized) {
             self.events.tell_others(&self.key, event, to, |dialect, reader| {
                 payload(dialect, &self.for_others(rejection, reader), reader)
             });

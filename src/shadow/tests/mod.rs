@@ -12,8 +12,8 @@ mod properties;
 use serde_json::{Map, Value, json};
 
 use crate::shadow::{
-    Command, Decision, Delete, Document, DocumentLimits, Pointer, Rejection, Scope, SectionPatch, Sender, Timestamp,
-    Update, Version, decide, pointer::SectionName,
+    Command, Decision, Delete, Document, DocumentLimits, Pointer, Rejection, Scope, SectionPatch, Sender, SenderLogin,
+    Timestamp, Update, Version, decide, pointer::SectionName,
 };
 
 /// Returns an update from the JSON of its `state`.
@@ -35,7 +35,7 @@ fn clear_all() -> Update {
 
 /// Returns a sender with all rights.
 pub(crate) fn sender(by: &str) -> Sender {
-    Sender { by: by.into(), scope: Scope::ALL }
+    Sender { by: by.into(), scope: Scope::ALL, login: SenderLogin::default() }
 }
 
 /// Decides at a time equal to the version.

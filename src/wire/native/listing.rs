@@ -147,6 +147,30 @@ pub fn session<'a>(principal: &str, method: &str, roles: impl Iterator<Item = &'
     })
 }
 
+/// The numbers of what ended when an operator ended the connections of a principal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedConnections {
+    /// MQTT connections.
+    pub connections: usize,
+    /// MQTT sessions, connected or not.
+    pub sessions: usize,
+    /// Event streams and waits.
+    pub streams: usize,
+    /// Browser sessions.
+    pub sign_ins: usize,
+}
+
+/// Renders what ended.
+#[must_use]
+pub fn ended_connections(ended: &EndedConnections) -> Bytes {
+    message(|envelope| {
+        envelope.member("connections", &ended.connections);
+        envelope.member("sessions", &ended.sessions);
+        envelope.member("streams", &ended.streams);
+        envelope.member("signIns", &ended.sign_ins);
+    })
+}
+
 /// A listener for MQTT.
 #[derive(Clone, Copy, Debug)]
 pub struct MqttAddress {

@@ -104,6 +104,21 @@ impl HistoryQuery {
     }
 }
 
+/// The numbers of what [`HttpClient::end_connections`] ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct EndedConnections {
+    /// MQTT connections.
+    pub connections: usize,
+    /// MQTT sessions, connected or not.
+    pub sessions: usize,
+    /// Event streams and waits.
+    pub streams: usize,
+    /// Browser sessions.
+    pub sign_ins: usize,
+}
+
 /// A device in a list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -2,13 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::atomic::Ordering};
 
 use jsonwebtoken::Algorithm;
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::auth::authn::{
+    access_keys::AccessKeys,
+    certificate::tests::{Files, verified},
     login::*,
     password::tests::cheap,
     tokens::signer::{SECRET, token},
@@ -97,7 +99,7 @@ fn outcome(known: Result<Identity, AuthenticationError>) -> String {
 #[tokio::test]
 async fn credentials_have_an_order_of_precedence() {
     use With::{Both, Nothing, Tokens, Users};
-    let lamp = PeerCertificate::Certificate(Principal::named("cert").unwrap());
+    let lamp = verified("cert", &Arc::new(Files::default()));
     let (good, expired) = (token_of("bearer", NOW + 60), token_of("bearer", NOW - 60));
     let password =
         |user: &'static str, password: &'static str| Credentials::Password { user, password: password.as_bytes() };
@@ -296,7 +298,15 @@ async fn a_removed_or_changed_user_loses_its_session() {
     let anonymous =
         fixture.login.identify(HERE.parse().unwrap(), &PeerCertificate::None, Credentials::None, Some("c1"));
     let anonymous = anonymous.await.unwrap();
-    let valid = || [&lamp, &heater, &bearer, &anonymous].map(|identity| fixture.login.still_valid(identity));
+    let files = Arc::new(Files::default());
+    let shown = verified("cert", &files);
+    let certificate = fixture.login.identify(HERE.parse().unwrap(), &shown, Credentials::None, None);
+    let certificate = certificate.await.unwrap();
+    let none = AccessKeys::default();
+    let valid = || [&lamp, &heater, &bearer, &anonymous].map(|identity| fixture.login.is_in_force(identity, &none));
+    assert!(fixture.login.is_in_force(&certificate, &none));
+    files.0.store(2, Ordering::Relaxed);
+    assert!(!fixture.login.is_in_force(&certificate, &none));
     assert_eq!(valid(), [true; 4]);
 
     // An error in the file changes nothing.
@@ -338,12 +348,12 @@ async fn a_session_does_not_outlive_its_token() {
     fixture.hand.set(Duration::from_secs(NOW - 86_400));
     let until = identity.until.unwrap();
     tokio::time::sleep_until(until.deadline.into()).await;
-    assert!(!fixture.login.still_valid(&identity), "set back");
+    assert!(fixture.login.is_expired(&identity), "set back");
 
     let identity = fixture.bearer(HERE, &token_of("lamp", NOW + 60)).await.unwrap();
-    assert!(fixture.login.still_valid(&identity));
+    assert!(!fixture.login.is_expired(&identity));
     fixture.hand.set(Duration::from_secs(NOW + 60));
-    assert!(!fixture.login.still_valid(&identity), "set forwards, or the machine slept");
+    assert!(fixture.login.is_expired(&identity), "set forwards, or the machine slept");
 }
 
 #[tokio::test]

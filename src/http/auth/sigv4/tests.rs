@@ -4,7 +4,7 @@
 
 use axum::http::Request;
 
-use crate::http::auth::sigv4::*;
+use crate::{auth::Principal, http::auth::sigv4::*};
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 /// 2026-09-21T14:13:20Z
@@ -63,7 +63,7 @@ fn body(vector: usize) -> &'static [u8] {
 
 fn verified(parts: &Parts, body: &[u8], now: Timestamp) -> Result<String, SignatureError> {
     let signed = Signed::of(parts).unwrap();
-    signed.verify(body, &keys(), now).map(|principal| principal.name().to_string())
+    signed.verify(body, &keys(), now).map(|key| key.principal.name().to_string())
 }
 
 #[test]

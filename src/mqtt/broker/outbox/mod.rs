@@ -209,10 +209,10 @@ impl Outbox {
     /// events, which a resync from the journal replaces, and replies.
     pub fn set_access(&self, access: Access) {
         self.inner.lock().charge.quota().set_limits(access.limits());
-        if self.access.read().is_same(&access) {
+        // The same rights may be those of another login.
+        if std::mem::replace(&mut *self.access.write(), access.clone()).is_same(&access) {
             return;
         }
-        *self.access.write() = access.clone();
         self.change(|inner| {
             inner.queue.drop_ordinary_unless(|topic| access.may_receive(topic) && !topics::is_service(topic));
             self.drop_replies(inner);

@@ -1,0 +1,81 @@
+//! Signals that end the event streams and waits of a principal when an operator ends its connections.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// The signals of the principals that have streams, by the names of the principals.
+#[derive(Default)]
+pub(in crate::http) struct Kicks(Mutex<Signals>);
+
+#[derive(Default)]
+struct Signals {
+    /// A sender never sends. Dropping it ends the streams of its receivers.
+    by_name: HashMap<Arc<str>, watch::Sender<()>>,
+    /// The number of entries at which those without streams are removed.
+    sweep_at: usize,
+}
+
+/// The signal of one stream.
+#[derive(Clone, Debug)]
+pub(in crate::http) struct Kick(watch::Receiver<()>);
+
+/// Fewest entries of a sweep.
+const SWEEP_MIN: usize = 64;
+
+impl Kicks {
+    /// Returns the signal for a stream of `principal`.
+    pub(in crate::http) fn of(&self, principal: &Arc<str>) -> Kick {
+        let Signals { by_name, sweep_at } = &mut *self.0.lock();
+        if by_name.len() >= *sweep_at {
+            by_name.retain(|_, sender| sender.receiver_count() > 0);
+            *sweep_at = (2 * by_name.len()).max(SWEEP_MIN);
+        }
+        Kick(by_name.entry(principal.clone()).or_default().subscribe())
+    }
+
+    /// Ends the streams of `principal`. Returns their number.
+    pub(in crate::http) fn kick(&self, principal: &str) -> usize {
+        self.0.lock().by_name.remove(principal).map_or(0, |sender| sender.receiver_count())
+    }
+}
+
+impl Kick {
+    /// Returns true if the stream must end.
+    pub(in crate::http) fn is_over(&self) -> bool {
+        self.0.has_changed().is_err()
+    }
+
+    /// Waits until the stream must end.
+    pub(in crate::http) async fn ended(mut self) {
+        let _ = self.0.changed().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn ends_the_streams_of_one_principal() {
+        let kicks = Kicks::default();
+        let [one, same, other] = ["a", "a", "b"].map(|name| kicks.of(&name.into()));
+        assert_eq!((kicks.kick("a"), kicks.kick("a"), kicks.kick("c")), (2, 0, 0));
+        assert_eq!([&one, &same, &other].map(Kick::is_over), [true, true, false]);
+        one.ended().await;
+        assert!(!kicks.of(&"a".into()).is_over(), "a later stream");
+    }
+
+    #[test]
+    fn forgets_principals_without_streams() {
+        let kicks = Kicks::default();
+        let kept = kicks.of(&"kept".into());
+        for n in 0..10 * SWEEP_MIN {
+            let _ended_at_once = kicks.of(&n.to_string().into());
+        }
+        assert!(kicks.0.lock().by_name.len() <= SWEEP_MIN);
+        assert_eq!(kicks.kick("kept"), 1);
+        assert!(kept.is_over());
+    }
+}

@@ -1,0 +1,87 @@
+//! The end of sessions whose login was revoked, and of those that an operator ends.
+
+use crate::{
+    auth::{Access, Authority},
+    mqtt::{
+        broker::sessions::{ClosedSession, SessionKey, SessionSlot, SessionTable, Sessions},
+        protocol::packet::Reason,
+    },
+};
+
+impl Sessions {
+    /// Re-evaluates the login of each session. A session whose login is revoked ends without its will: a disconnected
+    /// one is returned, a connected one ends with its connection.
+    ///
+    /// A connection ends with [`Reason::NOT_AUTHORIZED`] also if its token has expired, or with
+    /// [`Reason::ADMINISTRATIVE_ACTION`] if its principal is banned. The table is locked for one session at a time, and
+    /// certificates are verified before. A client that connects meanwhile gets its present rights. Blocks for as long as
+    /// the verification of all certificates takes.
+    pub fn review(&self, authority: &Authority) -> Vec<ClosedSession> {
+        let keys: Vec<_> = self.table.lock().entries.keys().cloned().collect();
+        let reviewed = keys.into_iter().filter_map(|key| {
+            let auth_context = self.table.lock().auth_context(&key)?;
+            let _result_is_kept = authority.review_absent(&auth_context);
+            self.table.lock().review(key, authority)
+        });
+        reviewed.collect()
+    }
+
+    /// Ends the connections of `principal` with [`Reason::ADMINISTRATIVE_ACTION`], and its sessions unless
+    /// `keep_sessions` is set. Returns the number of connections, and the disconnected sessions that ended. The others
+    /// end with their connections.
+    pub fn end_of(&self, principal: &str, keep_sessions: bool) -> (usize, Vec<ClosedSession>) {
+        let (mut connections, mut ended) = (0, Vec::new());
+        let mut table = self.table.lock();
+        let of_principal = table.entries.keys().filter(|key| **key.principal.name() == *principal);
+        for key in of_principal.cloned().collect::<Vec<_>>() {
+            match table.entries.get_mut(&key) {
+                Some(SessionSlot::Connected { disconnect, ends, .. }) => {
+                    connections += 1;
+                    *ends |= !keep_sessions;
+                    if let Some(disconnect) = disconnect.take() {
+                        let _ = disconnect.send(Reason::ADMINISTRATIVE_ACTION);
+                    }
+                }
+                Some(SessionSlot::Disconnected(_)) if !keep_sessions => {
+                    ended.extend(table.take_disconnected(&key).map(|disconnected| disconnected.into_closed(key)));
+                }
+                Some(SessionSlot::Disconnected(_)) | None => {}
+            }
+        }
+        (connections, ended)
+    }
+}
+
+impl SessionTable {
+    /// See [`Sessions::review`].
+    fn review(&mut self, key: SessionKey, authority: &Authority) -> Option<ClosedSession> {
+        match self.entries.get_mut(&key)? {
+            SessionSlot::Connected { auth_context, outbox, disconnect, .. } => {
+                // The session outlives a connection that ends for an expired token: the client may authenticate again.
+                let (access, stays) = (authority.review_absent(auth_context), authority.review(auth_context).is_some());
+                outbox.set_access(access.unwrap_or_else(|| Access::none(key.principal.clone())));
+                if let Some(disconnect) = if stays { None } else { disconnect.take() } {
+                    // 0x8A, banned, is for CONNACK only. [MQTT-3.14.2-1]
+                    let banned = authority.is_banned(auth_context);
+                    let _ =
+                        disconnect.send(if banned { Reason::ADMINISTRATIVE_ACTION } else { Reason::NOT_AUTHORIZED });
+                }
+                None
+            }
+            SessionSlot::Disconnected(disconnected) => match authority.review_absent(&disconnected.auth_context) {
+                Some(access) => {
+                    disconnected.client.outbox.set_access(access);
+                    None
+                }
+                None => Some(self.take_disconnected(&key)?.into_closed(key).without_will()),
+            },
+        }
+    }
+}
+
+impl ClosedSession {
+    /// Drops the will, as it is that of a revoked login.
+    pub(super) fn without_will(self) -> Self {
+        Self { will: None, ..self }
+    }
+}

@@ -6,6 +6,7 @@ use crate::auth::{
     PasswordHash, Principal,
     authn::{access_keys::AccessKey, certificate::VerifiedCertificate, token_keys::TokenKey, tokens::Expiry},
 };
+use crate::clock::Clock;
 
 /// The credentials that a client sends.
 #[derive(Clone, Copy)]
@@ -118,12 +119,12 @@ impl<'a> Credentials<'a> {
 }
 
 impl Identity {
-    /// Returns the identity of a certificate that expires at `until`.
-    pub(in crate::auth) fn by_certificate(certificate: Arc<VerifiedCertificate>, until: Expiry) -> Self {
+    /// Returns the identity of a certificate.
+    pub(in crate::auth) fn by_certificate(certificate: Arc<VerifiedCertificate>, clock: &Clock) -> Self {
         Self {
             principal: certificate.principal.clone(),
             method: Method::Certificate,
-            until: Some(until),
+            until: Some(Expiry::at(certificate.expires, clock)),
             origin: CredentialOrigin::Certificate(certificate),
         }
     }

@@ -181,8 +181,10 @@ impl Login {
     ) -> Result<Identity, AuthenticationError> {
         match certificate {
             PeerCertificate::Certificate(certificate) => {
-                let until = Expiry::at(certificate.expires, &self.clock);
-                return Ok(Identity::by_certificate(certificate.clone(), until));
+                let identity = Identity::by_certificate(certificate.clone(), &self.clock);
+                // The handshake may be long ago.
+                let valid = certificate.is_trusted() && !self.is_expired(&identity);
+                return if valid { Ok(identity) } else { Err(AuthenticationError::Missing) };
             }
             PeerCertificate::Unusable => return Err(AuthenticationError::Missing),
             PeerCertificate::None => {}

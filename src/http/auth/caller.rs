@@ -254,7 +254,7 @@ impl Caller {
         };
         let kicked = async {
             match &self.kick {
-                Some(kick) => kick.clone().ended().await,
+                Some(kick) => kick.ended().await,
                 None => std::future::pending().await,
             }
         };

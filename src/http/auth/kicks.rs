@@ -11,15 +11,26 @@ pub(in crate::http) struct Kicks(Mutex<Signals>);
 
 #[derive(Default)]
 struct Signals {
-    /// A sender never sends. Dropping it ends the streams of its receivers.
-    by_name: HashMap<Arc<str>, watch::Sender<()>>,
+    by_name: HashMap<Arc<str>, Signal>,
     /// The number of entries at which those without streams are removed.
     sweep_at: usize,
 }
 
+/// The signal of one principal.
+#[derive(Default)]
+struct Signal {
+    /// Never sends. Dropping it ends the streams of its receivers.
+    sender: watch::Sender<()>,
+    /// Held by each stream.
+    streams: Arc<()>,
+}
+
 /// The signal of one stream.
 #[derive(Clone, Debug)]
-pub(in crate::http) struct Kick(watch::Receiver<()>);
+pub(in crate::http) struct Kick {
+    receiver: watch::Receiver<()>,
+    _counted: Arc<()>,
+}
 
 /// Fewest entries of a sweep.
 const SWEEP_MIN: usize = 64;
@@ -29,27 +40,34 @@ impl Kicks {
     pub(in crate::http) fn of(&self, principal: &Arc<str>) -> Kick {
         let Signals { by_name, sweep_at } = &mut *self.0.lock();
         if by_name.len() >= *sweep_at {
-            by_name.retain(|_, sender| sender.receiver_count() > 0);
+            by_name.retain(|_, signal| signal.streams() > 0);
             *sweep_at = (2 * by_name.len()).max(SWEEP_MIN);
         }
-        Kick(by_name.entry(principal.clone()).or_default().subscribe())
+        let signal = by_name.entry(principal.clone()).or_default();
+        Kick { receiver: signal.sender.subscribe(), _counted: signal.streams.clone() }
     }
 
     /// Ends the streams of `principal`. Returns their number.
     pub(in crate::http) fn kick(&self, principal: &str) -> usize {
-        self.0.lock().by_name.remove(principal).map_or(0, |sender| sender.receiver_count())
+        self.0.lock().by_name.remove(principal).map_or(0, |signal| signal.streams())
+    }
+}
+
+impl Signal {
+    fn streams(&self) -> usize {
+        Arc::strong_count(&self.streams) - 1
     }
 }
 
 impl Kick {
     /// Returns true if the stream must end.
     pub(in crate::http) fn is_over(&self) -> bool {
-        self.0.has_changed().is_err()
+        self.receiver.has_changed().is_err()
     }
 
     /// Waits until the stream must end.
-    pub(in crate::http) async fn ended(mut self) {
-        let _ = self.0.changed().await;
+    pub(in crate::http) async fn ended(&self) {
+        let _ = self.receiver.clone().changed().await;
     }
 }
 

@@ -236,8 +236,7 @@ impl Sessions {
         authority: &Authority,
     ) -> ClosedSession {
         // The login may have expired, or its certificate may have been revoked before the sessions were reviewed.
-        let auth_context = self.table.lock().auth_context(key);
-        let stays = auth_context.is_some_and(|auth_context| authority.review_absent(&auth_context).is_some());
+        let stays = !self.is_revoked(key, authority);
         let now = Instant::now();
         let mut table = self.table.lock();
         let Some(SessionSlot::Connected { released, auth_context, ends, .. }) = table.remove(key) else {

@@ -183,11 +183,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.protocol == Protocol::V4 && self.client.session.inbound_pending() >= window
     }
 
-    /// Handles the input that arrived before a take-over or a stream error, since the client may rely on it. Returns
-    /// the reason for which the connection ends.
+    /// Handles the input that arrived before a take-over or a stream error, since the client may rely on it, unless its
+    /// login is revoked: a revoked certificate ends in a stream error. Returns the reason for which the connection ends.
     pub(super) async fn handle_arrived(&mut self, end: EndReason) -> EndReason {
         let is_take_over = matches!(end, EndReason::Server(Reason::SESSION_TAKEN_OVER));
         if !is_take_over && !matches!(end, EndReason::Lost(Some(_))) {
+            return end;
+        }
+        if self.broker.sessions.is_revoked(&self.key, &self.broker.authority) {
             return end;
         }
         self.intake.taken_over = true;

@@ -306,6 +306,8 @@ async fn a_removed_or_changed_user_loses_its_session() {
     let valid = || [&lamp, &heater, &bearer, &anonymous].map(|identity| fixture.login.is_in_force(identity, &none));
     assert!(fixture.login.is_in_force(&certificate, &none));
     files.0.store(2, Ordering::Relaxed);
+    let again = fixture.login.identify(HERE.parse().unwrap(), &shown, Credentials::None, Some("c1")).await;
+    assert_eq!(outcome(again), "Missing", "on a connection that was opened before");
     assert!(!fixture.login.is_in_force(&certificate, &none));
     assert_eq!(valid(), [true; 4]);
 

@@ -26,6 +26,12 @@ impl Sessions {
         reviewed.collect()
     }
 
+    /// Returns true if the login that the client of `key` used last is revoked now.
+    pub fn is_revoked(&self, key: &SessionKey, authority: &Authority) -> bool {
+        let auth_context = self.table.lock().auth_context(key);
+        auth_context.is_none_or(|auth_context| authority.review_absent(&auth_context).is_none())
+    }
+
     /// Ends the connections of `principal` with [`Reason::ADMINISTRATIVE_ACTION`], and its sessions unless
     /// `keep_sessions` is set. Returns the number of connections, and the disconnected sessions that ended. The others
     /// end with their connections.
@@ -58,7 +64,8 @@ impl SessionTable {
         match self.entries.get_mut(&key)? {
             SessionSlot::Connected { auth_context, outbox, disconnect, .. } => {
                 // The session outlives a connection that ends for an expired token: the client may authenticate again.
-                let (access, stays) = (authority.review_absent(auth_context), authority.review(auth_context).is_some());
+                let access = authority.review_absent(auth_context);
+                let stays = access.is_some() && !authority.is_over(auth_context);
                 outbox.set_access(access.unwrap_or_else(|| Access::none(key.principal.clone())));
                 if let Some(disconnect) = if stays { None } else { disconnect.take() } {
                     // 0x8A, banned, is for CONNACK only. [MQTT-3.14.2-1]

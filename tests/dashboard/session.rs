@@ -121,6 +121,33 @@ fn a_cookie_authenticates_until_sign_out() {
     assert_eq!((site.who(&viewer).0, site.who(&boss).0), (401, 200));
 }
 
+/// Behind a proxy that ends TLS the listener has none, and its cookie was one that plain HTTP could set and read.
+#[test]
+fn the_cookie_is_secure_behind_a_tls_proxy() {
+    let site = Site::open();
+    let host = site.server.address_of("web");
+    let body = r#"{"user":"boss","password":"boss-password"}"#;
+    for (origin, name, secure) in [
+        (format!("\nOrigin: https://{host}"), "__Host-umbra-session", true),
+        (format!("\nOrigin: http://{host}"), "umbra-session", false),
+        (String::new(), "umbra-session", false),
+    ] {
+        let post = format!("POST /session HTTP/1.1\nContent-Type: application/json{origin}");
+        let reply = site.send("web", &post, "", body);
+        assert_eq!(reply.status, 204, "{origin}: {reply:?}");
+        let cookie = reply.header("set-cookie").unwrap();
+        assert!(cookie.starts_with(&format!("{name}=")) && cookie.contains("; Path=/;"), "{origin}: {cookie}");
+        assert_eq!(cookie.ends_with("; Secure"), secure, "{origin}: {cookie}");
+        let cookie = cookie.split(';').next().unwrap().to_owned();
+        let who = || Http::connect(host).send(&format!("GET /session HTTP/1.1\nCookie: {cookie}"), b"").status;
+        assert_eq!(who(), 200, "{origin}");
+        let delete = format!("DELETE /session HTTP/1.1\nCookie: {cookie}{origin}");
+        let reply = Http::connect(host).send(&delete, b"");
+        assert!(reply.header("set-cookie").unwrap().starts_with(&format!("{name}=; Path=/; Max-Age=0;")), "{reply:?}");
+        assert_eq!(who(), 401, "{origin}");
+    }
+}
+
 /// Where MQTT is, is for those who are let in: the page shows it to whoever wants to connect a first device.
 #[test]
 fn the_session_names_the_mqtt_listeners() {

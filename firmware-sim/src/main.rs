@@ -2,14 +2,16 @@
 //!
 //! - `fleet` simulates thermostats, and the apps and monitors that race them; at the end an oracle checks the service's
 //!   replies ([`fleet`], [`oracle`]).
+//! - `attack` makes the load of a hostile client, and measures its effect on the others ([`attack`]).
 //! - `bench` measures the service with as little CPU as possible, alone or against another broker ([`mod@bench`]).
 //!
 //! *Invariant:* neither this crate nor the client library depends on the server's. They know the protocol alone, so an
 //! error in the server's encoding cannot cancel itself out here.
 //!
-//! Exit codes: 0 success, 1 the oracle found a violation or a measurement is invalid, 2 nothing was run (wrong arguments,
+//! Exit codes: 0 success, 1 the oracle found a violation, a measurement is invalid or an attack succeeded, 2 nothing was run (wrong arguments,
 //! no broker).
 
+mod attack;
 mod bench;
 mod device;
 mod difference;
@@ -39,12 +41,19 @@ enum Command {
     /// Measure a broker: updates a second, latency, memory.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Attack a server with one credential, and measure the effect on other clients.
+    Attack(Box<attack::AttackArgs>),
+    /// The attacker of `attack`, which starts it.
+    #[command(hide = true)]
+    AttackProcess,
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Fleet(args) => fleet::main(*args),
         Command::Bench(command) => bench::main(command),
+        Command::Attack(args) => attack::main(&args),
+        Command::AttackProcess => attack::attack_process(),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("firmware-sim: {error:#}");

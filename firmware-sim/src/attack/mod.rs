@@ -39,9 +39,9 @@ use victims::Victims;
 /// Arguments of `attack`.
 #[derive(Debug, Args)]
 pub(crate) struct AttackArgs {
-    /// Name of the attack.
+    /// Names of the attacks.
     #[arg(required_unless_present_any = ["all", "list"], conflicts_with_all = ["all", "list"])]
-    name: Option<String>,
+    names: Vec<String>,
     /// Run all attacks, one after the other, and print a table.
     #[arg(long)]
     all: bool,
@@ -161,8 +161,9 @@ pub(crate) fn main(args: &AttackArgs) -> anyhow::Result<ExitCode> {
     if logins.victims.is_empty() {
         bail!("--victim-credentials has no line");
     }
-    let (mut reports, mut failed) = (Vec::new(), false);
-    for (attack, parameters) in runs(args)? {
+    let runs = runs(args)?;
+    let (mut reports, mut failed, several) = (Vec::new(), false, runs.len() > 1);
+    for (attack, parameters) in runs {
         let name = label(attack, &parameters);
         match run(args, &logins, attack, parameters) {
             Ok(report) => {
@@ -170,7 +171,7 @@ pub(crate) fn main(args: &AttackArgs) -> anyhow::Result<ExitCode> {
                 failed |= !report.violations.is_empty();
                 reports.push(report);
             }
-            Err(error) if args.all => {
+            Err(error) if several => {
                 eprintln!("{name}: not measured: {error:#}");
                 failed = true;
             }
@@ -179,7 +180,7 @@ pub(crate) fn main(args: &AttackArgs) -> anyhow::Result<ExitCode> {
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&reports)?);
-    } else if args.all {
+    } else if several {
         print!("{}", table(&reports));
     }
     Ok(if failed && args.assert { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -187,7 +188,7 @@ pub(crate) fn main(args: &AttackArgs) -> anyhow::Result<ExitCode> {
 
 /// Returns the attacks to run, each with its parameters.
 fn runs(args: &AttackArgs) -> anyhow::Result<Vec<(&'static Attack, Parameters)>> {
-    let Some(name) = args.name.as_deref().filter(|_| !args.all) else {
+    if args.all {
         let cases = ATTACKS.iter().flat_map(|attack| attack.cases.iter().map(move |case| (attack, case)));
         // The cases differ in size only, which the smallest parameters take away.
         let cases = cases.filter(|(attack, case)| !args.smallest || attack.cases.first() == Some(case));
@@ -198,9 +199,12 @@ fn runs(args: &AttackArgs) -> anyhow::Result<Vec<(&'static Attack, Parameters)>>
                 Ok((attack, attack.parameters(args.smallest, &set)?))
             })
             .collect();
+    }
+    let parameters = |name: &String| {
+        let attack = Attack::find(name)?;
+        Ok((attack, attack.parameters(args.smallest, &args.parameters)?))
     };
-    let attack = Attack::find(name)?;
-    Ok(vec![(attack, attack.parameters(args.smallest, &args.parameters)?)])
+    args.names.iter().map(parameters).collect()
 }
 
 fn list() {

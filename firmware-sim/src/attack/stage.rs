@@ -62,13 +62,13 @@ pub(super) struct Counts {
     pub(super) prepared: u64,
     /// Connections accepted.
     pub(super) connected: u64,
-    /// Requests and messages sent.
+    /// Requests and messages sent by the attack, without its preparation.
     pub(super) requests: u64,
     /// Requests handled as the attack intends.
     pub(super) accepted: u64,
     /// Requests refused or throttled.
     pub(super) refused: u64,
-    /// Messages and events received; of a connection that discards them, reads.
+    /// Messages and events received during the attack; of a connection that discards them, reads.
     pub(super) deliveries: u64,
     /// Connections that failed or that the server ended.
     pub(super) ended: u64,
@@ -163,10 +163,13 @@ impl Stage {
         SocketAddr::new(Ipv4Addr::new(127, 0, 0, last).into(), 0)
     }
 
-    /// Reports that the preparation is done, and waits for the order to attack.
+    /// Reports that the preparation is done, and waits for the order to attack. Requests and messages count from here.
     pub(super) async fn ready(&self) {
         report(&Event::Ready);
         self.reached(Phase::Attack).await;
+        self.count(|counts| {
+            (counts.requests, counts.accepted, counts.refused, counts.deliveries) = (0, 0, 0, 0);
+        });
     }
 
     /// Reports that the load is on, and waits for the order to stop.

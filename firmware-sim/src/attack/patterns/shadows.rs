@@ -5,7 +5,11 @@ use std::sync::Arc;
 use anyhow::ensure;
 
 use super::{SHADOW_PACE, open, pace, shadow, update};
-use crate::attack::{client::Client, packet::Publish, stage::Stage};
+use crate::attack::{
+    client::Client,
+    packet::{self, Connect, Publish},
+    stage::Stage,
+};
 
 pub(super) async fn conflicts(stage: Arc<Stage>) -> anyhow::Result<()> {
     let versions = stage.parameter("versions");
@@ -32,26 +36,42 @@ pub(super) async fn conflicts(stage: Arc<Stage>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes `versions` versions of each named shadow, as fast as the rate of a shadow allows.
+/// Writes `versions` versions of each named shadow. The admins help, as each has a rate of its own at a shadow.
 pub(super) async fn write_versions(stage: &Arc<Stage>, versions: usize) {
+    let names = stage.parameter("names");
     stage
-        .gather(stage.parameter("names"), |stage, number| async move {
+        .gather(names, |stage, number| async move {
             let mut client = open(&stage, "prepare", number).await?;
-            let (topic, mut ticks) = (format!("{}/update", shadow(&stage, number)), pace(SHADOW_PACE));
             let fields: Vec<_> = (0..FIELDS).map(|field| format!(r#""f{field}":0"#)).collect();
             let first = format!(r#"{{"state":{{"reported":{{{}}}}}}}"#, fields.join(","));
-            write_once(&mut client, &topic, first.as_bytes()).await?;
-            for version in 1..versions {
-                // A burst is free, then comes the rate.
-                if version > BURST {
-                    ticks.tick().await;
-                }
-                let next = format!(r#"{{"state":{{"reported":{{"f{}":{version}}}}}}}"#, version % FIELDS);
-                write_once(&mut client, &topic, next.as_bytes()).await?;
-            }
-            Ok(())
+            write_once(&mut client, &format!("{}/update", shadow(&stage, number)), first.as_bytes()).await
         })
         .await;
+    let writers = 1 + stage.orders.admins.len();
+    let each = versions.saturating_sub(1).div_ceil(writers);
+    if each > 0 {
+        stage.gather(names * writers, |stage, task| write_share(stage, task % names, task / names, each)).await;
+    }
+}
+
+/// Writes the share of one writer in the versions of a shadow, as fast as the rate of a shadow allows.
+async fn write_share(stage: Arc<Stage>, number: usize, writer: usize, versions: usize) -> anyhow::Result<()> {
+    let admin = writer.checked_sub(1).and_then(|admin| stage.orders.admins.get(admin));
+    let id = format!("prepare-{number}-{writer}");
+    let connect =
+        packet::connect(admin.unwrap_or(&stage.orders.device), &Connect { client_id: &id, ..Connect::default() });
+    let mut client = Client::open_as(&stage, &connect, None).await?;
+    let (topic, mut ticks) = (format!("{}/update", shadow(&stage, number)), pace(SHADOW_PACE));
+    for version in 1..=versions {
+        // A burst is free, then comes the rate.
+        if version > BURST {
+            ticks.tick().await;
+        }
+        let field = (version + writer * 7) % FIELDS;
+        let next = format!(r#"{{"state":{{"reported":{{"f{field}":{version}{writer}}}}}}}"#);
+        write_once(&mut client, &topic, next.as_bytes()).await?;
+    }
+    Ok(())
 }
 
 async fn write_once(client: &mut Client, topic: &str, payload: &[u8]) -> anyhow::Result<()> {

@@ -109,7 +109,7 @@ struct Logins {
 
 impl Logins {
     /// Reads the files, or makes up users for a server that is started.
-    fn new(args: &ServerArgs) -> anyhow::Result<Self> {
+    fn new(args: &ServerArgs, smallest: bool) -> anyhow::Result<Self> {
         let read = |file: &Option<PathBuf>| file.as_deref().map(read_credentials).transpose();
         if args.spawn.is_none() {
             let device = read(&args.device_credentials)?.unwrap_or_default().into_iter().next();
@@ -119,12 +119,14 @@ impl Logins {
                 admins: read(&args.admin_credentials)?.unwrap_or_default(),
             });
         }
+        // The smallest run has few, as each password takes a while to hash.
+        let (devices, admins) = if smallest { (2, 1) } else { (VICTIMS + WRITERS, 4) };
         let user = |name: String| Credentials { password: format!("password of {name}"), name };
         Ok(Self {
             device: user("attacker".to_owned()),
-            victims: (1..=VICTIMS + WRITERS).map(|number| user(format!("victim-{number}"))).collect(),
+            victims: (1..=devices).map(|number| user(format!("victim-{number}"))).collect(),
             // Several, as each has a rate of requests.
-            admins: (1..=4).map(|number| user(format!("admin-{number}"))).collect(),
+            admins: (1..=admins).map(|number| user(format!("admin-{number}"))).collect(),
         })
     }
 }
@@ -157,7 +159,7 @@ pub(crate) fn main(args: &AttackArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     crate::bench::limits::raise_open_files(0)?;
-    let logins = Logins::new(&args.server)?;
+    let logins = Logins::new(&args.server, args.smallest)?;
     if logins.victims.is_empty() {
         bail!("--victim-credentials has no line");
     }

@@ -69,6 +69,8 @@ pub(super) async fn lists(stage: Arc<Stage>) -> anyhow::Result<()> {
 }
 
 pub(super) async fn event_streams(stage: Arc<Stage>) -> anyhow::Result<()> {
+    // The streams alone are a load: all of them wake for each event.
+    stage.ready().await;
     let streams = stage
         .gather(stage.parameter("streams"), |stage, _| async move {
             let mut web = Web::open(&stage).await?;
@@ -79,7 +81,6 @@ pub(super) async fn event_streams(stage: Arc<Stage>) -> anyhow::Result<()> {
         .await;
     let mut readers = JoinSet::new();
     streams.into_iter().for_each(|stream| drop(readers.spawn(stream.receive())));
-    stage.ready().await;
     stage.crowd_with_readers(stage.parameter("names"), write_own).await;
     Ok(())
 }

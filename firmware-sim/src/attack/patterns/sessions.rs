@@ -85,6 +85,8 @@ pub(super) async fn expiry_churn(stage: Arc<Stage>) -> anyhow::Result<()> {
 
 pub(super) async fn resync_churn(stage: Arc<Stage>) -> anyhow::Result<()> {
     let names = stage.parameter("names");
+    // The filters alone are a load: they match everybody's events.
+    stage.ready().await;
     stage
         .gather(stage.parameter("sessions"), |stage, number| async move {
             let mut client = open_lasting(&stage, "returning", number).await?;
@@ -92,7 +94,6 @@ pub(super) async fn resync_churn(stage: Arc<Stage>) -> anyhow::Result<()> {
             client.park().await
         })
         .await;
-    stage.ready().await;
     // The shadows change, so that each return finds something to send.
     let _writers = stage.spawn_crowd(names, |stage, number| async move {
         let mut client = open(&stage, "writer", number).await?;

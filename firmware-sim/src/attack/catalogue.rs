@@ -186,8 +186,8 @@ pub(super) const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "user-properties",
-        summary: "publishes with thousands of user properties",
-        parameters: &[("connections", 20, 2), ("properties", 100_000, 10)],
+        summary: "publishes with the most user properties",
+        parameters: &[("connections", 20, 2), ("properties", 256, 10)],
         cases: &[&[]],
     },
     Attack {
@@ -217,7 +217,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack {
         name: "subscribe-churn",
         summary: "subscribes to deep filters and unsubscribes",
-        parameters: &[("connections", 50, 2), ("depth", 200, 20)],
+        parameters: &[("connections", 50, 2), ("filters", 64, 8), ("depth", 50, 20)],
         cases: &[&[]],
     },
     Attack {

@@ -120,7 +120,7 @@ impl Logins {
             });
         }
         // The smallest run has few, as each password takes a while to hash.
-        let (devices, admins) = if smallest { (2, 1) } else { (VICTIMS + WRITERS, 4) };
+        let (devices, admins) = if smallest { (4, 1) } else { (VICTIMS + WRITERS, 4) };
         let user = |name: String| Credentials { password: format!("password of {name}"), name };
         Ok(Self {
             device: user("attacker".to_owned()),

@@ -63,8 +63,8 @@ pub(super) struct Victims {
 }
 
 impl Victims {
-    /// Starts a victim for each of the first credentials, up to `victims`, and `writers` with the others in turn. Returns once all
-    /// have connected.
+    /// Starts victims with the first of the credentials, and writers with the others in turn. Returns once all have
+    /// connected. With fewer credentials there are fewer of both, as the server limits the sessions of each.
     ///
     /// # Errors
     ///
@@ -77,8 +77,10 @@ impl Victims {
     ) -> anyhow::Result<Self> {
         let shared = Arc::new(Shared::default());
         let mut running = Self { shared: shared.clone(), threads: Vec::new() };
-        let (first, others) = credentials.split_at(victims.min(credentials.len()));
+        let share = (credentials.len() * victims / (victims + writers).max(1)).clamp(1, credentials.len().max(1));
+        let (first, others) = credentials.split_at_checked(share).unwrap_or((credentials, &[]));
         let others = if others.is_empty() { first } else { others };
+        let writers = writers.min(others.len() * WRITERS_EACH);
         for (number, login) in first.iter().enumerate() {
             let victim = Arc::new(Victim {
                 server,
@@ -352,6 +354,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const VICTIM_PERIOD: Duration = Duration::from_millis(100);
 /// Updates a second of a writer, at most.
 const WRITER_RATE: f64 = 30.0;
+/// Writers with the same credential, within the sessions that a device may have.
+const WRITERS_EACH: usize = 3;
 /// Updates in flight of a victim, within the server's receive maximum.
 const IN_FLIGHT: usize = 60;
 const RECONNECT: Duration = Duration::from_millis(200);

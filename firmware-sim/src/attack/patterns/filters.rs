@@ -92,14 +92,14 @@ pub(super) async fn parked_filters(stage: Arc<Stage>) -> anyhow::Result<()> {
 
 pub(super) async fn subscribe_churn(stage: Arc<Stage>) -> anyhow::Result<()> {
     stage.ready().await;
-    let levels = "a/".repeat(stage.parameter("depth"));
+    let (levels, filters) = ("a/".repeat(stage.parameter("depth")), stage.parameter("filters"));
     let act = move |stage: Arc<Stage>, number| {
         let levels = levels.clone();
         async move {
             let mut client = open(&stage, "churn", number).await?;
             for round in 0_u64.. {
                 let filters: Vec<_> =
-                    (0..64).map(|place| topic(&stage, &format!("{number}-{round}-{place}/{levels}+"))).collect();
+                    (0..filters).map(|place| topic(&stage, &format!("{number}-{round}-{place}/{levels}+"))).collect();
                 client.subscribe(&filters, 0).await?;
                 let id = client.id();
                 client.send(&packet::unsubscribe(id, &filters)).await?;

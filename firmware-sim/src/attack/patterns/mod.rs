@@ -146,7 +146,7 @@ async fn create_chunk(stage: Arc<Stage>, chunk: usize, count: usize) -> anyhow::
     let mut client = Client::open_as(&stage, &connect, None).await?;
     let mut left: Vec<_> =
         (chunk * CHUNK..count.min((chunk + 1) * CHUNK)).map(|id| format!("shadow/other-{id:06}/update")).collect();
-    let (payload, all, deadline) = (update(50, 0), left.len(), Instant::now() + PREPARATION);
+    let (payload, all, deadline) = (update(50, 0), left.len(), Instant::now() + PREPARATION * 3 / 4);
     while !left.is_empty() && Instant::now() < deadline {
         // A few at a time, so that few are refused when the rate of the admin is used up.
         let batch = left.split_off(left.len().saturating_sub(256));

@@ -122,7 +122,7 @@ impl Running {
         let (sender, reported) = mpsc::channel();
         let report = move |outcomes, _| drop(sender.send(outcomes));
         Self {
-            store: store::open(options, umbrad::clock::Moment::default, report).unwrap(),
+            store: store::open(options, umbrad::store::Moment::default, report).unwrap(),
             reported,
             _directory: directory,
         }

@@ -7,7 +7,7 @@
 //! Wall time may jump, in both directions: an operator sets it, a machine wakes up without a battery. Then timestamps
 //! in metadata jump with it and may be smaller than earlier ones. Nothing is decided by them: versions and the
 //! journal's sequence carry all order, so these only rise. What is kept for a time (journal entries, idempotency keys)
-//! is kept for a time of the monotonic clock ([`Moment::running`]).
+//! is kept for a time of the monotonic clock ([`Clock::running`]).
 
 use std::{
     sync::{
@@ -38,15 +38,6 @@ struct ManualTime {
     running: AtomicU64,
 }
 
-/// Both clocks at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moment {
-    /// The date.
-    pub date: Timestamp,
-    /// The time of the monotonic clock, from an arbitrary start.
-    pub running: Duration,
-}
-
 /// Moves a [`Clock`] by hand, in tests.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<ManualTime>);
@@ -72,14 +63,13 @@ impl Clock {
         Timestamp(self.now_milliseconds() / 1_000)
     }
 
-    /// The date, and the time of the monotonic clock.
+    /// Returns the time of the monotonic clock, from an arbitrary start.
     #[must_use]
-    pub fn moment(&self) -> Moment {
-        let running = match &self.0 {
+    pub fn running(&self) -> Duration {
+        match &self.0 {
             Source::System => START.get_or_init(Instant::now).elapsed(),
             Source::Manual(time) => Duration::from_millis(time.running.load(Ordering::Relaxed)),
-        };
-        Moment { date: self.now(), running }
+        }
     }
 
     /// Milliseconds. 0 while the machine believes to be before 1970.

@@ -77,7 +77,7 @@ impl Service {
         // The receiver is dropped with the notifier, after which no requester waits for an outcome.
         let store = store::open(
             options,
-            move || time.moment(),
+            move || store::Moment { date: time.now(), running: time.running() },
             move |batch, reservation| drop(sender.send((batch, reservation))),
         )?;
         let refusals = Arc::<Refusals>::default();

@@ -14,7 +14,6 @@ use tokio::sync::{
 };
 
 use crate::{
-    clock::Moment,
     observability::metrics::CommitMetrics,
     shadow::{DeviceId, Document, ShadowKey, ShadowName, Version},
     store::{
@@ -35,7 +34,7 @@ use crate::{
             names::NameCounts,
             record::{RecordEncoder, StoredShadow},
         },
-        store_clock::{Source, StoreClock},
+        store_clock::{Moment, Source, StoreClock},
         writer::{Message, QueueReservation, Writer},
     },
 };

@@ -52,4 +52,5 @@ pub use handle::{Permit, Store, open};
 pub use health::{Health, State};
 pub use options::{COMMAND_OVERHEAD_BYTES, StoreOptions};
 pub use reader::{History, HistoryEnd, HistoryReader, JournalPage, Listed};
+pub use store_clock::Moment;
 pub use writer::QueueReservation;

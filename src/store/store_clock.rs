@@ -11,7 +11,6 @@
 use std::{collections::VecDeque, time::Duration};
 
 use crate::{
-    clock::Moment,
     shadow::Timestamp,
     store::{
         codec::{DecodeError, put_len, put_u64},
@@ -32,6 +31,15 @@ const JUMP_MIN: u64 = 60;
 
 /// The source of both clocks.
 pub(super) type Source = Box<dyn Fn() -> Moment + Send>;
+
+/// Both clocks at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// The date.
+    pub date: Timestamp,
+    /// The time of the monotonic clock, from an arbitrary start.
+    pub running: Duration,
+}
 
 /// The present time.
 #[derive(Clone, Copy, Debug)]

@@ -24,13 +24,12 @@ use std::sync::mpsc;
 use serde_json::{Value, json};
 
 use crate::{
-    clock::Moment,
     observability::request_id::RequestId,
     shadow::{
         Command, Delete, Preconditions, SectionPatch, ShadowKey, ShadowName, Update, Version, name::DeviceId,
         tests::sender,
     },
-    store::{Envelope, Outcome, QueuedCommand, Store, StoreError, StoreOptions},
+    store::{Envelope, Moment, Outcome, QueuedCommand, Store, StoreError, StoreOptions},
 };
 
 fn device(name: &str) -> DeviceId {

@@ -11,11 +11,10 @@ use parking_lot::Mutex;
 
 use super::sim_disk::SimDisk;
 use crate::{
-    clock::Moment,
     shadow::Timestamp,
     store::{
-        Outcome, QueuedCommand, State, Store, StoreError, StoreOptions, database::Database, disk::FreeDisk, handle,
-        writer::Writer,
+        Moment, Outcome, QueuedCommand, State, Store, StoreError, StoreOptions, database::Database, disk::FreeDisk,
+        handle, writer::Writer,
     },
 };
 

@@ -76,6 +76,8 @@ pub struct PrincipalUsage {
     pub filters: usize,
     /// Event streams and waits over HTTP.
     pub streams: usize,
+    /// Most of them.
+    pub streams_max: usize,
 }
 
 /// A permit for a scan of the store, or for queue bytes of a command, within the limits of its principal. Dropping it
@@ -233,6 +235,7 @@ impl PrincipalQuota {
             throttled: self.throttled.load(Ordering::Relaxed),
             filters: self.filters.load(Ordering::Relaxed),
             streams: self.streams.load(Ordering::Relaxed),
+            streams_max: self.streams_max(),
         }
     }
 

@@ -23,7 +23,8 @@ use crate::{
     config::{Limits, RoleLimits},
     observability::request_id::RequestId,
     shadow::{
-        Command, Delete, DeviceId, Disposition, Document, Revocable, Sender, SenderLogin, Update, Version, tests::sender,
+        Command, Delete, DeviceId, Disposition, Document, Revocable, Sender, SenderLogin, Update, Version,
+        tests::sender,
     },
     store::{Applied, QueueReservation},
     wire::ClientToken,

@@ -275,7 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.deliver(delivery, now);
             delivered += 1;
         }
-        if delivered > 0 {
+        if delivered > 0 || looked {
             self.pace.charge_deliveries(delivered, self.broker.service.quotas(), Instant::now());
         }
         match outbox.closed() {

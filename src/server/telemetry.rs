@@ -13,10 +13,10 @@ use tokio::sync::Semaphore;
 
 use crate::{
     admission::QuotaKind,
-    auth::Authority,
+    auth::{Authority, Principal},
     engine::Service,
     http,
-    mqtt::broker::{Broker, presence::Presence},
+    mqtt::broker::{Broker, presence::Presence, sessions::SessionCount},
     net::{ListenerCounters, Tls},
     observability::{logging::Shortened, metrics::MetricsPage},
     shadow::DeviceId,
@@ -70,6 +70,12 @@ impl http::Presence for Telemetry {
 }
 
 impl http::Principals for Telemetry {
+    fn sessions_of(&self, principal: &str) -> (usize, usize) {
+        let SessionCount { sessions, connected } =
+            self.broker.sessions.count_of(&Principal::of_known(&principal.into()));
+        (sessions, connected)
+    }
+
     fn end_connections(&self, principal: &str, keep_sessions: bool) -> (usize, usize) {
         self.broker.end_connections(principal, keep_sessions)
     }

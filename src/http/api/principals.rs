@@ -1,15 +1,15 @@
-//! Administration of principals: the end of all connections of one.
+//! Administration of principals: the use that one makes of its limits, and the end of all its connections.
 //!
-//! It is not in the table of [`crate::http::operation`], which has the operations on shadows.
+//! They are not in the table of [`crate::http::operation`], which has the operations on shadows.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Router,
     extract::{Path, State},
     http::{StatusCode, Uri},
     response::Response,
-    routing::delete,
+    routing::{delete, get},
 };
 
 use crate::{
@@ -22,11 +22,14 @@ use crate::{
         },
         auth::caller::Caller,
     },
-    wire::{self, EndedConnections},
+    wire::{self, EndedConnections, PrincipalUse, Used},
 };
 
 /// The connections of principals, provided by the broker.
 pub trait Principals: Send + Sync {
+    /// Returns the number of MQTT sessions of `principal`, and of those with a connection.
+    fn sessions_of(&self, principal: &str) -> (usize, usize);
+
     /// Ends the MQTT connections of `principal`, and its sessions unless `keep_sessions` is set. Returns the numbers of
     /// both.
     fn end_connections(&self, principal: &str, keep_sessions: bool) -> (usize, usize);
@@ -40,7 +43,36 @@ pub(in crate::http) static KEEP_SESSIONS: Parameter = Parameter {
 };
 
 pub(in crate::http) fn router() -> Router<Arc<Api>> {
-    Router::new().route("/v1/principals/{name}/connections", delete(end_connections))
+    Router::new()
+        .route("/v1/principals/{name}", get(principal))
+        .route("/v1/principals/{name}/connections", delete(end_connections))
+}
+
+/// `GET /v1/principals/{name}`
+async fn principal(State(api): State<Arc<Api>>, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
+    if !caller.has_all_rights() && **caller.principal().name() != *name {
+        let message = "Forbidden: to see the use of another principal needs all rights";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
+    }
+    let Some(usage) = api.service.quotas().principals.usage(&name, Instant::now()) else {
+        let message = "The principal has used nothing lately";
+        return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", message, api.now()));
+    };
+    let (sessions, connected) = api.principals.sessions_of(&name);
+    let limits = usage.limits;
+    let used = |used, limit| Used { used, limit };
+    Ok(no_store(wire::principal_use(&PrincipalUse {
+        principal: &name,
+        memory: used(usage.memory, limits.memory),
+        work_per_second: limits.work,
+        throttled_for_ms: u64::try_from(usage.throttled_for.as_millis()).unwrap_or(u64::MAX),
+        throttled: usage.throttled,
+        sessions: used(sessions, limits.sessions),
+        connected,
+        filters: used(usage.filters, limits.filters),
+        streams: used(usage.streams, usage.streams_max),
+        new_shadows_per_day: limits.new_shadows_per_day,
+    })))
 }
 
 /// `DELETE /v1/principals/{name}/connections`

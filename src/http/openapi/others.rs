@@ -41,24 +41,48 @@ pub(super) fn paths() -> Map<String, Value> {
         ("/readyz", ready),
         ("/metrics", metrics),
         ("/v1/backup", backup),
+        ("/v1/principals/{name}", principal()),
         ("/v1/principals/{name}/connections", connections()),
     ];
     all.into_iter().map(|(path, item)| (path.to_owned(), item)).collect()
 }
 
-/// Returns the operation that ends the connections of a principal.
-fn connections() -> Value {
+/// Returns the operation that reads the use of a principal.
+fn principal() -> Value {
     let problem = |about: &str| answer(about, "application/problem+json", reference("Problem"));
-    let name = json!({
+    json!({
+        "parameters": [principal_name()],
+        "get": {
+            "operationId": "getPrincipal",
+            "summary": "The use that a principal makes of its limits; of another one needs all rights",
+            "responses": {
+                "200": answer("Use and limits", "application/json", reference("PrincipalUse")),
+                "401": problem("Not authenticated"),
+                "403": problem("Not allowed"),
+                "404": problem("The principal has used nothing lately"),
+                "429": problem("Too many requests"),
+            },
+        },
+    })
+}
+
+/// Returns the path parameter that names a principal.
+fn principal_name() -> Value {
+    json!({
         "name": "name",
         "in": "path",
         "required": true,
         "schema": { "type": "string", "minLength": 1 },
         "description": "The principal; of an anonymous client, anonymous%2F and its client id",
-    });
+    })
+}
+
+/// Returns the operation that ends the connections of a principal.
+fn connections() -> Value {
+    let problem = |about: &str| answer(about, "application/problem+json", reference("Problem"));
     let ended = answer("The numbers of what ended", "application/json", reference("EndedConnections"));
     json!({
-        "parameters": [name],
+        "parameters": [principal_name()],
         "delete": {
             "operationId": "endConnections",
             "summary": "End all connections, event streams, browser sessions and MQTT sessions of a principal; needs all rights",

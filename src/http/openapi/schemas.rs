@@ -220,6 +220,15 @@ fn sessions(schemas: &mut Map<String, Value>) {
     let names = ["connections", "sessions", "streams", "signIns"];
     let count = json!({ "type": "integer", "minimum": 0 });
     put(schemas, "EndedConnections", closed(names.map(|name| (name, count.clone())), &names));
+    let used = ["used", "limit"];
+    put(schemas, "Used", closed(used.map(|name| (name, count.clone())), &used));
+    let counts = ["workPerSecond", "throttledForMs", "throttled", "connected", "newShadowsPerDay"];
+    let amounts = ["memory", "sessions", "filters", "streams"];
+    let members = counts.map(|name| (name, count.clone())).into_iter();
+    let members = members.chain(amounts.map(|name| (name, reference("Used"))));
+    let members = members.chain([("principal", json!({ "type": "string" }))]);
+    let names: Vec<_> = counts.into_iter().chain(amounts).chain(["principal"]).collect();
+    put(schemas, "PrincipalUse", closed(members, &names));
 }
 
 /// Adds the schemas of AWS's data plane.

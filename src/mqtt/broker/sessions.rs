@@ -12,6 +12,7 @@
 //! not published then.
 
 mod away;
+mod eviction;
 mod revocation;
 mod session_counts;
 
@@ -300,17 +301,6 @@ impl Sessions {
         }
     }
 
-    /// Ends the disconnected session of `principal` that is away for longest; without a principal, that of an anonymous
-    /// client.
-    pub fn end_longest_away(&self, principal: Option<&Principal>) -> Option<ClosedSession> {
-        let mut table = self.table.lock();
-        let longest = match principal {
-            Some(principal) => table.away.longest_of(principal),
-            None => table.away.longest_anonymous(),
-        }?;
-        table.evict(longest)
-    }
-
     /// Returns the number of sessions of `principal`.
     #[must_use]
     pub fn count_of(&self, principal: &Principal) -> SessionCount {
@@ -443,41 +433,6 @@ impl SessionTable {
         Some(released.clone().notified_owned())
     }
 
-    /// Makes place and memory for a new session of `key`. Sessions that are away end for it and are added to `ended`.
-    fn make_room(
-        &mut self,
-        key: &SessionKey,
-        quota: &PrincipalQuota,
-        max: usize,
-        ended: &mut Vec<ClosedSession>,
-    ) -> Result<(), QuotaKind> {
-        if self.session_counts.of(&key.principal).sessions >= quota.limits().sessions {
-            let longest = self.away.longest_of(&key.principal).ok_or(QuotaKind::PrincipalSessions)?;
-            ended.extend(self.evict(longest));
-        }
-        if self.entries.len() >= max {
-            let longest = self.away.longest_for(&key.principal).ok_or(QuotaKind::Sessions)?;
-            ended.extend(self.evict(longest));
-        }
-        while let Err(cause) = quota.check_memory(SESSION_BYTES + CONNECTION_BYTES) {
-            let own = self.away.longest_of(&key.principal);
-            let longest = match cause {
-                QuotaKind::PrincipalMemory => own,
-                _ => self.away.longest_anonymous().or(own),
-            };
-            let longest = longest.filter(|_| ended.len() < EVICTED_AT_ONCE).ok_or(cause)?;
-            ended.extend(self.evict(longest));
-        }
-        Ok(())
-    }
-
-    /// Ends the disconnected session of `key`, and releases its memory to others at once.
-    fn evict(&mut self, key: SessionKey) -> Option<ClosedSession> {
-        let mut disconnected = self.take_disconnected(&key)?;
-        disconnected.client.charge.resize(0);
-        Some(disconnected.into_closed(key))
-    }
-
     /// Removes and returns the disconnected session of `key`, if there is one.
     fn take_disconnected(&mut self, key: &SessionKey) -> Option<DisconnectedSession> {
         if !matches!(self.entries.get(key), Some(SessionSlot::Disconnected(_))) {
@@ -564,9 +519,6 @@ impl DisconnectedSession {
 
 /// Most sessions that [`Sessions::due`] returns at once, so that a mass expiry does not lock the table for long.
 const DUE_AT_ONCE: usize = 256;
-
-/// Most sessions that end for one new connection.
-const EVICTED_AT_ONCE: usize = 8;
 
 /// The memory of a session without its filters, messages and will.
 const SESSION_BYTES: usize = 2 << 10;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use crate::{
     shadow::{Etag, ShadowName, Timestamp, Version, document::canonical},
@@ -168,6 +169,57 @@ pub fn ended_connections(ended: &EndedConnections) -> Bytes {
         envelope.member("sessions", &ended.sessions);
         envelope.member("streams", &ended.streams);
         envelope.member("signIns", &ended.sign_ins);
+    })
+}
+
+/// An amount in use, and its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Used {
+    /// The amount in use.
+    pub used: usize,
+    /// The most that may be in use.
+    pub limit: usize,
+}
+
+/// The use that a principal makes of its limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrincipalUse<'a> {
+    /// The name of the principal.
+    pub principal: &'a str,
+    /// Bytes kept on its behalf.
+    pub memory: Used,
+    /// Units of work a second that it may cause.
+    pub work_per_second: u64,
+    /// Milliseconds until it is within its rate of work.
+    pub throttled_for_ms: u64,
+    /// Times that it was throttled or refused for work or memory.
+    pub throttled: usize,
+    /// MQTT sessions, connected or not.
+    pub sessions: Used,
+    /// MQTT sessions with a connection.
+    pub connected: usize,
+    /// Filters of all its sessions.
+    pub filters: Used,
+    /// Event streams and waits.
+    pub streams: Used,
+    /// Shadows that it may create in 24 hours.
+    pub new_shadows_per_day: u32,
+}
+
+/// Renders the use that a principal makes of its limits.
+#[must_use]
+pub fn principal_use(of: &PrincipalUse<'_>) -> Bytes {
+    message(|envelope| {
+        envelope.member("principal", of.principal);
+        envelope.member("memory", &of.memory);
+        envelope.member("workPerSecond", &of.work_per_second);
+        envelope.member("throttledForMs", &of.throttled_for_ms);
+        envelope.member("throttled", &of.throttled);
+        envelope.member("sessions", &of.sessions);
+        envelope.member("connected", &of.connected);
+        envelope.member("filters", &of.filters);
+        envelope.member("streams", &of.streams);
+        envelope.member("newShadowsPerDay", &of.new_shadows_per_day);
     })
 }
 

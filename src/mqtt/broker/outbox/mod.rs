@@ -22,6 +22,7 @@
 //! ([`crate::mqtt::session`]), and reading the journal for a resync ([`crate::mqtt::shadow::resync`]).
 
 mod fan_out_position;
+mod inner;
 mod overflow;
 mod pending_presence;
 mod queue;
@@ -509,63 +510,6 @@ impl Outbox {
         if wake {
             self.wake.notify_one();
         }
-    }
-}
-
-impl Inner {
-    /// Charges the memory of the queue.
-    fn charge_queue(&mut self) {
-        let bytes = self.queue.bytes();
-        self.charge.follow(bytes);
-    }
-
-    /// Returns true if the principal has memory for `more` bytes. The first delivery to a connected client always fits.
-    fn has_memory(&self, more: usize) -> bool {
-        let beyond = (self.queue.bytes() + more).saturating_sub(self.charge.bytes());
-        beyond == 0 || self.connected && self.queue.len() == 0 || self.charge.quota().check_memory(beyond).is_ok()
-    }
-
-    fn pop_ack(&mut self) -> Option<QueuedAck> {
-        let replies_out = self.replies_out;
-        let ack = self.acks.pop_front_if(|ack| ack.after <= replies_out)?;
-        queue::release(&mut self.acks);
-        Some(ack)
-    }
-
-    /// Records that `entry` is sent.
-    fn sent(&mut self, entry: QueuedDelivery) -> Item {
-        if entry.delivery.qos != QoS::AtMostOnce {
-            self.window = self.window.saturating_sub(1);
-        }
-        if entry.class == DeliveryClass::Document && !topics::is_lean_delta(entry.topic()) {
-            self.last_document = entry.seq;
-        }
-        let seq = entry.is_journalled().then_some(entry.seq);
-        Item::Delivery { delivery: entry.delivery, seq }
-    }
-
-    fn drop_journalled(&mut self) -> Option<Unsent> {
-        let unsent = self.queue.drop_journalled()?;
-        Some(Unsent { document_sent: unsent.seq == self.last_document, ..unsent })
-    }
-
-    /// Returns true if everything queued and one more message at `qos` can be sent without an acknowledgement.
-    fn has_window(&self, qos: QoS) -> bool {
-        let queued = self.queue.acknowledged() + usize::from(qos != QoS::AtMostOnce);
-        queued <= self.window.into()
-    }
-
-    /// Returns true if the consumer waits for something like `entry`, which is about to be queued.
-    fn is_news(&self, entry: &QueuedDelivery) -> bool {
-        match self.idle {
-            Idle::Busy => false,
-            Idle::Empty => true,
-            Idle::Window => entry.delivery.qos == QoS::AtMostOnce && self.queue.is_lane_empty(entry.lane()),
-        }
-    }
-
-    fn wake_always(&mut self) -> bool {
-        std::mem::replace(&mut self.idle, Idle::Busy) != Idle::Busy
     }
 }
 

@@ -35,6 +35,7 @@ use self::{
     step::{Reader, ResyncStep, RetainedSelection, Skip},
 };
 use crate::{
+    admission::work,
     auth::Operation,
     mqtt::{
         broker::{
@@ -421,6 +422,8 @@ impl Retained {
         match &mut pending.stage {
             ResyncStage::Ordinary(cursor) => {
                 let page = broker.router.retained(outbox, filter, std::mem::take(cursor));
+                let steps = u64::from(page.steps) / work::STEPS_PER_UNIT;
+                let _pauses_its_connection = outbox.quota().charge_work(steps, Instant::now());
                 let retained = |message| ResyncStep::Retained(Arc::downgrade(message), selection.clone());
                 self.steps.extend(page.messages.iter().map(retained));
                 pending.stage = page.next.map_or(ResyncStage::Documents(None), ResyncStage::Ordinary);

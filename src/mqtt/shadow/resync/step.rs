@@ -1,11 +1,14 @@
 //! One message of a resync: makes it at the moment it is sent, or decides that it is not sent.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Instant,
+};
 
 use bytes::Bytes;
 
 use crate::{
-    admission::PrincipalPermit,
+    admission::{PrincipalPermit, work},
     auth::{DeviceRange, Operation, Projection},
     mqtt::{
         broker::{
@@ -196,9 +199,10 @@ async fn retained(
 }
 
 impl Reader<'_> {
-    /// Waits for a permit to read the store, of those that the principal has over all protocols.
+    /// Waits for a permit to read the store, of those that the principal has over all protocols, and charges the read.
     pub(super) async fn turn(&self) -> PrincipalPermit {
-        let quota = self.outbox.with_access(|access| self.broker.quota(access));
+        let quota = self.outbox.quota();
+        let _pauses_its_connection = quota.charge_work(work::PAGE, Instant::now());
         self.broker.service.quotas().principals.reading(&quota).await
     }
 

@@ -192,6 +192,7 @@ fn queued(key: &ShadowKey, update: Update) -> QueuedCommand<()> {
             author: Sender { by: "app-1".into(), scope: Scope::ALL, login: SenderLogin::default() },
             id: RequestId::next(),
             client: "client-1".into(),
+            may_create: true,
         },
         context: (),
     }

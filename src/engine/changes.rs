@@ -452,6 +452,7 @@ mod tests {
             author: sender("p"),
             id: RequestId::next(),
             client: "c".into(),
+            may_create: true,
         };
         let applied = Applied {
             seq: Some(seq),

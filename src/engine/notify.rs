@@ -3,6 +3,7 @@
 use std::{
     sync::{Arc, mpsc},
     thread,
+    time::Instant,
 };
 
 use crate::{
@@ -65,12 +66,12 @@ impl Outcomes {
                 let answered = batch.iter().filter(|outcome| outcome.context.is_some());
                 outcomes.count(&answered.map(label).collect::<Vec<_>>());
                 for store::Outcome { envelope, context, result, against } in batch {
-                    let Some(PendingReply { requester, principal: _permit }) = context else {
+                    let Some(PendingReply { requester, principal }) = context else {
                         notifier.announce(Outcome { envelope: &envelope, result: result.as_ref() }, &AnsweredBefore);
                         continue;
                     };
                     if let Err(rejection) = &result {
-                        let Envelope { key, command, author, id, client } = &envelope;
+                        let Envelope { key, command, author, id, client, .. } = &envelope;
                         log_refusal(*id, key, &author.by, client, rejection);
                         if !command.is_dry_run() {
                             let entry = refused_entry(key, &author.by, client, requester.via(), rejection, now);
@@ -80,6 +81,9 @@ impl Outcomes {
                     notifier.announce(Outcome { envelope: &envelope, result: result.as_ref() }, &*requester);
                     match (result, against) {
                         (Ok(applied), _) => {
+                            if applied.manner == Disposition::Applied && applied.is_created() {
+                                principal.quota().count_new_shadow(Instant::now());
+                            }
                             let accepted = AcceptedCommand { command: &envelope.command, applied: &applied };
                             requester.on_outcome(Ok(accepted), now);
                         }

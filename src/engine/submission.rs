@@ -6,7 +6,7 @@
 //! 2. Memory in the queue: first in the principal's share, then in the whole queue.
 //! 3. The payload and the rights of its author, which the front end parses and checks ([`IncomingRequest::parse`]).
 
-use std::{any::Any, pin::Pin, sync::Arc};
+use std::{any::Any, pin::Pin, sync::Arc, time::Instant};
 
 use crate::{
     admission::{Admitted, PrincipalPermit, PrincipalQuota},
@@ -212,8 +212,9 @@ impl Permit {
     }
 
     /// Queues a command behind all earlier ones.
-    pub(super) fn send(self, envelope: Envelope, requester: Box<dyn Requester>) {
+    pub(super) fn send(self, mut envelope: Envelope, requester: Box<dyn Requester>) {
         let Self { reservation, principal, clock } = self;
+        envelope.may_create = principal.quota().may_create_shadow(Instant::now());
         let context = PendingReply { requester, principal };
         if let Err(unsent) = reservation.send(QueuedCommand { envelope, context }) {
             let QueuedCommand { envelope, context } = *unsent;

@@ -50,6 +50,7 @@ fn deletion() -> Envelope {
         author: sender("p"),
         id: RequestId::current(),
         client: "c".into(),
+        may_create: true,
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Envelope {
     pub id: RequestId,
     /// The client for the history; empty if none.
     pub client: Arc<str>,
+    /// False if the author has created as many shadows as it may.
+    pub may_create: bool,
 }
 
 /// A command for the store, with the caller's context for its outcome.
@@ -209,6 +211,10 @@ impl<C> Batch<C> {
         let remembered = self.remembered(envelope, &applied, context.now.running)?;
         if admission == Some(Admission::Full) {
             return Err(names_exhausted(&envelope.key, context.names.max()));
+        }
+        if admission.is_some() && !envelope.may_create {
+            let quota = "more new shadows a day than its role allows (role.new_shadows_per_day)".to_owned();
+            return Err(Rejection::TooManyRequests { quota, retry_after_ms: None });
         }
         if applied.manner == Disposition::DryRun {
             return Ok(applied);

@@ -83,3 +83,27 @@ fn retained_messages_count_as_memory() {
     assert_eq!(received, expected.map(|(topic, payload)| (topic.to_owned(), payload)));
     assert_met(&mut server, &["principal_memory"]);
 }
+
+/// What a role may create in a day is a number of shadows, whatever their devices; those that exist may be changed.
+#[test]
+fn new_shadows_are_limited() {
+    let mut server = server("[[role]]\nrole = \"admin\"\nnew_shadows_per_day = 2");
+    let update = |number: usize| format!(r#"{{"state":{{"reported":{{"n":{number}}}}}}}"#);
+    for protocol in BOTH {
+        let id = format!("maker-{}", protocol as u8);
+        let mut client = Client::connect(&server, protocol, &id);
+        client.subscribe(&[("shadow/+/update/accepted", 1), ("shadow/+/update/rejected", 1)]);
+        for (number, device) in ["one", "two", "three", "one", "two"].into_iter().enumerate() {
+            client.publish(&format!("shadow/{id}-{device}/update"), update(number), 1);
+            let answer = client.message();
+            if device != "three" {
+                assert!(answer.topic.ends_with("accepted"), "{answer:?}");
+                continue;
+            }
+            let expected = "Too many requests: more new shadows a day than its role allows (role.new_shadows_per_day)";
+            assert_eq!(answer.json()["message"], expected, "{answer:?}");
+        }
+        client.disconnect();
+    }
+    assert_met(&mut server, &[]);
+}

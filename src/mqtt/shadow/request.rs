@@ -122,7 +122,7 @@ impl IncomingRequest for ReceivedRequest {
 
     fn into_command(self, (command, author): (Command, Sender), admitted: Admitted) -> (Envelope, Box<dyn Requester>) {
         let Self { request, client, .. } = self;
-        let envelope = Envelope { key: request.key.clone(), command, author, id: request.id, client };
+        let envelope = Envelope { key: request.key.clone(), command, author, id: request.id, client, may_create: true };
         (envelope, Box::new(Request { admitted: Some(admitted), ..request }))
     }
 }

@@ -75,7 +75,7 @@ fn queued<C>(key: &ShadowKey, command: Command, context: C) -> QueuedCommand<C> 
 
 fn queued_by<C>(author: &str, key: &ShadowKey, command: Command, context: C) -> QueuedCommand<C> {
     let (author, id) = (sender(author), RequestId::next());
-    let envelope = Envelope { key: key.clone(), command, author, id, client: "client-1".into() };
+    let envelope = Envelope { key: key.clone(), command, author, id, client: "client-1".into(), may_create: true };
     QueuedCommand { envelope, context }
 }
 

@@ -60,7 +60,7 @@ pub(super) fn check(raw: &RawAuth) -> Result<AuthConfig, UnlocatedError> {
     let at = Section("auth".into());
     Ok(AuthConfig {
         users: given(&raw.users),
-        password_checks_at_once: checked!(at.number(raw.password_checks_at_once, 1..=hard::PASSWORD_CHECKS_MAX)),
+        password_checks_at_once: derived::password_checks(),
         password_checks_waiting: derived::PASSWORD_CHECKS_WAITING,
         password_cache_age: checked!(at.duration(raw.password_cache_age, 0..=365 * DAY)),
         failure_delay: checked!(at.duration(raw.failure_delay, 0..=MINUTE)),

@@ -36,6 +36,12 @@ const STORE_MEMORY: u64 = 384 * MIB;
 /// The least memory of a session, by which the number of sessions follows from the memory of all.
 const SESSION_BYTES: usize = 2 << 10;
 
+/// Returns the threads that check passwords, each with the memory of one hash: one for every four processors, so that
+/// logins leave the others to those who are logged in.
+pub(super) fn password_checks() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 4).clamp(1, 64))
+}
+
 /// Returns the shares of `memory` for pages of the store file and for decoded shadows.
 pub(super) fn caches(memory: usize) -> (usize, usize) {
     let pages = memory / 3;

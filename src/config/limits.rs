@@ -92,9 +92,6 @@ pub const TLS_RECORD_BYTES_MIN: u64 = 512;
 /// The most that a TLS record holds. RFC 8446 section 5.1.
 pub const TLS_RECORD_BYTES_MAX: u64 = 16 * KIB;
 
-/// Threads that check passwords, each with the memory of one hash.
-pub const PASSWORD_CHECKS_MAX: u64 = 64;
-
 /// The least memory for pages and decoded documents.
 pub const MEMORY_MIN: u64 = 3 * MIB;
 /// The most memory for pages and decoded documents.

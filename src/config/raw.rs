@@ -39,7 +39,6 @@ pub(super) struct RawStore {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAuth {
     pub(super) users: Text,
-    pub(super) password_checks_at_once: Count,
     pub(super) password_cache_age: Period,
     pub(super) failure_delay: Period,
     pub(super) login_failures: WrittenRate,

@@ -3,11 +3,12 @@
 //! A removed key is refused rather than ignored: an operator who set it relies on it.
 
 /// The removed keys of a section, with the text that follows "was removed: ".
-const REMOVED: [(&str, &str, &str); 46] = [
+const REMOVED: [(&str, &str, &str); 47] = [
     ("store", "cache_bytes", "set store.memory to the sum of both caches; a third of it is for pages"),
     ("store", "document_cache_bytes", "set store.memory to the sum of both caches; two thirds of it are for shadows"),
     ("store", "quick_repair", "it is always true now"),
     ("store", "lag_entries_max", "it follows from store.lag_bytes_max, 100000 for 64 MiB"),
+    ("auth", "password_checks_at_once", "it is one for every four processors now"),
     ("auth", "password_checks_waiting", "it is always 1024 now"),
     ("auth", "user_failures_at_once", "set auth.login_failures, such as \"6/m burst 5\""),
     ("auth", "user_failure_every", "set auth.login_failures, such as \"6/m burst 5\""),

@@ -434,7 +434,6 @@ fn mistakes_in_a_file_are_told_with_their_line() {
         // who clients are
         ("[auth]\nusres = \"users\"", ":2: 'auth.usres' is not a known key; did you mean 'auth.users'?"),
         ("[auth]\nfailure_delay = \"2m\"", ":2: 'auth.failure_delay' is 2m, but must be 0ms to 1m"),
-        ("[auth]\npassword_checks_at_once = 0", ":2: 'auth.password_checks_at_once' is 0, but must be 1 to 64"),
         ("[auth]\ntoken_claim = \"\"", ":2: 'auth.token_claim' is empty"),
         ("[auth]\n\ntoken_keys = \"k.pem\"", ": 'auth.token_audience' is empty, but token_keys is not"),
         ("[auth]\ntoken_audience = \"umbra\"", ":2: 'auth.token_audience' is set, but token_keys is not"),
@@ -471,6 +470,7 @@ fn a_removed_key_names_its_replacement() {
         ("store.document_cache_bytes", "set store.memory to the sum of both caches; two thirds of it are for shadows"),
         ("store.quick_repair", "it is always true now"),
         ("store.lag_entries_max", "it follows from store.lag_bytes_max, 100000 for 64 MiB"),
+        ("auth.password_checks_at_once", "it is one for every four processors now"),
         ("auth.password_checks_waiting", "it is always 1024 now"),
         ("auth.user_failures_at_once", "set auth.login_failures, such as \"6/m burst 5\""),
         ("auth.user_failure_every", "set auth.login_failures, such as \"6/m burst 5\""),

@@ -206,8 +206,10 @@ fn wrong_usage_is_exit_code_2() {
 /// A topic of a shadow is none of the ordinary ones, so asked about as such it was always denied.
 #[test]
 fn a_topic_of_a_shadow_is_authorized_as_the_shadow() {
-    let may = |what: &str| format!("lamp-1 may {what}\n  by the rule of the role 'device' at default configuration\n");
-    let may_not = |what: &str| format!("lamp-1 may not {what}\n  no rule of its roles allows it: device\n");
+    let limits = "\n  its limits: memory 4 MiB, work 50000 a second, 4 sessions, 64 filters, 200 new shadows a day\n";
+    let may =
+        |what: &str| format!("lamp-1 may {what}\n  by the rule of the role 'device' at default configuration{limits}");
+    let may_not = |what: &str| format!("lamp-1 may not {what}\n  no rule of its roles allows it: device{limits}");
     for (question, code, out, err) in [
         (["publish", "shadow/lamp-1/update"], 0, may("update lamp-1"), ""),
         (["publish", "$aws/things/lamp-1/shadow/name/wifi/get"], 0, may("get lamp-1~wifi"), ""),

@@ -67,7 +67,6 @@ impl fmt::Display for Answer<'_> {
         for rule in &self.by {
             write!(f, "\n  by the rule of the role '{}' at {}", rule.role, rule.origin.0)?;
         }
-        write!(f, "\n  its limits: {}", self.access.limits())?;
         if self.by.is_empty() {
             let mut roles: Vec<_> = self.access.all_rules().map(|rule| &*rule.role).collect();
             roles.dedup();
@@ -76,6 +75,6 @@ impl fmt::Display for Answer<'_> {
                 false => write!(f, "\n  no rule of its roles allows it: {}", roles.join(", "))?,
             }
         }
-        Ok(())
+        if self.access.is_any() { write!(f, "\n  its limits: {}", self.access.limits()) } else { Ok(()) }
     }
 }

@@ -209,12 +209,8 @@ impl<C> Batch<C> {
             manner: if envelope.command.is_dry_run() { Disposition::DryRun } else { Disposition::Applied },
         };
         let remembered = self.remembered(envelope, &applied, context.now.running)?;
-        if admission == Some(Admission::Full) {
-            return Err(names_exhausted(&envelope.key, context.names.max()));
-        }
-        if admission.is_some() && !envelope.may_create {
-            let quota = "more new shadows a day than its role allows (role.new_shadows_per_day)".to_owned();
-            return Err(Rejection::TooManyRequests { quota, retry_after_ms: None });
+        if let Some(admission) = &admission {
+            check_admission(admission, envelope, context.names.max())?;
         }
         if applied.manner == Disposition::DryRun {
             return Ok(applied);
@@ -364,6 +360,18 @@ impl Applied {
     pub fn is_private(&self) -> bool {
         self.manner != Disposition::Applied
     }
+}
+
+/// Checks that the author of the command may create its shadow, of a device that may have `names_max` names.
+fn check_admission(admission: &Admission, envelope: &Envelope, names_max: usize) -> Result<(), Rejection> {
+    if *admission == Admission::Full {
+        return Err(names_exhausted(&envelope.key, names_max));
+    }
+    if envelope.may_create {
+        return Ok(());
+    }
+    let quota = "more new shadows a day than its role allows (role.new_shadows_per_day)".to_owned();
+    Err(Rejection::TooManyRequests { quota, retry_after_ms: None })
 }
 
 /// Returns the refusal of a name beyond the maximum of a device.

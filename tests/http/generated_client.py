@@ -93,6 +93,8 @@ assert call("get_health") == "ok"
 assert call("get_readiness") == "ready\n"
 assert "umbra_" in call("get_metrics")
 assert call("take_backup").payload.read()
+assert call("get_principal", call("get_session").principal).work_per_second > 0
+assert call("end_connections", "nobody").sessions == 0
 assert call("get_description").to_dict()["openapi"] == "3.1.0"
 
 # An endless stream, which no generated call reads.

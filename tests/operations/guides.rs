@@ -10,6 +10,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use umbrad::config::{Arguments, Config};
+
 use crate::harness::program::program;
 
 /// The blocks of code in one language, in order.
@@ -69,12 +71,15 @@ fn the_commands_of_the_operating_guide_run() {
     let configuration = blocks(&page, "toml");
     for (name, text) in [
         ("umbra.toml", configuration[0]),
-        ("behind.toml", configuration[1]),
+        ("roles.toml", configuration[1]),
+        ("behind.toml", configuration[2]),
         ("nginx.conf", blocks(&page, "nginx")[0]),
         ("haproxy.cfg", blocks(&page, "haproxy")[0]),
     ] {
         fs::write(directory.path().join(name), text).unwrap();
     }
+    let limits = Config::load(Some(&directory.path().join("roles.toml")), [], &Arguments::default());
+    assert!(limits.is_ok(), "{limits:?}");
     run(&page, directory.path());
 }
 

@@ -3,7 +3,7 @@
 //! The header `x-amzn-ErrorType` names an exception; SDKs raise a typed one from it. A request is signed with SigV4 or
 //! authenticated like a native one. A signature by a key that the operator has mapped is always verified.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
@@ -86,8 +86,7 @@ pub(in crate::http) async fn list(State(api): State<Arc<Api>>, request: HttpRequ
         Ok((size, after.map_err(|error| bad(NEXT_TOKEN.name, error.to_string()))?))
     };
     let (size, after) = page().map_err(|bad| invalid(&bad, &api))?;
-    let counted = api.service.quotas().admit_http(&caller.quota(&api), work::PAGE, Instant::now());
-    counted.map_err(|rejection| rejected(&rejection, &key, &api, None))?;
+    caller.charge(work::PAGE, &api).map_err(|rejection| rejected(&rejection, &key, &api, None))?;
     let _turn = api.read_turn(&caller).await;
     let after = after.map_or(After::Classic, After::Named);
     let found = devices::of_device(&api, &caller, &key.device, after, size).await;
@@ -175,6 +174,7 @@ pub(in crate::http) async fn caller(
     caller::authorization(&parts.headers).map_err(|bad| invalid(&bad, api))?;
     let now = api.now();
     let unverified = |error: SignatureError| refused(StatusCode::FORBIDDEN, error.exception(), &error.to_string(), now);
+    let over = |rejection: Rejection| rejected(&rejection, key, api, None);
     let keys = api.authority.access_keys();
     let signed = Signed::of(parts);
     let claimed = signed.as_ref().map(|signed| signed.claims(&keys).map(|()| signed));
@@ -187,7 +187,9 @@ pub(in crate::http) async fn caller(
             let forbidden = |error: AuthenticationError| {
                 rejected(&Rejection::Forbidden { what: error.to_string() }, key, api, None)
             };
-            return Ok((signed_in.map_err(forbidden)?, body));
+            let caller = signed_in.map_err(forbidden)?;
+            caller.charge(work::HTTP_REQUEST, api).map_err(over)?;
+            return Ok((caller, body));
         }
         Some(Err(error @ SignatureError::UnknownKey)) => unverified(error),
         Some(Err(error)) => return Err(unverified(error)),
@@ -196,7 +198,8 @@ pub(in crate::http) async fn caller(
             refused(StatusCode::FORBIDDEN, "MissingAuthenticationTokenException", message, now)
         }
     };
-    let caller = Caller::from_request_parts(parts, api).await.map_err(|_| otherwise)?;
+    let caller = Caller::known(parts, api).await.map_err(|_| otherwise)?;
+    caller.charge(work::HTTP_REQUEST, api).map_err(over)?;
     let body = read(api, parts, body, key).await?;
     Ok((caller, body))
 }

@@ -4,7 +4,7 @@
 //! keeps the retained messages ([`super::MessageBroker`]); this module converts AWS's formats. Shadow topics are refused: a
 //! client updates a shadow with `UpdateThingShadow`.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use axum::{
     extract::{FromRequestParts, RawPathParams, Request, State},
@@ -51,16 +51,12 @@ struct ParsedCall {
     body: Bytes,
 }
 
-/// Charges `units` of work beside the request itself to the caller.
-fn admit(caller: &Caller, units: u64, api: &Api) -> Result<(), Rejection> {
-    api.service.quotas().admit_http(&caller.quota(api), work::HTTP_REQUEST + units, Instant::now())
-}
-
 /// `POST /topics/{topic}`
 pub(in crate::http) async fn publish(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
     let ParsedCall { caller, topic, query, headers, body } = parse_call(&api, request).await?;
     let message = message(topic, &query, &headers, body).map_err(|bad| aws::invalid(&bad, &api))?;
-    admit(&caller, work::MESSAGE + work::bytes(message.payload.len()), &api)
+    caller
+        .charge(work::MESSAGE + work::bytes(message.payload.len()), &api)
         .map_err(|rejection| rejected(&rejection, &api))?;
     match api.messages.publish(caller.access(), message) {
         Ok(()) => Ok(aws::answer(json!({ "message": "OK" }).to_string().into())),
@@ -77,7 +73,7 @@ pub(in crate::http) async fn get(State(api): State<Arc<Api>>, request: Request) 
     let ParsedCall { caller, topic, query, .. } = parse_call(&api, request).await?;
     let read = Query::read(Some(&query), Operation::AwsGetRetained.parameters());
     read.map_err(|bad| aws::invalid(&bad, &api))?;
-    admit(&caller, work::PAGE, &api).map_err(|rejection| rejected(&rejection, &api))?;
+    caller.charge(work::PAGE, &api).map_err(|rejection| rejected(&rejection, &api))?;
     if !caller.access().may_receive(&topic) {
         return Err(forbidden(&api));
     }
@@ -106,7 +102,7 @@ pub(in crate::http) async fn get(State(api): State<Arc<Api>>, request: Request) 
 pub(in crate::http) async fn list(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
     let ParsedCall { caller, query, .. } = parse_call(&api, request).await?;
     let (limit, after) = page(&query).map_err(|bad| aws::invalid(&bad, &api))?;
-    admit(&caller, work::PAGE, &api).map_err(|rejection| rejected(&rejection, &api))?;
+    caller.charge(work::PAGE, &api).map_err(|rejection| rejected(&rejection, &api))?;
     let _permit = api.read_turn(&caller).await;
     let (mut found, mut from, mut more) = (Vec::new(), after, false);
     while !more {

@@ -133,6 +133,18 @@ impl Caller {
         Ok(caller)
     }
 
+    /// Authenticates a request, and has its body count against the budget of its principal. Charges no work.
+    pub(in crate::http) async fn known(parts: &Parts, api: &Api) -> Result<Self, Problem> {
+        let caller = Self::authenticate(parts, api).await?;
+        if let Some(peer) = parts.extensions.get::<Peer>() {
+            match has_body(&parts.headers) {
+                true => peer.preauth_permit.know(&caller.quota(api)),
+                false => peer.preauth_permit.settle(),
+            }
+        }
+        Ok(caller)
+    }
+
     /// Returns the authentication method and the roles.
     pub(in crate::http) fn auth_context(&self, api: &Api) -> (Method, Vec<Arc<str>>) {
         (self.auth_context.identity.method, api.authority.roles(&self.auth_context))
@@ -151,8 +163,12 @@ impl Caller {
 
     /// Charges `units` of work to the principal. The error is the response if it is above its rate.
     pub(in crate::http) fn admit(&self, units: u64, api: &Api) -> Result<(), Problem> {
-        let admitted = api.service.quotas().admit_http(&self.quota(api), units, Instant::now());
-        admitted.map_err(|rejection| Problem::general(&rejection, api.now()))
+        self.charge(units, api).map_err(|rejection| Problem::general(&rejection, api.now()))
+    }
+
+    /// Charges `units` of work as [`Self::admit`] does.
+    pub(in crate::http) fn charge(&self, units: u64, api: &Api) -> Result<(), Rejection> {
+        api.service.quotas().admit_http(&self.quota(api), units, Instant::now())
     }
 
     /// Returns the rights.
@@ -291,14 +307,8 @@ impl FromRequestParts<Arc<Api>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        let caller = Self::authenticate(parts, api).await?;
+        let caller = Self::known(parts, api).await?;
         caller.admit(work::HTTP_REQUEST, api)?;
-        if let Some(peer) = parts.extensions.get::<Peer>() {
-            match has_body(&parts.headers) {
-                true => peer.preauth_permit.know(&caller.quota(api)),
-                false => peer.preauth_permit.settle(),
-            }
-        }
         Ok(caller)
     }
 }

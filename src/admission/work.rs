@@ -17,8 +17,8 @@ pub const PACKET: u64 = 2;
 pub const BYTES_PER_UNIT: u64 = 128;
 /// Cost of a CONNECT: authentication, session, CONNACK.
 pub const CONNECT: u64 = 100;
-/// Cost of a filter that is added or removed.
-pub const FILTER: u64 = 5;
+/// Cost of a filter that is added or removed, with the search for what it selects.
+pub const FILTER: u64 = 20;
 /// Cost of an ordinary message.
 pub const MESSAGE: u64 = 3;
 /// Cost of a delivery: of queueing it, charged to the publisher of an ordinary message, and of sending it, charged to
@@ -130,6 +130,6 @@ mod tests {
     #[test]
     fn costs_of_bytes_round_up() {
         assert_eq!([0, 1, 128, 129].map(bytes), [0, 1, 1, 2]);
-        assert_eq!(times(64, FILTER), 320);
+        assert_eq!(times(64, FILTER), 1_280);
     }
 }

@@ -13,6 +13,7 @@ use crate::{
         batch::{Batch, TouchedShadow},
         database::AbortCause,
         journal::entry::Seq,
+        pages::check::CheckedTable,
         schema::{self, AGES_KEY, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
         state::{
             purge::{self, Purge},
@@ -73,13 +74,17 @@ impl<C> Writer<C> {
         let now = self.clock.now();
         let too_old = self.clock.begin_commit(now, self.progress.head.seq, !entries.is_empty());
         let ages = self.clock.record(now);
+        // A removal may merge pages, and must not merge damaged ones.
+        let may_trim = self.shared.database.is_sound(CheckedTable::Journal);
         let Self { shared, retention, encoder, .. } = self;
         let filled = shared.database.commit(|transaction| {
             let mut journal = transaction.open_table(JOURNAL_TABLE)?;
             for (seq, framed) in entries {
                 journal.insert(seq.0, framed.as_slice())?;
             }
-            retention.trim(&mut journal, &mut progress, too_old, entries.len())?;
+            if may_trim {
+                retention.trim(&mut journal, &mut progress, too_old, entries.len())?;
+            }
             let mut state = transaction.open_table(STATE_TABLE)?;
             // Before the flushed documents, since a purged name may be in use again.
             progress.floors += purge::write(transaction, &mut state, purged)?;

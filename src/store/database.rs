@@ -3,8 +3,9 @@
 //! An existing file is never initialized again. Only a missing file is created, under another name until it is
 //! complete, so a crash in between leaves no partial store.
 //!
-//! redb may panic on a file whose pages were altered from outside, since it checks page checksums only on request
-//! (`verify_on_open`). Every call therefore goes through [`guarded`], which turns a panic into
+//! redb checks page checksums only on request (`verify_on_open`), and then refuses the whole file for one damaged page. So
+//! [`super::pages`] verifies them, and callers ask [`Database::check_key`] and others before they read. Where a damaged page
+//! is read nevertheless, redb may panic. Every call therefore goes through [`guarded`], which turns a panic into
 //! [`StoreError::Corrupt`]. The panic hook still logs the message.
 
 use std::{
@@ -12,7 +13,10 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use redb::{Builder, Durability, ReadTransaction, ReadableDatabase, WriteTransaction, backends::FileBackend};
@@ -20,6 +24,7 @@ use redb::{Builder, Durability, ReadTransaction, ReadableDatabase, WriteTransact
 use crate::store::{
     error::StoreError,
     options::StoreOptions,
+    pages::check::{self, AT_ONCE_BYTES_MAX, CheckedTable, Obstacle, PageCheck},
     schema::{
         AGES_KEY, CREATED_KEY, Checkpoint, Created, FILE_FORMAT, JOURNAL_TABLE, META, META_TABLE, PROGRESS_KEY,
         STATE_TABLE,
@@ -29,6 +34,8 @@ use crate::store::{
 
 /// An open file with all tables in it.
 pub(super) struct Database {
+    /// The check of the pages; `None` for a file in memory, and while a file is made.
+    pages: Option<Arc<PageCheck>>,
     redb: redb::Database,
     path: PathBuf,
     /// True once the store is to be opened again: long reads end.
@@ -58,14 +65,14 @@ impl Database {
                 let detail = "the file is empty".to_owned();
                 Err(StoreError::Corrupt { path: path.clone(), detail })
             }
-            Ok(_) => Self::open_file(options),
+            Ok(_) => Self::open_checked(options),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !options.create => {
                 Err(StoreError::Missing { path: path.clone() })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 tracing::info!(path = %path.display(), "no store found, creating a new one");
                 Self::make(options, |database| database.initialize())?;
-                Self::open_file(options)
+                Self::open_checked(options)
             }
             Err(error) => Err(StoreError::Io { path: path.clone(), error }),
         }
@@ -93,7 +100,7 @@ impl Database {
         Ok(database)
     }
 
-    /// Opens the file of `options` again, which is the one that was open before.
+    /// Opens the file of `options` again, which is the one that was open before. [`Database::follow`] checks its pages.
     pub(super) fn reopen(options: &StoreOptions) -> Result<Self, StoreError> {
         // A missing file must not be created.
         fs::metadata(&options.path).map_err(|error| StoreError::Io { path: options.path.clone(), error })?;
@@ -101,17 +108,104 @@ impl Database {
     }
 
     fn of(redb: redb::Database, options: &StoreOptions) -> Self {
-        Self { redb, path: options.path.clone(), retired: AtomicBool::new(false) }
+        Self { pages: None, redb, path: options.path.clone(), retired: AtomicBool::new(false) }
     }
 
     /// Ends long reads, so that the file can be closed.
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
+        self.pages.iter().for_each(|pages| pages.release());
     }
 
     /// True once [`Database::retire`] was called.
     pub(super) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Acquire)
+    }
+
+    /// Opens the file, and begins the check of its pages. A small file is verified whole.
+    fn open_checked(options: &StoreOptions) -> Result<Self, StoreError> {
+        if let Some(detail) = check::stale(&options.path) {
+            return Err(StoreError::Corrupt { path: options.path.clone(), detail: detail.to_owned() });
+        }
+        let mut database = Self::open_file(options)?;
+        let pages = database.begin_check()?;
+        if pages.length() <= AT_ONCE_BYTES_MAX {
+            pages.walk(|_| false);
+        }
+        database.pages = Some(Arc::new(pages));
+        Ok(database)
+    }
+
+    fn begin_check(&self) -> Result<PageCheck, StoreError> {
+        let snapshot = guarded(&self.path, || Ok(self.redb.begin_read()?))?;
+        let pages = PageCheck::begin(&self.path, snapshot)?;
+        pages.map_err(|detail| StoreError::Corrupt { path: self.path.clone(), detail: detail.to_owned() })
+    }
+
+    /// Checks the pages of this reopened file, unless `former` did so to the end. Its result stays true, since damaged
+    /// pages are not written.
+    pub(super) fn follow(&mut self, former: Option<Arc<PageCheck>>) -> Result<(), StoreError> {
+        self.pages = match former {
+            Some(former) if !former.is_finished() => Some(Arc::new(self.begin_check()?)),
+            former => former,
+        };
+        Ok(())
+    }
+
+    /// Returns the check of the pages.
+    pub(super) fn pages(&self) -> Option<&Arc<PageCheck>> {
+        self.pages.as_ref()
+    }
+
+    /// Returns true once all pages of `table` are known to be sound.
+    pub(super) fn is_sound(&self, table: CheckedTable) -> bool {
+        self.pages.as_ref().is_none_or(|pages| pages.is_sound(table))
+    }
+
+    /// Checks the pages that lead to `key`.
+    pub(super) fn check_key(&self, table: CheckedTable, key: &[u8]) -> Result<(), StoreError> {
+        self.pages.as_ref().map_or(Ok(()), |pages| pages.key(table, key)).map_err(|obstacle| obstacle.of(table, key))
+    }
+
+    /// Checks the pages with the keys from `from` to `to`.
+    pub(super) fn check_range(&self, table: CheckedTable, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        let checked = self.pages.as_ref().map_or(Ok(()), |pages| pages.range(table, from, to));
+        checked.map_err(|obstacle| obstacle.of(table, from))
+    }
+
+    /// As [`PageCheck::scan`].
+    pub(super) fn check_scan(
+        &self,
+        table: CheckedTable,
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let checked = self.pages.as_ref().map_or(Ok(None), |pages| pages.scan(table, after, limit));
+        checked.map_err(|obstacle| obstacle.of(table, after))
+    }
+
+    /// Checks that the store can be written: redb's own tables are sound, and so is the end of the journal.
+    pub(super) fn check_writable(&self) -> Result<(), StoreError> {
+        let corrupt = |detail: &str| StoreError::Corrupt { path: self.path.clone(), detail: detail.to_owned() };
+        if self.pages.as_ref().is_some_and(|pages| !pages.is_system_sound()) {
+            return Err(corrupt("a page with the list of free pages is damaged, so nothing can be written safely"));
+        }
+        let end = self.check_key(CheckedTable::Journal, &u64::MAX.to_le_bytes());
+        end.map_err(|_| corrupt("a page at the end of the journal is damaged, so nothing can be written safely"))
+    }
+
+    /// Verifies all pages.
+    pub(super) fn verify(&self) -> Result<(), StoreError> {
+        let Some(pages) = &self.pages else { return Ok(()) };
+        pages.walk(|_| self.is_retired());
+        match pages.damaged().count() {
+            _ if !pages.is_finished() => Err(StoreError::Reopening),
+            0 => Ok(()),
+            damaged => {
+                let detail = format!("{damaged} pages are damaged, and with them an unknown number of records");
+                Err(StoreError::Corrupt { path: self.path.clone(), detail })
+            }
+        }
     }
 
     fn open_file(options: &StoreOptions) -> Result<Self, StoreError> {
@@ -238,6 +332,26 @@ impl Database {
         let (transaction, value) = filled.map_err(CommitFailure::NotTried)?;
         guarded(&self.path, || Ok(transaction.commit()?)).map_err(CommitFailure::Unknown)?;
         Ok(value)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // Whoever still has the check would otherwise keep the file open.
+        self.pages.iter().for_each(|pages| pages.release());
+    }
+}
+
+impl Obstacle {
+    fn of(self, table: CheckedTable, key: &[u8]) -> StoreError {
+        match self {
+            Self::Closing => StoreError::Reopening,
+            Self::Damaged(_) => StoreError::Record {
+                table: table.name(),
+                key: key.escape_ascii().to_string(),
+                detail: "a page that leads to it is damaged".to_owned(),
+            },
+        }
     }
 }
 

@@ -23,9 +23,10 @@ use crate::{
         disk::FreeDisk,
         error::StoreError,
         healing::{Healer, Reopen},
-        health::{Health, State},
+        health::{Health, Pages, State},
         journal::{entry::Seq, recovery, retention::Retention},
         options::{COMMAND_OVERHEAD_BYTES, StoreOptions},
+        pages::verifier::Verifier,
         reader::{History, HistoryReader, JournalPage, Listed, Shared},
         slot::DatabaseSlot,
         state::{
@@ -52,6 +53,7 @@ struct Inner<C: Send + 'static> {
     room: Arc<Semaphore>,
     room_max: u32,
     writer: Mutex<Option<JoinHandle<()>>>,
+    verifier: Mutex<Option<Verifier>>,
 }
 
 /// A reservation in the queue for one command.
@@ -85,7 +87,11 @@ pub fn open<C: Send + 'static>(
     let again = options.clone();
     let reopen = Box::new(move || Database::reopen(&again));
     let (store, writer) = assemble(database, reopen, disk, options, Box::new(clock), Box::new(deliver))?;
-    *store.inner.writer.lock() = Some(spawn(writer).map_err(|error| StoreError::Io { path, error })?);
+    let started = Verifier::start(Arc::clone(&store.inner.shared.database)).and_then(|verifier| {
+        *store.inner.verifier.lock() = verifier;
+        spawn(writer)
+    });
+    *store.inner.writer.lock() = Some(started.map_err(|error| StoreError::Io { path, error })?);
     Ok(store)
 }
 
@@ -98,11 +104,12 @@ pub(super) fn assemble<C: Send + 'static>(
     clock: Source,
     deliver: Box<dyn FnMut(Vec<Outcome<C>>, QueueReservation) + Send>,
 ) -> Result<(Store<C>, Writer<C>), StoreError> {
+    database.check_writable()?;
     let progress = database.progress()?;
     let clock = StoreClock::open(clock, database.ages()?, options.journal_age_max);
     let recovered = recovery::recover(&database, &progress, options.document.path_tombstones_max)?;
     let shared = Shared {
-        database: DatabaseSlot::new(database, options.path.clone()),
+        database: Arc::new(DatabaseSlot::new(database, options.path.clone())),
         cache: DocumentCache::new(options.document_cache_bytes),
         fresh: Default::default(),
         head: AtomicU64::new(progress.head.seq.0),
@@ -137,7 +144,7 @@ pub(super) fn assemble<C: Send + 'static>(
         options,
     };
     writer.report();
-    let inner = Inner { shared, queue: sender, room, room_max, writer: Mutex::new(None) };
+    let inner = Inner { shared, queue: sender, room, room_max, writer: Mutex::new(None), verifier: Mutex::new(None) };
     Ok((Store { inner: Arc::new(inner) }, writer))
 }
 
@@ -282,6 +289,7 @@ impl<C: Send + 'static> Store<C> {
             health.state = low.map_or(State::Writable, State::DiskLow);
             health.free_disk = disk.free();
         }
+        health.pages = self.inner.shared.database.pages().map_or(Pages::Sound, |pages| pages.health());
         health.file_bytes = self.inner.shared.database.file_bytes();
         health
     }
@@ -310,6 +318,9 @@ impl<C: Send + 'static> Inner<C> {
     }
 
     fn close(&self) {
+        if let Some(verifier) = self.verifier.lock().take() {
+            verifier.stop();
+        }
         self.room.close();
         // An error means that the writer has ended already.
         let _ = self.queue.send(Message::Close);

@@ -153,7 +153,9 @@ impl<C> Writer<C> {
     /// Opens the file, and publishes its content. Returns true if the failed commit is in it.
     fn reopen(&mut self) -> Result<bool, StoreError> {
         self.healer.release(&self.shared.database)?;
-        let database = (self.healer.reopen)()?;
+        let mut database = (self.healer.reopen)()?;
+        database.follow(self.shared.database.pages())?;
+        database.check_writable()?;
         let progress = database.progress()?;
         let landed = self.healer.has_landed(self.progress.head, progress.head);
         let path = || self.options.path.clone();

@@ -16,6 +16,18 @@ pub enum State {
     Closed,
 }
 
+/// The state of the pages of the file, as of its opening.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pages {
+    /// Not all were verified yet; those that are needed are verified first.
+    #[default]
+    Unverified,
+    /// All are sound.
+    Sound,
+    /// This many are damaged. The shadows and changes in them are out of service, the others are not.
+    Damaged(usize),
+}
+
 /// The health of the store as of its last commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
@@ -39,6 +51,8 @@ pub struct Health {
     pub cached_documents: usize,
     /// The approximate bytes of these documents.
     pub cached_bytes: usize,
+    /// The state of the pages of the file.
+    pub pages: Pages,
     /// The bytes of the file; 0 if unknown.
     pub file_bytes: u64,
     /// The free bytes of its disk as of the last probe; `None` if unknown.

@@ -9,6 +9,8 @@
 //! *Invariant:* an outcome is reported only after the commit that contains it, and everything it was decided against,
 //! is on disk.
 //!
+//! *Invariant:* a shadow under a damaged page is neither absent nor written ([`pages`]).
+//!
 //! *Invariant:* after a failed commit nothing is committed until the file was opened again ([`healing`]).
 //!
 //! *Invariant:* callers can apply commands, read documents and history, and follow the journal. No other module knows
@@ -30,6 +32,7 @@ mod healing;
 mod health;
 mod journal;
 mod options;
+mod pages;
 mod reader;
 mod schema;
 mod slot;
@@ -49,7 +52,7 @@ pub use batch::{Applied, Envelope, Outcome, QueuedCommand};
 pub use disk::DiskLow;
 pub use error::StoreError;
 pub use handle::{Permit, Store, open};
-pub use health::{Health, State};
+pub use health::{Health, Pages, State};
 pub use options::{COMMAND_OVERHEAD_BYTES, StoreOptions};
 pub use reader::{History, HistoryEnd, HistoryReader, JournalPage, Listed};
 pub use store_clock::Moment;

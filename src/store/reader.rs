@@ -24,6 +24,7 @@ use crate::{
         error::StoreError,
         health::Health,
         journal::entry::{JOURNAL, JournalEntry, Seq},
+        pages::check::CheckedTable,
         schema::{self, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
         slot::DatabaseSlot,
         state::{
@@ -45,7 +46,7 @@ const HISTORY_STEPS_MAX: usize = 10_000;
 
 /// The state shared by writer and readers.
 pub(super) struct Shared {
-    pub(super) database: DatabaseSlot,
+    pub(super) database: Arc<DatabaseSlot>,
     pub(super) cache: DocumentCache,
     /// The shadows that the state table lacks. The writer adds a shadow before it publishes it, and removes it after
     /// the commit that flushed it.
@@ -175,7 +176,9 @@ impl Shared {
     /// Returns the names of `device`'s shadows in the state table.
     pub(super) fn stored_names(&self, device: &DeviceId) -> Result<BTreeSet<ShadowName>, StoreError> {
         let range = schema::named_range(device);
-        self.database.read(|transaction| {
+        let database = self.database.get()?;
+        database.check_range(CheckedTable::State, &range.start, &range.end)?;
+        database.read(|transaction| {
             let table = transaction.open_table(STATE_TABLE)?;
             let mut names = BTreeSet::new();
             for item in table.range(range.start.as_slice()..range.end.as_slice())? {
@@ -202,10 +205,13 @@ impl Shared {
     fn stored_list(&self, after: Option<&ShadowKey>, limit: usize) -> Result<Vec<(ShadowKey, bool)>, StoreError> {
         let after = after.map(schema::state_key);
         let bound = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        self.database.read(|transaction| {
+        let database = self.database.get()?;
+        let sound_end = database.check_scan(CheckedTable::State, after.as_deref().unwrap_or_default(), limit)?;
+        let end = sound_end.as_deref().map_or(Bound::Unbounded, Bound::Included);
+        let found: Vec<_> = database.read(|transaction| {
             let table = transaction.open_table(STATE_TABLE)?;
             table
-                .range::<&[u8]>((bound, Bound::Unbounded))?
+                .range::<&[u8]>((bound, end))?
                 .take(limit)
                 .map(|item| {
                     let (name, value) = item?;
@@ -214,8 +220,17 @@ impl Shared {
                     let deleted = record::decode_deleted(name.value(), value.value()).unwrap_or(false);
                     Ok((key, deleted))
                 })
-                .collect()
-        })
+                .collect::<Result<_, AbortCause>>()
+        })?;
+        match sound_end {
+            // The page would end where shadows are missing, as if there were no more.
+            Some(_) if found.len() < limit => {
+                let detail = "the shadows after it are in a damaged page".to_owned();
+                let last = found.last().map(|(key, _)| key.to_string());
+                Err(StoreError::Record { table: STATE, key: last.unwrap_or_default(), detail })
+            }
+            _ => Ok(found),
+        }
     }
 
     pub(super) fn journal(&self, after: Seq, limit: usize) -> Result<JournalPage, StoreError> {
@@ -230,8 +245,14 @@ impl Shared {
             let table = transaction.open_table(JOURNAL_TABLE)?;
             let mut entries = Vec::new();
             let mut bytes = 0;
-            for item in table.range(after.0 + 1..=head.0)?.take(limit.min(PAGE_MAX)) {
-                let (seq, value) = item?;
+            let mut items = table.range(after.0 + 1..=head.0)?;
+            for expected in (after.0 + 1..=head.0).take(limit.min(PAGE_MAX)) {
+                // A damaged page may seem to have no entries, or others.
+                let missing = || StoreError::entry(Seq(expected), "it is missing");
+                let (seq, value) = items.next().ok_or_else(missing)??;
+                if seq.value() != expected {
+                    return Err(missing().into());
+                }
                 entries.push(entry(Seq(seq.value()), value.value())?);
                 bytes += value.value().len();
                 if bytes > PAGE_BYTES_MAX {
@@ -288,7 +309,11 @@ impl Shared {
             return Ok(None);
         }
         let newest = keys.iter().map(|key| Ok(self.newest(key)?.last_entry)).collect::<Result<Vec<_>, StoreError>>()?;
-        self.database.read(|transaction| {
+        let database = self.database.get()?;
+        if let Some(key) = keys.first() {
+            database.check_key(CheckedTable::Floors, key.device.as_str().as_bytes())?;
+        }
+        database.read(|transaction| {
             // A purged tombstone is in no list, and its entries were removed.
             if let Some(key) = keys.first()
                 && floor::of(transaction, &key.device)?.last_entry > after
@@ -330,10 +355,14 @@ impl Shared {
 /// Returns the document of `key` in the state table; the floor of its device if there is none.
 pub(super) fn load(database: &Database, key: &ShadowKey) -> Result<Result<StoredShadow, Version>, StoreError> {
     let name = schema::state_key(key);
+    database.check_key(CheckedTable::State, &name)?;
     database.read(|transaction| {
         let table = transaction.open_table(STATE_TABLE)?;
         match table.get(name.as_slice())? {
-            None => Ok(Err(floor::of(transaction, &key.device)?.version)),
+            None => {
+                database.check_key(CheckedTable::Floors, key.device.as_str().as_bytes())?;
+                Ok(Err(floor::of(transaction, &key.device)?.version))
+            }
             Some(value) => {
                 Ok(Ok(record::decode(&name, value.value()).map_err(|error| StoreError::record(STATE, key, &error))?))
             }
@@ -353,9 +382,9 @@ fn stored_key(bytes: &[u8]) -> Result<ShadowKey, StoreError> {
     schema::shadow_key(bytes).map_err(|error| StoreError::record(STATE, bytes.escape_ascii(), &error))
 }
 
-/// True if there is an entry of `key` at `seq`, a place that a client named.
+/// True if the entry at `seq`, a kept one that a client named, is of `key`.
 fn is_entry_of(table: &impl ReadableTable<u64, &'static [u8]>, seq: Seq, key: &ShadowKey) -> Result<bool, AbortCause> {
-    let Some(value) = table.get(seq.0)? else { return Ok(false) };
+    let value = table.get(seq.0)?.ok_or_else(|| StoreError::entry(seq, "it is missing"))?;
     Ok(entry(seq, value.value())?.key == *key)
 }
 

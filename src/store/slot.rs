@@ -11,24 +11,28 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redb::{ReadTransaction, WriteTransaction};
 
 use crate::store::{
     backup::copy::CopyError,
     database::{AbortCause, CommitFailure, Database},
     error::StoreError,
+    pages::check::{CheckedTable, PageCheck},
 };
 
 /// The open file, or none.
 pub(super) struct DatabaseSlot {
     path: PathBuf,
     current: RwLock<Option<Arc<Database>>>,
+    /// The check of the pages of the file, also while it is not open.
+    pages: Mutex<Option<Arc<PageCheck>>>,
 }
 
 impl DatabaseSlot {
     pub(super) fn new(database: Database, path: PathBuf) -> Self {
-        Self { path, current: RwLock::new(Some(Arc::new(database))) }
+        let pages = Mutex::new(database.pages().cloned());
+        Self { path, current: RwLock::new(Some(Arc::new(database))), pages }
     }
 
     /// Removes the file for new calls. It is closed once the result can no longer be upgraded.
@@ -40,12 +44,23 @@ impl DatabaseSlot {
 
     /// Opens the slot with the reopened file.
     pub(super) fn set(&self, database: Database) {
+        *self.pages.lock() = database.pages().cloned();
         *self.current.write() = Some(Arc::new(database));
     }
 
     /// Returns the open file.
     pub(super) fn get(&self) -> Result<Arc<Database>, StoreError> {
         self.current.read().clone().ok_or(StoreError::Reopening)
+    }
+
+    /// Returns the check of the pages of the file; `None` for a file in memory.
+    pub(super) fn pages(&self) -> Option<Arc<PageCheck>> {
+        self.pages.lock().clone()
+    }
+
+    /// As [`Database::is_sound`], also while the file is not open.
+    pub(super) fn is_sound(&self, table: CheckedTable) -> bool {
+        self.pages.lock().as_ref().is_none_or(|pages| pages.is_sound(table))
     }
 
     /// As [`Database::read`].

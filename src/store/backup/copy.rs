@@ -54,7 +54,11 @@ const SLICE_BYTES: usize = 8 << 20;
 
 impl Database {
     /// Writes a backup of the newest commit to `out`.
+    ///
+    /// All pages are verified first: a backup of a damaged file would lack shadows, and a store restored from it would
+    /// not know them.
     pub(in crate::store) fn back_up(&self, out: impl Write) -> Result<(), CopyError> {
+        self.verify()?;
         let copied = self.read(|transaction| {
             let has_floors = floor::table(transaction)?.is_some();
             match BackupWriter::begin(out, has_floors) {

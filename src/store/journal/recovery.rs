@@ -111,7 +111,10 @@ impl Replay {
                 tracing::info!(done = expected - checkpoint.0, of = head.0 - checkpoint.0, "replaying the journal");
             }
         }
-        Ok(self)
+        match expected == head.0 {
+            true => Ok(self),
+            false => Err(StoreError::entry(Seq(expected + 1), "it is missing").into()),
+        }
     }
 
     fn apply(&mut self, database: &Database, entry: &JournalEntry, tombstones_max: usize) -> Result<(), StoreError> {

@@ -17,6 +17,7 @@ use crate::{
         database::AbortCause,
         error::StoreError,
         journal::entry::Seq,
+        pages::check::CheckedTable,
         reader::Shared,
         schema::{self, FLOORS_TABLE, STATE_TABLE},
         state::{
@@ -74,6 +75,12 @@ impl PurgeSearch<'_> {
 
     /// Returns the tombstones of `device` that can be purged, and the moment for another search if they are too few.
     pub(in crate::store) fn run(&self, device: &DeviceId) -> Result<(Purge, NextSearch), StoreError> {
+        let is_sound = |table| self.shared.database.is_sound(table);
+        if !is_sound(CheckedTable::State) || !is_sound(CheckedTable::Floors) {
+            // A removal may merge pages, and must not merge damaged ones.
+            let next = NextSearch { removed: Seq(u64::MAX), at: Timestamp(self.now.0 + 1) };
+            return Ok((Purge::default(), next));
+        }
         // A shadow deleted from now on has an entry after the head.
         let mut next = NextSearch { removed: Seq(self.head.0 + 1), at: Timestamp(u64::MAX) };
         for stored in self.unflushed(device).filter(|stored| stored.document.deleted && stored.is_recorded()) {

@@ -5,6 +5,7 @@
 
 mod ages;
 mod copies;
+mod damage;
 mod faults;
 mod files;
 mod flushes;

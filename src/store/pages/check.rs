@@ -1,0 +1,299 @@
+//! The check of the page checksums of a store, as of the commit with which it was opened.
+//!
+//! Until a table is verified, each key is checked before it is read: the pages from the root to it. [`PageCheck::walk`] verifies
+//! whole tables, at once or in the background, and leaves the ranges of keys under damaged pages. A key in such a range is
+//! neither absent nor readable, and no write goes there, so
+//!
+//! *Invariant:* a damaged page is never rewritten with a new checksum, and each start finds it again.
+//!
+//! Writes elsewhere touch sound pages only, as long as nothing is removed: a removal may merge pages. Retention and purges
+//! wait until their tables are known to be sound.
+//!
+//! redb must not reuse pages while they are checked, so a read transaction is held until the walk has ended. Pages of
+//! redb's own tables are not protected by it; they are verified when the file is opened.
+
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{RwLock, RwLockReadGuard};
+use redb::ReadTransaction;
+
+use crate::store::{
+    error::StoreError,
+    health::Pages,
+    pages::{
+        file::{Header, Leaf, PageFile},
+        tree::{KeyOrder, KeyRange, Tree, Visited},
+    },
+};
+
+/// The bytes of a file up to which all pages are verified before the store is open.
+pub(in crate::store) const AT_ONCE_BYTES_MAX: u64 = 64 << 20;
+
+/// Pages verified between two pauses of a background walk.
+const PAGES_PER_STEP: u32 = 256;
+
+/// A table whose pages are verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum CheckedTable {
+    State,
+    Floors,
+    Journal,
+}
+
+/// The check of one file.
+pub(in crate::store) struct PageCheck {
+    file: PageFile,
+    /// Keeps the pages of the commit; `None` once the walk has ended or the file is to be closed.
+    snapshot: RwLock<Option<ReadTransaction>>,
+    tables: [TableCheck; 3],
+    /// True if the pages of redb's own tables are sound.
+    is_system_sound: bool,
+}
+
+/// The check of one table.
+struct TableCheck {
+    tree: Tree,
+    /// The damaged ranges in key order, once all pages were visited.
+    damaged: OnceLock<Vec<KeyRange>>,
+}
+
+/// The reasons why a key cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::store) enum Obstacle {
+    /// It is in this range.
+    Damaged(KeyRange),
+    /// The file is being closed.
+    Closing,
+}
+
+impl CheckedTable {
+    const ALL: [Self; 3] = [Self::State, Self::Floors, Self::Journal];
+
+    /// Returns the name of the table.
+    pub(in crate::store) fn name(self) -> &'static str {
+        match self {
+            Self::State => crate::store::state::record::STATE,
+            Self::Floors => crate::store::state::floor::FLOORS,
+            Self::Journal => crate::store::journal::entry::JOURNAL,
+        }
+    }
+}
+
+/// Returns an error text if the file at `path`, which is not open, has an older commit marked as its newest.
+pub(in crate::store) fn stale(path: &Path) -> Option<&'static str> {
+    let is_stale = PageFile::open(path).ok()??.header.is_stale;
+    is_stale.then_some("its header is damaged: it names a commit that is not the newest")
+}
+
+impl PageCheck {
+    /// Begins the check of the file at `path`, which is open and was not written since `snapshot` began.
+    ///
+    /// # Errors
+    ///
+    /// The text for [`StoreError::Corrupt`], if the list of tables or the facts about the file are damaged.
+    pub(in crate::store) fn begin(
+        path: &Path,
+        snapshot: ReadTransaction,
+    ) -> Result<Result<Self, &'static str>, StoreError> {
+        let file = PageFile::open(path).map_err(|error| StoreError::Io { path: path.to_owned(), error })?;
+        let Some(file) = file else { return Ok(Err("its header is damaged")) };
+        let Header { tables, system, .. } = file.header;
+        let of_root = |root| Tree { root, widths: Default::default(), order: KeyOrder::Bytes };
+        let Some(found) = of_root(tables).tables(&file) else {
+            return Ok(Err("a page with its list of tables is damaged"));
+        };
+        let tree = |name: &str| found.iter().find(|(found, _)| found == name.as_bytes()).map(|(_, tree)| *tree);
+        if !tree(crate::store::schema::META).is_some_and(|meta| meta.is_sound(&file)) {
+            return Ok(Err("a page with facts about the file is damaged"));
+        }
+        let system = of_root(system).tables(&file);
+        let is_system_sound = system.is_some_and(|tables| tables.iter().all(|(_, tree)| tree.is_sound(&file)));
+        let tables = CheckedTable::ALL.map(|table| {
+            let tree = tree(table.name()).unwrap_or(of_root(None));
+            let order = if table == CheckedTable::Journal { KeyOrder::Number } else { KeyOrder::Bytes };
+            TableCheck { tree: Tree { order, ..tree }, damaged: OnceLock::new() }
+        });
+        Ok(Ok(Self { file, snapshot: RwLock::new(Some(snapshot)), tables, is_system_sound }))
+    }
+
+    /// Returns the bytes of the file when the check began.
+    pub(in crate::store) fn length(&self) -> u64 {
+        self.file.length()
+    }
+
+    /// Returns true if nothing can go wrong with redb's own tables.
+    pub(in crate::store) fn is_system_sound(&self) -> bool {
+        self.is_system_sound
+    }
+
+    /// Lets redb reuse the pages of the commit, and ends checks.
+    pub(in crate::store) fn release(&self) {
+        *self.snapshot.write() = None;
+    }
+
+    /// Returns true once all tables were walked.
+    pub(in crate::store) fn is_finished(&self) -> bool {
+        self.tables.iter().all(|table| table.damaged.get().is_some())
+    }
+
+    /// Returns true once all pages of `table` are known to be sound.
+    pub(in crate::store) fn is_sound(&self, table: CheckedTable) -> bool {
+        self.table(table).damaged.get().is_some_and(Vec::is_empty)
+    }
+
+    /// Returns the damaged ranges known so far.
+    pub(in crate::store) fn damaged(&self) -> impl Iterator<Item = (CheckedTable, &KeyRange)> {
+        let of = |table| self.table(table).damaged.get().into_iter().flatten().map(move |range| (table, range));
+        CheckedTable::ALL.into_iter().flat_map(of)
+    }
+
+    /// Returns the state for health checks.
+    pub(in crate::store) fn health(&self) -> Pages {
+        match (self.is_finished(), self.damaged().count()) {
+            (_, damaged) if damaged > 0 => Pages::Damaged(damaged),
+            (true, _) => Pages::Sound,
+            (false, _) => Pages::Unverified,
+        }
+    }
+
+    /// Checks the pages that lead to `key`.
+    pub(in crate::store) fn key(&self, table: CheckedTable, key: &[u8]) -> Result<(), Obstacle> {
+        let tree = self.table(table).tree;
+        let damaged = self.first_damaged(table, key, &mut |_| true, &|range| range.contains(&tree, key))?;
+        damaged.map_or(Ok(()), |range| Err(Obstacle::Damaged(range)))
+    }
+
+    /// Checks the pages with keys of `table`, sorted by bytes, from `from` to `to`.
+    pub(in crate::store) fn range(&self, table: CheckedTable, from: &[u8], to: &[u8]) -> Result<(), Obstacle> {
+        let mut is_enough = |leaf: &Leaf| leaf.last_key().is_some_and(|last| last > to);
+        let is_before_end = |range: &KeyRange| range.above.as_deref().is_none_or(|above| above < to);
+        let damaged = self.first_damaged(table, from, &mut is_enough, &is_before_end)?;
+        damaged.map_or(Ok(()), |range| Err(Obstacle::Damaged(range)))
+    }
+
+    /// Checks the pages with the next `limit` keys after `after` of `table`, sorted by bytes. Returns the last key up to
+    /// which they are sound; `None` for the end of the table or more than `limit` keys.
+    pub(in crate::store) fn scan(
+        &self,
+        table: CheckedTable,
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>, Obstacle> {
+        let mut found = 0;
+        let mut is_enough = |leaf: &Leaf| {
+            let keys = (0..leaf.pairs()).filter_map(|n| leaf.pair(n));
+            found += keys.filter(|(key, _)| *key > after).count();
+            found >= limit
+        };
+        let is_next = |range: &KeyRange| range.up_to.as_deref().is_none_or(|up_to| up_to > after);
+        match self.first_damaged(table, after, &mut is_enough, &is_next)? {
+            None => Ok(None),
+            Some(KeyRange { above: Some(above), .. }) if above.as_slice() > after => Ok(Some(above)),
+            Some(range) => Err(Obstacle::Damaged(range)),
+        }
+    }
+
+    /// Returns the first damaged range that ends at `from` or later and for which `matters` is true. Ends the search after
+    /// a sound leaf for which `is_enough` is true.
+    fn first_damaged(
+        &self,
+        table: CheckedTable,
+        from: &[u8],
+        is_enough: &mut dyn FnMut(&Leaf) -> bool,
+        matters: &dyn Fn(&KeyRange) -> bool,
+    ) -> Result<Option<KeyRange>, Obstacle> {
+        let TableCheck { tree, damaged } = self.table(table);
+        let known = |damaged: &Vec<KeyRange>| {
+            let is_before =
+                |range: &KeyRange| range.up_to.as_deref().is_some_and(|up_to| tree.compare(up_to, from).is_lt());
+            // The first may end at `from`, the second not.
+            damaged.iter().skip(damaged.partition_point(is_before)).take(2).find(|range| matters(range)).cloned()
+        };
+        if let Some(damaged) = damaged.get() {
+            return Ok(known(damaged));
+        }
+        let Some(_snapshot) = self.pinned() else {
+            // The walk has ended in between, or the file is being closed.
+            return damaged.get().map(known).ok_or(Obstacle::Closing);
+        };
+        let mut first = None;
+        let _ = tree.visit(&self.file, Some(from), &mut |visited| match visited {
+            Visited::Leaf(leaf) if is_enough(leaf) => ControlFlow::Break(()),
+            Visited::Damaged(range) if matters(&range) => {
+                first = Some(range);
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        });
+        Ok(first)
+    }
+
+    /// Visits every page that was not visited yet. `pause` is called with the time since the last pause, and returns
+    /// true to end early.
+    pub(in crate::store) fn walk(&self, mut pause: impl FnMut(Duration) -> bool) {
+        for table in &self.tables {
+            if table.damaged.get().is_some() {
+                continue;
+            }
+            let (mut damaged, mut pages, mut pairs) = (Vec::new(), 0_u32, 0);
+            let mut since = Instant::now();
+            let walked = table.tree.visit(&self.file, None, &mut |visited| {
+                match visited {
+                    Visited::Branch => {}
+                    Visited::Leaf(leaf) => pairs += leaf.pairs() as u64,
+                    Visited::Damaged(range) => damaged.push(range),
+                }
+                pages += 1;
+                if pages.is_multiple_of(PAGES_PER_STEP) {
+                    if pause(since.elapsed()) {
+                        return ControlFlow::Break(());
+                    }
+                    since = Instant::now();
+                }
+                ControlFlow::Continue(())
+            });
+            // What was read after the release may be the pages of later commits.
+            if walked.is_break() || self.pinned().is_none() {
+                return;
+            }
+            let expected = table.tree.root.map_or(0, |root| root.pairs);
+            if damaged.is_empty() && pairs != expected {
+                tracing::error!(pairs, expected, "the pages of a table have too many or too few records");
+                damaged.push(KeyRange::default());
+            }
+            let _ = table.damaged.set(damaged);
+        }
+        self.release();
+    }
+
+    fn pinned(&self) -> Option<RwLockReadGuard<'_, Option<ReadTransaction>>> {
+        Some(self.snapshot.read()).filter(|snapshot| snapshot.is_some())
+    }
+
+    fn table(&self, table: CheckedTable) -> &TableCheck {
+        let [state, floors, journal] = &self.tables;
+        match table {
+            CheckedTable::State => state,
+            CheckedTable::Floors => floors,
+            CheckedTable::Journal => journal,
+        }
+    }
+}
+
+impl KeyRange {
+    fn contains(&self, tree: &Tree, key: &[u8]) -> bool {
+        self.above.as_deref().is_none_or(|above| tree.compare(above, key).is_lt())
+            && self.up_to.as_deref().is_none_or(|up_to| tree.compare(key, up_to).is_le())
+    }
+}
+
+impl Leaf {
+    fn last_key(&self) -> Option<&[u8]> {
+        self.pair(self.pairs().checked_sub(1)?).map(|(key, _)| key)
+    }
+}

@@ -65,7 +65,7 @@ impl Service {
         self.blocking(move |store| during(turn, || unless_damaged(store.read(&key)))).await
     }
 
-    /// Returns the shadows after `after` in key order, including deleted ones; none if there are no more.
+    /// Returns the shadows after `after` in key order, including deleted ones; none only if there are no more.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl Service {
 
     /// Returns the shadows of the devices in `ranges`, which are disjoint and in order, after `after` in key order,
     /// including deleted ones, and the key to continue after if there may be more. Reads no shadow of another device,
-    /// apart from a few that follow a range.
+    /// apart from a few that follow a range. Passes over damaged pages.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl Service {
         self.blocking(move |store| during(turn, || within(store, &ranges, after, limit))).await
     }
 
-    /// Returns the same as [`Service::list`], with a turn.
+    /// Returns the same as [`Service::list`], with a turn. Passes over damaged pages.
     ///
     /// # Errors
     ///
@@ -102,7 +102,7 @@ impl Service {
         limit: usize,
         turn: impl Send + 'static,
     ) -> Result<Vec<Listed>, Rejection> {
-        self.blocking(move |store| during(turn, || store.list(after.as_ref(), limit))).await
+        self.blocking(move |store| during(turn, || store.list_sound(after.as_ref(), limit))).await
     }
 
     /// Returns the journal entries after `after`.
@@ -239,11 +239,10 @@ fn within(
                 return Ok((found, Some(from)));
             }
             let count = if let DeviceRange::One(_) = range { left.min(FEW) } else { left };
-            let listed = store.list(Some(&from), count)?;
-            let complete = listed.len() < count;
-            let known = found.len();
+            let listed = store.list_sound(Some(&from), count)?;
+            let (known, listed_count) = (found.len(), listed.len());
             found.extend(listed.into_iter().take_while(|listed| range.has(&listed.key.device)));
-            if complete || found.len() < known + count {
+            if listed_count == 0 || found.len() < known + listed_count {
                 break;
             }
             from = found.last().map_or(from, |last| last.key.clone());

@@ -20,7 +20,7 @@ use crate::{
     net::{ListenerCounters, Tls},
     observability::{logging::Shortened, metrics::MetricsPage},
     shadow::DeviceId,
-    store::{Health, State},
+    store::{Health, Pages, State},
     wire::Seen,
 };
 
@@ -256,6 +256,17 @@ impl Telemetry {
             "umbra_store_writable",
             "1 if the store accepts updates, else 0; /readyz gives the reason.",
             writable,
+        );
+        let (verified, damaged) = match health.pages {
+            Pages::Unverified => (0, 0),
+            Pages::Sound => (1, 0),
+            Pages::Damaged(damaged) => (1, damaged),
+        };
+        page.gauge("umbra_store_verified", "1 once all pages of the store file were verified, else 0.", verified);
+        page.gauge(
+            "umbra_store_damaged_pages",
+            "Damaged pages of the store file; shadows and changes in them are out of service.",
+            damaged,
         );
         page.gauge("umbra_store_file_bytes", "Bytes of the store file.", health.file_bytes);
         if let Some(free) = health.free_disk {

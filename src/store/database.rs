@@ -24,7 +24,7 @@ use redb::{Builder, Durability, ReadTransaction, ReadableDatabase, WriteTransact
 use crate::store::{
     error::StoreError,
     options::StoreOptions,
-    pages::check::{self, AT_ONCE_BYTES_MAX, CheckedTable, Obstacle, PageCheck},
+    pages::check::{self, CheckedTable, Obstacle, PageCheck},
     schema::{
         AGES_KEY, CREATED_KEY, Checkpoint, Created, FILE_FORMAT, JOURNAL_TABLE, META, META_TABLE, PROGRESS_KEY,
         STATE_TABLE,
@@ -40,6 +40,14 @@ pub(super) struct Database {
     path: PathBuf,
     /// True once the store is to be opened again: long reads end.
     retired: AtomicBool,
+}
+
+/// A part of a table without damaged pages.
+pub(super) struct SoundSpan {
+    /// The key that it begins after; empty for the beginning.
+    pub(super) after: Vec<u8>,
+    /// The last key before a damaged page; `None` for the end of the table.
+    pub(super) end: Option<Vec<u8>>,
 }
 
 /// A failed commit.
@@ -129,7 +137,7 @@ impl Database {
         }
         let mut database = Self::open_file(options)?;
         let pages = database.begin_check()?;
-        if pages.length() <= AT_ONCE_BYTES_MAX {
+        if pages.length() <= options.verify_first_bytes_max {
             pages.walk(|_| false);
         }
         database.pages = Some(Arc::new(pages));
@@ -138,7 +146,7 @@ impl Database {
 
     fn begin_check(&self) -> Result<PageCheck, StoreError> {
         let snapshot = guarded(&self.path, || Ok(self.redb.begin_read()?))?;
-        let pages = PageCheck::begin(&self.path, snapshot)?;
+        let pages = PageCheck::begin(&self.path, snapshot, self.progress()?.checkpoint.seq)?;
         pages.map_err(|detail| StoreError::Corrupt { path: self.path.clone(), detail: detail.to_owned() })
     }
 
@@ -157,11 +165,6 @@ impl Database {
         self.pages.as_ref()
     }
 
-    /// Returns true once all pages of `table` are known to be sound.
-    pub(super) fn is_sound(&self, table: CheckedTable) -> bool {
-        self.pages.as_ref().is_none_or(|pages| pages.is_sound(table))
-    }
-
     /// Checks the pages that lead to `key`.
     pub(super) fn check_key(&self, table: CheckedTable, key: &[u8]) -> Result<(), StoreError> {
         self.pages.as_ref().map_or(Ok(()), |pages| pages.key(table, key)).map_err(|obstacle| obstacle.of(table, key))
@@ -173,15 +176,26 @@ impl Database {
         checked.map_err(|obstacle| obstacle.of(table, from))
     }
 
-    /// As [`PageCheck::scan`].
+    /// Checks the pages with the next `limit` keys after `after`, or after the damaged pages that follow it if `skip_damaged`.
+    /// Returns `None` if all others are damaged.
     pub(super) fn check_scan(
         &self,
         table: CheckedTable,
-        after: &[u8],
+        mut after: Vec<u8>,
         limit: usize,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        let checked = self.pages.as_ref().map_or(Ok(None), |pages| pages.scan(table, after, limit));
-        checked.map_err(|obstacle| obstacle.of(table, after))
+        skip_damaged: bool,
+    ) -> Result<Option<SoundSpan>, StoreError> {
+        let Some(pages) = &self.pages else { return Ok(Some(SoundSpan { after, end: None })) };
+        loop {
+            match pages.scan(table, &after, limit) {
+                Ok(end) => return Ok(Some(SoundSpan { after, end })),
+                Err(Obstacle::Damaged(range)) if skip_damaged => match range.up_to {
+                    Some(up_to) => after = up_to,
+                    None => return Ok(None),
+                },
+                Err(obstacle) => return Err(obstacle.of(table, &after)),
+            }
+        }
     }
 
     /// Checks that the store can be written: redb's own tables are sound, and so is the end of the journal.

@@ -188,14 +188,23 @@ impl<C: Send + 'static> Store<C> {
         self.inner.shared.newest(key)
     }
 
-    /// Returns the shadows after `after` in key order, including deleted ones; at most `limit` and at most 1,000. Reads
-    /// the disk.
+    /// Returns the shadows after `after` in key order, including deleted ones; at most `limit` and at most 1,000, fewer before
+    /// a damaged page, and none at the end. Reads the disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::read`]; [`StoreError::Record`] if a damaged page comes next.
+    pub fn list(&self, after: Option<&ShadowKey>, limit: usize) -> Result<Vec<Listed>, StoreError> {
+        self.inner.shared.list(after, limit, false)
+    }
+
+    /// Returns the same as [`Store::list`], without the shadows in damaged pages.
     ///
     /// # Errors
     ///
     /// As [`Store::read`].
-    pub fn list(&self, after: Option<&ShadowKey>, limit: usize) -> Result<Vec<Listed>, StoreError> {
-        self.inner.shared.list(after, limit)
+    pub fn list_sound(&self, after: Option<&ShadowKey>, limit: usize) -> Result<Vec<Listed>, StoreError> {
+        self.inner.shared.list(after, limit, true)
     }
 
     /// Returns the entries after `after`; at most `limit`, at most 1,000 and about 4 MiB. Reads the disk.

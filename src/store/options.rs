@@ -16,9 +16,11 @@ pub struct StoreOptions {
     /// Approximate bytes of the cache of decoded documents. Dirty documents are kept in addition; `lag_entries_max`
     /// bounds them.
     pub document_cache_bytes: usize,
-    /// True to check every page before opening the file, which reads all of it. Without it, structural damage of the
-    /// file is found only when a damaged page is read. Each value has its own checksum in any case.
+    /// True to let redb check the file before it is opened: one damaged page, and the whole file is refused.
     pub verify_on_open: bool,
+    /// The bytes of a file up to which all pages are verified before the store is open. Those of a larger file are
+    /// verified in the background, and before they are needed.
+    pub verify_first_bytes_max: u64,
     /// Most commands decided in one commit.
     pub batch_commands_max: usize,
     /// Most bytes of queued commands whose outcome is not reported; each counts [`COMMAND_OVERHEAD_BYTES`] in addition.
@@ -57,6 +59,7 @@ impl StoreOptions {
             page_cache_bytes: 128 * MIB,
             document_cache_bytes: 256 * MIB,
             verify_on_open: false,
+            verify_first_bytes_max: 64 << 20,
             batch_commands_max: 1024,
             queue_bytes_max: 64 * MIB,
             journal_bytes_max: 4 << 30,

@@ -19,7 +19,7 @@ use crate::{
     observability::metrics::CommitMetrics,
     shadow::{Document, Remembered, ShadowKey, ShadowName, Version, name::DeviceId},
     store::{
-        database::{AbortCause, Database},
+        database::{AbortCause, Database, SoundSpan},
         disk::FreeDisk,
         error::StoreError,
         health::Health,
@@ -62,6 +62,9 @@ pub(super) struct Shared {
     /// The document of every shadow before its first write.
     pub(super) absent: Arc<Document>,
 }
+
+/// Shadows in the state table, true for deleted ones, and the last key before a damaged page.
+type StoredPage = (Vec<(ShadowKey, bool)>, Option<Vec<u8>>);
 
 /// A shadow in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,13 +191,24 @@ impl Shared {
         })
     }
 
-    pub(super) fn list(&self, after: Option<&ShadowKey>, limit: usize) -> Result<Vec<Listed>, StoreError> {
+    /// Returns the shadows after `after`, at most `limit`; fewer before a damaged page. With `skip_damaged`, it passes over
+    /// damaged pages, and otherwise fails if one comes next.
+    pub(super) fn list(
+        &self,
+        after: Option<&ShadowKey>,
+        limit: usize,
+        skip_damaged: bool,
+    ) -> Result<Vec<Listed>, StoreError> {
         let limit = limit.min(PAGE_MAX);
         // Read in this order, a shadow flushed in between is found twice rather than never.
         let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
         let fresh: Vec<_> = self.fresh.read().range((bound, Bound::Unbounded)).take(limit).cloned().collect();
         let mut found: BTreeMap<_, _> = fresh.into_iter().map(|key| (key, false)).collect();
-        found.extend(self.stored_list(after, limit)?);
+        let (stored, end) = self.stored_list(after, limit, skip_damaged)?;
+        found.extend(stored);
+        if let Some(end) = end {
+            found.retain(|key, _| schema::state_key(key) <= end);
+        }
         let newest = |(key, deleted)| {
             let deleted = self.cache.get(&key).map_or(deleted, |stored| stored.document.deleted);
             Listed { key, deleted }
@@ -202,34 +216,29 @@ impl Shared {
         Ok(found.into_iter().take(limit).map(newest).collect())
     }
 
-    fn stored_list(&self, after: Option<&ShadowKey>, limit: usize) -> Result<Vec<(ShadowKey, bool)>, StoreError> {
-        let after = after.map(schema::state_key);
-        let bound = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    /// Returns the shadows in the state table after `after`, and the key before the damaged page that ended the page early.
+    fn stored_list(
+        &self,
+        after: Option<&ShadowKey>,
+        limit: usize,
+        skip_damaged: bool,
+    ) -> Result<StoredPage, StoreError> {
+        // No key is empty.
+        let mut after = after.map(schema::state_key).unwrap_or_default();
         let database = self.database.get()?;
-        let sound_end = database.check_scan(CheckedTable::State, after.as_deref().unwrap_or_default(), limit)?;
-        let end = sound_end.as_deref().map_or(Bound::Unbounded, Bound::Included);
-        let found: Vec<_> = database.read(|transaction| {
-            let table = transaction.open_table(STATE_TABLE)?;
-            table
-                .range::<&[u8]>((bound, end))?
-                .take(limit)
-                .map(|item| {
-                    let (name, value) = item?;
-                    let key = stored_key(name.value())?;
-                    // A damaged record is listed; reading it returns the error.
-                    let deleted = record::decode_deleted(name.value(), value.value()).unwrap_or(false);
-                    Ok((key, deleted))
-                })
-                .collect::<Result<_, AbortCause>>()
-        })?;
-        match sound_end {
-            // The page would end where shadows are missing, as if there were no more.
-            Some(_) if found.len() < limit => {
-                let detail = "the shadows after it are in a damaged page".to_owned();
-                let last = found.last().map(|(key, _)| key.to_string());
-                Err(StoreError::Record { table: STATE, key: last.unwrap_or_default(), detail })
+        loop {
+            let Some(span) = database.check_scan(CheckedTable::State, after, limit, skip_damaged)? else {
+                return Ok((Vec::new(), None));
+            };
+            let found = stored_between(&database, &span, limit)?;
+            match span.end {
+                // The damaged page is next.
+                Some(end) if found.is_empty() => after = end,
+                end => {
+                    let end = end.filter(|_| found.len() < limit);
+                    return Ok((found, end));
+                }
             }
-            _ => Ok(found),
         }
     }
 
@@ -338,18 +347,37 @@ impl Shared {
 
     /// Returns the keys of the shadows of `device`, deleted ones among them.
     pub(super) fn keys_of(&self, device: &DeviceId) -> Result<Vec<ShadowKey>, StoreError> {
-        let mut keys = vec![ShadowKey::classic(device.clone())];
-        loop {
-            let page = self.list(keys.last(), PAGE_MAX)?;
-            let complete = page.len() < PAGE_MAX;
-            let own = page.into_iter().map(|listed| listed.key).take_while(|key| key.device == *device);
-            let known = keys.len();
-            keys.extend(own);
-            if complete || keys.len() < known + PAGE_MAX {
-                return Ok(keys);
-            }
-        }
+        let classic = ShadowKey::classic(device.clone());
+        // Read in this order, a shadow flushed in between is found.
+        let fresh: Vec<_> = {
+            let fresh = self.fresh.read();
+            fresh.range(&classic..).take_while(|key| key.device == *device).cloned().collect()
+        };
+        let mut keys: BTreeSet<_> = fresh.into_iter().chain([classic]).collect();
+        let stored = self.stored_names(device)?.into_iter();
+        keys.extend(stored.map(|name| ShadowKey::named(device.clone(), name)));
+        Ok(keys.into_iter().collect())
     }
+}
+
+/// Returns the shadows of `span` in the state table, and true for deleted ones.
+fn stored_between(database: &Database, span: &SoundSpan, limit: usize) -> Result<Vec<(ShadowKey, bool)>, StoreError> {
+    let after = Bound::Excluded(span.after.as_slice());
+    let end = span.end.as_deref().map_or(Bound::Unbounded, Bound::Included);
+    database.read(|transaction| {
+        let table = transaction.open_table(STATE_TABLE)?;
+        table
+            .range::<&[u8]>((after, end))?
+            .take(limit)
+            .map(|item| {
+                let (name, value) = item?;
+                let key = stored_key(name.value())?;
+                // A damaged record is listed; reading it returns the error.
+                let deleted = record::decode_deleted(name.value(), value.value()).unwrap_or(false);
+                Ok((key, deleted))
+            })
+            .collect()
+    })
 }
 
 /// Returns the document of `key` in the state table; the floor of its device if there is none.

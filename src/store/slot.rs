@@ -58,7 +58,7 @@ impl DatabaseSlot {
         self.pages.lock().clone()
     }
 
-    /// As [`Database::is_sound`], also while the file is not open.
+    /// Returns true once all pages of `table` are known to be sound.
     pub(super) fn is_sound(&self, table: CheckedTable) -> bool {
         self.pages.lock().as_ref().is_none_or(|pages| pages.is_sound(table))
     }

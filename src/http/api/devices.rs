@@ -156,7 +156,7 @@ pub(in crate::http) async fn of_device(
     };
     loop {
         let listed = api.service.list(Some(from.clone()), BATCH).await?;
-        let complete = listed.len() < BATCH;
+        let complete = listed.is_empty();
         for Listed { key, deleted } in listed {
             if key.device != *device {
                 return Ok((found, false));
@@ -206,7 +206,7 @@ impl DevicePage<'_> {
         };
         loop {
             let listed = self.api.service.list(from.clone(), BATCH).await?;
-            let complete = listed.len() < BATCH;
+            let complete = listed.is_empty();
             for Listed { key, deleted } in listed {
                 let device = key.device.as_str();
                 if !device.starts_with(&self.list.prefix) {

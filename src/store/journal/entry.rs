@@ -168,6 +168,16 @@ impl JournalEntry {
     }
 }
 
+/// Returns the key in the state table of the shadow that the framed value at `seq` changed.
+pub(in crate::store) fn state_key_of(seq: Seq, framed: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let mut payload = frame::open(framed, JOURNAL, &seq.0.to_le_bytes())?;
+    let _timestamp = payload.u64()?;
+    let flags = payload.u8()?;
+    let device = payload.str()?;
+    let name = if flags & NAMED == 0 { "" } else { payload.str()? };
+    Ok([device.as_bytes(), &[0], name.as_bytes()].concat())
+}
+
 fn put_change(out: &mut Vec<u8>, change: &Change) {
     let effect = match change.effect {
         Effect::Set(_) => SET,

@@ -13,6 +13,8 @@
 //! redb's own tables are not protected by it; they are verified when the file is opened.
 
 use std::{
+    cmp::Ordering,
+    collections::BTreeSet,
     ops::ControlFlow,
     path::Path,
     sync::OnceLock,
@@ -25,14 +27,13 @@ use redb::ReadTransaction;
 use crate::store::{
     error::StoreError,
     health::Pages,
+    journal::entry::Seq,
     pages::{
         file::{Header, Leaf, PageFile},
+        links::{self, Links},
         tree::{KeyOrder, KeyRange, Tree, Visited},
     },
 };
-
-/// The bytes of a file up to which all pages are verified before the store is open.
-pub(in crate::store) const AT_ONCE_BYTES_MAX: u64 = 64 << 20;
 
 /// Pages verified between two pauses of a background walk.
 const PAGES_PER_STEP: u32 = 256;
@@ -51,6 +52,8 @@ pub(in crate::store) struct PageCheck {
     /// Keeps the pages of the commit; `None` once the walk has ended or the file is to be closed.
     snapshot: RwLock<Option<ReadTransaction>>,
     tables: [TableCheck; 3],
+    /// The newest entry up to which all changes are in the state table of that commit.
+    checkpoint: Seq,
     /// True if the pages of redb's own tables are sound.
     is_system_sound: bool,
 }
@@ -99,6 +102,7 @@ impl PageCheck {
     pub(in crate::store) fn begin(
         path: &Path,
         snapshot: ReadTransaction,
+        checkpoint: Seq,
     ) -> Result<Result<Self, &'static str>, StoreError> {
         let file = PageFile::open(path).map_err(|error| StoreError::Io { path: path.to_owned(), error })?;
         let Some(file) = file else { return Ok(Err("its header is damaged")) };
@@ -118,7 +122,7 @@ impl PageCheck {
             let order = if table == CheckedTable::Journal { KeyOrder::Number } else { KeyOrder::Bytes };
             TableCheck { tree: Tree { order, ..tree }, damaged: OnceLock::new() }
         });
-        Ok(Ok(Self { file, snapshot: RwLock::new(Some(snapshot)), tables, is_system_sound }))
+        Ok(Ok(Self { file, snapshot: RwLock::new(Some(snapshot)), tables, checkpoint, is_system_sound }))
     }
 
     /// Returns the bytes of the file when the check began.
@@ -233,42 +237,92 @@ impl PageCheck {
         Ok(first)
     }
 
-    /// Visits every page that was not visited yet. `pause` is called with the time since the last pause, and returns
-    /// true to end early.
+    /// Verifies all tables, unless that was done. `pause` is called now and then, with the time since the last pause, and
+    /// returns true to end early.
     pub(in crate::store) fn walk(&self, mut pause: impl FnMut(Duration) -> bool) {
-        for table in &self.tables {
-            if table.damaged.get().is_some() {
-                continue;
+        if self.is_finished() {
+            return;
+        }
+        let mut links = Links::new(self.checkpoint);
+        let mut walked = Vec::new();
+        for table in CheckedTable::ALL {
+            match self.walk_table(table, &mut links, &mut pause) {
+                Some(damaged) => walked.push((table, damaged)),
+                None => return,
             }
-            let (mut damaged, mut pages, mut pairs) = (Vec::new(), 0_u32, 0);
-            let mut since = Instant::now();
-            let walked = table.tree.visit(&self.file, None, &mut |visited| {
-                match visited {
-                    Visited::Branch => {}
-                    Visited::Leaf(leaf) => pairs += leaf.pairs() as u64,
-                    Visited::Damaged(range) => damaged.push(range),
-                }
-                pages += 1;
-                if pages.is_multiple_of(PAGES_PER_STEP) {
-                    if pause(since.elapsed()) {
-                        return ControlFlow::Break(());
-                    }
-                    since = Instant::now();
-                }
-                ControlFlow::Continue(())
-            });
-            // What was read after the release may be the pages of later commits.
-            if walked.is_break() || self.pinned().is_none() {
-                return;
+        }
+        // What was read after a release may be the pages of later commits.
+        if self.pinned().is_none() {
+            return;
+        }
+        for (table, mut damaged) in walked {
+            if table == CheckedTable::State {
+                self.add_lost(&mut damaged, std::mem::take(&mut links.lost));
             }
-            let expected = table.tree.root.map_or(0, |root| root.pairs);
-            if damaged.is_empty() && pairs != expected {
-                tracing::error!(pairs, expected, "the pages of a table have too many or too few records");
-                damaged.push(KeyRange::default());
-            }
-            let _ = table.damaged.set(damaged);
+            let _ = self.table(table).damaged.set(damaged);
         }
         self.release();
+    }
+
+    /// Returns the damaged ranges of `table`; `None` if the walk was ended early.
+    fn walk_table(
+        &self,
+        table: CheckedTable,
+        links: &mut Links,
+        pause: &mut dyn FnMut(Duration) -> bool,
+    ) -> Option<Vec<KeyRange>> {
+        let tree = &self.table(table).tree;
+        let (mut damaged, mut pages, mut pairs) = (Vec::new(), 0_u32, 0);
+        let mut since = Instant::now();
+        let walked = tree.visit(&self.file, None, &mut |visited| {
+            match visited {
+                Visited::Branch => {}
+                Visited::Damaged(range) => damaged.push(range),
+                Visited::Leaf(leaf) => {
+                    pairs += leaf.pairs() as u64;
+                    for (key, value) in (0..leaf.pairs()).filter_map(|n| leaf.pair(n)) {
+                        match table {
+                            CheckedTable::State => links.state(key, value),
+                            CheckedTable::Journal => links.journal(key, value),
+                            CheckedTable::Floors => {}
+                        }
+                    }
+                }
+            }
+            pages += 1;
+            if pages.is_multiple_of(PAGES_PER_STEP) {
+                if pause(since.elapsed()) {
+                    return ControlFlow::Break(());
+                }
+                since = Instant::now();
+            }
+            ControlFlow::Continue(())
+        });
+        let expected = tree.root.map_or(0, |root| root.pairs);
+        if walked.is_continue() && damaged.is_empty() && pairs != expected {
+            tracing::error!(table = table.name(), pairs, expected, "a table has too many or too few records");
+            damaged.push(KeyRange::default());
+        }
+        walked.is_continue().then_some(damaged)
+    }
+
+    /// Adds the shadows that lack a change, unless they are in a damaged page.
+    fn add_lost(&self, damaged: &mut Vec<KeyRange>, lost: BTreeSet<Vec<u8>>) {
+        let tree = self.table(CheckedTable::State).tree;
+        let pages = damaged.len();
+        for key in lost {
+            let next = damaged.get(..pages).unwrap_or_default();
+            let next = next.partition_point(|range| range.up_to.as_ref().is_some_and(|up_to| *up_to < key));
+            if damaged.get(next).filter(|_| next < pages).is_none_or(|range| !range.contains(&tree, &key)) {
+                tracing::error!(key = %key.escape_ascii(), "the journal has a change of a shadow that is not in its record");
+                damaged.push(links::only(key));
+            }
+        }
+        damaged.sort_by(|a, b| match (&a.up_to, &b.up_to) {
+            (None, _) => Ordering::Greater,
+            (_, None) => Ordering::Less,
+            (Some(a), Some(b)) => a.cmp(b),
+        });
     }
 
     fn pinned(&self) -> Option<RwLockReadGuard<'_, Option<ReadTransaction>>> {

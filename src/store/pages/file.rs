@@ -112,9 +112,9 @@ impl PageFile {
         let mut page = vec![0; usize::try_from(bytes).ok()?];
         self.file.read_exact_at(&mut page, start).ok()?;
         let count = usize::from(u16::from_le_bytes(array(&page, 2)?));
-        let node = match page.first()? {
-            &LEAF => Node::Leaf(Leaf { bytes: page, widths, pairs: count }),
-            &BRANCH => Node::Branch(Branch { bytes: page, key_width: widths.key, keys: count }),
+        let node = match *page.first()? {
+            LEAF => Node::Leaf(Leaf { bytes: page, widths, pairs: count }),
+            BRANCH => Node::Branch(Branch { bytes: page, key_width: widths.key, keys: count }),
             _ => return None,
         };
         (XxHash3_128::oneshot(node.used()?) == at.checksum).then_some(node)

@@ -199,6 +199,13 @@ pub(in crate::store) fn decode_deleted(key: &[u8], framed: &[u8]) -> Result<bool
     flags(&mut frame::open(framed, STATE, key)?)
 }
 
+/// Returns the newest entry of the shadow from its record under `key`.
+pub(in crate::store) fn decode_last_entry(key: &[u8], framed: &[u8]) -> Result<Seq, DecodeError> {
+    let mut payload = frame::open(framed, STATE, key)?;
+    flags(&mut payload)?;
+    Ok(Seq(payload.u64()?))
+}
+
 /// Returns false if the record is certainly not that of a deleted shadow. Does not compute the checksum.
 pub(in crate::store) fn may_be_deleted(framed: &[u8]) -> bool {
     // The flags follow the format byte.

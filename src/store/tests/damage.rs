@@ -4,13 +4,14 @@ use std::{
     fs,
     path::Path,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
 use super::{Random, Running, count, key, options, queued, update};
 use crate::{
-    shadow::{Document, Rejection, ShadowKey, Version},
-    store::{Pages, Store, StoreError, StoreOptions},
+    shadow::{Document, Rejection, ShadowKey},
+    store::{CopyError, Listed, Pages, Store, StoreError, StoreOptions, schema},
 };
 
 const SHADOWS: usize = 3000;
@@ -56,10 +57,13 @@ impl Sound {
         let mut failed = None;
         // Damage is neither forgotten nor spread by what the first run writes.
         for run in 0..2 {
-            let running = match Running::open(at(&path)) {
+            // Verified in the background or at once, by turns.
+            let verify_first_bytes_max = if (bit as u64 + run).is_multiple_of(2) { 0 } else { u64::MAX };
+            let running = match Running::open(StoreOptions { verify_first_bytes_max, ..at(&path) }) {
                 Ok(running) => running,
                 Err(error) => {
-                    assert!(matches!(error, StoreError::Corrupt { .. } | StoreError::Record { .. } | StoreError::Format { .. }));
+                    let is_damage = matches!(error, StoreError::Corrupt { .. } | StoreError::Record { .. });
+                    assert!(is_damage, "{about}: {error}");
                     assert!(run == 0, "{about}: refused after a run: {error}");
                     return None;
                 }
@@ -81,7 +85,8 @@ impl Sound {
             }
         }
         // No shadow can be created where one is.
-        let create = |n: usize| queued(&shadow(n), update(&serde_json::json!({"reported": {"n": 0}}), Some(0)), n as u64);
+        let create =
+            |n: usize| queued(&shadow(n), update(&serde_json::json!({"reported": {"n": 0}}), Some(0)), n as u64);
         for outcome in running.apply((0..SHADOWS).step_by(5).map(create)) {
             let n = outcome.context.unwrap() as usize;
             let is_refused = match &outcome.result {
@@ -103,23 +108,35 @@ impl Sound {
     }
 }
 
-/// Checks that the list is complete up to an error.
-fn check_list(store: &Store<u64>, is_sound: &[bool], about: &str) {
-    let mut listed = Vec::new();
+/// Returns what `list` finds, and its end.
+fn listed(
+    list: impl Fn(Option<&ShadowKey>) -> Result<Vec<Listed>, StoreError>,
+) -> (Vec<ShadowKey>, Result<(), StoreError>) {
+    let mut found = Vec::new();
     loop {
-        match store.list(listed.last(), 100) {
-            Ok(page) if page.is_empty() => break assert_eq!(listed.len(), SHADOWS, "{about}: the list ended"),
-            Ok(page) => listed.extend(page.into_iter().map(|listed| listed.key)),
-            Err(_) => break assert!(is_sound.contains(&false), "{about}: a sound list failed"),
+        match list(found.last()) {
+            Ok(page) if page.is_empty() => return (found, Ok(())),
+            Ok(page) => found.extend(page.into_iter().map(|listed| listed.key)),
+            Err(error) => return (found, Err(error)),
         }
     }
-    assert!(listed.iter().enumerate().all(|(n, key)| *key == shadow(n)), "{about}");
+}
+
+/// Checks that the list is complete up to an error, and that the other one has all sound shadows.
+fn check_list(store: &Store<u64>, is_sound: &[bool], about: &str) {
+    let (found, end) = listed(|after| store.list(after, 100));
+    let up_to_damage = is_sound.iter().take_while(|sound| **sound).count();
+    assert_eq!(found, (0..up_to_damage).map(shadow).collect::<Vec<_>>(), "{about}: {end:?}");
+    assert_eq!(end.is_ok(), up_to_damage == SHADOWS, "{about}: {end:?}");
+    let (found, end) = listed(|after| store.list_sound(after, 100));
+    let sound: Vec<_> = (0..SHADOWS).filter(|n| is_sound[*n]).map(shadow).collect();
+    assert_eq!(found, sound, "{about}: {end:?}");
 }
 
 #[test]
 fn a_flipped_bit_hides_no_shadow() {
     let sound = Sound::make();
-    let files = std::env::var("UMBRA_TEST_FLIPS").map_or(150, |files| files.parse().unwrap());
+    let files = std::env::var("UMBRA_TEST_FLIPS").map_or(60, |files| files.parse().unwrap());
     let used: Vec<_> = (0..sound.image.len()).filter(|at| sound.image[*at] != 0).collect();
     let mut random = Random::new(7);
     let (mut partly, mut refused) = (0, 0);
@@ -138,20 +155,73 @@ fn a_flipped_bit_hides_no_shadow() {
     assert!(partly > files / 20, "{partly} of {files} files had shadows out of service");
 }
 
+/// Waits until all pages are verified.
+fn verified(store: &Store<u64>) -> Pages {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        match store.health().pages {
+            Pages::Unverified => assert!(Instant::now() < deadline, "the verification does not end"),
+            pages => return pages,
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn an_undamaged_file_is_sound() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.redb");
     let mut random = Random::new(3);
     for run in 0..8 {
-        let running = Running::open(at(&path)).unwrap();
-        assert_eq!(running.store.health().pages, Pages::Sound, "run {run}");
+        // The files grow, and later ones are written while they are verified.
+        let verify_first_bytes_max = if run % 2 == 0 { 0 } else { u64::MAX };
+        let running = Running::open(StoreOptions { verify_first_bytes_max, ..at(&path) }).unwrap();
         for _ in 0..6 {
-            let writes = random.below(400) as usize;
-            let filler = "x".repeat(random.below(6000) as usize);
+            let writes = random.below(300) as usize;
+            let filler = "x".repeat(random.below(3000) as usize);
             let state = serde_json::json!({"reported": {"filler": filler}});
             let shadows: Vec<_> = (0..writes).map(|_| shadow(random.below(1500) as usize)).collect();
-            running.apply(shadows.iter().map(|key| queued(key, update(&state, None), 0)));
+            let outcomes = running.apply(shadows.iter().map(|key| queued(key, update(&state, None), 0)));
+            assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()), "run {run}");
         }
+        assert_eq!(verified(&running.store), Pages::Sound, "run {run}");
     }
+}
+
+#[test]
+fn a_shadow_that_only_the_journal_has_is_out_of_service() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    let running = Running::open(at(&path)).unwrap();
+    running.apply((0..100).map(|n| queued(&shadow(n), count(1), 0)));
+    drop(running);
+    // All pages that are left have valid checksums.
+    let database = redb::Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let mut table = transaction.open_table(schema::STATE_TABLE).unwrap();
+    table.remove(schema::state_key(&shadow(42)).as_slice()).unwrap().expect("it is there");
+    drop(table);
+    transaction.commit().unwrap();
+    drop(database);
+
+    let running = Running::open(at(&path)).unwrap();
+    let store = &running.store;
+    assert_eq!(verified(store), Pages::Damaged(1));
+    assert!(matches!(store.read(&shadow(42)), Err(StoreError::Record { .. })));
+    let create = update(&serde_json::json!({"reported": {"n": 0}}), Some(0));
+    let outcomes = running.apply((41..44).map(|n| queued(&shadow(n), create.clone(), 0)));
+    let [before, lost, after] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert_eq!(lost.result, Err(Rejection::Internal));
+    for other in [before, after] {
+        assert!(matches!(other.result, Err(Rejection::VersionConflict { .. })), "{:?}", other.result);
+    }
+    assert!(running.apply([queued(&key("device-00042a"), count(1), 0)])[0].result.is_ok(), "others can be created");
+    assert_eq!(store.list(None, 10).unwrap().len(), 10);
+    assert_eq!(store.list(Some(&shadow(35)), 10).unwrap().len(), 6);
+    assert!(store.list(Some(&shadow(41)), 10).is_err(), "a list does not pass over it");
+    let passed = store.list_sound(Some(&shadow(41)), 2).unwrap();
+    assert_eq!(passed[1].key, shadow(43), "after the new one");
+    assert_eq!(store.list(Some(&shadow(42)), 10).unwrap().len(), 10);
+    let backup = store.back_up(Vec::new());
+    assert!(matches!(backup, Err(CopyError::Store(StoreError::Corrupt { .. }))), "{backup:?}");
 }

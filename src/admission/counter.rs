@@ -8,7 +8,7 @@ pub(super) struct Counter(Arc<()>);
 
 /// A permit that counts until it is dropped.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub struct Permit {
     _counted: Arc<()>,
 }
 

@@ -44,6 +44,7 @@ pub use crate::{
     admission::{
         addresses::{AddressPermit, Addresses, Network},
         cause::{QuotaCounters, QuotaKind},
+        counter::Permit,
         memory::{Charge, Memory},
         preauth_budget::PreAuthPermit,
         principals::{PrincipalPermit, PrincipalQuota, PrincipalUsage, Principals, Streaming},

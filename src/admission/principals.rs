@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::{
     admission::{
         cause::QuotaKind,
+        counter::{Counter, Permit},
         memory::{Account, Charge, Memory},
         preauth_budget::{Budget, Budgets},
         rate_table::{RateEntry, RateTable},
@@ -55,6 +56,8 @@ pub struct PrincipalQuota {
     throttled: AtomicUsize,
     reads: Arc<Semaphore>,
     queue: Arc<Semaphore>,
+    /// Refusals that wait for a lookup of their conflicts.
+    lookups: Counter,
     /// The budget of the principal and that of all principals.
     input: Budgets,
 }
@@ -193,6 +196,7 @@ impl PrincipalQuota {
             throttled: none(),
             reads: Arc::new(Semaphore::new(READS_MAX)),
             queue: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)),
+            lookups: Counter::default(),
             input: [Budget::new(of.input_bytes_max), of.input.clone()].into(),
         }
     }
@@ -320,6 +324,13 @@ impl PrincipalQuota {
         &self.input
     }
 
+    /// Returns a permit for a refusal to wait for a lookup of its conflicts; `None` if [`LOOKUPS_MAX`] of the principal
+    /// wait.
+    #[must_use]
+    pub fn conflict_lookup(&self) -> Option<Permit> {
+        (self.lookups.count() < LOOKUPS_MAX).then(|| self.lookups.take())
+    }
+
     /// Reserves queue bytes for a command; `None` if the principal has too few left.
     #[must_use]
     pub fn try_queue(self: &Arc<Self>, bytes: usize) -> Option<PrincipalPermit> {
@@ -379,6 +390,9 @@ impl RateEntry for Arc<PrincipalQuota> {
 
 /// Most concurrent scans of the store by one principal; all principals together have twice as many.
 const READS_MAX: usize = 4;
+
+/// Most refusals of one principal that wait for a lookup of their conflicts, a quarter of all.
+const LOOKUPS_MAX: usize = 64;
 
 /// Most queue bytes of the commands of one principal, a quarter of the engine queue. A larger command takes all of
 /// them.

@@ -26,6 +26,8 @@ pub const MESSAGE: u64 = 3;
 pub const DELIVERY: u64 = 1;
 /// Cost of a command on a shadow, or of reading one.
 pub const COMMAND: u64 = 30;
+/// Cost of each version that a conflict is looked up back.
+pub const CONFLICT_STEP: u64 = 5;
 /// Cost of an HTTP request, without the command in it.
 pub const HTTP_REQUEST: u64 = 50;
 /// Cost of a page of a list, of history or of a resync.

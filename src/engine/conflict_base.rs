@@ -7,17 +7,23 @@
 //!   refusals keep their place among the events of the shadow.
 //! - Up to [`STEPS_MAX`] versions are walked on a thread of their own, so only the requester waits. That refusal and its
 //!   acknowledgement may follow events of later versions. The acknowledgements of one client still leave in the order
-//!   of its requests. If [`WAITING_MAX`] refusals wait for that thread, the next one is reported without base values.
+//!   of its requests. If [`WAITING_MAX`] refusals wait for that thread, or a quarter of these of one principal, the next
+//!   one is reported without base values.
 //!
 //! With one tier alone, either a requester that is far behind delays all events, or short conflicts lose their place
 //! among the events and, under contention, some lose their base values.
 
 use std::{
-    sync::mpsc::{self, SyncSender, TrySendError},
+    sync::{
+        Arc,
+        mpsc::{self, SyncSender, TrySendError},
+    },
     thread::{Builder, Scope},
+    time::Instant,
 };
 
 use crate::{
+    admission::{Permit, PrincipalQuota, work},
     clock::Clock,
     engine::Requester,
     shadow::{Command, Rejection, ShadowKey, Timestamp, Version, collisions},
@@ -40,20 +46,22 @@ pub(super) struct PendingRefusal {
     /// The document that the command was decided against.
     pub(super) against: StoredShadow,
     pub(super) requester: Box<dyn Requester>,
+    /// The quota of its principal, which pays for the lookup.
+    pub(super) quota: Arc<PrincipalQuota>,
 }
 
 /// The notifier's handle to the thread of long walks, which ends when this is dropped.
 pub(super) struct ConflictBaseLookup<'s> {
     past: &'s HistoryReader,
-    long: Option<SyncSender<PendingRefusal>>,
+    long: Option<SyncSender<(PendingRefusal, Permit)>>,
 }
 
 impl<'s> ConflictBaseLookup<'s> {
     /// Starts the thread. If that fails, long walks are skipped.
     pub(super) fn start(scope: &'s Scope<'s, '_>, past: &'s HistoryReader, clock: &'s Clock) -> Self {
-        let (sender, refusals) = mpsc::sync_channel::<PendingRefusal>(WAITING_MAX);
+        let (sender, refusals) = mpsc::sync_channel::<(PendingRefusal, Permit)>(WAITING_MAX);
         let walk = move || {
-            for mut refusal in refusals {
+            for (mut refusal, _permit) in refusals {
                 refusal.find_base(past);
                 refusal.report(clock.now());
             }
@@ -68,14 +76,17 @@ impl<'s> ConflictBaseLookup<'s> {
     /// Completes the refusal of `command` and reports it, now or later.
     pub(super) fn complete(&self, mut refusal: PendingRefusal, command: &Command, now: Timestamp) {
         let steps = refusal.find_conflicts(command);
+        let units = steps.min(STEPS_MAX) * work::CONFLICT_STEP;
+        let _throttles_its_connection = refusal.quota.charge_work(units, Instant::now());
         if (1..=STEPS_AT_ONCE).contains(&steps) {
             refusal.find_base(self.past);
         } else if (1..=STEPS_MAX).contains(&steps)
             && let Some(long) = &self.long
+            && let Some(permit) = refusal.quota.conflict_lookup()
         {
-            match long.try_send(refusal) {
+            match long.try_send((refusal, permit)) {
                 Ok(()) => return,
-                Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => refusal = back,
+                Err(TrySendError::Full((back, _)) | TrySendError::Disconnected((back, _))) => refusal = back,
             }
         }
         refusal.report(now);

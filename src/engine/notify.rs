@@ -90,7 +90,8 @@ impl Outcomes {
                         (Err(rejection), None) => requester.on_outcome(Err(&rejection), now),
                         (Err(rejection), Some(against)) => {
                             let Envelope { key, command, .. } = envelope;
-                            let refusal = PendingRefusal { key, rejection, against, requester };
+                            let refusal =
+                                PendingRefusal { key, rejection, against, requester, quota: principal.quota().clone() };
                             conflict_base.complete(refusal, &command, now);
                         }
                     }

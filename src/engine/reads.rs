@@ -240,9 +240,10 @@ fn within(
             }
             let count = if let DeviceRange::One(_) = range { left.min(FEW) } else { left };
             let listed = store.list_sound(Some(&from), count)?;
-            let (known, listed_count) = (found.len(), listed.len());
+            let complete = listed.len() < count;
+            let known = found.len();
             found.extend(listed.into_iter().take_while(|listed| range.has(&listed.key.device)));
-            if listed_count == 0 || found.len() < known + listed_count {
+            if complete || found.len() < known + count {
                 break;
             }
             from = found.last().map_or(from, |last| last.key.clone());

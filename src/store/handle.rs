@@ -198,7 +198,7 @@ impl<C: Send + 'static> Store<C> {
         self.inner.shared.list(after, limit, false)
     }
 
-    /// Returns the same as [`Store::list`], without the shadows in damaged pages.
+    /// Returns the same as [`Store::list`], without the shadows in damaged pages, and fewer than `limit` only at the end.
     ///
     /// # Errors
     ///

@@ -191,8 +191,8 @@ impl Shared {
         })
     }
 
-    /// Returns the shadows after `after`, at most `limit`; fewer before a damaged page. With `skip_damaged`, it passes over
-    /// damaged pages, and otherwise fails if one comes next.
+    /// Returns the shadows after `after`, at most `limit`. With `skip_damaged`, it passes over damaged pages; otherwise it
+    /// returns fewer before one, and fails if one comes next.
     pub(super) fn list(
         &self,
         after: Option<&ShadowKey>,
@@ -226,14 +226,16 @@ impl Shared {
         // No key is empty.
         let mut after = after.map(schema::state_key).unwrap_or_default();
         let database = self.database.get()?;
+        let mut found = Vec::new();
         loop {
-            let Some(span) = database.check_scan(CheckedTable::State, after, limit, skip_damaged)? else {
-                return Ok((Vec::new(), None));
+            let left = limit - found.len();
+            let Some(span) = database.check_scan(CheckedTable::State, after, left, skip_damaged)? else {
+                return Ok((found, None));
             };
-            let found = stored_between(&database, &span, limit)?;
+            found.extend(stored_between(&database, &span, left)?);
             match span.end {
                 // The damaged page is next.
-                Some(end) if found.is_empty() => after = end,
+                Some(end) if found.is_empty() || (skip_damaged && found.len() < limit) => after = end,
                 end => {
                     let end = end.filter(|_| found.len() < limit);
                     return Ok((found, end));
@@ -362,7 +364,9 @@ impl Shared {
 
 /// Returns the shadows of `span` in the state table, and true for deleted ones.
 fn stored_between(database: &Database, span: &SoundSpan, limit: usize) -> Result<Vec<(ShadowKey, bool)>, StoreError> {
-    let after = Bound::Excluded(span.after.as_slice());
+    // The key itself may lead to a damaged page that ends with it. This is the next key.
+    let after = [span.after.as_slice(), &[0]].concat();
+    let after = Bound::Included(after.as_slice());
     let end = span.end.as_deref().map_or(Bound::Unbounded, Bound::Included);
     database.read(|transaction| {
         let table = transaction.open_table(STATE_TABLE)?;

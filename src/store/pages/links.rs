@@ -15,7 +15,7 @@ use crate::store::{
     state::record,
 };
 
-/// Most shadows that are compared, which take 16 bytes each.
+/// Most shadows that are compared, which take 16 bytes each. In a larger store none is.
 const SHADOWS_MAX: usize = 2_000_000;
 
 /// The newest entries of shadows by the hash of their keys, while the tables are walked.

@@ -11,7 +11,10 @@ use std::{
 use super::{Random, Running, count, key, options, queued, update};
 use crate::{
     shadow::{Document, Rejection, ShadowKey},
-    store::{CopyError, Listed, Pages, Store, StoreError, StoreOptions, schema},
+    store::{
+        CopyError, Listed, Pages, Store, StoreError, StoreOptions, database::Database, pages::check::CheckedTable,
+        schema,
+    },
 };
 
 const SHADOWS: usize = 3000;
@@ -126,6 +129,7 @@ fn listed(
 fn check_list(store: &Store<u64>, is_sound: &[bool], about: &str) {
     let (found, end) = listed(|after| store.list(after, 100));
     let up_to_damage = is_sound.iter().take_while(|sound| **sound).count();
+    assert_eq!(found.len(), up_to_damage, "{about}: {end:?}");
     assert_eq!(found, (0..up_to_damage).map(shadow).collect::<Vec<_>>(), "{about}: {end:?}");
     assert_eq!(end.is_ok(), up_to_damage == SHADOWS, "{about}: {end:?}");
     let (found, end) = listed(|after| store.list_sound(after, 100));
@@ -136,7 +140,7 @@ fn check_list(store: &Store<u64>, is_sound: &[bool], about: &str) {
 #[test]
 fn a_flipped_bit_hides_no_shadow() {
     let sound = Sound::make();
-    let files = std::env::var("UMBRA_TEST_FLIPS").map_or(60, |files| files.parse().unwrap());
+    let files = std::env::var("UMBRA_TEST_FLIPS").map_or(40, |files| files.parse().unwrap());
     let used: Vec<_> = (0..sound.image.len()).filter(|at| sound.image[*at] != 0).collect();
     let mut random = Random::new(7);
     let (mut partly, mut refused) = (0, 0);
@@ -188,22 +192,54 @@ fn an_undamaged_file_is_sound() {
     }
 }
 
-#[test]
-fn a_shadow_that_only_the_journal_has_is_out_of_service() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store.redb");
-    let running = Running::open(at(&path)).unwrap();
+/// Makes a store of 100 shadows at `path` that lacks the record of shadow 42. All its pages have valid checksums.
+fn make_with_loss(path: &Path) {
+    let running = Running::open(at(path)).unwrap();
     running.apply((0..100).map(|n| queued(&shadow(n), count(1), 0)));
     drop(running);
-    // All pages that are left have valid checksums.
-    let database = redb::Database::open(&path).unwrap();
+    let database = redb::Database::open(path).unwrap();
     let transaction = database.begin_write().unwrap();
     let mut table = transaction.open_table(schema::STATE_TABLE).unwrap();
     table.remove(schema::state_key(&shadow(42)).as_slice()).unwrap().expect("it is there");
     drop(table);
     transaction.commit().unwrap();
-    drop(database);
+}
 
+#[test]
+fn damage_is_known_after_the_file_was_reopened() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    make_with_loss(&path);
+    let is_known = |database: &Database| {
+        let check = |n| database.check_key(CheckedTable::State, &schema::state_key(&shadow(n)));
+        assert!(check(41).is_ok());
+        check(42).is_err()
+    };
+    for verify_first_bytes_max in [0, u64::MAX] {
+        let options = StoreOptions { verify_first_bytes_max, ..at(&path) };
+        let database = Database::open(&options).unwrap();
+        let is_finished = verify_first_bytes_max > 0;
+        // All pages are sound, so only the comparison with the journal shows it.
+        assert_eq!(is_known(&database), is_finished);
+        let former = database.pages().cloned();
+        database.retire();
+        let after = database.check_key(CheckedTable::State, b"device-00001\0");
+        assert_eq!(matches!(after, Err(StoreError::Reopening)), !is_finished, "{after:?}");
+        drop(database);
+        let mut again = Database::reopen(&options).unwrap();
+        again.follow(former).unwrap();
+        assert_eq!(is_known(&again), is_finished);
+        again.pages().unwrap().walk(|_| false);
+        assert!(is_known(&again));
+        assert!(matches!(again.verify(), Err(StoreError::Corrupt { .. })));
+    }
+}
+
+#[test]
+fn a_shadow_that_only_the_journal_has_is_out_of_service() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    make_with_loss(&path);
     let running = Running::open(at(&path)).unwrap();
     let store = &running.store;
     assert_eq!(verified(store), Pages::Damaged(1));

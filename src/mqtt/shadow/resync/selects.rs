@@ -73,7 +73,7 @@ pub(super) async fn page(
     let service = &reader.broker.service;
     let Some(ranges) = ranges else {
         let page = service.list_in_turn(after, PAGE, reader.turn().await).await?;
-        let next = page.last().map(|last| last.key.clone());
+        let next = page.last().filter(|_| page.len() == PAGE).map(|last| last.key.clone());
         return Ok((page, next));
     };
     match ranges.is_empty() {

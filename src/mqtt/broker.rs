@@ -18,7 +18,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -238,6 +238,8 @@ impl Broker {
             if memory.is_short() {
                 self.relieve_largest(&memory).await;
             }
+            // Each refusal for want of memory asks for this, and the search visits every principal.
+            tokio::time::sleep(RELIEF_PAUSE).await;
         }
     }
 
@@ -397,7 +399,7 @@ fn refuse_will(refused: RefusedRequest<ReceivedRequest>, service: &Service) {
 
 impl ConnectionLimits {
     fn of(limits: &Limits) -> Self {
-        let seconds = |duration: std::time::Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+        let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
         Self {
             frame: FrameLimits { packet_bytes_max: limits.packet_bytes_max, dup_on_control: false },
             session: SessionLimits {
@@ -442,6 +444,9 @@ impl ConnectionLimits {
         }
     }
 }
+
+/// The pause between two searches for sessions to end.
+const RELIEF_PAUSE: Duration = Duration::from_millis(100);
 
 /// Principals whose disconnected sessions end while memory is short, at one time.
 const LARGEST: usize = 16;

@@ -230,12 +230,12 @@ fn abandoned_sessions() {
     let mut server = Server::with(Setup { limits, ..Setup::default() });
     let mut bystander = Bystander::new(&server);
     let before = server.resident_bytes();
-    let will = Publish::new("will/of-many", vec![b'x'; 100_000]).property(prop::WILL_DELAY, Value::Four(3_600));
-    for number in 0..1_000 {
+    let will = Publish::new("will/of-many", vec![b'x'; 60_000]).property(prop::WILL_DELAY, Value::Four(3_600));
+    for number in 0..2_000 {
         let connect = Connect::persistent(V5, &format!("abandoned-{number}")).will(will.clone(), 0);
         Client::connect_as(&server, &connect).0.abandon();
     }
-    // 100 MB of wills; what is beyond the memory is freed, and newcomers find place.
+    // 120 MB of wills; what is beyond the memory is freed, and newcomers find place.
     let bound = before + (80 << 20);
     eventually("the wills to be freed", || (server.resident_bytes() < bound).then_some(()));
     assert!(server.log().contains("a disconnected session ended before its expiry"), "{}", server.log());

@@ -146,7 +146,7 @@ fn a_principal_has_a_share_of_the_queue() {
     assert!(greedy.try_queue(1).is_some());
 }
 
-/// A change whose requester was told that its outcome is unknown, and that is on the disk after all, once reached
+/// A change whose outcome was reported as unknown, and that is on the disk after all, once reached
 /// nobody until a restart.
 #[test]
 fn a_change_without_requester_is_published() {
@@ -214,7 +214,7 @@ impl Revocable for Login {
     }
 }
 
-/// A login at whose review the writer waits: it reports that it has come, and goes on when told to.
+/// A login at whose review the writer waits: it reports that it has come, and goes on at a signal.
 struct WaitingLogin(mpsc::Sender<()>, Mutex<mpsc::Receiver<()>>);
 
 impl Revocable for WaitingLogin {
@@ -253,9 +253,9 @@ fn a_queued_command_of_a_revoked_login_is_refused() {
         let permit = service.try_reserve(&quota, 64).unwrap();
         permit.send(Envelope { command, author, ..deletion() }, Box::new(ReportedOutcome(reported.clone())));
     };
-    let ((came, arrival), (go_on, told)) = (mpsc::channel(), mpsc::channel());
+    let ((came, arrival), (go_on, signal)) = (mpsc::channel(), mpsc::channel());
     let [stays, revoked] = [Arc::<Login>::default(), Arc::default()];
-    submit(Arc::new(WaitingLogin(came, Mutex::new(told))));
+    submit(Arc::new(WaitingLogin(came, Mutex::new(signal))));
     arrival.recv().unwrap();
     submit(revoked.clone());
     submit(stays);

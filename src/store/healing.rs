@@ -7,8 +7,8 @@
 //! 3. replays the end of the journal;
 //! 4. makes a commit without changes. A failed sync may have left the last commit in the page cache only; this one puts
 //!    it on the disk, and shows that the disk takes writes again;
-//! 5. publishes the documents, and reports the changes of the failed commit if they are there. Their requesters were
-//!    told that the outcome is unknown; subscribers and event streams get them now, before any later change.
+//! 5. publishes the documents, and reports the changes of the failed commit if they are there. Their requesters
+//!    received `outcome-unknown`; subscribers and event streams get them now, before any later change.
 //!
 //! If a step fails, the writer pauses and begins again, without end. Commands are refused meanwhile, and reads are
 //! answered from memory. The pause doubles up to [`PAUSE_MAX`]. A store that fails again soon after it was reopened

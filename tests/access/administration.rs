@@ -1,4 +1,4 @@
-//! What an operator does about a principal: the list of banned ones, and the end of all connections of one.
+//! An operator's measures against a principal: the list of banned ones, and the end of all connections of one.
 
 use std::fs;
 

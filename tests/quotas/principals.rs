@@ -84,7 +84,7 @@ fn retained_messages_count_as_memory() {
     assert_met(&mut server, &["principal_memory"]);
 }
 
-/// What a role may create in a day is a number of shadows, whatever their devices; those that exist may be changed.
+/// The number of shadows that a role may create in a day is limited; those that exist may be changed.
 #[test]
 fn new_shadows_are_limited() {
     let mut server = server("[[role]]\nrole = \"admin\"\nnew_shadows_per_day = 2");

@@ -307,7 +307,7 @@ pub(crate) fn attack_process() -> anyhow::Result<ExitCode> {
     let stage = Stage::read()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
-        // An attack that is told to stop before its load is on ends here.
+        // An attack that is stopped before its load is on ends here.
         tokio::select! {
             outcome = patterns::run(stage.clone()) => outcome,
             () = stage.stopped() => Ok(()),

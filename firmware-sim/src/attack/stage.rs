@@ -1,6 +1,6 @@
 //! The course of an attack in the attacker's process, and its counts.
 //!
-//! The process is told when to begin and to stop over its standard input, and reports over its standard output, a line of
+//! The process receives the orders to begin and to stop over its standard input, and reports over its standard output, a line of
 //! JSON each: `ready` once the preparation is done, `attacking` once the load is on, and its [`Counts`] at the end.
 
 use std::{

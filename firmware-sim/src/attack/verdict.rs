@@ -109,7 +109,7 @@ fn milliseconds(time: Option<&Duration>) -> f64 {
 pub(super) struct Report {
     /// The name of the attack.
     pub(super) attack: String,
-    /// The name with the parameters that tell its runs apart.
+    /// The name with the parameters in which its runs differ.
     pub(super) label: String,
     /// All parameters.
     pub(super) parameters: Parameters,

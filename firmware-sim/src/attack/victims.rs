@@ -230,7 +230,7 @@ impl Victim {
                 Err(error) => break Err(error),
             }
         };
-        // What was sent is due again, with its time.
+        // Sent updates are due again, with their time.
         let mut updates = lock(&self.state);
         updates.stream = None;
         while let Some(at) = updates.sent.pop_back() {

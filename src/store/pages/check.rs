@@ -251,7 +251,7 @@ impl PageCheck {
                 None => return,
             }
         }
-        // What was read after a release may be the pages of later commits.
+        // Pages read after a release may belong to later commits.
         if self.pinned().is_none() {
             return;
         }

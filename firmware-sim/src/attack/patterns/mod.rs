@@ -1,6 +1,6 @@
 //! The hostile patterns, each with the attacker's one credential.
 //!
-//! Each function prepares, calls [`Stage::ready`], and then makes its load until it is told to stop. Where the preparation
+//! Each function prepares, calls [`Stage::ready`], and then makes its load until it is stopped. Where the preparation
 //! itself is the attack, such as sessions that are left behind, it comes after `ready`.
 
 mod delivery;

@@ -1,6 +1,6 @@
 //! The subscriptions whose filters are narrowed to the rights of their session ([`crate::mqtt::broker::narrowing`]).
 //!
-//! The router has each under the filters it was narrowed to, with a number that tells these from other subscriptions of
+//! The router has each under the filters it was narrowed to, with a number that separates these from other subscriptions of
 //! the session, so that a message which two of them select counts as one of this subscription. All else, from SUBACK to
 //! UNSUBSCRIBE, knows only the filter as the client sent it.
 

@@ -225,7 +225,7 @@ impl Lookup<'_> {
             }),
         };
         let Some(key) = candidate else { return false };
-        // The first sets may lack the candidate. The comparison tells, since it compares all levels.
+        // The first sets may lack the candidate. The comparison decides, since it has all levels.
         match compare(&self.pattern, &key) {
             LookupStep::Selected => (self.place, self.found) = (Place::before(key), true),
             LookupStep::Next => self.place = Place::after(key),

@@ -11,8 +11,8 @@ use serde_json::Value;
 use umbra_fuzz::{commands, merge_patch};
 use umbrad::{
     shadow::{
-        Change, Command, Decision, Document, DocumentLimits, Pointer, PreviousVersion, Rejection, Scope, Sender, SenderLogin,
-        SizeLimit, Stamp, Timestamp, Version, decide, document::delta, pointer::SectionName,
+        Change, Command, Decision, Document, DocumentLimits, Pointer, PreviousVersion, Rejection, Scope, Sender,
+        SenderLogin, SizeLimit, Stamp, Timestamp, Version, decide, document::delta, pointer::SectionName,
     },
     store::{Seq, StoredShadow, fuzzing},
 };

@@ -12,8 +12,8 @@ use umbra_fuzz::{
 };
 use umbrad::{
     shadow::{
-        Command, Decision, DeviceId, Document, DocumentLimits, Preconditions, Rejection, Scope, SectionPatch, Sender, SenderLogin,
-        ShadowKey, Timestamp, Update, decide, pointer::SectionName,
+        Command, Decision, DeviceId, Document, DocumentLimits, Preconditions, Rejection, Scope, SectionPatch, Sender,
+        SenderLogin, ShadowKey, Timestamp, Update, decide, pointer::SectionName,
     },
     wire::{Dialect, Parsed, Refused, aws, parse_update},
 };

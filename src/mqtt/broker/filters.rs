@@ -1,6 +1,6 @@
 //! The filters of one session's subscriptions, counted against the quota of its principal.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     admission::{PrincipalQuota, QuotaKind},
@@ -10,17 +10,18 @@ use crate::{
 /// The filters of one session. Dropping them releases them from the principal's quota.
 #[derive(Debug)]
 pub struct Filters {
-    filters: Vec<TopicFilter>,
+    /// A table, since one session may have thousands, and a SUBSCRIBE looks up each of its filters.
+    filters: HashSet<TopicFilter>,
     /// The memory of the filters, here and in the router.
     bytes: usize,
     quota: Arc<PrincipalQuota>,
 }
 
 impl Filters {
-    /// Returns an empty list for a session whose principal has this quota.
+    /// Returns an empty set for a session whose principal has this quota.
     #[must_use]
     pub fn new(quota: Arc<PrincipalQuota>) -> Self {
-        Self { filters: Vec::new(), bytes: 0, quota }
+        Self { filters: HashSet::new(), bytes: 0, quota }
     }
 
     /// Returns the quota of the principal.
@@ -50,15 +51,14 @@ impl Filters {
         if !self.quota.add_filter() {
             return Err(QuotaKind::PrincipalFilters);
         }
-        self.filters.push(filter.clone());
+        self.filters.insert(filter.clone());
         self.bytes += cost(filter);
         Ok(())
     }
 
     /// Removes `filter` if the session has it.
     pub fn remove(&mut self, filter: &TopicFilter) {
-        if let Some(at) = self.filters.iter().position(|own| own == filter) {
-            self.filters.remove(at);
+        if self.filters.remove(filter) {
             self.bytes -= cost(filter);
             self.quota.remove_filters(1);
         }
@@ -70,8 +70,8 @@ impl Filters {
         self.bytes
     }
 
-    /// Iterates over the filters.
-    pub fn iter(&self) -> std::slice::Iter<'_, TopicFilter> {
+    /// Iterates over the filters, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &TopicFilter> {
         self.filters.iter()
     }
 }
@@ -82,12 +82,41 @@ impl Drop for Filters {
     }
 }
 
-/// Returns the memory of a filter in bytes. One with wildcards has a node in the router for each of its levels.
+/// Returns the memory of a filter in bytes: in the tables of its session and of the router, and while it waits for its
+/// retained messages. One with wildcards has a node in the router for each of its levels.
 pub(super) fn cost(filter: &TopicFilter) -> usize {
     let text = filter.as_str();
     let levels = if text.contains(['+', '#']) { text.split('/').count() } else { 0 };
     FILTER_BYTES + 2 * text.len() + levels * LEVEL_BYTES
 }
 
-const FILTER_BYTES: usize = 192;
+const FILTER_BYTES: usize = 320;
 const LEVEL_BYTES: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+    use crate::mqtt::protocol::topic::comparisons;
+
+    /// Each filter of a SUBSCRIBE or UNSUBSCRIBE was compared with all filters of its session.
+    #[test]
+    fn a_filter_is_not_compared_with_all_of_its_session() {
+        const FILTERS: usize = 2_000;
+        let quota = PrincipalQuota::unlimited("p");
+        let mut filters = Filters::new(quota.clone());
+        let filter = |number: usize| TopicFilter::new(&format!("t/{number}")).unwrap();
+        let compared = comparisons::of(|| {
+            for number in 0..FILTERS {
+                assert!(!filters.contains(&filter(number)));
+                filters.add(&filter(number), FILTERS).unwrap();
+                assert!(filters.contains(&filter(number)));
+            }
+            assert_eq!(filters.add(&filter(FILTERS), FILTERS), Err(QuotaKind::Subscriptions));
+            (0..FILTERS).for_each(|number| filters.remove(&filter(number)));
+        });
+        assert!(compared <= 10 * FILTERS, "{compared} comparisons");
+        assert_eq!((filters.bytes(), filters.iter().count()), (0, 0));
+    }
+}

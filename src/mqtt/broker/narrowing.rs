@@ -59,11 +59,6 @@ pub(in crate::mqtt) fn is_wildcard(filter: &TopicFilter) -> bool {
     filter.as_str().contains(['+', '#'])
 }
 
-/// Returns true if `filter` selects `topic`.
-pub(in crate::mqtt) fn selects(filter: &TopicFilter, topic: &str) -> bool {
-    intersection(filter.as_str(), topic).is_some()
-}
-
 /// Returns the filter that selects the topics that both filters select; `None` if there are none.
 fn intersection(a: &str, b: &str) -> Option<String> {
     let (mut of_a, mut of_b) = (a.split('/'), b.split('/'));

@@ -3,7 +3,11 @@
 //! A message is published to a [`TopicName`]; a client subscribes to a [`TopicFilter`]. Both are valid by construction,
 //! so that no other code validates strings. Not here: the index of filters ([`crate::mqtt::broker::router`]).
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 /// The largest topic name or filter, in UTF-8 bytes.
 pub const TOPIC_BYTES_MAX: usize = crate::config::limits::TOPIC_BYTES_MAX as usize;
@@ -14,7 +18,7 @@ pub const TOPIC_BYTES_MAX: usize = crate::config::limits::TOPIC_BYTES_MAX as usi
 pub struct TopicName(Arc<str>);
 
 /// A valid topic filter. The group of a `$share/<group>/` prefix is stored apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Eq, PartialOrd, Ord)]
 pub struct TopicFilter {
     text: Arc<str>,
     share: Option<Arc<str>>,
@@ -133,11 +137,17 @@ impl TopicFilter {
     /// Returns true if the filter selects `topic`. A leading wildcard does not select `$…` topics.
     #[must_use]
     pub fn matches(&self, topic: &TopicName) -> bool {
+        self.selects(topic.as_str())
+    }
+
+    /// Returns the same as [`Self::matches`] for the text of a topic.
+    #[must_use]
+    pub fn selects(&self, topic: &str) -> bool {
         // [MQTT-4.7.2-1]
-        if topic.as_str().starts_with('$') && self.text.starts_with(['+', '#']) {
+        if topic.starts_with('$') && self.text.starts_with(['+', '#']) {
             return false;
         }
-        let mut names = topic.as_str().split('/');
+        let mut names = topic.split('/');
         for level in self.text.split('/') {
             match (level, names.next()) {
                 ("#", _) => return true,
@@ -147,6 +157,22 @@ impl TopicFilter {
             }
         }
         names.next().is_none()
+    }
+}
+
+/// Written out, so that tests can count the comparisons of an operation.
+impl PartialEq for TopicFilter {
+    fn eq(&self, other: &Self) -> bool {
+        #[cfg(test)]
+        comparisons::add();
+        self.text == other.text && self.share == other.share
+    }
+}
+
+impl Hash for TopicFilter {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+        self.share.hash(state);
     }
 }
 
@@ -182,6 +208,27 @@ fn check_length(text: &str) -> Result<(), TopicError> {
         0 => Err(TopicError::Empty),
         length if length > TOPIC_BYTES_MAX => Err(TopicError::TooLong),
         _ => Ok(()),
+    }
+}
+
+/// The comparisons of filters on this thread.
+#[cfg(test)]
+pub(in crate::mqtt) mod comparisons {
+    use std::cell::Cell;
+
+    thread_local! {
+        static COUNT: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn add() {
+        COUNT.set(COUNT.get() + 1);
+    }
+
+    /// Returns the comparisons that `operation` makes.
+    pub fn of(operation: impl FnOnce()) -> usize {
+        let before = COUNT.get();
+        operation();
+        COUNT.get() - before
     }
 }
 

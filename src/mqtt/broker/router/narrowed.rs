@@ -12,7 +12,7 @@ use crate::{
     mqtt::{
         broker::{
             filters,
-            narrowing::{narrowed, selects},
+            narrowing::narrowed,
             outbox::{Outbox, SessionId},
             router::{Filters, Router, shrink, subscribers::Subscriber},
             time_slice::TimeSlice,
@@ -23,12 +23,22 @@ use crate::{
 
 /// The narrowed subscriptions by session; most sessions have none.
 #[derive(Debug, Default)]
-pub(super) struct NarrowedSubscriptions(HashMap<SessionId, Vec<NarrowedSubscription>>);
+pub(super) struct NarrowedSubscriptions(HashMap<SessionId, OfSession>);
+
+/// The narrowed subscriptions of one session.
+#[derive(Debug, Default)]
+struct OfSession {
+    /// By the filter as the client sent it.
+    subscriptions: HashMap<TopicFilter, NarrowedSubscription>,
+    numbers: Numbers,
+}
+
+/// The numbers in use, a bit each; 0 is that of subscriptions that are not narrowed.
+#[derive(Debug)]
+struct Numbers([u64; 4]);
 
 #[derive(Debug)]
-pub(super) struct NarrowedSubscription {
-    /// The filter as the client sent it.
-    filter: TopicFilter,
+struct NarrowedSubscription {
     /// The filters in the router.
     within: Vec<TopicFilter>,
     /// The rights they were made with.
@@ -45,35 +55,57 @@ impl NarrowedSubscriptions {
 
     /// Returns the subscriptions of `session` whose filters, as the client sent them, select `topic`.
     pub(super) fn selecting(&self, session: SessionId, topic: &str) -> impl Iterator<Item = &Subscriber> {
-        let all = self.0.get(&session).into_iter().flatten();
-        all.filter(move |one| selects(&one.filter, topic)).map(|one| &one.subscriber)
+        let all = self.0.get(&session).into_iter().flat_map(|of_session| &of_session.subscriptions);
+        all.filter(move |(filter, _)| filter.selects(topic)).map(|(_, one)| &one.subscriber)
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self, session: SessionId) -> usize {
+        self.0.get(&session).map_or(0, |of_session| of_session.subscriptions.len())
     }
 
     /// Returns the filters that `filter` of `session` was narrowed to, and their number.
     fn within(&self, session: SessionId, filter: &TopicFilter) -> Option<(Vec<TopicFilter>, u8)> {
-        let known = self.of(session).iter().find(|known| known.filter == *filter)?;
+        let known = self.0.get(&session)?.subscriptions.get(filter)?;
         Some((known.within.clone(), known.subscriber.narrowed))
     }
 
-    fn of(&self, session: SessionId) -> &[NarrowedSubscription] {
-        self.0.get(&session).map_or(&[], Vec::as_slice)
-    }
-
-    /// Returns a number for another subscription of `session`, if there is one left.
-    fn free_number(&self, session: SessionId) -> Option<u8> {
-        let all = self.of(session);
-        (1..=u8::MAX).find(|number| all.iter().all(|known| known.subscriber.narrowed != *number))
+    /// Takes a number for another subscription of `session`, if there is one left.
+    fn take_number(&mut self, session: SessionId) -> Option<u8> {
+        self.0.entry(session).or_default().numbers.take()
     }
 
     fn take(&mut self, session: SessionId, filter: &TopicFilter) -> Option<NarrowedSubscription> {
-        let all = self.0.get_mut(&session)?;
-        let at = all.iter().position(|known| known.filter == *filter)?;
-        let taken = all.swap_remove(at);
-        if all.is_empty() {
+        let of_session = self.0.get_mut(&session)?;
+        let taken = of_session.subscriptions.remove(filter)?;
+        of_session.numbers.put_back(taken.subscriber.narrowed);
+        shrink(&mut of_session.subscriptions);
+        if of_session.subscriptions.is_empty() {
             self.0.remove(&session);
             shrink(&mut self.0);
         }
         Some(taken)
+    }
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self([1, 0, 0, 0])
+    }
+}
+
+impl Numbers {
+    fn take(&mut self) -> Option<u8> {
+        let (at, word) = self.0.iter_mut().enumerate().find(|(_, word)| **word != u64::MAX)?;
+        let bit = word.trailing_ones();
+        *word |= 1 << bit;
+        u8::try_from(at * 64 + bit as usize).ok()
+    }
+
+    fn put_back(&mut self, number: u8) {
+        if let Some(word) = self.0.get_mut(usize::from(number) / 64) {
+            *word &= !(1 << (number % 64));
+        }
     }
 }
 
@@ -89,14 +121,14 @@ impl Filters {
         let session = subscriber.outbox.id();
         let existed = self.unsubscribe_narrowed(session, filter);
         if let Some((access, within)) = within
-            && let Some(number) = self.narrowed.free_number(session)
+            && let Some(number) = self.narrowed.take_number(session)
         {
             let existed = self.remove(session, filter, 0) || existed;
             let subscriber = Subscriber { narrowed: number, ..subscriber };
             within.iter().for_each(|narrow| _ = self.entry(narrow).insert(narrow, subscriber.clone()));
             let charge = Charge::new(subscriber.outbox.quota(), bytes(&within));
-            let subscription = NarrowedSubscription { filter: filter.clone(), within, access, subscriber, charge };
-            self.narrowed.0.entry(session).or_default().push(subscription);
+            let subscription = NarrowedSubscription { within, access, subscriber, charge };
+            self.narrowed.0.entry(session).or_default().subscriptions.insert(filter.clone(), subscription);
             return existed;
         }
         self.entry(filter).insert(filter, subscriber) || existed
@@ -128,8 +160,8 @@ impl Filters {
 
     /// Puts the subscription with `filter` under the filters `within` in place of its former ones.
     fn narrow_again(&mut self, session: SessionId, filter: &TopicFilter, within: Vec<TopicFilter>, access: &Access) {
-        let all = self.narrowed.0.get_mut(&session).into_iter().flatten();
-        let Some(known) = all.into_iter().find(|known| known.filter == *filter) else { return };
+        let of_session = self.narrowed.0.get_mut(&session);
+        let Some(known) = of_session.and_then(|all| all.subscriptions.get_mut(filter)) else { return };
         let (subscriber, former) = (known.subscriber.clone(), std::mem::replace(&mut known.within, within.clone()));
         known.access = access.clone();
         known.charge.resize(bytes(&within));
@@ -170,16 +202,16 @@ impl Router {
     /// Returns the filters of `session` that were narrowed with other rights than it has now; `None` if there are none.
     fn outdated(&self, session: SessionId) -> Option<(Arc<Outbox>, Vec<TopicFilter>)> {
         let filters = self.filters.read();
-        let all = filters.narrowed.of(session);
-        let outbox = &all.first()?.subscriber.outbox;
+        let all = &filters.narrowed.0.get(&session)?.subscriptions;
+        let outbox = &all.values().next()?.subscriber.outbox;
         let access = outbox.access();
-        let outdated = all.iter().filter(|known| !known.access.is_same(&access));
-        let outdated: Vec<_> = outdated.map(|known| known.filter.clone()).collect();
+        let outdated = all.iter().filter(|(_, known)| !known.access.is_same(&access));
+        let outdated: Vec<_> = outdated.map(|(filter, _)| filter.clone()).collect();
         (!outdated.is_empty()).then(|| (outbox.clone(), outdated))
     }
 }
 
 /// Returns the memory of a subscription that was narrowed to `within`.
 fn bytes(within: &[TopicFilter]) -> usize {
-    size_of::<NarrowedSubscription>() + within.iter().map(filters::cost).sum::<usize>()
+    2 * size_of::<(TopicFilter, NarrowedSubscription)>() + within.iter().map(filters::cost).sum::<usize>()
 }

@@ -19,6 +19,7 @@
 //!
 //! [`Outbox::resync_since`]: crate::mqtt::broker::outbox::Outbox::resync_since
 
+mod pending;
 mod selects;
 mod step;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use std::{
 };
 
 use self::{
+    pending::{PendingQueue, PendingRetained, ResyncStage},
     selects::{Devices, Documents, PAGE},
     step::{Reader, ResyncStep, RetainedSelection, Skip},
 };
@@ -42,7 +44,7 @@ use crate::{
             Broker,
             outbox::{ChangedPresence, Outbox},
             presence,
-            router::{Cursor, SubscriptionChange},
+            router::SubscriptionChange,
             sessions::SessionKey,
         },
         protocol::{
@@ -52,7 +54,7 @@ use crate::{
         },
         shadow::topics::Event,
     },
-    shadow::{DeviceId, Rejection, ShadowKey},
+    shadow::{Rejection, ShadowKey},
     store::{Listed, Seq},
 };
 
@@ -100,9 +102,9 @@ struct Presence {
 /// The retained messages for new subscriptions.
 #[derive(Debug, Default)]
 struct Retained {
+    /// The page that is being sent, of one subscription.
     steps: VecDeque<ResyncStep>,
-    /// The subscriptions in the order of their arrival.
-    pending: VecDeque<PendingRetained>,
+    pending: PendingQueue,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,23 +136,6 @@ enum SourceResult {
     Nothing,
 }
 
-#[derive(Debug)]
-struct PendingRetained {
-    selection: Arc<RetainedSelection>,
-    stage: ResyncStage,
-    /// The number of the SUBSCRIBE packet with the filter.
-    packet: u32,
-    /// Number of times the packet has the filter.
-    times: u16,
-}
-
-#[derive(Debug)]
-enum ResyncStage {
-    Ordinary(Cursor),
-    Documents(Option<ShadowKey>),
-    Presence(Option<DeviceId>),
-}
-
 impl Resync {
     /// Marks the beginning of the subscriptions of another SUBSCRIBE.
     pub(in crate::mqtt) fn subscribing(&mut self) {
@@ -165,10 +150,8 @@ impl Resync {
         subscribed: SubscriptionChange,
     ) {
         let packet = self.subscribes;
-        let is_same = |pending: &&mut PendingRetained| {
-            pending.packet == packet && pending.selection.filter() == &subscription.filter
-        };
-        let same = self.work.as_mut().and_then(|work| work.retained.pending.iter_mut().find(is_same));
+        let same = self.work.as_mut().and_then(|work| work.retained.pending.of(&subscription.filter));
+        let same = same.filter(|pending| pending.packet == packet);
         // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
         let send = match subscription.retain_handling {
             RetainHandling::Send => true,
@@ -205,8 +188,11 @@ impl Resync {
     /// Drops the messages for `filter`.
     pub(in crate::mqtt) fn unsubscribed(&mut self, filter: &TopicFilter) {
         if let Some(work) = &mut self.work {
-            work.retained.pending.retain(|pending| pending.selection.filter() != filter);
-            work.retained.steps.retain(|step| !step.is_for(filter));
+            work.retained.pending.remove(filter);
+            // All steps are for one subscription, since a page is read when there are none.
+            if work.retained.steps.front().is_some_and(|step| step.is_for(filter)) {
+                work.retained.steps.clear();
+            }
         }
         self.release();
     }
@@ -448,18 +434,12 @@ impl Retained {
                     None if pending.times > 1 => {
                         (pending.times, pending.stage) = (pending.times - 1, ResyncStage::default())
                     }
-                    None => drop(self.pending.pop_front()),
+                    None => self.pending.pop_front(),
                 }
                 self.steps.extend(page.into_iter().map(|device| ResyncStep::Presence(device, Some(selection.clone()))));
             }
         }
         Ok(true)
-    }
-}
-
-impl Default for ResyncStage {
-    fn default() -> Self {
-        Self::Ordinary(Cursor::default())
     }
 }
 

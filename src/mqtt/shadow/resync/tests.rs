@@ -9,8 +9,12 @@ use crate::{
     mqtt::{
         broker::outbox::Unsent,
         connection::tests::{broker, dispose_will},
-        protocol::{packet::QoS, topic::TopicName},
+        protocol::{
+            packet::QoS,
+            topic::{TopicName, comparisons},
+        },
     },
+    shadow::DeviceId,
 };
 
 /// A page that could not be read was skipped, or all pages before it were sent again.
@@ -33,10 +37,12 @@ async fn retries_a_failed_read_after_a_pause() {
     let selection = Arc::new(RetainedSelection { subscription, id: None });
     let step = ResyncStep::Document(key.clone(), Event::Document, selection.clone());
     let pending = PendingRetained { selection, stage: ResyncStage::Documents(Some(key.clone())), packet: 0, times: 1 };
+    let mut waiting = PendingQueue::default();
+    waiting.push_back(pending);
     let retained = |retained| ResyncWork { retained, turn: Source::Retained, ..ResyncWork::default() };
     for (has_lag, work) in [
         (false, retained(Retained { steps: [step].into(), ..Retained::default() })),
-        (false, retained(Retained { pending: [pending].into(), ..Retained::default() })),
+        (false, retained(Retained { pending: waiting, ..Retained::default() })),
         (
             true,
             ResyncWork {
@@ -202,6 +208,59 @@ async fn skips_missed_changes_that_the_session_may_not_see() {
         |step: &ResyncStep| matches!(step, ResyncStep::MissedChanges(entry, ..) if entry.key.device.as_str() == "d1");
     assert!(missed.steps.iter().all(is_own) && !missed.steps.is_empty(), "{:?}", missed.steps);
     assert_eq!(missed.walked, Some(broker.service.head()));
+}
+
+/// Each SUBSCRIBE compared its filters with all that waited for their retained messages.
+#[test]
+fn a_filter_is_not_compared_with_all_that_wait() {
+    const FILTERS: usize = 2_000;
+    let subscription = |number: usize| Subscription {
+        filter: TopicFilter::new(&format!("t/{number}")).unwrap(),
+        qos: QoS::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::Send,
+    };
+    let mut resync = Resync::default();
+    let compared = comparisons::of(|| {
+        for _ in 0..2 {
+            resync.subscribing();
+            (0..FILTERS).for_each(|number| resync.subscribed(subscription(number), None, SubscriptionChange::New));
+        }
+        let waiting = |resync: &Resync| resync.work.as_ref().map_or(0, |work| work.retained.pending.len());
+        assert_eq!(waiting(&resync), FILTERS, "one for each filter");
+        (1..FILTERS).for_each(|number| resync.unsubscribed(&subscription(number).filter));
+        assert_eq!(waiting(&resync), 1);
+        resync.unsubscribed(&subscription(0).filter);
+        assert_eq!(waiting(&resync), 0);
+    });
+    assert!(compared <= 10 * FILTERS, "{compared} comparisons");
+}
+
+/// The messages of a filter that are not sent yet are dropped with it, and those of others stay.
+#[test]
+fn an_unsubscribed_filter_loses_its_messages() {
+    let selection = |filter: &str| {
+        let subscription = Subscription {
+            filter: TopicFilter::new(filter).unwrap(),
+            qos: QoS::AtLeastOnce,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::Send,
+        };
+        Arc::new(RetainedSelection { subscription, id: None })
+    };
+    let step = || {
+        let key = ShadowKey::classic(DeviceId::new("d").unwrap());
+        ResyncStep::Document(key, Event::Document, selection("shadow/#"))
+    };
+    let steps = [step(), step()].into();
+    let work = ResyncWork { retained: Retained { steps, ..Retained::default() }, ..ResyncWork::default() };
+    let mut resync = Resync { work: Some(Box::new(work)), ..Resync::default() };
+    resync.unsubscribed(selection("#").filter());
+    assert_eq!(resync.work.as_ref().map(|work| work.retained.steps.len()), Some(2));
+    resync.unsubscribed(selection("shadow/#").filter());
+    assert!(resync.work.is_none());
 }
 
 #[test]

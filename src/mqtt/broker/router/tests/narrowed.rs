@@ -3,6 +3,7 @@
 use std::{cell::Cell, collections::BTreeMap};
 
 use super::*;
+use crate::mqtt::protocol::topic::comparisons;
 
 /// Returns the rights to receive the ordinary topics that match `topics`, as the principal `name`.
 fn access(name: &str, client: &str, topics: &[&str]) -> Access {
@@ -211,4 +212,29 @@ fn retained_lookups_are_narrowed_to_rights() {
         assert_eq!(found.len(), expected, "{text}");
         assert!(!few || steps < 32, "{text}: {steps} steps");
     }
+}
+
+/// Each SUBSCRIBE and UNSUBSCRIBE searched the narrowed filters of its session, and then for a number, once for each.
+#[test]
+fn a_narrowed_filter_is_not_compared_with_all_of_its_session() {
+    let (router, outbox) = (router(), restricted(1, &["chat/{principal}/#"]));
+    let filter_of = |number: usize| format!("+/d1/{number}");
+    let compared = comparisons::of(|| {
+        for _ in 0..3 {
+            (0..300).for_each(|number| _ = subscribe_as(&router, &outbox, &filter_of(number), 1));
+            router.set_connected(
+                outbox.id(),
+                (0..300).map(|number| filter(&filter_of(number))).collect::<Vec<_>>().iter(),
+                true,
+            );
+        }
+        let narrowed = router.filters.read().narrowed.count(outbox.id());
+        assert_eq!(narrowed, 255, "those without a number stay as they are");
+        assert_eq!(publish(&router, "chat/d1/299"), 1);
+        for number in 0..300 {
+            assert!(router.unsubscribe(outbox.id(), &filter(&filter_of(number))));
+        }
+    });
+    assert!(compared <= 20 * 300, "{compared} comparisons");
+    assert!(is_empty(&router));
 }

@@ -225,7 +225,7 @@ pub(in crate::mqtt) mod comparisons {
     }
 
     /// Returns the comparisons that `operation` makes.
-    pub fn of(operation: impl FnOnce()) -> usize {
+    pub(in crate::mqtt) fn of(operation: impl FnOnce()) -> usize {
         let before = COUNT.get();
         operation();
         COUNT.get() - before

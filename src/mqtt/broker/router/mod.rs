@@ -4,8 +4,9 @@
 //! one hash table whose keys share their text with the session's own filter. The others are in a trie by level. No
 //! operation visits all filters or all topics.
 //!
-//! A publisher holds the read lock while it queues, so that events of one shadow reach each outbox in the order of
-//! publication. Outboxes never call back. A subscription is active when [`Router::subscribe`] returns, and a retained
+//! A publisher holds the read lock while it queues, so that a session which unsubscribed gets nothing any more. It lets
+//! others that wait for the lock go first after each batch ([`batches`]). Events of one shadow reach each outbox in the order of
+//! publication, since one thread publishes them. Outboxes never call back. A subscription is active when [`Router::subscribe`] returns, and a retained
 //! message is stored before it is routed. A client that subscribes and then reads the retained messages misses none,
 //! and may get one twice.
 //!
@@ -15,6 +16,7 @@
 //! Not here: shadow events and documents ([`crate::mqtt::shadow`]), the limit of filters per session
 //! ([`super::filters`]), and encoding ([`crate::mqtt::protocol::message`]).
 
+mod batches;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -235,24 +237,21 @@ impl Router {
     /// Queues `publication` for every subscriber that may receive it. Returns the number of receivers.
     pub fn publish(&self, publication: &impl Publication, kind: DeliveryKind) -> usize {
         let filters = self.filters.read();
-        let mut found = MatchedFilters::default();
-        let _ = filters.visit(publication.topic(), |subscribers| {
-            found.add(subscribers);
-            ControlFlow::Continue(())
-        });
+        let found = filters.matching(publication.topic());
         let route = Route::new(publication, kind, found.is_one());
-        let absent = AbsentReceivers::of(kind, publication);
-        let own = found.all().flat_map(|subscribers| subscribers.own().chain(absent.among(subscribers)));
-        let own = match kind {
+        if let DeliveryKind::Private { to } = kind {
             // It is for the session whatever its rights, which its filters may have been narrowed to.
-            DeliveryKind::Private { to } if !filters.narrowed.is_empty() => {
-                route.deliver_once_each(own.chain(filters.narrowed.selecting(to, publication.topic())))
-            }
-            _ if found.is_one_filter() => route.deliver_in_order(own),
-            _ => route.deliver_once_each(own),
-        };
-        let groups = found.all().flat_map(Subscribers::groups);
-        own + groups.map(|group| route.deliver_to_one(group)).sum::<usize>()
+            let own = found.all().flat_map(|subscribers| subscribers.own_of(to));
+            let own = own.chain(filters.narrowed.selecting(to, publication.topic()));
+            return route.deliver_once_each(own) + route.deliver_to_groups(&found);
+        }
+        let absent = AbsentReceivers::of(kind, publication);
+        if batches::are_many(&found, absent) {
+            return route.deliver_in_batches(filters, absent);
+        }
+        let own = found.all().flat_map(|subscribers| subscribers.own().chain(absent.among(subscribers)));
+        let own = if found.is_one_filter() { route.deliver_in_order(own) } else { route.deliver_once_each(own) };
+        own + route.deliver_to_groups(&found)
     }
 
     /// Queues an unacknowledged `delivery` of a shared subscription for another member of its group, after its session
@@ -351,6 +350,16 @@ impl Filters {
             shrink(&mut self.exact);
         }
         removed
+    }
+
+    /// Returns the subscribers of the filters that select `topic`.
+    fn matching(&self, topic: &str) -> MatchedFilters<'_> {
+        let mut found = MatchedFilters::default();
+        let _ = self.visit(topic, |subscribers| {
+            found.add(subscribers);
+            ControlFlow::Continue(())
+        });
+        found
     }
 
     /// Calls `visit` with the subscribers of each filter that selects `topic`, until it breaks.

@@ -80,9 +80,24 @@ impl AbsentReceivers {
 
     /// Iterates over those of `subscribers` that are such receivers.
     pub(super) fn among(self, subscribers: &Subscribers) -> impl Iterator<Item = &Subscriber> {
+        self.among_after(subscribers, None)
+    }
+
+    /// Iterates over those of `subscribers` that are such receivers, of the sessions after `after`.
+    pub(super) fn among_after(
+        self,
+        subscribers: &Subscribers,
+        after: Option<SessionId>,
+    ) -> impl Iterator<Item = &Subscriber> {
         let one = if let Self::Requester(session) = self { Some(session) } else { None };
-        let all = matches!(self, Self::All).then(|| subscribers.absent());
+        let one = one.filter(|session| after.is_none_or(|after| *session > after));
+        let all = matches!(self, Self::All).then(|| subscribers.absent_after(after));
         all.into_iter().flatten().chain(one.into_iter().flat_map(|session| subscribers.absent_of(session)))
+    }
+
+    /// Returns an upper bound of their number among `subscribers`, that of a single session aside.
+    pub(super) fn count(self, subscribers: &Subscribers) -> usize {
+        if matches!(self, Self::All) { subscribers.absent_count() } else { 0 }
     }
 }
 
@@ -154,6 +169,17 @@ impl<'a, P: Publication> Route<'a, P> {
         receivers
     }
 
+    /// Returns the topic of the publication.
+    pub(super) fn topic(&self) -> &str {
+        self.publication.topic()
+    }
+
+    /// Delivers to one member of each group. Returns the number of receivers.
+    pub(super) fn deliver_to_groups(&self, found: &MatchedFilters<'_>) -> usize {
+        found.all().flat_map(Subscribers::groups).map(|group| self.deliver_to_one(group)).sum()
+    }
+
+    /// Delivers to one member of `group`. Returns the number of receivers, 0 or 1.
     pub(super) fn deliver_to_one(&self, group: &shared::Group) -> usize {
         if let DeliveryKind::Others { than } = self.kind
             && group.has(than)
@@ -175,7 +201,7 @@ impl<'a, P: Publication> Route<'a, P> {
     }
 
     /// Queues the message for the one session that has these subscriptions. Returns the number of receivers, 0 or 1.
-    fn deliver(&self, subscriptions: &[&Subscriber]) -> usize {
+    pub(super) fn deliver(&self, subscriptions: &[&Subscriber]) -> usize {
         self.deliver_as(subscriptions, self.kind, None)
     }
 

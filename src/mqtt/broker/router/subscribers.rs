@@ -9,7 +9,7 @@
 //! Nearly all filters of a fleet have exactly one subscriber, so one is stored in place. Two or more are in a map by
 //! session, since all sessions may have the same filter, and each may subscribe and unsubscribe at any time.
 
-use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroU32, ops::Bound, sync::Arc};
 
 use crate::mqtt::broker::router::shared::Group;
 use crate::mqtt::{
@@ -69,7 +69,8 @@ impl Subscriber {
         self.narrowed != 0 && self.key() == other.key()
     }
 
-    fn key(&self) -> (SessionId, u8) {
+    /// Returns the session and the number of its narrowed subscription.
+    pub(super) fn key(&self) -> (SessionId, u8) {
         (self.outbox.id(), self.narrowed)
     }
 }
@@ -123,9 +124,35 @@ impl Subscribers {
         one.into_iter().chain(many.into_iter().flat_map(|all| all.values()))
     }
 
-    /// Iterates over the subscribers outside groups that have no connection, in the order of their session ids.
-    pub(super) fn absent(&self) -> impl Iterator<Item = &Subscriber> {
-        self.absent.iter().flat_map(|absent| absent.values())
+    /// Iterates over the connected subscribers outside groups of the sessions after `after`, in the order of their ids.
+    pub(super) fn own_after(&self, after: Option<SessionId>) -> impl Iterator<Item = &Subscriber> {
+        let (one, many) = match &self.own {
+            Own::None => (None, None),
+            Own::One(one) => (after.is_none_or(|after| one.outbox.id() > after).then_some(one), None),
+            Own::Many(all) => (None, Some(all.range((beyond(after), Bound::Unbounded)))),
+        };
+        one.into_iter().chain(many.into_iter().flatten().map(|(_, subscriber)| subscriber))
+    }
+
+    /// Iterates over the subscribers outside groups that have no connection, of the sessions after `after`, in the order
+    /// of their ids.
+    pub(super) fn absent_after(&self, after: Option<SessionId>) -> impl Iterator<Item = &Subscriber> {
+        let all = self.absent.iter().flat_map(move |absent| absent.range((beyond(after), Bound::Unbounded)));
+        all.map(|(_, subscriber)| subscriber)
+    }
+
+    /// Returns the number of connected subscribers outside groups.
+    pub(super) fn own_count(&self) -> usize {
+        match &self.own {
+            Own::None => 0,
+            Own::One(_) => 1,
+            Own::Many(all) => all.len(),
+        }
+    }
+
+    /// Returns the number of subscribers outside groups that have no connection.
+    pub(super) fn absent_count(&self) -> usize {
+        self.absent.as_ref().map_or(0, |absent| absent.len())
     }
 
     /// Iterates over the subscribers of one session outside groups.
@@ -170,6 +197,11 @@ impl Subscribers {
     pub(super) fn groups(&self) -> impl Iterator<Item = &Group> {
         self.groups.iter().flat_map(|groups| groups.values())
     }
+}
+
+/// Returns the bound after all subscribers of `session`.
+fn beyond(session: Option<SessionId>) -> Bound<(SessionId, u8)> {
+    session.map_or(Bound::Unbounded, |session| Bound::Excluded((session, u8::MAX)))
 }
 
 impl Own {

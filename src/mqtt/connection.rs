@@ -385,6 +385,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.client.session.detach();
         self.client.outbox.detach(self.broker.events.fan_out_position());
         if self.session_expiry > 0 {
+            self.client.outbox.cover_presence_after(self.broker.presence.newest());
             self.broker.router.set_connected(self.client.outbox.id(), self.client.filters.iter(), false);
         }
         self.client.resync.detach();

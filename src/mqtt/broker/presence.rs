@@ -7,7 +7,8 @@
 //! A change of presence is not queued as a message. It gets a number and is marked in the outboxes of the subscribers.
 //! An outbox keeps the changed topics or, if there are many, the number since which all changes count. The connection
 //! then sends the current presence ([`crate::mqtt::shadow::resync`]). A device that connects and disconnects often
-//! costs a slow subscriber one message, and the newest state always arrives.
+//! costs a slow subscriber one message, and the newest state always arrives. A session without a connection keeps only the
+//! number of the last change before, and its next connection looks up the later ones.
 //!
 //! The table is in memory only, and empty at a start. It keeps disconnected devices up to a limit, beyond which those
 //! that disconnected first are evicted.
@@ -130,6 +131,17 @@ impl PresenceTable {
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         let table = self.table.lock();
         table.devices.range((after, Bound::Unbounded)).take(limit).map(|(device, _)| device.clone()).collect()
+    }
+
+    /// Returns the number of the last change. All changes up to it are marked in the outboxes.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.table.lock().newest
+    }
+
+    /// Returns true if the last change of `device` has a number above `after`.
+    pub(in crate::mqtt) fn has_changed(&self, device: &DeviceId, after: u64) -> bool {
+        self.table.lock().devices.get(device).is_some_and(|device| device.changed > after)
     }
 
     /// Returns the devices whose last change has a number above `after`, oldest change first, at most `limit`.

@@ -295,6 +295,12 @@ impl Outbox {
         self.change(|inner| inner.presence.add(topic, number) && inner.wake_always());
     }
 
+    /// Has the presence of all devices that change after change `number` looked up by the next connection. Called before
+    /// the router passes this session over.
+    pub fn cover_presence_after(&self, number: u64) {
+        self.inner.lock().presence.cover_after(number);
+    }
+
     /// Queues an ordinary message. Without a connection only QoS 1 and 2 are kept, and none with an expiry interval of
     /// 0.
     ///

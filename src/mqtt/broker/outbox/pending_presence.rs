@@ -35,6 +35,12 @@ impl PendingPresence {
         true
     }
 
+    /// Covers all changes above `number`, none of which is marked any more.
+    pub(super) fn cover_after(&mut self, number: u64) {
+        let ChangedPresence { since, .. } = &mut **self.0.get_or_insert_default();
+        *since = Some(since.map_or(number, |since| since.min(number)));
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
@@ -62,5 +68,16 @@ mod tests {
         let changed = pending.take();
         assert_eq!((changed.topics.len(), changed.since), (TOPICS_MAX, Some(99)));
         assert!(pending.is_empty() && pending.add(&topic(0), 102));
+    }
+
+    #[test]
+    fn a_session_without_a_connection_keeps_a_change_number() {
+        let mut pending = PendingPresence::default();
+        let topic = |n: usize| TopicName::new(&format!("t/{n}")).unwrap();
+        assert!(pending.add(&topic(0), 1));
+        pending.cover_after(1);
+        assert!(!pending.add(&topic(1), 2));
+        pending.cover_after(5);
+        assert_eq!(pending.take(), ChangedPresence { topics: vec![topic(0)], since: Some(1) });
     }
 }

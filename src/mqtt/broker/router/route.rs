@@ -66,15 +66,12 @@ impl AbsentReceivers {
     /// Returns the absent receivers of a publication.
     pub(super) fn of(kind: DeliveryKind, publication: &impl Publication) -> Self {
         match kind {
-            DeliveryKind::Event { .. } | DeliveryKind::Document { .. } => Self::None,
+            DeliveryKind::Event { .. } | DeliveryKind::Document { .. } | DeliveryKind::Presence { .. } => Self::None,
             DeliveryKind::Change { by: to, .. } | DeliveryKind::Private { to } => Self::Requester(to),
             DeliveryKind::Reply { to, .. } if topics::is_service(publication.topic()) => Self::Requester(to),
             DeliveryKind::Others { .. } if topics::is_service(publication.topic()) => Self::None,
             DeliveryKind::Ordinary { .. } if !publication.is_kept_for_absent() => Self::None,
-            DeliveryKind::Presence { .. }
-            | DeliveryKind::Reply { .. }
-            | DeliveryKind::Others { .. }
-            | DeliveryKind::Ordinary { .. } => Self::All,
+            DeliveryKind::Reply { .. } | DeliveryKind::Others { .. } | DeliveryKind::Ordinary { .. } => Self::All,
         }
     }
 

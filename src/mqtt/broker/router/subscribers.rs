@@ -3,8 +3,8 @@
 //! A session is there once for its subscription with this filter, and once for each subscription that was narrowed to
 //! this filter ([`super::narrowed`]).
 //!
-//! Sessions without a connection are apart. They resync from the journal when they return, so events pass them over: a
-//! session that nobody comes back for costs publishers nothing.
+//! Sessions without a connection are apart. They look up what they missed, from the journal and the table of presence, when
+//! they return, so events pass them over: a session that nobody comes back for costs publishers nothing.
 //!
 //! Nearly all filters of a fleet have exactly one subscriber, so one is stored in place. Two or more are in a map by
 //! session, since all sessions may have the same filter, and each may subscribe and unsubscribe at any time.

@@ -399,14 +399,15 @@ fn events_pass_over_sessions_without_a_connection() {
             router.publish(&event, DeliveryKind::Private { to: by }),
             router.publish(&kept, ordinary),
             router.publish(&momentary, ordinary),
+            router.publish(&event, DeliveryKind::Presence { number: 1 }),
         ]
     };
-    assert_eq!(receivers(), [2, 2, 1, 2, 2]);
+    assert_eq!(receivers(), [2, 2, 1, 2, 2, 2]);
     router.set_connected(away.id(), &filters, false);
-    assert_eq!(receivers(), [1, 2, 1, 2, 1], "without those that it looks up when it returns");
+    assert_eq!(receivers(), [1, 2, 1, 2, 1, 1], "without those that it looks up when it returns");
     assert_eq!(router.selection(&away, "a/b").map(|selection| selection.qos()), Some(QoS::AtLeastOnce));
     router.set_connected(away.id(), &filters, true);
-    assert_eq!(receivers(), [2, 2, 1, 2, 2]);
+    assert_eq!(receivers(), [2, 2, 1, 2, 2, 2]);
     router.set_connected(away.id(), &filters, false);
     for outbox in [&away, &here] {
         router.remove(outbox.id(), &filters);

@@ -363,18 +363,21 @@ impl Presence {
     }
 
     async fn next(&mut self, reader: Reader<'_>) -> Result<SourceResult, ReadFailed> {
-        if self.steps.is_empty() && !self.take(reader.broker, reader.outbox) {
+        if self.steps.is_empty() && !self.take(reader) {
             return Ok(SourceResult::Nothing);
         }
         first(&mut self.steps, reader).await
     }
 
     /// Takes the devices whose presence changed. Returns false if there are none.
-    fn take(&mut self, broker: &Broker, outbox: &Outbox) -> bool {
+    fn take(&mut self, reader: Reader<'_>) -> bool {
+        let Reader { broker, outbox, .. } = reader;
         if let Some(after) = self.after.take() {
-            let changed = broker.presence.changed_after(after, PAGE);
-            self.after = changed.last().map(|(number, _)| *number);
-            self.steps.extend(changed.into_iter().map(|(_, device)| ResyncStep::Presence(device, None)));
+            let (devices, next) = selects::changed_presence(&broker.presence, reader.devices(), after);
+            let steps = work::times(devices.len(), 1) / work::STEPS_PER_UNIT;
+            let _pauses_its_connection = outbox.quota().charge_work(steps, Instant::now());
+            self.after = next;
+            self.steps.extend(devices.into_iter().map(|device| ResyncStep::Presence(device, None)));
             return true;
         }
         if !outbox.has_changed_presence() {

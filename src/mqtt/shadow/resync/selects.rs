@@ -125,6 +125,23 @@ impl Devices {
     }
 }
 
+/// Returns a page of the devices in the ranges `allowed`, or of all, whose presence changed after change `after`, and the
+/// change to continue from. Others may be among them if the ranges are not single devices.
+pub(super) fn changed_presence(
+    table: &PresenceTable,
+    allowed: Option<Vec<DeviceRange>>,
+    after: u64,
+) -> (Vec<DeviceId>, Option<u64>) {
+    let single = |range: &DeviceRange| if let DeviceRange::One(device) = range { Some(device.clone()) } else { None };
+    if let Some(devices) = allowed.and_then(|ranges| ranges.iter().map(single).collect::<Option<Vec<_>>>()) {
+        let changed = devices.into_iter().filter(|device| table.has_changed(device, after));
+        return (changed.collect(), None);
+    }
+    let changed = table.changed_after(after, PAGE);
+    let next = changed.last().map(|(number, _)| *number);
+    (changed.into_iter().map(|(_, device)| device).collect(), next)
+}
+
 /// Returns a page of the devices in `ranges` after `after`, and the id to continue from.
 fn within(
     table: &PresenceTable,
